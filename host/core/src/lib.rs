@@ -1,0 +1,10 @@
+//! The pure logic of Pointsman.
+//!
+//! Nothing here sees a socket, a file, a clock or wasm: every function takes the time it needs and returns values.
+//! The live server, the tests and any simulator drive the same code.
+
+pub mod contract;
+pub mod outcome;
+pub mod record;
+pub mod table;
+pub mod time;

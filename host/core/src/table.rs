@@ -1,0 +1,296 @@
+//! The backend table: everything about backends that does not change between two configurations.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// Which money a backend costs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Tier {
+    /// Preferred.
+    Primary,
+    /// What one would rather not use.
+    Fallback,
+}
+
+impl Tier {
+    /// The word for it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Tier::Primary => "primary",
+            Tier::Fallback => "fallback",
+        }
+    }
+}
+
+/// How an attempt is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Lane {
+    /// To a primary backend.
+    Primary,
+    /// To a fallback backend.
+    Fallback,
+    /// To any backend, under the emergency rate.
+    Emergency,
+}
+
+impl Lane {
+    /// Every lane.
+    pub const ALL: [Lane; 3] = [Lane::Primary, Lane::Fallback, Lane::Emergency];
+
+    /// The word for it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Lane::Primary => "primary",
+            Lane::Fallback => "fallback",
+            Lane::Emergency => "emergency",
+        }
+    }
+
+    /// May a backend of this tier be used in this lane?
+    pub const fn admits(self, tier: Tier) -> bool {
+        match (self, tier) {
+            (Lane::Primary, Tier::Primary) | (Lane::Fallback, Tier::Fallback) | (Lane::Emergency, _) => true,
+            (Lane::Primary, Tier::Fallback) | (Lane::Fallback, Tier::Primary) => false,
+        }
+    }
+}
+
+/// A provider's wire format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Dialect {
+    /// OpenAI's API and everything compatible with it.
+    Openai,
+    /// Anthropic's Messages API.
+    Anthropic,
+    /// Any HTTP API: no models, no usage, statuses only.
+    Plain,
+}
+
+impl Dialect {
+    /// The word for it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Dialect::Openai => "openai",
+            Dialect::Anthropic => "anthropic",
+            Dialect::Plain => "plain",
+        }
+    }
+}
+
+/// Limits of a backend or of a client key; none is unlimited.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// Requests a minute, at least 1.
+    pub rpm: Option<u32>,
+    /// Tokens a minute, at least 1.
+    pub tpm: Option<u32>,
+    /// Requests at a time, at least 1.
+    pub max_concurrency: Option<u32>,
+}
+
+/// Time limits of one attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// To have a connection, TLS included.
+    pub connect: Duration,
+    /// From sending to the response head.
+    pub first_byte: Duration,
+    /// From sending to the first content of a stream.
+    pub first_token: Duration,
+    /// Between two pieces of a body.
+    pub idle: Duration,
+    /// The whole attempt.
+    pub total: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_millis(3_000),
+            first_byte: Duration::from_millis(30_000),
+            first_token: Duration::from_millis(12_000),
+            idle: Duration::from_millis(15_000),
+            total: Duration::from_millis(600_000),
+        }
+    }
+}
+
+/// USD per million tokens.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Price {
+    /// Prompt tokens.
+    pub input_per_mtok: f64,
+    /// Answer tokens.
+    pub output_per_mtok: f64,
+    /// Prompt tokens that the provider had cached; the input price where it is not given.
+    pub cached_input_per_mtok: Option<f64>,
+}
+
+/// A model name as asked for: literal, or with one `*` that stands for any text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Pattern {
+    /// Only this name.
+    Exact(String),
+    /// Names that begin and end like this.
+    Glob {
+        /// What stands before the `*`.
+        prefix: String,
+        /// What stands after it.
+        suffix: String,
+    },
+}
+
+impl Pattern {
+    /// Reads a pattern; none when it has more than one `*` or is empty.
+    pub fn parse(text: &str) -> Option<Self> {
+        match text.split_once('*') {
+            None if text.is_empty() => None,
+            None => Some(Pattern::Exact(text.to_owned())),
+            Some((_, suffix)) if suffix.contains('*') => None,
+            Some((prefix, suffix)) => Some(Pattern::Glob { prefix: prefix.to_owned(), suffix: suffix.to_owned() }),
+        }
+    }
+
+    /// What the `*` stands for in `name`; an exact match stands for nothing.
+    pub fn capture<'a>(&self, name: &'a str) -> Option<&'a str> {
+        match self {
+            Pattern::Exact(text) => (text == name).then_some(""),
+            Pattern::Glob { prefix, suffix } => name.strip_prefix(prefix.as_str())?.strip_suffix(suffix.as_str()),
+        }
+    }
+}
+
+/// One line of a backend's `models`: what is asked for, and what is sent instead.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// What the client may ask for.
+    pub asked: Pattern,
+    /// What the upstream is sent; a `*` in it is replaced by what the pattern's `*` stood for.
+    pub sent: String,
+}
+
+impl Route {
+    /// The name to send for `name`, if this route is for it.
+    pub fn sent(&self, name: &str) -> Option<String> {
+        let captured = self.asked.capture(name)?;
+        Some(match self.asked {
+            Pattern::Exact(_) => self.sent.clone(),
+            Pattern::Glob { .. } => self.sent.replacen('*', captured, 1),
+        })
+    }
+}
+
+/// One routable target, without its key: the core never sees a secret.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Backend {
+    /// Its name in configuration, logs and metrics; unique.
+    pub id: Arc<str>,
+    /// Its tier.
+    pub tier: Tier,
+    /// Its wire format.
+    pub dialect: Dialect,
+    /// Share of traffic relative to the others of its tier; at least 1.
+    pub weight: u32,
+    /// Its limits.
+    pub limits: Limits,
+    /// Model names, exact ones before globs. Empty: the backend takes any request, model or not.
+    pub routes: Vec<Route>,
+    /// Prices by the model name sent.
+    pub prices: BTreeMap<String, Price>,
+    /// Time limits of its attempts.
+    pub timeouts: Timeouts,
+    /// The operator's own words about it.
+    pub labels: BTreeMap<String, String>,
+    /// What it can do beyond the common: `prefill`, ...
+    pub capabilities: BTreeMap<String, bool>,
+}
+
+impl Backend {
+    /// The model name to send for the one asked; none when it does not serve it.
+    pub fn sent_model(&self, asked: &str) -> Option<String> {
+        if self.routes.is_empty() {
+            return Some(asked.to_owned());
+        }
+        self.routes.iter().find_map(|route| route.sent(asked))
+    }
+
+    /// Does it serve names that are not listed?
+    pub fn any_model(&self) -> bool {
+        self.routes.is_empty() || self.routes.iter().any(|r| matches!(r.asked, Pattern::Glob { .. }))
+    }
+
+    /// The price of a model by the name sent; a `*` entry is the price of all others.
+    pub fn price(&self, sent: &str) -> Option<Price> {
+        self.prices.get(sent).or_else(|| self.prices.get("*")).copied()
+    }
+}
+
+/// All backends of one configuration. Its order is the contract's order.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Table {
+    /// At most [`Table::MAX_BACKENDS`].
+    pub backends: Vec<Backend>,
+    /// Model names that can be asked for, in alphabetical order, each once.
+    pub models: Vec<String>,
+    /// Names of the configured client keys.
+    pub clients: Vec<String>,
+}
+
+impl Table {
+    /// More backends than this are refused.
+    pub const MAX_BACKENDS: usize = 1_024;
+
+    /// A table over these backends; the model list is made from their exact routes.
+    pub fn new(backends: Vec<Backend>, clients: Vec<String>) -> Self {
+        let mut models: Vec<String> = backends
+            .iter()
+            .flat_map(|b| &b.routes)
+            .filter_map(|r| match &r.asked {
+                Pattern::Exact(name) => Some(name.clone()),
+                Pattern::Glob { .. } => None,
+            })
+            .collect();
+        models.sort_unstable();
+        models.dedup();
+        Self { backends, models, clients }
+    }
+
+    /// The index of a model name in [`Table::models`].
+    pub fn model_index(&self, asked: &str) -> Option<u32> {
+        self.models.binary_search_by(|m| m.as_str().cmp(asked)).ok().map(|i| i as u32)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sent(asked: &str, to: &str, name: &str) -> Option<String> {
+        Route { asked: Pattern::parse(asked).unwrap(), sent: to.to_owned() }.sent(name)
+    }
+
+    #[test]
+    fn a_route_renames_exactly_or_by_its_star() {
+        assert_eq!(sent("llama", "meta/llama", "llama").as_deref(), Some("meta/llama"));
+        assert_eq!(sent("llama", "meta/llama", "llama-2"), None);
+        assert_eq!(sent("*", "*", "anything").as_deref(), Some("anything"));
+        assert_eq!(sent("llama-*", "meta/llama-*-instruct", "llama-70b").as_deref(), Some("meta/llama-70b-instruct"));
+        assert_eq!(sent("gpt-*", "one-model", "gpt-5").as_deref(), Some("one-model"));
+    }
+
+    #[test]
+    fn overlapping_prefix_and_suffix_do_not_match_twice() {
+        assert_eq!(sent("aa*aa", "*", "aaa"), None);
+    }
+
+    #[test]
+    fn two_stars_are_no_pattern() {
+        assert_eq!(Pattern::parse("a*b*"), None);
+    }
+}
