@@ -8,3 +8,4 @@ pub mod outcome;
 pub mod record;
 pub mod table;
 pub mod time;
+pub mod wire;
