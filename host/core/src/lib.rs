@@ -15,3 +15,4 @@ pub mod record;
 pub mod table;
 pub mod time;
 pub mod view;
+pub mod wire;
