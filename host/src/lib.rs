@@ -1,1 +1,5 @@
 //! placeholder
+
+pub mod serve;
+pub mod store;
+pub mod telemetry;
