@@ -2,3 +2,6 @@
 
 pub mod config;
 pub mod secret;
+pub mod serve;
+pub mod store;
+pub mod telemetry;
