@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use pointsman_core::exchange::Ended;
 use pointsman_core::outcome::Outcome;
-use pointsman_core::wire::envelope;
+use pointsman_core::wire::envelope::{self, Envelope, ErrorKind};
 
 use super::live::{Live, client_gone};
 use super::source::{Source, Step};
@@ -109,7 +109,9 @@ impl Relay {
         let event = self.source.is_events().then(|| {
             let asked = self.live.asked();
             let message = format!("The answer broke off: {text}");
-            envelope::stream_error(asked.operation, &message, &asked.id)
+            let error =
+                Envelope { kind: ErrorKind::StreamBroken, kind_override: None, message: &message, request_id: &asked.id };
+            error.stream_event(envelope::dialect_of(asked.operation), asked.operation)
         });
         self.settle(outcome);
         match event {
