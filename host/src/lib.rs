@@ -3,3 +3,6 @@
 pub mod cli;
 pub mod config;
 pub mod secret;
+pub mod serve;
+pub mod store;
+pub mod telemetry;

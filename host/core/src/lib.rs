@@ -4,7 +4,15 @@
 //! The live server, the tests and any simulator drive the same code.
 
 pub mod contract;
+pub mod exchange;
+pub mod fleet;
+pub mod health;
+pub mod limits;
+mod member;
 pub mod outcome;
+pub mod queue;
 pub mod record;
 pub mod table;
 pub mod time;
+pub mod view;
+pub mod wire;
