@@ -1,5 +1,6 @@
 //! placeholder
 
+pub mod cli;
 pub mod config;
 pub mod secret;
 pub mod serve;

@@ -8,6 +8,7 @@ mod checked;
 mod convert;
 mod decode;
 mod diagnostic;
+mod litellm;
 mod overlay;
 mod providers;
 mod raw;
@@ -22,6 +23,7 @@ pub use checked::{
     Store, Stream,
 };
 pub use diagnostic::{ConfigError, Diagnostic, Place, Severity};
+pub use litellm::import_litellm;
 pub use overlay::{Env, ProcessEnv};
 pub use providers::discover;
 
