@@ -238,13 +238,24 @@ impl RawConnection {
 
 fn whole(got: &[u8]) -> bool {
     let text = String::from_utf8_lossy(got).to_ascii_lowercase();
-    let Some((head, body)) = text.split_once("\r\n\r\n") else { return false };
+    let Some((head, body)) = text.split_once("\r\n\r\n") else {
+        return false;
+    };
     let length = head.lines().find_map(|l| l.strip_prefix("content-length:")).and_then(|v| v.trim().parse().ok());
     length.is_some_and(|n: usize| body.len() >= n)
 }
 
 /// A client without proxies, redirects or a time limit of its own.
 pub(crate) fn http_client() -> reqwest::Client {
+    built(plain())
+}
+
+/// The same, speaking HTTP/2 without being asked.
+pub(crate) fn http2_client() -> reqwest::Client {
+    built(plain().http2_prior_knowledge())
+}
+
+fn plain() -> reqwest::ClientBuilder {
     static PROVIDER: Once = Once::new();
     PROVIDER.call_once(|| {
         rustls::crypto::ring::default_provider().install_default().ok();
@@ -253,6 +264,8 @@ pub(crate) fn http_client() -> reqwest::Client {
         .no_proxy()
         .redirect(reqwest::redirect::Policy::none())
         .pool_idle_timeout(Duration::from_secs(60))
-        .build()
-        .expect("a plain client can be built")
+}
+
+fn built(builder: reqwest::ClientBuilder) -> reqwest::Client {
+    builder.build().expect("a plain client can be built")
 }

@@ -16,7 +16,7 @@ mod tls;
 mod upstream;
 
 pub use client::{Answer, Event, EventStream, RawConnection, Request};
-pub use proxy::{Backend, Finished, Proxy, ProxyBuilder, backend, run};
+pub use proxy::{Backend, Finished, Http2, Proxy, ProxyBuilder, backend, run};
 pub use reply::{Gate, Reply, bytes, chat, echo, embeddings, json, raw, silence, sse, status, tokens};
 pub use tls::{TlsUpstream, tls_upstream};
 pub use upstream::{Seen, Upstream, UpstreamBuilder, upstream};

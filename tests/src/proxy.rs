@@ -13,7 +13,7 @@ use tokio::process::{Child, Command};
 use tokio::sync::watch;
 use toml::{Table, Value};
 
-use crate::client::{Request, http_client};
+use crate::client::{Request, http_client, http2_client};
 use crate::soon;
 use crate::upstream::Upstream;
 
@@ -337,6 +337,11 @@ impl Proxy {
         Request::new(&self.http, method, format!("http://{}{path}", self.admin_addr()))
     }
 
+    /// The same proxy, spoken to in HTTP/2 from the first byte.
+    pub fn over_http2(&self) -> Http2<'_> {
+        Http2(self)
+    }
+
     /// A chat request for model `m`.
     pub fn chat(&self) -> Request {
         self.chat_for("m")
@@ -375,6 +380,12 @@ impl Proxy {
         write_config(self.dir.path(), &self.what.config);
     }
 
+    /// Writes the configuration file again with these backends.
+    pub fn reconfigure_backends(&mut self, backends: impl IntoIterator<Item = Backend>) {
+        let list: Vec<Value> = backends.into_iter().map(|b| Value::Table(b.0)).collect();
+        self.reconfigure("backend", list);
+    }
+
     /// Resident memory in KiB.
     pub fn resident_kib(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("the proxy is running");
@@ -410,6 +421,18 @@ impl Proxy {
     /// Starts it again after its end, on the same directory (ports change).
     pub async fn restart(&mut self) {
         self.running = Running::start(&self.what.binary, self.dir.path(), &self.what.env).await;
+    }
+}
+
+/// A proxy as an HTTP/2 client sees it.
+pub struct Http2<'a>(&'a Proxy);
+
+impl Http2<'_> {
+    /// A chat request for model `m`.
+    pub fn chat(&self) -> Request {
+        let url = format!("http://{}/v1/chat/completions", self.0.addr());
+        Request::new(&http2_client(), Method::POST, url)
+            .json(&json!({"model": "m", "messages": [{"role": "user", "content": "hi"}]}))
     }
 }
 

@@ -243,9 +243,15 @@ impl Reply {
         self
     }
 
-    /// A stream that ends in order but without `[DONE]`.
-    pub fn without_done(mut self) -> Self {
-        self.body.pop();
+    /// Another piece of the body.
+    pub fn and_bytes(mut self, bytes: impl Into<Bytes>) -> Self {
+        self.body.push(Step::Send(bytes.into()));
+        self
+    }
+
+    /// The first `k` pieces of the body and then the proper end of the framing.
+    pub fn only_content(mut self, k: usize) -> Self {
+        self.keep(k);
         self
     }
 

@@ -74,7 +74,9 @@ async fn serve(listener: TcpListener, acceptor: TlsAcceptor, versions: Arc<Mutex
     while let Ok((socket, _)) = listener.accept().await {
         let (acceptor, versions) = (acceptor.clone(), versions.clone());
         connections.spawn(async move {
-            let Ok(stream) = acceptor.accept(socket).await else { return };
+            let Ok(stream) = acceptor.accept(socket).await else {
+                return;
+            };
             let service = service_fn(move |request: http::Request<hyper::body::Incoming>| {
                 versions.lock().expect("no test panics with the list in hand").push(request.version());
                 async { Ok::<_, Infallible>(answer()) }

@@ -186,6 +186,11 @@ impl Upstream {
         self.log.read(|s| s.hung_up)
     }
 
+    /// How many requests are in hand.
+    pub fn open(&self) -> usize {
+        self.log.read(|s| s.open)
+    }
+
     /// The most requests that were in hand at the same time.
     pub fn peak(&self) -> usize {
         self.log.read(|s| s.peak)
@@ -436,5 +441,83 @@ async fn fill(socket: &mut TcpStream, input: &mut BytesMut) -> Option<()> {
     match socket.read_buf(input).await {
         Ok(0) | Err(_) => None,
         Ok(_) => Some(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::{Request, http_client};
+    use crate::reply::{Gate, raw, silence, status, tokens};
+
+    fn post(up: &Upstream) -> Request {
+        let url = format!("{}/chat/completions", up.url());
+        Request::new(&http_client(), http::Method::POST, url).json(&serde_json::json!({"model": "m"}))
+    }
+
+    #[tokio::test]
+    async fn the_script_is_followed_and_its_last_answer_repeated() {
+        let up = upstream().reply(status(429).retry_after(2)).then(chat("hi")).start().await;
+        let refused = post(&up).send().await;
+        assert_eq!((refused.status.as_u16(), refused.header("retry-after")), (429, "2"));
+        assert_eq!(post(&up).send().await.says(), "hi");
+        assert_eq!(post(&up).send().await.says(), "hi");
+        let seen = up.seen();
+        assert_eq!((seen.len(), seen[0].target.as_str()), (3, "/v1/chat/completions"));
+        assert_eq!(seen[0].json()["model"], "m");
+    }
+
+    #[tokio::test]
+    async fn a_gate_holds_each_event_back() {
+        let gate = Gate::new();
+        let up = upstream().reply(tokens(3).gated(&gate)).start().await;
+        gate.pass(1);
+        let mut stream = post(&up).stream().await;
+        assert_eq!(stream.next().await.unwrap().content(), "t0 ");
+        gate.pass(1);
+        assert_eq!(stream.next().await.unwrap().content(), "t1 ");
+        gate.open();
+        assert_eq!(stream.rest().await.last().unwrap().data(), "[DONE]");
+        assert!(stream.ended_in_order());
+    }
+
+    #[tokio::test]
+    async fn cuts_stalls_and_ends_are_seen_by_the_peer() {
+        for reply in [tokens(5).cut_after(2), tokens(5).end_after(2), chat("x").end_after(0)] {
+            let up = upstream().reply(reply).start().await;
+            let mut stream = post(&up).stream().await;
+            assert!(stream.rest().await.len() <= 2);
+            assert!(!stream.ended_in_order());
+        }
+        let up = upstream().reply(raw("garbage\r\n\r\n")).start().await;
+        assert!(post(&up).try_send().await.is_err());
+        let up = upstream().reply(chat("").reset_before_head()).start().await;
+        assert!(post(&up).try_send().await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_goes_away_is_noticed() {
+        let up = upstream().reply(silence()).start().await;
+        let request = tokio::spawn(post(&up).try_send());
+        up.wait_seen(1).await;
+        assert_eq!((up.hung_up(), up.open()), (0, 1));
+        request.abort();
+        up.wait_hung_up(1).await;
+        assert_eq!(up.open(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_does_not_read_is_noticed() {
+        let piece = vec![b'x'; 1 << 20];
+        let mut reply = crate::bytes("text/plain", piece.clone());
+        for _ in 0..100 {
+            reply = reply.and_bytes(piece.clone());
+        }
+        let up = upstream().reply(reply).start().await;
+        let mut peer = crate::RawConnection::open(up.addr()).await;
+        peer.write(b"GET /x HTTP/1.1\r\n\r\n").await.read_at_least(1).await;
+        let stuck = up.wait_stuck(Duration::from_millis(200)).await;
+        assert!(stuck < 50 << 20, "{stuck}");
+        assert!(peer.read_at_least(101 << 20).await.len() >= 101 << 20);
     }
 }
