@@ -1,1 +1,3 @@
-//! placeholder
+//! The proxy.
+
+pub mod policy;
