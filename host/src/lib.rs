@@ -6,3 +6,6 @@ pub mod secret;
 pub mod serve;
 pub mod store;
 pub mod telemetry;
+//! The proxy.
+
+pub mod policy;
