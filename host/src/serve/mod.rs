@@ -1,1 +1,3 @@
-//! The admin listener.
+//! What listens.
+
+pub mod admin;
