@@ -29,79 +29,77 @@ struct Entry {
     model_info: Rest,
 }
 
-/// How LiteLLM spells a provider, where it is reached, which dialect it speaks, and which variable holds its key.
-const PROVIDERS: [(&str, &str, &str, &str); 16] = [
-    (
-        "openai",
-        "https://api.openai.com/v1",
-        "openai",
-        "OPENAI_API_KEY",
-    ),
-    (
+/// How LiteLLM spells a provider, and how it is reached.
+struct Provider {
+    name: &'static str,
+    /// Empty: every entry says its own.
+    base_url: &'static str,
+    dialect: &'static str,
+    /// Where LiteLLM looks for the key when an entry has none.
+    variable: &'static str,
+}
+
+const fn provider(name: &'static str, base_url: &'static str, variable: &'static str) -> Provider {
+    Provider {
+        name,
+        base_url,
+        dialect: "openai",
+        variable,
+    }
+}
+
+const OPENAI: Provider = provider("openai", "https://api.openai.com/v1", "OPENAI_API_KEY");
+
+const ANTHROPIC: Provider = Provider {
+    dialect: "anthropic",
+    ..provider(
         "anthropic",
         "https://api.anthropic.com/v1",
-        "anthropic",
         "ANTHROPIC_API_KEY",
-    ),
-    (
+    )
+};
+
+static PROVIDERS: [Provider; 16] = [
+    OPENAI,
+    ANTHROPIC,
+    provider(
         "nvidia_nim",
         "https://integrate.api.nvidia.com/v1",
-        "openai",
         "NVIDIA_NIM_API_KEY",
     ),
-    (
-        "groq",
-        "https://api.groq.com/openai/v1",
-        "openai",
-        "GROQ_API_KEY",
-    ),
-    (
+    provider("groq", "https://api.groq.com/openai/v1", "GROQ_API_KEY"),
+    provider(
         "openrouter",
         "https://openrouter.ai/api/v1",
-        "openai",
         "OPENROUTER_API_KEY",
     ),
-    (
+    provider(
         "together_ai",
         "https://api.together.xyz/v1",
-        "openai",
         "TOGETHERAI_API_KEY",
     ),
-    (
+    provider(
         "fireworks_ai",
         "https://api.fireworks.ai/inference/v1",
-        "openai",
         "FIREWORKS_AI_API_KEY",
     ),
-    (
-        "mistral",
-        "https://api.mistral.ai/v1",
-        "openai",
-        "MISTRAL_API_KEY",
-    ),
-    (
+    provider("mistral", "https://api.mistral.ai/v1", "MISTRAL_API_KEY"),
+    provider(
         "deepseek",
         "https://api.deepseek.com/v1",
-        "openai",
         "DEEPSEEK_API_KEY",
     ),
-    (
+    provider(
         "gemini",
         "https://generativelanguage.googleapis.com/v1beta/openai",
-        "openai",
         "GEMINI_API_KEY",
     ),
-    ("xai", "https://api.x.ai/v1", "openai", "XAI_API_KEY"),
-    (
-        "cerebras",
-        "https://api.cerebras.ai/v1",
-        "openai",
-        "CEREBRAS_API_KEY",
-    ),
-    ("hosted_vllm", "", "openai", "HOSTED_VLLM_API_KEY"),
-    ("openai_like", "", "openai", "OPENAI_LIKE_API_KEY"),
-    ("custom_openai", "", "openai", "OPENAI_API_KEY"),
-    ("lm_studio", "", "openai", "LM_STUDIO_API_KEY"),
+    provider("xai", "https://api.x.ai/v1", "XAI_API_KEY"),
+    provider("cerebras", "https://api.cerebras.ai/v1", "CEREBRAS_API_KEY"),
+    provider("hosted_vllm", "", "HOSTED_VLLM_API_KEY"),
+    provider("openai_like", "", "OPENAI_LIKE_API_KEY"),
+    provider("custom_openai", "", "OPENAI_API_KEY"),
+    provider("lm_studio", "", "LM_STUDIO_API_KEY"),
 ];
 
 /// The parameters of an entry that are carried over.
@@ -126,7 +124,7 @@ const CARRIED: [&str; 15] = [
 /// A backend in the making: what entries must share to become one, and what sets them apart.
 #[derive(Clone, PartialEq)]
 struct Target {
-    provider: String,
+    provider: &'static str,
     base_url: String,
     dialect: &'static str,
     api_key: String,
@@ -211,13 +209,12 @@ impl Import<'_> {
     fn entry(&mut self, entry: &Entry, lowest_order: f64) -> Result<Made, String> {
         let params = &entry.litellm_params;
         let model = text(params, "model").ok_or("it has no litellm_params.model")?;
-        let (provider, sent) = self.provider(params, &model)?;
-        let (_, usual_base, dialect, usual_key) = *provider;
+        let (provider, sent) = provider_of(params, &model)?;
         let base_url = match text(params, "api_base").or_else(|| text(params, "base_url")) {
-            None if usual_base.is_empty() => {
-                return Err(format!("{} needs an api_base", provider.0));
+            None if provider.base_url.is_empty() => {
+                return Err(format!("{} needs an api_base", provider.name));
             }
-            None => usual_base.to_owned(),
+            None => provider.base_url.to_owned(),
             Some(base) => match base.strip_prefix("os.environ/") {
                 None => base,
                 Some(name) => self
@@ -228,8 +225,8 @@ impl Import<'_> {
         };
         let api_key = match text(params, "api_key") {
             Some(key) => reference(&key),
-            None if usual_base.is_empty() => String::new(),
-            None => format!("env:{usual_key}"),
+            None if provider.base_url.is_empty() => String::new(),
+            None => format!("env:{}", provider.variable),
         };
         let left: Vec<&str> = params
             .keys()
@@ -245,9 +242,9 @@ impl Import<'_> {
         }
         let order = number(params, "order").unwrap_or(lowest_order);
         let target = Target {
-            provider: provider.0.to_owned(),
+            provider: provider.name,
             base_url,
-            dialect,
+            dialect: provider.dialect,
             api_key,
             headers: headers(params),
             tier: if order > lowest_order {
@@ -269,35 +266,6 @@ impl Import<'_> {
             models: BTreeMap::from([(entry.model_name.clone(), sent)]),
             prices,
         })
-    }
-
-    /// Which provider `openai/gpt-5` is of, and the name it is sent by.
-    fn provider(
-        &self,
-        params: &Rest,
-        model: &str,
-    ) -> Result<
-        (
-            &'static (&'static str, &'static str, &'static str, &'static str),
-            String,
-        ),
-        String,
-    > {
-        let known = |name: &str| PROVIDERS.iter().find(|(id, ..)| *id == name);
-        if let Some(name) = text(params, "custom_llm_provider") {
-            let sent = model.strip_prefix(&format!("{name}/")).unwrap_or(model);
-            return known(&name)
-                .map(|p| (p, sent.to_owned()))
-                .ok_or_else(|| foreign(&name));
-        }
-        match model.split_once('/') {
-            Some((name, sent)) => match known(name) {
-                Some(provider) => Ok((provider, sent.to_owned())),
-                None => Err(foreign(name)),
-            },
-            None if model.starts_with("claude") => Ok((&PROVIDERS[1], model.to_owned())),
-            None => Ok((&PROVIDERS[0], model.to_owned())),
-        }
     }
 
     /// Pairs of a model name asked for, and the model_name whose entries stand in for it.
@@ -469,6 +437,25 @@ impl Made {
             );
         }
         out.push('\n');
+    }
+}
+
+/// Which provider `openai/gpt-5` is of, and the name it is sent by.
+fn provider_of(params: &Rest, model: &str) -> Result<(&'static Provider, String), String> {
+    let known = |name: &str| {
+        PROVIDERS
+            .iter()
+            .find(|p| p.name == name)
+            .ok_or_else(|| foreign(name))
+    };
+    if let Some(name) = text(params, "custom_llm_provider") {
+        let sent = model.strip_prefix(&format!("{name}/")).unwrap_or(model);
+        return Ok((known(&name)?, sent.to_owned()));
+    }
+    match model.split_once('/') {
+        Some((name, sent)) => Ok((known(name)?, sent.to_owned())),
+        None if model.starts_with("claude") => Ok((known("anthropic")?, model.to_owned())),
+        None => Ok((known("openai")?, model.to_owned())),
     }
 }
 
