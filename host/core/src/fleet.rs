@@ -7,7 +7,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use crate::contract::{Column, RowState, STRIDE};
-use crate::health::{Health, RetryAfterBounds};
+use crate::health::{Bounds, Health};
 use crate::member::{Charge, Member, Settled, Stats};
 use crate::outcome::{Kind, Outcome};
 use crate::queue::{Queue, Ticket, Waiter};
@@ -20,15 +20,15 @@ use crate::view::{Slot, View, Want};
 pub struct Settings {
     /// The emergency lane's share of a backend's rpm, 0..=1.
     pub emergency_fraction: f64,
-    /// Bounds on what an upstream may ask for.
-    pub retry_after: RetryAfterBounds,
+    /// How long cooldowns are.
+    pub cooldown: Bounds,
     /// Most exchanges that may wait at a time.
     pub queue_length: usize,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { emergency_fraction: 0.1, retry_after: RetryAfterBounds::default(), queue_length: 1_000 }
+        Self { emergency_fraction: 0.1, cooldown: Bounds::default(), queue_length: 1_000 }
     }
 }
 
@@ -253,8 +253,8 @@ impl Fleet {
 
     /// An attempt ended.
     pub fn settle(&mut self, now: Timestamp, permit: Permit, report: Report<'_>) {
-        let jitter = self.random.unit();
-        let bounds = self.settings.retry_after;
+        let chance = self.random.unit();
+        let bounds = self.settings.cooldown;
         let settled = Settled {
             now,
             sent_at: permit.taken_at,
@@ -262,8 +262,8 @@ impl Fleet {
             outcome: report.outcome,
             first_token: report.first_token,
             tokens_used: report.tokens_used,
-            bounds,
-            jitter,
+            bounds: &bounds,
+            chance,
         };
         self.member_mut(permit.slot.0).settle(settled, permit.charge);
     }

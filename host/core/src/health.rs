@@ -21,48 +21,57 @@ pub enum Scope {
 pub struct Rule {
     /// How far it reaches.
     pub scope: Scope,
-    /// The first cooldown when the upstream did not say how long; doubled with each further failure.
-    pub base: Duration,
-    /// Doubling ends here.
-    pub max: Duration,
+    /// The first cooldown when the upstream did not say how long, in [`Bounds::base`]s; doubled with each further failure.
+    pub base_factor: f64,
+    /// Where doubling ends, in [`Bounds::max`]s.
+    pub max_factor: f64,
 }
 
 /// The rule for each kind of outcome.
 ///
 /// Rate limits and server errors belong to a model (providers limit and fail per model); connections, keys and money
-/// belong to the backend. Nothing but money, keys and unknown models is left alone for longer than half a minute
-/// without the upstream asking for it, so that a recovered backend is found within that time.
+/// belong to the backend. Nothing but rate limits, money, keys and unknown models is left alone for longer than a third
+/// of the longest cooldown (20 s of 60 s), so that a recovered backend is found within half a minute.
 pub fn rule(kind: Kind) -> Rule {
-    let rule = |scope, base_ms, max_ms| Rule {
-        scope,
-        base: Duration::from_millis(base_ms),
-        max: Duration::from_millis(max_ms),
-    };
+    let rule = |scope, base_factor, max_factor| Rule { scope, base_factor, max_factor };
+    let third = 1.0 / 3.0;
     match kind {
-        Kind::Answered | Kind::Refused | Kind::TooLong | Kind::ClientGone => rule(Scope::Nothing, 0, 0),
-        Kind::RateLimited => rule(Scope::Model, 1_000, 60_000),
-        Kind::Overloaded | Kind::ServerError => rule(Scope::Model, 500, 20_000),
-        Kind::Cut | Kind::Stalled | Kind::Malformed => rule(Scope::Model, 1_000, 20_000),
-        Kind::TimedOut => rule(Scope::Model, 5_000, 20_000),
-        Kind::Reset => rule(Scope::Backend, 500, 20_000),
-        Kind::ConnectFailed => rule(Scope::Backend, 1_000, 20_000),
-        Kind::ModelMissing => rule(Scope::Model, 600_000, 3_600_000),
-        Kind::Unauthorised | Kind::OutOfCredit => rule(Scope::Backend, 900_000, 21_600_000),
+        Kind::Answered | Kind::Refused | Kind::TooLong | Kind::ClientGone => rule(Scope::Nothing, 0.0, 0.0),
+        Kind::RateLimited => rule(Scope::Model, 1.0, 1.0),
+        Kind::Overloaded | Kind::ServerError => rule(Scope::Model, 0.5, third),
+        Kind::Cut | Kind::Stalled | Kind::Malformed => rule(Scope::Model, 1.0, third),
+        Kind::TimedOut => rule(Scope::Model, 5.0, third),
+        Kind::Reset => rule(Scope::Backend, 0.5, third),
+        Kind::ConnectFailed => rule(Scope::Backend, 1.0, third),
+        Kind::ModelMissing => rule(Scope::Model, 600.0, 60.0),
+        Kind::Unauthorised | Kind::OutOfCredit => rule(Scope::Backend, 900.0, 360.0),
     }
 }
 
-/// Bounds on what an upstream may ask for.
-#[derive(Clone, Copy, Debug)]
-pub struct RetryAfterBounds {
-    /// Shorter requests are lengthened to this.
-    pub floor: Duration,
-    /// Longer ones are cut to this, and said.
-    pub cap: Duration,
+/// How long cooldowns are: of our own making, and what an upstream may ask for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Bounds {
+    /// The first cooldown after a rate limit without a Retry-After.
+    pub base: Duration,
+    /// The longest of our own making.
+    pub max: Duration,
+    /// Up to this share is added by chance, 0..=1.
+    pub jitter: f64,
+    /// A shorter Retry-After counts as this.
+    pub retry_after_floor: Duration,
+    /// A longer one counts as this.
+    pub retry_after_cap: Duration,
 }
 
-impl Default for RetryAfterBounds {
+impl Default for Bounds {
     fn default() -> Self {
-        Self { floor: Duration::from_millis(200), cap: Duration::from_secs(3_600) }
+        Self {
+            base: Duration::from_millis(1_000),
+            max: Duration::from_millis(60_000),
+            jitter: 0.2,
+            retry_after_floor: Duration::from_millis(100),
+            retry_after_cap: Duration::from_secs(3_600),
+        }
     }
 }
 
@@ -163,11 +172,11 @@ impl Health {
         self.probing = false;
     }
 
-    /// An attempt sent at `sent_at` failed. `jitter` in 0..1 spreads cooldowns of our own making.
+    /// An attempt sent at `sent_at` failed. `chance` in 0..1 spreads cooldowns of our own making.
     ///
     /// A cooldown in force is never shortened, and attempts that were under way before it was set do not lengthen it
     /// by doubling: a burst of failures is one failure.
-    pub fn failed(&mut self, now: Timestamp, sent_at: Timestamp, outcome: &Outcome, bounds: RetryAfterBounds, jitter: f64) {
+    pub fn failed(&mut self, now: Timestamp, sent_at: Timestamp, outcome: &Outcome, bounds: &Bounds, chance: f64) {
         self.probing = false;
         self.ramp = None;
         let of_the_same_burst = self.failures > 0 && sent_at <= self.cooled_at;
@@ -175,9 +184,9 @@ impl Health {
             self.failures = self.failures.saturating_add(1);
         }
         let length = match outcome.retry_after {
-            Some(asked) => asked.clamp(bounds.floor, bounds.cap),
+            Some(asked) => asked.clamp(bounds.retry_after_floor, bounds.retry_after_cap),
             None if of_the_same_burst => return,
-            None => backoff(rule(outcome.kind), self.failures, jitter),
+            None => backoff(rule(outcome.kind), bounds, self.failures, chance),
         };
         self.cooled_at = now;
         if now + length > self.until {
@@ -192,10 +201,10 @@ impl Health {
     }
 }
 
-/// Exponential, with up to a quarter more by chance.
-fn backoff(rule: Rule, failures: u32, jitter: f64) -> Duration {
-    let doubled = rule.base.saturating_mul(1 << failures.saturating_sub(1).min(20));
-    doubled.min(rule.max).mul_f64(1.0 + 0.25 * jitter.clamp(0.0, 1.0))
+/// Exponential, with some more by chance.
+fn backoff(rule: Rule, bounds: &Bounds, failures: u32, chance: f64) -> Duration {
+    let doubled = bounds.base.mul_f64(rule.base_factor).saturating_mul(1 << failures.saturating_sub(1).min(20));
+    doubled.min(bounds.max.mul_f64(rule.max_factor)).mul_f64(1.0 + bounds.jitter * chance.clamp(0.0, 1.0))
 }
 
 #[cfg(test)]
@@ -212,7 +221,7 @@ mod tests {
     }
 
     fn fail(h: &mut Health, now: u64, sent: u64, outcome: &Outcome) {
-        h.failed(at(now), at(sent), outcome, RetryAfterBounds::default(), 0.0);
+        h.failed(at(now), at(sent), outcome, &Bounds::default(), 0.0);
     }
 
     #[test]
@@ -294,7 +303,7 @@ mod tests {
             for (gap, retry_after, jitter) in steps {
                 now += gap;
                 let before = h.until;
-                h.failed(at(now), at(now), &rate_limited(retry_after), RetryAfterBounds::default(), jitter);
+                h.failed(at(now), at(now), &rate_limited(retry_after), &Bounds::default(), jitter);
                 prop_assert!(h.until >= before);
                 prop_assert!(h.until <= at(now) + Duration::from_secs(3_600) || h.until == before);
                 prop_assert!(h.until > at(now));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::contract::{Column, NONE, RowState, STRIDE};
-use crate::health::{Health, RetryAfterBounds, Scope, Standing, rule};
+use crate::health::{Health, Bounds, Scope, Standing, rule};
 use crate::limits::{Bucket, Quota};
 use crate::outcome::{Kind, Outcome};
 use crate::table::Limits;
@@ -225,14 +225,14 @@ impl Member {
             Scope::Backend => {
                 self.return_probes(at.model, charge);
                 self.stats.failed();
-                self.wide.failed(at.now, at.sent_at, at.outcome, at.bounds, at.jitter);
+                self.wide.failed(at.now, at.sent_at, at.outcome, at.bounds, at.chance);
             }
             Scope::Model => {
                 // The backend itself was reached, but nothing was proved yet: the wide probe stays due.
                 self.return_probes(at.model, charge);
                 self.stats.failed();
                 let health = self.health_of(at.now, at.model);
-                health.failed(at.now, at.sent_at, at.outcome, at.bounds, at.jitter);
+                health.failed(at.now, at.sent_at, at.outcome, at.bounds, at.chance);
             }
         }
     }
@@ -368,8 +368,8 @@ pub(crate) struct Settled<'a> {
     pub outcome: &'a Outcome,
     pub first_token: Option<Duration>,
     pub tokens_used: Option<u32>,
-    pub bounds: RetryAfterBounds,
-    pub jitter: f64,
+    pub bounds: &'a Bounds,
+    pub chance: f64,
 }
 
 fn severity(standing: Standing) -> u8 {

@@ -7,7 +7,8 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING};
 use http::response::Parts;
-use http::{HeaderMap, Request};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, Request, Uri};
 use http_body_util::Full;
 use pointsman_core::contract::{Commit, Operation};
 use pointsman_core::exchange::{Ended, Sending};
@@ -16,7 +17,7 @@ use pointsman_core::record::Usage;
 use pointsman_core::wire::classify::{BODY_PREFIX_BYTES, classify};
 use pointsman_core::wire::retry_after::{Hint, RateHints};
 use pointsman_core::wire::splice::{Change, splice};
-use pointsman_core::wire::{headers, url};
+use pointsman_core::wire::headers;
 use tokio::time::Instant;
 
 use super::live::Live;
@@ -122,7 +123,8 @@ pub async fn attempt(live: &Live, target: &Target, sending: &Sending) -> Attempt
 
 /// The request as this backend gets it: its key, its model name, its path; all else as the client sent it.
 fn request(asked: &Asked, target: &Target, sending: &Sending) -> Result<Request<Full<Bytes>>, String> {
-    let path = url::join(&target.base_path, &asked.target).map_err(|e| e.to_string())?;
+    let url = target.base.join(&Uri::from(asked.target.clone())).map_err(|e| e.to_string())?;
+    let path = url.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
     let body = match &asked.body_facts {
         Some(body_facts) => {
             let include_usage = asked.asks_usage_for_itself(target.dialect);
@@ -132,8 +134,8 @@ fn request(asked: &Asked, target: &Target, sending: &Sending) -> Result<Request<
     };
     let mut request = Request::new(Full::new(body));
     *request.method_mut() = asked.method.clone();
-    *request.uri_mut() = path;
-    *request.headers_mut() = headers::upstream(&asked.headers, target.dialect, target.key.as_ref(), asked.operation);
+    *request.uri_mut() = Uri::from(path);
+    *request.headers_mut() = headers::upstream(&asked.headers, target.dialect, asked.operation, target.key.as_ref());
     for (name, value) in &target.headers {
         request.headers_mut().insert(name.clone(), value.clone());
     }
