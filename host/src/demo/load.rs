@@ -90,10 +90,7 @@ pub struct Sample {
 pub fn client() -> reqwest::Result<reqwest::Client> {
     // reqwest is built without a provider of its own; plain HTTP needs none, but it wants one to be there.
     let _already_there = rustls::crypto::ring::default_provider().install_default();
-    reqwest::Client::builder()
-        .no_proxy()
-        .timeout(REQUEST_TIMEOUT)
-        .build()
+    reqwest::Client::builder().no_proxy().timeout(REQUEST_TIMEOUT).build()
 }
 
 /// Sends requests to `base_url` until it is over; every one of them ends up in `samples`.
@@ -140,11 +137,7 @@ async fn ask(client: &reqwest::Client, url: &str, dice: u64) -> Sample {
     if let Ok(response) = client.post(url).json(&body).send().await {
         sample.read_headers(response.headers());
         let status = response.status().as_u16();
-        sample.ended = if response.status().is_success() {
-            Ended::Broken
-        } else {
-            Ended::Refused(status)
-        };
+        sample.ended = if response.status().is_success() { Ended::Broken } else { Ended::Refused(status) };
         if let (Ended::Broken, Ok(body)) = (sample.ended, response.text().await) {
             sample.read_body(&body);
         }
@@ -168,13 +161,8 @@ impl Sample {
 
     fn read_headers(&mut self, headers: &HeaderMap) {
         let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-        let number = |name: &str| {
-            text(name)
-                .and_then(|value| value.parse::<u32>().ok())
-                .unwrap_or(0)
-        };
-        self.lane = text("x-pointsman-lane")
-            .and_then(|word| Lane::ALL.into_iter().find(|lane| lane.as_str() == word));
+        let number = |name: &str| text(name).and_then(|value| value.parse::<u32>().ok()).unwrap_or(0);
+        self.lane = text("x-pointsman-lane").and_then(|word| Lane::ALL.into_iter().find(|lane| lane.as_str() == word));
         self.backend = text("x-pointsman-backend").map(str::to_owned);
         self.attempts = number("x-pointsman-attempts");
         self.waited = Duration::from_millis(number("x-pointsman-waited-ms").into());
@@ -206,10 +194,7 @@ impl Sample {
 
     fn read_usage(&mut self, usage: &Value) {
         self.ended = Ended::Whole;
-        if let (Some(input), Some(output)) = (
-            usage["prompt_tokens"].as_u64(),
-            usage["completion_tokens"].as_u64(),
-        ) {
+        if let (Some(input), Some(output)) = (usage["prompt_tokens"].as_u64(), usage["completion_tokens"].as_u64()) {
             (self.input_tokens, self.output_tokens) = (input, output);
         }
     }
@@ -240,25 +225,14 @@ mod tests {
         manner: "",
     };
 
-    const WAVES: Waves = Waves {
-        surge_per_second: 30,
-        surge: Duration::from_secs(2),
-        calm_per_second: 5,
-        calm: Duration::from_secs(6),
-    };
+    const WAVES: Waves =
+        Waves { surge_per_second: 30, surge: Duration::from_secs(2), calm_per_second: 5, calm: Duration::from_secs(6) };
 
     /// 60 requests straight to a provider, without a proxy between.
     async fn against(profile: Profile) -> (Vec<Sample>, Seen) {
         let provider = Provider::start(profile, 1).await.unwrap();
         let (sender, mut receiver) = mpsc::channel(16);
-        tokio::spawn(run(
-            client().unwrap(),
-            provider.base_url(),
-            WAVES,
-            Until::Count(60),
-            7,
-            sender,
-        ));
+        tokio::spawn(run(client().unwrap(), provider.base_url(), WAVES, Until::Count(60), 7, sender));
         let mut samples = Vec::new();
         while let Some(sample) = receiver.recv().await {
             samples.push(sample);
@@ -275,38 +249,18 @@ mod tests {
         let (samples, seen) = against(STEADY).await;
         assert_eq!((samples.len(), count(&samples, Ended::Whole)), (60, 60));
         assert_eq!((seen.requests, seen.answered), (60, 60));
-        assert!(
-            samples
-                .iter()
-                .all(|s| s.input_tokens > 100 && s.output_tokens > 50)
-        );
+        assert!(samples.iter().all(|s| s.input_tokens > 100 && s.output_tokens > 50));
         let streamed = samples.iter().filter(|s| s.streamed).count();
         assert!((20..=55).contains(&streamed), "{streamed}");
     }
 
     #[tokio::test]
     async fn what_the_client_counts_is_what_the_provider_did() {
-        let quota = Quota {
-            requests: 40,
-            per: Duration::from_secs(3_600),
-            says_when: true,
-        };
-        let (samples, seen) = against(Profile {
-            quota: Some(quota),
-            breaks_every: 6,
-            cuts_every: 5,
-            ..STEADY
-        })
-        .await;
+        let quota = Quota { requests: 40, per: Duration::from_secs(3_600), says_when: true };
+        let (samples, seen) = against(Profile { quota: Some(quota), breaks_every: 6, cuts_every: 5, ..STEADY }).await;
         assert_eq!(seen.requests, 60);
-        assert_eq!(
-            (seen.rate_limited, count(&samples, Ended::Refused(429))),
-            (20, 20)
-        );
-        assert_eq!(
-            seen.broken,
-            count(&samples, Ended::Refused(500)) + count(&samples, Ended::Refused(503))
-        );
+        assert_eq!((seen.rate_limited, count(&samples, Ended::Refused(429))), (20, 20));
+        assert_eq!(seen.broken, count(&samples, Ended::Refused(500)) + count(&samples, Ended::Refused(503)));
         assert!(seen.broken > 0 && seen.cut > 0);
         assert_eq!(seen.cut, count(&samples, Ended::Broken));
         assert_eq!(seen.answered, count(&samples, Ended::Whole));
@@ -314,35 +268,19 @@ mod tests {
 
     #[tokio::test]
     async fn nobody_there_is_told_as_such() {
-        let sample = ask(
-            &client().unwrap(),
-            "http://127.0.0.1:1/v1/chat/completions",
-            5,
-        )
-        .await;
+        let sample = ask(&client().unwrap(), "http://127.0.0.1:1/v1/chat/completions", 5).await;
         assert_eq!(sample.ended, Ended::Unreachable);
     }
 
     #[test]
     fn headers_say_how_it_went() {
         let mut headers = HeaderMap::new();
-        for (name, value) in [
-            ("lane", "emergency"),
-            ("backend", "b"),
-            ("attempts", "3"),
-            ("waited-ms", "250"),
-        ] {
-            headers.insert(
-                http::HeaderName::try_from(format!("x-pointsman-{name}")).unwrap(),
-                value.parse().unwrap(),
-            );
+        for (name, value) in [("lane", "emergency"), ("backend", "b"), ("attempts", "3"), ("waited-ms", "250")] {
+            headers.insert(http::HeaderName::try_from(format!("x-pointsman-{name}")).unwrap(), value.parse().unwrap());
         }
         let mut sample = Sample::nothing(true);
         sample.read_headers(&headers);
-        assert_eq!(
-            (sample.lane, sample.backend.as_deref(), sample.attempts),
-            (Some(Lane::Emergency), Some("b"), 3)
-        );
+        assert_eq!((sample.lane, sample.backend.as_deref(), sample.attempts), (Some(Lane::Emergency), Some("b"), 3));
         assert_eq!(sample.waited, Duration::from_millis(250));
     }
 
@@ -351,10 +289,7 @@ mod tests {
         for (body, ended) in [
             ("data: {\"choices\":[]}\n\ndata: [DONE]\n\n", Ended::Whole),
             ("data: {\"choices\":[]}\n\n", Ended::Broken),
-            (
-                "data: {\"error\":{\"message\":\"cut\"}}\n\ndata: [DONE]\n\n",
-                Ended::Broken,
-            ),
+            ("data: {\"error\":{\"message\":\"cut\"}}\n\ndata: [DONE]\n\n", Ended::Broken),
         ] {
             let mut sample = Sample::nothing(true);
             sample.read_body(body);
@@ -364,17 +299,8 @@ mod tests {
 
     #[test]
     fn waves_surge_and_calm() {
-        assert_eq!(
-            WAVES.gap(Duration::from_secs(1)),
-            Duration::from_secs(1) / 30
-        );
-        assert_eq!(
-            WAVES.gap(Duration::from_secs(3)),
-            Duration::from_secs(1) / 5
-        );
-        assert_eq!(
-            WAVES.gap(Duration::from_secs(9)),
-            Duration::from_secs(1) / 30
-        );
+        assert_eq!(WAVES.gap(Duration::from_secs(1)), Duration::from_secs(1) / 30);
+        assert_eq!(WAVES.gap(Duration::from_secs(3)), Duration::from_secs(1) / 5);
+        assert_eq!(WAVES.gap(Duration::from_secs(9)), Duration::from_secs(1) / 30);
     }
 }

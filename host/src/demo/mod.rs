@@ -78,11 +78,7 @@ const fn free(id: &'static str, says_when: bool, manner: &'static str) -> Profil
     Profile {
         id,
         tier: Tier::Primary,
-        quota: Some(Quota {
-            requests: 12,
-            per: Duration::from_secs(4),
-            says_when,
-        }),
+        quota: Some(Quota { requests: 12, per: Duration::from_secs(4), says_when }),
         breaks_every: 0,
         cuts_every: 0,
         first_token: Duration::from_millis(120),
@@ -94,24 +90,10 @@ const fn free(id: &'static str, says_when: bool, manner: &'static str) -> Profil
 const LINEUP: [Profile; 6] = [
     free("nvidia-1", true, "429s say when to retry"),
     free("nvidia-2", false, "429s say nothing"),
-    Profile {
-        breaks_every: 7,
-        ..free("nvidia-3", true, "breaks now and then")
-    },
-    Profile {
-        first_token: SECOND,
-        between_events: Duration::from_millis(30),
-        ..free("nvidia-4", true, "slow")
-    },
-    Profile {
-        cuts_every: 4,
-        ..free("nvidia-5", true, "cuts streams")
-    },
-    Profile {
-        tier: Tier::Fallback,
-        quota: None,
-        ..free("paid-1", false, "$2.50 in, $10.00 out per million tokens")
-    },
+    Profile { breaks_every: 7, ..free("nvidia-3", true, "breaks now and then") },
+    Profile { first_token: SECOND, between_events: Duration::from_millis(30), ..free("nvidia-4", true, "slow") },
+    Profile { cuts_every: 4, ..free("nvidia-5", true, "cuts streams") },
+    Profile { tier: Tier::Fallback, quota: None, ..free("paid-1", false, "$2.50 in, $10.00 out per million tokens") },
 ];
 
 const WAVES: Waves = Waves {
@@ -137,9 +119,7 @@ fn config_text(providers: &[Provider], port: u16) -> String {
              models = {{ \"{MODEL}\" = \"meta/{MODEL}\", \"*\" = \"*\" }}\n"
         ));
         if provider.profile().tier == Tier::Fallback {
-            text.push_str(
-                "[backend.price.\"*\"]\ninput_per_mtok = 2.50\noutput_per_mtok = 10.00\n",
-            );
+            text.push_str("[backend.price.\"*\"]\ninput_per_mtok = 2.50\noutput_per_mtok = 10.00\n");
         }
     }
     text
@@ -158,32 +138,22 @@ where
 {
     let mut providers = Vec::new();
     for (place, profile) in LINEUP.into_iter().enumerate() {
-        providers.push(
-            Provider::start(profile, SEED + place as u64)
-                .await
-                .context("cannot listen on 127.0.0.1")?,
-        );
+        providers.push(Provider::start(profile, SEED + place as u64).await.context("cannot listen on 127.0.0.1")?);
     }
-    let config = config::parse(
-        &config_text(&providers, args.port.unwrap_or(0)),
-        "(demo)",
-        &[],
-    )?
-    .config;
+    let config = config::parse(&config_text(&providers, args.port.unwrap_or(0)), "(demo)", &[])?.config;
     let prices = Prices::of(&config, MODEL);
     let proxy = start(config).await?;
     let url = format!("http://{}/v1", proxy.addr);
-    let stage = Stage {
-        url: &url,
-        providers: &providers,
-        prices,
-        limit: Some(args.limit).filter(|limit| !limit.is_zero()),
-    };
+    let stage =
+        Stage { url: &url, providers: &providers, prices, limit: Some(args.limit).filter(|limit| !limit.is_zero()) };
 
     tokio::pin!(stop);
     let stopped = stage.play(&mut screen, stop.as_mut()).await?;
     if args.port.is_some() && !stopped {
-        screen.say(&format!("Still listening: point an OpenAI SDK at {url} (any key, any model; admin at http://{}).", proxy.admin_addr))?;
+        screen.say(&format!(
+            "Still listening: point an OpenAI SDK at {url} (any key, any model; admin at http://{}).",
+            proxy.admin_addr
+        ))?;
         screen.say("Ctrl-C ends it.")?;
         stop.await;
     } else {
@@ -212,20 +182,11 @@ impl Stage<'_> {
     ) -> anyhow::Result<bool> {
         let (sender, mut samples) = mpsc::channel(SAMPLE_BACKLOG);
         let until = self.limit.map_or(Until::Stopped, Until::Time);
-        let load = load::run(
-            load::client()?,
-            self.url.to_owned(),
-            WAVES,
-            until,
-            SEED,
-            sender,
-        );
+        let load = load::run(load::client()?, self.url.to_owned(), WAVES, until, SEED, sender);
         let load = tokio::spawn(load);
         let started = Instant::now();
-        let end = self.limit.map_or_else(
-            || started + Duration::from_secs(u32::MAX.into()),
-            |limit| started + limit + GRACE,
-        );
+        let end =
+            self.limit.map_or_else(|| started + Duration::from_secs(u32::MAX.into()), |limit| started + limit + GRACE);
         let mut ticks = interval(screen.period());
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut tally = Tally::default();
@@ -246,18 +207,8 @@ impl Stage<'_> {
     }
 
     fn view<T>(&self, started: Instant, tally: &Tally, show: impl FnOnce(&View<'_>) -> T) -> T {
-        let providers: Vec<(Profile, Seen)> = self
-            .providers
-            .iter()
-            .map(|p| (*p.profile(), p.seen()))
-            .collect();
-        show(&View {
-            elapsed: started.elapsed(),
-            limit: self.limit,
-            url: self.url,
-            providers: &providers,
-            tally,
-        })
+        let providers: Vec<(Profile, Seen)> = self.providers.iter().map(|p| (*p.profile(), p.seen())).collect();
+        show(&View { elapsed: started.elapsed(), limit: self.limit, url: self.url, providers: &providers, tally })
     }
 }
 
@@ -277,10 +228,7 @@ fn time(text: &str) -> Result<Duration, String> {
     match &text[digits.len()..] {
         "ms" => Ok(Duration::from_millis(number)),
         "" | "s" => Ok(Duration::from_secs(number)),
-        "m" => number
-            .checked_mul(60)
-            .map(Duration::from_secs)
-            .ok_or_else(wrong),
+        "m" => number.checked_mul(60).map(Duration::from_secs).ok_or_else(wrong),
         _ => Err(wrong()),
     }
 }
@@ -307,58 +255,30 @@ mod tests {
 
     /// In the proxy's place: straight to the paid provider.
     async fn straight_to_paid(config: Config) -> anyhow::Result<Proxy> {
-        let paid = config
-            .backends
-            .last()
-            .unwrap()
-            .base_url
-            .authority()
-            .unwrap()
-            .as_str()
-            .parse()?;
-        Ok(Proxy {
-            addr: paid,
-            admin_addr: paid,
-            stop: Box::pin(async {}),
-        })
+        let paid = config.backends.last().unwrap().base_url.authority().unwrap().as_str().parse()?;
+        Ok(Proxy { addr: paid, admin_addr: paid, stop: Box::pin(async {}) })
     }
 
     fn args(limit_ms: u64) -> DemoArgs {
-        DemoArgs {
-            limit: Duration::from_millis(limit_ms),
-            port: None,
-        }
+        DemoArgs { limit: Duration::from_millis(limit_ms), port: None }
     }
 
     #[tokio::test]
     async fn the_demo_plays_to_its_end_and_says_what_it_came_to() {
         let paper = Paper::default();
         let screen = Screen::new(paper.clone(), false, false);
-        show(&args(100), straight_to_paid, screen, std::future::pending())
-            .await
-            .unwrap();
+        show(&args(100), straight_to_paid, screen, std::future::pending()).await.unwrap();
         let text = String::from_utf8(paper.0.lock().unwrap().clone()).unwrap();
-        assert!(
-            text.contains("the clients saw no error.") && text.contains("pointsman serve"),
-            "{text}"
-        );
-        let paid = text
-            .lines()
-            .rfind(|line| line.starts_with(" paid-1"))
-            .unwrap();
-        let counts: Vec<u64> = paid
-            .split_whitespace()
-            .filter_map(|word| word.parse().ok())
-            .collect();
+        assert!(text.contains("the clients saw no error.") && text.contains("pointsman serve"), "{text}");
+        let paid = text.lines().rfind(|line| line.starts_with(" paid-1")).unwrap();
+        let counts: Vec<u64> = paid.split_whitespace().filter_map(|word| word.parse().ok()).collect();
         assert!(counts[0] >= 2 && counts[0] == counts[1], "{paid}");
     }
 
     #[tokio::test]
     async fn it_ends_when_it_is_stopped() {
         let screen = Screen::new(Paper::default(), true, true);
-        show(&args(0), straight_to_paid, screen, std::future::ready(()))
-            .await
-            .unwrap();
+        show(&args(0), straight_to_paid, screen, std::future::ready(())).await.unwrap();
     }
 
     #[tokio::test]
@@ -368,15 +288,9 @@ mod tests {
             providers.push(Provider::start(profile, 0).await.unwrap());
         }
         let loaded = config::parse(&config_text(&providers, 0), "(demo)", &[]).unwrap();
-        assert_eq!(
-            (loaded.warnings.len(), loaded.config.backends.len()),
-            (0, LINEUP.len())
-        );
+        assert_eq!((loaded.warnings.len(), loaded.config.backends.len()), (0, LINEUP.len()));
         for one in &loaded.config.backends {
-            let price = one
-                .backend
-                .price("any")
-                .map_or(0.0, |price| price.output_per_mtok);
+            let price = one.backend.price("any").map_or(0.0, |price| price.output_per_mtok);
             assert_eq!(price > 0.0, one.backend.tier == Tier::Fallback);
             assert_eq!(one.backend.sent_model("gpt-5").as_deref(), Some("gpt-5"));
         }
@@ -384,24 +298,12 @@ mod tests {
 
     #[test]
     fn the_free_providers_carry_the_mean_load_and_not_the_surge() {
-        let free: f64 = LINEUP
-            .iter()
-            .filter_map(|p| p.quota)
-            .map(|q| f64::from(q.requests) / q.per.as_secs_f64())
-            .sum();
-        let Waves {
-            surge_per_second,
-            surge,
-            calm_per_second,
-            calm,
-        } = WAVES;
+        let free: f64 =
+            LINEUP.iter().filter_map(|p| p.quota).map(|q| f64::from(q.requests) / q.per.as_secs_f64()).sum();
+        let Waves { surge_per_second, surge, calm_per_second, calm } = WAVES;
         let (surge_s, calm_s) = (surge.as_secs_f64(), calm.as_secs_f64());
-        let mean = (f64::from(surge_per_second) * surge_s + f64::from(calm_per_second) * calm_s)
-            / (surge_s + calm_s);
-        assert!(
-            mean < free && free < f64::from(surge_per_second),
-            "{mean} {free}"
-        );
+        let mean = (f64::from(surge_per_second) * surge_s + f64::from(calm_per_second) * calm_s) / (surge_s + calm_s);
+        assert!(mean < free && free < f64::from(surge_per_second), "{mean} {free}");
     }
 
     #[test]
@@ -410,10 +312,6 @@ mod tests {
         assert_eq!(time("2m"), Ok(Duration::from_secs(120)));
         assert_eq!(time("0"), Ok(Duration::ZERO));
         assert_eq!(time("500ms"), Ok(Duration::from_millis(500)));
-        assert!(
-            time("soon").is_err()
-                && time("5 parsecs").is_err()
-                && time("99999999999999999999m").is_err()
-        );
+        assert!(time("soon").is_err() && time("5 parsecs").is_err() && time("99999999999999999999m").is_err());
     }
 }

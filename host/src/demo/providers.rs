@@ -94,12 +94,7 @@ impl Provider {
         let addr = listener.local_addr()?;
         let desk = Arc::new(Desk::new(profile, seed));
         let listener = tokio::spawn(listen(listener, desk.clone()));
-        Ok(Self {
-            profile,
-            addr,
-            desk,
-            listener,
-        })
+        Ok(Self { profile, addr, desk, listener })
     }
 
     /// How it behaves.
@@ -115,13 +110,7 @@ impl Provider {
     /// What it saw so far.
     pub fn seen(&self) -> Seen {
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let Counters {
-            requests,
-            answered,
-            rate_limited,
-            broken,
-            cut,
-        } = &self.desk.counters;
+        let Counters { requests, answered, rate_limited, broken, cut } = &self.desk.counters;
         Seen {
             requests: count(requests),
             answered: count(answered),
@@ -164,13 +153,7 @@ struct Counters {
 
 impl Desk {
     fn new(profile: Profile, seed: u64) -> Self {
-        Self {
-            profile,
-            seed,
-            window: Mutex::default(),
-            streams: AtomicU64::new(0),
-            counters: Counters::default(),
-        }
+        Self { profile, seed, window: Mutex::default(), streams: AtomicU64::new(0), counters: Counters::default() }
     }
 
     fn decide(&self, now: Instant, streaming: bool) -> Fate {
@@ -182,22 +165,10 @@ impl Desk {
         if due(number, self.profile.breaks_every) {
             self.counters.broken.fetch_add(1, Ordering::Relaxed);
             let odd = (number / self.profile.breaks_every) % 2 == 1;
-            return Fate::Broken(if odd {
-                StatusCode::INTERNAL_SERVER_ERROR
-            } else {
-                StatusCode::SERVICE_UNAVAILABLE
-            });
+            return Fate::Broken(if odd { StatusCode::INTERNAL_SERVER_ERROR } else { StatusCode::SERVICE_UNAVAILABLE });
         }
-        let cut = streaming
-            && due(
-                self.streams.fetch_add(1, Ordering::Relaxed) + self.seed,
-                self.profile.cuts_every,
-            );
-        let counter = if cut {
-            &self.counters.cut
-        } else {
-            &self.counters.answered
-        };
+        let cut = streaming && due(self.streams.fetch_add(1, Ordering::Relaxed) + self.seed, self.profile.cuts_every);
+        let counter = if cut { &self.counters.cut } else { &self.counters.answered };
         counter.fetch_add(1, Ordering::Relaxed);
         Fate::Answered { cut }
     }
@@ -206,23 +177,16 @@ impl Desk {
     fn over_quota(&self, now: Instant) -> Option<Option<Duration>> {
         let quota = self.profile.quota?;
         let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
-        let began = window
-            .began
-            .filter(|began| now < *began + quota.per)
-            .unwrap_or_else(|| {
-                window.used = 0;
-                now
-            });
+        let began = window.began.filter(|began| now < *began + quota.per).unwrap_or_else(|| {
+            window.used = 0;
+            now
+        });
         window.began = Some(began);
         if window.used < quota.requests {
             window.used += 1;
             return None;
         }
-        Some(
-            quota
-                .says_when
-                .then(|| (began + quota.per).saturating_duration_since(now)),
-        )
+        Some(quota.says_when.then(|| (began + quota.per).saturating_duration_since(now)))
     }
 }
 
@@ -244,9 +208,7 @@ async fn listen(listener: TcpListener, desk: Arc<Desk>) {
                 async move { Ok::<_, Infallible>(answer(&desk, request).await) }
             });
             // A broken connection is what some of these providers are for.
-            let _ = hyper::server::conn::http1::Builder::new()
-                .serve_connection(TokioIo::new(socket), service)
-                .await;
+            let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(socket), service).await;
         });
     }
 }
@@ -258,44 +220,24 @@ async fn answer(desk: &Arc<Desk>, request: Request<Incoming>) -> Response<Body> 
             &json!({"object": "list", "data": [{"id": super::MODEL, "object": "model"}]}),
         );
     }
-    let Ok(body) = Limited::new(request.into_body(), MAX_BODY_BYTES)
-        .collect()
-        .await
-    else {
-        return error(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            "invalid_request_error",
-            "the request is too large",
-        );
+    let Ok(body) = Limited::new(request.into_body(), MAX_BODY_BYTES).collect().await else {
+        return error(StatusCode::PAYLOAD_TOO_LARGE, "invalid_request_error", "the request is too large");
     };
     let Ok(asked) = serde_json::from_slice::<serde_json::Value>(&body.to_bytes()) else {
-        return error(
-            StatusCode::BAD_REQUEST,
-            "invalid_request_error",
-            "the body is not JSON",
-        );
+        return error(StatusCode::BAD_REQUEST, "invalid_request_error", "the body is not JSON");
     };
     let streaming = asked["stream"] == true;
     match desk.decide(Instant::now(), streaming) {
         Fate::TooMany { retry_after } => {
-            let mut response = error(
-                StatusCode::TOO_MANY_REQUESTS,
-                "rate_limit_exceeded",
-                "Rate limit reached. Please slow down.",
-            );
+            let mut response =
+                error(StatusCode::TOO_MANY_REQUESTS, "rate_limit_exceeded", "Rate limit reached. Please slow down.");
             if let Some(wait) = retry_after {
                 let seconds = wait.as_millis().div_ceil(1_000);
-                response
-                    .headers_mut()
-                    .insert(header::RETRY_AFTER, HeaderValue::from(seconds as u64));
+                response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds as u64));
             }
             response
         }
-        Fate::Broken(status) => error(
-            status,
-            "server_error",
-            "The server had an error while processing your request.",
-        ),
+        Fate::Broken(status) => error(status, "server_error", "The server had an error while processing your request."),
         Fate::Answered { cut } => {
             sleep(desk.profile.first_token).await;
             let answer = Answer::to(&asked);
@@ -321,38 +263,24 @@ fn stream(pace: Duration, answer: Answer, cut: bool) -> Response<Body> {
         }
         match events.next() {
             Some(event) => Some((Ok(Frame::data(Bytes::from(event))), (events, cut, false))),
-            None if cut => Some((
-                Err(io::ErrorKind::ConnectionReset.into()),
-                (events, false, false),
-            )),
+            None if cut => Some((Err(io::ErrorKind::ConnectionReset.into()), (events, false, false))),
             None => None,
         }
     });
     let mut response = Response::new(BodyExt::boxed(StreamBody::new(frames)));
-    response.headers_mut().insert(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static("text/event-stream"),
-    );
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     response
 }
 
 fn error(status: StatusCode, kind: &str, message: &str) -> Response<Body> {
-    json_response(
-        status,
-        &json!({"error": {"message": message, "type": kind, "param": null, "code": null}}),
-    )
+    json_response(status, &json!({"error": {"message": message, "type": kind, "param": null, "code": null}}))
 }
 
 fn json_response(status: StatusCode, body: &serde_json::Value) -> Response<Body> {
-    let body = Full::new(Bytes::from(body.to_string()))
-        .map_err(|never| match never {})
-        .boxed();
+    let body = Full::new(Bytes::from(body.to_string())).map_err(|never| match never {}).boxed();
     let mut response = Response::new(body);
     *response.status_mut() = status;
-    response.headers_mut().insert(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static("application/json"),
-    );
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }
 
@@ -379,87 +307,34 @@ mod tests {
 
     #[test]
     fn a_quota_lasts_for_its_window_and_a_429_says_what_is_left_of_it() {
-        let quota = Quota {
-            requests: 2,
-            per: Duration::from_secs(4),
-            says_when: true,
-        };
-        let desk = Desk::new(
-            Profile {
-                quota: Some(quota),
-                ..STEADY
-            },
-            0,
-        );
+        let quota = Quota { requests: 2, per: Duration::from_secs(4), says_when: true };
+        let desk = Desk::new(Profile { quota: Some(quota), ..STEADY }, 0);
         let start = Instant::now();
-        let told = Fate::TooMany {
-            retry_after: Some(Duration::from_secs(3)),
-        };
+        let told = Fate::TooMany { retry_after: Some(Duration::from_secs(3)) };
         assert_eq!(fates(&desk, start, 2), [WHOLE, WHOLE]);
-        assert_eq!(
-            fates(&desk, start + Duration::from_secs(1), 2),
-            [told, told]
-        );
+        assert_eq!(fates(&desk, start + Duration::from_secs(1), 2), [told, told]);
         assert_eq!(fates(&desk, start + Duration::from_secs(4), 1), [WHOLE]);
     }
 
     #[test]
     fn some_do_not_say_when() {
-        let quota = Quota {
-            requests: 0,
-            per: Duration::from_secs(4),
-            says_when: false,
-        };
-        let desk = Desk::new(
-            Profile {
-                quota: Some(quota),
-                ..STEADY
-            },
-            0,
-        );
-        assert_eq!(
-            fates(&desk, Instant::now(), 1),
-            [Fate::TooMany { retry_after: None }]
-        );
+        let quota = Quota { requests: 0, per: Duration::from_secs(4), says_when: false };
+        let desk = Desk::new(Profile { quota: Some(quota), ..STEADY }, 0);
+        assert_eq!(fates(&desk, Instant::now(), 1), [Fate::TooMany { retry_after: None }]);
     }
 
     #[test]
     fn breaks_and_cuts_come_as_often_as_said_and_never_both() {
-        let desk = Desk::new(
-            Profile {
-                breaks_every: 3,
-                cuts_every: 2,
-                ..STEADY
-            },
-            0,
-        );
+        let desk = Desk::new(Profile { breaks_every: 3, cuts_every: 2, ..STEADY }, 0);
         let fates = fates(&desk, Instant::now(), 6);
-        assert_eq!(
-            fates
-                .iter()
-                .filter(|f| matches!(f, Fate::Broken(_)))
-                .count(),
-            2
-        );
-        assert_eq!(
-            fates
-                .iter()
-                .filter(|f| **f == Fate::Answered { cut: true })
-                .count(),
-            2
-        );
+        assert_eq!(fates.iter().filter(|f| matches!(f, Fate::Broken(_))).count(), 2);
+        assert_eq!(fates.iter().filter(|f| **f == Fate::Answered { cut: true }).count(), 2);
         assert_eq!(fates.iter().filter(|f| **f == WHOLE).count(), 2);
     }
 
     #[test]
     fn what_is_not_a_stream_is_not_cut() {
-        let desk = Desk::new(
-            Profile {
-                cuts_every: 1,
-                ..STEADY
-            },
-            0,
-        );
+        let desk = Desk::new(Profile { cuts_every: 1, ..STEADY }, 0);
         assert_eq!(desk.decide(Instant::now(), false), WHOLE);
     }
 }

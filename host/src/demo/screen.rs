@@ -37,30 +37,17 @@ pub struct Screen<W: Write> {
 impl<W: Write> Screen<W> {
     /// `live` paints over itself; without it lines are only added. `colour` needs a terminal too.
     pub fn new(out: W, live: bool, colour: bool) -> Self {
-        Self {
-            out,
-            live,
-            ink: Ink { on: live && colour },
-            painted: 0,
-        }
+        Self { out, live, ink: Ink { on: live && colour }, painted: 0 }
     }
 
     /// How often [`Screen::draw`] is worth calling.
     pub fn period(&self) -> Duration {
-        if self.live {
-            Duration::from_millis(200)
-        } else {
-            Duration::from_secs(5)
-        }
+        if self.live { Duration::from_millis(200) } else { Duration::from_secs(5) }
     }
 
     /// Shows the moment.
     pub fn draw(&mut self, view: &View<'_>) -> io::Result<()> {
-        if self.live {
-            self.paint(&table(view, &self.ink))
-        } else {
-            writeln!(self.out, "{}", line(view))
-        }
+        if self.live { self.paint(&table(view, &self.ink)) } else { writeln!(self.out, "{}", line(view)) }
     }
 
     /// Shows the last moment, and what it all came to.
@@ -107,11 +94,7 @@ struct Ink {
 
 impl Ink {
     fn with(&self, code: &str, text: &str) -> String {
-        if self.on {
-            format!("\x1b[{code}m{text}\x1b[0m")
-        } else {
-            text.to_owned()
-        }
+        if self.on { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
     }
 
     fn bold(&self, text: &str) -> String {
@@ -133,11 +116,7 @@ impl Ink {
     /// A count that is bad news unless it is zero.
     fn trouble(&self, count: u64, width: usize) -> String {
         let text = format!("{count:>width$}");
-        if count == 0 {
-            self.dim(&text)
-        } else {
-            self.with("31", &text)
-        }
+        if count == 0 { self.dim(&text) } else { self.with("31", &text) }
     }
 }
 
@@ -147,18 +126,10 @@ fn table(view: &View<'_>, ink: &Ink) -> Vec<String> {
         " {:<11} {:<9} {:>7} {:>9} {:>5} {:>5} {:>5}",
         "provider", "tier", "asked", "answered", "429", "5xx", "cut"
     )));
-    lines.extend(
-        view.providers
-            .iter()
-            .map(|(profile, seen)| provider(profile, seen, ink)),
-    );
+    lines.extend(view.providers.iter().map(|(profile, seen)| provider(profile, seen, ink)));
     lines.push(String::new());
-    lines.extend(
-        Lane::ALL
-            .iter()
-            .enumerate()
-            .map(|(place, lane)| bar(*lane, view.tally.lanes[place], view.tally, ink)),
-    );
+    lines
+        .extend(Lane::ALL.iter().enumerate().map(|(place, lane)| bar(*lane, view.tally.lanes[place], view.tally, ink)));
     lines.push(String::new());
     lines.extend(figures(view.tally, ink));
     lines.push(String::new());
@@ -167,19 +138,10 @@ fn table(view: &View<'_>, ink: &Ink) -> Vec<String> {
 
 fn heading(view: &View<'_>, ink: &Ink) -> String {
     let time = match view.limit {
-        Some(limit) => format!(
-            "{} of {} s",
-            view.elapsed.min(limit).as_secs(),
-            limit.as_secs()
-        ),
+        Some(limit) => format!("{} of {} s", view.elapsed.min(limit).as_secs(), limit.as_secs()),
         None => format!("{} s", view.elapsed.as_secs()),
     };
-    format!(
-        " {}   {}   {time}   {}",
-        ink.bold("pointsman demo"),
-        ink.with("36", view.url),
-        ink.dim("Ctrl-C ends it")
-    )
+    format!(" {}   {}   {time}   {}", ink.bold("pointsman demo"), ink.with("36", view.url), ink.dim("Ctrl-C ends it"))
 }
 
 fn provider(profile: &Profile, seen: &Seen, ink: &Ink) -> String {
@@ -203,19 +165,9 @@ fn provider(profile: &Profile, seen: &Seen, ink: &Ink) -> String {
 
 fn bar(lane: Lane, count: u64, tally: &Tally, ink: &Ink) -> String {
     let all = tally.lanes.iter().sum::<u64>().max(1);
-    let cells = (count as usize * BAR_CELLS)
-        .div_ceil(all as usize)
-        .min(BAR_CELLS);
-    let bar = format!(
-        "{}{}",
-        ink.lane(lane, &"█".repeat(cells)),
-        ink.dim(&"░".repeat(BAR_CELLS - cells))
-    );
-    format!(
-        " {:<11} {bar} {count:>7}  {:>3} %",
-        lane.as_str(),
-        (count * 100 + all / 2) / all
-    )
+    let cells = (count as usize * BAR_CELLS).div_ceil(all as usize).min(BAR_CELLS);
+    let bar = format!("{}{}", ink.lane(lane, &"█".repeat(cells)), ink.dim(&"░".repeat(BAR_CELLS - cells)));
+    format!(" {:<11} {bar} {count:>7}  {:>3} %", lane.as_str(), (count * 100 + all / 2) / all)
 }
 
 fn figures(tally: &Tally, ink: &Ink) -> [String; 4] {
@@ -229,42 +181,20 @@ fn figures(tally: &Tally, ink: &Ink) -> [String; 4] {
         "nobody yet".to_owned()
     } else {
         let (mean, longest) = (seconds(tally.waited_mean()), seconds(tally.waited_longest));
-        format!(
-            "{} requests, {mean} on average, {longest} at most",
-            tally.waited
-        )
+        format!("{} requests, {mean} on average, {longest} at most", tally.waited)
     };
     [
-        format!(
-            "{} {} answered, {failed}, {} after another try",
-            label("requests"),
-            tally.answered,
-            tally.retried
-        ),
+        format!("{} {} answered, {failed}, {} after another try", label("requests"), tally.answered, tally.retried),
         format!("{} {waits}", label("waited")),
         format!("{} {}", label("spent"), ink.bold(&usd(tally.spent_usd))),
-        format!(
-            "{} {} without waiting",
-            label("instead of"),
-            usd(tally.without_waiting_usd)
-        ),
+        format!("{} {} without waiting", label("instead of"), usd(tally.without_waiting_usd)),
     ]
 }
 
 /// The moment in one line, for logs and pipes.
 fn line(view: &View<'_>) -> String {
-    let Tally {
-        answered,
-        failed,
-        lanes: [primary, fallback, emergency],
-        waited,
-        ..
-    } = view.tally;
-    let limited: u64 = view
-        .providers
-        .iter()
-        .map(|(_, seen)| seen.rate_limited)
-        .sum();
+    let Tally { answered, failed, lanes: [primary, fallback, emergency], waited, .. } = view.tally;
+    let limited: u64 = view.providers.iter().map(|(_, seen)| seen.rate_limited).sum();
     format!(
         "{:>4} s  answered {answered} (primary {primary}, fallback {fallback}, emergency {emergency}), failed {failed}, \
          waited {waited} ({} on average), 429s {limited}, spent {} instead of {}",
@@ -277,19 +207,10 @@ fn line(view: &View<'_>) -> String {
 
 /// What it all came to.
 fn verdict(view: &View<'_>) -> [String; 2] {
-    let sum = |count: fn(&Seen) -> u64| {
-        view.providers
-            .iter()
-            .map(|(_, seen)| count(seen))
-            .sum::<u64>()
-    };
+    let sum = |count: fn(&Seen) -> u64| view.providers.iter().map(|(_, seen)| count(seen)).sum::<u64>();
     let (limited, broken, cut) = (sum(|s| s.rate_limited), sum(|s| s.broken), sum(|s| s.cut));
     let tally = view.tally;
-    let errors = if tally.failed == 0 {
-        "no error".to_owned()
-    } else {
-        format!("{} errors", tally.failed)
-    };
+    let errors = if tally.failed == 0 { "no error".to_owned() } else { format!("{} errors", tally.failed) };
     let seen = format!(
         "The providers refused {limited} times, broke {broken} times and cut {cut} streams; the clients saw {errors}."
     );
@@ -309,11 +230,7 @@ fn verdict(view: &View<'_>) -> [String; 2] {
 }
 
 fn usd(amount: f64) -> String {
-    if amount >= 10.0 {
-        format!("${amount:.2}")
-    } else {
-        format!("${amount:.3}")
-    }
+    if amount >= 10.0 { format!("${amount:.2}") } else { format!("${amount:.3}") }
 }
 
 fn seconds(time: Duration) -> String {
@@ -343,17 +260,7 @@ mod tests {
         let tally = tally();
         let providers: Vec<(Profile, Seen)> = LINEUP
             .iter()
-            .map(|p| {
-                (
-                    *p,
-                    Seen {
-                        requests: 50,
-                        answered: 40,
-                        rate_limited: 10,
-                        ..Seen::default()
-                    },
-                )
-            })
+            .map(|p| (*p, Seen { requests: 50, answered: 40, rate_limited: 10, ..Seen::default() }))
             .collect();
         let view = View {
             elapsed: Duration::from_secs(12),
@@ -373,15 +280,16 @@ mod tests {
     fn a_pipe_gets_plain_lines_and_the_table_at_the_end() {
         let text = shown(false, true, 2);
         assert!(!text.contains('\x1b'));
-        assert_eq!(text.matches("  12 s  answered 200 (primary 180, fallback 19, emergency 1), failed 0, waited 40 (1.3 s on average)").count(), 2);
-        assert!(
-            text.contains("nvidia-1    primary        50        40    10     0     0"),
-            "{text}"
+        assert_eq!(
+            text.matches(
+                "  12 s  answered 200 (primary 180, fallback 19, emergency 1), failed 0, waited 40 (1.3 s on average)"
+            )
+            .count(),
+            2
         );
+        assert!(text.contains("nvidia-1    primary        50        40    10     0     0"), "{text}");
         assert!(text.contains("the clients saw no error."));
-        assert!(text.contains(
-            "Waiting saved $0.300 of $0.400 (75 %): 40 requests waited 1.3 s on average"
-        ));
+        assert!(text.contains("Waiting saved $0.300 of $0.400 (75 %): 40 requests waited 1.3 s on average"));
     }
 
     #[test]
@@ -395,10 +303,7 @@ mod tests {
 
     #[test]
     fn lines_fit_a_usual_terminal() {
-        for line in shown(false, false, 0)
-            .lines()
-            .filter(|line| !line.ends_with('.'))
-        {
+        for line in shown(false, false, 0).lines().filter(|line| !line.ends_with('.')) {
             assert!(line.chars().count() <= 100, "{line}");
         }
     }

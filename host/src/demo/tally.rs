@@ -21,10 +21,7 @@ impl Prices {
     pub fn of(config: &Config, model: &str) -> Self {
         let mut prices = Self::default();
         for backend in config.backends.iter().map(|b| &b.backend) {
-            let price = backend
-                .sent_model(model)
-                .and_then(|sent| backend.price(&sent))
-                .unwrap_or_default();
+            let price = backend.sent_model(model).and_then(|sent| backend.price(&sent)).unwrap_or_default();
             if price.output_per_mtok > prices.paid.output_per_mtok {
                 prices.paid = price;
             }
@@ -34,12 +31,7 @@ impl Prices {
     }
 
     fn cost(&self, sample: &Sample) -> f64 {
-        let price = sample
-            .backend
-            .as_ref()
-            .and_then(|id| self.by_backend.get(id))
-            .copied()
-            .unwrap_or_default();
+        let price = sample.backend.as_ref().and_then(|id| self.by_backend.get(id)).copied().unwrap_or_default();
         cost(price, sample)
     }
 }
@@ -96,10 +88,7 @@ impl Tally {
 
     /// The mean of the waits; zero when there was none.
     pub fn waited_mean(&self) -> Duration {
-        u32::try_from(self.waited)
-            .ok()
-            .and_then(|n| self.waited_total.checked_div(n))
-            .unwrap_or_default()
+        u32::try_from(self.waited).ok().and_then(|n| self.waited_total.checked_div(n)).unwrap_or_default()
     }
 
     /// What waiting saved.
@@ -109,9 +98,7 @@ impl Tally {
 }
 
 fn cost(price: Price, sample: &Sample) -> f64 {
-    (sample.input_tokens as f64 * price.input_per_mtok
-        + sample.output_tokens as f64 * price.output_per_mtok)
-        / 1e6
+    (sample.input_tokens as f64 * price.input_per_mtok + sample.output_tokens as f64 * price.output_per_mtok) / 1e6
 }
 
 #[cfg(test)]
@@ -132,18 +119,8 @@ mod tests {
     }
 
     fn prices() -> Prices {
-        let paid = Price {
-            input_per_mtok: 2.0,
-            output_per_mtok: 10.0,
-            cached_input_per_mtok: None,
-        };
-        Prices {
-            by_backend: BTreeMap::from([
-                ("free".to_owned(), Price::default()),
-                ("paid".to_owned(), paid),
-            ]),
-            paid,
-        }
+        let paid = Price { input_per_mtok: 2.0, output_per_mtok: 10.0, cached_input_per_mtok: None };
+        Prices { by_backend: BTreeMap::from([("free".to_owned(), Price::default()), ("paid".to_owned(), paid)]), paid }
     }
 
     #[test]
@@ -155,20 +132,9 @@ mod tests {
         tally.add(&sample("paid", Lane::Fallback, 0), &prices());
         tally.add(&sample("paid", Lane::Fallback, 200), &prices());
         assert_eq!((tally.answered, tally.lanes), (5, [3, 2, 0]));
+        assert_eq!((tally.spent_usd, tally.without_waiting_usd, tally.saved_usd()), (14.0, 28.0, 14.0));
         assert_eq!(
-            (
-                tally.spent_usd,
-                tally.without_waiting_usd,
-                tally.saved_usd()
-            ),
-            (14.0, 28.0, 14.0)
-        );
-        assert_eq!(
-            (
-                tally.waited,
-                tally.waited_mean(),
-                tally.waited_longest.as_millis()
-            ),
+            (tally.waited, tally.waited_mean(), tally.waited_longest.as_millis()),
             (3, Duration::from_millis(200), 300)
         );
     }
@@ -177,21 +143,9 @@ mod tests {
     fn failures_cost_and_save_nothing() {
         let mut tally = Tally::default();
         for ended in [Ended::Broken, Ended::Refused(503), Ended::Unreachable] {
-            tally.add(
-                &Sample {
-                    ended,
-                    ..sample("paid", Lane::Fallback, 100)
-                },
-                &prices(),
-            );
+            tally.add(&Sample { ended, ..sample("paid", Lane::Fallback, 100) }, &prices());
         }
-        assert_eq!(
-            tally,
-            Tally {
-                failed: 3,
-                ..Tally::default()
-            }
-        );
+        assert_eq!(tally, Tally { failed: 3, ..Tally::default() });
         assert_eq!(tally.waited_mean(), Duration::ZERO);
     }
 }

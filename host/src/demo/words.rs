@@ -7,9 +7,8 @@ use serde_json::{Value, json};
 const WORDS_PER_EVENT: usize = 6;
 
 const WORDS: [&str; 24] = [
-    "the", "signal", "stands", "at", "danger", "and", "train", "waits", "while", "points", "are",
-    "set", "for", "main", "line", "then", "it", "runs", "on", "without", "a", "detour", "or",
-    "delay",
+    "the", "signal", "stands", "at", "danger", "and", "train", "waits", "while", "points", "are", "set", "for", "main",
+    "line", "then", "it", "runs", "on", "without", "a", "detour", "or", "delay",
 ];
 
 /// The answer to one chat request.
@@ -25,13 +24,11 @@ impl Answer {
     /// What is answered to this body.
     pub fn to(asked: &Value) -> Self {
         let prompt = asked["messages"].to_string();
-        let hash = prompt.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| {
-            (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3)
-        });
+        let hash =
+            prompt.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
         let length = 60 + (hash % 120) as usize;
-        let words = (0..length)
-            .map(|i| WORDS[(hash.rotate_left(i as u32 * 7) % WORDS.len() as u64) as usize])
-            .collect();
+        let words =
+            (0..length).map(|i| WORDS[(hash.rotate_left(i as u32 * 7) % WORDS.len() as u64) as usize]).collect();
         Self {
             model: asked["model"].as_str().unwrap_or("unknown").to_owned(),
             id: format!("chatcmpl-{hash:016x}"),
@@ -58,20 +55,11 @@ impl Answer {
         let mut events: Vec<String> = Vec::new();
         for (index, words) in self.words.chunks(WORDS_PER_EVENT).enumerate() {
             let text = format!("{}{}", if index == 0 { "" } else { " " }, words.join(" "));
-            let delta = if index == 0 {
-                json!({"role": "assistant", "content": text})
-            } else {
-                json!({"content": text})
-            };
-            events.push(self.event(
-                &json!([{"index": 0, "delta": delta, "finish_reason": null}]),
-                &Value::Null,
-            ));
+            let delta =
+                if index == 0 { json!({"role": "assistant", "content": text}) } else { json!({"content": text}) };
+            events.push(self.event(&json!([{"index": 0, "delta": delta, "finish_reason": null}]), &Value::Null));
         }
-        events.push(self.event(
-            &json!([{"index": 0, "delta": {}, "finish_reason": "stop"}]),
-            &Value::Null,
-        ));
+        events.push(self.event(&json!([{"index": 0, "delta": {}, "finish_reason": "stop"}]), &Value::Null));
         if self.usage_wanted {
             events.push(self.event(&json!([]), &self.usage()));
         }
@@ -112,20 +100,14 @@ mod tests {
             .filter_map(|event| serde_json::from_str::<Value>(event.strip_prefix("data: ")?).ok())
             .filter_map(|chunk| Some(chunk["choices"][0]["delta"]["content"].as_str()?.to_owned()))
             .collect();
-        assert_eq!(
-            Value::from(text),
-            answer.whole()["choices"][0]["message"]["content"]
-        );
+        assert_eq!(Value::from(text), answer.whole()["choices"][0]["message"]["content"]);
         assert_eq!(answer.events().last().unwrap(), "data: [DONE]\n\n");
     }
 
     #[test]
     fn usage_is_streamed_only_when_asked_for() {
-        let with = |on: bool| {
-            Answer::to(&json!({"messages": [], "stream_options": {"include_usage": on}}))
-                .events()
-                .concat()
-        };
+        let with =
+            |on: bool| Answer::to(&json!({"messages": [], "stream_options": {"include_usage": on}})).events().concat();
         assert!(with(true).contains("completion_tokens") && !with(false).contains("usage"));
     }
 }
