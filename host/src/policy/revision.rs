@@ -55,6 +55,11 @@ impl Revision {
         Self::new(self.engine.clone(), self.code.clone(), settings, table)
     }
 
+    /// The name that a component of these bytes has.
+    pub fn id_of(bytes: &[u8]) -> Arc<str> {
+        super::engine::revision_id(bytes)
+    }
+
     /// The first 12 hexadecimal digits of the component's SHA-256.
     pub fn id(&self) -> &Arc<str> {
         &self.code.id
