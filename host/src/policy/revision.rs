@@ -144,11 +144,7 @@ impl Revision {
         })?;
         self.put_back(instance);
         for (question, query) in probes(&self.table) {
-            // A probe may be the first call of cold code: only its answer counts, and a deadline gets a second chance.
-            let ask = || self.ask(&query, &Arc::default());
-            let late = |(fault, _): &(Fault, _)| fault.kind == FaultKind::Deadline;
-            let answer = ask().or_else(|failure| if late(&failure) { ask() } else { Err(failure) });
-            answer.map_err(|(fault, _)| LoadError::Probe { question, fault })?;
+            self.ask(&query, &Arc::default()).map_err(|(fault, _)| LoadError::Probe { question, fault })?;
         }
         Ok(())
     }
