@@ -178,7 +178,7 @@ async fn serve_admin(listener: TcpListener, state: AdminState, stop: Cancellatio
 
 fn engine_limits(config: &Config) -> EngineLimits {
     EngineLimits {
-        decide_ms: u64::try_from(config.policy.deadline.as_millis()).unwrap_or(u64::MAX),
+        decide_ms: u32::try_from(config.policy.deadline.as_millis()).unwrap_or(u32::MAX),
         memory_bytes: config.policy.memory_mb as usize * 1024 * 1024,
         ..EngineLimits::default()
     }
