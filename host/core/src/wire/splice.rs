@@ -131,6 +131,15 @@ mod tests {
     }
 
     #[test]
+    fn both_changes_are_made_in_whatever_order_they_stand() {
+        let both = Change { model: Some("bb"), include_usage: true };
+        let expected = r#"{"stream_options":{"include_usage":true},"x":1,"model":"bb","y":2}"#;
+        assert_eq!(spliced(r#"{"stream_options":null,"x":1,"model":"a","y":2}"#, both), expected);
+        let expected = r#"{"model":"bb","x":1,"stream_options":{"include_usage":true}}"#;
+        assert_eq!(spliced(r#"{"model":"a","x":1,"stream_options":{}}"#, both), expected);
+    }
+
+    #[test]
     fn nothing_to_change_is_the_same_allocation() {
         let body = Bytes::from_static(br#"{"model":"a","stream_options":{"include_usage":true}}"#);
         let facts = BodyFacts::read(&body, None).unwrap();
