@@ -297,7 +297,9 @@ mod tests {
     }
 
     /// The events of these chunks, the unfinished rest, and the bytes taken with it.
-    fn read(chunks: &[&[u8]], limit: usize) -> Result<(Vec<Owned>, Option<Owned>, Vec<u8>), TooLong> {
+    type Whole = (Vec<Owned>, Option<Owned>, Vec<u8>);
+
+    fn read(chunks: &[&[u8]], limit: usize) -> Result<Whole, TooLong> {
         let mut reader = Reader::new(limit);
         let (mut events, mut taken) = (Vec::new(), Vec::new());
         for chunk in chunks {
