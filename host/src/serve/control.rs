@@ -67,10 +67,7 @@ impl Control {
         &self.proxy
     }
 
-    /// Revisions kept in memory to go back to.
-const KEPT_REVISIONS: usize = 4;
-
-/// What the last change came to.
+    /// What the last change came to.
     pub fn last_change(&self) -> LastChange {
         self.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
