@@ -77,7 +77,13 @@ where
             std::future::pending::<()>().await;
         }
     };
-    show(args, start, Screen::new(stdout, live, colour), stop).await
+    match show(args, start, Screen::new(stdout, live, colour), stop).await {
+        // A reader that has had enough (`| head`) is no failure.
+        Err(error) if error.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe) => {
+            Ok(())
+        }
+        shown => shown,
+    }
 }
 
 const SECOND: Duration = Duration::from_secs(1);
