@@ -59,8 +59,17 @@ pub struct Proxy {
     pub stop: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
 
-/// Runs the demo on standard output.
+/// Runs the demo on standard output, with the proxy of this package.
 pub async fn run(args: &DemoArgs) -> anyhow::Result<()> {
+    run_with(args, start_proxy).await
+}
+
+/// Runs the demo on standard output; `start` is given its configuration and starts the proxy.
+pub async fn run_with<S, F>(args: &DemoArgs, start: S) -> anyhow::Result<()>
+where
+    S: FnOnce(Config) -> F,
+    F: Future<Output = anyhow::Result<Proxy>>,
+{
     let stdout = io::stdout();
     let live = stdout.is_terminal();
     let colour = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
@@ -70,7 +79,13 @@ pub async fn run(args: &DemoArgs) -> anyhow::Result<()> {
             std::future::pending::<()>().await;
         }
     };
-    show(args, start_proxy, Screen::new(stdout, live, colour), stop).await
+    match show(args, start, Screen::new(stdout, live, colour), stop).await {
+        // A reader that has had enough (`| head`) is no failure.
+        Err(error) if error.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe) => {
+            Ok(())
+        }
+        shown => shown,
+    }
 }
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -99,9 +114,9 @@ const LINEUP: [Profile; 6] = [
 ];
 
 const WAVES: Waves = Waves {
-    surge_per_second: 28,
+    surge_per_second: 36,
     surge: Duration::from_millis(2_500),
-    calm_per_second: 5,
+    calm_per_second: 4,
     calm: Duration::from_millis(5_500),
 };
 
@@ -110,7 +125,7 @@ fn config_text(providers: &[Provider], port: u16) -> String {
     let mut text = format!(
         "[server]\nlisten = \"127.0.0.1:{port}\"\n[admin]\nlisten = \"127.0.0.1:0\"\n[store]\npath = \":memory:\"\n\
          [log]\nlevel = \"error\"\nexchanges = false\n[cooldown]\nbase_ms = 1000\nmax_ms = 4000\n\
-         [policy.settings]\nprimary_wait_ms = 5000\nprimary_wait_max_retries = 6\n"
+         [policy.settings]\nprimary_wait_ms = 2500\nprimary_wait_max_retries = 1\n"
     );
     for provider in providers {
         let Profile { id, tier, .. } = provider.profile();
