@@ -18,6 +18,10 @@ pub(super) type FlushReply = oneshot::Sender<Result<(), StoreError>>;
 /// What the writer has to do next.
 #[derive(Default)]
 pub(super) struct Batch {
+    #[expect(
+        clippy::vec_box,
+        reason = "under the lock a push moves a pointer, not the 400 bytes of a record"
+    )]
     pub(super) exchanges: Vec<Box<ExchangeRecord>>,
     pub(super) cooldowns: Option<Vec<CooldownRow>>,
     pub(super) flushes: Vec<FlushReply>,

@@ -1,4 +1,6 @@
+use std::io::{BufRead, BufReader};
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use pointsman_core::contract::Operation;
@@ -235,24 +237,50 @@ fn a_flushed_batch_is_seen_by_another_program_while_the_store_is_open() {
     );
 }
 
+/// Tells the child of the test below where its store is.
+const KILLED_STORE: &str = "POINTSMAN_TEST_KILLED_STORE";
+
 #[test]
-fn a_killed_process_loses_nothing_that_was_flushed() {
+fn a_killed_process_loses_nothing_of_the_batches_before() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("s.db");
-    let store = on_disk(&file).unwrap();
-    store.handle().record(exchange("kept", T0_MS));
-    store.handle().flush_blocking().unwrap();
-    // What a kill leaves behind: the files as they are now, without close or checkpoint.
-    let copy = folder.path().join("copy.db");
-    for ending in ["", "-wal"] {
-        std::fs::copy(
-            format!("{}{ending}", file.display()),
-            format!("{}{ending}", copy.display()),
-        )
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args([
+            "--exact",
+            "store::tests::the_process_that_is_killed",
+            "--nocapture",
+        ])
+        .env(KILLED_STORE, &file)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
         .unwrap();
+    let told = BufReader::new(child.stdout.take().unwrap())
+        .lines()
+        .map(Result::unwrap)
+        .find(|l| l.contains("written"));
+    assert!(told.is_some(), "the child ended before it wrote");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(count(&on_disk(&file).unwrap()), 100);
+}
+
+/// Does nothing unless it is the child of the test above: writes without a flush, says so and waits to be killed.
+#[test]
+fn the_process_that_is_killed() {
+    let Some(file) = std::env::var_os(KILLED_STORE) else {
+        return;
+    };
+    let store = on_disk(Path::new(&file)).unwrap();
+    for i in 0..100 {
+        store.handle().record(exchange(&format!("r{i}"), T0_MS + i));
     }
-    let again = on_disk(&copy).unwrap();
-    assert!(again.reader().exchange("kept").unwrap().is_some());
+    while store.handle().stats().backlog > 0 {
+        std::thread::yield_now();
+    }
+    println!("written");
+    // Ends by itself when the parent is gone.
+    std::io::stdin().read_line(&mut String::new()).unwrap();
 }
 
 #[test]

@@ -42,7 +42,11 @@ impl fmt::Debug for AdminToken {
 }
 
 /// Lets a request through or answers it.
-pub(super) async fn check(State(state): State<AdminState>, request: Request, next: Next) -> Response {
+pub(super) async fn check(
+    State(state): State<AdminState>,
+    request: Request,
+    next: Next,
+) -> Response {
     match refusal(&state, &request) {
         Some(refusal) => refusal,
         None => next.run(request).await,
@@ -50,10 +54,17 @@ pub(super) async fn check(State(state): State<AdminState>, request: Request, nex
 }
 
 pub(super) fn refusal(state: &AdminState, request: &Request) -> Option<Response> {
-    let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip());
+    let peer = request
+        .extensions()
+        .get::<ConnectInfo<SocketAddr>>()
+        .map(|info| info.0.ip());
     let headers = request.headers();
-    if !matches!(*request.method(), Method::GET | Method::HEAD) && comes_from_another_site(headers) {
-        return Some(failure(StatusCode::FORBIDDEN, "a page of another site may not do this"));
+    if !matches!(*request.method(), Method::GET | Method::HEAD) && comes_from_another_site(headers)
+    {
+        return Some(failure(
+            StatusCode::FORBIDDEN,
+            "a page of another site may not do this",
+        ));
     }
     match &state.token {
         Some(token) => {
@@ -81,8 +92,13 @@ fn without_token(peer: Option<IpAddr>, headers: &HeaderMap, path: &str) -> Optio
 }
 
 fn unauthorised() -> Response {
-    let mut response = failure(StatusCode::UNAUTHORIZED, "send `Authorization: Bearer` with the configured [admin] token");
-    response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    let mut response = failure(
+        StatusCode::UNAUTHORIZED,
+        "send `Authorization: Bearer` with the configured [admin] token",
+    );
+    response
+        .headers_mut()
+        .insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     response
 }
 
@@ -94,17 +110,28 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
 /// Exactly one `Host` that is `localhost` or an address.
 fn names_this_machine(headers: &HeaderMap) -> bool {
     let mut hosts = headers.get_all(HOST).iter();
-    let (Some(host), None) = (hosts.next(), hosts.next()) else { return false };
-    let Ok(authority) = Authority::try_from(host.as_bytes()) else { return false };
+    let (Some(host), None) = (hosts.next(), hosts.next()) else {
+        return false;
+    };
+    let Ok(authority) = Authority::try_from(host.as_bytes()) else {
+        return false;
+    };
     let name = authority.host();
-    let bare = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
+    let bare = name
+        .strip_prefix('[')
+        .and_then(|name| name.strip_suffix(']'))
+        .unwrap_or(name);
     name.eq_ignore_ascii_case("localhost") || bare.parse::<IpAddr>().is_ok()
 }
 
 /// Only browsers send `Origin`; ours is the `Host` the page was loaded from.
 fn comes_from_another_site(headers: &HeaderMap) -> bool {
-    let Some(origin) = headers.get(ORIGIN) else { return false };
-    let Some(host) = headers.get(HOST) else { return true };
+    let Some(origin) = headers.get(ORIGIN) else {
+        return false;
+    };
+    let Some(host) = headers.get(HOST) else {
+        return true;
+    };
     let ours = |scheme: &[u8]| origin.as_bytes().strip_prefix(scheme) == Some(host.as_bytes());
     !ours(b"http://") && !ours(b"https://")
 }
