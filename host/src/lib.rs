@@ -1,1 +1,8 @@
 //! placeholder
+
+pub mod cli;
+pub mod config;
+pub mod secret;
+pub mod serve;
+pub mod store;
+pub mod telemetry;

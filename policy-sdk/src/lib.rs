@@ -1,1 +1,96 @@
-//! placeholder
+//! What a Pointsman policy in Rust depends on.
+//!
+//! A policy is one type with two functions: [`Policy::configure`] is told everything that rarely changes,
+//! [`Policy::decide`] is asked what to do next with one exchange. [`export!`] makes a component of it.
+//!
+//! ```
+//! use pointsman_sdk::{Decision, Policy, Query, Table, Tier, pool};
+//!
+//! /// Sends everything to the first primary that is ready, and waits a second when none is.
+//! struct FirstReady {
+//!     primaries: Vec<usize>,
+//! }
+//!
+//! impl Policy for FirstReady {
+//!     fn configure(_settings: &str, table: &Table) -> Result<Self, String> {
+//!         Ok(Self { primaries: pool(table, Tier::Primary, None) })
+//!     }
+//!
+//!     fn decide(&mut self, query: &Query) -> Decision {
+//!         match self.primaries.iter().find(|&&i| query.backend(i).is_ready()) {
+//!             Some(&i) => Decision::primary(i),
+//!             None => Decision::wait_for_primary(1_000),
+//!         }
+//!     }
+//! }
+//!
+//! pointsman_sdk::export!(FirstReady);
+//! # fn main() {}
+//! ```
+//!
+//! The same type runs natively: hand [`Policy::decide`] a [`Query`] inside [`host::scope`], as the host itself does
+//! with the default policy when another one fails.
+
+// The generated code names this crate by its name, also from inside it.
+#[cfg(target_arch = "wasm32")]
+extern crate self as pointsman_sdk;
+
+mod decision;
+#[cfg(target_arch = "wasm32")]
+#[doc(hidden)]
+pub mod glue;
+pub mod host;
+mod pick;
+mod query;
+mod table;
+mod words;
+
+pub use decision::{Commit, Decision, Dispatch, Hold, Rejection, Resume};
+pub use host::{Level, log, note, request, state};
+pub use pick::{Dice, Load, pool, soonest_ready};
+pub use query::{Attempt, Query, Request, Row, State};
+pub use table::{Backend, Lane, Route, Table, TableParts, Tier};
+pub use words::{Operation, Outcome};
+
+/// "No such thing" where the contract has an index or an amount.
+pub const NONE: u32 = u32::MAX;
+
+/// A routing policy.
+pub trait Policy: Sized {
+    /// Called once per instance: `settings` is `[policy.settings]` as JSON. An error refuses the configuration with
+    /// this text, so it should name the setting and what to write instead.
+    fn configure(settings: &str, table: &Table) -> Result<Self, String>;
+
+    /// What to do next with this exchange. What is kept in `self` is a cache: any instance may be asked, and an
+    /// instance may vanish between two questions.
+    fn decide(&mut self, query: &Query) -> Decision;
+}
+
+/// Makes a component of a type that is a [`Policy`]; on a native target it only checks that it is one.
+#[macro_export]
+macro_rules! export {
+    ($policy:ty) => {
+        #[cfg(not(target_arch = "wasm32"))]
+        const _: fn(&str, &$crate::Table) -> ::core::result::Result<$policy, ::std::string::String> =
+            <$policy as $crate::Policy>::configure;
+
+        #[cfg(target_arch = "wasm32")]
+        const _: () = {
+            struct Export;
+
+            impl $crate::glue::Slot for Export {
+                type Policy = $policy;
+
+                fn with<R>(f: impl FnOnce(&mut Option<$crate::glue::Instance<$policy>>) -> R) -> R {
+                    ::std::thread_local! {
+                        static SLOT: ::core::cell::RefCell<Option<$crate::glue::Instance<$policy>>> =
+                            const { ::core::cell::RefCell::new(None) };
+                    }
+                    SLOT.with(|slot| f(&mut slot.borrow_mut()))
+                }
+            }
+
+            $crate::glue::export_component!(Export with_types_in $crate::glue::bindings);
+        };
+    };
+}

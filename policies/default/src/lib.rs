@@ -1,1 +1,234 @@
-//! placeholder
+//! The policy Pointsman decides with when none is configured, and its native twin when another one fails.
+//!
+//! For each question the steps below are tried in turn; the first that has an answer gives it.
+//!
+//! 1. **Give up** after `refused`: the request itself is wrong, no other try can succeed. (The host passes such an
+//!    answer through without asking; this is a second lock on the same door.)
+//! 2. **Primary**: the best ready primary by [`Load::cost`] (errors, failures, fullness, time to answer); among those
+//!    within a quarter of the best, one by weight and the query's seed. One that this exchange has not tried goes
+//!    first. Budget: `1 + max_pool_retries` attempts since the last wait, twice that in the whole exchange.
+//! 3. **Wait for a primary** when none is ready and waiting can pay: see [`hope`]. At most `primary_wait_max_retries`
+//!    waits of at most `primary_wait_ms`, and no longer than the recovery takes.
+//! 4. **Fallback**: healthy ones first, of these the cheapest for this request where prices are known, then as for
+//!    primaries. Each at most twice, `1 + max_pool_retries` together.
+//! 5. **Wait for a fallback** that is only throttled and free again within one wait.
+//! 6. **Emergency**: any backend whose emergency rate allows it and that may answer at all, three rounds, the ones
+//!    never tried first, then the soonest to recover.
+//! 7. **Wait for emergency** when its rate allows one within one wait, from the same number of waits.
+//! 8. **Reject**, in the host's own words.
+//!
+//! After `too_long` or `model_missing` a backend is not used again in the exchange; one that is drained or does not
+//! serve the model is never used.
+//!
+//! Settings, all optional: `primary_wait_ms` (5000), `primary_wait_max_retries` (6), `max_pool_retries` (3),
+//! `emergency_rpm_fraction` (0.1; the host enforces the rate, the policy only checks the value).
+//!
+//! The common case, a first question with a ready primary, allocates nothing and leaves no note.
+
+mod choose;
+mod history;
+mod hope;
+mod pools;
+mod settings;
+
+use pointsman_sdk::{Decision, Hold, Lane, Load, NONE, Outcome, Policy, Query, Rejection, Row, State, Table, note};
+
+use crate::choose::{best, cheapest, last_resort};
+use crate::history::History;
+use crate::hope::Hope;
+use crate::pools::{Candidate, Pools};
+pub use crate::settings::Settings;
+
+/// The default policy.
+pub struct Default {
+    settings: Settings,
+    pools: Pools,
+    /// Backend ids, for the notes.
+    ids: Vec<String>,
+}
+
+pointsman_sdk::export!(Default);
+
+impl Policy for Default {
+    fn configure(settings: &str, table: &Table) -> Result<Self, String> {
+        Ok(Self {
+            settings: Settings::parse(settings)?,
+            pools: Pools::new(table),
+            ids: table.backends.iter().map(|backend| backend.id.clone()).collect(),
+        })
+    }
+
+    fn decide(&mut self, query: &Query) -> Decision {
+        let question = Question { policy: self, query, history: History::of(query.attempts) };
+        question
+            .give_up()
+            .or_else(|| question.primary())
+            .or_else(|| question.wait_for_primary())
+            .or_else(|| question.fallback())
+            .or_else(|| question.wait_for_fallback())
+            .or_else(|| question.emergency())
+            .or_else(|| question.wait_for_emergency())
+            .unwrap_or_else(|| question.exhausted())
+    }
+}
+
+/// One question and what it takes to answer it.
+struct Question<'a> {
+    policy: &'a Default,
+    query: &'a Query<'a>,
+    history: History<'a>,
+}
+
+impl Question<'_> {
+    fn give_up(&self) -> Option<Decision> {
+        let refused = self.query.attempts.iter().rev().find(|a| a.outcome == Outcome::Refused)?;
+        note("a backend refused the request itself: no other try can succeed");
+        Some(Decision::Reject(Rejection {
+            status: if (400..=599).contains(&refused.status) { refused.status } else { 400 },
+            kind: "request_refused".to_owned(),
+            message: "The backend refused the request itself; trying again cannot succeed.".to_owned(),
+            retry_after_ms: None,
+        }))
+    }
+
+    fn primary(&self) -> Option<Decision> {
+        if !self.primary_budget_left() {
+            return None;
+        }
+        let index = best(self.query, &self.history, self.primaries())?;
+        if !self.is_first() {
+            self.note(|ids| format!("primary {}: best of those ready", ids[index]));
+        }
+        Some(Decision::primary(index))
+    }
+
+    fn wait_for_primary(&self) -> Option<Decision> {
+        let primaries = self.primaries().candidates();
+        // A ready one that the budget forbids would end the wait at once.
+        let ready = |c: &Candidate| self.history.usable(c.index) && self.query.backend(c.index).is_ready();
+        if self.waits_left() == 0
+            || self.history.primaries() >= 2 * self.policy.settings.attempts_per_pool()
+            || primaries.iter().any(ready)
+        {
+            return None;
+        }
+        let hope = Hope::of(primaries.iter().filter(|c| self.history.usable(c.index)), self.query)?;
+        let expected_ms = hope.expected_ms(self.policy.settings.primary_wait_ms);
+        let most_ms = u64::from(self.policy.settings.primary_wait_ms) * u64::from(self.waits_left());
+        if expected_ms > most_ms.min(u64::from(self.query.request.remaining_ms)) {
+            self.note(|_| format!("no wait: primaries need {expected_ms} ms"));
+            return None;
+        }
+        self.note(|_| format!("wait for a primary: the first is expected in {expected_ms} ms"));
+        self.hold(Lane::Primary, expected_ms)
+    }
+
+    fn fallback(&self) -> Option<Decision> {
+        if self.history.fallbacks() >= self.policy.settings.attempts_per_pool() {
+            return None;
+        }
+        let index = cheapest(self.query, &self.history, self.fallbacks(), &self.policy.pools)?;
+        self.note(|ids| format!("fallback {}: no primary to try or to wait for", ids[index]));
+        Some(Decision::fallback(index))
+    }
+
+    fn wait_for_fallback(&self) -> Option<Decision> {
+        if self.waits_left() == 0 || self.history.fallbacks() >= self.policy.settings.attempts_per_pool() {
+            return None;
+        }
+        let throttled = |c: &&Candidate| {
+            self.history.may_fall_back_to(c.index) && self.query.backend(c.index).state() == State::Throttled
+        };
+        let rows = self.fallbacks().candidates().iter().filter(throttled).map(|c| self.query.backend(c.index));
+        let (_, ready_ms) = pointsman_sdk::soonest_ready(rows)?;
+        self.hold_within_one_wait(Lane::Fallback, ready_ms)
+    }
+
+    fn emergency(&self) -> Option<Decision> {
+        let now = self.emergency_candidates().filter(|c| self.query.backend(c.index).emergency_ms() == 0);
+        let index = last_resort(self.query, &self.history, now)?;
+        self.note(|ids| format!("emergency {}: every pool is exhausted", ids[index]));
+        Some(Decision::emergency(index))
+    }
+
+    fn wait_for_emergency(&self) -> Option<Decision> {
+        if self.waits_left() == 0 {
+            return None;
+        }
+        let soonest_ms = self.emergency_candidates().map(|c| self.query.backend(c.index).emergency_ms()).min()?;
+        self.hold_within_one_wait(Lane::Emergency, soonest_ms)
+    }
+
+    fn exhausted(&self) -> Decision {
+        self.note(|_| "nothing left: no primary, no fallback, no emergency".to_owned());
+        Decision::exhausted()
+    }
+
+    fn primaries(&self) -> &pools::Pool {
+        &self.policy.pools.of(self.query.request.model).primary
+    }
+
+    fn fallbacks(&self) -> &pools::Pool {
+        &self.policy.pools.of(self.query.request.model).fallback
+    }
+
+    /// Backends that may answer in the emergency lane, now or later.
+    fn emergency_candidates(&self) -> impl Iterator<Item = &Candidate> {
+        const ROUNDS: u32 = 3;
+        self.primaries().candidates().iter().chain(self.fallbacks().candidates()).filter(|c| {
+            let row = self.query.backend(c.index);
+            self.history.usable(c.index)
+                && row.is_candidate()
+                && !hope::is_hopeless(row)
+                && self.history.emergencies_of(c.index) < ROUNDS
+        })
+    }
+
+    fn primary_budget_left(&self) -> bool {
+        let each = self.policy.settings.attempts_per_pool();
+        self.history.is_empty()
+            || (self.history.primaries_since(self.query.waits) < each && self.history.primaries() < 2 * each)
+    }
+
+    fn waits_left(&self) -> u32 {
+        self.policy.settings.primary_wait_max_retries.saturating_sub(self.query.waits)
+    }
+
+    fn hold_within_one_wait(&self, lane: Lane, ms: u32) -> Option<Decision> {
+        if ms > self.policy.settings.primary_wait_ms.min(self.query.request.remaining_ms) {
+            return None;
+        }
+        self.note(|_| format!("wait for {} capacity: expected in {ms} ms", lane_word(lane)));
+        self.hold(lane, u64::from(ms))
+    }
+
+    /// A little more than what is expected: the host wakes the exchange the moment there is capacity.
+    fn hold(&self, lane: Lane, expected_ms: u64) -> Option<Decision> {
+        const SLACK_MS: u64 = 250;
+        let longest = self.policy.settings.primary_wait_ms.min(self.query.request.remaining_ms);
+        let max_ms = u32::try_from(expected_ms + SLACK_MS).unwrap_or(NONE).min(longest);
+        (max_ms > 0).then_some(Decision::Wait(Hold { max_ms, lane }))
+    }
+
+    fn is_first(&self) -> bool {
+        self.history.is_empty() && self.query.waits == 0
+    }
+
+    fn note(&self, text: impl FnOnce(&[String]) -> String) {
+        note(&text(&self.policy.ids));
+    }
+}
+
+fn lane_word(lane: Lane) -> &'static str {
+    match lane {
+        Lane::Primary => "primary",
+        Lane::Fallback => "fallback",
+        Lane::Emergency => "emergency",
+    }
+}
+
+/// Is the backend in a state in which an attempt has a fair chance?
+fn is_healthy(row: Row) -> bool {
+    const SICK_PERMILLE: u32 = 300;
+    row.failures() == 0 && row.error_permille() < SICK_PERMILLE
+}

@@ -1,0 +1,3 @@
+//! The commands of the `pointsman` binary.
+
+pub mod config_cmd;

@@ -1,0 +1,7 @@
+//! The provider's side: connections, kept and made, and what can go wrong with them.
+
+mod connect;
+mod pool;
+
+pub use connect::Connector;
+pub use pool::{Answer, Lease, Origin, SendError};

@@ -1,0 +1,72 @@
+//! What the attempts of this exchange say about the next one.
+
+use pointsman_sdk::{Attempt, Lane, Outcome};
+
+/// The attempts so far, oldest first.
+#[derive(Clone, Copy)]
+pub struct History<'a> {
+    attempts: &'a [Attempt],
+}
+
+impl<'a> History<'a> {
+    /// Times a fallback may be tried in one exchange.
+    const TRIES_PER_FALLBACK: u32 = 2;
+
+    pub fn of(attempts: &'a [Attempt]) -> Self {
+        Self { attempts }
+    }
+
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.attempts.is_empty()
+    }
+
+    /// Attempts in the primary lane.
+    pub fn primaries(&self) -> u32 {
+        self.count(|a| a.lane == Lane::Primary)
+    }
+
+    /// Attempts in the primary lane since the last of so many waits.
+    pub fn primaries_since(&self, waits: u32) -> u32 {
+        self.count(|a| a.lane == Lane::Primary && a.waits_before >= waits)
+    }
+
+    /// Attempts in the fallback lane.
+    pub fn fallbacks(&self) -> u32 {
+        self.count(|a| a.lane == Lane::Fallback)
+    }
+
+    /// Attempts of this backend in the emergency lane.
+    pub fn emergencies_of(&self, backend: usize) -> u32 {
+        self.count(|a| a.lane == Lane::Emergency && a.backend == backend)
+    }
+
+    /// Has this exchange tried it, in whatever lane?
+    #[inline]
+    pub fn tried(&self, backend: usize) -> bool {
+        self.attempts.iter().any(|a| a.backend == backend)
+    }
+
+    /// Was it the last one tried?
+    pub fn is_last(&self, backend: usize) -> bool {
+        self.attempts.last().is_some_and(|a| a.backend == backend)
+    }
+
+    /// May another attempt there come to something else? Not after it said that it has no such model, or no room for
+    /// this prompt.
+    #[inline]
+    pub fn usable(&self, backend: usize) -> bool {
+        let final_word = |o: Outcome| matches!(o, Outcome::TooLong | Outcome::ModelMissing | Outcome::Refused);
+        !self.attempts.iter().any(|a| a.backend == backend && final_word(a.outcome))
+    }
+
+    /// May the fallback lane use it (again)?
+    pub fn may_fall_back_to(&self, backend: usize) -> bool {
+        self.usable(backend)
+            && self.count(|a| a.lane == Lane::Fallback && a.backend == backend) < Self::TRIES_PER_FALLBACK
+    }
+
+    fn count(&self, which: impl Fn(&Attempt) -> bool) -> u32 {
+        self.attempts.iter().filter(|a| which(a)).count() as u32
+    }
+}

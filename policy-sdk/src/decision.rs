@@ -1,0 +1,117 @@
+//! What a policy answers.
+
+use crate::table::Lane;
+
+/// When a stream counts as begun; before that, a failure is only a failed attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Commit {
+    /// As soon as the upstream's response head is there.
+    Headers,
+    /// With the first event that carries content.
+    FirstContent,
+    /// After this many content events.
+    Tokens(u32),
+    /// When the whole answer is there.
+    Complete,
+}
+
+/// What is done when a stream breaks after it was committed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resume {
+    /// An in-band error ends it.
+    None,
+    /// Another backend is asked again; what was delivered is dropped while it agrees.
+    Splice,
+    /// Another backend continues the delivered text.
+    Prefill,
+}
+
+/// Send the request; each field left out means: as configured.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Dispatch {
+    /// Index into the table's backends; none lets the host choose the least loaded ready one of the lane.
+    pub backend: Option<u32>,
+    /// Limit to the response head, in ms.
+    pub first_byte_ms: Option<u32>,
+    /// Limit to the first content of a stream, in ms.
+    pub first_token_ms: Option<u32>,
+    /// Limit between two pieces of the body, in ms.
+    pub idle_ms: Option<u32>,
+    /// Limit of the whole attempt, in ms.
+    pub total_ms: Option<u32>,
+    /// When the stream counts as begun.
+    pub commit: Option<Commit>,
+    /// What is done when it breaks after that.
+    pub resume: Option<Resume>,
+}
+
+impl Dispatch {
+    /// To this backend, everything else as configured.
+    pub fn to(backend: usize) -> Self {
+        Self { backend: Some(backend as u32), ..Self::default() }
+    }
+}
+
+/// Wait in the host's fair queue, and be asked again when there is capacity or the time is up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hold {
+    /// The longest this wait may take, in ms; the host caps it.
+    pub max_ms: u32,
+    /// Whose capacity is waited for: any backend usable in that lane.
+    pub lane: Lane,
+}
+
+/// Refuse the request.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rejection {
+    /// 400..=599; 0 means 503, all pools exhausted, in the host's own words.
+    pub status: u16,
+    /// The error's `type`, as the client sees it.
+    pub kind: String,
+    /// What the client reads.
+    pub message: String,
+    /// When it may come again, in ms.
+    pub retry_after_ms: Option<u32>,
+}
+
+/// What to do next with an exchange.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// Send to a primary backend.
+    Primary(Dispatch),
+    /// Send to a fallback backend.
+    Fallback(Dispatch),
+    /// Send to any backend, under the emergency rate.
+    Emergency(Dispatch),
+    /// Wait.
+    Wait(Hold),
+    /// Refuse.
+    Reject(Rejection),
+}
+
+impl Decision {
+    /// Send to this primary backend.
+    pub fn primary(backend: usize) -> Self {
+        Decision::Primary(Dispatch::to(backend))
+    }
+
+    /// Send to this fallback backend.
+    pub fn fallback(backend: usize) -> Self {
+        Decision::Fallback(Dispatch::to(backend))
+    }
+
+    /// Send to this backend under the emergency rate.
+    pub fn emergency(backend: usize) -> Self {
+        Decision::Emergency(Dispatch::to(backend))
+    }
+
+    /// Wait for a primary backend, at most this many ms.
+    pub fn wait_for_primary(max_ms: u32) -> Self {
+        Decision::Wait(Hold { max_ms, lane: Lane::Primary })
+    }
+
+    /// Refuse with 503 in the host's own words.
+    pub fn exhausted() -> Self {
+        Decision::Reject(Rejection::default())
+    }
+}

@@ -1,0 +1,221 @@
+//! What a policy is asked, with the packed rows behind named numbers.
+
+use crate::NONE;
+use crate::table::{Column, Lane, Layout};
+use crate::words::{Operation, Outcome};
+
+/// The request, in numbers. Its texts are behind [`crate::request`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// Index into the table's models; none when the name is not listed there.
+    pub model: Option<usize>,
+    /// What is asked for.
+    pub operation: Operation,
+    /// Index into the table's clients.
+    pub client: Option<usize>,
+    /// Does the client want a stream?
+    pub streaming: bool,
+    /// -100..=100, larger is more urgent.
+    pub priority: i32,
+    /// Estimated tokens of the prompt.
+    pub prompt_tokens: u32,
+    /// The most tokens the client lets the answer have; 0: did not say.
+    pub max_tokens: u32,
+    /// A hash of the client's session; 0: none.
+    pub session: u64,
+    /// Milliseconds since arrival.
+    pub elapsed_ms: u32,
+    /// Milliseconds left of the exchange's total time.
+    pub remaining_ms: u32,
+}
+
+/// One attempt of this exchange that has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attempt {
+    /// Index into the table's backends.
+    pub backend: usize,
+    /// How it was sent.
+    pub lane: Lane,
+    /// What it came to.
+    pub outcome: Outcome,
+    /// The HTTP status; 0: none.
+    pub status: u16,
+    /// How long it took, in ms.
+    pub elapsed_ms: u32,
+    /// How many waits this exchange had had when it was sent.
+    pub waits_before: u32,
+}
+
+/// What to do next with one exchange?
+#[derive(Clone, Copy, Debug)]
+pub struct Query<'a> {
+    /// Milliseconds since 1970-01-01 UTC. The only clock there is.
+    pub now_ms: u64,
+    /// A random number, new for every query. The only randomness there is.
+    pub seed: u64,
+    /// The request.
+    pub request: Request,
+    /// Oldest first.
+    pub attempts: &'a [Attempt],
+    /// Waits so far.
+    pub waits: u32,
+    /// How long they took together, in ms.
+    pub waited_ms: u32,
+    /// The packed numbers of all backends; [`Query::backend`] reads them.
+    pub rows: &'a [u32],
+    /// How they are to be read.
+    pub layout: &'a Layout,
+}
+
+impl<'a> Query<'a> {
+    /// The live numbers of a backend, by its index in the table. Past the end all numbers are unknown.
+    #[inline]
+    pub fn backend(&self, index: usize) -> Row<'a> {
+        let stride = self.layout.stride();
+        let start = index * stride;
+        Row { index, numbers: self.rows.get(start..start + stride).unwrap_or(&[]), layout: self.layout }
+    }
+
+    /// How many backends there are.
+    pub fn backend_count(&self) -> usize {
+        self.rows.len().checked_div(self.layout.stride()).unwrap_or(0)
+    }
+}
+
+/// The state of a backend for the model of one query.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Would be sent at once.
+    Ready,
+    /// A limit is reached; [`Row::ready_ms`] says when it is not.
+    Throttled,
+    /// In cooldown.
+    Cooling,
+    /// Its cooldown is over and one attempt is finding out whether it is well.
+    Probing,
+    /// Taken out by the operator.
+    Drained,
+    /// Does not serve this model or operation.
+    Unsuited,
+    /// A state newer than this SDK: better not to use it.
+    Unknown,
+}
+
+/// The live numbers of one backend.
+#[derive(Clone, Copy, Debug)]
+pub struct Row<'a> {
+    index: usize,
+    numbers: &'a [u32],
+    layout: &'a Layout,
+}
+
+impl Row<'_> {
+    /// Its index in the table.
+    pub fn index(&self) -> usize {
+        self.index
+    }
+
+    /// Its state for the model of this query.
+    #[inline]
+    pub fn state(&self) -> State {
+        match self.number(Column::State, NONE) {
+            0 => State::Ready,
+            1 => State::Throttled,
+            2 => State::Cooling,
+            3 => State::Probing,
+            4 => State::Drained,
+            5 => State::Unsuited,
+            _ => State::Unknown,
+        }
+    }
+
+    /// Would it be sent at once?
+    #[inline]
+    pub fn is_ready(&self) -> bool {
+        self.number(Column::State, NONE) == 0
+    }
+
+    /// May it take this request, now or later?
+    pub fn is_candidate(&self) -> bool {
+        matches!(self.state(), State::Ready | State::Throttled | State::Cooling | State::Probing)
+    }
+
+    /// Milliseconds left of its cooldown; 0 when there is none.
+    pub fn cooldown_ms(&self) -> u32 {
+        self.number(Column::CooldownMs, 0)
+    }
+
+    /// Why it cools; `Answered` when it does not.
+    pub fn cooldown_reason(&self) -> Outcome {
+        self.layout.outcome(self.number(Column::CooldownReason, NONE))
+    }
+
+    /// Milliseconds until it could take this request, cooldown and limits together; 0 now, [`NONE`] unknown.
+    pub fn ready_ms(&self) -> u32 {
+        self.number(Column::ReadyMs, NONE)
+    }
+
+    /// Requests left before its rpm limit bites; [`NONE`] unlimited.
+    #[inline]
+    pub fn requests_left(&self) -> u32 {
+        self.number(Column::RequestsLeft, NONE)
+    }
+
+    /// Tokens left before its tpm limit bites; [`NONE`] unlimited.
+    #[inline]
+    pub fn tokens_left(&self) -> u32 {
+        self.number(Column::TokensLeft, NONE)
+    }
+
+    /// Attempts under way.
+    #[inline]
+    pub fn in_flight(&self) -> u32 {
+        self.number(Column::InFlight, 0)
+    }
+
+    /// Free slots of its concurrency limit; [`NONE`] unlimited.
+    #[inline]
+    pub fn concurrency_left(&self) -> u32 {
+        self.number(Column::ConcurrencyLeft, NONE)
+    }
+
+    /// Moving average of an answer's whole time, in ms; 0 unknown.
+    #[inline]
+    pub fn latency_ms(&self) -> u32 {
+        self.number(Column::LatencyMs, 0)
+    }
+
+    /// Moving average of the time to the first content, in ms; 0 unknown.
+    #[inline]
+    pub fn first_token_ms(&self) -> u32 {
+        self.number(Column::FirstTokenMs, 0)
+    }
+
+    /// Moving average of the share of failed attempts, in 1/1000.
+    #[inline]
+    pub fn error_permille(&self) -> u32 {
+        self.number(Column::ErrorPermille, 0)
+    }
+
+    /// Failures since the last answer.
+    #[inline]
+    pub fn failures(&self) -> u32 {
+        self.number(Column::Failures, 0)
+    }
+
+    /// Milliseconds until the emergency lane may use it; 0 now, [`NONE`] never.
+    pub fn emergency_ms(&self) -> u32 {
+        self.number(Column::EmergencyMs, NONE)
+    }
+
+    /// Exchanges waiting for capacity that this backend could give.
+    pub fn queued(&self) -> u32 {
+        self.number(Column::Queued, 0)
+    }
+
+    /// The number of a column, or what stands for "unknown" where the host has no such column.
+    #[inline]
+    fn number(&self, column: Column, unknown: u32) -> u32 {
+        self.numbers.get(self.layout.offset(column)).copied().unwrap_or(unknown)
+    }
+}

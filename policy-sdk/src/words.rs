@@ -1,0 +1,91 @@
+//! The contract's vocabularies: words that cross once, in `configure`, and are numbers afterwards.
+
+/// Makes an enum over a vocabulary; a word this version does not know becomes `Unknown`.
+macro_rules! vocabulary {
+    ($(#[$doc:meta])* $name:ident { $($(#[$word_doc:meta])* $case:ident = $word:literal,)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum $name {
+            $($(#[$word_doc])* $case,)*
+            /// A word that is newer than this SDK.
+            Unknown,
+        }
+
+        impl $name {
+            /// Every word, in the order of the contract's first version.
+            pub const ALL: &[$name] = &[$($name::$case),*];
+
+            /// The case for a word.
+            pub fn of(word: &str) -> Self {
+                match word {
+                    $($word => $name::$case,)*
+                    _ => $name::Unknown,
+                }
+            }
+
+            /// The word.
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $($name::$case => $word,)*
+                    $name::Unknown => "unknown",
+                }
+            }
+        }
+    };
+}
+
+vocabulary! {
+    /// What an attempt came to.
+    Outcome {
+        /// The backend gave the answer, whole.
+        Answered = "answered",
+        /// 429, or a body that says so.
+        RateLimited = "rate_limited",
+        /// The account behind the key has no money or quota left.
+        OutOfCredit = "out_of_credit",
+        /// The provider says it is overloaded.
+        Overloaded = "overloaded",
+        /// Any other 5xx.
+        ServerError = "server_error",
+        /// The request itself is wrong; no other try can succeed.
+        Refused = "refused",
+        /// The prompt does not fit the model's context.
+        TooLong = "too_long",
+        /// The backend does not know the model.
+        ModelMissing = "model_missing",
+        /// The backend refuses the key.
+        Unauthorised = "unauthorised",
+        /// No connection.
+        ConnectFailed = "connect_failed",
+        /// The connection broke before the response head.
+        Reset = "reset",
+        /// A time limit passed before the answer was committed.
+        TimedOut = "timed_out",
+        /// The connection broke inside the body.
+        Cut = "cut",
+        /// The body fell silent.
+        Stalled = "stalled",
+        /// The upstream sent something that is not HTTP, or not its dialect.
+        Malformed = "malformed",
+        /// The client went away.
+        ClientGone = "client_gone",
+    }
+}
+
+vocabulary! {
+    /// What the request asks for.
+    Operation {
+        /// `/chat/completions`
+        Chat = "chat",
+        /// `/completions`
+        Completion = "completion",
+        /// `/responses`
+        Response = "response",
+        /// `/messages`
+        Message = "message",
+        /// `/embeddings`
+        Embedding = "embedding",
+        /// Anything else.
+        Other = "other",
+    }
+}
