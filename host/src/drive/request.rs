@@ -84,7 +84,7 @@ impl Asked {
         let priority = header("x-pointsman-priority").and_then(|p| p.trim().parse::<i32>().ok()).unwrap_or(0);
         let model: Arc<str> = facts.model.as_deref().unwrap_or(UNKNOWN_MODEL).into();
         let texts = Texts {
-            model: model.clone(),
+            model: model.to_string(),
             path: target.path().to_owned(),
             session: session.clone(),
             labels: labels(&head.headers),

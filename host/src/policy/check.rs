@@ -97,7 +97,7 @@ pub(super) fn check_bytes(bytes: &[u8], max_bytes: usize) -> Result<(), LoadErro
 /// Says what a compiler's refusal means.
 pub(super) fn compile_error(error: &wasmtime::Error) -> LoadError {
     let text = error.chain().map(|cause| cause.to_string()).collect::<Vec<_>>().join(": ");
-    if text.contains("unexpected end") || text.contains("extends past end") {
+    if text.contains("unexpected end") || text.contains("is out of bounds (bound") {
         LoadError::Truncated(text)
     } else {
         LoadError::Broken(text)

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::Arc;
 
-use wasmtime::ResourceLimiter;
+use wasmtime::{ResourceLimiter, UpdateDeadline};
 
 use super::Texts;
 use super::state::State;
@@ -40,6 +40,7 @@ pub(super) struct Guest {
     notes: Vec<String>,
     stderr: Vec<u8>,
     pub(super) memory: MemoryMeter,
+    pub(super) deadline: Deadline,
 }
 
 impl Guest {
@@ -53,6 +54,7 @@ impl Guest {
             notes: Vec::new(),
             stderr: Vec::new(),
             memory: MemoryMeter { max_bytes: max_memory_bytes, used_bytes: 0, denied: false },
+            deadline: Deadline { ticks_left: 0 },
         }
     }
 
@@ -144,6 +146,25 @@ impl state::Host for Guest {
 
     fn add(&mut self, key: String, delta: i64, ttl_ms: u64) -> i64 {
         self.shared.state.add(key, delta, ttl_ms, self.now_ms)
+    }
+}
+
+/// Counts the ticks that a guest sees go by. A guest that runs sees each; one whose thread was put aside by the
+/// operating system for many ticks sees them as one, so that a busy machine is not taken for a slow policy.
+pub(super) struct Deadline {
+    pub(super) ticks_left: u32,
+}
+
+impl Deadline {
+    #[cold]
+    pub(super) fn on_tick(&mut self) -> UpdateDeadline {
+        match self.ticks_left.checked_sub(1) {
+            Some(left) => {
+                self.ticks_left = left;
+                UpdateDeadline::Continue(1)
+            }
+            None => UpdateDeadline::Interrupt,
+        }
     }
 }
 

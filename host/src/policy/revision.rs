@@ -55,6 +55,11 @@ impl Revision {
         Self::new(self.engine.clone(), self.code.clone(), settings, table)
     }
 
+    /// The name that a component of these bytes has.
+    pub fn id_of(bytes: &[u8]) -> Arc<str> {
+        super::engine::revision_id(bytes)
+    }
+
     /// The first 12 hexadecimal digits of the component's SHA-256.
     pub fn id(&self) -> &Arc<str> {
         &self.code.id
@@ -139,11 +144,7 @@ impl Revision {
         })?;
         self.put_back(instance);
         for (question, query) in probes(&self.table) {
-            // A probe may be the first call of cold code: only its answer counts, and a deadline gets a second chance.
-            let ask = || self.ask(&query, &Arc::default());
-            let late = |(fault, _): &(Fault, _)| fault.kind == FaultKind::Deadline;
-            let answer = ask().or_else(|failure| if late(&failure) { ask() } else { Err(failure) });
-            answer.map_err(|(fault, _)| LoadError::Probe { question, fault })?;
+            self.ask(&query, &Arc::default()).map_err(|(fault, _)| LoadError::Probe { question, fault })?;
         }
         Ok(())
     }

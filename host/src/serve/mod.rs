@@ -18,6 +18,7 @@ use anyhow::Context;
 use pointsman_core::fleet::{Fleet, KeptCooldown};
 use pointsman_core::outcome::Kind;
 use pointsman_core::time::Timestamp;
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -29,8 +30,10 @@ use crate::store::{CooldownRow, Store, StoreLimits, StorePath};
 use crate::telemetry::logs::ExchangeLog;
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::Origin;
+use admin::{AdminState, AdminToken};
 use control::Control;
 use listen::{ListenLimits, Listener};
+use operator::Operator;
 use service::Service;
 
 /// How often the cooldowns in force are written, so that they survive a crash.
@@ -84,11 +87,19 @@ pub async fn start(start: Start) -> anyhow::Result<Running> {
     let downstream = listen_downstream(&config, proxy.clone()).await?;
     let addr = downstream.addr()?;
     let control = Arc::new(Control::new(proxy.clone(), engine, connector, config_file));
-    let admin = admin::listen(&config, control.clone(), &store).await?;
+    let admin = listen_admin(&config).await?;
     let admin_addr = admin.local_addr()?;
+    let admin_state = AdminState {
+        controls: Arc::new(Operator::new(control.clone())),
+        metrics: proxy.metrics.clone(),
+        reader: store.reader(),
+        store: store.handle(),
+        token: config.admin.token.as_ref().map(|token| AdminToken::new(token.expose())),
+        clock: Arc::new(move || clock.now()),
+    };
 
     listeners.spawn(downstream.serve(stop.clone()));
-    tasks.spawn(admin.serve(stop.clone()));
+    tasks.spawn(serve_admin(admin, admin_state, stop.clone()));
     tasks.spawn(until(stop.clone(), proxy.line.clone().keep_time()));
     tasks.spawn(until(stop.clone(), keep_cooldowns(proxy.clone())));
     tasks.spawn(until(stop.clone(), control.clone().run()));
@@ -150,6 +161,19 @@ async fn listen_downstream(config: &Config, proxy: Arc<Proxy>) -> anyhow::Result
     Listener::bind(s.listen, limits, Service::new(proxy)?)
         .await
         .with_context(|| format!("cannot listen on {} (server.listen); is something else listening there?", s.listen))
+}
+
+async fn listen_admin(config: &Config) -> anyhow::Result<TcpListener> {
+    let addr = config.admin.listen;
+    TcpListener::bind(addr)
+        .await
+        .with_context(|| format!("cannot listen on {addr} (admin.listen); is something else listening there?"))
+}
+
+async fn serve_admin(listener: TcpListener, state: AdminState, stop: CancellationToken) {
+    if let Err(error) = admin::serve(listener, state, stop.cancelled_owned()).await {
+        tracing::error!(%error, "the admin listener failed");
+    }
 }
 
 fn engine_limits(config: &Config) -> EngineLimits {

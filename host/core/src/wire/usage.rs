@@ -94,6 +94,16 @@ impl StreamTap {
         self.done || matches!(self.format, Format::Plain)
     }
 
+    /// What a stream whose model had finished lacks when it just stops: the end that its clients wait for.
+    pub const fn missing_end(&self) -> &'static [u8] {
+        match self.format {
+            Format::Choices => b"data: [DONE]\n\n",
+            Format::Messages => b"event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n",
+            // A response's last event is its finish; plain streams have no end of their own.
+            Format::Responses | Format::Plain => b"",
+        }
+    }
+
     /// Events that carried content so far.
     pub const fn content_events(&self) -> u64 {
         self.content_events
