@@ -6,11 +6,12 @@
 pub mod classify;
 pub mod envelope;
 pub mod facts;
+pub mod framing;
 pub mod headers;
 mod json;
 pub mod message;
 pub mod retry_after;
 pub mod splice;
 pub mod sse;
-pub mod usage;
 pub mod url;
+pub mod usage;
