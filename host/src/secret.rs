@@ -92,10 +92,7 @@ mod tests {
     #[test]
     fn a_secret_is_never_printed() {
         let secret = Secret::new("sk-very-private");
-        assert_eq!(
-            format!("{secret} {secret:?} {:?}", Some(&secret)),
-            "*** *** Some(***)"
-        );
+        assert_eq!(format!("{secret} {secret:?} {:?}", Some(&secret)), "*** *** Some(***)");
         assert_eq!(secret.expose(), "sk-very-private");
     }
 
@@ -113,11 +110,7 @@ mod tests {
         let hex = "2bd806c97f0e00af1a1fc3328fa763a9269723c8db8fac4f93af71db186d6e90"; // "alice"
         let digest = KeyDigest::from_hex(hex).unwrap();
         assert!(digest.matches(&KeyDigest::of("alice")));
-        assert!(
-            KeyDigest::from_hex(&hex.to_uppercase())
-                .unwrap()
-                .matches(&digest)
-        );
+        assert!(KeyDigest::from_hex(&hex.to_uppercase()).unwrap().matches(&digest));
         assert!(KeyDigest::from_hex(&hex[1..]).is_none());
         assert!(KeyDigest::from_hex(&hex.replace('2', "g")).is_none());
         assert!(KeyDigest::from_hex(&"é".repeat(32)).is_none());

@@ -49,7 +49,7 @@ pub use decision::{Commit, Decision, Dispatch, Hold, Rejection, Resume};
 pub use host::{Level, log, note, request, state};
 pub use pick::{Dice, Load, pool, soonest_ready};
 pub use query::{Attempt, Query, Request, Row, State};
-pub use table::{Backend, Lane, Route, Table, TableParts, Tier};
+pub use table::{Backend, Lane, Layout, Route, Table, TableParts, Tier};
 pub use words::{Operation, Outcome};
 
 /// "No such thing" where the contract has an index or an amount.

@@ -23,12 +23,7 @@ pub enum ConfigCommand {
 }
 
 /// Runs it: results go to `out`, complaints to `err`. True: exit 0; false: exit 1.
-pub fn run(
-    command: &ConfigCommand,
-    env: &dyn Env,
-    out: &mut dyn Write,
-    err: &mut dyn Write,
-) -> io::Result<bool> {
+pub fn run(command: &ConfigCommand, env: &dyn Env, out: &mut dyn Write, err: &mut dyn Write) -> io::Result<bool> {
     match command {
         ConfigCommand::Check { file } => check(file.as_deref(), env, out, err),
         ConfigCommand::Schema => {
@@ -39,12 +34,7 @@ pub fn run(
     }
 }
 
-fn check(
-    file: Option<&Path>,
-    env: &dyn Env,
-    out: &mut dyn Write,
-    err: &mut dyn Write,
-) -> io::Result<bool> {
+fn check(file: Option<&Path>, env: &dyn Env, out: &mut dyn Write, err: &mut dyn Write) -> io::Result<bool> {
     match config::load(file, env) {
         Ok(loaded) => {
             for warning in &loaded.warnings {
@@ -61,62 +51,24 @@ fn check(
 }
 
 fn summary(loaded: &Loaded, out: &mut dyn Write) -> io::Result<()> {
-    let Loaded {
-        config,
-        warnings,
-        path,
-    } = loaded;
-    let source = path.as_ref().map_or("the environment".to_owned(), |path| {
-        path.display().to_string()
-    });
+    let Loaded { config, warnings, path } = loaded;
+    let source = path.as_ref().map_or("the environment".to_owned(), |path| path.display().to_string());
     writeln!(out, "ok: {source}, revision {}", config.revision)?;
-    writeln!(
-        out,
-        "  listen    {} (admin {})",
-        config.server.listen, config.admin.listen
-    )?;
-    let policy = config
-        .policy
-        .file
-        .as_ref()
-        .map_or("embedded".to_owned(), |file| file.display().to_string());
+    writeln!(out, "  listen    {} (admin {})", config.server.listen, config.admin.listen)?;
+    let policy = config.policy.file.as_ref().map_or("embedded".to_owned(), |file| file.display().to_string());
     writeln!(out, "  policy    {policy}")?;
-    let width = config
-        .backends
-        .iter()
-        .map(|b| b.backend.id.len())
-        .max()
-        .unwrap_or(0);
+    let width = config.backends.iter().map(|b| b.backend.id.len()).max().unwrap_or(0);
     for (index, one) in config.backends.iter().enumerate() {
         let backend = &one.backend;
         let title = if index == 0 { "backends" } else { "" };
-        let key = if one.api_key.is_some() {
-            "key"
-        } else {
-            "no key"
-        };
-        let rpm = backend
-            .limits
-            .rpm
-            .map_or("no rpm limit".to_owned(), |rpm| format!("{rpm} rpm"));
+        let key = if one.api_key.is_some() { "key" } else { "no key" };
+        let rpm = backend.limits.rpm.map_or("no rpm limit".to_owned(), |rpm| format!("{rpm} rpm"));
         let (id, tier) = (&backend.id, backend.tier.as_str());
-        writeln!(
-            out,
-            "  {title:<9} {id:<width$}  {tier:<8}  {}  {key}, {rpm}",
-            one.base_url
-        )?;
+        writeln!(out, "  {title:<9} {id:<width$}  {tier:<8}  {}  {key}, {rpm}", one.base_url)?;
     }
     let table = config.table();
-    let any = if table.backends.iter().any(|b| b.any_model()) {
-        " and any other"
-    } else {
-        ""
-    };
-    let names = if table.models.is_empty() {
-        "any".to_owned()
-    } else {
-        format!("{}{any}", table.models.join(", "))
-    };
+    let any = if table.backends.iter().any(|b| b.any_model()) { " and any other" } else { "" };
+    let names = if table.models.is_empty() { "any".to_owned() } else { format!("{}{any}", table.models.join(", ")) };
     writeln!(out, "  models    {names}")?;
     let clients = if table.clients.is_empty() {
         "everyone who reaches the listener".to_owned()
@@ -127,12 +79,7 @@ fn summary(loaded: &Loaded, out: &mut dyn Write) -> io::Result<()> {
     writeln!(out, "  warnings  {}", warnings.len())
 }
 
-fn import(
-    file: &Path,
-    env: &dyn Env,
-    out: &mut dyn Write,
-    err: &mut dyn Write,
-) -> io::Result<bool> {
+fn import(file: &Path, env: &dyn Env, out: &mut dyn Write, err: &mut dyn Write) -> io::Result<bool> {
     let read = std::fs::read_to_string(file).map_err(|error| format!("cannot be read: {error}"));
     match read.and_then(|yaml| config::import_litellm(&yaml, env)) {
         Ok(text) => {
@@ -153,11 +100,7 @@ mod tests {
     fn ran(command: ConfigCommand, env: &dyn Env) -> (bool, String, String) {
         let (mut out, mut err) = (Vec::new(), Vec::new());
         let ok = run(&command, env, &mut out, &mut err).unwrap();
-        (
-            ok,
-            String::from_utf8(out).unwrap(),
-            String::from_utf8(err).unwrap(),
-        )
+        (ok, String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
     }
 
     fn check_text(text: &str, env: &dyn Env) -> (bool, String, String) {
@@ -172,28 +115,17 @@ mod tests {
         let text = "[[backend]]\nid = \"nvidia-1\"\nbase_url = \"http://x/v1\"\napi_key = \"literal\"\nrpm = 40\nmodels = [\"m\", \"n-*\"]\n";
         let (ok, out, err) = check_text(text, &[]);
         assert!(ok);
-        for words in [
-            "ok: ",
-            "nvidia-1  primary   http://x/v1  key, 40 rpm",
-            "m and any other",
-            "warnings  1",
-        ] {
+        for words in ["ok: ", "nvidia-1  primary   http://x/v1  key, 40 rpm", "m and any other", "warnings  1"] {
             assert!(out.contains(words), "{words:?} in {out}");
         }
-        assert!(
-            err.starts_with("warning: ") && !err.contains("literal"),
-            "{err}"
-        );
+        assert!(err.starts_with("warning: ") && !err.contains("literal"), "{err}");
     }
 
     #[test]
     fn a_bad_file_fails_with_its_reasons_and_nothing_on_standard_output() {
         let (ok, out, err) = check_text("[[backend]]\nid = 1\n", &[]);
         assert!(!ok && out.is_empty());
-        assert!(
-            err.contains("p.toml:2:6") && err.contains("the configuration is refused: 2 problems"),
-            "{err}"
-        );
+        assert!(err.contains("p.toml:2:6") && err.contains("the configuration is refused: 2 problems"), "{err}");
     }
 
     #[test]
@@ -207,15 +139,7 @@ mod tests {
 
     #[test]
     fn a_missing_litellm_file_is_named() {
-        let (ok, out, err) = ran(
-            ConfigCommand::ImportLitellm {
-                file: "/nowhere.yaml".into(),
-            },
-            &[],
-        );
-        assert!(
-            !ok && out.is_empty() && err.contains("/nowhere.yaml: cannot be read"),
-            "{err}"
-        );
+        let (ok, out, err) = ran(ConfigCommand::ImportLitellm { file: "/nowhere.yaml".into() }, &[]);
+        assert!(!ok && out.is_empty() && err.contains("/nowhere.yaml: cannot be read"), "{err}");
     }
 }

@@ -42,25 +42,18 @@ impl Config {
     /// The table the core and the policy see.
     pub fn table(&self) -> Table {
         let backends = self.backends.iter().map(|b| b.backend.clone()).collect();
-        Table::new(
-            backends,
-            self.clients.iter().map(|c| c.name.to_string()).collect(),
-        )
+        Table::new(backends, self.clients.iter().map(|c| c.name.to_string()).collect())
     }
 
     /// The index of the client whose key this is. Every key is compared, each in constant time.
     pub fn client_of(&self, presented: &str) -> Option<usize> {
         let digest = KeyDigest::of(presented);
-        self.clients
-            .iter()
-            .enumerate()
-            .fold(None, |found, (i, client)| {
-                if client.key.matches(&digest) {
-                    Some(i)
-                } else {
-                    found
-                }
-            })
+        self.clients.iter().enumerate().fold(
+            None,
+            |found, (i, client)| {
+                if client.key.matches(&digest) { Some(i) } else { found }
+            },
+        )
     }
 }
 
@@ -210,8 +203,6 @@ pub struct Client {
 impl Client {
     /// May it ask for this model?
     pub fn may_ask(&self, model: &str) -> bool {
-        self.models
-            .as_ref()
-            .is_none_or(|patterns| patterns.iter().any(|p| p.capture(model).is_some()))
+        self.models.as_ref().is_none_or(|patterns| patterns.iter().any(|p| p.capture(model).is_some()))
     }
 }

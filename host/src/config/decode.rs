@@ -46,14 +46,9 @@ impl Complaint {
         if message.starts_with("unknown variant") {
             return Complaint::UnknownWord { known: known() };
         }
-        let wrong = message
-            .strip_prefix("invalid type: ")
-            .or_else(|| message.strip_prefix("invalid value: "));
+        let wrong = message.strip_prefix("invalid type: ").or_else(|| message.strip_prefix("invalid value: "));
         match wrong.and_then(|rest| rest.rsplit_once("expected ")) {
-            Some((found, expected)) => Complaint::WrongType {
-                found: in_words(found),
-                expected: in_words(expected),
-            },
+            Some((found, expected)) => Complaint::WrongType { found: in_words(found), expected: in_words(expected) },
             None => Complaint::Other(message.to_owned()),
         }
     }
@@ -66,21 +61,14 @@ impl Complaint {
             Complaint::UnknownKey { known } => {
                 let key = node.and_then(|node| node.key.as_ref()).unwrap_or(site);
                 let whose = whose(path);
-                let problem = report
-                    .error(Some(key), format!("unknown key `{name}`"))
-                    .label(format!("not a key of {whose}"));
+                let problem =
+                    report.error(Some(key), format!("unknown key `{name}`")).label(format!("not a key of {whose}"));
                 problem.help(suggestion(name, known, "write"));
             }
             Complaint::UnknownWord { known } => {
-                let word = node
-                    .map(Node::to_value)
-                    .and_then(|v| v.as_str().map(str::to_owned))
-                    .unwrap_or_default();
-                let problem =
-                    report.error(Some(site), format!("`{name}` has no setting of this name"));
-                problem
-                    .label(format!("expected {}", one_of(known)))
-                    .help(suggestion(&word, known, "write"));
+                let word = node.map(Node::to_value).and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default();
+                let problem = report.error(Some(site), format!("`{name}` has no setting of this name"));
+                problem.label(format!("expected {}", one_of(known))).help(suggestion(&word, known, "write"));
             }
             Complaint::WrongType { found, expected } => {
                 let problem = report.error(Some(site), format!("`{name}` must be {expected}"));
@@ -127,13 +115,7 @@ fn path_of(path: &serde_path_to_error::Path) -> Path {
 fn whose(path: &Path) -> String {
     let keys: Vec<&str> = path.0[..path.0.len().saturating_sub(1)]
         .iter()
-        .filter_map(|step| {
-            if let Step::Key(key) = step {
-                Some(key.as_str())
-            } else {
-                None
-            }
-        })
+        .filter_map(|step| if let Step::Key(key) = step { Some(key.as_str()) } else { None })
         .collect();
     match keys.as_slice() {
         [] => "the file's top level".to_owned(),
@@ -157,26 +139,17 @@ pub(super) fn nearest<'k>(word: &str, known: &'k [String]) -> Option<&'k str> {
     let word = word.to_lowercase();
     let near = |k: &&String| strsim::damerau_levenshtein(&word, &k.to_lowercase());
     let best = known.iter().min_by_key(near)?;
-    let contained =
-        word.len() >= 3 && (best.contains(word.as_str()) || word.contains(best.as_str()));
+    let contained = word.len() >= 3 && (best.contains(word.as_str()) || word.contains(best.as_str()));
     (near(&best) <= 1 + word.chars().count() / 4 || contained).then_some(best.as_str())
 }
 
 fn one_of(words: &[String]) -> String {
-    words
-        .iter()
-        .map(|w| format!("\"{w}\""))
-        .collect::<Vec<_>>()
-        .join(" or ")
+    words.iter().map(|w| format!("\"{w}\"")).collect::<Vec<_>>().join(" or ")
 }
 
 /// The words between backquotes.
 fn quoted(text: &str) -> Vec<String> {
-    text.split('`')
-        .skip(1)
-        .step_by(2)
-        .map(str::to_owned)
-        .collect()
+    text.split('`').skip(1).step_by(2).map(str::to_owned).collect()
 }
 
 /// Serde's names of types as an operator would say them. Values are left out: they are quoted with their line, masked.

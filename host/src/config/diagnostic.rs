@@ -105,26 +105,12 @@ impl Place {
                 write!(f, "\n  {arrow} environment variable {name}")
             }
             Place::Variable(name) => write!(f, "\n  {arrow} environment variable {name}: {label}"),
-            Place::File {
-                file,
-                line,
-                column,
-                indent,
-                width,
-                quote,
-            } => {
+            Place::File { file, line, column, indent, width, quote } => {
                 let number = line.to_string();
                 let gutter = " ".repeat(number.len());
-                write!(
-                    f,
-                    "\n{gutter} {arrow} {file}:{line}:{column}\n{gutter} |\n{number} | {quote}\n{gutter} | "
-                )?;
+                write!(f, "\n{gutter} {arrow} {file}:{line}:{column}\n{gutter} |\n{number} | {quote}\n{gutter} | ")?;
                 write!(f, "{}{}", " ".repeat(*indent), "^".repeat(*width))?;
-                if label.is_empty() {
-                    Ok(())
-                } else {
-                    write!(f, " {label}")
-                }
+                if label.is_empty() { Ok(()) } else { write!(f, " {label}") }
             }
         }
     }
@@ -142,9 +128,7 @@ impl ConfigError {
     pub fn whole(message: impl Into<String>, help: impl Into<String>) -> Self {
         let mut diagnostic = Diagnostic::error(message);
         diagnostic.help(help);
-        Self {
-            diagnostics: vec![diagnostic],
-        }
+        Self { diagnostics: vec![diagnostic] }
     }
 }
 
@@ -153,11 +137,7 @@ impl fmt::Display for ConfigError {
         for diagnostic in &self.diagnostics {
             writeln!(f, "{diagnostic}\n")?;
         }
-        let errors = self
-            .diagnostics
-            .iter()
-            .filter(|d| d.severity == Severity::Error)
-            .count();
+        let errors = self.diagnostics.iter().filter(|d| d.severity == Severity::Error).count();
         let noun = if errors == 1 { "problem" } else { "problems" };
         write!(f, "the configuration is refused: {errors} {noun}")
     }
@@ -184,44 +164,25 @@ impl<'a> Report<'a> {
     pub(super) const MAX_PROBLEMS: usize = 50;
 
     pub(super) fn new(file: &str, text: &'a str) -> Self {
-        Self {
-            file: file.into(),
-            text,
-            found: Vec::new(),
-        }
+        Self { file: file.into(), text, found: Vec::new() }
     }
 
-    pub(super) fn error(
-        &mut self,
-        site: Option<&Site>,
-        message: impl Into<String>,
-    ) -> &mut Diagnostic {
+    pub(super) fn error(&mut self, site: Option<&Site>, message: impl Into<String>) -> &mut Diagnostic {
         self.add(Severity::Error, site, message.into())
     }
 
-    pub(super) fn warn(
-        &mut self,
-        site: Option<&Site>,
-        message: impl Into<String>,
-    ) -> &mut Diagnostic {
+    pub(super) fn warn(&mut self, site: Option<&Site>, message: impl Into<String>) -> &mut Diagnostic {
         self.add(Severity::Warning, site, message.into())
     }
 
     fn add(&mut self, severity: Severity, site: Option<&Site>, message: String) -> &mut Diagnostic {
         let place = site.map(|site| self.place(site));
-        self.found.push(Diagnostic {
-            severity,
-            place,
-            ..Diagnostic::error(message)
-        });
+        self.found.push(Diagnostic { severity, place, ..Diagnostic::error(message) });
         self.found.last_mut().expect("one was just pushed")
     }
 
     pub(super) fn errors(&self) -> usize {
-        self.found
-            .iter()
-            .filter(|d| d.severity == Severity::Error)
-            .count()
+        self.found.iter().filter(|d| d.severity == Severity::Error).count()
     }
 
     /// The warnings, or everything when there is an error among it.
@@ -231,13 +192,7 @@ impl<'a> Report<'a> {
             Some(Place::Variable(_)) => (1, 0, 0),
             None => (2, 0, 0),
         });
-        if self.errors() == 0 {
-            Ok(self.found)
-        } else {
-            Err(ConfigError {
-                diagnostics: self.found,
-            })
-        }
+        if self.errors() == 0 { Ok(self.found) } else { Err(ConfigError { diagnostics: self.found }) }
     }
 
     /// Finds line and column; a span over several lines is cut to its first.
@@ -248,18 +203,10 @@ impl<'a> Report<'a> {
         };
         let start = self.text.floor_char_boundary(span.start);
         let line_start = self.text[..start].rfind('\n').map_or(0, |i| i + 1);
-        let line_end = self.text[start..]
-            .find('\n')
-            .map_or(self.text.len(), |i| start + i);
-        let end = self
-            .text
-            .floor_char_boundary(span.end.clamp(start, line_end));
+        let line_end = self.text[start..].find('\n').map_or(self.text.len(), |i| start + i);
+        let end = self.text.floor_char_boundary(span.end.clamp(start, line_end));
         let before = self.text[line_start..start].chars().count();
-        let left_out = if before < QUOTE_CHARS {
-            0
-        } else {
-            before - QUOTE_CHARS / 2
-        };
+        let left_out = if before < QUOTE_CHARS { 0 } else { before - QUOTE_CHARS / 2 };
         let quote = masked(self.text[line_start..line_end].trim_end());
         Place::File {
             file: self.file.clone(),
@@ -276,14 +223,7 @@ impl<'a> Report<'a> {
 const QUOTE_CHARS: usize = 100;
 
 /// Words in a line that say that a secret may stand behind its `=`.
-const SECRET_WORDS: [&str; 6] = [
-    "key",
-    "token",
-    "secret",
-    "password",
-    "authorization",
-    "headers",
-];
+const SECRET_WORDS: [&str; 6] = ["key", "token", "secret", "password", "authorization", "headers"];
 
 /// What a value may begin with that is no secret.
 const HARMLESS: [&str; 3] = ["env:", "file:", "sha256:"];
@@ -293,16 +233,11 @@ fn masked(line: &str) -> String {
     let clean = |c: char| if c.is_control() { ' ' } else { c };
     let blot = |c: char| if c.is_alphanumeric() { '*' } else { clean(c) };
     let lower = line.to_ascii_lowercase();
-    let word = SECRET_WORDS
-        .iter()
-        .filter_map(|word| lower.find(word))
-        .min();
+    let word = SECRET_WORDS.iter().filter_map(|word| lower.find(word)).min();
     match word.and_then(|at| Some(at + line[at..].find('=')? + 1)) {
-        Some(value) if !harmless(&line[value..]) => line[..value]
-            .chars()
-            .map(clean)
-            .chain(line[value..].chars().map(blot))
-            .collect(),
+        Some(value) if !harmless(&line[value..]) => {
+            line[..value].chars().map(clean).chain(line[value..].chars().map(blot)).collect()
+        }
         Some(_) | None => line.chars().map(clean).collect(),
     }
 }
@@ -319,10 +254,7 @@ mod tests {
 
     fn quote(text: &str, span: Range<usize>) -> String {
         let mut report = Report::new("p.toml", text);
-        report
-            .error(Some(&Site::File(span)), "wrong")
-            .label("here")
-            .help("right");
+        report.error(Some(&Site::File(span)), "wrong").label("here").help("right");
         report.finish().unwrap_err().diagnostics[0].to_string()
     }
 
@@ -338,11 +270,7 @@ mod tests {
     #[test]
     fn columns_count_characters_and_spans_may_be_anything() {
         let text = "a = \"żółw\" b";
-        assert!(
-            quote(text, 14..15).contains("p.toml:1:12"),
-            "{}",
-            quote(text, 14..15)
-        );
+        assert!(quote(text, 14..15).contains("p.toml:1:12"), "{}", quote(text, 14..15));
         for start in 0..30 {
             for end in 0..30 {
                 assert!(quote(text, start..end).contains("p.toml:1:"));
@@ -372,10 +300,7 @@ mod tests {
             assert!(!shown.contains("live"), "{shown}");
             assert_eq!(shown.chars().count(), line.chars().count());
         }
-        assert_eq!(
-            masked("api_key = \"env:NVIDIA\""),
-            "api_key = \"env:NVIDIA\""
-        );
+        assert_eq!(masked("api_key = \"env:NVIDIA\""), "api_key = \"env:NVIDIA\"");
         assert_eq!(masked("rpm = \"many\""), "rpm = \"many\"");
     }
 }

@@ -29,79 +29,42 @@ struct Entry {
     model_info: Rest,
 }
 
-/// How LiteLLM spells a provider, where it is reached, which dialect it speaks, and which variable holds its key.
-const PROVIDERS: [(&str, &str, &str, &str); 16] = [
-    (
-        "openai",
-        "https://api.openai.com/v1",
-        "openai",
-        "OPENAI_API_KEY",
-    ),
-    (
-        "anthropic",
-        "https://api.anthropic.com/v1",
-        "anthropic",
-        "ANTHROPIC_API_KEY",
-    ),
-    (
-        "nvidia_nim",
-        "https://integrate.api.nvidia.com/v1",
-        "openai",
-        "NVIDIA_NIM_API_KEY",
-    ),
-    (
-        "groq",
-        "https://api.groq.com/openai/v1",
-        "openai",
-        "GROQ_API_KEY",
-    ),
-    (
-        "openrouter",
-        "https://openrouter.ai/api/v1",
-        "openai",
-        "OPENROUTER_API_KEY",
-    ),
-    (
-        "together_ai",
-        "https://api.together.xyz/v1",
-        "openai",
-        "TOGETHERAI_API_KEY",
-    ),
-    (
-        "fireworks_ai",
-        "https://api.fireworks.ai/inference/v1",
-        "openai",
-        "FIREWORKS_AI_API_KEY",
-    ),
-    (
-        "mistral",
-        "https://api.mistral.ai/v1",
-        "openai",
-        "MISTRAL_API_KEY",
-    ),
-    (
-        "deepseek",
-        "https://api.deepseek.com/v1",
-        "openai",
-        "DEEPSEEK_API_KEY",
-    ),
-    (
-        "gemini",
-        "https://generativelanguage.googleapis.com/v1beta/openai",
-        "openai",
-        "GEMINI_API_KEY",
-    ),
-    ("xai", "https://api.x.ai/v1", "openai", "XAI_API_KEY"),
-    (
-        "cerebras",
-        "https://api.cerebras.ai/v1",
-        "openai",
-        "CEREBRAS_API_KEY",
-    ),
-    ("hosted_vllm", "", "openai", "HOSTED_VLLM_API_KEY"),
-    ("openai_like", "", "openai", "OPENAI_LIKE_API_KEY"),
-    ("custom_openai", "", "openai", "OPENAI_API_KEY"),
-    ("lm_studio", "", "openai", "LM_STUDIO_API_KEY"),
+/// How LiteLLM spells a provider, and how it is reached.
+struct Provider {
+    name: &'static str,
+    /// Empty: every entry says its own.
+    base_url: &'static str,
+    dialect: &'static str,
+    /// Where LiteLLM looks for the key when an entry has none.
+    variable: &'static str,
+}
+
+const fn provider(name: &'static str, base_url: &'static str, variable: &'static str) -> Provider {
+    Provider { name, base_url, dialect: "openai", variable }
+}
+
+const OPENAI: Provider = provider("openai", "https://api.openai.com/v1", "OPENAI_API_KEY");
+
+const ANTHROPIC: Provider =
+    Provider { dialect: "anthropic", ..provider("anthropic", "https://api.anthropic.com/v1", "ANTHROPIC_API_KEY") };
+
+static PROVIDERS: [Provider; 16] = [
+    OPENAI,
+    ANTHROPIC,
+    provider("nvidia_nim", "https://integrate.api.nvidia.com/v1", "NVIDIA_NIM_API_KEY"),
+    provider("groq", "https://api.groq.com/openai/v1", "GROQ_API_KEY"),
+    provider("openrouter", "https://openrouter.ai/api/v1", "OPENROUTER_API_KEY"),
+    provider("together_ai", "https://api.together.xyz/v1", "TOGETHERAI_API_KEY"),
+    provider("fireworks_ai", "https://api.fireworks.ai/inference/v1", "FIREWORKS_AI_API_KEY"),
+    provider("mistral", "https://api.mistral.ai/v1", "MISTRAL_API_KEY"),
+    provider("deepseek", "https://api.deepseek.com/v1", "DEEPSEEK_API_KEY"),
+    provider("gemini", "https://generativelanguage.googleapis.com/v1beta/openai", "GEMINI_API_KEY"),
+    provider("xai", "https://api.x.ai/v1", "XAI_API_KEY"),
+    provider("cerebras", "https://api.cerebras.ai/v1", "CEREBRAS_API_KEY"),
+    provider("hosted_vllm", "", "HOSTED_VLLM_API_KEY"),
+    provider("openai_like", "", "OPENAI_LIKE_API_KEY"),
+    provider("custom_openai", "", "OPENAI_API_KEY"),
+    provider("lm_studio", "", "LM_STUDIO_API_KEY"),
 ];
 
 /// The parameters of an entry that are carried over.
@@ -126,7 +89,7 @@ const CARRIED: [&str; 15] = [
 /// A backend in the making: what entries must share to become one, and what sets them apart.
 #[derive(Clone, PartialEq)]
 struct Target {
-    provider: String,
+    provider: &'static str,
     base_url: String,
     dialect: &'static str,
     api_key: String,
@@ -147,15 +110,12 @@ struct Made {
 /// Converts; the error is one sentence with the place in the YAML. The text parses as a configuration once the
 /// variables it names are set.
 pub fn import_litellm(yaml: &str, env: &dyn Env) -> Result<String, String> {
-    let file: File = serde_saphyr::from_str(yaml)
-        .map_err(|error| format!("this is not a LiteLLM configuration: {error}"))?;
+    let file: File =
+        serde_saphyr::from_str(yaml).map_err(|error| format!("this is not a LiteLLM configuration: {error}"))?;
     if file.model_list.is_empty() {
         return Err("there is no model_list in this file".to_owned());
     }
-    let mut import = Import {
-        env,
-        notes: Vec::new(),
-    };
+    let mut import = Import { env, notes: Vec::new() };
     let backends = import.backends(&file);
     let settings = import.settings(&file);
     Ok(import.write(&backends, &settings))
@@ -174,34 +134,21 @@ impl Import<'_> {
         for (index, entry) in file.model_list.iter().enumerate() {
             match self.entry(entry, lowest_order(file, &entry.model_name)) {
                 Ok(one) => made.push((entry.model_name.clone(), one)),
-                Err(why) => self.notes.push(format!(
-                    "model_list[{index}] (model_name {:?}): {why}",
-                    entry.model_name
-                )),
+                Err(why) => self.notes.push(format!("model_list[{index}] (model_name {:?}): {why}", entry.model_name)),
             }
         }
         for (_, one) in &made {
             join(&mut backends, one.clone());
         }
         for (asked, group) in self.fallbacks(file) {
-            let members: Vec<&Made> = made
-                .iter()
-                .filter(|(name, _)| *name == group)
-                .map(|(_, one)| one)
-                .collect();
+            let members: Vec<&Made> = made.iter().filter(|(name, _)| *name == group).map(|(_, one)| one).collect();
             if members.is_empty() {
-                self.notes.push(format!(
-                    "the fallback {asked} -> {group}: no entry of model_list has that model_name"
-                ));
+                self.notes.push(format!("the fallback {asked} -> {group}: no entry of model_list has that model_name"));
             }
             for one in members {
                 let mut one = one.clone();
                 one.target.tier = "fallback";
-                one.models = one
-                    .models
-                    .into_values()
-                    .map(|sent| (asked.clone(), sent.replace('*', &asked)))
-                    .collect();
+                one.models = one.models.into_values().map(|sent| (asked.clone(), sent.replace('*', &asked))).collect();
                 join(&mut backends, one);
             }
         }
@@ -211,125 +158,58 @@ impl Import<'_> {
     fn entry(&mut self, entry: &Entry, lowest_order: f64) -> Result<Made, String> {
         let params = &entry.litellm_params;
         let model = text(params, "model").ok_or("it has no litellm_params.model")?;
-        let (provider, sent) = self.provider(params, &model)?;
-        let (_, usual_base, dialect, usual_key) = *provider;
+        let (provider, sent) = provider_of(params, &model)?;
         let base_url = match text(params, "api_base").or_else(|| text(params, "base_url")) {
-            None if usual_base.is_empty() => {
-                return Err(format!("{} needs an api_base", provider.0));
+            None if provider.base_url.is_empty() => {
+                return Err(format!("{} needs an api_base", provider.name));
             }
-            None => usual_base.to_owned(),
+            None => provider.base_url.to_owned(),
             Some(base) => match base.strip_prefix("os.environ/") {
                 None => base,
-                Some(name) => self
-                    .env
-                    .var(name)
-                    .ok_or_else(|| format!("its api_base is in {name}, which is not set here"))?,
+                Some(name) => {
+                    self.env.var(name).ok_or_else(|| format!("its api_base is in {name}, which is not set here"))?
+                }
             },
         };
         let api_key = match text(params, "api_key") {
             Some(key) => reference(&key),
-            None if usual_base.is_empty() => String::new(),
-            None => format!("env:{usual_key}"),
+            None if provider.base_url.is_empty() => String::new(),
+            None => format!("env:{}", provider.variable),
         };
-        let left: Vec<&str> = params
-            .keys()
-            .map(String::as_str)
-            .filter(|key| !CARRIED.contains(key))
-            .collect();
+        let left: Vec<&str> = params.keys().map(String::as_str).filter(|key| !CARRIED.contains(key)).collect();
         if !left.is_empty() {
-            self.notes.push(format!(
-                "model_name {:?}: litellm_params {}",
-                entry.model_name,
-                left.join(", ")
-            ));
+            self.notes.push(format!("model_name {:?}: litellm_params {}", entry.model_name, left.join(", ")));
         }
         let order = number(params, "order").unwrap_or(lowest_order);
         let target = Target {
-            provider: provider.0.to_owned(),
+            provider: provider.name,
             base_url,
-            dialect,
+            dialect: provider.dialect,
             api_key,
             headers: headers(params),
-            tier: if order > lowest_order {
-                "fallback"
-            } else {
-                "primary"
-            },
+            tier: if order > lowest_order { "fallback" } else { "primary" },
             limits: limits(params),
-            total_ms: number(params, "timeout")
-                .map(|seconds| (seconds * 1000.0) as u64)
-                .filter(|ms| *ms > 0),
+            total_ms: number(params, "timeout").map(|seconds| (seconds * 1000.0) as u64).filter(|ms| *ms > 0),
         };
-        let prices = price(entry)
-            .map(|price| (sent.clone(), price))
-            .into_iter()
-            .collect();
-        Ok(Made {
-            target,
-            models: BTreeMap::from([(entry.model_name.clone(), sent)]),
-            prices,
-        })
-    }
-
-    /// Which provider `openai/gpt-5` is of, and the name it is sent by.
-    fn provider(
-        &self,
-        params: &Rest,
-        model: &str,
-    ) -> Result<
-        (
-            &'static (&'static str, &'static str, &'static str, &'static str),
-            String,
-        ),
-        String,
-    > {
-        let known = |name: &str| PROVIDERS.iter().find(|(id, ..)| *id == name);
-        if let Some(name) = text(params, "custom_llm_provider") {
-            let sent = model.strip_prefix(&format!("{name}/")).unwrap_or(model);
-            return known(&name)
-                .map(|p| (p, sent.to_owned()))
-                .ok_or_else(|| foreign(&name));
-        }
-        match model.split_once('/') {
-            Some((name, sent)) => match known(name) {
-                Some(provider) => Ok((provider, sent.to_owned())),
-                None => Err(foreign(name)),
-            },
-            None if model.starts_with("claude") => Ok((&PROVIDERS[1], model.to_owned())),
-            None => Ok((&PROVIDERS[0], model.to_owned())),
-        }
+        let prices = price(entry).map(|price| (sent.clone(), price)).into_iter().collect();
+        Ok(Made { target, models: BTreeMap::from([(entry.model_name.clone(), sent)]), prices })
     }
 
     /// Pairs of a model name asked for, and the model_name whose entries stand in for it.
     fn fallbacks(&mut self, file: &File) -> Vec<(String, String)> {
         let mut pairs = Vec::new();
         for settings in [&file.router_settings, &file.litellm_settings] {
-            let lists = settings
-                .get("fallbacks")
-                .and_then(Value::as_array)
-                .into_iter()
-                .flatten();
+            let lists = settings.get("fallbacks").and_then(Value::as_array).into_iter().flatten();
             for (asked, groups) in lists.filter_map(Value::as_object).flatten() {
                 for group in groups.as_array().into_iter().flatten() {
                     match group.as_str() {
                         Some(group) => pairs.push((asked.clone(), group.to_owned())),
-                        None => self
-                            .notes
-                            .push(format!("a fallback of {asked} that is more than a name")),
+                        None => self.notes.push(format!("a fallback of {asked} that is more than a name")),
                     }
                 }
             }
-            for group in settings
-                .get("default_fallbacks")
-                .and_then(Value::as_array)
-                .into_iter()
-                .flatten()
-            {
-                pairs.extend(
-                    group
-                        .as_str()
-                        .map(|group| ("*".to_owned(), group.to_owned())),
-                );
+            for group in settings.get("default_fallbacks").and_then(Value::as_array).into_iter().flatten() {
+                pairs.extend(group.as_str().map(|group| ("*".to_owned(), group.to_owned())));
             }
         }
         pairs
@@ -338,32 +218,14 @@ impl Import<'_> {
     /// The sections beside `[[backend]]`.
     fn settings(&mut self, file: &File) -> String {
         let mut out = String::new();
-        let retries = number(&file.router_settings, "num_retries")
-            .or(number(&file.litellm_settings, "num_retries"));
+        let retries = number(&file.router_settings, "num_retries").or(number(&file.litellm_settings, "num_retries"));
         if let Some(retries) = retries.filter(|retries| *retries >= 0.0) {
-            put(
-                &mut out,
-                format_args!(
-                    "[policy.settings]\nmax_pool_retries = {}\n\n",
-                    retries as u64
-                ),
-            );
+            put(&mut out, format_args!("[policy.settings]\nmax_pool_retries = {}\n\n", retries as u64));
         }
         if let Some(key) = text(&file.general_settings, "master_key") {
-            put(
-                &mut out,
-                format_args!(
-                    "[[client]]\nname = \"master\"\nkey = {}\n\n",
-                    quoted(&reference(&key))
-                ),
-            );
+            put(&mut out, format_args!("[[client]]\nname = \"master\"\nkey = {}\n\n", quoted(&reference(&key))));
         }
-        let carried = [
-            "fallbacks",
-            "default_fallbacks",
-            "num_retries",
-            "master_key",
-        ];
+        let carried = ["fallbacks", "default_fallbacks", "num_retries", "master_key"];
         let sections = [
             ("router_settings", &file.router_settings),
             ("litellm_settings", &file.litellm_settings),
@@ -371,47 +233,28 @@ impl Import<'_> {
             ("", &file.rest),
         ];
         for (name, section) in sections {
-            let left: Vec<&str> = section
-                .keys()
-                .map(String::as_str)
-                .filter(|key| !carried.contains(key))
-                .collect();
+            let left: Vec<&str> = section.keys().map(String::as_str).filter(|key| !carried.contains(key)).collect();
             if !left.is_empty() {
-                self.notes.push(format!(
-                    "{name}{}{}",
-                    if name.is_empty() { "" } else { ": " },
-                    left.join(", ")
-                ));
+                self.notes.push(format!("{name}{}{}", if name.is_empty() { "" } else { ": " }, left.join(", ")));
             }
         }
         out
     }
 
     fn write(&self, backends: &[Made], settings: &str) -> String {
-        let mut out = String::from(
-            "# Converted from a LiteLLM configuration. Check it: pointsman config check FILE\n",
-        );
+        let mut out = String::from("# Converted from a LiteLLM configuration. Check it: pointsman config check FILE\n");
         if !self.notes.is_empty() {
             out.push_str("#\n# Not carried over:\n");
             for note in &self.notes {
-                put(
-                    &mut out,
-                    format_args!("# - {}\n", note.replace(['\n', '\r'], " ")),
-                );
+                put(&mut out, format_args!("# - {}\n", note.replace(['\n', '\r'], " ")));
             }
         }
         put(&mut out, format_args!("\n{settings}"));
         let mut ids = BTreeSet::new();
         for made in backends {
-            let suffix = if made.target.tier == "fallback" {
-                "-fallback"
-            } else {
-                ""
-            };
+            let suffix = if made.target.tier == "fallback" { "-fallback" } else { "" };
             let stem = format!("{}{suffix}", made.target.provider.replace('_', "-"));
-            let id = (1..)
-                .map(|n| format!("{stem}-{n}"))
-                .find(|id| ids.insert(id.clone()));
+            let id = (1..).map(|n| format!("{stem}-{n}")).find(|id| ids.insert(id.clone()));
             made.write(&id.unwrap_or(stem), &mut out);
         }
         out
@@ -420,23 +263,10 @@ impl Import<'_> {
 
 impl Made {
     fn write(&self, id: &str, out: &mut String) {
-        let Target {
-            base_url,
-            dialect,
-            api_key,
-            headers,
-            tier,
-            limits,
-            total_ms,
-            ..
-        } = &self.target;
+        let Target { base_url, dialect, api_key, headers, tier, limits, total_ms, .. } = &self.target;
         put(
             out,
-            format_args!(
-                "[[backend]]\nid = {}\ntier = \"{tier}\"\nbase_url = {}\n",
-                quoted(id),
-                quoted(base_url)
-            ),
+            format_args!("[[backend]]\nid = {}\ntier = \"{tier}\"\nbase_url = {}\n", quoted(id), quoted(base_url)),
         );
         put(out, format_args!("dialect = \"{dialect}\"\n"));
         if !api_key.is_empty() {
@@ -449,26 +279,31 @@ impl Made {
             put(out, format_args!("timeouts = {{ total_ms = {ms} }}\n"));
         }
         let pairs = |map: &BTreeMap<String, String>| {
-            map.iter()
-                .map(|(k, v)| format!("{} = {}", quoted(k), quoted(v)))
-                .collect::<Vec<_>>()
-                .join(", ")
+            map.iter().map(|(k, v)| format!("{} = {}", quoted(k), quoted(v))).collect::<Vec<_>>().join(", ")
         };
         if !headers.is_empty() {
             put(out, format_args!("headers = {{ {} }}\n", pairs(headers)));
         }
-        put(
-            out,
-            format_args!("models = {{ {} }}\n", pairs(&self.models)),
-        );
+        put(out, format_args!("models = {{ {} }}\n", pairs(&self.models)));
         for (model, (input, output)) in &self.prices {
             put(out, format_args!("[backend.price.{}]\n", quoted(model)));
-            put(
-                out,
-                format_args!("input_per_mtok = {input:?}\noutput_per_mtok = {output:?}\n"),
-            );
+            put(out, format_args!("input_per_mtok = {input:?}\noutput_per_mtok = {output:?}\n"));
         }
         out.push('\n');
+    }
+}
+
+/// Which provider `openai/gpt-5` is of, and the name it is sent by.
+fn provider_of(params: &Rest, model: &str) -> Result<(&'static Provider, String), String> {
+    let known = |name: &str| PROVIDERS.iter().find(|p| p.name == name).ok_or_else(|| foreign(name));
+    if let Some(name) = text(params, "custom_llm_provider") {
+        let sent = model.strip_prefix(&format!("{name}/")).unwrap_or(model);
+        return Ok((known(&name)?, sent.to_owned()));
+    }
+    match model.split_once('/') {
+        Some((name, sent)) => Ok((known(name)?, sent.to_owned())),
+        None if model.starts_with("claude") => Ok((known("anthropic")?, model.to_owned())),
+        None => Ok((known("openai")?, model.to_owned())),
     }
 }
 
@@ -499,31 +334,16 @@ fn lowest_order(file: &File, model_name: &str) -> f64 {
 }
 
 fn limits(params: &Rest) -> BTreeMap<&'static str, u64> {
-    [
-        ("rpm", "rpm"),
-        ("tpm", "tpm"),
-        ("max_concurrency", "max_parallel_requests"),
-        ("weight", "weight"),
-    ]
-    .into_iter()
-    .filter_map(|(ours, theirs)| {
-        Some((
-            ours,
-            number(params, theirs).filter(|n| (1.0..4e9).contains(n))? as u64,
-        ))
-    })
-    .collect()
+    [("rpm", "rpm"), ("tpm", "tpm"), ("max_concurrency", "max_parallel_requests"), ("weight", "weight")]
+        .into_iter()
+        .filter_map(|(ours, theirs)| Some((ours, number(params, theirs).filter(|n| (1.0..4e9).contains(n))? as u64)))
+        .collect()
 }
 
 fn headers(params: &Rest) -> BTreeMap<String, String> {
-    let extra = params
-        .get("extra_headers")
-        .and_then(Value::as_object)
-        .into_iter()
-        .flatten();
-    let mut headers: BTreeMap<String, String> = extra
-        .filter_map(|(name, value)| Some((name.clone(), reference(value.as_str()?))))
-        .collect();
+    let extra = params.get("extra_headers").and_then(Value::as_object).into_iter().flatten();
+    let mut headers: BTreeMap<String, String> =
+        extra.filter_map(|(name, value)| Some((name.clone(), reference(value.as_str()?)))).collect();
     if let Some(organization) = text(params, "organization") {
         headers.insert("OpenAI-Organization".to_owned(), reference(&organization));
     }
@@ -532,16 +352,11 @@ fn headers(params: &Rest) -> BTreeMap<String, String> {
 
 /// Input and output, in USD per million tokens.
 fn price(entry: &Entry) -> Option<(f64, f64)> {
-    let cost =
-        |key: &str| number(&entry.litellm_params, key).or_else(|| number(&entry.model_info, key));
+    let cost = |key: &str| number(&entry.litellm_params, key).or_else(|| number(&entry.model_info, key));
     let per_million = |usd: f64| (usd * 1e12).round() / 1e6;
     let (input, output) = (cost("input_cost_per_token"), cost("output_cost_per_token"));
-    (input.is_some() || output.is_some()).then(|| {
-        (
-            per_million(input.unwrap_or(0.0).max(0.0)),
-            per_million(output.unwrap_or(0.0).max(0.0)),
-        )
-    })
+    (input.is_some() || output.is_some())
+        .then(|| (per_million(input.unwrap_or(0.0).max(0.0)), per_million(output.unwrap_or(0.0).max(0.0))))
 }
 
 fn foreign(provider: &str) -> String {
@@ -549,9 +364,7 @@ fn foreign(provider: &str) -> String {
 }
 
 fn reference(value: &str) -> String {
-    value
-        .strip_prefix("os.environ/")
-        .map_or_else(|| value.to_owned(), |name| format!("env:{name}"))
+    value.strip_prefix("os.environ/").map_or_else(|| value.to_owned(), |name| format!("env:{name}"))
 }
 
 fn text(map: &Rest, key: &str) -> Option<String> {
@@ -561,10 +374,7 @@ fn text(map: &Rest, key: &str) -> Option<String> {
 /// A number, also when it is written as text.
 fn number(map: &Rest, key: &str) -> Option<f64> {
     let value = map.get(key)?;
-    value
-        .as_f64()
-        .or_else(|| value.as_str()?.trim().parse().ok())
-        .filter(|number| number.is_finite())
+    value.as_f64().or_else(|| value.as_str()?.trim().parse().ok()).filter(|number| number.is_finite())
 }
 
 fn quoted(text: &str) -> String {
@@ -572,8 +382,7 @@ fn quoted(text: &str) -> String {
 }
 
 fn put(out: &mut String, text: std::fmt::Arguments<'_>) {
-    out.write_fmt(text)
-        .expect("writing to a string cannot fail");
+    out.write_fmt(text).expect("writing to a string cannot fail");
 }
 
 #[cfg(test)]
@@ -592,9 +401,7 @@ mod tests {
 
     fn import(yaml: &str) -> (String, Config) {
         let text = import_litellm(yaml, &ENV).unwrap();
-        let config = parse(&text, "imported.toml", &ENV)
-            .unwrap_or_else(|error| panic!("{error}\n{text}"))
-            .config;
+        let config = parse(&text, "imported.toml", &ENV).unwrap_or_else(|error| panic!("{error}\n{text}")).config;
         (text, config)
     }
 
@@ -623,11 +430,8 @@ general_settings: { master_key: os.environ/MASTER, database_url: "postgres://sec
     #[test]
     fn a_model_list_becomes_backends() {
         let (text, config) = import(YAML);
-        let seen: Vec<(&str, Tier, Dialect)> = config
-            .backends
-            .iter()
-            .map(|b| (&*b.backend.id, b.backend.tier, b.backend.dialect))
-            .collect();
+        let seen: Vec<(&str, Tier, Dialect)> =
+            config.backends.iter().map(|b| (&*b.backend.id, b.backend.tier, b.backend.dialect)).collect();
         assert_eq!(
             seen,
             [
@@ -640,29 +444,14 @@ general_settings: { master_key: os.environ/MASTER, database_url: "postgres://sec
             "{text}"
         );
         let backend = |i: usize| &config.backends[i].backend;
-        assert_eq!(
-            (backend(0).limits.rpm, backend(0).limits.tpm),
-            (Some(40), Some(100_000))
-        );
-        assert_eq!(
-            backend(0).sent_model("llama").as_deref(),
-            Some("meta/llama-3.1-70b-instruct")
-        );
+        assert_eq!((backend(0).limits.rpm, backend(0).limits.tpm), (Some(40), Some(100_000)));
+        assert_eq!(backend(0).sent_model("llama").as_deref(), Some("meta/llama-3.1-70b-instruct"));
         assert_eq!(config.backends[1].base_url.to_string(), "http://b/v1");
-        assert_eq!(
-            backend(2).sent_model("gpt-large").as_deref(),
-            Some("gpt-4o")
-        );
-        assert_eq!(
-            backend(2).price("gpt-4o-mini").unwrap().input_per_mtok,
-            0.15
-        );
+        assert_eq!(backend(2).sent_model("gpt-large").as_deref(), Some("gpt-4o"));
+        assert_eq!(backend(2).price("gpt-4o-mini").unwrap().input_per_mtok, 0.15);
         assert_eq!(backend(2).timeouts.total.as_secs(), 30);
         assert_eq!(backend(3).limits.max_concurrency, Some(4));
-        assert_eq!(
-            backend(4).sent_model("llama").as_deref(),
-            Some("gpt-4o-mini")
-        );
+        assert_eq!(backend(4).sent_model("llama").as_deref(), Some("gpt-4o-mini"));
         assert_eq!(config.policy.settings["max_pool_retries"], 2);
         assert_eq!(config.client_of("m"), Some(0));
     }
@@ -670,48 +459,22 @@ general_settings: { master_key: os.environ/MASTER, database_url: "postgres://sec
     #[test]
     fn what_is_left_behind_is_named() {
         let (text, _) = import(YAML);
-        for note in [
-            "bedrock",
-            "temperature",
-            "routing_strategy",
-            "gpt -> nothing",
-            "database_url",
-        ] {
-            assert!(
-                text.lines()
-                    .any(|line| line.starts_with("# - ") && line.contains(note)),
-                "{note}:\n{text}"
-            );
+        for note in ["bedrock", "temperature", "routing_strategy", "gpt -> nothing", "database_url"] {
+            assert!(text.lines().any(|line| line.starts_with("# - ") && line.contains(note)), "{note}:\n{text}");
         }
         assert!(!text.contains("postgres://"), "{text}");
     }
 
     #[test]
     fn wildcards_stay_wildcards() {
-        let (_, config) = import(
-            "model_list: [{ model_name: \"openai/*\", litellm_params: { model: \"openai/*\" } }]",
-        );
-        assert_eq!(
-            config.backends[0]
-                .backend
-                .sent_model("openai/gpt-5")
-                .as_deref(),
-            Some("gpt-5")
-        );
+        let (_, config) = import("model_list: [{ model_name: \"openai/*\", litellm_params: { model: \"openai/*\" } }]");
+        assert_eq!(config.backends[0].backend.sent_model("openai/gpt-5").as_deref(), Some("gpt-5"));
     }
 
     #[test]
     fn other_files_are_refused_in_a_sentence() {
-        assert!(
-            import_litellm("a: [", &ENV)
-                .unwrap_err()
-                .contains("not a LiteLLM configuration")
-        );
-        assert!(
-            import_litellm("a: 1", &ENV)
-                .unwrap_err()
-                .contains("no model_list")
-        );
+        assert!(import_litellm("a: [", &ENV).unwrap_err().contains("not a LiteLLM configuration"));
+        assert!(import_litellm("a: 1", &ENV).unwrap_err().contains("no model_list"));
         assert!(import_litellm("", &ENV).is_err());
     }
 }

@@ -19,8 +19,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 pub use checked::{
-    Admin, BackendConfig, Client, Config, Cooldown, ExchangeLimits, Log, LogFormat, Policy, Server,
-    Store, Stream,
+    Admin, BackendConfig, Client, Config, Cooldown, ExchangeLimits, Log, LogFormat, Policy, Server, Store, Stream,
 };
 pub use diagnostic::{ConfigError, Diagnostic, Place, Severity};
 pub use litellm::import_litellm;
@@ -60,19 +59,13 @@ pub fn load(path: Option<&Path>, env: &dyn Env) -> Result<Loaded, ConfigError> {
 pub fn parse(text: &str, file_name: &str, env: &dyn Env) -> Result<Loaded, ConfigError> {
     let mut report = Report::new(file_name, text);
     let Some(mut tree) = Node::parse(text, &mut report) else {
-        return Err(report
-            .finish()
-            .expect_err("a text without a tree has an error"));
+        return Err(report.finish().expect_err("a text without a tree has an error"));
     };
     overlay::overlay(&mut tree, env, &mut report);
     let raw = decode::decode(&mut tree, &mut report);
     let folder = Path::new(file_name).parent().unwrap_or(Path::new(""));
     let config = convert::convert(raw, &tree, env, folder, &mut report);
-    Ok(Loaded {
-        config,
-        warnings: report.finish()?,
-        path: None,
-    })
+    Ok(Loaded { config, warnings: report.finish()?, path: None })
 }
 
 /// The JSON schema of `pointsman.toml`, for editors.
@@ -82,37 +75,23 @@ pub fn schema() -> schemars::Schema {
 
 fn load_file(path: &Path, env: &dyn Env) -> Result<Loaded, ConfigError> {
     let loaded = parse(&read(path)?, &path.display().to_string(), env)?;
-    Ok(Loaded {
-        path: Some(path.to_owned()),
-        ..loaded
-    })
+    Ok(Loaded { path: Some(path.to_owned()), ..loaded })
 }
 
 fn read(path: &Path) -> Result<String, ConfigError> {
     let shown = path.display();
     let mut bytes = Vec::new();
-    let size = File::open(path)
-        .and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes))
-        .map_err(|error| {
-            ConfigError::whole(
-                format!("cannot read {shown}: {error}"),
-                "name a file with --config FILE",
-            )
+    let size =
+        File::open(path).and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)).map_err(|error| {
+            ConfigError::whole(format!("cannot read {shown}: {error}"), "name a file with --config FILE")
         })?;
     if size as u64 > MAX_FILE_BYTES {
         let message = format!("{shown} is larger than {MAX_FILE_BYTES} bytes");
         return Err(ConfigError::whole(message, "is this the right file?"));
     }
     String::from_utf8(bytes).map_err(|error| {
-        let line = error.as_bytes()[..error.utf8_error().valid_up_to()]
-            .iter()
-            .filter(|b| **b == b'\n')
-            .count()
-            + 1;
-        ConfigError::whole(
-            format!("{shown}:{line}: this is not UTF-8 text"),
-            "save the file as UTF-8",
-        )
+        let line = error.as_bytes()[..error.utf8_error().valid_up_to()].iter().filter(|b| **b == b'\n').count() + 1;
+        ConfigError::whole(format!("{shown}:{line}: this is not UTF-8 text"), "save the file as UTF-8")
     })
 }
 

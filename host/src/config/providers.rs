@@ -22,15 +22,7 @@ struct Provider {
 
 impl Provider {
     const fn paid(id: &'static str, variable: &'static str, base_url: &'static str) -> Self {
-        Self {
-            id,
-            variable,
-            base_url,
-            dialect: "openai",
-            free: false,
-            rpm: None,
-            models: &[],
-        }
+        Self { id, variable, base_url, dialect: "openai", free: false, rpm: None, models: &[] }
     }
 
     const fn serving(self, models: &'static [&'static str]) -> Self {
@@ -43,42 +35,16 @@ const PROVIDERS: [Provider; 13] = [
     Provider {
         free: true,
         rpm: Some(40),
-        ..Provider::paid(
-            "nvidia",
-            "NVIDIA_API_KEY",
-            "https://integrate.api.nvidia.com/v1",
-        )
+        ..Provider::paid("nvidia", "NVIDIA_API_KEY", "https://integrate.api.nvidia.com/v1")
     },
     // Limits differ by model (https://console.groq.com/docs/rate-limits): left to its 429s and headers.
-    Provider {
-        free: true,
-        ..Provider::paid("groq", "GROQ_API_KEY", "https://api.groq.com/openai/v1")
-    },
+    Provider { free: true, ..Provider::paid("groq", "GROQ_API_KEY", "https://api.groq.com/openai/v1") },
     // Limits differ by model (https://inference-docs.cerebras.ai/support/rate-limits).
-    Provider {
-        free: true,
-        ..Provider::paid("cerebras", "CEREBRAS_API_KEY", "https://api.cerebras.ai/v1")
-    },
-    Provider::paid(
-        "siliconflow",
-        "SILICONFLOW_API_KEY",
-        "https://api.siliconflow.cn/v1",
-    ),
-    Provider::paid(
-        "openrouter",
-        "OPENROUTER_API_KEY",
-        "https://openrouter.ai/api/v1",
-    ),
-    Provider::paid(
-        "together",
-        "TOGETHER_API_KEY",
-        "https://api.together.xyz/v1",
-    ),
-    Provider::paid(
-        "fireworks",
-        "FIREWORKS_API_KEY",
-        "https://api.fireworks.ai/inference/v1",
-    ),
+    Provider { free: true, ..Provider::paid("cerebras", "CEREBRAS_API_KEY", "https://api.cerebras.ai/v1") },
+    Provider::paid("siliconflow", "SILICONFLOW_API_KEY", "https://api.siliconflow.cn/v1"),
+    Provider::paid("openrouter", "OPENROUTER_API_KEY", "https://openrouter.ai/api/v1"),
+    Provider::paid("together", "TOGETHER_API_KEY", "https://api.together.xyz/v1"),
+    Provider::paid("fireworks", "FIREWORKS_API_KEY", "https://api.fireworks.ai/inference/v1"),
     Provider::paid("openai", "OPENAI_API_KEY", "https://api.openai.com/v1").serving(&[
         "gpt-*",
         "chatgpt-*",
@@ -95,19 +61,11 @@ const PROVIDERS: [Provider; 13] = [
     ]),
     Provider {
         dialect: "anthropic",
-        ..Provider::paid(
-            "anthropic",
-            "ANTHROPIC_API_KEY",
-            "https://api.anthropic.com/v1",
-        )
+        ..Provider::paid("anthropic", "ANTHROPIC_API_KEY", "https://api.anthropic.com/v1")
     }
     .serving(&["claude-*"]),
-    Provider::paid(
-        "gemini",
-        "GEMINI_API_KEY",
-        "https://generativelanguage.googleapis.com/v1beta/openai",
-    )
-    .serving(&["gemini-*", "gemma-*", "models/*"]),
+    Provider::paid("gemini", "GEMINI_API_KEY", "https://generativelanguage.googleapis.com/v1beta/openai")
+        .serving(&["gemini-*", "gemma-*", "models/*"]),
     Provider::paid("mistral", "MISTRAL_API_KEY", "https://api.mistral.ai/v1").serving(&[
         "mistral-*",
         "ministral-*",
@@ -118,12 +76,7 @@ const PROVIDERS: [Provider; 13] = [
         "voxtral-*",
         "open-mi*",
     ]),
-    Provider::paid(
-        "deepseek",
-        "DEEPSEEK_API_KEY",
-        "https://api.deepseek.com/v1",
-    )
-    .serving(&["deepseek-*"]),
+    Provider::paid("deepseek", "DEEPSEEK_API_KEY", "https://api.deepseek.com/v1").serving(&["deepseek-*"]),
     Provider::paid("xai", "XAI_API_KEY", "https://api.x.ai/v1").serving(&["grok-*"]),
 ];
 
@@ -131,11 +84,8 @@ const PROVIDERS: [Provider; 13] = [
 /// `NAME`, and `NAME_1`, `NAME_2`, ... are several backends. Free, rate-limited ones are primary; paid ones are
 /// fallback, or primary where nothing is free.
 pub fn discover(env: &dyn Env) -> Result<String, ConfigError> {
-    let found: Vec<(&Provider, Vec<String>)> = PROVIDERS
-        .iter()
-        .map(|p| (p, keys(p, env)))
-        .filter(|(_, keys)| !keys.is_empty())
-        .collect();
+    let found: Vec<(&Provider, Vec<String>)> =
+        PROVIDERS.iter().map(|p| (p, keys(p, env))).filter(|(_, keys)| !keys.is_empty()).collect();
     if found.is_empty() {
         let names: Vec<&str> = PROVIDERS.iter().map(|p| p.variable).collect();
         let help = format!(
@@ -151,11 +101,7 @@ pub fn discover(env: &dyn Env) -> Result<String, ConfigError> {
     let alone = found.len() == 1;
     let mut text = String::from("# Written from the environment.\n");
     for (provider, keys) in found {
-        let tier = if provider.free || !any_free {
-            "primary"
-        } else {
-            "fallback"
-        };
+        let tier = if provider.free || !any_free { "primary" } else { "fallback" };
         for (index, key) in keys.iter().enumerate() {
             text.push_str(&backend(provider, index + 1, key, tier, alone));
         }
@@ -164,19 +110,11 @@ pub fn discover(env: &dyn Env) -> Result<String, ConfigError> {
 }
 
 fn backend(provider: &Provider, number: usize, key: &str, tier: &str, alone: bool) -> String {
-    let Provider {
-        id,
-        base_url,
-        dialect,
-        ..
-    } = provider;
+    let Provider { id, base_url, dialect, .. } = provider;
     let mut text = format!(
         "\n[[backend]]\nid = \"{id}-{number}\"\ntier = \"{tier}\"\nbase_url = \"{base_url}\"\ndialect = \"{dialect}\"\napi_key = \"{key}\"\n"
     );
-    let mut line = |line: std::fmt::Arguments<'_>| {
-        text.write_fmt(line)
-            .expect("writing to a string cannot fail")
-    };
+    let mut line = |line: std::fmt::Arguments<'_>| text.write_fmt(line).expect("writing to a string cannot fail");
     if let Some(rpm) = provider.rpm {
         line(format_args!("rpm = {rpm}\n"));
     }
@@ -190,29 +128,15 @@ fn backend(provider: &Provider, number: usize, key: &str, tier: &str, alone: boo
 /// References to the provider's keys, each key once.
 fn keys(provider: &Provider, env: &dyn Env) -> Vec<String> {
     let variable = provider.variable;
-    let number = |name: &String| {
-        name.strip_prefix(variable)?
-            .strip_prefix('_')?
-            .parse::<u32>()
-            .ok()
-    };
-    let mut numbered: Vec<(u32, String)> = env
-        .names()
-        .into_iter()
-        .filter_map(|name| Some((number(&name)?, name)))
-        .collect();
+    let number = |name: &String| name.strip_prefix(variable)?.strip_prefix('_')?.parse::<u32>().ok();
+    let mut numbered: Vec<(u32, String)> =
+        env.names().into_iter().filter_map(|name| Some((number(&name)?, name))).collect();
     numbered.sort_unstable();
     let mut seen = HashSet::new();
     let mut references = Vec::new();
-    for name in
-        std::iter::once(variable.to_owned()).chain(numbered.into_iter().map(|(_, name)| name))
-    {
+    for name in std::iter::once(variable.to_owned()).chain(numbered.into_iter().map(|(_, name)| name)) {
         let value = env.var(&name).unwrap_or_default();
-        let entries: Vec<&str> = value
-            .split(',')
-            .map(str::trim)
-            .filter(|entry| !entry.is_empty())
-            .collect();
+        let entries: Vec<&str> = value.split(',').map(str::trim).filter(|entry| !entry.is_empty()).collect();
         for (index, entry) in entries.iter().enumerate() {
             if seen.insert((*entry).to_owned()) {
                 references.push(if value.contains(',') {
@@ -240,25 +164,15 @@ mod tests {
     }
 
     fn tiers(config: &Config) -> Vec<(&str, Tier)> {
-        config
-            .backends
-            .iter()
-            .map(|b| (&*b.backend.id, b.backend.tier))
-            .collect()
+        config.backends.iter().map(|b| (&*b.backend.id, b.backend.tier)).collect()
     }
 
     #[test]
     fn free_keys_are_primary_and_paid_ones_fallback() {
         let config = found([("OPENAI_API_KEY", "sk-1"), ("NVIDIA_API_KEY", "nv-1")]);
-        assert_eq!(
-            tiers(&config),
-            [("nvidia-1", Tier::Primary), ("openai-1", Tier::Fallback)]
-        );
+        assert_eq!(tiers(&config), [("nvidia-1", Tier::Primary), ("openai-1", Tier::Fallback)]);
         assert_eq!(config.backends[0].backend.limits.rpm, Some(40));
-        assert_eq!(
-            config.backends[1].backend.sent_model("gpt-5").as_deref(),
-            Some("gpt-5")
-        );
+        assert_eq!(config.backends[1].backend.sent_model("gpt-5").as_deref(), Some("gpt-5"));
         assert_eq!(config.backends[1].backend.sent_model("meta/llama"), None);
     }
 
@@ -266,10 +180,7 @@ mod tests {
     fn a_paid_provider_alone_is_primary_and_serves_everything() {
         let config = found([("OPENAI_API_KEY", "sk-1")]);
         assert_eq!(tiers(&config), [("openai-1", Tier::Primary)]);
-        assert_eq!(
-            config.backends[0].backend.sent_model("anything").as_deref(),
-            Some("anything")
-        );
+        assert_eq!(config.backends[0].backend.sent_model("anything").as_deref(), Some("anything"));
     }
 
     #[test]
@@ -280,32 +191,21 @@ mod tests {
             ("NVIDIA_API_KEY_2", "c"),
             ("NVIDIA_API_KEY_3", "a"),
         ]);
-        let keys: Vec<&str> = config
-            .backends
-            .iter()
-            .map(|b| b.api_key.as_ref().unwrap().expose())
-            .collect();
+        let keys: Vec<&str> = config.backends.iter().map(|b| b.api_key.as_ref().unwrap().expose()).collect();
         assert_eq!(keys, ["a", "b", "c", "d"]);
         assert_eq!(tiers(&config)[3].0, "nvidia-4");
     }
 
     #[test]
     fn every_provider_makes_a_valid_backend() {
-        let env: [(&str, &str); PROVIDERS.len()] =
-            std::array::from_fn(|i| (PROVIDERS[i].variable, "key"));
+        let env: [(&str, &str); PROVIDERS.len()] = std::array::from_fn(|i| (PROVIDERS[i].variable, "key"));
         let text = discover(&env).unwrap();
-        assert_eq!(
-            parse(&text, "env", &env).unwrap().config.backends.len(),
-            PROVIDERS.len()
-        );
+        assert_eq!(parse(&text, "env", &env).unwrap().config.backends.len(), PROVIDERS.len());
     }
 
     #[test]
     fn without_any_key_the_way_out_is_named() {
         let error = discover(&[("OPENAI_API_KEY", "")]).unwrap_err().to_string();
-        assert!(
-            error.contains("NVIDIA_API_KEY") && error.contains("pointsman demo"),
-            "{error}"
-        );
+        assert!(error.contains("NVIDIA_API_KEY") && error.contains("pointsman demo"), "{error}");
     }
 }

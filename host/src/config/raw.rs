@@ -219,10 +219,7 @@ pub(super) enum RawDialect {
 }
 
 #[derive(Deserialize, JsonSchema)]
-#[serde(
-    untagged,
-    expecting = "invalid type: expected a table of names asked = names sent, or a list of names"
-)]
+#[serde(untagged, expecting = "invalid type: expected a table of names asked = names sent, or a list of names")]
 pub(super) enum RawModels {
     Named(BTreeMap<String, String>),
     Plain(Vec<String>),

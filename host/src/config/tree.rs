@@ -66,13 +66,7 @@ impl Path {
         self.0
             .iter()
             .rev()
-            .find_map(|step| {
-                if let Step::Key(key) = step {
-                    Some(key.as_str())
-                } else {
-                    None
-                }
-            })
+            .find_map(|step| if let Step::Key(key) = step { Some(key.as_str()) } else { None })
             .unwrap_or("")
     }
 }
@@ -96,14 +90,10 @@ impl Node {
         let (table, errors) = DeTable::parse_recoverable(text);
         for error in errors.iter().take(Report::MAX_PROBLEMS) {
             let site = error.span().map(Site::File);
-            report
-                .error(site.as_ref(), error.message())
-                .label("this is not TOML");
+            report.error(site.as_ref(), error.message()).label("this is not TOML");
         }
         let root = Spanned::new(table.span(), DeValue::Table(table.into_inner()));
-        errors
-            .is_empty()
-            .then(|| Self::from_toml(&root, &Site::File, report))
+        errors.is_empty().then(|| Self::from_toml(&root, &Site::File, report))
     }
 
     /// Takes over a parsed value; `site` tells where its bytes are.
@@ -119,11 +109,7 @@ impl Node {
             DeValue::Float(number) => Body::Leaf(float(number, &here, report)),
             DeValue::Boolean(truth) => Body::Leaf(Value::Boolean(*truth)),
             DeValue::Datetime(date) => Body::Leaf(Value::Datetime(*date)),
-            DeValue::Array(list) => Body::List(
-                list.iter()
-                    .map(|v| Self::from_toml(v, site, report))
-                    .collect(),
-            ),
+            DeValue::Array(list) => Body::List(list.iter().map(|v| Self::from_toml(v, site, report)).collect()),
             DeValue::Table(table) => {
                 let mut entries = BTreeMap::new();
                 for (key, value) in table.iter() {
@@ -131,31 +117,15 @@ impl Node {
                     node.key = Some(site(key.span()));
                     entries.insert(key.get_ref().to_string(), node);
                 }
-                Body::Table {
-                    entries,
-                    refused: BTreeSet::new(),
-                }
+                Body::Table { entries, refused: BTreeSet::new() }
             }
         };
-        Self {
-            site: here,
-            key: None,
-            spoken: None,
-            body,
-        }
+        Self { site: here, key: None, spoken: None, body }
     }
 
     /// An empty table.
     pub(super) fn table(site: Site) -> Self {
-        Self {
-            site,
-            key: None,
-            spoken: None,
-            body: Body::Table {
-                entries: BTreeMap::new(),
-                refused: BTreeSet::new(),
-            },
-        }
+        Self { site, key: None, spoken: None, body: Body::Table { entries: BTreeMap::new(), refused: BTreeSet::new() } }
     }
 
     /// The same without origins.
@@ -163,12 +133,9 @@ impl Node {
         match &self.body {
             Body::Leaf(value) => value.clone(),
             Body::List(items) => Value::Array(items.iter().map(Node::to_value).collect()),
-            Body::Table { entries, .. } => Value::Table(
-                entries
-                    .iter()
-                    .map(|(key, node)| (key.clone(), node.to_value()))
-                    .collect(),
-            ),
+            Body::Table { entries, .. } => {
+                Value::Table(entries.iter().map(|(key, node)| (key.clone(), node.to_value())).collect())
+            }
         }
     }
 
@@ -177,16 +144,11 @@ impl Node {
     }
 
     pub(super) fn find_mut(&mut self, path: &Path) -> Option<&mut Node> {
-        path.0
-            .iter()
-            .try_fold(self, |node, step| match (&mut node.body, step) {
-                (Body::Table { entries, .. }, Step::Key(key)) => entries.get_mut(key),
-                (Body::List(items), Step::Index(index)) => items.get_mut(*index),
-                (
-                    Body::Table { .. } | Body::List(_) | Body::Leaf(_),
-                    Step::Key(_) | Step::Index(_),
-                ) => None,
-            })
+        path.0.iter().try_fold(self, |node, step| match (&mut node.body, step) {
+            (Body::Table { entries, .. }, Step::Key(key)) => entries.get_mut(key),
+            (Body::List(items), Step::Index(index)) => items.get_mut(*index),
+            (Body::Table { .. } | Body::List(_) | Body::Leaf(_), Step::Key(_) | Step::Index(_)) => None,
+        })
     }
 
     /// Where `path` stands, or as much of it as there is.
@@ -233,9 +195,7 @@ impl Node {
                 items.remove(*index);
                 true
             }
-            (Body::Table { .. } | Body::List(_) | Body::Leaf(_), Step::Key(_) | Step::Index(_)) => {
-                false
-            }
+            (Body::Table { .. } | Body::List(_) | Body::Leaf(_), Step::Key(_) | Step::Index(_)) => false,
         }
     }
 
@@ -243,9 +203,7 @@ impl Node {
         match (&self.body, step) {
             (Body::Table { entries, .. }, Step::Key(key)) => entries.get(key),
             (Body::List(items), Step::Index(index)) => items.get(*index),
-            (Body::Table { .. } | Body::List(_) | Body::Leaf(_), Step::Key(_) | Step::Index(_)) => {
-                None
-            }
+            (Body::Table { .. } | Body::List(_) | Body::Leaf(_), Step::Key(_) | Step::Index(_)) => None,
         }
     }
 }
@@ -254,9 +212,7 @@ fn integer(number: &DeInteger<'_>, site: &Site, report: &mut Report<'_>) -> Valu
     match i64::from_str_radix(number.as_str(), number.radix()) {
         Ok(number) => Value::Integer(number),
         Err(_) => {
-            report
-                .error(Some(site), "this number is too large")
-                .label("more than 64 bits");
+            report.error(Some(site), "this number is too large").label("more than 64 bits");
             Value::Integer(1)
         }
     }

@@ -87,10 +87,13 @@ impl Live {
 
     /// Asks the policy.
     pub fn decide(&mut self, query: &Query) -> Decision {
+        let asked_at = self.proxy.clock.now();
         let verdict = self.snapshot.policy.decide(query, &self.asked.texts);
-        self.proxy.telemetry.decided(&verdict, self.snapshot.policy.id());
-        if verdict.fault.is_some() {
+        self.proxy.decided(&verdict, self.proxy.clock.now().since(asked_at));
+        if let Some(fault) = &verdict.fault {
             self.policy_faults += 1;
+            let (kind, message) = (fault.kind.as_str(), &fault.message);
+            tracing::warn!(policy = %self.snapshot.policy.id(), kind, message, "the policy failed; the default policy decided");
         }
         self.notes.extend(verdict.notes);
         verdict.decision

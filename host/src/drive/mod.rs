@@ -104,13 +104,21 @@ fn relay(live: Live, sending: &Sending, head: Parts, parts: RelayParts) -> Reply
 /// The upstream's refusal as it came.
 fn pass_on(mut live: Live, refusal: Option<KeptRefusal>) -> Reply {
     let Some(KeptRefusal { head, body }) = refusal else {
-        return out_of_step(live);
+        return unforwardable(live);
     };
     live.passed_on(head.status.as_u16());
     let last = live.exchange().attempts().last().map(|a| (a.lane, a.backend.clone()));
     let answered_by = last.as_ref().map(|(lane, backend)| (*lane, &**backend));
     let attempts = live.exchange().attempts().len() as u64;
     reply::of_upstream(&live, head, answered_by, attempts, ProxyBody::whole(body))
+}
+
+/// A refusal of our own making: the request could not be put under the backend's base URL.
+fn unforwardable(mut live: Live) -> Reply {
+    let why = live.exchange().attempts().last().map_or_else(String::new, |a| a.message.clone());
+    let reply = OwnError::new(ErrorKind::InvalidRequest, &why).reply(live.asked().operation, &live.asked().id);
+    live.rejected(reply.status().as_u16(), &why);
+    reply
 }
 
 /// The core and the driver disagree: our own fault, told as such.

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use http::header::AUTHORIZATION;
@@ -22,9 +23,10 @@ use super::line::Line;
 use super::request::Asked;
 use crate::clock::Clock;
 use crate::config::{BackendConfig, Config};
-use crate::policy::Revision;
+use crate::policy::{Revision, Verdict};
 use crate::store::{StoreHandle, StoreReader};
-use crate::telemetry::{Metrics, exchange_line};
+use crate::telemetry::logs::ExchangeLog;
+use crate::telemetry::metrics::Metrics;
 use crate::upstream::{Connector, Origin};
 
 /// Everything exchanges share for as long as the process lives.
@@ -34,9 +36,10 @@ pub struct Proxy {
     /// The fleet and its waiting line.
     pub line: Arc<Line>,
     /// Metrics.
-    pub metrics: Arc<Metrics>,
+    pub metrics: Metrics,
     /// The record.
     pub store: StoreHandle,
+    log: ExchangeLog,
     snapshot: ArcSwap<Snapshot>,
     gates: Mutex<HashMap<Arc<str>, ClientGate>>,
     exchanges: Exchanges,
@@ -194,7 +197,8 @@ impl Proxy {
     pub fn new(
         clock: Clock,
         line: Arc<Line>,
-        metrics: Arc<Metrics>,
+        metrics: Metrics,
+        log: ExchangeLog,
         store: StoreHandle,
         spent: &StoreReader,
         snapshot: Snapshot,
@@ -210,6 +214,7 @@ impl Proxy {
             line,
             metrics,
             store,
+            log,
             snapshot: ArcSwap::from_pointee(snapshot),
             gates: Mutex::new(gates),
             exchanges: Exchanges::default(),
@@ -229,6 +234,14 @@ impl Proxy {
             *held = gates(&snapshot.config, before, self.clock, |_, _| 0.0);
         }
         self.snapshot.store(Arc::new(snapshot));
+    }
+
+    /// Counts what the policy decided.
+    pub fn decided(&self, verdict: &Verdict, took: Duration) {
+        self.metrics.decided(&verdict.decision, took);
+        if let Some(fault) = &verdict.fault {
+            self.metrics.policy_fault(fault.kind.as_str());
+        }
     }
 
     /// Who is this? With client keys configured, the bearer token (or `x-api-key`) must be one of them.
@@ -265,7 +278,7 @@ impl Proxy {
         }
         self.metrics.observe(&record);
         if self.snapshot.load().config.log.exchanges {
-            exchange_line(&record);
+            self.log.exchange_line(&record);
         }
         self.store.record(Box::new(record));
         if self.exchanges.under_way.fetch_sub(1, Ordering::AcqRel) == 1 && self.is_closing() {

@@ -4,7 +4,7 @@
 //!
 //! 1. **Give up** after `refused`: the request itself is wrong, no other try can succeed. (The host passes such an
 //!    answer through without asking; this is a second lock on the same door.)
-//! 2. **Primary**: the best ready primary by [`Load::cost`] (errors, failures, fullness, time to answer); among those
+//! 2. **Primary**: the best ready primary by [`pointsman_sdk::Load::cost`] (errors, failures, fullness, time to answer); among those
 //!    within a quarter of the best, one by weight and the query's seed. One that this exchange has not tried goes
 //!    first. Budget: `1 + max_pool_retries` attempts since the last wait, twice that in the whole exchange.
 //! 3. **Wait for a primary** when none is ready and waiting can pay: see [`hope`]. At most `primary_wait_max_retries`
@@ -31,7 +31,7 @@ mod hope;
 mod pools;
 mod settings;
 
-use pointsman_sdk::{Decision, Hold, Lane, Load, NONE, Outcome, Policy, Query, Rejection, Row, State, Table, note};
+use pointsman_sdk::{Decision, Hold, Lane, NONE, Outcome, Policy, Query, Rejection, Row, State, Table, note};
 
 use crate::choose::{best, cheapest, last_resort};
 use crate::history::History;
@@ -49,13 +49,17 @@ pub struct Default {
 
 pointsman_sdk::export!(Default);
 
+impl Default {
+    /// Configured with checked settings.
+    pub fn with_settings(settings: Settings, table: &Table) -> Self {
+        let ids = table.backends.iter().map(|backend| backend.id.clone()).collect();
+        Self { settings, pools: Pools::new(table), ids }
+    }
+}
+
 impl Policy for Default {
     fn configure(settings: &str, table: &Table) -> Result<Self, String> {
-        Ok(Self {
-            settings: Settings::parse(settings)?,
-            pools: Pools::new(table),
-            ids: table.backends.iter().map(|backend| backend.id.clone()).collect(),
-        })
+        Ok(Self::with_settings(Settings::parse(settings)?, table))
     }
 
     fn decide(&mut self, query: &Query) -> Decision {

@@ -25,32 +25,49 @@ impl Settings {
     /// Reads a JSON object; empty text is an empty object. The error names the key and what to write.
     pub fn parse(json: &str) -> Result<Self, String> {
         let mut settings = Self::default();
-        if json.trim().is_empty() {
-            return Ok(settings);
-        }
-        let object: Map<String, Value> =
-            serde_json::from_str(json).map_err(|e| format!("the policy's settings must be a JSON object: {e}"))?;
-        for (key, value) in &object {
-            match key.as_str() {
-                "primary_wait_ms" => settings.primary_wait_ms = whole(key, value, 600_000)?,
-                "primary_wait_max_retries" => settings.primary_wait_max_retries = whole(key, value, 1_000)?,
-                "max_pool_retries" => settings.max_pool_retries = whole(key, value, 100)?,
-                "emergency_rpm_fraction" => settings.emergency_rpm_fraction = fraction(key, value)?,
-                _ => {
-                    return Err(format!(
-                        "`{key}` is no setting of the default policy; it knows primary_wait_ms, \
-                         primary_wait_max_retries, max_pool_retries and emergency_rpm_fraction"
-                    ));
-                }
-            }
+        for (key, value) in &object(json)? {
+            settings.set(key, value)?;
         }
         Ok(settings)
+    }
+
+    /// Reads what it understands of settings that were written for another policy, and leaves the rest at the default.
+    pub fn parse_known(json: &str) -> Self {
+        let mut settings = Self::default();
+        for (key, value) in &object(json).unwrap_or_default() {
+            // An error means that the setting is not ours, or not meant like ours.
+            let _ = settings.set(key, value);
+        }
+        settings
+    }
+
+    fn set(&mut self, key: &str, value: &Value) -> Result<(), String> {
+        match key {
+            "primary_wait_ms" => self.primary_wait_ms = whole(key, value, 600_000)?,
+            "primary_wait_max_retries" => self.primary_wait_max_retries = whole(key, value, 1_000)?,
+            "max_pool_retries" => self.max_pool_retries = whole(key, value, 100)?,
+            "emergency_rpm_fraction" => self.emergency_rpm_fraction = fraction(key, value)?,
+            _ => {
+                return Err(format!(
+                    "`{key}` is no setting of the default policy; it knows primary_wait_ms, primary_wait_max_retries, \
+                     max_pool_retries and emergency_rpm_fraction"
+                ));
+            }
+        }
+        Ok(())
     }
 
     /// Attempts a pool may have.
     pub(crate) fn attempts_per_pool(&self) -> u32 {
         1 + self.max_pool_retries
     }
+}
+
+fn object(json: &str) -> Result<Map<String, Value>, String> {
+    if json.trim().is_empty() {
+        return Ok(Map::new());
+    }
+    serde_json::from_str(json).map_err(|e| format!("the policy's settings must be a JSON object: {e}"))
 }
 
 fn whole(key: &str, value: &Value, most: u32) -> Result<u32, String> {
@@ -87,6 +104,13 @@ mod tests {
             emergency_rpm_fraction: 1.0,
         };
         assert_eq!(Settings::parse(text), Ok(expected));
+    }
+
+    #[test]
+    fn of_foreign_settings_the_known_ones_are_taken() {
+        let text = r#"{"primary_wait_ms": 100, "exploration": 0.2, "max_pool_retries": "many"}"#;
+        assert_eq!(Settings::parse_known(text), Settings { primary_wait_ms: 100, ..Settings::default() });
+        assert_eq!(Settings::parse_known("nonsense"), Settings::default());
     }
 
     #[test]

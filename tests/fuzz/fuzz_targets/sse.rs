@@ -39,7 +39,9 @@ fn read<'a>(chunks: impl Iterator<Item = &'a [u8]>) -> Read {
                 }
                 Ok(None) => break,
                 Ok(Some(event)) => {
-                    taps.iter_mut().for_each(|tap| drop(tap.see(&event)));
+                    for tap in &mut taps {
+                        tap.see(&event);
+                    }
                     for dialect in [Dialect::Openai, Dialect::Anthropic, Dialect::Plain] {
                         drop(classify_event(dialect, &event));
                     }

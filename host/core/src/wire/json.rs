@@ -6,47 +6,75 @@ use std::borrow::Cow;
 
 use memchr::memchr2;
 
-/// Walks the members of an object, or the elements of an array.
-pub(super) struct Walk<'a> {
+/// Reads forward through JSON, going into what is wanted and over the rest; each byte is read once.
+pub(super) struct Cursor<'a> {
     text: &'a [u8],
     at: usize,
 }
 
-/// The members of the object that begins here; none when there is none.
-pub(super) fn members(text: &[u8]) -> Walk<'_> {
-    Walk::inside(text, b'{')
-}
-
-/// The elements of the array that begins here; none when there is none.
-pub(super) fn elements(text: &[u8]) -> Walk<'_> {
-    Walk::inside(text, b'[')
-}
-
-/// The raw value of a member.
-pub(super) fn member<'a>(text: &'a [u8], name: &str) -> Option<&'a [u8]> {
-    members(text).find_map(|(key, value)| (key == name.as_bytes()).then_some(value))
-}
-
-impl<'a> Walk<'a> {
-    fn inside(text: &'a [u8], open: u8) -> Self {
-        let at = skip_space(text, 0);
-        let at = if text.get(at) == Some(&open) { at + 1 } else { text.len() };
-        Self { text, at }
+impl<'a> Cursor<'a> {
+    /// Stands before the text's first value.
+    pub(super) const fn new(text: &'a [u8]) -> Self {
+        Self { text, at: 0 }
     }
 
-    fn value(&mut self) -> Option<&'a [u8]> {
+    /// Goes into the object or array (`{` or `[`) that comes next; stays before any other value.
+    #[inline]
+    pub(super) fn enter(&mut self, open: u8) -> bool {
+        self.at = skip_space(self.text, self.at);
+        let is = self.text.get(self.at) == Some(&open);
+        self.at += usize::from(is);
+        is
+    }
+
+    /// The next member's name without its quotes, its escapes untouched, and stands before its value. At the object's
+    /// end none, and stands behind it.
+    #[inline]
+    pub(super) fn name(&mut self) -> Option<&'a [u8]> {
+        self.skip_comma();
+        if self.text.get(self.at) != Some(&b'"') {
+            self.leave(b'}');
+            return None;
+        }
+        let start = self.at;
+        let end = skip_string(self.text, start);
+        self.at = skip_space(self.text, end);
+        if end < start + 2 || self.text.get(self.at) != Some(&b':') {
+            self.at = self.text.len();
+            return None;
+        }
+        self.at += 1;
+        Some(&self.text[start + 1..end - 1])
+    }
+
+    /// Is there another element in this array? At its end no, and stands behind it.
+    #[inline]
+    pub(super) fn has_element(&mut self) -> bool {
+        self.skip_comma();
+        match self.text.get(self.at) {
+            Some(b']' | b'}' | b':') | None => {
+                self.leave(b']');
+                false
+            }
+            Some(_) => true,
+        }
+    }
+
+    /// The raw value that comes next, gone over; empty when the text is cut or is not JSON.
+    #[inline]
+    pub(super) fn value(&mut self) -> &'a [u8] {
         let start = skip_space(self.text, self.at);
         let end = skip_value(self.text, start);
-        self.at = end;
-        (end > start).then(|| &self.text[start..end])
+        // What is not a value would never be left: it ends the text.
+        self.at = if end > start { end } else { self.text.len() };
+        &self.text[start..end]
     }
 
-    /// The next element of an array.
-    pub(super) fn element(&mut self) -> Option<&'a [u8]> {
-        self.skip_comma();
-        self.value()
+    fn leave(&mut self, close: u8) {
+        self.at = if self.text.get(self.at) == Some(&close) { self.at + 1 } else { self.text.len() };
     }
 
+    #[inline]
     fn skip_comma(&mut self) {
         self.at = skip_space(self.text, self.at);
         if self.text.get(self.at) == Some(&b',') {
@@ -55,25 +83,29 @@ impl<'a> Walk<'a> {
     }
 }
 
-impl<'a> Iterator for Walk<'a> {
-    /// The key without its quotes, its escapes untouched, and the raw value.
-    type Item = (&'a [u8], &'a [u8]);
+/// The members of the object that begins here, names without quotes and raw values; none when there is none.
+pub(super) fn members(text: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+    let mut cursor = Cursor::new(text);
+    let mut inside = cursor.enter(b'{');
+    std::iter::from_fn(move || {
+        if !inside {
+            return None;
+        }
+        let member = cursor.name().map(|name| (name, cursor.value())).filter(|(_, value)| !value.is_empty());
+        inside = member.is_some();
+        member
+    })
+}
 
-    #[inline]
-    fn next(&mut self) -> Option<Self::Item> {
-        self.skip_comma();
-        if self.text.get(self.at) != Some(&b'"') {
-            return None;
-        }
-        let start = self.at;
-        let end = skip_string(self.text, start);
-        self.at = skip_space(self.text, end);
-        if end < start + 2 || self.text.get(self.at) != Some(&b':') {
-            return None;
-        }
-        self.at += 1;
-        Some((&self.text[start + 1..end - 1], self.value()?))
-    }
+/// The first element of the array that begins here.
+pub(super) fn first_element(text: &[u8]) -> Option<&[u8]> {
+    let mut cursor = Cursor::new(text);
+    (cursor.enter(b'[') && cursor.has_element()).then(|| cursor.value())
+}
+
+/// The raw value of a member.
+pub(super) fn member<'a>(text: &'a [u8], name: &str) -> Option<&'a [u8]> {
+    members(text).find_map(|(key, value)| (key == name.as_bytes()).then_some(value))
 }
 
 /// Does this raw value hold anything: not null, not empty?
@@ -126,15 +158,6 @@ pub(super) fn skip_space(text: &[u8], mut at: usize) -> usize {
 #[inline]
 pub(super) fn skip_string(text: &[u8], open: usize) -> usize {
     let mut at = open + 1;
-    // Most strings here are short: a plain loop beats a search's set-up.
-    let near = text.len().min(at + 16);
-    while at < near {
-        match text[at] {
-            b'"' => return at + 1,
-            b'\\' => break,
-            _ => at += 1,
-        }
-    }
     while let Some(found) = text.get(at..).and_then(|rest| memchr2(b'"', b'\\', rest)) {
         at += found + 1;
         if text[at - 1] == b'"' {
@@ -198,12 +221,19 @@ mod tests {
     }
 
     #[test]
-    fn elements_are_walked_in_order() {
-        let mut walk = elements(b"[1, \"two\", {\"three\":3}]");
-        assert_eq!(walk.element(), Some(&b"1"[..]));
-        assert_eq!(walk.element(), Some(&b"\"two\""[..]));
-        assert_eq!(walk.element(), Some(&b"{\"three\":3}"[..]));
-        assert_eq!(walk.element(), None);
+    fn a_cursor_goes_into_what_is_wanted_and_over_the_rest() {
+        let mut at = Cursor::new(br#"{"a":[{"x":1,"y":[[]]}, 2 ,"3"],"b":{"z":0},"c":7}"#);
+        assert!(at.enter(b'{') && at.name() == Some(b"a") && at.enter(b'[') && at.has_element());
+        assert!(at.enter(b'{') && at.name() == Some(b"x") && !at.enter(b'{'));
+        assert_eq!(at.value(), b"1");
+        assert_eq!((at.name(), at.value(), at.name()), (Some(&b"y"[..]), &b"[[]]"[..], None));
+        assert!(
+            at.has_element() && at.value() == b"2" && at.has_element() && at.value() == b"\"3\"" && !at.has_element()
+        );
+        assert_eq!((at.name(), at.value()), (Some(&b"b"[..]), &br#"{"z":0}"#[..]));
+        assert_eq!((at.name(), at.value(), at.name()), (Some(&b"c"[..]), &b"7"[..], None));
+        assert_eq!(first_element(b" [ {\"a\":1}, 2]"), Some(&b"{\"a\":1}"[..]));
+        assert_eq!(first_element(b"[]"), None);
     }
 
     #[test]
@@ -217,8 +247,11 @@ mod tests {
     fn nonsense_yields_nothing() {
         for text in ["", "{", "{{", "[", "{\"", "{\"a", "{\"a\"", "{\"a\":", "{,,}", "nul", "}{", "\\", "{\"a\":\\"] {
             let _ = keys(text);
-            let mut walk = elements(text.as_bytes());
-            while walk.element().is_some() {}
+            let mut at = Cursor::new(text.as_bytes());
+            at.enter(b'[');
+            while at.has_element() {
+                at.value();
+            }
         }
         assert_eq!(keys("[{\"a\":1}]"), Vec::<String>::new());
     }

@@ -27,7 +27,7 @@ impl<'a> Said<'a> {
     /// `{"message","type","code"}`, `{"detail":...}`, any of them as an array's first element, and plain text.
     pub(super) fn read(body: &'a [u8]) -> Self {
         let body = body.trim_ascii();
-        let body = json::elements(body).element().unwrap_or(body);
+        let body = json::first_element(body).unwrap_or(body);
         if body.first() != Some(&b'{') {
             return Self { message: String::from_utf8_lossy(body), ..Self::default() };
         }

@@ -1,6 +1,6 @@
 //! What an answer used, read from the bytes that go by: of a stream by its events, of any other body by its chunks.
 
-use super::json;
+use super::json::{self, Cursor};
 use super::sse::Event;
 use crate::contract::Operation;
 use crate::record::Usage;
@@ -139,21 +139,27 @@ impl StreamTap {
             return Sight::Error;
         }
         let (mut content, mut finish, mut choices, mut usage, mut error) = (0, false, false, false, false);
-        for (key, value) in json::members(data) {
-            match key {
-                b"choices" => {
-                    let mut walk = json::elements(value);
-                    while let Some(choice) = walk.element() {
+        let mut at = Cursor::new(data);
+        at.enter(b'{');
+        while let Some(name) = at.name() {
+            match name {
+                b"choices" if at.enter(b'[') => {
+                    while at.has_element() {
                         choices = true;
-                        content += choice_content(choice, &mut finish);
+                        content += choice_content(&mut at, &mut finish);
                     }
                 }
-                b"usage" if value.first() == Some(&b'{') => {
-                    usage = true;
-                    self.told(value);
+                b"usage" => {
+                    let value = at.value();
+                    if value.first() == Some(&b'{') {
+                        usage = true;
+                        self.told(value);
+                    }
                 }
-                b"error" => error = json::is_filled(value),
-                _ => {}
+                b"error" => error = json::is_filled(at.value()),
+                _ => {
+                    at.value();
+                }
             }
         }
         self.finished |= finish;
@@ -194,7 +200,7 @@ impl StreamTap {
         let kind = name.or_else(|| json::member(data, "type").and_then(json::raw_str)).unwrap_or_default();
         match kind {
             b"content_block_delta" => {
-                let bytes = json::member(data, "delta").map_or(0, filled_bytes);
+                let bytes = json::member(data, "delta").map_or(0, |delta| filled_bytes(&mut Cursor::new(delta)));
                 if bytes > 0 { self.content(bytes) } else { Sight::Other }
             }
             b"content_block_start" => {
@@ -236,24 +242,43 @@ impl StreamTap {
 
 /// Bytes of content in one choice of a chunk; any filled member of the delta but its role is content, so that
 /// reasoning, tool calls, refusals and what is invented next year count.
-fn choice_content(choice: &[u8], finish: &mut bool) -> usize {
+fn choice_content(at: &mut Cursor<'_>, finish: &mut bool) -> usize {
+    if !at.enter(b'{') {
+        at.value();
+        return 0;
+    }
     let mut bytes = 0;
-    for (key, value) in json::members(choice) {
-        match key {
-            b"delta" | b"message" => bytes += filled_bytes(value),
-            b"text" if json::is_filled(value) => bytes += value.len().saturating_sub(2),
-            b"finish_reason" => *finish |= json::is_filled(value),
-            _ => {}
+    while let Some(name) = at.name() {
+        match name {
+            b"delta" | b"message" => bytes += filled_bytes(at),
+            b"text" => bytes += length(at.value()),
+            b"finish_reason" => *finish |= json::is_filled(at.value()),
+            _ => {
+                at.value();
+            }
         }
     }
     bytes
 }
 
-fn filled_bytes(delta: &[u8]) -> usize {
-    json::members(delta)
-        .filter(|(key, value)| !matches!(*key, b"role" | b"type" | b"index") && json::is_filled(value))
-        .map(|(_, value)| value.len().saturating_sub(2).max(1))
-        .sum()
+fn filled_bytes(at: &mut Cursor<'_>) -> usize {
+    if !at.enter(b'{') {
+        at.value();
+        return 0;
+    }
+    let mut bytes = 0;
+    while let Some(name) = at.name() {
+        let value = at.value();
+        if !matches!(name, b"role" | b"type" | b"index") {
+            bytes += length(value);
+        }
+    }
+    bytes
+}
+
+/// Bytes of a value without its quotes; at least one when it holds anything.
+fn length(value: &[u8]) -> usize {
+    if json::is_filled(value) { value.len().saturating_sub(2).max(1) } else { 0 }
 }
 
 /// The numbers of a `usage` object as both families name them.

@@ -3,9 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use http::{HeaderName, HeaderValue, Uri};
-use pointsman_core::table::{
-    Backend, Dialect, Limits, Pattern, Price, Route, Table, Tier, Timeouts,
-};
+use pointsman_core::table::{Backend, Dialect, Limits, Pattern, Price, Route, Table, Tier, Timeouts};
 
 use super::Check;
 use crate::config::checked::BackendConfig;
@@ -30,32 +28,18 @@ impl Check<'_, '_> {
     pub(super) fn backends(&mut self, raw: Vec<RawBackend>) -> Vec<BackendConfig> {
         let list = Path::of("backend");
         if raw.is_empty() && !self.tree.refused(&list) {
-            let problem = self
-                .report
-                .error(None, "there is no [[backend]]: requests could go nowhere");
-            problem.help(
-                "add a [[backend]] with an id, a base_url and an api_key; or try `pointsman demo`",
-            );
+            let problem = self.report.error(None, "there is no [[backend]]: requests could go nowhere");
+            problem.help("add a [[backend]] with an id, a base_url and an api_key; or try `pointsman demo`");
         }
         if raw.len() > Table::MAX_BACKENDS {
-            self.error(
-                &list,
-                format!(
-                    "{} backends are more than {}",
-                    raw.len(),
-                    Table::MAX_BACKENDS
-                ),
-            );
+            self.error(&list, format!("{} backends are more than {}", raw.len(), Table::MAX_BACKENDS));
         }
         let mut seen: HashMap<String, usize> = HashMap::new();
         let mut backends = Vec::new();
         for (index, raw) in raw.into_iter().enumerate() {
             let at = list.index(index);
             if let Some(first) = raw.id.clone().and_then(|id| seen.insert(id, index)) {
-                let message = format!(
-                    "two backends have the id `{}`",
-                    raw.id.as_deref().unwrap_or_default()
-                );
+                let message = format!("two backends have the id `{}`", raw.id.as_deref().unwrap_or_default());
                 self.duplicate(&list.index(first).key("id"), &at.key("id"), message);
             }
             backends.extend(self.backend(&at, index, raw));
@@ -64,16 +48,8 @@ impl Check<'_, '_> {
     }
 
     fn backend(&mut self, at: &Path, index: usize, raw: RawBackend) -> Option<BackendConfig> {
-        let id = self.name(
-            at,
-            "id",
-            raw.id.as_deref(),
-            &format!("backend number {}", index + 1),
-        );
-        let owner = id.as_ref().map_or_else(
-            || format!("backend number {}", index + 1),
-            |id| format!("backend `{id}`"),
-        );
+        let id = self.name(at, "id", raw.id.as_deref(), &format!("backend number {}", index + 1));
+        let owner = id.as_ref().map_or_else(|| format!("backend number {}", index + 1), |id| format!("backend `{id}`"));
         let base_url = match &raw.base_url {
             Some(url) => self.base_url(&at.key("base_url"), url),
             None => {
@@ -82,10 +58,7 @@ impl Check<'_, '_> {
                 None
             }
         };
-        let api_key = raw
-            .api_key
-            .as_deref()
-            .and_then(|text| self.secret(&at.key("api_key"), text, &owner));
+        let api_key = raw.api_key.as_deref().and_then(|text| self.secret(&at.key("api_key"), text, &owner));
         let headers = self.headers(&at.key("headers"), &raw.headers, &owner);
         let backend = Backend {
             id: id.unwrap_or_default().into(),
@@ -93,31 +66,17 @@ impl Check<'_, '_> {
             dialect: raw.dialect.map_or(Dialect::Openai, dialect),
             weight: self.at_least(&at.key("weight"), raw.weight, 1, 1),
             limits: self.rate_limits(at, raw.rpm, raw.tpm, raw.max_concurrency),
-            routes: raw
-                .models
-                .map(|models| self.routes(&at.key("models"), models))
-                .unwrap_or_default(),
+            routes: raw.models.map(|models| self.routes(&at.key("models"), models)).unwrap_or_default(),
             prices: self.prices(&at.key("price"), raw.price),
             timeouts: self.timeouts(&at.key("timeouts"), &raw.timeouts),
             labels: raw.labels,
             capabilities: raw.capabilities,
         };
-        Some(BackendConfig {
-            backend,
-            base_url: base_url?,
-            api_key,
-            headers,
-        })
+        Some(BackendConfig { backend, base_url: base_url?, api_key, headers })
     }
 
     /// A name that can stand in headers, metrics and variables.
-    pub(super) fn name(
-        &mut self,
-        at: &Path,
-        key: &str,
-        name: Option<&str>,
-        owner: &str,
-    ) -> Option<String> {
+    pub(super) fn name(&mut self, at: &Path, key: &str, name: Option<&str>, owner: &str) -> Option<String> {
         const MAX_NAME_CHARS: usize = 64;
         let Some(name) = name else {
             self.missing(
@@ -132,9 +91,7 @@ impl Check<'_, '_> {
         if name.is_empty() || name.len() > MAX_NAME_CHARS || !name.chars().all(fits) {
             let problem = self.error(
                 &at.key(key),
-                format!(
-                    "`{key}` must be 1 to {MAX_NAME_CHARS} characters of a-z A-Z 0-9 - _ . : / @"
-                ),
+                format!("`{key}` must be 1 to {MAX_NAME_CHARS} characters of a-z A-Z 0-9 - _ . : / @"),
             );
             problem.help(format!("write a short name such as \"{key}-1\""));
             return None;
@@ -147,46 +104,27 @@ impl Check<'_, '_> {
             self.error(at, format!("`base_url` {what}")).help(help);
             None
         };
-        let bare = text
-            .split("://")
-            .last()
-            .unwrap_or(text)
-            .split(['/', '?', '#'])
-            .next()
-            .unwrap_or("");
+        let bare = text.split("://").last().unwrap_or(text).split(['/', '?', '#']).next().unwrap_or("");
         if !text.starts_with("http://") && !text.starts_with("https://") {
             return wrong(
                 "must begin with http:// or https://",
-                format!(
-                    "write \"https://{}\"",
-                    text.split("://").last().unwrap_or(text)
-                ),
+                format!("write \"https://{}\"", text.split("://").last().unwrap_or(text)),
             );
         }
         if bare.is_empty() {
-            return wrong(
-                "names no host",
-                "write it as \"https://api.example.com/v1\"".to_owned(),
-            );
+            return wrong("names no host", "write it as \"https://api.example.com/v1\"".to_owned());
         }
         if bare.contains('@') {
-            return wrong(
-                "must not hold a user name or password",
-                "put the secret into api_key or headers".to_owned(),
-            );
+            return wrong("must not hold a user name or password", "put the secret into api_key or headers".to_owned());
         }
         if let Some((before, _)) = text.split_once(['?', '#']) {
-            return wrong(
-                "must not have a query or fragment",
-                format!("write \"{before}\""),
-            );
+            return wrong("must not have a query or fragment", format!("write \"{before}\""));
         }
         match text.trim_end_matches('/').parse::<Uri>() {
             Ok(uri) => Some(uri),
-            Err(error) => wrong(
-                &format!("is not a URL: {error}"),
-                "write it as \"https://api.example.com/v1\"".to_owned(),
-            ),
+            Err(error) => {
+                wrong(&format!("is not a URL: {error}"), "write it as \"https://api.example.com/v1\"".to_owned())
+            }
         }
     }
 
@@ -199,13 +137,8 @@ impl Check<'_, '_> {
     ) -> Limits {
         let mut limit = |key: &str, value: Option<u32>| {
             if value == Some(0) {
-                let problem = self.error(
-                    &at.key(key),
-                    format!("`{key}` of 0 would let nothing through"),
-                );
-                problem.help(
-                    "leave the line out for no limit; to take a backend out, drain it or remove it",
-                );
+                let problem = self.error(&at.key(key), format!("`{key}` of 0 would let nothing through"));
+                problem.help("leave the line out for no limit; to take a backend out, drain it or remove it");
             }
             value
         };
@@ -219,30 +152,21 @@ impl Check<'_, '_> {
     /// Exact names first; then globs, the longer (more exact) before the shorter.
     fn routes(&mut self, at: &Path, models: RawModels) -> Vec<Route> {
         let pairs: Vec<(String, String, Path)> = match models {
-            RawModels::Named(map) => map
-                .into_iter()
-                .map(|(asked, sent)| (at.key(&asked), asked, sent))
-                .map(|(p, a, s)| (a, s, p))
-                .collect(),
-            RawModels::Plain(list) => list
-                .into_iter()
-                .enumerate()
-                .map(|(i, name)| (name.clone(), name, at.index(i)))
-                .collect(),
+            RawModels::Named(map) => {
+                map.into_iter().map(|(asked, sent)| (at.key(&asked), asked, sent)).map(|(p, a, s)| (a, s, p)).collect()
+            }
+            RawModels::Plain(list) => {
+                list.into_iter().enumerate().map(|(i, name)| (name.clone(), name, at.index(i))).collect()
+            }
         };
         if pairs.is_empty() {
-            self.error(at, "this backend would serve no model")
-                .help("leave `models` out to let it serve every model");
+            self.error(at, "this backend would serve no model").help("leave `models` out to let it serve every model");
         }
         let mut routes = Vec::new();
         for (asked, sent, place) in pairs {
             match self.pattern(&place, &asked) {
-                Some(_)
-                    if sent.is_empty()
-                        || sent.matches('*').count() > usize::from(asked.contains('*')) =>
-                {
-                    let problem =
-                        self.error(&place, format!("`{asked}` cannot be sent as `{sent}`"));
+                Some(_) if sent.is_empty() || sent.matches('*').count() > usize::from(asked.contains('*')) => {
+                    let problem = self.error(&place, format!("`{asked}` cannot be sent as `{sent}`"));
                     problem.help("what is sent needs a name, and may have one * only if the name asked for has one");
                 }
                 Some(asked) => routes.push(Route { asked, sent }),
@@ -259,8 +183,7 @@ impl Check<'_, '_> {
     pub(super) fn pattern(&mut self, at: &Path, text: &str) -> Option<Pattern> {
         let pattern = Pattern::parse(text);
         if pattern.is_none() {
-            self.error(at, format!("`{text}` is not a model name"))
-                .help("write a name with at most one *");
+            self.error(at, format!("`{text}` is not a model name")).help("write a name with at most one *");
         }
         pattern
     }
@@ -272,12 +195,8 @@ impl Check<'_, '_> {
                 let mut amount = |key: &str, value: Option<f64>| self.money(&at.key(key), value);
                 let price = Price {
                     input_per_mtok: amount("input_per_mtok", price.input_per_mtok).unwrap_or(0.0),
-                    output_per_mtok: amount("output_per_mtok", price.output_per_mtok)
-                        .unwrap_or(0.0),
-                    cached_input_per_mtok: amount(
-                        "cached_input_per_mtok",
-                        price.cached_input_per_mtok,
-                    ),
+                    output_per_mtok: amount("output_per_mtok", price.output_per_mtok).unwrap_or(0.0),
+                    cached_input_per_mtok: amount("cached_input_per_mtok", price.cached_input_per_mtok),
                 };
                 (model, price)
             })
@@ -286,10 +205,7 @@ impl Check<'_, '_> {
 
     pub(super) fn money(&mut self, at: &Path, value: Option<f64>) -> Option<f64> {
         if value.is_some_and(|usd| !usd.is_finite() || usd < 0.0) {
-            self.error(
-                at,
-                format!("`{}` is in USD and must be 0 or more", at.name()),
-            );
+            self.error(at, format!("`{}` is in USD and must be 0 or more", at.name()));
         }
         value
     }
@@ -308,12 +224,7 @@ impl Check<'_, '_> {
         }
     }
 
-    fn headers(
-        &mut self,
-        at: &Path,
-        raw: &BTreeMap<String, String>,
-        owner: &str,
-    ) -> Vec<(HeaderName, HeaderValue)> {
+    fn headers(&mut self, at: &Path, raw: &BTreeMap<String, String>, owner: &str) -> Vec<(HeaderName, HeaderValue)> {
         let mut headers = Vec::new();
         for (name, text) in raw {
             let at = at.key(name);
@@ -322,8 +233,7 @@ impl Check<'_, '_> {
                 continue;
             };
             if OURS.contains(&header.as_str()) {
-                self.error(&at, format!("`{name}` is set by the proxy itself"))
-                    .help("take it out");
+                self.error(&at, format!("`{name}` is set by the proxy itself")).help("take it out");
                 continue;
             }
             let referred = text.starts_with("env:") || text.starts_with("file:");
@@ -338,12 +248,7 @@ impl Check<'_, '_> {
                     headers.push((header, value));
                 }
                 Some(Err(_)) => {
-                    self.error(
-                        &at,
-                        format!(
-                            "the value of `{name}` has characters that cannot stand in a header"
-                        ),
-                    );
+                    self.error(&at, format!("the value of `{name}` has characters that cannot stand in a header"));
                 }
                 None => {}
             }

@@ -16,10 +16,7 @@ impl Check<'_, '_> {
         for (index, raw) in raw.into_iter().enumerate() {
             let at = list.index(index);
             if let Some(first) = raw.name.clone().and_then(|name| names.insert(name, index)) {
-                let message = format!(
-                    "two clients have the name `{}`",
-                    raw.name.as_deref().unwrap_or_default()
-                );
+                let message = format!("two clients have the name `{}`", raw.name.as_deref().unwrap_or_default());
                 self.duplicate(&list.index(first).key("name"), &at.key("name"), message);
             }
             let Some(client) = self.client(&at, index, raw) else {
@@ -40,9 +37,7 @@ impl Check<'_, '_> {
     fn client(&mut self, at: &Path, index: usize, raw: RawClient) -> Option<Client> {
         let owner = format!("client number {}", index + 1);
         let name = self.name(at, "name", raw.name.as_deref(), &owner);
-        let owner = name
-            .as_ref()
-            .map_or(owner, |name| format!("client `{name}`"));
+        let owner = name.as_ref().map_or(owner, |name| format!("client `{name}`"));
         let key = match raw.key.as_deref() {
             Some(text) => self.key(&at.key("key"), text, &owner),
             None => {
@@ -54,14 +49,9 @@ impl Check<'_, '_> {
         let models = raw.models.map(|models| {
             let at = at.key("models");
             if models.is_empty() {
-                self.error(&at, format!("{owner} could ask for no model"))
-                    .help("leave `models` out to allow all");
+                self.error(&at, format!("{owner} could ask for no model")).help("leave `models` out to allow all");
             }
-            models
-                .iter()
-                .enumerate()
-                .filter_map(|(i, text)| self.pattern(&at.index(i), text))
-                .collect()
+            models.iter().enumerate().filter_map(|(i, text)| self.pattern(&at.index(i), text)).collect()
         });
         Some(Client {
             limits: self.rate_limits(at, raw.rpm, raw.tpm, raw.max_concurrency),
@@ -74,16 +64,11 @@ impl Check<'_, '_> {
 
     fn key(&mut self, at: &Path, text: &str, owner: &str) -> Option<KeyDigest> {
         let Some(hex) = text.strip_prefix("sha256:") else {
-            return self
-                .secret(at, text, owner)
-                .map(|secret| KeyDigest::of(secret.expose()));
+            return self.secret(at, text, owner).map(|secret| KeyDigest::of(secret.expose()));
         };
         let digest = KeyDigest::from_hex(hex);
         if digest.is_none() {
-            let problem = self.error(
-                at,
-                format!("{owner}: `sha256:` must be followed by 64 hexadecimal digits"),
-            );
+            let problem = self.error(at, format!("{owner}: `sha256:` must be followed by 64 hexadecimal digits"));
             problem.help("printf %s KEY | sha256sum prints them");
         }
         digest

@@ -11,14 +11,12 @@ use std::time::Duration;
 use pointsman_core::contract::{Commit, Resume};
 use sha2::{Digest, Sha256};
 
-use super::checked::{
-    Admin, Config, Cooldown, ExchangeLimits, Log, LogFormat, Policy, Server, Store, Stream,
-};
+use super::checked::{Admin, Config, Cooldown, ExchangeLimits, Log, LogFormat, Policy, Server, Store, Stream};
 use super::diagnostic::{Diagnostic, Report};
 use super::overlay::Env;
 use super::raw::{
-    RawAdmin, RawCommit, RawConfig, RawCooldown, RawLimits, RawLog, RawLogFormat, RawPolicy,
-    RawResume, RawServer, RawStore, RawStream,
+    RawAdmin, RawCommit, RawConfig, RawCooldown, RawLimits, RawLog, RawLogFormat, RawPolicy, RawResume, RawServer,
+    RawStore, RawStream,
 };
 use super::tree::{Node, Path};
 
@@ -33,12 +31,7 @@ pub(super) fn convert(
     folder: &FilePath,
     report: &mut Report<'_>,
 ) -> Config {
-    let mut check = Check {
-        tree,
-        env,
-        folder,
-        report,
-    };
+    let mut check = Check { tree, env, folder, report };
     let backends = check.backends(raw.backend);
     let open = raw.client.is_empty() && !raw.server.allow_open.unwrap_or(false);
     let clients = check.clients(raw.client);
@@ -75,36 +68,11 @@ impl Check<'_, '_> {
         let at = Path::of("server");
         Server {
             listen: self.listen(&at, raw.listen.as_deref(), 8080),
-            max_body_bytes: self.at_least(
-                &at.key("max_body_bytes"),
-                raw.max_body_bytes,
-                64 << 20,
-                1,
-            ),
-            max_header_bytes: self.at_least(
-                &at.key("max_header_bytes"),
-                raw.max_header_bytes,
-                64 << 10,
-                8 << 10,
-            ),
-            max_connections: self.at_least(
-                &at.key("max_connections"),
-                raw.max_connections,
-                10_000,
-                1,
-            ),
-            drain_timeout: self.millis(
-                &at.key("drain_timeout_ms"),
-                raw.drain_timeout_ms,
-                30_000,
-                0,
-            ),
-            header_read_timeout: self.millis(
-                &at.key("header_read_timeout_ms"),
-                raw.header_read_timeout_ms,
-                30_000,
-                1,
-            ),
+            max_body_bytes: self.at_least(&at.key("max_body_bytes"), raw.max_body_bytes, 64 << 20, 1),
+            max_header_bytes: self.at_least(&at.key("max_header_bytes"), raw.max_header_bytes, 64 << 10, 8 << 10),
+            max_connections: self.at_least(&at.key("max_connections"), raw.max_connections, 10_000, 1),
+            drain_timeout: self.millis(&at.key("drain_timeout_ms"), raw.drain_timeout_ms, 30_000, 0),
+            header_read_timeout: self.millis(&at.key("header_read_timeout_ms"), raw.header_read_timeout_ms, 30_000, 1),
         }
     }
 
@@ -112,16 +80,9 @@ impl Check<'_, '_> {
         let at = Path::of("admin");
         let listen = self.listen(&at, raw.listen.as_deref(), 9901);
         let owner = "the admin listener";
-        let token = raw
-            .token
-            .as_deref()
-            .and_then(|text| self.secret(&at.key("token"), text, owner));
-        if raw.token.is_none() && !self.tree.refused(&at.key("token")) && !listen.ip().is_loopback()
-        {
-            let problem = self.error(
-                &at.key("listen"),
-                "the admin listener would be open to everyone",
-            );
+        let token = raw.token.as_deref().and_then(|text| self.secret(&at.key("token"), text, owner));
+        if raw.token.is_none() && !self.tree.refused(&at.key("token")) && !listen.ip().is_loopback() {
+            let problem = self.error(&at.key("listen"), "the admin listener would be open to everyone");
             problem
                 .label("not a loopback address")
                 .help("set [admin] token = \"env:POINTSMAN_ADMIN_TOKEN\", or listen on 127.0.0.1");
@@ -133,15 +94,12 @@ impl Check<'_, '_> {
         let at = Path::of("store");
         let path = raw.path.as_deref().unwrap_or("pointsman.db");
         if path.is_empty() {
-            self.error(&at.key("path"), "the store needs a file")
-                .help("write a path, or \":memory:\"");
+            self.error(&at.key("path"), "the store needs a file").help("write a path, or \":memory:\"");
         }
         Store {
             path: (path != ":memory:").then(|| self.folder.join(path)),
             retention_days: self.at_least(&at.key("retention_days"), raw.retention_days, 30, 1),
-            max_mb: raw
-                .max_mb
-                .map(|mb| self.at_least(&at.key("max_mb"), Some(mb), 1, 1)),
+            max_mb: raw.max_mb.map(|mb| self.at_least(&at.key("max_mb"), Some(mb), 1, 1)),
             backlog: self.at_least(&at.key("backlog"), raw.backlog, 10_000, 1),
         }
     }
@@ -149,24 +107,17 @@ impl Check<'_, '_> {
     fn policy(&mut self, raw: RawPolicy) -> Policy {
         let at = Path::of("policy");
         if raw.file.as_deref() == Some("") {
-            self.error(&at.key("file"), "this is not a file")
-                .help("leave the line out to use the embedded policy");
+            self.error(&at.key("file"), "this is not a file").help("leave the line out to use the embedded policy");
         }
         if raw.file.is_none() {
             let fraction = "emergency_rpm_fraction";
-            let value = raw
-                .settings
-                .get(fraction)
-                .and_then(serde_json::Value::as_f64);
+            let value = raw.settings.get(fraction).and_then(serde_json::Value::as_f64);
             self.fraction(&at.key("settings").key(fraction), value, 0.1);
         }
         Policy {
             file: raw.file.map(|file| self.folder.join(file)),
             settings: raw.settings,
-            deadline: Duration::from_millis(
-                self.at_least(&at.key("deadline_ms"), raw.deadline_ms, 5, 1)
-                    .into(),
-            ),
+            deadline: Duration::from_millis(self.at_least(&at.key("deadline_ms"), raw.deadline_ms, 5, 1).into()),
             memory_mb: self.at_least(&at.key("memory_mb"), raw.memory_mb, 64, 1),
         }
     }
@@ -178,17 +129,14 @@ impl Check<'_, '_> {
                 None | Some(RawCommit::FirstContent) => Commit::FirstContent,
                 Some(RawCommit::Headers) => Commit::Headers,
                 Some(RawCommit::Complete) => Commit::Complete,
-                Some(RawCommit::Tokens(n)) => {
-                    Commit::Tokens(self.at_least(&at.key("commit"), Some(n), 1, 1))
-                }
+                Some(RawCommit::Tokens(n)) => Commit::Tokens(self.at_least(&at.key("commit"), Some(n), 1, 1)),
             },
             resume: match raw.resume {
                 None | Some(RawResume::Splice) => Resume::Splice,
                 Some(RawResume::None) => Resume::None,
                 Some(RawResume::Prefill) => Resume::Prefill,
             },
-            keepalive: Some(self.millis(&at.key("keepalive_ms"), raw.keepalive_ms, 10_000, 0))
-                .filter(|d| !d.is_zero()),
+            keepalive: Some(self.millis(&at.key("keepalive_ms"), raw.keepalive_ms, 10_000, 0)).filter(|d| !d.is_zero()),
         }
     }
 
@@ -209,39 +157,17 @@ impl Check<'_, '_> {
             base: self.millis(&at.key("base_ms"), raw.base_ms, 1_000, 1),
             max: self.millis(&at.key("max_ms"), raw.max_ms, 60_000, 1),
             jitter: self.fraction(&at.key("jitter"), raw.jitter, 0.2),
-            retry_after_floor: self.millis(
-                &at.key("retry_after_floor_ms"),
-                raw.retry_after_floor_ms,
-                100,
-                0,
-            ),
-            retry_after_cap: self.millis(
-                &at.key("retry_after_cap_ms"),
-                raw.retry_after_cap_ms,
-                3_600_000,
-                1,
-            ),
+            retry_after_floor: self.millis(&at.key("retry_after_floor_ms"), raw.retry_after_floor_ms, 100, 0),
+            retry_after_cap: self.millis(&at.key("retry_after_cap_ms"), raw.retry_after_cap_ms, 3_600_000, 1),
         };
         for (low, low_name, high, high_name) in [
             (cooldown.base, "base_ms", cooldown.max, "max_ms"),
-            (
-                cooldown.retry_after_floor,
-                "retry_after_floor_ms",
-                cooldown.retry_after_cap,
-                "retry_after_cap_ms",
-            ),
+            (cooldown.retry_after_floor, "retry_after_floor_ms", cooldown.retry_after_cap, "retry_after_cap_ms"),
         ] {
             if low > high {
-                let key = if self.tree.find(&at.key(low_name)).is_some() {
-                    low_name
-                } else {
-                    high_name
-                };
-                let message = format!(
-                    "`{low_name}` ({}) is above `{high_name}` ({})",
-                    low.as_millis(),
-                    high.as_millis()
-                );
+                let key = if self.tree.find(&at.key(low_name)).is_some() { low_name } else { high_name };
+                let message =
+                    format!("`{low_name}` ({}) is above `{high_name}` ({})", low.as_millis(), high.as_millis());
                 self.error(&at.key(key), message);
             }
         }
@@ -251,10 +177,7 @@ impl Check<'_, '_> {
     fn log(&mut self, raw: RawLog) -> Log {
         let level = raw.level.unwrap_or_else(|| "info".to_owned());
         if let Err(why) = level.parse::<tracing_subscriber::filter::Targets>() {
-            let problem = self.error(
-                &Path::of("log").key("level"),
-                format!("this is not a log level: {why}"),
-            );
+            let problem = self.error(&Path::of("log").key("level"), format!("this is not a log level: {why}"));
             problem.help("write error, warn, info, debug or trace, or directives such as \"info,pointsman=debug\"");
         }
         Log {
@@ -271,10 +194,7 @@ impl Check<'_, '_> {
     /// Without client keys, whoever reaches the listener spends the operator's money.
     fn open_to_everyone(&mut self) {
         let listen = Path::of("server").key("listen");
-        let problem = self.error(
-            &listen,
-            "everyone who reaches this address could spend your keys",
-        );
+        let problem = self.error(&listen, "everyone who reaches this address could spend your keys");
         problem
             .label("not a loopback address, and there is no [[client]]")
             .help("add a [[client]] with a name and a key, or say [server] allow_open = true");
@@ -298,19 +218,12 @@ impl Check<'_, '_> {
     fn millis(&mut self, at: &Path, value: Option<u64>, default: u64, least: u64) -> Duration {
         let ms = self.at_least(at, value, default, least);
         if ms > MAX_MS {
-            self.error(at, format!("`{}` is longer than 100 days", at.name()))
-                .help("durations are in milliseconds");
+            self.error(at, format!("`{}` is longer than 100 days", at.name())).help("durations are in milliseconds");
         }
         Duration::from_millis(ms.min(MAX_MS))
     }
 
-    fn at_least<N: Copy + Ord + std::fmt::Display>(
-        &mut self,
-        at: &Path,
-        value: Option<N>,
-        default: N,
-        least: N,
-    ) -> N {
+    fn at_least<N: Copy + Ord + std::fmt::Display>(&mut self, at: &Path, value: Option<N>, default: N, least: N) -> N {
         let value = value.unwrap_or(default);
         if value < least {
             let problem = self.error(at, format!("`{}` must be at least {least}", at.name()));
@@ -322,10 +235,7 @@ impl Check<'_, '_> {
     fn fraction(&mut self, at: &Path, value: Option<f64>, default: f64) -> f64 {
         let value = value.unwrap_or(default);
         if !(0.0..=1.0).contains(&value) {
-            let problem = self.error(
-                at,
-                format!("`{}` is a share and must be between 0 and 1", at.name()),
-            );
+            let problem = self.error(at, format!("`{}` is a share and must be between 0 and 1", at.name()));
             problem.help("write 0.1 for a tenth");
         }
         value
@@ -343,8 +253,7 @@ impl Check<'_, '_> {
     /// Two elements of a list claim the same name: both are pointed to.
     fn duplicate(&mut self, first: &Path, second: &Path, message: String) {
         let first = self.report.place(self.tree.nearest(first));
-        self.error(second, message).label("again here").related =
-            Some((first, "first here".to_owned()));
+        self.error(second, message).label("again here").related = Some((first, "first here".to_owned()));
     }
 
     /// A required key that is not there; silent when it was there and is already complained of.
@@ -363,12 +272,7 @@ impl Check<'_, '_> {
 fn revision(tree: &Node) -> std::sync::Arc<str> {
     let mut tree = tree.clone();
     secrets::scrub(&mut tree);
-    let canonical =
-        serde_json::to_vec(&tree.to_value()).expect("tables of a TOML value have text keys");
+    let canonical = serde_json::to_vec(&tree.to_value()).expect("tables of a TOML value have text keys");
     let digest = Sha256::digest(&canonical);
-    digest[..6]
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect::<String>()
-        .into()
+    digest[..6].iter().map(|byte| format!("{byte:02x}")).collect::<String>().into()
 }

@@ -15,8 +15,7 @@ impl Check<'_, '_> {
             Some(("env", name)) => self.read_variable(at, name, owner)?,
             Some(("file", path)) => self.read_secret_file(at, path, owner)?,
             Some(("sealed", _)) => {
-                let problem =
-                    self.error(at, format!("{owner}: sealed secrets are not supported yet"));
+                let problem = self.error(at, format!("{owner}: sealed secrets are not supported yet"));
                 problem.help("write env:NAME or file:PATH");
                 return None;
             }
@@ -31,40 +30,24 @@ impl Check<'_, '_> {
             Some((variable, number)) => match number.parse::<usize>() {
                 Ok(number) if number > 0 => (variable, Some(number)),
                 Ok(_) | Err(_) => {
-                    self.error(
-                        at,
-                        format!("{owner}: `#` must be followed by a number, 1 or more"),
-                    );
+                    self.error(at, format!("{owner}: `#` must be followed by a number, 1 or more"));
                     return None;
                 }
             },
         };
         let Some(value) = self.env.var(variable) else {
-            let problem = self.error(
-                at,
-                format!("{owner} needs the environment variable {variable}, which is not set"),
-            );
-            problem.help(format!(
-                "export {variable}=..., or write file:PATH, or take the {} out",
-                owner_kind(owner)
-            ));
+            let problem =
+                self.error(at, format!("{owner} needs the environment variable {variable}, which is not set"));
+            problem.help(format!("export {variable}=..., or write file:PATH, or take the {} out", owner_kind(owner)));
             return None;
         };
         let Some(number) = entry else {
             return Some(value);
         };
-        let found = value
-            .split(',')
-            .map(str::trim)
-            .filter(|v| !v.is_empty())
-            .nth(number - 1)
-            .map(str::to_owned);
+        let found = value.split(',').map(str::trim).filter(|v| !v.is_empty()).nth(number - 1).map(str::to_owned);
         if found.is_none() {
-            self.error(
-                at,
-                format!("{owner}: {variable} has no entry number {number}"),
-            )
-            .help("its entries are separated by commas");
+            self.error(at, format!("{owner}: {variable} has no entry number {number}"))
+                .help("its entries are separated by commas");
         }
         found
     }
@@ -74,10 +57,7 @@ impl Check<'_, '_> {
             Ok(text) => Some(text.trim().to_owned()),
             Err(error) => {
                 let path = self.file(path);
-                let problem = self.error(
-                    at,
-                    format!("{owner}: cannot read {}: {error}", path.display()),
-                );
+                let problem = self.error(at, format!("{owner}: cannot read {}: {error}", path.display()));
                 problem.help("the file must hold the secret and nothing else; relative paths start at the configuration's folder");
                 None
             }
@@ -122,11 +102,7 @@ pub(super) fn scrub(tree: &mut Node) {
         for index in 0..length(tree, list) {
             let element = Path::of(list).index(index);
             hide(tree.find_mut(&element.key(field)));
-            if let Some(Node {
-                body: Body::Table { entries, .. },
-                ..
-            }) = tree.find_mut(&element.key("headers"))
-            {
+            if let Some(Node { body: Body::Table { entries, .. }, .. }) = tree.find_mut(&element.key("headers")) {
                 entries.values_mut().for_each(|node| hide(Some(node)));
             }
         }
@@ -142,14 +118,8 @@ fn length(tree: &Node, list: &str) -> usize {
 }
 
 fn hide(node: Option<&mut Node>) {
-    if let Some(Node {
-        body: Body::Leaf(value),
-        ..
-    }) = node
-    {
-        let reference = value
-            .as_str()
-            .is_some_and(|text| text.starts_with("env:") || text.starts_with("file:"));
+    if let Some(Node { body: Body::Leaf(value), .. }) = node {
+        let reference = value.as_str().is_some_and(|text| text.starts_with("env:") || text.starts_with("file:"));
         if !reference {
             *value = toml::Value::String("***".to_owned());
         }

@@ -1,0 +1,169 @@
+//! Whether some bytes are a policy, and in one sentence why not.
+
+use wasmtime::component::Component;
+use wasmtime::component::types::ComponentItem;
+
+use super::{Fault, wasi};
+
+/// The contract this host speaks.
+pub(super) const CONTRACT: (u64, u64, u64) = (1, 0, 0);
+
+/// Why a component did not become a revision. The running one stays.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LoadError {
+    /// Zero bytes.
+    #[error("the policy file is empty; was it still being written?")]
+    Empty,
+    /// More than [`super::EngineLimits::max_component_bytes`].
+    #[error("the policy file has {bytes} bytes; at most {max_bytes} are accepted")]
+    TooLarge {
+        /// What it has.
+        bytes: usize,
+        /// What it may have.
+        max_bytes: usize,
+    },
+    /// Not WebAssembly at all.
+    #[error("the policy file is not WebAssembly{0}; build the policy for the target wasm32-wasip2 and give the .wasm file")]
+    NotWasm(&'static str),
+    /// A core module.
+    #[error("the policy file is a core WebAssembly module, not a component; build it for wasm32-wasip2, or wrap it with `wasm-tools component new`")]
+    CoreModule,
+    /// The end is missing.
+    #[error("the policy file is cut off: {0}; copy it again, and rename it into place so that it is never seen half written")]
+    Truncated(String),
+    /// WebAssembly that is not valid, or needs what this host does not have.
+    #[error("the policy file is not a valid component: {0}")]
+    Broken(String),
+    /// Made for another contract.
+    #[error("the policy is made for the contract {found}; this host speaks pointsman:policy@{}: rebuild it with the matching SDK", contract())]
+    Version {
+        /// The import that says so.
+        found: String,
+    },
+    /// Needs what policies do not get.
+    #[error("the policy imports {}, which policies do not get; only pointsman:policy and WASI 0.2 are there", .0.join(", "))]
+    Imports(Vec<String>),
+    /// Lacks a function of the contract.
+    #[error("the policy does not export `{0}`; it is no component of the world `policy` of pointsman:policy@{v}", v = contract())]
+    MissingExport(&'static str),
+    /// Has the functions, but not as the contract has them.
+    #[error("the policy's functions are not those of pointsman:policy@{v}: {0}", v = contract())]
+    Shape(String),
+    /// The policy refused its settings or table.
+    #[error("the policy refused its configuration: {0}")]
+    Refused(String),
+    /// It failed while it was started or configured.
+    #[error("the policy failed in `configure`: {0}")]
+    Configure(Fault),
+    /// It failed at a canned question.
+    #[error("the policy failed at a probe question ({question}): {fault}")]
+    Probe {
+        /// Which.
+        question: &'static str,
+        /// How.
+        fault: Fault,
+    },
+}
+
+fn contract() -> String {
+    let (major, minor, patch) = CONTRACT;
+    format!("{major}.{minor}.{patch}")
+}
+
+/// Looks at the first bytes only, to name the usual mistakes.
+pub(super) fn check_bytes(bytes: &[u8], max_bytes: usize) -> Result<(), LoadError> {
+    const MAGIC: &[u8] = b"\0asm";
+    const MODULE: &[u8] = &[1, 0, 0, 0];
+    const COMPONENT_LAYER: &[u8] = &[1, 0];
+    if bytes.is_empty() {
+        return Err(LoadError::Empty);
+    }
+    if bytes.len() > max_bytes {
+        return Err(LoadError::TooLarge { bytes: bytes.len(), max_bytes });
+    }
+    if !bytes.starts_with(&MAGIC[..bytes.len().min(MAGIC.len())]) {
+        let start = bytes.trim_ascii_start();
+        let is_wat = start.starts_with(b"(component") || start.starts_with(b"(module");
+        return Err(LoadError::NotWasm(if is_wat { " but its text form" } else { "" }));
+    }
+    match (bytes.get(4..8), bytes.get(6..8)) {
+        (None, _) | (_, None) => Err(LoadError::Truncated("it ends within its header".to_owned())),
+        (Some(MODULE), _) => Err(LoadError::CoreModule),
+        (Some(_), Some(COMPONENT_LAYER)) => Ok(()),
+        (Some(_), Some(_)) => Err(LoadError::Broken("its header is that of no known version".to_owned())),
+    }
+}
+
+/// Says what a compiler's refusal means.
+pub(super) fn compile_error(error: &wasmtime::Error) -> LoadError {
+    let text = error.chain().map(|cause| cause.to_string()).collect::<Vec<_>>().join(": ");
+    if text.contains("unexpected end") || text.contains("extends past end") {
+        LoadError::Truncated(text)
+    } else {
+        LoadError::Broken(text)
+    }
+}
+
+/// Looks at what the component imports and exports by name; the types are checked when it is linked.
+pub(super) fn check_contract(component: &Component) -> Result<(), LoadError> {
+    let ty = component.component_type();
+    let engine = component.engine();
+    let mut foreign = Vec::new();
+    for (name, _) in ty.imports(engine) {
+        if name.starts_with("pointsman:policy/") {
+            check_version(name)?;
+        } else if !wasi::is_wasi(name) {
+            foreign.push(name.to_owned());
+        }
+    }
+    if !foreign.is_empty() {
+        return Err(LoadError::Imports(foreign));
+    }
+    for wanted in ["configure", "decide"] {
+        let is_there =
+            ty.exports(engine).any(|(name, item)| name == wanted && matches!(item.ty, ComponentItem::ComponentFunc(_)));
+        if !is_there {
+            return Err(LoadError::MissingExport(wanted));
+        }
+    }
+    Ok(())
+}
+
+/// The same major version, and no newer minor one: what is newer may need what is not here.
+fn check_version(import: &str) -> Result<(), LoadError> {
+    let other = || LoadError::Version { found: import.to_owned() };
+    let version = import.rsplit_once('@').ok_or_else(other)?.1;
+    let mut numbers = version.split('.').map(str::parse::<u64>);
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(major)), Some(Ok(minor))) if major == CONTRACT.0 && minor <= CONTRACT.1 => Ok(()),
+        (Some(_), _) | (None, _) => Err(other()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_usual_wrong_files_are_named() {
+        let check = |bytes: &[u8]| check_bytes(bytes, 100).unwrap_err();
+        assert_eq!(check(b""), LoadError::Empty);
+        assert_eq!(check(&[0; 101]), LoadError::TooLarge { bytes: 101, max_bytes: 100 });
+        assert_eq!(check(b"hello"), LoadError::NotWasm(""));
+        assert_eq!(check(b"  (component)"), LoadError::NotWasm(" but its text form"));
+        assert_eq!(check(b"\0asm\x01\0\0\0"), LoadError::CoreModule);
+        assert!(matches!(check(b"\0as"), LoadError::Truncated(_)));
+        assert!(matches!(check(b"\0asm\x0d\0"), LoadError::Truncated(_)));
+        assert!(matches!(check(b"\0asm\x0d\0\x07\0"), LoadError::Broken(_)));
+        assert_eq!(check_bytes(b"\0asm\x0d\0\x01\0", 100), Ok(()));
+    }
+
+    #[test]
+    fn older_minors_are_taken_newer_and_other_majors_are_not() {
+        assert!(check_version("pointsman:policy/types@1.0.0").is_ok());
+        assert!(check_version("pointsman:policy/types@1.0.7").is_ok());
+        for other in ["types@1.1.0", "types@2.0.0", "types@0.9.0", "types", "types@x"] {
+            assert!(check_version(&format!("pointsman:policy/{other}")).is_err(), "{other}");
+        }
+    }
+}

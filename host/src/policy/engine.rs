@@ -1,0 +1,157 @@
+//! The engine: one per process, makes revisions of components.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use pointsman_core::table::Table;
+use sha2::{Digest, Sha256};
+use wasmtime::component::{Component, Linker};
+use wasmtime::{Config, InstanceAllocationStrategy, PoolingAllocationConfig, WasmBacktraceDetails};
+
+use super::check::{self, LoadError};
+use super::guest::{Guest, Shared};
+use super::revision::Revision;
+use super::ticker::{TICK, Ticker};
+use super::wire::bindings::{Policy, PolicyPre};
+use super::wasi;
+
+/// The default policy as a component, built by `policies/build` from `policies/default`.
+const EMBEDDED: &[u8] = include_bytes!("../../../policies/default/default.wasm");
+
+/// Bounds of every policy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EngineLimits {
+    /// Time for one decision, in ms, at most [`EngineLimits::MAX_DECIDE_MS`].
+    pub decide_ms: u64,
+    /// Time to start and configure an instance, in ms.
+    pub configure_ms: u64,
+    /// Memory of one instance, in bytes.
+    pub memory_bytes: usize,
+    /// Instances at a time, of all revisions together.
+    pub max_instances: u32,
+    /// Size of a policy file, in bytes.
+    pub max_component_bytes: usize,
+}
+
+impl EngineLimits {
+    /// The clock of deadlines may sleep when no call came for 100 ms, so no decision may take longer.
+    pub const MAX_DECIDE_MS: u64 = 90;
+}
+
+impl Default for EngineLimits {
+    fn default() -> Self {
+        Self {
+            decide_ms: 5,
+            configure_ms: 1_000,
+            memory_bytes: 64 << 20,
+            max_instances: 128,
+            max_component_bytes: 64 << 20,
+        }
+    }
+}
+
+/// The machine cannot run policies.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The memory for instances could not be reserved, or the processor is not supported.
+    #[error("the policy engine cannot start: {0}")]
+    Start(String),
+    /// The thread of the deadlines could not be started.
+    #[error("the policy engine's clock thread cannot start: {0}")]
+    Clock(#[from] std::io::Error),
+}
+
+/// Compiles and runs policies. Cheap to clone.
+#[derive(Clone)]
+pub struct Engine(pub(super) Arc<Inner>);
+
+pub(super) struct Inner {
+    wasm: wasmtime::Engine,
+    linker: Linker<Guest>,
+    pub(super) ticker: Ticker,
+    pub(super) limits: EngineLimits,
+    pub(super) shared: Arc<Shared>,
+}
+
+/// A compiled component and its name.
+pub(super) struct Code {
+    pub(super) pre: PolicyPre<Guest>,
+    pub(super) id: Arc<str>,
+}
+
+impl Engine {
+    /// Starts the engine. Reserves address space, not memory.
+    pub fn new(mut limits: EngineLimits) -> Result<Self, EngineError> {
+        limits.decide_ms = limits.decide_ms.clamp(1, EngineLimits::MAX_DECIDE_MS);
+        let start = |error: wasmtime::Error| EngineError::Start(format!("{error:#}"));
+        let wasm = wasmtime::Engine::new(&config(&limits)).map_err(start)?;
+        let mut linker = Linker::new(&wasm);
+        Policy::add_to_linker::<_, wasmtime::component::HasSelf<Guest>>(&mut linker, |guest| guest).map_err(start)?;
+        wasi::link(&mut linker).map_err(start)?;
+        let clock = wasm.clone();
+        let ticker = Ticker::start(move || clock.increment_epoch())?;
+        Ok(Self(Arc::new(Inner { wasm, linker, ticker, limits, shared: Arc::default() })))
+    }
+
+    /// Makes a revision of a component: compiles, checks, configures, probes. Blocks for as long as compilation takes
+    /// (tens of milliseconds to seconds), so it belongs on a thread of its own.
+    pub fn load(&self, bytes: &[u8], settings: &str, table: Arc<Table>) -> Result<Revision, LoadError> {
+        check::check_bytes(bytes, self.0.limits.max_component_bytes)?;
+        let component = Component::from_binary(&self.0.wasm, bytes).map_err(|e| check::compile_error(&e))?;
+        check::check_contract(&component)?;
+        let shape = |error: wasmtime::Error| LoadError::Shape(format!("{error:#}"));
+        let mut linker = self.0.linker.clone();
+        wasi::link_absent(&mut linker, &component).map_err(shape)?;
+        let pre = linker.instantiate_pre(&component).and_then(PolicyPre::new).map_err(shape)?;
+        let code = Arc::new(Code { pre, id: revision_id(bytes) });
+        Revision::new(self.clone(), code, settings, table)
+    }
+
+    /// The default policy's revision, from the component inside this binary.
+    pub fn embedded(&self, settings: &str, table: Arc<Table>) -> Result<Revision, LoadError> {
+        self.load(EMBEDDED, settings, table)
+    }
+
+    /// The bounds in force.
+    pub fn limits(&self) -> &EngineLimits {
+        &self.0.limits
+    }
+}
+
+/// The name of a revision: the first 12 hexadecimal digits of the file's SHA-256.
+pub(super) fn revision_id(bytes: &[u8]) -> Arc<str> {
+    Sha256::digest(bytes).iter().take(6).map(|byte| format!("{byte:02x}")).collect::<String>().into()
+}
+
+/// Ticks after which so many ms have passed for certain.
+pub(super) fn ticks(ms: u64) -> u64 {
+    Duration::from_millis(ms).as_millis().div_ceil(TICK.as_millis()) as u64 + 1
+}
+
+fn config(limits: &EngineLimits) -> Config {
+    /// Core modules a component may consist of; Rust's have 3, Python's about 20.
+    const MODULES_PER_COMPONENT: u32 = 32;
+    const MAX_TABLE_ELEMENTS: usize = 65_536;
+
+    let instances = limits.max_instances;
+    let mut pool = PoolingAllocationConfig::new();
+    pool.total_component_instances(instances)
+        .total_core_instances(instances.saturating_mul(MODULES_PER_COMPONENT))
+        .total_memories(instances)
+        .total_tables(instances.saturating_mul(4))
+        .max_core_instances_per_component(MODULES_PER_COMPONENT)
+        .max_tables_per_component(8)
+        .max_memories_per_component(1)
+        .max_memory_size(limits.memory_bytes)
+        .table_elements(MAX_TABLE_ELEMENTS)
+        .linear_memory_keep_resident(0)
+        .table_keep_resident(0);
+    let mut config = Config::new();
+    config
+        .allocation_strategy(InstanceAllocationStrategy::Pooling(pool))
+        // The default doubles or triples the cost of a call.
+        .concurrency_support(false)
+        .epoch_interruption(true)
+        .wasm_backtrace_details(WasmBacktraceDetails::Disable);
+    config
+}

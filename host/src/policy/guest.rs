@@ -1,0 +1,241 @@
+//! What an instance can reach: the contract's imports, under named bounds.
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::Arc;
+
+use wasmtime::ResourceLimiter;
+
+use super::Texts;
+use super::state::State;
+use super::wire::bindings::pointsman::policy::{log, request, state, types};
+
+/// Notes one decision may leave.
+const MAX_NOTES: usize = 16;
+/// Length of a note; what is longer is cut.
+const MAX_NOTE_BYTES: usize = 500;
+/// Log lines all instances together may write in a second.
+const MAX_LOG_LINES_PER_SECOND: u32 = 20;
+/// Length of a log line; what is longer is cut.
+const MAX_LOG_BYTES: usize = 1_000;
+/// What is kept of a guest's stderr, for the message of a trap.
+const MAX_STDERR_BYTES: usize = 2_000;
+
+/// What all instances of all revisions share.
+#[derive(Default)]
+pub(super) struct Shared {
+    pub(super) state: State,
+    log_allowance: LogAllowance,
+}
+
+/// The data of one instance's store.
+pub(super) struct Guest {
+    shared: Arc<Shared>,
+    revision: Arc<str>,
+    /// The texts of the request being decided.
+    texts: Option<Arc<Texts>>,
+    /// The query's time: the only clock.
+    pub(super) now_ms: u64,
+    /// The query's seed, and what came of it: the only randomness.
+    random: u64,
+    notes: Vec<String>,
+    stderr: Vec<u8>,
+    pub(super) memory: MemoryMeter,
+}
+
+impl Guest {
+    pub(super) fn new(shared: Arc<Shared>, revision: Arc<str>, max_memory_bytes: usize) -> Self {
+        Self {
+            shared,
+            revision,
+            texts: None,
+            now_ms: 0,
+            random: 0,
+            notes: Vec::new(),
+            stderr: Vec::new(),
+            memory: MemoryMeter { max_bytes: max_memory_bytes, used_bytes: 0, denied: false },
+        }
+    }
+
+    /// Before a question.
+    #[inline]
+    pub(super) fn begin(&mut self, texts: &Arc<Texts>, now_ms: u64, seed: u64) {
+        self.texts = Some(Arc::clone(texts));
+        self.now_ms = now_ms;
+        self.random = seed;
+    }
+
+    /// After it; the notes it left.
+    #[inline]
+    pub(super) fn end(&mut self) -> Vec<String> {
+        self.texts = None;
+        std::mem::take(&mut self.notes)
+    }
+
+    /// The last line a dying guest wrote to stderr, which for a Rust guest is its panic message.
+    pub(super) fn last_words(&self) -> String {
+        String::from_utf8_lossy(&self.stderr).lines().map(str::trim).filter(|l| !l.is_empty()).collect::<Vec<_>>().join(" ")
+    }
+
+    pub(super) fn write_stderr(&mut self, bytes: &[u8]) {
+        let room = MAX_STDERR_BYTES.saturating_sub(self.stderr.len());
+        self.stderr.extend_from_slice(&bytes[..bytes.len().min(room)]);
+    }
+
+    /// The next random number (SplitMix64 from the query's seed).
+    pub(super) fn random(&mut self) -> u64 {
+        self.random = self.random.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.random;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+}
+
+impl types::Host for Guest {}
+
+impl log::Host for Guest {
+    fn log(&mut self, level: log::Level, message: String) {
+        if !self.shared.log_allowance.take(self.now_ms) {
+            return;
+        }
+        let (policy, message) = (&*self.revision, cut(message, MAX_LOG_BYTES));
+        match level {
+            log::Level::Debug => tracing::debug!(target: "pointsman::policy", policy, "{message}"),
+            log::Level::Info => tracing::info!(target: "pointsman::policy", policy, "{message}"),
+            log::Level::Warn => tracing::warn!(target: "pointsman::policy", policy, "{message}"),
+            log::Level::Error => tracing::error!(target: "pointsman::policy", policy, "{message}"),
+        }
+    }
+
+    fn note(&mut self, text: String) {
+        if self.texts.is_some() && self.notes.len() < MAX_NOTES {
+            self.notes.push(cut(text, MAX_NOTE_BYTES));
+        }
+    }
+}
+
+impl request::Host for Guest {
+    fn model(&mut self) -> String {
+        self.texts.as_ref().map(|t| t.model.clone()).unwrap_or_default()
+    }
+
+    fn path(&mut self) -> String {
+        self.texts.as_ref().map(|t| t.path.clone()).unwrap_or_default()
+    }
+
+    fn session(&mut self) -> Option<String> {
+        self.texts.as_ref().and_then(|t| t.session.clone())
+    }
+
+    fn label(&mut self, name: String) -> Option<String> {
+        let labels = &self.texts.as_ref()?.labels;
+        labels.iter().find(|(n, _)| n.eq_ignore_ascii_case(&name)).map(|(_, value)| value.clone())
+    }
+}
+
+impl state::Host for Guest {
+    fn get(&mut self, key: String) -> Option<i64> {
+        self.shared.state.get(&key, self.now_ms)
+    }
+
+    fn set(&mut self, key: String, value: i64, ttl_ms: u64) {
+        self.shared.state.set(key, value, ttl_ms, self.now_ms);
+    }
+
+    fn add(&mut self, key: String, delta: i64, ttl_ms: u64) -> i64 {
+        self.shared.state.add(key, delta, ttl_ms, self.now_ms)
+    }
+}
+
+/// Refuses memory beyond the cap and remembers that it did.
+pub(super) struct MemoryMeter {
+    max_bytes: usize,
+    used_bytes: usize,
+    /// Has the guest asked for more than it may have?
+    pub(super) denied: bool,
+}
+
+impl ResourceLimiter for MemoryMeter {
+    fn memory_growing(&mut self, current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
+        let used_bytes = self.used_bytes - current.min(self.used_bytes) + desired;
+        if used_bytes > self.max_bytes {
+            self.denied = true;
+            return Ok(false);
+        }
+        self.used_bytes = used_bytes;
+        Ok(true)
+    }
+
+    fn table_growing(&mut self, _current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
+        /// References in one table, more than any language runtime needs.
+        const MAX_TABLE_ELEMENTS: usize = 65_536;
+        self.denied |= desired > MAX_TABLE_ELEMENTS;
+        Ok(desired <= MAX_TABLE_ELEMENTS)
+    }
+}
+
+/// So many lines in each second of the queries' time.
+#[derive(Default)]
+struct LogAllowance {
+    second: AtomicU64,
+    lines: AtomicU32,
+}
+
+impl LogAllowance {
+    fn take(&self, now_ms: u64) -> bool {
+        let second = now_ms / 1_000;
+        if self.second.swap(second, Ordering::Relaxed) != second {
+            self.lines.store(0, Ordering::Relaxed);
+        }
+        let lines = self.lines.fetch_add(1, Ordering::Relaxed);
+        if lines == MAX_LOG_LINES_PER_SECOND {
+            tracing::warn!(target: "pointsman::policy", "the policy logs more than {MAX_LOG_LINES_PER_SECOND} lines a second; the rest is dropped");
+        }
+        lines < MAX_LOG_LINES_PER_SECOND
+    }
+}
+
+/// The text, at most so many bytes of it.
+fn cut(mut text: String, max_bytes: usize) -> String {
+    if text.len() > max_bytes {
+        text.truncate(text.floor_char_boundary(max_bytes));
+        text.push('…');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_flood_is_cut_off_each_second() {
+        let allowance = LogAllowance::default();
+        let lines = |now_ms| (0..100).filter(|_| allowance.take(now_ms)).count();
+        assert_eq!(lines(5_000), MAX_LOG_LINES_PER_SECOND as usize);
+        assert_eq!(lines(5_999), 0);
+        assert_eq!(lines(6_000), MAX_LOG_LINES_PER_SECOND as usize);
+    }
+
+    #[test]
+    fn texts_are_cut_between_characters() {
+        assert_eq!(cut("ääää".into(), 3), "ä…");
+        assert_eq!(cut("abc".into(), 3), "abc");
+    }
+
+    #[test]
+    fn notes_need_a_question_and_are_bounded() {
+        use log::Host as _;
+        let mut guest = Guest::new(Arc::default(), "r".into(), 0);
+        guest.note("in configure".into());
+        assert!(guest.end().is_empty());
+        guest.begin(&Arc::default(), 0, 0);
+        for _ in 0..100 {
+            guest.note("n".repeat(10_000));
+        }
+        let notes = guest.end();
+        assert_eq!(notes.len(), MAX_NOTES);
+        assert!(notes[0].len() <= MAX_NOTE_BYTES + '…'.len_utf8());
+        assert!(guest.end().is_empty(), "notes never reach the next exchange");
+    }
+}

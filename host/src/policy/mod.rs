@@ -1,0 +1,89 @@
+//! The policy engine: components in, decisions out.
+//!
+//! An [`Engine`] lives as long as the process. [`Engine::load`] makes a [`Revision`] of a component: compiled, checked,
+//! configured and probed, so that a revision that exists is one that decides. [`Revision::decide`] is the hot call: it
+//! takes an instance out of the pool, asks it, judges the answer, and falls back on the native twin of the default
+//! policy whenever the component fails, so that it always has a decision to give.
+//!
+//! Nothing here is async, touches tokio, or reads a clock: a decision is a function of the query and the shared state.
+
+mod check;
+mod engine;
+mod guest;
+mod instance;
+mod judge;
+mod revision;
+mod state;
+mod ticker;
+mod twin;
+mod wasi;
+pub mod watch;
+mod wire;
+
+pub use check::LoadError;
+pub use engine::{Engine, EngineError, EngineLimits};
+pub use revision::Revision;
+
+use pointsman_core::contract::Decision;
+
+/// The texts of a request that a policy may ask for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Texts {
+    /// The model as the client wrote it; "unknown" when it named none.
+    pub model: String,
+    /// The path without its query.
+    pub path: String,
+    /// `x-pointsman-session`.
+    pub session: Option<String>,
+    /// `x-pointsman-label-NAME`, by lower-case NAME.
+    pub labels: Vec<(String, String)>,
+}
+
+/// What became of one question.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// Valid for the table: indices, lanes and ranges are checked.
+    pub decision: Decision,
+    /// What the policy noted on the way.
+    pub notes: Vec<String>,
+    /// Why the native twin decided, when it had to.
+    pub fault: Option<Fault>,
+}
+
+/// How a policy failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum FaultKind {
+    /// It stopped itself: panic, unreachable code, stack overflow, a call of something that is not there.
+    Trap,
+    /// It did not answer in time.
+    Deadline,
+    /// It wanted more memory, or more instances, than it may have.
+    Memory,
+    /// It answered something that is no decision.
+    Invalid,
+}
+
+impl FaultKind {
+    /// Every kind.
+    pub const ALL: [FaultKind; 4] = [FaultKind::Trap, FaultKind::Deadline, FaultKind::Memory, FaultKind::Invalid];
+
+    /// The word for it in logs and metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            FaultKind::Trap => "trap",
+            FaultKind::Deadline => "deadline",
+            FaultKind::Memory => "memory",
+            FaultKind::Invalid => "invalid",
+        }
+    }
+}
+
+/// A policy failed at one question.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("policy fault ({}): {message}", kind.as_str())]
+pub struct Fault {
+    /// How.
+    pub kind: FaultKind,
+    /// What the guest said last, and where it was.
+    pub message: String,
+}

@@ -1,0 +1,224 @@
+//! A revision: one component, configured for one table, with its pool of instances.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use pointsman_core::contract::{AttemptFacts, Column, NONE, Operation, Query, RequestFacts, RowState, STRIDE};
+use pointsman_core::outcome::Kind;
+use pointsman_core::table::{Lane, Table, Tier};
+
+use super::check::LoadError;
+use super::engine::{Code, Engine, ticks};
+use super::guest::Guest;
+use super::instance::Instance;
+use super::judge::judge;
+use super::twin::Twin;
+use super::wire::TableParts;
+use super::{Fault, FaultKind, Texts, Verdict};
+
+/// Idle instances kept; more threads than this do not decide at the same time.
+const MAX_IDLE: usize = 32;
+
+/// A policy in force: it has been compiled, checked, configured and probed.
+pub struct Revision {
+    engine: Engine,
+    code: Arc<Code>,
+    settings: String,
+    table: Arc<Table>,
+    parts: TableParts,
+    twin: Twin,
+    /// A stack: the instance used last has its memory still in the processor's cache.
+    idle: Mutex<Vec<Box<Instance>>>,
+}
+
+impl Revision {
+    pub(super) fn new(
+        engine: Engine,
+        code: Arc<Code>,
+        settings: &str,
+        table: Arc<Table>,
+    ) -> Result<Self, LoadError> {
+        let revision = Self {
+            engine,
+            code,
+            settings: settings.to_owned(),
+            parts: TableParts::new(&table),
+            twin: Twin::new(settings, &table),
+            table,
+            idle: Mutex::default(),
+        };
+        revision.probe()?;
+        Ok(revision)
+    }
+
+    /// The same code over another table or with other settings, on fresh instances.
+    pub fn with_table(&self, settings: &str, table: Arc<Table>) -> Result<Self, LoadError> {
+        Self::new(self.engine.clone(), self.code.clone(), settings, table)
+    }
+
+    /// The first 12 hexadecimal digits of the component's SHA-256.
+    pub fn id(&self) -> &Arc<str> {
+        &self.code.id
+    }
+
+    /// The table it was configured with; a query's rows must be in its order.
+    pub fn table(&self) -> &Arc<Table> {
+        &self.table
+    }
+
+    /// Decides, in about a microsecond and never in more than [`super::EngineLimits::decide_ms`] and a tick or two. When
+    /// the component fails, the native twin of the default policy decides and the verdict says why.
+    pub fn decide(&self, query: &Query, texts: &Arc<Texts>) -> Verdict {
+        match self.ask(query, texts) {
+            Ok(verdict) => verdict,
+            Err((fault, notes)) => self.ask_twin(query, texts, fault, notes),
+        }
+    }
+
+    /// What the component says; with a fault, what it noted before.
+    #[inline]
+    fn ask(&self, query: &Query, texts: &Arc<Texts>) -> Result<Verdict, (Fault, Vec<String>)> {
+        let mut instance = self.take_instance().map_err(|e| (e.into_fault(), Vec::new()))?;
+        self.engine.0.ticker.touch();
+        let answer = instance.ask(query, texts, ticks(self.engine.0.limits.decide_ms));
+        let notes = instance.end();
+        // A fault leaves the instance in an unknown state: it is dropped.
+        let decision = match answer {
+            Ok(decision) => decision,
+            Err(fault) => return Err((fault, notes)),
+        };
+        self.put_back(instance);
+        match judge(decision, &self.table) {
+            Ok(decision) => Ok(Verdict { decision, notes, fault: None }),
+            Err(message) => Err((Fault { kind: FaultKind::Invalid, message }, notes)),
+        }
+    }
+
+    #[cold]
+    fn ask_twin(&self, query: &Query, texts: &Arc<Texts>, fault: Fault, mut notes: Vec<String>) -> Verdict {
+        let (decision, twin_notes) = self.twin.decide(query, texts);
+        notes.extend(twin_notes);
+        Verdict { decision, notes, fault: Some(fault) }
+    }
+
+    #[inline]
+    fn take_instance(&self) -> Result<Box<Instance>, StartError> {
+        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        match idle {
+            Some(instance) => Ok(instance),
+            None => self.start_instance(),
+        }
+    }
+
+    #[cold]
+    fn start_instance(&self) -> Result<Box<Instance>, StartError> {
+        let engine = &self.engine.0;
+        let _clock = engine.ticker.hold();
+        let ticks = ticks(engine.limits.configure_ms);
+        let guest = Guest::new(engine.shared.clone(), self.code.id.clone(), engine.limits.memory_bytes);
+        let mut instance = Instance::start(&self.code.pre, guest, ticks).map_err(StartError::Fault)?;
+        match instance.configure(&self.settings, &self.parts, ticks) {
+            Ok(Ok(())) => Ok(Box::new(instance)),
+            Ok(Err(refusal)) => Err(StartError::Refused(refusal)),
+            Err(fault) => Err(StartError::Fault(fault)),
+        }
+    }
+
+    #[inline]
+    fn put_back(&self, instance: Box<Instance>) {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        if idle.len() < MAX_IDLE {
+            idle.push(instance);
+        }
+    }
+
+    /// Asks canned questions on a fresh instance.
+    fn probe(&self) -> Result<(), LoadError> {
+        let instance = self.start_instance().map_err(|e| match e {
+            StartError::Refused(refusal) => LoadError::Refused(refusal),
+            StartError::Fault(fault) => LoadError::Configure(fault),
+        })?;
+        self.put_back(instance);
+        for (question, query) in probes(&self.table) {
+            // A probe may be the first call of cold code: only its answer counts, and a deadline gets a second chance.
+            let ask = || self.ask(&query, &Arc::default());
+            let late = |(fault, _): &(Fault, _)| fault.kind == FaultKind::Deadline;
+            let answer = ask().or_else(|failure| if late(&failure) { ask() } else { Err(failure) });
+            answer.map_err(|(fault, _)| LoadError::Probe { question, fault })?;
+        }
+        Ok(())
+    }
+}
+
+/// Why there is no instance.
+enum StartError {
+    Refused(String),
+    Fault(Fault),
+}
+
+impl StartError {
+    fn into_fault(self) -> Fault {
+        match self {
+            StartError::Fault(fault) => fault,
+            StartError::Refused(refusal) => Fault {
+                kind: FaultKind::Invalid,
+                message: format!("a fresh instance refused the configuration that another accepted: {refusal}"),
+            },
+        }
+    }
+}
+
+/// Questions every policy must have an answer to.
+fn probes(table: &Table) -> [(&'static str, Query); 3] {
+    let row = |state: RowState, ready_ms: u32| {
+        let mut row = [0; STRIDE];
+        row[Column::State as usize] = state as u32;
+        row[Column::ReadyMs as usize] = ready_ms;
+        for unlimited in [Column::RequestsLeft, Column::TokensLeft, Column::ConcurrencyLeft] {
+            row[unlimited as usize] = NONE;
+        }
+        if state == RowState::Cooling {
+            row[Column::CooldownMs as usize] = ready_ms;
+            row[Column::CooldownReason as usize] = Kind::RateLimited.index();
+        }
+        row
+    };
+    let query = |row: [u32; STRIDE], attempts: Vec<AttemptFacts>| Query {
+        now_ms: 1_767_225_600_000,
+        seed: 0x1234_5678_9ABC_DEF0,
+        request: RequestFacts {
+            model: if table.models.is_empty() { NONE } else { 0 },
+            operation: Operation::Chat,
+            client: NONE,
+            streaming: true,
+            priority: 0,
+            prompt_tokens: 1_000,
+            max_tokens: 0,
+            session: 0,
+            elapsed_ms: 0,
+            remaining_ms: 600_000,
+        },
+        attempts,
+        waits: 0,
+        waited_ms: 0,
+        rows: row.repeat(table.backends.len()),
+    };
+    let failed = |index: usize| AttemptFacts {
+        backend: index as u32,
+        lane: match table.backends[index].tier {
+            Tier::Primary => Lane::Primary,
+            Tier::Fallback => Lane::Fallback,
+        },
+        outcome: Kind::RateLimited,
+        status: 429,
+        elapsed_ms: 120,
+        waits_before: 0,
+    };
+    [
+        ("all backends ready", query(row(RowState::Ready, 0), Vec::new())),
+        (
+            "all backends cooling after a 429",
+            query(row(RowState::Cooling, 2_000), (0..table.backends.len().min(1)).map(failed).collect()),
+        ),
+        ("all backends drained", query(row(RowState::Drained, NONE), Vec::new())),
+    ]
+}

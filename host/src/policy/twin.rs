@@ -1,0 +1,191 @@
+//! The native twin: the default policy, compiled natively, decides when a component fails.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use pointsman_core::contract as core;
+use pointsman_core::outcome::Kind;
+use pointsman_core::table as core_table;
+use pointsman_policy_default as default_policy;
+use pointsman_sdk as sdk;
+use pointsman_sdk::Policy as _;
+
+use super::Texts;
+
+/// The default policy over one table.
+pub(super) struct Twin {
+    policy: Mutex<default_policy::Default>,
+    table: sdk::Table,
+}
+
+impl Twin {
+    /// Configured with those of the settings that the default policy understands; the component's own it ignores.
+    pub(super) fn new(settings: &str, table: &core_table::Table) -> Self {
+        let table = to_sdk(table);
+        let policy = default_policy::Default::with_settings(default_policy::Settings::parse_known(settings), &table);
+        Self { policy: Mutex::new(policy), table }
+    }
+
+    /// The decision, and what it noted.
+    pub(super) fn decide(&self, query: &core::Query, texts: &Arc<Texts>) -> (core::Decision, Vec<String>) {
+        let layout = self.table.layout();
+        let attempts: Vec<sdk::Attempt> = query.attempts.iter().map(attempt).collect();
+        let query = sdk::Query {
+            now_ms: query.now_ms,
+            seed: query.seed,
+            request: request(&query.request, layout),
+            attempts: &attempts,
+            waits: query.waits,
+            waited_ms: query.waited_ms,
+            rows: &query.rows,
+            layout,
+        };
+        // What the policy keeps between questions does not change with them, so a panic would not spoil it.
+        let mut policy = self.policy.lock().unwrap_or_else(PoisonError::into_inner);
+        let ears = Ears { texts: Arc::clone(texts), notes: Vec::new() };
+        let (decision, ears) = sdk::host::scope(ears, || policy.decide(&query));
+        (from_sdk(decision), ears.notes)
+    }
+}
+
+/// Hears the twin's notes.
+struct Ears {
+    texts: Arc<Texts>,
+    notes: Vec<String>,
+}
+
+impl sdk::host::Host for Ears {
+    fn note(&mut self, text: &str) {
+        self.notes.push(text.to_owned());
+    }
+    fn model(&self) -> String {
+        self.texts.model.clone()
+    }
+    fn path(&self) -> String {
+        self.texts.path.clone()
+    }
+    fn session(&self) -> Option<String> {
+        self.texts.session.clone()
+    }
+}
+
+fn to_sdk(table: &core_table::Table) -> sdk::Table {
+    let words = |list: &[&str]| list.iter().map(|word| (*word).to_owned()).collect();
+    sdk::Table::new(sdk::TableParts {
+        backends: table.backends.iter().map(|b| backend(b, &table.models)).collect(),
+        models: table.models.clone(),
+        clients: table.clients.clone(),
+        columns: words(&core::COLUMNS),
+        operations: words(&core::Operation::ALL.map(core::Operation::as_str)),
+        outcomes: words(&Kind::ALL.map(Kind::as_str)),
+        attributes: Vec::new(),
+    })
+}
+
+fn backend(b: &core_table::Backend, models: &[String]) -> sdk::Backend {
+    let route = |(model, asked): (usize, &String)| {
+        let sent = b.sent_model(asked)?;
+        let price = b.price(&sent);
+        Some(sdk::Route {
+            model,
+            sent,
+            input_per_mtok: price.map(|p| p.input_per_mtok),
+            output_per_mtok: price.map(|p| p.output_per_mtok),
+        })
+    };
+    sdk::Backend {
+        id: b.id.to_string(),
+        tier: match b.tier {
+            core_table::Tier::Primary => sdk::Tier::Primary,
+            core_table::Tier::Fallback => sdk::Tier::Fallback,
+        },
+        dialect: b.dialect.as_str().to_owned(),
+        weight: b.weight,
+        rpm: b.limits.rpm,
+        tpm: b.limits.tpm,
+        max_concurrency: b.limits.max_concurrency,
+        routes: models.iter().enumerate().filter_map(route).collect(),
+        any_model: b.any_model(),
+        labels: b.labels.iter().map(|(k, v)| (k.clone(), v.clone())).collect(),
+        capabilities: b.capabilities.iter().filter(|(_, has)| **has).map(|(name, _)| name.clone()).collect(),
+        attributes: Vec::new(),
+    }
+}
+
+fn request(r: &core::RequestFacts, layout: &sdk::Layout) -> sdk::Request {
+    let index = |number: u32| (number != core::NONE).then_some(number as usize);
+    sdk::Request {
+        model: index(r.model),
+        operation: layout.operation(r.operation as u32),
+        client: index(r.client),
+        streaming: r.streaming,
+        priority: r.priority,
+        prompt_tokens: r.prompt_tokens,
+        max_tokens: r.max_tokens,
+        session: r.session,
+        elapsed_ms: r.elapsed_ms,
+        remaining_ms: r.remaining_ms,
+    }
+}
+
+fn attempt(a: &core::AttemptFacts) -> sdk::Attempt {
+    sdk::Attempt {
+        backend: a.backend as usize,
+        lane: match a.lane {
+            core_table::Lane::Primary => sdk::Lane::Primary,
+            core_table::Lane::Fallback => sdk::Lane::Fallback,
+            core_table::Lane::Emergency => sdk::Lane::Emergency,
+        },
+        outcome: sdk::Outcome::of(a.outcome.as_str()),
+        status: a.status,
+        elapsed_ms: a.elapsed_ms,
+        waits_before: a.waits_before,
+    }
+}
+
+fn from_sdk(decision: sdk::Decision) -> core::Decision {
+    match decision {
+        sdk::Decision::Primary(d) => core::Decision::Primary(dispatch(d)),
+        sdk::Decision::Fallback(d) => core::Decision::Fallback(dispatch(d)),
+        sdk::Decision::Emergency(d) => core::Decision::Emergency(dispatch(d)),
+        sdk::Decision::Wait(hold) => core::Decision::Wait(core::Hold {
+            max: Duration::from_millis(hold.max_ms.into()),
+            lane: match hold.lane {
+                sdk::Lane::Primary => core_table::Lane::Primary,
+                sdk::Lane::Fallback => core_table::Lane::Fallback,
+                sdk::Lane::Emergency => core_table::Lane::Emergency,
+            },
+        }),
+        sdk::Decision::Reject(r) => core::Decision::Reject(core::Rejection {
+            status: r.status,
+            kind: r.kind,
+            message: r.message,
+            retry_after: r.retry_after_ms.map(millis),
+        }),
+    }
+}
+
+fn dispatch(d: sdk::Dispatch) -> core::Dispatch {
+    core::Dispatch {
+        backend: d.backend,
+        first_byte: d.first_byte_ms.map(millis),
+        first_token: d.first_token_ms.map(millis),
+        idle: d.idle_ms.map(millis),
+        total: d.total_ms.map(millis),
+        commit: d.commit.map(|commit| match commit {
+            sdk::Commit::Headers => core::Commit::Headers,
+            sdk::Commit::FirstContent => core::Commit::FirstContent,
+            sdk::Commit::Tokens(n) => core::Commit::Tokens(n),
+            sdk::Commit::Complete => core::Commit::Complete,
+        }),
+        resume: d.resume.map(|resume| match resume {
+            sdk::Resume::None => core::Resume::None,
+            sdk::Resume::Splice => core::Resume::Splice,
+            sdk::Resume::Prefill => core::Resume::Prefill,
+        }),
+    }
+}
+
+fn millis(ms: u32) -> Duration {
+    Duration::from_millis(ms.into())
+}

@@ -1,0 +1,235 @@
+//! Between the core's words and the contract's generated bindings.
+
+use std::time::Duration;
+
+use pointsman_core::contract as core;
+use pointsman_core::outcome::Kind;
+use pointsman_core::table as core_table;
+
+use self::bindings::pointsman::policy::types as wire;
+
+/// What `wasmtime` makes of the contract.
+#[allow(unsafe_code, missing_docs, clippy::all, reason = "generated")]
+pub(super) mod bindings {
+    wasmtime::component::bindgen!({
+        path: "../wit",
+        world: "policy",
+        ownership: Borrowing { duplicate_if_necessary: true },
+    });
+}
+
+/// The table as `configure` tells it, borrowed from [`TableParts`].
+pub(super) struct TableParts {
+    backends: Vec<BackendParts>,
+    models: Vec<String>,
+    clients: Vec<String>,
+}
+
+struct BackendParts {
+    id: String,
+    tier: wire::Tier,
+    dialect: &'static str,
+    weight: u32,
+    limits: core_table::Limits,
+    routes: Vec<RouteParts>,
+    any_model: bool,
+    labels: Vec<(String, String)>,
+    capabilities: Vec<String>,
+}
+
+struct RouteParts {
+    model: u32,
+    sent: String,
+    price: Option<core_table::Price>,
+}
+
+impl TableParts {
+    pub(super) fn new(table: &core_table::Table) -> Self {
+        Self {
+            backends: table.backends.iter().map(|b| BackendParts::new(b, &table.models)).collect(),
+            models: table.models.clone(),
+            clients: table.clients.clone(),
+        }
+    }
+
+    /// Hands the wire form to `f`; it borrows from this.
+    pub(super) fn with<R>(&self, f: impl FnOnce(wire::Table<'_>) -> R) -> R {
+        let routes: Vec<Vec<wire::Route>> = self.backends.iter().map(BackendParts::routes).collect();
+        let labels: Vec<Vec<(&str, &str)>> = self.backends.iter().map(BackendParts::labels).collect();
+        let capabilities: Vec<Vec<&str>> = self.backends.iter().map(|b| strs(&b.capabilities)).collect();
+        let backends: Vec<wire::Backend> = self
+            .backends
+            .iter()
+            .enumerate()
+            .map(|(i, b)| wire::Backend {
+                id: &b.id,
+                tier: b.tier,
+                dialect: b.dialect,
+                weight: b.weight,
+                rpm: b.limits.rpm,
+                tpm: b.limits.tpm,
+                max_concurrency: b.limits.max_concurrency,
+                routes: &routes[i],
+                any_model: b.any_model,
+                labels: &labels[i],
+                capabilities: &capabilities[i],
+                attributes: &[],
+            })
+            .collect();
+        f(wire::Table {
+            backends: &backends,
+            models: &strs(&self.models),
+            clients: &strs(&self.clients),
+            columns: &core::COLUMNS,
+            operations: &core::Operation::ALL.map(core::Operation::as_str),
+            outcomes: &Kind::ALL.map(Kind::as_str),
+            attributes: &[],
+        })
+    }
+}
+
+impl BackendParts {
+    fn new(backend: &core_table::Backend, models: &[String]) -> Self {
+        let route = |(model, asked): (usize, &String)| {
+            let sent = backend.sent_model(asked)?;
+            let price = backend.price(&sent);
+            Some(RouteParts { model: model as u32, sent, price })
+        };
+        Self {
+            id: backend.id.to_string(),
+            tier: match backend.tier {
+                core_table::Tier::Primary => wire::Tier::Primary,
+                core_table::Tier::Fallback => wire::Tier::Fallback,
+            },
+            dialect: backend.dialect.as_str(),
+            weight: backend.weight,
+            limits: backend.limits,
+            routes: models.iter().enumerate().filter_map(route).collect(),
+            any_model: backend.any_model(),
+            labels: backend.labels.iter().map(|(k, v)| (k.clone(), v.clone())).collect(),
+            capabilities: backend.capabilities.iter().filter(|(_, has)| **has).map(|(name, _)| name.clone()).collect(),
+        }
+    }
+
+    fn routes(&self) -> Vec<wire::Route<'_>> {
+        self.routes
+            .iter()
+            .map(|r| wire::Route {
+                model: r.model,
+                sent: &r.sent,
+                input_per_mtok: r.price.map(|p| p.input_per_mtok),
+                output_per_mtok: r.price.map(|p| p.output_per_mtok),
+            })
+            .collect()
+    }
+
+    fn labels(&self) -> Vec<(&str, &str)> {
+        self.labels.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect()
+    }
+}
+
+fn strs(list: &[String]) -> Vec<&str> {
+    list.iter().map(String::as_str).collect()
+}
+
+/// The attempts of a query; a first question has none, and then this allocates nothing.
+pub(super) fn attempts(query: &core::Query) -> Vec<wire::Attempt> {
+    query
+        .attempts
+        .iter()
+        .map(|a| wire::Attempt {
+            backend: a.backend,
+            lane: lane_out(a.lane),
+            outcome: a.outcome.index(),
+            status: a.status,
+            elapsed_ms: a.elapsed_ms,
+            waits_before: a.waits_before,
+        })
+        .collect()
+}
+
+/// The query; its rows are not copied on this side.
+#[inline]
+pub(super) fn query<'a>(query: &'a core::Query, attempts: &'a [wire::Attempt]) -> wire::Query<'a> {
+    let r = &query.request;
+    wire::Query {
+        now_ms: query.now_ms,
+        seed: query.seed,
+        request: wire::RequestFacts {
+            model: r.model,
+            operation: r.operation as u32,
+            client: r.client,
+            streaming: r.streaming,
+            priority: r.priority,
+            prompt_tokens: r.prompt_tokens,
+            max_tokens: r.max_tokens,
+            session: r.session,
+            elapsed_ms: r.elapsed_ms,
+            remaining_ms: r.remaining_ms,
+        },
+        attempts,
+        waits: query.waits,
+        waited_ms: query.waited_ms,
+        rows: &query.rows,
+    }
+}
+
+/// The decision, not judged yet.
+pub(super) fn decision(decision: wire::Decision) -> core::Decision {
+    match decision {
+        wire::Decision::Primary(d) => core::Decision::Primary(dispatch(d)),
+        wire::Decision::Fallback(d) => core::Decision::Fallback(dispatch(d)),
+        wire::Decision::Emergency(d) => core::Decision::Emergency(dispatch(d)),
+        wire::Decision::Wait(hold) => core::Decision::Wait(core::Hold {
+            max: Duration::from_millis(hold.max_ms.into()),
+            lane: lane_in(hold.lane),
+        }),
+        wire::Decision::Reject(r) => core::Decision::Reject(core::Rejection {
+            status: r.status,
+            kind: r.kind,
+            message: r.message,
+            retry_after: r.retry_after_ms.map(millis),
+        }),
+    }
+}
+
+fn dispatch(d: wire::Dispatch) -> core::Dispatch {
+    core::Dispatch {
+        backend: d.backend,
+        first_byte: d.first_byte_ms.map(millis),
+        first_token: d.first_token_ms.map(millis),
+        idle: d.idle_ms.map(millis),
+        total: d.total_ms.map(millis),
+        commit: d.commit.map(|commit| match commit {
+            wire::Commit::Headers => core::Commit::Headers,
+            wire::Commit::FirstContent => core::Commit::FirstContent,
+            wire::Commit::Tokens(n) => core::Commit::Tokens(n),
+            wire::Commit::Complete => core::Commit::Complete,
+        }),
+        resume: d.resume.map(|resume| match resume {
+            wire::Resume::None => core::Resume::None,
+            wire::Resume::Splice => core::Resume::Splice,
+            wire::Resume::Prefill => core::Resume::Prefill,
+        }),
+    }
+}
+
+fn millis(ms: u32) -> Duration {
+    Duration::from_millis(ms.into())
+}
+
+fn lane_out(lane: core_table::Lane) -> wire::Lane {
+    match lane {
+        core_table::Lane::Primary => wire::Lane::Primary,
+        core_table::Lane::Fallback => wire::Lane::Fallback,
+        core_table::Lane::Emergency => wire::Lane::Emergency,
+    }
+}
+
+fn lane_in(lane: wire::Lane) -> core_table::Lane {
+    match lane {
+        wire::Lane::Primary => core_table::Lane::Primary,
+        wire::Lane::Fallback => core_table::Lane::Fallback,
+        wire::Lane::Emergency => core_table::Lane::Emergency,
+    }
+}
