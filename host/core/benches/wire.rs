@@ -9,6 +9,7 @@ use pointsman_core::contract::Operation;
 use pointsman_core::table::Dialect;
 use pointsman_core::time::Timestamp;
 use pointsman_core::wire::classify::{classify, classify_event};
+use pointsman_core::wire::framing::Framing;
 use pointsman_core::wire::facts::BodyFacts;
 use pointsman_core::wire::headers;
 use pointsman_core::wire::retry_after::{RateHints, RetryAfter};
@@ -156,5 +157,19 @@ fn events(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, requests, answers, events);
+/// What the watch over a connection adds to a request: its head; a body costs the same whatever its length.
+fn framing(c: &mut Criterion) {
+    let mut group = c.benchmark_group("framing");
+    let head = "POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1:8080\r\nauthorization: Bearer sk-client-0123456789\r\n\
+        content-type: application/json\r\naccept: application/json\r\naccept-encoding: gzip, deflate\r\n\
+        user-agent: OpenAI/Python 1.60.0\r\nconnection: keep-alive\r\nx-stainless-lang: python\r\n";
+    for (name, body) in [("head_300b", 0), ("body_64kb", 65_536)] {
+        let request = format!("{head}content-length: {body}\r\n\r\n{}", "x".repeat(body));
+        let mut framing = Framing::new(65_536);
+        group.bench_function(name, |b| b.iter(|| framing.push(black_box(request.as_bytes()))));
+    }
+    group.finish();
+}
+
+criterion_group!(benches, requests, answers, events, framing);
 criterion_main!(benches);

@@ -6,6 +6,7 @@
 pub mod classify;
 pub mod envelope;
 pub mod facts;
+pub mod framing;
 pub mod headers;
 mod json;
 pub mod message;
