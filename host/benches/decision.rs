@@ -60,10 +60,7 @@ fn table(backends: usize) -> Table {
         dialect: Dialect::Openai,
         weight: 1 + i as u32 % 3,
         limits: Limits { rpm: Some(600), tpm: Some(1_000_000), max_concurrency: Some(64) },
-        routes: vec![Route {
-            asked: Pattern::Exact("llama-70b".into()),
-            sent: "meta/llama-3.1-70b-instruct".into(),
-        }],
+        routes: vec![Route { asked: Pattern::Exact("llama-70b".into()), sent: "meta/llama-3.1-70b-instruct".into() }],
         prices: Default::default(),
         timeouts: Timeouts::default(),
         labels: Default::default(),

@@ -33,12 +33,7 @@ fn exchange(number: u64) -> Box<ExchangeRecord> {
         status: 200,
         retry_after: None,
         message: String::new(),
-        usage: Usage {
-            input_tokens: 1_200,
-            output_tokens: 300,
-            cached_input_tokens: 0,
-            estimated: false,
-        },
+        usage: Usage { input_tokens: 1_200, output_tokens: 300, cached_input_tokens: 0, estimated: false },
         cost_usd: 0.000_234,
     };
     Box::new(ExchangeRecord {
@@ -69,35 +64,26 @@ fn exchange(number: u64) -> Box<ExchangeRecord> {
 fn recording(criterion: &mut Criterion) {
     let folder = tempfile::tempdir().expect("a folder for temporary files");
     let path = StorePath::File(folder.path().join("bench.db"));
-    let limits = StoreLimits {
-        backlog: 1 << 20,
-        retention_days: None,
-        max_bytes: None,
-    };
+    let limits = StoreLimits { backlog: 1 << 20, retention_days: None, max_bytes: None };
     let store = Store::open(path, limits, Arc::new(Timestamp::default)).expect("a new file opens");
     let handle = store.handle();
     let mut number = 0;
     let mut group = criterion.benchmark_group("record");
     group.throughput(Throughput::Elements(BATCH));
-    group.bench_function(
-        "hand over and write 1000 exchanges to the file",
-        |bencher| {
-            bencher.iter_custom(|rounds| {
-                let mut took = Duration::ZERO;
-                for _ in 0..rounds {
-                    let exchanges: Vec<_> = (number..number + BATCH).map(exchange).collect();
-                    number += BATCH;
-                    let begin = Instant::now();
-                    exchanges
-                        .into_iter()
-                        .for_each(|exchange| handle.record(exchange));
-                    handle.flush_blocking().expect("the file can be written");
-                    took += begin.elapsed();
-                }
-                took
-            });
-        },
-    );
+    group.bench_function("hand over and write 1000 exchanges to the file", |bencher| {
+        bencher.iter_custom(|rounds| {
+            let mut took = Duration::ZERO;
+            for _ in 0..rounds {
+                let exchanges: Vec<_> = (number..number + BATCH).map(exchange).collect();
+                number += BATCH;
+                let begin = Instant::now();
+                exchanges.into_iter().for_each(|exchange| handle.record(exchange));
+                handle.flush_blocking().expect("the file can be written");
+                took += begin.elapsed();
+            }
+            took
+        });
+    });
     group.finish();
 
     let metrics = Metrics::new(&Table::default(), "bench", Timestamp::default());

@@ -17,15 +17,22 @@ pub(super) fn judge(decision: Decision, table: &Table) -> Result<Decision, Strin
         Decision::Primary(dispatch) => judge_dispatch(dispatch, Lane::Primary, table)?,
         Decision::Fallback(dispatch) => judge_dispatch(dispatch, Lane::Fallback, table)?,
         Decision::Emergency(dispatch) => judge_dispatch(dispatch, Lane::Emergency, table)?,
-        Decision::Wait(hold) if hold.max.is_zero() => return Err("wait of 0 ms: nothing would have changed".to_owned()),
+        Decision::Wait(hold) if hold.max.is_zero() => {
+            return Err("wait of 0 ms: nothing would have changed".to_owned());
+        }
         Decision::Wait(_) => {}
         Decision::Reject(rejection) => {
             if rejection.status != 0 && !(400..=599).contains(&rejection.status) {
-                return Err(format!("reject with status {}: it must be 0 or 400 to 599", rejection.status));
+                return Err(format!(
+                    "reject with status {}: it must be 0 or 400 to 599",
+                    rejection.status
+                ));
             }
             let len = rejection.kind.len() + rejection.message.len();
             if len > MAX_REJECTION_BYTES {
-                return Err(format!("reject with {len} bytes of text: at most {MAX_REJECTION_BYTES}"));
+                return Err(format!(
+                    "reject with {len} bytes of text: at most {MAX_REJECTION_BYTES}"
+                ));
             }
         }
     }
@@ -36,10 +43,18 @@ fn judge_dispatch(dispatch: &Dispatch, lane: Lane, table: &Table) -> Result<(), 
     if let Some(index) = dispatch.backend {
         let Some(backend) = table.backends.get(index as usize) else {
             let count = table.backends.len();
-            return Err(format!("{} to backend {index}: there are only {count}, counted from 0", lane.as_str()));
+            return Err(format!(
+                "{} to backend {index}: there are only {count}, counted from 0",
+                lane.as_str()
+            ));
         };
         if !lane.admits(backend.tier) {
-            return Err(format!("{} to backend {}, which is a {}", lane.as_str(), backend.id, backend.tier.as_str()));
+            return Err(format!(
+                "{} to backend {}, which is a {}",
+                lane.as_str(),
+                backend.id,
+                backend.tier.as_str()
+            ));
         }
     }
     for (name, limit) in [
@@ -49,7 +64,10 @@ fn judge_dispatch(dispatch: &Dispatch, lane: Lane, table: &Table) -> Result<(), 
         ("total-ms", dispatch.total),
     ] {
         if limit.is_some_and(|limit| limit.is_zero() || limit > MAX_TIME_LIMIT) {
-            return Err(format!("{name} must be 1 to {} ms", MAX_TIME_LIMIT.as_millis()));
+            return Err(format!(
+                "{name} must be 1 to {} ms",
+                MAX_TIME_LIMIT.as_millis()
+            ));
         }
     }
     if dispatch.commit == Some(Commit::Tokens(0)) {
