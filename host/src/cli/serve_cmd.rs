@@ -67,7 +67,8 @@ fn log_format(config: &Config) -> crate::telemetry::logs::LogFormat {
 }
 
 fn summary(config: &Config) -> String {
-    let line = |b: &config::BackendConfig| format!("    {:<9} {:<16} {}", b.backend.tier.as_str(), b.backend.id, b.base_url);
+    let line =
+        |b: &config::BackendConfig| format!("    {:<9} {:<16} {}", b.backend.tier.as_str(), b.backend.id, b.base_url);
     config.backends.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 

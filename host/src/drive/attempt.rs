@@ -15,14 +15,14 @@ use pointsman_core::exchange::{Ended, Sending};
 use pointsman_core::outcome::{Kind, Outcome};
 use pointsman_core::record::Usage;
 use pointsman_core::wire::classify::{BODY_PREFIX_BYTES, classify};
+use pointsman_core::wire::headers;
 use pointsman_core::wire::retry_after::{Hint, RateHints};
 use pointsman_core::wire::splice::{Change, splice};
-use pointsman_core::wire::headers;
 use tokio::time::Instant;
 
 use super::live::Live;
-use super::request::Asked;
 use super::proxy::Target;
+use super::request::Asked;
 use super::source::{Expected, Source, Step};
 use crate::upstream::SendError;
 
@@ -86,7 +86,10 @@ pub async fn attempt(live: &Live, target: &Target, sending: &Sending) -> Attempt
         Ok(Ok(answer)) => answer,
         Ok(Err(error)) => return failed(outcome_of(&error)),
         Err(_) => {
-            return failed(Outcome::new(Kind::TimedOut, format!("no response head within {limit:?} (timeouts.first_byte_ms)")));
+            return failed(Outcome::new(
+                Kind::TimedOut,
+                format!("no response head within {limit:?} (timeouts.first_byte_ms)"),
+            ));
         }
     };
     let first_byte = started.elapsed();
@@ -309,4 +312,3 @@ impl Held {
         if self.rest.is_empty() { self.first } else { self.rest.freeze() }
     }
 }
-

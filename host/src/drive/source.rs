@@ -197,7 +197,10 @@ fn events(reader: &mut sse::Reader, tap: &mut StreamTap, hide_usage: bool, diale
             Ok(Some(event)) => event,
             Ok(None) => break,
             Err(too_long) => {
-                return Some(Step::Failed(joined(kept, reader.take()), Outcome::new(Kind::Malformed, too_long.to_string())));
+                return Some(Step::Failed(
+                    joined(kept, reader.take()),
+                    Outcome::new(Kind::Malformed, too_long.to_string()),
+                ));
             }
         };
         match tap.see(&event) {

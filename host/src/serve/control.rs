@@ -112,7 +112,12 @@ impl Control {
         self.tell(Reload::Policy, outcome, |last, error| last.policy_error = error);
     }
 
-    fn tell(&self, what: Reload, outcome: anyhow::Result<Option<String>>, set: impl FnOnce(&mut LastChange, Option<String>)) {
+    fn tell(
+        &self,
+        what: Reload,
+        outcome: anyhow::Result<Option<String>>,
+        set: impl FnOnce(&mut LastChange, Option<String>),
+    ) {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         match outcome {
             Ok(None) => {}

@@ -105,7 +105,12 @@ impl Listener {
 }
 
 /// Serves one connection; told to stop, it ends after the exchange it is at.
-async fn converse(http: &auto::Builder<TokioExecutor>, stream: TcpStream, service: Arc<Service>, stop: CancellationToken) {
+async fn converse(
+    http: &auto::Builder<TokioExecutor>,
+    stream: TcpStream,
+    service: Arc<Service>,
+    stop: CancellationToken,
+) {
     let call = service_fn(move |request| {
         let service = service.clone();
         async move { Ok::<_, Infallible>(service.call(request).await) }

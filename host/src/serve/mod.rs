@@ -123,7 +123,10 @@ impl Running {
             tracing::info!(under_way, limit = ?self.drain_timeout, "draining");
         }
         if tokio::time::timeout(self.drain_timeout, self.proxy.drained()).await.is_err() {
-            tracing::warn!(cut = self.proxy.under_way(), "the drain limit has passed; exchanges still under way are cut");
+            tracing::warn!(
+                cut = self.proxy.under_way(),
+                "the drain limit has passed; exchanges still under way are cut"
+            );
         }
         self.listeners.close();
         // Connections without an exchange have nothing to wait for; a second lets the last bytes leave.

@@ -25,13 +25,11 @@ impl Count {
 }
 
 /// Seconds: whole answers, attempts and waits.
-pub(super) const DURATION_BOUNDS: &[f64] = &[
-    0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0,
-];
+pub(super) const DURATION_BOUNDS: &[f64] =
+    &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0];
 /// Seconds: a decision of the policy.
-pub(super) const DECISION_BOUNDS: &[f64] = &[
-    2.5e-7, 5e-7, 1e-6, 2.5e-6, 5e-6, 1e-5, 2.5e-5, 5e-5, 1e-4, 5e-4, 1e-3, 5e-3,
-];
+pub(super) const DECISION_BOUNDS: &[f64] =
+    &[2.5e-7, 5e-7, 1e-6, 2.5e-6, 5e-6, 1e-5, 2.5e-5, 5e-5, 1e-4, 5e-4, 1e-3, 5e-3];
 /// The three below are the advice of OpenTelemetry's GenAI metrics conventions.
 pub(super) const GEN_AI_TOKEN_BOUNDS: &[f64] = &[
     1.0,
@@ -50,13 +48,11 @@ pub(super) const GEN_AI_TOKEN_BOUNDS: &[f64] = &[
     67_108_864.0,
 ];
 /// Seconds.
-pub(super) const GEN_AI_DURATION_BOUNDS: &[f64] = &[
-    0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92,
-];
+pub(super) const GEN_AI_DURATION_BOUNDS: &[f64] =
+    &[0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92];
 /// Seconds.
-pub(super) const GEN_AI_FIRST_TOKEN_BOUNDS: &[f64] = &[
-    0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0,
-];
+pub(super) const GEN_AI_FIRST_TOKEN_BOUNDS: &[f64] =
+    &[0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
 
 /// A histogram with fixed bounds.
 #[derive(Debug)]
@@ -70,17 +66,12 @@ pub(super) struct Histogram {
 
 impl Histogram {
     pub(super) fn new(bounds: &'static [f64]) -> Self {
-        Self {
-            bounds,
-            buckets: (0..=bounds.len()).map(|_| Count::default()).collect(),
-            sum_nanos: Count::default(),
-        }
+        Self { bounds, buckets: (0..=bounds.len()).map(|_| Count::default()).collect(), sum_nanos: Count::default() }
     }
 
     pub(super) fn observe(&self, time: Duration) {
         self.place(time.as_secs_f64());
-        self.sum_nanos
-            .add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
+        self.sum_nanos.add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
     }
 
     pub(super) fn observe_amount(&self, amount: u64) {
@@ -180,10 +171,7 @@ pub(super) struct BackendCells {
 
 impl BackendCells {
     fn of(backend: &Backend) -> Self {
-        Self {
-            dialect: Some(backend.dialect),
-            ..Self::default()
-        }
+        Self { dialect: Some(backend.dialect), ..Self::default() }
     }
 
     fn lane(&self, lane: Option<Lane>) -> &LaneCells {
@@ -304,11 +292,7 @@ pub(super) const NONE: &str = "none";
 impl<C: Default> Named<C> {
     fn new(names: impl Iterator<Item = (Arc<str>, C)>) -> Self {
         let known = names.map(|(name, cells)| (name, Arc::new(cells))).collect();
-        Self {
-            known,
-            other: Arc::default(),
-            none: Arc::default(),
-        }
+        Self { known, other: Arc::default(), none: Arc::default() }
     }
 
     /// As `self`, with the counts of `before` where the name was there before.
@@ -318,11 +302,7 @@ impl<C: Default> Named<C> {
                 *cells = Arc::clone(kept);
             }
         }
-        Self {
-            known: self.known,
-            other: Arc::clone(&before.other),
-            none: Arc::clone(&before.none),
-        }
+        Self { known: self.known, other: Arc::clone(&before.other), none: Arc::clone(&before.none) }
     }
 
     fn cell(&self, name: Option<&str>) -> &C {
@@ -334,11 +314,7 @@ impl<C: Default> Named<C> {
 
     /// Every name with its cells, in alphabetical order, the shared ones last.
     pub(super) fn all(&self) -> Vec<(&str, &C)> {
-        let mut all: Vec<(&str, &C)> = self
-            .known
-            .iter()
-            .map(|(name, cells)| (&**name, &**cells))
-            .collect();
+        let mut all: Vec<(&str, &C)> = self.known.iter().map(|(name, cells)| (&**name, &**cells)).collect();
         all.sort_unstable_by_key(|(name, _)| *name);
         for (name, shared) in [(OTHER, &self.other), (NONE, &self.none)] {
             // A configured name may be the same word; two series of one name would make the exposition invalid.
@@ -361,24 +337,9 @@ pub(super) struct Directory {
 impl Directory {
     pub(super) fn new(table: &Table) -> Self {
         Self {
-            backends: Named::new(
-                table
-                    .backends
-                    .iter()
-                    .map(|b| (Arc::clone(&b.id), BackendCells::of(b))),
-            ),
-            clients: Named::new(
-                table
-                    .clients
-                    .iter()
-                    .map(|c| (c.as_str().into(), ClientCells::default())),
-            ),
-            models: Named::new(
-                table
-                    .models
-                    .iter()
-                    .map(|m| (m.as_str().into(), ModelCells::default())),
-            ),
+            backends: Named::new(table.backends.iter().map(|b| (Arc::clone(&b.id), BackendCells::of(b)))),
+            clients: Named::new(table.clients.iter().map(|c| (c.as_str().into(), ClientCells::default()))),
+            models: Named::new(table.models.iter().map(|m| (m.as_str().into(), ModelCells::default()))),
         }
     }
 
@@ -405,19 +366,11 @@ impl Directory {
         client.spent.add(usage, cost_usd);
         totals[lane_index(record.lane)].observe(record);
         if let Some(dialect) = backend.dialect {
-            self.models
-                .cell(Some(&record.model))
-                .of(dialect, record.operation)
-                .observe(record, usage);
+            self.models.cell(Some(&record.model)).of(dialect, record.operation).observe(record, usage);
         }
     }
 
-    fn observe_attempt(
-        &self,
-        attempt: &AttemptRecord,
-        relayed: &BackendCells,
-        record: &ExchangeRecord,
-    ) {
+    fn observe_attempt(&self, attempt: &AttemptRecord, relayed: &BackendCells, record: &ExchangeRecord) {
         // Mostly there is one attempt, and it is the one that was relayed: no second lookup.
         let cells = match &record.backend {
             Some(id) if Arc::ptr_eq(id, &attempt.backend) => relayed,

@@ -6,14 +6,12 @@ use std::sync::{Arc, PoisonError};
 use pointsman_core::outcome::Kind;
 use pointsman_core::record::End;
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{
-    DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue, MetricEncoder, NoLabelSet,
-};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 
 use super::cells::{
-    ClientCells, Count, Directory, GEN_AI_OPERATIONS, GEN_AI_PROVIDERS, GenAiCells, Histogram,
-    LANES, LaneCells, LaneTotals, Spent,
+    ClientCells, Count, Directory, GEN_AI_OPERATIONS, GEN_AI_PROVIDERS, GenAiCells, Histogram, LANES, LaneCells,
+    LaneTotals, Spent,
 };
 use super::metrics::{BACKEND_STATES, Counted, DECISIONS, Live, LiveBackend, Reload};
 
@@ -42,62 +40,31 @@ impl Collector for Exposition {
 /// Chooses one of a lane's histograms.
 type OfLane = fn(&LaneTotals) -> &Histogram;
 
-fn exchanges(
-    page: &mut Page<'_>,
-    directory: &Directory,
-    totals: &[LaneTotals; LANES.len()],
-) -> fmt::Result {
+fn exchanges(page: &mut Page<'_>, directory: &Directory, totals: &[LaneTotals; LANES.len()]) -> fmt::Result {
     let lanes = lanes(directory);
-    page.counters(
-        "pointsman_exchanges",
-        "Exchanges, by the backend that was relayed and how they ended",
-        |series| {
-            for (backend, lane, cells) in &lanes {
-                for (end, count) in End::ALL
-                    .iter()
-                    .zip(&cells.ends)
-                    .filter(|(_, count)| count.get() > 0)
-                {
-                    series.counter(
-                        &[("backend", backend), ("lane", lane), ("end", end.as_str())],
-                        count.get(),
-                    )?;
-                }
+    page.counters("pointsman_exchanges", "Exchanges, by the backend that was relayed and how they ended", |series| {
+        for (backend, lane, cells) in &lanes {
+            for (end, count) in End::ALL.iter().zip(&cells.ends).filter(|(_, count)| count.get() > 0) {
+                series.counter(&[("backend", backend), ("lane", lane), ("end", end.as_str())], count.get())?;
             }
-            Ok(())
-        },
-    )?;
-    page.counters(
-        "pointsman_waits",
-        "Waits for capacity, by the lane that then served",
-        |series| {
-            by_lane(totals, |lane, totals| {
-                series.counter(&[("lane", lane)], totals.waits.get())
-            })
-        },
-    )?;
+        }
+        Ok(())
+    })?;
+    page.counters("pointsman_waits", "Waits for capacity, by the lane that then served", |series| {
+        by_lane(totals, |lane, totals| series.counter(&[("lane", lane)], totals.waits.get()))
+    })?;
     let histograms: [(&str, &str, OfLane); 3] = [
-        (
-            "pointsman_exchange_duration_seconds",
-            "Arrival to last byte",
-            |totals| &totals.exchange_seconds,
-        ),
-        (
-            "pointsman_exchange_first_byte_seconds",
-            "Arrival to first byte downstream",
-            |totals| &totals.first_byte_seconds,
-        ),
-        (
-            "pointsman_exchange_waited_seconds",
-            "Time spent waiting, of exchanges that waited",
-            |totals| &totals.waited_seconds,
-        ),
+        ("pointsman_exchange_duration_seconds", "Arrival to last byte", |totals| &totals.exchange_seconds),
+        ("pointsman_exchange_first_byte_seconds", "Arrival to first byte downstream", |totals| {
+            &totals.first_byte_seconds
+        }),
+        ("pointsman_exchange_waited_seconds", "Time spent waiting, of exchanges that waited", |totals| {
+            &totals.waited_seconds
+        }),
     ];
     for (name, help, histogram) in histograms {
         page.histograms(name, help, |series| {
-            by_lane(totals, |lane, totals| {
-                series.histogram(&[("lane", lane)], histogram(totals))
-            })
+            by_lane(totals, |lane, totals| series.histogram(&[("lane", lane)], histogram(totals)))
         })?;
     }
     Ok(())
@@ -105,108 +72,57 @@ fn exchanges(
 
 fn attempts(page: &mut Page<'_>, directory: &Directory) -> fmt::Result {
     let lanes = lanes(directory);
-    page.counters(
-        "pointsman_attempts",
-        "Attempts, by what they came to",
-        |series| {
-            for (backend, lane, cells) in &lanes {
-                for (kind, count) in Kind::ALL
-                    .iter()
-                    .zip(&cells.outcomes)
-                    .filter(|(_, count)| count.get() > 0)
-                {
-                    series.counter(
-                        &[
-                            ("backend", backend),
-                            ("lane", lane),
-                            ("outcome", kind.as_str()),
-                        ],
-                        count.get(),
-                    )?;
-                }
+    page.counters("pointsman_attempts", "Attempts, by what they came to", |series| {
+        for (backend, lane, cells) in &lanes {
+            for (kind, count) in Kind::ALL.iter().zip(&cells.outcomes).filter(|(_, count)| count.get() > 0) {
+                series.counter(&[("backend", backend), ("lane", lane), ("outcome", kind.as_str())], count.get())?;
             }
-            Ok(())
-        },
-    )?;
-    page.histograms(
-        "pointsman_attempt_duration_seconds",
-        "Sending to last byte",
-        |series| {
-            for (backend, lane, cells) in &lanes {
-                series.histogram(
-                    &[("backend", backend), ("lane", lane)],
-                    &cells.attempt_seconds,
-                )?;
+        }
+        Ok(())
+    })?;
+    page.histograms("pointsman_attempt_duration_seconds", "Sending to last byte", |series| {
+        for (backend, lane, cells) in &lanes {
+            series.histogram(&[("backend", backend), ("lane", lane)], &cells.attempt_seconds)?;
+        }
+        Ok(())
+    })?;
+    page.counters("pointsman_tokens", "Tokens, by the backend that counted them", |series| {
+        for (backend, lane, cells) in &lanes {
+            for (kind, count) in token_kinds(&cells.spent) {
+                series.counter(&[("backend", backend), ("lane", lane), ("type", kind)], count.get())?;
             }
-            Ok(())
-        },
-    )?;
-    page.counters(
-        "pointsman_tokens",
-        "Tokens, by the backend that counted them",
-        |series| {
-            for (backend, lane, cells) in &lanes {
-                for (kind, count) in token_kinds(&cells.spent) {
-                    series.counter(
-                        &[("backend", backend), ("lane", lane), ("type", kind)],
-                        count.get(),
-                    )?;
-                }
-            }
-            Ok(())
-        },
-    )?;
-    page.counters(
-        "pointsman_cost_usd",
-        "Cost in USD, by the backend that is paid",
-        |series| {
-            for (backend, lane, cells) in &lanes {
-                series.counter(&[("backend", backend), ("lane", lane)], cells.spent.usd())?;
-            }
-            Ok(())
-        },
-    )
+        }
+        Ok(())
+    })?;
+    page.counters("pointsman_cost_usd", "Cost in USD, by the backend that is paid", |series| {
+        for (backend, lane, cells) in &lanes {
+            series.counter(&[("backend", backend), ("lane", lane)], cells.spent.usd())?;
+        }
+        Ok(())
+    })
 }
 
 fn clients(page: &mut Page<'_>, directory: &Directory) -> fmt::Result {
     let clients: Vec<(&str, &ClientCells)> = directory.clients.all();
-    page.counters(
-        "pointsman_client_exchanges",
-        "Exchanges, by client key and how they ended",
-        |series| {
-            for (client, cells) in &clients {
-                for (end, count) in End::ALL
-                    .iter()
-                    .zip(&cells.ends)
-                    .filter(|(_, count)| count.get() > 0)
-                {
-                    series.counter(&[("client", client), ("end", end.as_str())], count.get())?;
-                }
+    page.counters("pointsman_client_exchanges", "Exchanges, by client key and how they ended", |series| {
+        for (client, cells) in &clients {
+            for (end, count) in End::ALL.iter().zip(&cells.ends).filter(|(_, count)| count.get() > 0) {
+                series.counter(&[("client", client), ("end", end.as_str())], count.get())?;
             }
-            Ok(())
-        },
-    )?;
-    page.counters(
-        "pointsman_client_tokens",
-        "Tokens, by client key",
-        |series| {
-            for (client, cells) in &clients {
-                for (kind, count) in token_kinds(&cells.spent) {
-                    series.counter(&[("client", client), ("type", kind)], count.get())?;
-                }
+        }
+        Ok(())
+    })?;
+    page.counters("pointsman_client_tokens", "Tokens, by client key", |series| {
+        for (client, cells) in &clients {
+            for (kind, count) in token_kinds(&cells.spent) {
+                series.counter(&[("client", client), ("type", kind)], count.get())?;
             }
-            Ok(())
-        },
-    )?;
-    page.counters(
-        "pointsman_client_cost_usd",
-        "Cost in USD, by client key",
-        |series| {
-            clients.iter().try_for_each(|(client, cells)| {
-                series.counter(&[("client", client)], cells.spent.usd())
-            })
-        },
-    )
+        }
+        Ok(())
+    })?;
+    page.counters("pointsman_client_cost_usd", "Cost in USD, by client key", |series| {
+        clients.iter().try_for_each(|(client, cells)| series.counter(&[("client", client)], cells.spent.usd()))
+    })
 }
 
 /// Names and labels as OpenTelemetry's GenAI conventions have them, in Prometheus' spelling.
@@ -226,159 +142,80 @@ fn gen_ai(page: &mut Page<'_>, directory: &Directory) -> fmt::Result {
             }
         }
     }
-    page.histograms(
-        "gen_ai_client_token_usage",
-        "Tokens of an exchange",
-        |series| {
-            for ([operation, provider, model], cells) in &all {
-                for (kind, histogram) in [
-                    ("input", &cells.input_tokens),
-                    ("output", &cells.output_tokens),
-                ] {
-                    series.histogram(
-                        &[*operation, *provider, *model, ("gen_ai_token_type", kind)],
-                        histogram,
-                    )?;
-                }
+    page.histograms("gen_ai_client_token_usage", "Tokens of an exchange", |series| {
+        for ([operation, provider, model], cells) in &all {
+            for (kind, histogram) in [("input", &cells.input_tokens), ("output", &cells.output_tokens)] {
+                series.histogram(&[*operation, *provider, *model, ("gen_ai_token_type", kind)], histogram)?;
             }
-            Ok(())
-        },
-    )?;
-    page.histograms(
-        "gen_ai_client_operation_duration_seconds",
-        "Arrival to last byte",
-        |series| {
-            all.iter()
-                .try_for_each(|(labels, cells)| series.histogram(labels, &cells.duration))
-        },
-    )?;
-    page.histograms(
-        "gen_ai_server_time_to_first_token_seconds",
-        "Sending to first content",
-        |series| {
-            all.iter()
-                .try_for_each(|(labels, cells)| series.histogram(labels, &cells.first_token))
-        },
-    )
+        }
+        Ok(())
+    })?;
+    page.histograms("gen_ai_client_operation_duration_seconds", "Arrival to last byte", |series| {
+        all.iter().try_for_each(|(labels, cells)| series.histogram(labels, &cells.duration))
+    })?;
+    page.histograms("gen_ai_server_time_to_first_token_seconds", "Sending to first content", |series| {
+        all.iter().try_for_each(|(labels, cells)| series.histogram(labels, &cells.first_token))
+    })
 }
 
 fn policy(page: &mut Page<'_>, counted: &Counted, live: &Live) -> fmt::Result {
-    page.counters(
-        "pointsman_policy_decisions",
-        "Decisions of the policy",
-        |series| {
-            DECISIONS
-                .iter()
-                .zip(&counted.decisions)
-                .try_for_each(|(word, count)| series.counter(&[("decision", word)], count.get()))
-        },
-    )?;
-    page.histograms(
-        "pointsman_policy_decision_seconds",
-        "Time of a decision",
-        |series| series.histogram(&[], &counted.decision_seconds),
-    )?;
-    page.counters(
-        "pointsman_policy_faults",
-        "Decisions the policy failed to give, by kind of fault",
-        |series| {
-            let faults = counted
-                .faults
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            faults
-                .iter()
-                .try_for_each(|(kind, count)| series.counter(&[("kind", kind)], *count))
-        },
-    )?;
-    page.counters(
-        "pointsman_reloads",
-        "Tries to replace the configuration or the policy",
-        |series| {
-            for (what, results) in Reload::ALL.iter().zip(&counted.reloads) {
-                for (result, count) in ["failed", "ok"].iter().zip(results) {
-                    series.counter(&[("what", what.as_str()), ("result", result)], count.get())?;
-                }
+    page.counters("pointsman_policy_decisions", "Decisions of the policy", |series| {
+        DECISIONS
+            .iter()
+            .zip(&counted.decisions)
+            .try_for_each(|(word, count)| series.counter(&[("decision", word)], count.get()))
+    })?;
+    page.histograms("pointsman_policy_decision_seconds", "Time of a decision", |series| {
+        series.histogram(&[], &counted.decision_seconds)
+    })?;
+    page.counters("pointsman_policy_faults", "Decisions the policy failed to give, by kind of fault", |series| {
+        let faults = counted.faults.lock().unwrap_or_else(PoisonError::into_inner);
+        faults.iter().try_for_each(|(kind, count)| series.counter(&[("kind", kind)], *count))
+    })?;
+    page.counters("pointsman_reloads", "Tries to replace the configuration or the policy", |series| {
+        for (what, results) in Reload::ALL.iter().zip(&counted.reloads) {
+            for (result, count) in ["failed", "ok"].iter().zip(results) {
+                series.counter(&[("what", what.as_str()), ("result", result)], count.get())?;
             }
-            Ok(())
-        },
-    )?;
-    page.gauges(
-        "pointsman_policy_info",
-        "1 for the revision in force",
-        |series| series.gauge(&[("revision", &live.policy)], 1i64),
-    )
+        }
+        Ok(())
+    })?;
+    page.gauges("pointsman_policy_info", "1 for the revision in force", |series| {
+        series.gauge(&[("revision", &live.policy)], 1i64)
+    })
 }
 
 fn backends(page: &mut Page<'_>, live: &Live) -> fmt::Result {
-    page.gauges(
-        "pointsman_backend_state",
-        "1 for the state a backend is in",
-        |series| {
-            for backend in &live.backends {
-                for state in BACKEND_STATES {
-                    let labels = [
-                        ("backend", backend.id.as_str()),
-                        ("tier", backend.tier),
-                        ("state", state),
-                    ];
-                    series.gauge(&labels, i64::from(backend.state == state))?;
-                }
+    page.gauges("pointsman_backend_state", "1 for the state a backend is in", |series| {
+        for backend in &live.backends {
+            for state in BACKEND_STATES {
+                let labels = [("backend", backend.id.as_str()), ("tier", backend.tier), ("state", state)];
+                series.gauge(&labels, i64::from(backend.state == state))?;
             }
-            Ok(())
-        },
-    )?;
-    page.gauges(
-        "pointsman_backend_cooldown_seconds",
-        "What is left of the cooldown",
-        |series| {
-            each(live, |labels, backend| {
-                series.gauge(labels, backend.cooldown_ms as f64 / 1e3)
-            })
-        },
-    )?;
-    page.gauges(
-        "pointsman_backend_in_flight",
-        "Attempts under way",
-        |series| {
-            each(live, |labels, backend| {
-                series.gauge(labels, signed(backend.in_flight))
-            })
-        },
-    )?;
-    page.gauges(
-        "pointsman_backend_queued",
-        "Exchanges waiting for capacity that this backend could give",
-        |series| {
-            each(live, |labels, backend| {
-                series.gauge(labels, signed(backend.queued))
-            })
-        },
-    )?;
-    page.gauges(
-        "pointsman_queue_length",
-        "Exchanges waiting for capacity",
-        |series| series.gauge(&[], signed(live.waiting)),
-    )
+        }
+        Ok(())
+    })?;
+    page.gauges("pointsman_backend_cooldown_seconds", "What is left of the cooldown", |series| {
+        each(live, |labels, backend| series.gauge(labels, backend.cooldown_ms as f64 / 1e3))
+    })?;
+    page.gauges("pointsman_backend_in_flight", "Attempts under way", |series| {
+        each(live, |labels, backend| series.gauge(labels, signed(backend.in_flight)))
+    })?;
+    page.gauges("pointsman_backend_queued", "Exchanges waiting for capacity that this backend could give", |series| {
+        each(live, |labels, backend| series.gauge(labels, signed(backend.queued)))
+    })?;
+    page.gauges("pointsman_queue_length", "Exchanges waiting for capacity", |series| {
+        series.gauge(&[], signed(live.waiting))
+    })
 }
 
 fn store(page: &mut Page<'_>, live: &Live) -> fmt::Result {
-    page.gauges(
-        "pointsman_store_backlog",
-        "Exchanges waiting to be written",
-        |series| series.gauge(&[], signed(live.store_backlog)),
-    )?;
+    page.gauges("pointsman_store_backlog", "Exchanges waiting to be written", |series| {
+        series.gauge(&[], signed(live.store_backlog))
+    })?;
     for (name, help, count) in [
-        (
-            "pointsman_store_written",
-            "Exchanges written",
-            live.store_written,
-        ),
-        (
-            "pointsman_store_dropped",
-            "Exchanges that were not recorded",
-            live.store_dropped,
-        ),
+        ("pointsman_store_written", "Exchanges written", live.store_written),
+        ("pointsman_store_dropped", "Exchanges that were not recorded", live.store_dropped),
         (
             "pointsman_store_failed_batches",
             "Batches that could not be written, retries included",
@@ -391,30 +228,22 @@ fn store(page: &mut Page<'_>, live: &Live) -> fmt::Result {
 }
 
 fn process(page: &mut Page<'_>, counted: &Counted) -> fmt::Result {
-    page.gauges(
-        "pointsman_build_info",
-        "1; the label says the version",
-        |series| series.gauge(&[("version", counted.version)], 1i64),
-    )?;
-    page.gauges(
-        "process_start_time_seconds",
-        "When the process began, since 1970",
-        |series| series.gauge(&[], counted.started.as_micros() as f64 / 1e6),
-    )?;
+    page.gauges("pointsman_build_info", "1; the label says the version", |series| {
+        series.gauge(&[("version", counted.version)], 1i64)
+    })?;
+    page.gauges("process_start_time_seconds", "When the process began, since 1970", |series| {
+        series.gauge(&[], counted.started.as_micros() as f64 / 1e6)
+    })?;
     let Some(bytes) = resident_bytes() else {
         return Ok(());
     };
-    page.gauges("process_resident_memory_bytes", "Memory in use", |series| {
-        series.gauge(&[], signed(bytes))
-    })
+    page.gauges("process_resident_memory_bytes", "Memory in use", |series| series.gauge(&[], signed(bytes)))
 }
 
 /// Where the system tells (Linux); none elsewhere.
 fn resident_bytes() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kib * 1_024)
 }
@@ -424,39 +253,21 @@ fn lanes(directory: &Directory) -> Vec<(&str, &'static str, &LaneCells)> {
     let backends = directory.backends.all().into_iter();
     backends
         .flat_map(|(backend, cells)| {
-            LANES
-                .into_iter()
-                .zip(&cells.lanes)
-                .filter_map(move |(lane, cells)| Some((backend, lane, &**cells.get()?)))
+            LANES.into_iter().zip(&cells.lanes).filter_map(move |(lane, cells)| Some((backend, lane, &**cells.get()?)))
         })
         .collect()
 }
 
-fn by_lane(
-    totals: &[LaneTotals; LANES.len()],
-    mut one: impl FnMut(&str, &LaneTotals) -> fmt::Result,
-) -> fmt::Result {
-    LANES
-        .into_iter()
-        .zip(totals)
-        .try_for_each(|(lane, totals)| one(lane, totals))
+fn by_lane(totals: &[LaneTotals; LANES.len()], mut one: impl FnMut(&str, &LaneTotals) -> fmt::Result) -> fmt::Result {
+    LANES.into_iter().zip(totals).try_for_each(|(lane, totals)| one(lane, totals))
 }
 
-fn each(
-    live: &Live,
-    mut one: impl FnMut(&[(&str, &str)], &LiveBackend) -> fmt::Result,
-) -> fmt::Result {
-    live.backends
-        .iter()
-        .try_for_each(|backend| one(&[("backend", &backend.id)], backend))
+fn each(live: &Live, mut one: impl FnMut(&[(&str, &str)], &LiveBackend) -> fmt::Result) -> fmt::Result {
+    live.backends.iter().try_for_each(|backend| one(&[("backend", &backend.id)], backend))
 }
 
 fn token_kinds(spent: &Spent) -> [(&'static str, &Count); 3] {
-    [
-        ("input", &spent.input),
-        ("output", &spent.output),
-        ("cached_input", &spent.cached_input),
-    ]
+    [("input", &spent.input), ("output", &spent.output), ("cached_input", &spent.cached_input)]
 }
 
 /// The format's integers are signed.
@@ -479,12 +290,7 @@ impl Page<'_> {
         self.metric(name, help, MetricType::Counter, &mut write)
     }
 
-    fn gauges(
-        &mut self,
-        name: &str,
-        help: &str,
-        mut write: impl FnMut(&mut Series<'_>) -> fmt::Result,
-    ) -> fmt::Result {
+    fn gauges(&mut self, name: &str, help: &str, mut write: impl FnMut(&mut Series<'_>) -> fmt::Result) -> fmt::Result {
         self.metric(name, help, MetricType::Gauge, &mut write)
     }
 
@@ -497,16 +303,8 @@ impl Page<'_> {
         self.metric(name, help, MetricType::Histogram, &mut write)
     }
 
-    fn metric(
-        &mut self,
-        name: &str,
-        help: &str,
-        kind: MetricType,
-        write: Write<'_>,
-    ) -> fmt::Result {
-        write(&mut Series(
-            self.0.encode_descriptor(name, help, None, kind)?,
-        ))
+    fn metric(&mut self, name: &str, help: &str, kind: MetricType, write: Write<'_>) -> fmt::Result {
+        write(&mut Series(self.0.encode_descriptor(name, help, None, kind)?))
     }
 }
 
@@ -518,9 +316,7 @@ impl Series<'_> {
         if labels.is_empty() {
             return self.0.encode_counter::<NoLabelSet, _, u64>(&value, None);
         }
-        self.0
-            .encode_family(&labels)?
-            .encode_counter::<NoLabelSet, _, u64>(&value, None)
+        self.0.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(&value, None)
     }
 
     fn gauge(&mut self, labels: &[(&str, &str)], value: impl EncodeGaugeValue) -> fmt::Result {
@@ -533,12 +329,8 @@ impl Series<'_> {
     fn histogram(&mut self, labels: &[(&str, &str)], histogram: &Histogram) -> fmt::Result {
         let (sum, count, buckets) = histogram.read();
         if labels.is_empty() {
-            return self
-                .0
-                .encode_histogram::<NoLabelSet>(sum, count, &buckets, None);
+            return self.0.encode_histogram::<NoLabelSet>(sum, count, &buckets, None);
         }
-        self.0
-            .encode_family(&labels)?
-            .encode_histogram::<NoLabelSet>(sum, count, &buckets, None)
+        self.0.encode_family(&labels)?.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)
     }
 }

@@ -70,8 +70,7 @@ pub(super) fn json(out: &mut Vec<u8>, record: &ExchangeRecord) {
         policy: &record.policy,
         error: record.error.as_deref(),
     };
-    serde_json::to_writer(&mut *out, &fields)
-        .expect("memory takes every byte, and the keys are strings");
+    serde_json::to_writer(&mut *out, &fields).expect("memory takes every byte, and the keys are strings");
     out.push(b'\n');
 }
 
@@ -83,22 +82,12 @@ pub(super) fn text(out: &mut Vec<u8>, record: &ExchangeRecord, colour: bool) {
 
 fn write_text(out: &mut Vec<u8>, record: &ExchangeRecord, colour: bool) -> std::io::Result<()> {
     let (begin, end) = paint(record.end, colour);
-    write!(
-        out,
-        "{}  {begin}{:>3}{end}",
-        Rfc3339(record.started + record.elapsed),
-        record.status
-    )?;
+    write!(out, "{}  {begin}{:>3}{end}", Rfc3339(record.started + record.elapsed), record.status)?;
     match (record.lane, &record.backend) {
         (Some(lane), Some(backend)) => write!(out, " {} {}", lane.as_str(), Plain(backend))?,
         (Some(_) | None, Some(_) | None) => write!(out, " no backend")?,
     }
-    write!(
-        out,
-        "  {}  {} ms",
-        Plain(&record.model),
-        millis(record.elapsed)
-    )?;
+    write!(out, "  {}  {} ms", Plain(&record.model), millis(record.elapsed))?;
     if let Some(first_byte) = record.first_byte {
         write!(out, " (first byte {})", millis(first_byte))?;
     }
@@ -110,13 +99,7 @@ fn write_text(out: &mut Vec<u8>, record: &ExchangeRecord, colour: bool) -> std::
     }
     let usage = record.usage();
     if usage.input_tokens + usage.output_tokens > 0 {
-        write!(
-            out,
-            "  {}+{} tokens ${:.6}",
-            usage.input_tokens,
-            usage.output_tokens,
-            record.cost_usd()
-        )?;
+        write!(out, "  {}+{} tokens ${:.6}", usage.input_tokens, usage.output_tokens, record.cost_usd())?;
     }
     if let Some(client) = &record.client {
         write!(out, "  {}", Plain(client))?;

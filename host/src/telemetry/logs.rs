@@ -61,29 +61,18 @@ impl Logs {
     /// # Errors
     /// When the level cannot be read, or logging has begun before.
     pub fn init(level: &str, format: LogFormat, clock: Clock) -> Result<Self, LogError> {
-        let from_environment = std::env::var(LEVEL_VARIABLE)
-            .ok()
-            .filter(|level| !level.is_empty());
+        let from_environment = std::env::var(LEVEL_VARIABLE).ok().filter(|level| !level.is_empty());
         let filter = filter(from_environment.as_deref().unwrap_or(level))?;
         let terminal = std::io::stderr().is_terminal();
         let look = match format {
-            LogFormat::Text => Look::Text {
-                colour: terminal && no_color_is_unset(),
-            },
-            LogFormat::Auto if terminal => Look::Text {
-                colour: no_color_is_unset(),
-            },
+            LogFormat::Text => Look::Text { colour: terminal && no_color_is_unset() },
+            LogFormat::Auto if terminal => Look::Text { colour: no_color_is_unset() },
             LogFormat::Auto | LogFormat::Json => Look::Json,
         };
         let (sink, guard) = Sink::start(std::io::stderr())?;
         let subscriber = subscriber(filter, look, sink.clone(), clock);
         tracing::subscriber::set_global_default(subscriber).map_err(|_| LogError::Twice)?;
-        Ok(Self {
-            exchanges: ExchangeLog {
-                to: Some((sink, look)),
-            },
-            _guard: guard,
-        })
+        Ok(Self { exchanges: ExchangeLog { to: Some((sink, look)) }, _guard: guard })
     }
 
     /// The line-per-exchange side, for the hot path.
@@ -137,37 +126,21 @@ fn push_line(sink: &Sink, look: Look, record: &ExchangeRecord) {
 /// A plain level is ours; the libraries stay at `warn`, because theirs are other people's words.
 fn filter(level: &str) -> Result<EnvFilter, LogError> {
     let plain = level.parse::<tracing::Level>().is_ok() || level.eq_ignore_ascii_case("off");
-    let directives =
-        if plain && !level.eq_ignore_ascii_case("error") && !level.eq_ignore_ascii_case("off") {
-            format!("warn,pointsman={level},pointsman_core={level}")
-        } else {
-            level.to_owned()
-        };
-    EnvFilter::try_new(directives).map_err(|e| LogError::Level {
-        level: level.to_owned(),
-        reason: e.to_string(),
-    })
+    let directives = if plain && !level.eq_ignore_ascii_case("error") && !level.eq_ignore_ascii_case("off") {
+        format!("warn,pointsman={level},pointsman_core={level}")
+    } else {
+        level.to_owned()
+    };
+    EnvFilter::try_new(directives).map_err(|e| LogError::Level { level: level.to_owned(), reason: e.to_string() })
 }
 
-fn subscriber(
-    filter: EnvFilter,
-    look: Look,
-    sink: Sink,
-    clock: Clock,
-) -> Box<dyn tracing::Subscriber + Send + Sync> {
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_timer(Timer(clock))
-        .with_writer(move || sink.clone());
+fn subscriber(filter: EnvFilter, look: Look, sink: Sink, clock: Clock) -> Box<dyn tracing::Subscriber + Send + Sync> {
+    let builder =
+        tracing_subscriber::fmt().with_env_filter(filter).with_timer(Timer(clock)).with_writer(move || sink.clone());
     match look {
-        Look::Json => Box::new(
-            builder
-                .json()
-                .flatten_event(true)
-                .with_current_span(false)
-                .with_span_list(false)
-                .finish(),
-        ),
+        Look::Json => {
+            Box::new(builder.json().flatten_event(true).with_current_span(false).with_span_list(false).finish())
+        }
         Look::Text { colour } => Box::new(builder.with_ansi(colour).with_target(false).finish()),
     }
 }

@@ -118,9 +118,7 @@ impl Metrics {
 
     /// Goes on with a new table; what is in both keeps its counts, what is gone is no longer shown.
     pub fn set_table(&self, table: &Table) {
-        self.0
-            .directory
-            .rcu(|before| Directory::heir(table, before));
+        self.0.directory.rcu(|before| Directory::heir(table, before));
     }
 
     /// Counts an ended exchange.
@@ -159,13 +157,9 @@ impl Metrics {
     /// Everything in the OpenMetrics text format ([`CONTENT_TYPE`]).
     pub fn encode(&self, live: Live) -> String {
         let mut registry = Registry::default();
-        registry.register_collector(Box::new(Exposition {
-            counted: Arc::clone(&self.0),
-            live,
-        }));
+        registry.register_collector(Box::new(Exposition { counted: Arc::clone(&self.0), live }));
         let mut text = String::new();
-        prometheus_client::encoding::text::encode(&mut text, &registry)
-            .expect("a string takes all text");
+        prometheus_client::encoding::text::encode(&mut text, &registry).expect("a string takes all text");
         text
     }
 }

@@ -48,16 +48,8 @@ impl Sink {
     pub(super) fn start(out: impl Write + Send + 'static) -> io::Result<(Self, SinkGuard)> {
         let shared = Arc::new(Shared::default());
         let writing = Arc::clone(&shared);
-        let thread = std::thread::Builder::new()
-            .name("log".to_owned())
-            .spawn(move || run(&writing, out))?;
-        Ok((
-            Self(Arc::clone(&shared)),
-            SinkGuard {
-                shared,
-                thread: Some(thread),
-            },
-        ))
+        let thread = std::thread::Builder::new().name("log".to_owned()).spawn(move || run(&writing, out))?;
+        Ok((Self(Arc::clone(&shared)), SinkGuard { shared, thread: Some(thread) }))
     }
 
     /// Appends whole lines, their ends included.
@@ -69,8 +61,7 @@ impl Sink {
         }
         let before = buffer.bytes.len();
         buffer.bytes.extend_from_slice(lines);
-        let wake =
-            before == 0 || (before < GATHER_MAX_BYTES && buffer.bytes.len() >= GATHER_MAX_BYTES);
+        let wake = before == 0 || (before < GATHER_MAX_BYTES && buffer.bytes.len() >= GATHER_MAX_BYTES);
         drop(buffer);
         if wake {
             self.0.wake.notify_one();
@@ -105,12 +96,8 @@ fn run(shared: &Shared, mut out: impl Write) {
     loop {
         bytes.clear();
         let idle = |buffer: &mut Buffer| buffer.bytes.is_empty() && !buffer.closed;
-        let gathering =
-            |buffer: &mut Buffer| buffer.bytes.len() < GATHER_MAX_BYTES && !buffer.closed;
-        let buffer = shared
-            .wake
-            .wait_while(shared.lock(), idle)
-            .unwrap_or_else(PoisonError::into_inner);
+        let gathering = |buffer: &mut Buffer| buffer.bytes.len() < GATHER_MAX_BYTES && !buffer.closed;
+        let buffer = shared.wake.wait_while(shared.lock(), idle).unwrap_or_else(PoisonError::into_inner);
         let (mut buffer, _) = shared
             .wake
             .wait_timeout_while(buffer, Duration::from_millis(GATHER_MS), gathering)
@@ -120,11 +107,7 @@ fn run(shared: &Shared, mut out: impl Write) {
         let closed = buffer.closed;
         drop(buffer);
         // There is nowhere to tell that the log itself cannot be written.
-        drop(
-            out.write_all(&bytes)
-                .and_then(|()| tell_lost(&mut out, lost))
-                .and_then(|()| out.flush()),
-        );
+        drop(out.write_all(&bytes).and_then(|()| tell_lost(&mut out, lost)).and_then(|()| out.flush()));
         if closed {
             return;
         }
@@ -136,10 +119,7 @@ fn tell_lost(out: &mut impl Write, lost: u64) -> io::Result<()> {
         return Ok(());
     }
     // Valid JSON, and plain enough for a terminal.
-    writeln!(
-        out,
-        r#"{{"level":"WARN","message":"log lines were lost: their reader is too slow","lost_lines":{lost}}}"#
-    )
+    writeln!(out, r#"{{"level":"WARN","message":"log lines were lost: their reader is too slow","lost_lines":{lost}}}"#)
 }
 
 #[cfg(test)]
@@ -170,11 +150,7 @@ mod tests {
     fn a_stuck_reader_costs_lines_and_they_are_counted() {
         let (go, wait) = mpsc::channel();
         let seen = Arc::new(Mutex::new(Vec::new()));
-        let (sink, guard) = Sink::start(Stuck {
-            go: wait,
-            seen: Arc::clone(&seen),
-        })
-        .unwrap();
+        let (sink, guard) = Sink::start(Stuck { go: wait, seen: Arc::clone(&seen) }).unwrap();
         let line = [b'x'; 1023].into_iter().chain([b'\n']).collect::<Vec<_>>();
         let lines = 3 * BUFFER_MAX_BYTES / line.len();
         for _ in 0..lines {
@@ -198,11 +174,7 @@ mod tests {
         let (go, wait) = mpsc::channel();
         drop(go);
         let seen = Arc::new(Mutex::new(Vec::new()));
-        let (mut sink, guard) = Sink::start(Stuck {
-            go: wait,
-            seen: Arc::clone(&seen),
-        })
-        .unwrap();
+        let (mut sink, guard) = Sink::start(Stuck { go: wait, seen: Arc::clone(&seen) }).unwrap();
         for i in 0..1_000 {
             writeln!(sink, "{i}").unwrap();
         }

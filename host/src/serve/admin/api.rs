@@ -19,11 +19,7 @@ use crate::telemetry::rfc3339::Rfc3339;
 pub(super) async fn ready(State(state): State<AdminState>) -> Response {
     match state.controls.ready() {
         Ok(()) => "ready\n".into_response(),
-        Err(reason) => (
-            StatusCode::SERVICE_UNAVAILABLE,
-            format!("not ready: {reason}\n"),
-        )
-            .into_response(),
+        Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {reason}\n")).into_response(),
     }
 }
 
@@ -34,18 +30,14 @@ pub(super) async fn metrics(State(state): State<AdminState>) -> Response {
 
 fn live(state: &AdminState) -> Live {
     let store = state.store.stats();
-    let backends = state
-        .controls
-        .backends()
-        .into_iter()
-        .map(|backend| LiveBackend {
-            id: backend.id,
-            tier: backend.tier,
-            state: backend.state,
-            cooldown_ms: backend.cooldown_ms,
-            in_flight: backend.in_flight,
-            queued: backend.queued,
-        });
+    let backends = state.controls.backends().into_iter().map(|backend| LiveBackend {
+        id: backend.id,
+        tier: backend.tier,
+        state: backend.state,
+        cooldown_ms: backend.cooldown_ms,
+        in_flight: backend.in_flight,
+        queued: backend.queued,
+    });
     Live {
         backends: backends.collect(),
         waiting: state.controls.waiting(),
@@ -63,11 +55,7 @@ pub(super) async fn backends(State(state): State<AdminState>) -> Response {
         waiting: u64,
         backends: Vec<super::BackendView>,
     }
-    Json(Body {
-        waiting: state.controls.waiting(),
-        backends: state.controls.backends(),
-    })
-    .into_response()
+    Json(Body { waiting: state.controls.waiting(), backends: state.controls.backends() }).into_response()
 }
 
 pub(super) async fn control_backend(
@@ -85,13 +73,7 @@ pub(super) async fn control_backend(
         }
     };
     match done {
-        Ok(()) => Json(
-            controls
-                .backends()
-                .into_iter()
-                .find(|backend| backend.id == id),
-        )
-        .into_response(),
+        Ok(()) => Json(controls.backends().into_iter().find(|backend| backend.id == id)).into_response(),
         Err(error) => refused(&error),
     }
 }
@@ -115,10 +97,7 @@ async fn replace_policy(
     match tokio::task::spawn_blocking(move || work(&state)).await {
         Ok(Ok(view)) => Json(view).into_response(),
         Ok(Err(error)) => refused(&error),
-        Err(_panicked) => failure(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            "replacing the policy failed; see the log",
-        ),
+        Err(_panicked) => failure(StatusCode::INTERNAL_SERVER_ERROR, "replacing the policy failed; see the log"),
     }
 }
 
@@ -136,16 +115,11 @@ pub(super) async fn usage(
     State(state): State<AdminState>,
     query: Result<Query<UsageQuery>, QueryRejection>,
 ) -> Response {
-    let asked = query
-        .map_err(|e| e.body_text())
-        .and_then(|Query(query)| query.read((state.clock)()));
+    let asked = query.map_err(|e| e.body_text()).and_then(|Query(query)| query.read((state.clock)()));
     match asked {
         Ok((since, group)) => {
             let rows = ask(state.reader, move |reader| reader.usage(since, group)).await;
-            rows.map_or_else(
-                |response| response,
-                |rows| Json(UsageBody::new(since, group, rows)).into_response(),
-            )
+            rows.map_or_else(|response| response, |rows| Json(UsageBody::new(since, group, rows)).into_response())
         }
         Err(message) => failure(StatusCode::BAD_REQUEST, message),
     }
@@ -173,12 +147,7 @@ impl UsageBody {
             waits: sum.waits + row.waits,
             waited_ms: sum.waited_ms + row.waited_ms,
         });
-        Self {
-            since: Rfc3339(since).to_string(),
-            group: group.as_str(),
-            total,
-            rows,
-        }
+        Self { since: Rfc3339(since).to_string(), group: group.as_str(), total, rows }
     }
 }
 
@@ -190,16 +159,10 @@ pub(super) async fn exchanges(
     struct Body {
         exchanges: Vec<ExchangeRow>,
     }
-    match query
-        .map_err(|e| e.body_text())
-        .and_then(|Query(query)| query.read())
-    {
+    match query.map_err(|e| e.body_text()).and_then(|Query(query)| query.read()) {
         Ok((filter, limit)) => {
             let rows = ask(state.reader, move |reader| reader.exchanges(&filter, limit)).await;
-            rows.map_or_else(
-                |response| response,
-                |exchanges| Json(Body { exchanges }).into_response(),
-            )
+            rows.map_or_else(|response| response, |exchanges| Json(Body { exchanges }).into_response())
         }
         Err(message) => failure(StatusCode::BAD_REQUEST, message),
     }
@@ -211,9 +174,7 @@ pub(super) async fn exchange(State(state): State<AdminState>, Path(id): Path<Str
         Ok(Some(exchange)) => Json(exchange).into_response(),
         Ok(None) => failure(
             StatusCode::NOT_FOUND,
-            format!(
-                "no exchange `{id}` is recorded; it may still be under way, or older than the retention"
-            ),
+            format!("no exchange `{id}` is recorded; it may still be under way, or older than the retention"),
         ),
         Err(response) => response,
     }
@@ -226,13 +187,7 @@ async fn ask<T: Send + 'static>(
 ) -> Result<T, Response> {
     match tokio::task::spawn_blocking(move || question(&reader)).await {
         Ok(Ok(answer)) => Ok(answer),
-        Ok(Err(error)) => Err(failure(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            error.to_string(),
-        )),
-        Err(_panicked) => Err(failure(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            "reading the store failed; see the log",
-        )),
+        Ok(Err(error)) => Err(failure(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())),
+        Err(_panicked) => Err(failure(StatusCode::INTERNAL_SERVER_ERROR, "reading the store failed; see the log")),
     }
 }

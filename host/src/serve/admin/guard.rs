@@ -42,11 +42,7 @@ impl fmt::Debug for AdminToken {
 }
 
 /// Lets a request through or answers it.
-pub(super) async fn check(
-    State(state): State<AdminState>,
-    request: Request,
-    next: Next,
-) -> Response {
+pub(super) async fn check(State(state): State<AdminState>, request: Request, next: Next) -> Response {
     match refusal(&state, &request) {
         Some(refusal) => refusal,
         None => next.run(request).await,
@@ -54,17 +50,10 @@ pub(super) async fn check(
 }
 
 pub(super) fn refusal(state: &AdminState, request: &Request) -> Option<Response> {
-    let peer = request
-        .extensions()
-        .get::<ConnectInfo<SocketAddr>>()
-        .map(|info| info.0.ip());
+    let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip());
     let headers = request.headers();
-    if !matches!(*request.method(), Method::GET | Method::HEAD) && comes_from_another_site(headers)
-    {
-        return Some(failure(
-            StatusCode::FORBIDDEN,
-            "a page of another site may not do this",
-        ));
+    if !matches!(*request.method(), Method::GET | Method::HEAD) && comes_from_another_site(headers) {
+        return Some(failure(StatusCode::FORBIDDEN, "a page of another site may not do this"));
     }
     match &state.token {
         Some(token) => {
@@ -85,20 +74,17 @@ fn without_token(peer: Option<IpAddr>, headers: &HeaderMap, path: &str) -> Optio
         return Some(failure(StatusCode::FORBIDDEN, message));
     }
     if !names_this_machine(headers) {
-        let message = "without [admin] token this listener answers to `localhost` or an IP address only, not to other names";
+        let message =
+            "without [admin] token this listener answers to `localhost` or an IP address only, not to other names";
         return Some(failure(StatusCode::FORBIDDEN, message));
     }
     None
 }
 
 fn unauthorised() -> Response {
-    let mut response = failure(
-        StatusCode::UNAUTHORIZED,
-        "send `Authorization: Bearer` with the configured [admin] token",
-    );
-    response
-        .headers_mut()
-        .insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    let mut response =
+        failure(StatusCode::UNAUTHORIZED, "send `Authorization: Bearer` with the configured [admin] token");
+    response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     response
 }
 
@@ -117,10 +103,7 @@ fn names_this_machine(headers: &HeaderMap) -> bool {
         return false;
     };
     let name = authority.host();
-    let bare = name
-        .strip_prefix('[')
-        .and_then(|name| name.strip_suffix(']'))
-        .unwrap_or(name);
+    let bare = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
     name.eq_ignore_ascii_case("localhost") || bare.parse::<IpAddr>().is_ok()
 }
 

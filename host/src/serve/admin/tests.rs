@@ -28,9 +28,7 @@ struct Fake {
 impl Fake {
     fn tell(&self, what: &str, id: &str) -> Result<(), ControlError> {
         if id != "p 1" {
-            return Err(ControlError::NotFound(format!(
-                "there is no backend `{id}`"
-            )));
+            return Err(ControlError::NotFound(format!("there is no backend `{id}`")));
         }
         self.told.lock().unwrap().push(what.to_owned());
         Ok(())
@@ -53,19 +51,11 @@ impl Controls for Fake {
     }
 
     fn policy(&self) -> PolicyView {
-        PolicyView {
-            revision: "abc".to_owned(),
-            origin: "embedded".to_owned(),
-            ..PolicyView::default()
-        }
+        PolicyView { revision: "abc".to_owned(), origin: "embedded".to_owned(), ..PolicyView::default() }
     }
 
     fn ready(&self) -> Result<(), String> {
-        if self.not_ready {
-            Err("shutting down".to_owned())
-        } else {
-            Ok(())
-        }
+        if self.not_ready { Err("shutting down".to_owned()) } else { Ok(()) }
     }
 
     fn drain(&self, id: &str) -> Result<(), ControlError> {
@@ -81,10 +71,7 @@ impl Controls for Fake {
     }
 
     fn put_policy(&self, component: Bytes) -> Result<PolicyView, ControlError> {
-        Err(ControlError::Refused(format!(
-            "{} bytes are no component",
-            component.len()
-        )))
+        Err(ControlError::Refused(format!("{} bytes are no component", component.len())))
     }
 
     fn rollback(&self) -> Result<PolicyView, ControlError> {
@@ -118,12 +105,7 @@ impl Answer {
 
 async fn start(token: Option<&str>, fake: Fake) -> Admin {
     let clock: Clock = Arc::new(|| Timestamp::from_millis(NOW_MS));
-    let store = Store::open(
-        StorePath::Memory,
-        StoreLimits::default(),
-        Arc::clone(&clock),
-    )
-    .unwrap();
+    let store = Store::open(StorePath::Memory, StoreLimits::default(), Arc::clone(&clock)).unwrap();
     let fake = Arc::new(fake);
     let state = AdminState {
         controls: Arc::clone(&fake) as Arc<dyn Controls>,
@@ -137,21 +119,13 @@ async fn start(token: Option<&str>, fake: Fake) -> Admin {
     let address = listener.local_addr().unwrap();
     let (stop, stopped) = oneshot::channel::<()>();
     tokio::spawn(serve(listener, state, async { drop(stopped.await) }));
-    Admin {
-        address,
-        fake,
-        store,
-        _stop: stop,
-    }
+    Admin { address, fake, store, _stop: stop }
 }
 
 impl Admin {
     /// Sends this head (after the request line) and body; `Host` only if it is among the headers.
     async fn raw(&self, line: &str, headers: &[&str], body: &str) -> Answer {
-        let mut request = format!(
-            "{line} HTTP/1.1\r\nconnection: close\r\ncontent-length: {}\r\n",
-            body.len()
-        );
+        let mut request = format!("{line} HTTP/1.1\r\nconnection: close\r\ncontent-length: {}\r\n", body.len());
         for header in headers {
             request += header;
             request += "\r\n";
@@ -164,24 +138,15 @@ impl Admin {
         stream.read_to_string(&mut answer).await.unwrap();
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
         let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-        Answer {
-            status,
-            head: head.to_ascii_lowercase(),
-            body: body.to_owned(),
-        }
+        Answer { status, head: head.to_ascii_lowercase(), body: body.to_owned() }
     }
 
     async fn get(&self, path: &str) -> Answer {
-        self.raw(&format!("GET {path}"), &["host: localhost"], "")
-            .await
+        self.raw(&format!("GET {path}"), &["host: localhost"], "").await
     }
 
     fn record(&self, id: &str, status: u16, backend: &str) {
-        let usage = Usage {
-            input_tokens: 100,
-            output_tokens: 10,
-            ..Usage::default()
-        };
+        let usage = Usage { input_tokens: 100, output_tokens: 10, ..Usage::default() };
         self.store.handle().record(Box::new(ExchangeRecord {
             id: id.to_owned(),
             started: Timestamp::from_millis(NOW_MS - 3_600_000),
@@ -193,11 +158,7 @@ impl Admin {
             model: "llama".to_owned(),
             streaming: false,
             status,
-            end: if status == 200 {
-                End::Delivered
-            } else {
-                End::Refused
-            },
+            end: if status == 200 { End::Delivered } else { End::Refused },
             lane: Some(Lane::Primary),
             backend: Some(backend.into()),
             waits: 0,
@@ -228,28 +189,11 @@ impl Admin {
 
 #[tokio::test]
 async fn health_is_told_to_anyone_and_readiness_with_its_reason() {
-    let admin = start(
-        Some("secret"),
-        Fake {
-            not_ready: true,
-            ..Fake::default()
-        },
-    )
-    .await;
+    let admin = start(Some("secret"), Fake { not_ready: true, ..Fake::default() }).await;
     assert_eq!(admin.get("/healthz").await.status, 200);
     let ready = admin.get("/readyz").await;
-    assert_eq!(
-        (ready.status, ready.body.as_str()),
-        (503, "not ready: shutting down\n")
-    );
-    assert_eq!(
-        start(None, Fake::default())
-            .await
-            .get("/readyz")
-            .await
-            .status,
-        200
-    );
+    assert_eq!((ready.status, ready.body.as_str()), (503, "not ready: shutting down\n"));
+    assert_eq!(start(None, Fake::default()).await.get("/readyz").await.status, 200);
 }
 
 #[tokio::test]
@@ -263,24 +207,14 @@ async fn with_a_token_only_its_bearer_comes_in() {
         "authorization: secret",
     ] {
         for path in ["/metrics", "/api/backends", "/api/usage", "/api/nothing"] {
-            let answer = admin
-                .raw(&format!("GET {path}"), &["host: localhost", wrong], "")
-                .await;
+            let answer = admin.raw(&format!("GET {path}"), &["host: localhost", wrong], "").await;
             assert_eq!(answer.status, 401, "{path} {wrong}");
-            assert!(
-                answer.head.contains("www-authenticate: bearer"),
-                "{}",
-                answer.head
-            );
+            assert!(answer.head.contains("www-authenticate: bearer"), "{}", answer.head);
         }
     }
     let right = ["host: any.name.example", "authorization: bearer secret"];
     assert_eq!(admin.raw("GET /api/backends", &right, "").await.status, 200);
-    assert_eq!(
-        admin.get("/").await.status,
-        200,
-        "the console asks for the token itself"
-    );
+    assert_eq!(admin.get("/").await.status, 200, "the console asks for the token itself");
 }
 
 #[tokio::test]
@@ -294,23 +228,10 @@ async fn without_a_token_a_name_that_dns_could_point_here_is_refused() {
         "x: y",
     ] {
         let answer = admin.raw("GET /api/backends", &[host], "").await;
-        assert!(
-            matches!(answer.status, 400 | 403),
-            "{host}: {}",
-            answer.status
-        );
+        assert!(matches!(answer.status, 400 | 403), "{host}: {}", answer.status);
     }
-    for host in [
-        "host: localhost:9901",
-        "host: 127.0.0.1:9901",
-        "host: [::1]:9901",
-        "host: LOCALHOST",
-    ] {
-        assert_eq!(
-            admin.raw("GET /api/backends", &[host], "").await.status,
-            200,
-            "{host}"
-        );
+    for host in ["host: localhost:9901", "host: 127.0.0.1:9901", "host: [::1]:9901", "host: LOCALHOST"] {
+        assert_eq!(admin.raw("GET /api/backends", &[host], "").await.status, 200, "{host}");
     }
 }
 
@@ -331,9 +252,7 @@ async fn without_a_token_only_loopback_peers_are_answered() {
             .header("host", "10.0.0.1")
             .body(axum::body::Body::empty())
             .unwrap();
-        request
-            .extensions_mut()
-            .insert(axum::extract::ConnectInfo(peer));
+        request.extensions_mut().insert(axum::extract::ConnectInfo(peer));
         request
     };
     let status = |peer| guard::refusal(&state, &request(peer)).map(|refusal| refusal.status());
@@ -341,44 +260,20 @@ async fn without_a_token_only_loopback_peers_are_answered() {
     assert_eq!(status("[2001:db8::1]:5555"), Some(StatusCode::FORBIDDEN));
     assert_eq!(status("127.0.0.9:5555"), None);
     assert_eq!(status("[::1]:5555"), None);
-    assert_eq!(
-        status("[::ffff:127.0.0.1]:5555"),
-        None,
-        "IPv4 on a socket that takes both"
-    );
+    assert_eq!(status("[::ffff:127.0.0.1]:5555"), None, "IPv4 on a socket that takes both");
 }
 
 #[tokio::test]
 async fn a_page_of_another_site_changes_nothing() {
     let admin = start(None, Fake::default()).await;
     let post = "POST /api/backends/p%201/drain";
-    for origin in [
-        "origin: https://evil.example",
-        "origin: null",
-        "origin: http://localhost:1",
-        "origin: file://localhost",
-    ] {
-        assert_eq!(
-            admin
-                .raw(post, &["host: localhost", origin], "")
-                .await
-                .status,
-            403,
-            "{origin}"
-        );
+    for origin in
+        ["origin: https://evil.example", "origin: null", "origin: http://localhost:1", "origin: file://localhost"]
+    {
+        assert_eq!(admin.raw(post, &["host: localhost", origin], "").await.status, 403, "{origin}");
     }
     assert!(admin.fake.told.lock().unwrap().is_empty());
-    assert_eq!(
-        admin
-            .raw(
-                post,
-                &["host: localhost:9901", "origin: http://localhost:9901"],
-                ""
-            )
-            .await
-            .status,
-        200
-    );
+    assert_eq!(admin.raw(post, &["host: localhost:9901", "origin: http://localhost:9901"], "").await.status, 200);
     assert_eq!(*admin.fake.told.lock().unwrap(), ["drain"]);
 }
 
@@ -386,35 +281,18 @@ async fn a_page_of_another_site_changes_nothing() {
 async fn backends_are_shown_and_controlled() {
     let admin = start(None, Fake::default()).await;
     let shown = admin.get("/api/backends").await.json();
-    assert_eq!(
-        (&shown["waiting"], &shown["backends"][0]["cooldown_ms"]),
-        (&3.into(), &1_500.into())
-    );
+    assert_eq!((&shown["waiting"], &shown["backends"][0]["cooldown_ms"]), (&3.into(), &1_500.into()));
     assert_eq!(shown["backends"][0]["requests_left"], Value::Null);
     let host = ["host: localhost"];
     for action in ["drain", "resume", "clear-cooldown"] {
-        let answer = admin
-            .raw(&format!("POST /api/backends/p%201/{action}"), &host, "")
-            .await;
+        let answer = admin.raw(&format!("POST /api/backends/p%201/{action}"), &host, "").await;
         assert_eq!((answer.status, &answer.json()["id"]), (200, &"p 1".into()));
     }
-    assert_eq!(
-        *admin.fake.told.lock().unwrap(),
-        ["drain", "resume", "clear"]
-    );
+    assert_eq!(*admin.fake.told.lock().unwrap(), ["drain", "resume", "clear"]);
     let missing = admin.raw("POST /api/backends/p2/drain", &host, "").await;
-    assert_eq!(
-        (missing.status, missing.error().as_str()),
-        (404, "there is no backend `p2`")
-    );
-    let unknown = admin
-        .raw("POST /api/backends/p%201/explode", &host, "")
-        .await;
-    assert!(
-        unknown.status == 404 && unknown.error().contains("use drain"),
-        "{}",
-        unknown.body
-    );
+    assert_eq!((missing.status, missing.error().as_str()), (404, "there is no backend `p2`"));
+    let unknown = admin.raw("POST /api/backends/p%201/explode", &host, "").await;
+    assert!(unknown.status == 404 && unknown.error().contains("use drain"), "{}", unknown.body);
 }
 
 #[tokio::test]
@@ -423,17 +301,8 @@ async fn the_policy_is_shown_and_its_replacement_is_the_proxys_affair() {
     assert_eq!(admin.get("/api/policy").await.json()["revision"], "abc");
     let host = ["host: localhost"];
     let put = admin.raw("PUT /api/policy", &host, "12345").await;
-    assert_eq!(
-        (put.status, put.error().as_str()),
-        (422, "5 bytes are no component")
-    );
-    assert_eq!(
-        admin
-            .raw("POST /api/policy/rollback", &host, "")
-            .await
-            .status,
-        501
-    );
+    assert_eq!((put.status, put.error().as_str()), (422, "5 bytes are no component"));
+    assert_eq!(admin.raw("POST /api/policy/rollback", &host, "").await.status, 501);
 }
 
 #[tokio::test]
@@ -443,26 +312,11 @@ async fn usage_is_summed_since_a_time_and_by_a_group() {
     admin.record("b", 500, "f1");
     admin.store.handle().flush().await.unwrap();
     let usage = admin.get("/api/usage?since=24h&group=backend").await.json();
-    assert_eq!(
-        (&usage["since"], &usage["group"]),
-        (&"2026-01-14T10:30:00.000Z".into(), &"backend".into())
-    );
-    assert_eq!(
-        (&usage["total"]["requests"], &usage["total"]["cost_usd"]),
-        (&2.into(), &1.0.into())
-    );
-    assert_eq!(
-        (&usage["rows"][0]["key"], &usage["rows"][0]["failures"]),
-        (&"f1".into(), &1.into())
-    );
-    let later = admin
-        .get("/api/usage?since=2026-01-15T10:00:00Z")
-        .await
-        .json();
-    assert_eq!(
-        (&later["total"]["requests"], &later["rows"]),
-        (&0.into(), &Value::Array(Vec::new()))
-    );
+    assert_eq!((&usage["since"], &usage["group"]), (&"2026-01-14T10:30:00.000Z".into(), &"backend".into()));
+    assert_eq!((&usage["total"]["requests"], &usage["total"]["cost_usd"]), (&2.into(), &1.0.into()));
+    assert_eq!((&usage["rows"][0]["key"], &usage["rows"][0]["failures"]), (&"f1".into(), &1.into()));
+    let later = admin.get("/api/usage?since=2026-01-15T10:00:00Z").await.json();
+    assert_eq!((&later["total"]["requests"], &later["rows"]), (&0.into(), &Value::Array(Vec::new())));
 }
 
 #[tokio::test]
@@ -473,34 +327,16 @@ async fn exchanges_are_listed_and_told() {
     admin.store.handle().flush().await.unwrap();
     let ids = |answer: Answer| -> Vec<String> {
         let listed = answer.json();
-        listed["exchanges"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|x| x["id"].as_str().unwrap().to_owned())
-            .collect()
+        listed["exchanges"].as_array().unwrap().iter().map(|x| x["id"].as_str().unwrap().to_owned()).collect()
     };
     assert_eq!(ids(admin.get("/api/exchanges").await), ["b/1", "a"]);
-    assert_eq!(
-        ids(admin.get("/api/exchanges?limit=1&status=&client=").await),
-        ["b/1"]
-    );
+    assert_eq!(ids(admin.get("/api/exchanges?limit=1&status=&client=").await), ["b/1"]);
     assert_eq!(ids(admin.get("/api/exchanges?status=4xx").await), ["b/1"]);
     assert_eq!(ids(admin.get("/api/exchanges?backend=p1").await), ["a"]);
-    assert_eq!(
-        ids(admin.get("/api/exchanges?client=nobody").await),
-        Vec::<String>::new()
-    );
-    assert_eq!(
-        admin.get("/api/exchanges/b%2F1").await.json()["attempts"][0]["backend"],
-        "f1"
-    );
+    assert_eq!(ids(admin.get("/api/exchanges?client=nobody").await), Vec::<String>::new());
+    assert_eq!(admin.get("/api/exchanges/b%2F1").await.json()["attempts"][0]["backend"], "f1");
     let missing = admin.get("/api/exchanges/c").await;
-    assert!(
-        missing.status == 404 && missing.error().contains("no exchange `c`"),
-        "{}",
-        missing.body
-    );
+    assert!(missing.status == 404 && missing.error().contains("no exchange `c`"), "{}", missing.body);
 }
 
 #[tokio::test]
@@ -516,74 +352,30 @@ async fn what_cannot_be_read_is_a_400_that_says_what_to_write() {
         ("/api/exchanges?status=fine", "429"),
     ] {
         let answer = admin.get(path).await;
-        assert!(
-            answer.status == 400 && answer.error().contains(word),
-            "{path}: {} {}",
-            answer.status,
-            answer.body
-        );
+        assert!(answer.status == 400 && answer.error().contains(word), "{path}: {} {}", answer.status, answer.body);
     }
 }
 
 #[tokio::test]
 async fn unknown_paths_and_methods_are_told_in_json() {
     let admin = start(None, Fake::default()).await;
-    for path in [
-        "/nothing",
-        "/api",
-        "/api/",
-        "/api/backends/p1",
-        "/api/policy/forward",
-    ] {
+    for path in ["/nothing", "/api", "/api/", "/api/backends/p1", "/api/policy/forward"] {
         let answer = admin.get(path).await;
-        assert!(
-            matches!(answer.status, 404 | 405) && !answer.error().is_empty(),
-            "{path}: {}",
-            answer.status
-        );
+        assert!(matches!(answer.status, 404 | 405) && !answer.error().is_empty(), "{path}: {}", answer.status);
     }
-    let wrong = admin
-        .raw("DELETE /api/backends", &["host: localhost"], "")
-        .await;
-    assert!(
-        wrong.status == 405 && wrong.error().contains("method"),
-        "{}",
-        wrong.body
-    );
+    let wrong = admin.raw("DELETE /api/backends", &["host: localhost"], "").await;
+    assert!(wrong.status == 405 && wrong.error().contains("method"), "{}", wrong.body);
 }
 
 #[tokio::test]
 async fn the_metrics_and_the_console_are_served() {
     let admin = start(None, Fake::default()).await;
     let metrics = admin.get("/metrics").await;
-    assert!(
-        metrics
-            .head
-            .contains("content-type: application/openmetrics-text"),
-        "{}",
-        metrics.head
-    );
-    assert!(
-        metrics
-            .body
-            .contains("pointsman_backend_cooldown_seconds{backend=\"p 1\"} 1.5\n"),
-        "{}",
-        metrics.body
-    );
-    assert!(
-        metrics.body.contains("pointsman_queue_length 3\n") && metrics.body.ends_with("# EOF\n")
-    );
+    assert!(metrics.head.contains("content-type: application/openmetrics-text"), "{}", metrics.head);
+    assert!(metrics.body.contains("pointsman_backend_cooldown_seconds{backend=\"p 1\"} 1.5\n"), "{}", metrics.body);
+    assert!(metrics.body.contains("pointsman_queue_length 3\n") && metrics.body.ends_with("# EOF\n"));
     let console = admin.get("/").await;
-    assert!(
-        console
-            .head
-            .contains("content-security-policy: default-src 'none'"),
-        "{}",
-        console.head
-    );
+    assert!(console.head.contains("content-security-policy: default-src 'none'"), "{}", console.head);
     assert!(console.body.starts_with("<!doctype html>"));
-    assert!(
-        !console.body.contains("http://") && !console.body.contains("https://"),
-        "nothing comes from elsewhere"
-    );
+    assert!(!console.body.contains("http://") && !console.body.contains("https://"), "nothing comes from elsewhere");
 }

@@ -56,11 +56,7 @@ fn logged(level: &str, look: Look, log: impl FnOnce(&ExchangeLog)) -> String {
     let (sink, guard) = Sink::start(memory.clone()).unwrap();
     let clock: Clock = Arc::new(|| Timestamp::from_millis(1_768_473_000_000));
     let subscriber = subscriber(filter(level).unwrap(), look, sink.clone(), clock);
-    tracing::subscriber::with_default(subscriber, || {
-        log(&ExchangeLog {
-            to: Some((sink, look)),
-        })
-    });
+    tracing::subscriber::with_default(subscriber, || log(&ExchangeLog { to: Some((sink, look)) }));
     drop(guard);
     let bytes = memory.0.lock().unwrap().clone();
     String::from_utf8(bytes).unwrap()
@@ -72,9 +68,7 @@ fn an_exchange_is_one_flat_json_line() {
         log.exchange_line(&exchange());
         tracing::info!(target: "pointsman", answer = 42, "beside it");
     });
-    let [line, event] = text.lines().collect::<Vec<_>>()[..] else {
-        panic!("{text}")
-    };
+    let [line, event] = text.lines().collect::<Vec<_>>()[..] else { panic!("{text}") };
     let line: Value = serde_json::from_str(line).unwrap();
     for (field, value) in [
         ("timestamp", Value::from("2026-01-15T10:30:00.812Z")),
@@ -100,27 +94,17 @@ fn an_exchange_is_one_flat_json_line() {
         assert_eq!(line[field], value, "{field}");
     }
     let event: Value = serde_json::from_str(event).unwrap();
-    let common: Vec<_> = ["timestamp", "level", "message", "target"]
-        .iter()
-        .map(|key| event[key].as_str())
-        .collect();
+    let common: Vec<_> = ["timestamp", "level", "message", "target"].iter().map(|key| event[key].as_str()).collect();
     assert_eq!(
         common,
-        [
-            Some("2026-01-15T10:30:00.000Z"),
-            Some("INFO"),
-            Some("beside it"),
-            Some("pointsman")
-        ],
+        [Some("2026-01-15T10:30:00.000Z"), Some("INFO"), Some("beside it"), Some("pointsman")],
         "other lines have the same first fields"
     );
 }
 
 #[test]
 fn on_a_terminal_it_is_one_readable_line() {
-    let text = logged("info", Look::Text { colour: false }, |log| {
-        log.exchange_line(&exchange())
-    });
+    let text = logged("info", Look::Text { colour: false }, |log| log.exchange_line(&exchange()));
     assert_eq!(
         text,
         "2026-01-15T10:30:00.812Z  200 fallback f1  llama  813 ms (first byte 300)  waited 250 ms  agent-1  req-1\n"
@@ -129,12 +113,9 @@ fn on_a_terminal_it_is_one_readable_line() {
     (lost.status, lost.end, lost.lane, lost.backend) = (503, End::Rejected, None, None);
     (lost.waits, lost.first_byte, lost.client) = (0, None, None);
     lost.error = Some("all pools are exhausted".to_owned());
-    let text = logged("info", Look::Text { colour: true }, |log| {
-        log.exchange_line(&lost)
-    });
+    let text = logged("info", Look::Text { colour: true }, |log| log.exchange_line(&lost));
     assert!(
-        text.contains("\x1b[31m503\x1b[0m no backend  llama")
-            && text.contains("all pools are exhausted"),
+        text.contains("\x1b[31m503\x1b[0m no backend  llama") && text.contains("all pools are exhausted"),
         "{text}"
     );
 }
@@ -143,17 +124,12 @@ fn on_a_terminal_it_is_one_readable_line() {
 fn a_name_from_outside_cannot_move_the_cursor_or_begin_a_line() {
     let mut record = exchange();
     record.model = "a\nb\x1b[2Jc\u{9b}".to_owned();
-    let text = logged("info", Look::Text { colour: false }, |log| {
-        log.exchange_line(&record)
-    });
+    let text = logged("info", Look::Text { colour: false }, |log| log.exchange_line(&record));
     assert_eq!(text.lines().count(), 1);
     assert!(text.contains("a\u{fffd}b\u{fffd}[2Jc\u{fffd}"), "{text:?}");
     let json = logged("info", Look::Json, |log| log.exchange_line(&record));
     assert_eq!(json.lines().count(), 1);
-    assert_eq!(
-        serde_json::from_str::<Value>(&json).unwrap()["model"],
-        record.model
-    );
+    assert_eq!(serde_json::from_str::<Value>(&json).unwrap()["model"], record.model);
 }
 
 #[test]
@@ -173,17 +149,11 @@ fn a_plain_level_leaves_the_libraries_quiet() {
         tracing::debug!(target: "hyper", "theirs");
         tracing::warn!(target: "hyper", "their warning");
     });
-    assert!(
-        text.contains("ours") && text.contains("their warning") && !text.contains("theirs"),
-        "{text}"
-    );
+    assert!(text.contains("ours") && text.contains("their warning") && !text.contains("theirs"), "{text}");
 }
 
 #[test]
 fn a_level_that_cannot_be_read_says_what_to_write() {
     let refused = filter("pointsman=loud").unwrap_err().to_string();
-    assert!(
-        refused.contains("`pointsman=loud`") && refused.contains("debug"),
-        "{refused}"
-    );
+    assert!(refused.contains("`pointsman=loud`") && refused.contains("debug"), "{refused}");
 }
