@@ -124,7 +124,7 @@ fn config_text(providers: &[Provider], port: u16) -> String {
     let mut text = format!(
         "[server]\nlisten = \"127.0.0.1:{port}\"\n[admin]\nlisten = \"127.0.0.1:0\"\n[store]\npath = \":memory:\"\n\
          [log]\nlevel = \"error\"\nexchanges = false\n[cooldown]\nbase_ms = 1000\nmax_ms = 4000\n\
-         [policy.settings]\nprimary_wait_ms = 4000\nprimary_wait_max_retries = 2\n[stream]\ncommit = {{ tokens = 4 }}\n"
+         [policy.settings]\nprimary_wait_ms = 5000\nprimary_wait_max_retries = 6\n[stream]\ncommit = {{ tokens = 4 }}\n"
     );
     for provider in providers {
         let Profile { id, tier, .. } = provider.profile();
