@@ -114,8 +114,12 @@ async fn an_expired_cooldown_is_probed_by_one_request_first() {
     });
     let busy = busy.start().await;
     let proxy = proxy!().backend(backend("p1").primary(&busy)).start().await;
-    let requests = (0..5).map(|_| proxy.chat().send());
-    let all = futures_util::future::join_all(requests);
+    let first = tokio::spawn(proxy.chat().send());
+    busy.wait_seen(1).await;
+    // The cooldown is in force as soon as it is shown.
+    while proxy.admin("/api/backends").send().await.json()["backends"][0]["state"] != "cooling" {}
+    let requests = (0..4).map(|_| tokio::spawn(proxy.chat().send()));
+    let all = futures_util::future::join_all(std::iter::once(first).chain(requests));
     let watch = async {
         busy.wait_seen(2).await;
         let seen = busy.seen();
@@ -124,5 +128,6 @@ async fn an_expired_cooldown_is_probed_by_one_request_first() {
         gate.open();
     };
     let (answers, ()) = futures_util::future::join(all, watch).await;
+    let answers: Vec<_> = answers.into_iter().map(Result::unwrap).collect();
     assert!(answers.iter().all(|a| a.says() == "well"), "{answers:?}");
 }
