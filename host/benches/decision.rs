@@ -7,37 +7,24 @@ use std::sync::Arc;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use pointsman::policy::{Engine, EngineLimits, Texts};
-use pointsman_core::contract::{
-    AttemptFacts, Column, Operation, Query, RequestFacts, RowState, STRIDE,
-};
+use pointsman_core::contract::{AttemptFacts, Column, Operation, Query, RequestFacts, RowState, STRIDE};
 use pointsman_core::outcome::Kind;
-use pointsman_core::table::{
-    Backend, Dialect, Lane, Limits, Pattern, Route, Table, Tier, Timeouts,
-};
+use pointsman_core::table::{Backend, Dialect, Lane, Limits, Pattern, Route, Table, Tier, Timeouts};
 
 criterion_group!(benches, decisions);
 criterion_main!(benches);
 
 fn decisions(criterion: &mut Criterion) {
     let engine = Engine::new(EngineLimits::default()).expect("the engine starts");
-    let texts = Arc::new(Texts {
-        model: "llama-70b".into(),
-        path: "/v1/chat/completions".into(),
-        ..Texts::default()
-    });
+    let texts = Arc::new(Texts { model: "llama-70b".into(), path: "/v1/chat/completions".into(), ..Texts::default() });
     let mut group = criterion.benchmark_group("decision");
     for backends in [1, 16, 64, 256] {
         let table = Arc::new(table(backends));
-        let policy = engine
-            .embedded("{}", table.clone())
-            .expect("the default policy loads");
+        let policy = engine.embedded("{}", table.clone()).expect("the default policy loads");
         let mut first = query(backends, Vec::new());
         group.bench_function(BenchmarkId::new("first", backends), |bencher| {
             bencher.iter(|| {
-                first.seed = first
-                    .seed
-                    .wrapping_mul(6_364_136_223_846_793_005)
-                    .wrapping_add(1);
+                first.seed = first.seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
                 let verdict = policy.decide(black_box(&first), &texts);
                 assert!(verdict.fault.is_none());
                 verdict
@@ -46,10 +33,7 @@ fn decisions(criterion: &mut Criterion) {
         let mut retry = query(backends, vec![rate_limited()]);
         group.bench_function(BenchmarkId::new("retry", backends), |bencher| {
             bencher.iter(|| {
-                retry.seed = retry
-                    .seed
-                    .wrapping_mul(6_364_136_223_846_793_005)
-                    .wrapping_add(1);
+                retry.seed = retry.seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
                 policy.decide(black_box(&retry), &texts)
             });
         });
@@ -72,22 +56,11 @@ fn rate_limited() -> AttemptFacts {
 fn table(backends: usize) -> Table {
     let backend = |i: usize| Backend {
         id: format!("backend-{i}").into(),
-        tier: if i % 4 == 3 {
-            Tier::Fallback
-        } else {
-            Tier::Primary
-        },
+        tier: if i % 4 == 3 { Tier::Fallback } else { Tier::Primary },
         dialect: Dialect::Openai,
         weight: 1 + i as u32 % 3,
-        limits: Limits {
-            rpm: Some(600),
-            tpm: Some(1_000_000),
-            max_concurrency: Some(64),
-        },
-        routes: vec![Route {
-            asked: Pattern::Exact("llama-70b".into()),
-            sent: "meta/llama-3.1-70b-instruct".into(),
-        }],
+        limits: Limits { rpm: Some(600), tpm: Some(1_000_000), max_concurrency: Some(64) },
+        routes: vec![Route { asked: Pattern::Exact("llama-70b".into()), sent: "meta/llama-3.1-70b-instruct".into() }],
         prices: Default::default(),
         timeouts: Timeouts::default(),
         labels: Default::default(),
@@ -103,17 +76,9 @@ fn query(backends: usize, attempts: Vec<AttemptFacts>) -> Query {
             let mut row = [0; STRIDE];
             let n = i as u32;
             let cooling = i % 6 == 5;
-            row[Column::State as usize] = if cooling {
-                RowState::Cooling
-            } else {
-                RowState::Ready
-            } as u32;
+            row[Column::State as usize] = if cooling { RowState::Cooling } else { RowState::Ready } as u32;
             row[Column::CooldownMs as usize] = if cooling { 4_000 } else { 0 };
-            row[Column::CooldownReason as usize] = if cooling {
-                Kind::RateLimited.index()
-            } else {
-                0
-            };
+            row[Column::CooldownReason as usize] = if cooling { Kind::RateLimited.index() } else { 0 };
             row[Column::ReadyMs as usize] = if cooling { 4_000 } else { 0 };
             row[Column::RequestsLeft as usize] = 600 - (n * 37) % 500;
             row[Column::TokensLeft as usize] = 1_000_000 - (n * 7_919) % 900_000;

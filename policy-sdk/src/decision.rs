@@ -48,10 +48,7 @@ pub struct Dispatch {
 impl Dispatch {
     /// To this backend, everything else as configured.
     pub fn to(backend: usize) -> Self {
-        Self {
-            backend: Some(backend as u32),
-            ..Self::default()
-        }
+        Self { backend: Some(backend as u32), ..Self::default() }
     }
 }
 
@@ -110,10 +107,7 @@ impl Decision {
 
     /// Wait for a primary backend, at most this many ms.
     pub fn wait_for_primary(max_ms: u32) -> Self {
-        Decision::Wait(Hold {
-            max_ms,
-            lane: Lane::Primary,
-        })
+        Decision::Wait(Hold { max_ms, lane: Lane::Primary })
     }
 
     /// Refuse with 503 in the host's own words.

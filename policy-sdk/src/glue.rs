@@ -43,24 +43,14 @@ impl<S: Slot> bindings::Guest for S {
     fn configure(settings: String, table: wire::Table) -> Result<(), String> {
         let table = Table::new(parts(table));
         let policy = S::Policy::configure(&settings, &table)?;
-        S::with(|slot| {
-            *slot = Some(Instance {
-                policy,
-                table,
-                attempts: Vec::new(),
-            })
-        });
+        S::with(|slot| *slot = Some(Instance { policy, table, attempts: Vec::new() }));
         Ok(())
     }
 
     #[inline]
     fn decide(query: wire::Query) -> wire::Decision {
         S::with(|slot| {
-            let Instance {
-                policy,
-                table,
-                attempts,
-            } = slot.as_mut().expect("the host calls `configure` first");
+            let Instance { policy, table, attempts } = slot.as_mut().expect("the host calls `configure` first");
             let layout = table.layout();
             attempts.clear();
             attempts.extend(query.attempts.iter().map(|a| Attempt {
@@ -175,10 +165,7 @@ fn from_decision(decision: Decision) -> wire::Decision {
         Decision::Primary(d) => wire::Decision::Primary(to_dispatch(d)),
         Decision::Fallback(d) => wire::Decision::Fallback(to_dispatch(d)),
         Decision::Emergency(d) => wire::Decision::Emergency(to_dispatch(d)),
-        Decision::Wait(h) => wire::Decision::Wait(wire::Hold {
-            max_ms: h.max_ms,
-            lane: to_lane(h.lane),
-        }),
+        Decision::Wait(h) => wire::Decision::Wait(wire::Hold { max_ms: h.max_ms, lane: to_lane(h.lane) }),
         Decision::Reject(r) => wire::Decision::Reject(wire::Rejection {
             status: r.status,
             kind: r.kind,

@@ -11,16 +11,12 @@ pub fn pool(table: &Table, tier: Tier, model: Option<usize>) -> Vec<usize> {
         None => true,
         Some(model) => backend.any_model || backend.routes.iter().any(|route| route.model == model),
     };
-    (0..table.backends.len())
-        .filter(|&i| table.backends[i].tier == tier && serves(&table.backends[i]))
-        .collect()
+    (0..table.backends.len()).filter(|&i| table.backends[i].tier == tier && serves(&table.backends[i])).collect()
 }
 
 /// The row that will be ready first, and in how many ms; none where no row says when.
 pub fn soonest_ready<'a>(rows: impl Iterator<Item = Row<'a>>) -> Option<(usize, u32)> {
-    rows.map(|row| (row.index(), row.ready_ms()))
-        .filter(|&(_, ms)| ms != NONE)
-        .min_by_key(|&(_, ms)| ms)
+    rows.map(|row| (row.index(), row.ready_ms())).filter(|&(_, ms)| ms != NONE).min_by_key(|&(_, ms)| ms)
 }
 
 /// What of a backend's configuration its load is measured against.
@@ -40,26 +36,16 @@ impl Load {
 
     /// The measure of this backend.
     pub fn of(backend: &Backend) -> Self {
-        Self {
-            weight: backend.weight.max(1),
-            rpm: backend.rpm.unwrap_or(NONE),
-            tpm: backend.tpm.unwrap_or(NONE),
-        }
+        Self { weight: backend.weight.max(1), rpm: backend.rpm.unwrap_or(NONE), tpm: backend.tpm.unwrap_or(NONE) }
     }
 
     /// How full the backend is, in 1/1000: the fullest of its limits.
     #[inline]
     pub fn permille(&self, row: Row) -> u32 {
         let in_flight = row.in_flight();
-        let soft = share(
-            in_flight,
-            self.weight.saturating_mul(Self::HALF_FULL_PER_WEIGHT),
-        );
+        let soft = share(in_flight, self.weight.saturating_mul(Self::HALF_FULL_PER_WEIGHT));
         let slots = share(in_flight, row.concurrency_left());
-        slots
-            .max(soft)
-            .max(used(row.requests_left(), self.rpm))
-            .max(used(row.tokens_left(), self.tpm))
+        slots.max(soft).max(used(row.requests_left(), self.rpm)).max(used(row.tokens_left(), self.tpm))
     }
 
     /// What one more request here costs everybody, in no unit; smaller is better. Fullness up to doubles it, each
@@ -67,9 +53,8 @@ impl Load {
     /// about 40 %.
     #[inline]
     pub fn cost(&self, row: Row, streaming: bool) -> u64 {
-        let trouble = 1_000
-            + u64::from(row.error_permille().min(1_000)) * 10
-            + u64::from(row.failures().min(100)) * 1_000;
+        let trouble =
+            1_000 + u64::from(row.error_permille().min(1_000)) * 10 + u64::from(row.failures().min(100)) * 1_000;
         let fullness = 1_000 + u64::from(self.permille(row));
         slowness(row, streaming) * fullness * trouble
     }
@@ -80,11 +65,7 @@ impl Load {
 fn slowness(row: Row, streaming: bool) -> u64 {
     const UNKNOWN_MS: u32 = 512;
     let first_token = row.first_token_ms();
-    let ms = match if streaming && first_token != 0 {
-        first_token
-    } else {
-        row.latency_ms()
-    } {
+    let ms = match if streaming && first_token != 0 { first_token } else { row.latency_ms() } {
         0 => UNKNOWN_MS,
         ms => ms.max(8),
     };

@@ -73,19 +73,12 @@ impl<'a> Query<'a> {
     pub fn backend(&self, index: usize) -> Row<'a> {
         let stride = self.layout.stride();
         let start = index * stride;
-        Row {
-            index,
-            numbers: self.rows.get(start..start + stride).unwrap_or(&[]),
-            layout: self.layout,
-        }
+        Row { index, numbers: self.rows.get(start..start + stride).unwrap_or(&[]), layout: self.layout }
     }
 
     /// How many backends there are.
     pub fn backend_count(&self) -> usize {
-        self.rows
-            .len()
-            .checked_div(self.layout.stride())
-            .unwrap_or(0)
+        self.rows.len().checked_div(self.layout.stride()).unwrap_or(0)
     }
 }
 
@@ -144,10 +137,7 @@ impl Row<'_> {
 
     /// May it take this request, now or later?
     pub fn is_candidate(&self) -> bool {
-        matches!(
-            self.state(),
-            State::Ready | State::Throttled | State::Cooling | State::Probing
-        )
+        matches!(self.state(), State::Ready | State::Throttled | State::Cooling | State::Probing)
     }
 
     /// Milliseconds left of its cooldown; 0 when there is none.
@@ -157,8 +147,7 @@ impl Row<'_> {
 
     /// Why it cools; `Answered` when it does not.
     pub fn cooldown_reason(&self) -> Outcome {
-        self.layout
-            .outcome(self.number(Column::CooldownReason, NONE))
+        self.layout.outcome(self.number(Column::CooldownReason, NONE))
     }
 
     /// Milliseconds until it could take this request, cooldown and limits together; 0 now, [`NONE`] unknown.
@@ -227,9 +216,6 @@ impl Row<'_> {
     /// The number of a column, or what stands for "unknown" where the host has no such column.
     #[inline]
     fn number(&self, column: Column, unknown: u32) -> u32 {
-        self.numbers
-            .get(self.layout.offset(column))
-            .copied()
-            .unwrap_or(unknown)
+        self.numbers.get(self.layout.offset(column)).copied().unwrap_or(unknown)
     }
 }

@@ -101,20 +101,8 @@ impl Table {
     /// Resolves the columns and words by their names, so that new, extra or reordered ones change nothing.
     pub fn new(parts: TableParts) -> Self {
         let layout = Layout::new(&parts.columns, &parts.operations, &parts.outcomes);
-        let TableParts {
-            backends,
-            models,
-            clients,
-            attributes,
-            ..
-        } = parts;
-        Self {
-            backends,
-            models,
-            clients,
-            attributes,
-            layout,
-        }
+        let TableParts { backends, models, clients, attributes, .. } = parts;
+        Self { backends, models, clients, attributes, layout }
     }
 
     /// How the numbers of a query are to be read.
@@ -171,12 +159,7 @@ pub struct Layout {
 
 impl Layout {
     fn new(columns: &[String], operations: &[String], outcomes: &[String]) -> Self {
-        let place = |name: &str| {
-            columns
-                .iter()
-                .position(|c| c == name)
-                .and_then(|i| u16::try_from(i).ok())
-        };
+        let place = |name: &str| columns.iter().position(|c| c == name).and_then(|i| u16::try_from(i).ok());
         Self {
             offsets: COLUMNS.map(|(_, name)| place(name).unwrap_or(u16::MAX)),
             stride: columns.len(),
@@ -192,18 +175,12 @@ impl Layout {
 
     /// The operation behind its number.
     pub fn operation(&self, index: u32) -> Operation {
-        self.operations
-            .get(index as usize)
-            .copied()
-            .unwrap_or(Operation::Unknown)
+        self.operations.get(index as usize).copied().unwrap_or(Operation::Unknown)
     }
 
     /// The outcome behind its number.
     pub fn outcome(&self, index: u32) -> Outcome {
-        self.outcomes
-            .get(index as usize)
-            .copied()
-            .unwrap_or(Outcome::Unknown)
+        self.outcomes.get(index as usize).copied().unwrap_or(Outcome::Unknown)
     }
 
     #[inline]

@@ -3,8 +3,17 @@
 //! Nothing here sees a socket, a file, a clock or wasm: every function takes the time it needs and returns values.
 //! The live server, the tests and any simulator drive the same code.
 
+pub mod clients;
 pub mod contract;
+pub mod exchange;
+pub mod fleet;
+pub mod health;
+pub mod limits;
+mod member;
 pub mod outcome;
+pub mod queue;
 pub mod record;
 pub mod table;
 pub mod time;
+pub mod view;
+pub mod wire;

@@ -220,6 +220,11 @@ impl Backend {
         self.routes.iter().find_map(|route| route.sent(asked))
     }
 
+    /// Does it serve this model?
+    pub fn serves(&self, asked: &str) -> bool {
+        self.routes.is_empty() || self.routes.iter().any(|route| route.asked.capture(asked).is_some())
+    }
+
     /// Does it serve names that are not listed?
     pub fn any_model(&self) -> bool {
         self.routes.is_empty() || self.routes.iter().any(|r| matches!(r.asked, Pattern::Glob { .. }))

@@ -88,37 +88,24 @@ pub(super) fn check_bytes(bytes: &[u8], max_bytes: usize) -> Result<(), LoadErro
         return Err(LoadError::Empty);
     }
     if bytes.len() > max_bytes {
-        return Err(LoadError::TooLarge {
-            bytes: bytes.len(),
-            max_bytes,
-        });
+        return Err(LoadError::TooLarge { bytes: bytes.len(), max_bytes });
     }
     if !bytes.starts_with(&MAGIC[..bytes.len().min(MAGIC.len())]) {
         let start = bytes.trim_ascii_start();
         let is_wat = start.starts_with(b"(component") || start.starts_with(b"(module");
-        return Err(LoadError::NotWasm(if is_wat {
-            " but its text form"
-        } else {
-            ""
-        }));
+        return Err(LoadError::NotWasm(if is_wat { " but its text form" } else { "" }));
     }
     match (bytes.get(4..8), bytes.get(6..8)) {
         (None, _) | (_, None) => Err(LoadError::Truncated("it ends within its header".to_owned())),
         (Some(MODULE), _) => Err(LoadError::CoreModule),
         (Some(_), Some(COMPONENT_LAYER)) => Ok(()),
-        (Some(_), Some(_)) => Err(LoadError::Broken(
-            "its header is that of no known version".to_owned(),
-        )),
+        (Some(_), Some(_)) => Err(LoadError::Broken("its header is that of no known version".to_owned())),
     }
 }
 
 /// Says what a compiler's refusal means.
 pub(super) fn compile_error(error: &wasmtime::Error) -> LoadError {
-    let text = error
-        .chain()
-        .map(|cause| cause.to_string())
-        .collect::<Vec<_>>()
-        .join(": ");
+    let text = error.chain().map(|cause| cause.to_string()).collect::<Vec<_>>().join(": ");
     if text.contains("unexpected end") || text.contains("is out of bounds (bound") {
         LoadError::Truncated(text)
     } else {
@@ -142,9 +129,8 @@ pub(super) fn check_contract(component: &Component) -> Result<(), LoadError> {
         return Err(LoadError::Imports(foreign));
     }
     for wanted in ["configure", "decide"] {
-        let is_there = ty.exports(engine).any(|(name, item)| {
-            name == wanted && matches!(item.ty, ComponentItem::ComponentFunc(_))
-        });
+        let is_there =
+            ty.exports(engine).any(|(name, item)| name == wanted && matches!(item.ty, ComponentItem::ComponentFunc(_)));
         if !is_there {
             return Err(LoadError::MissingExport(wanted));
         }
@@ -154,9 +140,7 @@ pub(super) fn check_contract(component: &Component) -> Result<(), LoadError> {
 
 /// The same major version, and no newer minor one: what is newer may need what is not here.
 fn check_version(import: &str) -> Result<(), LoadError> {
-    let other = || LoadError::Version {
-        found: import.to_owned(),
-    };
+    let other = || LoadError::Version { found: import.to_owned() };
     let version = import.rsplit_once('@').ok_or_else(other)?.1;
     let mut numbers = version.split('.').map(str::parse::<u64>);
     match (numbers.next(), numbers.next()) {
@@ -173,18 +157,9 @@ mod tests {
     fn the_usual_wrong_files_are_named() {
         let check = |bytes: &[u8]| check_bytes(bytes, 100).unwrap_err();
         assert_eq!(check(b""), LoadError::Empty);
-        assert_eq!(
-            check(&[0; 101]),
-            LoadError::TooLarge {
-                bytes: 101,
-                max_bytes: 100
-            }
-        );
+        assert_eq!(check(&[0; 101]), LoadError::TooLarge { bytes: 101, max_bytes: 100 });
         assert_eq!(check(b"hello"), LoadError::NotWasm(""));
-        assert_eq!(
-            check(b"  (component)"),
-            LoadError::NotWasm(" but its text form")
-        );
+        assert_eq!(check(b"  (component)"), LoadError::NotWasm(" but its text form"));
         assert_eq!(check(b"\0asm\x01\0\0\0"), LoadError::CoreModule);
         assert!(matches!(check(b"\0as"), LoadError::Truncated(_)));
         assert!(matches!(check(b"\0asm\x0d\0"), LoadError::Truncated(_)));
@@ -196,17 +171,8 @@ mod tests {
     fn older_minors_are_taken_newer_and_other_majors_are_not() {
         assert!(check_version("pointsman:policy/types@1.0.0").is_ok());
         assert!(check_version("pointsman:policy/types@1.0.7").is_ok());
-        for other in [
-            "types@1.1.0",
-            "types@2.0.0",
-            "types@0.9.0",
-            "types",
-            "types@x",
-        ] {
-            assert!(
-                check_version(&format!("pointsman:policy/{other}")).is_err(),
-                "{other}"
-            );
+        for other in ["types@1.1.0", "types@2.0.0", "types@0.9.0", "types", "types@x"] {
+            assert!(check_version(&format!("pointsman:policy/{other}")).is_err(), "{other}");
         }
     }
 }

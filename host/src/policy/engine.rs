@@ -85,43 +85,24 @@ impl Engine {
         let start = |error: wasmtime::Error| EngineError::Start(format!("{error:#}"));
         let wasm = wasmtime::Engine::new(&config(&limits)).map_err(start)?;
         let mut linker = Linker::new(&wasm);
-        Policy::add_to_linker::<_, wasmtime::component::HasSelf<Guest>>(&mut linker, |guest| guest)
-            .map_err(start)?;
+        Policy::add_to_linker::<_, wasmtime::component::HasSelf<Guest>>(&mut linker, |guest| guest).map_err(start)?;
         wasi::link(&mut linker).map_err(start)?;
         let clock = wasm.clone();
         let ticker = Ticker::start(move || clock.increment_epoch())?;
-        Ok(Self(Arc::new(Inner {
-            wasm,
-            linker,
-            ticker,
-            limits,
-            shared: Arc::default(),
-        })))
+        Ok(Self(Arc::new(Inner { wasm, linker, ticker, limits, shared: Arc::default() })))
     }
 
     /// Makes a revision of a component: compiles, checks, configures, probes. Blocks for as long as compilation takes
     /// (tens of milliseconds to seconds), so it belongs on a thread of its own.
-    pub fn load(
-        &self,
-        bytes: &[u8],
-        settings: &str,
-        table: Arc<Table>,
-    ) -> Result<Revision, LoadError> {
+    pub fn load(&self, bytes: &[u8], settings: &str, table: Arc<Table>) -> Result<Revision, LoadError> {
         check::check_bytes(bytes, self.0.limits.max_component_bytes)?;
-        let component =
-            Component::from_binary(&self.0.wasm, bytes).map_err(|e| check::compile_error(&e))?;
+        let component = Component::from_binary(&self.0.wasm, bytes).map_err(|e| check::compile_error(&e))?;
         check::check_contract(&component)?;
         let shape = |error: wasmtime::Error| LoadError::Shape(format!("{error:#}"));
         let mut linker = self.0.linker.clone();
         wasi::link_absent(&mut linker, &component).map_err(shape)?;
-        let pre = linker
-            .instantiate_pre(&component)
-            .and_then(PolicyPre::new)
-            .map_err(shape)?;
-        let code = Arc::new(Code {
-            pre,
-            id: revision_id(bytes),
-        });
+        let pre = linker.instantiate_pre(&component).and_then(PolicyPre::new).map_err(shape)?;
+        let code = Arc::new(Code { pre, id: revision_id(bytes) });
         Revision::new(self.clone(), code, settings, table)
     }
 
@@ -138,12 +119,7 @@ impl Engine {
 
 /// The name of a revision: the first 12 hexadecimal digits of the file's SHA-256.
 pub(super) fn revision_id(bytes: &[u8]) -> Arc<str> {
-    Sha256::digest(bytes)
-        .iter()
-        .take(6)
-        .map(|byte| format!("{byte:02x}"))
-        .collect::<String>()
-        .into()
+    Sha256::digest(bytes).iter().take(6).map(|byte| format!("{byte:02x}")).collect::<String>().into()
 }
 
 /// Ticks of a deadline; the first may come at once, so one more than the milliseconds.

@@ -53,11 +53,7 @@ impl Guest {
             random: 0,
             notes: Vec::new(),
             stderr: Vec::new(),
-            memory: MemoryMeter {
-                max_bytes: max_memory_bytes,
-                used_bytes: 0,
-                denied: false,
-            },
+            memory: MemoryMeter { max_bytes: max_memory_bytes, used_bytes: 0, denied: false },
             deadline: Deadline { ticks_left: 0 },
         }
     }
@@ -89,8 +85,7 @@ impl Guest {
 
     pub(super) fn write_stderr(&mut self, bytes: &[u8]) {
         let room = MAX_STDERR_BYTES.saturating_sub(self.stderr.len());
-        self.stderr
-            .extend_from_slice(&bytes[..bytes.len().min(room)]);
+        self.stderr.extend_from_slice(&bytes[..bytes.len().min(room)]);
     }
 
     /// The next random number (SplitMix64 from the query's seed).
@@ -128,17 +123,11 @@ impl log::Host for Guest {
 
 impl request::Host for Guest {
     fn model(&mut self) -> String {
-        self.texts
-            .as_ref()
-            .map(|t| t.model.clone())
-            .unwrap_or_default()
+        self.texts.as_ref().map(|t| t.model.clone()).unwrap_or_default()
     }
 
     fn path(&mut self) -> String {
-        self.texts
-            .as_ref()
-            .map(|t| t.path.clone())
-            .unwrap_or_default()
+        self.texts.as_ref().map(|t| t.path.clone()).unwrap_or_default()
     }
 
     fn session(&mut self) -> Option<String> {
@@ -147,10 +136,7 @@ impl request::Host for Guest {
 
     fn label(&mut self, name: String) -> Option<String> {
         let labels = &self.texts.as_ref()?.labels;
-        labels
-            .iter()
-            .find(|(n, _)| n.eq_ignore_ascii_case(&name))
-            .map(|(_, value)| value.clone())
+        labels.iter().find(|(n, _)| n.eq_ignore_ascii_case(&name)).map(|(_, value)| value.clone())
     }
 }
 
@@ -196,12 +182,7 @@ pub(super) struct MemoryMeter {
 }
 
 impl ResourceLimiter for MemoryMeter {
-    fn memory_growing(
-        &mut self,
-        current: usize,
-        desired: usize,
-        _maximum: Option<usize>,
-    ) -> wasmtime::Result<bool> {
+    fn memory_growing(&mut self, current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
         let used_bytes = self.used_bytes - current.min(self.used_bytes) + desired;
         if used_bytes > self.max_bytes {
             self.denied = true;
@@ -211,12 +192,7 @@ impl ResourceLimiter for MemoryMeter {
         Ok(true)
     }
 
-    fn table_growing(
-        &mut self,
-        _current: usize,
-        desired: usize,
-        _maximum: Option<usize>,
-    ) -> wasmtime::Result<bool> {
+    fn table_growing(&mut self, _current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
         /// References in one table, more than any language runtime needs.
         const MAX_TABLE_ELEMENTS: usize = 65_536;
         self.denied |= desired > MAX_TABLE_ELEMENTS;
@@ -286,9 +262,6 @@ mod tests {
         let notes = guest.end();
         assert_eq!(notes.len(), MAX_NOTES);
         assert!(notes[0].len() <= MAX_NOTE_BYTES + '…'.len_utf8());
-        assert!(
-            guest.end().is_empty(),
-            "notes never reach the next exchange"
-        );
+        assert!(guest.end().is_empty(), "notes never reach the next exchange");
     }
 }

@@ -47,19 +47,11 @@ impl Instance {
 
     /// Asks; after a fault the instance must not be used again.
     #[inline]
-    pub(super) fn ask(
-        &mut self,
-        query: &Query,
-        texts: &Arc<Texts>,
-        ticks: u32,
-    ) -> Result<Decision, Fault> {
+    pub(super) fn ask(&mut self, query: &Query, texts: &Arc<Texts>, ticks: u32) -> Result<Decision, Fault> {
         self.store.data_mut().begin(texts, query.now_ms, query.seed);
         allow(&mut self.store, ticks);
         let attempts = wire::attempts(query);
-        match self
-            .policy
-            .call_decide(&mut self.store, wire::query(query, &attempts))
-        {
+        match self.policy.call_decide(&mut self.store, wire::query(query, &attempts)) {
             Ok(decision) => Ok(wire::decision(decision)),
             Err(error) => Err(fault(&self.store, &error)),
         }
@@ -93,16 +85,11 @@ fn fault(store: &Store<Guest>, error: &wasmtime::Error) -> Fault {
     };
     let cause = match kind {
         FaultKind::Deadline => "no answer in time".to_owned(),
-        FaultKind::Memory if guest.memory.denied => {
-            "it asked for more memory than it may have".to_owned()
-        }
+        FaultKind::Memory if guest.memory.denied => "it asked for more memory than it may have".to_owned(),
         FaultKind::Memory | FaultKind::Trap | FaultKind::Invalid => error.root_cause().to_string(),
     };
     let words = guest.last_words();
-    let place = error
-        .downcast_ref::<WasmBacktrace>()
-        .map(frames)
-        .unwrap_or_default();
+    let place = error.downcast_ref::<WasmBacktrace>().map(frames).unwrap_or_default();
     let mut message = cause;
     if !words.is_empty() {
         message = format!("{message}: {words}");
@@ -115,23 +102,11 @@ fn fault(store: &Store<Guest>, error: &wasmtime::Error) -> Fault {
 
 /// Function names, innermost first, without those of the language's own panic machinery.
 fn frames(backtrace: &WasmBacktrace) -> Vec<String> {
-    const MACHINERY: [&str; 7] = [
-        "std::", "core::", "alloc::", "__rust", "rust_", "__rustc", "abort",
-    ];
+    const MACHINERY: [&str; 7] = ["std::", "core::", "alloc::", "__rust", "rust_", "__rustc", "abort"];
     // A line is `N: 0xOFFSET - MODULE!FUNCTION`; only this form has the names demangled.
     let text = backtrace.to_string();
-    let names = || {
-        text.lines()
-            .filter_map(|line| line.split_once('!'))
-            .map(|(_, name)| name.trim().to_owned())
-    };
-    let own: Vec<String> = names()
-        .filter(|name| !MACHINERY.iter().any(|m| name.starts_with(m)))
-        .take(MAX_FRAMES)
-        .collect();
-    if own.is_empty() {
-        names().take(MAX_FRAMES).collect()
-    } else {
-        own
-    }
+    let names = || text.lines().filter_map(|line| line.split_once('!')).map(|(_, name)| name.trim().to_owned());
+    let own: Vec<String> =
+        names().filter(|name| !MACHINERY.iter().any(|m| name.starts_with(m))).take(MAX_FRAMES).collect();
+    if own.is_empty() { names().take(MAX_FRAMES).collect() } else { own }
 }

@@ -23,16 +23,11 @@ pub(super) fn judge(decision: Decision, table: &Table) -> Result<Decision, Strin
         Decision::Wait(_) => {}
         Decision::Reject(rejection) => {
             if rejection.status != 0 && !(400..=599).contains(&rejection.status) {
-                return Err(format!(
-                    "reject with status {}: it must be 0 or 400 to 599",
-                    rejection.status
-                ));
+                return Err(format!("reject with status {}: it must be 0 or 400 to 599", rejection.status));
             }
             let len = rejection.kind.len() + rejection.message.len();
             if len > MAX_REJECTION_BYTES {
-                return Err(format!(
-                    "reject with {len} bytes of text: at most {MAX_REJECTION_BYTES}"
-                ));
+                return Err(format!("reject with {len} bytes of text: at most {MAX_REJECTION_BYTES}"));
             }
         }
     }
@@ -43,18 +38,10 @@ fn judge_dispatch(dispatch: &Dispatch, lane: Lane, table: &Table) -> Result<(), 
     if let Some(index) = dispatch.backend {
         let Some(backend) = table.backends.get(index as usize) else {
             let count = table.backends.len();
-            return Err(format!(
-                "{} to backend {index}: there are only {count}, counted from 0",
-                lane.as_str()
-            ));
+            return Err(format!("{} to backend {index}: there are only {count}, counted from 0", lane.as_str()));
         };
         if !lane.admits(backend.tier) {
-            return Err(format!(
-                "{} to backend {}, which is a {}",
-                lane.as_str(),
-                backend.id,
-                backend.tier.as_str()
-            ));
+            return Err(format!("{} to backend {}, which is a {}", lane.as_str(), backend.id, backend.tier.as_str()));
         }
     }
     for (name, limit) in [
@@ -64,10 +51,7 @@ fn judge_dispatch(dispatch: &Dispatch, lane: Lane, table: &Table) -> Result<(), 
         ("total-ms", dispatch.total),
     ] {
         if limit.is_some_and(|limit| limit.is_zero() || limit > MAX_TIME_LIMIT) {
-            return Err(format!(
-                "{name} must be 1 to {} ms",
-                MAX_TIME_LIMIT.as_millis()
-            ));
+            return Err(format!("{name} must be 1 to {} ms", MAX_TIME_LIMIT.as_millis()));
         }
     }
     if dispatch.commit == Some(Commit::Tokens(0)) {

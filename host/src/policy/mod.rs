@@ -67,12 +67,7 @@ pub enum FaultKind {
 
 impl FaultKind {
     /// Every kind.
-    pub const ALL: [FaultKind; 4] = [
-        FaultKind::Trap,
-        FaultKind::Deadline,
-        FaultKind::Memory,
-        FaultKind::Invalid,
-    ];
+    pub const ALL: [FaultKind; 4] = [FaultKind::Trap, FaultKind::Deadline, FaultKind::Memory, FaultKind::Invalid];
 
     /// The word for it in logs and metrics.
     pub const fn as_str(self) -> &'static str {

@@ -2,9 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use pointsman_core::contract::{
-    AttemptFacts, Column, NONE, Operation, Query, RequestFacts, RowState, STRIDE,
-};
+use pointsman_core::contract::{AttemptFacts, Column, NONE, Operation, Query, RequestFacts, RowState, STRIDE};
 use pointsman_core::outcome::Kind;
 use pointsman_core::table::{Lane, Table, Tier};
 
@@ -33,12 +31,7 @@ pub struct Revision {
 }
 
 impl Revision {
-    pub(super) fn new(
-        engine: Engine,
-        code: Arc<Code>,
-        settings: &str,
-        table: Arc<Table>,
-    ) -> Result<Self, LoadError> {
+    pub(super) fn new(engine: Engine, code: Arc<Code>, settings: &str, table: Arc<Table>) -> Result<Self, LoadError> {
         let revision = Self {
             engine,
             code,
@@ -55,6 +48,11 @@ impl Revision {
     /// The same code over another table or with other settings, on fresh instances.
     pub fn with_table(&self, settings: &str, table: Arc<Table>) -> Result<Self, LoadError> {
         Self::new(self.engine.clone(), self.code.clone(), settings, table)
+    }
+
+    /// The name that a component of these bytes has.
+    pub fn id_of(bytes: &[u8]) -> Arc<str> {
+        super::engine::revision_id(bytes)
     }
 
     /// The first 12 hexadecimal digits of the component's SHA-256.
@@ -79,9 +77,7 @@ impl Revision {
     /// What the component says; with a fault, what it noted before.
     #[inline]
     fn ask(&self, query: &Query, texts: &Arc<Texts>) -> Result<Verdict, (Fault, Vec<String>)> {
-        let mut instance = self
-            .take_instance()
-            .map_err(|e| (e.into_fault(), Vec::new()))?;
+        let mut instance = self.take_instance().map_err(|e| (e.into_fault(), Vec::new()))?;
         self.engine.0.ticker.touch();
         let answer = instance.ask(query, texts, ticks(self.engine.0.limits.decide_ms));
         let notes = instance.end();
@@ -92,45 +88,21 @@ impl Revision {
         };
         self.put_back(instance);
         match judge(decision, &self.table) {
-            Ok(decision) => Ok(Verdict {
-                decision,
-                notes,
-                fault: None,
-            }),
-            Err(message) => Err((
-                Fault {
-                    kind: FaultKind::Invalid,
-                    message,
-                },
-                notes,
-            )),
+            Ok(decision) => Ok(Verdict { decision, notes, fault: None }),
+            Err(message) => Err((Fault { kind: FaultKind::Invalid, message }, notes)),
         }
     }
 
     #[cold]
-    fn ask_twin(
-        &self,
-        query: &Query,
-        texts: &Arc<Texts>,
-        fault: Fault,
-        mut notes: Vec<String>,
-    ) -> Verdict {
+    fn ask_twin(&self, query: &Query, texts: &Arc<Texts>, fault: Fault, mut notes: Vec<String>) -> Verdict {
         let (decision, twin_notes) = self.twin.decide(query, texts);
         notes.extend(twin_notes);
-        Verdict {
-            decision,
-            notes,
-            fault: Some(fault),
-        }
+        Verdict { decision, notes, fault: Some(fault) }
     }
 
     #[inline]
     fn take_instance(&self) -> Result<Instance, StartError> {
-        let idle = self
-            .idle
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .pop();
+        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         match idle {
             Some(instance) => Ok(instance),
             None => self.start_instance(),
@@ -142,13 +114,8 @@ impl Revision {
         let engine = &self.engine.0;
         let _clock = engine.ticker.hold();
         let ticks = ticks(engine.limits.configure_ms);
-        let guest = Guest::new(
-            engine.shared.clone(),
-            self.code.id.clone(),
-            engine.limits.memory_bytes,
-        );
-        let mut instance =
-            Instance::start(&self.code.pre, guest, ticks).map_err(StartError::Fault)?;
+        let guest = Guest::new(engine.shared.clone(), self.code.id.clone(), engine.limits.memory_bytes);
+        let mut instance = Instance::start(&self.code.pre, guest, ticks).map_err(StartError::Fault)?;
         match instance.configure(&self.settings, &self.parts, ticks) {
             Ok(Ok(())) => Ok(instance),
             Ok(Err(refusal)) => Err(StartError::Refused(refusal)),
@@ -172,8 +139,7 @@ impl Revision {
         })?;
         self.put_back(instance);
         for (question, query) in probes(&self.table) {
-            self.ask(&query, &Arc::default())
-                .map_err(|(fault, _)| LoadError::Probe { question, fault })?;
+            self.ask(&query, &Arc::default()).map_err(|(fault, _)| LoadError::Probe { question, fault })?;
         }
         Ok(())
     }
@@ -191,9 +157,7 @@ impl StartError {
             StartError::Fault(fault) => fault,
             StartError::Refused(refusal) => Fault {
                 kind: FaultKind::Invalid,
-                message: format!(
-                    "a fresh instance refused the configuration that another accepted: {refusal}"
-                ),
+                message: format!("a fresh instance refused the configuration that another accepted: {refusal}"),
             },
         }
     }
@@ -205,11 +169,7 @@ fn probes(table: &Table) -> [(&'static str, Query); 3] {
         let mut row = [0; STRIDE];
         row[Column::State as usize] = state as u32;
         row[Column::ReadyMs as usize] = ready_ms;
-        for unlimited in [
-            Column::RequestsLeft,
-            Column::TokensLeft,
-            Column::ConcurrencyLeft,
-        ] {
+        for unlimited in [Column::RequestsLeft, Column::TokensLeft, Column::ConcurrencyLeft] {
             row[unlimited as usize] = NONE;
         }
         if state == RowState::Cooling {
@@ -250,20 +210,11 @@ fn probes(table: &Table) -> [(&'static str, Query); 3] {
         waits_before: 0,
     };
     [
-        (
-            "all backends ready",
-            query(row(RowState::Ready, 0), Vec::new()),
-        ),
+        ("all backends ready", query(row(RowState::Ready, 0), Vec::new())),
         (
             "all backends cooling after a 429",
-            query(
-                row(RowState::Cooling, 2_000),
-                (0..table.backends.len().min(1)).map(failed).collect(),
-            ),
+            query(row(RowState::Cooling, 2_000), (0..table.backends.len().min(1)).map(failed).collect()),
         ),
-        (
-            "all backends drained",
-            query(row(RowState::Drained, NONE), Vec::new()),
-        ),
+        ("all backends drained", query(row(RowState::Drained, NONE), Vec::new())),
     ]
 }

@@ -32,10 +32,7 @@ struct Entry {
 
 impl Entry {
     fn new(value: i64, now_ms: u64, ttl_ms: u64) -> Self {
-        Self {
-            value,
-            expires_ms: (ttl_ms > 0).then(|| now_ms.saturating_add(ttl_ms)),
-        }
+        Self { value, expires_ms: (ttl_ms > 0).then(|| now_ms.saturating_add(ttl_ms)) }
     }
 
     fn is_over(&self, now_ms: u64) -> bool {
@@ -46,25 +43,16 @@ impl Entry {
 impl State {
     pub(super) fn get(&self, key: &str, now_ms: u64) -> Option<i64> {
         let inner = self.lock();
-        inner
-            .entries
-            .get(key)
-            .filter(|entry| !entry.is_over(now_ms))
-            .map(|entry| entry.value)
+        inner.entries.get(key).filter(|entry| !entry.is_over(now_ms)).map(|entry| entry.value)
     }
 
     pub(super) fn set(&self, key: String, value: i64, ttl_ms: u64, now_ms: u64) {
-        self.lock()
-            .put(key, Entry::new(value, now_ms, ttl_ms), now_ms);
+        self.lock().put(key, Entry::new(value, now_ms, ttl_ms), now_ms);
     }
 
     pub(super) fn add(&self, key: String, delta: i64, ttl_ms: u64, now_ms: u64) -> i64 {
         let mut inner = self.lock();
-        if let Some(entry) = inner
-            .entries
-            .get_mut(&key)
-            .filter(|entry| !entry.is_over(now_ms))
-        {
+        if let Some(entry) = inner.entries.get_mut(&key).filter(|entry| !entry.is_over(now_ms)) {
             entry.value = entry.value.saturating_add(delta);
             return entry.value;
         }
@@ -109,24 +97,12 @@ mod tests {
         let state = State::default();
         assert_eq!(state.get("a", 0), None);
         state.set("a".into(), 5, 100, 1_000);
-        assert_eq!(
-            state.add("a".into(), 2, 999_999, 1_050),
-            7,
-            "adding leaves the expiry alone"
-        );
+        assert_eq!(state.add("a".into(), 2, 999_999, 1_050), 7, "adding leaves the expiry alone");
         assert_eq!(state.get("a", 1_099), Some(7));
         assert_eq!(state.get("a", 1_100), None);
-        assert_eq!(
-            state.add("a".into(), 3, 0, 1_100),
-            3,
-            "an expired number starts from 0"
-        );
+        assert_eq!(state.add("a".into(), 3, 0, 1_100), 3, "an expired number starts from 0");
         assert_eq!(state.get("a", u64::MAX), Some(3), "without a ttl it stays");
-        assert_eq!(
-            state.add("a".into(), i64::MAX, 0, 1_100),
-            i64::MAX,
-            "sums saturate"
-        );
+        assert_eq!(state.add("a".into(), i64::MAX, 0, 1_100), i64::MAX, "sums saturate");
     }
 
     #[test]

@@ -4,12 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pointsman_core::contract::{
-    Column, Decision, NONE, Operation, Query, RequestFacts, RowState, STRIDE,
-};
-use pointsman_core::table::{
-    Backend, Dialect, Lane, Limits, Pattern, Price, Route, Table, Tier, Timeouts,
-};
+use pointsman_core::contract::{Column, Decision, NONE, Operation, Query, RequestFacts, RowState, STRIDE};
+use pointsman_core::table::{Backend, Dialect, Lane, Limits, Pattern, Price, Route, Table, Tier, Timeouts};
 
 use super::*;
 
@@ -41,45 +37,23 @@ const MODULE: &str = r#"(module
 )"#;
 
 /// `wait` (case 3) of 7 ms in the lane `primary`.
-const WAIT: &str =
-    "(i32.store8 (i32.const 1024) (i32.const 3)) (i32.store (i32.const 1028) (i32.const 7))";
+const WAIT: &str = "(i32.store8 (i32.const 1024) (i32.const 3)) (i32.store (i32.const 1028) (i32.const 7))";
 
 fn component(contract: &str, module: &str) -> Vec<u8> {
     let mut resolve = wit_parser::Resolve::default();
     let package = resolve.push_str("policy.wit", contract).unwrap();
     let world = resolve.select_world(&[package], Some("policy")).unwrap();
     let mut module = wat::parse_str(module).unwrap();
-    wit_component::embed_component_metadata(
-        &mut module,
-        &resolve,
-        world,
-        wit_component::StringEncoding::UTF8,
-    )
-    .unwrap();
-    wit_component::ComponentEncoder::default()
-        .module(&module)
-        .unwrap()
-        .validate(true)
-        .encode()
-        .unwrap()
+    wit_component::embed_component_metadata(&mut module, &resolve, world, wit_component::StringEncoding::UTF8).unwrap();
+    wit_component::ComponentEncoder::default().module(&module).unwrap().validate(true).encode().unwrap()
 }
 
 fn handmade(configure: &str, decide: &str) -> Vec<u8> {
-    component(
-        CONTRACT,
-        &MODULE
-            .replace("{configure}", configure)
-            .replace("{decide}", decide),
-    )
+    component(CONTRACT, &MODULE.replace("{configure}", configure).replace("{decide}", decide))
 }
 
 fn engine() -> Engine {
-    Engine::new(EngineLimits {
-        max_instances: 8,
-        memory_bytes: 4 << 20,
-        ..EngineLimits::default()
-    })
-    .unwrap()
+    Engine::new(EngineLimits { max_instances: 8, memory_bytes: 4 << 20, ..EngineLimits::default() }).unwrap()
 }
 
 fn backend(id: &str, tier: Tier) -> Backend {
@@ -89,17 +63,8 @@ fn backend(id: &str, tier: Tier) -> Backend {
         dialect: Dialect::Openai,
         weight: 1,
         limits: Limits::default(),
-        routes: vec![Route {
-            asked: Pattern::Exact("m".into()),
-            sent: "maker/m".into(),
-        }],
-        prices: BTreeMap::from([(
-            "*".to_owned(),
-            Price {
-                input_per_mtok: 1.0,
-                ..Price::default()
-            },
-        )]),
+        routes: vec![Route { asked: Pattern::Exact("m".into()), sent: "maker/m".into() }],
+        prices: BTreeMap::from([("*".to_owned(), Price { input_per_mtok: 1.0, ..Price::default() })]),
         timeouts: Timeouts::default(),
         labels: BTreeMap::from([("region".to_owned(), "eu".to_owned())]),
         capabilities: BTreeMap::from([("prefill".to_owned(), true)]),
@@ -107,11 +72,7 @@ fn backend(id: &str, tier: Tier) -> Backend {
 }
 
 fn table() -> Arc<Table> {
-    let backends = vec![
-        backend("a", Tier::Primary),
-        backend("b", Tier::Fallback),
-        backend("c", Tier::Primary),
-    ];
+    let backends = vec![backend("a", Tier::Primary), backend("b", Tier::Fallback), backend("c", Tier::Primary)];
     Arc::new(Table::new(backends, vec!["agent".into()]))
 }
 
@@ -163,22 +124,13 @@ fn the_embedded_policy_decides_as_its_native_twin() {
     assert_eq!(revision.id().len(), 12);
     let twin = twin::Twin::new("{}", &table());
     let texts = Arc::default();
-    let states = [
-        RowState::Ready,
-        RowState::Throttled,
-        RowState::Cooling,
-        RowState::Drained,
-    ];
+    let states = [RowState::Ready, RowState::Throttled, RowState::Cooling, RowState::Drained];
     for i in 0..4usize.pow(3) {
         let mut query = query(&[states[i % 4], states[i / 4 % 4], states[i / 16 % 4]]);
         query.seed = i as u64;
         let verdict = revision.decide(&query, &texts);
         assert_eq!(verdict.fault, None);
-        assert_eq!(
-            (verdict.decision, verdict.notes),
-            twin.decide(&query, &texts),
-            "{i}"
-        );
+        assert_eq!((verdict.decision, verdict.notes), twin.decide(&query, &texts), "{i}");
     }
 }
 
@@ -186,22 +138,13 @@ fn the_embedded_policy_decides_as_its_native_twin() {
 fn a_common_first_decision_is_a_primary_without_a_note() {
     let revision = engine().embedded("", table()).unwrap();
     let verdict = revision.decide(&query(&READY), &Arc::default());
-    assert!(
-        matches!(verdict.decision, Decision::Primary(_)),
-        "{verdict:?}"
-    );
+    assert!(matches!(verdict.decision, Decision::Primary(_)), "{verdict:?}");
     assert!(verdict.notes.is_empty());
 }
 
 #[test]
 fn settings_reach_the_policy_and_its_refusal_is_told() {
-    let refused = |settings| {
-        engine()
-            .embedded(settings, table())
-            .err()
-            .unwrap()
-            .to_string()
-    };
+    let refused = |settings| engine().embedded(settings, table()).err().unwrap().to_string();
     assert!(refused(r#"{"primary_wait": 1}"#).contains("`primary_wait`"));
     assert!(refused(r#"{"primary_wait_ms": -1}"#).contains("`primary_wait_ms`"));
 }
@@ -209,39 +152,24 @@ fn settings_reach_the_policy_and_its_refusal_is_told() {
 #[test]
 fn a_revision_over_another_table_shares_the_code() {
     let revision = engine().embedded("", table()).unwrap();
-    let smaller = Arc::new(Table::new(
-        vec![backend("only", Tier::Fallback)],
-        Vec::new(),
-    ));
+    let smaller = Arc::new(Table::new(vec![backend("only", Tier::Fallback)], Vec::new()));
     let other = revision.with_table("", smaller).unwrap();
     assert_eq!(other.id(), revision.id());
     let verdict = other.decide(&query(&[RowState::Ready]), &Arc::default());
-    assert!(
-        matches!(verdict.decision, Decision::Fallback(_)),
-        "{verdict:?}"
-    );
-    assert_eq!(
-        verdict.notes.len(),
-        1,
-        "spending on a fallback is explained"
-    );
+    assert!(matches!(verdict.decision, Decision::Fallback(_)), "{verdict:?}");
+    assert_eq!(verdict.notes.len(), 1, "spending on a fallback is explained");
 }
 
 #[test]
 fn a_handmade_policy_is_asked_and_its_notes_and_state_are_kept_apart() {
     let note = "(call $note (i32.const 512) (i32.const 5))";
     // The wait's length counts the questions, in the shared state.
-    let count =
-        "(i32.store8 (i32.const 1024) (i32.const 3)) (i32.store (i32.const 1028) (i32.wrap_i64
+    let count = "(i32.store8 (i32.const 1024) (i32.const 3)) (i32.store (i32.const 1028) (i32.wrap_i64
         (call $state_add (i32.const 512) (i32.const 5) (i64.const 1) (i64.const 0))))";
     let engine = engine();
     let bytes = handmade("", &format!("{note} {count}"));
     let wait = |revision: &Revision| match revision.decide(&query(&READY), &Arc::default()) {
-        Verdict {
-            decision: Decision::Wait(hold),
-            notes,
-            fault: None,
-        } => {
+        Verdict { decision: Decision::Wait(hold), notes, fault: None } => {
             assert_eq!(notes, ["hello"]);
             (hold.max, hold.lane)
         }
@@ -252,11 +180,7 @@ fn a_handmade_policy_is_asked_and_its_notes_and_state_are_kept_apart() {
     assert_eq!(wait(&first), (Duration::from_millis(4), Lane::Primary));
     assert_eq!(wait(&first), (Duration::from_millis(5), Lane::Primary));
     let second = engine.load(&bytes, "", table()).unwrap();
-    assert_eq!(
-        wait(&second),
-        (Duration::from_millis(9), Lane::Primary),
-        "the state survives a swap"
-    );
+    assert_eq!(wait(&second), (Duration::from_millis(9), Lane::Primary), "the state survives a swap");
 }
 
 /// Does this to a query that is no probe, and waits otherwise; probes have a `now-ms` of their own.
@@ -267,44 +191,29 @@ fn only_when_asked(what: &str) -> String {
 #[test]
 fn each_fault_is_named_and_the_twin_decides() {
     let grow = "(if (i32.eq (memory.grow (i32.const 1000)) (i32.const -1)) (then (unreachable)))";
-    let index =
-        "(i32.store8 (i32.const 1024) (i32.const 0)) (i32.store8 (i32.const 1028) (i32.const 1))
+    let index = "(i32.store8 (i32.const 1024) (i32.const 0)) (i32.store8 (i32.const 1028) (i32.const 1))
         (i32.store (i32.const 1032) (i32.const 99))";
-    let lane =
-        "(i32.store8 (i32.const 1024) (i32.const 1)) (i32.store8 (i32.const 1028) (i32.const 1))
+    let lane = "(i32.store8 (i32.const 1024) (i32.const 1)) (i32.store8 (i32.const 1028) (i32.const 1))
         (i32.store (i32.const 1032) (i32.const 0))";
     let zero_wait = "(i32.store (i32.const 1028) (i32.const 0))";
     let engine = engine();
     for (decide, kind, words) in [
         ("(loop $l (br $l))", FaultKind::Deadline, "inner_work"),
         ("(unreachable)", FaultKind::Trap, "inner_work"),
-        (
-            "(drop (call $inner_work (local.get 0)))",
-            FaultKind::Trap,
-            "stack",
-        ),
+        ("(drop (call $inner_work (local.get 0)))", FaultKind::Trap, "stack"),
         (grow, FaultKind::Memory, "more memory"),
         (index, FaultKind::Invalid, "backend 99"),
-        (
-            lane,
-            FaultKind::Invalid,
-            "fallback to backend a, which is a primary",
-        ),
+        (lane, FaultKind::Invalid, "fallback to backend a, which is a primary"),
         (zero_wait, FaultKind::Invalid, "0 ms"),
     ] {
-        let revision = engine
-            .load(&handmade("", &only_when_asked(decide)), "", table())
-            .unwrap();
+        let revision = engine.load(&handmade("", &only_when_asked(decide)), "", table()).unwrap();
         for _ in 0..20 {
             // More often than there are instances: each faulty one is given back.
             let verdict = revision.decide(&query(&READY), &Arc::default());
             let fault = verdict.fault.expect(decide);
             assert_eq!(fault.kind, kind, "{decide}: {fault}");
             assert!(fault.message.contains(words), "{decide}: {fault}");
-            assert!(
-                matches!(verdict.decision, Decision::Primary(_))
-                    && backend_of(&verdict.decision).is_some()
-            );
+            assert!(matches!(verdict.decision, Decision::Primary(_)) && backend_of(&verdict.decision).is_some());
         }
     }
 }
@@ -312,12 +221,7 @@ fn each_fault_is_named_and_the_twin_decides() {
 #[test]
 fn a_policy_that_fails_at_its_start_is_not_loaded() {
     let engine = engine();
-    let load = |configure, decide| {
-        engine
-            .load(&handmade(configure, decide), "", table())
-            .err()
-            .unwrap()
-    };
+    let load = |configure, decide| engine.load(&handmade(configure, decide), "", table()).err().unwrap();
     match load("(unreachable)", WAIT) {
         LoadError::Configure(fault) => assert_eq!(fault.kind, FaultKind::Trap),
         other => panic!("{other:?}"),
@@ -335,10 +239,7 @@ fn a_policy_that_fails_at_its_start_is_not_loaded() {
     }
     match load("", "(loop $l (br $l))") {
         LoadError::Probe { question, fault } => {
-            assert_eq!(
-                (question, fault.kind),
-                ("all backends ready", FaultKind::Deadline)
-            );
+            assert_eq!((question, fault.kind), ("all backends ready", FaultKind::Deadline));
         }
         other => panic!("{other:?}"),
     }
@@ -350,70 +251,36 @@ fn what_is_no_policy_is_refused_in_one_sentence() {
     let load = |bytes: &[u8]| engine.load(bytes, "", table()).err().unwrap();
     assert_eq!(load(b""), LoadError::Empty);
     assert!(matches!(load(b"# a readme"), LoadError::NotWasm(_)));
-    assert!(matches!(
-        load(&wat::parse_str("(module)").unwrap()),
-        LoadError::CoreModule
-    ));
-    assert!(matches!(
-        load(&wat::parse_str("(component)").unwrap()),
-        LoadError::MissingExport("configure")
-    ));
+    assert!(matches!(load(&wat::parse_str("(module)").unwrap()), LoadError::CoreModule));
+    assert!(matches!(load(&wat::parse_str("(component)").unwrap()), LoadError::MissingExport("configure")));
     let bytes = handmade("", WAIT);
     for cut in [5, 20, bytes.len() / 2, bytes.len() - 1] {
-        assert!(
-            matches!(load(&bytes[..cut]), LoadError::Truncated(_)),
-            "cut at {cut}: {}",
-            load(&bytes[..cut])
-        );
+        assert!(matches!(load(&bytes[..cut]), LoadError::Truncated(_)), "cut at {cut}: {}", load(&bytes[..cut]));
     }
     let mut garbled = bytes.clone();
     garbled[200..260].fill(0xFF);
-    assert!(
-        matches!(
-            load(&garbled),
-            LoadError::Broken(_) | LoadError::Truncated(_)
-        ),
-        "{}",
-        load(&garbled)
-    );
-    let text =
-        load(&wat::parse_str(r#"(component (import "acme:db/query@1.0.0" (instance)))"#).unwrap())
-            .to_string();
+    assert!(matches!(load(&garbled), LoadError::Broken(_) | LoadError::Truncated(_)), "{}", load(&garbled));
+    let text = load(&wat::parse_str(r#"(component (import "acme:db/query@1.0.0" (instance)))"#).unwrap()).to_string();
     assert!(text.contains("acme:db/query@1.0.0"), "{text}");
 }
 
 #[test]
 fn another_contract_is_refused_by_its_version() {
     let contract = CONTRACT.replace("policy@1.0.0", "policy@2.0.0");
-    let module = MODULE
-        .replace("@1.0.0", "@2.0.0")
-        .replace("{configure}", "")
-        .replace("{decide}", WAIT);
-    let error = engine()
-        .load(&component(&contract, &module), "", table())
-        .err()
-        .unwrap();
-    assert!(
-        matches!(&error, LoadError::Version { found } if found.contains("@2.0.0")),
-        "{error}"
-    );
+    let module = MODULE.replace("@1.0.0", "@2.0.0").replace("{configure}", "").replace("{decide}", WAIT);
+    let error = engine().load(&component(&contract, &module), "", table()).err().unwrap();
+    assert!(matches!(&error, LoadError::Version { found } if found.contains("@2.0.0")), "{error}");
     // The right version, but not its shapes.
     let contract = CONTRACT.replace("waited-ms: u32,", "waited-ms: u64,");
     let module = MODULE.replace("{configure}", "").replace("{decide}", WAIT);
-    let error = engine()
-        .load(&component(&contract, &module), "", table())
-        .err()
-        .unwrap();
+    let error = engine().load(&component(&contract, &module), "", table()).err().unwrap();
     assert!(matches!(error, LoadError::Shape(_)), "{error}");
 }
 
 #[test]
 fn decisions_are_made_on_many_threads_at_once_and_inside_a_runtime() {
     let revision = Arc::new(engine().embedded("", table()).unwrap());
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(4)
-        .build()
-        .unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(4).build().unwrap();
     let tasks: Vec<_> = (0..8)
         .map(|task| {
             let revision = revision.clone();

@@ -42,14 +42,8 @@ impl Ticker {
             stop: AtomicBool::new(false),
         });
         let theirs = shared.clone();
-        let handle = thread::Builder::new()
-            .name("policy-clock".to_owned())
-            .spawn(move || theirs.run(tick))?;
-        Ok(Self {
-            shared,
-            thread: handle.thread().clone(),
-            handle: Some(handle),
-        })
+        let handle = thread::Builder::new().name("policy-clock".to_owned()).spawn(move || theirs.run(tick))?;
+        Ok(Self { shared, thread: handle.thread().clone(), handle: Some(handle) })
     }
 
     /// To be called before every short call; costs one relaxed load while the clock runs.

@@ -22,22 +22,12 @@ impl Twin {
     /// Configured with those of the settings that the default policy understands; the component's own it ignores.
     pub(super) fn new(settings: &str, table: &core_table::Table) -> Self {
         let table = to_sdk(table);
-        let policy = default_policy::Default::with_settings(
-            default_policy::Settings::parse_known(settings),
-            &table,
-        );
-        Self {
-            policy: Mutex::new(policy),
-            table,
-        }
+        let policy = default_policy::Default::with_settings(default_policy::Settings::parse_known(settings), &table);
+        Self { policy: Mutex::new(policy), table }
     }
 
     /// The decision, and what it noted.
-    pub(super) fn decide(
-        &self,
-        query: &core::Query,
-        texts: &Arc<Texts>,
-    ) -> (core::Decision, Vec<String>) {
+    pub(super) fn decide(&self, query: &core::Query, texts: &Arc<Texts>) -> (core::Decision, Vec<String>) {
         let layout = self.table.layout();
         let attempts: Vec<sdk::Attempt> = query.attempts.iter().map(attempt).collect();
         let query = sdk::Query {
@@ -52,10 +42,7 @@ impl Twin {
         };
         // What the policy keeps between questions does not change with them, so a panic would not spoil it.
         let mut policy = self.policy.lock().unwrap_or_else(PoisonError::into_inner);
-        let ears = Ears {
-            texts: Arc::clone(texts),
-            notes: Vec::new(),
-        };
+        let ears = Ears { texts: Arc::clone(texts), notes: Vec::new() };
         let (decision, ears) = sdk::host::scope(ears, || policy.decide(&query));
         (from_sdk(decision), ears.notes)
     }
@@ -85,11 +72,7 @@ impl sdk::host::Host for Ears {
 fn to_sdk(table: &core_table::Table) -> sdk::Table {
     let words = |list: &[&str]| list.iter().map(|word| (*word).to_owned()).collect();
     sdk::Table::new(sdk::TableParts {
-        backends: table
-            .backends
-            .iter()
-            .map(|b| backend(b, &table.models))
-            .collect(),
+        backends: table.backends.iter().map(|b| backend(b, &table.models)).collect(),
         models: table.models.clone(),
         clients: table.clients.clone(),
         columns: words(&core::COLUMNS),
@@ -123,17 +106,8 @@ fn backend(b: &core_table::Backend, models: &[String]) -> sdk::Backend {
         max_concurrency: b.limits.max_concurrency,
         routes: models.iter().enumerate().filter_map(route).collect(),
         any_model: b.any_model(),
-        labels: b
-            .labels
-            .iter()
-            .map(|(k, v)| (k.clone(), v.clone()))
-            .collect(),
-        capabilities: b
-            .capabilities
-            .iter()
-            .filter(|(_, has)| **has)
-            .map(|(name, _)| name.clone())
-            .collect(),
+        labels: b.labels.iter().map(|(k, v)| (k.clone(), v.clone())).collect(),
+        capabilities: b.capabilities.iter().filter(|(_, has)| **has).map(|(name, _)| name.clone()).collect(),
         attributes: Vec::new(),
     }
 }

@@ -113,10 +113,7 @@ pub(super) fn link_absent(linker: &mut Linker<Guest>, component: &Component) -> 
 
 /// Is this import part of WASI 0.2?
 pub(super) fn is_wasi(import: &str) -> bool {
-    import.starts_with("wasi:")
-        && import
-            .rsplit_once('@')
-            .is_some_and(|(_, version)| version.starts_with("0.2."))
+    import.starts_with("wasi:") && import.rsplit_once('@').is_some_and(|(_, version)| version.starts_with("0.2."))
 }
 
 impl cli::environment::Host for Guest {
@@ -171,23 +168,17 @@ impl cli::terminal_output::HostTerminalOutput for Guest {
     }
 }
 impl cli::terminal_stdin::Host for Guest {
-    fn get_terminal_stdin(
-        &mut self,
-    ) -> Result<Option<Resource<cli::terminal_input::TerminalInput>>> {
+    fn get_terminal_stdin(&mut self) -> Result<Option<Resource<cli::terminal_input::TerminalInput>>> {
         Ok(None)
     }
 }
 impl cli::terminal_stdout::Host for Guest {
-    fn get_terminal_stdout(
-        &mut self,
-    ) -> Result<Option<Resource<cli::terminal_output::TerminalOutput>>> {
+    fn get_terminal_stdout(&mut self) -> Result<Option<Resource<cli::terminal_output::TerminalOutput>>> {
         Ok(None)
     }
 }
 impl cli::terminal_stderr::Host for Guest {
-    fn get_terminal_stderr(
-        &mut self,
-    ) -> Result<Option<Resource<cli::terminal_output::TerminalOutput>>> {
+    fn get_terminal_stderr(&mut self) -> Result<Option<Resource<cli::terminal_output::TerminalOutput>>> {
         Ok(None)
     }
 }
@@ -211,16 +202,10 @@ impl clocks::monotonic_clock::Host for Guest {
 impl clocks::wall_clock::Host for Guest {
     fn now(&mut self) -> Result<clocks::wall_clock::Datetime> {
         let nanoseconds = (self.now_ms % 1_000) as u32 * 1_000_000;
-        Ok(clocks::wall_clock::Datetime {
-            seconds: self.now_ms / 1_000,
-            nanoseconds,
-        })
+        Ok(clocks::wall_clock::Datetime { seconds: self.now_ms / 1_000, nanoseconds })
     }
     fn resolution(&mut self) -> Result<clocks::wall_clock::Datetime> {
-        Ok(clocks::wall_clock::Datetime {
-            seconds: 0,
-            nanoseconds: 1_000_000,
-        })
+        Ok(clocks::wall_clock::Datetime { seconds: 0, nanoseconds: 1_000_000 })
     }
 }
 
@@ -229,14 +214,10 @@ const MAX_RANDOM_BYTES: u64 = 64 * 1024;
 
 fn random_bytes(guest: &mut Guest, len: u64) -> Result<Vec<u8>> {
     if len > MAX_RANDOM_BYTES {
-        bail!(
-            "the policy asked for {len} random bytes at once; at most {MAX_RANDOM_BYTES} can be had"
-        );
+        bail!("the policy asked for {len} random bytes at once; at most {MAX_RANDOM_BYTES} can be had");
     }
     let words = len.div_ceil(8);
-    let mut bytes: Vec<u8> = (0..words)
-        .flat_map(|_| guest.random().to_le_bytes())
-        .collect();
+    let mut bytes: Vec<u8> = (0..words).flat_map(|_| guest.random().to_le_bytes()).collect();
     bytes.truncate(len as usize);
     Ok(bytes)
 }
@@ -332,11 +313,7 @@ impl streams::HostOutputStream for Guest {
         }
         Ok(())
     }
-    fn blocking_write_and_flush(
-        &mut self,
-        stream: Resource<DynOutputStream>,
-        bytes: Vec<u8>,
-    ) -> StreamResult<()> {
+    fn blocking_write_and_flush(&mut self, stream: Resource<DynOutputStream>, bytes: Vec<u8>) -> StreamResult<()> {
         self.write(stream, bytes)
     }
     fn flush(&mut self, _: Resource<DynOutputStream>) -> StreamResult<()> {
@@ -348,19 +325,10 @@ impl streams::HostOutputStream for Guest {
     fn write_zeroes(&mut self, _: Resource<DynOutputStream>, _len: u64) -> StreamResult<()> {
         Ok(())
     }
-    fn blocking_write_zeroes_and_flush(
-        &mut self,
-        _: Resource<DynOutputStream>,
-        _len: u64,
-    ) -> StreamResult<()> {
+    fn blocking_write_zeroes_and_flush(&mut self, _: Resource<DynOutputStream>, _len: u64) -> StreamResult<()> {
         Ok(())
     }
-    fn splice(
-        &mut self,
-        _: Resource<DynOutputStream>,
-        _: Resource<DynInputStream>,
-        _len: u64,
-    ) -> StreamResult<u64> {
+    fn splice(&mut self, _: Resource<DynOutputStream>, _: Resource<DynInputStream>, _len: u64) -> StreamResult<u64> {
         Err(StreamError::Closed)
     }
     fn blocking_splice(

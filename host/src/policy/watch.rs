@@ -50,34 +50,18 @@ type Fingerprint = Option<(u64, Option<SystemTime>, u64)>;
 impl Watcher {
     /// Watches `path`, which need not exist yet, and calls `on_change` on a thread of its own. It is not called for the
     /// file as it is now, and may be called when nothing changed. Fails only when the thread cannot be started.
-    pub fn new(
-        path: impl Into<PathBuf>,
-        on_change: impl Fn() + Send + 'static,
-    ) -> io::Result<Self> {
+    pub fn new(path: impl Into<PathBuf>, on_change: impl Fn() + Send + 'static) -> io::Result<Self> {
         Self::with_poll(path.into(), POLL, on_change)
     }
 
-    fn with_poll(
-        path: PathBuf,
-        poll: Duration,
-        on_change: impl Fn() + Send + 'static,
-    ) -> io::Result<Self> {
+    fn with_poll(path: PathBuf, poll: Duration, on_change: impl Fn() + Send + 'static) -> io::Result<Self> {
         let (signals, inbox) = mpsc::channel();
-        let mut watch = Watch {
-            seen: fingerprint(&path),
-            path,
-            poll,
-            events: Events::new(signals.clone()),
-        };
+        let mut watch = Watch { seen: fingerprint(&path), path, poll, events: Events::new(signals.clone()) };
         // Before this returns, so that no change after it is missed.
         watch.follow_directories();
-        let thread = thread::Builder::new()
-            .name("policy-watch".to_owned())
-            .spawn(move || watch.run(&inbox, on_change))?;
-        Ok(Self {
-            signals,
-            thread: Some(thread),
-        })
+        let thread =
+            thread::Builder::new().name("policy-watch".to_owned()).spawn(move || watch.run(&inbox, on_change))?;
+        Ok(Self { signals, thread: Some(thread) })
     }
 }
 
@@ -128,8 +112,7 @@ impl Watch {
     /// Watches the directory of the path as written, and that of the file it leads to.
     fn follow_directories(&mut self) {
         let real = fs::canonicalize(&self.path).ok();
-        self.events
-            .follow(std::iter::once(self.path.as_path()).chain(real.as_deref()));
+        self.events.follow(std::iter::once(self.path.as_path()).chain(real.as_deref()));
     }
 }
 
@@ -180,11 +163,7 @@ struct Followed {
 
 impl Events {
     fn new(signals: Sender<Signal>) -> Self {
-        Self {
-            signals,
-            watcher: None,
-            followed: Vec::new(),
-        }
+        Self { signals, watcher: None, followed: Vec::new() }
     }
 
     /// Watches for these paths instead of the former ones. Without events, or without a directory, polling remains.
@@ -192,11 +171,7 @@ impl Events {
         let follow = |path: &Path| {
             let directory = parent(path);
             let inode = inode(&fs::metadata(&directory).ok()?);
-            Some(Followed {
-                directory,
-                inode,
-                name: path.file_name().map(OsString::from),
-            })
+            Some(Followed { directory, inode, name: path.file_name().map(OsString::from) })
         };
         let wanted: Vec<Followed> = paths.filter_map(follow).collect();
         if wanted == self.followed {
@@ -204,9 +179,7 @@ impl Events {
         }
         self.watcher = self
             .watch(&wanted)
-            .inspect_err(
-                |error| tracing::warn!(%error, "no file events; the policy file is polled"),
-            )
+            .inspect_err(|error| tracing::warn!(%error, "no file events; the policy file is polled"))
             .ok();
         self.followed = wanted;
     }
@@ -219,15 +192,8 @@ impl Events {
                 // Reading the file is an event too; it must not count, or each look would cause the next.
                 Ok(event) if event.kind.is_access() => return,
                 Ok(event) => {
-                    let is_ours = |path: &PathBuf| {
-                        path.file_name()
-                            .is_some_and(|name| names.iter().any(|n| n == name))
-                    };
-                    if event.paths.iter().any(is_ours) {
-                        Whose::Ours
-                    } else {
-                        Whose::Neighbour
-                    }
+                    let is_ours = |path: &PathBuf| path.file_name().is_some_and(|name| names.iter().any(|n| n == name));
+                    if event.paths.iter().any(is_ours) { Whose::Ours } else { Whose::Neighbour }
                 }
                 // Events were lost: anything may have happened.
                 Err(_) => Whose::Ours,
@@ -288,13 +254,8 @@ mod tests {
             // The receiver may go first at the end of a test.
             let _ = sender.send(());
         };
-        let watcher =
-            Watcher::with_poll(directory.path().join("policy.wasm"), poll, on_change).unwrap();
-        Scene {
-            directory,
-            changes,
-            _watcher: watcher,
-        }
+        let watcher = Watcher::with_poll(directory.path().join("policy.wasm"), poll, on_change).unwrap();
+        Scene { directory, changes, _watcher: watcher }
     }
 
     impl Scene {
@@ -303,9 +264,7 @@ mod tests {
         }
 
         fn is_told(&self, what: &str) {
-            self.changes
-                .recv_timeout(GENEROUS)
-                .unwrap_or_else(|_| panic!("not told of: {what}"));
+            self.changes.recv_timeout(GENEROUS).unwrap_or_else(|_| panic!("not told of: {what}"));
             // What belongs to the same change may be told once more.
             while self.changes.recv_timeout(5 * DEBOUNCE).is_ok() {}
         }
@@ -368,30 +327,18 @@ mod tests {
 
     #[test]
     fn a_busy_neighbour_is_not_taken_for_a_change() {
-        let scene = scene(BY_EVENTS, |root| {
-            fs::write(root.join("policy.wasm"), "one").unwrap()
-        });
+        let scene = scene(BY_EVENTS, |root| fs::write(root.join("policy.wasm"), "one").unwrap());
         fs::write(scene.path("pointsman.db-wal"), "row").unwrap();
         assert!(scene.changes.recv_timeout(5 * DEBOUNCE).is_err());
     }
 
     #[test]
     fn reading_the_file_tells_nothing_and_dropping_stops() {
-        let scene = scene(BY_EVENTS, |root| {
-            fs::write(root.join("policy.wasm"), "one").unwrap()
-        });
+        let scene = scene(BY_EVENTS, |root| fs::write(root.join("policy.wasm"), "one").unwrap());
         fs::read(scene.path("policy.wasm")).unwrap();
         assert!(scene.changes.recv_timeout(5 * DEBOUNCE).is_err());
-        let Scene {
-            changes,
-            _watcher: watcher,
-            directory: _directory,
-        } = scene;
+        let Scene { changes, _watcher: watcher, directory: _directory } = scene;
         drop(watcher);
-        assert_eq!(
-            changes.recv(),
-            Err(mpsc::RecvError),
-            "the thread is gone and has let go of the callback"
-        );
+        assert_eq!(changes.recv(), Err(mpsc::RecvError), "the thread is gone and has let go of the callback");
     }
 }

@@ -46,11 +46,7 @@ struct RouteParts {
 impl TableParts {
     pub(super) fn new(table: &core_table::Table) -> Self {
         Self {
-            backends: table
-                .backends
-                .iter()
-                .map(|b| BackendParts::new(b, &table.models))
-                .collect(),
+            backends: table.backends.iter().map(|b| BackendParts::new(b, &table.models)).collect(),
             models: table.models.clone(),
             clients: table.clients.clone(),
         }
@@ -58,15 +54,9 @@ impl TableParts {
 
     /// Hands the wire form to `f`; it borrows from this.
     pub(super) fn with<R>(&self, f: impl FnOnce(wire::Table<'_>) -> R) -> R {
-        let routes: Vec<Vec<wire::Route>> =
-            self.backends.iter().map(BackendParts::routes).collect();
-        let labels: Vec<Vec<(&str, &str)>> =
-            self.backends.iter().map(BackendParts::labels).collect();
-        let capabilities: Vec<Vec<&str>> = self
-            .backends
-            .iter()
-            .map(|b| strs(&b.capabilities))
-            .collect();
+        let routes: Vec<Vec<wire::Route>> = self.backends.iter().map(BackendParts::routes).collect();
+        let labels: Vec<Vec<(&str, &str)>> = self.backends.iter().map(BackendParts::labels).collect();
+        let capabilities: Vec<Vec<&str>> = self.backends.iter().map(|b| strs(&b.capabilities)).collect();
         let backends: Vec<wire::Backend> = self
             .backends
             .iter()
@@ -103,11 +93,7 @@ impl BackendParts {
         let route = |(model, asked): (usize, &String)| {
             let sent = backend.sent_model(asked)?;
             let price = backend.price(&sent);
-            Some(RouteParts {
-                model: model as u32,
-                sent,
-                price,
-            })
+            Some(RouteParts { model: model as u32, sent, price })
         };
         Self {
             id: backend.id.to_string(),
@@ -120,17 +106,8 @@ impl BackendParts {
             limits: backend.limits,
             routes: models.iter().enumerate().filter_map(route).collect(),
             any_model: backend.any_model(),
-            labels: backend
-                .labels
-                .iter()
-                .map(|(k, v)| (k.clone(), v.clone()))
-                .collect(),
-            capabilities: backend
-                .capabilities
-                .iter()
-                .filter(|(_, has)| **has)
-                .map(|(name, _)| name.clone())
-                .collect(),
+            labels: backend.labels.iter().map(|(k, v)| (k.clone(), v.clone())).collect(),
+            capabilities: backend.capabilities.iter().filter(|(_, has)| **has).map(|(name, _)| name.clone()).collect(),
         }
     }
 
@@ -147,10 +124,7 @@ impl BackendParts {
     }
 
     fn labels(&self) -> Vec<(&str, &str)> {
-        self.labels
-            .iter()
-            .map(|(k, v)| (k.as_str(), v.as_str()))
-            .collect()
+        self.labels.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect()
     }
 }
 

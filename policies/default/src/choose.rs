@@ -27,12 +27,7 @@ pub fn best(query: &Query, history: &History, pool: &Pool) -> Option<usize> {
 }
 
 #[inline]
-fn best_of(
-    query: &Query,
-    pool: &Pool,
-    dice: &mut Dice,
-    allowed: impl Fn(&Candidate) -> bool,
-) -> Option<usize> {
+fn best_of(query: &Query, pool: &Pool, dice: &mut Dice, allowed: impl Fn(&Candidate) -> bool) -> Option<usize> {
     let mut shortlist = Shortlist::new(query);
     let candidates = pool.candidates();
     let fits = |c: &Candidate| query.backend(c.index).is_ready() && allowed(c);
@@ -72,40 +67,26 @@ struct Shortlist<'a> {
 
 impl<'a> Shortlist<'a> {
     fn new(query: &'a Query<'a>) -> Self {
-        Self {
-            query,
-            entries: [(0, 0, 0); LOOK_AT_MOST],
-            len: 0,
-            least: u64::MAX,
-        }
+        Self { query, entries: [(0, 0, 0); LOOK_AT_MOST], len: 0, least: u64::MAX }
     }
 
     #[inline]
     fn push(&mut self, candidate: &Candidate, share: u32) {
-        let cost = candidate.load.cost(
-            self.query.backend(candidate.index),
-            self.query.request.streaming,
-        );
+        let cost = candidate.load.cost(self.query.backend(candidate.index), self.query.request.streaming);
         self.least = self.least.min(cost);
         self.entries[self.len] = (candidate.index, cost, share);
         self.len += 1;
     }
 
     fn has(&self, index: usize) -> bool {
-        self.entries[..self.len]
-            .iter()
-            .any(|entry| entry.0 == index)
+        self.entries[..self.len].iter().any(|entry| entry.0 == index)
     }
 
     /// One of those within a quarter of the cheapest, by share.
     #[inline]
     fn draw(&self, dice: &mut Dice) -> Option<usize> {
         let limit = self.least.saturating_add(self.least / 4);
-        let near = || {
-            self.entries[..self.len]
-                .iter()
-                .filter(|entry| entry.1 <= limit)
-        };
+        let near = || self.entries[..self.len].iter().filter(|entry| entry.1 <= limit);
         let total = near().fold(0u32, |sum, entry| sum.saturating_add(entry.2));
         let mut point = dice.below(total);
         near()
@@ -123,15 +104,10 @@ impl<'a> Shortlist<'a> {
 pub fn cheapest(query: &Query, history: &History, pool: &Pool, pools: &Pools) -> Option<usize> {
     let rank = |c: &Candidate| {
         let tried = history.tried(c.index);
-        (
-            !is_healthy(query.backend(c.index)),
-            tried,
-            price_rank(query, pools, c.index),
-        )
+        (!is_healthy(query.backend(c.index)), tried, price_rank(query, pools, c.index))
     };
     let ready = || {
-        let fits =
-            |c: &&Candidate| query.backend(c.index).is_ready() && history.may_fall_back_to(c.index);
+        let fits = |c: &&Candidate| query.backend(c.index).is_ready() && history.may_fall_back_to(c.index);
         pool.candidates().iter().filter(fits)
     };
     let first = ready().map(rank).min()?;
@@ -146,11 +122,7 @@ pub fn cheapest(query: &Query, history: &History, pool: &Pool, pools: &Pools) ->
 fn price_rank(query: &Query, pools: &Pools, backend: usize) -> u64 {
     /// The length of an answer when the client did not limit it.
     const USUAL_ANSWER_TOKENS: u32 = 500;
-    let Some((input, output)) = query
-        .request
-        .model
-        .and_then(|model| pools.price(backend, model))
-    else {
+    let Some((input, output)) = query.request.model.and_then(|model| pools.price(backend, model)) else {
         return u64::MAX;
     };
     let answer = match query.request.max_tokens {
@@ -172,11 +144,7 @@ pub fn last_resort<'a>(
     let rank = |c: &&Candidate| {
         let row = query.backend(c.index);
         let cost = c.load.cost(row, query.request.streaming);
-        let turn = (
-            history.is_last(c.index),
-            history.emergencies_of(c.index),
-            history.tried(c.index),
-        );
+        let turn = (history.is_last(c.index), history.emergencies_of(c.index), history.tried(c.index));
         (turn, row.ready_ms(), cost, dice.below(u32::MAX))
     };
     candidates.min_by_key(rank).map(|c| c.index)

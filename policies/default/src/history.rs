@@ -56,23 +56,14 @@ impl<'a> History<'a> {
     /// this prompt.
     #[inline]
     pub fn usable(&self, backend: usize) -> bool {
-        let final_word = |o: Outcome| {
-            matches!(
-                o,
-                Outcome::TooLong | Outcome::ModelMissing | Outcome::Refused
-            )
-        };
-        !self
-            .attempts
-            .iter()
-            .any(|a| a.backend == backend && final_word(a.outcome))
+        let final_word = |o: Outcome| matches!(o, Outcome::TooLong | Outcome::ModelMissing | Outcome::Refused);
+        !self.attempts.iter().any(|a| a.backend == backend && final_word(a.outcome))
     }
 
     /// May the fallback lane use it (again)?
     pub fn may_fall_back_to(&self, backend: usize) -> bool {
         self.usable(backend)
-            && self.count(|a| a.lane == Lane::Fallback && a.backend == backend)
-                < Self::TRIES_PER_FALLBACK
+            && self.count(|a| a.lane == Lane::Fallback && a.backend == backend) < Self::TRIES_PER_FALLBACK
     }
 
     fn count(&self, which: impl Fn(&Attempt) -> bool) -> u32 {

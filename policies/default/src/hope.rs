@@ -24,12 +24,7 @@ pub struct Hope {
 impl Hope {
     /// The hope in these candidates; none when there is none.
     pub fn of<'a>(candidates: impl Iterator<Item = &'a Candidate>, query: &Query) -> Option<Self> {
-        let mut hope = Self {
-            soonest_ms: None,
-            any_time: false,
-            queued: 0,
-            rpm: Some(0),
-        };
+        let mut hope = Self { soonest_ms: None, any_time: false, queued: 0, rpm: Some(0) };
         for candidate in candidates {
             let row = query.backend(candidate.index);
             if !is_hope(row) {
@@ -78,11 +73,9 @@ fn is_hope(row: Row) -> bool {
             | Outcome::Unauthorised
             | Outcome::OutOfCredit
             | Outcome::ModelMissing => is_about_to_be_tried(row),
-            Outcome::ServerError
-            | Outcome::Overloaded
-            | Outcome::Malformed
-            | Outcome::Cut
-            | Outcome::Stalled => row.failures() < MANY_FAILURES || is_about_to_be_tried(row),
+            Outcome::ServerError | Outcome::Overloaded | Outcome::Malformed | Outcome::Cut | Outcome::Stalled => {
+                row.failures() < MANY_FAILURES || is_about_to_be_tried(row)
+            }
             Outcome::RateLimited
             | Outcome::Answered
             | Outcome::Refused
@@ -104,8 +97,5 @@ fn is_about_to_be_tried(row: Row) -> bool {
 /// Does the backend cool for a reason that not even an emergency gets around: the key, the money, the model?
 pub fn is_hopeless(row: Row) -> bool {
     matches!(row.state(), State::Cooling | State::Probing)
-        && matches!(
-            row.cooldown_reason(),
-            Outcome::Unauthorised | Outcome::OutOfCredit | Outcome::ModelMissing
-        )
+        && matches!(row.cooldown_reason(), Outcome::Unauthorised | Outcome::OutOfCredit | Outcome::ModelMissing)
 }

@@ -31,9 +31,7 @@ mod hope;
 mod pools;
 mod settings;
 
-use pointsman_sdk::{
-    Decision, Hold, Lane, NONE, Outcome, Policy, Query, Rejection, Row, State, Table, note,
-};
+use pointsman_sdk::{Decision, Hold, Lane, NONE, Outcome, Policy, Query, Rejection, Row, State, Table, note};
 
 use crate::choose::{best, cheapest, last_resort};
 use crate::history::History;
@@ -54,16 +52,8 @@ pointsman_sdk::export!(Default);
 impl Default {
     /// Configured with checked settings.
     pub fn with_settings(settings: Settings, table: &Table) -> Self {
-        let ids = table
-            .backends
-            .iter()
-            .map(|backend| backend.id.clone())
-            .collect();
-        Self {
-            settings,
-            pools: Pools::new(table),
-            ids,
-        }
+        let ids = table.backends.iter().map(|backend| backend.id.clone()).collect();
+        Self { settings, pools: Pools::new(table), ids }
     }
 }
 
@@ -73,11 +63,7 @@ impl Policy for Default {
     }
 
     fn decide(&mut self, query: &Query) -> Decision {
-        let question = Question {
-            policy: self,
-            query,
-            history: History::of(query.attempts),
-        };
+        let question = Question { policy: self, query, history: History::of(query.attempts) };
         question
             .give_up()
             .or_else(|| question.primary())
@@ -99,22 +85,12 @@ struct Question<'a> {
 
 impl Question<'_> {
     fn give_up(&self) -> Option<Decision> {
-        let refused = self
-            .query
-            .attempts
-            .iter()
-            .rev()
-            .find(|a| a.outcome == Outcome::Refused)?;
+        let refused = self.query.attempts.iter().rev().find(|a| a.outcome == Outcome::Refused)?;
         note("a backend refused the request itself: no other try can succeed");
         Some(Decision::Reject(Rejection {
-            status: if (400..=599).contains(&refused.status) {
-                refused.status
-            } else {
-                400
-            },
+            status: if (400..=599).contains(&refused.status) { refused.status } else { 400 },
             kind: "request_refused".to_owned(),
-            message: "The backend refused the request itself; trying again cannot succeed."
-                .to_owned(),
+            message: "The backend refused the request itself; trying again cannot succeed.".to_owned(),
             retry_after_ms: None,
         }))
     }
@@ -133,21 +109,16 @@ impl Question<'_> {
     fn wait_for_primary(&self) -> Option<Decision> {
         let primaries = self.primaries().candidates();
         // A ready one that the budget forbids would end the wait at once.
-        let ready =
-            |c: &Candidate| self.history.usable(c.index) && self.query.backend(c.index).is_ready();
+        let ready = |c: &Candidate| self.history.usable(c.index) && self.query.backend(c.index).is_ready();
         if self.waits_left() == 0
             || self.history.primaries() >= 2 * self.policy.settings.attempts_per_pool()
             || primaries.iter().any(ready)
         {
             return None;
         }
-        let hope = Hope::of(
-            primaries.iter().filter(|c| self.history.usable(c.index)),
-            self.query,
-        )?;
+        let hope = Hope::of(primaries.iter().filter(|c| self.history.usable(c.index)), self.query)?;
         let expected_ms = hope.expected_ms(self.policy.settings.primary_wait_ms);
-        let most_ms =
-            u64::from(self.policy.settings.primary_wait_ms) * u64::from(self.waits_left());
+        let most_ms = u64::from(self.policy.settings.primary_wait_ms) * u64::from(self.waits_left());
         if expected_ms > most_ms.min(u64::from(self.query.request.remaining_ms)) {
             self.note(|_| format!("no wait: primaries need {expected_ms} ms"));
             return None;
@@ -160,40 +131,25 @@ impl Question<'_> {
         if self.history.fallbacks() >= self.policy.settings.attempts_per_pool() {
             return None;
         }
-        let index = cheapest(
-            self.query,
-            &self.history,
-            self.fallbacks(),
-            &self.policy.pools,
-        )?;
+        let index = cheapest(self.query, &self.history, self.fallbacks(), &self.policy.pools)?;
         self.note(|ids| format!("fallback {}: no primary to try or to wait for", ids[index]));
         Some(Decision::fallback(index))
     }
 
     fn wait_for_fallback(&self) -> Option<Decision> {
-        if self.waits_left() == 0
-            || self.history.fallbacks() >= self.policy.settings.attempts_per_pool()
-        {
+        if self.waits_left() == 0 || self.history.fallbacks() >= self.policy.settings.attempts_per_pool() {
             return None;
         }
         let throttled = |c: &&Candidate| {
-            self.history.may_fall_back_to(c.index)
-                && self.query.backend(c.index).state() == State::Throttled
+            self.history.may_fall_back_to(c.index) && self.query.backend(c.index).state() == State::Throttled
         };
-        let rows = self
-            .fallbacks()
-            .candidates()
-            .iter()
-            .filter(throttled)
-            .map(|c| self.query.backend(c.index));
+        let rows = self.fallbacks().candidates().iter().filter(throttled).map(|c| self.query.backend(c.index));
         let (_, ready_ms) = pointsman_sdk::soonest_ready(rows)?;
         self.hold_within_one_wait(Lane::Fallback, ready_ms)
     }
 
     fn emergency(&self) -> Option<Decision> {
-        let now = self
-            .emergency_candidates()
-            .filter(|c| self.query.backend(c.index).emergency_ms() == 0);
+        let now = self.emergency_candidates().filter(|c| self.query.backend(c.index).emergency_ms() == 0);
         let index = last_resort(self.query, &self.history, now)?;
         self.note(|ids| format!("emergency {}: every pool is exhausted", ids[index]));
         Some(Decision::emergency(index))
@@ -203,10 +159,7 @@ impl Question<'_> {
         if self.waits_left() == 0 {
             return None;
         }
-        let soonest_ms = self
-            .emergency_candidates()
-            .map(|c| self.query.backend(c.index).emergency_ms())
-            .min()?;
+        let soonest_ms = self.emergency_candidates().map(|c| self.query.backend(c.index).emergency_ms()).min()?;
         self.hold_within_one_wait(Lane::Emergency, soonest_ms)
     }
 
@@ -226,41 +179,27 @@ impl Question<'_> {
     /// Backends that may answer in the emergency lane, now or later.
     fn emergency_candidates(&self) -> impl Iterator<Item = &Candidate> {
         const ROUNDS: u32 = 3;
-        self.primaries()
-            .candidates()
-            .iter()
-            .chain(self.fallbacks().candidates())
-            .filter(|c| {
-                let row = self.query.backend(c.index);
-                self.history.usable(c.index)
-                    && row.is_candidate()
-                    && !hope::is_hopeless(row)
-                    && self.history.emergencies_of(c.index) < ROUNDS
-            })
+        self.primaries().candidates().iter().chain(self.fallbacks().candidates()).filter(|c| {
+            let row = self.query.backend(c.index);
+            self.history.usable(c.index)
+                && row.is_candidate()
+                && !hope::is_hopeless(row)
+                && self.history.emergencies_of(c.index) < ROUNDS
+        })
     }
 
     fn primary_budget_left(&self) -> bool {
         let each = self.policy.settings.attempts_per_pool();
         self.history.is_empty()
-            || (self.history.primaries_since(self.query.waits) < each
-                && self.history.primaries() < 2 * each)
+            || (self.history.primaries_since(self.query.waits) < each && self.history.primaries() < 2 * each)
     }
 
     fn waits_left(&self) -> u32 {
-        self.policy
-            .settings
-            .primary_wait_max_retries
-            .saturating_sub(self.query.waits)
+        self.policy.settings.primary_wait_max_retries.saturating_sub(self.query.waits)
     }
 
     fn hold_within_one_wait(&self, lane: Lane, ms: u32) -> Option<Decision> {
-        if ms
-            > self
-                .policy
-                .settings
-                .primary_wait_ms
-                .min(self.query.request.remaining_ms)
-        {
+        if ms > self.policy.settings.primary_wait_ms.min(self.query.request.remaining_ms) {
             return None;
         }
         self.note(|_| format!("wait for {} capacity: expected in {ms} ms", lane_word(lane)));
@@ -270,14 +209,8 @@ impl Question<'_> {
     /// A little more than what is expected: the host wakes the exchange the moment there is capacity.
     fn hold(&self, lane: Lane, expected_ms: u64) -> Option<Decision> {
         const SLACK_MS: u64 = 250;
-        let longest = self
-            .policy
-            .settings
-            .primary_wait_ms
-            .min(self.query.request.remaining_ms);
-        let max_ms = u32::try_from(expected_ms + SLACK_MS)
-            .unwrap_or(NONE)
-            .min(longest);
+        let longest = self.policy.settings.primary_wait_ms.min(self.query.request.remaining_ms);
+        let max_ms = u32::try_from(expected_ms + SLACK_MS).unwrap_or(NONE).min(longest);
         (max_ms > 0).then_some(Decision::Wait(Hold { max_ms, lane }))
     }
 

@@ -23,13 +23,8 @@ pub struct Pool {
 
 impl Pool {
     fn new(table: &Table, indices: &[usize]) -> Self {
-        let candidates: Vec<Candidate> = indices
-            .iter()
-            .map(|&index| Candidate {
-                index,
-                load: Load::of(&table.backends[index]),
-            })
-            .collect();
+        let candidates: Vec<Candidate> =
+            indices.iter().map(|&index| Candidate { index, load: Load::of(&table.backends[index]) }).collect();
         let weights = candidates
             .iter()
             .scan(0u32, |sum, c| {
@@ -37,10 +32,7 @@ impl Pool {
                 Some(*sum)
             })
             .collect();
-        Self {
-            candidates,
-            weights,
-        }
+        Self { candidates, weights }
     }
 
     /// In the order of the table.
@@ -56,9 +48,7 @@ impl Pool {
 
     /// The place of the candidate at this point of the weights laid end to end.
     pub fn at_weight(&self, point: u32) -> usize {
-        self.weights
-            .partition_point(|&sum| sum <= point)
-            .min(self.candidates.len().saturating_sub(1))
+        self.weights.partition_point(|&sum| sum <= point).min(self.candidates.len().saturating_sub(1))
     }
 }
 
@@ -88,37 +78,21 @@ impl Pools {
         let mut pairs = Vec::new();
         let mut known = BTreeMap::new();
         let mut place = |model: Option<usize>| {
-            let key = (
-                pool(table, Tier::Primary, model),
-                pool(table, Tier::Fallback, model),
-            );
+            let key = (pool(table, Tier::Primary, model), pool(table, Tier::Fallback, model));
             *known.entry(key).or_insert_with_key(|(primary, fallback)| {
-                pairs.push(Pair {
-                    primary: Pool::new(table, primary),
-                    fallback: Pool::new(table, fallback),
-                });
+                pairs.push(Pair { primary: Pool::new(table, primary), fallback: Pool::new(table, fallback) });
                 pairs.len() - 1
             })
         };
         let unlisted = place(None);
-        let by_model = (0..table.models.len())
-            .map(|model| place(Some(model)))
-            .collect();
-        Self {
-            pairs,
-            by_model,
-            unlisted,
-            prices: prices(table),
-        }
+        let by_model = (0..table.models.len()).map(|model| place(Some(model))).collect();
+        Self { pairs, by_model, unlisted, prices: prices(table) }
     }
 
     /// The pools of this model.
     #[inline]
     pub fn of(&self, model: Option<usize>) -> &Pair {
-        let place = model
-            .and_then(|m| self.by_model.get(m))
-            .copied()
-            .unwrap_or(self.unlisted);
+        let place = model.and_then(|m| self.by_model.get(m)).copied().unwrap_or(self.unlisted);
         &self.pairs[place]
     }
 
@@ -130,19 +104,9 @@ impl Pools {
 
 fn prices(table: &Table) -> BTreeMap<(usize, usize), (f64, f64)> {
     let of_backend = |(index, backend): (usize, &pointsman_sdk::Backend)| {
-        let of_route = move |r: &pointsman_sdk::Route| {
-            Some(((index, r.model), (r.input_per_mtok?, r.output_per_mtok?)))
-        };
-        backend
-            .routes
-            .iter()
-            .filter_map(of_route)
-            .collect::<Vec<_>>()
+        let of_route =
+            move |r: &pointsman_sdk::Route| Some(((index, r.model), (r.input_per_mtok?, r.output_per_mtok?)));
+        backend.routes.iter().filter_map(of_route).collect::<Vec<_>>()
     };
-    table
-        .backends
-        .iter()
-        .enumerate()
-        .flat_map(of_backend)
-        .collect()
+    table.backends.iter().enumerate().flat_map(of_backend).collect()
 }

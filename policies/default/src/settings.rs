@@ -17,12 +17,7 @@ pub struct Settings {
 
 impl std::default::Default for Settings {
     fn default() -> Self {
-        Self {
-            primary_wait_ms: 5_000,
-            primary_wait_max_retries: 6,
-            max_pool_retries: 3,
-            emergency_rpm_fraction: 0.1,
-        }
+        Self { primary_wait_ms: 5_000, primary_wait_max_retries: 6, max_pool_retries: 3, emergency_rpm_fraction: 0.1 }
     }
 }
 
@@ -72,16 +67,13 @@ fn object(json: &str) -> Result<Map<String, Value>, String> {
     if json.trim().is_empty() {
         return Ok(Map::new());
     }
-    serde_json::from_str(json)
-        .map_err(|e| format!("the policy's settings must be a JSON object: {e}"))
+    serde_json::from_str(json).map_err(|e| format!("the policy's settings must be a JSON object: {e}"))
 }
 
 fn whole(key: &str, value: &Value, most: u32) -> Result<u32, String> {
     match value.as_u64().and_then(|n| u32::try_from(n).ok()) {
         Some(n) if n <= most => Ok(n),
-        Some(_) | None => Err(format!(
-            "`{key}` must be a whole number from 0 to {most}, not {value}"
-        )),
+        Some(_) | None => Err(format!("`{key}` must be a whole number from 0 to {most}, not {value}")),
     }
 }
 
@@ -117,13 +109,7 @@ mod tests {
     #[test]
     fn of_foreign_settings_the_known_ones_are_taken() {
         let text = r#"{"primary_wait_ms": 100, "exploration": 0.2, "max_pool_retries": "many"}"#;
-        assert_eq!(
-            Settings::parse_known(text),
-            Settings {
-                primary_wait_ms: 100,
-                ..Settings::default()
-            }
-        );
+        assert_eq!(Settings::parse_known(text), Settings { primary_wait_ms: 100, ..Settings::default() });
         assert_eq!(Settings::parse_known("nonsense"), Settings::default());
     }
 
@@ -134,14 +120,8 @@ mod tests {
             (r#"{"primary_wait_ms": -1}"#, "`primary_wait_ms`"),
             (r#"{"primary_wait_ms": 600001}"#, "600000"),
             (r#"{"max_pool_retries": "3"}"#, "`max_pool_retries`"),
-            (
-                r#"{"primary_wait_max_retries": 1.5}"#,
-                "`primary_wait_max_retries`",
-            ),
-            (
-                r#"{"emergency_rpm_fraction": 1.01}"#,
-                "`emergency_rpm_fraction`",
-            ),
+            (r#"{"primary_wait_max_retries": 1.5}"#, "`primary_wait_max_retries`"),
+            (r#"{"emergency_rpm_fraction": 1.01}"#, "`emergency_rpm_fraction`"),
             ("[]", "JSON object"),
             ("{", "JSON object"),
         ] {

@@ -1,0 +1,143 @@
+//! Limits of a client key: rate, concurrency, and a budget a day.
+
+use std::time::Duration;
+
+use crate::limits::Bucket;
+use crate::table::Limits;
+use crate::time::Timestamp;
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// What one client key has used.
+#[derive(Clone, Debug)]
+pub struct ClientGate {
+    requests: Option<Bucket>,
+    tokens: Option<Bucket>,
+    max_concurrency: Option<u32>,
+    budget_usd_per_day: Option<f64>,
+    in_flight: u32,
+    spent_usd: f64,
+    day: u64,
+}
+
+/// Why a client is refused.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum ClientDenied {
+    /// Its rpm or tpm.
+    Rate {
+        /// When it may come again.
+        retry_after: Duration,
+    },
+    /// Its requests at a time.
+    Concurrency,
+    /// Its budget of the day.
+    Budget {
+        /// What it has spent, USD.
+        spent_usd: f64,
+        /// The next midnight, UTC.
+        retry_after: Duration,
+    },
+}
+
+impl ClientGate {
+    /// A gate for these limits; `spent_usd` is what the client has spent since midnight (UTC) before `now`.
+    pub fn new(limits: Limits, budget_usd_per_day: Option<f64>, now: Timestamp, spent_usd: f64) -> Self {
+        Self {
+            requests: limits.rpm.map(Bucket::per_minute),
+            tokens: limits.tpm.map(Bucket::per_minute),
+            max_concurrency: limits.max_concurrency,
+            budget_usd_per_day,
+            in_flight: 0,
+            spent_usd,
+            day: day_of(now),
+        }
+    }
+
+    /// Takes new limits and keeps what was used.
+    pub fn set_limits(&mut self, limits: Limits, budget_usd_per_day: Option<f64>, now: Timestamp) {
+        let fresh = Self::new(limits, budget_usd_per_day, now, self.spent_usd);
+        let keep = |old: &mut Option<Bucket>, new: Option<Bucket>| {
+            if old.as_ref().map(Bucket::limit) != new.as_ref().map(Bucket::limit) {
+                *old = new;
+            }
+        };
+        keep(&mut self.requests, fresh.requests);
+        keep(&mut self.tokens, fresh.tokens);
+        self.max_concurrency = limits.max_concurrency;
+        self.budget_usd_per_day = budget_usd_per_day;
+    }
+
+    /// Lets a request in, or says why not. Whoever is let in must [`ClientGate::leave`].
+    pub fn enter(&mut self, now: Timestamp) -> Result<(), ClientDenied> {
+        if day_of(now) != self.day {
+            self.day = day_of(now);
+            self.spent_usd = 0.0;
+        }
+        if self.budget_usd_per_day.is_some_and(|budget| self.spent_usd >= budget) {
+            let retry_after = (Timestamp::default() + DAY * (self.day as u32 + 1)).since(now);
+            return Err(ClientDenied::Budget { spent_usd: self.spent_usd, retry_after });
+        }
+        if self.max_concurrency.is_some_and(|max| self.in_flight >= max) {
+            return Err(ClientDenied::Concurrency);
+        }
+        let ready_in = |bucket: &Option<Bucket>| bucket.as_ref().map_or(Duration::ZERO, |b| b.ready_in(now, 1));
+        let retry_after = ready_in(&self.requests).max(ready_in(&self.tokens));
+        if !retry_after.is_zero() {
+            return Err(ClientDenied::Rate { retry_after });
+        }
+        if let Some(b) = &mut self.requests {
+            b.take(now, 1);
+        }
+        self.in_flight += 1;
+        Ok(())
+    }
+
+    /// A request that was let in is over: what it used counts from now on.
+    pub fn leave(&mut self, now: Timestamp, tokens: u64, cost_usd: f64) {
+        self.in_flight = self.in_flight.saturating_sub(1);
+        self.spent_usd += cost_usd;
+        if let Some(b) = &mut self.tokens {
+            b.take(now, u32::try_from(tokens).unwrap_or(u32::MAX));
+        }
+    }
+
+    /// The midnight (UTC) before `now`.
+    pub fn midnight(now: Timestamp) -> Timestamp {
+        Timestamp::default() + DAY * u32::try_from(day_of(now)).unwrap_or(u32::MAX)
+    }
+}
+
+fn day_of(now: Timestamp) -> u64 {
+    now.as_millis() / 86_400_000
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(ms: u64) -> Timestamp {
+        Timestamp::from_millis(1_700_000_000_000 + ms)
+    }
+
+    #[test]
+    fn a_budget_ends_the_day_and_the_next_day_begins_anew() {
+        let mut gate = ClientGate::new(Limits::default(), Some(1.0), at(0), 0.5);
+        gate.enter(at(0)).unwrap();
+        gate.leave(at(10), 100, 0.6);
+        let Err(ClientDenied::Budget { spent_usd, retry_after }) = gate.enter(at(20)) else { panic!("over budget") };
+        assert!((spent_usd - 1.1).abs() < 1e-9);
+        assert!(retry_after <= Duration::from_secs(86_400));
+        gate.enter(at(20) + retry_after).unwrap();
+    }
+
+    #[test]
+    fn rate_and_concurrency_are_its_own() {
+        let limits = Limits { rpm: Some(10), max_concurrency: Some(1), ..Limits::default() };
+        let mut gate = ClientGate::new(limits, None, at(0), 0.0);
+        gate.enter(at(0)).unwrap();
+        assert_eq!(gate.enter(at(1)), Err(ClientDenied::Concurrency));
+        gate.leave(at(2), 0, 0.0);
+        let Err(ClientDenied::Rate { retry_after }) = gate.enter(at(3)) else { panic!("one at once, then spaced") };
+        gate.enter(at(3) + retry_after).unwrap();
+    }
+}

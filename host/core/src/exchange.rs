@@ -1,0 +1,639 @@
+//! The life of one exchange as a state machine: what happened goes in, what to do next comes out.
+//!
+//! ```text
+//! Arrived -> Ask -> Decided -> Send -> Ended -> Ask ...
+//!                          \-> Wait -> Granted | WaitOver -> Ask ...
+//!                          \-> Reject
+//!            Send -> Committed -> Relay -> Ended -> Finish
+//! ```
+//!
+//! It does no IO, holds no lock and reads no clock. It keeps the budgets, and it holds the permit of the attempt under
+//! way, so that whatever happens the permit goes back to the fleet exactly once.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::contract::{
+    AttemptFacts, Commit, Decision, Dispatch, Hold, Operation, Query, Rejection, RequestFacts, Resume, RowState,
+};
+use crate::fleet::{Fleet, Permit, Report};
+use crate::outcome::{Kind, Outcome};
+use crate::queue::Ticket;
+use crate::record::{AttemptRecord, End, Usage};
+use crate::table::{Lane, Timeouts};
+use crate::time::{Timestamp, millis_u32};
+use crate::view::{View, Want};
+
+/// What one exchange may use up, whatever its policy says.
+#[derive(Clone, Copy, Debug)]
+pub struct Budgets {
+    /// Attempts, at least 1.
+    pub max_attempts: u32,
+    /// Waits.
+    pub max_waits: u32,
+    /// All waits together.
+    pub max_wait: Duration,
+    /// The whole exchange, up to its commit.
+    pub max_total: Duration,
+}
+
+impl Default for Budgets {
+    fn default() -> Self {
+        Self {
+            max_attempts: 16,
+            max_waits: 32,
+            max_wait: Duration::from_secs(120),
+            max_total: Duration::from_secs(600),
+        }
+    }
+}
+
+/// How streams are handled where the policy does not say.
+#[derive(Clone, Copy, Debug)]
+pub struct StreamDefaults {
+    /// The commit gate.
+    pub commit: Commit,
+    /// The resume mode.
+    pub resume: Resume,
+}
+
+/// What is known of the request on arrival.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// What is asked.
+    pub operation: Operation,
+    /// Does the client want a stream?
+    pub streaming: bool,
+    /// -100..=100, larger is more urgent.
+    pub priority: i32,
+    /// Estimated tokens of the prompt.
+    pub prompt_tokens: u32,
+    /// The most tokens the answer may have; 0: did not say.
+    pub max_tokens: u32,
+    /// Index of the client key in the table, or `contract::NONE`.
+    pub client: u32,
+    /// A hash of the session; 0: none.
+    pub session: u64,
+}
+
+/// What happened.
+#[derive(Debug)]
+pub enum Event {
+    /// The request is there, body and all.
+    Arrived,
+    /// The policy answered.
+    Decided(Decision),
+    /// While waiting: capacity, held for us.
+    Granted(Permit),
+    /// While waiting: the time is up.
+    WaitOver,
+    /// The first byte of the answer goes downstream.
+    Committed,
+    /// The attempt under way ended, before or after the commit.
+    Ended(Ended),
+    /// The client went away.
+    ClientGone,
+}
+
+/// An attempt that ended.
+#[derive(Clone, Debug)]
+pub struct Ended {
+    /// What it came to.
+    pub outcome: Outcome,
+    /// What it used.
+    pub usage: Usage,
+    /// Time to the response head.
+    pub first_byte: Option<Duration>,
+    /// Time to the first content.
+    pub first_token: Option<Duration>,
+}
+
+impl Ended {
+    /// An attempt that ended without an answer.
+    pub fn failed(outcome: Outcome) -> Self {
+        Self { outcome, usage: Usage::default(), first_byte: None, first_token: None }
+    }
+}
+
+/// What to do next.
+#[derive(Debug)]
+pub enum Action {
+    /// Ask the policy.
+    Ask(Query),
+    /// Send the request.
+    Send(Sending),
+    /// Wait for a grant for this ticket, at most so long.
+    Wait {
+        /// The place in line.
+        ticket: Ticket,
+        /// The longest.
+        max: Duration,
+    },
+    /// Go on relaying; the end of the body is the next event.
+    Relay,
+    /// Give the client the refusal that the last attempt brought, as it came.
+    PassOn,
+    /// Give the client this error.
+    Reject(Refusal),
+    /// Nothing is left to do.
+    Finish(End),
+}
+
+/// An attempt to be made.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sending {
+    /// Index into the table.
+    pub backend: u32,
+    /// The lane.
+    pub lane: Lane,
+    /// The model name to send; as asked where the request names none.
+    pub model: String,
+    /// Its time limits.
+    pub timeouts: Timeouts,
+    /// The commit gate.
+    pub commit: Commit,
+    /// The resume mode.
+    pub resume: Resume,
+}
+
+/// An error of Pointsman's own.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Refusal {
+    /// Why.
+    pub reason: Reason,
+    /// What the client reads.
+    pub message: String,
+    /// When it may come again.
+    pub retry_after: Option<Duration>,
+}
+
+/// Why Pointsman itself refuses.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Reason {
+    /// Nobody serves the model.
+    NoSuchModel,
+    /// Everything was tried.
+    Exhausted,
+    /// The waiting line is full.
+    QueueFull,
+    /// The exchange's time is up.
+    OutOfTime,
+    /// The policy said so.
+    Policy {
+        /// 400..=599.
+        status: u16,
+        /// The error's `type`.
+        kind: String,
+    },
+}
+
+#[derive(Debug)]
+enum Phase {
+    New,
+    Asking { held: Option<Permit> },
+    Waiting { ticket: Ticket, since: Timestamp },
+    Sending { permit: Permit, sending: Sending },
+    Relaying { permit: Permit, sending: Sending },
+    Done,
+}
+
+/// One exchange.
+#[derive(Debug)]
+pub struct Exchange {
+    view: Arc<View>,
+    want: Want,
+    facts: Facts,
+    budgets: Budgets,
+    streams: StreamDefaults,
+    arrived: Timestamp,
+    phase: Phase,
+    attempts: Vec<AttemptRecord>,
+    attempt_facts: Vec<AttemptFacts>,
+    asked: u32,
+    waits: u32,
+    waited: Duration,
+    passable: bool,
+}
+
+impl Exchange {
+    /// An exchange that has arrived at `now`.
+    pub fn new(
+        now: Timestamp,
+        view: Arc<View>,
+        model: &Arc<str>,
+        facts: Facts,
+        budgets: Budgets,
+        streams: StreamDefaults,
+    ) -> Self {
+        let answer = if facts.max_tokens > 0 { facts.max_tokens.min(ANSWER_TOKENS) } else { ANSWER_TOKENS };
+        let want = view.want(model, facts.operation, facts.prompt_tokens.saturating_add(answer));
+        Self {
+            view,
+            want,
+            facts,
+            budgets,
+            streams,
+            arrived: now,
+            phase: Phase::New,
+            attempts: Vec::new(),
+            attempt_facts: Vec::new(),
+            asked: 0,
+            waits: 0,
+            waited: Duration::ZERO,
+            passable: false,
+        }
+    }
+
+    /// The table it was pinned to.
+    pub fn view(&self) -> &Arc<View> {
+        &self.view
+    }
+
+    /// The attempts that have ended, oldest first.
+    pub fn attempts(&self) -> &[AttemptRecord] {
+        &self.attempts
+    }
+
+    /// Hands out the attempts for the record.
+    pub fn take_attempts(&mut self) -> Vec<AttemptRecord> {
+        std::mem::take(&mut self.attempts)
+    }
+
+    /// Waits so far, and their time together.
+    pub fn waits(&self) -> (u32, Duration) {
+        (self.waits, self.waited)
+    }
+
+    /// The attempt under way, if there is one.
+    pub fn sending(&self) -> Option<&Sending> {
+        match &self.phase {
+            Phase::Sending { sending, .. } | Phase::Relaying { sending, .. } => Some(sending),
+            Phase::New | Phase::Asking { .. } | Phase::Waiting { .. } | Phase::Done => None,
+        }
+    }
+
+    /// The permit of the attempt under way.
+    pub fn permit(&self) -> Option<&Permit> {
+        match &self.phase {
+            Phase::Sending { permit, .. } | Phase::Relaying { permit, .. } => Some(permit),
+            Phase::New | Phase::Asking { .. } | Phase::Waiting { .. } | Phase::Done => None,
+        }
+    }
+
+    /// Is it over?
+    pub fn is_done(&self) -> bool {
+        matches!(self.phase, Phase::Done)
+    }
+
+    /// Takes what happened, answers what to do. An event that does not belong to the phase is a mistake of the driver:
+    /// whatever it carried is given back, and the exchange ends.
+    pub fn step(&mut self, fleet: &mut Fleet, now: Timestamp, event: Event) -> Action {
+        let phase = std::mem::replace(&mut self.phase, Phase::Done);
+        match (phase, event) {
+            (Phase::New, Event::Arrived) => self.arrive(fleet, now),
+            (Phase::Asking { held }, Event::Decided(decision)) => self.decided(fleet, now, held, decision),
+            (Phase::Waiting { since, .. }, Event::Granted(permit)) => {
+                self.wait_ended(now, since);
+                self.ask(fleet, now, Some(permit))
+            }
+            (Phase::Waiting { ticket, since }, Event::WaitOver) => {
+                fleet.leave(ticket);
+                self.wait_ended(now, since);
+                self.ask(fleet, now, None)
+            }
+            (Phase::Sending { permit, sending }, Event::Committed) => {
+                self.phase = Phase::Relaying { permit, sending };
+                Action::Relay
+            }
+            (Phase::Sending { permit, sending }, Event::Ended(ended)) => {
+                let kind = self.settle(fleet, now, permit, sending, ended);
+                self.after_attempt(fleet, now, kind)
+            }
+            (Phase::Relaying { permit, sending }, Event::Ended(ended)) => {
+                match self.settle(fleet, now, permit, sending, ended) {
+                    Kind::Answered => Action::Finish(End::Delivered),
+                    Kind::ClientGone => Action::Finish(End::ClientGone),
+                    _ => Action::Finish(End::Broken),
+                }
+            }
+            (phase, Event::ClientGone) => self.abandon(fleet, now, phase),
+            (phase, Event::Granted(permit)) => {
+                fleet.refund(permit);
+                self.abandon(fleet, now, phase)
+            }
+            (phase, Event::Arrived | Event::Decided(_) | Event::WaitOver | Event::Committed | Event::Ended(_)) => {
+                self.abandon(fleet, now, phase)
+            }
+        }
+    }
+
+    fn arrive(&mut self, fleet: &mut Fleet, now: Timestamp) -> Action {
+        if self.want.candidates.is_empty() {
+            return Action::Reject(self.no_such_model());
+        }
+        self.ask(fleet, now, None)
+    }
+
+    fn ask(&mut self, fleet: &mut Fleet, now: Timestamp, held: Option<Permit>) -> Action {
+        let spent = now.since(self.arrived);
+        // Each question follows an arrival, an attempt or a wait, so this bound is never what ends an exchange.
+        let most = self.budgets.max_attempts.saturating_add(self.budgets.max_waits).saturating_add(1);
+        if spent >= self.budgets.max_total || self.asked >= most {
+            self.give_up_permit(fleet, held);
+            return Action::Reject(self.out_of_time());
+        }
+        self.asked += 1;
+        let query = self.query(fleet, now, held.as_ref());
+        self.phase = Phase::Asking { held };
+        Action::Ask(query)
+    }
+
+    fn query(&self, fleet: &mut Fleet, now: Timestamp, held: Option<&Permit>) -> Query {
+        let spent = now.since(self.arrived);
+        let f = &self.facts;
+        Query {
+            now_ms: now.as_millis(),
+            seed: fleet.seed(),
+            request: RequestFacts {
+                model: self.view.model_index(&self.want.model),
+                operation: f.operation,
+                client: f.client,
+                streaming: f.streaming,
+                priority: f.priority,
+                prompt_tokens: f.prompt_tokens,
+                max_tokens: f.max_tokens,
+                session: f.session,
+                elapsed_ms: millis_u32(spent),
+                remaining_ms: millis_u32(self.budgets.max_total.saturating_sub(spent)),
+            },
+            attempts: self.attempt_facts.clone(),
+            waits: self.waits,
+            waited_ms: millis_u32(self.waited),
+            rows: fleet.rows(now, &self.view, &self.want, held),
+        }
+    }
+
+    fn decided(&mut self, fleet: &mut Fleet, now: Timestamp, held: Option<Permit>, decision: Decision) -> Action {
+        match decision {
+            Decision::Primary(dispatch) => self.dispatch(fleet, now, held, Lane::Primary, dispatch),
+            Decision::Fallback(dispatch) => self.dispatch(fleet, now, held, Lane::Fallback, dispatch),
+            Decision::Emergency(dispatch) => self.dispatch(fleet, now, held, Lane::Emergency, dispatch),
+            Decision::Wait(hold) => {
+                self.give_up_permit(fleet, held);
+                self.wait(fleet, now, hold)
+            }
+            Decision::Reject(rejection) => {
+                self.give_up_permit(fleet, held);
+                self.rejected(fleet, now, rejection)
+            }
+        }
+    }
+
+    fn dispatch(
+        &mut self,
+        fleet: &mut Fleet,
+        now: Timestamp,
+        held: Option<Permit>,
+        lane: Lane,
+        dispatch: Dispatch,
+    ) -> Action {
+        if self.attempts.len() as u32 >= self.budgets.max_attempts {
+            self.give_up_permit(fleet, held);
+            return self.exhausted(fleet, now);
+        }
+        let fits = |p: &Permit| p.lane == lane && dispatch.backend.is_none_or(|b| b == p.backend);
+        let permit = match held {
+            Some(permit) if fits(&permit) && fleet.holds_good(now, &permit) => Ok(permit),
+            other => {
+                self.give_up_permit(fleet, other);
+                fleet.acquire(now, &self.view, &self.want, lane, dispatch.backend)
+            }
+        };
+        match permit {
+            Ok(permit) => self.send(now, permit, dispatch),
+            // Somebody else was quicker, or the policy wants what is not to be had: the host makes it a wait.
+            Err(_) => self.wait(fleet, now, Hold { max: DENIED_WAIT, lane }),
+        }
+    }
+
+    fn send(&mut self, now: Timestamp, permit: Permit, dispatch: Dispatch) -> Action {
+        let backend = self.view.backend(permit.backend);
+        let left = self.budgets.max_total.saturating_sub(now.since(self.arrived));
+        let t = backend.timeouts;
+        let sending = Sending {
+            backend: permit.backend,
+            lane: permit.lane,
+            model: backend.sent_model(&self.want.model).unwrap_or_else(|| self.want.model.to_string()),
+            timeouts: Timeouts {
+                connect: t.connect,
+                first_byte: dispatch.first_byte.unwrap_or(t.first_byte),
+                first_token: dispatch.first_token.unwrap_or(t.first_token),
+                idle: dispatch.idle.unwrap_or(t.idle),
+                total: dispatch.total.unwrap_or(t.total).min(left),
+            },
+            commit: dispatch.commit.unwrap_or(self.streams.commit),
+            resume: dispatch.resume.unwrap_or(self.streams.resume),
+        };
+        self.phase = Phase::Sending { permit, sending: sending.clone() };
+        Action::Send(sending)
+    }
+
+    fn wait(&mut self, fleet: &mut Fleet, now: Timestamp, hold: Hold) -> Action {
+        let left = self.budgets.max_wait.saturating_sub(self.waited);
+        let time_left = self.budgets.max_total.saturating_sub(now.since(self.arrived));
+        if self.waits >= self.budgets.max_waits || left.is_zero() {
+            return self.exhausted(fleet, now);
+        }
+        match fleet.join(&self.view, &self.want, hold.lane, self.facts.priority) {
+            Some(ticket) => {
+                self.phase = Phase::Waiting { ticket, since: now };
+                Action::Wait { ticket, max: hold.max.min(left).min(time_left) }
+            }
+            None => Action::Reject(Refusal {
+                reason: Reason::QueueFull,
+                message: format!(
+                    "Pointsman's waiting line is full ({} exchanges); come again later, or raise limits.queue_length",
+                    fleet.waiting()
+                ),
+                retry_after: Some(self.recovery(fleet, now)),
+            }),
+        }
+    }
+
+    fn wait_ended(&mut self, now: Timestamp, since: Timestamp) {
+        self.waits += 1;
+        self.waited += now.since(since);
+    }
+
+    fn settle(&mut self, fleet: &mut Fleet, now: Timestamp, permit: Permit, sending: Sending, ended: Ended) -> Kind {
+        let Ended { outcome, usage, first_byte, first_token } = ended;
+        let used = usage.input_tokens.saturating_add(usage.output_tokens);
+        let known = outcome.kind == Kind::Answered && used > 0;
+        let tokens_used = known.then(|| u32::try_from(used).unwrap_or(u32::MAX));
+        let sent_at = permit.taken_at;
+        fleet.settle(now, permit, Report { outcome: &outcome, first_token, tokens_used });
+        let backend = self.view.backend(sending.backend);
+        let kind = outcome.kind;
+        self.passable |= matches!(kind, Kind::Refused | Kind::TooLong);
+        self.attempt_facts.push(AttemptFacts {
+            backend: sending.backend,
+            lane: sending.lane,
+            outcome: kind,
+            status: outcome.status.unwrap_or(0),
+            elapsed_ms: millis_u32(now.since(sent_at)),
+            waits_before: self.waits,
+        });
+        self.attempts.push(AttemptRecord {
+            backend: backend.id.clone(),
+            lane: sending.lane,
+            started: sent_at,
+            elapsed: now.since(sent_at),
+            first_byte,
+            first_token,
+            outcome: kind,
+            status: outcome.status.unwrap_or(0),
+            retry_after: outcome.retry_after,
+            message: outcome.message,
+            usage,
+            cost_usd: usage.cost_usd(backend.price(&sending.model)),
+            model_sent: sending.model,
+        });
+        kind
+    }
+
+    fn after_attempt(&mut self, fleet: &mut Fleet, now: Timestamp, kind: Kind) -> Action {
+        match kind {
+            Kind::Answered => Action::Finish(End::Delivered),
+            Kind::ClientGone => Action::Finish(End::ClientGone),
+            // No other try can succeed: what the upstream said is what the client gets.
+            Kind::Refused => Action::PassOn,
+            Kind::RateLimited
+            | Kind::OutOfCredit
+            | Kind::Overloaded
+            | Kind::ServerError
+            | Kind::TooLong
+            | Kind::ModelMissing
+            | Kind::Unauthorised
+            | Kind::ConnectFailed
+            | Kind::Reset
+            | Kind::TimedOut
+            | Kind::Cut
+            | Kind::Stalled
+            | Kind::Malformed => self.ask(fleet, now, None),
+        }
+    }
+
+    fn rejected(&mut self, fleet: &mut Fleet, now: Timestamp, rejection: Rejection) -> Action {
+        if rejection.status == 0 {
+            return self.exhausted(fleet, now);
+        }
+        Action::Reject(Refusal {
+            reason: Reason::Policy { status: rejection.status, kind: rejection.kind },
+            message: rejection.message,
+            retry_after: rejection.retry_after,
+        })
+    }
+
+    /// Everything was tried. A refusal that some upstream gave explains more than our own words.
+    fn exhausted(&mut self, fleet: &Fleet, now: Timestamp) -> Action {
+        if self.passable {
+            return Action::PassOn;
+        }
+        Action::Reject(Refusal {
+            reason: Reason::Exhausted,
+            message: self.why_exhausted(fleet, now),
+            retry_after: Some(self.recovery(fleet, now)),
+        })
+    }
+
+    fn why_exhausted(&self, fleet: &Fleet, now: Timestamp) -> String {
+        let all = fleet.overview(now, &self.view);
+        let of = |&index: &u32| {
+            let o = &all[index as usize];
+            let id = &o.id;
+            match (o.state, o.cooldown) {
+                (RowState::Cooling, Some((until, reason))) => {
+                    let left = until.since(now).as_secs_f64();
+                    format!("{id} is cooling down for {left:.1} s ({})", reason.as_str())
+                }
+                (RowState::Drained, _) => format!("{id} is drained"),
+                (RowState::Probing, _) => format!("{id} is being probed"),
+                (RowState::Ready | RowState::Throttled | RowState::Cooling | RowState::Unsuited, _) => {
+                    format!("{id} is at its limits")
+                }
+            }
+        };
+        let shown: Vec<String> = self.want.candidates.iter().take(SHOWN_BACKENDS).map(of).collect();
+        let more = self.want.candidates.len().saturating_sub(shown.len());
+        let and_more = if more > 0 { format!(", and {more} more") } else { String::new() };
+        format!(
+            "No backend could answer after {} attempts and {:.1} s of waiting: {}{and_more}",
+            self.attempts.len(),
+            self.waited.as_secs_f64(),
+            shown.join(", "),
+        )
+    }
+
+    /// When somebody may answer again: at least a second, so that nobody is invited to hammer.
+    fn recovery(&self, fleet: &Fleet, now: Timestamp) -> Duration {
+        let soonest = |lane| fleet.soonest(now, &self.view, &self.want, lane);
+        let soonest = [soonest(Lane::Primary), soonest(Lane::Fallback)].into_iter().flatten().min();
+        soonest.unwrap_or(DENIED_WAIT).max(Duration::from_secs(1))
+    }
+
+    fn no_such_model(&self) -> Refusal {
+        let mut known: Vec<&str> = self.view.table.models.iter().map(String::as_str).take(SHOWN_BACKENDS).collect();
+        if known.is_empty() {
+            known.push("(none by name)");
+        }
+        let message = format!(
+            "No backend serves the model {:?} for this kind of request; GET /v1/models lists what can be asked for: {}",
+            self.want.model,
+            known.join(", ")
+        );
+        Refusal { reason: Reason::NoSuchModel, message, retry_after: None }
+    }
+
+    fn out_of_time(&self) -> Refusal {
+        Refusal {
+            reason: Reason::OutOfTime,
+            message: format!(
+                "No answer within {:.0} s (limits.max_exchange_ms), after {} attempts",
+                self.budgets.max_total.as_secs_f64(),
+                self.attempts.len()
+            ),
+            retry_after: None,
+        }
+    }
+
+    fn abandon(&mut self, fleet: &mut Fleet, now: Timestamp, phase: Phase) -> Action {
+        match phase {
+            Phase::New | Phase::Done => {}
+            Phase::Asking { held } => self.give_up_permit(fleet, held),
+            Phase::Waiting { ticket, since } => {
+                fleet.leave(ticket);
+                self.wait_ended(now, since);
+            }
+            Phase::Sending { permit, sending } | Phase::Relaying { permit, sending } => {
+                let gone = Outcome::new(Kind::ClientGone, "the client went away");
+                self.settle(fleet, now, permit, sending, Ended::failed(gone));
+            }
+        }
+        Action::Finish(End::ClientGone)
+    }
+
+    fn give_up_permit(&mut self, fleet: &mut Fleet, permit: Option<Permit>) {
+        if let Some(permit) = permit {
+            fleet.refund(permit);
+        }
+    }
+}
+
+/// What a token limit is charged for an answer before it is known.
+const ANSWER_TOKENS: u32 = 1_024;
+
+/// How long a dispatch that could not be had waits for its lane.
+const DENIED_WAIT: Duration = Duration::from_secs(5);
+
+/// Names listed in an error.
+const SHOWN_BACKENDS: usize = 8;

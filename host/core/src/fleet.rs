@@ -1,0 +1,426 @@
+//! The fleet: all backends at run time, and the line of exchanges that wait for them.
+//!
+//! Every permit is taken and given back here, so that limits, cooldowns, probes and the waiting line can never
+//! disagree. Whoever waits is served before whoever arrives: capacity is handed to the line first, at every call.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use crate::contract::{Column, RowState, STRIDE};
+use crate::health::{Bounds, Health};
+use crate::member::{Charge, Member, Settled, Stats};
+use crate::outcome::{Kind, Outcome};
+use crate::queue::{Queue, Ticket, Waiter};
+use crate::table::{Lane, Table};
+use crate::time::Timestamp;
+use crate::view::{Slot, View, Want};
+
+/// What the fleet is told by the configuration.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// The emergency lane's share of a backend's rpm, 0..=1.
+    pub emergency_fraction: f64,
+    /// How long cooldowns are.
+    pub cooldown: Bounds,
+    /// Most exchanges that may wait at a time.
+    pub queue_length: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { emergency_fraction: 0.1, cooldown: Bounds::default(), queue_length: 1_000 }
+    }
+}
+
+/// A held slot of a backend. It must come back by [`Fleet::settle`] or [`Fleet::refund`].
+#[derive(Debug)]
+#[must_use = "a permit must be settled or refunded"]
+pub struct Permit {
+    /// Index into the table of the view it was taken through.
+    pub backend: u32,
+    /// The lane it was taken in.
+    pub lane: Lane,
+    /// When it was taken.
+    pub taken_at: Timestamp,
+    slot: Arc<Slot>,
+    model: Arc<str>,
+    charge: Charge,
+}
+
+impl Permit {
+    /// Is this attempt the one that finds out whether the backend is well again?
+    pub fn is_probe(&self) -> bool {
+        self.charge.is_probe()
+    }
+}
+
+/// Why no permit was given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Denied {
+    /// What the backend (or the best of the lane) was doing.
+    pub state: RowState,
+}
+
+/// What an attempt that ended tells the fleet.
+#[derive(Clone, Debug)]
+pub struct Report<'a> {
+    /// What it came to.
+    pub outcome: &'a Outcome,
+    /// Time to the first content.
+    pub first_token: Option<Duration>,
+    /// Tokens it used, where known.
+    pub tokens_used: Option<u32>,
+}
+
+/// A backend as an operator sees it.
+#[derive(Clone, Debug)]
+pub struct Overview {
+    /// Its id.
+    pub id: Arc<str>,
+    /// Its state.
+    pub state: RowState,
+    /// The latest cooldown in force, of the backend or one of its models.
+    pub cooldown: Option<(Timestamp, Kind)>,
+    /// Attempts under way.
+    pub in_flight: u32,
+    /// Requests left of its limit now.
+    pub requests_left: Option<u32>,
+    /// Tokens left of its limit now.
+    pub tokens_left: Option<u32>,
+    /// Failures since the last answer.
+    pub failures: u32,
+    /// How it has been doing.
+    pub stats: Stats,
+}
+
+/// A cooldown to be kept over a restart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeptCooldown {
+    /// The backend's id.
+    pub backend: String,
+    /// The model; none: the whole backend.
+    pub model: Option<String>,
+    /// Its end.
+    pub until: Timestamp,
+    /// Its cause.
+    pub reason: Kind,
+    /// Failures since the last answer.
+    pub failures: u32,
+}
+
+/// All backends at run time.
+#[derive(Debug)]
+pub struct Fleet {
+    members: Vec<Option<(Weak<Slot>, Member)>>,
+    queue: Queue,
+    settings: Settings,
+    random: Random,
+}
+
+impl Fleet {
+    /// An empty fleet; `seed` spreads cooldowns and ties.
+    pub fn new(settings: Settings, seed: u64) -> Self {
+        let queue = Queue::new(settings.queue_length);
+        Self { members: Vec::new(), queue, settings, random: Random(seed) }
+    }
+
+    /// Takes a configuration. Backends are known by their id: one that stays keeps its health, limits in use and
+    /// attempts under way. One that is gone lives on until the last exchange that may use it has ended.
+    pub fn adopt(&mut self, table: Arc<Table>, settings: Settings) -> Arc<View> {
+        self.settings = settings;
+        self.queue.set_limit(settings.queue_length);
+        for place in &mut self.members {
+            if place.as_ref().is_some_and(|(slot, _)| slot.strong_count() == 0) {
+                *place = None;
+            }
+        }
+        let slots = table
+            .backends
+            .iter()
+            .map(|backend| {
+                let known = self.members.iter_mut().flatten().find(|(_, m)| m.id == backend.id);
+                match known.and_then(|(slot, member)| Some((slot.upgrade()?, member))) {
+                    Some((slot, member)) => {
+                        member.set_limits(backend.limits, settings.emergency_fraction);
+                        slot
+                    }
+                    None => self.add(Member::new(backend.id.clone(), backend.limits, settings.emergency_fraction)),
+                }
+            })
+            .collect();
+        Arc::new(View::new(table, slots))
+    }
+
+    fn add(&mut self, member: Member) -> Arc<Slot> {
+        let free = self.members.iter().position(Option::is_none).unwrap_or(self.members.len());
+        let slot = Arc::new(Slot(free));
+        let place = Some((Arc::downgrade(&slot), member));
+        match self.members.get_mut(free) {
+            Some(empty) => *empty = place,
+            None => self.members.push(place),
+        }
+        slot
+    }
+
+    fn member(&self, slot: usize) -> &Member {
+        &self.members[slot].as_ref().expect("a slot is kept while a view or a permit refers to it").1
+    }
+
+    fn member_mut(&mut self, slot: usize) -> &mut Member {
+        &mut self.members[slot].as_mut().expect("a slot is kept while a view or a permit refers to it").1
+    }
+
+    /// The numbers of every backend for a query. `held` is the permit the asking exchange was handed while it waited.
+    pub fn rows(&self, now: Timestamp, view: &View, want: &Want, held: Option<&Permit>) -> Vec<u32> {
+        let mut rows = vec![0; view.slots.len() * STRIDE];
+        for row in rows.chunks_exact_mut(STRIDE) {
+            row[Column::State as usize] = RowState::Unsuited as u32;
+        }
+        let queued = u32::try_from(self.queue.len()).unwrap_or(u32::MAX);
+        for &i in want.candidates.iter() {
+            let slot = view.slots[i as usize].0;
+            let held_here = held.is_some_and(|p| p.slot.0 == slot);
+            let row = &mut rows[i as usize * STRIDE..][..STRIDE];
+            self.member(slot).write_row(now, &want.model, want.tokens, held_here, queued, row);
+        }
+        rows
+    }
+
+    /// Is a permit that was handed out still worth using? Not when its backend has begun to cool since.
+    pub fn holds_good(&self, now: Timestamp, permit: &Permit) -> bool {
+        let (state, _) = self.member(permit.slot.0).readiness(now, &permit.model, 0);
+        match state {
+            RowState::Cooling => permit.lane == Lane::Emergency,
+            RowState::Drained | RowState::Unsuited => false,
+            RowState::Ready | RowState::Throttled | RowState::Probing => true,
+        }
+    }
+
+    /// Takes a permit in a lane: of the backend named, or of the best that is ready.
+    pub fn acquire(
+        &mut self,
+        now: Timestamp,
+        view: &View,
+        want: &Want,
+        lane: Lane,
+        choice: Option<u32>,
+    ) -> Result<Permit, Denied> {
+        let backend = match choice {
+            Some(index) => self.admits(now, view, want, lane, index).map(|()| index)?,
+            None => self.best(now, view, want, lane)?,
+        };
+        Ok(self.take(now, view, want, lane, backend))
+    }
+
+    fn take(&mut self, now: Timestamp, view: &View, want: &Want, lane: Lane, backend: u32) -> Permit {
+        let slot = view.slots[backend as usize].clone();
+        let charge = self.member_mut(slot.0).charge(now, &want.model, want.tokens, lane == Lane::Emergency);
+        Permit { backend, lane, taken_at: now, slot, model: want.model.clone(), charge }
+    }
+
+    fn admits(&self, now: Timestamp, view: &View, want: &Want, lane: Lane, index: u32) -> Result<(), Denied> {
+        let known = want.candidates.binary_search(&index).is_ok();
+        if !known || !lane.admits(view.backend(index).tier) {
+            return Err(Denied { state: RowState::Unsuited });
+        }
+        let member = self.member(view.slots[index as usize].0);
+        let (state, _) = member.readiness(now, &want.model, want.tokens);
+        let open = match lane {
+            Lane::Primary | Lane::Fallback => state == RowState::Ready,
+            Lane::Emergency => member.emergency_in(now, &want.model) == Some(Duration::ZERO),
+        };
+        if open { Ok(()) } else { Err(Denied { state }) }
+    }
+
+    /// The least loaded backend of the lane that is ready.
+    fn best(&self, now: Timestamp, view: &View, want: &Want, lane: Lane) -> Result<u32, Denied> {
+        let mut denied = Denied { state: RowState::Unsuited };
+        let mut best: Option<(f32, u32)> = None;
+        for &index in want.candidates.iter() {
+            match self.admits(now, view, want, lane, index) {
+                Ok(()) => {
+                    let score = self.member(view.slots[index as usize].0).score();
+                    if best.is_none_or(|(lowest, _)| score < lowest) {
+                        best = Some((score, index));
+                    }
+                }
+                Err(why) if why.state != RowState::Unsuited => denied = why,
+                Err(_) => {}
+            }
+        }
+        best.map(|(_, index)| index).ok_or(denied)
+    }
+
+    /// An attempt ended.
+    pub fn settle(&mut self, now: Timestamp, permit: Permit, report: Report<'_>) {
+        let chance = self.random.unit();
+        let bounds = self.settings.cooldown;
+        let settled = Settled {
+            now,
+            sent_at: permit.taken_at,
+            model: &permit.model,
+            outcome: report.outcome,
+            first_token: report.first_token,
+            tokens_used: report.tokens_used,
+            bounds: &bounds,
+            chance,
+        };
+        self.member_mut(permit.slot.0).settle(settled, permit.charge);
+    }
+
+    /// A permit was not used after all.
+    pub fn refund(&mut self, permit: Permit) {
+        self.member_mut(permit.slot.0).refund(&permit.model, permit.charge);
+    }
+
+    /// What the provider's headers said is left of its limits; each with the time of its reset.
+    pub fn learn(&mut self, permit: &Permit, requests: Option<(u32, Timestamp)>, tokens: Option<(u32, Timestamp)>) {
+        self.member_mut(permit.slot.0).learn(requests, tokens);
+    }
+
+    /// Joins the waiting line; none when it is full.
+    pub fn join(&mut self, view: &Arc<View>, want: &Want, lane: Lane, priority: i32) -> Option<Ticket> {
+        self.queue.join(Waiter { view: view.clone(), want: want.clone(), lane }, priority)
+    }
+
+    /// Leaves the line; false when it had already been served.
+    pub fn leave(&mut self, ticket: Ticket) -> bool {
+        self.queue.leave(ticket)
+    }
+
+    /// Exchanges that wait.
+    pub fn waiting(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Hands free capacity to the line, in order. Whoever gets a permit has left the line.
+    ///
+    /// Also answers when to look again: the next time at which capacity may come by itself (a cooldown ends, a bucket
+    /// fills); none when only a returning permit can bring it.
+    pub fn serve_line(&mut self, now: Timestamp) -> (Vec<(Ticket, Permit)>, Option<Timestamp>) {
+        if self.queue.is_empty() {
+            return (Vec::new(), None);
+        }
+        let mut served = Vec::new();
+        let mut blocked: Vec<(Lane, Arc<str>, Arc<[u32]>)> = Vec::new();
+        let mut look_again: Option<Timestamp> = None;
+        for ticket in self.queue.tickets() {
+            let Some(waiter) = self.queue.get(ticket) else { continue };
+            let same = |(lane, model, candidates): &(Lane, Arc<str>, Arc<[u32]>)| {
+                *lane == waiter.lane && *model == waiter.want.model && *candidates == waiter.want.candidates
+            };
+            if blocked.iter().any(same) {
+                continue;
+            }
+            let (view, want, lane) = (waiter.view.clone(), waiter.want.clone(), waiter.lane);
+            match self.best(now, &view, &want, lane) {
+                Ok(backend) => {
+                    self.queue.leave(ticket);
+                    served.push((ticket, self.take(now, &view, &want, lane, backend)));
+                }
+                Err(_) => {
+                    let soonest = self.soonest(now, &view, &want, lane).map(|d| now + d.max(Duration::from_millis(1)));
+                    look_again = [look_again, soonest].into_iter().flatten().min();
+                    blocked.push((lane, want.model, want.candidates));
+                }
+            }
+        }
+        (served, look_again)
+    }
+
+    /// How long until a backend of the lane may be ready; none when nobody can tell.
+    pub fn soonest(&self, now: Timestamp, view: &View, want: &Want, lane: Lane) -> Option<Duration> {
+        let ready_in = |index: &u32| {
+            let member = self.member(view.slots[*index as usize].0);
+            if !lane.admits(view.backend(*index).tier) {
+                return None;
+            }
+            match lane {
+                Lane::Primary | Lane::Fallback => member.readiness(now, &want.model, want.tokens).1,
+                Lane::Emergency => member.emergency_in(now, &want.model),
+            }
+        };
+        want.candidates.iter().filter_map(ready_in).min()
+    }
+
+    /// A random number for a query.
+    pub fn seed(&mut self) -> u64 {
+        self.random.next()
+    }
+
+    /// Every backend of a view, for people.
+    pub fn overview(&self, now: Timestamp, view: &View) -> Vec<Overview> {
+        let one = |slot: &Arc<Slot>| {
+            let member = self.member(slot.0);
+            let (state, cooldown) = member.overview(now);
+            let (requests_left, tokens_left) = member.left(now);
+            Overview {
+                id: member.id.clone(),
+                state,
+                cooldown,
+                in_flight: member.in_flight,
+                requests_left,
+                tokens_left,
+                failures: member.failures(),
+                stats: member.stats,
+            }
+        };
+        view.slots.iter().map(one).collect()
+    }
+
+    /// Takes a backend out, or back in; false when there is none of that id.
+    pub fn set_drained(&mut self, id: &str, drained: bool) -> bool {
+        self.operate(id, |member| member.drained = drained)
+    }
+
+    /// Ends a backend's cooldowns; false when there is none of that id.
+    pub fn clear_cooldown(&mut self, id: &str) -> bool {
+        self.operate(id, Member::clear_cooldown)
+    }
+
+    fn operate(&mut self, id: &str, f: impl FnOnce(&mut Member)) -> bool {
+        let member = self.members.iter_mut().flatten().find(|(slot, m)| &*m.id == id && slot.strong_count() > 0);
+        member.map(|(_, m)| f(m)).is_some()
+    }
+
+    /// The cooldowns in force, to be kept over a restart.
+    pub fn cooldowns(&self, now: Timestamp) -> Vec<KeptCooldown> {
+        let of_member = |member: &Member| -> Vec<KeptCooldown> {
+            let keep = |(model, health): (Option<&Arc<str>>, &Health)| KeptCooldown {
+                backend: member.id.to_string(),
+                model: model.map(|m| m.to_string()),
+                until: health.until,
+                reason: health.reason,
+                failures: health.failures,
+            };
+            member.cooldowns(now).map(keep).collect()
+        };
+        self.members.iter().flatten().flat_map(|(_, m)| of_member(m)).collect()
+    }
+
+    /// Puts cooldowns back after a restart; those of unknown backends are dropped.
+    pub fn restore(&mut self, now: Timestamp, kept: &[KeptCooldown]) {
+        for k in kept.iter().filter(|k| k.until > now) {
+            let health = Health::restored(k.until, k.reason, k.failures);
+            self.operate(&k.backend, |member| member.restore(now, k.model.as_deref(), health));
+        }
+    }
+}
+
+/// SplitMix64 (Steele, Lea, Flood 2014): small, seeded, good enough to spread things.
+#[derive(Debug)]
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn unit(&mut self) -> f64 {
+        (self.next() >> 11) as f64 / (1u64 << 53) as f64
+    }
+}

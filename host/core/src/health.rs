@@ -1,0 +1,313 @@
+//! The health of a backend, or of one model on it: cooldown, the probe after it, and the ramp after that.
+
+use std::time::Duration;
+
+use crate::outcome::{Kind, Outcome};
+use crate::time::Timestamp;
+
+/// How far an outcome reaches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// It says nothing against the backend.
+    Nothing,
+    /// Only this model on this backend.
+    Model,
+    /// The whole backend: its host, its key, its account.
+    Backend,
+}
+
+/// What a kind of outcome does to a backend.
+#[derive(Clone, Copy, Debug)]
+pub struct Rule {
+    /// How far it reaches.
+    pub scope: Scope,
+    /// The first cooldown when the upstream did not say how long, in [`Bounds::base`]s; doubled with each further failure.
+    pub base_factor: f64,
+    /// Where doubling ends, in [`Bounds::max`]s.
+    pub max_factor: f64,
+}
+
+/// The rule for each kind of outcome.
+///
+/// Rate limits and server errors belong to a model (providers limit and fail per model); connections, keys and money
+/// belong to the backend. Nothing but rate limits, money, keys and unknown models is left alone for longer than a third
+/// of the longest cooldown (20 s of 60 s), so that a recovered backend is found within half a minute.
+pub fn rule(kind: Kind) -> Rule {
+    let rule = |scope, base_factor, max_factor| Rule { scope, base_factor, max_factor };
+    let third = 1.0 / 3.0;
+    match kind {
+        Kind::Answered | Kind::Refused | Kind::TooLong | Kind::ClientGone => rule(Scope::Nothing, 0.0, 0.0),
+        Kind::RateLimited => rule(Scope::Model, 1.0, 1.0),
+        Kind::Overloaded | Kind::ServerError => rule(Scope::Model, 0.5, third),
+        Kind::Cut | Kind::Stalled | Kind::Malformed => rule(Scope::Model, 1.0, third),
+        Kind::TimedOut => rule(Scope::Model, 5.0, third),
+        Kind::Reset => rule(Scope::Backend, 0.5, third),
+        Kind::ConnectFailed => rule(Scope::Backend, 1.0, third),
+        Kind::ModelMissing => rule(Scope::Model, 600.0, 60.0),
+        Kind::Unauthorised | Kind::OutOfCredit => rule(Scope::Backend, 900.0, 360.0),
+    }
+}
+
+/// How long cooldowns are: of our own making, and what an upstream may ask for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Bounds {
+    /// The first cooldown after a rate limit without a Retry-After.
+    pub base: Duration,
+    /// The longest of our own making.
+    pub max: Duration,
+    /// Up to this share is added by chance, 0..=1.
+    pub jitter: f64,
+    /// A shorter Retry-After counts as this.
+    pub retry_after_floor: Duration,
+    /// A longer one counts as this.
+    pub retry_after_cap: Duration,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            base: Duration::from_millis(1_000),
+            max: Duration::from_millis(60_000),
+            jitter: 0.2,
+            retry_after_floor: Duration::from_millis(100),
+            retry_after_cap: Duration::from_secs(3_600),
+        }
+    }
+}
+
+/// Where a backend (or a model on it) stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// Takes what its limits allow.
+    Open,
+    /// Excluded until then.
+    Cooling {
+        /// The end of the cooldown.
+        until: Timestamp,
+    },
+    /// The cooldown is over; one attempt may find out.
+    Due,
+    /// That attempt is under way.
+    Probing,
+    /// The probe went well; so many may be under way at a time.
+    Ramping {
+        /// At most this many.
+        allowed: u32,
+    },
+}
+
+/// The ramp doubles from 2 and is over here.
+const RAMP_END: u32 = 64;
+
+/// Cooldown, probe and ramp of one backend or one model on it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Health {
+    /// The end of the cooldown; in the past when there is none.
+    pub until: Timestamp,
+    /// Why it cools, or cooled last.
+    pub reason: Kind,
+    /// Failures since the last answer.
+    pub failures: u32,
+    cooled_at: Timestamp,
+    probing: bool,
+    ramp: Option<u32>,
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        Self {
+            until: Timestamp::default(),
+            reason: Kind::Answered,
+            failures: 0,
+            cooled_at: Timestamp::default(),
+            probing: false,
+            ramp: None,
+        }
+    }
+}
+
+impl Health {
+    /// As it was before a restart.
+    pub fn restored(until: Timestamp, reason: Kind, failures: u32) -> Self {
+        Self { until, reason, failures: failures.max(1), ..Self::default() }
+    }
+
+    /// Where it stands now.
+    pub fn standing(&self, now: Timestamp) -> Standing {
+        match (self.failures, self.ramp) {
+            _ if now < self.until => Standing::Cooling { until: self.until },
+            (0, None) => Standing::Open,
+            (0, Some(allowed)) => Standing::Ramping { allowed },
+            _ if self.probing => Standing::Probing,
+            _ => Standing::Due,
+        }
+    }
+
+    /// An attempt is sent. Answers whether it is the probe.
+    pub fn sent(&mut self, now: Timestamp) -> bool {
+        let probe = self.standing(now) == Standing::Due;
+        self.probing |= probe;
+        probe
+    }
+
+    /// The probe came back without a verdict (the client left): the next attempt is the probe.
+    pub fn probe_returned(&mut self) {
+        self.probing = false;
+    }
+
+    /// The backend answered an attempt.
+    pub fn succeeded(&mut self, now: Timestamp, was_probe: bool) {
+        if now < self.until && self.reason == Kind::RateLimited {
+            // It asked to be left alone; that one answer came through does not shorten it.
+            return;
+        }
+        self.ramp = match self.ramp {
+            _ if was_probe || self.failures > 0 => Some(2),
+            Some(allowed) if allowed * 2 < RAMP_END => Some(allowed * 2),
+            Some(_) | None => None,
+        };
+        self.until = Timestamp::default();
+        self.reason = Kind::Answered;
+        self.failures = 0;
+        self.probing = false;
+    }
+
+    /// An attempt sent at `sent_at` failed. `chance` in 0..1 spreads cooldowns of our own making.
+    ///
+    /// A cooldown in force is never shortened, and attempts that were under way before it was set do not lengthen it
+    /// by doubling: a burst of failures is one failure.
+    pub fn failed(&mut self, now: Timestamp, sent_at: Timestamp, outcome: &Outcome, bounds: &Bounds, chance: f64) {
+        self.probing = false;
+        self.ramp = None;
+        let of_the_same_burst = self.failures > 0 && sent_at <= self.cooled_at;
+        if !of_the_same_burst {
+            self.failures = self.failures.saturating_add(1);
+        }
+        let length = match outcome.retry_after {
+            Some(asked) => asked.clamp(bounds.retry_after_floor, bounds.retry_after_cap),
+            None if of_the_same_burst => return,
+            None => backoff(rule(outcome.kind), bounds, self.failures, chance),
+        };
+        self.cooled_at = now;
+        if now + length > self.until {
+            self.until = now + length;
+            self.reason = outcome.kind;
+        }
+    }
+
+    /// The operator ends the cooldown; the next attempt is a probe.
+    pub fn clear(&mut self) {
+        *self = Self { failures: self.failures.min(1), ..Self::default() };
+    }
+}
+
+/// Exponential, with some more by chance.
+fn backoff(rule: Rule, bounds: &Bounds, failures: u32, chance: f64) -> Duration {
+    let doubled = bounds.base.mul_f64(rule.base_factor).saturating_mul(1 << failures.saturating_sub(1).min(20));
+    doubled.min(bounds.max.mul_f64(rule.max_factor)).mul_f64(1.0 + bounds.jitter * chance.clamp(0.0, 1.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn at(ms: u64) -> Timestamp {
+        Timestamp::from_millis(1_700_000_000_000 + ms)
+    }
+
+    fn rate_limited(retry_after_ms: Option<u64>) -> Outcome {
+        Outcome { retry_after: retry_after_ms.map(Duration::from_millis), ..Outcome::new(Kind::RateLimited, "") }
+    }
+
+    fn fail(h: &mut Health, now: u64, sent: u64, outcome: &Outcome) {
+        h.failed(at(now), at(sent), outcome, &Bounds::default(), 0.0);
+    }
+
+    #[test]
+    fn retry_after_is_obeyed_to_the_millisecond() {
+        let mut h = Health::default();
+        fail(&mut h, 0, 0, &rate_limited(Some(2_000)));
+        assert_eq!(h.standing(at(1_999)), Standing::Cooling { until: at(2_000) });
+        assert_eq!(h.standing(at(2_000)), Standing::Due);
+    }
+
+    #[test]
+    fn retry_after_beyond_the_cap_is_cut_to_it() {
+        let mut h = Health::default();
+        fail(&mut h, 0, 0, &rate_limited(Some(86_400_000)));
+        assert_eq!(h.until, at(3_600_000));
+    }
+
+    #[test]
+    fn a_cooldown_in_force_is_never_shortened() {
+        let mut h = Health::default();
+        fail(&mut h, 0, 0, &rate_limited(Some(10_000)));
+        fail(&mut h, 100, 0, &rate_limited(Some(1_000)));
+        assert_eq!(h.until, at(10_000));
+        fail(&mut h, 200, 0, &rate_limited(None));
+        assert_eq!(h.until, at(10_000));
+        fail(&mut h, 300, 0, &rate_limited(Some(20_000)));
+        assert_eq!(h.until, at(20_300));
+    }
+
+    #[test]
+    fn a_burst_of_failures_counts_as_one() {
+        let mut h = Health::default();
+        for _ in 0..10 {
+            fail(&mut h, 50, 0, &rate_limited(None));
+        }
+        assert_eq!(h.until, at(1_050));
+        assert_eq!(h.failures, 1);
+    }
+
+    #[test]
+    fn one_probe_goes_first_then_the_ramp_doubles() {
+        let mut h = Health::default();
+        fail(&mut h, 0, 0, &rate_limited(None));
+        assert!(h.sent(at(1_000)), "the first after the cooldown is the probe");
+        assert_eq!(h.standing(at(1_000)), Standing::Probing);
+        assert!(!h.sent(at(1_000)));
+        h.succeeded(at(1_100), true);
+        assert_eq!(h.standing(at(1_100)), Standing::Ramping { allowed: 2 });
+        for allowed in [4, 8, 16, 32] {
+            h.succeeded(at(1_200), false);
+            assert_eq!(h.standing(at(1_200)), Standing::Ramping { allowed });
+        }
+        h.succeeded(at(1_300), false);
+        assert_eq!(h.standing(at(1_300)), Standing::Open);
+    }
+
+    #[test]
+    fn a_failed_probe_cools_twice_as_long() {
+        let mut h = Health::default();
+        fail(&mut h, 0, 0, &rate_limited(None));
+        h.sent(at(1_000));
+        fail(&mut h, 1_100, 1_000, &rate_limited(None));
+        assert_eq!(h.until, at(3_100));
+    }
+
+    #[test]
+    fn an_answer_does_not_shorten_what_the_provider_asked_for() {
+        let mut h = Health::default();
+        fail(&mut h, 0, 0, &rate_limited(Some(5_000)));
+        h.succeeded(at(100), false);
+        assert_eq!(h.standing(at(200)), Standing::Cooling { until: at(5_000) });
+    }
+
+    proptest! {
+        #[test]
+        fn until_only_grows_while_failures_come(steps in prop::collection::vec((0u64..5_000, prop::option::of(0u64..10_000_000), 0f64..1.0), 1..50)) {
+            let mut h = Health::default();
+            let mut now = 0;
+            for (gap, retry_after, jitter) in steps {
+                now += gap;
+                let before = h.until;
+                h.failed(at(now), at(now), &rate_limited(retry_after), &Bounds::default(), jitter);
+                prop_assert!(h.until >= before);
+                prop_assert!(h.until <= at(now) + Duration::from_secs(3_600) || h.until == before);
+                prop_assert!(h.until > at(now));
+            }
+        }
+    }
+}

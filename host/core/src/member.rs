@@ -1,0 +1,410 @@
+//! What the fleet knows of one backend while it runs: limits in use, health, and how well it has been doing.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::contract::{Column, NONE, RowState, STRIDE};
+use crate::health::{Bounds, Health, Scope, Standing, rule};
+use crate::limits::{Bucket, Quota};
+use crate::outcome::{Kind, Outcome};
+use crate::table::Limits;
+use crate::time::{Timestamp, millis_u32};
+
+/// Models with a health of their own, per backend; beyond that a failure counts against the whole backend.
+const MAX_MODELS: usize = 1_024;
+
+/// The emergency rate of a backend without an rpm limit is a fraction of this.
+const UNLIMITED_RPM: u32 = 60;
+
+/// The running state of one backend.
+#[derive(Debug)]
+pub(crate) struct Member {
+    pub id: Arc<str>,
+    pub drained: bool,
+    pub in_flight: u32,
+    max_concurrency: Option<u32>,
+    requests: Option<Bucket>,
+    tokens: Option<Bucket>,
+    emergency: Bucket,
+    quota_requests: Quota,
+    quota_tokens: Quota,
+    wide: Health,
+    models: HashMap<Arc<str>, ModelHealth>,
+    pub stats: Stats,
+}
+
+#[derive(Debug, Default)]
+struct ModelHealth {
+    health: Health,
+    in_flight: u32,
+}
+
+/// How well a backend has been doing: moving averages over its attempts.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Stats {
+    /// Whole time of an answer, ms.
+    pub latency_ms: f32,
+    /// Time to the first content, ms.
+    pub first_token_ms: f32,
+    /// Share of failed attempts, 0..=1.
+    pub errors: f32,
+    /// Attempts sent.
+    pub sent: u64,
+    /// Attempts answered.
+    pub answered: u64,
+}
+
+/// What was counted when an attempt was let go, to be undone when it ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Charge {
+    tokens: u32,
+    probe: bool,
+    model_probe: bool,
+    in_model: bool,
+    emergency: bool,
+}
+
+impl Charge {
+    pub fn is_probe(self) -> bool {
+        self.probe || self.model_probe
+    }
+}
+
+impl Member {
+    pub fn new(id: Arc<str>, limits: Limits, emergency_fraction: f64) -> Self {
+        let mut member = Self {
+            id,
+            drained: false,
+            in_flight: 0,
+            max_concurrency: None,
+            requests: None,
+            tokens: None,
+            emergency: Bucket::per_minute(1),
+            quota_requests: Quota::default(),
+            quota_tokens: Quota::default(),
+            wide: Health::default(),
+            models: HashMap::new(),
+            stats: Stats::default(),
+        };
+        member.set_limits(limits, emergency_fraction);
+        member
+    }
+
+    /// Takes new limits; a bucket whose limit did not change keeps its level.
+    pub fn set_limits(&mut self, limits: Limits, emergency_fraction: f64) {
+        fn set(bucket: &mut Option<Bucket>, limit: Option<u32>) {
+            if bucket.as_ref().map(Bucket::limit) != limit {
+                *bucket = limit.map(Bucket::per_minute);
+            }
+        }
+        set(&mut self.requests, limits.rpm);
+        set(&mut self.tokens, limits.tpm);
+        self.max_concurrency = limits.max_concurrency;
+        let emergency_rpm = (f64::from(limits.rpm.unwrap_or(UNLIMITED_RPM)) * emergency_fraction).max(1.0) as u32;
+        if self.emergency.limit() != emergency_rpm {
+            self.emergency = Bucket::with_burst(emergency_rpm, 1);
+        }
+    }
+
+    /// Where it stands for a model: the worse of its own standing and the model's.
+    fn standing(&self, now: Timestamp, model: &str) -> (Standing, &Health, u32) {
+        let wide = (self.wide.standing(now), &self.wide, self.in_flight);
+        if self.models.is_empty() {
+            return wide;
+        }
+        let Some(of_model) = self.models.get(model) else { return wide };
+        let narrow = (of_model.health.standing(now), &of_model.health, of_model.in_flight);
+        if severity(narrow.0) >= severity(wide.0) { narrow } else { wide }
+    }
+
+    /// When it could take an attempt, and what keeps it from it until then.
+    pub fn readiness(&self, now: Timestamp, model: &str, tokens: u32) -> (RowState, Option<Duration>) {
+        if self.drained {
+            return (RowState::Drained, None);
+        }
+        let limits_in = self.limits_ready_in(now, tokens);
+        let (standing, _, standing_in_flight) = self.standing(now, model);
+        match standing {
+            Standing::Cooling { until } => {
+                (RowState::Cooling, Some(until.since(now).max(limits_in.unwrap_or_default())))
+            }
+            Standing::Probing => (RowState::Probing, None),
+            Standing::Ramping { allowed } if standing_in_flight >= allowed => (RowState::Throttled, None),
+            Standing::Open | Standing::Due | Standing::Ramping { .. } => match limits_in {
+                Some(Duration::ZERO) => (RowState::Ready, Some(Duration::ZERO)),
+                later => (RowState::Throttled, later),
+            },
+        }
+    }
+
+    /// How long its limits keep it; none when a slot has to come free first.
+    fn limits_ready_in(&self, now: Timestamp, tokens: u32) -> Option<Duration> {
+        if self.max_concurrency.is_some_and(|max| self.in_flight >= max) {
+            return None;
+        }
+        let requests = self.requests.as_ref().map_or(Duration::ZERO, |b| b.ready_in(now, 1));
+        let of_tokens = self.tokens.as_ref().map_or(Duration::ZERO, |b| b.ready_in(now, tokens));
+        let quota = self.quota_requests.ready_in(now, 1).max(self.quota_tokens.ready_in(now, 1));
+        Some(requests.max(of_tokens).max(quota))
+    }
+
+    /// When the emergency lane may use it; none: not at all.
+    pub fn emergency_in(&self, now: Timestamp, model: &str) -> Option<Duration> {
+        let (standing, health, _) = self.standing(now, model);
+        let hopeless = matches!(standing, Standing::Cooling { .. })
+            && matches!(health.reason, Kind::Unauthorised | Kind::OutOfCredit | Kind::ModelMissing);
+        let full = self.max_concurrency.is_some_and(|max| self.in_flight >= max);
+        (!self.drained && !hopeless && !full).then(|| self.emergency.ready_in(now, 1))
+    }
+
+    /// Counts an attempt that is let go now.
+    pub fn charge(&mut self, now: Timestamp, model: &str, tokens: u32, emergency: bool) -> Charge {
+        self.in_flight += 1;
+        if let Some(b) = &mut self.requests {
+            b.take(now, 1);
+        }
+        if let Some(b) = &mut self.tokens {
+            b.take(now, tokens);
+        }
+        if emergency {
+            self.emergency.take(now, 1);
+        }
+        self.quota_requests.take(1);
+        self.quota_tokens.take(tokens);
+        let probe = self.wide.sent(now);
+        let of_model = if self.models.is_empty() { None } else { self.models.get_mut(model) };
+        let in_model = of_model.is_some();
+        let model_probe = of_model.is_some_and(|m| {
+            m.in_flight += 1;
+            m.health.sent(now)
+        });
+        Charge { tokens, probe, model_probe, in_model, emergency }
+    }
+
+    /// Undoes a charge that was never sent.
+    pub fn refund(&mut self, model: &str, charge: Charge) {
+        self.release(model, charge);
+        if let Some(b) = &mut self.requests {
+            b.give_back(1);
+        }
+        if let Some(b) = &mut self.tokens {
+            b.give_back(charge.tokens);
+        }
+        if charge.emergency {
+            self.emergency.give_back(1);
+        }
+        self.return_probes(model, charge);
+    }
+
+    fn release(&mut self, model: &str, charge: Charge) {
+        self.in_flight = self.in_flight.saturating_sub(1);
+        if charge.in_model
+            && let Some(m) = self.models.get_mut(model)
+        {
+            m.in_flight = m.in_flight.saturating_sub(1);
+        }
+    }
+
+    fn return_probes(&mut self, model: &str, charge: Charge) {
+        if charge.probe {
+            self.wide.probe_returned();
+        }
+        if charge.model_probe
+            && let Some(m) = self.models.get_mut(model)
+        {
+            m.health.probe_returned();
+        }
+    }
+
+    /// Settles an attempt that ended: gives back its slot, corrects its tokens, and learns from its outcome.
+    pub fn settle(&mut self, at: Settled<'_>, charge: Charge) {
+        self.release(at.model, charge);
+        if let (Some(b), Some(used)) = (&mut self.tokens, at.tokens_used) {
+            b.give_back(charge.tokens.saturating_sub(used));
+            b.take(at.now, used.saturating_sub(charge.tokens));
+        }
+        self.stats.sent += 1;
+        match rule(at.outcome.kind).scope {
+            Scope::Nothing if at.outcome.kind == Kind::ClientGone => self.return_probes(at.model, charge),
+            Scope::Nothing => self.answered(at, charge),
+            Scope::Backend => {
+                self.return_probes(at.model, charge);
+                self.stats.failed();
+                self.wide.failed(at.now, at.sent_at, at.outcome, at.bounds, at.chance);
+            }
+            Scope::Model => {
+                // The backend itself was reached, but nothing was proved yet: the wide probe stays due.
+                self.return_probes(at.model, charge);
+                self.stats.failed();
+                let health = self.health_of(at.now, at.model);
+                health.failed(at.now, at.sent_at, at.outcome, at.bounds, at.chance);
+            }
+        }
+    }
+
+    fn answered(&mut self, at: Settled<'_>, charge: Charge) {
+        self.stats.answered(at.now.since(at.sent_at), at.first_token);
+        self.wide.succeeded(at.now, charge.probe);
+        if charge.in_model
+            && let Some(m) = self.models.get_mut(at.model)
+        {
+            m.health.succeeded(at.now, charge.model_probe);
+            if m.health.standing(at.now) == Standing::Open && m.in_flight == 0 {
+                self.models.remove(at.model);
+            }
+        }
+    }
+
+    fn health_of(&mut self, now: Timestamp, model: &str) -> &mut Health {
+        if self.models.len() >= MAX_MODELS && !self.models.contains_key(model) {
+            self.models.retain(|_, m| m.in_flight > 0 || m.health.until > now);
+        }
+        if self.models.len() >= MAX_MODELS && !self.models.contains_key(model) {
+            return &mut self.wide;
+        }
+        &mut self.models.entry(model.into()).or_default().health
+    }
+
+    /// What the provider said is left of its own limits: requests, then tokens, each with the time of its reset.
+    pub fn learn(&mut self, requests: Option<(u32, Timestamp)>, tokens: Option<(u32, Timestamp)>) {
+        if let Some((left, until)) = requests {
+            self.quota_requests.learn(left, until);
+        }
+        if let Some((left, until)) = tokens {
+            self.quota_tokens.learn(left, until);
+        }
+    }
+
+    /// Ends every cooldown; the next attempt is a probe.
+    pub fn clear_cooldown(&mut self) {
+        self.wide.clear();
+        for m in self.models.values_mut() {
+            m.health.clear();
+        }
+    }
+
+    /// The cooldowns in force: of the whole backend (no model) and of its models.
+    pub fn cooldowns(&self, now: Timestamp) -> impl Iterator<Item = (Option<&Arc<str>>, &Health)> {
+        std::iter::once((None, &self.wide))
+            .chain(self.models.iter().map(|(model, m)| (Some(model), &m.health)))
+            .filter(move |(_, h)| h.until > now)
+    }
+
+    /// Puts a cooldown back as it was before a restart.
+    pub fn restore(&mut self, now: Timestamp, model: Option<&str>, health: Health) {
+        match model {
+            None => self.wide = health,
+            Some(model) => *self.health_of(now, model) = health,
+        }
+    }
+
+    /// Its numbers for a query about `model`. `held`: the asking exchange holds a permit here, so it is ready for it.
+    pub fn write_row(&self, now: Timestamp, model: &str, tokens: u32, held: bool, queued: u32, row: &mut [u32]) {
+        debug_assert_eq!(row.len(), STRIDE);
+        let (standing, health, standing_in_flight) = self.standing(now, model);
+        let (state, ready) = self.readiness(now, model, tokens);
+        let slots = self.max_concurrency.map_or(NONE, |max| max.saturating_sub(self.in_flight));
+        let of_standing = match standing {
+            Standing::Ramping { allowed } => allowed.saturating_sub(standing_in_flight),
+            Standing::Due => 1,
+            Standing::Probing => 0,
+            Standing::Open | Standing::Cooling { .. } => NONE,
+        };
+        let mut put = |column: Column, value: u32| row[column as usize] = value;
+        if held && state != RowState::Cooling && state != RowState::Drained {
+            put(Column::State, RowState::Ready as u32);
+            put(Column::ReadyMs, 0);
+        } else {
+            put(Column::State, state as u32);
+            put(Column::ReadyMs, ready.map_or(NONE, millis_u32));
+        }
+        if let Standing::Cooling { until } = standing {
+            put(Column::CooldownMs, millis_u32(until.since(now)));
+            put(Column::CooldownReason, health.reason.index());
+        }
+        let left = self.requests.as_ref().map_or(NONE, |b| b.left(now));
+        put(Column::RequestsLeft, left.min(self.quota_requests.left(now)));
+        let left = self.tokens.as_ref().map_or(NONE, |b| b.left(now));
+        put(Column::TokensLeft, left.min(self.quota_tokens.left(now)));
+        put(Column::InFlight, self.in_flight);
+        put(Column::ConcurrencyLeft, slots.min(of_standing));
+        put(Column::LatencyMs, self.stats.latency_ms as u32);
+        put(Column::FirstTokenMs, self.stats.first_token_ms as u32);
+        put(Column::ErrorPermille, (self.stats.errors * 1_000.0) as u32);
+        put(Column::Failures, self.wide.failures.max(health.failures));
+        put(Column::EmergencyMs, self.emergency_in(now, model).map_or(NONE, millis_u32));
+        put(Column::Queued, queued);
+    }
+
+    /// Lower is better: load first, then errors.
+    pub fn score(&self) -> f32 {
+        let load = match self.max_concurrency {
+            Some(max) => self.in_flight as f32 / max as f32,
+            None => self.in_flight as f32 / 16.0,
+        };
+        load + 4.0 * self.stats.errors
+    }
+
+    /// The state an operator sees: of the backend as a whole, then of the worst of its models.
+    pub fn overview(&self, now: Timestamp) -> (RowState, Option<(Timestamp, Kind)>) {
+        let cooling = self.cooldowns(now).map(|(_, h)| (h.until, h.reason)).max_by_key(|(until, _)| *until);
+        let (state, _) = self.readiness(now, "", 1);
+        match (state, cooling) {
+            (RowState::Ready | RowState::Throttled, Some(_)) => (RowState::Cooling, cooling),
+            _ => (state, cooling),
+        }
+    }
+
+    /// Requests and tokens left of its limits now.
+    pub fn left(&self, now: Timestamp) -> (Option<u32>, Option<u32>) {
+        (self.requests.as_ref().map(|b| b.left(now)), self.tokens.as_ref().map(|b| b.left(now)))
+    }
+
+    /// Failures since the last answer.
+    pub fn failures(&self) -> u32 {
+        self.models.values().map(|m| m.health.failures).chain([self.wide.failures]).max().unwrap_or(0)
+    }
+}
+
+/// An attempt that ended, as a member needs it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Settled<'a> {
+    pub now: Timestamp,
+    pub sent_at: Timestamp,
+    pub model: &'a str,
+    pub outcome: &'a Outcome,
+    pub first_token: Option<Duration>,
+    pub tokens_used: Option<u32>,
+    pub bounds: &'a Bounds,
+    pub chance: f64,
+}
+
+fn severity(standing: Standing) -> u8 {
+    match standing {
+        Standing::Open => 0,
+        Standing::Ramping { .. } => 1,
+        Standing::Due => 2,
+        Standing::Probing => 3,
+        Standing::Cooling { .. } => 4,
+    }
+}
+
+impl Stats {
+    fn answered(&mut self, elapsed: Duration, first_token: Option<Duration>) {
+        fn mix(average: &mut f32, sample: Duration) {
+            let sample = sample.as_secs_f32() * 1_000.0;
+            *average = if *average == 0.0 { sample } else { *average * 0.8 + sample * 0.2 };
+        }
+        self.answered += 1;
+        self.errors *= 0.9;
+        mix(&mut self.latency_ms, elapsed);
+        if let Some(first_token) = first_token {
+            mix(&mut self.first_token_ms, first_token);
+        }
+    }
+
+    fn failed(&mut self) {
+        self.errors = self.errors * 0.9 + 0.1;
+    }
+}

@@ -1,0 +1,100 @@
+//! A table seen through the slots its backends have in the fleet, and who serves what.
+
+use std::sync::Arc;
+
+use crate::contract::{NONE, Operation};
+use crate::table::{Backend, Dialect, Table};
+
+/// One configuration's table together with the fleet's slots of its backends; pinned by every exchange for its life.
+#[derive(Debug)]
+pub struct View {
+    /// The table.
+    pub table: Arc<Table>,
+    /// The fleet's slot of each backend, in the table's order.
+    pub(crate) slots: Vec<Arc<Slot>>,
+    /// Who serves each listed model, per [`Class`].
+    listed: Vec<[Arc<[u32]>; 3]>,
+}
+
+/// A backend's place in the fleet; it is freed when no view holds it any more.
+#[derive(Debug)]
+pub(crate) struct Slot(pub(crate) usize);
+
+/// Which dialects can serve an operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Class {
+    Openai,
+    Anthropic,
+    Any,
+}
+
+impl Class {
+    fn of(operation: Operation) -> Self {
+        match operation {
+            Operation::Chat | Operation::Completion | Operation::Response | Operation::Embedding => Class::Openai,
+            Operation::Message => Class::Anthropic,
+            Operation::Other => Class::Any,
+        }
+    }
+
+    fn admits(self, dialect: Dialect) -> bool {
+        match (self, dialect) {
+            (Class::Any, _) | (_, Dialect::Plain) => true,
+            (Class::Openai, Dialect::Openai) | (Class::Anthropic, Dialect::Anthropic) => true,
+            (Class::Openai, Dialect::Anthropic) | (Class::Anthropic, Dialect::Openai) => false,
+        }
+    }
+}
+
+/// What an exchange needs of a backend.
+#[derive(Clone, Debug)]
+pub struct Want {
+    /// The model as asked.
+    pub model: Arc<str>,
+    /// Indices of the backends that serve it, ascending.
+    pub candidates: Arc<[u32]>,
+    /// Estimated tokens, prompt and answer, that a token limit is charged with.
+    pub tokens: u32,
+}
+
+impl View {
+    pub(crate) fn new(table: Arc<Table>, slots: Vec<Arc<Slot>>) -> Self {
+        let listed = table
+            .models
+            .iter()
+            .map(|model| {
+                [Class::Openai, Class::Anthropic, Class::Any].map(|class| candidates(&table, model, class).into())
+            })
+            .collect();
+        Self { table, slots, listed }
+    }
+
+    /// What a request for this model and operation needs.
+    pub fn want(&self, model: &Arc<str>, operation: Operation, tokens: u32) -> Want {
+        let class = Class::of(operation);
+        let candidates = match self.table.model_index(model) {
+            Some(i) => self.listed[i as usize][class as usize].clone(),
+            None => candidates(&self.table, model, class).into(),
+        };
+        Want { model: model.clone(), candidates, tokens }
+    }
+
+    /// The backend at an index of the table.
+    pub fn backend(&self, index: u32) -> &Backend {
+        &self.table.backends[index as usize]
+    }
+
+    /// The contract's index of a model name.
+    pub fn model_index(&self, model: &str) -> u32 {
+        self.table.model_index(model).unwrap_or(NONE)
+    }
+}
+
+/// A request that names no model goes to any backend of the dialect.
+fn candidates(table: &Table, model: &str, class: Class) -> Vec<u32> {
+    let serves = |b: &Backend| class.admits(b.dialect) && (model == UNKNOWN_MODEL || b.serves(model));
+    (0..).zip(&table.backends).filter(|(_, b)| serves(b)).map(|(i, _)| i).collect()
+}
+
+/// The model of a request that names none.
+pub const UNKNOWN_MODEL: &str = "unknown";

@@ -1,0 +1,309 @@
+//! Which headers cross the proxy, in which direction, and which are put in.
+//!
+//! Never upstream: what belongs to the client's connection (RFC 9110, section 7.6.1), its credentials and cookies, and
+//! our own `x-pointsman-*`. Never downstream: what belongs to the upstream's connection, its cookies (they are for the
+//! account behind the key, and may hold a balancer's session), and `x-pointsman-*` it might forge.
+
+use http::header::{
+    ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, FORWARDED, HOST, HeaderMap, HeaderName,
+    HeaderValue, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+};
+
+use crate::contract::Operation;
+use crate::table::Dialect;
+
+/// Anthropic refuses requests without a version; this one is used when the client names none.
+pub const DEFAULT_ANTHROPIC_VERSION: HeaderValue = HeaderValue::from_static("2023-06-01");
+
+const ANTHROPIC_VERSION: HeaderName = HeaderName::from_static("anthropic-version");
+const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
+
+/// Our own headers begin so.
+pub const OWN_PREFIX: &str = "x-pointsman-";
+
+/// What a client's headers become on the way to a backend: filtered, with `key` put in where the dialect wants it.
+///
+/// `key` is the whole header value, ready and marked sensitive: `Bearer ...` for `openai` and `plain`, the bare key for
+/// `anthropic`. Host and framing are the HTTP client's to write.
+///
+/// For operations whose usage we read, `accept-encoding: identity` is asked for: a compressed stream would have to
+/// be unpacked to see its events. Others keep what the client accepts.
+pub fn upstream(client: &HeaderMap, dialect: Dialect, operation: Operation, key: Option<&HeaderValue>) -> HeaderMap {
+    let named = Named::by(client);
+    let mut out = HeaderMap::with_capacity(client.len() + 2);
+    for (name, value) in client {
+        if !is_hop_by_hop(name) && !stays_with_the_client(name) && !named.contains(name) {
+            out.append(name, value.clone());
+        }
+    }
+    // The one connection-bound wish that may be passed on, and only as itself.
+    if client.get_all(TE).iter().any(|te| te.to_str().is_ok_and(|te| te.split(',').any(|t| t.trim() == "trailers"))) {
+        out.insert(TE, HeaderValue::from_static("trailers"));
+    }
+    if reads_usage(dialect, operation) {
+        out.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    }
+    match dialect {
+        Dialect::Openai | Dialect::Plain => {
+            if let Some(key) = key {
+                out.insert(AUTHORIZATION, key.clone());
+            }
+        }
+        Dialect::Anthropic => {
+            out.entry(ANTHROPIC_VERSION).or_insert(DEFAULT_ANTHROPIC_VERSION);
+            if let Some(key) = key {
+                out.insert(X_API_KEY, key.clone());
+            }
+        }
+    }
+    out
+}
+
+/// Takes out of an upstream's headers what must not reach the client. `x-ratelimit-*`, `retry-after`,
+/// `content-encoding` and the rest stay as they are. `content-length` stays too, because the body passes unchanged;
+/// whoever changes the body (hides an event) takes it out.
+pub fn downstream(upstream: &mut HeaderMap) {
+    let named = Named::by(upstream);
+    let unwanted = |name: &HeaderName| {
+        is_hop_by_hop(name) || *name == SET_COOKIE || name.as_str().starts_with(OWN_PREFIX) || named.contains(name)
+    };
+    // Most answers have one or two of them.
+    while let Some(name) = upstream.keys().find(|name| unwanted(name)).cloned() {
+        upstream.remove(name);
+    }
+}
+
+/// Is this an answer whose tokens are counted on the way?
+pub const fn reads_usage(dialect: Dialect, operation: Operation) -> bool {
+    match (dialect, operation) {
+        (Dialect::Plain, _) | (Dialect::Openai | Dialect::Anthropic, Operation::Other) => false,
+        (
+            Dialect::Openai | Dialect::Anthropic,
+            Operation::Chat | Operation::Completion | Operation::Response | Operation::Message | Operation::Embedding,
+        ) => true,
+    }
+}
+
+/// RFC 9110, section 7.6.1, with the names older software still uses.
+fn is_hop_by_hop(name: &HeaderName) -> bool {
+    *name == CONNECTION
+        || *name == TRANSFER_ENCODING
+        || *name == TE
+        || *name == TRAILER
+        || *name == UPGRADE
+        || matches!(name.as_str(), "keep-alive" | "http2-settings")
+        || name.as_str().starts_with("proxy-")
+}
+
+/// What a client tells us and nobody else.
+fn stays_with_the_client(name: &HeaderName) -> bool {
+    *name == HOST
+        || *name == CONTENT_LENGTH
+        || *name == EXPECT
+        || *name == AUTHORIZATION
+        || *name == COOKIE
+        || *name == FORWARDED
+        || matches!(name.as_str(), "x-api-key" | "api-key" | "x-goog-api-key" | "x-real-ip")
+        || name.as_str().starts_with("x-forwarded-")
+        || name.as_str().starts_with(OWN_PREFIX)
+}
+
+/// The names that `connection` lists, which go no further either.
+struct Named(Option<String>);
+
+impl Named {
+    fn by(headers: &HeaderMap) -> Self {
+        let mut names = String::new();
+        for value in headers.get_all(CONNECTION) {
+            // The usual two name no header that is not taken out anyway.
+            match value.to_str() {
+                Ok(list) if !list.eq_ignore_ascii_case("keep-alive") && !list.eq_ignore_ascii_case("close") => {
+                    names.push_str(list);
+                    names.push(',');
+                }
+                Ok(_) | Err(_) => {}
+            }
+        }
+        Self((!names.is_empty()).then_some(names))
+    }
+
+    /// Names that the message itself cannot do without are not obeyed: `connection: content-type` is an attack.
+    fn contains(&self, name: &HeaderName) -> bool {
+        let Some(names) = &self.0 else { return false };
+        let end_to_end = matches!(
+            name.as_str(),
+            "content-type"
+                | "content-length"
+                | "content-encoding"
+                | "cache-control"
+                | "retry-after"
+                | "anthropic-version"
+        );
+        !end_to_end && names.split(',').any(|listed| listed.trim().eq_ignore_ascii_case(name.as_str()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn map(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        let mut map = HeaderMap::new();
+        for (name, value) in pairs {
+            map.append(HeaderName::from_static(name), HeaderValue::from_static(value));
+        }
+        map
+    }
+
+    fn key(text: &'static str) -> HeaderValue {
+        let mut key = HeaderValue::from_static(text);
+        key.set_sensitive(true);
+        key
+    }
+
+    fn up(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        upstream(&map(pairs), Dialect::Openai, Operation::Other, None)
+    }
+
+    #[test]
+    fn hop_by_hop_headers_go_no_further() {
+        for name in [
+            "connection",
+            "keep-alive",
+            "proxy-connection",
+            "proxy-authorization",
+            "proxy-authenticate",
+            "trailer",
+            "transfer-encoding",
+            "upgrade",
+            "te",
+        ] {
+            let pairs = [(name, "x"), ("accept", "*/*")];
+            assert_eq!(up(&pairs), map(&[("accept", "*/*")]), "{name}");
+            let mut down = map(&pairs);
+            downstream(&mut down);
+            assert_eq!(down, map(&[("accept", "*/*")]), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_connection_names_goes_no_further() {
+        let pairs = [("connection", "close, X-Hop , x-hop-2"), ("x-hop", "1"), ("x-hop-2", "2"), ("x-end", "3")];
+        assert_eq!(up(&pairs), map(&[("x-end", "3")]));
+        let pairs = [("connection", "content-type, x-hop"), ("x-hop", "1"), ("content-type", "a/b")];
+        assert_eq!(up(&pairs), map(&[("content-type", "a/b")]));
+    }
+
+    #[test]
+    fn a_clients_credentials_and_address_never_leave() {
+        for name in [
+            "authorization",
+            "x-api-key",
+            "api-key",
+            "x-goog-api-key",
+            "cookie",
+            "host",
+            "content-length",
+            "expect",
+            "forwarded",
+            "x-forwarded-for",
+            "x-real-ip",
+            "x-pointsman-session",
+            "x-pointsman-label-team",
+        ] {
+            for dialect in [Dialect::Openai, Dialect::Plain, Dialect::Anthropic] {
+                let sent = upstream(&map(&[(name, "secret")]), dialect, Operation::Chat, None);
+                assert!(!sent.contains_key(name), "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn only_trailers_are_left_of_te() {
+        assert_eq!(up(&[("te", "gzip;q=0.5, trailers")]), map(&[("te", "trailers")]));
+        assert_eq!(up(&[("te", "gzip")]), map(&[]));
+    }
+
+    #[test]
+    fn the_backends_key_goes_where_its_dialect_wants_it() {
+        let client = map(&[("authorization", "Bearer client"), ("x-api-key", "client"), ("anthropic-beta", "b")]);
+        let sent = upstream(&client, Dialect::Openai, Operation::Chat, Some(&key("Bearer ours")));
+        assert_eq!(sent[AUTHORIZATION], "Bearer ours");
+        assert!(sent[AUTHORIZATION].is_sensitive() && !sent.contains_key("x-api-key"));
+        let sent = upstream(&client, Dialect::Anthropic, Operation::Message, Some(&key("ours")));
+        assert_eq!(sent["x-api-key"], "ours");
+        assert!(!sent.contains_key(AUTHORIZATION));
+        assert_eq!(
+            (&sent["anthropic-version"], &sent["anthropic-beta"]),
+            (&"2023-06-01".parse().unwrap(), &"b".parse().unwrap())
+        );
+        let own = upstream(&map(&[("anthropic-version", "2099-01-01")]), Dialect::Anthropic, Operation::Message, None);
+        assert_eq!(own["anthropic-version"], "2099-01-01");
+    }
+
+    #[test]
+    fn compression_is_asked_for_only_where_nothing_is_read() {
+        let client = map(&[("accept-encoding", "gzip, br")]);
+        let sent = |dialect, operation| upstream(&client, dialect, operation, None)[ACCEPT_ENCODING].clone();
+        assert_eq!(sent(Dialect::Openai, Operation::Chat), "identity");
+        assert_eq!(sent(Dialect::Anthropic, Operation::Message), "identity");
+        assert_eq!(sent(Dialect::Openai, Operation::Other), "gzip, br");
+        assert_eq!(sent(Dialect::Plain, Operation::Chat), "gzip, br");
+    }
+
+    #[test]
+    fn an_upstreams_limits_pass_and_its_cookies_do_not() {
+        let mut down = map(&[
+            ("x-ratelimit-remaining-requests", "1"),
+            ("retry-after", "2"),
+            ("content-length", "3"),
+            ("set-cookie", "a=b"),
+            ("set-cookie", "c=d"),
+            ("x-pointsman-backend", "forged"),
+            ("openai-processing-ms", "5"),
+            ("vary", "a"),
+            ("vary", "b"),
+        ]);
+        downstream(&mut down);
+        let expected = [
+            ("x-ratelimit-remaining-requests", "1"),
+            ("retry-after", "2"),
+            ("content-length", "3"),
+            ("openai-processing-ms", "5"),
+            ("vary", "a"),
+            ("vary", "b"),
+        ];
+        assert_eq!(down, map(&expected));
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_bound_to_a_connection_or_secret_ever_passes(
+            names in prop::collection::vec(prop::sample::select(vec![
+                "connection", "keep-alive", "te", "upgrade", "transfer-encoding", "proxy-x", "authorization", "x-api-key",
+                "cookie", "x-pointsman-a", "accept", "content-type", "x-a", "x-b", "host",
+            ]), 0..12),
+            listed in "[xab, -]{0,12}",
+        ) {
+            let mut client = HeaderMap::new();
+            for name in &names {
+                let value = if *name == "connection" { listed.as_str() } else { "v" };
+                client.append(HeaderName::from_static(name), value.parse().unwrap());
+            }
+            let sent = upstream(&client, Dialect::Openai, Operation::Other, None);
+            for name in sent.keys() {
+                prop_assert!(["accept", "content-type", "x-a", "x-b"].contains(&name.as_str()), "{}", name);
+                let hop = names.contains(&"connection") && listed.split(',').any(|l| l.trim() == name.as_str());
+                prop_assert!(!hop, "{}", name);
+                prop_assert_eq!(sent.get_all(name).iter().count(), client.get_all(name).iter().count());
+            }
+            let mut down = client.clone();
+            downstream(&mut down);
+            for name in ["connection", "keep-alive", "te", "upgrade", "transfer-encoding", "proxy-x", "x-pointsman-a"] {
+                prop_assert!(!down.contains_key(name));
+            }
+        }
+    }
+}

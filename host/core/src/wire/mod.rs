@@ -1,0 +1,17 @@
+//! What crosses the wire: facts out of requests, outcomes and usage out of responses, and the bytes we write ourselves.
+//!
+//! A dialect's differences are rows and arms in these files. Requests are read strictly (what we understand is what the
+//! provider will understand); answers are read leniently, because a sloppy answer is still worth relaying.
+
+pub mod classify;
+pub mod envelope;
+pub mod facts;
+pub mod framing;
+pub mod headers;
+mod json;
+pub mod message;
+pub mod retry_after;
+pub mod splice;
+pub mod sse;
+pub mod url;
+pub mod usage;

@@ -1,0 +1,201 @@
+//! The fleet: who is served when, told as short stories.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pointsman_core::contract::{Column, NONE, Operation, RowState, STRIDE};
+use pointsman_core::fleet::{Fleet, Permit, Report, Settings};
+use pointsman_core::outcome::{Kind, Outcome};
+use pointsman_core::table::{Backend, Dialect, Lane, Limits, Pattern, Route, Table, Tier, Timeouts};
+use pointsman_core::time::Timestamp;
+use pointsman_core::view::{View, Want};
+
+fn backend(id: &str, tier: Tier, limits: Limits) -> Backend {
+    Backend {
+        id: id.into(),
+        tier,
+        dialect: Dialect::Openai,
+        weight: 1,
+        limits,
+        routes: Vec::new(),
+        prices: BTreeMap::new(),
+        timeouts: Timeouts::default(),
+        labels: BTreeMap::new(),
+        capabilities: BTreeMap::new(),
+    }
+}
+
+fn fleet(backends: Vec<Backend>) -> (Fleet, Arc<View>, Want) {
+    let mut fleet = Fleet::new(Settings::default(), 7);
+    let view = fleet.adopt(Arc::new(Table::new(backends, Vec::new())), Settings::default());
+    let want = view.want(&"m".into(), Operation::Chat, 100);
+    (fleet, view, want)
+}
+
+fn at(ms: u64) -> Timestamp {
+    Timestamp::from_millis(1_700_000_000_000 + ms)
+}
+
+fn end(fleet: &mut Fleet, ms: u64, permit: Permit, kind: Kind, retry_after_ms: Option<u64>) {
+    let outcome = Outcome { retry_after: retry_after_ms.map(Duration::from_millis), ..Outcome::new(kind, "") };
+    fleet.settle(at(ms), permit, Report { outcome: &outcome, first_token: None, tokens_used: None });
+}
+
+fn one_slot() -> Limits {
+    Limits { max_concurrency: Some(1), ..Limits::default() }
+}
+
+#[test]
+fn waiters_are_served_in_order_as_slots_come_free() {
+    let (mut fleet, view, want) = fleet(vec![backend("a", Tier::Primary, one_slot())]);
+    let first = fleet.acquire(at(0), &view, &want, Lane::Primary, None).unwrap();
+    let tickets: Vec<_> = (0..3).map(|_| fleet.join(&view, &want, Lane::Primary, 0).unwrap()).collect();
+    let urgent = fleet.join(&view, &want, Lane::Primary, 5).unwrap();
+    assert!(fleet.serve_line(at(1)).0.is_empty());
+    end(&mut fleet, 2, first, Kind::Answered, None);
+    let mut order = Vec::new();
+    for ms in 3..7 {
+        let (mut served, _) = fleet.serve_line(at(ms));
+        assert_eq!(served.len(), 1, "one slot, one waiter");
+        let (ticket, permit) = served.pop().unwrap();
+        order.push(ticket);
+        end(&mut fleet, ms, permit, Kind::Answered, None);
+    }
+    assert_eq!(order, [urgent, tickets[0], tickets[1], tickets[2]]);
+}
+
+#[test]
+fn after_a_cooldown_one_waiter_probes_and_the_others_follow_its_success() {
+    let (mut fleet, view, want) = fleet(vec![backend("a", Tier::Primary, Limits::default())]);
+    let p = fleet.acquire(at(0), &view, &want, Lane::Primary, None).unwrap();
+    end(&mut fleet, 10, p, Kind::RateLimited, Some(2_000));
+    for _ in 0..5 {
+        fleet.join(&view, &want, Lane::Primary, 0).unwrap();
+    }
+    let (served, look_again) = fleet.serve_line(at(20));
+    assert!(served.is_empty());
+    assert_eq!(look_again, Some(at(2_010)), "the line is looked at again when the cooldown ends");
+    let (mut served, look_again) = fleet.serve_line(at(2_010));
+    assert_eq!(served.len(), 1, "a single probe");
+    assert_eq!(look_again, None, "only the probe's return can bring more");
+    let (_, probe) = served.pop().unwrap();
+    assert!(probe.is_probe());
+    end(&mut fleet, 2_100, probe, Kind::Answered, None);
+    assert_eq!(fleet.serve_line(at(2_100)).0.len(), 2, "the ramp begins with two");
+}
+
+#[test]
+fn a_failed_probe_holds_the_line_longer() {
+    let (mut fleet, view, want) = fleet(vec![backend("a", Tier::Primary, Limits::default())]);
+    let p = fleet.acquire(at(0), &view, &want, Lane::Primary, None).unwrap();
+    end(&mut fleet, 0, p, Kind::RateLimited, None);
+    fleet.join(&view, &want, Lane::Primary, 0).unwrap();
+    let (_, Some(again)) = fleet.serve_line(at(1)) else { panic!("a cooldown has an end") };
+    let (mut served, _) = fleet.serve_line(again);
+    end(&mut fleet, 1_300, served.pop().unwrap().1, Kind::RateLimited, None);
+    let soonest = fleet.soonest(at(1_300), &view, &want, Lane::Primary).unwrap();
+    assert!(soonest >= Duration::from_secs(2), "{soonest:?}");
+}
+
+#[test]
+fn whoever_holds_a_grant_sees_its_backend_ready_and_others_see_the_probe() {
+    let (mut fleet, view, want) = fleet(vec![backend("a", Tier::Primary, one_slot())]);
+    let held = fleet.acquire(at(0), &view, &want, Lane::Primary, None).unwrap();
+    let state = |rows: Vec<u32>| rows[Column::State as usize];
+    assert_eq!(state(fleet.rows(at(0), &view, &want, Some(&held))), RowState::Ready as u32);
+    assert_eq!(state(fleet.rows(at(0), &view, &want, None)), RowState::Throttled as u32);
+    fleet.refund(held);
+    assert_eq!(state(fleet.rows(at(0), &view, &want, None)), RowState::Ready as u32);
+}
+
+#[test]
+fn a_rate_limit_cools_the_model_a_bad_key_the_backend() {
+    let (mut fleet, view, want) = fleet(vec![backend("a", Tier::Primary, Limits::default())]);
+    let other = view.want(&"other".into(), Operation::Chat, 100);
+    let p = fleet.acquire(at(0), &view, &want, Lane::Primary, None).unwrap();
+    end(&mut fleet, 0, p, Kind::RateLimited, Some(5_000));
+    assert!(fleet.acquire(at(1), &view, &want, Lane::Primary, None).is_err());
+    let p = fleet.acquire(at(1), &view, &other, Lane::Primary, None).unwrap();
+    end(&mut fleet, 1, p, Kind::Unauthorised, None);
+    let denied = fleet.acquire(at(2), &view, &other, Lane::Primary, None).unwrap_err();
+    assert_eq!(denied.state, RowState::Cooling);
+    let rows = fleet.rows(at(2), &view, &other, None);
+    assert_eq!(rows[Column::CooldownReason as usize], Kind::Unauthorised.index());
+    assert_eq!(rows[Column::EmergencyMs as usize], NONE, "not even the emergency lane uses a refused key");
+}
+
+#[test]
+fn the_emergency_lane_uses_a_cooling_backend_at_its_own_small_rate() {
+    let limits = Limits { rpm: Some(40), ..Limits::default() };
+    let (mut fleet, view, want) = fleet(vec![backend("a", Tier::Primary, limits)]);
+    let p = fleet.acquire(at(0), &view, &want, Lane::Primary, None).unwrap();
+    end(&mut fleet, 0, p, Kind::RateLimited, Some(600_000));
+    let p = fleet.acquire(at(1), &view, &want, Lane::Emergency, None).unwrap();
+    end(&mut fleet, 2, p, Kind::RateLimited, Some(600_000));
+    assert!(fleet.acquire(at(3), &view, &want, Lane::Emergency, None).is_err());
+    let next = fleet.soonest(at(3), &view, &want, Lane::Emergency).unwrap();
+    assert!(next > Duration::from_secs(14) && next <= Duration::from_secs(15), "4 a minute: {next:?}");
+}
+
+#[test]
+fn a_new_configuration_keeps_the_state_of_the_backends_that_stay() {
+    let (mut fleet, old, want) =
+        fleet(vec![backend("a", Tier::Primary, one_slot()), backend("gone", Tier::Primary, Limits::default())]);
+    let on_a = fleet.acquire(at(0), &old, &want, Lane::Primary, Some(0)).unwrap();
+    let on_gone = fleet.acquire(at(0), &old, &want, Lane::Primary, Some(1)).unwrap();
+    let table = vec![backend("new", Tier::Primary, one_slot()), backend("a", Tier::Primary, one_slot())];
+    let new = fleet.adopt(Arc::new(Table::new(table, Vec::new())), Settings::default());
+    let want = new.want(&"m".into(), Operation::Chat, 100);
+    assert!(fleet.acquire(at(1), &new, &want, Lane::Primary, Some(1)).is_err(), "a's slot is still taken");
+    end(&mut fleet, 2, on_a, Kind::Answered, None);
+    end(&mut fleet, 2, on_gone, Kind::Answered, None);
+    let p = fleet.acquire(at(3), &new, &want, Lane::Primary, Some(1)).unwrap();
+    fleet.refund(p);
+    drop(old);
+    fleet.adopt(new.table.clone(), Settings::default());
+    assert_eq!(fleet.overview(at(4), &new).len(), 2);
+}
+
+#[test]
+fn cooldowns_survive_a_restart() {
+    let (mut fleet_before, view, want) = fleet(vec![backend("a", Tier::Primary, Limits::default())]);
+    let p = fleet_before.acquire(at(0), &view, &want, Lane::Primary, None).unwrap();
+    end(&mut fleet_before, 0, p, Kind::RateLimited, Some(60_000));
+    let kept = fleet_before.cooldowns(at(10));
+    let (mut after, view, want) = fleet(vec![backend("a", Tier::Primary, Limits::default())]);
+    after.restore(at(20), &kept);
+    let rows = after.rows(at(20), &view, &want, None);
+    assert_eq!(rows[Column::CooldownMs as usize], 59_980);
+    assert!(after.acquire(at(59_999), &view, &want, Lane::Primary, None).is_err());
+    assert!(after.acquire(at(60_000), &view, &want, Lane::Primary, None).unwrap().is_probe());
+}
+
+#[test]
+fn a_backend_is_asked_only_for_what_it_serves() {
+    let mut named = backend("named", Tier::Primary, Limits::default());
+    named.routes = vec![Route { asked: Pattern::parse("llama").unwrap(), sent: "meta/llama".into() }];
+    let mut anthropic = backend("anthropic", Tier::Fallback, Limits::default());
+    anthropic.dialect = Dialect::Anthropic;
+    let (fleet, view, _) = fleet(vec![named, anthropic]);
+    let candidates = |model: &str, op| view.want(&model.into(), op, 1).candidates.to_vec();
+    assert_eq!(candidates("llama", Operation::Chat), [0]);
+    assert_eq!(candidates("gpt", Operation::Chat), [] as [u32; 0]);
+    assert_eq!(candidates("claude", Operation::Message), [1]);
+    assert_eq!(candidates("unknown", Operation::Other), [0, 1]);
+    let want = view.want(&"claude".into(), Operation::Message, 1);
+    let rows = fleet.rows(at(0), &view, &want, None);
+    assert_eq!(rows[Column::State as usize], RowState::Unsuited as u32);
+    assert_eq!(rows[STRIDE + Column::State as usize], RowState::Ready as u32);
+}
+
+#[test]
+fn concurrent_failures_of_one_moment_cool_once() {
+    let (mut fleet, view, want) = fleet(vec![backend("a", Tier::Primary, Limits::default())]);
+    let permits: Vec<_> = (0..10).map(|_| fleet.acquire(at(0), &view, &want, Lane::Primary, None).unwrap()).collect();
+    for p in permits {
+        end(&mut fleet, 5, p, Kind::RateLimited, None);
+    }
+    let soonest = fleet.soonest(at(5), &view, &want, Lane::Primary).unwrap();
+    assert!(soonest <= Duration::from_millis(1_250), "{soonest:?}");
+}

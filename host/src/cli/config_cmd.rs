@@ -1,0 +1,153 @@
+//! `pointsman config check | schema | import-litellm`.
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use crate::config::{self, Env, Loaded};
+
+/// What `pointsman config` can do.
+#[derive(Debug, clap::Subcommand)]
+pub enum ConfigCommand {
+    /// Check a file: says where, what is wrong and what to write; exit 0 when it would be taken.
+    Check {
+        /// The file; without one, what `serve` would take: ./pointsman.toml, or the environment.
+        file: Option<PathBuf>,
+    },
+    /// Print the JSON schema of pointsman.toml, for editors.
+    Schema,
+    /// Convert a LiteLLM config.yaml; the pointsman.toml goes to standard output.
+    ImportLitellm {
+        /// LiteLLM's file.
+        file: PathBuf,
+    },
+}
+
+/// Runs it: results go to `out`, complaints to `err`. True: exit 0; false: exit 1. A reader that has had enough
+/// (`| head`) is no failure.
+pub fn run(command: &ConfigCommand, env: &dyn Env, out: &mut dyn Write, err: &mut dyn Write) -> io::Result<bool> {
+    match answer(command, env, out, err) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(true),
+        answered => answered,
+    }
+}
+
+fn answer(command: &ConfigCommand, env: &dyn Env, out: &mut dyn Write, err: &mut dyn Write) -> io::Result<bool> {
+    match command {
+        ConfigCommand::Check { file } => check(file.as_deref(), env, out, err),
+        ConfigCommand::Schema => {
+            writeln!(out, "{:#}", config::schema().as_value())?;
+            Ok(true)
+        }
+        ConfigCommand::ImportLitellm { file } => import(file, env, out, err),
+    }
+}
+
+fn check(file: Option<&Path>, env: &dyn Env, out: &mut dyn Write, err: &mut dyn Write) -> io::Result<bool> {
+    match config::load(file, env) {
+        Ok(loaded) => {
+            for warning in &loaded.warnings {
+                writeln!(err, "{warning}\n")?;
+            }
+            summary(&loaded, out)?;
+            Ok(true)
+        }
+        Err(error) => {
+            writeln!(err, "{error}")?;
+            Ok(false)
+        }
+    }
+}
+
+fn summary(loaded: &Loaded, out: &mut dyn Write) -> io::Result<()> {
+    let Loaded { config, warnings, path } = loaded;
+    let source = path.as_ref().map_or("the environment".to_owned(), |path| path.display().to_string());
+    writeln!(out, "ok: {source}, revision {}", config.revision)?;
+    writeln!(out, "  listen    {} (admin {})", config.server.listen, config.admin.listen)?;
+    let policy = config.policy.file.as_ref().map_or("embedded".to_owned(), |file| file.display().to_string());
+    writeln!(out, "  policy    {policy}")?;
+    let width = config.backends.iter().map(|b| b.backend.id.len()).max().unwrap_or(0);
+    for (index, one) in config.backends.iter().enumerate() {
+        let backend = &one.backend;
+        let title = if index == 0 { "backends" } else { "" };
+        let key = if one.api_key.is_some() { "key" } else { "no key" };
+        let rpm = backend.limits.rpm.map_or("no rpm limit".to_owned(), |rpm| format!("{rpm} rpm"));
+        let (id, tier) = (&backend.id, backend.tier.as_str());
+        writeln!(out, "  {title:<9} {id:<width$}  {tier:<8}  {}  {key}, {rpm}", one.base_url)?;
+    }
+    let table = config.table();
+    let any = if table.backends.iter().any(|b| b.any_model()) { " and any other" } else { "" };
+    let names = if table.models.is_empty() { "any".to_owned() } else { format!("{}{any}", table.models.join(", ")) };
+    writeln!(out, "  models    {names}")?;
+    let clients = if table.clients.is_empty() {
+        "everyone who reaches the listener".to_owned()
+    } else {
+        table.clients.join(", ")
+    };
+    writeln!(out, "  clients   {clients}")?;
+    writeln!(out, "  warnings  {}", warnings.len())
+}
+
+fn import(file: &Path, env: &dyn Env, out: &mut dyn Write, err: &mut dyn Write) -> io::Result<bool> {
+    let read = std::fs::read_to_string(file).map_err(|error| format!("cannot be read: {error}"));
+    match read.and_then(|yaml| config::import_litellm(&yaml, env)) {
+        Ok(text) => {
+            out.write_all(text.as_bytes())?;
+            Ok(true)
+        }
+        Err(why) => {
+            writeln!(err, "error: {}: {why}", file.display())?;
+            Ok(false)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ran(command: ConfigCommand, env: &dyn Env) -> (bool, String, String) {
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let ok = run(&command, env, &mut out, &mut err).unwrap();
+        (ok, String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
+    }
+
+    fn check_text(text: &str, env: &dyn Env) -> (bool, String, String) {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("p.toml");
+        std::fs::write(&file, text).unwrap();
+        ran(ConfigCommand::Check { file: Some(file) }, env)
+    }
+
+    #[test]
+    fn a_good_file_is_summed_up() {
+        let text = "[[backend]]\nid = \"nvidia-1\"\nbase_url = \"http://x/v1\"\napi_key = \"literal\"\nrpm = 40\nmodels = [\"m\", \"n-*\"]\n";
+        let (ok, out, err) = check_text(text, &[]);
+        assert!(ok);
+        for words in ["ok: ", "nvidia-1  primary   http://x/v1  key, 40 rpm", "m and any other", "warnings  1"] {
+            assert!(out.contains(words), "{words:?} in {out}");
+        }
+        assert!(err.starts_with("warning: ") && !err.contains("literal"), "{err}");
+    }
+
+    #[test]
+    fn a_bad_file_fails_with_its_reasons_and_nothing_on_standard_output() {
+        let (ok, out, err) = check_text("[[backend]]\nid = 1\n", &[]);
+        assert!(!ok && out.is_empty());
+        assert!(err.contains("p.toml:2:6") && err.contains("the configuration is refused: 2 problems"), "{err}");
+    }
+
+    #[test]
+    fn the_schema_is_json() {
+        let (ok, out, _) = ran(ConfigCommand::Schema, &[]);
+        let schema: serde_json::Value = serde_json::from_str(&out).unwrap();
+        assert!(ok);
+        assert_eq!(schema["title"], "pointsman.toml");
+        assert_eq!(schema["properties"]["backend"]["type"], "array");
+    }
+
+    #[test]
+    fn a_missing_litellm_file_is_named() {
+        let (ok, out, err) = ran(ConfigCommand::ImportLitellm { file: "/nowhere.yaml".into() }, &[]);
+        assert!(!ok && out.is_empty() && err.contains("/nowhere.yaml: cannot be read"), "{err}");
+    }
+}

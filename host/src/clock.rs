@@ -1,0 +1,25 @@
+//! The one place that reads the clock.
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use pointsman_core::time::Timestamp;
+
+/// Wall time that never runs backwards: anchored once, then counted by the monotonic clock.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    anchor: Instant,
+    anchored_at: Timestamp,
+}
+
+impl Clock {
+    /// A clock anchored to the wall time of this moment.
+    pub fn start() -> Self {
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+        Self { anchor: Instant::now(), anchored_at: Timestamp::default() + since_epoch }
+    }
+
+    /// The time now.
+    pub fn now(&self) -> Timestamp {
+        self.anchored_at + self.anchor.elapsed()
+    }
+}

@@ -1,0 +1,208 @@
+//! The checked configuration: whoever holds one need not look twice.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderName, HeaderValue, Uri};
+use pointsman_core::contract::{Commit, Resume};
+use pointsman_core::table::{Backend, Limits, Pattern, Table};
+
+use crate::secret::{KeyDigest, Secret};
+
+/// Everything `pointsman.toml` and the environment say.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// `[server]`
+    pub server: Server,
+    /// `[admin]`
+    pub admin: Admin,
+    /// `[store]`
+    pub store: Store,
+    /// `[policy]`
+    pub policy: Policy,
+    /// `[stream]`
+    pub stream: Stream,
+    /// `[limits]`
+    pub limits: ExchangeLimits,
+    /// `[cooldown]`
+    pub cooldown: Cooldown,
+    /// `[log]`
+    pub log: Log,
+    /// `[[backend]]`, at least one, in the order of the file.
+    pub backends: Vec<BackendConfig>,
+    /// `[[client]]`; empty: everyone.
+    pub clients: Vec<Client>,
+    /// Names this configuration: 12 hexadecimal digits of the SHA-256 of all that was set, secrets' values left out.
+    pub revision: Arc<str>,
+}
+
+impl Config {
+    /// The table the core and the policy see.
+    pub fn table(&self) -> Table {
+        let backends = self.backends.iter().map(|b| b.backend.clone()).collect();
+        Table::new(backends, self.clients.iter().map(|c| c.name.to_string()).collect())
+    }
+
+    /// The index of the client whose key this is. Every key is compared, each in constant time.
+    pub fn client_of(&self, presented: &str) -> Option<usize> {
+        let digest = KeyDigest::of(presented);
+        self.clients.iter().enumerate().fold(
+            None,
+            |found, (i, client)| {
+                if client.key.matches(&digest) { Some(i) } else { found }
+            },
+        )
+    }
+}
+
+/// Where clients connect, and how much of it is taken.
+#[derive(Clone, Debug)]
+pub struct Server {
+    /// Address and port.
+    pub listen: SocketAddr,
+    /// Largest request body.
+    pub max_body_bytes: u64,
+    /// Largest request head.
+    pub max_header_bytes: u32,
+    /// Connections at a time.
+    pub max_connections: u32,
+    /// How long a shutdown waits for exchanges under way.
+    pub drain_timeout: Duration,
+    /// How long a client may take to send the request head.
+    pub header_read_timeout: Duration,
+}
+
+/// The operator's own listener.
+#[derive(Clone, Debug)]
+pub struct Admin {
+    /// Address and port; loopback when there is no token.
+    pub listen: SocketAddr,
+    /// The bearer token asked for.
+    pub token: Option<Secret>,
+}
+
+/// The record of what happened.
+#[derive(Clone, Debug)]
+pub struct Store {
+    /// The SQLite file; none: in memory.
+    pub path: Option<PathBuf>,
+    /// Records older than this are dropped.
+    pub retention_days: u32,
+    /// The oldest records are dropped when the file is larger, in MiB.
+    pub max_mb: Option<u32>,
+    /// Records waiting to be written; above it new ones are dropped and counted.
+    pub backlog: u32,
+}
+
+/// The component that decides.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    /// A component file; none: the embedded policy.
+    pub file: Option<PathBuf>,
+    /// Handed to the policy as JSON.
+    pub settings: serde_json::Map<String, serde_json::Value>,
+    /// Longest decision.
+    pub deadline: Duration,
+    /// Memory of one instance, in MiB.
+    pub memory_mb: u32,
+}
+
+/// How answers are streamed.
+#[derive(Clone, Debug)]
+pub struct Stream {
+    /// When a stream counts as begun.
+    pub commit: Commit,
+    /// What happens when it breaks after that.
+    pub resume: Resume,
+    /// How far apart the comments to a waiting client are; none: no comments.
+    pub keepalive: Option<Duration>,
+}
+
+/// Bounds of one exchange.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExchangeLimits {
+    /// Attempts.
+    pub max_attempts: u32,
+    /// Waits.
+    pub max_waits: u32,
+    /// All waits together.
+    pub max_wait: Duration,
+    /// From arrival to the last byte.
+    pub max_exchange: Duration,
+    /// Exchanges waiting at a time, all together.
+    pub queue_length: u32,
+}
+
+/// How long a failing backend is left alone.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Cooldown {
+    /// The first cooldown where the provider names none; it doubles with every failure.
+    pub base: Duration,
+    /// The longest of those.
+    pub max: Duration,
+    /// Up to this share is added by chance, 0 to 1.
+    pub jitter: f64,
+    /// A provider's Retry-After below this counts as this.
+    pub retry_after_floor: Duration,
+    /// A provider's Retry-After above this counts as this.
+    pub retry_after_cap: Duration,
+}
+
+/// What is written to standard error.
+#[derive(Clone, Debug)]
+pub struct Log {
+    /// Directives for the `tracing` filter.
+    pub level: String,
+    /// How lines look.
+    pub format: LogFormat,
+    /// One line per exchange?
+    pub exchanges: bool,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Pretty on a terminal, JSON otherwise.
+    Auto,
+    /// For people.
+    Pretty,
+    /// For machines.
+    Json,
+}
+
+/// One routable target, with what only the host may know.
+#[derive(Clone, Debug)]
+pub struct BackendConfig {
+    /// What the core and the policy see of it.
+    pub backend: Backend,
+    /// `http` or `https`, a host, and a path that does not end with a slash (or is `/`); nothing else.
+    pub base_url: Uri,
+    /// The provider's key.
+    pub api_key: Option<Secret>,
+    /// Sent with every request; the values are marked sensitive.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+/// One client key.
+#[derive(Clone, Debug)]
+pub struct Client {
+    /// Its name in logs, metrics and records.
+    pub name: Arc<str>,
+    /// Its key's digest.
+    pub key: KeyDigest,
+    /// Its limits.
+    pub limits: Limits,
+    /// Spend allowed per day, UTC.
+    pub budget_usd_per_day: Option<f64>,
+    /// The models it may ask for; none: all.
+    pub models: Option<Vec<Pattern>>,
+}
+
+impl Client {
+    /// May it ask for this model?
+    pub fn may_ask(&self, model: &str) -> bool {
+        self.models.as_ref().is_none_or(|patterns| patterns.iter().any(|p| p.capture(model).is_some()))
+    }
+}

@@ -1,0 +1,278 @@
+//! From raw to checked: the only place where a configuration becomes a [`Config`].
+
+mod backend;
+mod client;
+mod secrets;
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path as FilePath, PathBuf};
+use std::time::Duration;
+
+use pointsman_core::contract::{Commit, Resume};
+use sha2::{Digest, Sha256};
+
+use super::checked::{Admin, Config, Cooldown, ExchangeLimits, Log, LogFormat, Policy, Server, Store, Stream};
+use super::diagnostic::{Diagnostic, Report};
+use super::overlay::Env;
+use super::raw::{
+    RawAdmin, RawCommit, RawConfig, RawCooldown, RawLimits, RawLog, RawLogFormat, RawPolicy, RawResume, RawServer,
+    RawStore, RawStream,
+};
+use super::tree::{Node, Path};
+
+/// The longest duration that is believed: 100 days.
+const MAX_MS: u64 = 100 * 24 * 3_600_000;
+
+/// Checks everything. The result is only to be used when the report has no error.
+pub(super) fn convert(
+    raw: RawConfig,
+    tree: &Node,
+    env: &dyn Env,
+    folder: &FilePath,
+    report: &mut Report<'_>,
+) -> Config {
+    let mut check = Check { tree, env, folder, report };
+    let backends = check.backends(raw.backend);
+    let open = raw.client.is_empty() && !raw.server.allow_open.unwrap_or(false);
+    let clients = check.clients(raw.client);
+    let config = Config {
+        server: check.server(&raw.server),
+        admin: check.admin(&raw.admin),
+        store: check.store(&raw.store),
+        policy: check.policy(raw.policy),
+        stream: check.stream(&raw.stream),
+        limits: check.limits(&raw.limits),
+        cooldown: check.cooldown(&raw.cooldown),
+        log: check.log(raw.log),
+        backends,
+        clients,
+        revision: revision(tree),
+    };
+    if open && !config.server.listen.ip().is_loopback() {
+        check.open_to_everyone();
+    }
+    config
+}
+
+/// What every check needs.
+struct Check<'a, 't> {
+    tree: &'a Node,
+    env: &'a dyn Env,
+    /// What relative paths start from: the folder of the configuration file.
+    folder: &'a FilePath,
+    report: &'a mut Report<'t>,
+}
+
+impl Check<'_, '_> {
+    fn server(&mut self, raw: &RawServer) -> Server {
+        let at = Path::of("server");
+        Server {
+            listen: self.listen(&at, raw.listen.as_deref(), 8080),
+            max_body_bytes: self.at_least(&at.key("max_body_bytes"), raw.max_body_bytes, 64 << 20, 1),
+            max_header_bytes: self.at_least(&at.key("max_header_bytes"), raw.max_header_bytes, 64 << 10, 8 << 10),
+            max_connections: self.at_least(&at.key("max_connections"), raw.max_connections, 10_000, 1),
+            drain_timeout: self.millis(&at.key("drain_timeout_ms"), raw.drain_timeout_ms, 30_000, 0),
+            header_read_timeout: self.millis(&at.key("header_read_timeout_ms"), raw.header_read_timeout_ms, 30_000, 1),
+        }
+    }
+
+    fn admin(&mut self, raw: &RawAdmin) -> Admin {
+        let at = Path::of("admin");
+        let listen = self.listen(&at, raw.listen.as_deref(), 9901);
+        let owner = "the admin listener";
+        let token = raw.token.as_deref().and_then(|text| self.secret(&at.key("token"), text, owner));
+        if raw.token.is_none() && !self.tree.refused(&at.key("token")) && !listen.ip().is_loopback() {
+            let problem = self.error(&at.key("listen"), "the admin listener would be open to everyone");
+            problem
+                .label("not a loopback address")
+                .help("set [admin] token = \"env:POINTSMAN_ADMIN_TOKEN\", or listen on 127.0.0.1");
+        }
+        Admin { listen, token }
+    }
+
+    fn store(&mut self, raw: &RawStore) -> Store {
+        let at = Path::of("store");
+        let path = raw.path.as_deref().unwrap_or("pointsman.db");
+        if path.is_empty() {
+            self.error(&at.key("path"), "the store needs a file").help("write a path, or \":memory:\"");
+        }
+        Store {
+            path: (path != ":memory:").then(|| self.folder.join(path)),
+            retention_days: self.at_least(&at.key("retention_days"), raw.retention_days, 30, 1),
+            max_mb: raw.max_mb.map(|mb| self.at_least(&at.key("max_mb"), Some(mb), 1, 1)),
+            backlog: self.at_least(&at.key("backlog"), raw.backlog, 10_000, 1),
+        }
+    }
+
+    fn policy(&mut self, raw: RawPolicy) -> Policy {
+        let at = Path::of("policy");
+        if raw.file.as_deref() == Some("") {
+            self.error(&at.key("file"), "this is not a file").help("leave the line out to use the embedded policy");
+        }
+        if raw.file.is_none() {
+            let fraction = "emergency_rpm_fraction";
+            let value = raw.settings.get(fraction).and_then(serde_json::Value::as_f64);
+            self.fraction(&at.key("settings").key(fraction), value, 0.1);
+        }
+        Policy {
+            file: raw.file.map(|file| self.folder.join(file)),
+            settings: raw.settings,
+            deadline: Duration::from_millis(self.at_least(&at.key("deadline_ms"), raw.deadline_ms, 5, 1).into()),
+            memory_mb: self.at_least(&at.key("memory_mb"), raw.memory_mb, 64, 1),
+        }
+    }
+
+    fn stream(&mut self, raw: &RawStream) -> Stream {
+        let at = Path::of("stream");
+        Stream {
+            commit: match raw.commit {
+                None | Some(RawCommit::FirstContent) => Commit::FirstContent,
+                Some(RawCommit::Headers) => Commit::Headers,
+                Some(RawCommit::Complete) => Commit::Complete,
+                Some(RawCommit::Tokens(n)) => Commit::Tokens(self.at_least(&at.key("commit"), Some(n), 1, 1)),
+            },
+            resume: match raw.resume {
+                None | Some(RawResume::Splice) => Resume::Splice,
+                Some(RawResume::None) => Resume::None,
+                Some(RawResume::Prefill) => Resume::Prefill,
+            },
+            keepalive: Some(self.millis(&at.key("keepalive_ms"), raw.keepalive_ms, 10_000, 0)).filter(|d| !d.is_zero()),
+        }
+    }
+
+    fn limits(&mut self, raw: &RawLimits) -> ExchangeLimits {
+        let at = Path::of("limits");
+        ExchangeLimits {
+            max_attempts: self.at_least(&at.key("max_attempts"), raw.max_attempts, 16, 1),
+            max_waits: raw.max_waits.unwrap_or(32),
+            max_wait: self.millis(&at.key("max_wait_ms"), raw.max_wait_ms, 120_000, 0),
+            max_exchange: self.millis(&at.key("max_exchange_ms"), raw.max_exchange_ms, 600_000, 1),
+            queue_length: raw.queue_length.unwrap_or(1_000),
+        }
+    }
+
+    fn cooldown(&mut self, raw: &RawCooldown) -> Cooldown {
+        let at = Path::of("cooldown");
+        let cooldown = Cooldown {
+            base: self.millis(&at.key("base_ms"), raw.base_ms, 1_000, 1),
+            max: self.millis(&at.key("max_ms"), raw.max_ms, 60_000, 1),
+            jitter: self.fraction(&at.key("jitter"), raw.jitter, 0.2),
+            retry_after_floor: self.millis(&at.key("retry_after_floor_ms"), raw.retry_after_floor_ms, 100, 0),
+            retry_after_cap: self.millis(&at.key("retry_after_cap_ms"), raw.retry_after_cap_ms, 3_600_000, 1),
+        };
+        for (low, low_name, high, high_name) in [
+            (cooldown.base, "base_ms", cooldown.max, "max_ms"),
+            (cooldown.retry_after_floor, "retry_after_floor_ms", cooldown.retry_after_cap, "retry_after_cap_ms"),
+        ] {
+            if low > high {
+                let key = if self.tree.find(&at.key(low_name)).is_some() { low_name } else { high_name };
+                let message =
+                    format!("`{low_name}` ({}) is above `{high_name}` ({})", low.as_millis(), high.as_millis());
+                self.error(&at.key(key), message);
+            }
+        }
+        cooldown
+    }
+
+    fn log(&mut self, raw: RawLog) -> Log {
+        let level = raw.level.unwrap_or_else(|| "info".to_owned());
+        if let Err(why) = level.parse::<tracing_subscriber::filter::Targets>() {
+            let problem = self.error(&Path::of("log").key("level"), format!("this is not a log level: {why}"));
+            problem.help("write error, warn, info, debug or trace, or directives such as \"info,pointsman=debug\"");
+        }
+        Log {
+            level,
+            format: match raw.format {
+                None | Some(RawLogFormat::Auto) => LogFormat::Auto,
+                Some(RawLogFormat::Pretty) => LogFormat::Pretty,
+                Some(RawLogFormat::Json) => LogFormat::Json,
+            },
+            exchanges: raw.exchanges.unwrap_or(true),
+        }
+    }
+
+    /// Without client keys, whoever reaches the listener spends the operator's money.
+    fn open_to_everyone(&mut self) {
+        let listen = Path::of("server").key("listen");
+        let problem = self.error(&listen, "everyone who reaches this address could spend your keys");
+        problem
+            .label("not a loopback address, and there is no [[client]]")
+            .help("add a [[client]] with a name and a key, or say [server] allow_open = true");
+    }
+
+    fn listen(&mut self, section: &Path, text: Option<&str>, port: u16) -> SocketAddr {
+        let default = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let Some(text) = text else { return default };
+        let text = text.replace("localhost", "127.0.0.1");
+        text.parse().unwrap_or_else(|_| {
+            let help = match text.strip_prefix(':').unwrap_or(&text).parse::<u16>() {
+                Ok(port) => format!("write \"127.0.0.1:{port}\", or \"0.0.0.0:{port}\" for every interface"),
+                Err(_) => format!("write an IP address and a port, such as \"127.0.0.1:{port}\" or \"[::1]:{port}\""),
+            };
+            self.error(&section.key("listen"), "this is not an address to listen on").help(help);
+            default
+        })
+    }
+
+    /// A duration; `least` and at most [`MAX_MS`].
+    fn millis(&mut self, at: &Path, value: Option<u64>, default: u64, least: u64) -> Duration {
+        let ms = self.at_least(at, value, default, least);
+        if ms > MAX_MS {
+            self.error(at, format!("`{}` is longer than 100 days", at.name())).help("durations are in milliseconds");
+        }
+        Duration::from_millis(ms.min(MAX_MS))
+    }
+
+    fn at_least<N: Copy + Ord + std::fmt::Display>(&mut self, at: &Path, value: Option<N>, default: N, least: N) -> N {
+        let value = value.unwrap_or(default);
+        if value < least {
+            let problem = self.error(at, format!("`{}` must be at least {least}", at.name()));
+            problem.label(format!("this is {value}"));
+        }
+        value
+    }
+
+    fn fraction(&mut self, at: &Path, value: Option<f64>, default: f64) -> f64 {
+        let value = value.unwrap_or(default);
+        if !(0.0..=1.0).contains(&value) {
+            let problem = self.error(at, format!("`{}` is a share and must be between 0 and 1", at.name()));
+            problem.help("write 0.1 for a tenth");
+        }
+        value
+    }
+
+    /// A problem at `at`, or at the deepest part of it that the file has.
+    fn error(&mut self, at: &Path, message: impl Into<String>) -> &mut Diagnostic {
+        self.report.error(Some(self.tree.nearest(at)), message)
+    }
+
+    fn warn(&mut self, at: &Path, message: impl Into<String>) -> &mut Diagnostic {
+        self.report.warn(Some(self.tree.nearest(at)), message)
+    }
+
+    /// Two elements of a list claim the same name: both are pointed to.
+    fn duplicate(&mut self, first: &Path, second: &Path, message: String) {
+        let first = self.report.place(self.tree.nearest(first));
+        self.error(second, message).label("again here").related = Some((first, "first here".to_owned()));
+    }
+
+    /// A required key that is not there; silent when it was there and is already complained of.
+    fn missing(&mut self, owner: &Path, key: &str, message: String, help: &str) {
+        if !self.tree.refused(&owner.key(key)) {
+            self.error(owner, message).help(help);
+        }
+    }
+
+    fn file(&self, path: &str) -> PathBuf {
+        self.folder.join(path)
+    }
+}
+
+/// The same text in another order or layout has the same revision; another value another one, secrets aside.
+fn revision(tree: &Node) -> std::sync::Arc<str> {
+    let mut tree = tree.clone();
+    secrets::scrub(&mut tree);
+    let canonical = serde_json::to_vec(&tree.to_value()).expect("tables of a TOML value have text keys");
+    let digest = Sha256::digest(&canonical);
+    digest[..6].iter().map(|byte| format!("{byte:02x}")).collect::<String>().into()
+}

@@ -1,0 +1,176 @@
+//! From the tree to the raw structs: every wrong key and every wrong type of a file is told at once.
+//!
+//! Serde stops at the first error. So what it stumbled over is reported, taken out of the tree, and it is asked again.
+
+use serde_path_to_error::Segment;
+use toml::Value;
+
+use super::diagnostic::Report;
+use super::raw::RawConfig;
+use super::tree::{Body, Node, Path, Step};
+
+/// Reads the tree; what is wrong in it is reported and left out.
+pub(super) fn decode(tree: &mut Node, report: &mut Report<'_>) -> RawConfig {
+    while report.errors() < Report::MAX_PROBLEMS {
+        let error = match serde_path_to_error::deserialize(tree.to_value()) {
+            Ok(raw) => return raw,
+            Err(error) => error,
+        };
+        let path = path_of(error.path());
+        let complaint = Complaint::read(error.inner().message());
+        if takes_text(&complaint) && speak_literally(tree, &path) {
+            continue;
+        }
+        complaint.report(tree, &path, report);
+        if !tree.refuse(&path) {
+            break;
+        }
+    }
+    RawConfig::default()
+}
+
+/// What serde complained of, in the forms that its derive writes.
+enum Complaint {
+    UnknownKey { known: Vec<String> },
+    UnknownWord { known: Vec<String> },
+    WrongType { found: String, expected: String },
+    Other(String),
+}
+
+impl Complaint {
+    fn read(message: &str) -> Self {
+        let known = || quoted(message.split_once("expected").map_or("", |(_, rest)| rest));
+        if message.starts_with("unknown field") {
+            return Complaint::UnknownKey { known: known() };
+        }
+        if message.starts_with("unknown variant") {
+            return Complaint::UnknownWord { known: known() };
+        }
+        let wrong = message.strip_prefix("invalid type: ").or_else(|| message.strip_prefix("invalid value: "));
+        match wrong.and_then(|rest| rest.rsplit_once("expected ")) {
+            Some((found, expected)) => Complaint::WrongType { found: in_words(found), expected: in_words(expected) },
+            None => Complaint::Other(message.to_owned()),
+        }
+    }
+
+    fn report(&self, tree: &Node, path: &Path, report: &mut Report<'_>) {
+        let node = tree.find(path);
+        let site = node.map_or_else(|| tree.nearest(path), |node| &node.site);
+        let name = path.name();
+        match self {
+            Complaint::UnknownKey { known } => {
+                let key = node.and_then(|node| node.key.as_ref()).unwrap_or(site);
+                let whose = whose(path);
+                let problem =
+                    report.error(Some(key), format!("unknown key `{name}`")).label(format!("not a key of {whose}"));
+                problem.help(suggestion(name, known, "write"));
+            }
+            Complaint::UnknownWord { known } => {
+                let word = node.map(Node::to_value).and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default();
+                let problem = report.error(Some(site), format!("`{name}` cannot be \"{word}\""));
+                problem.label(format!("expected {}", one_of(known))).help(suggestion(&word, known, "write"));
+            }
+            Complaint::WrongType { found, expected } => {
+                let problem = report.error(Some(site), format!("`{name}` must be {expected}"));
+                if !found.is_empty() {
+                    problem.label(format!("this is {found}"));
+                }
+            }
+            Complaint::Other(message) => {
+                report.error(Some(site), format!("`{name}`: {message}"));
+            }
+        }
+    }
+}
+
+fn takes_text(complaint: &Complaint) -> bool {
+    matches!(complaint, Complaint::WrongType { expected, .. } if expected == "text")
+}
+
+/// A variable such as `12345` reads as a number, but where text is wanted, text it is.
+fn speak_literally(tree: &mut Node, path: &Path) -> bool {
+    match tree.find_mut(path) {
+        Some(Node { spoken, body, .. }) => match spoken.take() {
+            Some(text) => {
+                *body = Body::Leaf(Value::String(text.to_string()));
+                true
+            }
+            None => false,
+        },
+        None => false,
+    }
+}
+
+fn path_of(path: &serde_path_to_error::Path) -> Path {
+    let step = |segment: &Segment| match segment {
+        Segment::Seq { index } => Some(Step::Index(*index)),
+        Segment::Map { key } => Some(Step::Key(key.clone())),
+        Segment::Enum { variant } => Some(Step::Key(variant.clone())),
+        Segment::Unknown => None,
+    };
+    Path(path.iter().filter_map(step).collect())
+}
+
+/// The table a key stands in, as it is written in the file.
+fn whose(path: &Path) -> String {
+    let keys: Vec<&str> = path.0[..path.0.len().saturating_sub(1)]
+        .iter()
+        .filter_map(|step| if let Step::Key(key) = step { Some(key.as_str()) } else { None })
+        .collect();
+    match keys.as_slice() {
+        [] => "the file's top level".to_owned(),
+        ["backend"] => "[[backend]]".to_owned(),
+        ["client"] => "[[client]]".to_owned(),
+        _ => format!("[{}]", keys.join(".")),
+    }
+}
+
+/// The nearest of the known words, or all of them.
+pub(super) fn suggestion(word: &str, known: &[String], verb: &str) -> String {
+    match nearest(word, known) {
+        Some(near) => format!("{verb} `{near}`"),
+        None if known.is_empty() => "take it out".to_owned(),
+        None => format!("known here: {}", known.join(", ")),
+    }
+}
+
+/// The known word that is most like this one, if any is like it at all.
+pub(super) fn nearest<'k>(word: &str, known: &'k [String]) -> Option<&'k str> {
+    let word = word.to_lowercase();
+    let near = |k: &&String| strsim::damerau_levenshtein(&word, &k.to_lowercase());
+    let best = known.iter().min_by_key(near)?;
+    let contained = word.len() >= 3 && (best.contains(word.as_str()) || word.contains(best.as_str()));
+    (near(&best) <= 1 + word.chars().count() / 4 || contained).then_some(best.as_str())
+}
+
+fn one_of(words: &[String]) -> String {
+    words.iter().map(|w| format!("\"{w}\"")).collect::<Vec<_>>().join(" or ")
+}
+
+/// The words between backquotes.
+fn quoted(text: &str) -> Vec<String> {
+    text.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+}
+
+/// Serde's names of types as an operator would say them. Values are left out: they are quoted with their line, masked.
+fn in_words(serde: &str) -> String {
+    const WORDS: [(&str, &str); 14] = [
+        ("a string", "text"),
+        ("string", "text"),
+        ("a boolean", "true or false"),
+        ("boolean", "true or false"),
+        ("integer `-", "a negative number"),
+        ("integer", "a number"),
+        ("floating point", "a number with a fraction"),
+        ("a map", "a table"),
+        ("map", "a table"),
+        ("struct", "a table"),
+        ("a sequence", "a list"),
+        ("sequence", "a list"),
+        ("u", "a whole number, 0 or more"),
+        ("f64", "a number"),
+    ];
+    let serde = serde.trim().trim_end_matches(',');
+    let known = WORDS.iter().find(|(start, _)| serde.starts_with(start));
+    known.map_or_else(|| serde.to_owned(), |(_, word)| (*word).to_owned())
+}

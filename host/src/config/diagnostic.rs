@@ -1,0 +1,306 @@
+//! What is wrong with a configuration: where, what, and what to write instead.
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// How bad it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Severity {
+    /// The configuration is refused.
+    Error,
+    /// It is taken, but the operator should know.
+    Warning,
+}
+
+/// Where something stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// In a file.
+    File {
+        /// Its name, as it was given.
+        file: Arc<str>,
+        /// From 1.
+        line: usize,
+        /// In characters, from 1.
+        column: usize,
+        /// Where in the quote it begins, from 0.
+        indent: usize,
+        /// How many characters of the line are meant, at least 1.
+        width: usize,
+        /// The line, secrets in it masked.
+        quote: String,
+    },
+    /// In an environment variable of this name.
+    Variable(Arc<str>),
+}
+
+/// One problem of a configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Diagnostic {
+    /// How bad it is.
+    pub severity: Severity,
+    /// What is wrong, without a full stop.
+    pub message: String,
+    /// Where; none for the configuration as a whole.
+    pub place: Option<Place>,
+    /// What is written beneath the quoted words.
+    pub label: String,
+    /// Another place that has to do with it, and why.
+    pub related: Option<(Place, String)>,
+    /// What to write, or to do.
+    pub help: Option<String>,
+}
+
+impl Diagnostic {
+    /// A problem without a place.
+    pub fn error(message: impl Into<String>) -> Self {
+        Self {
+            severity: Severity::Error,
+            message: message.into(),
+            place: None,
+            label: String::new(),
+            related: None,
+            help: None,
+        }
+    }
+
+    /// Says what to do.
+    pub fn help(&mut self, help: impl Into<String>) -> &mut Self {
+        self.help = Some(help.into());
+        self
+    }
+
+    /// Says something beneath the quoted words.
+    pub fn label(&mut self, label: impl Into<String>) -> &mut Self {
+        self.label = label.into();
+        self
+    }
+}
+
+impl fmt::Display for Diagnostic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let word = match self.severity {
+            Severity::Error => "error",
+            Severity::Warning => "warning",
+        };
+        write!(f, "{word}: {}", self.message)?;
+        if let Some(place) = &self.place {
+            place.quote(f, "-->", &self.label)?;
+        }
+        if let Some((place, why)) = &self.related {
+            place.quote(f, ":::", why)?;
+        }
+        if let Some(help) = &self.help {
+            write!(f, "\n  help: {help}")?;
+        }
+        Ok(())
+    }
+}
+
+impl Place {
+    fn quote(&self, f: &mut fmt::Formatter<'_>, arrow: &str, label: &str) -> fmt::Result {
+        match self {
+            Place::Variable(name) if label.is_empty() => {
+                write!(f, "\n  {arrow} environment variable {name}")
+            }
+            Place::Variable(name) => write!(f, "\n  {arrow} environment variable {name}: {label}"),
+            Place::File { file, line, column, indent, width, quote } => {
+                let number = line.to_string();
+                let gutter = " ".repeat(number.len());
+                write!(f, "\n{gutter} {arrow} {file}:{line}:{column}\n{gutter} |\n{number} | {quote}\n{gutter} | ")?;
+                write!(f, "{}{}", " ".repeat(*indent), "^".repeat(*width))?;
+                if label.is_empty() { Ok(()) } else { write!(f, " {label}") }
+            }
+        }
+    }
+}
+
+/// Refused: every problem that was found, in the order of the file.
+#[derive(Clone, Debug, thiserror::Error)]
+pub struct ConfigError {
+    /// At least one.
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+impl ConfigError {
+    /// Refused for one reason that has no place in a file.
+    pub fn whole(message: impl Into<String>, help: impl Into<String>) -> Self {
+        let mut diagnostic = Diagnostic::error(message);
+        diagnostic.help(help);
+        Self { diagnostics: vec![diagnostic] }
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for diagnostic in &self.diagnostics {
+            writeln!(f, "{diagnostic}\n")?;
+        }
+        let errors = self.diagnostics.iter().filter(|d| d.severity == Severity::Error).count();
+        let noun = if errors == 1 { "problem" } else { "problems" };
+        write!(f, "the configuration is refused: {errors} {noun}")
+    }
+}
+
+/// Where a value came from, before it is looked up for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Site {
+    /// Bytes of the file.
+    File(Range<usize>),
+    /// An environment variable.
+    Variable(Arc<str>),
+}
+
+/// Collects the problems of one text.
+pub(super) struct Report<'a> {
+    file: Arc<str>,
+    text: &'a str,
+    found: Vec<Diagnostic>,
+}
+
+impl<'a> Report<'a> {
+    /// More than this many problems are not told one by one.
+    pub(super) const MAX_PROBLEMS: usize = 50;
+
+    pub(super) fn new(file: &str, text: &'a str) -> Self {
+        Self { file: file.into(), text, found: Vec::new() }
+    }
+
+    pub(super) fn error(&mut self, site: Option<&Site>, message: impl Into<String>) -> &mut Diagnostic {
+        self.add(Severity::Error, site, message.into())
+    }
+
+    pub(super) fn warn(&mut self, site: Option<&Site>, message: impl Into<String>) -> &mut Diagnostic {
+        self.add(Severity::Warning, site, message.into())
+    }
+
+    fn add(&mut self, severity: Severity, site: Option<&Site>, message: String) -> &mut Diagnostic {
+        let place = site.map(|site| self.place(site));
+        self.found.push(Diagnostic { severity, place, ..Diagnostic::error(message) });
+        self.found.last_mut().expect("one was just pushed")
+    }
+
+    pub(super) fn errors(&self) -> usize {
+        self.found.iter().filter(|d| d.severity == Severity::Error).count()
+    }
+
+    /// The warnings, or everything when there is an error among it.
+    pub(super) fn finish(mut self) -> Result<Vec<Diagnostic>, ConfigError> {
+        self.found.sort_by_key(|d| match &d.place {
+            Some(Place::File { line, column, .. }) => (0, *line, *column),
+            Some(Place::Variable(_)) => (1, 0, 0),
+            None => (2, 0, 0),
+        });
+        if self.errors() == 0 { Ok(self.found) } else { Err(ConfigError { diagnostics: self.found }) }
+    }
+
+    /// Finds line and column; a span over several lines is cut to its first.
+    pub(super) fn place(&self, site: &Site) -> Place {
+        let span = match site {
+            Site::Variable(name) => return Place::Variable(name.clone()),
+            Site::File(span) => span,
+        };
+        let start = self.text.floor_char_boundary(span.start);
+        let line_start = self.text[..start].rfind('\n').map_or(0, |i| i + 1);
+        let line_end = self.text[start..].find('\n').map_or(self.text.len(), |i| start + i);
+        let end = self.text.floor_char_boundary(span.end.clamp(start, line_end));
+        let before = self.text[line_start..start].chars().count();
+        let left_out = if before < QUOTE_CHARS { 0 } else { before - QUOTE_CHARS / 2 };
+        let quote = masked(self.text[line_start..line_end].trim_end());
+        Place::File {
+            file: self.file.clone(),
+            line: self.text[..start].matches('\n').count() + 1,
+            column: before + 1,
+            indent: before - left_out,
+            width: self.text[start..end].chars().count().clamp(1, QUOTE_CHARS),
+            quote: quote.chars().skip(left_out).take(2 * QUOTE_CHARS).collect(),
+        }
+    }
+}
+
+/// A quoted line shows at most twice as many characters.
+const QUOTE_CHARS: usize = 100;
+
+/// Words in a line that say that a secret may stand behind its `=`.
+const SECRET_WORDS: [&str; 6] = ["key", "token", "secret", "password", "authorization", "headers"];
+
+/// What a value may begin with that is no secret.
+const HARMLESS: [&str; 3] = ["env:", "file:", "sha256:"];
+
+/// The line with what may be a secret blotted out, character by character, so that columns stay.
+fn masked(line: &str) -> String {
+    let clean = |c: char| if c.is_control() { ' ' } else { c };
+    let blot = |c: char| if c.is_alphanumeric() { '*' } else { clean(c) };
+    let lower = line.to_ascii_lowercase();
+    let word = SECRET_WORDS.iter().filter_map(|word| lower.find(word)).min();
+    match word.and_then(|at| Some(at + line[at..].find('=')? + 1)) {
+        Some(value) if !harmless(&line[value..]) => {
+            line[..value].chars().map(clean).chain(line[value..].chars().map(blot)).collect()
+        }
+        Some(_) | None => line.chars().map(clean).collect(),
+    }
+}
+
+/// One value, and it only says where the secret is.
+fn harmless(value: &str) -> bool {
+    let value = value.trim_start().trim_start_matches(['"', '\'']);
+    HARMLESS.iter().any(|start| value.starts_with(start)) && value.matches(['"', '\'']).count() <= 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn quote(text: &str, span: Range<usize>) -> String {
+        let mut report = Report::new("p.toml", text);
+        report.error(Some(&Site::File(span)), "wrong").label("here").help("right");
+        report.finish().unwrap_err().diagnostics[0].to_string()
+    }
+
+    #[test]
+    fn a_problem_is_shown_with_its_line_and_a_caret() {
+        let text = "[server]\nlisten = 5\n";
+        assert_eq!(
+            quote(text, 18..19),
+            "error: wrong\n  --> p.toml:2:10\n  |\n2 | listen = 5\n  |          ^ here\n  help: right"
+        );
+    }
+
+    #[test]
+    fn columns_count_characters_and_spans_may_be_anything() {
+        let text = "a = \"żółw\" b";
+        assert!(quote(text, 14..15).contains("p.toml:1:12"), "{}", quote(text, 14..15));
+        for start in 0..30 {
+            for end in 0..30 {
+                assert!(quote(text, start..end).contains("p.toml:1:"));
+            }
+        }
+        assert!(quote("", 0..0).contains("p.toml:1:1"));
+        assert!(quote("a\r\n\r\n", 5..5).contains("p.toml:3:1"));
+    }
+
+    #[test]
+    fn a_long_line_is_cut_around_the_place() {
+        let text = format!("x = \"{}\" !", "a".repeat(10_000));
+        let shown = quote(&text, text.len() - 1..text.len());
+        assert!(shown.len() < 600 && shown.contains(":10008\n"), "{shown}");
+    }
+
+    #[test]
+    fn secrets_in_a_quoted_line_are_blotted_out() {
+        for line in [
+            "api_key = \"sk-live-1\" x",
+            "api_key = sk-live-1",
+            "key = 'sk-live-1",
+            "headers = { a = \"sk-live-1\" }",
+            "{ api_key = \"env:A\", headers = { b = \"sk-live-1\" } }",
+        ] {
+            let shown = masked(line);
+            assert!(!shown.contains("live"), "{shown}");
+            assert_eq!(shown.chars().count(), line.chars().count());
+        }
+        assert_eq!(masked("api_key = \"env:NVIDIA\""), "api_key = \"env:NVIDIA\"");
+        assert_eq!(masked("rpm = \"many\""), "rpm = \"many\"");
+    }
+}

@@ -1,0 +1,122 @@
+//! `pointsman.toml` and the environment, checked.
+//!
+//! Text becomes a tree that knows where every value stands ([`tree`]); the environment is laid over it ([`overlay`]);
+//! the tree becomes raw structs ([`decode`], [`raw`]); these become a [`Config`] ([`convert`]). Problems are collected
+//! on the way ([`diagnostic`]) and told together. Without a file, [`providers`] writes the text.
+
+mod checked;
+mod convert;
+mod decode;
+mod diagnostic;
+mod litellm;
+mod overlay;
+mod providers;
+mod raw;
+mod tree;
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+pub use checked::{
+    Admin, BackendConfig, Client, Config, Cooldown, ExchangeLimits, Log, LogFormat, Policy, Server, Store, Stream,
+};
+pub use diagnostic::{ConfigError, Diagnostic, Place, Severity};
+pub use litellm::import_litellm;
+pub use overlay::{Env, ProcessEnv};
+pub use providers::discover;
+
+use diagnostic::Report;
+use tree::Node;
+
+/// The file that is taken when none is named.
+pub const DEFAULT_FILE: &str = "pointsman.toml";
+
+/// A larger file is no configuration.
+const MAX_FILE_BYTES: u64 = 4 << 20;
+
+/// A configuration, and what the operator should know about it.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// Checked.
+    pub config: Config,
+    /// In the order of the file.
+    pub warnings: Vec<Diagnostic>,
+    /// The file it came from; none: the providers' environment variables.
+    pub path: Option<PathBuf>,
+}
+
+/// Loads the file named, else `./pointsman.toml` where it exists, else what [`discover`] finds.
+pub fn load(path: Option<&Path>, env: &dyn Env) -> Result<Loaded, ConfigError> {
+    let default = Path::new(DEFAULT_FILE);
+    match path.or_else(|| default.exists().then_some(default)) {
+        Some(path) => load_file(path, env),
+        None => parse(&discover(env)?, "(environment)", env),
+    }
+}
+
+/// Checks a text. `file_name` is what problems call it; relative paths in it start at its folder.
+pub fn parse(text: &str, file_name: &str, env: &dyn Env) -> Result<Loaded, ConfigError> {
+    let mut report = Report::new(file_name, text);
+    let Some(mut tree) = Node::parse(text, &mut report) else {
+        return Err(report.finish().expect_err("a text without a tree has an error"));
+    };
+    overlay::overlay(&mut tree, env, &mut report);
+    let raw = decode::decode(&mut tree, &mut report);
+    let folder = Path::new(file_name).parent().unwrap_or(Path::new(""));
+    let config = convert::convert(raw, &tree, env, folder, &mut report);
+    Ok(Loaded { config, warnings: report.finish()?, path: None })
+}
+
+/// The JSON schema of `pointsman.toml`, for editors.
+pub fn schema() -> schemars::Schema {
+    let settings = schemars::generate::SchemaSettings::default();
+    let mut schema = settings.into_generator().into_root_schema_for::<raw::RawConfig>();
+    without_null(&mut schema);
+    schema
+}
+
+/// TOML has no null: what serde calls optional is simply left out.
+fn without_null(schema: &mut schemars::Schema) {
+    schemars::transform::transform_subschemas(&mut without_null, schema);
+    let Some(object) = schema.as_object_mut() else { return };
+    if object.get("default").is_some_and(serde_json::Value::is_null) {
+        object.remove("default");
+    }
+    let alternatives = object.get_mut("anyOf").and_then(serde_json::Value::as_array_mut);
+    if let Some(alternatives) = alternatives {
+        alternatives.retain(|one| one["type"] != "null");
+    }
+    if let Some(serde_json::Value::Array(types)) = object.get_mut("type") {
+        types.retain(|one| one != "null");
+        if let [only] = types.as_slice() {
+            let only = only.clone();
+            object.insert("type".to_owned(), only);
+        }
+    }
+}
+
+fn load_file(path: &Path, env: &dyn Env) -> Result<Loaded, ConfigError> {
+    let loaded = parse(&read(path)?, &path.display().to_string(), env)?;
+    Ok(Loaded { path: Some(path.to_owned()), ..loaded })
+}
+
+fn read(path: &Path) -> Result<String, ConfigError> {
+    let shown = path.display();
+    let mut bytes = Vec::new();
+    let size =
+        File::open(path).and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)).map_err(|error| {
+            ConfigError::whole(format!("cannot read {shown}: {error}"), "name a file with --config FILE")
+        })?;
+    if size as u64 > MAX_FILE_BYTES {
+        let message = format!("{shown} is larger than {MAX_FILE_BYTES} bytes");
+        return Err(ConfigError::whole(message, "is this the right file?"));
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let line = error.as_bytes()[..error.utf8_error().valid_up_to()].iter().filter(|b| **b == b'\n').count() + 1;
+        ConfigError::whole(format!("{shown}:{line}: this is not UTF-8 text"), "save the file as UTF-8")
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,400 @@
+//! What operators write, and what they are told.
+
+use std::time::Duration;
+
+use pointsman_core::contract::{Commit, Resume};
+use pointsman_core::table::{Dialect, Tier};
+use proptest::prelude::*;
+
+use super::*;
+
+/// The file of the documentation, whole.
+const EXAMPLE: &str = r#"
+[server]
+listen = "127.0.0.1:8080"
+[admin]
+listen = "127.0.0.1:9901"
+token = "env:POINTSMAN_ADMIN_TOKEN"      # without one: loopback only
+[store]
+path = "pointsman.db"                     # SQLite; ":memory:" allowed
+[policy]
+file = "policies/mine.wasm"               # left out: the embedded default policy
+[policy.settings]                         # handed to the policy as JSON
+primary_wait_ms = 5000                    # longest single wait for a primary
+primary_wait_max_retries = 6
+max_pool_retries = 3
+emergency_rpm_fraction = 0.1
+[stream]
+commit = "first-content"                  # headers | first-content | complete | { tokens = 20 }
+resume = "splice"                         # none | splice | prefill
+keepalive_ms = 10000
+[[backend]]
+id = "nvidia-1"
+tier = "primary"                          # primary | fallback
+base_url = "https://integrate.api.nvidia.com/v1"
+dialect = "openai"                        # openai | anthropic | plain
+api_key = "env:NVIDIA_API_KEY"            # env:NAME | file:PATH | sealed:... | literal (warned about)
+rpm = 40
+tpm = 100000
+max_concurrency = 16
+weight = 1
+labels = { region = "us" }
+capabilities = { prefill = false }
+models = { "llama-70b" = "meta/llama-3.1-70b-instruct", "*" = "*" }   # asked = sent; globs; or a plain list
+timeouts = { connect_ms = 3000, first_byte_ms = 30000, first_token_ms = 12000, idle_ms = 15000, total_ms = 600000 }
+[backend.price."meta/llama-3.1-70b-instruct"]
+input_per_mtok = 0.12
+output_per_mtok = 0.30
+[[client]]
+name = "agent-1"
+key = "sha256:2bd806c97f0e00af1a1fc3328fa763a9269723c8db8fac4f93af71db186d6e90"
+rpm = 120
+budget_usd_per_day = 2.5
+"#;
+
+const ENV: [(&str, &str); 2] = [("POINTSMAN_ADMIN_TOKEN", "t0ken"), ("NVIDIA_API_KEY", "nv-1")];
+
+const ONE: &str = "[[backend]]\nid = \"a\"\nbase_url = \"http://127.0.0.1:1/v1\"\n";
+
+fn checked(text: &str, env: &dyn Env) -> Loaded {
+    parse(text, "pointsman.toml", env).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// Everything the operator is told about a file that is refused.
+fn refusal(text: &str) -> String {
+    refusal_with(text, &[])
+}
+
+fn refusal_with(text: &str, env: &dyn Env) -> String {
+    parse(text, "pointsman.toml", env).expect_err("this must be refused").to_string()
+}
+
+/// The file is refused, for one reason, which is told with all of these words.
+fn refused(text: &str, words: &[&str]) {
+    let told = refusal(text);
+    for word in words {
+        assert!(told.contains(word), "no {word:?} in:\n{told}");
+    }
+    assert!(told.ends_with(": 1 problem"), "{told}");
+}
+
+#[test]
+fn the_documented_file_says_what_it_says() {
+    let Loaded { config, warnings, .. } = checked(EXAMPLE, &ENV);
+    assert_eq!(warnings, []);
+    assert_eq!(config.admin.token.as_ref().unwrap().expose(), "t0ken");
+    assert_eq!(config.store.path.as_deref(), Some(Path::new("pointsman.db")));
+    assert_eq!(config.policy.settings["emergency_rpm_fraction"], 0.1);
+    assert_eq!((config.stream.commit, config.stream.resume), (Commit::FirstContent, Resume::Splice));
+    let BackendConfig { backend, base_url, api_key, .. } = &config.backends[0];
+    assert_eq!((&*backend.id, backend.tier, backend.dialect), ("nvidia-1", Tier::Primary, Dialect::Openai));
+    assert_eq!((base_url.host(), base_url.path()), (Some("integrate.api.nvidia.com"), "/v1"));
+    assert_eq!(api_key.as_ref().unwrap().expose(), "nv-1");
+    assert_eq!(backend.sent_model("llama-70b").as_deref(), Some("meta/llama-3.1-70b-instruct"));
+    assert_eq!(backend.sent_model("other").as_deref(), Some("other"));
+    assert_eq!(backend.price("meta/llama-3.1-70b-instruct").unwrap().output_per_mtok, 0.30);
+    assert_eq!(backend.timeouts.first_token, Duration::from_secs(12));
+    assert_eq!(config.table().models, ["llama-70b"]);
+    assert_eq!(config.table().clients, ["agent-1"]);
+    assert_eq!((config.client_of("alice"), config.client_of("bob")), (Some(0), None));
+}
+
+#[test]
+fn one_backend_is_enough_and_the_rest_has_defaults() {
+    let config = checked(ONE, &[]).config;
+    assert_eq!(config.server.listen.to_string(), "127.0.0.1:8080");
+    assert_eq!(config.limits.max_wait, Duration::from_secs(120));
+    assert_eq!(config.policy.deadline, Duration::from_millis(5));
+    assert_eq!(config.backends[0].backend.weight, 1);
+    assert!(config.policy.file.is_none() && config.clients.is_empty());
+}
+
+#[test]
+fn a_stream_may_be_held_for_some_tokens() {
+    let config =
+        checked(&format!("stream = {{ commit = {{ tokens = 20 }}, resume = \"none\", keepalive_ms = 0 }}\n{ONE}"), &[])
+            .config;
+    assert_eq!((config.stream.commit, config.stream.resume), (Commit::Tokens(20), Resume::None));
+    assert_eq!(config.stream.keepalive, None);
+}
+
+#[test]
+fn the_nearest_key_is_named_at_its_line() {
+    refused(
+        &format!("{ONE}rmp = 40\n"),
+        &[
+            "error: unknown key `rmp`",
+            "--> pointsman.toml:4:1",
+            "4 | rmp = 40\n  | ^^^ not a key of [[backend]]",
+            "help: write `rpm`",
+        ],
+    );
+    refused(&format!("[servr]\n{ONE}"), &["unknown key `servr`", ":1:2", "write `server`"]);
+    refused(&format!("{ONE}zzzzzzz = 1\n"), &["unknown key `zzzzzzz`", "known here: id, tier, base_url"]);
+}
+
+#[test]
+fn a_wrong_type_says_what_was_expected() {
+    refused(&format!("{ONE}rpm = \"forty\"\n"), &["`rpm` must be a whole number", ":4:7", "this is text"]);
+    refused(&format!("{ONE}rpm = -3\n"), &["`rpm` must be a whole number, 0 or more", "this is a negative number"]);
+    refused(&format!("{ONE}rpm = 1.5\n"), &["whole number", "a number with a fraction"]);
+    refused(&format!("{ONE}rpm = 99999999999\n"), &["`rpm` must be a whole number"]);
+    refused(&format!("{ONE}models = 5\n"), &["`models`", "a table of names asked = names sent, or a list of names"]);
+    refused(&format!("server = 5\n{ONE}"), &["`server` must be a table", ":1:10"]);
+    refused("backend = 7\n", &["`backend` must be a list"]);
+    refused("[[backend]]\nid = \"a\"\nbase_url = 7\n", &["`base_url` must be text", "this is a number"]);
+    refused(&format!("{ONE}weight = 99999999999999999999999\n"), &["this number is too large"]);
+}
+
+#[test]
+fn a_wrong_word_lists_the_right_ones() {
+    refused(
+        &format!("{ONE}tier = \"primry\"\n"),
+        &["`tier` cannot be \"primry\"", "\"primary\" or \"fallback\"", "write `primary`", ":4:8"],
+    );
+    refused(&format!("{ONE}dialect = \"gemini\"\n"), &["\"openai\" or \"anthropic\" or \"plain\""]);
+    refused(&format!("{ONE}[stream]\ncommit = \"first-contnt\"\n"), &["write `first-content`"]);
+}
+
+#[test]
+fn meaningless_values_are_refused() {
+    refused(&format!("{ONE}rpm = 0\n"), &["`rpm` of 0 would let nothing through", ":4:7"]);
+    refused(&format!("{ONE}weight = 0\n"), &["`weight` must be at least 1"]);
+    refused(&format!("{ONE}[policy.settings]\nemergency_rpm_fraction = 10\n"), &["between 0 and 1", "write 0.1"]);
+    refused(&format!("{ONE}[cooldown]\njitter = -0.1\n"), &["`jitter`", "between 0 and 1"]);
+    refused(&format!("{ONE}[cooldown]\nbase_ms = 90000\n"), &["`base_ms` (90000) is above `max_ms` (60000)", ":5:11"]);
+    refused(&format!("{ONE}models = []\n"), &["would serve no model"]);
+    refused(&format!("{ONE}models = {{ \"a*b*\" = \"c\" }}\n"), &["`a*b*` is not a model name", "at most one *"]);
+    refused(&format!("{ONE}models = {{ \"a\" = \"*\" }}\n"), &["`a` cannot be sent as `*`"]);
+    refused(&format!("{ONE}price = {{ x = {{ input_per_mtok = -1.0 }} }}\n"), &["must be 0 or more"]);
+    refused(&format!("{ONE}headers = {{ Host = \"x\" }}\n"), &["set by the proxy itself"]);
+    refused(&format!("{ONE}[log]\nlevel = \"a=loud\"\n"), &["not a log level"]);
+    refused(&format!("{ONE}[limits]\nmax_exchange_ms = 99999999999999\n"), &["longer than 100 days"]);
+}
+
+#[test]
+fn an_address_is_checked_and_the_right_form_offered() {
+    refused(&format!("{ONE}[server]\nlisten = \":8080\"\n"), &["not an address", "127.0.0.1:8080", "0.0.0.0:8080"]);
+    refused(&format!("{ONE}[server]\nlisten = \"everywhere\"\n"), &["not an address", ":5:10"]);
+    assert!(
+        checked(&format!("{ONE}[server]\nlisten = \"localhost:0\"\n"), &[]).config.server.listen.ip().is_loopback()
+    );
+    for (url, words) in [
+        ("api.openai.com/v1", "write \"https://api.openai.com/v1\""),
+        ("ftp://x", "must begin with http:// or https://"),
+        ("https://user:pw@x/v1", "user name or password"),
+        ("https://x/v1?k=1", "write \"https://x/v1\""),
+        ("https://", "base_url"),
+        ("https:///v1", "base_url"),
+        ("http://a b/", "is not a URL"),
+        ("", "must begin with"),
+    ] {
+        refused(&format!("[[backend]]\nid = \"a\"\nbase_url = \"{url}\"\n"), &[words, ":3:12"]);
+    }
+}
+
+#[test]
+fn nothing_is_open_to_the_world_by_accident() {
+    let open = format!("{ONE}[server]\nlisten = \"0.0.0.0:8080\"\n");
+    refused(&open, &["could spend your keys", "allow_open = true", ":5:10"]);
+    checked(&format!("{open}allow_open = true\n"), &[]);
+    checked(&format!("{open}[[client]]\nname = \"a\"\nkey = \"env:K\"\n"), &[("K", "k")]);
+    refused(&format!("{ONE}[admin]\nlisten = \"0.0.0.0:9901\"\n"), &["admin listener would be open to everyone"]);
+}
+
+#[test]
+fn duplicates_point_to_both() {
+    let told = refusal(&format!("{ONE}{ONE}"));
+    assert!(told.contains("two backends have the id `a`"), "{told}");
+    assert!(told.contains("--> pointsman.toml:5:6") && told.contains("::: pointsman.toml:2:6"), "{told}");
+    let two = "[[client]]\nname = \"x\"\nkey = \"env:K\"\n[[client]]\nname = \"y\"\nkey = \"env:K\"\n";
+    assert!(refusal_with(&format!("{ONE}{two}"), &[("K", "k")]).contains("two clients have the same key"));
+}
+
+#[test]
+fn a_missing_key_is_named_with_its_variable_and_the_way_out() {
+    refused(
+        &format!("{ONE}api_key = \"env:NVIDIA_API_KEY\"\n"),
+        &[
+            "backend `a` needs the environment variable NVIDIA_API_KEY, which is not set",
+            "export NVIDIA_API_KEY=",
+            ":4:11",
+        ],
+    );
+    refused(&format!("{ONE}[admin]\ntoken = \"env:T\"\n"), &["the admin listener needs", "take this line out"]);
+    refused(&format!("{ONE}api_key = \"sealed:abc\"\n"), &["not supported yet", "write env:NAME or file:PATH"]);
+    refused(&format!("{ONE}api_key = \"file:/nowhere/at/all\"\n"), &["cannot read /nowhere/at/all"]);
+    refused(&format!("{ONE}[[client]]\nname = \"c\"\nkey = \"sha256:abc\"\n"), &["64 hexadecimal digits"]);
+    assert!(
+        refusal_with(&format!("{ONE}api_key = \"env:K\"\n"), &[("K", "a\nb")]).contains("cannot stand in a header")
+    );
+}
+
+#[test]
+fn a_literal_key_is_taken_with_a_warning_that_does_not_repeat_it() {
+    let loaded = checked(&format!("{ONE}api_key = \"sk-live-1\"\n"), &[]);
+    assert_eq!(loaded.config.backends[0].api_key.as_ref().unwrap().expose(), "sk-live-1");
+    let told = loaded.warnings[0].to_string();
+    assert!(told.starts_with("warning: `api_key` holds a secret in plain text"), "{told}");
+    assert!(!told.contains("sk-live") && !format!("{loaded:?}").contains("sk-live"));
+}
+
+#[test]
+fn a_secret_may_come_from_a_file_beside_the_configuration() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("key"), "sk-from-file\n").unwrap();
+    let file = folder.path().join("p.toml");
+    std::fs::write(&file, format!("{ONE}api_key = \"file:key\"\n[store]\npath = \"s.db\"\n")).unwrap();
+    let loaded = load(Some(&file), &[]).unwrap();
+    assert_eq!(loaded.config.backends[0].api_key.as_ref().unwrap().expose(), "sk-from-file");
+    assert_eq!(loaded.config.store.path.unwrap(), folder.path().join("s.db"));
+    assert_eq!(loaded.path.unwrap(), file);
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("p.toml");
+    let told = |file: &Path| load(Some(file), &[]).unwrap_err().to_string();
+    assert!(told(&file).contains("cannot read") && told(&file).contains("p.toml"));
+    std::fs::write(&file, b"a = 1\nb = \"\xff\"\n").unwrap();
+    assert!(told(&file).contains("p.toml:2: this is not UTF-8 text"));
+    std::fs::write(&file, vec![b' '; MAX_FILE_BYTES as usize + 1]).unwrap();
+    assert!(told(&file).contains("larger than"));
+}
+
+#[test]
+fn every_problem_of_a_file_is_told_at_once_and_in_order() {
+    let text = "[server]\nlisten = 1\nfoo = 2\n[[backend]]\nid = \"a\"\nrpm = \"x\"\ntier = \"z\"\n[[backend]]\nid = \"a\"\nbase_url = \"x\"\nweight = 0\n";
+    let told = refusal(text);
+    assert!(told.ends_with("8 problems"), "{told}");
+    let lines: Vec<usize> = told
+        .lines()
+        .filter_map(|line| line.split("--> pointsman.toml:").nth(1)?.split(':').next()?.parse().ok())
+        .collect();
+    assert_eq!(lines, [2, 3, 4, 6, 7, 9, 10, 11]);
+}
+
+#[test]
+fn a_reported_key_is_not_also_called_missing() {
+    refused("[[backend]]\nid = \"a\"\nbase_url = true\n", &["`base_url` must be text"]);
+    refused("[[backend]]\nbase_url = \"http://x\"\n", &["backend number 1 has no id", ":1:1"]);
+    refused("[[backend]]\nid = \"a\"\n", &["backend `a` has no base_url"]);
+    refused("", &["there is no [[backend]]", "pointsman demo"]);
+}
+
+#[test]
+fn broken_toml_is_told_with_its_place() {
+    let told = refusal("[server\nlisten = \n[[backend]]\nid = 'a\n");
+    assert!(told.contains("pointsman.toml:1:8") && told.contains("pointsman.toml:4:"), "{told}");
+}
+
+#[test]
+fn the_environment_overrides_the_file() {
+    let env = [
+        ("NVIDIA_API_KEY", "nv-1"),
+        ("POINTSMAN_ADMIN_TOKEN", "t"),
+        ("POINTSMAN__SERVER__LISTEN", "127.0.0.1:9"),
+        ("POINTSMAN__BACKEND__NVIDIA_1__RPM", "7"),
+        ("POINTSMAN__BACKEND__NVIDIA_1__API_KEY", "12345"),
+        ("POINTSMAN__BACKEND__NVIDIA_1__TIMEOUTS__IDLE_MS", "1"),
+        ("POINTSMAN__BACKEND__NVIDIA_1__MODELS", "[\"x\", \"y\"]"),
+        ("POINTSMAN__CLIENT__AGENT_1__BUDGET_USD_PER_DAY", "3"),
+        ("POINTSMAN__POLICY__SETTINGS__MAX_POOL_RETRIES", "9"),
+        ("SIDECAR_PRIMARY_WAIT_MS", "250"),
+        ("SIDECAR_PRIMARY_WAIT_MAX_RETRIES", "2"),
+        ("POINTSMAN__STORE__PATH", ":memory:"),
+    ];
+    let Loaded { config, warnings, .. } = checked(EXAMPLE, &env);
+    assert_eq!(warnings, [], "a secret in the environment is where it belongs");
+    assert_eq!(config.server.listen.port(), 9);
+    assert_eq!(config.backends[0].backend.limits.rpm, Some(7));
+    assert_eq!(config.backends[0].api_key.as_ref().unwrap().expose(), "12345");
+    assert_eq!(config.backends[0].backend.timeouts.idle, Duration::from_millis(1));
+    assert_eq!(config.table().models, ["x", "y"]);
+    assert_eq!(config.clients[0].budget_usd_per_day, Some(3.0));
+    assert_eq!(config.policy.settings["max_pool_retries"], 9);
+    assert_eq!(config.policy.settings["primary_wait_ms"], 250);
+    assert_eq!(config.policy.settings["primary_wait_max_retries"], 2);
+    assert_eq!(config.store.path, None);
+}
+
+#[test]
+fn a_wrong_variable_is_blamed_by_name() {
+    for (name, value, words) in [
+        ("POINTSMAN__SERVR__LISTEN", "x", "unknown key `servr`"),
+        ("POINTSMAN__SERVER__LISTN", "x", "write `listen`"),
+        ("POINTSMAN__BACKEND__B__RPM", "1", "there is no backend with the id `B`"),
+        ("POINTSMAN__BACKEND__A", "1", "none of its keys"),
+        ("POINTSMAN__BACKEND__A__RPM", "many", "`rpm` must be a whole number"),
+        ("POINTSMAN__BACKEND__A__RPM__X", "1", "must be a whole number"),
+        ("POINTSMAN__BACKEND__A__ID__X", "1", "is a value and has no keys"),
+        ("POINTSMAN__RPM", "1", "this names no setting"),
+        ("POINTSMAN__", "1", "this names no setting"),
+        ("SIDECAR_PRIMARY_WAIT_MS", "soon", "must be a whole number"),
+    ] {
+        let told = refusal_with(ONE, &[(name, value)]);
+        assert!(told.contains(words) && told.contains(&format!("environment variable {name}")), "{name}: {told}");
+    }
+}
+
+#[test]
+fn a_revision_follows_what_is_said_and_not_how() {
+    let revision = |text: &str, env: &dyn Env| checked(text, env).config.revision;
+    let first = revision(&format!("{ONE}rpm = 5\nweight = 1\napi_key = \"env:K\"\n"), &[("K", "k1")]);
+    assert_eq!(first.len(), 12);
+    assert_eq!(first, revision(&format!("# hi\n{ONE}api_key='env:K'\nweight = 1\n\nrpm = 0x5\n"), &[("K", "k2")]));
+    assert_ne!(first, revision(&format!("{ONE}rpm = 6\nweight = 1\napi_key = \"env:K\"\n"), &[("K", "k1")]));
+    let literal = |key: &str| revision(&format!("{ONE}api_key = \"{key}\"\n"), &[]);
+    assert_eq!(literal("sk-1"), literal("sk-2"));
+}
+
+#[test]
+fn the_schema_knows_the_documented_keys() {
+    let schema = schema().to_value().to_string();
+    for key in ["base_url", "max_body_bytes", "budget_usd_per_day", "first-content", "retry_after_cap_ms"] {
+        assert!(schema.contains(key), "{key}");
+    }
+    assert!(!schema.contains("null") && !schema.contains("Raw"), "{schema}");
+}
+
+fn any_mutation() -> impl Strategy<Value = String> {
+    let edits =
+        proptest::collection::vec((0..EXAMPLE.len(), 0..12_usize, "[\\[\\]\"'=.{}# \n\r0-9a-z\u{e9}-]{0,6}"), 1..8);
+    edits.prop_map(|edits| {
+        let mut text = EXAMPLE.to_owned();
+        for (at, cut, new) in edits {
+            let start = text.floor_char_boundary(at);
+            let end = text.floor_char_boundary(start + cut);
+            text.replace_range(start..end, &new);
+        }
+        text
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(512) })]
+
+    #[test]
+    fn any_text_is_answered(text in "\\PC{0,200}|[\\[\\]\"'=.{}# \n\ta-z0-9]{0,200}") {
+        if let Err(error) = parse(&text, "p.toml", &ENV) {
+            prop_assert!(!error.to_string().is_empty() && !error.diagnostics.is_empty());
+        }
+    }
+
+    #[test]
+    fn any_edit_of_a_good_file_is_taken_or_explained(text in any_mutation()) {
+        match parse(&text, "p.toml", &ENV) {
+            Ok(loaded) => prop_assert!(!loaded.config.backends.is_empty()),
+            Err(error) => prop_assert!(error.to_string().starts_with("error: ") || error.to_string().contains("\nerror: ")),
+        }
+    }
+
+    #[test]
+    fn any_variable_is_answered(name in "POINTSMAN__[A-Z_]{0,30}|POINTSMAN__(SERVER|BACKEND__NVIDIA_1|POLICY__SETTINGS)__[A-Z_]{0,12}", value in "\\PC{0,20}") {
+        let env = [ENV[0], ENV[1], (name.as_str(), value.as_str())];
+        if let Err(error) = parse(EXAMPLE, "p.toml", &env) {
+            prop_assert!(error.to_string().contains(&name), "{}", error);
+        }
+    }
+}

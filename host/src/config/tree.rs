@@ -1,0 +1,229 @@
+//! The configuration as a tree in which every value knows where it came from.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::Arc;
+
+use toml::de::{DeFloat, DeInteger, DeTable, DeValue};
+use toml::{Spanned, Value};
+
+use super::diagnostic::{Report, Site};
+
+/// One value, its origin, and what is beneath it.
+#[derive(Clone, Debug)]
+pub(super) struct Node {
+    /// Where the value stands.
+    pub(super) site: Site,
+    /// Where its key stands.
+    pub(super) key: Option<Site>,
+    /// What an environment variable said literally, where the value was read from one.
+    pub(super) spoken: Option<Arc<str>>,
+    pub(super) body: Body,
+}
+
+#[derive(Clone, Debug)]
+pub(super) enum Body {
+    /// Text, number, truth or date.
+    Leaf(Value),
+    List(Vec<Node>),
+    /// The names in `refused` stood there too, but were taken out after being reported.
+    Table {
+        entries: BTreeMap<String, Node>,
+        refused: BTreeSet<String>,
+    },
+}
+
+/// One step down the tree.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    Key(String),
+    Index(usize),
+}
+
+/// The way from the root to a value.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Path(pub(super) Vec<Step>);
+
+impl Path {
+    pub(super) fn of(section: &str) -> Self {
+        Self::default().key(section)
+    }
+
+    pub(super) fn key(&self, key: &str) -> Self {
+        self.then(Step::Key(key.to_owned()))
+    }
+
+    pub(super) fn index(&self, index: usize) -> Self {
+        self.then(Step::Index(index))
+    }
+
+    fn then(&self, step: Step) -> Self {
+        Self(self.0.iter().cloned().chain([step]).collect())
+    }
+
+    /// Its last key.
+    pub(super) fn name(&self) -> &str {
+        self.0
+            .iter()
+            .rev()
+            .find_map(|step| if let Step::Key(key) = step { Some(key.as_str()) } else { None })
+            .unwrap_or("")
+    }
+}
+
+impl fmt::Display for Path {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, step) in self.0.iter().enumerate() {
+            match step {
+                Step::Key(key) if i == 0 => f.write_str(key)?,
+                Step::Key(key) => write!(f, ".{key}")?,
+                Step::Index(index) => write!(f, "[{index}]")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Node {
+    /// Reads a text; none when it is not TOML, with every error of that kind told.
+    pub(super) fn parse(text: &str, report: &mut Report<'_>) -> Option<Self> {
+        let (table, errors) = DeTable::parse_recoverable(text);
+        for error in errors.iter().take(Report::MAX_PROBLEMS) {
+            let site = error.span().map(Site::File);
+            report.error(site.as_ref(), error.message()).label("this is not TOML");
+        }
+        let root = Spanned::new(table.span(), DeValue::Table(table.into_inner()));
+        errors.is_empty().then(|| Self::from_toml(&root, &Site::File, report))
+    }
+
+    /// Takes over a parsed value; `site` tells where its bytes are.
+    pub(super) fn from_toml(
+        value: &Spanned<DeValue<'_>>,
+        site: &dyn Fn(std::ops::Range<usize>) -> Site,
+        report: &mut Report<'_>,
+    ) -> Self {
+        let here = site(value.span());
+        let body = match value.get_ref() {
+            DeValue::String(text) => Body::Leaf(Value::String(text.to_string())),
+            DeValue::Integer(number) => Body::Leaf(integer(number, &here, report)),
+            DeValue::Float(number) => Body::Leaf(float(number, &here, report)),
+            DeValue::Boolean(truth) => Body::Leaf(Value::Boolean(*truth)),
+            DeValue::Datetime(date) => Body::Leaf(Value::Datetime(*date)),
+            DeValue::Array(list) => Body::List(list.iter().map(|v| Self::from_toml(v, site, report)).collect()),
+            DeValue::Table(table) => {
+                let mut entries = BTreeMap::new();
+                for (key, value) in table.iter() {
+                    let mut node = Self::from_toml(value, site, report);
+                    node.key = Some(site(key.span()));
+                    entries.insert(key.get_ref().to_string(), node);
+                }
+                Body::Table { entries, refused: BTreeSet::new() }
+            }
+        };
+        Self { site: here, key: None, spoken: None, body }
+    }
+
+    /// An empty table.
+    pub(super) fn table(site: Site) -> Self {
+        Self { site, key: None, spoken: None, body: Body::Table { entries: BTreeMap::new(), refused: BTreeSet::new() } }
+    }
+
+    /// The same without origins.
+    pub(super) fn to_value(&self) -> Value {
+        match &self.body {
+            Body::Leaf(value) => value.clone(),
+            Body::List(items) => Value::Array(items.iter().map(Node::to_value).collect()),
+            Body::Table { entries, .. } => {
+                Value::Table(entries.iter().map(|(key, node)| (key.clone(), node.to_value())).collect())
+            }
+        }
+    }
+
+    pub(super) fn find(&self, path: &Path) -> Option<&Node> {
+        path.0.iter().try_fold(self, |node, step| node.child(step))
+    }
+
+    pub(super) fn find_mut(&mut self, path: &Path) -> Option<&mut Node> {
+        path.0.iter().try_fold(self, |node, step| match (&mut node.body, step) {
+            (Body::Table { entries, .. }, Step::Key(key)) => entries.get_mut(key),
+            (Body::List(items), Step::Index(index)) => items.get_mut(*index),
+            (Body::Table { .. } | Body::List(_) | Body::Leaf(_), Step::Key(_) | Step::Index(_)) => None,
+        })
+    }
+
+    /// Where `path` stands, or as much of it as there is.
+    pub(super) fn nearest(&self, path: &Path) -> &Site {
+        let mut node = self;
+        for step in &path.0 {
+            match node.child(step) {
+                Some(child) => node = child,
+                None => break,
+            }
+        }
+        &node.site
+    }
+
+    /// Was there something at `path` that was reported and taken out?
+    pub(super) fn refused(&self, path: &Path) -> bool {
+        let Some((Step::Key(key), parent)) = path.0.split_last() else {
+            return false;
+        };
+        match self.find(&Path(parent.to_vec())).map(|node| &node.body) {
+            Some(Body::Table { refused, .. }) => refused.contains(key),
+            Some(Body::Leaf(_) | Body::List(_)) | None => false,
+        }
+    }
+
+    /// Takes out what stands at `path`, or at the deepest part of it that exists; false when only the root is left.
+    pub(super) fn refuse(&mut self, path: &Path) -> bool {
+        let mut depth = path.0.len();
+        while depth > 0 && self.find(&Path(path.0[..depth].to_vec())).is_none() {
+            depth -= 1;
+        }
+        let Some((last, parent)) = path.0[..depth].split_last() else {
+            return false;
+        };
+        let Some(parent) = self.find_mut(&Path(parent.to_vec())) else {
+            return false;
+        };
+        match (&mut parent.body, last) {
+            (Body::Table { entries, refused }, Step::Key(key)) => {
+                refused.insert(key.clone());
+                entries.remove(key).is_some()
+            }
+            (Body::List(items), Step::Index(index)) => {
+                items.remove(*index);
+                true
+            }
+            (Body::Table { .. } | Body::List(_) | Body::Leaf(_), Step::Key(_) | Step::Index(_)) => false,
+        }
+    }
+
+    fn child(&self, step: &Step) -> Option<&Node> {
+        match (&self.body, step) {
+            (Body::Table { entries, .. }, Step::Key(key)) => entries.get(key),
+            (Body::List(items), Step::Index(index)) => items.get(*index),
+            (Body::Table { .. } | Body::List(_) | Body::Leaf(_), Step::Key(_) | Step::Index(_)) => None,
+        }
+    }
+}
+
+fn integer(number: &DeInteger<'_>, site: &Site, report: &mut Report<'_>) -> Value {
+    match i64::from_str_radix(number.as_str(), number.radix()) {
+        Ok(number) => Value::Integer(number),
+        Err(_) => {
+            report.error(Some(site), "this number is too large").label("more than 64 bits");
+            Value::Integer(1)
+        }
+    }
+}
+
+fn float(number: &DeFloat<'_>, site: &Site, report: &mut Report<'_>) -> Value {
+    match number.as_str().parse() {
+        Ok(number) => Value::Float(number),
+        Err(_) => {
+            report.error(Some(site), "this is not a number");
+            Value::Float(1.0)
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! What the demo's requests came to, and what they cost with and without waiting.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use pointsman_core::table::{Lane, Price};
+
+use super::load::{Ended, Sample};
+use crate::config::Config;
+
+/// Prices by backend.
+#[derive(Clone, Debug, Default)]
+pub struct Prices {
+    by_backend: BTreeMap<String, Price>,
+    /// What it costs where one pays: the dearest of all.
+    paid: Price,
+}
+
+impl Prices {
+    /// The configured prices of one model, in USD.
+    pub fn of(config: &Config, model: &str) -> Self {
+        let mut prices = Self::default();
+        for backend in config.backends.iter().map(|b| &b.backend) {
+            let price = backend.sent_model(model).and_then(|sent| backend.price(&sent)).unwrap_or_default();
+            if price.output_per_mtok > prices.paid.output_per_mtok {
+                prices.paid = price;
+            }
+            prices.by_backend.insert(backend.id.to_string(), price);
+        }
+        prices
+    }
+
+    fn cost(&self, sample: &Sample) -> f64 {
+        let price = sample.backend.as_ref().and_then(|id| self.by_backend.get(id)).copied().unwrap_or_default();
+        cost(price, sample)
+    }
+}
+
+/// Counts; every number is of requests that are over.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Tally {
+    /// Answered in full.
+    pub answered: u64,
+    /// Not answered in full.
+    pub failed: u64,
+    /// Of these: had begun to be answered.
+    pub cut_short: u64,
+    /// Answered by lane, in the order of [`Lane::ALL`].
+    pub lanes: [u64; 3],
+    /// Answered after waiting.
+    pub waited: u64,
+    /// How long these waited together.
+    pub waited_total: Duration,
+    /// The longest of these waits.
+    pub waited_longest: Duration,
+    /// Answered after more than one attempt.
+    pub retried: u64,
+    /// What the answers cost.
+    pub spent_usd: f64,
+    /// What they would have cost if every request that waited and was then served for less had gone to the paid
+    /// backend at once: while it waited, no other was free.
+    pub without_waiting_usd: f64,
+}
+
+impl Tally {
+    /// Counts one request.
+    pub fn add(&mut self, sample: &Sample, prices: &Prices) {
+        match sample.ended {
+            Ended::Whole => self.answered += 1,
+            ended @ (Ended::Refused(_) | Ended::Broken | Ended::Unreachable) => {
+                self.failed += 1;
+                self.cut_short += u64::from(ended == Ended::Broken);
+                return;
+            }
+        }
+        if let Some(place) = Lane::ALL.iter().position(|lane| Some(*lane) == sample.lane) {
+            self.lanes[place] += 1;
+        }
+        let spent = prices.cost(sample);
+        self.spent_usd += spent;
+        self.retried += u64::from(sample.attempts > 1);
+        if sample.waited.is_zero() {
+            self.without_waiting_usd += spent;
+        } else {
+            self.waited += 1;
+            self.waited_total += sample.waited;
+            self.waited_longest = self.waited_longest.max(sample.waited);
+            self.without_waiting_usd += cost(prices.paid, sample).max(spent);
+        }
+    }
+
+    /// The mean of the waits; zero when there was none.
+    pub fn waited_mean(&self) -> Duration {
+        u32::try_from(self.waited).ok().and_then(|n| self.waited_total.checked_div(n)).unwrap_or_default()
+    }
+
+    /// What waiting saved.
+    pub fn saved_usd(&self) -> f64 {
+        (self.without_waiting_usd - self.spent_usd).max(0.0)
+    }
+}
+
+fn cost(price: Price, sample: &Sample) -> f64 {
+    (sample.input_tokens as f64 * price.input_per_mtok + sample.output_tokens as f64 * price.output_per_mtok) / 1e6
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample(backend: &str, lane: Lane, waited_ms: u64) -> Sample {
+        Sample {
+            streamed: false,
+            ended: Ended::Whole,
+            lane: Some(lane),
+            backend: Some(backend.to_owned()),
+            attempts: 1,
+            waited: Duration::from_millis(waited_ms),
+            input_tokens: 1_000_000,
+            output_tokens: 500_000,
+        }
+    }
+
+    fn prices() -> Prices {
+        let paid = Price { input_per_mtok: 2.0, output_per_mtok: 10.0, cached_input_per_mtok: None };
+        Prices { by_backend: BTreeMap::from([("free".to_owned(), Price::default()), ("paid".to_owned(), paid)]), paid }
+    }
+
+    #[test]
+    fn only_those_that_waited_and_were_served_for_less_count_as_saved() {
+        let mut tally = Tally::default();
+        tally.add(&sample("free", Lane::Primary, 0), &prices());
+        tally.add(&sample("free", Lane::Primary, 300), &prices());
+        tally.add(&sample("free", Lane::Primary, 100), &prices());
+        tally.add(&sample("paid", Lane::Fallback, 0), &prices());
+        tally.add(&sample("paid", Lane::Fallback, 200), &prices());
+        assert_eq!((tally.answered, tally.lanes), (5, [3, 2, 0]));
+        assert_eq!((tally.spent_usd, tally.without_waiting_usd, tally.saved_usd()), (14.0, 28.0, 14.0));
+        assert_eq!(
+            (tally.waited, tally.waited_mean(), tally.waited_longest.as_millis()),
+            (3, Duration::from_millis(200), 300)
+        );
+    }
+
+    #[test]
+    fn failures_cost_and_save_nothing() {
+        let mut tally = Tally::default();
+        for ended in [Ended::Broken, Ended::Refused(503), Ended::Unreachable] {
+            tally.add(&Sample { ended, ..sample("paid", Lane::Fallback, 100) }, &prices());
+        }
+        assert_eq!(tally, Tally { failed: 3, cut_short: 1, ..Tally::default() });
+        assert_eq!(tally.waited_mean(), Duration::ZERO);
+    }
+}

@@ -1,0 +1,314 @@
+//! One attempt: send, wait for the head, and hold the answer back until the commit gate opens.
+//!
+//! Up to the commit any failure is only a failed attempt. What was held back is handed to the relay with the rest.
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING};
+use http::response::Parts;
+use http::uri::PathAndQuery;
+use http::{HeaderMap, Request, Uri};
+use http_body_util::Full;
+use pointsman_core::contract::{Commit, Operation};
+use pointsman_core::exchange::{Ended, Sending};
+use pointsman_core::outcome::{Kind, Outcome};
+use pointsman_core::record::Usage;
+use pointsman_core::wire::classify::{BODY_PREFIX_BYTES, classify};
+use pointsman_core::wire::headers;
+use pointsman_core::wire::retry_after::{Hint, RateHints};
+use pointsman_core::wire::splice::{Change, splice};
+use tokio::time::Instant;
+
+use super::live::Live;
+use super::proxy::Target;
+use super::request::Asked;
+use super::source::{Expected, Source, Step};
+use crate::upstream::SendError;
+
+/// A whole answer up to this size is held until it is complete, so that a cut one can still be tried elsewhere.
+const MAX_WHOLE_BYTES: usize = 1024 * 1024;
+
+/// The most of a stream that is held back for the commit gate; then it is committed, whatever the gate says.
+const MAX_HELD_BYTES: usize = 4 * 1024 * 1024;
+
+/// The most of a refusal that is kept to be passed on.
+const MAX_REFUSAL_BYTES: usize = 256 * 1024;
+
+/// How an attempt came out, up to the commit.
+pub enum Attempted {
+    /// The answer is here as a whole.
+    Whole {
+        /// Its head.
+        head: Parts,
+        /// Its body.
+        body: Bytes,
+        /// What it came to.
+        ended: Ended,
+    },
+    /// The gate opened; more is to come.
+    Committed {
+        /// Its head.
+        head: Parts,
+        /// What was held back.
+        held: Bytes,
+        /// The rest.
+        source: Source,
+        /// Time to the head.
+        first_byte: Duration,
+        /// Time to the first content.
+        first_token: Option<Duration>,
+    },
+    /// It failed. A refusal that explains itself is kept, to be passed on.
+    Failed(Ended, Option<KeptRefusal>),
+}
+
+/// What an upstream answered instead of an answer.
+pub struct KeptRefusal {
+    /// Its head.
+    pub head: Parts,
+    /// Its body, at most 256 KiB.
+    pub body: Bytes,
+}
+
+/// Makes one attempt.
+pub async fn attempt(live: &Live, target: &Target, sending: &Sending) -> Attempted {
+    let asked = live.asked();
+    let started = Instant::now();
+    let total_at = started + sending.timeouts.total;
+    let request = match request(asked, target, sending) {
+        Ok(request) => request,
+        Err(message) => return failed(Outcome::new(Kind::Refused, message)),
+    };
+    let limit = sending.timeouts.first_byte.min(sending.timeouts.total);
+    let sent = tokio::time::timeout(limit, target.origin.send(request, sending.timeouts.connect)).await;
+    let answer = match sent {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(error)) => return failed(outcome_of(&error)),
+        Err(_) => {
+            return failed(Outcome::new(
+                Kind::TimedOut,
+                format!("no response head within {limit:?} (timeouts.first_byte_ms)"),
+            ));
+        }
+    };
+    let first_byte = started.elapsed();
+    let (head, body) = answer.response.into_parts();
+    if head.headers.contains_key(TRANSFER_ENCODING) && head.headers.contains_key(CONTENT_LENGTH) {
+        // RFC 9112 section 6.3: both together is an error or an attack.
+        let lie = "the upstream's response has both Content-Length and Transfer-Encoding";
+        return failed(Outcome::new(Kind::Malformed, lie));
+    }
+    learn(live, &head.headers);
+    let status = head.status.as_u16();
+    let events = is_event_stream(&head.headers) && streams_are_known(asked.operation) && head.status.is_success();
+    let expected = Expected {
+        dialect: target.dialect,
+        operation: asked.operation,
+        events,
+        hide_usage: asked.asks_usage_for_itself(target.dialect),
+        idle: sending.timeouts.idle,
+        total_at,
+    };
+    let source = Source::new(body, answer.lease, expected);
+    if status >= 400 {
+        return refused(live, target, head, source).await;
+    }
+    let gate = Gate { live, target, sending, started, first_byte };
+    if events {
+        gate.stream(head, source).await
+    } else if asked.operation != Operation::Other && asked.has_body() {
+        gate.whole(head, source).await
+    } else {
+        Attempted::Committed { head, held: Bytes::new(), source, first_byte, first_token: None }
+    }
+}
+
+/// The request as this backend gets it: its key, its model name, its path; all else as the client sent it.
+fn request(asked: &Asked, target: &Target, sending: &Sending) -> Result<Request<Full<Bytes>>, String> {
+    let url = target.base.join(&Uri::from(asked.target.clone())).map_err(|e| e.to_string())?;
+    let path = url.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
+    let body = match &asked.body_facts {
+        Some(body_facts) => {
+            let include_usage = asked.asks_usage_for_itself(target.dialect);
+            splice(&asked.body, body_facts, Change { model: Some(&sending.model), include_usage })
+        }
+        None => asked.body.clone(),
+    };
+    let mut request = Request::new(Full::new(body));
+    *request.method_mut() = asked.method.clone();
+    *request.uri_mut() = Uri::from(path);
+    *request.headers_mut() = headers::upstream(&asked.headers, target.dialect, asked.operation, target.key.as_ref());
+    for (name, value) in &target.headers {
+        request.headers_mut().insert(name.clone(), value.clone());
+    }
+    Ok(request)
+}
+
+struct Gate<'a> {
+    live: &'a Live,
+    target: &'a Target,
+    sending: &'a Sending,
+    started: Instant,
+    first_byte: Duration,
+}
+
+impl Gate<'_> {
+    /// A JSON answer is held until it is complete: its client can do nothing with half of it.
+    async fn whole(&self, head: Parts, mut source: Source) -> Attempted {
+        let mut held = Held::default();
+        loop {
+            match source.step().await {
+                Step::Bytes(bytes) => held.push(bytes),
+                Step::Failed(_, outcome) => return self.failed(outcome, Usage::default(), None),
+                Step::End => break,
+            }
+            if held.len() > MAX_WHOLE_BYTES {
+                let first_byte = self.first_byte;
+                return Attempted::Committed { head, held: held.take(), source, first_byte, first_token: None };
+            }
+        }
+        let body = held.take();
+        let status = head.status.as_u16();
+        let outcome = if memchr::memmem::find(&body, b"\"error\"").is_some() {
+            let now = self.live.proxy().clock.now();
+            classify(self.target.dialect, status, &head.headers, &body, now)
+        } else {
+            Outcome::answered(status)
+        };
+        if outcome.kind != Kind::Answered {
+            return self.failed(outcome, Usage::default(), None);
+        }
+        let usage = source.usage(0);
+        let ended = Ended { outcome, usage, first_byte: Some(self.first_byte), first_token: None };
+        Attempted::Whole { head, body, ended }
+    }
+
+    /// A stream is held until the gate opens.
+    async fn stream(&self, head: Parts, mut source: Source) -> Attempted {
+        let mut held = Held::default();
+        let mut first_token = None;
+        let first_token_at = self.started + self.sending.timeouts.first_token;
+        while !self.is_open(&source) && held.len() <= MAX_HELD_BYTES {
+            let step = match first_token {
+                None => tokio::time::timeout_at(first_token_at, source.step()).await,
+                Some(_) => Ok(source.step().await),
+            };
+            match step {
+                Ok(Step::Bytes(bytes)) => held.push(bytes),
+                Ok(Step::Failed(_, outcome)) => {
+                    let usage = source.usage(self.live.asked().prompt_tokens);
+                    return self.failed(outcome, usage, first_token);
+                }
+                // An answer without content is an answer.
+                Ok(Step::End) => break,
+                Err(_) => {
+                    let limit = self.sending.timeouts.first_token;
+                    let text = format!("no first token within {limit:?} (timeouts.first_token_ms)");
+                    return self.failed(Outcome::new(Kind::TimedOut, text), Usage::default(), None);
+                }
+            }
+            if first_token.is_none() && source.content_events() > 0 {
+                first_token = Some(self.started.elapsed());
+            }
+        }
+        Attempted::Committed { head, held: held.take(), source, first_byte: self.first_byte, first_token }
+    }
+
+    fn is_open(&self, source: &Source) -> bool {
+        match self.sending.commit {
+            Commit::Headers => true,
+            Commit::FirstContent => source.content_events() > 0 || source.finished(),
+            Commit::Tokens(n) => source.content_events() >= u64::from(n) || source.finished(),
+            // Only the end of the body opens it.
+            Commit::Complete => false,
+        }
+    }
+
+    fn failed(&self, outcome: Outcome, usage: Usage, first_token: Option<Duration>) -> Attempted {
+        Attempted::Failed(Ended { outcome, usage, first_byte: Some(self.first_byte), first_token }, None)
+    }
+}
+
+/// Reads what the upstream says about its refusal.
+async fn refused(live: &Live, target: &Target, head: Parts, mut source: Source) -> Attempted {
+    let mut held = Held::default();
+    while held.len() <= MAX_REFUSAL_BYTES {
+        match source.step().await {
+            Step::Bytes(bytes) => held.push(bytes),
+            // Half an explanation is better than none.
+            Step::Failed(..) | Step::End => break,
+        }
+    }
+    let body = held.take();
+    let now = live.proxy().clock.now();
+    let prefix = &body[..body.len().min(BODY_PREFIX_BYTES)];
+    let outcome = classify(target.dialect, head.status.as_u16(), &head.headers, prefix, now);
+    let explains = matches!(outcome.kind, Kind::Refused | Kind::TooLong | Kind::ModelMissing);
+    Attempted::Failed(Ended::failed(outcome), explains.then_some(KeptRefusal { head, body }))
+}
+
+fn learn(live: &Live, headers: &HeaderMap) {
+    let tells = |name: &http::HeaderName| name.as_str().contains("ratelimit-");
+    if !headers.keys().any(tells) {
+        return;
+    }
+    let now = live.proxy().clock.now();
+    let hints = RateHints::parse(headers, now);
+    let known = |hint: Hint| Some((u32::try_from(hint.remaining?).unwrap_or(u32::MAX), now + hint.reset?));
+    live.learn(known(hints.requests), known(hints.tokens));
+}
+
+fn failed(outcome: Outcome) -> Attempted {
+    Attempted::Failed(Ended::failed(outcome), None)
+}
+
+fn outcome_of(error: &SendError) -> Outcome {
+    let kind = match error {
+        SendError::Connect { .. } | SendError::ConnectTimeout { .. } => Kind::ConnectFailed,
+        SendError::Reset(_) => Kind::Reset,
+        SendError::Malformed(_) => Kind::Malformed,
+    };
+    Outcome::new(kind, error.to_string())
+}
+
+fn is_event_stream(headers: &HeaderMap) -> bool {
+    let content_type = headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    content_type.trim_start().get(..17).is_some_and(|t| t.eq_ignore_ascii_case("text/event-stream"))
+}
+
+/// Operations whose streams have an end that can be told from a cut.
+fn streams_are_known(operation: Operation) -> bool {
+    match operation {
+        Operation::Chat | Operation::Completion | Operation::Response | Operation::Message => true,
+        Operation::Embedding | Operation::Other => false,
+    }
+}
+
+/// Bytes held back; the common single piece is never copied.
+#[derive(Default)]
+struct Held {
+    first: Bytes,
+    rest: BytesMut,
+}
+
+impl Held {
+    fn push(&mut self, bytes: Bytes) {
+        if self.first.is_empty() {
+            self.first = bytes;
+        } else {
+            if self.rest.is_empty() {
+                self.rest.extend_from_slice(&self.first);
+            }
+            self.rest.extend_from_slice(&bytes);
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.first.len().max(self.rest.len())
+    }
+
+    fn take(self) -> Bytes {
+        if self.rest.is_empty() { self.first } else { self.rest.freeze() }
+    }
+}

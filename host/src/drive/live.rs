@@ -1,0 +1,196 @@
+//! An exchange in the hands of the server: whatever becomes of the client, it is settled and recorded exactly once.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use pointsman_core::contract::{Decision, Query};
+use pointsman_core::exchange::{Action, Ended, Event, Exchange};
+use pointsman_core::outcome::{Kind, Outcome};
+use pointsman_core::record::{End, ExchangeRecord};
+use pointsman_core::table::Lane;
+use pointsman_core::time::Timestamp;
+
+use super::proxy::{Proxy, Snapshot};
+use super::request::Asked;
+
+/// An exchange, its pinned snapshot, and what its record will say. Dropped at any moment, it settles and records.
+pub struct Live {
+    proxy: Arc<Proxy>,
+    snapshot: Arc<Snapshot>,
+    exchange: Exchange,
+    asked: Arc<Asked>,
+    arrived: Timestamp,
+    notes: Vec<String>,
+    policy_faults: u32,
+    told: Told,
+}
+
+/// What the client was told.
+#[derive(Clone, Debug, Default)]
+struct Told {
+    status: u16,
+    lane: Option<Lane>,
+    backend: Option<Arc<str>>,
+    first_byte: Option<Duration>,
+    error: Option<String>,
+    end: Option<End>,
+}
+
+impl Live {
+    /// Takes an exchange that has just arrived.
+    pub fn new(proxy: Arc<Proxy>, snapshot: Arc<Snapshot>, asked: Arc<Asked>, arrived: Timestamp) -> Self {
+        let exchange = Exchange::new(
+            arrived,
+            snapshot.view.clone(),
+            &asked.model,
+            asked.facts(),
+            snapshot.budgets,
+            snapshot.streams,
+        );
+        Self { proxy, snapshot, exchange, asked, arrived, notes: Vec::new(), policy_faults: 0, told: Told::default() }
+    }
+
+    /// The proxy it belongs to.
+    pub fn proxy(&self) -> &Arc<Proxy> {
+        &self.proxy
+    }
+
+    /// The configuration and policy it is pinned to.
+    pub fn snapshot(&self) -> &Arc<Snapshot> {
+        &self.snapshot
+    }
+
+    /// The request.
+    pub fn asked(&self) -> &Arc<Asked> {
+        &self.asked
+    }
+
+    /// The state machine, to look at.
+    pub fn exchange(&self) -> &Exchange {
+        &self.exchange
+    }
+
+    /// Tells the state machine what happened; answers what to do.
+    pub fn step(&mut self, event: Event) -> Action {
+        let exchange = &mut self.exchange;
+        self.proxy.line.with(|fleet, now| exchange.step(fleet, now, event))
+    }
+
+    /// Asks the policy.
+    pub fn decide(&mut self, query: &Query) -> Decision {
+        let asked_at = self.proxy.clock.now();
+        let verdict = self.snapshot.policy.decide(query, &self.asked.texts);
+        self.proxy.decided(&verdict, self.proxy.clock.now().since(asked_at));
+        if let Some(fault) = &verdict.fault {
+            self.policy_faults += 1;
+            let (kind, message) = (fault.kind.as_str(), &fault.message);
+            tracing::warn!(policy = %self.snapshot.policy.id(), kind, message, "the policy failed; the default policy decided");
+        }
+        self.notes.extend(verdict.notes);
+        verdict.decision
+    }
+
+    /// Remembers what the provider's headers said of its limits.
+    pub fn learn(&self, requests: Option<(u32, Timestamp)>, tokens: Option<(u32, Timestamp)>) {
+        if let Some(permit) = self.exchange.permit() {
+            self.proxy.line.with(|fleet, _| fleet.learn(permit, requests, tokens));
+        }
+    }
+
+    /// The answer's first byte goes out, with this status, from the backend of the attempt under way.
+    pub fn committed(&mut self, status: u16) {
+        self.tell(status);
+        if let Some(sending) = self.exchange.sending() {
+            self.told.lane = Some(sending.lane);
+            self.told.backend = Some(self.snapshot.view.backend(sending.backend).id.clone());
+        }
+        self.step(Event::Committed);
+    }
+
+    /// The client is told this status now.
+    pub fn tell(&mut self, status: u16) {
+        self.told.status = status;
+        self.told.first_byte = Some(self.proxy.clock.now().since(self.arrived));
+    }
+
+    /// An upstream's refusal is passed on.
+    pub fn passed_on(&mut self, status: u16) {
+        self.tell(status);
+        if let Some(last) = self.exchange.attempts().last() {
+            self.told.lane = Some(last.lane);
+            self.told.backend = Some(last.backend.clone());
+            self.told.error = Some(last.message.clone());
+        }
+        self.told.end = Some(End::Refused);
+    }
+
+    /// Pointsman itself refused.
+    pub fn rejected(&mut self, status: u16, error: &str) {
+        self.tell(status);
+        self.told.error = Some(error.to_owned());
+        self.told.end = Some(End::Rejected);
+    }
+
+    /// The committed attempt ended.
+    pub fn relayed(&mut self, ended: Ended) {
+        if ended.outcome.kind != Kind::Answered {
+            self.told.error = Some(ended.outcome.message.clone());
+        }
+        if let Action::Finish(end) = self.step(Event::Ended(ended)) {
+            self.told.end = Some(end);
+        }
+    }
+
+    /// Is the request settled?
+    pub fn is_done(&self) -> bool {
+        self.exchange.is_done()
+    }
+
+    fn record(&mut self, now: Timestamp) -> ExchangeRecord {
+        let (waits, waited) = self.exchange.waits();
+        let told = std::mem::take(&mut self.told);
+        ExchangeRecord {
+            id: self.asked.id.clone(),
+            started: self.arrived,
+            elapsed: now.since(self.arrived),
+            client: self.asked.client.clone(),
+            session: self.asked.texts.session.clone(),
+            operation: self.asked.operation,
+            path: self.asked.path().to_owned(),
+            model: self.asked.model.to_string(),
+            streaming: self.asked.streaming,
+            status: told.status,
+            end: told.end.unwrap_or(End::ClientGone),
+            lane: told.lane,
+            backend: told.backend,
+            waits,
+            waited,
+            first_byte: told.first_byte,
+            policy: self.snapshot.policy.id().clone(),
+            policy_faults: self.policy_faults,
+            attempts: self.exchange.take_attempts(),
+            notes: std::mem::take(&mut self.notes),
+            error: told.error,
+        }
+    }
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        if !self.exchange.is_done() {
+            self.step(Event::ClientGone);
+        }
+        let record = self.record(self.proxy.clock.now());
+        self.proxy.finished(&self.asked, record);
+    }
+}
+
+/// An attempt that the client left; what had been used until then is paid.
+pub fn client_gone(
+    usage: pointsman_core::record::Usage,
+    first_byte: Option<Duration>,
+    first_token: Option<Duration>,
+) -> Ended {
+    let outcome = Outcome::new(Kind::ClientGone, "the client went away");
+    Ended { outcome, usage, first_byte, first_token }
+}

@@ -1,0 +1,137 @@
+//! Drives exchanges: does what the core's state machine says, and tells it what came of it.
+
+mod attempt;
+mod line;
+mod live;
+mod proxy;
+mod relay;
+mod reply;
+mod request;
+mod source;
+
+use std::sync::Arc;
+
+use http::response::Parts;
+use pointsman_core::exchange::{Action, Event, Sending};
+use pointsman_core::wire::envelope::ErrorKind;
+
+pub use line::Line;
+pub use proxy::{Proxy, Snapshot, Target, TargetError, Unknown, fleet_settings};
+pub use relay::{Broken, ProxyBody};
+pub use reply::{OwnError, Reply};
+pub use request::{Arrival, Asked};
+
+use attempt::{Attempted, KeptRefusal, attempt};
+use live::Live;
+use relay::Relay;
+
+/// Takes an exchange from its arrival to the head of its response; the body settles the rest.
+pub async fn drive(proxy: Arc<Proxy>, snapshot: Arc<Snapshot>, asked: Arc<Asked>) -> Reply {
+    proxy.began();
+    let arrived = proxy.clock.now();
+    let mut live = Live::new(proxy, snapshot, asked, arrived);
+    let mut refusal: Option<KeptRefusal> = None;
+    let mut action = live.step(Event::Arrived);
+    loop {
+        action = match action {
+            Action::Ask(query) => {
+                let decision = live.decide(&query);
+                live.step(Event::Decided(decision))
+            }
+            Action::Wait { ticket, max } => {
+                let line = live.proxy().line.clone();
+                match line.wait(ticket, max).await {
+                    Some(permit) => live.step(Event::Granted(permit)),
+                    None => live.step(Event::WaitOver),
+                }
+            }
+            Action::Send(sending) => {
+                let target = live.snapshot().targets[sending.backend as usize].clone();
+                let started = tokio::time::Instant::now();
+                match attempt(&live, &target, &sending).await {
+                    Attempted::Whole { head, body, ended } => return whole(live, &sending, head, body, ended),
+                    Attempted::Committed { head, held, source, first_byte, first_token } => {
+                        live.committed(head.status.as_u16());
+                        let parts = RelayParts { source, held, first_byte, first_token, started };
+                        return relay(live, &sending, head, parts);
+                    }
+                    Attempted::Failed(ended, kept) => {
+                        refusal = kept.or(refusal);
+                        live.step(Event::Ended(ended))
+                    }
+                }
+            }
+            Action::PassOn => return pass_on(live, refusal),
+            Action::Reject(why) => {
+                let reply = reply::of_refusal(&live, &why);
+                live.rejected(reply.status().as_u16(), &why.message);
+                return reply;
+            }
+            Action::Relay | Action::Finish(_) => return out_of_step(live),
+        };
+    }
+}
+
+fn whole(
+    mut live: Live,
+    sending: &Sending,
+    head: Parts,
+    body: bytes::Bytes,
+    ended: pointsman_core::exchange::Ended,
+) -> Reply {
+    live.committed(head.status.as_u16());
+    live.relayed(ended);
+    let backend = live.snapshot().view.backend(sending.backend).id.clone();
+    let attempts = live.exchange().attempts().len() as u64;
+    reply::of_upstream(&live, head, Some((sending.lane, &backend)), attempts, ProxyBody::whole(body))
+}
+
+struct RelayParts {
+    source: source::Source,
+    held: bytes::Bytes,
+    first_byte: std::time::Duration,
+    first_token: Option<std::time::Duration>,
+    started: tokio::time::Instant,
+}
+
+fn relay(live: Live, sending: &Sending, head: Parts, parts: RelayParts) -> Reply {
+    let backend = live.snapshot().view.backend(sending.backend).id.clone();
+    let attempts = live.exchange().attempts().len() as u64 + 1;
+    let hides_events = parts.source.is_events();
+    let mut reply = reply::of_upstream(&live, head, Some((sending.lane, &backend)), attempts, ProxyBody::Whole(None));
+    if hides_events {
+        reply.headers_mut().remove(http::header::CONTENT_LENGTH);
+    }
+    let relay = Relay::new(live, parts.source, parts.held, parts.first_byte, parts.first_token, parts.started);
+    reply.map(|_| ProxyBody::Relay(Box::new(relay)))
+}
+
+/// The upstream's refusal as it came.
+fn pass_on(mut live: Live, refusal: Option<KeptRefusal>) -> Reply {
+    let Some(KeptRefusal { head, body }) = refusal else {
+        return unforwardable(live);
+    };
+    live.passed_on(head.status.as_u16());
+    let last = live.exchange().attempts().last().map(|a| (a.lane, a.backend.clone()));
+    let answered_by = last.as_ref().map(|(lane, backend)| (*lane, &**backend));
+    let attempts = live.exchange().attempts().len() as u64;
+    reply::of_upstream(&live, head, answered_by, attempts, ProxyBody::whole(body))
+}
+
+/// A refusal of our own making: the request could not be put under the backend's base URL.
+fn unforwardable(mut live: Live) -> Reply {
+    let why = live.exchange().attempts().last().map_or_else(String::new, |a| a.message.clone());
+    let reply = OwnError::new(ErrorKind::InvalidRequest, &why).reply(live.asked().operation, &live.asked().id);
+    live.rejected(reply.status().as_u16(), &why);
+    reply
+}
+
+/// The core and the driver disagree: our own fault, told as such.
+fn out_of_step(mut live: Live) -> Reply {
+    let message =
+        "Pointsman lost track of this exchange; this is a fault in Pointsman, please report it with the request id";
+    tracing::error!(request_id = %live.asked().id, "the exchange ended out of step");
+    let reply = OwnError::new(ErrorKind::Internal, message).reply(live.asked().operation, &live.asked().id);
+    live.rejected(reply.status().as_u16(), message);
+    reply
+}

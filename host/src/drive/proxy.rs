@@ -1,0 +1,366 @@
+//! What all exchanges share: the fleet's line, the snapshot in force, the clients' gates, the record.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use http::header::AUTHORIZATION;
+use http::{HeaderMap, HeaderName, HeaderValue};
+use pointsman_core::clients::{ClientDenied, ClientGate};
+use pointsman_core::contract::NONE;
+use pointsman_core::exchange::{Budgets, StreamDefaults};
+use pointsman_core::fleet;
+use pointsman_core::health::Bounds;
+use pointsman_core::record::ExchangeRecord;
+use pointsman_core::table::Dialect;
+use pointsman_core::view::View;
+use pointsman_core::wire::url::BaseUrl;
+use tokio::sync::Notify;
+
+use super::line::Line;
+use super::request::Asked;
+use crate::clock::Clock;
+use crate::config::{BackendConfig, Config};
+use crate::policy::{Revision, Verdict};
+use crate::store::{StoreHandle, StoreReader};
+use crate::telemetry::logs::ExchangeLog;
+use crate::telemetry::metrics::Metrics;
+use crate::upstream::{Connector, Origin};
+
+/// Everything exchanges share for as long as the process lives.
+pub struct Proxy {
+    /// The clock.
+    pub clock: Clock,
+    /// The fleet and its waiting line.
+    pub line: Arc<Line>,
+    /// Metrics.
+    pub metrics: Metrics,
+    /// The record.
+    pub store: StoreHandle,
+    log: ExchangeLog,
+    snapshot: ArcSwap<Snapshot>,
+    gates: Mutex<HashMap<Arc<str>, ClientGate>>,
+    exchanges: Exchanges,
+    policy_faults: AtomicU64,
+}
+
+/// One configuration and one policy revision; an exchange keeps the one it started with.
+pub struct Snapshot {
+    /// The configuration.
+    pub config: Arc<Config>,
+    /// The table, as the fleet knows it.
+    pub view: Arc<View>,
+    /// The policy.
+    pub policy: Arc<Revision>,
+    /// The policy's revision as the client is told it.
+    pub policy_header: HeaderValue,
+    /// Where to send, in the table's order.
+    pub targets: Vec<Arc<Target>>,
+    /// What one exchange may use up.
+    pub budgets: Budgets,
+    /// How streams are handled.
+    pub streams: StreamDefaults,
+}
+
+/// A backend as something that can be sent to.
+pub struct Target {
+    /// Its wire format.
+    pub dialect: Dialect,
+    /// Where requests go.
+    pub base: BaseUrl,
+    /// Its key as a header value, marked sensitive.
+    pub key: Option<HeaderValue>,
+    /// Headers of the operator's own.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// Its connections.
+    pub origin: Arc<Origin>,
+}
+
+/// Exchanges under way, for the drain at shutdown.
+#[derive(Default)]
+struct Exchanges {
+    under_way: AtomicUsize,
+    closing: AtomicBool,
+    all_over: Notify,
+}
+
+/// Why a configuration's backend cannot be sent to.
+#[derive(Debug, thiserror::Error)]
+pub enum TargetError {
+    /// Its base URL.
+    #[error("backend {id:?}: base_url {reason}")]
+    BaseUrl {
+        /// The backend.
+        id: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Its key.
+    #[error("backend {id:?}: api_key has characters that cannot stand in a header")]
+    Key {
+        /// The backend.
+        id: String,
+    },
+}
+
+impl Target {
+    /// A target; the connections of `known`, a target of the same place, are kept.
+    pub fn new(config: &BackendConfig, connector: &Connector, known: Option<&Target>) -> Result<Self, TargetError> {
+        let id = || config.backend.id.to_string();
+        let base = BaseUrl::parse(&config.base_url.to_string())
+            .map_err(|e| TargetError::BaseUrl { id: id(), reason: e.to_string() })?;
+        let dialect = config.backend.dialect;
+        let key = config.api_key.as_ref().map(|key| {
+            let text = match dialect {
+                Dialect::Openai | Dialect::Plain => format!("Bearer {}", key.expose()),
+                Dialect::Anthropic => key.expose().to_owned(),
+            };
+            let mut value = HeaderValue::try_from(text).map_err(|_| TargetError::Key { id: id() })?;
+            value.set_sensitive(true);
+            Ok(value)
+        });
+        let same_place = |t: &&Target| t.base.scheme() == base.scheme() && t.base.authority() == base.authority();
+        let origin = match known.filter(same_place) {
+            Some(known) => known.origin.clone(),
+            None => Arc::new(Origin::new(&config.base_url, connector.clone())),
+        };
+        Ok(Self { dialect, key: key.transpose()?, headers: config.headers.clone(), base, origin })
+    }
+}
+
+impl Snapshot {
+    /// Joins a configuration, its view and a policy; connections to places that stay are taken over from `before`.
+    pub fn new(
+        config: Arc<Config>,
+        view: Arc<View>,
+        policy: Arc<Revision>,
+        connector: &Connector,
+        before: Option<&Snapshot>,
+    ) -> Result<Self, TargetError> {
+        let known = |id: &str| {
+            let before = before?;
+            let i = before.config.backends.iter().position(|b| &*b.backend.id == id)?;
+            Some(&*before.targets[i])
+        };
+        let target = |b: &BackendConfig| Target::new(b, connector, known(&b.backend.id)).map(Arc::new);
+        let targets = config.backends.iter().map(target).collect::<Result<_, _>>()?;
+        let l = &config.limits;
+        let budgets = Budgets {
+            max_attempts: l.max_attempts,
+            max_waits: l.max_waits,
+            max_wait: l.max_wait,
+            max_total: l.max_exchange,
+        };
+        let streams = StreamDefaults { commit: config.stream.commit, resume: config.stream.resume };
+        let policy_header = policy_header(&policy);
+        Ok(Self { config, view, policy, policy_header, targets, budgets, streams })
+    }
+
+    /// The same configuration under another policy.
+    pub fn with_policy(&self, policy: Arc<Revision>) -> Self {
+        Self {
+            config: self.config.clone(),
+            view: self.view.clone(),
+            policy_header: policy_header(&policy),
+            policy,
+            targets: self.targets.clone(),
+            budgets: self.budgets,
+            streams: self.streams,
+        }
+    }
+}
+
+fn policy_header(policy: &Revision) -> HeaderValue {
+    HeaderValue::from_str(policy.id()).unwrap_or(HeaderValue::from_static("unnamed"))
+}
+
+/// What the fleet is told by a configuration.
+pub fn fleet_settings(config: &Config) -> fleet::Settings {
+    let fraction = config.policy.settings.get("emergency_rpm_fraction").and_then(serde_json::Value::as_f64);
+    let c = config.cooldown;
+    fleet::Settings {
+        emergency_fraction: fraction.unwrap_or(0.1).clamp(0.0, 1.0),
+        cooldown: Bounds {
+            base: c.base,
+            max: c.max,
+            jitter: c.jitter,
+            retry_after_floor: c.retry_after_floor,
+            retry_after_cap: c.retry_after_cap,
+        },
+        queue_length: config.limits.queue_length as usize,
+    }
+}
+
+impl Proxy {
+    /// A proxy with its first snapshot.
+    pub fn new(
+        clock: Clock,
+        line: Arc<Line>,
+        metrics: Metrics,
+        log: ExchangeLog,
+        store: StoreHandle,
+        spent: &StoreReader,
+        snapshot: Snapshot,
+    ) -> Self {
+        let gates = gates(&snapshot.config, HashMap::new(), clock, |client, since| {
+            spent.spend_since(client, since).unwrap_or_else(|error| {
+                tracing::warn!(client, %error, "what this client has spent today could not be read; its budget starts at 0");
+                0.0
+            })
+        });
+        Self {
+            clock,
+            line,
+            metrics,
+            store,
+            log,
+            snapshot: ArcSwap::from_pointee(snapshot),
+            gates: Mutex::new(gates),
+            exchanges: Exchanges::default(),
+            policy_faults: AtomicU64::new(0),
+        }
+    }
+
+    /// The snapshot in force.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshot.load_full()
+    }
+
+    /// Puts another snapshot into force; exchanges under way keep theirs.
+    pub fn publish(&self, snapshot: Snapshot) {
+        {
+            let mut held = self.gates.lock().unwrap_or_else(PoisonError::into_inner);
+            let before = std::mem::take(&mut *held);
+            *held = gates(&snapshot.config, before, self.clock, |_, _| 0.0);
+        }
+        self.snapshot.store(Arc::new(snapshot));
+    }
+
+    /// Counts what the policy decided.
+    pub fn decided(&self, verdict: &Verdict, took: Duration) {
+        self.metrics.decided(&verdict.decision, took);
+        if let Some(fault) = &verdict.fault {
+            self.policy_faults.fetch_add(1, Ordering::Relaxed);
+            self.metrics.policy_fault(fault.kind.as_str());
+        }
+    }
+
+    /// Policy faults since the start.
+    pub fn policy_faults(&self) -> u64 {
+        self.policy_faults.load(Ordering::Relaxed)
+    }
+
+    /// Who is this? With client keys configured, the bearer token (or `x-api-key`) must be one of them.
+    pub fn identify(&self, snapshot: &Snapshot, headers: &HeaderMap) -> Result<Option<(u32, Arc<str>)>, Unknown> {
+        if snapshot.config.clients.is_empty() {
+            return Ok(None);
+        }
+        let presented = presented_key(headers).ok_or(Unknown::Missing)?;
+        let index = snapshot.config.client_of(presented).ok_or(Unknown::Wrong)?;
+        Ok(Some((u32::try_from(index).unwrap_or(NONE), snapshot.config.clients[index].name.clone())))
+    }
+
+    /// Lets a client's request in.
+    pub fn enter(&self, client: &Arc<str>) -> Result<(), ClientDenied> {
+        let now = self.clock.now();
+        let mut gates = self.gates.lock().unwrap_or_else(PoisonError::into_inner);
+        gates.get_mut(client).map_or(Ok(()), |gate| gate.enter(now))
+    }
+
+    /// An exchange begins.
+    pub fn began(&self) {
+        self.exchanges.under_way.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// An exchange is over: counted, written, told.
+    pub fn finished(&self, asked: &Asked, record: ExchangeRecord) {
+        if let Some(client) = &asked.client {
+            let usage = record.usage();
+            let tokens = usage.input_tokens + usage.output_tokens;
+            let mut gates = self.gates.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(gate) = gates.get_mut(client) {
+                gate.leave(self.clock.now(), tokens, record.cost_usd());
+            }
+        }
+        self.metrics.observe(&record);
+        if self.snapshot.load().config.log.exchanges {
+            self.log.exchange_line(&record);
+        }
+        self.store.record(Box::new(record));
+        if self.exchanges.under_way.fetch_sub(1, Ordering::AcqRel) == 1 && self.is_closing() {
+            self.exchanges.all_over.notify_waiters();
+        }
+    }
+
+    /// Exchanges under way.
+    pub fn under_way(&self) -> usize {
+        self.exchanges.under_way.load(Ordering::Acquire)
+    }
+
+    /// Is the process going away? New requests are then refused.
+    pub fn is_closing(&self) -> bool {
+        self.exchanges.closing.load(Ordering::Acquire)
+    }
+
+    /// From now on new requests are refused.
+    pub fn close(&self) {
+        self.exchanges.closing.store(true, Ordering::Release);
+    }
+
+    /// Waits until no exchange is under way.
+    pub async fn drained(&self) {
+        loop {
+            let over = self.exchanges.all_over.notified();
+            tokio::pin!(over);
+            over.as_mut().enable();
+            if self.under_way() == 0 {
+                return;
+            }
+            over.await;
+        }
+    }
+}
+
+/// A client key that does not open anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unknown {
+    /// None was sent.
+    Missing,
+    /// It is none of the configured ones.
+    Wrong,
+}
+
+fn presented_key(headers: &HeaderMap) -> Option<&str> {
+    let bearer = || {
+        let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+    };
+    let header = |name: &str| headers.get(name)?.to_str().ok();
+    bearer().or_else(|| header("x-api-key")).or_else(|| header("api-key"))
+}
+
+fn gates(
+    config: &Config,
+    mut before: HashMap<Arc<str>, ClientGate>,
+    clock: Clock,
+    spent: impl Fn(&str, pointsman_core::time::Timestamp) -> f64,
+) -> HashMap<Arc<str>, ClientGate> {
+    let now = clock.now();
+    let gate = |client: &crate::config::Client| {
+        let gate = match before.remove(&client.name) {
+            Some(mut gate) => {
+                gate.set_limits(client.limits, client.budget_usd_per_day, now);
+                gate
+            }
+            None => {
+                let budget = client.budget_usd_per_day;
+                let spent = if budget.is_some() { spent(&client.name, ClientGate::midnight(now)) } else { 0.0 };
+                ClientGate::new(client.limits, budget, now, spent)
+            }
+        };
+        (client.name.clone(), gate)
+    };
+    config.clients.iter().map(gate).collect()
+}

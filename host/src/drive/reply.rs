@@ -1,0 +1,128 @@
+//! Responses: an upstream's with our headers on it, and errors of our own in the client's dialect.
+
+use std::time::Duration;
+
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName, RETRY_AFTER};
+use http::response::Parts;
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use pointsman_core::contract::Operation;
+use pointsman_core::exchange::{Reason, Refusal};
+use pointsman_core::table::Lane;
+use pointsman_core::wire::envelope::{self, Envelope, ErrorKind};
+use pointsman_core::wire::headers;
+
+use super::live::Live;
+use super::relay::ProxyBody;
+
+/// A response to a client.
+pub type Reply = Response<ProxyBody>;
+
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const X_SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
+const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
+const LANE: HeaderName = HeaderName::from_static("x-pointsman-lane");
+const BACKEND: HeaderName = HeaderName::from_static("x-pointsman-backend");
+const ATTEMPTS: HeaderName = HeaderName::from_static("x-pointsman-attempts");
+const WAITED_MS: HeaderName = HeaderName::from_static("x-pointsman-waited-ms");
+const POLICY: HeaderName = HeaderName::from_static("x-pointsman-policy");
+
+/// An upstream's response on its way to the client. `attempts` counts the one that answered.
+pub fn of_upstream(
+    live: &Live,
+    mut head: Parts,
+    answered_by: Option<(Lane, &str)>,
+    attempts: u64,
+    body: ProxyBody,
+) -> Reply {
+    headers::downstream(&mut head.headers);
+    if matches!(&body, ProxyBody::Whole(Some(bytes)) if !bytes.is_empty()) {
+        // Framed anew by its own length.
+        head.headers.remove(CONTENT_LENGTH);
+    }
+    head.extensions.clear();
+    head.version = http::Version::default();
+    own_headers(live, &mut head.headers, attempts);
+    if let Some((lane, backend)) = answered_by {
+        head.headers.insert(LANE, HeaderValue::from_static(lane.as_str()));
+        insert(&mut head.headers, BACKEND, backend);
+    }
+    Response::from_parts(head, body)
+}
+
+/// An error of the exchange, in the client's dialect, with what it went through.
+pub fn of_refusal(live: &Live, refusal: &Refusal) -> Reply {
+    let (kind, status, own_kind) = match &refusal.reason {
+        Reason::NoSuchModel => (ErrorKind::ModelNotFound, None, None),
+        Reason::Exhausted | Reason::QueueFull => (ErrorKind::AllPoolsExhausted, None, None),
+        Reason::OutOfTime => (ErrorKind::Timeout, None, None),
+        Reason::Policy { status, kind } => {
+            let own = Some(kind.as_str()).filter(|k| !k.is_empty());
+            (ErrorKind::AllPoolsExhausted, Some(*status), own.or(Some("rejected_by_policy")))
+        }
+    };
+    let asked = live.asked();
+    let error = OwnError {
+        kind,
+        status: status.and_then(|s| StatusCode::from_u16(s).ok()),
+        own_kind,
+        message: &refusal.message,
+        retry_after: refusal.retry_after,
+    };
+    let mut reply = error.reply(asked.operation, &asked.id);
+    own_headers(live, reply.headers_mut(), live.exchange().attempts().len() as u64);
+    reply
+}
+
+/// An error of our own.
+pub struct OwnError<'a> {
+    /// What it is.
+    pub kind: ErrorKind,
+    /// Another status than the kind's.
+    pub status: Option<StatusCode>,
+    /// Another `type` than the kind's.
+    pub own_kind: Option<&'a str>,
+    /// What the client reads.
+    pub message: &'a str,
+    /// When it may come again.
+    pub retry_after: Option<Duration>,
+}
+
+impl<'a> OwnError<'a> {
+    /// An error of this kind.
+    pub fn new(kind: ErrorKind, message: &'a str) -> Self {
+        Self { kind, status: None, own_kind: None, message, retry_after: None }
+    }
+
+    /// The response.
+    pub fn reply(&self, operation: Operation, request_id: &str) -> Reply {
+        let envelope = Envelope { kind: self.kind, kind_override: self.own_kind, message: self.message, request_id };
+        let mut reply = Response::new(ProxyBody::whole(envelope.body(envelope::dialect_of(operation))));
+        let own_status = StatusCode::from_u16(self.kind.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        *reply.status_mut() = self.status.unwrap_or(own_status);
+        let headers = reply.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(envelope::CONTENT_TYPE));
+        let retry = HeaderValue::from_static(if self.kind.should_retry() { "true" } else { "false" });
+        headers.insert(X_SHOULD_RETRY, retry);
+        if let Some(retry_after) = self.retry_after {
+            // RFC 9110 section 10.2.3: whole seconds; rounded up, so that nobody comes too early.
+            headers.insert(RETRY_AFTER, HeaderValue::from(retry_after.as_millis().div_ceil(1_000) as u64));
+            headers.insert(RETRY_AFTER_MS, HeaderValue::from(retry_after.as_millis() as u64));
+        }
+        insert(headers, X_REQUEST_ID, request_id);
+        reply
+    }
+}
+
+fn own_headers(live: &Live, headers: &mut HeaderMap, attempts: u64) {
+    let (_, waited) = live.exchange().waits();
+    insert(headers, X_REQUEST_ID, &live.asked().id);
+    headers.insert(ATTEMPTS, HeaderValue::from(attempts));
+    headers.insert(WAITED_MS, HeaderValue::from(waited.as_millis() as u64));
+    headers.insert(POLICY, live.snapshot().policy_header.clone());
+}
+
+fn insert(headers: &mut HeaderMap, name: HeaderName, value: &str) {
+    if let Ok(value) = HeaderValue::from_str(value) {
+        headers.insert(name, value);
+    }
+}

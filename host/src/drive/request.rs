@@ -1,0 +1,158 @@
+//! A downstream request, read once: its original bytes, and the facts the core and the policy need.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::uri::PathAndQuery;
+use http::{HeaderMap, Method};
+use pointsman_core::contract::{NONE, Operation};
+use pointsman_core::exchange::Facts;
+use pointsman_core::table::Dialect;
+use pointsman_core::view::UNKNOWN_MODEL;
+use pointsman_core::wire::facts::{Ambiguous, BodyFacts};
+
+use crate::policy::Texts;
+
+/// Labels a client may send; more are ignored.
+const MAX_LABELS: usize = 16;
+
+/// A request that has arrived, body and all.
+#[derive(Debug)]
+pub struct Asked {
+    /// The request id, ours or the client's.
+    pub id: String,
+    /// The client key's name and its index in the table.
+    pub client: Option<Arc<str>>,
+    /// Its index, or `NONE`.
+    pub client_index: u32,
+    /// The method.
+    pub method: Method,
+    /// Path and query, byte for byte.
+    pub target: PathAndQuery,
+    /// The headers as they came.
+    pub headers: HeaderMap,
+    /// The body as it came.
+    pub body: Bytes,
+    /// What a JSON body says; none for any other body.
+    pub body_facts: Option<BodyFacts>,
+    /// What is asked for.
+    pub operation: Operation,
+    /// The model; "unknown" when none was named.
+    pub model: Arc<str>,
+    /// Does the client want a stream?
+    pub streaming: bool,
+    /// Estimated tokens of the prompt.
+    pub prompt_tokens: u32,
+    /// The most tokens of the answer; 0: did not say.
+    pub max_tokens: u32,
+    /// -100..=100.
+    pub priority: i32,
+    /// A hash of the session; 0: none.
+    pub session: u64,
+    /// What the policy may read.
+    pub texts: Arc<Texts>,
+}
+
+/// A request's parts, as the listener has them.
+pub struct Arrival {
+    /// The request id.
+    pub id: String,
+    /// The client key that was presented, if keys are configured.
+    pub client: Option<(u32, Arc<str>)>,
+    /// Head.
+    pub head: http::request::Parts,
+    /// Body.
+    pub body: Bytes,
+}
+
+impl Asked {
+    /// Reads the facts.
+    ///
+    /// # Errors
+    /// The body names its model or `stream` twice: which one counts is a matter of taste, so nobody is asked.
+    pub fn read(arrival: Arrival) -> Result<Self, Ambiguous> {
+        let Arrival { id, client, head, body } = arrival;
+        let target = head.uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
+        let operation = Operation::of_path(target.path());
+        let header = |name: &str| head.headers.get(name).and_then(|v| v.to_str().ok());
+        let facts = match body.is_empty() {
+            true => BodyFacts::default(),
+            false => BodyFacts::read(&body, header("content-type"))?,
+        };
+        let session = header("x-pointsman-session").filter(|s| !s.is_empty()).map(str::to_owned);
+        let priority = header("x-pointsman-priority").and_then(|p| p.trim().parse::<i32>().ok()).unwrap_or(0);
+        let model: Arc<str> = facts.model.as_deref().unwrap_or(UNKNOWN_MODEL).into();
+        let texts = Texts {
+            model: model.to_string(),
+            path: target.path().to_owned(),
+            session: session.clone(),
+            labels: labels(&head.headers),
+        };
+        let (client_index, client) = client.map_or((NONE, None), |(index, name)| (index, Some(name)));
+        Ok(Self {
+            id,
+            client,
+            client_index,
+            operation,
+            streaming: facts.stream,
+            prompt_tokens: facts.prompt_tokens,
+            max_tokens: facts.max_tokens,
+            priority: priority.clamp(-100, 100),
+            session: session.as_deref().map_or(0, hash),
+            texts: Arc::new(texts),
+            model,
+            body_facts: facts.is_object().then_some(facts),
+            method: head.method,
+            target,
+            headers: head.headers,
+            body,
+        })
+    }
+
+    /// What the exchange needs of it.
+    pub fn facts(&self) -> Facts {
+        Facts {
+            operation: self.operation,
+            streaming: self.streaming,
+            priority: self.priority,
+            prompt_tokens: self.prompt_tokens,
+            max_tokens: self.max_tokens,
+            client: self.client_index,
+            session: self.session,
+        }
+    }
+
+    /// The path without its query.
+    pub fn path(&self) -> &str {
+        self.target.path()
+    }
+
+    /// Does it carry a body?
+    pub fn has_body(&self) -> bool {
+        !self.body.is_empty()
+    }
+
+    /// Is the usage of this stream asked for by us and not by the client? Only chat and legacy completions of the
+    /// OpenAI dialect have to be asked (<https://platform.openai.com/docs/api-reference/chat/create>).
+    pub fn asks_usage_for_itself(&self, dialect: Dialect) -> bool {
+        let needs_asking = matches!(self.operation, Operation::Chat | Operation::Completion);
+        let client_asks = self.body_facts.as_ref().is_some_and(|f| f.include_usage);
+        dialect == Dialect::Openai && needs_asking && self.streaming && !client_asks
+    }
+}
+
+fn labels(headers: &HeaderMap) -> Vec<(String, String)> {
+    let label = |(name, value): (&http::HeaderName, &http::HeaderValue)| {
+        let name = name.as_str().strip_prefix("x-pointsman-label-")?;
+        Some((name.to_owned(), value.to_str().ok()?.to_owned()))
+    };
+    headers.iter().filter_map(label).take(MAX_LABELS).collect()
+}
+
+/// A session's number. The same text gives the same number for as long as the build is the same; never 0.
+fn hash(text: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    text.hash(&mut hasher);
+    hasher.finish().max(1)
+}

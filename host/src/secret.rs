@@ -1,0 +1,118 @@
+//! Secrets: values that can be used but not printed, and client keys that are only ever compared.
+
+use std::fmt;
+
+use sha2::{Digest, Sha256};
+use subtle::{Choice, ConstantTimeEq};
+
+/// A value that must not reach a log, an error or a screen: its `Debug` and `Display` are `***`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(Box<str>);
+
+impl Secret {
+    /// Takes the value in.
+    pub fn new(value: impl Into<Box<str>>) -> Self {
+        Self(value.into())
+    }
+
+    /// The value itself; only for the place that sends it.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+
+    /// Is `presented` this secret? The time it takes does not tell where the two differ.
+    pub fn matches(&self, presented: &str) -> bool {
+        KeyDigest::of(&self.0).matches(&KeyDigest::of(presented))
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+impl fmt::Display for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// The SHA-256 of a client key: enough to know the key when it comes, useless to whoever reads the memory.
+#[derive(Clone, Copy)]
+pub struct KeyDigest([u8; 32]);
+
+impl KeyDigest {
+    /// The digest of a key.
+    pub fn of(key: &str) -> Self {
+        Self(Sha256::digest(key.as_bytes()).into())
+    }
+
+    /// Reads 64 hexadecimal digits; none when it is anything else.
+    pub fn from_hex(text: &str) -> Option<Self> {
+        if text.len() != 64 || !text.is_ascii() {
+            return None;
+        }
+        let mut bytes = [0; 32];
+        for (byte, pair) in bytes.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
+            let digit = |c: u8| char::from(c).to_digit(16);
+            *byte = u8::try_from(digit(pair[0])? * 16 + digit(pair[1])?).ok()?;
+        }
+        Some(Self(bytes))
+    }
+
+    /// Compares in constant time.
+    pub fn matches(&self, other: &KeyDigest) -> bool {
+        self.ct_eq(other).into()
+    }
+}
+
+impl ConstantTimeEq for KeyDigest {
+    fn ct_eq(&self, other: &Self) -> Choice {
+        self.0.ct_eq(&other.0)
+    }
+}
+
+impl PartialEq for KeyDigest {
+    fn eq(&self, other: &Self) -> bool {
+        self.matches(other)
+    }
+}
+
+impl fmt::Debug for KeyDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("sha256:***")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_is_never_printed() {
+        let secret = Secret::new("sk-very-private");
+        assert_eq!(format!("{secret} {secret:?} {:?}", Some(&secret)), "*** *** Some(***)");
+        assert_eq!(secret.expose(), "sk-very-private");
+    }
+
+    #[test]
+    fn a_secret_knows_itself_and_nothing_else() {
+        let secret = Secret::new("token");
+        assert!(secret.matches("token"));
+        assert!(!secret.matches("tokem"));
+        assert!(!secret.matches("token "));
+        assert!(!secret.matches(""));
+    }
+
+    #[test]
+    fn a_digest_is_read_from_hex_in_either_case() {
+        let hex = "2bd806c97f0e00af1a1fc3328fa763a9269723c8db8fac4f93af71db186d6e90"; // "alice"
+        let digest = KeyDigest::from_hex(hex).unwrap();
+        assert!(digest.matches(&KeyDigest::of("alice")));
+        assert!(KeyDigest::from_hex(&hex.to_uppercase()).unwrap().matches(&digest));
+        assert!(KeyDigest::from_hex(&hex[1..]).is_none());
+        assert!(KeyDigest::from_hex(&hex.replace('2', "g")).is_none());
+        assert!(KeyDigest::from_hex(&"é".repeat(32)).is_none());
+    }
+}

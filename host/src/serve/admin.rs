@@ -1,0 +1,115 @@
+//! The admin listener: health, metrics, the JSON API and the console.
+
+mod api;
+mod controls;
+mod guard;
+mod query;
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
+use axum::http::{HeaderValue, StatusCode};
+use axum::middleware;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use serde::Serialize;
+use tokio::net::TcpListener;
+
+use crate::store::{StoreHandle, StoreReader};
+use crate::telemetry::Clock;
+use crate::telemetry::metrics::Metrics;
+
+pub use controls::{BackendView, ControlError, Controls, PolicyView};
+pub use guard::AdminToken;
+
+/// The largest component that is taken, in bytes.
+const POLICY_MAX_BYTES: usize = 64 << 20;
+
+/// What the admin listener shows and works on.
+#[derive(Clone)]
+pub struct AdminState {
+    /// The running proxy.
+    pub controls: Arc<dyn Controls>,
+    /// What is counted.
+    pub metrics: Metrics,
+    /// Where exchanges are read.
+    pub reader: StoreReader,
+    /// Where exchanges are written; only its numbers are shown.
+    pub store: StoreHandle,
+    /// Who may come in; none: loopback only.
+    pub token: Option<AdminToken>,
+    /// For `since=24h`.
+    pub clock: Clock,
+}
+
+/// The routes. To be served with `into_make_service_with_connect_info::<SocketAddr>()`, as [`serve`] does: without the peer's
+/// address nobody is let in who has no token.
+pub fn router(state: AdminState) -> Router {
+    Router::new()
+        .route("/", get(console))
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(api::ready))
+        .route("/metrics", get(api::metrics))
+        .route("/api/backends", get(api::backends))
+        .route("/api/backends/{id}/{action}", post(api::control_backend))
+        .route("/api/policy", get(api::policy).put(api::put_policy))
+        .route("/api/policy/rollback", post(api::rollback_policy))
+        .route("/api/usage", get(api::usage))
+        .route("/api/exchanges", get(api::exchanges))
+        .route("/api/exchanges/{id}", get(api::exchange))
+        .fallback(|| async { failure(StatusCode::NOT_FOUND, "there is nothing at this path") })
+        .method_not_allowed_fallback(|| async {
+            failure(StatusCode::METHOD_NOT_ALLOWED, "this path does not take this method")
+        })
+        .layer(DefaultBodyLimit::max(POLICY_MAX_BYTES))
+        .layer(middleware::from_fn_with_state(state.clone(), guard::check))
+        .layer(middleware::map_response(with_safe_headers))
+        .with_state(state)
+}
+
+/// Serves until `shutdown` is ready and the requests under way are answered.
+///
+/// # Errors
+/// When the listener fails.
+pub async fn serve(
+    listener: TcpListener,
+    state: AdminState,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> std::io::Result<()> {
+    let service = router(state).into_make_service_with_connect_info::<SocketAddr>();
+    axum::serve(listener, service).with_graceful_shutdown(shutdown).await
+}
+
+async fn console() -> Response {
+    // Everything is inside the page; it may ask this listener and nobody else.
+    let policy = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; \
+                  base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+    let headers = [(CONTENT_TYPE, "text/html; charset=utf-8"), (CONTENT_SECURITY_POLICY, policy)];
+    (headers, include_str!("admin/console.html")).into_response()
+}
+
+async fn with_safe_headers(mut response: Response) -> Response {
+    response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// `{"error":{"message":"..."}}`
+fn failure(status: StatusCode, message: impl Into<String>) -> Response {
+    #[derive(Serialize)]
+    struct Body {
+        error: Message,
+    }
+    #[derive(Serialize)]
+    struct Message {
+        message: String,
+    }
+    (status, axum::Json(Body { error: Message { message: message.into() } })).into_response()
+}
+
+#[cfg(test)]
+mod tests;

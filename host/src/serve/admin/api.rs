@@ -1,0 +1,193 @@
+//! The routes' work.
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use pointsman_core::time::Timestamp;
+use serde::Serialize;
+
+use super::query::{ExchangesQuery, UsageQuery};
+use super::{AdminState, ControlError, failure};
+use crate::store::{ExchangeRow, Group, StoreError, StoreReader, UsageRow};
+use crate::telemetry::metrics::{CONTENT_TYPE as METRICS_TYPE, Live, LiveBackend};
+use crate::telemetry::rfc3339::Rfc3339;
+
+pub(super) async fn ready(State(state): State<AdminState>) -> Response {
+    match state.controls.ready() {
+        Ok(()) => "ready\n".into_response(),
+        Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {reason}\n")).into_response(),
+    }
+}
+
+pub(super) async fn metrics(State(state): State<AdminState>) -> Response {
+    let text = state.metrics.encode(live(&state));
+    ([(CONTENT_TYPE, METRICS_TYPE)], text).into_response()
+}
+
+fn live(state: &AdminState) -> Live {
+    let store = state.store.stats();
+    let backends = state.controls.backends().into_iter().map(|backend| LiveBackend {
+        id: backend.id,
+        tier: backend.tier,
+        state: backend.state,
+        cooldown_ms: backend.cooldown_ms,
+        in_flight: backend.in_flight,
+        queued: backend.queued,
+    });
+    Live {
+        backends: backends.collect(),
+        waiting: state.controls.waiting(),
+        store_backlog: store.backlog,
+        store_written: store.written,
+        store_dropped: store.dropped,
+        store_failed_batches: store.failed_batches,
+        policy: state.controls.policy().revision,
+    }
+}
+
+pub(super) async fn backends(State(state): State<AdminState>) -> Response {
+    #[derive(Serialize)]
+    struct Body {
+        waiting: u64,
+        backends: Vec<super::BackendView>,
+    }
+    Json(Body { waiting: state.controls.waiting(), backends: state.controls.backends() }).into_response()
+}
+
+pub(super) async fn control_backend(
+    State(state): State<AdminState>,
+    Path((id, action)): Path<(String, String)>,
+) -> Response {
+    let controls = &state.controls;
+    let done = match action.as_str() {
+        "drain" => controls.drain(&id),
+        "resume" => controls.resume(&id),
+        "clear-cooldown" => controls.clear_cooldown(&id),
+        unknown => {
+            let message = format!("`{unknown}` is not known; use drain, resume or clear-cooldown");
+            return failure(StatusCode::NOT_FOUND, message);
+        }
+    };
+    match done {
+        Ok(()) => Json(controls.backends().into_iter().find(|backend| backend.id == id)).into_response(),
+        Err(error) => refused(&error),
+    }
+}
+
+pub(super) async fn policy(State(state): State<AdminState>) -> Response {
+    Json(state.controls.policy()).into_response()
+}
+
+pub(super) async fn put_policy(State(state): State<AdminState>, component: Bytes) -> Response {
+    replace_policy(state, move |state| state.controls.put_policy(component)).await
+}
+
+pub(super) async fn rollback_policy(State(state): State<AdminState>) -> Response {
+    replace_policy(state, |state| state.controls.rollback()).await
+}
+
+async fn replace_policy(
+    state: AdminState,
+    work: impl FnOnce(&AdminState) -> Result<super::PolicyView, ControlError> + Send + 'static,
+) -> Response {
+    match tokio::task::spawn_blocking(move || work(&state)).await {
+        Ok(Ok(view)) => Json(view).into_response(),
+        Ok(Err(error)) => refused(&error),
+        Err(_panicked) => failure(StatusCode::INTERNAL_SERVER_ERROR, "replacing the policy failed; see the log"),
+    }
+}
+
+fn refused(error: &ControlError) -> Response {
+    let status = match error {
+        ControlError::NotFound(_) => StatusCode::NOT_FOUND,
+        ControlError::Refused(_) => StatusCode::UNPROCESSABLE_ENTITY,
+        ControlError::Conflict(_) => StatusCode::CONFLICT,
+        ControlError::Unsupported(_) => StatusCode::NOT_IMPLEMENTED,
+    };
+    failure(status, error.to_string())
+}
+
+pub(super) async fn usage(
+    State(state): State<AdminState>,
+    query: Result<Query<UsageQuery>, QueryRejection>,
+) -> Response {
+    let asked = query.map_err(|e| e.body_text()).and_then(|Query(query)| query.read((state.clock)()));
+    match asked {
+        Ok((since, group)) => {
+            let rows = ask(state.reader, move |reader| reader.usage(since, group)).await;
+            rows.map_or_else(|response| response, |rows| Json(UsageBody::new(since, group, rows)).into_response())
+        }
+        Err(message) => failure(StatusCode::BAD_REQUEST, message),
+    }
+}
+
+#[derive(Serialize)]
+struct UsageBody {
+    since: String,
+    group: &'static str,
+    total: UsageRow,
+    rows: Vec<UsageRow>,
+}
+
+impl UsageBody {
+    fn new(since: Timestamp, group: Group, rows: Vec<UsageRow>) -> Self {
+        let total = rows.iter().fold(UsageRow::default(), |sum, row| UsageRow {
+            key: None,
+            requests: sum.requests + row.requests,
+            failures: sum.failures + row.failures,
+            attempts: sum.attempts + row.attempts,
+            input_tokens: sum.input_tokens + row.input_tokens,
+            output_tokens: sum.output_tokens + row.output_tokens,
+            cached_input_tokens: sum.cached_input_tokens + row.cached_input_tokens,
+            cost_usd: sum.cost_usd + row.cost_usd,
+            waits: sum.waits + row.waits,
+            waited_ms: sum.waited_ms + row.waited_ms,
+        });
+        Self { since: Rfc3339(since).to_string(), group: group.as_str(), total, rows }
+    }
+}
+
+pub(super) async fn exchanges(
+    State(state): State<AdminState>,
+    query: Result<Query<ExchangesQuery>, QueryRejection>,
+) -> Response {
+    #[derive(Serialize)]
+    struct Body {
+        exchanges: Vec<ExchangeRow>,
+    }
+    match query.map_err(|e| e.body_text()).and_then(|Query(query)| query.read()) {
+        Ok((filter, limit)) => {
+            let rows = ask(state.reader, move |reader| reader.exchanges(&filter, limit)).await;
+            rows.map_or_else(|response| response, |exchanges| Json(Body { exchanges }).into_response())
+        }
+        Err(message) => failure(StatusCode::BAD_REQUEST, message),
+    }
+}
+
+pub(super) async fn exchange(State(state): State<AdminState>, Path(id): Path<String>) -> Response {
+    let asked = id.clone();
+    match ask(state.reader, move |reader| reader.exchange(&asked)).await {
+        Ok(Some(exchange)) => Json(exchange).into_response(),
+        Ok(None) => failure(
+            StatusCode::NOT_FOUND,
+            format!("no exchange `{id}` is recorded; it may still be under way, or older than the retention"),
+        ),
+        Err(response) => response,
+    }
+}
+
+/// Asks the store away from the runtime's threads.
+async fn ask<T: Send + 'static>(
+    reader: StoreReader,
+    question: impl FnOnce(&StoreReader) -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, Response> {
+    match tokio::task::spawn_blocking(move || question(&reader)).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(error)) => Err(failure(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())),
+        Err(_panicked) => Err(failure(StatusCode::INTERNAL_SERVER_ERROR, "reading the store failed; see the log")),
+    }
+}

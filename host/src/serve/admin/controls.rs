@@ -1,0 +1,125 @@
+//! The running proxy as the admin listener sees it.
+
+use axum::body::Bytes;
+use serde::Serialize;
+
+/// A backend with its live numbers. Never holds a key.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct BackendView {
+    /// Its id.
+    pub id: String,
+    /// `primary` or `fallback`.
+    pub tier: &'static str,
+    /// Its wire format.
+    pub dialect: &'static str,
+    /// Where it is, without user and password.
+    pub base_url: String,
+    /// What can be asked of it, as configured.
+    pub models: Vec<String>,
+    /// `ready`, `throttled`, `cooling`, `probing` or `drained`.
+    pub state: &'static str,
+    /// What is left of its cooldown, in ms; 0: none.
+    pub cooldown_ms: u64,
+    /// The outcome that set the cooldown.
+    pub cooldown_reason: Option<String>,
+    /// Attempts under way.
+    pub in_flight: u64,
+    /// Requests left before its rpm limit bites; none: unlimited.
+    pub requests_left: Option<u64>,
+    /// Tokens left before its tpm limit bites; none: unlimited.
+    pub tokens_left: Option<u64>,
+    /// Moving average of an answer's whole time, in ms; 0: unknown.
+    pub latency_ms: u64,
+    /// Moving average of the time to the first content, in ms; 0: unknown.
+    pub first_token_ms: u64,
+    /// Moving average of the share of failed attempts, in 1/1000.
+    pub error_permille: u32,
+    /// Failures since the last answer.
+    pub failures: u32,
+    /// Attempts answered since the start.
+    pub served: u64,
+    /// Attempts since the start.
+    pub attempts: u64,
+    /// Exchanges waiting for capacity that this backend could give.
+    pub queued: u64,
+}
+
+/// The policy in force.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct PolicyView {
+    /// Its revision.
+    pub revision: String,
+    /// `embedded`, or the file it came from.
+    pub origin: String,
+    /// Its settings.
+    pub settings: serde_json::Value,
+    /// Its faults since the start.
+    pub faults: u64,
+    /// Why the latest try to replace it failed; none: it did not.
+    pub last_error: Option<String>,
+}
+
+/// Why an operator's wish is not done.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ControlError {
+    /// There is no such thing (404).
+    #[error("{0}")]
+    NotFound(String),
+    /// What was sent is not acceptable (422).
+    #[error("{0}")]
+    Refused(String),
+    /// It cannot be done in the state the proxy is in (409).
+    #[error("{0}")]
+    Conflict(String),
+    /// This version cannot do it (501).
+    #[error("{0}")]
+    Unsupported(String),
+}
+
+/// What the admin listener can ask of the proxy. Calls must not block for long, except the two that replace the policy.
+pub trait Controls: Send + Sync + 'static {
+    /// Every backend, in the table's order.
+    fn backends(&self) -> Vec<BackendView>;
+
+    /// Exchanges waiting for capacity.
+    fn waiting(&self) -> u64;
+
+    /// The policy in force.
+    fn policy(&self) -> PolicyView;
+
+    /// May traffic be sent here?
+    ///
+    /// # Errors
+    /// Why it may not, in a few words without secrets: anyone may read them.
+    fn ready(&self) -> Result<(), String>;
+
+    /// Takes a backend out: nothing new is sent to it.
+    ///
+    /// # Errors
+    /// When there is no such backend.
+    fn drain(&self, id: &str) -> Result<(), ControlError>;
+
+    /// Puts a drained backend back.
+    ///
+    /// # Errors
+    /// When there is no such backend.
+    fn resume(&self, id: &str) -> Result<(), ControlError>;
+
+    /// Ends a backend's cooldowns, those of its models too.
+    ///
+    /// # Errors
+    /// When there is no such backend.
+    fn clear_cooldown(&self, id: &str) -> Result<(), ControlError>;
+
+    /// Puts this component in force; blocks while it is compiled and checked.
+    ///
+    /// # Errors
+    /// When it is not accepted; the policy in force stays.
+    fn put_policy(&self, component: Bytes) -> Result<PolicyView, ControlError>;
+
+    /// Puts the policy before this one in force.
+    ///
+    /// # Errors
+    /// When there is none.
+    fn rollback(&self) -> Result<PolicyView, ControlError>;
+}

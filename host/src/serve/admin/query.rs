@@ -1,0 +1,131 @@
+//! What is asked for in the query of a URL.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use pointsman_core::time::Timestamp;
+use serde::Deserialize;
+
+use crate::store::{Filter, Group};
+use crate::telemetry::rfc3339;
+
+/// Without `since`: the last day.
+const SINCE_DEFAULT: &str = "24h";
+/// Without `limit`.
+const LIMIT_DEFAULT: u32 = 50;
+/// The most exchanges in one answer.
+const LIMIT_MAX: u32 = 1_000;
+
+/// `/api/usage?since=&group=`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct UsageQuery {
+    since: Option<String>,
+    group: Option<String>,
+}
+
+impl UsageQuery {
+    /// From when on, and by what; or what is wrong.
+    pub(super) fn read(&self, now: Timestamp) -> Result<(Timestamp, Group), String> {
+        let since = since(given(&self.since).unwrap_or(SINCE_DEFAULT), now)?;
+        let group = given(&self.group).unwrap_or("backend");
+        let group = Group::parse(group)
+            .ok_or_else(|| format!("group: `{group}` is not known; use client, backend, model, lane, hour or day"))?;
+        Ok((since, group))
+    }
+}
+
+/// `/api/exchanges?limit=&status=&backend=&client=`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ExchangesQuery {
+    limit: Option<String>,
+    status: Option<String>,
+    backend: Option<String>,
+    client: Option<String>,
+}
+
+impl ExchangesQuery {
+    /// Which, and how many; or what is wrong.
+    pub(super) fn read(&self) -> Result<(Filter, u32), String> {
+        let limit = match given(&self.limit) {
+            None => LIMIT_DEFAULT,
+            Some(text) => match text.parse() {
+                Ok(limit @ 1..=LIMIT_MAX) => limit,
+                Ok(_) | Err(_) => {
+                    return Err(format!("limit: `{text}` is not a number from 1 to {LIMIT_MAX}"));
+                }
+            },
+        };
+        let owned = |value: &Option<String>| given(value).map(str::to_owned);
+        let status = given(&self.status).map(statuses).transpose()?;
+        Ok((Filter { status, backend: owned(&self.backend), client: owned(&self.client) }, limit))
+    }
+}
+
+/// An empty value is as good as none: forms send it.
+fn given(value: &Option<String>) -> Option<&str> {
+    value.as_deref().filter(|text| !text.is_empty())
+}
+
+/// `429`, or `4xx` for a whole class.
+fn statuses(text: &str) -> Result<RangeInclusive<u16>, String> {
+    let wrong = || format!("status: `{text}` is neither a status such as 429 nor a class such as 5xx");
+    if let Some(class) = text.strip_suffix("xx") {
+        let class: u16 = class.parse().ok().filter(|class| (1..=5).contains(class)).ok_or_else(wrong)?;
+        return Ok(class * 100..=class * 100 + 99);
+    }
+    let status: u16 = text.parse().ok().filter(|status| *status <= 599).ok_or_else(wrong)?;
+    Ok(status..=status)
+}
+
+/// A point in time (RFC 3339, or seconds since 1970), or how long ago (`90s`, `30m`, `24h`, `7d`).
+fn since(text: &str, now: Timestamp) -> Result<Timestamp, String> {
+    let ago = || -> Option<Timestamp> {
+        let unit_s: u64 = match text.as_bytes().last()? {
+            b's' => 1,
+            b'm' => 60,
+            b'h' => 3_600,
+            b'd' => 86_400,
+            _ => return None,
+        };
+        let amount: u64 = text[..text.len() - 1].parse().ok()?;
+        Some(now - Duration::from_secs(amount.checked_mul(unit_s)?))
+    };
+    let epoch = || text.parse::<u64>().ok()?.checked_mul(1_000).map(Timestamp::from_millis);
+    ago().or_else(epoch).or_else(|| rfc3339::parse(text)).ok_or_else(|| {
+        format!(
+            "since: `{text}` is not understood; write how long ago (90s, 30m, 24h, 7d), \
+             a time (2026-01-31T12:00:00Z) or seconds since 1970"
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn since_is_a_time_or_how_long_ago() {
+        let now = Timestamp::from_millis(1_768_473_000_000);
+        let at = |text| since(text, now).map(Timestamp::as_millis);
+        assert_eq!(at("90s"), Ok(1_768_472_910_000));
+        assert_eq!(at("1d"), Ok(1_768_386_600_000));
+        assert_eq!(at("1768000000"), Ok(1_768_000_000_000));
+        assert_eq!(at("2026-01-15T10:30:00Z"), Ok(1_768_473_000_000));
+        assert_eq!(at("99999999999h"), Ok(0), "longer ago than 1970 is everything");
+        for wrong in ["", "h", "-1h", "1w", "soon", "é", "99999999999999999999d", "18446744073709551615"] {
+            assert!(at(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn statuses_are_one_or_a_class() {
+        assert_eq!(statuses("429"), Ok(429..=429));
+        assert_eq!(statuses("5xx"), Ok(500..=599));
+        assert_eq!(statuses("0"), Ok(0..=0), "clients that left before an answer");
+        for wrong in ["6xx", "xx", "-1", "999", "ok", "0xx"] {
+            assert!(statuses(wrong).is_err(), "{wrong}");
+        }
+    }
+}

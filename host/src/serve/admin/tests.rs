@@ -1,0 +1,381 @@
+use std::sync::Mutex;
+use std::time::Duration;
+
+use axum::body::Bytes;
+use pointsman_core::contract::Operation;
+use pointsman_core::outcome::Kind;
+use pointsman_core::record::{AttemptRecord, End, ExchangeRecord, Usage};
+use pointsman_core::table::{Lane, Table};
+use pointsman_core::time::Timestamp;
+use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::oneshot;
+
+use super::*;
+use crate::store::{Store, StoreLimits, StorePath};
+
+/// 2026-01-15T10:30:00Z
+const NOW_MS: u64 = 1_768_473_000_000;
+
+/// A proxy with one backend, which writes down what it was told.
+#[derive(Default)]
+struct Fake {
+    told: Mutex<Vec<String>>,
+    not_ready: bool,
+}
+
+impl Fake {
+    fn tell(&self, what: &str, id: &str) -> Result<(), ControlError> {
+        if id != "p 1" {
+            return Err(ControlError::NotFound(format!("there is no backend `{id}`")));
+        }
+        self.told.lock().unwrap().push(what.to_owned());
+        Ok(())
+    }
+}
+
+impl Controls for Fake {
+    fn backends(&self) -> Vec<BackendView> {
+        vec![BackendView {
+            id: "p 1".to_owned(),
+            tier: "primary",
+            state: "cooling",
+            cooldown_ms: 1_500,
+            ..BackendView::default()
+        }]
+    }
+
+    fn waiting(&self) -> u64 {
+        3
+    }
+
+    fn policy(&self) -> PolicyView {
+        PolicyView { revision: "abc".to_owned(), origin: "embedded".to_owned(), ..PolicyView::default() }
+    }
+
+    fn ready(&self) -> Result<(), String> {
+        if self.not_ready { Err("shutting down".to_owned()) } else { Ok(()) }
+    }
+
+    fn drain(&self, id: &str) -> Result<(), ControlError> {
+        self.tell("drain", id)
+    }
+
+    fn resume(&self, id: &str) -> Result<(), ControlError> {
+        self.tell("resume", id)
+    }
+
+    fn clear_cooldown(&self, id: &str) -> Result<(), ControlError> {
+        self.tell("clear", id)
+    }
+
+    fn put_policy(&self, component: Bytes) -> Result<PolicyView, ControlError> {
+        Err(ControlError::Refused(format!("{} bytes are no component", component.len())))
+    }
+
+    fn rollback(&self) -> Result<PolicyView, ControlError> {
+        Err(ControlError::Unsupported("not in this version".to_owned()))
+    }
+}
+
+/// A running listener; stops when dropped.
+struct Admin {
+    address: SocketAddr,
+    fake: Arc<Fake>,
+    store: Store,
+    _stop: oneshot::Sender<()>,
+}
+
+struct Answer {
+    status: u16,
+    head: String,
+    body: String,
+}
+
+impl Answer {
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|e| panic!("{e}: {}", self.body))
+    }
+
+    fn error(&self) -> String {
+        self.json()["error"]["message"].as_str().unwrap().to_owned()
+    }
+}
+
+async fn start(token: Option<&str>, fake: Fake) -> Admin {
+    let clock: Clock = Arc::new(|| Timestamp::from_millis(NOW_MS));
+    let store = Store::open(StorePath::Memory, StoreLimits::default(), Arc::clone(&clock)).unwrap();
+    let fake = Arc::new(fake);
+    let state = AdminState {
+        controls: Arc::clone(&fake) as Arc<dyn Controls>,
+        metrics: Metrics::new(&Table::default(), "0", Timestamp::default()),
+        reader: store.reader(),
+        store: store.handle(),
+        token: token.map(AdminToken::new),
+        clock,
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (stop, stopped) = oneshot::channel::<()>();
+    tokio::spawn(serve(listener, state, async { drop(stopped.await) }));
+    Admin { address, fake, store, _stop: stop }
+}
+
+impl Admin {
+    /// Sends this head (after the request line) and body; `Host` only if it is among the headers.
+    async fn raw(&self, line: &str, headers: &[&str], body: &str) -> Answer {
+        let mut request = format!("{line} HTTP/1.1\r\nconnection: close\r\ncontent-length: {}\r\n", body.len());
+        for header in headers {
+            request += header;
+            request += "\r\n";
+        }
+        request += "\r\n";
+        request += body;
+        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        Answer { status, head: head.to_ascii_lowercase(), body: body.to_owned() }
+    }
+
+    async fn get(&self, path: &str) -> Answer {
+        self.raw(&format!("GET {path}"), &["host: localhost"], "").await
+    }
+
+    fn record(&self, id: &str, status: u16, backend: &str) {
+        let usage = Usage { input_tokens: 100, output_tokens: 10, ..Usage::default() };
+        self.store.handle().record(Box::new(ExchangeRecord {
+            id: id.to_owned(),
+            started: Timestamp::from_millis(NOW_MS - 3_600_000),
+            elapsed: Duration::from_millis(20),
+            client: None,
+            session: None,
+            operation: Operation::Chat,
+            path: "/v1/chat/completions".to_owned(),
+            model: "llama".to_owned(),
+            streaming: false,
+            status,
+            end: if status == 200 { End::Delivered } else { End::Refused },
+            lane: Some(Lane::Primary),
+            backend: Some(backend.into()),
+            waits: 0,
+            waited: Duration::ZERO,
+            first_byte: None,
+            policy: "abc".into(),
+            policy_faults: 0,
+            attempts: vec![AttemptRecord {
+                backend: backend.into(),
+                lane: Lane::Primary,
+                model_sent: "llama".to_owned(),
+                started: Timestamp::from_millis(NOW_MS - 3_600_000),
+                elapsed: Duration::from_millis(20),
+                first_byte: None,
+                first_token: None,
+                outcome: Kind::Answered,
+                status,
+                retry_after: None,
+                message: String::new(),
+                usage,
+                cost_usd: 0.5,
+            }],
+            notes: Vec::new(),
+            error: None,
+        }));
+    }
+}
+
+#[tokio::test]
+async fn health_is_told_to_anyone_and_readiness_with_its_reason() {
+    let admin = start(Some("secret"), Fake { not_ready: true, ..Fake::default() }).await;
+    assert_eq!(admin.get("/healthz").await.status, 200);
+    let ready = admin.get("/readyz").await;
+    assert_eq!((ready.status, ready.body.as_str()), (503, "not ready: shutting down\n"));
+    assert_eq!(start(None, Fake::default()).await.get("/readyz").await.status, 200);
+}
+
+#[tokio::test]
+async fn with_a_token_only_its_bearer_comes_in() {
+    let admin = start(Some("secret"), Fake::default()).await;
+    for wrong in [
+        "x: y",
+        "authorization: Bearer secre",
+        "authorization: Basic secret",
+        "authorization: Bearer",
+        "authorization: secret",
+    ] {
+        for path in ["/metrics", "/api/backends", "/api/usage", "/api/nothing"] {
+            let answer = admin.raw(&format!("GET {path}"), &["host: localhost", wrong], "").await;
+            assert_eq!(answer.status, 401, "{path} {wrong}");
+            assert!(answer.head.contains("www-authenticate: bearer"), "{}", answer.head);
+        }
+    }
+    let right = ["host: any.name.example", "authorization: bearer secret"];
+    assert_eq!(admin.raw("GET /api/backends", &right, "").await.status, 200);
+    assert_eq!(admin.get("/").await.status, 200, "the console asks for the token itself");
+}
+
+#[tokio::test]
+async fn without_a_token_a_name_that_dns_could_point_here_is_refused() {
+    let admin = start(None, Fake::default()).await;
+    for host in [
+        "host: evil.example",
+        "host: evil.example:9901",
+        "host: localhost.evil.example",
+        "host: 127.0.0.1.evil.example",
+        "x: y",
+    ] {
+        let answer = admin.raw("GET /api/backends", &[host], "").await;
+        assert!(matches!(answer.status, 400 | 403), "{host}: {}", answer.status);
+    }
+    for host in ["host: localhost:9901", "host: 127.0.0.1:9901", "host: [::1]:9901", "host: LOCALHOST"] {
+        assert_eq!(admin.raw("GET /api/backends", &[host], "").await.status, 200, "{host}");
+    }
+}
+
+#[tokio::test]
+async fn without_a_token_only_loopback_peers_are_answered() {
+    let admin = start(None, Fake::default()).await;
+    let state = AdminState {
+        controls: Arc::clone(&admin.fake) as Arc<dyn Controls>,
+        metrics: Metrics::new(&Table::default(), "0", Timestamp::default()),
+        reader: admin.store.reader(),
+        store: admin.store.handle(),
+        token: None,
+        clock: Arc::new(Timestamp::default),
+    };
+    let request = |peer: &str| {
+        let peer: SocketAddr = peer.parse().unwrap();
+        let mut request = axum::extract::Request::get("/api/backends")
+            .header("host", "10.0.0.1")
+            .body(axum::body::Body::empty())
+            .unwrap();
+        request.extensions_mut().insert(axum::extract::ConnectInfo(peer));
+        request
+    };
+    let status = |peer| guard::refusal(&state, &request(peer)).map(|refusal| refusal.status());
+    assert_eq!(status("10.0.0.7:5555"), Some(StatusCode::FORBIDDEN));
+    assert_eq!(status("[2001:db8::1]:5555"), Some(StatusCode::FORBIDDEN));
+    assert_eq!(status("127.0.0.9:5555"), None);
+    assert_eq!(status("[::1]:5555"), None);
+    assert_eq!(status("[::ffff:127.0.0.1]:5555"), None, "IPv4 on a socket that takes both");
+}
+
+#[tokio::test]
+async fn a_page_of_another_site_changes_nothing() {
+    let admin = start(None, Fake::default()).await;
+    let post = "POST /api/backends/p%201/drain";
+    for origin in
+        ["origin: https://evil.example", "origin: null", "origin: http://localhost:1", "origin: file://localhost"]
+    {
+        assert_eq!(admin.raw(post, &["host: localhost", origin], "").await.status, 403, "{origin}");
+    }
+    assert!(admin.fake.told.lock().unwrap().is_empty());
+    assert_eq!(admin.raw(post, &["host: localhost:9901", "origin: http://localhost:9901"], "").await.status, 200);
+    assert_eq!(*admin.fake.told.lock().unwrap(), ["drain"]);
+}
+
+#[tokio::test]
+async fn backends_are_shown_and_controlled() {
+    let admin = start(None, Fake::default()).await;
+    let shown = admin.get("/api/backends").await.json();
+    assert_eq!((&shown["waiting"], &shown["backends"][0]["cooldown_ms"]), (&3.into(), &1_500.into()));
+    assert_eq!(shown["backends"][0]["requests_left"], Value::Null);
+    let host = ["host: localhost"];
+    for action in ["drain", "resume", "clear-cooldown"] {
+        let answer = admin.raw(&format!("POST /api/backends/p%201/{action}"), &host, "").await;
+        assert_eq!((answer.status, &answer.json()["id"]), (200, &"p 1".into()));
+    }
+    assert_eq!(*admin.fake.told.lock().unwrap(), ["drain", "resume", "clear"]);
+    let missing = admin.raw("POST /api/backends/p2/drain", &host, "").await;
+    assert_eq!((missing.status, missing.error().as_str()), (404, "there is no backend `p2`"));
+    let unknown = admin.raw("POST /api/backends/p%201/explode", &host, "").await;
+    assert!(unknown.status == 404 && unknown.error().contains("use drain"), "{}", unknown.body);
+}
+
+#[tokio::test]
+async fn the_policy_is_shown_and_its_replacement_is_the_proxys_affair() {
+    let admin = start(None, Fake::default()).await;
+    assert_eq!(admin.get("/api/policy").await.json()["revision"], "abc");
+    let host = ["host: localhost"];
+    let put = admin.raw("PUT /api/policy", &host, "12345").await;
+    assert_eq!((put.status, put.error().as_str()), (422, "5 bytes are no component"));
+    assert_eq!(admin.raw("POST /api/policy/rollback", &host, "").await.status, 501);
+}
+
+#[tokio::test]
+async fn usage_is_summed_since_a_time_and_by_a_group() {
+    let admin = start(None, Fake::default()).await;
+    admin.record("a", 200, "p1");
+    admin.record("b", 500, "f1");
+    admin.store.handle().flush().await.unwrap();
+    let usage = admin.get("/api/usage?since=24h&group=backend").await.json();
+    assert_eq!((&usage["since"], &usage["group"]), (&"2026-01-14T10:30:00.000Z".into(), &"backend".into()));
+    assert_eq!((&usage["total"]["requests"], &usage["total"]["cost_usd"]), (&2.into(), &1.0.into()));
+    assert_eq!((&usage["rows"][0]["key"], &usage["rows"][0]["failures"]), (&"f1".into(), &1.into()));
+    let later = admin.get("/api/usage?since=2026-01-15T10:00:00Z").await.json();
+    assert_eq!((&later["total"]["requests"], &later["rows"]), (&0.into(), &Value::Array(Vec::new())));
+}
+
+#[tokio::test]
+async fn exchanges_are_listed_and_told() {
+    let admin = start(None, Fake::default()).await;
+    admin.record("a", 200, "p1");
+    admin.record("b/1", 429, "f1");
+    admin.store.handle().flush().await.unwrap();
+    let ids = |answer: Answer| -> Vec<String> {
+        let listed = answer.json();
+        listed["exchanges"].as_array().unwrap().iter().map(|x| x["id"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(ids(admin.get("/api/exchanges").await), ["b/1", "a"]);
+    assert_eq!(ids(admin.get("/api/exchanges?limit=1&status=&client=").await), ["b/1"]);
+    assert_eq!(ids(admin.get("/api/exchanges?status=4xx").await), ["b/1"]);
+    assert_eq!(ids(admin.get("/api/exchanges?backend=p1").await), ["a"]);
+    assert_eq!(ids(admin.get("/api/exchanges?client=nobody").await), Vec::<String>::new());
+    assert_eq!(admin.get("/api/exchanges/b%2F1").await.json()["attempts"][0]["backend"], "f1");
+    let missing = admin.get("/api/exchanges/c").await;
+    assert!(missing.status == 404 && missing.error().contains("no exchange `c`"), "{}", missing.body);
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_is_a_400_that_says_what_to_write() {
+    let admin = start(None, Fake::default()).await;
+    for (path, word) in [
+        ("/api/usage?since=yesterday", "30m, 24h, 7d"),
+        ("/api/usage?since=2026-02-30", "since"),
+        ("/api/usage?group=colour", "client, backend, model"),
+        ("/api/usage?from=1", "from"),
+        ("/api/exchanges?limit=0", "1 to 1000"),
+        ("/api/exchanges?limit=1001", "1 to 1000"),
+        ("/api/exchanges?status=fine", "429"),
+    ] {
+        let answer = admin.get(path).await;
+        assert!(answer.status == 400 && answer.error().contains(word), "{path}: {} {}", answer.status, answer.body);
+    }
+}
+
+#[tokio::test]
+async fn unknown_paths_and_methods_are_told_in_json() {
+    let admin = start(None, Fake::default()).await;
+    for path in ["/nothing", "/api", "/api/", "/api/backends/p1", "/api/policy/forward"] {
+        let answer = admin.get(path).await;
+        assert!(matches!(answer.status, 404 | 405) && !answer.error().is_empty(), "{path}: {}", answer.status);
+    }
+    let wrong = admin.raw("DELETE /api/backends", &["host: localhost"], "").await;
+    assert!(wrong.status == 405 && wrong.error().contains("method"), "{}", wrong.body);
+}
+
+#[tokio::test]
+async fn the_metrics_and_the_console_are_served() {
+    let admin = start(None, Fake::default()).await;
+    let metrics = admin.get("/metrics").await;
+    assert!(metrics.head.contains("content-type: application/openmetrics-text"), "{}", metrics.head);
+    assert!(metrics.body.contains("pointsman_backend_cooldown_seconds{backend=\"p 1\"} 1.5\n"), "{}", metrics.body);
+    assert!(metrics.body.contains("pointsman_queue_length 3\n") && metrics.body.ends_with("# EOF\n"));
+    let console = admin.get("/").await;
+    assert!(console.head.contains("content-security-policy: default-src 'none'"), "{}", console.head);
+    assert!(console.body.starts_with("<!doctype html>"));
+    assert!(!console.body.contains("http://") && !console.body.contains("https://"), "nothing comes from elsewhere");
+}

@@ -1,0 +1,110 @@
+//! Model discovery: asks the backends that take any model which ones they have, when a client wants the list.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pointsman_core::table::Dialect;
+use serde::Deserialize;
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+
+use crate::config::BackendConfig;
+use crate::drive::Snapshot;
+
+/// A list that was fetched is good for this long.
+const FRESH_FOR: Duration = Duration::from_secs(600);
+
+/// A provider that does not answer within this adds nothing to the list.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// Models taken from one provider.
+const MAX_MODELS: usize = 5_000;
+
+/// What the providers said they have, kept for a while.
+pub struct Discovery {
+    client: reqwest::Client,
+    known: Mutex<Option<Known>>,
+}
+
+struct Known {
+    config: Arc<str>,
+    at: Instant,
+    models: Arc<Vec<String>>,
+}
+
+#[derive(Deserialize)]
+struct List {
+    data: Vec<Entry>,
+}
+
+#[derive(Deserialize)]
+struct Entry {
+    id: String,
+}
+
+impl Discovery {
+    /// Nothing is asked until somebody wants to know.
+    pub fn new() -> reqwest::Result<Self> {
+        let client = reqwest::Client::builder()
+            .use_preconfigured_tls(crate::upstream::tls_config())
+            .timeout(PATIENCE)
+            .redirect(reqwest::redirect::Policy::none())
+            .build()?;
+        Ok(Self { client, known: Mutex::new(None) })
+    }
+
+    /// Everything that can be asked for by name: what is configured, and what the backends that take any model have.
+    pub async fn models(&self, snapshot: &Snapshot) -> Arc<Vec<String>> {
+        let mut known = self.known.lock().await;
+        if let Some(k) = known.as_ref()
+            && k.config == snapshot.config.revision
+            && k.at.elapsed() < FRESH_FOR
+        {
+            return k.models.clone();
+        }
+        let asked =
+            snapshot.config.backends.iter().filter(|b| b.backend.any_model() && b.backend.dialect != Dialect::Plain);
+        let lists = futures_util::future::join_all(asked.map(|b| self.ask(b))).await;
+        let complete = lists.iter().all(Option::is_some);
+        let mut models: BTreeSet<String> = snapshot.view.table.models.iter().cloned().collect();
+        models.extend(lists.into_iter().flatten().flatten());
+        let models = Arc::new(models.into_iter().collect::<Vec<_>>());
+        if complete {
+            let config = snapshot.config.revision.clone();
+            *known = Some(Known { config, at: Instant::now(), models: models.clone() });
+        }
+        models
+    }
+
+    /// What one backend has, as far as it serves it under that name.
+    async fn ask(&self, backend: &BackendConfig) -> Option<Vec<String>> {
+        let base = backend.base_url.to_string();
+        let base = base.trim_end_matches('/');
+        let versioned = base
+            .rsplit('/')
+            .next()
+            .is_some_and(|s| s.starts_with('v') && s[1..].starts_with(|c: char| c.is_ascii_digit()));
+        let url = if versioned { format!("{base}/models") } else { format!("{base}/v1/models") };
+        let mut request = self.client.get(url);
+        if let Some(key) = &backend.api_key {
+            request = match backend.backend.dialect {
+                Dialect::Anthropic => {
+                    request.header("x-api-key", key.expose()).header("anthropic-version", "2023-06-01")
+                }
+                Dialect::Openai | Dialect::Plain => request.bearer_auth(key.expose()),
+            };
+        }
+        let list = async { request.send().await?.error_for_status()?.json::<List>().await };
+        match list.await {
+            Ok(list) => {
+                let served = |entry: Entry| backend.backend.serves(&entry.id).then_some(entry.id);
+                Some(list.data.into_iter().take(MAX_MODELS).filter_map(served).collect())
+            }
+            Err(error) => {
+                tracing::debug!(backend = %backend.backend.id, error = %error.without_url(), "the backend's models are not known");
+                None
+            }
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! The downstream listener: connections in, bounded, HTTP/1.1 and HTTP/2.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+
+use super::service::Service;
+
+/// After an accept that failed for want of resources, how long nothing is accepted.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// HTTP/2 streams at a time on one connection.
+const MAX_STREAMS: u32 = 256;
+
+/// Bounds of the listener.
+#[derive(Clone, Copy, Debug)]
+pub struct ListenLimits {
+    /// Connections at a time; more wait in the kernel's backlog.
+    pub max_connections: usize,
+    /// Largest request head, bytes.
+    pub max_header_bytes: usize,
+    /// How long a client may take to send a request head.
+    pub header_read_timeout: Duration,
+}
+
+/// Accepts until told to stop, then lets the connections finish what they are at.
+pub struct Listener {
+    tcp: TcpListener,
+    http: Arc<auto::Builder<TokioExecutor>>,
+    permits: Arc<Semaphore>,
+    service: Arc<Service>,
+}
+
+impl Listener {
+    /// Binds the address.
+    pub async fn bind(addr: SocketAddr, limits: ListenLimits, service: Service) -> io::Result<Self> {
+        let tcp = TcpListener::bind(addr).await?;
+        let mut http = auto::Builder::new(TokioExecutor::new());
+        http.http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(limits.header_read_timeout)
+            .max_buf_size(limits.max_header_bytes.max(8_192))
+            .keep_alive(true);
+        http.http2()
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(MAX_STREAMS)
+            .max_header_list_size(u32::try_from(limits.max_header_bytes).unwrap_or(u32::MAX))
+            .keep_alive_interval(Some(Duration::from_secs(30)));
+        let permits = Arc::new(Semaphore::new(limits.max_connections));
+        Ok(Self { tcp, http: Arc::new(http), permits, service: Arc::new(service) })
+    }
+
+    /// Where it listens.
+    pub fn addr(&self) -> io::Result<SocketAddr> {
+        self.tcp.local_addr()
+    }
+
+    /// Serves until `stop`; then no connection is accepted, and those there are end after their exchange. Returns when
+    /// the last is gone; drop it to cut them.
+    pub async fn serve(self, stop: CancellationToken) {
+        let connections = tokio_util::task::TaskTracker::new();
+        loop {
+            let accepted = tokio::select! {
+                () = stop.cancelled() => break,
+                accepted = self.accept() => accepted,
+            };
+            let Some((stream, permit)) = accepted else { continue };
+            let service = self.service.clone();
+            let http = self.http.clone();
+            let stop = stop.clone();
+            connections.spawn(async move {
+                converse(&http, stream, service, stop).await;
+                drop(permit);
+            });
+        }
+        drop(self.tcp);
+        connections.close();
+        connections.wait().await;
+    }
+
+    async fn accept(&self) -> Option<(TcpStream, OwnedSemaphorePermit)> {
+        let permit = self.permits.clone().acquire_owned().await.ok()?;
+        match self.tcp.accept().await {
+            Ok((stream, _)) => {
+                // Events must not wait for a full packet.
+                let _ = stream.set_nodelay(true);
+                Some((stream, permit))
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be accepted; if it says too many open files, raise the limit (ulimit -n)");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                None
+            }
+        }
+    }
+}
+
+/// Serves one connection; told to stop, it ends after the exchange it is at.
+async fn converse(
+    http: &auto::Builder<TokioExecutor>,
+    stream: TcpStream,
+    service: Arc<Service>,
+    stop: CancellationToken,
+) {
+    let call = service_fn(move |request| {
+        let service = service.clone();
+        async move { Ok::<_, Infallible>(service.call(request).await) }
+    });
+    let connection = http.serve_connection(TokioIo::new(stream), call);
+    tokio::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = stop.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(error = %crate::upstream::causes(error.as_ref()), "a downstream connection ended");
+    }
+}

@@ -1,0 +1,244 @@
+//! The server: everything that runs for as long as the process does, started and stopped in one place.
+
+pub mod admin;
+mod control;
+mod discovery;
+mod ids;
+mod listen;
+mod models;
+mod operator;
+mod service;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use pointsman_core::fleet::{Fleet, KeptCooldown};
+use pointsman_core::outcome::Kind;
+use pointsman_core::time::Timestamp;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::drive::{Line, Proxy, Snapshot, fleet_settings};
+use crate::policy::{Engine, EngineLimits};
+use crate::store::{CooldownRow, Store, StoreLimits, StorePath};
+use crate::telemetry::logs::ExchangeLog;
+use crate::telemetry::metrics::Metrics;
+use crate::upstream::Origin;
+use admin::{AdminState, AdminToken};
+use control::Control;
+use listen::{ListenLimits, Listener};
+use operator::Operator;
+use service::Service;
+
+/// How often the cooldowns in force are written, so that they survive a crash.
+const COOLDOWNS_EVERY: Duration = Duration::from_millis(500);
+
+/// What the server is started with.
+pub struct Start {
+    /// The configuration.
+    pub config: Config,
+    /// The file it came from, watched for changes; none: it never changes.
+    pub config_file: Option<PathBuf>,
+    /// The line per exchange.
+    pub log: ExchangeLog,
+}
+
+/// A running server. Dropped, it is cut off; [`Running::shutdown`] is the civil way.
+pub struct Running {
+    /// Where clients connect.
+    pub addr: SocketAddr,
+    /// Where operators connect.
+    pub admin_addr: SocketAddr,
+    proxy: Arc<Proxy>,
+    control: Arc<Control>,
+    store: Option<Store>,
+    stop: CancellationToken,
+    listeners: TaskTracker,
+    tasks: TaskTracker,
+    drain_timeout: Duration,
+}
+
+/// Starts everything: store, policy, fleet, listeners, watchers.
+pub async fn start(start: Start) -> anyhow::Result<Running> {
+    let Start { config, config_file, log } = start;
+    let config = Arc::new(config);
+    let clock = Clock::start();
+    let store = open_store(&config, clock)?;
+    let table = Arc::new(config.table());
+    let mut fleet = Fleet::new(fleet_settings(&config), clock.now().as_micros());
+    let view = fleet.adopt(table.clone(), fleet_settings(&config));
+    fleet.restore(clock.now(), &kept_cooldowns(&store, clock.now()));
+    let engine = Engine::new(engine_limits(&config))?;
+    let policy = control::load_policy(engine.clone(), config.clone(), table.clone()).await?;
+    let connector = Origin::connector();
+    let snapshot = Snapshot::new(config.clone(), view, Arc::new(policy), &connector, None)?;
+    let metrics = Metrics::new(&table, env!("CARGO_PKG_VERSION"), clock.now());
+    let line = Arc::new(Line::new(fleet, clock));
+    let proxy = Arc::new(Proxy::new(clock, line, metrics, log, store.handle(), &store.reader(), snapshot));
+
+    let stop = CancellationToken::new();
+    let (listeners, tasks) = (TaskTracker::new(), TaskTracker::new());
+    let downstream = listen_downstream(&config, proxy.clone()).await?;
+    let addr = downstream.addr()?;
+    let control = Arc::new(Control::new(proxy.clone(), engine, connector, config_file));
+    let admin = listen_admin(&config).await?;
+    let admin_addr = admin.local_addr()?;
+    let admin_state = AdminState {
+        controls: Arc::new(Operator::new(control.clone())),
+        metrics: proxy.metrics.clone(),
+        reader: store.reader(),
+        store: store.handle(),
+        token: config.admin.token.as_ref().map(|token| AdminToken::new(token.expose())),
+        clock: Arc::new(move || clock.now()),
+    };
+
+    listeners.spawn(downstream.serve(stop.clone()));
+    tasks.spawn(serve_admin(admin, admin_state, stop.clone()));
+    tasks.spawn(until(stop.clone(), proxy.line.clone().keep_time()));
+    tasks.spawn(until(stop.clone(), keep_cooldowns(proxy.clone())));
+    tasks.spawn(until(stop.clone(), control.clone().run()));
+    tracing::info!(%addr, %admin_addr, policy = %proxy.snapshot().policy.id(), config = %config.revision, "listening");
+    let drain_timeout = config.server.drain_timeout;
+    Ok(Running { addr, admin_addr, proxy, control, store: Some(store), stop, listeners, tasks, drain_timeout })
+}
+
+impl Running {
+    /// Looks again at the configuration and policy files (SIGHUP).
+    pub fn reload(&self) {
+        self.control.look_again();
+    }
+
+    /// Stops accepting, lets exchanges under way finish up to the drain limit, writes the store.
+    pub async fn shutdown(mut self) {
+        self.proxy.close();
+        self.stop.cancel();
+        let under_way = self.proxy.under_way();
+        if under_way > 0 {
+            tracing::info!(under_way, limit = ?self.drain_timeout, "draining");
+        }
+        if tokio::time::timeout(self.drain_timeout, self.proxy.drained()).await.is_err() {
+            tracing::warn!(
+                cut = self.proxy.under_way(),
+                "the drain limit has passed; exchanges still under way are cut"
+            );
+        }
+        self.listeners.close();
+        // Connections without an exchange have nothing to wait for; a second lets the last bytes leave.
+        let _ = tokio::time::timeout(Duration::from_secs(1), self.listeners.wait()).await;
+        self.tasks.close();
+        let _ = tokio::time::timeout(Duration::from_secs(1), self.tasks.wait()).await;
+        save_cooldowns(&self.proxy);
+        if let Some(store) = self.store.take() {
+            let closed = tokio::task::spawn_blocking(move || store.close()).await;
+            if let Ok(Err(error)) = closed {
+                tracing::error!(%error, "the last records were not written");
+            }
+        }
+        tracing::info!("stopped");
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+async fn until(stop: CancellationToken, task: impl Future<Output = ()>) {
+    let _ = stop.run_until_cancelled(task).await;
+}
+
+async fn listen_downstream(config: &Config, proxy: Arc<Proxy>) -> anyhow::Result<Listener> {
+    let s = &config.server;
+    let limits = ListenLimits {
+        max_connections: s.max_connections as usize,
+        max_header_bytes: s.max_header_bytes as usize,
+        header_read_timeout: s.header_read_timeout,
+    };
+    Listener::bind(s.listen, limits, Service::new(proxy)?)
+        .await
+        .with_context(|| format!("cannot listen on {} (server.listen); is something else listening there?", s.listen))
+}
+
+async fn listen_admin(config: &Config) -> anyhow::Result<TcpListener> {
+    let addr = config.admin.listen;
+    TcpListener::bind(addr)
+        .await
+        .with_context(|| format!("cannot listen on {addr} (admin.listen); is something else listening there?"))
+}
+
+async fn serve_admin(listener: TcpListener, state: AdminState, stop: CancellationToken) {
+    if let Err(error) = admin::serve(listener, state, stop.cancelled_owned()).await {
+        tracing::error!(%error, "the admin listener failed");
+    }
+}
+
+fn engine_limits(config: &Config) -> EngineLimits {
+    EngineLimits {
+        decide_ms: u32::try_from(config.policy.deadline.as_millis()).unwrap_or(u32::MAX),
+        memory_bytes: config.policy.memory_mb as usize * 1024 * 1024,
+        ..EngineLimits::default()
+    }
+}
+
+fn open_store(config: &Config, clock: Clock) -> anyhow::Result<Store> {
+    let path = match &config.store.path {
+        Some(path) => StorePath::File(path.clone()),
+        None => StorePath::Memory,
+    };
+    let limits = StoreLimits {
+        backlog: config.store.backlog as usize,
+        retention_days: Some(config.store.retention_days),
+        max_bytes: config.store.max_mb.map(|mb| u64::from(mb) * 1024 * 1024),
+    };
+    Store::open(path, limits, Arc::new(move || clock.now())).context("the store cannot be opened (store.path)")
+}
+
+fn kept_cooldowns(store: &Store, now: Timestamp) -> Vec<KeptCooldown> {
+    let rows = store.load_cooldowns(now.as_millis()).unwrap_or_else(|error| {
+        tracing::warn!(%error, "the cooldowns of the last run could not be read; backends start without");
+        Vec::new()
+    });
+    let kept = |row: CooldownRow| {
+        let reason = Kind::ALL.into_iter().find(|kind| kind.as_str() == row.reason)?;
+        let until = Timestamp::from_millis(row.until_ms);
+        Some(KeptCooldown { backend: row.backend, model: row.model, until, reason, failures: row.failures })
+    };
+    rows.into_iter().filter_map(kept).collect()
+}
+
+async fn keep_cooldowns(proxy: Arc<Proxy>) {
+    let mut every = tokio::time::interval(COOLDOWNS_EVERY);
+    every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut saved = Vec::new();
+    loop {
+        every.tick().await;
+        let now = proxy.line.with(|fleet, now| fleet.cooldowns(now));
+        if now != saved {
+            proxy.store.save_cooldowns(rows(&now));
+            saved = now;
+        }
+    }
+}
+
+fn save_cooldowns(proxy: &Proxy) {
+    let now = proxy.line.with(|fleet, now| fleet.cooldowns(now));
+    proxy.store.save_cooldowns(rows(&now));
+}
+
+fn rows(kept: &[KeptCooldown]) -> Vec<CooldownRow> {
+    let row = |k: &KeptCooldown| CooldownRow {
+        backend: k.backend.clone(),
+        model: k.model.clone(),
+        until_ms: k.until.as_millis(),
+        reason: k.reason.as_str().to_owned(),
+        failures: k.failures,
+    };
+    kept.iter().map(row).collect()
+}

@@ -1,0 +1,208 @@
+//! One downstream request: who asks, is it well-formed, and then the drive.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::header::CONTENT_TYPE;
+use http::{HeaderValue, Method, Request, Response, Uri};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::body::{Body as _, Incoming};
+use pointsman_core::clients::ClientDenied;
+use pointsman_core::contract::Operation;
+use pointsman_core::wire::envelope::ErrorKind;
+
+use super::discovery::Discovery;
+use super::ids::RequestIds;
+use super::models;
+use crate::drive::{Arrival, Asked, OwnError, Proxy, ProxyBody, Reply, Snapshot, Unknown, drive};
+
+/// How long a client may take to send its body, from one piece to the next.
+const BODY_IDLE: Duration = Duration::from_secs(30);
+
+/// What the listener calls for every request.
+pub struct Service {
+    proxy: Arc<Proxy>,
+    discovery: Discovery,
+    ids: RequestIds,
+}
+
+impl Service {
+    /// A service before a proxy.
+    pub fn new(proxy: Arc<Proxy>) -> reqwest::Result<Self> {
+        Ok(Self { proxy, discovery: Discovery::new()?, ids: RequestIds::new() })
+    }
+
+    /// Answers one request. Whatever is wrong with it is answered too, in the client's dialect.
+    pub async fn call(&self, request: Request<Incoming>) -> Reply {
+        let snapshot = self.proxy.snapshot();
+        let (head, body) = request.into_parts();
+        let refusal = Refusing { operation: Operation::of_path(head.uri.path()), id: self.ids.of(&head.headers) };
+        if self.proxy.is_closing() {
+            return refusal.with(ErrorKind::ShuttingDown, "Pointsman is shutting down; try again in a moment");
+        }
+        let client = match self.proxy.identify(&snapshot, &head.headers) {
+            Ok(client) => client,
+            Err(unknown) => return refusal.unknown(unknown),
+        };
+        if let Some(listed) = models::listed_at(&head.method, head.uri.path()) {
+            let models = self.discovery.models(&snapshot).await;
+            return models::reply(listed, &models, &head.headers, &snapshot, &refusal.id);
+        }
+        if let Some(reply) = unforwardable(&head, &refusal) {
+            return reply;
+        }
+        let body = match read_body(body, snapshot.config.server.max_body_bytes).await {
+            Ok(body) => body,
+            Err(problem) => return refusal.body(&problem, snapshot.config.server.max_body_bytes),
+        };
+        let asked = match Asked::read(Arrival { id: refusal.id.clone(), client, head, body }) {
+            Ok(asked) => Arc::new(asked),
+            Err(ambiguous) => return refusal.with(ErrorKind::InvalidRequest, &ambiguous.to_string()),
+        };
+        if let Err(reply) = self.admit(&snapshot, &asked, &refusal) {
+            return *reply;
+        }
+        drive(self.proxy.clone(), snapshot, asked).await
+    }
+
+    /// The limits of the client's own key.
+    fn admit(&self, snapshot: &Snapshot, asked: &Asked, refusal: &Refusing) -> Result<(), Box<Reply>> {
+        let Some(name) = &asked.client else { return Ok(()) };
+        let client = &snapshot.config.clients[asked.client_index as usize];
+        if !client.may_ask(&asked.model) {
+            let message = format!("The key {name:?} may not ask for the model {:?}", asked.model);
+            return Err(Box::new(refusal.with(ErrorKind::ModelNotFound, &message)));
+        }
+        self.proxy.enter(name).map_err(|denied| Box::new(refusal.denied(name, denied)))
+    }
+}
+
+/// Requests that cannot be put under a backend's base URL.
+fn unforwardable(head: &http::request::Parts, refusal: &Refusing) -> Option<Reply> {
+    if head.method == Method::CONNECT || head.uri.path_and_query().is_none_or(|p| !p.as_str().starts_with('/')) {
+        let message = "Pointsman forwards requests with a path under its backends' base URLs; this request has none";
+        return Some(refusal.with(ErrorKind::InvalidRequest, message));
+    }
+    if has_dot_segments(&head.uri) {
+        let message = "The path has a \".\" or \"..\" segment; send the path it stands for";
+        return Some(refusal.with(ErrorKind::InvalidRequest, message));
+    }
+    None
+}
+
+fn has_dot_segments(uri: &Uri) -> bool {
+    uri.path().split('/').any(|segment| {
+        let plain = segment.to_ascii_lowercase().replace("%2e", ".");
+        plain == "." || plain == ".."
+    })
+}
+
+/// Why a request body was not had.
+enum BodyProblem {
+    TooLarge,
+    Slow,
+    Broken(String),
+}
+
+/// The whole body: it is needed whole to be sent again after a failed attempt.
+async fn read_body(body: Incoming, limit: u64) -> Result<Bytes, BodyProblem> {
+    if body.is_end_stream() {
+        return Ok(Bytes::new());
+    }
+    if body.size_hint().lower() > limit {
+        return Err(BodyProblem::TooLarge);
+    }
+    let known = usize::try_from(body.size_hint().lower()).unwrap_or(0);
+    let mut body = Limited::new(body, usize::try_from(limit).unwrap_or(usize::MAX));
+    let mut first = Bytes::new();
+    let mut rest = BytesMut::new();
+    loop {
+        let frame = tokio::time::timeout(BODY_IDLE, body.frame()).await.map_err(|_| BodyProblem::Slow)?;
+        let data = match frame {
+            None => break,
+            Some(Ok(frame)) => frame.into_data().unwrap_or_default(),
+            Some(Err(error)) if error.is::<LengthLimitError>() => return Err(BodyProblem::TooLarge),
+            Some(Err(error)) => return Err(BodyProblem::Broken(error.to_string())),
+        };
+        if first.is_empty() && rest.is_empty() {
+            first = data;
+        } else {
+            if rest.is_empty() {
+                rest.reserve(known.max(first.len() + data.len()));
+                rest.extend_from_slice(&std::mem::take(&mut first));
+            }
+            rest.extend_from_slice(&data);
+        }
+    }
+    Ok(if rest.is_empty() { first } else { rest.freeze() })
+}
+
+/// How this request is refused: in which dialect, under which id.
+struct Refusing {
+    operation: Operation,
+    id: String,
+}
+
+impl Refusing {
+    fn with(&self, kind: ErrorKind, message: &str) -> Reply {
+        OwnError::new(kind, message).reply(self.operation, &self.id)
+    }
+
+    fn unknown(&self, unknown: Unknown) -> Reply {
+        let message = match unknown {
+            Unknown::Missing => "No client key; send one of the keys configured under [[client]] as a bearer token",
+            Unknown::Wrong => "This client key is not known here; the operator configures keys under [[client]]",
+        };
+        self.with(ErrorKind::Unauthorised, message)
+    }
+
+    fn body(&self, problem: &BodyProblem, limit: u64) -> Reply {
+        let (kind, message) = match problem {
+            BodyProblem::TooLarge => (
+                ErrorKind::BodyTooLarge,
+                format!("The request body is larger than {limit} bytes (server.max_body_bytes)"),
+            ),
+            BodyProblem::Slow => {
+                (ErrorKind::InvalidRequest, format!("The request body paused for longer than {BODY_IDLE:?}"))
+            }
+            BodyProblem::Broken(why) => (ErrorKind::InvalidRequest, format!("The request body broke off: {why}")),
+        };
+        let mut reply = self.with(kind, &message);
+        // The rest of the body is not read, so the connection cannot be used again.
+        reply.headers_mut().insert(http::header::CONNECTION, HeaderValue::from_static("close"));
+        reply
+    }
+
+    fn denied(&self, client: &str, denied: ClientDenied) -> Reply {
+        let (kind, message, retry_after) = match denied {
+            ClientDenied::Rate { retry_after } => {
+                (ErrorKind::RateLimited, format!("The key {client:?} has used up its rate limit"), Some(retry_after))
+            }
+            ClientDenied::Concurrency => (
+                ErrorKind::RateLimited,
+                format!("The key {client:?} has too many requests under way (client.max_concurrency)"),
+                Some(Duration::from_secs(1)),
+            ),
+            ClientDenied::Budget { spent_usd, retry_after } => (
+                ErrorKind::BudgetExceeded,
+                format!(
+                    "The key {client:?} has spent {spent_usd:.4} USD today, which is its budget (client.budget_usd_per_day)"
+                ),
+                Some(retry_after),
+            ),
+        };
+        OwnError { retry_after, ..OwnError::new(kind, &message) }.reply(self.operation, &self.id)
+    }
+}
+
+/// A JSON response of our own.
+pub(super) fn json(body: String, request_id: &str) -> Reply {
+    let mut reply = Response::new(ProxyBody::whole(body));
+    let headers = reply.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    if let Ok(id) = HeaderValue::from_str(request_id) {
+        headers.insert("x-request-id", id);
+    }
+    reply
+}

@@ -1,0 +1,305 @@
+//! The durable record of exchanges: SQLite, written by one thread in batches, read over a second connection.
+//!
+//! The hot path only appends to a bounded queue. A batch is committed at most [`BATCH_DELAY_MS`] after its first row, so
+//! that a killed process loses less than a second; with `synchronous = NORMAL` only a power cut may lose more.
+//! The file opens in any SQLite tool: words are words, times have readable columns beside them.
+
+mod cooldowns;
+mod insert;
+mod queue;
+mod read;
+mod retention;
+mod schema;
+mod writer;
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use pointsman_core::record::ExchangeRecord;
+use pointsman_core::time::Timestamp;
+use rusqlite::Connection;
+
+pub use cooldowns::CooldownRow;
+pub use read::{AttemptRow, ExchangeRow, Filter, Group, StoreReader, UsageRow};
+
+use queue::Queue;
+use writer::Writer;
+
+/// The longest a row waits for its batch, in ms.
+pub const BATCH_DELAY_MS: u64 = 250;
+/// A batch is written early when it has this many exchanges.
+pub const BATCH_ROWS: usize = 1_024;
+/// How long a statement waits for a lock that another program holds, in ms.
+const BUSY_TIMEOUT_MS: u64 = 500;
+
+/// Where the record lives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StorePath {
+    /// A file; made when it is not there, its folder is not.
+    File(PathBuf),
+    /// Nowhere: it ends with the process.
+    Memory,
+}
+
+impl StorePath {
+    /// Reads the configuration's `[store] path`; `:memory:` is [`StorePath::Memory`].
+    pub fn parse(text: &str) -> Self {
+        if text == ":memory:" { StorePath::Memory } else { StorePath::File(PathBuf::from(text)) }
+    }
+}
+
+impl fmt::Display for StorePath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StorePath::File(path) => write!(f, "{}", path.display()),
+            StorePath::Memory => f.write_str(":memory:"),
+        }
+    }
+}
+
+/// The store's bounds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StoreLimits {
+    /// Exchanges that may wait to be written; more are dropped and counted. At least 1.
+    pub backlog: usize,
+    /// Exchanges older than this many days are deleted; none keeps them for ever.
+    pub retention_days: Option<u32>,
+    /// The oldest exchanges are deleted when the content is larger than this; none is unlimited.
+    pub max_bytes: Option<u64>,
+}
+
+impl Default for StoreLimits {
+    fn default() -> Self {
+        Self { backlog: 65_536, retention_days: Some(30), max_bytes: Some(4 << 30) }
+    }
+}
+
+/// Tells the time; `clock.rs` in the server, a fixed value in tests.
+pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+
+/// Why the store cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The file cannot be opened or made.
+    #[error(
+        "the store {path} cannot be opened: {source}; check that its folder exists and may be written, or set [store] path"
+    )]
+    Open {
+        /// The store.
+        path: String,
+        /// What SQLite said.
+        source: rusqlite::Error,
+    },
+    /// Another program holds the file's lock.
+    #[error("the store {path} is locked by another program; stop it, or set [store] path to another file")]
+    Locked {
+        /// The store.
+        path: String,
+    },
+    /// The file is not SQLite, or broken.
+    #[error(
+        "the store {path} is damaged or not a SQLite file ({detail}); nothing was changed: \
+         move it away to begin with an empty one, or repair it with `sqlite3 FILE .recover`"
+    )]
+    Damaged {
+        /// The store.
+        path: String,
+        /// What SQLite said.
+        detail: String,
+    },
+    /// The file is a database of some other program.
+    #[error("{path} is a SQLite database, but not one of Pointsman's; set [store] path to another file")]
+    Foreign {
+        /// The store.
+        path: String,
+    },
+    /// A later Pointsman made the file.
+    #[error(
+        "the store {path} has schema {found}, made by a newer Pointsman; this one knows schemas up to {known}: \
+         use the newer version, or set [store] path to another file"
+    )]
+    Newer {
+        /// The store.
+        path: String,
+        /// The file's schema.
+        found: i64,
+        /// The latest schema known here.
+        known: i64,
+    },
+    /// A statement failed while running.
+    #[error("the store failed: {0}")]
+    Sql(#[from] rusqlite::Error),
+    /// The thread that writes could not be started.
+    #[error("the store's writer thread could not be started: {0}")]
+    Thread(std::io::Error),
+    /// The store was closed before.
+    #[error("the store is closed")]
+    Closed,
+    /// What waited was not written.
+    #[error("{rows} exchanges are not written: {reason}")]
+    Unwritten {
+        /// How many.
+        rows: usize,
+        /// What SQLite said.
+        reason: String,
+    },
+}
+
+/// What the store has done since it was opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StoreStats {
+    /// Exchanges that wait to be written.
+    pub backlog: u64,
+    /// Exchanges written.
+    pub written: u64,
+    /// Exchanges lost: the backlog was full, or they could not be written.
+    pub dropped: u64,
+    /// Batches that failed, retries included.
+    pub failed_batches: u64,
+}
+
+/// A connection that threads take in turns.
+#[derive(Clone, Debug)]
+struct Shared(Arc<Mutex<Connection>>);
+
+impl Shared {
+    fn new(connection: Connection) -> Self {
+        Self(Arc::new(Mutex::new(connection)))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Connection> {
+        // A panic between two statements leaves no half-done work: the transaction rolled back when it was dropped.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The open store: owns the thread that writes.
+#[derive(Debug)]
+pub struct Store {
+    handle: StoreHandle,
+    reader: StoreReader,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Store {
+    /// Opens or makes the store and starts its writer; blocks for the time of a few file operations.
+    ///
+    /// # Errors
+    /// When the file cannot be used; it is never deleted or overwritten.
+    pub fn open(path: StorePath, limits: StoreLimits, clock: Clock) -> Result<Self, StoreError> {
+        let writing = schema::open(&path)?;
+        let writing = Shared::new(writing);
+        let reading = match &path {
+            StorePath::File(file) => Shared::new(schema::open_reader(file)?),
+            StorePath::Memory => writing.clone(),
+        };
+        let queue = Arc::new(Queue::new(limits.backlog.max(1)));
+        let writer = Writer::new(writing, Arc::clone(&queue), limits, clock);
+        let thread = std::thread::Builder::new()
+            .name("store".to_owned())
+            .spawn(move || writer.run())
+            .map_err(StoreError::Thread)?;
+        Ok(Self { handle: StoreHandle { queue }, reader: StoreReader::new(reading), thread: Some(thread) })
+    }
+
+    /// The side that the hot path writes to.
+    pub fn handle(&self) -> StoreHandle {
+        self.handle.clone()
+    }
+
+    /// The side that is asked.
+    pub fn reader(&self) -> StoreReader {
+        self.reader.clone()
+    }
+
+    /// The cooldowns of the last run that are still in force at `now_ms` (ms since the epoch).
+    ///
+    /// # Errors
+    /// When SQLite fails.
+    pub fn load_cooldowns(&self, now_ms: u64) -> Result<Vec<CooldownRow>, StoreError> {
+        cooldowns::load(&self.reader.connection(), now_ms)
+    }
+
+    /// Writes what waits and joins the thread; blocks for the time of one batch per [`BATCH_ROWS`] that wait.
+    ///
+    /// # Errors
+    /// When rows could not be written; they are lost and counted.
+    pub fn close(mut self) -> Result<(), StoreError> {
+        self.stop()
+    }
+
+    fn stop(&mut self) -> Result<(), StoreError> {
+        let Some(thread) = self.thread.take() else {
+            return Ok(());
+        };
+        self.handle.queue.close();
+        if thread.join().is_err() {
+            return Err(StoreError::Unwritten {
+                rows: self.handle.queue.len(),
+                reason: "the writer thread panicked".to_owned(),
+            });
+        }
+        match self.handle.queue.loss() {
+            Some((rows, reason)) => Err(StoreError::Unwritten { rows, reason }),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        if let Err(error) = self.stop() {
+            tracing::error!("{error}");
+        }
+    }
+}
+
+/// Puts rows into the store's queue; cheap to clone and to call.
+#[derive(Clone, Debug)]
+pub struct StoreHandle {
+    queue: Arc<Queue>,
+}
+
+impl StoreHandle {
+    /// Hands an ended exchange over; never blocks. It is dropped, counted and told when the backlog is full.
+    pub fn record(&self, exchange: Box<ExchangeRecord>) {
+        self.queue.push(exchange);
+    }
+
+    /// Replaces the kept cooldowns by these with the next batch.
+    pub fn save_cooldowns(&self, rows: Vec<CooldownRow>) {
+        self.queue.set_cooldowns(rows);
+    }
+
+    /// Waits until everything handed over before is on disk.
+    ///
+    /// # Errors
+    /// When it could not be written now (it is tried again later), or the store is closed.
+    pub async fn flush(&self) -> Result<(), StoreError> {
+        self.queue.flush().await.unwrap_or(Err(StoreError::Closed))
+    }
+
+    /// As [`StoreHandle::flush`], for callers outside a runtime.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn flush_blocking(&self) -> Result<(), StoreError> {
+        self.queue.flush().blocking_recv().unwrap_or(Err(StoreError::Closed))
+    }
+
+    /// What the store has done so far.
+    pub fn stats(&self) -> StoreStats {
+        self.queue.stats()
+    }
+}
+
+/// How long a batch may gather.
+const fn batch_delay() -> Duration {
+    Duration::from_millis(BATCH_DELAY_MS)
+}
+
+#[cfg(test)]
+mod tests;

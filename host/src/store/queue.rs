@@ -1,0 +1,207 @@
+//! The bounded queue between the hot path and the writer.
+//!
+//! A mutex around a vector, not a channel: a push is a few nanoseconds and wakes the writer only for the first row of a
+//! batch, so that the hot path makes at most a few system calls a second however many exchanges end.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use pointsman_core::record::ExchangeRecord;
+use tokio::sync::oneshot;
+
+use super::{BATCH_ROWS, CooldownRow, StoreError, StoreStats, batch_delay};
+
+/// Told when what was waited for is written, or why it is not.
+pub(super) type FlushReply = oneshot::Sender<Result<(), StoreError>>;
+
+/// What the writer has to do next.
+#[derive(Default)]
+pub(super) struct Batch {
+    #[expect(clippy::vec_box, reason = "under the lock a push moves a pointer, not the 400 bytes of a record")]
+    pub(super) exchanges: Vec<Box<ExchangeRecord>>,
+    pub(super) cooldowns: Option<Vec<CooldownRow>>,
+    pub(super) flushes: Vec<FlushReply>,
+    /// Nothing comes after this batch.
+    pub(super) last: bool,
+}
+
+#[derive(Default)]
+struct Inbox {
+    next: Batch,
+    /// Exchanges the writer has taken and not yet written: they count towards the bound.
+    taken: usize,
+    closed: bool,
+    /// How many exchanges the last batch lost, and why.
+    loss: Option<(usize, String)>,
+}
+
+impl Inbox {
+    fn idle(&self) -> bool {
+        self.next.exchanges.is_empty() && self.next.cooldowns.is_none() && self.next.flushes.is_empty() && !self.closed
+    }
+
+    fn urgent(&self) -> bool {
+        self.closed || !self.next.flushes.is_empty() || self.next.exchanges.len() >= BATCH_ROWS
+    }
+}
+
+/// The queue; its bound is in exchanges.
+pub(super) struct Queue {
+    bound: usize,
+    inbox: Mutex<Inbox>,
+    wake: Condvar,
+    written: AtomicU64,
+    dropped: AtomicU64,
+    failed_batches: AtomicU64,
+}
+
+impl std::fmt::Debug for Queue {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Queue").field("bound", &self.bound).field("stats", &self.stats()).finish()
+    }
+}
+
+impl Queue {
+    pub(super) fn new(bound: usize) -> Self {
+        Self {
+            bound,
+            inbox: Mutex::default(),
+            wake: Condvar::new(),
+            written: AtomicU64::new(0),
+            dropped: AtomicU64::new(0),
+            failed_batches: AtomicU64::new(0),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inbox> {
+        // Nothing under this lock can panic half-way through a change.
+        self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn push(&self, exchange: Box<ExchangeRecord>) {
+        let mut inbox = self.lock();
+        if inbox.closed || inbox.next.exchanges.len() + inbox.taken >= self.bound {
+            drop(inbox);
+            self.count_dropped(1, "more exchanges wait to be written than [store] backlog allows");
+            return;
+        }
+        let was_idle = inbox.idle();
+        inbox.next.exchanges.push(exchange);
+        let wake = was_idle || inbox.next.exchanges.len() == BATCH_ROWS;
+        drop(inbox);
+        if wake {
+            self.wake.notify_one();
+        }
+    }
+
+    pub(super) fn set_cooldowns(&self, rows: Vec<CooldownRow>) {
+        self.lock().next.cooldowns = Some(rows);
+        self.wake.notify_one();
+    }
+
+    pub(super) fn flush(&self) -> oneshot::Receiver<Result<(), StoreError>> {
+        let (reply, receiver) = oneshot::channel();
+        let mut inbox = self.lock();
+        if !inbox.closed {
+            inbox.next.flushes.push(reply);
+            drop(inbox);
+            self.wake.notify_one();
+        }
+        receiver
+    }
+
+    /// No more rows are taken; the writer ends after the last batch.
+    pub(super) fn close(&self) {
+        self.lock().closed = true;
+        self.wake.notify_one();
+    }
+
+    /// The next batch: waits up to `patience` for its first row (none when there is none by then), then for the batch
+    /// to gather.
+    pub(super) fn take(&self, patience: Duration) -> Option<Batch> {
+        let (mut inbox, _) = self
+            .wake
+            .wait_timeout_while(self.lock(), patience, |inbox| inbox.idle())
+            .unwrap_or_else(PoisonError::into_inner);
+        if inbox.idle() {
+            return None;
+        }
+        if !inbox.urgent() {
+            (inbox, _) = self
+                .wake
+                .wait_timeout_while(inbox, batch_delay(), |inbox| !inbox.urgent())
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        let mut batch = std::mem::take(&mut inbox.next);
+        batch.last = inbox.closed;
+        inbox.taken = batch.exchanges.len();
+        Some(batch)
+    }
+
+    /// Waits up to `delay` before a failed batch is tried again, or until someone waits for a flush or the end.
+    pub(super) fn pause(&self, delay: Duration) {
+        drop(self.wake.wait_timeout_while(self.lock(), delay, |inbox| !inbox.closed && inbox.next.flushes.is_empty()));
+    }
+
+    /// Those who began to wait for a flush since the last batch was taken.
+    pub(super) fn take_flushes(&self) -> Vec<FlushReply> {
+        std::mem::take(&mut self.lock().next.flushes)
+    }
+
+    /// Has the end been asked for?
+    pub(super) fn is_closed(&self) -> bool {
+        self.lock().closed
+    }
+
+    /// The taken exchanges are written.
+    pub(super) fn settle_written(&self, rows: usize) {
+        self.written.fetch_add(rows as u64, Ordering::Relaxed);
+        let mut inbox = self.lock();
+        inbox.taken = 0;
+        inbox.loss = None;
+    }
+
+    /// The taken exchanges are lost.
+    pub(super) fn settle_lost(&self, rows: usize, reason: String) {
+        if rows > 0 {
+            self.count_dropped(rows as u64, &reason);
+        }
+        let mut inbox = self.lock();
+        inbox.taken = 0;
+        inbox.loss = Some((rows, reason));
+    }
+
+    pub(super) fn count_failed_batch(&self) {
+        self.failed_batches.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts lost rows and tells the log at the first and then at each doubling, so that a flood is a few lines.
+    fn count_dropped(&self, rows: u64, why: &str) {
+        let before = self.dropped.fetch_add(rows, Ordering::Relaxed);
+        let total = before + rows;
+        if before == 0 || before.ilog2() < total.ilog2() {
+            tracing::error!(dropped = total, "exchanges are not recorded: {why}");
+        }
+    }
+
+    /// Exchanges that wait to be written.
+    pub(super) fn len(&self) -> usize {
+        let inbox = self.lock();
+        inbox.next.exchanges.len() + inbox.taken
+    }
+
+    /// How many exchanges the last batch lost and why, if it did.
+    pub(super) fn loss(&self) -> Option<(usize, String)> {
+        self.lock().loss.clone()
+    }
+
+    pub(super) fn stats(&self) -> StoreStats {
+        StoreStats {
+            backlog: self.len() as u64,
+            written: self.written.load(Ordering::Relaxed),
+            dropped: self.dropped.load(Ordering::Relaxed),
+            failed_batches: self.failed_batches.load(Ordering::Relaxed),
+        }
+    }
+}

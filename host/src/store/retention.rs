@@ -1,0 +1,72 @@
+//! Old exchanges make room: by age and by size, a bounded piece at a time.
+
+use std::time::Duration;
+
+use pointsman_core::time::Timestamp;
+use rusqlite::{Connection, OptionalExtension};
+
+use super::StoreLimits;
+
+/// The most exchanges one step deletes, so that new ones never wait long. The limit by size works in whole steps, and leaves
+/// a store alone that has no more exchanges than this.
+const STEP_ROWS: i64 = 4_096;
+/// The most free pages one step gives back to the file system.
+const STEP_PAGES: u32 = 1_024;
+
+/// Deletes the oldest exchanges that are over a limit, at most [`STEP_ROWS`]; true when more are over it.
+pub(super) fn step(connection: &mut Connection, limits: &StoreLimits, now: Timestamp) -> rusqlite::Result<bool> {
+    let after_step: Option<i64> = connection
+        .prepare_cached("SELECT ended_us FROM exchange ORDER BY ended_us LIMIT 1 OFFSET ?1")?
+        .query_row([STEP_ROWS], |row| row.get(0))
+        .optional()?;
+    let too_old = limits.retention_days.map(|days| oldest_kept(now, days));
+    let aged = match too_old {
+        Some(kept) => delete_before(connection, kept.min(after_step.unwrap_or(i64::MAX)))?,
+        None => 0,
+    };
+    if aged > 0 {
+        vacuum(connection)?;
+        return Ok(after_step.zip(too_old).is_some_and(|(next, kept)| next < kept) || over_size(connection, limits)?);
+    }
+    match after_step {
+        Some(next) if over_size(connection, limits)? => {
+            delete_before(connection, next)?;
+            vacuum(connection)?;
+            over_size(connection, limits)
+        }
+        Some(_) | None => Ok(false),
+    }
+}
+
+fn oldest_kept(now: Timestamp, days: u32) -> i64 {
+    let kept = now - Duration::from_secs(u64::from(days) * 86_400);
+    i64::try_from(kept.as_micros()).unwrap_or(i64::MAX)
+}
+
+fn delete_before(connection: &mut Connection, key: i64) -> rusqlite::Result<usize> {
+    let transaction = connection.transaction()?;
+    transaction.prepare_cached("DELETE FROM earlier_attempt WHERE ended_us < ?1")?.execute([key])?;
+    let deleted = transaction.prepare_cached("DELETE FROM exchange WHERE ended_us < ?1")?.execute([key])?;
+    transaction.commit()?;
+    Ok(deleted)
+}
+
+fn over_size(connection: &Connection, limits: &StoreLimits) -> rusqlite::Result<bool> {
+    let Some(max_bytes) = limits.max_bytes else {
+        return Ok(false);
+    };
+    let bytes: i64 = connection.query_row(
+        "SELECT (page_count - freelist_count) * page_size FROM pragma_page_count, pragma_freelist_count, pragma_page_size",
+        [],
+        |row| row.get(0),
+    )?;
+    Ok(bytes.unsigned_abs() > max_bytes)
+}
+
+fn vacuum(connection: &Connection) -> rusqlite::Result<()> {
+    // Each step of this statement frees one page.
+    let mut statement = connection.prepare(&format!("PRAGMA incremental_vacuum({STEP_PAGES})"))?;
+    let mut pages = statement.query([])?;
+    while pages.next()?.is_some() {}
+    Ok(())
+}

@@ -1,0 +1,161 @@
+//! The thread that writes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use pointsman_core::time::Timestamp;
+use rusqlite::{ErrorCode, TransactionBehavior};
+
+use super::insert::Inserter;
+use super::queue::{Batch, FlushReply, Queue};
+use super::{Clock, Shared, StoreError, StoreLimits, cooldowns, retention};
+
+/// The first pause before a failed batch is tried again, in ms; it doubles up to [`RETRY_MAX_MS`].
+const RETRY_MIN_MS: u64 = 250;
+/// The longest such pause.
+const RETRY_MAX_MS: u64 = 5_000;
+/// How often the limits of age and size are looked at, in ms.
+const RETENTION_EVERY_MS: u64 = 60_000;
+/// The pause between two pieces of deletion, in ms.
+const RETENTION_PAUSE_MS: u64 = 20;
+
+/// Owns the writing side of the store.
+pub(super) struct Writer {
+    connection: Shared,
+    queue: Arc<Queue>,
+    limits: StoreLimits,
+    clock: Clock,
+    /// When the limits were looked at last; none: never, or there is more to delete.
+    tended: Option<Timestamp>,
+}
+
+impl Writer {
+    pub(super) fn new(connection: Shared, queue: Arc<Queue>, limits: StoreLimits, clock: Clock) -> Self {
+        Self { connection, queue, limits, clock, tended: None }
+    }
+
+    /// Until the queue is closed and empty.
+    pub(super) fn run(mut self) {
+        loop {
+            let patience = match self.tended {
+                Some(_) => Duration::from_millis(RETENTION_EVERY_MS),
+                None => Duration::from_millis(RETENTION_PAUSE_MS),
+            };
+            if let Some(batch) = self.queue.take(patience) {
+                let last = batch.last;
+                let replies = self.write_or_lose(batch);
+                if last {
+                    return reply_all(replies);
+                }
+                // Before the flush is answered, so that who waits for it sees the limits kept as well.
+                self.tend();
+                reply_all(replies);
+            } else {
+                self.tend();
+            }
+        }
+    }
+
+    /// Writes the batch, however often it takes; gives up when the error will not pass or the store is closed.
+    fn write_or_lose(&mut self, mut batch: Batch) -> Replies {
+        let rows = batch.exchanges.len();
+        let mut pause_ms = RETRY_MIN_MS;
+        let mut first = true;
+        loop {
+            let error = match self.write(&batch) {
+                Ok(()) => {
+                    self.queue.settle_written(rows);
+                    if !first {
+                        tracing::info!(rows, "the store can be written again");
+                    }
+                    return Replies { waiting: batch.flushes, lost: None };
+                }
+                Err(error) => error,
+            };
+            self.queue.count_failed_batch();
+            let reason = error.to_string();
+            if !passes(&error) || batch.last || self.queue.is_closed() {
+                self.queue.settle_lost(rows, reason.clone());
+                batch.flushes.extend(self.queue.take_flushes());
+                return Replies { waiting: batch.flushes, lost: Some((rows, reason)) };
+            }
+            if first {
+                tracing::warn!(rows, reason, "the store cannot be written: traffic goes on, its record waits");
+                first = false;
+            }
+            batch.flushes.extend(self.queue.take_flushes());
+            reply_all(Replies { waiting: std::mem::take(&mut batch.flushes), lost: Some((rows, reason)) });
+            self.queue.pause(Duration::from_millis(pause_ms));
+            pause_ms = (pause_ms * 2).min(RETRY_MAX_MS);
+        }
+    }
+
+    fn write(&self, batch: &Batch) -> rusqlite::Result<()> {
+        if batch.exchanges.is_empty() && batch.cooldowns.is_none() {
+            return Ok(());
+        }
+        let mut connection = self.connection.lock();
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        {
+            let mut inserter = Inserter::new(&transaction)?;
+            for exchange in &batch.exchanges {
+                inserter.insert(exchange)?;
+            }
+        }
+        if let Some(rows) = &batch.cooldowns {
+            cooldowns::replace(&transaction, rows)?;
+        }
+        transaction.commit()
+    }
+
+    /// Keeps the limits of age and size, one piece at a time.
+    fn tend(&mut self) {
+        let now = (self.clock)();
+        if self.tended.is_some_and(|last| now.since(last) < Duration::from_millis(RETENTION_EVERY_MS)) {
+            return;
+        }
+        let more = retention::step(&mut self.connection.lock(), &self.limits, now);
+        match more {
+            Ok(true) => self.tended = None,
+            Ok(false) => self.tended = Some(now),
+            Err(error) => {
+                tracing::warn!(%error, "old exchanges could not be deleted from the store; tried again in a minute");
+                self.tended = Some(now);
+            }
+        }
+    }
+}
+
+/// Who waits for a batch, and what became of it.
+struct Replies {
+    waiting: Vec<FlushReply>,
+    lost: Option<(usize, String)>,
+}
+
+fn reply_all(replies: Replies) {
+    for waiting in replies.waiting {
+        let answer = match &replies.lost {
+            None => Ok(()),
+            Some((rows, reason)) => Err(StoreError::Unwritten { rows: *rows, reason: reason.clone() }),
+        };
+        // Nobody listens any more: fine.
+        drop(waiting.send(answer));
+    }
+}
+
+/// May the same batch be written later?
+fn passes(error: &rusqlite::Error) -> bool {
+    matches!(
+        error.sqlite_error_code(),
+        Some(
+            ErrorCode::DatabaseBusy
+                | ErrorCode::DatabaseLocked
+                | ErrorCode::DiskFull
+                | ErrorCode::SystemIoFailure
+                | ErrorCode::CannotOpen
+                | ErrorCode::ReadOnly
+                | ErrorCode::PermissionDenied
+                | ErrorCode::OutOfMemory
+        )
+    )
+}

@@ -1,0 +1,336 @@
+//! The counted as text: every metric's name, help and labels.
+
+use std::fmt;
+use std::sync::{Arc, PoisonError};
+
+use pointsman_core::outcome::Kind;
+use pointsman_core::record::End;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue, MetricEncoder, NoLabelSet};
+use prometheus_client::metrics::MetricType;
+
+use super::cells::{
+    ClientCells, Count, Directory, GEN_AI_OPERATIONS, GEN_AI_PROVIDERS, GenAiCells, Histogram, LANES, LaneCells,
+    LaneTotals, Spent,
+};
+use super::metrics::{BACKEND_STATES, Counted, DECISIONS, Live, LiveBackend, Reload};
+
+/// One answer to a scrape.
+#[derive(Debug)]
+pub(super) struct Exposition {
+    pub(super) counted: Arc<Counted>,
+    pub(super) live: Live,
+}
+
+impl Collector for Exposition {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut page = Page(encoder);
+        let directory = self.counted.directory.load();
+        exchanges(&mut page, &directory, &self.counted.totals)?;
+        attempts(&mut page, &directory)?;
+        clients(&mut page, &directory)?;
+        gen_ai(&mut page, &directory)?;
+        policy(&mut page, &self.counted, &self.live)?;
+        backends(&mut page, &self.live)?;
+        store(&mut page, &self.live)?;
+        process(&mut page, &self.counted)
+    }
+}
+
+/// Chooses one of a lane's histograms.
+type OfLane = fn(&LaneTotals) -> &Histogram;
+
+fn exchanges(page: &mut Page<'_>, directory: &Directory, totals: &[LaneTotals; LANES.len()]) -> fmt::Result {
+    let lanes = lanes(directory);
+    page.counters("pointsman_exchanges", "Exchanges, by the backend that was relayed and how they ended", |series| {
+        for (backend, lane, cells) in &lanes {
+            for (end, count) in End::ALL.iter().zip(&cells.ends).filter(|(_, count)| count.get() > 0) {
+                series.counter(&[("backend", backend), ("lane", lane), ("end", end.as_str())], count.get())?;
+            }
+        }
+        Ok(())
+    })?;
+    page.counters("pointsman_waits", "Waits for capacity, by the lane that then served", |series| {
+        by_lane(totals, |lane, totals| series.counter(&[("lane", lane)], totals.waits.get()))
+    })?;
+    let histograms: [(&str, &str, OfLane); 3] = [
+        ("pointsman_exchange_duration_seconds", "Arrival to last byte", |totals| &totals.exchange_seconds),
+        ("pointsman_exchange_first_byte_seconds", "Arrival to first byte downstream", |totals| {
+            &totals.first_byte_seconds
+        }),
+        ("pointsman_exchange_waited_seconds", "Time spent waiting, of exchanges that waited", |totals| {
+            &totals.waited_seconds
+        }),
+    ];
+    for (name, help, histogram) in histograms {
+        page.histograms(name, help, |series| {
+            by_lane(totals, |lane, totals| series.histogram(&[("lane", lane)], histogram(totals)))
+        })?;
+    }
+    Ok(())
+}
+
+fn attempts(page: &mut Page<'_>, directory: &Directory) -> fmt::Result {
+    let lanes = lanes(directory);
+    page.counters("pointsman_attempts", "Attempts, by what they came to", |series| {
+        for (backend, lane, cells) in &lanes {
+            for (kind, count) in Kind::ALL.iter().zip(&cells.outcomes).filter(|(_, count)| count.get() > 0) {
+                series.counter(&[("backend", backend), ("lane", lane), ("outcome", kind.as_str())], count.get())?;
+            }
+        }
+        Ok(())
+    })?;
+    page.histograms("pointsman_attempt_duration_seconds", "Sending to last byte", |series| {
+        for (backend, lane, cells) in &lanes {
+            series.histogram(&[("backend", backend), ("lane", lane)], &cells.attempt_seconds)?;
+        }
+        Ok(())
+    })?;
+    page.counters("pointsman_tokens", "Tokens, by the backend that counted them", |series| {
+        for (backend, lane, cells) in &lanes {
+            for (kind, count) in token_kinds(&cells.spent) {
+                series.counter(&[("backend", backend), ("lane", lane), ("type", kind)], count.get())?;
+            }
+        }
+        Ok(())
+    })?;
+    page.counters("pointsman_cost_usd", "Cost in USD, by the backend that is paid", |series| {
+        for (backend, lane, cells) in &lanes {
+            series.counter(&[("backend", backend), ("lane", lane)], cells.spent.usd())?;
+        }
+        Ok(())
+    })
+}
+
+fn clients(page: &mut Page<'_>, directory: &Directory) -> fmt::Result {
+    let clients: Vec<(&str, &ClientCells)> = directory.clients.all();
+    page.counters("pointsman_client_exchanges", "Exchanges, by client key and how they ended", |series| {
+        for (client, cells) in &clients {
+            for (end, count) in End::ALL.iter().zip(&cells.ends).filter(|(_, count)| count.get() > 0) {
+                series.counter(&[("client", client), ("end", end.as_str())], count.get())?;
+            }
+        }
+        Ok(())
+    })?;
+    page.counters("pointsman_client_tokens", "Tokens, by client key", |series| {
+        for (client, cells) in &clients {
+            for (kind, count) in token_kinds(&cells.spent) {
+                series.counter(&[("client", client), ("type", kind)], count.get())?;
+            }
+        }
+        Ok(())
+    })?;
+    page.counters("pointsman_client_cost_usd", "Cost in USD, by client key", |series| {
+        clients.iter().try_for_each(|(client, cells)| series.counter(&[("client", client)], cells.spent.usd()))
+    })
+}
+
+/// Names and labels as OpenTelemetry's GenAI conventions have them, in Prometheus' spelling.
+fn gen_ai(page: &mut Page<'_>, directory: &Directory) -> fmt::Result {
+    let mut all: Vec<([(&str, &str); 3], &GenAiCells)> = Vec::new();
+    for (model, cells) in directory.models.all() {
+        for (provider, operations) in GEN_AI_PROVIDERS.into_iter().zip(&cells.by) {
+            for (operation, cells) in GEN_AI_OPERATIONS.into_iter().zip(operations) {
+                if let Some(cells) = cells.get() {
+                    let labels = [
+                        ("gen_ai_operation_name", operation),
+                        ("gen_ai_provider_name", provider),
+                        ("gen_ai_request_model", model),
+                    ];
+                    all.push((labels, cells));
+                }
+            }
+        }
+    }
+    page.histograms("gen_ai_client_token_usage", "Tokens of an exchange", |series| {
+        for ([operation, provider, model], cells) in &all {
+            for (kind, histogram) in [("input", &cells.input_tokens), ("output", &cells.output_tokens)] {
+                series.histogram(&[*operation, *provider, *model, ("gen_ai_token_type", kind)], histogram)?;
+            }
+        }
+        Ok(())
+    })?;
+    page.histograms("gen_ai_client_operation_duration_seconds", "Arrival to last byte", |series| {
+        all.iter().try_for_each(|(labels, cells)| series.histogram(labels, &cells.duration))
+    })?;
+    page.histograms("gen_ai_server_time_to_first_token_seconds", "Sending to first content", |series| {
+        all.iter().try_for_each(|(labels, cells)| series.histogram(labels, &cells.first_token))
+    })
+}
+
+fn policy(page: &mut Page<'_>, counted: &Counted, live: &Live) -> fmt::Result {
+    page.counters("pointsman_policy_decisions", "Decisions of the policy", |series| {
+        DECISIONS
+            .iter()
+            .zip(&counted.decisions)
+            .try_for_each(|(word, count)| series.counter(&[("decision", word)], count.get()))
+    })?;
+    page.histograms("pointsman_policy_decision_seconds", "Time of a decision", |series| {
+        series.histogram(&[], &counted.decision_seconds)
+    })?;
+    page.counters("pointsman_policy_faults", "Decisions the policy failed to give, by kind of fault", |series| {
+        let faults = counted.faults.lock().unwrap_or_else(PoisonError::into_inner);
+        faults.iter().try_for_each(|(kind, count)| series.counter(&[("kind", kind)], *count))
+    })?;
+    page.counters("pointsman_reloads", "Tries to replace the configuration or the policy", |series| {
+        for (what, results) in Reload::ALL.iter().zip(&counted.reloads) {
+            for (result, count) in ["failed", "ok"].iter().zip(results) {
+                series.counter(&[("what", what.as_str()), ("result", result)], count.get())?;
+            }
+        }
+        Ok(())
+    })?;
+    page.gauges("pointsman_policy_info", "1 for the revision in force", |series| {
+        series.gauge(&[("revision", &live.policy)], 1i64)
+    })
+}
+
+fn backends(page: &mut Page<'_>, live: &Live) -> fmt::Result {
+    page.gauges("pointsman_backend_state", "1 for the state a backend is in", |series| {
+        for backend in &live.backends {
+            for state in BACKEND_STATES {
+                let labels = [("backend", backend.id.as_str()), ("tier", backend.tier), ("state", state)];
+                series.gauge(&labels, i64::from(backend.state == state))?;
+            }
+        }
+        Ok(())
+    })?;
+    page.gauges("pointsman_backend_cooldown_seconds", "What is left of the cooldown", |series| {
+        each(live, |labels, backend| series.gauge(labels, backend.cooldown_ms as f64 / 1e3))
+    })?;
+    page.gauges("pointsman_backend_in_flight", "Attempts under way", |series| {
+        each(live, |labels, backend| series.gauge(labels, signed(backend.in_flight)))
+    })?;
+    page.gauges("pointsman_backend_queued", "Exchanges waiting for capacity that this backend could give", |series| {
+        each(live, |labels, backend| series.gauge(labels, signed(backend.queued)))
+    })?;
+    page.gauges("pointsman_queue_length", "Exchanges waiting for capacity", |series| {
+        series.gauge(&[], signed(live.waiting))
+    })
+}
+
+fn store(page: &mut Page<'_>, live: &Live) -> fmt::Result {
+    page.gauges("pointsman_store_backlog", "Exchanges waiting to be written", |series| {
+        series.gauge(&[], signed(live.store_backlog))
+    })?;
+    for (name, help, count) in [
+        ("pointsman_store_written", "Exchanges written", live.store_written),
+        ("pointsman_store_dropped", "Exchanges that were not recorded", live.store_dropped),
+        (
+            "pointsman_store_failed_batches",
+            "Batches that could not be written, retries included",
+            live.store_failed_batches,
+        ),
+    ] {
+        page.counters(name, help, |series| series.counter(&[], count))?;
+    }
+    Ok(())
+}
+
+fn process(page: &mut Page<'_>, counted: &Counted) -> fmt::Result {
+    page.gauges("pointsman_build_info", "1; the label says the version", |series| {
+        series.gauge(&[("version", counted.version)], 1i64)
+    })?;
+    page.gauges("process_start_time_seconds", "When the process began, since 1970", |series| {
+        series.gauge(&[], counted.started.as_micros() as f64 / 1e6)
+    })?;
+    let Some(bytes) = resident_bytes() else {
+        return Ok(());
+    };
+    page.gauges("process_resident_memory_bytes", "Memory in use", |series| series.gauge(&[], signed(bytes)))
+}
+
+/// Where the system tells (Linux); none elsewhere.
+fn resident_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib * 1_024)
+}
+
+/// The lanes that were used, with their backend's name.
+fn lanes(directory: &Directory) -> Vec<(&str, &'static str, &LaneCells)> {
+    let backends = directory.backends.all().into_iter();
+    backends
+        .flat_map(|(backend, cells)| {
+            LANES.into_iter().zip(&cells.lanes).filter_map(move |(lane, cells)| Some((backend, lane, &**cells.get()?)))
+        })
+        .collect()
+}
+
+fn by_lane(totals: &[LaneTotals; LANES.len()], mut one: impl FnMut(&str, &LaneTotals) -> fmt::Result) -> fmt::Result {
+    LANES.into_iter().zip(totals).try_for_each(|(lane, totals)| one(lane, totals))
+}
+
+fn each(live: &Live, mut one: impl FnMut(&[(&str, &str)], &LiveBackend) -> fmt::Result) -> fmt::Result {
+    live.backends.iter().try_for_each(|backend| one(&[("backend", &backend.id)], backend))
+}
+
+fn token_kinds(spent: &Spent) -> [(&'static str, &Count); 3] {
+    [("input", &spent.input), ("output", &spent.output), ("cached_input", &spent.cached_input)]
+}
+
+/// The format's integers are signed.
+fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// The page being written, metric by metric.
+struct Page<'e>(DescriptorEncoder<'e>);
+
+type Write<'w> = &'w mut dyn FnMut(&mut Series<'_>) -> fmt::Result;
+
+impl Page<'_> {
+    fn counters(
+        &mut self,
+        name: &str,
+        help: &str,
+        mut write: impl FnMut(&mut Series<'_>) -> fmt::Result,
+    ) -> fmt::Result {
+        self.metric(name, help, MetricType::Counter, &mut write)
+    }
+
+    fn gauges(&mut self, name: &str, help: &str, mut write: impl FnMut(&mut Series<'_>) -> fmt::Result) -> fmt::Result {
+        self.metric(name, help, MetricType::Gauge, &mut write)
+    }
+
+    fn histograms(
+        &mut self,
+        name: &str,
+        help: &str,
+        mut write: impl FnMut(&mut Series<'_>) -> fmt::Result,
+    ) -> fmt::Result {
+        self.metric(name, help, MetricType::Histogram, &mut write)
+    }
+
+    fn metric(&mut self, name: &str, help: &str, kind: MetricType, write: Write<'_>) -> fmt::Result {
+        write(&mut Series(self.0.encode_descriptor(name, help, None, kind)?))
+    }
+}
+
+/// One metric being written, label set by label set.
+struct Series<'e>(MetricEncoder<'e>);
+
+impl Series<'_> {
+    fn counter(&mut self, labels: &[(&str, &str)], value: impl EncodeCounterValue) -> fmt::Result {
+        if labels.is_empty() {
+            return self.0.encode_counter::<NoLabelSet, _, u64>(&value, None);
+        }
+        self.0.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(&value, None)
+    }
+
+    fn gauge(&mut self, labels: &[(&str, &str)], value: impl EncodeGaugeValue) -> fmt::Result {
+        if labels.is_empty() {
+            return self.0.encode_gauge(&value);
+        }
+        self.0.encode_family(&labels)?.encode_gauge(&value)
+    }
+
+    fn histogram(&mut self, labels: &[(&str, &str)], histogram: &Histogram) -> fmt::Result {
+        let (sum, count, buckets) = histogram.read();
+        if labels.is_empty() {
+            return self.0.encode_histogram::<NoLabelSet>(sum, count, &buckets, None);
+        }
+        self.0.encode_family(&labels)?.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)
+    }
+}

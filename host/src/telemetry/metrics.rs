@@ -1,0 +1,168 @@
+//! Metrics: counted on the hot path without locks, shown on `/metrics` in the OpenMetrics text format.
+//!
+//! Labels are bounded by the configuration: backends, clients and models that are not in it count as `other`.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use pointsman_core::contract::Decision;
+use pointsman_core::record::ExchangeRecord;
+use pointsman_core::table::Table;
+use pointsman_core::time::Timestamp;
+use prometheus_client::registry::Registry;
+
+use super::cells::{Count, DECISION_BOUNDS, Directory, Histogram, LANES, LaneTotals};
+use super::exposition::Exposition;
+
+/// The content type of [`Metrics::encode`].
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// More kinds of policy fault than this count as the last one.
+const FAULT_KINDS_MAX: usize = 16;
+
+/// The decisions' words, in the order they are counted in.
+pub(super) const DECISIONS: [&str; 5] = ["primary", "fallback", "emergency", "wait", "reject"];
+
+/// What can be replaced while running.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reload {
+    /// The configuration.
+    Config,
+    /// The policy.
+    Policy,
+}
+
+impl Reload {
+    /// Every kind.
+    pub const ALL: [Reload; 2] = [Reload::Config, Reload::Policy];
+
+    /// The word for it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Reload::Config => "config",
+            Reload::Policy => "policy",
+        }
+    }
+}
+
+/// What is only known at the time of asking.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Live {
+    /// The backends, in the order of the table.
+    pub backends: Vec<LiveBackend>,
+    /// Exchanges that wait for capacity.
+    pub waiting: u64,
+    /// Exchanges that wait to be written to the store.
+    pub store_backlog: u64,
+    /// Exchanges written to the store.
+    pub store_written: u64,
+    /// Exchanges the store lost.
+    pub store_dropped: u64,
+    /// Batches the store could not write, retries included.
+    pub store_failed_batches: u64,
+    /// The revision of the policy in force.
+    pub policy: String,
+}
+
+/// A backend at the time of asking.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct LiveBackend {
+    /// Its id.
+    pub id: String,
+    /// Its tier's word.
+    pub tier: &'static str,
+    /// Its state, one of [`BACKEND_STATES`].
+    pub state: &'static str,
+    /// What is left of its cooldown, in ms; 0: none.
+    pub cooldown_ms: u64,
+    /// Attempts under way.
+    pub in_flight: u64,
+    /// Exchanges that wait for its capacity.
+    pub queued: u64,
+}
+
+/// The words of a backend's state.
+pub const BACKEND_STATES: [&str; 5] = ["ready", "throttled", "cooling", "probing", "drained"];
+
+/// Everything that is counted; cheap to clone and to call.
+#[derive(Clone, Debug)]
+pub struct Metrics(Arc<Counted>);
+
+#[derive(Debug)]
+pub(super) struct Counted {
+    pub(super) directory: ArcSwap<Directory>,
+    pub(super) totals: [LaneTotals; LANES.len()],
+    pub(super) decisions: [Count; DECISIONS.len()],
+    pub(super) decision_seconds: Histogram,
+    pub(super) faults: Mutex<Vec<(&'static str, u64)>>,
+    /// By [`Reload`], failed and ok.
+    pub(super) reloads: [[Count; 2]; Reload::ALL.len()],
+    pub(super) version: &'static str,
+    pub(super) started: Timestamp,
+}
+
+impl Metrics {
+    /// Counts from zero for this table. `version` is the program's, `started` the process's begin.
+    pub fn new(table: &Table, version: &'static str, started: Timestamp) -> Self {
+        Self(Arc::new(Counted {
+            directory: ArcSwap::from_pointee(Directory::new(table)),
+            totals: std::array::from_fn(|_| LaneTotals::new()),
+            decisions: Default::default(),
+            decision_seconds: Histogram::new(DECISION_BOUNDS),
+            faults: Mutex::default(),
+            reloads: Default::default(),
+            version,
+            started,
+        }))
+    }
+
+    /// Goes on with a new table; what is in both keeps its counts, what is gone is no longer shown.
+    pub fn set_table(&self, table: &Table) {
+        self.0.directory.rcu(|before| Directory::heir(table, before));
+    }
+
+    /// Counts an ended exchange.
+    pub fn observe(&self, record: &ExchangeRecord) {
+        self.0.directory.load().observe(record, &self.0.totals);
+    }
+
+    /// Counts a decision of the policy and how long it took.
+    pub fn decided(&self, decision: &Decision, took: Duration) {
+        let index = match decision {
+            Decision::Primary(_) => 0,
+            Decision::Fallback(_) => 1,
+            Decision::Emergency(_) => 2,
+            Decision::Wait(_) => 3,
+            Decision::Reject(_) => 4,
+        };
+        self.0.decisions[index].add(1);
+        self.0.decision_seconds.observe(took);
+    }
+
+    /// Counts a policy fault by its kind's word.
+    pub fn policy_fault(&self, kind: &'static str) {
+        let mut faults = self.0.faults.lock().unwrap_or_else(PoisonError::into_inner);
+        match faults.iter().position(|(known, _)| *known == kind) {
+            Some(index) => faults[index].1 += 1,
+            None if faults.len() < FAULT_KINDS_MAX => faults.push((kind, 1)),
+            None => faults[FAULT_KINDS_MAX - 1].1 += 1,
+        }
+    }
+
+    /// Counts a try to replace the configuration or the policy.
+    pub fn reloaded(&self, what: Reload, ok: bool) {
+        self.0.reloads[what as usize][usize::from(ok)].add(1);
+    }
+
+    /// Everything in the OpenMetrics text format ([`CONTENT_TYPE`]).
+    pub fn encode(&self, live: Live) -> String {
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(Exposition { counted: Arc::clone(&self.0), live }));
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).expect("a string takes all text");
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests;

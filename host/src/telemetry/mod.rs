@@ -1,0 +1,17 @@
+//! What Pointsman tells about itself: logs and metrics.
+
+pub mod logs;
+pub mod metrics;
+pub mod rfc3339;
+
+mod cells;
+mod exposition;
+mod line;
+mod sink;
+
+use std::sync::Arc;
+
+use pointsman_core::time::Timestamp;
+
+/// Tells the time; `clock.rs` in the server, a fixed value in tests.
+pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;

@@ -1,0 +1,8 @@
+//! The provider's side: connections, kept and made, and what can go wrong with them.
+
+mod connect;
+mod pool;
+
+pub use connect::{Connector, tls_config};
+pub(crate) use pool::causes;
+pub use pool::{Answer, Lease, Origin, SendError};

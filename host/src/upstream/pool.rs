@@ -1,0 +1,264 @@
+//! Connections to one origin, kept between requests.
+//!
+//! HTTP/1.1 connections are lent to one request at a time and come back when its answer has been read to the end; a
+//! lease that is dropped before closes its connection, which is how an abandoned answer stops at once. HTTP/2, where
+//! TLS agreed on it, is one connection shared by all.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::header::HOST;
+use http::uri::PathAndQuery;
+use http::{HeaderValue, Request, Response, Uri};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::client::conn::{TrySendError, http1, http2};
+use hyper_util::client::legacy::connect::Connection;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use tower_service::Service;
+
+use super::connect::{self, Connector};
+
+/// Idle connections kept per origin.
+const MAX_IDLE: usize = 512;
+
+/// An idle connection older than this is not used again; servers close theirs after a minute or more.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(55);
+
+/// The largest response head that is read, in bytes.
+const MAX_HEAD_BYTES: usize = 128 * 1024;
+
+type Body = Full<Bytes>;
+
+/// One scheme, host and port, and the connections to it.
+pub struct Origin {
+    uri: Uri,
+    host: HeaderValue,
+    connector: Connector,
+    idle: Arc<Idle>,
+    shared: Mutex<Option<http2::SendRequest<Body>>>,
+}
+
+#[derive(Default)]
+struct Idle(Mutex<Vec<(http1::SendRequest<Body>, Instant)>>);
+
+/// A response head with its body to come, and the connection it comes on.
+pub struct Answer {
+    /// The response.
+    pub response: Response<Incoming>,
+    /// Gives the connection back when the body has been read to its end.
+    pub lease: Lease,
+}
+
+/// A lent connection. Dropped without [`Lease::give_back`], it is closed.
+pub struct Lease {
+    connection: Option<http1::SendRequest<Body>>,
+    idle: Arc<Idle>,
+}
+
+/// Why there is no response head.
+#[derive(Debug, thiserror::Error)]
+pub enum SendError {
+    /// No connection: refused, unreachable, unknown name, TLS.
+    #[error("cannot connect to {origin}: {reason}")]
+    Connect {
+        /// Where to.
+        origin: String,
+        /// What happened.
+        reason: String,
+    },
+    /// No connection in time.
+    #[error("no connection to {origin} within {limit:?} (timeouts.connect_ms)")]
+    ConnectTimeout {
+        /// Where to.
+        origin: String,
+        /// The limit.
+        limit: Duration,
+    },
+    /// The connection broke before the head was there.
+    #[error("the connection broke before a response: {0}")]
+    Reset(String),
+    /// What came is not HTTP.
+    #[error("the upstream's response is not valid HTTP: {0}")]
+    Malformed(String),
+}
+
+impl Origin {
+    /// The origin of a base URL; nothing is connected yet.
+    pub fn new(base_url: &Uri, connector: Connector) -> Self {
+        let authority = base_url.authority().map_or("", |a| a.as_str());
+        let host = HeaderValue::from_str(authority).unwrap_or(HeaderValue::from_static(""));
+        let origin = Uri::builder()
+            .scheme(base_url.scheme_str().unwrap_or("http"))
+            .authority(authority)
+            .path_and_query("/")
+            .build()
+            .unwrap_or_default();
+        Self { uri: origin, host, connector, idle: Arc::default(), shared: Mutex::new(None) }
+    }
+
+    /// A connector for all origins of the process.
+    pub fn connector() -> Connector {
+        connect::connector()
+    }
+
+    /// Sends a request (its URI is path and query only) and waits for the response head.
+    ///
+    /// A kept connection that turns out to be closed is replaced by another as long as the request was not written.
+    pub async fn send(&self, mut request: Request<Body>, connect_timeout: Duration) -> Result<Answer, SendError> {
+        loop {
+            let reused = match self.kept() {
+                Some(Kept::Http1(sender)) => self.send_http1(sender, request).await,
+                Some(Kept::Http2(sender)) => self.send_http2(sender, request).await,
+                None => break,
+            };
+            match reused {
+                Ok(answer) => return Ok(answer),
+                Err(mut error) => match error.take_message() {
+                    Some(unsent) => request = as_sent(unsent),
+                    None => return Err(broken(&error.into_error())),
+                },
+            }
+        }
+        let sent = match self.connect(connect_timeout).await? {
+            Kept::Http1(sender) => self.send_http1(sender, request).await,
+            Kept::Http2(sender) => self.send_http2(sender, request).await,
+        };
+        sent.map_err(|error| broken(&error.into_error()))
+    }
+
+    fn kept(&self) -> Option<Kept> {
+        if let Some(sender) = lock(&self.shared).as_ref().filter(|s| !s.is_closed()) {
+            return Some(Kept::Http2(sender.clone()));
+        }
+        self.idle.pop().map(Kept::Http1)
+    }
+
+    async fn connect(&self, limit: Duration) -> Result<Kept, SendError> {
+        let origin = || self.uri.to_string();
+        let failed = |reason: String| SendError::Connect { origin: origin(), reason };
+        let made = tokio::time::timeout(limit, self.handshake()).await;
+        made.map_err(|_| SendError::ConnectTimeout { origin: origin(), limit })?.map_err(failed)
+    }
+
+    async fn handshake(&self) -> Result<Kept, String> {
+        let mut connector = self.connector.clone();
+        let io = connector.call(self.uri.clone()).await.map_err(|e| causes(e.as_ref()))?;
+        if io.connected().is_negotiated_h2() {
+            let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+                .timer(TokioTimer::new())
+                .adaptive_window(true)
+                .keep_alive_interval(Duration::from_secs(30))
+                .handshake(io)
+                .await
+                .map_err(|e| causes(&e))?;
+            // The connection ends with its last sender; until then it belongs to the process.
+            tokio::spawn(connection);
+            *lock(&self.shared) = Some(sender.clone());
+            return Ok(Kept::Http2(sender));
+        }
+        let (sender, connection) =
+            http1::Builder::new().max_buf_size(MAX_HEAD_BYTES).handshake(io).await.map_err(|e| causes(&e))?;
+        tokio::spawn(connection);
+        Ok(Kept::Http1(sender))
+    }
+
+    async fn send_http1(
+        &self,
+        mut sender: http1::SendRequest<Body>,
+        mut request: Request<Body>,
+    ) -> Result<Answer, TrySendError<Request<Body>>> {
+        request.headers_mut().insert(HOST, self.host.clone());
+        let response = sender.try_send_request(request).await?;
+        Ok(Answer { response, lease: Lease { connection: Some(sender), idle: self.idle.clone() } })
+    }
+
+    async fn send_http2(
+        &self,
+        mut sender: http2::SendRequest<Body>,
+        mut request: Request<Body>,
+    ) -> Result<Answer, TrySendError<Request<Body>>> {
+        *request.uri_mut() = self.absolute(request.uri());
+        let response = sender.try_send_request(request).await?;
+        Ok(Answer { response, lease: Lease { connection: None, idle: self.idle.clone() } })
+    }
+
+    fn absolute(&self, target: &Uri) -> Uri {
+        let mut parts = self.uri.clone().into_parts();
+        parts.path_and_query = target.path_and_query().cloned();
+        Uri::from_parts(parts).unwrap_or_default()
+    }
+}
+
+enum Kept {
+    Http1(http1::SendRequest<Body>),
+    Http2(http2::SendRequest<Body>),
+}
+
+impl Idle {
+    /// The connection used last, of those that are still good.
+    fn pop(&self) -> Option<http1::SendRequest<Body>> {
+        let mut idle = lock(&self.0);
+        while let Some((sender, since)) = idle.pop() {
+            if sender.is_ready() && since.elapsed() < IDLE_TIMEOUT {
+                return Some(sender);
+            }
+        }
+        None
+    }
+
+    fn push(&self, sender: http1::SendRequest<Body>) {
+        let mut idle = lock(&self.0);
+        if idle.len() < MAX_IDLE {
+            idle.push((sender, Instant::now()));
+        }
+    }
+}
+
+impl Lease {
+    /// The body was read to its end: the connection may serve another request.
+    pub fn give_back(mut self) {
+        let Some(mut sender) = self.connection.take() else { return };
+        if sender.is_ready() {
+            self.idle.push(sender);
+        } else if !sender.is_closed() {
+            // The connection task has not yet seen the end that we saw; it will in a moment, or it closes.
+            let idle = self.idle.clone();
+            tokio::spawn(async move {
+                if sender.ready().await.is_ok() {
+                    idle.push(sender);
+                }
+            });
+        }
+    }
+}
+
+/// An unsent HTTP/2 request has an absolute URI; put it back into the form in which it came.
+fn as_sent(mut request: Request<Body>) -> Request<Body> {
+    let target = request.uri().path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
+    *request.uri_mut() = Uri::from(target);
+    request
+}
+
+fn broken(error: &hyper::Error) -> SendError {
+    if error.is_parse() { SendError::Malformed(causes(error)) } else { SendError::Reset(causes(error)) }
+}
+
+/// An error and its causes in one line.
+pub(crate) fn causes(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(next) = cause {
+        let next_text = next.to_string();
+        if !text.contains(&next_text) {
+            text = format!("{text}: {next_text}");
+        }
+        cause = next.source();
+    }
+    text
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

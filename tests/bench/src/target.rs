@@ -1,0 +1,97 @@
+//! The proxies under load: processes on a core of their own, and what they use of it.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, Command};
+
+/// The core proxies run on; the load and the mock provider have the other.
+const CORE: &str = "0";
+
+/// A running proxy.
+pub struct Target {
+    /// Its name in the table.
+    pub name: &'static str,
+    /// Where it listens.
+    pub addr: SocketAddr,
+    pid: u32,
+    _child: Child,
+    _dir: tempfile::TempDir,
+}
+
+impl Target {
+    /// The bare hyper proxy, built beside this binary.
+    pub async fn bare(name: &'static str, upstream: SocketAddr) -> anyhow::Result<Self> {
+        let binary = std::env::current_exe()?.with_file_name("bare");
+        Self::start(name, &binary, &[&upstream.to_string()], tempfile::tempdir()?).await
+    }
+
+    /// Pointsman with everything on: client key, limits, prices, store, metrics, log.
+    pub async fn pointsman(binary: &Path, upstream: SocketAddr) -> anyhow::Result<Self> {
+        let dir = tempfile::tempdir()?;
+        let config = format!(
+            "[server]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n[store]\npath = \"bench.db\"\n\
+             [[client]]\nname = \"bench\"\nkey = \"{key}\"\nrpm = 100000000\n\
+             [[backend]]\nid = \"mock\"\nbase_url = \"http://{upstream}/v1\"\napi_key = \"mock-key\"\n\
+             rpm = 100000000\ntpm = 4000000000\nmax_concurrency = 100000\nmodels = {{ \"m\" = \"m\" }}\n\
+             price = {{ \"m\" = {{ input_per_mtok = 0.1, output_per_mtok = 0.3 }} }}\n",
+            key = crate::load::CLIENT_KEY,
+        );
+        std::fs::write(dir.path().join("pointsman.toml"), config)?;
+        Self::start("pointsman", binary, &["serve", "--config", "pointsman.toml"], dir).await
+    }
+
+    async fn start(name: &'static str, binary: &Path, args: &[&str], dir: tempfile::TempDir) -> anyhow::Result<Self> {
+        let mut command = Command::new("taskset");
+        command.args(["-c", CORE]).arg(std::path::absolute(binary)?).args(args).current_dir(dir.path());
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).stdin(Stdio::null()).kill_on_drop(true);
+        let mut child = command.spawn().with_context(|| format!("{} cannot be started", binary.display()))?;
+        let pid = child.id().context("it just started")?;
+        let mut out = BufReader::new(child.stdout.take().context("stdout is piped")?).lines();
+        let mut err = BufReader::new(child.stderr.take().context("stderr is piped")?).lines();
+        let addr = loop {
+            let line = tokio::select! {
+                line = out.next_line() => line?,
+                line = err.next_line() => line?,
+            };
+            let line = line.with_context(|| format!("{name} ended before it listened"))?;
+            if let Some(addr) = listening(&line) {
+                break addr;
+            }
+            eprintln!("{name}: {line}");
+        };
+        // Its log is read, as a collector would, but not kept.
+        tokio::task::spawn_local(async move { while let Ok(Some(_)) = out.next_line().await {} });
+        tokio::task::spawn_local(async move {
+            let mut log = err.into_inner();
+            tokio::io::copy(&mut log, &mut tokio::io::sink()).await.ok();
+        });
+        Ok(Self { name, addr, pid, _child: child, _dir: dir })
+    }
+
+    /// CPU time used so far, user and system, over all threads.
+    pub fn cpu(&self) -> anyhow::Result<Duration> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid))?;
+        let fields: Vec<&str> = stat.rsplit_once(')').context("stat has a name")?.1.split_whitespace().collect();
+        let ticks: u64 = fields[11].parse::<u64>()? + fields[12].parse::<u64>()?;
+        // USER_HZ is 100 on every Linux this runs on.
+        Ok(Duration::from_millis(ticks * 10))
+    }
+
+    /// Resident memory in MiB.
+    pub fn resident_mib(&self) -> anyhow::Result<f64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid))?;
+        let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).context("a process has a size")?;
+        Ok(line.trim().trim_end_matches(" kB").parse::<f64>()? / 1024.0)
+    }
+}
+
+/// The address in a line that says `listening`.
+fn listening(line: &str) -> Option<SocketAddr> {
+    let rest = line.contains("listening").then(|| line.split_once("\"addr\":\""))??.1;
+    rest.split_once('"')?.0.parse().ok()
+}

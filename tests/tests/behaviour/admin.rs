@@ -1,0 +1,69 @@
+//! The operator's listener.
+
+use pointsman_tests::{backend, chat, proxy, status, upstream};
+
+#[tokio::test]
+async fn health_and_readiness_are_told() {
+    let up = upstream().start().await;
+    let proxy = proxy!().backend(backend("p1").primary(&up)).start().await;
+    assert_eq!(proxy.admin("/healthz").send().await.status, 200);
+    assert_eq!(proxy.admin("/readyz").send().await.status, 200);
+    assert_eq!(proxy.admin("/no-such-page").send().await.status, 404);
+}
+
+#[tokio::test]
+async fn metrics_count_exchanges_attempts_tokens_and_money() {
+    let up = upstream().reply(status(429).header("retry-after-ms", 50)).then(chat("hi")).start().await;
+    let proxy = proxy!().backend(backend("p1").primary(&up).price("m", 1.0, 1.0)).start().await;
+    proxy.chat().send().await;
+    let answer = proxy.admin("/metrics").send().await;
+    assert_eq!(answer.status, 200);
+    let text = answer.text();
+    assert!(text.lines().any(|l| l.starts_with("# TYPE pointsman_")), "{text}");
+    let counted = |words: &[&str]| text.lines().any(|l| !l.starts_with('#') && words.iter().all(|w| l.contains(w)));
+    assert!(counted(&["pointsman", "_total", "rate_limited", "p1", " 1"]), "{text}");
+    assert!(counted(&["pointsman", "_total", "answered", "p1", " 1"]), "{text}");
+    assert!(counted(&["pointsman", "tokens", "11"]), "{text}");
+    assert!(!text.contains("key-of-p1"));
+}
+
+#[tokio::test]
+async fn backends_policy_and_usage_are_told_as_json() {
+    let up = upstream().start().await;
+    let proxy = proxy!().backend(backend("p1").primary(&up).rpm(40)).start().await;
+    let answer = proxy.chat().send().await;
+    let backends = proxy.admin("/api/backends").send().await;
+    assert!(backends.text().contains("\"p1\"") && backends.text().contains("ready"), "{}", backends.text());
+    let policy = proxy.admin("/api/policy").send().await;
+    assert!(policy.text().contains(answer.header("x-pointsman-policy")), "{}", policy.text());
+    proxy.wait_rows(1, "SELECT id FROM exchanges").await;
+    let usage = proxy.admin("/api/usage").send().await;
+    assert_eq!(usage.status, 200);
+    assert!(usage.text().contains("11"), "{}", usage.text());
+    for told in [backends, policy, usage] {
+        told.json();
+        assert!(!told.text().contains("key-of-p1"));
+    }
+}
+
+#[tokio::test]
+async fn a_token_keeps_the_admin_listener_closed() {
+    let up = upstream().start().await;
+    let proxy = proxy!().backend(backend("p1").primary(&up)).set("admin.token", "env:ADMIN");
+    let proxy = proxy.env("ADMIN", "open-sesame").start().await;
+    for path in ["/metrics", "/api/backends", "/api/policy", "/api/usage"] {
+        assert_eq!(proxy.admin(path).send().await.status, 401, "{path}");
+        assert_eq!(proxy.admin(path).bearer("wrong").send().await.status, 401, "{path}");
+        assert_eq!(proxy.admin(path).bearer("open-sesame").send().await.status, 200, "{path}");
+    }
+    assert_eq!(proxy.admin("/healthz").send().await.status, 200, "a probe carries no token");
+}
+
+#[tokio::test]
+async fn one_line_of_the_log_tells_of_each_exchange() {
+    let up = upstream().start().await;
+    let proxy = proxy!().backend(backend("p1").primary(&up)).start().await;
+    let id = proxy.chat().send().await.header("x-request-id").to_owned();
+    proxy.wait_log("the exchange's line", |l| l.to_string().contains(&id).then_some(())).await;
+    assert_eq!(proxy.output().iter().filter(|l| l.contains(&id)).count(), 1);
+}

@@ -1,0 +1,120 @@
+//! The command line and the configuration file: what is wrong, where, and what to write.
+
+use pointsman_tests::{Finished, backend, chat, proxy, run, soon, upstream};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_proxy-under-test");
+
+async fn check(config: &str) -> Finished {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("pointsman.toml"), config).unwrap();
+    run(BINARY, dir.path(), &["config", "check", "pointsman.toml"], &[]).await
+}
+
+const GOOD: &str = "[[backend]]\nid = \"a\"\nbase_url = \"http://127.0.0.1:9/v1\"\napi_key = \"env:NO_KEY_NEEDED\"\n";
+
+#[tokio::test]
+async fn problems_are_told_with_file_line_and_column() {
+    for (config, place, words) in [
+        ("[server]\nlisten = 5\n", "pointsman.toml:2:10", &["listen"][..]),
+        ("[server]\nlissten = \"127.0.0.1:1\"\n", "pointsman.toml:2:1", &["lissten", "listen"]),
+        ("[server\n", "pointsman.toml:1:", &[]),
+        ("[[backend]]\nid = \"a\"\nbase_url = \"nonsense\"\n", "pointsman.toml:3:12", &["base_url"]),
+        ("[[backend]]\nid = \"a\"\nbase_url = \"http://a/v1\"\nrpm = -3\n", "pointsman.toml:4:7", &["rpm"]),
+        (
+            "[[backend]]\nid = \"a\"\nbase_url = \"http://a/v1\"\ntier = \"third\"\n",
+            "pointsman.toml:4:8",
+            &["primary", "fallback"],
+        ),
+    ] {
+        let done = check(config).await;
+        let said = done.stdout + &done.stderr;
+        assert_eq!(done.code, Some(1), "{config}\n-> {said}");
+        assert!(said.contains(place), "{config}\n-> {said}");
+        assert!(words.iter().all(|w| said.contains(w)), "{config}\n-> {said}");
+        assert!(!said.contains("panicked"), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn serve_refuses_a_bad_file_the_same_way() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("pointsman.toml"), "[server]\nlissten = 1\n").unwrap();
+    let done = run(BINARY, dir.path(), &["serve", "--config", "pointsman.toml"], &[]).await;
+    assert_eq!(done.code, Some(1));
+    assert!(done.stderr.contains("pointsman.toml:2:1"), "{}", done.stderr);
+    let missing = run(BINARY, dir.path(), &["serve", "--config", "not-there.toml"], &[]).await;
+    assert_eq!(missing.code, Some(1));
+    assert!(missing.stderr.contains("not-there.toml"), "{}", missing.stderr);
+}
+
+#[tokio::test]
+async fn a_good_file_passes_the_check() {
+    let done = check(&GOOD.replace("env:NO_KEY_NEEDED", "k")).await;
+    assert_eq!(done.code, Some(0), "{}{}", done.stdout, done.stderr);
+}
+
+#[tokio::test]
+async fn a_key_that_is_not_in_the_environment_is_named() {
+    let done = check(GOOD).await;
+    assert_eq!(done.code, Some(1));
+    let said = done.stdout + &done.stderr;
+    assert!(said.contains("NO_KEY_NEEDED"), "{said}");
+}
+
+#[tokio::test]
+async fn wrong_usage_is_exit_code_2() {
+    let dir = tempfile::tempdir().unwrap();
+    for args in [&["no-such-command"][..], &["serve", "--no-such-option"], &[]] {
+        let done = run(BINARY, dir.path(), args, &[]).await;
+        assert_eq!(done.code, Some(2), "{args:?}: {}{}", done.stdout, done.stderr);
+    }
+    let help = run(BINARY, dir.path(), &["--help"], &[]).await;
+    assert_eq!(help.code, Some(0));
+    assert!(["serve", "demo", "config"].iter().all(|c| help.stdout.contains(c)), "{}", help.stdout);
+}
+
+#[tokio::test]
+async fn the_schema_is_json() {
+    let dir = tempfile::tempdir().unwrap();
+    let done = run(BINARY, dir.path(), &["config", "schema"], &[]).await;
+    let schema: serde_json::Value = serde_json::from_str(&done.stdout).unwrap();
+    assert!(schema["properties"]["backend"].is_object(), "{schema}");
+}
+
+#[tokio::test]
+async fn serve_without_any_provider_names_the_demo() {
+    let dir = tempfile::tempdir().unwrap();
+    let done = run(BINARY, dir.path(), &["serve"], &[]).await;
+    assert_eq!(done.code, Some(1));
+    assert!(done.stderr.contains("demo") && done.stderr.contains("OPENAI_API_KEY"), "{}", done.stderr);
+}
+
+#[tokio::test]
+async fn the_environment_overrides_the_file() {
+    let up = upstream().start().await;
+    let proxy = proxy!().backend(backend("p1").primary(&up)).set("server.max_body_bytes", 1_000_000);
+    let proxy = proxy.env("POINTSMAN__SERVER__MAX_BODY_BYTES", "10").start().await;
+    assert_eq!(proxy.chat().send().await.status, 413);
+}
+
+#[tokio::test]
+async fn an_open_proxy_beyond_loopback_is_refused_unless_it_is_meant() {
+    let config = format!("[server]\nlisten = \"0.0.0.0:0\"\n{}", GOOD.replace("env:NO_KEY_NEEDED", "k"));
+    let done = check(&config).await;
+    let said = done.stdout + &done.stderr;
+    assert_eq!(done.code, Some(1), "{said}");
+    assert!(said.contains("client") && said.contains("allow_open"), "{said}");
+}
+
+#[tokio::test]
+async fn a_changed_file_is_taken_and_a_bad_one_is_not() {
+    let (old, new) = (upstream().reply(chat("old")).start().await, upstream().reply(chat("new")).start().await);
+    let mut proxy = proxy!().backend(backend("p1").primary(&old)).start().await;
+    assert_eq!(proxy.chat().send().await.says(), "old");
+    proxy.reconfigure_backends([backend("p1").set("base_url", "not a url")]);
+    proxy.wait_log("the refusal", |l| l.to_string().contains("pointsman.toml:").then_some(())).await;
+    assert_eq!(proxy.chat().send().await.says(), "old");
+    proxy.reconfigure_backends([backend("p1").primary(&new)]);
+    let taken = async { while proxy.chat().send().await.says() != "new" {} };
+    soon("the new table", taken).await;
+}

@@ -1,0 +1,128 @@
+//! Primary, wait, fallback, emergency, and the end of the line.
+
+use std::time::Duration;
+
+use pointsman_tests::{ProxyBuilder, Upstream, backend, chat, proxy, status, upstream};
+
+/// A primary and a fallback.
+fn two_tiers(primary: &Upstream, fallback: &Upstream) -> ProxyBuilder {
+    proxy!().backend(backend("p1").primary(primary)).backend(backend("f1").fallback(fallback))
+}
+
+#[tokio::test]
+async fn all_primaries_cooling_waits_for_them_rather_than_pay() {
+    let busy = upstream().reply(status(429).retry_after(1)).then(chat("worth the wait")).start().await;
+    let paid = upstream().reply(chat("paid")).start().await;
+    let proxy = two_tiers(&busy, &paid).start().await;
+    let answer = proxy.chat().send().await;
+    assert_eq!(answer.says(), "worth the wait");
+    assert_eq!(answer.header("x-pointsman-lane"), "primary");
+    assert_eq!(answer.header("x-pointsman-attempts"), "2");
+    let waited: u64 = answer.header("x-pointsman-waited-ms").parse().unwrap();
+    assert!((900..3_000).contains(&waited), "waited {waited} ms for a Retry-After of 1 s");
+    assert_eq!(paid.count(), 0);
+    let seen = busy.seen();
+    assert!(seen[1].at - seen[0].at >= Duration::from_millis(990), "asked again before Retry-After");
+}
+
+#[tokio::test]
+async fn retry_after_in_milliseconds_is_obeyed_too() {
+    let busy = upstream().reply(status(429).header("retry-after-ms", 400)).then(chat("soon")).start().await;
+    let proxy = proxy!().backend(backend("p1").primary(&busy)).start().await;
+    assert_eq!(proxy.chat().send().await.says(), "soon");
+    let seen = busy.seen();
+    let gap = seen[1].at - seen[0].at;
+    assert!(gap >= Duration::from_millis(395) && gap < Duration::from_secs(2), "asked again after {gap:?}");
+}
+
+#[tokio::test]
+async fn beyond_the_wait_budget_the_fallback_answers() {
+    let busy = upstream().reply(status(429).retry_after(60)).start().await;
+    let paid = upstream().reply(chat("paid")).start().await;
+    let proxy = two_tiers(&busy, &paid).setting("primary_wait_ms", 100).setting("primary_wait_max_retries", 2);
+    let proxy = proxy.start().await;
+    let answer = proxy.chat().send().await;
+    assert_eq!(answer.says(), "paid");
+    assert_eq!(answer.header("x-pointsman-lane"), "fallback");
+    assert_eq!(answer.header("x-pointsman-backend"), "f1");
+    assert_eq!(busy.count(), 1, "a cooling primary was asked");
+    let again = proxy.chat().send().await;
+    assert_eq!(again.header("x-pointsman-lane"), "fallback");
+    assert_eq!(busy.count(), 1, "a cooling primary was asked");
+}
+
+#[tokio::test]
+async fn emergency_uses_whatever_still_answers() {
+    let up = upstream().reply(status(429).retry_after(60)).then(chat("after all")).start().await;
+    let proxy = proxy!().backend(backend("p1").primary(&up).rpm(40));
+    let proxy = proxy.setting("primary_wait_ms", 50).setting("primary_wait_max_retries", 1).start().await;
+    let answer = proxy.chat().send().await;
+    assert_eq!(answer.says(), "after all");
+    assert_eq!(answer.header("x-pointsman-lane"), "emergency");
+}
+
+#[tokio::test]
+async fn when_all_is_exhausted_the_client_is_told_honestly() {
+    let busy = upstream().reply(status(429).retry_after(45)).start().await;
+    let paid = upstream().reply(status(429).retry_after(45)).start().await;
+    let proxy = two_tiers(&busy, &paid).setting("primary_wait_ms", 50).setting("primary_wait_max_retries", 1);
+    let proxy = proxy.start().await;
+    let answer = proxy.chat().send().await;
+    assert_eq!(answer.status, 503);
+    let error = &answer.json()["error"];
+    assert_eq!(error["type"], "AllPoolsExhausted");
+    assert!(error["message"].as_str().is_some_and(|m| !m.is_empty()));
+    assert!(error.get("param").is_some() && error.get("code").is_some(), "{error}");
+    assert_eq!(answer.header("content-type"), "application/json");
+    assert_eq!(answer.header("x-should-retry"), "false");
+    let retry_after: u64 = answer.header("retry-after").parse().expect("retry-after is whole seconds");
+    assert!((1..=46).contains(&retry_after), "retry-after {retry_after}");
+    assert!(busy.count() + paid.count() <= 8, "{} attempts", busy.count() + paid.count());
+    let rows = proxy.wait_rows(1, "SELECT end, cost_usd FROM exchanges").await;
+    assert_eq!((&rows[0]["end"], &rows[0]["cost_usd"]), (&"rejected".into(), &0.0.into()));
+}
+
+#[tokio::test]
+async fn an_anthropic_client_is_told_in_its_own_words() {
+    let busy = upstream().reply(status(429).retry_after(45)).start().await;
+    let proxy = proxy!().backend(backend("a1").primary(&busy).set("dialect", "anthropic"));
+    let proxy = proxy.setting("primary_wait_ms", 50).setting("primary_wait_max_retries", 1).start().await;
+    let body = serde_json::json!({"model": "c", "max_tokens": 1, "messages": []});
+    let answer = proxy.post("/v1/messages").json(&body).send().await;
+    assert_eq!(answer.status, 503);
+    assert_eq!(answer.json()["type"], "error");
+    assert_eq!(answer.json()["error"]["type"], "overloaded_error");
+    assert_eq!(answer.header("x-should-retry"), "false");
+}
+
+#[tokio::test]
+async fn a_model_nobody_serves_is_refused_at_once() {
+    let up = upstream().start().await;
+    let proxy = proxy!().backend(backend("p1").primary(&up).model("llama", "llama")).start().await;
+    let answer = proxy.chat_for("no-such-model").send().await;
+    assert_eq!(answer.status, 404, "{}", answer.text());
+    assert!(answer.json()["error"]["message"].as_str().unwrap().contains("no-such-model"));
+    assert_eq!(up.count(), 0);
+}
+
+#[tokio::test]
+async fn an_expired_cooldown_is_probed_by_one_request_first() {
+    let gate = pointsman_tests::Gate::new();
+    let held = gate.clone();
+    let busy = upstream().handler(move |_, i| {
+        if i == 0 { status(429).header("retry-after-ms", 300) } else { chat("well").gated_head(&held) }
+    });
+    let busy = busy.start().await;
+    let proxy = proxy!().backend(backend("p1").primary(&busy)).start().await;
+    let requests = (0..5).map(|_| proxy.chat().send());
+    let all = futures_util::future::join_all(requests);
+    let watch = async {
+        busy.wait_seen(2).await;
+        let seen = busy.seen();
+        assert!(seen.len() <= 6);
+        assert_eq!(busy.open(), 1, "more than one probe");
+        gate.open();
+    };
+    let (answers, ()) = futures_util::future::join(all, watch).await;
+    assert!(answers.iter().all(|a| a.says() == "well"), "{answers:?}");
+}
