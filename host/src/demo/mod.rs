@@ -109,23 +109,24 @@ const LINEUP: [Profile; 6] = [
     free("nvidia-2", false, "429s say nothing"),
     Profile { breaks_every: 7, ..free("nvidia-3", true, "breaks now and then") },
     Profile { first_token: SECOND, between_events: Duration::from_millis(30), ..free("nvidia-4", true, "slow") },
-    Profile { cuts_every: 4, ..free("nvidia-5", true, "cuts streams") },
+    Profile { cuts_every: 4, ..free("nvidia-5", true, "cuts streams off") },
     Profile { tier: Tier::Fallback, quota: None, ..free("paid-1", false, "$2.50 in, $10.00 out per million tokens") },
 ];
 
 const WAVES: Waves = Waves {
-    surge_per_second: 36,
+    surge_per_second: 32,
     surge: Duration::from_millis(2_500),
     calm_per_second: 4,
     calm: Duration::from_millis(5_500),
 };
 
-/// A real configuration: the same text would do in a file.
+/// A real configuration: the same text would do in a file. Streams are held for a few events, so that one that is cut
+/// that early ([`providers::EVENTS_BEFORE_A_CUT`]) is asked for again and the client never knows.
 fn config_text(providers: &[Provider], port: u16) -> String {
     let mut text = format!(
         "[server]\nlisten = \"127.0.0.1:{port}\"\n[admin]\nlisten = \"127.0.0.1:0\"\n[store]\npath = \":memory:\"\n\
          [log]\nlevel = \"error\"\nexchanges = false\n[cooldown]\nbase_ms = 1000\nmax_ms = 4000\n\
-         [policy.settings]\nprimary_wait_ms = 2500\nprimary_wait_max_retries = 1\n"
+         [policy.settings]\nprimary_wait_ms = 5000\nprimary_wait_max_retries = 6\n[stream]\ncommit = {{ tokens = 4 }}\n"
     );
     for provider in providers {
         let Profile { id, tier, .. } = provider.profile();

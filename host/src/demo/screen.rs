@@ -219,7 +219,12 @@ fn verdict(view: &View<'_>) -> Vec<String> {
     let sum = |count: fn(&Seen) -> u64| view.providers.iter().map(|(_, seen)| count(seen)).sum::<u64>();
     let (limited, broken, cut) = (sum(|s| s.rate_limited), sum(|s| s.broken), sum(|s| s.cut));
     let tally = view.tally;
-    let errors = if tally.failed == 0 { "no error".to_owned() } else { format!("{} errors", tally.failed) };
+    let errors = match (tally.failed, tally.cut_short) {
+        (0, _) => "no error".to_owned(),
+        (1, _) => "one error".to_owned(),
+        (failed, 0) => format!("{failed} errors"),
+        (failed, cut) => format!("{failed} errors, {cut} of them in streams that had begun"),
+    };
     let seen = format!(
         "The providers refused {limited} times, broke {broken} times and cut {cut} streams; the clients saw {errors}."
     );

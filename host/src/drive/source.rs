@@ -167,10 +167,10 @@ impl Source {
         }
     }
 
-    /// Has a stream said all it had to say? (It may be an answer without any content.)
+    /// Has the model of a stream said why it stopped? (It may be an answer without any content.)
     pub fn finished(&self) -> bool {
         match &self.reading {
-            Reading::Events { tap, .. } => tap.finished() || tap.ended_well(),
+            Reading::Events { tap, .. } => tap.finished(),
             Reading::Whole(_) => self.ended,
         }
     }

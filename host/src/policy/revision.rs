@@ -27,7 +27,7 @@ pub struct Revision {
     parts: TableParts,
     twin: Twin,
     /// A stack: the instance used last has its memory still in the processor's cache.
-    idle: Mutex<Vec<Box<Instance>>>,
+    idle: Mutex<Vec<Instance>>,
 }
 
 impl Revision {
@@ -101,7 +101,7 @@ impl Revision {
     }
 
     #[inline]
-    fn take_instance(&self) -> Result<Box<Instance>, StartError> {
+    fn take_instance(&self) -> Result<Instance, StartError> {
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         match idle {
             Some(instance) => Ok(instance),
@@ -110,21 +110,21 @@ impl Revision {
     }
 
     #[cold]
-    fn start_instance(&self) -> Result<Box<Instance>, StartError> {
+    fn start_instance(&self) -> Result<Instance, StartError> {
         let engine = &self.engine.0;
         let _clock = engine.ticker.hold();
         let ticks = ticks(engine.limits.configure_ms);
         let guest = Guest::new(engine.shared.clone(), self.code.id.clone(), engine.limits.memory_bytes);
         let mut instance = Instance::start(&self.code.pre, guest, ticks).map_err(StartError::Fault)?;
         match instance.configure(&self.settings, &self.parts, ticks) {
-            Ok(Ok(())) => Ok(Box::new(instance)),
+            Ok(Ok(())) => Ok(instance),
             Ok(Err(refusal)) => Err(StartError::Refused(refusal)),
             Err(fault) => Err(StartError::Fault(fault)),
         }
     }
 
     #[inline]
-    fn put_back(&self, instance: Box<Instance>) {
+    fn put_back(&self, instance: Instance) {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         if idle.len() < MAX_IDLE {
             idle.push(instance);

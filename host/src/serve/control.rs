@@ -39,7 +39,6 @@ pub struct Control {
     last: Mutex<LastChange>,
     /// The revisions that were in force before, newest last.
     earlier: Mutex<Vec<Arc<Revision>>>,
-    seen_config: Mutex<Option<Vec<u8>>>,
     seen_policy: Mutex<Option<Arc<str>>>,
     wake: Arc<Notify>,
     one_at_a_time: tokio::sync::Mutex<()>,
@@ -55,7 +54,6 @@ impl Control {
             config_file,
             last: Mutex::default(),
             earlier: Mutex::default(),
-            seen_config: Mutex::default(),
             seen_policy: Mutex::default(),
             wake: Arc::default(),
             one_at_a_time: tokio::sync::Mutex::default(),
@@ -138,16 +136,8 @@ impl Control {
     /// The revision that is now in force; none when nothing changed.
     async fn reload_config(&self, file: &Path) -> anyhow::Result<Option<String>> {
         let before = self.proxy.snapshot();
-        let bytes = tokio::fs::read(file).await.with_context(|| format!("cannot read {}", file.display()))?;
-        {
-            let mut seen = self.seen_config.lock().unwrap_or_else(PoisonError::into_inner);
-            if seen.as_ref() == Some(&bytes) {
-                return Ok(None);
-            }
-            *seen = Some(bytes);
-        }
         let config = Arc::new(config::load(Some(file), &ProcessEnv)?.config);
-        if config.revision == before.config.revision {
+        if config.is_same(&before.config) {
             return Ok(None);
         }
         let table = Arc::new(config.table());

@@ -64,9 +64,9 @@ impl Listener {
         self.tcp.local_addr()
     }
 
-    /// Serves until `stop`; then no connection is accepted, and those there are end after their exchange. Returns when
-    /// the last is gone; drop it to cut them.
-    pub async fn serve(self, stop: CancellationToken) {
+    /// Serves until `stop`; then no connection is accepted, and those there are end after their exchange, or at once when
+    /// `cut` comes. Returns when the last is gone.
+    pub async fn serve(self, stop: CancellationToken, cut: CancellationToken) {
         let connections = tokio_util::task::TaskTracker::new();
         loop {
             let accepted = tokio::select! {
@@ -76,9 +76,9 @@ impl Listener {
             let Some((stream, permit)) = accepted else { continue };
             let service = self.service.clone();
             let http = self.http.clone();
-            let stop = stop.clone();
+            let (stop, cut) = (stop.clone(), cut.clone());
             connections.spawn(async move {
-                converse(&http, stream, service, stop).await;
+                cut.run_until_cancelled(converse(&http, stream, service, stop)).await;
                 drop(permit);
             });
         }

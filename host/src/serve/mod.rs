@@ -39,6 +39,9 @@ use service::Service;
 /// How often the cooldowns in force are written, so that they survive a crash.
 const COOLDOWNS_EVERY: Duration = Duration::from_millis(500);
 
+/// After the drain, how long the last bytes may take to leave.
+const LAST_BYTES: Duration = Duration::from_millis(500);
+
 /// What the server is started with.
 pub struct Start {
     /// The configuration.
@@ -59,6 +62,7 @@ pub struct Running {
     control: Arc<Control>,
     store: Option<Store>,
     stop: CancellationToken,
+    cut: CancellationToken,
     listeners: TaskTracker,
     tasks: TaskTracker,
     drain_timeout: Duration,
@@ -82,7 +86,7 @@ pub async fn start(start: Start) -> anyhow::Result<Running> {
     let line = Arc::new(Line::new(fleet, clock));
     let proxy = Arc::new(Proxy::new(clock, line, metrics, log, store.handle(), &store.reader(), snapshot));
 
-    let stop = CancellationToken::new();
+    let (stop, cut) = (CancellationToken::new(), CancellationToken::new());
     let (listeners, tasks) = (TaskTracker::new(), TaskTracker::new());
     let downstream = listen_downstream(&config, proxy.clone()).await?;
     let addr = downstream.addr()?;
@@ -98,14 +102,14 @@ pub async fn start(start: Start) -> anyhow::Result<Running> {
         clock: Arc::new(move || clock.now()),
     };
 
-    listeners.spawn(downstream.serve(stop.clone()));
+    listeners.spawn(downstream.serve(stop.clone(), cut.clone()));
     tasks.spawn(serve_admin(admin, admin_state, stop.clone()));
     tasks.spawn(until(stop.clone(), proxy.line.clone().keep_time()));
     tasks.spawn(until(stop.clone(), keep_cooldowns(proxy.clone())));
     tasks.spawn(until(stop.clone(), control.clone().run()));
     tracing::info!(%addr, %admin_addr, policy = %proxy.snapshot().policy.id(), config = %config.revision, "listening");
     let drain_timeout = config.server.drain_timeout;
-    Ok(Running { addr, admin_addr, proxy, control, store: Some(store), stop, listeners, tasks, drain_timeout })
+    Ok(Running { addr, admin_addr, proxy, control, store: Some(store), stop, cut, listeners, tasks, drain_timeout })
 }
 
 impl Running {
@@ -129,8 +133,11 @@ impl Running {
             );
         }
         self.listeners.close();
-        // Connections without an exchange have nothing to wait for; a second lets the last bytes leave.
-        let _ = tokio::time::timeout(Duration::from_secs(1), self.listeners.wait()).await;
+        // Connections without an exchange have nothing to wait for; a moment lets the last bytes leave.
+        if tokio::time::timeout(LAST_BYTES, self.listeners.wait()).await.is_err() {
+            self.cut.cancel();
+            self.listeners.wait().await;
+        }
         self.tasks.close();
         let _ = tokio::time::timeout(Duration::from_secs(1), self.tasks.wait()).await;
         save_cooldowns(&self.proxy);
@@ -147,6 +154,7 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         self.stop.cancel();
+        self.cut.cancel();
     }
 }
 

@@ -10,7 +10,7 @@ use memchr::memchr2;
 use thiserror::Error;
 
 /// The longest event unless said otherwise, in bytes.
-pub const MAX_EVENT_BYTES: usize = 1024 * 1024;
+pub const MAX_EVENT_BYTES: usize = 8 * 1024 * 1024;
 
 const BOM: &[u8] = b"\xef\xbb\xbf";
 
