@@ -332,6 +332,17 @@ impl Proxy {
         Request::new(&self.http, Method::GET, format!("http://{}{path}", self.admin_addr()))
     }
 
+    /// Waits until `/api/backends` holds these words.
+    pub async fn wait_backends(&self, words: &str) {
+        let mut ticks = tokio::time::interval(std::time::Duration::from_millis(5));
+        let told = async {
+            while !self.admin("/api/backends").send().await.text().contains(words) {
+                ticks.tick().await;
+            }
+        };
+        soon(words, told).await;
+    }
+
     /// Any request on the admin listener.
     pub fn admin_request(&self, method: Method, path: &str) -> Request {
         Request::new(&self.http, method, format!("http://{}{path}", self.admin_addr()))

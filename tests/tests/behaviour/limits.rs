@@ -48,7 +48,7 @@ async fn requests_at_a_time_are_kept_and_the_queue_is_served_in_order() {
         requests.push(tokio::spawn(proxy.post("/v1/chat/completions").json(&body).send()));
         match i {
             0 => up.wait_seen(1).await,
-            _ => wait_queued(&proxy, i).await,
+            _ => proxy.wait_backends(&format!("\"queued\":{i}")).await,
         }
     }
     gate.open();
@@ -60,20 +60,6 @@ async fn requests_at_a_time_are_kept_and_the_queue_is_served_in_order() {
     assert_eq!(up.peak(), 1);
 }
 
-/// Waits until the proxy says that so many exchanges queue for its backend.
-async fn wait_queued(proxy: &pointsman_tests::Proxy, n: usize) {
-    let mut ticks = tokio::time::interval(Duration::from_millis(5));
-    let queued = async {
-        loop {
-            ticks.tick().await;
-            if proxy.admin("/api/backends").send().await.text().contains(&format!("\"queued\":{n}")) {
-                return;
-            }
-        }
-    };
-    pointsman_tests::soon("the queue", queued).await;
-}
-
 #[tokio::test]
 async fn a_full_queue_refuses_instead_of_growing() {
     let gate = Gate::new();
@@ -83,7 +69,7 @@ async fn a_full_queue_refuses_instead_of_growing() {
     let first = tokio::spawn(proxy.chat().send());
     up.wait_seen(1).await;
     let waiting: Vec<_> = (0..2).map(|_| tokio::spawn(proxy.chat().send())).collect();
-    wait_queued(&proxy, 2).await;
+    proxy.wait_backends("\"queued\":2").await;
     let refused = proxy.chat().send().await;
     assert_eq!(refused.status, 503, "{}", refused.text());
     gate.open();

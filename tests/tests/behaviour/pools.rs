@@ -114,20 +114,15 @@ async fn an_expired_cooldown_is_probed_by_one_request_first() {
     });
     let busy = busy.start().await;
     let proxy = proxy!().backend(backend("p1").primary(&busy)).start().await;
-    let first = tokio::spawn(proxy.chat().send());
+    let mut requests = vec![tokio::spawn(proxy.chat().send())];
     busy.wait_seen(1).await;
-    // The cooldown is in force as soon as it is shown.
-    while proxy.admin("/api/backends").send().await.json()["backends"][0]["state"] != "cooling" {}
-    let requests = (0..4).map(|_| tokio::spawn(proxy.chat().send()));
-    let all = futures_util::future::join_all(std::iter::once(first).chain(requests));
-    let watch = async {
-        busy.wait_seen(2).await;
-        let seen = busy.seen();
-        assert!(seen.len() <= 6);
-        assert_eq!(busy.open(), 1, "more than one probe");
-        gate.open();
-    };
-    let (answers, ()) = futures_util::future::join(all, watch).await;
-    let answers: Vec<_> = answers.into_iter().map(Result::unwrap).collect();
-    assert!(answers.iter().all(|a| a.says() == "well"), "{answers:?}");
+    proxy.wait_backends("\"cooling\"").await;
+    requests.extend((0..4).map(|_| tokio::spawn(proxy.chat().send())));
+    busy.wait_seen(2).await;
+    proxy.wait_backends("\"queued\":4").await;
+    assert_eq!((busy.count(), busy.open()), (2, 1), "more than one probe");
+    gate.open();
+    for request in requests {
+        assert_eq!(request.await.unwrap().says(), "well");
+    }
 }

@@ -101,6 +101,14 @@ retried! { chat_is_retried:
     a_head_without_end: raw(format!("HTTP/1.1 200 OK\r\nx: {}", "x".repeat(2 << 20))) => "malformed";
 }
 
+retried! { chat_is_retried:
+    a_200_with_a_page_instead_of_json: bytes("text/html", "<html>maintenance</html>") => "malformed";
+    an_error_inside_a_200: json(value!({"error": {"message": "boom", "type": "server_error"}})) => "server_error";
+    a_body_cut_short: chat("never whole").end_after(0) => "cut";
+    a_body_shorter_than_its_length: raw("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 900\r\n\r\n{\"id\":") => "cut";
+    a_body_whose_chunks_are_none: raw("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n{}") => "malformed";
+}
+
 retried! { stream_is_retried:
     a_stream_refused_with_429: status(429) => "rate_limited";
     an_error_in_the_first_event: sse([r#"{"error":{"message":"something broke","type":"server_error"}}"#]) => "server_error";
