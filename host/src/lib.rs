@@ -1,12 +1,15 @@
-//! placeholder
+//! Pointsman: a proxy for LLM APIs whose routing is decided by a WebAssembly component.
+//!
+//! Arrows point one way: `main -> cli, demo, serve -> drive -> policy, upstream, store, telemetry, config -> core`.
 
 pub mod cli;
+mod clock;
 pub mod config;
 pub mod demo;
+pub mod drive;
+pub mod policy;
 pub mod secret;
 pub mod serve;
 pub mod store;
 pub mod telemetry;
-//! The proxy.
-
-pub mod policy;
+pub mod upstream;

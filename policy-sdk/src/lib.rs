@@ -90,7 +90,7 @@ macro_rules! export {
                 }
             }
 
-            $crate::glue::export_component!(Export with_types_in $crate::glue::bindings);
+    $crate::glue::export_component!(Export with_types_in $crate::glue::bindings);
         };
     };
 }

@@ -36,11 +36,7 @@ impl Load {
 
     /// The measure of this backend.
     pub fn of(backend: &Backend) -> Self {
-        Self {
-            weight: backend.weight.max(1),
-            rpm: backend.rpm.unwrap_or(NONE),
-            tpm: backend.tpm.unwrap_or(NONE),
-        }
+        Self { weight: backend.weight.max(1), rpm: backend.rpm.unwrap_or(NONE), tpm: backend.tpm.unwrap_or(NONE) }
     }
 
     /// How full the backend is, in 1/1000: the fullest of its limits.
@@ -57,7 +53,8 @@ impl Load {
     /// about 40 %.
     #[inline]
     pub fn cost(&self, row: Row, streaming: bool) -> u64 {
-        let trouble = 1_000 + u64::from(row.error_permille().min(1_000)) * 10 + u64::from(row.failures().min(100)) * 1_000;
+        let trouble =
+            1_000 + u64::from(row.error_permille().min(1_000)) * 10 + u64::from(row.failures().min(100)) * 1_000;
         let fullness = 1_000 + u64::from(self.permille(row));
         slowness(row, streaming) * fullness * trouble
     }

@@ -439,7 +439,7 @@ impl Http2<'_> {
 fn rows(path: &Path, sql: &str) -> rusqlite::Result<Vec<Json>> {
     let store = rusqlite::Connection::open_with_flags(path, rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY)?;
     let mut statement = store.prepare(sql)?;
-    let names: Vec<String> = statement.column_names().into_iter().map(str::to_owned).collect();
+    let names: Vec<String> = statement.column_names().map(str::to_owned).collect();
     let read = statement.query_map([], |row| {
         let fields = names.iter().enumerate().map(|(i, n)| Ok((n.clone(), cell(row.get_ref(i)?))));
         fields.collect::<rusqlite::Result<serde_json::Map<_, _>>>().map(Json::Object)

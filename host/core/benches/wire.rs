@@ -1,7 +1,5 @@
 //! What the wire costs: per request of 1 KB, per answer, per event. Run with `cargo bench -p pointsman-core`.
 
-#![allow(missing_docs, reason = "criterion's macros make items without documentation")]
-
 use std::hint::black_box;
 
 use bytes::Bytes;

@@ -22,8 +22,16 @@ pub enum ConfigCommand {
     },
 }
 
-/// Runs it: results go to `out`, complaints to `err`. True: exit 0; false: exit 1.
+/// Runs it: results go to `out`, complaints to `err`. True: exit 0; false: exit 1. A reader that has had enough
+/// (`| head`) is no failure.
 pub fn run(command: &ConfigCommand, env: &dyn Env, out: &mut dyn Write, err: &mut dyn Write) -> io::Result<bool> {
+    match answer(command, env, out, err) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(true),
+        answered => answered,
+    }
+}
+
+fn answer(command: &ConfigCommand, env: &dyn Env, out: &mut dyn Write, err: &mut dyn Write) -> io::Result<bool> {
     match command {
         ConfigCommand::Check { file } => check(file.as_deref(), env, out, err),
         ConfigCommand::Schema => {

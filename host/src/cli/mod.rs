@@ -1,3 +1,83 @@
 //! The commands of the `pointsman` binary.
 
 pub mod config_cmd;
+mod serve_cmd;
+
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::ProcessEnv;
+use crate::demo::{self, DemoArgs};
+
+/// A proxy for LLM APIs whose routing is decided by a WebAssembly component.
+///
+/// Pointsman stands before your providers: it spreads requests over free, rate-limited keys, waits for them when they
+/// cool down, and spends money on a fallback only when waiting does not pay. Point any OpenAI or Anthropic SDK at it.
+#[derive(Parser)]
+#[command(name = "pointsman", version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the proxy.
+    ///
+    /// Without a file, providers are found by their usual environment variables (NVIDIA_API_KEY, OPENAI_API_KEY,
+    /// GROQ_API_KEY, OPENROUTER_API_KEY, ANTHROPIC_API_KEY, ...). A changed file or policy takes effect while running;
+    /// a bad one is refused and what was in force stays. SIGHUP looks again, SIGTERM and Ctrl-C drain and stop.
+    Serve {
+        /// The configuration [default: ./pointsman.toml where it exists].
+        #[arg(long, short, env = "POINTSMAN_CONFIG", value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
+    /// Show the whole proxy before simulated providers that rate-limit, fail and cut streams. No key needed.
+    Demo(DemoArgs),
+    /// Check a configuration, print its schema, or convert one of LiteLLM.
+    Config {
+        #[command(subcommand)]
+        command: config_cmd::ConfigCommand,
+    },
+}
+
+/// Runs the command line. Exit 0: done; 1: failed; 2: wrong usage.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match cli.command {
+        Command::Serve { config } => serve_cmd::run(config.as_deref()),
+        Command::Demo(args) => told(in_runtime(demo::run(&args))),
+        Command::Config { command } => {
+            let (out, err) = (&mut io::stdout().lock(), &mut io::stderr().lock());
+            match config_cmd::run(&command, &ProcessEnv, out, err) {
+                Ok(true) => ExitCode::SUCCESS,
+                Ok(false) => ExitCode::FAILURE,
+                // The reader of our output went away: nobody is left to tell.
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+                Err(error) => told(Err(error.into())),
+            }
+        }
+    }
+}
+
+/// Runs a future on a runtime of its own. `POINTSMAN_WORKERS` sets the number of threads; else one per core.
+fn in_runtime<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    if let Some(workers) = std::env::var("POINTSMAN_WORKERS").ok().and_then(|n| n.parse::<usize>().ok()) {
+        builder.worker_threads(workers.clamp(1, 512));
+    }
+    builder.enable_all().build()?.block_on(future)
+}
+
+fn told(outcome: anyhow::Result<()>) -> ExitCode {
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

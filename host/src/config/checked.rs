@@ -45,6 +45,13 @@ impl Config {
         Table::new(backends, self.clients.iter().map(|c| c.name.to_string()).collect())
     }
 
+    /// Is this the same configuration, secrets included? (`revision` leaves them out.)
+    pub fn is_same(&self, other: &Config) -> bool {
+        let keys = |c: &Config| -> Vec<Option<Secret>> { c.backends.iter().map(|b| b.api_key.clone()).collect() };
+        let clients = |c: &Config| -> Vec<KeyDigest> { c.clients.iter().map(|c| c.key.clone()).collect() };
+        self.revision == other.revision && keys(self) == keys(other) && clients(self) == clients(other)
+    }
+
     /// The index of the client whose key this is. Every key is compared, each in constant time.
     pub fn client_of(&self, presented: &str) -> Option<usize> {
         let digest = KeyDigest::of(presented);

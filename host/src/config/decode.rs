@@ -67,7 +67,7 @@ impl Complaint {
             }
             Complaint::UnknownWord { known } => {
                 let word = node.map(Node::to_value).and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default();
-                let problem = report.error(Some(site), format!("`{name}` has no setting of this name"));
+                let problem = report.error(Some(site), format!("`{name}` cannot be \"{word}\""));
                 problem.label(format!("expected {}", one_of(known))).help(suggestion(&word, known, "write"));
             }
             Complaint::WrongType { found, expected } => {

@@ -70,7 +70,30 @@ pub fn parse(text: &str, file_name: &str, env: &dyn Env) -> Result<Loaded, Confi
 
 /// The JSON schema of `pointsman.toml`, for editors.
 pub fn schema() -> schemars::Schema {
-    schemars::schema_for!(raw::RawConfig)
+    let settings = schemars::generate::SchemaSettings::default();
+    let mut schema = settings.into_generator().into_root_schema_for::<raw::RawConfig>();
+    without_null(&mut schema);
+    schema
+}
+
+/// TOML has no null: what serde calls optional is simply left out.
+fn without_null(schema: &mut schemars::Schema) {
+    schemars::transform::transform_subschemas(&mut without_null, schema);
+    let Some(object) = schema.as_object_mut() else { return };
+    if object.get("default").is_some_and(serde_json::Value::is_null) {
+        object.remove("default");
+    }
+    let alternatives = object.get_mut("anyOf").and_then(serde_json::Value::as_array_mut);
+    if let Some(alternatives) = alternatives {
+        alternatives.retain(|one| one["type"] != "null");
+    }
+    if let Some(serde_json::Value::Array(types)) = object.get_mut("type") {
+        types.retain(|one| one != "null");
+        if let [only] = types.as_slice() {
+            let only = only.clone();
+            object.insert("type".to_owned(), only);
+        }
+    }
 }
 
 fn load_file(path: &Path, env: &dyn Env) -> Result<Loaded, ConfigError> {

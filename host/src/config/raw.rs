@@ -27,6 +27,7 @@ pub(super) struct RawConfig {
 /// Where clients connect, and how much of it is taken.
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
+#[schemars(rename = "Server")]
 pub(super) struct RawServer {
     /// Address and port. Default 127.0.0.1:8080.
     pub(super) listen: Option<String>,
@@ -47,6 +48,7 @@ pub(super) struct RawServer {
 /// The operator's own listener.
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
+#[schemars(rename = "Admin")]
 pub(super) struct RawAdmin {
     /// Address and port. Default 127.0.0.1:9901.
     pub(super) listen: Option<String>,
@@ -57,6 +59,7 @@ pub(super) struct RawAdmin {
 /// The record of what happened.
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
+#[schemars(rename = "Store")]
 pub(super) struct RawStore {
     /// SQLite file, or ":memory:". Default pointsman.db.
     pub(super) path: Option<String>,
@@ -71,6 +74,7 @@ pub(super) struct RawStore {
 /// The component that decides.
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
+#[schemars(rename = "Policy")]
 pub(super) struct RawPolicy {
     /// A component file. Default: the embedded policy.
     pub(super) file: Option<String>,
@@ -85,6 +89,7 @@ pub(super) struct RawPolicy {
 /// How answers are streamed.
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
+#[schemars(rename = "Stream")]
 pub(super) struct RawStream {
     /// When a stream counts as begun. Default first-content.
     pub(super) commit: Option<RawCommit>,
@@ -97,6 +102,7 @@ pub(super) struct RawStream {
 /// When a stream counts as begun.
 #[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
+#[schemars(rename = "Commit")]
 pub(super) enum RawCommit {
     Headers,
     FirstContent,
@@ -108,6 +114,7 @@ pub(super) enum RawCommit {
 /// What happens when a committed stream breaks.
 #[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
+#[schemars(rename = "Resume")]
 pub(super) enum RawResume {
     None,
     Splice,
@@ -117,6 +124,7 @@ pub(super) enum RawResume {
 /// Bounds of one exchange.
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
+#[schemars(rename = "Limits")]
 pub(super) struct RawLimits {
     /// Attempts. Default 16.
     pub(super) max_attempts: Option<u32>,
@@ -133,6 +141,7 @@ pub(super) struct RawLimits {
 /// How long a failing backend is left alone.
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
+#[schemars(rename = "Cooldown")]
 pub(super) struct RawCooldown {
     /// The first cooldown where the provider names none; it doubles with every failure. Default 1000.
     pub(super) base_ms: Option<u64>,
@@ -149,6 +158,7 @@ pub(super) struct RawCooldown {
 /// What is written to standard error.
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
+#[schemars(rename = "Log")]
 pub(super) struct RawLog {
     /// A level, or directives such as "info,pointsman=debug". Default info.
     pub(super) level: Option<String>,
@@ -160,6 +170,7 @@ pub(super) struct RawLog {
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
+#[schemars(rename = "LogFormat")]
 pub(super) enum RawLogFormat {
     Auto,
     Pretty,
@@ -169,6 +180,7 @@ pub(super) enum RawLogFormat {
 /// One routable target.
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
+#[schemars(rename = "Backend")]
 pub(super) struct RawBackend {
     /// Its name, unique.
     #[schemars(required, with = "String")]
@@ -205,6 +217,7 @@ pub(super) struct RawBackend {
 
 #[derive(Clone, Copy, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
+#[schemars(rename = "Tier")]
 pub(super) enum RawTier {
     Primary,
     Fallback,
@@ -212,6 +225,7 @@ pub(super) enum RawTier {
 
 #[derive(Clone, Copy, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
+#[schemars(rename = "Dialect")]
 pub(super) enum RawDialect {
     Openai,
     Anthropic,
@@ -220,6 +234,7 @@ pub(super) enum RawDialect {
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(untagged, expecting = "invalid type: expected a table of names asked = names sent, or a list of names")]
+#[schemars(rename = "Models")]
 pub(super) enum RawModels {
     Named(BTreeMap<String, String>),
     Plain(Vec<String>),
@@ -228,6 +243,7 @@ pub(super) enum RawModels {
 /// Time limits of one attempt.
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
+#[schemars(rename = "Timeouts")]
 pub(super) struct RawTimeouts {
     /// To have a connection, TLS included. Default 3000.
     pub(super) connect_ms: Option<u64>,
@@ -244,6 +260,7 @@ pub(super) struct RawTimeouts {
 /// USD per million tokens.
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
+#[schemars(rename = "Price")]
 pub(super) struct RawPrice {
     pub(super) input_per_mtok: Option<f64>,
     pub(super) output_per_mtok: Option<f64>,
@@ -254,6 +271,7 @@ pub(super) struct RawPrice {
 /// One client key.
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
+#[schemars(rename = "Client")]
 pub(super) struct RawClient {
     /// Its name in logs, metrics and records, unique.
     #[schemars(required, with = "String")]

@@ -150,7 +150,7 @@ fn a_wrong_type_says_what_was_expected() {
 fn a_wrong_word_lists_the_right_ones() {
     refused(
         &format!("{ONE}tier = \"primry\"\n"),
-        &["`tier`", "\"primary\" or \"fallback\"", "write `primary`", ":4:8"],
+        &["`tier` cannot be \"primry\"", "\"primary\" or \"fallback\"", "write `primary`", ":4:8"],
     );
     refused(&format!("{ONE}dialect = \"gemini\"\n"), &["\"openai\" or \"anthropic\" or \"plain\""]);
     refused(&format!("{ONE}[stream]\ncommit = \"first-contnt\"\n"), &["write `first-content`"]);
@@ -221,6 +221,7 @@ fn a_missing_key_is_named_with_its_variable_and_the_way_out() {
             ":4:11",
         ],
     );
+    refused(&format!("{ONE}[admin]\ntoken = \"env:T\"\n"), &["the admin listener needs", "take this line out"]);
     refused(&format!("{ONE}api_key = \"sealed:abc\"\n"), &["not supported yet", "write env:NAME or file:PATH"]);
     refused(&format!("{ONE}api_key = \"file:/nowhere/at/all\"\n"), &["cannot read /nowhere/at/all"]);
     refused(&format!("{ONE}[[client]]\nname = \"c\"\nkey = \"sha256:abc\"\n"), &["64 hexadecimal digits"]);
@@ -354,6 +355,7 @@ fn the_schema_knows_the_documented_keys() {
     for key in ["base_url", "max_body_bytes", "budget_usd_per_day", "first-content", "retry_after_cap_ms"] {
         assert!(schema.contains(key), "{key}");
     }
+    assert!(!schema.contains("null") && !schema.contains("Raw"), "{schema}");
 }
 
 fn any_mutation() -> impl Strategy<Value = String> {

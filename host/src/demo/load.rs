@@ -47,6 +47,7 @@ pub enum Until {
     /// After this long.
     Time(Duration),
     /// After so many requests, as fast as they go.
+    #[cfg(test)]
     Count(u64),
     /// Never.
     Stopped,
@@ -108,7 +109,9 @@ pub async fn run(
     for number in 0_u64.. {
         match until {
             Until::Time(limit) if started.elapsed() >= limit => break,
+            #[cfg(test)]
             Until::Count(limit) if number >= limit => break,
+            #[cfg(test)]
             Until::Count(_) => {}
             Until::Time(_) | Until::Stopped => sleep(waves.gap(started.elapsed())).await,
         }

@@ -19,6 +19,8 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::config::{self, Config};
+use crate::serve::{self, Start};
+use crate::telemetry::logs::ExchangeLog;
 use load::{Until, Waves};
 use providers::{Profile, Provider, Quota, Seen};
 use screen::{Screen, View};
@@ -57,8 +59,17 @@ pub struct Proxy {
     pub stop: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
 
-/// Runs the demo on standard output.
+/// Runs the demo on standard output, with the proxy of this package.
 pub async fn run(args: &DemoArgs) -> anyhow::Result<()> {
+    run_with(args, start_proxy).await
+}
+
+/// Runs the demo on standard output; `start` is given its configuration and starts the proxy.
+pub async fn run_with<S, F>(args: &DemoArgs, start: S) -> anyhow::Result<()>
+where
+    S: FnOnce(Config) -> F,
+    F: Future<Output = anyhow::Result<Proxy>>,
+{
     let stdout = io::stdout();
     let live = stdout.is_terminal();
     let colour = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
@@ -68,7 +79,13 @@ pub async fn run(args: &DemoArgs) -> anyhow::Result<()> {
             std::future::pending::<()>().await;
         }
     };
-    show(args, start_proxy, Screen::new(stdout, live, colour), stop).await
+    match show(args, start, Screen::new(stdout, live, colour), stop).await {
+        // A reader that has had enough (`| head`) is no failure.
+        Err(error) if error.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe) => {
+            Ok(())
+        }
+        shown => shown,
+    }
 }
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -92,23 +109,24 @@ const LINEUP: [Profile; 6] = [
     free("nvidia-2", false, "429s say nothing"),
     Profile { breaks_every: 7, ..free("nvidia-3", true, "breaks now and then") },
     Profile { first_token: SECOND, between_events: Duration::from_millis(30), ..free("nvidia-4", true, "slow") },
-    Profile { cuts_every: 4, ..free("nvidia-5", true, "cuts streams") },
+    Profile { cuts_every: 4, ..free("nvidia-5", true, "cuts streams off") },
     Profile { tier: Tier::Fallback, quota: None, ..free("paid-1", false, "$2.50 in, $10.00 out per million tokens") },
 ];
 
 const WAVES: Waves = Waves {
-    surge_per_second: 28,
+    surge_per_second: 32,
     surge: Duration::from_millis(2_500),
-    calm_per_second: 5,
+    calm_per_second: 4,
     calm: Duration::from_millis(5_500),
 };
 
-/// A real configuration: the same text would do in a file.
+/// A real configuration: the same text would do in a file. Streams are held for a few events, so that one that is cut
+/// that early ([`providers::EVENTS_BEFORE_A_CUT`]) is asked for again and the client never knows.
 fn config_text(providers: &[Provider], port: u16) -> String {
     let mut text = format!(
         "[server]\nlisten = \"127.0.0.1:{port}\"\n[admin]\nlisten = \"127.0.0.1:0\"\n[store]\npath = \":memory:\"\n\
          [log]\nlevel = \"error\"\nexchanges = false\n[cooldown]\nbase_ms = 1000\nmax_ms = 4000\n\
-         [policy.settings]\nprimary_wait_ms = 5000\nprimary_wait_max_retries = 6\n"
+         [policy.settings]\nprimary_wait_ms = 5000\nprimary_wait_max_retries = 6\n[stream]\ncommit = {{ tokens = 4 }}\n"
     );
     for provider in providers {
         let Profile { id, tier, .. } = provider.profile();
@@ -212,12 +230,11 @@ impl Stage<'_> {
     }
 }
 
-// ---------------------------------------------------------------------------------------------------------------------
-// WIRING, the lead's to fill in: start the real proxy (`serve::start`) with this configuration.
-// ---------------------------------------------------------------------------------------------------------------------
+/// The real proxy with this configuration.
 async fn start_proxy(config: Config) -> anyhow::Result<Proxy> {
-    drop(config);
-    anyhow::bail!("this build has no server to show")
+    let running = serve::start(Start { config, config_file: None, log: ExchangeLog::silent() }).await?;
+    let (addr, admin_addr) = (running.addr, running.admin_addr);
+    Ok(Proxy { addr, admin_addr, stop: Box::pin(running.shutdown()) })
 }
 
 /// Reads `45s`, `2m`, `500ms`, or plain seconds.

@@ -24,6 +24,9 @@ use super::words::Answer;
 /// Larger requests are refused.
 const MAX_BODY_BYTES: usize = 1 << 20;
 
+/// A stream that is cut ends after so many events, without a last chunk.
+pub const EVENTS_BEFORE_A_CUT: usize = 2;
+
 /// How one simulated provider behaves.
 #[derive(Clone, Copy, Debug)]
 pub struct Profile {
@@ -35,7 +38,7 @@ pub struct Profile {
     pub quota: Option<Quota>,
     /// Every so many requests it breaks with a 5xx; 0: never.
     pub breaks_every: u64,
-    /// Every so many streams it cuts one in the middle; 0: never.
+    /// Every so many streams it cuts one; 0: never.
     pub cuts_every: u64,
     /// Time to the first token.
     pub first_token: Duration,
@@ -67,7 +70,7 @@ pub struct Seen {
     pub rate_limited: u64,
     /// 5xxs.
     pub broken: u64,
-    /// Streams cut in the middle.
+    /// Streams cut.
     pub cut: u64,
 }
 
@@ -250,11 +253,11 @@ async fn answer(desk: &Arc<Desk>, request: Request<Incoming>) -> Response<Body> 
     }
 }
 
-/// Server-sent events, in the pace of the profile; a cut one ends in the middle of an event, without a last chunk.
+/// Server-sent events, in the pace of the profile; a cut one ends with its connection.
 fn stream(pace: Duration, answer: Answer, cut: bool) -> Response<Body> {
     let mut events = answer.events();
     if cut {
-        events.truncate(events.len() / 2);
+        events.truncate(EVENTS_BEFORE_A_CUT);
     }
     let state = (events.into_iter(), cut, true);
     let frames = futures_util::stream::unfold(state, move |(mut events, cut, first)| async move {

@@ -47,12 +47,16 @@ impl<W: Write> Screen<W> {
 
     /// Shows the moment.
     pub fn draw(&mut self, view: &View<'_>) -> io::Result<()> {
-        if self.live { self.paint(&table(view, &self.ink)) } else { writeln!(self.out, "{}", line(view)) }
+        match (self.live, view.elapsed < Duration::from_secs(1)) {
+            (true, _) => self.paint(&table(view, Some("Ctrl-C ends it"), &self.ink)),
+            (false, true) => Ok(()),
+            (false, false) => writeln!(self.out, "{}", line(view)),
+        }
     }
 
     /// Shows the last moment, and what it all came to.
     pub fn finish(&mut self, view: &View<'_>) -> io::Result<()> {
-        let table = table(view, &self.ink);
+        let table = table(view, None, &self.ink);
         if self.live {
             self.paint(&table)?;
         } else {
@@ -94,7 +98,7 @@ struct Ink {
 
 impl Ink {
     fn with(&self, code: &str, text: &str) -> String {
-        if self.on { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+        if self.on && !text.is_empty() { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
     }
 
     fn bold(&self, text: &str) -> String {
@@ -120,8 +124,8 @@ impl Ink {
     }
 }
 
-fn table(view: &View<'_>, ink: &Ink) -> Vec<String> {
-    let mut lines = vec![String::new(), heading(view, ink), String::new()];
+fn table(view: &View<'_>, hint: Option<&str>, ink: &Ink) -> Vec<String> {
+    let mut lines = vec![String::new(), heading(view, hint, ink), String::new()];
     lines.push(ink.dim(&format!(
         " {:<11} {:<9} {:>7} {:>9} {:>5} {:>5} {:>5}",
         "provider", "tier", "asked", "answered", "429", "5xx", "cut"
@@ -136,12 +140,17 @@ fn table(view: &View<'_>, ink: &Ink) -> Vec<String> {
     lines
 }
 
-fn heading(view: &View<'_>, ink: &Ink) -> String {
+fn heading(view: &View<'_>, hint: Option<&str>, ink: &Ink) -> String {
     let time = match view.limit {
         Some(limit) => format!("{} of {} s", view.elapsed.min(limit).as_secs(), limit.as_secs()),
         None => format!("{} s", view.elapsed.as_secs()),
     };
-    format!(" {}   {}   {time}   {}", ink.bold("pointsman demo"), ink.with("36", view.url), ink.dim("Ctrl-C ends it"))
+    format!(
+        " {}   {}   {time}   {}",
+        ink.bold("pointsman demo"),
+        ink.with("36", view.url),
+        ink.dim(hint.unwrap_or_default())
+    )
 }
 
 fn provider(profile: &Profile, seen: &Seen, ink: &Ink) -> String {
@@ -206,27 +215,35 @@ fn line(view: &View<'_>) -> String {
 }
 
 /// What it all came to.
-fn verdict(view: &View<'_>) -> [String; 2] {
+fn verdict(view: &View<'_>) -> Vec<String> {
     let sum = |count: fn(&Seen) -> u64| view.providers.iter().map(|(_, seen)| count(seen)).sum::<u64>();
     let (limited, broken, cut) = (sum(|s| s.rate_limited), sum(|s| s.broken), sum(|s| s.cut));
     let tally = view.tally;
-    let errors = if tally.failed == 0 { "no error".to_owned() } else { format!("{} errors", tally.failed) };
+    let errors = match (tally.failed, tally.cut_short) {
+        (0, _) => "no error".to_owned(),
+        (1, _) => "one error".to_owned(),
+        (failed, 0) => format!("{failed} errors"),
+        (failed, cut) => format!("{failed} errors, {cut} of them in streams that had begun"),
+    };
     let seen = format!(
         "The providers refused {limited} times, broke {broken} times and cut {cut} streams; the clients saw {errors}."
     );
-    let saved = if tally.waited == 0 {
-        "Nobody had to wait, so waiting saved nothing this time.".to_owned()
-    } else {
+    if tally.waited == 0 {
+        return vec![seen, "Nobody had to wait, so waiting saved nothing this time.".to_owned()];
+    }
+    let (saved, otherwise) = (tally.saved_usd(), tally.without_waiting_usd);
+    let share = 100.0 * saved / otherwise.max(f64::MIN_POSITIVE);
+    let hourly = usd(3_600.0 * saved / view.elapsed.as_secs_f64().max(1.0));
+    vec![
+        seen,
         format!(
-            "Waiting saved {} of {} ({:.0} %): {} requests waited {} on average for a free provider instead of paying at once.",
-            usd(tally.saved_usd()),
-            usd(tally.without_waiting_usd),
-            100.0 * tally.saved_usd() / tally.without_waiting_usd.max(f64::MIN_POSITIVE),
-            tally.waited,
-            seconds(tally.waited_mean()),
-        )
-    };
-    [seen, saved]
+            "Waiting saved {} of {} ({share:.0} %), {hourly} an hour at this pace: {} requests",
+            usd(saved),
+            usd(otherwise),
+            tally.waited
+        ),
+        format!("waited {} on average for a free provider instead of paying at once.", seconds(tally.waited_mean())),
+    ]
 }
 
 fn usd(amount: f64) -> String {
@@ -289,7 +306,12 @@ mod tests {
         );
         assert!(text.contains("nvidia-1    primary        50        40    10     0     0"), "{text}");
         assert!(text.contains("the clients saw no error."));
-        assert!(text.contains("Waiting saved $0.300 of $0.400 (75 %): 40 requests waited 1.3 s on average"));
+        assert!(
+            text.contains(
+                "Waiting saved $0.300 of $0.400 (75 %), $90.00 an hour at this pace: 40 requests\n waited 1.3 s"
+            ),
+            "{text}"
+        );
     }
 
     #[test]

@@ -43,6 +43,8 @@ pub struct Tally {
     pub answered: u64,
     /// Not answered in full.
     pub failed: u64,
+    /// Of these: had begun to be answered.
+    pub cut_short: u64,
     /// Answered by lane, in the order of [`Lane::ALL`].
     pub lanes: [u64; 3],
     /// Answered after waiting.
@@ -65,8 +67,9 @@ impl Tally {
     pub fn add(&mut self, sample: &Sample, prices: &Prices) {
         match sample.ended {
             Ended::Whole => self.answered += 1,
-            Ended::Refused(_) | Ended::Broken | Ended::Unreachable => {
+            ended @ (Ended::Refused(_) | Ended::Broken | Ended::Unreachable) => {
                 self.failed += 1;
+                self.cut_short += u64::from(ended == Ended::Broken);
                 return;
             }
         }
@@ -145,7 +148,7 @@ mod tests {
         for ended in [Ended::Broken, Ended::Refused(503), Ended::Unreachable] {
             tally.add(&Sample { ended, ..sample("paid", Lane::Fallback, 100) }, &prices());
         }
-        assert_eq!(tally, Tally { failed: 3, ..Tally::default() });
+        assert_eq!(tally, Tally { failed: 3, cut_short: 1, ..Tally::default() });
         assert_eq!(tally.waited_mean(), Duration::ZERO);
     }
 }

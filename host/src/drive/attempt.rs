@@ -14,15 +14,16 @@ use pointsman_core::contract::{Commit, Operation};
 use pointsman_core::exchange::{Ended, Sending};
 use pointsman_core::outcome::{Kind, Outcome};
 use pointsman_core::record::Usage;
+use pointsman_core::table::Dialect;
 use pointsman_core::wire::classify::{BODY_PREFIX_BYTES, classify};
+use pointsman_core::wire::headers;
 use pointsman_core::wire::retry_after::{Hint, RateHints};
 use pointsman_core::wire::splice::{Change, splice};
-use pointsman_core::wire::headers;
 use tokio::time::Instant;
 
 use super::live::Live;
-use super::request::Asked;
 use super::proxy::Target;
+use super::request::Asked;
 use super::source::{Expected, Source, Step};
 use crate::upstream::SendError;
 
@@ -86,7 +87,10 @@ pub async fn attempt(live: &Live, target: &Target, sending: &Sending) -> Attempt
         Ok(Ok(answer)) => answer,
         Ok(Err(error)) => return failed(outcome_of(&error)),
         Err(_) => {
-            return failed(Outcome::new(Kind::TimedOut, format!("no response head within {limit:?} (timeouts.first_byte_ms)")));
+            return failed(Outcome::new(
+                Kind::TimedOut,
+                format!("no response head within {limit:?} (timeouts.first_byte_ms)"),
+            ));
         }
     };
     let first_byte = started.elapsed();
@@ -98,7 +102,7 @@ pub async fn attempt(live: &Live, target: &Target, sending: &Sending) -> Attempt
     }
     learn(live, &head.headers);
     let status = head.status.as_u16();
-    let events = is_event_stream(&head.headers) && streams_are_known(asked.operation) && head.status.is_success();
+    let events = has_content_type(&head.headers, "text/event-stream") && streams_are_known(asked.operation) && head.status.is_success();
     let expected = Expected {
         dialect: target.dialect,
         operation: asked.operation,
@@ -166,19 +170,29 @@ impl Gate<'_> {
             }
         }
         let body = held.take();
-        let status = head.status.as_u16();
-        let outcome = if memchr::memmem::find(&body, b"\"error\"").is_some() {
-            let now = self.live.proxy().clock.now();
-            classify(self.target.dialect, status, &head.headers, &body, now)
-        } else {
-            Outcome::answered(status)
-        };
+        let outcome = self.judge(&head, &body);
         if outcome.kind != Kind::Answered {
             return self.failed(outcome, Usage::default(), None);
         }
         let usage = source.usage(0);
         let ended = Ended { outcome, usage, first_byte: Some(self.first_byte), first_token: None };
         Attempted::Whole { head, body, ended }
+    }
+
+    /// A success may still be an error, or a page of somebody who stands before the provider.
+    fn judge(&self, head: &Parts, body: &[u8]) -> Outcome {
+        let status = head.status.as_u16();
+        let is_json = body.trim_ascii_start().first().is_some_and(|b| matches!(b, b'{' | b'['));
+        if self.target.dialect == Dialect::Plain || status >= 300 {
+            return Outcome::answered(status);
+        }
+        if !is_json {
+            return Outcome::new(Kind::Malformed, "the upstream answered a success that is not JSON");
+        }
+        if memchr::memmem::find(body, b"\"error\"").is_none() {
+            return Outcome::answered(status);
+        }
+        classify(self.target.dialect, status, &head.headers, body, self.live.proxy().clock.now())
     }
 
     /// A stream is held until the gate opens.
@@ -197,8 +211,12 @@ impl Gate<'_> {
                     let usage = source.usage(self.live.asked().prompt_tokens);
                     return self.failed(outcome, usage, first_token);
                 }
-                // An answer without content is an answer.
-                Ok(Step::End) => break,
+                // An answer without content is an answer, as long as the model said why.
+                Ok(Step::End) if first_token.is_some() || source.finished() => break,
+                Ok(Step::End) => {
+                    let empty = Outcome::new(Kind::Malformed, "the stream ended without an answer in it");
+                    return self.failed(empty, Usage::default(), None);
+                }
                 Err(_) => {
                     let limit = self.sending.timeouts.first_token;
                     let text = format!("no first token within {limit:?} (timeouts.first_token_ms)");
@@ -269,9 +287,9 @@ fn outcome_of(error: &SendError) -> Outcome {
     Outcome::new(kind, error.to_string())
 }
 
-fn is_event_stream(headers: &HeaderMap) -> bool {
+fn has_content_type(headers: &HeaderMap, prefix: &str) -> bool {
     let content_type = headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
-    content_type.trim_start().get(..17).is_some_and(|t| t.eq_ignore_ascii_case("text/event-stream"))
+    content_type.trim_start().get(..prefix.len()).is_some_and(|t| t.eq_ignore_ascii_case(prefix))
 }
 
 /// Operations whose streams have an end that can be told from a cut.
@@ -309,4 +327,3 @@ impl Held {
         if self.rest.is_empty() { self.first } else { self.rest.freeze() }
     }
 }
-

@@ -47,16 +47,7 @@ impl Live {
             snapshot.budgets,
             snapshot.streams,
         );
-        Self {
-            proxy,
-            snapshot,
-            exchange,
-            asked,
-            arrived,
-            notes: Vec::new(),
-            policy_faults: 0,
-            told: Told::default(),
-        }
+        Self { proxy, snapshot, exchange, asked, arrived, notes: Vec::new(), policy_faults: 0, told: Told::default() }
     }
 
     /// The proxy it belongs to.
@@ -195,7 +186,11 @@ impl Drop for Live {
 }
 
 /// An attempt that the client left; what had been used until then is paid.
-pub fn client_gone(usage: pointsman_core::record::Usage, first_byte: Option<Duration>, first_token: Option<Duration>) -> Ended {
+pub fn client_gone(
+    usage: pointsman_core::record::Usage,
+    first_byte: Option<Duration>,
+    first_token: Option<Duration>,
+) -> Ended {
     let outcome = Outcome::new(Kind::ClientGone, "the client went away");
     Ended { outcome, usage, first_byte, first_token }
 }

@@ -72,7 +72,13 @@ pub async fn drive(proxy: Arc<Proxy>, snapshot: Arc<Snapshot>, asked: Arc<Asked>
     }
 }
 
-fn whole(mut live: Live, sending: &Sending, head: Parts, body: bytes::Bytes, ended: pointsman_core::exchange::Ended) -> Reply {
+fn whole(
+    mut live: Live,
+    sending: &Sending,
+    head: Parts,
+    body: bytes::Bytes,
+    ended: pointsman_core::exchange::Ended,
+) -> Reply {
     live.committed(head.status.as_u16());
     live.relayed(ended);
     let backend = live.snapshot().view.backend(sending.backend).id.clone();
@@ -92,8 +98,7 @@ fn relay(live: Live, sending: &Sending, head: Parts, parts: RelayParts) -> Reply
     let backend = live.snapshot().view.backend(sending.backend).id.clone();
     let attempts = live.exchange().attempts().len() as u64 + 1;
     let hides_events = parts.source.is_events();
-    let mut reply =
-        reply::of_upstream(&live, head, Some((sending.lane, &backend)), attempts, ProxyBody::Whole(None));
+    let mut reply = reply::of_upstream(&live, head, Some((sending.lane, &backend)), attempts, ProxyBody::Whole(None));
     if hides_events {
         reply.headers_mut().remove(http::header::CONTENT_LENGTH);
     }
@@ -123,7 +128,8 @@ fn unforwardable(mut live: Live) -> Reply {
 
 /// The core and the driver disagree: our own fault, told as such.
 fn out_of_step(mut live: Live) -> Reply {
-    let message = "Pointsman lost track of this exchange; this is a fault in Pointsman, please report it with the request id";
+    let message =
+        "Pointsman lost track of this exchange; this is a fault in Pointsman, please report it with the request id";
     tracing::error!(request_id = %live.asked().id, "the exchange ended out of step");
     let reply = OwnError::new(ErrorKind::Internal, message).reply(live.asked().operation, &live.asked().id);
     live.rejected(reply.status().as_u16(), message);

@@ -1,7 +1,7 @@
 //! What all exchanges share: the fleet's line, the snapshot in force, the clients' gates, the record.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -43,6 +43,7 @@ pub struct Proxy {
     snapshot: ArcSwap<Snapshot>,
     gates: Mutex<HashMap<Arc<str>, ClientGate>>,
     exchanges: Exchanges,
+    policy_faults: AtomicU64,
 }
 
 /// One configuration and one policy revision; an exchange keeps the one it started with.
@@ -218,6 +219,7 @@ impl Proxy {
             snapshot: ArcSwap::from_pointee(snapshot),
             gates: Mutex::new(gates),
             exchanges: Exchanges::default(),
+            policy_faults: AtomicU64::new(0),
         }
     }
 
@@ -240,8 +242,14 @@ impl Proxy {
     pub fn decided(&self, verdict: &Verdict, took: Duration) {
         self.metrics.decided(&verdict.decision, took);
         if let Some(fault) = &verdict.fault {
+            self.policy_faults.fetch_add(1, Ordering::Relaxed);
             self.metrics.policy_fault(fault.kind.as_str());
         }
+    }
+
+    /// Policy faults since the start.
+    pub fn policy_faults(&self) -> u64 {
+        self.policy_faults.load(Ordering::Relaxed)
     }
 
     /// Who is this? With client keys configured, the bearer token (or `x-api-key`) must be one of them.

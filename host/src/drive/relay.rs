@@ -109,8 +109,12 @@ impl Relay {
         let event = self.source.is_events().then(|| {
             let asked = self.live.asked();
             let message = format!("The answer broke off: {text}");
-            let error =
-                Envelope { kind: ErrorKind::StreamBroken, kind_override: None, message: &message, request_id: &asked.id };
+            let error = Envelope {
+                kind: ErrorKind::StreamBroken,
+                kind_override: None,
+                message: &message,
+                request_id: &asked.id,
+            };
             error.stream_event(envelope::dialect_of(asked.operation), asked.operation)
         });
         self.settle(outcome);

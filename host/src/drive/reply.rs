@@ -27,7 +27,13 @@ const WAITED_MS: HeaderName = HeaderName::from_static("x-pointsman-waited-ms");
 const POLICY: HeaderName = HeaderName::from_static("x-pointsman-policy");
 
 /// An upstream's response on its way to the client. `attempts` counts the one that answered.
-pub fn of_upstream(live: &Live, mut head: Parts, answered_by: Option<(Lane, &str)>, attempts: u64, body: ProxyBody) -> Reply {
+pub fn of_upstream(
+    live: &Live,
+    mut head: Parts,
+    answered_by: Option<(Lane, &str)>,
+    attempts: u64,
+    body: ProxyBody,
+) -> Reply {
     headers::downstream(&mut head.headers);
     if matches!(&body, ProxyBody::Whole(Some(bytes)) if !bytes.is_empty()) {
         // Framed anew by its own length.

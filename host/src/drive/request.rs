@@ -11,6 +11,7 @@ use pointsman_core::exchange::Facts;
 use pointsman_core::table::Dialect;
 use pointsman_core::view::UNKNOWN_MODEL;
 use pointsman_core::wire::facts::{Ambiguous, BodyFacts};
+use pointsman_core::wire::splice::must_ask_usage;
 
 use crate::policy::Texts;
 
@@ -84,7 +85,7 @@ impl Asked {
         let priority = header("x-pointsman-priority").and_then(|p| p.trim().parse::<i32>().ok()).unwrap_or(0);
         let model: Arc<str> = facts.model.as_deref().unwrap_or(UNKNOWN_MODEL).into();
         let texts = Texts {
-            model: model.clone(),
+            model: model.to_string(),
             path: target.path().to_owned(),
             session: session.clone(),
             labels: labels(&head.headers),
@@ -133,12 +134,9 @@ impl Asked {
         !self.body.is_empty()
     }
 
-    /// Is the usage of this stream asked for by us and not by the client? Only chat and legacy completions of the
-    /// OpenAI dialect have to be asked (<https://platform.openai.com/docs/api-reference/chat/create>).
+    /// Is the usage of this stream asked for by us and not by the client?
     pub fn asks_usage_for_itself(&self, dialect: Dialect) -> bool {
-        let needs_asking = matches!(self.operation, Operation::Chat | Operation::Completion);
-        let client_asks = self.body_facts.as_ref().is_some_and(|f| f.include_usage);
-        dialect == Dialect::Openai && needs_asking && self.streaming && !client_asks
+        self.body_facts.as_ref().is_some_and(|facts| must_ask_usage(dialect, self.operation, facts))
     }
 }
 

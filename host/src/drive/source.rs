@@ -167,10 +167,10 @@ impl Source {
         }
     }
 
-    /// Has a stream said all it had to say? (It may be an answer without any content.)
+    /// Has the model of a stream said why it stopped? (It may be an answer without any content.)
     pub fn finished(&self) -> bool {
         match &self.reading {
-            Reading::Events { tap, .. } => tap.finished() || tap.ended_well(),
+            Reading::Events { tap, .. } => tap.finished(),
             Reading::Whole(_) => self.ended,
         }
     }
@@ -197,7 +197,10 @@ fn events(reader: &mut sse::Reader, tap: &mut StreamTap, hide_usage: bool, diale
             Ok(Some(event)) => event,
             Ok(None) => break,
             Err(too_long) => {
-                return Some(Step::Failed(joined(kept, reader.take()), Outcome::new(Kind::Malformed, too_long.to_string())));
+                return Some(Step::Failed(
+                    joined(kept, reader.take()),
+                    Outcome::new(Kind::Malformed, too_long.to_string()),
+                ));
             }
         };
         match tap.see(&event) {

@@ -23,19 +23,28 @@ pub enum LoadError {
         max_bytes: usize,
     },
     /// Not WebAssembly at all.
-    #[error("the policy file is not WebAssembly{0}; build the policy for the target wasm32-wasip2 and give the .wasm file")]
+    #[error(
+        "the policy file is not WebAssembly{0}; build the policy for the target wasm32-wasip2 and give the .wasm file"
+    )]
     NotWasm(&'static str),
     /// A core module.
-    #[error("the policy file is a core WebAssembly module, not a component; build it for wasm32-wasip2, or wrap it with `wasm-tools component new`")]
+    #[error(
+        "the policy file is a core WebAssembly module, not a component; build it for wasm32-wasip2, or wrap it with `wasm-tools component new`"
+    )]
     CoreModule,
     /// The end is missing.
-    #[error("the policy file is cut off: {0}; copy it again, and rename it into place so that it is never seen half written")]
+    #[error(
+        "the policy file is cut off: {0}; copy it again, and rename it into place so that it is never seen half written"
+    )]
     Truncated(String),
     /// WebAssembly that is not valid, or needs what this host does not have.
     #[error("the policy file is not a valid component: {0}")]
     Broken(String),
     /// Made for another contract.
-    #[error("the policy is made for the contract {found}; this host speaks pointsman:policy@{}: rebuild it with the matching SDK", contract())]
+    #[error(
+        "the policy is made for the contract {found}; this host speaks pointsman:policy@{}: rebuild it with the matching SDK",
+        contract()
+    )]
     Version {
         /// The import that says so.
         found: String,
@@ -97,7 +106,7 @@ pub(super) fn check_bytes(bytes: &[u8], max_bytes: usize) -> Result<(), LoadErro
 /// Says what a compiler's refusal means.
 pub(super) fn compile_error(error: &wasmtime::Error) -> LoadError {
     let text = error.chain().map(|cause| cause.to_string()).collect::<Vec<_>>().join(": ");
-    if text.contains("unexpected end") || text.contains("extends past end") {
+    if text.contains("unexpected end") || text.contains("is out of bounds (bound") {
         LoadError::Truncated(text)
     } else {
         LoadError::Broken(text)

@@ -1,7 +1,6 @@
 //! The engine: one per process, makes revisions of components.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use pointsman_core::table::Table;
 use sha2::{Digest, Sha256};
@@ -12,8 +11,8 @@ use super::check::{self, LoadError};
 use super::guest::{Guest, Shared};
 use super::revision::Revision;
 use super::ticker::{TICK, Ticker};
-use super::wire::bindings::{Policy, PolicyPre};
 use super::wasi;
+use super::wire::bindings::{Policy, PolicyPre};
 
 /// The default policy as a component, built by `policies/build` from `policies/default`.
 const EMBEDDED: &[u8] = include_bytes!("../../../policies/default/default.wasm");
@@ -22,9 +21,9 @@ const EMBEDDED: &[u8] = include_bytes!("../../../policies/default/default.wasm")
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EngineLimits {
     /// Time for one decision, in ms, at most [`EngineLimits::MAX_DECIDE_MS`].
-    pub decide_ms: u64,
+    pub decide_ms: u32,
     /// Time to start and configure an instance, in ms.
-    pub configure_ms: u64,
+    pub configure_ms: u32,
     /// Memory of one instance, in bytes.
     pub memory_bytes: usize,
     /// Instances at a time, of all revisions together.
@@ -35,7 +34,7 @@ pub struct EngineLimits {
 
 impl EngineLimits {
     /// The clock of deadlines may sleep when no call came for 100 ms, so no decision may take longer.
-    pub const MAX_DECIDE_MS: u64 = 90;
+    pub const MAX_DECIDE_MS: u32 = 90;
 }
 
 impl Default for EngineLimits {
@@ -123,9 +122,10 @@ pub(super) fn revision_id(bytes: &[u8]) -> Arc<str> {
     Sha256::digest(bytes).iter().take(6).map(|byte| format!("{byte:02x}")).collect::<String>().into()
 }
 
-/// Ticks after which so many ms have passed for certain.
-pub(super) fn ticks(ms: u64) -> u64 {
-    Duration::from_millis(ms).as_millis().div_ceil(TICK.as_millis()) as u64 + 1
+/// Ticks of a deadline; the first may come at once, so one more than the milliseconds.
+pub(super) fn ticks(ms: u32) -> u32 {
+    const _: () = assert!(TICK.as_millis() == 1);
+    ms.saturating_add(1)
 }
 
 fn config(limits: &EngineLimits) -> Config {

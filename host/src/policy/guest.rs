@@ -1,9 +1,9 @@
 //! What an instance can reach: the contract's imports, under named bounds.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use wasmtime::ResourceLimiter;
+use wasmtime::{ResourceLimiter, UpdateDeadline};
 
 use super::Texts;
 use super::state::State;
@@ -40,6 +40,7 @@ pub(super) struct Guest {
     notes: Vec<String>,
     stderr: Vec<u8>,
     pub(super) memory: MemoryMeter,
+    pub(super) deadline: Deadline,
 }
 
 impl Guest {
@@ -53,6 +54,7 @@ impl Guest {
             notes: Vec::new(),
             stderr: Vec::new(),
             memory: MemoryMeter { max_bytes: max_memory_bytes, used_bytes: 0, denied: false },
+            deadline: Deadline { ticks_left: 0 },
         }
     }
 
@@ -73,7 +75,12 @@ impl Guest {
 
     /// The last line a dying guest wrote to stderr, which for a Rust guest is its panic message.
     pub(super) fn last_words(&self) -> String {
-        String::from_utf8_lossy(&self.stderr).lines().map(str::trim).filter(|l| !l.is_empty()).collect::<Vec<_>>().join(" ")
+        String::from_utf8_lossy(&self.stderr)
+            .lines()
+            .map(str::trim)
+            .filter(|l| !l.is_empty())
+            .collect::<Vec<_>>()
+            .join(" ")
     }
 
     pub(super) fn write_stderr(&mut self, bytes: &[u8]) {
@@ -144,6 +151,25 @@ impl state::Host for Guest {
 
     fn add(&mut self, key: String, delta: i64, ttl_ms: u64) -> i64 {
         self.shared.state.add(key, delta, ttl_ms, self.now_ms)
+    }
+}
+
+/// Counts the ticks that a guest sees go by. A guest that runs sees each; one whose thread was put aside by the
+/// operating system for many ticks sees them as one, so that a busy machine is not taken for a slow policy.
+pub(super) struct Deadline {
+    pub(super) ticks_left: u32,
+}
+
+impl Deadline {
+    #[cold]
+    pub(super) fn on_tick(&mut self) -> UpdateDeadline {
+        match self.ticks_left.checked_sub(1) {
+            Some(left) => {
+                self.ticks_left = left;
+                UpdateDeadline::Continue(1)
+            }
+            None => UpdateDeadline::Interrupt,
+        }
     }
 }
 

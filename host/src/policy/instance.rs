@@ -21,10 +21,11 @@ pub(super) struct Instance {
 
 impl Instance {
     /// A fresh instance; what the component does at its start must be over after `ticks`.
-    pub(super) fn start(pre: &PolicyPre<Guest>, guest: Guest, ticks: u64) -> Result<Self, Fault> {
+    pub(super) fn start(pre: &PolicyPre<Guest>, guest: Guest, ticks: u32) -> Result<Self, Fault> {
         let mut store = Store::new(pre.engine(), guest);
         store.limiter(|guest| &mut guest.memory);
-        store.set_epoch_deadline(ticks);
+        store.epoch_deadline_callback(|mut store| Ok(store.data_mut().deadline.on_tick()));
+        allow(&mut store, ticks);
         match pre.instantiate(&mut store) {
             Ok(policy) => Ok(Self { store, policy }),
             Err(error) => Err(fault(&store, &error)),
@@ -36,9 +37,9 @@ impl Instance {
         &mut self,
         settings: &str,
         table: &TableParts,
-        ticks: u64,
+        ticks: u32,
     ) -> Result<Result<(), String>, Fault> {
-        self.store.set_epoch_deadline(ticks);
+        allow(&mut self.store, ticks);
         table
             .with(|table| self.policy.call_configure(&mut self.store, settings, table))
             .map_err(|error| fault(&self.store, &error))
@@ -46,9 +47,9 @@ impl Instance {
 
     /// Asks; after a fault the instance must not be used again.
     #[inline]
-    pub(super) fn ask(&mut self, query: &Query, texts: &Arc<Texts>, ticks: u64) -> Result<Decision, Fault> {
+    pub(super) fn ask(&mut self, query: &Query, texts: &Arc<Texts>, ticks: u32) -> Result<Decision, Fault> {
         self.store.data_mut().begin(texts, query.now_ms, query.seed);
-        self.store.set_epoch_deadline(ticks);
+        allow(&mut self.store, ticks);
         let attempts = wire::attempts(query);
         match self.policy.call_decide(&mut self.store, wire::query(query, &attempts)) {
             Ok(decision) => Ok(wire::decision(decision)),
@@ -61,6 +62,13 @@ impl Instance {
     pub(super) fn end(&mut self) -> Vec<String> {
         self.store.data_mut().end()
     }
+}
+
+/// Starts a deadline of so many ticks.
+#[inline]
+fn allow(store: &mut Store<Guest>, ticks: u32) {
+    store.data_mut().deadline.ticks_left = ticks;
+    store.set_epoch_deadline(1);
 }
 
 /// What happened, in one line for the operator and the author.

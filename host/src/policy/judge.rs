@@ -17,7 +17,9 @@ pub(super) fn judge(decision: Decision, table: &Table) -> Result<Decision, Strin
         Decision::Primary(dispatch) => judge_dispatch(dispatch, Lane::Primary, table)?,
         Decision::Fallback(dispatch) => judge_dispatch(dispatch, Lane::Fallback, table)?,
         Decision::Emergency(dispatch) => judge_dispatch(dispatch, Lane::Emergency, table)?,
-        Decision::Wait(hold) if hold.max.is_zero() => return Err("wait of 0 ms: nothing would have changed".to_owned()),
+        Decision::Wait(hold) if hold.max.is_zero() => {
+            return Err("wait of 0 ms: nothing would have changed".to_owned());
+        }
         Decision::Wait(_) => {}
         Decision::Reject(rejection) => {
             if rejection.status != 0 && !(400..=599).contains(&rejection.status) {

@@ -14,6 +14,8 @@ mod instance;
 mod judge;
 mod revision;
 mod state;
+#[cfg(test)]
+mod tests;
 mod ticker;
 mod twin;
 mod wasi;

@@ -27,16 +27,11 @@ pub struct Revision {
     parts: TableParts,
     twin: Twin,
     /// A stack: the instance used last has its memory still in the processor's cache.
-    idle: Mutex<Vec<Box<Instance>>>,
+    idle: Mutex<Vec<Instance>>,
 }
 
 impl Revision {
-    pub(super) fn new(
-        engine: Engine,
-        code: Arc<Code>,
-        settings: &str,
-        table: Arc<Table>,
-    ) -> Result<Self, LoadError> {
+    pub(super) fn new(engine: Engine, code: Arc<Code>, settings: &str, table: Arc<Table>) -> Result<Self, LoadError> {
         let revision = Self {
             engine,
             code,
@@ -53,6 +48,11 @@ impl Revision {
     /// The same code over another table or with other settings, on fresh instances.
     pub fn with_table(&self, settings: &str, table: Arc<Table>) -> Result<Self, LoadError> {
         Self::new(self.engine.clone(), self.code.clone(), settings, table)
+    }
+
+    /// The name that a component of these bytes has.
+    pub fn id_of(bytes: &[u8]) -> Arc<str> {
+        super::engine::revision_id(bytes)
     }
 
     /// The first 12 hexadecimal digits of the component's SHA-256.
@@ -101,7 +101,7 @@ impl Revision {
     }
 
     #[inline]
-    fn take_instance(&self) -> Result<Box<Instance>, StartError> {
+    fn take_instance(&self) -> Result<Instance, StartError> {
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         match idle {
             Some(instance) => Ok(instance),
@@ -110,21 +110,21 @@ impl Revision {
     }
 
     #[cold]
-    fn start_instance(&self) -> Result<Box<Instance>, StartError> {
+    fn start_instance(&self) -> Result<Instance, StartError> {
         let engine = &self.engine.0;
         let _clock = engine.ticker.hold();
         let ticks = ticks(engine.limits.configure_ms);
         let guest = Guest::new(engine.shared.clone(), self.code.id.clone(), engine.limits.memory_bytes);
         let mut instance = Instance::start(&self.code.pre, guest, ticks).map_err(StartError::Fault)?;
         match instance.configure(&self.settings, &self.parts, ticks) {
-            Ok(Ok(())) => Ok(Box::new(instance)),
+            Ok(Ok(())) => Ok(instance),
             Ok(Err(refusal)) => Err(StartError::Refused(refusal)),
             Err(fault) => Err(StartError::Fault(fault)),
         }
     }
 
     #[inline]
-    fn put_back(&self, instance: Box<Instance>) {
+    fn put_back(&self, instance: Instance) {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         if idle.len() < MAX_IDLE {
             idle.push(instance);
@@ -139,11 +139,7 @@ impl Revision {
         })?;
         self.put_back(instance);
         for (question, query) in probes(&self.table) {
-            // A probe may be the first call of cold code: only its answer counts, and a deadline gets a second chance.
-            let ask = || self.ask(&query, &Arc::default());
-            let late = |(fault, _): &(Fault, _)| fault.kind == FaultKind::Deadline;
-            let answer = ask().or_else(|failure| if late(&failure) { ask() } else { Err(failure) });
-            answer.map_err(|(fault, _)| LoadError::Probe { question, fault })?;
+            self.ask(&query, &Arc::default()).map_err(|(fault, _)| LoadError::Probe { question, fault })?;
         }
         Ok(())
     }

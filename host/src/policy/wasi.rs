@@ -75,7 +75,9 @@ pub(super) fn link_absent(linker: &mut Linker<Guest>, component: &Component) -> 
 
     let engine = component.engine();
     for (name, item) in component.component_type().imports(engine) {
-        let ComponentItem::ComponentInstance(interface) = item.ty else { continue };
+        let ComponentItem::ComponentInstance(interface) = item.ty else {
+            continue;
+        };
         let plain = name.split('@').next().unwrap_or(name);
         if !name.starts_with("wasi:") || PROVIDED.contains(&plain) {
             continue;

@@ -1,1 +1,344 @@
-//! placeholder
+//! Watching a policy file: any sign of a change means "look again", and nothing else is concluded from it.
+//!
+//! Editors rename over the file, Kubernetes swaps a symbolic link above it, removals end watches, and network file systems
+//! send no events. So the *directory* is watched, with a slow look at the file itself beside it; whoever is told reads
+//! the file once and compares its hash.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, SystemTime};
+
+use notify::{RecursiveMode, Watcher as _};
+
+/// Events that come closer together than this are one change.
+const DEBOUNCE: Duration = Duration::from_millis(100);
+
+/// However many events come, a change is told after this long.
+const MAX_SETTLE: Duration = Duration::from_millis(1_000);
+
+/// How often the file itself is looked at.
+const POLL: Duration = Duration::from_millis(2_000);
+
+/// Calls back when a file may have changed; stops when it is dropped.
+pub struct Watcher {
+    signals: Sender<Signal>,
+    thread: Option<JoinHandle<()>>,
+}
+
+enum Signal {
+    /// Something happened in a directory watched.
+    Event(Whose),
+    Stop,
+}
+
+/// What an event is about.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Whose {
+    /// Something else, a database perhaps; matters only when the file is another one afterwards (a link swapped).
+    Neighbour,
+    /// The file itself.
+    Ours,
+}
+
+/// What tells two versions of a file apart without reading it; none while there is no file.
+type Fingerprint = Option<(u64, Option<SystemTime>, u64)>;
+
+impl Watcher {
+    /// Watches `path`, which need not exist yet, and calls `on_change` on a thread of its own. It is not called for the
+    /// file as it is now, and may be called when nothing changed. Fails only when the thread cannot be started.
+    pub fn new(path: impl Into<PathBuf>, on_change: impl Fn() + Send + 'static) -> io::Result<Self> {
+        Self::with_poll(path.into(), POLL, on_change)
+    }
+
+    fn with_poll(path: PathBuf, poll: Duration, on_change: impl Fn() + Send + 'static) -> io::Result<Self> {
+        let (signals, inbox) = mpsc::channel();
+        let mut watch = Watch { seen: fingerprint(&path), path, poll, events: Events::new(signals.clone()) };
+        // Before this returns, so that no change after it is missed.
+        watch.follow_directories();
+        let thread =
+            thread::Builder::new().name("policy-watch".to_owned()).spawn(move || watch.run(&inbox, on_change))?;
+        Ok(Self { signals, thread: Some(thread) })
+    }
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        // The thread is gone only if `on_change` panicked, which was reported then.
+        let _ = self.signals.send(Signal::Stop);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+struct Watch {
+    path: PathBuf,
+    poll: Duration,
+    seen: Fingerprint,
+    events: Events,
+}
+
+impl Watch {
+    fn run(&mut self, inbox: &Receiver<Signal>, on_change: impl Fn()) {
+        loop {
+            match inbox.recv_timeout(self.poll) {
+                Ok(Signal::Event(whose)) => match settle(inbox, whose) {
+                    Settled::Quiet(Whose::Ours) => {}
+                    Settled::Quiet(Whose::Neighbour) if fingerprint(&self.path) == self.seen => {
+                        continue;
+                    }
+                    Settled::Quiet(Whose::Neighbour) => {}
+                    Settled::Stop => return,
+                },
+                Err(RecvTimeoutError::Timeout) => {
+                    // Directories may have come, gone, or been swapped under the watch.
+                    self.follow_directories();
+                    if fingerprint(&self.path) == self.seen {
+                        continue;
+                    }
+                }
+                Ok(Signal::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+            }
+            self.follow_directories();
+            self.seen = fingerprint(&self.path);
+            on_change();
+        }
+    }
+
+    /// Watches the directory of the path as written, and that of the file it leads to.
+    fn follow_directories(&mut self) {
+        let real = fs::canonicalize(&self.path).ok();
+        self.events.follow(std::iter::once(self.path.as_path()).chain(real.as_deref()));
+    }
+}
+
+enum Settled {
+    /// Nothing happens any more; the nearest of the events.
+    Quiet(Whose),
+    Stop,
+}
+
+/// Waits until no more events come for a moment, at most [`MAX_SETTLE`].
+fn settle(inbox: &Receiver<Signal>, mut nearest: Whose) -> Settled {
+    let mut waited = Duration::ZERO;
+    loop {
+        match inbox.recv_timeout(DEBOUNCE) {
+            Err(RecvTimeoutError::Timeout) => return Settled::Quiet(nearest),
+            Ok(Signal::Stop) | Err(RecvTimeoutError::Disconnected) => return Settled::Stop,
+            Ok(Signal::Event(whose)) => nearest = nearest.max(whose),
+        }
+        // The rest in bursts of one debounce, so that a busy directory cannot hold the change back for ever.
+        thread::sleep(DEBOUNCE);
+        waited += DEBOUNCE;
+        for signal in inbox.try_iter() {
+            match signal {
+                Signal::Event(whose) => nearest = nearest.max(whose),
+                Signal::Stop => return Settled::Stop,
+            }
+        }
+        if waited >= MAX_SETTLE {
+            return Settled::Quiet(nearest);
+        }
+    }
+}
+
+/// The operating system's events, where it has any to give.
+struct Events {
+    signals: Sender<Signal>,
+    watcher: Option<notify::RecommendedWatcher>,
+    followed: Vec<Followed>,
+}
+
+/// A file name to look out for in a directory, and the directory's identity: one that was replaced is watched anew.
+#[derive(Clone, PartialEq, Eq)]
+struct Followed {
+    directory: PathBuf,
+    inode: u64,
+    name: Option<OsString>,
+}
+
+impl Events {
+    fn new(signals: Sender<Signal>) -> Self {
+        Self { signals, watcher: None, followed: Vec::new() }
+    }
+
+    /// Watches for these paths instead of the former ones. Without events, or without a directory, polling remains.
+    fn follow<'a>(&mut self, paths: impl Iterator<Item = &'a Path>) {
+        let follow = |path: &Path| {
+            let directory = parent(path);
+            let inode = inode(&fs::metadata(&directory).ok()?);
+            Some(Followed { directory, inode, name: path.file_name().map(OsString::from) })
+        };
+        let wanted: Vec<Followed> = paths.filter_map(follow).collect();
+        if wanted == self.followed {
+            return;
+        }
+        self.watcher = self
+            .watch(&wanted)
+            .inspect_err(|error| tracing::warn!(%error, "no file events; the policy file is polled"))
+            .ok();
+        self.followed = wanted;
+    }
+
+    fn watch(&self, wanted: &[Followed]) -> notify::Result<notify::RecommendedWatcher> {
+        let signals = self.signals.clone();
+        let names: Vec<OsString> = wanted.iter().filter_map(|f| f.name.clone()).collect();
+        let on_event = move |event: notify::Result<notify::Event>| {
+            let whose = match event {
+                // Reading the file is an event too; it must not count, or each look would cause the next.
+                Ok(event) if event.kind.is_access() => return,
+                Ok(event) => {
+                    let is_ours = |path: &PathBuf| path.file_name().is_some_and(|name| names.iter().any(|n| n == name));
+                    if event.paths.iter().any(is_ours) { Whose::Ours } else { Whose::Neighbour }
+                }
+                // Events were lost: anything may have happened.
+                Err(_) => Whose::Ours,
+            };
+            // Nobody listens any more only while the watcher is being dropped.
+            let _ = signals.send(Signal::Event(whose));
+        };
+        let mut watcher = notify::recommended_watcher(on_event)?;
+        for followed in wanted {
+            watcher.watch(&followed.directory, RecursiveMode::NonRecursive)?;
+        }
+        Ok(watcher)
+    }
+}
+
+fn parent(path: &Path) -> PathBuf {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+        Some(_) | None => PathBuf::from("."),
+    }
+}
+
+fn fingerprint(path: &Path) -> Fingerprint {
+    let metadata = fs::metadata(path).ok()?;
+    Some((metadata.len(), metadata.modified().ok(), inode(&metadata)))
+}
+
+#[cfg(unix)]
+fn inode(metadata: &fs::Metadata) -> u64 {
+    std::os::unix::fs::MetadataExt::ino(metadata)
+}
+
+#[cfg(not(unix))]
+fn inode(_metadata: &fs::Metadata) -> u64 {
+    0
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    const GENEROUS: Duration = Duration::from_secs(30);
+
+    /// A watched path; polling is so slow that only events can be noticed, unless a test says otherwise.
+    struct Scene {
+        directory: tempfile::TempDir,
+        changes: Receiver<()>,
+        _watcher: Watcher,
+    }
+
+    fn scene(poll: Duration, prepare: impl Fn(&Path)) -> Scene {
+        let directory = tempfile::tempdir().unwrap();
+        prepare(directory.path());
+        let (sender, changes) = mpsc::channel();
+        let on_change = move || {
+            // The receiver may go first at the end of a test.
+            let _ = sender.send(());
+        };
+        let watcher = Watcher::with_poll(directory.path().join("policy.wasm"), poll, on_change).unwrap();
+        Scene { directory, changes, _watcher: watcher }
+    }
+
+    impl Scene {
+        fn path(&self, name: &str) -> PathBuf {
+            self.directory.path().join(name)
+        }
+
+        fn is_told(&self, what: &str) {
+            self.changes.recv_timeout(GENEROUS).unwrap_or_else(|_| panic!("not told of: {what}"));
+            // What belongs to the same change may be told once more.
+            while self.changes.recv_timeout(5 * DEBOUNCE).is_ok() {}
+        }
+    }
+
+    const BY_EVENTS: Duration = Duration::from_secs(3_600);
+    const BY_POLLING: Duration = Duration::from_millis(20);
+
+    #[test]
+    fn every_way_to_change_a_file_is_told() {
+        let scene = scene(BY_EVENTS, |_| {});
+        let path = scene.path("policy.wasm");
+        fs::write(&path, "one").unwrap();
+        scene.is_told("a file that came to be");
+        fs::write(&path, "two").unwrap();
+        scene.is_told("a write in place");
+        fs::write(scene.path("new"), "three").unwrap();
+        fs::rename(scene.path("new"), &path).unwrap();
+        scene.is_told("a rename over it");
+        fs::remove_file(&path).unwrap();
+        scene.is_told("its removal");
+        fs::write(&path, "four").unwrap();
+        scene.is_told("its return");
+    }
+
+    #[test]
+    fn a_swapped_link_above_the_file_is_told() {
+        // As Kubernetes mounts a ConfigMap: policy.wasm -> ..data/policy.wasm, ..data -> a directory.
+        let version = |root: &Path, name: &str, text: &str| {
+            fs::create_dir(root.join(name)).unwrap();
+            fs::write(root.join(name).join("policy.wasm"), text).unwrap();
+        };
+        let scene = scene(BY_EVENTS, |root| {
+            version(root, "..v1", "one");
+            symlink("..v1", root.join("..data")).unwrap();
+            symlink("..data/policy.wasm", root.join("policy.wasm")).unwrap();
+        });
+        for (name, text) in [("..v2", "two"), ("..v3", "three")] {
+            version(scene.directory.path(), name, text);
+            symlink(name, scene.path("..tmp")).unwrap();
+            fs::rename(scene.path("..tmp"), scene.path("..data")).unwrap();
+            scene.is_told("a link swapped");
+            assert_eq!(fs::read_to_string(scene.path("policy.wasm")).unwrap(), text);
+        }
+    }
+
+    #[test]
+    fn a_directory_that_comes_later_is_found_by_polling() {
+        let root = tempfile::tempdir().unwrap();
+        let (sender, changes) = mpsc::channel();
+        let path = root.path().join("later/policy.wasm");
+        let _watcher = Watcher::with_poll(path.clone(), BY_POLLING, move || {
+            let _ = sender.send(());
+        })
+        .unwrap();
+        fs::create_dir(root.path().join("later")).unwrap();
+        fs::write(&path, "one").unwrap();
+        changes.recv_timeout(GENEROUS).unwrap();
+    }
+
+    #[test]
+    fn a_busy_neighbour_is_not_taken_for_a_change() {
+        let scene = scene(BY_EVENTS, |root| fs::write(root.join("policy.wasm"), "one").unwrap());
+        fs::write(scene.path("pointsman.db-wal"), "row").unwrap();
+        assert!(scene.changes.recv_timeout(5 * DEBOUNCE).is_err());
+    }
+
+    #[test]
+    fn reading_the_file_tells_nothing_and_dropping_stops() {
+        let scene = scene(BY_EVENTS, |root| fs::write(root.join("policy.wasm"), "one").unwrap());
+        fs::read(scene.path("policy.wasm")).unwrap();
+        assert!(scene.changes.recv_timeout(5 * DEBOUNCE).is_err());
+        let Scene { changes, _watcher: watcher, directory: _directory } = scene;
+        drop(watcher);
+        assert_eq!(changes.recv(), Err(mpsc::RecvError), "the thread is gone and has let go of the callback");
+    }
+}

@@ -18,6 +18,9 @@ use crate::upstream::Connector;
 /// A larger policy file is not read into memory to be refused.
 const MAX_POLICY_BYTES: u64 = 256 * 1024 * 1024;
 
+/// Revisions kept in memory to go back to.
+const KEPT_REVISIONS: usize = 4;
+
 /// What the last change came to, for the operator.
 #[derive(Clone, Debug, Default)]
 pub struct LastChange {
@@ -34,7 +37,9 @@ pub struct Control {
     connector: Connector,
     config_file: Option<PathBuf>,
     last: Mutex<LastChange>,
-    seen: Mutex<Option<Vec<u8>>>,
+    /// The revisions that were in force before, newest last.
+    earlier: Mutex<Vec<Arc<Revision>>>,
+    seen_policy: Mutex<Option<Arc<str>>>,
     wake: Arc<Notify>,
     one_at_a_time: tokio::sync::Mutex<()>,
 }
@@ -48,7 +53,8 @@ impl Control {
             connector,
             config_file,
             last: Mutex::default(),
-            seen: Mutex::default(),
+            earlier: Mutex::default(),
+            seen_policy: Mutex::default(),
             wake: Arc::default(),
             one_at_a_time: tokio::sync::Mutex::default(),
         }
@@ -104,7 +110,12 @@ impl Control {
         self.tell(Reload::Policy, outcome, |last, error| last.policy_error = error);
     }
 
-    fn tell(&self, what: Reload, outcome: anyhow::Result<Option<String>>, set: impl FnOnce(&mut LastChange, Option<String>)) {
+    fn tell(
+        &self,
+        what: Reload,
+        outcome: anyhow::Result<Option<String>>,
+        set: impl FnOnce(&mut LastChange, Option<String>),
+    ) {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         match outcome {
             Ok(None) => {}
@@ -125,16 +136,8 @@ impl Control {
     /// The revision that is now in force; none when nothing changed.
     async fn reload_config(&self, file: &Path) -> anyhow::Result<Option<String>> {
         let before = self.proxy.snapshot();
-        let bytes = tokio::fs::read(file).await.with_context(|| format!("cannot read {}", file.display()))?;
-        {
-            let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-            if seen.as_ref() == Some(&bytes) {
-                return Ok(None);
-            }
-            *seen = Some(bytes);
-        }
         let config = Arc::new(config::load(Some(file), &ProcessEnv)?.config);
-        if config.revision == before.config.revision {
+        if config.is_same(&before.config) {
             return Ok(None);
         }
         let table = Arc::new(config.table());
@@ -157,6 +160,15 @@ impl Control {
         let before = self.proxy.snapshot();
         let Some(file) = before.config.policy.file.clone() else { return Ok(None) };
         let bytes = read_policy(&file).await?;
+        {
+            // A file is judged once: not again after a rollback, nor at every look while it is bad.
+            let mut seen = self.seen_policy.lock().unwrap_or_else(PoisonError::into_inner);
+            let id = Revision::id_of(&bytes);
+            if seen.as_ref() == Some(&id) {
+                return Ok(None);
+            }
+            *seen = Some(id);
+        }
         self.take_policy(before, bytes).await
     }
 
@@ -183,8 +195,30 @@ impl Control {
         let settings = settings_json(&before.config);
         let policy = tokio::task::spawn_blocking(move || engine.load(&bytes, &settings, table)).await??;
         let revision = policy.id().to_string();
+        {
+            let mut earlier = self.earlier.lock().unwrap_or_else(PoisonError::into_inner);
+            if earlier.len() == KEPT_REVISIONS {
+                earlier.remove(0);
+            }
+            earlier.push(before.policy.clone());
+        }
         self.proxy.publish(before.with_policy(Arc::new(policy)));
         Ok(Some(revision))
+    }
+
+    /// Brings the revision before this one back into force; a file that is not touched does not bring the other back.
+    ///
+    /// # Errors
+    /// There is none.
+    pub async fn rollback(&self) -> anyhow::Result<()> {
+        let _turn = self.one_at_a_time.lock().await;
+        let last = self.earlier.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let Some(earlier) = last else { bail!("there is no earlier policy revision in this process to go back to") };
+        let before = self.proxy.snapshot();
+        let (settings, table) = (settings_json(&before.config), before.view.table.clone());
+        let policy = tokio::task::spawn_blocking(move || earlier.with_table(&settings, table)).await??;
+        self.proxy.publish(before.with_policy(Arc::new(policy)));
+        Ok(())
     }
 }
 

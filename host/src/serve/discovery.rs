@@ -63,7 +63,8 @@ impl Discovery {
         {
             return k.models.clone();
         }
-        let asked = snapshot.config.backends.iter().filter(|b| b.backend.any_model() && b.backend.dialect != Dialect::Plain);
+        let asked =
+            snapshot.config.backends.iter().filter(|b| b.backend.any_model() && b.backend.dialect != Dialect::Plain);
         let lists = futures_util::future::join_all(asked.map(|b| self.ask(b))).await;
         let complete = lists.iter().all(Option::is_some);
         let mut models: BTreeSet<String> = snapshot.view.table.models.iter().cloned().collect();
@@ -80,12 +81,17 @@ impl Discovery {
     async fn ask(&self, backend: &BackendConfig) -> Option<Vec<String>> {
         let base = backend.base_url.to_string();
         let base = base.trim_end_matches('/');
-        let versioned = base.rsplit('/').next().is_some_and(|s| s.starts_with('v') && s[1..].starts_with(|c: char| c.is_ascii_digit()));
+        let versioned = base
+            .rsplit('/')
+            .next()
+            .is_some_and(|s| s.starts_with('v') && s[1..].starts_with(|c: char| c.is_ascii_digit()));
         let url = if versioned { format!("{base}/models") } else { format!("{base}/v1/models") };
         let mut request = self.client.get(url);
         if let Some(key) = &backend.api_key {
             request = match backend.backend.dialect {
-                Dialect::Anthropic => request.header("x-api-key", key.expose()).header("anthropic-version", "2023-06-01"),
+                Dialect::Anthropic => {
+                    request.header("x-api-key", key.expose()).header("anthropic-version", "2023-06-01")
+                }
                 Dialect::Openai | Dialect::Plain => request.bearer_auth(key.expose()),
             };
         }

@@ -9,7 +9,6 @@ use std::time::Duration;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
@@ -65,10 +64,9 @@ impl Listener {
         self.tcp.local_addr()
     }
 
-    /// Serves until `stop`; then no connection is accepted, and those there are end after their exchange. Returns when
-    /// the last is gone; drop it to cut them.
-    pub async fn serve(self, stop: CancellationToken) {
-        let graceful = GracefulShutdown::new();
+    /// Serves until `stop`; then no connection is accepted, and those there are end after their exchange, or at once when
+    /// `cut` comes. Returns when the last is gone.
+    pub async fn serve(self, stop: CancellationToken, cut: CancellationToken) {
         let connections = tokio_util::task::TaskTracker::new();
         loop {
             let accepted = tokio::select! {
@@ -78,21 +76,13 @@ impl Listener {
             let Some((stream, permit)) = accepted else { continue };
             let service = self.service.clone();
             let http = self.http.clone();
-            let watcher = graceful.watcher();
+            let (stop, cut) = (stop.clone(), cut.clone());
             connections.spawn(async move {
-                let call = service_fn(move |request| {
-                    let service = service.clone();
-                    async move { Ok::<_, Infallible>(service.call(request).await) }
-                });
-                let connection = http.serve_connection(TokioIo::new(stream), call);
-                if let Err(error) = watcher.watch(connection.into_owned()).await {
-                    tracing::debug!(error = %crate::upstream::causes(error.as_ref()), "a downstream connection ended");
-                }
+                cut.run_until_cancelled(converse(&http, stream, service, stop)).await;
                 drop(permit);
             });
         }
         drop(self.tcp);
-        graceful.shutdown().await;
         connections.close();
         connections.wait().await;
     }
@@ -111,5 +101,30 @@ impl Listener {
                 None
             }
         }
+    }
+}
+
+/// Serves one connection; told to stop, it ends after the exchange it is at.
+async fn converse(
+    http: &auto::Builder<TokioExecutor>,
+    stream: TcpStream,
+    service: Arc<Service>,
+    stop: CancellationToken,
+) {
+    let call = service_fn(move |request| {
+        let service = service.clone();
+        async move { Ok::<_, Infallible>(service.call(request).await) }
+    });
+    let connection = http.serve_connection(TokioIo::new(stream), call);
+    tokio::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = stop.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(error = %crate::upstream::causes(error.as_ref()), "a downstream connection ended");
     }
 }

@@ -19,6 +19,7 @@ use anyhow::Context;
 use pointsman_core::fleet::{Fleet, KeptCooldown};
 use pointsman_core::outcome::Kind;
 use pointsman_core::time::Timestamp;
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -30,12 +31,17 @@ use crate::store::{CooldownRow, Store, StoreLimits, StorePath};
 use crate::telemetry::logs::ExchangeLog;
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::Origin;
+use admin::{AdminState, AdminToken};
 use control::Control;
 use listen::{ListenLimits, Listener};
+use operator::Operator;
 use service::Service;
 
 /// How often the cooldowns in force are written, so that they survive a crash.
 const COOLDOWNS_EVERY: Duration = Duration::from_millis(500);
+
+/// After the drain, how long the last bytes may take to leave.
+const LAST_BYTES: Duration = Duration::from_millis(500);
 
 /// What the server is started with.
 pub struct Start {
@@ -57,6 +63,7 @@ pub struct Running {
     control: Arc<Control>,
     store: Option<Store>,
     stop: CancellationToken,
+    cut: CancellationToken,
     listeners: TaskTracker,
     tasks: TaskTracker,
     drain_timeout: Duration,
@@ -80,22 +87,30 @@ pub async fn start(start: Start) -> anyhow::Result<Running> {
     let line = Arc::new(Line::new(fleet, clock));
     let proxy = Arc::new(Proxy::new(clock, line, metrics, log, store.handle(), &store.reader(), snapshot));
 
-    let stop = CancellationToken::new();
+    let (stop, cut) = (CancellationToken::new(), CancellationToken::new());
     let (listeners, tasks) = (TaskTracker::new(), TaskTracker::new());
     let downstream = listen_downstream(&config, proxy.clone()).await?;
     let addr = downstream.addr()?;
     let control = Arc::new(Control::new(proxy.clone(), engine, connector, config_file));
-    let admin = admin::listen(&config, control.clone(), &store).await?;
+    let admin = listen_admin(&config).await?;
     let admin_addr = admin.local_addr()?;
+    let admin_state = AdminState {
+        controls: Arc::new(Operator::new(control.clone())),
+        metrics: proxy.metrics.clone(),
+        reader: store.reader(),
+        store: store.handle(),
+        token: config.admin.token.as_ref().map(|token| AdminToken::new(token.expose())),
+        clock: Arc::new(move || clock.now()),
+    };
 
-    listeners.spawn(downstream.serve(stop.clone()));
-    tasks.spawn(admin.serve(stop.clone()));
+    listeners.spawn(downstream.serve(stop.clone(), cut.clone()));
+    tasks.spawn(serve_admin(admin, admin_state, stop.clone()));
     tasks.spawn(until(stop.clone(), proxy.line.clone().keep_time()));
     tasks.spawn(until(stop.clone(), keep_cooldowns(proxy.clone())));
     tasks.spawn(until(stop.clone(), control.clone().run()));
     tracing::info!(%addr, %admin_addr, policy = %proxy.snapshot().policy.id(), config = %config.revision, "listening");
     let drain_timeout = config.server.drain_timeout;
-    Ok(Running { addr, admin_addr, proxy, control, store: Some(store), stop, listeners, tasks, drain_timeout })
+    Ok(Running { addr, admin_addr, proxy, control, store: Some(store), stop, cut, listeners, tasks, drain_timeout })
 }
 
 impl Running {
@@ -113,11 +128,17 @@ impl Running {
             tracing::info!(under_way, limit = ?self.drain_timeout, "draining");
         }
         if tokio::time::timeout(self.drain_timeout, self.proxy.drained()).await.is_err() {
-            tracing::warn!(cut = self.proxy.under_way(), "the drain limit has passed; exchanges still under way are cut");
+            tracing::warn!(
+                cut = self.proxy.under_way(),
+                "the drain limit has passed; exchanges still under way are cut"
+            );
         }
         self.listeners.close();
-        // Connections without an exchange have nothing to wait for; a second lets the last bytes leave.
-        let _ = tokio::time::timeout(Duration::from_secs(1), self.listeners.wait()).await;
+        // Connections without an exchange have nothing to wait for; a moment lets the last bytes leave.
+        if tokio::time::timeout(LAST_BYTES, self.listeners.wait()).await.is_err() {
+            self.cut.cancel();
+            self.listeners.wait().await;
+        }
         self.tasks.close();
         let _ = tokio::time::timeout(Duration::from_secs(1), self.tasks.wait()).await;
         save_cooldowns(&self.proxy);
@@ -134,6 +155,7 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         self.stop.cancel();
+        self.cut.cancel();
     }
 }
 
@@ -153,9 +175,22 @@ async fn listen_downstream(config: &Config, proxy: Arc<Proxy>) -> anyhow::Result
         .with_context(|| format!("cannot listen on {} (server.listen); is something else listening there?", s.listen))
 }
 
+async fn listen_admin(config: &Config) -> anyhow::Result<TcpListener> {
+    let addr = config.admin.listen;
+    TcpListener::bind(addr)
+        .await
+        .with_context(|| format!("cannot listen on {addr} (admin.listen); is something else listening there?"))
+}
+
+async fn serve_admin(listener: TcpListener, state: AdminState, stop: CancellationToken) {
+    if let Err(error) = admin::serve(listener, state, stop.cancelled_owned()).await {
+        tracing::error!(%error, "the admin listener failed");
+    }
+}
+
 fn engine_limits(config: &Config) -> EngineLimits {
     EngineLimits {
-        decide_ms: u64::try_from(config.policy.deadline.as_millis()).unwrap_or(u64::MAX),
+        decide_ms: u32::try_from(config.policy.deadline.as_millis()).unwrap_or(u32::MAX),
         memory_bytes: config.policy.memory_mb as usize * 1024 * 1024,
         ..EngineLimits::default()
     }

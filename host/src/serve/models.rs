@@ -29,7 +29,13 @@ pub fn listed_at<'a>(method: &Method, path: &'a str) -> Option<Listed<'a>> {
 }
 
 /// The list, or one entry of it.
-pub fn reply(listed: Listed<'_>, models: &[String], headers: &HeaderMap, snapshot: &Snapshot, request_id: &str) -> Reply {
+pub fn reply(
+    listed: Listed<'_>,
+    models: &[String],
+    headers: &HeaderMap,
+    snapshot: &Snapshot,
+    request_id: &str,
+) -> Reply {
     let anthropic = headers.contains_key("anthropic-version");
     match listed {
         Listed::All => {
@@ -46,7 +52,8 @@ pub fn reply(listed: Listed<'_>, models: &[String], headers: &HeaderMap, snapsho
             if models.contains(&wanted) {
                 return service::json(entry(&wanted, snapshot, anthropic).to_string(), request_id);
             }
-            let message = format!("The model {wanted:?} is not listed here; GET /v1/models lists what can be asked for");
+            let message =
+                format!("The model {wanted:?} is not listed here; GET /v1/models lists what can be asked for");
             let operation = if anthropic { Operation::Message } else { Operation::Other };
             OwnError::new(ErrorKind::ModelNotFound, &message).reply(operation, request_id)
         }

@@ -186,7 +186,9 @@ impl Refusing {
             ),
             ClientDenied::Budget { spent_usd, retry_after } => (
                 ErrorKind::BudgetExceeded,
-                format!("The key {client:?} has spent {spent_usd:.4} USD today, which is its budget (client.budget_usd_per_day)"),
+                format!(
+                    "The key {client:?} has spent {spent_usd:.4} USD today, which is its budget (client.budget_usd_per_day)"
+                ),
                 Some(retry_after),
             ),
         };

@@ -27,13 +27,7 @@ pub(super) fn replace(transaction: &Transaction<'_>, rows: &[CooldownRow]) -> ru
     )?;
     for row in rows {
         let until_ms = i64::try_from(row.until_ms).unwrap_or(i64::MAX);
-        insert.execute(params![
-            row.backend,
-            row.model,
-            until_ms,
-            row.reason,
-            row.failures
-        ])?;
+        insert.execute(params![row.backend, row.model, until_ms, row.reason, row.failures])?;
     }
     Ok(())
 }

@@ -80,34 +80,20 @@ impl<'t> Inserter<'t> {
             last.and_then(|a| a.first_token).map(millis),
             last.map(|a| a.outcome.as_str()),
             last.and_then(|a| a.retry_after).map(millis),
-            last.map(|a| &a.message)
-                .filter(|message| !message.is_empty()),
-            last.map(|a| &*a.backend)
-                .filter(|backend| record.backend.as_deref() != Some(backend)),
-            last.map(|a| a.lane)
-                .filter(|lane| record.lane != Some(*lane))
-                .map(|lane| lane.as_str()),
-            last.map(|a| &a.model_sent)
-                .filter(|model| **model != record.model),
-            last.map(|a| a.status)
-                .filter(|status| *status != record.status),
+            last.map(|a| &a.message).filter(|message| !message.is_empty()),
+            last.map(|a| &*a.backend).filter(|backend| record.backend.as_deref() != Some(backend)),
+            last.map(|a| a.lane).filter(|lane| record.lane != Some(*lane)).map(|lane| lane.as_str()),
+            last.map(|a| &a.model_sent).filter(|model| **model != record.model),
+            last.map(|a| a.status).filter(|status| *status != record.status),
             unlike(count(last_usage.input_tokens), count(usage.input_tokens)),
             unlike(count(last_usage.output_tokens), count(usage.output_tokens)),
-            unlike(
-                count(last_usage.cached_input_tokens),
-                count(usage.cached_input_tokens)
-            ),
+            unlike(count(last_usage.cached_input_tokens), count(usage.cached_input_tokens)),
             unlike(last_usage.estimated, usage.estimated),
             unlike(last.map_or(0.0, |a| a.cost_usd), cost_usd),
         ])
     }
 
-    fn insert_attempt(
-        &mut self,
-        key: i64,
-        number: i64,
-        attempt: &AttemptRecord,
-    ) -> rusqlite::Result<usize> {
+    fn insert_attempt(&mut self, key: i64, number: i64, attempt: &AttemptRecord) -> rusqlite::Result<usize> {
         self.earlier_attempt.execute(params![
             key,
             number,

@@ -47,11 +47,7 @@ pub enum StorePath {
 impl StorePath {
     /// Reads the configuration's `[store] path`; `:memory:` is [`StorePath::Memory`].
     pub fn parse(text: &str) -> Self {
-        if text == ":memory:" {
-            StorePath::Memory
-        } else {
-            StorePath::File(PathBuf::from(text))
-        }
+        if text == ":memory:" { StorePath::Memory } else { StorePath::File(PathBuf::from(text)) }
     }
 }
 
@@ -77,11 +73,7 @@ pub struct StoreLimits {
 
 impl Default for StoreLimits {
     fn default() -> Self {
-        Self {
-            backlog: 65_536,
-            retention_days: Some(30),
-            max_bytes: Some(4 << 30),
-        }
+        Self { backlog: 65_536, retention_days: Some(30), max_bytes: Some(4 << 30) }
     }
 }
 
@@ -102,9 +94,7 @@ pub enum StoreError {
         source: rusqlite::Error,
     },
     /// Another program holds the file's lock.
-    #[error(
-        "the store {path} is locked by another program; stop it, or set [store] path to another file"
-    )]
+    #[error("the store {path} is locked by another program; stop it, or set [store] path to another file")]
     Locked {
         /// The store.
         path: String,
@@ -121,9 +111,7 @@ pub enum StoreError {
         detail: String,
     },
     /// The file is a database of some other program.
-    #[error(
-        "{path} is a SQLite database, but not one of Pointsman's; set [store] path to another file"
-    )]
+    #[error("{path} is a SQLite database, but not one of Pointsman's; set [store] path to another file")]
     Foreign {
         /// The store.
         path: String,
@@ -214,11 +202,7 @@ impl Store {
             .name("store".to_owned())
             .spawn(move || writer.run())
             .map_err(StoreError::Thread)?;
-        Ok(Self {
-            handle: StoreHandle { queue },
-            reader: StoreReader::new(reading),
-            thread: Some(thread),
-        })
+        Ok(Self { handle: StoreHandle { queue }, reader: StoreReader::new(reading), thread: Some(thread) })
     }
 
     /// The side that the hot path writes to.
@@ -303,10 +287,7 @@ impl StoreHandle {
     /// # Errors
     /// The same.
     pub fn flush_blocking(&self) -> Result<(), StoreError> {
-        self.queue
-            .flush()
-            .blocking_recv()
-            .unwrap_or(Err(StoreError::Closed))
+        self.queue.flush().blocking_recv().unwrap_or(Err(StoreError::Closed))
     }
 
     /// What the store has done so far.

@@ -18,6 +18,7 @@ pub(super) type FlushReply = oneshot::Sender<Result<(), StoreError>>;
 /// What the writer has to do next.
 #[derive(Default)]
 pub(super) struct Batch {
+    #[expect(clippy::vec_box, reason = "under the lock a push moves a pointer, not the 400 bytes of a record")]
     pub(super) exchanges: Vec<Box<ExchangeRecord>>,
     pub(super) cooldowns: Option<Vec<CooldownRow>>,
     pub(super) flushes: Vec<FlushReply>,
@@ -37,10 +38,7 @@ struct Inbox {
 
 impl Inbox {
     fn idle(&self) -> bool {
-        self.next.exchanges.is_empty()
-            && self.next.cooldowns.is_none()
-            && self.next.flushes.is_empty()
-            && !self.closed
+        self.next.exchanges.is_empty() && self.next.cooldowns.is_none() && self.next.flushes.is_empty() && !self.closed
     }
 
     fn urgent(&self) -> bool {
@@ -60,10 +58,7 @@ pub(super) struct Queue {
 
 impl std::fmt::Debug for Queue {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Queue")
-            .field("bound", &self.bound)
-            .field("stats", &self.stats())
-            .finish()
+        f.debug_struct("Queue").field("bound", &self.bound).field("stats", &self.stats()).finish()
     }
 }
 
@@ -88,10 +83,7 @@ impl Queue {
         let mut inbox = self.lock();
         if inbox.closed || inbox.next.exchanges.len() + inbox.taken >= self.bound {
             drop(inbox);
-            self.count_dropped(
-                1,
-                "more exchanges wait to be written than [store] backlog allows",
-            );
+            self.count_dropped(1, "more exchanges wait to be written than [store] backlog allows");
             return;
         }
         let was_idle = inbox.idle();
@@ -149,9 +141,7 @@ impl Queue {
 
     /// Waits up to `delay` before a failed batch is tried again, or until someone waits for a flush or the end.
     pub(super) fn pause(&self, delay: Duration) {
-        drop(self.wake.wait_timeout_while(self.lock(), delay, |inbox| {
-            !inbox.closed && inbox.next.flushes.is_empty()
-        }));
+        drop(self.wake.wait_timeout_while(self.lock(), delay, |inbox| !inbox.closed && inbox.next.flushes.is_empty()));
     }
 
     /// Those who began to wait for a flush since the last batch was taken.

@@ -28,14 +28,7 @@ pub enum Group {
 
 impl Group {
     /// Every group.
-    pub const ALL: [Group; 6] = [
-        Group::Client,
-        Group::Backend,
-        Group::Model,
-        Group::Lane,
-        Group::Hour,
-        Group::Day,
-    ];
+    pub const ALL: [Group; 6] = [Group::Client, Group::Backend, Group::Model, Group::Lane, Group::Hour, Group::Day];
 
     /// The word for it.
     pub const fn as_str(self) -> &'static str {
@@ -191,9 +184,8 @@ impl StoreReader {
     /// When SQLite fails.
     pub fn spend_since(&self, client: &str, since: Timestamp) -> Result<f64, StoreError> {
         let connection = self.connection();
-        let mut select = connection.prepare_cached(
-            "SELECT total(cost_usd) FROM exchanges WHERE ended_us >= ?1 AND client = ?2",
-        )?;
+        let mut select =
+            connection.prepare_cached("SELECT total(cost_usd) FROM exchanges WHERE ended_us >= ?1 AND client = ?2")?;
         Ok(select.query_row(params![micros(since), client], |row| row.get(0))?)
     }
 
@@ -204,16 +196,9 @@ impl StoreReader {
     /// When SQLite fails.
     pub fn exchange(&self, id: &str) -> Result<Option<ExchangeRow>, StoreError> {
         let connection = self.connection();
-        let sql = format!(
-            "SELECT {EXCHANGE_COLUMNS} FROM exchanges WHERE id = ?1 ORDER BY ended_us DESC LIMIT 1"
-        );
-        let found = connection
-            .prepare_cached(&sql)?
-            .query_row([id], exchange_row)
-            .optional()?;
-        found
-            .map(|(key, exchange)| with_attempts(&connection, key, exchange))
-            .transpose()
+        let sql = format!("SELECT {EXCHANGE_COLUMNS} FROM exchanges WHERE id = ?1 ORDER BY ended_us DESC LIMIT 1");
+        let found = connection.prepare_cached(&sql)?.query_row([id], exchange_row).optional()?;
+        found.map(|(key, exchange)| with_attempts(&connection, key, exchange)).transpose()
     }
 
     /// The latest exchanges of a kind, newest first, at most `limit`.
@@ -231,20 +216,10 @@ impl StoreReader {
         );
         let mut select = connection.prepare_cached(&sql)?;
         let status = filter.status.as_ref();
-        let bounds = params![
-            status.map(|s| *s.start()),
-            status.map(|s| *s.end()),
-            filter.client,
-            filter.backend,
-            limit
-        ];
-        let found: Vec<_> = select
-            .query_map(bounds, exchange_row)?
-            .collect::<Result<_, _>>()?;
-        found
-            .into_iter()
-            .map(|(key, exchange)| with_attempts(&connection, key, exchange))
-            .collect()
+        let bounds =
+            params![status.map(|s| *s.start()), status.map(|s| *s.end()), filter.client, filter.backend, limit];
+        let found: Vec<_> = select.query_map(bounds, exchange_row)?.collect::<Result<_, _>>()?;
+        found.into_iter().map(|(key, exchange)| with_attempts(&connection, key, exchange)).collect()
     }
 }
 
@@ -317,29 +292,18 @@ fn exchange_row(row: &Row<'_>) -> rusqlite::Result<(i64, ExchangeRow)> {
         cached_input_tokens: unsigned(row, 21)?,
         estimated: row.get(22)?,
         cost_usd: row.get(23)?,
-        notes: notes
-            .and_then(|json| serde_json::from_str(&json).ok())
-            .unwrap_or_default(),
+        notes: notes.and_then(|json| serde_json::from_str(&json).ok()).unwrap_or_default(),
         error: row.get(25)?,
         attempts: Vec::new(),
     };
     Ok((row.get(0)?, exchange))
 }
 
-fn with_attempts(
-    connection: &Connection,
-    key: i64,
-    exchange: ExchangeRow,
-) -> Result<ExchangeRow, StoreError> {
+fn with_attempts(connection: &Connection, key: i64, exchange: ExchangeRow) -> Result<ExchangeRow, StoreError> {
     let sql = format!("SELECT {ATTEMPT_COLUMNS} FROM attempts WHERE ended_us = ?1 ORDER BY number");
     let mut select = connection.prepare_cached(&sql)?;
-    let attempts = select
-        .query_map([key], attempt_row)?
-        .collect::<Result<_, _>>()?;
-    Ok(ExchangeRow {
-        attempts,
-        ..exchange
-    })
+    let attempts = select.query_map([key], attempt_row)?.collect::<Result<_, _>>()?;
+    Ok(ExchangeRow { attempts, ..exchange })
 }
 
 fn attempt_row(row: &Row<'_>) -> rusqlite::Result<AttemptRow> {

@@ -14,11 +14,7 @@ const STEP_ROWS: i64 = 4_096;
 const STEP_PAGES: u32 = 1_024;
 
 /// Deletes the oldest exchanges that are over a limit, at most [`STEP_ROWS`]; true when more are over it.
-pub(super) fn step(
-    connection: &mut Connection,
-    limits: &StoreLimits,
-    now: Timestamp,
-) -> rusqlite::Result<bool> {
+pub(super) fn step(connection: &mut Connection, limits: &StoreLimits, now: Timestamp) -> rusqlite::Result<bool> {
     let after_step: Option<i64> = connection
         .prepare_cached("SELECT ended_us FROM exchange ORDER BY ended_us LIMIT 1 OFFSET ?1")?
         .query_row([STEP_ROWS], |row| row.get(0))
@@ -30,10 +26,7 @@ pub(super) fn step(
     };
     if aged > 0 {
         vacuum(connection)?;
-        return Ok(after_step
-            .zip(too_old)
-            .is_some_and(|(next, kept)| next < kept)
-            || over_size(connection, limits)?);
+        return Ok(after_step.zip(too_old).is_some_and(|(next, kept)| next < kept) || over_size(connection, limits)?);
     }
     match after_step {
         Some(next) if over_size(connection, limits)? => {
@@ -52,12 +45,8 @@ fn oldest_kept(now: Timestamp, days: u32) -> i64 {
 
 fn delete_before(connection: &mut Connection, key: i64) -> rusqlite::Result<usize> {
     let transaction = connection.transaction()?;
-    transaction
-        .prepare_cached("DELETE FROM earlier_attempt WHERE ended_us < ?1")?
-        .execute([key])?;
-    let deleted = transaction
-        .prepare_cached("DELETE FROM exchange WHERE ended_us < ?1")?
-        .execute([key])?;
+    transaction.prepare_cached("DELETE FROM earlier_attempt WHERE ended_us < ?1")?.execute([key])?;
+    let deleted = transaction.prepare_cached("DELETE FROM exchange WHERE ended_us < ?1")?.execute([key])?;
     transaction.commit()?;
     Ok(deleted)
 }

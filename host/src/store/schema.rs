@@ -131,28 +131,19 @@ pub(super) fn open(path: &StorePath) -> Result<Connection, StoreError> {
     };
     let blame = |error| blame(path, error);
     let mut connection = opened.map_err(blame)?;
-    connection
-        .busy_timeout(Duration::from_millis(BUSY_TIMEOUT_MS))
-        .map_err(blame)?;
+    connection.busy_timeout(Duration::from_millis(BUSY_TIMEOUT_MS)).map_err(blame)?;
     let found = version(&connection, path)?;
     if found == 0 {
         // Only an empty file takes it: freed pages can then be given back to the file system a few at a time.
-        connection
-            .pragma_update(None, "auto_vacuum", "incremental")
-            .map_err(blame)?;
+        connection.pragma_update(None, "auto_vacuum", "incremental").map_err(blame)?;
     }
-    let mode: String = connection
-        .pragma_update_and_check(None, "journal_mode", "wal", |row| row.get(0))
-        .map_err(blame)?;
+    let mode: String =
+        connection.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get(0)).map_err(blame)?;
     if mode != "wal" && matches!(path, StorePath::File(_)) {
         tracing::warn!(store = %path, mode, "the store's file system has no shared memory: readers may hold up the writer");
     }
-    connection
-        .pragma_update(None, "synchronous", "normal")
-        .map_err(blame)?;
-    connection
-        .pragma_update(None, "journal_size_limit", 64 << 20)
-        .map_err(blame)?;
+    connection.pragma_update(None, "synchronous", "normal").map_err(blame)?;
+    connection.pragma_update(None, "journal_size_limit", 64 << 20).map_err(blame)?;
     migrate(&mut connection, path)?;
     Ok(connection)
 }
@@ -162,56 +153,37 @@ pub(super) fn open_reader(file: &Path) -> Result<Connection, StoreError> {
     let path = StorePath::File(file.to_owned());
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(file, flags).map_err(|e| blame(&path, e))?;
-    connection
-        .busy_timeout(Duration::from_millis(BUSY_TIMEOUT_MS))
-        .map_err(|e| blame(&path, e))?;
+    connection.busy_timeout(Duration::from_millis(BUSY_TIMEOUT_MS)).map_err(|e| blame(&path, e))?;
     Ok(connection)
 }
 
 fn version(connection: &Connection, path: &StorePath) -> Result<i64, StoreError> {
     let blame = |error| blame(path, error);
-    let pragma = |name: &str| {
-        connection
-            .pragma_query_value(None, name, |row| row.get::<_, i64>(0))
-            .map_err(blame)
-    };
+    let pragma = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).map_err(blame);
     let (application, found) = (pragma("application_id")?, pragma("user_version")?);
-    let tables: i64 = connection
-        .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))
-        .map_err(blame)?;
+    let tables: i64 =
+        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(blame)?;
     let known = MIGRATIONS.len() as i64;
     if application != APPLICATION_ID && (application != 0 || found != 0 || tables != 0) {
-        return Err(StoreError::Foreign {
-            path: path.to_string(),
-        });
+        return Err(StoreError::Foreign { path: path.to_string() });
     }
     if found > known {
-        return Err(StoreError::Newer {
-            path: path.to_string(),
-            found,
-            known,
-        });
+        return Err(StoreError::Newer { path: path.to_string(), found, known });
     }
     Ok(found)
 }
 
 fn migrate(connection: &mut Connection, path: &StorePath) -> Result<(), StoreError> {
     let blame = |error| blame(path, error);
-    let steps = connection
-        .transaction_with_behavior(TransactionBehavior::Immediate)
-        .map_err(blame)?;
+    let steps = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(blame)?;
     // Asked again under the lock: another process may just have done it.
     let found = version(&steps, path)?;
     for statements in MIGRATIONS.iter().skip(usize::try_from(found).unwrap_or(0)) {
         steps.execute_batch(statements).map_err(blame)?;
     }
     if found < MIGRATIONS.len() as i64 {
-        steps
-            .pragma_update(None, "application_id", APPLICATION_ID)
-            .map_err(blame)?;
-        steps
-            .pragma_update(None, "user_version", MIGRATIONS.len() as i64)
-            .map_err(blame)?;
+        steps.pragma_update(None, "application_id", APPLICATION_ID).map_err(blame)?;
+        steps.pragma_update(None, "user_version", MIGRATIONS.len() as i64).map_err(blame)?;
     }
     steps.commit().map_err(blame)
 }
@@ -220,14 +192,10 @@ fn migrate(connection: &mut Connection, path: &StorePath) -> Result<(), StoreErr
 fn blame(path: &StorePath, error: rusqlite::Error) -> StoreError {
     let path = path.to_string();
     match error.sqlite_error_code() {
-        Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => StoreError::Damaged {
-            path,
-            detail: error.to_string(),
-        },
+        Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => {
+            StoreError::Damaged { path, detail: error.to_string() }
+        }
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => StoreError::Locked { path },
-        Some(_) | None => StoreError::Open {
-            path,
-            source: error,
-        },
+        Some(_) | None => StoreError::Open { path, source: error },
     }
 }

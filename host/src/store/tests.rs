@@ -1,4 +1,6 @@
+use std::io::{BufRead, BufReader};
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use pointsman_core::contract::Operation;
@@ -17,11 +19,7 @@ fn fixed(ms: u64) -> Clock {
 }
 
 fn unlimited() -> StoreLimits {
-    StoreLimits {
-        backlog: 1_000_000,
-        retention_days: None,
-        max_bytes: None,
-    }
+    StoreLimits { backlog: 1_000_000, retention_days: None, max_bytes: None }
 }
 
 fn memory() -> Store {
@@ -45,12 +43,7 @@ fn attempt(backend: &str, lane: Lane, outcome: Kind) -> AttemptRecord {
         status: 200,
         retry_after: None,
         message: String::new(),
-        usage: Usage {
-            input_tokens: 100,
-            output_tokens: 10,
-            cached_input_tokens: 5,
-            estimated: false,
-        },
+        usage: Usage { input_tokens: 100, output_tokens: 10, cached_input_tokens: 5, estimated: false },
         cost_usd: 0.25,
     }
 }
@@ -93,11 +86,7 @@ fn exchange(id: &str, started_ms: u64) -> Box<ExchangeRecord> {
 }
 
 fn count(store: &Store) -> i64 {
-    store
-        .reader()
-        .connection()
-        .query_row("SELECT count(*) FROM exchanges", [], |row| row.get(0))
-        .unwrap()
+    store.reader().connection().query_row("SELECT count(*) FROM exchanges", [], |row| row.get(0)).unwrap()
 }
 
 #[test]
@@ -112,57 +101,21 @@ fn an_exchange_is_read_as_it_was_recorded() {
 
     let row = store.reader().exchange("req-1").unwrap().unwrap();
     assert_eq!(row.started, "2026-01-15T10:30:00.000Z");
-    assert_eq!(
-        (row.elapsed_ms, row.first_byte_ms, row.waited_ms, row.waits),
-        (51, Some(21), 7, 1)
-    );
+    assert_eq!((row.elapsed_ms, row.first_byte_ms, row.waited_ms, row.waits), (51, Some(21), 7, 1));
     assert_eq!(
         (row.client.as_deref(), row.lane.as_deref(), row.end.as_str()),
         (Some("agent-1"), Some("primary"), "delivered")
     );
-    assert_eq!(
-        (
-            row.input_tokens,
-            row.output_tokens,
-            row.cached_input_tokens,
-            row.cost_usd
-        ),
-        (100, 10, 5, 0.25)
-    );
-    assert_eq!(
-        (row.policy.as_str(), row.operation.as_str(), row.streaming),
-        ("abc123", "chat", true)
-    );
+    assert_eq!((row.input_tokens, row.output_tokens, row.cached_input_tokens, row.cost_usd), (100, 10, 5, 0.25));
+    assert_eq!((row.policy.as_str(), row.operation.as_str(), row.streaming), ("abc123", "chat", true));
     assert_eq!(row.notes, ["first", "second \"quoted\""]);
     assert_eq!(row.error.as_deref(), Some("no"));
-    let [first, second] = &row.attempts[..] else {
-        panic!("{row:?}")
-    };
-    assert_eq!(
-        (first.number, first.backend.as_str(), first.status),
-        (1, "p0", 429)
-    );
-    assert_eq!(
-        (first.retry_after_ms, first.message.as_deref()),
-        (Some(2_000), Some("slow down"))
-    );
+    let [first, second] = &row.attempts[..] else { panic!("{row:?}") };
+    assert_eq!((first.number, first.backend.as_str(), first.status), (1, "p0", 429));
+    assert_eq!((first.retry_after_ms, first.message.as_deref()), (Some(2_000), Some("slow down")));
     assert_eq!((first.input_tokens, first.cost_usd), (0, 0.0));
-    assert_eq!(
-        (
-            second.number,
-            second.backend.as_str(),
-            second.outcome.as_str()
-        ),
-        (2, "p1", "answered")
-    );
-    assert_eq!(
-        (
-            second.model_sent.as_str(),
-            second.status,
-            second.input_tokens
-        ),
-        ("meta/llama", 200, 100)
-    );
+    assert_eq!((second.number, second.backend.as_str(), second.outcome.as_str()), (2, "p1", "answered"));
+    assert_eq!((second.model_sent.as_str(), second.status, second.input_tokens), ("meta/llama", 200, 100));
     assert_eq!(second.started, "2026-01-15T10:30:00.001Z");
 }
 
@@ -173,22 +126,13 @@ fn the_last_attempt_keeps_its_own_values_where_they_differ_from_the_exchange() {
     record.status = 503;
     (record.end, record.lane, record.backend) = (End::Rejected, None, None);
     record.model = "meta/llama".to_owned();
-    record.attempts = vec![
-        attempt("p1", Lane::Primary, Kind::Cut),
-        failed("f1", Lane::Fallback),
-    ];
+    record.attempts = vec![attempt("p1", Lane::Primary, Kind::Cut), failed("f1", Lane::Fallback)];
     store.handle().record(record);
     store.handle().flush_blocking().unwrap();
     let row = store.reader().exchange("gone").unwrap().unwrap();
     let last = &row.attempts[1];
-    assert_eq!(
-        (last.backend.as_str(), last.lane.as_str(), last.status),
-        ("f1", "fallback", 429)
-    );
-    assert_eq!(
-        (last.input_tokens, last.cost_usd, last.model_sent.as_str()),
-        (0, 0.0, "meta/llama")
-    );
+    assert_eq!((last.backend.as_str(), last.lane.as_str(), last.status), ("f1", "fallback", 429));
+    assert_eq!((last.input_tokens, last.cost_usd, last.model_sent.as_str()), (0, 0.0, "meta/llama"));
     assert_eq!((row.backend, row.lane, row.cost_usd), (None, None, 0.25));
 }
 
@@ -199,15 +143,7 @@ fn an_exchange_without_attempts_has_none() {
     record.attempts.clear();
     store.handle().record(record);
     store.handle().flush_blocking().unwrap();
-    assert!(
-        store
-            .reader()
-            .exchange("none")
-            .unwrap()
-            .unwrap()
-            .attempts
-            .is_empty()
-    );
+    assert!(store.reader().exchange("none").unwrap().unwrap().attempts.is_empty());
     assert!(store.reader().exchange("unknown").unwrap().is_none());
 }
 
@@ -228,31 +164,46 @@ fn a_flushed_batch_is_seen_by_another_program_while_the_store_is_open() {
         .unwrap()
         .map(Result::unwrap)
         .collect();
-    assert_eq!(
-        seen,
-        ["r0", "r1", "r2"],
-        "and exchanges of one microsecond do not push each other out"
-    );
+    assert_eq!(seen, ["r0", "r1", "r2"], "and exchanges of one microsecond do not push each other out");
 }
 
+/// Tells the child of the test below where its store is.
+const KILLED_STORE: &str = "POINTSMAN_TEST_KILLED_STORE";
+
 #[test]
-fn a_killed_process_loses_nothing_that_was_flushed() {
+fn a_killed_process_loses_nothing_of_the_batches_before() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("s.db");
-    let store = on_disk(&file).unwrap();
-    store.handle().record(exchange("kept", T0_MS));
-    store.handle().flush_blocking().unwrap();
-    // What a kill leaves behind: the files as they are now, without close or checkpoint.
-    let copy = folder.path().join("copy.db");
-    for ending in ["", "-wal"] {
-        std::fs::copy(
-            format!("{}{ending}", file.display()),
-            format!("{}{ending}", copy.display()),
-        )
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "store::tests::the_process_that_is_killed", "--nocapture"])
+        .env(KILLED_STORE, &file)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
         .unwrap();
+    let told = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap).find(|l| l.contains("written"));
+    assert!(told.is_some(), "the child ended before it wrote");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(count(&on_disk(&file).unwrap()), 100);
+}
+
+/// Does nothing unless it is the child of the test above: writes without a flush, says so and waits to be killed.
+#[test]
+fn the_process_that_is_killed() {
+    let Some(file) = std::env::var_os(KILLED_STORE) else {
+        return;
+    };
+    let store = on_disk(Path::new(&file)).unwrap();
+    for i in 0..100 {
+        store.handle().record(exchange(&format!("r{i}"), T0_MS + i));
     }
-    let again = on_disk(&copy).unwrap();
-    assert!(again.reader().exchange("kept").unwrap().is_some());
+    while store.handle().stats().backlog > 0 {
+        std::thread::yield_now();
+    }
+    println!("written");
+    // Ends by itself when the parent is gone.
+    std::io::stdin().read_line(&mut String::new()).unwrap();
 }
 
 #[test]
@@ -278,11 +229,7 @@ fn closing_writes_what_waits() {
     store.close().unwrap();
     assert_eq!(count(&on_disk(&file).unwrap()), 5_000);
     handle.record(exchange("late", T0_MS));
-    assert_eq!(
-        handle.stats().dropped,
-        1,
-        "a closed store counts what it is still given"
-    );
+    assert_eq!(handle.stats().dropped, 1, "a closed store counts what it is still given");
     assert!(matches!(handle.flush_blocking(), Err(StoreError::Closed)));
 }
 
@@ -290,10 +237,7 @@ fn closing_writes_what_waits() {
 fn a_full_backlog_drops_and_counts_and_a_locked_file_loses_nothing_else() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("s.db");
-    let limits = StoreLimits {
-        backlog: 10,
-        ..unlimited()
-    };
+    let limits = StoreLimits { backlog: 10, ..unlimited() };
     let store = Store::open(StorePath::File(file.clone()), limits, fixed(T0_MS)).unwrap();
     let other = Connection::open(&file).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
@@ -301,16 +245,9 @@ fn a_full_backlog_drops_and_counts_and_a_locked_file_loses_nothing_else() {
         store.handle().record(exchange(&format!("r{i}"), T0_MS + i));
     }
     let refused = store.handle().flush_blocking();
-    assert!(
-        matches!(&refused, Err(StoreError::Unwritten { rows: 10, .. })),
-        "{refused:?}"
-    );
+    assert!(matches!(&refused, Err(StoreError::Unwritten { rows: 10, .. })), "{refused:?}");
     assert_eq!(store.handle().stats().dropped, 3);
-    assert_eq!(
-        store.handle().stats().backlog,
-        10,
-        "what the writer holds counts towards the bound"
-    );
+    assert_eq!(store.handle().stats().backlog, 10, "what the writer holds counts towards the bound");
     other.execute_batch("ROLLBACK").unwrap();
     store.handle().flush_blocking().unwrap();
     let stats = store.handle().stats();
@@ -322,11 +259,7 @@ fn a_full_backlog_drops_and_counts_and_a_locked_file_loses_nothing_else() {
 #[test]
 fn a_full_disk_loses_only_what_the_backlog_cannot_hold() {
     let store = memory();
-    store
-        .reader()
-        .connection()
-        .pragma_update(None, "max_page_count", 1)
-        .unwrap();
+    store.reader().connection().pragma_update(None, "max_page_count", 1).unwrap();
     // A page count that is already exceeded is set to what is there: the next page is refused.
     for i in 0..100 {
         store.handle().record(exchange(&format!("r{i}"), T0_MS + i));
@@ -336,11 +269,7 @@ fn a_full_disk_loses_only_what_the_backlog_cannot_hold() {
         matches!(&refused, Err(StoreError::Unwritten { rows: 100, reason }) if reason.contains("full")),
         "{refused:?}"
     );
-    store
-        .reader()
-        .connection()
-        .pragma_update(None, "max_page_count", 1_000_000)
-        .unwrap();
+    store.reader().connection().pragma_update(None, "max_page_count", 1_000_000).unwrap();
     store.handle().flush_blocking().unwrap();
     assert_eq!((count(&store), store.handle().stats().dropped), (100, 0));
 }
@@ -350,22 +279,9 @@ fn a_newer_schema_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("s.db");
     on_disk(&file).unwrap().close().unwrap();
-    Connection::open(&file)
-        .unwrap()
-        .pragma_update(None, "user_version", 99)
-        .unwrap();
+    Connection::open(&file).unwrap().pragma_update(None, "user_version", 99).unwrap();
     let refused = on_disk(&file).unwrap_err();
-    assert!(
-        matches!(
-            refused,
-            StoreError::Newer {
-                found: 99,
-                known: 1,
-                ..
-            }
-        ),
-        "{refused}"
-    );
+    assert!(matches!(refused, StoreError::Newer { found: 99, known: 1, .. }), "{refused}");
     assert!(refused.to_string().contains("use the newer version"));
 }
 
@@ -373,24 +289,13 @@ fn a_newer_schema_is_refused() {
 fn a_file_that_is_not_ours_is_refused_and_left_alone() {
     let folder = tempfile::tempdir().unwrap();
     let text = folder.path().join("text.db");
-    std::fs::write(
-        &text,
-        "This is a shopping list, not a database. ".repeat(100),
-    )
-    .unwrap();
+    std::fs::write(&text, "This is a shopping list, not a database. ".repeat(100)).unwrap();
     let refused = on_disk(&text).unwrap_err();
     assert!(matches!(refused, StoreError::Damaged { .. }), "{refused}");
-    assert!(
-        std::fs::read_to_string(&text)
-            .unwrap()
-            .starts_with("This is a shopping list")
-    );
+    assert!(std::fs::read_to_string(&text).unwrap().starts_with("This is a shopping list"));
 
     let foreign = folder.path().join("foreign.db");
-    Connection::open(&foreign)
-        .unwrap()
-        .execute_batch("CREATE TABLE recipes (name TEXT)")
-        .unwrap();
+    Connection::open(&foreign).unwrap().execute_batch("CREATE TABLE recipes (name TEXT)").unwrap();
     assert!(matches!(on_disk(&foreign), Err(StoreError::Foreign { .. })));
 
     let nowhere = on_disk(&folder.path().join("missing/s.db")).unwrap_err();
@@ -410,10 +315,7 @@ fn a_truncated_file_is_damaged_and_left_alone() {
     std::fs::write(&file, &whole[..whole.len() / 2]).unwrap();
     let refused = on_disk(&file).unwrap_err();
     assert!(matches!(refused, StoreError::Damaged { .. }), "{refused}");
-    assert_eq!(
-        std::fs::metadata(&file).unwrap().len(),
-        whole.len() as u64 / 2
-    );
+    assert_eq!(std::fs::metadata(&file).unwrap().len(), whole.len() as u64 / 2);
 }
 
 #[test]
@@ -428,16 +330,9 @@ fn cooldowns_outlive_a_restart_until_they_are_over() {
         failures: 3,
     };
     let store = on_disk(&file).unwrap();
-    store
-        .handle()
-        .save_cooldowns(vec![row("old", None, T0_MS + 9)]);
-    let kept = vec![
-        row("p1", None, T0_MS + 5_000),
-        row("p1", Some("llama"), T0_MS + 7_000),
-    ];
-    store
-        .handle()
-        .save_cooldowns([kept.clone(), vec![row("p2", None, T0_MS)]].concat());
+    store.handle().save_cooldowns(vec![row("old", None, T0_MS + 9)]);
+    let kept = vec![row("p1", None, T0_MS + 5_000), row("p1", Some("llama"), T0_MS + 7_000)];
+    store.handle().save_cooldowns([kept.clone(), vec![row("p2", None, T0_MS)]].concat());
     store.close().unwrap();
     assert_eq!(on_disk(&file).unwrap().load_cooldowns(T0_MS).unwrap(), kept);
 }
@@ -450,8 +345,7 @@ fn usage_sums_by_group() {
     let mut b = exchange("b", T0_MS + 3_600_000);
     b.client = None;
     b.model = "other".to_owned();
-    b.attempts
-        .insert(0, attempt("p0", Lane::Primary, Kind::Cut));
+    b.attempts.insert(0, attempt("p0", Lane::Primary, Kind::Cut));
     (b.lane, b.backend) = (Some(Lane::Fallback), Some("f1".into()));
     b.attempts[1] = attempt("f1", Lane::Fallback, Kind::Answered);
     handle.record(b);
@@ -464,68 +358,26 @@ fn usage_sums_by_group() {
     let start = Timestamp::from_millis(T0_MS);
     let keys = |group| -> Vec<(Option<String>, u64, u64, u64, f64)> {
         let rows = store.reader().usage(start, group).unwrap();
-        rows.into_iter()
-            .map(|r| (r.key, r.requests, r.failures, r.attempts, r.cost_usd))
-            .collect()
+        rows.into_iter().map(|r| (r.key, r.requests, r.failures, r.attempts, r.cost_usd)).collect()
     };
     let some = |s: &str| Some(s.to_owned());
-    assert_eq!(
-        keys(Group::Client),
-        [(None, 1, 0, 2, 0.5), (some("agent-1"), 2, 1, 1, 0.25)]
-    );
-    assert_eq!(
-        keys(Group::Model),
-        [
-            (some("llama"), 2, 1, 1, 0.25),
-            (some("other"), 1, 0, 2, 0.5)
-        ]
-    );
+    assert_eq!(keys(Group::Client), [(None, 1, 0, 2, 0.5), (some("agent-1"), 2, 1, 1, 0.25)]);
+    assert_eq!(keys(Group::Model), [(some("llama"), 2, 1, 1, 0.25), (some("other"), 1, 0, 2, 0.5)]);
     assert_eq!(
         keys(Group::Backend),
-        [
-            (None, 1, 1, 0, 0.0),
-            (some("f1"), 1, 0, 1, 0.25),
-            (some("p0"), 0, 0, 1, 0.25),
-            (some("p1"), 1, 0, 1, 0.25)
-        ],
+        [(None, 1, 1, 0, 0.0), (some("f1"), 1, 0, 1, 0.25), (some("p0"), 0, 0, 1, 0.25), (some("p1"), 1, 0, 1, 0.25)],
         "each attempt's cost goes to its own backend"
     );
     assert_eq!(
         keys(Group::Lane),
-        [
-            (None, 1, 1, 0, 0.0),
-            (some("fallback"), 1, 0, 1, 0.25),
-            (some("primary"), 1, 0, 2, 0.5)
-        ]
+        [(None, 1, 1, 0, 0.0), (some("fallback"), 1, 0, 1, 0.25), (some("primary"), 1, 0, 2, 0.5)]
     );
-    assert_eq!(
-        keys(Group::Day),
-        [
-            (some("2026-01-15"), 2, 0, 3, 0.75),
-            (some("2026-01-16"), 1, 1, 0, 0.0)
-        ]
-    );
-    assert_eq!(
-        keys(Group::Hour)[1],
-        (some("2026-01-15T11:00:00Z"), 1, 0, 2, 0.5)
-    );
-    let waits: u64 = store
-        .reader()
-        .usage(start, Group::Lane)
-        .unwrap()
-        .iter()
-        .map(|r| r.waited_ms)
-        .sum();
+    assert_eq!(keys(Group::Day), [(some("2026-01-15"), 2, 0, 3, 0.75), (some("2026-01-16"), 1, 1, 0, 0.0)]);
+    assert_eq!(keys(Group::Hour)[1], (some("2026-01-15T11:00:00Z"), 1, 0, 2, 0.5));
+    let waits: u64 = store.reader().usage(start, Group::Lane).unwrap().iter().map(|r| r.waited_ms).sum();
     assert_eq!(waits, 21);
 
-    assert_eq!(
-        store
-            .reader()
-            .usage(Timestamp::from_millis(T0_MS + DAY_MS), Group::Day)
-            .unwrap()
-            .len(),
-        1
-    );
+    assert_eq!(store.reader().usage(Timestamp::from_millis(T0_MS + DAY_MS), Group::Day).unwrap().len(), 1);
     assert_eq!(store.reader().spend_since("agent-1", start).unwrap(), 0.25);
     assert_eq!(store.reader().spend_since("nobody", start).unwrap(), 0.0);
 }
@@ -544,46 +396,12 @@ fn exchanges_are_filtered_and_come_newest_first() {
     }
     store.handle().flush_blocking().unwrap();
     let ids = |filter: Filter, limit| -> Vec<String> {
-        store
-            .reader()
-            .exchanges(&filter, limit)
-            .unwrap()
-            .into_iter()
-            .map(|row| row.id)
-            .collect()
+        store.reader().exchanges(&filter, limit).unwrap().into_iter().map(|row| row.id).collect()
     };
     assert_eq!(ids(Filter::default(), 2), ["r9", "r8"]);
-    assert_eq!(
-        ids(
-            Filter {
-                status: Some(400..=499),
-                ..Filter::default()
-            },
-            2
-        ),
-        ["r8", "r6"]
-    );
-    assert_eq!(
-        ids(
-            Filter {
-                backend: Some("p0".to_owned()),
-                ..Filter::default()
-            },
-            9
-        )
-        .len(),
-        5
-    );
-    assert_eq!(
-        ids(
-            Filter {
-                client: Some("agent-1".to_owned()),
-                ..Filter::default()
-            },
-            1
-        ),
-        ["r9"]
-    );
+    assert_eq!(ids(Filter { status: Some(400..=499), ..Filter::default() }, 2), ["r8", "r6"]);
+    assert_eq!(ids(Filter { backend: Some("p0".to_owned()), ..Filter::default() }, 9).len(), 5);
+    assert_eq!(ids(Filter { client: Some("agent-1".to_owned()), ..Filter::default() }, 1), ["r9"]);
 }
 
 /// A store whose limits were looked at with `rows` exchanges in it, one a millisecond from [`T0_MS`] on.
@@ -608,18 +426,12 @@ fn tended(limits: StoreLimits, rows: u64, now_ms: u64) -> Store {
 
 #[test]
 fn exchanges_older_than_the_retention_are_deleted_with_their_attempts() {
-    let limits = StoreLimits {
-        retention_days: Some(2),
-        ..unlimited()
-    };
+    let limits = StoreLimits { retention_days: Some(2), ..unlimited() };
     // The exchange that began at 9,990 ms ended 50.6 ms later.
     let store = tended(limits, 10_000, T0_MS + 2 * DAY_MS + 9_990 + 50);
     assert_eq!(count(&store), 10);
-    let attempts: i64 = store
-        .reader()
-        .connection()
-        .query_row("SELECT count(*) FROM attempts", [], |r| r.get(0))
-        .unwrap();
+    let attempts: i64 =
+        store.reader().connection().query_row("SELECT count(*) FROM attempts", [], |r| r.get(0)).unwrap();
     assert_eq!(attempts, 10);
     assert!(store.reader().exchange("r9999").unwrap().is_some());
 }
@@ -627,21 +439,11 @@ fn exchanges_older_than_the_retention_are_deleted_with_their_attempts() {
 #[test]
 fn the_oldest_go_when_the_store_is_too_large_and_their_space_is_given_back() {
     let max_bytes = 1_200_000;
-    let limits = StoreLimits {
-        max_bytes: Some(max_bytes),
-        ..unlimited()
-    };
+    let limits = StoreLimits { max_bytes: Some(max_bytes), ..unlimited() };
     let store = tended(limits, 12_000, T0_MS + 3_600_000);
     let left = count(&store);
     assert!((1_000..6_000).contains(&left), "{left}");
     assert!(store.reader().exchange("r11999").unwrap().is_some());
-    let pages: i64 = store
-        .reader()
-        .connection()
-        .pragma_query_value(None, "page_count", |r| r.get(0))
-        .unwrap();
-    assert!(
-        pages * 4096 <= max_bytes as i64 + 4096 * 16,
-        "{pages} pages"
-    );
+    let pages: i64 = store.reader().connection().pragma_query_value(None, "page_count", |r| r.get(0)).unwrap();
+    assert!(pages * 4096 <= max_bytes as i64 + 4096 * 16, "{pages} pages");
 }

@@ -30,19 +30,8 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn new(
-        connection: Shared,
-        queue: Arc<Queue>,
-        limits: StoreLimits,
-        clock: Clock,
-    ) -> Self {
-        Self {
-            connection,
-            queue,
-            limits,
-            clock,
-            tended: None,
-        }
+    pub(super) fn new(connection: Shared, queue: Arc<Queue>, limits: StoreLimits, clock: Clock) -> Self {
+        Self { connection, queue, limits, clock, tended: None }
     }
 
     /// Until the queue is closed and empty.
@@ -79,10 +68,7 @@ impl Writer {
                     if !first {
                         tracing::info!(rows, "the store can be written again");
                     }
-                    return Replies {
-                        waiting: batch.flushes,
-                        lost: None,
-                    };
+                    return Replies { waiting: batch.flushes, lost: None };
                 }
                 Err(error) => error,
             };
@@ -91,24 +77,14 @@ impl Writer {
             if !passes(&error) || batch.last || self.queue.is_closed() {
                 self.queue.settle_lost(rows, reason.clone());
                 batch.flushes.extend(self.queue.take_flushes());
-                return Replies {
-                    waiting: batch.flushes,
-                    lost: Some((rows, reason)),
-                };
+                return Replies { waiting: batch.flushes, lost: Some((rows, reason)) };
             }
             if first {
-                tracing::warn!(
-                    rows,
-                    reason,
-                    "the store cannot be written: traffic goes on, its record waits"
-                );
+                tracing::warn!(rows, reason, "the store cannot be written: traffic goes on, its record waits");
                 first = false;
             }
             batch.flushes.extend(self.queue.take_flushes());
-            reply_all(Replies {
-                waiting: std::mem::take(&mut batch.flushes),
-                lost: Some((rows, reason)),
-            });
+            reply_all(Replies { waiting: std::mem::take(&mut batch.flushes), lost: Some((rows, reason)) });
             self.queue.pause(Duration::from_millis(pause_ms));
             pause_ms = (pause_ms * 2).min(RETRY_MAX_MS);
         }
@@ -135,10 +111,7 @@ impl Writer {
     /// Keeps the limits of age and size, one piece at a time.
     fn tend(&mut self) {
         let now = (self.clock)();
-        if self
-            .tended
-            .is_some_and(|last| now.since(last) < Duration::from_millis(RETENTION_EVERY_MS))
-        {
+        if self.tended.is_some_and(|last| now.since(last) < Duration::from_millis(RETENTION_EVERY_MS)) {
             return;
         }
         let more = retention::step(&mut self.connection.lock(), &self.limits, now);
@@ -163,10 +136,7 @@ fn reply_all(replies: Replies) {
     for waiting in replies.waiting {
         let answer = match &replies.lost {
             None => Ok(()),
-            Some((rows, reason)) => Err(StoreError::Unwritten {
-                rows: *rows,
-                reason: reason.clone(),
-            }),
+            Some((rows, reason)) => Err(StoreError::Unwritten { rows: *rows, reason: reason.clone() }),
         };
         // Nobody listens any more: fine.
         drop(waiting.send(answer));

@@ -37,6 +37,9 @@ impl Collector for Exposition {
     }
 }
 
+/// Chooses one of a lane's histograms.
+type OfLane = fn(&LaneTotals) -> &Histogram;
+
 fn exchanges(page: &mut Page<'_>, directory: &Directory, totals: &[LaneTotals; LANES.len()]) -> fmt::Result {
     let lanes = lanes(directory);
     page.counters("pointsman_exchanges", "Exchanges, by the backend that was relayed and how they ended", |series| {
@@ -50,9 +53,11 @@ fn exchanges(page: &mut Page<'_>, directory: &Directory, totals: &[LaneTotals; L
     page.counters("pointsman_waits", "Waits for capacity, by the lane that then served", |series| {
         by_lane(totals, |lane, totals| series.counter(&[("lane", lane)], totals.waits.get()))
     })?;
-    let histograms: [(&str, &str, fn(&LaneTotals) -> &Histogram); 3] = [
+    let histograms: [(&str, &str, OfLane); 3] = [
         ("pointsman_exchange_duration_seconds", "Arrival to last byte", |totals| &totals.exchange_seconds),
-        ("pointsman_exchange_first_byte_seconds", "Arrival to first byte downstream", |totals| &totals.first_byte_seconds),
+        ("pointsman_exchange_first_byte_seconds", "Arrival to first byte downstream", |totals| {
+            &totals.first_byte_seconds
+        }),
         ("pointsman_exchange_waited_seconds", "Time spent waiting, of exchanges that waited", |totals| {
             &totals.waited_seconds
         }),
@@ -155,9 +160,10 @@ fn gen_ai(page: &mut Page<'_>, directory: &Directory) -> fmt::Result {
 
 fn policy(page: &mut Page<'_>, counted: &Counted, live: &Live) -> fmt::Result {
     page.counters("pointsman_policy_decisions", "Decisions of the policy", |series| {
-        DECISIONS.iter().zip(&counted.decisions).try_for_each(|(word, count)| {
-            series.counter(&[("decision", word)], count.get())
-        })
+        DECISIONS
+            .iter()
+            .zip(&counted.decisions)
+            .try_for_each(|(word, count)| series.counter(&[("decision", word)], count.get()))
     })?;
     page.histograms("pointsman_policy_decision_seconds", "Time of a decision", |series| {
         series.histogram(&[], &counted.decision_seconds)
@@ -210,7 +216,11 @@ fn store(page: &mut Page<'_>, live: &Live) -> fmt::Result {
     for (name, help, count) in [
         ("pointsman_store_written", "Exchanges written", live.store_written),
         ("pointsman_store_dropped", "Exchanges that were not recorded", live.store_dropped),
-        ("pointsman_store_failed_batches", "Batches that could not be written, retries included", live.store_failed_batches),
+        (
+            "pointsman_store_failed_batches",
+            "Batches that could not be written, retries included",
+            live.store_failed_batches,
+        ),
     ] {
         page.counters(name, help, |series| series.counter(&[], count))?;
     }
@@ -224,7 +234,9 @@ fn process(page: &mut Page<'_>, counted: &Counted) -> fmt::Result {
     page.gauges("process_start_time_seconds", "When the process began, since 1970", |series| {
         series.gauge(&[], counted.started.as_micros() as f64 / 1e6)
     })?;
-    let Some(bytes) = resident_bytes() else { return Ok(()) };
+    let Some(bytes) = resident_bytes() else {
+        return Ok(());
+    };
     page.gauges("process_resident_memory_bytes", "Memory in use", |series| series.gauge(&[], signed(bytes)))
 }
 
@@ -269,7 +281,12 @@ struct Page<'e>(DescriptorEncoder<'e>);
 type Write<'w> = &'w mut dyn FnMut(&mut Series<'_>) -> fmt::Result;
 
 impl Page<'_> {
-    fn counters(&mut self, name: &str, help: &str, mut write: impl FnMut(&mut Series<'_>) -> fmt::Result) -> fmt::Result {
+    fn counters(
+        &mut self,
+        name: &str,
+        help: &str,
+        mut write: impl FnMut(&mut Series<'_>) -> fmt::Result,
+    ) -> fmt::Result {
         self.metric(name, help, MetricType::Counter, &mut write)
     }
 
@@ -277,7 +294,12 @@ impl Page<'_> {
         self.metric(name, help, MetricType::Gauge, &mut write)
     }
 
-    fn histograms(&mut self, name: &str, help: &str, mut write: impl FnMut(&mut Series<'_>) -> fmt::Result) -> fmt::Result {
+    fn histograms(
+        &mut self,
+        name: &str,
+        help: &str,
+        mut write: impl FnMut(&mut Series<'_>) -> fmt::Result,
+    ) -> fmt::Result {
         self.metric(name, help, MetricType::Histogram, &mut write)
     }
 

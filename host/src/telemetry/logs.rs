@@ -135,10 +135,8 @@ fn filter(level: &str) -> Result<EnvFilter, LogError> {
 }
 
 fn subscriber(filter: EnvFilter, look: Look, sink: Sink, clock: Clock) -> Box<dyn tracing::Subscriber + Send + Sync> {
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_timer(Timer(clock))
-        .with_writer(move || sink.clone());
+    let builder =
+        tracing_subscriber::fmt().with_env_filter(filter).with_timer(Timer(clock)).with_writer(move || sink.clone());
     match look {
         Look::Json => {
             Box::new(builder.json().flatten_event(true).with_current_span(false).with_span_list(false).finish())

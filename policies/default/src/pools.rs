@@ -104,7 +104,8 @@ impl Pools {
 
 fn prices(table: &Table) -> BTreeMap<(usize, usize), (f64, f64)> {
     let of_backend = |(index, backend): (usize, &pointsman_sdk::Backend)| {
-        let of_route = move |r: &pointsman_sdk::Route| Some(((index, r.model), (r.input_per_mtok?, r.output_per_mtok?)));
+        let of_route =
+            move |r: &pointsman_sdk::Route| Some(((index, r.model), (r.input_per_mtok?, r.output_per_mtok?)));
         backend.routes.iter().filter_map(of_route).collect::<Vec<_>>()
     };
     table.backends.iter().enumerate().flat_map(of_backend).collect()

@@ -4,6 +4,7 @@ mod admin;
 mod bad_requests;
 mod clients;
 mod config;
+mod demo;
 mod forwarding;
 mod limits;
 mod policy;

@@ -103,7 +103,7 @@ retried! { chat_is_retried:
 
 retried! { stream_is_retried:
     a_stream_refused_with_429: status(429) => "rate_limited";
-    an_error_in_the_first_event: sse([r#"{"error":{"message":"overloaded","type":"server_error"}}"#]) => "server_error";
+    an_error_in_the_first_event: sse([r#"{"error":{"message":"something broke","type":"server_error"}}"#]) => "server_error";
     a_stream_cut_before_its_first_content: tokens(3).cut_after(0) => "cut";
     a_stream_that_ends_before_its_first_content: sse(["[DONE]"; 0]) => "cut";
     a_stream_silent_before_its_first_content: tokens(3).stall_after(0) => "timed_out";

@@ -36,10 +36,6 @@ pub fn upstream(client: &HeaderMap, dialect: Dialect, operation: Operation, key:
             out.append(name, value.clone());
         }
     }
-    // The one connection-bound wish that may be passed on, and only as itself.
-    if client.get_all(TE).iter().any(|te| te.to_str().is_ok_and(|te| te.split(',').any(|t| t.trim() == "trailers"))) {
-        out.insert(TE, HeaderValue::from_static("trailers"));
-    }
     if reads_usage(dialect, operation) {
         out.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
     }
@@ -221,9 +217,8 @@ mod tests {
     }
 
     #[test]
-    fn only_trailers_are_left_of_te() {
-        assert_eq!(up(&[("te", "gzip;q=0.5, trailers")]), map(&[("te", "trailers")]));
-        assert_eq!(up(&[("te", "gzip")]), map(&[]));
+    fn te_stays_here_because_trailers_are_not_passed_on() {
+        assert_eq!(up(&[("te", "gzip;q=0.5, trailers")]), map(&[]));
     }
 
     #[test]

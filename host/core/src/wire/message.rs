@@ -8,11 +8,11 @@ use super::json;
 pub const MAX_MESSAGE_CHARS: usize = 300;
 
 /// How keys begin at the providers that mark them.
-const KEY_PREFIXES: [&str; 14] =
-    ["sk-", "sk_", "pk-", "nvapi-", "gsk_", "xai-", "hf_", "r8_", "key-", "pplx-", "fw_", "AIza", "csk-", "eyJ"];
+const KEY_PREFIXES: [&str; 13] =
+    ["sk-", "sk_", "pk-", "nvapi-", "gsk_", "xai-", "hf_", "r8_", "pplx-", "fw_", "AIza", "csk-", "eyJ"];
 
-/// A run of key characters this long with letters and digits in it is taken for a key whatever its beginning.
-const OPAQUE_RUN_CHARS: usize = 40;
+/// An unbroken run of letters and digits this long, both in it, is taken for a key whatever its beginning.
+const OPAQUE_RUN_CHARS: usize = 32;
 
 /// The error inside a body: what was said, and the words that classify it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -105,9 +105,11 @@ fn is_key_char(c: char) -> bool {
 
 fn looks_like_key(word: &str) -> bool {
     let marked = KEY_PREFIXES.iter().any(|p| word.len() >= p.len() + 4 && word.starts_with(p));
-    let opaque = word.len() >= OPAQUE_RUN_CHARS
-        && word.bytes().any(|b| b.is_ascii_digit())
-        && word.bytes().any(|b| b.is_ascii_alphabetic());
+    let opaque = word.split(|c: char| !c.is_ascii_alphanumeric()).any(|run| {
+        run.len() >= OPAQUE_RUN_CHARS
+            && run.bytes().any(|b| b.is_ascii_digit())
+            && run.bytes().any(|b| b.is_ascii_alphabetic())
+    });
     marked || opaque
 }
 
@@ -145,6 +147,10 @@ mod tests {
             ("token \"gsk_12345678\"", "token \"***\""),
             ("0123456789abcdef0123456789abcdef0123456789abcdef", "***"),
             ("request req_011CSHoEeqs5C35K2UUqR7Fy", "request req_011CSHoEeqs5C35K2UUqR7Fy"),
+            (
+                "the key-value model meta-llama-3.2-90b-vision-instruct-turbo-fp8",
+                "the key-value model meta-llama-3.2-90b-vision-instruct-turbo-fp8",
+            ),
             ("see https://platform.example.com/account/limits", "see https://platform.example.com/account/limits"),
         ] {
             assert_eq!(presentable(text), kept);

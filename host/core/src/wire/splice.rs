@@ -6,6 +6,8 @@ use bytes::{Bytes, BytesMut};
 
 use super::facts::BodyFacts;
 use super::json;
+use crate::contract::Operation;
+use crate::table::Dialect;
 
 /// What is to be changed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -14,6 +16,17 @@ pub struct Change<'a> {
     pub model: Option<&'a str>,
     /// Ask for the usage at the stream's end.
     pub include_usage: bool,
+}
+
+/// Must the usage be asked for, and its event then be hidden from the client? Only where OpenAI's API has
+/// `stream_options` (chat and completions), a stream is wanted, and the client does not ask itself.
+pub const fn must_ask_usage(dialect: Dialect, operation: Operation, facts: &BodyFacts) -> bool {
+    let has_option = match (dialect, operation) {
+        (Dialect::Openai, Operation::Chat | Operation::Completion) => true,
+        (Dialect::Openai, Operation::Response | Operation::Message | Operation::Embedding | Operation::Other)
+        | (Dialect::Anthropic | Dialect::Plain, _) => false,
+    };
+    has_option && facts.stream && !facts.include_usage
 }
 
 /// The body with the change made: one copy, or the very same bytes where nothing changes.
@@ -69,9 +82,10 @@ fn inside_options(options: &[u8], base: usize) -> Option<(Range<usize>, Text)> {
         let start = base + (value.as_ptr() as usize - options.as_ptr() as usize);
         return Some((start..start + value.len(), Text::Known("true")));
     }
-    let empty = !json::is_filled(options);
-    let text = if empty { r#""include_usage":true"# } else { r#""include_usage":true,"# };
-    Some((base + 1..base + 1, Text::Known(text)))
+    // At the end: should the name stand there already, written with escapes, then ours is the last.
+    let end = base + options.len() - 1;
+    let text = if json::is_filled(options) { r#","include_usage":true"# } else { r#""include_usage":true"# };
+    Some((end..end, Text::Known(text)))
 }
 
 fn apply(body: &Bytes, edits: &[Option<(Range<usize>, Text)>]) -> Bytes {
@@ -117,6 +131,15 @@ mod tests {
     }
 
     #[test]
+    fn both_changes_are_made_in_whatever_order_they_stand() {
+        let both = Change { model: Some("bb"), include_usage: true };
+        let expected = r#"{"stream_options":{"include_usage":true},"x":1,"model":"bb","y":2}"#;
+        assert_eq!(spliced(r#"{"stream_options":null,"x":1,"model":"a","y":2}"#, both), expected);
+        let expected = r#"{"model":"bb","x":1,"stream_options":{"include_usage":true}}"#;
+        assert_eq!(spliced(r#"{"model":"a","x":1,"stream_options":{}}"#, both), expected);
+    }
+
+    #[test]
     fn nothing_to_change_is_the_same_allocation() {
         let body = Bytes::from_static(br#"{"model":"a","stream_options":{"include_usage":true}}"#);
         let facts = BodyFacts::read(&body, None).unwrap();
@@ -140,8 +163,8 @@ mod tests {
             (r#"{}"#, r#"{"stream_options":{"include_usage":true}}"#),
             (r#"{"stream_options":null,"a":1}"#, r#"{"stream_options":{"include_usage":true},"a":1}"#),
             (r#"{"stream_options":{}}"#, r#"{"stream_options":{"include_usage":true}}"#),
-            (r#"{"stream_options":{ }}"#, r#"{"stream_options":{"include_usage":true }}"#),
-            (r#"{"stream_options":{"b":2}}"#, r#"{"stream_options":{"include_usage":true,"b":2}}"#),
+            (r#"{"stream_options":{ }}"#, r#"{"stream_options":{ "include_usage":true}}"#),
+            (r#"{"stream_options":{"b":2}}"#, r#"{"stream_options":{"b":2,"include_usage":true}}"#),
             (r#"{"stream_options":{"include_usage": false }}"#, r#"{"stream_options":{"include_usage": true }}"#),
             (
                 r#"{"stream_options":{"include_usage":null,"b":2}}"#,
@@ -151,6 +174,18 @@ mod tests {
         ] {
             assert_eq!(spliced(body, USAGE), expected);
         }
+    }
+
+    #[test]
+    fn usage_is_asked_for_only_where_it_can_be_and_the_client_does_not() {
+        let facts = |body: &str| BodyFacts::read(body.as_bytes(), None).unwrap();
+        let streamed = facts(r#"{"stream":true}"#);
+        assert!(must_ask_usage(Dialect::Openai, Operation::Chat, &streamed));
+        assert!(!must_ask_usage(Dialect::Openai, Operation::Response, &streamed));
+        assert!(!must_ask_usage(Dialect::Anthropic, Operation::Message, &streamed));
+        assert!(!must_ask_usage(Dialect::Openai, Operation::Chat, &facts("{}")));
+        let own = facts(r#"{"stream":true,"stream_options":{"include_usage":true}}"#);
+        assert!(!must_ask_usage(Dialect::Openai, Operation::Chat, &own));
     }
 
     fn any_json() -> impl Strategy<Value = Value> {
@@ -163,8 +198,7 @@ mod tests {
         leaf.prop_recursive(3, 24, 4, |inner| {
             prop_oneof![
                 prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
-                prop::collection::btree_map("[a-z\"\\\\]{0,4}", inner, 0..4)
-                    .prop_map(|m| Value::from_iter(m.into_iter().map(|(k, v)| (k, v)))),
+                prop::collection::btree_map("[a-z\"\\\\]{0,4}", inner, 0..4).prop_map(Value::from_iter),
             ]
         })
     }

@@ -10,7 +10,7 @@ use memchr::memchr2;
 use thiserror::Error;
 
 /// The longest event unless said otherwise, in bytes.
-pub const MAX_EVENT_BYTES: usize = 1024 * 1024;
+pub const MAX_EVENT_BYTES: usize = 8 * 1024 * 1024;
 
 const BOM: &[u8] = b"\xef\xbb\xbf";
 
@@ -297,7 +297,9 @@ mod tests {
     }
 
     /// The events of these chunks, the unfinished rest, and the bytes taken with it.
-    fn read(chunks: &[&[u8]], limit: usize) -> Result<(Vec<Owned>, Option<Owned>, Vec<u8>), TooLong> {
+    type Whole = (Vec<Owned>, Option<Owned>, Vec<u8>);
+
+    fn read(chunks: &[&[u8]], limit: usize) -> Result<Whole, TooLong> {
         let mut reader = Reader::new(limit);
         let (mut events, mut taken) = (Vec::new(), Vec::new());
         for chunk in chunks {

@@ -164,9 +164,18 @@ mod tests {
 
     #[test]
     fn dot_segments_are_refused_however_written() {
-        for path in
-            ["/v1/../admin", "/..", "/.", "/a/./b", "/%2e%2e/x", "/.%2E/x", "/a%2f..%2fb", "/a%5c..%5Cb", "/..;x/y"]
-        {
+        for path in [
+            "/v1/../admin",
+            "/..",
+            "/.",
+            "/a/./b",
+            "/%2e%2e/x",
+            "/.%2E/x",
+            "/a%2f..%2fb",
+            "/a%2F..%2F",
+            "/a%5c..%5Cb",
+            "/..;x/y",
+        ] {
             assert_eq!(join("http://h/v1", path), Err(BadPath::Dots), "{path}");
         }
         for path in ["/a..b", "/...", "/v1/models/gpt-4.1", "/x?y=/../z"] {

@@ -2,7 +2,7 @@
 
 use super::Check;
 use crate::config::diagnostic::Site;
-use crate::config::tree::{Body, Node, Path};
+use crate::config::tree::{Body, Node, Path, Step};
 use crate::secret::Secret;
 
 /// More bytes are not a key.
@@ -36,9 +36,14 @@ impl Check<'_, '_> {
             },
         };
         let Some(value) = self.env.var(variable) else {
+            let part = if matches!(at.0.get(1), Some(Step::Index(_))) {
+                format!("[[{}]]", Path(at.0[..1].to_vec()))
+            } else {
+                "line".to_owned()
+            };
             let problem =
                 self.error(at, format!("{owner} needs the environment variable {variable}, which is not set"));
-            problem.help(format!("export {variable}=..., or write file:PATH, or take the {} out", owner_kind(owner)));
+            problem.help(format!("export {variable}=..., write \"file:PATH\" instead, or take this {part} out"));
             return None;
         };
         let Some(number) = entry else {
@@ -89,10 +94,6 @@ impl Check<'_, '_> {
         self.error(at, format!("{owner}: the secret {fault}"));
         None
     }
-}
-
-fn owner_kind(owner: &str) -> &str {
-    owner.split(" `").next().unwrap_or(owner)
 }
 
 /// Takes the values of secrets out, so that what is left can be hashed and shown. References stay.

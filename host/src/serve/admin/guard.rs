@@ -74,14 +74,16 @@ fn without_token(peer: Option<IpAddr>, headers: &HeaderMap, path: &str) -> Optio
         return Some(failure(StatusCode::FORBIDDEN, message));
     }
     if !names_this_machine(headers) {
-        let message = "without [admin] token this listener answers to `localhost` or an IP address only, not to other names";
+        let message =
+            "without [admin] token this listener answers to `localhost` or an IP address only, not to other names";
         return Some(failure(StatusCode::FORBIDDEN, message));
     }
     None
 }
 
 fn unauthorised() -> Response {
-    let mut response = failure(StatusCode::UNAUTHORIZED, "send `Authorization: Bearer` with the configured [admin] token");
+    let mut response =
+        failure(StatusCode::UNAUTHORIZED, "send `Authorization: Bearer` with the configured [admin] token");
     response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     response
 }
@@ -94,8 +96,12 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
 /// Exactly one `Host` that is `localhost` or an address.
 fn names_this_machine(headers: &HeaderMap) -> bool {
     let mut hosts = headers.get_all(HOST).iter();
-    let (Some(host), None) = (hosts.next(), hosts.next()) else { return false };
-    let Ok(authority) = Authority::try_from(host.as_bytes()) else { return false };
+    let (Some(host), None) = (hosts.next(), hosts.next()) else {
+        return false;
+    };
+    let Ok(authority) = Authority::try_from(host.as_bytes()) else {
+        return false;
+    };
     let name = authority.host();
     let bare = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
     name.eq_ignore_ascii_case("localhost") || bare.parse::<IpAddr>().is_ok()
@@ -103,8 +109,12 @@ fn names_this_machine(headers: &HeaderMap) -> bool {
 
 /// Only browsers send `Origin`; ours is the `Host` the page was loaded from.
 fn comes_from_another_site(headers: &HeaderMap) -> bool {
-    let Some(origin) = headers.get(ORIGIN) else { return false };
-    let Some(host) = headers.get(HOST) else { return true };
+    let Some(origin) = headers.get(ORIGIN) else {
+        return false;
+    };
+    let Some(host) = headers.get(HOST) else {
+        return true;
+    };
     let ours = |scheme: &[u8]| origin.as_bytes().strip_prefix(scheme) == Some(host.as_bytes());
     !ours(b"http://") && !ours(b"https://")
 }

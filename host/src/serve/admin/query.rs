@@ -29,9 +29,8 @@ impl UsageQuery {
     pub(super) fn read(&self, now: Timestamp) -> Result<(Timestamp, Group), String> {
         let since = since(given(&self.since).unwrap_or(SINCE_DEFAULT), now)?;
         let group = given(&self.group).unwrap_or("backend");
-        let group = Group::parse(group).ok_or_else(|| {
-            format!("group: `{group}` is not known; use client, backend, model, lane, hour or day")
-        })?;
+        let group = Group::parse(group)
+            .ok_or_else(|| format!("group: `{group}` is not known; use client, backend, model, lane, hour or day"))?;
         Ok((since, group))
     }
 }
@@ -53,7 +52,9 @@ impl ExchangesQuery {
             None => LIMIT_DEFAULT,
             Some(text) => match text.parse() {
                 Ok(limit @ 1..=LIMIT_MAX) => limit,
-                Ok(_) | Err(_) => return Err(format!("limit: `{text}` is not a number from 1 to {LIMIT_MAX}")),
+                Ok(_) | Err(_) => {
+                    return Err(format!("limit: `{text}` is not a number from 1 to {LIMIT_MAX}"));
+                }
             },
         };
         let owned = |value: &Option<String>| given(value).map(str::to_owned);

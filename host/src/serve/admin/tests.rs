@@ -199,7 +199,13 @@ async fn health_is_told_to_anyone_and_readiness_with_its_reason() {
 #[tokio::test]
 async fn with_a_token_only_its_bearer_comes_in() {
     let admin = start(Some("secret"), Fake::default()).await;
-    for wrong in ["x: y", "authorization: Bearer secre", "authorization: Basic secret", "authorization: Bearer", "authorization: secret"] {
+    for wrong in [
+        "x: y",
+        "authorization: Bearer secre",
+        "authorization: Basic secret",
+        "authorization: Bearer",
+        "authorization: secret",
+    ] {
         for path in ["/metrics", "/api/backends", "/api/usage", "/api/nothing"] {
             let answer = admin.raw(&format!("GET {path}"), &["host: localhost", wrong], "").await;
             assert_eq!(answer.status, 401, "{path} {wrong}");
@@ -214,7 +220,13 @@ async fn with_a_token_only_its_bearer_comes_in() {
 #[tokio::test]
 async fn without_a_token_a_name_that_dns_could_point_here_is_refused() {
     let admin = start(None, Fake::default()).await;
-    for host in ["host: evil.example", "host: evil.example:9901", "host: localhost.evil.example", "host: 127.0.0.1.evil.example", "x: y"] {
+    for host in [
+        "host: evil.example",
+        "host: evil.example:9901",
+        "host: localhost.evil.example",
+        "host: 127.0.0.1.evil.example",
+        "x: y",
+    ] {
         let answer = admin.raw("GET /api/backends", &[host], "").await;
         assert!(matches!(answer.status, 400 | 403), "{host}: {}", answer.status);
     }
@@ -236,7 +248,10 @@ async fn without_a_token_only_loopback_peers_are_answered() {
     };
     let request = |peer: &str| {
         let peer: SocketAddr = peer.parse().unwrap();
-        let mut request = axum::extract::Request::get("/api/backends").header("host", "10.0.0.1").body(axum::body::Body::empty()).unwrap();
+        let mut request = axum::extract::Request::get("/api/backends")
+            .header("host", "10.0.0.1")
+            .body(axum::body::Body::empty())
+            .unwrap();
         request.extensions_mut().insert(axum::extract::ConnectInfo(peer));
         request
     };
@@ -252,7 +267,9 @@ async fn without_a_token_only_loopback_peers_are_answered() {
 async fn a_page_of_another_site_changes_nothing() {
     let admin = start(None, Fake::default()).await;
     let post = "POST /api/backends/p%201/drain";
-    for origin in ["origin: https://evil.example", "origin: null", "origin: http://localhost:1", "origin: file://localhost"] {
+    for origin in
+        ["origin: https://evil.example", "origin: null", "origin: http://localhost:1", "origin: file://localhost"]
+    {
         assert_eq!(admin.raw(post, &["host: localhost", origin], "").await.status, 403, "{origin}");
     }
     assert!(admin.fake.told.lock().unwrap().is_empty());

@@ -114,7 +114,10 @@ fn on_a_terminal_it_is_one_readable_line() {
     (lost.waits, lost.first_byte, lost.client) = (0, None, None);
     lost.error = Some("all pools are exhausted".to_owned());
     let text = logged("info", Look::Text { colour: true }, |log| log.exchange_line(&lost));
-    assert!(text.contains("\x1b[31m503\x1b[0m no backend  llama") && text.contains("all pools are exhausted"), "{text}");
+    assert!(
+        text.contains("\x1b[31m503\x1b[0m no backend  llama") && text.contains("all pools are exhausted"),
+        "{text}"
+    );
 }
 
 #[test]

@@ -184,9 +184,14 @@ fn a_new_table_keeps_the_counts_of_what_stays() {
     metrics.observe(&exchange("p2"));
     let samples = samples(&metrics.encode(Live::default()));
     let exchanges = |backend: &str| {
-        samples.get(&format!(r#"pointsman_exchanges_total{{backend="{backend}",lane="primary",end="delivered"}}"#)).copied()
+        samples
+            .get(&format!(r#"pointsman_exchanges_total{{backend="{backend}",lane="primary",end="delivered"}}"#))
+            .copied()
     };
-    assert_eq!((exchanges("p1"), exchanges("p2"), exchanges("p3"), exchanges("other")), (Some(2.0), None, None, Some(1.0)));
+    assert_eq!(
+        (exchanges("p1"), exchanges("p2"), exchanges("p3"), exchanges("other")),
+        (Some(2.0), None, None, Some(1.0))
+    );
 }
 
 #[test]

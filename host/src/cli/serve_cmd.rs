@@ -1,0 +1,80 @@
+//! `pointsman serve`.
+
+use std::io::{self, IsTerminal};
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::{in_runtime, told};
+use crate::clock::Clock;
+use crate::config::{self, Config, Loaded, ProcessEnv};
+use crate::serve::{self, Running, Start};
+use crate::telemetry::logs::Logs;
+
+/// Loads the configuration and runs the proxy until a signal ends it.
+pub fn run(config_file: Option<&Path>) -> ExitCode {
+    let loaded = match config::load(config_file, &ProcessEnv) {
+        Ok(loaded) => loaded,
+        Err(error) => {
+            eprintln!("{error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    for warning in &loaded.warnings {
+        eprintln!("{warning}");
+    }
+    told(in_runtime(serve(loaded)))
+}
+
+async fn serve(loaded: Loaded) -> anyhow::Result<()> {
+    let Loaded { config, path, .. } = loaded;
+    let clock = Clock::start();
+    let logs = Logs::init(&config.log.level, log_format(&config), Arc::new(move || clock.now()))?;
+    let summary = summary(&config);
+    let running = serve::start(Start { config, config_file: path, log: logs.exchanges() }).await?;
+    if io::stderr().is_terminal() {
+        eprintln!("{}", welcome(&running, &summary));
+    }
+    until_told_to_stop(&running).await?;
+    running.shutdown().await;
+    drop(logs);
+    Ok(())
+}
+
+/// SIGHUP looks at the files again; SIGTERM and Ctrl-C end it.
+async fn until_told_to_stop(running: &Running) -> io::Result<()> {
+    let mut hangup = signal(SignalKind::hangup())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    loop {
+        tokio::select! {
+            _ = hangup.recv() => running.reload(),
+            _ = terminate.recv() => return Ok(()),
+            _ = interrupt.recv() => return Ok(()),
+        }
+    }
+}
+
+fn log_format(config: &Config) -> crate::telemetry::logs::LogFormat {
+    use crate::telemetry::logs::LogFormat as Look;
+    match config.log.format {
+        config::LogFormat::Auto => Look::Auto,
+        config::LogFormat::Pretty => Look::Text,
+        config::LogFormat::Json => Look::Json,
+    }
+}
+
+fn summary(config: &Config) -> String {
+    let line =
+        |b: &config::BackendConfig| format!("    {:<9} {:<16} {}", b.backend.tier.as_str(), b.backend.id, b.base_url);
+    config.backends.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+fn welcome(running: &Running, summary: &str) -> String {
+    format!(
+        "\n  Pointsman is ready. Point any OpenAI SDK at http://{}/v1\n  Console: http://{}/\n\n{summary}\n\n  Ctrl-C stops it.\n",
+        running.addr, running.admin_addr
+    )
+}

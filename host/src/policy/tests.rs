@@ -1,0 +1,299 @@
+//! The engine with real components: the default policy, and small ones written by hand.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pointsman_core::contract::{Column, Decision, NONE, Operation, Query, RequestFacts, RowState, STRIDE};
+use pointsman_core::table::{Backend, Dialect, Lane, Limits, Pattern, Price, Route, Table, Tier, Timeouts};
+
+use super::*;
+
+const CONTRACT: &str = include_str!("../../../wit/policy.wit");
+
+/// What every handmade policy has; `{decide}` is its body, which leaves the address of its answer on the stack.
+const MODULE: &str = r#"(module
+    (import "pointsman:policy/state@1.0.0" "add" (func $state_add (param i32 i32 i64 i64) (result i64)))
+    (import "pointsman:policy/log@1.0.0" "note" (func $note (param i32 i32)))
+    (memory (export "memory") 2)
+    (global $free (mut i32) (i32.const 65536))
+    ;; At 1024: a decision, its case at 0 and its payload from 4 on.
+    (data (i32.const 512) "hello")
+    (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32)
+        ;; Bump, aligned to 8; starts over for every decision.
+        (local $at i32)
+        (local.set $at (i32.and (i32.add (global.get $free) (i32.const 7)) (i32.const -8)))
+        (global.set $free (i32.add (local.get $at) (local.get 3)))
+        (local.get $at))
+    (func $configure (export "configure") (param i32) (param i32) (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32) (result i32)
+        {configure}
+        (i32.const 256))
+    (func $inner_work (param i32) (result i32)
+        {decide}
+        (i32.const 1024))
+    (func (export "decide") (param i32) (result i32)
+        (global.set $free (i32.const 65536))
+        (call $inner_work (local.get 0)))
+)"#;
+
+/// `wait` (case 3) of 7 ms in the lane `primary`.
+const WAIT: &str = "(i32.store8 (i32.const 1024) (i32.const 3)) (i32.store (i32.const 1028) (i32.const 7))";
+
+fn component(contract: &str, module: &str) -> Vec<u8> {
+    let mut resolve = wit_parser::Resolve::default();
+    let package = resolve.push_str("policy.wit", contract).unwrap();
+    let world = resolve.select_world(&[package], Some("policy")).unwrap();
+    let mut module = wat::parse_str(module).unwrap();
+    wit_component::embed_component_metadata(&mut module, &resolve, world, wit_component::StringEncoding::UTF8).unwrap();
+    wit_component::ComponentEncoder::default().module(&module).unwrap().validate(true).encode().unwrap()
+}
+
+fn handmade(configure: &str, decide: &str) -> Vec<u8> {
+    component(CONTRACT, &MODULE.replace("{configure}", configure).replace("{decide}", decide))
+}
+
+fn engine() -> Engine {
+    Engine::new(EngineLimits { max_instances: 8, memory_bytes: 4 << 20, ..EngineLimits::default() }).unwrap()
+}
+
+fn backend(id: &str, tier: Tier) -> Backend {
+    Backend {
+        id: id.into(),
+        tier,
+        dialect: Dialect::Openai,
+        weight: 1,
+        limits: Limits::default(),
+        routes: vec![Route { asked: Pattern::Exact("m".into()), sent: "maker/m".into() }],
+        prices: BTreeMap::from([("*".to_owned(), Price { input_per_mtok: 1.0, ..Price::default() })]),
+        timeouts: Timeouts::default(),
+        labels: BTreeMap::from([("region".to_owned(), "eu".to_owned())]),
+        capabilities: BTreeMap::from([("prefill".to_owned(), true)]),
+    }
+}
+
+fn table() -> Arc<Table> {
+    let backends = vec![backend("a", Tier::Primary), backend("b", Tier::Fallback), backend("c", Tier::Primary)];
+    Arc::new(Table::new(backends, vec!["agent".into()]))
+}
+
+fn query(states: &[RowState]) -> Query {
+    let row = |state: &RowState| {
+        let mut row = [0; STRIDE];
+        row[Column::State as usize] = *state as u32;
+        row[Column::ReadyMs as usize] = if *state == RowState::Ready { 0 } else { NONE };
+        row[Column::EmergencyMs as usize] = NONE;
+        row[Column::ConcurrencyLeft as usize] = NONE;
+        row[Column::RequestsLeft as usize] = NONE;
+        row[Column::TokensLeft as usize] = NONE;
+        row
+    };
+    Query {
+        now_ms: 1_000_000,
+        seed: 7,
+        request: RequestFacts {
+            model: 0,
+            operation: Operation::Chat,
+            client: 0,
+            streaming: false,
+            priority: 0,
+            prompt_tokens: 10,
+            max_tokens: 0,
+            session: 0,
+            elapsed_ms: 0,
+            remaining_ms: 60_000,
+        },
+        attempts: Vec::new(),
+        waits: 0,
+        waited_ms: 0,
+        rows: states.iter().flat_map(row).collect(),
+    }
+}
+
+const READY: [RowState; 3] = [RowState::Ready; 3];
+
+fn backend_of(decision: &Decision) -> Option<u32> {
+    match decision {
+        Decision::Primary(d) | Decision::Fallback(d) | Decision::Emergency(d) => d.backend,
+        Decision::Wait(_) | Decision::Reject(_) => None,
+    }
+}
+
+#[test]
+fn the_embedded_policy_decides_as_its_native_twin() {
+    let revision = engine().embedded("{}", table()).unwrap();
+    assert_eq!(revision.id().len(), 12);
+    let twin = twin::Twin::new("{}", &table());
+    let texts = Arc::default();
+    let states = [RowState::Ready, RowState::Throttled, RowState::Cooling, RowState::Drained];
+    for i in 0..4usize.pow(3) {
+        let mut query = query(&[states[i % 4], states[i / 4 % 4], states[i / 16 % 4]]);
+        query.seed = i as u64;
+        let verdict = revision.decide(&query, &texts);
+        assert_eq!(verdict.fault, None);
+        assert_eq!((verdict.decision, verdict.notes), twin.decide(&query, &texts), "{i}");
+    }
+}
+
+#[test]
+fn a_common_first_decision_is_a_primary_without_a_note() {
+    let revision = engine().embedded("", table()).unwrap();
+    let verdict = revision.decide(&query(&READY), &Arc::default());
+    assert!(matches!(verdict.decision, Decision::Primary(_)), "{verdict:?}");
+    assert!(verdict.notes.is_empty());
+}
+
+#[test]
+fn settings_reach_the_policy_and_its_refusal_is_told() {
+    let refused = |settings| engine().embedded(settings, table()).err().unwrap().to_string();
+    assert!(refused(r#"{"primary_wait": 1}"#).contains("`primary_wait`"));
+    assert!(refused(r#"{"primary_wait_ms": -1}"#).contains("`primary_wait_ms`"));
+}
+
+#[test]
+fn a_revision_over_another_table_shares_the_code() {
+    let revision = engine().embedded("", table()).unwrap();
+    let smaller = Arc::new(Table::new(vec![backend("only", Tier::Fallback)], Vec::new()));
+    let other = revision.with_table("", smaller).unwrap();
+    assert_eq!(other.id(), revision.id());
+    let verdict = other.decide(&query(&[RowState::Ready]), &Arc::default());
+    assert!(matches!(verdict.decision, Decision::Fallback(_)), "{verdict:?}");
+    assert_eq!(verdict.notes.len(), 1, "spending on a fallback is explained");
+}
+
+#[test]
+fn a_handmade_policy_is_asked_and_its_notes_and_state_are_kept_apart() {
+    let note = "(call $note (i32.const 512) (i32.const 5))";
+    // The wait's length counts the questions, in the shared state.
+    let count = "(i32.store8 (i32.const 1024) (i32.const 3)) (i32.store (i32.const 1028) (i32.wrap_i64
+        (call $state_add (i32.const 512) (i32.const 5) (i64.const 1) (i64.const 0))))";
+    let engine = engine();
+    let bytes = handmade("", &format!("{note} {count}"));
+    let wait = |revision: &Revision| match revision.decide(&query(&READY), &Arc::default()) {
+        Verdict { decision: Decision::Wait(hold), notes, fault: None } => {
+            assert_eq!(notes, ["hello"]);
+            (hold.max, hold.lane)
+        }
+        other => panic!("{other:?}"),
+    };
+    let first = engine.load(&bytes, "", table()).unwrap();
+    // Three probes came before.
+    assert_eq!(wait(&first), (Duration::from_millis(4), Lane::Primary));
+    assert_eq!(wait(&first), (Duration::from_millis(5), Lane::Primary));
+    let second = engine.load(&bytes, "", table()).unwrap();
+    assert_eq!(wait(&second), (Duration::from_millis(9), Lane::Primary), "the state survives a swap");
+}
+
+/// Does this to a query that is no probe, and waits otherwise; probes have a `now-ms` of their own.
+fn only_when_asked(what: &str) -> String {
+    format!("{WAIT} (if (i64.eq (i64.load (local.get 0)) (i64.const 1000000)) (then {what}))")
+}
+
+#[test]
+fn each_fault_is_named_and_the_twin_decides() {
+    let grow = "(if (i32.eq (memory.grow (i32.const 1000)) (i32.const -1)) (then (unreachable)))";
+    let index = "(i32.store8 (i32.const 1024) (i32.const 0)) (i32.store8 (i32.const 1028) (i32.const 1))
+        (i32.store (i32.const 1032) (i32.const 99))";
+    let lane = "(i32.store8 (i32.const 1024) (i32.const 1)) (i32.store8 (i32.const 1028) (i32.const 1))
+        (i32.store (i32.const 1032) (i32.const 0))";
+    let zero_wait = "(i32.store (i32.const 1028) (i32.const 0))";
+    let engine = engine();
+    for (decide, kind, words) in [
+        ("(loop $l (br $l))", FaultKind::Deadline, "inner_work"),
+        ("(unreachable)", FaultKind::Trap, "inner_work"),
+        ("(drop (call $inner_work (local.get 0)))", FaultKind::Trap, "stack"),
+        (grow, FaultKind::Memory, "more memory"),
+        (index, FaultKind::Invalid, "backend 99"),
+        (lane, FaultKind::Invalid, "fallback to backend a, which is a primary"),
+        (zero_wait, FaultKind::Invalid, "0 ms"),
+    ] {
+        let revision = engine.load(&handmade("", &only_when_asked(decide)), "", table()).unwrap();
+        for _ in 0..20 {
+            // More often than there are instances: each faulty one is given back.
+            let verdict = revision.decide(&query(&READY), &Arc::default());
+            let fault = verdict.fault.expect(decide);
+            assert_eq!(fault.kind, kind, "{decide}: {fault}");
+            assert!(fault.message.contains(words), "{decide}: {fault}");
+            assert!(matches!(verdict.decision, Decision::Primary(_)) && backend_of(&verdict.decision).is_some());
+        }
+    }
+}
+
+#[test]
+fn a_policy_that_fails_at_its_start_is_not_loaded() {
+    let engine = engine();
+    let load = |configure, decide| engine.load(&handmade(configure, decide), "", table()).err().unwrap();
+    match load("(unreachable)", WAIT) {
+        LoadError::Configure(fault) => assert_eq!(fault.kind, FaultKind::Trap),
+        other => panic!("{other:?}"),
+    }
+    match load("(loop $l (br $l))", WAIT) {
+        LoadError::Configure(fault) => assert_eq!(fault.kind, FaultKind::Deadline),
+        other => panic!("{other:?}"),
+    }
+    match load(
+        "(i32.store8 (i32.const 256) (i32.const 1)) (i32.store (i32.const 260) (i32.const 512)) (i32.store (i32.const 264) (i32.const 5))",
+        WAIT,
+    ) {
+        LoadError::Refused(text) => assert_eq!(text, "hello"),
+        other => panic!("{other:?}"),
+    }
+    match load("", "(loop $l (br $l))") {
+        LoadError::Probe { question, fault } => {
+            assert_eq!((question, fault.kind), ("all backends ready", FaultKind::Deadline));
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn what_is_no_policy_is_refused_in_one_sentence() {
+    let engine = engine();
+    let load = |bytes: &[u8]| engine.load(bytes, "", table()).err().unwrap();
+    assert_eq!(load(b""), LoadError::Empty);
+    assert!(matches!(load(b"# a readme"), LoadError::NotWasm(_)));
+    assert!(matches!(load(&wat::parse_str("(module)").unwrap()), LoadError::CoreModule));
+    assert!(matches!(load(&wat::parse_str("(component)").unwrap()), LoadError::MissingExport("configure")));
+    let bytes = handmade("", WAIT);
+    for cut in [5, 20, bytes.len() / 2, bytes.len() - 1] {
+        assert!(matches!(load(&bytes[..cut]), LoadError::Truncated(_)), "cut at {cut}: {}", load(&bytes[..cut]));
+    }
+    let mut garbled = bytes.clone();
+    garbled[200..260].fill(0xFF);
+    assert!(matches!(load(&garbled), LoadError::Broken(_) | LoadError::Truncated(_)), "{}", load(&garbled));
+    let text = load(&wat::parse_str(r#"(component (import "acme:db/query@1.0.0" (instance)))"#).unwrap()).to_string();
+    assert!(text.contains("acme:db/query@1.0.0"), "{text}");
+}
+
+#[test]
+fn another_contract_is_refused_by_its_version() {
+    let contract = CONTRACT.replace("policy@1.0.0", "policy@2.0.0");
+    let module = MODULE.replace("@1.0.0", "@2.0.0").replace("{configure}", "").replace("{decide}", WAIT);
+    let error = engine().load(&component(&contract, &module), "", table()).err().unwrap();
+    assert!(matches!(&error, LoadError::Version { found } if found.contains("@2.0.0")), "{error}");
+    // The right version, but not its shapes.
+    let contract = CONTRACT.replace("waited-ms: u32,", "waited-ms: u64,");
+    let module = MODULE.replace("{configure}", "").replace("{decide}", WAIT);
+    let error = engine().load(&component(&contract, &module), "", table()).err().unwrap();
+    assert!(matches!(error, LoadError::Shape(_)), "{error}");
+}
+
+#[test]
+fn decisions_are_made_on_many_threads_at_once_and_inside_a_runtime() {
+    let revision = Arc::new(engine().embedded("", table()).unwrap());
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(4).build().unwrap();
+    let tasks: Vec<_> = (0..8)
+        .map(|task| {
+            let revision = revision.clone();
+            runtime.spawn(async move {
+                for i in 0..500 {
+                    let mut query = query(&READY);
+                    query.seed = task * 1_000 + i;
+                    assert_eq!(revision.decide(&query, &Arc::default()).fault, None);
+                }
+            })
+        })
+        .collect();
+    for task in tasks {
+        runtime.block_on(task).unwrap();
+    }
+}

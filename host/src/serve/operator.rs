@@ -1,0 +1,123 @@
+//! The proxy as its operator sees and works it.
+
+use std::sync::Arc;
+
+use axum::body::Bytes;
+use pointsman_core::contract::RowState;
+use pointsman_core::fleet::Overview;
+use pointsman_core::table::{Pattern, Route};
+use tokio::runtime::Handle;
+
+use super::admin::{BackendView, ControlError, Controls, PolicyView};
+use super::control::Control;
+use crate::config::BackendConfig;
+
+/// The admin listener's hands and eyes.
+pub struct Operator {
+    control: Arc<Control>,
+    runtime: Handle,
+}
+
+impl Operator {
+    /// Works on the proxy under this control; must be made inside the runtime.
+    pub fn new(control: Arc<Control>) -> Self {
+        Self { control, runtime: Handle::current() }
+    }
+
+    fn work(&self, id: &str, f: impl FnOnce(&mut pointsman_core::fleet::Fleet) -> bool) -> Result<(), ControlError> {
+        if self.control.proxy().line.with(|fleet, _| f(fleet)) {
+            return Ok(());
+        }
+        Err(ControlError::NotFound(format!("there is no backend {id:?}; GET /api/backends lists them")))
+    }
+}
+
+impl Controls for Operator {
+    fn backends(&self) -> Vec<BackendView> {
+        let proxy = self.control.proxy();
+        let snapshot = proxy.snapshot();
+        let (overview, waiting, now) =
+            proxy.line.with(|fleet, now| (fleet.overview(now, &snapshot.view), fleet.waiting() as u64, now));
+        let view = |(backend, o): (&BackendConfig, Overview)| BackendView {
+            id: o.id.to_string(),
+            tier: backend.backend.tier.as_str(),
+            dialect: backend.backend.dialect.as_str(),
+            base_url: backend.base_url.to_string(),
+            models: backend.backend.routes.iter().map(asked_name).collect(),
+            state: state_word(o.state),
+            cooldown_ms: o.cooldown.map_or(0, |(until, _)| until.since(now).as_millis() as u64),
+            cooldown_reason: o.cooldown.map(|(_, reason)| reason.as_str().to_owned()),
+            in_flight: u64::from(o.in_flight),
+            requests_left: o.requests_left.map(u64::from),
+            tokens_left: o.tokens_left.map(u64::from),
+            latency_ms: o.stats.latency_ms as u64,
+            first_token_ms: o.stats.first_token_ms as u64,
+            error_permille: (o.stats.errors * 1_000.0) as u32,
+            failures: o.failures,
+            served: o.stats.answered,
+            attempts: o.stats.sent,
+            queued: waiting,
+        };
+        snapshot.config.backends.iter().zip(overview).map(view).collect()
+    }
+
+    fn waiting(&self) -> u64 {
+        self.control.proxy().line.with(|fleet, _| fleet.waiting() as u64)
+    }
+
+    fn policy(&self) -> PolicyView {
+        let snapshot = self.control.proxy().snapshot();
+        let file = snapshot.config.policy.file.as_ref();
+        PolicyView {
+            revision: snapshot.policy.id().to_string(),
+            origin: file.map_or_else(|| "embedded".to_owned(), |f| f.display().to_string()),
+            settings: snapshot.config.policy.settings.clone().into(),
+            faults: self.control.proxy().policy_faults(),
+            last_error: self.control.last_change().policy_error,
+        }
+    }
+
+    fn ready(&self) -> Result<(), String> {
+        if self.control.proxy().is_closing() { Err("shutting down".to_owned()) } else { Ok(()) }
+    }
+
+    fn drain(&self, id: &str) -> Result<(), ControlError> {
+        self.work(id, |fleet| fleet.set_drained(id, true))
+    }
+
+    fn resume(&self, id: &str) -> Result<(), ControlError> {
+        self.work(id, |fleet| fleet.set_drained(id, false))
+    }
+
+    fn clear_cooldown(&self, id: &str) -> Result<(), ControlError> {
+        self.work(id, |fleet| fleet.clear_cooldown(id))
+    }
+
+    fn put_policy(&self, component: Bytes) -> Result<PolicyView, ControlError> {
+        let offered = self.runtime.block_on(self.control.offer_policy(component.to_vec()));
+        offered.map_err(|error| ControlError::Refused(error.to_string()))?;
+        Ok(self.policy())
+    }
+
+    fn rollback(&self) -> Result<PolicyView, ControlError> {
+        self.runtime.block_on(self.control.rollback()).map_err(|error| ControlError::Conflict(error.to_string()))?;
+        Ok(self.policy())
+    }
+}
+
+fn asked_name(route: &Route) -> String {
+    match &route.asked {
+        Pattern::Exact(name) => name.clone(),
+        Pattern::Glob { prefix, suffix } => format!("{prefix}*{suffix}"),
+    }
+}
+
+fn state_word(state: RowState) -> &'static str {
+    match state {
+        RowState::Ready | RowState::Unsuited => "ready",
+        RowState::Throttled => "throttled",
+        RowState::Cooling => "cooling",
+        RowState::Probing => "probing",
+        RowState::Drained => "drained",
+    }
+}
