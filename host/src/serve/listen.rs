@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use hyper::service::service_fn;
@@ -13,6 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
+use super::guard::Guarded;
 use super::service::Service;
 
 /// After an accept that failed for want of resources, how long nothing is accepted.
@@ -38,6 +40,8 @@ pub struct Listener {
     http: Arc<auto::Builder<TokioExecutor>>,
     permits: Arc<Semaphore>,
     service: Arc<Service>,
+    max_header_bytes: usize,
+    refusals: Arc<AtomicU64>,
 }
 
 impl Listener {
@@ -48,7 +52,8 @@ impl Listener {
         http.http1()
             .timer(TokioTimer::new())
             .header_read_timeout(limits.header_read_timeout)
-            .max_buf_size(limits.max_header_bytes.max(8_192))
+            // The guard has judged the head's size before.
+            .max_buf_size(limits.max_header_bytes.saturating_mul(2).max(65_536))
             .keep_alive(true);
         http.http2()
             .timer(TokioTimer::new())
@@ -56,7 +61,9 @@ impl Listener {
             .max_header_list_size(u32::try_from(limits.max_header_bytes).unwrap_or(u32::MAX))
             .keep_alive_interval(Some(Duration::from_secs(30)));
         let permits = Arc::new(Semaphore::new(limits.max_connections));
-        Ok(Self { tcp, http: Arc::new(http), permits, service: Arc::new(service) })
+        let max_header_bytes = limits.max_header_bytes;
+        let service = Arc::new(service);
+        Ok(Self { tcp, http: Arc::new(http), permits, service, max_header_bytes, refusals: Arc::default() })
     }
 
     /// Where it listens.
@@ -73,7 +80,8 @@ impl Listener {
                 () = stop.cancelled() => break,
                 accepted = self.accept() => accepted,
             };
-            let Some((stream, permit)) = accepted else { continue };
+            let Some((stream, peer, permit)) = accepted else { continue };
+            let stream = Guarded::new(stream, peer, self.max_header_bytes, self.refusals.clone());
             let service = self.service.clone();
             let http = self.http.clone();
             let (stop, cut) = (stop.clone(), cut.clone());
@@ -87,13 +95,13 @@ impl Listener {
         connections.wait().await;
     }
 
-    async fn accept(&self) -> Option<(TcpStream, OwnedSemaphorePermit)> {
+    async fn accept(&self) -> Option<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
         let permit = self.permits.clone().acquire_owned().await.ok()?;
         match self.tcp.accept().await {
-            Ok((stream, _)) => {
+            Ok((stream, peer)) => {
                 // Events must not wait for a full packet.
                 let _ = stream.set_nodelay(true);
-                Some((stream, permit))
+                Some((stream, peer, permit))
             }
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted; if it says too many open files, raise the limit (ulimit -n)");
@@ -107,7 +115,7 @@ impl Listener {
 /// Serves one connection; told to stop, it ends after the exchange it is at.
 async fn converse(
     http: &auto::Builder<TokioExecutor>,
-    stream: TcpStream,
+    stream: Guarded<TcpStream>,
     service: Arc<Service>,
     stop: CancellationToken,
 ) {

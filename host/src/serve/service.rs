@@ -11,8 +11,10 @@ use hyper::body::{Body as _, Incoming};
 use pointsman_core::clients::ClientDenied;
 use pointsman_core::contract::Operation;
 use pointsman_core::wire::envelope::ErrorKind;
+use pointsman_core::wire::framing::Fault;
 
 use super::discovery::Discovery;
+use super::guard;
 use super::ids::RequestIds;
 use super::models;
 use crate::drive::{Arrival, Asked, OwnError, Proxy, ProxyBody, Reply, Snapshot, Unknown, drive};
@@ -35,6 +37,9 @@ impl Service {
 
     /// Answers one request. Whatever is wrong with it is answered too, in the client's dialect.
     pub async fn call(&self, request: Request<Incoming>) -> Reply {
+        if let Some(fault) = guard::refused(&request) {
+            return misframed(fault, &self.ids.of(request.headers()));
+        }
         let snapshot = self.proxy.snapshot();
         let (head, body) = request.into_parts();
         let refusal = Refusing { operation: Operation::of_path(head.uri.path()), id: self.ids.of(&head.headers) };
@@ -76,6 +81,15 @@ impl Service {
         }
         self.proxy.enter(name).map_err(|denied| Box::new(refusal.denied(name, denied)))
     }
+}
+
+/// A request whose framing can be read in two ways, or whose head is too large.
+fn misframed(fault: Fault, id: &str) -> Reply {
+    let kind = match fault {
+        Fault::HeadTooLarge | Fault::TooManyFields => ErrorKind::HeadersTooLarge,
+        _ => ErrorKind::InvalidRequest,
+    };
+    OwnError::new(kind, fault.message()).reply(Operation::Other, id)
 }
 
 /// Requests that cannot be put under a backend's base URL.
