@@ -3,7 +3,9 @@
 //! Streams are read by the event: only whole events go on, so that the usage chunk nobody asked for can be left out and
 //! an error event is seen before it is relayed. Everything else goes on as it comes.
 
+use std::error::Error as _;
 use std::future::Future;
+use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -256,7 +258,10 @@ fn end_of_events(reader: &mut sse::Reader, tap: &mut StreamTap, dialect: Dialect
 
 fn broken(error: &hyper::Error) -> Outcome {
     let text = crate::upstream::causes(error);
-    if error.is_parse() {
+    // A chunk that is none comes as an error of the reader, not of the parser.
+    let nonsense = |e: &io::Error| matches!(e.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData);
+    let from_io = error.source().and_then(|e| e.downcast_ref::<io::Error>());
+    if error.is_parse() || from_io.is_some_and(nonsense) {
         Outcome::new(Kind::Malformed, format!("the upstream's body is not valid HTTP: {text}"))
     } else {
         Outcome::new(Kind::Cut, format!("the connection broke inside the answer: {text}"))

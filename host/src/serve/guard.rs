@@ -9,16 +9,19 @@
 //! A fault inside a body comes too late for that, as its head was handed over. There the connection fails to be read, and
 //! hyper tells the service that the body broke off.
 
+use std::future::Future;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use http::Request;
 use pointsman_core::wire::framing::{Ambiguous, Fault, Framing};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Sleep;
 
 /// The method of a stand-in; its path is the fault's code.
 const STAND_IN: &str = "POINTSMAN-REFUSED";
@@ -53,6 +56,16 @@ pub struct Guarded<IO> {
     held: Held,
     end: Option<End>,
     refusals: Arc<AtomicU64>,
+    patience: Option<Patience>,
+}
+
+/// How long a request's head may take. Hyper's own limit does not see a head that is held here until it is whole.
+#[derive(Debug)]
+struct Patience {
+    limit: Duration,
+    timer: Option<Pin<Box<Sleep>>>,
+    /// Bytes have been handed over; from then on hyper minds the time between requests.
+    has_begun: bool,
 }
 
 /// What was read and not yet handed over: first what may be, then what is not judged.
@@ -75,7 +88,13 @@ enum End {
 impl<IO> Guarded<IO> {
     /// Guards a fresh connection, whose request heads may have this many bytes. Refused requests are added to `refusals`.
     pub fn new(io: IO, peer: SocketAddr, max_head_bytes: usize, refusals: Arc<AtomicU64>) -> Self {
-        Self { io, peer, framing: Framing::new(max_head_bytes), held: Held::default(), end: None, refusals }
+        Self { io, peer, framing: Framing::new(max_head_bytes), held: Held::default(), end: None, refusals, patience: None }
+    }
+
+    /// The connection's first head, and the rest of any head, must come within this time.
+    pub fn with_patience(mut self, limit: Duration) -> Self {
+        self.patience = Some(Patience { limit, timer: None, has_begun: false });
+        self
     }
 
     /// Says so, once, and puts the stand-in behind the good bytes.
@@ -156,28 +175,55 @@ impl Held {
     }
 }
 
-impl<IO: AsyncRead + Unpin> AsyncRead for Guarded<IO> {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
+impl<IO: AsyncRead + Unpin> Guarded<IO> {
+    fn poll_good(&mut self, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         loop {
-            if out.remaining() == 0 || this.held.hand_over(out) {
+            if out.remaining() == 0 || self.held.hand_over(out) {
                 return Poll::Ready(Ok(()));
             }
-            match this.end {
+            match self.end {
                 Some(End::Closed) => return Poll::Ready(Ok(())),
                 Some(End::Refused(fault)) if fault.in_body() => {
                     return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, fault.message())));
                 }
                 // Nobody is to be woken: hyper has the stand-in, answers it and closes.
                 Some(End::Refused(_)) => return Poll::Pending,
-                None if this.held.bytes.is_empty() => {
-                    if ready!(this.poll_straight(cx, out))? {
+                None if self.held.bytes.is_empty() => {
+                    if ready!(self.poll_straight(cx, out))? {
                         return Poll::Ready(Ok(()));
                     }
                 }
-                None => ready!(this.poll_more(cx))?,
+                None => ready!(self.poll_more(cx))?,
             }
         }
+    }
+
+    /// Nothing came. Has the client's time for its head run out?
+    fn poll_patience(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let holds_a_part = self.end.is_none() && !self.held.bytes.is_empty();
+        let Some(patience) = &mut self.patience else { return Poll::Pending };
+        if patience.has_begun && !holds_a_part {
+            return Poll::Pending;
+        }
+        let limit = patience.limit;
+        let timer = patience.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
+        ready!(timer.as_mut().poll(cx));
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the request's head took too long")))
+    }
+}
+
+impl<IO: AsyncRead + Unpin> AsyncRead for Guarded<IO> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let polled = this.poll_good(cx, out);
+        if polled.is_pending() {
+            return this.poll_patience(cx);
+        }
+        if let Some(patience) = &mut this.patience {
+            patience.timer = None;
+            patience.has_begun = true;
+        }
+        polled
     }
 }
 

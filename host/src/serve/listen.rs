@@ -40,7 +40,7 @@ pub struct Listener {
     http: Arc<auto::Builder<TokioExecutor>>,
     permits: Arc<Semaphore>,
     service: Arc<Service>,
-    max_header_bytes: usize,
+    limits: ListenLimits,
     refusals: Arc<AtomicU64>,
 }
 
@@ -61,9 +61,8 @@ impl Listener {
             .max_header_list_size(u32::try_from(limits.max_header_bytes).unwrap_or(u32::MAX))
             .keep_alive_interval(Some(Duration::from_secs(30)));
         let permits = Arc::new(Semaphore::new(limits.max_connections));
-        let max_header_bytes = limits.max_header_bytes;
         let service = Arc::new(service);
-        Ok(Self { tcp, http: Arc::new(http), permits, service, max_header_bytes, refusals: Arc::default() })
+        Ok(Self { tcp, http: Arc::new(http), permits, service, limits, refusals: Arc::default() })
     }
 
     /// Where it listens.
@@ -81,7 +80,8 @@ impl Listener {
                 accepted = self.accept() => accepted,
             };
             let Some((stream, peer, permit)) = accepted else { continue };
-            let stream = Guarded::new(stream, peer, self.max_header_bytes, self.refusals.clone());
+            let stream = Guarded::new(stream, peer, self.limits.max_header_bytes, self.refusals.clone())
+                .with_patience(self.limits.header_read_timeout);
             let service = self.service.clone();
             let http = self.http.clone();
             let (stop, cut) = (stop.clone(), cut.clone());
