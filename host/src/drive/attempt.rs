@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING};
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING};
 use http::response::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Request, Uri};
@@ -102,7 +102,9 @@ pub async fn attempt(live: &Live, target: &Target, sending: &Sending) -> Attempt
     }
     learn(live, &head.headers);
     let status = head.status.as_u16();
-    let events = has_content_type(&head.headers, "text/event-stream") && streams_are_known(asked.operation) && head.status.is_success();
+    // Nobody asked for it, but what comes compressed is passed on as it is: its inside cannot be seen.
+    let encoded = head.headers.get(CONTENT_ENCODING).is_some_and(|e| e != "identity");
+    let events = !encoded && has_content_type(&head.headers, "text/event-stream") && streams_are_known(asked.operation) && head.status.is_success();
     let expected = Expected {
         dialect: target.dialect,
         operation: asked.operation,
@@ -118,7 +120,7 @@ pub async fn attempt(live: &Live, target: &Target, sending: &Sending) -> Attempt
     let gate = Gate { live, target, sending, started, first_byte };
     if events {
         gate.stream(head, source).await
-    } else if asked.operation != Operation::Other && asked.has_body() {
+    } else if asked.operation != Operation::Other && asked.has_body() && !encoded {
         gate.whole(head, source).await
     } else {
         Attempted::Committed { head, held: Bytes::new(), source, first_byte, first_token: None }

@@ -3,6 +3,7 @@
 pub mod admin;
 mod control;
 mod discovery;
+mod guard;
 mod ids;
 mod listen;
 mod models;
