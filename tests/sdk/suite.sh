@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # curl, as people try things with it, against the proxy at POINTSMAN_URL.
 set -uo pipefail
-passed=0 failed=0
+passed=0 failed=0 key=sdk-key
 
 # check NAME PATTERN curl-arguments...: the answer, head included, must match.
 check() {
   local name=$1 pattern=$2 answer
   shift 2
-  answer=$(curl -sS --max-time 30 -i -H "authorization: Bearer sdk-key" "$@" 2>&1)
+  answer=$(curl -sS --max-time 30 -i -H "authorization: Bearer $key" "$@" 2>&1)
   if grep -qE "$pattern" <<<"$answer"; then
     passed=$((passed + 1))
   else
@@ -25,7 +25,7 @@ check "HTTP/2" '^HTTP/2 200' --http2-prior-knowledge "$chat" -H "$json" -d '{"mo
 check "expect: 100-continue" 'hello from the provider' "$chat" -H "$json" -H "expect: 100-continue" -d '{"model":"m","messages":[]}'
 check "chunked body" 'hello from the provider' "$chat" -H "$json" -H "transfer-encoding: chunked" -d '{"model":"m","messages":[]}'
 check "HTTP/1.0" 'hello from the provider' --http1.0 "$chat" -H "$json" -d '{"model":"m","messages":[]}'
-check "a wrong key" '^HTTP/1.1 401' -H "authorization: Bearer wrong" -H "authorization;" "$chat" -H "$json" -d '{}'
+key=wrong check "a wrong key" '^HTTP/1.1 401' "$chat" -H "$json" -d '{}'
 
 echo "$passed passed, $failed failed"
 [ "$failed" -eq 0 ]
