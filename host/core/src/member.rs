@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::contract::{Column, NONE, RowState, STRIDE};
-use crate::health::{Health, Bounds, Scope, Standing, rule};
+use crate::health::{Bounds, Health, Scope, Standing, rule};
 use crate::limits::{Bucket, Quota};
 use crate::outcome::{Kind, Outcome};
 use crate::table::Limits;
@@ -126,7 +126,9 @@ impl Member {
         let limits_in = self.limits_ready_in(now, tokens);
         let (standing, _, standing_in_flight) = self.standing(now, model);
         match standing {
-            Standing::Cooling { until } => (RowState::Cooling, Some(until.since(now).max(limits_in.unwrap_or_default()))),
+            Standing::Cooling { until } => {
+                (RowState::Cooling, Some(until.since(now).max(limits_in.unwrap_or_default())))
+            }
             Standing::Probing => (RowState::Probing, None),
             Standing::Ramping { allowed } if standing_in_flight >= allowed => (RowState::Throttled, None),
             Standing::Open | Standing::Due | Standing::Ramping { .. } => match limits_in {
@@ -197,7 +199,9 @@ impl Member {
 
     fn release(&mut self, model: &str, charge: Charge) {
         self.in_flight = self.in_flight.saturating_sub(1);
-        if charge.in_model && let Some(m) = self.models.get_mut(model) {
+        if charge.in_model
+            && let Some(m) = self.models.get_mut(model)
+        {
             m.in_flight = m.in_flight.saturating_sub(1);
         }
     }
@@ -206,7 +210,9 @@ impl Member {
         if charge.probe {
             self.wide.probe_returned();
         }
-        if charge.model_probe && let Some(m) = self.models.get_mut(model) {
+        if charge.model_probe
+            && let Some(m) = self.models.get_mut(model)
+        {
             m.health.probe_returned();
         }
     }
@@ -240,7 +246,9 @@ impl Member {
     fn answered(&mut self, at: Settled<'_>, charge: Charge) {
         self.stats.answered(at.now.since(at.sent_at), at.first_token);
         self.wide.succeeded(at.now, charge.probe);
-        if charge.in_model && let Some(m) = self.models.get_mut(at.model) {
+        if charge.in_model
+            && let Some(m) = self.models.get_mut(at.model)
+        {
             m.health.succeeded(at.now, charge.model_probe);
             if m.health.standing(at.now) == Standing::Open && m.in_flight == 0 {
                 self.models.remove(at.model);

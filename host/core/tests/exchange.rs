@@ -66,7 +66,8 @@ impl World {
     fn new(limits: &[(Tier, Limits)], exchanges: usize, budgets: Budgets, seed: u64) -> Self {
         let backends = limits.iter().enumerate().map(|(i, (tier, l))| backend(i, *tier, *l)).collect();
         let mut fleet = Fleet::new(Settings::default(), seed);
-        let view = fleet.adopt(Arc::new(Table::new(backends, Vec::new())), Settings { queue_length: 3, ..Settings::default() });
+        let view = fleet
+            .adopt(Arc::new(Table::new(backends, Vec::new())), Settings { queue_length: 3, ..Settings::default() });
         let now = Timestamp::from_millis(1_700_000_000_000);
         let run = |_| Run {
             exchange: Exchange::new(now, view.clone(), &"m".into(), facts(), budgets, STREAMS),

@@ -140,10 +140,8 @@ fn the_emergency_lane_uses_a_cooling_backend_at_its_own_small_rate() {
 
 #[test]
 fn a_new_configuration_keeps_the_state_of_the_backends_that_stay() {
-    let (mut fleet, old, want) = fleet(vec![
-        backend("a", Tier::Primary, one_slot()),
-        backend("gone", Tier::Primary, Limits::default()),
-    ]);
+    let (mut fleet, old, want) =
+        fleet(vec![backend("a", Tier::Primary, one_slot()), backend("gone", Tier::Primary, Limits::default())]);
     let on_a = fleet.acquire(at(0), &old, &want, Lane::Primary, Some(0)).unwrap();
     let on_gone = fleet.acquire(at(0), &old, &want, Lane::Primary, Some(1)).unwrap();
     let table = vec![backend("new", Tier::Primary, one_slot()), backend("a", Tier::Primary, one_slot())];

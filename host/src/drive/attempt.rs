@@ -22,8 +22,8 @@ use pointsman_core::wire::splice::{Change, splice};
 use tokio::time::Instant;
 
 use super::live::Live;
-use super::proxy::Target;
 use super::request::Asked;
+use super::snapshot::Target;
 use super::source::{Expected, Source, Step};
 use crate::upstream::SendError;
 
@@ -104,7 +104,10 @@ pub async fn attempt(live: &Live, target: &Target, sending: &Sending) -> Attempt
     let status = head.status.as_u16();
     // Nobody asked for it, but what comes compressed is passed on as it is: its inside cannot be seen.
     let encoded = head.headers.get(CONTENT_ENCODING).is_some_and(|e| e != "identity");
-    let events = !encoded && has_content_type(&head.headers, "text/event-stream") && streams_are_known(asked.operation) && head.status.is_success();
+    let events = !encoded
+        && has_content_type(&head.headers, "text/event-stream")
+        && streams_are_known(asked.operation)
+        && head.status.is_success();
     let expected = Expected {
         dialect: target.dialect,
         operation: asked.operation,

@@ -10,8 +10,9 @@ use pointsman_core::record::{End, ExchangeRecord};
 use pointsman_core::table::Lane;
 use pointsman_core::time::Timestamp;
 
-use super::proxy::{Proxy, Snapshot};
+use super::proxy::Proxy;
 use super::request::Asked;
+use super::snapshot::Snapshot;
 
 /// An exchange, its pinned snapshot, and what its record will say. Dropped at any moment, it settles and records.
 pub struct Live {

@@ -7,6 +7,7 @@ mod proxy;
 mod relay;
 mod reply;
 mod request;
+mod snapshot;
 mod source;
 
 use std::sync::Arc;
@@ -16,10 +17,11 @@ use pointsman_core::exchange::{Action, Event, Sending};
 use pointsman_core::wire::envelope::ErrorKind;
 
 pub use line::Line;
-pub use proxy::{Proxy, Snapshot, Target, TargetError, Unknown, fleet_settings};
+pub use proxy::{Proxy, Unknown};
 pub use relay::{Broken, ProxyBody};
 pub use reply::{OwnError, Reply};
 pub use request::{Arrival, Asked};
+pub use snapshot::{Snapshot, Target, TargetError, fleet_settings};
 
 use attempt::{Attempted, KeptRefusal, attempt};
 use live::Live;

@@ -6,28 +6,22 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use http::HeaderMap;
 use http::header::AUTHORIZATION;
-use http::{HeaderMap, HeaderName, HeaderValue};
 use pointsman_core::clients::{ClientDenied, ClientGate};
 use pointsman_core::contract::NONE;
-use pointsman_core::exchange::{Budgets, StreamDefaults};
-use pointsman_core::fleet;
-use pointsman_core::health::Bounds;
 use pointsman_core::record::ExchangeRecord;
-use pointsman_core::table::Dialect;
-use pointsman_core::view::View;
-use pointsman_core::wire::url::BaseUrl;
 use tokio::sync::Notify;
 
 use super::line::Line;
 use super::request::Asked;
+use super::snapshot::Snapshot;
 use crate::clock::Clock;
-use crate::config::{BackendConfig, Config};
-use crate::policy::{Revision, Verdict};
+use crate::config::Config;
+use crate::policy::Verdict;
 use crate::store::{StoreHandle, StoreReader};
 use crate::telemetry::logs::ExchangeLog;
 use crate::telemetry::metrics::Metrics;
-use crate::upstream::{Connector, Origin};
 
 /// Everything exchanges share for as long as the process lives.
 pub struct Proxy {
@@ -46,151 +40,12 @@ pub struct Proxy {
     policy_faults: AtomicU64,
 }
 
-/// One configuration and one policy revision; an exchange keeps the one it started with.
-pub struct Snapshot {
-    /// The configuration.
-    pub config: Arc<Config>,
-    /// The table, as the fleet knows it.
-    pub view: Arc<View>,
-    /// The policy.
-    pub policy: Arc<Revision>,
-    /// The policy's revision as the client is told it.
-    pub policy_header: HeaderValue,
-    /// Where to send, in the table's order.
-    pub targets: Vec<Arc<Target>>,
-    /// What one exchange may use up.
-    pub budgets: Budgets,
-    /// How streams are handled.
-    pub streams: StreamDefaults,
-}
-
-/// A backend as something that can be sent to.
-pub struct Target {
-    /// Its wire format.
-    pub dialect: Dialect,
-    /// Where requests go.
-    pub base: BaseUrl,
-    /// Its key as a header value, marked sensitive.
-    pub key: Option<HeaderValue>,
-    /// Headers of the operator's own.
-    pub headers: Vec<(HeaderName, HeaderValue)>,
-    /// Its connections.
-    pub origin: Arc<Origin>,
-}
-
 /// Exchanges under way, for the drain at shutdown.
 #[derive(Default)]
 struct Exchanges {
     under_way: AtomicUsize,
     closing: AtomicBool,
     all_over: Notify,
-}
-
-/// Why a configuration's backend cannot be sent to.
-#[derive(Debug, thiserror::Error)]
-pub enum TargetError {
-    /// Its base URL.
-    #[error("backend {id:?}: base_url {reason}")]
-    BaseUrl {
-        /// The backend.
-        id: String,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// Its key.
-    #[error("backend {id:?}: api_key has characters that cannot stand in a header")]
-    Key {
-        /// The backend.
-        id: String,
-    },
-}
-
-impl Target {
-    /// A target; the connections of `known`, a target of the same place, are kept.
-    pub fn new(config: &BackendConfig, connector: &Connector, known: Option<&Target>) -> Result<Self, TargetError> {
-        let id = || config.backend.id.to_string();
-        let base = BaseUrl::parse(&config.base_url.to_string())
-            .map_err(|e| TargetError::BaseUrl { id: id(), reason: e.to_string() })?;
-        let dialect = config.backend.dialect;
-        let key = config.api_key.as_ref().map(|key| {
-            let text = match dialect {
-                Dialect::Openai | Dialect::Plain => format!("Bearer {}", key.expose()),
-                Dialect::Anthropic => key.expose().to_owned(),
-            };
-            let mut value = HeaderValue::try_from(text).map_err(|_| TargetError::Key { id: id() })?;
-            value.set_sensitive(true);
-            Ok(value)
-        });
-        let same_place = |t: &&Target| t.base.scheme() == base.scheme() && t.base.authority() == base.authority();
-        let origin = match known.filter(same_place) {
-            Some(known) => known.origin.clone(),
-            None => Arc::new(Origin::new(&config.base_url, connector.clone())),
-        };
-        Ok(Self { dialect, key: key.transpose()?, headers: config.headers.clone(), base, origin })
-    }
-}
-
-impl Snapshot {
-    /// Joins a configuration, its view and a policy; connections to places that stay are taken over from `before`.
-    pub fn new(
-        config: Arc<Config>,
-        view: Arc<View>,
-        policy: Arc<Revision>,
-        connector: &Connector,
-        before: Option<&Snapshot>,
-    ) -> Result<Self, TargetError> {
-        let known = |id: &str| {
-            let before = before?;
-            let i = before.config.backends.iter().position(|b| &*b.backend.id == id)?;
-            Some(&*before.targets[i])
-        };
-        let target = |b: &BackendConfig| Target::new(b, connector, known(&b.backend.id)).map(Arc::new);
-        let targets = config.backends.iter().map(target).collect::<Result<_, _>>()?;
-        let l = &config.limits;
-        let budgets = Budgets {
-            max_attempts: l.max_attempts,
-            max_waits: l.max_waits,
-            max_wait: l.max_wait,
-            max_total: l.max_exchange,
-        };
-        let streams = StreamDefaults { commit: config.stream.commit, resume: config.stream.resume };
-        let policy_header = policy_header(&policy);
-        Ok(Self { config, view, policy, policy_header, targets, budgets, streams })
-    }
-
-    /// The same configuration under another policy.
-    pub fn with_policy(&self, policy: Arc<Revision>) -> Self {
-        Self {
-            config: self.config.clone(),
-            view: self.view.clone(),
-            policy_header: policy_header(&policy),
-            policy,
-            targets: self.targets.clone(),
-            budgets: self.budgets,
-            streams: self.streams,
-        }
-    }
-}
-
-fn policy_header(policy: &Revision) -> HeaderValue {
-    HeaderValue::from_str(policy.id()).unwrap_or(HeaderValue::from_static("unnamed"))
-}
-
-/// What the fleet is told by a configuration.
-pub fn fleet_settings(config: &Config) -> fleet::Settings {
-    let fraction = config.policy.settings.get("emergency_rpm_fraction").and_then(serde_json::Value::as_f64);
-    let c = config.cooldown;
-    fleet::Settings {
-        emergency_fraction: fraction.unwrap_or(0.1).clamp(0.0, 1.0),
-        cooldown: Bounds {
-            base: c.base,
-            max: c.max,
-            jitter: c.jitter,
-            retry_after_floor: c.retry_after_floor,
-            retry_after_cap: c.retry_after_cap,
-        },
-        queue_length: config.limits.queue_length as usize,
-    }
 }
 
 impl Proxy {

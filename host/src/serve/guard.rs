@@ -88,7 +88,15 @@ enum End {
 impl<IO> Guarded<IO> {
     /// Guards a fresh connection, whose request heads may have this many bytes. Refused requests are added to `refusals`.
     pub fn new(io: IO, peer: SocketAddr, max_head_bytes: usize, refusals: Arc<AtomicU64>) -> Self {
-        Self { io, peer, framing: Framing::new(max_head_bytes), held: Held::default(), end: None, refusals, patience: None }
+        Self {
+            io,
+            peer,
+            framing: Framing::new(max_head_bytes),
+            held: Held::default(),
+            end: None,
+            refusals,
+            patience: None,
+        }
     }
 
     /// The connection's first head, and the rest of any head, must come within this time.

@@ -59,7 +59,7 @@ async fn events_come_through_however_the_provider_cuts_its_bytes() {
 
 #[tokio::test]
 async fn one_large_event_passes() {
-    let content = "y".repeat(900 << 10);
+    let content = "y".repeat(3 << 20);
     let event = json!({"choices": [{"index": 0, "delta": {"content": content}}]}).to_string();
     let up = upstream().reply(sse([event, "[DONE]".into()])).start().await;
     let proxy = proxy!().backend(backend("p1").primary(&up)).start().await;

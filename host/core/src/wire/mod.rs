@@ -13,5 +13,5 @@ pub mod message;
 pub mod retry_after;
 pub mod splice;
 pub mod sse;
-pub mod usage;
 pub mod url;
+pub mod usage;

@@ -10,182 +10,22 @@
 //! It does no IO, holds no lock and reads no clock. It keeps the budgets, and it holds the permit of the attempt under
 //! way, so that whatever happens the permit goes back to the fleet exactly once.
 
+mod types;
+mod words;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::contract::{
-    AttemptFacts, Commit, Decision, Dispatch, Hold, Operation, Query, Rejection, RequestFacts, Resume, RowState,
-};
+pub use types::{Action, Budgets, Ended, Event, Facts, Reason, Refusal, Sending, StreamDefaults};
+
+use crate::contract::{AttemptFacts, Decision, Dispatch, Hold, Query, Rejection, RequestFacts};
 use crate::fleet::{Fleet, Permit, Report};
 use crate::outcome::{Kind, Outcome};
 use crate::queue::Ticket;
-use crate::record::{AttemptRecord, End, Usage};
+use crate::record::{AttemptRecord, End};
 use crate::table::{Lane, Timeouts};
 use crate::time::{Timestamp, millis_u32};
 use crate::view::{View, Want};
-
-/// What one exchange may use up, whatever its policy says.
-#[derive(Clone, Copy, Debug)]
-pub struct Budgets {
-    /// Attempts, at least 1.
-    pub max_attempts: u32,
-    /// Waits.
-    pub max_waits: u32,
-    /// All waits together.
-    pub max_wait: Duration,
-    /// The whole exchange, up to its commit.
-    pub max_total: Duration,
-}
-
-impl Default for Budgets {
-    fn default() -> Self {
-        Self {
-            max_attempts: 16,
-            max_waits: 32,
-            max_wait: Duration::from_secs(120),
-            max_total: Duration::from_secs(600),
-        }
-    }
-}
-
-/// How streams are handled where the policy does not say.
-#[derive(Clone, Copy, Debug)]
-pub struct StreamDefaults {
-    /// The commit gate.
-    pub commit: Commit,
-    /// The resume mode.
-    pub resume: Resume,
-}
-
-/// What is known of the request on arrival.
-#[derive(Clone, Debug)]
-pub struct Facts {
-    /// What is asked.
-    pub operation: Operation,
-    /// Does the client want a stream?
-    pub streaming: bool,
-    /// -100..=100, larger is more urgent.
-    pub priority: i32,
-    /// Estimated tokens of the prompt.
-    pub prompt_tokens: u32,
-    /// The most tokens the answer may have; 0: did not say.
-    pub max_tokens: u32,
-    /// Index of the client key in the table, or `contract::NONE`.
-    pub client: u32,
-    /// A hash of the session; 0: none.
-    pub session: u64,
-}
-
-/// What happened.
-#[derive(Debug)]
-pub enum Event {
-    /// The request is there, body and all.
-    Arrived,
-    /// The policy answered.
-    Decided(Decision),
-    /// While waiting: capacity, held for us.
-    Granted(Permit),
-    /// While waiting: the time is up.
-    WaitOver,
-    /// The first byte of the answer goes downstream.
-    Committed,
-    /// The attempt under way ended, before or after the commit.
-    Ended(Ended),
-    /// The client went away.
-    ClientGone,
-}
-
-/// An attempt that ended.
-#[derive(Clone, Debug)]
-pub struct Ended {
-    /// What it came to.
-    pub outcome: Outcome,
-    /// What it used.
-    pub usage: Usage,
-    /// Time to the response head.
-    pub first_byte: Option<Duration>,
-    /// Time to the first content.
-    pub first_token: Option<Duration>,
-}
-
-impl Ended {
-    /// An attempt that ended without an answer.
-    pub fn failed(outcome: Outcome) -> Self {
-        Self { outcome, usage: Usage::default(), first_byte: None, first_token: None }
-    }
-}
-
-/// What to do next.
-#[derive(Debug)]
-pub enum Action {
-    /// Ask the policy.
-    Ask(Query),
-    /// Send the request.
-    Send(Sending),
-    /// Wait for a grant for this ticket, at most so long.
-    Wait {
-        /// The place in line.
-        ticket: Ticket,
-        /// The longest.
-        max: Duration,
-    },
-    /// Go on relaying; the end of the body is the next event.
-    Relay,
-    /// Give the client the refusal that the last attempt brought, as it came.
-    PassOn,
-    /// Give the client this error.
-    Reject(Refusal),
-    /// Nothing is left to do.
-    Finish(End),
-}
-
-/// An attempt to be made.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Sending {
-    /// Index into the table.
-    pub backend: u32,
-    /// The lane.
-    pub lane: Lane,
-    /// The model name to send; as asked where the request names none.
-    pub model: String,
-    /// Its time limits.
-    pub timeouts: Timeouts,
-    /// The commit gate.
-    pub commit: Commit,
-    /// The resume mode.
-    pub resume: Resume,
-}
-
-/// An error of Pointsman's own.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Refusal {
-    /// Why.
-    pub reason: Reason,
-    /// What the client reads.
-    pub message: String,
-    /// When it may come again.
-    pub retry_after: Option<Duration>,
-}
-
-/// Why Pointsman itself refuses.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Reason {
-    /// Nobody serves the model.
-    NoSuchModel,
-    /// Everything was tried.
-    Exhausted,
-    /// The waiting line is full.
-    QueueFull,
-    /// The exchange's time is up.
-    OutOfTime,
-    /// The policy said so.
-    Policy {
-        /// 400..=599.
-        status: u16,
-        /// The error's `type`.
-        kind: String,
-    },
-}
 
 #[derive(Debug)]
 enum Phase {
@@ -546,66 +386,6 @@ impl Exchange {
         })
     }
 
-    fn why_exhausted(&self, fleet: &Fleet, now: Timestamp) -> String {
-        let all = fleet.overview(now, &self.view);
-        let of = |&index: &u32| {
-            let o = &all[index as usize];
-            let id = &o.id;
-            match (o.state, o.cooldown) {
-                (RowState::Cooling, Some((until, reason))) => {
-                    let left = until.since(now).as_secs_f64();
-                    format!("{id} is cooling down for {left:.1} s ({})", reason.as_str())
-                }
-                (RowState::Drained, _) => format!("{id} is drained"),
-                (RowState::Probing, _) => format!("{id} is being probed"),
-                (RowState::Ready | RowState::Throttled | RowState::Cooling | RowState::Unsuited, _) => {
-                    format!("{id} is at its limits")
-                }
-            }
-        };
-        let shown: Vec<String> = self.want.candidates.iter().take(SHOWN_BACKENDS).map(of).collect();
-        let more = self.want.candidates.len().saturating_sub(shown.len());
-        let and_more = if more > 0 { format!(", and {more} more") } else { String::new() };
-        format!(
-            "No backend could answer after {} attempts and {:.1} s of waiting: {}{and_more}",
-            self.attempts.len(),
-            self.waited.as_secs_f64(),
-            shown.join(", "),
-        )
-    }
-
-    /// When somebody may answer again: at least a second, so that nobody is invited to hammer.
-    fn recovery(&self, fleet: &Fleet, now: Timestamp) -> Duration {
-        let soonest = |lane| fleet.soonest(now, &self.view, &self.want, lane);
-        let soonest = [soonest(Lane::Primary), soonest(Lane::Fallback)].into_iter().flatten().min();
-        soonest.unwrap_or(DENIED_WAIT).max(Duration::from_secs(1))
-    }
-
-    fn no_such_model(&self) -> Refusal {
-        let mut known: Vec<&str> = self.view.table.models.iter().map(String::as_str).take(SHOWN_BACKENDS).collect();
-        if known.is_empty() {
-            known.push("(none by name)");
-        }
-        let message = format!(
-            "No backend serves the model {:?} for this kind of request; GET /v1/models lists what can be asked for: {}",
-            self.want.model,
-            known.join(", ")
-        );
-        Refusal { reason: Reason::NoSuchModel, message, retry_after: None }
-    }
-
-    fn out_of_time(&self) -> Refusal {
-        Refusal {
-            reason: Reason::OutOfTime,
-            message: format!(
-                "No answer within {:.0} s (limits.max_exchange_ms), after {} attempts",
-                self.budgets.max_total.as_secs_f64(),
-                self.attempts.len()
-            ),
-            retry_after: None,
-        }
-    }
-
     fn abandon(&mut self, fleet: &mut Fleet, now: Timestamp, phase: Phase) -> Action {
         match phase {
             Phase::New | Phase::Done => {}
@@ -634,6 +414,3 @@ const ANSWER_TOKENS: u32 = 1_024;
 
 /// How long a dispatch that could not be had waits for its lane.
 const DENIED_WAIT: Duration = Duration::from_secs(5);
-
-/// Names listed in an error.
-const SHOWN_BACKENDS: usize = 8;

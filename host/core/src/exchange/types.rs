@@ -1,0 +1,173 @@
+//! What goes into an exchange and what comes out of it.
+
+use std::time::Duration;
+
+use crate::contract::{Commit, Decision, Operation, Query, Resume};
+use crate::fleet::Permit;
+use crate::outcome::Outcome;
+use crate::queue::Ticket;
+use crate::record::{End, Usage};
+use crate::table::{Lane, Timeouts};
+
+/// What one exchange may use up, whatever its policy says.
+#[derive(Clone, Copy, Debug)]
+pub struct Budgets {
+    /// Attempts, at least 1.
+    pub max_attempts: u32,
+    /// Waits.
+    pub max_waits: u32,
+    /// All waits together.
+    pub max_wait: Duration,
+    /// The whole exchange, up to its commit.
+    pub max_total: Duration,
+}
+
+impl Default for Budgets {
+    fn default() -> Self {
+        Self {
+            max_attempts: 16,
+            max_waits: 32,
+            max_wait: Duration::from_secs(120),
+            max_total: Duration::from_secs(600),
+        }
+    }
+}
+
+/// How streams are handled where the policy does not say.
+#[derive(Clone, Copy, Debug)]
+pub struct StreamDefaults {
+    /// The commit gate.
+    pub commit: Commit,
+    /// The resume mode.
+    pub resume: Resume,
+}
+
+/// What is known of the request on arrival.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// What is asked.
+    pub operation: Operation,
+    /// Does the client want a stream?
+    pub streaming: bool,
+    /// -100..=100, larger is more urgent.
+    pub priority: i32,
+    /// Estimated tokens of the prompt.
+    pub prompt_tokens: u32,
+    /// The most tokens the answer may have; 0: did not say.
+    pub max_tokens: u32,
+    /// Index of the client key in the table, or `contract::NONE`.
+    pub client: u32,
+    /// A hash of the session; 0: none.
+    pub session: u64,
+}
+
+/// What happened.
+#[derive(Debug)]
+pub enum Event {
+    /// The request is there, body and all.
+    Arrived,
+    /// The policy answered.
+    Decided(Decision),
+    /// While waiting: capacity, held for us.
+    Granted(Permit),
+    /// While waiting: the time is up.
+    WaitOver,
+    /// The first byte of the answer goes downstream.
+    Committed,
+    /// The attempt under way ended, before or after the commit.
+    Ended(Ended),
+    /// The client went away.
+    ClientGone,
+}
+
+/// An attempt that ended.
+#[derive(Clone, Debug)]
+pub struct Ended {
+    /// What it came to.
+    pub outcome: Outcome,
+    /// What it used.
+    pub usage: Usage,
+    /// Time to the response head.
+    pub first_byte: Option<Duration>,
+    /// Time to the first content.
+    pub first_token: Option<Duration>,
+}
+
+impl Ended {
+    /// An attempt that ended without an answer.
+    pub fn failed(outcome: Outcome) -> Self {
+        Self { outcome, usage: Usage::default(), first_byte: None, first_token: None }
+    }
+}
+
+/// What to do next.
+#[derive(Debug)]
+pub enum Action {
+    /// Ask the policy.
+    Ask(Query),
+    /// Send the request.
+    Send(Sending),
+    /// Wait for a grant for this ticket, at most so long.
+    Wait {
+        /// The place in line.
+        ticket: Ticket,
+        /// The longest.
+        max: Duration,
+    },
+    /// Go on relaying; the end of the body is the next event.
+    Relay,
+    /// Give the client the refusal that the last attempt brought, as it came.
+    PassOn,
+    /// Give the client this error.
+    Reject(Refusal),
+    /// Nothing is left to do.
+    Finish(End),
+}
+
+/// An attempt to be made.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sending {
+    /// Index into the table.
+    pub backend: u32,
+    /// The lane.
+    pub lane: Lane,
+    /// The model name to send; as asked where the request names none.
+    pub model: String,
+    /// Its time limits.
+    pub timeouts: Timeouts,
+    /// The commit gate.
+    pub commit: Commit,
+    /// The resume mode.
+    pub resume: Resume,
+}
+
+/// An error of Pointsman's own.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Refusal {
+    /// Why.
+    pub reason: Reason,
+    /// What the client reads.
+    pub message: String,
+    /// When it may come again.
+    pub retry_after: Option<Duration>,
+}
+
+/// Why Pointsman itself refuses.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Reason {
+    /// Nobody serves the model.
+    NoSuchModel,
+    /// Everything was tried.
+    Exhausted,
+    /// The waiting line is full.
+    QueueFull,
+    /// The exchange's time is up.
+    OutOfTime,
+    /// The policy said so.
+    Policy {
+        /// 400..=599.
+        status: u16,
+        /// The error's `type`.
+        kind: String,
+    },
+}

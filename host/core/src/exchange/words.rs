@@ -1,0 +1,77 @@
+//! How an exchange explains that it ends without an answer: who is to blame, what happened, when to come again.
+
+use std::time::Duration;
+
+use super::{Exchange, Reason, Refusal};
+use crate::contract::RowState;
+use crate::fleet::Fleet;
+use crate::table::Lane;
+use crate::time::Timestamp;
+
+/// Names listed in an error.
+const SHOWN_BACKENDS: usize = 8;
+
+/// When nobody can tell when a backend recovers.
+const UNKNOWN_RECOVERY: Duration = Duration::from_secs(5);
+
+impl Exchange {
+    pub(super) fn why_exhausted(&self, fleet: &Fleet, now: Timestamp) -> String {
+        let all = fleet.overview(now, &self.view);
+        let of = |&index: &u32| {
+            let o = &all[index as usize];
+            let id = &o.id;
+            match (o.state, o.cooldown) {
+                (RowState::Cooling, Some((until, reason))) => {
+                    let left = until.since(now).as_secs_f64();
+                    format!("{id} is cooling down for {left:.1} s ({})", reason.as_str())
+                }
+                (RowState::Drained, _) => format!("{id} is drained"),
+                (RowState::Probing, _) => format!("{id} is being probed"),
+                (RowState::Ready | RowState::Throttled | RowState::Cooling | RowState::Unsuited, _) => {
+                    format!("{id} is at its limits")
+                }
+            }
+        };
+        let shown: Vec<String> = self.want.candidates.iter().take(SHOWN_BACKENDS).map(of).collect();
+        let more = self.want.candidates.len().saturating_sub(shown.len());
+        let and_more = if more > 0 { format!(", and {more} more") } else { String::new() };
+        format!(
+            "No backend could answer after {} attempts and {:.1} s of waiting: {}{and_more}",
+            self.attempts.len(),
+            self.waited.as_secs_f64(),
+            shown.join(", "),
+        )
+    }
+
+    /// When somebody may answer again: at least a second, so that nobody is invited to hammer.
+    pub(super) fn recovery(&self, fleet: &Fleet, now: Timestamp) -> Duration {
+        let soonest = |lane| fleet.soonest(now, &self.view, &self.want, lane);
+        let soonest = [soonest(Lane::Primary), soonest(Lane::Fallback)].into_iter().flatten().min();
+        soonest.unwrap_or(UNKNOWN_RECOVERY).max(Duration::from_secs(1))
+    }
+
+    pub(super) fn no_such_model(&self) -> Refusal {
+        let mut known: Vec<&str> = self.view.table.models.iter().map(String::as_str).take(SHOWN_BACKENDS).collect();
+        if known.is_empty() {
+            known.push("(none by name)");
+        }
+        let message = format!(
+            "No backend serves the model {:?} for this kind of request; GET /v1/models lists what can be asked for: {}",
+            self.want.model,
+            known.join(", ")
+        );
+        Refusal { reason: Reason::NoSuchModel, message, retry_after: None }
+    }
+
+    pub(super) fn out_of_time(&self) -> Refusal {
+        Refusal {
+            reason: Reason::OutOfTime,
+            message: format!(
+                "No answer within {:.0} s (limits.max_exchange_ms), after {} attempts",
+                self.budgets.max_total.as_secs_f64(),
+                self.attempts.len()
+            ),
+            retry_after: None,
+        }
+    }
+}
