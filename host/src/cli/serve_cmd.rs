@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{in_runtime, told};
 use crate::clock::Clock;
@@ -37,22 +37,43 @@ async fn serve(loaded: Loaded) -> anyhow::Result<()> {
     if io::stderr().is_terminal() {
         eprintln!("{}", welcome(&running, &summary));
     }
-    until_told_to_stop(&running).await?;
-    running.shutdown().await;
+    let mut signals = Signals::new()?;
+    signals.until_told_to_stop(&running).await;
+    running.shutdown(signals.until_told_again()).await;
     drop(logs);
     Ok(())
 }
 
-/// SIGHUP looks at the files again; SIGTERM and Ctrl-C end it.
-async fn until_told_to_stop(running: &Running) -> io::Result<()> {
-    let mut hangup = signal(SignalKind::hangup())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    loop {
+/// SIGHUP looks at the files again; SIGTERM and Ctrl-C end it; either once more cuts the drain short.
+struct Signals {
+    hangup: Signal,
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            hangup: signal(SignalKind::hangup())?,
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn until_told_to_stop(&mut self, running: &Running) {
+        loop {
+            tokio::select! {
+                _ = self.hangup.recv() => running.reload(),
+                _ = self.terminate.recv() => return,
+                _ = self.interrupt.recv() => return,
+            }
+        }
+    }
+
+    async fn until_told_again(mut self) {
         tokio::select! {
-            _ = hangup.recv() => running.reload(),
-            _ = terminate.recv() => return Ok(()),
-            _ = interrupt.recv() => return Ok(()),
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
         }
     }
 }

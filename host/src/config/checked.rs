@@ -49,7 +49,11 @@ impl Config {
     pub fn is_same(&self, other: &Config) -> bool {
         let keys = |c: &Config| -> Vec<Option<Secret>> { c.backends.iter().map(|b| b.api_key.clone()).collect() };
         let clients = |c: &Config| -> Vec<KeyDigest> { c.clients.iter().map(|c| c.key.clone()).collect() };
-        self.revision == other.revision && keys(self) == keys(other) && clients(self) == clients(other)
+        let headers = |c: &Config| -> Vec<_> { c.backends.iter().map(|b| b.headers.clone()).collect() };
+        self.revision == other.revision
+            && keys(self) == keys(other)
+            && clients(self) == clients(other)
+            && headers(self) == headers(other)
     }
 
     /// The index of the client whose key this is. Every key is compared, each in constant time.

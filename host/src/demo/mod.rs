@@ -234,7 +234,7 @@ impl Stage<'_> {
 async fn start_proxy(config: Config) -> anyhow::Result<Proxy> {
     let running = serve::start(Start { config, config_file: None, log: ExchangeLog::silent() }).await?;
     let (addr, admin_addr) = (running.addr, running.admin_addr);
-    Ok(Proxy { addr, admin_addr, stop: Box::pin(running.shutdown()) })
+    Ok(Proxy { addr, admin_addr, stop: Box::pin(running.shutdown(std::future::pending())) })
 }
 
 /// Reads `45s`, `2m`, `500ms`, or plain seconds.

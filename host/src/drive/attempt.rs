@@ -2,19 +2,21 @@
 //!
 //! Up to the commit any failure is only a failed attempt. What was held back is handed to the relay with the rest.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING};
 use http::response::Parts;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, Request, Uri};
+use http::{HeaderMap, Request, StatusCode, Uri};
+use http_body::Body as _;
 use http_body_util::Full;
 use pointsman_core::contract::{Commit, Operation};
 use pointsman_core::exchange::{Ended, Sending};
 use pointsman_core::outcome::{Kind, Outcome};
 use pointsman_core::record::Usage;
-use pointsman_core::table::Dialect;
+use pointsman_core::table::{Dialect, Lane};
 use pointsman_core::wire::classify::{BODY_PREFIX_BYTES, classify};
 use pointsman_core::wire::headers;
 use pointsman_core::wire::retry_after::{Hint, RateHints};
@@ -25,7 +27,7 @@ use super::live::Live;
 use super::request::Asked;
 use super::snapshot::Target;
 use super::source::{Expected, Source, Step};
-use crate::upstream::SendError;
+use crate::upstream::{Answer, Reuse, SendError};
 
 /// A whole answer up to this size is held until it is complete, so that a cut one can still be tried elsewhere.
 const MAX_WHOLE_BYTES: usize = 1024 * 1024;
@@ -35,6 +37,9 @@ const MAX_HELD_BYTES: usize = 4 * 1024 * 1024;
 
 /// The most of a refusal that is kept to be passed on.
 const MAX_REFUSAL_BYTES: usize = 256 * 1024;
+
+/// How long a refusal's body may take; its head has said the most important.
+const REFUSAL_PATIENCE: Duration = Duration::from_secs(2);
 
 /// How an attempt came out, up to the commit.
 pub enum Attempted {
@@ -51,21 +56,33 @@ pub enum Attempted {
     Committed {
         /// Its head.
         head: Parts,
-        /// What was held back.
-        held: Bytes,
-        /// The rest.
-        source: Source,
-        /// Time to the head.
-        first_byte: Duration,
-        /// Time to the first content.
-        first_token: Option<Duration>,
+        /// Its body, begun.
+        begun: Begun,
     },
     /// It failed. A refusal that explains itself is kept, to be passed on.
     Failed(Ended, Option<KeptRefusal>),
 }
 
+/// An answer that was committed and is not over.
+pub struct Begun {
+    /// What was held back.
+    pub held: Bytes,
+    /// The rest.
+    pub source: Source,
+    /// When the attempt began.
+    pub started: Instant,
+    /// Time to the head.
+    pub first_byte: Duration,
+    /// Time to the first content.
+    pub first_token: Option<Duration>,
+}
+
 /// What an upstream answered instead of an answer.
 pub struct KeptRefusal {
+    /// The attempt's lane.
+    pub lane: Lane,
+    /// The backend.
+    pub backend: Arc<str>,
     /// Its head.
     pub head: Parts,
     /// Its body, at most 256 KiB.
@@ -77,15 +94,10 @@ pub async fn attempt(live: &Live, target: &Target, sending: &Sending) -> Attempt
     let asked = live.asked();
     let started = Instant::now();
     let total_at = started + sending.timeouts.total;
-    let request = match request(asked, target, sending) {
-        Ok(request) => request,
-        Err(message) => return failed(Outcome::new(Kind::Refused, message)),
-    };
     let limit = sending.timeouts.first_byte.min(sending.timeouts.total);
-    let sent = tokio::time::timeout(limit, target.origin.send(request, sending.timeouts.connect)).await;
-    let answer = match sent {
+    let answer = match tokio::time::timeout(limit, send(asked, target, sending)).await {
         Ok(Ok(answer)) => answer,
-        Ok(Err(error)) => return failed(outcome_of(&error)),
+        Ok(Err(outcome)) => return failed(outcome),
         Err(_) => {
             return failed(Outcome::new(
                 Kind::TimedOut,
@@ -95,6 +107,9 @@ pub async fn attempt(live: &Live, target: &Target, sending: &Sending) -> Attempt
     };
     let first_byte = started.elapsed();
     let (head, body) = answer.response.into_parts();
+    if head.status == StatusCode::SWITCHING_PROTOCOLS {
+        return failed(Outcome::new(Kind::Malformed, "the upstream switched protocols without being asked to"));
+    }
     if head.headers.contains_key(TRANSFER_ENCODING) && head.headers.contains_key(CONTENT_LENGTH) {
         // RFC 9112 section 6.3: both together is an error or an attack.
         let lie = "the upstream's response has both Content-Length and Transfer-Encoding";
@@ -116,9 +131,16 @@ pub async fn attempt(live: &Live, target: &Target, sending: &Sending) -> Attempt
         idle: sending.timeouts.idle,
         total_at,
     };
+    if body.is_end_stream() && status < 400 && !events {
+        // HEAD, 204, 304, or an empty body: nothing is to come, and nobody will ask for it.
+        answer.lease.give_back();
+        let outcome = Outcome::answered(status);
+        let ended = Ended { outcome, usage: Usage::default(), first_byte: Some(first_byte), first_token: None };
+        return Attempted::Whole { head, body: Bytes::new(), ended };
+    }
     let source = Source::new(body, answer.lease, expected);
     if status >= 400 {
-        return refused(live, target, head, source).await;
+        return refused(live, target, sending, head, source).await;
     }
     let gate = Gate { live, target, sending, started, first_byte };
     if events {
@@ -126,8 +148,28 @@ pub async fn attempt(live: &Live, target: &Target, sending: &Sending) -> Attempt
     } else if asked.operation != Operation::Other && asked.has_body() && !encoded {
         gate.whole(head, source).await
     } else {
-        Attempted::Committed { head, held: Bytes::new(), source, first_byte, first_token: None }
+        let begun = Begun { held: Bytes::new(), source, started, first_byte, first_token: None };
+        Attempted::Committed { head, begun }
     }
+}
+
+/// Sends the request and waits for the head.
+///
+/// A kept connection that the upstream closed just when it was used again says nothing about the upstream (RFC 9112
+/// section 9.5): a request to a model, which changes nothing there, is sent once more on a fresh one.
+async fn send(asked: &Asked, target: &Target, sending: &Sending) -> Result<Answer, Outcome> {
+    let build = || request(asked, target, sending).map_err(|message| Outcome::new(Kind::Refused, message));
+    let connect = sending.timeouts.connect;
+    match target.origin.send(build()?, connect, Reuse::Kept).await {
+        Err(SendError::Reset { reused: true, .. }) if is_repeatable(asked) => {
+            target.origin.send(build()?, connect, Reuse::Fresh).await.map_err(|error| outcome_of(&error))
+        }
+        sent => sent.map_err(|error| outcome_of(&error)),
+    }
+}
+
+fn is_repeatable(asked: &Asked) -> bool {
+    asked.operation != Operation::Other || asked.method.is_idempotent()
 }
 
 /// The request as this backend gets it: its key, its model name, its path; all else as the client sent it.
@@ -170,8 +212,7 @@ impl Gate<'_> {
                 Step::End => break,
             }
             if held.len() > MAX_WHOLE_BYTES {
-                let first_byte = self.first_byte;
-                return Attempted::Committed { head, held: held.take(), source, first_byte, first_token: None };
+                return self.committed(head, held, source, None);
             }
         }
         let body = held.take();
@@ -232,7 +273,12 @@ impl Gate<'_> {
                 first_token = Some(self.started.elapsed());
             }
         }
-        Attempted::Committed { head, held: held.take(), source, first_byte: self.first_byte, first_token }
+        self.committed(head, held, source, first_token)
+    }
+
+    fn committed(&self, head: Parts, held: Held, source: Source, first_token: Option<Duration>) -> Attempted {
+        let (started, first_byte) = (self.started, self.first_byte);
+        Attempted::Committed { head, begun: Begun { held: held.take(), source, started, first_byte, first_token } }
     }
 
     fn is_open(&self, source: &Source) -> bool {
@@ -250,14 +296,14 @@ impl Gate<'_> {
     }
 }
 
-/// Reads what the upstream says about its refusal.
-async fn refused(live: &Live, target: &Target, head: Parts, mut source: Source) -> Attempted {
+/// Reads what the upstream says about its refusal; half an explanation is better than a long wait for the whole.
+async fn refused(live: &Live, target: &Target, sending: &Sending, head: Parts, mut source: Source) -> Attempted {
     let mut held = Held::default();
+    let patience = Instant::now() + REFUSAL_PATIENCE;
     while held.len() <= MAX_REFUSAL_BYTES {
-        match source.step().await {
-            Step::Bytes(bytes) => held.push(bytes),
-            // Half an explanation is better than none.
-            Step::Failed(..) | Step::End => break,
+        match tokio::time::timeout_at(patience, source.step()).await {
+            Ok(Step::Bytes(bytes)) => held.push(bytes),
+            Ok(Step::Failed(..) | Step::End) | Err(_) => break,
         }
     }
     let body = held.take();
@@ -265,7 +311,9 @@ async fn refused(live: &Live, target: &Target, head: Parts, mut source: Source) 
     let prefix = &body[..body.len().min(BODY_PREFIX_BYTES)];
     let outcome = classify(target.dialect, head.status.as_u16(), &head.headers, prefix, now);
     let explains = matches!(outcome.kind, Kind::Refused | Kind::TooLong | Kind::ModelMissing);
-    Attempted::Failed(Ended::failed(outcome), explains.then_some(KeptRefusal { head, body }))
+    let backend = live.snapshot().view.backend(sending.backend).id.clone();
+    let kept = explains.then_some(KeptRefusal { lane: sending.lane, backend, head, body });
+    Attempted::Failed(Ended::failed(outcome), kept)
 }
 
 fn learn(live: &Live, headers: &HeaderMap) {
@@ -286,7 +334,7 @@ fn failed(outcome: Outcome) -> Attempted {
 fn outcome_of(error: &SendError) -> Outcome {
     let kind = match error {
         SendError::Connect { .. } | SendError::ConnectTimeout { .. } => Kind::ConnectFailed,
-        SendError::Reset(_) => Kind::Reset,
+        SendError::Reset { .. } => Kind::Reset,
         SendError::Malformed(_) => Kind::Malformed,
     };
     Outcome::new(kind, error.to_string())

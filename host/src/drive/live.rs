@@ -115,13 +115,11 @@ impl Live {
     }
 
     /// An upstream's refusal is passed on.
-    pub fn passed_on(&mut self, status: u16) {
+    pub fn passed_on(&mut self, status: u16, lane: Lane, backend: &Arc<str>) {
         self.tell(status);
-        if let Some(last) = self.exchange.attempts().last() {
-            self.told.lane = Some(last.lane);
-            self.told.backend = Some(last.backend.clone());
-            self.told.error = Some(last.message.clone());
-        }
+        self.told.lane = Some(lane);
+        self.told.backend = Some(backend.clone());
+        self.told.error = self.exchange.attempts().iter().rfind(|a| a.backend == *backend).map(|a| a.message.clone());
         self.told.end = Some(End::Refused);
     }
 

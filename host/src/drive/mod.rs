@@ -23,7 +23,7 @@ pub use reply::{OwnError, Reply};
 pub use request::{Arrival, Asked};
 pub use snapshot::{Snapshot, Target, TargetError, fleet_settings};
 
-use attempt::{Attempted, KeptRefusal, attempt};
+use attempt::{Attempted, Begun, KeptRefusal, attempt};
 use live::Live;
 use relay::Relay;
 
@@ -49,16 +49,14 @@ pub async fn drive(proxy: Arc<Proxy>, snapshot: Arc<Snapshot>, asked: Arc<Asked>
             }
             Action::Send(sending) => {
                 let target = live.snapshot().targets[sending.backend as usize].clone();
-                let started = tokio::time::Instant::now();
                 match attempt(&live, &target, &sending).await {
                     Attempted::Whole { head, body, ended } => return whole(live, &sending, head, body, ended),
-                    Attempted::Committed { head, held, source, first_byte, first_token } => {
+                    Attempted::Committed { head, begun } => {
                         live.committed(head.status.as_u16());
-                        let parts = RelayParts { source, held, first_byte, first_token, started };
-                        return relay(live, &sending, head, parts);
+                        return relay(live, &sending, head, begun);
                     }
                     Attempted::Failed(ended, kept) => {
-                        refusal = kept.or(refusal);
+                        refusal = refusal.or(kept);
                         live.step(Event::Ended(ended))
                     }
                 }
@@ -88,34 +86,26 @@ fn whole(
     reply::of_upstream(&live, head, Some((sending.lane, &backend)), attempts, ProxyBody::whole(body))
 }
 
-struct RelayParts {
-    source: source::Source,
-    held: bytes::Bytes,
-    first_byte: std::time::Duration,
-    first_token: Option<std::time::Duration>,
-    started: tokio::time::Instant,
-}
-
-fn relay(live: Live, sending: &Sending, head: Parts, parts: RelayParts) -> Reply {
+fn relay(live: Live, sending: &Sending, head: Parts, begun: Begun) -> Reply {
     let backend = live.snapshot().view.backend(sending.backend).id.clone();
     let attempts = live.exchange().attempts().len() as u64 + 1;
-    let hides_events = parts.source.is_events();
-    let mut reply = reply::of_upstream(&live, head, Some((sending.lane, &backend)), attempts, ProxyBody::Whole(None));
-    if hides_events {
+    let status = head.status.as_u16();
+    let answered_by = Some((sending.lane, &*backend));
+    let mut reply = reply::of_upstream(&live, head, answered_by, attempts, ProxyBody::Whole(None));
+    if begun.source.is_events() {
+        // Events may be left out, or an error added.
         reply.headers_mut().remove(http::header::CONTENT_LENGTH);
     }
-    let relay = Relay::new(live, parts.source, parts.held, parts.first_byte, parts.first_token, parts.started);
-    reply.map(|_| ProxyBody::Relay(Box::new(relay)))
+    reply.map(|_| ProxyBody::Relay(Box::new(Relay::new(live, begun, status))))
 }
 
 /// The upstream's refusal as it came.
 fn pass_on(mut live: Live, refusal: Option<KeptRefusal>) -> Reply {
-    let Some(KeptRefusal { head, body }) = refusal else {
+    let Some(KeptRefusal { lane, backend, head, body }) = refusal else {
         return unforwardable(live);
     };
-    live.passed_on(head.status.as_u16());
-    let last = live.exchange().attempts().last().map(|a| (a.lane, a.backend.clone()));
-    let answered_by = last.as_ref().map(|(lane, backend)| (*lane, &**backend));
+    live.passed_on(head.status.as_u16(), lane, &backend);
+    let answered_by = Some((lane, &*backend));
     let attempts = live.exchange().attempts().len() as u64;
     reply::of_upstream(&live, head, answered_by, attempts, ProxyBody::whole(body))
 }

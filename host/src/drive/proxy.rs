@@ -11,6 +11,7 @@ use http::header::AUTHORIZATION;
 use pointsman_core::clients::{ClientDenied, ClientGate};
 use pointsman_core::contract::NONE;
 use pointsman_core::record::ExchangeRecord;
+use pointsman_core::time::Timestamp;
 use tokio::sync::Notify;
 
 use super::line::Line;
@@ -36,6 +37,7 @@ pub struct Proxy {
     log: ExchangeLog,
     snapshot: ArcSwap<Snapshot>,
     gates: Mutex<HashMap<Arc<str>, ClientGate>>,
+    spent: StoreReader,
     exchanges: Exchanges,
     policy_faults: AtomicU64,
 }
@@ -56,15 +58,10 @@ impl Proxy {
         metrics: Metrics,
         log: ExchangeLog,
         store: StoreHandle,
-        spent: &StoreReader,
+        spent: StoreReader,
         snapshot: Snapshot,
     ) -> Self {
-        let gates = gates(&snapshot.config, HashMap::new(), clock, |client, since| {
-            spent.spend_since(client, since).unwrap_or_else(|error| {
-                tracing::warn!(client, %error, "what this client has spent today could not be read; its budget starts at 0");
-                0.0
-            })
-        });
+        let gates = gates(&snapshot.config, HashMap::new(), clock, &spent);
         Self {
             clock,
             line,
@@ -73,6 +70,7 @@ impl Proxy {
             log,
             snapshot: ArcSwap::from_pointee(snapshot),
             gates: Mutex::new(gates),
+            spent,
             exchanges: Exchanges::default(),
             policy_faults: AtomicU64::new(0),
         }
@@ -88,7 +86,7 @@ impl Proxy {
         {
             let mut held = self.gates.lock().unwrap_or_else(PoisonError::into_inner);
             let before = std::mem::take(&mut *held);
-            *held = gates(&snapshot.config, before, self.clock, |_, _| 0.0);
+            *held = gates(&snapshot.config, before, self.clock, &self.spent);
         }
         self.snapshot.store(Arc::new(snapshot));
     }
@@ -200,7 +198,7 @@ fn gates(
     config: &Config,
     mut before: HashMap<Arc<str>, ClientGate>,
     clock: Clock,
-    spent: impl Fn(&str, pointsman_core::time::Timestamp) -> f64,
+    spent: &StoreReader,
 ) -> HashMap<Arc<str>, ClientGate> {
     let now = clock.now();
     let gate = |client: &crate::config::Client| {
@@ -211,11 +209,18 @@ fn gates(
             }
             None => {
                 let budget = client.budget_usd_per_day;
-                let spent = if budget.is_some() { spent(&client.name, ClientGate::midnight(now)) } else { 0.0 };
+                let spent = if budget.is_some() { spent_today(spent, &client.name, now) } else { 0.0 };
                 ClientGate::new(client.limits, budget, now, spent)
             }
         };
         (client.name.clone(), gate)
     };
     config.clients.iter().map(gate).collect()
+}
+
+fn spent_today(store: &StoreReader, client: &str, now: Timestamp) -> f64 {
+    store.spend_since(client, ClientGate::midnight(now)).unwrap_or_else(|error| {
+        tracing::warn!(client, %error, "what this client has spent today could not be read; its budget starts at 0");
+        0.0
+    })
 }

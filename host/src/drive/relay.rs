@@ -9,7 +9,9 @@ use http_body::{Body, Frame, SizeHint};
 use pointsman_core::exchange::Ended;
 use pointsman_core::outcome::Outcome;
 use pointsman_core::wire::envelope::{self, Envelope, ErrorKind};
+use tokio::time::Instant;
 
+use super::attempt::Begun;
 use super::live::{Live, client_gone};
 use super::source::{Source, Step};
 
@@ -33,7 +35,8 @@ pub struct Relay {
     held: Bytes,
     first_byte: Duration,
     first_token: Option<Duration>,
-    started: tokio::time::Instant,
+    started: Instant,
+    status: u16,
     last_words: LastWords,
 }
 
@@ -55,15 +58,9 @@ impl ProxyBody {
 
 impl Relay {
     /// Relays what was held back, then the rest.
-    pub fn new(
-        live: Live,
-        source: Source,
-        held: Bytes,
-        first_byte: Duration,
-        first_token: Option<Duration>,
-        started: tokio::time::Instant,
-    ) -> Self {
-        Self { live, source, held, first_byte, first_token, started, last_words: LastWords::NotYet }
+    pub fn new(live: Live, begun: Begun, status: u16) -> Self {
+        let Begun { source, held, first_byte, first_token, started } = begun;
+        Self { live, source, held, first_byte, first_token, started, status, last_words: LastWords::NotYet }
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Broken>>> {
@@ -92,11 +89,15 @@ impl Relay {
         }
         Poll::Ready(match step {
             Step::Bytes(bytes) => {
-                self.last_words = LastWords::NotYet;
+                if self.source.has_ended() {
+                    self.settle(Outcome::answered(self.status));
+                } else {
+                    self.last_words = LastWords::NotYet;
+                }
                 Some(Ok(bytes))
             }
             Step::End => {
-                self.settle(Outcome::answered(200));
+                self.settle(Outcome::answered(self.status));
                 None
             }
             Step::Failed(bytes, outcome) => Some(self.broke(bytes, outcome)),
@@ -157,7 +158,7 @@ impl Body for ProxyBody {
     fn is_end_stream(&self) -> bool {
         match self {
             ProxyBody::Whole(bytes) => bytes.as_ref().is_none_or(Bytes::is_empty),
-            ProxyBody::Relay(_) => false,
+            ProxyBody::Relay(relay) => relay.live.is_done() && relay.held.is_empty(),
         }
     }
 

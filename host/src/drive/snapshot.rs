@@ -66,6 +66,21 @@ pub enum TargetError {
 }
 
 impl Target {
+    /// The targets of a configuration; connections to places that stay are taken over from `before`.
+    pub fn all(
+        config: &Config,
+        connector: &Connector,
+        before: Option<&Snapshot>,
+    ) -> Result<Vec<Arc<Target>>, TargetError> {
+        let known = |id: &str| {
+            let before = before?;
+            let i = before.config.backends.iter().position(|b| &*b.backend.id == id)?;
+            Some(&*before.targets[i])
+        };
+        let target = |b: &BackendConfig| Target::new(b, connector, known(&b.backend.id)).map(Arc::new);
+        config.backends.iter().map(target).collect()
+    }
+
     /// A target; the connections of `known`, a target of the same place, are kept.
     pub fn new(config: &BackendConfig, connector: &Connector, known: Option<&Target>) -> Result<Self, TargetError> {
         let id = || config.backend.id.to_string();
@@ -91,21 +106,8 @@ impl Target {
 }
 
 impl Snapshot {
-    /// Joins a configuration, its view and a policy; connections to places that stay are taken over from `before`.
-    pub fn new(
-        config: Arc<Config>,
-        view: Arc<View>,
-        policy: Arc<Revision>,
-        connector: &Connector,
-        before: Option<&Snapshot>,
-    ) -> Result<Self, TargetError> {
-        let known = |id: &str| {
-            let before = before?;
-            let i = before.config.backends.iter().position(|b| &*b.backend.id == id)?;
-            Some(&*before.targets[i])
-        };
-        let target = |b: &BackendConfig| Target::new(b, connector, known(&b.backend.id)).map(Arc::new);
-        let targets = config.backends.iter().map(target).collect::<Result<_, _>>()?;
+    /// Joins a configuration, its view, a policy, and the targets in the table's order.
+    pub fn new(config: Arc<Config>, view: Arc<View>, policy: Arc<Revision>, targets: Vec<Arc<Target>>) -> Self {
         let l = &config.limits;
         let budgets = Budgets {
             max_attempts: l.max_attempts,
@@ -115,7 +117,7 @@ impl Snapshot {
         };
         let streams = StreamDefaults { commit: config.stream.commit, resume: config.stream.resume };
         let policy_header = policy_header(&policy);
-        Ok(Self { config, view, policy, policy_header, targets, budgets, streams })
+        Self { config, view, policy, policy_header, targets, budgets, streams }
     }
 
     /// The same configuration under another policy.

@@ -54,7 +54,8 @@ pub struct Source {
     idle: Duration,
     total_at: Instant,
     last: Instant,
-    timer: Pin<Box<Sleep>>,
+    /// Made when there is first something to wait for; most whole answers are there at once.
+    timer: Option<Pin<Box<Sleep>>>,
 }
 
 /// What a source is told about the answer it reads.
@@ -84,8 +85,7 @@ impl Source {
             Reading::Whole(BodyTap::new(dialect))
         };
         let last = Instant::now();
-        let timer = Box::pin(tokio::time::sleep_until(total_at.min(last + idle)));
-        Self { body, lease: Some(lease), dialect, reading, ended: false, idle, total_at, last, timer }
+        Self { body, lease: Some(lease), dialect, reading, ended: false, idle, total_at, last, timer: None }
     }
 
     /// The next step. After [`Step::Failed`] and [`Step::End`] there is none.
@@ -117,8 +117,10 @@ impl Source {
     }
 
     fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<Outcome> {
+        let first = self.total_at.min(self.last + self.idle);
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(first)));
         loop {
-            ready!(self.timer.as_mut().poll(cx));
+            ready!(timer.as_mut().poll(cx));
             let now = Instant::now();
             if now >= self.total_at {
                 return Poll::Ready(Outcome::new(Kind::TimedOut, "the attempt took longer than its total time limit"));
@@ -129,7 +131,7 @@ impl Source {
             }
             // Bytes came since it was set; setting it anew for each of them would cost more.
             let next = self.total_at.min(self.last + self.idle);
-            self.timer.as_mut().reset(next);
+            timer.as_mut().reset(next);
         }
     }
 
@@ -137,6 +139,9 @@ impl Source {
         match &mut self.reading {
             Reading::Whole(tap) => {
                 tap.push(&data);
+                if self.body.is_end_stream() {
+                    self.end();
+                }
                 (!data.is_empty()).then_some(Step::Bytes(data))
             }
             Reading::Events { reader, tap, hide_usage } => {
@@ -150,15 +155,25 @@ impl Source {
         if self.ended {
             return Some(Step::End);
         }
-        self.ended = true;
         let step = match &mut self.reading {
             Reading::Whole(_) => Step::End,
             Reading::Events { reader, tap, .. } => end_of_events(reader, tap, self.dialect),
         };
+        self.end();
+        Some(step)
+    }
+
+    fn end(&mut self) {
+        self.ended = true;
         if let Some(lease) = self.lease.take() {
             lease.give_back();
         }
-        Some(step)
+    }
+
+    /// Has the body, which is not read by the event, ended with the bytes read so far? A server does not ask for
+    /// more once the announced length is out, so the end must be seen with the last bytes.
+    pub fn has_ended(&self) -> bool {
+        self.ended && !self.is_events()
     }
 
     /// Content events so far; 0 for what is not a stream.

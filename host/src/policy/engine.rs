@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use pointsman_core::table::Table;
 use sha2::{Digest, Sha256};
-use wasmtime::component::{Component, Linker};
+use wasmtime::component::Linker;
 use wasmtime::{Config, InstanceAllocationStrategy, PoolingAllocationConfig, WasmBacktraceDetails};
 
+use super::cache::Cache;
 use super::check::{self, LoadError};
 use super::guest::{Guest, Shared};
 use super::revision::Revision;
@@ -67,6 +68,7 @@ pub struct Engine(pub(super) Arc<Inner>);
 pub(super) struct Inner {
     wasm: wasmtime::Engine,
     linker: Linker<Guest>,
+    cache: Cache,
     pub(super) ticker: Ticker,
     pub(super) limits: EngineLimits,
     pub(super) shared: Arc<Shared>,
@@ -89,14 +91,14 @@ impl Engine {
         wasi::link(&mut linker).map_err(start)?;
         let clock = wasm.clone();
         let ticker = Ticker::start(move || clock.increment_epoch())?;
-        Ok(Self(Arc::new(Inner { wasm, linker, ticker, limits, shared: Arc::default() })))
+        Ok(Self(Arc::new(Inner { wasm, linker, cache: Cache::of_user(), ticker, limits, shared: Arc::default() })))
     }
 
     /// Makes a revision of a component: compiles, checks, configures, probes. Blocks for as long as compilation takes
     /// (tens of milliseconds to seconds), so it belongs on a thread of its own.
     pub fn load(&self, bytes: &[u8], settings: &str, table: Arc<Table>) -> Result<Revision, LoadError> {
         check::check_bytes(bytes, self.0.limits.max_component_bytes)?;
-        let component = Component::from_binary(&self.0.wasm, bytes).map_err(|e| check::compile_error(&e))?;
+        let component = self.0.cache.compile(&self.0.wasm, bytes).map_err(|e| check::compile_error(&e))?;
         check::check_contract(&component)?;
         let shape = |error: wasmtime::Error| LoadError::Shape(format!("{error:#}"));
         let mut linker = self.0.linker.clone();

@@ -7,6 +7,7 @@
 //!
 //! Nothing here is async, touches tokio, or reads a clock: a decision is a function of the query and the shared state.
 
+mod cache;
 mod check;
 mod engine;
 mod guest;

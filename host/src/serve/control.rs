@@ -9,7 +9,7 @@ use pointsman_core::table::Table;
 use tokio::sync::Notify;
 
 use crate::config::{self, Config, ProcessEnv};
-use crate::drive::{Proxy, Snapshot, fleet_settings};
+use crate::drive::{Proxy, Snapshot, Target, fleet_settings};
 use crate::policy::watch::Watcher;
 use crate::policy::{Engine, Revision};
 use crate::telemetry::metrics::Reload;
@@ -47,6 +47,8 @@ pub struct Control {
 impl Control {
     /// Control over a running proxy.
     pub fn new(proxy: Arc<Proxy>, engine: Engine, connector: Connector, config_file: Option<PathBuf>) -> Self {
+        let snapshot = proxy.snapshot();
+        let loaded = snapshot.config.policy.file.is_some().then(|| snapshot.policy.id().clone());
         Self {
             proxy,
             engine,
@@ -54,7 +56,7 @@ impl Control {
             config_file,
             last: Mutex::default(),
             earlier: Mutex::default(),
-            seen_policy: Mutex::default(),
+            seen_policy: Mutex::new(loaded),
             wake: Arc::default(),
             one_at_a_time: tokio::sync::Mutex::default(),
         }
@@ -147,10 +149,12 @@ impl Control {
         } else {
             load_policy(self.engine.clone(), config.clone(), table.clone()).await?
         };
+        // Everything that can be refused has been judged before the fleet changes.
+        let targets = Target::all(&config, &self.connector, Some(&before))?;
         let settings = fleet_settings(&config);
         let view = self.proxy.line.with(|fleet, _| fleet.adopt(table.clone(), settings));
         let revision = config.revision.to_string();
-        let snapshot = Snapshot::new(config, view, Arc::new(policy), &self.connector, Some(&before))?;
+        let snapshot = Snapshot::new(config, view, Arc::new(policy), targets);
         self.proxy.metrics.set_table(&table);
         self.proxy.publish(snapshot);
         Ok(Some(revision))

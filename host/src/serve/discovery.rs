@@ -15,6 +15,9 @@ use crate::drive::Snapshot;
 /// A list that was fetched is good for this long.
 const FRESH_FOR: Duration = Duration::from_secs(600);
 
+/// A list that misses a provider is completed after this long.
+const RETRY_AFTER: Duration = Duration::from_secs(15);
+
 /// A provider that does not answer within this adds nothing to the list.
 const PATIENCE: Duration = Duration::from_secs(3);
 
@@ -29,7 +32,7 @@ pub struct Discovery {
 
 struct Known {
     config: Arc<str>,
-    at: Instant,
+    fresh_until: Instant,
     models: Arc<Vec<String>>,
 }
 
@@ -59,7 +62,7 @@ impl Discovery {
         let mut known = self.known.lock().await;
         if let Some(k) = known.as_ref()
             && k.config == snapshot.config.revision
-            && k.at.elapsed() < FRESH_FOR
+            && Instant::now() < k.fresh_until
         {
             return k.models.clone();
         }
@@ -70,10 +73,9 @@ impl Discovery {
         let mut models: BTreeSet<String> = snapshot.view.table.models.iter().cloned().collect();
         models.extend(lists.into_iter().flatten().flatten());
         let models = Arc::new(models.into_iter().collect::<Vec<_>>());
-        if complete {
-            let config = snapshot.config.revision.clone();
-            *known = Some(Known { config, at: Instant::now(), models: models.clone() });
-        }
+        let fresh_for = if complete { FRESH_FOR } else { RETRY_AFTER };
+        let config = snapshot.config.revision.clone();
+        *known = Some(Known { config, fresh_until: Instant::now() + fresh_for, models: models.clone() });
         models
     }
 

@@ -57,7 +57,12 @@ pub struct Guarded<IO> {
     end: Option<End>,
     refusals: Arc<AtomicU64>,
     patience: Option<Patience>,
+    /// Set while the client takes nothing of what is written.
+    unread: Option<Pin<Box<Sleep>>>,
 }
+
+/// A client that takes nothing of its answer for this long is gone: it would hold a backend's slot for ever.
+const UNREAD_LIMIT: Duration = Duration::from_secs(120);
 
 /// How long a request's head may take. Hyper's own limit does not see a head that is held here until it is whole.
 #[derive(Debug)]
@@ -96,6 +101,7 @@ impl<IO> Guarded<IO> {
             end: None,
             refusals,
             patience: None,
+            unread: None,
         }
     }
 
@@ -237,7 +243,8 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Guarded<IO> {
 
 impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guarded<IO> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, bytes)
+        let written = Pin::new(&mut self.io).poll_write(cx, bytes);
+        self.mind_unread(cx, written)
     }
 
     fn poll_write_vectored(
@@ -245,7 +252,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guarded<IO> {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(cx, slices)
+        let written = Pin::new(&mut self.io).poll_write_vectored(cx, slices);
+        self.mind_unread(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -262,6 +270,18 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guarded<IO> {
             self.discard(cx);
         }
         Poll::Ready(Ok(()))
+    }
+}
+
+impl<IO> Guarded<IO> {
+    fn mind_unread(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if written.is_ready() {
+            self.unread = None;
+            return written;
+        }
+        let timer = self.unread.get_or_insert_with(|| Box::pin(tokio::time::sleep(UNREAD_LIMIT)));
+        ready!(timer.as_mut().poll(cx));
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client has stopped reading")))
     }
 }
 

@@ -25,7 +25,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::drive::{Line, Proxy, Snapshot, fleet_settings};
+use crate::drive::{Line, Proxy, Snapshot, Target, fleet_settings};
 use crate::policy::{Engine, EngineLimits};
 use crate::store::{CooldownRow, Store, StoreLimits, StorePath};
 use crate::telemetry::logs::ExchangeLog;
@@ -64,6 +64,7 @@ pub struct Running {
     store: Option<Store>,
     stop: CancellationToken,
     cut: CancellationToken,
+    over: CancellationToken,
     listeners: TaskTracker,
     tasks: TaskTracker,
     drain_timeout: Duration,
@@ -82,12 +83,12 @@ pub async fn start(start: Start) -> anyhow::Result<Running> {
     let engine = Engine::new(engine_limits(&config))?;
     let policy = control::load_policy(engine.clone(), config.clone(), table.clone()).await?;
     let connector = Origin::connector();
-    let snapshot = Snapshot::new(config.clone(), view, Arc::new(policy), &connector, None)?;
+    let snapshot = Snapshot::new(config.clone(), view, Arc::new(policy), Target::all(&config, &connector, None)?);
     let metrics = Metrics::new(&table, env!("CARGO_PKG_VERSION"), clock.now());
     let line = Arc::new(Line::new(fleet, clock));
-    let proxy = Arc::new(Proxy::new(clock, line, metrics, log, store.handle(), &store.reader(), snapshot));
+    let proxy = Arc::new(Proxy::new(clock, line, metrics, log, store.handle(), store.reader(), snapshot));
 
-    let (stop, cut) = (CancellationToken::new(), CancellationToken::new());
+    let [stop, cut, over] = std::array::from_fn(|_| CancellationToken::new());
     let (listeners, tasks) = (TaskTracker::new(), TaskTracker::new());
     let downstream = listen_downstream(&config, proxy.clone()).await?;
     let addr = downstream.addr()?;
@@ -104,13 +105,26 @@ pub async fn start(start: Start) -> anyhow::Result<Running> {
     };
 
     listeners.spawn(downstream.serve(stop.clone(), cut.clone()));
-    tasks.spawn(serve_admin(admin, admin_state, stop.clone()));
-    tasks.spawn(until(stop.clone(), proxy.line.clone().keep_time()));
-    tasks.spawn(until(stop.clone(), keep_cooldowns(proxy.clone())));
+    // What exchanges under way need goes on until they are over.
+    tasks.spawn(serve_admin(admin, admin_state, over.clone()));
+    tasks.spawn(until(over.clone(), proxy.line.clone().keep_time()));
+    tasks.spawn(until(over.clone(), keep_cooldowns(proxy.clone())));
     tasks.spawn(until(stop.clone(), control.clone().run()));
     tracing::info!(%addr, %admin_addr, policy = %proxy.snapshot().policy.id(), config = %config.revision, "listening");
     let drain_timeout = config.server.drain_timeout;
-    Ok(Running { addr, admin_addr, proxy, control, store: Some(store), stop, cut, listeners, tasks, drain_timeout })
+    Ok(Running {
+        addr,
+        admin_addr,
+        proxy,
+        control,
+        store: Some(store),
+        stop,
+        cut,
+        over,
+        listeners,
+        tasks,
+        drain_timeout,
+    })
 }
 
 impl Running {
@@ -119,19 +133,20 @@ impl Running {
         self.control.look_again();
     }
 
-    /// Stops accepting, lets exchanges under way finish up to the drain limit, writes the store.
-    pub async fn shutdown(mut self) {
+    /// Stops accepting, lets exchanges under way finish up to the drain limit or until `hurry`, writes the store.
+    pub async fn shutdown(mut self, hurry: impl Future<Output = ()>) {
         self.proxy.close();
         self.stop.cancel();
         let under_way = self.proxy.under_way();
         if under_way > 0 {
             tracing::info!(under_way, limit = ?self.drain_timeout, "draining");
         }
-        if tokio::time::timeout(self.drain_timeout, self.proxy.drained()).await.is_err() {
-            tracing::warn!(
-                cut = self.proxy.under_way(),
-                "the drain limit has passed; exchanges still under way are cut"
-            );
+        let drained = tokio::select! {
+            drained = tokio::time::timeout(self.drain_timeout, self.proxy.drained()) => drained.is_ok(),
+            () = hurry => self.proxy.under_way() == 0,
+        };
+        if !drained {
+            tracing::warn!(cut = self.proxy.under_way(), "the drain is over; exchanges still under way are cut");
         }
         self.listeners.close();
         // Connections without an exchange have nothing to wait for; a moment lets the last bytes leave.
@@ -139,6 +154,7 @@ impl Running {
             self.cut.cancel();
             self.listeners.wait().await;
         }
+        self.over.cancel();
         self.tasks.close();
         let _ = tokio::time::timeout(Duration::from_secs(1), self.tasks.wait()).await;
         save_cooldowns(&self.proxy);
@@ -156,6 +172,7 @@ impl Drop for Running {
     fn drop(&mut self) {
         self.stop.cancel();
         self.cut.cancel();
+        self.over.cancel();
     }
 }
 

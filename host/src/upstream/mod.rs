@@ -5,4 +5,4 @@ mod pool;
 
 pub use connect::{Connector, tls_config};
 pub(crate) use pool::causes;
-pub use pool::{Answer, Lease, Origin, SendError};
+pub use pool::{Answer, Lease, Origin, Reuse, SendError};

@@ -57,6 +57,15 @@ pub struct Lease {
     idle: Arc<Idle>,
 }
 
+/// May a kept connection be used?
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reuse {
+    /// If there is one.
+    Kept,
+    /// A new one is made.
+    Fresh,
+}
+
 /// Why there is no response head.
 #[derive(Debug, thiserror::Error)]
 pub enum SendError {
@@ -77,8 +86,13 @@ pub enum SendError {
         limit: Duration,
     },
     /// The connection broke before the head was there.
-    #[error("the connection broke before a response: {0}")]
-    Reset(String),
+    #[error("the connection broke before a response: {reason}")]
+    Reset {
+        /// What happened.
+        reason: String,
+        /// The connection had served before: its end may have crossed the request.
+        reused: bool,
+    },
     /// What came is not HTTP.
     #[error("the upstream's response is not valid HTTP: {0}")]
     Malformed(String),
@@ -106,8 +120,13 @@ impl Origin {
     /// Sends a request (its URI is path and query only) and waits for the response head.
     ///
     /// A kept connection that turns out to be closed is replaced by another as long as the request was not written.
-    pub async fn send(&self, mut request: Request<Body>, connect_timeout: Duration) -> Result<Answer, SendError> {
-        loop {
+    pub async fn send(
+        &self,
+        mut request: Request<Body>,
+        connect_timeout: Duration,
+        reuse: Reuse,
+    ) -> Result<Answer, SendError> {
+        while reuse == Reuse::Kept {
             let reused = match self.kept() {
                 Some(Kept::Http1(sender)) => self.send_http1(sender, request).await,
                 Some(Kept::Http2(sender)) => self.send_http2(sender, request).await,
@@ -117,7 +136,7 @@ impl Origin {
                 Ok(answer) => return Ok(answer),
                 Err(mut error) => match error.take_message() {
                     Some(unsent) => request = as_sent(unsent),
-                    None => return Err(broken(&error.into_error())),
+                    None => return Err(broken(&error.into_error(), true)),
                 },
             }
         }
@@ -125,7 +144,7 @@ impl Origin {
             Kept::Http1(sender) => self.send_http1(sender, request).await,
             Kept::Http2(sender) => self.send_http2(sender, request).await,
         };
-        sent.map_err(|error| broken(&error.into_error()))
+        sent.map_err(|error| broken(&error.into_error(), false))
     }
 
     fn kept(&self) -> Option<Kept> {
@@ -226,7 +245,7 @@ impl Lease {
             // The connection task has not yet seen the end that we saw; it will in a moment, or it closes.
             let idle = self.idle.clone();
             tokio::spawn(async move {
-                if sender.ready().await.is_ok() {
+                if let Ok(Ok(())) = tokio::time::timeout(IDLE_TIMEOUT, sender.ready()).await {
                     idle.push(sender);
                 }
             });
@@ -241,8 +260,9 @@ fn as_sent(mut request: Request<Body>) -> Request<Body> {
     request
 }
 
-fn broken(error: &hyper::Error) -> SendError {
-    if error.is_parse() { SendError::Malformed(causes(error)) } else { SendError::Reset(causes(error)) }
+fn broken(error: &hyper::Error, reused: bool) -> SendError {
+    let reason = causes(error);
+    if error.is_parse() { SendError::Malformed(reason) } else { SendError::Reset { reason, reused } }
 }
 
 /// An error and its causes in one line.

@@ -1,0 +1,156 @@
+//! Compiled code, kept on disk: a JavaScript or Python component takes seconds to compile and milliseconds to load.
+//!
+//! An entry is named by the component's hash and by the engine's version and settings, lies in a folder that only this
+//! user can write to, and begins with the hash of its code: a damaged, foreign or outdated one is compiled again.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::PathBuf;
+
+use sha2::{Digest, Sha256};
+use wasmtime::Engine;
+use wasmtime::component::Component;
+
+/// Overrides the folder; empty: nothing is kept.
+pub(super) const FOLDER_VARIABLE: &str = "POINTSMAN_CACHE_DIR";
+
+/// A larger entry is not read.
+const MAX_ENTRY_BYTES: u64 = 512 << 20;
+
+const HASH_BYTES: usize = 32;
+
+/// The folder of compiled code; none where there is no place for it.
+#[derive(Clone, Debug)]
+pub(super) struct Cache(Option<PathBuf>);
+
+impl Cache {
+    /// `$POINTSMAN_CACHE_DIR`, else `pointsman` in the user's cache folder.
+    pub(super) fn of_user() -> Self {
+        if let Some(folder) = std::env::var_os(FOLDER_VARIABLE) {
+            return Self((!folder.is_empty()).then(|| folder.into()));
+        }
+        let xdg = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).filter(|p| p.is_absolute());
+        let home = || Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache"));
+        Self(xdg.or_else(home).map(|folder| folder.join("pointsman")))
+    }
+
+    /// A cache in this folder.
+    #[cfg(test)]
+    pub(super) fn at(folder: impl Into<PathBuf>) -> Self {
+        Self(Some(folder.into()))
+    }
+
+    /// The compiled component: from the cache, or compiled now and kept for the next time.
+    ///
+    /// # Errors
+    /// The compiler's. The cache itself never fails, it only does not help.
+    pub(super) fn compile(&self, engine: &Engine, wasm: &[u8]) -> wasmtime::Result<Component> {
+        let Some(entry) = self.0.as_ref().map(|folder| folder.join(entry_name(engine, wasm))) else {
+            return Component::from_binary(engine, wasm);
+        };
+        if let Some(component) = load(engine, &entry) {
+            return Ok(component);
+        }
+        let component = Component::from_binary(engine, wasm)?;
+        if let Err(error) = keep(&component, &entry) {
+            tracing::debug!(entry = %entry.display(), %error, "the compiled policy is not kept for the next start");
+        }
+        Ok(component)
+    }
+}
+
+fn entry_name(engine: &Engine, wasm: &[u8]) -> String {
+    let mut settings = DefaultHasher::new();
+    engine.precompile_compatibility_hash().hash(&mut settings);
+    let wasm: String = Sha256::digest(wasm).iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("{wasm}-{:016x}.cwasm", settings.finish())
+}
+
+#[expect(unsafe_code, reason = "the one place that loads compiled code; see the safety comment")]
+fn load(engine: &Engine, entry: &PathBuf) -> Option<Component> {
+    let code = read_private(entry)?;
+    // SAFETY: the code was written by `keep` from this engine's own compiler: the file and its folder belong to this user
+    // and nobody else can write to them, and its hash says that it is whole. wasmtime checks version and settings.
+    unsafe { Component::deserialize(engine, &code) }.ok()
+}
+
+/// The code of an entry, if it is whole and nobody else can have written it.
+fn read_private(entry: &PathBuf) -> Option<Vec<u8>> {
+    let folder = fs::symlink_metadata(entry.parent()?).ok()?;
+    let meta = fs::symlink_metadata(entry).ok().filter(fs::Metadata::is_file)?;
+    let mut file = File::open(entry).ok()?;
+    let only_ours = |m: &fs::Metadata| m.mode() & 0o022 == 0 && m.uid() == meta.uid();
+    if !folder.is_dir() || !only_ours(&folder) || !only_ours(&meta) || meta.uid() != our_uid()? {
+        return None;
+    }
+    if meta.len() > MAX_ENTRY_BYTES {
+        return None;
+    }
+    let mut hash = [0; HASH_BYTES];
+    file.read_exact(&mut hash).ok()?;
+    let mut code = Vec::new();
+    file.read_to_end(&mut code).ok()?;
+    (Sha256::digest(&code).as_slice() == hash).then_some(code)
+}
+
+/// The user this process makes files as.
+fn our_uid() -> Option<u32> {
+    Some(fs::metadata("/proc/self").ok()?.uid())
+}
+
+fn keep(component: &Component, entry: &PathBuf) -> io::Result<()> {
+    let folder = entry.parent().unwrap_or(entry);
+    DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    let code = component.serialize().map_err(io::Error::other)?;
+    let temporary = entry.with_extension(format!("{}.new", std::process::id()));
+    let mut file: File = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
+    let written = file.write_all(&Sha256::digest(&code)).and_then(|()| file.write_all(&code));
+    // Whole under its name, or not at all.
+    written.and_then(|()| fs::rename(&temporary, entry)).inspect_err(|_| {
+        let _ = fs::remove_file(&temporary);
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entries(folder: &std::path::Path) -> Vec<PathBuf> {
+        fs::read_dir(folder).map(|dir| dir.flatten().map(|e| e.path()).collect()).unwrap_or_default()
+    }
+
+    #[test]
+    fn what_was_compiled_is_kept_and_what_was_damaged_is_compiled_again() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let cache = Cache::at(folder.path().join("pointsman"));
+        let engine = Engine::default();
+        let wasm = wat::parse_str("(component)").expect("a component");
+        cache.compile(&engine, &wasm).expect("it compiles");
+        let kept = entries(&folder.path().join("pointsman"));
+        assert_eq!(kept.len(), 1, "one entry, no temporary file: {kept:?}");
+        assert!(read_private(&kept[0]).is_some());
+
+        let whole = fs::read(&kept[0]).expect("readable");
+        let mut damaged = whole.clone();
+        *damaged.last_mut().expect("not empty") ^= 1;
+        fs::write(&kept[0], &damaged).expect("writable");
+        assert!(read_private(&kept[0]).is_none(), "a damaged entry is not trusted");
+        cache.compile(&engine, &wasm).expect("it compiles again");
+        assert_eq!(fs::read(&kept[0]).expect("readable"), whole);
+    }
+
+    #[test]
+    fn what_others_could_have_written_is_not_loaded() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let cache = Cache::at(folder.path().join("pointsman"));
+        let engine = Engine::default();
+        let wasm = wat::parse_str("(component)").expect("a component");
+        cache.compile(&engine, &wasm).expect("it compiles");
+        let entry = &entries(&folder.path().join("pointsman"))[0];
+        fs::set_permissions(entry, fs::Permissions::from_mode(0o666)).expect("it is ours");
+        assert!(read_private(entry).is_none());
+    }
+}
