@@ -439,6 +439,11 @@ impl Proxy {
 pub struct Http2<'a>(&'a Proxy);
 
 impl Http2<'_> {
+    /// Any request.
+    pub fn request(&self, method: Method, path: &str) -> Request {
+        Request::new(&http2_client(), method, format!("http://{}{path}", self.0.addr()))
+    }
+
     /// A chat request for model `m`.
     pub fn chat(&self) -> Request {
         let url = format!("http://{}/v1/chat/completions", self.0.addr());

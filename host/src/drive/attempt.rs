@@ -228,12 +228,12 @@ impl Gate<'_> {
     /// A success may still be an error, or a page of somebody who stands before the provider.
     fn judge(&self, head: &Parts, body: &[u8]) -> Outcome {
         let status = head.status.as_u16();
-        let is_json = body.trim_ascii_start().first().is_some_and(|b| matches!(b, b'{' | b'['));
         if self.target.dialect == Dialect::Plain || status >= 300 {
             return Outcome::answered(status);
         }
-        if !is_json {
-            return Outcome::new(Kind::Malformed, "the upstream answered a success that is not JSON");
+        if serde_json::from_slice::<serde::de::IgnoredAny>(body).is_err() {
+            // A body may end early and still keep to its framing.
+            return Outcome::new(Kind::Malformed, "the upstream answered a success that is no JSON, or not all of it");
         }
         if memchr::memmem::find(body, b"\"error\"").is_none() {
             return Outcome::answered(status);
@@ -306,7 +306,8 @@ async fn refused(live: &Live, target: &Target, sending: &Sending, head: Parts, m
             Ok(Step::Failed(..) | Step::End) | Err(_) => break,
         }
     }
-    let body = held.take();
+    let mut head = head;
+    let body = redacted(held.take(), &mut head.headers, target);
     let now = live.proxy().clock.now();
     let prefix = &body[..body.len().min(BODY_PREFIX_BYTES)];
     let outcome = classify(target.dialect, head.status.as_u16(), &head.headers, prefix, now);
@@ -314,6 +315,33 @@ async fn refused(live: &Live, target: &Target, sending: &Sending, head: Parts, m
     let backend = live.snapshot().view.backend(sending.backend).id.clone();
     let kept = explains.then_some(KeptRefusal { lane: sending.lane, backend, head, body });
     Attempted::Failed(Ended::failed(outcome), kept)
+}
+
+/// Some upstreams repeat the key they refuse; ours goes to nobody.
+fn redacted(body: Bytes, headers: &mut HeaderMap, target: &Target) -> Bytes {
+    let key = target.key.as_ref().map_or(&[][..], |key| key.as_bytes());
+    let key = key.strip_prefix(b"Bearer ").unwrap_or(key);
+    if key.is_empty() {
+        return body;
+    }
+    let leaks = |text: &[u8]| memchr::memmem::find(text, key).is_some();
+    let names: Vec<_> = headers.iter().filter(|(_, v)| leaks(v.as_bytes())).map(|(n, _)| n.clone()).collect();
+    for name in names {
+        headers.remove(name);
+    }
+    if !leaks(&body) {
+        return body;
+    }
+    let mut clean = BytesMut::with_capacity(body.len());
+    let mut rest = &body[..];
+    while let Some(at) = memchr::memmem::find(rest, key) {
+        clean.extend_from_slice(&rest[..at]);
+        clean.extend_from_slice(b"***");
+        rest = &rest[at + key.len()..];
+    }
+    clean.extend_from_slice(rest);
+    headers.remove(CONTENT_LENGTH);
+    clean.freeze()
 }
 
 fn learn(live: &Live, headers: &HeaderMap) {

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http_body::Body as _;
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use pointsman_core::contract::Operation;
 use pointsman_core::outcome::{Kind, Outcome};
@@ -35,6 +36,9 @@ pub enum Step {
     End,
 }
 
+/// How long an upstream may take to end a response whose last event has been read.
+const END_PATIENCE: Duration = Duration::from_secs(2);
+
 /// How a body is read.
 #[derive(Debug)]
 enum Reading {
@@ -46,7 +50,7 @@ enum Reading {
 
 /// A body being read, its time limits, and the connection it comes on.
 pub struct Source {
-    body: Incoming,
+    body: Option<Incoming>,
     lease: Option<Lease>,
     dialect: Dialect,
     reading: Reading,
@@ -85,14 +89,19 @@ impl Source {
             Reading::Whole(BodyTap::new(dialect))
         };
         let last = Instant::now();
-        Self { body, lease: Some(lease), dialect, reading, ended: false, idle, total_at, last, timer: None }
+        Self { body: Some(body), lease: Some(lease), dialect, reading, ended: false, idle, total_at, last, timer: None }
     }
 
     /// The next step. After [`Step::Failed`] and [`Step::End`] there is none.
     pub fn poll_step(&mut self, cx: &mut Context<'_>) -> Poll<Step> {
         loop {
-            let frame = match Pin::new(&mut self.body).poll_frame(cx) {
+            let Some(body) = &mut self.body else { return Poll::Ready(Step::End) };
+            let frame = match Pin::new(body).poll_frame(cx) {
                 Poll::Ready(frame) => frame,
+                Poll::Pending if self.has_said_all() => {
+                    self.end_without_waiting();
+                    return Poll::Ready(Step::End);
+                }
                 Poll::Pending => return self.poll_timer(cx).map(|o| Step::Failed(Bytes::new(), o)),
             };
             self.last = Instant::now();
@@ -139,7 +148,7 @@ impl Source {
         match &mut self.reading {
             Reading::Whole(tap) => {
                 tap.push(&data);
-                if self.body.is_end_stream() {
+                if self.body.as_ref().is_some_and(Incoming::is_end_stream) {
                     self.end();
                 }
                 (!data.is_empty()).then_some(Step::Bytes(data))
@@ -161,6 +170,28 @@ impl Source {
         };
         self.end();
         Some(step)
+    }
+
+    /// The stream's last event has been read. What may still come is only how HTTP ends it.
+    fn has_said_all(&self) -> bool {
+        match &self.reading {
+            Reading::Events { tap, .. } => tap.ended_well() && tap.has_end(),
+            Reading::Whole(_) => false,
+        }
+    }
+
+    /// The client need not wait for an upstream that forgets to end its response. The connection is kept if it does.
+    fn end_without_waiting(&mut self) {
+        self.ended = true;
+        if let (Some(mut body), Some(lease)) = (self.body.take(), self.lease.take()) {
+            tokio::spawn(tokio::time::timeout(END_PATIENCE, async move {
+                // Bytes behind the last event are nobody's.
+                while let Some(Ok(_)) = body.frame().await {}
+                if body.is_end_stream() {
+                    lease.give_back();
+                }
+            }));
+        }
     }
 
     fn end(&mut self) {

@@ -149,6 +149,10 @@ impl Control {
         } else {
             load_policy(self.engine.clone(), config.clone(), table.clone()).await?
         };
+        let listens = |c: &Config| (c.server.listen, c.admin.listen);
+        if listens(&config) != listens(&before.config) {
+            tracing::warn!("server.listen and admin.listen take effect with the next start");
+        }
         // Everything that can be refused has been judged before the fleet changes.
         let targets = Target::all(&config, &self.connector, Some(&before))?;
         let settings = fleet_settings(&config);

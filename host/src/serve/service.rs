@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::header::CONTENT_TYPE;
-use http::{HeaderValue, Method, Request, Response, Uri};
+use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HOST};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::{Body as _, Incoming};
 use pointsman_core::clients::ClientDenied;
@@ -37,6 +37,12 @@ impl Service {
 
     /// Answers one request. Whatever is wrong with it is answered too, in the client's dialect.
     pub async fn call(&self, request: Request<Incoming>) -> Reply {
+        let is_head = request.method() == Method::HEAD;
+        let reply = self.answer(request).await;
+        if is_head { without_body(reply) } else { reply }
+    }
+
+    async fn answer(&self, request: Request<Incoming>) -> Reply {
         if let Some(fault) = guard::refused(&request) {
             return misframed(fault, &self.ids.of(request.headers()));
         }
@@ -57,9 +63,11 @@ impl Service {
         if let Some(reply) = unforwardable(&head, &refusal) {
             return reply;
         }
-        let body = match read_body(body, snapshot.config.server.max_body_bytes).await {
+        let limit = snapshot.config.server.max_body_bytes;
+        let read = tokio::time::timeout(snapshot.config.limits.max_exchange, read_body(body, limit));
+        let body = match read.await.unwrap_or(Err(BodyProblem::Slow)) {
             Ok(body) => body,
-            Err(problem) => return refusal.body(&problem, snapshot.config.server.max_body_bytes),
+            Err(problem) => return refusal.body(&problem, limit),
         };
         let asked = match Asked::read(Arrival { id: refusal.id.clone(), client, head, body }) {
             Ok(asked) => Arc::new(asked),
@@ -96,6 +104,18 @@ fn misframed(fault: Fault, id: &str) -> Reply {
 fn unforwardable(head: &http::request::Parts, refusal: &Refusing) -> Option<Reply> {
     if head.method == Method::CONNECT || head.uri.path_and_query().is_none_or(|p| !p.as_str().starts_with('/')) {
         let message = "Pointsman forwards requests with a path under its backends' base URLs; this request has none";
+        return Some(refusal.with(ErrorKind::InvalidRequest, message));
+    }
+    if head.method == Method::TRACE {
+        // It would show the backend's key to the client (RFC 9110 section 9.3.8).
+        let message = "TRACE is not forwarded";
+        let status = Some(StatusCode::METHOD_NOT_ALLOWED);
+        let error = OwnError { status, ..OwnError::new(ErrorKind::InvalidRequest, message) };
+        return Some(error.reply(refusal.operation, &refusal.id));
+    }
+    let times = |name| head.headers.get_all(name).iter().count();
+    if times(AUTHORIZATION) > 1 || times(HOST) > 1 || (head.version == Version::HTTP_11 && times(HOST) == 0) {
+        let message = "The request must have one Host header and at most one Authorization header (RFC 9110)";
         return Some(refusal.with(ErrorKind::InvalidRequest, message));
     }
     if has_dot_segments(&head.uri) {
@@ -208,6 +228,14 @@ impl Refusing {
         };
         OwnError { retry_after, ..OwnError::new(kind, &message) }.reply(self.operation, &self.id)
     }
+}
+
+/// A HEAD request gets the head alone; over HTTP/2 nobody else sees to that.
+fn without_body(mut reply: Reply) -> Reply {
+    if let Some(length) = reply.body().size_hint().exact().filter(|length| *length > 0) {
+        reply.headers_mut().insert(CONTENT_LENGTH, length.into());
+    }
+    reply.map(|_| ProxyBody::Whole(None))
 }
 
 /// A JSON response of our own.

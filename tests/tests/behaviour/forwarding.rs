@@ -2,7 +2,7 @@
 
 use http::Method;
 use pointsman_tests::{
-    RawConnection, Reply, Upstream, backend, bytes, chat, echo, embeddings, proxy, tls_upstream, upstream,
+    RawConnection, Reply, Upstream, backend, bytes, chat, echo, embeddings, proxy, status, tls_upstream, upstream,
 };
 use serde_json::json;
 
@@ -289,4 +289,53 @@ async fn a_provider_with_an_unknown_certificate_is_not_spoken_to() {
     let proxy = proxy.setting("primary_wait_ms", 0).start().await;
     assert_eq!(proxy.chat().send().await.says(), "well");
     assert!(odd.versions().is_empty());
+}
+
+#[tokio::test]
+async fn an_answer_with_an_announced_length_is_delivered_and_its_connection_kept() {
+    let file = vec![b'x'; 300_000];
+    let sent = file.clone();
+    let up = upstream().handler(move |_, _| bytes("application/octet-stream", sent.clone())).start().await;
+    let proxy = proxy!().backend(backend("p1").primary(&up)).start().await;
+    for _ in 0..3 {
+        let answer = proxy.get("/v1/files/1/content").send().await;
+        assert_eq!((answer.header("content-length"), answer.body.len()), ("300000", file.len()));
+    }
+    let rows = proxy.wait_rows(3, "SELECT end, status FROM exchanges").await;
+    assert!(rows.iter().all(|r| r["end"] == "delivered" && r["status"] == 200), "{rows:?}");
+    assert_eq!(up.connections(), 1);
+}
+
+#[tokio::test]
+async fn head_and_an_answer_without_content_are_delivered() {
+    let up = upstream().handler(|seen, _| match seen.method.as_str() {
+        "DELETE" => status(204),
+        _ => bytes("application/json", "{}"),
+    });
+    let up = up.start().await;
+    let proxy = proxy!().backend(backend("p1").primary(&up)).start().await;
+    assert_eq!(proxy.request(Method::DELETE, "/v1/files/1").send().await.status, 204);
+    assert_eq!(proxy.request(Method::HEAD, "/v1/files/1").send().await.status, 200);
+    let listed = proxy.over_http2().request(Method::HEAD, "/v1/models").send().await;
+    assert_eq!(listed.status, 200);
+    let rows = proxy.wait_rows(2, "SELECT end FROM exchanges").await;
+    assert!(rows.iter().all(|r| r["end"] == "delivered"), "{rows:?}");
+}
+
+#[tokio::test]
+async fn trace_would_show_the_backends_key_and_is_refused() {
+    let up = upstream().start().await;
+    let proxy = proxy!().backend(backend("p1").primary(&up)).start().await;
+    assert_eq!(proxy.request(Method::TRACE, "/v1/files").send().await.status, 405);
+    assert_eq!(up.count(), 0);
+}
+
+#[tokio::test]
+async fn a_key_that_the_upstream_repeats_stays_here() {
+    let refusal = bytes("text/plain", "your key sk-very-secret is odd").with_status(400).header("x-debug", "sent sk-very-secret");
+    let up = upstream().reply(refusal).start().await;
+    let proxy = proxy!().backend(backend("p1").primary(&up).set("api_key", "sk-very-secret")).start().await;
+    let answer = proxy.chat().send().await;
+    assert_eq!(answer.status, 400);
+    assert!(!format!("{:?}{}", answer.headers, answer.text()).contains("sk-very-secret"), "{}", answer.text());
 }

@@ -95,6 +95,7 @@ retried! { chat_is_retried:
     a_silent_provider: silence() => "timed_out";
     a_slow_head: chat("late").slow_head(Duration::from_secs(60)) => "timed_out";
     garbage_instead_of_http: raw("SSH-2.0-OpenSSH_9.9\r\n\r\n") => "malformed";
+    an_answer_that_is_not_all_of_its_json: bytes("application/json", r#"{"choices":[{"message":{"content":"trunc"#) => "malformed";
     a_response_with_two_framings: raw("HTTP/1.1 200 OK\r\ncontent-length: 2\r\ntransfer-encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n") => "malformed";
     a_response_with_two_lengths: raw("HTTP/1.1 200 OK\r\ncontent-length: 2\r\ncontent-length: 3\r\n\r\n{}") => "malformed";
     a_length_that_is_no_number: raw("HTTP/1.1 200 OK\r\ncontent-length: many\r\n\r\n{}") => "malformed";

@@ -166,3 +166,15 @@ async fn a_slow_client_slows_the_upstream_and_not_the_proxys_memory() {
     let rest = raw.read_to_end().await;
     assert!(rest.len() + (PIECE * 2) > PIECE * PIECES, "only {} bytes came", rest.len());
 }
+
+#[tokio::test]
+async fn a_stream_that_said_done_is_over_even_if_its_connection_is_not() {
+    let up = upstream().reply(tokens(3).stall_after(6)).start().await;
+    let proxy = proxy!().backend(backend("p1").primary(&up).timeout("idle_ms", 60_000)).start().await;
+    let mut stream = proxy.chat_stream().stream().await;
+    let events = stream.rest().await;
+    assert_eq!(events.last().unwrap().data(), "[DONE]", "{events:?}");
+    assert!(stream.ended_in_order());
+    let rows = proxy.wait_rows(1, "SELECT end FROM exchanges").await;
+    assert_eq!(rows[0]["end"], "delivered");
+}

@@ -36,8 +36,8 @@ struct Entry {
 /// Converts; the error is one sentence with the place in the YAML. The text parses as a configuration once the
 /// variables it names are set.
 pub fn import_litellm(yaml: &str, env: &dyn Env) -> Result<String, String> {
-    let file: File =
-        serde_saphyr::from_str(yaml).map_err(|error| format!("this is not a LiteLLM configuration: {error}"))?;
+    let file: File = serde_saphyr::from_str(yaml)
+        .map_err(|error| format!("this is not a LiteLLM configuration: {}", error.without_snippet()))?;
     if file.model_list.is_empty() {
         return Err("there is no model_list in this file".to_owned());
     }

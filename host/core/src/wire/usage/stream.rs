@@ -95,6 +95,11 @@ impl StreamTap {
         self.done || matches!(self.format, Format::Plain)
     }
 
+    /// Does this dialect end a stream with an event of its own?
+    pub const fn has_end(&self) -> bool {
+        !matches!(self.format, Format::Plain)
+    }
+
     /// What a stream whose model had finished lacks when it just stops: the end that its clients wait for.
     pub const fn missing_end(&self) -> &'static [u8] {
         match self.format {
