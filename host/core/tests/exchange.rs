@@ -221,7 +221,8 @@ proptest! {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             ((state >> 33) % u64::from(sides)) as u32
         };
-        let most_steps = exchanges as u32 * (3 * (max_attempts + max_waits) + 8) * 4;
+        // Besides attempts and waits, 64 empty waits and 3 lost races.
+        let most_steps = exchanges as u32 * (3 * (max_attempts + max_waits + 64 + 3) + 8) * 4;
         let mut steps = 0;
         while world.runs.iter().any(|r| r.ended.is_none()) {
             steps += 1;

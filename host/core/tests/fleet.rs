@@ -7,6 +7,7 @@ use std::time::Duration;
 use pointsman_core::contract::{Column, NONE, Operation, RowState, STRIDE};
 use pointsman_core::fleet::{Fleet, Permit, Report, Settings};
 use pointsman_core::outcome::{Kind, Outcome};
+use pointsman_core::queue::Rank;
 use pointsman_core::table::{Backend, Dialect, Lane, Limits, Pattern, Route, Table, Tier, Timeouts};
 use pointsman_core::time::Timestamp;
 use pointsman_core::view::{View, Want};
@@ -50,8 +51,9 @@ fn one_slot() -> Limits {
 fn waiters_are_served_in_order_as_slots_come_free() {
     let (mut fleet, view, want) = fleet(vec![backend("a", Tier::Primary, one_slot())]);
     let first = fleet.acquire(at(0), &view, &want, Lane::Primary, None).unwrap();
-    let tickets: Vec<_> = (0..3).map(|_| fleet.join(&view, &want, Lane::Primary, 0).unwrap()).collect();
-    let urgent = fleet.join(&view, &want, Lane::Primary, 5).unwrap();
+    let tickets: Vec<_> = (0..3).map(|_| fleet.join(&view, &want, Lane::Primary).unwrap()).collect();
+    let urgent = Want { rank: Rank::newcomer(5), ..want.clone() };
+    let urgent = fleet.join(&view, &urgent, Lane::Primary).unwrap();
     assert!(fleet.serve_line(at(1)).0.is_empty());
     end(&mut fleet, 2, first, Kind::Answered, None);
     let mut order = Vec::new();
@@ -71,7 +73,7 @@ fn after_a_cooldown_one_waiter_probes_and_the_others_follow_its_success() {
     let p = fleet.acquire(at(0), &view, &want, Lane::Primary, None).unwrap();
     end(&mut fleet, 10, p, Kind::RateLimited, Some(2_000));
     for _ in 0..5 {
-        fleet.join(&view, &want, Lane::Primary, 0).unwrap();
+        fleet.join(&view, &want, Lane::Primary).unwrap();
     }
     let (served, look_again) = fleet.serve_line(at(20));
     assert!(served.is_empty());
@@ -90,7 +92,7 @@ fn a_failed_probe_holds_the_line_longer() {
     let (mut fleet, view, want) = fleet(vec![backend("a", Tier::Primary, Limits::default())]);
     let p = fleet.acquire(at(0), &view, &want, Lane::Primary, None).unwrap();
     end(&mut fleet, 0, p, Kind::RateLimited, None);
-    fleet.join(&view, &want, Lane::Primary, 0).unwrap();
+    fleet.join(&view, &want, Lane::Primary).unwrap();
     let (_, Some(again)) = fleet.serve_line(at(1)) else { panic!("a cooldown has an end") };
     let (mut served, _) = fleet.serve_line(again);
     end(&mut fleet, 1_300, served.pop().unwrap().1, Kind::RateLimited, None);
