@@ -18,7 +18,9 @@ use std::time::Duration;
 
 pub use types::{Action, Budgets, Ended, Event, Facts, Reason, Refusal, Sending, StreamDefaults};
 
-use crate::contract::{AttemptFacts, Column, Decision, Dispatch, Hold, Query, Rejection, RequestFacts, RowState, STRIDE};
+use crate::contract::{
+    AttemptFacts, Column, Decision, Dispatch, Hold, Query, Rejection, RequestFacts, RowState, STRIDE,
+};
 use crate::fleet::{Fleet, Permit, Report};
 use crate::outcome::{Kind, Outcome};
 use crate::queue::{Rank, Ticket};
