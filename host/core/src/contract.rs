@@ -18,7 +18,7 @@ pub enum Column {
     State,
     /// Milliseconds left of the cooldown; 0 when there is none.
     CooldownMs,
-    /// Why it cools: an index into the outcomes vocabulary; 0 (`answered`) when it does not.
+    /// Why it cools, or has to be probed: an index into the outcomes vocabulary; 0 (`answered`) when neither.
     CooldownReason,
     /// Milliseconds until it could take this request, cooldown and limits taken together; 0 now, `NONE` unknown.
     ReadyMs,
@@ -40,7 +40,7 @@ pub enum Column {
     Failures,
     /// Milliseconds until the emergency lane may use it; 0 now, `NONE` never.
     EmergencyMs,
-    /// Exchanges waiting for capacity that this backend could give.
+    /// Exchanges that wait for a backend of this one's tier and come before the asking one (a new one: all).
     Queued,
 }
 

@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use crate::contract::{Column, RowState, STRIDE};
 use crate::health::{Bounds, Health};
-use crate::member::{Charge, Member, Settled, Stats};
+use crate::member::{Asker, Charge, Member, Settled, Stats};
 use crate::outcome::{Kind, Outcome};
-use crate::queue::{Queue, Ticket, Waiter};
-use crate::table::{Lane, Table};
+use crate::queue::{Queue, Ticket};
+use crate::table::{Lane, Table, Tier};
 use crate::time::Timestamp;
 use crate::view::{Slot, View, Want};
 
@@ -113,6 +113,10 @@ pub struct KeptCooldown {
 pub struct Fleet {
     members: Vec<Option<(Weak<Slot>, Member)>>,
     queue: Queue,
+    /// Something happened since the line was served that may let somebody out of it.
+    unserved: bool,
+    /// When time alone may.
+    look_again: Option<Timestamp>,
     settings: Settings,
     random: Random,
 }
@@ -121,13 +125,14 @@ impl Fleet {
     /// An empty fleet; `seed` spreads cooldowns and ties.
     pub fn new(settings: Settings, seed: u64) -> Self {
         let queue = Queue::new(settings.queue_length);
-        Self { members: Vec::new(), queue, settings, random: Random(seed) }
+        Self { members: Vec::new(), queue, unserved: false, look_again: None, settings, random: Random(seed) }
     }
 
     /// Takes a configuration. Backends are known by their id: one that stays keeps its health, limits in use and
     /// attempts under way. One that is gone lives on until the last exchange that may use it has ended.
     pub fn adopt(&mut self, table: Arc<Table>, settings: Settings) -> Arc<View> {
         self.settings = settings;
+        self.unserved = true;
         self.queue.set_limit(settings.queue_length);
         for place in &mut self.members {
             if place.as_ref().is_some_and(|(slot, _)| slot.strong_count() == 0) {
@@ -176,14 +181,29 @@ impl Fleet {
         for row in rows.chunks_exact_mut(STRIDE) {
             row[Column::State as usize] = RowState::Unsuited as u32;
         }
-        let queued = u32::try_from(self.queue.len()).unwrap_or(u32::MAX);
+        let queued = [Lane::Primary, Lane::Fallback].map(|lane| self.ahead(want, lane));
         for &i in want.candidates.iter() {
             let slot = view.slots[i as usize].0;
-            let held_here = held.is_some_and(|p| p.slot.0 == slot);
+            let (lane, queued) = match view.backend(i).tier {
+                Tier::Primary => (Lane::Primary, queued[0]),
+                Tier::Fallback => (Lane::Fallback, queued[1]),
+            };
+            let asker = Asker {
+                holds: held.filter(|p| p.slot.0 == slot).map(|p| p.lane),
+                is_behind: queued > 0 && self.queue.is_behind(view, want, lane, i),
+                queued,
+            };
             let row = &mut rows[i as usize * STRIDE..][..STRIDE];
-            self.member(slot).write_row(now, &want.model, want.tokens, held_here, queued, row);
+            self.member(slot).write_row(now, &want.model, want.tokens, asker, row);
         }
         rows
+    }
+
+    fn ahead(&self, want: &Want, lane: Lane) -> u32 {
+        if self.queue.is_empty() {
+            return 0;
+        }
+        u32::try_from(self.queue.ahead(lane, want.rank)).unwrap_or(u32::MAX)
     }
 
     /// Is a permit that was handed out still worth using? Not when its backend has begun to cool since.
@@ -196,7 +216,8 @@ impl Fleet {
         }
     }
 
-    /// Takes a permit in a lane: of the backend named, or of the best that is ready.
+    /// Takes a permit in a lane: of the backend named, or of the best that is ready. What somebody of a better rank
+    /// waits for is not to be had, even if it would do for less: else small requests would starve large ones.
     pub fn acquire(
         &mut self,
         now: Timestamp,
@@ -229,19 +250,32 @@ impl Fleet {
             Lane::Primary | Lane::Fallback => state == RowState::Ready,
             Lane::Emergency => member.emergency_in(now, &want.model) == Some(Duration::ZERO),
         };
-        if open { Ok(()) } else { Err(Denied { state }) }
+        match open {
+            true if self.queue.is_behind(view, want, lane, index) => Err(Denied { state: RowState::Throttled }),
+            true => Ok(()),
+            false => Err(Denied { state }),
+        }
     }
 
-    /// The least loaded backend of the lane that is ready.
-    fn best(&self, now: Timestamp, view: &View, want: &Want, lane: Lane) -> Result<u32, Denied> {
+    /// The least loaded backend of the lane that is ready; among equals one by weight.
+    fn best(&mut self, now: Timestamp, view: &View, want: &Want, lane: Lane) -> Result<u32, Denied> {
         let mut denied = Denied { state: RowState::Unsuited };
         let mut best: Option<(f32, u32)> = None;
+        let mut equals_weigh = 0;
         for &index in want.candidates.iter() {
             match self.admits(now, view, want, lane, index) {
                 Ok(()) => {
                     let score = self.member(view.slots[index as usize].0).score();
+                    let weight = u64::from(view.backend(index).weight);
                     if best.is_none_or(|(lowest, _)| score < lowest) {
                         best = Some((score, index));
+                        equals_weigh = weight;
+                    } else if best.is_some_and(|(lowest, _)| score == lowest) {
+                        // Each is kept with its share of the weights seen so far, so that each wins by its weight.
+                        equals_weigh += weight;
+                        if self.random.next() % equals_weigh.max(1) < weight {
+                            best = Some((score, index));
+                        }
                     }
                 }
                 Err(why) if why.state != RowState::Unsuited => denied = why,
@@ -253,6 +287,7 @@ impl Fleet {
 
     /// An attempt ended.
     pub fn settle(&mut self, now: Timestamp, permit: Permit, report: Report<'_>) {
+        self.unserved = true;
         let chance = self.random.unit();
         let bounds = self.settings.cooldown;
         let settled = Settled {
@@ -270,17 +305,23 @@ impl Fleet {
 
     /// A permit was not used after all.
     pub fn refund(&mut self, permit: Permit) {
+        self.unserved = true;
         self.member_mut(permit.slot.0).refund(&permit.model, permit.charge);
     }
 
-    /// What the provider's headers said is left of its limits; each with the time of its reset.
+    /// What the provider's headers said is left of its limits; each with the time of its reset, which counts for no
+    /// longer than a Retry-After would.
     pub fn learn(&mut self, permit: &Permit, requests: Option<(u32, Timestamp)>, tokens: Option<(u32, Timestamp)>) {
-        self.member_mut(permit.slot.0).learn(requests, tokens);
+        self.unserved = true;
+        let latest = permit.taken_at + self.settings.cooldown.retry_after_cap;
+        let capped = |(left, until): (u32, Timestamp)| (left, until.min(latest));
+        self.member_mut(permit.slot.0).learn(requests.map(capped), tokens.map(capped));
     }
 
-    /// Joins the waiting line; none when it is full.
-    pub fn join(&mut self, view: &Arc<View>, want: &Want, lane: Lane, priority: i32) -> Option<Ticket> {
-        self.queue.join(Waiter { view: view.clone(), want: want.clone(), lane }, priority)
+    /// Joins the waiting line by the rank of its want; none when it is full.
+    pub fn join(&mut self, view: &Arc<View>, want: &Want, lane: Lane) -> Option<Ticket> {
+        self.unserved = true;
+        self.queue.join(view, want, lane)
     }
 
     /// Leaves the line; false when it had already been served.
@@ -299,48 +340,51 @@ impl Fleet {
     /// fills); none when only a returning permit can bring it.
     pub fn serve_line(&mut self, now: Timestamp) -> (Vec<(Ticket, Permit)>, Option<Timestamp>) {
         if self.queue.is_empty() {
+            (self.unserved, self.look_again) = (false, None);
             return (Vec::new(), None);
         }
+        if !self.unserved && self.look_again.is_none_or(|at| now < at) {
+            return (Vec::new(), self.look_again);
+        }
         let mut served = Vec::new();
-        let mut blocked: Vec<(Lane, Arc<str>, Arc<[u32]>)> = Vec::new();
+        let mut blocked: Vec<Ticket> = Vec::new();
         let mut look_again: Option<Timestamp> = None;
-        for ticket in self.queue.tickets() {
-            let Some(waiter) = self.queue.get(ticket) else { continue };
-            let same = |(lane, model, candidates): &(Lane, Arc<str>, Arc<[u32]>)| {
-                *lane == waiter.lane && *model == waiter.want.model && *candidates == waiter.want.candidates
-            };
-            if blocked.iter().any(same) {
-                continue;
-            }
-            let (view, want, lane) = (waiter.view.clone(), waiter.want.clone(), waiter.lane);
+        while let Some((ticket, file, want)) = self.queue.next(&blocked) {
+            let (view, lane) = (file.view.clone(), file.lane);
             match self.best(now, &view, &want, lane) {
                 Ok(backend) => {
                     self.queue.leave(ticket);
                     served.push((ticket, self.take(now, &view, &want, lane, backend)));
                 }
                 Err(_) => {
-                    let soonest = self.soonest(now, &view, &want, lane).map(|d| now + d.max(Duration::from_millis(1)));
-                    look_again = [look_again, soonest].into_iter().flatten().min();
-                    blocked.push((lane, want.model, want.candidates));
+                    // What is ready now and yet not to be had is kept for somebody before, whose own time counts.
+                    let later = self.ready_times(now, &view, &want, lane).filter(|d| !d.is_zero()).min();
+                    let later = later.map(|d| now + d.max(Duration::from_millis(1)));
+                    look_again = [look_again, later].into_iter().flatten().min();
+                    blocked.push(ticket);
                 }
             }
         }
+        (self.unserved, self.look_again) = (false, look_again);
         (served, look_again)
     }
 
     /// How long until a backend of the lane may be ready; none when nobody can tell.
     pub fn soonest(&self, now: Timestamp, view: &View, want: &Want, lane: Lane) -> Option<Duration> {
-        let ready_in = |index: &u32| {
-            let member = self.member(view.slots[*index as usize].0);
-            if !lane.admits(view.backend(*index).tier) {
+        self.ready_times(now, view, want, lane).min()
+    }
+
+    fn ready_times(&self, now: Timestamp, view: &View, want: &Want, lane: Lane) -> impl Iterator<Item = Duration> {
+        want.candidates.iter().filter_map(move |&index| {
+            let member = self.member(view.slots[index as usize].0);
+            if !lane.admits(view.backend(index).tier) {
                 return None;
             }
             match lane {
                 Lane::Primary | Lane::Fallback => member.readiness(now, &want.model, want.tokens).1,
                 Lane::Emergency => member.emergency_in(now, &want.model),
             }
-        };
-        want.candidates.iter().filter_map(ready_in).min()
+        })
     }
 
     /// A random number for a query.
@@ -378,7 +422,14 @@ impl Fleet {
         self.operate(id, Member::clear_cooldown)
     }
 
+    /// The operator gave the backend another key or base URL: ends the cooldowns that say the old key was refused, had
+    /// no money or not the model; false when there is none of that id.
+    pub fn forget_key_faults(&mut self, id: &str) -> bool {
+        self.operate(id, Member::forget_key_faults)
+    }
+
     fn operate(&mut self, id: &str, f: impl FnOnce(&mut Member)) -> bool {
+        self.unserved = true;
         let member = self.members.iter_mut().flatten().find(|(slot, m)| &*m.id == id && slot.strong_count() > 0);
         member.map(|(_, m)| f(m)).is_some()
     }
@@ -398,9 +449,10 @@ impl Fleet {
         self.members.iter().flatten().flat_map(|(_, m)| of_member(m)).collect()
     }
 
-    /// Puts cooldowns back after a restart; those of unknown backends are dropped.
+    /// Puts cooldowns back after a restart; those of unknown backends are dropped, and those for a refused key, because
+    /// a restart is how many a key is changed.
     pub fn restore(&mut self, now: Timestamp, kept: &[KeptCooldown]) {
-        for k in kept.iter().filter(|k| k.until > now) {
+        for k in kept.iter().filter(|k| k.until > now && k.reason != Kind::Unauthorised) {
             let health = Health::restored(k.until, k.reason, k.failures);
             self.operate(&k.backend, |member| member.restore(now, k.model.as_deref(), health));
         }

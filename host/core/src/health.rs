@@ -109,9 +109,16 @@ pub struct Health {
     /// Failures since the last answer.
     pub failures: u32,
     cooled_at: Timestamp,
-    probing: bool,
+    /// The upstream itself asked for this cooldown, by a Retry-After.
+    asked: bool,
+    /// Probes sent so far; they are known by their number.
+    probes: u32,
+    probing: Option<Probe>,
     ramp: Option<u32>,
 }
+
+/// The number of a probe of one [`Health`].
+pub type Probe = u32;
 
 impl Default for Health {
     fn default() -> Self {
@@ -120,7 +127,9 @@ impl Default for Health {
             reason: Kind::Answered,
             failures: 0,
             cooled_at: Timestamp::default(),
-            probing: false,
+            asked: false,
+            probes: 0,
+            probing: None,
             ramp: None,
         }
     }
@@ -129,7 +138,7 @@ impl Default for Health {
 impl Health {
     /// As it was before a restart.
     pub fn restored(until: Timestamp, reason: Kind, failures: u32) -> Self {
-        Self { until, reason, failures: failures.max(1), ..Self::default() }
+        Self { until, reason, failures: failures.max(1), asked: reason == Kind::RateLimited, ..Self::default() }
     }
 
     /// Where it stands now.
@@ -138,38 +147,47 @@ impl Health {
             _ if now < self.until => Standing::Cooling { until: self.until },
             (0, None) => Standing::Open,
             (0, Some(allowed)) => Standing::Ramping { allowed },
-            _ if self.probing => Standing::Probing,
+            _ if self.probing.is_some() => Standing::Probing,
             _ => Standing::Due,
         }
     }
 
-    /// An attempt is sent. Answers whether it is the probe.
-    pub fn sent(&mut self, now: Timestamp) -> bool {
-        let probe = self.standing(now) == Standing::Due;
-        self.probing |= probe;
-        probe
+    /// An attempt is sent. Answers its number when it is the probe.
+    pub fn sent(&mut self, now: Timestamp) -> Option<Probe> {
+        if self.standing(now) != Standing::Due {
+            return None;
+        }
+        self.probes = self.probes.wrapping_add(1);
+        self.probing = Some(self.probes);
+        self.probing
     }
 
-    /// The probe came back without a verdict (the client left): the next attempt is the probe.
-    pub fn probe_returned(&mut self) {
-        self.probing = false;
+    /// The probe came back without a verdict (the client left): the next attempt is the probe. Any other attempt, an
+    /// earlier probe among them, leaves the one under way alone.
+    pub fn probe_returned(&mut self, probe: Option<Probe>) {
+        if probe.is_some() && self.probing == probe {
+            self.probing = None;
+        }
     }
 
-    /// The backend answered an attempt.
-    pub fn succeeded(&mut self, now: Timestamp, was_probe: bool) {
-        if now < self.until && self.reason == Kind::RateLimited {
-            // It asked to be left alone; that one answer came through does not shorten it.
+    /// The backend answered an attempt sent at `sent_at`.
+    ///
+    /// An attempt from before the cooldown says nothing about the time after it; and when the upstream asked to be left
+    /// alone, that one answer came through does not shorten it.
+    pub fn succeeded(&mut self, now: Timestamp, sent_at: Timestamp) {
+        let of_before = self.failures > 0 && sent_at <= self.cooled_at;
+        if of_before || (now < self.until && self.asked) {
             return;
         }
         self.ramp = match self.ramp {
-            _ if was_probe || self.failures > 0 => Some(2),
+            _ if self.failures > 0 => Some(2),
             Some(allowed) if allowed * 2 < RAMP_END => Some(allowed * 2),
             Some(_) | None => None,
         };
         self.until = Timestamp::default();
         self.reason = Kind::Answered;
         self.failures = 0;
-        self.probing = false;
+        self.probing = None;
     }
 
     /// An attempt sent at `sent_at` failed. `chance` in 0..1 spreads cooldowns of our own making.
@@ -177,7 +195,6 @@ impl Health {
     /// A cooldown in force is never shortened, and attempts that were under way before it was set do not lengthen it
     /// by doubling: a burst of failures is one failure.
     pub fn failed(&mut self, now: Timestamp, sent_at: Timestamp, outcome: &Outcome, bounds: &Bounds, chance: f64) {
-        self.probing = false;
         self.ramp = None;
         let of_the_same_burst = self.failures > 0 && sent_at <= self.cooled_at;
         if !of_the_same_burst {
@@ -192,12 +209,13 @@ impl Health {
         if now + length > self.until {
             self.until = now + length;
             self.reason = outcome.kind;
+            self.asked = outcome.retry_after.is_some();
         }
     }
 
     /// The operator ends the cooldown; the next attempt is a probe.
     pub fn clear(&mut self) {
-        *self = Self { failures: self.failures.min(1), ..Self::default() };
+        *self = Self { failures: self.failures.min(1), probes: self.probes, ..Self::default() };
     }
 }
 
@@ -265,16 +283,16 @@ mod tests {
     fn one_probe_goes_first_then_the_ramp_doubles() {
         let mut h = Health::default();
         fail(&mut h, 0, 0, &rate_limited(None));
-        assert!(h.sent(at(1_000)), "the first after the cooldown is the probe");
+        assert!(h.sent(at(1_000)).is_some(), "the first after the cooldown is the probe");
         assert_eq!(h.standing(at(1_000)), Standing::Probing);
-        assert!(!h.sent(at(1_000)));
-        h.succeeded(at(1_100), true);
+        assert!(h.sent(at(1_000)).is_none());
+        h.succeeded(at(1_100), at(1_000));
         assert_eq!(h.standing(at(1_100)), Standing::Ramping { allowed: 2 });
         for allowed in [4, 8, 16, 32] {
-            h.succeeded(at(1_200), false);
+            h.succeeded(at(1_200), at(1_100));
             assert_eq!(h.standing(at(1_200)), Standing::Ramping { allowed });
         }
-        h.succeeded(at(1_300), false);
+        h.succeeded(at(1_300), at(1_200));
         assert_eq!(h.standing(at(1_300)), Standing::Open);
     }
 
@@ -282,7 +300,8 @@ mod tests {
     fn a_failed_probe_cools_twice_as_long() {
         let mut h = Health::default();
         fail(&mut h, 0, 0, &rate_limited(None));
-        h.sent(at(1_000));
+        let probe = h.sent(at(1_000));
+        h.probe_returned(probe);
         fail(&mut h, 1_100, 1_000, &rate_limited(None));
         assert_eq!(h.until, at(3_100));
     }
@@ -291,8 +310,38 @@ mod tests {
     fn an_answer_does_not_shorten_what_the_provider_asked_for() {
         let mut h = Health::default();
         fail(&mut h, 0, 0, &rate_limited(Some(5_000)));
-        h.succeeded(at(100), false);
+        h.succeeded(at(100), at(50));
         assert_eq!(h.standing(at(200)), Standing::Cooling { until: at(5_000) });
+    }
+
+    #[test]
+    fn an_answer_from_before_the_cooldown_does_not_end_it() {
+        let reset = Outcome::new(Kind::Reset, "");
+        let mut h = Health::default();
+        fail(&mut h, 100, 0, &reset);
+        h.succeeded(at(200), at(50));
+        assert_eq!(h.standing(at(200)), Standing::Cooling { until: at(600) });
+        h.succeeded(at(700), at(50));
+        assert_eq!(h.standing(at(700)), Standing::Due, "nor does it stand for the probe");
+        fail(&mut h, 700, 700, &reset);
+        h.succeeded(at(800), at(750));
+        assert_eq!(h.standing(at(800)), Standing::Ramping { allowed: 2 }, "an emergency found it well");
+    }
+
+    #[test]
+    fn only_the_probe_under_way_ends_the_probing() {
+        let mut h = Health::default();
+        fail(&mut h, 0, 0, &rate_limited(None));
+        let first = h.sent(at(1_000));
+        fail(&mut h, 1_001, 0, &rate_limited(None));
+        assert_eq!(h.standing(at(1_001)), Standing::Probing, "a straggler is not the probe");
+        h.clear();
+        let second = h.sent(at(1_100));
+        h.probe_returned(first);
+        h.probe_returned(None);
+        assert_eq!(h.standing(at(1_200)), Standing::Probing, "nor is the probe of before");
+        h.probe_returned(second);
+        assert_eq!(h.standing(at(1_200)), Standing::Due);
     }
 
     proptest! {

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::contract::{Column, NONE, RowState, STRIDE};
-use crate::health::{Bounds, Health, Scope, Standing, rule};
+use crate::health::{Bounds, Health, Probe, Scope, Standing, rule};
 use crate::limits::{Bucket, Quota};
 use crate::outcome::{Kind, Outcome};
-use crate::table::Limits;
+use crate::table::{Lane, Limits};
 use crate::time::{Timestamp, millis_u32};
 
-/// Models with a health of their own, per backend; beyond that a failure counts against the whole backend.
+/// Models with a health of their own, per backend; beyond that the cooldown that ends soonest makes room.
 const MAX_MODELS: usize = 1_024;
 
 /// The emergency rate of a backend without an rpm limit is a fraction of this.
@@ -59,15 +59,15 @@ pub struct Stats {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Charge {
     tokens: u32,
-    probe: bool,
-    model_probe: bool,
+    probe: Option<Probe>,
+    model_probe: Option<Probe>,
     in_model: bool,
     emergency: bool,
 }
 
 impl Charge {
     pub fn is_probe(self) -> bool {
-        self.probe || self.model_probe
+        self.probe.is_some() || self.model_probe.is_some()
     }
 }
 
@@ -175,7 +175,7 @@ impl Member {
         let probe = self.wide.sent(now);
         let of_model = if self.models.is_empty() { None } else { self.models.get_mut(model) };
         let in_model = of_model.is_some();
-        let model_probe = of_model.is_some_and(|m| {
+        let model_probe = of_model.and_then(|m| {
             m.in_flight += 1;
             m.health.sent(now)
         });
@@ -207,13 +207,11 @@ impl Member {
     }
 
     fn return_probes(&mut self, model: &str, charge: Charge) {
-        if charge.probe {
-            self.wide.probe_returned();
-        }
-        if charge.model_probe
+        self.wide.probe_returned(charge.probe);
+        if charge.model_probe.is_some()
             && let Some(m) = self.models.get_mut(model)
         {
-            m.health.probe_returned();
+            m.health.probe_returned(charge.model_probe);
         }
     }
 
@@ -223,6 +221,12 @@ impl Member {
         if let (Some(b), Some(used)) = (&mut self.tokens, at.tokens_used) {
             b.give_back(charge.tokens.saturating_sub(used));
             b.take(at.now, used.saturating_sub(charge.tokens));
+        }
+        if at.outcome.kind == Kind::ConnectFailed
+            && let Some(b) = &mut self.requests
+        {
+            // The provider never saw it.
+            b.give_back(1);
         }
         self.stats.sent += 1;
         match rule(at.outcome.kind).scope {
@@ -237,33 +241,39 @@ impl Member {
                 // The backend itself was reached, but nothing was proved yet: the wide probe stays due.
                 self.return_probes(at.model, charge);
                 self.stats.failed();
-                let health = self.health_of(at.now, at.model);
-                health.failed(at.now, at.sent_at, at.outcome, at.bounds, at.chance);
+                if let Some(health) = self.health_of(at.now, at.model) {
+                    health.failed(at.now, at.sent_at, at.outcome, at.bounds, at.chance);
+                }
             }
         }
     }
 
     fn answered(&mut self, at: Settled<'_>, charge: Charge) {
         self.stats.answered(at.now.since(at.sent_at), at.first_token);
-        self.wide.succeeded(at.now, charge.probe);
+        self.wide.succeeded(at.now, at.sent_at);
         if charge.in_model
             && let Some(m) = self.models.get_mut(at.model)
         {
-            m.health.succeeded(at.now, charge.model_probe);
+            m.health.succeeded(at.now, at.sent_at);
             if m.health.standing(at.now) == Standing::Open && m.in_flight == 0 {
                 self.models.remove(at.model);
             }
         }
+        // An answer from before the cooldown is no verdict.
+        self.return_probes(at.model, charge);
     }
 
-    fn health_of(&mut self, now: Timestamp, model: &str) -> &mut Health {
+    /// The health of a model; none when there is room for no more (names are the clients' to invent).
+    fn health_of(&mut self, now: Timestamp, model: &str) -> Option<&mut Health> {
         if self.models.len() >= MAX_MODELS && !self.models.contains_key(model) {
             self.models.retain(|_, m| m.in_flight > 0 || m.health.until > now);
+            if self.models.len() >= MAX_MODELS {
+                let idle = self.models.iter().filter(|(_, m)| m.in_flight == 0);
+                let soonest = idle.min_by_key(|(_, m)| m.health.until).map(|(name, _)| name.clone())?;
+                self.models.remove(&soonest);
+            }
         }
-        if self.models.len() >= MAX_MODELS && !self.models.contains_key(model) {
-            return &mut self.wide;
-        }
-        &mut self.models.entry(model.into()).or_default().health
+        Some(&mut self.models.entry(model.into()).or_default().health)
     }
 
     /// What the provider said is left of its own limits: requests, then tokens, each with the time of its reset.
@@ -276,11 +286,36 @@ impl Member {
         }
     }
 
-    /// Ends every cooldown; the next attempt is a probe.
+    /// Ends every cooldown, and what is known of the provider's own limits; the next attempt is a probe.
     pub fn clear_cooldown(&mut self) {
+        self.quota_requests = Quota::default();
+        self.quota_tokens = Quota::default();
         self.wide.clear();
         for m in self.models.values_mut() {
             m.health.clear();
+        }
+    }
+
+    /// It has another key or another place now: ends the cooldowns that the old one earned.
+    pub fn forget_key_faults(&mut self) {
+        let of_models = self.models.values_mut().map(|m| &mut m.health);
+        for health in of_models.chain([&mut self.wide]) {
+            match health.reason {
+                Kind::Unauthorised | Kind::OutOfCredit | Kind::ModelMissing => health.clear(),
+                Kind::Answered
+                | Kind::RateLimited
+                | Kind::Overloaded
+                | Kind::ServerError
+                | Kind::Refused
+                | Kind::TooLong
+                | Kind::ConnectFailed
+                | Kind::Reset
+                | Kind::TimedOut
+                | Kind::Cut
+                | Kind::Stalled
+                | Kind::Malformed
+                | Kind::ClientGone => {}
+            }
         }
     }
 
@@ -295,15 +330,24 @@ impl Member {
     pub fn restore(&mut self, now: Timestamp, model: Option<&str>, health: Health) {
         match model {
             None => self.wide = health,
-            Some(model) => *self.health_of(now, model) = health,
+            Some(model) => {
+                if let Some(of_model) = self.health_of(now, model) {
+                    *of_model = health;
+                }
+            }
         }
     }
 
-    /// Its numbers for a query about `model`. `held`: the asking exchange holds a permit here, so it is ready for it.
-    pub fn write_row(&self, now: Timestamp, model: &str, tokens: u32, held: bool, queued: u32, row: &mut [u32]) {
+    /// Its numbers for a query about `model`.
+    pub fn write_row(&self, now: Timestamp, model: &str, tokens: u32, asker: Asker, row: &mut [u32]) {
         debug_assert_eq!(row.len(), STRIDE);
         let (standing, health, standing_in_flight) = self.standing(now, model);
-        let (state, ready) = self.readiness(now, model, tokens);
+        let (state, ready) = match (self.readiness(now, model, tokens), asker.holds) {
+            (found @ (RowState::Cooling | RowState::Drained, _), _) => found,
+            (_, Some(Lane::Primary | Lane::Fallback)) => (RowState::Ready, Some(Duration::ZERO)),
+            ((RowState::Ready, _), _) if asker.is_behind => (RowState::Throttled, None),
+            (found, Some(Lane::Emergency) | None) => found,
+        };
         let slots = self.max_concurrency.map_or(NONE, |max| max.saturating_sub(self.in_flight));
         let of_standing = match standing {
             Standing::Ramping { allowed } => allowed.saturating_sub(standing_in_flight),
@@ -312,16 +356,16 @@ impl Member {
             Standing::Open | Standing::Cooling { .. } => NONE,
         };
         let mut put = |column: Column, value: u32| row[column as usize] = value;
-        if held && state != RowState::Cooling && state != RowState::Drained {
-            put(Column::State, RowState::Ready as u32);
-            put(Column::ReadyMs, 0);
-        } else {
-            put(Column::State, state as u32);
-            put(Column::ReadyMs, ready.map_or(NONE, millis_u32));
-        }
-        if let Standing::Cooling { until } = standing {
-            put(Column::CooldownMs, millis_u32(until.since(now)));
-            put(Column::CooldownReason, health.reason.index());
+        put(Column::State, state as u32);
+        put(Column::ReadyMs, ready.map_or(NONE, millis_u32));
+        match standing {
+            Standing::Cooling { until } => {
+                put(Column::CooldownMs, millis_u32(until.since(now)));
+                put(Column::CooldownReason, health.reason.index());
+            }
+            // Why it has to be probed.
+            Standing::Due | Standing::Probing => put(Column::CooldownReason, health.reason.index()),
+            Standing::Open | Standing::Ramping { .. } => {}
         }
         let left = self.requests.as_ref().map_or(NONE, |b| b.left(now));
         put(Column::RequestsLeft, left.min(self.quota_requests.left(now)));
@@ -333,8 +377,12 @@ impl Member {
         put(Column::FirstTokenMs, self.stats.first_token_ms as u32);
         put(Column::ErrorPermille, (self.stats.errors * 1_000.0) as u32);
         put(Column::Failures, self.wide.failures.max(health.failures));
-        put(Column::EmergencyMs, self.emergency_in(now, model).map_or(NONE, millis_u32));
-        put(Column::Queued, queued);
+        let emergency = match asker.holds {
+            Some(Lane::Emergency) => Some(Duration::ZERO),
+            Some(Lane::Primary | Lane::Fallback) | None => self.emergency_in(now, model),
+        };
+        put(Column::EmergencyMs, emergency.map_or(NONE, millis_u32));
+        put(Column::Queued, asker.queued);
     }
 
     /// Lower is better: load first, then errors.
@@ -365,6 +413,17 @@ impl Member {
     pub fn failures(&self) -> u32 {
         self.models.values().map(|m| m.health.failures).chain([self.wide.failures]).max().unwrap_or(0)
     }
+}
+
+/// What a backend's row depends on besides the backend: who asks.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Asker {
+    /// The lane of the permit that the asker was handed here while it waited: that one is ready for it.
+    pub holds: Option<Lane>,
+    /// Somebody before it in line wants the same: what is free is not for it.
+    pub is_behind: bool,
+    /// Exchanges before it in the line for this backend's tier.
+    pub queued: u32,
 }
 
 /// An attempt that ended, as a member needs it.

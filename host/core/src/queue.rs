@@ -1,4 +1,7 @@
 //! The waiting line: fair by arrival within priority, bounded in length.
+//!
+//! Who wants the same stands in the same file, and only the head of a file is ever looked at: when it cannot be served,
+//! nobody behind it can be, so serving costs as much as there are files, however long they are.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -7,34 +10,74 @@ use std::sync::Arc;
 use crate::table::Lane;
 use crate::view::{View, Want};
 
-/// Names a place in the queue; never used twice.
+/// Where an exchange stands among all: by priority, then by when it first joined the line. Smaller goes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Ticket {
+pub struct Rank {
     /// Larger priorities first.
     priority: Reverse<i32>,
     /// Then by arrival.
     arrival: u64,
 }
 
-/// One exchange waiting for capacity.
-#[derive(Debug)]
-pub(crate) struct Waiter {
-    pub view: Arc<View>,
-    pub want: Want,
-    pub lane: Lane,
+impl Rank {
+    /// Of an exchange that has not waited yet: behind all who wait with at least its priority.
+    pub fn newcomer(priority: i32) -> Self {
+        Self { priority: Reverse(priority), arrival: u64::MAX }
+    }
+
+    fn is_newcomer(self) -> bool {
+        self.arrival == u64::MAX
+    }
 }
 
-/// Everyone who waits, in the order in which capacity is handed out.
+/// Names a place in the queue; never used twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Ticket {
+    rank: Rank,
+    /// Tells the waits of one exchange apart.
+    sequence: u64,
+}
+
+impl Ticket {
+    /// The rank to join with again, so that a second wait begins where the first one ended.
+    pub fn rank(self) -> Rank {
+        self.rank
+    }
+}
+
+/// Those who want the same: the tokens each needs, in order.
+#[derive(Debug)]
+pub(crate) struct File {
+    pub view: Arc<View>,
+    pub lane: Lane,
+    pub want: Want,
+    waiters: BTreeMap<Ticket, u32>,
+}
+
+impl File {
+    fn is_for(&self, view: &View, want: &Want, lane: Lane) -> bool {
+        let same_candidates =
+            Arc::ptr_eq(&self.want.candidates, &want.candidates) || self.want.candidates == want.candidates;
+        self.lane == lane && std::ptr::eq(&*self.view, view) && self.want.model == want.model && same_candidates
+    }
+
+    fn head(&self) -> Option<(Ticket, u32)> {
+        self.waiters.first_key_value().map(|(ticket, tokens)| (*ticket, *tokens))
+    }
+}
+
+/// Everyone who waits.
 #[derive(Debug)]
 pub(crate) struct Queue {
-    waiters: BTreeMap<Ticket, Waiter>,
-    arrivals: u64,
+    files: Vec<File>,
+    len: usize,
+    sequence: u64,
     limit: usize,
 }
 
 impl Queue {
     pub fn new(limit: usize) -> Self {
-        Self { waiters: BTreeMap::new(), arrivals: 0, limit }
+        Self { files: Vec::new(), len: 0, sequence: 0, limit }
     }
 
     pub fn set_limit(&mut self, limit: usize) {
@@ -42,35 +85,69 @@ impl Queue {
     }
 
     /// Joins the line; none when it is full.
-    pub fn join(&mut self, waiter: Waiter, priority: i32) -> Option<Ticket> {
-        if self.waiters.len() >= self.limit {
+    pub fn join(&mut self, view: &Arc<View>, want: &Want, lane: Lane) -> Option<Ticket> {
+        if self.len >= self.limit {
             return None;
         }
-        self.arrivals += 1;
-        let ticket = Ticket { priority: Reverse(priority), arrival: self.arrivals };
-        self.waiters.insert(ticket, waiter);
+        self.len += 1;
+        self.sequence += 1;
+        let arrival = if want.rank.is_newcomer() { self.sequence } else { want.rank.arrival };
+        let ticket = Ticket { rank: Rank { arrival, ..want.rank }, sequence: self.sequence };
+        match self.files.iter_mut().find(|f| f.is_for(view, want, lane)) {
+            Some(file) => {
+                file.waiters.insert(ticket, want.tokens);
+            }
+            None => {
+                let waiters = BTreeMap::from([(ticket, want.tokens)]);
+                self.files.push(File { view: view.clone(), lane, want: want.clone(), waiters });
+            }
+        }
         Some(ticket)
     }
 
     /// Leaves the line; false when it had been left before.
     pub fn leave(&mut self, ticket: Ticket) -> bool {
-        self.waiters.remove(&ticket).is_some()
+        let Some(i) = self.files.iter_mut().position(|f| f.waiters.remove(&ticket).is_some()) else { return false };
+        self.len -= 1;
+        if self.files[i].waiters.is_empty() {
+            self.files.swap_remove(i);
+        }
+        true
     }
 
     pub fn len(&self) -> usize {
-        self.waiters.len()
+        self.len
     }
 
     pub fn is_empty(&self) -> bool {
-        self.waiters.is_empty()
+        self.len == 0
     }
 
-    /// In the order in which they are served.
-    pub fn tickets(&self) -> Vec<Ticket> {
-        self.waiters.keys().copied().collect()
+    /// The first in line behind `after` whose file is not `blocked`, and what it wants.
+    pub fn next(&self, blocked: &[Ticket]) -> Option<(Ticket, &File, Want)> {
+        let head = |file: &'_ File| file.head().filter(|(ticket, _)| !blocked.contains(ticket));
+        let (file, (ticket, tokens)) =
+            self.files.iter().filter_map(|f| Some((f, head(f)?))).min_by_key(|(_, (ticket, _))| *ticket)?;
+        Some((ticket, file, Want { tokens, rank: ticket.rank, ..file.want.clone() }))
     }
 
-    pub fn get(&self, ticket: Ticket) -> Option<&Waiter> {
-        self.waiters.get(&ticket)
+    /// Does somebody of a better rank wait for the same model on this backend?
+    pub fn is_behind(&self, view: &View, want: &Want, lane: Lane, backend: u32) -> bool {
+        self.files.iter().any(|f| {
+            f.lane == lane
+                && std::ptr::eq(&*f.view, view)
+                && f.head().is_some_and(|(head, _)| head.rank < want.rank)
+                && f.want.model == want.model
+                && f.want.candidates.contains(&backend)
+        })
+    }
+
+    /// Those who wait in a lane before this rank. A newcomer counts them all, whatever their priority: that costs
+    /// nothing, and few use priorities.
+    pub fn ahead(&self, lane: Lane, rank: Rank) -> usize {
+        let of_file = |f: &File| {
+            if rank.is_newcomer() { f.waiters.len() } else { f.waiters.keys().take_while(|t| t.rank < rank).count() }
+        };
+        self.files.iter().filter(|f| f.lane == lane).map(of_file).sum()
     }
 }

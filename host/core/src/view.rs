@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::contract::{NONE, Operation};
+use crate::queue::Rank;
 use crate::table::{Backend, Dialect, Table};
 
 /// One configuration's table together with the fleet's slots of its backends; pinned by every exchange for its life.
@@ -55,6 +56,8 @@ pub struct Want {
     pub candidates: Arc<[u32]>,
     /// Estimated tokens, prompt and answer, that a token limit is charged with.
     pub tokens: u32,
+    /// Its rank among those who wait.
+    pub rank: Rank,
 }
 
 impl View {
@@ -69,14 +72,14 @@ impl View {
         Self { table, slots, listed }
     }
 
-    /// What a request for this model and operation needs.
+    /// What a request for this model and operation needs, of a newcomer of priority 0.
     pub fn want(&self, model: &Arc<str>, operation: Operation, tokens: u32) -> Want {
         let class = Class::of(operation);
         let candidates = match self.table.model_index(model) {
             Some(i) => self.listed[i as usize][class as usize].clone(),
             None => candidates(&self.table, model, class).into(),
         };
-        Want { model: model.clone(), candidates, tokens }
+        Want { model: model.clone(), candidates, tokens, rank: Rank::newcomer(0) }
     }
 
     /// The backend at an index of the table.

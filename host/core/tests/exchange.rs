@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pointsman_core::contract::{Commit, Decision, Dispatch, Hold, Operation, Rejection, Resume, RowState};
-use pointsman_core::exchange::{Action, Budgets, Ended, Event, Exchange, Facts, StreamDefaults};
+use pointsman_core::exchange::{Action, Budgets, Ended, Event, Exchange, Facts, Reason, StreamDefaults};
 use pointsman_core::fleet::{Fleet, Permit, Settings};
 use pointsman_core::outcome::{Kind, Outcome};
 use pointsman_core::queue::Ticket;
 use pointsman_core::record::{End, Usage};
 use pointsman_core::table::{Backend, Dialect, Lane, Limits, Table, Tier, Timeouts};
 use pointsman_core::time::Timestamp;
+use pointsman_core::view::View;
 use proptest::prelude::*;
 
 fn backend(i: usize, tier: Tier, limits: Limits) -> Backend {
@@ -221,7 +222,8 @@ proptest! {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             ((state >> 33) % u64::from(sides)) as u32
         };
-        let most_steps = exchanges as u32 * (3 * (max_attempts + max_waits) + 8) * 4;
+        // Besides attempts and waits, 64 empty waits and 3 lost races.
+        let most_steps = exchanges as u32 * (3 * (max_attempts + max_waits + 64 + 3) + 8) * 4;
         let mut steps = 0;
         while world.runs.iter().any(|r| r.ended.is_none()) {
             steps += 1;
@@ -284,5 +286,189 @@ proptest! {
             prop_assert_eq!(o.in_flight, 0);
         }
         prop_assert_eq!(world.fleet.waiting(), 0);
+    }
+}
+
+/// One exchange told as a story: the test is the policy.
+struct Story {
+    fleet: Fleet,
+    view: Arc<View>,
+    exchange: Exchange,
+    now: Timestamp,
+}
+
+impl Story {
+    fn new(backends: &[(Tier, Limits)], budgets: Budgets, queue_length: usize) -> Self {
+        let backends = backends.iter().enumerate().map(|(i, (tier, l))| backend(i, *tier, *l)).collect();
+        let settings = Settings { queue_length, ..Settings::default() };
+        let mut fleet = Fleet::new(settings, 1);
+        let view = fleet.adopt(Arc::new(Table::new(backends, Vec::new())), settings);
+        let now = Timestamp::from_millis(1_700_000_000_000);
+        let exchange = Exchange::new(now, view.clone(), &"m".into(), facts(), budgets, STREAMS);
+        Self { fleet, view, exchange, now }
+    }
+
+    fn step(&mut self, event: Event) -> Action {
+        self.exchange.step(&mut self.fleet, self.now, event)
+    }
+
+    fn says(&mut self, decision: Decision) -> Action {
+        self.step(Event::Decided(decision))
+    }
+
+    fn ended(&mut self, kind: Kind, retry_after_ms: u64) -> Action {
+        let retry_after = Some(Duration::from_millis(retry_after_ms)).filter(|d| !d.is_zero());
+        self.step(Event::Ended(Ended::failed(Outcome { retry_after, ..Outcome::new(kind, "") })))
+    }
+
+    /// Somebody else takes this backend.
+    fn other(&mut self, backend: u32) -> Permit {
+        let want = self.view.want(&"m".into(), Operation::Chat, 1);
+        let lane = match self.view.backend(backend).tier {
+            Tier::Primary => Lane::Primary,
+            Tier::Fallback => Lane::Fallback,
+        };
+        self.fleet.acquire(self.now, &self.view, &want, lane, Some(backend)).expect("it is free")
+    }
+
+    fn in_flight(&self) -> Vec<u32> {
+        self.fleet.overview(self.now, &self.view).iter().map(|o| o.in_flight).collect()
+    }
+}
+
+fn primary(backend: u32) -> Decision {
+    Decision::Primary(Dispatch { backend: Some(backend), ..Dispatch::default() })
+}
+
+fn fallback(backend: u32) -> Decision {
+    Decision::Fallback(Dispatch { backend: Some(backend), ..Dispatch::default() })
+}
+
+fn hold(lane: Lane) -> Decision {
+    Decision::Wait(Hold { max: Duration::from_secs(5), lane })
+}
+
+fn one_slot() -> Limits {
+    Limits { max_concurrency: Some(1), ..Limits::default() }
+}
+
+#[test]
+fn a_wait_is_not_granted_what_the_policy_turned_down() {
+    let mut s = Story::new(&[(Tier::Primary, Limits::default()); 2], Budgets::default(), 9);
+    s.step(Event::Arrived);
+    s.says(primary(1));
+    s.ended(Kind::RateLimited, 2_000);
+    s.says(primary(0));
+    s.ended(Kind::TooLong, 0);
+    let Action::Wait { ticket, .. } = s.says(hold(Lane::Primary)) else { panic!("b1 is worth waiting for") };
+    let (served, again) = s.fleet.serve_line(s.now);
+    assert!(served.is_empty(), "b0 is ready, but was turned down");
+    s.now = again.expect("b1's cooldown ends");
+    let (mut served, _) = s.fleet.serve_line(s.now);
+    let (granted, permit) = served.pop().expect("b1 is free again");
+    assert_eq!((granted, permit.backend), (ticket, 1));
+    let Action::Ask(query) = s.step(Event::Granted(permit)) else { panic!("asked again") };
+    assert_eq!(query.waits, 1);
+    s.step(Event::ClientGone);
+    assert_eq!(s.in_flight(), [0, 0]);
+}
+
+#[test]
+fn a_wait_for_nobody_is_over_at_once() {
+    let mut s = Story::new(&[(Tier::Primary, Limits::default())], Budgets::default(), 9);
+    s.step(Event::Arrived);
+    for waits in 1..=64 {
+        let Action::Ask(query) = s.says(hold(Lane::Primary)) else { panic!("asked again") };
+        assert_eq!(query.waits, waits, "the policy sees it as a wait");
+    }
+    let Action::Reject(refusal) = s.says(hold(Lane::Primary)) else { panic!("enough is enough") };
+    assert_eq!(refusal.reason, Reason::Exhausted);
+    assert_eq!(s.exchange.waits().0, 0, "the record does not");
+}
+
+#[test]
+fn a_full_line_or_spent_waits_do_not_hide_a_ready_fallback() {
+    let no_waits = Budgets { max_waits: 0, ..Budgets::default() };
+    let no_time = Budgets { max_wait: Duration::ZERO, ..Budgets::default() };
+    for (budgets, queue_length) in [(Budgets::default(), 0), (no_waits, 9), (no_time, 9)] {
+        let mut s = Story::new(&[(Tier::Primary, one_slot()), (Tier::Fallback, one_slot())], budgets, queue_length);
+        let taken = s.other(0);
+        s.step(Event::Arrived);
+        let Action::Ask(query) = s.says(hold(Lane::Primary)) else { panic!("asked again") };
+        assert_eq!(query.waits, 1);
+        assert!(matches!(s.says(fallback(1)), Action::Send(_)));
+        s.fleet.refund(taken);
+    }
+}
+
+#[test]
+fn a_full_line_is_named_when_nothing_else_is_left() {
+    let mut s = Story::new(&[(Tier::Primary, one_slot())], Budgets::default(), 0);
+    let taken = s.other(0);
+    s.step(Event::Arrived);
+    s.says(hold(Lane::Primary));
+    let Action::Reject(refusal) = s.says(Decision::Reject(Rejection::default())) else { panic!("rejected") };
+    assert_eq!(refusal.reason, Reason::QueueFull);
+    assert!(refusal.message.contains("limits.queue_length"));
+    s.fleet.refund(taken);
+}
+
+#[test]
+fn a_lost_race_keeps_what_is_held_and_asks_again() {
+    let mut s = Story::new(&[(Tier::Primary, one_slot()); 2], Budgets::default(), 9);
+    let (first, second) = (s.other(0), s.other(1));
+    s.step(Event::Arrived);
+    s.says(hold(Lane::Primary));
+    s.fleet.refund(first);
+    let (mut served, _) = s.fleet.serve_line(s.now);
+    s.step(Event::Granted(served.pop().expect("b0 is free").1));
+    for _ in 0..3 {
+        let Action::Ask(query) = s.says(primary(1)) else { panic!("b1 is taken: asked again") };
+        assert_eq!((query.waits, query.rows[0]), (1, RowState::Ready as u32), "b0 is still held");
+        assert_eq!(s.in_flight(), [1, 1]);
+    }
+    assert!(matches!(s.says(primary(1)), Action::Wait { .. }), "a fourth time is a wait");
+    assert_eq!(s.in_flight(), [0, 1]);
+    let (mut served, _) = s.fleet.serve_line(s.now);
+    s.step(Event::Granted(served.pop().expect("a wait of the host's own is for anybody").1));
+    s.fleet.refund(second);
+    assert!(matches!(s.says(primary(1)), Action::Send(_)));
+    assert_eq!(s.in_flight(), [0, 1], "the held one goes back once the other is had");
+    s.step(Event::ClientGone);
+}
+
+#[test]
+fn what_every_upstream_refused_is_passed_on() {
+    let exhausted = || Decision::Reject(Rejection::default());
+    for kinds in [[Kind::ModelMissing, Kind::ModelMissing], [Kind::TooLong, Kind::ModelMissing]] {
+        let mut s = Story::new(&[(Tier::Primary, Limits::default()); 2], Budgets::default(), 9);
+        s.step(Event::Arrived);
+        for (i, kind) in (0..).zip(kinds) {
+            s.says(primary(i));
+            s.ended(kind, 0);
+        }
+        assert!(matches!(s.says(exhausted()), Action::PassOn), "{kinds:?}");
+    }
+    let mut s = Story::new(&[(Tier::Primary, Limits::default()); 2], Budgets::default(), 9);
+    s.step(Event::Arrived);
+    s.says(primary(0));
+    s.ended(Kind::ModelMissing, 0);
+    s.says(primary(1));
+    s.ended(Kind::RateLimited, 0);
+    assert!(matches!(s.says(exhausted()), Action::Reject(_)), "b1 may yet answer");
+}
+
+#[test]
+fn a_failed_attempt_gives_its_tokens_back() {
+    let limits = Limits { tpm: Some(100_000), ..Limits::default() };
+    for (kind, is_given_back) in [(Kind::ServerError, true), (Kind::TooLong, true), (Kind::Cut, false)] {
+        let mut s = Story::new(&[(Tier::Primary, limits)], Budgets::default(), 9);
+        let left = |s: &Story| s.fleet.overview(s.now, &s.view)[0].tokens_left.expect("a limit");
+        let before = left(&s);
+        s.step(Event::Arrived);
+        s.says(primary(0));
+        assert!(left(&s) < before);
+        s.ended(kind, 0);
+        assert_eq!(left(&s) == before, is_given_back, "{kind:?}");
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use pointsman_core::contract::{Column, NONE, Operation, RowState, STRIDE};
 use pointsman_core::fleet::{Fleet, Permit, Report, Settings};
 use pointsman_core::outcome::{Kind, Outcome};
+use pointsman_core::queue::Rank;
 use pointsman_core::table::{Backend, Dialect, Lane, Limits, Pattern, Route, Table, Tier, Timeouts};
 use pointsman_core::time::Timestamp;
 use pointsman_core::view::{View, Want};
@@ -50,8 +51,9 @@ fn one_slot() -> Limits {
 fn waiters_are_served_in_order_as_slots_come_free() {
     let (mut fleet, view, want) = fleet(vec![backend("a", Tier::Primary, one_slot())]);
     let first = fleet.acquire(at(0), &view, &want, Lane::Primary, None).unwrap();
-    let tickets: Vec<_> = (0..3).map(|_| fleet.join(&view, &want, Lane::Primary, 0).unwrap()).collect();
-    let urgent = fleet.join(&view, &want, Lane::Primary, 5).unwrap();
+    let tickets: Vec<_> = (0..3).map(|_| fleet.join(&view, &want, Lane::Primary).unwrap()).collect();
+    let urgent = Want { rank: Rank::newcomer(5), ..want.clone() };
+    let urgent = fleet.join(&view, &urgent, Lane::Primary).unwrap();
     assert!(fleet.serve_line(at(1)).0.is_empty());
     end(&mut fleet, 2, first, Kind::Answered, None);
     let mut order = Vec::new();
@@ -71,7 +73,7 @@ fn after_a_cooldown_one_waiter_probes_and_the_others_follow_its_success() {
     let p = fleet.acquire(at(0), &view, &want, Lane::Primary, None).unwrap();
     end(&mut fleet, 10, p, Kind::RateLimited, Some(2_000));
     for _ in 0..5 {
-        fleet.join(&view, &want, Lane::Primary, 0).unwrap();
+        fleet.join(&view, &want, Lane::Primary).unwrap();
     }
     let (served, look_again) = fleet.serve_line(at(20));
     assert!(served.is_empty());
@@ -90,7 +92,7 @@ fn a_failed_probe_holds_the_line_longer() {
     let (mut fleet, view, want) = fleet(vec![backend("a", Tier::Primary, Limits::default())]);
     let p = fleet.acquire(at(0), &view, &want, Lane::Primary, None).unwrap();
     end(&mut fleet, 0, p, Kind::RateLimited, None);
-    fleet.join(&view, &want, Lane::Primary, 0).unwrap();
+    fleet.join(&view, &want, Lane::Primary).unwrap();
     let (_, Some(again)) = fleet.serve_line(at(1)) else { panic!("a cooldown has an end") };
     let (mut served, _) = fleet.serve_line(again);
     end(&mut fleet, 1_300, served.pop().unwrap().1, Kind::RateLimited, None);
@@ -198,4 +200,248 @@ fn concurrent_failures_of_one_moment_cool_once() {
     }
     let soonest = fleet.soonest(at(5), &view, &want, Lane::Primary).unwrap();
     assert!(soonest <= Duration::from_millis(1_250), "{soonest:?}");
+}
+
+#[test]
+fn a_second_wait_begins_where_the_first_one_ended() {
+    let (mut fleet, view, want) = fleet(vec![backend("a", Tier::Primary, one_slot())]);
+    let held = fleet.acquire(at(0), &view, &want, Lane::Primary, None).unwrap();
+    let first = fleet.join(&view, &want, Lane::Primary).unwrap();
+    let second = fleet.join(&view, &want, Lane::Primary).unwrap();
+    assert!(fleet.leave(first));
+    let again = Want { rank: first.rank(), ..want.clone() };
+    let queued = |fleet: &Fleet, want: &Want| fleet.rows(at(1), &view, want, None)[Column::Queued as usize];
+    assert_eq!(queued(&fleet, &again), 0, "nobody is before it");
+    assert_eq!(queued(&fleet, &want), 1, "a newcomer is behind all");
+    let first = fleet.join(&view, &again, Lane::Primary).unwrap();
+    assert!(first < second);
+    end(&mut fleet, 2, held, Kind::Answered, None);
+    let (served, _) = fleet.serve_line(at(2));
+    assert_eq!(served.len(), 1);
+    assert_eq!(served[0].0, first);
+}
+
+#[test]
+fn the_queue_of_one_tier_is_not_that_of_the_other() {
+    let (mut fleet, view, want) =
+        fleet(vec![backend("a", Tier::Primary, one_slot()), backend("b", Tier::Fallback, one_slot())]);
+    for _ in 0..2 {
+        fleet.join(&view, &want, Lane::Fallback).unwrap();
+    }
+    fleet.join(&view, &want, Lane::Emergency).unwrap();
+    let rows = fleet.rows(at(0), &view, &want, None);
+    assert_eq!(rows[Column::Queued as usize], 0);
+    assert_eq!(rows[STRIDE + Column::Queued as usize], 2);
+}
+
+#[test]
+fn a_large_request_in_line_is_not_starved_by_small_ones() {
+    let limits = Limits { tpm: Some(1_000), ..Limits::default() };
+    let (mut fleet, view, small) = fleet(vec![backend("a", Tier::Primary, limits)]);
+    let small = Want { tokens: 10, ..small };
+    let large = Want { tokens: 90, ..small.clone() };
+    let p = fleet.acquire(at(0), &view, &large, Lane::Primary, None).unwrap();
+    let ticket = fleet.join(&view, &large, Lane::Primary).unwrap();
+    let (served, Some(again)) = fleet.serve_line(at(1)) else { panic!("the bucket fills") };
+    assert!(served.is_empty());
+    let denied = fleet.acquire(at(1), &view, &small, Lane::Primary, Some(0)).unwrap_err();
+    assert_eq!(denied.state, RowState::Throttled);
+    assert_eq!(fleet.rows(at(1), &view, &small, None)[Column::State as usize], RowState::Throttled as u32);
+    let other = Want { model: "other".into(), ..small.clone() };
+    let elsewhere = fleet.acquire(at(1), &view, &other, Lane::Primary, None).unwrap();
+    fleet.refund(elsewhere);
+    let urgent = Want { rank: Rank::newcomer(1), ..small };
+    let urgent = fleet.acquire(at(1), &view, &urgent, Lane::Primary, None).unwrap();
+    fleet.refund(urgent);
+    let (served, _) = fleet.serve_line(again);
+    assert_eq!(served[0].0, ticket);
+    served.into_iter().for_each(|(_, p)| fleet.refund(p));
+    end(&mut fleet, 9, p, Kind::Answered, None);
+}
+
+#[test]
+fn who_waits_for_less_choice_does_not_make_the_line_spin() {
+    let limits = Limits { tpm: Some(1_000), ..Limits::default() };
+    let (mut fleet, view, want) =
+        fleet(vec![backend("a", Tier::Primary, limits), backend("b", Tier::Primary, one_slot())]);
+    let on_a = fleet.acquire(at(0), &view, &want, Lane::Primary, Some(0)).unwrap();
+    let on_b = fleet.acquire(at(0), &view, &want, Lane::Primary, Some(1)).unwrap();
+    let large = Want { candidates: [0].into(), tokens: 90, ..want.clone() };
+    fleet.join(&view, &large, Lane::Primary).unwrap();
+    fleet.join(&view, &Want { tokens: 1, ..want }, Lane::Primary).unwrap();
+    let (served, again) = fleet.serve_line(at(1_000));
+    assert!(served.is_empty(), "a is kept for the large one, b is taken");
+    assert!(again.unwrap() > at(2_000), "{again:?}");
+    fleet.refund(on_a);
+    fleet.refund(on_b);
+}
+
+#[test]
+fn whatever_may_bring_capacity_has_the_line_looked_at_again() {
+    let story = |bring: fn(&mut Fleet, Arc<View>, Permit)| {
+        let (mut fleet, view, want) = fleet(vec![backend("a", Tier::Primary, one_slot())]);
+        let p = fleet.acquire(at(0), &view, &want, Lane::Primary, None).unwrap();
+        fleet.join(&view, &want, Lane::Primary).unwrap();
+        for ms in 1..3 {
+            assert!(fleet.serve_line(at(ms)).0.is_empty());
+        }
+        bring(&mut fleet, view, p);
+        assert_eq!(fleet.serve_line(at(3)).0.len(), 1);
+    };
+    story(|fleet, _, p| fleet.refund(p));
+    story(|fleet, _, p| end(fleet, 3, p, Kind::Refused, None));
+    story(|fleet, _, p| {
+        end(fleet, 2, p, Kind::RateLimited, Some(5_000));
+        assert!(fleet.serve_line(at(2)).0.is_empty());
+        fleet.clear_cooldown("a");
+    });
+    story(|fleet, _, p| {
+        fleet.set_drained("a", true);
+        end(fleet, 2, p, Kind::Answered, None);
+        assert!(fleet.serve_line(at(2)).0.is_empty());
+        fleet.set_drained("a", false);
+    });
+    story(|fleet, view, p| {
+        let more = Backend { limits: Limits::default(), ..view.backend(0).clone() };
+        fleet.adopt(Arc::new(Table::new(vec![more], Vec::new())), Settings::default());
+        assert!(!p.is_probe());
+    });
+}
+
+#[test]
+fn a_row_says_why_its_backend_is_probed() {
+    let (mut fleet, view, want) = fleet(vec![backend("a", Tier::Primary, Limits::default())]);
+    let p = fleet.acquire(at(0), &view, &want, Lane::Primary, None).unwrap();
+    end(&mut fleet, 0, p, Kind::ServerError, Some(1_000));
+    let row = |fleet: &Fleet| {
+        let rows = fleet.rows(at(1_000), &view, &want, None);
+        (rows[Column::State as usize], rows[Column::CooldownReason as usize])
+    };
+    assert_eq!(row(&fleet), (RowState::Ready as u32, Kind::ServerError.index()));
+    let probe = fleet.acquire(at(1_000), &view, &want, Lane::Primary, None).unwrap();
+    assert_eq!(row(&fleet), (RowState::Probing as u32, Kind::ServerError.index()));
+    end(&mut fleet, 1_001, probe, Kind::Answered, None);
+    assert_eq!(row(&fleet), (RowState::Ready as u32, Kind::Answered.index()));
+}
+
+#[test]
+fn an_attempt_from_before_the_cooldown_neither_ends_it_nor_the_probe() {
+    let (mut fleet, view, want) = fleet(vec![backend("a", Tier::Primary, Limits::default())]);
+    let take = |fleet: &mut Fleet, ms| fleet.acquire(at(ms), &view, &want, Lane::Primary, None).unwrap();
+    let old: Vec<_> = (0..3).map(|_| take(&mut fleet, 0)).collect();
+    let p = take(&mut fleet, 1);
+    end(&mut fleet, 2, p, Kind::Reset, None);
+    let mut old = old.into_iter();
+    end(&mut fleet, 3, old.next().unwrap(), Kind::Answered, None);
+    assert!(fleet.acquire(at(4), &view, &want, Lane::Primary, None).is_err(), "still cooling");
+    let probe = take(&mut fleet, 1_000);
+    assert!(probe.is_probe());
+    end(&mut fleet, 1_001, old.next().unwrap(), Kind::Reset, None);
+    end(&mut fleet, 1_002, old.next().unwrap(), Kind::ClientGone, None);
+    assert!(fleet.acquire(at(1_003), &view, &want, Lane::Primary, None).is_err(), "the probe is still under way");
+    end(&mut fleet, 1_004, probe, Kind::Answered, None);
+    let p = fleet.acquire(at(1_005), &view, &want, Lane::Primary, None).unwrap();
+    fleet.refund(p);
+}
+
+#[test]
+fn a_granted_emergency_may_be_used() {
+    let (mut fleet, view, want) = fleet(vec![backend("a", Tier::Primary, Limits::default())]);
+    let p = fleet.acquire(at(0), &view, &want, Lane::Primary, None).unwrap();
+    end(&mut fleet, 0, p, Kind::RateLimited, Some(60_000));
+    let held = fleet.acquire(at(1), &view, &want, Lane::Emergency, None).unwrap();
+    let row = |held| {
+        let rows = fleet.rows(at(1), &view, &want, held);
+        (rows[Column::State as usize], rows[Column::EmergencyMs as usize])
+    };
+    assert_eq!(row(Some(&held)), (RowState::Cooling as u32, 0));
+    assert!(row(None).1 > 0, "for others its rate is used up");
+    fleet.refund(held);
+}
+
+#[test]
+fn a_learned_limit_ends_with_the_cap_or_the_operator() {
+    let (mut fleet, view, want) = fleet(vec![backend("a", Tier::Primary, Limits::default())]);
+    let p = fleet.acquire(at(0), &view, &want, Lane::Primary, None).unwrap();
+    let in_a_day = at(86_400_000);
+    fleet.learn(&p, Some((0, in_a_day)), Some((0, in_a_day)));
+    end(&mut fleet, 1, p, Kind::Answered, None);
+    assert_eq!(fleet.soonest(at(0), &view, &want, Lane::Primary), Some(Duration::from_secs(3_600)));
+    fleet.clear_cooldown("a");
+    let p = fleet.acquire(at(2), &view, &want, Lane::Primary, None).unwrap();
+    fleet.refund(p);
+}
+
+#[test]
+fn who_could_not_connect_gives_its_request_back() {
+    let limits = Limits { rpm: Some(10), ..Limits::default() };
+    let (mut fleet, view, want) = fleet(vec![backend("a", Tier::Primary, limits)]);
+    let left = |fleet: &Fleet| fleet.overview(at(1), &view)[0].requests_left;
+    for (kind, expected) in [(Kind::ConnectFailed, Some(1)), (Kind::Refused, Some(0))] {
+        let p = fleet.acquire(at(0), &view, &want, Lane::Emergency, None).unwrap();
+        end(&mut fleet, 1, p, kind, None);
+        assert_eq!(left(&fleet), expected, "{kind:?}");
+        fleet.clear_cooldown("a");
+        fleet.adopt(view.table.clone(), Settings { emergency_fraction: 1.0, ..Settings::default() });
+    }
+}
+
+#[test]
+fn a_new_key_ends_what_the_old_one_earned() {
+    for (kind, is_ended) in [(Kind::Unauthorised, true), (Kind::OutOfCredit, true), (Kind::RateLimited, false)] {
+        let (mut fleet, view, want) = fleet(vec![backend("a", Tier::Primary, Limits::default())]);
+        let p = fleet.acquire(at(0), &view, &want, Lane::Primary, None).unwrap();
+        end(&mut fleet, 0, p, kind, Some(60_000));
+        assert!(fleet.forget_key_faults("a"));
+        assert!(!fleet.forget_key_faults("nobody"));
+        let got = fleet.acquire(at(1), &view, &want, Lane::Primary, None);
+        assert_eq!(got.as_ref().is_ok_and(Permit::is_probe), is_ended, "{kind:?}");
+        got.into_iter().for_each(|p| fleet.refund(p));
+    }
+}
+
+#[test]
+fn a_refused_key_is_tried_again_after_a_restart() {
+    let (mut before, view, want) = fleet(vec![backend("a", Tier::Primary, Limits::default())]);
+    let p = before.acquire(at(0), &view, &want, Lane::Primary, None).unwrap();
+    end(&mut before, 0, p, Kind::Unauthorised, None);
+    let (mut after, view, want) = fleet(vec![backend("a", Tier::Primary, Limits::default())]);
+    after.restore(at(1), &before.cooldowns(at(1)));
+    let p = after.acquire(at(1), &view, &want, Lane::Primary, None).unwrap();
+    after.refund(p);
+}
+
+#[test]
+fn equals_share_by_weight() {
+    let weighing = |id, weight| Backend { weight, ..backend(id, Tier::Primary, Limits::default()) };
+    let (mut fleet, view, want) = fleet(vec![weighing("a", 1), weighing("b", 2), weighing("c", 1)]);
+    let mut shares = [0u32; 3];
+    for _ in 0..4_000 {
+        let p = fleet.acquire(at(0), &view, &want, Lane::Primary, None).unwrap();
+        shares[p.backend as usize] += 1;
+        fleet.refund(p);
+    }
+    for (share, expected) in shares.iter().zip([1_000, 2_000, 1_000]) {
+        assert!(share.abs_diff(expected) < 150, "{shares:?}");
+    }
+}
+
+#[test]
+fn invented_model_names_never_take_the_backend_out() {
+    let (mut fleet, view, want) = fleet(vec![backend("a", Tier::Primary, Limits::default())]);
+    let missing = |fleet: &mut Fleet, ms: u64, name: String| {
+        let want = view.want(&name.into(), Operation::Chat, 1);
+        let p = fleet.acquire(at(ms), &view, &want, Lane::Primary, None).unwrap();
+        end(fleet, ms, p, Kind::ModelMissing, Some(1_000_000 + ms));
+    };
+    for i in 0..1_500 {
+        missing(&mut fleet, i, format!("invented-{i}"));
+    }
+    assert_eq!(fleet.cooldowns(at(1_500)).len(), 1_024, "bounded");
+    let p = fleet.acquire(at(1_500), &view, &want, Lane::Primary, None).unwrap();
+    end(&mut fleet, 1_500, p, Kind::RateLimited, Some(2_000));
+    assert!(fleet.acquire(at(1_501), &view, &want, Lane::Primary, None).is_err(), "a real verdict finds room");
+    let other = view.want(&"other".into(), Operation::Chat, 1);
+    let p = fleet.acquire(at(1_501), &view, &other, Lane::Primary, None).unwrap();
+    fleet.refund(p);
 }

@@ -191,7 +191,7 @@ mod tests {
     async fn a_returned_permit_wakes_the_first_in_line() {
         let (line, view, want) = one_slot();
         let held = take(&line, &view, &want);
-        let ticket = line.with(|f, _| f.join(&view, &want, Lane::Primary, 0)).expect("there is room");
+        let ticket = line.with(|f, _| f.join(&view, &want, Lane::Primary)).expect("there is room");
         let waiting = tokio::spawn({
             let line = line.clone();
             async move { line.wait(ticket, Duration::from_secs(10)).await }
@@ -209,7 +209,7 @@ mod tests {
         let held = take(&line, &view, &want);
         settle(&line, held, Kind::RateLimited, 250);
         let before = line.with(|_, now| now);
-        let ticket = line.with(|f, _| f.join(&view, &want, Lane::Primary, 0)).expect("there is room");
+        let ticket = line.with(|f, _| f.join(&view, &want, Lane::Primary)).expect("there is room");
         let permit = line.wait(ticket, Duration::from_secs(10)).await.expect("granted");
         let waited = line.with(|_, now| now).since(before);
         assert!(waited >= Duration::from_millis(240) && waited < Duration::from_secs(5), "{waited:?}");
@@ -221,7 +221,7 @@ mod tests {
     async fn who_leaves_after_being_served_gives_the_permit_back() {
         let (line, view, want) = one_slot();
         let held = take(&line, &view, &want);
-        let ticket = line.with(|f, _| f.join(&view, &want, Lane::Primary, 0)).expect("there is room");
+        let ticket = line.with(|f, _| f.join(&view, &want, Lane::Primary)).expect("there is room");
         let waiting = Waiting::register(&line, ticket);
         settle(&line, held, Kind::Answered, 0);
         drop(waiting);

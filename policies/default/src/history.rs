@@ -41,6 +41,11 @@ impl<'a> History<'a> {
         self.count(|a| a.lane == Lane::Emergency && a.backend == backend)
     }
 
+    /// Waits before the first attempt in the emergency lane; none before that attempt.
+    pub fn waits_before_emergency(&self) -> Option<u32> {
+        self.attempts.iter().find(|a| a.lane == Lane::Emergency).map(|a| a.waits_before)
+    }
+
     /// Has this exchange tried it, in whatever lane?
     #[inline]
     pub fn tried(&self, backend: usize) -> bool {

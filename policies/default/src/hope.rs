@@ -89,9 +89,11 @@ fn is_hope(row: Row) -> bool {
 
 const MANY_FAILURES: u32 = 3;
 
+/// Or is being tried right now.
 fn is_about_to_be_tried(row: Row) -> bool {
     const SOON_MS: u32 = 1_500;
-    row.ready_ms() <= SOON_MS && row.failures() < MANY_FAILURES
+    let is_soon = row.state() == State::Probing || row.ready_ms() <= SOON_MS;
+    is_soon && row.failures() < MANY_FAILURES
 }
 
 /// Does the backend cool for a reason that not even an emergency gets around: the key, the money, the model?

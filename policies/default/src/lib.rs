@@ -8,13 +8,14 @@
 //!    within a quarter of the best, one by weight and the query's seed. One that this exchange has not tried goes
 //!    first. Budget: `1 + max_pool_retries` attempts since the last wait, twice that in the whole exchange.
 //! 3. **Wait for a primary** when none is ready and waiting can pay: see [`hope`]. At most `primary_wait_max_retries`
-//!    waits of at most `primary_wait_ms`, and no longer than the recovery takes.
+//!    waits of at most `primary_wait_ms`; what the recovery is expected to take decides whether to wait at all.
 //! 4. **Fallback**: healthy ones first, of these the cheapest for this request where prices are known, then as for
 //!    primaries. Each at most twice, `1 + max_pool_retries` together.
 //! 5. **Wait for a fallback** that is only throttled and free again within one wait.
 //! 6. **Emergency**: any backend whose emergency rate allows it and that may answer at all, three rounds, the ones
 //!    never tried first, then the soonest to recover.
-//! 7. **Wait for emergency** when its rate allows one within one wait, from the same number of waits.
+//! 7. **Wait for emergency** when its rate allows one within 20 s: three waits of its own, so that spent waits for
+//!    primaries do not keep it from its rounds.
 //! 8. **Reject**, in the host's own words.
 //!
 //! After `too_long` or `model_missing` a backend is not used again in the exchange; one that is drained or does not
@@ -31,7 +32,7 @@ mod hope;
 mod pools;
 mod settings;
 
-use pointsman_sdk::{Decision, Hold, Lane, NONE, Outcome, Policy, Query, Rejection, Row, State, Table, note};
+use pointsman_sdk::{Decision, Hold, Lane, Outcome, Policy, Query, Rejection, Row, State, Table, note};
 
 use crate::choose::{best, cheapest, last_resort};
 use crate::history::History;
@@ -124,7 +125,7 @@ impl Question<'_> {
             return None;
         }
         self.note(|_| format!("wait for a primary: the first is expected in {expected_ms} ms"));
-        self.hold(Lane::Primary, expected_ms)
+        self.hold(Lane::Primary, self.policy.settings.primary_wait_ms)
     }
 
     fn fallback(&self) -> Option<Decision> {
@@ -145,7 +146,7 @@ impl Question<'_> {
         };
         let rows = self.fallbacks().candidates().iter().filter(throttled).map(|c| self.query.backend(c.index));
         let (_, ready_ms) = pointsman_sdk::soonest_ready(rows)?;
-        self.hold_within_one_wait(Lane::Fallback, ready_ms)
+        self.hold_if_within(Lane::Fallback, ready_ms, self.policy.settings.primary_wait_ms)
     }
 
     fn emergency(&self) -> Option<Decision> {
@@ -156,11 +157,21 @@ impl Question<'_> {
     }
 
     fn wait_for_emergency(&self) -> Option<Decision> {
-        if self.waits_left() == 0 {
+        /// Four a minute, a tenth of a common 40, come every 15 s.
+        const LONGEST_MS: u32 = 20_000;
+        if !self.may_wait_for_emergency() {
             return None;
         }
         let soonest_ms = self.emergency_candidates().map(|c| self.query.backend(c.index).emergency_ms()).min()?;
-        self.hold_within_one_wait(Lane::Emergency, soonest_ms)
+        self.hold_if_within(Lane::Emergency, soonest_ms, LONGEST_MS)
+    }
+
+    /// Nobody says which waits before the first emergency attempt were for one: until then, those for the other lanes
+    /// are taken to be spent.
+    fn may_wait_for_emergency(&self) -> bool {
+        const WAITS: u32 = 3;
+        let before = self.history.waits_before_emergency().unwrap_or(self.policy.settings.primary_wait_max_retries);
+        self.query.waits < before.saturating_add(WAITS)
     }
 
     fn exhausted(&self) -> Decision {
@@ -198,19 +209,18 @@ impl Question<'_> {
         self.policy.settings.primary_wait_max_retries.saturating_sub(self.query.waits)
     }
 
-    fn hold_within_one_wait(&self, lane: Lane, ms: u32) -> Option<Decision> {
-        if ms > self.policy.settings.primary_wait_ms.min(self.query.request.remaining_ms) {
+    fn hold_if_within(&self, lane: Lane, ms: u32, longest_ms: u32) -> Option<Decision> {
+        if ms > longest_ms.min(self.query.request.remaining_ms) {
             return None;
         }
         self.note(|_| format!("wait for {} capacity: expected in {ms} ms", lane_word(lane)));
-        self.hold(lane, u64::from(ms))
+        self.hold(lane, longest_ms)
     }
 
-    /// A little more than what is expected: the host wakes the exchange the moment there is capacity.
-    fn hold(&self, lane: Lane, expected_ms: u64) -> Option<Decision> {
-        const SLACK_MS: u64 = 250;
-        let longest = self.policy.settings.primary_wait_ms.min(self.query.request.remaining_ms);
-        let max_ms = u32::try_from(expected_ms + SLACK_MS).unwrap_or(NONE).min(longest);
+    /// As long as may be: the host wakes the exchange the moment there is capacity, so that a longer hold costs nothing,
+    /// and a shorter one would be spent on those before it in line.
+    fn hold(&self, lane: Lane, longest_ms: u32) -> Option<Decision> {
+        let max_ms = longest_ms.min(self.query.request.remaining_ms);
         (max_ms > 0).then_some(Decision::Wait(Hold { max_ms, lane }))
     }
 

@@ -348,9 +348,9 @@ fn a_backend_without_the_model_or_the_room_is_not_asked_again() {
 // --- waiting for a primary
 
 #[test]
-fn it_waits_as_long_as_the_recovery_takes_rather_than_spend() {
+fn it_waits_for_a_recovery_rather_than_spend() {
     let s = scenario([primary().cooling(RateLimited, 1_200), primary().throttled(3_000), fallback()]);
-    assert_eq!(s.decision(), wait(Lane::Primary, 1_450));
+    assert_eq!(s.decision(), wait(Lane::Primary, 5_000));
     assert_eq!(s.ask().1.len(), 1);
 }
 
@@ -366,7 +366,7 @@ fn a_long_recovery_takes_several_waits() {
 #[test]
 fn waits_are_counted_and_bounded_by_the_settings() {
     let s = scenario([primary().cooling(RateLimited, 1_000), fallback()]);
-    assert_eq!(s.clone().after_waits(5).decision(), wait(Lane::Primary, 1_250));
+    assert_eq!(s.clone().after_waits(5).decision(), wait(Lane::Primary, 5_000));
     assert_eq!(s.clone().after_waits(6).decision(), Decision::fallback(1));
     assert_eq!(s.clone().settings(r#"{"primary_wait_ms": 0}"#).decision(), Decision::fallback(1));
     assert_eq!(s.settings(r#"{"primary_wait_max_retries": 0}"#).decision(), Decision::fallback(1));
@@ -388,13 +388,15 @@ fn an_outage_is_no_hope_unless_it_is_about_to_be_tried() {
     for reason in [ConnectFailed, Outcome::TimedOut, Outcome::Reset, Unauthorised, OutOfCredit, ModelMissing] {
         assert_eq!(after(reason, 4_000, 1), spent, "{reason:?}");
         assert_eq!(after(reason, 1_500, 3), spent, "{reason:?}");
-        assert_eq!(after(reason, 1_500, 2), wait(Lane::Primary, 1_750), "{reason:?}");
+        let probing = primary().cooling(reason, NONE).with("state", 3).with("failures", 2);
+        assert_eq!(scenario([probing, fallback()]).decision(), wait(Lane::Primary, 5_000), "{reason:?}");
+        assert_eq!(after(reason, 1_500, 2), wait(Lane::Primary, 5_000), "{reason:?}");
     }
     for reason in [ServerError, Outcome::Overloaded, Outcome::Malformed, Outcome::Cut, Outcome::Stalled] {
-        assert_eq!(after(reason, 4_000, 2), wait(Lane::Primary, 4_250), "{reason:?}");
+        assert_eq!(after(reason, 4_000, 2), wait(Lane::Primary, 5_000), "{reason:?}");
         assert_eq!(after(reason, 4_000, 3), spent, "{reason:?}");
     }
-    assert_eq!(after(RateLimited, 4_000, 9), wait(Lane::Primary, 4_250));
+    assert_eq!(after(RateLimited, 4_000, 9), wait(Lane::Primary, 5_000));
 }
 
 #[test]
@@ -408,8 +410,8 @@ fn when_nobody_says_how_long_it_waits_one_whole_wait() {
 fn those_before_in_the_queue_count() {
     // 60 a minute: one a second, and two wait already.
     let busy = |queued| primary().rpm(60).throttled(1_000).with("queued", queued);
-    assert_eq!(scenario([busy(2), fallback()]).decision(), wait(Lane::Primary, 3_250));
-    assert_eq!(scenario([busy(2), busy(2), fallback()]).decision(), wait(Lane::Primary, 2_250), "two serve the queue");
+    assert_eq!(scenario([busy(2), fallback()]).decision(), wait(Lane::Primary, 5_000));
+    assert_eq!(scenario([busy(2), busy(2), fallback()]).decision(), wait(Lane::Primary, 5_000), "two serve the queue");
     assert_eq!(scenario([busy(30), fallback()]).decision(), Decision::fallback(1), "too long a queue");
 }
 
@@ -444,7 +446,7 @@ fn a_fallback_is_tried_twice_and_the_pool_four_times() {
 
 #[test]
 fn a_throttled_fallback_is_waited_for_within_one_wait() {
-    assert_eq!(scenario([fallback().throttled(2_000)]).decision(), wait(Lane::Fallback, 2_250));
+    assert_eq!(scenario([fallback().throttled(2_000)]).decision(), wait(Lane::Fallback, 5_000));
     assert_eq!(scenario([fallback().throttled(6_000)]).decision(), Decision::exhausted());
     assert_eq!(scenario([fallback().cooling(RateLimited, 2_000)]).decision(), Decision::exhausted());
     assert_eq!(scenario([fallback().throttled(2_000)]).after_waits(6).decision(), Decision::exhausted());
@@ -493,12 +495,29 @@ fn emergency_does_not_bother_who_cannot_answer() {
 }
 
 #[test]
-fn the_emergency_rate_is_waited_for_within_one_wait() {
-    let s = scenario([lost(primary()).with("emergency_ms", 800)]);
-    assert_eq!(s.decision(), wait(Lane::Emergency, 1_050));
-    assert_eq!(s.after_waits(6).decision(), Decision::exhausted());
-    assert_eq!(scenario([lost(primary()).with("emergency_ms", 5_001)]).decision(), Decision::exhausted());
+fn the_emergency_rate_is_waited_for_within_twenty_seconds() {
+    let s = scenario([lost(primary()).with("emergency_ms", 15_000)]);
+    assert_eq!(s.decision(), wait(Lane::Emergency, 20_000));
+    assert_eq!(s.clone().remaining_ms(16_000).decision(), wait(Lane::Emergency, 16_000));
+    assert_eq!(scenario([lost(primary()).with("emergency_ms", 20_001)]).decision(), Decision::exhausted());
+    assert_eq!(scenario([lost(primary()).with("emergency_ms", NONE)]).decision(), Decision::exhausted());
     assert_eq!(scenario([]).decision(), Decision::exhausted());
+}
+
+#[test]
+fn emergency_has_three_waits_of_its_own() {
+    let s = scenario([lost(primary()).with("emergency_ms", 15_000)]).after_waits(8);
+    assert_eq!(s.decision(), wait(Lane::Emergency, 20_000), "six for primaries, and three");
+    assert_eq!(s.clone().after_waits(1).decision(), Decision::exhausted());
+    let after_one = s.after_in(Lane::Emergency, 0, RateLimited);
+    assert_eq!(
+        after_one.clone().after_waits(2).decision(),
+        wait(Lane::Emergency, 20_000),
+        "counted from the first one"
+    );
+    assert_eq!(after_one.after_waits(3).decision(), Decision::exhausted());
+    let none = scenario([lost(primary()).with("emergency_ms", 800)]).settings(r#"{"primary_wait_max_retries": 0}"#);
+    assert_eq!(none.decision(), wait(Lane::Emergency, 20_000));
 }
 
 // --- whatever happens
@@ -569,8 +588,9 @@ proptest! {
                 prop_assert_eq!(s.given[index as usize].numbers["emergency_ms"], 0);
             }
             Decision::Wait(hold) => {
-                prop_assert!(hold.max_ms > 0 && hold.max_ms <= 5_000 && hold.max_ms <= s.remaining_ms);
-                prop_assert!(s.waits < 6);
+                let (longest_ms, waits) = if hold.lane == Lane::Emergency { (20_000, 9 + 8) } else { (5_000, 6) };
+                prop_assert!(hold.max_ms > 0 && hold.max_ms <= longest_ms && hold.max_ms <= s.remaining_ms);
+                prop_assert!(s.waits < waits);
             }
             Decision::Reject(_) => {}
         }

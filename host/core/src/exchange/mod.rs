@@ -18,23 +18,34 @@ use std::time::Duration;
 
 pub use types::{Action, Budgets, Ended, Event, Facts, Reason, Refusal, Sending, StreamDefaults};
 
-use crate::contract::{AttemptFacts, Decision, Dispatch, Hold, Query, Rejection, RequestFacts};
+use crate::contract::{
+    AttemptFacts, Column, Decision, Dispatch, Hold, Query, Rejection, RequestFacts, RowState, STRIDE,
+};
 use crate::fleet::{Fleet, Permit, Report};
 use crate::outcome::{Kind, Outcome};
-use crate::queue::Ticket;
+use crate::queue::{Rank, Ticket};
 use crate::record::{AttemptRecord, End};
 use crate::table::{Lane, Timeouts};
 use crate::time::{Timestamp, millis_u32};
 use crate::view::{View, Want};
+use words::why_no_room;
 
 #[derive(Debug)]
 enum Phase {
     New,
-    Asking { held: Option<Permit> },
+    Asking { held: Option<Permit>, shown: Vec<Shown> },
     Waiting { ticket: Ticket, since: Timestamp },
     Sending { permit: Permit, sending: Sending },
     Relaying { permit: Permit, sending: Sending },
     Done,
+}
+
+/// What a query showed of one candidate; a policy that says wait has turned down what was open.
+#[derive(Clone, Copy, Debug)]
+struct Shown {
+    index: u32,
+    ready: bool,
+    open_to_emergency: bool,
 }
 
 /// One exchange.
@@ -52,7 +63,11 @@ pub struct Exchange {
     asked: u32,
     waits: u32,
     waited: Duration,
-    passable: bool,
+    /// Waits that were none, because there was nothing to wait for or no room to wait; the policy is told them as waits.
+    empty_waits: u32,
+    /// Dispatches that somebody else was quicker to, and that were put to the policy again.
+    lost_races: u32,
+    queue_full: bool,
 }
 
 impl Exchange {
@@ -66,7 +81,9 @@ impl Exchange {
         streams: StreamDefaults,
     ) -> Self {
         let answer = if facts.max_tokens > 0 { facts.max_tokens.min(ANSWER_TOKENS) } else { ANSWER_TOKENS };
-        let want = view.want(model, facts.operation, facts.prompt_tokens.saturating_add(answer));
+        let tokens = facts.prompt_tokens.saturating_add(answer);
+        let rank = Rank::newcomer(facts.priority);
+        let want = Want { rank, ..view.want(model, facts.operation, tokens) };
         Self {
             view,
             want,
@@ -80,7 +97,9 @@ impl Exchange {
             asked: 0,
             waits: 0,
             waited: Duration::ZERO,
-            passable: false,
+            empty_waits: 0,
+            lost_races: 0,
+            queue_full: false,
         }
     }
 
@@ -131,7 +150,9 @@ impl Exchange {
         let phase = std::mem::replace(&mut self.phase, Phase::Done);
         match (phase, event) {
             (Phase::New, Event::Arrived) => self.arrive(fleet, now),
-            (Phase::Asking { held }, Event::Decided(decision)) => self.decided(fleet, now, held, decision),
+            (Phase::Asking { held, shown }, Event::Decided(decision)) => {
+                self.decided(fleet, now, held, &shown, decision)
+            }
             (Phase::Waiting { since, .. }, Event::Granted(permit)) => {
                 self.wait_ended(now, since);
                 self.ask(fleet, now, Some(permit))
@@ -175,17 +196,33 @@ impl Exchange {
     }
 
     fn ask(&mut self, fleet: &mut Fleet, now: Timestamp, held: Option<Permit>) -> Action {
-        let spent = now.since(self.arrived);
-        // Each question follows an arrival, an attempt or a wait, so this bound is never what ends an exchange.
-        let most = self.budgets.max_attempts.saturating_add(self.budgets.max_waits).saturating_add(1);
-        if spent >= self.budgets.max_total || self.asked >= most {
+        if now.since(self.arrived) >= self.budgets.max_total {
             self.give_up_permit(fleet, held);
             return Action::Reject(self.out_of_time());
         }
+        // Each question follows the arrival, an attempt, a wait, an empty wait or a lost race, and each of these has its
+        // own bound; the sum is a second lock on the same door.
+        let b = &self.budgets;
+        let most = [b.max_attempts, b.max_waits, MAX_EMPTY_WAITS, MAX_LOST_RACES, 1];
+        if self.asked >= most.into_iter().fold(0, u32::saturating_add) {
+            self.give_up_permit(fleet, held);
+            return self.exhausted(fleet, now);
+        }
         self.asked += 1;
         let query = self.query(fleet, now, held.as_ref());
-        self.phase = Phase::Asking { held };
+        let shown = self.shown(&query.rows);
+        self.phase = Phase::Asking { held, shown };
         Action::Ask(query)
+    }
+
+    fn shown(&self, rows: &[u32]) -> Vec<Shown> {
+        let number = |index: u32, column: Column| rows[index as usize * STRIDE + column as usize];
+        let one = |&index: &u32| Shown {
+            index,
+            ready: number(index, Column::State) == RowState::Ready as u32,
+            open_to_emergency: number(index, Column::EmergencyMs) == 0,
+        };
+        self.want.candidates.iter().map(one).collect()
     }
 
     fn query(&self, fleet: &mut Fleet, now: Timestamp, held: Option<&Permit>) -> Query {
@@ -207,20 +244,27 @@ impl Exchange {
                 remaining_ms: millis_u32(self.budgets.max_total.saturating_sub(spent)),
             },
             attempts: self.attempt_facts.clone(),
-            waits: self.waits,
+            waits: self.waits + self.empty_waits,
             waited_ms: millis_u32(self.waited),
             rows: fleet.rows(now, &self.view, &self.want, held),
         }
     }
 
-    fn decided(&mut self, fleet: &mut Fleet, now: Timestamp, held: Option<Permit>, decision: Decision) -> Action {
+    fn decided(
+        &mut self,
+        fleet: &mut Fleet,
+        now: Timestamp,
+        held: Option<Permit>,
+        shown: &[Shown],
+        decision: Decision,
+    ) -> Action {
         match decision {
             Decision::Primary(dispatch) => self.dispatch(fleet, now, held, Lane::Primary, dispatch),
             Decision::Fallback(dispatch) => self.dispatch(fleet, now, held, Lane::Fallback, dispatch),
             Decision::Emergency(dispatch) => self.dispatch(fleet, now, held, Lane::Emergency, dispatch),
             Decision::Wait(hold) => {
                 self.give_up_permit(fleet, held);
-                self.wait(fleet, now, hold)
+                self.policy_wait(fleet, now, hold, shown)
             }
             Decision::Reject(rejection) => {
                 self.give_up_permit(fleet, held);
@@ -242,17 +286,35 @@ impl Exchange {
             return self.exhausted(fleet, now);
         }
         let fits = |p: &Permit| p.lane == lane && dispatch.backend.is_none_or(|b| b == p.backend);
-        let permit = match held {
-            Some(permit) if fits(&permit) && fleet.holds_good(now, &permit) => Ok(permit),
-            other => {
-                self.give_up_permit(fleet, other);
-                fleet.acquire(now, &self.view, &self.want, lane, dispatch.backend)
+        let held = match held {
+            Some(permit) if !fleet.holds_good(now, &permit) => {
+                fleet.refund(permit);
+                None
             }
+            Some(permit) if fits(&permit) => return self.send(now, permit, dispatch),
+            // The same slot in another lane: it has to come free first.
+            Some(permit) if dispatch.backend == Some(permit.backend) => {
+                fleet.refund(permit);
+                None
+            }
+            other => other,
         };
-        match permit {
-            Ok(permit) => self.send(now, permit, dispatch),
-            // Somebody else was quicker, or the policy wants what is not to be had: the host makes it a wait.
-            Err(_) => self.wait(fleet, now, Hold { max: DENIED_WAIT, lane }),
+        match fleet.acquire(now, &self.view, &self.want, lane, dispatch.backend) {
+            Ok(permit) => {
+                self.give_up_permit(fleet, held);
+                self.send(now, permit, dispatch)
+            }
+            // Somebody else was quicker: the policy may know another way.
+            Err(_) if self.lost_races < MAX_LOST_RACES => {
+                self.lost_races += 1;
+                self.ask(fleet, now, held)
+            }
+            // Or it wants what is not to be had: the host makes it a wait.
+            Err(_) => {
+                self.give_up_permit(fleet, held);
+                let want = self.want.clone();
+                self.wait(fleet, now, Hold { max: DENIED_WAIT, lane }, &want)
+            }
         }
     }
 
@@ -278,26 +340,49 @@ impl Exchange {
         Action::Send(sending)
     }
 
-    fn wait(&mut self, fleet: &mut Fleet, now: Timestamp, hold: Hold) -> Action {
+    /// A wait of the policy's own is for others than those it was shown as open and turned down: else it would be
+    /// granted one of them at once, again and again.
+    fn policy_wait(&mut self, fleet: &mut Fleet, now: Timestamp, hold: Hold, shown: &[Shown]) -> Action {
+        let turned_down = |s: &Shown| match hold.lane {
+            Lane::Primary | Lane::Fallback => s.ready,
+            Lane::Emergency => s.open_to_emergency,
+        };
+        let left = shown.iter().filter(|s| hold.lane.admits(self.view.backend(s.index).tier) && !turned_down(s));
+        let candidates: Arc<[u32]> = left.map(|s| s.index).collect();
+        if candidates.is_empty() {
+            return self.empty_wait(fleet, now);
+        }
+        let want = Want { candidates, ..self.want.clone() };
+        self.wait(fleet, now, hold, &want)
+    }
+
+    fn wait(&mut self, fleet: &mut Fleet, now: Timestamp, hold: Hold, want: &Want) -> Action {
         let left = self.budgets.max_wait.saturating_sub(self.waited);
         let time_left = self.budgets.max_total.saturating_sub(now.since(self.arrived));
         if self.waits >= self.budgets.max_waits || left.is_zero() {
-            return self.exhausted(fleet, now);
+            return self.empty_wait(fleet, now);
         }
-        match fleet.join(&self.view, &self.want, hold.lane, self.facts.priority) {
+        match fleet.join(&self.view, want, hold.lane) {
             Some(ticket) => {
+                self.queue_full = false;
+                self.want.rank = ticket.rank();
                 self.phase = Phase::Waiting { ticket, since: now };
                 Action::Wait { ticket, max: hold.max.min(left).min(time_left) }
             }
-            None => Action::Reject(Refusal {
-                reason: Reason::QueueFull,
-                message: format!(
-                    "Pointsman's waiting line is full ({} exchanges); come again later, or raise limits.queue_length",
-                    fleet.waiting()
-                ),
-                retry_after: Some(self.recovery(fleet, now)),
-            }),
+            None => {
+                self.queue_full = true;
+                self.empty_wait(fleet, now)
+            }
         }
+    }
+
+    /// A wait that cannot be is over at once. The policy sees its waits grow, and goes on to what it does without.
+    fn empty_wait(&mut self, fleet: &mut Fleet, now: Timestamp) -> Action {
+        if self.empty_waits >= MAX_EMPTY_WAITS {
+            return self.exhausted(fleet, now);
+        }
+        self.empty_waits += 1;
+        self.ask(fleet, now, None)
     }
 
     fn wait_ended(&mut self, now: Timestamp, since: Timestamp) {
@@ -308,20 +393,20 @@ impl Exchange {
     fn settle(&mut self, fleet: &mut Fleet, now: Timestamp, permit: Permit, sending: Sending, ended: Ended) -> Kind {
         let Ended { outcome, usage, first_byte, first_token } = ended;
         let used = usage.input_tokens.saturating_add(usage.output_tokens);
-        let known = outcome.kind == Kind::Answered && used > 0;
+        // Who answered without a word about usage has used something; who did not answer has used nothing.
+        let known = used > 0 || !matches!(outcome.kind, Kind::Answered | Kind::Cut | Kind::Stalled | Kind::ClientGone);
         let tokens_used = known.then(|| u32::try_from(used).unwrap_or(u32::MAX));
         let sent_at = permit.taken_at;
         fleet.settle(now, permit, Report { outcome: &outcome, first_token, tokens_used });
         let backend = self.view.backend(sending.backend);
         let kind = outcome.kind;
-        self.passable |= matches!(kind, Kind::Refused | Kind::TooLong);
         self.attempt_facts.push(AttemptFacts {
             backend: sending.backend,
             lane: sending.lane,
             outcome: kind,
             status: outcome.status.unwrap_or(0),
             elapsed_ms: millis_u32(now.since(sent_at)),
-            waits_before: self.waits,
+            waits_before: self.waits + self.empty_waits,
         });
         self.attempts.push(AttemptRecord {
             backend: backend.id.clone(),
@@ -374,22 +459,23 @@ impl Exchange {
         })
     }
 
-    /// Everything was tried. A refusal that some upstream gave explains more than our own words.
+    /// Everything was tried. When every upstream refused the request itself, its refusal explains more than our words.
     fn exhausted(&mut self, fleet: &Fleet, now: Timestamp) -> Action {
-        if self.passable {
+        let refused = |a: &AttemptFacts| matches!(a.outcome, Kind::Refused | Kind::TooLong | Kind::ModelMissing);
+        if !self.attempt_facts.is_empty() && self.attempt_facts.iter().all(refused) {
             return Action::PassOn;
         }
-        Action::Reject(Refusal {
-            reason: Reason::Exhausted,
-            message: self.why_exhausted(fleet, now),
-            retry_after: Some(self.recovery(fleet, now)),
-        })
+        let (reason, message) = match self.queue_full {
+            true => (Reason::QueueFull, why_no_room(fleet)),
+            false => (Reason::Exhausted, self.why_exhausted(fleet, now)),
+        };
+        Action::Reject(Refusal { reason, message, retry_after: Some(self.recovery(fleet, now)) })
     }
 
     fn abandon(&mut self, fleet: &mut Fleet, now: Timestamp, phase: Phase) -> Action {
         match phase {
             Phase::New | Phase::Done => {}
-            Phase::Asking { held } => self.give_up_permit(fleet, held),
+            Phase::Asking { held, .. } => self.give_up_permit(fleet, held),
             Phase::Waiting { ticket, since } => {
                 fleet.leave(ticket);
                 self.wait_ended(now, since);
@@ -412,5 +498,11 @@ impl Exchange {
 /// What a token limit is charged for an answer before it is known.
 const ANSWER_TOKENS: u32 = 1_024;
 
-/// How long a dispatch that could not be had waits for its lane.
+/// Waits of one exchange that are over at once. They cost a policy call each, and no time.
+const MAX_EMPTY_WAITS: u32 = 64;
+
+/// Dispatches of one exchange that could not be had and are put to the policy again.
+const MAX_LOST_RACES: u32 = 3;
+
+/// How long a dispatch that could not be had waits for its lane after that.
 const DENIED_WAIT: Duration = Duration::from_secs(5);

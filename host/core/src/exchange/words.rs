@@ -75,3 +75,10 @@ impl Exchange {
         }
     }
 }
+
+pub(super) fn why_no_room(fleet: &Fleet) -> String {
+    format!(
+        "Pointsman's waiting line is full ({} exchanges); come again later, or raise limits.queue_length",
+        fleet.waiting()
+    )
+}

@@ -224,9 +224,36 @@ const RULES: &[Rule] = &[
         kind: Kind::RateLimited,
     },
     Rule {
-        statuses: &[0..=0],
-        codes: &["invalid_api_key", "authentication_error", "permission_error", "permission_denied", "unauthenticated"],
+        statuses: &[0..=0, 403..=403],
+        codes: &[
+            "invalid_api_key",
+            "authentication_error",
+            "permission_error",
+            "permission_denied",
+            "unauthenticated",
+            "unauthorized",
+            "account_deactivated",
+        ],
         phrases: &[],
+        kind: Kind::Unauthorised,
+    },
+    Rule {
+        statuses: &[403..=403],
+        codes: &[],
+        phrases: &[
+            "api key",
+            "api_key",
+            "api-key",
+            "apikey",
+            "authenticat",
+            "authoriz",
+            "authoris",
+            "credential",
+            "invalid token",
+            "access token",
+            "permission",
+            "your account",
+        ],
         kind: Kind::Unauthorised,
     },
     Rule {
@@ -266,6 +293,11 @@ fn judge(status: u16, said: &Said<'_>, told_when: bool) -> Kind {
     // Google says "exceeded your current quota ... billing" for an ordinary minute's limit too, but then says until when.
     if status == 429 && message.contains("exceeded your current quota") && !told_when {
         return Kind::OutOfCredit;
+    }
+    // With words of its own that are not about the key, a 403 is about this request: a firewall, a policy, a file.
+    let says_nothing = |word: &str| matches!(word, "" | "403" | "forbidden");
+    if status == 403 && ![message.trim(), &code, &kind].into_iter().all(says_nothing) {
+        return Kind::Refused;
     }
     by_status(status)
 }
@@ -338,6 +370,34 @@ mod tests {
                 assert_eq!(kind(dialect, status, ""), expected, "{status}");
             }
         }
+    }
+
+    #[test]
+    fn a_403_is_about_the_key_only_when_it_says_so_or_says_nothing() {
+        for (body, expected) in [
+            ("", Kind::Unauthorised),
+            (r#"{"error":"Forbidden"}"#, Kind::Unauthorised),
+            (r#"{"error":{"code":403}}"#, Kind::Unauthorised),
+            (r#"{"error":{"message":"m","code":"invalid_api_key"}}"#, Kind::Unauthorised),
+            (r#"{"type":"error","error":{"type":"permission_error","message":"m"}}"#, Kind::Unauthorised),
+            (r#"{"error":{"code":403,"message":"m","status":"PERMISSION_DENIED"}}"#, Kind::Unauthorised),
+            (r#"{"error":{"message":"Your API key has been revoked"}}"#, Kind::Unauthorised),
+            (r#"{"status":403,"title":"Forbidden","detail":"Authorization failed"}"#, Kind::Unauthorised),
+            (r#"{"detail":"Not authenticated"}"#, Kind::Unauthorised),
+            (r#"{"error":{"message":"Your account has been suspended"}}"#, Kind::Unauthorised),
+            (r#"{"error":{"message":"Insufficient balance"}}"#, Kind::OutOfCredit),
+            (r#"{"error":{"message":"m","code":"model_not_found"}}"#, Kind::ModelMissing),
+            (r#"{"error":{"message":"This file belongs to somebody else"}}"#, Kind::Refused),
+            (r#"{"error":{"message":"Tool use is disabled for this deployment"}}"#, Kind::Refused),
+            (r#"{"error":{"message":"m","code":"guardrail_violation"}}"#, Kind::Refused),
+            (r#"{"error":{"message":"Your input was flagged"}}"#, Kind::Refused),
+        ] {
+            for dialect in [OPENAI, ANTHROPIC] {
+                assert_eq!(kind(dialect, 403, body), expected, "{body}");
+            }
+        }
+        assert_eq!(kind(PLAIN, 403, r#"{"error":"this file"}"#), Kind::Unauthorised, "plain is judged by its status");
+        assert_eq!(kind(OPENAI, 401, r#"{"error":"whatever"}"#), Kind::Unauthorised);
     }
 
     #[test]
