@@ -8,7 +8,7 @@ use anyhow::{Context, bail};
 use pointsman_core::table::Table;
 use tokio::sync::Notify;
 
-use crate::config::{self, Config, ProcessEnv};
+use crate::config::{self, BackendConfig, Config, ProcessEnv};
 use crate::drive::{Proxy, Snapshot, Target, fleet_settings};
 use crate::policy::watch::Watcher;
 use crate::policy::{Engine, Revision};
@@ -156,7 +156,13 @@ impl Control {
         // Everything that can be refused has been judged before the fleet changes.
         let targets = Target::all(&config, &self.connector, Some(&before))?;
         let settings = fleet_settings(&config);
-        let view = self.proxy.line.with(|fleet, _| fleet.adopt(table.clone(), settings));
+        let rekeyed = rekeyed(&before.config, &config);
+        let view = self.proxy.line.with(|fleet, _| {
+            for id in &rekeyed {
+                fleet.forget_key_faults(id);
+            }
+            fleet.adopt(table.clone(), settings)
+        });
         let revision = config.revision.to_string();
         let snapshot = Snapshot::new(config, view, Arc::new(policy), targets);
         self.proxy.metrics.set_table(&table);
@@ -228,6 +234,15 @@ impl Control {
         self.proxy.publish(before.with_policy(Arc::new(policy)));
         Ok(())
     }
+}
+
+/// Backends that stay under another key or at another place: what was held against the old one is over.
+fn rekeyed(before: &Config, after: &Config) -> Vec<Arc<str>> {
+    let changed = |new: &&BackendConfig| {
+        let old = before.backends.iter().find(|old| old.backend.id == new.backend.id);
+        old.is_some_and(|old| old.api_key != new.api_key || old.base_url != new.base_url)
+    };
+    after.backends.iter().filter(changed).map(|b| b.backend.id.clone()).collect()
 }
 
 /// The policy a configuration names: its file, or the embedded default.

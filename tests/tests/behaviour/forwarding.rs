@@ -332,7 +332,8 @@ async fn trace_would_show_the_backends_key_and_is_refused() {
 
 #[tokio::test]
 async fn a_key_that_the_upstream_repeats_stays_here() {
-    let refusal = bytes("text/plain", "your key sk-very-secret is odd").with_status(400).header("x-debug", "sent sk-very-secret");
+    let refusal =
+        bytes("text/plain", "your key sk-very-secret is odd").with_status(400).header("x-debug", "sent sk-very-secret");
     let up = upstream().reply(refusal).start().await;
     let proxy = proxy!().backend(backend("p1").primary(&up).set("api_key", "sk-very-secret")).start().await;
     let answer = proxy.chat().send().await;
