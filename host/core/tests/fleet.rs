@@ -445,3 +445,30 @@ fn invented_model_names_never_take_the_backend_out() {
     let p = fleet.acquire(at(1_501), &view, &other, Lane::Primary, None).unwrap();
     fleet.refund(p);
 }
+
+#[test]
+fn the_line_of_many_models_is_served_in_order() {
+    let limits = Limits { max_concurrency: Some(200), ..Limits::default() };
+    let (mut fleet, view, _) = fleet(vec![backend("a", Tier::Primary, limits)]);
+    fleet.set_drained("a", true);
+    let mut tickets = Vec::new();
+    for i in 0..900 {
+        let want = view.want(&format!("model-{}", i % 300).into(), Operation::Chat, 1);
+        tickets.push(fleet.join(&view, &want, Lane::Primary).unwrap());
+    }
+    for gone in tickets.drain(..2) {
+        assert!(fleet.leave(gone) && !fleet.leave(gone));
+    }
+    assert!(fleet.serve_line(at(0)).0.is_empty());
+    fleet.set_drained("a", false);
+    let mut order = Vec::new();
+    for ms in 1..10 {
+        let (served, _) = fleet.serve_line(at(ms));
+        for (ticket, permit) in served {
+            order.push(ticket);
+            fleet.refund(permit);
+        }
+    }
+    assert_eq!(order, tickets[..]);
+    assert_eq!(fleet.waiting(), 0);
+}
