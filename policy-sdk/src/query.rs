@@ -145,7 +145,7 @@ impl Row<'_> {
         self.number(Column::CooldownMs, 0)
     }
 
-    /// Why it cools; `Answered` when it does not.
+    /// Why it cools, or has to be probed after that; `Answered` when neither.
     pub fn cooldown_reason(&self) -> Outcome {
         self.layout.outcome(self.number(Column::CooldownReason, NONE))
     }
@@ -208,7 +208,7 @@ impl Row<'_> {
         self.number(Column::EmergencyMs, NONE)
     }
 
-    /// Exchanges waiting for capacity that this backend could give.
+    /// Exchanges that wait for a backend of this one's tier and come before this one (before a new one: all).
     pub fn queued(&self) -> u32 {
         self.number(Column::Queued, 0)
     }

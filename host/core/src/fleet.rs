@@ -3,6 +3,7 @@
 //! Every permit is taken and given back here, so that limits, cooldowns, probes and the waiting line can never
 //! disagree. Whoever waits is served before whoever arrives: capacity is handed to the line first, at every call.
 
+use std::cmp::Reverse;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -347,13 +348,13 @@ impl Fleet {
             return (Vec::new(), self.look_again);
         }
         let mut served = Vec::new();
-        let mut blocked: Vec<Ticket> = Vec::new();
         let mut look_again: Option<Timestamp> = None;
-        while let Some((ticket, file, want)) = self.queue.next(&blocked) {
-            let (view, lane) = (file.view.clone(), file.lane);
+        let mut heads = self.queue.heads();
+        while let Some(Reverse((ticket, file))) = heads.pop() {
+            let Some((view, lane, want)) = self.queue.head(file) else { continue };
             match self.best(now, &view, &want, lane) {
                 Ok(backend) => {
-                    self.queue.leave(ticket);
+                    heads.extend(self.queue.advance(file).map(|next| Reverse((next, file))));
                     served.push((ticket, self.take(now, &view, &want, lane, backend)));
                 }
                 Err(_) => {
@@ -361,7 +362,6 @@ impl Fleet {
                     let later = self.ready_times(now, &view, &want, lane).filter(|d| !d.is_zero()).min();
                     let later = later.map(|d| now + d.max(Duration::from_millis(1)));
                     look_again = [look_again, later].into_iter().flatten().min();
-                    blocked.push(ticket);
                 }
             }
         }

@@ -4,7 +4,7 @@
 //! nobody behind it can be, so serving costs as much as there are files, however long they are.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BinaryHeap};
 use std::sync::Arc;
 
 use crate::table::Lane;
@@ -45,12 +45,15 @@ impl Ticket {
     }
 }
 
+/// Names a file; never used twice.
+pub(crate) type FileId = u64;
+
 /// Those who want the same: the tokens each needs, in order.
 #[derive(Debug)]
-pub(crate) struct File {
-    pub view: Arc<View>,
-    pub lane: Lane,
-    pub want: Want,
+struct File {
+    view: Arc<View>,
+    lane: Lane,
+    want: Want,
     waiters: BTreeMap<Ticket, u32>,
 }
 
@@ -69,15 +72,16 @@ impl File {
 /// Everyone who waits.
 #[derive(Debug)]
 pub(crate) struct Queue {
-    files: Vec<File>,
+    files: BTreeMap<FileId, File>,
     len: usize,
+    /// Numbers tickets and files.
     sequence: u64,
     limit: usize,
 }
 
 impl Queue {
     pub fn new(limit: usize) -> Self {
-        Self { files: Vec::new(), len: 0, sequence: 0, limit }
+        Self { files: BTreeMap::new(), len: 0, sequence: 0, limit }
     }
 
     pub fn set_limit(&mut self, limit: usize) {
@@ -93,13 +97,14 @@ impl Queue {
         self.sequence += 1;
         let arrival = if want.rank.is_newcomer() { self.sequence } else { want.rank.arrival };
         let ticket = Ticket { rank: Rank { arrival, ..want.rank }, sequence: self.sequence };
-        match self.files.iter_mut().find(|f| f.is_for(view, want, lane)) {
+        match self.files.values_mut().find(|f| f.is_for(view, want, lane)) {
             Some(file) => {
                 file.waiters.insert(ticket, want.tokens);
             }
             None => {
                 let waiters = BTreeMap::from([(ticket, want.tokens)]);
-                self.files.push(File { view: view.clone(), lane, want: want.clone(), waiters });
+                let file = File { view: view.clone(), lane, want: want.clone(), waiters };
+                self.files.insert(self.sequence, file);
             }
         }
         Some(ticket)
@@ -107,12 +112,25 @@ impl Queue {
 
     /// Leaves the line; false when it had been left before.
     pub fn leave(&mut self, ticket: Ticket) -> bool {
-        let Some(i) = self.files.iter_mut().position(|f| f.waiters.remove(&ticket).is_some()) else { return false };
+        let file = self.files.iter_mut().find_map(|(id, f)| f.waiters.remove(&ticket).map(|_| *id));
+        file.is_some_and(|id| {
+            self.left(id);
+            true
+        })
+    }
+
+    /// The head of a file leaves; answers who is its head now.
+    pub fn advance(&mut self, id: FileId) -> Option<Ticket> {
+        self.files.get_mut(&id)?.waiters.pop_first()?;
+        self.left(id);
+        Some(self.files.get(&id)?.head()?.0)
+    }
+
+    fn left(&mut self, id: FileId) {
         self.len -= 1;
-        if self.files[i].waiters.is_empty() {
-            self.files.swap_remove(i);
+        if self.files.get(&id).is_some_and(|f| f.waiters.is_empty()) {
+            self.files.remove(&id);
         }
-        true
     }
 
     pub fn len(&self) -> usize {
@@ -123,17 +141,21 @@ impl Queue {
         self.len == 0
     }
 
-    /// The first in line behind `after` whose file is not `blocked`, and what it wants.
-    pub fn next(&self, blocked: &[Ticket]) -> Option<(Ticket, &File, Want)> {
-        let head = |file: &'_ File| file.head().filter(|(ticket, _)| !blocked.contains(ticket));
-        let (file, (ticket, tokens)) =
-            self.files.iter().filter_map(|f| Some((f, head(f)?))).min_by_key(|(_, (ticket, _))| *ticket)?;
-        Some((ticket, file, Want { tokens, rank: ticket.rank, ..file.want.clone() }))
+    /// The heads of all files; the first in line is popped first.
+    pub fn heads(&self) -> BinaryHeap<Reverse<(Ticket, FileId)>> {
+        self.files.iter().filter_map(|(id, f)| Some(Reverse((f.head()?.0, *id)))).collect()
+    }
+
+    /// The head of a file: through which view it looks, in which lane it waits, for what.
+    pub fn head(&self, id: FileId) -> Option<(Arc<View>, Lane, Want)> {
+        let file = self.files.get(&id)?;
+        let (ticket, tokens) = file.head()?;
+        Some((file.view.clone(), file.lane, Want { tokens, rank: ticket.rank, ..file.want.clone() }))
     }
 
     /// Does somebody of a better rank wait for the same model on this backend?
     pub fn is_behind(&self, view: &View, want: &Want, lane: Lane, backend: u32) -> bool {
-        self.files.iter().any(|f| {
+        self.files.values().any(|f| {
             f.lane == lane
                 && std::ptr::eq(&*f.view, view)
                 && f.head().is_some_and(|(head, _)| head.rank < want.rank)
@@ -148,6 +170,6 @@ impl Queue {
         let of_file = |f: &File| {
             if rank.is_newcomer() { f.waiters.len() } else { f.waiters.keys().take_while(|t| t.rank < rank).count() }
         };
-        self.files.iter().filter(|f| f.lane == lane).map(of_file).sum()
+        self.files.values().filter(|f| f.lane == lane).map(of_file).sum()
     }
 }

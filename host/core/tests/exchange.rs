@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pointsman_core::contract::{Commit, Decision, Dispatch, Hold, Operation, Rejection, Resume, RowState};
+use pointsman_core::contract::{Column, Commit, Decision, Dispatch, Hold, Operation, Rejection, Resume, RowState};
 use pointsman_core::exchange::{Action, Budgets, Ended, Event, Exchange, Facts, Reason, StreamDefaults};
 use pointsman_core::fleet::{Fleet, Permit, Settings};
 use pointsman_core::outcome::{Kind, Outcome};
@@ -371,6 +371,23 @@ fn a_wait_is_not_granted_what_the_policy_turned_down() {
     assert_eq!(query.waits, 1);
     s.step(Event::ClientGone);
     assert_eq!(s.in_flight(), [0, 0]);
+}
+
+#[test]
+fn an_exchange_keeps_its_place_over_its_waits() {
+    let mut s = Story::new(&[(Tier::Primary, one_slot())], Budgets::default(), 9);
+    let taken = s.other(0);
+    s.step(Event::Arrived);
+    s.says(hold(Lane::Primary));
+    let later = s.view.want(&"m".into(), Operation::Chat, 1);
+    s.fleet.join(&s.view, &later, Lane::Primary).expect("there is room");
+    let Action::Ask(query) = s.step(Event::WaitOver) else { panic!("asked again") };
+    assert_eq!(query.rows[Column::Queued as usize], 0, "nobody came before");
+    let Action::Wait { ticket, .. } = s.says(hold(Lane::Primary)) else { panic!("a second wait") };
+    s.fleet.refund(taken);
+    let (served, _) = s.fleet.serve_line(s.now);
+    assert_eq!(served.iter().map(|(ticket, _)| *ticket).collect::<Vec<_>>(), [ticket]);
+    served.into_iter().for_each(|(_, p)| s.fleet.refund(p));
 }
 
 #[test]

@@ -101,6 +101,23 @@ fn a_failed_probe_holds_the_line_longer() {
 }
 
 #[test]
+fn a_failed_probe_has_the_line_looked_at_anew() {
+    let (mut fleet, view, want) = fleet(vec![backend("a", Tier::Primary, Limits::default())]);
+    let p = fleet.acquire(at(0), &view, &want, Lane::Primary, None).unwrap();
+    end(&mut fleet, 0, p, Kind::RateLimited, Some(1_000));
+    fleet.join(&view, &want, Lane::Primary).unwrap();
+    fleet.join(&view, &want, Lane::Primary).unwrap();
+    let (mut served, again) = fleet.serve_line(at(1_000));
+    assert_eq!((served.len(), again), (1, None), "while it is probed only its return tells");
+    end(&mut fleet, 1_100, served.pop().unwrap().1, Kind::RateLimited, Some(3_000));
+    let (served, again) = fleet.serve_line(at(1_100));
+    assert_eq!((served.len(), again), (0, Some(at(4_100))));
+    let (served, _) = fleet.serve_line(at(4_100));
+    assert_eq!(served.len(), 1, "the next one probes");
+    served.into_iter().for_each(|(_, p)| fleet.refund(p));
+}
+
+#[test]
 fn whoever_holds_a_grant_sees_its_backend_ready_and_others_see_the_probe() {
     let (mut fleet, view, want) = fleet(vec![backend("a", Tier::Primary, one_slot())]);
     let held = fleet.acquire(at(0), &view, &want, Lane::Primary, None).unwrap();
@@ -444,4 +461,31 @@ fn invented_model_names_never_take_the_backend_out() {
     let other = view.want(&"other".into(), Operation::Chat, 1);
     let p = fleet.acquire(at(1_501), &view, &other, Lane::Primary, None).unwrap();
     fleet.refund(p);
+}
+
+#[test]
+fn the_line_of_many_models_is_served_in_order() {
+    let limits = Limits { max_concurrency: Some(200), ..Limits::default() };
+    let (mut fleet, view, _) = fleet(vec![backend("a", Tier::Primary, limits)]);
+    fleet.set_drained("a", true);
+    let mut tickets = Vec::new();
+    for i in 0..900 {
+        let want = view.want(&format!("model-{}", i % 300).into(), Operation::Chat, 1);
+        tickets.push(fleet.join(&view, &want, Lane::Primary).unwrap());
+    }
+    for gone in tickets.drain(..2) {
+        assert!(fleet.leave(gone) && !fleet.leave(gone));
+    }
+    assert!(fleet.serve_line(at(0)).0.is_empty());
+    fleet.set_drained("a", false);
+    let mut order = Vec::new();
+    for ms in 1..10 {
+        let (served, _) = fleet.serve_line(at(ms));
+        for (ticket, permit) in served {
+            order.push(ticket);
+            fleet.refund(permit);
+        }
+    }
+    assert_eq!(order, tickets[..]);
+    assert_eq!(fleet.waiting(), 0);
 }
