@@ -130,6 +130,7 @@ pub async fn attempt(live: &Live, target: &Target, sending: &Sending) -> Attempt
         hide_usage: asked.asks_usage_for_itself(target.dialect),
         idle: sending.timeouts.idle,
         total_at,
+        cut: live.proxy().cut.clone(),
     };
     if body.is_end_stream() && status < 400 && !events {
         // HEAD, 204, 304, or an empty body: nothing is to come, and nobody will ask for it.

@@ -140,6 +140,11 @@ impl Live {
         }
     }
 
+    /// The client is there and did not get the whole answer.
+    pub fn broke(&mut self) {
+        self.told.end = Some(End::Broken);
+    }
+
     /// Is the request settled?
     pub fn is_done(&self) -> bool {
         self.exchange.is_done()

@@ -67,6 +67,7 @@ pub async fn drive(proxy: Arc<Proxy>, snapshot: Arc<Snapshot>, asked: Arc<Asked>
                 live.rejected(reply.status().as_u16(), &why.message);
                 return reply;
             }
+            Action::Finish(_) if live.proxy().cut.is_cancelled() => return shut_down(live),
             Action::Relay | Action::Finish(_) => return out_of_step(live),
         };
     }
@@ -115,6 +116,14 @@ fn unforwardable(mut live: Live) -> Reply {
     let why = live.exchange().attempts().last().map_or_else(String::new, |a| a.message.clone());
     let reply = OwnError::new(ErrorKind::InvalidRequest, &why).reply(live.asked().operation, &live.asked().id);
     live.rejected(reply.status().as_u16(), &why);
+    reply
+}
+
+/// The drain ended before the answer began.
+fn shut_down(mut live: Live) -> Reply {
+    let message = "Pointsman is shutting down; try again in a moment";
+    let reply = OwnError::new(ErrorKind::ShuttingDown, message).reply(live.asked().operation, &live.asked().id);
+    live.rejected(reply.status().as_u16(), message);
     reply
 }
 

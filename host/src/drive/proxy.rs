@@ -13,6 +13,7 @@ use pointsman_core::contract::NONE;
 use pointsman_core::record::ExchangeRecord;
 use pointsman_core::time::Timestamp;
 use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 
 use super::line::Line;
 use super::request::Asked;
@@ -34,6 +35,8 @@ pub struct Proxy {
     pub metrics: Metrics,
     /// The record.
     pub store: StoreHandle,
+    /// Ends every exchange under way, with a word to its client; for when the drain is over.
+    pub cut: CancellationToken,
     log: ExchangeLog,
     snapshot: ArcSwap<Snapshot>,
     gates: Mutex<HashMap<Arc<str>, ClientGate>>,
@@ -67,6 +70,7 @@ impl Proxy {
             line,
             metrics,
             store,
+            cut: CancellationToken::new(),
             log,
             snapshot: ArcSwap::from_pointee(snapshot),
             gates: Mutex::new(gates),

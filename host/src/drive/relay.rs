@@ -119,6 +119,7 @@ impl Relay {
             error.stream_event(envelope::dialect_of(asked.operation), asked.operation)
         });
         self.settle(outcome);
+        self.live.broke();
         match event {
             Some(event) => {
                 self.last_words = LastWords::Flush(text);
@@ -158,7 +159,7 @@ impl Body for ProxyBody {
     fn is_end_stream(&self) -> bool {
         match self {
             ProxyBody::Whole(bytes) => bytes.as_ref().is_none_or(Bytes::is_empty),
-            ProxyBody::Relay(relay) => relay.live.is_done() && relay.held.is_empty(),
+            ProxyBody::Relay(relay) => relay.held.is_empty() && matches!(relay.last_words, LastWords::Over),
         }
     }
 

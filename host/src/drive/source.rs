@@ -22,6 +22,7 @@ use pointsman_core::wire::classify::classify_event;
 use pointsman_core::wire::sse;
 use pointsman_core::wire::usage::{BodyTap, Sight, StreamTap};
 use tokio::time::{Instant, Sleep};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use crate::upstream::Lease;
 
@@ -60,6 +61,8 @@ pub struct Source {
     last: Instant,
     /// Made when there is first something to wait for; most whole answers are there at once.
     timer: Option<Pin<Box<Sleep>>>,
+    cut: CancellationToken,
+    cutting: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
 }
 
 /// What a source is told about the answer it reads.
@@ -76,12 +79,14 @@ pub struct Expected {
     pub idle: Duration,
     /// When the whole attempt must be over.
     pub total_at: Instant,
+    /// The process ends, and what is under way with it.
+    pub cut: CancellationToken,
 }
 
 impl Source {
     /// Begins to read.
     pub fn new(body: Incoming, lease: Lease, expected: Expected) -> Self {
-        let Expected { dialect, operation, events, hide_usage, idle, total_at } = expected;
+        let Expected { dialect, operation, events, hide_usage, idle, total_at, cut } = expected;
         let reading = if events {
             let tap = StreamTap::new(dialect, operation);
             Reading::Events { reader: sse::Reader::default(), tap, hide_usage }
@@ -89,7 +94,19 @@ impl Source {
             Reading::Whole(BodyTap::new(dialect))
         };
         let last = Instant::now();
-        Self { body: Some(body), lease: Some(lease), dialect, reading, ended: false, idle, total_at, last, timer: None }
+        Self {
+            body: Some(body),
+            lease: Some(lease),
+            dialect,
+            reading,
+            ended: false,
+            idle,
+            total_at,
+            last,
+            timer: None,
+            cut,
+            cutting: None,
+        }
     }
 
     /// The next step. After [`Step::Failed`] and [`Step::End`] there is none.
@@ -126,6 +143,12 @@ impl Source {
     }
 
     fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<Outcome> {
+        let cut = &self.cut;
+        let cutting = self.cutting.get_or_insert_with(|| Box::pin(cut.clone().cancelled_owned()));
+        if cutting.as_mut().poll(cx).is_ready() {
+            // Nobody's fault: no backend is to suffer for it.
+            return Poll::Ready(Outcome::new(Kind::ClientGone, "Pointsman is shutting down"));
+        }
         let first = self.total_at.min(self.last + self.idle);
         let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(first)));
         loop {

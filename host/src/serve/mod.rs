@@ -147,6 +147,7 @@ impl Running {
         };
         if !drained {
             tracing::warn!(cut = self.proxy.under_way(), "the drain is over; exchanges still under way are cut");
+            self.proxy.cut.cancel();
         }
         self.listeners.close();
         // Connections without an exchange have nothing to wait for; a moment lets the last bytes leave.

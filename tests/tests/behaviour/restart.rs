@@ -71,7 +71,10 @@ async fn a_drain_has_a_limit() {
     proxy.wait_exit().await;
     let rest = stream.rest().await;
     assert!(rest.iter().all(|e| e.data() != "[DONE]"));
-    assert_eq!(proxy.rows("SELECT id FROM exchanges").len(), 1);
+    assert!(rest.last().unwrap().data().contains("shutting down"), "{rest:?}");
+    assert!(!stream.ended_in_order());
+    let rows = proxy.rows("SELECT end FROM exchanges");
+    assert_eq!((rows.len(), &rows[0]["end"]), (1, &"broken".into()));
 }
 
 #[tokio::test]
