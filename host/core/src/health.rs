@@ -201,6 +201,10 @@ impl Health {
             self.failures = self.failures.saturating_add(1);
         }
         let length = match outcome.retry_after {
+            // "At once" from a provider that has just refused again is not believed twice.
+            Some(asked) if asked < bounds.base && self.failures > 1 && !of_the_same_burst => {
+                asked.max(backoff(rule(outcome.kind), bounds, self.failures - 1, chance))
+            }
             Some(asked) => asked.clamp(bounds.retry_after_floor, bounds.retry_after_cap),
             None if of_the_same_burst => return,
             None => backoff(rule(outcome.kind), bounds, self.failures, chance),
@@ -255,6 +259,17 @@ mod tests {
         let mut h = Health::default();
         fail(&mut h, 0, 0, &rate_limited(Some(86_400_000)));
         assert_eq!(h.until, at(3_600_000));
+    }
+
+    #[test]
+    fn a_retry_after_of_nothing_is_believed_once() {
+        let mut h = Health::default();
+        fail(&mut h, 0, 0, &rate_limited(Some(0)));
+        assert_eq!(h.until, at(100));
+        fail(&mut h, 150, 150, &rate_limited(Some(0)));
+        assert_eq!(h.until, at(1_150));
+        fail(&mut h, 1_200, 1_200, &rate_limited(Some(0)));
+        assert_eq!(h.until, at(3_200));
     }
 
     #[test]
