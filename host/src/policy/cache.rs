@@ -7,7 +7,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 use wasmtime::Engine;
@@ -18,6 +18,9 @@ pub(super) const FOLDER_VARIABLE: &str = "POINTSMAN_CACHE_DIR";
 
 /// A larger entry is not read.
 const MAX_ENTRY_BYTES: u64 = 512 << 20;
+
+/// Entries kept; beyond that the oldest go.
+const MAX_ENTRIES: usize = 64;
 
 const HASH_BYTES: usize = 32;
 
@@ -69,7 +72,7 @@ fn entry_name(engine: &Engine, wasm: &[u8]) -> String {
 }
 
 #[expect(unsafe_code, reason = "the one place that loads compiled code; see the safety comment")]
-fn load(engine: &Engine, entry: &PathBuf) -> Option<Component> {
+fn load(engine: &Engine, entry: &Path) -> Option<Component> {
     let code = read_private(entry)?;
     // SAFETY: the code was written by `keep` from this engine's own compiler: the file and its folder belong to this user
     // and nobody else can write to them, and its hash says that it is whole. wasmtime checks version and settings.
@@ -77,7 +80,7 @@ fn load(engine: &Engine, entry: &PathBuf) -> Option<Component> {
 }
 
 /// The code of an entry, if it is whole and nobody else can have written it.
-fn read_private(entry: &PathBuf) -> Option<Vec<u8>> {
+fn read_private(entry: &Path) -> Option<Vec<u8>> {
     let folder = fs::symlink_metadata(entry.parent()?).ok()?;
     let meta = fs::symlink_metadata(entry).ok().filter(fs::Metadata::is_file)?;
     let mut file = File::open(entry).ok()?;
@@ -100,7 +103,7 @@ fn our_uid() -> Option<u32> {
     Some(fs::metadata("/proc/self").ok()?.uid())
 }
 
-fn keep(component: &Component, entry: &PathBuf) -> io::Result<()> {
+fn keep(component: &Component, entry: &Path) -> io::Result<()> {
     let folder = entry.parent().unwrap_or(entry);
     DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     let code = component.serialize().map_err(io::Error::other)?;
@@ -110,7 +113,16 @@ fn keep(component: &Component, entry: &PathBuf) -> io::Result<()> {
     // Whole under its name, or not at all.
     written.and_then(|()| fs::rename(&temporary, entry)).inspect_err(|_| {
         let _ = fs::remove_file(&temporary);
-    })
+    })?;
+    forget_the_oldest(folder)
+}
+
+fn forget_the_oldest(folder: &Path) -> io::Result<()> {
+    let dated = |file: fs::DirEntry| Some((file.metadata().ok()?.modified().ok()?, file.path()));
+    let mut entries: Vec<_> = fs::read_dir(folder)?.flatten().filter_map(dated).collect();
+    entries.sort_unstable();
+    let surplus = entries.len().saturating_sub(MAX_ENTRIES);
+    entries.iter().take(surplus).try_for_each(|(_, path)| fs::remove_file(path))
 }
 
 #[cfg(test)]
@@ -139,6 +151,16 @@ mod tests {
         assert!(read_private(&kept[0]).is_none(), "a damaged entry is not trusted");
         cache.compile(&engine, &wasm).expect("it compiles again");
         assert_eq!(fs::read(&kept[0]).expect("readable"), whole);
+    }
+
+    #[test]
+    fn the_oldest_entries_go_when_there_are_too_many() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        for i in 0..MAX_ENTRIES + 3 {
+            fs::write(folder.path().join(format!("{i}.cwasm")), "").expect("writable");
+        }
+        forget_the_oldest(folder.path()).expect("it is ours");
+        assert_eq!(entries(folder.path()).len(), MAX_ENTRIES);
     }
 
     #[test]
