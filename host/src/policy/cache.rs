@@ -51,17 +51,26 @@ impl Cache {
     /// The compiler's. The cache itself never fails, it only does not help.
     pub(super) fn compile(&self, engine: &Engine, wasm: &[u8]) -> wasmtime::Result<Component> {
         let Some(entry) = self.0.as_ref().map(|folder| folder.join(entry_name(engine, wasm))) else {
-            return Component::from_binary(engine, wasm);
+            return compile(engine, wasm);
         };
         if let Some(component) = load(engine, &entry) {
             return Ok(component);
         }
-        let component = Component::from_binary(engine, wasm)?;
+        let component = compile(engine, wasm)?;
         if let Err(error) = keep(&component, &entry) {
             tracing::debug!(entry = %entry.display(), %error, "the compiled policy is not kept for the next start");
         }
         Ok(component)
     }
+}
+
+/// Compiles on a thread of its own, whose memory (tens of MiB) goes back with it.
+fn compile(engine: &Engine, wasm: &[u8]) -> wasmtime::Result<Component> {
+    std::thread::scope(|scope| {
+        let compiler = std::thread::Builder::new().name("policy-compiler".to_owned());
+        let compiling = compiler.spawn_scoped(scope, || Component::from_binary(engine, wasm))?;
+        compiling.join().unwrap_or_else(|_| Err(wasmtime::Error::msg("the compiler panicked on this component")))
+    })
 }
 
 fn entry_name(engine: &Engine, wasm: &[u8]) -> String {
