@@ -21,6 +21,7 @@ pub use bindings::export_component;
 pub use wit_bindgen;
 
 use bindings::pointsman::policy::log as imports_log;
+use bindings::pointsman::policy::request as imports_request;
 use bindings::pointsman::policy::types as wire;
 
 /// A configured policy and the table it was configured with.
@@ -49,11 +50,12 @@ impl<S: Slot> bindings::Guest for S {
 
     #[inline]
     fn decide(query: wire::Query) -> wire::Decision {
+        let past = if query.first { NO_PAST } else { imports_request::past() };
         S::with(|slot| {
             let Instance { policy, table, attempts } = slot.as_mut().expect("the host calls `configure` first");
             let layout = table.layout();
             attempts.clear();
-            attempts.extend(query.attempts.iter().map(|a| Attempt {
+            attempts.extend(past.attempts.iter().map(|a| Attempt {
                 backend: a.backend as usize,
                 lane: from_lane(a.lane),
                 outcome: layout.outcome(a.outcome),
@@ -78,8 +80,8 @@ impl<S: Slot> bindings::Guest for S {
                     remaining_ms: r.remaining_ms,
                 },
                 attempts,
-                waits: query.waits,
-                waited_ms: query.waited_ms,
+                waits: past.waits,
+                waited_ms: past.waited_ms,
                 rows: &query.rows,
                 layout,
             });
@@ -87,6 +89,8 @@ impl<S: Slot> bindings::Guest for S {
         })
     }
 }
+
+const NO_PAST: wire::PastFacts = wire::PastFacts { attempts: Vec::new(), waits: 0, waited_ms: 0 };
 
 /// The `log` import.
 pub fn log(level: Level, message: &str) {

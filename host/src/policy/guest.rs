@@ -33,6 +33,8 @@ pub(super) struct Guest {
     revision: Arc<str>,
     /// The texts of the request being decided.
     texts: Option<Arc<Texts>>,
+    /// What came before the question.
+    past: Option<types::PastFacts>,
     /// The query's time: the only clock.
     pub(super) now_ms: u64,
     /// The query's seed, and what came of it: the only randomness.
@@ -49,6 +51,7 @@ impl Guest {
             shared,
             revision,
             texts: None,
+            past: None,
             now_ms: 0,
             random: 0,
             notes: Vec::new(),
@@ -60,8 +63,9 @@ impl Guest {
 
     /// Before a question.
     #[inline]
-    pub(super) fn begin(&mut self, texts: &Arc<Texts>, now_ms: u64, seed: u64) {
+    pub(super) fn begin(&mut self, texts: &Arc<Texts>, now_ms: u64, seed: u64, past: Option<types::PastFacts>) {
         self.texts = Some(Arc::clone(texts));
+        self.past = past;
         self.now_ms = now_ms;
         self.random = seed;
     }
@@ -122,6 +126,11 @@ impl log::Host for Guest {
 }
 
 impl request::Host for Guest {
+    fn past(&mut self) -> types::PastFacts {
+        let nothing = types::PastFacts { attempts: Vec::new(), waits: 0, waited_ms: 0 };
+        self.past.clone().unwrap_or(nothing)
+    }
+
     fn model(&mut self) -> String {
         self.texts.as_ref().map(|t| t.model.clone()).unwrap_or_default()
     }
@@ -255,7 +264,7 @@ mod tests {
         let mut guest = Guest::new(Arc::default(), "r".into(), 0);
         guest.note("in configure".into());
         assert!(guest.end().is_empty());
-        guest.begin(&Arc::default(), 0, 0);
+        guest.begin(&Arc::default(), 0, 0, None);
         for _ in 0..100 {
             guest.note("n".repeat(10_000));
         }

@@ -48,10 +48,9 @@ impl Instance {
     /// Asks; after a fault the instance must not be used again.
     #[inline]
     pub(super) fn ask(&mut self, query: &Query, texts: &Arc<Texts>, ticks: u32) -> Result<Decision, Fault> {
-        self.store.data_mut().begin(texts, query.now_ms, query.seed);
+        self.store.data_mut().begin(texts, query.now_ms, query.seed, wire::past(query));
         allow(&mut self.store, ticks);
-        let attempts = wire::attempts(query);
-        match self.policy.call_decide(&mut self.store, wire::query(query, &attempts)) {
+        match self.policy.call_decide(&mut self.store, wire::query(query)) {
             Ok(decision) => Ok(wire::decision(decision)),
             Err(error) => Err(fault(&self.store, &error)),
         }

@@ -1,6 +1,6 @@
 //! A revision: one component, configured for one table, with its pool of instances.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 
 use pointsman_core::contract::{AttemptFacts, Column, NONE, Operation, Query, RequestFacts, RowState, STRIDE};
 use pointsman_core::outcome::Kind;
@@ -15,8 +15,8 @@ use super::twin::Twin;
 use super::wire::TableParts;
 use super::{Fault, FaultKind, Texts, Verdict};
 
-/// Idle instances kept; more threads than this do not decide at the same time.
-const MAX_IDLE: usize = 32;
+/// Instances kept; more threads than this do not decide at the same time.
+const MAX_KEPT: usize = 32;
 
 /// A policy in force: it has been compiled, checked, configured and probed.
 pub struct Revision {
@@ -26,20 +26,23 @@ pub struct Revision {
     table: Arc<Table>,
     parts: TableParts,
     twin: Twin,
-    /// A stack: the instance used last has its memory still in the processor's cache.
-    idle: Mutex<Vec<Instance>>,
+    slots: [Slot; MAX_KEPT],
 }
+
+/// A place for an instance, locked while it is asked. The first free one is taken: its instance was used not long ago and
+/// has its memory still in the processor's cache.
+type Slot = Mutex<Option<Instance>>;
 
 impl Revision {
     pub(super) fn new(engine: Engine, code: Arc<Code>, settings: &str, table: Arc<Table>) -> Result<Self, LoadError> {
-        let revision = Self {
+        let mut revision = Self {
             engine,
             code,
             settings: settings.to_owned(),
             parts: TableParts::new(&table),
             twin: Twin::new(settings, &table),
             table,
-            idle: Mutex::default(),
+            slots: std::array::from_fn(|_| Slot::default()),
         };
         revision.probe()?;
         Ok(revision)
@@ -77,16 +80,25 @@ impl Revision {
     /// What the component says; with a fault, what it noted before.
     #[inline]
     fn ask(&self, query: &Query, texts: &Arc<Texts>) -> Result<Verdict, (Fault, Vec<String>)> {
-        let mut instance = self.take_instance().map_err(|e| (e.into_fault(), Vec::new()))?;
+        let mut slot = self.slots.iter().find_map(take);
+        let mut spare = None;
+        let place = slot.as_deref_mut().unwrap_or(&mut spare);
+        let instance = match place {
+            Some(instance) => instance,
+            None => place.insert(self.start_instance().map_err(|e| (e.into_fault(), Vec::new()))?),
+        };
         self.engine.0.ticker.touch();
         let answer = instance.ask(query, texts, ticks(self.engine.0.limits.decide_ms));
         let notes = instance.end();
-        // A fault leaves the instance in an unknown state: it is dropped.
         let decision = match answer {
             Ok(decision) => decision,
-            Err(fault) => return Err((fault, notes)),
+            Err(fault) => {
+                // It leaves the instance in an unknown state.
+                *place = None;
+                return Err((fault, notes));
+            }
         };
-        self.put_back(instance);
+        drop(slot);
         match judge(decision, &self.table) {
             Ok(decision) => Ok(Verdict { decision, notes, fault: None }),
             Err(message) => Err((Fault { kind: FaultKind::Invalid, message }, notes)),
@@ -98,15 +110,6 @@ impl Revision {
         let (decision, twin_notes) = self.twin.decide(query, texts);
         notes.extend(twin_notes);
         Verdict { decision, notes, fault: Some(fault) }
-    }
-
-    #[inline]
-    fn take_instance(&self) -> Result<Instance, StartError> {
-        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        match idle {
-            Some(instance) => Ok(instance),
-            None => self.start_instance(),
-        }
     }
 
     #[cold]
@@ -123,25 +126,32 @@ impl Revision {
         }
     }
 
-    #[inline]
-    fn put_back(&self, instance: Instance) {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        if idle.len() < MAX_IDLE {
-            idle.push(instance);
-        }
-    }
-
     /// Asks canned questions on a fresh instance.
-    fn probe(&self) -> Result<(), LoadError> {
+    fn probe(&mut self) -> Result<(), LoadError> {
         let instance = self.start_instance().map_err(|e| match e {
             StartError::Refused(refusal) => LoadError::Refused(refusal),
             StartError::Fault(fault) => LoadError::Configure(fault),
         })?;
-        self.put_back(instance);
+        self.slots[0] = Mutex::new(Some(instance));
         for (question, query) in probes(&self.table) {
             self.ask(&query, &Arc::default()).map_err(|(fault, _)| LoadError::Probe { question, fault })?;
         }
         Ok(())
+    }
+}
+
+/// Takes a slot that is free. What a panic left in one is dropped.
+#[inline]
+fn take(slot: &Slot) -> Option<MutexGuard<'_, Option<Instance>>> {
+    match slot.try_lock() {
+        Ok(place) => Some(place),
+        Err(TryLockError::WouldBlock) => None,
+        Err(TryLockError::Poisoned(poisoned)) => {
+            slot.clear_poison();
+            let mut place = poisoned.into_inner();
+            *place = None;
+            Some(place)
+        }
     }
 }
 

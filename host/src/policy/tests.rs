@@ -28,10 +28,12 @@ const MODULE: &str = r#"(module
     (func $configure (export "configure") (param i32) (param i32) (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32) (result i32)
         {configure}
         (i32.const 256))
-    (func $inner_work (param i32) (result i32)
+    (func $inner_work (param $now i64) (result i32)
         {decide}
         (i32.const 1024))
-    (func (export "decide") (param i32) (result i32)
+    ;; Now and seed, the request, whether it is the first question, the rows.
+    (func (export "decide") (param i64 i64) (param i32 i32 i32 i32 i32 i32 i32 i64 i32 i32) (param i32) (param i32 i32)
+        (result i32)
         (global.set $free (i32.const 65536))
         (call $inner_work (local.get 0)))
 )"#;
@@ -185,7 +187,7 @@ fn a_handmade_policy_is_asked_and_its_notes_and_state_are_kept_apart() {
 
 /// Does this to a query that is no probe, and waits otherwise; probes have a `now-ms` of their own.
 fn only_when_asked(what: &str) -> String {
-    format!("{WAIT} (if (i64.eq (i64.load (local.get 0)) (i64.const 1000000)) (then {what}))")
+    format!("{WAIT} (if (i64.eq (local.get 0) (i64.const 1000000)) (then {what}))")
 }
 
 #[test]
@@ -271,7 +273,7 @@ fn another_contract_is_refused_by_its_version() {
     let error = engine().load(&component(&contract, &module), "", table()).err().unwrap();
     assert!(matches!(&error, LoadError::Version { found } if found.contains("@2.0.0")), "{error}");
     // The right version, but not its shapes.
-    let contract = CONTRACT.replace("waited-ms: u32,", "waited-ms: u64,");
+    let contract = CONTRACT.replace("remaining-ms: u32,", "remaining-ms: u64,");
     let module = MODULE.replace("{configure}", "").replace("{decide}", WAIT);
     let error = engine().load(&component(&contract, &module), "", table()).err().unwrap();
     assert!(matches!(error, LoadError::Shape(_)), "{error}");

@@ -132,25 +132,32 @@ fn strs(list: &[String]) -> Vec<&str> {
     list.iter().map(String::as_str).collect()
 }
 
-/// The attempts of a query; a first question has none, and then this allocates nothing.
-pub(super) fn attempts(query: &core::Query) -> Vec<wire::Attempt> {
-    query
-        .attempts
-        .iter()
-        .map(|a| wire::Attempt {
-            backend: a.backend,
-            lane: lane_out(a.lane),
-            outcome: a.outcome.index(),
-            status: a.status,
-            elapsed_ms: a.elapsed_ms,
-            waits_before: a.waits_before,
-        })
-        .collect()
+/// What came before a question; before the first one, nothing.
+#[inline]
+pub(super) fn past(query: &core::Query) -> Option<wire::PastFacts> {
+    let attempt = |a: &core::AttemptFacts| wire::Attempt {
+        backend: a.backend,
+        lane: lane_out(a.lane),
+        outcome: a.outcome.index(),
+        status: a.status,
+        elapsed_ms: a.elapsed_ms,
+        waits_before: a.waits_before,
+    };
+    (!is_first(query)).then(|| wire::PastFacts {
+        attempts: query.attempts.iter().map(attempt).collect(),
+        waits: query.waits,
+        waited_ms: query.waited_ms,
+    })
 }
 
-/// The query; its rows are not copied on this side.
 #[inline]
-pub(super) fn query<'a>(query: &'a core::Query, attempts: &'a [wire::Attempt]) -> wire::Query<'a> {
+fn is_first(query: &core::Query) -> bool {
+    query.attempts.is_empty() && query.waits == 0
+}
+
+/// The query without its past; its rows are not copied on this side.
+#[inline]
+pub(super) fn query(query: &core::Query) -> wire::Query<'_> {
     let r = &query.request;
     wire::Query {
         now_ms: query.now_ms,
@@ -167,9 +174,7 @@ pub(super) fn query<'a>(query: &'a core::Query, attempts: &'a [wire::Attempt]) -
             elapsed_ms: r.elapsed_ms,
             remaining_ms: r.remaining_ms,
         },
-        attempts,
-        waits: query.waits,
-        waited_ms: query.waited_ms,
+        first: is_first(query),
         rows: &query.rows,
     }
 }
