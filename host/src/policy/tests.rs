@@ -273,7 +273,7 @@ fn another_contract_is_refused_by_its_version() {
     let error = engine().load(&component(&contract, &module), "", table()).err().unwrap();
     assert!(matches!(&error, LoadError::Version { found } if found.contains("@2.0.0")), "{error}");
     // The right version, but not its shapes.
-    let contract = CONTRACT.replace("remaining-ms: u32,", "remaining-ms: u64,");
+    let contract = CONTRACT.replace("remaining-ms: u32,", "remaining-ms: s32,");
     let module = MODULE.replace("{configure}", "").replace("{decide}", WAIT);
     let error = engine().load(&component(&contract, &module), "", table()).err().unwrap();
     assert!(matches!(error, LoadError::Shape(_)), "{error}");
