@@ -14,7 +14,7 @@
 //! 5. **Wait for a fallback** that is only throttled and free again within one wait.
 //! 6. **Emergency**: any backend whose emergency rate allows it and that may answer at all, three rounds, the ones
 //!    never tried first, then the soonest to recover.
-//! 7. **Wait for emergency** when its rate allows one within 20 s: three waits of its own, so that spent waits for
+//! 7. **Wait for emergency** when its rate allows one within `primary_wait_ms`: three waits of its own, so that spent waits for
 //!    primaries do not keep it from its rounds.
 //! 8. **Reject**, in the host's own words.
 //!
@@ -157,13 +157,11 @@ impl Question<'_> {
     }
 
     fn wait_for_emergency(&self) -> Option<Decision> {
-        /// Four a minute, a tenth of a common 40, come every 15 s.
-        const LONGEST_MS: u32 = 20_000;
         if !self.may_wait_for_emergency() {
             return None;
         }
         let soonest_ms = self.emergency_candidates().map(|c| self.query.backend(c.index).emergency_ms()).min()?;
-        self.hold_if_within(Lane::Emergency, soonest_ms, LONGEST_MS)
+        self.hold_if_within(Lane::Emergency, soonest_ms, self.policy.settings.primary_wait_ms)
     }
 
     /// Nobody says which waits before the first emergency attempt were for one: until then, those for the other lanes
