@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pointsman_core::contract::{Column, Decision, NONE, Operation, Query, RequestFacts, RowState, STRIDE};
+use pointsman_core::contract::{
+    AttemptFacts, Column, Decision, NONE, Operation, Query, RequestFacts, RowState, STRIDE,
+};
+use pointsman_core::outcome::Kind;
 use pointsman_core::table::{Backend, Dialect, Lane, Limits, Pattern, Price, Route, Table, Tier, Timeouts};
 
 use super::*;
@@ -14,6 +17,7 @@ const CONTRACT: &str = include_str!("../../../wit/policy.wit");
 /// What every handmade policy has; `{decide}` is its body, which leaves the address of its answer on the stack.
 const MODULE: &str = r#"(module
     (import "pointsman:policy/state@1.0.0" "add" (func $state_add (param i32 i32 i64 i64) (result i64)))
+    (import "pointsman:policy/request@1.0.0" "past" (func $past (param i32)))
     (import "pointsman:policy/log@1.0.0" "note" (func $note (param i32 i32)))
     (memory (export "memory") 2)
     (global $free (mut i32) (i32.const 65536))
@@ -111,6 +115,10 @@ fn query(states: &[RowState]) -> Query {
     }
 }
 
+fn attempt(backend: u32, outcome: Kind) -> AttemptFacts {
+    AttemptFacts { backend, lane: Lane::Primary, outcome, status: 429, elapsed_ms: 3, waits_before: 0 }
+}
+
 const READY: [RowState; 3] = [RowState::Ready; 3];
 
 fn backend_of(decision: &Decision) -> Option<u32> {
@@ -130,6 +138,8 @@ fn the_embedded_policy_decides_as_its_native_twin() {
     for i in 0..4usize.pow(3) {
         let mut query = query(&[states[i % 4], states[i / 4 % 4], states[i / 16 % 4]]);
         query.seed = i as u64;
+        query.attempts = [attempt(0, Kind::RateLimited), attempt(2, Kind::TooLong)][..i % 3].to_vec();
+        query.waits = i as u32 % 5;
         let verdict = revision.decide(&query, &texts);
         assert_eq!(verdict.fault, None);
         assert_eq!((verdict.decision, verdict.notes), twin.decide(&query, &texts), "{i}");
@@ -183,6 +193,43 @@ fn a_handmade_policy_is_asked_and_its_notes_and_state_are_kept_apart() {
     assert_eq!(wait(&first), (Duration::from_millis(5), Lane::Primary));
     let second = engine.load(&bytes, "", table()).unwrap();
     assert_eq!(wait(&second), (Duration::from_millis(9), Lane::Primary), "the state survives a swap");
+}
+
+#[test]
+fn the_past_is_told_to_those_who_ask() {
+    // The wait's length has the past in its digits: the number of attempts, the last one's time, the waits, their time.
+    let digit = |number: &str, worth: u32| format!("(i32.mul {number} (i32.const {worth}))");
+    let list = "(i32.load (i32.const 768))";
+    let ask = [
+        digit("(i32.load (i32.const 772))", 100_000),
+        digit(
+            &format!(
+                "(if (result i32) (i32.load (i32.const 772)) (then (i32.load offset=40 {list})) (else (i32.const 0)))"
+            ),
+            10_000,
+        ),
+        digit("(i32.load (i32.const 776))", 1_000),
+        digit("(i32.load (i32.const 780))", 1),
+    ]
+    .into_iter()
+    .reduce(|sum, digit| format!("(i32.add {sum} {digit})"))
+    .unwrap();
+    let answer =
+        format!("(call $past (i32.const 768)) {WAIT} (i32.store (i32.const 1028) (i32.add (i32.const 7) {ask}))");
+    let revision = engine().load(&handmade("", &only_when_asked(&answer)), "", table()).unwrap();
+    let wait_ms = |query: &Query| match revision.decide(query, &Arc::default()) {
+        Verdict { decision: Decision::Wait(hold), fault: None, .. } => hold.max.as_millis(),
+        other => panic!("{other:?}"),
+    };
+    let mut query = query(&READY);
+    assert_eq!(wait_ms(&query), 7);
+    query.waits = 1;
+    query.waited_ms = 250;
+    assert_eq!(wait_ms(&query), 1_257, "a wait alone is a past");
+    query.attempts = vec![attempt(0, Kind::RateLimited), attempt(2, Kind::TimedOut)];
+    assert_eq!(wait_ms(&query), 231_257);
+    query = self::query(&READY);
+    assert_eq!(wait_ms(&query), 7, "the next exchange has none of it");
 }
 
 /// Does this to a query that is no probe, and waits otherwise; probes have a `now-ms` of their own.
