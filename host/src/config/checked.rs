@@ -48,7 +48,7 @@ impl Config {
     /// Is this the same configuration, secrets included? (`revision` leaves them out.)
     pub fn is_same(&self, other: &Config) -> bool {
         let keys = |c: &Config| -> Vec<Option<Secret>> { c.backends.iter().map(|b| b.api_key.clone()).collect() };
-        let clients = |c: &Config| -> Vec<KeyDigest> { c.clients.iter().map(|c| c.key.clone()).collect() };
+        let clients = |c: &Config| -> Vec<KeyDigest> { c.clients.iter().map(|c| c.key).collect() };
         let headers = |c: &Config| -> Vec<_> { c.backends.iter().map(|b| b.headers.clone()).collect() };
         self.revision == other.revision
             && keys(self) == keys(other)

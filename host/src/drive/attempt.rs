@@ -57,7 +57,7 @@ pub enum Attempted {
         /// Its head.
         head: Parts,
         /// Its body, begun.
-        begun: Begun,
+        begun: Box<Begun>,
     },
     /// It failed. A refusal that explains itself is kept, to be passed on.
     Failed(Ended, Option<KeptRefusal>),
@@ -150,7 +150,7 @@ pub async fn attempt(live: &Live, target: &Target, sending: &Sending) -> Attempt
         gate.whole(head, source).await
     } else {
         let begun = Begun { held: Bytes::new(), source, started, first_byte, first_token: None };
-        Attempted::Committed { head, begun }
+        Attempted::Committed { head, begun: Box::new(begun) }
     }
 }
 
@@ -279,7 +279,8 @@ impl Gate<'_> {
 
     fn committed(&self, head: Parts, held: Held, source: Source, first_token: Option<Duration>) -> Attempted {
         let (started, first_byte) = (self.started, self.first_byte);
-        Attempted::Committed { head, begun: Begun { held: held.take(), source, started, first_byte, first_token } }
+        let begun = Begun { held: held.take(), source, started, first_byte, first_token };
+        Attempted::Committed { head, begun: Box::new(begun) }
     }
 
     fn is_open(&self, source: &Source) -> bool {

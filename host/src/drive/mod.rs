@@ -53,7 +53,7 @@ pub async fn drive(proxy: Arc<Proxy>, snapshot: Arc<Snapshot>, asked: Arc<Asked>
                     Attempted::Whole { head, body, ended } => return whole(live, &sending, head, body, ended),
                     Attempted::Committed { head, begun } => {
                         live.committed(head.status.as_u16());
-                        return relay(live, &sending, head, begun);
+                        return relay(live, &sending, head, *begun);
                     }
                     Attempted::Failed(ended, kept) => {
                         refusal = refusal.or(kept);

@@ -126,11 +126,10 @@ impl Origin {
         connect_timeout: Duration,
         reuse: Reuse,
     ) -> Result<Answer, SendError> {
-        while reuse == Reuse::Kept {
-            let reused = match self.kept() {
-                Some(Kept::Http1(sender)) => self.send_http1(sender, request).await,
-                Some(Kept::Http2(sender)) => self.send_http2(sender, request).await,
-                None => break,
+        while let Some(kept) = self.kept(reuse) {
+            let reused = match kept {
+                Kept::Http1(sender) => self.send_http1(sender, request).await,
+                Kept::Http2(sender) => self.send_http2(sender, request).await,
             };
             match reused {
                 Ok(answer) => return Ok(answer),
@@ -147,7 +146,11 @@ impl Origin {
         sent.map_err(|error| broken(&error.into_error(), false))
     }
 
-    fn kept(&self) -> Option<Kept> {
+    fn kept(&self, reuse: Reuse) -> Option<Kept> {
+        match reuse {
+            Reuse::Fresh => return None,
+            Reuse::Kept => {}
+        }
         if let Some(sender) = lock(&self.shared).as_ref().filter(|s| !s.is_closed()) {
             return Some(Kept::Http2(sender.clone()));
         }
