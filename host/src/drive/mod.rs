@@ -112,27 +112,27 @@ fn pass_on(mut live: Live, refusal: Option<KeptRefusal>) -> Reply {
 }
 
 /// A refusal of our own making: the request could not be put under the backend's base URL.
-fn unforwardable(mut live: Live) -> Reply {
+fn unforwardable(live: Live) -> Reply {
     let why = live.exchange().attempts().last().map_or_else(String::new, |a| a.message.clone());
-    let reply = OwnError::new(ErrorKind::InvalidRequest, &why).reply(live.asked().operation, &live.asked().id);
-    live.rejected(reply.status().as_u16(), &why);
-    reply
+    own_error(live, ErrorKind::InvalidRequest, &why)
 }
 
 /// The drain ended before the answer began.
-fn shut_down(mut live: Live) -> Reply {
-    let message = "Pointsman is shutting down; try again in a moment";
-    let reply = OwnError::new(ErrorKind::ShuttingDown, message).reply(live.asked().operation, &live.asked().id);
-    live.rejected(reply.status().as_u16(), message);
-    reply
+fn shut_down(live: Live) -> Reply {
+    own_error(live, ErrorKind::ShuttingDown, "Pointsman is shutting down; try again in a moment")
 }
 
 /// The core and the driver disagree: our own fault, told as such.
-fn out_of_step(mut live: Live) -> Reply {
+fn out_of_step(live: Live) -> Reply {
+    tracing::error!(request_id = %live.asked().id, "the exchange ended out of step");
     let message =
         "Pointsman lost track of this exchange; this is a fault in Pointsman, please report it with the request id";
-    tracing::error!(request_id = %live.asked().id, "the exchange ended out of step");
-    let reply = OwnError::new(ErrorKind::Internal, message).reply(live.asked().operation, &live.asked().id);
+    own_error(live, ErrorKind::Internal, message)
+}
+
+/// Ends an exchange with an error of our own.
+fn own_error(mut live: Live, kind: ErrorKind, message: &str) -> Reply {
+    let reply = OwnError::new(kind, message).reply(live.asked().operation, &live.asked().id);
     live.rejected(reply.status().as_u16(), message);
     reply
 }

@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HOST};
-use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::{Body as _, Incoming};
 use pointsman_core::clients::ClientDenied;
 use pointsman_core::contract::Operation;
 use pointsman_core::wire::envelope::ErrorKind;
 use pointsman_core::wire::framing::Fault;
+use pointsman_core::wire::url;
 
 use super::discovery::Discovery;
 use super::guard;
@@ -118,18 +119,11 @@ fn unforwardable(head: &http::request::Parts, refusal: &Refusing) -> Option<Repl
         let message = "The request must have one Host header and at most one Authorization header (RFC 9110)";
         return Some(refusal.with(ErrorKind::InvalidRequest, message));
     }
-    if has_dot_segments(&head.uri) {
+    if url::has_dots(head.uri.path()) {
         let message = "The path has a \".\" or \"..\" segment; send the path it stands for";
         return Some(refusal.with(ErrorKind::InvalidRequest, message));
     }
     None
-}
-
-fn has_dot_segments(uri: &Uri) -> bool {
-    uri.path().split('/').any(|segment| {
-        let plain = segment.to_ascii_lowercase().replace("%2e", ".");
-        plain == "." || plain == ".."
-    })
 }
 
 /// Why a request body was not had.

@@ -113,7 +113,7 @@ fn is_version(segment: &str) -> bool {
 }
 
 /// Any segment that a server may take for `.` or `..`, be its dots or slashes encoded.
-fn has_dots(path: &str) -> bool {
+pub fn has_dots(path: &str) -> bool {
     // No path of an LLM API has a dot segment, an encoded slash beside one, or a backslash.
     if !path.contains(['.', '%', '\\']) {
         return false;
