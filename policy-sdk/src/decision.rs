@@ -31,6 +31,8 @@ pub enum Resume {
 pub struct Dispatch {
     /// Index into the table's backends; none lets the host choose the least loaded ready one of the lane.
     pub backend: Option<u32>,
+    /// Index into the table's models: ask for this one from now on instead of the client's.
+    pub model: Option<u32>,
     /// Limit to the response head, in ms.
     pub first_byte_ms: Option<u32>,
     /// Limit to the first content of a stream, in ms.
@@ -49,6 +51,11 @@ impl Dispatch {
     /// To this backend, everything else as configured.
     pub fn to(backend: usize) -> Self {
         Self { backend: Some(backend as u32), ..Self::default() }
+    }
+
+    /// The same, but for this model of the table from now on.
+    pub fn with_model(self, model: usize) -> Self {
+        Self { model: Some(model as u32), ..self }
     }
 }
 

@@ -182,6 +182,7 @@ fn from_decision(decision: Decision) -> wire::Decision {
 fn to_dispatch(d: crate::Dispatch) -> wire::Dispatch {
     wire::Dispatch {
         backend: d.backend,
+        model: d.model,
         first_byte_ms: d.first_byte_ms,
         first_token_ms: d.first_token_ms,
         idle_ms: d.idle_ms,

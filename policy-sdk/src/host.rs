@@ -21,6 +21,22 @@ pub enum Level {
     Error,
 }
 
+/// A client key's money, in millionths of a USD.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Spending {
+    /// Spent since midnight UTC by exchanges that had ended when this one arrived.
+    pub today_microusd: u64,
+    /// What it may spend a day; none: no limit.
+    pub budget_microusd: Option<u64>,
+}
+
+impl Spending {
+    /// What is left of the budget today; none: no limit.
+    pub fn left_microusd(&self) -> Option<u64> {
+        self.budget_microusd.map(|budget| budget.saturating_sub(self.today_microusd))
+    }
+}
+
 /// The native stand-in for the contract's imports.
 pub trait Host {
     /// A line for the host's log.
@@ -42,6 +58,10 @@ pub trait Host {
     /// `x-pointsman-label-NAME`.
     fn label(&self, _name: &str) -> Option<String> {
         None
+    }
+    /// The client key's money.
+    fn spending(&self) -> Spending {
+        Spending::default()
     }
     /// A number kept under this key.
     fn state_get(&mut self, _key: &str) -> Option<i64> {
@@ -140,6 +160,17 @@ pub mod request {
         return import::label(name);
         #[cfg(not(target_arch = "wasm32"))]
         super::with(None, |host| host.label(name))
+    }
+
+    /// What the client key has spent today and may spend; nothing and no limit without a key.
+    pub fn spending() -> super::Spending {
+        #[cfg(target_arch = "wasm32")]
+        {
+            let spending = import::spending();
+            super::Spending { today_microusd: spending.today_microusd, budget_microusd: spending.budget_microusd }
+        }
+        #[cfg(not(target_arch = "wasm32"))]
+        super::with(super::Spending::default(), |host| host.spending())
     }
 }
 

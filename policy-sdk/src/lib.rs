@@ -46,7 +46,7 @@ mod table;
 mod words;
 
 pub use decision::{Commit, Decision, Dispatch, Hold, Rejection, Resume};
-pub use host::{Level, log, note, request, state};
+pub use host::{Level, Spending, log, note, request, state};
 pub use pick::{Dice, Load, pool, soonest_ready};
 pub use query::{Attempt, Query, Request, Row, State};
 pub use table::{Backend, Lane, Layout, Route, Table, TableParts, Tier};

@@ -20,6 +20,15 @@ pub struct ClientGate {
     day: u64,
 }
 
+/// A client key's money, in millionths of a USD.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Spending {
+    /// Since midnight UTC.
+    pub today_microusd: u64,
+    /// What it may spend a day; none: no limit.
+    pub budget_microusd: Option<u64>,
+}
+
 /// Why a client is refused.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum ClientDenied {
@@ -67,12 +76,16 @@ impl ClientGate {
         self.budget_usd_per_day = budget_usd_per_day;
     }
 
+    /// What was spent since midnight by requests that have left, and the budget.
+    pub fn spending(&self, now: Timestamp) -> Spending {
+        let microusd = |usd: f64| (usd * 1e6).round() as u64;
+        let today_microusd = if day_of(now) == self.day { microusd(self.spent_usd) } else { 0 };
+        Spending { today_microusd, budget_microusd: self.budget_usd_per_day.map(microusd) }
+    }
+
     /// Lets a request in, or says why not. Whoever is let in must [`ClientGate::leave`].
     pub fn enter(&mut self, now: Timestamp) -> Result<(), ClientDenied> {
-        if day_of(now) != self.day {
-            self.day = day_of(now);
-            self.spent_usd = 0.0;
-        }
+        self.turn_day(now);
         if self.budget_usd_per_day.is_some_and(|budget| self.spent_usd >= budget) {
             let retry_after = (Timestamp::default() + DAY * (self.day as u32 + 1)).since(now);
             return Err(ClientDenied::Budget { spent_usd: self.spent_usd, retry_after });
@@ -92,8 +105,17 @@ impl ClientGate {
         Ok(())
     }
 
+    /// At midnight UTC nothing has been spent yet.
+    fn turn_day(&mut self, now: Timestamp) {
+        if day_of(now) != self.day {
+            self.day = day_of(now);
+            self.spent_usd = 0.0;
+        }
+    }
+
     /// A request that was let in is over: what it used counts from now on.
     pub fn leave(&mut self, now: Timestamp, tokens: u64, cost_usd: f64) {
+        self.turn_day(now);
         self.in_flight = self.in_flight.saturating_sub(1);
         self.spent_usd += cost_usd;
         if let Some(b) = &mut self.tokens {
@@ -127,7 +149,12 @@ mod tests {
         let Err(ClientDenied::Budget { spent_usd, retry_after }) = gate.enter(at(20)) else { panic!("over budget") };
         assert!((spent_usd - 1.1).abs() < 1e-9);
         assert!(retry_after <= Duration::from_secs(86_400));
-        gate.enter(at(20) + retry_after).unwrap();
+        let midnight = at(20) + retry_after;
+        assert_eq!(gate.spending(at(20)), Spending { today_microusd: 1_100_000, budget_microusd: Some(1_000_000) });
+        assert_eq!(gate.spending(midnight).today_microusd, 0);
+        gate.leave(midnight, 0, 0.25);
+        assert_eq!(gate.spending(midnight).today_microusd, 250_000, "what ends after midnight is the new day's");
+        gate.enter(midnight).unwrap();
     }
 
     #[test]

@@ -235,6 +235,8 @@ pub enum Resume {
 pub struct Dispatch {
     /// Index into the table; none: the host chooses within the lane.
     pub backend: Option<u32>,
+    /// Index into the table's models: asked for from now on instead of the client's.
+    pub model: Option<u32>,
     /// Limit to the response head.
     pub first_byte: Option<Duration>,
     /// Limit to the first content of a stream.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
-use pointsman_core::clients::{ClientDenied, ClientGate};
+use pointsman_core::clients::{ClientDenied, ClientGate, Spending};
 use pointsman_core::contract::NONE;
 use pointsman_core::record::ExchangeRecord;
 use pointsman_core::time::Timestamp;
@@ -126,6 +126,13 @@ impl Proxy {
         gates.get_mut(client).map_or(Ok(()), |gate| gate.enter(now))
     }
 
+    /// What a client has spent today and may spend.
+    pub fn spending(&self, client: &Arc<str>) -> Spending {
+        let now = self.clock.now();
+        let gates = self.gates.lock().unwrap_or_else(PoisonError::into_inner);
+        gates.get(client).map(|gate| gate.spending(now)).unwrap_or_default()
+    }
+
     /// An exchange begins.
     pub fn began(&self) {
         self.exchanges.under_way.fetch_add(1, Ordering::Relaxed);
@@ -213,8 +220,7 @@ fn gates(
             }
             None => {
                 let budget = client.budget_usd_per_day;
-                let spent = if budget.is_some() { spent_today(spent, &client.name, now) } else { 0.0 };
-                ClientGate::new(client.limits, budget, now, spent)
+                ClientGate::new(client.limits, budget, now, spent_today(spent, &client.name, now))
             }
         };
         (client.name.clone(), gate)

@@ -24,6 +24,7 @@ const LANE: HeaderName = HeaderName::from_static("x-pointsman-lane");
 const BACKEND: HeaderName = HeaderName::from_static("x-pointsman-backend");
 const ATTEMPTS: HeaderName = HeaderName::from_static("x-pointsman-attempts");
 const WAITED_MS: HeaderName = HeaderName::from_static("x-pointsman-waited-ms");
+const MODEL: HeaderName = HeaderName::from_static("x-pointsman-model");
 const POLICY: HeaderName = HeaderName::from_static("x-pointsman-policy");
 
 /// An upstream's response on its way to the client. `attempts` counts the one that answered.
@@ -45,6 +46,9 @@ pub fn of_upstream(
     if let Some((lane, backend)) = answered_by {
         head.headers.insert(LANE, HeaderValue::from_static(lane.as_str()));
         insert(&mut head.headers, BACKEND, backend);
+        if *live.exchange().model() != live.asked().model {
+            insert(&mut head.headers, MODEL, live.exchange().model());
+        }
     }
     Response::from_parts(head, body)
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Method};
+use pointsman_core::clients::Spending;
 use pointsman_core::contract::{NONE, Operation};
 use pointsman_core::exchange::Facts;
 use pointsman_core::table::Dialect;
@@ -61,6 +62,8 @@ pub struct Arrival {
     pub id: String,
     /// The client key that was presented, if keys are configured.
     pub client: Option<(u32, Arc<str>)>,
+    /// That key's money.
+    pub spending: Spending,
     /// Head.
     pub head: http::request::Parts,
     /// Body.
@@ -73,7 +76,7 @@ impl Asked {
     /// # Errors
     /// The body names its model or `stream` twice: which one counts is a matter of taste, so nobody is asked.
     pub fn read(arrival: Arrival) -> Result<Self, Ambiguous> {
-        let Arrival { id, client, head, body } = arrival;
+        let Arrival { id, client, spending, head, body } = arrival;
         let target = head.uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
         let operation = Operation::of_path(target.path());
         let header = |name: &str| head.headers.get(name).and_then(|v| v.to_str().ok());
@@ -89,6 +92,7 @@ impl Asked {
             path: target.path().to_owned(),
             session: session.clone(),
             labels: labels(&head.headers),
+            spending,
         };
         let (client_index, client) = client.map_or((NONE, None), |(index, name)| (index, Some(name)));
         Ok(Self {

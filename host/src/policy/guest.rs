@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use wasmtime::{ResourceLimiter, UpdateDeadline};
 
-use super::Texts;
 use super::state::State;
 use super::wire::bindings::pointsman::policy::{log, request, state, types};
+use super::{Spending, Texts};
 
 /// Notes one decision may leave.
 const MAX_NOTES: usize = 16;
@@ -144,8 +144,12 @@ impl request::Host for Guest {
     }
 
     fn label(&mut self, name: String) -> Option<String> {
-        let labels = &self.texts.as_ref()?.labels;
-        labels.iter().find(|(n, _)| n.eq_ignore_ascii_case(&name)).map(|(_, value)| value.clone())
+        self.texts.as_ref()?.label(&name).map(str::to_owned)
+    }
+
+    fn spending(&mut self) -> types::SpendingFacts {
+        let Spending { today_microusd, budget_microusd } = self.texts.as_ref().map(|t| t.spending).unwrap_or_default();
+        types::SpendingFacts { today_microusd, budget_microusd }
     }
 }
 

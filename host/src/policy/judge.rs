@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use pointsman_core::contract::{Commit, Decision, Dispatch};
-use pointsman_core::table::{Lane, Table};
+use pointsman_core::table::{Backend, Lane, Table};
 
 /// Texts of a rejection longer than this are refused.
 const MAX_REJECTION_BYTES: usize = 10_000;
@@ -44,6 +44,9 @@ fn judge_dispatch(dispatch: &Dispatch, lane: Lane, table: &Table) -> Result<(), 
             return Err(format!("{} to backend {}, which is a {}", lane.as_str(), backend.id, backend.tier.as_str()));
         }
     }
+    if let Some(model) = dispatch.model {
+        judge_model(model, dispatch.backend, lane, table)?;
+    }
     for (name, limit) in [
         ("first-byte-ms", dispatch.first_byte),
         ("first-token-ms", dispatch.first_token),
@@ -58,4 +61,22 @@ fn judge_dispatch(dispatch: &Dispatch, lane: Lane, table: &Table) -> Result<(), 
         return Err("commit after 0 tokens: write `headers` instead".to_owned());
     }
     Ok(())
+}
+
+fn judge_model(model: u32, backend: Option<u32>, lane: Lane, table: &Table) -> Result<(), String> {
+    let Some(name) = table.models.get(model as usize) else {
+        return Err(format!("model {model}: the table has only {}, counted from 0", table.models.len()));
+    };
+    let serves = |b: &&Backend| b.sent_model(name).is_some();
+    let by = match backend {
+        Some(index) => table.backends.get(index as usize).filter(serves),
+        None => table.backends.iter().find(|b| lane.admits(b.tier) && serves(b)),
+    };
+    match by {
+        Some(_) => Ok(()),
+        None => Err(format!(
+            "model {name:?}: the {} asked for does not serve it",
+            if backend.is_some() { "backend" } else { "lane" }
+        )),
+    }
 }

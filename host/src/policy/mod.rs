@@ -27,9 +27,10 @@ pub use check::LoadError;
 pub use engine::{Engine, EngineError, EngineLimits};
 pub use revision::Revision;
 
+use pointsman_core::clients::Spending;
 use pointsman_core::contract::Decision;
 
-/// The texts of a request that a policy may ask for.
+/// What a policy may ask of a request beyond its numbers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Texts {
     /// The model as the client wrote it; "unknown" when it named none.
@@ -40,6 +41,15 @@ pub struct Texts {
     pub session: Option<String>,
     /// `x-pointsman-label-NAME`, by lower-case NAME.
     pub labels: Vec<(String, String)>,
+    /// The client key's money as the exchange arrived.
+    pub spending: Spending,
+}
+
+impl Texts {
+    /// The label of this name, in any case.
+    pub fn label(&self, name: &str) -> Option<&str> {
+        self.labels.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
+    }
 }
 
 /// What became of one question.

@@ -10,7 +10,7 @@ use pointsman_policy_default as default_policy;
 use pointsman_sdk as sdk;
 use pointsman_sdk::Policy as _;
 
-use super::Texts;
+use super::{Spending, Texts};
 
 /// The default policy over one table.
 pub(super) struct Twin {
@@ -66,6 +66,13 @@ impl sdk::host::Host for Ears {
     }
     fn session(&self) -> Option<String> {
         self.texts.session.clone()
+    }
+    fn label(&self, name: &str) -> Option<String> {
+        self.texts.label(name).map(str::to_owned)
+    }
+    fn spending(&self) -> sdk::Spending {
+        let Spending { today_microusd, budget_microusd } = self.texts.spending;
+        sdk::Spending { today_microusd, budget_microusd }
     }
 }
 
@@ -168,6 +175,7 @@ fn from_sdk(decision: sdk::Decision) -> core::Decision {
 fn dispatch(d: sdk::Dispatch) -> core::Dispatch {
     core::Dispatch {
         backend: d.backend,
+        model: d.model,
         first_byte: d.first_byte_ms.map(millis),
         first_token: d.first_token_ms.map(millis),
         idle: d.idle_ms.map(millis),

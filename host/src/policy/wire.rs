@@ -201,6 +201,7 @@ pub(super) fn decision(decision: wire::Decision) -> core::Decision {
 fn dispatch(d: wire::Dispatch) -> core::Dispatch {
     core::Dispatch {
         backend: d.backend,
+        model: d.model,
         first_byte: d.first_byte_ms.map(millis),
         first_token: d.first_token_ms.map(millis),
         idle: d.idle_ms.map(millis),

@@ -70,7 +70,8 @@ impl Service {
             Ok(body) => body,
             Err(problem) => return refusal.body(&problem, limit),
         };
-        let asked = match Asked::read(Arrival { id: refusal.id.clone(), client, head, body }) {
+        let spending = client.as_ref().map(|(_, name)| self.proxy.spending(name)).unwrap_or_default();
+        let asked = match Asked::read(Arrival { id: refusal.id.clone(), client, spending, head, body }) {
             Ok(asked) => Arc::new(asked),
             Err(ambiguous) => return refusal.with(ErrorKind::InvalidRequest, &ambiguous.to_string()),
         };

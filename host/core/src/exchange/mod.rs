@@ -108,6 +108,11 @@ impl Exchange {
         &self.view
     }
 
+    /// The model it asks for: the client's, unless the policy chose another.
+    pub fn model(&self) -> &Arc<str> {
+        &self.want.model
+    }
+
     /// The attempts that have ended, oldest first.
     pub fn attempts(&self) -> &[AttemptRecord] {
         &self.attempts
@@ -285,6 +290,13 @@ impl Exchange {
             self.give_up_permit(fleet, held);
             return self.exhausted(fleet, now);
         }
+        let held = match dispatch.model {
+            Some(model) if self.ask_for(model) => {
+                self.give_up_permit(fleet, held);
+                None
+            }
+            Some(_) | None => held,
+        };
         let fits = |p: &Permit| p.lane == lane && dispatch.backend.is_none_or(|b| b == p.backend);
         let held = match held {
             Some(permit) if !fleet.holds_good(now, &permit) => {
@@ -316,6 +328,20 @@ impl Exchange {
                 self.wait(fleet, now, Hold { max: DENIED_WAIT, lane }, &want)
             }
         }
+    }
+
+    /// From now on the exchange is for another model of the table; its place in line stays. False where that changes
+    /// nothing: it is the same, or nobody serves it for this kind of request.
+    fn ask_for(&mut self, model: u32) -> bool {
+        let Some(model) = self.view.table.models.get(model as usize).filter(|m| **m != *self.want.model) else {
+            return false;
+        };
+        let want = self.view.want(&Arc::from(model.as_str()), self.facts.operation, self.want.tokens);
+        if want.candidates.is_empty() {
+            return false;
+        }
+        self.want = Want { rank: self.want.rank, ..want };
+        true
     }
 
     fn send(&mut self, now: Timestamp, permit: Permit, dispatch: Dispatch) -> Action {
