@@ -88,7 +88,6 @@ export class Table {
 
 /// One question. The same object is used for every question, so nothing may be kept of it.
 export class Query {
-
   constructor(table) {
     // Not private fields: QuickJS reads those at twice the price.
     this._table = table;
@@ -112,7 +111,8 @@ export class Query {
     this.first = raw.first;
     this._rows = raw.rows;
     this._request = raw.request;
-    this.    return this;
+    this._past = null;
+    return this;
   }
 
   // ---- the request
