@@ -183,17 +183,19 @@ pub(super) fn ticks(ms: u32) -> u32 {
 fn config(limits: &EngineLimits) -> Config {
     /// Core modules a component may consist of; Rust's have 3, Python's about 20.
     const MODULES_PER_COMPONENT: u32 = 32;
+    /// Memories a component may have; JavaScript's have 2. Each reserves address space, not memory.
+    const MEMORIES_PER_COMPONENT: u32 = 2;
     const MAX_TABLE_ELEMENTS: usize = 65_536;
 
     let instances = limits.max_instances;
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(instances)
         .total_core_instances(instances.saturating_mul(MODULES_PER_COMPONENT))
-        .total_memories(instances)
+        .total_memories(instances.saturating_mul(MEMORIES_PER_COMPONENT))
         .total_tables(instances.saturating_mul(4))
         .max_core_instances_per_component(MODULES_PER_COMPONENT)
         .max_tables_per_component(8)
-        .max_memories_per_component(1)
+        .max_memories_per_component(MEMORIES_PER_COMPONENT)
         .max_memory_size(limits.memory_bytes)
         .table_elements(MAX_TABLE_ELEMENTS)
         .linear_memory_keep_resident(0)
