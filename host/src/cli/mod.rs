@@ -1,6 +1,7 @@
 //! The commands of the `pointsman` binary.
 
 pub mod config_cmd;
+mod config_needs;
 mod policy_cmd;
 mod serve_cmd;
 

@@ -2,21 +2,25 @@
 
 use pointsman_sdk::{Decision, Load, NONE, Outcome, Policy, Query, Table, Tier, note, pool};
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 /// More waits than this are not for lack of patience.
 const MAX_WAITS: u32 = 8;
 
-/// `[policy.settings]` of pointsman.toml. What stands there for other policies is left alone.
+/// `[policy.settings]` of pointsman.toml. Anything else there is refused: it may be a slip of the pen.
 #[derive(Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 struct Settings {
     /// How long a request waits for a primary, all its waits together, in ms.
     primary_wait_ms: u32,
+    /// The host's own, which stands here too.
+    #[serde(rename = "emergency_rpm_fraction")]
+    _emergency_rpm_fraction: IgnoredAny,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { primary_wait_ms: 3_000 }
+        Self { primary_wait_ms: 3_000, _emergency_rpm_fraction: IgnoredAny }
     }
 }
 
@@ -151,9 +155,10 @@ mod tests {
     }
 
     #[test]
-    fn settings_of_the_wrong_kind_are_refused() {
+    fn settings_that_mean_nothing_are_refused() {
         let table = Table::new(TableParts::default());
-        let refused = Chooser::configure(r#"{"primary_wait_ms": "long"}"#, &table).err().unwrap();
-        assert!(refused.contains("invalid type"), "{refused}");
+        let refused = |settings: &str| Chooser::configure(settings, &table).err().unwrap();
+        assert!(refused(r#"{"primary_wait_ms": "long"}"#).contains("invalid type"));
+        assert!(refused(r#"{"primary_wait": 1}"#).contains("unknown field `primary_wait`"));
     }
 }
