@@ -293,7 +293,7 @@ mod tests {
         let mut order = Vec::new();
         while let Some(Decision::Emergency(sent)) = three.query(|query| roster.candidates(query).emergency(query)) {
             let index = sent.backend.unwrap() as usize;
-            order.push(roster.id(index));
+            order.push(three.backends[index].backend.id.clone());
             three = three.after_in(crate::Lane::Emergency, index, Outcome::RateLimited);
         }
         assert_eq!(order, ["soon", "late", "soon"]);

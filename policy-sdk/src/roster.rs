@@ -65,9 +65,9 @@ impl Roster {
         self.entries.iter().enumerate().map(|(index, entry)| Candidate { entry, row: query.backend(index) })
     }
 
-    /// The name of a backend, for notes.
-    pub fn id(&self, index: usize) -> &str {
-        self.entries.get(index).map_or("unknown", |entry| &entry.backend.id)
+    /// The backend with this index in the table.
+    pub fn get<'a>(&'a self, query: &'a Query<'a>, index: usize) -> Option<Candidate<'a>> {
+        self.entries.get(index).map(|entry| Candidate { entry, row: query.backend(index) })
     }
 }
 

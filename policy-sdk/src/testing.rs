@@ -319,12 +319,8 @@ impl Case {
     pub fn shares<P: Policy>(&self) -> Vec<u32> {
         let mut shares = vec![0; self.backends.len()];
         for seed in 0..1_000 {
-            match (Case { seed, ..self.clone() }).decision::<P>() {
-                Decision::Primary(d) | Decision::Fallback(d) | Decision::Emergency(d) => {
-                    d.backend.into_iter().for_each(|backend| shares[backend as usize] += 1);
-                }
-                Decision::Wait(_) | Decision::Reject(_) => {}
-            }
+            let decision = Case { seed, ..self.clone() }.decision::<P>();
+            decision.backend().into_iter().for_each(|backend| shares[backend] += 1);
         }
         shares
     }
