@@ -6,4 +6,5 @@ pub mod bench;
 pub mod check;
 pub mod new;
 pub mod sample;
+pub mod sdk;
 mod words;
