@@ -3,7 +3,9 @@
 //! Everything here judges with the engine that the proxy judges with. Results are values; the command line prints them.
 
 pub mod bench;
+pub mod build;
 pub mod check;
 pub mod new;
 pub mod sample;
+pub mod sdk;
 mod words;
