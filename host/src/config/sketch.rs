@@ -50,14 +50,15 @@ impl Complaints<'_, '_> {
 }
 
 /// Reads a sketch. `own` names the keys that are not `pointsman.toml`'s; `check` turns them into what they mean.
+/// Its result counts only when nothing was complained of.
 ///
 /// `base_url`, `api_key` and a client's `key` may be left out: a sketch sends nothing anywhere.
 pub fn sketch<T: DeserializeOwned + Default, C>(
     text: &str,
     file_name: &str,
     own: &OwnKeys,
-    check: impl FnOnce(T, &Config, &mut Complaints<'_, '_>) -> C,
-) -> Result<(Config, C), ConfigError> {
+    check: impl FnOnce(T, Config, &mut Complaints<'_, '_>) -> C,
+) -> Result<C, ConfigError> {
     let mut report = Report::new(file_name, text);
     let Some(tree) = Node::parse(text, &mut report) else {
         return Err(report.finish().expect_err("a text without a tree has an error"));
@@ -67,9 +68,9 @@ pub fn sketch<T: DeserializeOwned + Default, C>(
     let config = convert::convert(raw, &ours, &[], std::path::Path::new(""), &mut report);
     let sections: Vec<&str> = SECTIONS.into_iter().chain(LISTS).chain([SETTINGS]).collect();
     let raw: T = decode::decode(&mut theirs, &mut report, &[("", &sections)]);
-    let checked = check(raw, &config, &mut Complaints { tree: &theirs, report: &mut report });
+    let checked = check(raw, config, &mut Complaints { tree: &theirs, report: &mut report });
     report.finish()?;
-    Ok((config, checked))
+    Ok(checked)
 }
 
 /// The tree as `pointsman.toml` would have it, and what else there is.

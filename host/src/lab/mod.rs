@@ -5,3 +5,7 @@
 
 pub mod answer;
 pub mod world;
+pub mod recorder;
+pub mod story;
+pub mod scenario;
+pub mod trial;
