@@ -1,6 +1,7 @@
 //! The commands of the `pointsman` binary.
 
 pub mod config_cmd;
+pub mod policy_cmd;
 mod serve_cmd;
 
 use std::io;
@@ -42,6 +43,11 @@ enum Command {
         #[command(subcommand)]
         command: config_cmd::ConfigCommand,
     },
+    /// Make, check and test policies.
+    Policy {
+        #[command(subcommand)]
+        command: policy_cmd::PolicyCommand,
+    },
 }
 
 /// Runs the command line. Exit 0: done; 1: failed; 2: wrong usage.
@@ -56,6 +62,14 @@ pub fn main() -> ExitCode {
                 Ok(true) => ExitCode::SUCCESS,
                 Ok(false) => ExitCode::FAILURE,
                 // The reader of our output went away: nobody is left to tell.
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+                Err(error) => told(Err(error.into())),
+            }
+        }
+        Command::Policy { command } => {
+            let (out, err) = (&mut io::stdout().lock(), &mut io::stderr().lock());
+            match policy_cmd::run(&command, out, err) {
+                Ok(code) => code,
                 Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
                 Err(error) => told(Err(error.into())),
             }

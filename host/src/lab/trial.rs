@@ -11,7 +11,7 @@ use super::recorder::{Decided, Recorded, Recorder};
 use super::scenario::{Count, Expectation, Expected, Request, RunExpectation, Scenario, Script};
 use super::story::in_words;
 use super::world::{Ask, Attempt, Outside, World};
-use crate::policy::{LoadError, Revision};
+use crate::policy::{Compiled, LoadError};
 
 /// What became of a scenario.
 #[derive(Debug)]
@@ -38,7 +38,7 @@ impl Trial {
     ///
     /// # Errors
     /// The policy refuses the scenario's settings or table.
-    pub fn run(policy: &Revision, scenario: &Scenario) -> Result<Self, LoadError> {
+    pub fn run(policy: &Compiled, scenario: &Scenario) -> Result<Self, LoadError> {
         let policy = policy.isolated(&scenario.settings(), Arc::new(scenario.config.table()))?;
         let world = World::new(
             &scenario.config,

@@ -80,6 +80,24 @@ pub(super) struct Code {
     pub(super) id: Arc<str>,
 }
 
+/// A component that was compiled and fits the contract; to decide, it has to be configured.
+pub struct Compiled {
+    engine: Engine,
+    code: Arc<Code>,
+}
+
+impl Compiled {
+    /// The first 12 hexadecimal digits of the component's SHA-256.
+    pub fn id(&self) -> &Arc<str> {
+        &self.code.id
+    }
+
+    /// A revision with an empty `state` of its own that nobody else sees; not even the probes leave a trace in it.
+    pub fn isolated(&self, settings: &str, table: Arc<Table>) -> Result<Revision, LoadError> {
+        Revision::isolated(self.engine.clone(), self.code.clone(), settings, table)
+    }
+}
+
 impl Engine {
     /// Starts the engine. Reserves address space, not memory.
     pub fn new(mut limits: EngineLimits) -> Result<Self, EngineError> {
@@ -97,6 +115,12 @@ impl Engine {
     /// Makes a revision of a component: compiles, checks, configures, probes. Blocks for as long as compilation takes
     /// (tens of milliseconds to seconds), so it belongs on a thread of its own.
     pub fn load(&self, bytes: &[u8], settings: &str, table: Arc<Table>) -> Result<Revision, LoadError> {
+        let Compiled { engine, code } = self.compile(bytes)?;
+        Revision::new(engine, code, settings, table)
+    }
+
+    /// Compiles a component and checks what can be checked without configuring it. Blocks like [`Engine::load`].
+    pub fn compile(&self, bytes: &[u8]) -> Result<Compiled, LoadError> {
         check::check_bytes(bytes, self.0.limits.max_component_bytes)?;
         let component = self.0.cache.compile(&self.0.wasm, bytes).map_err(|e| check::compile_error(&e))?;
         check::check_contract(&component)?;
@@ -104,13 +128,17 @@ impl Engine {
         let mut linker = self.0.linker.clone();
         wasi::link_absent(&mut linker, &component).map_err(shape)?;
         let pre = linker.instantiate_pre(&component).and_then(PolicyPre::new).map_err(shape)?;
-        let code = Arc::new(Code { pre, id: revision_id(bytes) });
-        Revision::new(self.clone(), code, settings, table)
+        Ok(Compiled { engine: self.clone(), code: Arc::new(Code { pre, id: revision_id(bytes) }) })
     }
 
     /// The default policy's revision, from the component inside this binary.
     pub fn embedded(&self, settings: &str, table: Arc<Table>) -> Result<Revision, LoadError> {
         self.load(EMBEDDED, settings, table)
+    }
+
+    /// The default policy, compiled.
+    pub fn compile_embedded(&self) -> Result<Compiled, LoadError> {
+        self.compile(EMBEDDED)
     }
 
     /// The bounds in force.

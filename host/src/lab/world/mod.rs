@@ -269,24 +269,32 @@ where
 
     fn next_due(&mut self) {
         let Some(due) = self.agenda.pop() else { return };
+        let is_void = match due.what {
+            What::Alarm => self.alarm_at != Some(due.at),
+            What::WaitOver(turn) | What::Commit(turn) | What::End(turn) => !self.places.is_turn(turn),
+        };
+        if is_void {
+            // Something else came first.
+            return;
+        }
         self.now = due.at;
         match due.what {
             What::Alarm => {
-                self.alarm_at = self.alarm_at.filter(|at| *at != due.at);
+                self.alarm_at = None;
                 self.serve_line();
             }
-            What::WaitOver(turn) => {
-                if let Some(live) = self.places.at(turn) {
-                    live.ticket.take().map(|ticket| self.tickets.remove(&ticket));
-                    self.tell_of(turn.slot, Sight::Waited { granted: None });
-                    self.go_on(turn.slot, Event::WaitOver);
-                }
-            }
-            What::Commit(turn) if self.places.at(turn).is_some() => self.commit(turn.slot),
-            What::End(turn) if self.places.at(turn).is_some() => self.end_attempt(turn.slot),
-            // Something else came first.
-            What::Commit(_) | What::End(_) => {}
+            What::WaitOver(turn) => self.wait_over(turn.slot),
+            What::Commit(turn) => self.commit(turn.slot),
+            What::End(turn) => self.end_attempt(turn.slot),
         }
+    }
+
+    fn wait_over(&mut self, slot: Slot) {
+        if let Some(ticket) = self.places.live(slot).ticket.take() {
+            self.tickets.remove(&ticket);
+        }
+        self.tell_of(slot, Sight::Waited { granted: None });
+        self.go_on(slot, Event::WaitOver);
     }
 
     fn grant(&mut self, ticket: Ticket, permit: Permit) {

@@ -76,10 +76,9 @@ impl Places {
         self.places[slot as usize].1.as_mut().expect("a place is named only while its exchange is under way")
     }
 
-    /// The exchange there, if it is still its turn.
-    pub(super) fn at(&mut self, turn: Turn) -> Option<&mut Live> {
-        let (number, live) = &mut self.places[turn.slot as usize];
-        if *number == turn.number { live.as_mut() } else { None }
+    /// Has the place not moved on since?
+    pub(super) fn is_turn(&self, turn: Turn) -> bool {
+        self.places[turn.slot as usize].0 == turn.number
     }
 
     /// Voids what was due there, and begins another turn.
