@@ -4,20 +4,8 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use super::build::Language;
 use super::sdk;
-
-/// What a policy is written in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Language {
-    /// Rust, for wasm32-wasip2.
-    Rust,
-    /// JavaScript, with componentize-qjs.
-    Js,
-    /// Python, with componentize-py.
-    Python,
-    /// C, with zig or clang.
-    C,
-}
 
 /// A new project.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -191,7 +179,7 @@ impl Language {
     fn files(self) -> Vec<(String, &'static str)> {
         let (own, folder, sdk) = match self {
             Language::Rust => (RUST, RUST_SDK_FOLDER, RUST_SDK),
-            Language::Js => (JS, "", sdk::JS),
+            Language::JavaScript => (JS, "", sdk::JS),
             Language::Python => (PYTHON, "", sdk::PYTHON),
             Language::C => (C, sdk::C_FOLDER, sdk::C),
         };
@@ -203,7 +191,7 @@ impl Language {
     const fn about(self) -> About {
         match self {
             Language::Rust => ABOUT_RUST,
-            Language::Js => ABOUT_JS,
+            Language::JavaScript => ABOUT_JS,
             Language::Python => ABOUT_PYTHON,
             Language::C => ABOUT_C,
         }
@@ -307,9 +295,7 @@ mod tests {
             }
             let readme = fs::read_to_string(project.dir.join("README.md")).unwrap();
             assert!(!readme.contains("{{"), "{readme}");
-            for command in
-                ["pointsman policy build", "pointsman policy test my-policy.wasm scenarios/", "curl -T my-policy.wasm"]
-            {
+            for command in ["pointsman policy build", "pointsman policy test policy.wasm", "curl -T policy.wasm"] {
                 assert!(readme.contains(command), "{command}");
             }
             for file in project.files.iter().filter(|f| f.ends_with(".toml")) {
