@@ -258,7 +258,7 @@ const ABOUT_PYTHON: About = About {
             | `pointsman.py` | Pointsman's SDK for Python: the query's numbers behind names |\n\
             | `requirements.txt` | names the compiler |",
     names: "A policy that raises costs one decision: the default policy makes it, and the log and the exchange's explanation \
-            tell the traceback. A component in Python carries its interpreter: it has some 40 MB, takes seconds to compile \
+            tell the traceback. A component in Python carries its interpreter: it has some 19 MB, takes seconds to compile \
             (once; the proxy keeps the result) and decides in tens of microseconds.",
 };
 
