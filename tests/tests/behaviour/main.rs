@@ -1,6 +1,7 @@
 //! What Pointsman does for its users, seen from outside: the built binary, real sockets, scripted providers.
 
 mod admin;
+mod author;
 mod bad_requests;
 mod clients;
 mod config;
