@@ -163,13 +163,13 @@ const JS: sdk::Files = &[
 ];
 
 const PYTHON: sdk::Files = &[
-    (".gitignore", "/venv\n__pycache__\n/*.wasm\n"),
+    (".gitignore", "/.venv\n__pycache__\n/*.wasm\n"),
     ("requirements.txt", include_str!("templates/python/requirements.txt")),
     ("policy.py", include_str!("templates/python/policy.py")),
 ];
 
 const C: sdk::Files = &[
-    (".gitignore", "/venv\n/*.wasm\n"),
+    (".gitignore", "/.venv\n/*.wasm\n"),
     ("requirements.txt", include_str!("templates/c/requirements.txt")),
     ("policy.c", include_str!("templates/c/policy.c")),
 ];
@@ -252,7 +252,7 @@ const ABOUT_JS: About = About {
 
 const ABOUT_PYTHON: About = About {
     what: "Its rules are in `policy.py`.",
-    needs: "Once: Python 3, and the compiler: `python3 -m venv venv && venv/bin/pip install -r requirements.txt`.",
+    needs: "Once: Python 3, and the compiler: `python3 -m venv .venv && .venv/bin/pip install -r requirements.txt`.",
     test: "",
     files: "| `policy.py` | the policy; it may import other modules of this folder, and the standard library |\n\
             | `pointsman.py` | Pointsman's SDK for Python: the query's numbers behind names |\n\
@@ -265,7 +265,7 @@ const ABOUT_PYTHON: About = About {
 const ABOUT_C: About = About {
     what: "Its rules are in `policy.c`.",
     needs: "Once: a C compiler for WebAssembly, either clang with wasm-ld, or zig: \
-            `python3 -m venv venv && venv/bin/pip install -r requirements.txt`.",
+            `python3 -m venv .venv && .venv/bin/pip install -r requirements.txt`.",
     test: "",
     files: "| `policy.c` | the policy; other `.c` files of this folder are built with it |\n\
             | `pointsman/` | Pointsman's SDK for C: the query's numbers behind names, and the little of a C library it needs |\n\
