@@ -70,7 +70,7 @@ async fn two_hundred_clients_get_whole_answers_or_proper_errors() {
                 let mut round = 0;
                 while begun.elapsed() < FOR {
                     round += 1;
-                    let wants_stream = chance(client, round) % 2 == 0;
+                    let wants_stream = chance(client, round).is_multiple_of(2);
                     let one = async {
                         match wants_stream {
                             true => stream_once(&proxy, &tally).await,
