@@ -230,6 +230,17 @@ pub struct BackendConfig {
     pub api_key: Option<Secret>,
     /// Sent with every request; the values are marked sensitive.
     pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// Whether Pointsman finds out by itself that it is well again; none: the next request does.
+    pub health_check: Option<HealthCheck>,
+}
+
+/// How a backend whose cooldown is over is tried without a client's request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HealthCheck {
+    /// Time between two tries, at least a second.
+    pub interval: Duration,
+    /// The model, as a client would ask for it.
+    pub model: Arc<str>,
 }
 
 /// One client key.

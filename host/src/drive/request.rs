@@ -53,6 +53,8 @@ pub struct Asked {
     pub session: u64,
     /// What the policy may read.
     pub texts: Arc<Texts>,
+    /// The one backend it may go to, once; none: the policy decides.
+    pub only: Option<u32>,
 }
 
 /// A request's parts, as the listener has them.
@@ -105,6 +107,7 @@ impl Asked {
             priority: priority.clamp(-100, 100),
             session: session.as_deref().map_or(0, Facts::session_number),
             texts: Arc::new(texts),
+            only: None,
             model,
             body_facts: facts.is_object().then_some(facts),
             method: head.method,
