@@ -21,6 +21,7 @@ instance keeps in memory is a cache; any of several instances may be asked.
 Backends are meant by their index in `table.backends`, everywhere.
 """
 
+import gc
 import json
 import random
 import traceback
@@ -51,6 +52,8 @@ def policy(cls):
                 table = Table(raw)
                 _instance = cls(json.loads(settings), table)
                 _query = Query(table)
+                # What is there now stays; without it, a collection now and then would look at all of Python.
+                gc.freeze()
             except Exception as error:
                 raise Err(_message(error)) from None
 
