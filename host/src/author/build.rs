@@ -27,11 +27,12 @@ use crate::clock::Stopwatch;
 use crate::policy::{Engine, EngineError, EngineLimits, LoadError};
 
 /// What a policy is written in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Language {
     /// `Cargo.toml`
     Rust,
     /// `policy.js`
+    #[value(name = "js")]
     JavaScript,
     /// `policy.py`
     Python,

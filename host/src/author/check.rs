@@ -1,5 +1,6 @@
 //! Whether the proxy would take a policy: aspect by aspect, by the code with which the proxy judges.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -160,13 +161,15 @@ fn judge(engine: &Engine, bytes: &[u8], trial: &Trial, report: &mut Report) -> R
 
 /// The contract's own, and WASI, which is there but says nothing of the world.
 fn imports(names: &[String]) -> Vec<String> {
-    let of = |package: &str| -> Vec<&str> {
-        let of_package = |name: &&String| name.starts_with(package);
-        names.iter().filter(of_package).map(|n| n.split('@').next().unwrap_or(n).trim_start_matches(package)).collect()
+    let list = |prefix: &str, until: [char; 2]| {
+        let of = |name: &String| name.strip_prefix(prefix).map(|n| n.split(until).next().unwrap_or(n).to_owned());
+        let found: BTreeSet<String> = names.iter().filter_map(of).collect();
+        if found.is_empty() { "nothing".to_owned() } else { Vec::from_iter(found).join(", ") }
     };
-    let (own, wasi) = (of("pointsman:policy/"), of("wasi:"));
-    let list = |names: Vec<&str>| if names.is_empty() { "nothing".to_owned() } else { names.join(", ") };
-    vec![format!("of the contract: {}", list(own)), format!("of WASI, all inert: {}", list(wasi))]
+    vec![
+        format!("of the contract: {}", list("pointsman:policy/", ['@', '@'])),
+        format!("of WASI, all inert: {}", list("wasi:", ['/', '@'])),
+    ]
 }
 
 fn probe_words(revision: &Revision) -> Vec<String> {

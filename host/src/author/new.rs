@@ -4,12 +4,8 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-/// What a policy is written in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Language {
-    /// Rust, to wasm32-wasip2.
-    Rust,
-}
+use super::build::Language;
+use super::sdk;
 
 /// A new project.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,7 +13,7 @@ pub struct Project {
     /// Its folder.
     pub dir: PathBuf,
     /// What was written, relative to the folder.
-    pub files: Vec<&'static str>,
+    pub files: Vec<String>,
 }
 
 /// Why there is no new project.
@@ -127,73 +123,77 @@ fn write(path: &Path, text: &str) -> Result<(), NewError> {
     to().map_err(|error| NewError::Write { path: path.to_owned(), error })
 }
 
-/// Files as (path in the project, text).
-type Files = Vec<(&'static str, &'static str)>;
-
 /// What every project has.
-const COMMON: [(&str, &str); 5] = [
+const COMMON: sdk::Files = &[
     ("README.md", include_str!("templates/README.md")),
     ("scenarios/calm.toml", include_str!("templates/scenarios/calm.toml")),
     ("scenarios/wait.toml", include_str!("templates/scenarios/wait.toml")),
     ("scenarios/outage.toml", include_str!("templates/scenarios/outage.toml")),
-    ("wit/policy.wit", include_str!("../../../wit/policy.wit")),
+    ("wit/policy.wit", sdk::CONTRACT),
 ];
 
-macro_rules! rust_sdk {
-    ($($module:literal),*) => {
-        [$((
-            concat!("sdk/src/", $module, ".rs"),
-            include_str!(concat!("../../../policy-sdk/src/", $module, ".rs")),
-        )),*]
-    };
-}
-
-const RUST_SDK: [(&str, &str); 8] = rust_sdk!("lib", "decision", "glue", "host", "pick", "query", "table", "words");
-
-const RUST: [(&str, &str); 4] = [
+const RUST: sdk::Files = &[
     (".gitignore", "/target\n/*.wasm\n"),
     ("Cargo.toml", include_str!("templates/rust/Cargo.toml")),
     ("src/lib.rs", include_str!("templates/rust/src/lib.rs")),
     ("sdk/Cargo.toml", include_str!("templates/rust/sdk/Cargo.toml")),
 ];
 
-/// What the README says about a language.
-struct About {
-    /// Where the rules are.
-    what: &'static str,
-    /// What a build needs.
-    needs: &'static str,
-    /// Further rows of the table of tests; may be empty.
-    test: &'static str,
-    /// Rows of the table of files.
-    files: &'static str,
-    /// How a trap tells where it was.
-    names: &'static str,
+macro_rules! rust_sdk {
+    ($($module:literal),*) => {
+        &[$((
+            concat!("src/", $module, ".rs"),
+            include_str!(concat!("../../../policy-sdk/src/", $module, ".rs")),
+        )),*]
+    };
 }
 
-const ABOUT_RUST: About = About {
-    what: "Its rules are in `src/lib.rs`.",
-    needs: "Rust with the target for components is needed: `rustup target add wasm32-wasip2`.",
-    test: "| `cargo test` | the unit tests in `src/lib.rs`, natively |",
-    files: "| `src/lib.rs` | the policy, and its unit tests |\n\
-            | `sdk/` | Pointsman's SDK for Rust: the query's numbers behind names; replace it with a newer one at will |",
-    names: "A policy that panics costs one decision: the default policy makes it, and the log and the exchange's explanation \
-            tell the panic's message and the functions it was in. The profile in `Cargo.toml` keeps the functions' names; \
-            `strip = true` would drop them.",
-};
+/// Where a project in Rust keeps the SDK; its contract is beside it.
+const RUST_SDK_FOLDER: &str = "sdk";
+
+const RUST_SDK: sdk::Files = rust_sdk!(
+    "lib", "calendar", "choose", "counter", "decision", "glue", "host", "pick", "query", "roster", "settings", "table",
+    "testing", "words"
+);
+
+const JS: sdk::Files = &[
+    (".gitignore", "/node_modules\n/*.wasm\n"),
+    ("package.json", include_str!("templates/js/package.json")),
+    ("policy.js", include_str!("templates/js/policy.js")),
+];
+
+const PYTHON: sdk::Files = &[
+    (".gitignore", "/venv\n__pycache__\n/*.wasm\n"),
+    ("requirements.txt", include_str!("templates/python/requirements.txt")),
+    ("policy.py", include_str!("templates/python/policy.py")),
+];
+
+const C: sdk::Files = &[
+    (".gitignore", "/venv\n/*.wasm\n"),
+    ("requirements.txt", include_str!("templates/c/requirements.txt")),
+    ("policy.c", include_str!("templates/c/policy.c")),
+];
 
 impl Language {
-    /// Everything a new project has.
-    fn files(self) -> Files {
-        let own: Files = match self {
-            Language::Rust => RUST.into_iter().chain(RUST_SDK).collect(),
+    /// Everything a new project has, as (path in the project, text).
+    fn files(self) -> Vec<(String, &'static str)> {
+        let (own, folder, sdk) = match self {
+            Language::Rust => (RUST, RUST_SDK_FOLDER, RUST_SDK),
+            Language::JavaScript => (JS, "", sdk::JS),
+            Language::Python => (PYTHON, "", sdk::PYTHON),
+            Language::C => (C, sdk::C_FOLDER, sdk::C),
         };
-        own.into_iter().chain(COMMON).collect()
+        let at = |path: &str| if folder.is_empty() { path.to_owned() } else { format!("{folder}/{path}") };
+        let sdk = sdk.iter().map(|(path, text)| (at(path), *text));
+        own.iter().chain(COMMON).map(|(path, text)| ((*path).to_owned(), *text)).chain(sdk).collect()
     }
 
     const fn about(self) -> About {
         match self {
             Language::Rust => ABOUT_RUST,
+            Language::JavaScript => ABOUT_JS,
+            Language::Python => ABOUT_PYTHON,
+            Language::C => ABOUT_C,
         }
     }
 
@@ -213,6 +213,66 @@ impl Language {
         words.into_iter().fold(text, |text, (mark, word)| text.replace(mark, word))
     }
 }
+
+/// What the README says about a language.
+struct About {
+    /// Where the rules are.
+    what: &'static str,
+    /// What a build needs.
+    needs: &'static str,
+    /// Further rows of the table of tests; may be empty.
+    test: &'static str,
+    /// Rows of the table of files.
+    files: &'static str,
+    /// How a fault tells where it was.
+    names: &'static str,
+}
+
+const ABOUT_RUST: About = About {
+    what: "Its rules are in `src/lib.rs`.",
+    needs: "Once: Rust with the target for components (`rustup target add wasm32-wasip2`). The first build takes a minute.",
+    test: "| `cargo test` | the unit tests in `src/lib.rs`, natively |",
+    files: "| `src/lib.rs` | the policy, and its unit tests |\n\
+            | `sdk/` | Pointsman's SDK for Rust: the query's numbers behind names; `src/testing.rs` asks a policy in unit tests |",
+    names: "A policy that panics costs one decision: the default policy makes it, and the log and the exchange's explanation \
+            tell the panic's message and the functions it was in. The profile in `Cargo.toml` keeps the functions' names; \
+            `strip = true` would drop them.",
+};
+
+const ABOUT_JS: About = About {
+    what: "Its rules are in `policy.js`.",
+    needs: "Once: Node.js, and `npm install` in this folder, which fetches the compiler (`componentize-qjs`).",
+    test: "",
+    files: "| `policy.js` | the policy; it may import other files of this folder |\n\
+            | `pointsman.js` | Pointsman's SDK for JavaScript: the query's numbers behind names |\n\
+            | `package.json` | names the compiler |",
+    names: "A policy that throws costs one decision: the default policy makes it, and the log and the exchange's explanation \
+            tell the error's message and where it was thrown.",
+};
+
+const ABOUT_PYTHON: About = About {
+    what: "Its rules are in `policy.py`.",
+    needs: "Once: Python 3, and the compiler: `python3 -m venv venv && venv/bin/pip install -r requirements.txt`.",
+    test: "",
+    files: "| `policy.py` | the policy; it may import other modules of this folder, and the standard library |\n\
+            | `pointsman.py` | Pointsman's SDK for Python: the query's numbers behind names |\n\
+            | `requirements.txt` | names the compiler |",
+    names: "A policy that raises costs one decision: the default policy makes it, and the log and the exchange's explanation \
+            tell the traceback. A component in Python carries its interpreter: it has some 40 MB, takes seconds to compile \
+            (once; the proxy keeps the result) and decides in tens of microseconds.",
+};
+
+const ABOUT_C: About = About {
+    what: "Its rules are in `policy.c`.",
+    needs: "Once: a C compiler for WebAssembly, either clang with wasm-ld, or zig: \
+            `python3 -m venv venv && venv/bin/pip install -r requirements.txt`.",
+    test: "",
+    files: "| `policy.c` | the policy; other `.c` files of this folder are built with it |\n\
+            | `pointsman/` | Pointsman's SDK for C: the query's numbers behind names, and the little of a C library it needs |\n\
+            | `requirements.txt` | names the compiler |",
+    names: "A policy that traps, or calls `pm_fail`, costs one decision: the default policy makes it, and the log and the \
+            exchange's explanation tell the words of `pm_fail` and the functions it was in.",
+};
 
 #[cfg(test)]
 mod tests {
@@ -235,9 +295,7 @@ mod tests {
             }
             let readme = fs::read_to_string(project.dir.join("README.md")).unwrap();
             assert!(!readme.contains("{{"), "{readme}");
-            for command in
-                ["pointsman policy build", "pointsman policy test my-policy.wasm scenarios/", "curl -T my-policy.wasm"]
-            {
+            for command in ["pointsman policy build", "pointsman policy test policy.wasm", "curl -T policy.wasm"] {
                 assert!(readme.contains(command), "{command}");
             }
             for file in project.files.iter().filter(|f| f.ends_with(".toml")) {
@@ -281,7 +339,7 @@ mod tests {
     fn the_whole_rust_sdk_is_carried_along() {
         let mut modules: Vec<String> = fs::read_dir(repository("policy-sdk/src"))
             .unwrap()
-            .map(|entry| format!("sdk/src/{}", entry.unwrap().file_name().into_string().unwrap()))
+            .map(|entry| format!("src/{}", entry.unwrap().file_name().into_string().unwrap()))
             .collect();
         let mut carried: Vec<&str> = RUST_SDK.iter().map(|(path, _)| *path).collect();
         modules.sort();

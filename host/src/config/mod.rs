@@ -12,6 +12,7 @@ mod litellm;
 mod overlay;
 mod providers;
 mod raw;
+mod sketch;
 mod tree;
 
 use std::fs::File;
@@ -25,6 +26,8 @@ pub use diagnostic::{ConfigError, Diagnostic, Place, Severity};
 pub use litellm::import_litellm;
 pub use overlay::{Env, ProcessEnv};
 pub use providers::discover;
+pub use sketch::{Complaints, OwnKeys, sketch};
+pub use tree::Path as KeyPath;
 
 use diagnostic::Report;
 use tree::Node;
@@ -62,10 +65,20 @@ pub fn parse(text: &str, file_name: &str, env: &dyn Env) -> Result<Loaded, Confi
         return Err(report.finish().expect_err("a text without a tree has an error"));
     };
     overlay::overlay(&mut tree, env, &mut report);
-    let raw = decode::decode(&mut tree, &mut report);
+    let raw = decode::decode(&mut tree, &mut report, &[]);
     let folder = Path::new(file_name).parent().unwrap_or(Path::new(""));
     let config = convert::convert(raw, &tree, env, folder, &mut report);
     Ok(Loaded { config, warnings: report.finish()?, path: None })
+}
+
+/// Where a key of a configuration file has its value: in the file, or in the environment; none where it has none.
+pub fn place(file: &Path, env: &dyn Env, section: &str, key: &str) -> Option<Place> {
+    let text = read(file).ok()?;
+    let mut report = Report::new(&file.display().to_string(), &text);
+    let mut tree = Node::parse(&text, &mut report)?;
+    overlay::overlay(&mut tree, env, &mut report);
+    let node = tree.find(&tree::Path::of(section).key(key))?;
+    Some(report.place(&node.site))
 }
 
 /// The JSON schema of `pointsman.toml`, for editors.

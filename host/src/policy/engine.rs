@@ -108,6 +108,11 @@ impl Compiled {
     pub fn is_from_cache(&self) -> bool {
         self.from_cache
     }
+
+    /// A revision with an empty `state` of its own that nobody else sees; not even the probes leave a trace in it.
+    pub fn isolated(&self, settings: &str, table: Arc<Table>) -> Result<Revision, LoadError> {
+        Revision::isolated(self.engine.clone(), self.code.clone(), settings, table)
+    }
 }
 
 impl Engine {
@@ -161,6 +166,11 @@ impl Engine {
     /// The default policy's component.
     pub const fn embedded_bytes() -> &'static [u8] {
         EMBEDDED
+    }
+
+    /// The default policy, compiled.
+    pub fn compile_embedded(&self) -> Result<Compiled, LoadError> {
+        self.compile(EMBEDDED)
     }
 
     /// The bounds in force.

@@ -67,9 +67,14 @@ impl Revision {
         Self::new(self.engine.clone(), self.code.clone(), settings, table)
     }
 
-    /// The same, with an empty `state` of its own that nobody else sees; not even the probes leave a trace in it.
-    pub fn isolated(&self, settings: &str, table: Arc<Table>) -> Result<Self, LoadError> {
-        let probed = Self::with_state(self.engine.clone(), self.code.clone(), Arc::default(), settings, table)?;
+    /// A revision with an empty `state` of its own. The instance that was probed is dropped with the state it saw.
+    pub(super) fn isolated(
+        engine: Engine,
+        code: Arc<Code>,
+        settings: &str,
+        table: Arc<Table>,
+    ) -> Result<Self, LoadError> {
+        let probed = Self::with_state(engine, code, Arc::default(), settings, table)?;
         Ok(Self { shared: Arc::default(), slots: std::array::from_fn(|_| Slot::default()), ..probed })
     }
 

@@ -1,14 +1,17 @@
-//! {{name}}: the primary that costs others least; a wait while one recovers soon enough; a fallback; then the end.
+//! {{name}}: the primary where one more request costs least; a wait while one recovers soon enough; a fallback; the end.
 
-use pointsman_sdk::{Decision, Load, NONE, Outcome, Policy, Query, Table, Tier, note, pool};
+use pointsman_sdk::{Decision, Load, NONE, Policy, Query, Table, Tier, note, pool, settings};
 use serde::Deserialize;
 
-/// More waits than this are not for lack of patience.
+/// Tries a backend gets for one request.
+const MAX_TRIES: u32 = 3;
+
+/// Waits of one request.
 const MAX_WAITS: u32 = 8;
 
-/// `[policy.settings]` of pointsman.toml. What stands there for other policies is left alone.
+/// `[policy.settings]` of pointsman.toml. Any other key is refused: it may be a slip of the pen.
 #[derive(Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 struct Settings {
     /// How long a request waits for a primary, all its waits together, in ms.
     primary_wait_ms: u32,
@@ -34,7 +37,7 @@ pointsman_sdk::export!(Chooser);
 impl Policy for Chooser {
     fn configure(settings: &str, table: &Table) -> Result<Self, String> {
         Ok(Self {
-            settings: serde_json::from_str(settings).map_err(|e| format!("[policy.settings]: {e}"))?,
+            settings: settings::parse(settings)?,
             loads: table.backends.iter().map(Load::of).collect(),
             primaries: pool(table, Tier::Primary, None),
             fallbacks: pool(table, Tier::Fallback, None),
@@ -46,7 +49,7 @@ impl Policy for Chooser {
             return Decision::primary(backend);
         }
         let left_ms = self.settings.primary_wait_ms.saturating_sub(query.waited_ms);
-        let recovers = |&i: &usize| recovers_within(query, i, left_ms);
+        let recovers = |&backend: &usize| recovers_within(query, backend, left_ms);
         if left_ms > 0 && query.waits < MAX_WAITS && self.primaries.iter().any(recovers) {
             return Decision::wait_for_primary(left_ms);
         }
@@ -61,7 +64,7 @@ impl Policy for Chooser {
 impl Chooser {
     /// The ready backend of a pool where one more request costs least.
     fn best(&self, query: &Query, pool: &[usize]) -> Option<usize> {
-        let usable = |&i: &usize| query.backend(i).is_ready() && !failed(query, i);
+        let usable = |&i: &usize| query.backend(i).is_ready() && query.tries(i) < MAX_TRIES;
         let cost = |&i: &usize| self.loads[i].cost(query.backend(i), query.request.streaming);
         pool.iter().copied().filter(usable).min_by_key(cost)
     }
@@ -70,90 +73,45 @@ impl Chooser {
 /// Will it be ready within this time, as far as anybody knows?
 fn recovers_within(query: &Query, backend: usize, ms: u32) -> bool {
     let row = query.backend(backend);
-    row.is_candidate() && !failed(query, backend) && (row.ready_ms() == NONE || row.ready_ms() <= ms)
-}
-
-/// Has it failed at this very request? A 429 does not count: it says nothing about the request.
-fn failed(query: &Query, backend: usize) -> bool {
-    query.attempts.iter().any(|a| a.backend == backend && a.outcome != Outcome::RateLimited)
+    let in_time = row.ready_ms() == NONE || row.ready_ms() <= ms;
+    row.is_candidate() && in_time && query.tries(backend) < MAX_TRIES
 }
 
 #[cfg(test)]
 mod tests {
-    use pointsman_sdk::{Backend, Operation, Request, TableParts};
+    use pointsman_sdk::Outcome;
+    use pointsman_sdk::testing::{case, fallback, primary};
 
     use super::*;
 
-    const READY: [u32; 2] = [0, 0];
-    const COOLING_FOR_2_S: [u32; 2] = [2, 2_000];
-
-    /// Asks about backend 0, a primary, and backend 1, a fallback, in these states.
-    fn decide(settings: &str, rows: [[u32; 2]; 2], waited_ms: u32) -> Decision {
-        let table = Table::new(TableParts {
-            backends: vec![backend(Tier::Primary), backend(Tier::Fallback)],
-            columns: vec!["state".into(), "ready_ms".into()],
-            ..TableParts::default()
-        });
-        let query = Query {
-            now_ms: 0,
-            seed: 1,
-            request: REQUEST,
-            attempts: &[],
-            waits: waited_ms.min(1),
-            waited_ms,
-            rows: rows.as_flattened(),
-            layout: table.layout(),
-        };
-        Chooser::configure(settings, &table).unwrap().decide(&query)
-    }
-
-    const REQUEST: Request = Request {
-        model: None,
-        operation: Operation::Chat,
-        client: None,
-        streaming: false,
-        priority: 0,
-        prompt_tokens: 10,
-        max_tokens: 0,
-        session: 0,
-        elapsed_ms: 0,
-        remaining_ms: 60_000,
-    };
-
-    fn backend(tier: Tier) -> Backend {
-        Backend {
-            id: String::new(),
-            tier,
-            dialect: "openai".into(),
-            weight: 1,
-            rpm: None,
-            tpm: None,
-            max_concurrency: None,
-            routes: Vec::new(),
-            any_model: true,
-            labels: Vec::new(),
-            capabilities: Vec::new(),
-            attributes: Vec::new(),
-        }
+    #[test]
+    fn the_primary_that_fails_less_is_taken() {
+        let shaky = primary("shaky").with("error_permille", 500);
+        assert_eq!(case([shaky, primary("sound"), fallback("paid")]).decision::<Chooser>(), Decision::primary(1));
     }
 
     #[test]
-    fn a_ready_primary_is_taken() {
-        assert_eq!(decide("{}", [READY, READY], 0), Decision::primary(0));
+    fn a_primary_that_recovers_soon_is_waited_for() {
+        let cooling = |ms| case([primary("a").cooling(Outcome::RateLimited, ms), fallback("paid")]);
+        assert_eq!(cooling(2_000).decision::<Chooser>(), Decision::wait_for_primary(3_000));
+        assert_eq!(cooling(9_000).decision::<Chooser>(), Decision::fallback(1));
+        assert_eq!(cooling(2_000).after_waits(MAX_WAITS).decision::<Chooser>(), Decision::fallback(1));
+        let impatient = cooling(2_000).settings(r#"{"primary_wait_ms": 500}"#).ask::<Chooser>();
+        assert_eq!(impatient.decision, Decision::fallback(1));
+        assert_eq!(impatient.notes, ["no primary recovers within 500 ms"]);
     }
 
     #[test]
-    fn a_cooling_primary_is_waited_for_as_long_as_the_settings_say() {
-        assert_eq!(decide("{}", [COOLING_FOR_2_S, READY], 0), Decision::wait_for_primary(3_000));
-        assert_eq!(decide("{}", [COOLING_FOR_2_S, READY], 1_500), Decision::fallback(1));
-        assert_eq!(decide(r#"{"primary_wait_ms": 0}"#, [COOLING_FOR_2_S, READY], 0), Decision::fallback(1));
-        assert_eq!(decide(r#"{"primary_wait_ms": 0}"#, [COOLING_FOR_2_S, COOLING_FOR_2_S], 0), Decision::exhausted());
+    fn a_backend_gets_three_tries_and_then_all_is_exhausted() {
+        let tried = |times| case([primary("a")]).after_times(times, 0, Outcome::ServerError);
+        assert_eq!(tried(2).decision::<Chooser>(), Decision::primary(0));
+        assert_eq!(tried(3).decision::<Chooser>(), Decision::exhausted());
     }
 
     #[test]
-    fn settings_of_the_wrong_kind_are_refused() {
-        let table = Table::new(TableParts::default());
-        let refused = Chooser::configure(r#"{"primary_wait_ms": "long"}"#, &table).err().unwrap();
-        assert!(refused.contains("invalid type"), "{refused}");
+    fn settings_that_mean_nothing_are_refused() {
+        let table = case([primary("a")]).table();
+        let refused = Chooser::configure(r#"{"primary_wait": 1}"#, &table).err().unwrap();
+        assert!(refused.contains("`primary_wait`"), "{refused}");
     }
 }
