@@ -21,6 +21,7 @@ instance keeps in memory is a cache; any of several instances may be asked.
 Backends are meant by their index in `table.backends`, everywhere.
 """
 
+import gc
 import json
 import random
 import traceback
@@ -51,15 +52,17 @@ def policy(cls):
                 table = Table(raw)
                 _instance = cls(json.loads(settings), table)
                 _query = Query(table)
+                # What is there now stays; without it, a collection now and then would look at all of Python.
+                gc.freeze()
             except Exception as error:
                 raise Err(_message(error)) from None
 
         def decide(self, raw):
             try:
                 return _instance.decide(_query._over(raw))
-            except BaseException:
-                # Its last words become the message of the fault.
-                traceback.print_exc()
+            except BaseException as error:
+                # The last error in the log becomes the message of the fault.
+                _log.log(_log.Level.ERROR, _told(error))
                 raise
 
     return WitWorld
@@ -71,10 +74,14 @@ _query = None
 
 def _message(error):
     """The words of a refusal: an author's own as they are, anything else with where it happened."""
-    if isinstance(error, ValueError):
-        return str(error)
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{type(error).__name__}: {error} (in {frame.name}, line {frame.lineno})"
+    return str(error) if isinstance(error, ValueError) else _told(error)
+
+
+def _told(error):
+    """An exception and where it happened, innermost first, on one line."""
+    frames = reversed(traceback.extract_tb(error.__traceback__))
+    calls = " < ".join(f"{f.name} ({f.filename.rpartition('/')[2]}:{f.lineno})" for f in frames)
+    return f"{type(error).__name__}: {error}; in {calls}"
 
 
 class Backend:

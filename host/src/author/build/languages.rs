@@ -125,7 +125,7 @@ pub(super) fn c(project: &Project) -> Result<Vec<u8>, BuildError> {
     let call = Call::of(&compiler.program, &project.dir)
         .args(compiler.first)
         .args(["-O2", "-std=c11", "-Wall", "-ffreestanding", "-fno-sanitize=all", "-nostdlib"])
-        .args(["-Wl,--no-entry", "-Wl,--strip-debug"])
+        .args(["-Wl,--no-entry", "-g0"])
         .args([joined("-I", &sdk), "-isystem".into(), sdk.join("include").into()])
         .args(["-o".into(), out.clone()])
         .args(sources(&project.dir)?)
