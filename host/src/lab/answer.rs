@@ -14,8 +14,8 @@ use pointsman_core::outcome::{Kind, Outcome};
 use pointsman_core::record::Usage;
 use pointsman_core::table::Dialect;
 use pointsman_core::time::Timestamp;
-use pointsman_core::wire::retry_after::RateHints;
 use pointsman_core::wire::classify::{BODY_PREFIX_BYTES, classify, classify_whole};
+use pointsman_core::wire::retry_after::RateHints;
 use pointsman_core::wire::usage::BodyTap;
 
 /// What a backend gives to one attempt.
@@ -260,10 +260,11 @@ impl Run<'_> {
         };
         let silence = pieces.silence_over(limits.idle).map(|since| self.silent_since(since));
         let total = (limits.total, Outcome::new(Kind::TimedOut, TOO_LONG));
-        let late = (opens != Some(pieces.head) && pieces.at(1).unwrap_or(pieces.last) > limits.first_token).then(|| {
-            let text = format!("no first token within {:?} (timeouts.first_token_ms)", limits.first_token);
-            (limits.first_token.max(pieces.head), Outcome::new(Kind::TimedOut, text))
-        });
+        let late =
+            (opens != Some(pieces.head) && pieces.at(1).unwrap_or(pieces.last) > limits.first_token).then(|| {
+                let text = format!("no first token within {:?} (timeouts.first_token_ms)", limits.first_token);
+                (limits.first_token.max(pieces.head), Outcome::new(Kind::TimedOut, text))
+            });
         // Of two that come at the same time the stream's own wins: the bytes are there.
         [Some(own), silence, late, Some(total)].into_iter().flatten().min_by_key(|(at, _)| *at).expect("one is its own")
     }
@@ -369,13 +370,7 @@ mod tests {
     }
 
     fn limits() -> Timeouts {
-        Timeouts {
-            connect: MS * 50,
-            first_byte: MS * 1_000,
-            first_token: MS * 500,
-            idle: MS * 300,
-            total: MS * 5_000,
-        }
+        Timeouts { connect: MS * 50, first_byte: MS * 1_000, first_token: MS * 500, idle: MS * 300, total: MS * 5_000 }
     }
 
     /// Commit, end (both in ms) and kind of an attempt.
@@ -411,11 +406,14 @@ mod tests {
 
     #[test]
     fn a_break_before_the_gate_is_a_failed_attempt_and_after_it_a_broken_answer() {
-        let cut = |tokens, commit| came_to(&answer(Gives::Cut, 100, 400, tokens), true, commit);
-        assert_eq!(cut(0, Commit::FirstContent), (None, 400, Kind::Cut));
-        assert_eq!(cut(3, Commit::FirstContent), (Some(100), 400, Kind::Cut));
-        assert_eq!(cut(3, Commit::Complete), (None, 400, Kind::Cut));
-        assert_eq!(came_to(&answer(Gives::Stall, 100, 400, 3), true, Commit::Tokens(2)), (Some(200), 700, Kind::Stalled));
+        let cut = |tokens, commit| came_to(&answer(Gives::Cut, 100, 300, tokens), true, commit);
+        assert_eq!(cut(0, Commit::FirstContent), (None, 300, Kind::Cut));
+        assert_eq!(cut(3, Commit::FirstContent), (Some(100), 300, Kind::Cut));
+        assert_eq!(cut(3, Commit::Complete), (None, 300, Kind::Cut));
+        assert_eq!(
+            came_to(&answer(Gives::Stall, 100, 400, 3), true, Commit::Tokens(2)),
+            (Some(200), 700, Kind::Stalled)
+        );
     }
 
     #[test]
@@ -431,8 +429,7 @@ mod tests {
     #[test]
     fn what_was_seen_of_a_cut_stream_is_counted() {
         let (lane, resume, model) = (Lane::Primary, Resume::None, "m".to_owned());
-        let sending =
-            Sending { backend: 0, lane, model, timeouts: limits(), commit: Commit::FirstContent, resume };
+        let sending = Sending { backend: 0, lane, model, timeouts: limits(), commit: Commit::FirstContent, resume };
         let usage = |gives| {
             let answer = answer(gives, 100, 400, 3);
             course(&answer, &facts(true), &sending, Dialect::Openai, Timestamp::default()).ended.usage

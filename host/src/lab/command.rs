@@ -93,7 +93,9 @@ fn compile(file: &Path) -> Result<Compiled, String> {
     }
     let shown = file.display();
     let bytes = read(file, engine.limits().max_component_bytes as u64).map_err(|error| {
-        format!("cannot read {shown}: {error}; give a component file, or `{EMBEDDED}` for the policy inside this binary")
+        format!(
+            "cannot read {shown}: {error}; give a component file, or `{EMBEDDED}` for the policy inside this binary"
+        )
     })?;
     engine.compile(&bytes).map_err(|error| format!("{shown}: {error}"))
 }
@@ -130,16 +132,17 @@ fn parse(file: &Path, name: &str) -> Result<Scenario, String> {
         return Err(format!("{name} is larger than {MAX_SCENARIO_BYTES} bytes; is this the right file?"));
     }
     let text = String::from_utf8(bytes).map_err(|_| format!("{name} is not UTF-8 text; save it as UTF-8"))?;
-    Scenario::parse(&text, name).map_err(|error| {
-        error.diagnostics.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n\n")
-    })
+    Scenario::parse(&text, name)
+        .map_err(|error| error.diagnostics.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n\n"))
 }
 
 /// The scenario files meant, in the order given, those of a directory by name.
 fn scenario_files(args: &TestArgs) -> Result<Vec<PathBuf>, String> {
     if args.file != Path::new(EMBEDDED) && !args.file.exists() {
         let shown = args.file.display();
-        return Err(format!("there is no file {shown}; give a component, or `{EMBEDDED}` for the policy inside this binary"));
+        return Err(format!(
+            "there is no file {shown}; give a component, or `{EMBEDDED}` for the policy inside this binary"
+        ));
     }
     if args.scenarios.is_empty() {
         return in_directory(&usual_directory(&args.file)?);
@@ -161,7 +164,8 @@ fn usual_directory(file: &Path) -> Result<PathBuf, String> {
     let beside = file.parent().unwrap_or(Path::new("")).join("scenarios");
     let here = PathBuf::from("scenarios");
     [&beside, &here].into_iter().find(|dir| dir.is_dir()).cloned().ok_or_else(|| {
-        let both = if beside == here { "./scenarios".to_owned() } else { format!("{} or ./scenarios", beside.display()) };
+        let both =
+            if beside == here { "./scenarios".to_owned() } else { format!("{} or ./scenarios", beside.display()) };
         format!("there is no directory {both}; {HOW_TO}, or name them after FILE")
     })
 }

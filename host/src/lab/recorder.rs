@@ -161,7 +161,9 @@ impl Recorded {
         let decided = Decided::of(&verdict.decision, view);
         let longest = match &verdict.decision {
             Decision::Wait(hold) => format!(", at most {}", in_words(hold.max)),
-            Decision::Primary(_) | Decision::Fallback(_) | Decision::Emergency(_) | Decision::Reject(_) => String::new(),
+            Decision::Primary(_) | Decision::Fallback(_) | Decision::Emergency(_) | Decision::Reject(_) => {
+                String::new()
+            }
         };
         self.tell(at, Moment::Decided(format!("{decided}{longest}")));
         self.decisions.push(decided);

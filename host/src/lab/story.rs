@@ -100,7 +100,8 @@ impl Standing {
 
 impl fmt::Display for Standing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let reason = Kind::ALL.get(self.number(Column::CooldownReason) as usize).map_or("unknown", |kind| kind.as_str());
+        let reason =
+            Kind::ALL.get(self.number(Column::CooldownReason) as usize).map_or("unknown", |kind| kind.as_str());
         write!(f, "{} ", self.backend)?;
         if self.is(RowState::Ready) {
             f.write_str("is ready")?;

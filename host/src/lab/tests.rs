@@ -236,7 +236,10 @@ fn nothing_to_test_is_wrong_usage_and_says_what_to_do() {
     };
     told(&args(&[empty.path()]), "has no scenario in it; write scenarios as TOML files there");
     told(&args(&[Path::new("/nowhere")]), "there is no /nowhere");
-    told(&TestArgs { file: "/no.wasm".into(), ..args(&[]) }, "there is no file /no.wasm; give a component, or `default`");
+    told(
+        &TestArgs { file: "/no.wasm".into(), ..args(&[]) },
+        "there is no file /no.wasm; give a component, or `default`",
+    );
     let none = TestArgs { only: Some("no such words".into()), ..args(&[&scenarios_of_default()]) };
     told(&none, "scenarios has \"no such words\"");
     let component = empty.path().join("p.wasm");

@@ -131,14 +131,21 @@ impl Check<'_, '_, '_> {
             Some(RawGives::Word(word)) => word.as_str(),
             None => {
                 if !self.complaints.is_told(&answer_at) {
-                    self.complaints.error(at, "this says nothing about the answer").help("write answer = 200, or another status");
+                    self.complaints
+                        .error(at, "this says nothing about the answer")
+                        .help("write answer = 200, or another status");
                 }
                 return Gives::Silence;
             }
         };
-        let no_use = [("retry_after", raw.retry_after.is_some()), ("headers", !raw.headers.is_empty()), ("body", raw.body.is_some())];
+        let no_use = [
+            ("retry_after", raw.retry_after.is_some()),
+            ("headers", !raw.headers.is_empty()),
+            ("body", raw.body.is_some()),
+        ];
         for (key, _) in no_use.into_iter().filter(|(_, given)| *given) {
-            let problem = self.complaints.error(&at.key(key), format!("`{key}` has no place in an answer that is {word:?}"));
+            let problem =
+                self.complaints.error(&at.key(key), format!("`{key}` has no place in an answer that is {word:?}"));
             problem.help("it goes with an HTTP status");
         }
         match word {
@@ -247,9 +254,8 @@ impl Check<'_, '_, '_> {
             list.iter().enumerate().filter_map(one).collect()
         });
         let end = raw.end.as_deref().and_then(|text| self.end(&at.key("end"), text));
-        let mut limit = |key: &str, text: Option<&str>| {
-            text.map(|text| self.duration(at, key, Some(text), Duration::ZERO))
-        };
+        let mut limit =
+            |key: &str, text: Option<&str>| text.map(|text| self.duration(at, key, Some(text), Duration::ZERO));
         Expectation {
             decisions,
             end,
@@ -355,7 +361,11 @@ impl Check<'_, '_, '_> {
     fn unknown(&mut self, at: &KeyPath, what: &str, name: &str, known: &[impl AsRef<str> + Display]) {
         let problem = self.complaints.error(at, format!("there is no {what} `{name}`"));
         let known: Vec<&str> = known.iter().map(AsRef::as_ref).collect();
-        problem.help(if known.is_empty() { format!("add a [[{what}]]") } else { format!("known: {}", known.join(", ")) });
+        problem.help(if known.is_empty() {
+            format!("add a [[{what}]]")
+        } else {
+            format!("known: {}", known.join(", "))
+        });
     }
 
     fn backends(&self) -> Vec<String> {

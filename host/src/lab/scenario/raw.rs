@@ -65,7 +65,10 @@ impl RawOutage {
 }
 
 #[derive(Deserialize)]
-#[serde(untagged, expecting = "invalid type: expected an HTTP status, or \"connect-failed\", \"reset\", \"silent\", \"cut\" or \"stall\"")]
+#[serde(
+    untagged,
+    expecting = "invalid type: expected an HTTP status, or \"connect-failed\", \"reset\", \"silent\", \"cut\" or \"stall\""
+)]
 pub(super) enum RawGives {
     Status(u16),
     Word(String),

@@ -87,7 +87,10 @@ fn everything_that_is_given_is_taken_over() {
     assert_eq!(scenario.config.fleet_settings().emergency_fraction, 0.5);
     assert_eq!((scenario.config.limits.max_attempts, scenario.spent_usd[0], scenario.seed), (3, 2.4, 7));
     let Gives::Response(response) = &scenario.scripts[0].answers[0].gives else { panic!("a response") };
-    assert_eq!((response.headers["retry-after-ms"].as_bytes(), response.body.as_deref()), (&b"1500"[..], Some(&b"b"[..])));
+    assert_eq!(
+        (response.headers["retry-after-ms"].as_bytes(), response.body.as_deref()),
+        (&b"1500"[..], Some(&b"b"[..]))
+    );
     let outage = &scenario.scripts[0].outages[0];
     assert!(matches!(outage.answer.gives, Gives::Cut) && outage.until == Duration::from_secs(2));
     let ask = &scenario.requests[0].ask;
@@ -109,7 +112,7 @@ fn unknown_keys_name_what_is_meant() {
         ("title", "titel", "unknown key `titel`", "write `title`"),
         ("id = \"a\"", "id = \"a\"\nscripts = []", "unknown key `scripts`", "write `script`"),
         ("id = \"a\"", "id = \"a\"\nmodel = [\"m\"]", "unknown key `model`", "write `models`"),
-        ("name = \"c\"", "name = \"c\"\nspent = 1", "unknown key `spent`", "write `spent_usd`"),
+        ("name = \"c\"", "name = \"c\"\nspend_usd = 1", "unknown key `spend_usd`", "write `spent_usd`"),
         ("end =", "and =", "unknown key `and`", "write `end`"),
         ("", "[expect]\nattempt = 1", "unknown key `attempt`", "write `attempts`"),
         ("", "[setings]", "unknown key `setings`", "write `settings`"),
@@ -140,13 +143,19 @@ fn every_wrong_value_has_its_sentence() {
         (script("{ answer = 99 }"), "99 is no status of an answer"),
         (script("{ answer = \"no\" }"), "\"no\" is no answer"),
         (script("{ answer = true }"), "`answer` must be an HTTP status, or \"connect-failed\""),
-        (script("{ answer = \"reset\", retry_after = \"1s\" }"), "`retry_after` has no place in an answer that is \"reset\""),
+        (
+            script("{ answer = \"reset\", retry_after = \"1s\" }"),
+            "`retry_after` has no place in an answer that is \"reset\"",
+        ),
         (script("{ answer = 200, after = \"fast\" }"), "`after` is not a duration"),
         (script("{ answer = 200, after = 5 }"), "`after` must be text"),
         (script("{ answer = 200, first_token = \"1s\" }"), "`first_token` is later than the answer's end"),
         (script("{ answer = 200, headers = { \"a b\" = \"c\" } }"), "`a b` is no header"),
         (
-            ("id = \"a\"".to_owned(), "id = \"a\"\noutages = [{ from = \"2s\", until = \"1s\", answer = 500 }]".to_owned()),
+            (
+                "id = \"a\"".to_owned(),
+                "id = \"a\"\noutages = [{ from = \"2s\", until = \"1s\", answer = 500 }]".to_owned(),
+            ),
             "`until` must be after `from`",
         ),
         (request("times = 0"), "`times` must be at least 1"),

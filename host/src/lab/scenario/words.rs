@@ -245,7 +245,9 @@ mod tests {
 
     #[test]
     fn a_decision_is_written_as_it_is_read() {
-        for text in ["primary", "fallback b", "primary as n", "emergency a as n", "wait primary", "reject", "reject 402", "..."] {
+        for text in
+            ["primary", "fallback b", "primary as n", "emergency a as n", "wait primary", "reject", "reject 402", "..."]
+        {
             assert_eq!(Expected::parse(text).map(|e| e.to_string()).as_deref(), Some(text));
         }
         for wrong in ["", "primary a b", "wait", "wait a", "reject x", "secondary", "primary a as", "...."] {
@@ -262,7 +264,9 @@ mod tests {
         };
         let primary = decided(DecidedWhat::Send(Lane::Primary), Some("a"));
         assert!(matches("primary", &primary) && matches("primary a", &primary));
-        assert!(!matches("primary b", &primary) && !matches("fallback a", &primary) && !matches("primary as n", &primary));
+        assert!(
+            !matches("primary b", &primary) && !matches("fallback a", &primary) && !matches("primary as n", &primary)
+        );
         assert!(!matches("wait primary", &primary));
         let reject = decided(DecidedWhat::Reject(402), None);
         assert!(matches("reject", &reject) && matches("reject 402", &reject) && !matches("reject 503", &reject));

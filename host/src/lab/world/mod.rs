@@ -237,8 +237,7 @@ where
         self.arrived += 1;
         let admitted = self.admit(&mut ask);
         let facts = ask.facts.clone();
-        let exchange =
-            Exchange::new(self.now, self.view.clone(), &ask.model, facts, self.budgets, self.streams);
+        let exchange = Exchange::new(self.now, self.view.clone(), &ask.model, facts, self.budgets, self.streams);
         self.tell(number, Sight::Arrived(&ask));
         let slot = self.places.put(Live::new(number, exchange, ask, self.now));
         match admitted {

@@ -33,12 +33,13 @@ fn config(dice: &mut Dice) -> Config {
         1 + dice.below(8),
         dice.below(6),
         dice.below(8_000),
-        1 + dice.below(20_000),
+        500 + dice.below(20_000),
         dice.below(30),
     );
-    text.push_str("[[client]]\nname = \"c\"\nkey = \"env:K\"\nmax_concurrency = 9\nbudget_usd_per_day = 0.01\n");
-    for i in 0..1 + dice.below(4) {
-        let tier = ["primary", "fallback"][dice.below(2) as usize];
+    text.push_str("[cooldown]\nbase_ms = 20\nmax_ms = 900\n");
+    text.push_str("[[client]]\nname = \"c\"\nkey = \"env:K\"\nmax_concurrency = 9\nbudget_usd_per_day = 0.1\n");
+    for i in 0..2 + dice.below(4) {
+        let tier = ["primary", "fallback"][i as usize % 2];
         text.push_str(&format!(
             "[[backend]]\nid = \"b{i}\"\nbase_url = \"http://x\"\ntier = \"{tier}\"\nmodels = [\"m\"]\nprice = {{ m = {{ input_per_mtok = 1.0, output_per_mtok = 1.0 }} }}\n\
              timeouts = {{ first_byte_ms = {}, first_token_ms = {}, idle_ms = {}, total_ms = {} }}\n",
@@ -47,9 +48,9 @@ fn config(dice: &mut Dice) -> Config {
             1 + dice.below(500),
             1 + dice.below(4_000),
         ));
-        for (key, most) in [("rpm", 600), ("tpm", 100_000), ("max_concurrency", 4)] {
+        for (key, least, most) in [("rpm", 60, 6_000), ("tpm", 100_000, 2_000_000), ("max_concurrency", 1, 4)] {
             if dice.below(3) == 0 {
-                text.push_str(&format!("{key} = {}\n", 1 + dice.below(most)));
+                text.push_str(&format!("{key} = {}\n", least + dice.below(most)));
             }
         }
     }
@@ -81,11 +82,16 @@ impl Outside for Chaos {
     }
 
     fn answer(&mut self, _: &Attempt<'_>) -> Answer {
-        const STATUSES: [u16; 10] = [200, 200, 200, 400, 401, 404, 413, 429, 500, 503];
-        let status = STATUSES[self.dice.below(10) as usize];
+        const STATUSES: [u16; 8] = [200, 200, 200, 400, 413, 429, 500, 503];
+        // These cool for longer than the world lasts.
+        const RARE: [u16; 3] = [401, 402, 404];
+        let status = match self.dice.below(150) {
+            0 => RARE[self.dice.below(3) as usize],
+            _ => STATUSES[self.dice.below(8) as usize],
+        };
         let mut response = Response { status, ..Response::default() };
         if self.dice.below(2) == 0 {
-            response.headers.insert("retry-after-ms", self.dice.below(3_000).into());
+            response.headers.insert("retry-after-ms", self.dice.below(900).into());
         }
         if self.dice.below(8) == 0 {
             response.headers.insert("x-ratelimit-remaining-requests", self.dice.below(3).into());
@@ -120,8 +126,7 @@ fn decide(dice: &mut Dice, table: &Table) -> Verdict {
         let total = Some(dice.ms(3_000) + Duration::from_millis(1)).filter(|_| dice.below(4) == 0);
         Dispatch { backend, total, commit: GATES[dice.below(5) as usize], ..Dispatch::default() }
     };
-    let (primary, fallback, emergency) =
-        (send(Some(Tier::Primary)), send(Some(Tier::Fallback)), send(None));
+    let (primary, fallback, emergency) = (send(Some(Tier::Primary)), send(Some(Tier::Fallback)), send(None));
     let decision = match dice.below(10) {
         0..=3 => Decision::Primary(primary),
         4 | 5 => Decision::Fallback(fallback),
@@ -130,6 +135,7 @@ fn decide(dice: &mut Dice, table: &Table) -> Verdict {
             let lane = Lane::ALL[dice.below(3) as usize];
             Decision::Wait(Hold { max: dice.ms(3_000) + Duration::from_millis(1), lane })
         }
+        _ if dice.below(3) > 0 => Decision::Primary(primary),
         _ => Decision::Reject(Rejection { status: 402 * dice.below(2) as u16, ..Rejection::default() }),
     };
     Verdict { decision, notes: Vec::new(), fault: None }
@@ -141,19 +147,18 @@ struct Judge {
     arrived: u64,
     finished: u64,
     sent: u64,
-    trace: Vec<String>,
+    trace: Option<Vec<String>>,
 }
 
 impl Watcher for Judge {
     fn saw(&mut self, scene: &Scene<'_>, sight: Sight<'_>) {
         match &sight {
             Sight::Arrived(_) => self.arrived += 1,
-            Sight::Sent { sending, probe } => {
+            Sight::Sent { sending, .. } => {
                 self.sent += 1;
                 let id = &scene.view.backend(sending.backend).id;
                 let cools = scene.fleet.cooldowns(scene.now).iter().any(|c| *c.backend == **id);
                 assert!(!cools || sending.lane == Lane::Emergency, "{id} was sent to while it cools");
-                assert!(!(cools && *probe), "a probe within a cooldown");
             }
             Sight::Finished(finished) => {
                 self.finished += 1;
@@ -172,17 +177,19 @@ impl Watcher for Judge {
             Sight::Asked(_) | Sight::Decided(_) | Sight::Committed | Sight::Ended(_) => {}
             Sight::Waits { .. } | Sight::Waited { .. } => {}
         }
-        self.trace.push(format!("{} {} {sight:?}", scene.now, scene.exchange));
+        if let Some(trace) = &mut self.trace {
+            trace.push(format!("{} {} {sight:?}", scene.now, scene.exchange));
+        }
     }
 }
 
-fn live_through(seed: u64) -> Judge {
+fn live_through(seed: u64, traced: bool) -> Judge {
     let mut dice = Dice(seed);
     let config = config(&mut dice);
     let table = config.table();
     let start = Timestamp::from_millis(1_767_571_200_000);
     let chaos = Chaos { dice: Dice(seed ^ 1), at: start, left: 120 };
-    let judge = Judge { budgets: config.budgets(), arrived: 0, finished: 0, sent: 0, trace: Vec::new() };
+    let judge = Judge { budgets: config.budgets(), arrived: 0, finished: 0, sent: 0, trace: traced.then(Vec::new) };
     let mut chance = Dice(seed ^ 2);
     let decider = |_: &Query, _: &Arc<Texts>| decide(&mut chance, &table);
     let after = World::new(&config, start, seed, &[], chaos, decider, judge).run();
@@ -196,17 +203,21 @@ fn live_through(seed: u64) -> Judge {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 100, ..ProptestConfig::default() })]
 
     #[test]
     fn every_exchange_ends_within_its_budget_and_gives_its_permits_back(seed: u64) {
-        live_through(seed);
+        live_through(seed, false);
     }
 }
 
 #[test]
 fn the_same_seed_is_the_same_world() {
-    let (one, other) = (live_through(42), live_through(42));
-    assert!(one.sent > 20, "{} attempts show little", one.sent);
-    assert_eq!(one.trace, other.trace);
+    let mut sent = 0;
+    for seed in 0..8 {
+        let (one, other) = (live_through(seed, true), live_through(seed, true));
+        assert_eq!(one.trace, other.trace);
+        sent += one.sent;
+    }
+    assert!(sent > 600, "{sent} attempts of 960 exchanges show little");
 }
