@@ -1,7 +1,8 @@
 //! The commands of the `pointsman` binary.
 
 pub mod config_cmd;
-pub mod policy_cmd;
+mod config_needs;
+mod policy_cmd;
 mod serve_cmd;
 
 use std::io;
@@ -43,7 +44,7 @@ enum Command {
         #[command(subcommand)]
         command: config_cmd::ConfigCommand,
     },
-    /// Make, check and test policies.
+    /// Write a policy: a new project, its component, what the proxy says of it, scenarios, speed.
     Policy {
         #[command(subcommand)]
         command: policy_cmd::PolicyCommand,

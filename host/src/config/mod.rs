@@ -71,6 +71,16 @@ pub fn parse(text: &str, file_name: &str, env: &dyn Env) -> Result<Loaded, Confi
     Ok(Loaded { config, warnings: report.finish()?, path: None })
 }
 
+/// Where a key of a configuration file has its value: in the file, or in the environment; none where it has none.
+pub fn place(file: &Path, env: &dyn Env, section: &str, key: &str) -> Option<Place> {
+    let text = read(file).ok()?;
+    let mut report = Report::new(&file.display().to_string(), &text);
+    let mut tree = Node::parse(&text, &mut report)?;
+    overlay::overlay(&mut tree, env, &mut report);
+    let node = tree.find(&tree::Path::of(section).key(key))?;
+    Some(report.place(&node.site))
+}
+
 /// The JSON schema of `pointsman.toml`, for editors.
 pub fn schema() -> schemars::Schema {
     let settings = schemars::generate::SchemaSettings::default();

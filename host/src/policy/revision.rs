@@ -102,6 +102,20 @@ impl Revision {
         }
     }
 
+    /// Starts and configures one more instance, and lets it go; the linear memory it had, in bytes.
+    ///
+    /// # Errors
+    /// The fault it would have been in the middle of a decision.
+    pub fn try_start(&self) -> Result<usize, Fault> {
+        self.start_instance().map(|instance| instance.memory_bytes()).map_err(StartError::into_fault)
+    }
+
+    /// The linear memory of the largest instance kept, in bytes; those that are being asked are left out.
+    pub fn memory_bytes(&self) -> usize {
+        let of = |slot: &Slot| take(slot).and_then(|place| place.as_ref().map(Instance::memory_bytes));
+        self.slots.iter().filter_map(of).max().unwrap_or(0)
+    }
+
     /// What the component says; with a fault, what it noted before.
     #[inline]
     fn ask(&self, query: &Query, texts: &Arc<Texts>) -> Result<Verdict, (Fault, Vec<String>)> {
@@ -198,8 +212,8 @@ impl StartError {
     }
 }
 
-/// Questions every policy must have an answer to.
-fn probes(table: &Table) -> [(&'static str, Query); 3] {
+/// Questions every policy must have an answer to, with their names.
+pub fn probes(table: &Table) -> [(&'static str, Query); 3] {
     let row = |state: RowState, ready_ms: u32| {
         let mut row = [0; STRIDE];
         row[Column::State as usize] = state as u32;

@@ -33,6 +33,7 @@ use crate::telemetry::metrics::Metrics;
 use crate::upstream::Origin;
 use admin::{AdminState, AdminToken};
 use control::Control;
+pub use control::settings_json;
 use listen::{ListenLimits, Listener};
 use operator::Operator;
 use service::Service;
@@ -206,7 +207,8 @@ async fn serve_admin(listener: TcpListener, state: AdminState, stop: Cancellatio
     }
 }
 
-fn engine_limits(config: &Config) -> EngineLimits {
+/// The bounds of policies that a configuration asks for.
+pub fn engine_limits(config: &Config) -> EngineLimits {
     EngineLimits {
         decide_ms: u32::try_from(config.policy.deadline.as_millis()).unwrap_or(u32::MAX),
         memory_bytes: config.policy.memory_mb as usize * 1024 * 1024,
