@@ -406,10 +406,10 @@ mod tests {
 
     #[test]
     fn a_break_before_the_gate_is_a_failed_attempt_and_after_it_a_broken_answer() {
-        let cut = |tokens, commit| came_to(&answer(Gives::Cut, 100, 400, tokens), true, commit);
-        assert_eq!(cut(0, Commit::FirstContent), (None, 400, Kind::Cut));
-        assert_eq!(cut(3, Commit::FirstContent), (Some(100), 400, Kind::Cut));
-        assert_eq!(cut(3, Commit::Complete), (None, 400, Kind::Cut));
+        let cut = |tokens, commit| came_to(&answer(Gives::Cut, 100, 300, tokens), true, commit);
+        assert_eq!(cut(0, Commit::FirstContent), (None, 300, Kind::Cut));
+        assert_eq!(cut(3, Commit::FirstContent), (Some(100), 300, Kind::Cut));
+        assert_eq!(cut(3, Commit::Complete), (None, 300, Kind::Cut));
         assert_eq!(
             came_to(&answer(Gives::Stall, 100, 400, 3), true, Commit::Tokens(2)),
             (Some(200), 700, Kind::Stalled)

@@ -11,6 +11,8 @@ pub mod recorder;
 pub mod report;
 pub mod scenario;
 pub mod story;
+#[cfg(test)]
+mod tests;
 pub mod trial;
 pub mod world;
 

@@ -183,10 +183,13 @@ impl Recorded {
         let lane = ended.by.as_ref().map_or(String::new(), |(lane, _)| format!(" in the {} lane", lane.as_str()));
         let error = ended.error.as_ref().map_or(String::new(), |error| format!(": {error}"));
         let text = format!(
-            "{ended}{lane} after {} ({} attempts, {waits} waits of {} together){error}",
+            "{ended}{lane} after {} ({}, {}){error}",
             in_words(finished.took),
-            finished.attempts.len(),
-            in_words(waited),
+            counted(finished.attempts.len(), "attempt"),
+            match waits {
+                0 => "no wait".to_owned(),
+                waits => format!("{} of {} together", counted(waits as usize, "wait"), in_words(waited)),
+            },
         );
         self.tell(at, Moment::End(text));
         self.end = Some(ended);
@@ -195,6 +198,10 @@ impl Recorded {
     fn tell(&mut self, at: Duration, moment: Moment) {
         self.story.moments.push((at, moment));
     }
+}
+
+fn counted(number: usize, what: &str) -> String {
+    if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") }
 }
 
 fn standings(query: &Query, view: &View) -> Vec<Standing> {

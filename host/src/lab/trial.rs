@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use pointsman_core::contract::Query;
 use pointsman_core::record::End;
 use pointsman_core::time::Timestamp;
 
@@ -11,7 +12,7 @@ use super::recorder::{Decided, Recorded, Recorder};
 use super::scenario::{Count, Expectation, Expected, Request, RunExpectation, Scenario, Script};
 use super::story::in_words;
 use super::world::{Ask, Attempt, Outside, World};
-use crate::policy::{Compiled, LoadError};
+use crate::policy::{Compiled, LoadError, Texts, Verdict};
 
 /// What became of a scenario.
 #[derive(Debug)]
@@ -40,13 +41,18 @@ impl Trial {
     /// The policy refuses the scenario's settings or table.
     pub fn run(policy: &Compiled, scenario: &Scenario) -> Result<Self, LoadError> {
         let policy = policy.isolated(&scenario.settings(), Arc::new(scenario.config.table()))?;
+        Ok(Self::play(scenario, |query, texts| policy.decide(query, texts)))
+    }
+
+    /// Puts whoever decides through a scenario.
+    pub fn play(scenario: &Scenario, decide: impl FnMut(&Query, &Arc<Texts>) -> Verdict) -> Self {
         let world = World::new(
             &scenario.config,
             scenario.start,
             scenario.seed,
             &scenario.spent_usd,
             Stage::new(scenario),
-            |query: &_, texts: &_| policy.decide(query, texts),
+            decide,
             Recorder::new(scenario.start),
         );
         let after = world.run();
@@ -58,7 +64,7 @@ impl Trial {
         }
         let of_all = unmet_of_all(&scenario.expect, &exchanges);
         failures.extend(of_all.into_iter().map(|sentence| Failure { exchange: None, sentence }));
-        Ok(Self { failures, exchanges, simulated: after.now.since(scenario.start) })
+        Self { failures, exchanges, simulated: after.now.since(scenario.start) }
     }
 
     /// Was everything as expected?

@@ -14,6 +14,7 @@ mod pools;
 mod refusals;
 mod restart;
 mod retries;
+mod scenario;
 mod secrets;
 mod streams;
 mod time_limits;

@@ -5,6 +5,8 @@
 //! or any closure) and a [`Watcher`] (a story, a check of invariants, a sum).
 
 mod places;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
