@@ -120,8 +120,8 @@ fn price_microusd(c: &Candidate, query: &Query) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use pointsman_sdk::testing::{Case, Given, case, fallback, primary};
     use pointsman_sdk::Outcome;
+    use pointsman_sdk::testing::{Case, Given, case, fallback, primary};
 
     use super::*;
 

@@ -167,8 +167,8 @@ impl OffPeak {
 
 #[cfg(test)]
 mod tests {
-    use pointsman_sdk::testing::{Case, Given, case, fallback, primary};
     use pointsman_sdk::Outcome;
+    use pointsman_sdk::testing::{Case, Given, case, fallback, primary};
 
     use super::*;
 

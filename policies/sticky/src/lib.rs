@@ -146,8 +146,8 @@ impl Session {
 
 #[cfg(test)]
 mod tests {
-    use pointsman_sdk::testing::{Case, case, fallback, primary};
     use pointsman_sdk::Outcome;
+    use pointsman_sdk::testing::{Case, case, fallback, primary};
 
     use super::*;
 
