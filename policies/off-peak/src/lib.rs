@@ -127,7 +127,7 @@ impl OffPeak {
         let fallbacks = self.open(query, Tier::Fallback).filter(|_| may_fall_back);
         let anyone = self.roster.candidates(query).filter(|c| may_fall_back || c.tier() == Tier::Primary);
         let ready = fallbacks.clone().ready().least_tried(query);
-        (ready.cheapest(&query.request, &mut query.dice()).map(|c| c.send()))
+        (ready.cheapest(&query.request).two_choices(&query.request, &mut query.dice()).map(|c| c.send()))
             .or_else(|| fallbacks.wait(query, self.patience()))
             .or_else(|| anyone.emergency(query))
     }
