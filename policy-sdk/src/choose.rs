@@ -17,7 +17,8 @@ pub struct Patience {
 
 /// What can be done with the candidates of a query ([`crate::Roster::candidates`]). Nothing here allocates.
 ///
-/// The first methods narrow down, the others choose. What is equal is drawn by the dice, so that a crowd spreads.
+/// The first methods narrow down, those that return one candidate choose. What is equal is drawn by the weights of the
+/// configuration, so that a crowd spreads.
 ///
 /// ```
 /// use pointsman_sdk::testing::{case, fallback, primary};
@@ -34,7 +35,8 @@ pub struct Patience {
 ///     let primaries = ready.clone().of(Tier::Primary);
 ///     assert_eq!(primaries.clone().count(), 2);
 ///     assert_eq!(primaries.clone().fastest(request, &mut dice).unwrap().id(), "quick");
-///     assert_eq!(ready.of(Tier::Fallback).cheapest(request, &mut dice).unwrap().id(), "cheap");
+///     let cheapest = ready.of(Tier::Fallback).cheapest(request);
+///     assert_eq!(cheapest.two_choices(request, &mut dice).unwrap().id(), "cheap");
 ///     assert!(primaries.clone().weighted(&mut dice).is_some());
 ///     assert!(primaries.two_choices(request, &mut dice).is_some());
 /// });
@@ -64,9 +66,21 @@ pub trait Choose<'a>: Iterator<Item = Candidate<'a>> + Clone {
     /// assert_eq!(once.after(1, Outcome::ServerError).query(left), 2);
     /// ```
     fn least_tried(self, query: &'a Query<'a>) -> impl Iterator<Item = Candidate<'a>> + Clone {
-        let least =
-            if query.attempts.is_empty() { Some(0) } else { self.clone().map(|c| query.tries(c.index())).min() };
-        self.filter(move |c| query.attempts.is_empty() || Some(query.tries(c.index())) == least)
+        self.least_by(|c| query.tries(c.index()))
+    }
+
+    /// The cheapest for this request by [`Candidate::price_microusd`]; those without a price only when none has one.
+    fn cheapest(self, request: &'a Request) -> impl Iterator<Item = Candidate<'a>> + Clone {
+        self.least_by(|c| c.price_microusd(request).unwrap_or(u64::MAX))
+    }
+
+    /// Those with the smallest key.
+    fn least_by<K: Ord + Clone>(
+        self,
+        key: impl Fn(&Candidate<'a>) -> K + Clone,
+    ) -> impl Iterator<Item = Candidate<'a>> + Clone {
+        let least = self.clone().map(|c| key(&c)).min();
+        self.filter(move |c| least.as_ref() == Some(&key(c)))
     }
 
     /// Those whose lane has had at most this many attempts after its first in this exchange.
@@ -79,54 +93,24 @@ pub trait Choose<'a>: Iterator<Item = Candidate<'a>> + Clone {
         })
     }
 
-    /// The one with the smallest key.
-    fn smallest<K: Ord>(self, dice: &mut Dice, key: impl Fn(&Candidate<'a>) -> K) -> Option<Candidate<'a>> {
-        let mut best: Option<(K, Candidate<'a>)> = None;
-        let mut equals = 0;
-        for candidate in self {
-            let here = key(&candidate);
-            let order = best.as_ref().map_or(std::cmp::Ordering::Less, |(least, _)| here.cmp(least));
-            equals = match order {
-                std::cmp::Ordering::Less => 1,
-                std::cmp::Ordering::Equal => equals + 1,
-                std::cmp::Ordering::Greater => continue,
-            };
-            // The n-th of equals takes the place of those before it once in n.
-            if dice.below(equals) == 0 {
-                best = Some((here, candidate));
-            }
-        }
-        best.map(|(_, candidate)| candidate)
-    }
-
     /// The one whose limits are least used up.
     fn least_loaded(self, dice: &mut Dice) -> Option<Candidate<'a>> {
-        self.smallest(dice, Candidate::load_permille)
+        self.least_by(Candidate::load_permille).weighted(dice)
     }
 
-    /// The better of two drawn at random, by errors, load and time to answer ([`crate::Load::cost`]): nearly as even as
-    /// looking for the best of all, and without everybody finding the same one ("the power of two choices",
-    /// Mitzenmacher 2001).
+    /// One of two drawn by weight: the first, unless the second is better by a quarter, by errors, load and time to answer
+    /// ([`crate::Load::cost`]). Nearly as even as looking for the best of all, and without everybody finding the same
+    /// one ("the power of two choices", Mitzenmacher 2001).
     fn two_choices(self, request: &Request, dice: &mut Dice) -> Option<Candidate<'a>> {
-        let mut drawn: [Option<Candidate<'a>>; 2] = [None, None];
-        for (before, candidate) in (0..).zip(self) {
-            // One that comes later stays in a sample of two by a chance of 2 in those seen so far.
-            let place = if before < 2 { before } else { dice.below(before + 1) };
-            if let Some(place) = drawn.get_mut(place as usize) {
-                *place = Some(candidate);
-            }
-        }
-        drawn.into_iter().flatten().smallest(dice, |c| c.cost(request))
-    }
-
-    /// The cheapest for this request by [`Candidate::price_microusd`]; those without a price come last.
-    fn cheapest(self, request: &Request, dice: &mut Dice) -> Option<Candidate<'a>> {
-        self.smallest(dice, |c| c.price_microusd(request).unwrap_or(u64::MAX))
+        let first = self.clone().weighted(dice)?;
+        let second = self.filter(|c| c.index() != first.index()).weighted(dice);
+        let is_better = |c: &Candidate| c.cost(request).saturating_mul(5) < first.cost(request).saturating_mul(4);
+        second.filter(is_better).or(Some(first))
     }
 
     /// The fastest by [`Candidate::answer_ms`]; those of which nothing is known come last.
     fn fastest(self, request: &Request, dice: &mut Dice) -> Option<Candidate<'a>> {
-        self.smallest(dice, |c| c.answer_ms(request).unwrap_or(u32::MAX))
+        self.least_by(|c| c.answer_ms(request).unwrap_or(u32::MAX)).weighted(dice)
     }
 
     /// One by the weights of the configuration.
@@ -201,7 +185,7 @@ pub trait Choose<'a>: Iterator<Item = Candidate<'a>> + Clone {
             return None;
         }
         let open = self.filter(|c| c.row().emergency_ms() == 0 && !c.is_hopeless());
-        let first = open.smallest(&mut query.dice(), |c| (query.tries(c.index()), c.row().ready_ms()))?;
+        let first = open.least_by(|c| (query.tries(c.index()), c.row().ready_ms())).weighted(&mut query.dice())?;
         Some(Decision::emergency(first.index()))
     }
 }
@@ -250,14 +234,14 @@ mod tests {
     }
 
     #[test]
-    fn two_choices_never_take_the_worst_and_take_the_others_about_evenly() {
-        let three = case([primary("worst").with("failures", 3), primary("a"), primary("b")]);
+    fn two_choices_never_take_the_worst_and_share_the_rest_by_weight() {
         let chosen = |case: &Case| {
             shares(case, |roster, query, dice| roster.candidates(query).two_choices(&query.request, dice))
         };
-        let drawn = chosen(&three);
-        assert_eq!(drawn[0], 0);
-        assert!(drawn[1] > 350 && drawn[2] > 350, "{drawn:?}");
+        near(&chosen(&case([primary("worst").with("failures", 3), primary("a"), primary("b")])), &[0, 500, 500]);
+        near(&chosen(&case([primary("a").weight(3), primary("b")])), &[750, 250]);
+        // One that nobody has asked yet is not worse for it.
+        near(&chosen(&case([primary("known").with("first_token_ms", 300), primary("new")])), &[500, 500]);
         near(&chosen(&case([primary("only")])), &[1_000]);
         near(&chosen(&case([])), &[]);
         // The first of four is one of the two drawn as often as any, and wins whenever it is.
@@ -268,7 +252,8 @@ mod tests {
     #[test]
     fn unknown_prices_and_times_come_last() {
         let two = case([fallback("unknown"), fallback("known").price(90.0, 90.0).with("latency_ms", 60_000)]);
-        let cheapest = shares(&two, |roster, query, dice| roster.candidates(query).cheapest(&query.request, dice));
+        let cheapest =
+            shares(&two, |roster, query, dice| roster.candidates(query).cheapest(&query.request).weighted(dice));
         let fastest = shares(&two, |roster, query, dice| roster.candidates(query).fastest(&query.request, dice));
         assert_eq!((cheapest, fastest), (vec![0, 1_000], vec![0, 1_000]));
     }
