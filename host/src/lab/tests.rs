@@ -2,8 +2,10 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
-use pointsman_core::contract::{Decision, Query, Rejection};
+use pointsman_core::contract::{Column, Decision, Dispatch, Hold, Query, Rejection, RowState};
+use pointsman_core::table::Lane;
 
 use super::report::{self, Verdict};
 use super::scenario::Scenario;
@@ -127,6 +129,24 @@ fn a_policy_fault_is_a_failure() {
         fault: Some(Fault { kind: FaultKind::Trap, message: "out of luck".to_owned() }),
     });
     assert_eq!(sentences(&trial), ["request 1: the policy failed: trap: out of luck"]);
+}
+
+/// The wait's time is up in the very moment in which the cooldown ends: what comes free then is nobody's yet.
+#[test]
+fn who_has_stopped_waiting_is_handed_nothing() {
+    let scenario = Scenario::parse(&format!("{ONE_429}end = \"delivered by a\""), "s.toml").unwrap();
+    let trial = Trial::play(&scenario, |query: &Query, _: &Arc<Texts>| {
+        let state = query.rows[Column::State as usize];
+        let hold = Hold { max: Duration::from_secs(2), lane: Lane::Primary };
+        let decision = match (query.attempts.len(), query.waits) {
+            (1, 0) => Decision::Wait(hold),
+            _ if state == RowState::Ready as u32 => Decision::Primary(Dispatch::default()),
+            _ => Decision::Reject(Rejection::default()),
+        };
+        crate::policy::Verdict { decision, notes: Vec::new(), fault: None }
+    });
+    assert_eq!(sentences(&trial), [""; 0], "{}", trial.exchanges[0].story);
+    assert!(trial.exchanges[0].story.to_string().contains("waited   2 s, in vain"));
 }
 
 #[test]

@@ -3,6 +3,7 @@
 //! What `pointsman.toml` has too ([[backend]], [[client]], [limits], [cooldown], [stream]) is read by `config`, so that
 //! words, defaults and complaints are the same.
 
+mod asked;
 mod check;
 mod raw;
 #[cfg(test)]

@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pointsman_core::contract::{Commit, Decision, Dispatch, Hold, Query, Rejection};
-use pointsman_core::table::{Table, Tier};
+use pointsman_core::exchange::Facts;
+use pointsman_core::table::{Lane, Table, Tier};
 use proptest::prelude::*;
 
 use super::*;
-use crate::lab::answer::{Gives, Response};
+use crate::lab::answer::{Answer, Gives, Response};
 
 /// SplitMix64, so that a failing case is small to write down: one seed.
 struct Dice(u64);
