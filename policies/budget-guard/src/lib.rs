@@ -78,7 +78,7 @@ impl BudgetGuard {
                 fallbacks.clone().ready().least_tried(query).cheapest(request).two_choices(request, &mut dice).map(send)
             })
             .or_else(|| fallbacks.wait(query, self.settings.patience()))
-            .or_else(|| self.roster.candidates(query).emergency(query))
+            .or_else(|| self.roster.candidates(query).emergency(query, self.settings.patience()))
     }
 
     fn careful(&self, query: &Query) -> Option<Decision> {
@@ -194,7 +194,7 @@ mod tests {
     }
 
     fn cooling() -> Given {
-        primary("free").cooling(Outcome::RateLimited, 20_000)
+        primary("free").cooling(Outcome::RateLimited, 40_000)
     }
 
     /// One USD for a million tokens: 1500 millionths for a usual request.

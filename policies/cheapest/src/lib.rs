@@ -65,7 +65,7 @@ impl Policy for Cheapest {
             Some(choice) => self.wait_for_a_cheaper(query, &choice).unwrap_or_else(|| self.send(query, &choice)),
             None => in_budget
                 .wait(query, self.patience())
-                .or_else(|| candidates.emergency(query))
+                .or_else(|| candidates.emergency(query, self.patience()))
                 .unwrap_or_else(Decision::exhausted),
         }
     }
@@ -166,7 +166,7 @@ mod tests {
         let waiting = case([soon(), dear()]);
         assert_eq!(decision(waiting.clone()), Decision::wait_for_primary(5_000));
         assert_eq!(decision(waiting.clone().after_waits(6)), Decision::fallback(1));
-        assert_eq!(decision(waiting.settings(r#"{"primary_wait_ms": 1000}"#)), Decision::fallback(1));
+        assert_eq!(decision(waiting.settings(r#"{"primary_wait_ms": 300}"#)), Decision::fallback(1));
         let nearly_as_cheap = primary("soon").price(0.6, 0.6).cooling(Outcome::RateLimited, 2_000);
         assert_eq!(decision(case([nearly_as_cheap, dear()])), Decision::fallback(1), "1.0 is not twice 0.6");
     }

@@ -70,7 +70,7 @@ impl Policy for Fastest {
                 .or_else(|| self.choose(query, fallbacks.clone()))
                 .or_else(|| fallbacks.wait(query, patience))
         };
-        decision.or_else(|| candidates.emergency(query)).unwrap_or_else(Decision::exhausted)
+        decision.or_else(|| candidates.emergency(query, patience)).unwrap_or_else(Decision::exhausted)
     }
 }
 

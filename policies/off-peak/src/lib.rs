@@ -129,7 +129,7 @@ impl OffPeak {
         let ready = fallbacks.clone().ready().least_tried(query);
         (ready.cheapest(&query.request).two_choices(&query.request, &mut query.dice()).map(|c| c.send()))
             .or_else(|| fallbacks.wait(query, self.patience()))
-            .or_else(|| anyone.emergency(query))
+            .or_else(|| anyone.emergency(query, self.patience()))
     }
 
     fn batch_at_peak(&self, query: &Query) -> Option<Decision> {

@@ -70,7 +70,7 @@ impl Policy for Sticky {
             .or_else(|| primaries.wait(query, self.patience(longest_ms)))
             .or_else(|| self.spread(query, fallbacks.clone().ready().cheapest(&query.request)))
             .or_else(|| fallbacks.wait(query, self.patience(longest_ms)))
-            .or_else(|| candidates.emergency(query))
+            .or_else(|| candidates.emergency(query, self.patience(longest_ms)))
             .unwrap_or_else(Decision::exhausted)
     }
 }
@@ -91,7 +91,9 @@ impl Sticky {
             }
             return Some(place.send());
         }
-        usable.wait(query, self.patience(self.settings.stay_ms))
+        // One wait more, and never more than an exchange may have.
+        let waits = self.settings.primary_wait_max_retries.min(query.waits + 1);
+        usable.wait(query, Patience { longest_ms: self.settings.stay_ms, waits })
     }
 
     /// To the next place of a session, which it keeps; without a session to the least loaded.
