@@ -8,7 +8,6 @@ use wasmtime::{ResourceLimiter, bail};
 use super::deadline::Deadline;
 use super::fault_log::FaultLog;
 use super::state::State;
-use super::ticker::Clock;
 use super::wire::bindings::pointsman::policy::{log, request, state, types};
 use super::{Spending, Texts};
 
@@ -59,7 +58,7 @@ pub(super) struct Guest {
 }
 
 impl Guest {
-    pub(super) fn new(shared: Arc<Shared>, revision: Arc<str>, max_memory_bytes: usize, clock: Clock) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, revision: Arc<str>, max_memory_bytes: usize) -> Self {
         Self {
             shared,
             revision,
@@ -71,7 +70,7 @@ impl Guest {
             stderr: Vec::new(),
             handles: 0,
             memory: MemoryMeter { max_bytes: max_memory_bytes, used_bytes: 0, denied: None },
-            deadline: Deadline::new(clock),
+            deadline: Deadline::default(),
         }
     }
 
@@ -296,7 +295,7 @@ mod tests {
     #[test]
     fn notes_need_a_question_and_are_bounded() {
         use log::Host as _;
-        let mut guest = Guest::new(Arc::default(), "r".into(), 0, Clock::default());
+        let mut guest = Guest::new(Arc::default(), "r".into(), 0);
         guest.note("in configure".into());
         assert!(guest.end().is_empty());
         guest.begin(&Arc::default(), 0, 0, None);

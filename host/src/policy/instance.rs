@@ -1,6 +1,7 @@
 //! One running instance of a component: asked one question at a time, dropped after a fault.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use pointsman_core::contract::{Decision, Query};
 use wasmtime::{PoolConcurrencyLimitError, Store, Trap, WasmBacktrace};
@@ -44,7 +45,7 @@ impl Instance {
         let mut store = Store::new(pre.engine(), guest);
         store.limiter(|guest| &mut guest.memory);
         store.set_hostcall_fuel(MAX_HANDED_OVER_BYTES);
-        store.epoch_deadline_callback(|mut store| Ok(store.data_mut().deadline.on_tick()));
+        store.epoch_deadline_callback(|mut store| Ok(store.data_mut().deadline.on_tick(Instant::now())));
         allow(&mut store, limit_ms);
         match pre.instantiate(&mut store) {
             Ok(policy) => Ok(Self { store, policy, configured_bytes: 0 }),

@@ -45,13 +45,13 @@ impl Patience {
 
     /// It failed, which took so long.
     #[cold]
-    pub(super) fn went_wrong(&self, now_ms: u64, cost_ms: u64, fault: &Fault) {
+    pub(super) fn went_wrong(&self, now_ms: u64, cost_ms: u32, fault: &Fault) {
         if cost_ms == 0 {
             // Whoever was let go ahead is back.
             self.paused_until_ms.store(now_ms, Ordering::Relaxed);
             return;
         }
-        let pause_ms = (cost_ms * PAUSE_PER_COST).min(MAX_PAUSE_MS);
+        let pause_ms = (u64::from(cost_ms) * PAUSE_PER_COST).min(MAX_PAUSE_MS);
         *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(fault.clone());
         self.paused_until_ms.store(now_ms.saturating_add(pause_ms), Ordering::Relaxed);
         let add = |strikes: u32| (strikes < FREE_STRIKES).then_some(strikes + 1);

@@ -188,8 +188,7 @@ impl Pool {
     fn instantiate(&self, limit_ms: u32) -> Result<Instance, StartError> {
         let engine = &self.engine.0;
         for _ in 0..MAX_TRIES {
-            let clock = engine.ticker.clock().clone();
-            let guest = Guest::new(self.shared.clone(), self.code.id.clone(), engine.limits.memory_bytes, clock);
+            let guest = Guest::new(self.shared.clone(), self.code.id.clone(), engine.limits.memory_bytes);
             match Instance::start(&self.code.pre, guest, limit_ms) {
                 Ok(instance) => return Ok(instance),
                 Err(NotStarted::Fault(fault)) => return Err(StartError::Start(fault)),

@@ -28,13 +28,16 @@ pub struct Revision {
     is_slow: AtomicBool,
 }
 
+/// What an instance that could not be started is taken to have cost, in ms.
+const FAILED_START_MS: u32 = 5;
+
 /// The component did not decide.
 struct Failure {
     fault: Fault,
     /// What it noted before.
     notes: Vec<String>,
-    /// What it took, in ms.
-    cost_ms: u64,
+    /// How long it ran, in ms, without the time that the machine took for others.
+    cost_ms: u32,
 }
 
 /// A revision put aside: compiled and checked, without instances and the memory they take.
@@ -122,16 +125,14 @@ impl Revision {
     /// What the component says.
     #[inline]
     fn ask(&self, query: &Query, texts: &Arc<Texts>) -> Result<Verdict, Failure> {
-        let clock = self.engine.0.ticker.clock();
-        let began_ms = clock.now_ms();
-        let cost_ms = || clock.now_ms() - began_ms;
-        let no_instance = |fault| Failure { fault, notes: Vec::new(), cost_ms: cost_ms() };
+        let no_instance = |fault| Failure { fault, notes: Vec::new(), cost_ms: FAILED_START_MS };
         let mut taken = self.pool.take().map_err(no_instance)?;
         let instance = taken.instance();
         self.engine.0.ticker.touch();
         let answer = instance.ask(query, texts, self.engine.0.limits.decide_ms);
         let notes = instance.end();
-        let was_long = instance.ran_ms() > 0;
+        let ran_ms = instance.ran_ms();
+        let was_long = ran_ms > 0;
         if was_long != self.is_slow.load(Ordering::Relaxed) {
             self.is_slow.store(was_long, Ordering::Relaxed);
         }
@@ -146,8 +147,7 @@ impl Revision {
         });
         match judged {
             Ok(decision) => Ok(Verdict { decision, notes, fault: None }),
-            // Time that the machine took for others costs nothing.
-            Err(fault) => Err(Failure { fault, notes, cost_ms: if was_long { cost_ms() } else { 0 } }),
+            Err(fault) => Err(Failure { fault, notes, cost_ms: ran_ms }),
         }
     }
 

@@ -1,33 +1,16 @@
-//! The clock of deadlines: a plain thread that advances the engine's epoch once a millisecond while there are calls,
-//! and counts the milliseconds that really went by, which are more when the machine is too busy to wake it in time.
+//! The clock of deadlines: a plain thread that advances the engine's epoch once a millisecond while there are calls.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle, Thread};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// The unit of deadlines.
 pub(super) const TICK: Duration = Duration::from_millis(1);
 
 /// Without a call for this long the thread sleeps until the next one. Longer than any call may take, so that a call
 /// under way never loses its clock; longer calls take a [`Hold`].
-pub(super) const IDLE_TICKS: u64 = 100;
-
-/// Milliseconds, without those during which the thread slept because there was no call. Only differences mean something.
-#[derive(Clone, Default)]
-pub(super) struct Clock(Arc<AtomicU64>);
-
-impl Clock {
-    #[inline]
-    pub(super) fn now_ms(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-
-    /// Lets time go by.
-    pub(super) fn advance(&self, ms: u64) {
-        self.0.fetch_add(ms, Ordering::Relaxed);
-    }
-}
+pub(super) const IDLE_TICKS: u32 = 100;
 
 /// Owns the thread; it ends with its owner.
 pub(super) struct Ticker {
@@ -37,7 +20,6 @@ pub(super) struct Ticker {
 }
 
 struct Shared {
-    clock: Clock,
     /// Has there been a call since the thread last looked?
     called: AtomicBool,
     /// Is the thread asleep, or about to be?
@@ -54,7 +36,6 @@ impl Ticker {
     /// Starts calling `tick` once a [`TICK`].
     pub(super) fn start(tick: impl Fn() + Send + 'static) -> std::io::Result<Self> {
         let shared = Arc::new(Shared {
-            clock: Clock::default(),
             called: AtomicBool::new(false),
             parked: AtomicBool::new(false),
             holds: AtomicUsize::new(0),
@@ -63,11 +44,6 @@ impl Ticker {
         let theirs = shared.clone();
         let handle = thread::Builder::new().name("policy-clock".to_owned()).spawn(move || theirs.run(tick))?;
         Ok(Self { shared, thread: handle.thread().clone(), handle: Some(handle) })
-    }
-
-    /// What its deadlines are measured by.
-    pub(super) fn clock(&self) -> &Clock {
-        &self.shared.clock
     }
 
     /// To be called before every short call; costs one relaxed load while the clock runs.
@@ -114,23 +90,15 @@ impl Drop for Hold {
 
 impl Shared {
     fn run(&self, tick: impl Fn()) {
-        let mut counted = Instant::now();
-        let mut idle_ticks = 0;
+        let mut ticks = 0;
         while !self.stop.load(Ordering::SeqCst) {
-            thread::park_timeout((counted + TICK).saturating_duration_since(Instant::now()));
-            let ticks = counted.elapsed().as_millis() as u64;
-            if ticks == 0 {
-                continue;
-            }
-            counted += TICK * u32::try_from(ticks).unwrap_or(u32::MAX);
-            self.clock.advance(ticks);
+            thread::park_timeout(TICK);
             tick();
-            idle_ticks += ticks;
-            if idle_ticks >= IDLE_TICKS {
-                idle_ticks = 0;
+            ticks += 1;
+            if ticks == IDLE_TICKS {
+                ticks = 0;
                 if !self.called.swap(false, Ordering::SeqCst) {
                     self.sleep();
-                    counted = Instant::now();
                 }
             }
         }
@@ -168,7 +136,7 @@ mod tests {
             ticker.touch();
             ticks.recv_timeout(GENEROUS).expect("a tick after a call");
             // Asleep: no tick for much longer than one takes.
-            while ticks.recv_timeout(TICK * 3 * IDLE_TICKS as u32).is_ok() {}
+            while ticks.recv_timeout(TICK * 3 * IDLE_TICKS).is_ok() {}
         }
     }
 
@@ -184,25 +152,5 @@ mod tests {
             ticks.recv_timeout(GENEROUS).expect("ticks go on");
         }
         drop(hold);
-    }
-
-    #[test]
-    fn it_counts_the_milliseconds_that_went_by_however_few_ticks_it_could_give() {
-        let (sender, ticks) = mpsc::channel();
-        let slow_ms = 20;
-        let ticker = Ticker::start(move || {
-            // Stands for a machine that does not come round to this thread.
-            let until = Instant::now() + Duration::from_millis(slow_ms);
-            while Instant::now() < until {
-                thread::yield_now();
-            }
-            let _ = sender.send(());
-        })
-        .unwrap();
-        let _hold = ticker.hold();
-        for _ in 0..5 {
-            ticks.recv_timeout(GENEROUS).expect("ticks go on");
-        }
-        assert!(ticker.clock().now_ms() >= 4 * slow_ms, "{}", ticker.clock().now_ms());
     }
 }
