@@ -92,9 +92,48 @@ pub(super) struct Code {
     pub(super) id: Arc<str>,
 }
 
+/// A component that is a policy by its contract, and has not run yet.
+pub struct Compiled {
+    engine: Engine,
+    code: Arc<Code>,
+    imports: Vec<String>,
+    from_cache: bool,
+}
+
+impl Compiled {
+    /// The second half of [`Engine::load`]: configures it for a table and probes it.
+    pub fn configure(&self, settings: &str, table: Arc<Table>) -> Result<Revision, LoadError> {
+        Revision::new(self.engine.clone(), self.code.clone(), settings, table)
+    }
+
+    /// The name its revisions have.
+    pub fn id(&self) -> &Arc<str> {
+        &self.code.id
+    }
+
+    /// The interfaces it imports, as it names them.
+    pub fn imports(&self) -> &[String] {
+        &self.imports
+    }
+
+    /// Had it been compiled before?
+    pub fn is_from_cache(&self) -> bool {
+        self.from_cache
+    }
+}
+
 impl Engine {
     /// Starts the engine. Reserves address space, not memory.
-    pub fn new(mut limits: EngineLimits) -> Result<Self, EngineError> {
+    pub fn new(limits: EngineLimits) -> Result<Self, EngineError> {
+        Self::with_cache(limits, Cache::of_user())
+    }
+
+    /// One that compiles everything again, to find out how long that takes.
+    pub fn without_cache(limits: EngineLimits) -> Result<Self, EngineError> {
+        Self::with_cache(limits, Cache::none())
+    }
+
+    fn with_cache(mut limits: EngineLimits, cache: Cache) -> Result<Self, EngineError> {
         limits.decide_ms = limits.decide_ms.clamp(1, EngineLimits::MAX_DECIDE_MS);
         let start = |error: wasmtime::Error| EngineError::Start(format!("{error:#}"));
         let wasm = wasmtime::Engine::new(&config(&limits)).map_err(start)?;
@@ -106,7 +145,7 @@ impl Engine {
         Ok(Self(Arc::new(Inner {
             wasm,
             linker,
-            cache: Cache::of_user(),
+            cache,
             compiler: Compiler::default(),
             pools: Pools::default(),
             ticker,
@@ -118,24 +157,34 @@ impl Engine {
     /// Makes a revision of a component: compiles, checks, configures, probes. Blocks for as long as compilation takes
     /// (tens of milliseconds to seconds), so it belongs on a thread of its own.
     pub fn load(&self, bytes: &[u8], settings: &str, table: Arc<Table>) -> Result<Revision, LoadError> {
+        self.compile(bytes)?.configure(settings, table)
+    }
+
+    /// The first half of [`Engine::load`]: everything that can be said of a component before it runs.
+    pub fn compile(&self, bytes: &[u8]) -> Result<Compiled, LoadError> {
         let inner = &*self.0;
         check::check_bytes(bytes, inner.limits.max_component_bytes)?;
         census::check(bytes).map_err(LoadError::TooBig)?;
         let limit = Duration::from_millis(inner.limits.compile_ms.into());
         let compile = |bytes: &[u8]| inner.compiler.compile(&inner.wasm, bytes, limit);
-        let component = inner.cache.compile(&inner.wasm, bytes, compile)?;
+        let (component, from_cache) = inner.cache.compile(&inner.wasm, bytes, compile)?;
         check::check_contract(&component)?;
         let shape = |error: wasmtime::Error| LoadError::Shape(check::sentence(&format!("{error:#}")));
         let mut linker = inner.linker.clone();
         wasi::link_absent(&mut linker, &component).map_err(shape)?;
         let pre = linker.instantiate_pre(&component).and_then(PolicyPre::new).map_err(shape)?;
         let code = Arc::new(Code { pre, id: revision_id(bytes) });
-        Revision::new(self.clone(), code, settings, table)
+        Ok(Compiled { engine: self.clone(), code, imports: check::imports(&component), from_cache })
     }
 
     /// The default policy's revision, from the component inside this binary.
     pub fn embedded(&self, settings: &str, table: Arc<Table>) -> Result<Revision, LoadError> {
         self.load(EMBEDDED, settings, table)
+    }
+
+    /// The default policy's component.
+    pub const fn embedded_bytes() -> &'static [u8] {
+        EMBEDDED
     }
 
     /// The bounds in force.
@@ -150,15 +199,18 @@ pub(super) fn revision_id(bytes: &[u8]) -> Arc<str> {
 }
 
 fn config(limits: &EngineLimits) -> Config {
+    /// Memories a component may have; JavaScript's have 2. Each reserves address space, not memory.
+    const MEMORIES_PER_COMPONENT: u32 = 2;
+
     let instances = limits.max_instances;
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(instances)
         .total_core_instances(instances.saturating_mul(census::MAX_MODULES))
-        .total_memories(instances)
+        .total_memories(instances.saturating_mul(MEMORIES_PER_COMPONENT))
         .total_tables(instances.saturating_mul(4))
         .max_core_instances_per_component(census::MAX_MODULES)
         .max_tables_per_component(8)
-        .max_memories_per_component(1)
+        .max_memories_per_component(MEMORIES_PER_COMPONENT)
         .max_memory_size(limits.memory_bytes)
         .table_elements(MAX_TABLE_ELEMENTS)
         .linear_memory_keep_resident(0)

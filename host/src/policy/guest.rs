@@ -200,7 +200,7 @@ impl state::Host for Guest {
 /// Refuses memory beyond the cap and remembers what was asked.
 pub(super) struct MemoryMeter {
     max_bytes: usize,
-    pub(super) used_bytes: usize,
+    used_bytes: usize,
     /// What the guest asked for and may not have.
     pub(super) denied: Option<Denied>,
 }
@@ -220,6 +220,13 @@ impl std::fmt::Display for Denied {
             }
             Denied::Table { asked, max } => write!(f, "it asked for a table of {asked} and may have {max}"),
         }
+    }
+}
+
+impl MemoryMeter {
+    /// Linear memory the guest has.
+    pub(super) fn used_bytes(&self) -> usize {
+        self.used_bytes
     }
 }
 

@@ -65,7 +65,7 @@ impl Instance {
         let answer = table
             .with(|table| self.policy.call_configure(&mut self.store, settings, table))
             .map_err(|error| fault(&self.store, &error));
-        self.configured_bytes = self.store.data().memory.used_bytes;
+        self.configured_bytes = self.store.data().memory.used_bytes();
         answer
     }
 
@@ -95,7 +95,12 @@ impl Instance {
     /// Has it taken so much memory that a fresh instance is better?
     #[inline]
     pub(super) fn is_bloated(&self) -> bool {
-        self.store.data().memory.used_bytes > self.configured_bytes + MAX_GROWTH_BYTES
+        self.store.data().memory.used_bytes() > self.configured_bytes + MAX_GROWTH_BYTES
+    }
+
+    /// Its linear memory, in bytes.
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.store.data().memory.used_bytes()
     }
 }
 

@@ -34,6 +34,7 @@ pub(super) struct Pool {
     shared: Arc<Shared>,
     settings: String,
     parts: TableParts,
+    is_patient: bool,
     slots: [Slot; MAX_KEPT],
     /// How long the last start ran, in ms, without the time that the machine took for others.
     start_ms: AtomicU32,
@@ -67,27 +68,59 @@ impl Taken<'_> {
 }
 
 impl Pool {
-    /// A pool with one instance or more, so that the component has been started and configured once.
-    pub(super) fn new(engine: Engine, code: Arc<Code>, settings: &str, parts: TableParts) -> Result<Arc<Self>, LoadError> {
+    /// A pool without instances yet.
+    pub(super) fn new(
+        engine: Engine,
+        code: Arc<Code>,
+        shared: Arc<Shared>,
+        settings: &str,
+        parts: TableParts,
+    ) -> Arc<Self> {
+        Self::make(engine, code, shared, settings, parts, false)
+    }
+
+    /// One whose users wait for an instance however long it takes to start.
+    pub(super) fn patient(
+        engine: Engine,
+        code: Arc<Code>,
+        shared: Arc<Shared>,
+        settings: &str,
+        parts: TableParts,
+    ) -> Arc<Self> {
+        Self::make(engine, code, shared, settings, parts, true)
+    }
+
+    fn make(
+        engine: Engine,
+        code: Arc<Code>,
+        shared: Arc<Shared>,
+        settings: &str,
+        parts: TableParts,
+        is_patient: bool,
+    ) -> Arc<Self> {
         let pool = Arc::new(Self {
-            shared: engine.0.shared.clone(),
             engine,
             code,
+            shared,
             settings: settings.to_owned(),
             parts,
+            is_patient,
             slots: std::array::from_fn(|_| Slot::default()),
             start_ms: AtomicU32::new(0),
             is_starting: AtomicBool::new(false),
         });
         pool.engine.0.pools.join(&pool);
-        pool.keep(pool.start_slowly()?);
-        if !pool.starts_quickly() {
-            let threads = thread::available_parallelism().map_or(1, usize::from);
-            for _ in 1..threads.min(STARTED_AHEAD) {
-                pool.keep(pool.start_slowly()?);
-            }
+        pool
+    }
+
+    /// Starts an instance, or several when that takes long. Afterwards the component is known to start.
+    pub(super) fn fill(&self) -> Result<(), LoadError> {
+        self.keep(self.start_slowly()?);
+        if self.starts_quickly() {
+            return Ok(());
         }
-        Ok(pool)
+        let threads = thread::available_parallelism().map_or(1, usize::from);
+        (1..threads.min(STARTED_AHEAD)).try_for_each(|_| self.start_slowly().map(|instance| self.keep(instance)))
     }
 
     /// A free instance, or a fresh one. An exchange never waits for one that takes long to start.
@@ -112,7 +145,8 @@ impl Pool {
             drop(empty);
             return Err(self.start_aside());
         }
-        let instance = self.start(MAX_QUICK_START_MS).map_err(StartError::into_fault)?;
+        let limit_ms = if self.is_patient { self.engine.0.limits.configure_ms } else { MAX_QUICK_START_MS };
+        let instance = self.start(limit_ms).map_err(StartError::into_fault)?;
         match empty {
             Some(mut place) => {
                 *place = Some(instance);
@@ -127,8 +161,20 @@ impl Pool {
         self.slots.iter().filter_map(take).filter_map(|mut place| place.take()).count()
     }
 
+    /// Starts and configures one more instance, and lets it go; the linear memory it had, in bytes.
+    pub(super) fn try_start(&self) -> Result<usize, Fault> {
+        let started = self.start(self.engine.0.limits.configure_ms);
+        started.map(|instance| instance.memory_bytes()).map_err(StartError::into_fault)
+    }
+
+    /// The linear memory of the largest instance that is not in use, in bytes.
+    pub(super) fn largest_bytes(&self) -> usize {
+        let of = |slot: &Slot| take(slot).and_then(|place| place.as_ref().map(Instance::memory_bytes));
+        self.slots.iter().filter_map(of).max().unwrap_or(0)
+    }
+
     fn starts_quickly(&self) -> bool {
-        self.start_ms.load(Ordering::Relaxed) <= QUICK_START_MS
+        self.is_patient || self.start_ms.load(Ordering::Relaxed) <= QUICK_START_MS
     }
 
     /// Starts one for later exchanges; what this one is told.

@@ -40,38 +40,26 @@ struct Failure {
     cost_ms: u32,
 }
 
-/// A revision put aside: compiled and checked, without instances and the memory they take.
-#[derive(Clone)]
-pub struct Shelved {
-    engine: Engine,
-    code: Arc<Code>,
-}
-
-impl Shelved {
-    /// The revision's name.
-    pub fn id(&self) -> &Arc<str> {
-        &self.code.id
-    }
-
-    /// Brings it back, over this table and with these settings, on fresh instances.
-    pub fn load(&self, settings: &str, table: Arc<Table>) -> Result<Revision, LoadError> {
-        Revision::new(self.engine.clone(), self.code.clone(), settings, table)
-    }
-}
-
 impl Revision {
     pub(super) fn new(engine: Engine, code: Arc<Code>, settings: &str, table: Arc<Table>) -> Result<Self, LoadError> {
-        let revision = Self {
-            pool: Pool::new(engine.clone(), code.clone(), settings, TableParts::new(&table))?,
+        let shared = engine.0.shared.clone();
+        let pool = Pool::new(engine.clone(), code.clone(), shared, settings, TableParts::new(&table));
+        pool.fill()?;
+        let revision = Self::over(engine, code, pool, settings, table);
+        revision.probe()?;
+        Ok(revision)
+    }
+
+    fn over(engine: Engine, code: Arc<Code>, pool: Arc<Pool>, settings: &str, table: Arc<Table>) -> Self {
+        Self {
             engine,
             code,
             twin: Twin::new(settings, &table),
             table,
+            pool,
             patience: Patience::default(),
             is_slow: AtomicBool::new(false),
-        };
-        revision.probe()?;
-        Ok(revision)
+        }
     }
 
     /// The same code over another table or with other settings, on fresh instances.
@@ -79,9 +67,18 @@ impl Revision {
         Self::new(self.engine.clone(), self.code.clone(), settings, table)
     }
 
-    /// What is needed to come back to this revision when all its exchanges are over and it is dropped.
-    pub fn shelve(&self) -> Shelved {
-        Shelved { engine: self.engine.clone(), code: self.code.clone() }
+    /// The same, with an empty `state` of its own that nobody else sees; not even the probes leave a trace in it. For
+    /// the lab: its instances are started when they are asked, however long that takes.
+    pub fn isolated(&self, settings: &str, table: Arc<Table>) -> Result<Self, LoadError> {
+        let pool = || {
+            let (engine, code, parts) = (self.engine.clone(), self.code.clone(), TableParts::new(&table));
+            Pool::patient(engine, code, Arc::default(), settings, parts)
+        };
+        let over = |pool| Self::over(self.engine.clone(), self.code.clone(), pool, settings, table.clone());
+        let rehearsal = pool();
+        rehearsal.fill()?;
+        over(rehearsal).probe()?;
+        Ok(over(pool()))
     }
 
     /// The name that a component of these bytes has.
@@ -120,6 +117,25 @@ impl Revision {
                 self.ask_twin(query, texts, fault, notes)
             }
         }
+    }
+
+    /// Frees the instances that are not being asked, when another revision takes over. Exchanges that stay with this one
+    /// start them again where they need to.
+    pub fn release_instances(&self) {
+        self.pool.give_up_idle();
+    }
+
+    /// Starts and configures one more instance, and lets it go; the linear memory it had, in bytes.
+    ///
+    /// # Errors
+    /// The fault it would have been in the middle of a decision.
+    pub fn try_start(&self) -> Result<usize, Fault> {
+        self.pool.try_start()
+    }
+
+    /// The linear memory of the largest instance kept, in bytes; those that are being asked are left out.
+    pub fn memory_bytes(&self) -> usize {
+        self.pool.largest_bytes()
     }
 
     /// What the component says.
@@ -170,8 +186,8 @@ impl Revision {
     }
 }
 
-/// Questions every policy must have an answer to.
-fn probes(table: &Table) -> [(&'static str, Query); 3] {
+/// Questions every policy must have an answer to, with their names.
+pub fn probes(table: &Table) -> [(&'static str, Query); 3] {
     let row = |state: RowState, ready_ms: u32| {
         let mut row = [0; STRIDE];
         row[Column::State as usize] = state as u32;

@@ -396,7 +396,7 @@ refused! {
     a_start_that_traps: minimal_with("(func $s (unreachable)) (start $s)"), "failed at its start: policy fault (trap)";
     more_memory_at_the_start_than_there_may_be:
         minimal(str::to_owned, |m| m.replace("\"memory\") 2", "\"memory\") 2000")), "memory";
-    two_memories: minimal_with("(memory 1)"), "memor";
+    three_memories: minimal_with("(memory 1) (memory 1)"), "memor";
     a_table_of_millions: minimal_with("(table 5000000 funcref)"), "table";
     too_many_functions: minimal_with(&"(func)".repeat(100_001)), "more than 100000 functions";
     a_function_that_is_too_long:
