@@ -103,7 +103,8 @@ mod tests {
         assert_eq!(check_wat(&modules), Err("more than 32 core modules".into()));
         let functions = format!("(component (core module {}))", "(func)".repeat(MAX_FUNCTIONS as usize + 1));
         assert_eq!(check_wat(&functions), Err("more than 100000 functions".into()));
-        let long = format!("(component (core module (func {})))", "(drop (i64.const -1))".repeat(MAX_FUNCTION_BYTES / 3 + 1));
+        let long =
+            format!("(component (core module (func {})))", "(drop (i64.const -1))".repeat(MAX_FUNCTION_BYTES / 3 + 1));
         assert_eq!(check_wat(&long), Err("more than 524288 bytes of code in one function".into()));
         let types = format!("(component {})", "(type u8)".repeat(MAX_ITEMS as usize + 1));
         assert!(check_wat(&types).unwrap_err().contains("types"));

@@ -21,6 +21,8 @@ const MAX_LOG_LINES_PER_SECOND: u32 = 20;
 const MAX_LOG_BYTES: usize = 1_000;
 /// What is kept of a guest's stderr, for the message of a trap.
 const MAX_STDERR_BYTES: usize = 2_000;
+/// What Rust adds to every panic message; there is no environment to set that variable in.
+const RUST_HINT: &str = "note: run with `RUST_BACKTRACE";
 /// What a guest may hand over in one call of the host, and in one answer: more is not copied out of its memory.
 pub(super) const MAX_HANDED_OVER_BYTES: usize = 128 << 10;
 /// WASI handles an instance may hold at a time; each costs the host a few bytes.
@@ -98,7 +100,7 @@ impl Guest {
         String::from_utf8_lossy(&self.stderr)
             .lines()
             .map(str::trim)
-            .filter(|l| !l.is_empty())
+            .filter(|l| !l.is_empty() && !l.starts_with(RUST_HINT))
             .collect::<Vec<_>>()
             .join(" ")
     }

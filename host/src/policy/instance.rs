@@ -159,10 +159,33 @@ fn frames(backtrace: &WasmBacktrace) -> Vec<String> {
     }
     // A line is `N: 0xOFFSET - MODULE!FUNCTION`; only this form has the names demangled.
     let text = backtrace.to_string();
-    let names = || text.lines().filter_map(|line| line.split_once('!')).map(|(_, name)| name.trim().to_owned());
-    let own: Vec<String> =
-        names().filter(|name| !MACHINERY.iter().any(|m| name.starts_with(m))).take(MAX_FRAMES).collect();
-    if own.is_empty() { names().take(MAX_FRAMES).collect() } else { own }
+    let mut names: Vec<String> =
+        text.lines().filter_map(|line| line.split_once('!')).map(|(_, name)| without_hashes(name.trim())).collect();
+    // Recursion fills the backtrace with itself.
+    names.dedup();
+    let is_own = |name: &&String| !MACHINERY.iter().any(|m| name.starts_with(m));
+    let own: Vec<String> = names.iter().filter(is_own).take(MAX_FRAMES).cloned().collect();
+    names.truncate(MAX_FRAMES);
+    if own.is_empty() { names } else { own }
+}
+
+/// A Rust name without the hashes that tell builds of it apart: `a[0123456789abcdef]::b` and `a::b::h0123456789abcdef`.
+fn without_hashes(name: &str) -> String {
+    const DIGITS: usize = 16;
+    let is_hash = |text: &str| text.len() == DIGITS && text.bytes().all(|b| b.is_ascii_hexdigit());
+    let name = match name.rsplit_once("::h") {
+        Some((front, hash)) if is_hash(hash) => front,
+        Some(_) | None => name,
+    };
+    let mut parts = name.split('[');
+    let mut plain = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        match part.split_once(']') {
+            Some((hash, rest)) if is_hash(hash) => plain.push_str(rest),
+            Some(_) | None => plain.extend(["[", part]),
+        }
+    }
+    plain
 }
 
 /// A guest's text as it may stand in a log: bounded, and without what would end the line or move the cursor.
@@ -183,5 +206,12 @@ mod tests {
     fn a_guests_text_stays_on_one_line() {
         assert_eq!(one_line("a\nb\x1b[2J", 100), "a b [2J");
         assert_eq!(one_line("ääää", 3), "ä…");
+    }
+
+    #[test]
+    fn names_are_told_without_hashes() {
+        assert_eq!(without_hashes("std[d123b7a1a2ed1472]::process::abort"), "std::process::abort");
+        assert_eq!(without_hashes("guest::act::hbc1c7cf9531e5195"), "guest::act");
+        assert_eq!(without_hashes("<[u8; 3] as a::B>::hop"), "<[u8; 3] as a::B>::hop");
     }
 }

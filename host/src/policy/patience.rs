@@ -74,7 +74,8 @@ impl Patience {
             }
         }
         let last = self.last.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
-        let message = format!("not asked, because it failed {FREE_STRIKES} times or more at great expense: {}", last.message);
+        let message =
+            format!("not asked, because it failed {FREE_STRIKES} times or more at great expense: {}", last.message);
         Some(Fault { message, ..last })
     }
 }

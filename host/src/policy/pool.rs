@@ -278,7 +278,10 @@ impl StartError {
             }
             StartError::Refused(refusal) => (
                 FaultKind::Invalid,
-                format!("a fresh instance refused the configuration that another accepted: {}", check::sentence(&refusal)),
+                format!(
+                    "a fresh instance refused the configuration that another accepted: {}",
+                    check::sentence(&refusal)
+                ),
             ),
         };
         Fault { kind, message }

@@ -97,11 +97,12 @@ fn one_that_traps_is_asked_every_time() {
 fn one_that_takes_milliseconds_is_known_to_be_slow() {
     let millions = "(local.set $n (i32.const 0)) (loop $l (local.set $n (i32.add (local.get $n) (i32.const 1)))
         (br_if $l (i32.lt_u (local.get $n) (i32.const 2000000))))";
-    let module = MODULE.replace("{configure}", "").replace("(func $inner_work (param $now i64) (result i32)", 
-        "(func $inner_work (param $now i64) (result i32) (local $n i32)");
-    let load = |decide: &str| {
-        engine().load(&component(CONTRACT, &module.replace("{decide}", decide)), "", table()).unwrap()
-    };
+    let module = MODULE.replace("{configure}", "").replace(
+        "(func $inner_work (param $now i64) (result i32)",
+        "(func $inner_work (param $now i64) (result i32) (local $n i32)",
+    );
+    let load =
+        |decide: &str| engine().load(&component(CONTRACT, &module.replace("{decide}", decide)), "", table()).unwrap();
     let quick = load(WAIT);
     quick.decide(&query(&READY), &std::sync::Arc::default());
     assert!(!quick.is_slow());
@@ -158,7 +159,11 @@ fn a_note_that_is_no_text_is_a_trap() {
 
 #[test]
 fn an_allocator_that_lies_is_caught() {
-    for (lie, words) in [("(i32.const 0x7FFFFFF0)", "realloc return"), ("(i32.const 3)", "not aligned"), ("(unreachable)", "unreachable")] {
+    for (lie, words) in [
+        ("(i32.const 0x7FFFFFF0)", "realloc return"),
+        ("(i32.const 3)", "not aligned"),
+        ("(unreachable)", "unreachable"),
+    ] {
         // Only once the probes are over, as the rows of a query are handed over through it.
         let realloc = format!("(if (result i32) (i32.eqz (global.get $lies)) (then (local.get $at)) (else {lie})))");
         let module = MODULE

@@ -160,7 +160,7 @@ served_by_the_twin! {
     an_endless_loop_on_stderr: "stderr-loop" is "deadline" with ["no answer within 5 ms"];
     a_trap: "trap" is "trap" with ["unreachable", "hostile_guest::act"];
     a_panic_with_a_message: "panic" is "trap" with ["the tea is cold and so is the milk", "src/lib.rs", "hostile_guest::act"];
-    a_stack_overflow: "stack" is "trap" with ["call stack exhausted", "hostile_guest::overflow"];
+    a_stack_overflow: "stack" is "trap" with ["in hostile_guest::overflow < hostile_guest::act < decide"];
     memory_beyond_the_cap: "memory" is "memory" with ["KiB of memory and may have 65536 KiB"];
     a_huge_note: "huge-note" is "trap" with ["it handed the host more than 131072 bytes"];
     an_invalid_backend_index: "index" is "invalid" with ["backend 4000000000", "there are only 2"];
@@ -247,7 +247,10 @@ async fn a_flood_of_log_lines_leaves_twenty_a_second() {
 async fn control_characters_forge_no_log_line() {
     let world = world().await;
     world.expect_well("control-characters").await;
-    let three = world.proxy.wait_log("the line", |l| l["message"].as_str().map(str::to_owned).filter(|m| m.contains("three"))).await;
+    let three = world
+        .proxy
+        .wait_log("the line", |l| l["message"].as_str().map(str::to_owned).filter(|m| m.contains("three")))
+        .await;
     assert!(three.contains("four"), "it is one line: {three:?}");
     assert!(world.proxy.output().iter().all(|l| !l.contains('\u{1b}') && !l.starts_with("{\"level\":\"ERROR\"}")));
 }
@@ -286,8 +289,9 @@ async fn rejecting_everything_is_what_the_client_sees() {
         assert_eq!(answer.json()["error"]["message"], "not today");
     }
     assert_eq!(world.up.count(), 0);
-    assert_eq!(world.put(good()).await.status, 200);
-    // The settings are not the default policy's, and the default one refuses what it does not know.
+    // Not the default policy, which refuses settings that it does not know.
+    assert_eq!(world.put(minimal_with("")).await.status, 200);
+    assert_eq!(world.proxy.chat().send().await.status, 200);
 }
 
 #[tokio::test]
@@ -338,15 +342,15 @@ async fn the_proxy_serves_on_while_a_policy_hangs_at_every_question() {
         let answers = futures_util::future::join_all((0..40).map(|_| world.proxy.chat().send())).await;
         assert!(answers.iter().all(|a| a.status == 200));
     }
-    // Two hundred deadlines in a row would block this machine's threads for a second and more; most are never begun.
-    let metrics = world.proxy.admin("/metrics").send().await.text();
-    let sum = metrics.lines().find(|l| l.contains("decision") && l.contains("_sum")).expect("decisions are timed");
-    let seconds: f64 = sum.rsplit(' ').next().and_then(|n| n.parse().ok()).expect("a number");
-    assert!(seconds < began.elapsed().as_secs_f64() / 2.0, "{seconds} s of deciding in {:?}", began.elapsed());
+    // Two hundred deadlines would block this machine's threads for a second and more; most are never begun.
+    let all = world.proxy.wait_rows(200, "SELECT notes FROM exchanges").await;
+    let asked = all.iter().filter(|row| !row["notes"].as_str().is_some_and(|n| n.contains("not asked"))).count();
+    assert!((3..100).contains(&asked), "{asked} of {}", all.len());
     // One line a second and kind, not one for each request.
     let lines = world.proxy.output().iter().filter(|l| l.contains("the policy failed")).count() as u64;
     assert!(lines <= began.elapsed().as_secs() + 2, "{lines} lines");
-    assert_eq!(world.put(good()).await.status.as_u16() / 100, 2);
+    assert_eq!(world.put(minimal_with("")).await.status, 200, "the next good file is taken");
+    assert_eq!(world.remembered(&world.proxy.chat().send().await).await.policy_faults, 0);
 }
 
 #[tokio::test]
@@ -358,7 +362,11 @@ async fn deep_recursion_that_is_legal_is_no_fault() {
 async fn what_one_exchange_said_is_in_no_other() {
     let world = world().await;
     let remember = |i: usize| {
-        world.proxy.chat().header("x-pointsman-label-do", "remember").header("x-pointsman-session", &format!("session-{i}."))
+        world
+            .proxy
+            .chat()
+            .header("x-pointsman-label-do", "remember")
+            .header("x-pointsman-session", &format!("session-{i}."))
     };
     let answers = futures_util::future::join_all((0..30).map(|i| remember(i).send())).await;
     for (i, answer) in answers.iter().enumerate() {
