@@ -10,9 +10,13 @@ use pointsman_core::record::{End, ExchangeRecord};
 use pointsman_core::table::{Lane, Tier};
 use pointsman_core::time::Timestamp;
 
+use super::aside::aside;
 use super::proxy::Proxy;
 use super::request::Asked;
 use super::snapshot::Snapshot;
+
+/// Notes kept of one exchange; a policy may leave 16 at every question, and be asked many.
+const MAX_NOTES: usize = 100;
 
 /// An exchange, its pinned snapshot, and what its record will say. Dropped at any moment, it settles and records.
 pub struct Live {
@@ -83,14 +87,15 @@ impl Live {
             return self.once(query, backend);
         }
         let asked_at = self.proxy.clock.now();
-        let verdict = self.snapshot.policy.decide(query, &self.asked.texts);
+        let policy = &self.snapshot.policy;
+        let ask = || policy.decide(query, &self.asked.texts);
+        let verdict = if policy.is_slow() { aside(ask) } else { ask() };
         self.proxy.decided(&verdict, self.proxy.clock.now().since(asked_at));
-        if let Some(fault) = &verdict.fault {
+        if verdict.fault.is_some() {
             self.policy_faults += 1;
-            let (kind, message) = (fault.kind.as_str(), &fault.message);
-            tracing::warn!(policy = %self.snapshot.policy.id(), kind, message, "the policy failed; the default policy decided");
         }
-        self.notes.extend(verdict.notes);
+        let room = MAX_NOTES.saturating_sub(self.notes.len());
+        self.notes.extend(verdict.notes.into_iter().take(room));
         verdict.decision
     }
 

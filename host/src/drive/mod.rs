@@ -1,5 +1,6 @@
 //! Drives exchanges: does what the core's state machine says, and tells it what came of it.
 
+mod aside;
 mod attempt;
 mod line;
 mod live;

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use wasmtime::{ResourceLimiter, UpdateDeadline};
+use wasmtime::{ResourceLimiter, bail};
 
+use super::deadline::Deadline;
+use super::fault_log::FaultLog;
 use super::state::State;
 use super::wire::bindings::pointsman::policy::{log, request, state, types};
 use super::{Spending, Texts};
@@ -19,12 +21,22 @@ const MAX_LOG_LINES_PER_SECOND: u32 = 20;
 const MAX_LOG_BYTES: usize = 1_000;
 /// What is kept of a guest's stderr, for the message of a trap.
 const MAX_STDERR_BYTES: usize = 2_000;
+/// What Rust adds to every panic message; there is no environment to set that variable in.
+const RUST_HINT: &str = "note: run with `RUST_BACKTRACE";
+/// What a guest may hand over in one call of the host, and in one answer: more is not copied out of its memory.
+pub(super) const MAX_HANDED_OVER_BYTES: usize = 128 << 10;
+/// WASI handles an instance may hold at a time; each costs the host a few bytes.
+const MAX_HANDLES: u32 = 1_000;
+
+/// References in one table, more than any language runtime needs.
+pub(super) const MAX_TABLE_ELEMENTS: usize = 65_536;
 
 /// What all instances of all revisions share.
 #[derive(Default)]
 pub(super) struct Shared {
     pub(super) state: State,
     log_allowance: LogAllowance,
+    pub(super) fault_log: FaultLog,
 }
 
 /// The data of one instance's store.
@@ -45,6 +57,8 @@ pub(super) struct Guest {
     random: u64,
     notes: Vec<String>,
     stderr: Vec<u8>,
+    /// WASI handles it holds.
+    handles: u32,
     pub(super) memory: MemoryMeter,
     pub(super) deadline: Deadline,
 }
@@ -62,8 +76,9 @@ impl Guest {
             random: 0,
             notes: Vec::new(),
             stderr: Vec::new(),
-            memory: MemoryMeter { max_bytes: max_memory_bytes, used_bytes: 0, denied: false },
-            deadline: Deadline { ticks_left: 0 },
+            handles: 0,
+            memory: MemoryMeter { max_bytes: max_memory_bytes, used_bytes: 0, denied: None },
+            deadline: Deadline::default(),
         }
     }
 
@@ -75,6 +90,9 @@ impl Guest {
         self.past = past;
         self.now_ms = now_ms;
         self.random = seed;
+        // What was said and refused earlier explains no fault of this question.
+        self.stderr.clear();
+        self.memory.denied = None;
     }
 
     /// After it; the notes it left.
@@ -84,7 +102,7 @@ impl Guest {
         std::mem::take(&mut self.notes)
     }
 
-    /// The last line a dying guest wrote to stderr, which for a Rust guest is its panic message.
+    /// What a dying guest wrote to stderr during this question, on one line, which for a Rust guest is its panic message.
     pub(super) fn last_words(&self) -> String {
         if !self.last_error.is_empty() {
             return self.last_error.clone();
@@ -92,7 +110,7 @@ impl Guest {
         String::from_utf8_lossy(&self.stderr)
             .lines()
             .map(str::trim)
-            .filter(|l| !l.is_empty())
+            .filter(|l| !l.is_empty() && !l.starts_with(RUST_HINT))
             .collect::<Vec<_>>()
             .join(" ")
     }
@@ -127,6 +145,20 @@ impl Guest {
             log::Level::Warn => tracing::warn!(target: "pointsman::policy", policy, "{message}"),
             log::Level::Error => tracing::error!(target: "pointsman::policy", policy, "{message}"),
         }
+    }
+
+    /// Counts a WASI handle that the guest is given.
+    pub(super) fn lend_handle(&mut self) -> wasmtime::Result<()> {
+        if self.handles == MAX_HANDLES {
+            bail!("the policy holds {MAX_HANDLES} WASI handles and drops none");
+        }
+        self.handles += 1;
+        Ok(())
+    }
+
+    /// The guest dropped one.
+    pub(super) fn take_handle_back(&mut self) {
+        self.handles = self.handles.saturating_sub(1);
     }
 
     /// The next random number (SplitMix64 from the query's seed).
@@ -198,31 +230,30 @@ impl state::Host for Guest {
     }
 }
 
-/// Counts the ticks that a guest sees go by. A guest that runs sees each; one whose thread was put aside by the
-/// operating system for many ticks sees them as one, so that a busy machine is not taken for a slow policy.
-pub(super) struct Deadline {
-    pub(super) ticks_left: u32,
-}
-
-impl Deadline {
-    #[cold]
-    pub(super) fn on_tick(&mut self) -> UpdateDeadline {
-        match self.ticks_left.checked_sub(1) {
-            Some(left) => {
-                self.ticks_left = left;
-                UpdateDeadline::Continue(1)
-            }
-            None => UpdateDeadline::Interrupt,
-        }
-    }
-}
-
-/// Refuses memory beyond the cap and remembers that it did.
+/// Refuses memory beyond the cap and remembers what was asked.
 pub(super) struct MemoryMeter {
     max_bytes: usize,
     used_bytes: usize,
-    /// Has the guest asked for more than it may have?
-    pub(super) denied: bool,
+    /// What the guest asked for and may not have.
+    pub(super) denied: Option<Denied>,
+}
+
+/// Something beyond a bound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Denied {
+    Memory { asked_bytes: usize, max_bytes: usize },
+    Table { asked: usize, max: usize },
+}
+
+impl std::fmt::Display for Denied {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Denied::Memory { asked_bytes, max_bytes } => {
+                write!(f, "it asked for {} KiB of memory and may have {} KiB", asked_bytes >> 10, max_bytes >> 10)
+            }
+            Denied::Table { asked, max } => write!(f, "it asked for a table of {asked} and may have {max}"),
+        }
+    }
 }
 
 impl MemoryMeter {
@@ -236,7 +267,7 @@ impl ResourceLimiter for MemoryMeter {
     fn memory_growing(&mut self, current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
         let used_bytes = self.used_bytes - current.min(self.used_bytes) + desired;
         if used_bytes > self.max_bytes {
-            self.denied = true;
+            self.denied = Some(Denied::Memory { asked_bytes: used_bytes, max_bytes: self.max_bytes });
             return Ok(false);
         }
         self.used_bytes = used_bytes;
@@ -244,10 +275,11 @@ impl ResourceLimiter for MemoryMeter {
     }
 
     fn table_growing(&mut self, _current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
-        /// References in one table, more than any language runtime needs.
-        const MAX_TABLE_ELEMENTS: usize = 65_536;
-        self.denied |= desired > MAX_TABLE_ELEMENTS;
-        Ok(desired <= MAX_TABLE_ELEMENTS)
+        if desired > MAX_TABLE_ELEMENTS {
+            self.denied = Some(Denied::Table { asked: desired, max: MAX_TABLE_ELEMENTS });
+            return Ok(false);
+        }
+        Ok(true)
     }
 }
 

@@ -11,12 +11,12 @@ use tokio::sync::Notify;
 use crate::config::{self, BackendConfig, Config, ProcessEnv};
 use crate::drive::{Proxy, Snapshot, Target, fleet_settings};
 use crate::policy::watch::Watcher;
-use crate::policy::{Engine, Revision};
+use crate::policy::{Engine, EngineLimits, Revision};
 use crate::telemetry::metrics::Reload;
 use crate::upstream::Connector;
 
 /// A larger policy file is not read into memory to be refused.
-const MAX_POLICY_BYTES: u64 = 256 * 1024 * 1024;
+const MAX_POLICY_BYTES: u64 = EngineLimits::MAX_COMPONENT_BYTES as u64;
 
 /// Revisions kept in memory to go back to.
 const KEPT_REVISIONS: usize = 4;

@@ -8,6 +8,7 @@ mod config;
 mod demo;
 mod forwarding;
 mod health_check;
+mod hostile;
 mod limits;
 mod policy;
 mod pools;
