@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Uri};
 use pointsman_core::contract::{Commit, Resume};
+use pointsman_core::probation;
 use pointsman_core::table::{Backend, Limits, Pattern, Table};
 
 use crate::secret::{KeyDigest, Secret};
@@ -118,6 +119,8 @@ pub struct Policy {
     pub deadline: Duration,
     /// Memory of one instance, in MiB.
     pub memory_mb: u32,
+    /// When a policy that keeps failing gives way to the last good one; none: never.
+    pub rollback: Option<probation::Rule>,
 }
 
 /// How answers are streamed.

@@ -81,7 +81,11 @@ impl Live {
     pub fn decide(&mut self, query: &Query) -> Decision {
         let asked_at = self.proxy.clock.now();
         let verdict = self.snapshot.policy.decide(query, &self.asked.texts);
-        self.proxy.decided(&verdict, self.proxy.clock.now().since(asked_at));
+        let now = self.proxy.clock.now();
+        self.proxy.decided(&verdict, now.since(asked_at));
+        if self.snapshot.trial.decided(now, verdict.fault.as_ref()) {
+            self.proxy.policy_given_up.notify_one();
+        }
         if let Some(fault) = &verdict.fault {
             self.policy_faults += 1;
             let (kind, message) = (fault.kind.as_str(), &fault.message);

@@ -16,7 +16,7 @@ use super::wasi;
 use super::wire::bindings::{Policy, PolicyPre};
 
 /// The default policy as a component, built by `policies/build` from `policies/default`.
-const EMBEDDED: &[u8] = include_bytes!("../../../policies/default/default.wasm");
+pub const EMBEDDED: &[u8] = include_bytes!("../../../policies/default/default.wasm");
 
 /// Bounds of every policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,8 +74,8 @@ pub(super) struct Inner {
     pub(super) shared: Arc<Shared>,
 }
 
-/// A compiled component and its name.
-pub(super) struct Code {
+/// A compiled and checked component; a revision of it is made by [`Engine::revision`], in well under a millisecond.
+pub struct Code {
     pub(super) pre: PolicyPre<Guest>,
     pub(super) id: Arc<str>,
 }
@@ -94,9 +94,14 @@ impl Engine {
         Ok(Self(Arc::new(Inner { wasm, linker, cache: Cache::of_user(), ticker, limits, shared: Arc::default() })))
     }
 
-    /// Makes a revision of a component: compiles, checks, configures, probes. Blocks for as long as compilation takes
-    /// (tens of milliseconds to seconds), so it belongs on a thread of its own.
+    /// Makes a revision of a component: [`Engine::compile`], then [`Engine::revision`].
     pub fn load(&self, bytes: &[u8], settings: &str, table: Arc<Table>) -> Result<Revision, LoadError> {
+        self.revision(self.compile(bytes)?, settings, table)
+    }
+
+    /// Compiles and checks a component. Blocks for as long as that takes (tens of milliseconds to seconds), so it belongs
+    /// on a thread of its own.
+    pub fn compile(&self, bytes: &[u8]) -> Result<Arc<Code>, LoadError> {
         check::check_bytes(bytes, self.0.limits.max_component_bytes)?;
         let component = self.0.cache.compile(&self.0.wasm, bytes).map_err(|e| check::compile_error(&e))?;
         check::check_contract(&component)?;
@@ -104,13 +109,22 @@ impl Engine {
         let mut linker = self.0.linker.clone();
         wasi::link_absent(&mut linker, &component).map_err(shape)?;
         let pre = linker.instantiate_pre(&component).and_then(PolicyPre::new).map_err(shape)?;
-        let code = Arc::new(Code { pre, id: revision_id(bytes) });
+        Ok(Arc::new(Code { pre, id: revision_id(bytes) }))
+    }
+
+    /// Instantiates, configures and probes.
+    pub fn revision(&self, code: Arc<Code>, settings: &str, table: Arc<Table>) -> Result<Revision, LoadError> {
         Revision::new(self.clone(), code, settings, table)
     }
 
     /// The default policy's revision, from the component inside this binary.
     pub fn embedded(&self, settings: &str, table: Arc<Table>) -> Result<Revision, LoadError> {
         self.load(EMBEDDED, settings, table)
+    }
+
+    /// Instances alive, of all revisions together.
+    pub fn instances(&self) -> u64 {
+        self.0.wasm.pooling_allocator_metrics().map_or(0, |metrics| metrics.component_instances())
     }
 
     /// The bounds in force.

@@ -24,7 +24,7 @@ pub mod watch;
 mod wire;
 
 pub use check::LoadError;
-pub use engine::{Engine, EngineError, EngineLimits};
+pub use engine::{Code, EMBEDDED, Engine, EngineError, EngineLimits};
 pub use revision::Revision;
 
 use pointsman_core::clients::Spending;

@@ -58,6 +58,21 @@ impl Revision {
         super::engine::revision_id(bytes)
     }
 
+    /// The compiled component.
+    pub fn code(&self) -> &Arc<Code> {
+        &self.code
+    }
+
+    /// Frees the instances that are not being asked, when another revision takes over. Exchanges that stay with this one
+    /// start them again where they need to.
+    pub fn release_instances(&self) {
+        for slot in &self.slots {
+            if let Some(mut place) = take(slot) {
+                *place = None;
+            }
+        }
+    }
+
     /// The first 12 hexadecimal digits of the component's SHA-256.
     pub fn id(&self) -> &Arc<str> {
         &self.code.id
