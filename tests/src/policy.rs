@@ -17,8 +17,8 @@ const MODULE: &str = r#"(module
         (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32) (result i32)
         {configure}
         (i32.const 256))
-    (func (export "decide") (param i64 i64) (param $model i32) (param i32 i32 i32 i32 i32 i32 i64 i32 i32) (param i32)
-        (param i32 i32) (result i32)
+    (func (export "decide") (param i64 i64) (param $model i32) (param i32 i32 i32 i32) (param $prompt i32)
+        (param i32 i64 i32 i32) (param i32) (param i32 i32) (result i32)
         (global.set $free (i32.const 65536))
         (global.set $asked (i32.add (global.get $asked) (i32.const 1)))
         {decide}
@@ -47,9 +47,9 @@ impl WatPolicy {
         self
     }
 
-    /// Traps when asked, from its first decision on.
+    /// Traps at every question but the host's probes, which are of 1000 prompt tokens.
     pub fn faulty(self) -> Self {
-        self.then("unreachable")
+        self.then("(if (i32.ne (local.get $prompt) (i32.const 1000)) (then unreachable))")
     }
 
     /// Traps when it is asked for the model of this index, and else does what it does.
@@ -57,7 +57,7 @@ impl WatPolicy {
         self.then(&format!("(if (i32.eq (local.get $model) (i32.const {model})) (then unreachable))"))
     }
 
-    /// Refuses settings shorter than `{"…` of so many bytes.
+    /// Refuses settings of fewer bytes, as JSON, with the word "more".
     pub fn wants_settings_of(mut self, bytes: u32) -> Self {
         // At 256: a result, its case at 0 (1: an error), then a string of 4 bytes at 512.
         self.configure = format!(
@@ -77,8 +77,8 @@ impl WatPolicy {
         let mut module = wat::parse_str(module).expect("the text is WebAssembly");
         let encoding = wit_component::StringEncoding::UTF8;
         wit_component::embed_component_metadata(&mut module, &resolve, world, encoding).expect("the module takes it");
-        let encoder = wit_component::ComponentEncoder::default().module(&module).expect("it is a module");
-        encoder.validate(true).encode().expect("it fits the contract")
+        let mut encoder = wit_component::ComponentEncoder::default();
+        encoder.module(&module).expect("it is a module").validate(true).encode().expect("it fits the contract")
     }
 }
 

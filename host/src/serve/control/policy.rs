@@ -8,8 +8,8 @@ use axum::body::Bytes;
 use pointsman_core::table::Table;
 
 use super::component::{Component, Hash, shown};
-use super::history::{End, Origin, Source};
-use super::{About, Control, KEPT_CODE, settings_json};
+use super::history::{End, Entry, Origin, Source};
+use super::{About, Control, KEPT_CODE, save, settings_json};
 use crate::config::Config;
 use crate::drive::Snapshot;
 use crate::policy::{Code, Revision};
@@ -24,6 +24,8 @@ pub(super) struct Place<'a> {
     pub(super) origin: Origin,
     pub(super) end: End,
     pub(super) why: String,
+    /// What the operator should go on to see; none: nothing is wrong.
+    pub(super) error: Option<String>,
 }
 
 impl<'a> Place<'a> {
@@ -35,7 +37,13 @@ impl<'a> Place<'a> {
 
     fn of(component: &'a Component, origin: Origin, why: String) -> Self {
         let (hash, bytes) = (component.hash, component.bytes.len() as u64);
-        Self { hash, bytes, component: Some(component), origin, end: End::Replaced, why }
+        Self { hash, bytes, component: Some(component), origin, end: End::Replaced, why, error: None }
+    }
+
+    /// A revision that is kept.
+    pub(super) fn back_to(entry: Entry, end: End, why: String) -> Self {
+        let Entry { hash, bytes, origin, .. } = entry;
+        Self { hash, bytes, component: None, origin, end, why, error: None }
     }
 
     /// What the source is known to hold afterwards; none: as before.
@@ -151,11 +159,13 @@ impl Control {
             history.source = Some(source);
         }
         history.take(self.proxy.clock.now(), place.hash, place.bytes, place.origin, place.end, &place.why);
-        self.keep(history, place.component).await;
+        let not_kept = save(&self.policies, &history, place.component).await;
         self.remember(place.hash, next.policy.code());
         self.publish(before, next);
         let mut state = self.state();
-        state.policy_error = None;
+        state.history = history;
+        state.not_kept = not_kept;
+        state.policy_error = place.error.map(|why| (About::Rollback, why));
         state.source_error = None;
         state.refused = None;
     }

@@ -55,8 +55,14 @@ impl Control {
         let entry = self.wanted(to)?;
         match self.kept(&before, &entry).await {
             Ok(revision) => {
-                let why = format!("the operator went back to {}", entry.hash.revision());
-                Ok(self.go_back(&before, revision, entry, End::RolledBack, why, Rollback::Operator).await)
+                // To return to what was left before is no verdict on what is left now.
+                let (end, verb) = match entry.ended.as_ref().map(|ended| ended.end) {
+                    Some(End::Replaced) => (End::RolledBack, "went back to"),
+                    Some(End::RolledBack | End::Faults) | None => (End::Replaced, "took again"),
+                };
+                let why = format!("the operator {verb} {}", entry.hash.revision());
+                let place = Place::back_to(entry, end, why);
+                Ok(self.go_back(&before, revision, place, Rollback::Operator).await)
             }
             Err(error) => {
                 let error = error.context(format!("revision {} cannot come back", entry.hash.revision()));
@@ -91,11 +97,11 @@ impl Control {
         for entry in good {
             match self.kept(&before, &entry).await {
                 Ok(revision) => {
-                    let went = self.go_back(&before, revision, entry, End::Faults, why.to_owned(), Rollback::Faults).await;
-                    let WentBack { from, to } = went;
-                    tracing::error!(from, to, why, "the policy failed too often; the one before is in force again");
-                    let why = format!("revision {from} was rolled back to {to}: {why}");
-                    self.state().policy_error = Some((About::Rollback, why));
+                    let (from, to) = (before.policy.id(), revision.id());
+                    tracing::error!(%from, %to, why, "the policy failed too often and gives way to the last good one");
+                    let error = Some(format!("revision {from} was rolled back to {to}: {why}"));
+                    let place = Place { error, ..Place::back_to(entry, End::Faults, why.to_owned()) };
+                    self.go_back(&before, revision, place, Rollback::Faults).await;
                     return;
                 }
                 Err(error) => {
@@ -111,19 +117,10 @@ impl Control {
         self.state().policy_error = Some((About::Rollback, why));
     }
 
-    async fn go_back(
-        &self,
-        before: &Snapshot,
-        revision: Revision,
-        entry: Entry,
-        end: End,
-        why: String,
-        cause: Rollback,
-    ) -> WentBack {
+    async fn go_back(&self, before: &Snapshot, revision: Revision, place: Place<'_>, cause: Rollback) -> WentBack {
         let went = WentBack { from: before.policy.id().to_string(), to: revision.id().to_string() };
-        let Entry { hash, bytes, origin, .. } = entry;
-        self.take(before, revision, Place { hash, bytes, component: None, origin, end, why }).await;
         self.proxy.metrics.rolled_back(cause);
+        self.take(before, revision, place).await;
         went
     }
 
