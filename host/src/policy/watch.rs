@@ -327,6 +327,31 @@ mod tests {
     }
 
     #[test]
+    fn a_file_that_is_being_written_is_told_when_it_is_whole() {
+        for poll in [BY_EVENTS, BY_POLLING] {
+            let scene = scene(poll, |root| fs::write(root.join("policy.wasm"), "").unwrap());
+            let path = scene.path("policy.wasm");
+            let mut file = fs::OpenOptions::new().append(true).open(&path).unwrap();
+            for _ in 0..10 {
+                std::io::Write::write_all(&mut file, b"piece").unwrap();
+                assert!(scene.changes.recv_timeout(QUIET / 4).is_err(), "told of half a file");
+            }
+            scene.is_told("the whole");
+        }
+    }
+
+    #[test]
+    fn a_busy_neighbour_holds_nothing_up() {
+        let scene = scene(BY_EVENTS, |root| fs::write(root.join("policy.wasm"), "one").unwrap());
+        fs::write(scene.path("policy.wasm"), "two").unwrap();
+        let told = (0..1_000).any(|n| {
+            fs::write(scene.path("pointsman.db-wal"), n.to_string()).unwrap();
+            scene.changes.recv_timeout(QUIET / 20).is_ok()
+        });
+        assert!(told, "not told while the neighbour was busy");
+    }
+
+    #[test]
     fn a_busy_neighbour_is_not_taken_for_a_change() {
         let scene = scene(BY_EVENTS, |root| fs::write(root.join("policy.wasm"), "one").unwrap());
         fs::write(scene.path("pointsman.db-wal"), "row").unwrap();

@@ -49,7 +49,7 @@ pub struct PolicyRows {
 
 /// Keeps policies; cheap to clone. Every call blocks on SQLite.
 #[derive(Clone, Debug)]
-pub struct PolicyStore(Shared);
+pub struct PolicyStore(pub(super) Shared);
 
 impl PolicyStore {
     pub(super) fn new(connection: Shared) -> Self {

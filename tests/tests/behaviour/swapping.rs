@@ -168,6 +168,21 @@ async fn an_upload_is_in_force_when_it_is_answered_and_is_called_one() {
 }
 
 #[tokio::test]
+async fn an_upload_that_cannot_be_written_down_is_in_force_and_says_so() {
+    let (a, b) = (sends_to(0).build(), sends_to(1).build());
+    let s = scene(&a).await;
+    let other = rusqlite::Connection::open(s.proxy.store_path()).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let policy = s.proxy.put_policy(b.clone()).await.json();
+    assert_eq!(policy["revision"], *revision_of(&b));
+    assert!(policy["history_error"].as_str().unwrap().contains("locked"), "{policy}");
+    assert_eq!(s.proxy.chat().send().await.says(), "b");
+    other.execute_batch("ROLLBACK").unwrap();
+    assert_eq!(s.proxy.put_policy(a).await.json()["history_error"], serde_json::Value::Null);
+    assert_eq!(s.proxy.rollback(None).await.json()["to"], *revision_of(&b), "its code is still in memory");
+}
+
+#[tokio::test]
 async fn what_is_too_large_is_refused_in_one_sentence() {
     let a = sends_to(0).build();
     let s = scene(&a).await;

@@ -4,12 +4,13 @@ use std::borrow::Cow;
 use std::fmt;
 use std::fs::File;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use axum::body::Bytes;
 use sha2::{Digest, Sha256};
 
+use crate::config::Config;
 use crate::policy::EMBEDDED;
 
 /// The SHA-256 of a component.
@@ -82,6 +83,13 @@ impl Component {
         })
         .await?
     }
+}
+
+/// The policy file that a configuration names, the same whatever folder Pointsman was started in; none: the component
+/// inside this binary.
+pub fn source_of(config: &Config) -> Option<PathBuf> {
+    let file = config.policy.file.as_deref()?;
+    Some(std::path::absolute(file).unwrap_or_else(|_| file.to_owned()))
 }
 
 /// A source in words.

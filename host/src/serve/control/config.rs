@@ -70,10 +70,10 @@ impl Control {
     ) -> anyhow::Result<()> {
         let revision = self.judge_source(component, &config, table.clone()).await?;
         let trial = Arc::new(Trial::new(config.policy.rollback));
-        let (file, policy) = (config.policy.file.clone(), revision.id().to_string());
-        let published = config.revision.to_string();
+        let place = Place::of_source(component, &config);
+        let (published, policy) = (config.revision.to_string(), revision.id().to_string());
         let next = self.snapshot(before, config, table, revision, trial)?;
-        self.put_in_force(before, next, Place::of_source(component, file.as_deref())).await;
+        self.put_in_force(before, next, place).await;
         self.config_taken(&published);
         self.taken(Reload::Policy, &policy);
         Ok(())

@@ -1,13 +1,12 @@
 //! Another policy: from its file, or uploaded.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context;
 use axum::body::Bytes;
 use pointsman_core::table::Table;
 
-use super::component::{Component, Hash, shown};
+use super::component::{Component, Hash, shown, source_of};
 use super::history::{End, Entry, Origin, Source};
 use super::{About, Control, KEPT_CODE, save, settings_json};
 use crate::config::Config;
@@ -30,9 +29,10 @@ pub(super) struct Place<'a> {
 
 impl<'a> Place<'a> {
     /// From what the configuration names.
-    pub(super) fn of_source(component: &'a Component, file: Option<&Path>) -> Self {
-        let why = format!("{} has changed", shown(file));
-        Self::of(component, Origin::of_source(file), why)
+    pub(super) fn of_source(component: &'a Component, config: &Config) -> Self {
+        let file = source_of(config);
+        let why = format!("{} has changed", shown(file.as_deref()));
+        Self::of(component, Origin::of_source(file.as_deref()), why)
     }
 
     fn of(component: &'a Component, origin: Origin, why: String) -> Self {
@@ -61,7 +61,8 @@ impl Control {
     /// What the configuration's source holds, where that is to be judged: it is not when it was before, unless the
     /// configuration is another (`again`), nor when it is in force.
     pub(super) async fn offered_policy(&self, config: &Config, again: bool) -> anyhow::Result<Option<Component>> {
-        let file = config.policy.file.as_deref();
+        let file = source_of(config);
+        let file = file.as_deref();
         let known = self.state().history.source.clone().filter(|source| source.file.as_deref() == file);
         if file.is_none() && known.is_some() {
             return Ok(None);
@@ -108,7 +109,7 @@ impl Control {
     pub(super) async fn take_from_source(&self, before: &Snapshot, component: &Component) -> bool {
         match self.judge_source(component, &before.config, before.view.table.clone()).await {
             Ok(revision) => {
-                let place = Place::of_source(component, before.config.policy.file.as_deref());
+                let place = Place::of_source(component, &before.config);
                 self.take(before, revision, place).await;
                 true
             }
@@ -191,7 +192,7 @@ impl Control {
         config: &Config,
         table: Arc<Table>,
     ) -> anyhow::Result<Revision> {
-        let refused = || format!("{} is refused", shown(config.policy.file.as_deref()));
+        let refused = || format!("{} is refused", shown(source_of(config).as_deref()));
         self.judge(component, config, table).await.with_context(refused)
     }
 

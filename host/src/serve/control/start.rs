@@ -1,12 +1,13 @@
 //! Which policy a start comes up with; the rules are in [`super::history`].
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use pointsman_core::table::Table;
 use pointsman_core::time::Timestamp;
 
-use super::component::{Component, Hash, shown};
+use super::component::{Component, Hash, shown, source_of};
 use super::history::{End, History, Origin, Preference, Source};
 use super::{save, settings_json};
 use crate::config::Config;
@@ -41,6 +42,7 @@ struct Starting<'a> {
     engine: Engine,
     policies: &'a PolicyStore,
     config: Arc<Config>,
+    file: Option<PathBuf>,
     table: Arc<Table>,
     history: History,
 }
@@ -64,16 +66,17 @@ pub async fn first_policy(
         }
     };
     let max_bytes = engine.limits().max_component_bytes;
-    let source = Component::of_source(config.policy.file.as_deref(), max_bytes).await;
+    let file = source_of(&config);
+    let source = Component::of_source(file.as_deref(), max_bytes).await;
     let offered = source.as_ref().ok().map(|source| source.hash);
-    let starting = Starting { engine, policies, config, table, history };
+    let starting = Starting { engine, policies, config, file, table, history };
     let chosen = starting.choose(source).await?;
     Ok(starting.write_down(chosen, offered, now).await)
 }
 
 impl Starting<'_> {
     async fn choose(&self, source: anyhow::Result<Component>) -> anyhow::Result<Chosen> {
-        let file = self.config.policy.file.as_deref();
+        let file = self.file.as_deref();
         let offered = source.as_ref().ok().map(|source| source.hash);
         let readable = match &source {
             Ok(source) => Ok(source.hash),
@@ -131,7 +134,7 @@ impl Starting<'_> {
 
     async fn write_down(self, chosen: Chosen, offered: Option<Hash>, now: Timestamp) -> First {
         let Chosen { component, revision, is_source, error } = chosen;
-        let (hash, file) = (component.hash, self.config.policy.file.as_deref());
+        let (hash, file) = (component.hash, self.file.as_deref());
         let mut history = self.history;
         if is_source {
             if history.in_force().is_none_or(|entry| entry.hash != hash) {
