@@ -110,7 +110,13 @@ impl Target {
 
 impl Snapshot {
     /// Joins a configuration, its view, a policy, and the targets in the table's order.
-    pub fn new(config: Arc<Config>, view: Arc<View>, policy: Arc<Revision>, trial: Arc<Trial>, targets: Vec<Arc<Target>>) -> Self {
+    pub fn new(
+        config: Arc<Config>,
+        view: Arc<View>,
+        policy: Arc<Revision>,
+        trial: Arc<Trial>,
+        targets: Vec<Arc<Target>>,
+    ) -> Self {
         let l = &config.limits;
         let budgets = Budgets {
             max_attempts: l.max_attempts,

@@ -95,8 +95,7 @@ pub async fn start(start: Start) -> anyhow::Result<Running> {
     let downstream = listen_downstream(&config, proxy.clone()).await?;
     let addr = downstream.addr()?;
     let max_component_bytes = engine.limits().max_component_bytes;
-    let control =
-        Arc::new(Control::new(proxy.clone(), engine, connector, config_file, store.policies(), first));
+    let control = Arc::new(Control::new(proxy.clone(), engine, connector, config_file, store.policies(), first));
     let admin = listen_admin(&config).await?;
     let admin_addr = admin.local_addr()?;
     let admin_state = AdminState {

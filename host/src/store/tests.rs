@@ -319,8 +319,10 @@ fn a_store_of_the_first_schema_is_brought_up_to_date() {
     store.handle().record(exchange("r1", T0_MS));
     store.close().unwrap();
     let old = Connection::open(&file).unwrap();
-    old.execute_batch("DROP VIEW policies; DROP TABLE policy_revision; DROP TABLE policy_component; DROP TABLE policy_source;")
-        .unwrap();
+    old.execute_batch(
+        "DROP VIEW policies; DROP TABLE policy_revision; DROP TABLE policy_component; DROP TABLE policy_source;",
+    )
+    .unwrap();
     old.pragma_update(None, "user_version", 1).unwrap();
     let store = on_disk(&file).unwrap();
     assert_eq!(count(&store), 1);

@@ -86,7 +86,9 @@ async fn half_a_file_is_refused_once_and_the_whole_is_taken() {
     s.refused("mine.wasm").await;
     // Neither a signal nor a touch is another reason to tell of it.
     s.proxy.sighup();
-    s.proxy.wait_log("a word to who asked", |l| (l["message"] == "looked again: nothing has changed").then_some(())).await;
+    s.proxy
+        .wait_log("a word to who asked", |l| (l["message"] == "looked again: nothing has changed").then_some(()))
+        .await;
     s.write(&b[..b.len() / 2]);
     s.proxy.sighup();
     assert_eq!(s.proxy.chat().send().await.says(), "a");

@@ -38,9 +38,7 @@ pub(super) async fn rollback(
     query: Result<Query<RollbackQuery>, QueryRejection>,
 ) -> Response {
     match query {
-        Ok(Query(RollbackQuery { to })) => {
-            replace(state, move |state| state.controls.rollback(to.as_deref())).await
-        }
+        Ok(Query(RollbackQuery { to })) => replace(state, move |state| state.controls.rollback(to.as_deref())).await,
         Err(error) => failure(StatusCode::BAD_REQUEST, format!("use ?to=REVISION, or nothing ({})", error.body_text())),
     }
 }

@@ -28,12 +28,7 @@ impl Control {
 
     /// Brings a configuration into force, together with a policy that is offered with it; else alone. True when there
     /// was something to tell.
-    pub(super) async fn take_config(
-        &self,
-        before: &Snapshot,
-        config: Arc<Config>,
-        offered: Option<Component>,
-    ) -> bool {
+    pub(super) async fn take_config(&self, before: &Snapshot, config: Arc<Config>, offered: Option<Component>) -> bool {
         let table = Arc::new(config.table());
         let Some(component) = offered else {
             return match self.take_config_alone(before, config, table).await {

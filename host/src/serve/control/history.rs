@@ -245,9 +245,9 @@ impl History {
 
     /// From the store; what is not understood is left out.
     pub fn of_rows(rows: PolicyRows) -> Self {
-        let source = rows.source.and_then(|row| {
-            Some(Source { file: row.file.map(PathBuf::from), hash: Hash::parse(&row.sha256)? })
-        });
+        let source = rows
+            .source
+            .and_then(|row| Some(Source { file: row.file.map(PathBuf::from), hash: Hash::parse(&row.sha256)? }));
         Self { entries: rows.revisions.into_iter().filter_map(entry).collect(), source }
     }
 }
@@ -367,7 +367,11 @@ mod tests {
         assert_eq!(uploaded.preference(mine, Ok(hash(9))), FromSource, "the file changed meanwhile");
         assert_eq!(uploaded.preference(mine, Ok(hash(3))), FromSource, "the same bytes");
         assert_eq!(uploaded.preference(mine, Err("gone".into())), Instead("gone".into()));
-        assert_eq!(uploaded.preference(Some(Path::new("other.wasm")), Ok(hash(2))), FromSource, "another file is named");
+        assert_eq!(
+            uploaded.preference(Some(Path::new("other.wasm")), Ok(hash(2))),
+            FromSource,
+            "another file is named"
+        );
         assert_eq!(uploaded.preference(None, Ok(hash(2))), FromSource, "the file is no longer named");
 
         let mut failed = history();
