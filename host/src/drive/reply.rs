@@ -55,19 +55,15 @@ pub fn of_upstream(
 
 /// An error of the exchange, in the client's dialect, with what it went through.
 pub fn of_refusal(live: &Live, refusal: &Refusal) -> Reply {
-    let (kind, status, own_kind) = match &refusal.reason {
-        Reason::NoSuchModel => (ErrorKind::ModelNotFound, None, None),
-        Reason::Exhausted | Reason::QueueFull => (ErrorKind::AllPoolsExhausted, None, None),
-        Reason::OutOfTime => (ErrorKind::Timeout, None, None),
-        Reason::Policy { status, kind } => {
-            let own = Some(kind.as_str()).filter(|k| !k.is_empty());
-            (ErrorKind::AllPoolsExhausted, Some(*status), own.or(Some("rejected_by_policy")))
-        }
+    let own_kind = match &refusal.reason {
+        Reason::Policy { kind, .. } if kind.is_empty() => Some("rejected_by_policy"),
+        Reason::Policy { kind, .. } => Some(kind.as_str()),
+        Reason::NoSuchModel | Reason::Exhausted | Reason::QueueFull | Reason::OutOfTime => None,
     };
     let asked = live.asked();
     let error = OwnError {
-        kind,
-        status: status.and_then(|s| StatusCode::from_u16(s).ok()),
+        kind: refusal.reason.error_kind(),
+        status: StatusCode::from_u16(refusal.reason.status()).ok(),
         own_kind,
         message: &refusal.message,
         retry_after: refusal.retry_after,

@@ -11,7 +11,8 @@ use axum::body::Bytes;
 use sha2::{Digest, Sha256};
 
 use crate::config::Config;
-use crate::policy::EMBEDDED;
+use crate::policy::Engine;
+use crate::store::PolicyStore;
 
 /// The SHA-256 of a component.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -76,10 +77,25 @@ impl Component {
         let file = file.map(Path::to_owned);
         tokio::task::spawn_blocking(move || {
             let bytes = match &file {
-                None => Bytes::from_static(EMBEDDED),
+                None => Bytes::from_static(Engine::embedded_bytes()),
                 Some(file) => read(file, max_bytes).with_context(|| format!("cannot read {}", shown(Some(file))))?,
             };
             Ok(Self::new(bytes))
+        })
+        .await?
+    }
+
+    /// The one of this hash in the store.
+    ///
+    /// # Errors
+    /// When it is not there, not whole, or SQLite fails.
+    pub async fn kept(policies: &PolicyStore, hash: Hash) -> anyhow::Result<Self> {
+        let policies = policies.clone();
+        tokio::task::spawn_blocking(move || {
+            let bytes = policies.component(&hash.to_string())?.context("its component is not in the store")?;
+            let component = Self::new(bytes.into());
+            anyhow::ensure!(component.hash == hash, "its component in the store is damaged");
+            Ok(component)
         })
         .await?
     }

@@ -6,7 +6,7 @@ use pointsman_core::table::Table;
 
 use super::component::Component;
 use super::policy::Place;
-use super::{About, Control};
+use super::{About, Control, settings_json};
 use crate::config::{self, BackendConfig, Config, ProcessEnv};
 use crate::drive::{Snapshot, Target, Trial, fleet_settings};
 use crate::policy::Revision;
@@ -75,13 +75,19 @@ impl Control {
     }
 
     async fn take_config_alone(&self, before: &Snapshot, config: Arc<Config>, table: Arc<Table>) -> anyhow::Result<()> {
-        let revision = self.revision(before.policy.code().clone(), &config, table.clone()).await?;
+        let revision = self.with_table(before.policy.clone(), &config, table.clone()).await?;
         before.trial.set_rule(config.policy.rollback);
         let published = config.revision.to_string();
         let next = self.snapshot(before, config, table, revision, before.trial.clone())?;
         self.publish(before, next);
         self.config_taken(&published);
         Ok(())
+    }
+
+    /// The policy in force, on fresh instances.
+    async fn with_table(&self, policy: Arc<Revision>, config: &Config, table: Arc<Table>) -> anyhow::Result<Revision> {
+        let settings = settings_json(config);
+        Ok(tokio::task::spawn_blocking(move || policy.with_table(&settings, table)).await??)
     }
 
     fn config_taken(&self, revision: &str) {

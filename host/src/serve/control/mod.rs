@@ -17,7 +17,7 @@ use tokio::sync::Notify;
 use crate::config::Config;
 use crate::drive::{Proxy, Snapshot};
 use crate::policy::watch::Watcher;
-use crate::policy::{Code, Engine, Revision};
+use crate::policy::{Compiled, Engine, Revision};
 use crate::store::PolicyStore;
 use crate::telemetry::metrics::Reload;
 use crate::upstream::Connector;
@@ -28,7 +28,7 @@ pub use rollback::{CannotGoBack, WentBack};
 pub use start::{First, first_policy};
 
 /// Compiled components kept in memory, the one in force among them: going back and forth between them takes no time.
-const KEPT_CODE: usize = 3;
+const KEPT_COMPILED: usize = 3;
 
 /// Brings changes into force, one at a time.
 pub struct Control {
@@ -49,7 +49,7 @@ pub struct Control {
 struct State {
     history: History,
     /// The latest last.
-    code: Vec<(Hash, Arc<Code>)>,
+    compiled: Vec<(Hash, Arc<Compiled>)>,
     /// Every revision that was in force and that exchanges may still use.
     alive: Vec<Weak<Revision>>,
     /// The policy file's content, where it is refused, and why.
@@ -99,7 +99,7 @@ impl Control {
     ) -> Self {
         let policy = proxy.snapshot().policy.clone();
         let state = State {
-            code: vec![(first.hash, policy.code().clone())],
+            compiled: vec![(first.hash, first.compiled)],
             alive: vec![Arc::downgrade(&policy)],
             source_error: first.error.clone(),
             policy_error: first.error.map(|why| (About::Source, why)),
@@ -303,6 +303,7 @@ async fn save(policies: &PolicyStore, history: &History, component: Option<&Comp
     Some(error)
 }
 
-fn settings_json(config: &Config) -> String {
+/// `[policy.settings]` as the policy gets it.
+pub fn settings_json(config: &Config) -> String {
     serde_json::Value::Object(config.policy.settings.clone()).to_string()
 }

@@ -8,10 +8,10 @@ use pointsman_core::table::Table;
 
 use super::component::{Component, Hash, shown, source_of};
 use super::history::{End, Entry, Origin, Source};
-use super::{About, Control, KEPT_CODE, save, settings_json};
+use super::{About, Control, KEPT_COMPILED, save, settings_json};
 use crate::config::Config;
 use crate::drive::Snapshot;
-use crate::policy::{Code, Revision};
+use crate::policy::{Compiled, Revision};
 use crate::telemetry::metrics::Reload;
 
 /// What comes into force, from where, and why what was there goes.
@@ -161,7 +161,6 @@ impl Control {
         }
         history.take(self.proxy.clock.now(), place.hash, place.bytes, place.origin, place.end, &place.why);
         let not_kept = save(&self.policies, &history, place.component).await;
-        self.remember(place.hash, next.policy.code());
         self.publish(before, next);
         let mut state = self.state();
         state.history = history;
@@ -178,11 +177,16 @@ impl Control {
         config: &Config,
         table: Arc<Table>,
     ) -> anyhow::Result<Revision> {
-        let code = match self.known_code(&component.hash) {
-            Some(code) => code,
-            None => self.compile(component.bytes.clone()).await?,
-        };
-        self.revision(code, config, table).await
+        let (engine, settings, component) = (self.engine.clone(), settings_json(config), component.clone());
+        let known = self.compiled(&component.hash);
+        let judged = tokio::task::spawn_blocking(move || {
+            let compiled = known.map_or_else(|| engine.compile(&component.bytes).map(Arc::new), Ok)?;
+            let revision = compiled.configure(&settings, table)?;
+            anyhow::Ok((component.hash, compiled, revision))
+        });
+        let (hash, compiled, revision) = judged.await??;
+        self.remember(hash, compiled);
+        Ok(revision)
     }
 
     /// As [`Control::judge`]; an error names the source.
@@ -196,31 +200,16 @@ impl Control {
         self.judge(component, config, table).await.with_context(refused)
     }
 
-    pub(super) async fn compile(&self, bytes: Bytes) -> anyhow::Result<Arc<Code>> {
-        let engine = self.engine.clone();
-        Ok(tokio::task::spawn_blocking(move || engine.compile(&bytes)).await??)
+    /// What was compiled of late.
+    pub(super) fn compiled(&self, hash: &Hash) -> Option<Arc<Compiled>> {
+        self.state().compiled.iter().find(|(known, _)| known == hash).map(|(_, compiled)| compiled.clone())
     }
 
-    /// A revision on fresh instances.
-    pub(super) async fn revision(
-        &self,
-        code: Arc<Code>,
-        config: &Config,
-        table: Arc<Table>,
-    ) -> anyhow::Result<Revision> {
-        let (engine, settings) = (self.engine.clone(), settings_json(config));
-        Ok(tokio::task::spawn_blocking(move || engine.revision(code, &settings, table)).await??)
-    }
-
-    pub(super) fn known_code(&self, hash: &Hash) -> Option<Arc<Code>> {
-        self.state().code.iter().find(|(known, _)| known == hash).map(|(_, code)| code.clone())
-    }
-
-    fn remember(&self, hash: Hash, code: &Arc<Code>) {
+    fn remember(&self, hash: Hash, compiled: Arc<Compiled>) {
         let mut state = self.state();
-        state.code.retain(|(known, _)| *known != hash);
-        state.code.push((hash, code.clone()));
-        let surplus = state.code.len().saturating_sub(KEPT_CODE);
-        state.code.drain(..surplus);
+        state.compiled.retain(|(known, _)| *known != hash);
+        state.compiled.push((hash, compiled));
+        let surplus = state.compiled.len().saturating_sub(KEPT_COMPILED);
+        state.compiled.drain(..surplus);
     }
 }

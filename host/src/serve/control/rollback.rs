@@ -1,15 +1,13 @@
 //! Going back to an earlier policy: by the operator's word, or because this one fails too often.
 
-use std::sync::Arc;
+use axum::body::Bytes;
 
-use anyhow::Context;
-
-use super::component::{Component, Hash};
+use super::component::Component;
 use super::history::{End, Entry};
 use super::policy::Place;
 use super::{About, Control};
 use crate::drive::Snapshot;
-use crate::policy::{Code, Revision};
+use crate::policy::Revision;
 use crate::telemetry::metrics::Rollback;
 
 /// From which revision to which.
@@ -126,18 +124,12 @@ impl Control {
 
     /// A kept revision under the configuration of now.
     async fn kept(&self, before: &Snapshot, entry: &Entry) -> anyhow::Result<Revision> {
-        let code = self.kept_code(entry.hash).await?;
-        self.revision(code, &before.config, before.view.table.clone()).await
-    }
-
-    async fn kept_code(&self, hash: Hash) -> anyhow::Result<Arc<Code>> {
-        if let Some(code) = self.known_code(&hash) {
-            return Ok(code);
-        }
-        let policies = self.policies.clone();
-        let bytes = tokio::task::spawn_blocking(move || policies.component(&hash.to_string())).await??;
-        let component = Component::new(bytes.context("its component is not in the store")?.into());
-        anyhow::ensure!(component.hash == hash, "its component in the store is damaged");
-        self.compile(component.bytes).await
+        let hash = entry.hash;
+        let component = match self.compiled(&hash) {
+            // The bytes are not looked at again.
+            Some(_) => Component { bytes: Bytes::new(), hash },
+            None => Component::kept(&self.policies, hash).await?,
+        };
+        self.judge(&component, &before.config, before.view.table.clone()).await
     }
 }

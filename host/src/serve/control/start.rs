@@ -11,13 +11,15 @@ use super::component::{Component, Hash, shown, source_of};
 use super::history::{End, History, Origin, Preference, Source};
 use super::{save, settings_json};
 use crate::config::Config;
-use crate::policy::{Engine, Revision};
+use crate::policy::{Compiled, Engine, Revision};
 use crate::store::PolicyStore;
 
 /// The first policy of a process.
 pub struct First {
     /// In force.
     pub revision: Arc<Revision>,
+    /// Its component, compiled.
+    pub compiled: Arc<Compiled>,
     /// Its component.
     pub hash: Hash,
     /// With it in force.
@@ -30,10 +32,15 @@ pub struct First {
     pub not_kept: Option<String>,
 }
 
+struct Loaded {
+    compiled: Compiled,
+    revision: Revision,
+}
+
 /// What a candidate came to.
 struct Chosen {
     component: Component,
-    revision: Revision,
+    loaded: Loaded,
     is_source: bool,
     error: Option<String>,
 }
@@ -87,18 +94,18 @@ impl Starting<'_> {
             (Preference::Source, source) => {
                 let component = source?;
                 match self.load(&component).await {
-                    Ok(revision) => return Ok(Chosen { component, revision, is_source: true, error: None }),
+                    Ok(loaded) => return Ok(Chosen { component, loaded, is_source: true, error: None }),
                     Err(error) => error.context(format!("{} is refused", shown(file))),
                 }
             }
             (Preference::Kept, source) => match self.load_kept().await {
-                Ok((component, revision)) => return Ok(Chosen { component, revision, is_source: false, error: None }),
+                Ok((component, loaded)) => return Ok(Chosen { component, loaded, is_source: false, error: None }),
                 Err(error) => {
                     let error = error.context("the policy that was in force cannot be used");
                     let Ok(component) = source else { return Err(error) };
-                    let Ok(revision) = self.load(&component).await else { return Err(error) };
+                    let Ok(loaded) = self.load(&component).await else { return Err(error) };
                     let error = Some(format!("{error:#}"));
-                    return Ok(Chosen { component, revision, is_source: true, error });
+                    return Ok(Chosen { component, loaded, is_source: true, error });
                 }
             },
             (Preference::Instead(why), _) => anyhow::anyhow!("{why}"),
@@ -108,32 +115,34 @@ impl Starting<'_> {
             return Err(error);
         }
         match self.load_kept().await {
-            Ok((component, revision)) => {
+            Ok((component, loaded)) => {
                 let error = Some(format!("{error:#}"));
-                Ok(Chosen { component, revision, is_source: false, error })
+                Ok(Chosen { component, loaded, is_source: false, error })
             }
             Err(kept) => bail!("{error:#}; nor can what was in force before be used: {kept:#}"),
         }
     }
 
-    async fn load(&self, component: &Component) -> anyhow::Result<Revision> {
+    async fn load(&self, component: &Component) -> anyhow::Result<Loaded> {
         let (engine, bytes) = (self.engine.clone(), component.bytes.clone());
         let (settings, table) = (settings_json(&self.config), self.table.clone());
-        Ok(tokio::task::spawn_blocking(move || engine.load(&bytes, &settings, table)).await??)
+        Ok(tokio::task::spawn_blocking(move || {
+            let compiled = engine.compile(&bytes)?;
+            let revision = compiled.configure(&settings, table)?;
+            anyhow::Ok(Loaded { compiled, revision })
+        })
+        .await??)
     }
 
-    async fn load_kept(&self) -> anyhow::Result<(Component, Revision)> {
+    async fn load_kept(&self) -> anyhow::Result<(Component, Loaded)> {
         let hash = self.history.in_force().context("nothing was in force")?.hash;
-        let policies = self.policies.clone();
-        let bytes = tokio::task::spawn_blocking(move || policies.component(&hash.to_string())).await??;
-        let component = Component::new(bytes.context("its component is not in the store")?.into());
-        anyhow::ensure!(component.hash == hash, "its component in the store is damaged");
-        let revision = self.load(&component).await?;
-        Ok((component, revision))
+        let component = Component::kept(self.policies, hash).await?;
+        let loaded = self.load(&component).await?;
+        Ok((component, loaded))
     }
 
     async fn write_down(self, chosen: Chosen, offered: Option<Hash>, now: Timestamp) -> First {
-        let Chosen { component, revision, is_source, error } = chosen;
+        let Chosen { component, loaded: Loaded { compiled, revision }, is_source, error } = chosen;
         let (hash, file) = (component.hash, self.file.as_deref());
         let mut history = self.history;
         if is_source {
@@ -153,6 +162,6 @@ impl Starting<'_> {
         // A file that is looked at again must not be judged and told again.
         let refused = error.clone().zip(offered).filter(|_| !is_source).map(|(why, hash)| (hash, why));
         let not_kept = save(self.policies, &history, Some(&component)).await;
-        First { revision: Arc::new(revision), hash, history, error, refused, not_kept }
+        First { revision: Arc::new(revision), compiled: Arc::new(compiled), hash, history, error, refused, not_kept }
     }
 }
