@@ -90,7 +90,11 @@ impl Live {
         let policy = &self.snapshot.policy;
         let ask = || policy.decide(query, &self.asked.texts);
         let verdict = if policy.is_slow() { aside(ask) } else { ask() };
-        self.proxy.decided(&verdict, self.proxy.clock.now().since(asked_at));
+        let now = self.proxy.clock.now();
+        self.proxy.decided(&verdict, now.since(asked_at));
+        if self.snapshot.trial.decided(now, verdict.fault.as_ref()) {
+            self.proxy.policy_given_up.notify_one();
+        }
         if verdict.fault.is_some() {
             self.policy_faults += 1;
         }

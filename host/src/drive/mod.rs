@@ -10,6 +10,7 @@ mod reply;
 mod request;
 mod snapshot;
 mod source;
+mod trial;
 
 use std::sync::Arc;
 
@@ -23,6 +24,7 @@ pub use relay::{Broken, ProxyBody};
 pub use reply::{OwnError, Reply};
 pub use request::{Arrival, Asked};
 pub use snapshot::{Snapshot, Target, TargetError, fleet_settings};
+pub use trial::Trial;
 
 use attempt::{Attempted, Begun, KeptRefusal, attempt};
 use live::Live;

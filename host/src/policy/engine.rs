@@ -197,6 +197,11 @@ impl Engine {
         self.compile(EMBEDDED)
     }
 
+    /// Instances alive, of all revisions together.
+    pub fn instances(&self) -> u64 {
+        self.0.wasm.pooling_allocator_metrics().map_or(0, |metrics| metrics.component_instances())
+    }
+
     /// The bounds in force.
     pub fn limits(&self) -> &EngineLimits {
         &self.0.limits
