@@ -10,6 +10,7 @@ pub mod framing;
 pub mod headers;
 mod json;
 pub mod message;
+pub mod resume;
 pub mod retry_after;
 pub mod splice;
 pub mod sse;
