@@ -61,6 +61,11 @@ impl Joiner {
         self.has_joined
     }
 
+    /// Is there nothing to join, because nothing was delivered before?
+    pub const fn is_first(&self) -> bool {
+        self.is_first
+    }
+
     /// What was delivered, this answer's share included.
     pub const fn told(&self) -> &Transcript {
         &self.told
