@@ -11,6 +11,7 @@ mod policy;
 mod pools;
 mod refusals;
 mod restart;
+mod resume;
 mod retries;
 mod secrets;
 mod streams;
