@@ -1,7 +1,8 @@
 //! Pointsman: a proxy for LLM APIs whose routing is decided by a WebAssembly component.
 //!
-//! Arrows point one way: `main -> cli, demo, serve -> drive -> policy, upstream, store, telemetry, config -> core`.
+//! Arrows point one way: `main -> cli, author, demo, serve -> drive -> policy, upstream, store, telemetry, config -> core`.
 
+pub mod author;
 pub mod cli;
 mod clock;
 pub mod config;

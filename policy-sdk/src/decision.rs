@@ -117,6 +117,21 @@ impl Decision {
         Decision::Wait(Hold { max_ms, lane: Lane::Primary })
     }
 
+    /// How it sends the request; none when it does not.
+    pub fn dispatch(&self) -> Option<&Dispatch> {
+        match self {
+            Decision::Primary(dispatch) | Decision::Fallback(dispatch) | Decision::Emergency(dispatch) => {
+                Some(dispatch)
+            }
+            Decision::Wait(_) | Decision::Reject(_) => None,
+        }
+    }
+
+    /// The index of the backend it sends to; none when it does not, or leaves the choice to the host.
+    pub fn backend(&self) -> Option<usize> {
+        self.dispatch()?.backend.map(|index| index as usize)
+    }
+
     /// Refuse with 503 in the host's own words.
     pub fn exhausted() -> Self {
         Decision::Reject(Rejection::default())

@@ -31,6 +31,20 @@ pub struct Spending {
 }
 
 impl Spending {
+    /// As it will be when this has been spent as well, such as the price of the request being decided
+    /// ([`crate::Candidate::price_microusd`]).
+    ///
+    /// ```
+    /// use pointsman_sdk::Spending;
+    ///
+    /// let now = Spending { today_microusd: 900, budget_microusd: Some(1_000) };
+    /// assert_eq!(now.after(70).left_microusd(), Some(30));
+    /// assert_eq!(now.after(700).left_microusd(), Some(0));
+    /// ```
+    pub fn after(self, microusd: u64) -> Self {
+        Self { today_microusd: self.today_microusd.saturating_add(microusd), ..self }
+    }
+
     /// What is left of the budget today; none: no limit.
     pub fn left_microusd(&self) -> Option<u64> {
         self.budget_microusd.map(|budget| budget.saturating_sub(self.today_microusd))

@@ -4,29 +4,34 @@
 //! [`Policy::decide`] is asked what to do next with one exchange. [`export!`] makes a component of it.
 //!
 //! ```
-//! use pointsman_sdk::{Decision, Policy, Query, Table, Tier, pool};
+//! use pointsman_sdk::{Choose, Decision, Policy, Query, Roster, Table, Tier};
 //!
-//! /// Sends everything to the first primary that is ready, and waits a second when none is.
-//! struct FirstReady {
-//!     primaries: Vec<usize>,
+//! /// Sends everything to the fastest primary that is ready, and waits a second when none is.
+//! struct Fastest {
+//!     roster: Roster,
 //! }
 //!
-//! impl Policy for FirstReady {
+//! impl Policy for Fastest {
 //!     fn configure(_settings: &str, table: &Table) -> Result<Self, String> {
-//!         Ok(Self { primaries: pool(table, Tier::Primary, None) })
+//!         Ok(Self { roster: Roster::new(table) })
 //!     }
 //!
 //!     fn decide(&mut self, query: &Query) -> Decision {
-//!         match self.primaries.iter().find(|&&i| query.backend(i).is_ready()) {
-//!             Some(&i) => Decision::primary(i),
+//!         let ready = self.roster.candidates(query).of(Tier::Primary).ready().least_tried(query);
+//!         match ready.fastest(&query.request, &mut query.dice()) {
+//!             Some(candidate) => candidate.send(),
 //!             None => Decision::wait_for_primary(1_000),
 //!         }
 //!     }
 //! }
 //!
-//! pointsman_sdk::export!(FirstReady);
+//! pointsman_sdk::export!(Fastest);
 //! # fn main() {}
 //! ```
+//!
+//! What there is: [`Roster`] gives the candidates of a query, [`Choose`] narrows them down and chooses, [`Counter`] counts
+//! in the host's shared state, [`Window`] knows nights and weekends, [`settings::parse`] reads `[policy.settings]`, and
+//! `testing` (not in components) asks a policy in a unit test.
 //!
 //! The same type runs natively: hand [`Policy::decide`] a [`Query`] inside [`host::scope`], as the host itself does
 //! with the default policy when another one fails.
@@ -35,6 +40,9 @@
 #[cfg(target_arch = "wasm32")]
 extern crate self as pointsman_sdk;
 
+mod calendar;
+mod choose;
+mod counter;
 mod decision;
 #[cfg(target_arch = "wasm32")]
 #[doc(hidden)]
@@ -42,13 +50,21 @@ pub mod glue;
 pub mod host;
 mod pick;
 mod query;
+mod roster;
+pub mod settings;
 mod table;
+#[cfg(not(target_arch = "wasm32"))]
+pub mod testing;
 mod words;
 
+pub use calendar::{LocalTime, TimeOfDay, Weekday, Window, until_midnight_utc_ms};
+pub use choose::{Choose, Patience};
+pub use counter::Counter;
 pub use decision::{Commit, Decision, Dispatch, Hold, Rejection, Resume};
 pub use host::{Level, Spending, log, note, request, state};
 pub use pick::{Dice, Load, pool, soonest_ready};
 pub use query::{Attempt, Query, Request, Row, State};
+pub use roster::{Candidate, Roster};
 pub use table::{Backend, Lane, Layout, Route, Table, TableParts, Tier};
 pub use words::{Operation, Outcome};
 

@@ -1,8 +1,8 @@
 //! What a policy is asked, with the packed rows behind named numbers.
 
-use crate::NONE;
 use crate::table::{Column, Lane, Layout};
 use crate::words::{Operation, Outcome};
+use crate::{Dice, NONE};
 
 /// The request, in numbers. Its texts are behind [`crate::request`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,6 +74,45 @@ impl<'a> Query<'a> {
         let stride = self.layout.stride();
         let start = index * stride;
         Row { index, numbers: self.rows.get(start..start + stride).unwrap_or(&[]), layout: self.layout }
+    }
+
+    /// Is this the first question about the exchange? When a dispatch could not be had, it is asked again.
+    #[inline]
+    pub fn is_first(&self) -> bool {
+        self.attempts.is_empty() && self.waits == 0
+    }
+
+    /// The randomness of this query.
+    pub fn dice(&self) -> Dice {
+        Dice::new(self.seed)
+    }
+
+    /// Attempts of this exchange at a backend, in all lanes.
+    pub fn tries(&self, backend: usize) -> u32 {
+        self.attempts.iter().filter(|a| a.backend == backend).count() as u32
+    }
+
+    /// Attempts of this exchange in a lane.
+    pub fn attempts_in(&self, lane: Lane) -> u32 {
+        self.attempts.iter().filter(|a| a.lane == lane).count() as u32
+    }
+
+    /// Has a backend said in this exchange that no other try there can succeed: it has no such model, no room for this
+    /// prompt, or refuses the request itself?
+    ///
+    /// ```
+    /// use pointsman_sdk::Outcome;
+    /// use pointsman_sdk::testing::{case, primary};
+    ///
+    /// let tried = case([primary("a"), primary("b")]).after(0, Outcome::TooLong).after(1, Outcome::ServerError);
+    /// tried.query(|query| {
+    ///     assert!(query.is_ruled_out(0) && !query.is_ruled_out(1));
+    ///     assert_eq!(query.tries(1), 1);
+    /// });
+    /// ```
+    pub fn is_ruled_out(&self, backend: usize) -> bool {
+        let last_word = |o| matches!(o, Outcome::TooLong | Outcome::ModelMissing | Outcome::Refused);
+        self.attempts.iter().any(|a| a.backend == backend && last_word(a.outcome))
     }
 
     /// How many backends there are.

@@ -130,7 +130,7 @@ pub(crate) enum Column {
     Queued,
 }
 
-const COLUMNS: [(Column, &str); 14] = [
+pub(crate) const COLUMNS: [(Column, &str); 14] = [
     (Column::State, "state"),
     (Column::CooldownMs, "cooldown_ms"),
     (Column::CooldownReason, "cooldown_reason"),

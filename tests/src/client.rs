@@ -12,55 +12,75 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::soon;
+use crate::{PATIENCE, soon, within};
 
 /// A request on its way to a proxy.
-pub struct Request(reqwest::RequestBuilder);
+pub struct Request {
+    builder: reqwest::RequestBuilder,
+    patience: Duration,
+}
 
 impl Request {
     pub(crate) fn new(http: &reqwest::Client, method: Method, url: String) -> Self {
-        Self(http.request(method, url))
+        Self { builder: http.request(method, url), patience: PATIENCE }
     }
 
     /// Adds a header.
     pub fn header(self, name: &str, value: &str) -> Self {
-        Self(self.0.header(name, value))
+        self.map(|b| b.header(name, value))
     }
 
     /// With a bearer token.
     pub fn bearer(self, key: &str) -> Self {
-        Self(self.0.bearer_auth(key))
+        self.map(|b| b.bearer_auth(key))
     }
 
     /// With this JSON body.
     pub fn json(self, body: &Value) -> Self {
-        Self(self.0.header("content-type", "application/json").body(body.to_string()))
+        self.map(|b| b.header("content-type", "application/json").body(body.to_string()))
     }
 
     /// With these bytes as body.
     pub fn body(self, content_type: &str, body: impl Into<Bytes>) -> Self {
-        Self(self.0.header("content-type", content_type).body(reqwest::Body::from(body.into())))
+        self.map(|b| b.header("content-type", content_type).body(reqwest::Body::from(body.into())))
+    }
+
+    /// Waits so long for each thing that should happen, instead of [`PATIENCE`].
+    pub fn patience(self, patience: Duration) -> Self {
+        Self { patience, ..self }
+    }
+
+    fn map(self, f: impl FnOnce(reqwest::RequestBuilder) -> reqwest::RequestBuilder) -> Self {
+        Self { builder: f(self.builder), ..self }
     }
 
     /// Sends it and reads the whole answer.
     pub async fn send(self) -> Answer {
-        let response = soon("an answer", self.0.send()).await.expect("the proxy answers");
+        let response = within(self.patience, "an answer", self.builder.send()).await.expect("the proxy answers");
         let (status, headers, version) = (response.status(), response.headers().clone(), response.version());
-        let body = soon("the whole answer", response.bytes()).await;
+        let body = within(self.patience, "the whole answer", response.bytes()).await;
         Answer { status, headers, version, body: body.as_ref().cloned().unwrap_or_default(), broken: body.is_err() }
     }
 
     /// Sends it and gives the head and the events as they come.
     pub async fn stream(self) -> EventStream {
-        let response = soon("a response head", self.0.send()).await.expect("the proxy answers");
+        let response = within(self.patience, "a response head", self.builder.send()).await.expect("the proxy answers");
         let (status, headers) = (response.status(), response.headers().clone());
         let chunks = response.bytes_stream().boxed();
-        EventStream { status, headers, chunks, buffer: BytesMut::new(), ended: false, broken: false }
+        EventStream {
+            status,
+            headers,
+            chunks,
+            patience: self.patience,
+            buffer: BytesMut::new(),
+            ended: false,
+            broken: false,
+        }
     }
 
     /// Sends it and tells only whether anything came back.
     pub async fn try_send(self) -> Result<StatusCode, reqwest::Error> {
-        self.0.send().await.map(|r| r.status())
+        self.builder.send().await.map(|r| r.status())
     }
 }
 
@@ -141,6 +161,7 @@ pub struct EventStream {
     pub status: StatusCode,
     /// The headers.
     pub headers: HeaderMap,
+    patience: Duration,
     chunks: BoxStream<'static, reqwest::Result<Bytes>>,
     buffer: BytesMut,
     ended: bool,
@@ -160,7 +181,7 @@ impl EventStream {
                 let text = String::from_utf8_lossy(&self.buffer.split_to(end + 2)[..end]).into_owned();
                 return Some(Event { at: Instant::now(), text });
             }
-            match soon("the next event", self.chunks.next()).await {
+            match within(self.patience, "the next event", self.chunks.next()).await {
                 Some(Ok(chunk)) => self.buffer.extend_from_slice(&chunk),
                 Some(Err(_)) => {
                     self.broken = true;

@@ -47,7 +47,11 @@ pub async fn eventually<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> 
 /// # Panics
 /// When it takes longer.
 pub async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("took too long: {what}"))
+    within(PATIENCE, what, future).await
+}
+
+pub(crate) async fn within<T>(patience: Duration, what: &str, future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(patience, future).await.unwrap_or_else(|_| panic!("took too long: {what}"))
 }
 
 /// Starts describing a proxy whose binary is the `proxy-under-test` of the calling test's package.

@@ -243,6 +243,12 @@ impl Reply {
         self
     }
 
+    /// After `k` pieces of the body these bytes come, and then the rest of it.
+    pub fn with_bytes_after(mut self, k: usize, bytes: impl Into<Bytes>) -> Self {
+        self.body.insert(k, Step::Send(bytes.into()));
+        self
+    }
+
     /// Another piece of the body.
     pub fn and_bytes(mut self, bytes: impl Into<Bytes>) -> Self {
         self.body.push(Step::Send(bytes.into()));

@@ -412,6 +412,11 @@ impl Fleet {
         view.slots.iter().map(one).collect()
     }
 
+    /// Is a backend's cooldown for this model over, with nobody trying yet whether it is well?
+    pub fn is_due(&self, now: Timestamp, view: &View, index: u32, model: &str) -> bool {
+        view.slots.get(index as usize).is_some_and(|slot| self.member(slot.0).is_due(now, model))
+    }
+
     /// Takes a backend out, or back in; false when there is none of that id.
     pub fn set_drained(&mut self, id: &str, drained: bool) -> bool {
         self.operate(id, |member| member.drained = drained)

@@ -138,6 +138,11 @@ impl Member {
         }
     }
 
+    /// Is its cooldown for this model over, with nobody trying it yet?
+    pub fn is_due(&self, now: Timestamp, model: &str) -> bool {
+        !self.drained && self.standing(now, model).0 == Standing::Due
+    }
+
     /// How long its limits keep it; none when a slot has to come free first.
     fn limits_ready_in(&self, now: Timestamp, tokens: u32) -> Option<Duration> {
         if self.max_concurrency.is_some_and(|max| self.in_flight >= max) {

@@ -3,12 +3,15 @@
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use crate::config::{self, Env, Loaded};
+use super::config_needs::{self, Needs};
+use crate::config::{self, ConfigError, Env, Loaded, Severity};
 
 /// What `pointsman config` can do.
 #[derive(Debug, clap::Subcommand)]
 pub enum ConfigCommand {
     /// Check a file: says where, what is wrong and what to write; exit 0 when it would be taken.
+    ///
+    /// The policy is loaded for this configuration as `serve` would load it, and the store's folder is looked at.
     Check {
         /// The file; without one, what `serve` would take: ./pointsman.toml, or the environment.
         file: Option<PathBuf>,
@@ -43,28 +46,33 @@ fn answer(command: &ConfigCommand, env: &dyn Env, out: &mut dyn Write, err: &mut
 }
 
 fn check(file: Option<&Path>, env: &dyn Env, out: &mut dyn Write, err: &mut dyn Write) -> io::Result<bool> {
-    match config::load(file, env) {
-        Ok(loaded) => {
-            for warning in &loaded.warnings {
-                writeln!(err, "{warning}\n")?;
-            }
-            summary(&loaded, out)?;
-            Ok(true)
-        }
+    let mut loaded = match config::load(file, env) {
+        Ok(loaded) => loaded,
         Err(error) => {
             writeln!(err, "{error}")?;
-            Ok(false)
+            return Ok(false);
         }
+    };
+    let Needs { policy, problems } = config_needs::look(&loaded, env);
+    if problems.iter().any(|problem| problem.severity == Severity::Error) {
+        writeln!(err, "{}", ConfigError { diagnostics: problems })?;
+        return Ok(false);
     }
+    loaded.warnings.extend(problems);
+    for warning in &loaded.warnings {
+        writeln!(err, "{warning}\n")?;
+    }
+    summary(&loaded, policy.as_deref(), out)?;
+    Ok(true)
 }
 
-fn summary(loaded: &Loaded, out: &mut dyn Write) -> io::Result<()> {
+fn summary(loaded: &Loaded, policy: Option<&str>, out: &mut dyn Write) -> io::Result<()> {
     let Loaded { config, warnings, path } = loaded;
     let source = path.as_ref().map_or("the environment".to_owned(), |path| path.display().to_string());
     writeln!(out, "ok: {source}, revision {}", config.revision)?;
     writeln!(out, "  listen    {} (admin {})", config.server.listen, config.admin.listen)?;
-    let policy = config.policy.file.as_ref().map_or("embedded".to_owned(), |file| file.display().to_string());
-    writeln!(out, "  policy    {policy}")?;
+    let file = config.policy.file.as_ref().map_or("embedded".to_owned(), |file| file.display().to_string());
+    writeln!(out, "  policy    {file}, revision {}", policy.unwrap_or("unknown"))?;
     let width = config.backends.iter().map(|b| b.backend.id.len()).max().unwrap_or(0);
     for (index, one) in config.backends.iter().enumerate() {
         let backend = &one.backend;
@@ -134,6 +142,28 @@ mod tests {
         let (ok, out, err) = check_text("[[backend]]\nid = 1\n", &[]);
         assert!(!ok && out.is_empty());
         assert!(err.contains("p.toml:2:6") && err.contains("the configuration is refused: 2 problems"), "{err}");
+    }
+
+    #[test]
+    fn the_policy_named_is_judged_for_this_configuration() {
+        let backend = "[[backend]]\nid = \"a\"\nbase_url = \"http://x/v1\"\n";
+        for (text, place, words) in [
+            ("[policy]\nfile = \"gone.wasm\"\n", "p.toml:2:8", "gone.wasm cannot be read"),
+            ("[policy]\nfile = \"p.toml\"\n", "p.toml:2:8", "is not WebAssembly"),
+            ("[policy]\n[policy.settings]\nprimary_wait = 1\n", "p.toml:", "`primary_wait` is no setting"),
+        ] {
+            let (ok, out, err) = check_text(&format!("{text}{backend}"), &[]);
+            assert!(!ok && out.is_empty(), "{out}");
+            assert!(err.contains(place) && err.contains(words), "{words}: {err}");
+            assert!(err.ends_with("the configuration is refused: 1 problem\n"), "{err}");
+        }
+    }
+
+    #[test]
+    fn a_store_without_a_folder_is_told() {
+        let text = "[store]\npath = \"not/there.db\"\n[[backend]]\nid = \"a\"\nbase_url = \"http://x/v1\"\n";
+        let (ok, _, err) = check_text(text, &[]);
+        assert!(!ok && err.contains("p.toml:2:8") && err.contains("is not there"), "{err}");
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! The commands of the `pointsman` binary.
 
 pub mod config_cmd;
+mod config_needs;
+mod policy_cmd;
 mod serve_cmd;
 
 use std::io;
@@ -42,6 +44,11 @@ enum Command {
         #[command(subcommand)]
         command: config_cmd::ConfigCommand,
     },
+    /// Write a policy: a new project, its component, its check, its speed.
+    Policy {
+        #[command(subcommand)]
+        command: policy_cmd::PolicyCommand,
+    },
 }
 
 /// Runs the command line. Exit 0: done; 1: failed; 2: wrong usage.
@@ -50,6 +57,7 @@ pub fn main() -> ExitCode {
     match cli.command {
         Command::Serve { config } => serve_cmd::run(config.as_deref()),
         Command::Demo(args) => told(in_runtime(demo::run(&args))),
+        Command::Policy { command } => policy_cmd::run(&command),
         Command::Config { command } => {
             let (out, err) = (&mut io::stdout().lock(), &mut io::stderr().lock());
             match config_cmd::run(&command, &ProcessEnv, out, err) {

@@ -7,6 +7,9 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Uri};
 use pointsman_core::contract::{Commit, Resume};
+use pointsman_core::exchange::{Budgets, StreamDefaults};
+use pointsman_core::fleet;
+use pointsman_core::health::Bounds;
 use pointsman_core::table::{Backend, Limits, Pattern, Table};
 
 use crate::secret::{KeyDigest, Secret};
@@ -43,6 +46,39 @@ impl Config {
     pub fn table(&self) -> Table {
         let backends = self.backends.iter().map(|b| b.backend.clone()).collect();
         Table::new(backends, self.clients.iter().map(|c| c.name.to_string()).collect())
+    }
+
+    /// What one exchange may use up.
+    pub fn budgets(&self) -> Budgets {
+        let l = &self.limits;
+        Budgets {
+            max_attempts: l.max_attempts,
+            max_waits: l.max_waits,
+            max_wait: l.max_wait,
+            max_total: l.max_exchange,
+        }
+    }
+
+    /// How streams are handled where the policy does not say.
+    pub fn stream_defaults(&self) -> StreamDefaults {
+        StreamDefaults { commit: self.stream.commit, resume: self.stream.resume }
+    }
+
+    /// What the fleet is told.
+    pub fn fleet_settings(&self) -> fleet::Settings {
+        let fraction = self.policy.settings.get("emergency_rpm_fraction").and_then(serde_json::Value::as_f64);
+        let c = self.cooldown;
+        fleet::Settings {
+            emergency_fraction: fraction.unwrap_or(0.1).clamp(0.0, 1.0),
+            cooldown: Bounds {
+                base: c.base,
+                max: c.max,
+                jitter: c.jitter,
+                retry_after_floor: c.retry_after_floor,
+                retry_after_cap: c.retry_after_cap,
+            },
+            queue_length: self.limits.queue_length as usize,
+        }
     }
 
     /// Is this the same configuration, secrets included? (`revision` leaves them out.)
@@ -194,6 +230,17 @@ pub struct BackendConfig {
     pub api_key: Option<Secret>,
     /// Sent with every request; the values are marked sensitive.
     pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// Whether Pointsman finds out by itself that it is well again; none: the next request does.
+    pub health_check: Option<HealthCheck>,
+}
+
+/// How a backend whose cooldown is over is tried without a client's request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HealthCheck {
+    /// Time between two tries, at least a second.
+    pub interval: Duration,
+    /// The model, as a client would ask for it.
+    pub model: Arc<str>,
 }
 
 /// One client key.

@@ -19,7 +19,8 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 pub use checked::{
-    Admin, BackendConfig, Client, Config, Cooldown, ExchangeLimits, Log, LogFormat, Policy, Server, Store, Stream,
+    Admin, BackendConfig, Client, Config, Cooldown, ExchangeLimits, HealthCheck, Log, LogFormat, Policy, Server, Store,
+    Stream,
 };
 pub use diagnostic::{ConfigError, Diagnostic, Place, Severity};
 pub use litellm::import_litellm;
@@ -66,6 +67,16 @@ pub fn parse(text: &str, file_name: &str, env: &dyn Env) -> Result<Loaded, Confi
     let folder = Path::new(file_name).parent().unwrap_or(Path::new(""));
     let config = convert::convert(raw, &tree, env, folder, &mut report);
     Ok(Loaded { config, warnings: report.finish()?, path: None })
+}
+
+/// Where a key of a configuration file has its value: in the file, or in the environment; none where it has none.
+pub fn place(file: &Path, env: &dyn Env, section: &str, key: &str) -> Option<Place> {
+    let text = read(file).ok()?;
+    let mut report = Report::new(&file.display().to_string(), &text);
+    let mut tree = Node::parse(&text, &mut report)?;
+    overlay::overlay(&mut tree, env, &mut report);
+    let node = tree.find(&tree::Path::of(section).key(key))?;
+    Some(report.place(&node.site))
 }
 
 /// The JSON schema of `pointsman.toml`, for editors.

@@ -211,6 +211,9 @@ pub(super) struct RawBackend {
     /// Names asked = names sent, one * each; or a list of names. Without any: every request.
     pub(super) models: Option<RawModels>,
     pub(super) timeouts: RawTimeouts,
+    /// Off by default, because it costs tokens: once a cooldown is over, ask for one token instead of trying with a
+    /// client's request.
+    pub(super) health_check: Option<RawHealthCheck>,
     /// By the model name sent; "*" is the price of all others.
     pub(super) price: BTreeMap<String, RawPrice>,
 }
@@ -255,6 +258,18 @@ pub(super) struct RawTimeouts {
     pub(super) idle_ms: Option<u64>,
     /// The whole attempt. Default 600000.
     pub(super) total_ms: Option<u64>,
+}
+
+/// A request of Pointsman's own for one token, sent only to a backend whose cooldown is over.
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(rename = "HealthCheck")]
+pub(super) struct RawHealthCheck {
+    /// Between two of them, at least 1000. Default 10000.
+    pub(super) interval_ms: Option<u64>,
+    /// The model to ask for, as a client would.
+    #[schemars(required, with = "String")]
+    pub(super) model: Option<String>,
 }
 
 /// USD per million tokens.

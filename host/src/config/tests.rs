@@ -398,3 +398,17 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn two_listeners_at_one_address_are_refused() {
+    for (server, admin) in
+        [("127.0.0.1:9901", None), ("127.0.0.1:7000", Some("127.0.0.1:7000")), ("127.0.0.1:7000", Some("0.0.0.0:7000"))]
+    {
+        let admin = admin.map_or(String::new(), |listen| format!("listen = \"{listen}\"\n"));
+        let text =
+            format!("[server]\nlisten = \"{server}\"\n[admin]\ntoken = \"env:POINTSMAN_ADMIN_TOKEN\"\n{admin}{ONE}");
+        let error = parse(&text, "pointsman.toml", &ENV).unwrap_err().to_string();
+        assert!(error.contains("at the same address") && error.contains("would both listen on port"), "{error}");
+    }
+    checked(&format!("[server]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n{ONE}"), &[]);
+}

@@ -19,7 +19,7 @@ use pointsman_core::outcome::{Kind, Outcome};
 use pointsman_core::record::Usage;
 use pointsman_core::table::{Dialect, Lane};
 use pointsman_core::wire::as_stream::as_stream;
-use pointsman_core::wire::classify::{BODY_PREFIX_BYTES, classify};
+use pointsman_core::wire::classify::{BODY_PREFIX_BYTES, classify, classify_whole};
 use pointsman_core::wire::facts::BodyFacts;
 use pointsman_core::wire::headers;
 use pointsman_core::wire::resume::{Emit, Joiner, Transcript, Unfit, prefill};
@@ -304,20 +304,9 @@ impl Gate<'_> {
         Attempted::Whole { head, body, ended }
     }
 
-    /// A success may still be an error, or a page of somebody who stands before the provider.
     fn judge(&self, head: &Parts, body: &[u8]) -> Outcome {
-        let status = head.status.as_u16();
-        if self.target.dialect == Dialect::Plain || status >= 300 {
-            return Outcome::answered(status);
-        }
-        if serde_json::from_slice::<serde::de::IgnoredAny>(body).is_err() {
-            // A body may end early and still keep to its framing.
-            return Outcome::new(Kind::Malformed, "the upstream answered a success that is no JSON, or not all of it");
-        }
-        if memchr::memmem::find(body, b"\"error\"").is_none() {
-            return Outcome::answered(status);
-        }
-        classify(self.target.dialect, status, &head.headers, body, self.live.proxy().clock.now())
+        let now = self.live.proxy().clock.now();
+        classify_whole(self.target.dialect, head.status.as_u16(), &head.headers, body, now)
     }
 
     /// A stream is held until the gate opens.

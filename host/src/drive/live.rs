@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use pointsman_core::contract::{Decision, Query};
+use pointsman_core::contract::{Column, Decision, Dispatch, Query, Rejection, RowState, STRIDE};
 use pointsman_core::exchange::{Action, Ended, Event, Exchange};
 use pointsman_core::outcome::{Kind, Outcome};
 use pointsman_core::record::{End, ExchangeRecord};
-use pointsman_core::table::Lane;
+use pointsman_core::table::{Lane, Tier};
 use pointsman_core::time::Timestamp;
 
 use super::proxy::Proxy;
@@ -79,6 +79,9 @@ impl Live {
 
     /// Asks the policy.
     pub fn decide(&mut self, query: &Query) -> Decision {
+        if let Some(backend) = self.asked.only {
+            return self.once(query, backend);
+        }
         let asked_at = self.proxy.clock.now();
         let verdict = self.snapshot.policy.decide(query, &self.asked.texts);
         self.proxy.decided(&verdict, self.proxy.clock.now().since(asked_at));
@@ -89,6 +92,19 @@ impl Live {
         }
         self.notes.extend(verdict.notes);
         verdict.decision
+    }
+
+    /// One attempt at this backend and no more: no policy is asked where there is nothing to choose.
+    fn once(&self, query: &Query, backend: u32) -> Decision {
+        let state = query.rows[backend as usize * STRIDE + Column::State as usize];
+        if !query.attempts.is_empty() || state != RowState::Ready as u32 {
+            return Decision::Reject(Rejection::default());
+        }
+        let dispatch = Dispatch { backend: Some(backend), ..Dispatch::default() };
+        match self.snapshot.view.backend(backend).tier {
+            Tier::Primary => Decision::Primary(dispatch),
+            Tier::Fallback => Decision::Fallback(dispatch),
+        }
     }
 
     /// Remembers what the provider's headers said of its limits.

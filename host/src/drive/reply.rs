@@ -74,17 +74,14 @@ pub fn in_band(asked: &Asked, kind: ErrorKind, kind_override: Option<&str>, mess
     error.stream_event(envelope::dialect_of(asked.operation), asked.operation)
 }
 
-/// What a refusal is called: the kind of error, and a policy's own status and `type`.
-pub fn words_of(reason: &Reason) -> (ErrorKind, Option<u16>, Option<&str>) {
-    match reason {
-        Reason::NoSuchModel => (ErrorKind::ModelNotFound, None, None),
-        Reason::Exhausted | Reason::QueueFull => (ErrorKind::AllPoolsExhausted, None, None),
-        Reason::OutOfTime => (ErrorKind::Timeout, None, None),
-        Reason::Policy { status, kind } => {
-            let own = Some(kind.as_str()).filter(|k| !k.is_empty());
-            (ErrorKind::AllPoolsExhausted, Some(*status), own.or(Some("rejected_by_policy")))
-        }
-    }
+/// What a refusal is called: the kind of error, its status, and a policy's own `type`.
+pub fn words_of(reason: &Reason) -> (ErrorKind, u16, Option<&str>) {
+    let own_kind = match reason {
+        Reason::Policy { kind, .. } if kind.is_empty() => Some("rejected_by_policy"),
+        Reason::Policy { kind, .. } => Some(kind.as_str()),
+        Reason::NoSuchModel | Reason::Exhausted | Reason::QueueFull | Reason::OutOfTime => None,
+    };
+    (reason.error_kind(), reason.status(), own_kind)
 }
 
 /// An error of the exchange, in the client's dialect, with what it went through.
@@ -93,7 +90,7 @@ pub fn of_refusal(live: &Live, refusal: &Refusal) -> Reply {
     let asked = live.asked();
     let error = OwnError {
         kind,
-        status: status.and_then(|s| StatusCode::from_u16(s).ok()),
+        status: StatusCode::from_u16(status).ok(),
         own_kind,
         message: &refusal.message,
         retry_after: refusal.retry_after,

@@ -1,6 +1,5 @@
 //! A downstream request, read once: its original bytes, and the facts the core and the policy need.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -54,6 +53,8 @@ pub struct Asked {
     pub session: u64,
     /// What the policy may read.
     pub texts: Arc<Texts>,
+    /// The one backend it may go to, once; none: the policy decides.
+    pub only: Option<u32>,
 }
 
 /// A request's parts, as the listener has them.
@@ -104,8 +105,9 @@ impl Asked {
             prompt_tokens: facts.prompt_tokens,
             max_tokens: facts.max_tokens,
             priority: priority.clamp(-100, 100),
-            session: session.as_deref().map_or(0, hash),
+            session: session.as_deref().map_or(0, Facts::session_number),
             texts: Arc::new(texts),
+            only: None,
             model,
             body_facts: facts.is_object().then_some(facts),
             method: head.method,
@@ -150,11 +152,4 @@ fn labels(headers: &HeaderMap) -> Vec<(String, String)> {
         Some((name.to_owned(), value.to_str().ok()?.to_owned()))
     };
     headers.iter().filter_map(label).take(MAX_LABELS).collect()
-}
-
-/// A session's number. The same text gives the same number for as long as the build is the same; never 0.
-fn hash(text: &str) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    text.hash(&mut hasher);
-    hasher.finish().max(1)
 }

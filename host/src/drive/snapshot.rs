@@ -5,7 +5,6 @@ use std::sync::Arc;
 use http::{HeaderName, HeaderValue};
 use pointsman_core::exchange::{Budgets, StreamDefaults};
 use pointsman_core::fleet;
-use pointsman_core::health::Bounds;
 use pointsman_core::table::Dialect;
 use pointsman_core::view::View;
 use pointsman_core::wire::url::BaseUrl;
@@ -108,14 +107,7 @@ impl Target {
 impl Snapshot {
     /// Joins a configuration, its view, a policy, and the targets in the table's order.
     pub fn new(config: Arc<Config>, view: Arc<View>, policy: Arc<Revision>, targets: Vec<Arc<Target>>) -> Self {
-        let l = &config.limits;
-        let budgets = Budgets {
-            max_attempts: l.max_attempts,
-            max_waits: l.max_waits,
-            max_wait: l.max_wait,
-            max_total: l.max_exchange,
-        };
-        let streams = StreamDefaults { commit: config.stream.commit, resume: config.stream.resume };
+        let (budgets, streams) = (config.budgets(), config.stream_defaults());
         let policy_header = policy_header(&policy);
         Self { config, view, policy, policy_header, targets, budgets, streams }
     }
@@ -140,17 +132,5 @@ fn policy_header(policy: &Revision) -> HeaderValue {
 
 /// What the fleet is told by a configuration.
 pub fn fleet_settings(config: &Config) -> fleet::Settings {
-    let fraction = config.policy.settings.get("emergency_rpm_fraction").and_then(serde_json::Value::as_f64);
-    let c = config.cooldown;
-    fleet::Settings {
-        emergency_fraction: fraction.unwrap_or(0.1).clamp(0.0, 1.0),
-        cooldown: Bounds {
-            base: c.base,
-            max: c.max,
-            jitter: c.jitter,
-            retry_after_floor: c.retry_after_floor,
-            retry_after_cap: c.retry_after_cap,
-        },
-        queue_length: config.limits.queue_length as usize,
-    }
+    config.fleet_settings()
 }

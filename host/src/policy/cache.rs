@@ -39,28 +39,33 @@ impl Cache {
         Self(xdg.or_else(home).map(|folder| folder.join("pointsman")))
     }
 
+    /// Nothing is kept.
+    pub(super) const fn none() -> Self {
+        Self(None)
+    }
+
     /// A cache in this folder.
     #[cfg(test)]
     pub(super) fn at(folder: impl Into<PathBuf>) -> Self {
         Self(Some(folder.into()))
     }
 
-    /// The compiled component: from the cache, or compiled now and kept for the next time.
+    /// The compiled component, and whether it came from the cache; else it was compiled now and is kept for the next time.
     ///
     /// # Errors
     /// The compiler's. The cache itself never fails, it only does not help.
-    pub(super) fn compile(&self, engine: &Engine, wasm: &[u8]) -> wasmtime::Result<Component> {
+    pub(super) fn compile(&self, engine: &Engine, wasm: &[u8]) -> wasmtime::Result<(Component, bool)> {
         let Some(entry) = self.0.as_ref().map(|folder| folder.join(entry_name(engine, wasm))) else {
-            return compile(engine, wasm);
+            return Ok((compile(engine, wasm)?, false));
         };
         if let Some(component) = load(engine, &entry) {
-            return Ok(component);
+            return Ok((component, true));
         }
         let component = compile(engine, wasm)?;
         if let Err(error) = keep(&component, &entry) {
             tracing::debug!(entry = %entry.display(), %error, "the compiled policy is not kept for the next start");
         }
-        Ok(component)
+        Ok((component, false))
     }
 }
 

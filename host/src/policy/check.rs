@@ -74,7 +74,8 @@ pub enum LoadError {
     },
 }
 
-fn contract() -> String {
+/// The contract's version as text.
+pub fn contract() -> String {
     let (major, minor, patch) = CONTRACT;
     format!("{major}.{minor}.{patch}")
 }
@@ -136,6 +137,11 @@ pub(super) fn check_contract(component: &Component) -> Result<(), LoadError> {
         }
     }
     Ok(())
+}
+
+/// The interfaces a component imports, by name.
+pub(super) fn imports(component: &Component) -> Vec<String> {
+    component.component_type().imports(component.engine()).map(|(name, _)| name.to_owned()).collect()
 }
 
 /// The same major version, and no newer minor one: what is newer may need what is not here.

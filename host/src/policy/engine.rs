@@ -80,9 +80,48 @@ pub(super) struct Code {
     pub(super) id: Arc<str>,
 }
 
+/// A component that is a policy by its contract, and has not run yet.
+pub struct Compiled {
+    engine: Engine,
+    code: Arc<Code>,
+    imports: Vec<String>,
+    from_cache: bool,
+}
+
+impl Compiled {
+    /// The second half of [`Engine::load`]: configures it for a table and probes it.
+    pub fn configure(&self, settings: &str, table: Arc<Table>) -> Result<Revision, LoadError> {
+        Revision::new(self.engine.clone(), self.code.clone(), settings, table)
+    }
+
+    /// The name its revisions have.
+    pub fn id(&self) -> &Arc<str> {
+        &self.code.id
+    }
+
+    /// The interfaces it imports, as it names them.
+    pub fn imports(&self) -> &[String] {
+        &self.imports
+    }
+
+    /// Had it been compiled before?
+    pub fn is_from_cache(&self) -> bool {
+        self.from_cache
+    }
+}
+
 impl Engine {
     /// Starts the engine. Reserves address space, not memory.
-    pub fn new(mut limits: EngineLimits) -> Result<Self, EngineError> {
+    pub fn new(limits: EngineLimits) -> Result<Self, EngineError> {
+        Self::with_cache(limits, Cache::of_user())
+    }
+
+    /// One that compiles everything again, to find out how long that takes.
+    pub fn without_cache(limits: EngineLimits) -> Result<Self, EngineError> {
+        Self::with_cache(limits, Cache::none())
+    }
+
+    fn with_cache(mut limits: EngineLimits, cache: Cache) -> Result<Self, EngineError> {
         limits.decide_ms = limits.decide_ms.clamp(1, EngineLimits::MAX_DECIDE_MS);
         let start = |error: wasmtime::Error| EngineError::Start(format!("{error:#}"));
         let wasm = wasmtime::Engine::new(&config(&limits)).map_err(start)?;
@@ -91,26 +130,37 @@ impl Engine {
         wasi::link(&mut linker).map_err(start)?;
         let clock = wasm.clone();
         let ticker = Ticker::start(move || clock.increment_epoch())?;
-        Ok(Self(Arc::new(Inner { wasm, linker, cache: Cache::of_user(), ticker, limits, shared: Arc::default() })))
+        Ok(Self(Arc::new(Inner { wasm, linker, cache, ticker, limits, shared: Arc::default() })))
     }
 
     /// Makes a revision of a component: compiles, checks, configures, probes. Blocks for as long as compilation takes
     /// (tens of milliseconds to seconds), so it belongs on a thread of its own.
     pub fn load(&self, bytes: &[u8], settings: &str, table: Arc<Table>) -> Result<Revision, LoadError> {
+        self.compile(bytes)?.configure(settings, table)
+    }
+
+    /// The first half of [`Engine::load`]: everything that can be said of a component before it runs.
+    pub fn compile(&self, bytes: &[u8]) -> Result<Compiled, LoadError> {
         check::check_bytes(bytes, self.0.limits.max_component_bytes)?;
-        let component = self.0.cache.compile(&self.0.wasm, bytes).map_err(|e| check::compile_error(&e))?;
+        let (component, from_cache) =
+            self.0.cache.compile(&self.0.wasm, bytes).map_err(|e| check::compile_error(&e))?;
         check::check_contract(&component)?;
         let shape = |error: wasmtime::Error| LoadError::Shape(format!("{error:#}"));
         let mut linker = self.0.linker.clone();
         wasi::link_absent(&mut linker, &component).map_err(shape)?;
         let pre = linker.instantiate_pre(&component).and_then(PolicyPre::new).map_err(shape)?;
         let code = Arc::new(Code { pre, id: revision_id(bytes) });
-        Revision::new(self.clone(), code, settings, table)
+        Ok(Compiled { engine: self.clone(), code, imports: check::imports(&component), from_cache })
     }
 
     /// The default policy's revision, from the component inside this binary.
     pub fn embedded(&self, settings: &str, table: Arc<Table>) -> Result<Revision, LoadError> {
         self.load(EMBEDDED, settings, table)
+    }
+
+    /// The default policy's component.
+    pub const fn embedded_bytes() -> &'static [u8] {
+        EMBEDDED
     }
 
     /// The bounds in force.
@@ -133,17 +183,19 @@ pub(super) fn ticks(ms: u32) -> u32 {
 fn config(limits: &EngineLimits) -> Config {
     /// Core modules a component may consist of; Rust's have 3, Python's about 20.
     const MODULES_PER_COMPONENT: u32 = 32;
+    /// Memories a component may have; JavaScript's have 2. Each reserves address space, not memory.
+    const MEMORIES_PER_COMPONENT: u32 = 2;
     const MAX_TABLE_ELEMENTS: usize = 65_536;
 
     let instances = limits.max_instances;
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(instances)
         .total_core_instances(instances.saturating_mul(MODULES_PER_COMPONENT))
-        .total_memories(instances)
+        .total_memories(instances.saturating_mul(MEMORIES_PER_COMPONENT))
         .total_tables(instances.saturating_mul(4))
         .max_core_instances_per_component(MODULES_PER_COMPONENT)
         .max_tables_per_component(8)
-        .max_memories_per_component(1)
+        .max_memories_per_component(MEMORIES_PER_COMPONENT)
         .max_memory_size(limits.memory_bytes)
         .table_elements(MAX_TABLE_ELEMENTS)
         .linear_memory_keep_resident(0)

@@ -194,6 +194,13 @@ pub(super) struct MemoryMeter {
     pub(super) denied: bool,
 }
 
+impl MemoryMeter {
+    /// Linear memory the guest has.
+    pub(super) fn used_bytes(&self) -> usize {
+        self.used_bytes
+    }
+}
+
 impl ResourceLimiter for MemoryMeter {
     fn memory_growing(&mut self, current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
         let used_bytes = self.used_bytes - current.min(self.used_bytes) + desired;

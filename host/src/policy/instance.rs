@@ -61,6 +61,11 @@ impl Instance {
     pub(super) fn end(&mut self) -> Vec<String> {
         self.store.data_mut().end()
     }
+
+    /// Its linear memory, in bytes.
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.store.data().memory.used_bytes()
+    }
 }
 
 /// Starts a deadline of so many ticks.

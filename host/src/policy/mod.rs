@@ -23,9 +23,9 @@ mod wasi;
 pub mod watch;
 mod wire;
 
-pub use check::LoadError;
-pub use engine::{Engine, EngineError, EngineLimits};
-pub use revision::Revision;
+pub use check::{LoadError, contract};
+pub use engine::{Compiled, Engine, EngineError, EngineLimits};
+pub use revision::{Revision, probes};
 
 use pointsman_core::clients::Spending;
 use pointsman_core::contract::Decision;

@@ -8,7 +8,7 @@ use pointsman_core::table::{Lane, Table, Tier};
 
 use super::check::LoadError;
 use super::engine::{Code, Engine, ticks};
-use super::guest::Guest;
+use super::guest::{Guest, Shared};
 use super::instance::Instance;
 use super::judge::judge;
 use super::twin::Twin;
@@ -22,6 +22,8 @@ const MAX_KEPT: usize = 32;
 pub struct Revision {
     engine: Engine,
     code: Arc<Code>,
+    /// The state that its instances see.
+    shared: Arc<Shared>,
     settings: String,
     table: Arc<Table>,
     parts: TableParts,
@@ -35,9 +37,21 @@ type Slot = Mutex<Option<Instance>>;
 
 impl Revision {
     pub(super) fn new(engine: Engine, code: Arc<Code>, settings: &str, table: Arc<Table>) -> Result<Self, LoadError> {
+        let shared = engine.0.shared.clone();
+        Self::with_state(engine, code, shared, settings, table)
+    }
+
+    fn with_state(
+        engine: Engine,
+        code: Arc<Code>,
+        shared: Arc<Shared>,
+        settings: &str,
+        table: Arc<Table>,
+    ) -> Result<Self, LoadError> {
         let mut revision = Self {
             engine,
             code,
+            shared,
             settings: settings.to_owned(),
             parts: TableParts::new(&table),
             twin: Twin::new(settings, &table),
@@ -51,6 +65,12 @@ impl Revision {
     /// The same code over another table or with other settings, on fresh instances.
     pub fn with_table(&self, settings: &str, table: Arc<Table>) -> Result<Self, LoadError> {
         Self::new(self.engine.clone(), self.code.clone(), settings, table)
+    }
+
+    /// The same, with an empty `state` of its own that nobody else sees; not even the probes leave a trace in it.
+    pub fn isolated(&self, settings: &str, table: Arc<Table>) -> Result<Self, LoadError> {
+        let probed = Self::with_state(self.engine.clone(), self.code.clone(), Arc::default(), settings, table)?;
+        Ok(Self { shared: Arc::default(), slots: std::array::from_fn(|_| Slot::default()), ..probed })
     }
 
     /// The name that a component of these bytes has.
@@ -75,6 +95,20 @@ impl Revision {
             Ok(verdict) => verdict,
             Err((fault, notes)) => self.ask_twin(query, texts, fault, notes),
         }
+    }
+
+    /// Starts and configures one more instance, and lets it go; the linear memory it had, in bytes.
+    ///
+    /// # Errors
+    /// The fault it would have been in the middle of a decision.
+    pub fn try_start(&self) -> Result<usize, Fault> {
+        self.start_instance().map(|instance| instance.memory_bytes()).map_err(StartError::into_fault)
+    }
+
+    /// The linear memory of the largest instance kept, in bytes; those that are being asked are left out.
+    pub fn memory_bytes(&self) -> usize {
+        let of = |slot: &Slot| take(slot).and_then(|place| place.as_ref().map(Instance::memory_bytes));
+        self.slots.iter().filter_map(of).max().unwrap_or(0)
     }
 
     /// What the component says; with a fault, what it noted before.
@@ -117,7 +151,7 @@ impl Revision {
         let engine = &self.engine.0;
         let _clock = engine.ticker.hold();
         let ticks = ticks(engine.limits.configure_ms);
-        let guest = Guest::new(engine.shared.clone(), self.code.id.clone(), engine.limits.memory_bytes);
+        let guest = Guest::new(self.shared.clone(), self.code.id.clone(), engine.limits.memory_bytes);
         let mut instance = Instance::start(&self.code.pre, guest, ticks).map_err(StartError::Fault)?;
         match instance.configure(&self.settings, &self.parts, ticks) {
             Ok(Ok(())) => Ok(instance),
@@ -173,8 +207,8 @@ impl StartError {
     }
 }
 
-/// Questions every policy must have an answer to.
-fn probes(table: &Table) -> [(&'static str, Query); 3] {
+/// Questions every policy must have an answer to, with their names.
+pub fn probes(table: &Table) -> [(&'static str, Query); 3] {
     let row = |state: RowState, ready_ms: u32| {
         let mut row = [0; STRIDE];
         row[Column::State as usize] = state as u32;

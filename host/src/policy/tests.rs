@@ -18,6 +18,7 @@ const CONTRACT: &str = include_str!("../../../wit/policy.wit");
 const MODULE: &str = r#"(module
     (import "pointsman:policy/state@1.0.0" "add" (func $state_add (param i32 i32 i64 i64) (result i64)))
     (import "pointsman:policy/request@1.0.0" "past" (func $past (param i32)))
+    (import "pointsman:policy/request@1.0.0" "spending" (func $spending (param i32)))
     (import "pointsman:policy/log@1.0.0" "note" (func $note (param i32 i32)))
     (memory (export "memory") 2)
     (global $free (mut i32) (i32.const 65536))
@@ -230,6 +231,51 @@ fn the_past_is_told_to_those_who_ask() {
     assert_eq!(wait_ms(&query), 231_257);
     query = self::query(&READY);
     assert_eq!(wait_ms(&query), 7, "the next exchange has none of it");
+}
+
+#[test]
+fn what_the_client_has_spent_is_told_to_those_who_ask() {
+    let answer = "(call $spending (i32.const 768)) (i32.store (i32.const 1028) (i32.add (i32.load (i32.const 768))
+        (i32.mul (i32.load8_u (i32.const 776)) (i32.load (i32.const 784)))))";
+    let revision = engine().load(&handmade("", &only_when_asked(answer)), "", table()).unwrap();
+    let wait_ms = |today_microusd, budget_microusd| {
+        let spending = Spending { today_microusd, budget_microusd };
+        let texts = Arc::new(Texts { spending, ..Texts::default() });
+        match revision.decide(&query(&READY), &texts) {
+            Verdict { decision: Decision::Wait(hold), fault: None, .. } => hold.max.as_millis(),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(wait_ms(40, Some(2_000)), 2_040);
+    assert_eq!(wait_ms(41, None), 41, "without a budget none is told");
+}
+
+#[test]
+fn another_model_must_be_one_that_the_target_serves() {
+    // `primary` to a backend, for a model: two options of 8 bytes each.
+    let to = |backend: u32, model: u32| {
+        let at = |offset: u32, value: u32| format!("(i32.store (i32.const {offset}) (i32.const {value}))");
+        [at(1024, 0), at(1028, 1), at(1032, backend), at(1036, 1), at(1040, model)].join(" ")
+    };
+    let mut other = backend("other", Tier::Primary);
+    other.routes = vec![Route { asked: Pattern::Exact("small".into()), sent: "maker/small".into() }];
+    let table = Arc::new(Table::new(vec![backend("a", Tier::Primary), other], Vec::new()));
+    let small = table.model_index("small").unwrap();
+    let decide = |what: &str| {
+        let revision = engine().load(&handmade("", &only_when_asked(what)), "", table.clone()).unwrap();
+        revision.decide(&query(&READY[..2]), &Arc::default())
+    };
+    match decide(&to(1, small)) {
+        Verdict { decision: Decision::Primary(d), fault: None, .. } => {
+            assert_eq!((d.backend, d.model), (Some(1), Some(small)));
+        }
+        other => panic!("{other:?}"),
+    }
+    for (what, words) in [(to(0, small), "does not serve it"), (to(1, 7), "has only 2")] {
+        let fault = decide(&what).fault.expect(words);
+        assert_eq!(fault.kind, FaultKind::Invalid);
+        assert!(fault.message.contains(words), "{fault}");
+    }
 }
 
 /// Does this to a query that is no probe, and waits otherwise; probes have a `now-ms` of their own.

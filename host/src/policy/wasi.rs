@@ -74,12 +74,12 @@ pub(super) fn link_absent(linker: &mut Linker<Guest>, component: &Component) -> 
     struct Absent;
 
     let engine = component.engine();
+    let known = known_resources(component);
     for (name, item) in component.component_type().imports(engine) {
         let ComponentItem::ComponentInstance(interface) = item.ty else {
             continue;
         };
-        let plain = name.split('@').next().unwrap_or(name);
-        if !name.starts_with("wasi:") || PROVIDED.contains(&plain) {
+        if !name.starts_with("wasi:") || PROVIDED.contains(&without_version(name)) {
             continue;
         }
         let mut instance = linker.instance(name)?;
@@ -97,8 +97,9 @@ pub(super) fn link_absent(linker: &mut Linker<Guest>, component: &Component) -> 
                         bail!("the policy called {called}; policies have no files and no network")
                     })?;
                 }
-                ComponentItem::Resource(_) => {
-                    instance.resource(item_name, ResourceType::host::<Absent>(), |_, _| Ok(()))?;
+                ComponentItem::Resource(ty) => {
+                    let known = known.iter().find(|(imported, _)| *imported == ty).map(|(_, host)| *host);
+                    instance.resource(item_name, known.unwrap_or(ResourceType::host::<Absent>()), |_, _| Ok(()))?;
                 }
                 ComponentItem::CoreFunc(_)
                 | ComponentItem::Module(_)
@@ -109,6 +110,35 @@ pub(super) fn link_absent(linker: &mut Linker<Guest>, component: &Component) -> 
         }
     }
     Ok(())
+}
+
+/// The resources of [`link`]'s interfaces, as this component imports them and as they are here. Other interfaces speak
+/// of them too: files hand out streams.
+fn known_resources(component: &Component) -> Vec<(ResourceType, ResourceType)> {
+    let engine = component.engine();
+    let mut known = Vec::new();
+    for (name, item) in component.component_type().imports(engine) {
+        let ComponentItem::ComponentInstance(interface) = item.ty else {
+            continue;
+        };
+        for (resource, item) in interface.exports(engine) {
+            let host = match (without_version(name), resource) {
+                ("wasi:io/error", "error") => ResourceType::host::<error::Error>(),
+                ("wasi:io/poll", "pollable") => ResourceType::host::<DynPollable>(),
+                ("wasi:io/streams", "input-stream") => ResourceType::host::<DynInputStream>(),
+                ("wasi:io/streams", "output-stream") => ResourceType::host::<DynOutputStream>(),
+                (_, _) => continue,
+            };
+            if let ComponentItem::Resource(imported) = item.ty {
+                known.push((imported, host));
+            }
+        }
+    }
+    known
+}
+
+fn without_version(import: &str) -> &str {
+    import.split_once('@').map_or(import, |(name, _)| name)
 }
 
 /// Is this import part of WASI 0.2?

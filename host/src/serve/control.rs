@@ -265,6 +265,7 @@ async fn read_policy(file: &Path) -> anyhow::Result<Vec<u8>> {
     tokio::fs::read(file).await.with_context(|| format!("cannot read the policy {shown}"))
 }
 
-fn settings_json(config: &Config) -> String {
+/// `[policy.settings]` as the policy gets it.
+pub fn settings_json(config: &Config) -> String {
     serde_json::Value::Object(config.policy.settings.clone()).to_string()
 }

@@ -4,6 +4,7 @@ pub mod admin;
 mod control;
 mod discovery;
 mod guard;
+mod health_check;
 mod ids;
 mod listen;
 mod models;
@@ -33,6 +34,7 @@ use crate::telemetry::metrics::Metrics;
 use crate::upstream::Origin;
 use admin::{AdminState, AdminToken};
 use control::Control;
+pub use control::settings_json;
 use listen::{ListenLimits, Listener};
 use operator::Operator;
 use service::Service;
@@ -110,6 +112,7 @@ pub async fn start(start: Start) -> anyhow::Result<Running> {
     tasks.spawn(until(over.clone(), proxy.line.clone().keep_time()));
     tasks.spawn(until(over.clone(), keep_cooldowns(proxy.clone())));
     tasks.spawn(until(stop.clone(), control.clone().run()));
+    tasks.spawn(until(stop.clone(), health_check::run(proxy.clone())));
     tracing::info!(%addr, %admin_addr, policy = %proxy.snapshot().policy.id(), config = %config.revision, "listening");
     let drain_timeout = config.server.drain_timeout;
     Ok(Running {
@@ -206,7 +209,8 @@ async fn serve_admin(listener: TcpListener, state: AdminState, stop: Cancellatio
     }
 }
 
-fn engine_limits(config: &Config) -> EngineLimits {
+/// The bounds of policies that a configuration asks for.
+pub fn engine_limits(config: &Config) -> EngineLimits {
     EngineLimits {
         decide_ms: u32::try_from(config.policy.deadline.as_millis()).unwrap_or(u32::MAX),
         memory_bytes: config.policy.memory_mb as usize * 1024 * 1024,

@@ -21,6 +21,11 @@ async fn problems_are_told_with_file_line_and_column() {
         ("[[backend]]\nid = \"a\"\nbase_url = \"nonsense\"\n", "pointsman.toml:3:12", &["base_url"]),
         ("[[backend]]\nid = \"a\"\nbase_url = \"http://a/v1\"\nrpm = -3\n", "pointsman.toml:4:7", &["rpm"]),
         (
+            "[[backend]]\nid = \"a\"\nbase_url = \"http://a/v1\"\nmodels = [\"m\"]\nhealth_check = { model = \"x\" }\n",
+            "pointsman.toml:5:",
+            &["does not serve `x`"],
+        ),
+        (
             "[[backend]]\nid = \"a\"\nbase_url = \"http://a/v1\"\ntier = \"third\"\n",
             "pointsman.toml:4:8",
             &["primary", "fallback"],

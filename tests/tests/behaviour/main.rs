@@ -6,6 +6,7 @@ mod clients;
 mod config;
 mod demo;
 mod forwarding;
+mod health_check;
 mod limits;
 mod policy;
 mod pools;

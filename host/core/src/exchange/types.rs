@@ -1,5 +1,6 @@
 //! What goes into an exchange and what comes out of it.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
 use crate::contract::{Commit, Decision, Operation, Query, Resume};
@@ -8,6 +9,7 @@ use crate::outcome::Outcome;
 use crate::queue::Ticket;
 use crate::record::{End, Usage};
 use crate::table::{Lane, Timeouts};
+use crate::wire::envelope::ErrorKind;
 
 /// What one exchange may use up, whatever its policy says.
 #[derive(Clone, Copy, Debug)]
@@ -93,6 +95,15 @@ pub struct Ended {
     pub first_byte: Option<Duration>,
     /// Time to the first content.
     pub first_token: Option<Duration>,
+}
+
+impl Facts {
+    /// The number of a session: the same text gives the same number for as long as the build is the same; never 0.
+    pub fn session_number(text: &str) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        text.hash(&mut hasher);
+        hasher.finish().max(1)
+    }
 }
 
 impl Ended {
@@ -183,4 +194,25 @@ pub enum Reason {
         /// The error's `type`.
         kind: String,
     },
+}
+
+impl Reason {
+    /// How a client is told.
+    pub fn error_kind(&self) -> ErrorKind {
+        match self {
+            Reason::NoSuchModel => ErrorKind::ModelNotFound,
+            Reason::Exhausted | Reason::QueueFull | Reason::Policy { .. } => ErrorKind::AllPoolsExhausted,
+            Reason::OutOfTime => ErrorKind::Timeout,
+        }
+    }
+
+    /// The HTTP status a client is told.
+    pub fn status(&self) -> u16 {
+        match self {
+            Reason::Policy { status, .. } => *status,
+            Reason::NoSuchModel | Reason::Exhausted | Reason::QueueFull | Reason::OutOfTime => {
+                self.error_kind().status()
+            }
+        }
+    }
 }

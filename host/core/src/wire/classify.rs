@@ -34,6 +34,22 @@ pub fn classify(dialect: Dialect, status: u16, headers: &HeaderMap, body_prefix:
     Outcome { kind, status: Some(status), retry_after, message: worded(&said, status) }
 }
 
+/// What an answer below 400 that is here as a whole came to: a success may still be an error, or a page of somebody who
+/// stands before the provider.
+pub fn classify_whole(dialect: Dialect, status: u16, headers: &HeaderMap, body: &[u8], now: Timestamp) -> Outcome {
+    if dialect == Dialect::Plain || status >= 300 {
+        return Outcome::answered(status);
+    }
+    if serde_json::from_slice::<serde::de::IgnoredAny>(body).is_err() {
+        // A body may end early and still keep to its framing.
+        return Outcome::new(Kind::Malformed, "the upstream answered a success that is no JSON, or not all of it");
+    }
+    if memchr::memmem::find(body, b"\"error\"").is_none() {
+        return Outcome::answered(status);
+    }
+    classify(dialect, status, headers, body, now)
+}
+
 /// The error that an event inside a stream is; none when it is none.
 ///
 /// Knows OpenAI's `data: {"error":...}`, the Responses API's `error` and `response.failed`, Anthropic's

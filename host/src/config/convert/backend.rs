@@ -6,8 +6,8 @@ use http::{HeaderName, HeaderValue, Uri};
 use pointsman_core::table::{Backend, Dialect, Limits, Pattern, Price, Route, Table, Tier, Timeouts};
 
 use super::Check;
-use crate::config::checked::BackendConfig;
-use crate::config::raw::{RawBackend, RawDialect, RawModels, RawPrice, RawTier, RawTimeouts};
+use crate::config::checked::{BackendConfig, HealthCheck};
+use crate::config::raw::{RawBackend, RawDialect, RawHealthCheck, RawModels, RawPrice, RawTier, RawTimeouts};
 use crate::config::tree::Path;
 
 /// Headers that belong to the proxy.
@@ -72,7 +72,26 @@ impl Check<'_, '_> {
             labels: raw.labels,
             capabilities: raw.capabilities,
         };
-        Some(BackendConfig { backend, base_url: base_url?, api_key, headers })
+        let health_check =
+            raw.health_check.and_then(|check| self.health_check(&at.key("health_check"), check, &backend));
+        Some(BackendConfig { backend, base_url: base_url?, api_key, headers, health_check })
+    }
+
+    fn health_check(&mut self, at: &Path, raw: RawHealthCheck, backend: &Backend) -> Option<HealthCheck> {
+        const INTERVAL_MS: u64 = 10_000;
+        let interval = self.millis(&at.key("interval_ms"), raw.interval_ms, INTERVAL_MS, 1_000);
+        let Some(model) = raw.model else {
+            self.missing(at, "model", "this health check names no model".to_owned(), "write model = \"...\"");
+            return None;
+        };
+        if !backend.serves(&model) {
+            self.error(&at.key("model"), format!("this backend does not serve `{model}`")).help("name one of `models`");
+        }
+        if backend.dialect == Dialect::Plain {
+            let problem = self.error(at, "a backend of the dialect `plain` cannot be checked".to_owned());
+            problem.help("a check is a chat; leave health_check out, or name the dialect");
+        }
+        Some(HealthCheck { interval, model: model.into() })
     }
 
     /// A name that can stand in headers, metrics and variables.

@@ -51,6 +51,9 @@ pub(super) fn convert(
     if open && !config.server.listen.ip().is_loopback() {
         check.open_to_everyone();
     }
+    if is_same_socket(config.server.listen, config.admin.listen) {
+        check.one_address_for_two(config.server.listen);
+    }
     config
 }
 
@@ -200,6 +203,17 @@ impl Check<'_, '_> {
             .help("add a [[client]] with a name and a key, or say [server] allow_open = true");
     }
 
+    /// The second listener would not start.
+    fn one_address_for_two(&mut self, listen: SocketAddr) {
+        let [server, admin] = ["server", "admin"].map(|section| Path::of(section).key("listen"));
+        let is_written = self.tree.find(&admin).is_some();
+        let at = if is_written { &admin } else { &server };
+        let problem = self.error(at, "clients and the operator would be served at the same address");
+        problem
+            .label(format!("[server] and [admin] would both listen on port {}", listen.port()))
+            .help("give [admin] listen a port of its own, such as \"127.0.0.1:9901\"");
+    }
+
     fn listen(&mut self, section: &Path, text: Option<&str>, port: u16) -> SocketAddr {
         let default = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let Some(text) = text else { return default };
@@ -266,6 +280,12 @@ impl Check<'_, '_> {
     fn file(&self, path: &str) -> PathBuf {
         self.folder.join(path)
     }
+}
+
+/// Can only one of two listeners have it? Port 0 is any free one; an unspecified address is every address.
+fn is_same_socket(a: SocketAddr, b: SocketAddr) -> bool {
+    let overlap = a.ip() == b.ip() || a.ip().is_unspecified() || b.ip().is_unspecified();
+    a.port() != 0 && a.port() == b.port() && overlap
 }
 
 /// The same text in another order or layout has the same revision; another value another one, secrets aside.

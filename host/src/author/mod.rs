@@ -1,0 +1,10 @@
+//! The loop of a policy's author: a new project, its component, what the proxy says of it, how fast it decides.
+//!
+//! Everything here judges with the engine that the proxy judges with. Results are values; the command line prints them.
+
+pub mod bench;
+pub mod check;
+pub mod new;
+pub mod sample;
+pub mod sdk;
+mod words;

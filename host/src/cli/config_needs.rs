@@ -1,0 +1,101 @@
+//! What a checked configuration needs of the machine: a policy that takes it, a place for the store.
+
+use std::fs::{self, OpenOptions};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::config::{self, Diagnostic, Env, Loaded, Severity};
+use crate::policy::{Engine, LoadError};
+use crate::serve::{engine_limits, settings_json};
+
+/// What was found out.
+pub(super) struct Needs {
+    /// The revision of the policy, where it was taken.
+    pub(super) policy: Option<Arc<str>>,
+    /// What is wrong.
+    pub(super) problems: Vec<Diagnostic>,
+}
+
+/// Loads the policy for this configuration, as `serve` would, and looks at the store's folder.
+pub(super) fn look(loaded: &Loaded, env: &dyn Env) -> Needs {
+    let mut looking = Looking { loaded, env, problems: Vec::new() };
+    let policy = looking.policy();
+    looking.store();
+    Needs { policy, problems: looking.problems }
+}
+
+struct Looking<'a> {
+    loaded: &'a Loaded,
+    env: &'a dyn Env,
+    problems: Vec<Diagnostic>,
+}
+
+impl Looking<'_> {
+    fn policy(&mut self) -> Option<Arc<str>> {
+        let config = &self.loaded.config;
+        let bytes = match &config.policy.file {
+            None => Engine::embedded_bytes().to_vec(),
+            Some(file) => match fs::read(file) {
+                Ok(bytes) => bytes,
+                Err(error) => {
+                    let message = format!("the policy {} cannot be read: {error}", file.display());
+                    let help = "give the path of a component; it starts at this file's folder";
+                    self.problem(Severity::Error, "policy", "file", message, help);
+                    return None;
+                }
+            },
+        };
+        let engine = match Engine::new(engine_limits(config)) {
+            Ok(engine) => engine,
+            Err(error) => {
+                let help = "policies need a 64-bit machine with address space to reserve";
+                self.problem(Severity::Error, "policy", "memory_mb", error.to_string(), help);
+                return None;
+            }
+        };
+        match engine.load(&bytes, &settings_json(config), Arc::new(config.table())) {
+            Ok(revision) => Some(revision.id().clone()),
+            Err(error) => {
+                let key = if matches!(error, LoadError::Refused(_)) { "settings" } else { "file" };
+                let help = "`pointsman policy check FILE --config` with this file tells more";
+                self.problem(Severity::Error, "policy", key, error.to_string(), help);
+                None
+            }
+        }
+    }
+
+    fn store(&mut self) {
+        let Some(path) = self.loaded.config.store.path.clone() else { return };
+        let folder = match path.parent() {
+            Some(folder) if folder != Path::new("") => folder.to_owned(),
+            Some(_) | None => PathBuf::from("."),
+        };
+        let shown = folder.display();
+        if !folder.is_dir() {
+            let message = format!("the store's folder {shown} is not there");
+            self.problem(Severity::Error, "store", "path", message, "make the folder, or write another path");
+        } else if let Err(error) = try_to_write(&folder, &path) {
+            let message = format!("the store {} cannot be written by this user: {error}", path.display());
+            let help = "give the user that runs Pointsman the right to write there, or write another path";
+            self.problem(Severity::Warning, "store", "path", message, help);
+        }
+    }
+
+    fn problem(&mut self, severity: Severity, section: &str, key: &str, message: String, help: &str) {
+        let place = self.loaded.path.as_deref().and_then(|file| config::place(file, self.env, section, key));
+        let mut problem = Diagnostic { severity, place, ..Diagnostic::error(message) };
+        problem.help(help);
+        self.problems.push(problem);
+    }
+}
+
+/// SQLite needs to write the file, and others beside it.
+fn try_to_write(folder: &Path, store: &Path) -> io::Result<()> {
+    if store.exists() {
+        OpenOptions::new().append(true).open(store)?;
+    }
+    let probe = folder.join(format!(".pointsman-check-{}", std::process::id()));
+    OpenOptions::new().write(true).create_new(true).open(&probe)?;
+    fs::remove_file(probe)
+}

@@ -1,0 +1,88 @@
+//! Optional health checks: a backend whose cooldown is over is asked for one token by Pointsman itself, so that no
+//! client's request has to find out whether it is well.
+//!
+//! A check is an exchange like any other: it takes a permit, is the cooldown's one probe, is settled, recorded and
+//! paid. A backend that is well, cooling, or being tried already is never checked, so that checks cost nothing in good
+//! times.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::CONTENT_TYPE;
+use http_body_util::BodyExt as _;
+use pointsman_core::clients::Spending;
+use pointsman_core::contract::NONE;
+use pointsman_core::table::Dialect;
+use pointsman_core::time::Timestamp;
+use serde_json::json;
+use tokio::task::JoinSet;
+
+use crate::config::{BackendConfig, HealthCheck};
+use crate::drive::{Arrival, Asked, Proxy, Snapshot, drive};
+
+/// How often it is looked who is due.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// A check that has no answer by then has failed, whatever the backend's own time limits say.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Whose spend and exchanges the checks are, in records and logs.
+const CLIENT: &str = "(health check)";
+
+/// Checks for as long as it runs; dropped, it takes the checks under way with it.
+pub async fn run(proxy: Arc<Proxy>) {
+    let mut look = tokio::time::interval(LOOK_EVERY);
+    look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut checked: HashMap<Arc<str>, Timestamp> = HashMap::new();
+    let mut under_way = JoinSet::new();
+    loop {
+        look.tick().await;
+        while under_way.try_join_next().is_some() {}
+        let snapshot = proxy.snapshot();
+        let now = proxy.clock.now();
+        for (index, backend, check) in checks(&snapshot) {
+            let id = &backend.backend.id;
+            let rested = checked.get(id).is_none_or(|last| now.since(*last) >= check.interval);
+            if rested && proxy.line.with(|fleet, now| fleet.is_due(now, &snapshot.view, index, &check.model)) {
+                checked.insert(id.clone(), now);
+                under_way.spawn(one(proxy.clone(), snapshot.clone(), index, request(backend, check, now)));
+            }
+        }
+    }
+}
+
+fn checks(snapshot: &Snapshot) -> impl Iterator<Item = (u32, &BackendConfig, &HealthCheck)> {
+    (0..).zip(&snapshot.config.backends).filter_map(|(i, b)| Some((i, b, b.health_check.as_ref()?)))
+}
+
+async fn one(proxy: Arc<Proxy>, snapshot: Arc<Snapshot>, backend: u32, arrival: Arrival) {
+    let Ok(asked) = Asked::read(arrival) else { return };
+    let asked = Arc::new(Asked { only: Some(backend), ..asked });
+    let whole = async {
+        let reply = drive(proxy, snapshot, asked).await;
+        // What it says is of no interest; that it is whole is.
+        let _ = reply.into_body().collect().await;
+    };
+    let _ = tokio::time::timeout(PATIENCE, whole).await;
+}
+
+fn request(backend: &BackendConfig, check: &HealthCheck, now: Timestamp) -> Arrival {
+    let path = match backend.backend.dialect {
+        Dialect::Anthropic => "/v1/messages",
+        Dialect::Openai | Dialect::Plain => "/v1/chat/completions",
+    };
+    let request = http::Request::post(path)
+        .header(CONTENT_TYPE, "application/json")
+        .header("anthropic-version", "2023-06-01")
+        .body(())
+        .expect("these are a path and headers");
+    let body = json!({ "model": &*check.model, "messages": [{ "role": "user", "content": "ping" }], "max_tokens": 1 });
+    Arrival {
+        id: format!("check_{}_{}", backend.backend.id, now.as_millis()),
+        client: Some((NONE, CLIENT.into())),
+        spending: Spending::default(),
+        head: request.into_parts().0,
+        body: body.to_string().into(),
+    }
+}
