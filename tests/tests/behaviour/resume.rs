@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use pointsman_tests::{
-    Backend, Event, EventStream, Gate, Proxy, ProxyBuilder, Reply, Request, Seen, Upstream, backend, bytes, chat, json as
-    reply_json, proxy, silence, sse, status, tokens, upstream,
+    Backend, Event, EventStream, Gate, Proxy, ProxyBuilder, Reply, Request, Seen, Upstream, backend, bytes, chat,
+    json as reply_json, proxy, silence, sse, status, tokens, upstream,
 };
 use serde_json::{Value, json};
 
@@ -60,7 +60,8 @@ fn pairs(expected: &[(&str, &str)]) -> Vec<(String, String)> {
 
 #[tokio::test]
 async fn a_stream_cut_after_40_of_60_tokens_is_whole() {
-    let (cut, well) = (upstream().reply(tokens(60).end_after(40)).start().await, upstream().reply(tokens(60)).start().await);
+    let (cut, well) =
+        (upstream().reply(tokens(60).end_after(40)).start().await, upstream().reply(tokens(60)).start().await);
     let target = backend("f1").fallback(&well).price("m", 1.0, 10.0);
     let proxy = pair(backend("p1").primary(&cut).price("m", 1.0, 10.0), target).start().await;
     let mut stream = proxy.chat_stream().stream().await;
@@ -71,7 +72,10 @@ async fn a_stream_cut_after_40_of_60_tokens_is_whole() {
     assert_eq!((cut.count(), well.count()), (1, 1));
     assert_eq!(cut.only().json(), well.only().json(), "the same question");
     let rows = proxy.wait_rows(1, EXCHANGES).await;
-    assert_eq!((&rows[0]["end"], &rows[0]["backend"], &rows[0]["lane"]), (&json!("delivered"), &json!("f1"), &json!("fallback")));
+    assert_eq!(
+        (&rows[0]["end"], &rows[0]["backend"], &rows[0]["lane"]),
+        (&json!("delivered"), &json!("f1"), &json!("fallback"))
+    );
     assert_eq!((&rows[0]["status"], &rows[0]["error"]), (&json!(200), &Value::Null));
     let attempts = proxy.rows(ATTEMPTS);
     assert_eq!((&attempts[0]["outcome"], &attempts[1]["outcome"]), (&json!("cut"), &json!("answered")));
@@ -96,7 +100,11 @@ async fn a_stream_that_falls_silent_is_whole_by_the_same_backend() {
 async fn a_reset_a_polite_end_and_an_error_inside_are_resumed_too() {
     let boom = "data: {\"error\":{\"message\":\"boom\",\"type\":\"server_error\"}}\n\n";
     // A reset may take with it what was sent before; how much was delivered does not matter.
-    for broken in [tokens(9).cut_after(3).pace(Duration::from_millis(20)), tokens(9).only_content(3), tokens(9).then_bytes(3, boom)] {
+    for broken in [
+        tokens(9).cut_after(3).pace(Duration::from_millis(20)),
+        tokens(9).only_content(3),
+        tokens(9).then_bytes(3, boom),
+    ] {
         let (cut, well) = (upstream().reply(broken).start().await, upstream().reply(tokens(9)).start().await);
         let proxy = two(&cut, &well).start().await;
         let mut stream = proxy.chat_stream().stream().await;
@@ -126,7 +134,8 @@ async fn an_answer_in_other_pieces_goes_on_under_the_first_ones_id() {
 
 #[tokio::test]
 async fn usage_is_told_once_and_is_the_whole_answers() {
-    let (cut, well) = (upstream().reply(tokens(6).end_after(4)).start().await, upstream().reply(tokens(6)).start().await);
+    let (cut, well) =
+        (upstream().reply(tokens(6).end_after(4)).start().await, upstream().reply(tokens(6)).start().await);
     let proxy = two(&cut, &well).start().await;
     let body = json!({"model": "m", "stream": true, "stream_options": {"include_usage": true}, "messages": []});
     let mut stream = proxy.post("/v1/chat/completions").json(&body).stream().await;
@@ -138,7 +147,9 @@ async fn usage_is_told_once_and_is_the_whole_answers() {
 
 #[tokio::test]
 async fn another_answer_is_never_mixed_in() {
-    let other = sse(["t0 ", "t1 ", "else ", "t3 "].map(|t| json!({"choices": [{"index": 0, "delta": {"content": t}}]}).to_string()));
+    let other =
+        sse(["t0 ", "t1 ", "else ", "t3 "]
+            .map(|t| json!({"choices": [{"index": 0, "delta": {"content": t}}]}).to_string()));
     let (cut, wrong) = (upstream().reply(tokens(9).end_after(4)).start().await, upstream().reply(other).start().await);
     let proxy = two(&cut, &wrong).set("limits.max_attempts", 2).start().await;
     let mut stream = proxy.chat_stream().stream().await;
@@ -161,7 +172,8 @@ async fn after_another_answer_a_further_one_may_fit() {
 
 #[tokio::test]
 async fn a_shorter_answer_is_no_continuation() {
-    let (cut, short) = (upstream().reply(tokens(9).end_after(4)).start().await, upstream().reply(tokens(2)).start().await);
+    let (cut, short) =
+        (upstream().reply(tokens(9).end_after(4)).start().await, upstream().reply(tokens(2)).start().await);
     let proxy = two(&cut, &short).set("limits.max_attempts", 2).start().await;
     let mut stream = proxy.chat_stream().stream().await;
     let events = stream.rest().await;
@@ -178,7 +190,8 @@ fn put_into_its_mouth(seen: &Seen) -> Option<String> {
 fn continues(n: usize) -> impl Fn(&Seen, usize) -> Reply + Send + Sync {
     move |seen, _| {
         let told = put_into_its_mouth(seen).map_or(0, |text| text.split(' ').count());
-        let chunk = |text: String| json!({"id": "next", "choices": [{"index": 0, "delta": {"content": text}}]}).to_string();
+        let chunk =
+            |text: String| json!({"id": "next", "choices": [{"index": 0, "delta": {"content": text}}]}).to_string();
         let stop = json!({"id": "next", "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}).to_string();
         sse((told..n).map(|i| chunk(format!("t{i} "))).chain([stop, "[DONE]".to_owned()]))
     }
@@ -194,7 +207,11 @@ async fn a_backend_that_can_continues_what_was_delivered() {
         let events = stream.rest().await;
         assert_whole(&stream, &events, &words(0..60));
         let mut asked = able.only().json();
-        assert_eq!(put_into_its_mouth(&able.only()).as_deref(), Some(words(0..40).trim_end()), "no white space at its end");
+        assert_eq!(
+            put_into_its_mouth(&able.only()).as_deref(),
+            Some(words(0..40).trim_end()),
+            "no white space at its end"
+        );
         asked["messages"].as_array_mut().unwrap().pop();
         assert_eq!(asked, cut.only().json(), "all else as the client wrote it");
     }
@@ -217,7 +234,8 @@ async fn a_refused_prefill_falls_back_to_a_splice() {
 
 #[tokio::test]
 async fn a_backend_without_the_capability_is_never_sent_a_prefill() {
-    let (cut, well) = (upstream().reply(tokens(9).end_after(4)).start().await, upstream().reply(tokens(9)).start().await);
+    let (cut, well) =
+        (upstream().reply(tokens(9).end_after(4)).start().await, upstream().reply(tokens(9)).start().await);
     let proxy = two(&cut, &well).set("stream.resume", "prefill").start().await;
     let mut stream = proxy.chat_stream().stream().await;
     let events = stream.rest().await;
@@ -235,7 +253,9 @@ fn tool_call(id: &str, arguments: &[&str]) -> Reply {
 }
 
 fn arguments(events: &[Event]) -> String {
-    let piece = |e: &Event| e.json()["choices"][0]["delta"]["tool_calls"][0]["function"]["arguments"].as_str().map(str::to_owned);
+    let piece = |e: &Event| {
+        e.json()["choices"][0]["delta"]["tool_calls"][0]["function"]["arguments"].as_str().map(str::to_owned)
+    };
     events.iter().filter_map(piece).collect()
 }
 
@@ -251,8 +271,13 @@ async fn a_tool_call_is_resumed_where_it_is_the_same_and_never_mixed() {
         let mut stream = proxy.chat_stream().stream().await;
         let events = stream.rest().await;
         assert_eq!(arguments(&events), expected, "{events:?}");
-        let ids: Vec<Value> = events.iter().map(|e| e.json()["choices"][0]["delta"]["tool_calls"][0]["id"].clone()).collect();
-        assert_eq!(ids.iter().filter(|id| id.is_string()).collect::<Vec<_>>(), [&json!("call-one")], "one call, one id");
+        let ids: Vec<Value> =
+            events.iter().map(|e| e.json()["choices"][0]["delta"]["tool_calls"][0]["id"].clone()).collect();
+        assert_eq!(
+            ids.iter().filter(|id| id.is_string()).collect::<Vec<_>>(),
+            [&json!("call-one")],
+            "one call, one id"
+        );
         let is_whole = expected.ends_with('}');
         assert_eq!(stream.ended_in_order(), is_whole);
         assert_eq!(events.last().unwrap().json().get("error").is_none(), is_whole, "{events:?}");
@@ -274,7 +299,8 @@ async fn several_choices_are_not_resumed() {
 
 #[tokio::test]
 async fn a_client_that_leaves_during_a_resume_takes_it_along() {
-    let (cut, mute) = (upstream().reply(tokens(9).end_after(2)).start().await, upstream().reply(silence()).start().await);
+    let (cut, mute) =
+        (upstream().reply(tokens(9).end_after(2)).start().await, upstream().reply(silence()).start().await);
     let target = backend("f1").fallback(&mute).max_concurrency(1);
     let proxy = pair(backend("p1").primary(&cut), target).start().await;
     let mut stream = proxy.chat_stream().stream().await;
@@ -296,8 +322,10 @@ fn named(events: &[Value]) -> Reply {
 fn message(id: &str, words: &[&str]) -> Vec<Value> {
     let start = json!({"type": "message_start", "message": {"id": id, "role": "assistant", "content": [], "model": "claude", "usage": {"input_tokens": 9, "output_tokens": 1}}});
     let block = json!({"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}});
-    let delta = |text: &&str| json!({"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": text}});
-    let end = json!({"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": words.len()}});
+    let delta =
+        |text: &&str| json!({"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": text}});
+    let end =
+        json!({"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": words.len()}});
     let mut events = vec![start, block];
     events.extend(words.iter().map(delta));
     events.extend([json!({"type": "content_block_stop", "index": 0}), end, json!({"type": "message_stop"})]);
@@ -309,7 +337,8 @@ fn types(events: &[Event]) -> Vec<String> {
 }
 
 fn message_request(proxy: &Proxy) -> Request {
-    let body = json!({"model": "m", "stream": true, "max_tokens": 100, "messages": [{"role": "user", "content": "hi"}]});
+    let body =
+        json!({"model": "m", "stream": true, "max_tokens": 100, "messages": [{"role": "user", "content": "hi"}]});
     proxy.post("/v1/messages").json(&body)
 }
 
@@ -367,9 +396,7 @@ async fn a_message_that_cannot_be_resumed_ends_with_an_error_event() {
 /// A response whose text comes in these pieces.
 fn response(id: &str, pieces: &[&str]) -> Vec<Value> {
     let item = json!({"type": "message", "id": format!("item-{id}"), "role": "assistant", "content": []});
-    let at = |kind: &str, member: &str, value: Value| {
-        json!({"type": kind, "output_index": 0, "content_index": 0, "item_id": format!("item-{id}"), (member): value})
-    };
+    let at = |kind: &str, member: &str, value: Value| json!({"type": kind, "output_index": 0, "content_index": 0, "item_id": format!("item-{id}"), (member): value});
     let mut events = vec![
         json!({"type": "response.created", "response": {"id": id, "output": []}}),
         json!({"type": "response.output_item.added", "output_index": 0, "item": item}),
@@ -459,8 +486,10 @@ async fn json_in_place_of_a_stream_continues_a_broken_one() {
 
 #[tokio::test]
 async fn json_that_is_no_answer_is_a_failed_attempt() {
-    let (odd, well) =
-        (upstream().reply(reply_json(json!({"status": "fine"}))).start().await, upstream().reply(tokens(3)).start().await);
+    let (odd, well) = (
+        upstream().reply(reply_json(json!({"status": "fine"}))).start().await,
+        upstream().reply(tokens(3)).start().await,
+    );
     let proxy = two(&odd, &well).start().await;
     let mut stream = proxy.chat_stream().stream().await;
     let events = stream.rest().await;
@@ -511,7 +540,8 @@ async fn a_waiting_client_gets_comments_and_then_the_answer() {
 #[tokio::test]
 async fn a_failure_after_the_first_comment_is_told_in_band() {
     let up = upstream().reply(status(500).slow_head(Duration::from_millis(300))).start().await;
-    let proxy = proxy!().backend(backend("p1").primary(&up)).set("stream.keepalive_ms", 50).set("limits.max_attempts", 1);
+    let proxy =
+        proxy!().backend(backend("p1").primary(&up)).set("stream.keepalive_ms", 50).set("limits.max_attempts", 1);
     let proxy = proxy.start().await;
     let mut stream = proxy.chat_stream().stream().await;
     assert_eq!(stream.status, 200);
@@ -531,14 +561,20 @@ async fn fast_failures_and_whole_answers_keep_their_status() {
     let slow = upstream().reply(chat("late").slow_head(Duration::from_millis(200))).start().await;
     let proxy = proxy!().backend(backend("p1").primary(&slow)).set("stream.keepalive_ms", 20).start().await;
     let answer = proxy.chat().send().await;
-    assert_eq!((answer.says().as_str(), answer.header("content-type")), ("late", "application/json"), "it asked for no stream");
+    assert_eq!(
+        (answer.says().as_str(), answer.header("content-type")),
+        ("late", "application/json"),
+        "it asked for no stream"
+    );
 }
 
 #[tokio::test]
 async fn comments_go_on_while_a_stream_is_resumed() {
     let gate = Gate::new();
-    let (cut, slow) =
-        (upstream().reply(tokens(4).end_after(2)).start().await, upstream().reply(tokens(4).gated_head(&gate)).start().await);
+    let (cut, slow) = (
+        upstream().reply(tokens(4).end_after(2)).start().await,
+        upstream().reply(tokens(4).gated_head(&gate)).start().await,
+    );
     let proxy = two(&cut, &slow).set("stream.keepalive_ms", 50).start().await;
     let mut stream = proxy.chat_stream().stream().await;
     let mut comments = 0;
@@ -557,7 +593,8 @@ async fn comments_go_on_while_a_stream_is_resumed() {
 async fn an_answer_that_is_no_stream_cannot_follow_an_early_head() {
     let page = bytes("text/html", "<p>hello").slow_head(Duration::from_millis(300));
     let up = upstream().reply(page).start().await;
-    let proxy = proxy!().backend(backend("p1").primary(&up)).set("stream.keepalive_ms", 50).set("limits.max_attempts", 1);
+    let proxy =
+        proxy!().backend(backend("p1").primary(&up)).set("stream.keepalive_ms", 50).set("limits.max_attempts", 1);
     let proxy = proxy.start().await;
     let mut stream = proxy.chat_stream().stream().await;
     let events = stream.rest().await;

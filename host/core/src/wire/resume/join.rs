@@ -31,6 +31,8 @@ pub struct Joiner {
     seen: BTreeSet<String>,
     /// It was given what was delivered; the tokens of that.
     prefilled: Option<u64>,
+    /// How much of what it was given it has said again, where it may be one of those servers that do.
+    echoed: Option<usize>,
     has_joined: bool,
     /// Nothing was delivered before, so that it is simply the answer.
     is_first: bool,
@@ -41,7 +43,7 @@ impl Joiner {
     pub fn splice(told: Transcript) -> Self {
         let said = vec![0; told.texts.len()];
         let is_first = !told.has_begun();
-        Self { told, said, seen: BTreeSet::new(), prefilled: None, has_joined: is_first, is_first }
+        Self { told, said, seen: BTreeSet::new(), prefilled: None, echoed: None, has_joined: is_first, is_first }
     }
 
     /// Joins an answer that was given what was delivered, up to its last `unsent_bytes`, which are white space.
@@ -53,6 +55,7 @@ impl Joiner {
         }
         joiner.seen = joiner.told.marks.clone();
         joiner.prefilled = Some(joiner.told.tokens());
+        joiner.echoed = (joiner.told.text_bytes() >= MIN_ECHO_BYTES).then_some(0);
         joiner
     }
 
@@ -124,6 +127,8 @@ impl Joiner {
             Part::Mark(mark) if mark.starts_with("start/0/") && self.told.marks.contains("start/0/text/") => {
                 Err(Unfit::Differs)
             }
+            // Half an echo and then something else: what it means cannot be known.
+            Part::Mark(_) | Part::End if self.echoed.is_some_and(|echoed| echoed > 0) => Err(Unfit::Shorter),
             Part::Mark(_) => self.join(Unfit::Differs),
             Part::End => self.join(Unfit::Shorter),
         }
@@ -135,8 +140,11 @@ impl Joiner {
             let may_begin = self.prefilled.is_none() || channel.starts_with("tool/");
             return if may_begin { self.join(Unfit::Differs) } else { Err(Unfit::Differs) };
         };
+        if let Some(echoed) = self.echoed {
+            return self.hear_echo(at, echoed, text);
+        }
         let rest = &self.told.texts[at].1.as_bytes()[self.said[at]..];
-        let agrees = rest.iter().zip(text.as_bytes()).take_while(|(a, b)| a == b).count();
+        let agrees = common(rest, text);
         self.said[at] += agrees;
         if agrees == text.len() {
             return Ok(Verdict::Drop);
@@ -148,6 +156,32 @@ impl Joiner {
         self.said[at] += rest.len() - agrees;
         self.join(Unfit::Differs)?;
         Ok(if agrees > 0 { Verdict::From(agrees) } else { Verdict::Keep })
+    }
+
+    /// Some servers begin their answer with what they were given. While it looks like that, nothing goes on; all of it
+    /// is what was delivered, part of it was no echo.
+    fn hear_echo(&mut self, at: usize, echoed: usize, text: &str) -> Result<Verdict, Unfit> {
+        let told = &self.told.texts[at].1;
+        let agrees = common(&told.as_bytes()[echoed..], text);
+        let is_whole = echoed + agrees == told.len();
+        self.echoed = (agrees == text.len()).then_some(echoed + agrees);
+        if is_whole {
+            (self.echoed, self.said[at]) = (None, told.len());
+            return if agrees == text.len() {
+                Ok(Verdict::Drop)
+            } else {
+                self.join(Unfit::Differs).map(|_| Verdict::From(agrees))
+            };
+        }
+        if self.echoed.is_some() {
+            return Ok(Verdict::Drop);
+        }
+        let whole = format!("{}{text}", &told[..echoed]);
+        Ok(match self.compare(&self.told.texts[at].0.clone(), &whole)? {
+            Verdict::Keep => Verdict::Instead(whole),
+            Verdict::From(from) => Verdict::Instead(whole[from..].to_owned()),
+            other @ (Verdict::Instead(_) | Verdict::Drop) => other,
+        })
     }
 
     /// Something new: only once all that was delivered has been said again.
@@ -217,6 +251,13 @@ impl Joiner {
             }
         }
     }
+}
+
+/// A continuation that begins with the same few words is nothing unusual; one that says so much again is an echo.
+const MIN_ECHO_BYTES: usize = 32;
+
+fn common(told: &[u8], text: &str) -> usize {
+    told.iter().zip(text.as_bytes()).take_while(|(a, b)| a == b).count()
 }
 
 /// Puts the known name in the place of the other answer's, where it has one.

@@ -50,12 +50,14 @@ pub(super) enum Part<'a> {
 }
 
 /// What becomes of a part.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     /// It stays.
     Keep,
     /// The text loses so many bytes at its beginning.
     From(usize),
+    /// Another text stands in its place.
+    Instead(String),
     /// It goes.
     Drop,
 }
@@ -109,6 +111,11 @@ impl Walker<'_> {
             Verdict::Keep => self.walked.kept += 1,
             Verdict::From(at) => {
                 text.drain(..at);
+                self.walked.kept += 1;
+                self.was_cut = true;
+            }
+            Verdict::Instead(other) => {
+                *text = other;
                 self.walked.kept += 1;
                 self.was_cut = true;
             }

@@ -432,6 +432,81 @@ fn a_continuation_is_relayed_as_it_comes_but_for_white_space_said_twice() {
 }
 
 #[test]
+fn a_server_that_says_its_prefill_again_is_understood() {
+    let told = "A sentence that is longer than a coincidence,";
+    let first = chat(&say(told), &PLAIN);
+    let delivered = first[..end_of(&first)].concat();
+    for (next, rest, whole) in [
+        (format!("{told} is an echo."), Ok(()), format!("{told} is an echo.")),
+        ("A sentence is no echo.".to_owned(), Ok(()), format!("{told}A sentence is no echo.")),
+        (" and goes on.".to_owned(), Ok(()), format!("{told} and goes on.")),
+        ("A sentence".to_owned(), Err(Unfit::Shorter), told.to_owned()),
+    ] {
+        for size in [1, 5, 400] {
+            let mut joiner = Joiner::continued(transcript(Dialect::Openai, Operation::Chat, &delivered), 0);
+            let other = chat(&say(&next), &Style { name: "two", sizes: &[size], role: true }).concat();
+            let got = joined(&mut joiner, &other, &[]);
+            assert_eq!(got.clone().map(drop), rest, "{next:?}");
+            let client = delivered.clone() + &got.unwrap_or_default();
+            assert_eq!(understood(Dialect::Openai, Operation::Chat, &client).0["content"], whole);
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_event_makes_it_panic(events in prop::collection::vec(odd_json(), 0..12), others in prop::collection::vec(odd_json(), 0..12)) {
+        for (dialect, operation, _) in MAKERS {
+            let text = |events: &[Value]| events.iter().map(|e| event(e["type"].as_str(), e)).collect::<String>();
+            let told = transcript(dialect, operation, &text(&events));
+            for mut joiner in [Joiner::splice(told.clone()), Joiner::continued(told, 3)] {
+                each_event(text(&others).as_bytes(), &[], |event| _ = joiner.take(event));
+            }
+        }
+    }
+}
+
+/// Trees of the names that matter, in no order that means anything.
+fn odd_json() -> impl Strategy<Value = Value> {
+    let names = vec![
+        "choices",
+        "delta",
+        "index",
+        "content",
+        "tool_calls",
+        "function",
+        "arguments",
+        "name",
+        "id",
+        "type",
+        "response",
+        "output",
+        "output_index",
+        "item",
+        "content_block",
+        "usage",
+        "text",
+        "role",
+        "finish_reason",
+        "logprobs",
+    ];
+    let words = vec!["a", "ab", "", "response.output_text.delta", "content_block_delta", "content_block_start", "text"];
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        (0u64..3).prop_map(Value::from),
+        prop::sample::select(words).prop_map(Value::from),
+    ];
+    leaf.prop_recursive(5, 40, 4, move |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..3).prop_map(Value::from),
+            prop::collection::btree_map(prop::sample::select(names.clone()), inner, 0..5)
+                .prop_map(|map| Value::from_iter(map.into_iter().map(|(name, value)| (name.to_owned(), value)))),
+        ]
+    })
+}
+
+#[test]
 fn the_usage_of_a_continuation_is_that_of_what_the_client_got() {
     let delivered = chat(&say("Hello, wo"), &PLAIN)[..4].concat();
     let told = transcript(Dialect::Openai, Operation::Chat, &delivered);
