@@ -317,7 +317,7 @@ impl Events {
                     return Some(Step::Failed(joined(kept, self.reader.take()), outcome));
                 }
             };
-            if self.is_json && is_nonsense(&event) {
+            if self.is_json && sse::is_nonsense(&event) {
                 kept.get_or_insert_default().extend_from_slice(&self.reader.take_without_last());
                 continue;
             }
@@ -354,7 +354,7 @@ impl Events {
     fn end(&mut self) -> Step {
         let mut last = BytesMut::new();
         if let Ok(Some(event)) = self.reader.finish()
-            && !(self.is_json && is_nonsense(&event))
+            && !(self.is_json && sse::is_nonsense(&event))
         {
             if self.tap.see(&event) == Sight::Error {
                 return Step::Failed(Bytes::new(), error_in(self.dialect, &event));
@@ -400,12 +400,6 @@ fn error_in(dialect: Dialect, event: &sse::Event<'_>) -> Outcome {
 /// Why the answer of an attempt to resume is not relayed.
 pub fn not_resumed(why: Unfit) -> Outcome {
     Outcome::new(Kind::NotResumed, why.to_string())
-}
-
-/// Has it data that a client would fail to read? An error says so by its name, whatever it says.
-fn is_nonsense(event: &sse::Event<'_>) -> bool {
-    let is_json = |data: &[u8]| serde_json::from_slice::<serde::de::IgnoredAny>(data).is_ok();
-    event.name != Some(b"error") && event.data.is_some_and(|data| data.trim_ascii() != b"[DONE]" && !is_json(data))
 }
 
 /// Did the connection or the upstream give way, rather than say what is wrong?
