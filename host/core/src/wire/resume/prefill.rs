@@ -15,8 +15,9 @@ use crate::wire::json;
 /// Chat completions and messages get an assistant's message at their end, completions a longer prompt. Anthropic refuses
 /// white space at its end ("final assistant content cannot end with trailing whitespace"), and chat templates trim it.
 /// How a server is told that the message is to be continued differs; a backend's capabilities name what it wants:
-/// `prefix` (DeepSeek, Mistral) and `partial` (Moonshot, Qwen) are members of the message, `continue_final_message`
-/// (vLLM, SGLang) is one of the body; without any, the message is last and that is enough (Anthropic, llama.cpp).
+/// `prefix` (DeepSeek, Mistral) and `partial` (Moonshot) are members of the message, `continue_final_message`
+/// (vLLM, SGLang) is one of the body; without any, the message is last and that is enough (Anthropic, llama.cpp). A limit of the answer's tokens
+/// stays as the client wrote it, and then counts what is added.
 pub fn prefill(
     body: &Bytes,
     operation: Operation,
