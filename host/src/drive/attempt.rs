@@ -1,6 +1,7 @@
 //! One attempt: send, wait for the head, and hold the answer back until the commit gate opens.
 //!
-//! Up to the commit any failure is only a failed attempt. What was held back is handed to the relay with the rest.
+//! Up to the commit any failure is only a failed attempt. What was held back is handed to the relay with the rest. An
+//! attempt that resumes a broken answer is held back until it says something new.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,24 +10,28 @@ use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING};
 use http::response::Parts;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, Request, StatusCode, Uri};
+use http::{HeaderMap, HeaderValue, Request, StatusCode, Uri};
 use http_body::Body as _;
 use http_body_util::Full;
-use pointsman_core::contract::{Commit, Operation};
-use pointsman_core::exchange::{Ended, Sending};
+use pointsman_core::contract::{Commit, Operation, Resume};
+use pointsman_core::exchange::{Ended, Join, Sending};
 use pointsman_core::outcome::{Kind, Outcome};
 use pointsman_core::record::Usage;
-use pointsman_core::table::Lane;
+use pointsman_core::table::{Dialect, Lane};
+use pointsman_core::wire::as_stream::as_stream;
 use pointsman_core::wire::classify::{BODY_PREFIX_BYTES, classify, classify_whole};
+use pointsman_core::wire::facts::BodyFacts;
 use pointsman_core::wire::headers;
+use pointsman_core::wire::resume::{Emit, Joiner, Transcript, Unfit, prefill};
 use pointsman_core::wire::retry_after::RateHints;
 use pointsman_core::wire::splice::{Change, splice};
+use pointsman_core::wire::sse;
 use tokio::time::Instant;
 
 use super::live::Live;
 use super::request::Asked;
 use super::snapshot::Target;
-use super::source::{Expected, Source, Step};
+use super::source::{Expected, Source, Step, not_resumed};
 use crate::upstream::{Answer, Reuse, SendError};
 
 /// A whole answer up to this size is held until it is complete, so that a cut one can still be tried elsewhere.
@@ -89,13 +94,14 @@ pub struct KeptRefusal {
     pub body: Bytes,
 }
 
-/// Makes one attempt.
-pub async fn attempt(live: &Live, target: &Target, sending: &Sending) -> Attempted {
+/// Makes one attempt; one that resumes joins what was `told` to the client.
+pub async fn attempt(live: &Live, target: &Target, sending: &Sending, told: Option<&Transcript>) -> Attempted {
     let asked = live.asked();
     let started = Instant::now();
     let total_at = started + sending.timeouts.total;
     let limit = sending.timeouts.first_byte.min(sending.timeouts.total);
-    let answer = match tokio::time::timeout(limit, send(asked, target, sending)).await {
+    let Plan { body, joiner, prefilled } = plan(live, target, sending, told);
+    let answer = match tokio::time::timeout(limit, send(asked, target, sending, body)).await {
         Ok(Ok(answer)) => answer,
         Ok(Err(outcome)) => return failed(outcome),
         Err(_) => {
@@ -123,11 +129,15 @@ pub async fn attempt(live: &Live, target: &Target, sending: &Sending) -> Attempt
         && has_content_type(&head.headers, "text/event-stream")
         && streams_are_known(asked.operation)
         && head.status.is_success();
+    // A stream was asked for, and an answer in one piece came: it is told as a stream, or its client would see none.
+    let unasked = !events && asked.streaming && !encoded && streams_are_known(asked.operation);
+    let unasked = unasked && target.dialect != Dialect::Plain && has_content_type(&head.headers, "application/json");
     let expected = Expected {
         dialect: target.dialect,
         operation: asked.operation,
         events,
         hide_usage: asked.asks_usage_for_itself(target.dialect),
+        joiner: joiner.clone(),
         idle: sending.timeouts.idle,
         total_at,
         cut: live.proxy().cut.clone(),
@@ -135,17 +145,24 @@ pub async fn attempt(live: &Live, target: &Target, sending: &Sending) -> Attempt
     if body.is_end_stream() && status < 400 && !events {
         // HEAD, 204, 304, or an empty body: nothing is to come, and nobody will ask for it.
         answer.lease.give_back();
+        if sending.join.is_some() {
+            return failed(Outcome::new(Kind::NotResumed, "the upstream answered with nothing"));
+        }
         let outcome = Outcome::answered(status);
         let ended = Ended { outcome, usage: Usage::default(), first_byte: Some(first_byte), first_token: None };
         return Attempted::Whole { head, body: Bytes::new(), ended };
     }
     let source = Source::new(body, answer.lease, expected);
     if status >= 400 {
-        return refused(live, target, sending, head, source).await;
+        return refused(live, target, sending, head, source, prefilled).await;
     }
     let gate = Gate { live, target, sending, started, first_byte };
     if events {
         gate.stream(head, source).await
+    } else if unasked {
+        gate.whole_as_stream(head, source, joiner).await
+    } else if joiner.is_some_and(|joiner| !joiner.is_first()) {
+        failed(Outcome::new(Kind::NotResumed, "the upstream did not answer with a stream"))
     } else if asked.operation != Operation::Other && asked.has_body() && !encoded {
         gate.whole(head, source).await
     } else {
@@ -158,8 +175,8 @@ pub async fn attempt(live: &Live, target: &Target, sending: &Sending) -> Attempt
 ///
 /// A kept connection that the upstream closed just when it was used again says nothing about the upstream (RFC 9112
 /// section 9.5): a request to a model, which changes nothing there, is sent once more on a fresh one.
-async fn send(asked: &Asked, target: &Target, sending: &Sending) -> Result<Answer, Outcome> {
-    let build = || request(asked, target, sending).map_err(|message| Outcome::new(Kind::Refused, message));
+async fn send(asked: &Asked, target: &Target, sending: &Sending, body: Bytes) -> Result<Answer, Outcome> {
+    let build = || request(asked, target, body.clone()).map_err(|message| Outcome::new(Kind::Refused, message));
     let connect = sending.timeouts.connect;
     match target.origin.send(build()?, connect, Reuse::Kept).await {
         Err(SendError::Reset { reused: true, .. }) if is_repeatable(asked) => {
@@ -173,17 +190,50 @@ fn is_repeatable(asked: &Asked) -> bool {
     asked.operation != Operation::Other || asked.method.is_idempotent()
 }
 
-/// The request as this backend gets it: its key, its model name, its path; all else as the client sent it.
-fn request(asked: &Asked, target: &Target, sending: &Sending) -> Result<Request<Full<Bytes>>, String> {
+/// What an attempt sends, and how its answer is read.
+struct Plan {
+    body: Bytes,
+    /// Keeps what is delivered in mind; none where nothing is to be resumed.
+    joiner: Option<Joiner>,
+    /// Does the body give the backend the beginning of its answer?
+    prefilled: bool,
+}
+
+/// The client's body with the model's name for this backend in it; for a prefill, with the beginning of the answer.
+fn plan(live: &Live, target: &Target, sending: &Sending, told: Option<&Transcript>) -> Plan {
+    let asked = live.asked();
+    let is_kept = sending.join.is_some() || sending.resume != Resume::None;
+    if !asked.streaming || !streams_are_known(asked.operation) || !is_kept {
+        return Plan { body: body_for(asked, target, sending), joiner: None, prefilled: false };
+    }
+    let told = told.cloned().unwrap_or_else(|| Transcript::new(target.dialect, asked.operation));
+    let capabilities = &live.snapshot().view.backend(sending.backend).capabilities;
+    if sending.join == Some(Join::Prefill)
+        && let Some((body, unsent)) = prefill(&asked.body, asked.operation, &told, capabilities)
+        && let Ok(facts) = BodyFacts::read(&body, None)
+    {
+        let body = changed(asked, &body, &facts, target, sending);
+        return Plan { body, joiner: Some(Joiner::continued(told, unsent)), prefilled: true };
+    }
+    Plan { body: body_for(asked, target, sending), joiner: Some(Joiner::splice(told)), prefilled: false }
+}
+
+fn body_for(asked: &Asked, target: &Target, sending: &Sending) -> Bytes {
+    match &asked.body_facts {
+        Some(facts) => changed(asked, &asked.body, facts, target, sending),
+        None => asked.body.clone(),
+    }
+}
+
+fn changed(asked: &Asked, body: &Bytes, facts: &BodyFacts, target: &Target, sending: &Sending) -> Bytes {
+    let include_usage = asked.asks_usage_for_itself(target.dialect);
+    splice(body, facts, Change { model: Some(&sending.model), include_usage })
+}
+
+/// The request as this backend gets it: its key, its path, this body; all else as the client sent it.
+fn request(asked: &Asked, target: &Target, body: Bytes) -> Result<Request<Full<Bytes>>, String> {
     let url = target.base.join(&Uri::from(asked.target.clone())).map_err(|e| e.to_string())?;
     let path = url.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
-    let body = match &asked.body_facts {
-        Some(body_facts) => {
-            let include_usage = asked.asks_usage_for_itself(target.dialect);
-            splice(&asked.body, body_facts, Change { model: Some(&sending.model), include_usage })
-        }
-        None => asked.body.clone(),
-    };
     let mut request = Request::new(Full::new(body));
     *request.method_mut() = asked.method.clone();
     *request.uri_mut() = Uri::from(path);
@@ -226,6 +276,34 @@ impl Gate<'_> {
         Attempted::Whole { head, body, ended }
     }
 
+    /// The same, told as the stream that was asked for; one that resumes, less what was delivered.
+    async fn whole_as_stream(&self, head: Parts, source: Source, joiner: Option<Joiner>) -> Attempted {
+        let must_join = joiner.as_ref().is_some_and(|joiner| !joiner.is_first());
+        let (mut head, body, ended) = match self.whole(head, source).await {
+            Attempted::Whole { head, body, ended } => (head, body, ended),
+            Attempted::Committed { .. } if must_join => {
+                let outcome = Outcome::new(Kind::NotResumed, "the upstream answered with a body too long to be joined");
+                return self.failed(outcome, Usage::default(), None);
+            }
+            other @ (Attempted::Committed { .. } | Attempted::Failed(..)) => return other,
+        };
+        let asked = self.live.asked();
+        let include_usage = asked.body_facts.as_ref().is_some_and(|facts| facts.include_usage);
+        let Some(stream) = as_stream(asked.operation, &body, include_usage) else {
+            let text = "the upstream answered a request for a stream with JSON that is no answer";
+            return self.failed(Outcome::new(Kind::Malformed, text), ended.usage, None);
+        };
+        let body = match joiner.filter(|joiner| !joiner.is_first()) {
+            Some(joiner) => match join_whole(joiner, &stream) {
+                Ok(body) => body,
+                Err(outcome) => return self.failed(outcome, ended.usage, None),
+            },
+            None => stream,
+        };
+        head.headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+        Attempted::Whole { head, body, ended }
+    }
+
     fn judge(&self, head: &Parts, body: &[u8]) -> Outcome {
         let now = self.live.proxy().clock.now();
         classify_whole(self.target.dialect, head.status.as_u16(), &head.headers, body, now)
@@ -248,6 +326,9 @@ impl Gate<'_> {
                     return self.failed(outcome, usage, first_token);
                 }
                 // An answer without content is an answer, as long as the model said why.
+                Ok(Step::End) if self.must_join(&source) => {
+                    return self.failed(not_resumed(Unfit::Shorter), source.usage(0), first_token);
+                }
                 Ok(Step::End) if first_token.is_some() || source.finished() => break,
                 Ok(Step::End) => {
                     let empty = Outcome::new(Kind::Malformed, "the stream ended without an answer in it");
@@ -272,7 +353,15 @@ impl Gate<'_> {
         Attempted::Committed { head, begun: Box::new(begun) }
     }
 
+    /// Has nothing new been said yet, by an answer that resumes another?
+    fn must_join(&self, source: &Source) -> bool {
+        source.joiner().is_some_and(|joiner| !joiner.has_joined())
+    }
+
     fn is_open(&self, source: &Source) -> bool {
+        if source.joiner().is_some_and(|joiner| !joiner.is_first()) {
+            return !self.must_join(source);
+        }
         match self.sending.commit {
             Commit::Headers => true,
             Commit::FirstContent => source.content_events() > 0 || source.finished(),
@@ -288,7 +377,14 @@ impl Gate<'_> {
 }
 
 /// Reads what the upstream says about its refusal; half an explanation is better than a long wait for the whole.
-async fn refused(live: &Live, target: &Target, sending: &Sending, head: Parts, mut source: Source) -> Attempted {
+async fn refused(
+    live: &Live,
+    target: &Target,
+    sending: &Sending,
+    head: Parts,
+    mut source: Source,
+    prefilled: bool,
+) -> Attempted {
     let mut held = Held::default();
     let patience = Instant::now() + REFUSAL_PATIENCE;
     while held.len() <= MAX_REFUSAL_BYTES {
@@ -301,7 +397,12 @@ async fn refused(live: &Live, target: &Target, sending: &Sending, head: Parts, m
     let body = redacted(held.take(), &mut head.headers, target);
     let now = live.proxy().clock.now();
     let prefix = &body[..body.len().min(BODY_PREFIX_BYTES)];
-    let outcome = classify(target.dialect, head.status.as_u16(), &head.headers, prefix, now);
+    let mut outcome = classify(target.dialect, head.status.as_u16(), &head.headers, prefix, now);
+    if prefilled && outcome.kind == Kind::Refused {
+        // The same request without the beginning of an answer was good enough for the first backend.
+        outcome.kind = Kind::NotResumed;
+        outcome.message = format!("the beginning of an answer was refused: {}", outcome.message);
+    }
     let explains = matches!(outcome.kind, Kind::Refused | Kind::TooLong | Kind::ModelMissing);
     let backend = live.snapshot().view.backend(sending.backend).id.clone();
     let kept = explains.then_some(KeptRefusal { lane: sending.lane, backend, head, body });
@@ -335,6 +436,22 @@ fn redacted(body: Bytes, headers: &mut HeaderMap, target: &Target) -> Bytes {
     clean.freeze()
 }
 
+/// What of a whole answer, told as a stream, is new.
+fn join_whole(mut joiner: Joiner, stream: &Bytes) -> Result<Bytes, Outcome> {
+    let mut reader = sse::Reader::default();
+    reader.push(stream.clone());
+    let mut new = BytesMut::new();
+    let too_long = |error: sse::TooLong| Outcome::new(Kind::Malformed, error.to_string());
+    while let Some(event) = reader.next_event().map_err(too_long)? {
+        match joiner.take(&event).map_err(not_resumed)? {
+            Emit::AsReceived => new.extend_from_slice(event.raw),
+            Emit::Instead(bytes) => new.extend_from_slice(&bytes),
+            Emit::Nothing => {}
+        }
+    }
+    if joiner.has_joined() { Ok(new.freeze()) } else { Err(not_resumed(Unfit::Shorter)) }
+}
+
 fn learn(live: &Live, headers: &HeaderMap) {
     let tells = |name: &http::HeaderName| name.as_str().contains("ratelimit-");
     if !headers.keys().any(tells) {
@@ -364,7 +481,7 @@ fn has_content_type(headers: &HeaderMap, prefix: &str) -> bool {
 }
 
 /// Operations whose streams have an end that can be told from a cut.
-fn streams_are_known(operation: Operation) -> bool {
+pub fn streams_are_known(operation: Operation) -> bool {
     match operation {
         Operation::Chat | Operation::Completion | Operation::Response | Operation::Message => true,
         Operation::Embedding | Operation::Other => false,

@@ -123,9 +123,12 @@ impl Live {
         }
     }
 
-    /// The answer's first byte goes out, with this status, from the backend of the attempt under way.
+    /// The answer's first byte goes out, with this status, from the backend of the attempt under way. Of an answer that
+    /// is resumed, the first byte is long out; who answers is now another.
     pub fn committed(&mut self, status: u16) {
-        self.tell(status);
+        if !self.exchange.is_resuming() {
+            self.tell(status);
+        }
         if let Some(sending) = self.exchange.sending() {
             self.told.lane = Some(sending.lane);
             self.told.backend = Some(self.snapshot.view.backend(sending.backend).id.clone());
@@ -157,12 +160,29 @@ impl Live {
 
     /// The committed attempt ended.
     pub fn relayed(&mut self, ended: Ended) {
-        if ended.outcome.kind != Kind::Answered {
-            self.told.error = Some(ended.outcome.message.clone());
-        }
+        self.told.error = Some(ended.outcome.message.clone()).filter(|_| ended.outcome.kind != Kind::Answered);
         if let Action::Finish(end) = self.step(Event::Ended(ended)) {
             self.told.end = Some(end);
         }
+    }
+
+    /// The committed attempt broke off, and what was delivered can be continued. Answers what to do.
+    pub fn broke_off(&mut self, ended: Ended) -> Action {
+        self.told.error = Some(ended.outcome.message.clone());
+        let action = self.step(Event::Broke(ended));
+        if let Action::Finish(end) = &action {
+            self.told.end = Some(*end);
+        }
+        action
+    }
+
+    /// A client that has its head, status 200, is told an error in-band.
+    pub fn told_in_band(&mut self, error: &str) {
+        if !self.exchange.is_resuming() {
+            self.tell(200);
+        }
+        self.told.error = Some(error.to_owned());
+        self.told.end = Some(if self.exchange.is_resuming() { End::Broken } else { End::Rejected });
     }
 
     /// The client is there and did not get the whole answer.

@@ -14,6 +14,7 @@ mod policy;
 mod pools;
 mod refusals;
 mod restart;
+mod resume;
 mod retries;
 mod rollback;
 mod scenario;

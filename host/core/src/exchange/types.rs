@@ -20,7 +20,7 @@ pub struct Budgets {
     pub max_waits: u32,
     /// All waits together.
     pub max_wait: Duration,
-    /// The whole exchange, up to its commit.
+    /// The whole exchange, up to its commit; no attempt to resume it begins later either.
     pub max_total: Duration,
 }
 
@@ -74,10 +74,12 @@ pub enum Event {
     Granted(Permit),
     /// While waiting: the time is up.
     WaitOver,
-    /// The first byte of the answer goes downstream.
+    /// The first byte of the attempt's answer goes downstream; of a resumed one, the first that is new.
     Committed,
     /// The attempt under way ended, before or after the commit.
     Ended(Ended),
+    /// The attempt under way ended too early after its commit, and what was delivered can be continued.
+    Broke(Ended),
     /// The client went away.
     ClientGone,
 }
@@ -129,7 +131,7 @@ pub enum Action {
     Relay,
     /// Give the client the refusal that the last attempt brought, as it came.
     PassOn,
-    /// Give the client this error.
+    /// Give the client this error; in-band when part of an answer was delivered.
     Reject(Refusal),
     /// Nothing is left to do.
     Finish(End),
@@ -150,6 +152,17 @@ pub struct Sending {
     pub commit: Commit,
     /// The resume mode.
     pub resume: Resume,
+    /// How it continues what was delivered; none when nothing was.
+    pub join: Option<Join>,
+}
+
+/// How an attempt continues an answer that broke off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Join {
+    /// It answers from the beginning; what was delivered is dropped while it agrees.
+    Splice,
+    /// It is given what was delivered as the beginning of its answer, where the request allows it; else as for splice.
+    Prefill,
 }
 
 /// An error of Pointsman's own.
