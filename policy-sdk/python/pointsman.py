@@ -156,7 +156,8 @@ class Query:
 
     __slots__ = (
         "now_ms", "seed", "first", "model", "operation", "client", "streaming", "priority", "prompt_tokens", "max_tokens",
-        "session", "elapsed_ms", "remaining_ms", "_table", "_rows", "_stride", "_at", "_state", "_past",
+        "session", "elapsed_ms", "remaining_ms", "_table", "_rows", "_stride", "_at", "_state", "_load",
+        "_weights", "_past",
     )  # fmt: skip
 
     def __init__(self, table):
@@ -164,6 +165,8 @@ class Query:
         self._stride = len(table.columns)
         self._at = {name: i for i, name in enumerate(table.columns)}
         self._state = self._at["state"]
+        self._load = tuple(self._at[name] for name in ("in_flight", "error_permille", "failures"))
+        self._weights = [backend.weight for backend in table.backends]
 
     def _over(self, raw):
         #: Milliseconds since 1970-01-01 UTC: the only clock. A random number, new for every question.
@@ -309,12 +312,17 @@ class Query:
         of an empty pool."""
         if not pool:
             return None
+        rows, stride, weights = self._rows, self._stride, self._weights
+        in_flight, error_permille, failures = self._load
         start = self.seed % len(pool)
-        return min(pool[start:] + pool[:start], key=self._cost)
-
-    def _cost(self, backend):
-        trouble = 1 + self.error_permille(backend) / 100 + self.failures(backend)
-        return (self.in_flight(backend) + 1) * trouble / self._table.backends[backend].weight
+        best, least = None, float("inf")
+        for backend in pool[start:] + pool[:start]:
+            row = backend * stride
+            trouble = 100 + rows[row + error_permille] + 100 * rows[row + failures]
+            cost = (rows[row + in_flight] + 1) * trouble / weights[backend]
+            if cost < least:
+                best, least = backend, cost
+        return best
 
     def draw(self, pool, weight_of=None):
         """One of a pool at random, by weight; None of an empty pool or where all weights are 0."""

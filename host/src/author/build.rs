@@ -13,6 +13,7 @@
 //! is the project's own too, else the one in this binary.
 
 mod component;
+mod interrupt;
 mod languages;
 mod stage;
 mod tool;
@@ -133,6 +134,9 @@ pub enum BuildError {
         /// How long it had.
         limit: Duration,
     },
+    /// Ctrl-C.
+    #[error("interrupted")]
+    Interrupted,
     /// The compiler's module is no policy.
     #[error("the compiler's module cannot be made a component: {0}")]
     Component(String),

@@ -5,11 +5,11 @@ use std::ffi::{OsStr, OsString};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use super::BuildError;
+use super::{BuildError, interrupt};
 
 /// The longest one tool may run: a first build of a Rust policy fetches and compiles its dependencies.
 const MAX_RUN: Duration = Duration::from_mins(15);
@@ -66,7 +66,7 @@ impl Call {
         words.map(quoted).collect::<Vec<_>>().join(" ")
     }
 
-    /// Runs it to its end; what it wrote to stdout. The tool is in our process group, so that Ctrl-C ends it too.
+    /// Runs it to its end, at most [`MAX_RUN`], or until Ctrl-C; what it wrote to stdout.
     pub(super) fn run(self) -> Result<Vec<u8>, BuildError> {
         self.run_for(MAX_RUN)
     }
@@ -74,17 +74,16 @@ impl Call {
     fn run_for(mut self, limit: Duration) -> Result<Vec<u8>, BuildError> {
         let command = self.line();
         let broken = |error: io::Error| BuildError::Tool { command: command.clone(), output: error.to_string() };
+        let (events, happened) = mpsc::channel();
+        let _told = interrupt::tell(events.clone());
         let mut child = self.command.spawn().map_err(broken)?;
-        let (done, ends) = mpsc::channel();
-        let stdout = child.stdout.take().map(|pipe| drain(pipe, done.clone()));
-        let stderr = child.stderr.take().map(|pipe| drain(pipe, done));
-        // When both readers have dropped their end, the tool has closed both pipes.
-        let in_time = !matches!(ends.recv_timeout(limit), Err(RecvTimeoutError::Timeout));
-        if !in_time {
+        let stdout = child.stdout.take().map(|pipe| drain(pipe, events.clone()));
+        let stderr = child.stderr.take().map(|pipe| drain(pipe, events));
+        if let Err(why) = until_closed(&happened, &command, limit) {
             // It may be gone already.
             let _ = child.kill();
             let _ = child.wait();
-            return Err(BuildError::Slow { command, limit });
+            return Err(why);
         }
         let status = child.wait().map_err(broken)?;
         let read = |reader: Option<thread::JoinHandle<Vec<u8>>>| reader.and_then(|r| r.join().ok()).unwrap_or_default();
@@ -99,10 +98,31 @@ impl Call {
     }
 }
 
-/// Reads a pipe to its end, keeping the last [`MAX_OUTPUT_BYTES`]; drops `_done` at the end.
-fn drain(mut pipe: impl Read + Send + 'static, done: mpsc::Sender<()>) -> thread::JoinHandle<Vec<u8>> {
+/// What happens to a tool that runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Event {
+    /// It closed stdout, or stderr.
+    PipeClosed,
+    /// Ctrl-C.
+    Interrupted,
+}
+
+/// Waits until a tool has closed both its pipes.
+fn until_closed(happened: &mpsc::Receiver<Event>, command: &str, limit: Duration) -> Result<(), BuildError> {
+    let mut open = 2;
+    while open > 0 {
+        match happened.recv_timeout(limit) {
+            Ok(Event::PipeClosed) => open -= 1,
+            Ok(Event::Interrupted) => return Err(BuildError::Interrupted),
+            Err(_) => return Err(BuildError::Slow { command: command.to_owned(), limit }),
+        }
+    }
+    Ok(())
+}
+
+/// Reads a pipe to its end, keeping the last [`MAX_OUTPUT_BYTES`].
+fn drain(mut pipe: impl Read + Send + 'static, events: mpsc::Sender<Event>) -> thread::JoinHandle<Vec<u8>> {
     thread::spawn(move || {
-        let _done = done;
         let (mut kept, mut piece) = (Vec::new(), [0; 8 * 1024]);
         while let Ok(len @ 1..) = pipe.read(&mut piece) {
             kept.extend_from_slice(&piece[..len]);
@@ -111,6 +131,8 @@ fn drain(mut pipe: impl Read + Send + 'static, done: mpsc::Sender<()>) -> thread
             }
         }
         kept.drain(..kept.len().saturating_sub(MAX_OUTPUT_BYTES));
+        // Nobody listens any more when the tool was given up.
+        let _ = events.send(Event::PipeClosed);
         kept
     })
 }
@@ -167,6 +189,15 @@ mod tests {
     fn a_tool_that_hangs_is_ended() {
         let error = shell("exec sleep 600").run_for(Duration::from_millis(50)).unwrap_err();
         assert!(matches!(error, BuildError::Slow { .. }), "{error}");
+    }
+
+    #[test]
+    fn ctrl_c_ends_the_wait() {
+        let (events, happened) = mpsc::channel();
+        events.send(Event::PipeClosed).unwrap();
+        events.send(Event::Interrupted).unwrap();
+        let error = until_closed(&happened, "x", MAX_RUN).unwrap_err();
+        assert!(matches!(error, BuildError::Interrupted), "{error}");
     }
 
     #[test]
