@@ -113,10 +113,7 @@ impl Revision {
             return self.ask_twin(query, texts, fault, Vec::new());
         }
         match self.ask(query, texts) {
-            Ok(verdict) => {
-                self.patience.went_well();
-                verdict
-            }
+            Ok(verdict) => verdict,
             Err(Failure { fault, notes, cost_ms }) => {
                 self.patience.went_wrong(query.now_ms, cost_ms, &fault);
                 self.ask_twin(query, texts, fault, notes)
