@@ -43,7 +43,9 @@ impl Control {
         if config.policy.file != before.config.policy.file {
             return self.refused_config(&error);
         }
+        let whole = self.still_offers(&component, &config).await;
         match self.take_config_alone(before, config, table).await {
+            Ok(()) if !whole => true,
             Ok(()) => {
                 self.state().refused = Some((component.hash, format!("{error:#}")));
                 self.refused_policy(About::Source, &error);

@@ -113,11 +113,19 @@ impl Control {
                 self.take(before, revision, place).await;
                 true
             }
+            // Half a file that was being written is no policy; the watcher tells when it is whole.
+            Err(_) if !self.still_offers(component, &before.config).await => false,
             Err(error) => {
                 self.state().refused = Some((component.hash, format!("{error:#}")));
                 self.refused_policy(About::Source, &error)
             }
         }
+    }
+
+    /// Does the source hold what was judged, or has it changed meanwhile?
+    pub(super) async fn still_offers(&self, component: &Component, config: &Config) -> bool {
+        let now = Component::of_source(source_of(config).as_deref(), self.engine.limits().max_component_bytes).await;
+        now.is_ok_and(|now| now.hash == component.hash)
     }
 
     /// Brings an uploaded component into force, where it is not already.
