@@ -258,12 +258,28 @@ impl Fleet {
         }
     }
 
-    /// The least loaded backend of the lane that is ready; among equals one by weight.
+    /// The best backend of the lane that is ready; one that needs a translation only where no other is.
     fn best(&mut self, now: Timestamp, view: &View, want: &Want, lane: Lane) -> Result<u32, Denied> {
+        let native = self.best_of(now, view, want, lane, |index| want.foreign.binary_search(&index).is_err());
+        match native {
+            Err(_) if !want.foreign.is_empty() => self.best_of(now, view, want, lane, |_| true),
+            native => native,
+        }
+    }
+
+    /// The least loaded of these that is ready; among equals one by weight.
+    fn best_of(
+        &mut self,
+        now: Timestamp,
+        view: &View,
+        want: &Want,
+        lane: Lane,
+        is_meant: impl Fn(u32) -> bool,
+    ) -> Result<u32, Denied> {
         let mut denied = Denied { state: RowState::Unsuited };
         let mut best: Option<(f32, u32)> = None;
         let mut equals_weigh = 0;
-        for &index in want.candidates.iter() {
+        for index in want.candidates.iter().copied().filter(|index| is_meant(*index)) {
             match self.admits(now, view, want, lane, index) {
                 Ok(()) => {
                     let score = self.member(view.slots[index as usize].0).score();

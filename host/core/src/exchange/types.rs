@@ -61,6 +61,8 @@ pub struct Facts {
     pub client: u32,
     /// A hash of the session; 0: none.
     pub session: u64,
+    /// May it go to a backend of another dialect, translated?
+    pub crosses: bool,
 }
 
 /// What happened.
