@@ -2,6 +2,7 @@
 
 mod attempt;
 mod course;
+mod foreign;
 mod line;
 mod live;
 mod proxy;

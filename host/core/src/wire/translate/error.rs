@@ -80,6 +80,7 @@ fn words(kind: Kind, status: u16) -> Words {
             | Kind::Cut
             | Kind::Stalled
             | Kind::Malformed
+            | Kind::NotResumed
             | Kind::ClientGone,
             _,
         ) => words("server_error", None, "api_error"),

@@ -58,6 +58,14 @@ impl Stream {
         }
     }
 
+    /// Has the model said why it stopped? What follows is formalities.
+    pub const fn finished(&self) -> bool {
+        match &self.0 {
+            Inner::ToChat(_, writer) => writer.stopped(),
+            Inner::ToMessages(_, writer) => writer.stopped(),
+        }
+    }
+
     /// Adds the end that the client waits for, when the upstream's body ended without its own; nothing when it has
     /// been written, or when the model never said that it had finished.
     pub fn finish(&mut self, out: &mut BytesMut) {

@@ -75,6 +75,10 @@ impl Writer {
         Ok(())
     }
 
+    pub(super) const fn stopped(&self) -> bool {
+        self.stopped
+    }
+
     pub(super) fn finish(&mut self, out: &mut BytesMut) {
         if self.stopped {
             self.end(out);

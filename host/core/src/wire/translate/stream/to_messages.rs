@@ -79,6 +79,10 @@ impl Writer {
         Ok(())
     }
 
+    pub(super) const fn stopped(&self) -> bool {
+        self.stop.is_some()
+    }
+
     pub(super) fn finish(&mut self, out: &mut BytesMut) {
         let Some(stop) = &self.stop else { return };
         if std::mem::replace(&mut self.ended, true) {
