@@ -197,7 +197,22 @@ impl Fleet {
             let row = &mut rows[i as usize * STRIDE..][..STRIDE];
             self.member(slot).write_row(now, &want.model, want.tokens, asker, row);
         }
+        self.put_foreign_last(view, want, held, &mut rows);
         rows
+    }
+
+    /// A backend that needs a translation is not on offer while one of its tier that needs none is ready.
+    fn put_foreign_last(&self, view: &View, want: &Want, held: Option<&Permit>, rows: &mut [u32]) {
+        for &i in want.foreign.iter() {
+            let is_held = held.is_some_and(|p| p.slot.0 == view.slots[i as usize].0);
+            let is_better = |j: &&u32| {
+                let is_ready = rows[**j as usize * STRIDE + Column::State as usize] == RowState::Ready as u32;
+                is_ready && want.foreign.binary_search(j).is_err() && view.backend(**j).tier == view.backend(i).tier
+            };
+            if !is_held && want.candidates.iter().any(|j| is_better(&j)) {
+                rows[i as usize * STRIDE + Column::State as usize] = RowState::Unsuited as u32;
+            }
+        }
     }
 
     fn ahead(&self, want: &Want, lane: Lane) -> u32 {

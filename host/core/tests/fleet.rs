@@ -233,7 +233,14 @@ fn a_backend_of_the_other_dialect_is_asked_by_name_and_after_the_native_ones() {
     assert_eq!(view.want(&"m".into(), Operation::Chat, 1).candidates.to_vec(), [1, 2]);
 
     let want = Want { candidates: [0, 1].into(), ..view.want_across(&"m".into(), Operation::Chat, 1) };
+    let states = |fleet: &Fleet| {
+        let rows = fleet.rows(at(0), &view, &want, None);
+        [0, 1].map(|i| rows[i * STRIDE + Column::State as usize])
+    };
+    let [ready, throttled, unsuited] = [RowState::Ready, RowState::Throttled, RowState::Unsuited].map(|s| s as u32);
+    assert_eq!(states(&fleet), [unsuited, ready]);
     let first = fleet.acquire(at(0), &view, &want, Lane::Primary, None).unwrap();
+    assert_eq!(states(&fleet), [ready, throttled]);
     let second = fleet.acquire(at(0), &view, &want, Lane::Primary, None).unwrap();
     assert_eq!((first.backend, second.backend), (1, 0));
     end(&mut fleet, 1, first, Kind::Answered, None);

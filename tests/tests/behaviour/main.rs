@@ -5,6 +5,7 @@ mod bad_requests;
 mod clients;
 mod config;
 mod demo;
+mod dialects;
 mod forwarding;
 mod health_check;
 mod limits;
