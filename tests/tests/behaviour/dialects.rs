@@ -203,3 +203,56 @@ async fn native_backends_come_first_and_a_star_does_not_cross() {
     assert_eq!(proxy.chat_for("other").send().await.status, 404);
     assert_eq!(claude.count(), 0);
 }
+
+#[tokio::test]
+async fn a_foreign_stream_that_forgets_its_end_is_whole_once_the_model_has_finished() {
+    let mut events = message_events(3);
+    events.pop();
+    let claude = upstream().reply(sse(events)).start().await;
+    let chunks = [
+        value!({"id": "c", "model": "gpt-x", "choices": [{"index": 0, "delta": {"role": "assistant", "content": "t0 "}}]}),
+        value!({"id": "c", "model": "gpt-x", "choices": [{"index": 0, "delta": {}, "finish_reason": "length"}]}),
+    ];
+    let gpt = upstream().reply(sse(chunks.iter().map(Value::to_string)).stall_after(2)).start().await;
+    let foreign = backend("p1").primary(&claude).set("dialect", "anthropic").model("m", "claude-x");
+    let chat = proxy!().backend(foreign).start().await;
+    let mut stream = chat.chat_stream().stream().await;
+    let events = stream.rest().await;
+    assert_eq!(events.iter().map(|e| e.content()).collect::<String>(), said(3));
+    assert_eq!((events.last().unwrap().data(), stream.ended_in_order()), ("[DONE]", true));
+
+    let messages = proxy!().backend(backend("p1").primary(&gpt).model("m", "gpt-x")).start().await;
+    let mut stream = ask_message(messages.post("/v1/messages"), &[("stream", value!(true))]).stream().await;
+    let events: Vec<Value> = stream.rest().await.iter().map(|e| e.json()).collect();
+    assert_eq!(events[events.len() - 2]["delta"]["stop_reason"], "max_tokens");
+    assert_eq!((&events[events.len() - 1]["type"], stream.ended_in_order()), (&value!("message_stop"), true));
+}
+
+#[tokio::test]
+async fn a_foreign_stream_that_breaks_ends_as_an_error_in_the_clients_words() {
+    let odd =
+        value!({"type": "content_block_start", "index": 1, "content_block": {"type": "server_tool_use", "id": "x"}});
+    let mut strange = message_events(3);
+    strange.insert(4, odd.to_string());
+    for reply in [sse(strange), sse(message_events(9)).cut_after(5)] {
+        let claude = upstream().reply(reply).start().await;
+        let foreign = backend("p1").primary(&claude).set("dialect", "anthropic").model("m", "claude-x");
+        let proxy = proxy!().backend(foreign).set("stream.resume", "none").start().await;
+        let mut stream = proxy.chat_stream().stream().await;
+        let events = stream.rest().await;
+        assert!(events.iter().any(|e| e.content() == "t0 "));
+        assert_eq!(events.last().unwrap().json()["error"]["code"], "stream_broken", "{events:?}");
+        assert!(!stream.ended_in_order() && !events.iter().any(|e| e.data() == "[DONE]"));
+    }
+}
+
+#[tokio::test]
+async fn json_where_a_stream_was_asked_is_told_as_a_stream_across_dialects() {
+    let claude = upstream().reply(message("well")).start().await;
+    let foreign = backend("p1").primary(&claude).set("dialect", "anthropic").model("m", "claude-x");
+    let proxy = proxy!().backend(foreign).start().await;
+    let mut stream = proxy.chat_stream().stream().await;
+    let events = stream.rest().await;
+    assert_eq!(events.iter().map(|e| e.content()).collect::<String>(), "well");
+    assert_eq!(events.last().unwrap().data(), "[DONE]");
+}
