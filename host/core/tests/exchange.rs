@@ -39,6 +39,7 @@ fn facts() -> Facts {
         max_tokens: 0,
         client: u32::MAX,
         session: 0,
+        crosses: false,
     }
 }
 

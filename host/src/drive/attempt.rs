@@ -28,6 +28,7 @@ use pointsman_core::wire::splice::{Change, splice};
 use pointsman_core::wire::sse;
 use tokio::time::Instant;
 
+use super::foreign::Foreign;
 use super::live::Live;
 use super::request::Asked;
 use super::snapshot::Target;
@@ -100,8 +101,11 @@ pub async fn attempt(live: &Live, target: &Target, sending: &Sending, told: Opti
     let started = Instant::now();
     let total_at = started + sending.timeouts.total;
     let limit = sending.timeouts.first_byte.min(sending.timeouts.total);
-    let Plan { body, joiner, prefilled } = plan(live, target, sending, told);
-    let answer = match tokio::time::timeout(limit, send(asked, target, sending, body)).await {
+    let plan = match plan(live, target, sending, told) {
+        Ok(plan) => plan,
+        Err(outcome) => return failed(outcome),
+    };
+    let answer = match tokio::time::timeout(limit, send(asked, target, sending, &plan)).await {
         Ok(Ok(answer)) => answer,
         Ok(Err(outcome)) => return failed(outcome),
         Err(_) => {
@@ -132,12 +136,15 @@ pub async fn attempt(live: &Live, target: &Target, sending: &Sending, told: Opti
     // A stream was asked for, and an answer in one piece came: it is told as a stream, or its client would see none.
     let unasked = !events && asked.streaming && !encoded && streams_are_known(asked.operation);
     let unasked = unasked && target.dialect != Dialect::Plain && has_content_type(&head.headers, "application/json");
+    let Plan { joiner, prefilled, foreign, .. } = plan;
+    let dialect = spoken(foreign.as_ref(), target);
     let expected = Expected {
-        dialect: target.dialect,
+        dialect,
         operation: asked.operation,
         events,
-        hide_usage: asked.asks_usage_for_itself(target.dialect),
+        hide_usage: asked.asks_usage_for_itself(dialect),
         joiner: joiner.clone(),
+        rewriter: foreign.as_ref().map(|foreign| foreign.rewriter(live.proxy().clock.now())),
         idle: sending.timeouts.idle,
         total_at,
         cut: live.proxy().cut.clone(),
@@ -154,9 +161,9 @@ pub async fn attempt(live: &Live, target: &Target, sending: &Sending, told: Opti
     }
     let source = Source::new(body, answer.lease, expected);
     if status >= 400 {
-        return refused(live, target, sending, head, source, prefilled).await;
+        return refused(live, target, sending, head, source, Sent { prefilled, foreign: foreign.as_ref() }).await;
     }
-    let gate = Gate { live, target, sending, started, first_byte };
+    let gate = Gate { live, target, foreign: foreign.as_ref(), sending, started, first_byte };
     if events {
         gate.stream(head, source).await
     } else if unasked {
@@ -165,6 +172,8 @@ pub async fn attempt(live: &Live, target: &Target, sending: &Sending, told: Opti
         failed(Outcome::new(Kind::NotResumed, "the upstream did not answer with a stream"))
     } else if asked.operation != Operation::Other && asked.has_body() && !encoded {
         gate.whole(head, source).await
+    } else if foreign.is_some() {
+        failed(Outcome::new(Kind::Malformed, "the upstream compressed its answer unasked, so it cannot be translated"))
     } else {
         let begun = Begun { held: Bytes::new(), source, started, first_byte, first_token: None };
         Attempted::Committed { head, begun: Box::new(begun) }
@@ -175,8 +184,8 @@ pub async fn attempt(live: &Live, target: &Target, sending: &Sending, told: Opti
 ///
 /// A kept connection that the upstream closed just when it was used again says nothing about the upstream (RFC 9112
 /// section 9.5): a request to a model, which changes nothing there, is sent once more on a fresh one.
-async fn send(asked: &Asked, target: &Target, sending: &Sending, body: Bytes) -> Result<Answer, Outcome> {
-    let build = || request(asked, target, body.clone()).map_err(|message| Outcome::new(Kind::Refused, message));
+async fn send(asked: &Asked, target: &Target, sending: &Sending, plan: &Plan) -> Result<Answer, Outcome> {
+    let build = || request(asked, target, plan).map_err(|message| Outcome::new(Kind::Refused, message));
     let connect = sending.timeouts.connect;
     match target.origin.send(build()?, connect, Reuse::Kept).await {
         Err(SendError::Reset { reused: true, .. }) if is_repeatable(asked) => {
@@ -197,25 +206,46 @@ struct Plan {
     joiner: Option<Joiner>,
     /// Does the body give the backend the beginning of its answer?
     prefilled: bool,
+    /// The way back, where the backend speaks another dialect.
+    foreign: Option<Foreign>,
 }
 
-/// The client's body with the model's name for this backend in it; for a prefill, with the beginning of the answer.
-fn plan(live: &Live, target: &Target, sending: &Sending, told: Option<&Transcript>) -> Plan {
+/// What of a plan matters to a refusal.
+struct Sent<'a> {
+    prefilled: bool,
+    foreign: Option<&'a Foreign>,
+}
+
+/// The dialect that the answer is read in: the backend's own, or the client's once it is translated.
+fn spoken(foreign: Option<&Foreign>, target: &Target) -> Dialect {
+    foreign.map_or(target.dialect, |foreign| foreign.way().downstream())
+}
+
+/// The client's body with the model's name for this backend in it; for a prefill, with the beginning of the answer; for
+/// a backend of another dialect, translated.
+fn plan(live: &Live, target: &Target, sending: &Sending, told: Option<&Transcript>) -> Result<Plan, Outcome> {
     let asked = live.asked();
+    let foreign = Foreign::of(asked, target, &sending.model)?;
+    let body = || match &foreign {
+        Some(foreign) => foreign.body.clone(),
+        None => body_for(asked, target, sending),
+    };
     let is_kept = sending.join.is_some() || sending.resume != Resume::None;
     if !asked.streaming || !streams_are_known(asked.operation) || !is_kept {
-        return Plan { body: body_for(asked, target, sending), joiner: None, prefilled: false };
+        return Ok(Plan { body: body(), joiner: None, prefilled: false, foreign });
     }
-    let told = told.cloned().unwrap_or_else(|| Transcript::new(target.dialect, asked.operation));
+    let new = || Transcript::new(spoken(foreign.as_ref(), target), asked.operation);
+    let told = told.cloned().unwrap_or_else(new);
     let capabilities = &live.snapshot().view.backend(sending.backend).capabilities;
     if sending.join == Some(Join::Prefill)
+        && foreign.is_none()
         && let Some((body, unsent)) = prefill(&asked.body, asked.operation, &told, capabilities)
         && let Ok(facts) = BodyFacts::read(&body, None)
     {
         let body = changed(asked, &body, &facts, target, sending);
-        return Plan { body, joiner: Some(Joiner::continued(told, unsent)), prefilled: true };
+        return Ok(Plan { body, joiner: Some(Joiner::continued(told, unsent)), prefilled: true, foreign });
     }
-    Plan { body: body_for(asked, target, sending), joiner: Some(Joiner::splice(told)), prefilled: false }
+    Ok(Plan { body: body(), joiner: Some(Joiner::splice(told)), prefilled: false, foreign })
 }
 
 fn body_for(asked: &Asked, target: &Target, sending: &Sending) -> Bytes {
@@ -230,14 +260,22 @@ fn changed(asked: &Asked, body: &Bytes, facts: &BodyFacts, target: &Target, send
     splice(body, facts, Change { model: Some(&sending.model), include_usage })
 }
 
-/// The request as this backend gets it: its key, its path, this body; all else as the client sent it.
-fn request(asked: &Asked, target: &Target, body: Bytes) -> Result<Request<Full<Bytes>>, String> {
-    let url = target.base.join(&Uri::from(asked.target.clone())).map_err(|e| e.to_string())?;
+/// The request as this backend gets it: its key, its path, this body; all else as the client sent it, unless it is
+/// translated.
+fn request(asked: &Asked, target: &Target, plan: &Plan) -> Result<Request<Full<Bytes>>, String> {
+    let foreign = plan.foreign.as_ref();
+    let path = foreign.map_or_else(|| asked.target.clone(), Foreign::path);
+    let operation = foreign.map_or(asked.operation, |foreign| foreign.way().upstream().1);
+    let url = target.base.join(&Uri::from(path)).map_err(|e| e.to_string())?;
     let path = url.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
-    let mut request = Request::new(Full::new(body));
+    let mut request = Request::new(Full::new(plan.body.clone()));
     *request.method_mut() = asked.method.clone();
     *request.uri_mut() = Uri::from(path);
-    *request.headers_mut() = headers::upstream(&asked.headers, target.dialect, asked.operation, target.key.as_ref());
+    let mut headers = headers::upstream(&asked.headers, target.dialect, operation, target.key.as_ref());
+    if let Some(foreign) = foreign {
+        foreign.clean(&mut headers);
+    }
+    *request.headers_mut() = headers;
     for (name, value) in &target.headers {
         request.headers_mut().insert(name.clone(), value.clone());
     }
@@ -247,6 +285,7 @@ fn request(asked: &Asked, target: &Target, body: Bytes) -> Result<Request<Full<B
 struct Gate<'a> {
     live: &'a Live,
     target: &'a Target,
+    foreign: Option<&'a Foreign>,
     sending: &'a Sending,
     started: Instant,
     first_byte: Duration,
@@ -254,7 +293,7 @@ struct Gate<'a> {
 
 impl Gate<'_> {
     /// A JSON answer is held until it is complete: its client can do nothing with half of it.
-    async fn whole(&self, head: Parts, mut source: Source) -> Attempted {
+    async fn whole(&self, mut head: Parts, mut source: Source) -> Attempted {
         let mut held = Held::default();
         loop {
             match source.step().await {
@@ -262,16 +301,26 @@ impl Gate<'_> {
                 Step::Failed(_, outcome) => return self.failed(outcome, Usage::default(), None),
                 Step::End => break,
             }
-            if held.len() > MAX_WHOLE_BYTES {
+            if held.len() > MAX_WHOLE_BYTES && self.foreign.is_none() {
                 return self.committed(head, held, source, None);
             }
+            if held.len() > MAX_HELD_BYTES {
+                let outcome = Outcome::new(Kind::Malformed, "the upstream's answer is too long to be translated");
+                return self.failed(outcome, Usage::default(), None);
+            }
         }
-        let body = held.take();
+        let mut body = held.take();
         let outcome = self.judge(&head, &body);
         if outcome.kind != Kind::Answered {
             return self.failed(outcome, Usage::default(), None);
         }
         let usage = source.usage(0);
+        if let Some(foreign) = self.foreign.filter(|_| head.status.is_success()) {
+            body = match foreign.whole(&mut head, &body, self.live.proxy().clock.now()) {
+                Ok(translated) => translated,
+                Err(outcome) => return self.failed(outcome, usage, None),
+            };
+        }
         let ended = Ended { outcome, usage, first_byte: Some(self.first_byte), first_token: None };
         Attempted::Whole { head, body, ended }
     }
@@ -383,7 +432,7 @@ async fn refused(
     sending: &Sending,
     head: Parts,
     mut source: Source,
-    prefilled: bool,
+    sent: Sent<'_>,
 ) -> Attempted {
     let mut held = Held::default();
     let patience = Instant::now() + REFUSAL_PATIENCE;
@@ -398,11 +447,15 @@ async fn refused(
     let now = live.proxy().clock.now();
     let prefix = &body[..body.len().min(BODY_PREFIX_BYTES)];
     let mut outcome = classify(target.dialect, head.status.as_u16(), &head.headers, prefix, now);
-    if prefilled && outcome.kind == Kind::Refused {
+    if sent.prefilled && outcome.kind == Kind::Refused {
         // The same request without the beginning of an answer was good enough for the first backend.
         outcome.kind = Kind::NotResumed;
         outcome.message = format!("the beginning of an answer was refused: {}", outcome.message);
     }
+    let body = match sent.foreign {
+        Some(foreign) => foreign.refusal(&mut head, &body, &live.asked().id),
+        None => body,
+    };
     let explains = matches!(outcome.kind, Kind::Refused | Kind::TooLong | Kind::ModelMissing);
     let backend = live.snapshot().view.backend(sending.backend).id.clone();
     let kept = explains.then_some(KeptRefusal { lane: sending.lane, backend, head, body });

@@ -3,6 +3,7 @@
 mod aside;
 mod attempt;
 mod course;
+mod foreign;
 mod line;
 mod live;
 mod proxy;

@@ -26,6 +26,7 @@ use pointsman_core::wire::usage::{BodyTap, Sight, StreamTap};
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
+use super::foreign::Rewriter;
 use crate::upstream::Lease;
 
 /// One step of a body.
@@ -59,6 +60,8 @@ struct Events {
     tap: StreamTap,
     /// What is kept in mind for a resume, and how a resumed one joins; none where nothing is to be resumed.
     joiner: Option<Joiner>,
+    /// Translates what comes before anything else looks at it; none where the backend speaks the client's dialect.
+    rewriter: Option<Rewriter>,
     dialect: Dialect,
     hide_usage: bool,
     /// Must its data be JSON?
@@ -82,7 +85,7 @@ pub struct Source {
 
 /// What a source is told about the answer it reads.
 pub struct Expected {
-    /// The backend's dialect.
+    /// The dialect it is read in: the backend's, or the client's where it is translated.
     pub dialect: Dialect,
     /// What was asked.
     pub operation: Operation,
@@ -92,6 +95,8 @@ pub struct Expected {
     pub hide_usage: bool,
     /// Keeps in mind what is delivered, and joins it to what was.
     pub joiner: Option<Joiner>,
+    /// Translates its events.
+    pub rewriter: Option<Rewriter>,
     /// The longest silence.
     pub idle: Duration,
     /// When the whole attempt must be over.
@@ -103,11 +108,11 @@ pub struct Expected {
 impl Source {
     /// Begins to read.
     pub fn new(body: Incoming, lease: Lease, expected: Expected) -> Self {
-        let Expected { dialect, operation, events, hide_usage, joiner, idle, total_at, cut } = expected;
+        let Expected { dialect, operation, events, hide_usage, joiner, rewriter, idle, total_at, cut } = expected;
         let reading = if events {
             let tap = StreamTap::new(dialect, operation);
             let (reader, is_json) = (sse::Reader::default(), dialect != Dialect::Plain);
-            Reading::Events(Box::new(Events { reader, tap, joiner, dialect, hide_usage, is_json }))
+            Reading::Events(Box::new(Events { reader, tap, joiner, rewriter, dialect, hide_usage, is_json }))
         } else {
             Reading::Whole(BodyTap::new(dialect))
         };
@@ -194,15 +199,18 @@ impl Source {
                 (!data.is_empty()).then_some(Step::Bytes(data))
             }
             Reading::Events(events) => {
-                events.reader.push(data);
-                let was_finished = events.tap.finished();
+                let was_finished = events.finished();
+                let failed = events.push(data);
                 let step = events.read();
-                if events.tap.finished() && !was_finished {
+                if events.finished() && !was_finished {
                     // The answer is whole; for the formalities nobody waits as long as for a model that thinks.
                     self.idle = self.idle.min(END_PATIENCE);
                     self.timer = None;
                 }
-                step
+                match failed {
+                    Some(outcome) => Some(then_failed(step, outcome)),
+                    None => step,
+                }
             }
         }
     }
@@ -210,7 +218,7 @@ impl Source {
     /// The body broke off or fell silent. An answer that is whole but for its last formality is whole.
     fn broke(&mut self, outcome: Outcome) -> Step {
         match &mut self.reading {
-            Reading::Events(events) if events.tap.finished() && is_break(outcome.kind) => {
+            Reading::Events(events) if events.finished() && is_break(outcome.kind) => {
                 let step = events.end();
                 (self.body, self.lease, self.ended) = (None, None, true);
                 step
@@ -277,7 +285,7 @@ impl Source {
     /// Has the model of a stream said why it stopped? (It may be an answer without any content.)
     pub fn finished(&self) -> bool {
         match &self.reading {
-            Reading::Events(events) => events.tap.finished(),
+            Reading::Events(events) => events.finished(),
             Reading::Whole(_) => self.ended,
         }
     }
@@ -305,6 +313,22 @@ impl Source {
 }
 
 impl Events {
+    /// Takes bytes as they came; answers why they cannot be translated.
+    fn push(&mut self, data: Bytes) -> Option<Outcome> {
+        let Some(rewriter) = &mut self.rewriter else {
+            self.reader.push(data);
+            return None;
+        };
+        let (translated, failed) = rewriter.push(data);
+        self.reader.push(translated);
+        failed
+    }
+
+    /// Has the model said why it stopped?
+    fn finished(&self) -> bool {
+        self.tap.finished() || self.rewriter.as_ref().is_some_and(Rewriter::finished)
+    }
+
     /// Looks at every whole event; answers their bytes, less what the client must not see.
     fn read(&mut self) -> Option<Step> {
         let mut kept: Option<BytesMut> = None;
@@ -353,6 +377,14 @@ impl Events {
     /// stream that ends before that was cut, however politely.
     fn end(&mut self) -> Step {
         let mut last = BytesMut::new();
+        if let Some(rewriter) = &mut self.rewriter {
+            self.reader.push(rewriter.finish());
+            match self.read() {
+                Some(Step::Bytes(bytes)) => last.extend_from_slice(&bytes),
+                Some(other @ (Step::Failed(..) | Step::End)) => return other,
+                None => {}
+            }
+        }
         if let Ok(Some(event)) = self.reader.finish()
             && !(self.is_json && sse::is_nonsense(&event))
         {
@@ -379,6 +411,15 @@ impl Events {
             last.extend_from_slice(self.tap.missing_end());
         }
         if last.is_empty() { Step::End } else { Step::Bytes(last.freeze()) }
+    }
+}
+
+/// What could be read goes on, then it is over.
+fn then_failed(step: Option<Step>, outcome: Outcome) -> Step {
+    match step {
+        Some(Step::Bytes(bytes)) => Step::Failed(bytes, outcome),
+        Some(failed @ Step::Failed(..)) => failed,
+        Some(Step::End) | None => Step::Failed(Bytes::new(), outcome),
     }
 }
 

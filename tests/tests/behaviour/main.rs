@@ -6,6 +6,7 @@ mod bad_requests;
 mod clients;
 mod config;
 mod demo;
+mod dialects;
 mod forwarding;
 mod health_check;
 mod hostile;

@@ -92,7 +92,7 @@ impl Exchange {
         let answer = if facts.max_tokens > 0 { facts.max_tokens.min(ANSWER_TOKENS) } else { ANSWER_TOKENS };
         let tokens = facts.prompt_tokens.saturating_add(answer);
         let rank = Rank::newcomer(facts.priority);
-        let want = Want { rank, ..view.want(model, facts.operation, tokens) };
+        let want = Want { rank, ..wanted(&view, model, &facts, tokens) };
         Self {
             view,
             want,
@@ -363,7 +363,7 @@ impl Exchange {
         let Some(model) = self.view.table.models.get(model as usize).filter(|m| **m != *self.want.model) else {
             return false;
         };
-        let want = self.view.want(&Arc::from(model.as_str()), self.facts.operation, self.want.tokens);
+        let want = wanted(&self.view, &Arc::from(model.as_str()), &self.facts, self.want.tokens);
         if want.candidates.is_empty() {
             return false;
         }
@@ -606,3 +606,12 @@ const MAX_LOST_RACES: u32 = 3;
 
 /// How long a dispatch that could not be had waits for its lane after that.
 const DENIED_WAIT: Duration = Duration::from_secs(5);
+
+/// What an exchange with these facts needs of a backend.
+fn wanted(view: &View, model: &Arc<str>, facts: &Facts, tokens: u32) -> Want {
+    if facts.crosses {
+        view.want_across(model, facts.operation, tokens)
+    } else {
+        view.want(model, facts.operation, tokens)
+    }
+}

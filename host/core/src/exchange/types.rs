@@ -61,6 +61,8 @@ pub struct Facts {
     pub client: u32,
     /// A hash of the session; 0: none.
     pub session: u64,
+    /// May it go to a backend of another dialect, translated?
+    pub crosses: bool,
 }
 
 /// What happened.
@@ -181,6 +183,8 @@ pub struct Refusal {
 pub enum Reason {
     /// Nobody serves the model.
     NoSuchModel,
+    /// Only backends of another dialect serve the model, and the request cannot be translated for them.
+    Untranslatable,
     /// Everything was tried.
     Exhausted,
     /// The waiting line is full.
@@ -201,6 +205,7 @@ impl Reason {
     pub fn error_kind(&self) -> ErrorKind {
         match self {
             Reason::NoSuchModel => ErrorKind::ModelNotFound,
+            Reason::Untranslatable => ErrorKind::InvalidRequest,
             Reason::Exhausted | Reason::QueueFull | Reason::Policy { .. } => ErrorKind::AllPoolsExhausted,
             Reason::OutOfTime => ErrorKind::Timeout,
         }
@@ -210,9 +215,11 @@ impl Reason {
     pub fn status(&self) -> u16 {
         match self {
             Reason::Policy { status, .. } => *status,
-            Reason::NoSuchModel | Reason::Exhausted | Reason::QueueFull | Reason::OutOfTime => {
-                self.error_kind().status()
-            }
+            Reason::NoSuchModel
+            | Reason::Untranslatable
+            | Reason::Exhausted
+            | Reason::QueueFull
+            | Reason::OutOfTime => self.error_kind().status(),
         }
     }
 }

@@ -15,5 +15,6 @@ pub mod resume;
 pub mod retry_after;
 pub mod splice;
 pub mod sse;
+pub mod translate;
 pub mod url;
 pub mod usage;
