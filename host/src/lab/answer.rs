@@ -366,7 +366,16 @@ mod tests {
 
     fn facts(streaming: bool) -> Facts {
         let operation = Operation::Chat;
-        Facts { operation, streaming, priority: 0, prompt_tokens: 10, max_tokens: 0, client: NONE, session: 0 }
+        Facts {
+            operation,
+            streaming,
+            priority: 0,
+            prompt_tokens: 10,
+            max_tokens: 0,
+            client: NONE,
+            session: 0,
+            crosses: false,
+        }
     }
 
     fn limits() -> Timeouts {
@@ -376,7 +385,7 @@ mod tests {
     /// Commit, end (both in ms) and kind of an attempt.
     fn came_to(answer: &Answer, streaming: bool, commit: Commit) -> (Option<u128>, u128, Kind) {
         let (lane, resume, model) = (Lane::Primary, Resume::None, "m".to_owned());
-        let sending = Sending { backend: 0, lane, model, timeouts: limits(), commit, resume };
+        let sending = Sending { backend: 0, lane, model, timeouts: limits(), commit, resume, join: None };
         let course = course(answer, &facts(streaming), &sending, Dialect::Openai, Timestamp::from_millis(5));
         (course.commit.map(|at| at.as_millis()), course.end.as_millis(), course.ended.outcome.kind)
     }
@@ -429,7 +438,8 @@ mod tests {
     #[test]
     fn what_was_seen_of_a_cut_stream_is_counted() {
         let (lane, resume, model) = (Lane::Primary, Resume::None, "m".to_owned());
-        let sending = Sending { backend: 0, lane, model, timeouts: limits(), commit: Commit::FirstContent, resume };
+        let sending =
+            Sending { backend: 0, lane, model, timeouts: limits(), commit: Commit::FirstContent, resume, join: None };
         let usage = |gives| {
             let answer = answer(gives, 100, 400, 3);
             course(&answer, &facts(true), &sending, Dialect::Openai, Timestamp::default()).ended.usage

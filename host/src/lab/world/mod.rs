@@ -242,6 +242,11 @@ where
                     let told = self.places.live(slot).refusal.take().unwrap_or_default();
                     return self.finish(slot, End::Refused, told);
                 }
+                Action::Reject(why) if self.places.live(slot).exchange.is_resuming() => {
+                    // What was begun is not continued: the client hears it in the middle of the stream.
+                    let told = Told { error: Some(why.message), ..std::mem::take(&mut self.places.live(slot).told) };
+                    return self.finish(slot, End::Broken, told);
+                }
                 Action::Reject(why) => {
                     let told = Told { status: why.reason.status(), by: None, error: Some(why.message) };
                     return self.finish(slot, End::Rejected, told);
