@@ -12,9 +12,10 @@ use pointsman_core::wire::classify::{classify, classify_event};
 use pointsman_core::wire::facts::BodyFacts;
 use pointsman_core::wire::framing::Framing;
 use pointsman_core::wire::headers;
+use pointsman_core::wire::resume::Transcript;
 use pointsman_core::wire::retry_after::{RateHints, RetryAfter};
 use pointsman_core::wire::splice::{Change, splice};
-use pointsman_core::wire::sse::Reader;
+use pointsman_core::wire::sse::{self, Reader};
 use pointsman_core::wire::url::BaseUrl;
 use pointsman_core::wire::usage::{BodyTap, StreamTap};
 
@@ -153,6 +154,21 @@ fn events(c: &mut Criterion) {
         group.throughput(Throughput::Elements(1));
         group.bench_function(format!("usage_{name}"), |b| b.iter(|| tap.see(black_box(&event))));
         group.bench_function(format!("classify_{name}"), |b| b.iter(|| classify_event(dialect, black_box(&event))));
+        let begun = || {
+            let mut told = Transcript::new(dialect, operation);
+            told.see(&event);
+            told
+        };
+        let mut told = begun();
+        group.bench_function(format!("transcript_{name}"), |b| {
+            b.iter(|| {
+                if told.text_bytes() > 100_000 {
+                    told = begun();
+                }
+                told.see(black_box(&event));
+            })
+        });
+        group.bench_function(format!("is_json_{name}"), |b| b.iter(|| sse::is_nonsense(black_box(&event))));
     }
     group.finish();
 }

@@ -197,7 +197,22 @@ impl Fleet {
             let row = &mut rows[i as usize * STRIDE..][..STRIDE];
             self.member(slot).write_row(now, &want.model, want.tokens, asker, row);
         }
+        self.put_foreign_last(view, want, held, &mut rows);
         rows
+    }
+
+    /// A backend that needs a translation is not on offer while one of its tier that needs none is ready.
+    fn put_foreign_last(&self, view: &View, want: &Want, held: Option<&Permit>, rows: &mut [u32]) {
+        for &i in want.foreign.iter() {
+            let is_held = held.is_some_and(|p| p.slot.0 == view.slots[i as usize].0);
+            let is_better = |j: &&u32| {
+                let is_ready = rows[**j as usize * STRIDE + Column::State as usize] == RowState::Ready as u32;
+                is_ready && want.foreign.binary_search(j).is_err() && view.backend(**j).tier == view.backend(i).tier
+            };
+            if !is_held && want.candidates.iter().any(|j| is_better(&j)) {
+                rows[i as usize * STRIDE + Column::State as usize] = RowState::Unsuited as u32;
+            }
+        }
     }
 
     fn ahead(&self, want: &Want, lane: Lane) -> u32 {
@@ -258,12 +273,28 @@ impl Fleet {
         }
     }
 
-    /// The least loaded backend of the lane that is ready; among equals one by weight.
+    /// The best backend of the lane that is ready; one that needs a translation only where no other is.
     fn best(&mut self, now: Timestamp, view: &View, want: &Want, lane: Lane) -> Result<u32, Denied> {
+        let native = self.best_of(now, view, want, lane, |index| want.foreign.binary_search(&index).is_err());
+        match native {
+            Err(_) if !want.foreign.is_empty() => self.best_of(now, view, want, lane, |_| true),
+            native => native,
+        }
+    }
+
+    /// The least loaded of these that is ready; among equals one by weight.
+    fn best_of(
+        &mut self,
+        now: Timestamp,
+        view: &View,
+        want: &Want,
+        lane: Lane,
+        is_meant: impl Fn(u32) -> bool,
+    ) -> Result<u32, Denied> {
         let mut denied = Denied { state: RowState::Unsuited };
         let mut best: Option<(f32, u32)> = None;
         let mut equals_weigh = 0;
-        for &index in want.candidates.iter() {
+        for index in want.candidates.iter().copied().filter(|index| is_meant(*index)) {
             match self.admits(now, view, want, lane, index) {
                 Ok(()) => {
                     let score = self.member(view.slots[index as usize].0).score();

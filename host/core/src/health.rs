@@ -36,7 +36,9 @@ pub fn rule(kind: Kind) -> Rule {
     let rule = |scope, base_factor, max_factor| Rule { scope, base_factor, max_factor };
     let third = 1.0 / 3.0;
     match kind {
-        Kind::Answered | Kind::Refused | Kind::TooLong | Kind::ClientGone => rule(Scope::Nothing, 0.0, 0.0),
+        Kind::Answered | Kind::Refused | Kind::TooLong | Kind::ClientGone | Kind::NotResumed => {
+            rule(Scope::Nothing, 0.0, 0.0)
+        }
         Kind::RateLimited => rule(Scope::Model, 1.0, 1.0),
         Kind::Overloaded | Kind::ServerError => rule(Scope::Model, 0.5, third),
         Kind::Cut | Kind::Stalled | Kind::Malformed => rule(Scope::Model, 1.0, third),

@@ -319,7 +319,8 @@ impl Member {
                 | Kind::Cut
                 | Kind::Stalled
                 | Kind::Malformed
-                | Kind::ClientGone => {}
+                | Kind::ClientGone
+                | Kind::NotResumed => {}
             }
         }
     }

@@ -40,11 +40,14 @@ pub enum Kind {
     Malformed,
     /// The client went away; says nothing about the backend.
     ClientGone,
+    /// A broken stream could not be continued here: the backend took no prefill, or its answer goes another way than
+    /// the one that was begun. Says nothing against the backend.
+    NotResumed,
 }
 
 impl Kind {
     /// Every kind, in the order of the contract's vocabulary. New kinds join at the end.
-    pub const ALL: [Kind; 16] = [
+    pub const ALL: [Kind; 17] = [
         Kind::Answered,
         Kind::RateLimited,
         Kind::OutOfCredit,
@@ -61,6 +64,7 @@ impl Kind {
         Kind::Stalled,
         Kind::Malformed,
         Kind::ClientGone,
+        Kind::NotResumed,
     ];
 
     /// The word for this kind.
@@ -82,6 +86,7 @@ impl Kind {
             Kind::Stalled => "stalled",
             Kind::Malformed => "malformed",
             Kind::ClientGone => "client_gone",
+            Kind::NotResumed => "not_resumed",
         }
     }
 

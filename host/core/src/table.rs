@@ -225,6 +225,12 @@ impl Backend {
         self.routes.is_empty() || self.routes.iter().any(|route| route.asked.capture(asked).is_some())
     }
 
+    /// Does it serve this model by a name of its own, and not only because it takes whatever is asked?
+    pub fn names(&self, asked: &str) -> bool {
+        let all = |pattern: &Pattern| matches!(pattern, Pattern::Glob { prefix, suffix } if prefix.is_empty() && suffix.is_empty());
+        self.routes.iter().any(|route| !all(&route.asked) && route.asked.capture(asked).is_some())
+    }
+
     /// Does it serve names that are not listed?
     pub fn any_model(&self) -> bool {
         self.routes.is_empty() || self.routes.iter().any(|r| matches!(r.asked, Pattern::Glob { .. }))

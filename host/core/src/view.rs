@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::contract::{NONE, Operation};
 use crate::queue::Rank;
 use crate::table::{Backend, Dialect, Table};
+use crate::wire::translate::Way;
 
 /// One configuration's table together with the fleet's slots of its backends; pinned by every exchange for its life.
 #[derive(Debug)]
@@ -54,6 +55,8 @@ pub struct Want {
     pub model: Arc<str>,
     /// Indices of the backends that serve it, ascending.
     pub candidates: Arc<[u32]>,
+    /// Those of them that need the request translated, ascending; used when no other is ready.
+    pub foreign: Arc<[u32]>,
     /// Estimated tokens, prompt and answer, that a token limit is charged with.
     pub tokens: u32,
     /// Its rank among those who wait.
@@ -79,7 +82,26 @@ impl View {
             Some(i) => self.listed[i as usize][class as usize].clone(),
             None => candidates(&self.table, model, class).into(),
         };
-        Want { model: model.clone(), candidates, tokens, rank: Rank::newcomer(0) }
+        Want { model: model.clone(), candidates, foreign: Arc::default(), tokens, rank: Rank::newcomer(0) }
+    }
+
+    /// The same of a request that can be translated: the backends of the other dialect count too.
+    pub fn want_across(&self, model: &Arc<str>, operation: Operation, tokens: u32) -> Want {
+        let want = self.want(model, operation, tokens);
+        let foreign: Arc<[u32]> = self.foreign(model, operation).collect();
+        if foreign.is_empty() {
+            return want;
+        }
+        let mut candidates: Vec<u32> = want.candidates.iter().chain(&*foreign).copied().collect();
+        candidates.sort_unstable();
+        Want { candidates: candidates.into(), foreign, ..want }
+    }
+
+    /// The backends that serve this model by name, but in another dialect that the operation can be translated to.
+    /// One that takes any model is none of them: it would be asked for the other provider's models.
+    pub fn foreign(&self, model: &str, operation: Operation) -> impl Iterator<Item = u32> {
+        let serves = move |b: &Backend| Way::of(operation, b.dialect).is_some() && b.names(model);
+        (0..).zip(&self.table.backends).filter(move |(_, b)| serves(b)).map(|(i, _)| i)
     }
 
     /// The backend at an index of the table.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pointsman_core::contract::{Column, Commit, Decision, Dispatch, Hold, Operation, Rejection, Resume, RowState};
-use pointsman_core::exchange::{Action, Budgets, Ended, Event, Exchange, Facts, Reason, StreamDefaults};
+use pointsman_core::exchange::{Action, Budgets, Ended, Event, Exchange, Facts, Join, Reason, StreamDefaults};
 use pointsman_core::fleet::{Fleet, Permit, Settings};
 use pointsman_core::outcome::{Kind, Outcome};
 use pointsman_core::queue::Ticket;
@@ -39,6 +39,7 @@ fn facts() -> Facts {
         max_tokens: 0,
         client: u32::MAX,
         session: 0,
+        crosses: false,
     }
 }
 
@@ -53,6 +54,9 @@ struct Run {
     granted: Option<Permit>,
     sends: u32,
     committed: bool,
+    /// The committed attempt broke, and what was delivered can be continued.
+    broke: bool,
+    resumes: bool,
     ended: Option<&'static str>,
 }
 
@@ -64,20 +68,22 @@ struct World {
 }
 
 impl World {
-    fn new(limits: &[(Tier, Limits)], exchanges: usize, budgets: Budgets, seed: u64) -> Self {
+    fn new(limits: &[(Tier, Limits)], exchanges: usize, budgets: Budgets, streams: StreamDefaults, seed: u64) -> Self {
         let backends = limits.iter().enumerate().map(|(i, (tier, l))| backend(i, *tier, *l)).collect();
         let mut fleet = Fleet::new(Settings::default(), seed);
         let view = fleet
             .adopt(Arc::new(Table::new(backends, Vec::new())), Settings { queue_length: 3, ..Settings::default() });
         let now = Timestamp::from_millis(1_700_000_000_000);
         let run = |_| Run {
-            exchange: Exchange::new(now, view.clone(), &"m".into(), facts(), budgets, STREAMS),
+            exchange: Exchange::new(now, view.clone(), &"m".into(), facts(), budgets, streams),
             next: Some(Event::Arrived),
             ticket: None,
             deadline: None,
             granted: None,
             sends: 0,
             committed: false,
+            broke: false,
+            resumes: streams.resume != Resume::None,
             ended: None,
         };
         let runs = (0..exchanges).map(run).collect();
@@ -123,6 +129,9 @@ impl World {
         };
         let run = &mut self.runs[i];
         let held_before = run.exchange.permit().is_some();
+        if let Event::Broke(_) = &event {
+            run.broke = true;
+        }
         run.ticket = None;
         run.deadline = None;
         let action = run.exchange.step(&mut self.fleet, self.now, event);
@@ -132,7 +141,13 @@ impl World {
                 run.next = Some(Event::Decided(decision(dice)));
             }
             Action::Send(sending) => {
-                assert!(!run.committed, "sent after the commit");
+                assert!(!run.committed || run.broke && run.resumes, "sent after the commit, and not as a resume");
+                assert_eq!(
+                    sending.join.is_some(),
+                    run.committed,
+                    "what follows a commit joins it, and nothing else does"
+                );
+                assert_ne!(sending.join, Some(Join::Prefill), "none of these backends can be prefilled");
                 assert!(!held_before);
                 run.sends += 1;
                 assert!(run.sends <= self.budgets.max_attempts, "over the attempts budget");
@@ -147,11 +162,18 @@ impl World {
                 run.deadline = Some(self.now + max);
             }
             Action::Relay => {
-                assert!(!run.committed, "committed twice");
+                assert!(!run.committed || run.broke, "committed twice");
                 run.committed = true;
-                run.next = Some(ended(dice));
+                run.broke = false;
+                run.next = Some(match (ended(dice), dice(2)) {
+                    (Event::Ended(ended), 0) => Event::Broke(ended),
+                    (event, _) => event,
+                });
             }
-            Action::PassOn => run.ended = Some("passed on"),
+            Action::PassOn => {
+                assert!(!run.committed, "a refusal cannot follow an answer");
+                run.ended = Some("passed on");
+            }
             Action::Reject(_) => run.ended = Some("rejected"),
             Action::Finish(end) => {
                 run.ended = Some(match end {
@@ -213,10 +235,11 @@ proptest! {
         exchanges in 1usize..6,
         max_attempts in 1u32..6,
         max_waits in 0u32..6,
+        resume in prop::sample::select(vec![Resume::None, Resume::Splice, Resume::Prefill]),
         seed: u64,
     ) {
         let budgets = Budgets { max_attempts, max_waits, max_wait: Duration::from_secs(30), ..Budgets::default() };
-        let mut world = World::new(&backends, exchanges, budgets, seed);
+        let mut world = World::new(&backends, exchanges, budgets, StreamDefaults { resume, ..STREAMS }, seed);
         let mut state = seed;
         let mut dice = move |sides: u32| {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -250,9 +273,9 @@ proptest! {
     }
 
     #[test]
-    fn any_event_at_any_time_ends_or_continues_and_leaks_nothing(seed: u64, events in prop::collection::vec(0u32..7, 1..30)) {
+    fn any_event_at_any_time_ends_or_continues_and_leaks_nothing(seed: u64, events in prop::collection::vec(0u32..8, 1..30)) {
         let limits = [(Tier::Primary, Limits::default()), (Tier::Fallback, Limits { max_concurrency: Some(1), ..Limits::default() })];
-        let mut world = World::new(&limits, 1, Budgets::default(), seed);
+        let mut world = World::new(&limits, 1, Budgets::default(), StreamDefaults { resume: Resume::Splice, ..STREAMS }, seed);
         let mut state = seed;
         let mut dice = move |sides: u32| {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(99);
@@ -266,7 +289,11 @@ proptest! {
                 2 => Event::WaitOver,
                 3 => Event::Committed,
                 4 => ended(&mut dice),
-                5 => {
+                5 => match ended(&mut dice) {
+                    Event::Ended(ended) => Event::Broke(ended),
+                    event => event,
+                },
+                6 => {
                     let view = exchange.view().clone();
                     let want = view.want(&"m".into(), Operation::Chat, 1);
                     match world.fleet.acquire(world.now, &view, &want, Lane::Emergency, None) {
@@ -300,11 +327,15 @@ struct Story {
 impl Story {
     fn new(backends: &[(Tier, Limits)], budgets: Budgets, queue_length: usize) -> Self {
         let backends = backends.iter().enumerate().map(|(i, (tier, l))| backend(i, *tier, *l)).collect();
+        Self::of(backends, budgets, STREAMS, queue_length)
+    }
+
+    fn of(backends: Vec<Backend>, budgets: Budgets, streams: StreamDefaults, queue_length: usize) -> Self {
         let settings = Settings { queue_length, ..Settings::default() };
         let mut fleet = Fleet::new(settings, 1);
         let view = fleet.adopt(Arc::new(Table::new(backends, Vec::new())), settings);
         let now = Timestamp::from_millis(1_700_000_000_000);
-        let exchange = Exchange::new(now, view.clone(), &"m".into(), facts(), budgets, STREAMS);
+        let exchange = Exchange::new(now, view.clone(), &"m".into(), facts(), budgets, streams);
         Self { fleet, view, exchange, now }
     }
 
@@ -488,4 +519,77 @@ fn a_failed_attempt_gives_its_tokens_back() {
         s.ended(kind, 0);
         assert_eq!(left(&s) == before, is_given_back, "{kind:?}");
     }
+}
+
+/// Two backends, the second of which can be prefilled; the first has begun to answer.
+fn begun(resume: Resume, budgets: Budgets) -> Story {
+    let able = BTreeMap::from([("prefill".to_owned(), true)]);
+    let second = Backend { capabilities: able, ..backend(1, Tier::Fallback, Limits::default()) };
+    let backends = vec![backend(0, Tier::Primary, Limits::default()), second];
+    let mut s = Story::of(backends, budgets, StreamDefaults { resume, ..STREAMS }, 9);
+    s.step(Event::Arrived);
+    s.says(primary(0));
+    assert!(matches!(s.step(Event::Committed), Action::Relay));
+    s
+}
+
+fn failed(kind: Kind) -> Ended {
+    Ended::failed(Outcome::new(kind, ""))
+}
+
+#[test]
+fn a_broken_stream_is_joined_by_whom_the_policy_chooses() {
+    let mut s = begun(Resume::Splice, Budgets::default());
+    let Action::Ask(query) = s.step(Event::Broke(failed(Kind::Cut))) else { panic!("the policy is asked again") };
+    assert_eq!((query.attempts[0].backend, query.attempts[0].outcome), (0, Kind::Cut));
+    assert_eq!(s.in_flight(), [0, 0]);
+    let Action::Send(sending) = s.says(fallback(1)) else { panic!("sent") };
+    assert_eq!(sending.join, Some(Join::Splice));
+    assert!(matches!(s.step(Event::Ended(failed(Kind::NotResumed))), Action::Ask(_)), "nothing new was delivered");
+    assert!(matches!(s.says(fallback(1)), Action::Send(_)));
+    assert!(matches!(s.step(Event::Committed), Action::Relay));
+    assert!(matches!(s.step(Event::Broke(failed(Kind::Stalled))), Action::Ask(_)), "it may break again");
+    s.now = s.now + Duration::from_secs(60);
+    assert!(matches!(s.says(fallback(1)), Action::Send(_)));
+    let answered = Ended::failed(Outcome::answered(200));
+    s.step(Event::Committed);
+    assert!(matches!(s.step(Event::Ended(answered)), Action::Finish(End::Delivered)));
+    assert_eq!((s.exchange.attempts().len(), s.in_flight()), (4, vec![0, 0]));
+}
+
+#[test]
+fn only_who_can_is_prefilled_and_not_again_after_a_refusal() {
+    let mut s = begun(Resume::Prefill, Budgets::default());
+    s.step(Event::Broke(failed(Kind::Stalled)));
+    let join = |action: Action| match action {
+        Action::Send(sending) => sending.join,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(join(s.says(fallback(1))), Some(Join::Prefill));
+    s.step(Event::Ended(failed(Kind::NotResumed)));
+    assert_eq!(join(s.says(fallback(1))), Some(Join::Splice), "it took no prefill");
+    s.step(Event::Ended(failed(Kind::ServerError)));
+    s.now = s.now + Duration::from_secs(60);
+    assert_eq!(join(s.says(primary(0))), Some(Join::Splice), "it never could");
+    s.step(Event::ClientGone);
+}
+
+#[test]
+fn what_cannot_be_resumed_ends_broken_or_with_an_error_to_tell_in_band() {
+    let mut s = begun(Resume::None, Budgets::default());
+    assert!(matches!(s.step(Event::Broke(failed(Kind::Cut))), Action::Finish(End::Broken)), "nobody wants it");
+    let mut s = begun(Resume::Splice, Budgets::default());
+    assert!(matches!(s.step(Event::Ended(failed(Kind::Cut))), Action::Finish(End::Broken)), "its shape forbids it");
+    let mut s = begun(Resume::Splice, Budgets::default());
+    assert!(matches!(s.step(Event::Broke(failed(Kind::Refused))), Action::Finish(End::Broken)), "a verdict stands");
+    let mut s = begun(Resume::Splice, Budgets { max_attempts: 2, ..Budgets::default() });
+    s.step(Event::Broke(failed(Kind::Cut)));
+    s.says(fallback(1));
+    assert!(matches!(s.step(Event::Ended(failed(Kind::Refused))), Action::Ask(_)), "the first was not refused");
+    assert!(matches!(s.says(fallback(1)), Action::Reject(_)), "the attempts are used up");
+    let mut s = begun(Resume::Splice, Budgets::default());
+    s.now = s.now + Duration::from_secs(601);
+    let Action::Reject(refusal) = s.step(Event::Broke(failed(Kind::Cut))) else { panic!("the time is over") };
+    assert_eq!(refusal.reason, Reason::OutOfTime);
+    assert_eq!(s.in_flight(), [0, 0]);
 }

@@ -209,6 +209,45 @@ fn a_backend_is_asked_only_for_what_it_serves() {
 }
 
 #[test]
+fn a_backend_of_the_other_dialect_is_asked_by_name_and_after_the_native_ones() {
+    let named = |id: &str, dialect, asked: &[&str]| {
+        let route = |asked: &&str| Route { asked: Pattern::parse(asked).unwrap(), sent: "x".into() };
+        Backend { dialect, routes: asked.iter().map(route).collect(), ..backend(id, Tier::Primary, one_slot()) }
+    };
+    let (mut fleet, view, _) = fleet(vec![
+        named("claude", Dialect::Anthropic, &["m", "claude-*", "*"]),
+        named("gpt", Dialect::Openai, &["m", "*"]),
+        named("plain", Dialect::Plain, &["m"]),
+    ]);
+    let across = |model: &str, op| {
+        let want = view.want_across(&model.into(), op, 1);
+        (want.candidates.to_vec(), want.foreign.to_vec())
+    };
+    assert_eq!(across("m", Operation::Chat), (vec![0, 1, 2], vec![0]));
+    assert_eq!(across("m", Operation::Message), (vec![0, 1, 2], vec![1]));
+    assert_eq!(across("claude-x", Operation::Chat), (vec![0, 1], vec![0]));
+    assert_eq!(across("claude-x", Operation::Message), (vec![0], vec![]), "a star asks for nothing by name");
+    for operation in [Operation::Completion, Operation::Response, Operation::Embedding, Operation::Other] {
+        assert_eq!(across("m", operation).1, [] as [u32; 0]);
+    }
+    assert_eq!(view.want(&"m".into(), Operation::Chat, 1).candidates.to_vec(), [1, 2]);
+
+    let want = Want { candidates: [0, 1].into(), ..view.want_across(&"m".into(), Operation::Chat, 1) };
+    let states = |fleet: &Fleet| {
+        let rows = fleet.rows(at(0), &view, &want, None);
+        [0, 1].map(|i| rows[i * STRIDE + Column::State as usize])
+    };
+    let [ready, throttled, unsuited] = [RowState::Ready, RowState::Throttled, RowState::Unsuited].map(|s| s as u32);
+    assert_eq!(states(&fleet), [unsuited, ready]);
+    let first = fleet.acquire(at(0), &view, &want, Lane::Primary, None).unwrap();
+    assert_eq!(states(&fleet), [ready, throttled]);
+    let second = fleet.acquire(at(0), &view, &want, Lane::Primary, None).unwrap();
+    assert_eq!((first.backend, second.backend), (1, 0));
+    end(&mut fleet, 1, first, Kind::Answered, None);
+    end(&mut fleet, 1, second, Kind::Answered, None);
+}
+
+#[test]
 fn concurrent_failures_of_one_moment_cool_once() {
     let (mut fleet, view, want) = fleet(vec![backend("a", Tier::Primary, Limits::default())]);
     let permits: Vec<_> = (0..10).map(|_| fleet.acquire(at(0), &view, &want, Lane::Primary, None).unwrap()).collect();

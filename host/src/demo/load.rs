@@ -148,6 +148,9 @@ async fn ask(client: &reqwest::Client, url: &str, dice: u64) -> Sample {
     sample
 }
 
+/// The comment by which the proxy says who goes on with a stream that broke.
+const RESUMED_BY: &str = ": pointsman resumed by ";
+
 impl Sample {
     fn nothing(streamed: bool) -> Self {
         Self {
@@ -177,6 +180,10 @@ impl Sample {
         if !self.streamed {
             self.read_usage(&parse(body)["usage"]);
             return;
+        }
+        for backend in body.lines().filter_map(|line| line.strip_prefix(RESUMED_BY)) {
+            self.backend = Some(backend.to_owned());
+            self.attempts += 1;
         }
         let mut done = false;
         for data in body.lines().filter_map(|line| line.strip_prefix("data:")) {

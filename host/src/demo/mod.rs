@@ -120,13 +120,13 @@ const WAVES: Waves = Waves {
     calm: Duration::from_millis(5_500),
 };
 
-/// A real configuration: the same text would do in a file. Streams are held for a few events, so that one that is cut
-/// that early ([`providers::EVENTS_BEFORE_A_CUT`]) is asked for again and the client never knows.
+/// A real configuration: the same text would do in a file. A stream that is cut in its middle
+/// ([`providers::EVENTS_BEFORE_A_CUT`]) is resumed by another provider (`stream.resume`, by default a splice).
 fn config_text(providers: &[Provider], port: u16) -> String {
     let mut text = format!(
         "[server]\nlisten = \"127.0.0.1:{port}\"\n[admin]\nlisten = \"127.0.0.1:0\"\n[store]\npath = \":memory:\"\n\
          [log]\nlevel = \"error\"\nexchanges = false\n[cooldown]\nbase_ms = 1000\nmax_ms = 4000\n\
-         [policy.settings]\nprimary_wait_ms = 5000\nprimary_wait_max_retries = 6\n[stream]\ncommit = {{ tokens = 4 }}\n"
+         [policy.settings]\nprimary_wait_ms = 5000\nprimary_wait_max_retries = 6\n"
     );
     for provider in providers {
         let Profile { id, tier, .. } = provider.profile();

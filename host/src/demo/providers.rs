@@ -24,8 +24,8 @@ use super::words::Answer;
 /// Larger requests are refused.
 const MAX_BODY_BYTES: usize = 1 << 20;
 
-/// A stream that is cut ends after so many events, without a last chunk.
-pub const EVENTS_BEFORE_A_CUT: usize = 2;
+/// A stream that is cut ends after so many events, about in its middle.
+pub const EVENTS_BEFORE_A_CUT: usize = 8;
 
 /// How one simulated provider behaves.
 #[derive(Clone, Copy, Debug)]

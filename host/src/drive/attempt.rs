@@ -1,6 +1,7 @@
 //! One attempt: send, wait for the head, and hold the answer back until the commit gate opens.
 //!
-//! Up to the commit any failure is only a failed attempt. What was held back is handed to the relay with the rest.
+//! Up to the commit any failure is only a failed attempt. What was held back is handed to the relay with the rest. An
+//! attempt that resumes a broken answer is held back until it says something new.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,24 +10,29 @@ use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING};
 use http::response::Parts;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, Request, StatusCode, Uri};
+use http::{HeaderMap, HeaderValue, Request, StatusCode, Uri};
 use http_body::Body as _;
 use http_body_util::Full;
-use pointsman_core::contract::{Commit, Operation};
-use pointsman_core::exchange::{Ended, Sending};
+use pointsman_core::contract::{Commit, Operation, Resume};
+use pointsman_core::exchange::{Ended, Join, Sending};
 use pointsman_core::outcome::{Kind, Outcome};
 use pointsman_core::record::Usage;
-use pointsman_core::table::Lane;
+use pointsman_core::table::{Dialect, Lane};
+use pointsman_core::wire::as_stream::as_stream;
 use pointsman_core::wire::classify::{BODY_PREFIX_BYTES, classify, classify_whole};
+use pointsman_core::wire::facts::BodyFacts;
 use pointsman_core::wire::headers;
-use pointsman_core::wire::retry_after::{Hint, RateHints};
+use pointsman_core::wire::resume::{Emit, Joiner, Transcript, Unfit, prefill};
+use pointsman_core::wire::retry_after::RateHints;
 use pointsman_core::wire::splice::{Change, splice};
+use pointsman_core::wire::sse;
 use tokio::time::Instant;
 
+use super::foreign::Foreign;
 use super::live::Live;
 use super::request::Asked;
 use super::snapshot::Target;
-use super::source::{Expected, Source, Step};
+use super::source::{Expected, Source, Step, not_resumed};
 use crate::upstream::{Answer, Reuse, SendError};
 
 /// A whole answer up to this size is held until it is complete, so that a cut one can still be tried elsewhere.
@@ -89,13 +95,17 @@ pub struct KeptRefusal {
     pub body: Bytes,
 }
 
-/// Makes one attempt.
-pub async fn attempt(live: &Live, target: &Target, sending: &Sending) -> Attempted {
+/// Makes one attempt; one that resumes joins what was `told` to the client.
+pub async fn attempt(live: &Live, target: &Target, sending: &Sending, told: Option<&Transcript>) -> Attempted {
     let asked = live.asked();
     let started = Instant::now();
     let total_at = started + sending.timeouts.total;
     let limit = sending.timeouts.first_byte.min(sending.timeouts.total);
-    let answer = match tokio::time::timeout(limit, send(asked, target, sending)).await {
+    let plan = match plan(live, target, sending, told) {
+        Ok(plan) => plan,
+        Err(outcome) => return failed(outcome),
+    };
+    let answer = match tokio::time::timeout(limit, send(asked, target, sending, &plan)).await {
         Ok(Ok(answer)) => answer,
         Ok(Err(outcome)) => return failed(outcome),
         Err(_) => {
@@ -123,11 +133,18 @@ pub async fn attempt(live: &Live, target: &Target, sending: &Sending) -> Attempt
         && has_content_type(&head.headers, "text/event-stream")
         && streams_are_known(asked.operation)
         && head.status.is_success();
+    // A stream was asked for, and an answer in one piece came: it is told as a stream, or its client would see none.
+    let unasked = !events && asked.streaming && !encoded && streams_are_known(asked.operation);
+    let unasked = unasked && target.dialect != Dialect::Plain && has_content_type(&head.headers, "application/json");
+    let Plan { joiner, prefilled, foreign, .. } = plan;
+    let dialect = spoken(foreign.as_ref(), target);
     let expected = Expected {
-        dialect: target.dialect,
+        dialect,
         operation: asked.operation,
         events,
-        hide_usage: asked.asks_usage_for_itself(target.dialect),
+        hide_usage: asked.asks_usage_for_itself(dialect),
+        joiner: joiner.clone(),
+        rewriter: foreign.as_ref().map(|foreign| foreign.rewriter(live.proxy().clock.now())),
         idle: sending.timeouts.idle,
         total_at,
         cut: live.proxy().cut.clone(),
@@ -135,19 +152,28 @@ pub async fn attempt(live: &Live, target: &Target, sending: &Sending) -> Attempt
     if body.is_end_stream() && status < 400 && !events {
         // HEAD, 204, 304, or an empty body: nothing is to come, and nobody will ask for it.
         answer.lease.give_back();
+        if sending.join.is_some() {
+            return failed(Outcome::new(Kind::NotResumed, "the upstream answered with nothing"));
+        }
         let outcome = Outcome::answered(status);
         let ended = Ended { outcome, usage: Usage::default(), first_byte: Some(first_byte), first_token: None };
         return Attempted::Whole { head, body: Bytes::new(), ended };
     }
     let source = Source::new(body, answer.lease, expected);
     if status >= 400 {
-        return refused(live, target, sending, head, source).await;
+        return refused(live, target, sending, head, source, Sent { prefilled, foreign: foreign.as_ref() }).await;
     }
-    let gate = Gate { live, target, sending, started, first_byte };
+    let gate = Gate { live, target, foreign: foreign.as_ref(), sending, started, first_byte };
     if events {
         gate.stream(head, source).await
+    } else if unasked {
+        gate.whole_as_stream(head, source, joiner).await
+    } else if joiner.is_some_and(|joiner| !joiner.is_first()) {
+        failed(Outcome::new(Kind::NotResumed, "the upstream did not answer with a stream"))
     } else if asked.operation != Operation::Other && asked.has_body() && !encoded {
         gate.whole(head, source).await
+    } else if foreign.is_some() {
+        failed(Outcome::new(Kind::Malformed, "the upstream compressed its answer unasked, so it cannot be translated"))
     } else {
         let begun = Begun { held: Bytes::new(), source, started, first_byte, first_token: None };
         Attempted::Committed { head, begun: Box::new(begun) }
@@ -158,8 +184,8 @@ pub async fn attempt(live: &Live, target: &Target, sending: &Sending) -> Attempt
 ///
 /// A kept connection that the upstream closed just when it was used again says nothing about the upstream (RFC 9112
 /// section 9.5): a request to a model, which changes nothing there, is sent once more on a fresh one.
-async fn send(asked: &Asked, target: &Target, sending: &Sending) -> Result<Answer, Outcome> {
-    let build = || request(asked, target, sending).map_err(|message| Outcome::new(Kind::Refused, message));
+async fn send(asked: &Asked, target: &Target, sending: &Sending, plan: &Plan) -> Result<Answer, Outcome> {
+    let build = || request(asked, target, plan).map_err(|message| Outcome::new(Kind::Refused, message));
     let connect = sending.timeouts.connect;
     match target.origin.send(build()?, connect, Reuse::Kept).await {
         Err(SendError::Reset { reused: true, .. }) if is_repeatable(asked) => {
@@ -173,21 +199,83 @@ fn is_repeatable(asked: &Asked) -> bool {
     asked.operation != Operation::Other || asked.method.is_idempotent()
 }
 
-/// The request as this backend gets it: its key, its model name, its path; all else as the client sent it.
-fn request(asked: &Asked, target: &Target, sending: &Sending) -> Result<Request<Full<Bytes>>, String> {
-    let url = target.base.join(&Uri::from(asked.target.clone())).map_err(|e| e.to_string())?;
-    let path = url.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
-    let body = match &asked.body_facts {
-        Some(body_facts) => {
-            let include_usage = asked.asks_usage_for_itself(target.dialect);
-            splice(&asked.body, body_facts, Change { model: Some(&sending.model), include_usage })
-        }
-        None => asked.body.clone(),
+/// What an attempt sends, and how its answer is read.
+struct Plan {
+    body: Bytes,
+    /// Keeps what is delivered in mind; none where nothing is to be resumed.
+    joiner: Option<Joiner>,
+    /// Does the body give the backend the beginning of its answer?
+    prefilled: bool,
+    /// The way back, where the backend speaks another dialect.
+    foreign: Option<Foreign>,
+}
+
+/// What of a plan matters to a refusal.
+struct Sent<'a> {
+    prefilled: bool,
+    foreign: Option<&'a Foreign>,
+}
+
+/// The dialect that the answer is read in: the backend's own, or the client's once it is translated.
+fn spoken(foreign: Option<&Foreign>, target: &Target) -> Dialect {
+    foreign.map_or(target.dialect, |foreign| foreign.way().downstream())
+}
+
+/// The client's body with the model's name for this backend in it; for a prefill, with the beginning of the answer; for
+/// a backend of another dialect, translated.
+fn plan(live: &Live, target: &Target, sending: &Sending, told: Option<&Transcript>) -> Result<Plan, Outcome> {
+    let asked = live.asked();
+    let foreign = Foreign::of(asked, target, &sending.model)?;
+    let body = || match &foreign {
+        Some(foreign) => foreign.body.clone(),
+        None => body_for(asked, target, sending),
     };
-    let mut request = Request::new(Full::new(body));
+    let is_kept = sending.join.is_some() || sending.resume != Resume::None;
+    if !asked.streaming || !streams_are_known(asked.operation) || !is_kept {
+        return Ok(Plan { body: body(), joiner: None, prefilled: false, foreign });
+    }
+    let new = || Transcript::new(spoken(foreign.as_ref(), target), asked.operation);
+    let told = told.cloned().unwrap_or_else(new);
+    let capabilities = &live.snapshot().view.backend(sending.backend).capabilities;
+    if sending.join == Some(Join::Prefill)
+        && foreign.is_none()
+        && let Some((body, unsent)) = prefill(&asked.body, asked.operation, &told, capabilities)
+        && let Ok(facts) = BodyFacts::read(&body, None)
+    {
+        let body = changed(asked, &body, &facts, target, sending);
+        return Ok(Plan { body, joiner: Some(Joiner::continued(told, unsent)), prefilled: true, foreign });
+    }
+    Ok(Plan { body: body(), joiner: Some(Joiner::splice(told)), prefilled: false, foreign })
+}
+
+fn body_for(asked: &Asked, target: &Target, sending: &Sending) -> Bytes {
+    match &asked.body_facts {
+        Some(facts) => changed(asked, &asked.body, facts, target, sending),
+        None => asked.body.clone(),
+    }
+}
+
+fn changed(asked: &Asked, body: &Bytes, facts: &BodyFacts, target: &Target, sending: &Sending) -> Bytes {
+    let include_usage = asked.asks_usage_for_itself(target.dialect);
+    splice(body, facts, Change { model: Some(&sending.model), include_usage })
+}
+
+/// The request as this backend gets it: its key, its path, this body; all else as the client sent it, unless it is
+/// translated.
+fn request(asked: &Asked, target: &Target, plan: &Plan) -> Result<Request<Full<Bytes>>, String> {
+    let foreign = plan.foreign.as_ref();
+    let path = foreign.map_or_else(|| asked.target.clone(), Foreign::path);
+    let operation = foreign.map_or(asked.operation, |foreign| foreign.way().upstream().1);
+    let url = target.base.join(&Uri::from(path)).map_err(|e| e.to_string())?;
+    let path = url.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
+    let mut request = Request::new(Full::new(plan.body.clone()));
     *request.method_mut() = asked.method.clone();
     *request.uri_mut() = Uri::from(path);
-    *request.headers_mut() = headers::upstream(&asked.headers, target.dialect, asked.operation, target.key.as_ref());
+    let mut headers = headers::upstream(&asked.headers, target.dialect, operation, target.key.as_ref());
+    if let Some(foreign) = foreign {
+        foreign.clean(&mut headers);
+    }
+    *request.headers_mut() = headers;
     for (name, value) in &target.headers {
         request.headers_mut().insert(name.clone(), value.clone());
     }
@@ -197,6 +285,7 @@ fn request(asked: &Asked, target: &Target, sending: &Sending) -> Result<Request<
 struct Gate<'a> {
     live: &'a Live,
     target: &'a Target,
+    foreign: Option<&'a Foreign>,
     sending: &'a Sending,
     started: Instant,
     first_byte: Duration,
@@ -204,7 +293,7 @@ struct Gate<'a> {
 
 impl Gate<'_> {
     /// A JSON answer is held until it is complete: its client can do nothing with half of it.
-    async fn whole(&self, head: Parts, mut source: Source) -> Attempted {
+    async fn whole(&self, mut head: Parts, mut source: Source) -> Attempted {
         let mut held = Held::default();
         loop {
             match source.step().await {
@@ -212,17 +301,55 @@ impl Gate<'_> {
                 Step::Failed(_, outcome) => return self.failed(outcome, Usage::default(), None),
                 Step::End => break,
             }
-            if held.len() > MAX_WHOLE_BYTES {
+            if held.len() > MAX_WHOLE_BYTES && self.foreign.is_none() {
                 return self.committed(head, held, source, None);
             }
+            if held.len() > MAX_HELD_BYTES {
+                let outcome = Outcome::new(Kind::Malformed, "the upstream's answer is too long to be translated");
+                return self.failed(outcome, Usage::default(), None);
+            }
         }
-        let body = held.take();
+        let mut body = held.take();
         let outcome = self.judge(&head, &body);
         if outcome.kind != Kind::Answered {
             return self.failed(outcome, Usage::default(), None);
         }
         let usage = source.usage(0);
+        if let Some(foreign) = self.foreign.filter(|_| head.status.is_success()) {
+            body = match foreign.whole(&mut head, &body, self.live.proxy().clock.now()) {
+                Ok(translated) => translated,
+                Err(outcome) => return self.failed(outcome, usage, None),
+            };
+        }
         let ended = Ended { outcome, usage, first_byte: Some(self.first_byte), first_token: None };
+        Attempted::Whole { head, body, ended }
+    }
+
+    /// The same, told as the stream that was asked for; one that resumes, less what was delivered.
+    async fn whole_as_stream(&self, head: Parts, source: Source, joiner: Option<Joiner>) -> Attempted {
+        let must_join = joiner.as_ref().is_some_and(|joiner| !joiner.is_first());
+        let (mut head, body, ended) = match self.whole(head, source).await {
+            Attempted::Whole { head, body, ended } => (head, body, ended),
+            Attempted::Committed { .. } if must_join => {
+                let outcome = Outcome::new(Kind::NotResumed, "the upstream answered with a body too long to be joined");
+                return self.failed(outcome, Usage::default(), None);
+            }
+            other @ (Attempted::Committed { .. } | Attempted::Failed(..)) => return other,
+        };
+        let asked = self.live.asked();
+        let include_usage = asked.body_facts.as_ref().is_some_and(|facts| facts.include_usage);
+        let Some(stream) = as_stream(asked.operation, &body, include_usage) else {
+            let text = "the upstream answered a request for a stream with JSON that is no answer";
+            return self.failed(Outcome::new(Kind::Malformed, text), ended.usage, None);
+        };
+        let body = match joiner.filter(|joiner| !joiner.is_first()) {
+            Some(joiner) => match join_whole(joiner, &stream) {
+                Ok(body) => body,
+                Err(outcome) => return self.failed(outcome, ended.usage, None),
+            },
+            None => stream,
+        };
+        head.headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
         Attempted::Whole { head, body, ended }
     }
 
@@ -248,6 +375,9 @@ impl Gate<'_> {
                     return self.failed(outcome, usage, first_token);
                 }
                 // An answer without content is an answer, as long as the model said why.
+                Ok(Step::End) if self.must_join(&source) => {
+                    return self.failed(not_resumed(Unfit::Shorter), source.usage(0), first_token);
+                }
                 Ok(Step::End) if first_token.is_some() || source.finished() => break,
                 Ok(Step::End) => {
                     let empty = Outcome::new(Kind::Malformed, "the stream ended without an answer in it");
@@ -272,7 +402,15 @@ impl Gate<'_> {
         Attempted::Committed { head, begun: Box::new(begun) }
     }
 
+    /// Has nothing new been said yet, by an answer that resumes another?
+    fn must_join(&self, source: &Source) -> bool {
+        source.joiner().is_some_and(|joiner| !joiner.has_joined())
+    }
+
     fn is_open(&self, source: &Source) -> bool {
+        if source.joiner().is_some_and(|joiner| !joiner.is_first()) {
+            return !self.must_join(source);
+        }
         match self.sending.commit {
             Commit::Headers => true,
             Commit::FirstContent => source.content_events() > 0 || source.finished(),
@@ -288,7 +426,14 @@ impl Gate<'_> {
 }
 
 /// Reads what the upstream says about its refusal; half an explanation is better than a long wait for the whole.
-async fn refused(live: &Live, target: &Target, sending: &Sending, head: Parts, mut source: Source) -> Attempted {
+async fn refused(
+    live: &Live,
+    target: &Target,
+    sending: &Sending,
+    head: Parts,
+    mut source: Source,
+    sent: Sent<'_>,
+) -> Attempted {
     let mut held = Held::default();
     let patience = Instant::now() + REFUSAL_PATIENCE;
     while held.len() <= MAX_REFUSAL_BYTES {
@@ -301,7 +446,16 @@ async fn refused(live: &Live, target: &Target, sending: &Sending, head: Parts, m
     let body = redacted(held.take(), &mut head.headers, target);
     let now = live.proxy().clock.now();
     let prefix = &body[..body.len().min(BODY_PREFIX_BYTES)];
-    let outcome = classify(target.dialect, head.status.as_u16(), &head.headers, prefix, now);
+    let mut outcome = classify(target.dialect, head.status.as_u16(), &head.headers, prefix, now);
+    if sent.prefilled && outcome.kind == Kind::Refused {
+        // The same request without the beginning of an answer was good enough for the first backend.
+        outcome.kind = Kind::NotResumed;
+        outcome.message = format!("the beginning of an answer was refused: {}", outcome.message);
+    }
+    let body = match sent.foreign {
+        Some(foreign) => foreign.refusal(&mut head, &body, &live.asked().id),
+        None => body,
+    };
     let explains = matches!(outcome.kind, Kind::Refused | Kind::TooLong | Kind::ModelMissing);
     let backend = live.snapshot().view.backend(sending.backend).id.clone();
     let kept = explains.then_some(KeptRefusal { lane: sending.lane, backend, head, body });
@@ -335,6 +489,22 @@ fn redacted(body: Bytes, headers: &mut HeaderMap, target: &Target) -> Bytes {
     clean.freeze()
 }
 
+/// What of a whole answer, told as a stream, is new.
+fn join_whole(mut joiner: Joiner, stream: &Bytes) -> Result<Bytes, Outcome> {
+    let mut reader = sse::Reader::default();
+    reader.push(stream.clone());
+    let mut new = BytesMut::new();
+    let too_long = |error: sse::TooLong| Outcome::new(Kind::Malformed, error.to_string());
+    while let Some(event) = reader.next_event().map_err(too_long)? {
+        match joiner.take(&event).map_err(not_resumed)? {
+            Emit::AsReceived => new.extend_from_slice(event.raw),
+            Emit::Instead(bytes) => new.extend_from_slice(&bytes),
+            Emit::Nothing => {}
+        }
+    }
+    if joiner.has_joined() { Ok(new.freeze()) } else { Err(not_resumed(Unfit::Shorter)) }
+}
+
 fn learn(live: &Live, headers: &HeaderMap) {
     let tells = |name: &http::HeaderName| name.as_str().contains("ratelimit-");
     if !headers.keys().any(tells) {
@@ -342,8 +512,7 @@ fn learn(live: &Live, headers: &HeaderMap) {
     }
     let now = live.proxy().clock.now();
     let hints = RateHints::parse(headers, now);
-    let known = |hint: Hint| Some((u32::try_from(hint.remaining?).unwrap_or(u32::MAX), now + hint.reset?));
-    live.learn(known(hints.requests), known(hints.tokens));
+    live.learn(hints.requests.left_until(now), hints.tokens.left_until(now));
 }
 
 fn failed(outcome: Outcome) -> Attempted {
@@ -365,7 +534,7 @@ fn has_content_type(headers: &HeaderMap, prefix: &str) -> bool {
 }
 
 /// Operations whose streams have an end that can be told from a cut.
-fn streams_are_known(operation: Operation) -> bool {
+pub fn streams_are_known(operation: Operation) -> bool {
     match operation {
         Operation::Chat | Operation::Completion | Operation::Response | Operation::Message => true,
         Operation::Embedding | Operation::Other => false,

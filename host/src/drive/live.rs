@@ -4,13 +4,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pointsman_core::contract::{Column, Decision, Dispatch, Query, Rejection, RowState, STRIDE};
-use pointsman_core::exchange::{Action, Ended, Event, Exchange};
+use pointsman_core::exchange::{Action, Ended, Event, Exchange, Reason, Refusal};
 use pointsman_core::outcome::{Kind, Outcome};
 use pointsman_core::record::{End, ExchangeRecord};
 use pointsman_core::table::{Lane, Tier};
 use pointsman_core::time::Timestamp;
+use pointsman_core::wire::translate::Untranslatable;
 
 use super::aside::aside;
+use super::foreign::may_cross;
 use super::proxy::Proxy;
 use super::request::Asked;
 use super::snapshot::Snapshot;
@@ -24,6 +26,8 @@ pub struct Live {
     snapshot: Arc<Snapshot>,
     exchange: Exchange,
     asked: Arc<Asked>,
+    /// Why the backends of another dialect that serve the model are not asked.
+    untranslatable: Option<Untranslatable>,
     arrived: Timestamp,
     notes: Vec<String>,
     policy_faults: u32,
@@ -44,15 +48,26 @@ struct Told {
 impl Live {
     /// Takes an exchange that has just arrived.
     pub fn new(proxy: Arc<Proxy>, snapshot: Arc<Snapshot>, asked: Arc<Asked>, arrived: Timestamp) -> Self {
+        let crosses = may_cross(&snapshot.view, &asked);
         let exchange = Exchange::new(
             arrived,
             snapshot.view.clone(),
             &asked.model,
-            asked.facts(),
+            asked.facts(crosses == Ok(true)),
             snapshot.budgets,
             snapshot.streams,
         );
-        Self { proxy, snapshot, exchange, asked, arrived, notes: Vec::new(), policy_faults: 0, told: Told::default() }
+        Self {
+            proxy,
+            snapshot,
+            exchange,
+            asked,
+            untranslatable: crosses.err(),
+            arrived,
+            notes: Vec::new(),
+            policy_faults: 0,
+            told: Told::default(),
+        }
     }
 
     /// The proxy it belongs to.
@@ -78,7 +93,21 @@ impl Live {
     /// Tells the state machine what happened; answers what to do.
     pub fn step(&mut self, event: Event) -> Action {
         let exchange = &mut self.exchange;
-        self.proxy.line.with(|fleet, now| exchange.step(fleet, now, event))
+        match self.proxy.line.with(|fleet, now| exchange.step(fleet, now, event)) {
+            Action::Reject(why) => Action::Reject(self.explained(why)),
+            action => action,
+        }
+    }
+
+    /// Where somebody would serve the model if the request said less, the client learns what is too much.
+    fn explained(&self, why: Refusal) -> Refusal {
+        let (Reason::NoSuchModel, Some(untranslatable)) = (&why.reason, &self.untranslatable) else { return why };
+        let message = format!(
+            "The model {:?} is served only by backends of another provider's API, and this request cannot be \
+             translated for them: {untranslatable}. Leave that out, or ask for another model",
+            self.asked.model
+        );
+        Refusal { reason: Reason::Untranslatable, message, ..why }
     }
 
     /// Asks the policy.
@@ -90,7 +119,11 @@ impl Live {
         let policy = &self.snapshot.policy;
         let ask = || policy.decide(query, &self.asked.texts);
         let verdict = if policy.is_slow() { aside(ask) } else { ask() };
-        self.proxy.decided(&verdict, self.proxy.clock.now().since(asked_at));
+        let now = self.proxy.clock.now();
+        self.proxy.decided(&verdict, now.since(asked_at));
+        if self.snapshot.trial.decided(now, verdict.fault.as_ref()) {
+            self.proxy.policy_given_up.notify_one();
+        }
         if verdict.fault.is_some() {
             self.policy_faults += 1;
         }
@@ -119,9 +152,12 @@ impl Live {
         }
     }
 
-    /// The answer's first byte goes out, with this status, from the backend of the attempt under way.
+    /// The answer's first byte goes out, with this status, from the backend of the attempt under way. Of an answer that
+    /// is resumed, the first byte is long out; who answers is now another.
     pub fn committed(&mut self, status: u16) {
-        self.tell(status);
+        if !self.exchange.is_resuming() {
+            self.tell(status);
+        }
         if let Some(sending) = self.exchange.sending() {
             self.told.lane = Some(sending.lane);
             self.told.backend = Some(self.snapshot.view.backend(sending.backend).id.clone());
@@ -153,12 +189,29 @@ impl Live {
 
     /// The committed attempt ended.
     pub fn relayed(&mut self, ended: Ended) {
-        if ended.outcome.kind != Kind::Answered {
-            self.told.error = Some(ended.outcome.message.clone());
-        }
+        self.told.error = Some(ended.outcome.message.clone()).filter(|_| ended.outcome.kind != Kind::Answered);
         if let Action::Finish(end) = self.step(Event::Ended(ended)) {
             self.told.end = Some(end);
         }
+    }
+
+    /// The committed attempt broke off, and what was delivered can be continued. Answers what to do.
+    pub fn broke_off(&mut self, ended: Ended) -> Action {
+        self.told.error = Some(ended.outcome.message.clone());
+        let action = self.step(Event::Broke(ended));
+        if let Action::Finish(end) = &action {
+            self.told.end = Some(*end);
+        }
+        action
+    }
+
+    /// A client that has its head, status 200, is told an error in-band.
+    pub fn told_in_band(&mut self, error: &str) {
+        if !self.exchange.is_resuming() {
+            self.tell(200);
+        }
+        self.told.error = Some(error.to_owned());
+        self.told.end = Some(if self.exchange.is_resuming() { End::Broken } else { End::Rejected });
     }
 
     /// The client is there and did not get the whole answer.

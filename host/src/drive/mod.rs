@@ -2,6 +2,8 @@
 
 mod aside;
 mod attempt;
+mod course;
+mod foreign;
 mod line;
 mod live;
 mod proxy;
@@ -10,11 +12,14 @@ mod reply;
 mod request;
 mod snapshot;
 mod source;
+mod trial;
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use bytes::Bytes;
 use http::response::Parts;
-use pointsman_core::exchange::{Action, Event, Sending};
+use pointsman_core::exchange::Event;
 use pointsman_core::wire::envelope::ErrorKind;
 
 pub use line::Line;
@@ -23,82 +28,77 @@ pub use relay::{Broken, ProxyBody};
 pub use reply::{OwnError, Reply};
 pub use request::{Arrival, Asked};
 pub use snapshot::{Snapshot, Target, TargetError, fleet_settings};
+pub use trial::Trial;
 
-use attempt::{Attempted, Begun, KeptRefusal, attempt};
+use attempt::{Begun, KeptRefusal, streams_are_known};
+use course::{Answerer, Course, Found, walk};
 use live::Live;
 use relay::Relay;
 
 /// Takes an exchange from its arrival to the head of its response; the body settles the rest.
+///
+/// A client that waits for a stream is not left in silence for longer than `stream.keepalive_ms`: then the head goes
+/// out before the answer is there, comments follow, and what comes of it is told in-band.
 pub async fn drive(proxy: Arc<Proxy>, snapshot: Arc<Snapshot>, asked: Arc<Asked>) -> Reply {
     proxy.began();
     let arrived = proxy.clock.now();
-    let mut live = Live::new(proxy, snapshot, asked, arrived);
-    let mut refusal: Option<KeptRefusal> = None;
-    let mut action = live.step(Event::Arrived);
-    loop {
-        action = match action {
-            Action::Ask(query) => {
-                let decision = live.decide(&query);
-                live.step(Event::Decided(decision))
-            }
-            Action::Wait { ticket, max } => {
-                let line = live.proxy().line.clone();
-                match line.wait(ticket, max).await {
-                    Some(permit) => live.step(Event::Granted(permit)),
-                    None => live.step(Event::WaitOver),
-                }
-            }
-            Action::Send(sending) => {
-                let target = live.snapshot().targets[sending.backend as usize].clone();
-                match attempt(&live, &target, &sending).await {
-                    Attempted::Whole { head, body, ended } => return whole(live, &sending, head, body, ended),
-                    Attempted::Committed { head, begun } => {
-                        live.committed(head.status.as_u16());
-                        return relay(live, &sending, head, *begun);
-                    }
-                    Attempted::Failed(ended, kept) => {
-                        refusal = refusal.or(kept);
-                        live.step(Event::Ended(ended))
-                    }
-                }
-            }
-            Action::PassOn => return pass_on(live, refusal),
-            Action::Reject(why) => {
-                let reply = reply::of_refusal(&live, &why);
-                live.rejected(reply.status().as_u16(), &why.message);
-                return reply;
-            }
-            Action::Finish(_) if live.proxy().cut.is_cancelled() => return shut_down(live),
-            Action::Relay | Action::Finish(_) => return out_of_step(live),
-        };
+    let Some(keepalive) = keepalive(&snapshot, &asked) else {
+        return reply_with(begin(Live::new(proxy, snapshot, asked, arrived)).await);
+    };
+    let mut course = Box::pin(begin(Live::new(proxy, snapshot.clone(), asked.clone(), arrived)));
+    match tokio::time::timeout(keepalive, &mut course).await {
+        Ok(course) => reply_with(course),
+        Err(_) => {
+            let relay = Relay::waiting(course, keepalive, asked.clone());
+            reply::early(&snapshot, &asked, ProxyBody::Relay(Box::new(relay)))
+        }
     }
 }
 
-fn whole(
-    mut live: Live,
-    sending: &Sending,
-    head: Parts,
-    body: bytes::Bytes,
-    ended: pointsman_core::exchange::Ended,
-) -> Reply {
-    live.committed(head.status.as_u16());
-    live.relayed(ended);
-    let backend = live.snapshot().view.backend(sending.backend).id.clone();
-    let attempts = live.exchange().attempts().len() as u64;
-    reply::of_upstream(&live, head, Some((sending.lane, &backend)), attempts, ProxyBody::whole(body))
+async fn begin(mut live: Live) -> Course {
+    let action = live.step(Event::Arrived);
+    walk(live, action, None).await
 }
 
-fn relay(live: Live, sending: &Sending, head: Parts, begun: Begun) -> Reply {
-    let backend = live.snapshot().view.backend(sending.backend).id.clone();
+/// The longest silence towards this client; none where it does not wait for events, or the operator wants none.
+fn keepalive(snapshot: &Snapshot, asked: &Asked) -> Option<Duration> {
+    snapshot.config.stream.keepalive.filter(|_| asked.streaming && streams_are_known(asked.operation))
+}
+
+/// The reply to a client that has not got its head yet.
+fn reply_with(course: Course) -> Reply {
+    let Course { mut live, found } = course;
+    match found {
+        Found::Whole(answerer, head, body) => whole(&live, &answerer, head, body),
+        Found::Begun(answerer, head, begun) => relay(live, &answerer, head, *begun),
+        Found::Refusal(refusal) => pass_on(live, refusal),
+        Found::Error(why) => {
+            let reply = reply::of_refusal(&live, &why);
+            live.rejected(reply.status().as_u16(), &why.message);
+            reply
+        }
+        Found::Nothing if live.proxy().cut.is_cancelled() => shut_down(live),
+        Found::Nothing => out_of_step(live),
+    }
+}
+
+fn whole(live: &Live, answerer: &Answerer, head: Parts, body: Bytes) -> Reply {
+    let attempts = live.exchange().attempts().len() as u64;
+    let answered_by = Some((answerer.lane, &*answerer.backend));
+    reply::of_upstream(live, head, answered_by, attempts, ProxyBody::whole(body))
+}
+
+fn relay(live: Live, answerer: &Answerer, head: Parts, begun: Begun) -> Reply {
     let attempts = live.exchange().attempts().len() as u64 + 1;
     let status = head.status.as_u16();
-    let answered_by = Some((sending.lane, &*backend));
+    let answered_by = Some((answerer.lane, &*answerer.backend));
     let mut reply = reply::of_upstream(&live, head, answered_by, attempts, ProxyBody::Whole(None));
     if begun.source.is_events() {
         // Events may be left out, or an error added.
         reply.headers_mut().remove(http::header::CONTENT_LENGTH);
     }
-    reply.map(|_| ProxyBody::Relay(Box::new(Relay::new(live, begun, status))))
+    let keepalive = keepalive(live.snapshot(), live.asked());
+    reply.map(|_| ProxyBody::Relay(Box::new(Relay::flowing(live, begun, status, keepalive))))
 }
 
 /// The upstream's refusal as it came.

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName, RETRY_AFTER};
+use bytes::Bytes;
+use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, RETRY_AFTER};
 use http::response::Parts;
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use pointsman_core::contract::Operation;
@@ -13,6 +14,8 @@ use pointsman_core::wire::headers;
 
 use super::live::Live;
 use super::relay::ProxyBody;
+use super::request::Asked;
+use super::snapshot::Snapshot;
 
 /// A response to a client.
 pub type Reply = Response<ProxyBody>;
@@ -53,17 +56,43 @@ pub fn of_upstream(
     Response::from_parts(head, body)
 }
 
-/// An error of the exchange, in the client's dialect, with what it went through.
-pub fn of_refusal(live: &Live, refusal: &Refusal) -> Reply {
-    let own_kind = match &refusal.reason {
+/// The head that goes out before there is an answer, to a client that waits for a stream: who answers, and after how
+/// many attempts, nobody knows yet.
+pub fn early(snapshot: &Snapshot, asked: &Asked, body: ProxyBody) -> Reply {
+    let mut reply = Response::new(body);
+    let headers = reply.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    insert(headers, X_REQUEST_ID, &asked.id);
+    headers.insert(POLICY, snapshot.policy_header.clone());
+    reply
+}
+
+/// An error for a client that has its head already: the event that its SDK takes for an error.
+pub fn in_band(asked: &Asked, kind: ErrorKind, kind_override: Option<&str>, message: &str) -> Bytes {
+    let error = Envelope { kind, kind_override, message, request_id: &asked.id };
+    error.stream_event(envelope::dialect_of(asked.operation), asked.operation)
+}
+
+/// What a refusal is called: the kind of error, its status, and a policy's own `type`.
+pub fn words_of(reason: &Reason) -> (ErrorKind, u16, Option<&str>) {
+    let own_kind = match reason {
         Reason::Policy { kind, .. } if kind.is_empty() => Some("rejected_by_policy"),
         Reason::Policy { kind, .. } => Some(kind.as_str()),
-        Reason::NoSuchModel | Reason::Exhausted | Reason::QueueFull | Reason::OutOfTime => None,
+        Reason::NoSuchModel | Reason::Untranslatable | Reason::Exhausted | Reason::QueueFull | Reason::OutOfTime => {
+            None
+        }
     };
+    (reason.error_kind(), reason.status(), own_kind)
+}
+
+/// An error of the exchange, in the client's dialect, with what it went through.
+pub fn of_refusal(live: &Live, refusal: &Refusal) -> Reply {
+    let (kind, status, own_kind) = words_of(&refusal.reason);
     let asked = live.asked();
     let error = OwnError {
-        kind: refusal.reason.error_kind(),
-        status: StatusCode::from_u16(refusal.reason.status()).ok(),
+        kind,
+        status: StatusCode::from_u16(status).ok(),
         own_kind,
         message: &refusal.message,
         retry_after: refusal.retry_after,

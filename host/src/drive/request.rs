@@ -117,8 +117,8 @@ impl Asked {
         })
     }
 
-    /// What the exchange needs of it.
-    pub fn facts(&self) -> Facts {
+    /// What the exchange needs of it; `crosses`: may it be translated for backends of another dialect?
+    pub fn facts(&self, crosses: bool) -> Facts {
         Facts {
             operation: self.operation,
             streaming: self.streaming,
@@ -127,6 +127,7 @@ impl Asked {
             max_tokens: self.max_tokens,
             client: self.client_index,
             session: self.session,
+            crosses,
         }
     }
 

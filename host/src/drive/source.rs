@@ -1,7 +1,8 @@
 //! The body of an upstream's answer, read step by step: bytes that may go on, a failure, or the end.
 //!
 //! Streams are read by the event: only whole events go on, so that the usage chunk nobody asked for can be left out and
-//! an error event is seen before it is relayed. Everything else goes on as it comes.
+//! an error event is seen before it is relayed. An event that is not JSON is left out, because a client's SDK would stop
+//! at it. Everything else goes on as it comes; of an answer that resumes another one, what is new.
 
 use std::error::Error as _;
 use std::future::Future;
@@ -19,11 +20,13 @@ use pointsman_core::outcome::{Kind, Outcome};
 use pointsman_core::record::Usage;
 use pointsman_core::table::Dialect;
 use pointsman_core::wire::classify::classify_event;
+use pointsman_core::wire::resume::{Emit, Joiner, Unfit};
 use pointsman_core::wire::sse;
 use pointsman_core::wire::usage::{BodyTap, Sight, StreamTap};
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
+use super::foreign::Rewriter;
 use crate::upstream::Lease;
 
 /// One step of a body.
@@ -37,23 +40,38 @@ pub enum Step {
     End,
 }
 
-/// How long an upstream may take to end a response whose last event has been read.
+/// How long an upstream may take to end a response whose last event has been read, or to say more after the model has
+/// said why it stopped.
 const END_PATIENCE: Duration = Duration::from_secs(2);
 
 /// How a body is read.
 #[derive(Debug)]
 enum Reading {
     /// A stream of events.
-    Events { reader: sse::Reader, tap: StreamTap, hide_usage: bool },
+    Events(Box<Events>),
     /// JSON, or anything else that has no parts.
     Whole(BodyTap),
+}
+
+/// A stream of events being read.
+#[derive(Debug)]
+struct Events {
+    reader: sse::Reader,
+    tap: StreamTap,
+    /// What is kept in mind for a resume, and how a resumed one joins; none where nothing is to be resumed.
+    joiner: Option<Joiner>,
+    /// Translates what comes before anything else looks at it; none where the backend speaks the client's dialect.
+    rewriter: Option<Rewriter>,
+    dialect: Dialect,
+    hide_usage: bool,
+    /// Must its data be JSON?
+    is_json: bool,
 }
 
 /// A body being read, its time limits, and the connection it comes on.
 pub struct Source {
     body: Option<Incoming>,
     lease: Option<Lease>,
-    dialect: Dialect,
     reading: Reading,
     ended: bool,
     idle: Duration,
@@ -67,7 +85,7 @@ pub struct Source {
 
 /// What a source is told about the answer it reads.
 pub struct Expected {
-    /// The backend's dialect.
+    /// The dialect it is read in: the backend's, or the client's where it is translated.
     pub dialect: Dialect,
     /// What was asked.
     pub operation: Operation,
@@ -75,6 +93,10 @@ pub struct Expected {
     pub events: bool,
     /// Keep the usage chunk from the client, who did not ask for it.
     pub hide_usage: bool,
+    /// Keeps in mind what is delivered, and joins it to what was.
+    pub joiner: Option<Joiner>,
+    /// Translates its events.
+    pub rewriter: Option<Rewriter>,
     /// The longest silence.
     pub idle: Duration,
     /// When the whole attempt must be over.
@@ -86,10 +108,11 @@ pub struct Expected {
 impl Source {
     /// Begins to read.
     pub fn new(body: Incoming, lease: Lease, expected: Expected) -> Self {
-        let Expected { dialect, operation, events, hide_usage, idle, total_at, cut } = expected;
+        let Expected { dialect, operation, events, hide_usage, joiner, rewriter, idle, total_at, cut } = expected;
         let reading = if events {
             let tap = StreamTap::new(dialect, operation);
-            Reading::Events { reader: sse::Reader::default(), tap, hide_usage }
+            let (reader, is_json) = (sse::Reader::default(), dialect != Dialect::Plain);
+            Reading::Events(Box::new(Events { reader, tap, joiner, rewriter, dialect, hide_usage, is_json }))
         } else {
             Reading::Whole(BodyTap::new(dialect))
         };
@@ -97,7 +120,6 @@ impl Source {
         Self {
             body: Some(body),
             lease: Some(lease),
-            dialect,
             reading,
             ended: false,
             idle,
@@ -119,12 +141,12 @@ impl Source {
                     self.end_without_waiting();
                     return Poll::Ready(Step::End);
                 }
-                Poll::Pending => return self.poll_timer(cx).map(|o| Step::Failed(Bytes::new(), o)),
+                Poll::Pending => return self.poll_timer(cx).map(|outcome| self.broke(outcome)),
             };
             self.last = Instant::now();
             let step = match frame {
                 None => self.at_end(),
-                Some(Err(error)) => Some(Step::Failed(Bytes::new(), broken(&error))),
+                Some(Err(error)) => Some(self.broke(broken(&error))),
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(data) => self.take(data),
                     // Trailers say nothing that a client of an LLM API reads, and HTTP/1.1 seldom carries them.
@@ -176,10 +198,32 @@ impl Source {
                 }
                 (!data.is_empty()).then_some(Step::Bytes(data))
             }
-            Reading::Events { reader, tap, hide_usage } => {
-                reader.push(data);
-                events(reader, tap, *hide_usage, self.dialect)
+            Reading::Events(events) => {
+                let was_finished = events.finished();
+                let failed = events.push(data);
+                let step = events.read();
+                if events.finished() && !was_finished {
+                    // The answer is whole; for the formalities nobody waits as long as for a model that thinks.
+                    self.idle = self.idle.min(END_PATIENCE);
+                    self.timer = None;
+                }
+                match failed {
+                    Some(outcome) => Some(then_failed(step, outcome)),
+                    None => step,
+                }
             }
+        }
+    }
+
+    /// The body broke off or fell silent. An answer that is whole but for its last formality is whole.
+    fn broke(&mut self, outcome: Outcome) -> Step {
+        match &mut self.reading {
+            Reading::Events(events) if events.finished() && is_break(outcome.kind) => {
+                let step = events.end();
+                (self.body, self.lease, self.ended) = (None, None, true);
+                step
+            }
+            Reading::Events(_) | Reading::Whole(_) => Step::Failed(Bytes::new(), outcome),
         }
     }
 
@@ -189,7 +233,7 @@ impl Source {
         }
         let step = match &mut self.reading {
             Reading::Whole(_) => Step::End,
-            Reading::Events { reader, tap, .. } => end_of_events(reader, tap, self.dialect),
+            Reading::Events(events) => events.end(),
         };
         self.end();
         Some(step)
@@ -198,7 +242,7 @@ impl Source {
     /// The stream's last event has been read. What may still come is only how HTTP ends it.
     fn has_said_all(&self) -> bool {
         match &self.reading {
-            Reading::Events { tap, .. } => tap.ended_well() && tap.has_end(),
+            Reading::Events(events) => events.tap.ended_well() && events.tap.has_end(),
             Reading::Whole(_) => false,
         }
     }
@@ -233,7 +277,7 @@ impl Source {
     /// Content events so far; 0 for what is not a stream.
     pub fn content_events(&self) -> u64 {
         match &self.reading {
-            Reading::Events { tap, .. } => tap.content_events(),
+            Reading::Events(events) => events.tap.content_events(),
             Reading::Whole(_) => 0,
         }
     }
@@ -241,53 +285,142 @@ impl Source {
     /// Has the model of a stream said why it stopped? (It may be an answer without any content.)
     pub fn finished(&self) -> bool {
         match &self.reading {
-            Reading::Events { tap, .. } => tap.finished(),
+            Reading::Events(events) => events.finished(),
             Reading::Whole(_) => self.ended,
         }
     }
 
     /// Is it read by the event?
     pub fn is_events(&self) -> bool {
-        matches!(self.reading, Reading::Events { .. })
+        matches!(self.reading, Reading::Events(_))
+    }
+
+    /// What was delivered of the stream, and how it joins what was delivered before.
+    pub fn joiner(&self) -> Option<&Joiner> {
+        match &self.reading {
+            Reading::Events(events) => events.joiner.as_ref(),
+            Reading::Whole(_) => None,
+        }
     }
 
     /// What was used so far.
     pub fn usage(&self, prompt_tokens: u32) -> Usage {
         match &self.reading {
-            Reading::Events { tap, .. } => tap.usage(prompt_tokens),
+            Reading::Events(events) => events.tap.usage(prompt_tokens),
             Reading::Whole(tap) => tap.usage().unwrap_or_default(),
         }
     }
 }
 
-/// Looks at every whole event; answers their bytes, less what the client must not see.
-fn events(reader: &mut sse::Reader, tap: &mut StreamTap, hide_usage: bool, dialect: Dialect) -> Option<Step> {
-    let mut kept: Option<BytesMut> = None;
-    loop {
-        let event = match reader.next_event() {
-            Ok(Some(event)) => event,
-            Ok(None) => break,
-            Err(too_long) => {
-                return Some(Step::Failed(
-                    joined(kept, reader.take()),
-                    Outcome::new(Kind::Malformed, too_long.to_string()),
-                ));
-            }
+impl Events {
+    /// Takes bytes as they came; answers why they cannot be translated.
+    fn push(&mut self, data: Bytes) -> Option<Outcome> {
+        let Some(rewriter) = &mut self.rewriter else {
+            self.reader.push(data);
+            return None;
         };
-        match tap.see(&event) {
-            Sight::Error => {
-                let outcome = classify_event(dialect, &event)
-                    .unwrap_or_else(|| Outcome::new(Kind::ServerError, "the upstream sent an error inside its stream"));
-                return Some(Step::Failed(joined(kept, reader.take_before_last()), outcome));
-            }
-            Sight::UsageOnly if hide_usage => {
-                kept.get_or_insert_default().extend_from_slice(&reader.take_without_last());
-            }
-            Sight::UsageOnly | Sight::Content | Sight::Finish | Sight::Done | Sight::Other => {}
-        }
+        let (translated, failed) = rewriter.push(data);
+        self.reader.push(translated);
+        failed
     }
-    let bytes = joined(kept, reader.take());
-    (!bytes.is_empty()).then_some(Step::Bytes(bytes))
+
+    /// Has the model said why it stopped?
+    fn finished(&self) -> bool {
+        self.tap.finished() || self.rewriter.as_ref().is_some_and(Rewriter::finished)
+    }
+
+    /// Looks at every whole event; answers their bytes, less what the client must not see.
+    fn read(&mut self) -> Option<Step> {
+        let mut kept: Option<BytesMut> = None;
+        loop {
+            let event = match self.reader.next_event() {
+                Ok(Some(event)) => event,
+                Ok(None) => break,
+                Err(too_long) => {
+                    let outcome = Outcome::new(Kind::Malformed, too_long.to_string());
+                    return Some(Step::Failed(joined(kept, self.reader.take()), outcome));
+                }
+            };
+            if self.is_json && sse::is_nonsense(&event) {
+                kept.get_or_insert_default().extend_from_slice(&self.reader.take_without_last());
+                continue;
+            }
+            let emit = match self.tap.see(&event) {
+                Sight::Error => {
+                    let outcome = error_in(self.dialect, &event);
+                    return Some(Step::Failed(joined(kept, self.reader.take_before_last()), outcome));
+                }
+                Sight::UsageOnly if self.hide_usage => Ok(Emit::Nothing),
+                Sight::UsageOnly | Sight::Content | Sight::Finish | Sight::Done | Sight::Other => {
+                    self.joiner.as_mut().map_or(Ok(Emit::AsReceived), |joiner| joiner.take(&event))
+                }
+            };
+            match emit {
+                Ok(Emit::AsReceived) => {}
+                Ok(Emit::Nothing) => kept.get_or_insert_default().extend_from_slice(&self.reader.take_without_last()),
+                Ok(Emit::Instead(bytes)) => {
+                    let kept = kept.get_or_insert_default();
+                    kept.extend_from_slice(&self.reader.take_without_last());
+                    kept.extend_from_slice(&bytes);
+                }
+                Err(unfit) => {
+                    let outcome = not_resumed(unfit);
+                    return Some(Step::Failed(joined(kept, self.reader.take_before_last()), outcome));
+                }
+            }
+        }
+        let bytes = joined(kept, self.reader.take());
+        (!bytes.is_empty()).then_some(Step::Bytes(bytes))
+    }
+
+    /// The body is over. Was the answer whole? What the dialect needs to end is added where the model had finished; a
+    /// stream that ends before that was cut, however politely.
+    fn end(&mut self) -> Step {
+        let mut last = BytesMut::new();
+        if let Some(rewriter) = &mut self.rewriter {
+            self.reader.push(rewriter.finish());
+            match self.read() {
+                Some(Step::Bytes(bytes)) => last.extend_from_slice(&bytes),
+                Some(other @ (Step::Failed(..) | Step::End)) => return other,
+                None => {}
+            }
+        }
+        if let Ok(Some(event)) = self.reader.finish()
+            && !(self.is_json && sse::is_nonsense(&event))
+        {
+            if self.tap.see(&event) == Sight::Error {
+                return Step::Failed(Bytes::new(), error_in(self.dialect, &event));
+            }
+            if self.tap.finished() || self.tap.ended_well() {
+                match self.joiner.as_mut().map_or(Ok(Emit::AsReceived), |joiner| joiner.take(&event)) {
+                    Ok(Emit::AsReceived) => {
+                        last.extend_from_slice(event.raw.trim_ascii_end());
+                        last.extend_from_slice(b"\n\n");
+                    }
+                    Ok(Emit::Instead(bytes)) => last.extend_from_slice(&bytes),
+                    Ok(Emit::Nothing) => {}
+                    Err(unfit) => return Step::Failed(Bytes::new(), not_resumed(unfit)),
+                }
+            }
+        }
+        if !self.tap.ended_well() {
+            if !self.tap.finished() {
+                let cut = "the upstream ended the stream before the answer was complete";
+                return Step::Failed(Bytes::new(), Outcome::new(Kind::Cut, cut));
+            }
+            last.extend_from_slice(self.tap.missing_end());
+        }
+        if last.is_empty() { Step::End } else { Step::Bytes(last.freeze()) }
+    }
+}
+
+/// What could be read goes on, then it is over.
+fn then_failed(step: Option<Step>, outcome: Outcome) -> Step {
+    match step {
+        Some(Step::Bytes(bytes)) => Step::Failed(bytes, outcome),
+        Some(failed @ Step::Failed(..)) => failed,
+        Some(Step::End) | None => Step::Failed(Bytes::new(), outcome),
+    }
 }
 
 fn joined(kept: Option<BytesMut>, rest: Bytes) -> Bytes {
@@ -300,29 +433,19 @@ fn joined(kept: Option<BytesMut>, rest: Bytes) -> Bytes {
     }
 }
 
-/// The upstream closed the body in good order. Was the answer whole? What the dialect needs to end is added where the
-/// model had finished; a stream that ends before that was cut, however politely.
-fn end_of_events(reader: &mut sse::Reader, tap: &mut StreamTap, dialect: Dialect) -> Step {
-    let mut last = BytesMut::new();
-    if let Ok(Some(event)) = reader.finish() {
-        if tap.see(&event) == Sight::Error {
-            let outcome = classify_event(dialect, &event);
-            let unknown = || Outcome::new(Kind::ServerError, "the upstream ended its stream with an error");
-            return Step::Failed(Bytes::new(), outcome.unwrap_or_else(unknown));
-        }
-        if tap.finished() || tap.ended_well() {
-            last.extend_from_slice(event.raw.trim_ascii_end());
-            last.extend_from_slice(b"\n\n");
-        }
-    }
-    if !tap.ended_well() {
-        if !tap.finished() {
-            let cut = "the upstream ended the stream before the answer was complete";
-            return Step::Failed(Bytes::new(), Outcome::new(Kind::Cut, cut));
-        }
-        last.extend_from_slice(tap.missing_end());
-    }
-    if last.is_empty() { Step::End } else { Step::Bytes(last.freeze()) }
+fn error_in(dialect: Dialect, event: &sse::Event<'_>) -> Outcome {
+    let unknown = || Outcome::new(Kind::ServerError, "the upstream sent an error inside its stream");
+    classify_event(dialect, event).unwrap_or_else(unknown)
+}
+
+/// Why the answer of an attempt to resume is not relayed.
+pub fn not_resumed(why: Unfit) -> Outcome {
+    Outcome::new(Kind::NotResumed, why.to_string())
+}
+
+/// Did the connection or the upstream give way, rather than say what is wrong?
+fn is_break(kind: Kind) -> bool {
+    matches!(kind, Kind::Cut | Kind::Stalled | Kind::Malformed)
 }
 
 fn broken(error: &hyper::Error) -> Outcome {

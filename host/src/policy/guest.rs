@@ -47,6 +47,10 @@ pub(super) struct Guest {
     texts: Option<Arc<Texts>>,
     /// What came before the question.
     past: Option<types::PastFacts>,
+    /// What it prints, until the line is whole.
+    line: Vec<u8>,
+    /// The last line it logged as an error during this question: why it is about to fail, in its own words.
+    last_error: String,
     /// The query's time: the only clock.
     pub(super) now_ms: u64,
     /// The query's seed, and what came of it: the only randomness.
@@ -66,6 +70,8 @@ impl Guest {
             revision,
             texts: None,
             past: None,
+            line: Vec::new(),
+            last_error: String::new(),
             now_ms: 0,
             random: 0,
             notes: Vec::new(),
@@ -79,6 +85,7 @@ impl Guest {
     /// Before a question.
     #[inline]
     pub(super) fn begin(&mut self, texts: &Arc<Texts>, now_ms: u64, seed: u64, past: Option<types::PastFacts>) {
+        self.last_error.clear();
         self.texts = Some(Arc::clone(texts));
         self.past = past;
         self.now_ms = now_ms;
@@ -97,6 +104,9 @@ impl Guest {
 
     /// What a dying guest wrote to stderr during this question, on one line, which for a Rust guest is its panic message.
     pub(super) fn last_words(&self) -> String {
+        if !self.last_error.is_empty() {
+            return self.last_error.clone();
+        }
         String::from_utf8_lossy(&self.stderr)
             .lines()
             .map(str::trim)
@@ -108,6 +118,33 @@ impl Guest {
     pub(super) fn write_stderr(&mut self, bytes: &[u8]) {
         let room = MAX_STDERR_BYTES.saturating_sub(self.stderr.len());
         self.stderr.extend_from_slice(&bytes[..bytes.len().min(room)]);
+    }
+
+    /// What it prints goes to the log, line by line, under the log's limits.
+    pub(super) fn print(&mut self, level: log::Level, bytes: &[u8]) {
+        for piece in bytes.split_inclusive(|&byte| byte == b'\n') {
+            let room = MAX_LOG_BYTES.saturating_sub(self.line.len());
+            self.line.extend_from_slice(&piece[..piece.len().min(room)]);
+            if piece.ends_with(b"\n") {
+                let line = String::from_utf8_lossy(&std::mem::take(&mut self.line)).trim_end().to_owned();
+                if !line.is_empty() {
+                    self.write_log(level, line);
+                }
+            }
+        }
+    }
+
+    fn write_log(&self, level: log::Level, message: String) {
+        if !self.shared.log_allowance.take(self.now_ms) {
+            return;
+        }
+        let (policy, message) = (&*self.revision, cut(message, MAX_LOG_BYTES));
+        match level {
+            log::Level::Debug => tracing::debug!(target: "pointsman::policy", policy, "{message}"),
+            log::Level::Info => tracing::info!(target: "pointsman::policy", policy, "{message}"),
+            log::Level::Warn => tracing::warn!(target: "pointsman::policy", policy, "{message}"),
+            log::Level::Error => tracing::error!(target: "pointsman::policy", policy, "{message}"),
+        }
     }
 
     /// Counts a WASI handle that the guest is given.
@@ -138,16 +175,10 @@ impl types::Host for Guest {}
 
 impl log::Host for Guest {
     fn log(&mut self, level: log::Level, message: String) {
-        if !self.shared.log_allowance.take(self.now_ms) {
-            return;
+        if level == log::Level::Error {
+            self.last_error = cut(message.clone(), MAX_LOG_BYTES);
         }
-        let (policy, message) = (&*self.revision, cut(message, MAX_LOG_BYTES));
-        match level {
-            log::Level::Debug => tracing::debug!(target: "pointsman::policy", policy, "{message}"),
-            log::Level::Info => tracing::info!(target: "pointsman::policy", policy, "{message}"),
-            log::Level::Warn => tracing::warn!(target: "pointsman::policy", policy, "{message}"),
-            log::Level::Error => tracing::error!(target: "pointsman::policy", policy, "{message}"),
-        }
+        self.write_log(level, message);
     }
 
     fn note(&mut self, text: String) {
@@ -299,6 +330,31 @@ mod tests {
     fn texts_are_cut_between_characters() {
         assert_eq!(cut("ääää".into(), 3), "ä…");
         assert_eq!(cut("abc".into(), 3), "abc");
+    }
+
+    #[test]
+    fn the_last_error_logged_goes_before_what_was_printed() {
+        use log::Host as _;
+        let mut guest = Guest::new(Arc::default(), "r".into(), 0);
+        guest.begin(&Arc::default(), 0, 0, None);
+        guest.write_stderr(b"thread panicked\n");
+        assert_eq!(guest.last_words(), "thread panicked");
+        guest.log(log::Level::Warn, "strange".into());
+        guest.log(log::Level::Error, "no price for a".into());
+        assert_eq!(guest.last_words(), "no price for a");
+        guest.begin(&Arc::default(), 0, 0, None);
+        assert!(!guest.last_words().contains("price"), "an earlier question's error explains nothing");
+    }
+
+    #[test]
+    fn what_is_printed_becomes_bounded_lines() {
+        let mut guest = Guest::new(Arc::default(), "r".into(), 0);
+        guest.print(log::Level::Info, b"half a ");
+        assert_eq!(guest.line, b"half a ");
+        guest.print(log::Level::Info, b"line\n\nrest");
+        assert_eq!(guest.line, b"rest");
+        guest.print(log::Level::Info, &[b'x'; 10_000]);
+        assert_eq!(guest.line.len(), MAX_LOG_BYTES);
     }
 
     #[test]

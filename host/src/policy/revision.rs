@@ -67,14 +67,19 @@ impl Revision {
         Self::new(self.engine.clone(), self.code.clone(), settings, table)
     }
 
-    /// The same, with an empty `state` of its own that nobody else sees; not even the probes leave a trace in it. For
+    /// A revision with an empty `state` of its own that nobody else sees; not even the probes leave a trace in it. For
     /// the lab: its instances are started when they are asked, however long that takes.
-    pub fn isolated(&self, settings: &str, table: Arc<Table>) -> Result<Self, LoadError> {
+    pub(super) fn isolated(
+        engine: Engine,
+        code: Arc<Code>,
+        settings: &str,
+        table: Arc<Table>,
+    ) -> Result<Self, LoadError> {
         let pool = || {
-            let (engine, code, parts) = (self.engine.clone(), self.code.clone(), TableParts::new(&table));
+            let (engine, code, parts) = (engine.clone(), code.clone(), TableParts::new(&table));
             Pool::patient(engine, code, Arc::default(), settings, parts)
         };
-        let over = |pool| Self::over(self.engine.clone(), self.code.clone(), pool, settings, table.clone());
+        let over = |pool| Self::over(engine.clone(), code.clone(), pool, settings, table.clone());
         let rehearsal = pool();
         rehearsal.fill()?;
         over(rehearsal).probe()?;

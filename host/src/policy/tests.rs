@@ -195,6 +195,10 @@ fn a_handmade_policy_is_asked_and_its_notes_and_state_are_kept_apart() {
     assert_eq!(wait(&first), (Duration::from_millis(5), Lane::Primary));
     let second = engine.load(&bytes, "", table()).unwrap();
     assert_eq!(wait(&second), (Duration::from_millis(9), Lane::Primary), "the state survives a swap");
+    let alone = engine.compile(&bytes).unwrap().isolated("", table()).unwrap();
+    assert_eq!(wait(&alone), (Duration::from_millis(1), Lane::Primary), "a state of its own, without the probes");
+    assert_eq!(wait(&alone), (Duration::from_millis(2), Lane::Primary));
+    assert_eq!(wait(&second), (Duration::from_millis(10), Lane::Primary), "which nobody else sees");
 }
 
 #[test]

@@ -12,6 +12,7 @@ use wasmtime_wasi::p2::bindings::{cli, clocks, io::error, random};
 use wasmtime_wasi::p2::{DynInputStream, DynOutputStream, DynPollable, StreamError, StreamResult};
 
 use super::guest::Guest;
+use super::wire::bindings::pointsman::policy::log::Level;
 
 /// The stream resources there are; their numbers are all there is to them.
 const STDIN: u32 = 0;
@@ -348,6 +349,9 @@ impl streams::HostOutputStream for Guest {
     fn write(&mut self, stream: Resource<DynOutputStream>, bytes: Vec<u8>) -> StreamResult<()> {
         if stream.rep() == STDERR {
             self.write_stderr(&bytes);
+            self.print(Level::Warn, &bytes);
+        } else {
+            self.print(Level::Info, &bytes);
         }
         Ok(())
     }

@@ -2,7 +2,7 @@
 //! had to bear. One primary and one paid fallback, the configuration a newcomer has; no time limit is changed.
 
 mod flapping;
-
+mod streams;
 mod tries;
 
 use std::time::{Duration, Instant};

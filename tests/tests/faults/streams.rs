@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pointsman_tests::{Event, Reply, tokens};
+use pointsman_tests::{Event, Reply, Seen, backend, proxy, silence, status, tokens, upstream};
 
 use crate::{Pair, primary_that_gives, timed, whole_text};
 
@@ -55,4 +55,57 @@ async fn a_malformed_event_costs_that_event_only() {
     let streamed = stream(&p).await;
     streamed.is_whole();
     assert_eq!(p.tries(), (1, 0));
+}
+
+#[tokio::test]
+async fn a_stream_cut_after_40_of_60_tokens_is_whole() {
+    let p = once(|| tokens(60).end_after(40)).await;
+    let streamed = stream(&p).await;
+    streamed.is_whole();
+    assert!(streamed.took < Duration::from_secs(15), "{:?}", streamed.took);
+    assert_eq!(p.tries().0 + p.tries().1, 2);
+}
+
+#[tokio::test]
+async fn a_stream_that_is_silent_for_30_s_in_its_middle_is_whole_and_the_proxy_well() {
+    let p = once(|| tokens(60).stall_after(40)).await;
+    let streamed = stream(&p).await;
+    streamed.is_whole();
+    assert!(streamed.took < Duration::from_secs(45), "{:?}", streamed.took);
+    assert_eq!(p.tries().0 + p.tries().1, 2);
+    let again = stream(&p).await;
+    again.is_whole();
+    assert!(again.took < Duration::from_secs(10), "{:?}", again.took);
+}
+
+#[tokio::test]
+async fn a_stream_without_done_ends_at_once_and_its_usage_is_known() {
+    let p = once(|| tokens(60).only_content(62)).await;
+    let streamed = stream(&p).await;
+    streamed.is_whole();
+    assert!(streamed.took < Duration::from_secs(5), "{:?}", streamed.took);
+    let rows = p.proxy.wait_rows(1, "SELECT output_tokens, estimated FROM exchanges").await;
+    assert_eq!((&rows[0]["output_tokens"], &rows[0]["estimated"]), (&60.into(), &0.into()));
+    assert_eq!(p.tries(), (1, 0));
+}
+
+#[tokio::test]
+async fn a_cut_stream_is_whole_though_the_fallback_takes_no_prefill() {
+    let primary = upstream().reply(tokens(60).end_after(40)).then(silence()).start().await;
+    let refuses = |seen: &Seen, _: usize| {
+        let last = seen.json()["messages"].as_array().and_then(|m| m.last().cloned()).unwrap_or_default();
+        if last["role"] == "assistant" { status(400) } else { tokens(60) }
+    };
+    let fallback = upstream().handler(refuses).start().await;
+    let proxy = proxy!()
+        .backend(backend("free").primary(&primary).timeout("first_byte_ms", 2_000))
+        .backend(backend("paid").fallback(&fallback).set("capabilities.prefill", true))
+        .set("stream.resume", "prefill")
+        .start()
+        .await;
+    let p = Pair { proxy, primary, fallback };
+    let streamed = stream(&p).await;
+    streamed.is_whole();
+    assert!(streamed.took < Duration::from_secs(40), "{:?}", streamed.took);
+    assert_eq!(p.fallback.count(), 2, "the prefill, and then from the beginning");
 }

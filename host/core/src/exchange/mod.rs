@@ -5,7 +5,12 @@
 //!                          \-> Wait -> Granted | WaitOver -> Ask ...
 //!                          \-> Reject
 //!            Send -> Committed -> Relay -> Ended -> Finish
+//!                                       \-> Broke -> Ask ... Send -> Committed -> Relay ...
 //! ```
+//!
+//! A committed stream that breaks can be resumed: the policy is asked again, and a further attempt joins what was
+//! delivered. All budgets go on; what cannot be resumed ends with [`Action::Reject`], which the client is then told
+//! in-band.
 //!
 //! It does no IO, holds no lock and reads no clock. It keeps the budgets, and it holds the permit of the attempt under
 //! way, so that whatever happens the permit goes back to the fleet exactly once.
@@ -16,10 +21,10 @@ mod words;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use types::{Action, Budgets, Ended, Event, Facts, Reason, Refusal, Sending, StreamDefaults};
+pub use types::{Action, Budgets, Ended, Event, Facts, Join, Reason, Refusal, Sending, StreamDefaults};
 
 use crate::contract::{
-    AttemptFacts, Column, Decision, Dispatch, Hold, Query, Rejection, RequestFacts, RowState, STRIDE,
+    AttemptFacts, Column, Decision, Dispatch, Hold, Query, Rejection, RequestFacts, Resume, RowState, STRIDE,
 };
 use crate::fleet::{Fleet, Permit, Report};
 use crate::outcome::{Kind, Outcome};
@@ -68,6 +73,10 @@ pub struct Exchange {
     /// Dispatches that somebody else was quicker to, and that were put to the policy again.
     lost_races: u32,
     queue_full: bool,
+    /// An answer was committed and broke: what is sent from then on joins it.
+    resuming: bool,
+    /// Backends that took no prefill in this exchange.
+    no_prefill: Vec<u32>,
 }
 
 impl Exchange {
@@ -83,7 +92,7 @@ impl Exchange {
         let answer = if facts.max_tokens > 0 { facts.max_tokens.min(ANSWER_TOKENS) } else { ANSWER_TOKENS };
         let tokens = facts.prompt_tokens.saturating_add(answer);
         let rank = Rank::newcomer(facts.priority);
-        let want = Want { rank, ..view.want(model, facts.operation, tokens) };
+        let want = Want { rank, ..wanted(&view, model, &facts, tokens) };
         Self {
             view,
             want,
@@ -100,6 +109,8 @@ impl Exchange {
             empty_waits: 0,
             lost_races: 0,
             queue_full: false,
+            resuming: false,
+            no_prefill: Vec::new(),
         }
     }
 
@@ -144,6 +155,11 @@ impl Exchange {
         }
     }
 
+    /// Was an answer begun that broke, so that whatever comes must join it?
+    pub fn is_resuming(&self) -> bool {
+        self.resuming
+    }
+
     /// Is it over?
     pub fn is_done(&self) -> bool {
         matches!(self.phase, Phase::Done)
@@ -182,14 +198,25 @@ impl Exchange {
                     _ => Action::Finish(End::Broken),
                 }
             }
+            (Phase::Relaying { permit, sending }, Event::Broke(ended)) => {
+                let resume = sending.resume;
+                let kind = self.settle(fleet, now, permit, sending, ended);
+                self.broke(fleet, now, kind, resume)
+            }
             (phase, Event::ClientGone) => self.abandon(fleet, now, phase),
             (phase, Event::Granted(permit)) => {
                 fleet.refund(permit);
                 self.abandon(fleet, now, phase)
             }
-            (phase, Event::Arrived | Event::Decided(_) | Event::WaitOver | Event::Committed | Event::Ended(_)) => {
-                self.abandon(fleet, now, phase)
-            }
+            (
+                phase,
+                Event::Arrived
+                | Event::Decided(_)
+                | Event::WaitOver
+                | Event::Committed
+                | Event::Ended(_)
+                | Event::Broke(_),
+            ) => self.abandon(fleet, now, phase),
         }
     }
 
@@ -336,7 +363,7 @@ impl Exchange {
         let Some(model) = self.view.table.models.get(model as usize).filter(|m| **m != *self.want.model) else {
             return false;
         };
-        let want = self.view.want(&Arc::from(model.as_str()), self.facts.operation, self.want.tokens);
+        let want = wanted(&self.view, &Arc::from(model.as_str()), &self.facts, self.want.tokens);
         if want.candidates.is_empty() {
             return false;
         }
@@ -361,9 +388,19 @@ impl Exchange {
             },
             commit: dispatch.commit.unwrap_or(self.streams.commit),
             resume: dispatch.resume.unwrap_or(self.streams.resume),
+            join: self.resuming.then(|| self.join(permit.backend, dispatch.resume)),
         };
         self.phase = Phase::Sending { permit, sending: sending.clone() };
         Action::Send(sending)
+    }
+
+    /// How an attempt at this backend continues what was delivered. A backend that cannot be prefilled never is.
+    fn join(&self, backend: u32, resume: Option<Resume>) -> Join {
+        let is_able = self.view.backend(backend).capabilities.get(PREFILL).copied().unwrap_or(false);
+        match resume.unwrap_or(self.streams.resume) {
+            Resume::Prefill if is_able && !self.no_prefill.contains(&backend) => Join::Prefill,
+            Resume::Prefill | Resume::Splice | Resume::None => Join::Splice,
+        }
     }
 
     /// A wait of the policy's own is for others than those it was shown as open and turned down: else it would be
@@ -426,6 +463,9 @@ impl Exchange {
         fleet.settle(now, permit, Report { outcome: &outcome, first_token, tokens_used });
         let backend = self.view.backend(sending.backend);
         let kind = outcome.kind;
+        if kind == Kind::NotResumed && sending.join == Some(Join::Prefill) {
+            self.no_prefill.push(sending.backend);
+        }
         self.attempt_facts.push(AttemptFacts {
             backend: sending.backend,
             lane: sending.lane,
@@ -457,8 +497,9 @@ impl Exchange {
             Kind::Answered => Action::Finish(End::Delivered),
             Kind::ClientGone => Action::Finish(End::ClientGone),
             // No other try can succeed: what the upstream said is what the client gets.
-            Kind::Refused => Action::PassOn,
-            Kind::RateLimited
+            Kind::Refused if !self.resuming => Action::PassOn,
+            Kind::Refused
+            | Kind::RateLimited
             | Kind::OutOfCredit
             | Kind::Overloaded
             | Kind::ServerError
@@ -470,7 +511,37 @@ impl Exchange {
             | Kind::TimedOut
             | Kind::Cut
             | Kind::Stalled
-            | Kind::Malformed => self.ask(fleet, now, None),
+            | Kind::Malformed
+            | Kind::NotResumed => self.ask(fleet, now, None),
+        }
+    }
+
+    /// A committed answer broke off and could be continued.
+    fn broke(&mut self, fleet: &mut Fleet, now: Timestamp, kind: Kind, resume: Resume) -> Action {
+        match kind {
+            Kind::Answered => Action::Finish(End::Delivered),
+            Kind::ClientGone => Action::Finish(End::ClientGone),
+            // A verdict on the request: to go on elsewhere would be to get around it.
+            Kind::Refused | Kind::TooLong => Action::Finish(End::Broken),
+            Kind::RateLimited
+            | Kind::OutOfCredit
+            | Kind::Overloaded
+            | Kind::ServerError
+            | Kind::ModelMissing
+            | Kind::Unauthorised
+            | Kind::ConnectFailed
+            | Kind::Reset
+            | Kind::TimedOut
+            | Kind::Cut
+            | Kind::Stalled
+            | Kind::Malformed
+            | Kind::NotResumed => match resume {
+                Resume::None => Action::Finish(End::Broken),
+                Resume::Splice | Resume::Prefill => {
+                    self.resuming = true;
+                    self.ask(fleet, now, None)
+                }
+            },
         }
     }
 
@@ -488,7 +559,7 @@ impl Exchange {
     /// Everything was tried. When every upstream refused the request itself, its refusal explains more than our words.
     fn exhausted(&mut self, fleet: &Fleet, now: Timestamp) -> Action {
         let refused = |a: &AttemptFacts| matches!(a.outcome, Kind::Refused | Kind::TooLong | Kind::ModelMissing);
-        if !self.attempt_facts.is_empty() && self.attempt_facts.iter().all(refused) {
+        if !self.resuming && !self.attempt_facts.is_empty() && self.attempt_facts.iter().all(refused) {
             return Action::PassOn;
         }
         let (reason, message) = match self.queue_full {
@@ -521,6 +592,9 @@ impl Exchange {
     }
 }
 
+/// The capability of a backend that can continue an answer that is put into its mouth.
+const PREFILL: &str = "prefill";
+
 /// What a token limit is charged for an answer before it is known.
 const ANSWER_TOKENS: u32 = 1_024;
 
@@ -532,3 +606,12 @@ const MAX_LOST_RACES: u32 = 3;
 
 /// How long a dispatch that could not be had waits for its lane after that.
 const DENIED_WAIT: Duration = Duration::from_secs(5);
+
+/// What an exchange with these facts needs of a backend.
+fn wanted(view: &View, model: &Arc<str>, facts: &Facts, tokens: u32) -> Want {
+    if facts.crosses {
+        view.want_across(model, facts.operation, tokens)
+    } else {
+        view.want(model, facts.operation, tokens)
+    }
+}

@@ -20,7 +20,7 @@ pub struct Budgets {
     pub max_waits: u32,
     /// All waits together.
     pub max_wait: Duration,
-    /// The whole exchange, up to its commit.
+    /// The whole exchange, up to its commit; no attempt to resume it begins later either.
     pub max_total: Duration,
 }
 
@@ -61,6 +61,8 @@ pub struct Facts {
     pub client: u32,
     /// A hash of the session; 0: none.
     pub session: u64,
+    /// May it go to a backend of another dialect, translated?
+    pub crosses: bool,
 }
 
 /// What happened.
@@ -74,10 +76,12 @@ pub enum Event {
     Granted(Permit),
     /// While waiting: the time is up.
     WaitOver,
-    /// The first byte of the answer goes downstream.
+    /// The first byte of the attempt's answer goes downstream; of a resumed one, the first that is new.
     Committed,
     /// The attempt under way ended, before or after the commit.
     Ended(Ended),
+    /// The attempt under way ended too early after its commit, and what was delivered can be continued.
+    Broke(Ended),
     /// The client went away.
     ClientGone,
 }
@@ -129,7 +133,7 @@ pub enum Action {
     Relay,
     /// Give the client the refusal that the last attempt brought, as it came.
     PassOn,
-    /// Give the client this error.
+    /// Give the client this error; in-band when part of an answer was delivered.
     Reject(Refusal),
     /// Nothing is left to do.
     Finish(End),
@@ -150,6 +154,17 @@ pub struct Sending {
     pub commit: Commit,
     /// The resume mode.
     pub resume: Resume,
+    /// How it continues what was delivered; none when nothing was.
+    pub join: Option<Join>,
+}
+
+/// How an attempt continues an answer that broke off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Join {
+    /// It answers from the beginning; what was delivered is dropped while it agrees.
+    Splice,
+    /// It is given what was delivered as the beginning of its answer, where the request allows it; else as for splice.
+    Prefill,
 }
 
 /// An error of Pointsman's own.
@@ -168,6 +183,8 @@ pub struct Refusal {
 pub enum Reason {
     /// Nobody serves the model.
     NoSuchModel,
+    /// Only backends of another dialect serve the model, and the request cannot be translated for them.
+    Untranslatable,
     /// Everything was tried.
     Exhausted,
     /// The waiting line is full.
@@ -188,6 +205,7 @@ impl Reason {
     pub fn error_kind(&self) -> ErrorKind {
         match self {
             Reason::NoSuchModel => ErrorKind::ModelNotFound,
+            Reason::Untranslatable => ErrorKind::InvalidRequest,
             Reason::Exhausted | Reason::QueueFull | Reason::Policy { .. } => ErrorKind::AllPoolsExhausted,
             Reason::OutOfTime => ErrorKind::Timeout,
         }
@@ -197,9 +215,11 @@ impl Reason {
     pub fn status(&self) -> u16 {
         match self {
             Reason::Policy { status, .. } => *status,
-            Reason::NoSuchModel | Reason::Exhausted | Reason::QueueFull | Reason::OutOfTime => {
-                self.error_kind().status()
-            }
+            Reason::NoSuchModel
+            | Reason::Untranslatable
+            | Reason::Exhausted
+            | Reason::QueueFull
+            | Reason::OutOfTime => self.error_kind().status(),
         }
     }
 }

@@ -121,7 +121,8 @@ fn may_wait(kind: Kind) -> bool {
         | Kind::Cut
         | Kind::Stalled
         | Kind::Malformed
-        | Kind::ClientGone => false,
+        | Kind::ClientGone
+        | Kind::NotResumed => false,
     }
 }
 

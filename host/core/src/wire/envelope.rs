@@ -157,19 +157,23 @@ impl Envelope<'_> {
 
     fn value(&self, dialect: Dialect) -> Value {
         let row = self.kind.row();
-        match dialect {
-            Dialect::Openai => json!({"error": {
-                "message": self.message, "type": self.kind_override.unwrap_or(row.kind), "param": null, "code": row.code,
-            }}),
-            Dialect::Anthropic => json!({
-                "type": "error",
-                "error": {"type": self.kind_override.unwrap_or(row.anthropic), "message": self.message},
-                "request_id": self.request_id,
-            }),
-            Dialect::Plain => json!({"error": {
-                "message": self.message, "type": self.kind_override.unwrap_or(row.kind), "request_id": self.request_id,
-            }}),
+        let own = match dialect {
+            Dialect::Openai | Dialect::Plain => row.kind,
+            Dialect::Anthropic => row.anthropic,
+        };
+        let kind = self.kind_override.unwrap_or(own);
+        shaped(dialect, kind, Some(row.code), self.message, self.request_id)
+    }
+}
+
+/// An error body of this dialect.
+pub(super) fn shaped(dialect: Dialect, kind: &str, code: Option<&str>, message: &str, request_id: &str) -> Value {
+    match dialect {
+        Dialect::Openai => json!({"error": {"message": message, "type": kind, "param": null, "code": code}}),
+        Dialect::Anthropic => {
+            json!({"type": "error", "error": {"type": kind, "message": message}, "request_id": request_id})
         }
+        Dialect::Plain => json!({"error": {"message": message, "type": kind, "request_id": request_id}}),
     }
 }
 

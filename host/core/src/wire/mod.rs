@@ -3,6 +3,7 @@
 //! A dialect's differences are rows and arms in these files. Requests are read strictly (what we understand is what the
 //! provider will understand); answers are read leniently, because a sloppy answer is still worth relaying.
 
+pub mod as_stream;
 pub mod classify;
 pub mod envelope;
 pub mod facts;
@@ -10,8 +11,10 @@ pub mod framing;
 pub mod headers;
 mod json;
 pub mod message;
+pub mod resume;
 pub mod retry_after;
 pub mod splice;
 pub mod sse;
+pub mod translate;
 pub mod url;
 pub mod usage;

@@ -34,6 +34,13 @@ pub struct Event<'a> {
     pub data: Option<&'a [u8]>,
 }
 
+/// Has it data that is neither JSON nor `[DONE]`, so that a client of an LLM API would fail to read it? An event named
+/// `error` says enough by its name.
+pub fn is_nonsense(event: &Event<'_>) -> bool {
+    let is_json = |data: &[u8]| serde_json::from_slice::<serde::de::IgnoredAny>(data).is_ok();
+    event.name != Some(b"error") && event.data.is_some_and(|data| data.trim_ascii() != b"[DONE]" && !is_json(data))
+}
+
 /// Cuts a byte stream into events.
 ///
 /// Push a chunk, look at the events, then take the bytes of all of them at once:

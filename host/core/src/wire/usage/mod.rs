@@ -4,6 +4,7 @@ mod body;
 mod stream;
 
 pub use body::BodyTap;
+pub(super) use stream::Format;
 pub use stream::{Sight, StreamTap};
 
 use super::json;

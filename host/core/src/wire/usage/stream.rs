@@ -42,27 +42,38 @@ pub struct StreamTap {
     done: bool,
 }
 
+/// The families of streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Format {
+pub(in crate::wire) enum Format {
+    /// OpenAI's chat completions and completions.
     Choices,
+    /// OpenAI's Responses API.
     Responses,
+    /// Anthropic's messages.
     Messages,
+    /// Any other.
     Plain,
 }
 
-impl StreamTap {
-    /// A tap for the stream that such a backend answers such a request with.
-    pub fn new(dialect: Dialect, operation: Operation) -> Self {
-        let format = match (dialect, operation) {
+impl Format {
+    /// The stream that such a backend answers such a request with.
+    pub(in crate::wire) const fn of(dialect: Dialect, operation: Operation) -> Self {
+        match (dialect, operation) {
             (Dialect::Plain, _) => Format::Plain,
             (Dialect::Anthropic, _) | (Dialect::Openai, Operation::Message) => Format::Messages,
             (Dialect::Openai, Operation::Response) => Format::Responses,
             (Dialect::Openai, Operation::Chat | Operation::Completion | Operation::Embedding | Operation::Other) => {
                 Format::Choices
             }
-        };
+        }
+    }
+}
+
+impl StreamTap {
+    /// A tap for the stream that such a backend answers such a request with.
+    pub fn new(dialect: Dialect, operation: Operation) -> Self {
         Self {
-            format,
+            format: Format::of(dialect, operation),
             counts: Counts::default(),
             input_told: false,
             output_told: false,

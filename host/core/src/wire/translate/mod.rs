@@ -1,0 +1,196 @@
+//! OpenAI's chat completions and Anthropic's messages, each said in the words of the other.
+//!
+//! A request is read into what both APIs can say (`meaning`) and written again; so are the answer, its stream and its
+//! errors on the way back. What one API cannot say is an [`Untranslatable`] that names the field, and never left out
+//! unseen. Facts are those of both APIs' references and of the types in their official SDKs (openai 3.54 and anthropic
+//! 2.12 for Python). A translated request is meant for `anthropic-version: 2023-06-01`.
+//!
+//! # Said in other words
+//!
+//! | chat completions | messages |
+//! |---|---|
+//! | `system` and `developer` messages that come first | `system` |
+//! | refused (few models take it there) | `system` messages in the middle, written as they stand |
+//! | `tool` messages, one for each result | `tool_result` blocks of one user message |
+//! | `refusal` of an assistant's message | a text |
+//! | a text "The tool call failed." before the result | `is_error: true` |
+//! | `data:` URL in base64, or address | `base64` or `url` source |
+//! | `file` with a PDF as `data:` URL, `filename` ("document.pdf" if there is none) | `document` with a `base64` source, `title` |
+//! | `max_completion_tokens`, `max_tokens` (left out: [`DEFAULT_MAX_TOKENS`](request::DEFAULT_MAX_TOKENS)) | `max_tokens` |
+//! | `tool_choice` `auto`, `none`, `required`, a function | `auto`, `none`, `any`, `tool` |
+//! | `parallel_tool_calls: false` | `disable_parallel_tool_use: true` |
+//! | `response_format` `json_schema`, named "answer" on the way from messages | `output_config.format` |
+//! | `reasoning_effort` `low` to `max` | `output_config.effort` |
+//! | `user` | `metadata.user_id` |
+//! | `prompt_tokens`, in which `cached_tokens` and `cache_write_tokens` are counted | `input_tokens`, `cache_read_input_tokens` and `cache_creation_input_tokens` beside each other |
+//! | `stop` | `end_turn`; `tool_use` if tools are called; `stop_sequence` if the backend says which |
+//! | `length` | `max_tokens`, `model_context_window_exceeded`, `pause_turn`, and any reason not known: not complete |
+//! | `tool_calls` | `tool_use` |
+//! | `content_filter`, or a `refusal` | `refusal` |
+//! | a tool call's id | the same; signs that Anthropic refuses are written as `_x` and two hex digits |
+//!
+//! # Left out, because it makes no difference to the answer
+//!
+//! | field | why |
+//! |---|---|
+//! | any member that is `null` | it says nothing |
+//! | `metadata`, `safety_identifier` (chat), `diagnostics` (messages) | for the provider's books |
+//! | `store: false`, `n: 1`, `logprobs: false`, penalties of 0, an empty `logit_bias`, `service_tier` `auto` or `default`, `verbosity: medium`, `modalities: ["text"]` | what the other API does anyhow |
+//! | `temperature: 1` and `top_p: 1` on the way to messages | the same; the newest models take no such member |
+//! | `service_tier` `auto` or `standard_only`, `speed: standard`, `thinking` that is `disabled`, or `adaptive` without a wish to read it (messages) | the same |
+//! | `prediction`, `prompt_cache_*`, `cache_control`, `stream_options.include_obfuscation`, `eager_input_streaming` | price, speed, or the size of packets |
+//! | an image's `detail` `auto` or `high` | Anthropic looks at all of a picture |
+//! | the `name` of a JSON schema, and its `strict` | Anthropic wants no name, and always keeps to the schema |
+//! | `parallel_tool_calls` and a `tool_choice` of `auto` or `none` without tools | there is nothing to choose |
+//! | empty texts on the way to messages | they say nothing, and Anthropic refuses them |
+//! | `thinking`, `redacted_thinking`, `reasoning`, `reasoning_content`, `reasoning_details`, in requests and answers | thoughts are signed for, and of use to, the one model that had them; OpenAI's API shows none either. Their tokens are told in the usage |
+//!
+//! # Known losses in answers
+//!
+//! OpenAI's `stop` does not tell a stop sequence from an end, unless the backend adds `stop_reason` (vLLM does). A text
+//! behind a tool call is joined to the text before it on the way to chat, which has no such order. Citations, and
+//! annotations, are not asked for, and left out should they come.
+
+mod answer;
+pub mod error;
+mod meaning;
+mod read;
+pub mod request;
+pub mod stream;
+
+use std::borrow::Cow;
+use std::fmt;
+use std::fmt::Write as _;
+
+use bytes::Bytes;
+
+use crate::contract::Operation;
+use crate::table::Dialect;
+use crate::time::Timestamp;
+
+const CHAT_API: &str = "OpenAI's chat completions API";
+const MESSAGES_API: &str = "Anthropic's messages API";
+
+/// Which way a request is translated; its answer goes the other way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// A chat completions request for a backend of the `anthropic` dialect.
+    ChatToMessages,
+    /// A messages request for a backend of the `openai` dialect.
+    MessagesToChat,
+}
+
+/// The name that a chat backend has for the most tokens of an answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LimitName {
+    /// `max_tokens`, which every server knows but OpenAI's for its reasoning models.
+    #[default]
+    MaxTokens,
+    /// `max_completion_tokens`, which OpenAI wants.
+    MaxCompletionTokens,
+}
+
+/// What the other API has no words for: the client's field, and why; or, of an answer, the upstream's.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub struct Untranslatable {
+    /// Where it stands, as in `messages[2].content[0].type`; empty for the whole body.
+    pub path: String,
+    why: Cow<'static, str>,
+}
+
+/// How the answer to a translated request is translated back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answers {
+    /// The way its request went.
+    pub way: Way,
+    /// Was a stream asked for?
+    pub stream: bool,
+    /// Did the client of a chat stream ask for the usage?
+    pub include_usage: bool,
+    /// The model that was asked for upstream, should the answer not name its own.
+    pub model: String,
+}
+
+impl Way {
+    /// The way a request of this operation goes to a backend of this dialect; none when no translation is needed, or
+    /// there is none.
+    pub const fn of(operation: Operation, dialect: Dialect) -> Option<Self> {
+        match (operation, dialect) {
+            (Operation::Chat, Dialect::Anthropic) => Some(Way::ChatToMessages),
+            (Operation::Message, Dialect::Openai) => Some(Way::MessagesToChat),
+            (Operation::Chat | Operation::Message, _)
+            | (Operation::Completion | Operation::Response | Operation::Embedding | Operation::Other, _) => None,
+        }
+    }
+
+    /// The path that the translated request goes to.
+    pub const fn path(self) -> &'static str {
+        match self {
+            Way::ChatToMessages => "/v1/messages",
+            Way::MessagesToChat => "/v1/chat/completions",
+        }
+    }
+
+    /// What the backend is asked.
+    pub const fn upstream(self) -> (Dialect, Operation) {
+        match self {
+            Way::ChatToMessages => (Dialect::Anthropic, Operation::Message),
+            Way::MessagesToChat => (Dialect::Openai, Operation::Chat),
+        }
+    }
+
+    /// The dialect of the client.
+    pub const fn downstream(self) -> Dialect {
+        match self {
+            Way::ChatToMessages => Dialect::Openai,
+            Way::MessagesToChat => Dialect::Anthropic,
+        }
+    }
+}
+
+impl Answers {
+    /// Translates a whole answer, made now.
+    ///
+    /// # Errors
+    /// [`Untranslatable`]: the upstream's fault, or something that was not asked for.
+    pub fn whole(&self, body: &[u8], now: Timestamp) -> Result<Bytes, Untranslatable> {
+        answer::translate(self, body, now)
+    }
+
+    /// A translator for the events of a stream that begins now.
+    pub fn stream(&self, now: Timestamp) -> stream::Stream {
+        stream::Stream::new(self, now)
+    }
+}
+
+impl Untranslatable {
+    fn new(path: impl Into<String>, why: impl Into<Cow<'static, str>>) -> Self {
+        Self { path: path.into(), why: why.into() }
+    }
+}
+
+impl fmt::Display for Untranslatable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &*self.path {
+            "" => write!(f, "the body {}", self.why),
+            path => write!(f, "`{path}` {}", self.why),
+        }
+    }
+}
+
+/// A tool call's id as Anthropic takes it: letters, digits, `_` and `-`. The same id is always spelt the same.
+fn call_id(id: &str) -> Cow<'_, str> {
+    let fine = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-');
+    if id.bytes().all(fine) {
+        return Cow::Borrowed(id);
+    }
+    let mut spelt = String::with_capacity(id.len() + 8);
+    for byte in id.bytes() {
+        if fine(byte) {
+            spelt.push(char::from(byte));
+        } else {
+            write!(spelt, "_x{byte:02x}").expect("a string takes all that is written");
+        }
+    }
+    Cow::Owned(spelt)
+}

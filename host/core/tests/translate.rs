@@ -1,0 +1,162 @@
+//! Golden pairs of translations: every file of `golden/translate` is one case, and says in its `title` what it shows.
+//!
+//! A case has one of `request`, `answer`, `events` or `error`, and what becomes of it: `expected`, or `refused` with
+//! the whole message. `back: true`: the expected request, translated back, is the request again.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use bytes::{Bytes, BytesMut};
+use pointsman_core::time::Timestamp;
+use pointsman_core::wire::sse::Reader;
+use pointsman_core::wire::translate::request::{Translated, translate};
+use pointsman_core::wire::translate::{Answers, LimitName, Untranslatable, Way, error};
+use serde_json::{Value, json};
+
+const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_123);
+
+/// The model that answers name when the upstream does not.
+const ASKED_MODEL: &str = "asked";
+
+fn cases() -> Vec<(String, Value)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/translate");
+    let mut paths: Vec<PathBuf> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    let read = |path: PathBuf| {
+        let name = path.file_stem().unwrap().to_string_lossy().into_owned();
+        let text = fs::read_to_string(&path).unwrap();
+        let case: Value = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{name}: {e}"));
+        (name, case)
+    };
+    paths.into_iter().map(read).collect()
+}
+
+fn way(case: &Value) -> Way {
+    match case["way"].as_str() {
+        Some("chat_to_messages") => Way::ChatToMessages,
+        Some("messages_to_chat") => Way::MessagesToChat,
+        other => panic!("no such way: {other:?}"),
+    }
+}
+
+fn opposite(way: Way) -> Way {
+    match way {
+        Way::ChatToMessages => Way::MessagesToChat,
+        Way::MessagesToChat => Way::ChatToMessages,
+    }
+}
+
+fn answers(case: &Value) -> Answers {
+    let include_usage = case["include_usage"] == true;
+    Answers { way: way(case), stream: !case["events"].is_null(), include_usage, model: ASKED_MODEL.to_owned() }
+}
+
+fn request(way: Way, case: &Value, body: &Value) -> Result<Value, Untranslatable> {
+    let limit = match case["limit"].as_str() {
+        Some("max_completion_tokens") => LimitName::MaxCompletionTokens,
+        _ => LimitName::MaxTokens,
+    };
+    let model = body["model"].as_str().unwrap_or("m");
+    let Translated { body: translated, .. } = translate(way, body.to_string().as_bytes(), model, limit)?;
+    Ok(serde_json::from_slice(&translated).unwrap())
+}
+
+/// The bytes of a stream whose events are written in a case.
+fn written(events: &Value) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for event in events.as_array().unwrap() {
+        if let Some(comment) = event["comment"].as_str() {
+            bytes.extend_from_slice(format!(": {comment}\n\n").as_bytes());
+            continue;
+        }
+        let (name, data) = match event.get("event") {
+            Some(name) => (format!("event: {}\n", name.as_str().unwrap()), &event["data"]),
+            None => (String::new(), event),
+        };
+        let data = data.as_str().map_or_else(|| data.to_string(), str::to_owned);
+        bytes.extend_from_slice(format!("{name}data: {data}\n\n").as_bytes());
+    }
+    bytes
+}
+
+/// The reverse of [`written`].
+fn read(bytes: &[u8]) -> Value {
+    let mut reader = Reader::default();
+    reader.push(Bytes::copy_from_slice(bytes));
+    let mut events = Vec::new();
+    while let Some(event) = reader.next_event().unwrap() {
+        let Some(data) = event.data else {
+            let comment = std::str::from_utf8(event.raw).unwrap().trim_start_matches(':').trim();
+            events.push(json!({"comment": comment}));
+            continue;
+        };
+        let text = || json!(std::str::from_utf8(data).unwrap());
+        let data = serde_json::from_slice(data).unwrap_or_else(|_| text());
+        events.push(match event.name {
+            Some(name) => json!({"event": std::str::from_utf8(name).unwrap(), "data": data}),
+            None => data,
+        });
+    }
+    assert_eq!(reader.unfinished_bytes(), 0);
+    Value::Array(events)
+}
+
+fn stream(case: &Value, cuts: usize) -> Result<Value, Untranslatable> {
+    let mut stream = answers(case).stream(NOW);
+    let mut reader = Reader::default();
+    let mut out = BytesMut::new();
+    for chunk in written(&case["events"]).chunks(cuts) {
+        reader.push(Bytes::copy_from_slice(chunk));
+        while let Some(event) = reader.next_event().unwrap() {
+            stream.event(&event, &mut out)?;
+        }
+    }
+    stream.finish(&mut out);
+    Ok(read(&out))
+}
+
+fn translated(case: &Value) -> Result<Value, Untranslatable> {
+    if !case["request"].is_null() {
+        request(way(case), case, &case["request"])
+    } else if !case["answer"].is_null() {
+        let body = answers(case).whole(case["answer"].to_string().as_bytes(), NOW)?;
+        Ok(serde_json::from_slice(&body).unwrap())
+    } else if !case["events"].is_null() {
+        let whole = stream(case, usize::MAX)?;
+        assert_eq!(stream(case, 1)?, whole, "byte by byte");
+        Ok(whole)
+    } else {
+        let status = case["status"].as_u64().unwrap() as u16;
+        let (status, body) = error::refusal(way(case), status, case["error"].to_string().as_bytes(), "req-1");
+        Ok(json!({"status": status, "body": serde_json::from_slice::<Value>(&body).unwrap()}))
+    }
+}
+
+#[test]
+fn every_golden_case_holds() {
+    let cases = cases();
+    let mut failures = Vec::new();
+    for (name, case) in &cases {
+        assert!(case["title"].is_string(), "{name} has no title");
+        let found = match translated(case) {
+            Ok(found) => json!({"expected": found}),
+            Err(error) => json!({"refused": error.to_string()}),
+        };
+        let wanted = match case.get("expected") {
+            Some(expected) => json!({"expected": expected}),
+            None => json!({"refused": case["refused"]}),
+        };
+        if found != wanted {
+            failures.push(format!("{name}:\n  found  {found}\n  wanted {wanted}"));
+        }
+        if case["back"] == true {
+            let back = request(opposite(way(case)), case, &case["expected"]);
+            let back = back.unwrap_or_else(|e| panic!("{name}, back: {e}"));
+            if back != case["request"] {
+                failures.push(format!("{name}, back:\n  found  {back}\n  wanted {}", case["request"]));
+            }
+        }
+    }
+    assert!(failures.is_empty(), "{} of {} cases:\n{}", failures.len(), cases.len(), failures.join("\n"));
+    assert!(cases.len() >= 40, "only {} cases were found", cases.len());
+}
