@@ -8,6 +8,7 @@ mod clock;
 pub mod config;
 pub mod demo;
 pub mod drive;
+pub mod lab;
 pub mod policy;
 pub mod secret;
 pub mod serve;

@@ -43,13 +43,25 @@ export function policy(Class) {
         instance = new Class(JSON.parse(settings), table);
         query = new Query(table);
       } catch (error) {
-        throw error instanceof Error ? error.message : String(error);
+        throw error instanceof TypeError || error instanceof ReferenceError ? told(error) : (error?.message ?? String(error));
       }
     },
     decide(raw) {
-      return instance.decide(query.over(raw));
+      try {
+        return instance.decide(query.over(raw));
+      } catch (error) {
+        // The last error in the log becomes the message of the fault.
+        hostLog.log("error", told(error));
+        throw error;
+      }
     },
   };
+}
+
+/// An exception and where it happened, on one line.
+function told(error) {
+  const calls = String(error?.stack ?? "").split("\n").map((line) => line.trim().replace(/^at /, "")).filter(Boolean);
+  return calls.length === 0 ? String(error) : `${error}; in ${calls.join(" < ")}`;
 }
 
 /// Everything that rarely changes.

@@ -21,6 +21,7 @@ instance keeps in memory is a cache; any of several instances may be asked.
 Backends are meant by their index in `table.backends`, everywhere.
 """
 
+import gc
 import json
 import random
 import traceback
@@ -51,15 +52,17 @@ def policy(cls):
                 table = Table(raw)
                 _instance = cls(json.loads(settings), table)
                 _query = Query(table)
+                # What is there now stays; without it, a collection now and then would look at all of Python.
+                gc.freeze()
             except Exception as error:
                 raise Err(_message(error)) from None
 
         def decide(self, raw):
             try:
                 return _instance.decide(_query._over(raw))
-            except BaseException:
-                # Its last words become the message of the fault.
-                traceback.print_exc()
+            except BaseException as error:
+                # The last error in the log becomes the message of the fault.
+                _log.log(_log.Level.ERROR, _told(error))
                 raise
 
     return WitWorld
@@ -71,10 +74,14 @@ _query = None
 
 def _message(error):
     """The words of a refusal: an author's own as they are, anything else with where it happened."""
-    if isinstance(error, ValueError):
-        return str(error)
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{type(error).__name__}: {error} (in {frame.name}, line {frame.lineno})"
+    return str(error) if isinstance(error, ValueError) else _told(error)
+
+
+def _told(error):
+    """An exception and where it happened, innermost first, on one line."""
+    frames = reversed(traceback.extract_tb(error.__traceback__))
+    calls = " < ".join(f"{f.name} ({f.filename.rpartition('/')[2]}:{f.lineno})" for f in frames)
+    return f"{type(error).__name__}: {error}; in {calls}"
 
 
 class Backend:
@@ -149,7 +156,8 @@ class Query:
 
     __slots__ = (
         "now_ms", "seed", "first", "model", "operation", "client", "streaming", "priority", "prompt_tokens", "max_tokens",
-        "session", "elapsed_ms", "remaining_ms", "_table", "_rows", "_stride", "_at", "_state", "_past",
+        "session", "elapsed_ms", "remaining_ms", "_table", "_rows", "_stride", "_at", "_state", "_load",
+        "_weights", "_past",
     )  # fmt: skip
 
     def __init__(self, table):
@@ -157,6 +165,8 @@ class Query:
         self._stride = len(table.columns)
         self._at = {name: i for i, name in enumerate(table.columns)}
         self._state = self._at["state"]
+        self._load = tuple(self._at[name] for name in ("in_flight", "error_permille", "failures"))
+        self._weights = [backend.weight for backend in table.backends]
 
     def _over(self, raw):
         #: Milliseconds since 1970-01-01 UTC: the only clock. A random number, new for every question.
@@ -302,12 +312,17 @@ class Query:
         of an empty pool."""
         if not pool:
             return None
+        rows, stride, weights = self._rows, self._stride, self._weights
+        in_flight, error_permille, failures = self._load
         start = self.seed % len(pool)
-        return min(pool[start:] + pool[:start], key=self._cost)
-
-    def _cost(self, backend):
-        trouble = 1 + self.error_permille(backend) / 100 + self.failures(backend)
-        return (self.in_flight(backend) + 1) * trouble / self._table.backends[backend].weight
+        best, least = None, float("inf")
+        for backend in pool[start:] + pool[:start]:
+            row = backend * stride
+            trouble = 100 + rows[row + error_permille] + 100 * rows[row + failures]
+            cost = (rows[row + in_flight] + 1) * trouble / weights[backend]
+            if cost < least:
+                best, least = backend, cost
+        return best
 
     def draw(self, pool, weight_of=None):
         """One of a pool at random, by weight; None of an empty pool or where all weights are 0."""

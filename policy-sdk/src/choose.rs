@@ -17,7 +17,8 @@ pub struct Patience {
 
 /// What can be done with the candidates of a query ([`crate::Roster::candidates`]). Nothing here allocates.
 ///
-/// The first methods narrow down, the others choose. What is equal is drawn by the dice, so that a crowd spreads.
+/// The first methods narrow down, those that return one candidate choose. What is equal is drawn by the weights of the
+/// configuration, so that a crowd spreads.
 ///
 /// ```
 /// use pointsman_sdk::testing::{case, fallback, primary};
@@ -34,7 +35,8 @@ pub struct Patience {
 ///     let primaries = ready.clone().of(Tier::Primary);
 ///     assert_eq!(primaries.clone().count(), 2);
 ///     assert_eq!(primaries.clone().fastest(request, &mut dice).unwrap().id(), "quick");
-///     assert_eq!(ready.of(Tier::Fallback).cheapest(request, &mut dice).unwrap().id(), "cheap");
+///     let cheapest = ready.of(Tier::Fallback).cheapest(request);
+///     assert_eq!(cheapest.two_choices(request, &mut dice).unwrap().id(), "cheap");
 ///     assert!(primaries.clone().weighted(&mut dice).is_some());
 ///     assert!(primaries.two_choices(request, &mut dice).is_some());
 /// });
@@ -64,9 +66,21 @@ pub trait Choose<'a>: Iterator<Item = Candidate<'a>> + Clone {
     /// assert_eq!(once.after(1, Outcome::ServerError).query(left), 2);
     /// ```
     fn least_tried(self, query: &'a Query<'a>) -> impl Iterator<Item = Candidate<'a>> + Clone {
-        let least =
-            if query.attempts.is_empty() { Some(0) } else { self.clone().map(|c| query.tries(c.index())).min() };
-        self.filter(move |c| query.attempts.is_empty() || Some(query.tries(c.index())) == least)
+        self.least_by(|c| query.tries(c.index()))
+    }
+
+    /// The cheapest for this request by [`Candidate::price_microusd`]; those without a price only when none has one.
+    fn cheapest(self, request: &'a Request) -> impl Iterator<Item = Candidate<'a>> + Clone {
+        self.least_by(|c| c.price_microusd(request).unwrap_or(u64::MAX))
+    }
+
+    /// Those with the smallest key.
+    fn least_by<K: Ord + Clone>(
+        self,
+        key: impl Fn(&Candidate<'a>) -> K + Clone,
+    ) -> impl Iterator<Item = Candidate<'a>> + Clone {
+        let least = self.clone().map(|c| key(&c)).min();
+        self.filter(move |c| least.as_ref() == Some(&key(c)))
     }
 
     /// Those whose lane has had at most this many attempts after its first in this exchange.
@@ -79,54 +93,24 @@ pub trait Choose<'a>: Iterator<Item = Candidate<'a>> + Clone {
         })
     }
 
-    /// The one with the smallest key.
-    fn smallest<K: Ord>(self, dice: &mut Dice, key: impl Fn(&Candidate<'a>) -> K) -> Option<Candidate<'a>> {
-        let mut best: Option<(K, Candidate<'a>)> = None;
-        let mut equals = 0;
-        for candidate in self {
-            let here = key(&candidate);
-            let order = best.as_ref().map_or(std::cmp::Ordering::Less, |(least, _)| here.cmp(least));
-            equals = match order {
-                std::cmp::Ordering::Less => 1,
-                std::cmp::Ordering::Equal => equals + 1,
-                std::cmp::Ordering::Greater => continue,
-            };
-            // The n-th of equals takes the place of those before it once in n.
-            if dice.below(equals) == 0 {
-                best = Some((here, candidate));
-            }
-        }
-        best.map(|(_, candidate)| candidate)
-    }
-
     /// The one whose limits are least used up.
     fn least_loaded(self, dice: &mut Dice) -> Option<Candidate<'a>> {
-        self.smallest(dice, Candidate::load_permille)
+        self.least_by(Candidate::load_permille).weighted(dice)
     }
 
-    /// The better of two drawn at random, by errors, load and time to answer ([`crate::Load::cost`]): nearly as even as
-    /// looking for the best of all, and without everybody finding the same one ("the power of two choices",
-    /// Mitzenmacher 2001).
+    /// One of two drawn by weight: the first, unless the second is better by a quarter, by errors, load and time to answer
+    /// ([`crate::Load::cost`]). Nearly as even as looking for the best of all, and without everybody finding the same
+    /// one ("the power of two choices", Mitzenmacher 2001).
     fn two_choices(self, request: &Request, dice: &mut Dice) -> Option<Candidate<'a>> {
-        let mut drawn: [Option<Candidate<'a>>; 2] = [None, None];
-        for (before, candidate) in (0..).zip(self) {
-            // One that comes later stays in a sample of two by a chance of 2 in those seen so far.
-            let place = if before < 2 { before } else { dice.below(before + 1) };
-            if let Some(place) = drawn.get_mut(place as usize) {
-                *place = Some(candidate);
-            }
-        }
-        drawn.into_iter().flatten().smallest(dice, |c| c.cost(request))
-    }
-
-    /// The cheapest for this request by [`Candidate::price_microusd`]; those without a price come last.
-    fn cheapest(self, request: &Request, dice: &mut Dice) -> Option<Candidate<'a>> {
-        self.smallest(dice, |c| c.price_microusd(request).unwrap_or(u64::MAX))
+        let first = self.clone().weighted(dice)?;
+        let second = self.filter(|c| c.index() != first.index()).weighted(dice);
+        let is_better = |c: &Candidate| c.cost(request).saturating_mul(5) < first.cost(request).saturating_mul(4);
+        second.filter(is_better).or(Some(first))
     }
 
     /// The fastest by [`Candidate::answer_ms`]; those of which nothing is known come last.
     fn fastest(self, request: &Request, dice: &mut Dice) -> Option<Candidate<'a>> {
-        self.smallest(dice, |c| c.answer_ms(request).unwrap_or(u32::MAX))
+        self.least_by(|c| c.answer_ms(request).unwrap_or(u32::MAX)).weighted(dice)
     }
 
     /// One by the weights of the configuration.
@@ -164,9 +148,9 @@ pub trait Choose<'a>: Iterator<Item = Candidate<'a>> + Clone {
         self.map(|c| (score(&c), c)).min_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, c)| c)
     }
 
-    /// Waits, in the lane of the one to be ready first, until it is: when that is within one wait and the exchange's
-    /// remaining time, and waits are left. Ready ones are taken to be turned down. The wait may be as long as patience
-    /// allows, not just as long as is expected: the host ends it when there is capacity.
+    /// Waits, in the lane of the one to be ready first, when that is expected, those before in the queue included, within
+    /// the waits left and the exchange's remaining time. Ready ones are taken to be turned down. Each wait is as long as
+    /// patience allows: the host ends it when there is capacity.
     ///
     /// ```
     /// use pointsman_sdk::testing::{case, primary};
@@ -178,40 +162,63 @@ pub trait Choose<'a>: Iterator<Item = Candidate<'a>> + Clone {
     ///     case.query(|query| roster.candidates(query).wait(query, Patience { longest_ms, waits }))
     /// };
     /// assert_eq!(wait(5_000, 1), Some(Decision::wait_for_primary(5_000)));
+    /// assert_eq!(wait(1_000, 2), Some(Decision::wait_for_primary(1_000)), "two waits are as long as it takes");
     /// assert_eq!(wait(1_000, 1), None);
     /// assert_eq!(wait(5_000, 0), None);
     /// ```
     fn wait(self, query: &Query, patience: Patience) -> Option<Decision> {
-        let longest_ms = patience.longest_ms.min(query.request.remaining_ms);
-        if query.waits >= patience.waits || longest_ms == 0 {
-            return None;
-        }
+        let waits_left = patience.waits.saturating_sub(query.waits);
+        let most_ms = u64::from(patience.longest_ms) * u64::from(waits_left);
         // Of one that is being probed nobody knows: it may be ready any moment.
-        let expected_ms = |c: &Candidate| c.ready_ms().unwrap_or(longest_ms);
+        let ready_ms = |c: &Candidate| c.ready_ms().unwrap_or(0);
         let turned_down = |c: &Candidate| c.row().is_ready() || c.is_hopeless();
-        let first = self.filter(|c| !turned_down(c)).min_by_key(expected_ms)?;
-        (expected_ms(&first) <= longest_ms).then(|| Decision::Wait(Hold { max_ms: longest_ms, lane: first.lane() }))
+        let hoped_for = self.filter(move |c| !turned_down(c));
+        let first = hoped_for.clone().min_by_key(ready_ms)?;
+        let expected_ms = u64::from(ready_ms(&first)) + queue_ms(hoped_for.of(first.tier()));
+        let most_ms = most_ms.min(query.request.remaining_ms.into());
+        (expected_ms <= most_ms).then(|| hold(query, first.lane(), patience)).flatten()
     }
 
     /// The last resort: the emergency lane, to the one least tried and soonest to recover among those whose emergency
-    /// rate allows it; at most three times in an exchange.
-    fn emergency(self, query: &Query) -> Option<Decision> {
+    /// rate allows it, at most three times in an exchange; a wait for that rate when it allows one within one wait. These
+    /// waits are three more than patience has.
+    fn emergency(self, query: &Query, patience: Patience) -> Option<Decision> {
         const TIMES: u32 = 3;
         if query.attempts_in(Lane::Emergency) >= TIMES {
             return None;
         }
-        let open = self.filter(|c| c.row().emergency_ms() == 0 && !c.is_hopeless());
-        let first = open.smallest(&mut query.dice(), |c| (query.tries(c.index()), c.row().ready_ms()))?;
-        Some(Decision::emergency(first.index()))
+        let hoped_for = self.filter(|c| !c.is_hopeless());
+        let open = hoped_for.clone().filter(|c| c.row().emergency_ms() == 0);
+        let first = open.least_by(|c| (query.tries(c.index()), c.row().ready_ms())).weighted(&mut query.dice());
+        if let Some(first) = first {
+            return Some(Decision::emergency(first.index()));
+        }
+        let soonest_ms = hoped_for.map(|c| c.row().emergency_ms()).min()?;
+        let is_worth_it = soonest_ms <= patience.longest_ms && query.waits < patience.waits.saturating_add(TIMES);
+        is_worth_it.then(|| hold(query, Lane::Emergency, patience)).flatten()
     }
+}
+
+/// As long as may be; none where the exchange has no time left.
+fn hold(query: &Query, lane: Lane, patience: Patience) -> Option<Decision> {
+    let max_ms = patience.longest_ms.min(query.request.remaining_ms);
+    (max_ms > 0).then_some(Decision::Wait(Hold { max_ms, lane }))
+}
+
+/// The time that those who wait already take at the pace of all these together.
+fn queue_ms<'a>(candidates: impl Choose<'a>) -> u64 {
+    let queued = candidates.clone().map(|c| c.row().queued()).max().unwrap_or(0);
+    let rpm: Option<u64> = candidates.map(|c| c.backend().rpm.map(u64::from)).sum();
+    rpm.map_or(0, |rpm| u64::from(queued) * 60_000 / rpm.max(1))
 }
 
 impl<'a, I: Iterator<Item = Candidate<'a>> + Clone> Choose<'a> for I {}
 
 #[cfg(test)]
 mod tests {
-    use crate::testing::{Case, case, fallback, primary};
-    use crate::{Candidate, Choose, Decision, Dice, Outcome, Query, Roster};
+    use super::*;
+    use crate::testing::{Case, Given, case, fallback, primary};
+    use crate::{NONE, Outcome, Roster};
 
     /// How often each backend is chosen over a thousand seeds.
     fn shares(
@@ -250,14 +257,14 @@ mod tests {
     }
 
     #[test]
-    fn two_choices_never_take_the_worst_and_take_the_others_about_evenly() {
-        let three = case([primary("worst").with("failures", 3), primary("a"), primary("b")]);
+    fn two_choices_never_take_the_worst_and_share_the_rest_by_weight() {
         let chosen = |case: &Case| {
             shares(case, |roster, query, dice| roster.candidates(query).two_choices(&query.request, dice))
         };
-        let drawn = chosen(&three);
-        assert_eq!(drawn[0], 0);
-        assert!(drawn[1] > 350 && drawn[2] > 350, "{drawn:?}");
+        near(&chosen(&case([primary("worst").with("failures", 3), primary("a"), primary("b")])), &[0, 500, 500]);
+        near(&chosen(&case([primary("a").weight(3), primary("b")])), &[750, 250]);
+        // One that nobody has asked yet is not worse for it.
+        near(&chosen(&case([primary("known").with("first_token_ms", 300), primary("new")])), &[500, 500]);
         near(&chosen(&case([primary("only")])), &[1_000]);
         near(&chosen(&case([])), &[]);
         // The first of four is one of the two drawn as often as any, and wins whenever it is.
@@ -268,7 +275,8 @@ mod tests {
     #[test]
     fn unknown_prices_and_times_come_last() {
         let two = case([fallback("unknown"), fallback("known").price(90.0, 90.0).with("latency_ms", 60_000)]);
-        let cheapest = shares(&two, |roster, query, dice| roster.candidates(query).cheapest(&query.request, dice));
+        let cheapest =
+            shares(&two, |roster, query, dice| roster.candidates(query).cheapest(&query.request).weighted(dice));
         let fastest = shares(&two, |roster, query, dice| roster.candidates(query).fastest(&query.request, dice));
         assert_eq!((cheapest, fastest), (vec![0, 1_000], vec![0, 1_000]));
     }
@@ -284,6 +292,40 @@ mod tests {
         }
     }
 
+    const NO_PATIENCE: Patience = Patience { longest_ms: 0, waits: 0 };
+
+    #[test]
+    fn those_before_in_the_queue_count() {
+        let patience = Patience { longest_ms: 5_000, waits: 2 };
+        let waits = |backends: Vec<Given>| {
+            let case = case(backends);
+            let roster = Roster::new(&case.table());
+            case.query(|query| roster.candidates(query).wait(query, patience).is_some())
+        };
+        let busy = |queued| primary("a").rpm(60).throttled(1_000).with("queued", queued);
+        assert!(waits(vec![busy(9)]), "one a second: ten seconds");
+        assert!(!waits(vec![busy(10)]));
+        assert!(waits(vec![busy(10), busy(10)]), "two serve the queue");
+        assert!(waits(vec![busy(10), primary("b").throttled(2_000)]), "who has no limit serves any queue");
+        let probing = primary("a").with("state", 3).with("ready_ms", NONE);
+        assert!(waits(vec![probing]));
+        assert!(!waits(vec![primary("a"), primary("b").cooling(Outcome::Unauthorised, 10)]), "nothing to hope for");
+    }
+
+    #[test]
+    fn the_emergency_rate_is_waited_for_three_times_more() {
+        let patience = Patience { longest_ms: 5_000, waits: 2 };
+        let after = |waits, emergency_ms| {
+            let lost = primary("a").cooling(Outcome::RateLimited, 90_000).with("emergency_ms", emergency_ms);
+            let case = case([lost]).after_waits(waits);
+            let roster = Roster::new(&case.table());
+            case.query(|query| roster.candidates(query).emergency(query, patience))
+        };
+        let waiting = Some(Decision::Wait(Hold { max_ms: 5_000, lane: Lane::Emergency }));
+        assert_eq!((after(0, 5_000), after(4, 900)), (waiting.clone(), waiting));
+        assert_eq!((after(5, 900), after(0, 5_001), after(0, NONE)), (None, None, None));
+    }
+
     #[test]
     fn emergency_goes_to_the_least_tried_and_soonest_three_times() {
         let cooling = |name, ms| primary(name).cooling(Outcome::RateLimited, ms).with("emergency_ms", 0);
@@ -291,7 +333,9 @@ mod tests {
         let mut three = case([cooling("late", 90_000), cooling("soon", 40_000), keyless]);
         let roster = Roster::new(&three.table());
         let mut order = Vec::new();
-        while let Some(Decision::Emergency(sent)) = three.query(|query| roster.candidates(query).emergency(query)) {
+        while let Some(Decision::Emergency(sent)) =
+            three.query(|query| roster.candidates(query).emergency(query, NO_PATIENCE))
+        {
             let index = sent.backend.unwrap() as usize;
             order.push(three.backends[index].backend.id.clone());
             three = three.after_in(crate::Lane::Emergency, index, Outcome::RateLimited);

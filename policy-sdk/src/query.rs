@@ -76,12 +76,6 @@ impl<'a> Query<'a> {
         Row { index, numbers: self.rows.get(start..start + stride).unwrap_or(&[]), layout: self.layout }
     }
 
-    /// Is this the first question about the exchange? When a dispatch could not be had, it is asked again.
-    #[inline]
-    pub fn is_first(&self) -> bool {
-        self.attempts.is_empty() && self.waits == 0
-    }
-
     /// The randomness of this query.
     pub fn dice(&self) -> Dice {
         Dice::new(self.seed)

@@ -186,12 +186,6 @@ impl<'a> Candidate<'a> {
         (ms != 0).then_some(ms)
     }
 
-    /// Has it answered lately, most of the time?
-    pub fn is_healthy(&self) -> bool {
-        const SICK_PERMILLE: u32 = 300;
-        self.row.failures() == 0 && self.row.error_permille() < SICK_PERMILLE
-    }
-
     /// Does it cool for a reason that not even an emergency gets around: the key, the money, the model?
     pub fn is_hopeless(&self) -> bool {
         matches!(self.row.state(), State::Cooling | State::Probing)

@@ -1,6 +1,7 @@
 """A provider for the SDK suites: what it does depends on the model asked for. Prints its port, then serves."""
 
 import json
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
@@ -35,6 +36,9 @@ MESSAGE_EVENTS = [
 ]
 
 
+seen = {}
+
+
 class Provider(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
@@ -43,7 +47,12 @@ class Provider(BaseHTTPRequestHandler):
 
     def do_POST(self):
         asked = json.loads(self.rfile.read(int(self.headers["content-length"] or 0)) or b"{}")
-        model = asked.get("model")
+        model = asked.get("model") or ""
+        seen[model] = seen.get(model, 0) + 1
+        # Cut at the first request, then well.
+        mended = model.startswith("mended") and seen[model] == 1
+        if model.startswith("slow"):
+            time.sleep(1)
         if model == "limited":
             error = {"error": {"message": "slow down", "type": "rate_limit_error", "param": None, "code": None}}
             return self.answer(429, error, {"retry-after": "60"})
@@ -55,11 +64,13 @@ class Provider(BaseHTTPRequestHandler):
         if self.path.endswith("/messages"):
             if self.headers["x-api-key"] != "claude-key" or not self.headers["anthropic-version"]:
                 return self.answer(401, {"type": "error", "error": {"type": "authentication_error", "message": "no"}})
-            return self.events(MESSAGE_EVENTS, named=True) if asked.get("stream") else self.answer(200, MESSAGE)
-        if not asked.get("stream"):
+            if not asked.get("stream") or model.startswith("json"):
+                return self.answer(200, MESSAGE)
+            return self.events(MESSAGE_EVENTS[:3] if mended else MESSAGE_EVENTS, named=True, cut=mended)
+        if not asked.get("stream") or model == "json":
             return self.answer(200, CHAT)
         events = [chunk({"role": "assistant", "content": "hello "}), chunk({"content": "from "})]
-        if model == "cut":
+        if model == "cut" or mended:
             return self.events(events, cut=True)
         events += [chunk({"content": "the provider"}), chunk({}, "stop")]
         if asked.get("stream_options", {}).get("include_usage"):

@@ -101,6 +101,16 @@ class OpenAI(unittest.TestCase):
                 pass
 
 
+    def test_a_stream_that_is_resumed_or_late_or_no_stream_at_all(self):
+        for model in ["mended", "slow", "json"]:
+            asked = client()[0].chat.completions.stream(
+                model=model, messages=HELLO, stream_options={"include_usage": True})
+            with asked as stream:
+                answer = stream.until_done().get_final_completion()
+            self.assertEqual(answer.choices[0].message.content, "hello from the provider", model)
+            self.assertEqual((answer.choices[0].finish_reason, answer.usage.total_tokens), ("stop", 15), model)
+
+
 class Anthropic(unittest.TestCase):
     def client(self):
         return anthropic.Anthropic(base_url=URL, api_key="sdk-key")
@@ -113,6 +123,13 @@ class Anthropic(unittest.TestCase):
         with self.client().messages.stream(model="claude", max_tokens=9, messages=HELLO) as stream:
             self.assertEqual("".join(stream.text_stream), "hello from claude")
             self.assertEqual(stream.get_final_message().usage.output_tokens, 4)
+
+    def test_a_stream_that_is_resumed_or_late_or_no_stream_at_all(self):
+        for model in ["mended-claude", "slow-claude", "json-claude"]:
+            with self.client().messages.stream(model=model, max_tokens=9, messages=HELLO) as stream:
+                self.assertEqual("".join(stream.text_stream), "hello from claude", model)
+                answer = stream.get_final_message()
+            self.assertEqual((answer.stop_reason, answer.usage.output_tokens), ("end_turn", 4), model)
 
     def test_an_unknown_model(self):
         with self.assertRaises(anthropic.NotFoundError) as caught:

@@ -10,12 +10,14 @@
 //! ```
 
 mod client;
+mod policy;
 mod proxy;
 mod reply;
 mod tls;
 mod upstream;
 
 pub use client::{Answer, Event, EventStream, RawConnection, Request};
+pub use policy::{WatPolicy, revision_of, sends_to};
 pub use proxy::{Backend, Finished, Http2, Proxy, ProxyBuilder, backend, run};
 pub use reply::{Gate, Reply, bytes, chat, echo, embeddings, json, raw, silence, sse, status, tokens};
 pub use tls::{TlsUpstream, tls_upstream};

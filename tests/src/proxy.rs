@@ -13,7 +13,7 @@ use tokio::process::{Child, Command};
 use tokio::sync::watch;
 use toml::{Table, Value};
 
-use crate::client::{Request, http_client, http2_client};
+use crate::client::{Answer, Request, http_client, http2_client};
 use crate::soon;
 use crate::upstream::Upstream;
 
@@ -330,6 +330,48 @@ impl Proxy {
     /// A GET on the admin listener.
     pub fn admin(&self, path: &str) -> Request {
         Request::new(&self.http, Method::GET, format!("http://{}{path}", self.admin_addr()))
+    }
+
+    /// `GET /api/policy`.
+    pub async fn policy(&self) -> Json {
+        self.admin("/api/policy").send().await.json()
+    }
+
+    /// `PUT /api/policy`.
+    pub async fn put_policy(&self, component: impl Into<bytes::Bytes>) -> Answer {
+        self.admin_request(Method::PUT, "/api/policy").body("application/wasm", component).send().await
+    }
+
+    /// `POST /api/policy/rollback`, to this revision or the one before.
+    pub async fn rollback(&self, to: Option<&str>) -> Answer {
+        let query = to.map(|to| format!("?to={to}")).unwrap_or_default();
+        self.admin_request(Method::POST, &format!("/api/policy/rollback{query}")).send().await
+    }
+
+    /// Waits until `/api/policy` is as `is_so` wants it; answers it.
+    pub async fn wait_policy(&self, what: &str, is_so: impl Fn(&Json) -> bool) -> Json {
+        let mut ticks = tokio::time::interval(std::time::Duration::from_millis(5));
+        let told = async {
+            loop {
+                let policy = self.policy().await;
+                if is_so(&policy) {
+                    return policy;
+                }
+                ticks.tick().await;
+            }
+        };
+        soon(what, told).await
+    }
+
+    /// The value of a metric, by the beginning of its line up to the value; 0 when it is not there.
+    pub async fn metric(&self, series: &str) -> f64 {
+        let text = self.admin("/metrics").send().await.text();
+        text.lines().find_map(|line| line.strip_prefix(series)?.trim().parse().ok()).unwrap_or_default()
+    }
+
+    /// How many lines it wrote with these words.
+    pub fn told(&self, words: &str) -> usize {
+        self.output().iter().filter(|line| line.contains(words)).count()
     }
 
     /// Waits until `/api/backends` holds these words.

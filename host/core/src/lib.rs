@@ -11,6 +11,7 @@ pub mod health;
 pub mod limits;
 mod member;
 pub mod outcome;
+pub mod probation;
 pub mod queue;
 pub mod record;
 pub mod table;

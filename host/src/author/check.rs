@@ -113,12 +113,13 @@ pub fn check(bytes: &[u8], trial: &Trial) -> Result<Report, EngineError> {
 /// The aspect a refusal is about.
 fn aspect_of(error: &LoadError) -> &'static str {
     match error {
-        LoadError::Empty | LoadError::TooLarge { .. } => "size",
+        LoadError::Empty | LoadError::TooLarge { .. } | LoadError::TooBig(_) => "size",
         LoadError::NotWasm(_) | LoadError::CoreModule | LoadError::Truncated(_) | LoadError::Broken(_) => "compile",
+        LoadError::CompileTime { .. } | LoadError::CompilerBusy => "compile",
         LoadError::Version { .. } | LoadError::Shape(_) => "contract",
         LoadError::Imports(_) => "imports",
         LoadError::MissingExport(_) => "exports",
-        LoadError::Refused(_) | LoadError::Configure(_) => "configure",
+        LoadError::Refused(_) | LoadError::Start(_) | LoadError::Configure(_) => "configure",
         LoadError::Probe { .. } => "probes",
     }
 }

@@ -3,6 +3,7 @@
 //! Everything here judges with the engine that the proxy judges with. Results are values; the command line prints them.
 
 pub mod bench;
+pub mod build;
 pub mod check;
 pub mod new;
 pub mod sample;

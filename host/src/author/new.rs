@@ -4,20 +4,8 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use super::build::Language;
 use super::sdk;
-
-/// What a policy is written in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Language {
-    /// Rust, for wasm32-wasip2.
-    Rust,
-    /// JavaScript, with componentize-qjs.
-    Js,
-    /// Python, with componentize-py.
-    Python,
-    /// C, with zig or clang.
-    C,
-}
 
 /// A new project.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -175,13 +163,13 @@ const JS: sdk::Files = &[
 ];
 
 const PYTHON: sdk::Files = &[
-    (".gitignore", "/venv\n__pycache__\n/*.wasm\n"),
+    (".gitignore", "/.venv\n__pycache__\n/*.wasm\n"),
     ("requirements.txt", include_str!("templates/python/requirements.txt")),
     ("policy.py", include_str!("templates/python/policy.py")),
 ];
 
 const C: sdk::Files = &[
-    (".gitignore", "/venv\n/*.wasm\n"),
+    (".gitignore", "/.venv\n/*.wasm\n"),
     ("requirements.txt", include_str!("templates/c/requirements.txt")),
     ("policy.c", include_str!("templates/c/policy.c")),
 ];
@@ -191,7 +179,7 @@ impl Language {
     fn files(self) -> Vec<(String, &'static str)> {
         let (own, folder, sdk) = match self {
             Language::Rust => (RUST, RUST_SDK_FOLDER, RUST_SDK),
-            Language::Js => (JS, "", sdk::JS),
+            Language::JavaScript => (JS, "", sdk::JS),
             Language::Python => (PYTHON, "", sdk::PYTHON),
             Language::C => (C, sdk::C_FOLDER, sdk::C),
         };
@@ -203,7 +191,7 @@ impl Language {
     const fn about(self) -> About {
         match self {
             Language::Rust => ABOUT_RUST,
-            Language::Js => ABOUT_JS,
+            Language::JavaScript => ABOUT_JS,
             Language::Python => ABOUT_PYTHON,
             Language::C => ABOUT_C,
         }
@@ -264,20 +252,20 @@ const ABOUT_JS: About = About {
 
 const ABOUT_PYTHON: About = About {
     what: "Its rules are in `policy.py`.",
-    needs: "Once: Python 3, and the compiler: `python3 -m venv venv && venv/bin/pip install -r requirements.txt`.",
+    needs: "Once: Python 3, and the compiler: `python3 -m venv .venv && .venv/bin/pip install -r requirements.txt`.",
     test: "",
     files: "| `policy.py` | the policy; it may import other modules of this folder, and the standard library |\n\
             | `pointsman.py` | Pointsman's SDK for Python: the query's numbers behind names |\n\
             | `requirements.txt` | names the compiler |",
     names: "A policy that raises costs one decision: the default policy makes it, and the log and the exchange's explanation \
-            tell the traceback. A component in Python carries its interpreter: it has some 40 MB, takes seconds to compile \
+            tell the traceback. A component in Python carries its interpreter: it has some 19 MB, takes seconds to compile \
             (once; the proxy keeps the result) and decides in tens of microseconds.",
 };
 
 const ABOUT_C: About = About {
     what: "Its rules are in `policy.c`.",
     needs: "Once: a C compiler for WebAssembly, either clang with wasm-ld, or zig: \
-            `python3 -m venv venv && venv/bin/pip install -r requirements.txt`.",
+            `python3 -m venv .venv && .venv/bin/pip install -r requirements.txt`.",
     test: "",
     files: "| `policy.c` | the policy; other `.c` files of this folder are built with it |\n\
             | `pointsman/` | Pointsman's SDK for C: the query's numbers behind names, and the little of a C library it needs |\n\
@@ -307,9 +295,7 @@ mod tests {
             }
             let readme = fs::read_to_string(project.dir.join("README.md")).unwrap();
             assert!(!readme.contains("{{"), "{readme}");
-            for command in
-                ["pointsman policy build", "pointsman policy test my-policy.wasm scenarios/", "curl -T my-policy.wasm"]
-            {
+            for command in ["pointsman policy build", "pointsman policy test policy.wasm", "curl -T policy.wasm"] {
                 assert!(readme.contains(command), "{command}");
             }
             for file in project.files.iter().filter(|f| f.ends_with(".toml")) {

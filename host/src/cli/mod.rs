@@ -44,7 +44,7 @@ enum Command {
         #[command(subcommand)]
         command: config_cmd::ConfigCommand,
     },
-    /// Write a policy: a new project, its component, its check, its speed.
+    /// Write a policy: a new project, its component, what the proxy says of it, scenarios, speed.
     Policy {
         #[command(subcommand)]
         command: policy_cmd::PolicyCommand,
@@ -57,13 +57,20 @@ pub fn main() -> ExitCode {
     match cli.command {
         Command::Serve { config } => serve_cmd::run(config.as_deref()),
         Command::Demo(args) => told(in_runtime(demo::run(&args))),
-        Command::Policy { command } => policy_cmd::run(&command),
         Command::Config { command } => {
             let (out, err) = (&mut io::stdout().lock(), &mut io::stderr().lock());
             match config_cmd::run(&command, &ProcessEnv, out, err) {
                 Ok(true) => ExitCode::SUCCESS,
                 Ok(false) => ExitCode::FAILURE,
                 // The reader of our output went away: nobody is left to tell.
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+                Err(error) => told(Err(error.into())),
+            }
+        }
+        Command::Policy { command } => {
+            let (out, err) = (&mut io::stdout().lock(), &mut io::stderr().lock());
+            match policy_cmd::run(&command, out, err) {
+                Ok(code) => code,
                 Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
                 Err(error) => told(Err(error.into())),
             }

@@ -1,4 +1,4 @@
-//! `pointsman policy new | check | bench`.
+//! `pointsman policy new | build | check | test | bench`: the loop of a policy's author.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -6,15 +6,20 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use crate::author::bench::bench;
+use crate::author::build::{Built, Language, build};
 use crate::author::check::{Trial, check};
-use crate::author::new::{self, Language};
+use crate::author::new;
 use crate::author::sample;
 use crate::config::{self, ProcessEnv};
+use crate::lab::{TestArgs, Tested, test};
 use crate::policy::{Engine, EngineLimits};
 use crate::serve::{engine_limits, settings_json};
 
 /// Backends of the table a policy is tried with when no configuration is given.
 const EXAMPLE_BACKENDS: usize = 4;
+
+/// The component's name where none is given.
+const DEFAULT_OUTPUT: &str = "policy.wasm";
 
 /// What `pointsman policy` can do.
 #[derive(Debug, clap::Subcommand)]
@@ -24,8 +29,8 @@ pub enum PolicyCommand {
     /// The project needs nothing of Pointsman but this binary. From here to a policy in force:
     ///
     ///   pointsman policy new mine --lang rust
-    ///   pointsman policy build mine -o mine.wasm
-    ///   curl -T mine.wasm http://127.0.0.1:9901/api/policy
+    ///   pointsman policy build mine
+    ///   curl -T mine/policy.wasm http://127.0.0.1:9901/api/policy
     #[command(verbatim_doc_comment)]
     New {
         /// Its name: a-z, 0-9, - and _, beginning with a letter.
@@ -36,6 +41,23 @@ pub enum PolicyCommand {
         /// The project's folder [default: ./NAME]. One that is not empty is not touched.
         #[arg(long, value_name = "PATH")]
         dir: Option<PathBuf>,
+    },
+    /// Make the component of a project, with the ordinary tools of its language.
+    ///
+    /// A project has a Cargo.toml (cargo, with the target wasm32-wasip2), a policy.js (componentize-qjs), a policy.py
+    /// (componentize-py) or a policy.c (zig or clang). A tool that is missing is named, with the command that installs it. The
+    /// component is judged before it is put in place whole: to build onto the file in force is to swap it.
+    ///
+    ///   pointsman policy build mine
+    ///   pointsman policy build mine -o /etc/pointsman/policy.wasm
+    #[command(verbatim_doc_comment)]
+    Build {
+        /// The project's folder.
+        #[arg(default_value = ".")]
+        dir: PathBuf,
+        /// The component [default: policy.wasm in the project's folder].
+        #[arg(long, short, value_name = "FILE")]
+        output: Option<PathBuf>,
     },
     /// Say whether the proxy would take a component, aspect by aspect.
     ///
@@ -57,6 +79,15 @@ pub enum PolicyCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Run scenarios against a policy in virtual time: scripted backends, expected decisions, expected ends.
+    ///
+    /// A failed one prints what was not as expected and the story of its exchanges. The last line counts; exit 0 when
+    /// all pass, 1 when one does not, 2 when there is nothing to test.
+    ///
+    ///   pointsman policy test mine/policy.wasm                      (with mine/scenarios/*.toml)
+    ///   pointsman policy test mine/policy.wasm other.toml --explain
+    #[command(verbatim_doc_comment)]
+    Test(TestArgs),
     /// Measure how long a decision takes, beside the default policy.
     ///
     /// Both are asked in turns in one run, for tables of 1 to 256 backends, the first question about an exchange and one
@@ -77,57 +108,70 @@ pub enum PolicyCommand {
     },
 }
 
-/// How a command ended.
-enum Outcome {
-    Done,
-    Failed,
-    /// The command could not be carried out as it was given.
+/// How a command ended that did not fail on the way.
+enum Ended {
+    /// Exit 0.
+    Well,
+    /// Exit 1: the answer is no.
+    Badly,
+    /// Exit 2: it could not be carried out as it was given.
     Usage(String),
 }
 
-/// Runs it. Exit 0: done; 1: failed or refused; 2: wrong usage.
-pub fn run(command: &PolicyCommand) -> ExitCode {
-    let out = &mut io::stdout().lock();
-    match answer(command, out) {
-        Ok(Outcome::Done) => ExitCode::SUCCESS,
-        Ok(Outcome::Failed) => ExitCode::FAILURE,
-        Ok(Outcome::Usage(error)) => {
-            eprintln!("error: {error}");
-            ExitCode::from(2)
-        }
-        // The reader of our output went away: nobody is left to tell.
-        Err(error) if error.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe) => {
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-fn answer(command: &PolicyCommand, out: &mut dyn Write) -> anyhow::Result<Outcome> {
-    match command {
+/// Runs it: results go to `out`, complaints to `err`. Exit 0: done; 1: failed or refused; 2: wrong usage.
+pub fn run(command: &PolicyCommand, out: &mut dyn Write, err: &mut dyn Write) -> io::Result<ExitCode> {
+    let ended = match command {
         PolicyCommand::New { name, lang, dir } => start(name, *lang, dir.as_deref(), out),
+        PolicyCommand::Build { dir, output } => make(dir, output.as_deref(), out),
         PolicyCommand::Check { file, config, json } => judge(file, config.as_deref(), *json, out),
+        PolicyCommand::Test(args) => match test(args, out, err)? {
+            Tested::Passed => Ok(Ended::Well),
+            Tested::Failed => Ok(Ended::Badly),
+            Tested::WrongUsage => return Ok(ExitCode::from(2)),
+        },
         PolicyCommand::Bench { file, config, json } => measure(file, config.as_deref(), *json, out),
+    };
+    match ended {
+        Ok(Ended::Well) => Ok(ExitCode::SUCCESS),
+        Ok(Ended::Badly) => Ok(ExitCode::FAILURE),
+        Ok(Ended::Usage(why)) => {
+            writeln!(err, "error: {why}")?;
+            Ok(ExitCode::from(2))
+        }
+        Err(error) => match error.downcast::<io::Error>() {
+            Ok(error) => Err(error),
+            Err(error) => {
+                writeln!(err, "error: {error}")?;
+                Ok(ExitCode::FAILURE)
+            }
+        },
     }
 }
 
-fn start(name: &str, lang: Language, dir: Option<&Path>, out: &mut dyn Write) -> anyhow::Result<Outcome> {
+fn start(name: &str, lang: Language, dir: Option<&Path>, out: &mut dyn Write) -> anyhow::Result<Ended> {
     let project = new::create(name, lang, dir.unwrap_or(Path::new(name)))?;
     let dir = project.dir.display();
-    writeln!(out, "{dir} is a policy that works ({} files; its README.md tells more). Next:\n", project.files.len())?;
-    writeln!(out, "  pointsman policy build {dir} -o {name}.wasm")?;
-    writeln!(out, "  pointsman policy test {name}.wasm {dir}/scenarios")?;
-    writeln!(out, "  curl -T {name}.wasm http://127.0.0.1:9901/api/policy")?;
-    Ok(Outcome::Done)
+    writeln!(out, "{dir} is a policy in {}, ready to build; its README.md tells more. Next:\n", lang.as_str())?;
+    writeln!(out, "  pointsman policy build {dir}")?;
+    writeln!(out, "  curl -T {dir}/policy.wasm http://127.0.0.1:9901/api/policy")?;
+    Ok(Ended::Well)
 }
 
-fn judge(file: &Path, config: Option<&Path>, json: bool, out: &mut dyn Write) -> anyhow::Result<Outcome> {
+fn make(dir: &Path, output: Option<&Path>, out: &mut dyn Write) -> anyhow::Result<Ended> {
+    let file = output.map_or_else(|| dir.join(DEFAULT_OUTPUT), Path::to_owned);
+    let Built { language, file, bytes, revision, took, wants_settings } = build(dir, &file)?;
+    let (file, took) = (file.display(), took.as_secs_f64());
+    writeln!(out, "{file}: revision {revision}, {} KiB, from {} in {took:.1} s", bytes / 1024, language.as_str())?;
+    if let Some(why) = wants_settings {
+        writeln!(out, "It wants [policy.settings]: {why}")?;
+    }
+    Ok(Ended::Well)
+}
+
+fn judge(file: &Path, config: Option<&Path>, json: bool, out: &mut dyn Write) -> anyhow::Result<Ended> {
     let (bytes, trial) = match (read(file), trial(config)) {
         (Ok(bytes), Ok(trial)) => (bytes, trial),
-        (Err(error), _) | (_, Err(error)) => return Ok(Outcome::Usage(error)),
+        (Err(error), _) | (_, Err(error)) => return Ok(Ended::Usage(error)),
     };
     let report = check(&bytes, &trial)?;
     if json {
@@ -136,13 +180,13 @@ fn judge(file: &Path, config: Option<&Path>, json: bool, out: &mut dyn Write) ->
         writeln!(out, "{}", file.display())?;
         writeln!(out, "{report}")?;
     }
-    Ok(if report.accepted { Outcome::Done } else { Outcome::Failed })
+    Ok(if report.accepted { Ended::Well } else { Ended::Badly })
 }
 
-fn measure(file: &Path, config: Option<&Path>, json: bool, out: &mut dyn Write) -> anyhow::Result<Outcome> {
+fn measure(file: &Path, config: Option<&Path>, json: bool, out: &mut dyn Write) -> anyhow::Result<Ended> {
     let (bytes, trial) = match (read(file), trial(config)) {
         (Ok(bytes), Ok(trial)) => (bytes, trial),
-        (Err(error), _) | (_, Err(error)) => return Ok(Outcome::Usage(error)),
+        (Err(error), _) | (_, Err(error)) => return Ok(Ended::Usage(error)),
     };
     let report = bench(&bytes, &trial.settings, trial.limits)?;
     if json {
@@ -151,7 +195,7 @@ fn measure(file: &Path, config: Option<&Path>, json: bool, out: &mut dyn Write) 
         writeln!(out, "{} (revision {}), beside the default policy\n", file.display(), report.policy.revision)?;
         writeln!(out, "{report}")?;
     }
-    Ok(Outcome::Done)
+    Ok(Ended::Well)
 }
 
 /// The component's bytes; `default` is the embedded one.

@@ -10,6 +10,7 @@ use pointsman_core::contract::{Commit, Resume};
 use pointsman_core::exchange::{Budgets, StreamDefaults};
 use pointsman_core::fleet;
 use pointsman_core::health::Bounds;
+use pointsman_core::probation;
 use pointsman_core::table::{Backend, Limits, Pattern, Table};
 
 use crate::secret::{KeyDigest, Secret};
@@ -154,6 +155,8 @@ pub struct Policy {
     pub deadline: Duration,
     /// Memory of one instance, in MiB.
     pub memory_mb: u32,
+    /// When a policy that keeps failing gives way to the last good one; none: never.
+    pub rollback: Option<probation::Rule>,
 }
 
 /// How answers are streamed.

@@ -2,15 +2,20 @@
 //!
 //! Serde stops at the first error. So what it stumbled over is reported, taken out of the tree, and it is asked again.
 
+use serde::de::DeserializeOwned;
 use serde_path_to_error::Segment;
 use toml::Value;
 
 use super::diagnostic::Report;
-use super::raw::RawConfig;
 use super::tree::{Body, Node, Path, Step};
 
-/// Reads the tree; what is wrong in it is reported and left out.
-pub(super) fn decode(tree: &mut Node, report: &mut Report<'_>) -> RawConfig {
+/// Reads the tree; what is wrong in it is reported and left out. `also` names keys that are known too, though they stand
+/// in another tree: by the list they stand in, `""` for the top level.
+pub(super) fn decode<T: DeserializeOwned + Default>(
+    tree: &mut Node,
+    report: &mut Report<'_>,
+    also: &[(&str, &[&str])],
+) -> T {
     while report.errors() < Report::MAX_PROBLEMS {
         let error = match serde_path_to_error::deserialize(tree.to_value()) {
             Ok(raw) => return raw,
@@ -21,12 +26,12 @@ pub(super) fn decode(tree: &mut Node, report: &mut Report<'_>) -> RawConfig {
         if takes_text(&complaint) && speak_literally(tree, &path) {
             continue;
         }
-        complaint.report(tree, &path, report);
+        complaint.with(also, &path).report(tree, &path, report);
         if !tree.refuse(&path) {
             break;
         }
     }
-    RawConfig::default()
+    T::default()
 }
 
 /// What serde complained of, in the forms that its derive writes.
@@ -51,6 +56,20 @@ impl Complaint {
             Some((found, expected)) => Complaint::WrongType { found: in_words(found), expected: in_words(expected) },
             None => Complaint::Other(message.to_owned()),
         }
+    }
+
+    /// With further keys that are known where `path` leads.
+    fn with(mut self, also: &[(&str, &[&str])], path: &Path) -> Self {
+        let table = match keys(path).as_slice() {
+            [] => Some(""),
+            [only] => Some(*only),
+            [_, _, ..] => None,
+        };
+        if let Complaint::UnknownKey { known } = &mut self {
+            let more = also.iter().filter(|(list, _)| Some(*list) == table).flat_map(|(_, keys)| keys.iter());
+            known.extend(more.map(|key| (*key).to_owned()));
+        }
+        self
     }
 
     fn report(&self, tree: &Node, path: &Path, report: &mut Report<'_>) {
@@ -113,16 +132,17 @@ fn path_of(path: &serde_path_to_error::Path) -> Path {
 
 /// The table a key stands in, as it is written in the file.
 fn whose(path: &Path) -> String {
-    let keys: Vec<&str> = path.0[..path.0.len().saturating_sub(1)]
-        .iter()
-        .filter_map(|step| if let Step::Key(key) = step { Some(key.as_str()) } else { None })
-        .collect();
-    match keys.as_slice() {
+    match keys(path).as_slice() {
         [] => "the file's top level".to_owned(),
-        ["backend"] => "[[backend]]".to_owned(),
-        ["client"] => "[[client]]".to_owned(),
-        _ => format!("[{}]", keys.join(".")),
+        [list @ ("backend" | "client" | "request")] => format!("[[{list}]]"),
+        keys => format!("[{}]", keys.join(".")),
     }
+}
+
+/// The keys on the way to the last step.
+fn keys(path: &Path) -> Vec<&str> {
+    let before = &path.0[..path.0.len().saturating_sub(1)];
+    before.iter().filter_map(|step| if let Step::Key(key) = step { Some(key.as_str()) } else { None }).collect()
 }
 
 /// The nearest of the known words, or all of them.

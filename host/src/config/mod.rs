@@ -12,6 +12,7 @@ mod litellm;
 mod overlay;
 mod providers;
 mod raw;
+mod sketch;
 mod tree;
 
 use std::fs::File;
@@ -26,6 +27,8 @@ pub use diagnostic::{ConfigError, Diagnostic, Place, Severity};
 pub use litellm::import_litellm;
 pub use overlay::{Env, ProcessEnv};
 pub use providers::discover;
+pub use sketch::{Complaints, OwnKeys, sketch};
+pub use tree::Path as KeyPath;
 
 use diagnostic::Report;
 use tree::Node;
@@ -63,7 +66,7 @@ pub fn parse(text: &str, file_name: &str, env: &dyn Env) -> Result<Loaded, Confi
         return Err(report.finish().expect_err("a text without a tree has an error"));
     };
     overlay::overlay(&mut tree, env, &mut report);
-    let raw = decode::decode(&mut tree, &mut report);
+    let raw = decode::decode(&mut tree, &mut report, &[]);
     let folder = Path::new(file_name).parent().unwrap_or(Path::new(""));
     let config = convert::convert(raw, &tree, env, folder, &mut report);
     Ok(Loaded { config, warnings: report.finish()?, path: None })

@@ -84,6 +84,25 @@ pub(super) struct RawPolicy {
     pub(super) deadline_ms: Option<u32>,
     /// Memory of one instance, in MiB. Default 64.
     pub(super) memory_mb: Option<u32>,
+    /// When a policy that keeps failing gives way to the last good one.
+    pub(super) rollback: RawRollback,
+}
+
+/// When a policy that keeps failing gives way to the last good one.
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(rename = "Rollback")]
+pub(super) struct RawRollback {
+    /// Whether it ever does. Default true.
+    pub(super) enabled: Option<bool>,
+    /// The first decisions of a revision, judged by the share that failed. Default 200.
+    pub(super) first_decisions: Option<u32>,
+    /// The share of them that may fail, in 1/1000; more is too much. Default 100.
+    pub(super) fault_permille: Option<u32>,
+    /// The time that window_faults is about. Default 60000.
+    pub(super) window_ms: Option<u64>,
+    /// So many faults within the window are too many, at any age; 1 to 10000. Default 20.
+    pub(super) window_faults: Option<u32>,
 }
 
 /// How answers are streamed.

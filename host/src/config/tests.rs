@@ -350,9 +350,29 @@ fn a_revision_follows_what_is_said_and_not_how() {
 }
 
 #[test]
+fn the_rollback_rule_has_defaults_a_switch_and_ranges() {
+    use pointsman_core::probation::Rule;
+    let rollback = |text: &str| checked(&format!("{ONE}[policy.rollback]\n{text}\n"), &[]).config.policy.rollback;
+    assert_eq!(rollback(""), Some(Rule::default()));
+    assert_eq!(rollback("enabled = false"), None);
+    let rule = Rule { first_decisions: 10, window: std::time::Duration::from_secs(1), ..Rule::default() };
+    assert_eq!(rollback("first_decisions = 10\nwindow_ms = 1000"), Some(rule));
+    for wrong in
+        ["first_decisions = 0", "fault_permille = 1001", "window_faults = 10001", "window_ms = 0", "faults = 1"]
+    {
+        let text = format!("{ONE}[policy.rollback]\n{wrong}\n");
+        let name = wrong.split(' ').next().unwrap();
+        let error = parse(&text, "p.toml", &ENV).err().unwrap_or_else(|| panic!("{wrong} is taken"));
+        assert!(error.to_string().contains(name), "{wrong}: {error}");
+    }
+}
+
+#[test]
 fn the_schema_knows_the_documented_keys() {
     let schema = schema().to_value().to_string();
-    for key in ["base_url", "max_body_bytes", "budget_usd_per_day", "first-content", "retry_after_cap_ms"] {
+    for key in
+        ["base_url", "max_body_bytes", "budget_usd_per_day", "first-content", "retry_after_cap_ms", "fault_permille"]
+    {
         assert!(schema.contains(key), "{key}");
     }
     assert!(!schema.contains("null") && !schema.contains("Raw"), "{schema}");

@@ -35,25 +35,30 @@ pub(super) enum Body {
 
 /// One step down the tree.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Step {
+pub enum Step {
+    /// Into a table.
     Key(String),
+    /// Into a list.
     Index(usize),
 }
 
 /// The way from the root to a value.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Path(pub(super) Vec<Step>);
+pub struct Path(pub(super) Vec<Step>);
 
 impl Path {
-    pub(super) fn of(section: &str) -> Self {
+    /// A key of the top level.
+    pub fn of(section: &str) -> Self {
         Self::default().key(section)
     }
 
-    pub(super) fn key(&self, key: &str) -> Self {
+    /// A key beneath it.
+    pub fn key(&self, key: &str) -> Self {
         self.then(Step::Key(key.to_owned()))
     }
 
-    pub(super) fn index(&self, index: usize) -> Self {
+    /// An element of it.
+    pub fn index(&self, index: usize) -> Self {
         self.then(Step::Index(index))
     }
 

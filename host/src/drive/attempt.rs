@@ -23,7 +23,7 @@ use pointsman_core::wire::classify::{BODY_PREFIX_BYTES, classify, classify_whole
 use pointsman_core::wire::facts::BodyFacts;
 use pointsman_core::wire::headers;
 use pointsman_core::wire::resume::{Emit, Joiner, Transcript, Unfit, prefill};
-use pointsman_core::wire::retry_after::{Hint, RateHints};
+use pointsman_core::wire::retry_after::RateHints;
 use pointsman_core::wire::splice::{Change, splice};
 use pointsman_core::wire::sse;
 use tokio::time::Instant;
@@ -512,8 +512,7 @@ fn learn(live: &Live, headers: &HeaderMap) {
     }
     let now = live.proxy().clock.now();
     let hints = RateHints::parse(headers, now);
-    let known = |hint: Hint| Some((u32::try_from(hint.remaining?).unwrap_or(u32::MAX), now + hint.reset?));
-    live.learn(known(hints.requests), known(hints.tokens));
+    live.learn(hints.requests.left_until(now), hints.tokens.left_until(now));
 }
 
 fn failed(outcome: Outcome) -> Attempted {

@@ -11,10 +11,14 @@ use pointsman_core::table::{Lane, Tier};
 use pointsman_core::time::Timestamp;
 use pointsman_core::wire::translate::Untranslatable;
 
+use super::aside::aside;
 use super::foreign::may_cross;
 use super::proxy::Proxy;
 use super::request::Asked;
 use super::snapshot::Snapshot;
+
+/// Notes kept of one exchange; a policy may leave 16 at every question, and be asked many.
+const MAX_NOTES: usize = 100;
 
 /// An exchange, its pinned snapshot, and what its record will say. Dropped at any moment, it settles and records.
 pub struct Live {
@@ -112,14 +116,19 @@ impl Live {
             return self.once(query, backend);
         }
         let asked_at = self.proxy.clock.now();
-        let verdict = self.snapshot.policy.decide(query, &self.asked.texts);
-        self.proxy.decided(&verdict, self.proxy.clock.now().since(asked_at));
-        if let Some(fault) = &verdict.fault {
-            self.policy_faults += 1;
-            let (kind, message) = (fault.kind.as_str(), &fault.message);
-            tracing::warn!(policy = %self.snapshot.policy.id(), kind, message, "the policy failed; the default policy decided");
+        let policy = &self.snapshot.policy;
+        let ask = || policy.decide(query, &self.asked.texts);
+        let verdict = if policy.is_slow() { aside(ask) } else { ask() };
+        let now = self.proxy.clock.now();
+        self.proxy.decided(&verdict, now.since(asked_at));
+        if self.snapshot.trial.decided(now, verdict.fault.as_ref()) {
+            self.proxy.policy_given_up.notify_one();
         }
-        self.notes.extend(verdict.notes);
+        if verdict.fault.is_some() {
+            self.policy_faults += 1;
+        }
+        let room = MAX_NOTES.saturating_sub(self.notes.len());
+        self.notes.extend(verdict.notes.into_iter().take(room));
         verdict.decision
     }
 

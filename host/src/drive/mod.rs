@@ -1,5 +1,6 @@
 //! Drives exchanges: does what the core's state machine says, and tells it what came of it.
 
+mod aside;
 mod attempt;
 mod course;
 mod foreign;
@@ -11,6 +12,7 @@ mod reply;
 mod request;
 mod snapshot;
 mod source;
+mod trial;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,6 +28,7 @@ pub use relay::{Broken, ProxyBody};
 pub use reply::{OwnError, Reply};
 pub use request::{Arrival, Asked};
 pub use snapshot::{Snapshot, Target, TargetError, fleet_settings};
+pub use trial::Trial;
 
 use attempt::{Begun, KeptRefusal, streams_are_known};
 use course::{Answerer, Course, Found, walk};

@@ -1,7 +1,7 @@
 //! What all exchanges share: the fleet's line, the snapshot in force, the clients' gates, the record.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -37,12 +37,13 @@ pub struct Proxy {
     pub store: StoreHandle,
     /// Ends every exchange under way, with a word to its client; for when the drain is over.
     pub cut: CancellationToken,
+    /// Told when a policy has failed so often that it is given up.
+    pub policy_given_up: Notify,
     log: ExchangeLog,
     snapshot: ArcSwap<Snapshot>,
     gates: Mutex<HashMap<Arc<str>, ClientGate>>,
     spent: StoreReader,
     exchanges: Exchanges,
-    policy_faults: AtomicU64,
 }
 
 /// Exchanges under way, for the drain at shutdown.
@@ -71,12 +72,12 @@ impl Proxy {
             metrics,
             store,
             cut: CancellationToken::new(),
+            policy_given_up: Notify::new(),
             log,
             snapshot: ArcSwap::from_pointee(snapshot),
             gates: Mutex::new(gates),
             spent,
             exchanges: Exchanges::default(),
-            policy_faults: AtomicU64::new(0),
         }
     }
 
@@ -99,14 +100,8 @@ impl Proxy {
     pub fn decided(&self, verdict: &Verdict, took: Duration) {
         self.metrics.decided(&verdict.decision, took);
         if let Some(fault) = &verdict.fault {
-            self.policy_faults.fetch_add(1, Ordering::Relaxed);
             self.metrics.policy_fault(fault.kind.as_str());
         }
-    }
-
-    /// Policy faults since the start.
-    pub fn policy_faults(&self) -> u64 {
-        self.policy_faults.load(Ordering::Relaxed)
     }
 
     /// Who is this? With client keys configured, the bearer token (or `x-api-key`) must be one of them.

@@ -9,6 +9,7 @@ use pointsman_core::table::Dialect;
 use pointsman_core::view::View;
 use pointsman_core::wire::url::BaseUrl;
 
+use super::trial::Trial;
 use crate::config::{BackendConfig, Config};
 use crate::policy::Revision;
 use crate::upstream::{Connector, Origin};
@@ -21,6 +22,8 @@ pub struct Snapshot {
     pub view: Arc<View>,
     /// The policy.
     pub policy: Arc<Revision>,
+    /// How the policy does; goes on when only the configuration changes.
+    pub trial: Arc<Trial>,
     /// The policy's revision as the client is told it.
     pub policy_header: HeaderValue,
     /// Where to send, in the table's order.
@@ -106,19 +109,27 @@ impl Target {
 
 impl Snapshot {
     /// Joins a configuration, its view, a policy, and the targets in the table's order.
-    pub fn new(config: Arc<Config>, view: Arc<View>, policy: Arc<Revision>, targets: Vec<Arc<Target>>) -> Self {
+    pub fn new(
+        config: Arc<Config>,
+        view: Arc<View>,
+        policy: Arc<Revision>,
+        trial: Arc<Trial>,
+        targets: Vec<Arc<Target>>,
+    ) -> Self {
         let (budgets, streams) = (config.budgets(), config.stream_defaults());
         let policy_header = policy_header(&policy);
-        Self { config, view, policy, policy_header, targets, budgets, streams }
+        Self { config, view, policy, trial, policy_header, targets, budgets, streams }
     }
 
     /// The same configuration under another policy.
     pub fn with_policy(&self, policy: Arc<Revision>) -> Self {
+        let trial = Arc::new(Trial::new(self.config.policy.rollback));
         Self {
             config: self.config.clone(),
             view: self.view.clone(),
             policy_header: policy_header(&policy),
             policy,
+            trial,
             targets: self.targets.clone(),
             budgets: self.budgets,
             streams: self.streams,

@@ -54,28 +54,24 @@ impl Cache {
     ///
     /// # Errors
     /// The compiler's. The cache itself never fails, it only does not help.
-    pub(super) fn compile(&self, engine: &Engine, wasm: &[u8]) -> wasmtime::Result<(Component, bool)> {
+    pub(super) fn compile<E>(
+        &self,
+        engine: &Engine,
+        wasm: &[u8],
+        compile: impl FnOnce(&[u8]) -> Result<Component, E>,
+    ) -> Result<(Component, bool), E> {
         let Some(entry) = self.0.as_ref().map(|folder| folder.join(entry_name(engine, wasm))) else {
-            return Ok((compile(engine, wasm)?, false));
+            return Ok((compile(wasm)?, false));
         };
         if let Some(component) = load(engine, &entry) {
             return Ok((component, true));
         }
-        let component = compile(engine, wasm)?;
+        let component = compile(wasm)?;
         if let Err(error) = keep(&component, &entry) {
             tracing::debug!(entry = %entry.display(), %error, "the compiled policy is not kept for the next start");
         }
         Ok((component, false))
     }
-}
-
-/// Compiles on a thread of its own, whose memory (tens of MiB) goes back with it.
-fn compile(engine: &Engine, wasm: &[u8]) -> wasmtime::Result<Component> {
-    std::thread::scope(|scope| {
-        let compiler = std::thread::Builder::new().name("policy-compiler".to_owned());
-        let compiling = compiler.spawn_scoped(scope, || Component::from_binary(engine, wasm))?;
-        compiling.join().unwrap_or_else(|_| Err(wasmtime::Error::msg("the compiler panicked on this component")))
-    })
 }
 
 fn entry_name(engine: &Engine, wasm: &[u8]) -> String {
@@ -143,6 +139,10 @@ fn forget_the_oldest(folder: &Path) -> io::Result<()> {
 mod tests {
     use super::*;
 
+    fn compile(cache: &Cache, engine: &Engine, wasm: &[u8]) {
+        cache.compile(engine, wasm, |wasm| Component::from_binary(engine, wasm)).expect("it compiles");
+    }
+
     fn entries(folder: &std::path::Path) -> Vec<PathBuf> {
         fs::read_dir(folder).map(|dir| dir.flatten().map(|e| e.path()).collect()).unwrap_or_default()
     }
@@ -153,7 +153,7 @@ mod tests {
         let cache = Cache::at(folder.path().join("pointsman"));
         let engine = Engine::default();
         let wasm = wat::parse_str("(component)").expect("a component");
-        cache.compile(&engine, &wasm).expect("it compiles");
+        compile(&cache, &engine, &wasm);
         let kept = entries(&folder.path().join("pointsman"));
         assert_eq!(kept.len(), 1, "one entry, no temporary file: {kept:?}");
         assert!(read_private(&kept[0]).is_some());
@@ -163,7 +163,7 @@ mod tests {
         *damaged.last_mut().expect("not empty") ^= 1;
         fs::write(&kept[0], &damaged).expect("writable");
         assert!(read_private(&kept[0]).is_none(), "a damaged entry is not trusted");
-        cache.compile(&engine, &wasm).expect("it compiles again");
+        compile(&cache, &engine, &wasm);
         assert_eq!(fs::read(&kept[0]).expect("readable"), whole);
     }
 
@@ -184,7 +184,7 @@ mod tests {
         let cache = Cache::at(folder.path().join("pointsman"));
         let engine = Engine::default();
         let wasm = wat::parse_str("(component)").expect("a component");
-        cache.compile(&engine, &wasm).expect("it compiles");
+        compile(&cache, &engine, &wasm);
         let entry = &entries(&folder.path().join("pointsman"))[0];
         fs::set_permissions(entry, fs::Permissions::from_mode(0o666)).expect("it is ours");
         assert!(read_private(entry).is_none());

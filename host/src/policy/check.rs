@@ -1,8 +1,11 @@
 //! Whether some bytes are a policy, and in one sentence why not.
 
+use std::time::Duration;
+
 use wasmtime::component::Component;
 use wasmtime::component::types::ComponentItem;
 
+use super::instance::one_line;
 use super::{Fault, wasi};
 
 /// The contract this host speaks.
@@ -50,7 +53,7 @@ pub enum LoadError {
         found: String,
     },
     /// Needs what policies do not get.
-    #[error("the policy imports {}, which policies do not get; only pointsman:policy and WASI 0.2 are there", .0.join(", "))]
+    #[error("the policy imports {}, which policies do not get; only pointsman:policy and WASI 0.2 are there", list(.0))]
     Imports(Vec<String>),
     /// Lacks a function of the contract.
     #[error("the policy does not export `{0}`; it is no component of the world `policy` of pointsman:policy@{v}", v = contract())]
@@ -61,7 +64,22 @@ pub enum LoadError {
     /// The policy refused its settings or table.
     #[error("the policy refused its configuration: {0}")]
     Refused(String),
-    /// It failed while it was started or configured.
+    /// More of something than any policy needs.
+    #[error("the policy is too big to be compiled: it has {0}")]
+    TooBig(String),
+    /// The compiler did not come to an end.
+    #[error("the policy could not be compiled within {limit:?}; the engine goes on with the next file")]
+    CompileTime {
+        /// How long it was given.
+        limit: Duration,
+    },
+    /// Others are still being compiled.
+    #[error("the compiler is still busy with earlier policy files; try again in a minute")]
+    CompilerBusy,
+    /// It failed before it was asked anything.
+    #[error("the policy failed at its start: {0}")]
+    Start(Fault),
+    /// It failed while it was configured.
     #[error("the policy failed in `configure`: {0}")]
     Configure(Fault),
     /// It failed at a canned question.
@@ -72,6 +90,24 @@ pub enum LoadError {
         /// How.
         fault: Fault,
     },
+}
+
+/// What the component says of itself may be of any length; a message has room for so much of it.
+const MAX_QUOTED_BYTES: usize = 2_000;
+
+/// Names shown of a long list.
+const MAX_NAMES: usize = 5;
+
+/// A guest's words as part of a sentence.
+pub(super) fn sentence(words: &str) -> String {
+    one_line(words, MAX_QUOTED_BYTES)
+}
+
+fn list(names: &[String]) -> String {
+    let shown: Vec<String> = names.iter().take(MAX_NAMES).map(|name| one_line(name, 200)).collect();
+    let more = names.len().saturating_sub(MAX_NAMES);
+    let rest = if more > 0 { format!(" and {more} more") } else { String::new() };
+    format!("{}{rest}", shown.join(", "))
 }
 
 /// The contract's version as text.
@@ -106,7 +142,7 @@ pub(super) fn check_bytes(bytes: &[u8], max_bytes: usize) -> Result<(), LoadErro
 
 /// Says what a compiler's refusal means.
 pub(super) fn compile_error(error: &wasmtime::Error) -> LoadError {
-    let text = error.chain().map(|cause| cause.to_string()).collect::<Vec<_>>().join(": ");
+    let text = sentence(&error.chain().map(|cause| cause.to_string()).collect::<Vec<_>>().join(": "));
     if text.contains("unexpected end") || text.contains("is out of bounds (bound") {
         LoadError::Truncated(text)
     } else {
@@ -146,7 +182,7 @@ pub(super) fn imports(component: &Component) -> Vec<String> {
 
 /// The same major version, and no newer minor one: what is newer may need what is not here.
 fn check_version(import: &str) -> Result<(), LoadError> {
-    let other = || LoadError::Version { found: import.to_owned() };
+    let other = || LoadError::Version { found: sentence(import) };
     let version = import.rsplit_once('@').ok_or_else(other)?.1;
     let mut numbers = version.split('.').map(str::parse::<u64>);
     match (numbers.next(), numbers.next()) {

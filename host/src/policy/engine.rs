@@ -1,6 +1,7 @@
 //! The engine: one per process, makes revisions of components.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use pointsman_core::table::Table;
 use sha2::{Digest, Sha256};
@@ -8,10 +9,13 @@ use wasmtime::component::Linker;
 use wasmtime::{Config, InstanceAllocationStrategy, PoolingAllocationConfig, WasmBacktraceDetails};
 
 use super::cache::Cache;
+use super::census;
 use super::check::{self, LoadError};
-use super::guest::{Guest, Shared};
+use super::compile::Compiler;
+use super::guest::{Guest, MAX_TABLE_ELEMENTS, Shared};
+use super::pools::Pools;
 use super::revision::Revision;
-use super::ticker::{TICK, Ticker};
+use super::ticker::Ticker;
 use super::wasi;
 use super::wire::bindings::{Policy, PolicyPre};
 
@@ -31,11 +35,16 @@ pub struct EngineLimits {
     pub max_instances: u32,
     /// Size of a policy file, in bytes.
     pub max_component_bytes: usize,
+    /// Time to compile a component, in ms.
+    pub compile_ms: u32,
 }
 
 impl EngineLimits {
     /// The clock of deadlines may sleep when no call came for 100 ms, so no decision may take longer.
     pub const MAX_DECIDE_MS: u32 = 90;
+
+    /// The largest policy file taken, in bytes, wherever it comes from.
+    pub const MAX_COMPONENT_BYTES: usize = 64 << 20;
 }
 
 impl Default for EngineLimits {
@@ -45,7 +54,8 @@ impl Default for EngineLimits {
             configure_ms: 1_000,
             memory_bytes: 64 << 20,
             max_instances: 128,
-            max_component_bytes: 64 << 20,
+            max_component_bytes: Self::MAX_COMPONENT_BYTES,
+            compile_ms: 120_000,
         }
     }
 }
@@ -69,6 +79,8 @@ pub(super) struct Inner {
     wasm: wasmtime::Engine,
     linker: Linker<Guest>,
     cache: Cache,
+    compiler: Compiler,
+    pub(super) pools: Pools,
     pub(super) ticker: Ticker,
     pub(super) limits: EngineLimits,
     pub(super) shared: Arc<Shared>,
@@ -108,6 +120,11 @@ impl Compiled {
     pub fn is_from_cache(&self) -> bool {
         self.from_cache
     }
+
+    /// A revision with an empty `state` of its own that nobody else sees; not even the probes leave a trace in it.
+    pub fn isolated(&self, settings: &str, table: Arc<Table>) -> Result<Revision, LoadError> {
+        Revision::isolated(self.engine.clone(), self.code.clone(), settings, table)
+    }
 }
 
 impl Engine {
@@ -130,7 +147,16 @@ impl Engine {
         wasi::link(&mut linker).map_err(start)?;
         let clock = wasm.clone();
         let ticker = Ticker::start(move || clock.increment_epoch())?;
-        Ok(Self(Arc::new(Inner { wasm, linker, cache, ticker, limits, shared: Arc::default() })))
+        Ok(Self(Arc::new(Inner {
+            wasm,
+            linker,
+            cache,
+            compiler: Compiler::default(),
+            pools: Pools::default(),
+            ticker,
+            limits,
+            shared: Arc::default(),
+        })))
     }
 
     /// Makes a revision of a component: compiles, checks, configures, probes. Blocks for as long as compilation takes
@@ -141,12 +167,15 @@ impl Engine {
 
     /// The first half of [`Engine::load`]: everything that can be said of a component before it runs.
     pub fn compile(&self, bytes: &[u8]) -> Result<Compiled, LoadError> {
-        check::check_bytes(bytes, self.0.limits.max_component_bytes)?;
-        let (component, from_cache) =
-            self.0.cache.compile(&self.0.wasm, bytes).map_err(|e| check::compile_error(&e))?;
+        let inner = &*self.0;
+        check::check_bytes(bytes, inner.limits.max_component_bytes)?;
+        census::check(bytes).map_err(LoadError::TooBig)?;
+        let limit = Duration::from_millis(inner.limits.compile_ms.into());
+        let compile = |bytes: &[u8]| inner.compiler.compile(&inner.wasm, bytes, limit);
+        let (component, from_cache) = inner.cache.compile(&inner.wasm, bytes, compile)?;
         check::check_contract(&component)?;
-        let shape = |error: wasmtime::Error| LoadError::Shape(format!("{error:#}"));
-        let mut linker = self.0.linker.clone();
+        let shape = |error: wasmtime::Error| LoadError::Shape(check::sentence(&format!("{error:#}")));
+        let mut linker = inner.linker.clone();
         wasi::link_absent(&mut linker, &component).map_err(shape)?;
         let pre = linker.instantiate_pre(&component).and_then(PolicyPre::new).map_err(shape)?;
         let code = Arc::new(Code { pre, id: revision_id(bytes) });
@@ -163,6 +192,16 @@ impl Engine {
         EMBEDDED
     }
 
+    /// The default policy, compiled.
+    pub fn compile_embedded(&self) -> Result<Compiled, LoadError> {
+        self.compile(EMBEDDED)
+    }
+
+    /// Instances alive, of all revisions together.
+    pub fn instances(&self) -> u64 {
+        self.0.wasm.pooling_allocator_metrics().map_or(0, |metrics| metrics.component_instances())
+    }
+
     /// The bounds in force.
     pub fn limits(&self) -> &EngineLimits {
         &self.0.limits
@@ -174,26 +213,17 @@ pub(super) fn revision_id(bytes: &[u8]) -> Arc<str> {
     Sha256::digest(bytes).iter().take(6).map(|byte| format!("{byte:02x}")).collect::<String>().into()
 }
 
-/// Ticks of a deadline; the first may come at once, so one more than the milliseconds.
-pub(super) fn ticks(ms: u32) -> u32 {
-    const _: () = assert!(TICK.as_millis() == 1);
-    ms.saturating_add(1)
-}
-
 fn config(limits: &EngineLimits) -> Config {
-    /// Core modules a component may consist of; Rust's have 3, Python's about 20.
-    const MODULES_PER_COMPONENT: u32 = 32;
     /// Memories a component may have; JavaScript's have 2. Each reserves address space, not memory.
     const MEMORIES_PER_COMPONENT: u32 = 2;
-    const MAX_TABLE_ELEMENTS: usize = 65_536;
 
     let instances = limits.max_instances;
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(instances)
-        .total_core_instances(instances.saturating_mul(MODULES_PER_COMPONENT))
+        .total_core_instances(instances.saturating_mul(census::MAX_MODULES))
         .total_memories(instances.saturating_mul(MEMORIES_PER_COMPONENT))
         .total_tables(instances.saturating_mul(4))
-        .max_core_instances_per_component(MODULES_PER_COMPONENT)
+        .max_core_instances_per_component(census::MAX_MODULES)
         .max_tables_per_component(8)
         .max_memories_per_component(MEMORIES_PER_COMPONENT)
         .max_memory_size(limits.memory_bytes)

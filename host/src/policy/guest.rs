@@ -3,8 +3,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use wasmtime::{ResourceLimiter, UpdateDeadline};
+use wasmtime::{ResourceLimiter, bail};
 
+use super::deadline::Deadline;
+use super::fault_log::FaultLog;
 use super::state::State;
 use super::wire::bindings::pointsman::policy::{log, request, state, types};
 use super::{Spending, Texts};
@@ -19,12 +21,22 @@ const MAX_LOG_LINES_PER_SECOND: u32 = 20;
 const MAX_LOG_BYTES: usize = 1_000;
 /// What is kept of a guest's stderr, for the message of a trap.
 const MAX_STDERR_BYTES: usize = 2_000;
+/// What Rust adds to every panic message; there is no environment to set that variable in.
+const RUST_HINT: &str = "note: run with `RUST_BACKTRACE";
+/// What a guest may hand over in one call of the host, and in one answer: more is not copied out of its memory.
+pub(super) const MAX_HANDED_OVER_BYTES: usize = 128 << 10;
+/// WASI handles an instance may hold at a time; each costs the host a few bytes.
+const MAX_HANDLES: u32 = 1_000;
+
+/// References in one table, more than any language runtime needs.
+pub(super) const MAX_TABLE_ELEMENTS: usize = 65_536;
 
 /// What all instances of all revisions share.
 #[derive(Default)]
 pub(super) struct Shared {
     pub(super) state: State,
     log_allowance: LogAllowance,
+    pub(super) fault_log: FaultLog,
 }
 
 /// The data of one instance's store.
@@ -35,12 +47,18 @@ pub(super) struct Guest {
     texts: Option<Arc<Texts>>,
     /// What came before the question.
     past: Option<types::PastFacts>,
+    /// What it prints, until the line is whole.
+    line: Vec<u8>,
+    /// The last line it logged as an error during this question: why it is about to fail, in its own words.
+    last_error: String,
     /// The query's time: the only clock.
     pub(super) now_ms: u64,
     /// The query's seed, and what came of it: the only randomness.
     random: u64,
     notes: Vec<String>,
     stderr: Vec<u8>,
+    /// WASI handles it holds.
+    handles: u32,
     pub(super) memory: MemoryMeter,
     pub(super) deadline: Deadline,
 }
@@ -52,22 +70,29 @@ impl Guest {
             revision,
             texts: None,
             past: None,
+            line: Vec::new(),
+            last_error: String::new(),
             now_ms: 0,
             random: 0,
             notes: Vec::new(),
             stderr: Vec::new(),
-            memory: MemoryMeter { max_bytes: max_memory_bytes, used_bytes: 0, denied: false },
-            deadline: Deadline { ticks_left: 0 },
+            handles: 0,
+            memory: MemoryMeter { max_bytes: max_memory_bytes, used_bytes: 0, denied: None },
+            deadline: Deadline::default(),
         }
     }
 
     /// Before a question.
     #[inline]
     pub(super) fn begin(&mut self, texts: &Arc<Texts>, now_ms: u64, seed: u64, past: Option<types::PastFacts>) {
+        self.last_error.clear();
         self.texts = Some(Arc::clone(texts));
         self.past = past;
         self.now_ms = now_ms;
         self.random = seed;
+        // What was said and refused earlier explains no fault of this question.
+        self.stderr.clear();
+        self.memory.denied = None;
     }
 
     /// After it; the notes it left.
@@ -77,12 +102,15 @@ impl Guest {
         std::mem::take(&mut self.notes)
     }
 
-    /// The last line a dying guest wrote to stderr, which for a Rust guest is its panic message.
+    /// What a dying guest wrote to stderr during this question, on one line, which for a Rust guest is its panic message.
     pub(super) fn last_words(&self) -> String {
+        if !self.last_error.is_empty() {
+            return self.last_error.clone();
+        }
         String::from_utf8_lossy(&self.stderr)
             .lines()
             .map(str::trim)
-            .filter(|l| !l.is_empty())
+            .filter(|l| !l.is_empty() && !l.starts_with(RUST_HINT))
             .collect::<Vec<_>>()
             .join(" ")
     }
@@ -90,6 +118,47 @@ impl Guest {
     pub(super) fn write_stderr(&mut self, bytes: &[u8]) {
         let room = MAX_STDERR_BYTES.saturating_sub(self.stderr.len());
         self.stderr.extend_from_slice(&bytes[..bytes.len().min(room)]);
+    }
+
+    /// What it prints goes to the log, line by line, under the log's limits.
+    pub(super) fn print(&mut self, level: log::Level, bytes: &[u8]) {
+        for piece in bytes.split_inclusive(|&byte| byte == b'\n') {
+            let room = MAX_LOG_BYTES.saturating_sub(self.line.len());
+            self.line.extend_from_slice(&piece[..piece.len().min(room)]);
+            if piece.ends_with(b"\n") {
+                let line = String::from_utf8_lossy(&std::mem::take(&mut self.line)).trim_end().to_owned();
+                if !line.is_empty() {
+                    self.write_log(level, line);
+                }
+            }
+        }
+    }
+
+    fn write_log(&self, level: log::Level, message: String) {
+        if !self.shared.log_allowance.take(self.now_ms) {
+            return;
+        }
+        let (policy, message) = (&*self.revision, cut(message, MAX_LOG_BYTES));
+        match level {
+            log::Level::Debug => tracing::debug!(target: "pointsman::policy", policy, "{message}"),
+            log::Level::Info => tracing::info!(target: "pointsman::policy", policy, "{message}"),
+            log::Level::Warn => tracing::warn!(target: "pointsman::policy", policy, "{message}"),
+            log::Level::Error => tracing::error!(target: "pointsman::policy", policy, "{message}"),
+        }
+    }
+
+    /// Counts a WASI handle that the guest is given.
+    pub(super) fn lend_handle(&mut self) -> wasmtime::Result<()> {
+        if self.handles == MAX_HANDLES {
+            bail!("the policy holds {MAX_HANDLES} WASI handles and drops none");
+        }
+        self.handles += 1;
+        Ok(())
+    }
+
+    /// The guest dropped one.
+    pub(super) fn take_handle_back(&mut self) {
+        self.handles = self.handles.saturating_sub(1);
     }
 
     /// The next random number (SplitMix64 from the query's seed).
@@ -106,16 +175,10 @@ impl types::Host for Guest {}
 
 impl log::Host for Guest {
     fn log(&mut self, level: log::Level, message: String) {
-        if !self.shared.log_allowance.take(self.now_ms) {
-            return;
+        if level == log::Level::Error {
+            self.last_error = cut(message.clone(), MAX_LOG_BYTES);
         }
-        let (policy, message) = (&*self.revision, cut(message, MAX_LOG_BYTES));
-        match level {
-            log::Level::Debug => tracing::debug!(target: "pointsman::policy", policy, "{message}"),
-            log::Level::Info => tracing::info!(target: "pointsman::policy", policy, "{message}"),
-            log::Level::Warn => tracing::warn!(target: "pointsman::policy", policy, "{message}"),
-            log::Level::Error => tracing::error!(target: "pointsman::policy", policy, "{message}"),
-        }
+        self.write_log(level, message);
     }
 
     fn note(&mut self, text: String) {
@@ -167,31 +230,30 @@ impl state::Host for Guest {
     }
 }
 
-/// Counts the ticks that a guest sees go by. A guest that runs sees each; one whose thread was put aside by the
-/// operating system for many ticks sees them as one, so that a busy machine is not taken for a slow policy.
-pub(super) struct Deadline {
-    pub(super) ticks_left: u32,
-}
-
-impl Deadline {
-    #[cold]
-    pub(super) fn on_tick(&mut self) -> UpdateDeadline {
-        match self.ticks_left.checked_sub(1) {
-            Some(left) => {
-                self.ticks_left = left;
-                UpdateDeadline::Continue(1)
-            }
-            None => UpdateDeadline::Interrupt,
-        }
-    }
-}
-
-/// Refuses memory beyond the cap and remembers that it did.
+/// Refuses memory beyond the cap and remembers what was asked.
 pub(super) struct MemoryMeter {
     max_bytes: usize,
     used_bytes: usize,
-    /// Has the guest asked for more than it may have?
-    pub(super) denied: bool,
+    /// What the guest asked for and may not have.
+    pub(super) denied: Option<Denied>,
+}
+
+/// Something beyond a bound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Denied {
+    Memory { asked_bytes: usize, max_bytes: usize },
+    Table { asked: usize, max: usize },
+}
+
+impl std::fmt::Display for Denied {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Denied::Memory { asked_bytes, max_bytes } => {
+                write!(f, "it asked for {} KiB of memory and may have {} KiB", asked_bytes >> 10, max_bytes >> 10)
+            }
+            Denied::Table { asked, max } => write!(f, "it asked for a table of {asked} and may have {max}"),
+        }
+    }
 }
 
 impl MemoryMeter {
@@ -205,7 +267,7 @@ impl ResourceLimiter for MemoryMeter {
     fn memory_growing(&mut self, current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
         let used_bytes = self.used_bytes - current.min(self.used_bytes) + desired;
         if used_bytes > self.max_bytes {
-            self.denied = true;
+            self.denied = Some(Denied::Memory { asked_bytes: used_bytes, max_bytes: self.max_bytes });
             return Ok(false);
         }
         self.used_bytes = used_bytes;
@@ -213,10 +275,11 @@ impl ResourceLimiter for MemoryMeter {
     }
 
     fn table_growing(&mut self, _current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
-        /// References in one table, more than any language runtime needs.
-        const MAX_TABLE_ELEMENTS: usize = 65_536;
-        self.denied |= desired > MAX_TABLE_ELEMENTS;
-        Ok(desired <= MAX_TABLE_ELEMENTS)
+        if desired > MAX_TABLE_ELEMENTS {
+            self.denied = Some(Denied::Table { asked: desired, max: MAX_TABLE_ELEMENTS });
+            return Ok(false);
+        }
+        Ok(true)
     }
 }
 
@@ -267,6 +330,31 @@ mod tests {
     fn texts_are_cut_between_characters() {
         assert_eq!(cut("ääää".into(), 3), "ä…");
         assert_eq!(cut("abc".into(), 3), "abc");
+    }
+
+    #[test]
+    fn the_last_error_logged_goes_before_what_was_printed() {
+        use log::Host as _;
+        let mut guest = Guest::new(Arc::default(), "r".into(), 0);
+        guest.begin(&Arc::default(), 0, 0, None);
+        guest.write_stderr(b"thread panicked\n");
+        assert_eq!(guest.last_words(), "thread panicked");
+        guest.log(log::Level::Warn, "strange".into());
+        guest.log(log::Level::Error, "no price for a".into());
+        assert_eq!(guest.last_words(), "no price for a");
+        guest.begin(&Arc::default(), 0, 0, None);
+        assert!(!guest.last_words().contains("price"), "an earlier question's error explains nothing");
+    }
+
+    #[test]
+    fn what_is_printed_becomes_bounded_lines() {
+        let mut guest = Guest::new(Arc::default(), "r".into(), 0);
+        guest.print(log::Level::Info, b"half a ");
+        assert_eq!(guest.line, b"half a ");
+        guest.print(log::Level::Info, b"line\n\nrest");
+        assert_eq!(guest.line, b"rest");
+        guest.print(log::Level::Info, &[b'x'; 10_000]);
+        assert_eq!(guest.line.len(), MAX_LOG_BYTES);
     }
 
     #[test]

@@ -5,18 +5,28 @@
 //! takes an instance out of the pool, asks it, judges the answer, and falls back on the native twin of the default
 //! policy whenever the component fails, so that it always has a decision to give.
 //!
-//! Nothing here is async, touches tokio, or reads a clock: a decision is a function of the query and the shared state.
+//! Nothing here is async or touches tokio, and no decision sees a clock: it is a function of the query and the shared
+//! state. Only deadlines are measured, by the ticker.
 
 mod cache;
+mod census;
 mod check;
+mod compile;
+mod deadline;
 mod engine;
+mod fault_log;
 mod guest;
 mod instance;
 mod judge;
+mod patience;
+mod pool;
+mod pools;
 mod revision;
 mod state;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_hostile;
 mod ticker;
 mod twin;
 mod wasi;

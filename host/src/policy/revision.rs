@@ -1,65 +1,65 @@
 //! A revision: one component, configured for one table, with its pool of instances.
 
-use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use pointsman_core::contract::{AttemptFacts, Column, NONE, Operation, Query, RequestFacts, RowState, STRIDE};
 use pointsman_core::outcome::Kind;
 use pointsman_core::table::{Lane, Table, Tier};
 
 use super::check::LoadError;
-use super::engine::{Code, Engine, ticks};
-use super::guest::{Guest, Shared};
-use super::instance::Instance;
+use super::engine::{Code, Engine};
 use super::judge::judge;
+use super::patience::Patience;
+use super::pool::Pool;
 use super::twin::Twin;
 use super::wire::TableParts;
 use super::{Fault, FaultKind, Texts, Verdict};
-
-/// Instances kept; more threads than this do not decide at the same time.
-const MAX_KEPT: usize = 32;
 
 /// A policy in force: it has been compiled, checked, configured and probed.
 pub struct Revision {
     engine: Engine,
     code: Arc<Code>,
-    /// The state that its instances see.
-    shared: Arc<Shared>,
-    settings: String,
     table: Arc<Table>,
-    parts: TableParts,
     twin: Twin,
-    slots: [Slot; MAX_KEPT],
+    pool: Arc<Pool>,
+    patience: Patience,
+    /// Did the last decision take a noticeable time?
+    is_slow: AtomicBool,
 }
 
-/// A place for an instance, locked while it is asked. The first free one is taken: its instance was used not long ago and
-/// has its memory still in the processor's cache.
-type Slot = Mutex<Option<Instance>>;
+/// What an instance that could not be started is taken to have cost, in ms.
+const FAILED_START_MS: u32 = 5;
+
+/// The component did not decide.
+struct Failure {
+    fault: Fault,
+    /// What it noted before.
+    notes: Vec<String>,
+    /// How long it ran, in ms, without the time that the machine took for others.
+    cost_ms: u32,
+}
 
 impl Revision {
     pub(super) fn new(engine: Engine, code: Arc<Code>, settings: &str, table: Arc<Table>) -> Result<Self, LoadError> {
         let shared = engine.0.shared.clone();
-        Self::with_state(engine, code, shared, settings, table)
-    }
-
-    fn with_state(
-        engine: Engine,
-        code: Arc<Code>,
-        shared: Arc<Shared>,
-        settings: &str,
-        table: Arc<Table>,
-    ) -> Result<Self, LoadError> {
-        let mut revision = Self {
-            engine,
-            code,
-            shared,
-            settings: settings.to_owned(),
-            parts: TableParts::new(&table),
-            twin: Twin::new(settings, &table),
-            table,
-            slots: std::array::from_fn(|_| Slot::default()),
-        };
+        let pool = Pool::new(engine.clone(), code.clone(), shared, settings, TableParts::new(&table));
+        pool.fill()?;
+        let revision = Self::over(engine, code, pool, settings, table);
         revision.probe()?;
         Ok(revision)
+    }
+
+    fn over(engine: Engine, code: Arc<Code>, pool: Arc<Pool>, settings: &str, table: Arc<Table>) -> Self {
+        Self {
+            engine,
+            code,
+            twin: Twin::new(settings, &table),
+            table,
+            pool,
+            patience: Patience::default(),
+            is_slow: AtomicBool::new(false),
+        }
     }
 
     /// The same code over another table or with other settings, on fresh instances.
@@ -67,10 +67,23 @@ impl Revision {
         Self::new(self.engine.clone(), self.code.clone(), settings, table)
     }
 
-    /// The same, with an empty `state` of its own that nobody else sees; not even the probes leave a trace in it.
-    pub fn isolated(&self, settings: &str, table: Arc<Table>) -> Result<Self, LoadError> {
-        let probed = Self::with_state(self.engine.clone(), self.code.clone(), Arc::default(), settings, table)?;
-        Ok(Self { shared: Arc::default(), slots: std::array::from_fn(|_| Slot::default()), ..probed })
+    /// A revision with an empty `state` of its own that nobody else sees; not even the probes leave a trace in it. For
+    /// the lab: its instances are started when they are asked, however long that takes.
+    pub(super) fn isolated(
+        engine: Engine,
+        code: Arc<Code>,
+        settings: &str,
+        table: Arc<Table>,
+    ) -> Result<Self, LoadError> {
+        let pool = || {
+            let (engine, code, parts) = (engine.clone(), code.clone(), TableParts::new(&table));
+            Pool::patient(engine, code, Arc::default(), settings, parts)
+        };
+        let over = |pool| Self::over(engine.clone(), code.clone(), pool, settings, table.clone());
+        let rehearsal = pool();
+        rehearsal.fill()?;
+        over(rehearsal).probe()?;
+        Ok(over(pool()))
     }
 
     /// The name that a component of these bytes has.
@@ -88,13 +101,30 @@ impl Revision {
         &self.table
     }
 
+    /// Does it take milliseconds rather than microseconds? Then threads that have other work should not wait for it.
+    pub fn is_slow(&self) -> bool {
+        self.is_slow.load(Ordering::Relaxed)
+    }
+
     /// Decides, in about a microsecond and never in more than [`super::EngineLimits::decide_ms`] and a tick or two. When
     /// the component fails, the native twin of the default policy decides and the verdict says why.
     pub fn decide(&self, query: &Query, texts: &Arc<Texts>) -> Verdict {
+        if let Some(fault) = self.patience.refusal(query.now_ms) {
+            return self.ask_twin(query, texts, fault, Vec::new());
+        }
         match self.ask(query, texts) {
             Ok(verdict) => verdict,
-            Err((fault, notes)) => self.ask_twin(query, texts, fault, notes),
+            Err(Failure { fault, notes, cost_ms }) => {
+                self.patience.went_wrong(query.now_ms, cost_ms, &fault);
+                self.ask_twin(query, texts, fault, notes)
+            }
         }
+    }
+
+    /// Frees the instances that are not being asked, when another revision takes over. Exchanges that stay with this one
+    /// start them again where they need to.
+    pub fn release_instances(&self) {
+        self.pool.give_up_idle();
     }
 
     /// Starts and configures one more instance, and lets it go; the linear memory it had, in bytes.
@@ -102,108 +132,59 @@ impl Revision {
     /// # Errors
     /// The fault it would have been in the middle of a decision.
     pub fn try_start(&self) -> Result<usize, Fault> {
-        self.start_instance().map(|instance| instance.memory_bytes()).map_err(StartError::into_fault)
+        self.pool.try_start()
     }
 
     /// The linear memory of the largest instance kept, in bytes; those that are being asked are left out.
     pub fn memory_bytes(&self) -> usize {
-        let of = |slot: &Slot| take(slot).and_then(|place| place.as_ref().map(Instance::memory_bytes));
-        self.slots.iter().filter_map(of).max().unwrap_or(0)
+        self.pool.largest_bytes()
     }
 
-    /// What the component says; with a fault, what it noted before.
+    /// What the component says.
     #[inline]
-    fn ask(&self, query: &Query, texts: &Arc<Texts>) -> Result<Verdict, (Fault, Vec<String>)> {
-        let mut slot = self.slots.iter().find_map(take);
-        let mut spare = None;
-        let place = slot.as_deref_mut().unwrap_or(&mut spare);
-        let instance = match place {
-            Some(instance) => instance,
-            None => place.insert(self.start_instance().map_err(|e| (e.into_fault(), Vec::new()))?),
-        };
+    fn ask(&self, query: &Query, texts: &Arc<Texts>) -> Result<Verdict, Failure> {
+        let no_instance = |fault| Failure { fault, notes: Vec::new(), cost_ms: FAILED_START_MS };
+        let mut taken = self.pool.take().map_err(no_instance)?;
+        let instance = taken.instance();
         self.engine.0.ticker.touch();
-        let answer = instance.ask(query, texts, ticks(self.engine.0.limits.decide_ms));
+        let answer = instance.ask(query, texts, self.engine.0.limits.decide_ms);
         let notes = instance.end();
-        let decision = match answer {
-            Ok(decision) => decision,
-            Err(fault) => {
-                // It leaves the instance in an unknown state.
-                *place = None;
-                return Err((fault, notes));
-            }
-        };
-        drop(slot);
-        match judge(decision, &self.table) {
+        let ran_ms = instance.ran_ms();
+        let was_long = ran_ms > 0;
+        if was_long != self.is_slow.load(Ordering::Relaxed) {
+            self.is_slow.store(was_long, Ordering::Relaxed);
+        }
+        if answer.is_err() || instance.is_bloated() {
+            // A fault leaves it in an unknown state.
+            taken.spend();
+        } else {
+            drop(taken);
+        }
+        let judged = answer.and_then(|decision| {
+            judge(decision, &self.table).map_err(|message| Fault { kind: FaultKind::Invalid, message })
+        });
+        match judged {
             Ok(decision) => Ok(Verdict { decision, notes, fault: None }),
-            Err(message) => Err((Fault { kind: FaultKind::Invalid, message }, notes)),
+            Err(fault) => Err(Failure { fault, notes, cost_ms: ran_ms }),
         }
     }
 
     #[cold]
     fn ask_twin(&self, query: &Query, texts: &Arc<Texts>, fault: Fault, mut notes: Vec<String>) -> Verdict {
+        self.engine.0.shared.fault_log.tell(&self.code.id, query.now_ms, &fault);
+        notes.push(format!("{fault}; the default policy decided"));
         let (decision, twin_notes) = self.twin.decide(query, texts);
         notes.extend(twin_notes);
         Verdict { decision, notes, fault: Some(fault) }
     }
 
-    #[cold]
-    fn start_instance(&self) -> Result<Instance, StartError> {
-        let engine = &self.engine.0;
-        let _clock = engine.ticker.hold();
-        let ticks = ticks(engine.limits.configure_ms);
-        let guest = Guest::new(self.shared.clone(), self.code.id.clone(), engine.limits.memory_bytes);
-        let mut instance = Instance::start(&self.code.pre, guest, ticks).map_err(StartError::Fault)?;
-        match instance.configure(&self.settings, &self.parts, ticks) {
-            Ok(Ok(())) => Ok(instance),
-            Ok(Err(refusal)) => Err(StartError::Refused(refusal)),
-            Err(fault) => Err(StartError::Fault(fault)),
-        }
-    }
-
-    /// Asks canned questions on a fresh instance.
-    fn probe(&mut self) -> Result<(), LoadError> {
-        let instance = self.start_instance().map_err(|e| match e {
-            StartError::Refused(refusal) => LoadError::Refused(refusal),
-            StartError::Fault(fault) => LoadError::Configure(fault),
-        })?;
-        self.slots[0] = Mutex::new(Some(instance));
+    /// Asks canned questions.
+    fn probe(&self) -> Result<(), LoadError> {
         for (question, query) in probes(&self.table) {
-            self.ask(&query, &Arc::default()).map_err(|(fault, _)| LoadError::Probe { question, fault })?;
+            let failed = |Failure { fault, .. }| LoadError::Probe { question, fault };
+            self.ask(&query, &Arc::default()).map_err(failed)?;
         }
         Ok(())
-    }
-}
-
-/// Takes a slot that is free. What a panic left in one is dropped.
-#[inline]
-fn take(slot: &Slot) -> Option<MutexGuard<'_, Option<Instance>>> {
-    match slot.try_lock() {
-        Ok(place) => Some(place),
-        Err(TryLockError::WouldBlock) => None,
-        Err(TryLockError::Poisoned(poisoned)) => {
-            slot.clear_poison();
-            let mut place = poisoned.into_inner();
-            *place = None;
-            Some(place)
-        }
-    }
-}
-
-/// Why there is no instance.
-enum StartError {
-    Refused(String),
-    Fault(Fault),
-}
-
-impl StartError {
-    fn into_fault(self) -> Fault {
-        match self {
-            StartError::Fault(fault) => fault,
-            StartError::Refused(refusal) => Fault {
-                kind: FaultKind::Invalid,
-                message: format!("a fresh instance refused the configuration that another accepted: {refusal}"),
-            },
-        }
     }
 }
 

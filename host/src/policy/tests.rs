@@ -12,14 +12,15 @@ use pointsman_core::table::{Backend, Dialect, Lane, Limits, Pattern, Price, Rout
 
 use super::*;
 
-const CONTRACT: &str = include_str!("../../../wit/policy.wit");
+pub(super) const CONTRACT: &str = include_str!("../../../wit/policy.wit");
 
 /// What every handmade policy has; `{decide}` is its body, which leaves the address of its answer on the stack.
-const MODULE: &str = r#"(module
+pub(super) const MODULE: &str = r#"(module
     (import "pointsman:policy/state@1.0.0" "add" (func $state_add (param i32 i32 i64 i64) (result i64)))
     (import "pointsman:policy/request@1.0.0" "past" (func $past (param i32)))
     (import "pointsman:policy/request@1.0.0" "spending" (func $spending (param i32)))
     (import "pointsman:policy/log@1.0.0" "note" (func $note (param i32 i32)))
+    (import "pointsman:policy/log@1.0.0" "log" (func $log (param i32 i32 i32)))
     (memory (export "memory") 2)
     (global $free (mut i32) (i32.const 65536))
     ;; At 1024: a decision, its case at 0 and its payload from 4 on.
@@ -44,9 +45,9 @@ const MODULE: &str = r#"(module
 )"#;
 
 /// `wait` (case 3) of 7 ms in the lane `primary`.
-const WAIT: &str = "(i32.store8 (i32.const 1024) (i32.const 3)) (i32.store (i32.const 1028) (i32.const 7))";
+pub(super) const WAIT: &str = "(i32.store8 (i32.const 1024) (i32.const 3)) (i32.store (i32.const 1028) (i32.const 7))";
 
-fn component(contract: &str, module: &str) -> Vec<u8> {
+pub(super) fn component(contract: &str, module: &str) -> Vec<u8> {
     let mut resolve = wit_parser::Resolve::default();
     let package = resolve.push_str("policy.wit", contract).unwrap();
     let world = resolve.select_world(&[package], Some("policy")).unwrap();
@@ -55,11 +56,11 @@ fn component(contract: &str, module: &str) -> Vec<u8> {
     wit_component::ComponentEncoder::default().module(&module).unwrap().validate(true).encode().unwrap()
 }
 
-fn handmade(configure: &str, decide: &str) -> Vec<u8> {
+pub(super) fn handmade(configure: &str, decide: &str) -> Vec<u8> {
     component(CONTRACT, &MODULE.replace("{configure}", configure).replace("{decide}", decide))
 }
 
-fn engine() -> Engine {
+pub(super) fn engine() -> Engine {
     Engine::new(EngineLimits { max_instances: 8, memory_bytes: 4 << 20, ..EngineLimits::default() }).unwrap()
 }
 
@@ -78,12 +79,12 @@ fn backend(id: &str, tier: Tier) -> Backend {
     }
 }
 
-fn table() -> Arc<Table> {
+pub(super) fn table() -> Arc<Table> {
     let backends = vec![backend("a", Tier::Primary), backend("b", Tier::Fallback), backend("c", Tier::Primary)];
     Arc::new(Table::new(backends, vec!["agent".into()]))
 }
 
-fn query(states: &[RowState]) -> Query {
+pub(super) fn query(states: &[RowState]) -> Query {
     let row = |state: &RowState| {
         let mut row = [0; STRIDE];
         row[Column::State as usize] = *state as u32;
@@ -120,7 +121,7 @@ fn attempt(backend: u32, outcome: Kind) -> AttemptFacts {
     AttemptFacts { backend, lane: Lane::Primary, outcome, status: 429, elapsed_ms: 3, waits_before: 0 }
 }
 
-const READY: [RowState; 3] = [RowState::Ready; 3];
+pub(super) const READY: [RowState; 3] = [RowState::Ready; 3];
 
 fn backend_of(decision: &Decision) -> Option<u32> {
     match decision {
@@ -194,6 +195,10 @@ fn a_handmade_policy_is_asked_and_its_notes_and_state_are_kept_apart() {
     assert_eq!(wait(&first), (Duration::from_millis(5), Lane::Primary));
     let second = engine.load(&bytes, "", table()).unwrap();
     assert_eq!(wait(&second), (Duration::from_millis(9), Lane::Primary), "the state survives a swap");
+    let alone = engine.compile(&bytes).unwrap().isolated("", table()).unwrap();
+    assert_eq!(wait(&alone), (Duration::from_millis(1), Lane::Primary), "a state of its own, without the probes");
+    assert_eq!(wait(&alone), (Duration::from_millis(2), Lane::Primary));
+    assert_eq!(wait(&second), (Duration::from_millis(10), Lane::Primary), "which nobody else sees");
 }
 
 #[test]
@@ -278,9 +283,9 @@ fn another_model_must_be_one_that_the_target_serves() {
     }
 }
 
-/// Does this to a query that is no probe, and waits otherwise; probes have a `now-ms` of their own.
-fn only_when_asked(what: &str) -> String {
-    format!("{WAIT} (if (i64.eq (local.get 0) (i64.const 1000000)) (then {what}))")
+/// Does this to a query that is no probe, and waits otherwise; probes have a later `now-ms`.
+pub(super) fn only_when_asked(what: &str) -> String {
+    format!("{WAIT} (if (i64.lt_u (local.get 0) (i64.const 1000000000000)) (then {what}))")
 }
 
 #[test]
@@ -296,18 +301,20 @@ fn each_fault_is_named_and_the_twin_decides() {
         ("(loop $l (br $l))", FaultKind::Deadline, "inner_work"),
         ("(unreachable)", FaultKind::Trap, "inner_work"),
         ("(drop (call $inner_work (local.get 0)))", FaultKind::Trap, "stack"),
-        (grow, FaultKind::Memory, "more memory"),
+        (grow, FaultKind::Memory, "it asked for 64128 KiB of memory and may have 4096 KiB"),
         (index, FaultKind::Invalid, "backend 99"),
         (lane, FaultKind::Invalid, "fallback to backend a, which is a primary"),
         (zero_wait, FaultKind::Invalid, "0 ms"),
     ] {
         let revision = engine.load(&handmade("", &only_when_asked(decide)), "", table()).unwrap();
-        for _ in 0..20 {
-            // More often than there are instances: each faulty one is given back.
-            let verdict = revision.decide(&query(&READY), &Arc::default());
+        for i in 0..20 {
+            // More often than there are instances: each faulty one is given back. And not too often to be asked.
+            let query = Query { now_ms: 1_000_000 + 30_000 * i, ..query(&READY) };
+            let verdict = revision.decide(&query, &Arc::default());
             let fault = verdict.fault.expect(decide);
             assert_eq!(fault.kind, kind, "{decide}: {fault}");
             assert!(fault.message.contains(words), "{decide}: {fault}");
+            assert!(verdict.notes[0].starts_with("policy fault ("), "{:?}", verdict.notes);
             assert!(matches!(verdict.decision, Decision::Primary(_)) && backend_of(&verdict.decision).is_some());
         }
     }

@@ -12,6 +12,7 @@ use wasmtime_wasi::p2::bindings::{cli, clocks, io::error, random};
 use wasmtime_wasi::p2::{DynInputStream, DynOutputStream, DynPollable, StreamError, StreamResult};
 
 use super::guest::Guest;
+use super::wire::bindings::pointsman::policy::log::Level;
 
 /// The stream resources there are; their numbers are all there is to them.
 const STDIN: u32 = 0;
@@ -167,21 +168,27 @@ impl cli::exit::Host for Guest {
     }
 }
 
+/// Gives the guest a handle.
+fn lend<T: 'static>(guest: &mut Guest, rep: u32) -> Result<Resource<T>> {
+    guest.lend_handle()?;
+    Ok(Resource::new_own(rep))
+}
+
 impl cli::stdin::Host for Guest {
     fn get_stdin(&mut self) -> Result<Resource<DynInputStream>> {
-        Ok(Resource::new_own(STDIN))
+        lend(self, STDIN)
     }
 }
 
 impl cli::stdout::Host for Guest {
     fn get_stdout(&mut self) -> Result<Resource<DynOutputStream>> {
-        Ok(Resource::new_own(STDOUT))
+        lend(self, STDOUT)
     }
 }
 
 impl cli::stderr::Host for Guest {
     fn get_stderr(&mut self) -> Result<Resource<DynOutputStream>> {
-        Ok(Resource::new_own(STDERR))
+        lend(self, STDERR)
     }
 }
 
@@ -222,10 +229,10 @@ impl clocks::monotonic_clock::Host for Guest {
     }
     /// Time stands still during a decision, so nothing is worth waiting for: every wait is over at once.
     fn subscribe_instant(&mut self, _when: u64) -> Result<Resource<DynPollable>> {
-        Ok(Resource::new_own(0))
+        lend(self, 0)
     }
     fn subscribe_duration(&mut self, _duration: u64) -> Result<Resource<DynPollable>> {
-        Ok(Resource::new_own(0))
+        lend(self, 0)
     }
 }
 
@@ -299,6 +306,7 @@ impl poll::HostPollable for Guest {
         Ok(())
     }
     fn drop(&mut self, _: Resource<DynPollable>) -> Result<()> {
+        self.take_handle_back();
         Ok(())
     }
 }
@@ -326,9 +334,10 @@ impl streams::HostInputStream for Guest {
         Err(StreamError::Closed)
     }
     fn subscribe(&mut self, _: Resource<DynInputStream>) -> Result<Resource<DynPollable>> {
-        Ok(Resource::new_own(0))
+        lend(self, 0)
     }
     fn drop(&mut self, _: Resource<DynInputStream>) -> Result<()> {
+        self.take_handle_back();
         Ok(())
     }
 }
@@ -340,6 +349,9 @@ impl streams::HostOutputStream for Guest {
     fn write(&mut self, stream: Resource<DynOutputStream>, bytes: Vec<u8>) -> StreamResult<()> {
         if stream.rep() == STDERR {
             self.write_stderr(&bytes);
+            self.print(Level::Warn, &bytes);
+        } else {
+            self.print(Level::Info, &bytes);
         }
         Ok(())
     }
@@ -370,9 +382,10 @@ impl streams::HostOutputStream for Guest {
         Err(StreamError::Closed)
     }
     fn subscribe(&mut self, _: Resource<DynOutputStream>) -> Result<Resource<DynPollable>> {
-        Ok(Resource::new_own(0))
+        lend(self, 0)
     }
     fn drop(&mut self, _: Resource<DynOutputStream>) -> Result<()> {
+        self.take_handle_back();
         Ok(())
     }
 }

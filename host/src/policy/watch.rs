@@ -10,15 +10,15 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use notify::{RecursiveMode, Watcher as _};
 
-/// Events that come closer together than this are one change.
-const DEBOUNCE: Duration = Duration::from_millis(100);
+/// A file that has not changed for so long is taken to be whole.
+const QUIET: Duration = Duration::from_millis(100);
 
-/// However many events come, a change is told after this long.
-const MAX_SETTLE: Duration = Duration::from_millis(1_000);
+/// However often the file changes, a change is told after this long.
+const MAX_SETTLE: Duration = Duration::from_secs(10);
 
 /// How often the file itself is looked at.
 const POLL: Duration = Duration::from_millis(2_000);
@@ -85,28 +85,53 @@ struct Watch {
 impl Watch {
     fn run(&mut self, inbox: &Receiver<Signal>, on_change: impl Fn()) {
         loop {
-            match inbox.recv_timeout(self.poll) {
-                Ok(Signal::Event(whose)) => match settle(inbox, whose) {
-                    Settled::Quiet(Whose::Ours) => {}
-                    Settled::Quiet(Whose::Neighbour) if fingerprint(&self.path) == self.seen => {
-                        continue;
-                    }
-                    Settled::Quiet(Whose::Neighbour) => {}
-                    Settled::Stop => return,
-                },
+            let mut nearest = match inbox.recv_timeout(self.poll) {
+                Ok(Signal::Event(whose)) => whose,
                 Err(RecvTimeoutError::Timeout) => {
                     // Directories may have come, gone, or been swapped under the watch.
                     self.follow_directories();
-                    if fingerprint(&self.path) == self.seen {
-                        continue;
-                    }
+                    Whose::Neighbour
                 }
                 Ok(Signal::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+            };
+            if nearest == Whose::Ours || fingerprint(&self.path) != self.seen {
+                match self.settle(inbox) {
+                    Settled::Quiet(whose) => nearest = nearest.max(whose),
+                    Settled::Stop => return,
+                }
             }
-            self.follow_directories();
-            self.seen = fingerprint(&self.path);
-            on_change();
+            let before = std::mem::replace(&mut self.seen, fingerprint(&self.path));
+            if nearest == Whose::Ours || self.seen != before {
+                self.follow_directories();
+                on_change();
+            }
         }
+    }
+
+    /// Waits until the file is quiet, at most [`MAX_SETTLE`]: who is writing it is not interrupted by a reader of half a
+    /// file. What happens to its neighbours holds nothing up.
+    fn settle(&self, inbox: &Receiver<Signal>) -> Settled {
+        let mut nearest = Whose::Neighbour;
+        let mut before = fingerprint(&self.path);
+        let begun = Instant::now();
+        while begun.elapsed() < MAX_SETTLE {
+            let mut ours = false;
+            let pause = Instant::now();
+            while let Some(left) = QUIET.checked_sub(pause.elapsed()) {
+                match inbox.recv_timeout(left) {
+                    Ok(Signal::Event(whose)) => ours |= whose == Whose::Ours,
+                    Err(RecvTimeoutError::Timeout) => break,
+                    Ok(Signal::Stop) | Err(RecvTimeoutError::Disconnected) => return Settled::Stop,
+                }
+            }
+            let now = fingerprint(&self.path);
+            if now == before && !ours {
+                break;
+            }
+            nearest = if ours { Whose::Ours } else { nearest };
+            before = now;
+        }
+        Settled::Quiet(nearest)
     }
 
     /// Watches the directory of the path as written, and that of the file it leads to.
@@ -117,33 +142,9 @@ impl Watch {
 }
 
 enum Settled {
-    /// Nothing happens any more; the nearest of the events.
+    /// Nothing happens to the file any more; the nearest of the events meanwhile.
     Quiet(Whose),
     Stop,
-}
-
-/// Waits until no more events come for a moment, at most [`MAX_SETTLE`].
-fn settle(inbox: &Receiver<Signal>, mut nearest: Whose) -> Settled {
-    let mut waited = Duration::ZERO;
-    loop {
-        match inbox.recv_timeout(DEBOUNCE) {
-            Err(RecvTimeoutError::Timeout) => return Settled::Quiet(nearest),
-            Ok(Signal::Stop) | Err(RecvTimeoutError::Disconnected) => return Settled::Stop,
-            Ok(Signal::Event(whose)) => nearest = nearest.max(whose),
-        }
-        // The rest in bursts of one debounce, so that a busy directory cannot hold the change back for ever.
-        thread::sleep(DEBOUNCE);
-        waited += DEBOUNCE;
-        for signal in inbox.try_iter() {
-            match signal {
-                Signal::Event(whose) => nearest = nearest.max(whose),
-                Signal::Stop => return Settled::Stop,
-            }
-        }
-        if waited >= MAX_SETTLE {
-            return Settled::Quiet(nearest);
-        }
-    }
 }
 
 /// The operating system's events, where it has any to give.
@@ -266,7 +267,7 @@ mod tests {
         fn is_told(&self, what: &str) {
             self.changes.recv_timeout(GENEROUS).unwrap_or_else(|_| panic!("not told of: {what}"));
             // What belongs to the same change may be told once more.
-            while self.changes.recv_timeout(5 * DEBOUNCE).is_ok() {}
+            while self.changes.recv_timeout(5 * QUIET).is_ok() {}
         }
     }
 
@@ -326,17 +327,42 @@ mod tests {
     }
 
     #[test]
+    fn a_file_that_is_being_written_is_told_when_it_is_whole() {
+        for poll in [BY_EVENTS, BY_POLLING] {
+            let scene = scene(poll, |root| fs::write(root.join("policy.wasm"), "").unwrap());
+            let path = scene.path("policy.wasm");
+            let mut file = fs::OpenOptions::new().append(true).open(&path).unwrap();
+            for _ in 0..10 {
+                std::io::Write::write_all(&mut file, b"piece").unwrap();
+                assert!(scene.changes.recv_timeout(QUIET / 4).is_err(), "told of half a file");
+            }
+            scene.is_told("the whole");
+        }
+    }
+
+    #[test]
+    fn a_busy_neighbour_holds_nothing_up() {
+        let scene = scene(BY_EVENTS, |root| fs::write(root.join("policy.wasm"), "one").unwrap());
+        fs::write(scene.path("policy.wasm"), "two").unwrap();
+        let told = (0..1_000).any(|n| {
+            fs::write(scene.path("pointsman.db-wal"), n.to_string()).unwrap();
+            scene.changes.recv_timeout(QUIET / 20).is_ok()
+        });
+        assert!(told, "not told while the neighbour was busy");
+    }
+
+    #[test]
     fn a_busy_neighbour_is_not_taken_for_a_change() {
         let scene = scene(BY_EVENTS, |root| fs::write(root.join("policy.wasm"), "one").unwrap());
         fs::write(scene.path("pointsman.db-wal"), "row").unwrap();
-        assert!(scene.changes.recv_timeout(5 * DEBOUNCE).is_err());
+        assert!(scene.changes.recv_timeout(5 * QUIET).is_err());
     }
 
     #[test]
     fn reading_the_file_tells_nothing_and_dropping_stops() {
         let scene = scene(BY_EVENTS, |root| fs::write(root.join("policy.wasm"), "one").unwrap());
         fs::read(scene.path("policy.wasm")).unwrap();
-        assert!(scene.changes.recv_timeout(5 * DEBOUNCE).is_err());
+        assert!(scene.changes.recv_timeout(5 * QUIET).is_err());
         let Scene { changes, _watcher: watcher, directory: _directory } = scene;
         drop(watcher);
         assert_eq!(changes.recv(), Err(mpsc::RecvError), "the thread is gone and has let go of the callback");

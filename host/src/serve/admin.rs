@@ -3,6 +3,7 @@
 mod api;
 mod controls;
 mod guard;
+mod policy;
 mod query;
 
 use std::future::Future;
@@ -10,7 +11,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
 use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use axum::http::{HeaderValue, StatusCode};
 use axum::middleware;
@@ -23,11 +23,8 @@ use crate::store::{StoreHandle, StoreReader};
 use crate::telemetry::Clock;
 use crate::telemetry::metrics::Metrics;
 
-pub use controls::{BackendView, ControlError, Controls, PolicyView};
+pub use controls::{BackendView, ControlError, Controls, PolicyView, RevisionView, RollbackView};
 pub use guard::AdminToken;
-
-/// The largest component that is taken, in bytes.
-const POLICY_MAX_BYTES: usize = 64 << 20;
 
 /// What the admin listener shows and works on.
 #[derive(Clone)]
@@ -42,6 +39,8 @@ pub struct AdminState {
     pub store: StoreHandle,
     /// Who may come in; none: loopback only.
     pub token: Option<AdminToken>,
+    /// The largest component that is taken, in bytes.
+    pub max_component_bytes: usize,
     /// For `since=24h`.
     pub clock: Clock,
 }
@@ -56,8 +55,8 @@ pub fn router(state: AdminState) -> Router {
         .route("/metrics", get(api::metrics))
         .route("/api/backends", get(api::backends))
         .route("/api/backends/{id}/{action}", post(api::control_backend))
-        .route("/api/policy", get(api::policy).put(api::put_policy))
-        .route("/api/policy/rollback", post(api::rollback_policy))
+        .route("/api/policy", get(policy::show).put(policy::put))
+        .route("/api/policy/rollback", post(policy::rollback))
         .route("/api/usage", get(api::usage))
         .route("/api/exchanges", get(api::exchanges))
         .route("/api/exchanges/{id}", get(api::exchange))
@@ -65,7 +64,6 @@ pub fn router(state: AdminState) -> Router {
         .method_not_allowed_fallback(|| async {
             failure(StatusCode::METHOD_NOT_ALLOWED, "this path does not take this method")
         })
-        .layer(DefaultBodyLimit::max(POLICY_MAX_BYTES))
         .layer(middleware::from_fn_with_state(state.clone(), guard::check))
         .layer(middleware::map_response(with_safe_headers))
         .with_state(state)

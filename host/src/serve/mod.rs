@@ -26,7 +26,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::drive::{Line, Proxy, Snapshot, Target, fleet_settings};
+use crate::drive::{Line, Proxy, Snapshot, Target, Trial, fleet_settings};
 use crate::policy::{Engine, EngineLimits};
 use crate::store::{CooldownRow, Store, StoreLimits, StorePath};
 use crate::telemetry::logs::ExchangeLog;
@@ -83,9 +83,11 @@ pub async fn start(start: Start) -> anyhow::Result<Running> {
     let view = fleet.adopt(table.clone(), fleet_settings(&config));
     fleet.restore(clock.now(), &kept_cooldowns(&store, clock.now()));
     let engine = Engine::new(engine_limits(&config))?;
-    let policy = control::load_policy(engine.clone(), config.clone(), table.clone()).await?;
+    let first =
+        control::first_policy(engine.clone(), &store.policies(), config.clone(), table.clone(), clock.now()).await?;
     let connector = Origin::connector();
-    let snapshot = Snapshot::new(config.clone(), view, Arc::new(policy), Target::all(&config, &connector, None)?);
+    let (policy, trial) = (first.revision.clone(), Arc::new(Trial::new(config.policy.rollback)));
+    let snapshot = Snapshot::new(config.clone(), view, policy, trial, Target::all(&config, &connector, None)?);
     let metrics = Metrics::new(&table, env!("CARGO_PKG_VERSION"), clock.now());
     let line = Arc::new(Line::new(fleet, clock));
     let proxy = Arc::new(Proxy::new(clock, line, metrics, log, store.handle(), store.reader(), snapshot));
@@ -94,7 +96,8 @@ pub async fn start(start: Start) -> anyhow::Result<Running> {
     let (listeners, tasks) = (TaskTracker::new(), TaskTracker::new());
     let downstream = listen_downstream(&config, proxy.clone()).await?;
     let addr = downstream.addr()?;
-    let control = Arc::new(Control::new(proxy.clone(), engine, connector, config_file));
+    let max_component_bytes = engine.limits().max_component_bytes;
+    let control = Arc::new(Control::new(proxy.clone(), engine, connector, config_file, store.policies(), first));
     let admin = listen_admin(&config).await?;
     let admin_addr = admin.local_addr()?;
     let admin_state = AdminState {
@@ -102,6 +105,7 @@ pub async fn start(start: Start) -> anyhow::Result<Running> {
         metrics: proxy.metrics.clone(),
         reader: store.reader(),
         store: store.handle(),
+        max_component_bytes,
         token: config.admin.token.as_ref().map(|token| AdminToken::new(token.expose())),
         clock: Arc::new(move || clock.now()),
     };
@@ -162,6 +166,7 @@ impl Running {
         self.tasks.close();
         let _ = tokio::time::timeout(Duration::from_secs(1), self.tasks.wait()).await;
         save_cooldowns(&self.proxy);
+        self.control.close().await;
         if let Some(store) = self.store.take() {
             let closed = tokio::task::spawn_blocking(move || store.close()).await;
             if let Ok(Err(error)) = closed {

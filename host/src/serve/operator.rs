@@ -8,9 +8,10 @@ use pointsman_core::fleet::Overview;
 use pointsman_core::table::{Pattern, Route};
 use tokio::runtime::Handle;
 
-use super::admin::{BackendView, ControlError, Controls, PolicyView};
-use super::control::Control;
+use super::admin::{BackendView, ControlError, Controls, PolicyView, RevisionView, RollbackView};
+use super::control::{CannotGoBack, Control, Entry, WentBack};
 use crate::config::BackendConfig;
+use crate::telemetry::rfc3339::Rfc3339;
 
 /// The admin listener's hands and eyes.
 pub struct Operator {
@@ -67,18 +68,42 @@ impl Controls for Operator {
 
     fn policy(&self) -> PolicyView {
         let snapshot = self.control.proxy().snapshot();
-        let file = snapshot.config.policy.file.as_ref();
+        let status = self.control.status();
+        let (decisions, faults) = (snapshot.trial.decisions(), snapshot.trial.faults());
+        let history: Vec<RevisionView> = status
+            .history
+            .newest_first()
+            .map(|entry| match &entry.ended {
+                None => RevisionView {
+                    decisions: entry.decisions + decisions,
+                    faults: entry.faults + faults,
+                    ..revision_view(entry)
+                },
+                Some(_) => revision_view(entry),
+            })
+            .collect();
+        let in_force = history.iter().find(|entry| entry.end.is_none()).cloned().unwrap_or_default();
         PolicyView {
-            revision: snapshot.policy.id().to_string(),
-            origin: file.map_or_else(|| "embedded".to_owned(), |f| f.display().to_string()),
+            revision: in_force.revision,
+            origin: in_force.origin,
+            since: in_force.taken_at,
             settings: snapshot.config.policy.settings.clone().into(),
-            faults: self.control.proxy().policy_faults(),
-            last_error: self.control.last_change().policy_error,
+            decisions: in_force.decisions,
+            faults: in_force.faults,
+            last_error: status.policy_error,
+            history_error: status.not_kept,
+            live_revisions: status.live_revisions,
+            instances: status.instances,
+            history,
         }
     }
 
-    fn ready(&self) -> Result<(), String> {
-        if self.control.proxy().is_closing() { Err("shutting down".to_owned()) } else { Ok(()) }
+    fn ready(&self) -> Result<Option<&'static str>, &'static str> {
+        if self.control.proxy().is_closing() {
+            return Err("shutting down");
+        }
+        let refused = self.control.status().policy_error.is_some();
+        Ok(refused.then_some("the policy last offered is not in force; GET /api/policy says why"))
     }
 
     fn drain(&self, id: &str) -> Result<(), ControlError> {
@@ -94,14 +119,35 @@ impl Controls for Operator {
     }
 
     fn put_policy(&self, component: Bytes) -> Result<PolicyView, ControlError> {
-        let offered = self.runtime.block_on(self.control.offer_policy(component.to_vec()));
+        let offered = self.runtime.block_on(self.control.offer_policy(component));
         offered.map_err(|error| ControlError::Refused(error.to_string()))?;
         Ok(self.policy())
     }
 
-    fn rollback(&self) -> Result<PolicyView, ControlError> {
-        self.runtime.block_on(self.control.rollback()).map_err(|error| ControlError::Conflict(error.to_string()))?;
-        Ok(self.policy())
+    fn rollback(&self, to: Option<&str>) -> Result<RollbackView, ControlError> {
+        match self.runtime.block_on(self.control.rollback(to)) {
+            Ok(WentBack { from, to }) => Ok(RollbackView { from, to, policy: self.policy() }),
+            Err(error @ CannotGoBack::Unknown { .. }) => Err(ControlError::NotFound(error.to_string())),
+            Err(error @ (CannotGoBack::InForce(_) | CannotGoBack::Nothing(_))) => {
+                Err(ControlError::Conflict(error.to_string()))
+            }
+            Err(error @ CannotGoBack::Refused(_)) => Err(ControlError::Refused(error.to_string())),
+        }
+    }
+}
+
+fn revision_view(entry: &Entry) -> RevisionView {
+    let ended = entry.ended.as_ref();
+    RevisionView {
+        revision: entry.hash.revision(),
+        origin: entry.origin.shown(),
+        bytes: entry.bytes,
+        taken_at: Rfc3339(entry.taken).to_string(),
+        in_force_until: ended.map(|ended| Rfc3339(ended.at).to_string()),
+        end: ended.map(|ended| ended.end.as_str()),
+        why: ended.map(|ended| ended.why.clone()),
+        decisions: entry.decisions,
+        faults: entry.faults,
     }
 }
 

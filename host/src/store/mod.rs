@@ -6,6 +6,7 @@
 
 mod cooldowns;
 mod insert;
+mod policies;
 mod queue;
 mod read;
 mod retention;
@@ -23,6 +24,7 @@ use pointsman_core::time::Timestamp;
 use rusqlite::Connection;
 
 pub use cooldowns::CooldownRow;
+pub use policies::{PolicyRow, PolicyRows, PolicySourceRow, PolicyStore};
 pub use read::{AttemptRow, ExchangeRow, Filter, Group, StoreReader, UsageRow};
 
 use queue::Queue;
@@ -181,6 +183,7 @@ impl Shared {
 pub struct Store {
     handle: StoreHandle,
     reader: StoreReader,
+    policies: PolicyStore,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -197,12 +200,13 @@ impl Store {
             StorePath::Memory => writing.clone(),
         };
         let queue = Arc::new(Queue::new(limits.backlog.max(1)));
+        let policies = PolicyStore::new(writing.clone());
         let writer = Writer::new(writing, Arc::clone(&queue), limits, clock);
         let thread = std::thread::Builder::new()
             .name("store".to_owned())
             .spawn(move || writer.run())
             .map_err(StoreError::Thread)?;
-        Ok(Self { handle: StoreHandle { queue }, reader: StoreReader::new(reading), thread: Some(thread) })
+        Ok(Self { handle: StoreHandle { queue }, reader: StoreReader::new(reading), policies, thread: Some(thread) })
     }
 
     /// The side that the hot path writes to.
@@ -213,6 +217,11 @@ impl Store {
     /// The side that is asked.
     pub fn reader(&self) -> StoreReader {
         self.reader.clone()
+    }
+
+    /// The policies kept.
+    pub fn policies(&self) -> PolicyStore {
+        self.policies.clone()
     }
 
     /// The cooldowns of the last run that are still in force at `now_ms` (ms since the epoch).

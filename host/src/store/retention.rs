@@ -56,11 +56,13 @@ fn over_size(connection: &Connection, limits: &StoreLimits) -> rusqlite::Result<
         return Ok(false);
     };
     let bytes: i64 = connection.query_row(
-        "SELECT (page_count - freelist_count) * page_size FROM pragma_page_count, pragma_freelist_count, pragma_page_size",
+        // The policies kept have a bound of their own; they are not to push the exchanges out.
+        "SELECT (page_count - freelist_count) * page_size - (SELECT coalesce(sum(bytes), 0) FROM policy_revision)
+        FROM pragma_page_count, pragma_freelist_count, pragma_page_size",
         [],
         |row| row.get(0),
     )?;
-    Ok(bytes.unsigned_abs() > max_bytes)
+    Ok(bytes.max(0).unsigned_abs() > max_bytes)
 }
 
 fn vacuum(connection: &Connection) -> rusqlite::Result<()> {

@@ -11,7 +11,7 @@ use super::{BUSY_TIMEOUT_MS, StoreError, StorePath};
 const APPLICATION_ID: i64 = 0x5054_534d;
 
 /// Statements that lead from one version (`PRAGMA user_version`) to the next. Published ones are never edited.
-const MIGRATIONS: [&str; 1] = [V1];
+const MIGRATIONS: [&str; 2] = [V1, V2];
 
 /// The tables `exchange`, `earlier_attempt` and `cooldown` are made to be written cheaply; the views `exchanges`, `attempts`
 /// and `cooldowns` are made to be read, and are what everything outside `insert.rs` and `retention.rs` asks.
@@ -121,6 +121,38 @@ FROM exchange WHERE attempts > 0;
 CREATE VIEW cooldowns AS
 SELECT backend, model, strftime('%Y-%m-%dT%H:%M:%fZ', until_ms / 1000.0, 'unixepoch') AS until, reason, failures, until_ms
 FROM cooldown;
+";
+
+/// Policy revisions, few and small, and their components, few and large. Every revision has its component.
+const V2: &str = "
+CREATE TABLE policy_revision (
+    number                   INTEGER PRIMARY KEY,
+    sha256                   TEXT    NOT NULL UNIQUE,
+    bytes                    INTEGER NOT NULL,
+    origin                   TEXT    NOT NULL,
+    file                     TEXT,
+    taken_ms                 INTEGER NOT NULL,
+    ended_ms                 INTEGER,
+    end                      TEXT,
+    why                      TEXT,
+    decisions                INTEGER NOT NULL,
+    faults                   INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE policy_component (
+    sha256                   TEXT    PRIMARY KEY,
+    component                BLOB    NOT NULL
+) STRICT;
+
+CREATE TABLE policy_source (
+    file                     TEXT,
+    sha256                   TEXT    NOT NULL
+) STRICT;
+
+CREATE VIEW policies AS
+SELECT strftime('%Y-%m-%dT%H:%M:%fZ', taken_ms / 1000.0, 'unixepoch') AS taken, substr(sha256, 1, 12) AS revision, origin,
+    file, bytes, strftime('%Y-%m-%dT%H:%M:%fZ', ended_ms / 1000.0, 'unixepoch') AS ended, end, why, decisions, faults, sha256
+FROM policy_revision;
 ";
 
 /// Opens the store for writing, makes it or brings it to the latest version.

@@ -274,6 +274,61 @@ fn a_full_disk_loses_only_what_the_backlog_cannot_hold() {
     assert_eq!((count(&store), store.handle().stats().dropped), (100, 0));
 }
 
+fn policies(hashes: &[&str]) -> PolicyRows {
+    let row = |hash: &&str| PolicyRow {
+        sha256: (*hash).to_owned(),
+        bytes: 3,
+        origin: "upload".to_owned(),
+        file: None,
+        taken_ms: T0_MS,
+        ended_ms: (hash != hashes.last().unwrap()).then_some(T0_MS + 1),
+        end: (hash != hashes.last().unwrap()).then(|| "replaced".to_owned()),
+        why: None,
+        decisions: 7,
+        faults: 1,
+    };
+    let source = PolicySourceRow { file: Some("mine.wasm".to_owned()), sha256: "zero".to_owned() };
+    PolicyRows { revisions: hashes.iter().map(row).collect(), source: Some(source) }
+}
+
+#[test]
+fn policies_are_kept_with_their_components_and_forgotten_with_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("s.db");
+    let store = on_disk(&file).unwrap();
+    assert_eq!(store.policies().load().unwrap(), PolicyRows::default());
+    for hashes in [&["one"][..], &["one", "two"], &["two", "three"]] {
+        let newest = hashes.last().unwrap();
+        store.policies().save(&policies(hashes), Some((newest, newest.as_bytes()))).unwrap();
+    }
+    store.policies().save(&policies(&["three", "two"]), None).unwrap();
+    store.close().unwrap();
+    let store = on_disk(&file).unwrap();
+    assert_eq!(store.policies().load().unwrap(), policies(&["three", "two"]));
+    let component = |hash: &str| store.policies().component(hash).unwrap();
+    assert_eq!((component("one"), component("two")), (None, Some(b"two".to_vec())));
+    let synchronous: i64 = store.policies().0.lock().pragma_query_value(None, "synchronous", |row| row.get(0)).unwrap();
+    assert_eq!(synchronous, 1, "exchanges are written as before");
+}
+
+#[test]
+fn a_store_of_the_first_schema_is_brought_up_to_date() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("s.db");
+    let store = on_disk(&file).unwrap();
+    store.handle().record(exchange("r1", T0_MS));
+    store.close().unwrap();
+    let old = Connection::open(&file).unwrap();
+    old.execute_batch(
+        "DROP VIEW policies; DROP TABLE policy_revision; DROP TABLE policy_component; DROP TABLE policy_source;",
+    )
+    .unwrap();
+    old.pragma_update(None, "user_version", 1).unwrap();
+    let store = on_disk(&file).unwrap();
+    assert_eq!(count(&store), 1);
+    store.policies().save(&policies(&["one"]), Some(("one", b"one"))).unwrap();
+}
+
 #[test]
 fn a_newer_schema_is_refused() {
     let folder = tempfile::tempdir().unwrap();
@@ -281,7 +336,7 @@ fn a_newer_schema_is_refused() {
     on_disk(&file).unwrap().close().unwrap();
     Connection::open(&file).unwrap().pragma_update(None, "user_version", 99).unwrap();
     let refused = on_disk(&file).unwrap_err();
-    assert!(matches!(refused, StoreError::Newer { found: 99, known: 1, .. }), "{refused}");
+    assert!(matches!(refused, StoreError::Newer { found: 99, known: 2, .. }), "{refused}");
     assert!(refused.to_string().contains("use the newer version"));
 }
 

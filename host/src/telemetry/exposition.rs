@@ -13,7 +13,7 @@ use super::cells::{
     ClientCells, Count, Directory, GEN_AI_OPERATIONS, GEN_AI_PROVIDERS, GenAiCells, Histogram, LANES, LaneCells,
     LaneTotals, Spent,
 };
-use super::metrics::{BACKEND_STATES, Counted, DECISIONS, Live, LiveBackend, Reload};
+use super::metrics::{BACKEND_STATES, Counted, DECISIONS, Live, LiveBackend, Reload, Rollback};
 
 /// One answer to a scrape.
 #[derive(Debug)]
@@ -180,8 +180,23 @@ fn policy(page: &mut Page<'_>, counted: &Counted, live: &Live) -> fmt::Result {
         }
         Ok(())
     })?;
+    page.counters("pointsman_policy_rollbacks", "Policies that gave way to an earlier one, by reason", |series| {
+        Rollback::ALL
+            .iter()
+            .zip(&counted.rollbacks)
+            .try_for_each(|(why, count)| series.counter(&[("why", why.as_str())], count.get()))
+    })?;
     page.gauges("pointsman_policy_info", "1 for the revision in force", |series| {
         series.gauge(&[("revision", &live.policy)], 1i64)
+    })?;
+    page.gauges("pointsman_policy_refused", "1 when the policy last offered is not in force", |series| {
+        series.gauge(&[], i64::from(live.policy_refused))
+    })?;
+    page.gauges("pointsman_policy_revisions", "Revisions in force or in use", |series| {
+        series.gauge(&[], live.policy_revisions as i64)
+    })?;
+    page.gauges("pointsman_policy_instances", "Instances of policies", |series| {
+        series.gauge(&[], live.policy_instances as i64)
     })
 }
 

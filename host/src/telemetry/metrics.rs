@@ -45,6 +45,31 @@ impl Reload {
     }
 }
 
+/// Why a policy gave way to an earlier one, or should have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rollback {
+    /// The operator's word.
+    Operator,
+    /// It failed too often.
+    Faults,
+    /// It failed too often and stayed, because there is no earlier one.
+    Stayed,
+}
+
+impl Rollback {
+    /// Every kind.
+    pub const ALL: [Rollback; 3] = [Rollback::Operator, Rollback::Faults, Rollback::Stayed];
+
+    /// The word for it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Rollback::Operator => "operator",
+            Rollback::Faults => "faults",
+            Rollback::Stayed => "stayed",
+        }
+    }
+}
+
 /// What is only known at the time of asking.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Live {
@@ -62,6 +87,12 @@ pub struct Live {
     pub store_failed_batches: u64,
     /// The revision of the policy in force.
     pub policy: String,
+    /// Was the policy last offered refused, or the last one given up?
+    pub policy_refused: bool,
+    /// Revisions of the policy that are in force or that exchanges still use.
+    pub policy_revisions: u64,
+    /// Instances of all of them.
+    pub policy_instances: u64,
 }
 
 /// A backend at the time of asking.
@@ -97,6 +128,8 @@ pub(super) struct Counted {
     pub(super) faults: Mutex<Vec<(&'static str, u64)>>,
     /// By [`Reload`], failed and ok.
     pub(super) reloads: [[Count; 2]; Reload::ALL.len()],
+    /// By [`Rollback`].
+    pub(super) rollbacks: [Count; Rollback::ALL.len()],
     pub(super) version: &'static str,
     pub(super) started: Timestamp,
 }
@@ -111,6 +144,7 @@ impl Metrics {
             decision_seconds: Histogram::new(DECISION_BOUNDS),
             faults: Mutex::default(),
             reloads: Default::default(),
+            rollbacks: Default::default(),
             version,
             started,
         }))
@@ -152,6 +186,11 @@ impl Metrics {
     /// Counts a try to replace the configuration or the policy.
     pub fn reloaded(&self, what: Reload, ok: bool) {
         self.0.reloads[what as usize][usize::from(ok)].add(1);
+    }
+
+    /// Counts a policy that gave way to an earlier one.
+    pub fn rolled_back(&self, why: Rollback) {
+        self.0.rollbacks[why as usize].add(1);
     }
 
     /// Everything in the OpenMetrics text format ([`CONTENT_TYPE`]).

@@ -18,7 +18,7 @@ mod purse;
 mod settings;
 
 use pointsman_sdk::{
-    Candidate, Choose, Decision, Dispatch, Policy, Query, Rejection, Roster, State, Table, Tier, note,
+    Attempt, Candidate, Choose, Decision, Dispatch, Policy, Query, Rejection, Roster, State, Table, Tier, note,
     until_midnight_utc_ms,
 };
 
@@ -63,7 +63,9 @@ impl Policy for BudgetGuard {
 impl BudgetGuard {
     fn purse(&self, query: &Query) -> Option<Purse<'_>> {
         let client = query.request.client?;
-        Purse::of(self.clients.get(client)?, *self.caps.get(client)?, query.now_ms)
+        let price = |attempt: &Attempt| self.roster.get(query, attempt.backend)?.price_microusd(&query.request);
+        let own = query.attempts.iter().filter_map(price).sum();
+        Purse::of(self.clients.get(client)?, *self.caps.get(client)?, own, query.now_ms)
     }
 
     fn as_usual(&self, query: &Query) -> Option<Decision> {
@@ -72,9 +74,11 @@ impl BudgetGuard {
         let send = |c: Candidate| c.send();
         (primaries.clone().ready().least_tried(query).two_choices(request, &mut dice).map(send))
             .or_else(|| primaries.wait(query, self.settings.patience()))
-            .or_else(|| fallbacks.clone().ready().least_tried(query).cheapest(request, &mut dice).map(send))
+            .or_else(|| {
+                fallbacks.clone().ready().least_tried(query).cheapest(request).two_choices(request, &mut dice).map(send)
+            })
             .or_else(|| fallbacks.wait(query, self.settings.patience()))
-            .or_else(|| self.roster.candidates(query).emergency(query))
+            .or_else(|| self.roster.candidates(query).emergency(query, self.settings.patience()))
     }
 
     fn careful(&self, query: &Query) -> Option<Decision> {
@@ -92,8 +96,8 @@ impl BudgetGuard {
     }
 
     fn cheapest<'a>(&self, query: &'a Query<'a>, candidates: impl Choose<'a>) -> Option<Decision> {
-        let ready = candidates.clone().ready().least_tried(query);
-        (ready.smallest(&mut query.dice(), |c| (price_or_tier(c, query), c.cost(&query.request))).map(|c| c.send()))
+        let ready = candidates.clone().ready().least_tried(query).least_by(|c| price_or_tier(c, query));
+        (ready.two_choices(&query.request, &mut query.dice()).map(|c| c.send()))
             .or_else(|| candidates.wait(query, self.settings.careful_patience()))
     }
 
@@ -107,7 +111,7 @@ impl BudgetGuard {
         let open = |c: &Candidate| matches!(c.row().state(), State::Ready | State::Unsuited);
         let price = |c: &Candidate| c.price_as_microusd(&query.request, model);
         let serving = self.roster.all(query).filter(|c| open(c) && c.route(model).is_some());
-        let choice = serving.smallest(&mut query.dice(), |c| price(c).unwrap_or_else(|| unpriced(c)))?;
+        let choice = serving.least_by(|c| price(c).unwrap_or_else(|| unpriced(c))).weighted(&mut query.dice())?;
         note("the client's budget is nearly spent: the cheaper model is asked for");
         let dispatch = Dispatch::to(choice.index()).with_model(model);
         Some(match choice.tier() {
@@ -190,7 +194,7 @@ mod tests {
     }
 
     fn cooling() -> Given {
-        primary("free").cooling(Outcome::RateLimited, 20_000)
+        primary("free").cooling(Outcome::RateLimited, 40_000)
     }
 
     /// One USD for a million tokens: 1500 millionths for a usual request.
@@ -248,6 +252,14 @@ mod tests {
         assert_eq!(refused.retry_after_ms, Some(60_000), "nothing is spent yet: {}", refused.message);
         let later = burst.at_ms(1_000_000 + 120_000);
         assert_eq!(decision(&later), Decision::fallback(0), "what was put aside came back");
+    }
+
+    #[test]
+    fn a_retry_is_not_stopped_by_what_its_first_attempt_put_aside() {
+        let last = case([paid()]).client("agent", 0, Some(2_000)).settings(r#"{"careful_at": 1, "save_at": 1}"#);
+        assert_eq!(decision(&last), Decision::fallback(0));
+        assert_eq!(decision(&last.clone().after(0, Outcome::ServerError)), Decision::fallback(0));
+        assert_eq!(rejection(&last).kind, "budget_exceeded", "another exchange is");
     }
 
     #[test]

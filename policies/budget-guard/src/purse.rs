@@ -23,17 +23,21 @@ pub struct Purse<'a> {
     pub client: &'a str,
     pub now_ms: u64,
     pub spent: u64,
+    /// Put aside by others; what this exchange has put aside for attempts that failed costs nothing.
     pub under_way: u64,
+    own: u64,
     pub cap: u64,
 }
 
 impl<'a> Purse<'a> {
-    /// The purse of this client; none when neither the policy nor the configuration sets a cap.
-    pub fn of(client: &'a str, cap: Option<u64>, now_ms: u64) -> Option<Self> {
+    /// The purse of this client, whose exchange has put `own` aside itself; none when neither the policy nor the
+    /// configuration sets a cap.
+    pub fn of(client: &'a str, cap: Option<u64>, own: u64, now_ms: u64) -> Option<Self> {
         let Spending { today_microusd: spent, budget_microusd } = request::spending();
         let cap = cap.or(budget_microusd)?;
         let under_way = UNDER_WAY.get(now_ms, client) + UNDER_WAY.get_last(now_ms, client);
-        Some(Self { client, now_ms, spent, under_way: under_way.max(0).cast_unsigned(), cap })
+        let under_way = under_way.max(0).cast_unsigned().saturating_sub(own);
+        Some(Self { client, now_ms, spent, under_way, own, cap })
     }
 
     /// How much is used, by the two thresholds.
@@ -54,7 +58,8 @@ impl<'a> Purse<'a> {
         let Ok(price @ 1..) = i64::try_from(price) else { return price == 0 };
         let this_minute = UNDER_WAY.add(self.now_ms, self.client, price);
         let under_way = this_minute.saturating_add(UNDER_WAY.get_last(self.now_ms, self.client));
-        let fits = self.spent.saturating_add(under_way.max(0).cast_unsigned()) <= self.cap;
+        let under_way = under_way.max(0).cast_unsigned().saturating_sub(self.own);
+        let fits = self.spent.saturating_add(under_way) <= self.cap;
         if !fits {
             UNDER_WAY.add(self.now_ms, self.client, -price);
         }

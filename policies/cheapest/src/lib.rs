@@ -6,7 +6,7 @@
 //! 3. When none is ready it waits for the first to recover, then tries the emergency lane, then gives up.
 //!
 //! A primary without a price is taken to be free, a fallback without one to be the dearest of all. Of what costs the same,
-//! the one tried least in this exchange goes first, then the one with the least trouble and load.
+//! the one tried least in this exchange goes first, then the better of two drawn by weight.
 
 use pointsman_sdk::settings::{self, within};
 use pointsman_sdk::{Candidate, Choose, Decision, Patience, Policy, Query, Roster, Table, Tier, note};
@@ -60,11 +60,12 @@ impl Policy for Cheapest {
     fn decide(&mut self, query: &Query) -> Decision {
         let candidates = self.roster.candidates(query);
         let in_budget = candidates.clone().with_retries_left(query, self.settings.max_pool_retries);
-        match in_budget.clone().ready().smallest(&mut query.dice(), |c| self.rank(c, query)) {
+        let best = in_budget.clone().ready().least_by(|c| self.rank(c, query));
+        match best.two_choices(&query.request, &mut query.dice()) {
             Some(choice) => self.wait_for_a_cheaper(query, &choice).unwrap_or_else(|| self.send(query, &choice)),
             None => in_budget
                 .wait(query, self.patience())
-                .or_else(|| candidates.emergency(query))
+                .or_else(|| candidates.emergency(query, self.patience()))
                 .unwrap_or_else(Decision::exhausted),
         }
     }
@@ -72,9 +73,9 @@ impl Policy for Cheapest {
 
 impl Cheapest {
     /// What comes first is asked first; tried twice in vain, even the cheapest lets others go first.
-    fn rank(&self, c: &Candidate, query: &Query) -> impl Ord + use<> {
+    fn rank(&self, c: &Candidate, query: &Query) -> (bool, bool, u64, u32) {
         let tries = query.tries(c.index());
-        (tries >= 2, !self.is_in_time(c, query), price_microusd(c, query), tries, c.cost(&query.request))
+        (tries >= 2, !self.is_in_time(c, query), price_microusd(c, query), tries)
     }
 
     fn is_in_time(&self, c: &Candidate, query: &Query) -> bool {
@@ -165,7 +166,7 @@ mod tests {
         let waiting = case([soon(), dear()]);
         assert_eq!(decision(waiting.clone()), Decision::wait_for_primary(5_000));
         assert_eq!(decision(waiting.clone().after_waits(6)), Decision::fallback(1));
-        assert_eq!(decision(waiting.settings(r#"{"primary_wait_ms": 1000}"#)), Decision::fallback(1));
+        assert_eq!(decision(waiting.settings(r#"{"primary_wait_ms": 300}"#)), Decision::fallback(1));
         let nearly_as_cheap = primary("soon").price(0.6, 0.6).cooling(Outcome::RateLimited, 2_000);
         assert_eq!(decision(case([nearly_as_cheap, dear()])), Decision::fallback(1), "1.0 is not twice 0.6");
     }

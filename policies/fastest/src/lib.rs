@@ -2,8 +2,9 @@
 //!
 //! 1. Of the ready primaries, those about as fast as the fastest (`close`) share the traffic by load. A backend's time is
 //!    its moving average, to the first token of a stream or to the end, made longer by its failures and its load.
-//! 2. With a chance of `explore` one of which nothing is known goes first; when all are known, with a fifth of it any, so
-//!    that a backend that has become faster is noticed.
+//! 2. With a chance of `explore` another goes first: one of which nothing is known; else one that would be faster but for
+//!    its failures, so that it comes back when it is well; else, once in five, any, so that one that has become faster is
+//!    noticed.
 //! 3. When no primary is ready it waits for one, then goes on to fallbacks, to the emergency lane, and gives up. With
 //!    `any_tier` a fallback is as good as a primary.
 
@@ -69,7 +70,7 @@ impl Policy for Fastest {
                 .or_else(|| self.choose(query, fallbacks.clone()))
                 .or_else(|| fallbacks.wait(query, patience))
         };
-        decision.or_else(|| candidates.emergency(query)).unwrap_or_else(Decision::exhausted)
+        decision.or_else(|| candidates.emergency(query, patience)).unwrap_or_else(Decision::exhausted)
     }
 }
 
@@ -77,24 +78,16 @@ impl Fastest {
     fn choose<'a>(&self, query: &'a Query<'a>, candidates: impl Choose<'a>) -> Option<Decision> {
         let mut dice = query.dice();
         let ready = candidates.ready().least_tried(query);
-        let choice = self.explore(query, ready.clone(), &mut dice).or_else(|| self.best(query, ready, &mut dice))?;
-        Some(choice.send())
-    }
-
-    fn explore<'a>(&self, query: &'a Query<'a>, ready: impl Choose<'a>, dice: &mut Dice) -> Option<Candidate<'a>> {
-        const SHARE_WHEN_ALL_ARE_KNOWN: f64 = 0.2;
+        let best = self.best(query, ready.clone(), &mut dice)?;
         // A retry has waited long enough.
-        if !query.attempts.is_empty() {
-            return None;
+        if query.attempts.is_empty()
+            && dice.chance(self.settings.explore)
+            && let Some(other) = explore(query, ready, &best, &mut dice)
+        {
+            note(&format!("exploring {} instead of {}", other.id(), best.id()));
+            return Some(other.send());
         }
-        let unknown = ready.clone().filter(|c| c.answer_ms(&query.request).is_none());
-        let any_unknown = unknown.clone().next().is_some();
-        if !dice.chance(self.settings.explore * if any_unknown { 1.0 } else { SHARE_WHEN_ALL_ARE_KNOWN }) {
-            return None;
-        }
-        let choice = if any_unknown { unknown.least_loaded(dice) } else { ready.weighted(dice) }?;
-        note(&format!("exploring: {} instead of the fastest", choice.id()));
-        Some(choice)
+        Some(best.send())
     }
 
     fn best<'a>(&self, query: &'a Query<'a>, ready: impl Choose<'a>, dice: &mut Dice) -> Option<Candidate<'a>> {
@@ -104,6 +97,18 @@ impl Fastest {
         let limit = least + (least as f64 * self.settings.close) as u64;
         ready.filter(|c| expected_us(c, query).is_some_and(|us| us <= limit)).least_loaded(dice)
     }
+}
+
+/// One that may be faster than the best known without our knowing.
+fn explore<'a>(query: &Query, ready: impl Choose<'a>, best: &Candidate, dice: &mut Dice) -> Option<Candidate<'a>> {
+    const SHARE_WHEN_ALL_ARE_KNOWN: f64 = 0.2;
+    let ms = |c: &Candidate| c.answer_ms(&query.request);
+    let others = ready.filter(|c| c.index() != best.index());
+    let unknown = others.clone().filter(|c| ms(c).is_none());
+    // Only who is asked can show that it is well again.
+    let has_failed = others.clone().filter(|c| ms(c) < ms(best) && c.row().error_permille() > 0);
+    let first = unknown.least_loaded(dice).or_else(|| has_failed.least_loaded(dice));
+    first.or_else(|| if dice.chance(SHARE_WHEN_ALL_ARE_KNOWN) { others.weighted(dice) } else { None })
 }
 
 /// The learned time, in µs, as often over as it takes attempts at the learned rate of errors, twice as long for a failure
@@ -160,7 +165,10 @@ mod tests {
         assert_eq!(shares[1], 0);
         assert!((25..80).contains(&shares[2]), "{shares:?}");
         let shares = case([known("a", 300), known("b", 900)]).settings(r#"{"explore": 0.5}"#).shares::<Fastest>();
-        assert!((25..80).contains(&shares[1]), "half of a fifth of a half: {shares:?}");
+        assert!((70..130).contains(&shares[1]), "a fifth of a half: {shares:?}");
+        let failed = known("a", 300).with("error_permille", 900);
+        let shares = case([failed, known("b", 900)]).shares::<Fastest>();
+        assert!((25..80).contains(&shares[0]), "{shares:?}");
         let retry = case([known("a", 300), known("b", 300), primary("new")]).after(0, Outcome::ServerError);
         assert_eq!(retry.settings(r#"{"explore": 1}"#).shares::<Fastest>(), [0, 1_000, 0], "a retry does not explore");
     }

@@ -125,10 +125,11 @@ impl OffPeak {
             Hours::Never => false,
         };
         let fallbacks = self.open(query, Tier::Fallback).filter(|_| may_fall_back);
+        let anyone = self.roster.candidates(query).filter(|c| may_fall_back || c.tier() == Tier::Primary);
         let ready = fallbacks.clone().ready().least_tried(query);
-        (ready.cheapest(&query.request, &mut query.dice()).map(|c| c.send()))
+        (ready.cheapest(&query.request).two_choices(&query.request, &mut query.dice()).map(|c| c.send()))
             .or_else(|| fallbacks.wait(query, self.patience()))
-            .or_else(|| self.roster.candidates(query).emergency(query))
+            .or_else(|| anyone.emergency(query, self.patience()))
     }
 
     fn batch_at_peak(&self, query: &Query) -> Option<Decision> {
@@ -236,8 +237,10 @@ mod tests {
             [("always", true, true), ("peak", true, false), ("off-peak", false, true), ("never", false, false)]
         {
             for (hour, expected) in [(12, by_day), (23, by_night)] {
-                let asked = with_setting(&at(hour, [cooling(), fallback("b")]), &format!(r#""fallback": "{setting}""#));
-                assert_eq!(decision(&asked) == Decision::fallback(1), expected, "{setting} at {hour}");
+                let paid = fallback("b").with("emergency_ms", 0);
+                let asked = with_setting(&at(hour, [cooling(), paid]), &format!(r#""fallback": "{setting}""#));
+                let either = if expected { Decision::fallback(1) } else { Decision::exhausted() };
+                assert_eq!(decision(&asked), either, "{setting} at {hour}");
             }
         }
     }

@@ -7,7 +7,8 @@
 //! 3. Else it moves: to the primary that is next by the same hashing. The shared state keeps where it is for
 //!    `remember_minutes` after its last request there. With `return_home` it goes back as soon as its home is ready, without it
 //!    stays at the new place.
-//! 4. With no primary to move to: wait for one, a fallback (by the same hashing), the emergency lane, give up.
+//! 4. With no primary to move to: wait for one, the cheapest fallback (of equals by the same hashing), the emergency lane,
+//!    give up.
 //!
 //! A request without a session goes to the least loaded primary.
 
@@ -67,9 +68,9 @@ impl Policy for Sticky {
         self.stay(query, primaries.clone())
             .or_else(|| self.spread(query, primaries.clone()))
             .or_else(|| primaries.wait(query, self.patience(longest_ms)))
-            .or_else(|| self.spread(query, fallbacks.clone()))
+            .or_else(|| self.spread(query, fallbacks.clone().ready().cheapest(&query.request)))
             .or_else(|| fallbacks.wait(query, self.patience(longest_ms)))
-            .or_else(|| candidates.emergency(query))
+            .or_else(|| candidates.emergency(query, self.patience(longest_ms)))
             .unwrap_or_else(Decision::exhausted)
     }
 }
@@ -90,7 +91,9 @@ impl Sticky {
             }
             return Some(place.send());
         }
-        usable.wait(query, self.patience(self.settings.stay_ms))
+        // One wait more, and never more than an exchange may have.
+        let waits = self.settings.primary_wait_max_retries.min(query.waits + 1);
+        usable.wait(query, Patience { longest_ms: self.settings.stay_ms, waits })
     }
 
     /// To the next place of a session, which it keeps; without a session to the least loaded.

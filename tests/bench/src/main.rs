@@ -12,12 +12,14 @@ use upstream::Pace;
 
 mod load;
 mod report;
+mod swaps;
 mod target;
 mod upstream;
 mod wire;
 
-const USAGE: &str = "usage: pointsman-bench [--rounds N] [--seconds S] [--pointsman BINARY]
-Without --pointsman the bare proxy is compared with itself: what differs then is noise.";
+const USAGE: &str = "usage: pointsman-bench [--rounds N] [--seconds S] [--pointsman BINARY | --swaps BINARY]
+Without --pointsman the bare proxy is compared with itself: what differs then is noise.
+With --swaps Pointsman is compared with itself while its policy is being swapped.";
 
 /// Clients that ask as fast as they are answered.
 const CONNECTIONS: usize = 64;
@@ -32,10 +34,11 @@ struct Args {
     rounds: usize,
     seconds: Duration,
     pointsman: Option<PathBuf>,
+    swaps: Option<PathBuf>,
 }
 
 fn args() -> anyhow::Result<Args> {
-    let mut args = Args { rounds: 5, seconds: Duration::from_secs(3), pointsman: None };
+    let mut args = Args { rounds: 5, seconds: Duration::from_secs(3), pointsman: None, swaps: None };
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         let value = words.next().context(USAGE)?;
@@ -43,6 +46,7 @@ fn args() -> anyhow::Result<Args> {
             "--rounds" => args.rounds = value.parse()?,
             "--seconds" => args.seconds = Duration::from_secs(value.parse()?),
             "--pointsman" => args.pointsman = Some(value.into()),
+            "--swaps" => args.swaps = Some(value.into()),
             _ => anyhow::bail!("{USAGE}"),
         }
     }
@@ -52,7 +56,14 @@ fn args() -> anyhow::Result<Args> {
 fn main() -> anyhow::Result<()> {
     let args = args()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    tokio::task::LocalSet::new().block_on(&runtime, compare(&args))
+    let local = tokio::task::LocalSet::new();
+    match &args.swaps {
+        Some(binary) => local.block_on(&runtime, async {
+            let upstream = upstream::start(EVENTS).await?;
+            swaps::measure(binary, upstream, args.rounds, args.seconds).await
+        }),
+        None => local.block_on(&runtime, compare(&args)),
+    }
 }
 
 async fn compare(args: &Args) -> anyhow::Result<()> {

@@ -18,6 +18,8 @@ pub struct Target {
     pub name: &'static str,
     /// Where it listens.
     pub addr: SocketAddr,
+    /// Where its operator talks to it, where it has one.
+    pub admin: Option<SocketAddr>,
     pid: u32,
     _child: Child,
     _dir: tempfile::TempDir,
@@ -53,14 +55,14 @@ impl Target {
         let pid = child.id().context("it just started")?;
         let mut out = BufReader::new(child.stdout.take().context("stdout is piped")?).lines();
         let mut err = BufReader::new(child.stderr.take().context("stderr is piped")?).lines();
-        let addr = loop {
+        let (addr, admin) = loop {
             let line = tokio::select! {
                 line = out.next_line() => line?,
                 line = err.next_line() => line?,
             };
             let line = line.with_context(|| format!("{name} ended before it listened"))?;
-            if let Some(addr) = listening(&line) {
-                break addr;
+            if let Some(addr) = address(&line, "addr") {
+                break (addr, address(&line, "admin_addr"));
             }
             eprintln!("{name}: {line}");
         };
@@ -70,7 +72,7 @@ impl Target {
             let mut log = err.into_inner();
             tokio::io::copy(&mut log, &mut tokio::io::sink()).await.ok();
         });
-        Ok(Self { name, addr, pid, _child: child, _dir: dir })
+        Ok(Self { name, addr, admin, pid, _child: child, _dir: dir })
     }
 
     /// CPU time used so far, user and system, over all threads.
@@ -90,8 +92,8 @@ impl Target {
     }
 }
 
-/// The address in a line that says `listening`.
-fn listening(line: &str) -> Option<SocketAddr> {
-    let rest = line.contains("listening").then(|| line.split_once("\"addr\":\""))??.1;
+/// An address in a line that says `listening`.
+fn address(line: &str, name: &str) -> Option<SocketAddr> {
+    let rest = line.contains("listening").then(|| line.split_once(&format!("\"{name}\":\"")))??.1;
     rest.split_once('"')?.0.parse().ok()
 }

@@ -59,6 +59,21 @@ async fn a_good_file_passes_the_check() {
 }
 
 #[tokio::test]
+async fn the_policy_the_store_and_the_listeners_are_looked_at_too() {
+    let good = GOOD.replace("env:NO_KEY_NEEDED", "k");
+    for (more, place, words) in [
+        ("[policy]\nfile = \"mine.wasm\"\n", "pointsman.toml:2:8", "mine.wasm cannot be read"),
+        ("[policy]\nfile = \"pointsman.toml\"\n", "pointsman.toml:2:8", "not WebAssembly"),
+        ("[store]\npath = \"no/such/folder.db\"\n", "pointsman.toml:2:8", "is not there"),
+        ("[server]\nlisten = \"127.0.0.1:9901\"\n", "pointsman.toml:2:10", "at the same address"),
+    ] {
+        let done = check(&format!("{more}{good}")).await;
+        assert_eq!(done.code, Some(1), "{more}: {}{}", done.stdout, done.stderr);
+        assert!(done.stderr.contains(place) && done.stderr.contains(words), "{more}: {}", done.stderr);
+    }
+}
+
+#[tokio::test]
 async fn a_key_that_is_not_in_the_environment_is_named() {
     let done = check(GOOD).await;
     assert_eq!(done.code, Some(1));

@@ -1,6 +1,7 @@
 //! What Pointsman does for its users, seen from outside: the built binary, real sockets, scripted providers.
 
 mod admin;
+mod author;
 mod bad_requests;
 mod clients;
 mod config;
@@ -8,6 +9,7 @@ mod demo;
 mod dialects;
 mod forwarding;
 mod health_check;
+mod hostile;
 mod limits;
 mod policy;
 mod pools;
@@ -15,7 +17,10 @@ mod refusals;
 mod restart;
 mod resume;
 mod retries;
+mod rollback;
+mod scenario;
 mod secrets;
 mod streams;
+mod swapping;
 mod time_limits;
 mod usage;

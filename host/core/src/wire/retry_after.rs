@@ -66,6 +66,13 @@ pub struct Hint {
     pub reset: Option<Duration>,
 }
 
+impl Hint {
+    /// So much is left, until then; none where the upstream did not tell both.
+    pub fn left_until(&self, now: Timestamp) -> Option<(u32, Timestamp)> {
+        Some((u32::try_from(self.remaining?).unwrap_or(u32::MAX), now + self.reset?))
+    }
+}
+
 /// What an upstream's headers tell about its limits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RateHints {

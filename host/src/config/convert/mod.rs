@@ -9,14 +9,15 @@ use std::path::{Path as FilePath, PathBuf};
 use std::time::Duration;
 
 use pointsman_core::contract::{Commit, Resume};
+use pointsman_core::probation::Rule;
 use sha2::{Digest, Sha256};
 
 use super::checked::{Admin, Config, Cooldown, ExchangeLimits, Log, LogFormat, Policy, Server, Store, Stream};
 use super::diagnostic::{Diagnostic, Report};
 use super::overlay::Env;
 use super::raw::{
-    RawAdmin, RawCommit, RawConfig, RawCooldown, RawLimits, RawLog, RawLogFormat, RawPolicy, RawResume, RawServer,
-    RawStore, RawStream,
+    RawAdmin, RawCommit, RawConfig, RawCooldown, RawLimits, RawLog, RawLogFormat, RawPolicy, RawResume, RawRollback,
+    RawServer, RawStore, RawStream,
 };
 use super::tree::{Node, Path};
 
@@ -122,7 +123,28 @@ impl Check<'_, '_> {
             settings: raw.settings,
             deadline: Duration::from_millis(self.at_least(&at.key("deadline_ms"), raw.deadline_ms, 5, 1).into()),
             memory_mb: self.at_least(&at.key("memory_mb"), raw.memory_mb, 64, 1),
+            rollback: self.rollback(&at.key("rollback"), &raw.rollback),
         }
+    }
+
+    fn rollback(&mut self, at: &Path, raw: &RawRollback) -> Option<Rule> {
+        let default = Rule::default();
+        let window_ms = default.window.as_millis() as u64;
+        let rule = Rule {
+            first_decisions: self.at_least(&at.key("first_decisions"), raw.first_decisions, default.first_decisions, 1),
+            fault_permille: raw.fault_permille.unwrap_or(default.fault_permille),
+            window: self.millis(&at.key("window_ms"), raw.window_ms, window_ms, 1),
+            window_faults: self.at_least(&at.key("window_faults"), raw.window_faults, default.window_faults, 1),
+        };
+        for (name, value, most) in [
+            ("fault_permille", rule.fault_permille, 1_000),
+            ("window_faults", rule.window_faults, Rule::MAX_WINDOW_FAULTS),
+        ] {
+            if value > most {
+                self.error(&at.key(name), format!("`{name}` must be at most {most}")).label(format!("this is {value}"));
+            }
+        }
+        raw.enabled.unwrap_or(true).then_some(rule)
     }
 
     fn stream(&mut self, raw: &RawStream) -> Stream {

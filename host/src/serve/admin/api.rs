@@ -1,7 +1,6 @@
 //! The routes' work.
 
 use axum::Json;
-use axum::body::Bytes;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
@@ -18,7 +17,8 @@ use crate::telemetry::rfc3339::Rfc3339;
 
 pub(super) async fn ready(State(state): State<AdminState>) -> Response {
     match state.controls.ready() {
-        Ok(()) => "ready\n".into_response(),
+        Ok(None) => "ready\n".into_response(),
+        Ok(Some(but)) => format!("ready, but {but}\n").into_response(),
         Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {reason}\n")).into_response(),
     }
 }
@@ -29,7 +29,7 @@ pub(super) async fn metrics(State(state): State<AdminState>) -> Response {
 }
 
 fn live(state: &AdminState) -> Live {
-    let store = state.store.stats();
+    let (store, policy) = (state.store.stats(), state.controls.policy());
     let backends = state.controls.backends().into_iter().map(|backend| LiveBackend {
         id: backend.id,
         tier: backend.tier,
@@ -45,7 +45,10 @@ fn live(state: &AdminState) -> Live {
         store_written: store.written,
         store_dropped: store.dropped,
         store_failed_batches: store.failed_batches,
-        policy: state.controls.policy().revision,
+        policy: policy.revision,
+        policy_refused: policy.last_error.is_some(),
+        policy_revisions: policy.live_revisions,
+        policy_instances: policy.instances,
     }
 }
 
@@ -78,30 +81,7 @@ pub(super) async fn control_backend(
     }
 }
 
-pub(super) async fn policy(State(state): State<AdminState>) -> Response {
-    Json(state.controls.policy()).into_response()
-}
-
-pub(super) async fn put_policy(State(state): State<AdminState>, component: Bytes) -> Response {
-    replace_policy(state, move |state| state.controls.put_policy(component)).await
-}
-
-pub(super) async fn rollback_policy(State(state): State<AdminState>) -> Response {
-    replace_policy(state, |state| state.controls.rollback()).await
-}
-
-async fn replace_policy(
-    state: AdminState,
-    work: impl FnOnce(&AdminState) -> Result<super::PolicyView, ControlError> + Send + 'static,
-) -> Response {
-    match tokio::task::spawn_blocking(move || work(&state)).await {
-        Ok(Ok(view)) => Json(view).into_response(),
-        Ok(Err(error)) => refused(&error),
-        Err(_panicked) => failure(StatusCode::INTERNAL_SERVER_ERROR, "replacing the policy failed; see the log"),
-    }
-}
-
-fn refused(error: &ControlError) -> Response {
+pub(super) fn refused(error: &ControlError) -> Response {
     let status = match error {
         ControlError::NotFound(_) => StatusCode::NOT_FOUND,
         ControlError::Refused(_) => StatusCode::UNPROCESSABLE_ENTITY,

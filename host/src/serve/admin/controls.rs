@@ -44,19 +44,67 @@ pub struct BackendView {
     pub queued: u64,
 }
 
-/// The policy in force.
+/// The policy in force, and those before it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct PolicyView {
     /// Its revision.
     pub revision: String,
-    /// `embedded`, or the file it came from.
+    /// `embedded`, `upload`, or the file it came from.
     pub origin: String,
+    /// When it came into force (RFC 3339).
+    pub since: String,
     /// Its settings.
     pub settings: serde_json::Value,
-    /// Its faults since the start.
+    /// Decisions asked of this revision, every time it was in force.
+    pub decisions: u64,
+    /// How many of them failed.
     pub faults: u64,
-    /// Why the latest try to replace it failed; none: it did not.
+    /// Why the latest try to replace it failed, or why the one before was rolled back; none: neither happened since it
+    /// came into force.
     pub last_error: Option<String>,
+    /// Why a restart may not come up with it: the history could not be written; none: it is in the store.
+    pub history_error: Option<String>,
+    /// Revisions in force or still used by exchanges that began with them.
+    pub live_revisions: u64,
+    /// Instances of all of them.
+    pub instances: u64,
+    /// The revisions kept, the newest first.
+    pub history: Vec<RevisionView>,
+}
+
+/// A revision that is or was in force.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct RevisionView {
+    /// Its name.
+    pub revision: String,
+    /// `embedded`, `upload`, or the file it came from.
+    pub origin: String,
+    /// Size of its component.
+    pub bytes: u64,
+    /// When it came into force last (RFC 3339).
+    pub taken_at: String,
+    /// When it ceased to be (RFC 3339); none: it is in force.
+    pub in_force_until: Option<String>,
+    /// `replaced`, `rolled_back` or `faults`; none: it is in force.
+    pub end: Option<&'static str>,
+    /// The same in a sentence.
+    pub why: Option<String>,
+    /// Decisions asked of it.
+    pub decisions: u64,
+    /// How many of them failed.
+    pub faults: u64,
+}
+
+/// What going back came to.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct RollbackView {
+    /// The revision left.
+    pub from: String,
+    /// The revision in force.
+    pub to: String,
+    /// How the policy stands.
+    #[serde(flatten)]
+    pub policy: PolicyView,
 }
 
 /// Why an operator's wish is not done.
@@ -87,11 +135,11 @@ pub trait Controls: Send + Sync + 'static {
     /// The policy in force.
     fn policy(&self) -> PolicyView;
 
-    /// May traffic be sent here?
+    /// May traffic be sent here? If so, what is not as it should be all the same; mostly nothing.
     ///
     /// # Errors
-    /// Why it may not, in a few words without secrets: anyone may read them.
-    fn ready(&self) -> Result<(), String>;
+    /// Why it may not. All in a few words without secrets: anyone may read them.
+    fn ready(&self) -> Result<Option<&'static str>, &'static str>;
 
     /// Takes a backend out: nothing new is sent to it.
     ///
@@ -117,9 +165,9 @@ pub trait Controls: Send + Sync + 'static {
     /// When it is not accepted; the policy in force stays.
     fn put_policy(&self, component: Bytes) -> Result<PolicyView, ControlError>;
 
-    /// Puts the policy before this one in force.
+    /// Puts an earlier policy in force: this revision, or the one before.
     ///
     /// # Errors
     /// When there is none.
-    fn rollback(&self) -> Result<PolicyView, ControlError>;
+    fn rollback(&self, to: Option<&str>) -> Result<RollbackView, ControlError>;
 }

@@ -54,8 +54,8 @@ impl Controls for Fake {
         PolicyView { revision: "abc".to_owned(), origin: "embedded".to_owned(), ..PolicyView::default() }
     }
 
-    fn ready(&self) -> Result<(), String> {
-        if self.not_ready { Err("shutting down".to_owned()) } else { Ok(()) }
+    fn ready(&self) -> Result<Option<&'static str>, &'static str> {
+        if self.not_ready { Err("shutting down") } else { Ok(None) }
     }
 
     fn drain(&self, id: &str) -> Result<(), ControlError> {
@@ -74,7 +74,7 @@ impl Controls for Fake {
         Err(ControlError::Refused(format!("{} bytes are no component", component.len())))
     }
 
-    fn rollback(&self) -> Result<PolicyView, ControlError> {
+    fn rollback(&self, _to: Option<&str>) -> Result<RollbackView, ControlError> {
         Err(ControlError::Unsupported("not in this version".to_owned()))
     }
 }
@@ -113,6 +113,7 @@ async fn start(token: Option<&str>, fake: Fake) -> Admin {
         reader: store.reader(),
         store: store.handle(),
         token: token.map(AdminToken::new),
+        max_component_bytes: 1_000,
         clock,
     };
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -244,6 +245,7 @@ async fn without_a_token_only_loopback_peers_are_answered() {
         reader: admin.store.reader(),
         store: admin.store.handle(),
         token: None,
+        max_component_bytes: 0,
         clock: Arc::new(Timestamp::default),
     };
     let request = |peer: &str| {

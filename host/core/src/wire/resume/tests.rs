@@ -319,6 +319,25 @@ fn say(says: &str) -> Says {
 
 const PLAIN: Style<'static> = Style { name: "one", sizes: &[4], role: true };
 
+proptest! {
+    #[test]
+    fn the_quick_reading_of_a_piece_of_text_is_the_thorough_one(events in prop::collection::vec(odd_json(), 0..6), text in "\\PC{0,8}") {
+        let piece = json!({"id": "c", "choices": [{"index": 0, "delta": {"content": text}, "finish_reason": null}]});
+        let block = json!({"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": text}});
+        for (dialect, operation, first) in [(Dialect::Openai, Operation::Chat, &piece), (Dialect::Anthropic, Operation::Message, &block)] {
+            let mut quick = Transcript::new(dialect, operation);
+            let mut thorough = quick.clone();
+            for data in [first].into_iter().chain(&events).chain([first]) {
+                each_event(event(None, data).as_bytes(), &[], |event| quick.see(event));
+                if thorough.unfit().is_none() {
+                    thorough.see_value(&mut data.clone());
+                }
+            }
+            prop_assert_eq!((quick.texts.clone(), quick.unfit()), (thorough.texts.clone(), thorough.unfit()));
+        }
+    }
+}
+
 #[test]
 fn the_border_lies_inside_an_event_of_the_other_answer() {
     let delivered = chat(&say("Hello, wo"), &PLAIN)[..4].concat();

@@ -1,5 +1,6 @@
 //! What was delivered of one stream.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
@@ -129,6 +130,9 @@ impl Transcript {
     }
 
     fn add(&mut self, channel: &str, text: &str) {
+        if text.is_empty() {
+            return;
+        }
         self.text_bytes += text.len();
         self.text_events += 1;
         if self.text_bytes > MAX_TEXT_BYTES {
@@ -166,14 +170,18 @@ impl Transcript {
         if !self.has_begun {
             return false;
         }
-        let found = match self.format {
-            Format::Choices => {
-                text_of_choice(data, self.notes.contains("role")).map(|(name, text)| (name.to_owned(), text))
-            }
-            Format::Messages => text_of_block(data).map(|(index, text)| (format!("{index}/text"), text)),
-            Format::Responses | Format::Plain => None,
+        let (channel, raw): (Cow<'static, str>, &[u8]) = match self.format {
+            Format::Choices => match text_of_choice(data, self.notes.contains("role")) {
+                Some((name, raw)) => (name.into(), raw),
+                None => return false,
+            },
+            Format::Messages => match text_of_block(data) {
+                Some((0, raw)) => ("0/text".into(), raw),
+                Some((index, raw)) => (format!("{index}/text").into(), raw),
+                None => return false,
+            },
+            Format::Responses | Format::Plain => return false,
         };
-        let Some((channel, raw)) = found else { return false };
         let Some(inner) = json::raw_str(raw) else { return false };
         if inner.contains(&b'\\') {
             let Ok(text) = serde_json::from_slice::<String>(raw) else { return false };
@@ -192,32 +200,45 @@ enum Owned {
     Note(String),
 }
 
-/// The raw text of a chunk whose only choice, the first, carries nothing but text.
+/// The raw text of a chunk whose only choice, the first, carries nothing but text. Nothing is read twice.
 fn text_of_choice(data: &[u8], role_told: bool) -> Option<(&'static str, &[u8])> {
-    let choices = json::member(data, "choices")?;
-    let mut at = Cursor::new(choices);
-    if !at.enter(b'[') || !at.has_element() {
+    let mut at = Cursor::new(data);
+    if !at.enter(b'{') {
         return None;
     }
-    let choice = at.value();
-    if at.has_element() {
-        return None;
+    while let Some(name) = at.name() {
+        if name != b"choices" {
+            at.value();
+            continue;
+        }
+        let is_open = at.enter(b'[') && at.has_element() && at.enter(b'{');
+        let found = if is_open { text_of_members(&mut at, role_told)? } else { return None };
+        return if at.has_element() { None } else { Some(found) };
     }
+    None
+}
+
+/// The same of one choice, whose members come next.
+fn text_of_members<'a>(at: &mut Cursor<'a>, role_told: bool) -> Option<(&'static str, &'a [u8])> {
     let mut found = None;
-    for (name, value) in json::members(choice) {
+    while let Some(name) = at.name() {
+        if name == b"delta" && at.enter(b'{') {
+            while let Some(name) = at.name() {
+                let value = at.value();
+                match name {
+                    _ if !json::is_filled(value) => {}
+                    b"content" if value[0] == b'"' && found.is_none() => found = Some(("content", value)),
+                    b"role" if role_told => {}
+                    _ => return None,
+                }
+            }
+            continue;
+        }
+        let value = at.value();
         match name {
             b"index" if value != b"0" => return None,
             b"finish_reason" if json::is_filled(value) => return None,
             b"text" if json::is_filled(value) && found.replace(("text", value)).is_some() => return None,
-            b"delta" => {
-                for (name, value) in json::members(value).filter(|(_, value)| json::is_filled(value)) {
-                    match name {
-                        b"content" if value[0] == b'"' && found.is_none() => found = Some(("content", value)),
-                        b"role" if role_told => {}
-                        _ => return None,
-                    }
-                }
-            }
             _ => {}
         }
     }
@@ -226,22 +247,27 @@ fn text_of_choice(data: &[u8], role_told: bool) -> Option<(&'static str, &[u8])>
 
 /// The block's index and the raw text of an Anthropic text delta.
 fn text_of_block(data: &[u8]) -> Option<(u64, &[u8])> {
-    if json::member(data, "type")? != b"\"content_block_delta\"" {
+    let (mut index, mut text) = (None, None);
+    let mut at = Cursor::new(data);
+    if !at.enter(b'{') {
         return None;
     }
-    let (mut index, mut text) = (None, None);
-    for (name, value) in json::members(data) {
-        match name {
-            b"index" => index = json::count(value),
-            b"delta" => {
-                for (name, value) in json::members(value) {
-                    match name {
-                        b"type" if value == b"\"text_delta\"" => {}
-                        b"text" if value.first() == Some(&b'"') => text = Some(value),
-                        _ => return None,
-                    }
+    while let Some(name) = at.name() {
+        if name == b"delta" && at.enter(b'{') {
+            while let Some(name) = at.name() {
+                let value = at.value();
+                match name {
+                    b"type" if value == b"\"text_delta\"" => {}
+                    b"text" if value.first() == Some(&b'"') => text = Some(value),
+                    _ => return None,
                 }
             }
+            continue;
+        }
+        let value = at.value();
+        match name {
+            b"type" if value != b"\"content_block_delta\"" => return None,
+            b"index" => index = json::count(value),
             _ => {}
         }
     }

@@ -1,0 +1,251 @@
+//! A policy's component out of its project, with the ordinary tools of its language.
+//!
+//! | project has | language | tools |
+//! |---|---|---|
+//! | `Cargo.toml` | Rust | cargo, with the target wasm32-wasip2 |
+//! | `policy.js` | JavaScript | componentize-qjs |
+//! | `policy.py` | Python | componentize-py |
+//! | `policy.c` | C | zig or clang; the component is made of the module in here |
+//!
+//! A tool is looked for where its package manager puts it: `node_modules/.bin` and `.venv/bin` of the project and of the
+//! folders above it, the active Python environment, the PATH. `POINTSMAN_COMPONENTIZE_QJS`, `POINTSMAN_COMPONENTIZE_PY` and
+//! `POINTSMAN_CC` name one outright. The contract is the project's own `wit/policy.wit`, else the one in this binary; the SDK
+//! is the project's own too, else the one in this binary.
+
+mod component;
+mod interrupt;
+mod languages;
+mod stage;
+mod tool;
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{sample, sdk};
+use crate::clock::Stopwatch;
+use crate::policy::{Engine, EngineError, EngineLimits, LoadError};
+
+/// What a policy is written in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Language {
+    /// `Cargo.toml`
+    Rust,
+    /// `policy.js`
+    #[value(name = "js")]
+    JavaScript,
+    /// `policy.py`
+    Python,
+    /// `policy.c`
+    C,
+}
+
+impl Language {
+    /// Every language, with the file that tells it.
+    pub const ALL: [(Language, &'static str); 4] = [
+        (Language::Rust, "Cargo.toml"),
+        (Language::JavaScript, "policy.js"),
+        (Language::Python, "policy.py"),
+        (Language::C, "policy.c"),
+    ];
+
+    /// The language of a project, by its files.
+    pub fn of(dir: &Path) -> Result<Self, BuildError> {
+        let found: Vec<_> = Self::ALL.into_iter().filter(|(_, file)| dir.join(file).is_file()).collect();
+        match found[..] {
+            [(language, _)] => Ok(language),
+            [] => Err(BuildError::NoProject { dir: dir.to_owned() }),
+            [(_, one), (_, other), ..] => Err(BuildError::Ambiguous { dir: dir.to_owned(), one, other }),
+        }
+    }
+
+    /// Its name.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Language::Rust => "Rust",
+            Language::JavaScript => "JavaScript",
+            Language::Python => "Python",
+            Language::C => "C",
+        }
+    }
+}
+
+/// A component that was built and would be loaded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Built {
+    /// What it was written in.
+    pub language: Language,
+    /// Where it is.
+    pub file: PathBuf,
+    /// Its size, in bytes.
+    pub bytes: usize,
+    /// The name of its revision.
+    pub revision: String,
+    /// How long it all took.
+    pub took: Duration,
+    /// Why it refuses an empty `[policy.settings]`, when it does: it then has to be given some.
+    pub wants_settings: Option<String>,
+}
+
+/// Why there is no component. What was in its place is untouched.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// Nothing to build.
+    #[error(
+        "{} is no policy: it has none of Cargo.toml, policy.js, policy.py, policy.c; start one with `pointsman policy new`",
+        dir.display()
+    )]
+    NoProject {
+        /// Where.
+        dir: PathBuf,
+    },
+    /// Two languages at once.
+    #[error("{} has both {one} and {other}: which one is the policy? Move the other elsewhere", dir.display())]
+    Ambiguous {
+        /// Where.
+        dir: PathBuf,
+        /// A file that tells a language.
+        one: &'static str,
+        /// Another.
+        other: &'static str,
+    },
+    /// A tool that is not there.
+    #[error("{what} is not there; install it:\n  {install}")]
+    Missing {
+        /// Its name and what it is for.
+        what: String,
+        /// The command that installs it.
+        install: &'static str,
+    },
+    /// A tool failed.
+    #[error("this failed:\n  {command}\n{output}")]
+    Tool {
+        /// Its command line.
+        command: String,
+        /// What it said.
+        output: String,
+    },
+    /// A tool did not come to an end.
+    #[error("this was still running after {} minutes, and was ended:\n  {command}", limit.as_secs() / 60)]
+    Slow {
+        /// Its command line.
+        command: String,
+        /// How long it had.
+        limit: Duration,
+    },
+    /// Ctrl-C.
+    #[error("interrupted")]
+    Interrupted,
+    /// The compiler's module is no policy.
+    #[error("the compiler's module cannot be made a component: {0}")]
+    Component(String),
+    /// The proxy would not take it.
+    #[error("it was built, but the proxy would refuse it: {0}")]
+    Refused(#[from] LoadError),
+    /// This machine cannot run policies.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// A file that cannot be read or written.
+    #[error("{}: {error}", path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+}
+
+/// Builds the project in `dir` into the component `out`, which is replaced whole or not at all.
+pub fn build(dir: &Path, out: &Path) -> Result<Built, BuildError> {
+    let watch = Stopwatch::start();
+    let language = Language::of(dir)?;
+    let work = tempfile::Builder::new().prefix("pointsman-build-").tempdir().map_err(at(&std::env::temp_dir()))?;
+    let project = Project::read(dir, work.path())?;
+    let component = match language {
+        Language::Rust => languages::rust(&project),
+        Language::JavaScript => languages::javascript(&project),
+        Language::Python => languages::python(&project),
+        Language::C => languages::c(&project),
+    }?;
+    let (revision, wants_settings) = judge(&component)?;
+    publish(&component, out).map_err(at(out))?;
+    Ok(Built {
+        language,
+        file: out.to_owned(),
+        bytes: component.len(),
+        revision,
+        took: watch.elapsed(),
+        wants_settings,
+    })
+}
+
+/// What a language's steps work with.
+struct Project {
+    /// The author's folder, absolute.
+    dir: PathBuf,
+    /// An empty folder, gone afterwards.
+    work: PathBuf,
+    /// The contract's text, and where a tool can read it.
+    contract: String,
+    contract_file: PathBuf,
+}
+
+impl Project {
+    fn read(dir: &Path, work: &Path) -> Result<Self, BuildError> {
+        let dir = dir.canonicalize().map_err(at(dir))?;
+        let own = dir.join("wit/policy.wit");
+        let contract =
+            if own.is_file() { std::fs::read_to_string(&own).map_err(at(&own))? } else { sdk::CONTRACT.to_owned() };
+        let contract_file = work.join("contract/policy.wit");
+        stage::add(&[("contract/policy.wit", &contract)], work).map_err(at(work))?;
+        Ok(Self { dir, work: work.to_owned(), contract, contract_file })
+    }
+}
+
+/// Loads it as the proxy would, with an example table and no settings.
+fn judge(component: &[u8]) -> Result<(String, Option<String>), BuildError> {
+    /// Backends of the example table.
+    const BACKENDS: usize = 4;
+    let engine = Engine::new(EngineLimits { max_instances: 2, ..EngineLimits::default() })?;
+    let compiled = engine.compile(component)?;
+    let wants_settings = match compiled.configure("{}", Arc::new(sample::table(BACKENDS))) {
+        Ok(_) => None,
+        Err(LoadError::Refused(why)) => Some(why),
+        Err(error) => return Err(error.into()),
+    };
+    Ok((compiled.id().to_string(), wants_settings))
+}
+
+/// Writes it beside its place and renames it, so that whoever watches the file never sees half of it.
+fn publish(component: &[u8], out: &Path) -> io::Result<()> {
+    let folder = out.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    std::fs::create_dir_all(folder)?;
+    let mut file = tempfile::Builder::new().prefix(".pointsman-").suffix(".part").tempfile_in(folder)?;
+    file.write_all(component)?;
+    readable(file.as_file())?;
+    file.as_file().sync_all()?;
+    file.persist(out).map_err(|error| error.error)?;
+    Ok(())
+}
+
+/// A temporary file is its owner's alone; a component is for whoever runs the proxy.
+#[cfg(unix)]
+fn readable(file: &std::fs::File) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    file.set_permissions(std::fs::Permissions::from_mode(0o644))
+}
+
+#[cfg(not(unix))]
+fn readable(_: &std::fs::File) -> io::Result<()> {
+    Ok(())
+}
+
+/// Names the file that an error is about.
+fn at(path: &Path) -> impl FnOnce(io::Error) -> BuildError {
+    let path = path.to_owned();
+    move |error| BuildError::File { path, error }
+}
+
+#[cfg(test)]
+mod tests;

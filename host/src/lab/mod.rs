@@ -1,0 +1,19 @@
+//! The laboratory: policies tried in virtual time, with core's own state machines.
+//!
+//! [`world`] is a world in which core's `Exchange` and `Fleet` do what they do in the server, while requests, backends'
+//! answers and decisions come from wherever its caller likes. [`answer`] says what an answer comes to under an attempt's
+//! time limits. [`scenario`] reads the files of `pointsman policy test`, [`trial`] plays one and compares,
+//! [`recorder`] remembers each exchange as facts and as a [`story`] for people.
+
+pub mod answer;
+mod command;
+pub mod recorder;
+pub mod report;
+pub mod scenario;
+pub mod story;
+#[cfg(test)]
+mod tests;
+pub mod trial;
+pub mod world;
+
+pub use command::{TestArgs, Tested, run as test};

@@ -1,0 +1,149 @@
+//! Scenario files: a table of backends, what they answer, requests, and what is expected to become of them.
+//!
+//! What `pointsman.toml` has too ([[backend]], [[client]], [limits], [cooldown], [stream]) is read by `config`, so that
+//! words, defaults and complaints are the same.
+
+mod asked;
+mod check;
+mod raw;
+#[cfg(test)]
+mod tests;
+mod words;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use pointsman_core::table::Lane;
+use pointsman_core::time::Timestamp;
+
+use super::answer::Answer;
+use super::world::Ask;
+use crate::config::{self, Config, ConfigError, OwnKeys};
+
+pub use words::{Count, DecisionPattern, EndPattern, Expected};
+
+/// Requests of one scenario; every one of them is remembered as a story.
+pub const MAX_REQUESTS: u32 = 10_000;
+
+/// Keys that stand in lists of `pointsman.toml`, but only in a scenario.
+const OWN_KEYS: &OwnKeys = &[("backend", &["script", "outages"]), ("client", &["spent_usd"])];
+
+/// A scenario, checked.
+#[derive(Debug)]
+pub struct Scenario {
+    /// What it shows, in one sentence.
+    pub title: String,
+    /// The virtual clock at time 0.
+    pub start: Timestamp,
+    /// For all that is left to chance.
+    pub seed: u64,
+    /// Backends, clients, limits and the policy's settings.
+    pub config: Config,
+    /// What each backend answers, in the table's order.
+    pub scripts: Vec<Script>,
+    /// What each client has spent before time 0, USD.
+    pub spent_usd: Vec<f64>,
+    /// In the order of the file.
+    pub requests: Vec<Request>,
+    /// Of the whole run.
+    pub expect: RunExpectation,
+}
+
+/// What a backend answers.
+#[derive(Debug)]
+pub struct Script {
+    /// In the order of its attempts, at least one; the last repeats.
+    pub answers: Vec<Answer>,
+    /// Instead of these, while they last; times from time 0.
+    pub outages: Vec<Outage>,
+}
+
+/// A time in which a backend answers otherwise.
+#[derive(Debug)]
+pub struct Outage {
+    /// Its beginning.
+    pub from: Duration,
+    /// Its end, not in it.
+    pub until: Duration,
+    /// What all attempts get.
+    pub answer: Answer,
+}
+
+/// Requests that are all the same.
+#[derive(Debug)]
+pub struct Request {
+    /// When the first arrives.
+    pub at: Duration,
+    /// How many there are.
+    pub times: u32,
+    /// How far apart.
+    pub every: Duration,
+    /// What is asked.
+    pub ask: Ask,
+    /// What should become of each of them.
+    pub expect: Expectation,
+}
+
+/// What should become of an exchange.
+#[derive(Debug, Default)]
+pub struct Expectation {
+    /// Its decisions.
+    pub decisions: Option<Vec<Expected>>,
+    /// Its end.
+    pub end: Option<EndPattern>,
+    /// The longest, arrival to end.
+    pub within: Option<Duration>,
+    /// The shortest.
+    pub not_before: Option<Duration>,
+    /// Each is part of some note.
+    pub notes: Vec<String>,
+}
+
+impl Expectation {
+    /// Does it expect nothing?
+    pub fn is_empty(&self) -> bool {
+        self.decisions.is_none()
+            && self.end.is_none()
+            && self.within.is_none()
+            && self.not_before.is_none()
+            && self.notes.is_empty()
+    }
+}
+
+/// What should come of all exchanges together.
+#[derive(Debug, Default)]
+pub struct RunExpectation {
+    /// Attempts sent, by backend.
+    pub attempts: Vec<(Arc<str>, Count)>,
+    /// Exchanges delivered, by lane.
+    pub lanes: Vec<(Lane, Count)>,
+    /// Exchanges delivered.
+    pub delivered: Option<Count>,
+    /// Exchanges rejected.
+    pub rejected: Option<Count>,
+    /// Cost of all attempts, USD.
+    pub spend_usd: Option<Count>,
+}
+
+impl RunExpectation {
+    /// Does it expect nothing?
+    pub fn is_empty(&self) -> bool {
+        self.attempts.is_empty()
+            && self.lanes.is_empty()
+            && self.delivered.is_none()
+            && self.rejected.is_none()
+            && self.spend_usd.is_none()
+    }
+}
+
+impl Scenario {
+    /// Reads a scenario. `file_name` is what problems call it.
+    pub fn parse(text: &str, file_name: &str) -> Result<Self, ConfigError> {
+        config::sketch(text, file_name, OWN_KEYS, check::check)
+    }
+
+    /// The policy's settings as it is told them.
+    pub fn settings(&self) -> String {
+        serde_json::Value::Object(self.config.policy.settings.clone()).to_string()
+    }
+}

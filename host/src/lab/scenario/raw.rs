@@ -1,0 +1,114 @@
+//! A scenario file as it is written, less what `pointsman.toml` has too; nothing checked yet.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawScenario {
+    pub title: Option<String>,
+    pub start: Option<String>,
+    pub seed: Option<u64>,
+    pub backend: Vec<RawBackend>,
+    pub client: Vec<RawClient>,
+    pub request: Vec<RawRequest>,
+    pub expect: RawExpect,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawBackend {
+    pub script: Option<Vec<RawAnswer>>,
+    pub outages: Vec<RawOutage>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawClient {
+    pub spent_usd: Option<f64>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawAnswer {
+    pub answer: Option<RawGives>,
+    pub retry_after: Option<String>,
+    pub headers: BTreeMap<String, String>,
+    pub body: Option<String>,
+    pub after: Option<String>,
+    pub first_token: Option<String>,
+    pub tokens: Option<u32>,
+}
+
+/// An answer with a time of its own. (Serde cannot refuse unknown keys of a struct that is flattened into another.)
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawOutage {
+    pub from: Option<String>,
+    pub until: Option<String>,
+    pub answer: Option<RawGives>,
+    pub retry_after: Option<String>,
+    pub headers: BTreeMap<String, String>,
+    pub body: Option<String>,
+    pub after: Option<String>,
+    pub first_token: Option<String>,
+    pub tokens: Option<u32>,
+}
+
+impl RawOutage {
+    /// When, and what.
+    pub(super) fn split(self) -> (Option<String>, Option<String>, RawAnswer) {
+        let Self { from, until, answer, retry_after, headers, body, after, first_token, tokens } = self;
+        (from, until, RawAnswer { answer, retry_after, headers, body, after, first_token, tokens })
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(
+    untagged,
+    expecting = "invalid type: expected an HTTP status, or \"connect-failed\", \"reset\", \"silent\", \"cut\" or \"stall\""
+)]
+pub(super) enum RawGives {
+    Status(u16),
+    Word(String),
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawRequest {
+    pub at: Option<String>,
+    pub times: Option<u32>,
+    pub every: Option<String>,
+    pub model: Option<String>,
+    pub path: Option<String>,
+    pub stream: bool,
+    pub prompt_tokens: Option<u32>,
+    pub max_tokens: Option<u32>,
+    pub priority: Option<i32>,
+    pub client: Option<String>,
+    pub session: Option<String>,
+    pub labels: BTreeMap<String, String>,
+    pub decisions: Option<Vec<String>>,
+    pub end: Option<String>,
+    pub within: Option<String>,
+    pub not_before: Option<String>,
+    pub notes: Vec<String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawExpect {
+    pub attempts: BTreeMap<String, RawCount>,
+    pub lanes: BTreeMap<String, RawCount>,
+    pub delivered: Option<RawCount>,
+    pub rejected: Option<RawCount>,
+    pub spend_usd: Option<RawCount>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "invalid type: expected a number, or a text such as \"<=6\", \">=2\" or \"3..5\"")]
+pub(super) enum RawCount {
+    Number(f64),
+    Text(String),
+}

@@ -1,0 +1,368 @@
+//! A world in virtual time: requests arrive, a decider decides, backends answer, and core's own `Exchange` and `Fleet` do
+//! what they do in the server. Seeded, deterministic, without a clock.
+//!
+//! What differs from one use to the next is behind [`Outside`] (who asks and what backends answer), a decider (a policy,
+//! or any closure) and a [`Watcher`] (a story, a check of invariants, a sum).
+
+mod places;
+mod sights;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use pointsman_core::clients::{ClientDenied, ClientGate};
+use pointsman_core::contract::{NONE, Query};
+use pointsman_core::exchange::{Action, Budgets, Event, Exchange, Sending, StreamDefaults};
+use pointsman_core::fleet::{Fleet, Permit};
+use pointsman_core::outcome::Kind;
+use pointsman_core::queue::Ticket;
+use pointsman_core::record::{AttemptRecord, End};
+use pointsman_core::time::Timestamp;
+use pointsman_core::view::View;
+use pointsman_core::wire::envelope::ErrorKind;
+
+pub use sights::{Ask, Attempt, Finished, Outside, Scene, Sight, Watcher};
+
+use super::answer::{Course, course};
+use crate::config::{Client, Config};
+use crate::policy::{Texts, Verdict};
+use places::{Agenda, Live, Places, Slot, Told, What};
+
+/// The world; see the module.
+pub struct World<O, D, W> {
+    outside: O,
+    decide: D,
+    watcher: W,
+    now: Timestamp,
+    fleet: Fleet,
+    view: Arc<View>,
+    budgets: Budgets,
+    streams: StreamDefaults,
+    clients: Vec<(Client, ClientGate)>,
+    places: Places,
+    agenda: Agenda,
+    next_request: Option<(Timestamp, Ask)>,
+    arrived: u64,
+    tickets: HashMap<Ticket, Slot>,
+    granted: VecDeque<(Ticket, Permit)>,
+    /// What the alarm of the waiting line is set to.
+    alarm_at: Option<Timestamp>,
+}
+
+/// What is left of a world when nothing happens any more.
+pub struct After<O, W> {
+    /// What was outside.
+    pub outside: O,
+    /// Who watched.
+    pub watcher: W,
+    /// The fleet as it was left.
+    pub fleet: Fleet,
+    /// The table, seen through the fleet.
+    pub view: Arc<View>,
+    /// When the last thing happened.
+    pub now: Timestamp,
+}
+
+impl<O, D, W> World<O, D, W>
+where
+    O: Outside,
+    D: FnMut(&Query, &Arc<Texts>) -> Verdict,
+    W: Watcher,
+{
+    /// A world with this configuration's backends and clients that begins at `start`. `seed` is for core's own dice;
+    /// `spent_usd` is what each client has spent that day before.
+    pub fn new(
+        config: &Config,
+        start: Timestamp,
+        seed: u64,
+        spent_usd: &[f64],
+        outside: O,
+        decide: D,
+        watcher: W,
+    ) -> Self {
+        let mut fleet = Fleet::new(config.fleet_settings(), seed);
+        let view = fleet.adopt(Arc::new(config.table()), config.fleet_settings());
+        let gate = |(i, client): (usize, &Client)| {
+            let spent = spent_usd.get(i).copied().unwrap_or(0.0);
+            (client.clone(), ClientGate::new(client.limits, client.budget_usd_per_day, start, spent))
+        };
+        Self {
+            outside,
+            decide,
+            watcher,
+            now: start,
+            fleet,
+            view,
+            budgets: config.budgets(),
+            streams: config.stream_defaults(),
+            clients: config.clients.iter().enumerate().map(gate).collect(),
+            places: Places::default(),
+            agenda: Agenda::default(),
+            next_request: None,
+            arrived: 0,
+            tickets: HashMap::new(),
+            granted: VecDeque::new(),
+            alarm_at: None,
+        }
+    }
+
+    /// Lets time pass until nothing is left to happen.
+    pub fn run(mut self) -> After<O, W> {
+        self.next_request = self.outside.next_request();
+        loop {
+            while let Some((ticket, permit)) = self.granted.pop_front() {
+                self.grant(ticket, permit);
+            }
+            let request_at = self.next_request.as_ref().map(|(at, _)| *at);
+            match (request_at, self.agenda.next_at()) {
+                (None, None) => break,
+                (Some(at), due) if due.is_none_or(|due| at <= due) => self.arrive(at),
+                (_, Some(_)) | (Some(_), None) => self.next_due(),
+            }
+        }
+        let Self { outside, watcher, fleet, view, now, .. } = self;
+        After { outside, watcher, fleet, view, now }
+    }
+
+    fn arrive(&mut self, at: Timestamp) {
+        self.now = self.now.max(at);
+        let Some((_, mut ask)) = self.next_request.take() else { return };
+        self.next_request = self.outside.next_request();
+        let number = self.arrived;
+        self.arrived += 1;
+        let admitted = self.admit(&mut ask);
+        let facts = ask.facts.clone();
+        let exchange = Exchange::new(self.now, self.view.clone(), &ask.model, facts, self.budgets, self.streams);
+        self.tell(number, Sight::Arrived(&ask));
+        let slot = self.places.put(Live::new(number, exchange, ask, self.now));
+        match admitted {
+            Ok(()) => self.go_on(slot, Event::Arrived),
+            Err(told) => self.finish(slot, End::Rejected, told),
+        }
+    }
+
+    /// The limits of the client's own key.
+    fn admit(&mut self, ask: &mut Ask) -> Result<(), Told> {
+        let Some((client, gate)) = self.clients.get_mut(ask.facts.client as usize) else { return Ok(()) };
+        let spending = gate.spending(self.now);
+        ask.texts = Arc::new(Texts { spending, ..(*ask.texts).clone() });
+        let name = &client.name;
+        let (kind, error) = if !client.may_ask(&ask.model) {
+            (ErrorKind::ModelNotFound, format!("The key {name:?} may not ask for the model {:?}", ask.model))
+        } else {
+            let (kind, why) = match gate.enter(self.now) {
+                Ok(()) => return Ok(()),
+                Err(ClientDenied::Rate { .. }) => (ErrorKind::RateLimited, "has used up its rate limit"),
+                Err(ClientDenied::Concurrency) => (ErrorKind::RateLimited, "has too many requests under way"),
+                Err(ClientDenied::Budget { .. }) => (ErrorKind::BudgetExceeded, "has spent its budget of the day"),
+            };
+            (kind, format!("The key {name:?} {why}"))
+        };
+        // Who was not let in does not leave.
+        ask.facts.client = NONE;
+        Err(Told { status: kind.status(), by: None, error: Some(error) })
+    }
+
+    fn next_due(&mut self) {
+        let Some(due) = self.agenda.pop() else { return };
+        let is_void = match due.what {
+            What::Alarm => self.alarm_at != Some(due.at),
+            What::WaitOver(turn) | What::Commit(turn) | What::End(turn) => !self.places.is_turn(turn),
+        };
+        if is_void {
+            // Something else came first.
+            return;
+        }
+        self.now = due.at;
+        match due.what {
+            What::Alarm => {
+                self.alarm_at = None;
+                self.serve_line();
+            }
+            What::WaitOver(turn) => self.wait_over(turn.slot),
+            What::Commit(turn) => self.commit(turn.slot),
+            What::End(turn) => self.end_attempt(turn.slot),
+        }
+    }
+
+    fn wait_over(&mut self, slot: Slot) {
+        if let Some(ticket) = self.places.live(slot).ticket.take() {
+            // Before the line is served again: what comes free in this moment is not for it any more.
+            self.fleet.leave(ticket);
+            self.tickets.remove(&ticket);
+        }
+        self.tell_of(slot, Sight::Waited { granted: None });
+        self.go_on(slot, Event::WaitOver);
+    }
+
+    fn grant(&mut self, ticket: Ticket, permit: Permit) {
+        let Some(slot) = self.tickets.remove(&ticket) else {
+            self.fleet.refund(permit);
+            return self.serve_line();
+        };
+        self.places.live(slot).ticket = None;
+        self.tell_of(slot, Sight::Waited { granted: Some(permit.backend) });
+        self.go_on(slot, Event::Granted(permit));
+    }
+
+    fn go_on(&mut self, slot: Slot, event: Event) {
+        let action = self.step(slot, event);
+        self.act(slot, action);
+    }
+
+    /// Waiters are served first, so that nobody overtakes them, and again after: as the server does at each step.
+    fn step(&mut self, slot: Slot, event: Event) -> Action {
+        self.serve_line();
+        let action = self.places.live(slot).exchange.step(&mut self.fleet, self.now, event);
+        self.serve_line();
+        action
+    }
+
+    fn serve_line(&mut self) {
+        let (served, look_again) = self.fleet.serve_line(self.now);
+        self.granted.extend(served);
+        if let Some(at) = look_again.filter(|at| self.alarm_at.is_none_or(|set| *at < set)) {
+            self.alarm_at = Some(at);
+            self.agenda.add(at, What::Alarm);
+        }
+    }
+
+    /// Does what the exchange says until it has to wait for something.
+    fn act(&mut self, slot: Slot, mut action: Action) {
+        loop {
+            action = match action {
+                Action::Ask(query) => self.ask(slot, &query),
+                Action::Wait { ticket, max } => return self.wait(slot, ticket, max),
+                Action::Send(sending) => return self.send(slot, &sending),
+                Action::Relay => return,
+                Action::PassOn => {
+                    let told = self.places.live(slot).refusal.take().unwrap_or_default();
+                    return self.finish(slot, End::Refused, told);
+                }
+                Action::Reject(why) => {
+                    let told = Told { status: why.reason.status(), by: None, error: Some(why.message) };
+                    return self.finish(slot, End::Rejected, told);
+                }
+                Action::Finish(end) => {
+                    let told = std::mem::take(&mut self.places.live(slot).told);
+                    return self.finish(slot, end, told);
+                }
+            };
+        }
+    }
+
+    fn ask(&mut self, slot: Slot, query: &Query) -> Action {
+        self.tell_of(slot, Sight::Asked(query));
+        let verdict = (self.decide)(query, &self.places.live(slot).ask.texts);
+        self.tell_of(slot, Sight::Decided(&verdict));
+        self.step(slot, Event::Decided(verdict.decision))
+    }
+
+    fn wait(&mut self, slot: Slot, ticket: Ticket, max: Duration) {
+        self.tell_of(slot, Sight::Waits { max });
+        self.places.live(slot).ticket = Some(ticket);
+        self.tickets.insert(ticket, slot);
+        let turn = self.places.next_turn(slot);
+        self.agenda.add(self.now + max, What::WaitOver(turn));
+    }
+
+    fn send(&mut self, slot: Slot, sending: &Sending) {
+        let live = self.places.live(slot);
+        let probe = live.exchange.permit().is_some_and(Permit::is_probe);
+        let attempt = Attempt { now: self.now, exchange: live.number, ask: &live.ask, sending };
+        let answer = self.outside.answer(&attempt);
+        let dialect = self.view.backend(sending.backend).dialect;
+        let course = course(&answer, &live.ask.facts, sending, dialect, self.now);
+        let (commit, end) = (course.commit, course.end);
+        live.course = Some(course);
+        self.tell_of(slot, Sight::Sent { sending, probe });
+        let turn = self.places.next_turn(slot);
+        match commit {
+            Some(commit) => self.agenda.add(self.now + commit, What::Commit(turn)),
+            None => self.agenda.add(self.now + end, What::End(turn)),
+        }
+    }
+
+    fn commit(&mut self, slot: Slot) {
+        self.learn(slot);
+        let live = self.places.live(slot);
+        let (Some(sending), Some(course)) = (live.exchange.sending(), &live.course) else { return };
+        live.told = Told { status: course.status, by: Some((sending.lane, sending.backend)), error: None };
+        let left = course.end.saturating_sub(course.commit.unwrap_or_default());
+        self.tell_of(slot, Sight::Committed);
+        self.go_on(slot, Event::Committed);
+        match left.is_zero() {
+            true => self.end_attempt(slot),
+            false => {
+                let turn = self.places.next_turn(slot);
+                self.agenda.add(self.now + left, What::End(turn));
+            }
+        }
+    }
+
+    fn end_attempt(&mut self, slot: Slot) {
+        self.learn(slot);
+        let live = self.places.live(slot);
+        let Some(Course { ended, status, .. }) = live.course.take() else { return };
+        let outcome = &ended.outcome;
+        if live.told.by.is_some() && outcome.kind != Kind::Answered {
+            live.told.error = Some(outcome.message.clone());
+        }
+        let explains = matches!(outcome.kind, Kind::Refused | Kind::TooLong | Kind::ModelMissing);
+        if explains && live.refusal.is_none() {
+            // Kept, to be passed on.
+            let by = live.exchange.sending().map(|s| (s.lane, s.backend));
+            live.refusal = Some(Told { status, by, error: Some(outcome.message.clone()) });
+        }
+        let action = self.step(slot, Event::Ended(ended));
+        let live = self.places.live(slot);
+        if let Some(record) = live.exchange.attempts().last() {
+            let scene = Scene { now: self.now, exchange: live.number, fleet: &self.fleet, view: &self.view };
+            self.watcher.saw(&scene, Sight::Ended(record));
+        }
+        self.act(slot, action);
+    }
+
+    /// What the provider's headers said of its limits.
+    fn learn(&mut self, slot: Slot) {
+        let live = self.places.live(slot);
+        if let (Some(permit), Some(course)) = (live.exchange.permit(), &mut live.course)
+            && let (requests, tokens) = std::mem::take(&mut course.left)
+            && (requests.is_some() || tokens.is_some())
+        {
+            self.fleet.learn(permit, requests, tokens);
+        }
+    }
+
+    fn finish(&mut self, slot: Slot, end: End, told: Told) {
+        let Some(live) = self.places.take(slot) else { return };
+        let attempts = live.exchange.attempts();
+        if let Some((_, gate)) = self.clients.get_mut(live.ask.facts.client as usize) {
+            let used = |a: &AttemptRecord| a.usage.input_tokens + a.usage.output_tokens;
+            gate.leave(self.now, attempts.iter().map(used).sum(), attempts.iter().map(|a| a.cost_usd).sum());
+        }
+        let finished = Finished {
+            end,
+            status: told.status,
+            by: told.by,
+            error: told.error.as_deref(),
+            took: self.now.since(live.arrived),
+            attempts,
+            waits: live.exchange.waits(),
+        };
+        self.tell(live.number, Sight::Finished(&finished));
+    }
+
+    fn tell_of(&mut self, slot: Slot, sight: Sight<'_>) {
+        let number = self.places.live(slot).number;
+        self.tell(number, sight);
+    }
+
+    fn tell(&mut self, exchange: u64, sight: Sight<'_>) {
+        let scene = Scene { now: self.now, exchange, fleet: &self.fleet, view: &self.view };
+        self.watcher.saw(&scene, sight);
+    }
+}

@@ -1,0 +1,140 @@
+//! Where exchanges under way are kept, and what is due when.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use pointsman_core::exchange::Exchange;
+use pointsman_core::queue::Ticket;
+use pointsman_core::table::Lane;
+use pointsman_core::time::Timestamp;
+
+use super::Ask;
+use crate::lab::answer::Course;
+
+/// The place of an exchange under way; used again after its end.
+pub(super) type Slot = u32;
+
+/// An exchange under way.
+pub(super) struct Live {
+    pub number: u64,
+    pub exchange: Exchange,
+    pub ask: Ask,
+    pub arrived: Timestamp,
+    /// While it waits.
+    pub ticket: Option<Ticket>,
+    /// While an attempt is under way.
+    pub course: Option<Course>,
+    /// The first refusal that explains itself.
+    pub refusal: Option<Told>,
+    /// What the client was told by the attempt that was committed.
+    pub told: Told,
+}
+
+impl Live {
+    pub(super) fn new(number: u64, exchange: Exchange, ask: Ask, arrived: Timestamp) -> Self {
+        Self { number, exchange, ask, arrived, ticket: None, course: None, refusal: None, told: Told::default() }
+    }
+}
+
+/// What a client was told.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    pub status: u16,
+    pub by: Option<(Lane, u32)>,
+    pub error: Option<String>,
+}
+
+/// A moment in the life of a place; what is due is void when the place has moved on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Turn {
+    pub slot: Slot,
+    number: u32,
+}
+
+/// Exchanges under way, in places that are used again.
+#[derive(Default)]
+pub(super) struct Places {
+    places: Vec<(u32, Option<Live>)>,
+    free: Vec<Slot>,
+}
+
+impl Places {
+    pub(super) fn put(&mut self, live: Live) -> Slot {
+        match self.free.pop() {
+            Some(slot) => {
+                self.places[slot as usize].1 = Some(live);
+                slot
+            }
+            None => {
+                self.places.push((0, Some(live)));
+                u32::try_from(self.places.len() - 1).expect("fewer exchanges are under way than fit into memory")
+            }
+        }
+    }
+
+    pub(super) fn live(&mut self, slot: Slot) -> &mut Live {
+        self.places[slot as usize].1.as_mut().expect("a place is named only while its exchange is under way")
+    }
+
+    /// Has the place not moved on since?
+    pub(super) fn is_turn(&self, turn: Turn) -> bool {
+        self.places[turn.slot as usize].0 == turn.number
+    }
+
+    /// Voids what was due there, and begins another turn.
+    pub(super) fn next_turn(&mut self, slot: Slot) -> Turn {
+        let number = &mut self.places[slot as usize].0;
+        *number = number.wrapping_add(1);
+        Turn { slot, number: *number }
+    }
+
+    pub(super) fn take(&mut self, slot: Slot) -> Option<Live> {
+        self.next_turn(slot);
+        let live = self.places[slot as usize].1.take();
+        self.free.extend(live.is_some().then_some(slot));
+        live
+    }
+}
+
+/// What may be due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum What {
+    /// Time alone may have brought capacity for the waiting line.
+    Alarm,
+    /// A wait's time is up.
+    WaitOver(Turn),
+    /// The first byte goes downstream.
+    Commit(Turn),
+    /// The attempt ends.
+    End(Turn),
+}
+
+/// Something that is due. What is due at the same time comes in the order in which it was planned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Due {
+    pub at: Timestamp,
+    sequence: u64,
+    pub what: What,
+}
+
+/// Everything that is due.
+#[derive(Default)]
+pub(super) struct Agenda {
+    heap: BinaryHeap<Reverse<Due>>,
+    planned: u64,
+}
+
+impl Agenda {
+    pub(super) fn add(&mut self, at: Timestamp, what: What) {
+        self.planned += 1;
+        self.heap.push(Reverse(Due { at, sequence: self.planned, what }));
+    }
+
+    pub(super) fn next_at(&self) -> Option<Timestamp> {
+        self.heap.peek().map(|Reverse(due)| due.at)
+    }
+
+    pub(super) fn pop(&mut self) -> Option<Due> {
+        self.heap.pop().map(|Reverse(due)| due)
+    }
+}

@@ -1,0 +1,119 @@
+//! What goes on between a world and those outside of it: requests and answers come in, everything that happens is seen.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use pointsman_core::contract::Query;
+use pointsman_core::exchange::{Facts, Sending};
+use pointsman_core::fleet::Fleet;
+use pointsman_core::record::{AttemptRecord, End};
+use pointsman_core::table::Lane;
+use pointsman_core::time::Timestamp;
+use pointsman_core::view::View;
+
+use crate::lab::answer::Answer;
+use crate::policy::{Texts, Verdict};
+
+/// What happens outside of Pointsman.
+pub trait Outside {
+    /// The next request and when it arrives, not before the one before it; none: no more.
+    fn next_request(&mut self) -> Option<(Timestamp, Ask)>;
+
+    /// What an attempt gets; asked once for each, in the order they are sent.
+    fn answer(&mut self, attempt: &Attempt<'_>) -> Answer;
+}
+
+/// A request as it arrives.
+#[derive(Clone, Debug)]
+pub struct Ask {
+    /// The model asked for.
+    pub model: Arc<str>,
+    /// Its numbers.
+    pub facts: Facts,
+    /// What the policy may read of it; what its client has spent is put in on arrival.
+    pub texts: Arc<Texts>,
+}
+
+/// An attempt as it is sent.
+#[derive(Clone, Copy, Debug)]
+pub struct Attempt<'a> {
+    /// When.
+    pub now: Timestamp,
+    /// Of which exchange, counted from 0 in the order of arrival.
+    pub exchange: u64,
+    /// The request.
+    pub ask: &'a Ask,
+    /// Where to, and its limits.
+    pub sending: &'a Sending,
+}
+
+/// Sees everything that happens.
+pub trait Watcher {
+    /// Something happened.
+    fn saw(&mut self, scene: &Scene<'_>, sight: Sight<'_>);
+}
+
+/// When and to which exchange something happens.
+pub struct Scene<'a> {
+    /// Now.
+    pub now: Timestamp,
+    /// The exchange, counted from 0 in the order of arrival.
+    pub exchange: u64,
+    /// The fleet after it.
+    pub fleet: &'a Fleet,
+    /// The table.
+    pub view: &'a View,
+}
+
+/// What happens to an exchange.
+#[derive(Debug)]
+pub enum Sight<'a> {
+    /// It arrived.
+    Arrived(&'a Ask),
+    /// The policy is asked.
+    Asked(&'a Query),
+    /// It decided.
+    Decided(&'a Verdict),
+    /// An attempt is sent.
+    Sent {
+        /// Where to.
+        sending: &'a Sending,
+        /// Does it find out whether its backend is well again?
+        probe: bool,
+    },
+    /// Its first byte went downstream.
+    Committed,
+    /// The attempt ended.
+    Ended(&'a AttemptRecord),
+    /// It waits, at most so long.
+    Waits {
+        /// The longest.
+        max: Duration,
+    },
+    /// It no longer waits.
+    Waited {
+        /// The backend whose capacity it was handed; none: its time was up.
+        granted: Option<u32>,
+    },
+    /// It is over.
+    Finished(&'a Finished<'a>),
+}
+
+/// How an exchange ended.
+#[derive(Clone, Debug)]
+pub struct Finished<'a> {
+    /// As its client saw it.
+    pub end: End,
+    /// The status the client got.
+    pub status: u16,
+    /// Who answered it: lane and index of the backend.
+    pub by: Option<(Lane, u32)>,
+    /// The error, when the client got one.
+    pub error: Option<&'a str>,
+    /// Arrival to end.
+    pub took: Duration,
+    /// The attempts, oldest first.
+    pub attempts: &'a [AttemptRecord],
+    /// Waits, and their time together.
+    pub waits: (u32, Duration),
+}

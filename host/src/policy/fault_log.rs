@@ -1,0 +1,55 @@
+//! Faults in the log: one line for each kind and second, however many there are.
+
+use std::sync::{Mutex, PoisonError};
+
+use super::{Fault, FaultKind};
+
+/// When each kind was last told, and how many came since. Time is the query's.
+#[derive(Default)]
+pub(super) struct FaultLog(Mutex<[Kind; FaultKind::ALL.len()]>);
+
+#[derive(Clone, Copy, Default)]
+struct Kind {
+    second: u64,
+    untold: u64,
+}
+
+impl FaultLog {
+    /// Tells the fault, unless one of its kind was told in this second.
+    #[cold]
+    pub(super) fn tell(&self, revision: &str, now_ms: u64, fault: &Fault) {
+        let Some(untold) = self.take(now_ms, fault.kind) else { return };
+        let (kind, message) = (fault.kind.as_str(), &fault.message);
+        tracing::warn!(policy = revision, kind, message, untold, "the policy failed; the default policy decided");
+    }
+
+    /// How many of this kind were not told since the last one that was; none: this one is not told either.
+    fn take(&self, now_ms: u64, kind: FaultKind) -> Option<u64> {
+        let second = now_ms / 1_000;
+        let mut kinds = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let kind = &mut kinds[kind as usize];
+        if kind.second == second {
+            kind.untold += 1;
+            return None;
+        }
+        kind.second = second;
+        Some(std::mem::take(&mut kind.untold))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_kind_has_one_line_a_second_which_counts_the_others() {
+        let log = FaultLog::default();
+        assert_eq!(log.take(5_000, FaultKind::Trap), Some(0));
+        for ms in 5_001..5_500 {
+            assert_eq!(log.take(ms, FaultKind::Trap), None);
+        }
+        assert_eq!(log.take(5_999, FaultKind::Memory), Some(0), "another kind");
+        assert_eq!(log.take(6_000, FaultKind::Trap), Some(499));
+        assert_eq!(log.take(7_000, FaultKind::Trap), Some(0));
+    }
+}

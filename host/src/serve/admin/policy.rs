@@ -1,0 +1,80 @@
+//! The policy's routes.
+
+use axum::Json;
+use axum::body::{Body, Bytes};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use http_body_util::BodyExt;
+use serde::{Deserialize, Serialize};
+
+use super::api::refused;
+use super::{AdminState, ControlError, failure};
+
+/// So much of an upload that is too large is read and thrown away: a client that still sends does not read the answer.
+const MAX_DISCARDED_BYTES: usize = 1 << 30;
+
+pub(super) async fn show(State(state): State<AdminState>) -> Response {
+    Json(state.controls.policy()).into_response()
+}
+
+pub(super) async fn put(State(state): State<AdminState>, body: Body) -> Response {
+    match component(body, state.max_component_bytes).await {
+        Ok(component) => replace(state, move |state| state.controls.put_policy(component)).await,
+        Err(refusal) => refusal,
+    }
+}
+
+/// `?to=REVISION`
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RollbackQuery {
+    to: Option<String>,
+}
+
+pub(super) async fn rollback(
+    State(state): State<AdminState>,
+    query: Result<Query<RollbackQuery>, QueryRejection>,
+) -> Response {
+    match query {
+        Ok(Query(RollbackQuery { to })) => replace(state, move |state| state.controls.rollback(to.as_deref())).await,
+        Err(error) => failure(StatusCode::BAD_REQUEST, format!("use ?to=REVISION, or nothing ({})", error.body_text())),
+    }
+}
+
+async fn replace<T: Serialize + Send + 'static>(
+    state: AdminState,
+    work: impl FnOnce(&AdminState) -> Result<T, ControlError> + Send + 'static,
+) -> Response {
+    match tokio::task::spawn_blocking(move || work(&state)).await {
+        Ok(Ok(view)) => Json(view).into_response(),
+        Ok(Err(error)) => refused(&error),
+        Err(_panicked) => failure(StatusCode::INTERNAL_SERVER_ERROR, "replacing the policy failed; see the log"),
+    }
+}
+
+/// The whole upload, of at most `max_bytes`.
+async fn component(mut body: Body, max_bytes: usize) -> Result<Bytes, Response> {
+    let (mut component, mut size) = (Vec::new(), 0);
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| {
+            failure(StatusCode::BAD_REQUEST, format!("the upload broke off ({error}); the policy in force stays"))
+        })?;
+        let Ok(data) = frame.into_data() else { continue };
+        size += data.len();
+        if size > max_bytes {
+            component = Vec::new();
+        } else {
+            component.extend_from_slice(&data);
+        }
+        if size > MAX_DISCARDED_BYTES {
+            break;
+        }
+    }
+    if size > max_bytes {
+        let message = format!("a policy has at most {max_bytes} bytes; the policy in force stays");
+        return Err(failure(StatusCode::PAYLOAD_TOO_LARGE, message));
+    }
+    Ok(component.into())
+}

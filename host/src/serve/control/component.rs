@@ -1,0 +1,165 @@
+//! Components as they are offered: read once, named by their hash.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use axum::body::Bytes;
+use sha2::{Digest, Sha256};
+
+use crate::config::Config;
+use crate::policy::Engine;
+use crate::store::PolicyStore;
+
+/// The SHA-256 of a component.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Hash([u8; 32]);
+
+impl Hash {
+    /// Of these bytes.
+    pub fn of(bytes: &[u8]) -> Self {
+        Self(Sha256::digest(bytes).into())
+    }
+
+    /// Reads what `Display` writes.
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut hash = [0; 32];
+        if text.len() != 64 || !text.is_ascii() {
+            return None;
+        }
+        for (byte, at) in hash.iter_mut().zip((0..64).step_by(2)) {
+            *byte = u8::from_str_radix(&text[at..at + 2], 16).ok()?;
+        }
+        Some(Self(hash))
+    }
+
+    /// The revision's name: the first 12 digits.
+    pub fn revision(&self) -> String {
+        self.to_string()[..12].to_owned()
+    }
+}
+
+impl fmt::Display for Hash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Hash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.revision())
+    }
+}
+
+/// A policy file's bytes; nothing is known of them yet but their hash.
+#[derive(Clone)]
+pub struct Component {
+    /// As they were read, once.
+    pub bytes: Bytes,
+    /// Their name.
+    pub hash: Hash,
+}
+
+impl Component {
+    /// Hashes; a large component takes a tenth of a second.
+    pub fn new(bytes: Bytes) -> Self {
+        Self { hash: Hash::of(&bytes), bytes }
+    }
+
+    /// What the configuration names: a file of at most `max_bytes`, or the component inside this binary.
+    ///
+    /// # Errors
+    /// In a sentence, with the file's name.
+    pub async fn of_source(file: Option<&Path>, max_bytes: usize) -> anyhow::Result<Self> {
+        let file = file.map(Path::to_owned);
+        tokio::task::spawn_blocking(move || {
+            let bytes = match &file {
+                None => Bytes::from_static(Engine::embedded_bytes()),
+                Some(file) => read(file, max_bytes).with_context(|| format!("cannot read {}", shown(Some(file))))?,
+            };
+            Ok(Self::new(bytes))
+        })
+        .await?
+    }
+
+    /// The one of this hash in the store.
+    ///
+    /// # Errors
+    /// When it is not there, not whole, or SQLite fails.
+    pub async fn kept(policies: &PolicyStore, hash: Hash) -> anyhow::Result<Self> {
+        let policies = policies.clone();
+        tokio::task::spawn_blocking(move || {
+            let bytes = policies.component(&hash.to_string())?.context("its component is not in the store")?;
+            let component = Self::new(bytes.into());
+            anyhow::ensure!(component.hash == hash, "its component in the store is damaged");
+            Ok(component)
+        })
+        .await?
+    }
+}
+
+/// The policy file that a configuration names, the same whatever folder Pointsman was started in; none: the component
+/// inside this binary.
+pub fn source_of(config: &Config) -> Option<PathBuf> {
+    let file = config.policy.file.as_deref()?;
+    Some(std::path::absolute(file).unwrap_or_else(|_| file.to_owned()))
+}
+
+/// A source in words.
+pub fn shown(file: Option<&Path>) -> Cow<'static, str> {
+    match file {
+        None => "the embedded policy".into(),
+        Some(file) => format!("the policy {}", file.display()).into(),
+    }
+}
+
+fn read(file: &Path, max_bytes: usize) -> anyhow::Result<Bytes> {
+    // Asked before it is opened: opening a pipe would wait for its writer.
+    let meta = std::fs::metadata(file)?;
+    if !meta.is_file() {
+        bail!("it is not a file; [policy] file names a component");
+    }
+    let too_large = |size: u64| anyhow::anyhow!("it has {size} bytes; a policy has at most {max_bytes}");
+    if meta.len() > max_bytes as u64 {
+        return Err(too_large(meta.len()));
+    }
+    let mut bytes = Vec::with_capacity(meta.len() as usize);
+    File::open(file)?.take(max_bytes as u64 + 1).read_to_end(&mut bytes)?;
+    if bytes.len() > max_bytes {
+        return Err(too_large(bytes.len() as u64));
+    }
+    Ok(bytes.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hash_is_read_as_it_is_written() {
+        let hash = Hash::of(b"policy");
+        assert_eq!(Hash::parse(&hash.to_string()), Some(hash));
+        assert_eq!(hash.revision(), *crate::policy::Revision::id_of(b"policy"));
+        for wrong in ["", "abc", &"g".repeat(64), &"é".repeat(32)] {
+            assert_eq!(Hash::parse(wrong), None, "{wrong}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_no_policy_file_is_refused_unread() {
+        let dir = tempfile::tempdir().unwrap();
+        let large = dir.path().join("large.wasm");
+        File::create(&large).unwrap().set_len(1 << 40).unwrap();
+        for (file, words) in [
+            (large, "at most 64"),
+            (dir.path().to_owned(), "is not a file"),
+            (dir.path().join("missing.wasm"), "missing.wasm: No such file"),
+        ] {
+            let error = Component::of_source(Some(&file), 64).await.err().unwrap();
+            assert!(format!("{error:#}").contains(words), "{error:#}");
+        }
+    }
+}

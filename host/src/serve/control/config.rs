@@ -1,0 +1,134 @@
+//! Another configuration: judged with the policy, published with it.
+
+use std::sync::Arc;
+
+use pointsman_core::table::Table;
+
+use super::component::Component;
+use super::policy::Place;
+use super::{About, Control, settings_json};
+use crate::config::{self, BackendConfig, Config, ProcessEnv};
+use crate::drive::{Snapshot, Target, Trial, fleet_settings};
+use crate::policy::Revision;
+use crate::telemetry::metrics::Reload;
+
+impl Control {
+    /// The configuration of the file, where it is another one.
+    pub(super) async fn changed_config(&self, before: &Snapshot) -> anyhow::Result<Option<Arc<Config>>> {
+        let Some(file) = self.config_file.clone() else { return Ok(None) };
+        let config = tokio::task::spawn_blocking(move || config::load(Some(&file), &ProcessEnv)).await??.config;
+        if !config.is_same(&before.config) {
+            return Ok(Some(Arc::new(config)));
+        }
+        if self.state().config_error.take().is_some() {
+            tracing::info!("the configuration file is again as it is in force");
+        }
+        Ok(None)
+    }
+
+    /// Brings a configuration into force, together with a policy that is offered with it; else alone. True when there
+    /// was something to tell.
+    pub(super) async fn take_config(&self, before: &Snapshot, config: Arc<Config>, offered: Option<Component>) -> bool {
+        let table = Arc::new(config.table());
+        let Some(component) = offered else {
+            return match self.take_config_alone(before, config, table).await {
+                Ok(()) => true,
+                Err(error) => self.refused_config(&error),
+            };
+        };
+        let error = match self.take_together(before, config.clone(), table.clone(), &component).await {
+            Ok(()) => return true,
+            Err(error) => error,
+        };
+        if config.policy.file != before.config.policy.file {
+            return self.refused_config(&error);
+        }
+        let whole = self.still_offers(&component, &config).await;
+        match self.take_config_alone(before, config, table).await {
+            Ok(()) if !whole => true,
+            Ok(()) => {
+                self.state().refused = Some((component.hash, format!("{error:#}")));
+                self.refused_policy(About::Source, &error);
+                true
+            }
+            Err(error) => {
+                let told = self.refused_config(&error);
+                self.take_from_source(before, &component).await || told
+            }
+        }
+    }
+
+    async fn take_together(
+        &self,
+        before: &Snapshot,
+        config: Arc<Config>,
+        table: Arc<Table>,
+        component: &Component,
+    ) -> anyhow::Result<()> {
+        let revision = self.judge_source(component, &config, table.clone()).await?;
+        let trial = Arc::new(Trial::new(config.policy.rollback));
+        let place = Place::of_source(component, &config);
+        let (published, policy) = (config.revision.to_string(), revision.id().to_string());
+        let next = self.snapshot(before, config, table, revision, trial)?;
+        self.put_in_force(before, next, place).await;
+        self.config_taken(&published);
+        self.taken(Reload::Policy, &policy);
+        Ok(())
+    }
+
+    async fn take_config_alone(&self, before: &Snapshot, config: Arc<Config>, table: Arc<Table>) -> anyhow::Result<()> {
+        let revision = self.with_table(before.policy.clone(), &config, table.clone()).await?;
+        before.trial.set_rule(config.policy.rollback);
+        let published = config.revision.to_string();
+        let next = self.snapshot(before, config, table, revision, before.trial.clone())?;
+        self.publish(before, next);
+        self.config_taken(&published);
+        Ok(())
+    }
+
+    /// The policy in force, on fresh instances.
+    async fn with_table(&self, policy: Arc<Revision>, config: &Config, table: Arc<Table>) -> anyhow::Result<Revision> {
+        let settings = settings_json(config);
+        Ok(tokio::task::spawn_blocking(move || policy.with_table(&settings, table)).await??)
+    }
+
+    fn config_taken(&self, revision: &str) {
+        self.state().config_error = None;
+        self.taken(Reload::Config, revision);
+    }
+
+    /// The next snapshot. The fleet takes the table over: nothing can be refused any more after this.
+    fn snapshot(
+        &self,
+        before: &Snapshot,
+        config: Arc<Config>,
+        table: Arc<Table>,
+        revision: Revision,
+        trial: Arc<Trial>,
+    ) -> anyhow::Result<Snapshot> {
+        let listens = |c: &Config| (c.server.listen, c.admin.listen);
+        if listens(&config) != listens(&before.config) {
+            tracing::warn!("server.listen and admin.listen take effect with the next start");
+        }
+        let targets = Target::all(&config, &self.connector, Some(before))?;
+        let settings = fleet_settings(&config);
+        let rekeyed = rekeyed(&before.config, &config);
+        let view = self.proxy.line.with(|fleet, _| {
+            for id in &rekeyed {
+                fleet.forget_key_faults(id);
+            }
+            fleet.adopt(table.clone(), settings)
+        });
+        self.proxy.metrics.set_table(&table);
+        Ok(Snapshot::new(config, view, Arc::new(revision), trial, targets))
+    }
+}
+
+/// Backends that stay under another key or at another place: what was held against the old one is over.
+fn rekeyed(before: &Config, after: &Config) -> Vec<Arc<str>> {
+    let changed = |new: &&BackendConfig| {
+        let old = before.backends.iter().find(|old| old.backend.id == new.backend.id);
+        old.is_some_and(|old| old.api_key != new.api_key || old.base_url != new.base_url)
+    };
+    after.backends.iter().filter(changed).map(|b| b.backend.id.clone()).collect()
+}

@@ -1,0 +1,388 @@
+//! Which policies were in force, from where, and why they ceased to be; and which one a start comes up with.
+//!
+//! The rules, made so that nobody is surprised:
+//! - The newest intention counts. A policy file whose *content* changed is a new intention; so is an upload, a rollback,
+//!   and another file named in the configuration. A file that is only touched, or gone, is none.
+//! - So an upload or a rollback stays in force, over restarts too, until the file's content changes.
+//! - A revision that was given up for its faults is not taken from a file again; an upload or a rollback to it is the
+//!   operator's own word, and counts.
+//! - When what is wanted cannot be had at a start, what was in force before is used, and everybody is told.
+
+use std::path::{Path, PathBuf};
+
+use pointsman_core::time::Timestamp;
+
+use super::component::Hash;
+use crate::store::{PolicyRow, PolicyRows, PolicySourceRow};
+
+/// Revisions kept to go back to, the one in force among them.
+pub const MAX_REVISIONS: usize = 8;
+
+/// Size of their components together, in bytes; the one in force is kept whatever its size.
+pub const MAX_BYTES: u64 = 256 << 20;
+
+/// Where a revision came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// The component inside the binary.
+    Embedded,
+    /// The policy file.
+    File(PathBuf),
+    /// `PUT /api/policy`.
+    Upload,
+}
+
+impl Origin {
+    /// The source that a configuration names.
+    pub fn of_source(file: Option<&Path>) -> Self {
+        file.map_or(Origin::Embedded, |file| Origin::File(file.to_owned()))
+    }
+
+    /// The word for it; a file's is its path.
+    pub fn shown(&self) -> String {
+        match self {
+            Origin::Embedded => "embedded".to_owned(),
+            Origin::File(file) => file.display().to_string(),
+            Origin::Upload => "upload".to_owned(),
+        }
+    }
+
+    fn word(&self) -> &'static str {
+        match self {
+            Origin::Embedded => "embedded",
+            Origin::File(_) => "file",
+            Origin::Upload => "upload",
+        }
+    }
+}
+
+/// What ends a revision's time in force.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Another one was wanted.
+    Replaced,
+    /// The operator went back.
+    RolledBack,
+    /// It failed too often.
+    Faults,
+}
+
+impl End {
+    const ALL: [End; 3] = [End::Replaced, End::RolledBack, End::Faults];
+
+    /// The word for it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            End::Replaced => "replaced",
+            End::RolledBack => "rolled_back",
+            End::Faults => "faults",
+        }
+    }
+}
+
+/// When and why a revision ceased to be in force.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// When.
+    pub at: Timestamp,
+    /// What ended it.
+    pub end: End,
+    /// The same in a sentence.
+    pub why: String,
+}
+
+/// A revision that is or was in force.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Its component.
+    pub hash: Hash,
+    /// The component's size.
+    pub bytes: u64,
+    /// Where it came from last.
+    pub origin: Origin,
+    /// When it came into force last.
+    pub taken: Timestamp,
+    /// When it ceased to be; none: it is in force.
+    pub ended: Option<Ended>,
+    /// Decisions asked of it while it was in force; without those since it came into force last, until that is over.
+    pub decisions: u64,
+    /// How many of them failed.
+    pub faults: u64,
+}
+
+/// The source's content that was last taken, or that stood beside what was taken instead.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// The policy file; none: the component inside the binary.
+    pub file: Option<PathBuf>,
+    /// Its content.
+    pub hash: Hash,
+}
+
+/// The last revisions, each once, in the order in which they came into force.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct History {
+    entries: Vec<Entry>,
+    /// What the configured source was known to hold.
+    pub source: Option<Source>,
+}
+
+/// Which policy a start comes up with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Preference {
+    /// What the configuration names.
+    Source,
+    /// What was in force: the source is known and something else was wanted after it.
+    Kept,
+    /// What was in force, because the source must not be taken, for this reason.
+    Instead(String),
+}
+
+impl History {
+    /// The revision in force.
+    pub fn in_force(&self) -> Option<&Entry> {
+        self.entries.iter().find(|entry| entry.ended.is_none())
+    }
+
+    /// The newest first.
+    pub fn newest_first(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.iter().rev()
+    }
+
+    /// The revision of this name.
+    pub fn find(&self, revision: &str) -> Option<&Entry> {
+        self.newest_first().find(|entry| entry.hash.revision() == revision)
+    }
+
+    /// The revisions to go back to, the latest first: those that gave way to a newer one and not to an older one.
+    pub fn good(&self) -> impl Iterator<Item = &Entry> {
+        self.newest_first().filter(|entry| entry.ended.as_ref().is_some_and(|ended| ended.end == End::Replaced))
+    }
+
+    /// Why this component must not be taken from a file; none: it may be.
+    pub fn given_up(&self, hash: &Hash) -> Option<String> {
+        let entry = self.entries.iter().find(|entry| entry.hash == *hash)?;
+        let ended = entry.ended.as_ref().filter(|ended| ended.end == End::Faults)?;
+        let revision = hash.revision();
+        Some(format!(
+            "revision {revision} was rolled back ({}); change it, or POST /api/policy/rollback?to={revision} to use it again",
+            ended.why
+        ))
+    }
+
+    /// Another revision comes into force; the one before ended for `end` and `why`.
+    pub fn take(&mut self, now: Timestamp, hash: Hash, bytes: u64, origin: Origin, end: End, why: &str) {
+        for entry in &mut self.entries {
+            entry.ended.get_or_insert_with(|| Ended { at: now, end, why: why.to_owned() });
+        }
+        let known = self.entries.iter().position(|entry| entry.hash == hash).map(|at| self.entries.remove(at));
+        let (decisions, faults) = known.map_or((0, 0), |entry| (entry.decisions, entry.faults));
+        self.entries.push(Entry { hash, bytes, origin, taken: now, ended: None, decisions, faults });
+        self.forget_the_oldest();
+    }
+
+    /// What the revision in force did since it came into force, or since this was said last.
+    pub fn count(&mut self, decisions: u64, faults: u64) {
+        if let Some(entry) = self.entries.iter_mut().find(|entry| entry.ended.is_none()) {
+            entry.decisions += decisions;
+            entry.faults += faults;
+        }
+    }
+
+    fn forget_the_oldest(&mut self) {
+        let bytes = |entries: &[Entry]| entries.iter().map(|entry| entry.bytes).sum::<u64>();
+        while self.entries.len() > 1 && (self.entries.len() > MAX_REVISIONS || bytes(&self.entries) > MAX_BYTES) {
+            self.entries.remove(0);
+        }
+    }
+
+    /// What a start comes up with, when the source `file` holds `offered` now, or cannot be read for this reason.
+    pub fn preference(&self, file: Option<&Path>, offered: Result<Hash, String>) -> Preference {
+        let Some(in_force) = self.in_force() else { return Preference::Source };
+        let offered = match offered {
+            Ok(offered) => offered,
+            Err(why) => return Preference::Instead(why),
+        };
+        if offered == in_force.hash {
+            return Preference::Source;
+        }
+        let known = self.source.as_ref().filter(|source| source.file.as_deref() == file);
+        match known {
+            Some(source) if source.hash == offered => Preference::Kept,
+            // A newer Pointsman brings another embedded policy: nobody's word against an upload.
+            Some(_) if file.is_none() && in_force.origin != Origin::Embedded => Preference::Kept,
+            Some(_) | None => self.given_up(&offered).map_or(Preference::Source, Preference::Instead),
+        }
+    }
+
+    /// As the store keeps it.
+    pub fn rows(&self) -> PolicyRows {
+        let row = |entry: &Entry| {
+            let ended = entry.ended.as_ref();
+            let file = match &entry.origin {
+                Origin::File(file) => Some(file.to_string_lossy().into_owned()),
+                Origin::Embedded | Origin::Upload => None,
+            };
+            PolicyRow {
+                sha256: entry.hash.to_string(),
+                bytes: entry.bytes,
+                origin: entry.origin.word().to_owned(),
+                file,
+                taken_ms: entry.taken.as_millis(),
+                ended_ms: ended.map(|ended| ended.at.as_millis()),
+                end: ended.map(|ended| ended.end.as_str().to_owned()),
+                why: ended.map(|ended| ended.why.clone()),
+                decisions: entry.decisions,
+                faults: entry.faults,
+            }
+        };
+        let source = self.source.as_ref().map(|source| PolicySourceRow {
+            file: source.file.as_ref().map(|file| file.to_string_lossy().into_owned()),
+            sha256: source.hash.to_string(),
+        });
+        PolicyRows { revisions: self.entries.iter().map(row).collect(), source }
+    }
+
+    /// From the store; what is not understood is left out.
+    pub fn of_rows(rows: PolicyRows) -> Self {
+        let source = rows
+            .source
+            .and_then(|row| Some(Source { file: row.file.map(PathBuf::from), hash: Hash::parse(&row.sha256)? }));
+        Self { entries: rows.revisions.into_iter().filter_map(entry).collect(), source }
+    }
+}
+
+fn entry(row: PolicyRow) -> Option<Entry> {
+    let origin = match (row.origin.as_str(), row.file) {
+        ("embedded", _) => Origin::Embedded,
+        ("upload", _) => Origin::Upload,
+        ("file", Some(file)) => Origin::File(file.into()),
+        _ => return None,
+    };
+    let ended = match row.ended_ms {
+        None => None,
+        Some(at) => Some(Ended {
+            at: Timestamp::from_millis(at),
+            end: End::ALL.into_iter().find(|end| row.end.as_deref() == Some(end.as_str()))?,
+            why: row.why.unwrap_or_default(),
+        }),
+    };
+    Some(Entry {
+        hash: Hash::parse(&row.sha256)?,
+        bytes: row.bytes,
+        origin,
+        taken: Timestamp::from_millis(row.taken_ms),
+        ended,
+        decisions: row.decisions,
+        faults: row.faults,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(s: u64) -> Timestamp {
+        Timestamp::from_millis(1_700_000_000_000 + s * 1_000)
+    }
+
+    fn hash(n: u64) -> Hash {
+        Hash::of(&n.to_le_bytes())
+    }
+
+    fn file() -> Origin {
+        Origin::File("mine.wasm".into())
+    }
+
+    /// A file whose first and second content were in force, then an upload.
+    fn history() -> History {
+        let mut history = History::default();
+        history.take(at(0), hash(1), 10, file(), End::Replaced, "");
+        history.take(at(1), hash(2), 10, file(), End::Replaced, "the file changed");
+        history.take(at(2), hash(3), 10, Origin::Upload, End::Replaced, "an upload");
+        history.source = Some(Source { file: Some("mine.wasm".into()), hash: hash(2) });
+        history
+    }
+
+    fn good(history: &History) -> Vec<Hash> {
+        history.good().map(|entry| entry.hash).collect()
+    }
+
+    #[test]
+    fn each_revision_is_kept_once_and_the_latest_last() {
+        let mut history = history();
+        history.count(7, 2);
+        history.take(at(3), hash(1), 10, Origin::Upload, End::Replaced, "again");
+        let order: Vec<_> = history.newest_first().map(|entry| entry.hash).collect();
+        assert_eq!(order, [hash(1), hash(3), hash(2)]);
+        let upload = history.find(&hash(3).revision()).unwrap();
+        assert_eq!((upload.decisions, upload.faults), (7, 2));
+        assert_eq!(upload.ended, Some(Ended { at: at(3), end: End::Replaced, why: "again".into() }));
+        assert_eq!(history.in_force().unwrap().taken, at(3));
+    }
+
+    #[test]
+    fn going_back_twice_goes_further_back() {
+        let mut history = history();
+        assert_eq!(good(&history), [hash(2), hash(1)]);
+        history.take(at(3), hash(2), 10, file(), End::RolledBack, "");
+        assert_eq!(good(&history), [hash(1)], "what was left is not what is gone back to");
+        history.take(at(4), hash(1), 10, file(), End::RolledBack, "");
+        assert_eq!(good(&history), []);
+    }
+
+    #[test]
+    fn it_is_bounded_by_number_and_size_and_keeps_the_one_in_force() {
+        let mut history = History::default();
+        for n in 0..30 {
+            history.take(at(n), hash(n), 10, Origin::Upload, End::Replaced, "");
+        }
+        assert_eq!(history.newest_first().count(), MAX_REVISIONS);
+        history.take(at(40), hash(40), MAX_BYTES - 15, Origin::Upload, End::Replaced, "");
+        assert_eq!(history.newest_first().count(), 2);
+        history.take(at(41), hash(41), MAX_BYTES * 2, Origin::Upload, End::Replaced, "");
+        assert_eq!(history.newest_first().map(|e| e.hash).collect::<Vec<_>>(), [hash(41)]);
+    }
+
+    #[test]
+    fn the_store_gives_back_what_it_was_given() {
+        let mut history = history();
+        history.take(at(3), hash(2), 10, Origin::Embedded, End::Faults, "it failed");
+        assert_eq!(History::of_rows(history.rows()), history);
+        let mut rows = history.rows();
+        rows.revisions[0].sha256 = "nonsense".into();
+        assert_eq!(History::of_rows(rows).newest_first().count(), 2);
+    }
+
+    #[test]
+    fn a_start_comes_up_with_the_newest_intention() {
+        use Preference::{Instead, Kept, Source as FromSource};
+        let mine = Some(Path::new("mine.wasm"));
+        let empty = History::default();
+        assert_eq!(empty.preference(mine, Ok(hash(1))), FromSource);
+        assert_eq!(empty.preference(mine, Err("gone".into())), FromSource, "and so the start fails with the reason");
+
+        let uploaded = history();
+        assert_eq!(uploaded.preference(mine, Ok(hash(2))), Kept, "the file is as it was at the upload");
+        assert_eq!(uploaded.preference(mine, Ok(hash(9))), FromSource, "the file changed meanwhile");
+        assert_eq!(uploaded.preference(mine, Ok(hash(3))), FromSource, "the same bytes");
+        assert_eq!(uploaded.preference(mine, Err("gone".into())), Instead("gone".into()));
+        assert_eq!(
+            uploaded.preference(Some(Path::new("other.wasm")), Ok(hash(2))),
+            FromSource,
+            "another file is named"
+        );
+        assert_eq!(uploaded.preference(None, Ok(hash(2))), FromSource, "the file is no longer named");
+
+        let mut failed = history();
+        failed.take(at(3), hash(2), 10, file(), End::Faults, "it failed");
+        assert!(matches!(failed.preference(mine, Ok(hash(3))), Instead(why) if why.contains("it failed")));
+
+        let mut embedded = History::default();
+        embedded.take(at(0), hash(1), 10, Origin::Embedded, End::Replaced, "");
+        embedded.source = Some(Source { file: None, hash: hash(1) });
+        assert_eq!(embedded.preference(None, Ok(hash(2))), FromSource, "a newer Pointsman has a newer default");
+        embedded.take(at(1), hash(5), 10, Origin::Upload, End::Replaced, "");
+        assert_eq!(embedded.preference(None, Ok(hash(2))), Kept, "which is no word against an upload");
+    }
+}

@@ -1,0 +1,309 @@
+//! Changes while running: another policy, another configuration. Each is judged whole before it takes effect, and a bad
+//! one leaves what runs untouched and says why.
+
+mod component;
+mod config;
+mod history;
+mod policy;
+mod rollback;
+mod start;
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use tokio::sync::Notify;
+
+use crate::config::Config;
+use crate::drive::{Proxy, Snapshot};
+use crate::policy::watch::Watcher;
+use crate::policy::{Compiled, Engine, Revision};
+use crate::store::PolicyStore;
+use crate::telemetry::metrics::Reload;
+use crate::upstream::Connector;
+use component::{Component, Hash};
+
+pub use history::{Entry, History};
+pub use rollback::{CannotGoBack, WentBack};
+pub use start::{First, first_policy};
+
+/// Compiled components kept in memory, the one in force among them: going back and forth between them takes no time.
+const KEPT_COMPILED: usize = 3;
+
+/// Brings changes into force, one at a time.
+pub struct Control {
+    proxy: Arc<Proxy>,
+    engine: Engine,
+    connector: Connector,
+    config_file: Option<PathBuf>,
+    policies: PolicyStore,
+    state: Mutex<State>,
+    wake: Arc<Notify>,
+    /// The operator asked to look (SIGHUP), and is owed a word.
+    asked: AtomicBool,
+    one_at_a_time: tokio::sync::Mutex<()>,
+}
+
+/// What is known of the changes so far.
+#[derive(Default)]
+struct State {
+    history: History,
+    /// The latest last.
+    compiled: Vec<(Hash, Arc<Compiled>)>,
+    /// Every revision that was in force and that exchanges may still use.
+    alive: Vec<Weak<Revision>>,
+    /// The policy file's content, where it is refused, and why.
+    refused: Option<(Hash, String)>,
+    config_error: Option<String>,
+    policy_error: Option<(About, String)>,
+    /// What was told of the source last, where that was no good.
+    source_error: Option<String>,
+    not_kept: Option<String>,
+}
+
+/// Which try to replace the policy an error is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum About {
+    /// What the configuration names.
+    Source,
+    /// `PUT /api/policy`.
+    Upload,
+    /// Going back.
+    Rollback,
+}
+
+/// How changes stand, for the operator.
+#[derive(Clone, Debug, Default)]
+pub struct Status {
+    /// The revisions kept.
+    pub history: History,
+    /// Why the policy last offered was refused, or the last one given up; none: it is in force.
+    pub policy_error: Option<String>,
+    /// Why the history could not be written to the store; none: it is there.
+    pub not_kept: Option<String>,
+    /// Revisions that are in force or that exchanges still use.
+    pub live_revisions: u64,
+    /// Instances of all of them.
+    pub instances: u64,
+}
+
+impl Control {
+    /// Control over a running proxy, whose policy is the `first`.
+    pub fn new(
+        proxy: Arc<Proxy>,
+        engine: Engine,
+        connector: Connector,
+        config_file: Option<PathBuf>,
+        policies: PolicyStore,
+        first: First,
+    ) -> Self {
+        let policy = proxy.snapshot().policy.clone();
+        let state = State {
+            compiled: vec![(first.hash, first.compiled)],
+            alive: vec![Arc::downgrade(&policy)],
+            source_error: first.error.clone(),
+            policy_error: first.error.map(|why| (About::Source, why)),
+            history: first.history,
+            refused: first.refused,
+            not_kept: first.not_kept,
+            config_error: None,
+        };
+        if state.policy_error.is_some() {
+            proxy.metrics.reloaded(Reload::Policy, false);
+        }
+        Self {
+            proxy,
+            engine,
+            connector,
+            config_file,
+            policies,
+            state: Mutex::new(state),
+            wake: Arc::default(),
+            asked: AtomicBool::new(false),
+            one_at_a_time: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// The proxy under control.
+    pub fn proxy(&self) -> &Arc<Proxy> {
+        &self.proxy
+    }
+
+    /// How changes stand.
+    pub fn status(&self) -> Status {
+        let state = self.state();
+        Status {
+            history: state.history.clone(),
+            policy_error: state.policy_error.as_ref().map(|(_, why)| why.clone()),
+            not_kept: state.not_kept.clone(),
+            live_revisions: state.alive.iter().filter(|revision| revision.strong_count() > 0).count() as u64,
+            instances: self.engine.instances(),
+        }
+    }
+
+    /// The operator says that a file may have changed.
+    pub fn look_again(&self) {
+        self.asked.store(true, Ordering::Relaxed);
+        self.wake.notify_one();
+    }
+
+    /// Watches the files and the policy, and brings changes into force. Runs until dropped.
+    pub async fn run(self: Arc<Self>) {
+        let _config_watcher = self.config_file.as_deref().and_then(|file| self.watch(file));
+        let mut watched: Option<(PathBuf, Option<Watcher>)> = None;
+        loop {
+            let file = self.proxy.snapshot().config.policy.file.clone();
+            if watched.as_ref().map(|(path, _)| path) != file.as_ref() {
+                watched = file.map(|file| {
+                    let watcher = self.watch(&file);
+                    (file, watcher)
+                });
+            }
+            tokio::select! {
+                () = self.wake.notified() => {
+                    let asked = self.asked.swap(false, Ordering::Relaxed);
+                    let told = self.reload().await;
+                    if asked && !told {
+                        self.nothing_new();
+                    }
+                }
+                () = self.proxy.policy_given_up.notified() => self.give_up().await,
+            }
+        }
+    }
+
+    fn watch(&self, file: &Path) -> Option<Watcher> {
+        let wake = self.wake.clone();
+        let watcher = Watcher::new(file, move || wake.notify_one())
+            .inspect_err(|error| tracing::error!(file = %file.display(), %error, "this file is not watched; send SIGHUP after a change"))
+            .ok();
+        // It may have changed between being read and being watched.
+        self.wake.notify_one();
+        watcher
+    }
+
+    /// Looks at both files; what has changed and is good is in force afterwards. True when there was something to tell.
+    ///
+    /// A configuration and a policy may need each other, so when both have changed they are first judged together.
+    pub async fn reload(&self) -> bool {
+        let _turn = self.one_at_a_time.lock().await;
+        let before = self.proxy.snapshot();
+        let (changed, told) = match self.changed_config(&before).await {
+            Ok(changed) => (changed, false),
+            Err(error) => (None, self.refused_config(&error)),
+        };
+        let config = changed.as_ref().unwrap_or(&before.config);
+        let moved = config.policy.file != before.config.policy.file;
+        let offered = match self.offered_policy(config, changed.is_some()).await {
+            Ok(offered) => offered,
+            Err(error) if moved => return self.refused_config(&error) || told,
+            Err(error) => {
+                let told = self.refused_policy(About::Source, &error) || told;
+                return match changed {
+                    Some(config) => self.take_config(&before, config, None).await || told,
+                    None => told,
+                };
+            }
+        };
+        match (changed, offered) {
+            (None, None) => told,
+            (None, Some(component)) => self.take_from_source(&before, &component).await || told,
+            (Some(config), offered) => self.take_config(&before, config, offered).await || told,
+        }
+    }
+
+    /// What the policy did is written down, for the next start.
+    pub async fn close(&self) {
+        let _turn = self.one_at_a_time.lock().await;
+        let trial = self.proxy.snapshot().trial.clone();
+        let mut history = self.state().history.clone();
+        history.count(trial.decisions(), trial.faults());
+        self.keep(history, None).await;
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Every change under this lock is a single assignment.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts a snapshot into force; exchanges under way keep theirs, its idle instances are freed.
+    fn publish(&self, before: &Snapshot, next: Snapshot) {
+        let policy = next.policy.clone();
+        self.proxy.publish(next);
+        before.policy.release_instances();
+        let mut state = self.state();
+        state.alive.retain(|revision| revision.strong_count() > 0);
+        state.alive.push(Arc::downgrade(&policy));
+    }
+
+    /// Writes the history to the store, and the component that may be new to it.
+    async fn keep(&self, history: History, component: Option<&Component>) {
+        let not_kept = save(&self.policies, &history, component).await;
+        let mut state = self.state();
+        state.history = history;
+        state.not_kept = not_kept;
+    }
+
+    fn taken(&self, what: Reload, revision: &str) {
+        tracing::info!(what = what.as_str(), revision, "a change is in force");
+        self.proxy.metrics.reloaded(what, true);
+    }
+
+    /// True when it is told: the same reason is not told twice.
+    fn refused_config(&self, error: &anyhow::Error) -> bool {
+        let error = format!("{error:#}");
+        let mut state = self.state();
+        if state.config_error.as_ref() == Some(&error) {
+            return false;
+        }
+        self.refused(Reload::Config, &error);
+        state.config_error = Some(error);
+        true
+    }
+
+    /// True when it is told: the same reason is not told twice.
+    fn refused_policy(&self, about: About, error: &anyhow::Error) -> bool {
+        let error = format!("{error:#}");
+        let mut state = self.state();
+        // Each upload is answered and counted; a file is looked at more often than it changes.
+        if about == About::Source && state.source_error.replace(error.clone()).as_ref() == Some(&error) {
+            return false;
+        }
+        self.refused(Reload::Policy, &error);
+        state.policy_error = Some((about, error));
+        true
+    }
+
+    fn refused(&self, what: Reload, error: &str) {
+        tracing::error!(what = what.as_str(), error, "a change was refused; what was in force stays");
+        self.proxy.metrics.reloaded(what, false);
+    }
+
+    fn nothing_new(&self) {
+        let state = self.state();
+        let config = state.config_error.as_deref();
+        let policy = state.policy_error.as_ref().map(|(_, why)| why.as_str());
+        tracing::info!(config_refused = config, policy_refused = policy, "looked again: nothing has changed");
+    }
+}
+
+/// Why it could not be written; none: it is on disk.
+async fn save(policies: &PolicyStore, history: &History, component: Option<&Component>) -> Option<String> {
+    let (policies, rows, component) = (policies.clone(), history.rows(), component.cloned());
+    let saved = tokio::task::spawn_blocking(move || {
+        let component = component.map(|component| (component.hash.to_string(), component.bytes));
+        policies.save(&rows, component.as_ref().map(|(hash, bytes)| (hash.as_str(), &bytes[..])))
+    });
+    let error = match saved.await {
+        Ok(Ok(())) => return None,
+        Ok(Err(error)) => error.to_string(),
+        Err(panicked) => panicked.to_string(),
+    };
+    tracing::error!(error, "the policies are not written to the store: a restart may not come up with this one");
+    Some(error)
+}
+
+/// `[policy.settings]` as the policy gets it.
+pub fn settings_json(config: &Config) -> String {
+    serde_json::Value::Object(config.policy.settings.clone()).to_string()
+}

@@ -1,0 +1,223 @@
+//! Another policy: from its file, or uploaded.
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use axum::body::Bytes;
+use pointsman_core::table::Table;
+
+use super::component::{Component, Hash, shown, source_of};
+use super::history::{End, Entry, Origin, Source};
+use super::{About, Control, KEPT_COMPILED, save, settings_json};
+use crate::config::Config;
+use crate::drive::Snapshot;
+use crate::policy::{Compiled, Revision};
+use crate::telemetry::metrics::Reload;
+
+/// What comes into force, from where, and why what was there goes.
+pub(super) struct Place<'a> {
+    pub(super) hash: Hash,
+    pub(super) bytes: u64,
+    /// Where it is not in the store yet.
+    pub(super) component: Option<&'a Component>,
+    pub(super) origin: Origin,
+    pub(super) end: End,
+    pub(super) why: String,
+    /// What the operator should go on to see; none: nothing is wrong.
+    pub(super) error: Option<String>,
+}
+
+impl<'a> Place<'a> {
+    /// From what the configuration names.
+    pub(super) fn of_source(component: &'a Component, config: &Config) -> Self {
+        let file = source_of(config);
+        let why = format!("{} has changed", shown(file.as_deref()));
+        Self::of(component, Origin::of_source(file.as_deref()), why)
+    }
+
+    fn of(component: &'a Component, origin: Origin, why: String) -> Self {
+        let (hash, bytes) = (component.hash, component.bytes.len() as u64);
+        Self { hash, bytes, component: Some(component), origin, end: End::Replaced, why, error: None }
+    }
+
+    /// A revision that is kept.
+    pub(super) fn back_to(entry: Entry, end: End, why: String) -> Self {
+        let Entry { hash, bytes, origin, .. } = entry;
+        Self { hash, bytes, component: None, origin, end, why, error: None }
+    }
+
+    /// What the source is known to hold afterwards; none: as before.
+    fn source(&self) -> Option<Source> {
+        let file = match &self.origin {
+            Origin::Embedded => None,
+            Origin::File(file) => Some(file.clone()),
+            Origin::Upload => return None,
+        };
+        (self.end == End::Replaced).then_some(Source { file, hash: self.hash })
+    }
+}
+
+impl Control {
+    /// What the configuration's source holds, where that is to be judged: it is not when it was before, unless the
+    /// configuration is another (`again`), nor when it is in force.
+    pub(super) async fn offered_policy(&self, config: &Config, again: bool) -> anyhow::Result<Option<Component>> {
+        let file = source_of(config);
+        let file = file.as_deref();
+        let known = self.state().history.source.clone().filter(|source| source.file.as_deref() == file);
+        if file.is_none() && known.is_some() {
+            return Ok(None);
+        }
+        let component = Component::of_source(file, self.engine.limits().max_component_bytes).await?;
+        let in_force = self.state().history.in_force().map(|entry| entry.hash);
+        if let Some(known) = known {
+            if in_force == Some(component.hash) && known.hash != component.hash {
+                let mut history = self.state().history.clone();
+                history.source = Some(Source { hash: component.hash, ..known });
+                self.keep(history, None).await;
+                self.source_is_well();
+                return Ok(None);
+            }
+            if known.hash == component.hash {
+                self.source_is_well();
+                return Ok(None);
+            }
+            let refused = self.state().refused.clone().filter(|(hash, _)| *hash == component.hash);
+            if let Some((_, why)) = refused.filter(|_| !again) {
+                return Err(anyhow::anyhow!(why));
+            }
+        }
+        let given_up = self.state().history.given_up(&component.hash).filter(|_| in_force != Some(component.hash));
+        if let Some(why) = given_up {
+            let why = format!("{} is refused: {why}", shown(file));
+            self.state().refused = Some((component.hash, why.clone()));
+            return Err(anyhow::anyhow!(why));
+        }
+        Ok(Some(component))
+    }
+
+    /// The file holds again what is in force, or what an upload or a rollback was put above.
+    fn source_is_well(&self) {
+        let mut state = self.state();
+        state.refused = None;
+        state.policy_error.take_if(|(about, _)| *about == About::Source);
+        if state.source_error.take().is_some() {
+            tracing::info!("the policy file is again as it was; what is in force stays");
+        }
+    }
+
+    /// Brings the source's component into force. True when there was something to tell.
+    pub(super) async fn take_from_source(&self, before: &Snapshot, component: &Component) -> bool {
+        match self.judge_source(component, &before.config, before.view.table.clone()).await {
+            Ok(revision) => {
+                let place = Place::of_source(component, &before.config);
+                self.take(before, revision, place).await;
+                true
+            }
+            // Half a file that was being written is no policy; the watcher tells when it is whole.
+            Err(_) if !self.still_offers(component, &before.config).await => false,
+            Err(error) => {
+                self.state().refused = Some((component.hash, format!("{error:#}")));
+                self.refused_policy(About::Source, &error)
+            }
+        }
+    }
+
+    /// Does the source hold what was judged, or has it changed meanwhile?
+    pub(super) async fn still_offers(&self, component: &Component, config: &Config) -> bool {
+        let now = Component::of_source(source_of(config).as_deref(), self.engine.limits().max_component_bytes).await;
+        now.is_ok_and(|now| now.hash == component.hash)
+    }
+
+    /// Brings an uploaded component into force, where it is not already.
+    ///
+    /// # Errors
+    /// In one sentence, why it is refused.
+    pub async fn offer_policy(&self, bytes: Bytes) -> anyhow::Result<()> {
+        let component = tokio::task::spawn_blocking(move || Component::new(bytes)).await?;
+        let _turn = self.one_at_a_time.lock().await;
+        let before = self.proxy.snapshot();
+        if self.state().history.in_force().is_some_and(|entry| entry.hash == component.hash) {
+            self.state().policy_error.take_if(|(about, _)| *about != About::Source);
+            return Ok(());
+        }
+        match self.judge(&component, &before.config, before.view.table.clone()).await {
+            Ok(revision) => {
+                let place = Place::of(&component, Origin::Upload, "another policy was uploaded".to_owned());
+                self.take(&before, revision, place).await;
+                Ok(())
+            }
+            Err(error) => {
+                self.refused_policy(About::Upload, &error.context("the uploaded policy is refused"));
+                Err(anyhow::anyhow!(self.state().policy_error.as_ref().map(|(_, why)| why.clone()).unwrap_or_default()))
+            }
+        }
+    }
+
+    /// Puts a policy into force under the configuration there is.
+    pub(super) async fn take(&self, before: &Snapshot, revision: Revision, place: Place<'_>) {
+        let id = revision.id().to_string();
+        self.put_in_force(before, before.with_policy(Arc::new(revision)), place).await;
+        self.taken(Reload::Policy, &id);
+    }
+
+    /// Writes down what comes into force, then puts it there.
+    pub(super) async fn put_in_force(&self, before: &Snapshot, next: Snapshot, place: Place<'_>) {
+        let mut history = self.state().history.clone();
+        history.count(before.trial.decisions(), before.trial.faults());
+        if let Some(source) = place.source() {
+            history.source = Some(source);
+        }
+        history.take(self.proxy.clock.now(), place.hash, place.bytes, place.origin, place.end, &place.why);
+        let not_kept = save(&self.policies, &history, place.component).await;
+        self.publish(before, next);
+        let mut state = self.state();
+        state.history = history;
+        state.not_kept = not_kept;
+        state.policy_error = place.error.map(|why| (About::Rollback, why));
+        state.source_error = None;
+        state.refused = None;
+    }
+
+    /// Compiles, checks, instantiates, configures, probes, away from the runtime.
+    pub(super) async fn judge(
+        &self,
+        component: &Component,
+        config: &Config,
+        table: Arc<Table>,
+    ) -> anyhow::Result<Revision> {
+        let (engine, settings, component) = (self.engine.clone(), settings_json(config), component.clone());
+        let known = self.compiled(&component.hash);
+        let judged = tokio::task::spawn_blocking(move || {
+            let compiled = known.map_or_else(|| engine.compile(&component.bytes).map(Arc::new), Ok)?;
+            let revision = compiled.configure(&settings, table)?;
+            anyhow::Ok((component.hash, compiled, revision))
+        });
+        let (hash, compiled, revision) = judged.await??;
+        self.remember(hash, compiled);
+        Ok(revision)
+    }
+
+    /// As [`Control::judge`]; an error names the source.
+    pub(super) async fn judge_source(
+        &self,
+        component: &Component,
+        config: &Config,
+        table: Arc<Table>,
+    ) -> anyhow::Result<Revision> {
+        let refused = || format!("{} is refused", shown(source_of(config).as_deref()));
+        self.judge(component, config, table).await.with_context(refused)
+    }
+
+    /// What was compiled of late.
+    pub(super) fn compiled(&self, hash: &Hash) -> Option<Arc<Compiled>> {
+        self.state().compiled.iter().find(|(known, _)| known == hash).map(|(_, compiled)| compiled.clone())
+    }
+
+    fn remember(&self, hash: Hash, compiled: Arc<Compiled>) {
+        let mut state = self.state();
+        state.compiled.retain(|(known, _)| *known != hash);
+        state.compiled.push((hash, compiled));
+        let surplus = state.compiled.len().saturating_sub(KEPT_COMPILED);
+        state.compiled.drain(..surplus);
+    }
+}

@@ -1,0 +1,167 @@
+//! Which policy a start comes up with; the rules are in [`super::history`].
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::{Context, bail};
+use pointsman_core::table::Table;
+use pointsman_core::time::Timestamp;
+
+use super::component::{Component, Hash, shown, source_of};
+use super::history::{End, History, Origin, Preference, Source};
+use super::{save, settings_json};
+use crate::config::Config;
+use crate::policy::{Compiled, Engine, Revision};
+use crate::store::PolicyStore;
+
+/// The first policy of a process.
+pub struct First {
+    /// In force.
+    pub revision: Arc<Revision>,
+    /// Its component, compiled.
+    pub compiled: Arc<Compiled>,
+    /// Its component.
+    pub hash: Hash,
+    /// With it in force.
+    pub history: History,
+    /// Why it is not what the configuration names; none: it is, or something else was wanted later.
+    pub error: Option<String>,
+    /// The source's content, where that was refused, and why.
+    pub refused: Option<(Hash, String)>,
+    /// Why the history is not in the store; none: it is.
+    pub not_kept: Option<String>,
+}
+
+struct Loaded {
+    compiled: Compiled,
+    revision: Revision,
+}
+
+/// What a candidate came to.
+struct Chosen {
+    component: Component,
+    loaded: Loaded,
+    is_source: bool,
+    error: Option<String>,
+}
+
+struct Starting<'a> {
+    engine: Engine,
+    policies: &'a PolicyStore,
+    config: Arc<Config>,
+    file: Option<PathBuf>,
+    table: Arc<Table>,
+    history: History,
+}
+
+/// Chooses, loads and writes down the first policy.
+///
+/// # Errors
+/// When neither what the configuration names nor what was in force before can be used.
+pub async fn first_policy(
+    engine: Engine,
+    policies: &PolicyStore,
+    config: Arc<Config>,
+    table: Arc<Table>,
+    now: Timestamp,
+) -> anyhow::Result<First> {
+    let history = match policies.load() {
+        Ok(rows) => History::of_rows(rows),
+        Err(error) => {
+            tracing::error!(%error, "the policies of the last run could not be read from the store");
+            History::default()
+        }
+    };
+    let max_bytes = engine.limits().max_component_bytes;
+    let file = source_of(&config);
+    let source = Component::of_source(file.as_deref(), max_bytes).await;
+    let offered = source.as_ref().ok().map(|source| source.hash);
+    let starting = Starting { engine, policies, config, file, table, history };
+    let chosen = starting.choose(source).await?;
+    Ok(starting.write_down(chosen, offered, now).await)
+}
+
+impl Starting<'_> {
+    async fn choose(&self, source: anyhow::Result<Component>) -> anyhow::Result<Chosen> {
+        let file = self.file.as_deref();
+        let offered = source.as_ref().ok().map(|source| source.hash);
+        let readable = match &source {
+            Ok(source) => Ok(source.hash),
+            Err(error) => Err(format!("{error:#}")),
+        };
+        let preference = self.history.preference(file, readable);
+        let error = match (preference, source) {
+            (Preference::Source, source) => {
+                let component = source?;
+                match self.load(&component).await {
+                    Ok(loaded) => return Ok(Chosen { component, loaded, is_source: true, error: None }),
+                    Err(error) => error.context(format!("{} is refused", shown(file))),
+                }
+            }
+            (Preference::Kept, source) => match self.load_kept().await {
+                Ok((component, loaded)) => return Ok(Chosen { component, loaded, is_source: false, error: None }),
+                Err(error) => {
+                    let error = error.context("the policy that was in force cannot be used");
+                    let Ok(component) = source else { return Err(error) };
+                    let Ok(loaded) = self.load(&component).await else { return Err(error) };
+                    let error = Some(format!("{error:#}"));
+                    return Ok(Chosen { component, loaded, is_source: true, error });
+                }
+            },
+            (Preference::Instead(why), _) => anyhow::anyhow!("{why}"),
+        };
+        // The same component would be refused again, and without another there is nothing to come up with.
+        if self.history.in_force().is_none_or(|entry| Some(entry.hash) == offered) {
+            return Err(error);
+        }
+        match self.load_kept().await {
+            Ok((component, loaded)) => {
+                let error = Some(format!("{error:#}"));
+                Ok(Chosen { component, loaded, is_source: false, error })
+            }
+            Err(kept) => bail!("{error:#}; nor can what was in force before be used: {kept:#}"),
+        }
+    }
+
+    async fn load(&self, component: &Component) -> anyhow::Result<Loaded> {
+        let (engine, bytes) = (self.engine.clone(), component.bytes.clone());
+        let (settings, table) = (settings_json(&self.config), self.table.clone());
+        Ok(tokio::task::spawn_blocking(move || {
+            let compiled = engine.compile(&bytes)?;
+            let revision = compiled.configure(&settings, table)?;
+            anyhow::Ok(Loaded { compiled, revision })
+        })
+        .await??)
+    }
+
+    async fn load_kept(&self) -> anyhow::Result<(Component, Loaded)> {
+        let hash = self.history.in_force().context("nothing was in force")?.hash;
+        let component = Component::kept(self.policies, hash).await?;
+        let loaded = self.load(&component).await?;
+        Ok((component, loaded))
+    }
+
+    async fn write_down(self, chosen: Chosen, offered: Option<Hash>, now: Timestamp) -> First {
+        let Chosen { component, loaded: Loaded { compiled, revision }, is_source, error } = chosen;
+        let (hash, file) = (component.hash, self.file.as_deref());
+        let mut history = self.history;
+        if is_source {
+            if history.in_force().is_none_or(|entry| entry.hash != hash) {
+                let why = format!("{} had changed when Pointsman started", shown(file));
+                let bytes = component.bytes.len() as u64;
+                history.take(now, hash, bytes, Origin::of_source(file), End::Replaced, &why);
+            }
+            history.source = Some(Source { file: file.map(Into::into), hash });
+        }
+        if let Some(error) = &error {
+            tracing::error!(error, policy = hash.revision(), "the policy is not the one that is wanted");
+        } else if !is_source {
+            let (revision, origin) = (hash.revision(), history.in_force().map(|entry| entry.origin.shown()));
+            tracing::warn!(revision, origin, "this policy took the place of what the configuration names, and stays");
+        }
+        // A file that is looked at again must not be judged and told again.
+        let refused = error.clone().zip(offered).filter(|_| !is_source).map(|(why, hash)| (hash, why));
+        let not_kept = save(self.policies, &history, Some(&component)).await;
+        First { revision: Arc::new(revision), compiled: Arc::new(compiled), hash, history, error, refused, not_kept }
+    }
+}

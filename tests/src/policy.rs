@@ -1,0 +1,89 @@
+//! Small policies built for a test, each a component of a few KiB.
+
+const CONTRACT: &str = include_str!("../../wit/policy.wit");
+
+/// What every one of them has; its answer lies at 1024, a decision's case at 0 and its payload from 4 on.
+const MODULE: &str = r#"(module
+    (memory (export "memory") 2)
+    (global $free (mut i32) (i32.const 65536))
+    (global $asked (mut i32) (i32.const 0))
+    (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32)
+        ;; Bump, aligned to 8; starts over for every decision.
+        (local $at i32)
+        (local.set $at (i32.and (i32.add (global.get $free) (i32.const 7)) (i32.const -8)))
+        (global.set $free (i32.add (local.get $at) (local.get 3)))
+        (local.get $at))
+    (func (export "configure") (param $settings i32) (param $settings_len i32)
+        (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32) (result i32)
+        {configure}
+        (i32.const 256))
+    (func (export "decide") (param i64 i64) (param $model i32) (param i32 i32 i32 i32) (param $prompt i32)
+        (param i32 i64 i32 i32) (param i32) (param i32 i32) (result i32)
+        (global.set $free (i32.const 65536))
+        (global.set $asked (i32.add (global.get $asked) (i32.const 1)))
+        {decide}
+        (i32.const 1024))
+)"#;
+
+/// A policy written in the text format of WebAssembly.
+#[derive(Clone, Debug, Default)]
+pub struct WatPolicy {
+    configure: String,
+    decide: String,
+}
+
+/// A policy that sends everything to the backend of this index in the table, as a primary.
+pub fn sends_to(backend: u32) -> WatPolicy {
+    WatPolicy::default().then(&format!(
+        "(i32.store8 (i32.const 1024) (i32.const 0)) (i32.store8 (i32.const 1028) (i32.const 1))
+        (i32.store (i32.const 1032) (i32.const {backend}))"
+    ))
+}
+
+impl WatPolicy {
+    /// Does this too before it answers.
+    pub fn then(mut self, decide: &str) -> Self {
+        self.decide += decide;
+        self
+    }
+
+    /// Traps at every question but the host's probes, which are of 1000 prompt tokens.
+    pub fn faulty(self) -> Self {
+        self.then("(if (i32.ne (local.get $prompt) (i32.const 1000)) (then unreachable))")
+    }
+
+    /// Traps when it is asked for the model of this index, and else does what it does.
+    pub fn faulty_for_model(self, model: u32) -> Self {
+        self.then(&format!("(if (i32.eq (local.get $model) (i32.const {model})) (then unreachable))"))
+    }
+
+    /// Refuses settings of fewer bytes, as JSON, with the word "more".
+    pub fn wants_settings_of(mut self, bytes: u32) -> Self {
+        // At 256: a result, its case at 0 (1: an error), then a string of 4 bytes at 512.
+        self.configure = format!(
+            "(if (i32.lt_u (local.get $settings_len) (i32.const {bytes})) (then
+                (i32.store8 (i32.const 256) (i32.const 1)) (i32.store (i32.const 512) (i32.const 0x65726f6d))
+                (i32.store (i32.const 260) (i32.const 512)) (i32.store (i32.const 264) (i32.const 4))))"
+        );
+        self
+    }
+
+    /// The component.
+    pub fn build(&self) -> Vec<u8> {
+        let module = MODULE.replace("{configure}", &self.configure).replace("{decide}", &self.decide);
+        let mut resolve = wit_parser::Resolve::default();
+        let package = resolve.push_str("policy.wit", CONTRACT).expect("the contract is sound");
+        let world = resolve.select_world(&[package], Some("policy")).expect("the contract has a policy");
+        let mut module = wat::parse_str(module).expect("the text is WebAssembly");
+        let encoding = wit_component::StringEncoding::UTF8;
+        wit_component::embed_component_metadata(&mut module, &resolve, world, encoding).expect("the module takes it");
+        let mut encoder = wit_component::ComponentEncoder::default();
+        encoder.module(&module).expect("it is a module").validate(true).encode().expect("it fits the contract")
+    }
+}
+
+/// The name that a component of these bytes has as a revision.
+pub fn revision_of(component: &[u8]) -> String {
+    use sha2::Digest;
+    sha2::Sha256::digest(component).iter().take(6).map(|byte| format!("{byte:02x}")).collect()
+}
