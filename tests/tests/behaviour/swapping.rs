@@ -91,6 +91,8 @@ async fn half_a_file_is_refused_once_and_the_whole_is_taken() {
         .await;
     s.write(&b[..b.len() / 2]);
     s.proxy.sighup();
+    // A signal's look does not wait for a quiet file: it must be over before the next write.
+    pointsman_tests::eventually("another look", || (s.proxy.told("looked again") == 2).then_some(())).await;
     assert_eq!(s.proxy.chat().send().await.says(), "a");
     s.write(&b);
     s.taken(&b).await;
