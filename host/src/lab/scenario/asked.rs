@@ -78,6 +78,8 @@ impl Check<'_, '_, '_> {
             max_tokens: raw.max_tokens.unwrap_or(0),
             client,
             session: raw.session.as_deref().filter(|s| !s.is_empty()).map_or(0, Facts::session_number),
+            // What the request says is plain: nothing in it resists translation.
+            crosses: true,
         };
         Ask { model, facts, texts: Arc::new(texts) }
     }
