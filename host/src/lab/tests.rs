@@ -131,9 +131,9 @@ fn a_policy_fault_is_a_failure() {
     assert_eq!(sentences(&trial), ["request 1: the policy failed: trap: out of luck"]);
 }
 
-/// The wait's time is up in the very moment in which the cooldown ends: what comes free then is nobody's yet.
+/// As in the server, where a wait that is over looks for its permit once more.
 #[test]
-fn who_has_stopped_waiting_is_handed_nothing() {
+fn what_comes_free_in_the_moment_a_wait_is_over_is_still_handed_over() {
     let scenario = Scenario::parse(&format!("{ONE_429}end = \"delivered by a\""), "s.toml").unwrap();
     let trial = Trial::play(&scenario, |query: &Query, _: &Arc<Texts>| {
         let state = query.rows[Column::State as usize];
@@ -146,7 +146,7 @@ fn who_has_stopped_waiting_is_handed_nothing() {
         crate::policy::Verdict { decision, notes: Vec::new(), fault: None }
     });
     assert_eq!(sentences(&trial), [""; 0], "{}", trial.exchanges[0].story);
-    assert!(trial.exchanges[0].story.to_string().contains("waited   2 s, in vain"));
+    assert!(trial.exchanges[0].story.to_string().contains("waited   2 s, then was handed a"));
 }
 
 #[test]

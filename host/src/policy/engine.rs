@@ -55,7 +55,7 @@ impl Default for EngineLimits {
             memory_bytes: 64 << 20,
             max_instances: 128,
             max_component_bytes: Self::MAX_COMPONENT_BYTES,
-            compile_ms: 120_000,
+            compile_ms: 300_000,
         }
     }
 }

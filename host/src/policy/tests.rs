@@ -347,6 +347,25 @@ fn a_policy_that_fails_at_its_start_is_not_loaded() {
     }
 }
 
+/// Runtimes of languages import files, whose functions speak of the streams of another interface.
+#[test]
+fn files_are_not_there_and_hand_out_the_streams_that_are() {
+    const FILES: &str = r#"
+        package wasi:io@0.2.6 { interface streams { resource input-stream; } }
+        package wasi:filesystem@0.2.6 {
+            interface types { use wasi:io/streams@0.2.6.{input-stream}; open: func() -> input-stream; }
+        }"#;
+    let contract = CONTRACT.replace("world policy {", "world policy {\n import wasi:filesystem/types@0.2.6;") + FILES;
+    let module = MODULE
+        .replace("(module", r#"(module (import "wasi:filesystem/types@0.2.6" "open" (func $open (result i32)))"#)
+        .replace("{configure}", "")
+        .replace("{decide}", &only_when_asked("(drop (call $open))"));
+    let revision = engine().load(&component(&contract, &module), "", table()).unwrap();
+    let fault = revision.decide(&query(&READY), &Arc::default()).fault.unwrap();
+    assert_eq!(fault.kind, FaultKind::Trap);
+    assert!(fault.message.contains("policies have no files"), "{fault}");
+}
+
 #[test]
 fn what_is_no_policy_is_refused_in_one_sentence() {
     let engine = engine();

@@ -344,8 +344,9 @@ async fn the_proxy_serves_on_while_a_policy_hangs_at_every_question() {
     }
     // Two hundred deadlines would block this machine's threads for a second and more; most are never begun.
     let all = world.proxy.wait_rows(200, "SELECT notes FROM exchanges").await;
-    let asked = all.iter().filter(|row| !row["notes"].as_str().is_some_and(|n| n.contains("not asked"))).count();
-    assert!((3..100).contains(&asked), "{asked} of {}", all.len());
+    let ran_out = |notes: &str| notes.contains("no answer within") && !notes.contains("not asked");
+    let asked = all.iter().filter(|row| row["notes"].as_str().is_some_and(ran_out)).count();
+    assert!((1..100).contains(&asked), "{asked} of {}", all.len());
     // One line a second and kind, not one for each request.
     let lines = world.proxy.output().iter().filter(|l| l.contains("the policy failed")).count() as u64;
     assert!(lines <= began.elapsed().as_secs() + 2, "{lines} lines");

@@ -243,9 +243,9 @@ where
                     return self.finish(slot, End::Refused, told);
                 }
                 Action::Reject(why) if self.places.live(slot).exchange.is_resuming() => {
-                    // Told in-band, in the middle of the answer.
-                    let told = std::mem::take(&mut self.places.live(slot).told);
-                    return self.finish(slot, End::Broken, Told { error: Some(why.message), ..told });
+                    // What was begun is not continued: the client hears it in the middle of the stream.
+                    let told = Told { error: Some(why.message), ..std::mem::take(&mut self.places.live(slot).told) };
+                    return self.finish(slot, End::Broken, told);
                 }
                 Action::Reject(why) => {
                     let told = Told { status: why.reason.status(), by: None, error: Some(why.message) };

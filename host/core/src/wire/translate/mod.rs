@@ -45,6 +45,9 @@
 //! | empty texts on the way to messages | they say nothing, and Anthropic refuses them |
 //! | `thinking`, `redacted_thinking`, `reasoning`, `reasoning_content`, `reasoning_details`, in requests and answers | thoughts are signed for, and of use to, the one model that had them; OpenAI's API shows none either. Their tokens are told in the usage |
 //!
+//! The newest models behind Anthropic's API refuse any `temperature` and `top_p`; which, only they know, and their own
+//! 400 names the field. `anthropic-*` and `openai-*` headers are left out on the way to the other.
+//!
 //! # Known losses in answers
 //!
 //! OpenAI's `stop` does not tell a stop sequence from an end, unless the backend adds `stop_reason` (vLLM does). A text

@@ -53,7 +53,7 @@ pub(in crate::wire::translate) fn stop<'a>(reason: Option<&str>, sequence: Optio
 /// What this object says, and for the rest what was told before.
 pub(in crate::wire::translate) fn usage(mut told: Object<'_>, before: Usage) -> Usage {
     let mut count = |name| told.take(name).and_then(|f| f.count().ok());
-    let uncached = before.input - before.cached - before.written;
+    let uncached = before.input.saturating_sub(before.cached).saturating_sub(before.written);
     let cached = count("cache_read_input_tokens").unwrap_or(before.cached);
     let written = count("cache_creation_input_tokens").unwrap_or(before.written);
     let input = count("input_tokens").unwrap_or(uncached).saturating_add(cached).saturating_add(written);

@@ -20,7 +20,6 @@ const MAX_HELD_BYTES: usize = 4 * 1024 * 1024;
 #[derive(Clone, Debug)]
 pub(super) struct Writer {
     model: String,
-    started: bool,
     /// Blocks begun.
     blocks: usize,
     open: Open,
@@ -50,7 +49,6 @@ impl Writer {
     pub(super) fn new(asked_model: &str) -> Self {
         Self {
             model: asked_model.to_owned(),
-            started: false,
             blocks: 0,
             open: Open::Nothing,
             held: Vec::new(),
@@ -96,7 +94,6 @@ impl Writer {
     }
 
     fn start(&mut self, head: &Head<'_>, out: &mut BytesMut) {
-        self.started = true;
         let model = if head.model.is_empty() { &self.model } else { &*head.model };
         // The chat stream tells the usage at its end, and so do we.
         let message = json!({
