@@ -204,6 +204,12 @@ impl EventStream {
         events
     }
 
+    /// Everything to the end as it came, of an answer that turned out to be no stream.
+    pub async fn body(&mut self) -> String {
+        while self.next().await.is_some() {}
+        String::from_utf8_lossy(&self.buffer).into_owned()
+    }
+
     /// Did it end in order, with the framing complete?
     pub fn ended_in_order(&self) -> bool {
         self.ended && !self.broken
