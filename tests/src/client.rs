@@ -204,10 +204,12 @@ impl EventStream {
         events
     }
 
-    /// Everything to the end as it came, of an answer that turned out to be no stream.
-    pub async fn body(&mut self) -> String {
-        while self.next().await.is_some() {}
-        String::from_utf8_lossy(&self.buffer).into_owned()
+    /// What is left of the body as text, for an answer that is no stream.
+    pub async fn text(&mut self) -> String {
+        while let Some(Ok(chunk)) = within(self.patience, "the rest of the body", self.chunks.next()).await {
+            self.buffer.extend_from_slice(&chunk);
+        }
+        String::from_utf8_lossy(&self.buffer.split()).into_owned()
     }
 
     /// Did it end in order, with the framing complete?

@@ -126,12 +126,12 @@ impl Starting<'_> {
     async fn load(&self, component: &Component) -> anyhow::Result<Loaded> {
         let (engine, bytes) = (self.engine.clone(), component.bytes.clone());
         let (settings, table) = (settings_json(&self.config), self.table.clone());
-        Ok(tokio::task::spawn_blocking(move || {
+        tokio::task::spawn_blocking(move || {
             let compiled = engine.compile(&bytes)?;
             let revision = compiled.configure(&settings, table)?;
             anyhow::Ok(Loaded { compiled, revision })
         })
-        .await??)
+        .await?
     }
 
     async fn load_kept(&self) -> anyhow::Result<(Component, Loaded)> {
