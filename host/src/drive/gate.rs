@@ -17,10 +17,11 @@ use pointsman_core::wire::sse;
 use tokio::time::Instant;
 
 use super::attempt::{Attempted, Begun};
+use super::events::not_resumed;
 use super::foreign::Foreign;
 use super::live::Live;
 use super::snapshot::Target;
-use super::source::{Source, Step, not_resumed};
+use super::source::{Source, Step};
 
 /// A whole answer up to this size is held until it is complete, so that a cut one can still be tried elsewhere.
 const MAX_WHOLE_BYTES: usize = 1024 * 1024;

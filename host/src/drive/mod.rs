@@ -3,6 +3,7 @@
 mod aside;
 mod attempt;
 mod course;
+mod events;
 mod foreign;
 mod gate;
 mod line;
