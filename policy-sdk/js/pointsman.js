@@ -48,7 +48,7 @@ export function policy(Class) {
     },
     decide(raw) {
       try {
-        return instance.decide(query.over(raw));
+        return decision(instance.decide(query.over(raw)));
       } catch (error) {
         // The last error in the log becomes the message of the fault.
         hostLog.log("error", told(error));
@@ -56,6 +56,14 @@ export function policy(Class) {
       }
     },
   };
+}
+
+/// What a rule answered; a forgotten `return` is told as that.
+function decision(answer) {
+  if (typeof answer?.tag === "string") return answer;
+  throw new TypeError(
+    `decide() must return primary(), fallback(), emergency(), waitFor(), reject() or exhausted(), not ${answer}`,
+  );
 }
 
 /// An exception and where it happened, on one line.
@@ -417,6 +425,9 @@ const AS_CONFIGURED = {
 };
 
 function dispatch(backend, options) {
+  if (backend !== null && !(Number.isInteger(backend) && backend >= 0)) {
+    throw new TypeError(`a backend is named by its index in the table, not by ${JSON.stringify(backend)}`);
+  }
   const made = { ...AS_CONFIGURED, ...options };
   made.backend = backend;
   const gate = made.commit;

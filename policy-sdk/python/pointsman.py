@@ -38,6 +38,13 @@ NONE = 4294967295
 _STATES = ("ready", "throttled", "cooling", "probing", "drained", "unsuited")
 _LANES = {"primary": _types.Lane.PRIMARY, "fallback": _types.Lane.FALLBACK, "emergency": _types.Lane.EMERGENCY}
 _LANE_WORDS = ("primary", "fallback", "emergency")
+_DECISIONS = {
+    _types.Decision_Primary,
+    _types.Decision_Fallback,
+    _types.Decision_Emergency,
+    _types.Decision_Wait,
+    _types.Decision_Reject,
+}
 _RESUMES = {"none": _types.Resume.NONE, "splice": _types.Resume.SPLICE, "prefill": _types.Resume.PREFILL}
 
 
@@ -59,7 +66,13 @@ def policy(cls):
 
         def decide(self, raw):
             try:
-                return _instance.decide(_query._over(raw))
+                answer = _instance.decide(_query._over(raw))
+                if type(answer) not in _DECISIONS:
+                    raise TypeError(
+                        "decide() must return primary(), fallback(), emergency(), wait(), reject() or exhausted(), "
+                        f"not {answer!r}"
+                    )
+                return answer
             except BaseException as error:
                 # The last error in the log becomes the message of the fault.
                 _log.log(_log.Level.ERROR, _told(error))
@@ -384,6 +397,8 @@ def exhausted():
 def _dispatch(
     backend, model=None, first_byte_ms=None, first_token_ms=None, idle_ms=None, total_ms=None, commit=None, resume=None
 ):
+    if backend is not None and not (isinstance(backend, int) and backend >= 0):
+        raise TypeError(f"a backend is named by its index in the table, not by {backend!r}")
     gate = None if commit is None else _commit(commit)
     then = None if resume is None else _RESUMES[resume]
     return _types.Dispatch(backend, model, first_byte_ms, first_token_ms, idle_ms, total_ms, gate, then)

@@ -61,7 +61,9 @@ impl fmt::Display for GivenUp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             GivenUp::FirstDecisions { faults, of } => write!(f, "{faults} of its first {of} decisions failed"),
-            GivenUp::Window { faults, within } => write!(f, "{faults} of its decisions failed within {within:?}"),
+            GivenUp::Window { faults, within } => {
+                write!(f, "{faults} of its decisions failed within {:.1} s", within.as_secs_f64())
+            }
         }
     }
 }
@@ -144,6 +146,8 @@ mod tests {
         let mut probation = Probation::new(Some(RULE));
         let verdicts: Vec<_> = (0..8).map(|n| probation.fault(at(n * 1_000), 5_000 + n)).collect();
         assert_eq!(verdicts[7], Some(GivenUp::Window { faults: 8, within: Duration::from_secs(7) }));
+        let told = GivenUp::Window { faults: 8, within: Duration::from_micros(1_134_719) }.to_string();
+        assert_eq!(told, "8 of its decisions failed within 1.1 s");
         assert_eq!(verdicts[..7], [None; 7]);
     }
 

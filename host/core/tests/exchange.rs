@@ -431,6 +431,7 @@ fn a_wait_for_nobody_is_over_at_once() {
     }
     let Action::Reject(refusal) = s.says(hold(Lane::Primary)) else { panic!("enough is enough") };
     assert_eq!(refusal.reason, Reason::Exhausted);
+    assert!(refusal.message.ends_with("b0 is ready, but the policy did not choose it"), "{}", refusal.message);
     assert_eq!(s.exchange.waits().0, 0, "the record does not");
 }
 

@@ -55,6 +55,7 @@ impl Language {
         let found: Vec<_> = Self::ALL.into_iter().filter(|(_, file)| dir.join(file).is_file()).collect();
         match found[..] {
             [(language, _)] => Ok(language),
+            [] if !dir.is_dir() => Err(BuildError::NoFolder { dir: dir.to_owned() }),
             [] => Err(BuildError::NoProject { dir: dir.to_owned() }),
             [(_, one), (_, other), ..] => Err(BuildError::Ambiguous { dir: dir.to_owned(), one, other }),
         }
@@ -98,6 +99,15 @@ pub enum BuildError {
     )]
     NoProject {
         /// Where.
+        dir: PathBuf,
+    },
+    /// Not even a folder.
+    #[error(
+        "there is no folder {}: give that of a policy's project, or start one with `pointsman policy new`",
+        dir.display()
+    )]
+    NoFolder {
+        /// What was given.
         dir: PathBuf,
     },
     /// Two languages at once.

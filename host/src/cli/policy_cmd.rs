@@ -1,6 +1,7 @@
 //! `pointsman policy new | build | check | test | bench`: the loop of a policy's author.
 
-use std::io::{self, Write};
+use std::fs::File;
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -169,9 +170,13 @@ fn make(dir: &Path, output: Option<&Path>, out: &mut dyn Write) -> anyhow::Resul
 }
 
 fn judge(file: &Path, config: Option<&Path>, json: bool, out: &mut dyn Write) -> anyhow::Result<Ended> {
-    let (bytes, trial) = match (read(file), trial(config)) {
-        (Ok(bytes), Ok(trial)) => (bytes, trial),
-        (Err(error), _) | (_, Err(error)) => return Ok(Ended::Usage(error)),
+    let trial = match trial(config) {
+        Ok(trial) => trial,
+        Err(error) => return Ok(Ended::Usage(error)),
+    };
+    let bytes = match read(file, &trial.limits) {
+        Ok(bytes) => bytes,
+        Err(error) => return Ok(Ended::Usage(error)),
     };
     let report = check(&bytes, &trial)?;
     if json {
@@ -184,9 +189,13 @@ fn judge(file: &Path, config: Option<&Path>, json: bool, out: &mut dyn Write) ->
 }
 
 fn measure(file: &Path, config: Option<&Path>, json: bool, out: &mut dyn Write) -> anyhow::Result<Ended> {
-    let (bytes, trial) = match (read(file), trial(config)) {
-        (Ok(bytes), Ok(trial)) => (bytes, trial),
-        (Err(error), _) | (_, Err(error)) => return Ok(Ended::Usage(error)),
+    let trial = match trial(config) {
+        Ok(trial) => trial,
+        Err(error) => return Ok(Ended::Usage(error)),
+    };
+    let bytes = match read(file, &trial.limits) {
+        Ok(bytes) => bytes,
+        Err(error) => return Ok(Ended::Usage(error)),
     };
     let report = bench(&bytes, &trial.settings, trial.limits)?;
     if json {
@@ -198,12 +207,21 @@ fn measure(file: &Path, config: Option<&Path>, json: bool, out: &mut dyn Write) 
     Ok(Ended::Well)
 }
 
-/// The component's bytes; `default` is the embedded one.
-fn read(file: &Path) -> Result<Vec<u8>, String> {
+/// The component's bytes, at most one more than are accepted; `default` is the embedded one.
+fn read(file: &Path, limits: &EngineLimits) -> Result<Vec<u8>, String> {
     if file == Path::new("default") {
         return Ok(Engine::embedded_bytes().to_vec());
     }
-    std::fs::read(file).map_err(|error| format!("cannot read {}: {error}", file.display()))
+    let mut bytes = Vec::new();
+    let enough = limits.max_component_bytes as u64 + 1;
+    let read = File::open(file).and_then(|opened| opened.take(enough).read_to_end(&mut bytes));
+    read.map_err(|error| {
+        format!(
+            "cannot read {}: {error}; give a component file, or `default` for the policy inside this binary",
+            file.display()
+        )
+    })?;
+    Ok(bytes)
 }
 
 /// What the policy is tried with: a configuration's table, settings and limits, or examples.

@@ -150,7 +150,15 @@ pub(super) fn suggestion(word: &str, known: &[String], verb: &str) -> String {
     match nearest(word, known) {
         Some(near) => format!("{verb} `{near}`"),
         None if known.is_empty() => "take it out".to_owned(),
-        None => format!("known here: {}", known.join(", ")),
+        None => {
+            let mut each: Vec<&str> = Vec::new();
+            known.iter().for_each(|word| {
+                if !each.contains(&word.as_str()) {
+                    each.push(word)
+                }
+            });
+            format!("known here: {}", each.join(", "))
+        }
     }
 }
 

@@ -43,6 +43,11 @@ impl Complaints<'_, '_> {
         self.report.error(None, message)
     }
 
+    /// Was anything complained of?
+    pub fn is_any(&self) -> bool {
+        self.report.errors() > 0
+    }
+
     /// Is the key at `at` complained of already?
     pub fn is_told(&self, at: &Path) -> bool {
         self.tree.refused(at)

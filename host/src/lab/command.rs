@@ -170,7 +170,7 @@ fn usual_directory(file: &Path) -> Result<PathBuf, String> {
     })
 }
 
-const HOW_TO: &str = "write scenarios as TOML files there (policies/README.md says how)";
+const HOW_TO: &str = "write scenarios as TOML files there (policies/SCENARIOS.md says how)";
 
 fn in_directory(directory: &Path) -> Result<Vec<PathBuf>, String> {
     let shown = directory.display();

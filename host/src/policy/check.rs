@@ -18,11 +18,9 @@ pub enum LoadError {
     #[error("the policy file is empty; was it still being written?")]
     Empty,
     /// More than [`super::EngineLimits::max_component_bytes`].
-    #[error("the policy file has {bytes} bytes; at most {max_bytes} are accepted")]
+    #[error("the policy file has more than {max_bytes} bytes, the most that is accepted; is it the right file?")]
     TooLarge {
-        /// What it has.
-        bytes: usize,
-        /// What it may have.
+        /// The limit.
         max_bytes: usize,
     },
     /// Not WebAssembly at all.
@@ -125,7 +123,7 @@ pub(super) fn check_bytes(bytes: &[u8], max_bytes: usize) -> Result<(), LoadErro
         return Err(LoadError::Empty);
     }
     if bytes.len() > max_bytes {
-        return Err(LoadError::TooLarge { bytes: bytes.len(), max_bytes });
+        return Err(LoadError::TooLarge { max_bytes });
     }
     if !bytes.starts_with(&MAGIC[..bytes.len().min(MAGIC.len())]) {
         let start = bytes.trim_ascii_start();
@@ -199,7 +197,7 @@ mod tests {
     fn the_usual_wrong_files_are_named() {
         let check = |bytes: &[u8]| check_bytes(bytes, 100).unwrap_err();
         assert_eq!(check(b""), LoadError::Empty);
-        assert_eq!(check(&[0; 101]), LoadError::TooLarge { bytes: 101, max_bytes: 100 });
+        assert_eq!(check(&[0; 101]), LoadError::TooLarge { max_bytes: 100 });
         assert_eq!(check(b"hello"), LoadError::NotWasm(""));
         assert_eq!(check(b"  (component)"), LoadError::NotWasm(" but its text form"));
         assert_eq!(check(b"\0asm\x01\0\0\0"), LoadError::CoreModule);

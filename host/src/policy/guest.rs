@@ -127,7 +127,7 @@ impl Guest {
             self.line.extend_from_slice(&piece[..piece.len().min(room)]);
             if piece.ends_with(b"\n") {
                 let line = String::from_utf8_lossy(&std::mem::take(&mut self.line)).trim_end().to_owned();
-                if !line.is_empty() {
+                if !line.is_empty() && !line.starts_with(RUST_HINT) {
                     self.write_log(level, line);
                 }
             }
@@ -355,6 +355,16 @@ mod tests {
         assert_eq!(guest.line, b"rest");
         guest.print(log::Level::Info, &[b'x'; 10_000]);
         assert_eq!(guest.line.len(), MAX_LOG_BYTES);
+    }
+
+    #[test]
+    fn what_rust_says_of_a_variable_that_nobody_can_set_is_no_log_line() {
+        let mut guest = Guest::new(Arc::default(), "r".into(), 0);
+        let hint = format!("{RUST_HINT}=1` environment variable to display a backtrace\n");
+        for _ in 0..MAX_LOG_LINES_PER_SECOND {
+            guest.print(log::Level::Warn, hint.as_bytes());
+        }
+        assert!(guest.shared.log_allowance.take(0), "none was written");
     }
 
     #[test]

@@ -75,7 +75,8 @@ async fn a_new_project_touches_nothing_that_is_there() {
         (&["new", "Über", "--lang", "rust"][..], 1, "only a-z, 0-9, - and _"),
         (&["new", "mine", "--lang", "cobol"], 2, "possible values: rust, js, python, c"),
         (&["new", "mine"], 2, "--lang"),
-        (&["build", "nowhere"], 1, "is no policy"),
+        (&["build", "nowhere"], 1, "there is no folder nowhere"),
+        (&["build", "."], 1, "is no policy"),
     ] {
         let done = policy(dir.path(), args).await;
         assert_eq!(done.code, Some(code), "{args:?}: {}", done.stderr);
@@ -119,6 +120,11 @@ async fn a_bad_component_is_refused_with_its_reason() {
         let report = json(&policy(dir.path(), &["check", "bad.wasm", "--json"]).await);
         assert_eq!(report["accepted"], false);
     }
+    // So large that nobody could read it whole.
+    std::fs::File::create(dir.path().join("huge.wasm")).unwrap().set_len(1 << 36).unwrap();
+    let huge = policy(dir.path(), &["check", "huge.wasm"]).await;
+    assert_eq!(huge.code, Some(1), "{}", huge.stderr);
+    assert!(huge.stdout.contains("has more than 67108864 bytes"), "{}", huge.stdout);
     let missing = policy(dir.path(), &["check", "missing.wasm"]).await;
     assert_eq!(missing.code, Some(2));
     assert!(missing.stderr.contains("missing.wasm"), "{}", missing.stderr);

@@ -249,6 +249,20 @@ async fn an_upload_outlives_a_restart_until_the_file_changes() {
 }
 
 #[tokio::test]
+async fn a_restart_names_the_upload_that_refuses_the_new_settings() {
+    let (of_file, upload) = (sends_to(0).build(), sends_to(1).wants_settings_of(12).build());
+    let mut s = scene(&of_file, |builder| builder.setting("more", 100)).await;
+    assert_eq!(s.proxy.put_policy(upload.clone()).await.status, 200);
+    s.proxy.kill9().await;
+    s.proxy.reconfigure("policy.settings.more", 1);
+    s.proxy.restart().await;
+    assert_eq!(s.in_force().await, revision_of(&of_file));
+    let policy = s.proxy.policy().await;
+    let which = format!("the policy that was in force, revision {} (upload), cannot be used: ", revision_of(&upload));
+    assert!(policy["history"][1]["why"].as_str().is_some_and(|why| why.starts_with(&which)), "{policy}");
+}
+
+#[tokio::test]
 async fn an_orderly_end_keeps_what_was_counted() {
     let (a, b) = (sends_to(0).build(), sends_to(1).build());
     let mut s = scene(&a, |builder| builder).await;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Exchange, Reason, Refusal};
-use crate::contract::RowState;
+use crate::contract::{Column, RowState, STRIDE};
 use crate::fleet::Fleet;
 use crate::table::Lane;
 use crate::time::Timestamp;
@@ -17,9 +17,15 @@ const UNKNOWN_RECOVERY: Duration = Duration::from_secs(5);
 impl Exchange {
     pub(super) fn why_exhausted(&self, fleet: &Fleet, now: Timestamp) -> String {
         let all = fleet.overview(now, &self.view);
+        let rows = fleet.rows(now, &self.view, &self.want, None);
         let of = |&index: &u32| {
             let o = &all[index as usize];
             let id = &o.id;
+            // For this very request: one that is too large for what a limit leaves is not what the policy could have had.
+            let is_ready = rows[index as usize * STRIDE + Column::State as usize] == RowState::Ready as u32;
+            if is_ready && !self.attempt_facts.iter().any(|attempt| attempt.backend == index) {
+                return format!("{id} is ready, but the policy did not choose it");
+            }
             match (o.state, o.cooldown) {
                 (RowState::Cooling, Some((until, reason))) => {
                     let left = until.since(now).as_secs_f64();

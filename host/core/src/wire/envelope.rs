@@ -109,7 +109,7 @@ impl ErrorKind {
 pub struct Envelope<'a> {
     /// What went wrong.
     pub kind: ErrorKind,
-    /// In place of the kind's own `type`: a policy's rejection has its own.
+    /// In place of the kind's own `type` and `code`: a policy's rejection has its own.
     pub kind_override: Option<&'a str>,
     /// Who is to blame, what happened, what to do.
     pub message: &'a str,
@@ -162,7 +162,8 @@ impl Envelope<'_> {
             Dialect::Anthropic => row.anthropic,
         };
         let kind = self.kind_override.unwrap_or(own);
-        shaped(dialect, kind, Some(row.code), self.message, self.request_id)
+        let code = self.kind_override.unwrap_or(row.code);
+        shaped(dialect, kind, Some(code), self.message, self.request_id)
     }
 }
 
@@ -210,7 +211,9 @@ mod tests {
     #[test]
     fn a_policys_own_type_takes_the_place_of_ours() {
         let rejection = Envelope { kind_override: Some("no_service_at_night"), ..EXHAUSTED };
-        assert_eq!(parsed(&rejection.body(Dialect::Openai))["error"]["type"], "no_service_at_night");
+        let openai = parsed(&rejection.body(Dialect::Openai));
+        assert_eq!(openai["error"]["type"], "no_service_at_night");
+        assert_eq!(openai["error"]["code"], "no_service_at_night", "nothing was exhausted");
         assert_eq!(parsed(&rejection.body(Dialect::Anthropic))["error"]["type"], "no_service_at_night");
     }
 

@@ -39,7 +39,9 @@ pub(super) fn check(raw: RawScenario, config: Config, complaints: &mut Complaint
     let spent_usd = raw.client.iter().map(|client| client.spent_usd.unwrap_or(0.0)).collect();
     let requests = check.requests(raw.request);
     let expect = check.run_expectation(raw.expect);
-    if expect.is_empty() && !requests.is_empty() && requests.iter().all(|r| r.expect.is_empty()) {
+    // What is wrong above may be the very thing that was expected.
+    let is_empty = expect.is_empty() && requests.iter().all(|r| r.expect.is_empty());
+    if is_empty && !check.complaints.is_any() {
         let problem = check.complaints.whole("this scenario expects nothing, so it could not fail");
         problem.help("give a [[request]] an `end` or `decisions`, or add [expect]");
     }

@@ -107,6 +107,18 @@ fn a_problem_is_told_with_file_line_and_column() {
 }
 
 #[test]
+fn what_is_expected_in_wrong_words_is_not_said_to_be_missing() {
+    let text = complaint("end = \"delivered\"", "end = \"done\"");
+    assert!(text.contains("is no end") && !text.contains("expects nothing"), "{text}");
+}
+
+#[test]
+fn a_known_key_is_listed_once() {
+    let text = complaint("", "[server]");
+    assert_eq!(text.matches("backend,").count(), 1, "{text}");
+}
+
+#[test]
 fn unknown_keys_name_what_is_meant() {
     for (from, to, what, help) in [
         ("title", "titel", "unknown key `titel`", "write `title`"),

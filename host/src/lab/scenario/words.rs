@@ -10,7 +10,8 @@ use pointsman_core::table::Lane;
 use crate::lab::recorder::{Decided, DecidedWhat, Ended};
 
 /// How a duration is written.
-pub(super) const DURATION: &str = "a number and a unit: \"300ms\", \"2s\", \"1.5s\", \"2m\" or \"1h\"";
+pub(super) const DURATION: &str =
+    "a number and a unit: \"300ms\", \"2s\", \"1.5s\", \"2m\" or \"1h\"; 100 days at most";
 /// How a decision is written.
 pub(super) const DECISION: &str = "\"LANE [BACKEND] [as MODEL]\", \"wait LANE\", \"reject [STATUS]\" or \"...\", where LANE is primary, fallback or emergency";
 /// How an end is written.

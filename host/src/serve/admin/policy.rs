@@ -1,7 +1,7 @@
 //! The policy's routes.
 
 use axum::Json;
-use axum::body::{Body, Bytes};
+use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
@@ -36,10 +36,18 @@ pub(super) struct RollbackQuery {
 pub(super) async fn rollback(
     State(state): State<AdminState>,
     query: Result<Query<RollbackQuery>, QueryRejection>,
+    body: Body,
 ) -> Response {
+    // Who says it otherwise wants a certain revision, and must not get another.
     match query {
-        Ok(Query(RollbackQuery { to })) => replace(state, move |state| state.controls.rollback(to.as_deref())).await,
-        Err(error) => failure(StatusCode::BAD_REQUEST, format!("use ?to=REVISION, or nothing ({})", error.body_text())),
+        Ok(Query(RollbackQuery { to })) if body.is_end_stream() => {
+            replace(state, move |state| state.controls.rollback(to.as_deref())).await
+        }
+        Ok(_) | Err(_) => failure(
+            StatusCode::BAD_REQUEST,
+            "name the revision in the address, as rollback?to=REVISION, or give none for the one before; \
+             a body is not read, and the policy in force stays",
+        ),
     }
 }
 

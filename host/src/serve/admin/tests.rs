@@ -305,6 +305,17 @@ async fn the_policy_is_shown_and_its_replacement_is_the_proxys_affair() {
     let put = admin.raw("PUT /api/policy", &host, "12345").await;
     assert_eq!((put.status, put.error().as_str()), (422, "5 bytes are no component"));
     assert_eq!(admin.raw("POST /api/policy/rollback", &host, "").await.status, 501);
+    for (line, body) in
+        [("POST /api/policy/rollback", "{\"to\":\"abc\"}"), ("POST /api/policy/rollback?revision=abc", "")]
+    {
+        let answer = admin.raw(line, &host, body).await;
+        assert_eq!(answer.status, 400, "{line} {body}");
+        assert!(
+            answer.error().starts_with("name the revision in the address, as rollback?to=REVISION"),
+            "{}",
+            answer.body
+        );
+    }
 }
 
 #[tokio::test]

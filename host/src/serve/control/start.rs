@@ -101,7 +101,7 @@ impl Starting<'_> {
             (Preference::Kept, source) => match self.load_kept().await {
                 Ok((component, loaded)) => return Ok(Chosen { component, loaded, is_source: false, error: None }),
                 Err(error) => {
-                    let error = error.context("the policy that was in force cannot be used");
+                    let error = error.context(self.which_cannot_be_used());
                     let Ok(component) = source else { return Err(error) };
                     let Ok(loaded) = self.load(&component).await else { return Err(error) };
                     let error = Some(format!("{error:#}"));
@@ -121,6 +121,14 @@ impl Starting<'_> {
             }
             Err(kept) => bail!("{error:#}; nor can what was in force before be used: {kept:#}"),
         }
+    }
+
+    /// It may be an upload that nobody remembers.
+    fn which_cannot_be_used(&self) -> String {
+        let which = self.history.in_force().map_or_else(String::new, |entry| {
+            format!(", revision {} ({})", entry.hash.revision(), entry.origin.shown())
+        });
+        format!("the policy that was in force{which}, cannot be used")
     }
 
     async fn load(&self, component: &Component) -> anyhow::Result<Loaded> {
@@ -147,7 +155,8 @@ impl Starting<'_> {
         let mut history = self.history;
         if is_source {
             if history.in_force().is_none_or(|entry| entry.hash != hash) {
-                let why = format!("{} had changed when Pointsman started", shown(file));
+                let why =
+                    error.clone().unwrap_or_else(|| format!("{} had changed when Pointsman started", shown(file)));
                 let bytes = component.bytes.len() as u64;
                 history.take(now, hash, bytes, Origin::of_source(file), End::Replaced, &why);
             }
