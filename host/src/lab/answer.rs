@@ -2,6 +2,9 @@
 //!
 //! The limits bite where the live driver's do (`drive/attempt.rs`, `drive/source.rs`), and statuses, headers and bodies
 //! are judged by the same code of core.
+//!
+//! All answers to one request say the same here, as they would at temperature 0: an attempt that resumes a broken stream
+//! goes downstream with the first token that is new.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,12 +12,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::HeaderMap;
 use pointsman_core::contract::{Commit, Operation};
-use pointsman_core::exchange::{Ended, Facts, Sending};
+use pointsman_core::exchange::{Ended, Facts, Join, Sending};
 use pointsman_core::outcome::{Kind, Outcome};
 use pointsman_core::record::Usage;
 use pointsman_core::table::Dialect;
 use pointsman_core::time::Timestamp;
 use pointsman_core::wire::classify::{BODY_PREFIX_BYTES, classify, classify_whole};
+use pointsman_core::wire::resume::Unfit;
 use pointsman_core::wire::retry_after::RateHints;
 use pointsman_core::wire::usage::BodyTap;
 
@@ -77,9 +81,25 @@ pub struct Course {
 /// So much is left of a limit, until then.
 pub type Left = Option<(u32, Timestamp)>;
 
-/// What an attempt comes to that is sent at `sent_at` and gets `answer`.
-pub fn course(answer: &Answer, facts: &Facts, sending: &Sending, dialect: Dialect, sent_at: Timestamp) -> Course {
-    let run = Run { answer, facts, sending, dialect, sent_at };
+/// Is a stream asked for whose end can be told from a cut?
+pub fn asks_stream(facts: &Facts) -> bool {
+    let is_known = match facts.operation {
+        Operation::Chat | Operation::Completion | Operation::Response | Operation::Message => true,
+        Operation::Embedding | Operation::Other => false,
+    };
+    facts.streaming && is_known
+}
+
+/// What an attempt comes to that is sent at `sent_at` and gets `answer`; the client has `told` tokens already.
+pub fn course(
+    answer: &Answer,
+    facts: &Facts,
+    sending: &Sending,
+    dialect: Dialect,
+    sent_at: Timestamp,
+    told: u32,
+) -> Course {
+    let run = Run { answer, facts, sending, dialect, sent_at, told };
     let mut course = match &answer.gives {
         Gives::ConnectFailed => run.no_connection(),
         Gives::Reset => {
@@ -109,6 +129,7 @@ struct Run<'a> {
     sending: &'a Sending,
     dialect: Dialect,
     sent_at: Timestamp,
+    told: u32,
 }
 
 impl Run<'_> {
@@ -149,7 +170,10 @@ impl Run<'_> {
         }
         let body = response.body.as_deref().unwrap_or_default();
         let prefix = &body[..body.len().min(BODY_PREFIX_BYTES)];
-        let outcome = classify(self.dialect, response.status, &response.headers, prefix, self.sent_at + at);
+        let mut outcome = classify(self.dialect, response.status, &response.headers, prefix, self.sent_at + at);
+        if self.sending.join == Some(Join::Prefill) && outcome.kind == Kind::Refused {
+            outcome.kind = Kind::NotResumed;
+        }
         failed(at, Ended::failed(outcome), response.status)
     }
 
@@ -212,11 +236,7 @@ impl Run<'_> {
     /// Is it a stream whose end can be told from a cut? A body that the script writes out is none.
     fn is_stream(&self) -> bool {
         let written_out = matches!(&self.answer.gives, Gives::Response(r) if r.body.is_some() || r.status >= 300);
-        let known = match self.facts.operation {
-            Operation::Chat | Operation::Completion | Operation::Response | Operation::Message => true,
-            Operation::Embedding | Operation::Other => false,
-        };
-        self.facts.streaming && known && !written_out
+        asks_stream(self.facts) && !written_out
     }
 
     fn stream(&self) -> Course {
@@ -235,13 +255,23 @@ impl Run<'_> {
 
     /// When the commit gate opens, if nothing goes wrong before.
     fn gate_opens(&self, pieces: &Pieces) -> Option<Duration> {
-        let finish = self.finishes().then_some(pieces.last);
+        let finish = (self.finishes() && !self.is_too_short()).then_some(pieces.last);
+        match self.sending.join {
+            Some(Join::Splice) => return pieces.at(self.told.saturating_add(1)).or(finish),
+            Some(Join::Prefill) => return pieces.at(1).or(finish),
+            None => {}
+        }
         match self.sending.commit {
             Commit::Headers => Some(pieces.head),
             Commit::FirstContent => pieces.at(1).or(finish),
             Commit::Tokens(n) => pieces.at(n).or(finish),
             Commit::Complete => finish,
         }
+    }
+
+    /// Does it end before what the client has already?
+    fn is_too_short(&self) -> bool {
+        self.sending.join == Some(Join::Splice) && self.answer.tokens < self.told
     }
 
     fn finishes(&self) -> bool {
@@ -254,6 +284,9 @@ impl Run<'_> {
         let own = match self.answer.gives {
             Gives::Stall => self.silent_since(pieces.last),
             Gives::Cut => (pieces.last, cut()),
+            Gives::Response(_) if self.is_too_short() => {
+                (pieces.last, Outcome::new(Kind::NotResumed, Unfit::Shorter.to_string()))
+            }
             Gives::Response(_) | Gives::ConnectFailed | Gives::Reset | Gives::Silence => {
                 (pieces.last, Outcome::answered(200))
             }
@@ -386,7 +419,7 @@ mod tests {
     fn came_to(answer: &Answer, streaming: bool, commit: Commit) -> (Option<u128>, u128, Kind) {
         let (lane, resume, model) = (Lane::Primary, Resume::None, "m".to_owned());
         let sending = Sending { backend: 0, lane, model, timeouts: limits(), commit, resume, join: None };
-        let course = course(answer, &facts(streaming), &sending, Dialect::Openai, Timestamp::from_millis(5));
+        let course = course(answer, &facts(streaming), &sending, Dialect::Openai, Timestamp::from_millis(5), 0);
         (course.commit.map(|at| at.as_millis()), course.end.as_millis(), course.ended.outcome.kind)
     }
 
@@ -442,10 +475,26 @@ mod tests {
             Sending { backend: 0, lane, model, timeouts: limits(), commit: Commit::FirstContent, resume, join: None };
         let usage = |gives| {
             let answer = answer(gives, 100, 400, 3);
-            course(&answer, &facts(true), &sending, Dialect::Openai, Timestamp::default()).ended.usage
+            course(&answer, &facts(true), &sending, Dialect::Openai, Timestamp::default(), 0).ended.usage
         };
         let whole = Usage { input_tokens: 10, output_tokens: 3, ..Usage::default() };
         assert_eq!(usage(ok()), whole);
         assert_eq!(usage(Gives::Cut), Usage { estimated: true, ..whole });
+    }
+
+    #[test]
+    fn a_resume_goes_downstream_with_the_first_token_that_is_new() {
+        let joined = |join, tokens, told| {
+            let (lane, resume, model) = (Lane::Primary, Resume::Splice, "m".to_owned());
+            let commit = Commit::FirstContent;
+            let sending = Sending { backend: 0, lane, model, timeouts: limits(), commit, resume, join: Some(join) };
+            let answer = answer(ok(), 100, 300, tokens);
+            let course = course(&answer, &facts(true), &sending, Dialect::Openai, Timestamp::default(), told);
+            (course.commit.map(|at| at.as_millis()), course.ended.outcome.kind)
+        };
+        assert_eq!(joined(Join::Splice, 4, 2), (Some(200), Kind::Answered), "the third token");
+        assert_eq!(joined(Join::Splice, 4, 4), (Some(300), Kind::Answered), "only its end is new");
+        assert_eq!(joined(Join::Splice, 4, 5), (None, Kind::NotResumed), "it is shorter");
+        assert_eq!(joined(Join::Prefill, 4, 5), (Some(100), Kind::Answered), "all of it is new");
     }
 }

@@ -280,8 +280,9 @@ where
         let attempt = Attempt { now: self.now, exchange: live.number, ask: &live.ask, sending };
         let answer = self.outside.answer(&attempt);
         let dialect = self.view.backend(sending.backend).dialect;
-        let course = course(&answer, &live.ask.facts, sending, dialect, self.now);
+        let course = course(&answer, &live.ask.facts, sending, dialect, self.now, live.tokens);
         let (commit, end) = (course.commit, course.end);
+        live.committed = false;
         live.course = Some(course);
         self.tell_of(slot, Sight::Sent { sending, probe });
         let turn = self.places.next_turn(slot);
@@ -295,6 +296,7 @@ where
         self.learn(slot);
         let live = self.places.live(slot);
         let (Some(sending), Some(course)) = (live.exchange.sending(), &live.course) else { return };
+        live.committed = true;
         live.told = Told { status: course.status, by: Some((sending.lane, sending.backend)), error: None };
         let left = course.end.saturating_sub(course.commit.unwrap_or_default());
         self.tell_of(slot, Sight::Committed);
@@ -322,7 +324,8 @@ where
             let by = live.exchange.sending().map(|s| (s.lane, s.backend));
             live.refusal = Some(Told { status, by, error: Some(outcome.message.clone()) });
         }
-        let action = self.step(slot, Event::Ended(ended));
+        let event = live.ended(ended);
+        let action = self.step(slot, event);
         let live = self.places.live(slot);
         if let Some(record) = live.exchange.attempts().last() {
             let scene = Scene { now: self.now, exchange: live.number, fleet: &self.fleet, view: &self.view };

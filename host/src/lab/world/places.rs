@@ -3,13 +3,14 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use pointsman_core::exchange::Exchange;
+use pointsman_core::exchange::{Ended, Event, Exchange, Join};
+use pointsman_core::outcome::Kind;
 use pointsman_core::queue::Ticket;
 use pointsman_core::table::Lane;
 use pointsman_core::time::Timestamp;
 
 use super::Ask;
-use crate::lab::answer::Course;
+use crate::lab::answer::{Course, asks_stream};
 
 /// The place of an exchange under way; used again after its end.
 pub(super) type Slot = u32;
@@ -28,11 +29,45 @@ pub(super) struct Live {
     pub refusal: Option<Told>,
     /// What the client was told by the attempt that was committed.
     pub told: Told,
+    /// Is the attempt under way committed?
+    pub committed: bool,
+    /// Tokens of a stream that the client has.
+    pub tokens: u32,
 }
 
 impl Live {
     pub(super) fn new(number: u64, exchange: Exchange, ask: Ask, arrived: Timestamp) -> Self {
-        Self { number, exchange, ask, arrived, ticket: None, course: None, refusal: None, told: Told::default() }
+        Self {
+            number,
+            exchange,
+            ask,
+            arrived,
+            ticket: None,
+            course: None,
+            refusal: None,
+            told: Told::default(),
+            committed: false,
+            tokens: 0,
+        }
+    }
+}
+
+impl Live {
+    /// How the attempt under way ended; of a committed one, how much of it the client has.
+    pub(super) fn ended(&mut self, ended: Ended) -> Event {
+        if !self.committed {
+            return Event::Ended(ended);
+        }
+        let seen = u32::try_from(ended.usage.output_tokens).unwrap_or(u32::MAX);
+        self.tokens = match self.exchange.sending().and_then(|sending| sending.join) {
+            Some(Join::Prefill) => self.tokens.saturating_add(seen),
+            Some(Join::Splice) | None => self.tokens.max(seen),
+        };
+        if ended.outcome.kind != Kind::Answered && asks_stream(&self.ask.facts) {
+            Event::Broke(ended)
+        } else {
+            Event::Ended(ended)
+        }
     }
 }
 
