@@ -267,7 +267,8 @@ where
     }
 
     fn wait(&mut self, slot: Slot, ticket: Ticket, max: Duration) {
-        self.tell_of(slot, Sight::Waits { max });
+        let model = self.places.live(slot).exchange.model().clone();
+        self.tell_of(slot, Sight::Waits { max, model });
         self.places.live(slot).ticket = Some(ticket);
         self.tickets.insert(ticket, slot);
         let turn = self.places.next_turn(slot);
@@ -284,7 +285,8 @@ where
         let (commit, end) = (course.commit, course.end);
         live.committed = false;
         live.course = Some(course);
-        self.tell_of(slot, Sight::Sent { sending, probe });
+        let model = live.exchange.model().clone();
+        self.tell_of(slot, Sight::Sent { sending, probe, model });
         let turn = self.places.next_turn(slot);
         match commit {
             Some(commit) => self.agenda.add(self.now + commit, What::Commit(turn)),

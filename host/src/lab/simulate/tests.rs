@@ -1,0 +1,44 @@
+//! Worlds of fixed seeds, lived through with the default policy and with decisions by chance.
+
+use super::*;
+
+fn lived(seed: u64, exchanges: u64, policy: &Policy) -> Lived {
+    live(&Plan { seed, exchanges, policy, config: None }).expect("a native policy refuses nothing")
+}
+
+/// Holds every world to the rules; answers their numbers together.
+fn all_hold(seeds: std::ops::Range<u64>, policy: &Policy) -> Tally {
+    let mut sum = Tally::default();
+    for seed in seeds {
+        let Lived { tally, breach } = lived(seed, 500, policy);
+        if let Some((breach, story)) = breach {
+            let story = story.map_or(String::new(), |story| story.to_string());
+            panic!("seed {seed}: {}: {}\n{breach:?}\n{story}", breach.rule.as_str(), breach.rule.sentence());
+        }
+        sum.add(&tally);
+    }
+    sum
+}
+
+#[test]
+fn every_rule_holds_whatever_is_decided() {
+    let tally = all_hold(1..21, &Policy::Random);
+    assert_eq!(tally.exchanges, 10_000);
+    assert!(tally.probes > 100 && tally.waits > 500 && tally.rate_limited > 100, "little happened: {tally:?}");
+}
+
+#[test]
+fn every_rule_holds_with_the_default_policy() {
+    let tally = all_hold(1..21, &Policy::Native);
+    assert_eq!(tally.exchanges, 10_000);
+    assert!(tally.probes > 100 && tally.waits > 500 && tally.rate_limited > 100, "little happened: {tally:?}");
+}
+
+#[test]
+fn the_same_seed_is_the_same_world() {
+    for policy in [Policy::Random, Policy::Native] {
+        let (one, again, other) = (lived(7, 300, &policy), lived(7, 300, &policy), lived(8, 300, &policy));
+        assert_eq!(one.tally, again.tally);
+        assert_ne!(one.tally, other.tally);
+    }
+}
