@@ -156,9 +156,10 @@ impl Member {
 
     /// When the emergency lane may use it; none: not at all.
     pub fn emergency_in(&self, now: Timestamp, model: &str) -> Option<Duration> {
-        let (standing, health, _) = self.standing(now, model);
-        let hopeless = matches!(standing, Standing::Cooling { .. })
-            && matches!(health.reason, Kind::Unauthorised | Kind::OutOfCredit | Kind::ModelMissing);
+        let of_model = self.models.get(model).map(|m| &m.health);
+        let hopeless = of_model.into_iter().chain([&self.wide]).any(|health| {
+            now < health.until && matches!(health.reason, Kind::Unauthorised | Kind::OutOfCredit | Kind::ModelMissing)
+        });
         let full = self.max_concurrency.is_some_and(|max| self.in_flight >= max);
         (!self.drained && !hopeless && !full).then(|| self.emergency.ready_in(now, 1))
     }
@@ -445,13 +446,14 @@ pub(crate) struct Settled<'a> {
     pub chance: f64,
 }
 
-fn severity(standing: Standing) -> u8 {
+/// Of two cooldowns the longer is the worse: the other says nothing of the time after it.
+fn severity(standing: Standing) -> (u8, Timestamp) {
     match standing {
-        Standing::Open => 0,
-        Standing::Ramping { .. } => 1,
-        Standing::Due => 2,
-        Standing::Probing => 3,
-        Standing::Cooling { .. } => 4,
+        Standing::Open => (0, Timestamp::default()),
+        Standing::Ramping { .. } => (1, Timestamp::default()),
+        Standing::Due => (2, Timestamp::default()),
+        Standing::Probing => (3, Timestamp::default()),
+        Standing::Cooling { until } => (4, until),
     }
 }
 

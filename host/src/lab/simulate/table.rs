@@ -6,7 +6,7 @@ use super::dice::Dice;
 use crate::config::{self, Config};
 
 /// Where the made-up client keys have their values.
-const KEY: (&str, &str) = ("SIMULATED_KEY", "simulated");
+const KEYS: [(&str, &str); 3] = [("SIMULATED_A", "a"), ("SIMULATED_B", "b"), ("SIMULATED_C", "c")];
 
 /// The models of a made-up table.
 const MODELS: [&str; 3] = ["small", "medium", "large"];
@@ -15,7 +15,7 @@ const MODELS: [&str; 3] = ["small", "medium", "large"];
 pub fn config(seed: u64) -> Config {
     let mut dice = Dice::new(seed, 1);
     let text = text(&mut dice);
-    config::parse(&text, "made up", &[KEY]).expect("what is written here is within the bounds of `config`").config
+    config::parse(&text, "made up", &KEYS).expect("what is written here is within the bounds of `config`").config
 }
 
 fn text(dice: &mut Dice) -> String {
@@ -24,9 +24,8 @@ fn text(dice: &mut Dice) -> String {
     if dice.one_in(2) {
         limits(dice, &mut text);
     }
-    let clients = dice.below(4);
-    for number in 0..clients {
-        client(dice, number, &mut text);
+    for key in KEYS.iter().take(dice.below(4) as usize) {
+        client(dice, key.0, &mut text);
     }
     for number in 0..dice.between(2, 8) {
         backend(dice, number, &mut text);
@@ -49,8 +48,8 @@ fn limits(dice: &mut Dice, text: &mut String) {
     put!(text, "[policy.settings]\nemergency_rpm_fraction = {:.2}", dice.unit());
 }
 
-fn client(dice: &mut Dice, number: u64, text: &mut String) {
-    put!(text, "[[client]]\nname = \"client-{number}\"\nkey = \"env:{}\"", KEY.0);
+fn client(dice: &mut Dice, key: &str, text: &mut String) {
+    put!(text, "[[client]]\nname = \"of-{key}\"\nkey = \"env:{key}\"");
     if dice.one_in(2) {
         put!(text, "budget_usd_per_day = {:.3}", dice.magnitude(0.01, 10.0));
     }

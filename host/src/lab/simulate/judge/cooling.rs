@@ -56,29 +56,21 @@ impl Cooling {
             if at < standing.until {
                 let left = standing.until.since(at);
                 if at < standing.hopeless_until {
-                    return Err((
-                        Rule::Cooldown,
-                        format!("sent where the key, the money or the model is gone, for {left:?} more"),
-                    ));
+                    let how = format!("sent where the key, the money or the model is gone, for {left:?} more");
+                    return Err((Rule::Cooldown, how));
                 }
                 if lane != Lane::Emergency {
                     return Err((Rule::Cooldown, format!("sent to a backend that cools for {left:?} more")));
                 }
+            }
+            // The cooldown in force may be longer than the shortest, so that an emergency need be no probe.
+            if lane == Lane::Emergency || standing.failed_at.is_none() {
                 continue;
             }
-            if standing.failed_at.is_none() {
-                continue;
+            if let Some(other) = standing.probing.replace(exchange) {
+                return Err((Rule::Probe, format!("sent while exchange {} still probes the backend", other + 1)));
             }
-            match standing.probing {
-                Some(other) if lane != Lane::Emergency => {
-                    return Err((Rule::Probe, format!("sent while exchange {} still probes the backend", other + 1)));
-                }
-                Some(_) => {}
-                None => {
-                    is_due = true;
-                    standing.probing = Some(exchange);
-                }
-            }
+            is_due = true;
         }
         match is_due && !probe {
             true => Err((Rule::Probe, "the first attempt after a cooldown did not go as its probe".to_owned())),
