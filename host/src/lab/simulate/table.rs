@@ -75,7 +75,7 @@ fn backend(dice: &mut Dice, number: u64, text: &mut String) {
         put!(text, "rpm = {}", dice.magnitude(1.0, 6_000.0) as u64);
     }
     if dice.one_in(3) {
-        put!(text, "tpm = {}", dice.magnitude(3_000.0, 2_000_000.0) as u64);
+        put!(text, "tpm = {}", dice.magnitude(10_000.0, 2_000_000.0) as u64);
     }
     if dice.one_in(2) {
         put!(text, "max_concurrency = {}", dice.magnitude(1.0, 64.0) as u64);

@@ -37,7 +37,7 @@ impl Traffic {
             models.push(name("any"));
         }
         models.push(name("nobody's"));
-        let mean_gap = Duration::from_secs_f64(dice.magnitude(0.02, 5.0));
+        let mean_gap = Duration::from_secs_f64(dice.magnitude(0.1, 10.0));
         let clients = table.clients.len() as u32;
         Self { dice, models, clients, now: start, left: exchanges, mean_gap, burst: 0 }
     }
@@ -77,7 +77,7 @@ impl Traffic {
             operation,
             streaming: operation == Operation::Chat && d.one_in(2),
             priority: if d.one_in(5) { d.pick(&[-1, 1, 10]) } else { 0 },
-            prompt_tokens: d.magnitude(10.0, 20_000.0) as u32,
+            prompt_tokens: d.magnitude(10.0, 10_000.0) as u32,
             max_tokens: if d.one_in(3) { d.between(1, 4_000) as u32 } else { 0 },
             client: d.below(u64::from(self.clients) + 1).checked_sub(1).map_or(NONE, |client| client as u32),
             session: if d.one_in(4) { d.between(1, 50) } else { 0 },
