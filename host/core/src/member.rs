@@ -189,16 +189,16 @@ impl Member {
     }
 
     /// Undoes a charge that was never sent.
-    pub fn refund(&mut self, model: &str, charge: Charge) {
+    pub fn refund(&mut self, taken_at: Timestamp, model: &str, charge: Charge) {
         self.release(model, charge);
         if let Some(b) = &mut self.requests {
-            b.give_back(1);
+            b.give_back(taken_at, 1);
         }
         if let Some(b) = &mut self.tokens {
-            b.give_back(charge.tokens);
+            b.give_back(taken_at, charge.tokens);
         }
         if charge.emergency {
-            self.emergency.give_back(1);
+            self.emergency.give_back(taken_at, 1);
         }
         self.return_probes(model, charge);
     }
@@ -225,14 +225,14 @@ impl Member {
     pub fn settle(&mut self, at: Settled<'_>, charge: Charge) {
         self.release(at.model, charge);
         if let (Some(b), Some(used)) = (&mut self.tokens, at.tokens_used) {
-            b.give_back(charge.tokens.saturating_sub(used));
+            b.give_back(at.sent_at, charge.tokens.saturating_sub(used));
             b.take(at.now, used.saturating_sub(charge.tokens));
         }
         if at.outcome.kind == Kind::ConnectFailed
             && let Some(b) = &mut self.requests
         {
             // The provider never saw it.
-            b.give_back(1);
+            b.give_back(at.sent_at, 1);
         }
         self.stats.sent += 1;
         match rule(at.outcome.kind).scope {

@@ -125,7 +125,7 @@ impl Recorded {
     /// Something happened to it.
     pub fn saw(&mut self, at: Duration, view: &View, sight: Sight<'_>) {
         match sight {
-            Sight::Arrived(_) => {}
+            Sight::Arrived(_) | Sight::Granted { .. } => {}
             Sight::Asked(query) => self.tell(at, Moment::Asked(standings(query, view))),
             Sight::Decided(verdict) => self.decided(at, view, verdict),
             Sight::Sent { sending, probe, model: _ } => {

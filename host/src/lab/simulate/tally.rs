@@ -55,7 +55,8 @@ impl Tally {
                 self.spend_microusd += (record.cost_usd * 1e6).round() as u64;
             }
             Sight::Finished(finished) => self.finished(finished),
-            Sight::Arrived(_) | Sight::Asked(_) | Sight::Committed | Sight::Waits { .. } | Sight::Waited { .. } => {}
+            Sight::Arrived(_) | Sight::Asked(_) | Sight::Committed => {}
+            Sight::Waits { .. } | Sight::Granted { .. } | Sight::Waited { .. } => {}
         }
     }
 

@@ -223,6 +223,11 @@ where
 
     fn serve_line(&mut self) {
         let (served, look_again) = self.fleet.serve_line(self.now);
+        for (ticket, permit) in &served {
+            if let Some(slot) = self.tickets.get(ticket).copied() {
+                self.tell_of(slot, Sight::Granted { backend: permit.backend });
+            }
+        }
         self.granted.extend(served);
         if let Some(at) = look_again.filter(|at| self.alarm_at.is_none_or(|set| *at < set)) {
             self.alarm_at = Some(at);

@@ -94,6 +94,12 @@ pub enum Sight<'a> {
         /// The model asked for, by the name that clients use.
         model: Arc<str>,
     },
+    /// It is handed the capacity of a backend, in this order, and goes on in this moment; not told of one that is served as
+    /// it joins the line.
+    Granted {
+        /// The backend.
+        backend: u32,
+    },
     /// It no longer waits.
     Waited {
         /// The backend whose capacity it was handed; none: its time was up.

@@ -84,15 +84,30 @@ impl Line {
         self.files.entry((lane, model)).or_default().insert(place.rank, Waiter { exchange, since: now, backends });
     }
 
-    pub(super) fn waited(&mut self, exchange: u64, now: Timestamp, granted: Option<u32>) -> Found {
-        let Some(place) = self.ranks.get_mut(&exchange) else { return Ok(()) };
-        place.granted = granted.map(|backend| backend as usize);
-        let (rank, file) = (place.rank, place.file.take());
-        let Some(file) = file else { return Ok(()) };
-        if let Some(waiters) = self.files.get_mut(&file) {
-            waiters.remove(&rank);
+    pub(super) fn granted(&mut self, exchange: u64, now: Timestamp, backend: u32) -> Found {
+        match self.leave(exchange) {
+            Some((file, rank)) => self.nobody_before(file, rank, backend as usize, now),
+            None => Err((Rule::Order, "it was handed what it did not wait for".to_owned())),
         }
-        granted.map_or(Ok(()), |backend| self.nobody_before(file, rank, backend as usize, now))
+    }
+
+    pub(super) fn waited(&mut self, exchange: u64, now: Timestamp, granted: Option<u32>) -> Found {
+        let left = self.leave(exchange);
+        if let Some(place) = self.ranks.get_mut(&exchange) {
+            place.granted = granted.map(|backend| backend as usize);
+        }
+        match (left, granted) {
+            // It was served as it joined.
+            (Some((file, rank)), Some(backend)) => self.nobody_before(file, rank, backend as usize, now),
+            (Some(_), None) | (None, _) => Ok(()),
+        }
+    }
+
+    fn leave(&mut self, exchange: u64) -> Option<((Lane, Name), Rank)> {
+        let place = self.ranks.get_mut(&exchange)?;
+        let file = place.file.take()?;
+        self.files.get_mut(&file)?.remove(&place.rank);
+        Some((file, place.rank))
     }
 
     pub(super) fn sent(&mut self, attempt: InFlight, priority: i32) -> Found {

@@ -238,6 +238,7 @@ impl Judge {
                 self.line.waits(number, now, model, priority, scene.view);
                 Ok(())
             }
+            Sight::Granted { backend } => self.line.granted(number, now, *backend),
             Sight::Waited { granted } => {
                 self.exchange(number)?;
                 self.line.waited(number, now, *granted)
