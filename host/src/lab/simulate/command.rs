@@ -1,5 +1,6 @@
 //! `pointsman simulate`.
 
+use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::path::PathBuf;
 
@@ -8,6 +9,7 @@ use super::{Lived, Plan, Policy, Tally, live};
 use crate::clock::Stopwatch;
 use crate::config::{self, Config, Env};
 use crate::lab::command::compile;
+use crate::policy::LoadError;
 
 /// What `pointsman simulate` is told.
 #[derive(Debug, clap::Args)]
@@ -63,10 +65,9 @@ pub fn run(args: &SimulateArgs, env: &dyn Env, out: &mut dyn Write, err: &mut dy
     let watch = Stopwatch::start();
     let mut report =
         Report { args, policy: name, tally: Tally::default(), worlds: 0, breach: None, real: watch.elapsed() };
-    for number in 0..args.worlds {
-        let seed = args.seed.wrapping_add(number);
-        let plan = Plan { seed, exchanges: args.exchanges, policy: &policy, config: config.as_ref() };
-        match live(&plan) {
+    let plan = |seed| Plan { seed, exchanges: args.exchanges, policy: &policy, config: config.as_ref() };
+    for (seed, lived) in Worlds::new(args.seed, args.worlds, plan) {
+        match lived {
             Ok(Lived { tally, breach }) => {
                 report.tally.add(&tally);
                 report.worlds += 1;
@@ -88,6 +89,47 @@ pub fn run(args: &SimulateArgs, env: &dyn Env, out: &mut dyn Write, err: &mut dy
         write!(out, "{report}")?
     }
     Ok(if report.breach.is_none() { Simulated::Held } else { Simulated::Broken })
+}
+
+/// Worlds lived through side by side, as many at a time as there are processors, and told in the order of their seeds.
+struct Worlds<P> {
+    plan: P,
+    next: u64,
+    left: u64,
+    lived: VecDeque<(u64, Result<Lived, LoadError>)>,
+}
+
+impl<'a, P: Fn(u64) -> Plan<'a>> Worlds<P> {
+    fn new(first: u64, number: u64, plan: P) -> Self {
+        Self { plan, next: first, left: number, lived: VecDeque::new() }
+    }
+
+    fn live_through_some(&mut self) {
+        let at_a_time = std::thread::available_parallelism().map_or(1, |n| n.get() as u64).min(self.left);
+        let seeds: Vec<u64> = (0..at_a_time).map(|n| self.next.wrapping_add(n)).collect();
+        let plans: Vec<_> = seeds.iter().map(|seed| (self.plan)(*seed)).collect();
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = plans.iter().map(|plan| scope.spawn(|| live(plan))).collect();
+            for (seed, thread) in seeds.iter().zip(threads) {
+                // A panic in there is one of ours.
+                let lived = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+                self.lived.push_back((*seed, lived));
+            }
+        });
+        self.next = self.next.wrapping_add(at_a_time);
+        self.left -= at_a_time;
+    }
+}
+
+impl<'a, P: Fn(u64) -> Plan<'a>> Iterator for Worlds<P> {
+    type Item = (u64, Result<Lived, LoadError>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.lived.is_empty() && self.left > 0 {
+            self.live_through_some();
+        }
+        self.lived.pop_front()
+    }
 }
 
 /// Who decides, and what it is called.
