@@ -21,6 +21,7 @@ static const char *const COLUMNS[PM_COLUMNS] = {
 static const char *const OUTCOMES[PM_OUTCOME_UNKNOWN] = {
   "answered", "rate_limited", "out_of_credit", "overloaded", "server_error", "refused", "too_long", "model_missing",
   "unauthorised", "connect_failed", "reset", "timed_out", "cut", "stalled", "malformed", "client_gone",
+  "not_resumed",
 };
 static const char *const OPERATIONS[PM_OPERATION_UNKNOWN] = {
   "chat", "completion", "response", "message", "embedding", "other",

@@ -69,6 +69,8 @@ vocabulary! {
         Malformed = "malformed",
         /// The client went away.
         ClientGone = "client_gone",
+        /// It answered, but not with the rest of the answer that it was to resume.
+        NotResumed = "not_resumed",
     }
 }
 

@@ -204,6 +204,14 @@ impl EventStream {
         events
     }
 
+    /// What is left of the body as text, for an answer that is no stream.
+    pub async fn text(&mut self) -> String {
+        while let Some(Ok(chunk)) = within(self.patience, "the rest of the body", self.chunks.next()).await {
+            self.buffer.extend_from_slice(&chunk);
+        }
+        String::from_utf8_lossy(&self.buffer.split()).into_owned()
+    }
+
     /// Did it end in order, with the framing complete?
     pub fn ended_in_order(&self) -> bool {
         self.ended && !self.broken

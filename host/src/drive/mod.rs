@@ -3,9 +3,12 @@
 mod aside;
 mod attempt;
 mod course;
+mod events;
 mod foreign;
+mod gate;
 mod line;
 mod live;
+mod plan;
 mod proxy;
 mod relay;
 mod reply;
@@ -30,9 +33,10 @@ pub use request::{Arrival, Asked};
 pub use snapshot::{Snapshot, Target, TargetError, fleet_settings};
 pub use trial::Trial;
 
-use attempt::{Begun, KeptRefusal, streams_are_known};
+use attempt::{Begun, KeptRefusal};
 use course::{Answerer, Course, Found, walk};
 use live::Live;
+use plan::streams_are_known;
 use relay::Relay;
 
 /// Takes an exchange from its arrival to the head of its response; the body settles the rest.

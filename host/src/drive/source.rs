@@ -1,8 +1,6 @@
 //! The body of an upstream's answer, read step by step: bytes that may go on, a failure, or the end.
 //!
-//! Streams are read by the event: only whole events go on, so that the usage chunk nobody asked for can be left out and
-//! an error event is seen before it is relayed. An event that is not JSON is left out, because a client's SDK would stop
-//! at it. Everything else goes on as it comes; of an answer that resumes another one, what is new.
+//! Streams are read by the event (`drive/events.rs`); everything else goes on as it comes.
 
 use std::error::Error as _;
 use std::future::Future;
@@ -11,7 +9,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http_body::Body as _;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -19,13 +17,12 @@ use pointsman_core::contract::Operation;
 use pointsman_core::outcome::{Kind, Outcome};
 use pointsman_core::record::Usage;
 use pointsman_core::table::Dialect;
-use pointsman_core::wire::classify::classify_event;
-use pointsman_core::wire::resume::{Emit, Joiner, Unfit};
-use pointsman_core::wire::sse;
-use pointsman_core::wire::usage::{BodyTap, Sight, StreamTap};
+use pointsman_core::wire::resume::Joiner;
+use pointsman_core::wire::usage::BodyTap;
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
+use super::events::Events;
 use super::foreign::Rewriter;
 use crate::upstream::Lease;
 
@@ -51,21 +48,6 @@ enum Reading {
     Events(Box<Events>),
     /// JSON, or anything else that has no parts.
     Whole(BodyTap),
-}
-
-/// A stream of events being read.
-#[derive(Debug)]
-struct Events {
-    reader: sse::Reader,
-    tap: StreamTap,
-    /// What is kept in mind for a resume, and how a resumed one joins; none where nothing is to be resumed.
-    joiner: Option<Joiner>,
-    /// Translates what comes before anything else looks at it; none where the backend speaks the client's dialect.
-    rewriter: Option<Rewriter>,
-    dialect: Dialect,
-    hide_usage: bool,
-    /// Must its data be JSON?
-    is_json: bool,
 }
 
 /// A body being read, its time limits, and the connection it comes on.
@@ -110,9 +92,7 @@ impl Source {
     pub fn new(body: Incoming, lease: Lease, expected: Expected) -> Self {
         let Expected { dialect, operation, events, hide_usage, joiner, rewriter, idle, total_at, cut } = expected;
         let reading = if events {
-            let tap = StreamTap::new(dialect, operation);
-            let (reader, is_json) = (sse::Reader::default(), dialect != Dialect::Plain);
-            Reading::Events(Box::new(Events { reader, tap, joiner, rewriter, dialect, hide_usage, is_json }))
+            Reading::Events(Box::new(Events::new(dialect, operation, hide_usage, joiner, rewriter)))
         } else {
             Reading::Whole(BodyTap::new(dialect))
         };
@@ -200,17 +180,13 @@ impl Source {
             }
             Reading::Events(events) => {
                 let was_finished = events.finished();
-                let failed = events.push(data);
-                let step = events.read();
+                let step = events.take(data);
                 if events.finished() && !was_finished {
                     // The answer is whole; for the formalities nobody waits as long as for a model that thinks.
                     self.idle = self.idle.min(END_PATIENCE);
                     self.timer = None;
                 }
-                match failed {
-                    Some(outcome) => Some(then_failed(step, outcome)),
-                    None => step,
-                }
+                step
             }
         }
     }
@@ -242,7 +218,7 @@ impl Source {
     /// The stream's last event has been read. What may still come is only how HTTP ends it.
     fn has_said_all(&self) -> bool {
         match &self.reading {
-            Reading::Events(events) => events.tap.ended_well() && events.tap.has_end(),
+            Reading::Events(events) => events.has_said_all(),
             Reading::Whole(_) => false,
         }
     }
@@ -277,7 +253,7 @@ impl Source {
     /// Content events so far; 0 for what is not a stream.
     pub fn content_events(&self) -> u64 {
         match &self.reading {
-            Reading::Events(events) => events.tap.content_events(),
+            Reading::Events(events) => events.content_events(),
             Reading::Whole(_) => 0,
         }
     }
@@ -298,7 +274,7 @@ impl Source {
     /// What was delivered of the stream, and how it joins what was delivered before.
     pub fn joiner(&self) -> Option<&Joiner> {
         match &self.reading {
-            Reading::Events(events) => events.joiner.as_ref(),
+            Reading::Events(events) => events.joiner(),
             Reading::Whole(_) => None,
         }
     }
@@ -306,141 +282,10 @@ impl Source {
     /// What was used so far.
     pub fn usage(&self, prompt_tokens: u32) -> Usage {
         match &self.reading {
-            Reading::Events(events) => events.tap.usage(prompt_tokens),
+            Reading::Events(events) => events.usage(prompt_tokens),
             Reading::Whole(tap) => tap.usage().unwrap_or_default(),
         }
     }
-}
-
-impl Events {
-    /// Takes bytes as they came; answers why they cannot be translated.
-    fn push(&mut self, data: Bytes) -> Option<Outcome> {
-        let Some(rewriter) = &mut self.rewriter else {
-            self.reader.push(data);
-            return None;
-        };
-        let (translated, failed) = rewriter.push(data);
-        self.reader.push(translated);
-        failed
-    }
-
-    /// Has the model said why it stopped?
-    fn finished(&self) -> bool {
-        self.tap.finished() || self.rewriter.as_ref().is_some_and(Rewriter::finished)
-    }
-
-    /// Looks at every whole event; answers their bytes, less what the client must not see.
-    fn read(&mut self) -> Option<Step> {
-        let mut kept: Option<BytesMut> = None;
-        loop {
-            let event = match self.reader.next_event() {
-                Ok(Some(event)) => event,
-                Ok(None) => break,
-                Err(too_long) => {
-                    let outcome = Outcome::new(Kind::Malformed, too_long.to_string());
-                    return Some(Step::Failed(joined(kept, self.reader.take()), outcome));
-                }
-            };
-            if self.is_json && sse::is_nonsense(&event) {
-                kept.get_or_insert_default().extend_from_slice(&self.reader.take_without_last());
-                continue;
-            }
-            let emit = match self.tap.see(&event) {
-                Sight::Error => {
-                    let outcome = error_in(self.dialect, &event);
-                    return Some(Step::Failed(joined(kept, self.reader.take_before_last()), outcome));
-                }
-                Sight::UsageOnly if self.hide_usage => Ok(Emit::Nothing),
-                Sight::UsageOnly | Sight::Content | Sight::Finish | Sight::Done | Sight::Other => {
-                    self.joiner.as_mut().map_or(Ok(Emit::AsReceived), |joiner| joiner.take(&event))
-                }
-            };
-            match emit {
-                Ok(Emit::AsReceived) => {}
-                Ok(Emit::Nothing) => kept.get_or_insert_default().extend_from_slice(&self.reader.take_without_last()),
-                Ok(Emit::Instead(bytes)) => {
-                    let kept = kept.get_or_insert_default();
-                    kept.extend_from_slice(&self.reader.take_without_last());
-                    kept.extend_from_slice(&bytes);
-                }
-                Err(unfit) => {
-                    let outcome = not_resumed(unfit);
-                    return Some(Step::Failed(joined(kept, self.reader.take_before_last()), outcome));
-                }
-            }
-        }
-        let bytes = joined(kept, self.reader.take());
-        (!bytes.is_empty()).then_some(Step::Bytes(bytes))
-    }
-
-    /// The body is over. Was the answer whole? What the dialect needs to end is added where the model had finished; a
-    /// stream that ends before that was cut, however politely.
-    fn end(&mut self) -> Step {
-        let mut last = BytesMut::new();
-        if let Some(rewriter) = &mut self.rewriter {
-            self.reader.push(rewriter.finish());
-            match self.read() {
-                Some(Step::Bytes(bytes)) => last.extend_from_slice(&bytes),
-                Some(other @ (Step::Failed(..) | Step::End)) => return other,
-                None => {}
-            }
-        }
-        if let Ok(Some(event)) = self.reader.finish()
-            && !(self.is_json && sse::is_nonsense(&event))
-        {
-            if self.tap.see(&event) == Sight::Error {
-                return Step::Failed(Bytes::new(), error_in(self.dialect, &event));
-            }
-            if self.tap.finished() || self.tap.ended_well() {
-                match self.joiner.as_mut().map_or(Ok(Emit::AsReceived), |joiner| joiner.take(&event)) {
-                    Ok(Emit::AsReceived) => {
-                        last.extend_from_slice(event.raw.trim_ascii_end());
-                        last.extend_from_slice(b"\n\n");
-                    }
-                    Ok(Emit::Instead(bytes)) => last.extend_from_slice(&bytes),
-                    Ok(Emit::Nothing) => {}
-                    Err(unfit) => return Step::Failed(Bytes::new(), not_resumed(unfit)),
-                }
-            }
-        }
-        if !self.tap.ended_well() {
-            if !self.tap.finished() {
-                let cut = "the upstream ended the stream before the answer was complete";
-                return Step::Failed(Bytes::new(), Outcome::new(Kind::Cut, cut));
-            }
-            last.extend_from_slice(self.tap.missing_end());
-        }
-        if last.is_empty() { Step::End } else { Step::Bytes(last.freeze()) }
-    }
-}
-
-/// What could be read goes on, then it is over.
-fn then_failed(step: Option<Step>, outcome: Outcome) -> Step {
-    match step {
-        Some(Step::Bytes(bytes)) => Step::Failed(bytes, outcome),
-        Some(failed @ Step::Failed(..)) => failed,
-        Some(Step::End) | None => Step::Failed(Bytes::new(), outcome),
-    }
-}
-
-fn joined(kept: Option<BytesMut>, rest: Bytes) -> Bytes {
-    match kept {
-        None => rest,
-        Some(mut kept) => {
-            kept.extend_from_slice(&rest);
-            kept.freeze()
-        }
-    }
-}
-
-fn error_in(dialect: Dialect, event: &sse::Event<'_>) -> Outcome {
-    let unknown = || Outcome::new(Kind::ServerError, "the upstream sent an error inside its stream");
-    classify_event(dialect, event).unwrap_or_else(unknown)
-}
-
-/// Why the answer of an attempt to resume is not relayed.
-pub fn not_resumed(why: Unfit) -> Outcome {
-    Outcome::new(Kind::NotResumed, why.to_string())
 }
 
 /// Did the connection or the upstream give way, rather than say what is wrong?

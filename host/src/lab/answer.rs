@@ -1,6 +1,6 @@
 //! What a backend gives to an attempt, and what that comes to under the attempt's time limits.
 //!
-//! The limits bite where the live driver's do (`drive/attempt.rs`, `drive/source.rs`), and statuses, headers and bodies
+//! The limits bite where the live driver's do (`drive/attempt.rs`, `drive/gate.rs`, `drive/source.rs`), and statuses, headers and bodies
 //! are judged by the same code of core.
 //!
 //! All answers to one request say the same here, as they would at temperature 0: an attempt that resumes a broken stream

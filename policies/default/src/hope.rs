@@ -81,6 +81,7 @@ fn is_hope(row: Row) -> bool {
             | Outcome::Refused
             | Outcome::TooLong
             | Outcome::ClientGone
+            | Outcome::NotResumed
             | Outcome::Unknown => true,
         },
         State::Ready | State::Drained | State::Unsuited | State::Unknown => false,

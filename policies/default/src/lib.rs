@@ -16,7 +16,9 @@
 //!    never tried first, then the soonest to recover.
 //! 7. **Wait for emergency** when its rate allows one within `primary_wait_ms`: three waits of its own, so that spent waits for
 //!    primaries do not keep it from its rounds.
-//! 8. **Reject**, in the host's own words.
+//! 8. **Wait for the next probe**: everything is down, but a backend is tried again within `primary_wait_ms`, and may be well by
+//!    then. Out of the same waits as those for primaries.
+//! 9. **Reject**, in the host's own words.
 //!
 //! After `too_long` or `model_missing` a backend is not used again in the exchange; one that is drained or does not
 //! serve the model is never used.
@@ -73,6 +75,7 @@ impl Policy for Default {
             .or_else(|| question.wait_for_fallback())
             .or_else(|| question.emergency())
             .or_else(|| question.wait_for_emergency())
+            .or_else(|| question.wait_for_a_probe())
             .unwrap_or_else(|| question.exhausted())
     }
 }
@@ -162,6 +165,39 @@ impl Question<'_> {
         }
         let soonest_ms = self.emergency_candidates().map(|c| self.query.backend(c.index).emergency_ms()).min()?;
         self.hold_if_within(Lane::Emergency, soonest_ms, self.policy.settings.primary_wait_ms)
+    }
+
+    fn wait_for_a_probe(&self) -> Option<Decision> {
+        let each = self.policy.settings.attempts_per_pool();
+        if self.waits_left() == 0 {
+            return None;
+        }
+        let down_for = |c: &Candidate| {
+            let row = self.query.backend(c.index);
+            match row.state() {
+                State::Cooling if !hope::is_hopeless(row) => Some(row.ready_ms()),
+                State::Probing => Some(0),
+                State::Cooling
+                | State::Ready
+                | State::Throttled
+                | State::Drained
+                | State::Unsuited
+                | State::Unknown => None,
+            }
+        };
+        let primaries = (self.history.primaries() < 2 * each).then(|| self.primaries().candidates());
+        let fallbacks = (self.history.fallbacks() < each).then(|| self.fallbacks().candidates());
+        let usable = |c: &&Candidate| self.history.usable(c.index);
+        let may_fall_back = |c: &&Candidate| self.history.may_fall_back_to(c.index);
+        let primary = primaries.into_iter().flatten().filter(usable).filter_map(down_for).min();
+        let fallback = fallbacks.into_iter().flatten().filter(may_fall_back).filter_map(down_for).min();
+        let (ms, lane) = match (primary, fallback) {
+            (Some(p), Some(f)) if f < p => (f, Lane::Fallback),
+            (Some(p), _) => (p, Lane::Primary),
+            (None, Some(f)) => (f, Lane::Fallback),
+            (None, None) => return None,
+        };
+        self.hold_if_within(lane, ms, self.policy.settings.primary_wait_ms)
     }
 
     /// Nobody says which waits before the first emergency attempt were for one: until then, those for the other lanes

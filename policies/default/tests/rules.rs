@@ -246,7 +246,8 @@ fn a_fallback_is_tried_twice_and_the_pool_four_times() {
 fn a_throttled_fallback_is_waited_for_within_one_wait() {
     assert_eq!(scenario([fallback().throttled(2_000)]).decision::<Rules>(), wait(Lane::Fallback, 5_000));
     assert_eq!(scenario([fallback().throttled(6_000)]).decision::<Rules>(), Decision::exhausted());
-    assert_eq!(scenario([fallback().cooling(RateLimited, 2_000)]).decision::<Rules>(), Decision::exhausted());
+    let cooling = |ms| scenario([fallback().cooling(RateLimited, ms)]).decision::<Rules>();
+    assert_eq!((cooling(2_000), cooling(6_000)), (wait(Lane::Fallback, 5_000), Decision::exhausted()), "so is a probe");
     assert_eq!(scenario([fallback().throttled(2_000)]).after_waits(6).decision::<Rules>(), Decision::exhausted());
 }
 
@@ -316,6 +317,20 @@ fn emergency_has_three_waits_of_its_own() {
     assert_eq!(after_one.after_waits(3).decision::<Rules>(), Decision::exhausted());
     let none = scenario([lost(primary()).with("emergency_ms", 800)]).settings(r#"{"primary_wait_max_retries": 0}"#);
     assert_eq!(none.decision::<Rules>(), wait(Lane::Emergency, 5_000));
+}
+
+// --- when everything is down
+
+#[test]
+fn the_next_probe_is_waited_for_where_it_comes_within_one_wait() {
+    let down = |g: Given, ms| g.cooling(ConnectFailed, ms).with("failures", 5);
+    let s = scenario([down(primary(), 20_000), down(primary(), 2_700), down(fallback(), 9_000)]);
+    assert_eq!(s.decision::<Rules>(), wait(Lane::Primary, 5_000));
+    assert_eq!(s.clone().after_waits(6).decision::<Rules>(), Decision::exhausted(), "out of the same waits");
+    let s = scenario([down(primary(), 20_000), down(fallback(), 3_000)]);
+    assert_eq!(s.decision::<Rules>(), wait(Lane::Fallback, 5_000));
+    assert_eq!(scenario([down(primary(), 5_001)]).decision::<Rules>(), Decision::exhausted());
+    assert_eq!(scenario([primary().cooling(Unauthorised, 3_000)]).decision::<Rules>(), Decision::exhausted());
 }
 
 // --- whatever happens

@@ -111,7 +111,7 @@ async fn chat_once(proxy: &pointsman_tests::Proxy, tally: &Tally) {
 async fn stream_once(proxy: &pointsman_tests::Proxy, tally: &Tally) {
     let mut stream = proxy.chat_stream().stream().await;
     if stream.status != 200 {
-        let body: String = stream.rest().await.iter().map(|e| e.data().to_owned()).collect();
+        let body = stream.text().await;
         is_documented(stream.status.as_u16(), &serde_json::from_str(&body).unwrap_or_default());
         tally.refused.fetch_add(1, Ordering::Relaxed);
         return;
