@@ -207,7 +207,8 @@ impl Health {
         let length = match outcome.retry_after {
             // "At once" from a provider that has just refused again is not believed twice.
             Some(asked) if asked < bounds.base && self.failures > 1 && !of_the_same_burst => {
-                asked.max(backoff(rule(outcome.kind), bounds, self.failures - 1, chance))
+                let own = backoff(rule(outcome.kind), bounds, self.failures - 1, chance);
+                asked.max(own).max(bounds.retry_after_floor)
             }
             Some(asked) => asked.clamp(bounds.retry_after_floor, bounds.retry_after_cap),
             None if of_the_same_burst => return,
@@ -333,6 +334,17 @@ mod tests {
         fail(&mut h, 0, 0, &rate_limited(Some(5_000)));
         h.succeeded(at(100), at(50));
         assert_eq!(h.standing(at(200)), Standing::Cooling { until: at(5_000) });
+    }
+
+    #[test]
+    fn no_retry_after_counts_as_less_than_the_floor() {
+        let base = Duration::from_millis(20);
+        let bounds = Bounds { base, ..Bounds::default() };
+        let mut h = Health::default();
+        for ms in [0, 1_000, 2_000] {
+            h.failed(at(ms), at(ms), &rate_limited(Some(0)), &bounds, 0.0);
+            assert!(h.until >= at(ms) + bounds.retry_after_floor, "{ms}");
+        }
     }
 
     #[test]
