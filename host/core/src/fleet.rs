@@ -338,7 +338,7 @@ impl Fleet {
     /// A permit was not used after all.
     pub fn refund(&mut self, permit: Permit) {
         self.unserved = true;
-        self.member_mut(permit.slot.0).refund(&permit.model, permit.charge);
+        self.member_mut(permit.slot.0).refund(permit.taken_at, &permit.model, permit.charge);
     }
 
     /// What the provider's headers said is left of its limits; each with the time of its reset, which counts for no

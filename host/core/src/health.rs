@@ -111,8 +111,9 @@ pub struct Health {
     /// Failures since the last answer.
     pub failures: u32,
     cooled_at: Timestamp,
-    /// The upstream itself asked for this cooldown, by a Retry-After.
-    asked: bool,
+    /// Until when the upstream itself asked to be left alone, by a Retry-After; a longer cooldown of our own may be in
+    /// force meanwhile.
+    asked_until: Timestamp,
     /// Probes sent so far; they are known by their number.
     probes: u32,
     probing: Option<Probe>,
@@ -129,7 +130,7 @@ impl Default for Health {
             reason: Kind::Answered,
             failures: 0,
             cooled_at: Timestamp::default(),
-            asked: false,
+            asked_until: Timestamp::default(),
             probes: 0,
             probing: None,
             ramp: None,
@@ -140,7 +141,8 @@ impl Default for Health {
 impl Health {
     /// As it was before a restart.
     pub fn restored(until: Timestamp, reason: Kind, failures: u32) -> Self {
-        Self { until, reason, failures: failures.max(1), asked: reason == Kind::RateLimited, ..Self::default() }
+        let asked_until = if reason == Kind::RateLimited { until } else { Timestamp::default() };
+        Self { until, reason, failures: failures.max(1), asked_until, ..Self::default() }
     }
 
     /// Where it stands now.
@@ -178,7 +180,7 @@ impl Health {
     /// alone, that one answer came through does not shorten it.
     pub fn succeeded(&mut self, now: Timestamp, sent_at: Timestamp) {
         let of_before = self.failures > 0 && sent_at <= self.cooled_at;
-        if of_before || (now < self.until && self.asked) {
+        if of_before || now < self.asked_until {
             return;
         }
         self.ramp = match self.ramp {
@@ -205,17 +207,20 @@ impl Health {
         let length = match outcome.retry_after {
             // "At once" from a provider that has just refused again is not believed twice.
             Some(asked) if asked < bounds.base && self.failures > 1 && !of_the_same_burst => {
-                asked.max(backoff(rule(outcome.kind), bounds, self.failures - 1, chance))
+                let own = backoff(rule(outcome.kind), bounds, self.failures - 1, chance);
+                asked.max(own).max(bounds.retry_after_floor)
             }
             Some(asked) => asked.clamp(bounds.retry_after_floor, bounds.retry_after_cap),
             None if of_the_same_burst => return,
             None => backoff(rule(outcome.kind), bounds, self.failures, chance),
         };
         self.cooled_at = now;
+        if outcome.retry_after.is_some() {
+            self.asked_until = self.asked_until.max(now + length);
+        }
         if now + length > self.until {
             self.until = now + length;
             self.reason = outcome.kind;
-            self.asked = outcome.retry_after.is_some();
         }
     }
 
@@ -329,6 +334,30 @@ mod tests {
         fail(&mut h, 0, 0, &rate_limited(Some(5_000)));
         h.succeeded(at(100), at(50));
         assert_eq!(h.standing(at(200)), Standing::Cooling { until: at(5_000) });
+    }
+
+    #[test]
+    fn no_retry_after_counts_as_less_than_the_floor() {
+        let base = Duration::from_millis(20);
+        let bounds = Bounds { base, ..Bounds::default() };
+        let mut h = Health::default();
+        for ms in [0, 1_000, 2_000] {
+            h.failed(at(ms), at(ms), &rate_limited(Some(0)), &bounds, 0.0);
+            assert!(h.until >= at(ms) + bounds.retry_after_floor, "{ms}");
+        }
+    }
+
+    #[test]
+    fn what_the_provider_asked_for_holds_also_under_a_longer_cooldown_of_our_own() {
+        let mut h = Health::default();
+        fail(&mut h, 0, 0, &Outcome::new(Kind::TimedOut, ""));
+        assert_eq!(h.until, at(5_000));
+        fail(&mut h, 10, 0, &rate_limited(Some(2_000)));
+        assert_eq!(h.until, at(5_000));
+        h.succeeded(at(100), at(50));
+        assert_eq!(h.standing(at(200)), Standing::Cooling { until: at(5_000) });
+        h.succeeded(at(2_020), at(60));
+        assert_eq!(h.standing(at(2_020)), Standing::Ramping { allowed: 2 });
     }
 
     #[test]

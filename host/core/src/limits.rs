@@ -1,5 +1,6 @@
 //! Rate limits as smooth buckets (the generic cell rate algorithm), and what providers say of theirs.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::contract::NONE;
@@ -18,7 +19,12 @@ pub struct Bucket {
     burst_ns: u64,
     /// When the bucket will be full again, in nanoseconds since the epoch (the theoretical arrival time of GCRA).
     full_at_ns: u64,
+    /// What was owed just before the last takes, as far as nothing less was owed later: (time of the take, debt).
+    lows: VecDeque<(u64, u64)>,
 }
+
+/// Lows that a bucket remembers; beyond it the oldest count as one.
+const MAX_LOWS: usize = 16;
 
 impl Bucket {
     /// A full bucket. `per_minute` is at least 1.
@@ -31,7 +37,7 @@ impl Bucket {
         let per_minute = per_minute.max(1);
         let burst = burst.clamp(1, per_minute);
         let unit_ns = MINUTE_NS.div_ceil(u64::from(per_minute - burst) + 1);
-        Self { per_minute, unit_ns, burst_ns: unit_ns * u64::from(burst), full_at_ns: 0 }
+        Self { per_minute, unit_ns, burst_ns: unit_ns * u64::from(burst), full_at_ns: 0, lows: VecDeque::new() }
     }
 
     /// The limit it was made for.
@@ -53,12 +59,41 @@ impl Bucket {
     /// Takes `units`, whether or not they are ready.
     pub fn take(&mut self, now: Timestamp, units: u32) {
         let cost = self.unit_ns.saturating_mul(u64::from(units));
+        let debt = self.full_at_ns.saturating_sub(ns(now));
+        self.remember_low(ns(now), debt);
         self.full_at_ns = self.full_at_ns.max(ns(now)).saturating_add(cost);
     }
 
-    /// Gives back units that were taken and not used.
-    pub fn give_back(&mut self, units: u32) {
-        self.full_at_ns = self.full_at_ns.saturating_sub(self.unit_ns.saturating_mul(u64::from(units)));
+    fn remember_low(&mut self, at: u64, debt: u64) {
+        while self.lows.back().is_some_and(|(_, low)| *low >= debt) {
+            self.lows.pop_back();
+        }
+        self.lows.push_back((at, debt));
+        if self.lows.len() > MAX_LOWS
+            && let Some((_, lowest)) = self.lows.pop_front()
+            && let Some((_, low)) = self.lows.front_mut()
+        {
+            *low = lowest;
+        }
+    }
+
+    /// Gives back units that were taken at `taken_at` and not used.
+    ///
+    /// No more than would be there had they never been taken: a bucket that was full meanwhile would have gained nothing
+    /// by them, and to give them back would let a second burst go.
+    pub fn give_back(&mut self, taken_at: Timestamp, units: u32) {
+        let later = self.lows.partition_point(|(at, _)| *at <= ns(taken_at));
+        let lowest = self.lows.get(later).map_or(u64::MAX, |(_, low)| *low);
+        let refund = self.unit_ns.saturating_mul(u64::from(units)).min(lowest);
+        self.full_at_ns = self.full_at_ns.saturating_sub(refund);
+        // As if they had never been taken.
+        for (_, low) in self.lows.range_mut(later..) {
+            *low -= refund;
+        }
+        if let Some((_, lowest)) = self.lows.get(later).copied() {
+            let kept = self.lows.iter().take(later).take_while(|(_, low)| *low < lowest).count();
+            self.lows.drain(kept..later);
+        }
     }
 
     /// Units that could go right now.
@@ -136,8 +171,18 @@ mod tests {
         let mut b = Bucket::with_burst(1, 1);
         b.take(at(0), 1);
         assert!(b.ready_in(at(0), 1) > Duration::ZERO);
-        b.give_back(1);
+        b.give_back(at(0), 1);
         assert_eq!(b.ready_in(at(0), 1), Duration::ZERO);
+    }
+
+    #[test]
+    fn what_would_have_been_there_anyway_is_not_given_back() {
+        let mut b = Bucket::with_burst(6, 1);
+        b.take(at(0), 1);
+        assert_eq!(b.ready_in(at(10_000), 1), Duration::ZERO);
+        b.take(at(10_000), 1);
+        b.give_back(at(0), 1);
+        assert!(b.ready_in(at(10_001), 1) > Duration::from_secs(9), "else two would go at once");
     }
 
     #[test]
@@ -151,6 +196,30 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn no_sixty_seconds_see_more_than_the_limit_whatever_is_given_back(
+            rpm in 1u32..200,
+            steps in prop::collection::vec((0u64..4_000, 0u8..3, any::<prop::sample::Index>()), 1..600),
+        ) {
+            let mut b = Bucket::per_minute(rpm);
+            let mut now = at(0);
+            let mut sent: Vec<Timestamp> = Vec::new();
+            for (gap, what, which) in steps {
+                now = now + Duration::from_millis(gap);
+                if what == 0 && !sent.is_empty() {
+                    // One of the last: attempts do not last for ever.
+                    let recent = sent.len().saturating_sub(20);
+                    let unused = sent.remove(recent + which.index(sent.len() - recent));
+                    b.give_back(unused, 1);
+                } else if b.ready_in(now, 1) == Duration::ZERO {
+                    b.take(now, 1);
+                    sent.push(now);
+                }
+                let window = sent.iter().filter(|t| now.since(**t) < Duration::from_secs(60)).count();
+                prop_assert!(window <= rpm as usize, "{window} in one minute, limit {rpm}");
+            }
+        }
+
         #[test]
         fn no_sixty_seconds_see_more_than_the_limit(rpm in 1u32..200, gaps in prop::collection::vec(0u64..4_000, 1..600)) {
             let mut b = Bucket::per_minute(rpm);

@@ -156,9 +156,10 @@ impl Member {
 
     /// When the emergency lane may use it; none: not at all.
     pub fn emergency_in(&self, now: Timestamp, model: &str) -> Option<Duration> {
-        let (standing, health, _) = self.standing(now, model);
-        let hopeless = matches!(standing, Standing::Cooling { .. })
-            && matches!(health.reason, Kind::Unauthorised | Kind::OutOfCredit | Kind::ModelMissing);
+        let of_model = self.models.get(model).map(|m| &m.health);
+        let hopeless = of_model.into_iter().chain([&self.wide]).any(|health| {
+            now < health.until && matches!(health.reason, Kind::Unauthorised | Kind::OutOfCredit | Kind::ModelMissing)
+        });
         let full = self.max_concurrency.is_some_and(|max| self.in_flight >= max);
         (!self.drained && !hopeless && !full).then(|| self.emergency.ready_in(now, 1))
     }
@@ -188,16 +189,16 @@ impl Member {
     }
 
     /// Undoes a charge that was never sent.
-    pub fn refund(&mut self, model: &str, charge: Charge) {
+    pub fn refund(&mut self, taken_at: Timestamp, model: &str, charge: Charge) {
         self.release(model, charge);
         if let Some(b) = &mut self.requests {
-            b.give_back(1);
+            b.give_back(taken_at, 1);
         }
         if let Some(b) = &mut self.tokens {
-            b.give_back(charge.tokens);
+            b.give_back(taken_at, charge.tokens);
         }
         if charge.emergency {
-            self.emergency.give_back(1);
+            self.emergency.give_back(taken_at, 1);
         }
         self.return_probes(model, charge);
     }
@@ -224,14 +225,14 @@ impl Member {
     pub fn settle(&mut self, at: Settled<'_>, charge: Charge) {
         self.release(at.model, charge);
         if let (Some(b), Some(used)) = (&mut self.tokens, at.tokens_used) {
-            b.give_back(charge.tokens.saturating_sub(used));
+            b.give_back(at.sent_at, charge.tokens.saturating_sub(used));
             b.take(at.now, used.saturating_sub(charge.tokens));
         }
         if at.outcome.kind == Kind::ConnectFailed
             && let Some(b) = &mut self.requests
         {
             // The provider never saw it.
-            b.give_back(1);
+            b.give_back(at.sent_at, 1);
         }
         self.stats.sent += 1;
         match rule(at.outcome.kind).scope {
@@ -445,13 +446,14 @@ pub(crate) struct Settled<'a> {
     pub chance: f64,
 }
 
-fn severity(standing: Standing) -> u8 {
+/// Of two cooldowns the longer is the worse: the other says nothing of the time after it.
+fn severity(standing: Standing) -> (u8, Timestamp) {
     match standing {
-        Standing::Open => 0,
-        Standing::Ramping { .. } => 1,
-        Standing::Due => 2,
-        Standing::Probing => 3,
-        Standing::Cooling { .. } => 4,
+        Standing::Open => (0, Timestamp::default()),
+        Standing::Ramping { .. } => (1, Timestamp::default()),
+        Standing::Due => (2, Timestamp::default()),
+        Standing::Probing => (3, Timestamp::default()),
+        Standing::Cooling { until } => (4, until),
     }
 }
 

@@ -13,6 +13,7 @@ use clap::{Parser, Subcommand};
 
 use crate::config::ProcessEnv;
 use crate::demo::{self, DemoArgs};
+use crate::lab::{SimulateArgs, Simulated, simulate};
 
 /// A proxy for LLM APIs whose routing is decided by a WebAssembly component.
 ///
@@ -49,6 +50,11 @@ enum Command {
         #[command(subcommand)]
         command: policy_cmd::PolicyCommand,
     },
+    /// Put a policy through made-up worlds in virtual time, and hold every exchange to the rules of the proxy.
+    ///
+    /// Backends are rate-limited, fail, cut and stall at random; everything comes from the seed, so the same seed is the
+    /// same run. Exit 1 with the seed when a rule is broken.
+    Simulate(SimulateArgs),
 }
 
 /// Runs the command line. Exit 0: done; 1: failed; 2: wrong usage.
@@ -71,6 +77,16 @@ pub fn main() -> ExitCode {
             let (out, err) = (&mut io::stdout().lock(), &mut io::stderr().lock());
             match policy_cmd::run(&command, out, err) {
                 Ok(code) => code,
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+                Err(error) => told(Err(error.into())),
+            }
+        }
+        Command::Simulate(args) => {
+            let (out, err) = (&mut io::stdout().lock(), &mut io::stderr().lock());
+            match simulate(&args, &ProcessEnv, out, err) {
+                Ok(Simulated::Held) => ExitCode::SUCCESS,
+                Ok(Simulated::Broken) => ExitCode::FAILURE,
+                Ok(Simulated::WrongUsage) => ExitCode::from(2),
                 Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
                 Err(error) => told(Err(error.into())),
             }

@@ -84,7 +84,8 @@ pub fn run(args: &TestArgs, out: &mut dyn Write, err: &mut dyn Write) -> io::Res
     Ok(if failed == 0 { Tested::Passed } else { Tested::Failed })
 }
 
-fn compile(file: &Path) -> Result<Compiled, String> {
+/// The policy of a file, or the embedded one.
+pub(super) fn compile(file: &Path) -> Result<Compiled, String> {
     // One scenario at a time asks one instance.
     let limits = EngineLimits { max_instances: 4, ..EngineLimits::default() };
     let engine = Engine::new(limits).map_err(|error| error.to_string())?;

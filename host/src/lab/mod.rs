@@ -3,13 +3,15 @@
 //! [`world`] is a world in which core's `Exchange` and `Fleet` do what they do in the server, while requests, backends'
 //! answers and decisions come from wherever its caller likes. [`answer`] says what an answer comes to under an attempt's
 //! time limits. [`scenario`] reads the files of `pointsman policy test`, [`trial`] plays one and compares,
-//! [`recorder`] remembers each exchange as facts and as a [`story`] for people.
+//! [`recorder`] remembers each exchange as facts and as a [`story`] for people. [`simulate`] makes worlds up from a seed and
+//! holds every exchange to its invariants.
 
 pub mod answer;
 mod command;
 pub mod recorder;
 pub mod report;
 pub mod scenario;
+pub mod simulate;
 pub mod story;
 #[cfg(test)]
 mod tests;
@@ -17,3 +19,4 @@ pub mod trial;
 pub mod world;
 
 pub use command::{TestArgs, Tested, run as test};
+pub use simulate::{SimulateArgs, Simulated, simulate};

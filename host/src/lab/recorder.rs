@@ -102,7 +102,8 @@ impl Watcher for Recorder {
 }
 
 impl Recorded {
-    fn new(number: u64, at: Duration, ask: &Ask) -> Self {
+    /// The exchange of this number, counted from 0, arrived.
+    pub fn new(number: u64, at: Duration, ask: &Ask) -> Self {
         let facts = &ask.facts;
         let stream = if facts.streaming { ", as a stream" } else { "" };
         let priority = if facts.priority == 0 { String::new() } else { format!(", priority {}", facts.priority) };
@@ -121,12 +122,13 @@ impl Recorded {
         }
     }
 
-    fn saw(&mut self, at: Duration, view: &View, sight: Sight<'_>) {
+    /// Something happened to it.
+    pub fn saw(&mut self, at: Duration, view: &View, sight: Sight<'_>) {
         match sight {
-            Sight::Arrived(_) => {}
+            Sight::Arrived(_) | Sight::Granted { .. } => {}
             Sight::Asked(query) => self.tell(at, Moment::Asked(standings(query, view))),
             Sight::Decided(verdict) => self.decided(at, view, verdict),
-            Sight::Sent { sending, probe } => {
+            Sight::Sent { sending, probe, model: _ } => {
                 let backend = &view.backend(sending.backend).id;
                 if let Some(last) = self.decisions.last_mut().filter(|d| d.backend.is_none()) {
                     last.backend = Some(backend.clone());
@@ -136,7 +138,7 @@ impl Recorded {
             }
             Sight::Committed => self.tell(at, Moment::Committed),
             Sight::Ended(attempt) => self.tell(at, outcome(attempt)),
-            Sight::Waits { max } => {
+            Sight::Waits { max, model: _ } => {
                 self.waiting_since = at;
                 self.tell(at, Moment::Waits(max));
             }

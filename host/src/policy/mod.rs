@@ -36,6 +36,7 @@ mod wire;
 pub use check::{LoadError, contract};
 pub use engine::{Compiled, Engine, EngineError, EngineLimits};
 pub use revision::{Revision, probes};
+pub use twin::Twin;
 
 use pointsman_core::clients::Spending;
 use pointsman_core::contract::Decision;

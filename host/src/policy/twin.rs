@@ -1,4 +1,4 @@
-//! The native twin: the default policy, compiled natively, decides when a component fails.
+//! The native twin: the default policy, compiled natively, decides when a component fails, and in simulations.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -13,21 +13,21 @@ use pointsman_sdk::Policy as _;
 use super::{Spending, Texts};
 
 /// The default policy over one table.
-pub(super) struct Twin {
+pub struct Twin {
     policy: Mutex<default_policy::Default>,
     table: sdk::Table,
 }
 
 impl Twin {
     /// Configured with those of the settings that the default policy understands; the component's own it ignores.
-    pub(super) fn new(settings: &str, table: &core_table::Table) -> Self {
+    pub fn new(settings: &str, table: &core_table::Table) -> Self {
         let table = to_sdk(table);
         let policy = default_policy::Default::with_settings(default_policy::Settings::parse_known(settings), &table);
         Self { policy: Mutex::new(policy), table }
     }
 
     /// The decision, and what it noted.
-    pub(super) fn decide(&self, query: &core::Query, texts: &Arc<Texts>) -> (core::Decision, Vec<String>) {
+    pub fn decide(&self, query: &core::Query, texts: &Arc<Texts>) -> (core::Decision, Vec<String>) {
         let layout = self.table.layout();
         let attempts: Vec<sdk::Attempt> = query.attempts.iter().map(attempt).collect();
         let query = sdk::Query {

@@ -223,6 +223,11 @@ where
 
     fn serve_line(&mut self) {
         let (served, look_again) = self.fleet.serve_line(self.now);
+        for (ticket, permit) in &served {
+            if let Some(slot) = self.tickets.get(ticket).copied() {
+                self.tell_of(slot, Sight::Granted { backend: permit.backend });
+            }
+        }
         self.granted.extend(served);
         if let Some(at) = look_again.filter(|at| self.alarm_at.is_none_or(|set| *at < set)) {
             self.alarm_at = Some(at);
@@ -267,7 +272,8 @@ where
     }
 
     fn wait(&mut self, slot: Slot, ticket: Ticket, max: Duration) {
-        self.tell_of(slot, Sight::Waits { max });
+        let model = self.places.live(slot).exchange.model().clone();
+        self.tell_of(slot, Sight::Waits { max, model });
         self.places.live(slot).ticket = Some(ticket);
         self.tickets.insert(ticket, slot);
         let turn = self.places.next_turn(slot);
@@ -284,7 +290,8 @@ where
         let (commit, end) = (course.commit, course.end);
         live.committed = false;
         live.course = Some(course);
-        self.tell_of(slot, Sight::Sent { sending, probe });
+        let model = live.exchange.model().clone();
+        self.tell_of(slot, Sight::Sent { sending, probe, model });
         let turn = self.places.next_turn(slot);
         match commit {
             Some(commit) => self.agenda.add(self.now + commit, What::Commit(turn)),

@@ -80,6 +80,8 @@ pub enum Sight<'a> {
         sending: &'a Sending,
         /// Does it find out whether its backend is well again?
         probe: bool,
+        /// The model asked for, by the name that clients use.
+        model: Arc<str>,
     },
     /// Its first byte went downstream.
     Committed,
@@ -89,6 +91,14 @@ pub enum Sight<'a> {
     Waits {
         /// The longest.
         max: Duration,
+        /// The model asked for, by the name that clients use.
+        model: Arc<str>,
+    },
+    /// It is handed the capacity of a backend, in this order, and goes on in this moment; not told of one that is served as
+    /// it joins the line.
+    Granted {
+        /// The backend.
+        backend: u32,
     },
     /// It no longer waits.
     Waited {

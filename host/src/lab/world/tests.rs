@@ -177,7 +177,7 @@ impl Watcher for Judge {
                 }
             }
             Sight::Asked(_) | Sight::Decided(_) | Sight::Committed | Sight::Ended(_) => {}
-            Sight::Waits { .. } | Sight::Waited { .. } => {}
+            Sight::Waits { .. } | Sight::Granted { .. } | Sight::Waited { .. } => {}
         }
         if let Some(trace) = &mut self.trace {
             trace.push(format!("{} {} {sight:?}", scene.now, scene.exchange));

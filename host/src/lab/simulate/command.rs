@@ -1,0 +1,148 @@
+//! `pointsman simulate`.
+
+use std::collections::VecDeque;
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use super::report::Report;
+use super::{Lived, Plan, Policy, Tally, live};
+use crate::clock::Stopwatch;
+use crate::config::{self, Config, Env};
+use crate::lab::command::compile;
+use crate::policy::LoadError;
+
+/// What `pointsman simulate` is told.
+#[derive(Debug, clap::Args)]
+pub struct SimulateArgs {
+    /// What everything is made up from; each further world takes the next number.
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// How many worlds.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
+    pub worlds: u64,
+    /// How many requests arrive in each world.
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub exchanges: u64,
+    /// A component file; `default` for the default policy, natively; `random` for decisions by chance
+    /// [default: what the configuration names, else `default`].
+    #[arg(long, value_name = "FILE|default|random")]
+    pub policy: Option<PathBuf>,
+    /// The table of this configuration instead of made-up ones.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Print a report for machines.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// How the command ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Simulated {
+    /// Every rule held.
+    Held,
+    /// One was broken, or the policy could not be loaded.
+    Broken,
+    /// The configuration is no good.
+    WrongUsage,
+}
+
+/// Runs it: results go to `out`, complaints to `err`.
+pub fn run(args: &SimulateArgs, env: &dyn Env, out: &mut dyn Write, err: &mut dyn Write) -> io::Result<Simulated> {
+    let config = match args.config.as_deref().map(|file| config::load(Some(file), env)).transpose() {
+        Ok(loaded) => loaded.map(|loaded| loaded.config),
+        Err(error) => {
+            writeln!(err, "{error}")?;
+            return Ok(Simulated::WrongUsage);
+        }
+    };
+    let (name, policy) = match policy(args, config.as_ref()) {
+        Ok(named) => named,
+        Err(why) => {
+            writeln!(err, "error: {why}")?;
+            return Ok(Simulated::Broken);
+        }
+    };
+    let watch = Stopwatch::start();
+    let mut report =
+        Report { args, policy: name, tally: Tally::default(), worlds: 0, breach: None, real: watch.elapsed() };
+    let plan = |seed| Plan { seed, exchanges: args.exchanges, policy: &policy, config: config.as_ref() };
+    for (seed, lived) in Worlds::new(args.seed, args.worlds, plan) {
+        match lived {
+            Ok(Lived { tally, breach }) => {
+                report.tally.add(&tally);
+                report.worlds += 1;
+                report.breach = breach.map(|(breach, story)| (seed, breach, story));
+            }
+            Err(why) => {
+                writeln!(err, "error: the policy refuses world {seed}: {why}")?;
+                return Ok(Simulated::Broken);
+            }
+        }
+        if report.breach.is_some() {
+            break;
+        }
+    }
+    report.real = watch.elapsed();
+    if args.json {
+        writeln!(out, "{:#}", report.json())?
+    } else {
+        write!(out, "{report}")?
+    }
+    Ok(if report.breach.is_none() { Simulated::Held } else { Simulated::Broken })
+}
+
+/// Worlds lived through side by side, as many at a time as there are processors, and told in the order of their seeds.
+struct Worlds<P> {
+    plan: P,
+    next: u64,
+    left: u64,
+    lived: VecDeque<(u64, Result<Lived, LoadError>)>,
+}
+
+impl<'a, P: Fn(u64) -> Plan<'a>> Worlds<P> {
+    fn new(first: u64, number: u64, plan: P) -> Self {
+        Self { plan, next: first, left: number, lived: VecDeque::new() }
+    }
+
+    fn live_through_some(&mut self) {
+        let at_a_time = std::thread::available_parallelism().map_or(1, |n| n.get() as u64).min(self.left);
+        let seeds: Vec<u64> = (0..at_a_time).map(|n| self.next.wrapping_add(n)).collect();
+        let plans: Vec<_> = seeds.iter().map(|seed| (self.plan)(*seed)).collect();
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = plans.iter().map(|plan| scope.spawn(|| live(plan))).collect();
+            for (seed, thread) in seeds.iter().zip(threads) {
+                // A panic in there is one of ours.
+                let lived = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+                self.lived.push_back((*seed, lived));
+            }
+        });
+        self.next = self.next.wrapping_add(at_a_time);
+        self.left -= at_a_time;
+    }
+}
+
+impl<'a, P: Fn(u64) -> Plan<'a>> Iterator for Worlds<P> {
+    type Item = (u64, Result<Lived, LoadError>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.lived.is_empty() && self.left > 0 {
+            self.live_through_some();
+        }
+        self.lived.pop_front()
+    }
+}
+
+/// Who decides, and what it is called.
+fn policy(args: &SimulateArgs, config: Option<&Config>) -> Result<(String, Policy), String> {
+    let configured = || config.and_then(|config| config.policy.file.clone());
+    let Some(file) = args.policy.clone().or_else(configured) else {
+        return Ok(("default".to_owned(), Policy::Native));
+    };
+    let name = file.display().to_string();
+    let policy = match name.as_str() {
+        "default" => Policy::Native,
+        "random" => Policy::Random,
+        _ => Policy::Component(compile(&file)?),
+    };
+    Ok((name, policy))
+}

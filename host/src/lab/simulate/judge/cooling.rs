@@ -1,0 +1,131 @@
+//! Cooldowns and probes, kept by the rules of `core::health` at their mildest: the shortest cooldown that an outcome earns.
+
+use std::time::Duration;
+
+use pointsman_core::health::{Bounds, Scope, rule};
+use pointsman_core::outcome::Kind;
+use pointsman_core::record::AttemptRecord;
+use pointsman_core::table::Lane;
+use pointsman_core::time::Timestamp;
+
+use super::{Found, InFlight, Name, Rule};
+
+/// All backends.
+pub(super) struct Cooling {
+    bounds: Bounds,
+    backends: Vec<OfBackend>,
+}
+
+#[derive(Clone, Default)]
+struct OfBackend {
+    wide: Standing,
+    models: Vec<Standing>,
+}
+
+/// A backend, or one model on it.
+#[derive(Clone, Default)]
+struct Standing {
+    /// The last failure that counted; none once it answered after it.
+    failed_at: Option<Timestamp>,
+    until: Timestamp,
+    /// Until when the upstream itself asked to be left alone.
+    asked_until: Timestamp,
+    /// Until when nothing can help: no key, no money, no such model.
+    hopeless_until: Timestamp,
+    /// The exchange that finds out whether it is well.
+    probing: Option<u64>,
+}
+
+impl Cooling {
+    pub(super) fn new(bounds: Bounds, backends: usize) -> Self {
+        Self { bounds, backends: vec![OfBackend::default(); backends] }
+    }
+
+    fn standings(&mut self, backend: usize, model: Name) -> [&mut Standing; 2] {
+        let OfBackend { wide, models } = &mut self.backends[backend];
+        if models.len() <= model {
+            models.resize(model + 1, Standing::default());
+        }
+        [wide, &mut models[model]]
+    }
+
+    pub(super) fn sent(&mut self, attempt: InFlight, probe: bool) -> Found {
+        let InFlight { exchange, at, lane, .. } = attempt;
+        let mut is_due = false;
+        for standing in self.standings(attempt.backend, attempt.model) {
+            if at < standing.until {
+                let left = standing.until.since(at);
+                if at < standing.hopeless_until {
+                    let how = format!("sent where the key, the money or the model is gone, for {left:?} more");
+                    return Err((Rule::Cooldown, how));
+                }
+                if lane != Lane::Emergency {
+                    return Err((Rule::Cooldown, format!("sent to a backend that cools for {left:?} more")));
+                }
+            }
+            // The cooldown in force may be longer than the shortest, so that an emergency need be no probe.
+            if lane == Lane::Emergency || standing.failed_at.is_none() {
+                continue;
+            }
+            if let Some(other) = standing.probing.replace(exchange) {
+                return Err((Rule::Probe, format!("sent while exchange {} still probes the backend", other + 1)));
+            }
+            is_due = true;
+        }
+        match is_due && !probe {
+            true => Err((Rule::Probe, "the first attempt after a cooldown did not go as its probe".to_owned())),
+            false => Ok(()),
+        }
+    }
+
+    pub(super) fn ended(&mut self, attempt: InFlight, now: Timestamp, record: &AttemptRecord) {
+        let bounds = self.bounds;
+        for standing in self.standings(attempt.backend, attempt.model) {
+            if standing.probing == Some(attempt.exchange) {
+                standing.probing = None;
+            }
+        }
+        let [wide, model] = self.standings(attempt.backend, attempt.model);
+        match rule(record.outcome).scope {
+            Scope::Nothing if record.outcome == Kind::ClientGone => {}
+            Scope::Nothing => {
+                wide.answered(now, attempt.at);
+                model.answered(now, attempt.at);
+            }
+            Scope::Backend => wide.failed(now, attempt.at, record, &bounds),
+            Scope::Model => model.failed(now, attempt.at, record, &bounds),
+        }
+    }
+}
+
+impl Standing {
+    fn failed(&mut self, now: Timestamp, sent_at: Timestamp, record: &AttemptRecord, bounds: &Bounds) {
+        let of_the_same_burst = self.failed_at.is_some_and(|failed_at| sent_at <= failed_at);
+        let shortest = match record.retry_after {
+            Some(asked) => asked.clamp(bounds.retry_after_floor, bounds.retry_after_cap),
+            None if of_the_same_burst => return,
+            None => shortest(record.outcome, bounds),
+        };
+        self.failed_at = Some(now);
+        let until = now + shortest;
+        self.until = self.until.max(until);
+        if record.retry_after.is_some() {
+            self.asked_until = self.asked_until.max(until);
+        }
+        if matches!(record.outcome, Kind::Unauthorised | Kind::OutOfCredit | Kind::ModelMissing) {
+            self.hopeless_until = self.hopeless_until.max(until);
+        }
+    }
+
+    fn answered(&mut self, now: Timestamp, sent_at: Timestamp) {
+        let of_before = self.failed_at.is_some_and(|failed_at| sent_at <= failed_at);
+        if !of_before && now >= self.asked_until {
+            *self = Self::default();
+        }
+    }
+}
+
+fn shortest(kind: Kind, bounds: &Bounds) -> Duration {
+    let rule = rule(kind);
+    bounds.base.mul_f64(rule.base_factor).min(bounds.max.mul_f64(rule.max_factor))
+}

@@ -1,0 +1,150 @@
+//! The waiting line: who waits for what, and since when.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, HashMap};
+
+use pointsman_core::contract::{Column, Decision, Query, RowState, STRIDE};
+use pointsman_core::table::Lane;
+use pointsman_core::time::Timestamp;
+use pointsman_core::view::View;
+
+use super::{Found, InFlight, Name, Rule};
+
+/// Larger priorities first, then by when it first waited.
+type Rank = (Reverse<i32>, u64);
+
+/// Everyone who waits or has waited.
+#[derive(Default)]
+pub(super) struct Line {
+    files: HashMap<(Lane, Name), BTreeMap<Rank, Waiter>>,
+    /// Exchanges under way that have waited.
+    ranks: HashMap<u64, Place>,
+    joined: u64,
+    /// The question that was put last: nothing else happens between it, its decision and what comes of that.
+    asked: Vec<Shown>,
+    /// The lane that was decided on, and whether the policy itself said wait.
+    decided: Option<(Lane, bool)>,
+}
+
+struct Place {
+    rank: Rank,
+    /// Where it waits now.
+    file: Option<(Lane, Name)>,
+    /// What it was handed.
+    granted: Option<usize>,
+}
+
+struct Waiter {
+    exchange: u64,
+    since: Timestamp,
+    backends: Vec<usize>,
+}
+
+#[derive(Clone, Copy)]
+struct Shown {
+    suited: bool,
+    ready: bool,
+    open_to_emergency: bool,
+}
+
+impl Line {
+    pub(super) fn asked(&mut self, query: &Query) {
+        let shown = |row: &[u32]| Shown {
+            suited: row[Column::State as usize] != RowState::Unsuited as u32,
+            ready: row[Column::State as usize] == RowState::Ready as u32,
+            open_to_emergency: row[Column::EmergencyMs as usize] == 0,
+        };
+        self.asked.clear();
+        self.asked.extend(query.rows.chunks_exact(STRIDE).map(shown));
+    }
+
+    pub(super) fn decided(&mut self, decision: &Decision) {
+        self.decided = match decision {
+            Decision::Primary(_) => Some((Lane::Primary, false)),
+            Decision::Fallback(_) => Some((Lane::Fallback, false)),
+            Decision::Emergency(_) => Some((Lane::Emergency, false)),
+            Decision::Wait(hold) => Some((hold.lane, true)),
+            Decision::Reject(_) => None,
+        };
+    }
+
+    pub(super) fn waits(&mut self, exchange: u64, now: Timestamp, model: Name, priority: i32, view: &View) {
+        let Some((lane, own)) = self.decided else { return };
+        self.joined += 1;
+        let newcomer = Place { rank: (Reverse(priority), self.joined), file: None, granted: None };
+        let place = self.ranks.entry(exchange).or_insert(newcomer);
+        place.file = Some((lane, model));
+        place.granted = None;
+        let is_meant = |(i, shown): &(usize, &Shown)| {
+            // A policy that says wait has turned down what it was shown as open.
+            let turned_down = own && if lane == Lane::Emergency { shown.open_to_emergency } else { shown.ready };
+            shown.suited && !turned_down && lane.admits(view.backend(*i as u32).tier)
+        };
+        let backends = self.asked.iter().enumerate().filter(is_meant).map(|(i, _)| i).collect();
+        self.files.entry((lane, model)).or_default().insert(place.rank, Waiter { exchange, since: now, backends });
+    }
+
+    pub(super) fn granted(&mut self, exchange: u64, now: Timestamp, backend: u32) -> Found {
+        match self.leave(exchange) {
+            Some((file, rank)) => self.nobody_before(file, rank, backend as usize, now),
+            None => Err((Rule::Order, "it was handed what it did not wait for".to_owned())),
+        }
+    }
+
+    pub(super) fn waited(&mut self, exchange: u64, now: Timestamp, granted: Option<u32>) -> Found {
+        let left = self.leave(exchange);
+        if let Some(place) = self.ranks.get_mut(&exchange) {
+            place.granted = granted.map(|backend| backend as usize);
+        }
+        match (left, granted) {
+            // It was served as it joined.
+            (Some((file, rank)), Some(backend)) => self.nobody_before(file, rank, backend as usize, now),
+            (Some(_), None) | (None, _) => Ok(()),
+        }
+    }
+
+    fn leave(&mut self, exchange: u64) -> Option<((Lane, Name), Rank)> {
+        let place = self.ranks.get_mut(&exchange)?;
+        let file = place.file.take()?;
+        self.files.get_mut(&file)?.remove(&place.rank);
+        Some((file, place.rank))
+    }
+
+    pub(super) fn sent(&mut self, attempt: InFlight, priority: i32) -> Found {
+        let InFlight { exchange, backend, lane, model, at, .. } = attempt;
+        let rank = match self.ranks.get_mut(&exchange) {
+            Some(place) => {
+                if place.granted.take() == Some(backend) {
+                    // It was looked at when it was handed over.
+                    return Ok(());
+                }
+                place.rank
+            }
+            None => (Reverse(priority), u64::MAX),
+        };
+        self.nobody_before((lane, model), rank, backend, at)
+    }
+
+    pub(super) fn finished(&mut self, exchange: u64) {
+        if !self.ranks.is_empty() {
+            self.ranks.remove(&exchange);
+        }
+    }
+
+    /// Who joined in this very moment may have come after the backend was given away.
+    fn nobody_before(&self, file: (Lane, Name), rank: Rank, backend: usize, now: Timestamp) -> Found {
+        let Some(waiters) = self.files.get(&file) else { return Ok(()) };
+        let is_passed_over = |w: &&Waiter| w.since < now && w.backends.contains(&backend);
+        match waiters.range(..rank).map(|(_, waiter)| waiter).find(is_passed_over) {
+            Some(w) => Err((
+                Rule::Order,
+                format!(
+                    "it was given what exchange {} has waited for since {:?} before",
+                    w.exchange + 1,
+                    now.since(w.since)
+                ),
+            )),
+            None => Ok(()),
+        }
+    }
+}
