@@ -217,7 +217,7 @@ impl Project {
 fn judge(component: &[u8]) -> Result<(String, Option<String>), BuildError> {
     /// Backends of the example table.
     const BACKENDS: usize = 4;
-    let engine = Engine::new(EngineLimits { max_instances: 2, ..EngineLimits::default() })?;
+    let engine = Engine::new(EngineLimits { max_instances: 8, ..EngineLimits::default() })?;
     let compiled = engine.compile(component)?;
     let wants_settings = match compiled.configure("{}", Arc::new(sample::table(BACKENDS))) {
         Ok(_) => None,

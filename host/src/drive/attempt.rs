@@ -144,6 +144,11 @@ pub async fn attempt(live: &Live, target: &Target, sending: &Sending, told: Opti
         if sending.join.is_some() {
             return failed(Outcome::new(Kind::NotResumed, "the upstream answered with nothing"));
         }
+        let says_something =
+            asked.operation != Operation::Other && asked.has_body() && target.dialect != Dialect::Plain;
+        if says_something && head.status.is_success() && head.status != StatusCode::NO_CONTENT {
+            return failed(Outcome::new(Kind::Malformed, "the upstream answered with an empty body"));
+        }
         let outcome = Outcome::answered(status);
         let ended = Ended { outcome, usage: Usage::default(), first_byte: Some(first_byte), first_token: None };
         return Attempted::Whole { head, body: Bytes::new(), ended };
@@ -205,13 +210,22 @@ async fn refused(
 ) -> Attempted {
     let mut held = Held::default();
     let patience = Instant::now() + REFUSAL_PATIENCE;
+    let mut is_whole = false;
     while held.len() <= MAX_REFUSAL_BYTES {
         match tokio::time::timeout_at(patience, source.step()).await {
             Ok(Step::Bytes(bytes)) => held.push(bytes),
-            Ok(Step::Failed(..) | Step::End) | Err(_) => break,
+            Ok(Step::End) => {
+                is_whole = true;
+                break;
+            }
+            Ok(Step::Failed(..)) | Err(_) => break,
         }
     }
     let mut head = head;
+    if !is_whole {
+        // It promises more than there is.
+        head.headers.remove(CONTENT_LENGTH);
+    }
     let body = redacted(held.take(), &mut head.headers, target);
     let now = live.proxy().clock.now();
     let prefix = &body[..body.len().min(BODY_PREFIX_BYTES)];

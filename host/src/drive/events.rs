@@ -108,7 +108,10 @@ impl Events {
                 kept.get_or_insert_default().extend_from_slice(&self.reader.take_without_last());
                 continue;
             }
+            let was_finished = self.tap.finished();
             let emit = match self.tap.see(&event) {
+                // The model has said why it stopped: what goes wrong after that takes nothing from the answer.
+                Sight::Error if was_finished => Ok(Emit::Nothing),
                 Sight::Error => {
                     let outcome = error_in(self.dialect, &event);
                     return Some(Step::Failed(joined(kept, self.reader.take_before_last()), outcome));

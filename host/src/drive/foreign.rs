@@ -4,7 +4,7 @@
 
 use bytes::{Bytes, BytesMut};
 use http::StatusCode;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue};
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue};
 use http::response::Parts;
 use http::uri::PathAndQuery;
 use pointsman_core::outcome::{Kind, Outcome};
@@ -105,6 +105,7 @@ impl Foreign {
         let (status, body) = error::refusal(self.way, head.status.as_u16(), body, request_id);
         head.status = StatusCode::from_u16(status).unwrap_or(head.status);
         head.headers.remove(CONTENT_LENGTH);
+        head.headers.remove(CONTENT_ENCODING);
         head.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         body
     }

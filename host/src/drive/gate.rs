@@ -55,7 +55,7 @@ impl Gate<'_> {
                 Step::Failed(_, outcome) => return self.failed(outcome, Usage::default(), None),
                 Step::End => break,
             }
-            if held.len() > MAX_WHOLE_BYTES && self.foreign.is_none() {
+            if held.len() > MAX_WHOLE_BYTES && self.foreign.is_none() && !source.has_ended() {
                 return self.committed(head, held, source, None);
             }
             if held.len() > MAX_HELD_BYTES {
@@ -175,6 +175,7 @@ impl Gate<'_> {
     }
 
     fn failed(&self, outcome: Outcome, usage: Usage, first_token: Option<Duration>) -> Attempted {
+        let outcome = self.target.censored(outcome);
         Attempted::Failed(Ended { outcome, usage, first_byte: Some(self.first_byte), first_token }, None)
     }
 }

@@ -187,6 +187,14 @@ impl Live {
         self.told.end = Some(End::Rejected);
     }
 
+    /// What the attempt under way came to, without the key it was sent with.
+    pub fn censored(&self, outcome: Outcome) -> Outcome {
+        match self.exchange.sending() {
+            Some(sending) => self.snapshot.targets[sending.backend as usize].censored(outcome),
+            None => outcome,
+        }
+    }
+
     /// The committed attempt ended.
     pub fn relayed(&mut self, ended: Ended) {
         self.told.error = Some(ended.outcome.message.clone()).filter(|_| ended.outcome.kind != Kind::Answered);

@@ -164,6 +164,7 @@ impl Relay {
     /// The committed answer broke off: it is resumed, or the client is told in-band where there is a way to, and in any
     /// case by the end of the connection.
     fn broke(&mut self, mut flow: Flow, outcome: Outcome) -> Result<(), Broken> {
+        let outcome = flow.live.censored(outcome);
         let text = outcome.message.clone();
         let told = flow.source.joiner().map(|joiner| joiner.told().clone()).filter(|told| told.unfit().is_none());
         let action = match told.is_some() {

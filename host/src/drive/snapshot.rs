@@ -5,6 +5,7 @@ use std::sync::Arc;
 use http::{HeaderName, HeaderValue};
 use pointsman_core::exchange::{Budgets, StreamDefaults};
 use pointsman_core::fleet;
+use pointsman_core::outcome::Outcome;
 use pointsman_core::table::Dialect;
 use pointsman_core::view::View;
 use pointsman_core::wire::url::BaseUrl;
@@ -68,6 +69,16 @@ pub enum TargetError {
 }
 
 impl Target {
+    /// Without the key: some upstreams repeat it in what they say, and ours goes to nobody.
+    pub fn censored(&self, mut outcome: Outcome) -> Outcome {
+        let key = self.key.as_ref().and_then(|key| key.to_str().ok()).unwrap_or_default();
+        let key = key.strip_prefix("Bearer ").unwrap_or(key);
+        if !key.is_empty() && outcome.message.contains(key) {
+            outcome.message = outcome.message.replace(key, "***");
+        }
+        outcome
+    }
+
     /// The targets of a configuration; connections to places that stay are taken over from `before`.
     pub fn all(
         config: &Config,

@@ -126,6 +126,8 @@ impl Source {
             self.last = Instant::now();
             let step = match frame {
                 None => self.at_end(),
+                // An upstream that never pauses never lets the timer look.
+                Some(Ok(_)) if self.last >= self.total_at => Some(self.broke(too_long())),
                 Some(Err(error)) => Some(self.broke(broken(&error))),
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(data) => self.take(data),
@@ -157,7 +159,7 @@ impl Source {
             ready!(timer.as_mut().poll(cx));
             let now = Instant::now();
             if now >= self.total_at {
-                return Poll::Ready(Outcome::new(Kind::TimedOut, "the attempt took longer than its total time limit"));
+                return Poll::Ready(too_long());
             }
             if now >= self.last + self.idle {
                 let silence = format!("the stream was silent for {:?} (timeouts.idle_ms)", self.idle);
@@ -288,9 +290,13 @@ impl Source {
     }
 }
 
-/// Did the connection or the upstream give way, rather than say what is wrong?
+/// Did the connection, the upstream or its time give way, rather than say what is wrong?
 fn is_break(kind: Kind) -> bool {
-    matches!(kind, Kind::Cut | Kind::Stalled | Kind::Malformed)
+    matches!(kind, Kind::Cut | Kind::Stalled | Kind::Malformed | Kind::TimedOut)
+}
+
+fn too_long() -> Outcome {
+    Outcome::new(Kind::TimedOut, "the attempt took longer than its total time limit")
 }
 
 fn broken(error: &hyper::Error) -> Outcome {

@@ -6,7 +6,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use pointsman_core::probation::{Probation, Rule};
 use pointsman_core::time::Timestamp;
 
-use crate::policy::Fault;
+use crate::policy::{Fault, FaultKind};
 
 /// Counts without a lock; only a fault takes one.
 pub struct Trial {
@@ -36,7 +36,7 @@ impl Trial {
     #[inline]
     pub fn decided(&self, now: Timestamp, fault: Option<&Fault>) -> bool {
         let nth = self.decisions.fetch_add(1, Ordering::Relaxed) + 1;
-        fault.is_some_and(|fault| self.failed(now, nth, fault))
+        fault.is_some_and(|fault| fault.kind != FaultKind::Busy && self.failed(now, nth, fault))
     }
 
     #[cold]

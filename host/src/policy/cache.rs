@@ -117,7 +117,9 @@ fn keep(component: &Component, entry: &Path) -> io::Result<()> {
     let folder = entry.parent().unwrap_or(entry);
     DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     let code = component.serialize().map_err(io::Error::other)?;
-    let temporary = entry.with_extension(format!("{}.new", std::process::id()));
+    // By chance: what a process of the same number left behind is not in the way.
+    let chance = std::hash::BuildHasher::build_hasher(&std::hash::RandomState::new()).finish();
+    let temporary = entry.with_extension(format!("{chance:016x}.new"));
     let mut file: File = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
     let written = file.write_all(&Sha256::digest(&code)).and_then(|()| file.write_all(&code));
     // Whole under its name, or not at all.
@@ -129,10 +131,19 @@ fn keep(component: &Component, entry: &Path) -> io::Result<()> {
 
 fn forget_the_oldest(folder: &Path) -> io::Result<()> {
     let dated = |file: fs::DirEntry| Some((file.metadata().ok()?.modified().ok()?, file.path()));
-    let mut entries: Vec<_> = fs::read_dir(folder)?.flatten().filter_map(dated).collect();
+    let ours = |file: &fs::DirEntry| is_entry(&file.file_name().to_string_lossy());
+    let mut entries: Vec<_> = fs::read_dir(folder)?.flatten().filter(ours).filter_map(dated).collect();
     entries.sort_unstable();
     let surplus = entries.len().saturating_sub(MAX_ENTRIES);
     entries.iter().take(surplus).try_for_each(|(_, path)| fs::remove_file(path))
+}
+
+/// Is it a file of ours? The folder is the operator's choice, and may hold what is dear to him.
+fn is_entry(name: &str) -> bool {
+    let hex = |text: &str, digits: usize| text.len() == digits && text.bytes().all(|b| b.is_ascii_hexdigit());
+    let Some((stem, extension)) = name.split_once('.') else { return false };
+    let named = stem.split_once('-').is_some_and(|(wasm, settings)| hex(wasm, 64) && hex(settings, 16));
+    named && (extension == "cwasm" || extension.ends_with(".new"))
 }
 
 #[cfg(test)]
@@ -170,11 +181,14 @@ mod tests {
     #[test]
     fn the_oldest_entries_go_when_there_are_too_many() {
         let folder = tempfile::tempdir().expect("a temporary folder");
+        fs::write(folder.path().join("pointsman.db"), "").expect("writable");
+        fs::create_dir(folder.path().join("photos")).expect("writable");
         for i in 0..MAX_ENTRIES + 3 {
-            fs::write(folder.path().join(format!("{i}.cwasm")), "").expect("writable");
+            fs::write(folder.path().join(format!("{i:064x}-{:016x}.cwasm", 7)), "").expect("writable");
         }
         forget_the_oldest(folder.path()).expect("it is ours");
-        assert_eq!(entries(folder.path()).len(), MAX_ENTRIES);
+        assert_eq!(entries(folder.path()).len(), MAX_ENTRIES + 2);
+        assert!(folder.path().join("pointsman.db").exists(), "what is not ours stays, however old");
     }
 
     #[test]

@@ -292,8 +292,13 @@ struct LogAllowance {
 
 impl LogAllowance {
     fn take(&self, now_ms: u64) -> bool {
+        /// A clock that was set back by more than this is believed, in seconds.
+        const SET_BACK: u64 = 60;
         let second = now_ms / 1_000;
-        if self.second.swap(second, Ordering::Relaxed) != second {
+        let seen = self.second.load(Ordering::Relaxed);
+        // An instance that is being configured has no time yet: what it says counts to the second under way.
+        let is_new = second > seen || (second > 0 && seen - second > SET_BACK);
+        if is_new && self.second.swap(second, Ordering::Relaxed) != second {
             self.lines.store(0, Ordering::Relaxed);
         }
         let lines = self.lines.fetch_add(1, Ordering::Relaxed);

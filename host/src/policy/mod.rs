@@ -85,11 +85,14 @@ pub enum FaultKind {
     Memory,
     /// It answered something that is no decision.
     Invalid,
+    /// None of its instances was free: a shortage, and not its failure.
+    Busy,
 }
 
 impl FaultKind {
     /// Every kind.
-    pub const ALL: [FaultKind; 4] = [FaultKind::Trap, FaultKind::Deadline, FaultKind::Memory, FaultKind::Invalid];
+    pub const ALL: [FaultKind; 5] =
+        [FaultKind::Trap, FaultKind::Deadline, FaultKind::Memory, FaultKind::Invalid, FaultKind::Busy];
 
     /// The word for it in logs and metrics.
     pub const fn as_str(self) -> &'static str {
@@ -98,6 +101,7 @@ impl FaultKind {
             FaultKind::Deadline => "deadline",
             FaultKind::Memory => "memory",
             FaultKind::Invalid => "invalid",
+            FaultKind::Busy => "busy",
         }
     }
 }

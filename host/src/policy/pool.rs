@@ -2,8 +2,9 @@
 //! room.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread;
+use std::time::Instant;
 
 use super::check::{self, LoadError};
 use super::engine::{Code, Engine};
@@ -24,6 +25,9 @@ const MAX_QUICK_START_MS: u32 = 60;
 /// Instances started ahead when starting one takes long; with fewer processors there are fewer threads to serve.
 const STARTED_AHEAD: usize = 4;
 
+/// After a failed start nothing is started for so many times what it took: a twentieth of a thread at most.
+const PAUSE_PER_FAILED_START: u32 = 20;
+
 /// Room made for an instance may be taken by another exchange before it is used; so often it is made again.
 const MAX_TRIES: usize = 8;
 
@@ -39,6 +43,13 @@ pub(super) struct Pool {
     /// How long the last start ran, in ms, without the time that the machine took for others.
     start_ms: AtomicU32,
     is_starting: AtomicBool,
+    /// Why the last start aside came to nothing.
+    failed_start: Mutex<Option<FailedStart>>,
+}
+
+struct FailedStart {
+    fault: Fault,
+    again_at: Instant,
 }
 
 /// A place for an instance, locked while it is asked. The first free one is taken: its instance was used not long ago and
@@ -108,6 +119,7 @@ impl Pool {
             slots: std::array::from_fn(|_| Slot::default()),
             start_ms: AtomicU32::new(0),
             is_starting: AtomicBool::new(false),
+            failed_start: Mutex::default(),
         });
         pool.engine.0.pools.join(&pool);
         pool
@@ -180,14 +192,23 @@ impl Pool {
     /// Starts one for later exchanges; what this one is told.
     #[cold]
     fn start_aside(self: &Arc<Self>) -> Fault {
+        if let Some(failed) = self.failure().as_ref().filter(|failed| Instant::now() < failed.again_at) {
+            return failed.fault.clone();
+        }
         let start_ms = self.start_ms.load(Ordering::Relaxed);
         if !self.is_starting.swap(true, Ordering::SeqCst) {
             let pool = self.clone();
             let work = move || {
+                let begun = Instant::now();
                 match pool.start(pool.engine.0.limits.configure_ms) {
-                    Ok(instance) => pool.keep(instance),
+                    Ok(instance) => {
+                        *pool.failure() = None;
+                        pool.keep(instance);
+                    }
                     Err(error) => {
                         let fault = error.into_fault();
+                        let again_at = Instant::now() + begun.elapsed() * PAUSE_PER_FAILED_START;
+                        *pool.failure() = Some(FailedStart { fault: fault.clone(), again_at });
                         tracing::warn!(policy = %pool.code.id, message = fault.message, "an instance of the policy could not be started");
                     }
                 }
@@ -198,7 +219,7 @@ impl Pool {
             }
         }
         let message = format!("no instance is free, and to start one takes {start_ms} ms; it is done aside");
-        Fault { kind: FaultKind::Deadline, message }
+        Fault { kind: FaultKind::Busy, message }
     }
 
     fn keep(&self, instance: Instance) {
@@ -220,7 +241,11 @@ impl Pool {
     fn start(&self, limit_ms: u32) -> Result<Instance, StartError> {
         let engine = &self.engine.0;
         let _clock = engine.ticker.hold();
-        let mut instance = self.instantiate(limit_ms)?;
+        let begun = Instant::now();
+        let mut instance = self.instantiate(limit_ms).inspect_err(|_| {
+            // What fails slowly must not be tried again while an exchange waits.
+            self.start_ms.store(u32::try_from(begun.elapsed().as_millis()).unwrap_or(u32::MAX), Ordering::Relaxed);
+        })?;
         let instantiated_ms = instance.ran_ms();
         let answer = instance.configure(&self.settings, &self.parts, limit_ms);
         self.start_ms.store(instantiated_ms + instance.ran_ms(), Ordering::Relaxed);
@@ -243,7 +268,16 @@ impl Pool {
             }
         }
         let message = format!("all {} instances of policies are in use", engine.limits.max_instances);
-        Err(StartError::Start(Fault { kind: FaultKind::Memory, message }))
+        Err(StartError::Start(Fault { kind: FaultKind::Busy, message }))
+    }
+
+    /// How long the last start took, in ms.
+    pub(super) fn start_ms(&self) -> u32 {
+        self.start_ms.load(Ordering::Relaxed)
+    }
+
+    fn failure(&self) -> MutexGuard<'_, Option<FailedStart>> {
+        self.failed_start.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

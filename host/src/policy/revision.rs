@@ -31,6 +31,13 @@ pub struct Revision {
 /// What an instance that could not be started is taken to have cost, in ms.
 const FAILED_START_MS: u32 = 5;
 
+/// What a policy pays for with time whose instances are of no use after a decision.
+fn bloated() -> Fault {
+    let message =
+        "its instance grew by more than 8 MiB in one decision, so that a fresh one had to be started".to_owned();
+    Fault { kind: FaultKind::Memory, message }
+}
+
 /// The component did not decide.
 struct Failure {
     fault: Fault,
@@ -143,7 +150,11 @@ impl Revision {
     /// What the component says.
     #[inline]
     fn ask(&self, query: &Query, texts: &Arc<Texts>) -> Result<Verdict, Failure> {
-        let no_instance = |fault| Failure { fault, notes: Vec::new(), cost_ms: FAILED_START_MS };
+        let no_instance = |fault: Fault| {
+            let is_shortage = fault.kind == FaultKind::Busy;
+            let cost_ms = if is_shortage { 0 } else { self.pool.start_ms().max(FAILED_START_MS) };
+            Failure { fault, notes: Vec::new(), cost_ms }
+        };
         let mut taken = self.pool.take().map_err(no_instance)?;
         let instance = taken.instance();
         self.engine.0.ticker.touch();
@@ -156,6 +167,9 @@ impl Revision {
         }
         if answer.is_err() || instance.is_bloated() {
             // A fault leaves it in an unknown state.
+            if answer.is_ok() {
+                self.patience.went_wrong(query.now_ms, self.pool.start_ms(), &bloated());
+            }
             taken.spend();
         } else {
             drop(taken);

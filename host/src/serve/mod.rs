@@ -166,7 +166,8 @@ impl Running {
         self.tasks.close();
         let _ = tokio::time::timeout(Duration::from_secs(1), self.tasks.wait()).await;
         save_cooldowns(&self.proxy);
-        self.control.close().await;
+        // A policy that is being compiled is not waited for: the last records come first.
+        let _ = tokio::time::timeout(Duration::from_secs(2), self.control.close()).await;
         if let Some(store) = self.store.take() {
             let closed = tokio::task::spawn_blocking(move || store.close()).await;
             if let Ok(Err(error)) = closed {

@@ -244,6 +244,37 @@ async fn a_backend_without_the_capability_is_never_sent_a_prefill() {
 }
 
 /// A tool call whose arguments come in these pieces.
+#[tokio::test]
+async fn a_continuation_may_begin_with_the_same_byte_as_the_white_space_that_was_not_sent() {
+    // U+00A0 is C2 A0 and U+00BB is C2 BB: they agree in half a character.
+    let chunk = |text: &str, finish: Value| {
+        json!({"id": "x", "choices": [{"index": 0, "delta": {"content": text}, "finish_reason": finish}]}).to_string()
+    };
+    for first in ["« mot\u{a0}", "a text of more than thirty-two bytes, « mot\u{a0}"] {
+        let cut = upstream().reply(sse([chunk(first, Value::Null)]).cut_after(1)).start().await;
+        let able = upstream().reply(sse([chunk("»", json!("stop")), "[DONE]".to_owned()])).start().await;
+        let target = backend("f1").fallback(&able).set("capabilities.prefill", true);
+        let proxy = pair(backend("p1").primary(&cut), target).set("stream.resume", "prefill").start().await;
+        let mut stream = proxy.chat_stream().stream().await;
+        let events = stream.rest().await;
+        assert_eq!(text(&events), format!("{first}»"), "{events:?}");
+        assert!(stream.ended_in_order());
+    }
+}
+
+#[tokio::test]
+async fn an_error_after_the_last_word_takes_nothing_from_the_answer() {
+    let error = "data: {\"error\":{\"message\":\"boom\",\"type\":\"server_error\"}}\n\n";
+    // Three words, the reason to stop, the error, [DONE].
+    let up = upstream().reply(tokens(3).with_bytes_after(4, error)).start().await;
+    let paid = upstream().reply(tokens(3)).start().await;
+    let proxy = two(&up, &paid).start().await;
+    let mut stream = proxy.chat_stream().stream().await;
+    let events = stream.rest().await;
+    assert_whole(&stream, &events, &words(0..3));
+    assert_eq!((up.count(), paid.count()), (1, 0), "nothing was left to resume");
+}
+
 fn tool_call(id: &str, arguments: &[&str]) -> Reply {
     let chunk = |call: Value| json!({"id": id, "choices": [{"index": 0, "delta": {"tool_calls": [call]}}]}).to_string();
     let begin = json!({"index": 0, "id": format!("call-{id}"), "type": "function", "function": {"name": "look", "arguments": ""}});

@@ -103,6 +103,7 @@ retried! { chat_is_retried:
 }
 
 retried! { chat_is_retried:
+    a_200_with_nothing: raw("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 0\r\n\r\n") => "malformed";
     a_200_with_a_page_instead_of_json: bytes("text/html", "<html>maintenance</html>") => "malformed";
     an_error_inside_a_200: json(value!({"error": {"message": "boom", "type": "server_error"}})) => "server_error";
     a_body_cut_short: chat("never whole").end_after(0) => "cut";

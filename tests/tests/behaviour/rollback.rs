@@ -276,3 +276,18 @@ async fn an_orderly_end_keeps_what_was_counted() {
     s.proxy.chat().send().await;
     assert_eq!(s.proxy.policy().await["decisions"], 4);
 }
+
+#[tokio::test]
+async fn a_way_back_by_name_says_nothing_about_what_the_file_holds() {
+    let [a, b, c] = [sends_to(0).build(), sends_to(1).build(), sends_to(1).then("nop").build()];
+    let mut s = scene(&a, |builder| builder).await;
+    s.write(&b).await;
+    assert_eq!(s.proxy.rollback(None).await.status, 200);
+    s.write(&c).await;
+    assert_eq!(s.proxy.rollback(None).await.json()["to"], *revision_of(&a));
+    assert_eq!(s.proxy.rollback(Some(&revision_of(&b))).await.status, 200);
+    s.look_again().await;
+    assert_eq!(s.in_force().await, revision_of(&b), "the file is untouched");
+    s.restart().await;
+    assert_eq!(s.in_force().await, revision_of(&b), "nor after a restart");
+}

@@ -46,8 +46,9 @@ impl<'a> Place<'a> {
         Self { hash, bytes, component: None, origin, end, why, error: None }
     }
 
-    /// What the source is known to hold afterwards; none: as before.
+    /// What the source is known to hold afterwards; none: as before. A revision that is kept says nothing about it.
     fn source(&self) -> Option<Source> {
+        self.component?;
         let file = match &self.origin {
             Origin::Embedded => None,
             Origin::File(file) => Some(file.clone()),

@@ -257,7 +257,8 @@ impl Joiner {
 const MIN_ECHO_BYTES: usize = 32;
 
 fn common(told: &[u8], text: &str) -> usize {
-    told.iter().zip(text.as_bytes()).take_while(|(a, b)| a == b).count()
+    // Two characters may begin with the same byte and differ in the next.
+    text.floor_char_boundary(told.iter().zip(text.as_bytes()).take_while(|(a, b)| a == b).count())
 }
 
 /// Puts the known name in the place of the other answer's, where it has one.

@@ -15,6 +15,9 @@ use crate::wire::usage::Format;
 /// The most text kept of one stream, in bytes; a longer one cannot be resumed.
 const MAX_TEXT_BYTES: usize = 1024 * 1024;
 
+/// Texts, marks, notes and items of one stream together; one of more pieces cannot be resumed.
+const MAX_PIECES: usize = 4_096;
+
 /// Bytes of answer text that count as one token where nobody counted.
 const BYTES_PER_TOKEN: u64 = 4;
 
@@ -127,6 +130,11 @@ impl Transcript {
                 Owned::Note(note) => _ = self.notes.insert(note),
             }
         }
+        let pieces = self.texts.len() + self.marks.len() + self.notes.len() + self.names.items.len();
+        if pieces > MAX_PIECES {
+            self.unfit = Some(Unfit::TooLong);
+            (self.texts, self.marks, self.notes, self.names) = Default::default();
+        }
     }
 
     fn add(&mut self, channel: &str, text: &str) {
@@ -156,7 +164,7 @@ impl Transcript {
                 self.names.sequence = event["sequence_number"].as_u64().or(self.names.sequence);
                 self.names.id = self.names.id.take().or_else(|| event.get("response")?.get("id").cloned());
                 if let (Some(index), Some(item)) = (event["output_index"].as_u64(), event.get("item")) {
-                    let names = || (item["id"].clone(), item["call_id"].clone());
+                    let names = || (short(&item["id"]), short(&item["call_id"]));
                     self.names.items.entry(index).or_insert_with(names);
                 }
             }
@@ -272,4 +280,10 @@ fn text_of_block(data: &[u8]) -> Option<(u64, &[u8])> {
         }
     }
     Some((index?, text?))
+}
+
+/// A name, unless it is longer than names are.
+fn short(name: &Value) -> Value {
+    const MAX_NAME_BYTES: usize = 256;
+    if name.as_str().is_some_and(|name| name.len() <= MAX_NAME_BYTES) { name.clone() } else { Value::Null }
 }
