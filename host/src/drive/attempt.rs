@@ -247,8 +247,7 @@ async fn refused(
 
 /// Some upstreams repeat the key they refuse; ours goes to nobody.
 fn redacted(body: Bytes, headers: &mut HeaderMap, target: &Target) -> Bytes {
-    let key = target.key.as_ref().map_or(&[][..], |key| key.as_bytes());
-    let key = key.strip_prefix(b"Bearer ").unwrap_or(key);
+    let key = target.bare_key();
     if key.is_empty() {
         return body;
     }

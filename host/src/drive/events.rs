@@ -154,10 +154,12 @@ impl Events {
         if let Ok(Some(event)) = self.reader.finish()
             && !(self.is_json && sse::is_nonsense(&event))
         {
-            if self.tap.see(&event) == Sight::Error {
+            let was_finished = self.tap.finished();
+            let is_error = self.tap.see(&event) == Sight::Error;
+            if is_error && !was_finished {
                 return Step::Failed(last.freeze(), error_in(self.dialect, &event));
             }
-            if self.tap.finished() || self.tap.ended_well() {
+            if !is_error && (self.tap.finished() || self.tap.ended_well()) {
                 match self.joiner.as_mut().map_or(Ok(Emit::AsReceived), |joiner| joiner.take(&event)) {
                     Ok(Emit::AsReceived) => {
                         last.extend_from_slice(event.raw.trim_ascii_end());

@@ -30,7 +30,7 @@ pub use proxy::{Proxy, Unknown};
 pub use relay::{Broken, ProxyBody};
 pub use reply::{OwnError, Reply};
 pub use request::{Arrival, Asked};
-pub use snapshot::{Snapshot, Target, TargetError, fleet_settings};
+pub use snapshot::{Snapshot, Target, TargetError};
 pub use trial::Trial;
 
 use attempt::{Begun, KeptRefusal};

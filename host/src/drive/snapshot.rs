@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use http::{HeaderName, HeaderValue};
 use pointsman_core::exchange::{Budgets, StreamDefaults};
-use pointsman_core::fleet;
 use pointsman_core::outcome::Outcome;
 use pointsman_core::table::Dialect;
 use pointsman_core::view::View;
@@ -71,12 +70,19 @@ pub enum TargetError {
 impl Target {
     /// Without the key: some upstreams repeat it in what they say, and ours goes to nobody.
     pub fn censored(&self, mut outcome: Outcome) -> Outcome {
-        let key = self.key.as_ref().and_then(|key| key.to_str().ok()).unwrap_or_default();
-        let key = key.strip_prefix("Bearer ").unwrap_or(key);
-        if !key.is_empty() && outcome.message.contains(key) {
+        if let Ok(key) = std::str::from_utf8(self.bare_key())
+            && !key.is_empty()
+            && outcome.message.contains(key)
+        {
             outcome.message = outcome.message.replace(key, "***");
         }
         outcome
+    }
+
+    /// The key itself, without the scheme before it; empty where there is none.
+    pub fn bare_key(&self) -> &[u8] {
+        let key = self.key.as_ref().map_or(&[][..], |key| key.as_bytes());
+        key.strip_prefix(b"Bearer ").unwrap_or(key)
     }
 
     /// The targets of a configuration; connections to places that stay are taken over from `before`.
@@ -150,9 +156,4 @@ impl Snapshot {
 
 fn policy_header(policy: &Revision) -> HeaderValue {
     HeaderValue::from_str(policy.id()).unwrap_or(HeaderValue::from_static("unnamed"))
-}
-
-/// What the fleet is told by a configuration.
-pub fn fleet_settings(config: &Config) -> fleet::Settings {
-    config.fleet_settings()
 }

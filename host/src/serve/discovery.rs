@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pointsman_core::table::Dialect;
+use pointsman_core::wire::headers::DEFAULT_ANTHROPIC_VERSION;
 use serde::Deserialize;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
@@ -92,7 +93,7 @@ impl Discovery {
         if let Some(key) = &backend.api_key {
             request = match backend.backend.dialect {
                 Dialect::Anthropic => {
-                    request.header("x-api-key", key.expose()).header("anthropic-version", "2023-06-01")
+                    request.header("x-api-key", key.expose()).header("anthropic-version", DEFAULT_ANTHROPIC_VERSION)
                 }
                 Dialect::Openai | Dialect::Plain => request.bearer_auth(key.expose()),
             };

@@ -24,7 +24,7 @@ use crate::drive::{Arrival, Asked, Proxy, Snapshot, drive};
 /// How often it is looked who is due.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// A check that has no answer by then has failed, whatever the backend's own time limits say.
+/// A check that has no answer by then is given up, whatever the backend's own time limits say; it proved nothing.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Whose spend and exchanges the checks are, in records and logs.
@@ -74,7 +74,6 @@ fn request(backend: &BackendConfig, check: &HealthCheck, now: Timestamp) -> Arri
     };
     let request = http::Request::post(path)
         .header(CONTENT_TYPE, "application/json")
-        .header("anthropic-version", "2023-06-01")
         .body(())
         .expect("these are a path and headers");
     let body = json!({ "model": &*check.model, "messages": [{ "role": "user", "content": "ping" }], "max_tokens": 1 });

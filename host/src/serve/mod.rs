@@ -26,7 +26,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::drive::{Line, Proxy, Snapshot, Target, Trial, fleet_settings};
+use crate::drive::{Line, Proxy, Snapshot, Target, Trial};
 use crate::policy::{Engine, EngineLimits};
 use crate::store::{CooldownRow, Store, StoreLimits, StorePath};
 use crate::telemetry::logs::ExchangeLog;
@@ -79,8 +79,8 @@ pub async fn start(start: Start) -> anyhow::Result<Running> {
     let clock = Clock::start();
     let store = open_store(&config, clock)?;
     let table = Arc::new(config.table());
-    let mut fleet = Fleet::new(fleet_settings(&config), clock.now().as_micros());
-    let view = fleet.adopt(table.clone(), fleet_settings(&config));
+    let mut fleet = Fleet::new(config.fleet_settings(), clock.now().as_micros());
+    let view = fleet.adopt(table.clone(), config.fleet_settings());
     fleet.restore(clock.now(), &kept_cooldowns(&store, clock.now()));
     let engine = Engine::new(engine_limits(&config))?;
     let first =

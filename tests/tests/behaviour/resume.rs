@@ -265,14 +265,16 @@ async fn a_continuation_may_begin_with_the_same_byte_as_the_white_space_that_was
 #[tokio::test]
 async fn an_error_after_the_last_word_takes_nothing_from_the_answer() {
     let error = "data: {\"error\":{\"message\":\"boom\",\"type\":\"server_error\"}}\n\n";
-    // Three words, the reason to stop, the error, [DONE].
-    let up = upstream().reply(tokens(3).with_bytes_after(4, error)).start().await;
-    let paid = upstream().reply(tokens(3)).start().await;
-    let proxy = two(&up, &paid).start().await;
-    let mut stream = proxy.chat_stream().stream().await;
-    let events = stream.rest().await;
-    assert_whole(&stream, &events, &words(0..3));
-    assert_eq!((up.count(), paid.count()), (1, 0), "nothing was left to resume");
+    // Three words, the reason to stop, the error; then [DONE], or nothing, not even the blank line that ends an event.
+    for broken in [tokens(3).with_bytes_after(4, error), tokens(3).then_bytes(4, error.trim_end())] {
+        let up = upstream().reply(broken).start().await;
+        let paid = upstream().reply(tokens(3)).start().await;
+        let proxy = two(&up, &paid).start().await;
+        let mut stream = proxy.chat_stream().stream().await;
+        let events = stream.rest().await;
+        assert_whole(&stream, &events, &words(0..3));
+        assert_eq!((up.count(), paid.count()), (1, 0), "nothing was left to resume");
+    }
 }
 
 fn tool_call(id: &str, arguments: &[&str]) -> Reply {

@@ -8,7 +8,7 @@ use super::component::Component;
 use super::policy::Place;
 use super::{About, Control, settings_json};
 use crate::config::{self, BackendConfig, Config, ProcessEnv};
-use crate::drive::{Snapshot, Target, Trial, fleet_settings};
+use crate::drive::{Snapshot, Target, Trial};
 use crate::policy::Revision;
 use crate::telemetry::metrics::Reload;
 
@@ -111,7 +111,7 @@ impl Control {
             tracing::warn!("server.listen and admin.listen take effect with the next start");
         }
         let targets = Target::all(&config, &self.connector, Some(before))?;
-        let settings = fleet_settings(&config);
+        let settings = config.fleet_settings();
         let rekeyed = rekeyed(&before.config, &config);
         let view = self.proxy.line.with(|fleet, _| {
             for id in &rekeyed {
