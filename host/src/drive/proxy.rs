@@ -21,7 +21,7 @@ use super::snapshot::Snapshot;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::policy::Verdict;
-use crate::store::{StoreHandle, StoreReader};
+use crate::store::{JournalPart, StoreHandle, StoreReader};
 use crate::telemetry::logs::ExchangeLog;
 use crate::telemetry::metrics::Metrics;
 
@@ -134,7 +134,7 @@ impl Proxy {
     }
 
     /// An exchange is over: counted, written, told.
-    pub fn finished(&self, asked: &Asked, record: ExchangeRecord) {
+    pub fn finished(&self, asked: &Asked, record: ExchangeRecord, journal: Option<Box<JournalPart>>) {
         if let Some(client) = &asked.client {
             let usage = record.usage();
             let tokens = usage.input_tokens + usage.output_tokens;
@@ -147,7 +147,7 @@ impl Proxy {
         if self.snapshot.load().config.log.exchanges {
             self.log.exchange_line(&record);
         }
-        self.store.record(Box::new(record));
+        self.store.record(Box::new(record), journal);
         if self.exchanges.under_way.fetch_sub(1, Ordering::AcqRel) == 1 && self.is_closing() {
             self.exchanges.all_over.notify_waiters();
         }

@@ -14,7 +14,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tokio::sync::Notify;
 
-use crate::config::Config;
 use crate::drive::{Proxy, Snapshot};
 use crate::policy::watch::Watcher;
 use crate::policy::{Compiled, Engine, Revision};
@@ -301,9 +300,4 @@ async fn save(policies: &PolicyStore, history: &History, component: Option<&Comp
     };
     tracing::error!(error, "the policies are not written to the store: a restart may not come up with this one");
     Some(error)
-}
-
-/// `[policy.settings]` as the policy gets it.
-pub fn settings_json(config: &Config) -> String {
-    serde_json::Value::Object(config.policy.settings.clone()).to_string()
 }
