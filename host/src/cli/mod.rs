@@ -1,5 +1,6 @@
 //! The commands of the `pointsman` binary.
 
+mod backtest_cmd;
 pub mod config_cmd;
 mod config_needs;
 mod policy_cmd;
@@ -13,7 +14,7 @@ use clap::{Parser, Subcommand};
 
 use crate::config::ProcessEnv;
 use crate::demo::{self, DemoArgs};
-use crate::lab::{SimulateArgs, Simulated, simulate};
+use crate::lab::{BacktestArgs, SimulateArgs, Simulated, simulate};
 
 /// A proxy for LLM APIs whose routing is decided by a WebAssembly component.
 ///
@@ -55,6 +56,11 @@ enum Command {
     /// Backends are rate-limited, fail, cut and stall at random; everything comes from the seed, so the same seed is the
     /// same run. Exit 1 with the seed when a rule is broken.
     Simulate(SimulateArgs),
+    /// Live recorded traffic through again, under the policy that ran and under a candidate, side by side.
+    ///
+    /// From the journal it learns how the backends were (rate limits, outages, times, lengths), and puts every recorded
+    /// request to both policies in worlds made of that. Says how sure each number is, and what the model cannot know.
+    Backtest(BacktestArgs),
 }
 
 /// Runs the command line. Exit 0: done; 1: failed; 2: wrong usage.
@@ -81,6 +87,11 @@ pub fn main() -> ExitCode {
                 Err(error) => told(Err(error.into())),
             }
         }
+        Command::Backtest(args) => match backtest_cmd::run(&args) {
+            Ok(code) => code,
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+            Err(error) => told(Err(error.into())),
+        },
         Command::Simulate(args) => {
             let (out, err) = (&mut io::stdout().lock(), &mut io::stderr().lock());
             match simulate(&args, &ProcessEnv, out, err) {

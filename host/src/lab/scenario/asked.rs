@@ -81,7 +81,7 @@ impl Check<'_, '_, '_> {
             // What the request says is plain: nothing in it resists translation.
             crosses: true,
         };
-        Ask { model, facts, texts: Arc::new(texts) }
+        Ask { model, facts, texts: Arc::new(texts), patience: None }
     }
 
     fn expectation(&mut self, at: &KeyPath, raw: &RawRequest) -> Expectation {

@@ -8,7 +8,7 @@ use pointsman_core::exchange::Facts;
 use pointsman_core::table::Table;
 use pointsman_core::time::Timestamp;
 
-use super::dice::Dice;
+use crate::lab::dice::Dice;
 use crate::lab::world::Ask;
 use crate::policy::Texts;
 
@@ -83,6 +83,6 @@ impl Traffic {
             session: if d.one_in(4) { d.between(1, 50) } else { 0 },
             crosses: false,
         };
-        Ask { model, facts, texts }
+        Ask { model, facts, texts, patience: None }
     }
 }

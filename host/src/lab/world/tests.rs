@@ -81,7 +81,7 @@ impl Outside for Chaos {
             crosses: false,
         };
         let model = if self.dice.below(50) == 0 { "nobody's" } else { "m" };
-        Some((self.at, Ask { model: model.into(), facts, texts: Arc::default() }))
+        Some((self.at, Ask { model: model.into(), facts, texts: Arc::default(), patience: None }))
     }
 
     fn answer(&mut self, _: &Attempt<'_>) -> Answer {
@@ -110,7 +110,7 @@ impl Outside for Chaos {
         };
         let after = self.dice.ms(1_500);
         let first_token = self.dice.ms(1_500).min(after);
-        Answer { gives, first_token, after, tokens: self.dice.below(40) as u32 }
+        Answer { gives, head: None, first_token, after, tokens: self.dice.below(40) as u32, prompt: None }
     }
 }
 

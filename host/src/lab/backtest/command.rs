@@ -1,0 +1,261 @@
+//! `pointsman backtest`.
+
+use std::io::{self, Write};
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use pointsman_core::time::Timestamp;
+
+use super::gather::Gathering;
+use super::model::Model;
+use super::past::{MIN_EXCHANGES, Past, TooFew};
+use super::report::{Html, Report, Terminal, json};
+use super::source::{Named, engine, named, of_file, of_revision, store_file};
+use super::when::When;
+use super::{Plan, SEEDS, live};
+use crate::clock::Stopwatch;
+use crate::config::Env;
+use crate::policy::{Engine, LoadError};
+use crate::store::{Skipped, StoreError, StoreReader};
+use crate::telemetry::rfc3339::Rfc3339;
+
+/// What `pointsman backtest` is told.
+#[derive(Debug, clap::Args)]
+pub struct BacktestArgs {
+    /// The candidate: a component file, or `default` for the policy inside this binary.
+    #[arg(long, value_name = "FILE")]
+    pub policy: PathBuf,
+    /// A setting of the candidate's, in the place of what was recorded of [policy.settings]; may be given several times.
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub set: Vec<String>,
+    /// The policy to compare with: a component file, `default`, or a revision that the store keeps [default: the
+    /// revision that decided most of the recorded exchanges].
+    #[arg(long, value_name = "FILE|default|REVISION")]
+    pub against: Option<String>,
+    /// The configuration whose store has the journal [default: ./pointsman.toml where it exists].
+    #[arg(long, short, value_name = "FILE", conflicts_with = "store")]
+    pub config: Option<PathBuf>,
+    /// The store that has the journal; the proxy may be running.
+    #[arg(long, value_name = "FILE")]
+    pub store: Option<PathBuf>,
+    /// From when on: 90s, 45m, 24h or 7d ago, or a point in time like 2026-01-15T10:30:00Z.
+    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = When::parse)]
+    pub since: When,
+    /// Until when, in the same words [default: now].
+    #[arg(long, value_name = "TIME", value_parser = When::parse)]
+    pub until: Option<When>,
+    /// Worlds to live through with each policy; more of them make the intervals surer, not narrower.
+    #[arg(long, default_value_t = SEEDS, value_parser = clap::value_parser!(u32).range(2..=1_000))]
+    pub seeds: u32,
+    /// Print a report for machines.
+    #[arg(long)]
+    pub json: bool,
+    /// Write a page with plots, too.
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
+}
+
+/// How the command ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backtested {
+    /// The report is made.
+    Told,
+    /// There is nothing to tell.
+    Refused,
+    /// The command line or the configuration is no good.
+    WrongUsage,
+}
+
+/// Why there is no report.
+enum Failure {
+    /// Of what is asked for.
+    Refused(String),
+    /// Of how it is asked.
+    WrongUsage(String),
+    /// Output could not be written.
+    Io(io::Error),
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Failure::Io(error)
+    }
+}
+
+/// Where the command writes.
+pub struct Streams<'a> {
+    /// Results.
+    pub out: &'a mut dyn Write,
+    /// Complaints.
+    pub err: &'a mut dyn Write,
+    /// Is somebody looking at `err`?
+    pub is_watched: bool,
+}
+
+/// Runs it at this time.
+pub fn run(args: &BacktestArgs, env: &dyn Env, now: Timestamp, to: Streams<'_>) -> io::Result<Backtested> {
+    let Streams { out, err, is_watched } = to;
+    let mut bar = Bar { err, is_watched, shown: None };
+    let report = match report(args, env, now, &mut bar) {
+        Ok(report) => report,
+        Err(Failure::Io(error)) => return Err(error),
+        Err(Failure::Refused(why)) => {
+            writeln!(err, "error: {why}")?;
+            return Ok(Backtested::Refused);
+        }
+        Err(Failure::WrongUsage(why)) => {
+            writeln!(err, "error: {why}")?;
+            return Ok(Backtested::WrongUsage);
+        }
+    };
+    if let Some(file) = &args.html {
+        if let Err(error) = std::fs::write(file, Html(&report).to_string()) {
+            writeln!(err, "error: cannot write {}: {error}; check --html", file.display())?;
+            return Ok(Backtested::Refused);
+        }
+        writeln!(err, "The page is {}", file.display())?;
+    }
+    match args.json {
+        true => writeln!(out, "{:#}", json(&report))?,
+        false => write!(out, "{}", Terminal(&report))?,
+    }
+    Ok(Backtested::Told)
+}
+
+fn report(args: &BacktestArgs, env: &dyn Env, now: Timestamp, bar: &mut Bar<'_>) -> Result<Report, Failure> {
+    let watch = Stopwatch::start();
+    let (since, until) = (args.since.before(now), args.until.map_or(now, |until| until.before(now)));
+    if since >= until {
+        let times = format!("{} to {}", Rfc3339(since), Rfc3339(until));
+        return Err(Failure::WrongUsage(format!("--since must be before --until, but they say {times}")));
+    }
+    let file = store_file(args.store.as_deref(), args.config.as_deref(), env).map_err(Failure::WrongUsage)?;
+    let refused = |error: StoreError| Failure::Refused(error.to_string());
+    if !file.exists() {
+        let shown = file.display();
+        let why = format!("there is no store {shown}; name it with --store, or the configuration with --config");
+        return Err(Failure::Refused(why));
+    }
+    let reader = StoreReader::open(&file).map_err(refused)?;
+    let engine = engine().map_err(Failure::Refused)?;
+    // A candidate that is none is told before the long part.
+    let candidate = of_file(&engine, &args.policy).map_err(Failure::Refused)?;
+    let (past, skipped) = take_in(&reader, &file, since, until, bar)?;
+    let current = current(args, &engine, &reader, &past).map_err(Failure::Refused)?;
+    let settings = with_settings(&past.setup.settings, &args.set).map_err(Failure::WrongUsage)?;
+    let model = Model::learn(&past);
+    let policies = [(&current.policy, &*past.setup.settings), (&candidate.policy, &*settings)];
+    let plan = Plan { past: &past, model: &model, policies, seeds: args.seeds };
+    let lived = live(&plan, |done, all| bar.show("living through the worlds", done as u64, all as u64));
+    bar.clear()?;
+    let lived = lived.map_err(|(which, why)| Failure::Refused(refusal(which, [&current, &candidate], &why)))?;
+    let candidate = match args.set.is_empty() {
+        true => candidate,
+        false => Named { name: format!("{} with {}", candidate.name, args.set.join(", ")), ..candidate },
+    };
+    Ok(Report::new(&past, &model, [current, candidate], &lived, skipped, watch.elapsed()))
+}
+
+fn refusal(which: usize, policies: [&Named; 2], why: &LoadError) -> String {
+    let name = &policies[which].name;
+    match which {
+        0 => format!("{name}, which is to be compared with, refuses the recorded backends and settings: {why}"),
+        _ => format!(
+            "the candidate {name} refuses the recorded backends and settings: {why}; it is given the [policy.settings] that \
+             were in force, and --set NAME=VALUE changes them"
+        ),
+    }
+}
+
+/// The recorded settings, some of them replaced. A value is JSON, or else a text.
+fn with_settings(recorded: &str, set: &[String]) -> Result<String, String> {
+    let mut settings: serde_json::Map<_, _> = serde_json::from_str(recorded).unwrap_or_default();
+    for setting in set {
+        let Some((name, value)) = setting.split_once('=') else {
+            return Err(format!("--set {setting} names no value; write --set NAME=VALUE"));
+        };
+        let value = serde_json::from_str(value).unwrap_or_else(|_| value.into());
+        settings.insert(name.trim().to_owned(), value);
+    }
+    Ok(serde_json::Value::Object(settings).to_string())
+}
+
+fn current(args: &BacktestArgs, engine: &Engine, reader: &StoreReader, past: &Past) -> Result<Named, String> {
+    match (&args.against, past.revisions.first()) {
+        (Some(name), _) => named(engine, reader, name),
+        (None, Some((revision, _))) => of_revision(engine, reader, revision),
+        (None, None) => named(engine, reader, "default"),
+    }
+}
+
+/// Reads the journal.
+fn take_in(
+    reader: &StoreReader,
+    file: &Path,
+    since: Timestamp,
+    until: Timestamp,
+    bar: &mut Bar<'_>,
+) -> Result<(Past, Skipped), Failure> {
+    let refused = |error: StoreError| Failure::Refused(error.to_string());
+    let all = reader.journal_size(since, until).map_err(refused)?;
+    let (mut gathering, mut read) = (Gathering::default(), 0);
+    let skipped = reader.journal(since, until, |journaled| {
+        gathering.add(journaled);
+        read += 1;
+        bar.show("reading the journal", read, all);
+        ControlFlow::Continue(())
+    });
+    bar.clear()?;
+    let skipped = skipped.map_err(refused)?;
+    let past = gathering.finish().map_err(|few| too_few(reader, file, (since, until), few))?;
+    Ok((past, skipped))
+}
+
+fn too_few(reader: &StoreReader, file: &Path, time: (Timestamp, Timestamp), few: TooFew) -> Failure {
+    let shown = file.display();
+    let (since, until) = (Rfc3339(time.0), Rfc3339(time.1));
+    Failure::Refused(match reader.journal_span() {
+        Ok(Some((first, last))) => format!(
+            "the journal in {shown} has {} exchanges of its sample between {since} and {until}; a backtest needs at least \
+             {MIN_EXCHANGES}. What it has is from {} to {}: set --since and --until",
+            few.found,
+            Rfc3339(first),
+            Rfc3339(last)
+        ),
+        Ok(None) => format!(
+            "the journal in {shown} is empty; `pointsman serve` fills it when [journal] sample is more than 0, and a \
+             backtest needs at least {MIN_EXCHANGES} exchanges"
+        ),
+        Err(error) => error.to_string(),
+    })
+}
+
+/// Shows somebody who looks how far it is.
+struct Bar<'a> {
+    err: &'a mut dyn Write,
+    is_watched: bool,
+    /// What stands there, in steps.
+    shown: Option<u64>,
+}
+
+impl Bar<'_> {
+    fn show(&mut self, what: &str, done: u64, all: u64) {
+        const STEPS: u64 = 40;
+        let step = done * STEPS / all.max(1);
+        if !self.is_watched || self.shown == Some(step) {
+            return;
+        }
+        self.shown = Some(step);
+        let full = "█".repeat(step as usize);
+        // Nobody is worse off without it.
+        let _ = write!(self.err, "\r\x1b[K{full:░<40} {:>3} %  {what}", done * 100 / all.max(1));
+        let _ = self.err.flush();
+    }
+
+    fn clear(&mut self) -> io::Result<()> {
+        if self.shown.take().is_some() {
+            write!(self.err, "\r\x1b[K")?;
+        }
+        Ok(())
+    }
+}

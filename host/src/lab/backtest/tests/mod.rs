@@ -1,0 +1,237 @@
+//! Journals of worlds whose truth is known: what a backtest makes of them.
+
+mod truth;
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pointsman_core::contract::Query;
+use pointsman_core::time::Timestamp;
+
+use super::gather::Gathering;
+use super::metrics::{Metric, Row, rows};
+use super::model::limits::Counts;
+use super::model::{MINUTE, Model};
+use super::past::Past;
+use super::seen::{Counter, Tally};
+use super::*;
+use crate::lab::chronicle::Chronicler;
+use crate::policy::{Engine, EngineLimits};
+use crate::store::{Store, StoreLimits, StorePath};
+use truth::{Ill, Plot, Provider, START, Says};
+
+const CONFIG: &str = r#"
+[policy.settings]
+primary_wait_ms = 5000
+[[backend]]
+id = "free-1"
+base_url = "http://x"
+tier = "primary"
+rpm = 60
+models = ["m"]
+[[backend]]
+id = "free-2"
+base_url = "http://x"
+tier = "primary"
+models = ["m"]
+[[backend]]
+id = "paid"
+base_url = "http://x"
+tier = "fallback"
+models = ["m"]
+price = { m = { input_per_mtok = 1.0, output_per_mtok = 4.0 } }
+"#;
+
+fn default_policy() -> Compiled {
+    let limits = EngineLimits { max_instances: 16, ..EngineLimits::default() };
+    Engine::new(limits).expect("the engine starts").compile_embedded().expect("it is a policy")
+}
+
+/// Lets the default policy with these settings live in this plot; its journal.
+fn chronicle(plot: &Plot, seed: u64, policy: &Compiled) -> Store {
+    let unlimited = StoreLimits { retention_days: None, max_bytes: None, ..StoreLimits::default() };
+    let store = Store::open(StorePath::Memory, unlimited, Arc::new(|| START)).expect("memory is there");
+    let setup = plot.config().setup();
+    let revision = policy.isolated(&setup.settings, Arc::new(setup.table.clone())).expect("it takes the table");
+    let decide = |query: &Query, texts: &Arc<Texts>| revision.decide(query, texts);
+    let chronicler = Chronicler::new(store.handle(), &setup, policy.id().clone());
+    World::new(&setup, START, seed, &[], plot.play(seed), decide, chronicler).run();
+    store.handle().flush_blocking().expect("it is written");
+    store
+}
+
+/// What this policy comes to in the very world that the journal is of.
+fn true_tally(plot: &Plot, seed: u64, policy: &Compiled, settings: &str, past: &Past) -> Tally {
+    let setup = plot.config().setup();
+    let revision = policy.isolated(settings, Arc::new(setup.table.clone())).expect("it takes the table");
+    let decide = |query: &Query, texts: &Arc<Texts>| revision.decide(query, texts);
+    let counter = Counter::new(past.face, plot.exchanges as usize);
+    World::new(&setup, START, seed, &[], plot.play(seed), decide, counter).run().watcher.tally
+}
+
+fn take_in(store: &Store) -> Past {
+    let mut gathering = Gathering::default();
+    let all = (Timestamp::default(), Timestamp::from_millis(u64::MAX / 2_000));
+    let each = |journaled| {
+        gathering.add(journaled);
+        ControlFlow::Continue(())
+    };
+    let skipped = store.reader().journal(all.0, all.1, each).expect("it can be read");
+    assert_eq!(skipped.trails, 0);
+    gathering.finish().unwrap_or_else(|few| panic!("{few:?}"))
+}
+
+fn compared(past: &Past, model: &Model, policy: &Compiled, settings: &str, seeds: u32) -> Vec<Row> {
+    let policies = [(policy, &*past.setup.settings), (policy, settings)];
+    let plan = Plan { past, model, policies, seeds };
+    let lived = live(&plan, |_, _| ()).unwrap_or_else(|(_, why)| panic!("{why}"));
+    rows(&past.recorded, past.share, &lived)
+}
+
+fn row(rows: &[Row], metric: Metric) -> Row {
+    *rows.iter().find(|row| row.metric == metric).expect("all are there")
+}
+
+fn told(rows: &[Row]) -> String {
+    let one = |r: &Row| format!("  {:?}: recorded {:.4}, modelled {:.4}\n", r.metric, r.recorded, r.current.mean);
+    rows.iter().map(one).collect()
+}
+
+/// Each lane's share within 5 % of itself, or within a point where it is small; the spend within 5 %.
+fn assert_calibrated(what: &str, rows: &[Row]) {
+    let off = |metric| {
+        let row = row(rows, metric);
+        (row.recorded, row.current.mean - row.recorded)
+    };
+    let told = told(rows);
+    for metric in [Metric::Primary, Metric::Fallback, Metric::Emergency, Metric::Unanswered] {
+        let (recorded, off) = off(metric);
+        assert!(off.abs() <= (0.05 * recorded).max(0.01), "{what}: {metric:?} is off by {off:.4}\n{told}");
+    }
+    let (spent, off) = off(Metric::Spend);
+    assert!(off.abs() <= 0.05 * spent, "{what}: the spend is off by {off:.5} of {spent:.5}\n{told}");
+}
+
+/// The worlds: what is asked, and what is hidden.
+fn plots() -> Vec<(&'static str, Plot)> {
+    let plot = |providers: [Provider; 3], gap_ms| Plot {
+        config: CONFIG,
+        providers: providers.into(),
+        exchanges: 4_000,
+        mean_gap: Duration::from_millis(gap_ms),
+        impatient: 60,
+    };
+    let out = |from, to, ill| Provider { outages: vec![(from..to, ill)], ..Provider::default() };
+    let by_the_clock = Some((Counts::RequestsSince(MINUTE), 30));
+    let many_ills = Provider {
+        outages: vec![(400..900, Ill::Failing), (1_500..1_560, Ill::Dead), (2_400..2_700, Ill::Storm)],
+        slow: vec![(1_000..1_400, 6.0)],
+        ..Provider::default()
+    };
+    vec![
+        ("limits unlike the table's", limits_unlike_the_tables()),
+        (
+            "a limit by the clock, and one that says when there is room",
+            plot(
+                [
+                    Provider { limit: by_the_clock, says: Says::UntilRoom, ..Provider::default() },
+                    limited(20, Says::UntilRoom),
+                    Provider::default(),
+                ],
+                1_200,
+            ),
+        ),
+        (
+            "outages, a storm and slow hours",
+            plot(
+                [
+                    many_ills,
+                    Provider { limit: Some((Counts::UnderWay, 6)), ..out(600, 1_000, Ill::Silent) },
+                    Provider::default(),
+                ],
+                900,
+            ),
+        ),
+        (
+            "failures for no reason",
+            plot(
+                [
+                    Provider { faulty: 6, ..Provider::default() },
+                    Provider { faulty: 12, ..limited(30, Says::Nothing) },
+                    Provider::default(),
+                ],
+                800,
+            ),
+        ),
+    ]
+}
+
+fn limited(limit: u64, says: Says) -> Provider {
+    Provider { limit: Some((Counts::RequestsWithin(MINUTE), limit)), says, ..Provider::default() }
+}
+
+/// The table says 60 a minute of the first, and nothing of the second.
+fn limits_unlike_the_tables() -> Plot {
+    Plot {
+        config: CONFIG,
+        providers: vec![limited(30, Says::Seconds(5)), limited(25, Says::Nothing), Provider::default()],
+        exchanges: 4_000,
+        mean_gap: Duration::from_millis(1_200),
+        impatient: 60,
+    }
+}
+
+#[test]
+fn the_policy_that_ran_comes_to_what_was_recorded() {
+    let policy = default_policy();
+    for (name, plot) in plots() {
+        for seed in [1, 2] {
+            let past = take_in(&chronicle(&plot, seed, &policy));
+            let rows = compared(&past, &Model::learn(&past), &policy, &past.setup.settings, 3);
+            println!("{name}, seed {seed}\n{}", told(&rows));
+            assert_calibrated(&format!("{name}, seed {seed}"), &rows);
+            assert!(rows.iter().all(|row| row.difference.mean == 0.0), "the same policy differs from itself");
+        }
+    }
+}
+
+/// Settings of the default policy, and whether they should spend more than those that ran.
+const OTHERS: [(&str, bool); 2] =
+    [(r#"{"primary_wait_max_retries":0}"#, true), (r#"{"primary_wait_ms":20000}"#, false)];
+
+#[test]
+fn a_policy_that_never_waits_spends_more_and_one_that_waits_longer_less() {
+    let policy = default_policy();
+    let past = take_in(&chronicle(&limits_unlike_the_tables(), 3, &policy));
+    let model = Model::learn(&past);
+    for (settings, is_worse) in OTHERS {
+        let rows = compared(&past, &model, &policy, settings, 6);
+        let spend = row(&rows, Metric::Spend);
+        assert_eq!(spend.is_better(), Some(!is_worse), "{settings}: {spend:?}");
+        let waited = row(&rows, Metric::Waited);
+        assert_eq!(waited.is_better(), Some(is_worse), "{settings}: {waited:?}");
+    }
+}
+
+#[test]
+fn what_is_foretold_of_another_policy_comes_true() {
+    let policy = default_policy();
+    for (name, plot) in [("limits", limits_unlike_the_tables()), plots().swap_remove(2)] {
+        let past = take_in(&chronicle(&plot, 5, &policy));
+        let model = Model::learn(&past);
+        for (settings, _) in OTHERS {
+            let rows = compared(&past, &model, &policy, settings, 3);
+            let truth = true_tally(&plot, 5, &policy, settings, &past);
+            for metric in [Metric::Primary, Metric::Fallback, Metric::Unanswered, Metric::Spend, Metric::Waiting] {
+                let (foretold, came) = (row(&rows, metric).candidate.mean, metric.of(&truth, 1.0));
+                println!("{name} {settings} {metric:?}: foretold {foretold:.4}, came {came:.4}");
+                let off = (foretold - came).abs();
+                assert!(
+                    off <= (0.15 * came).max(0.03),
+                    "{name} {settings} {metric:?}: {foretold:.4} instead of {came:.4}"
+                );
+            }
+        }
+    }
+}
