@@ -284,7 +284,8 @@ fn by_backend(setup: &Setup, places: &[Option<u32>], all: &[(u32, Try)]) -> (Vec
         }
     }
     for tries in &mut tries {
-        tries.sort_by_key(|tried| tried.sent);
+        // Of those sent in one moment, the backend took the first.
+        tries.sort_by_key(|tried| (tried.sent, tried.kind == Kind::RateLimited));
         count_in_flight(tries);
     }
     (tries, lost)

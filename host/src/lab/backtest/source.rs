@@ -30,14 +30,16 @@ pub fn store_file(store: Option<&Path>, config: Option<&Path>, env: &dyn Env) ->
     })
 }
 
-/// An engine with room for a world on every processor, twice.
+/// An engine with room for a world on every processor, twice. Decisions may take as long as they may anywhere: how busy this
+/// machine is must not decide what becomes of a world.
 ///
 /// # Errors
 /// The machine cannot run policies.
 pub fn engine() -> Result<Engine, String> {
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let max_instances = u32::try_from(threads).unwrap_or(64).saturating_mul(4).max(8);
-    Engine::new(EngineLimits { max_instances, ..EngineLimits::default() }).map_err(|error| error.to_string())
+    let limits = EngineLimits { max_instances, decide_ms: EngineLimits::MAX_DECIDE_MS, ..EngineLimits::default() };
+    Engine::new(limits).map_err(|error| error.to_string())
 }
 
 /// A policy and what it is called.

@@ -76,8 +76,22 @@ pub enum Says {
 /// Fewer 429s prove no limit.
 const MIN_REFUSALS: usize = 3;
 
-/// The limit that explains these attempts' 429s best, and which of them it explains; none where no limit explains most.
-pub fn learn(tries: &[Try]) -> Option<(Limit, Vec<bool>)> {
+/// A 429 at this share of the limit is the limit's too: what is sent at the same time does not arrive in the order in which it
+/// was sent, and others may use the same key.
+const NEAR: f64 = 0.9;
+
+/// A limit that was found.
+pub struct Found {
+    /// The limit.
+    pub limit: Limit,
+    /// Which of the attempts are 429s that it explains.
+    pub explained: Vec<bool>,
+    /// Attempts that it would have taken or refused otherwise.
+    pub wrong: usize,
+}
+
+/// The limit that explains these attempts' 429s best; none where no limit explains most.
+pub fn learn(tries: &[Try]) -> Option<Found> {
     let refusals = tries.iter().filter(|t| t.kind == Kind::RateLimited).count();
     if refusals < MIN_REFUSALS {
         return None;
@@ -86,16 +100,25 @@ pub fn learn(tries: &[Try]) -> Option<(Limit, Vec<bool>)> {
     for counts in TRIED {
         let levels = levels(tries, counts);
         let (wrong, limit) = threshold(tries, &levels, counts, refusals);
-        let is_better = best.as_ref().is_none_or(|(least, _, _)| wrong * 10 + 20 < least * 9);
-        if is_better {
+        if best.as_ref().is_none_or(|(least, _, _)| is_clearly_less(wrong, *least)) {
             best = Some((wrong, limit, levels));
         }
     }
     let (wrong, limit, levels) = best?;
     let is_clear = limit.explains * 2 >= refusals && wrong * 2 <= refusals + limit.explains;
-    let explained = |(tried, level): (&Try, &u64)| tried.kind == Kind::RateLimited && *level >= limit.least;
+    let is_near = |level: u64| level as f64 >= limit.least as f64 * NEAR;
+    let explained = |(tried, level): (&Try, &u64)| tried.kind == Kind::RateLimited && is_near(*level);
     let explained: Vec<bool> = tries.iter().zip(&levels).map(explained).collect();
-    is_clear.then(|| (Limit { says: says(tries, &explained, &limit), ..limit }, explained))
+    let explains = explained.iter().filter(|is_so| **is_so).count();
+    is_clear.then(|| {
+        let limit = Limit { says: says(tries, &explained, &limit), explains, ..limit };
+        Found { limit, explained, wrong }
+    })
+}
+
+/// By more than chance might bring about?
+pub fn is_clearly_less(wrong: usize, than: usize) -> bool {
+    wrong * 10 + 20 < than * 9
 }
 
 /// Do the 429s say when there will be room? Most of them have to, to a second.
@@ -282,7 +305,8 @@ mod tests {
             (Counts::RequestsWithin(Duration::from_secs(3_600)), 1_500, 2_000),
         ] {
             let tries = tries(counts, limit, Duration::from_millis(gap_ms), 0..0);
-            let (found, explained) = learn(&tries).unwrap_or_else(|| panic!("{counts:?} was not found"));
+            let Found { limit: found, explained, .. } =
+                learn(&tries).unwrap_or_else(|| panic!("{counts:?} was not found"));
             assert_eq!(found.counts, counts);
             assert!((found.least..=found.most).contains(&limit), "{limit} is not within {found:?}");
             assert_eq!(found.explains, found.refusals);
@@ -294,7 +318,7 @@ mod tests {
     fn a_provider_that_says_when_there_is_room_is_believed_in_its_manner() {
         let counts = Counts::RequestsWithin(Duration::from_secs(60));
         let mut all = tries(counts, 40, Duration::from_millis(1_200), 0..0);
-        assert_eq!(learn(&all).unwrap().0.says, Says::AsSeen, "it says nothing");
+        assert_eq!(learn(&all).unwrap().limit.says, Says::AsSeen, "it says nothing");
         let mut gauge = Gauge::new(counts);
         for tried in &mut all {
             gauge.level(tried.sent);
@@ -306,16 +330,16 @@ mod tests {
                 _ => gauge.take(tried.sent, tried.sent, 0),
             }
         }
-        assert_eq!(learn(&all).unwrap().0.says, Says::UntilRoom { whole_seconds: true });
+        assert_eq!(learn(&all).unwrap().limit.says, Says::UntilRoom { whole_seconds: true });
         all.iter_mut().for_each(|t| t.retry_after_ms = t.retry_after_ms.map(|_| 5_000));
-        assert_eq!(learn(&all).unwrap().0.says, Says::AsSeen);
+        assert_eq!(learn(&all).unwrap().limit.says, Says::AsSeen);
     }
 
     #[test]
     fn a_storm_of_refusals_is_not_taken_for_the_limit() {
         let counts = Counts::RequestsWithin(Duration::from_secs(60));
         let tries = tries(counts, 40, Duration::from_millis(1_400), 300..330);
-        let (found, explained) = learn(&tries).expect("the limit is seen");
+        let Found { limit: found, explained, .. } = learn(&tries).expect("the limit is seen");
         assert!((found.least..=found.most).contains(&40), "{found:?}");
         assert!(found.explains < found.refusals && explained[300..330].iter().filter(|e| **e).count() < 8, "{found:?}");
     }

@@ -117,24 +117,27 @@ fn models_of(tries: &[Try]) -> Vec<u16> {
 
 /// The limits, and which of the 429s they explain.
 fn learn_limits(tries: &[Try], models: &[u16]) -> (Limits, Vec<bool>) {
+    let refusals = |tries: &[Try]| tries.iter().filter(|t| t.kind == Kind::RateLimited).count();
     let shared = limits::learn(tries);
-    let explained = |found: &Option<(Limit, Vec<bool>)>| found.as_ref().map_or(0, |(limit, _)| limit.explains);
-    let mut apart = Vec::new();
-    let mut explained_apart = vec![false; tries.len()];
+    let wrong_shared = shared.as_ref().map_or(refusals(tries), |found| found.wrong);
+    let (mut apart, mut explained, mut wrong) = (Vec::new(), vec![false; tries.len()], 0);
     for model in models {
         let places: Vec<usize> = (0..tries.len()).filter(|i| tries[*i].model == *model).collect();
         let own: Vec<Try> = places.iter().map(|i| tries[*i]).collect();
-        if let Some((limit, explained)) = limits::learn(&own) {
-            apart.push((*model, limit));
-            places.iter().zip(explained).for_each(|(i, e)| explained_apart[*i] = e);
+        match limits::learn(&own) {
+            Some(found) => {
+                apart.push((*model, found.limit));
+                places.iter().zip(found.explained).for_each(|(i, is_so)| explained[*i] = is_so);
+                wrong += found.wrong;
+            }
+            None => wrong += refusals(&own),
         }
     }
-    let by_apart: usize = apart.iter().map(|(_, limit)| limit.explains).sum();
-    if models.len() > 1 && by_apart * 9 > explained(&shared) * 10 + 20 {
-        return (Limits::OfModels(apart), explained_apart);
+    if models.len() > 1 && limits::is_clearly_less(wrong, wrong_shared) {
+        return (Limits::OfModels(apart), explained);
     }
     match shared {
-        Some((limit, explained)) => (Limits::Shared(limit), explained),
+        Some(found) => (Limits::Shared(found.limit), found.explained),
         None => (Limits::Unseen, vec![false; tries.len()]),
     }
 }

@@ -163,8 +163,10 @@ impl Outside for Truth {
         let first_token = Duration::from_millis(provider.first_token_ms).mul_f64(slow * dice.magnitude(0.5, 3.0));
         let pace = provider.per_token_ms * slow * dice.magnitude(0.7, 1.5);
         let after = first_token + Duration::from_secs_f64(pace * f64::from(tokens) / 1e3);
-        gauge.take(now, now + after, u64::from(facts.prompt_tokens + tokens));
-        if dice.one_in(provider.faulty) {
+        let is_faulty = dice.one_in(provider.faulty);
+        let until = now + if is_faulty { quick } else { after };
+        gauge.take(now, until, u64::from(facts.prompt_tokens + tokens));
+        if is_faulty {
             return at_once(status(500, None));
         }
         // A tokenizer of its own.
