@@ -2,6 +2,8 @@
 
 mod admin;
 mod author;
+mod backtest;
+mod chronicle;
 mod bad_requests;
 mod clients;
 mod config;
