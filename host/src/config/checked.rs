@@ -120,6 +120,8 @@ pub struct Server {
     pub drain_timeout: Duration,
     /// How long a client may take to send the request head.
     pub header_read_timeout: Duration,
+    /// How long a client may take nothing of its answer.
+    pub unread_timeout: Duration,
 }
 
 /// The operator's own listener.

@@ -41,6 +41,8 @@ pub(super) struct RawServer {
     pub(super) drain_timeout_ms: Option<u64>,
     /// How long a client may take to send the request head. Default 30000.
     pub(super) header_read_timeout_ms: Option<u64>,
+    /// A client that takes nothing of its answer for so long is taken to be gone. Default 120000.
+    pub(super) unread_timeout_ms: Option<u64>,
     /// Serve everyone who reaches an address that is not loopback, without client keys. Default false.
     pub(super) allow_open: Option<bool>,
 }
