@@ -244,6 +244,8 @@ pub struct BackendConfig {
 pub struct HealthCheck {
     /// Time between two tries, at least a second.
     pub interval: Duration,
+    /// The longest one may take.
+    pub timeout: Duration,
     /// The model, as a client would ask for it.
     pub model: Arc<str>,
 }

@@ -288,6 +288,8 @@ pub(super) struct RawTimeouts {
 pub(super) struct RawHealthCheck {
     /// Between two of them, at least 1000. Default 10000.
     pub(super) interval_ms: Option<u64>,
+    /// The longest one may take before it counts as failed. Default 60000, or the backend's total_ms where that is less.
+    pub(super) timeout_ms: Option<u64>,
     /// The model to ask for, as a client would.
     #[schemars(required, with = "String")]
     pub(super) model: Option<String>,

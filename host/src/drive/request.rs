@@ -1,6 +1,7 @@
 //! A downstream request, read once: its original bytes, and the facts the core and the policy need.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::uri::PathAndQuery;
@@ -54,7 +55,16 @@ pub struct Asked {
     /// What the policy may read.
     pub texts: Arc<Texts>,
     /// The one backend it may go to, once; none: the policy decides.
-    pub only: Option<u32>,
+    pub only: Option<Only>,
+}
+
+/// One attempt at one backend.
+#[derive(Clone, Copy, Debug)]
+pub struct Only {
+    /// Which.
+    pub backend: u32,
+    /// How long the attempt may take.
+    pub within: Duration,
 }
 
 /// A request's parts, as the listener has them.
