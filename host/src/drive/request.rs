@@ -19,6 +19,20 @@ use crate::policy::Texts;
 /// Labels a client may send; more are ignored.
 const MAX_LABELS: usize = 16;
 
+/// Paths that ask a model and leave nothing behind, beside those that are operations of their own.
+const QUESTIONS: [&str; 10] = [
+    "/audio/speech",
+    "/audio/transcriptions",
+    "/audio/translations",
+    "/images/edits",
+    "/images/generations",
+    "/images/variations",
+    "/messages/count_tokens",
+    "/moderations",
+    "/rerank",
+    "/responses/input_tokens",
+];
+
 /// A request that has arrived, body and all.
 #[derive(Debug)]
 pub struct Asked {
@@ -138,7 +152,15 @@ impl Asked {
             client: self.client_index,
             session: self.session,
             crosses,
+            acts: self.acts(),
         }
+    }
+
+    /// May it change something at the upstream? A question to a model does not, whatever its method.
+    pub fn acts(&self) -> bool {
+        let path = self.path().trim_end_matches('/');
+        let is_question = self.operation != Operation::Other || QUESTIONS.iter().any(|end| path.ends_with(end));
+        !is_question && !self.method.is_idempotent()
     }
 
     /// The path without its query.

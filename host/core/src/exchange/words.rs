@@ -81,6 +81,16 @@ impl Exchange {
         soonest.unwrap_or(UNKNOWN_RECOVERY).max(Duration::from_secs(1))
     }
 
+    /// The upstream may have done what it was asked, and the client does not know.
+    pub(super) fn not_repeated(&self) -> Refusal {
+        let (backend, why) = self.attempts.last().map_or(("", ""), |last| (&last.backend, &last.message));
+        let message = format!(
+            "{backend} failed at this request: {why}. It may have acted on it before, so Pointsman did not send it again; \
+             find out what became of it before you do"
+        );
+        Refusal { reason: Reason::NotRepeated, message, retry_after: None }
+    }
+
     pub(super) fn no_such_model(&self) -> Refusal {
         let mut known: Vec<&str> = self.view.table.models.iter().map(String::as_str).take(SHOWN_BACKENDS).collect();
         if known.is_empty() {
