@@ -213,8 +213,8 @@ async fn an_exchange_stays_with_its_revision_and_frees_it_when_it_ends() {
     gate.pass(1);
     let mut stream = proxy.chat_stream().stream().await;
     stream.next().await.unwrap();
-    let policy = proxy.put_policy(b).await.json();
-    assert_eq!(freed(&policy), (Some(2), Some(1)), "its instances are not needed, it is");
+    assert_eq!(proxy.put_policy(b).await.status, 200);
+    proxy.wait_policy("its instances are not needed, it is", |policy| freed(policy) == (Some(2), Some(1))).await;
     assert_eq!(proxy.chat().send().await.says(), "b");
     assert_eq!(stream.header("x-pointsman-policy"), revision_of(&a));
     gate.open();

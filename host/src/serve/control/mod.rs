@@ -12,7 +12,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use tokio::sync::Notify;
+use anyhow::Context;
+use tokio::sync::{Notify, oneshot};
 
 use crate::config::Config;
 use crate::drive::{Proxy, Snapshot};
@@ -219,6 +220,17 @@ impl Control {
         let mut history = self.state().history.clone();
         history.count(trial.decisions(), trial.faults());
         self.keep(history, None).await;
+    }
+
+    /// Does this on the engine's own thread for such work, which gives way to those who serve.
+    async fn in_workshop<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> anyhow::Result<T> {
+        let (sender, done) = oneshot::channel();
+        let job = move || {
+            // Nobody may be waiting any more.
+            let _ = sender.send(work());
+        };
+        anyhow::ensure!(self.engine.in_workshop(job), "too many changes wait to be judged; try again in a moment");
+        done.await.context("judging it failed in Pointsman itself; the log has the panic")
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -134,8 +134,8 @@ impl Control {
     /// # Errors
     /// In one sentence, why it is refused.
     pub async fn offer_policy(&self, bytes: Bytes) -> anyhow::Result<()> {
-        let component = tokio::task::spawn_blocking(move || Component::new(bytes)).await?;
         let _turn = self.one_at_a_time.lock().await;
+        let component = self.in_workshop(move || Component::new(bytes)).await?;
         let before = self.proxy.snapshot();
         if self.state().history.in_force().is_some_and(|entry| entry.hash == component.hash) {
             self.state().policy_error.take_if(|(about, _)| *about != About::Source);
@@ -188,7 +188,7 @@ impl Control {
     ) -> anyhow::Result<Revision> {
         let (engine, settings, component) = (self.engine.clone(), settings_json(config), component.clone());
         let known = self.compiled(&component.hash);
-        let judged = tokio::task::spawn_blocking(move || {
+        let judged = self.in_workshop(move || {
             let compiled = known.map_or_else(|| engine.compile(&component.bytes).map(Arc::new), Ok)?;
             let revision = compiled.configure(&settings, table)?;
             anyhow::Ok((component.hash, compiled, revision))
