@@ -8,6 +8,7 @@ pub mod contract;
 pub mod exchange;
 pub mod fleet;
 pub mod health;
+pub mod journal;
 pub mod limits;
 mod member;
 pub mod outcome;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::config::{self, Diagnostic, Env, Loaded, Severity};
 use crate::policy::{Engine, LoadError};
-use crate::serve::{engine_limits, settings_json};
+use crate::serve::engine_limits;
 
 /// What was found out.
 pub(super) struct Needs {
@@ -54,7 +54,7 @@ impl Looking<'_> {
                 return None;
             }
         };
-        match engine.load(&bytes, &settings_json(config), Arc::new(config.table())) {
+        match engine.load(&bytes, &config.policy.settings_json(), Arc::new(config.table())) {
             Ok(revision) => Some(revision.id().clone()),
             Err(error) => {
                 let key = if matches!(error, LoadError::Refused(_)) { "settings" } else { "file" };

@@ -32,6 +32,8 @@ pub struct Snapshot {
     pub budgets: Budgets,
     /// How streams are handled.
     pub streams: StreamDefaults,
+    /// All of the configuration that decides, as the journal keeps it.
+    pub setup: Arc<str>,
 }
 
 /// A backend as something that can be sent to.
@@ -135,7 +137,8 @@ impl Snapshot {
     ) -> Self {
         let (budgets, streams) = (config.budgets(), config.stream_defaults());
         let policy_header = policy_header(&policy);
-        Self { config, view, policy, trial, policy_header, targets, budgets, streams }
+        let setup = serde_json::to_string(&config.setup()).expect("a setup has text keys only").into();
+        Self { config, view, policy, trial, policy_header, targets, budgets, streams, setup }
     }
 
     /// The same configuration under another policy.
@@ -150,6 +153,7 @@ impl Snapshot {
             targets: self.targets.clone(),
             budgets: self.budgets,
             streams: self.streams,
+            setup: self.setup.clone(),
         }
     }
 }
