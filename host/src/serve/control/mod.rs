@@ -59,6 +59,8 @@ struct State {
     /// What was told of the source last, where that was no good.
     source_error: Option<String>,
     not_kept: Option<String>,
+    /// Components of the history that could not be written to the store, for the next time.
+    unwritten: Vec<Component>,
 }
 
 /// Which try to replace the policy an error is about.
@@ -99,12 +101,13 @@ impl Control {
     ) -> Self {
         let policy = proxy.snapshot().policy.clone();
         let state = State {
-            compiled: vec![(first.hash, first.compiled)],
+            compiled: vec![(first.component.hash, first.compiled)],
             alive: vec![Arc::downgrade(&policy)],
             source_error: first.error.clone(),
             policy_error: first.error.map(|why| (About::Source, why)),
             history: first.history,
             refused: first.refused,
+            unwritten: if first.not_kept.is_some() { vec![first.component] } else { Vec::new() },
             not_kept: first.not_kept,
             config_error: None,
         };
@@ -249,10 +252,22 @@ impl Control {
 
     /// Writes the history to the store, and the component that may be new to it.
     async fn keep(&self, history: History, component: Option<&Component>) {
-        let not_kept = save(&self.policies, &history, component).await;
+        let not_kept = self.write_down(&history, component).await;
         let mut state = self.state();
         state.history = history;
         state.not_kept = not_kept;
+    }
+
+    /// Why it could not be written; none: it is on disk, and what could not be written before is too.
+    async fn write_down(&self, history: &History, component: Option<&Component>) -> Option<String> {
+        let mut components = std::mem::take(&mut self.state().unwritten);
+        components.extend(component.cloned());
+        components.retain(|component| history.find(&component.hash.revision()).is_some());
+        let not_kept = save(&self.policies, history, &components).await;
+        if not_kept.is_some() {
+            self.state().unwritten = components;
+        }
+        not_kept
     }
 
     fn taken(&self, what: Reload, revision: &str) {
@@ -301,12 +316,10 @@ impl Control {
 }
 
 /// Why it could not be written; none: it is on disk.
-async fn save(policies: &PolicyStore, history: &History, component: Option<&Component>) -> Option<String> {
-    let (policies, rows, component) = (policies.clone(), history.rows(), component.cloned());
-    let saved = tokio::task::spawn_blocking(move || {
-        let component = component.map(|component| (component.hash.to_string(), component.bytes));
-        policies.save(&rows, component.as_ref().map(|(hash, bytes)| (hash.as_str(), &bytes[..])))
-    });
+async fn save(policies: &PolicyStore, history: &History, components: &[Component]) -> Option<String> {
+    let (policies, rows) = (policies.clone(), history.rows());
+    let components: Vec<_> = components.iter().map(|c| (c.hash.to_string(), c.bytes.clone())).collect();
+    let saved = tokio::task::spawn_blocking(move || policies.save(&rows, &components));
     let error = match saved.await {
         Ok(Ok(())) => return None,
         Ok(Err(error)) => error.to_string(),

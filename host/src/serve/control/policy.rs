@@ -8,7 +8,7 @@ use pointsman_core::table::Table;
 
 use super::component::{Component, Hash, shown, source_of};
 use super::history::{End, Entry, Origin, Source};
-use super::{About, Control, KEPT_COMPILED, save};
+use super::{About, Control, KEPT_COMPILED};
 use crate::config::Config;
 use crate::drive::Snapshot;
 use crate::policy::{Compiled, Revision};
@@ -169,7 +169,7 @@ impl Control {
             history.source = Some(source);
         }
         history.take(self.proxy.clock.now(), place.hash, place.bytes, place.origin, place.end, &place.why);
-        let not_kept = save(&self.policies, &history, place.component).await;
+        let not_kept = self.write_down(&history, place.component).await;
         self.publish(before, next);
         let mut state = self.state();
         state.history = history;

@@ -20,8 +20,8 @@ pub struct First {
     pub revision: Arc<Revision>,
     /// Its component, compiled.
     pub compiled: Arc<Compiled>,
-    /// Its component.
-    pub hash: Hash,
+    /// Its component's bytes.
+    pub component: Component,
     /// With it in force.
     pub history: History,
     /// Why it is not what the configuration names; none: it is, or something else was wanted later.
@@ -170,7 +170,15 @@ impl Starting<'_> {
         }
         // A file that is looked at again must not be judged and told again.
         let refused = error.clone().zip(offered).filter(|_| !is_source).map(|(why, hash)| (hash, why));
-        let not_kept = save(self.policies, &history, Some(&component)).await;
-        First { revision: Arc::new(revision), compiled: Arc::new(compiled), hash, history, error, refused, not_kept }
+        let not_kept = save(self.policies, &history, std::slice::from_ref(&component)).await;
+        First {
+            revision: Arc::new(revision),
+            compiled: Arc::new(compiled),
+            component,
+            history,
+            error,
+            refused,
+            not_kept,
+        }
     }
 }
