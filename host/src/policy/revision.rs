@@ -17,7 +17,7 @@ use super::patience::Patience;
 use super::pool::Pool;
 use super::twin::Twin;
 use super::wire::TableParts;
-use super::workshop::Scrap;
+use super::workshop::{Scrap, breathe};
 use super::{Fault, FaultKind, Texts, Verdict};
 
 /// A policy in force: it has been compiled, checked, configured and probed.
@@ -57,7 +57,9 @@ impl Revision {
     pub(super) fn new(engine: Engine, code: Arc<Code>, settings: &str, table: Arc<Table>) -> Result<Self, LoadError> {
         let shared = engine.0.shared.clone();
         let pool = Pool::new(engine.clone(), code.clone(), shared, settings, TableParts::new(&table));
+        breathe();
         pool.fill()?;
+        breathe();
         let revision = Self::over(engine, code, pool, settings, table);
         revision.probe()?;
         Ok(revision)

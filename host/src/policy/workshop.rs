@@ -78,6 +78,12 @@ impl Workshop {
     }
 }
 
+/// Between two pieces of work of a moment each: the kernel lets even the least important thread go on for a millisecond
+/// before others get the processor, unless it offers to stop.
+pub(super) fn breathe() {
+    thread::yield_now();
+}
+
 impl Drop for Workshop {
     fn drop(&mut self) {
         // Not awaited: a job may be the last owner, and one that compiles may take minutes.
@@ -93,10 +99,12 @@ impl Shared {
             if let Some(job) = job {
                 // A panic was reported when it happened, and whoever waits for the job learns that it is gone.
                 let _ = catch_unwind(AssertUnwindSafe(job));
+                breathe();
             }
-            drop(scrap);
-            // The kernel lets also the least important thread go on for a millisecond, unless it offers to stop.
-            thread::yield_now();
+            if scrap.is_some() {
+                drop(scrap);
+                breathe();
+            }
         }
     }
 

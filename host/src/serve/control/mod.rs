@@ -18,7 +18,7 @@ use tokio::sync::{Notify, oneshot};
 use crate::drive::{Proxy, Snapshot};
 use crate::policy::watch::Watcher;
 use crate::policy::{Compiled, Engine, Revision};
-use crate::store::PolicyStore;
+use crate::store::{PolicyStore, StoreError};
 use crate::telemetry::metrics::Reload;
 use crate::upstream::Connector;
 use component::{Component, Hash};
@@ -232,7 +232,7 @@ impl Control {
             let _ = sender.send(work());
         };
         anyhow::ensure!(self.engine.in_workshop(job), "too many changes wait to be judged; try again in a moment");
-        done.await.context("judging it failed in Pointsman itself; the log has the panic")
+        done.await.context("this failed in Pointsman itself; the log has the panic")
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -263,7 +263,7 @@ impl Control {
         let mut components = std::mem::take(&mut self.state().unwritten);
         components.extend(component.cloned());
         components.retain(|component| history.find(&component.hash.revision()).is_some());
-        let not_kept = save(&self.policies, history, &components).await;
+        let not_kept = why_not_kept(self.in_workshop(save(&self.policies, history, &components)).await);
         if not_kept.is_some() {
             self.state().unwritten = components;
         }
@@ -315,16 +315,18 @@ impl Control {
     }
 }
 
-/// Why it could not be written; none: it is on disk.
-async fn save(policies: &PolicyStore, history: &History, components: &[Component]) -> Option<String> {
+/// Writes the history to the store.
+fn save(policies: &PolicyStore, history: &History, components: &[Component]) -> impl FnOnce() -> Saved + use<> {
     let (policies, rows) = (policies.clone(), history.rows());
     let components: Vec<_> = components.iter().map(|c| (c.hash.to_string(), c.bytes.clone())).collect();
-    let saved = tokio::task::spawn_blocking(move || policies.save(&rows, &components));
-    let error = match saved.await {
-        Ok(Ok(())) => return None,
-        Ok(Err(error)) => error.to_string(),
-        Err(panicked) => panicked.to_string(),
-    };
+    move || policies.save(&rows, &components)
+}
+
+type Saved = Result<(), StoreError>;
+
+/// Why it is not written; none: it is on disk.
+fn why_not_kept(saved: anyhow::Result<Saved>) -> Option<String> {
+    let error = saved.and_then(|saved| Ok(saved?)).err()?.to_string();
     tracing::error!(error, "the policies are not written to the store: a restart may not come up with this one");
     Some(error)
 }

@@ -9,7 +9,7 @@ use pointsman_core::time::Timestamp;
 
 use super::component::{Component, Hash, shown, source_of};
 use super::history::{End, History, Origin, Preference, Source};
-use super::save;
+use super::{save, why_not_kept};
 use crate::config::Config;
 use crate::policy::{Compiled, Engine, Revision};
 use crate::store::PolicyStore;
@@ -170,7 +170,8 @@ impl Starting<'_> {
         }
         // A file that is looked at again must not be judged and told again.
         let refused = error.clone().zip(offered).filter(|_| !is_source).map(|(why, hash)| (hash, why));
-        let not_kept = save(self.policies, &history, std::slice::from_ref(&component)).await;
+        let not_kept = tokio::task::spawn_blocking(save(self.policies, &history, std::slice::from_ref(&component)));
+        let not_kept = why_not_kept(not_kept.await.map_err(anyhow::Error::from));
         First {
             revision: Arc::new(revision),
             compiled: Arc::new(compiled),
