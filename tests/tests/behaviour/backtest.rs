@@ -97,7 +97,9 @@ async fn the_policy_that_ran_comes_to_what_the_server_recorded() {
     assert!(spend["significant"] == true && spend["better"] == false, "{spend}");
 
     let page = std::fs::read_to_string(page).expect("the page is written");
-    assert!(page.contains("<svg") && !page.contains("<script") && !page.contains("http://") && !page.contains("https://"));
+    assert!(
+        page.contains("<svg") && !page.contains("<script") && !page.contains("http://") && !page.contains("https://")
+    );
 }
 
 async fn refused(dir: &Path, args: &[&str], code: i32, words: &str) {

@@ -63,7 +63,13 @@ fn told(journaled: &Journaled) -> Vec<String> {
     let step = |what: &Happened| match what {
         Happened::Asked(question) => {
             let q = &question.query;
-            format!("asked after {} attempts, {} waits: {:?} {:?}", q.attempts.len(), q.waits, question.decision, question.notes)
+            format!(
+                "asked after {} attempts, {} waits: {:?} {:?}",
+                q.attempts.len(),
+                q.waits,
+                question.decision,
+                question.notes
+            )
         }
         Happened::Waits { max } => format!("waits at most {max:?}"),
         other => format!("{other:?}"),
@@ -71,7 +77,10 @@ fn told(journaled: &Journaled) -> Vec<String> {
     let attempt = |a: &pointsman::store::AttemptRow| {
         let (input, output) = (a.input_tokens, a.output_tokens);
         let times = (a.first_byte_ms.is_some(), a.first_token_ms.is_some(), a.retry_after_ms);
-        format!("{} {} {} {} {} {input} {output} {times:?} {:.6}", a.lane, a.backend, a.model_sent, a.outcome, a.status, a.cost_usd)
+        format!(
+            "{} {} {} {} {} {input} {output} {times:?} {:.6}",
+            a.lane, a.backend, a.model_sent, a.outcome, a.status, a.cost_usd
+        )
     };
     let whole = format!(
         "{} {} {:?} {:?} {} {} {} {} {}",
@@ -99,7 +108,8 @@ fn chronicled(server: &[Journaled], answers: [Vec<Answer>; 2], file: &Path) -> V
     };
     let policy = Engine::new(EngineLimits::default()).unwrap().compile_embedded().unwrap();
     let revision = policy.isolated(&setup.settings, Arc::new(setup.table.clone())).unwrap();
-    let store = Store::open(StorePath::File(file.to_owned()), StoreLimits::default(), Arc::new(Timestamp::default)).unwrap();
+    let store =
+        Store::open(StorePath::File(file.to_owned()), StoreLimits::default(), Arc::new(Timestamp::default)).unwrap();
     let decide = |query: &Query, texts: &Arc<Texts>| revision.decide(query, texts);
     let script = Script { asks: server.iter().map(ask).collect(), answers };
     let chronicler = Chronicler::new(store.handle(), setup, policy.id().clone());
@@ -110,7 +120,8 @@ fn chronicled(server: &[Journaled], answers: [Vec<Answer>; 2], file: &Path) -> V
 
 #[tokio::test]
 async fn a_chronicle_says_what_the_journal_says() {
-    let p1 = upstream().reply(status(429).retry_after(1)).then(chat("one")).then(tokens(3).cut_after(0)).then(status(400));
+    let p1 =
+        upstream().reply(status(429).retry_after(1)).then(chat("one")).then(tokens(3).cut_after(0)).then(status(400));
     let p1 = p1.start().await;
     let f1 = upstream().reply(status(503)).then(chat("paid")).then(tokens(4)).start().await;
     let proxy = proxy!()

@@ -3,8 +3,8 @@
 mod admin;
 mod author;
 mod backtest;
-mod chronicle;
 mod bad_requests;
+mod chronicle;
 mod clients;
 mod config;
 mod demo;

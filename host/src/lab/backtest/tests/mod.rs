@@ -238,3 +238,66 @@ fn what_is_foretold_of_another_policy_comes_true() {
         }
     }
 }
+
+fn journaled(store: &Store) -> Vec<crate::store::Journaled> {
+    let mut all = Vec::new();
+    let end = Timestamp::from_millis(u64::MAX / 2_000);
+    let each = |journaled| {
+        all.push(journaled);
+        ControlFlow::Continue(())
+    };
+    store.reader().journal(Timestamp::default(), end, each).expect("it can be read");
+    all
+}
+
+#[test]
+fn a_sample_is_scaled_up_and_meets_limits_scaled_down() {
+    let policy = default_policy();
+    let store = chronicle(&limits_unlike_the_tables(), 7, &policy, NEVER_WAITS);
+    let whole = take_in(&store);
+    let (mut gathering, mut dice) = (Gathering::default(), crate::lab::dice::Dice::new(1, 9));
+    for mut one in journaled(&store) {
+        // As the journal does: half by chance, and those of note besides.
+        one.sampled = dice.one_in(2);
+        gathering.add(one);
+    }
+    let half = gathering.finish().unwrap_or_else(|few| panic!("{few:?}"));
+    assert!((0.45..0.55).contains(&half.share), "{}", half.share);
+    assert!(half.arrivals.len() < whole.arrivals.len() * 11 / 20, "the rest is not of the sample");
+    assert_eq!(half.setup.table.backends[0].limits.rpm, Some((60.0 * half.share).round() as u32));
+    let spend = |past: &Past| Metric::Spend.of(&past.recorded, past.share);
+    assert!((spend(&half) / spend(&whole) - 1.0).abs() < 0.1, "{} {}", spend(&half), spend(&whole));
+    let rows = compared(&half, &Model::learn(&half), &policy, NEVER_WAITS, 2);
+    let primary = row(&rows, Metric::Primary);
+    assert!((primary.current.mean - primary.recorded).abs() < 0.05, "{primary:?}");
+}
+
+#[test]
+fn the_latest_setup_wins_and_the_others_are_counted() {
+    let policy = default_policy();
+    let plot = Plot { exchanges: 150, ..limits_unlike_the_tables() };
+    let all = journaled(&chronicle(&plot, 8, &policy, WAITS));
+    let mut later = Setup { settings: NEVER_WAITS.to_owned(), ..(*all[0].setup).clone() };
+    // The second is gone, and the third has moved up.
+    later.table.backends.remove(1);
+    let later = Arc::new(later);
+    let mut gathering = Gathering::default();
+    for (n, mut one) in all.into_iter().enumerate() {
+        if n >= 100 {
+            one.setup = later.clone();
+        }
+        gathering.add(one);
+    }
+    let past = gathering.finish().unwrap_or_else(|few| panic!("{few:?}"));
+    assert_eq!((past.other_setups, &*past.setup.settings), (100, NEVER_WAITS));
+    assert_eq!((past.tries.len(), &*past.setup.table.backends[1].id), (2, "paid"));
+    assert!(past.lost_tries > 0 && !past.tries[1].is_empty());
+}
+
+#[test]
+fn too_few_exchanges_are_told() {
+    let plot = Plot { exchanges: 40, ..limits_unlike_the_tables() };
+    let mut gathering = Gathering::default();
+    journaled(&chronicle(&plot, 9, &default_policy(), WAITS)).into_iter().for_each(|one| gathering.add(one));
+    assert_eq!(gathering.finish().err(), Some(super::past::TooFew { found: 40 }));
+}
