@@ -21,6 +21,8 @@ use crate::store::{AttemptRow, ExchangeRow, Journaled};
 #[derive(Default)]
 pub struct Gathering {
     setups: Vec<(Arc<Setup>, usize)>,
+    /// Of the exchange that ended last.
+    latest: Option<Arc<Setup>>,
     /// With the client's name.
     entries: Vec<(Arrival, Seen, Option<Arc<str>>)>,
     /// With the backend's number.
@@ -73,9 +75,9 @@ impl Gathering {
         }
         match self.setups.iter_mut().find(|(known, _)| Arc::ptr_eq(known, &setup)) {
             Some((_, count)) => *count += 1,
-            None => self.setups.push((setup, 1)),
+            None => self.setups.push((setup.clone(), 1)),
         }
-        // The latest is last.
+        self.latest = Some(setup);
         *self.revisions.entry(exchange.policy.clone()).or_default() += 1;
         let tries = self.tries_of(&exchange, &trail);
         let own = own(&exchange, &tries);
@@ -140,7 +142,9 @@ impl Gathering {
         if self.entries.len() < MIN_EXCHANGES {
             return Err(too_few);
         }
-        let (setup, of_latest) = self.setups.pop().ok_or(too_few)?;
+        let setup = self.latest.take().ok_or(too_few)?;
+        let same = self.setups.iter().filter(|(known, _)| Arc::ptr_eq(known, &setup));
+        let of_latest: usize = same.map(|(_, count)| count).sum();
         let share = if self.kept.0 > 0 { self.kept.1 as f64 / self.kept.0 as f64 } else { 1.0 };
         self.entries.sort_by_key(|(arrival, _, _)| arrival.at);
         let spent_usd = spent_before(&setup, &self.entries, share);
