@@ -5,17 +5,16 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::{HeaderMap, HeaderValue};
 use pointsman_core::outcome::Kind;
 use pointsman_core::time::Timestamp;
 
 use super::model::limits::{Counts, Gauge, Limit, Says};
-use super::model::pace;
+use super::model::pace::Pace;
 use super::model::series::{Like, Series};
 use super::model::{Limits, MINUTE, Model, Place, is_near};
 use super::past::{Arrival, Past, Try};
-use crate::lab::answer::{Answer, Gives, Response, asks_stream};
+use super::sayings::{NEVER, Sayings, Wanted};
+use crate::lab::answer::{Answer, Gives, asks_stream};
 use crate::lab::dice::Dice;
 use crate::lab::world::{Ask, Attempt, Outside};
 
@@ -116,25 +115,23 @@ impl Outside for Likely<'_> {
         let prompt = self.model.lengths.prompt(arrival);
         let backend = &mut self.backends[index];
         let in_flight = u16::try_from(backend.under_way.level(now)).unwrap_or(u16::MAX);
-        let like = Like { stream, in_flight };
-        let draw = Draw { now, like, world: self.seed ^ (index as u64) << 32, idle: attempt.sending.timeouts.idle };
+        let draw = Draw { now, like: Like { stream, in_flight }, world: self.seed ^ ((index as u64) << 32) };
+        let limits = &attempt.sending.timeouts;
+        let wanted = Wanted { output, stream, idle: limits.idle };
         let fate = backend.fate(&draw, model, self.model, &mut dice);
-        let own = &arrival.own;
-        let kind = match fate {
-            Fate::Refused(..) | Fate::Out(_) => None,
-            Fate::Met(..) if own.is_refused => Some(Kind::Refused),
-            Fate::Met(..) if own.too_long.contains(&attempt.sending.backend) => Some(Kind::TooLong),
-            Fate::Met(..) => None,
-        };
-        let mut answer = match (fate, kind) {
-            (Fate::Met(seen, _), Some(kind)) => self.sayings.refusal(kind, 0, None, seen.took.min(QUICK)),
-            (Fate::Met(seen, pace), None) => self.sayings.like(seen, output, pace, &draw),
-            (Fate::Out(seen), _) => self.sayings.like(seen, output, pace::Pace::default(), &draw),
-            (Fate::Refused(retry_after, took), _) => self.sayings.refusal(Kind::RateLimited, 429, retry_after, took),
+        let too_long = arrival.own.too_long.contains(&attempt.sending.backend);
+        let mut answer = match fate {
+            // What is wrong with a request is wrong whoever answers.
+            Fate::Met(seen, _) if arrival.own.is_refused => {
+                self.sayings.refusal(Kind::Refused, 0, None, seen.took.min(QUICK))
+            }
+            Fate::Met(seen, _) if too_long => self.sayings.refusal(Kind::TooLong, 0, None, seen.took.min(QUICK)),
+            Fate::Met(seen, pace) => self.sayings.like(seen, pace, &wanted),
+            Fate::Out(seen) => self.sayings.like(seen, Pace::default(), &wanted),
+            Fate::Refused(retry_after, took) => self.sayings.refusal(Kind::RateLimited, 429, retry_after, took),
         };
         answer.prompt = Some(prompt);
         let backend = &mut self.backends[index];
-        let limits = &attempt.sending.timeouts;
         let until = now + if answer.after == NEVER { limits.first_token } else { answer.after.min(limits.total) };
         backend.under_way.take(now, until, 0);
         let is_taken = !matches!(fate, Fate::Refused(..)) && !matches!(answer.gives, Gives::ConnectFailed);
@@ -154,15 +151,13 @@ struct Draw {
     now: Timestamp,
     like: Like,
     world: u64,
-    /// The attempt's own limit between two pieces.
-    idle: Duration,
 }
 
 /// What becomes of an attempt.
 #[derive(Clone, Copy)]
 enum Fate<'a> {
     /// What became of this one, in good times.
-    Met(&'a Try, pace::Pace),
+    Met(&'a Try, Pace),
     /// What became of this one, in bad times.
     Out(&'a Try),
     /// 429, with its Retry-After in ms, after so long.
@@ -225,7 +220,7 @@ impl<'a> Backend<'a> {
         });
         let near = near
             .or_else(|| all.of_all.near(draw.now, &draw.like, draw.world, dice).map(|seen| (seen, all.of_all.pace)));
-        near.map_or(Fate::Met(&UNSEEN, pace::Pace::default()), |(seen, pace)| Fate::Met(seen, pace))
+        near.map_or(Fate::Met(&UNSEEN, Pace::default()), |(seen, pace)| Fate::Met(seen, pace))
     }
 
     fn took(&mut self, model: Option<u16>, now: Timestamp, until: Timestamp, tokens: u64) {
@@ -258,145 +253,3 @@ static UNSEEN: Try = Try {
     model: 0,
     in_flight: 0,
 };
-
-/// Answers in the words in which core hears them. Refusals are made once and given again and again.
-#[derive(Default)]
-struct Sayings {
-    refusals: HashMap<(Kind, u16, Option<u32>), Arc<Response>>,
-    good: Arc<Response>,
-}
-
-impl Sayings {
-    /// The fate of another attempt, for an answer of this length.
-    fn like(&mut self, seen: &Try, output: u32, pace: pace::Pace, draw: &Draw) -> Answer {
-        let ms = |ms: Option<u32>| ms.map(|ms| Duration::from_millis(ms.into()));
-        let first = ms(seen.first_ms).unwrap_or(seen.took / 3).min(seen.took);
-        let at_once = |gives, after, tokens| Answer {
-            gives,
-            head: None,
-            first_token: first.min(after),
-            after,
-            tokens,
-            prompt: None,
-        };
-        match seen.kind {
-            Kind::Answered | Kind::Refused | Kind::TooLong | Kind::ClientGone | Kind::NotResumed => {
-                self.good(seen, first, output, pace, draw.like.stream)
-            }
-            Kind::RateLimited
-            | Kind::OutOfCredit
-            | Kind::Overloaded
-            | Kind::ServerError
-            | Kind::ModelMissing
-            | Kind::Unauthorised => self.refusal(seen.kind, seen.status, seen.retry_after_ms, seen.took),
-            Kind::ConnectFailed => at_once(Gives::ConnectFailed, seen.took, 0),
-            Kind::Reset => at_once(Gives::Reset, seen.took, 0),
-            // How long it would have taken is not known: longer than any limit.
-            Kind::TimedOut => match ms(seen.head_ms).filter(|_| draw.like.stream) {
-                None => at_once(Gives::Silence, seen.took, 0),
-                Some(head) => {
-                    let gives = Gives::Response(self.good_response());
-                    Answer { gives, head: Some(head), first_token: NEVER, after: NEVER, tokens: 1, prompt: None }
-                }
-            },
-            Kind::Cut => at_once(Gives::Cut, seen.took, seen.output.min(output)),
-            Kind::Stalled => {
-                let silent_since = seen.took.saturating_sub(draw.idle);
-                at_once(Gives::Stall, silent_since, seen.output.min(output))
-            }
-            Kind::Malformed => self.refusal(Kind::Malformed, 200, None, seen.took),
-        }
-    }
-
-    fn good(&mut self, seen: &Try, first: Duration, output: u32, pace: pace::Pace, stream: bool) -> Answer {
-        let after = match stream && seen.stream {
-            true => first + pace::of_rest(seen.took.saturating_sub(first), seen.output, output),
-            false => pace.of_whole(seen.took, seen.output, output),
-        };
-        let head = seen.head_ms.map(|ms| Duration::from_millis(ms.into()));
-        let gives = Gives::Response(self.good_response());
-        Answer { gives, head, first_token: first.min(after), after, tokens: output, prompt: None }
-    }
-
-    fn good_response(&mut self) -> Arc<Response> {
-        if self.good.status == 0 {
-            self.good = Arc::new(Response { status: 200, ..Response::default() });
-        }
-        self.good.clone()
-    }
-
-    /// A response that core takes for this kind.
-    fn refusal(&mut self, kind: Kind, status: u16, retry_after_ms: Option<u32>, after: Duration) -> Answer {
-        let make = || Arc::new(response(kind, status, retry_after_ms));
-        let response = self.refusals.entry((kind, status, retry_after_ms)).or_insert_with(make).clone();
-        Answer { gives: Gives::Response(response), head: None, first_token: after, after, tokens: 0, prompt: None }
-    }
-}
-
-/// Longer than any limit that may be set.
-const NEVER: Duration = Duration::from_secs(30 * 86_400);
-
-/// A response that core takes for this kind, with the status it had where that goes together.
-fn response(kind: Kind, status: u16, retry_after_ms: Option<u32>) -> Response {
-    let mut headers = HeaderMap::new();
-    if let Some(ms) = retry_after_ms {
-        headers.insert("retry-after-ms", HeaderValue::from(ms));
-    }
-    let error =
-        |code: &str| Some(Bytes::from(format!("{{\"error\":{{\"code\":\"{code}\",\"message\":\"as recorded\"}}}}")));
-    let (status, body) = match kind {
-        Kind::RateLimited => (429, None),
-        Kind::OutOfCredit => (402, error("insufficient_quota")),
-        Kind::Overloaded => (503, error("overloaded")),
-        Kind::ModelMissing => (404, error("model_not_found")),
-        Kind::Unauthorised => (401, error("invalid_api_key")),
-        Kind::TooLong => (400, error("context_length_exceeded")),
-        Kind::Refused => (400, error("invalid_request")),
-        // A success that is no JSON.
-        Kind::Malformed => (200, Some(Bytes::from_static(b"<html>"))),
-        Kind::Answered
-        | Kind::ServerError
-        | Kind::ConnectFailed
-        | Kind::Reset
-        | Kind::TimedOut
-        | Kind::Cut
-        | Kind::Stalled
-        | Kind::ClientGone
-        | Kind::NotResumed => {
-            (if (500..=599).contains(&status) && !matches!(status, 503 | 529) { status } else { 500 }, None)
-        }
-    };
-    Response { status, headers, body }
-}
-
-#[cfg(test)]
-mod tests {
-    use pointsman_core::table::Dialect;
-    use pointsman_core::wire::classify::classify;
-
-    use super::*;
-
-    #[test]
-    fn core_takes_a_response_for_what_was_recorded() {
-        let kinds = [
-            Kind::RateLimited,
-            Kind::OutOfCredit,
-            Kind::Overloaded,
-            Kind::ServerError,
-            Kind::ModelMissing,
-            Kind::Unauthorised,
-            Kind::TooLong,
-            Kind::Refused,
-        ];
-        for kind in kinds {
-            for dialect in [Dialect::Openai, Dialect::Anthropic] {
-                let Response { status, headers, body } = response(kind, 502, Some(1_250));
-                let outcome = classify(dialect, status, &headers, &body.unwrap_or_default(), Timestamp::default());
-                assert_eq!(outcome.kind, kind);
-                let waits =
-                    matches!(kind, Kind::RateLimited | Kind::OutOfCredit | Kind::Overloaded | Kind::ServerError);
-                assert_eq!(outcome.retry_after, waits.then_some(Duration::from_millis(1_250)), "{kind:?}");
-            }
-        }
-    }
-}

@@ -1,7 +1,7 @@
 //! `pointsman backtest`: recorded traffic once more, under the policy that ran and under another, side by side.
 //!
 //! The journal is taken in ([`gather`], [`past`]); from it a [`model`] of the world outside is learned; for each seed the
-//! world is as it may have been ([`likely`]), and core's own `Exchange` and `Fleet` live through it once with each policy
+//! world is as it may have been ([`likely`], [`sayings`]), and core's own `Exchange` and `Fleet` live through it once with each policy
 //! ([`seen`] counts). Both policies meet the same worlds, so that what differs is theirs ([`stats`], [`metrics`]).
 
 mod command;
@@ -11,6 +11,7 @@ mod metrics;
 mod model;
 mod past;
 mod report;
+mod sayings;
 mod seen;
 mod source;
 mod stats;
