@@ -40,13 +40,18 @@ impl Axis {
         Self { from: 0.0, to: steps * step, ticks, by_magnitude: false }
     }
 
-    /// Powers of ten and what lies between, from `least` to `most`.
+    /// By magnitude, from `least` to `most`, with labels at powers of ten, and between them where there are few.
     pub fn magnitudes(least: f64, most: f64, label: impl Fn(f64) -> String) -> Self {
+        const ENOUGH: usize = 7;
         let (least, most) = (least.max(1.0), most.max(least.max(1.0) * 10.0));
-        let first = least.log10().floor() as i32;
-        let last = most.log10().ceil() as i32;
-        let all = (first..=last).map(|power| 10f64.powi(power)).filter(|at| (least..=most).contains(at));
-        Self { from: least, to: most, ticks: all.map(|at| (at, label(at))).collect(), by_magnitude: true }
+        let powers = || (least.log10().floor() as i32..=most.log10().ceil() as i32).map(|power| 10f64.powi(power));
+        let within = |at: &f64| (least..=most).contains(at);
+        let mut ticks: Vec<f64> = powers().flat_map(|at| [at, at * 2.0, at * 5.0]).filter(within).collect();
+        if ticks.len() > ENOUGH {
+            ticks = powers().filter(within).collect();
+        }
+        let ticks = ticks.into_iter().map(|at| (at, label(at))).collect();
+        Self { from: least, to: most, ticks, by_magnitude: true }
     }
 
     fn place(&self, value: f64) -> f64 {
