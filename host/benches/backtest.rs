@@ -86,6 +86,7 @@ impl Outside for Day {
             client: NONE,
             session: (self.unit() * 500.0) as u64,
             crosses: false,
+            acts: false,
         };
         let (path, session) = ("/v1/chat/completions".to_owned(), Some(format!("s{}", facts.session)));
         let texts = Arc::new(Texts { model: "m".to_owned(), path, session, ..Texts::default() });

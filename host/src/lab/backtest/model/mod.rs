@@ -205,6 +205,7 @@ pub(super) mod tests {
             client: NONE,
             session: 0,
             crosses: false,
+            acts: false,
         };
         Arrival { at: T0, model: "m".into(), facts, texts: Arc::default(), own: Own::default() }
     }

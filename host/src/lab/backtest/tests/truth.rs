@@ -125,6 +125,7 @@ impl Outside for Truth {
             client: NONE,
             session: 0,
             crosses: false,
+            acts: false,
         };
         let patience = self.dice.one_in(self.impatient).then(|| Duration::from_millis(self.dice.between(500, 9_000)));
         let path = "/v1/chat/completions".to_owned();
