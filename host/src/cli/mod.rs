@@ -2,6 +2,7 @@
 
 pub mod config_cmd;
 mod config_needs;
+mod explain_cmd;
 mod policy_cmd;
 mod serve_cmd;
 
@@ -13,7 +14,7 @@ use clap::{Parser, Subcommand};
 
 use crate::config::ProcessEnv;
 use crate::demo::{self, DemoArgs};
-use crate::lab::{SimulateArgs, Simulated, simulate};
+use crate::lab::{SimulateArgs, Simulated, explain, simulate};
 
 /// A proxy for LLM APIs whose routing is decided by a WebAssembly component.
 ///
@@ -50,6 +51,15 @@ enum Command {
         #[command(subcommand)]
         command: policy_cmd::PolicyCommand,
     },
+    /// Tell how an exchange went, and why: what the policy saw, what it decided, what came of it, what it cost.
+    ///
+    /// Reads the journal in the store, beside a running proxy or after it. Without an id it tells the latest.
+    ///
+    ///   pointsman explain req_0a1b2c --store pointsman.db
+    ///   pointsman explain last --json | jq .events
+    ///   pointsman explain req_0a1b2c --as-scenario > scenarios/incident.toml
+    #[command(verbatim_doc_comment)]
+    Explain(explain_cmd::ExplainArgs),
     /// Put a policy through made-up worlds in virtual time, and hold every exchange to the rules of the proxy.
     ///
     /// Backends are rate-limited, fail, cut and stall at random; everything comes from the seed, so the same seed is the
@@ -62,7 +72,7 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     match cli.command {
         Command::Serve { config } => serve_cmd::run(config.as_deref()),
-        Command::Demo(args) => told(in_runtime(demo::run(&args))),
+        Command::Demo(args) => told(in_runtime(demo::run(&args, explain::json))),
         Command::Config { command } => {
             let (out, err) = (&mut io::stdout().lock(), &mut io::stderr().lock());
             match config_cmd::run(&command, &ProcessEnv, out, err) {
@@ -77,6 +87,15 @@ pub fn main() -> ExitCode {
             let (out, err) = (&mut io::stdout().lock(), &mut io::stderr().lock());
             match policy_cmd::run(&command, out, err) {
                 Ok(code) => code,
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+                Err(error) => told(Err(error.into())),
+            }
+        }
+        Command::Explain(args) => {
+            let (out, err) = (&mut io::stdout().lock(), &mut io::stderr().lock());
+            match explain_cmd::run(&args, &ProcessEnv, out, err) {
+                Ok(true) => ExitCode::SUCCESS,
+                Ok(false) => ExitCode::FAILURE,
                 Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
                 Err(error) => told(Err(error.into())),
             }

@@ -8,6 +8,7 @@
 
 pub mod answer;
 mod command;
+pub mod explain;
 pub mod recorder;
 pub mod report;
 pub mod scenario;

@@ -54,7 +54,8 @@ impl Trial {
             Stage::new(scenario),
             decide,
             Recorder::new(scenario.start),
-        );
+        )
+        .assuming(&scenario.pasts);
         let after = world.run();
         let exchanges = after.watcher.exchanges;
         let mut failures = Vec::new();

@@ -32,7 +32,7 @@ use crate::store::{CooldownRow, JournalLimits, Store, StoreLimits, StorePath};
 use crate::telemetry::logs::ExchangeLog;
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::Origin;
-use admin::{AdminState, AdminToken};
+use admin::{AdminState, AdminToken, Explain};
 use control::Control;
 use listen::{ListenLimits, Listener};
 use operator::Operator;
@@ -52,6 +52,8 @@ pub struct Start {
     pub config_file: Option<PathBuf>,
     /// The line per exchange.
     pub log: ExchangeLog,
+    /// How an exchange of the journal is told.
+    pub explain: Explain,
 }
 
 /// A running server. Dropped, it is cut off; [`Running::shutdown`] is the civil way.
@@ -73,7 +75,7 @@ pub struct Running {
 
 /// Starts everything: store, policy, fleet, listeners, watchers.
 pub async fn start(start: Start) -> anyhow::Result<Running> {
-    let Start { config, config_file, log } = start;
+    let Start { config, config_file, log, explain } = start;
     let config = Arc::new(config);
     let clock = Clock::start();
     let store = open_store(&config, clock)?;
@@ -103,6 +105,7 @@ pub async fn start(start: Start) -> anyhow::Result<Running> {
         controls: Arc::new(Operator::new(control.clone())),
         metrics: proxy.metrics.clone(),
         reader: store.reader(),
+        explain,
         store: store.handle(),
         max_component_bytes,
         token: config.admin.token.as_ref().map(|token| AdminToken::new(token.expose())),

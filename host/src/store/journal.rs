@@ -145,6 +145,16 @@ impl StoreReader {
         Ok(Some(Journaled { exchange, trail, setup: Arc::new(setup), sampled }))
     }
 
+    /// The request id of the exchange with a trail that ended last.
+    ///
+    /// # Errors
+    /// When SQLite fails.
+    pub fn latest_journaled(&self) -> Result<Option<String>, StoreError> {
+        let connection = self.connection();
+        let sql = "SELECT id FROM trail JOIN exchanges USING (ended_us) ORDER BY trail.ended_us DESC LIMIT 1";
+        Ok(connection.prepare_cached(sql)?.query_row([], |row| row.get(0)).optional()?)
+    }
+
     /// How many exchanges with a trail ended in this time, `until` not in it.
     ///
     /// # Errors

@@ -7,6 +7,7 @@ mod clients;
 mod config;
 mod demo;
 mod dialects;
+mod explain;
 mod forwarding;
 mod health_check;
 mod hostile;

@@ -27,6 +27,12 @@ const MEMORY: &str = ":memory:";
 /// The longest duration that is believed: 100 days.
 const MAX_MS: u64 = 100 * 24 * 3_600_000;
 
+/// Where the store is that is set to be at `path`; none: in memory.
+pub(super) fn store_path(path: Option<&str>, folder: &FilePath) -> Option<PathBuf> {
+    let path = path.unwrap_or("pointsman.db");
+    (path != MEMORY).then(|| folder.join(path))
+}
+
 /// Checks everything. The result is only to be used when the report has no error.
 pub(super) fn convert(
     raw: RawConfig,
@@ -100,12 +106,11 @@ impl Check<'_, '_> {
 
     fn store(&mut self, raw: &RawStore) -> Store {
         let at = Path::of("store");
-        let path = raw.path.as_deref().unwrap_or("pointsman.db");
-        if path.is_empty() {
+        if raw.path.as_deref() == Some("") {
             self.error(&at.key("path"), "the store needs a file").help("write a path, or \":memory:\"");
         }
         Store {
-            path: (path != MEMORY).then(|| self.folder.join(path)),
+            path: store_path(raw.path.as_deref(), self.folder),
             retention_days: self.at_least(&at.key("retention_days"), raw.retention_days, 30, 1),
             max_mb: raw.max_mb.map(|mb| self.at_least(&at.key("max_mb"), Some(mb), 1, 1)),
             backlog: self.at_least(&at.key("backlog"), raw.backlog, 10_000, 1),
