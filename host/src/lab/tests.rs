@@ -224,7 +224,7 @@ fn a_failed_scenario_prints_its_reasons_and_its_story() {
         "FAIL  one 429 (2.42 s simulated in ",
         "      request 1: it was to be delivered by b, and was delivered by a\n",
         "           0.020 s  outcome  a: rate_limited (429) after 20 ms, asks to be left alone for 2 s",
-        "asked    a cools for 2 s more (rate_limited), emergency now\n                              b is ready\n",
+        "asked    a cools for 2 s more (rate_limited), emergency now\n                             b is ready\n",
         "others   a cools for 2 s more (rate_limited): waited for\n",
         "b is ready, but a fallback; the policy chose to wait for the primary lane\n",
         "noted    wait for a primary: the first is expected in 2000 ms",

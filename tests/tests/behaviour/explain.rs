@@ -56,7 +56,7 @@ async fn an_exchange_is_told_as_a_story_with_its_reasons() {
     for words in [
         format!("{id}: m, ").as_str(),
         "session s 1, team = blue",
-        "asked    free is ready\n                        paid is ready\n",
+        "asked    free is ready\n                       paid is ready\n",
         "decided  primary free, in ",
         "others   paid is ready, but a fallback; the decision was for the primary lane",
         "sent     to free in the primary lane, as m",

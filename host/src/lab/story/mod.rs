@@ -153,16 +153,17 @@ impl From<&AttemptRecord> for Outcome {
 impl fmt::Display for Story {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}", self.title)?;
-        let mut before = None;
+        let mut before = String::new();
         for (at, moment) in &self.moments {
             // The same time is written once, and the word for what happened as well.
-            let mut time = if before == Some(at) { String::new() } else { format!("{:.3} s", at.as_secs_f64()) };
+            let now = format!("{:.3} s", at.as_secs_f64());
+            let mut time = if before == now { String::new() } else { now.clone() };
             let (mut word, parts) = moment.parts();
             for part in parts {
                 writeln!(f, "{}", format!("{time:>12}  {word:<9}{part}").trim_end())?;
                 (time, word) = (String::new(), "");
             }
-            before = Some(at);
+            before = now;
         }
         Ok(())
     }

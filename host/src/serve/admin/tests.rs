@@ -247,7 +247,7 @@ async fn without_a_token_only_loopback_peers_are_answered() {
         controls: Arc::clone(&admin.fake) as Arc<dyn Controls>,
         metrics: Metrics::new(&Table::default(), "0", Timestamp::default()),
         reader: admin.store.reader(),
-        explain: |_| serde_json::Value::Null,
+        explain: |_| Value::Null,
         store: admin.store.handle(),
         token: None,
         max_component_bytes: 0,
