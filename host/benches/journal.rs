@@ -131,9 +131,9 @@ fn handing_over(criterion: &mut Criterion) {
             let mut stage = Stage::new(backends);
             let mut one = || {
                 number += 1;
-                let part = stage
-                    .exchange(is_followed)
-                    .map(|trail| Box::new(JournalPart { trail, setup: Arc::clone(&setup), sampled: true }));
+                let part = stage.exchange(is_followed).map(|trail| {
+                    Box::new(JournalPart { trail, setup: Arc::clone(&setup), sampled: true, bodies: None })
+                });
                 (record(number), part)
             };
             group.bench_function(BenchmarkId::from_parameter(backends), |bencher| {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::config::{self, Env};
 use crate::lab::explain::{self, Look, scenario};
-use crate::store::{Journaled, StoreError, StoreReader};
+use crate::store::{BodyText, BodyTexts, Journaled, StoreError, StoreReader};
 
 /// Columns where there is no terminal to ask.
 const USUAL_WIDTH: usize = 100;
@@ -31,6 +31,9 @@ pub struct ExplainArgs {
     /// Write it as a scenario for `pointsman policy test`.
     #[arg(long)]
     as_scenario: bool,
+    /// Show prompt and answer too, where the journal keeps them.
+    #[arg(long, conflicts_with = "as_scenario")]
+    bodies: bool,
 }
 
 /// Runs it: the explanation goes to `out`, complaints to `err`. True: it was explained.
@@ -39,8 +42,8 @@ pub struct ExplainArgs {
 /// When `out` or `err` cannot be written.
 pub fn run(args: &ExplainArgs, env: &dyn Env, out: &mut dyn Write, err: &mut dyn Write) -> io::Result<bool> {
     match found(args, env) {
-        Ok(journaled) => {
-            tell(&journaled, args, out)?;
+        Ok((journaled, bodies)) => {
+            tell(&journaled, bodies.as_ref(), args, out)?;
             Ok(true)
         }
         Err(why) => {
@@ -50,21 +53,39 @@ pub fn run(args: &ExplainArgs, env: &dyn Env, out: &mut dyn Write, err: &mut dyn
     }
 }
 
-fn tell(journaled: &Journaled, args: &ExplainArgs, out: &mut dyn Write) -> io::Result<()> {
+fn tell(journaled: &Journaled, bodies: Option<&BodyTexts>, args: &ExplainArgs, out: &mut dyn Write) -> io::Result<()> {
     if args.as_scenario {
-        write!(out, "{}", scenario::scenario(journaled))
-    } else if args.json {
-        writeln!(out, "{:#}", explain::json(journaled))
-    } else {
-        write!(out, "{}", explain::text(journaled, look()))
+        return write!(out, "{}", scenario::scenario(journaled));
+    }
+    if args.json {
+        let mut json = explain::json(journaled);
+        if args.bodies {
+            json["bodies"] = serde_json::to_value(bodies).unwrap_or_default();
+        }
+        return writeln!(out, "{json:#}");
+    }
+    write!(out, "{}", explain::text(journaled, look()))?;
+    match bodies {
+        _ if !args.bodies => Ok(()),
+        None => writeln!(out, "\nPrompt and answer were not kept; [journal] bodies = true keeps those to come."),
+        Some(BodyTexts { request, answer }) => {
+            show(out, "prompt", request)?;
+            show(out, "answer", answer)
+        }
     }
 }
 
+fn show(out: &mut dyn Write, name: &str, body: &BodyText) -> io::Result<()> {
+    let text = body.text.as_deref().unwrap_or("(no text)");
+    writeln!(out, "\n--- {name} ({} bytes on the wire)\n{text}", body.bytes)
+}
+
 /// The exchange meant; or why it cannot be told, and what to do.
-fn found(args: &ExplainArgs, env: &dyn Env) -> Result<Journaled, String> {
-    let (reader, file) = open_store(args.config.as_deref(), args.store.as_deref(), env)?;
+fn found(args: &ExplainArgs, env: &dyn Env) -> Result<(Journaled, Option<BodyTexts>), String> {
+    let file = store_file(args.config.as_deref(), args.store.as_deref(), env)?;
     let shown = file.display();
-    let told = |error: StoreError| format!("{shown}: {error}");
+    let told = |error: StoreError| error.to_string();
+    let reader = StoreReader::open(&file).map_err(told)?;
     let id = match args.request_id.as_str() {
         LAST => reader.latest_journaled().map_err(told)?.ok_or_else(|| {
             format!(
@@ -75,7 +96,8 @@ fn found(args: &ExplainArgs, env: &dyn Env) -> Result<Journaled, String> {
         id => id.to_owned(),
     };
     if let Some(journaled) = reader.journaled(&id).map_err(told)? {
-        return Ok(journaled);
+        let bodies = if args.bodies { reader.bodies(&id).map_err(told)? } else { None };
+        return Ok((journaled, bodies));
     }
     Err(match reader.exchange(&id).map_err(told)? {
         Some(exchange) => format!(
@@ -90,12 +112,8 @@ fn found(args: &ExplainArgs, env: &dyn Env) -> Result<Journaled, String> {
     })
 }
 
-/// The store of a configuration, or the one named, to be read.
-pub(super) fn open_store(
-    config: Option<&Path>,
-    store: Option<&Path>,
-    env: &dyn Env,
-) -> Result<(StoreReader, PathBuf), String> {
+/// The store of a configuration, or the one named.
+pub(super) fn store_file(config: Option<&Path>, store: Option<&Path>, env: &dyn Env) -> Result<PathBuf, String> {
     let file = match store {
         Some(file) => file.to_owned(),
         None => config::store_path(config, env).map_err(|error| error.to_string())?.ok_or_else(|| {
@@ -104,13 +122,13 @@ pub(super) fn open_store(
                 .to_owned()
         })?,
     };
-    if !file.exists() {
-        return Err(format!(
-            "there is no store {}: name the configuration of the proxy with --config FILE, or its store with --store FILE",
-            file.display()
-        ));
+    if file.exists() {
+        return Ok(file);
     }
-    StoreReader::open(&file).map(|reader| (reader, file)).map_err(|error| error.to_string())
+    Err(format!(
+        "there is no store {}: name the configuration of the proxy with --config FILE, or its store with --store FILE",
+        file.display()
+    ))
 }
 
 /// As wide as the terminal; colours only on one, and only where they are wanted.

@@ -3,6 +3,7 @@
 pub mod config_cmd;
 mod config_needs;
 mod explain_cmd;
+mod journal_cmd;
 mod policy_cmd;
 mod serve_cmd;
 
@@ -60,6 +61,11 @@ enum Command {
     ///   pointsman explain req_0a1b2c --as-scenario > scenarios/incident.toml
     #[command(verbatim_doc_comment)]
     Explain(explain_cmd::ExplainArgs),
+    /// Remove prompts and answers from the journal.
+    Journal {
+        #[command(subcommand)]
+        command: journal_cmd::JournalCommand,
+    },
     /// Put a policy through made-up worlds in virtual time, and hold every exchange to the rules of the proxy.
     ///
     /// Backends are rate-limited, fail, cut and stall at random; everything comes from the seed, so the same seed is the
@@ -94,6 +100,15 @@ pub fn main() -> ExitCode {
         Command::Explain(args) => {
             let (out, err) = (&mut io::stdout().lock(), &mut io::stderr().lock());
             match explain_cmd::run(&args, &ProcessEnv, out, err) {
+                Ok(true) => ExitCode::SUCCESS,
+                Ok(false) => ExitCode::FAILURE,
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+                Err(error) => told(Err(error.into())),
+            }
+        }
+        Command::Journal { command } => {
+            let (out, err) = (&mut io::stdout().lock(), &mut io::stderr().lock());
+            match journal_cmd::run(&command, &ProcessEnv, out, err) {
                 Ok(true) => ExitCode::SUCCESS,
                 Ok(false) => ExitCode::FAILURE,
                 Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,

@@ -67,6 +67,7 @@ pub async fn walk(mut live: Live, mut action: Action, told: Option<Transcript>) 
                 match attempt(&live, &target, &sending, told.as_ref()).await {
                     Attempted::Whole { head, body, ended } => {
                         live.committed(head.status.as_u16());
+                        live.answers(&body, false);
                         live.relayed(ended);
                         break Found::Whole(answerer, head, body);
                     }

@@ -226,3 +226,70 @@ async fn a_cut_stream_that_was_resumed_becomes_a_scenario() {
     let text = replayed(&proxy, &id).await;
     assert!(text.contains("answer = \"cut\"") && text.contains("end = \"delivered by f1\""), "{text}");
 }
+
+const CARD: &str = "4111 1111 1111 1111";
+
+/// Every byte of the store, its write-ahead log among them.
+fn store_bytes(proxy: &Proxy) -> Vec<u8> {
+    let files = std::fs::read_dir(proxy.dir()).unwrap().flatten().map(|entry| entry.path());
+    let of_store = files.filter(|path| path.file_name().unwrap().to_str().unwrap().starts_with("pointsman.db"));
+    of_store.flat_map(|path| std::fs::read(path).unwrap()).collect()
+}
+
+fn holds(bytes: &[u8], words: &str) -> bool {
+    bytes.windows(words.len()).any(|window| window == words.as_bytes())
+}
+
+#[tokio::test]
+async fn prompts_and_answers_are_kept_only_when_asked_redacted_and_removed_on_demand() {
+    let provider = || {
+        upstream().handler(|seen, _| match seen.json()["stream"].as_bool() {
+            Some(true) => tokens(5),
+            _ => chat("the number 4111 1111 1111 1111 is key-of-p1"),
+        })
+    };
+    let quiet = provider().start().await;
+    let proxy = proxy!().backend(backend("p1").primary(&quiet)).start().await;
+    let ask = |proxy: &Proxy| {
+        let body =
+            json!({"model": "m", "messages": [{"role": "user", "content": format!("my card {CARD} and a whisper")}]});
+        proxy.post("/v1/chat/completions").json(&body)
+    };
+    let id = ask(&proxy).send().await.header("x-request-id").to_owned();
+    kept(&proxy, 1).await;
+    assert!(!holds(&store_bytes(&proxy), "whisper"), "nobody asked for it");
+    assert!(told(&proxy, &[&id, "--bodies"]).await.contains("bodies = true keeps those to come"));
+    let nothing = run(BINARY, proxy.dir(), &["journal", "redact", &id], &[]).await;
+    assert!(nothing.code == Some(1) && nothing.stderr.contains("nothing to remove"), "{}", nothing.stderr);
+
+    let well = provider().start().await;
+    let proxy = proxy!()
+        .backend(backend("p1").primary(&well))
+        .set("journal.bodies", true)
+        .set("journal.redact", toml::Value::Array(vec![r"\b(?:\d[ -]?){13,16}\b".into()]))
+        .start()
+        .await;
+    let id = ask(&proxy).send().await.header("x-request-id").to_owned();
+    let mut stream = proxy.chat_stream().stream().await;
+    stream.rest().await;
+    kept(&proxy, 2).await;
+    let story = told(&proxy, &[&id, "--bodies"]).await;
+    assert!(story.contains("my card [redacted]") && story.contains("and a whisper"), "{story}");
+    assert!(story.contains("the number [redacted]is [redacted]") || story.contains("is [redacted]"), "{story}");
+    assert!(told(&proxy, &[stream.header("x-request-id"), "--bodies"]).await.contains("t0 t1 t2 t3 t4"));
+    let report: Value = serde_json::from_str(&told(&proxy, &[&id, "--bodies", "--json"]).await).unwrap();
+    assert!(report["bodies"]["answer"]["text"].as_str().unwrap().contains("[redacted]"), "{report}");
+    for never in
+        [told(&proxy, &[&id]).await, told(&proxy, &[&id, "--json"]).await, told(&proxy, &[&id, "--as-scenario"]).await]
+    {
+        assert!(!never.contains("whisper"), "{never}");
+    }
+    let bytes = store_bytes(&proxy);
+    assert!(holds(&bytes, "whisper") && !holds(&bytes, "1111 1111") && !holds(&bytes, "key-of-p1"));
+
+    let done = run(BINARY, proxy.dir(), &["journal", "redact", &id], &[]).await;
+    assert_eq!((done.code, done.stderr.as_str()), (Some(0), ""), "{}", done.stdout);
+    assert!(!holds(&store_bytes(&proxy), "whisper"), "nothing of it is left in the file");
+    assert!(told(&proxy, &[&id, "--bodies"]).await.contains("were not kept"));
+    assert!(told(&proxy, &[&id]).await.contains("delivered by p1"), "how it went stays");
+}

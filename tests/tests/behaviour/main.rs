@@ -11,6 +11,7 @@ mod explain;
 mod forwarding;
 mod health_check;
 mod hostile;
+mod journal;
 mod limits;
 mod policy;
 mod pools;

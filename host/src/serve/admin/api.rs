@@ -45,6 +45,8 @@ fn live(state: &AdminState) -> Live {
         store_written: store.written,
         store_dropped: store.dropped,
         store_failed_batches: store.failed_batches,
+        journal_written: store.trails_written,
+        journal_dropped: store.trails_dropped,
         policy: policy.revision,
         policy_refused: policy.last_error.is_some(),
         policy_revisions: policy.live_revisions,
