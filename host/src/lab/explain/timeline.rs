@@ -211,7 +211,7 @@ mod tests {
 
     #[test]
     fn every_attempt_and_wait_has_its_bar() {
-        let look = Look { width: 61, unicode: false, colour: false };
+        let look = Look { width: 63, unicode: false, colour: false };
         let drawn = timeline(&story(), look);
         let lines: Vec<&str> = drawn.lines().collect();
         assert_eq!(
