@@ -107,6 +107,8 @@ pub async fn start(start: Start) -> anyhow::Result<Running> {
         reader: store.reader(),
         explain,
         store: store.handle(),
+        events: proxy.events.clone(),
+        stop: over.clone(),
         max_component_bytes,
         token: config.admin.token.as_ref().map(|token| AdminToken::new(token.expose())),
         clock: Arc::new(move || clock.now()),

@@ -114,6 +114,8 @@ async fn start(token: Option<&str>, fake: Fake) -> Admin {
         explain: |journaled| serde_json::json!({ "told": journaled.exchange.id }),
         store: store.handle(),
         token: token.map(AdminToken::new),
+        events: Events::default(),
+        stop: CancellationToken::new(),
         max_component_bytes: 1_000,
         clock,
     };
@@ -250,6 +252,8 @@ async fn without_a_token_only_loopback_peers_are_answered() {
         explain: |_| Value::Null,
         store: admin.store.handle(),
         token: None,
+        events: Events::default(),
+        stop: CancellationToken::new(),
         max_component_bytes: 0,
         clock: Arc::new(Timestamp::default),
     };

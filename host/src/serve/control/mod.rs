@@ -246,6 +246,7 @@ impl Control {
     fn taken(&self, what: Reload, revision: &str) {
         tracing::info!(what = what.as_str(), revision, "a change is in force");
         self.proxy.metrics.reloaded(what, true);
+        self.proxy.events.change(what.as_str(), Some(revision), None);
     }
 
     /// True when it is told: the same reason is not told twice.
@@ -276,6 +277,7 @@ impl Control {
     fn refused(&self, what: Reload, error: &str) {
         tracing::error!(what = what.as_str(), error, "a change was refused; what was in force stays");
         self.proxy.metrics.reloaded(what, false);
+        self.proxy.events.change(what.as_str(), None, Some(error));
     }
 
     fn nothing_new(&self) {
