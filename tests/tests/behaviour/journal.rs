@@ -63,7 +63,8 @@ async fn a_full_disk_stops_the_journal_and_not_the_traffic() {
         }
         assert!(asked < 5_000, "the disk was never full");
     }
-    assert_eq!(proxy.told("exchanges are not recorded"), 1, "the log tells of the first that is lost");
+    let told = proxy.told("exchanges are not recorded");
+    assert!((1..=12).contains(&told), "the log tells of the first that is lost, and then of each doubling: {told}");
     assert!(proxy.told("traffic goes on, its record waits") >= 1);
     assert!(proxy.metric("pointsman_store_failed_batches_total").await >= 1.0);
     let written = proxy.metric("pointsman_journal_written_total").await;
@@ -141,7 +142,11 @@ async fn a_store_to_be_frozen_is_whole() {
     assert_eq!(all[2]["end"]["end"], "delivered", "{}", all[2]);
     if let Some(folder) = std::env::var_os("POINTSMAN_FREEZE_JOURNAL") {
         let folder = PathBuf::from(folder);
-        std::fs::copy(proxy.store_path(), folder.join("pointsman.db")).unwrap();
+        let kept = folder.join("pointsman.db");
+        std::fs::copy(proxy.store_path(), &kept).unwrap();
+        // Four fifths of it are the component of the policy, which has fixtures of its own.
+        let store = rusqlite::Connection::open(kept).unwrap();
+        store.execute_batch("DELETE FROM policy_component; DELETE FROM policy_revision; DELETE FROM policy_source; VACUUM").unwrap();
         std::fs::write(folder.join("told.json"), format!("{:#}\n", Value::Array(all))).unwrap();
     }
 }
