@@ -146,7 +146,11 @@ async fn a_store_to_be_frozen_is_whole() {
         std::fs::copy(proxy.store_path(), &kept).unwrap();
         // Four fifths of it are the component of the policy, which has fixtures of its own.
         let store = rusqlite::Connection::open(kept).unwrap();
-        store.execute_batch("DELETE FROM policy_component; DELETE FROM policy_revision; DELETE FROM policy_source; VACUUM").unwrap();
+        store
+            .execute_batch(
+                "DELETE FROM policy_component; DELETE FROM policy_revision; DELETE FROM policy_source; VACUUM",
+            )
+            .unwrap();
         std::fs::write(folder.join("told.json"), format!("{:#}\n", Value::Array(all))).unwrap();
     }
 }
