@@ -262,7 +262,7 @@ impl Relay {
     }
 }
 
-fn is_event_stream(content_type: &http::HeaderValue) -> bool {
+pub(super) fn is_event_stream(content_type: &http::HeaderValue) -> bool {
     content_type.as_bytes().starts_with(b"text/event-stream")
 }
 

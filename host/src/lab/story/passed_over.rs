@@ -135,6 +135,13 @@ impl Judge<'_> {
             Choice::Backend { lane, .. } => {
                 (Why::OtherLane, format!("{condition}, but a {tier}; the decision was for the {} lane", lane.as_str()))
             }
+            Choice::Wait(lane) if self.admits(lane, standing) => {
+                let lane = lane.as_str();
+                (
+                    Why::Preferred,
+                    format!("{condition}, and turned down: the policy chose to wait for others of the {lane} lane"),
+                )
+            }
             Choice::Wait(lane) => (
                 Why::OtherLane,
                 format!("{condition}, but a {tier}; the policy chose to wait for the {} lane", lane.as_str()),

@@ -10,7 +10,6 @@ mod toml;
 
 use std::time::Duration;
 
-use pointsman_core::contract::NONE;
 use pointsman_core::fleet::seed_of_first;
 use pointsman_core::journal::StateUse;
 use pointsman_core::record::End;
@@ -120,15 +119,10 @@ fn limits_of_reproduction(journaled: &Journaled, retold: &Retold) -> Vec<String>
             "The request could not be translated for backends of another dialect; here every request can.".to_owned(),
         );
     }
-    if trail.spending.budget_microusd.is_some() && trail.facts.client == NONE {
-        remarks.push("Its client key is not in the table any more.".to_owned());
-    }
-    if exchange.attempts.iter().any(|a| a.outcome == "answered" && !a.estimated && a.input_tokens > 0)
-        && exchange.attempts.iter().any(|a| a.cost_usd > 0.0 && a.input_tokens != u64::from(trail.facts.prompt_tokens))
-    {
+    let estimated = u64::from(trail.facts.prompt_tokens);
+    if exchange.attempts.iter().any(|attempt| attempt.cost_usd > 0.0 && attempt.input_tokens != estimated) {
         remarks.push(format!(
-            "Prompt tokens are those that were estimated on arrival ({}); the provider counted otherwise, so costs differ.",
-            trail.facts.prompt_tokens
+            "The prompt counts as the {estimated} tokens that were estimated on arrival, so costs differ."
         ));
     }
     remarks
