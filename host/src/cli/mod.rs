@@ -3,6 +3,7 @@
 pub mod config_cmd;
 mod config_needs;
 mod policy_cmd;
+mod replay_cmd;
 mod serve_cmd;
 
 use std::io;
@@ -55,6 +56,19 @@ enum Command {
     /// Backends are rate-limited, fail, cut and stall at random; everything comes from the seed, so the same seed is the
     /// same run. Exit 1 with the seed when a rule is broken.
     Simulate(SimulateArgs),
+    /// Put the recorded questions of a proxy to a policy again.
+    ///
+    /// Without --policy each question goes to the revision that decided it, which must decide the same again, bit for bit: what
+    /// it read from `state` then is what it reads now. One that does not is told as non-deterministic, with the first
+    /// difference; so is one whose answers depend on what an instance remembers. With --policy it is told what that policy would
+    /// have decided otherwise, by kind and with examples. The proxy may be running.
+    /// Exit 0: the report is made; 1: a policy is not deterministic, or was refused; 2: wrong usage, or nothing to replay.
+    ///
+    ///   pointsman replay --since 24h
+    ///   pointsman replay --store pointsman.db --policy candidate.wasm
+    ///   pointsman replay --policy candidate.wasm --settings candidate.json --json | jq .divergences.groups
+    #[command(verbatim_doc_comment)]
+    Replay(replay_cmd::ReplayArgs),
 }
 
 /// Runs the command line. Exit 0: done; 1: failed; 2: wrong usage.
@@ -76,6 +90,14 @@ pub fn main() -> ExitCode {
         Command::Policy { command } => {
             let (out, err) = (&mut io::stdout().lock(), &mut io::stderr().lock());
             match policy_cmd::run(&command, out, err) {
+                Ok(code) => code,
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+                Err(error) => told(Err(error.into())),
+            }
+        }
+        Command::Replay(args) => {
+            let (out, err) = (&mut io::stdout().lock(), &mut io::stderr().lock());
+            match replay_cmd::run(&args, out, err) {
                 Ok(code) => code,
                 Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
                 Err(error) => told(Err(error.into())),

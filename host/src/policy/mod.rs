@@ -21,8 +21,10 @@ mod judge;
 mod patience;
 mod pool;
 mod pools;
+mod replay;
 mod revision;
 mod state;
+mod tape;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
@@ -35,6 +37,7 @@ mod wire;
 
 pub use check::{LoadError, contract};
 pub use engine::{Compiled, Engine, EngineError, EngineLimits};
+pub use replay::{Heard, Replay, Replayer, is_of_the_moment};
 pub use revision::{Revision, probes};
 pub use twin::Twin;
 
