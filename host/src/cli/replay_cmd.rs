@@ -116,7 +116,8 @@ fn store(args: &ReplayArgs) -> Result<(PathBuf, EngineLimits), String> {
             let loaded = config::load(args.config.as_deref(), &ProcessEnv)
                 .map_err(|error| format!("{error}\n--store FILE names the store without a configuration"))?;
             let limits = engine_limits(&loaded.config);
-            let in_memory = "the store of this configuration is in memory and ends with the proxy: set [store] path".to_owned();
+            let in_memory =
+                "the store of this configuration is in memory and ends with the proxy: set [store] path".to_owned();
             (loaded.config.store.path.ok_or(in_memory)?, limits)
         }
     };
@@ -153,7 +154,9 @@ fn settings(file: &Path) -> Result<String, String> {
     let text = String::from_utf8(read(file, MAX_SETTINGS_BYTES)?).map_err(|_| format!("{shown} is not UTF-8 text"))?;
     match serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(&text) {
         Ok(_) => Ok(text),
-        Err(error) => Err(format!("{shown} has no settings: {error}; write a JSON object, as [policy.settings] would be")),
+        Err(error) => {
+            Err(format!("{shown} has no settings: {error}; write a JSON object, as [policy.settings] would be"))
+        }
     }
 }
 

@@ -74,7 +74,9 @@ pub enum ReplayError {
         store: String,
     },
     /// There is nothing in that time.
-    #[error("no exchange in the journal of {store} ended in that time; it has those from {first} to {last}: set --since and --until")]
+    #[error(
+        "no exchange in the journal of {store} ended in that time; it has those from {first} to {last}: set --since and --until"
+    )]
     NothingThen {
         /// The store.
         store: String,
@@ -101,8 +103,8 @@ pub enum ReplayError {
     },
     /// The candidate does not take what was recorded.
     #[error(
-        "revision {revision} does not take the table and the settings under which {exchange} of {started} was decided: {why}{}",
-        if *.is_own { "; it took them then, so it is not deterministic" } else { "; give it settings of its own with --settings FILE" }
+        "revision {revision} cannot be asked under the table and the settings of {exchange} of {started}: {why}{}",
+        refusal_hint(why, *.is_own)
     )]
     Refused {
         /// The component.
@@ -116,6 +118,15 @@ pub enum ReplayError {
         /// Was it this very revision that decided?
         is_own: bool,
     },
+}
+
+fn refusal_hint(why: &LoadError, is_own: bool) -> &'static str {
+    let is_about_settings = matches!(why, LoadError::Refused(_) | LoadError::Configure(_));
+    match (is_own, is_about_settings) {
+        (true, _) => "; it took them then, so it is not deterministic, or has less memory or time than it had",
+        (false, true) => "; give it settings of its own with --settings FILE",
+        (false, false) => "",
+    }
 }
 
 impl ReplayError {
@@ -177,4 +188,3 @@ fn expected(plan: &Plan, reader: &StoreReader) -> Result<u64, ReplayError> {
         expected => Ok(expected),
     }
 }
-

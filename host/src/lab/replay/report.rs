@@ -189,7 +189,10 @@ impl Report {
         }
         if exact.timed > 0 {
             let questions = counted(exact.timed, "question");
-            writeln!(f, "  {questions} not compared: a deadline or a shortage decided, which is a matter of the moment")?;
+            writeln!(
+                f,
+                "  {questions} not compared: a deadline or a shortage decided, which is a matter of the moment"
+            )?;
         }
         if exact.too_much_state > 0 {
             let questions = counted(exact.too_much_state, "question");

@@ -95,12 +95,7 @@ impl<'a, 'scope> Session<'a, 'scope> {
         Ok(report)
     }
 
-    fn replayer(
-        &mut self,
-        desk: &Desk,
-        exchange: &ExchangeRow,
-        is_own: bool,
-    ) -> Result<Arc<Replayer>, ReplayError> {
+    fn replayer(&mut self, desk: &Desk, exchange: &ExchangeRow, is_own: bool) -> Result<Arc<Replayer>, ReplayError> {
         let refused = |why: LoadError| ReplayError::Refused {
             revision: desk.compiled.id().to_string(),
             exchange: exchange.id.clone(),
