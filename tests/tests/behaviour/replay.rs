@@ -1,18 +1,23 @@
 //! `pointsman replay`, over journals that the real proxy wrote.
 
+use std::time::Duration;
+
 use pointsman_tests::{
-    Finished, Proxy, ProxyBuilder, WatPolicy, backend, chat, proxy, revision_of, rough_day, run, sends_to, status,
-    takes_turns, takes_turns_in_memory, upstream,
+    Finished, Proxy, ProxyBuilder, WatPolicy, backend, chat, proxy, revision_of, rough_day, run, run_within, sends_to,
+    status, takes_turns, takes_turns_in_memory, upstream,
 };
 use serde_json::Value as Json;
 
 /// The number.
 const MANY: usize = 10_000;
 
+/// For so many questions, in a debug build on a machine that has other work.
+const PATIENCE: Duration = Duration::from_secs(120);
+
 /// `pointsman replay`, in the directory of a proxy that may have ended.
 async fn replay(proxy: &Proxy, args: &[&str]) -> Finished {
     let args = [&["replay", "--store", "pointsman.db"], args].concat();
-    run(env!("CARGO_BIN_EXE_proxy-under-test"), proxy.dir(), &args, &[]).await
+    run_within(PATIENCE, env!("CARGO_BIN_EXE_proxy-under-test"), proxy.dir(), &args, &[]).await
 }
 
 /// The same, as JSON, with its exit code.
