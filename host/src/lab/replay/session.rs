@@ -16,7 +16,7 @@ use crate::clock::Stopwatch;
 use crate::policy::{Compiled, Heard, LoadError, Replayer, Texts};
 use crate::store::{ExchangeRow, Journaled, Skipped};
 
-/// Starting fresh instances may take this long on one thread; of a component that starts slowly only every so-manieth
+/// Starting fresh instances may take this long on one thread; of a component that starts slowly only every nth
 /// exchange is asked again.
 const STARTING: Duration = Duration::from_secs(20);
 
