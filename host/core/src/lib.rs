@@ -14,6 +14,7 @@ mod member;
 pub mod outcome;
 pub mod probation;
 pub mod queue;
+pub mod rank;
 pub mod record;
 pub mod table;
 pub mod time;

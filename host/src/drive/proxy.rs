@@ -22,6 +22,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::policy::Verdict;
 use crate::store::{JournalPart, StoreHandle, StoreReader};
+use crate::telemetry::events::Events;
 use crate::telemetry::logs::ExchangeLog;
 use crate::telemetry::metrics::Metrics;
 
@@ -35,6 +36,8 @@ pub struct Proxy {
     pub metrics: Metrics,
     /// The record.
     pub store: StoreHandle,
+    /// What happens, for those who watch.
+    pub events: Events,
     /// Ends every exchange under way, with a word to its client; for when the drain is over.
     pub cut: CancellationToken,
     /// Told when a policy has failed so often that it is given up.
@@ -71,6 +74,7 @@ impl Proxy {
             line,
             metrics,
             store,
+            events: Events::default(),
             cut: CancellationToken::new(),
             policy_given_up: Notify::new(),
             log,
@@ -144,6 +148,7 @@ impl Proxy {
             }
         }
         self.metrics.observe(&record);
+        self.events.exchange(&record);
         if self.snapshot.load().config.log.exchanges {
             self.log.exchange_line(&record);
         }

@@ -8,6 +8,7 @@ use pointsman_core::journal::{Question, StateUse};
 use pointsman_core::table::Table;
 
 use super::check::LoadError;
+use super::deadline::Measure;
 use super::engine::Compiled;
 use super::guest::Shared;
 use super::instance::Instance;
@@ -87,7 +88,7 @@ impl Replayer {
 
     /// Asks an instance that has never been asked anything.
     pub fn ask_fresh(&self, query: &Query, texts: &Arc<Texts>, recorded: &[StateUse]) -> Heard {
-        match self.pool.fresh() {
+        match self.pool.fresh(Measure::Running) {
             Ok(mut instance) => self.put(&mut instance, query, texts, recorded),
             Err(fault) => Heard::failed(fault),
         }
@@ -96,7 +97,7 @@ impl Replayer {
     fn put(&self, instance: &mut Instance, query: &Query, texts: &Arc<Texts>, recorded: &[StateUse]) -> Heard {
         self.pool.touch_clock();
         self.tape.begin(recorded);
-        let answer = instance.ask(query, texts, self.decide_ms);
+        let answer = instance.ask(query, texts, Measure::Running, self.decide_ms);
         let unrecorded = self.tape.end(query.now_ms);
         let (notes, state) = instance.end();
         let answer = answer.and_then(|decision| {

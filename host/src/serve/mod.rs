@@ -10,6 +10,7 @@ mod listen;
 mod models;
 mod operator;
 mod service;
+mod unread;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -104,6 +105,8 @@ pub async fn start(start: Start) -> anyhow::Result<Running> {
         metrics: proxy.metrics.clone(),
         reader: store.reader(),
         store: store.handle(),
+        events: proxy.events.clone(),
+        stop: over.clone(),
         max_component_bytes,
         token: config.admin.token.as_ref().map(|token| AdminToken::new(token.expose())),
         clock: Arc::new(move || clock.now()),
@@ -195,6 +198,7 @@ async fn listen_downstream(config: &Config, proxy: Arc<Proxy>) -> anyhow::Result
         max_connections: s.max_connections as usize,
         max_header_bytes: s.max_header_bytes as usize,
         header_read_timeout: s.header_read_timeout,
+        unread_timeout: s.unread_timeout,
     };
     Listener::bind(s.listen, limits, Service::new(proxy)?)
         .await

@@ -37,6 +37,7 @@ fn trail(arrived_ms: u64, rows: usize) -> Box<Trail> {
         client: NONE,
         session: 0,
         crosses: false,
+        acts: false,
     };
     let arrived = Timestamp::from_millis(arrived_ms);
     let mut trail = Trail::new(arrived, facts, Vec::new(), Spending::default());
@@ -157,15 +158,21 @@ fn trails_leave_by_age_and_their_exchanges_stay() {
 
 #[test]
 fn trails_leave_by_size() {
-    let one = encoded_bytes();
-    let most = 5_000 * one;
-    let journal = JournalLimits { max_bytes: Some(most), retention_days: None, ..JournalLimits::default() };
-    let store = Store::open(StorePath::Memory, StoreLimits { journal, ..unlimited() }, fixed(T0_MS)).unwrap();
+    let most = 5_000 * encoded_bytes();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("s.db");
+    let store = on_disk(&file).unwrap();
     let setup = json("{}");
     for n in 0..9_000 {
         record(&store, &format!("r{n}"), T0_MS + n, &setup);
     }
-    store.handle().flush_blocking().unwrap();
+    store.close().unwrap();
+    let journal = JournalLimits { max_bytes: Some(most), retention_days: None, ..JournalLimits::default() };
+    let store = Store::open(StorePath::File(file), StoreLimits { journal, ..unlimited() }, fixed(T0_MS)).unwrap();
+    // A flush waits for one step of the deletion.
+    for _ in 0..3 {
+        store.handle().flush_blocking().unwrap();
+    }
     let reader = store.reader();
     let number = |sql: &str| reader.connection().query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap();
     let (left, total) = (number("SELECT sum(length(trail)) FROM trail"), number("SELECT bytes FROM trail_total"));

@@ -113,6 +113,8 @@ async fn start(token: Option<&str>, fake: Fake) -> Admin {
         reader: store.reader(),
         store: store.handle(),
         token: token.map(AdminToken::new),
+        events: Events::default(),
+        stop: CancellationToken::new(),
         max_component_bytes: 1_000,
         clock,
     };
@@ -248,6 +250,8 @@ async fn without_a_token_only_loopback_peers_are_answered() {
         reader: admin.store.reader(),
         store: admin.store.handle(),
         token: None,
+        events: Events::default(),
+        stop: CancellationToken::new(),
         max_component_bytes: 0,
         clock: Arc::new(Timestamp::default),
     };

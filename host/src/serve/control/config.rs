@@ -89,7 +89,7 @@ impl Control {
     /// The policy in force, on fresh instances.
     async fn with_table(&self, policy: Arc<Revision>, config: &Config, table: Arc<Table>) -> anyhow::Result<Revision> {
         let settings = config.policy.settings_json();
-        Ok(tokio::task::spawn_blocking(move || policy.with_table(&settings, table)).await??)
+        Ok(self.in_workshop(move || policy.with_table(&settings, table)).await??)
     }
 
     fn config_taken(&self, revision: &str) {

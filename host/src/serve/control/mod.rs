@@ -12,12 +12,13 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use tokio::sync::Notify;
+use anyhow::Context;
+use tokio::sync::{Notify, oneshot};
 
 use crate::drive::{Proxy, Snapshot};
 use crate::policy::watch::Watcher;
 use crate::policy::{Compiled, Engine, Revision};
-use crate::store::PolicyStore;
+use crate::store::{PolicyStore, StoreError};
 use crate::telemetry::metrics::Reload;
 use crate::upstream::Connector;
 use component::{Component, Hash};
@@ -58,6 +59,8 @@ struct State {
     /// What was told of the source last, where that was no good.
     source_error: Option<String>,
     not_kept: Option<String>,
+    /// Components of the history that could not be written to the store, for the next time.
+    unwritten: Vec<Component>,
 }
 
 /// Which try to replace the policy an error is about.
@@ -98,12 +101,13 @@ impl Control {
     ) -> Self {
         let policy = proxy.snapshot().policy.clone();
         let state = State {
-            compiled: vec![(first.hash, first.compiled)],
+            compiled: vec![(first.component.hash, first.compiled)],
             alive: vec![Arc::downgrade(&policy)],
             source_error: first.error.clone(),
             policy_error: first.error.map(|why| (About::Source, why)),
             history: first.history,
             refused: first.refused,
+            unwritten: if first.not_kept.is_some() { vec![first.component] } else { Vec::new() },
             not_kept: first.not_kept,
             config_error: None,
         };
@@ -220,6 +224,17 @@ impl Control {
         self.keep(history, None).await;
     }
 
+    /// Does this on the engine's own thread for such work, which gives way to those who serve.
+    async fn in_workshop<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> anyhow::Result<T> {
+        let (sender, done) = oneshot::channel();
+        let job = move || {
+            // Nobody may be waiting any more.
+            let _ = sender.send(work());
+        };
+        anyhow::ensure!(self.engine.in_workshop(job), "too many changes wait to be judged; try again in a moment");
+        done.await.context("this failed in Pointsman itself; the log has the panic")
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         // Every change under this lock is a single assignment.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -237,15 +252,28 @@ impl Control {
 
     /// Writes the history to the store, and the component that may be new to it.
     async fn keep(&self, history: History, component: Option<&Component>) {
-        let not_kept = save(&self.policies, &history, component).await;
+        let not_kept = self.write_down(&history, component).await;
         let mut state = self.state();
         state.history = history;
         state.not_kept = not_kept;
     }
 
+    /// Why it could not be written; none: it is on disk, and what could not be written before is too.
+    async fn write_down(&self, history: &History, component: Option<&Component>) -> Option<String> {
+        let mut components = std::mem::take(&mut self.state().unwritten);
+        components.extend(component.cloned());
+        components.retain(|component| history.find(&component.hash.revision()).is_some());
+        let not_kept = why_not_kept(self.in_workshop(save(&self.policies, history, &components)).await);
+        if not_kept.is_some() {
+            self.state().unwritten = components;
+        }
+        not_kept
+    }
+
     fn taken(&self, what: Reload, revision: &str) {
         tracing::info!(what = what.as_str(), revision, "a change is in force");
         self.proxy.metrics.reloaded(what, true);
+        self.proxy.events.change(what.as_str(), Some(revision), None);
     }
 
     /// True when it is told: the same reason is not told twice.
@@ -276,6 +304,7 @@ impl Control {
     fn refused(&self, what: Reload, error: &str) {
         tracing::error!(what = what.as_str(), error, "a change was refused; what was in force stays");
         self.proxy.metrics.reloaded(what, false);
+        self.proxy.events.change(what.as_str(), None, Some(error));
     }
 
     fn nothing_new(&self) {
@@ -286,18 +315,18 @@ impl Control {
     }
 }
 
-/// Why it could not be written; none: it is on disk.
-async fn save(policies: &PolicyStore, history: &History, component: Option<&Component>) -> Option<String> {
-    let (policies, rows, component) = (policies.clone(), history.rows(), component.cloned());
-    let saved = tokio::task::spawn_blocking(move || {
-        let component = component.map(|component| (component.hash.to_string(), component.bytes));
-        policies.save(&rows, component.as_ref().map(|(hash, bytes)| (hash.as_str(), &bytes[..])))
-    });
-    let error = match saved.await {
-        Ok(Ok(())) => return None,
-        Ok(Err(error)) => error.to_string(),
-        Err(panicked) => panicked.to_string(),
-    };
+/// Writes the history to the store.
+fn save(policies: &PolicyStore, history: &History, components: &[Component]) -> impl FnOnce() -> Saved + use<> {
+    let (policies, rows) = (policies.clone(), history.rows());
+    let components: Vec<_> = components.iter().map(|c| (c.hash.to_string(), c.bytes.clone())).collect();
+    move || policies.save(&rows, &components)
+}
+
+type Saved = Result<(), StoreError>;
+
+/// Why it is not written; none: it is on disk.
+fn why_not_kept(saved: anyhow::Result<Saved>) -> Option<String> {
+    let error = saved.and_then(|saved| Ok(saved?)).err()?.to_string();
     tracing::error!(error, "the policies are not written to the store: a restart may not come up with this one");
     Some(error)
 }
