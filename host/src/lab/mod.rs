@@ -4,12 +4,13 @@
 //! answers and decisions come from wherever its caller likes. [`answer`] says what an answer comes to under an attempt's
 //! time limits. [`scenario`] reads the files of `pointsman policy test`, [`trial`] plays one and compares,
 //! [`recorder`] remembers each exchange as facts and as a [`story`] for people. [`simulate`] makes worlds up from a seed and
-//! holds every exchange to its invariants.
+//! holds every exchange to its invariants. [`replay`] puts recorded questions to a component again.
 
 pub mod answer;
 mod command;
 pub mod explain;
 pub mod recorder;
+pub mod replay;
 pub mod report;
 pub mod scenario;
 pub mod simulate;

@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 
-use super::{Shared, StoreError};
+use super::{Shared, StoreError, StoreReader};
 
 /// A policy revision that is or was in force.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,6 +92,19 @@ impl PolicyStore {
         let connection = self.0.lock();
         let mut select = connection.prepare_cached("SELECT component FROM policy_component WHERE sha256 = ?1")?;
         Ok(select.query_row([sha256], |row| row.get(0)).optional()?)
+    }
+}
+
+impl StoreReader {
+    /// The component of a revision, which is named by the beginning of its hash.
+    ///
+    /// # Errors
+    /// When SQLite fails.
+    pub fn policy_component(&self, revision: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        let connection = self.connection();
+        let mut select = connection
+            .prepare_cached("SELECT component FROM policy_component WHERE substr(sha256, 1, length(?1)) = ?1")?;
+        Ok(select.query_row([revision], |row| row.get(0)).optional()?)
     }
 }
 

@@ -16,6 +16,7 @@ mod limits;
 mod policy;
 mod pools;
 mod refusals;
+mod replay;
 mod restart;
 mod resume;
 mod retries;
