@@ -168,7 +168,7 @@ pub struct Store {
 }
 
 /// What is kept of exchanges for `explain`, `replay` and `backtest`.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct Journal {
     /// The share of exchanges, 0 to 1; 0: none at all.
     pub sample: f64,
@@ -178,6 +178,17 @@ pub struct Journal {
     pub max_mb: u32,
     /// What waits to be written takes at most so much memory, in MiB.
     pub backlog_mb: u32,
+    /// Prompts and answers; none: they are not kept.
+    pub bodies: Option<KeptBodies>,
+}
+
+/// How prompts and answers are kept.
+#[derive(Clone, Debug)]
+pub struct KeptBodies {
+    /// The most of one, in KiB.
+    pub max_body_kb: u32,
+    /// What they match is replaced.
+    pub redact: Arc<[regex::Regex]>,
 }
 
 /// The component that decides.

@@ -87,6 +87,12 @@ pub(super) struct RawJournal {
     pub(super) max_mb: Option<u32>,
     /// Those waiting to be written take at most so much memory, in MiB; above it new ones are dropped and counted. Default 64.
     pub(super) backlog_mb: Option<u32>,
+    /// Keep prompts and answers too? Default false.
+    pub(super) bodies: Option<bool>,
+    /// The most of one body that is kept, in KiB. Default 64.
+    pub(super) max_body_kb: Option<u32>,
+    /// Regular expressions: what they match in a body is replaced by "[redacted]" before anything is written.
+    pub(super) redact: Vec<String>,
 }
 
 /// The component that decides.

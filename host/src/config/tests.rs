@@ -157,6 +157,20 @@ fn a_wrong_word_lists_the_right_ones() {
 }
 
 #[test]
+fn prompts_and_answers_are_kept_only_when_asked_by_rules_that_can_be_read() {
+    let kept = |text: &str| parse(&format!("{ONE}{text}"), "p.toml", &[("K", "k")]).unwrap().config.journal.bodies;
+    assert!(kept("").is_none() && kept("[journal]\nredact = ['x']\n").is_none());
+    let rules = kept("[journal]\nbodies = true\nmax_body_kb = 8\nredact = ['\\d{16}', 'b']\n").unwrap();
+    assert_eq!((rules.max_body_kb, rules.redact.len()), (8, 2));
+    assert_eq!(kept("[journal]\nbodies = true\n").unwrap().max_body_kb, 64);
+    refused(
+        &format!("{ONE}[journal]\nredact = [\"fine\", \"(\"]\n"),
+        &["this is no regular expression: error: unclosed group", ":5:19", "single quotes"],
+    );
+    refused(&format!("{ONE}[journal]\nmax_body_kb = 5000\n"), &["`max_body_kb` must be at most 4096"]);
+}
+
+#[test]
 fn meaningless_values_are_refused() {
     refused(&format!("{ONE}rpm = 0\n"), &["`rpm` of 0 would let nothing through", ":4:7"]);
     refused(&format!("{ONE}weight = 0\n"), &["`weight` must be at least 1"]);

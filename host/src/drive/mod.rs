@@ -111,6 +111,7 @@ fn pass_on(mut live: Live, refusal: Option<KeptRefusal>) -> Reply {
     let Some(KeptRefusal { lane, backend, head, body }) = refusal else {
         return unforwardable(live);
     };
+    live.answers(&body, false);
     live.passed_on(head.status.as_u16(), lane, &backend);
     let answered_by = Some((lane, &*backend));
     let attempts = live.exchange().attempts().len() as u64;

@@ -9,9 +9,11 @@ use pointsman_core::table::Dialect;
 use pointsman_core::view::View;
 use pointsman_core::wire::url::BaseUrl;
 
+use super::journal::body_rules;
 use super::trial::Trial;
 use crate::config::{BackendConfig, Config};
 use crate::policy::Revision;
+use crate::store::BodyRules;
 use crate::upstream::{Connector, Origin};
 
 /// One configuration and one policy revision; an exchange keeps the one it started with.
@@ -34,6 +36,8 @@ pub struct Snapshot {
     pub streams: StreamDefaults,
     /// All of the configuration that decides, as the journal keeps it.
     pub setup: Arc<str>,
+    /// How the journal keeps prompts and answers; none: it does not.
+    pub bodies: Option<Arc<BodyRules>>,
 }
 
 /// A backend as something that can be sent to.
@@ -138,7 +142,8 @@ impl Snapshot {
         let (budgets, streams) = (config.budgets(), config.stream_defaults());
         let policy_header = policy_header(&policy);
         let setup = serde_json::to_string(&config.setup()).expect("a setup has text keys only").into();
-        Self { config, view, policy, trial, policy_header, targets, budgets, streams, setup }
+        let bodies = body_rules(&config, &targets);
+        Self { config, view, policy, trial, policy_header, targets, budgets, streams, setup, bodies }
     }
 
     /// The same configuration under another policy.
@@ -154,6 +159,7 @@ impl Snapshot {
             budgets: self.budgets,
             streams: self.streams,
             setup: self.setup.clone(),
+            bodies: self.bodies.clone(),
         }
     }
 }

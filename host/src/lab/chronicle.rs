@@ -53,7 +53,7 @@ impl Chronicler {
     fn finished(&mut self, scene: &Scene<'_>, finished: &Finished<'_>) {
         let Some(entry) = self.under_way.remove(&scene.exchange) else { return };
         let record = self.record(scene, finished, &entry);
-        let part = JournalPart { trail: entry.trail, setup: self.setup.clone(), sampled: true };
+        let part = JournalPart { trail: entry.trail, setup: self.setup.clone(), sampled: true, bodies: None };
         self.store.record(Box::new(record), Some(Box::new(part)));
         self.unflushed += 1;
         if self.unflushed >= UNFLUSHED {

@@ -111,6 +111,14 @@ impl Compiled {
         Revision::new(self.engine.clone(), self.code.clone(), settings, table)
     }
 
+    pub(super) fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    pub(super) fn code(&self) -> &Arc<Code> {
+        &self.code
+    }
+
     /// The name its revisions have.
     pub fn id(&self) -> &Arc<str> {
         &self.code.id

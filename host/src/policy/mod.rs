@@ -23,8 +23,10 @@ mod patience;
 mod pool;
 mod pools;
 mod priority;
+mod replay;
 mod revision;
 mod state;
+mod tape;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
@@ -39,6 +41,7 @@ mod workshop;
 pub use check::{LoadError, contract};
 pub use engine::{Compiled, Engine, EngineError, EngineLimits};
 pub use hash::Hash;
+pub use replay::{Heard, Replay, Replayer, is_of_the_moment};
 pub use revision::{Revision, probes};
 pub use twin::Twin;
 

@@ -21,13 +21,16 @@ use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::store::{StoreHandle, StoreReader};
+use crate::store::{Journaled, StoreHandle, StoreReader};
 use crate::telemetry::Clock;
 use crate::telemetry::events::Events;
 use crate::telemetry::metrics::Metrics;
 
 pub use controls::{BackendView, ControlError, Controls, PolicyView, RevisionView, RollbackView};
 pub use guard::AdminToken;
+
+/// Tells an exchange of the journal as JSON. The lab knows how; the server does not depend on it.
+pub type Explain = fn(&Journaled) -> serde_json::Value;
 
 /// What the admin listener shows and works on.
 #[derive(Clone)]
@@ -38,6 +41,8 @@ pub struct AdminState {
     pub metrics: Metrics,
     /// Where exchanges are read.
     pub reader: StoreReader,
+    /// How one of them is told.
+    pub explain: Explain,
     /// Where exchanges are written; only its numbers are shown.
     pub store: StoreHandle,
     /// Who may come in; none: loopback only.

@@ -4,6 +4,7 @@
 //! that a killed process loses less than a second; with `synchronous = NORMAL` only a power cut may lose more.
 //! The file opens in any SQLite tool: words are words, times have readable columns beside them.
 
+mod bodies;
 mod cooldowns;
 mod insert;
 mod journal;
@@ -24,6 +25,7 @@ use pointsman_core::record::ExchangeRecord;
 use pointsman_core::time::Timestamp;
 use rusqlite::Connection;
 
+pub use bodies::{Bodies, BodyRules, BodyText, BodyTexts, Redacted, redact};
 pub use cooldowns::CooldownRow;
 pub use journal::{JournalPart, Journaled, Skipped};
 pub use policies::{PolicyRow, PolicyRows, PolicySourceRow, PolicyStore};
@@ -199,7 +201,9 @@ pub struct StoreStats {
     pub written: u64,
     /// Exchanges lost: the backlog was full, or they could not be written.
     pub dropped: u64,
-    /// Trails lost while their exchange was kept: the journal's backlog was full.
+    /// Trails written.
+    pub trails_written: u64,
+    /// Trails lost: the journal's backlog was full, or their exchange was lost.
     pub trails_dropped: u64,
     /// Batches that failed, retries included.
     pub failed_batches: u64,

@@ -96,14 +96,15 @@ impl PolicyStore {
 }
 
 impl StoreReader {
-    /// The component of this revision, the first digits of its hash; none: it is not kept.
+    /// The component of a revision, which is named by the beginning of its hash.
     ///
     /// # Errors
     /// When SQLite fails.
     pub fn policy_component(&self, revision: &str) -> Result<Option<Vec<u8>>, StoreError> {
         let connection = self.connection();
-        let sql = "SELECT component FROM policy_component WHERE substr(sha256, 1, length(?1)) = ?1";
-        Ok(connection.prepare_cached(sql)?.query_row([revision], |row| row.get(0)).optional()?)
+        let mut select = connection
+            .prepare_cached("SELECT component FROM policy_component WHERE substr(sha256, 1, length(?1)) = ?1")?;
+        Ok(select.query_row([revision], |row| row.get(0)).optional()?)
     }
 }
 

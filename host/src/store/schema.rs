@@ -156,7 +156,7 @@ FROM policy_revision;
 ";
 
 /// The journal: a trail belongs to the exchange of the same key, and to the setup it ran under. `sampled` ones are a sample by
-/// chance; the others are kept because of how they went.
+/// chance; the others are kept because of how they went. A body is there only where bodies are asked for; a NULL is no text.
 const V3: &str = "
 CREATE TABLE setup (
     id                       INTEGER PRIMARY KEY,
@@ -169,6 +169,14 @@ CREATE TABLE trail (
     setup                    INTEGER NOT NULL,
     sampled                  INTEGER NOT NULL,
     trail                    BLOB    NOT NULL
+) STRICT;
+
+CREATE TABLE body (
+    ended_us                 INTEGER PRIMARY KEY,
+    request                  TEXT,
+    request_bytes            INTEGER NOT NULL,
+    answer                   TEXT,
+    answer_bytes             INTEGER NOT NULL
 ) STRICT;
 
 CREATE TABLE trail_total (
@@ -214,6 +222,16 @@ pub(super) fn open_to_read(file: &Path) -> Result<Connection, StoreError> {
         found if found < JOURNAL_SINCE => Err(StoreError::NoJournal { path: path.to_string(), found }),
         _ => Ok(connection),
     }
+}
+
+/// The same, to take something out of its journal.
+pub(super) fn open_to_write(file: &Path) -> Result<Connection, StoreError> {
+    drop(open_to_read(file)?);
+    let path = StorePath::File(file.to_owned());
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(file, flags).map_err(|e| blame(&path, e))?;
+    connection.busy_timeout(Duration::from_millis(4 * BUSY_TIMEOUT_MS)).map_err(|e| blame(&path, e))?;
+    Ok(connection)
 }
 
 /// The first schema with a journal.

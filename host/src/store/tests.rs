@@ -321,7 +321,7 @@ fn a_store_of_the_first_schema_is_brought_up_to_date() {
     let old = Connection::open(&file).unwrap();
     old.execute_batch(
         "DROP VIEW policies; DROP TABLE policy_revision; DROP TABLE policy_component; DROP TABLE policy_source;
-         DROP VIEW trails; DROP TABLE trail; DROP TABLE setup; DROP TABLE trail_total;",
+         DROP VIEW trails; DROP TABLE trail; DROP TABLE setup; DROP TABLE trail_total; DROP TABLE body;",
     )
     .unwrap();
     old.pragma_update(None, "user_version", 1).unwrap();

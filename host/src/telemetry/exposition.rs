@@ -236,6 +236,8 @@ fn store(page: &mut Page<'_>, live: &Live) -> fmt::Result {
             "Batches that could not be written, retries included",
             live.store_failed_batches,
         ),
+        ("pointsman_journal_written", "Exchanges whose course was kept in the journal", live.journal_written),
+        ("pointsman_journal_dropped", "Exchanges whose course was lost", live.journal_dropped),
     ] {
         page.counters(name, help, |series| series.counter(&[], count))?;
     }

@@ -85,6 +85,10 @@ pub struct Live {
     pub store_dropped: u64,
     /// Batches the store could not write, retries included.
     pub store_failed_batches: u64,
+    /// Trails written to the journal.
+    pub journal_written: u64,
+    /// Trails the journal lost.
+    pub journal_dropped: u64,
     /// The revision of the policy in force.
     pub policy: String,
     /// Was the policy last offered refused, or the last one given up?

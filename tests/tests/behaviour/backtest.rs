@@ -121,7 +121,7 @@ async fn what_cannot_be_told_is_refused_in_a_sentence() {
     refused(dir, &["--policy", "default", "--since", "2001-01-01", "--until", "2001-01-02"], 1, "at least 100").await;
     refused(dir, &["--policy", "none.wasm"], 1, "cannot read none.wasm").await;
     refused(dir, &["--policy", "default", "--store", "none.db"], 1, "there is no store none.db").await;
-    refused(dir, &["--policy", "default", "--since", "soon"], 2, "write 90s, 45m, 24h, 7d").await;
+    refused(dir, &["--policy", "default", "--since", "soon"], 2, "--since: `soon`").await;
     refused(dir, &["--policy", "default", "--since", "1h", "--until", "2h"], 2, "--since must be before --until").await;
     refused(dir, &["--policy", "default", "--config", "none.toml"], 2, "none.toml").await;
     refused(dir, &[], 2, "--policy").await;

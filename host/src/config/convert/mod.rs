@@ -12,7 +12,9 @@ use pointsman_core::contract::{Commit, Resume};
 use pointsman_core::probation::Rule;
 use sha2::{Digest, Sha256};
 
-use super::checked::{Admin, Config, Cooldown, ExchangeLimits, Journal, Log, LogFormat, Policy, Server, Store, Stream};
+use super::checked::{
+    Admin, Config, Cooldown, ExchangeLimits, Journal, KeptBodies, Log, LogFormat, Policy, Server, Store, Stream,
+};
 use super::diagnostic::{Diagnostic, Report};
 use super::overlay::Env;
 use super::raw::{
@@ -24,8 +26,17 @@ use super::tree::{Node, Path};
 /// The store's path that is none.
 const MEMORY: &str = ":memory:";
 
+/// The most of one body that is kept, in KiB.
+const MAX_BODY_KB: u32 = 4_096;
+
 /// The longest duration that is believed: 100 days.
 const MAX_MS: u64 = 100 * 24 * 3_600_000;
+
+/// Where the store is that is set to be at `path`; none: in memory.
+pub(super) fn store_path(path: Option<&str>, folder: &FilePath) -> Option<PathBuf> {
+    let path = path.unwrap_or("pointsman.db");
+    (path != MEMORY).then(|| folder.join(path))
+}
 
 /// Checks everything. The result is only to be used when the report has no error.
 pub(super) fn convert(
@@ -101,12 +112,11 @@ impl Check<'_, '_> {
 
     fn store(&mut self, raw: &RawStore) -> Store {
         let at = Path::of("store");
-        let path = raw.path.as_deref().unwrap_or("pointsman.db");
-        if path.is_empty() {
+        if raw.path.as_deref() == Some("") {
             self.error(&at.key("path"), "the store needs a file").help("write a path, or \":memory:\"");
         }
         Store {
-            path: (path != MEMORY).then(|| self.folder.join(path)),
+            path: store_path(raw.path.as_deref(), self.folder),
             retention_days: self.at_least(&at.key("retention_days"), raw.retention_days, 30, 1),
             max_mb: raw.max_mb.map(|mb| self.at_least(&at.key("max_mb"), Some(mb), 1, 1)),
             backlog: self.at_least(&at.key("backlog"), raw.backlog, 10_000, 1),
@@ -120,7 +130,28 @@ impl Check<'_, '_> {
             retention_days: self.at_least(&at.key("retention_days"), raw.retention_days, 7, 1),
             max_mb: self.at_least(&at.key("max_mb"), raw.max_mb, if in_memory { 64 } else { 1_024 }, 1),
             backlog_mb: self.at_least(&at.key("backlog_mb"), raw.backlog_mb, 64, 1),
+            bodies: self.bodies(&at, raw),
         }
+    }
+
+    fn bodies(&mut self, at: &Path, raw: &RawJournal) -> Option<KeptBodies> {
+        let max_body_kb = self.at_least(&at.key("max_body_kb"), raw.max_body_kb, 64, 1);
+        if max_body_kb > MAX_BODY_KB {
+            self.error(&at.key("max_body_kb"), format!("`max_body_kb` must be at most {MAX_BODY_KB}"));
+        }
+        let list = at.key("redact");
+        let mut redact = Vec::new();
+        for (i, pattern) in raw.redact.iter().enumerate() {
+            match regex::Regex::new(pattern) {
+                Ok(pattern) => redact.push(pattern),
+                Err(error) => {
+                    let last = error.to_string().lines().last().unwrap_or_default().trim().to_owned();
+                    let problem = self.error(&list.index(i), format!("this is no regular expression: {last}"));
+                    problem.help("write it in single quotes, so that a backslash stays one: '\\d{16}'");
+                }
+            }
+        }
+        raw.bodies.unwrap_or(false).then(|| KeptBodies { max_body_kb, redact: redact.into() })
     }
 
     fn policy(&mut self, raw: RawPolicy) -> Policy {

@@ -4,6 +4,7 @@ use std::io::{self, Write};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
+use indicatif::{ProgressBar, ProgressStyle};
 use pointsman_core::time::Timestamp;
 
 use super::gather::Gathering;
@@ -11,13 +12,12 @@ use super::model::Model;
 use super::past::{MIN_EXCHANGES, Past, TooFew};
 use super::report::{Html, Report, Terminal, json};
 use super::source::{Named, engine, named, of_file, of_revision, store_file};
-use super::when::When;
 use super::{Plan, SEEDS, live};
 use crate::clock::Stopwatch;
 use crate::config::Env;
 use crate::policy::{Engine, LoadError};
 use crate::store::{Skipped, StoreError, StoreReader};
-use crate::telemetry::rfc3339::Rfc3339;
+use crate::telemetry::rfc3339::{self, Rfc3339};
 
 /// What `pointsman backtest` is told.
 #[derive(Debug, clap::Args)]
@@ -38,12 +38,12 @@ pub struct BacktestArgs {
     /// The store that has the journal; the proxy may be running.
     #[arg(long, value_name = "FILE")]
     pub store: Option<PathBuf>,
-    /// From when on: 90s, 45m, 24h or 7d ago, or a point in time like 2026-01-15T10:30:00Z.
-    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = When::parse)]
-    pub since: When,
-    /// Until when, in the same words [default: now].
-    #[arg(long, value_name = "TIME", value_parser = When::parse)]
-    pub until: Option<When>,
+    /// Exchanges that ended since then: how long ago (90s, 30m, 24h, 7d) or a time.
+    #[arg(long, value_name = "TIME", default_value = "24h")]
+    pub since: String,
+    /// Exchanges that ended before then [default: now].
+    #[arg(long, value_name = "TIME")]
+    pub until: Option<String>,
     /// Worlds to live through with each policy; more of them make the intervals surer, not narrower.
     #[arg(long, default_value_t = SEEDS, value_parser = clap::value_parser!(u32).range(2..=1_000))]
     pub seeds: u32,
@@ -72,33 +72,21 @@ enum Failure {
     Refused(String),
     /// Of how it is asked.
     WrongUsage(String),
-    /// Output could not be written.
-    Io(io::Error),
 }
 
-impl From<io::Error> for Failure {
-    fn from(error: io::Error) -> Self {
-        Failure::Io(error)
-    }
-}
-
-/// Where the command writes.
-pub struct Streams<'a> {
-    /// Results.
-    pub out: &'a mut dyn Write,
-    /// Complaints.
-    pub err: &'a mut dyn Write,
-    /// Is somebody looking at `err`?
-    pub is_watched: bool,
-}
-
-/// Runs it at this time.
-pub fn run(args: &BacktestArgs, env: &dyn Env, now: Timestamp, to: Streams<'_>) -> io::Result<Backtested> {
-    let Streams { out, err, is_watched } = to;
-    let mut bar = Bar { err, is_watched, shown: None };
-    let report = match report(args, env, now, &mut bar) {
+/// Runs it at this time: results go to `out`, complaints to `err`.
+///
+/// # Errors
+/// They cannot be written to.
+pub fn run(
+    args: &BacktestArgs,
+    env: &dyn Env,
+    now: Timestamp,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> io::Result<Backtested> {
+    let report = match report(args, env, now) {
         Ok(report) => report,
-        Err(Failure::Io(error)) => return Err(error),
         Err(Failure::Refused(why)) => {
             writeln!(err, "error: {why}")?;
             return Ok(Backtested::Refused);
@@ -122,9 +110,14 @@ pub fn run(args: &BacktestArgs, env: &dyn Env, now: Timestamp, to: Streams<'_>) 
     Ok(Backtested::Told)
 }
 
-fn report(args: &BacktestArgs, env: &dyn Env, now: Timestamp, bar: &mut Bar<'_>) -> Result<Report, Failure> {
+fn report(args: &BacktestArgs, env: &dyn Env, now: Timestamp) -> Result<Report, Failure> {
     let watch = Stopwatch::start();
-    let (since, until) = (args.since.before(now), args.until.map_or(now, |until| until.before(now)));
+    let time = |name: &str, text: &str| {
+        let read = rfc3339::parse_or_ago(text, now);
+        read.ok_or_else(|| Failure::WrongUsage(format!("--{name}: `{text}` {}", rfc3339::NOT_UNDERSTOOD)))
+    };
+    let since = time("since", &args.since)?;
+    let until = args.until.as_ref().map_or(Ok(now), |text| time("until", text))?;
     if since >= until {
         let times = format!("{} to {}", Rfc3339(since), Rfc3339(until));
         return Err(Failure::WrongUsage(format!("--since must be before --until, but they say {times}")));
@@ -140,14 +133,15 @@ fn report(args: &BacktestArgs, env: &dyn Env, now: Timestamp, bar: &mut Bar<'_>)
     let engine = engine().map_err(Failure::Refused)?;
     // A candidate that is none is told before the long part.
     let candidate = of_file(&engine, &args.policy).map_err(Failure::Refused)?;
-    let (past, skipped) = take_in(&reader, &file, since, until, bar)?;
+    let (past, skipped) = take_in(&reader, &file, since, until)?;
     let current = current(args, &engine, &reader, &past).map_err(Failure::Refused)?;
     let settings = with_settings(&past.setup.settings, &args.set).map_err(Failure::WrongUsage)?;
     let model = Model::learn(&past);
     let policies = [(&current.policy, &*past.setup.settings), (&candidate.policy, &*settings)];
     let plan = Plan { past: &past, model: &model, policies, seeds: args.seeds };
-    let lived = live(&plan, |done, all| bar.show("living through the worlds", done as u64, all as u64));
-    bar.clear()?;
+    let bar = bar("living through the worlds", u64::from(args.seeds) * 2);
+    let lived = live(&plan, |done, _| bar.set_position(done as u64));
+    bar.finish_and_clear();
     let lived = lived.map_err(|(which, why)| Failure::Refused(refusal(which, [&current, &candidate], &why)))?;
     let candidate = match args.set.is_empty() {
         true => candidate,
@@ -189,23 +183,20 @@ fn current(args: &BacktestArgs, engine: &Engine, reader: &StoreReader, past: &Pa
 }
 
 /// Reads the journal.
-fn take_in(
-    reader: &StoreReader,
-    file: &Path,
-    since: Timestamp,
-    until: Timestamp,
-    bar: &mut Bar<'_>,
-) -> Result<(Past, Skipped), Failure> {
+fn take_in(reader: &StoreReader, file: &Path, since: Timestamp, until: Timestamp) -> Result<(Past, Skipped), Failure> {
     let refused = |error: StoreError| Failure::Refused(error.to_string());
     let all = reader.journal_size(since, until).map_err(refused)?;
+    let bar = bar("reading the journal", all);
     let (mut gathering, mut read) = (Gathering::default(), 0);
     let skipped = reader.journal(since, until, |journaled| {
         gathering.add(journaled);
         read += 1;
-        bar.show("reading the journal", read, all);
+        if read.is_multiple_of(TELL_EVERY) {
+            bar.set_position(read);
+        }
         ControlFlow::Continue(())
     });
-    bar.clear()?;
+    bar.finish_and_clear();
     let skipped = skipped.map_err(refused)?;
     let past = gathering.finish().map_err(|few| too_few(reader, file, (since, until), few))?;
     Ok((past, skipped))
@@ -230,32 +221,11 @@ fn too_few(reader: &StoreReader, file: &Path, time: (Timestamp, Timestamp), few:
     })
 }
 
+/// Exchanges between two looks of the progress bar at the clock.
+const TELL_EVERY: u64 = 64;
+
 /// Shows somebody who looks how far it is.
-struct Bar<'a> {
-    err: &'a mut dyn Write,
-    is_watched: bool,
-    /// What stands there, in steps.
-    shown: Option<u64>,
-}
-
-impl Bar<'_> {
-    fn show(&mut self, what: &str, done: u64, all: u64) {
-        const STEPS: u64 = 40;
-        let step = done * STEPS / all.max(1);
-        if !self.is_watched || self.shown == Some(step) {
-            return;
-        }
-        self.shown = Some(step);
-        let full = "█".repeat(step as usize);
-        // Nobody is worse off without it.
-        let _ = write!(self.err, "\r\x1b[K{full:░<40} {:>3} %  {what}", done * 100 / all.max(1));
-        let _ = self.err.flush();
-    }
-
-    fn clear(&mut self) -> io::Result<()> {
-        if self.shown.take().is_some() {
-            write!(self.err, "\r\x1b[K")?;
-        }
-        Ok(())
-    }
+fn bar(what: &'static str, all: u64) -> ProgressBar {
+    let style = ProgressStyle::with_template("{msg} {bar:40} {human_pos} of {human_len}, {eta} left");
+    ProgressBar::new(all).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar())).with_message(what)
 }

@@ -18,7 +18,6 @@ mod stats;
 #[cfg(test)]
 mod tests;
 mod thin;
-mod when;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -26,7 +25,7 @@ use std::sync::mpsc;
 
 use pointsman_core::contract::Query;
 
-pub use command::{BacktestArgs, Backtested, Streams, run as backtest};
+pub use command::{BacktestArgs, Backtested, run as backtest};
 
 use likely::{Guesses, Likely};
 use model::Model;

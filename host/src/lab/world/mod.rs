@@ -16,7 +16,7 @@ use std::time::Duration;
 use pointsman_core::clients::{ClientDenied, ClientGate};
 use pointsman_core::contract::{NONE, Query};
 use pointsman_core::exchange::{Action, Budgets, Event, Exchange, Sending, StreamDefaults};
-use pointsman_core::fleet::{Fleet, Permit};
+use pointsman_core::fleet::{Fleet, Past, Permit};
 use pointsman_core::journal::{Setup, Terms};
 use pointsman_core::outcome::Kind;
 use pointsman_core::queue::Ticket;
@@ -107,6 +107,14 @@ where
             granted: VecDeque::new(),
             alarm_at: None,
         }
+    }
+
+    /// Its backends have this behind them, in the table's order.
+    pub fn assuming(mut self, pasts: &[Past]) -> Self {
+        for (backend, past) in self.view.table.backends.iter().zip(pasts) {
+            self.fleet.assume(self.now, &backend.id, past);
+        }
+        self
     }
 
     /// Lets time pass until nothing is left to happen.

@@ -45,6 +45,8 @@ fn live(state: &AdminState) -> Live {
         store_written: store.written,
         store_dropped: store.dropped,
         store_failed_batches: store.failed_batches,
+        journal_written: store.trails_written,
+        journal_dropped: store.trails_dropped,
         policy: policy.revision,
         policy_refused: policy.last_error.is_some(),
         policy_revisions: policy.live_revisions,
@@ -149,9 +151,21 @@ pub(super) async fn exchanges(
 }
 
 pub(super) async fn exchange(State(state): State<AdminState>, Path(id): Path<String>) -> Response {
-    let asked = id.clone();
-    match ask(state.reader, move |reader| reader.exchange(&asked)).await {
-        Ok(Some(exchange)) => Json(exchange).into_response(),
+    #[derive(Serialize)]
+    struct Body {
+        #[serde(flatten)]
+        exchange: ExchangeRow,
+        /// As `pointsman explain --json` tells it; none: the journal did not keep it.
+        story: Option<serde_json::Value>,
+    }
+    let (asked, explain) = (id.clone(), state.explain);
+    let found = ask(state.reader, move |reader| {
+        // What the journal has and cannot be read is no reason to hide the record.
+        let story = reader.journaled(&asked).ok().flatten().map(|journaled| explain(&journaled));
+        Ok(reader.exchange(&asked)?.map(|exchange| Body { exchange, story }))
+    });
+    match found.await {
+        Ok(Some(body)) => Json(body).into_response(),
         Ok(None) => failure(
             StatusCode::NOT_FOUND,
             format!("no exchange `{id}` is recorded; it may still be under way, or older than the retention"),
