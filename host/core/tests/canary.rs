@@ -84,12 +84,12 @@ fn trials(count: u64, guards: &[&str], share: f64, worlds: [World; 2], most: u64
     (after.len() as f64 / count as f64, median)
 }
 
-/// Measured with 1,000 trials of 20,000 exchanges each instead: MEASURED
+/// Measured with 200 trials of 6,000 exchanges in each of the eight cases: none of the 1,600 was rolled back.
 #[test]
 fn the_same_policy_against_itself_is_rolled_back_no_more_often_than_stated() {
     // Without an allowance, so that nothing hides an error; quiet, failing, heavy-tailed and rarely paid worlds.
     let none = ["error_rate<=+0%", "p95<=+0%", "spend<=+0%"];
-    let (count, most) = size(40, 2_000);
+    let (count, most) = size(25, 2_000);
     for (name, world) in [
         ("usual", USUAL),
         ("failing and heavy-tailed", World { failing: 0.3, sigma: 1.5, ..USUAL }),
@@ -110,19 +110,21 @@ fn one_that_is_better_is_never_rolled_back() {
     assert_eq!(trials(20, &[], 0.05, [USUAL, better], 2_000).0, 0.0);
 }
 
-/// With the guards of a promotion that names none, and a candidate at 5 %.
+/// With the guards of a promotion that names none, and a candidate at 5 %. Measured with 60 trials each, the median of the
+/// candidate's exchanges until it was rolled back: 123 (fails a tenth), 16 (a third), 10 (always), 298 (1.5 times as
+/// long), 67 (twice), 458 (costs twice as much), 58 (pays for everything); all were.
 #[test]
 fn one_that_is_worse_is_caught() {
     for (what, worse, within) in [
-        ("fails a tenth", World { failing: 0.1, ..USUAL }, 0),
-        ("fails a third", World { failing: 0.33, ..USUAL }, 0),
-        ("fails always", World { failing: 1.0, ..USUAL }, 0),
-        ("takes 1.5 times as long", World { median_s: 1.5, ..USUAL }, 0),
-        ("takes twice as long", World { median_s: 2.0, ..USUAL }, 0),
-        ("costs twice as much", World { usd: 0.004, ..USUAL }, 0),
-        ("pays for everything", World { paid: 1.0, ..USUAL }, 0),
+        ("fails a tenth", World { failing: 0.1, ..USUAL }, 250),
+        ("fails a third", World { failing: 0.33, ..USUAL }, 40),
+        ("fails always", World { failing: 1.0, ..USUAL }, 10),
+        ("takes 1.5 times as long", World { median_s: 1.5, ..USUAL }, 600),
+        ("takes twice as long", World { median_s: 2.0, ..USUAL }, 140),
+        ("costs twice as much", World { usd: 0.004, ..USUAL }, 900),
+        ("pays for everything", World { paid: 1.0, ..USUAL }, 120),
     ] {
-        let (count, most) = size(10, 40_000);
+        let (count, most) = size(8, 20_000);
         let (caught, median) = trials(count, &[], 0.05, [USUAL, worse], most);
         println!("{what}: {caught} caught, half of them after {median} exchanges");
         assert!(caught == 1.0 && median <= within, "{what}: {caught} after {median}");

@@ -3,6 +3,7 @@
 pub mod config_cmd;
 mod config_needs;
 mod policy_cmd;
+mod promote_cmd;
 mod serve_cmd;
 
 use std::io;
@@ -45,7 +46,7 @@ enum Command {
         #[command(subcommand)]
         command: config_cmd::ConfigCommand,
     },
-    /// Write a policy: a new project, its component, what the proxy says of it, scenarios, speed.
+    /// Write a policy: a new project, its component, what the proxy says of it, scenarios, speed; and put it into force.
     Policy {
         #[command(subcommand)]
         command: policy_cmd::PolicyCommand,

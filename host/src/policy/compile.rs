@@ -49,11 +49,13 @@ impl Compiler {
     }
 }
 
+/// Lets this thread give way to the others of the process, where the system has a niceness for each (Linux).
 #[cfg(target_os = "linux")]
-fn be_nice() {
-    // On Linux a niceness is a thread's own. Where it is not allowed, the compiler is only less polite.
+pub fn be_nice() {
+    // Where it is not allowed, the thread is only less polite.
     let _ = rustix::process::setpriority_process(None, NICENESS);
 }
 
+/// Does nothing: a niceness would be the whole process's.
 #[cfg(not(target_os = "linux"))]
-fn be_nice() {}
+pub fn be_nice() {}

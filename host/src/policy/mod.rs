@@ -34,6 +34,7 @@ pub mod watch;
 mod wire;
 
 pub use check::{LoadError, contract};
+pub use compile::be_nice;
 pub use engine::{Compiled, Engine, EngineError, EngineLimits};
 pub use revision::{Revision, probes};
 pub use twin::Twin;
@@ -72,6 +73,15 @@ pub struct Verdict {
     pub notes: Vec<String>,
     /// Why the native twin decided, when it had to.
     pub fault: Option<Fault>,
+}
+
+/// What a component said to one question, by itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Said {
+    /// Valid for the table, or why there is none.
+    pub decision: Result<Decision, Fault>,
+    /// What it noted on the way.
+    pub notes: Vec<String>,
 }
 
 /// How a policy failed.

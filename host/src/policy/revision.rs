@@ -8,13 +8,13 @@ use pointsman_core::outcome::Kind;
 use pointsman_core::table::{Lane, Table, Tier};
 
 use super::check::LoadError;
-use super::engine::{Code, Engine};
+use super::engine::{Code, Engine, EngineLimits};
 use super::judge::judge;
 use super::patience::Patience;
 use super::pool::Pool;
 use super::twin::Twin;
 use super::wire::TableParts;
-use super::{Fault, FaultKind, Texts, Verdict};
+use super::{Fault, FaultKind, Said, Texts, Verdict};
 
 /// A policy in force: it has been compiled, checked, configured and probed.
 pub struct Revision {
@@ -24,6 +24,8 @@ pub struct Revision {
     twin: Twin,
     pool: Arc<Pool>,
     patience: Patience,
+    /// Time for one decision, in ms.
+    decide_ms: u32,
     /// Did the last decision take a noticeable time?
     is_slow: AtomicBool,
 }
@@ -59,12 +61,13 @@ impl Revision {
 
     fn over(engine: Engine, code: Arc<Code>, pool: Arc<Pool>, settings: &str, table: Arc<Table>) -> Self {
         Self {
-            engine,
             code,
             twin: Twin::new(settings, &table),
             table,
             pool,
             patience: Patience::default(),
+            decide_ms: engine.0.limits.decide_ms,
+            engine,
             is_slow: AtomicBool::new(false),
         }
     }
@@ -91,6 +94,11 @@ impl Revision {
         rehearsal.fill()?;
         over(rehearsal).probe()?;
         Ok(over(pool()))
+    }
+
+    /// The same with a time of its own for one decision, in ms, at most [`EngineLimits::MAX_DECIDE_MS`].
+    pub(super) fn within(self, decide_ms: u32) -> Self {
+        Self { decide_ms: decide_ms.clamp(1, EngineLimits::MAX_DECIDE_MS), ..self }
     }
 
     /// The name that a component of these bytes has.
@@ -128,6 +136,21 @@ impl Revision {
         }
     }
 
+    /// What the component says for itself: nobody decides in its place, and its faults are nobody's but the asker's. Blocks for
+    /// as long as a fresh instance takes to start, where one is needed.
+    pub fn ask_alone(&self, query: &Query, texts: &Arc<Texts>) -> Said {
+        if let Some(fault) = self.patience.refusal(query.now_ms) {
+            return Said { decision: Err(fault), notes: Vec::new() };
+        }
+        match self.ask(query, texts) {
+            Ok(Verdict { decision, notes, .. }) => Said { decision: Ok(decision), notes },
+            Err(Failure { fault, notes, cost_ms }) => {
+                self.patience.went_wrong(query.now_ms, cost_ms, &fault);
+                Said { decision: Err(fault), notes }
+            }
+        }
+    }
+
     /// Frees the instances that are not being asked, when another revision takes over. Exchanges that stay with this one
     /// start them again where they need to.
     pub fn release_instances(&self) {
@@ -158,7 +181,7 @@ impl Revision {
         let mut taken = self.pool.take().map_err(no_instance)?;
         let instance = taken.instance();
         self.engine.0.ticker.touch();
-        let answer = instance.ask(query, texts, self.engine.0.limits.decide_ms);
+        let answer = instance.ask(query, texts, self.decide_ms);
         let notes = instance.end();
         let ran_ms = instance.ran_ms();
         let was_long = ran_ms > 0;

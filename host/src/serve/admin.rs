@@ -4,6 +4,7 @@ mod api;
 mod controls;
 mod guard;
 mod policy;
+mod promote;
 mod query;
 
 use std::future::Future;
@@ -23,7 +24,10 @@ use crate::store::{StoreHandle, StoreReader};
 use crate::telemetry::Clock;
 use crate::telemetry::metrics::Metrics;
 
-pub use controls::{BackendView, ControlError, Controls, PolicyView, RevisionView, RollbackView};
+pub use controls::{
+    BackendView, ControlError, Controls, DivergenceView, GuardView, PolicyEventView, PolicyView, PromotionView,
+    RevisionView, RollbackView, ShadowReport, ShadowView, SideView, SidesView,
+};
 pub use guard::AdminToken;
 
 /// What the admin listener shows and works on.
@@ -57,6 +61,9 @@ pub fn router(state: AdminState) -> Router {
         .route("/api/backends/{id}/{action}", post(api::control_backend))
         .route("/api/policy", get(policy::show).put(policy::put))
         .route("/api/policy/rollback", post(policy::rollback))
+        .route("/api/policy/promote", post(promote::start).delete(promote::abort))
+        .route("/api/policy/events", get(promote::events))
+        .route("/api/policy/shadow", get(policy::shadow))
         .route("/api/usage", get(api::usage))
         .route("/api/exchanges", get(api::exchanges))
         .route("/api/exchanges/{id}", get(api::exchange))

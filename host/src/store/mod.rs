@@ -5,6 +5,7 @@
 //! The file opens in any SQLite tool: words are words, times have readable columns beside them.
 
 mod cooldowns;
+mod events;
 mod insert;
 mod policies;
 mod queue;
@@ -24,6 +25,7 @@ use pointsman_core::time::Timestamp;
 use rusqlite::Connection;
 
 pub use cooldowns::CooldownRow;
+pub use events::{MAX_POLICY_EVENTS, PolicyEventRow};
 pub use policies::{PolicyRow, PolicyRows, PolicySourceRow, PolicyStore};
 pub use read::{AttemptRow, ExchangeRow, Filter, Group, StoreReader, UsageRow};
 

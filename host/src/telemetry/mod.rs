@@ -3,6 +3,7 @@
 pub mod logs;
 pub mod metrics;
 pub mod rfc3339;
+mod shadow;
 
 mod cells;
 mod exposition;
