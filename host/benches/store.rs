@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use pointsman::store::{Store, StoreLimits, StorePath};
+use pointsman::store::{JournalLimits, Store, StoreLimits, StorePath};
 use pointsman::telemetry::metrics::Metrics;
 use pointsman_core::contract::Operation;
 use pointsman_core::outcome::Kind;
@@ -64,7 +64,8 @@ fn exchange(number: u64) -> Box<ExchangeRecord> {
 fn recording(criterion: &mut Criterion) {
     let folder = tempfile::tempdir().expect("a folder for temporary files");
     let path = StorePath::File(folder.path().join("bench.db"));
-    let limits = StoreLimits { backlog: 1 << 20, retention_days: None, max_bytes: None };
+    let limits =
+        StoreLimits { backlog: 1 << 20, retention_days: None, max_bytes: None, journal: JournalLimits::default() };
     let store = Store::open(path, limits, Arc::new(Timestamp::default)).expect("a new file opens");
     let handle = store.handle();
     let mut number = 0;
@@ -77,7 +78,7 @@ fn recording(criterion: &mut Criterion) {
                 let exchanges: Vec<_> = (number..number + BATCH).map(exchange).collect();
                 number += BATCH;
                 let begin = Instant::now();
-                exchanges.into_iter().for_each(|exchange| handle.record(exchange));
+                exchanges.into_iter().for_each(|exchange| handle.record(exchange, None));
                 handle.flush_blocking().expect("the file can be written");
                 took += begin.elapsed();
             }

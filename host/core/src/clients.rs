@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::limits::Bucket;
 use crate::table::Limits;
 use crate::time::Timestamp;
@@ -21,7 +23,7 @@ pub struct ClientGate {
 }
 
 /// A client key's money, in millionths of a USD.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Spending {
     /// Since midnight UTC.
     pub today_microusd: u64,

@@ -144,7 +144,7 @@ impl Operation {
 }
 
 /// The request in numbers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RequestFacts {
     /// Index into the table's models, or [`NONE`].
     pub model: u32,
@@ -169,7 +169,7 @@ pub struct RequestFacts {
 }
 
 /// One attempt that has ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AttemptFacts {
     /// Index into the table's backends.
     pub backend: u32,
@@ -186,7 +186,7 @@ pub struct AttemptFacts {
 }
 
 /// What a policy is asked.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Query {
     /// Milliseconds since 1970-01-01 UTC.
     pub now_ms: u64,
@@ -201,6 +201,7 @@ pub struct Query {
     /// How long they took together, in ms.
     pub waited_ms: u32,
     /// [`STRIDE`] numbers per backend, in the table's order.
+    #[serde(with = "crate::journal::forms::packed")]
     pub rows: Vec<u32>,
 }
 
@@ -231,7 +232,7 @@ pub enum Resume {
 }
 
 /// Send the request; what is none is as configured.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Dispatch {
     /// Index into the table; none: the host chooses within the lane.
     pub backend: Option<u32>,
@@ -252,7 +253,7 @@ pub struct Dispatch {
 }
 
 /// Wait for capacity.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hold {
     /// The longest this wait may take.
     pub max: Duration,
@@ -261,7 +262,7 @@ pub struct Hold {
 }
 
 /// Refuse the request.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rejection {
     /// 400..=599; 0: all pools exhausted, in the host's own words.
     pub status: u16,
@@ -274,7 +275,7 @@ pub struct Rejection {
 }
 
 /// What a policy answers.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Decision {
     /// Send to a primary.
     Primary(Dispatch),

@@ -7,6 +7,8 @@ use std::cmp::Reverse;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::contract::{Column, RowState, STRIDE};
 use crate::health::{Bounds, Health};
 use crate::member::{Asker, Charge, Member, Settled, Stats};
@@ -17,7 +19,7 @@ use crate::time::Timestamp;
 use crate::view::{Slot, View, Want};
 
 /// What the fleet is told by the configuration.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Settings {
     /// The emergency lane's share of a backend's rpm, 0..=1.
     pub emergency_fraction: f64,

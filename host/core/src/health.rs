@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::outcome::{Kind, Outcome};
 use crate::time::Timestamp;
 
@@ -51,7 +53,7 @@ pub fn rule(kind: Kind) -> Rule {
 }
 
 /// How long cooldowns are: of our own making, and what an upstream may ask for.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Bounds {
     /// The first cooldown after a rate limit without a Retry-After.
     pub base: Duration,

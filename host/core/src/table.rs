@@ -84,7 +84,7 @@ impl Dialect {
 }
 
 /// Limits of a backend or of a client key; none is unlimited.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
     /// Requests a minute, at least 1.
     pub rpm: Option<u32>,
@@ -95,7 +95,7 @@ pub struct Limits {
 }
 
 /// Time limits of one attempt.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Timeouts {
     /// To have a connection, TLS included.
     pub connect: Duration,
@@ -122,7 +122,7 @@ impl Default for Timeouts {
 }
 
 /// USD per million tokens.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Price {
     /// Prompt tokens.
     pub input_per_mtok: f64,
@@ -133,7 +133,7 @@ pub struct Price {
 }
 
 /// A model name as asked for: literal, or with one `*` that stands for any text.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Pattern {
     /// Only this name.
     Exact(String),
@@ -167,7 +167,7 @@ impl Pattern {
 }
 
 /// One line of a backend's `models`: what is asked for, and what is sent instead.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Route {
     /// What the client may ask for.
     pub asked: Pattern,
@@ -187,9 +187,10 @@ impl Route {
 }
 
 /// One routable target, without its key: the core never sees a secret.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Backend {
     /// Its name in configuration, logs and metrics; unique.
+    #[serde(with = "crate::journal::forms::text")]
     pub id: Arc<str>,
     /// Its tier.
     pub tier: Tier,
@@ -243,7 +244,7 @@ impl Backend {
 }
 
 /// All backends of one configuration. Its order is the contract's order.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Table {
     /// At most [`Table::MAX_BACKENDS`].
     pub backends: Vec<Backend>,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use pointsman_core::contract::{Column, NONE, Operation, RowState, STRIDE};
 use pointsman_core::fleet::{Fleet, Permit, Report, Settings};
 use pointsman_core::outcome::{Kind, Outcome};
-use pointsman_core::queue::Rank;
+use pointsman_core::rank::Rank;
 use pointsman_core::table::{Backend, Dialect, Lane, Limits, Pattern, Route, Table, Tier, Timeouts};
 use pointsman_core::time::Timestamp;
 use pointsman_core::view::{View, Want};

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::config::{self, Diagnostic, Env, Loaded, Severity};
 use crate::policy::{Engine, LoadError};
-use crate::serve::{engine_limits, settings_json};
+use crate::serve::engine_limits;
 
 /// What was found out.
 pub(super) struct Needs {
@@ -59,7 +59,7 @@ impl Looking<'_> {
                 }
             },
         };
-        match engine.load(&bytes, &settings_json(config), Arc::new(config.table())) {
+        match engine.load(&bytes, &config.policy.settings_json(), Arc::new(config.table())) {
             Ok(revision) => Some(revision.id().clone()),
             Err(error) => {
                 let key = if matches!(error, LoadError::Refused(_)) { "settings" } else { "file" };
@@ -78,8 +78,7 @@ impl Looking<'_> {
         let problem = match fs::read(&shadow.file) {
             Err(error) => Some(format!("the shadow {file} cannot be read: {error}")),
             Ok(bytes) => {
-                let settings = serde_json::Value::Object(shadow.settings.clone()).to_string();
-                let judged = engine.load(&bytes, &settings, Arc::new(config.table()));
+                let judged = engine.load(&bytes, &shadow.settings_json(), Arc::new(config.table()));
                 judged.err().map(|error| format!("the shadow {file} is refused: {error}"))
             }
         };

@@ -15,7 +15,7 @@ use crate::author::sample;
 use crate::config::{self, ProcessEnv};
 use crate::lab::{TestArgs, Tested, test};
 use crate::policy::{Engine, EngineLimits};
-use crate::serve::{engine_limits, settings_json};
+use crate::serve::engine_limits;
 
 /// Backends of the table a policy is tried with when no configuration is given.
 const EXAMPLE_BACKENDS: usize = 4;
@@ -250,7 +250,7 @@ fn trial(config: Option<&Path>) -> Result<Trial, String> {
     let config = config::load(Some(file), &ProcessEnv).map_err(|error| error.to_string())?.config;
     Ok(Trial {
         limits: engine_limits(&config),
-        settings: settings_json(&config),
+        settings: config.policy.settings_json(),
         table: Arc::new(config.table()),
         origin: format!("the table of {}", file.display()),
     })

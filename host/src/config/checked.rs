@@ -10,6 +10,7 @@ use pointsman_core::contract::{Commit, Resume};
 use pointsman_core::exchange::{Budgets, StreamDefaults};
 use pointsman_core::fleet;
 use pointsman_core::health::Bounds;
+use pointsman_core::journal::{Setup, Terms};
 use pointsman_core::probation;
 use pointsman_core::table::{Backend, Limits, Pattern, Table};
 
@@ -24,6 +25,8 @@ pub struct Config {
     pub admin: Admin,
     /// `[store]`
     pub store: Store,
+    /// `[journal]`
+    pub journal: Journal,
     /// `[policy]`
     pub policy: Policy,
     /// `[stream]`
@@ -79,6 +82,24 @@ impl Config {
                 retry_after_cap: c.retry_after_cap,
             },
             queue_length: self.limits.queue_length as usize,
+        }
+    }
+
+    /// All of it that decides what becomes of a request.
+    pub fn setup(&self) -> Setup {
+        let terms = |client: &Client| Terms {
+            name: client.name.clone(),
+            limits: client.limits,
+            budget_usd_per_day: client.budget_usd_per_day,
+            models: client.models.clone(),
+        };
+        Setup {
+            table: self.table(),
+            settings: self.policy.settings_json(),
+            fleet: self.fleet_settings(),
+            budgets: self.budgets(),
+            streams: self.stream_defaults(),
+            clients: self.clients.iter().map(terms).collect(),
         }
     }
 
@@ -144,6 +165,19 @@ pub struct Store {
     pub backlog: u32,
 }
 
+/// What is kept of exchanges for `explain`, `replay` and `backtest`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Journal {
+    /// The share of exchanges, 0 to 1; 0: none at all.
+    pub sample: f64,
+    /// Older ones are dropped.
+    pub retention_days: u32,
+    /// The oldest ones are dropped when they take more, in MiB.
+    pub max_mb: u32,
+    /// What waits to be written takes at most so much memory, in MiB.
+    pub backlog_mb: u32,
+}
+
 /// The component that decides.
 #[derive(Clone, Debug)]
 pub struct Policy {
@@ -172,6 +206,20 @@ pub struct Shadow {
     pub deadline: Duration,
     /// The share of one processor it may use, above 0 and at most 1.
     pub core_share: f64,
+}
+
+impl Shadow {
+    /// Its settings as it gets them.
+    pub fn settings_json(&self) -> String {
+        serde_json::Value::Object(self.settings.clone()).to_string()
+    }
+}
+
+impl Policy {
+    /// `[policy.settings]` as the policy gets it.
+    pub fn settings_json(&self) -> String {
+        serde_json::Value::Object(self.settings.clone()).to_string()
+    }
 }
 
 /// How answers are streamed.

@@ -20,8 +20,8 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 pub use checked::{
-    Admin, BackendConfig, Client, Config, Cooldown, ExchangeLimits, HealthCheck, Log, LogFormat, Policy, Server,
-    Shadow, Store, Stream,
+    Admin, BackendConfig, Client, Config, Cooldown, ExchangeLimits, HealthCheck, Journal, Log, LogFormat, Policy,
+    Server, Shadow, Store, Stream,
 };
 pub use diagnostic::{ConfigError, Diagnostic, Place, Severity};
 pub use litellm::import_litellm;

@@ -13,6 +13,7 @@ pub(super) struct RawConfig {
     pub(super) server: RawServer,
     pub(super) admin: RawAdmin,
     pub(super) store: RawStore,
+    pub(super) journal: RawJournal,
     pub(super) policy: RawPolicy,
     pub(super) stream: RawStream,
     pub(super) limits: RawLimits,
@@ -69,6 +70,21 @@ pub(super) struct RawStore {
     pub(super) max_mb: Option<u32>,
     /// Records waiting to be written; above it new ones are dropped and counted. Default 10000.
     pub(super) backlog: Option<u32>,
+}
+
+/// What the record keeps of an exchange for `explain`, `replay` and `backtest`: every question to the policy and its answer.
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(rename = "Journal")]
+pub(super) struct RawJournal {
+    /// The share of exchanges, 0 to 1. Those that did not go as one would wish are kept beside it; 0: none at all. Default 1.
+    pub(super) sample: Option<f64>,
+    /// Older ones are dropped. Default 7.
+    pub(super) retention_days: Option<u32>,
+    /// The oldest ones are dropped when they take more, in MiB. Default 1024; 64 where the store is in memory.
+    pub(super) max_mb: Option<u32>,
+    /// Those waiting to be written take at most so much memory, in MiB; above it new ones are dropped and counted. Default 64.
+    pub(super) backlog_mb: Option<u32>,
 }
 
 /// The component that decides.

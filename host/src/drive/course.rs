@@ -50,7 +50,7 @@ pub async fn walk(mut live: Live, mut action: Action, told: Option<Transcript>) 
     let found = loop {
         action = match action {
             Action::Ask(query) => {
-                let decision = live.decide(&query);
+                let decision = live.decide(query);
                 live.step(Event::Decided(decision))
             }
             Action::Wait { ticket, max } => {

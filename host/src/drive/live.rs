@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use pointsman_core::contract::{Column, Decision, Dispatch, Query, Rejection, RowState, STRIDE};
 use pointsman_core::exchange::{Action, Ended, Event, Exchange, Reason, Refusal};
+use pointsman_core::journal::{Failed, Question, Trail};
 use pointsman_core::outcome::{Kind, Outcome};
 use pointsman_core::record::{End, ExchangeRecord};
 use pointsman_core::table::{Lane, Tier};
@@ -13,9 +14,11 @@ use pointsman_core::wire::translate::Untranslatable;
 
 use super::aside::aside;
 use super::foreign::may_cross;
+use super::journal;
 use super::proxy::Proxy;
 use super::request::Asked;
 use super::snapshot::Snapshot;
+use crate::policy::Verdict;
 
 /// Notes kept of one exchange; a policy may leave 16 at every question, and be asked many.
 const MAX_NOTES: usize = 100;
@@ -31,6 +34,8 @@ pub struct Live {
     arrived: Timestamp,
     notes: Vec<String>,
     policy_faults: u32,
+    /// What the journal may keep of it; none where it keeps nothing.
+    trail: Option<Box<Trail>>,
     told: Told,
 }
 
@@ -49,14 +54,13 @@ impl Live {
     /// Takes an exchange that has just arrived.
     pub fn new(proxy: Arc<Proxy>, snapshot: Arc<Snapshot>, asked: Arc<Asked>, arrived: Timestamp) -> Self {
         let crosses = may_cross(&snapshot.view, &asked);
-        let exchange = Exchange::new(
-            arrived,
-            snapshot.view.clone(),
-            &asked.model,
-            asked.facts(crosses == Ok(true)),
-            snapshot.budgets,
-            snapshot.streams,
-        );
+        let facts = asked.facts(crosses == Ok(true));
+        let trail = journal::is_kept(&snapshot, &asked).then(|| {
+            let texts = &asked.texts;
+            Box::new(Trail::new(arrived, facts.clone(), texts.labels.clone(), texts.spending))
+        });
+        let exchange =
+            Exchange::new(arrived, snapshot.view.clone(), &asked.model, facts, snapshot.budgets, snapshot.streams);
         Self {
             proxy,
             snapshot,
@@ -66,6 +70,7 @@ impl Live {
             arrived,
             notes: Vec::new(),
             policy_faults: 0,
+            trail,
             told: Told::default(),
         }
     }
@@ -92,8 +97,18 @@ impl Live {
 
     /// Tells the state machine what happened; answers what to do.
     pub fn step(&mut self, event: Event) -> Action {
-        let exchange = &mut self.exchange;
-        match self.proxy.line.with(|fleet, now| exchange.step(fleet, now, event)) {
+        let (exchange, trail) = (&mut self.exchange, &mut self.trail);
+        let action = self.proxy.line.with(|fleet, now| {
+            if let Some(trail) = trail {
+                trail.heard(now, &event);
+            }
+            let action = exchange.step(fleet, now, event);
+            if let Some(trail) = trail {
+                trail.told(now, exchange, &action);
+            }
+            action
+        });
+        match action {
             Action::Reject(why) => Action::Reject(self.explained(why)),
             action => action,
         }
@@ -111,16 +126,17 @@ impl Live {
     }
 
     /// Asks the policy.
-    pub fn decide(&mut self, query: &Query) -> Decision {
+    pub fn decide(&mut self, query: Query) -> Decision {
         if let Some(backend) = self.asked.only {
-            return self.once(query, backend);
+            return self.once(&query, backend);
         }
         let asked_at = self.proxy.clock.now();
         let policy = &self.snapshot.policy;
-        let ask = || policy.decide(query, &self.asked.texts);
+        let ask = || policy.decide(&query, &self.asked.texts);
         let verdict = if policy.is_slow() { aside(ask) } else { ask() };
         let now = self.proxy.clock.now();
-        self.proxy.decided(&verdict, now.since(asked_at));
+        let took = now.since(asked_at);
+        self.proxy.decided(&verdict, took);
         if self.snapshot.trial.decided(now, verdict.fault.as_ref()) {
             self.proxy.policy_given_up.notify_one();
         }
@@ -129,11 +145,17 @@ impl Live {
         }
         if self.snapshot.is_in_force() {
             let Asked { id, texts, .. } = &*self.asked;
-            self.proxy.shadow.overhear(&self.snapshot.view.table, id, query, texts, &verdict.decision);
+            self.proxy.shadow.overhear(&self.snapshot.view.table, id, &query, texts, &verdict.decision);
         }
         let room = MAX_NOTES.saturating_sub(self.notes.len());
-        self.notes.extend(verdict.notes.into_iter().take(room));
-        verdict.decision
+        self.notes.extend(verdict.notes.iter().take(room).cloned());
+        let decision = verdict.decision.clone();
+        if let Some(trail) = &mut self.trail {
+            let Verdict { decision, notes, fault, state } = verdict;
+            let fault = fault.map(|f| Failed { kind: f.kind.as_str().to_owned(), message: f.message });
+            trail.asked(asked_at, Question { query, decision, notes, fault, state, took });
+        }
+        decision
     }
 
     /// One attempt at this backend and no more: no policy is asked where there is nothing to choose.
@@ -274,7 +296,8 @@ impl Drop for Live {
         if self.asked.only.is_none() {
             self.proxy.compared(&self.snapshot, &record);
         }
-        self.proxy.finished(&self.asked, record);
+        let part = self.trail.take().and_then(|trail| journal::part(trail, &self.snapshot, &record));
+        self.proxy.finished(&self.asked, record, part);
     }
 }
 

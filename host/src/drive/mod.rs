@@ -7,6 +7,7 @@ mod course;
 mod events;
 mod foreign;
 mod gate;
+mod journal;
 mod line;
 mod live;
 mod plan;

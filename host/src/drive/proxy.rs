@@ -22,7 +22,8 @@ use super::snapshot::Snapshot;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::policy::Verdict;
-use crate::store::{StoreHandle, StoreReader};
+use crate::store::{JournalPart, StoreHandle, StoreReader};
+use crate::telemetry::events::Events;
 use crate::telemetry::logs::ExchangeLog;
 use crate::telemetry::metrics::Metrics;
 
@@ -36,6 +37,8 @@ pub struct Proxy {
     pub metrics: Metrics,
     /// The record.
     pub store: StoreHandle,
+    /// What happens, for those who watch.
+    pub events: Events,
     /// Ends every exchange under way, with a word to its client; for when the drain is over.
     pub cut: CancellationToken,
     /// Told when a policy has failed so often that it is given up.
@@ -75,6 +78,7 @@ impl Proxy {
             clock,
             line,
             store,
+            events: Events::default(),
             cut: CancellationToken::new(),
             policy_given_up: Notify::new(),
             canary_judged: Notify::new(),
@@ -149,7 +153,7 @@ impl Proxy {
     }
 
     /// An exchange is over: counted, written, told.
-    pub fn finished(&self, asked: &Asked, record: ExchangeRecord) {
+    pub fn finished(&self, asked: &Asked, record: ExchangeRecord, journal: Option<Box<JournalPart>>) {
         if let Some(client) = &asked.client {
             let usage = record.usage();
             let tokens = usage.input_tokens + usage.output_tokens;
@@ -159,10 +163,11 @@ impl Proxy {
             }
         }
         self.metrics.observe(&record);
+        self.events.exchange(&record);
         if self.snapshot.load().config.log.exchanges {
             self.log.exchange_line(&record);
         }
-        self.store.record(Box::new(record));
+        self.store.record(Box::new(record), journal);
         if self.exchanges.under_way.fetch_sub(1, Ordering::AcqRel) == 1 && self.is_closing() {
             self.exchanges.all_over.notify_waiters();
         }

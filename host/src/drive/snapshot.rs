@@ -40,6 +40,8 @@ pub struct Snapshot {
     pub part: Option<Part>,
     /// The other side, of the policy in force: what a share of the exchanges is pinned to instead.
     pub candidate: Option<Arc<Snapshot>>,
+    /// All of the configuration that decides, as the journal keeps it.
+    pub setup: Arc<str>,
 }
 
 /// A backend as something that can be sent to.
@@ -143,7 +145,9 @@ impl Snapshot {
     ) -> Self {
         let (budgets, streams) = (config.budgets(), config.stream_defaults());
         let policy_header = policy_header(&policy);
-        Self { config, view, policy, trial, policy_header, targets, budgets, streams, part: None, candidate: None }
+        let setup = serde_json::to_string(&config.setup()).expect("a setup has text keys only").into();
+        let (part, candidate) = (None, None);
+        Self { config, view, policy, trial, policy_header, targets, budgets, streams, setup, part, candidate }
     }
 
     /// The same configuration under another policy, and no promotion.

@@ -124,9 +124,8 @@ fn dots_stand_for_any_decisions_where_they_are() {
 fn a_policy_fault_is_a_failure() {
     let scenario = Scenario::parse(&format!("{ONE_429}end = \"rejected 503\""), "s.toml").unwrap();
     let trial = Trial::play(&scenario, |_: &Query, _: &Arc<Texts>| crate::policy::Verdict {
-        decision: Decision::Reject(Rejection::default()),
-        notes: Vec::new(),
         fault: Some(Fault { kind: FaultKind::Trap, message: "out of luck".to_owned() }),
+        ..crate::policy::Verdict::of(Decision::Reject(Rejection::default()))
     });
     assert_eq!(sentences(&trial), ["request 1: the policy failed: trap: out of luck"]);
 }
@@ -143,7 +142,7 @@ fn what_comes_free_in_the_moment_a_wait_is_over_is_still_handed_over() {
             _ if state == RowState::Ready as u32 => Decision::Primary(Dispatch::default()),
             _ => Decision::Reject(Rejection::default()),
         };
-        crate::policy::Verdict { decision, notes: Vec::new(), fault: None }
+        crate::policy::Verdict::of(decision)
     });
     assert_eq!(sentences(&trial), [""; 0], "{}", trial.exchanges[0].story);
     assert!(trial.exchanges[0].story.to_string().contains("waited   2 s, then was handed a"));

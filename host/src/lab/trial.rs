@@ -47,7 +47,7 @@ impl Trial {
     /// Puts whoever decides through a scenario.
     pub fn play(scenario: &Scenario, decide: impl FnMut(&Query, &Arc<Texts>) -> Verdict) -> Self {
         let world = World::new(
-            &scenario.config,
+            &scenario.config.setup(),
             scenario.start,
             scenario.seed,
             &scenario.spent_usd,

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
+use pointsman_core::journal::StateUse;
 use wasmtime::{ResourceLimiter, bail};
 
 use super::deadline::Deadline;
@@ -15,6 +16,8 @@ use super::{Spending, Texts};
 const MAX_NOTES: usize = 16;
 /// Length of a note; what is longer is cut.
 const MAX_NOTE_BYTES: usize = 500;
+/// Uses of `state` in one decision that are remembered.
+const MAX_STATE_USES: usize = 256;
 /// Log lines all instances together may write in a second.
 const MAX_LOG_LINES_PER_SECOND: u32 = 20;
 /// Length of a log line; what is longer is cut.
@@ -56,6 +59,7 @@ pub(super) struct Guest {
     /// The query's seed, and what came of it: the only randomness.
     random: u64,
     notes: Vec<String>,
+    state_uses: Vec<StateUse>,
     stderr: Vec<u8>,
     /// WASI handles it holds.
     handles: u32,
@@ -75,6 +79,7 @@ impl Guest {
             now_ms: 0,
             random: 0,
             notes: Vec::new(),
+            state_uses: Vec::new(),
             stderr: Vec::new(),
             handles: 0,
             memory: MemoryMeter { max_bytes: max_memory_bytes, used_bytes: 0, denied: None },
@@ -88,6 +93,7 @@ impl Guest {
         self.last_error.clear();
         self.texts = Some(Arc::clone(texts));
         self.past = past;
+        self.state_uses.clear();
         self.now_ms = now_ms;
         self.random = seed;
         // What was said and refused earlier explains no fault of this question.
@@ -95,11 +101,19 @@ impl Guest {
         self.memory.denied = None;
     }
 
-    /// After it; the notes it left.
+    /// After it; the notes it left, and what it did with `state`.
     #[inline]
-    pub(super) fn end(&mut self) -> Vec<String> {
+    pub(super) fn end(&mut self) -> (Vec<String>, Vec<StateUse>) {
         self.texts = None;
-        std::mem::take(&mut self.notes)
+        (std::mem::take(&mut self.notes), std::mem::take(&mut self.state_uses))
+    }
+
+    /// Remembers a use of `state`, which is one only during a question.
+    fn used_state(&mut self, what: StateUse) {
+        let kept = self.state_uses.len();
+        if self.texts.is_some() && kept <= MAX_STATE_USES {
+            self.state_uses.push(if kept == MAX_STATE_USES { StateUse::TooMany } else { what });
+        }
     }
 
     /// What a dying guest wrote to stderr during this question, on one line, which for a Rust guest is its panic message.
@@ -218,15 +232,20 @@ impl request::Host for Guest {
 
 impl state::Host for Guest {
     fn get(&mut self, key: String) -> Option<i64> {
-        self.shared.state.get(&key, self.now_ms)
+        let found = self.shared.state.get(&key, self.now_ms);
+        self.used_state(StateUse::Get { key, found });
+        found
     }
 
     fn set(&mut self, key: String, value: i64, ttl_ms: u64) {
-        self.shared.state.set(key, value, ttl_ms, self.now_ms);
+        self.shared.state.set(key.clone(), value, ttl_ms, self.now_ms);
+        self.used_state(StateUse::Set { key, value, ttl_ms });
     }
 
     fn add(&mut self, key: String, delta: i64, ttl_ms: u64) -> i64 {
-        self.shared.state.add(key, delta, ttl_ms, self.now_ms)
+        let sum = self.shared.state.add(key.clone(), delta, ttl_ms, self.now_ms);
+        self.used_state(StateUse::Add { key, delta, ttl_ms, sum });
+        sum
     }
 }
 
@@ -377,14 +396,14 @@ mod tests {
         use log::Host as _;
         let mut guest = Guest::new(Arc::default(), "r".into(), 0);
         guest.note("in configure".into());
-        assert!(guest.end().is_empty());
+        assert!(guest.end().0.is_empty());
         guest.begin(&Arc::default(), 0, 0, None);
         for _ in 0..100 {
             guest.note("n".repeat(10_000));
         }
-        let notes = guest.end();
+        let (notes, _) = guest.end();
         assert_eq!(notes.len(), MAX_NOTES);
         assert!(notes[0].len() <= MAX_NOTE_BYTES + '…'.len_utf8());
-        assert!(guest.end().is_empty(), "notes never reach the next exchange");
+        assert!(guest.end().0.is_empty(), "notes never reach the next exchange");
     }
 }

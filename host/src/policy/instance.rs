@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use pointsman_core::contract::{Decision, Query};
+use pointsman_core::journal::StateUse;
 use wasmtime::{PoolConcurrencyLimitError, Store, Trap, WasmBacktrace};
 
 use super::guest::{Guest, MAX_HANDED_OVER_BYTES};
@@ -80,9 +81,9 @@ impl Instance {
         }
     }
 
-    /// Ends the question; what the policy noted during it.
+    /// Ends the question; what the policy noted during it, and what it did with `state`.
     #[inline]
-    pub(super) fn end(&mut self) -> Vec<String> {
+    pub(super) fn end(&mut self) -> (Vec<String>, Vec<StateUse>) {
         self.store.data_mut().end()
     }
 

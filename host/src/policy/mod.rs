@@ -41,6 +41,7 @@ pub use twin::Twin;
 
 use pointsman_core::clients::Spending;
 use pointsman_core::contract::Decision;
+use pointsman_core::journal::StateUse;
 
 /// What a policy may ask of a request beyond its numbers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -73,6 +74,15 @@ pub struct Verdict {
     pub notes: Vec<String>,
     /// Why the native twin decided, when it had to.
     pub fault: Option<Fault>,
+    /// Every use of `state` by the component, in order; what is beyond a bound ends with [`StateUse::TooMany`].
+    pub state: Vec<StateUse>,
+}
+
+impl Verdict {
+    /// Nothing but a decision.
+    pub fn of(decision: Decision) -> Self {
+        Self { decision, notes: Vec::new(), fault: None, state: Vec::new() }
+    }
 }
 
 /// What a component said to one question, by itself.

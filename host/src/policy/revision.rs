@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use pointsman_core::contract::{AttemptFacts, Column, NONE, Operation, Query, RequestFacts, RowState, STRIDE};
+use pointsman_core::journal::StateUse;
 use pointsman_core::outcome::Kind;
 use pointsman_core::table::{Lane, Table, Tier};
 
@@ -45,6 +46,8 @@ struct Failure {
     fault: Fault,
     /// What it noted before.
     notes: Vec<String>,
+    /// What it did with `state` before.
+    state: Vec<StateUse>,
     /// How long it ran, in ms, without the time that the machine took for others.
     cost_ms: u32,
 }
@@ -125,13 +128,13 @@ impl Revision {
     /// the component fails, the native twin of the default policy decides and the verdict says why.
     pub fn decide(&self, query: &Query, texts: &Arc<Texts>) -> Verdict {
         if let Some(fault) = self.patience.refusal(query.now_ms) {
-            return self.ask_twin(query, texts, fault, Vec::new());
+            return self.ask_twin(query, texts, Failure { fault, notes: Vec::new(), state: Vec::new(), cost_ms: 0 });
         }
         match self.ask(query, texts) {
             Ok(verdict) => verdict,
-            Err(Failure { fault, notes, cost_ms }) => {
-                self.patience.went_wrong(query.now_ms, cost_ms, &fault);
-                self.ask_twin(query, texts, fault, notes)
+            Err(failure) => {
+                self.patience.went_wrong(query.now_ms, failure.cost_ms, &failure.fault);
+                self.ask_twin(query, texts, failure)
             }
         }
     }
@@ -144,7 +147,7 @@ impl Revision {
         }
         match self.ask(query, texts) {
             Ok(Verdict { decision, notes, .. }) => Said { decision: Ok(decision), notes },
-            Err(Failure { fault, notes, cost_ms }) => {
+            Err(Failure { fault, notes, cost_ms, .. }) => {
                 self.patience.went_wrong(query.now_ms, cost_ms, &fault);
                 Said { decision: Err(fault), notes }
             }
@@ -176,13 +179,13 @@ impl Revision {
         let no_instance = |fault: Fault| {
             let is_shortage = fault.kind == FaultKind::Busy;
             let cost_ms = if is_shortage { 0 } else { self.pool.start_ms().max(FAILED_START_MS) };
-            Failure { fault, notes: Vec::new(), cost_ms }
+            Failure { fault, notes: Vec::new(), state: Vec::new(), cost_ms }
         };
         let mut taken = self.pool.take().map_err(no_instance)?;
         let instance = taken.instance();
         self.engine.0.ticker.touch();
         let answer = instance.ask(query, texts, self.decide_ms);
-        let notes = instance.end();
+        let (notes, state) = instance.end();
         let ran_ms = instance.ran_ms();
         let was_long = ran_ms > 0;
         if was_long != self.is_slow.load(Ordering::Relaxed) {
@@ -201,18 +204,19 @@ impl Revision {
             judge(decision, &self.table).map_err(|message| Fault { kind: FaultKind::Invalid, message })
         });
         match judged {
-            Ok(decision) => Ok(Verdict { decision, notes, fault: None }),
-            Err(fault) => Err(Failure { fault, notes, cost_ms: ran_ms }),
+            Ok(decision) => Ok(Verdict { decision, notes, fault: None, state }),
+            Err(fault) => Err(Failure { fault, notes, state, cost_ms: ran_ms }),
         }
     }
 
     #[cold]
-    fn ask_twin(&self, query: &Query, texts: &Arc<Texts>, fault: Fault, mut notes: Vec<String>) -> Verdict {
+    fn ask_twin(&self, query: &Query, texts: &Arc<Texts>, failure: Failure) -> Verdict {
+        let Failure { fault, mut notes, state, cost_ms: _ } = failure;
         self.engine.0.shared.fault_log.tell(&self.code.id, query.now_ms, &fault);
         notes.push(format!("{fault}; the default policy decided"));
         let (decision, twin_notes) = self.twin.decide(query, texts);
         notes.extend(twin_notes);
-        Verdict { decision, notes, fault: Some(fault) }
+        Verdict { decision, notes, fault: Some(fault), state }
     }
 
     /// Asks canned questions.

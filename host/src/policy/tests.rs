@@ -183,7 +183,7 @@ fn a_handmade_policy_is_asked_and_its_notes_and_state_are_kept_apart() {
     let engine = engine();
     let bytes = handmade("", &format!("{note} {count}"));
     let wait = |revision: &Revision| match revision.decide(&query(&READY), &Arc::default()) {
-        Verdict { decision: Decision::Wait(hold), notes, fault: None } => {
+        Verdict { decision: Decision::Wait(hold), notes, fault: None, .. } => {
             assert_eq!(notes, ["hello"]);
             (hold.max, hold.lane)
         }

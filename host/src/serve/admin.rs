@@ -2,6 +2,7 @@
 
 mod api;
 mod controls;
+mod events;
 mod guard;
 mod policy;
 mod promote;
@@ -19,9 +20,11 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use serde::Serialize;
 use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 
 use crate::store::{StoreHandle, StoreReader};
 use crate::telemetry::Clock;
+use crate::telemetry::events::Events;
 use crate::telemetry::metrics::Metrics;
 
 pub use controls::{
@@ -45,6 +48,10 @@ pub struct AdminState {
     pub token: Option<AdminToken>,
     /// The largest component that is taken, in bytes.
     pub max_component_bytes: usize,
+    /// What happens.
+    pub events: Events,
+    /// Ends what would go on for ever.
+    pub stop: CancellationToken,
     /// For `since=24h`.
     pub clock: Clock,
 }
@@ -64,6 +71,7 @@ pub fn router(state: AdminState) -> Router {
         .route("/api/policy/promote", post(promote::start).delete(promote::abort))
         .route("/api/policy/events", get(promote::events))
         .route("/api/policy/shadow", get(policy::shadow))
+        .route("/api/events", get(events::watch))
         .route("/api/usage", get(api::usage))
         .route("/api/exchanges", get(api::exchanges))
         .route("/api/exchanges/{id}", get(api::exchange))

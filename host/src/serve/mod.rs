@@ -28,13 +28,12 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::drive::{Line, Proxy, Snapshot, Target, Trial};
 use crate::policy::{Engine, EngineLimits};
-use crate::store::{CooldownRow, Store, StoreLimits, StorePath};
+use crate::store::{CooldownRow, JournalLimits, Store, StoreLimits, StorePath};
 use crate::telemetry::logs::ExchangeLog;
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::Origin;
 use admin::{AdminState, AdminToken};
 use control::Control;
-pub use control::settings_json;
 use listen::{ListenLimits, Listener};
 use operator::Operator;
 use service::Service;
@@ -105,6 +104,8 @@ pub async fn start(start: Start) -> anyhow::Result<Running> {
         metrics: proxy.metrics.clone(),
         reader: store.reader(),
         store: store.handle(),
+        events: proxy.events.clone(),
+        stop: over.clone(),
         max_component_bytes,
         token: config.admin.token.as_ref().map(|token| AdminToken::new(token.expose())),
         clock: Arc::new(move || clock.now()),
@@ -233,7 +234,12 @@ fn open_store(config: &Config, clock: Clock) -> anyhow::Result<Store> {
     let limits = StoreLimits {
         backlog: config.store.backlog as usize,
         retention_days: Some(config.store.retention_days),
-        max_bytes: config.store.max_mb.map(|mb| u64::from(mb) * 1024 * 1024),
+        max_bytes: config.store.max_mb.map(|mb| u64::from(mb) << 20),
+        journal: JournalLimits {
+            backlog_bytes: (config.journal.backlog_mb as usize) << 20,
+            retention_days: Some(config.journal.retention_days),
+            max_bytes: Some(u64::from(config.journal.max_mb) << 20),
+        },
     };
     Store::open(path, limits, Arc::new(move || clock.now())).context("the store cannot be opened (store.path)")
 }

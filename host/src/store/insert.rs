@@ -27,18 +27,19 @@ impl<'t> Inserter<'t> {
         })
     }
 
-    pub(super) fn insert(&mut self, record: &ExchangeRecord) -> rusqlite::Result<()> {
+    /// Writes an exchange; its key.
+    pub(super) fn insert(&mut self, record: &ExchangeRecord) -> rusqlite::Result<i64> {
         let mut key = count((record.started + record.elapsed).as_micros());
         while self.insert_exchange(key, record)? == 0 {
             key += 1;
         }
         let Some((_last, earlier)) = record.attempts.split_last() else {
-            return Ok(());
+            return Ok(key);
         };
         for (number, attempt) in (1..).zip(earlier) {
             self.insert_attempt(key, number, attempt)?;
         }
-        Ok(())
+        Ok(key)
     }
 
     fn insert_exchange(&mut self, key: i64, record: &ExchangeRecord) -> rusqlite::Result<usize> {

@@ -7,6 +7,7 @@
 mod cooldowns;
 mod events;
 mod insert;
+mod journal;
 mod policies;
 mod queue;
 mod read;
@@ -26,10 +27,11 @@ use rusqlite::Connection;
 
 pub use cooldowns::CooldownRow;
 pub use events::{MAX_POLICY_EVENTS, PolicyEventRow};
+pub use journal::{JournalPart, Journaled, Skipped};
 pub use policies::{PolicyRow, PolicyRows, PolicySourceRow, PolicyStore};
 pub use read::{AttemptRow, ExchangeRow, Filter, Group, StoreReader, UsageRow};
 
-use queue::Queue;
+use queue::{Entry, Queue};
 use writer::Writer;
 
 /// The longest a row waits for its batch, in ms.
@@ -73,11 +75,30 @@ pub struct StoreLimits {
     pub retention_days: Option<u32>,
     /// The oldest exchanges are deleted when the content is larger than this; none is unlimited.
     pub max_bytes: Option<u64>,
+    /// Of the journal.
+    pub journal: JournalLimits,
+}
+
+/// The journal's bounds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct JournalLimits {
+    /// Memory of the trails that wait to be written, in bytes; more are dropped and counted.
+    pub backlog_bytes: usize,
+    /// Trails older than this many days are deleted; none keeps them as long as their exchanges.
+    pub retention_days: Option<u32>,
+    /// The oldest trails are deleted when they take more bytes than this; none is unlimited.
+    pub max_bytes: Option<u64>,
+}
+
+impl Default for JournalLimits {
+    fn default() -> Self {
+        Self { backlog_bytes: 64 << 20, retention_days: Some(7), max_bytes: Some(1 << 30) }
+    }
 }
 
 impl Default for StoreLimits {
     fn default() -> Self {
-        Self { backlog: 65_536, retention_days: Some(30), max_bytes: Some(4 << 30) }
+        Self { backlog: 65_536, retention_days: Some(30), max_bytes: Some(4 << 30), journal: JournalLimits::default() }
     }
 }
 
@@ -133,6 +154,25 @@ pub enum StoreError {
         /// The latest schema known here.
         known: i64,
     },
+    /// An earlier Pointsman made the file.
+    #[error(
+        "the store {path} has schema {found}, of a Pointsman without a journal: there is nothing in it to explain or replay; \
+         `pointsman serve` brings it up to date, and keeps a journal from then on"
+    )]
+    NoJournal {
+        /// The store.
+        path: String,
+        /// The file's schema.
+        found: i64,
+    },
+    /// The trail of an exchange is damaged, or of a newer Pointsman.
+    #[error("the journal's trail of {id} cannot be read: {why}")]
+    Unreadable {
+        /// The request id.
+        id: String,
+        /// What is wrong with it.
+        why: String,
+    },
     /// A statement failed while running.
     #[error("the store failed: {0}")]
     Sql(#[from] rusqlite::Error),
@@ -161,6 +201,8 @@ pub struct StoreStats {
     pub written: u64,
     /// Exchanges lost: the backlog was full, or they could not be written.
     pub dropped: u64,
+    /// Trails lost while their exchange was kept: the journal's backlog was full.
+    pub trails_dropped: u64,
     /// Batches that failed, retries included.
     pub failed_batches: u64,
 }
@@ -201,7 +243,7 @@ impl Store {
             StorePath::File(file) => Shared::new(schema::open_reader(file)?),
             StorePath::Memory => writing.clone(),
         };
-        let queue = Arc::new(Queue::new(limits.backlog.max(1)));
+        let queue = Arc::new(Queue::new(limits.backlog.max(1), limits.journal.backlog_bytes));
         let policies = PolicyStore::new(writing.clone());
         let writer = Writer::new(writing, Arc::clone(&queue), limits, clock);
         let thread = std::thread::Builder::new()
@@ -275,9 +317,10 @@ pub struct StoreHandle {
 }
 
 impl StoreHandle {
-    /// Hands an ended exchange over; never blocks. It is dropped, counted and told when the backlog is full.
-    pub fn record(&self, exchange: Box<ExchangeRecord>) {
-        self.queue.push(exchange);
+    /// Hands an ended exchange over, and what the journal keeps of it; never blocks. What the backlog has no room for is
+    /// dropped, counted and told.
+    pub fn record(&self, exchange: Box<ExchangeRecord>, journal: Option<Box<JournalPart>>) {
+        self.queue.push(Entry { exchange, journal });
     }
 
     /// Replaces the kept cooldowns by these with the next batch.
@@ -314,3 +357,5 @@ const fn batch_delay() -> Duration {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_journal;

@@ -10,16 +10,21 @@ use std::time::Duration;
 use pointsman_core::record::ExchangeRecord;
 use tokio::sync::oneshot;
 
-use super::{BATCH_ROWS, CooldownRow, StoreError, StoreStats, batch_delay};
+use super::{BATCH_ROWS, CooldownRow, JournalPart, StoreError, StoreStats, batch_delay};
 
 /// Told when what was waited for is written, or why it is not.
 pub(super) type FlushReply = oneshot::Sender<Result<(), StoreError>>;
 
+/// An exchange to be written. Under the lock a push moves two pointers, not the 400 bytes of a record.
+pub(super) struct Entry {
+    pub(super) exchange: Box<ExchangeRecord>,
+    pub(super) journal: Option<Box<JournalPart>>,
+}
+
 /// What the writer has to do next.
 #[derive(Default)]
 pub(super) struct Batch {
-    #[expect(clippy::vec_box, reason = "under the lock a push moves a pointer, not the 400 bytes of a record")]
-    pub(super) exchanges: Vec<Box<ExchangeRecord>>,
+    pub(super) exchanges: Vec<Entry>,
     pub(super) cooldowns: Option<Vec<CooldownRow>>,
     pub(super) flushes: Vec<FlushReply>,
     /// Nothing comes after this batch.
@@ -31,6 +36,9 @@ struct Inbox {
     next: Batch,
     /// Exchanges the writer has taken and not yet written: they count towards the bound.
     taken: usize,
+    /// Memory of the trails that are not yet written, in bytes, and of those among them that the writer has taken.
+    trail_bytes: usize,
+    taken_trail_bytes: usize,
     closed: bool,
     /// How many exchanges the last batch lost, and why.
     loss: Option<(usize, String)>,
@@ -41,18 +49,26 @@ impl Inbox {
         self.next.exchanges.is_empty() && self.next.cooldowns.is_none() && self.next.flushes.is_empty() && !self.closed
     }
 
+    /// What was taken is dealt with.
+    fn settle(&mut self) {
+        self.taken = 0;
+        self.trail_bytes -= std::mem::take(&mut self.taken_trail_bytes);
+    }
+
     fn urgent(&self) -> bool {
         self.closed || !self.next.flushes.is_empty() || self.next.exchanges.len() >= BATCH_ROWS
     }
 }
 
-/// The queue; its bound is in exchanges.
+/// The queue; its bounds are in exchanges, and in bytes of trails.
 pub(super) struct Queue {
     bound: usize,
+    trail_bound_bytes: usize,
     inbox: Mutex<Inbox>,
     wake: Condvar,
     written: AtomicU64,
     dropped: AtomicU64,
+    trails_dropped: AtomicU64,
     failed_batches: AtomicU64,
 }
 
@@ -63,13 +79,15 @@ impl std::fmt::Debug for Queue {
 }
 
 impl Queue {
-    pub(super) fn new(bound: usize) -> Self {
+    pub(super) fn new(bound: usize, trail_bound_bytes: usize) -> Self {
         Self {
             bound,
+            trail_bound_bytes,
             inbox: Mutex::default(),
             wake: Condvar::new(),
             written: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
+            trails_dropped: AtomicU64::new(0),
             failed_batches: AtomicU64::new(0),
         }
     }
@@ -79,19 +97,30 @@ impl Queue {
         self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn push(&self, exchange: Box<ExchangeRecord>) {
+    pub(super) fn push(&self, mut entry: Entry) {
+        let trail_bytes = entry.journal.as_ref().map_or(0, |part| part.trail.bytes());
         let mut inbox = self.lock();
         if inbox.closed || inbox.next.exchanges.len() + inbox.taken >= self.bound {
             drop(inbox);
             self.count_dropped(1, "more exchanges wait to be written than [store] backlog allows");
             return;
         }
+        let has_room = inbox.trail_bytes + trail_bytes <= self.trail_bound_bytes;
+        let surplus = if has_room { None } else { entry.journal.take() };
+        inbox.trail_bytes += if has_room { trail_bytes } else { 0 };
         let was_idle = inbox.idle();
-        inbox.next.exchanges.push(exchange);
+        inbox.next.exchanges.push(entry);
         let wake = was_idle || inbox.next.exchanges.len() == BATCH_ROWS;
         drop(inbox);
         if wake {
             self.wake.notify_one();
+        }
+        if surplus.is_some() {
+            let why = "more of them wait to be written than [journal] backlog_mb allows";
+            let total = self.trails_dropped.fetch_add(1, Ordering::Relaxed) + 1;
+            if total.is_power_of_two() {
+                tracing::error!(dropped = total, "the journal leaves exchanges out: {why}");
+            }
         }
     }
 
@@ -136,6 +165,7 @@ impl Queue {
         let mut batch = std::mem::take(&mut inbox.next);
         batch.last = inbox.closed;
         inbox.taken = batch.exchanges.len();
+        inbox.taken_trail_bytes = inbox.trail_bytes;
         Some(batch)
     }
 
@@ -158,7 +188,7 @@ impl Queue {
     pub(super) fn settle_written(&self, rows: usize) {
         self.written.fetch_add(rows as u64, Ordering::Relaxed);
         let mut inbox = self.lock();
-        inbox.taken = 0;
+        inbox.settle();
         inbox.loss = None;
     }
 
@@ -168,7 +198,7 @@ impl Queue {
             self.count_dropped(rows as u64, &reason);
         }
         let mut inbox = self.lock();
-        inbox.taken = 0;
+        inbox.settle();
         inbox.loss = Some((rows, reason));
     }
 
@@ -201,6 +231,7 @@ impl Queue {
             backlog: self.len() as u64,
             written: self.written.load(Ordering::Relaxed),
             dropped: self.dropped.load(Ordering::Relaxed),
+            trails_dropped: self.trails_dropped.load(Ordering::Relaxed),
             failed_batches: self.failed_batches.load(Ordering::Relaxed),
         }
     }

@@ -258,7 +258,8 @@ fn usage_by_attempt_sql(column: &str) -> String {
 /// 1 for an exchange that the client did not get what it asked for; its going away is its own affair.
 const FAILED: &str = "end IN ('refused', 'rejected', 'broken')";
 
-const EXCHANGE_COLUMNS: &str = "ended_us, id, started, elapsed_ms, client, session, operation, path, model, streaming,
+pub(super) const EXCHANGE_COLUMNS: &str =
+    "ended_us, id, started, elapsed_ms, client, session, operation, path, model, streaming,
     status, end, lane, backend, waits, waited_ms, first_byte_ms, policy, policy_faults, input_tokens, output_tokens,
     cached_input_tokens, estimated, cost_usd, notes, error";
 
@@ -266,7 +267,7 @@ const ATTEMPT_COLUMNS: &str = "number, backend, lane, model_sent, started, elaps
     outcome, status, retry_after_ms, message, input_tokens, output_tokens, cached_input_tokens, estimated, cost_usd";
 
 /// The key and the exchange, still without its attempts.
-fn exchange_row(row: &Row<'_>) -> rusqlite::Result<(i64, ExchangeRow)> {
+pub(super) fn exchange_row(row: &Row<'_>) -> rusqlite::Result<(i64, ExchangeRow)> {
     let notes: Option<String> = row.get(24)?;
     let exchange = ExchangeRow {
         id: row.get(1)?,
@@ -299,7 +300,11 @@ fn exchange_row(row: &Row<'_>) -> rusqlite::Result<(i64, ExchangeRow)> {
     Ok((row.get(0)?, exchange))
 }
 
-fn with_attempts(connection: &Connection, key: i64, exchange: ExchangeRow) -> Result<ExchangeRow, StoreError> {
+pub(super) fn with_attempts(
+    connection: &Connection,
+    key: i64,
+    exchange: ExchangeRow,
+) -> Result<ExchangeRow, StoreError> {
     let sql = format!("SELECT {ATTEMPT_COLUMNS} FROM attempts WHERE ended_us = ?1 ORDER BY number");
     let mut select = connection.prepare_cached(&sql)?;
     let attempts = select.query_map([key], attempt_row)?.collect::<Result<_, _>>()?;
@@ -337,6 +342,6 @@ fn optional(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<u64>> {
     Ok(row.get::<_, Option<i64>>(column)?.map(i64::unsigned_abs))
 }
 
-fn micros(time: Timestamp) -> i64 {
+pub(super) fn micros(time: Timestamp) -> i64 {
     i64::try_from(time.as_micros()).unwrap_or(i64::MAX)
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use pointsman_core::time::Timestamp;
 use rusqlite::{Connection, OptionalExtension};
 
-use super::StoreLimits;
+use super::{StoreLimits, journal};
 
 /// The most exchanges one step deletes, so that new ones never wait long. The limit by size works in whole steps, and leaves
 /// a store alone that has no more exchanges than this.
@@ -13,8 +13,35 @@ const STEP_ROWS: i64 = 4_096;
 /// The most free pages one step gives back to the file system.
 const STEP_PAGES: u32 = 1_024;
 
-/// Deletes the oldest exchanges that are over a limit, at most [`STEP_ROWS`]; true when more are over it.
+/// Deletes the oldest exchanges and trails that are over a limit, at most [`STEP_ROWS`] of each; true when more are over it.
 pub(super) fn step(connection: &mut Connection, limits: &StoreLimits, now: Timestamp) -> rusqlite::Result<bool> {
+    let more_trails = trails(connection, limits, now)?;
+    Ok(exchanges(connection, limits, now)? || more_trails)
+}
+
+/// Their exchanges stay.
+fn trails(connection: &mut Connection, limits: &StoreLimits, now: Timestamp) -> rusqlite::Result<bool> {
+    let after_step: Option<i64> = connection
+        .prepare_cached("SELECT ended_us FROM trail ORDER BY ended_us LIMIT 1 OFFSET ?1")?
+        .query_row([STEP_ROWS], |row| row.get(0))
+        .optional()?;
+    let bytes: i64 = connection.query_row("SELECT bytes FROM trail_total", [], |row| row.get(0))?;
+    let too_large = limits.journal.max_bytes.is_some_and(|most| bytes.unsigned_abs() > most);
+    let too_old = limits.journal.retention_days.map_or(i64::MIN, |days| oldest_kept(now, days));
+    let before = match (after_step, too_large) {
+        (Some(next), true) => next,
+        (next, _) => too_old.min(next.unwrap_or(i64::MAX)),
+    };
+    let transaction = connection.transaction()?;
+    let deleted = journal::delete_before(&transaction, before)?;
+    transaction.commit()?;
+    if deleted > 0 {
+        vacuum(connection)?;
+    }
+    Ok(deleted as i64 >= STEP_ROWS)
+}
+
+fn exchanges(connection: &mut Connection, limits: &StoreLimits, now: Timestamp) -> rusqlite::Result<bool> {
     let after_step: Option<i64> = connection
         .prepare_cached("SELECT ended_us FROM exchange ORDER BY ended_us LIMIT 1 OFFSET ?1")?
         .query_row([STEP_ROWS], |row| row.get(0))
@@ -45,6 +72,7 @@ fn oldest_kept(now: Timestamp, days: u32) -> i64 {
 
 fn delete_before(connection: &mut Connection, key: i64) -> rusqlite::Result<usize> {
     let transaction = connection.transaction()?;
+    journal::delete_before(&transaction, key)?;
     transaction.prepare_cached("DELETE FROM earlier_attempt WHERE ended_us < ?1")?.execute([key])?;
     let deleted = transaction.prepare_cached("DELETE FROM exchange WHERE ended_us < ?1")?.execute([key])?;
     transaction.commit()?;

@@ -11,7 +11,7 @@ use super::{BUSY_TIMEOUT_MS, StoreError, StorePath};
 const APPLICATION_ID: i64 = 0x5054_534d;
 
 /// Statements that lead from one version (`PRAGMA user_version`) to the next. Published ones are never edited.
-const MIGRATIONS: [&str; 3] = [V1, V2, V_POLICY_EVENTS];
+const MIGRATIONS: [&str; 4] = [V1, V2, V3, V_POLICY_EVENTS];
 
 /// The tables `exchange`, `earlier_attempt` and `cooldown` are made to be written cheaply; the views `exchanges`, `attempts`
 /// and `cooldowns` are made to be read, and are what everything outside `insert.rs` and `retention.rs` asks.
@@ -155,6 +155,32 @@ SELECT strftime('%Y-%m-%dT%H:%M:%fZ', taken_ms / 1000.0, 'unixepoch') AS taken, 
 FROM policy_revision;
 ";
 
+/// The journal: a trail belongs to the exchange of the same key, and to the setup it ran under. `sampled` ones are a sample by
+/// chance; the others are kept because of how they went.
+const V3: &str = "
+CREATE TABLE setup (
+    id                       INTEGER PRIMARY KEY,
+    setup                    TEXT    NOT NULL UNIQUE,
+    last_ended_us            INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE trail (
+    ended_us                 INTEGER PRIMARY KEY,
+    setup                    INTEGER NOT NULL,
+    sampled                  INTEGER NOT NULL,
+    trail                    BLOB    NOT NULL
+) STRICT;
+
+CREATE TABLE trail_total (
+    bytes                    INTEGER NOT NULL
+) STRICT;
+INSERT INTO trail_total VALUES (0);
+
+CREATE VIEW trails AS
+SELECT strftime('%Y-%m-%dT%H:%M:%fZ', ended_us / 1000000.0, 'unixepoch') AS ended, setup, sampled, length(trail) AS bytes, ended_us
+FROM trail;
+";
+
 /// Steps of guarded promotions, few and small.
 const V_POLICY_EVENTS: &str = "
 CREATE TABLE policy_event (
@@ -196,6 +222,19 @@ pub(super) fn open(path: &StorePath) -> Result<Connection, StoreError> {
     migrate(&mut connection, path)?;
     Ok(connection)
 }
+
+/// The store of a Pointsman that may be running, to be read only. It is not brought to the latest version: what it has is read.
+pub(super) fn open_to_read(file: &Path) -> Result<Connection, StoreError> {
+    let path = StorePath::File(file.to_owned());
+    let connection = open_reader(file)?;
+    match version(&connection, &path)? {
+        found if found < JOURNAL_SINCE => Err(StoreError::NoJournal { path: path.to_string(), found }),
+        _ => Ok(connection),
+    }
+}
+
+/// The first schema with a journal.
+const JOURNAL_SINCE: i64 = 3;
 
 /// A second connection to an open store, which cannot write.
 pub(super) fn open_reader(file: &Path) -> Result<Connection, StoreError> {

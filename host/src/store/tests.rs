@@ -10,23 +10,23 @@ use pointsman_core::table::Lane;
 
 use super::*;
 
-const DAY_MS: u64 = 86_400_000;
+pub(super) const DAY_MS: u64 = 86_400_000;
 /// 2026-01-15T10:30:00Z
-const T0_MS: u64 = 1_768_473_000_000;
+pub(super) const T0_MS: u64 = 1_768_473_000_000;
 
-fn fixed(ms: u64) -> Clock {
+pub(super) fn fixed(ms: u64) -> Clock {
     Arc::new(move || Timestamp::from_millis(ms))
 }
 
-fn unlimited() -> StoreLimits {
-    StoreLimits { backlog: 1_000_000, retention_days: None, max_bytes: None }
+pub(super) fn unlimited() -> StoreLimits {
+    StoreLimits { backlog: 1_000_000, retention_days: None, max_bytes: None, journal: JournalLimits::default() }
 }
 
-fn memory() -> Store {
+pub(super) fn memory() -> Store {
     Store::open(StorePath::Memory, unlimited(), fixed(T0_MS)).unwrap()
 }
 
-fn on_disk(file: &Path) -> Result<Store, StoreError> {
+pub(super) fn on_disk(file: &Path) -> Result<Store, StoreError> {
     Store::open(StorePath::File(file.to_owned()), unlimited(), fixed(T0_MS))
 }
 
@@ -59,7 +59,7 @@ fn failed(backend: &str, lane: Lane) -> AttemptRecord {
     }
 }
 
-fn exchange(id: &str, started_ms: u64) -> Box<ExchangeRecord> {
+pub(super) fn exchange(id: &str, started_ms: u64) -> Box<ExchangeRecord> {
     Box::new(ExchangeRecord {
         id: id.to_owned(),
         started: Timestamp::from_millis(started_ms),
@@ -85,7 +85,7 @@ fn exchange(id: &str, started_ms: u64) -> Box<ExchangeRecord> {
     })
 }
 
-fn count(store: &Store) -> i64 {
+pub(super) fn count(store: &Store) -> i64 {
     store.reader().connection().query_row("SELECT count(*) FROM exchanges", [], |row| row.get(0)).unwrap()
 }
 
@@ -96,7 +96,7 @@ fn an_exchange_is_read_as_it_was_recorded() {
     record.attempts.insert(0, failed("p0", Lane::Primary));
     record.notes = vec!["first".to_owned(), "second \"quoted\"".to_owned()];
     record.error = Some("no".to_owned());
-    store.handle().record(record);
+    store.handle().record(record, None);
     store.handle().flush_blocking().unwrap();
 
     let row = store.reader().exchange("req-1").unwrap().unwrap();
@@ -127,7 +127,7 @@ fn the_last_attempt_keeps_its_own_values_where_they_differ_from_the_exchange() {
     (record.end, record.lane, record.backend) = (End::Rejected, None, None);
     record.model = "meta/llama".to_owned();
     record.attempts = vec![attempt("p1", Lane::Primary, Kind::Cut), failed("f1", Lane::Fallback)];
-    store.handle().record(record);
+    store.handle().record(record, None);
     store.handle().flush_blocking().unwrap();
     let row = store.reader().exchange("gone").unwrap().unwrap();
     let last = &row.attempts[1];
@@ -141,7 +141,7 @@ fn an_exchange_without_attempts_has_none() {
     let store = memory();
     let mut record = exchange("none", T0_MS);
     record.attempts.clear();
-    store.handle().record(record);
+    store.handle().record(record, None);
     store.handle().flush_blocking().unwrap();
     assert!(store.reader().exchange("none").unwrap().unwrap().attempts.is_empty());
     assert!(store.reader().exchange("unknown").unwrap().is_none());
@@ -153,7 +153,7 @@ fn a_flushed_batch_is_seen_by_another_program_while_the_store_is_open() {
     let file = folder.path().join("s.db");
     let store = on_disk(&file).unwrap();
     for i in 0..3 {
-        store.handle().record(exchange(&format!("r{i}"), T0_MS));
+        store.handle().record(exchange(&format!("r{i}"), T0_MS), None);
     }
     store.handle().flush_blocking().unwrap();
     let other = Connection::open(&file).unwrap();
@@ -196,7 +196,7 @@ fn the_process_that_is_killed() {
     };
     let store = on_disk(Path::new(&file)).unwrap();
     for i in 0..100 {
-        store.handle().record(exchange(&format!("r{i}"), T0_MS + i));
+        store.handle().record(exchange(&format!("r{i}"), T0_MS + i), None);
     }
     while store.handle().stats().backlog > 0 {
         std::thread::yield_now();
@@ -210,7 +210,7 @@ fn the_process_that_is_killed() {
 fn rows_are_written_without_a_flush() {
     let folder = tempfile::tempdir().unwrap();
     let store = on_disk(&folder.path().join("s.db")).unwrap();
-    store.handle().record(exchange("r", T0_MS));
+    store.handle().record(exchange("r", T0_MS), None);
     while store.handle().stats().backlog > 0 {
         std::thread::yield_now();
     }
@@ -224,11 +224,11 @@ fn closing_writes_what_waits() {
     let store = on_disk(&file).unwrap();
     let handle = store.handle();
     for i in 0..5_000 {
-        handle.record(exchange(&format!("r{i}"), T0_MS + i));
+        handle.record(exchange(&format!("r{i}"), T0_MS + i), None);
     }
     store.close().unwrap();
     assert_eq!(count(&on_disk(&file).unwrap()), 5_000);
-    handle.record(exchange("late", T0_MS));
+    handle.record(exchange("late", T0_MS), None);
     assert_eq!(handle.stats().dropped, 1, "a closed store counts what it is still given");
     assert!(matches!(handle.flush_blocking(), Err(StoreError::Closed)));
 }
@@ -242,7 +242,7 @@ fn a_full_backlog_drops_and_counts_and_a_locked_file_loses_nothing_else() {
     let other = Connection::open(&file).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
     for i in 0..13 {
-        store.handle().record(exchange(&format!("r{i}"), T0_MS + i));
+        store.handle().record(exchange(&format!("r{i}"), T0_MS + i), None);
     }
     let refused = store.handle().flush_blocking();
     assert!(matches!(&refused, Err(StoreError::Unwritten { rows: 10, .. })), "{refused:?}");
@@ -262,7 +262,7 @@ fn a_full_disk_loses_only_what_the_backlog_cannot_hold() {
     store.reader().connection().pragma_update(None, "max_page_count", 1).unwrap();
     // A page count that is already exceeded is set to what is there: the next page is refused.
     for i in 0..100 {
-        store.handle().record(exchange(&format!("r{i}"), T0_MS + i));
+        store.handle().record(exchange(&format!("r{i}"), T0_MS + i), None);
     }
     let refused = store.handle().flush_blocking();
     assert!(
@@ -316,11 +316,12 @@ fn a_store_of_the_first_schema_is_brought_up_to_date() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("s.db");
     let store = on_disk(&file).unwrap();
-    store.handle().record(exchange("r1", T0_MS));
+    store.handle().record(exchange("r1", T0_MS), None);
     store.close().unwrap();
     let old = Connection::open(&file).unwrap();
     old.execute_batch(
-        "DROP VIEW policies; DROP TABLE policy_revision; DROP TABLE policy_component; DROP TABLE policy_source;",
+        "DROP VIEW policies; DROP TABLE policy_revision; DROP TABLE policy_component; DROP TABLE policy_source;
+         DROP VIEW trails; DROP TABLE trail; DROP TABLE setup; DROP TABLE trail_total;",
     )
     .unwrap();
     old.pragma_update(None, "user_version", 1).unwrap();
@@ -336,7 +337,7 @@ fn a_newer_schema_is_refused() {
     on_disk(&file).unwrap().close().unwrap();
     Connection::open(&file).unwrap().pragma_update(None, "user_version", 99).unwrap();
     let refused = on_disk(&file).unwrap_err();
-    assert!(matches!(refused, StoreError::Newer { found: 99, known: 2, .. }), "{refused}");
+    assert!(matches!(refused, StoreError::Newer { found: 99, known: 3, .. }), "{refused}");
     assert!(refused.to_string().contains("use the newer version"));
 }
 
@@ -363,7 +364,7 @@ fn a_truncated_file_is_damaged_and_left_alone() {
     let file = folder.path().join("s.db");
     let store = on_disk(&file).unwrap();
     for i in 0..500 {
-        store.handle().record(exchange(&format!("r{i}"), T0_MS + i));
+        store.handle().record(exchange(&format!("r{i}"), T0_MS + i), None);
     }
     store.close().unwrap();
     let whole = std::fs::read(&file).unwrap();
@@ -396,18 +397,18 @@ fn cooldowns_outlive_a_restart_until_they_are_over() {
 fn usage_sums_by_group() {
     let store = memory();
     let handle = store.handle();
-    handle.record(exchange("a", T0_MS));
+    handle.record(exchange("a", T0_MS), None);
     let mut b = exchange("b", T0_MS + 3_600_000);
     b.client = None;
     b.model = "other".to_owned();
     b.attempts.insert(0, attempt("p0", Lane::Primary, Kind::Cut));
     (b.lane, b.backend) = (Some(Lane::Fallback), Some("f1".into()));
     b.attempts[1] = attempt("f1", Lane::Fallback, Kind::Answered);
-    handle.record(b);
+    handle.record(b, None);
     let mut c = exchange("c", T0_MS + DAY_MS);
     (c.lane, c.backend, c.end, c.status) = (None, None, End::Rejected, 503);
     c.attempts.clear();
-    handle.record(c);
+    handle.record(c, None);
     handle.flush_blocking().unwrap();
 
     let start = Timestamp::from_millis(T0_MS);
@@ -447,7 +448,7 @@ fn exchanges_are_filtered_and_come_newest_first() {
             record.client = None;
             record.attempts.insert(0, failed("p0", Lane::Primary));
         }
-        store.handle().record(record);
+        store.handle().record(record, None);
     }
     store.handle().flush_blocking().unwrap();
     let ids = |filter: Filter, limit| -> Vec<String> {
@@ -468,7 +469,7 @@ fn tended(limits: StoreLimits, rows: u64, now_ms: u64) -> Store {
     };
     let store = Store::open(StorePath::Memory, limits, clock).unwrap();
     for i in 0..rows {
-        store.handle().record(exchange(&format!("r{i}"), T0_MS + i));
+        store.handle().record(exchange(&format!("r{i}"), T0_MS + i), None);
     }
     store.handle().flush_blocking().unwrap();
     now.store(now_ms, Ordering::Relaxed);

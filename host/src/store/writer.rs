@@ -7,7 +7,8 @@ use pointsman_core::time::Timestamp;
 use rusqlite::{ErrorCode, TransactionBehavior};
 
 use super::insert::Inserter;
-use super::queue::{Batch, FlushReply, Queue};
+use super::journal::TrailInserter;
+use super::queue::{Batch, Entry, FlushReply, Queue};
 use super::{Clock, Shared, StoreError, StoreLimits, cooldowns, retention};
 
 /// The first pause before a failed batch is tried again, in ms; it doubles up to [`RETRY_MAX_MS`].
@@ -98,9 +99,14 @@ impl Writer {
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         {
             let mut inserter = Inserter::new(&transaction)?;
-            for exchange in &batch.exchanges {
-                inserter.insert(exchange)?;
+            let mut trails = TrailInserter::new(&transaction)?;
+            for Entry { exchange, journal } in &batch.exchanges {
+                let key = inserter.insert(exchange)?;
+                if let Some(part) = journal {
+                    trails.insert(key, part)?;
+                }
             }
+            trails.finish()?;
         }
         if let Some(rows) = &batch.cooldowns {
             cooldowns::replace(&transaction, rows)?;

@@ -1,5 +1,6 @@
 //! What Pointsman tells about itself: logs and metrics.
 
+pub mod events;
 pub mod logs;
 pub mod metrics;
 pub mod rfc3339;

@@ -67,3 +67,22 @@ async fn one_line_of_the_log_tells_of_each_exchange() {
     proxy.wait_log("the exchange's line", |l| l.to_string().contains(&id).then_some(())).await;
     assert_eq!(proxy.output().iter().filter(|l| l.contains(&id)).count(), 1);
 }
+
+#[tokio::test]
+async fn what_happens_is_told_as_it_happens_and_a_watcher_does_not_hold_up_the_end() {
+    let up = upstream().start().await;
+    let mut proxy = proxy!().backend(backend("p1").primary(&up)).start().await;
+    let mut watched = proxy.admin("/api/events").stream().await;
+    assert_eq!(watched.header("content-type"), "text/event-stream");
+    let id = proxy.chat().send().await.header("x-request-id").to_owned();
+    let told = watched.next().await.unwrap();
+    assert!(told.text.starts_with("event: exchange\n"), "{}", told.text);
+    assert_eq!((&told.json()["request_id"], &told.json()["backend"]), (&id.into(), &"p1".into()));
+    proxy.put_policy("not a component").await;
+    let told = watched.next().await.unwrap();
+    assert!(told.text.starts_with("event: change\n") && told.json()["what"] == "policy", "{}", told.text);
+    assert!(told.json()["error"].as_str().is_some_and(|why| !why.is_empty()), "{}", told.data());
+    proxy.sigterm();
+    assert!(watched.next().await.is_none());
+    assert!(proxy.wait_exit().await.success());
+}

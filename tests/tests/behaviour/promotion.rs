@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use http::Method;
 use pointsman_tests::{
-    Answer, Finished, Proxy, ProxyBuilder, Upstream, backend, chat, proxy, revision_of, run, sends_to, status, upstream,
+    Answer, Finished, Proxy, ProxyBuilder, Upstream, backend, chat, proxy, revision_of, run, sends_to, soon, status,
+    upstream,
 };
 use serde_json::Value;
 
@@ -47,16 +48,18 @@ impl Scene {
 
     /// Asks until the promotion has ended.
     async fn ask_until_over(&self) -> Value {
-        for _ in 0..200 {
-            for _ in 0..25 {
-                self.proxy.chat().send().await;
+        let asked = async {
+            loop {
+                for _ in 0..10 {
+                    self.proxy.chat().send().await;
+                }
+                let promotion = self.proxy.policy().await["promotion"].clone();
+                if promotion["state"] != "running" {
+                    return promotion;
+                }
             }
-            let promotion = self.proxy.policy().await["promotion"].clone();
-            if promotion["state"] != "running" {
-                return promotion;
-            }
-        }
-        panic!("it does not end: {}", self.proxy.policy().await);
+        };
+        soon("the end of the promotion", asked).await
     }
 
     async fn events(&self) -> Vec<String> {

@@ -28,7 +28,8 @@ use crate::contract::{
 };
 use crate::fleet::{Fleet, Permit, Report};
 use crate::outcome::{Kind, Outcome};
-use crate::queue::{Rank, Ticket};
+use crate::queue::Ticket;
+use crate::rank::Rank;
 use crate::record::{AttemptRecord, End};
 use crate::table::{Lane, Timeouts};
 use crate::time::{Timestamp, millis_u32};

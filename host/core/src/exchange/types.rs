@@ -3,6 +3,8 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::contract::{Commit, Decision, Operation, Query, Resume};
 use crate::fleet::Permit;
 use crate::outcome::Outcome;
@@ -12,7 +14,7 @@ use crate::table::{Lane, Timeouts};
 use crate::wire::envelope::ErrorKind;
 
 /// What one exchange may use up, whatever its policy says.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Budgets {
     /// Attempts, at least 1.
     pub max_attempts: u32,
@@ -36,7 +38,7 @@ impl Default for Budgets {
 }
 
 /// How streams are handled where the policy does not say.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StreamDefaults {
     /// The commit gate.
     pub commit: Commit,
@@ -45,7 +47,7 @@ pub struct StreamDefaults {
 }
 
 /// What is known of the request on arrival.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Facts {
     /// What is asked.
     pub operation: Operation,
@@ -159,7 +161,7 @@ pub struct Sending {
 }
 
 /// How an attempt continues an answer that broke off.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Join {
     /// It answers from the beginning; what was delivered is dropped while it agrees.
     Splice,

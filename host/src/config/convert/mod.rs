@@ -12,14 +12,19 @@ use pointsman_core::contract::{Commit, Resume};
 use pointsman_core::probation::Rule;
 use sha2::{Digest, Sha256};
 
-use super::checked::{Admin, Config, Cooldown, ExchangeLimits, Log, LogFormat, Policy, Server, Shadow, Store, Stream};
+use super::checked::{
+    Admin, Config, Cooldown, ExchangeLimits, Journal, Log, LogFormat, Policy, Server, Shadow, Store, Stream,
+};
 use super::diagnostic::{Diagnostic, Report};
 use super::overlay::Env;
 use super::raw::{
-    RawAdmin, RawCommit, RawConfig, RawCooldown, RawLimits, RawLog, RawLogFormat, RawPolicy, RawResume, RawRollback,
-    RawServer, RawShadow, RawStore, RawStream,
+    RawAdmin, RawCommit, RawConfig, RawCooldown, RawJournal, RawLimits, RawLog, RawLogFormat, RawPolicy, RawResume,
+    RawRollback, RawServer, RawShadow, RawStore, RawStream,
 };
 use super::tree::{Node, Path};
+
+/// The store's path that is none.
+const MEMORY: &str = ":memory:";
 
 /// The longest duration that is believed: 100 days.
 const MAX_MS: u64 = 100 * 24 * 3_600_000;
@@ -40,6 +45,7 @@ pub(super) fn convert(
         server: check.server(&raw.server),
         admin: check.admin(&raw.admin),
         store: check.store(&raw.store),
+        journal: check.journal(&raw.journal, raw.store.path.as_deref() == Some(MEMORY)),
         policy: check.policy(raw.policy),
         stream: check.stream(&raw.stream),
         limits: check.limits(&raw.limits),
@@ -101,10 +107,20 @@ impl Check<'_, '_> {
             self.error(&at.key("path"), "the store needs a file").help("write a path, or \":memory:\"");
         }
         Store {
-            path: (path != ":memory:").then(|| self.folder.join(path)),
+            path: (path != MEMORY).then(|| self.folder.join(path)),
             retention_days: self.at_least(&at.key("retention_days"), raw.retention_days, 30, 1),
             max_mb: raw.max_mb.map(|mb| self.at_least(&at.key("max_mb"), Some(mb), 1, 1)),
             backlog: self.at_least(&at.key("backlog"), raw.backlog, 10_000, 1),
+        }
+    }
+
+    fn journal(&mut self, raw: &RawJournal, in_memory: bool) -> Journal {
+        let at = Path::of("journal");
+        Journal {
+            sample: self.fraction(&at.key("sample"), raw.sample, 1.0),
+            retention_days: self.at_least(&at.key("retention_days"), raw.retention_days, 7, 1),
+            max_mb: self.at_least(&at.key("max_mb"), raw.max_mb, if in_memory { 64 } else { 1_024 }, 1),
+            backlog_mb: self.at_least(&at.key("backlog_mb"), raw.backlog_mb, 64, 1),
         }
     }
 

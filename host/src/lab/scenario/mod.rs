@@ -144,6 +144,6 @@ impl Scenario {
 
     /// The policy's settings as it is told them.
     pub fn settings(&self) -> String {
-        serde_json::Value::Object(self.config.policy.settings.clone()).to_string()
+        self.config.policy.settings_json()
     }
 }

@@ -36,7 +36,7 @@ impl<'a> Chance<'a> {
             }
             _ => Decision::Primary(Dispatch::default()),
         };
-        Verdict { decision, notes: Vec::new(), fault: None }
+        Verdict::of(decision)
     }
 
     fn dispatch(&mut self, lane: Lane) -> Dispatch {

@@ -102,7 +102,7 @@ fn pass(plan: &Plan<'_>, told: Option<u64>) -> Result<(Tally, Option<Breach>, Op
         teller: told.map(|exchange| Teller { exchange, recorded: None }),
     };
     let decide = |query: &Query, texts: &Arc<Texts>| decider.decide(query, texts);
-    let world = World::new(config, START, plan.seed, &[], nature, decide, watcher);
+    let world = World::new(&config.setup(), START, plan.seed, &[], nature, decide, watcher);
     let After { watcher, fleet, view, now, .. } = world.run();
     let Observer { judge, mut tally, teller } = watcher;
     tally.simulated = now.since(START);
@@ -119,7 +119,7 @@ enum Decider<'a> {
 
 impl<'a> Decider<'a> {
     fn new(plan: &Plan<'_>, config: &Config, table: &'a Arc<Table>) -> Result<Self, LoadError> {
-        let settings = serde_json::Value::Object(config.policy.settings.clone()).to_string();
+        let settings = config.policy.settings_json();
         Ok(match plan.policy {
             Policy::Native => Decider::Native(Twin::new(&settings, table)),
             Policy::Random => Decider::Random(Chance::new(plan.seed, table)),
@@ -135,7 +135,7 @@ impl<'a> Decider<'a> {
         match self {
             Decider::Native(twin) => {
                 let (decision, notes) = twin.decide(query, texts);
-                Verdict { decision, notes, fault: None }
+                Verdict { notes, ..Verdict::of(decision) }
             }
             Decider::Random(chance) => chance.decide(),
             Decider::Component(revision) => revision.decide(query, texts),

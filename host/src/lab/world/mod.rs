@@ -17,6 +17,7 @@ use pointsman_core::clients::{ClientDenied, ClientGate};
 use pointsman_core::contract::{NONE, Query};
 use pointsman_core::exchange::{Action, Budgets, Event, Exchange, Sending, StreamDefaults};
 use pointsman_core::fleet::{Fleet, Permit};
+use pointsman_core::journal::{Setup, Terms};
 use pointsman_core::outcome::Kind;
 use pointsman_core::queue::Ticket;
 use pointsman_core::record::{AttemptRecord, End};
@@ -27,7 +28,6 @@ use pointsman_core::wire::envelope::ErrorKind;
 pub use sights::{Ask, Attempt, Finished, Outside, Scene, Sight, Watcher};
 
 use super::answer::{Course, course};
-use crate::config::{Client, Config};
 use crate::policy::{Texts, Verdict};
 use places::{Agenda, Live, Places, Slot, Told, What};
 
@@ -41,7 +41,7 @@ pub struct World<O, D, W> {
     view: Arc<View>,
     budgets: Budgets,
     streams: StreamDefaults,
-    clients: Vec<(Client, ClientGate)>,
+    clients: Vec<(Terms, ClientGate)>,
     places: Places,
     agenda: Agenda,
     next_request: Option<(Timestamp, Ask)>,
@@ -72,10 +72,10 @@ where
     D: FnMut(&Query, &Arc<Texts>) -> Verdict,
     W: Watcher,
 {
-    /// A world with this configuration's backends and clients that begins at `start`. `seed` is for core's own dice;
+    /// A world with this setup's backends and clients that begins at `start`. `seed` is for core's own dice;
     /// `spent_usd` is what each client has spent that day before.
     pub fn new(
-        config: &Config,
+        setup: &Setup,
         start: Timestamp,
         seed: u64,
         spent_usd: &[f64],
@@ -83,9 +83,9 @@ where
         decide: D,
         watcher: W,
     ) -> Self {
-        let mut fleet = Fleet::new(config.fleet_settings(), seed);
-        let view = fleet.adopt(Arc::new(config.table()), config.fleet_settings());
-        let gate = |(i, client): (usize, &Client)| {
+        let mut fleet = Fleet::new(setup.fleet, seed);
+        let view = fleet.adopt(Arc::new(setup.table.clone()), setup.fleet);
+        let gate = |(i, client): (usize, &Terms)| {
             let spent = spent_usd.get(i).copied().unwrap_or(0.0);
             (client.clone(), ClientGate::new(client.limits, client.budget_usd_per_day, start, spent))
         };
@@ -96,9 +96,9 @@ where
             now: start,
             fleet,
             view,
-            budgets: config.budgets(),
-            streams: config.stream_defaults(),
-            clients: config.clients.iter().enumerate().map(gate).collect(),
+            budgets: setup.budgets,
+            streams: setup.streams,
+            clients: setup.clients.iter().enumerate().map(gate).collect(),
             places: Places::default(),
             agenda: Agenda::default(),
             next_request: None,

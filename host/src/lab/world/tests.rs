@@ -9,6 +9,7 @@ use pointsman_core::table::{Lane, Table, Tier};
 use proptest::prelude::*;
 
 use super::*;
+use crate::config::Config;
 use crate::lab::answer::{Answer, Gives, Response};
 
 /// SplitMix64, so that a failing case is small to write down: one seed.
@@ -140,7 +141,7 @@ fn decide(dice: &mut Dice, table: &Table) -> Verdict {
         _ if dice.below(3) > 0 => Decision::Primary(primary),
         _ => Decision::Reject(Rejection { status: 402 * dice.below(2) as u16, ..Rejection::default() }),
     };
-    Verdict { decision, notes: Vec::new(), fault: None }
+    Verdict::of(decision)
 }
 
 /// Holds every exchange to its budgets and every attempt to the cooldowns.
@@ -194,7 +195,7 @@ fn live_through(seed: u64, traced: bool) -> Judge {
     let judge = Judge { budgets: config.budgets(), arrived: 0, finished: 0, sent: 0, trace: traced.then(Vec::new) };
     let mut chance = Dice(seed ^ 2);
     let decider = |_: &Query, _: &Arc<Texts>| decide(&mut chance, &table);
-    let after = World::new(&config, start, seed, &[], chaos, decider, judge).run();
+    let after = World::new(&config.setup(), start, seed, &[], chaos, decider, judge).run();
     assert_eq!(after.fleet.waiting(), 0, "somebody still waits");
     for overview in after.fleet.overview(after.now, &after.view) {
         assert_eq!(overview.in_flight, 0, "{} has lost a permit", overview.id);

@@ -6,7 +6,7 @@ use pointsman_core::table::Table;
 
 use super::component::Component;
 use super::policy::Place;
-use super::{About, Control, settings_json};
+use super::{About, Control};
 use crate::config::{self, BackendConfig, Config, ProcessEnv};
 use crate::drive::{Snapshot, Target, Trial};
 use crate::policy::Revision;
@@ -95,7 +95,7 @@ impl Control {
         config: &Config,
         table: Arc<Table>,
     ) -> anyhow::Result<Revision> {
-        let settings = settings_json(config);
+        let settings = config.policy.settings_json();
         Ok(tokio::task::spawn_blocking(move || policy.with_table(&settings, table)).await??)
     }
 

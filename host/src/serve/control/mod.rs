@@ -16,7 +16,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tokio::sync::Notify;
 
-use crate::config::Config;
 use crate::drive::{Proxy, Snapshot};
 use crate::policy::watch::Watcher;
 use crate::policy::{Compiled, Engine, Revision};
@@ -291,6 +290,7 @@ impl Control {
     fn taken(&self, what: Reload, revision: &str) {
         tracing::info!(what = what.as_str(), revision, "a change is in force");
         self.proxy.metrics.reloaded(what, true);
+        self.proxy.events.change(what.as_str(), Some(revision), None);
     }
 
     /// True when it is told: the same reason is not told twice.
@@ -321,6 +321,7 @@ impl Control {
     fn refused(&self, what: Reload, error: &str) {
         tracing::error!(what = what.as_str(), error, "a change was refused; what was in force stays");
         self.proxy.metrics.reloaded(what, false);
+        self.proxy.events.change(what.as_str(), None, Some(error));
     }
 
     fn nothing_new(&self) {
@@ -345,9 +346,4 @@ async fn save(policies: &PolicyStore, history: &History, component: Option<&Comp
     };
     tracing::error!(error, "the policies are not written to the store: a restart may not come up with this one");
     Some(error)
-}
-
-/// `[policy.settings]` as the policy gets it.
-pub fn settings_json(config: &Config) -> String {
-    serde_json::Value::Object(config.policy.settings.clone()).to_string()
 }

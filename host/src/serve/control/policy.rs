@@ -8,7 +8,7 @@ use pointsman_core::table::Table;
 
 use super::component::{Component, Hash, shown, source_of};
 use super::history::{End, Entry, Origin, Source};
-use super::{About, Control, KEPT_COMPILED, save, settings_json};
+use super::{About, Control, KEPT_COMPILED, save};
 use crate::config::Config;
 use crate::drive::Snapshot;
 use crate::policy::{Compiled, Revision};
@@ -193,7 +193,7 @@ impl Control {
         config: &Config,
         table: Arc<Table>,
     ) -> anyhow::Result<Revision> {
-        let (engine, settings, component) = (self.engine.clone(), settings_json(config), component.clone());
+        let (engine, settings, component) = (self.engine.clone(), config.policy.settings_json(), component.clone());
         let known = self.compiled(&component.hash);
         let judged = tokio::task::spawn_blocking(move || {
             let compiled = known.map_or_else(|| engine.compile(&component.bytes).map(Arc::new), Ok)?;

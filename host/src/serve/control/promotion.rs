@@ -267,6 +267,7 @@ impl Control {
             }
         }
         self.proxy.metrics.promotion(step);
+        self.proxy.events.promotion(step.as_str(), candidate, control, why);
         // After the end the books still fill, with what was under way.
         let progress = self.promotion().map_or_else(|| promotion.progress(), |now| now.progress());
         self.write_event(PolicyEventRow {

@@ -167,7 +167,7 @@ impl Understudy {
 
     /// Configures and probes it, and has it asked from now on.
     async fn cast(&self, key: Key, compiled: Arc<Compiled>) -> anyhow::Result<()> {
-        let settings = serde_json::Value::Object(key.wanted.settings.clone()).to_string();
+        let settings = key.wanted.settings_json();
         let deadline_ms = u32::try_from(key.wanted.deadline.as_millis()).unwrap_or(u32::MAX);
         let (code, table) = (compiled.clone(), key.table.clone());
         let revision = tokio::task::spawn_blocking(move || code.shadow(&settings, table, deadline_ms)).await??;
@@ -178,6 +178,7 @@ impl Understudy {
         self.proxy.shadow.cast(Some(Arc::new(shade))).context("the shadow's thread cannot be started")?;
         tracing::info!(what = Reload::Shadow.as_str(), revision = key.hash.revision(), "a change is in force");
         self.proxy.metrics.reloaded(Reload::Shadow, true);
+        self.proxy.events.change(Reload::Shadow.as_str(), Some(&key.hash.revision()), None);
         *self.state() = State { cast: Some(Cast { key, compiled, since, tally }), refused: None, error: None };
         Ok(())
     }
@@ -240,6 +241,7 @@ impl Understudy {
         }
         tracing::error!(what = Reload::Shadow.as_str(), error, "a change was refused; what was in force stays");
         self.proxy.metrics.reloaded(Reload::Shadow, false);
+        self.proxy.events.change(Reload::Shadow.as_str(), None, Some(&error));
         state.error = Some(error);
     }
 

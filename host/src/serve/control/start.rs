@@ -9,7 +9,7 @@ use pointsman_core::time::Timestamp;
 
 use super::component::{Component, Hash, shown, source_of};
 use super::history::{End, History, Origin, Preference, Source};
-use super::{save, settings_json};
+use super::save;
 use crate::config::Config;
 use crate::policy::{Compiled, Engine, Revision};
 use crate::store::PolicyStore;
@@ -133,7 +133,7 @@ impl Starting<'_> {
 
     async fn load(&self, component: &Component) -> anyhow::Result<Loaded> {
         let (engine, bytes) = (self.engine.clone(), component.bytes.clone());
-        let (settings, table) = (settings_json(&self.config), self.table.clone());
+        let (settings, table) = (self.config.policy.settings_json(), self.table.clone());
         tokio::task::spawn_blocking(move || {
             let compiled = engine.compile(&bytes)?;
             let revision = compiled.configure(&settings, table)?;

@@ -103,7 +103,7 @@ impl Court {
         let query = Query { now_ms: 0, seed: 0, request, attempts: Vec::new(), waits: 0, waited_ms: 0, rows };
         self.see(ms, exchange, &Sight::Asked(&query));
         let max = Duration::from_secs(1);
-        let verdict = Verdict { decision: Decision::Wait(Hold { max, lane }), notes: Vec::new(), fault: None };
+        let verdict = Verdict::of(Decision::Wait(Hold { max, lane }));
         self.see(ms, exchange, &Sight::Decided(&verdict));
         self.see(ms, exchange, &Sight::Waits { max, model: "m".into() });
     }
@@ -302,7 +302,7 @@ fn whoever_is_passed_over_is_found() {
     let [one, newcomer] = [court.arrive(0), court.arrive(0)];
     court.wait(0, one, Lane::Primary);
     court.see(5, one, &Sight::Waited { granted: None });
-    let verdict = Verdict { decision: Decision::Primary(Dispatch::default()), notes: Vec::new(), fault: None };
+    let verdict = Verdict::of(Decision::Primary(Dispatch::default()));
     court.see(5, newcomer, &Sight::Decided(&verdict));
     court.send(5, newcomer, 0, Lane::Primary, false);
     assert_eq!(court.broken(), None, "nobody waits any more");

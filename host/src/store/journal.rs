@@ -1,0 +1,216 @@
+//! The journal's rows: trails, and the setups they ran under.
+
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::Arc;
+
+use pointsman_core::journal::{Setup, Trail, decode, encode};
+use pointsman_core::time::Timestamp;
+use rusqlite::{CachedStatement, Connection, OptionalExtension, Transaction, params};
+
+use super::read::{EXCHANGE_COLUMNS, ExchangeRow, StoreReader, exchange_row, micros, with_attempts};
+use super::{Shared, StoreError, schema};
+
+/// What the journal keeps of an exchange.
+#[derive(Clone, Debug, PartialEq)]
+pub struct JournalPart {
+    /// What happened.
+    pub trail: Box<Trail>,
+    /// The [`Setup`] it happened under, as JSON.
+    pub setup: Arc<str>,
+    /// Is it of the sample by chance? Others are kept because of how they went.
+    pub sampled: bool,
+}
+
+/// An exchange as the journal has it.
+#[derive(Clone, Debug)]
+pub struct Journaled {
+    /// Its record.
+    pub exchange: ExchangeRow,
+    /// What happened.
+    pub trail: Trail,
+    /// What it happened under; shared by those that have it in common.
+    pub setup: Arc<Setup>,
+    /// Is it of the sample by chance?
+    pub sampled: bool,
+}
+
+/// Trails that could not be read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Skipped {
+    /// How many.
+    pub trails: u64,
+    /// Why, for the last of them.
+    pub why: Option<String>,
+}
+
+/// Writes trails inside one transaction.
+pub(super) struct TrailInserter<'t> {
+    transaction: &'t Transaction<'t>,
+    insert: CachedStatement<'t>,
+    /// The setups of this batch, mostly one: by their address, with their row and the last key.
+    setups: Vec<(Arc<str>, i64, i64)>,
+    bytes: i64,
+}
+
+impl<'t> TrailInserter<'t> {
+    pub(super) fn new(transaction: &'t Transaction<'_>) -> rusqlite::Result<Self> {
+        let insert = transaction.prepare_cached("INSERT INTO trail VALUES (?1, ?2, ?3, ?4)")?;
+        Ok(Self { transaction, insert, setups: Vec::new(), bytes: 0 })
+    }
+
+    /// The trail of the exchange that was written under this key.
+    pub(super) fn insert(&mut self, key: i64, part: &JournalPart) -> rusqlite::Result<()> {
+        let setup = self.setup(key, &part.setup)?;
+        let bytes = encode(&part.trail);
+        self.bytes += bytes.len() as i64;
+        self.insert.execute(params![key, setup, part.sampled, bytes])?;
+        Ok(())
+    }
+
+    fn setup(&mut self, key: i64, setup: &Arc<str>) -> rusqlite::Result<i64> {
+        if let Some((_, id, last)) = self.setups.iter_mut().find(|(known, _, _)| Arc::ptr_eq(known, setup)) {
+            *last = key.max(*last);
+            return Ok(*id);
+        }
+        let mut select = self.transaction.prepare_cached("SELECT id FROM setup WHERE setup = ?1")?;
+        let id = match select.query_row([setup], |row| row.get(0)).optional()? {
+            Some(id) => id,
+            None => {
+                let mut insert = self.transaction.prepare_cached("INSERT INTO setup VALUES (NULL, ?1, ?2)")?;
+                insert.insert(params![setup, key])?
+            }
+        };
+        self.setups.push((Arc::clone(setup), id, key));
+        Ok(id)
+    }
+
+    /// After the last.
+    pub(super) fn finish(self) -> rusqlite::Result<()> {
+        if self.setups.is_empty() {
+            return Ok(());
+        }
+        let mut used =
+            self.transaction.prepare_cached("UPDATE setup SET last_ended_us = max(last_ended_us, ?2) WHERE id = ?1")?;
+        for (_, id, last) in &self.setups {
+            used.execute([id, last])?;
+        }
+        self.transaction.prepare_cached("UPDATE trail_total SET bytes = bytes + ?1")?.execute([self.bytes])?;
+        Ok(())
+    }
+}
+
+/// Deletes the trails before this key, and the setups that only they had; how many trails.
+pub(super) fn delete_before(transaction: &Transaction<'_>, key: i64) -> rusqlite::Result<usize> {
+    let freed: i64 = transaction
+        .prepare_cached("SELECT coalesce(sum(length(trail)), 0) FROM trail WHERE ended_us < ?1")?
+        .query_row([key], |row| row.get(0))?;
+    let deleted = transaction.prepare_cached("DELETE FROM trail WHERE ended_us < ?1")?.execute([key])?;
+    if deleted > 0 {
+        transaction.prepare_cached("UPDATE trail_total SET bytes = bytes - ?1")?.execute([freed])?;
+        transaction.prepare_cached("DELETE FROM setup WHERE last_ended_us < ?1")?.execute([key])?;
+    }
+    Ok(deleted)
+}
+
+impl StoreReader {
+    /// Opens the store of a Pointsman that may be running, to read what it has recorded.
+    ///
+    /// # Errors
+    /// When there is no such file, or it has no journal.
+    pub fn open(file: &Path) -> Result<Self, StoreError> {
+        Ok(Self::new(Shared::new(schema::open_to_read(file)?)))
+    }
+
+    /// The latest exchange of this request id that has a trail. Looks from the newest backwards.
+    ///
+    /// # Errors
+    /// When SQLite fails, or its trail cannot be read.
+    pub fn journaled(&self, id: &str) -> Result<Option<Journaled>, StoreError> {
+        let connection = self.connection();
+        let sql = format!("SELECT {} FROM exchanges WHERE id = ?1 ORDER BY ended_us DESC LIMIT 1", EXCHANGE_COLUMNS);
+        let found = connection.prepare_cached(&sql)?.query_row([id], exchange_row).optional()?;
+        let Some((key, exchange)) = found else { return Ok(None) };
+        let mut select = connection.prepare_cached(
+            "SELECT setup.setup, sampled, trail FROM trail JOIN setup ON id = trail.setup WHERE ended_us = ?1",
+        )?;
+        let row = select
+            .query_row([key], |row| Ok((row.get::<_, String>(0)?, row.get(1)?, row.get::<_, Vec<u8>>(2)?)))
+            .optional()?;
+        let Some((setup, sampled, bytes)) = row else { return Ok(None) };
+        let unreadable = |why: String| StoreError::Unreadable { id: id.to_owned(), why };
+        let trail = decode(&bytes).map_err(|e| unreadable(e.to_string()))?;
+        let setup = serde_json::from_str(&setup).map_err(|e| unreadable(format!("its setup: {e}")))?;
+        let exchange = with_attempts(&connection, key, exchange)?;
+        Ok(Some(Journaled { exchange, trail, setup: Arc::new(setup), sampled }))
+    }
+
+    /// How many exchanges with a trail ended in this time, `until` not in it.
+    ///
+    /// # Errors
+    /// When SQLite fails.
+    pub fn journal_size(&self, since: Timestamp, until: Timestamp) -> Result<u64, StoreError> {
+        let connection = self.connection();
+        let mut select =
+            connection.prepare_cached("SELECT count(*) FROM trail WHERE ended_us >= ?1 AND ended_us < ?2")?;
+        Ok(select.query_row([micros(since), micros(until)], |row| row.get::<_, i64>(0))?.unsigned_abs())
+    }
+
+    /// Hands over every exchange with a trail that ended in this time (`until` not in it), in the order of their ends, until
+    /// `each` breaks off. What cannot be read is left out and counted.
+    ///
+    /// # Errors
+    /// When SQLite fails.
+    pub fn journal(
+        &self,
+        since: Timestamp,
+        until: Timestamp,
+        mut each: impl FnMut(Journaled) -> ControlFlow<()>,
+    ) -> Result<Skipped, StoreError> {
+        let connection = self.connection();
+        let setups = setups(&connection)?;
+        let sql = format!(
+            "SELECT {}, trail.setup, sampled, trail FROM trail JOIN exchanges USING (ended_us)
+             WHERE trail.ended_us >= ?1 AND trail.ended_us < ?2 ORDER BY trail.ended_us",
+            EXCHANGE_COLUMNS
+        );
+        let mut select = connection.prepare_cached(&sql)?;
+        let first = select.column_count() - 3;
+        let mut rows = select.query([micros(since), micros(until)])?;
+        let mut skipped = Skipped::default();
+        while let Some(row) = rows.next()? {
+            let (key, exchange) = exchange_row(row)?;
+            let trail = decode(row.get_ref(first + 2)?.as_blob().unwrap_or_default());
+            let setup = setups.iter().find(|(id, _)| row.get(first).is_ok_and(|known: i64| known == *id));
+            match (trail, setup) {
+                (Ok(trail), Some((_, Ok(setup)))) => {
+                    let exchange = with_attempts(&connection, key, exchange)?;
+                    let journaled = Journaled { exchange, trail, setup: setup.clone(), sampled: row.get(first + 1)? };
+                    if each(journaled).is_break() {
+                        break;
+                    }
+                }
+                (Err(error), _) => skipped.add(error.to_string()),
+                (Ok(_), Some((_, Err(why)))) => skipped.add(why.clone()),
+                (Ok(_), None) => skipped.add("its setup is missing".to_owned()),
+            }
+        }
+        Ok(skipped)
+    }
+}
+
+impl Skipped {
+    fn add(&mut self, why: String) {
+        self.trails += 1;
+        self.why = Some(why);
+    }
+}
+
+type ReadSetup = Result<Arc<Setup>, String>;
+
+fn setups(connection: &Connection) -> Result<Vec<(i64, ReadSetup)>, StoreError> {
+    let mut select = connection.prepare_cached("SELECT id, setup FROM setup")?;
+    let rows = select.query_map([], |row| Ok((row.get(0)?, row.get::<_, String>(1)?)))?;
+    let read = |text: &str| serde_json::from_str(text).map(Arc::new).map_err(|e| format!("its setup: {e}"));
+    rows.map(|row| row.map(|(id, text)| (id, read(&text)))).collect::<rusqlite::Result<_>>().map_err(StoreError::from)
+}

@@ -1,0 +1,109 @@
+//! What happens, as it happens, for those who watch. Nobody watching costs a look at a counter.
+
+use std::sync::Arc;
+
+use pointsman_core::record::ExchangeRecord;
+use serde::Serialize;
+use tokio::sync::broadcast;
+
+use super::line;
+
+/// Events kept for a watcher that is slower than they come; it is told how many it missed beyond them.
+const BACKLOG: usize = 1_024;
+
+/// More do not watch at a time.
+pub const MAX_WATCHERS: usize = 64;
+
+/// Something that happened.
+#[derive(Clone, Debug)]
+pub struct Event {
+    /// `exchange`, `change` or `promotion`.
+    pub kind: &'static str,
+    /// Its facts, as JSON on one line.
+    pub data: Arc<str>,
+}
+
+/// Where events are told and watched; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Events(broadcast::Sender<Event>);
+
+impl Default for Events {
+    fn default() -> Self {
+        Self(broadcast::Sender::new(BACKLOG))
+    }
+}
+
+impl Events {
+    /// An exchange is over; its facts are those of the JSON log line.
+    pub fn exchange(&self, record: &ExchangeRecord) {
+        if self.is_watched() {
+            let mut json = Vec::new();
+            line::json(&mut json, record);
+            self.tell("exchange", String::from_utf8_lossy(&json).trim_end());
+        }
+    }
+
+    /// A configuration or policy came into force, or was refused for this `error`.
+    pub fn change(&self, what: &'static str, revision: Option<&str>, error: Option<&str>) {
+        #[derive(Serialize)]
+        struct Change<'a> {
+            what: &'static str,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            revision: Option<&'a str>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            error: Option<&'a str>,
+        }
+        if self.is_watched()
+            && let Ok(json) = serde_json::to_string(&Change { what, revision, error })
+        {
+            self.tell("change", &json);
+        }
+    }
+
+    /// A step of a guarded promotion.
+    pub fn promotion(&self, step: &'static str, candidate: &str, control: &str, why: &str) {
+        if self.is_watched() {
+            let facts = serde_json::json!({ "step": step, "candidate": candidate, "control": control, "why": why });
+            self.tell("promotion", &facts.to_string());
+        }
+    }
+
+    /// Sees what happens from now on; none when [`MAX_WATCHERS`] watch already.
+    pub fn watch(&self) -> Option<broadcast::Receiver<Event>> {
+        (self.0.receiver_count() < MAX_WATCHERS).then(|| self.0.subscribe())
+    }
+
+    fn is_watched(&self) -> bool {
+        self.0.receiver_count() > 0
+    }
+
+    fn tell(&self, kind: &'static str, data: &str) {
+        // The last watcher may just have gone: fine.
+        drop(self.0.send(Event { kind, data: data.into() }));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_is_told_to_who_watches() {
+        let events = Events::default();
+        events.change("policy", Some("abc"), None);
+        let mut watcher = events.watch().unwrap();
+        events.change("config", None, Some("line 3: \"what\"?"));
+        let event = watcher.try_recv().unwrap();
+        assert_eq!((event.kind, &*event.data), ("change", r#"{"what":"config","error":"line 3: \"what\"?"}"#));
+        assert!(watcher.try_recv().is_err(), "what was before is not told");
+    }
+
+    #[test]
+    fn watchers_are_bounded() {
+        let events = Events::default();
+        let watching: Vec<_> = (0..MAX_WATCHERS).map(|_| events.watch().unwrap()).collect();
+        assert!(events.watch().is_none());
+        drop(watching);
+        assert!(events.watch().is_some());
+    }
+}
