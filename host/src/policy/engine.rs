@@ -126,9 +126,10 @@ impl Compiled {
         Revision::isolated(self.engine.clone(), self.code.clone(), settings, table)
     }
 
-    /// An isolated revision with a time of its own for one decision, in ms, at most [`EngineLimits::MAX_DECIDE_MS`].
+    /// An isolated revision with a time of its own for one decision, in ms, at most [`EngineLimits::MAX_DECIDE_MS`], for whose
+    /// instances no other revision gives up any.
     pub fn shadow(&self, settings: &str, table: Arc<Table>, decide_ms: u32) -> Result<Revision, LoadError> {
-        Ok(self.isolated(settings, table)?.within(decide_ms))
+        Ok(self.isolated(settings, table)?.in_the_shade(decide_ms))
     }
 }
 

@@ -99,8 +99,10 @@ impl Revision {
         Ok(over(pool()))
     }
 
-    /// The same with a time of its own for one decision, in ms, at most [`EngineLimits::MAX_DECIDE_MS`].
-    pub(super) fn within(self, decide_ms: u32) -> Self {
+    /// The same as a shadow: with a time of its own for one decision, in ms, at most [`EngineLimits::MAX_DECIDE_MS`], and
+    /// without instances that others would have to give up for it.
+    pub(super) fn in_the_shade(self, decide_ms: u32) -> Self {
+        self.pool.be_modest();
         Self { decide_ms: decide_ms.clamp(1, EngineLimits::MAX_DECIDE_MS), ..self }
     }
 

@@ -75,11 +75,13 @@ pub enum ShadowDrop {
     Share,
     /// The configuration had just changed: the exchange and the shadow had different tables.
     Table,
+    /// All instances of policies were in use; no other gives up one for it.
+    Busy,
 }
 
 impl ShadowDrop {
     /// Every reason.
-    pub const ALL: [ShadowDrop; 3] = [ShadowDrop::Queue, ShadowDrop::Share, ShadowDrop::Table];
+    pub const ALL: [ShadowDrop; 4] = [ShadowDrop::Queue, ShadowDrop::Share, ShadowDrop::Table, ShadowDrop::Busy];
 
     /// The word for it.
     pub const fn as_str(self) -> &'static str {
@@ -87,6 +89,7 @@ impl ShadowDrop {
             ShadowDrop::Queue => "queue",
             ShadowDrop::Share => "share",
             ShadowDrop::Table => "table",
+            ShadowDrop::Busy => "busy",
         }
     }
 }

@@ -20,7 +20,7 @@ use pointsman_core::table::Table;
 use pointsman_core::time::Timestamp;
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::policy::{Revision, Said, Texts, be_nice};
+use crate::policy::{FaultKind, Revision, Said, Texts, be_nice};
 use crate::telemetry::metrics::{Metrics, ShadowDrop, ShadowResult};
 use budget::Budget;
 
@@ -226,6 +226,8 @@ impl Inner {
         let table = shade.revision.table();
         let result = match &said {
             Ok(other) => ShadowResult::from(Divergence::between(decision, other)),
+            // A shortage is not its failure.
+            Err(fault) if fault.kind == FaultKind::Busy => return self.dropped(shade, ShadowDrop::Busy),
             Err(_) => ShadowResult::Fault,
         };
         shade.tally.count(result);
