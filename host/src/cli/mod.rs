@@ -4,6 +4,7 @@ pub mod config_cmd;
 mod config_needs;
 mod policy_cmd;
 mod promote_cmd;
+mod promote_screen;
 mod serve_cmd;
 
 use std::io;

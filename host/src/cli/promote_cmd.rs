@@ -1,6 +1,5 @@
 //! `pointsman policy promote`: asks a running proxy for a guarded promotion, and follows it to its end.
 
-use std::fmt;
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -9,8 +8,10 @@ use std::time::{Duration, Instant};
 use pointsman_core::canary::Plan;
 use reqwest::{Client, Method, Response, StatusCode, Url};
 use serde::Deserialize;
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::in_runtime;
+use super::promote_screen::{Policy, Promotion, Screen};
 
 /// How often the proxy is asked how it stands.
 const ASK_EVERY: Duration = Duration::from_millis(500);
@@ -20,9 +21,6 @@ const PATIENCE: Duration = Duration::from_secs(15);
 
 /// One answer; a component may be compiled meanwhile, which takes up to five minutes.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(330);
-
-/// Where nobody sees lines replaced, one is written when something has changed, and this often.
-const LINE_EVERY: Duration = Duration::from_secs(30);
 
 /// Interrupted by Ctrl-C, as shells have it.
 const INTERRUPTED: u8 = 130;
@@ -136,47 +134,6 @@ struct Asking {
     how_to_abort: String,
 }
 
-/// Of `/api/policy`, what is followed.
-#[derive(Deserialize)]
-struct Policy {
-    revision: String,
-    promotion: Option<Promotion>,
-}
-
-#[derive(Clone, Deserialize)]
-struct Promotion {
-    state: String,
-    candidate: String,
-    control: String,
-    share: String,
-    since: String,
-    until: String,
-    why: Option<String>,
-    sides: Sides,
-    guards: Vec<Guard>,
-}
-
-#[derive(Clone, Deserialize)]
-struct Sides {
-    control: Side,
-    candidate: Side,
-}
-
-#[derive(Clone, Deserialize)]
-struct Side {
-    exchanges: u64,
-    failed: u64,
-    p95_ms: Option<u64>,
-    cost_usd: f64,
-}
-
-#[derive(Clone, Deserialize)]
-struct Guard {
-    guard: String,
-    standing: String,
-    words: String,
-}
-
 impl Asking {
     async fn work(&self, component: Option<Vec<u8>>, detach: bool, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
         let client = Client::builder()
@@ -189,26 +146,35 @@ impl Asking {
             writeln!(out, "ended: the policy in force gets all exchanges again")?;
             return Ok(ExitCode::SUCCESS);
         };
-        let begun = self.ask(&client, Method::POST, &self.promote, component).await?;
-        let Some(promotion) = begun.promotion else { anyhow::bail!("the proxy does not tell of the promotion") };
-        let Promotion { candidate, control, share, until, .. } = &promotion;
-        writeln!(out, "revision {candidate} has {share} of the exchanges beside {control}, until {until}")?;
-        if detach {
-            writeln!(
-                out,
-                "It goes on by itself; /api/policy tells how it stands. To end it:\n  {}",
-                self.how_to_abort
-            )?;
-            return Ok(ExitCode::SUCCESS);
-        }
-        let mut screen = Screen { is_terminal: io::stdout().is_terminal(), told: None, out: &mut *out };
+        // From here on, so that no moment is left in which Ctrl-C says nothing.
+        let mut interrupts = signal(SignalKind::interrupt())?;
         tokio::select! {
-            end = self.follow(&client, promotion, &mut screen) => end,
-            _ = tokio::signal::ctrl_c() => {
+            end = self.promote(&client, component, detach, &mut *out) => end,
+            _ = interrupts.recv() => {
                 writeln!(out, "\nThe promotion goes on. To end it:\n  {}", self.how_to_abort)?;
                 Ok(ExitCode::from(INTERRUPTED))
             }
         }
+    }
+
+    async fn promote(
+        &self,
+        client: &Client,
+        component: Vec<u8>,
+        detach: bool,
+        out: &mut dyn Write,
+    ) -> anyhow::Result<ExitCode> {
+        let begun = self.ask(client, Method::POST, &self.promote, component).await?;
+        let Some(promotion) = begun.promotion else { anyhow::bail!("the proxy does not tell of the promotion") };
+        let Promotion { candidate, control, share, until, .. } = &promotion;
+        writeln!(out, "revision {candidate} has {share} of the exchanges beside {control}, until {until}")?;
+        if detach {
+            let how = &self.how_to_abort;
+            writeln!(out, "It goes on by itself; /api/policy tells how it stands. To end it:\n  {how}")?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        let mut screen = Screen { is_terminal: io::stdout().is_terminal(), told: None, out };
+        self.follow(client, promotion, &mut screen).await
     }
 
     async fn follow(&self, client: &Client, begun: Promotion, screen: &mut Screen<'_>) -> anyhow::Result<ExitCode> {
@@ -272,58 +238,6 @@ async fn refusal(answer: Response) -> String {
         (StatusCode::UNAUTHORIZED, _) => "the admin listener wants a token; give --token env:NAME".to_owned(),
         (_, Some(said)) => said,
         (status, None) => format!("the admin listener answered {status}; is --admin the right address?"),
-    }
-}
-
-/// Shows how it stands: in one line that is replaced, or in lines now and then.
-struct Screen<'a> {
-    is_terminal: bool,
-    told: Option<(Vec<String>, Instant)>,
-    out: &'a mut dyn Write,
-}
-
-impl Screen<'_> {
-    fn show(&mut self, now: &Promotion) -> io::Result<()> {
-        if self.is_terminal {
-            // Without wrapping, what is longer than the line is cut, and one line is all there is to replace.
-            write!(self.out, "\r\x1b[2K\x1b[?7l{now}\x1b[?7h")?;
-            return self.out.flush();
-        }
-        let standings: Vec<String> = now.guards.iter().map(|guard| guard.standing.clone()).collect();
-        let is_old = |(told, at): &(Vec<String>, Instant)| *told != standings || at.elapsed() >= LINE_EVERY;
-        if self.told.as_ref().is_none_or(is_old) {
-            writeln!(self.out, "{now}")?;
-            self.told = Some((standings, Instant::now()));
-        }
-        self.out.flush()
-    }
-
-    fn end(&mut self, now: &Promotion) -> io::Result<()> {
-        if self.is_terminal {
-            writeln!(self.out, "\r\x1b[2K{now}")?;
-        }
-        for guard in &now.guards {
-            writeln!(self.out, "  {:<22} {:<9} {}", guard.guard, guard.standing, guard.words)?;
-        }
-        writeln!(self.out, "{}: {}", now.state.replace('_', " "), now.why.as_deref().unwrap_or("no reason was given"))
-    }
-}
-
-impl fmt::Display for Promotion {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let guards: Vec<String> = self.guards.iter().map(|g| format!("{} {}", g.guard, g.standing)).collect();
-        let Sides { control, candidate } = &self.sides;
-        write!(f, "candidate {candidate}; in force {control}; {}", guards.join(", "))
-    }
-}
-
-impl fmt::Display for Side {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} exchanges, {} failed", self.exchanges, self.failed)?;
-        if let Some(p95_ms) = self.p95_ms {
-            write!(f, ", p95 {p95_ms} ms")?;
-        }
-        write!(f, ", {:.6} USD each", self.cost_usd)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Guarded promotions: a candidate on a share of the traffic that takes over, or goes, by itself.
 
 use std::collections::BTreeMap;
+use std::process::Stdio;
 
 use http::Method;
 use pointsman_tests::{
@@ -8,6 +9,8 @@ use pointsman_tests::{
     upstream,
 };
 use serde_json::Value;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::Command;
 
 /// Three backends: one that answers, one that answers too and is dear, one that fails.
 struct Scene {
@@ -307,4 +310,30 @@ async fn the_command_line_follows_it_to_its_end() {
     assert!(wrong.stderr.starts_with("error: --canary=\"0%\" is not a share"), "{}", wrong.stderr);
     let unknown = command(&s, &sends_to(1).build(), &[]).await;
     assert!(unknown.code == Some(1) && unknown.stderr.contains("wants a token"), "{}", unknown.stderr);
+}
+
+#[tokio::test]
+async fn ctrl_c_leaves_it_running_and_says_how_to_end_it() {
+    let s = scene(|builder| builder).await;
+    std::fs::write(s.proxy.dir().join("candidate.wasm"), sends_to(1).build()).unwrap();
+    let admin = format!("http://{}", s.proxy.admin_addr());
+    let mut child = Command::new(env!("CARGO_BIN_EXE_proxy-under-test"))
+        .current_dir(s.proxy.dir())
+        .args(["policy", "promote", "candidate.wasm", "--for", "1h", "--admin", &admin])
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let begun = soon("the begin", lines.next_line()).await.unwrap().unwrap();
+    assert!(begun.contains("has 5% of the exchanges beside"), "{begun}");
+    let interrupt = format!("kill -INT {}", child.id().unwrap());
+    assert!(std::process::Command::new("sh").args(["-c", &interrupt]).status().unwrap().success());
+    assert_eq!(soon("its end", child.wait()).await.unwrap().code(), Some(130));
+    let mut said = String::new();
+    while let Some(line) = soon("the rest", lines.next_line()).await.unwrap() {
+        said += &line;
+    }
+    assert!(said.contains("The promotion goes on. To end it:  pointsman policy promote --abort --admin"), "{said}");
+    assert_eq!(s.proxy.policy().await["promotion"]["state"], "running");
 }

@@ -21,7 +21,7 @@ impl Budget {
     /// So much time has passed, and so much of it was spent running. Answers how long to pause before more is.
     pub(super) fn settle(&mut self, passed: Duration, ran: Duration) -> Option<Duration> {
         let earned = passed.as_secs_f64() * self.share;
-        self.saved = (self.saved + earned).min(MAX_SAVED.as_secs_f64()) - ran.as_secs_f64();
+        self.saved = (self.saved + earned - ran.as_secs_f64()).min(MAX_SAVED.as_secs_f64());
         (self.saved < 0.0).then(|| Duration::from_secs_f64(-self.saved / self.share))
     }
 }

@@ -9,6 +9,7 @@ mod promotion;
 mod rollback;
 mod shadow;
 mod start;
+mod steps;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
