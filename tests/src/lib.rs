@@ -10,6 +10,7 @@
 //! ```
 
 mod client;
+mod http2;
 mod policy;
 mod proxy;
 mod reply;
@@ -17,6 +18,7 @@ mod tls;
 mod upstream;
 
 pub use client::{Answer, Event, EventStream, RawConnection, Request};
+pub use http2::{Narrow, NarrowStream};
 pub use policy::{WatPolicy, revision_of, sends_to};
 pub use proxy::{Backend, Finished, Http2, Proxy, ProxyBuilder, backend, run};
 pub use reply::{Gate, Reply, bytes, chat, echo, embeddings, json, raw, silence, sse, status, tokens};

@@ -40,6 +40,7 @@ fn facts() -> Facts {
         client: u32::MAX,
         session: 0,
         crosses: false,
+        acts: false,
     }
 }
 
@@ -505,6 +506,43 @@ fn what_every_upstream_refused_is_passed_on() {
     s.says(primary(1));
     s.ended(Kind::RateLimited, 0);
     assert!(matches!(s.says(exhausted()), Action::Reject(_)), "b1 may yet answer");
+}
+
+#[test]
+fn what_acts_is_not_sent_again_after_it_may_have_acted() {
+    let story = || {
+        let mut s = Story::new(
+            &[(Tier::Primary, Limits::default()), (Tier::Fallback, Limits::default())],
+            Budgets::default(),
+            3,
+        );
+        let facts = Facts { acts: true, ..facts() };
+        s.exchange = Exchange::new(s.now, s.view.clone(), &"m".into(), facts, Budgets::default(), STREAMS);
+        s.step(Event::Arrived);
+        assert!(matches!(s.says(primary(0)), Action::Send(_)));
+        s
+    };
+    for kind in Kind::ALL {
+        let mut s = story();
+        let next = s.ended(kind, 0);
+        let is_as_it_should_be = match kind {
+            Kind::Answered | Kind::ClientGone => matches!(next, Action::Finish(_)),
+            Kind::Refused | Kind::ServerError => matches!(next, Action::PassOn),
+            Kind::Reset | Kind::TimedOut | Kind::Cut | Kind::Stalled | Kind::Malformed => {
+                matches!(&next, Action::Reject(why) if why.reason == Reason::NotRepeated)
+            }
+            Kind::RateLimited
+            | Kind::OutOfCredit
+            | Kind::Overloaded
+            | Kind::TooLong
+            | Kind::ModelMissing
+            | Kind::Unauthorised
+            | Kind::ConnectFailed
+            | Kind::NotResumed => matches!(next, Action::Ask(_)),
+        };
+        assert!(is_as_it_should_be, "{kind:?}: {next:?}");
+        assert_eq!(s.in_flight(), [0, 0]);
+    }
 }
 
 #[test]

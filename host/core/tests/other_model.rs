@@ -51,6 +51,7 @@ fn scene() -> Scene {
         client: u32::MAX,
         session: 0,
         crosses: false,
+        acts: false,
     };
     let streams = StreamDefaults { commit: Commit::FirstContent, resume: Resume::None };
     let exchange = Exchange::new(NOW, view, &"big".into(), facts, Budgets::default(), streams);

@@ -15,9 +15,9 @@ use crate::policy::{Engine, EngineError, EngineLimits, Fault, LoadError, Revisio
 /// Decisions that are timed. They also show whether the policy's memory grows.
 const TIMED_DECISIONS: usize = 600;
 
-/// What a policy is judged for.
+/// Under which a policy is judged.
 #[derive(Clone, Debug)]
-pub struct Trial {
+pub struct Conditions {
     /// Its bounds.
     pub limits: EngineLimits,
     /// `[policy.settings]` as JSON.
@@ -96,11 +96,11 @@ pub struct Report {
 ///
 /// # Errors
 /// Only when this machine cannot run policies at all.
-pub fn check(bytes: &[u8], trial: &Trial) -> Result<Report, EngineError> {
-    let engine = Engine::new(trial.limits)?;
-    let origin = trial.origin.clone();
+pub fn check(bytes: &[u8], conditions: &Conditions) -> Result<Report, EngineError> {
+    let engine = Engine::new(conditions.limits)?;
+    let origin = conditions.origin.clone();
     let mut report = Report { accepted: false, revision: None, origin, aspects: Vec::new(), figures: None };
-    match judge(&engine, bytes, trial, &mut report) {
+    match judge(&engine, bytes, conditions, &mut report) {
         Ok(figures) => {
             report.accepted = true;
             report.figures = Some(figures);
@@ -124,11 +124,11 @@ fn aspect_of(error: &LoadError) -> &'static str {
     }
 }
 
-fn judge(engine: &Engine, bytes: &[u8], trial: &Trial, report: &mut Report) -> Result<Figures, LoadError> {
+fn judge(engine: &Engine, bytes: &[u8], conditions: &Conditions, report: &mut Report) -> Result<Figures, LoadError> {
     let watch = Stopwatch::start();
     let compiled = engine.compile(bytes);
     let compile = watch.elapsed();
-    let most = words::bytes(trial.limits.max_component_bytes);
+    let most = words::bytes(conditions.limits.max_component_bytes);
     let is_size = |error: &LoadError| aspect_of(error) == "size";
     if !compiled.as_ref().is_err_and(is_size) {
         report.say("size", Mark::Ok, [format!("{} of at most {most}", words::bytes(bytes.len()))]);
@@ -141,16 +141,20 @@ fn judge(engine: &Engine, bytes: &[u8], trial: &Trial, report: &mut Report) -> R
     report.say("imports", Mark::Ok, imports(compiled.imports()));
     report.say("exports", Mark::Ok, ["configure, decide".to_owned()]);
     let watch = Stopwatch::start();
-    let revision = compiled.configure(&trial.settings, trial.table.clone())?;
-    let backends = trial.table.backends.len();
-    let (took, settings) = (words::time(watch.elapsed()), &trial.settings);
-    report.say("configure", Mark::Ok, [format!("{} ({backends} backends), settings {settings}, {took}", trial.origin)]);
+    let revision = compiled.configure(&conditions.settings, conditions.table.clone())?;
+    let backends = conditions.table.backends.len();
+    let (took, settings) = (words::time(watch.elapsed()), &conditions.settings);
+    report.say(
+        "configure",
+        Mark::Ok,
+        [format!("{} ({backends} backends), settings {settings}, {took}", conditions.origin)],
+    );
     report.say("probes", Mark::Ok, probe_words(&revision));
     let fresh_memory_bytes = revision.try_start().map_err(LoadError::Configure)?;
     let timed = Timed::measure(&revision);
-    timed.say(trial, report);
+    timed.say(conditions, report);
     let used_memory_bytes = revision.memory_bytes();
-    say_memory(fresh_memory_bytes, used_memory_bytes, trial, report);
+    say_memory(fresh_memory_bytes, used_memory_bytes, conditions, report);
     Ok(Figures {
         compile_ms: words::micros(compile) / 1_000.0,
         decision_p50_us: words::micros(timed.p50),
@@ -208,8 +212,8 @@ impl Timed {
         Self { p50: words::percentile(&times, 50), p99: words::percentile(&times, 99), fault }
     }
 
-    fn say(&self, trial: &Trial, report: &mut Report) {
-        let deadline = Duration::from_millis(trial.limits.decide_ms.into());
+    fn say(&self, conditions: &Conditions, report: &mut Report) {
+        let deadline = Duration::from_millis(conditions.limits.decide_ms.into());
         let (p50, p99) = (words::time(self.p50), words::time(self.p99));
         let mut says = vec![format!("median {p50}, p99 {p99}, of at most {} ms", deadline.as_millis())];
         let mut mark = Mark::Ok;
@@ -225,8 +229,8 @@ impl Timed {
     }
 }
 
-fn say_memory(fresh: usize, used: usize, trial: &Trial, report: &mut Report) {
-    let most = trial.limits.memory_bytes;
+fn say_memory(fresh: usize, used: usize, conditions: &Conditions, report: &mut Report) {
+    let most = conditions.limits.memory_bytes;
     let mut says = vec![format!(
         "{} configured, {} after {TIMED_DECISIONS} decisions, of at most {}",
         words::bytes(fresh),
@@ -267,14 +271,14 @@ mod tests {
     use super::*;
     use crate::author::sample;
 
-    fn trial(settings: &str) -> Trial {
+    fn conditions(settings: &str) -> Conditions {
         let limits = EngineLimits { max_instances: 8, ..EngineLimits::default() };
         let table = Arc::new(sample::table(4));
-        Trial { limits, settings: settings.into(), table, origin: "an example table".into() }
+        Conditions { limits, settings: settings.into(), table, origin: "an example table".into() }
     }
 
     fn refused(bytes: &[u8], settings: &str) -> Aspect {
-        let report = check(bytes, &trial(settings)).unwrap();
+        let report = check(bytes, &conditions(settings)).unwrap();
         assert!(!report.accepted && report.figures.is_none());
         assert!(report.to_string().ends_with("\nrefused"), "{report}");
         let last = report.aspects.last().unwrap();
@@ -284,7 +288,7 @@ mod tests {
 
     #[test]
     fn the_embedded_policy_is_accepted_aspect_by_aspect() {
-        let report = check(Engine::embedded_bytes(), &trial("{}")).unwrap();
+        let report = check(Engine::embedded_bytes(), &conditions("{}")).unwrap();
         assert!(report.accepted, "{report}");
         let names: Vec<&str> = report.aspects.iter().map(|a| a.aspect).collect();
         let all = ["size", "compile", "contract", "imports", "exports", "configure", "probes", "time", "memory"];

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::promote_cmd::{self, PromoteArgs};
 use crate::author::bench::bench;
 use crate::author::build::{Built, Language, build};
-use crate::author::check::{Trial, check};
+use crate::author::check::{Conditions, check};
 use crate::author::new;
 use crate::author::sample;
 use crate::config::{self, ProcessEnv};
@@ -183,15 +183,15 @@ fn make(dir: &Path, output: Option<&Path>, out: &mut dyn Write) -> anyhow::Resul
 }
 
 fn judge(file: &Path, config: Option<&Path>, json: bool, out: &mut dyn Write) -> anyhow::Result<Ended> {
-    let trial = match trial(config) {
-        Ok(trial) => trial,
+    let conditions = match conditions(config) {
+        Ok(conditions) => conditions,
         Err(error) => return Ok(Ended::Usage(error)),
     };
-    let bytes = match read(file, &trial.limits) {
+    let bytes = match read(file, &conditions.limits) {
         Ok(bytes) => bytes,
         Err(error) => return Ok(Ended::Usage(error)),
     };
-    let report = check(&bytes, &trial)?;
+    let report = check(&bytes, &conditions)?;
     if json {
         writeln!(out, "{}", serde_json::to_string_pretty(&report)?)?;
     } else {
@@ -202,15 +202,15 @@ fn judge(file: &Path, config: Option<&Path>, json: bool, out: &mut dyn Write) ->
 }
 
 fn measure(file: &Path, config: Option<&Path>, json: bool, out: &mut dyn Write) -> anyhow::Result<Ended> {
-    let trial = match trial(config) {
-        Ok(trial) => trial,
+    let conditions = match conditions(config) {
+        Ok(conditions) => conditions,
         Err(error) => return Ok(Ended::Usage(error)),
     };
-    let bytes = match read(file, &trial.limits) {
+    let bytes = match read(file, &conditions.limits) {
         Ok(bytes) => bytes,
         Err(error) => return Ok(Ended::Usage(error)),
     };
-    let report = bench(&bytes, &trial.settings, trial.limits)?;
+    let report = bench(&bytes, &conditions.settings, conditions.limits)?;
     if json {
         writeln!(out, "{}", serde_json::to_string_pretty(&report)?)?;
     } else {
@@ -238,9 +238,9 @@ fn read(file: &Path, limits: &EngineLimits) -> Result<Vec<u8>, String> {
 }
 
 /// What the policy is tried with: a configuration's table, settings and limits, or examples.
-fn trial(config: Option<&Path>) -> Result<Trial, String> {
+fn conditions(config: Option<&Path>) -> Result<Conditions, String> {
     let Some(file) = config else {
-        return Ok(Trial {
+        return Ok(Conditions {
             limits: EngineLimits::default(),
             settings: "{}".to_owned(),
             table: Arc::new(sample::table(EXAMPLE_BACKENDS)),
@@ -248,7 +248,7 @@ fn trial(config: Option<&Path>) -> Result<Trial, String> {
         });
     };
     let config = config::load(Some(file), &ProcessEnv).map_err(|error| error.to_string())?.config;
-    Ok(Trial {
+    Ok(Conditions {
         limits: engine_limits(&config),
         settings: config.policy.settings_json(),
         table: Arc::new(config.table()),

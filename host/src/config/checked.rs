@@ -141,6 +141,8 @@ pub struct Server {
     pub drain_timeout: Duration,
     /// How long a client may take to send the request head.
     pub header_read_timeout: Duration,
+    /// How long a client may take nothing of its answer.
+    pub unread_timeout: Duration,
 }
 
 /// The operator's own listener.
@@ -305,6 +307,8 @@ pub struct BackendConfig {
 pub struct HealthCheck {
     /// Time between two tries, at least a second.
     pub interval: Duration,
+    /// The longest one may take.
+    pub timeout: Duration,
     /// The model, as a client would ask for it.
     pub model: Arc<str>,
 }

@@ -42,6 +42,8 @@ pub(super) struct RawServer {
     pub(super) drain_timeout_ms: Option<u64>,
     /// How long a client may take to send the request head. Default 30000.
     pub(super) header_read_timeout_ms: Option<u64>,
+    /// A client that takes nothing of its answer for so long is taken to be gone. Default 120000.
+    pub(super) unread_timeout_ms: Option<u64>,
     /// Serve everyone who reaches an address that is not loopback, without client keys. Default false.
     pub(super) allow_open: Option<bool>,
 }
@@ -319,6 +321,8 @@ pub(super) struct RawTimeouts {
 pub(super) struct RawHealthCheck {
     /// Between two of them, at least 1000. Default 10000.
     pub(super) interval_ms: Option<u64>,
+    /// The longest one may take before it counts as failed. Default 60000, or the backend's total_ms where that is less.
+    pub(super) timeout_ms: Option<u64>,
     /// The model to ask for, as a client would.
     #[schemars(required, with = "String")]
     pub(super) model: Option<String>,

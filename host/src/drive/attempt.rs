@@ -177,20 +177,16 @@ pub async fn attempt(live: &Live, target: &Target, sending: &Sending, told: Opti
 /// Sends the request and waits for the head.
 ///
 /// A kept connection that the upstream closed just when it was used again says nothing about the upstream (RFC 9112
-/// section 9.5): a request to a model, which changes nothing there, is sent once more on a fresh one.
+/// section 9.5): a request that changes nothing there is sent once more on a fresh one.
 async fn send(asked: &Asked, target: &Target, sending: &Sending, plan: &Plan) -> Result<Answer, Outcome> {
     let build = || request(asked, target, plan).map_err(|message| Outcome::new(Kind::Refused, message));
     let connect = sending.timeouts.connect;
     match target.origin.send(build()?, connect, Reuse::Kept).await {
-        Err(SendError::Reset { reused: true, .. }) if is_repeatable(asked) => {
+        Err(SendError::Reset { reused: true, .. }) if !asked.acts() => {
             target.origin.send(build()?, connect, Reuse::Fresh).await.map_err(|error| outcome_of(&error))
         }
         sent => sent.map_err(|error| outcome_of(&error)),
     }
-}
-
-fn is_repeatable(asked: &Asked) -> bool {
-    asked.operation != Operation::Other || asked.method.is_idempotent()
 }
 
 /// What of a plan matters to a refusal.
@@ -239,7 +235,8 @@ async fn refused(
         Some(foreign) => foreign.refusal(&mut head, &body, &live.asked().id),
         None => body,
     };
-    let explains = matches!(outcome.kind, Kind::Refused | Kind::TooLong | Kind::ModelMissing);
+    let explains = matches!(outcome.kind, Kind::Refused | Kind::TooLong | Kind::ModelMissing)
+        || (outcome.kind == Kind::ServerError && live.asked().acts());
     let backend = live.snapshot().view.backend(sending.backend).id.clone();
     let kept = explains.then_some(KeptRefusal { lane: sending.lane, backend, head, body });
     Attempted::Failed(Ended::failed(outcome), kept)

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::response::Parts;
 use pointsman_core::exchange::{Action, Event, Refusal};
-use pointsman_core::outcome::Kind;
 use pointsman_core::table::Lane;
 use pointsman_core::wire::resume::Transcript;
 
@@ -75,10 +74,11 @@ pub async fn walk(mut live: Live, mut action: Action, told: Option<Transcript>) 
                         break Found::Begun(answerer, head, begun);
                     }
                     Attempted::Failed(ended, kept) => {
-                        // A refusal of the request itself is the last word, and the reason for the end.
-                        let is_final = ended.outcome.kind == Kind::Refused;
+                        let next = live.step(Event::Ended(ended));
+                        // One after which no other try can help is the last word, and the reason for the end.
+                        let is_final = matches!(next, Action::PassOn);
                         refusal = if is_final { kept.or(refusal) } else { refusal.or(kept) };
-                        live.step(Event::Ended(ended))
+                        next
                     }
                 }
             }

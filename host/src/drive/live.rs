@@ -16,7 +16,7 @@ use super::aside::aside;
 use super::foreign::may_cross;
 use super::journal;
 use super::proxy::Proxy;
-use super::request::Asked;
+use super::request::{Asked, Only};
 use super::snapshot::Snapshot;
 use crate::policy::Verdict;
 
@@ -127,8 +127,8 @@ impl Live {
 
     /// Asks the policy.
     pub fn decide(&mut self, query: Query) -> Decision {
-        if let Some(backend) = self.asked.only {
-            return self.once(&query, backend);
+        if let Some(only) = self.asked.only {
+            return self.once(&query, only);
         }
         let asked_at = self.proxy.clock.now();
         let policy = &self.snapshot.policy;
@@ -159,13 +159,15 @@ impl Live {
     }
 
     /// One attempt at this backend and no more: no policy is asked where there is nothing to choose.
-    fn once(&self, query: &Query, backend: u32) -> Decision {
-        let state = query.rows[backend as usize * STRIDE + Column::State as usize];
+    fn once(&self, query: &Query, Only { backend: index, within }: Only) -> Decision {
+        let state = query.rows[index as usize * STRIDE + Column::State as usize];
         if !query.attempts.is_empty() || state != RowState::Ready as u32 {
             return Decision::Reject(Rejection::default());
         }
-        let dispatch = Dispatch { backend: Some(backend), ..Dispatch::default() };
-        match self.snapshot.view.backend(backend).tier {
+        let backend = self.snapshot.view.backend(index);
+        let total = Some(backend.timeouts.total.min(within));
+        let dispatch = Dispatch { backend: Some(index), total, ..Dispatch::default() };
+        match backend.tier {
             Tier::Primary => Decision::Primary(dispatch),
             Tier::Fallback => Decision::Fallback(dispatch),
         }

@@ -33,7 +33,7 @@ pub use line::Line;
 pub use proxy::{Proxy, Unknown};
 pub use relay::{Broken, ProxyBody};
 pub use reply::{OwnError, Reply};
-pub use request::{Arrival, Asked};
+pub use request::{Arrival, Asked, Only};
 pub use shadow::{Divergent, Shade, Shadow, Tally};
 pub use snapshot::{Snapshot, Target, TargetError};
 pub use trial::Trial;

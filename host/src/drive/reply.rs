@@ -79,9 +79,12 @@ pub fn words_of(reason: &Reason) -> (ErrorKind, u16, Option<&str>) {
     let own_kind = match reason {
         Reason::Policy { kind, .. } if kind.is_empty() => Some("rejected_by_policy"),
         Reason::Policy { kind, .. } => Some(kind.as_str()),
-        Reason::NoSuchModel | Reason::Untranslatable | Reason::Exhausted | Reason::QueueFull | Reason::OutOfTime => {
-            None
-        }
+        Reason::NoSuchModel
+        | Reason::Untranslatable
+        | Reason::Exhausted
+        | Reason::QueueFull
+        | Reason::OutOfTime
+        | Reason::NotRepeated => None,
     };
     (reason.error_kind(), reason.status(), own_kind)
 }

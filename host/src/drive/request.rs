@@ -1,6 +1,7 @@
 //! A downstream request, read once: its original bytes, and the facts the core and the policy need.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::uri::PathAndQuery;
@@ -17,6 +18,20 @@ use crate::policy::Texts;
 
 /// Labels a client may send; more are ignored.
 const MAX_LABELS: usize = 16;
+
+/// Paths that ask a model and leave nothing behind, beside those that are operations of their own.
+const QUESTIONS: [&str; 10] = [
+    "/audio/speech",
+    "/audio/transcriptions",
+    "/audio/translations",
+    "/images/edits",
+    "/images/generations",
+    "/images/variations",
+    "/messages/count_tokens",
+    "/moderations",
+    "/rerank",
+    "/responses/input_tokens",
+];
 
 /// A request that has arrived, body and all.
 #[derive(Debug)]
@@ -54,7 +69,16 @@ pub struct Asked {
     /// What the policy may read.
     pub texts: Arc<Texts>,
     /// The one backend it may go to, once; none: the policy decides.
-    pub only: Option<u32>,
+    pub only: Option<Only>,
+}
+
+/// One attempt at one backend.
+#[derive(Clone, Copy, Debug)]
+pub struct Only {
+    /// Which.
+    pub backend: u32,
+    /// How long the attempt may take.
+    pub within: Duration,
 }
 
 /// A request's parts, as the listener has them.
@@ -128,7 +152,15 @@ impl Asked {
             client: self.client_index,
             session: self.session,
             crosses,
+            acts: self.acts(),
         }
+    }
+
+    /// May it change something at the upstream? A question to a model does not, whatever its method.
+    pub fn acts(&self) -> bool {
+        let path = self.path().trim_end_matches('/');
+        let is_question = self.operation != Operation::Other || QUESTIONS.iter().any(|end| path.ends_with(end));
+        !is_question && !self.method.is_idempotent()
     }
 
     /// The path without its query.

@@ -408,6 +408,7 @@ mod tests {
             client: NONE,
             session: 0,
             crosses: false,
+            acts: false,
         }
     }
 

@@ -77,8 +77,7 @@ impl Cache {
 fn entry_name(engine: &Engine, wasm: &[u8]) -> String {
     let mut settings = DefaultHasher::new();
     engine.precompile_compatibility_hash().hash(&mut settings);
-    let wasm: String = Sha256::digest(wasm).iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("{wasm}-{:016x}.cwasm", settings.finish())
+    format!("{}-{:016x}.cwasm", super::Hash::of(wasm), settings.finish())
 }
 
 #[expect(unsafe_code, reason = "the one place that loads compiled code; see the safety comment")]

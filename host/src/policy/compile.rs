@@ -9,12 +9,10 @@ use wasmtime::Engine;
 use wasmtime::component::Component;
 
 use super::check::{self, LoadError};
+use super::priority::Priority;
 
 /// Compilations at a time. One that nobody waits for any more goes on, as the compiler cannot be interrupted.
 const MAX_RUNNING: usize = 4;
-
-/// How much nicer than the rest of the process: streams and decisions go first.
-const NICENESS: i32 = 10;
 
 /// Compiles one component after another, each on its own thread, whose memory (tens of MiB) goes back with it.
 #[derive(Default)]
@@ -32,7 +30,7 @@ impl Compiler {
         let (sender, compiled) = mpsc::sync_channel(1);
         let (engine, wasm, running) = (engine.clone(), wasm.to_vec(), self.running.clone());
         let work = move || {
-            be_nice();
+            Priority::Low.take();
             // Nobody may be waiting any more.
             let _ = sender.send(Component::from_binary(&engine, &wasm));
             drop(running);
@@ -48,14 +46,3 @@ impl Compiler {
         }
     }
 }
-
-/// Lets this thread give way to the others of the process, where the system has a niceness for each (Linux).
-#[cfg(target_os = "linux")]
-pub fn be_nice() {
-    // Where it is not allowed, the thread is only less polite.
-    let _ = rustix::process::setpriority_process(None, NICENESS);
-}
-
-/// Does nothing: a niceness would be the whole process's.
-#[cfg(not(target_os = "linux"))]
-pub fn be_nice() {}

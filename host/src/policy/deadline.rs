@@ -9,9 +9,13 @@
 //! running at a few ticks. One that was only put aside goes on and is done. One that loops is seen at every tick and is
 //! stopped within a millisecond or two after its deadline; on a machine too busy to run it, after a few milliseconds of its
 //! own running time.
+//!
+//! A policy that is being judged runs on a thread that gives way to all others, where the wall says nothing of it: there
+//! only its own running time counts.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use rustix::time::{ClockId, clock_gettime};
 use wasmtime::UpdateDeadline;
 
 /// Ticks at which a guest must have been seen running before it can be too late.
@@ -20,19 +24,42 @@ const SEEN_RUNNING: u32 = 3;
 /// Ticks come late, some later than others; by less than this where nothing is in their way.
 const LATENESS: Duration = Duration::from_micros(250);
 
+/// Whose time is bounded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Measure {
+    /// The wall's: somebody waits.
+    #[default]
+    Wall,
+    /// The thread's own, on one that gives way to all others.
+    Running,
+}
+
+impl Measure {
+    /// From an arbitrary beginning.
+    pub(super) fn now(self) -> Duration {
+        let now = clock_gettime(match self {
+            Measure::Wall => ClockId::Monotonic,
+            Measure::Running => ClockId::ThreadCPUTime,
+        });
+        Duration::try_from(now).unwrap_or_default()
+    }
+}
+
 /// The time of one call.
 #[derive(Default)]
 pub(super) struct Deadline {
+    measure: Measure,
     limit_ms: u32,
     seen: u32,
-    first_seen: Option<Instant>,
+    first_seen: Option<Duration>,
     elapsed: Duration,
 }
 
 impl Deadline {
     /// Before a call.
     #[inline]
-    pub(super) fn start(&mut self, limit_ms: u32) {
+    pub(super) fn start(&mut self, measure: Measure, limit_ms: u32) {
+        self.measure = measure;
         self.limit_ms = limit_ms;
         self.seen = 0;
         self.first_seen = None;
@@ -40,9 +67,13 @@ impl Deadline {
 
     /// At a tick that the guest sees.
     #[cold]
-    pub(super) fn on_tick(&mut self, now: Instant) -> UpdateDeadline {
+    pub(super) fn on_tick(&mut self) -> UpdateDeadline {
+        self.at(self.measure.now())
+    }
+
+    fn at(&mut self, now: Duration) -> UpdateDeadline {
         self.seen += 1;
-        self.elapsed = now.saturating_duration_since(*self.first_seen.get_or_insert(now));
+        self.elapsed = now.saturating_sub(*self.first_seen.get_or_insert(now));
         let is_over = self.elapsed + LATENESS >= Duration::from_millis(self.limit_ms.into());
         if is_over && self.seen >= SEEN_RUNNING { UpdateDeadline::Interrupt } else { UpdateDeadline::Continue(1) }
     }
@@ -69,19 +100,19 @@ mod tests {
 
     struct Call {
         deadline: Deadline,
-        now: Instant,
+        now: Duration,
     }
 
     impl Call {
         fn begin() -> Self {
             let mut deadline = Deadline::default();
-            deadline.start(5);
-            Self { deadline, now: Instant::now() }
+            deadline.start(Measure::Wall, 5);
+            Self { deadline, now: Measure::Wall.now() }
         }
 
         fn is_stopped_after(&mut self, ms: u64) -> bool {
             self.now += Duration::from_millis(ms);
-            matches!(self.deadline.on_tick(self.now), UpdateDeadline::Interrupt)
+            matches!(self.deadline.at(self.now), UpdateDeadline::Interrupt)
         }
     }
 
@@ -92,7 +123,7 @@ mod tests {
             assert!(!call.is_stopped_after(1), "{ms}");
         }
         assert!(call.is_stopped_after(1));
-        call.deadline.start(5);
+        call.deadline.start(Measure::Wall, 5);
         assert!(!call.is_stopped_after(1), "the next call has its own time");
     }
 

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pointsman_core::table::Table;
-use sha2::{Digest, Sha256};
 use wasmtime::component::Linker;
 use wasmtime::{Config, InstanceAllocationStrategy, PoolingAllocationConfig, WasmBacktraceDetails};
 
@@ -13,11 +12,13 @@ use super::census;
 use super::check::{self, LoadError};
 use super::compile::Compiler;
 use super::guest::{Guest, MAX_TABLE_ELEMENTS, Shared};
+use super::hash::Hash;
 use super::pools::Pools;
 use super::revision::Revision;
 use super::ticker::Ticker;
 use super::wasi;
 use super::wire::bindings::{Policy, PolicyPre};
+use super::workshop::{Scrap, Workshop};
 
 /// The default policy as a component, built by `policies/build` from `policies/default`.
 const EMBEDDED: &[u8] = include_bytes!("../../../policies/default/default.wasm");
@@ -68,7 +69,10 @@ pub enum EngineError {
     Start(String),
     /// The thread of the deadlines could not be started.
     #[error("the policy engine's clock thread cannot start: {0}")]
-    Clock(#[from] std::io::Error),
+    Clock(std::io::Error),
+    /// The thread that judges policies could not be started.
+    #[error("the thread on which policies are judged cannot start: {0}")]
+    Workshop(std::io::Error),
 }
 
 /// Compiles and runs policies. Cheap to clone.
@@ -80,6 +84,7 @@ pub(super) struct Inner {
     linker: Linker<Guest>,
     cache: Cache,
     compiler: Compiler,
+    pub(super) workshop: Workshop,
     pub(super) pools: Pools,
     pub(super) ticker: Ticker,
     pub(super) limits: EngineLimits,
@@ -133,6 +138,12 @@ impl Compiled {
     }
 }
 
+impl Drop for Compiled {
+    fn drop(&mut self) {
+        self.engine.0.workshop.take_apart([Scrap::Code(self.code.clone())]);
+    }
+}
+
 impl Engine {
     /// Starts the engine. Reserves address space, not memory.
     pub fn new(limits: EngineLimits) -> Result<Self, EngineError> {
@@ -152,17 +163,24 @@ impl Engine {
         Policy::add_to_linker::<_, wasmtime::component::HasSelf<Guest>>(&mut linker, |guest| guest).map_err(start)?;
         wasi::link(&mut linker).map_err(start)?;
         let clock = wasm.clone();
-        let ticker = Ticker::start(move || clock.increment_epoch())?;
+        let ticker = Ticker::start(move || clock.increment_epoch()).map_err(EngineError::Clock)?;
         Ok(Self(Arc::new(Inner {
             wasm,
             linker,
             cache,
             compiler: Compiler::default(),
+            workshop: Workshop::start().map_err(EngineError::Workshop)?,
             pools: Pools::default(),
             ticker,
             limits,
             shared: Arc::default(),
         })))
+    }
+
+    /// Does this on the thread where policies are judged and taken apart: one thing after another, at a priority that
+    /// leaves the processor to those who are served. False when too much waits there already; then it is not done.
+    pub fn in_workshop(&self, job: impl FnOnce() + Send + 'static) -> bool {
+        self.0.workshop.take_on(Box::new(job))
     }
 
     /// Makes a revision of a component: compiles, checks, configures, probes. Blocks for as long as compilation takes
@@ -184,7 +202,7 @@ impl Engine {
         let mut linker = inner.linker.clone();
         wasi::link_absent(&mut linker, &component).map_err(shape)?;
         let pre = linker.instantiate_pre(&component).and_then(PolicyPre::new).map_err(shape)?;
-        let code = Arc::new(Code { pre, id: revision_id(bytes) });
+        let code = Arc::new(Code { pre, id: Hash::of(bytes).revision().into() });
         Ok(Compiled { engine: self.clone(), code, imports: check::imports(&component), from_cache })
     }
 
@@ -212,11 +230,6 @@ impl Engine {
     pub fn limits(&self) -> &EngineLimits {
         &self.0.limits
     }
-}
-
-/// The name of a revision: the first 12 hexadecimal digits of the file's SHA-256.
-pub(super) fn revision_id(bytes: &[u8]) -> Arc<str> {
-    Sha256::digest(bytes).iter().take(6).map(|byte| format!("{byte:02x}")).collect::<String>().into()
 }
 
 fn config(limits: &EngineLimits) -> Config {

@@ -1,12 +1,12 @@
 //! One running instance of a component: asked one question at a time, dropped after a fault.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use pointsman_core::contract::{Decision, Query};
 use pointsman_core::journal::StateUse;
 use wasmtime::{PoolConcurrencyLimitError, Store, Trap, WasmBacktrace};
 
+use super::deadline::Measure;
 use super::guest::{Guest, MAX_HANDED_OVER_BYTES};
 use super::wire::bindings::{Policy, PolicyPre};
 use super::wire::{self, TableParts};
@@ -42,12 +42,17 @@ pub(super) enum NotStarted {
 
 impl Instance {
     /// A fresh instance; what the component does at its start must be over after `limit_ms`.
-    pub(super) fn start(pre: &PolicyPre<Guest>, guest: Guest, limit_ms: u32) -> Result<Self, NotStarted> {
+    pub(super) fn start(
+        pre: &PolicyPre<Guest>,
+        guest: Guest,
+        measure: Measure,
+        limit_ms: u32,
+    ) -> Result<Self, NotStarted> {
         let mut store = Store::new(pre.engine(), guest);
         store.limiter(|guest| &mut guest.memory);
         store.set_hostcall_fuel(MAX_HANDED_OVER_BYTES);
-        store.epoch_deadline_callback(|mut store| Ok(store.data_mut().deadline.on_tick(Instant::now())));
-        allow(&mut store, limit_ms);
+        store.epoch_deadline_callback(|mut store| Ok(store.data_mut().deadline.on_tick()));
+        allow(&mut store, measure, limit_ms);
         match pre.instantiate(&mut store) {
             Ok(policy) => Ok(Self { store, policy, configured_bytes: 0 }),
             Err(error) if error.is::<PoolConcurrencyLimitError>() => Err(NotStarted::PoolFull),
@@ -60,9 +65,10 @@ impl Instance {
         &mut self,
         settings: &str,
         table: &TableParts,
+        measure: Measure,
         limit_ms: u32,
     ) -> Result<Result<(), String>, Fault> {
-        allow(&mut self.store, limit_ms);
+        allow(&mut self.store, measure, limit_ms);
         let answer = table
             .with(|table| self.policy.call_configure(&mut self.store, settings, table))
             .map_err(|error| fault(&self.store, &error));
@@ -72,9 +78,15 @@ impl Instance {
 
     /// Asks; after a fault the instance must not be used again.
     #[inline]
-    pub(super) fn ask(&mut self, query: &Query, texts: &Arc<Texts>, limit_ms: u32) -> Result<Decision, Fault> {
+    pub(super) fn ask(
+        &mut self,
+        query: &Query,
+        texts: &Arc<Texts>,
+        measure: Measure,
+        limit_ms: u32,
+    ) -> Result<Decision, Fault> {
         self.store.data_mut().begin(texts, query.now_ms, query.seed, wire::past(query));
-        allow(&mut self.store, limit_ms);
+        allow(&mut self.store, measure, limit_ms);
         match self.policy.call_decide(&mut self.store, wire::query(query)) {
             Ok(decision) => Ok(wire::decision(decision)),
             Err(error) => Err(fault(&self.store, &error)),
@@ -87,7 +99,7 @@ impl Instance {
         self.store.data_mut().end()
     }
 
-    /// How long the last call ran, in ms, without the time that the machine took for others; most take none.
+    /// How long the last question ran, in ms, without the time that the machine took for others; most take none.
     #[inline]
     pub(super) fn ran_ms(&self) -> u32 {
         self.store.data().deadline.seen()
@@ -107,8 +119,8 @@ impl Instance {
 
 /// Starts the time of a call.
 #[inline]
-fn allow(store: &mut Store<Guest>, limit_ms: u32) {
-    store.data_mut().deadline.start(limit_ms);
+fn allow(store: &mut Store<Guest>, measure: Measure, limit_ms: u32) {
+    store.data_mut().deadline.start(measure, limit_ms);
     store.set_epoch_deadline(1);
 }
 

@@ -16,11 +16,13 @@ mod deadline;
 mod engine;
 mod fault_log;
 mod guest;
+mod hash;
 mod instance;
 mod judge;
 mod patience;
 mod pool;
 mod pools;
+mod priority;
 mod revision;
 mod state;
 #[cfg(test)]
@@ -32,10 +34,12 @@ mod twin;
 mod wasi;
 pub mod watch;
 mod wire;
+mod workshop;
 
 pub use check::{LoadError, contract};
-pub use compile::be_nice;
 pub use engine::{Compiled, Engine, EngineError, EngineLimits};
+pub use hash::Hash;
+pub use priority::Priority;
 pub use revision::{Revision, probes};
 pub use twin::Twin;
 

@@ -4,13 +4,15 @@
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::check::{self, LoadError};
+use super::deadline::Measure;
 use super::engine::{Code, Engine};
 use super::guest::{Guest, Shared};
 use super::instance::{Instance, NotStarted};
 use super::wire::TableParts;
+use super::workshop::Scrap;
 use super::{Fault, FaultKind};
 
 /// Instances kept; more threads than this do not decide at the same time.
@@ -133,7 +135,8 @@ impl Pool {
         self.is_modest.store(true, Ordering::Relaxed);
     }
 
-    /// Starts an instance, or several when that takes long. Afterwards the component is known to start.
+    /// Starts an instance, or several when that takes long. Afterwards the component is known to start. Nobody waits for
+    /// it but who judges.
     pub(super) fn fill(&self) -> Result<(), LoadError> {
         self.keep(self.start_slowly()?);
         if self.starts_quickly() {
@@ -166,7 +169,7 @@ impl Pool {
             return Err(self.start_aside());
         }
         let limit_ms = if self.is_patient { self.engine.0.limits.configure_ms } else { MAX_QUICK_START_MS };
-        let instance = self.start(limit_ms).map_err(StartError::into_fault)?;
+        let instance = self.start(Measure::Wall, limit_ms).map_err(StartError::into_fault)?;
         match empty {
             Some(mut place) => {
                 *place = Some(instance);
@@ -176,14 +179,14 @@ impl Pool {
         }
     }
 
-    /// Gives up all instances that are not in use; how many.
-    pub(super) fn give_up_idle(&self) -> usize {
-        self.slots.iter().filter_map(take).filter_map(|mut place| place.take()).count()
+    /// Gives up all instances that are not in use; they are freed by dropping them.
+    pub(super) fn give_up_idle(&self) -> impl Iterator<Item = Instance> {
+        self.slots.iter().filter_map(take).filter_map(|mut place| place.take())
     }
 
     /// Starts and configures one more instance, and lets it go; the linear memory it had, in bytes.
     pub(super) fn try_start(&self) -> Result<usize, Fault> {
-        let started = self.start(self.engine.0.limits.configure_ms);
+        let started = self.start(Measure::Wall, self.engine.0.limits.configure_ms);
         started.map(|instance| instance.memory_bytes()).map_err(StartError::into_fault)
     }
 
@@ -208,7 +211,7 @@ impl Pool {
             let pool = self.clone();
             let work = move || {
                 let begun = Instant::now();
-                match pool.start(pool.engine.0.limits.configure_ms) {
+                match pool.start(Measure::Wall, pool.engine.0.limits.configure_ms) {
                     Ok(instance) => {
                         *pool.failure() = None;
                         pool.keep(instance);
@@ -238,7 +241,7 @@ impl Pool {
     }
 
     fn start_slowly(&self) -> Result<Instance, LoadError> {
-        self.start(self.engine.0.limits.configure_ms).map_err(|error| match error {
+        self.start(Measure::Running, self.engine.0.limits.configure_ms).map_err(|error| match error {
             StartError::Refused(refusal) => LoadError::Refused(check::sentence(&refusal)),
             StartError::Start(fault) => LoadError::Start(fault),
             StartError::Configure(fault) => LoadError::Configure(fault),
@@ -246,17 +249,13 @@ impl Pool {
     }
 
     #[cold]
-    fn start(&self, limit_ms: u32) -> Result<Instance, StartError> {
+    fn start(&self, measure: Measure, limit_ms: u32) -> Result<Instance, StartError> {
         let engine = &self.engine.0;
         let _clock = engine.ticker.hold();
-        let begun = Instant::now();
-        let mut instance = self.instantiate(limit_ms).inspect_err(|_| {
-            // What fails slowly must not be tried again while an exchange waits.
-            self.start_ms.store(u32::try_from(begun.elapsed().as_millis()).unwrap_or(u32::MAX), Ordering::Relaxed);
-        })?;
-        let instantiated_ms = instance.ran_ms();
-        let answer = instance.configure(&self.settings, &self.parts, limit_ms);
-        self.start_ms.store(instantiated_ms + instance.ran_ms(), Ordering::Relaxed);
+        // What starts or fails slowly must not be tried while an exchange waits.
+        let _timed = Timed { ms: &self.start_ms, begun: Measure::Running.now() };
+        let mut instance = self.instantiate(measure, limit_ms)?;
+        let answer = instance.configure(&self.settings, &self.parts, measure, limit_ms);
         match answer {
             Ok(Ok(())) => Ok(instance),
             Ok(Err(refusal)) => Err(StartError::Refused(refusal)),
@@ -264,13 +263,14 @@ impl Pool {
         }
     }
 
-    fn instantiate(&self, limit_ms: u32) -> Result<Instance, StartError> {
+    fn instantiate(&self, measure: Measure, limit_ms: u32) -> Result<Instance, StartError> {
         let engine = &self.engine.0;
         for _ in 0..MAX_TRIES {
             let guest = Guest::new(self.shared.clone(), self.code.id.clone(), engine.limits.memory_bytes);
-            match Instance::start(&self.code.pre, guest, limit_ms) {
+            match Instance::start(&self.code.pre, guest, measure, limit_ms) {
                 Ok(instance) => return Ok(instance),
                 Err(NotStarted::Fault(fault)) => return Err(StartError::Start(fault)),
+                Err(NotStarted::PoolFull) if engine.workshop.clear() => {}
                 Err(NotStarted::PoolFull) if self.is_modest.load(Ordering::Relaxed) => break,
                 Err(NotStarted::PoolFull) if engine.pools.make_room(self) => {}
                 Err(NotStarted::PoolFull) => break,
@@ -287,6 +287,27 @@ impl Pool {
 
     fn failure(&self) -> MutexGuard<'_, Option<FailedStart>> {
         self.failed_start.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        let workshop = &self.engine.0.workshop;
+        workshop.take_apart(self.give_up_idle().map(Scrap::Instance));
+        workshop.take_apart([Scrap::Code(self.code.clone())]);
+    }
+}
+
+/// Writes down how long a start ran, however it ended.
+struct Timed<'a> {
+    ms: &'a AtomicU32,
+    begun: Duration,
+}
+
+impl Drop for Timed<'_> {
+    fn drop(&mut self) {
+        let ran = Measure::Running.now().saturating_sub(self.begun);
+        self.ms.store(u32::try_from(ran.as_millis()).unwrap_or(u32::MAX), Ordering::Relaxed);
     }
 }
 

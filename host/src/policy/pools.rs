@@ -20,7 +20,7 @@ impl Pools {
     /// only as long as nobody needs the room. False: nobody has any.
     pub(super) fn make_room(&self, needy: &Pool) -> bool {
         let others: Vec<Arc<Pool>> = self.lock().iter().filter_map(Weak::upgrade).collect();
-        others.iter().filter(|pool| !std::ptr::eq(&***pool, needy)).any(|pool| pool.give_up_idle() > 0)
+        others.iter().filter(|pool| !std::ptr::eq(&***pool, needy)).any(|pool| pool.give_up_idle().count() > 0)
     }
 
     /// The list is whole after every step, so a panic elsewhere does not spoil it.

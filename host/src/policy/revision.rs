@@ -9,12 +9,15 @@ use pointsman_core::outcome::Kind;
 use pointsman_core::table::{Lane, Table, Tier};
 
 use super::check::LoadError;
+use super::deadline::Measure;
 use super::engine::{Code, Engine, EngineLimits};
+use super::hash::Hash;
 use super::judge::judge;
 use super::patience::Patience;
 use super::pool::Pool;
 use super::twin::Twin;
 use super::wire::TableParts;
+use super::workshop::{Scrap, breathe};
 use super::{Fault, FaultKind, Said, Texts, Verdict};
 
 /// A policy in force: it has been compiled, checked, configured and probed.
@@ -56,7 +59,9 @@ impl Revision {
     pub(super) fn new(engine: Engine, code: Arc<Code>, settings: &str, table: Arc<Table>) -> Result<Self, LoadError> {
         let shared = engine.0.shared.clone();
         let pool = Pool::new(engine.clone(), code.clone(), shared, settings, TableParts::new(&table));
+        breathe();
         pool.fill()?;
+        breathe();
         let revision = Self::over(engine, code, pool, settings, table);
         revision.probe()?;
         Ok(revision)
@@ -108,7 +113,7 @@ impl Revision {
 
     /// The name that a component of these bytes has.
     pub fn id_of(bytes: &[u8]) -> Arc<str> {
-        super::engine::revision_id(bytes)
+        Hash::of(bytes).revision().into()
     }
 
     /// The first 12 hexadecimal digits of the component's SHA-256.
@@ -132,7 +137,7 @@ impl Revision {
         if let Some(fault) = self.patience.refusal(query.now_ms) {
             return self.ask_twin(query, texts, Failure { fault, notes: Vec::new(), state: Vec::new(), cost_ms: 0 });
         }
-        match self.ask(query, texts) {
+        match self.ask(query, texts, Measure::Wall) {
             Ok(verdict) => verdict,
             Err(failure) => {
                 self.patience.went_wrong(query.now_ms, failure.cost_ms, &failure.fault);
@@ -147,7 +152,8 @@ impl Revision {
         if let Some(fault) = self.patience.refusal(query.now_ms) {
             return Said { decision: Err(fault), notes: Vec::new() };
         }
-        match self.ask(query, texts) {
+        // Its thread gives way to all others, where the wall says nothing of it.
+        match self.ask(query, texts, Measure::Running) {
             Ok(Verdict { decision, notes, .. }) => Said { decision: Ok(decision), notes },
             Err(Failure { fault, notes, cost_ms, .. }) => {
                 self.patience.went_wrong(query.now_ms, cost_ms, &fault);
@@ -159,7 +165,7 @@ impl Revision {
     /// Frees the instances that are not being asked, when another revision takes over. Exchanges that stay with this one
     /// start them again where they need to.
     pub fn release_instances(&self) {
-        self.pool.give_up_idle();
+        self.engine.0.workshop.take_apart(self.pool.give_up_idle().map(Scrap::Instance));
     }
 
     /// Starts and configures one more instance, and lets it go; the linear memory it had, in bytes.
@@ -177,7 +183,7 @@ impl Revision {
 
     /// What the component says.
     #[inline]
-    fn ask(&self, query: &Query, texts: &Arc<Texts>) -> Result<Verdict, Failure> {
+    fn ask(&self, query: &Query, texts: &Arc<Texts>, measure: Measure) -> Result<Verdict, Failure> {
         let no_instance = |fault: Fault| {
             let is_shortage = fault.kind == FaultKind::Busy;
             let cost_ms = if is_shortage { 0 } else { self.pool.start_ms().max(FAILED_START_MS) };
@@ -186,7 +192,7 @@ impl Revision {
         let mut taken = self.pool.take().map_err(no_instance)?;
         let instance = taken.instance();
         self.engine.0.ticker.touch();
-        let answer = instance.ask(query, texts, self.decide_ms);
+        let answer = instance.ask(query, texts, measure, self.decide_ms);
         let (notes, state) = instance.end();
         let ran_ms = instance.ran_ms();
         let was_long = ran_ms > 0;
@@ -225,7 +231,7 @@ impl Revision {
     fn probe(&self) -> Result<(), LoadError> {
         for (question, query) in probes(&self.table) {
             let failed = |Failure { fault, .. }| LoadError::Probe { question, fault };
-            self.ask(&query, &Arc::default()).map_err(failed)?;
+            self.ask(&query, &Arc::default(), Measure::Running).map_err(failed)?;
         }
         Ok(())
     }

@@ -57,12 +57,10 @@ pub struct Guarded<IO> {
     end: Option<End>,
     refusals: Arc<AtomicU64>,
     patience: Option<Patience>,
+    unread_timeout: Option<Duration>,
     /// Set while the client takes nothing of what is written.
     unread: Option<Pin<Box<Sleep>>>,
 }
-
-/// A client that takes nothing of its answer for this long is gone: it would hold a backend's slot for ever.
-const UNREAD_LIMIT: Duration = Duration::from_secs(120);
 
 /// How long a request's head may take. Hyper's own limit does not see a head that is held here until it is whole.
 #[derive(Debug)]
@@ -101,6 +99,7 @@ impl<IO> Guarded<IO> {
             end: None,
             refusals,
             patience: None,
+            unread_timeout: None,
             unread: None,
         }
     }
@@ -108,6 +107,12 @@ impl<IO> Guarded<IO> {
     /// The connection's first head, and the rest of any head, must come within this time.
     pub fn with_patience(mut self, limit: Duration) -> Self {
         self.patience = Some(Patience { limit, timer: None, has_begun: false });
+        self
+    }
+
+    /// A client that takes nothing of what is written for this long is gone: it would hold a backend's slot for ever.
+    pub fn with_unread_timeout(mut self, limit: Duration) -> Self {
+        self.unread_timeout = Some(limit);
         self
     }
 
@@ -279,7 +284,8 @@ impl<IO> Guarded<IO> {
             self.unread = None;
             return written;
         }
-        let timer = self.unread.get_or_insert_with(|| Box::pin(tokio::time::sleep(UNREAD_LIMIT)));
+        let Some(limit) = self.unread_timeout else { return Poll::Pending };
+        let timer = self.unread.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
         ready!(timer.as_mut().poll(cx));
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client has stopped reading")))
     }

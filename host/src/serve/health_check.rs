@@ -19,13 +19,13 @@ use serde_json::json;
 use tokio::task::JoinSet;
 
 use crate::config::{BackendConfig, HealthCheck};
-use crate::drive::{Arrival, Asked, Proxy, Snapshot, drive};
+use crate::drive::{Arrival, Asked, Only, Proxy, Snapshot, drive};
 
 /// How often it is looked who is due.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// A check that has no answer by then is given up, whatever the backend's own time limits say; it proved nothing.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// A check ends by its own time limit; this much later at the latest.
+const GRACE: Duration = Duration::from_secs(10);
 
 /// Whose spend and exchanges the checks are, in records and logs.
 const CLIENT: &str = "(health check)";
@@ -46,7 +46,8 @@ pub async fn run(proxy: Arc<Proxy>) {
             let rested = checked.get(id).is_none_or(|last| now.since(*last) >= check.interval);
             if rested && proxy.line.with(|fleet, now| fleet.is_due(now, &snapshot.view, index, &check.model)) {
                 checked.insert(id.clone(), now);
-                under_way.spawn(one(proxy.clone(), snapshot.clone(), index, request(backend, check, now)));
+                let only = Only { backend: index, within: check.timeout };
+                under_way.spawn(one(proxy.clone(), snapshot.clone(), only, request(backend, check, now)));
             }
         }
     }
@@ -56,15 +57,15 @@ fn checks(snapshot: &Snapshot) -> impl Iterator<Item = (u32, &BackendConfig, &He
     (0..).zip(&snapshot.config.backends).filter_map(|(i, b)| Some((i, b, b.health_check.as_ref()?)))
 }
 
-async fn one(proxy: Arc<Proxy>, snapshot: Arc<Snapshot>, backend: u32, arrival: Arrival) {
+async fn one(proxy: Arc<Proxy>, snapshot: Arc<Snapshot>, only: Only, arrival: Arrival) {
     let Ok(asked) = Asked::read(arrival) else { return };
-    let asked = Arc::new(Asked { only: Some(backend), ..asked });
+    let asked = Arc::new(Asked { only: Some(only), ..asked });
     let whole = async {
         let reply = drive(proxy, snapshot, asked).await;
         // What it says is of no interest; that it is whole is.
         let _ = reply.into_body().collect().await;
     };
-    let _ = tokio::time::timeout(PATIENCE, whole).await;
+    let _ = tokio::time::timeout(only.within + GRACE, whole).await;
 }
 
 fn request(backend: &BackendConfig, check: &HealthCheck, now: Timestamp) -> Arrival {

@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::guard::Guarded;
 use super::service::Service;
+use super::unread::{Handed, Streams};
 
 /// After an accept that failed for want of resources, how long nothing is accepted.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -32,12 +33,14 @@ pub struct ListenLimits {
     pub max_header_bytes: usize,
     /// How long a client may take to send a request head.
     pub header_read_timeout: Duration,
+    /// How long a client may take nothing of its answer.
+    pub unread_timeout: Duration,
 }
 
 /// Accepts until told to stop, then lets the connections finish what they are at.
 pub struct Listener {
     tcp: TcpListener,
-    http: Arc<auto::Builder<TokioExecutor>>,
+    http: Arc<auto::Builder<Streams>>,
     permits: Arc<Semaphore>,
     service: Arc<Service>,
     limits: ListenLimits,
@@ -48,7 +51,7 @@ impl Listener {
     /// Binds the address.
     pub async fn bind(addr: SocketAddr, limits: ListenLimits, service: Service) -> io::Result<Self> {
         let tcp = TcpListener::bind(addr).await?;
-        let mut http = auto::Builder::new(TokioExecutor::new());
+        let mut http = auto::Builder::new(Streams::new(limits.unread_timeout));
         http.http1()
             .timer(TokioTimer::new())
             .header_read_timeout(limits.header_read_timeout)
@@ -81,7 +84,8 @@ impl Listener {
             };
             let Some((stream, peer, permit)) = accepted else { continue };
             let stream = Guarded::new(stream, peer, self.limits.max_header_bytes, self.refusals.clone())
-                .with_patience(self.limits.header_read_timeout);
+                .with_patience(self.limits.header_read_timeout)
+                .with_unread_timeout(self.limits.unread_timeout);
             let service = self.service.clone();
             let http = self.http.clone();
             let (stop, cut) = (stop.clone(), cut.clone());
@@ -114,14 +118,14 @@ impl Listener {
 
 /// Serves one connection; told to stop, it ends after the exchange it is at.
 async fn converse(
-    http: &auto::Builder<TokioExecutor>,
+    http: &auto::Builder<Streams>,
     stream: Guarded<TcpStream>,
     service: Arc<Service>,
     stop: CancellationToken,
 ) {
     let call = service_fn(move |request| {
         let service = service.clone();
-        async move { Ok::<_, Infallible>(service.call(request).await) }
+        async move { Ok::<_, Infallible>(Handed::over(service.call(request).await)) }
     });
     let connection = http.serve_connection(TokioIo::new(stream), call);
     tokio::pin!(connection);

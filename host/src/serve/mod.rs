@@ -10,6 +10,7 @@ mod listen;
 mod models;
 mod operator;
 mod service;
+mod unread;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -198,6 +199,7 @@ async fn listen_downstream(config: &Config, proxy: Arc<Proxy>) -> anyhow::Result
         max_connections: s.max_connections as usize,
         max_header_bytes: s.max_header_bytes as usize,
         header_read_timeout: s.header_read_timeout,
+        unread_timeout: s.unread_timeout,
     };
     Listener::bind(s.listen, limits, Service::new(proxy)?)
         .await

@@ -56,16 +56,16 @@ impl PolicyStore {
         Self(connection)
     }
 
-    /// Replaces what is kept. `component` is the one of a row that may be new; components without a row are forgotten.
+    /// Replaces what is kept. `components` are those of rows that may be new; components without a row are forgotten.
     /// When this returns, it is on disk.
     ///
     /// # Errors
     /// When SQLite fails; what was kept stays.
-    pub fn save(&self, rows: &PolicyRows, component: Option<(&str, &[u8])>) -> Result<(), StoreError> {
+    pub fn save<B: AsRef<[u8]>>(&self, rows: &PolicyRows, components: &[(String, B)]) -> Result<(), StoreError> {
         let mut connection = self.0.lock();
         // Exchanges may lose their last moments in a power cut, a policy that an operator was told is taken may not.
         connection.pragma_update(None, "synchronous", "full")?;
-        let saved = save(&mut connection, rows, component);
+        let saved = save(&mut connection, rows, components);
         connection.pragma_update(None, "synchronous", "normal")?;
         Ok(saved?)
     }
@@ -95,7 +95,11 @@ impl PolicyStore {
     }
 }
 
-fn save(connection: &mut Connection, rows: &PolicyRows, component: Option<(&str, &[u8])>) -> rusqlite::Result<()> {
+fn save<B: AsRef<[u8]>>(
+    connection: &mut Connection,
+    rows: &PolicyRows,
+    components: &[(String, B)],
+) -> rusqlite::Result<()> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     transaction.prepare_cached("DELETE FROM policy_revision")?.execute([])?;
     {
@@ -123,10 +127,13 @@ fn save(connection: &mut Connection, rows: &PolicyRows, component: Option<(&str,
             .prepare_cached("INSERT INTO policy_source VALUES (?1, ?2)")?
             .execute(params![source.file, source.sha256])?;
     }
-    if let Some((sha256, bytes)) = component {
-        transaction
-            .prepare_cached("INSERT INTO policy_component VALUES (?1, ?2) ON CONFLICT DO NOTHING")?
-            .execute(params![sha256, bytes])?;
+    for (sha256, bytes) in components {
+        // Asked first: handed over, it would be copied.
+        if !transaction.prepare_cached("SELECT 1 FROM policy_component WHERE sha256 = ?1")?.exists([sha256])? {
+            transaction
+                .prepare_cached("INSERT INTO policy_component VALUES (?1, ?2)")?
+                .execute(params![sha256, bytes.as_ref()])?;
+        }
     }
     transaction
         .prepare_cached("DELETE FROM policy_component WHERE sha256 NOT IN (SELECT sha256 FROM policy_revision)")?

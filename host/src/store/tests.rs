@@ -299,9 +299,9 @@ fn policies_are_kept_with_their_components_and_forgotten_with_them() {
     assert_eq!(store.policies().load().unwrap(), PolicyRows::default());
     for hashes in [&["one"][..], &["one", "two"], &["two", "three"]] {
         let newest = hashes.last().unwrap();
-        store.policies().save(&policies(hashes), Some((newest, newest.as_bytes()))).unwrap();
+        store.policies().save(&policies(hashes), &[(newest.to_string(), newest)]).unwrap();
     }
-    store.policies().save(&policies(&["three", "two"]), None).unwrap();
+    store.policies().save(&policies(&["three", "two"]), &[] as &[(String, &[u8])]).unwrap();
     store.close().unwrap();
     let store = on_disk(&file).unwrap();
     assert_eq!(store.policies().load().unwrap(), policies(&["three", "two"]));
@@ -328,7 +328,7 @@ fn a_store_of_the_first_schema_is_brought_up_to_date() {
     old.pragma_update(None, "user_version", 1).unwrap();
     let store = on_disk(&file).unwrap();
     assert_eq!(count(&store), 1);
-    store.policies().save(&policies(&["one"]), Some(("one", b"one"))).unwrap();
+    store.policies().save(&policies(&["one"]), &[("one".to_owned(), b"one")]).unwrap();
 }
 
 #[test]

@@ -37,6 +37,7 @@ fn trail(arrived_ms: u64, rows: usize) -> Box<Trail> {
         client: NONE,
         session: 0,
         crosses: false,
+        acts: false,
     };
     let arrived = Timestamp::from_millis(arrived_ms);
     let mut trail = Trail::new(arrived, facts, Vec::new(), Spending::default());

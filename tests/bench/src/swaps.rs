@@ -1,4 +1,5 @@
-//! What swapping policies costs those who are being served: latencies with and without it, in turns.
+//! What swapping policies costs those who are being served: latencies without it, with uploads that change nothing, and
+//! with swaps, in turns. The uploads tell what of the difference is the upload's.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -22,21 +23,30 @@ const TARGET: f64 = 1.2;
 
 const POLICY: &[u8] = include_bytes!("../../../policies/default/default.wasm");
 
-/// Swaps the default policy and one that differs from it in its bytes only, so that both decide in the same time.
-struct Swapper {
+/// What is uploaded meanwhile.
+#[derive(Clone, Copy)]
+enum Uploads {
+    /// What is in force, again and again.
+    Same,
+    /// The default policy and one that differs from it in its bytes only, in turns, so that both decide in the same time.
+    Swapped,
+}
+
+/// Uploads policies.
+struct Uploader {
     stop: Arc<AtomicBool>,
-    /// How long each swap took.
+    /// How long each took.
     thread: JoinHandle<anyhow::Result<Vec<Duration>>>,
 }
 
-impl Swapper {
-    fn start(admin: SocketAddr) -> Self {
+impl Uploader {
+    fn start(admin: SocketAddr, uploads: Uploads) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
         let thread = std::thread::spawn(move || {
             let mut socket = TcpStream::connect(admin)?;
             socket.set_nodelay(true)?;
-            let (requests, mut took) = (requests(), Vec::new());
+            let (requests, mut took) = (requests(uploads), Vec::new());
             while !stopped.load(Ordering::Relaxed) {
                 let began = Instant::now();
                 put(&mut socket, &requests[took.len() % 2])?;
@@ -50,13 +60,16 @@ impl Swapper {
 
     fn end(self) -> anyhow::Result<Vec<Duration>> {
         self.stop.store(true, Ordering::Relaxed);
-        self.thread.join().map_err(|_| anyhow::anyhow!("the swapper panicked"))?
+        self.thread.join().map_err(|_| anyhow::anyhow!("the uploader panicked"))?
     }
 }
 
-fn requests() -> [Vec<u8>; 2] {
-    let marked = [POLICY, b"\0\x02\x01m"].concat();
-    [POLICY.to_vec(), marked].map(|component| {
+fn requests(uploads: Uploads) -> [Vec<u8>; 2] {
+    let other = match uploads {
+        Uploads::Same => POLICY.to_vec(),
+        Uploads::Swapped => [POLICY, b"\0\x02\x01m"].concat(),
+    };
+    [POLICY.to_vec(), other].map(|component| {
         let head =
             format!("PUT /api/policy HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n\r\n", component.len());
         [head.into_bytes(), component].concat()
@@ -79,31 +92,42 @@ fn put(socket: &mut TcpStream, request: &[u8]) -> anyhow::Result<()> {
     }
 }
 
-/// Runs rounds with and without swaps in turns and prints both, and their ratio.
+/// Runs rounds without uploads, with uploads and with swaps in turns and prints their p99.
 pub async fn measure(binary: &Path, upstream: SocketAddr, rounds: usize, length: Duration) -> anyhow::Result<()> {
     let target = Target::pointsman(binary, upstream).await?;
     let admin = target.admin.context("Pointsman has an admin listener")?;
     load::open(target.addr, PER_SECOND, length).await?;
-    Swapper::start(admin).end()?;
-    let (mut still, mut swapping, mut swaps) = (Vec::new(), Vec::new(), Vec::new());
+    let p99 =
+        async || anyhow::Ok(load::open(target.addr, PER_SECOND, length).await?.value_at_quantile(0.99) as f64 / 1e3);
+    let with = async |uploads| {
+        let uploader = Uploader::start(admin, uploads);
+        let p99 = p99().await?;
+        anyhow::Ok((p99, uploader.end()?))
+    };
+    with(Uploads::Swapped).await?;
+    let (mut still, mut uploading, mut swapping, mut swaps) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for number in 1..=rounds {
-        let without = load::open(target.addr, PER_SECOND, length).await?;
-        let swapper = Swapper::start(admin);
-        let with = load::open(target.addr, PER_SECOND, length).await?;
-        swaps.extend(swapper.end()?);
-        let micros = |ns: u64| ns as f64 / 1e3;
-        let (a, b) = (micros(without.value_at_quantile(0.99)), micros(with.value_at_quantile(0.99)));
-        eprintln!("round {number}: p99 {a:7.0} µs without, {b:7.0} µs with swaps ({:.2} x)", b / a);
+        let a = p99().await?;
+        let (b, _) = with(Uploads::Same).await?;
+        let (c, took) = with(Uploads::Swapped).await?;
+        swaps.extend(took);
+        eprintln!(
+            "round {number}: p99 {a:6.0} µs; {b:6.0} with uploads ({:.2} x); {c:6.0} with swaps ({:.2} x)",
+            b / a,
+            c / a
+        );
         still.push(a);
-        swapping.push(b);
+        uploading.push(b);
+        swapping.push(c);
     }
+    let ratios = |of: &[f64]| median(of.iter().zip(&still).map(|(with, without)| with / without).collect());
+    let (uploads, with_swaps) = (ratios(&uploading), ratios(&swapping));
     let took = median(swaps.iter().map(Duration::as_secs_f64).collect()) * 1e3;
-    let (a, b) = (median(still), median(swapping));
-    println!("{} swaps, {took:.1} ms each (median, upload to answer)", swaps.len());
-    println!(
-        "p99 at {PER_SECOND} requests/s: {a:.0} µs without swaps, {b:.0} µs with one every {EVERY:?}: {:.2} x (target {TARGET} x)",
-        b / a
-    );
+    println!("{} swaps, {took:.1} ms each (median, upload to answer), one every {EVERY:?}", swaps.len());
+    println!("p99 at {PER_SECOND} requests/s, medians of {rounds} rounds, µs:");
+    println!("  without            {:6.0}", median(still));
+    println!("  uploads, no swap   {:6.0}   {uploads:.2} x in a round", median(uploading));
+    println!("  swaps              {:6.0}   {with_swaps:.2} x in a round (target {TARGET} x)", median(swapping));
     Ok(())
 }
 

@@ -1,6 +1,6 @@
 //! Health checks: off unless configured, and only for a backend that has to prove itself.
 
-use pointsman_tests::{Backend, Seen, backend, chat, proxy, status, upstream};
+use pointsman_tests::{Backend, Seen, backend, chat, proxy, silence, status, upstream};
 
 /// A primary that refuses its first request for 50 ms; `checked` says how it is configured.
 async fn scene(checked: impl FnOnce(Backend) -> Backend) -> (pointsman_tests::Proxy, pointsman_tests::Upstream) {
@@ -40,4 +40,22 @@ async fn without_one_the_next_request_is_the_probe() {
     assert_eq!(up.count(), 1, "something was sent unasked");
     assert_eq!(proxy.chat().send().await.says(), "well");
     assert_eq!(up.count(), 2);
+}
+
+#[tokio::test]
+async fn a_check_without_an_answer_is_a_failure_of_the_backend() {
+    let script = |_: &Seen, i| if i == 0 { status(429).header("retry-after-ms", 50) } else { silence() };
+    let up = upstream().handler(script).start().await;
+    let paid = upstream().reply(chat("paid")).start().await;
+    let checked = backend("p1").primary(&up).set("health_check.model", "m").set("health_check.timeout_ms", 200);
+    let proxy = proxy!()
+        .backend(checked)
+        .backend(backend("f1").fallback(&paid))
+        .setting("primary_wait_max_retries", 0)
+        .start()
+        .await;
+    assert_eq!(proxy.chat().send().await.says(), "paid");
+    up.wait_hung_up(1).await;
+    proxy.wait_rows(1, "SELECT number FROM attempts WHERE backend = 'p1' AND outcome = 'timed_out'").await;
+    proxy.wait_backends("timed_out").await;
 }

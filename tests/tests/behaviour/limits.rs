@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use http::StatusCode;
 use pointsman_tests::{Gate, backend, chat, eventually, proxy, status, upstream};
 use serde_json::json;
 
@@ -58,6 +59,44 @@ async fn requests_at_a_time_are_kept_and_the_queue_is_served_in_order() {
     let order: Vec<_> = up.seen().iter().map(|s| s.json()["number"].as_u64().unwrap()).collect();
     assert_eq!(order, (0..=WAITING as u64).collect::<Vec<_>>());
     assert_eq!(up.peak(), 1);
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_leaves_the_queue() {
+    let gate = Gate::new();
+    let up = upstream().reply(chat("hi").gated_head(&gate)).start().await;
+    let proxy = proxy!().backend(backend("p1").primary(&up).max_concurrency(1)).start().await;
+    let asks = |number: u64| {
+        let body = json!({"model": "m", "messages": [], "number": number});
+        tokio::spawn(proxy.post("/v1/chat/completions").json(&body).send())
+    };
+    let first = asks(0);
+    up.wait_seen(1).await;
+    let leaving = asks(1);
+    proxy.wait_backends("\"queued\":1").await;
+    let patient = asks(2);
+    proxy.wait_backends("\"queued\":2").await;
+    leaving.abort();
+    proxy.wait_backends("\"queued\":1").await;
+    gate.open();
+    assert_eq!((first.await.unwrap().status, patient.await.unwrap().status), (StatusCode::OK, StatusCode::OK));
+    let order: Vec<_> = up.seen().iter().map(|s| s.json()["number"].as_u64().unwrap()).collect();
+    assert_eq!(order, [0, 2], "nothing is sent for who has left");
+    proxy.wait_rows(1, "SELECT id FROM exchanges WHERE end = 'client_gone' AND attempts = 0").await;
+}
+
+#[tokio::test]
+async fn a_retry_after_beyond_the_cap_is_said_and_not_slept() {
+    let up = upstream().reply(status(429).retry_after(86_400)).start().await;
+    let paid = upstream().reply(chat("paid")).start().await;
+    let proxy = proxy!().backend(backend("p1").primary(&up)).backend(backend("f1").fallback(&paid)).start().await;
+    let answer = proxy.chat().send().await;
+    assert_eq!((answer.says().as_str(), answer.header("x-pointsman-waited-ms")), ("paid", "0"));
+    let asked = proxy.wait_rows(1, "SELECT retry_after_ms FROM attempts WHERE backend = 'p1'").await;
+    assert_eq!(asked[0]["retry_after_ms"], 86_400_000, "the record says what was asked for");
+    let backends = proxy.admin("/api/backends").send().await.json();
+    let cooling = backends["backends"][0]["cooldown_ms"].as_u64().expect("it cools");
+    assert!((3_500_000..=3_600_000).contains(&cooling), "{backends}");
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use http::Method;
 use pointsman_tests::{
     Backend, Proxy, Reply, Upstream, backend, bytes, chat, json, proxy, raw, silence, sse, status, tokens, upstream,
 };
@@ -149,4 +150,34 @@ async fn retries_end_where_the_setting_says() {
     let primary = "SELECT count(*) AS n FROM attempts WHERE lane = 'primary'";
     proxy.wait_rows(1, "SELECT id FROM exchanges").await;
     assert_eq!(proxy.rows(primary)[0]["n"], 3, "one attempt and two retries");
+}
+
+/// A request that may change something there is sent as often as the upstream certainly did not act on it.
+#[tokio::test]
+async fn what_acts_at_the_provider_is_not_done_twice() {
+    for (failure, told) in [
+        (chat("").reset_before_head(), (502, "upstream_failed")),
+        (silence(), (502, "upstream_failed")),
+        (error(500, "server_error", "theirs", "boom"), (500, "theirs")),
+    ] {
+        let pair = pair(failure, || chat("made")).await;
+        let answer = pair.proxy.request(Method::POST, "/v1/vector_stores").json(&value!({"name": "s"})).send().await;
+        assert_eq!((answer.status.as_u16(), answer.json()["error"]["code"].as_str()), (told.0, Some(told.1)));
+        assert_eq!(answer.header("x-pointsman-attempts"), "1");
+        assert_eq!(pair.ups.iter().map(Upstream::count).sum::<usize>(), 1, "{}", answer.text());
+    }
+}
+
+#[tokio::test]
+async fn what_was_not_acted_on_or_may_be_done_twice_is_sent_again() {
+    for (failure, method, path) in [
+        (status(429), Method::POST, "/v1/vector_stores"),
+        (status(503), Method::POST, "/v1/vector_stores"),
+        (chat("").reset_before_head(), Method::DELETE, "/v1/files/f"),
+        (chat("").reset_before_head(), Method::POST, "/v1/moderations"),
+    ] {
+        let pair = pair(failure, || chat("done")).await;
+        let answer = pair.proxy.request(method, path).json(&value!({"name": "s"})).send().await;
+        assert_eq!((answer.status.as_u16(), answer.header("x-pointsman-attempts")), (200, "2"), "{path}");
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use pointsman_tests::{backend, bytes, chat, proxy, silence, tokens, upstream};
+use pointsman_tests::{Gate, Narrow, RawConnection, backend, bytes, chat, proxy, silence, tokens, upstream};
 
 /// Far below the 30 s and more that the defaults would take, far above what a busy machine delays.
 const QUICK: Duration = Duration::from_secs(8);
@@ -82,9 +82,57 @@ async fn the_whole_exchange_has_an_end_too() {
 async fn a_client_that_never_finishes_its_head_is_let_go() {
     let up = upstream().start().await;
     let proxy = proxy!().backend(backend("p1").primary(&up)).set("server.header_read_timeout_ms", 200).start().await;
-    let mut raw = pointsman_tests::RawConnection::open(proxy.addr()).await;
+    let mut raw = RawConnection::open(proxy.addr()).await;
     let began = Instant::now();
     raw.write(b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\n").await.read_to_end().await;
     assert!(began.elapsed() < QUICK);
     assert_eq!(up.count(), 0);
+}
+
+#[tokio::test]
+async fn an_http2_client_that_stops_reading_one_stream_loses_that_stream() {
+    let gate = Gate::new();
+    let up = upstream()
+        .reply(tokens(1_000).stall_after(500))
+        .then(tokens(20).gated(&gate))
+        .then(chat("its slot is free"))
+        .start()
+        .await;
+    let target = backend("p1").primary(&up).max_concurrency(2).timeout("idle_ms", 60_000);
+    let proxy = proxy!().backend(target).set("server.unread_timeout_ms", 300).start().await;
+    let mut client = Narrow::open(proxy.addr(), 500).await;
+    let began = Instant::now();
+    let unread = client.chat_stream().await;
+    gate.pass(1);
+    let read = client.chat_stream().await;
+
+    let (came, reset) = unread.untaken().await;
+    assert!(came <= 500, "{came} bytes came through a window of 500");
+    assert_eq!(reset, Some(h2::Reason::CANCEL), "the client is told that it will not be whole");
+    assert!(began.elapsed() >= Duration::from_millis(290), "{:?}", began.elapsed());
+    up.wait_hung_up(1).await;
+    assert_eq!(proxy.chat().send().await.says(), "its slot is free");
+
+    gate.open();
+    let (text, broken) = read.taken().await;
+    assert!(broken.is_none() && text.ends_with("data: [DONE]\n\n"), "{broken:?} after {text}");
+    let rows = proxy.wait_rows(3, "SELECT end FROM exchanges ORDER BY started").await;
+    let ends: Vec<_> = rows.iter().map(|row| row["end"].as_str().unwrap_or_default()).collect();
+    assert_eq!(ends, ["client_gone", "delivered", "delivered"]);
+}
+
+#[tokio::test]
+async fn an_http1_client_that_stops_reading_is_let_go() {
+    let mut endless = bytes("application/octet-stream", vec![b'x'; 64 << 10]);
+    for _ in 0..2_000 {
+        endless = endless.and_bytes(vec![b'x'; 64 << 10]);
+    }
+    let up = upstream().reply(endless).start().await;
+    let target = backend("p1").primary(&up).timeout("idle_ms", 60_000);
+    let proxy = proxy!().backend(target).set("server.unread_timeout_ms", 300).start().await;
+    let mut raw = RawConnection::open(proxy.addr()).await;
+    raw.write(b"GET /v1/files/f/content HTTP/1.1\r\nhost: x\r\n\r\n").await.read_at_least(1).await;
+    up.wait_hung_up(1).await;
+    let rows = proxy.wait_rows(1, "SELECT end FROM exchanges").await;
+    assert_eq!(rows[0]["end"], "client_gone");
 }

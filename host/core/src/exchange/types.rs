@@ -65,6 +65,8 @@ pub struct Facts {
     pub session: u64,
     /// May it go to a backend of another dialect, translated?
     pub crosses: bool,
+    /// May it change something at the upstream, so that it must not be done twice? (RFC 9110 section 9.2.2)
+    pub acts: bool,
 }
 
 /// What happened.
@@ -193,6 +195,8 @@ pub enum Reason {
     QueueFull,
     /// The exchange's time is up.
     OutOfTime,
+    /// It must not be done twice, and the upstream may have done it.
+    NotRepeated,
     /// The policy said so.
     Policy {
         /// 400..=599.
@@ -210,6 +214,7 @@ impl Reason {
             Reason::Untranslatable => ErrorKind::InvalidRequest,
             Reason::Exhausted | Reason::QueueFull | Reason::Policy { .. } => ErrorKind::AllPoolsExhausted,
             Reason::OutOfTime => ErrorKind::Timeout,
+            Reason::NotRepeated => ErrorKind::UpstreamFailed,
         }
     }
 
@@ -221,7 +226,8 @@ impl Reason {
             | Reason::Untranslatable
             | Reason::Exhausted
             | Reason::QueueFull
-            | Reason::OutOfTime => self.error_kind().status(),
+            | Reason::OutOfTime
+            | Reason::NotRepeated => self.error_kind().status(),
         }
     }
 }

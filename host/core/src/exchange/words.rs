@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use super::{Exchange, Reason, Refusal};
-use crate::contract::{Column, RowState, STRIDE};
+use super::{Action, Exchange, Reason, Refusal};
+use crate::contract::{AttemptFacts, Column, Rejection, RowState, STRIDE};
 use crate::fleet::Fleet;
+use crate::outcome::Kind;
 use crate::table::Lane;
 use crate::time::Timestamp;
 
@@ -15,6 +16,30 @@ const SHOWN_BACKENDS: usize = 8;
 const UNKNOWN_RECOVERY: Duration = Duration::from_secs(5);
 
 impl Exchange {
+    pub(super) fn rejected(&mut self, fleet: &mut Fleet, now: Timestamp, rejection: Rejection) -> Action {
+        if rejection.status == 0 {
+            return self.exhausted(fleet, now);
+        }
+        Action::Reject(Refusal {
+            reason: Reason::Policy { status: rejection.status, kind: rejection.kind },
+            message: rejection.message,
+            retry_after: rejection.retry_after,
+        })
+    }
+
+    /// Everything was tried. When every upstream refused the request itself, its refusal explains more than our words.
+    pub(super) fn exhausted(&mut self, fleet: &Fleet, now: Timestamp) -> Action {
+        let refused = |a: &AttemptFacts| matches!(a.outcome, Kind::Refused | Kind::TooLong | Kind::ModelMissing);
+        if !self.resuming && !self.attempt_facts.is_empty() && self.attempt_facts.iter().all(refused) {
+            return Action::PassOn;
+        }
+        let (reason, message) = match self.queue_full {
+            true => (Reason::QueueFull, why_no_room(fleet)),
+            false => (Reason::Exhausted, self.why_exhausted(fleet, now)),
+        };
+        Action::Reject(Refusal { reason, message, retry_after: Some(self.recovery(fleet, now)) })
+    }
+
     pub(super) fn why_exhausted(&self, fleet: &Fleet, now: Timestamp) -> String {
         let all = fleet.overview(now, &self.view);
         let rows = fleet.rows(now, &self.view, &self.want, None);
@@ -54,6 +79,16 @@ impl Exchange {
         let soonest = |lane| fleet.soonest(now, &self.view, &self.want, lane);
         let soonest = [soonest(Lane::Primary), soonest(Lane::Fallback)].into_iter().flatten().min();
         soonest.unwrap_or(UNKNOWN_RECOVERY).max(Duration::from_secs(1))
+    }
+
+    /// The upstream may have done what it was asked, and the client does not know.
+    pub(super) fn not_repeated(&self) -> Refusal {
+        let (backend, why) = self.attempts.last().map_or(("", ""), |last| (&last.backend, &last.message));
+        let message = format!(
+            "{backend} failed at this request: {why}. It may have acted on it before, so Pointsman did not send it again; \
+             find out what became of it before you do"
+        );
+        Refusal { reason: Reason::NotRepeated, message, retry_after: None }
     }
 
     pub(super) fn no_such_model(&self) -> Refusal {

@@ -22,6 +22,7 @@ fn facts() -> Facts {
         client: NONE,
         session: u64::MAX,
         crosses: false,
+        acts: false,
     }
 }
 

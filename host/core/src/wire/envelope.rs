@@ -32,6 +32,8 @@ pub enum ErrorKind {
     Timeout,
     /// The upstream's stream broke after it was committed.
     StreamBroken,
+    /// The upstream failed at a request that must not be sent twice.
+    UpstreamFailed,
     /// The proxy is going away.
     ShuttingDown,
     /// Our own fault.
@@ -49,7 +51,7 @@ struct Row {
 
 impl ErrorKind {
     /// Every kind.
-    pub const ALL: [ErrorKind; 12] = [
+    pub const ALL: [ErrorKind; 13] = [
         ErrorKind::AllPoolsExhausted,
         ErrorKind::InvalidRequest,
         ErrorKind::BodyTooLarge,
@@ -60,6 +62,7 @@ impl ErrorKind {
         ErrorKind::BudgetExceeded,
         ErrorKind::Timeout,
         ErrorKind::StreamBroken,
+        ErrorKind::UpstreamFailed,
         ErrorKind::ShuttingDown,
         ErrorKind::Internal,
     ];
@@ -82,6 +85,7 @@ impl ErrorKind {
             ErrorKind::BudgetExceeded => row(429, "insufficient_quota", "budget_exceeded", "billing_error", false),
             ErrorKind::Timeout => row(504, "timeout_error", "timeout", "timeout_error", false),
             ErrorKind::StreamBroken => row(502, "server_error", "stream_broken", "api_error", false),
+            ErrorKind::UpstreamFailed => row(502, "server_error", "upstream_failed", "api_error", false),
             ErrorKind::ShuttingDown => row(503, "server_error", "shutting_down", "overloaded_error", true),
             ErrorKind::Internal => row(500, "server_error", "internal_error", "api_error", false),
         }
@@ -241,6 +245,6 @@ mod tests {
     #[test]
     fn statuses_are_those_of_the_interface() {
         let statuses = ErrorKind::ALL.map(ErrorKind::status);
-        assert_eq!(statuses, [503, 400, 413, 431, 401, 404, 429, 429, 504, 502, 503, 500]);
+        assert_eq!(statuses, [503, 400, 413, 431, 401, 404, 429, 429, 504, 502, 502, 503, 500]);
     }
 }

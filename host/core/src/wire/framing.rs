@@ -297,12 +297,12 @@ impl Head {
         let from = self.searched;
         self.searched = rest.len();
         for lf in memchr_iter(b'\n', &rest[from..]).map(|lf| from + lf) {
+            let line = &rest[self.line..lf];
+            // Before its length, as of a line that is not whole: however it is cut, the fault is the same.
+            self.begins_well(line)?;
             if lf >= max_bytes {
                 return Err(Fault::HeadTooLarge);
             }
-            let line = &rest[self.line..lf];
-            // Here too, as of a line not whole: what such a line begins with is not looked at twice.
-            self.begins_well(line)?;
             let line = line.strip_suffix(b"\r").ok_or(Fault::LineEnd)?;
             self.line = lf + 1;
             match (self.http11, line) {
@@ -740,6 +740,15 @@ mod tests {
         refused(head(&format!("x: {}\r\n", "y".repeat(room + 1))), Fault::HeadTooLarge);
         refused("a".repeat(MAX_HEAD_BYTES + 1), Fault::HeadTooLarge);
         refused("\r\n".repeat(MAX_HEAD_BYTES), Fault::HeadTooLarge);
+        // Bad in two ways: found by fuzzing, where a byte at a time showed the one, and the whole line the other.
+        refused(format!("\u{16}{}\r\n", "a".repeat(MAX_HEAD_BYTES)), Fault::RequestLine);
+        for empty_lines in MAX_HEAD_BYTES / 2 - 2..MAX_HEAD_BYTES / 2 + 2 {
+            let empty = "\r\n".repeat(empty_lines);
+            for line in ["\u{16}\r\n", "\u{16}", "\n", "GET / HTTP/1.1\r\n"] {
+                verdict(format!("{empty}{line}").as_bytes());
+                verdict(format!("\n{empty}{line}").as_bytes());
+            }
+        }
         accepted(head(&"x:\r\n".repeat(MAX_FIELDS - 1)));
         refused(head(&"x:\r\n".repeat(MAX_FIELDS)), Fault::TooManyFields);
     }

@@ -79,7 +79,9 @@ impl Check<'_, '_> {
 
     fn health_check(&mut self, at: &Path, raw: RawHealthCheck, backend: &Backend) -> Option<HealthCheck> {
         const INTERVAL_MS: u64 = 10_000;
+        const TIMEOUT_MS: u64 = 60_000;
         let interval = self.millis(&at.key("interval_ms"), raw.interval_ms, INTERVAL_MS, 1_000);
+        let timeout = self.millis(&at.key("timeout_ms"), raw.timeout_ms, TIMEOUT_MS, 1);
         let Some(model) = raw.model else {
             self.missing(at, "model", "this health check names no model".to_owned(), "write model = \"...\"");
             return None;
@@ -91,7 +93,7 @@ impl Check<'_, '_> {
             let problem = self.error(at, "a backend of the dialect `plain` cannot be checked".to_owned());
             problem.help("a check is a chat; leave health_check out, or name the dialect");
         }
-        Some(HealthCheck { interval, model: model.into() })
+        Some(HealthCheck { interval, timeout, model: model.into() })
     }
 
     /// A name that can stand in headers, metrics and variables.

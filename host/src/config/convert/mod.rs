@@ -83,6 +83,7 @@ impl Check<'_, '_> {
             max_connections: self.at_least(&at.key("max_connections"), raw.max_connections, 10_000, 1),
             drain_timeout: self.millis(&at.key("drain_timeout_ms"), raw.drain_timeout_ms, 30_000, 0),
             header_read_timeout: self.millis(&at.key("header_read_timeout_ms"), raw.header_read_timeout_ms, 30_000, 1),
+            unread_timeout: self.millis(&at.key("unread_timeout_ms"), raw.unread_timeout_ms, 120_000, 1),
         }
     }
 

@@ -20,7 +20,7 @@ use pointsman_core::table::Table;
 use pointsman_core::time::Timestamp;
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::policy::{FaultKind, Revision, Said, Texts, be_nice};
+use crate::policy::{FaultKind, Priority, Revision, Said, Texts};
 use crate::telemetry::metrics::{Metrics, ShadowDrop, ShadowResult};
 use budget::Budget;
 
@@ -176,7 +176,7 @@ impl Inner {
     }
 
     fn run(&self) {
-        be_nice();
+        Priority::Lowest.take();
         let mut idle = 0;
         let mut account: Option<(Arc<Shade>, Budget)> = None;
         let (mut seen, mut used) = (Instant::now(), running_time());

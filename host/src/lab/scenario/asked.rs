@@ -80,6 +80,7 @@ impl Check<'_, '_, '_> {
             session: raw.session.as_deref().filter(|s| !s.is_empty()).map_or(0, Facts::session_number),
             // What the request says is plain: nothing in it resists translation.
             crosses: true,
+            acts: false,
         };
         Ask { model, facts, texts: Arc::new(texts) }
     }

@@ -82,6 +82,7 @@ impl Traffic {
             client: d.below(u64::from(self.clients) + 1).checked_sub(1).map_or(NONE, |client| client as u32),
             session: if d.one_in(4) { d.between(1, 50) } else { 0 },
             crosses: false,
+            acts: false,
         };
         Ask { model, facts, texts }
     }

@@ -79,6 +79,7 @@ impl Outside for Chaos {
             client: if self.dice.below(3) == 0 { 0 } else { NONE },
             session: 0,
             crosses: false,
+            acts: false,
         };
         let model = if self.dice.below(50) == 0 { "nobody's" } else { "m" };
         Some((self.at, Ask { model: model.into(), facts, texts: Arc::default() }))

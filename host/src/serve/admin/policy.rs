@@ -71,7 +71,8 @@ pub(super) async fn replace<T: Serialize + Send + 'static>(
 
 /// The whole upload, of at most `max_bytes`.
 pub(super) async fn component(mut body: Body, max_bytes: usize) -> Result<Bytes, Response> {
-    let (mut component, mut size) = (Vec::new(), 0);
+    let announced = usize::try_from(body.size_hint().lower()).unwrap_or(max_bytes).min(max_bytes);
+    let (mut component, mut size) = (Vec::with_capacity(announced), 0);
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| {
             failure(StatusCode::BAD_REQUEST, format!("the upload broke off ({error}); the policy in force stays"))

@@ -96,7 +96,7 @@ impl Control {
         table: Arc<Table>,
     ) -> anyhow::Result<Revision> {
         let settings = config.policy.settings_json();
-        Ok(tokio::task::spawn_blocking(move || policy.with_table(&settings, table)).await??)
+        Ok(self.in_workshop(move || policy.with_table(&settings, table)).await??)
     }
 
     fn config_taken(&self, revision: &str) {

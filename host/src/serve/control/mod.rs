@@ -15,7 +15,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use tokio::sync::Notify;
+use anyhow::Context;
+use tokio::sync::{Notify, oneshot};
 
 use crate::drive::{Proxy, Snapshot};
 use crate::policy::watch::Watcher;
@@ -68,6 +69,8 @@ struct State {
     not_kept: Option<String>,
     /// The one under way, or the last.
     promotion: Option<Promotion>,
+    /// Components of the history that could not be written to the store, for the next time.
+    unwritten: Vec<Component>,
 }
 
 /// Which try to replace the policy an error is about.
@@ -108,12 +111,13 @@ impl Control {
     ) -> Self {
         let policy = proxy.snapshot().policy.clone();
         let state = State {
-            compiled: vec![(first.hash, first.compiled)],
+            compiled: vec![(first.component.hash, first.compiled)],
             alive: vec![Arc::downgrade(&policy)],
             source_error: first.error.clone(),
             policy_error: first.error.map(|why| (About::Source, why)),
             history: first.history,
             refused: first.refused,
+            unwritten: if first.not_kept.is_some() { vec![first.component] } else { Vec::new() },
             not_kept: first.not_kept,
             config_error: None,
             promotion: None,
@@ -255,6 +259,11 @@ impl Control {
         self.keep(history, None).await;
     }
 
+    /// Does this on the engine's own thread for such work, which gives way to those who serve.
+    async fn in_workshop<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> anyhow::Result<T> {
+        in_workshop(&self.engine, work).await
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         // Every change under this lock is a single assignment.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -282,10 +291,22 @@ impl Control {
 
     /// Writes the history to the store, and the component that may be new to it.
     async fn keep(&self, history: History, component: Option<&Component>) {
-        let not_kept = save(&self.policies, &history, component).await;
+        let not_kept = self.write_down(&history, component).await;
         let mut state = self.state();
         state.history = history;
         state.not_kept = not_kept;
+    }
+
+    /// Why it could not be written; none: it is on disk, and what could not be written before is too.
+    async fn write_down(&self, history: &History, component: Option<&Component>) -> Option<String> {
+        let mut components = std::mem::take(&mut self.state().unwritten);
+        components.extend(component.cloned());
+        components.retain(|component| history.find(&component.hash.revision()).is_some());
+        let not_kept = why_not_kept(self.in_workshop(save(&self.policies, history, &components)).await);
+        if not_kept.is_some() {
+            self.state().unwritten = components;
+        }
+        not_kept
     }
 
     fn taken(&self, what: Reload, revision: &str) {
@@ -333,18 +354,32 @@ impl Control {
     }
 }
 
-/// Why it could not be written; none: it is on disk.
-async fn save(policies: &PolicyStore, history: &History, component: Option<&Component>) -> Option<String> {
-    let (policies, rows, component) = (policies.clone(), history.rows(), component.cloned());
-    let saved = tokio::task::spawn_blocking(move || {
-        let component = component.map(|component| (component.hash.to_string(), component.bytes));
-        policies.save(&rows, component.as_ref().map(|(hash, bytes)| (hash.as_str(), &bytes[..])))
-    });
-    let error = match saved.await {
-        Ok(Ok(())) => return None,
-        Ok(Err(error)) => error.to_string(),
-        Err(panicked) => panicked.to_string(),
+/// Does this on the engine's own thread for such work.
+async fn in_workshop<T: Send + 'static>(
+    engine: &Engine,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> anyhow::Result<T> {
+    let (sender, done) = oneshot::channel();
+    let job = move || {
+        // Nobody may be waiting any more.
+        let _ = sender.send(work());
     };
+    anyhow::ensure!(engine.in_workshop(job), "too many changes wait to be judged; try again in a moment");
+    done.await.context("this failed in Pointsman itself; the log has the panic")
+}
+
+/// Writes the history to the store.
+fn save(policies: &PolicyStore, history: &History, components: &[Component]) -> impl FnOnce() -> Saved + use<> {
+    let (policies, rows) = (policies.clone(), history.rows());
+    let components: Vec<_> = components.iter().map(|c| (c.hash.to_string(), c.bytes.clone())).collect();
+    move || policies.save(&rows, &components)
+}
+
+type Saved = Result<(), StoreError>;
+
+/// Why it is not written; none: it is on disk.
+fn why_not_kept(saved: anyhow::Result<Saved>) -> Option<String> {
+    let error = saved.and_then(|saved| Ok(saved?)).err()?.to_string();
     tracing::error!(error, "the policies are not written to the store: a restart may not come up with this one");
     Some(error)
 }

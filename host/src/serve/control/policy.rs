@@ -8,7 +8,7 @@ use pointsman_core::table::Table;
 
 use super::component::{Component, Hash, shown, source_of};
 use super::history::{End, Entry, Origin, Source};
-use super::{About, Control, KEPT_COMPILED, save};
+use super::{About, Control, KEPT_COMPILED};
 use crate::config::Config;
 use crate::drive::Snapshot;
 use crate::policy::{Compiled, Revision};
@@ -134,8 +134,8 @@ impl Control {
     /// # Errors
     /// In one sentence, why it is refused.
     pub async fn offer_policy(&self, bytes: Bytes) -> anyhow::Result<()> {
-        let component = tokio::task::spawn_blocking(move || Component::new(bytes)).await?;
         let _turn = self.one_at_a_time.lock().await;
+        let component = self.in_workshop(move || Component::new(bytes)).await?;
         let before = self.proxy.snapshot();
         if self.state().history.in_force().is_some_and(|entry| entry.hash == component.hash) {
             self.state().policy_error.take_if(|(about, _)| *about != About::Source);
@@ -176,7 +176,7 @@ impl Control {
             history.source = Some(source);
         }
         history.take(self.proxy.clock.now(), place.hash, place.bytes, place.origin, place.end, &place.why);
-        let not_kept = save(&self.policies, &history, place.component).await;
+        let not_kept = self.write_down(&history, place.component).await;
         self.publish(before, next);
         let mut state = self.state();
         state.history = history;
@@ -195,7 +195,7 @@ impl Control {
     ) -> anyhow::Result<Revision> {
         let (engine, settings, component) = (self.engine.clone(), config.policy.settings_json(), component.clone());
         let known = self.compiled(&component.hash);
-        let judged = tokio::task::spawn_blocking(move || {
+        let judged = self.in_workshop(move || {
             let compiled = known.map_or_else(|| engine.compile(&component.bytes).map(Arc::new), Ok)?;
             let revision = compiled.configure(&settings, table)?;
             anyhow::Ok((component.hash, compiled, revision))

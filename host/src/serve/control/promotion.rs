@@ -84,9 +84,9 @@ impl Control {
     /// # Errors
     /// When it is refused, in force, or another one is being tried.
     pub async fn promote(&self, bytes: Bytes, plan: Plan) -> Result<(), CannotPromote> {
-        let component = tokio::task::spawn_blocking(move || Component::new(bytes)).await;
-        let component = component.map_err(|panicked| CannotPromote::Refused(panicked.to_string()))?;
         let _turn = self.one_at_a_time.lock().await;
+        let component = self.in_workshop(move || Component::new(bytes)).await;
+        let component = component.map_err(|error| CannotPromote::Refused(format!("{error:#}")))?;
         if let Some(running) = self.promotion().filter(Promotion::is_running) {
             return Err(CannotPromote::UnderWay(running.candidate));
         }

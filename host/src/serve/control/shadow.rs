@@ -11,6 +11,7 @@ use pointsman_core::time::Timestamp;
 use tokio::sync::Notify;
 
 use super::component::{Component, Hash};
+use super::in_workshop;
 use crate::config::Shadow as Wanted;
 use crate::drive::{Proxy, Shade, Tally};
 use crate::policy::watch::Watcher;
@@ -170,7 +171,7 @@ impl Understudy {
         let settings = key.wanted.settings_json();
         let deadline_ms = u32::try_from(key.wanted.deadline.as_millis()).unwrap_or(u32::MAX);
         let (code, table) = (compiled.clone(), key.table.clone());
-        let revision = tokio::task::spawn_blocking(move || code.shadow(&settings, table, deadline_ms)).await??;
+        let revision = in_workshop(&self.engine, move || code.shadow(&settings, table, deadline_ms)).await??;
         let before = self.state().cast.clone().filter(|cast| cast.key.is_same_policy(&key));
         let (since, tally) =
             before.map_or_else(|| (self.proxy.clock.now(), Arc::default()), |cast| (cast.since, cast.tally));

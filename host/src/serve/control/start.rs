@@ -9,7 +9,7 @@ use pointsman_core::time::Timestamp;
 
 use super::component::{Component, Hash, shown, source_of};
 use super::history::{End, History, Origin, Preference, Source};
-use super::save;
+use super::{save, why_not_kept};
 use crate::config::Config;
 use crate::policy::{Compiled, Engine, Revision};
 use crate::store::PolicyStore;
@@ -20,8 +20,8 @@ pub struct First {
     pub revision: Arc<Revision>,
     /// Its component, compiled.
     pub compiled: Arc<Compiled>,
-    /// Its component.
-    pub hash: Hash,
+    /// Its component's bytes.
+    pub component: Component,
     /// With it in force.
     pub history: History,
     /// Why it is not what the configuration names; none: it is, or something else was wanted later.
@@ -170,7 +170,16 @@ impl Starting<'_> {
         }
         // A file that is looked at again must not be judged and told again.
         let refused = error.clone().zip(offered).filter(|_| !is_source).map(|(why, hash)| (hash, why));
-        let not_kept = save(self.policies, &history, Some(&component)).await;
-        First { revision: Arc::new(revision), compiled: Arc::new(compiled), hash, history, error, refused, not_kept }
+        let not_kept = tokio::task::spawn_blocking(save(self.policies, &history, std::slice::from_ref(&component)));
+        let not_kept = why_not_kept(not_kept.await.map_err(anyhow::Error::from));
+        First {
+            revision: Arc::new(revision),
+            compiled: Arc::new(compiled),
+            component,
+            history,
+            error,
+            refused,
+            not_kept,
+        }
     }
 }

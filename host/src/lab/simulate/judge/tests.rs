@@ -51,6 +51,7 @@ impl Court {
             client,
             session: 0,
             crosses: false,
+            acts: false,
         };
         let number = self.arrived;
         self.arrived += 1;

@@ -1,0 +1,129 @@
+//! The end of an attempt: its permit goes back, what it came to is kept, and what follows from it.
+
+use super::{Action, Ended, Exchange, Join, Phase, Sending};
+use crate::contract::{AttemptFacts, Resume};
+use crate::fleet::{Fleet, Permit, Report};
+use crate::outcome::{Kind, Outcome};
+use crate::record::{AttemptRecord, End};
+use crate::time::{Timestamp, millis_u32};
+
+impl Exchange {
+    pub(super) fn settle(
+        &mut self,
+        fleet: &mut Fleet,
+        now: Timestamp,
+        permit: Permit,
+        sending: Sending,
+        ended: Ended,
+    ) -> Kind {
+        let Ended { outcome, usage, first_byte, first_token } = ended;
+        let used = usage.input_tokens.saturating_add(usage.output_tokens);
+        // Who answered without a word about usage has used something; who did not answer has used nothing.
+        let known = used > 0 || !matches!(outcome.kind, Kind::Answered | Kind::Cut | Kind::Stalled | Kind::ClientGone);
+        let tokens_used = known.then(|| u32::try_from(used).unwrap_or(u32::MAX));
+        let sent_at = permit.taken_at;
+        fleet.settle(now, permit, Report { outcome: &outcome, first_token, tokens_used });
+        let backend = self.view.backend(sending.backend);
+        let kind = outcome.kind;
+        if kind == Kind::NotResumed && sending.join == Some(Join::Prefill) {
+            self.no_prefill.push(sending.backend);
+        }
+        self.attempt_facts.push(AttemptFacts {
+            backend: sending.backend,
+            lane: sending.lane,
+            outcome: kind,
+            status: outcome.status.unwrap_or(0),
+            elapsed_ms: millis_u32(now.since(sent_at)),
+            waits_before: self.waits + self.empty_waits,
+        });
+        self.attempts.push(AttemptRecord {
+            backend: backend.id.clone(),
+            lane: sending.lane,
+            started: sent_at,
+            elapsed: now.since(sent_at),
+            first_byte,
+            first_token,
+            outcome: kind,
+            status: outcome.status.unwrap_or(0),
+            retry_after: outcome.retry_after,
+            message: outcome.message,
+            usage,
+            cost_usd: usage.cost_usd(backend.price(&sending.model)),
+            model_sent: sending.model,
+        });
+        kind
+    }
+
+    pub(super) fn after_attempt(&mut self, fleet: &mut Fleet, now: Timestamp, kind: Kind) -> Action {
+        match kind {
+            Kind::Answered => Action::Finish(End::Delivered),
+            Kind::ClientGone => Action::Finish(End::ClientGone),
+            // No other try can succeed: what the upstream said is what the client gets.
+            Kind::Refused if !self.resuming => Action::PassOn,
+            Kind::ServerError if self.facts.acts => Action::PassOn,
+            Kind::Reset | Kind::TimedOut | Kind::Cut | Kind::Stalled | Kind::Malformed if self.facts.acts => {
+                Action::Reject(self.not_repeated())
+            }
+            Kind::Refused
+            | Kind::RateLimited
+            | Kind::OutOfCredit
+            | Kind::Overloaded
+            | Kind::ServerError
+            | Kind::TooLong
+            | Kind::ModelMissing
+            | Kind::Unauthorised
+            | Kind::ConnectFailed
+            | Kind::Reset
+            | Kind::TimedOut
+            | Kind::Cut
+            | Kind::Stalled
+            | Kind::Malformed
+            | Kind::NotResumed => self.ask(fleet, now, None),
+        }
+    }
+
+    /// A committed answer broke off and could be continued.
+    pub(super) fn broke(&mut self, fleet: &mut Fleet, now: Timestamp, kind: Kind, resume: Resume) -> Action {
+        match kind {
+            Kind::Answered => Action::Finish(End::Delivered),
+            Kind::ClientGone => Action::Finish(End::ClientGone),
+            // A verdict on the request: to go on elsewhere would be to get around it.
+            Kind::Refused | Kind::TooLong => Action::Finish(End::Broken),
+            Kind::RateLimited
+            | Kind::OutOfCredit
+            | Kind::Overloaded
+            | Kind::ServerError
+            | Kind::ModelMissing
+            | Kind::Unauthorised
+            | Kind::ConnectFailed
+            | Kind::Reset
+            | Kind::TimedOut
+            | Kind::Cut
+            | Kind::Stalled
+            | Kind::Malformed
+            | Kind::NotResumed => match resume {
+                Resume::None => Action::Finish(End::Broken),
+                Resume::Splice | Resume::Prefill => {
+                    self.resuming = true;
+                    self.ask(fleet, now, None)
+                }
+            },
+        }
+    }
+
+    pub(super) fn abandon(&mut self, fleet: &mut Fleet, now: Timestamp, phase: Phase) -> Action {
+        match phase {
+            Phase::New | Phase::Done => {}
+            Phase::Asking { held, .. } => self.give_up_permit(fleet, held),
+            Phase::Waiting { ticket, since } => {
+                fleet.leave(ticket);
+                self.wait_ended(now, since);
+            }
+            Phase::Sending { permit, sending } | Phase::Relaying { permit, sending } => {
+                let gone = Outcome::new(Kind::ClientGone, "the client went away");
+                self.settle(fleet, now, permit, sending, Ended::failed(gone));
+            }
+        }
+        Action::Finish(End::ClientGone)
+    }
+}

@@ -1,0 +1,65 @@
+//! Waits: for whom, for how long, and what becomes of one that cannot be.
+
+use std::sync::Arc;
+
+use super::{Action, Exchange, Phase, Shown};
+use crate::contract::Hold;
+use crate::fleet::Fleet;
+use crate::table::Lane;
+use crate::time::Timestamp;
+use crate::view::Want;
+
+/// Waits of one exchange that are over at once. They cost a policy call each, and no time.
+pub(super) const MAX_EMPTY_WAITS: u32 = 64;
+
+impl Exchange {
+    /// A wait of the policy's own is for others than those it was shown as open and turned down: else it would be
+    /// granted one of them at once, again and again.
+    pub(super) fn policy_wait(&mut self, fleet: &mut Fleet, now: Timestamp, hold: Hold, shown: &[Shown]) -> Action {
+        let turned_down = |s: &Shown| match hold.lane {
+            Lane::Primary | Lane::Fallback => s.ready,
+            Lane::Emergency => s.open_to_emergency,
+        };
+        let left = shown.iter().filter(|s| hold.lane.admits(self.view.backend(s.index).tier) && !turned_down(s));
+        let candidates: Arc<[u32]> = left.map(|s| s.index).collect();
+        if candidates.is_empty() {
+            return self.empty_wait(fleet, now);
+        }
+        let want = Want { candidates, ..self.want.clone() };
+        self.wait(fleet, now, hold, &want)
+    }
+
+    pub(super) fn wait(&mut self, fleet: &mut Fleet, now: Timestamp, hold: Hold, want: &Want) -> Action {
+        let left = self.budgets.max_wait.saturating_sub(self.waited);
+        let time_left = self.budgets.max_total.saturating_sub(now.since(self.arrived));
+        if self.waits >= self.budgets.max_waits || left.is_zero() {
+            return self.empty_wait(fleet, now);
+        }
+        match fleet.join(&self.view, want, hold.lane) {
+            Some(ticket) => {
+                self.queue_full = false;
+                self.want.rank = ticket.rank();
+                self.phase = Phase::Waiting { ticket, since: now };
+                Action::Wait { ticket, max: hold.max.min(left).min(time_left) }
+            }
+            None => {
+                self.queue_full = true;
+                self.empty_wait(fleet, now)
+            }
+        }
+    }
+
+    /// A wait that cannot be is over at once. The policy sees its waits grow, and goes on to what it does without.
+    pub(super) fn empty_wait(&mut self, fleet: &mut Fleet, now: Timestamp) -> Action {
+        if self.empty_waits >= MAX_EMPTY_WAITS {
+            return self.exhausted(fleet, now);
+        }
+        self.empty_waits += 1;
+        self.ask(fleet, now, None)
+    }
+
+    pub(super) fn wait_ended(&mut self, now: Timestamp, since: Timestamp) {
+        self.waits += 1;
+        self.waited += now.since(since);
+    }
+}
