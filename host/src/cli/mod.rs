@@ -1,5 +1,6 @@
 //! The commands of the `pointsman` binary.
 
+mod backtest_cmd;
 pub mod config_cmd;
 mod config_needs;
 mod explain_cmd;
@@ -18,7 +19,7 @@ use clap::{Parser, Subcommand};
 
 use crate::config::ProcessEnv;
 use crate::demo::{self, DemoArgs};
-use crate::lab::{SimulateArgs, Simulated, explain, simulate};
+use crate::lab::{BacktestArgs, SimulateArgs, Simulated, explain, simulate};
 
 /// A proxy for LLM APIs whose routing is decided by a WebAssembly component.
 ///
@@ -74,6 +75,16 @@ enum Command {
     /// Backends are rate-limited, fail, cut and stall at random; everything comes from the seed, so the same seed is the
     /// same run. Exit 1 with the seed when a rule is broken.
     Simulate(SimulateArgs),
+    /// Live recorded traffic through again, under the policy that ran and under a candidate, side by side.
+    ///
+    /// From the journal it learns how the backends were (rate limits, outages, times, lengths), and puts every recorded
+    /// request to both policies in worlds made of that. Says how sure each number is, and what the model cannot know. The
+    /// proxy may be running. Exit 0: the report is made; 1: refused; 2: wrong usage.
+    ///
+    ///   pointsman backtest --policy candidate.wasm --since 24h --html backtest.html
+    ///   pointsman backtest --policy default --set primary_wait_ms=20000 --json | jq .metrics.spend_usd
+    #[command(verbatim_doc_comment)]
+    Backtest(BacktestArgs),
     /// Put the recorded questions of a proxy to a policy again.
     ///
     /// Without --policy each question goes to the revision that decided it, which must decide the same again, bit for bit: what
@@ -98,6 +109,7 @@ pub fn main() -> ExitCode {
         Command::Policy { command } => printed(|out, err| policy_cmd::run(&command, out, err)),
         Command::Explain(args) => printed(|out, err| explain_cmd::run(&args, &ProcessEnv, out, err).map(well)),
         Command::Journal { command } => printed(|out, err| journal_cmd::run(&command, &ProcessEnv, out, err).map(well)),
+        Command::Backtest(args) => printed(|out, err| backtest_cmd::run(&args, out, err)),
         Command::Replay(args) => printed(|out, err| replay_cmd::run(&args, out, err)),
         Command::Simulate(args) => printed(|out, err| {
             Ok(match simulate(&args, &ProcessEnv, out, err)? {

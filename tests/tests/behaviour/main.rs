@@ -2,7 +2,9 @@
 
 mod admin;
 mod author;
+mod backtest;
 mod bad_requests;
+mod chronicle;
 mod clients;
 mod config;
 mod demo;
