@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use http::Method;
 use serde_json::{Value as Json, json};
@@ -14,8 +15,8 @@ use tokio::sync::watch;
 use toml::{Table, Value};
 
 use crate::client::{Answer, Request, http_client, http2_client};
-use crate::soon;
 use crate::upstream::Upstream;
+use crate::{soon, within};
 
 /// One `[[backend]]` of the configuration. Its key is `key-of-ID` unless another is set.
 #[derive(Clone)]
@@ -544,9 +545,20 @@ pub struct Finished {
 
 /// Runs the binary with these arguments in a directory, with nothing in its environment but `env`.
 pub async fn run(binary: impl Into<PathBuf>, dir: &Path, args: &[&str], env: &[(&str, &str)]) -> Finished {
+    run_within(crate::PATIENCE, binary, dir, args, env).await
+}
+
+/// The same, for a command that may take so long.
+pub async fn run_within(
+    patience: Duration,
+    binary: impl Into<PathBuf>,
+    dir: &Path,
+    args: &[&str],
+    env: &[(&str, &str)],
+) -> Finished {
     let mut command = command(&binary.into(), dir);
     command.args(args).envs(env.iter().copied());
-    let output = soon("the command's end", command.output()).await.expect("the binary can be run");
+    let output = within(patience, "the command's end", command.output()).await.expect("the binary can be run");
     Finished {
         code: output.status.code(),
         stdout: String::from_utf8_lossy(&output.stdout).into_owned(),

@@ -180,6 +180,18 @@ impl StoreReader {
         Ok(select.query_row([micros(since), micros(until)], |row| row.get::<_, i64>(0))?.unsigned_abs())
     }
 
+    /// When the first and the last exchange with a trail ended; none: there is none.
+    ///
+    /// # Errors
+    /// When SQLite fails.
+    pub fn journal_span(&self) -> Result<Option<(Timestamp, Timestamp)>, StoreError> {
+        let connection = self.connection();
+        let mut select = connection.prepare_cached("SELECT min(ended_us), max(ended_us) FROM trail")?;
+        let times = select.query_row([], |row| Ok((row.get::<_, Option<i64>>(0)?, row.get::<_, Option<i64>>(1)?)))?;
+        let time = |us: i64| Timestamp::from_micros(us.unsigned_abs());
+        Ok(Option::zip(times.0, times.1).map(|(first, last)| (time(first), time(last))))
+    }
+
     /// Hands over every exchange with a trail that ended in this time (`until` not in it), in the order of their ends, until
     /// `each` breaks off. What cannot be read is left out and counted.
     ///

@@ -2,7 +2,9 @@
 
 mod admin;
 mod author;
+mod backtest;
 mod bad_requests;
+mod chronicle;
 mod clients;
 mod config;
 mod demo;
@@ -15,13 +17,16 @@ mod journal;
 mod limits;
 mod policy;
 mod pools;
+mod promotion;
 mod refusals;
+mod replay;
 mod restart;
 mod resume;
 mod retries;
 mod rollback;
 mod scenario;
 mod secrets;
+mod shadow;
 mod streams;
 mod swapping;
 mod time_limits;

@@ -125,7 +125,7 @@ impl Check<'_, '_, '_> {
         }
         let tokens = raw.tokens.unwrap_or(TOKENS);
         let gives = self.gives(at, raw);
-        Answer { gives, first_token, after, tokens }
+        Answer { gives, head: None, first_token, after, tokens, prompt: None }
     }
 
     fn gives(&mut self, at: &KeyPath, raw: RawAnswer) -> Gives {

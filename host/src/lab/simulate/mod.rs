@@ -7,7 +7,6 @@
 
 mod chance;
 mod command;
-mod dice;
 pub mod judge;
 mod nature;
 mod report;
