@@ -96,8 +96,9 @@ async fn one_that_loops_for_ever_costs_its_share_and_the_clients_nothing() {
     for _ in 0..300 {
         assert_eq!(s.proxy.chat().send().await.says(), "a");
     }
-    let told = s.wait("a fault", |shadow| shadow["decisions"]["fault"].as_u64() > Some(0)).await;
-    assert!(told["dropped"]["share"].as_u64() > Some(0), "{told}");
+    // What waits when its share is used up is dropped; how soon that is depends on how busy the machine is.
+    let told = s.wait("a share used up", |shadow| shadow["dropped"]["share"].as_u64() > Some(0)).await;
+    assert!(told["decisions"]["fault"].as_u64() > Some(0), "{told}");
     let ran = Duration::from_millis(told["ran_ms"].as_u64().unwrap());
     // What may be saved up, and one question on top.
     let most = begun.elapsed().mul_f64(0.05) + Duration::from_millis(10 + 90);
