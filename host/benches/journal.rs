@@ -35,6 +35,7 @@ fn facts() -> Facts {
         client: NONE,
         session: 0,
         crosses: false,
+        acts: false,
     }
 }
 

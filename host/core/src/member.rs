@@ -64,6 +64,8 @@ pub struct Past {
     pub failures: u32,
     /// The operator took it out.
     pub drained: bool,
+    /// Attempts of others under way, which do not end.
+    pub in_flight: u32,
     /// What is left of its rpm limit, where it has one.
     pub requests_left: Option<u32>,
     /// What is left of its tpm limit, where it has one.
@@ -373,6 +375,7 @@ impl Member {
     /// Has all this behind it.
     pub fn assume(&mut self, now: Timestamp, past: &Past) {
         self.drained = past.drained;
+        self.in_flight = past.in_flight;
         if let Some((left, reason)) = past.cooldown {
             self.wide = Health::restored(now + left, reason, past.failures);
         }

@@ -6,6 +6,8 @@ mod config_needs;
 mod explain_cmd;
 mod journal_cmd;
 mod policy_cmd;
+mod promote_cmd;
+mod promote_screen;
 mod replay_cmd;
 mod serve_cmd;
 
@@ -49,7 +51,7 @@ enum Command {
         #[command(subcommand)]
         command: config_cmd::ConfigCommand,
     },
-    /// Write a policy: a new project, its component, what the proxy says of it, scenarios, speed.
+    /// Write a policy: a new project, its component, what the proxy says of it, scenarios, speed; and put it into force.
     Policy {
         #[command(subcommand)]
         command: policy_cmd::PolicyCommand,

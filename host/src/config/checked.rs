@@ -204,6 +204,28 @@ pub struct Policy {
     pub memory_mb: u32,
     /// When a policy that keeps failing gives way to the last good one; none: never.
     pub rollback: Option<probation::Rule>,
+    /// Another policy that is asked the same and decides nothing.
+    pub shadow: Option<Shadow>,
+}
+
+/// A policy that is asked beside the one in force.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Shadow {
+    /// A component file.
+    pub file: PathBuf,
+    /// Handed to it as JSON.
+    pub settings: serde_json::Map<String, serde_json::Value>,
+    /// Its longest decision.
+    pub deadline: Duration,
+    /// The share of one processor it may use, above 0 and at most 1.
+    pub core_share: f64,
+}
+
+impl Shadow {
+    /// Its settings as it gets them.
+    pub fn settings_json(&self) -> String {
+        serde_json::Value::Object(self.settings.clone()).to_string()
+    }
 }
 
 impl Policy {

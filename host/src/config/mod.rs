@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 
 pub use checked::{
     Admin, BackendConfig, Client, Config, Cooldown, ExchangeLimits, HealthCheck, Journal, KeptBodies, Log, LogFormat,
-    Policy, Server, Store, Stream,
+    Policy, Server, Shadow, Store, Stream,
 };
 pub use diagnostic::{ConfigError, Diagnostic, Place, Severity};
 pub use litellm::import_litellm;

@@ -110,6 +110,23 @@ pub(super) struct RawPolicy {
     pub(super) memory_mb: Option<u32>,
     /// When a policy that keeps failing gives way to the last good one.
     pub(super) rollback: RawRollback,
+    /// Another policy that is asked the same and decides nothing.
+    pub(super) shadow: RawShadow,
+}
+
+/// Another policy that is asked the same and decides nothing: /api/policy/shadow tells where it would have differed.
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(rename = "Shadow")]
+pub(super) struct RawShadow {
+    /// A component file. Default: no shadow.
+    pub(super) file: Option<String>,
+    /// Handed to it as JSON. Default: policy.settings.
+    pub(super) settings: Option<serde_json::Map<String, serde_json::Value>>,
+    /// Its longest decision, at most 90. Default 5.
+    pub(super) deadline_ms: Option<u32>,
+    /// The share of one processor it may use, above 0 and at most 1; what is beyond is dropped. Default 0.1.
+    pub(super) core_share: Option<f64>,
 }
 
 /// When a policy that keeps failing gives way to the last good one.

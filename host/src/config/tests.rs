@@ -364,6 +364,29 @@ fn a_revision_follows_what_is_said_and_not_how() {
 }
 
 #[test]
+fn a_shadow_has_a_file_defaults_and_ranges() {
+    let shadow = |text: &str| checked(&format!("{ONE}[policy.settings]\na = 1\n{text}"), &[]).config.policy.shadow;
+    assert_eq!(shadow(""), None);
+    let default = shadow("[policy.shadow]\nfile = \"s.wasm\"\n").unwrap();
+    assert_eq!((default.deadline, default.core_share), (Duration::from_millis(5), 0.1));
+    assert!(default.file.ends_with("s.wasm"));
+    assert_eq!(default.settings["a"], 1, "the policy's settings");
+    let own = shadow("[policy.shadow]\nfile = \"s.wasm\"\nsettings = { b = 2 }\n").unwrap();
+    assert_eq!((own.settings.get("a"), &own.settings["b"]), (None, &2.into()));
+    for (wrong, words) in [
+        ("deadline_ms = 5", "the shadow has no file"),
+        ("file = \"\"", "the shadow has no file"),
+        ("file = \"s.wasm\"\ndeadline_ms = 91", "at most 90"),
+        ("file = \"s.wasm\"\ncore_share = 0.0", "needs some time"),
+        ("file = \"s.wasm\"\ncore_share = 1.5", "between 0 and 1"),
+    ] {
+        let text = format!("{ONE}[policy.shadow]\n{wrong}\n");
+        let error = parse(&text, "p.toml", &[]).unwrap_err().to_string();
+        assert!(error.contains(words), "{error}");
+    }
+}
+
+#[test]
 fn the_rollback_rule_has_defaults_a_switch_and_ranges() {
     use pointsman_core::probation::Rule;
     let rollback = |text: &str| checked(&format!("{ONE}[policy.rollback]\n{text}\n"), &[]).config.policy.rollback;

@@ -149,6 +149,10 @@ impl Live {
         if verdict.fault.is_some() {
             self.policy_faults += 1;
         }
+        if self.snapshot.is_in_force() {
+            let Asked { id, texts, .. } = &*self.asked;
+            self.proxy.shadow.overhear(&self.snapshot.view.table, id, &query, texts, &verdict.decision);
+        }
         let room = MAX_NOTES.saturating_sub(self.notes.len());
         self.notes.extend(verdict.notes.iter().take(room).cloned());
         let decision = verdict.decision.clone();
@@ -304,6 +308,9 @@ impl Drop for Live {
             self.step(Event::ClientGone);
         }
         let record = self.record(self.proxy.clock.now());
+        if self.asked.only.is_none() {
+            self.proxy.compared(&self.snapshot, &record);
+        }
         let part =
             self.trail.take().and_then(|trail| journal::part(trail, self.bodies.take(), &self.snapshot, &record));
         self.proxy.finished(&self.asked, record, part);

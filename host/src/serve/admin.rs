@@ -5,6 +5,7 @@ mod controls;
 mod events;
 mod guard;
 mod policy;
+mod promote;
 mod query;
 
 use std::future::Future;
@@ -26,7 +27,10 @@ use crate::telemetry::Clock;
 use crate::telemetry::events::Events;
 use crate::telemetry::metrics::Metrics;
 
-pub use controls::{BackendView, ControlError, Controls, PolicyView, RevisionView, RollbackView};
+pub use controls::{
+    BackendView, ControlError, Controls, DivergenceView, GuardView, PolicyEventView, PolicyView, PromotionView,
+    RevisionView, RollbackView, ShadowReport, ShadowView, SideView, SidesView,
+};
 pub use guard::AdminToken;
 
 /// Tells an exchange of the journal as JSON. The lab knows how; the server does not depend on it.
@@ -69,6 +73,9 @@ pub fn router(state: AdminState) -> Router {
         .route("/api/backends/{id}/{action}", post(api::control_backend))
         .route("/api/policy", get(policy::show).put(policy::put))
         .route("/api/policy/rollback", post(policy::rollback))
+        .route("/api/policy/promote", post(promote::start).delete(promote::abort))
+        .route("/api/policy/events", get(promote::events))
+        .route("/api/policy/shadow", get(policy::shadow))
         .route("/api/events", get(events::watch))
         .route("/api/usage", get(api::usage))
         .route("/api/exchanges", get(api::exchanges))

@@ -121,6 +121,7 @@ pub async fn start(start: Start) -> anyhow::Result<Running> {
     tasks.spawn(until(over.clone(), proxy.line.clone().keep_time()));
     tasks.spawn(until(over.clone(), keep_cooldowns(proxy.clone())));
     tasks.spawn(until(stop.clone(), control.clone().run()));
+    tasks.spawn(until(stop.clone(), control.understudy().clone().run()));
     tasks.spawn(until(stop.clone(), health_check::run(proxy.clone())));
     tracing::info!(%addr, %admin_addr, policy = %proxy.snapshot().policy.id(), config = %config.revision, "listening");
     let drain_timeout = config.server.drain_timeout;

@@ -6,6 +6,7 @@
 
 mod bodies;
 mod cooldowns;
+mod events;
 mod insert;
 mod journal;
 mod policies;
@@ -27,6 +28,7 @@ use rusqlite::Connection;
 
 pub use bodies::{Bodies, BodyRules, BodyText, BodyTexts, Redacted, redact};
 pub use cooldowns::CooldownRow;
+pub use events::{MAX_POLICY_EVENTS, PolicyEventRow};
 pub use journal::{JournalPart, Journaled, Skipped};
 pub use policies::{PolicyRow, PolicyRows, PolicySourceRow, PolicyStore};
 pub use read::{AttemptRow, ExchangeRow, Filter, Group, StoreReader, UsageRow};

@@ -11,7 +11,7 @@ use super::{BUSY_TIMEOUT_MS, StoreError, StorePath};
 const APPLICATION_ID: i64 = 0x5054_534d;
 
 /// Statements that lead from one version (`PRAGMA user_version`) to the next. Published ones are never edited.
-const MIGRATIONS: [&str; 3] = [V1, V2, V3];
+const MIGRATIONS: [&str; 4] = [V1, V2, V3, V_POLICY_EVENTS];
 
 /// The tables `exchange`, `earlier_attempt` and `cooldown` are made to be written cheaply; the views `exchanges`, `attempts`
 /// and `cooldowns` are made to be read, and are what everything outside `insert.rs` and `retention.rs` asks.
@@ -187,6 +187,23 @@ INSERT INTO trail_total VALUES (0);
 CREATE VIEW trails AS
 SELECT strftime('%Y-%m-%dT%H:%M:%fZ', ended_us / 1000000.0, 'unixepoch') AS ended, setup, sampled, length(trail) AS bytes, ended_us
 FROM trail;
+";
+
+/// Steps of guarded promotions, few and small.
+const V_POLICY_EVENTS: &str = "
+CREATE TABLE policy_event (
+    number                   INTEGER PRIMARY KEY AUTOINCREMENT,
+    at_ms                    INTEGER NOT NULL,
+    step                     TEXT    NOT NULL,
+    candidate                TEXT    NOT NULL,
+    control                  TEXT    NOT NULL,
+    why                      TEXT    NOT NULL,
+    numbers                  TEXT    NOT NULL
+) STRICT;
+
+CREATE VIEW policy_events AS
+SELECT strftime('%Y-%m-%dT%H:%M:%fZ', at_ms / 1000.0, 'unixepoch') AS at, step, candidate, control, why, numbers
+FROM policy_event;
 ";
 
 /// Opens the store for writing, makes it or brings it to the latest version.

@@ -13,13 +13,13 @@ use pointsman_core::probation::Rule;
 use sha2::{Digest, Sha256};
 
 use super::checked::{
-    Admin, Config, Cooldown, ExchangeLimits, Journal, KeptBodies, Log, LogFormat, Policy, Server, Store, Stream,
+    Admin, Config, Cooldown, ExchangeLimits, Journal, KeptBodies, Log, LogFormat, Policy, Server, Shadow, Store, Stream,
 };
 use super::diagnostic::{Diagnostic, Report};
 use super::overlay::Env;
 use super::raw::{
     RawAdmin, RawCommit, RawConfig, RawCooldown, RawJournal, RawLimits, RawLog, RawLogFormat, RawPolicy, RawResume,
-    RawRollback, RawServer, RawStore, RawStream,
+    RawRollback, RawServer, RawShadow, RawStore, RawStream,
 };
 use super::tree::{Node, Path};
 
@@ -164,13 +164,47 @@ impl Check<'_, '_> {
             let value = raw.settings.get(fraction).and_then(serde_json::Value::as_f64);
             self.fraction(&at.key("settings").key(fraction), value, 0.1);
         }
+        let shadow = self.shadow(&at.key("shadow"), raw.shadow, &raw.settings);
         Policy {
+            shadow,
             file: raw.file.map(|file| self.folder.join(file)),
             settings: raw.settings,
             deadline: Duration::from_millis(self.at_least(&at.key("deadline_ms"), raw.deadline_ms, 5, 1).into()),
             memory_mb: self.at_least(&at.key("memory_mb"), raw.memory_mb, 64, 1),
             rollback: self.rollback(&at.key("rollback"), &raw.rollback),
         }
+    }
+
+    fn shadow(
+        &mut self,
+        at: &Path,
+        raw: RawShadow,
+        settings: &serde_json::Map<String, serde_json::Value>,
+    ) -> Option<Shadow> {
+        /// The engine's longest decision.
+        const MAX_DEADLINE_MS: u32 = 90;
+        let deadline_ms = self.at_least(&at.key("deadline_ms"), raw.deadline_ms, 5, 1);
+        if deadline_ms > MAX_DEADLINE_MS {
+            let problem =
+                self.error(&at.key("deadline_ms"), format!("`deadline_ms` must be at most {MAX_DEADLINE_MS}"));
+            problem.label(format!("this is {deadline_ms}"));
+        }
+        let core_share = self.fraction(&at.key("core_share"), raw.core_share, 0.1);
+        if core_share == 0.0 {
+            self.error(&at.key("core_share"), "a shadow needs some time").help("take the [policy.shadow] out instead");
+        }
+        let Some(file) = raw.file.filter(|file| !file.is_empty()) else {
+            if self.tree.find(at).is_some() && !self.tree.refused(&at.key("file")) {
+                self.error(at, "the shadow has no file").help("name a component with file = \"candidate.wasm\"");
+            }
+            return None;
+        };
+        Some(Shadow {
+            file: self.folder.join(file),
+            settings: raw.settings.unwrap_or_else(|| settings.clone()),
+            deadline: Duration::from_millis(deadline_ms.into()),
+            core_share,
+        })
     }
 
     fn rollback(&mut self, at: &Path, raw: &RawRollback) -> Option<Rule> {

@@ -13,7 +13,7 @@ use pointsman_core::time::Timestamp;
 use super::*;
 use crate::lab::scenario::Scenario;
 use crate::lab::trial::Trial;
-use crate::lab::world::{Ask, Finished, Scene, Sight, Watcher, World};
+use crate::lab::world::{Ask, Finished, Scene, Sight, Watcher};
 use crate::policy::{Compiled, Engine, EngineLimits, Texts, Verdict};
 use crate::store::{AttemptRow, ExchangeRow};
 use crate::telemetry::rfc3339::Rfc3339;

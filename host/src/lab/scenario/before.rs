@@ -38,6 +38,7 @@ impl Check<'_, '_, '_> {
             cooldown: cooling.map(|left| (left, reason)),
             failures: raw.failures.unwrap_or(1),
             drained: raw.drained,
+            in_flight: raw.in_flight.unwrap_or(0),
             requests_left: raw.requests_left,
             tokens_left: raw.tokens_left,
             full_for: span("full_for", &raw.full_for),

@@ -39,6 +39,7 @@ pub(super) struct RawBefore {
     pub reason: Option<String>,
     pub failures: Option<u32>,
     pub drained: bool,
+    pub in_flight: Option<u32>,
     pub requests_left: Option<u32>,
     pub tokens_left: Option<u32>,
     pub full_for: Option<String>,

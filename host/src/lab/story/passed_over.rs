@@ -194,8 +194,11 @@ impl Judge<'_> {
     }
 }
 
-/// The columns in which two that are ready may differ, their words, and how each number is written.
-const NUMBERS: [(Column, &str, fn(u32) -> String); 9] = [
+/// A column, its word, and how its number is written.
+type Number = (Column, &'static str, fn(u32) -> String);
+
+/// In what two that are ready may differ.
+const NUMBERS: [Number; 9] = [
     (Column::LatencyMs, "latency", known_ms),
     (Column::FirstTokenMs, "first token", known_ms),
     (Column::ErrorPermille, "errors", |n| format!("{:.1} %", f64::from(n) / 10.0)),

@@ -74,6 +74,14 @@ fn question(number: usize, was: &Query, is: &Query, table: &Table) -> Vec<String
                 before.condition()
             ));
         }
+        let in_flight = [before, now].map(|standing| standing.number(Column::InFlight));
+        if in_flight[0] != in_flight[1] {
+            let [then, here] = in_flight;
+            told.push(format!(
+                "Question {number}: {} had {then} attempts under way; here it has {here}.",
+                before.backend
+            ));
+        }
         if let Some(queued @ 1..) = Some(before.number(Column::Queued)).filter(|n| *n != now.number(Column::Queued)) {
             told.push(format!("Question {number}: {queued} others waited for {}; here nobody does.", before.backend));
         }

@@ -210,6 +210,9 @@ fn before(
         let tokens = kept(backend.limits.tpm, Column::TokensLeft);
         before.extend(tokens.map(|left| ("tokens_left", i64::from(left).into())));
     }
+    if number(Column::InFlight) > 0 {
+        before.push(("in_flight", i64::from(number(Column::InFlight)).into()));
+    }
     if !matches!(number(Column::EmergencyMs), 0 | NONE) {
         before.push(("emergency_in", of_ms(number(Column::EmergencyMs))));
     }
