@@ -98,10 +98,12 @@ impl Outside for Day {
         let backend = attempt.sending.backend as usize;
         let minutes = attempt.now.since(START).as_secs() / 60;
         let is_out = (backend == 0 && (500..530).contains(&minutes)) || (backend == 1 && (900..910).contains(&minutes));
-        let (status, after) = match () {
-            () if is_out || self.unit() < 0.003 => (502, 40),
-            () if !self.takes(backend, attempt.now) => (429, 30),
-            () => (200, 0),
+        let (status, after_ms) = if is_out || self.unit() < 0.003 {
+            (502, 40)
+        } else if self.takes(backend, attempt.now) {
+            (200, 0)
+        } else {
+            (429, 30)
         };
         let mut headers = HeaderMap::new();
         if status == 429 {
@@ -111,7 +113,7 @@ impl Outside for Day {
         let tokens = (20.0 * 40f64.powf(self.unit())) as u32;
         let first = Duration::from_millis(300).mul_f64(0.5 + 2.0 * self.unit());
         let whole = first + Duration::from_millis(10).mul_f64(f64::from(tokens) * (0.7 + 0.6 * self.unit()));
-        let after = if status == 200 { whole } else { Duration::from_millis(after) };
+        let after = if status == 200 { whole } else { Duration::from_millis(after_ms) };
         Answer { gives, head: None, first_token: first.min(after), after, tokens, prompt: None }
     }
 }
