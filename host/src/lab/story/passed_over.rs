@@ -173,7 +173,7 @@ impl Judge<'_> {
         let price = (prices[0] != prices[1]).then(|| format!("{} against {}", prices[0], prices[1]));
         let weights = [chosen, other].map(|s| self.table.backends.get(s.index as usize).map_or(1, |b| b.weight));
         let weight = (weights[0] != weights[1]).then(|| format!("weight {} against {}", weights[0], weights[1]));
-        let of_column = |(column, name, number): &Told| {
+        let of_column = |(column, name, number): &(Column, &str, fn(u32) -> String)| {
             let (is, was) = (chosen.number(*column), other.number(*column));
             (is != was).then(|| format!("{name} {} against {}", number(is), number(was)))
         };
@@ -195,10 +195,10 @@ impl Judge<'_> {
 }
 
 /// A column, its word, and how its number is written.
-type Told = (Column, &'static str, fn(u32) -> String);
+type Number = (Column, &'static str, fn(u32) -> String);
 
-/// The columns in which two that are ready may differ.
-const NUMBERS: [Told; 9] = [
+/// In what two that are ready may differ.
+const NUMBERS: [Number; 9] = [
     (Column::LatencyMs, "latency", known_ms),
     (Column::FirstTokenMs, "first token", known_ms),
     (Column::ErrorPermille, "errors", |n| format!("{:.1} %", f64::from(n) / 10.0)),
