@@ -99,12 +99,14 @@ pub struct ProxyBuilder {
     binary: PathBuf,
     config: Table,
     env: Vec<(String, String)>,
+    /// The largest file it may write, in blocks of the shell's `ulimit -f`.
+    max_file_blocks: Option<u32>,
 }
 
 impl ProxyBuilder {
     /// A proxy on free loopback ports, with its store in its own directory.
     pub fn new(binary: impl Into<PathBuf>) -> Self {
-        Self { binary: binary.into(), config: Table::new(), env: Vec::new() }
+        Self { binary: binary.into(), config: Table::new(), env: Vec::new(), max_file_blocks: None }
             .set("server.listen", "127.0.0.1:0")
             .set("admin.listen", "127.0.0.1:0")
             .set("store.path", "pointsman.db")
@@ -153,6 +155,12 @@ impl ProxyBuilder {
         self
     }
 
+    /// Writes to a file beyond this size fail, as on a full disk; in blocks of the shell's `ulimit -f` (512 or 1024 bytes).
+    pub fn max_file_blocks(mut self, blocks: u32) -> Self {
+        self.max_file_blocks = Some(blocks);
+        self
+    }
+
     fn push(mut self, list: &str, entry: Table) -> Self {
         let entries = self.config.entry(list).or_insert_with(|| Value::Array(Vec::new()));
         entries.as_array_mut().expect("a list of tables").push(Value::Table(entry));
@@ -163,7 +171,7 @@ impl ProxyBuilder {
     pub async fn start(self) -> Proxy {
         let dir = TempDir::new().expect("a directory can be made");
         write_config(dir.path(), &self.config);
-        let running = Running::start(&self.binary, dir.path(), &self.env).await;
+        let running = Running::start(&self, dir.path()).await;
         Proxy { what: self, dir, running, http: http_client() }
     }
 }
@@ -243,10 +251,19 @@ fn flat(line: &str) -> Json {
 }
 
 impl Running {
-    async fn start(binary: &Path, dir: &Path, env: &[(String, String)]) -> Self {
-        let mut command = command(binary, dir);
+    async fn start(what: &ProxyBuilder, dir: &Path) -> Self {
+        let mut command = match what.max_file_blocks {
+            None => command(&what.binary, dir),
+            Some(blocks) => {
+                // The signal of a file that grows too large is ignored, so that the write itself fails.
+                let mut limited = command(Path::new("/bin/sh"), dir);
+                limited.args(["-c", &format!("trap '' XFSZ; ulimit -f {blocks}; exec \"$0\" \"$@\"")]);
+                limited.arg(&what.binary);
+                limited
+            }
+        };
         command.args(["serve", "--config", "pointsman.toml"]);
-        command.envs(env.iter().map(|(n, v)| (n, v)));
+        command.envs(what.env.iter().map(|(n, v)| (n, v)));
         let mut child = command.spawn().expect("the proxy can be started");
         let output = Output { lines: Arc::default(), changed: watch::Sender::new(()) };
         output.collect(child.stdout.take().expect("stdout is piped"));
@@ -474,7 +491,7 @@ impl Proxy {
 
     /// Starts it again after its end, on the same directory (ports change).
     pub async fn restart(&mut self) {
-        self.running = Running::start(&self.what.binary, self.dir.path(), &self.what.env).await;
+        self.running = Running::start(&self.what, self.dir.path()).await;
     }
 }
 

@@ -138,6 +138,12 @@ impl Compiled {
     pub fn isolated(&self, settings: &str, table: Arc<Table>) -> Result<Revision, LoadError> {
         Revision::isolated(self.engine.clone(), self.code.clone(), settings, table)
     }
+
+    /// An isolated revision with a time of its own for one decision, in ms, at most [`EngineLimits::MAX_DECIDE_MS`], for whose
+    /// instances no other revision gives up any.
+    pub fn shadow(&self, settings: &str, table: Arc<Table>, decide_ms: u32) -> Result<Revision, LoadError> {
+        Ok(self.isolated(settings, table)?.in_the_shade(decide_ms))
+    }
 }
 
 impl Drop for Compiled {

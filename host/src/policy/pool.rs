@@ -53,6 +53,8 @@ pub(super) struct Pool {
     settings: String,
     parts: TableParts,
     is_patient: bool,
+    /// Does it go without where others would have to give something up for it?
+    is_modest: AtomicBool,
     slots: [Slot; MAX_KEPT],
     /// How long the last start ran, in ms, without the time that the machine took for others.
     start_ms: AtomicU32,
@@ -130,6 +132,7 @@ impl Pool {
             settings: settings.to_owned(),
             parts,
             is_patient,
+            is_modest: AtomicBool::new(false),
             slots: std::array::from_fn(|_| Slot::default()),
             start_ms: AtomicU32::new(0),
             is_starting: AtomicBool::new(false),
@@ -137,6 +140,11 @@ impl Pool {
         });
         pool.engine.0.pools.join(&pool);
         pool
+    }
+
+    /// From now on no other revision gives up an instance for this one.
+    pub(super) fn be_modest(&self) {
+        self.is_modest.store(true, Ordering::Relaxed);
     }
 
     /// Starts an instance, or several when that takes long. Afterwards the component is known to start. Nobody waits for
@@ -278,7 +286,9 @@ impl Pool {
             match Instance::start(&self.code.pre, guest, measure, limit_ms) {
                 Ok(instance) => return Ok(instance),
                 Err(NotStarted::Fault(fault)) => return Err(StartError::Start(fault)),
-                Err(NotStarted::PoolFull) if engine.workshop.clear() || engine.pools.make_room(self) => {}
+                Err(NotStarted::PoolFull) if engine.workshop.clear() => {}
+                Err(NotStarted::PoolFull) if self.is_modest.load(Ordering::Relaxed) => break,
+                Err(NotStarted::PoolFull) if engine.pools.make_room(self) => {}
                 Err(NotStarted::PoolFull) => break,
             }
         }

@@ -177,6 +177,6 @@ fn revisions(connection: &Connection) -> rusqlite::Result<Vec<PolicyRow>> {
 }
 
 /// SQLite's integers are signed.
-fn signed(number: u64) -> i64 {
+pub(super) fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
