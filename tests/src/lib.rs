@@ -14,14 +14,16 @@ mod http2;
 mod policy;
 mod proxy;
 mod reply;
+mod rough_day;
 mod tls;
 mod upstream;
 
 pub use client::{Answer, Event, EventStream, RawConnection, Request};
 pub use http2::{Narrow, NarrowStream};
-pub use policy::{WatPolicy, revision_of, sends_to};
-pub use proxy::{Backend, Finished, Http2, Proxy, ProxyBuilder, backend, run};
+pub use policy::{WatPolicy, revision_of, sends_to, takes_turns, takes_turns_in_memory};
+pub use proxy::{Backend, Finished, Http2, Proxy, ProxyBuilder, backend, run, run_within};
 pub use reply::{Gate, Reply, bytes, chat, echo, embeddings, json, raw, silence, sse, status, tokens};
+pub use rough_day::{RoughDay, rough_day};
 pub use tls::{TlsUpstream, tls_upstream};
 pub use upstream::{Seen, Upstream, UpstreamBuilder, upstream};
 

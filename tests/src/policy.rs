@@ -4,9 +4,15 @@ const CONTRACT: &str = include_str!("../../wit/policy.wit");
 
 /// What every one of them has; its answer lies at 1024, a decision's case at 0 and its payload from 4 on.
 const MODULE: &str = r#"(module
+    (import "pointsman:policy/state@1.0.0" "get" (func $state_get (param i32 i32 i32)))
+    (import "pointsman:policy/state@1.0.0" "set" (func $state_set (param i32 i32 i64 i64)))
+    (import "pointsman:policy/state@1.0.0" "add" (func $state_add (param i32 i32 i64 i64) (result i64)))
+    (import "pointsman:policy/log@1.0.0" "note" (func $note (param i32 i32)))
     (memory (export "memory") 2)
     (global $free (mut i32) (i32.const 65536))
     (global $asked (mut i32) (i32.const 0))
+    ;; A text for notes and keys.
+    (data (i32.const 768) "turn")
     (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32)
         ;; Bump, aligned to 8; starts over for every decision.
         (local $at i32)
@@ -21,6 +27,8 @@ const MODULE: &str = r#"(module
         (param i32 i64 i32 i32) (param i32) (param i32 i32) (result i32)
         (global.set $free (i32.const 65536))
         (global.set $asked (i32.add (global.get $asked) (i32.const 1)))
+        ;; Nothing of the last answer is in this one.
+        (memory.fill (i32.const 1024) (i32.const 0) (i32.const 128))
         {decide}
         (i32.const 1024))
 )"#;
@@ -34,13 +42,37 @@ pub struct WatPolicy {
 
 /// A policy that sends everything to the backend of this index in the table, as a primary.
 pub fn sends_to(backend: u32) -> WatPolicy {
-    WatPolicy::default().then(&format!(
-        "(i32.store8 (i32.const 1024) (i32.const 0)) (i32.store8 (i32.const 1028) (i32.const 1))
-        (i32.store (i32.const 1032) (i32.const {backend}))"
-    ))
+    WatPolicy::default().then(&dispatch(0, &format!("(i32.const {backend})")))
+}
+
+/// Its answer: to this backend, as this lane's case (0 primary, 1 fallback, 2 emergency).
+fn dispatch(case: u32, backend: &str) -> String {
+    format!(
+        "(i32.store8 (i32.const 1024) (i32.const {case})) (i32.store8 (i32.const 1028) (i32.const 1))
+        (i32.store (i32.const 1032) {backend})"
+    )
+}
+
+/// A policy that sends to the first `backends` in turns, which it counts in `state`, and notes that it does.
+pub fn takes_turns(backends: u32) -> WatPolicy {
+    let turn = format!(
+        "(i32.wrap_i64 (i64.rem_u (call $state_add (i32.const 768) (i32.const 4) (i64.const 1) (i64.const 0)) (i64.const {backends})))"
+    );
+    WatPolicy::default().then("(call $note (i32.const 768) (i32.const 4))").then(&dispatch(0, &turn))
+}
+
+/// The same, but it counts in its memory, which an instance does not share and may lose.
+pub fn takes_turns_in_memory(backends: u32) -> WatPolicy {
+    let turn = format!("(i32.rem_u (global.get $asked) (i32.const {backends}))");
+    WatPolicy::default().then(&dispatch(0, &turn))
 }
 
 impl WatPolicy {
+    /// Answers this when it is asked for the model of this index, and else what it does.
+    pub fn for_model(self, model: u32, answer: &str) -> Self {
+        self.then(&format!("(if (i32.eq (local.get $model) (i32.const {model})) (then {answer}))"))
+    }
+
     /// Does this too before it answers.
     pub fn then(mut self, decide: &str) -> Self {
         self.decide += decide;
@@ -54,7 +86,7 @@ impl WatPolicy {
 
     /// Traps when it is asked for the model of this index, and else does what it does.
     pub fn faulty_for_model(self, model: u32) -> Self {
-        self.then(&format!("(if (i32.eq (local.get $model) (i32.const {model})) (then unreachable))"))
+        self.for_model(model, "unreachable")
     }
 
     /// Refuses settings of fewer bytes, as JSON, with the word "more".

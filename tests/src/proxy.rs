@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use http::Method;
 use serde_json::{Value as Json, json};
@@ -14,8 +15,8 @@ use tokio::sync::watch;
 use toml::{Table, Value};
 
 use crate::client::{Answer, Request, http_client, http2_client};
-use crate::soon;
 use crate::upstream::Upstream;
+use crate::{soon, within};
 
 /// One `[[backend]]` of the configuration. Its key is `key-of-ID` unless another is set.
 #[derive(Clone)]
@@ -98,12 +99,14 @@ pub struct ProxyBuilder {
     binary: PathBuf,
     config: Table,
     env: Vec<(String, String)>,
+    /// The largest file it may write, in blocks of the shell's `ulimit -f`.
+    max_file_blocks: Option<u32>,
 }
 
 impl ProxyBuilder {
     /// A proxy on free loopback ports, with its store in its own directory.
     pub fn new(binary: impl Into<PathBuf>) -> Self {
-        Self { binary: binary.into(), config: Table::new(), env: Vec::new() }
+        Self { binary: binary.into(), config: Table::new(), env: Vec::new(), max_file_blocks: None }
             .set("server.listen", "127.0.0.1:0")
             .set("admin.listen", "127.0.0.1:0")
             .set("store.path", "pointsman.db")
@@ -152,6 +155,12 @@ impl ProxyBuilder {
         self
     }
 
+    /// Writes to a file beyond this size fail, as on a full disk; in blocks of the shell's `ulimit -f` (512 or 1024 bytes).
+    pub fn max_file_blocks(mut self, blocks: u32) -> Self {
+        self.max_file_blocks = Some(blocks);
+        self
+    }
+
     fn push(mut self, list: &str, entry: Table) -> Self {
         let entries = self.config.entry(list).or_insert_with(|| Value::Array(Vec::new()));
         entries.as_array_mut().expect("a list of tables").push(Value::Table(entry));
@@ -162,7 +171,7 @@ impl ProxyBuilder {
     pub async fn start(self) -> Proxy {
         let dir = TempDir::new().expect("a directory can be made");
         write_config(dir.path(), &self.config);
-        let running = Running::start(&self.binary, dir.path(), &self.env).await;
+        let running = Running::start(&self, dir.path()).await;
         Proxy { what: self, dir, running, http: http_client() }
     }
 }
@@ -242,10 +251,19 @@ fn flat(line: &str) -> Json {
 }
 
 impl Running {
-    async fn start(binary: &Path, dir: &Path, env: &[(String, String)]) -> Self {
-        let mut command = command(binary, dir);
+    async fn start(what: &ProxyBuilder, dir: &Path) -> Self {
+        let mut command = match what.max_file_blocks {
+            None => command(&what.binary, dir),
+            Some(blocks) => {
+                // The signal of a file that grows too large is ignored, so that the write itself fails.
+                let mut limited = command(Path::new("/bin/sh"), dir);
+                limited.args(["-c", &format!("trap '' XFSZ; ulimit -f {blocks}; exec \"$0\" \"$@\"")]);
+                limited.arg(&what.binary);
+                limited
+            }
+        };
         command.args(["serve", "--config", "pointsman.toml"]);
-        command.envs(env.iter().map(|(n, v)| (n, v)));
+        command.envs(what.env.iter().map(|(n, v)| (n, v)));
         let mut child = command.spawn().expect("the proxy can be started");
         let output = Output { lines: Arc::default(), changed: watch::Sender::new(()) };
         output.collect(child.stdout.take().expect("stdout is piped"));
@@ -473,7 +491,7 @@ impl Proxy {
 
     /// Starts it again after its end, on the same directory (ports change).
     pub async fn restart(&mut self) {
-        self.running = Running::start(&self.what.binary, self.dir.path(), &self.what.env).await;
+        self.running = Running::start(&self.what, self.dir.path()).await;
     }
 }
 
@@ -527,9 +545,20 @@ pub struct Finished {
 
 /// Runs the binary with these arguments in a directory, with nothing in its environment but `env`.
 pub async fn run(binary: impl Into<PathBuf>, dir: &Path, args: &[&str], env: &[(&str, &str)]) -> Finished {
+    run_within(crate::PATIENCE, binary, dir, args, env).await
+}
+
+/// The same, for a command that may take so long.
+pub async fn run_within(
+    patience: Duration,
+    binary: impl Into<PathBuf>,
+    dir: &Path,
+    args: &[&str],
+    env: &[(&str, &str)],
+) -> Finished {
     let mut command = command(&binary.into(), dir);
     command.args(args).envs(env.iter().copied());
-    let output = soon("the command's end", command.output()).await.expect("the binary can be run");
+    let output = within(patience, "the command's end", command.output()).await.expect("the binary can be run");
     Finished {
         code: output.status.code(),
         stdout: String::from_utf8_lossy(&output.stdout).into_owned(),

@@ -11,12 +11,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::contract::{Column, RowState, STRIDE};
 use crate::health::{Bounds, Health};
-use crate::member::{Asker, Charge, Member, Settled, Stats};
+use crate::member::{Asker, Charge, Member, Settled};
 use crate::outcome::{Kind, Outcome};
 use crate::queue::{Queue, Ticket};
 use crate::table::{Lane, Table, Tier};
 use crate::time::Timestamp;
 use crate::view::{Slot, View, Want};
+
+pub use crate::member::{Past, Stats};
 
 /// What the fleet is told by the configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -497,13 +499,35 @@ impl Fleet {
     }
 }
 
+impl Fleet {
+    /// A backend has all this behind it; false when there is none of that id. For worlds of the lab.
+    pub fn assume(&mut self, now: Timestamp, id: &str, past: &Past) -> bool {
+        self.operate(id, |member| member.assume(now, past))
+    }
+}
+
+/// The seed of a fleet whose first random number is this one: what a query was told says which world it came from.
+pub fn seed_of_first(number: u64) -> u64 {
+    /// The inverses of the factors of [`Random::next`], modulo 2^64.
+    const INVERSES: [u64; 2] = [0x3196_42b2_d24d_8ec3, 0x96de_1b17_3f11_9089];
+    let mut z = number ^ (number >> 31) ^ (number >> 62);
+    z = z.wrapping_mul(INVERSES[0]);
+    z = z ^ (z >> 27) ^ (z >> 54);
+    z = z.wrapping_mul(INVERSES[1]);
+    z = z ^ (z >> 30) ^ (z >> 60);
+    z.wrapping_sub(GOLDEN)
+}
+
+/// What a [`Random`] goes on by.
+const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
+
 /// SplitMix64 (Steele, Lea, Flood 2014): small, seeded, good enough to spread things.
 #[derive(Debug)]
 struct Random(u64);
 
 impl Random {
     fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        self.0 = self.0.wrapping_add(GOLDEN);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

@@ -3,8 +3,10 @@
 //! Nothing here sees a socket, a file, a clock or wasm: every function takes the time it needs and returns values.
 //! The live server, the tests and any simulator drive the same code.
 
+pub mod canary;
 pub mod clients;
 pub mod contract;
+pub mod divergence;
 pub mod exchange;
 pub mod fleet;
 pub mod health;
@@ -14,6 +16,7 @@ mod member;
 pub mod outcome;
 pub mod probation;
 pub mod queue;
+pub mod rank;
 pub mod record;
 pub mod table;
 pub mod time;

@@ -96,6 +96,18 @@ impl Bucket {
         }
     }
 
+    /// Only so many units are left now, at most the burst; for a world that does not begin with full buckets.
+    pub fn leave(&mut self, now: Timestamp, units: u32) {
+        let debt = self.burst_ns.saturating_sub(self.unit_ns.saturating_mul(u64::from(units)));
+        (self.full_at_ns, self.lows) = (ns(now).saturating_add(debt), VecDeque::new());
+    }
+
+    /// One unit may go only after this; for a world that does not begin with full buckets.
+    pub fn leave_none_for(&mut self, now: Timestamp, wait: Duration) {
+        self.leave(now, 1);
+        self.full_at_ns = self.full_at_ns.saturating_add(u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX));
+    }
+
     /// Units that could go right now.
     pub fn left(&self, now: Timestamp) -> u32 {
         let debt = self.full_at_ns.saturating_sub(ns(now));
@@ -143,6 +155,15 @@ mod tests {
 
     fn at(ms: u64) -> Timestamp {
         Timestamp::from_millis(1_700_000_000_000 + ms)
+    }
+
+    #[test]
+    fn a_bucket_may_begin_with_less_than_all() {
+        let mut b = Bucket::per_minute(40);
+        b.leave(at(0), 2);
+        assert_eq!((b.left(at(0)), b.ready_in(at(0), 1)), (2, Duration::ZERO));
+        b.leave_none_for(at(0), Duration::from_millis(800));
+        assert_eq!((b.left(at(0)), b.ready_in(at(0), 1)), (0, Duration::from_millis(800)));
     }
 
     #[test]

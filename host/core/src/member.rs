@@ -55,6 +55,33 @@ pub struct Stats {
     pub answered: u64,
 }
 
+/// What a backend has behind it when a world begins that did not begin today.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Past {
+    /// Its cooldown: what is left of it, and why. Nothing left: it waits for its probe.
+    pub cooldown: Option<(Duration, Kind)>,
+    /// Failures since the last answer; counts with a cooldown only.
+    pub failures: u32,
+    /// The operator took it out.
+    pub drained: bool,
+    /// Attempts of others under way, which do not end.
+    pub in_flight: u32,
+    /// What is left of its rpm limit, where it has one.
+    pub requests_left: Option<u32>,
+    /// What is left of its tpm limit, where it has one.
+    pub tokens_left: Option<u32>,
+    /// It takes nothing before this is over.
+    pub full_for: Option<Duration>,
+    /// The emergency lane may not use it before this is over.
+    pub emergency_in: Option<Duration>,
+    /// Moving average of an answer's whole time; zero: unknown.
+    pub latency: Duration,
+    /// Moving average of the time to the first content; zero: unknown.
+    pub first_token: Duration,
+    /// Moving average of the share of failed attempts, 0..=1.
+    pub errors: f32,
+}
+
 /// What was counted when an attempt was let go, to be undone when it ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Charge {
@@ -343,6 +370,30 @@ impl Member {
                 }
             }
         }
+    }
+
+    /// Has all this behind it.
+    pub fn assume(&mut self, now: Timestamp, past: &Past) {
+        self.drained = past.drained;
+        self.in_flight = past.in_flight;
+        if let Some((left, reason)) = past.cooldown {
+            self.wide = Health::restored(now + left, reason, past.failures);
+        }
+        if let (Some(bucket), Some(left)) = (&mut self.requests, past.requests_left) {
+            bucket.leave(now, left);
+        }
+        if let (Some(bucket), Some(left)) = (&mut self.tokens, past.tokens_left) {
+            bucket.leave(now, left);
+        }
+        if let Some(wait) = past.full_for {
+            self.quota_requests.learn(0, now + wait);
+        }
+        if let Some(wait) = past.emergency_in {
+            self.emergency.leave_none_for(now, wait);
+        }
+        self.stats.latency_ms = past.latency.as_secs_f32() * 1_000.0;
+        self.stats.first_token_ms = past.first_token.as_secs_f32() * 1_000.0;
+        self.stats.errors = past.errors;
     }
 
     /// Its numbers for a query about `model`.

@@ -7,28 +7,9 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::sync::Arc;
 
+use crate::rank::Rank;
 use crate::table::Lane;
 use crate::view::{View, Want};
-
-/// Where an exchange stands among all: by priority, then by when it first joined the line. Smaller goes first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Rank {
-    /// Larger priorities first.
-    priority: Reverse<i32>,
-    /// Then by arrival.
-    arrival: u64,
-}
-
-impl Rank {
-    /// Of an exchange that has not waited yet: behind all who wait with at least its priority.
-    pub fn newcomer(priority: i32) -> Self {
-        Self { priority: Reverse(priority), arrival: u64::MAX }
-    }
-
-    fn is_newcomer(self) -> bool {
-        self.arrival == u64::MAX
-    }
-}
 
 /// Names a place in the queue; never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -95,8 +76,7 @@ impl Queue {
         }
         self.len += 1;
         self.sequence += 1;
-        let arrival = if want.rank.is_newcomer() { self.sequence } else { want.rank.arrival };
-        let ticket = Ticket { rank: Rank { arrival, ..want.rank }, sequence: self.sequence };
+        let ticket = Ticket { rank: want.rank.arrived(self.sequence), sequence: self.sequence };
         match self.files.values_mut().find(|f| f.is_for(view, want, lane)) {
             Some(file) => {
                 file.waiters.insert(ticket, want.tokens);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::contract::{NONE, Operation};
-use crate::queue::Rank;
+use crate::rank::Rank;
 use crate::table::{Backend, Dialect, Table};
 use crate::wire::translate::Way;
 

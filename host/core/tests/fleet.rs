@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pointsman_core::contract::{Column, NONE, Operation, RowState, STRIDE};
-use pointsman_core::fleet::{Fleet, Permit, Report, Settings};
+use pointsman_core::fleet::{Fleet, Past, Permit, Report, Settings, seed_of_first};
 use pointsman_core::outcome::{Kind, Outcome};
-use pointsman_core::queue::Rank;
+use pointsman_core::rank::Rank;
 use pointsman_core::table::{Backend, Dialect, Lane, Limits, Pattern, Route, Table, Tier, Timeouts};
 use pointsman_core::time::Timestamp;
 use pointsman_core::view::{View, Want};
@@ -542,4 +542,56 @@ fn the_line_of_many_models_is_served_in_order() {
     }
     assert_eq!(order, tickets[..]);
     assert_eq!(fleet.waiting(), 0);
+}
+
+#[test]
+fn a_backend_may_begin_with_a_past() {
+    let limits = Limits { rpm: Some(40), tpm: Some(10_000), max_concurrency: None };
+    let (mut fleet, view, want) = fleet(vec![backend("a", Tier::Primary, limits)]);
+    let ms = Duration::from_millis;
+    let past = Past {
+        cooldown: Some((ms(1_500), Kind::Unauthorised)),
+        failures: 3,
+        requests_left: Some(2),
+        tokens_left: Some(500),
+        emergency_in: Some(ms(700)),
+        latency: ms(300),
+        first_token: ms(80),
+        errors: 0.25,
+        ..Past::default()
+    };
+    assert!(fleet.assume(at(0), "a", &past) && !fleet.assume(at(0), "nobody", &past));
+    let number = |fleet: &Fleet, now: u64, column: Column| fleet.rows(at(now), &view, &want, None)[column as usize];
+    for (column, expected) in [
+        (Column::State, RowState::Cooling as u32),
+        (Column::CooldownMs, 1_500),
+        (Column::CooldownReason, Kind::Unauthorised.index()),
+        (Column::Failures, 3),
+        (Column::RequestsLeft, 2),
+        (Column::TokensLeft, 500),
+        (Column::LatencyMs, 300),
+        (Column::FirstTokenMs, 80),
+        (Column::ErrorPermille, 250),
+    ] {
+        assert_eq!(number(&fleet, 0, column), expected, "{column:?}");
+    }
+    fleet.assume(at(0), "a", &Past { cooldown: Some((ms(0), Kind::RateLimited)), failures: 1, ..Past::default() });
+    let probe = fleet.acquire(at(0), &view, &want, Lane::Primary, None).unwrap();
+    assert!(probe.is_probe(), "its cooldown is over and nobody has tried it yet");
+    fleet.refund(probe);
+    fleet.assume(at(0), "a", &Past { full_for: Some(ms(400)), ..Past::default() });
+    assert_eq!(
+        (number(&fleet, 0, Column::State), number(&fleet, 0, Column::ReadyMs)),
+        (RowState::Throttled as u32, 400)
+    );
+    fleet.assume(at(0), "a", &Past { drained: true, ..Past::default() });
+    assert_eq!(number(&fleet, 500, Column::State), RowState::Drained as u32);
+}
+
+#[test]
+fn the_seed_of_a_fleet_is_found_from_its_first_number() {
+    for seed in [0, 1, 0x0006_6137_98e7_e15a, u64::MAX] {
+        let first = Fleet::new(Settings::default(), seed).seed();
+        assert_eq!(seed_of_first(first), seed);
+    }
 }

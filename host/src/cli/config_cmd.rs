@@ -73,6 +73,9 @@ fn summary(loaded: &Loaded, policy: Option<&str>, out: &mut dyn Write) -> io::Re
     writeln!(out, "  listen    {} (admin {})", config.server.listen, config.admin.listen)?;
     let file = config.policy.file.as_ref().map_or("embedded".to_owned(), |file| file.display().to_string());
     writeln!(out, "  policy    {file}, revision {}", policy.unwrap_or("unknown"))?;
+    if let Some(shadow) = &config.policy.shadow {
+        writeln!(out, "  shadow    {}", shadow.file.display())?;
+    }
     let width = config.backends.iter().map(|b| b.backend.id.len()).max().unwrap_or(0);
     for (index, one) in config.backends.iter().enumerate() {
         let backend = &one.backend;
@@ -151,6 +154,8 @@ mod tests {
             ("[policy]\nfile = \"gone.wasm\"\n", "p.toml:2:8", "gone.wasm cannot be read"),
             ("[policy]\nfile = \"p.toml\"\n", "p.toml:2:8", "is not WebAssembly"),
             ("[policy]\n[policy.settings]\nprimary_wait = 1\n", "p.toml:", "`primary_wait` is no setting"),
+            ("[policy.shadow]\nfile = \"gone.wasm\"\n", "p.toml:1:", "gone.wasm cannot be read"),
+            ("[policy.shadow]\nfile = \"p.toml\"\n", "p.toml:1:", "is not WebAssembly"),
         ] {
             let (ok, out, err) = check_text(&format!("{text}{backend}"), &[]);
             assert!(!ok && out.is_empty(), "{out}");

@@ -33,6 +33,19 @@ struct Looking<'a> {
 
 impl Looking<'_> {
     fn policy(&mut self) -> Option<Arc<str>> {
+        let engine = match Engine::new(engine_limits(&self.loaded.config)) {
+            Ok(engine) => engine,
+            Err(error) => {
+                let help = "policies need a 64-bit machine with address space to reserve";
+                self.problem(Severity::Error, "policy", "memory_mb", error.to_string(), help);
+                return None;
+            }
+        };
+        self.shadow(&engine);
+        self.live(&engine)
+    }
+
+    fn live(&mut self, engine: &Engine) -> Option<Arc<str>> {
         let config = &self.loaded.config;
         let bytes = match &config.policy.file {
             None => Engine::embedded_bytes().to_vec(),
@@ -46,14 +59,6 @@ impl Looking<'_> {
                 }
             },
         };
-        let engine = match Engine::new(engine_limits(config)) {
-            Ok(engine) => engine,
-            Err(error) => {
-                let help = "policies need a 64-bit machine with address space to reserve";
-                self.problem(Severity::Error, "policy", "memory_mb", error.to_string(), help);
-                return None;
-            }
-        };
         match engine.load(&bytes, &config.policy.settings_json(), Arc::new(config.table())) {
             Ok(revision) => Some(revision.id().clone()),
             Err(error) => {
@@ -62,6 +67,24 @@ impl Looking<'_> {
                 self.problem(Severity::Error, "policy", key, error.to_string(), help);
                 None
             }
+        }
+    }
+
+    /// `serve` would run without a bad shadow, so it would not be noticed for long.
+    fn shadow(&mut self, engine: &Engine) {
+        let config = &self.loaded.config;
+        let Some(shadow) = &config.policy.shadow else { return };
+        let file = shadow.file.display();
+        let problem = match fs::read(&shadow.file) {
+            Err(error) => Some(format!("the shadow {file} cannot be read: {error}")),
+            Ok(bytes) => {
+                let judged = engine.load(&bytes, &shadow.settings_json(), Arc::new(config.table()));
+                judged.err().map(|error| format!("the shadow {file} is refused: {error}"))
+            }
+        };
+        if let Some(message) = problem {
+            let help = "give the path of a component that takes this configuration, or take [policy.shadow] out";
+            self.problem(Severity::Error, "policy", "shadow", message, help);
         }
     }
 

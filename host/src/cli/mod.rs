@@ -1,11 +1,17 @@
 //! The commands of the `pointsman` binary.
 
+mod backtest_cmd;
 pub mod config_cmd;
 mod config_needs;
+mod explain_cmd;
+mod journal_cmd;
 mod policy_cmd;
+mod promote_cmd;
+mod promote_screen;
+mod replay_cmd;
 mod serve_cmd;
 
-use std::io;
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -13,7 +19,7 @@ use clap::{Parser, Subcommand};
 
 use crate::config::ProcessEnv;
 use crate::demo::{self, DemoArgs};
-use crate::lab::{SimulateArgs, Simulated, simulate};
+use crate::lab::{BacktestArgs, SimulateArgs, Simulated, explain, simulate};
 
 /// A proxy for LLM APIs whose routing is decided by a WebAssembly component.
 ///
@@ -45,53 +51,88 @@ enum Command {
         #[command(subcommand)]
         command: config_cmd::ConfigCommand,
     },
-    /// Write a policy: a new project, its component, what the proxy says of it, scenarios, speed.
+    /// Write a policy: a new project, its component, what the proxy says of it, scenarios, speed; and put it into force.
     Policy {
         #[command(subcommand)]
         command: policy_cmd::PolicyCommand,
+    },
+    /// Tell how an exchange went, and why: what the policy saw, what it decided, what came of it, what it cost.
+    ///
+    /// Reads the journal in the store, beside a running proxy or after it. Without an id it tells the latest.
+    ///
+    ///   pointsman explain req_0a1b2c --store pointsman.db
+    ///   pointsman explain last --json | jq .events
+    ///   pointsman explain req_0a1b2c --as-scenario > scenarios/incident.toml
+    #[command(verbatim_doc_comment)]
+    Explain(explain_cmd::ExplainArgs),
+    /// Remove prompts and answers from the journal.
+    Journal {
+        #[command(subcommand)]
+        command: journal_cmd::JournalCommand,
     },
     /// Put a policy through made-up worlds in virtual time, and hold every exchange to the rules of the proxy.
     ///
     /// Backends are rate-limited, fail, cut and stall at random; everything comes from the seed, so the same seed is the
     /// same run. Exit 1 with the seed when a rule is broken.
     Simulate(SimulateArgs),
+    /// Live recorded traffic through again, under the policy that ran and under a candidate, side by side.
+    ///
+    /// From the journal it learns how the backends were (rate limits, outages, times, lengths), and puts every recorded
+    /// request to both policies in worlds made of that. Says how sure each number is, and what the model cannot know. The
+    /// proxy may be running. Exit 0: the report is made; 1: refused; 2: wrong usage.
+    ///
+    ///   pointsman backtest --policy candidate.wasm --since 24h --html backtest.html
+    ///   pointsman backtest --policy default --set primary_wait_ms=20000 --json | jq .metrics.spend_usd
+    #[command(verbatim_doc_comment)]
+    Backtest(BacktestArgs),
+    /// Put the recorded questions of a proxy to a policy again.
+    ///
+    /// Without --policy each question goes to the revision that decided it, which must decide the same again, bit for bit: what
+    /// it read from `state` then is what it reads now. One that does not is told as non-deterministic, with the first
+    /// difference; so is one whose answers depend on what an instance remembers. With --policy it is told what that policy would
+    /// have decided otherwise, by kind and with examples. The proxy may be running.
+    /// Exit 0: the report is made; 1: a policy is not deterministic, or was refused; 2: wrong usage, or nothing to replay.
+    ///
+    ///   pointsman replay --since 24h
+    ///   pointsman replay --store pointsman.db --policy candidate.wasm
+    ///   pointsman replay --policy candidate.wasm --settings candidate.json --json | jq .divergences.groups
+    #[command(verbatim_doc_comment)]
+    Replay(replay_cmd::ReplayArgs),
 }
 
 /// Runs the command line. Exit 0: done; 1: failed; 2: wrong usage.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
-    match cli.command {
+    match Cli::parse().command {
         Command::Serve { config } => serve_cmd::run(config.as_deref()),
-        Command::Demo(args) => told(in_runtime(demo::run(&args))),
-        Command::Config { command } => {
-            let (out, err) = (&mut io::stdout().lock(), &mut io::stderr().lock());
-            match config_cmd::run(&command, &ProcessEnv, out, err) {
-                Ok(true) => ExitCode::SUCCESS,
-                Ok(false) => ExitCode::FAILURE,
-                // The reader of our output went away: nobody is left to tell.
-                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
-                Err(error) => told(Err(error.into())),
-            }
-        }
-        Command::Policy { command } => {
-            let (out, err) = (&mut io::stdout().lock(), &mut io::stderr().lock());
-            match policy_cmd::run(&command, out, err) {
-                Ok(code) => code,
-                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
-                Err(error) => told(Err(error.into())),
-            }
-        }
-        Command::Simulate(args) => {
-            let (out, err) = (&mut io::stdout().lock(), &mut io::stderr().lock());
-            match simulate(&args, &ProcessEnv, out, err) {
-                Ok(Simulated::Held) => ExitCode::SUCCESS,
-                Ok(Simulated::Broken) => ExitCode::FAILURE,
-                Ok(Simulated::WrongUsage) => ExitCode::from(2),
-                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
-                Err(error) => told(Err(error.into())),
-            }
-        }
+        Command::Demo(args) => told(in_runtime(demo::run(&args, explain::json))),
+        Command::Config { command } => printed(|out, err| config_cmd::run(&command, &ProcessEnv, out, err).map(well)),
+        Command::Policy { command } => printed(|out, err| policy_cmd::run(&command, out, err)),
+        Command::Explain(args) => printed(|out, err| explain_cmd::run(&args, &ProcessEnv, out, err).map(well)),
+        Command::Journal { command } => printed(|out, err| journal_cmd::run(&command, &ProcessEnv, out, err).map(well)),
+        Command::Backtest(args) => printed(|out, err| backtest_cmd::run(&args, out, err)),
+        Command::Replay(args) => printed(|out, err| replay_cmd::run(&args, out, err)),
+        Command::Simulate(args) => printed(|out, err| {
+            Ok(match simulate(&args, &ProcessEnv, out, err)? {
+                Simulated::Held => ExitCode::SUCCESS,
+                Simulated::Broken => ExitCode::FAILURE,
+                Simulated::WrongUsage => ExitCode::from(2),
+            })
+        }),
     }
+}
+
+/// Runs a command whose results go to standard output and whose complaints go to standard error.
+fn printed(command: impl FnOnce(&mut dyn Write, &mut dyn Write) -> io::Result<ExitCode>) -> ExitCode {
+    match command(&mut io::stdout().lock(), &mut io::stderr().lock()) {
+        Ok(code) => code,
+        // The reader of our output went away: nobody is left to tell.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => told(Err(error.into())),
+    }
+}
+
+fn well(done: bool) -> ExitCode {
+    if done { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// Runs a future on a runtime of its own. `POINTSMAN_WORKERS` sets the number of threads; else one per core.

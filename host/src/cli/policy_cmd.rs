@@ -1,4 +1,4 @@
-//! `pointsman policy new | build | check | test | bench`: the loop of a policy's author.
+//! `pointsman policy new | build | check | test | bench | promote`: the loop of a policy's author.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use super::promote_cmd::{self, PromoteArgs};
 use crate::author::bench::bench;
 use crate::author::build::{Built, Language, build};
 use crate::author::check::{Conditions, check};
@@ -107,6 +108,17 @@ pub enum PolicyCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Put a component into force by degrees: it gets a share of a running proxy's exchanges, is compared with the policy in
+    /// force, and takes over or goes by itself.
+    ///
+    /// It is rolled back as soon as a guard is shown to be violated, or when it fails. When its time is over and no guard is,
+    /// it is promoted; when too little is known by then, it is given as much time again, once.
+    /// Exit 0: promoted; 1: rolled back, refused or unreachable; 2: wrong usage. Ctrl-C leaves the promotion running.
+    ///
+    ///   pointsman policy promote candidate.wasm --canary 5% --for 10m --guard 'error_rate<=+0.5%' --guard 'p95<=+10%'
+    ///   pointsman policy promote --abort
+    #[command(verbatim_doc_comment)]
+    Promote(PromoteArgs),
 }
 
 /// How a command ended that did not fail on the way.
@@ -131,6 +143,7 @@ pub fn run(command: &PolicyCommand, out: &mut dyn Write, err: &mut dyn Write) ->
             Tested::WrongUsage => return Ok(ExitCode::from(2)),
         },
         PolicyCommand::Bench { file, config, json } => measure(file, config.as_deref(), *json, out),
+        PolicyCommand::Promote(args) => return promote_cmd::run(args, out, err),
     };
     match ended {
         Ok(Ended::Well) => Ok(ExitCode::SUCCESS),

@@ -10,6 +10,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::{in_runtime, told};
 use crate::clock::Clock;
 use crate::config::{self, Config, Loaded, ProcessEnv};
+use crate::lab;
 use crate::serve::{self, Running, Start};
 use crate::telemetry::logs::Logs;
 
@@ -33,7 +34,8 @@ async fn serve(loaded: Loaded) -> anyhow::Result<()> {
     let clock = Clock::start();
     let logs = Logs::init(&config.log.level, log_format(&config), Arc::new(move || clock.now()))?;
     let summary = summary(&config);
-    let running = serve::start(Start { config, config_file: path, log: logs.exchanges() }).await?;
+    let running =
+        serve::start(Start { config, config_file: path, log: logs.exchanges(), explain: lab::explain::json }).await?;
     if io::stderr().is_terminal() {
         eprintln!("{}", welcome(&running, &summary));
     }

@@ -168,7 +168,7 @@ pub struct Store {
 }
 
 /// What is kept of exchanges for `explain`, `replay` and `backtest`.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct Journal {
     /// The share of exchanges, 0 to 1; 0: none at all.
     pub sample: f64,
@@ -178,6 +178,17 @@ pub struct Journal {
     pub max_mb: u32,
     /// What waits to be written takes at most so much memory, in MiB.
     pub backlog_mb: u32,
+    /// Prompts and answers; none: they are not kept.
+    pub bodies: Option<KeptBodies>,
+}
+
+/// How prompts and answers are kept.
+#[derive(Clone, Debug)]
+pub struct KeptBodies {
+    /// The most of one, in KiB.
+    pub max_body_kb: u32,
+    /// What they match is replaced.
+    pub redact: Arc<[regex::Regex]>,
 }
 
 /// The component that decides.
@@ -193,6 +204,28 @@ pub struct Policy {
     pub memory_mb: u32,
     /// When a policy that keeps failing gives way to the last good one; none: never.
     pub rollback: Option<probation::Rule>,
+    /// Another policy that is asked the same and decides nothing.
+    pub shadow: Option<Shadow>,
+}
+
+/// A policy that is asked beside the one in force.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Shadow {
+    /// A component file.
+    pub file: PathBuf,
+    /// Handed to it as JSON.
+    pub settings: serde_json::Map<String, serde_json::Value>,
+    /// Its longest decision.
+    pub deadline: Duration,
+    /// The share of one processor it may use, above 0 and at most 1.
+    pub core_share: f64,
+}
+
+impl Shadow {
+    /// Its settings as it gets them.
+    pub fn settings_json(&self) -> String {
+        serde_json::Value::Object(self.settings.clone()).to_string()
+    }
 }
 
 impl Policy {

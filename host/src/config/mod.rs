@@ -20,8 +20,8 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 pub use checked::{
-    Admin, BackendConfig, Client, Config, Cooldown, ExchangeLimits, HealthCheck, Journal, Log, LogFormat, Policy,
-    Server, Store, Stream,
+    Admin, BackendConfig, Client, Config, Cooldown, ExchangeLimits, HealthCheck, Journal, KeptBodies, Log, LogFormat,
+    Policy, Server, Shadow, Store, Stream,
 };
 pub use diagnostic::{ConfigError, Diagnostic, Place, Severity};
 pub use litellm::import_litellm;
@@ -80,6 +80,27 @@ pub fn place(file: &Path, env: &dyn Env, section: &str, key: &str) -> Option<Pla
     overlay::overlay(&mut tree, env, &mut report);
     let node = tree.find(&tree::Path::of(section).key(key))?;
     Some(report.place(&node.site))
+}
+
+/// `[store] path` of the file named, else of `./pointsman.toml` where it exists, else the default; none: the store is in memory.
+/// Nothing else is looked at: who reads a store needs no key of a provider.
+///
+/// # Errors
+/// When there is no such file, or it is not TOML.
+pub fn store_path(path: Option<&Path>, env: &dyn Env) -> Result<Option<PathBuf>, ConfigError> {
+    let default = Path::new(DEFAULT_FILE);
+    let file = path.or_else(|| default.exists().then_some(default));
+    let text = file.map_or(Ok(String::new()), read)?;
+    let name = file.map_or_else(|| "(environment)".to_owned(), |file| file.display().to_string());
+    let mut report = Report::new(&name, &text);
+    let Some(mut tree) = Node::parse(&text, &mut report) else {
+        return Err(report.finish().expect_err("a text without a tree has an error"));
+    };
+    overlay::overlay(&mut tree, env, &mut report);
+    let node = tree.find(&tree::Path::of("store").key("path"));
+    let path = node.map(Node::to_value).and_then(|value| value.as_str().map(str::to_owned));
+    let folder = file.and_then(Path::parent).unwrap_or(Path::new(""));
+    Ok(convert::store_path(path.as_deref(), folder))
 }
 
 /// The JSON schema of `pointsman.toml`, for editors.

@@ -87,6 +87,12 @@ pub(super) struct RawJournal {
     pub(super) max_mb: Option<u32>,
     /// Those waiting to be written take at most so much memory, in MiB; above it new ones are dropped and counted. Default 64.
     pub(super) backlog_mb: Option<u32>,
+    /// Keep prompts and answers too? Default false.
+    pub(super) bodies: Option<bool>,
+    /// The most of one body that is kept, in KiB. Default 64.
+    pub(super) max_body_kb: Option<u32>,
+    /// Regular expressions: what they match in a body is replaced by "[redacted]" before anything is written.
+    pub(super) redact: Vec<String>,
 }
 
 /// The component that decides.
@@ -104,6 +110,23 @@ pub(super) struct RawPolicy {
     pub(super) memory_mb: Option<u32>,
     /// When a policy that keeps failing gives way to the last good one.
     pub(super) rollback: RawRollback,
+    /// Another policy that is asked the same and decides nothing.
+    pub(super) shadow: RawShadow,
+}
+
+/// Another policy that is asked the same and decides nothing: /api/policy/shadow tells where it would have differed.
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(rename = "Shadow")]
+pub(super) struct RawShadow {
+    /// A component file. Default: no shadow.
+    pub(super) file: Option<String>,
+    /// Handed to it as JSON. Default: policy.settings.
+    pub(super) settings: Option<serde_json::Map<String, serde_json::Value>>,
+    /// Its longest decision, at most 90. Default 5.
+    pub(super) deadline_ms: Option<u32>,
+    /// The share of one processor it may use, above 0 and at most 1; what is beyond is dropped. Default 0.1.
+    pub(super) core_share: Option<f64>,
 }
 
 /// When a policy that keeps failing gives way to the last good one.

@@ -157,6 +157,20 @@ fn a_wrong_word_lists_the_right_ones() {
 }
 
 #[test]
+fn prompts_and_answers_are_kept_only_when_asked_by_rules_that_can_be_read() {
+    let kept = |text: &str| parse(&format!("{ONE}{text}"), "p.toml", &[("K", "k")]).unwrap().config.journal.bodies;
+    assert!(kept("").is_none() && kept("[journal]\nredact = ['x']\n").is_none());
+    let rules = kept("[journal]\nbodies = true\nmax_body_kb = 8\nredact = ['\\d{16}', 'b']\n").unwrap();
+    assert_eq!((rules.max_body_kb, rules.redact.len()), (8, 2));
+    assert_eq!(kept("[journal]\nbodies = true\n").unwrap().max_body_kb, 64);
+    refused(
+        &format!("{ONE}[journal]\nredact = [\"fine\", \"(\"]\n"),
+        &["this is no regular expression: error: unclosed group", ":5:19", "single quotes"],
+    );
+    refused(&format!("{ONE}[journal]\nmax_body_kb = 5000\n"), &["`max_body_kb` must be at most 4096"]);
+}
+
+#[test]
 fn meaningless_values_are_refused() {
     refused(&format!("{ONE}rpm = 0\n"), &["`rpm` of 0 would let nothing through", ":4:7"]);
     refused(&format!("{ONE}weight = 0\n"), &["`weight` must be at least 1"]);
@@ -347,6 +361,29 @@ fn a_revision_follows_what_is_said_and_not_how() {
     assert_ne!(first, revision(&format!("{ONE}rpm = 6\nweight = 1\napi_key = \"env:K\"\n"), &[("K", "k1")]));
     let literal = |key: &str| revision(&format!("{ONE}api_key = \"{key}\"\n"), &[]);
     assert_eq!(literal("sk-1"), literal("sk-2"));
+}
+
+#[test]
+fn a_shadow_has_a_file_defaults_and_ranges() {
+    let shadow = |text: &str| checked(&format!("{ONE}[policy.settings]\na = 1\n{text}"), &[]).config.policy.shadow;
+    assert_eq!(shadow(""), None);
+    let default = shadow("[policy.shadow]\nfile = \"s.wasm\"\n").unwrap();
+    assert_eq!((default.deadline, default.core_share), (Duration::from_millis(5), 0.1));
+    assert!(default.file.ends_with("s.wasm"));
+    assert_eq!(default.settings["a"], 1, "the policy's settings");
+    let own = shadow("[policy.shadow]\nfile = \"s.wasm\"\nsettings = { b = 2 }\n").unwrap();
+    assert_eq!((own.settings.get("a"), &own.settings["b"]), (None, &2.into()));
+    for (wrong, words) in [
+        ("deadline_ms = 5", "the shadow has no file"),
+        ("file = \"\"", "the shadow has no file"),
+        ("file = \"s.wasm\"\ndeadline_ms = 91", "at most 90"),
+        ("file = \"s.wasm\"\ncore_share = 0.0", "needs some time"),
+        ("file = \"s.wasm\"\ncore_share = 1.5", "between 0 and 1"),
+    ] {
+        let text = format!("{ONE}[policy.shadow]\n{wrong}\n");
+        let error = parse(&text, "p.toml", &[]).unwrap_err().to_string();
+        assert!(error.contains(words), "{error}");
+    }
 }
 
 #[test]

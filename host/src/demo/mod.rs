@@ -19,6 +19,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::config::{self, Config};
+use crate::serve::admin::Explain;
 use crate::serve::{self, Start};
 use crate::telemetry::logs::ExchangeLog;
 use load::{Until, Waves};
@@ -59,9 +60,9 @@ pub struct Proxy {
     pub stop: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
 
-/// Runs the demo on standard output, with the proxy of this package.
-pub async fn run(args: &DemoArgs) -> anyhow::Result<()> {
-    run_with(args, start_proxy).await
+/// Runs the demo on standard output, with the proxy of this package; `explain` tells its exchanges to the console.
+pub async fn run(args: &DemoArgs, explain: Explain) -> anyhow::Result<()> {
+    run_with(args, |config| start_proxy(config, explain)).await
 }
 
 /// Runs the demo on standard output; `start` is given its configuration and starts the proxy.
@@ -231,8 +232,8 @@ impl Stage<'_> {
 }
 
 /// The real proxy with this configuration.
-async fn start_proxy(config: Config) -> anyhow::Result<Proxy> {
-    let running = serve::start(Start { config, config_file: None, log: ExchangeLog::silent() }).await?;
+async fn start_proxy(config: Config, explain: Explain) -> anyhow::Result<Proxy> {
+    let running = serve::start(Start { config, config_file: None, log: ExchangeLog::silent(), explain }).await?;
     let (addr, admin_addr) = (running.addr, running.admin_addr);
     Ok(Proxy { addr, admin_addr, stop: Box::pin(running.shutdown(std::future::pending())) })
 }

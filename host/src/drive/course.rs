@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use http::header::CONTENT_TYPE;
 use http::response::Parts;
 use pointsman_core::exchange::{Action, Event, Refusal};
 use pointsman_core::table::Lane;
@@ -12,6 +13,7 @@ use pointsman_core::wire::resume::Transcript;
 
 use super::attempt::{Attempted, Begun, KeptRefusal, attempt};
 use super::live::Live;
+use super::relay::is_event_stream;
 
 /// Where the way led.
 pub struct Course {
@@ -66,6 +68,7 @@ pub async fn walk(mut live: Live, mut action: Action, told: Option<Transcript>) 
                 match attempt(&live, &target, &sending, told.as_ref()).await {
                     Attempted::Whole { head, body, ended } => {
                         live.committed(head.status.as_u16());
+                        live.answers(&body, head.headers.get(CONTENT_TYPE).is_some_and(is_event_stream));
                         live.relayed(ended);
                         break Found::Whole(answerer, head, body);
                     }

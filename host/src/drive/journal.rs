@@ -8,19 +8,35 @@ use pointsman_core::record::{End, ExchangeRecord};
 use pointsman_core::table::Lane;
 
 use super::request::Asked;
-use super::snapshot::Snapshot;
-use crate::store::JournalPart;
+use super::snapshot::{Snapshot, Target};
+use crate::config::Config;
+use crate::store::{Bodies, BodyRules, JournalPart};
 
 /// Is this one followed? A health check is nobody's request.
 pub(super) fn is_kept(snapshot: &Snapshot, asked: &Asked) -> bool {
     snapshot.config.journal.sample > 0.0 && asked.only.is_none()
 }
 
+/// How prompts and answers are kept; none: they are not. No key is among what is written, whoever said it.
+pub(super) fn body_rules(config: &Config, targets: &[Arc<Target>]) -> Option<Arc<BodyRules>> {
+    let kept = config.journal.bodies.as_ref()?;
+    let key =
+        |target: &Arc<Target>| std::str::from_utf8(target.bare_key()).ok().filter(|key| !key.is_empty()).map(Box::from);
+    let secrets = targets.iter().filter_map(key).collect();
+    let max_bytes = kept.max_body_kb as usize * 1_024;
+    Some(Arc::new(BodyRules { max_bytes, redact: Arc::clone(&kept.redact), secrets }))
+}
+
 /// What is kept of an exchange that has ended: all of a sample by chance, and those beside it that one may ask about.
-pub(super) fn part(trail: Box<Trail>, snapshot: &Snapshot, record: &ExchangeRecord) -> Option<Box<JournalPart>> {
+pub(super) fn part(
+    trail: Box<Trail>,
+    bodies: Option<Box<Bodies>>,
+    snapshot: &Snapshot,
+    record: &ExchangeRecord,
+) -> Option<Box<JournalPart>> {
     let sampled = draw(&record.id) < snapshot.config.journal.sample;
     let keep = sampled || !is_ordinary(record);
-    keep.then(|| Box::new(JournalPart { trail, setup: Arc::clone(&snapshot.setup), sampled }))
+    keep.then(|| Box::new(JournalPart { trail, setup: Arc::clone(&snapshot.setup), sampled, bodies }))
 }
 
 /// Answered by the first primary asked, without a wait or a fault?

@@ -19,6 +19,7 @@ use super::proxy::Proxy;
 use super::request::{Asked, Only};
 use super::snapshot::Snapshot;
 use crate::policy::Verdict;
+use crate::store::Bodies;
 
 /// Notes kept of one exchange; a policy may leave 16 at every question, and be asked many.
 const MAX_NOTES: usize = 100;
@@ -36,6 +37,8 @@ pub struct Live {
     policy_faults: u32,
     /// What the journal may keep of it; none where it keeps nothing.
     trail: Option<Box<Trail>>,
+    /// Prompt and answer, where the journal keeps them.
+    bodies: Option<Box<Bodies>>,
     told: Told,
 }
 
@@ -59,6 +62,8 @@ impl Live {
             let texts = &asked.texts;
             Box::new(Trail::new(arrived, facts.clone(), texts.labels.clone(), texts.spending))
         });
+        let rules = trail.as_ref().and(snapshot.bodies.as_ref());
+        let bodies = rules.map(|rules| Box::new(Bodies::new(Arc::clone(rules), &asked.body)));
         let exchange =
             Exchange::new(arrived, snapshot.view.clone(), &asked.model, facts, snapshot.budgets, snapshot.streams);
         Self {
@@ -70,6 +75,7 @@ impl Live {
             arrived,
             notes: Vec::new(),
             policy_faults: 0,
+            bodies,
             trail,
             told: Told::default(),
         }
@@ -142,6 +148,10 @@ impl Live {
         }
         if verdict.fault.is_some() {
             self.policy_faults += 1;
+        }
+        if self.snapshot.is_in_force() {
+            let Asked { id, texts, .. } = &*self.asked;
+            self.proxy.shadow.overhear(&self.snapshot.view.table, id, &query, texts, &verdict.decision);
         }
         let room = MAX_NOTES.saturating_sub(self.notes.len());
         self.notes.extend(verdict.notes.iter().take(room).cloned());
@@ -219,6 +229,13 @@ impl Live {
         }
     }
 
+    /// A piece of the answer goes out.
+    pub fn answers(&mut self, data: &[u8], is_event: bool) {
+        if let Some(bodies) = &mut self.bodies {
+            bodies.answered(data, is_event);
+        }
+    }
+
     /// The committed attempt ended.
     pub fn relayed(&mut self, ended: Ended) {
         self.told.error = Some(ended.outcome.message.clone()).filter(|_| ended.outcome.kind != Kind::Answered);
@@ -291,7 +308,11 @@ impl Drop for Live {
             self.step(Event::ClientGone);
         }
         let record = self.record(self.proxy.clock.now());
-        let part = self.trail.take().and_then(|trail| journal::part(trail, &self.snapshot, &record));
+        if self.asked.only.is_none() {
+            self.proxy.compared(&self.snapshot, &record);
+        }
+        let part =
+            self.trail.take().and_then(|trail| journal::part(trail, self.bodies.take(), &self.snapshot, &record));
         self.proxy.finished(&self.asked, record, part);
     }
 }

@@ -2,6 +2,7 @@
 
 mod aside;
 mod attempt;
+mod canary;
 mod course;
 mod events;
 mod foreign;
@@ -14,6 +15,7 @@ mod proxy;
 mod relay;
 mod reply;
 mod request;
+mod shadow;
 mod snapshot;
 mod source;
 mod trial;
@@ -26,11 +28,13 @@ use http::response::Parts;
 use pointsman_core::exchange::Event;
 use pointsman_core::wire::envelope::ErrorKind;
 
+pub use canary::{Part, Progress, Split};
 pub use line::Line;
 pub use proxy::{Proxy, Unknown};
 pub use relay::{Broken, ProxyBody};
 pub use reply::{OwnError, Reply};
 pub use request::{Arrival, Asked, Only};
+pub use shadow::{Divergent, Shade, Shadow, Tally};
 pub use snapshot::{Snapshot, Target, TargetError};
 pub use trial::Trial;
 
@@ -111,6 +115,7 @@ fn pass_on(mut live: Live, refusal: Option<KeptRefusal>) -> Reply {
     let Some(KeptRefusal { lane, backend, head, body }) = refusal else {
         return unforwardable(live);
     };
+    live.answers(&body, false);
     live.passed_on(head.status.as_u16(), lane, &backend);
     let answered_by = Some((lane, &*backend));
     let attempts = live.exchange().attempts().len() as u64;

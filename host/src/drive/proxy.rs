@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::line::Line;
 use super::request::Asked;
+use super::shadow::Shadow;
 use super::snapshot::Snapshot;
 use crate::clock::Clock;
 use crate::config::Config;
@@ -42,6 +43,10 @@ pub struct Proxy {
     pub cut: CancellationToken,
     /// Told when a policy has failed so often that it is given up.
     pub policy_given_up: Notify,
+    /// Told when there is a verdict over a promotion.
+    pub canary_judged: Notify,
+    /// The policy that is asked beside the one in force.
+    pub shadow: Shadow,
     log: ExchangeLog,
     snapshot: ArcSwap<Snapshot>,
     gates: Mutex<HashMap<Arc<str>, ClientGate>>,
@@ -72,11 +77,13 @@ impl Proxy {
         Self {
             clock,
             line,
-            metrics,
             store,
             events: Events::default(),
             cut: CancellationToken::new(),
             policy_given_up: Notify::new(),
+            canary_judged: Notify::new(),
+            shadow: Shadow::new(metrics.clone()),
+            metrics,
             log,
             snapshot: ArcSwap::from_pointee(snapshot),
             gates: Mutex::new(gates),
@@ -135,6 +142,14 @@ impl Proxy {
     /// An exchange begins.
     pub fn began(&self) {
         self.exchanges.under_way.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// An exchange is over; where a promotion is under way, it counts for its side.
+    pub fn compared(&self, snapshot: &Snapshot, record: &ExchangeRecord) {
+        let Some(part) = &snapshot.part else { return };
+        if part.split.ended(self.clock.now(), part.side, record) {
+            self.canary_judged.notify_one();
+        }
     }
 
     /// An exchange is over: counted, written, told.

@@ -142,6 +142,7 @@ impl Relay {
         flow.note_first_token();
         match step {
             Step::Bytes(bytes) => {
+                flow.live.answers(&bytes, flow.source.is_events());
                 self.held = bytes;
                 if flow.source.has_ended() {
                     flow.settle(Outcome::answered(flow.status));
@@ -155,6 +156,7 @@ impl Relay {
                 Ok(())
             }
             Step::Failed(bytes, outcome) => {
+                flow.live.answers(&bytes, flow.source.is_events());
                 self.held = bytes;
                 self.broke(*flow, outcome)
             }
@@ -260,13 +262,15 @@ impl Relay {
     }
 }
 
-fn is_event_stream(content_type: &http::HeaderValue) -> bool {
+pub(super) fn is_event_stream(content_type: &http::HeaderValue) -> bool {
     content_type.as_bytes().starts_with(b"text/event-stream")
 }
 
 impl Flow {
     fn new(live: Live, begun: Begun, status: u16) -> (Bytes, Box<Self>) {
         let Begun { source, held, first_byte, first_token, started } = begun;
+        let mut live = live;
+        live.answers(&held, source.is_events());
         (held, Box::new(Self { live, source, first_byte, first_token, started, status }))
     }
 

@@ -3,18 +3,24 @@
 use std::sync::Arc;
 
 use http::{HeaderName, HeaderValue};
+use pointsman_core::canary::Side;
 use pointsman_core::exchange::{Budgets, StreamDefaults};
 use pointsman_core::outcome::Outcome;
 use pointsman_core::table::Dialect;
 use pointsman_core::view::View;
 use pointsman_core::wire::url::BaseUrl;
 
+use super::canary::{Part, Split};
+use super::journal::body_rules;
+use super::request::Asked;
 use super::trial::Trial;
 use crate::config::{BackendConfig, Config};
 use crate::policy::Revision;
+use crate::store::BodyRules;
 use crate::upstream::{Connector, Origin};
 
 /// One configuration and one policy revision; an exchange keeps the one it started with.
+#[derive(Clone)]
 pub struct Snapshot {
     /// The configuration.
     pub config: Arc<Config>,
@@ -32,8 +38,14 @@ pub struct Snapshot {
     pub budgets: Budgets,
     /// How streams are handled.
     pub streams: StreamDefaults,
+    /// The side it is of a promotion under way.
+    pub part: Option<Part>,
+    /// The other side, of the policy in force: what a share of the exchanges is pinned to instead.
+    pub candidate: Option<Arc<Snapshot>>,
     /// All of the configuration that decides, as the journal keeps it.
     pub setup: Arc<str>,
+    /// How the journal keeps prompts and answers; none: it does not.
+    pub bodies: Option<Arc<BodyRules>>,
 }
 
 /// A backend as something that can be sent to.
@@ -138,23 +150,45 @@ impl Snapshot {
         let (budgets, streams) = (config.budgets(), config.stream_defaults());
         let policy_header = policy_header(&policy);
         let setup = serde_json::to_string(&config.setup()).expect("a setup has text keys only").into();
-        Self { config, view, policy, trial, policy_header, targets, budgets, streams, setup }
+        let bodies = body_rules(&config, &targets);
+        let (part, candidate) = (None, None);
+        Self { config, view, policy, trial, policy_header, targets, budgets, streams, setup, bodies, part, candidate }
     }
 
-    /// The same configuration under another policy.
+    /// The same configuration under another policy, and no promotion.
     pub fn with_policy(&self, policy: Arc<Revision>) -> Self {
-        let trial = Arc::new(Trial::new(self.config.policy.rollback));
-        Self {
-            config: self.config.clone(),
-            view: self.view.clone(),
-            policy_header: policy_header(&policy),
-            policy,
-            trial,
-            targets: self.targets.clone(),
-            budgets: self.budgets,
-            streams: self.streams,
-            setup: self.setup.clone(),
+        self.under(policy, Arc::new(Trial::new(self.config.policy.rollback)))
+    }
+
+    /// The same configuration under a policy that decided before, and no promotion.
+    pub fn under(&self, policy: Arc<Revision>, trial: Arc<Trial>) -> Self {
+        let policy_header = policy_header(&policy);
+        Self { policy, trial, policy_header, part: None, candidate: None, ..self.clone() }
+    }
+
+    /// The same, with a share of the exchanges for a candidate.
+    pub fn with_candidate(&self, policy: Arc<Revision>, trial: Arc<Trial>, split: Arc<Split>) -> Self {
+        let part = |side| Some(Part { split: split.clone(), side });
+        let candidate = Self { part: part(Side::Candidate), ..self.under(policy, trial) };
+        Self { part: part(Side::Control), candidate: Some(Arc::new(candidate)), ..self.clone() }
+    }
+
+    /// What this exchange is pinned to: this, or the candidate's, where it falls into its share.
+    pub fn for_exchange(self: Arc<Self>, asked: &Asked) -> Arc<Self> {
+        match (&self.part, &self.candidate) {
+            (Some(part), Some(candidate)) if part.split.takes(asked) => candidate.clone(),
+            (Some(_) | None, Some(_) | None) => self,
         }
+    }
+
+    /// The policy in force, and the one that may become it.
+    pub fn policies(&self) -> impl Iterator<Item = &Arc<Revision>> {
+        std::iter::once(&self.policy).chain(self.candidate.as_ref().map(|candidate| &candidate.policy))
+    }
+
+    /// Is this the policy in force, and not one that may become it?
+    pub fn is_in_force(&self) -> bool {
+        self.part.as_ref().is_none_or(|part| part.side == Side::Control)
     }
 }
 

@@ -27,12 +27,25 @@ use pointsman_core::wire::usage::BodyTap;
 pub struct Answer {
     /// What it is.
     pub gives: Gives,
-    /// From sending to the first content of a stream; its head comes in half that time.
+    /// From sending to the head of a stream; none: half the time to its first content.
+    pub head: Option<Duration>,
+    /// From sending to the first content of a stream.
     pub first_token: Duration,
     /// From sending to the last byte, or to what happens instead of it. What is no stream comes all at once then.
     pub after: Duration,
     /// Tokens of the answer, each a piece of a stream, evenly spaced.
     pub tokens: u32,
+    /// The prompt as the backend counts it; none: as it was estimated on arrival.
+    pub prompt: Option<Prompt>,
+}
+
+/// A prompt's tokens as a backend counts them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Prompt {
+    /// All of them.
+    pub tokens: u32,
+    /// Those that it had cached.
+    pub cached: u32,
 }
 
 /// How an attempt is answered.
@@ -223,13 +236,22 @@ impl Run<'_> {
         if response.status >= 300 || self.dialect == Dialect::Plain {
             return Usage::default();
         }
-        let input_tokens = u64::from(self.facts.prompt_tokens);
         match self.facts.operation {
             Operation::Chat | Operation::Completion | Operation::Response | Operation::Message => {
-                Usage { input_tokens, output_tokens: u64::from(self.answer.tokens), ..Usage::default() }
+                self.usage(self.answer.tokens, false)
             }
-            Operation::Embedding => Usage { input_tokens, ..Usage::default() },
+            Operation::Embedding => self.usage(0, false),
             Operation::Other => Usage::default(),
+        }
+    }
+
+    fn usage(&self, output_tokens: u32, estimated: bool) -> Usage {
+        let prompt = self.answer.prompt.unwrap_or(Prompt { tokens: self.facts.prompt_tokens, cached: 0 });
+        Usage {
+            input_tokens: prompt.tokens.into(),
+            output_tokens: output_tokens.into(),
+            cached_input_tokens: prompt.cached.into(),
+            estimated,
         }
     }
 
@@ -319,12 +341,7 @@ impl Run<'_> {
         if self.dialect == Dialect::Plain || (seen == 0 && !answered) {
             return Usage::default();
         }
-        Usage {
-            input_tokens: u64::from(self.facts.prompt_tokens),
-            output_tokens: u64::from(seen),
-            cached_input_tokens: 0,
-            estimated: !answered,
-        }
+        self.usage(seen, !answered)
     }
 }
 
@@ -342,7 +359,8 @@ impl Pieces {
     fn of(answer: &Answer) -> Self {
         let first = answer.first_token.min(answer.after);
         let gap = (answer.after - first) / answer.tokens.max(1);
-        Self { head: first / 2, first, gap, count: answer.tokens, last: answer.after }
+        let head = answer.head.unwrap_or(first / 2).min(first);
+        Self { head, first, gap, count: answer.tokens, last: answer.after }
     }
 
     /// When the nth content comes, counted from 1.
@@ -390,7 +408,7 @@ mod tests {
     const MS: Duration = Duration::from_millis(1);
 
     fn answer(gives: Gives, first_token_ms: u32, after_ms: u32, tokens: u32) -> Answer {
-        Answer { gives, first_token: MS * first_token_ms, after: MS * after_ms, tokens }
+        Answer { gives, head: None, first_token: MS * first_token_ms, after: MS * after_ms, tokens, prompt: None }
     }
 
     fn ok() -> Gives {

@@ -88,7 +88,11 @@ pub fn run(args: &TestArgs, out: &mut dyn Write, err: &mut dyn Write) -> io::Res
 pub(super) fn compile(file: &Path) -> Result<Compiled, String> {
     // One scenario at a time asks one instance.
     let limits = EngineLimits { max_instances: 4, ..EngineLimits::default() };
-    let engine = Engine::new(limits).map_err(|error| error.to_string())?;
+    compile_in(&Engine::new(limits).map_err(|error| error.to_string())?, file)
+}
+
+/// The same, in this engine.
+pub(super) fn compile_in(engine: &Engine, file: &Path) -> Result<Compiled, String> {
     if file == Path::new(EMBEDDED) {
         return engine.compile_embedded().map_err(|error| error.to_string());
     }

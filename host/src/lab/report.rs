@@ -90,7 +90,7 @@ fn tell(text: &mut String, file: &str, trial: &Trial, explain: bool) {
     let most = if explain { usize::MAX } else { MAX_STORIES };
     for recorded in worth_telling.iter().take(most) {
         text.push('\n');
-        indented(text, &recorded.story.to_string());
+        indented(text, &recorded.story().to_string());
     }
     if let Some(more @ 1..) = worth_telling.len().checked_sub(most) {
         indented(text, &format!("... and {more} more requests; --explain tells of all"));
@@ -135,7 +135,7 @@ fn exchange(recorded: &Recorded) -> Value {
         })
     });
     json!({
-        "request": recorded.story.title,
+        "request": recorded.story().title,
         "arrived_ms": ms(recorded.arrived),
         "decisions": recorded.decisions.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "notes": recorded.notes,
@@ -149,7 +149,7 @@ fn exchange(recorded: &Recorded) -> Value {
         "backend": by.map(|(_, backend)| &**backend),
         "took_ms": end.map(|e| ms(e.took)),
         "error": end.and_then(|e| e.error.as_ref()),
-        "story": recorded.story.moments.iter().map(|(at, m)| format!("{:.3} s  {m}", at.as_secs_f64())).collect::<Vec<_>>(),
+        "story": recorded.story().moments.iter().map(|(at, m)| format!("{:.3} s  {m}", at.as_secs_f64())).collect::<Vec<_>>(),
     })
 }
 

@@ -144,8 +144,8 @@ fn what_comes_free_in_the_moment_a_wait_is_over_is_still_handed_over() {
         };
         crate::policy::Verdict::of(decision)
     });
-    assert_eq!(sentences(&trial), [""; 0], "{}", trial.exchanges[0].story);
-    assert!(trial.exchanges[0].story.to_string().contains("waited   2 s, then was handed a"));
+    assert_eq!(sentences(&trial), [""; 0], "{}", trial.exchanges[0].story());
+    assert!(trial.exchanges[0].story().to_string().contains("waited   2 s, then was handed a"));
 }
 
 #[test]
@@ -224,7 +224,9 @@ fn a_failed_scenario_prints_its_reasons_and_its_story() {
         "FAIL  one 429 (2.42 s simulated in ",
         "      request 1: it was to be delivered by b, and was delivered by a\n",
         "           0.020 s  outcome  a: rate_limited (429) after 20 ms, asks to be left alone for 2 s",
-        "asked    a cools for 2 s more (rate_limited), emergency now; b is ready",
+        "asked    a cools for 2 s more (rate_limited), emergency now\n                             b is ready\n",
+        "others   a cools for 2 s more (rate_limited): waited for\n",
+        "b is ready, but a fallback; the policy chose to wait for the primary lane\n",
         "noted    wait for a primary: the first is expected in 2000 ms",
         "2.020 s  waited   2 s, then was handed a",
         "sent     to a in the primary lane, as m, a probe after its cooldown",

@@ -11,7 +11,7 @@ use super::answer::Answer;
 use super::recorder::{Decided, Recorded, Recorder};
 use super::scenario::{Count, Expectation, Expected, Request, RunExpectation, Scenario, Script};
 use super::story::in_words;
-use super::world::{Ask, Attempt, Outside, World};
+use super::world::{Ask, Attempt, Outside, Watcher, World};
 use crate::policy::{Compiled, LoadError, Texts, Verdict};
 
 /// What became of a scenario.
@@ -46,16 +46,7 @@ impl Trial {
 
     /// Puts whoever decides through a scenario.
     pub fn play(scenario: &Scenario, decide: impl FnMut(&Query, &Arc<Texts>) -> Verdict) -> Self {
-        let world = World::new(
-            &scenario.config.setup(),
-            scenario.start,
-            scenario.seed,
-            &scenario.spent_usd,
-            Stage::new(scenario),
-            decide,
-            Recorder::new(scenario.start),
-        );
-        let after = world.run();
+        let after = world(scenario, decide, Recorder::new(scenario.start)).run();
         let exchanges = after.watcher.exchanges;
         let mut failures = Vec::new();
         for (index, recorded) in exchanges.iter().enumerate() {
@@ -67,10 +58,31 @@ impl Trial {
         Self { failures, exchanges, simulated: after.now.since(scenario.start) }
     }
 
+    /// Lets somebody else watch a scenario; who watched.
+    #[cfg(test)]
+    pub fn watched<W: Watcher>(
+        scenario: &Scenario,
+        decide: impl FnMut(&Query, &Arc<Texts>) -> Verdict,
+        watcher: W,
+    ) -> W {
+        world(scenario, decide, watcher).run().watcher
+    }
+
     /// Was everything as expected?
     pub fn passed(&self) -> bool {
         self.failures.is_empty()
     }
+}
+
+/// The world of a scenario.
+fn world<D: FnMut(&Query, &Arc<Texts>) -> Verdict, W: Watcher>(
+    scenario: &Scenario,
+    decide: D,
+    watcher: W,
+) -> World<Stage<'_>, D, W> {
+    let (start, seed, spent) = (scenario.start, scenario.seed, &scenario.spent_usd);
+    let world = World::new(&scenario.config.setup(), start, seed, spent, Stage::new(scenario), decide, watcher);
+    world.assuming(&scenario.pasts)
 }
 
 /// The scenario's requests and its backends' scripts.

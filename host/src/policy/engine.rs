@@ -111,6 +111,14 @@ impl Compiled {
         Revision::new(self.engine.clone(), self.code.clone(), settings, table)
     }
 
+    pub(super) fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    pub(super) fn code(&self) -> &Arc<Code> {
+        &self.code
+    }
+
     /// The name its revisions have.
     pub fn id(&self) -> &Arc<str> {
         &self.code.id
@@ -129,6 +137,12 @@ impl Compiled {
     /// A revision with an empty `state` of its own that nobody else sees; not even the probes leave a trace in it.
     pub fn isolated(&self, settings: &str, table: Arc<Table>) -> Result<Revision, LoadError> {
         Revision::isolated(self.engine.clone(), self.code.clone(), settings, table)
+    }
+
+    /// An isolated revision with a time of its own for one decision, in ms, at most [`EngineLimits::MAX_DECIDE_MS`], for whose
+    /// instances no other revision gives up any.
+    pub fn shadow(&self, settings: &str, table: Arc<Table>, decide_ms: u32) -> Result<Revision, LoadError> {
+        Ok(self.isolated(settings, table)?.in_the_shade(decide_ms))
     }
 }
 

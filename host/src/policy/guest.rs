@@ -8,7 +8,7 @@ use wasmtime::{ResourceLimiter, bail};
 
 use super::deadline::Deadline;
 use super::fault_log::FaultLog;
-use super::state::State;
+use super::tape::{Source, Tape};
 use super::wire::bindings::pointsman::policy::{log, request, state, types};
 use super::{Spending, Texts};
 
@@ -37,9 +37,16 @@ pub(super) const MAX_TABLE_ELEMENTS: usize = 65_536;
 /// What all instances of all revisions share.
 #[derive(Default)]
 pub(super) struct Shared {
-    pub(super) state: State,
+    pub(super) state: Source,
     log_allowance: LogAllowance,
     pub(super) fault_log: FaultLog,
+}
+
+impl Shared {
+    /// In which `state` answers as it was recorded.
+    pub(super) fn recorded(tape: Arc<Tape>) -> Self {
+        Self { state: Source::Recorded(tape), ..Self::default() }
+    }
 }
 
 /// The data of one instance's store.

@@ -23,8 +23,10 @@ mod patience;
 mod pool;
 mod pools;
 mod priority;
+mod replay;
 mod revision;
 mod state;
+mod tape;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
@@ -39,6 +41,8 @@ mod workshop;
 pub use check::{LoadError, contract};
 pub use engine::{Compiled, Engine, EngineError, EngineLimits};
 pub use hash::Hash;
+pub use priority::Priority;
+pub use replay::{Heard, Replay, Replayer, is_of_the_moment};
 pub use revision::{Revision, probes};
 pub use twin::Twin;
 
@@ -86,6 +90,15 @@ impl Verdict {
     pub fn of(decision: Decision) -> Self {
         Self { decision, notes: Vec::new(), fault: None, state: Vec::new() }
     }
+}
+
+/// What a component said to one question, by itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Said {
+    /// Valid for the table, or why there is none.
+    pub decision: Result<Decision, Fault>,
+    /// What it noted on the way.
+    pub notes: Vec<String>,
 }
 
 /// How a policy failed.

@@ -19,6 +19,9 @@ const TOLERANCE_MS: u64 = 400;
 /// No debt takes longer than this, in ms.
 const MAX_DEBT_MS: u64 = 20_000;
 
+/// How the message of a fault begins that is none of the question's: it was not asked.
+pub(super) const NOT_ASKED: &str = "not asked for";
+
 /// One revision's debt. Time is the query's, in ms.
 #[derive(Default)]
 pub(super) struct Patience {
@@ -59,7 +62,7 @@ impl Patience {
         }
         let last = self.last.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
         let pause_ms = debt_ms - TOLERANCE_MS;
-        let message = format!("not asked for {pause_ms} ms, because its failures cost too much time: {}", last.message);
+        let message = format!("{NOT_ASKED} {pause_ms} ms, because its failures cost too much time: {}", last.message);
         Some(Fault { message, ..last })
     }
 }

@@ -30,6 +30,18 @@ const STARTED_AHEAD: usize = 4;
 /// After a failed start nothing is started for so many times what it took: a twentieth of a thread at most.
 const PAUSE_PER_FAILED_START: u32 = 20;
 
+/// How the message of a fault begins that came before the question.
+const AT_START: [&str; 3] = [
+    "at the start of a fresh instance",
+    "in `configure` of a fresh instance",
+    "a fresh instance refused the configuration that another accepted",
+];
+
+/// Was it the start of an instance that failed, and not the question it was started for?
+pub(super) fn is_at_start(message: &str) -> bool {
+    AT_START.iter().any(|beginning| message.starts_with(beginning))
+}
+
 /// Room made for an instance may be taken by another exchange before it is used; so often it is made again.
 const MAX_TRIES: usize = 8;
 
@@ -41,6 +53,8 @@ pub(super) struct Pool {
     settings: String,
     parts: TableParts,
     is_patient: bool,
+    /// Does it go without where others would have to give something up for it?
+    is_modest: AtomicBool,
     slots: [Slot; MAX_KEPT],
     /// How long the last start ran, in ms, without the time that the machine took for others.
     start_ms: AtomicU32,
@@ -118,6 +132,7 @@ impl Pool {
             settings: settings.to_owned(),
             parts,
             is_patient,
+            is_modest: AtomicBool::new(false),
             slots: std::array::from_fn(|_| Slot::default()),
             start_ms: AtomicU32::new(0),
             is_starting: AtomicBool::new(false),
@@ -125,6 +140,11 @@ impl Pool {
         });
         pool.engine.0.pools.join(&pool);
         pool
+    }
+
+    /// From now on no other revision gives up an instance for this one.
+    pub(super) fn be_modest(&self) {
+        self.is_modest.store(true, Ordering::Relaxed);
     }
 
     /// Starts an instance, or several when that takes long. Afterwards the component is known to start. Nobody waits for
@@ -178,8 +198,12 @@ impl Pool {
 
     /// Starts and configures one more instance, and lets it go; the linear memory it had, in bytes.
     pub(super) fn try_start(&self) -> Result<usize, Fault> {
-        let started = self.start(Measure::Wall, self.engine.0.limits.configure_ms);
-        started.map(|instance| instance.memory_bytes()).map_err(StartError::into_fault)
+        self.fresh(Measure::Wall).map(|instance| instance.memory_bytes())
+    }
+
+    /// An instance that is none of the pool's.
+    pub(super) fn fresh(&self, measure: Measure) -> Result<Instance, Fault> {
+        self.start(measure, self.engine.0.limits.configure_ms).map_err(StartError::into_fault)
     }
 
     /// The linear memory of the largest instance that is not in use, in bytes.
@@ -262,12 +286,19 @@ impl Pool {
             match Instance::start(&self.code.pre, guest, measure, limit_ms) {
                 Ok(instance) => return Ok(instance),
                 Err(NotStarted::Fault(fault)) => return Err(StartError::Start(fault)),
-                Err(NotStarted::PoolFull) if engine.workshop.clear() || engine.pools.make_room(self) => {}
+                Err(NotStarted::PoolFull) if engine.workshop.clear() => {}
+                Err(NotStarted::PoolFull) if self.is_modest.load(Ordering::Relaxed) => break,
+                Err(NotStarted::PoolFull) if engine.pools.make_room(self) => {}
                 Err(NotStarted::PoolFull) => break,
             }
         }
         let message = format!("all {} instances of policies are in use", engine.limits.max_instances);
         Err(StartError::Start(Fault { kind: FaultKind::Busy, message }))
+    }
+
+    /// A question is about to be put to an instance.
+    pub(super) fn touch_clock(&self) {
+        self.engine.0.ticker.touch();
     }
 
     /// How long the last start took, in ms.
@@ -325,19 +356,12 @@ enum StartError {
 
 impl StartError {
     fn into_fault(self) -> Fault {
-        let (kind, message) = match self {
-            StartError::Start(fault) => (fault.kind, format!("at the start of a fresh instance: {}", fault.message)),
-            StartError::Configure(fault) => {
-                (fault.kind, format!("in `configure` of a fresh instance: {}", fault.message))
-            }
-            StartError::Refused(refusal) => (
-                FaultKind::Invalid,
-                format!(
-                    "a fresh instance refused the configuration that another accepted: {}",
-                    check::sentence(&refusal)
-                ),
-            ),
+        let [start, configure, refused] = AT_START;
+        let (kind, beginning, why) = match self {
+            StartError::Start(fault) => (fault.kind, start, fault.message),
+            StartError::Configure(fault) => (fault.kind, configure, fault.message),
+            StartError::Refused(refusal) => (FaultKind::Invalid, refused, check::sentence(&refusal)),
         };
-        Fault { kind, message }
+        Fault { kind, message: format!("{beginning}: {why}") }
     }
 }

@@ -2,7 +2,7 @@
 
 /// How much a thread gives way.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Priority {
+pub enum Priority {
     /// For work of seconds, which should come to an end also where others keep the processor busy.
     Low,
     /// For work of moments.
@@ -12,7 +12,7 @@ pub(super) enum Priority {
 impl Priority {
     /// The calling thread has this priority from now on. On Linux a niceness is a thread's own; elsewhere, or where it is
     /// not allowed, the thread is only less polite.
-    pub(super) fn take(self) {
+    pub fn take(self) {
         let niceness = match self {
             Priority::Low => 10,
             Priority::Lowest => 19,

@@ -10,7 +10,7 @@ use pointsman_core::table::{Lane, Table, Tier};
 
 use super::check::LoadError;
 use super::deadline::Measure;
-use super::engine::{Code, Engine};
+use super::engine::{Code, Engine, EngineLimits};
 use super::hash::Hash;
 use super::judge::judge;
 use super::patience::Patience;
@@ -18,7 +18,7 @@ use super::pool::Pool;
 use super::twin::Twin;
 use super::wire::TableParts;
 use super::workshop::{Scrap, breathe};
-use super::{Fault, FaultKind, Texts, Verdict};
+use super::{Fault, FaultKind, Said, Texts, Verdict};
 
 /// A policy in force: it has been compiled, checked, configured and probed.
 pub struct Revision {
@@ -28,6 +28,8 @@ pub struct Revision {
     twin: Twin,
     pool: Arc<Pool>,
     patience: Patience,
+    /// Time for one decision, in ms.
+    decide_ms: u32,
     /// Did the last decision take a noticeable time?
     is_slow: AtomicBool,
 }
@@ -67,12 +69,13 @@ impl Revision {
 
     fn over(engine: Engine, code: Arc<Code>, pool: Arc<Pool>, settings: &str, table: Arc<Table>) -> Self {
         Self {
-            engine,
             code,
             twin: Twin::new(settings, &table),
             table,
             pool,
             patience: Patience::default(),
+            decide_ms: engine.0.limits.decide_ms,
+            engine,
             is_slow: AtomicBool::new(false),
         }
     }
@@ -99,6 +102,13 @@ impl Revision {
         rehearsal.fill()?;
         over(rehearsal).probe()?;
         Ok(over(pool()))
+    }
+
+    /// The same as a shadow: with a time of its own for one decision, in ms, at most [`EngineLimits::MAX_DECIDE_MS`], and
+    /// without instances that others would have to give up for it.
+    pub(super) fn in_the_shade(self, decide_ms: u32) -> Self {
+        self.pool.be_modest();
+        Self { decide_ms: decide_ms.clamp(1, EngineLimits::MAX_DECIDE_MS), ..self }
     }
 
     /// The name that a component of these bytes has.
@@ -136,6 +146,22 @@ impl Revision {
         }
     }
 
+    /// What the component says for itself: nobody decides in its place, and its faults are nobody's but the asker's. Blocks for
+    /// as long as a fresh instance takes to start, where one is needed.
+    pub fn ask_alone(&self, query: &Query, texts: &Arc<Texts>) -> Said {
+        if let Some(fault) = self.patience.refusal(query.now_ms) {
+            return Said { decision: Err(fault), notes: Vec::new() };
+        }
+        // Its thread gives way to all others, where the wall says nothing of it.
+        match self.ask(query, texts, Measure::Running) {
+            Ok(Verdict { decision, notes, .. }) => Said { decision: Ok(decision), notes },
+            Err(Failure { fault, notes, cost_ms, .. }) => {
+                self.patience.went_wrong(query.now_ms, cost_ms, &fault);
+                Said { decision: Err(fault), notes }
+            }
+        }
+    }
+
     /// Frees the instances that are not being asked, when another revision takes over. Exchanges that stay with this one
     /// start them again where they need to.
     pub fn release_instances(&self) {
@@ -166,7 +192,7 @@ impl Revision {
         let mut taken = self.pool.take().map_err(no_instance)?;
         let instance = taken.instance();
         self.engine.0.ticker.touch();
-        let answer = instance.ask(query, texts, measure, self.engine.0.limits.decide_ms);
+        let answer = instance.ask(query, texts, measure, self.decide_ms);
         let (notes, state) = instance.end();
         let ran_ms = instance.ran_ms();
         let was_long = ran_ms > 0;

@@ -3,6 +3,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use indexmap::IndexMap;
+use pointsman_core::journal::StateUse;
 
 /// More keys than this push out others.
 pub(super) const MAX_KEYS: usize = 10_000;
@@ -60,6 +61,18 @@ impl State {
         delta
     }
 
+    /// Brings a number to where a recorded use left it. What a use does not tell of an expiry stays as it is known.
+    pub(super) fn learn(&self, used: &StateUse, now_ms: u64) {
+        let mut inner = self.lock();
+        match used {
+            StateUse::Get { key, found: None } => drop(inner.entries.swap_remove(key)),
+            StateUse::Get { key, found: Some(value) } => inner.bring(key, *value, 0, now_ms),
+            StateUse::Set { key, value, ttl_ms } => inner.put(key.clone(), Entry::new(*value, now_ms, *ttl_ms), now_ms),
+            StateUse::Add { key, ttl_ms, sum, delta: _ } => inner.bring(key, *sum, *ttl_ms, now_ms),
+            StateUse::TooMany => {}
+        }
+    }
+
     /// The numbers are whole after every step, so a panic elsewhere does not spoil them.
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
@@ -67,6 +80,14 @@ impl State {
 }
 
 impl Inner {
+    /// Changes a number that is there, or makes it.
+    fn bring(&mut self, key: &str, value: i64, ttl_ms: u64, now_ms: u64) {
+        match self.entries.get_mut(key).filter(|entry| !entry.is_over(now_ms)) {
+            Some(entry) => entry.value = value,
+            None => self.put(key.to_owned(), Entry::new(value, now_ms, ttl_ms), now_ms),
+        }
+    }
+
     fn put(&mut self, key: String, entry: Entry, now_ms: u64) {
         if key.len() > MAX_KEY_BYTES {
             return;

@@ -202,6 +202,21 @@ fn a_handmade_policy_is_asked_and_its_notes_and_state_are_kept_apart() {
 }
 
 #[test]
+fn a_shadow_speaks_for_itself_and_takes_no_instance_from_others() {
+    let engine = Engine::new(EngineLimits { max_instances: 2, ..EngineLimits::default() }).unwrap();
+    let bytes = handmade("", &only_when_asked("unreachable"));
+    let shadow = engine.compile(&bytes).unwrap().shadow("", table(), 5).unwrap();
+    let ask = || shadow.ask_alone(&query(&READY), &Arc::default());
+    assert_eq!(ask().decision.unwrap_err().kind, FaultKind::Trap, "nobody decides in its place");
+    let live = [engine.embedded("", table()).unwrap(), engine.embedded("", table()).unwrap()];
+    let decide = || live.iter().all(|live| live.decide(&query(&READY), &Arc::default()).fault.is_none());
+    assert!(decide());
+    let fault = ask().decision.unwrap_err();
+    assert_eq!(fault.kind, FaultKind::Busy, "{fault}");
+    assert!(decide() && engine.instances() == 2, "they have kept theirs");
+}
+
+#[test]
 fn the_past_is_told_to_those_who_ask() {
     // The wait's length has the past in its digits: the number of attempts, the last one's time, the waits, their time.
     let digit = |number: &str, worth: u32| format!("(i32.mul {number} (i32.const {worth}))");

@@ -5,6 +5,7 @@ mod controls;
 mod events;
 mod guard;
 mod policy;
+mod promote;
 mod query;
 
 use std::future::Future;
@@ -21,13 +22,19 @@ use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::store::{StoreHandle, StoreReader};
+use crate::store::{Journaled, StoreHandle, StoreReader};
 use crate::telemetry::Clock;
 use crate::telemetry::events::Events;
 use crate::telemetry::metrics::Metrics;
 
-pub use controls::{BackendView, ControlError, Controls, PolicyView, RevisionView, RollbackView};
+pub use controls::{
+    BackendView, ControlError, Controls, DivergenceView, GuardView, PolicyEventView, PolicyView, PromotionView,
+    RevisionView, RollbackView, ShadowReport, ShadowView, SideView, SidesView,
+};
 pub use guard::AdminToken;
+
+/// Tells an exchange of the journal as JSON. The lab knows how; the server does not depend on it.
+pub type Explain = fn(&Journaled) -> serde_json::Value;
 
 /// What the admin listener shows and works on.
 #[derive(Clone)]
@@ -38,6 +45,8 @@ pub struct AdminState {
     pub metrics: Metrics,
     /// Where exchanges are read.
     pub reader: StoreReader,
+    /// How one of them is told.
+    pub explain: Explain,
     /// Where exchanges are written; only its numbers are shown.
     pub store: StoreHandle,
     /// Who may come in; none: loopback only.
@@ -64,6 +73,9 @@ pub fn router(state: AdminState) -> Router {
         .route("/api/backends/{id}/{action}", post(api::control_backend))
         .route("/api/policy", get(policy::show).put(policy::put))
         .route("/api/policy/rollback", post(policy::rollback))
+        .route("/api/policy/promote", post(promote::start).delete(promote::abort))
+        .route("/api/policy/events", get(promote::events))
+        .route("/api/policy/shadow", get(policy::shadow))
         .route("/api/events", get(events::watch))
         .route("/api/usage", get(api::usage))
         .route("/api/exchanges", get(api::exchanges))

@@ -33,7 +33,7 @@ use crate::store::{CooldownRow, JournalLimits, Store, StoreLimits, StorePath};
 use crate::telemetry::logs::ExchangeLog;
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::Origin;
-use admin::{AdminState, AdminToken};
+use admin::{AdminState, AdminToken, Explain};
 use control::Control;
 use listen::{ListenLimits, Listener};
 use operator::Operator;
@@ -53,6 +53,8 @@ pub struct Start {
     pub config_file: Option<PathBuf>,
     /// The line per exchange.
     pub log: ExchangeLog,
+    /// How an exchange of the journal is told.
+    pub explain: Explain,
 }
 
 /// A running server. Dropped, it is cut off; [`Running::shutdown`] is the civil way.
@@ -74,7 +76,7 @@ pub struct Running {
 
 /// Starts everything: store, policy, fleet, listeners, watchers.
 pub async fn start(start: Start) -> anyhow::Result<Running> {
-    let Start { config, config_file, log } = start;
+    let Start { config, config_file, log, explain } = start;
     let config = Arc::new(config);
     let clock = Clock::start();
     let store = open_store(&config, clock)?;
@@ -104,6 +106,7 @@ pub async fn start(start: Start) -> anyhow::Result<Running> {
         controls: Arc::new(Operator::new(control.clone())),
         metrics: proxy.metrics.clone(),
         reader: store.reader(),
+        explain,
         store: store.handle(),
         events: proxy.events.clone(),
         stop: over.clone(),
@@ -118,6 +121,7 @@ pub async fn start(start: Start) -> anyhow::Result<Running> {
     tasks.spawn(until(over.clone(), proxy.line.clone().keep_time()));
     tasks.spawn(until(over.clone(), keep_cooldowns(proxy.clone())));
     tasks.spawn(until(stop.clone(), control.clone().run()));
+    tasks.spawn(until(stop.clone(), control.understudy().clone().run()));
     tasks.spawn(until(stop.clone(), health_check::run(proxy.clone())));
     tracing::info!(%addr, %admin_addr, policy = %proxy.snapshot().policy.id(), config = %config.revision, "listening");
     let drain_timeout = config.server.drain_timeout;

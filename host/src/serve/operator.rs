@@ -1,15 +1,20 @@
 //! The proxy as its operator sees and works it.
 
+mod views;
+
 use std::sync::Arc;
 
 use axum::body::Bytes;
+use pointsman_core::canary::Plan;
 use pointsman_core::contract::RowState;
 use pointsman_core::fleet::Overview;
 use pointsman_core::table::{Pattern, Route};
 use tokio::runtime::Handle;
 
-use super::admin::{BackendView, ControlError, Controls, PolicyView, RevisionView, RollbackView};
-use super::control::{CannotGoBack, Control, Entry, WentBack};
+use super::admin::{
+    BackendView, ControlError, Controls, PolicyEventView, PolicyView, RevisionView, RollbackView, ShadowReport,
+};
+use super::control::{CannotGoBack, CannotPromote, Control, Entry, WentBack};
 use crate::config::BackendConfig;
 use crate::telemetry::rfc3339::Rfc3339;
 
@@ -30,6 +35,18 @@ impl Operator {
             return Ok(());
         }
         Err(ControlError::NotFound(format!("there is no backend {id:?}; GET /api/backends lists them")))
+    }
+}
+
+impl Operator {
+    fn promoted(&self, done: Result<(), CannotPromote>) -> Result<PolicyView, ControlError> {
+        match done {
+            Ok(()) => Ok(self.policy()),
+            Err(error @ (CannotPromote::UnderWay(_) | CannotPromote::InForce(_) | CannotPromote::None)) => {
+                Err(ControlError::Conflict(error.to_string()))
+            }
+            Err(error @ CannotPromote::Refused(_)) => Err(ControlError::Refused(error.to_string())),
+        }
     }
 }
 
@@ -94,6 +111,8 @@ impl Controls for Operator {
             history_error: status.not_kept,
             live_revisions: status.live_revisions,
             instances: status.instances,
+            promotion: self.control.promotion().as_ref().map(views::promotion),
+            shadow: self.control.understudy().status().as_ref().map(views::shadow),
             history,
         }
     }
@@ -133,6 +152,23 @@ impl Controls for Operator {
             }
             Err(error @ CannotGoBack::Refused(_)) => Err(ControlError::Refused(error.to_string())),
         }
+    }
+
+    fn promote(&self, component: Bytes, plan: Plan) -> Result<PolicyView, ControlError> {
+        self.promoted(self.runtime.block_on(self.control.promote(component, plan)))
+    }
+
+    fn abort_promotion(&self) -> Result<PolicyView, ControlError> {
+        self.promoted(self.runtime.block_on(self.control.abort_promotion()))
+    }
+
+    fn policy_events(&self) -> Result<Vec<PolicyEventView>, String> {
+        let events = self.control.events().map_err(|error| error.to_string())?;
+        Ok(events.into_iter().map(views::event).collect())
+    }
+
+    fn shadow(&self) -> Option<ShadowReport> {
+        self.control.understudy().status().as_ref().map(views::shadow_report)
     }
 }
 

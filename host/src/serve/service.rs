@@ -78,7 +78,7 @@ impl Service {
         if let Err(reply) = self.admit(&snapshot, &asked, &refusal) {
             return *reply;
         }
-        drive(self.proxy.clone(), snapshot, asked).await
+        drive(self.proxy.clone(), snapshot.for_exchange(&asked), asked).await
     }
 
     /// The limits of the client's own key.

@@ -8,11 +8,12 @@ use pointsman_core::journal::{Setup, Trail, decode, encode};
 use pointsman_core::time::Timestamp;
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Transaction, params};
 
+use super::bodies::{self, Bodies};
 use super::read::{EXCHANGE_COLUMNS, ExchangeRow, StoreReader, exchange_row, micros, with_attempts};
 use super::{Shared, StoreError, schema};
 
 /// What the journal keeps of an exchange.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct JournalPart {
     /// What happened.
     pub trail: Box<Trail>,
@@ -20,6 +21,8 @@ pub struct JournalPart {
     pub setup: Arc<str>,
     /// Is it of the sample by chance? Others are kept because of how they went.
     pub sampled: bool,
+    /// Prompt and answer, where they are asked for.
+    pub bodies: Option<Box<Bodies>>,
 }
 
 /// An exchange as the journal has it.
@@ -65,6 +68,9 @@ impl<'t> TrailInserter<'t> {
         let bytes = encode(&part.trail);
         self.bytes += bytes.len() as i64;
         self.insert.execute(params![key, setup, part.sampled, bytes])?;
+        if let Some(bodies) = &part.bodies {
+            self.bytes += bodies::insert(self.transaction, key, bodies)?;
+        }
         Ok(())
     }
 
@@ -105,12 +111,20 @@ pub(super) fn delete_before(transaction: &Transaction<'_>, key: i64) -> rusqlite
     let freed: i64 = transaction
         .prepare_cached("SELECT coalesce(sum(length(trail)), 0) FROM trail WHERE ended_us < ?1")?
         .query_row([key], |row| row.get(0))?;
+    let freed = freed + bodies::delete_before(transaction, key)?;
     let deleted = transaction.prepare_cached("DELETE FROM trail WHERE ended_us < ?1")?.execute([key])?;
     if deleted > 0 {
         transaction.prepare_cached("UPDATE trail_total SET bytes = bytes - ?1")?.execute([freed])?;
         transaction.prepare_cached("DELETE FROM setup WHERE last_ended_us < ?1")?.execute([key])?;
     }
     Ok(deleted)
+}
+
+impl JournalPart {
+    /// About what it takes in memory, in bytes.
+    pub fn bytes(&self) -> usize {
+        self.trail.bytes() + self.bodies.as_ref().map_or(0, |bodies| bodies.bytes())
+    }
 }
 
 impl StoreReader {
@@ -145,6 +159,16 @@ impl StoreReader {
         Ok(Some(Journaled { exchange, trail, setup: Arc::new(setup), sampled }))
     }
 
+    /// The request id of the exchange with a trail that ended last.
+    ///
+    /// # Errors
+    /// When SQLite fails.
+    pub fn latest_journaled(&self) -> Result<Option<String>, StoreError> {
+        let connection = self.connection();
+        let sql = "SELECT id FROM trail JOIN exchanges USING (ended_us) ORDER BY trail.ended_us DESC LIMIT 1";
+        Ok(connection.prepare_cached(sql)?.query_row([], |row| row.get(0)).optional()?)
+    }
+
     /// How many exchanges with a trail ended in this time, `until` not in it.
     ///
     /// # Errors
@@ -154,6 +178,18 @@ impl StoreReader {
         let mut select =
             connection.prepare_cached("SELECT count(*) FROM trail WHERE ended_us >= ?1 AND ended_us < ?2")?;
         Ok(select.query_row([micros(since), micros(until)], |row| row.get::<_, i64>(0))?.unsigned_abs())
+    }
+
+    /// When the first and the last exchange with a trail ended; none: there is none.
+    ///
+    /// # Errors
+    /// When SQLite fails.
+    pub fn journal_span(&self) -> Result<Option<(Timestamp, Timestamp)>, StoreError> {
+        let connection = self.connection();
+        let mut select = connection.prepare_cached("SELECT min(ended_us), max(ended_us) FROM trail")?;
+        let times = select.query_row([], |row| Ok((row.get::<_, Option<i64>>(0)?, row.get::<_, Option<i64>>(1)?)))?;
+        let time = |us: i64| Timestamp::from_micros(us.unsigned_abs());
+        Ok(Option::zip(times.0, times.1).map(|(first, last)| (time(first), time(last))))
     }
 
     /// Hands over every exchange with a trail that ended in this time (`until` not in it), in the order of their ends, until

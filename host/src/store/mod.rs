@@ -4,7 +4,9 @@
 //! that a killed process loses less than a second; with `synchronous = NORMAL` only a power cut may lose more.
 //! The file opens in any SQLite tool: words are words, times have readable columns beside them.
 
+mod bodies;
 mod cooldowns;
+mod events;
 mod insert;
 mod journal;
 mod policies;
@@ -24,7 +26,9 @@ use pointsman_core::record::ExchangeRecord;
 use pointsman_core::time::Timestamp;
 use rusqlite::Connection;
 
+pub use bodies::{Bodies, BodyRules, BodyText, BodyTexts, Redacted, redact};
 pub use cooldowns::CooldownRow;
+pub use events::{MAX_POLICY_EVENTS, PolicyEventRow};
 pub use journal::{JournalPart, Journaled, Skipped};
 pub use policies::{PolicyRow, PolicyRows, PolicySourceRow, PolicyStore};
 pub use read::{AttemptRow, ExchangeRow, Filter, Group, StoreReader, UsageRow};
@@ -199,7 +203,9 @@ pub struct StoreStats {
     pub written: u64,
     /// Exchanges lost: the backlog was full, or they could not be written.
     pub dropped: u64,
-    /// Trails lost while their exchange was kept: the journal's backlog was full.
+    /// Trails written.
+    pub trails_written: u64,
+    /// Trails lost: the journal's backlog was full, or their exchange was lost.
     pub trails_dropped: u64,
     /// Batches that failed, retries included.
     pub failed_batches: u64,

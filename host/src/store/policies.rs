@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 
-use super::{Shared, StoreError};
+use super::{Shared, StoreError, StoreReader};
 
 /// A policy revision that is or was in force.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,6 +95,19 @@ impl PolicyStore {
     }
 }
 
+impl StoreReader {
+    /// The component of a revision, which is named by the beginning of its hash.
+    ///
+    /// # Errors
+    /// When SQLite fails.
+    pub fn policy_component(&self, revision: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        let connection = self.connection();
+        let mut select = connection
+            .prepare_cached("SELECT component FROM policy_component WHERE substr(sha256, 1, length(?1)) = ?1")?;
+        Ok(select.query_row([revision], |row| row.get(0)).optional()?)
+    }
+}
+
 fn save<B: AsRef<[u8]>>(
     connection: &mut Connection,
     rows: &PolicyRows,
@@ -164,6 +177,6 @@ fn revisions(connection: &Connection) -> rusqlite::Result<Vec<PolicyRow>> {
 }
 
 /// SQLite's integers are signed.
-fn signed(number: u64) -> i64 {
+pub(super) fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }

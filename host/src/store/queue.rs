@@ -68,6 +68,7 @@ pub(super) struct Queue {
     wake: Condvar,
     written: AtomicU64,
     dropped: AtomicU64,
+    trails_written: AtomicU64,
     trails_dropped: AtomicU64,
     failed_batches: AtomicU64,
 }
@@ -87,6 +88,7 @@ impl Queue {
             wake: Condvar::new(),
             written: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
+            trails_written: AtomicU64::new(0),
             trails_dropped: AtomicU64::new(0),
             failed_batches: AtomicU64::new(0),
         }
@@ -98,10 +100,11 @@ impl Queue {
     }
 
     pub(super) fn push(&self, mut entry: Entry) {
-        let trail_bytes = entry.journal.as_ref().map_or(0, |part| part.trail.bytes());
+        let trail_bytes = entry.journal.as_ref().map_or(0, |part| part.bytes());
         let mut inbox = self.lock();
         if inbox.closed || inbox.next.exchanges.len() + inbox.taken >= self.bound {
             drop(inbox);
+            self.trails_dropped.fetch_add(entry.journal.is_some().into(), Ordering::Relaxed);
             self.count_dropped(1, "more exchanges wait to be written than [store] backlog allows");
             return;
         }
@@ -185,15 +188,17 @@ impl Queue {
     }
 
     /// The taken exchanges are written.
-    pub(super) fn settle_written(&self, rows: usize) {
+    pub(super) fn settle_written(&self, rows: usize, trails: usize) {
         self.written.fetch_add(rows as u64, Ordering::Relaxed);
+        self.trails_written.fetch_add(trails as u64, Ordering::Relaxed);
         let mut inbox = self.lock();
         inbox.settle();
         inbox.loss = None;
     }
 
     /// The taken exchanges are lost.
-    pub(super) fn settle_lost(&self, rows: usize, reason: String) {
+    pub(super) fn settle_lost(&self, rows: usize, trails: usize, reason: String) {
+        self.trails_dropped.fetch_add(trails as u64, Ordering::Relaxed);
         if rows > 0 {
             self.count_dropped(rows as u64, &reason);
         }
@@ -231,6 +236,7 @@ impl Queue {
             backlog: self.len() as u64,
             written: self.written.load(Ordering::Relaxed),
             dropped: self.dropped.load(Ordering::Relaxed),
+            trails_written: self.trails_written.load(Ordering::Relaxed),
             trails_dropped: self.trails_dropped.load(Ordering::Relaxed),
             failed_batches: self.failed_batches.load(Ordering::Relaxed),
         }

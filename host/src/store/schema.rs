@@ -11,7 +11,7 @@ use super::{BUSY_TIMEOUT_MS, StoreError, StorePath};
 const APPLICATION_ID: i64 = 0x5054_534d;
 
 /// Statements that lead from one version (`PRAGMA user_version`) to the next. Published ones are never edited.
-const MIGRATIONS: [&str; 3] = [V1, V2, V3];
+const MIGRATIONS: [&str; 4] = [V1, V2, V3, V_POLICY_EVENTS];
 
 /// The tables `exchange`, `earlier_attempt` and `cooldown` are made to be written cheaply; the views `exchanges`, `attempts`
 /// and `cooldowns` are made to be read, and are what everything outside `insert.rs` and `retention.rs` asks.
@@ -156,7 +156,7 @@ FROM policy_revision;
 ";
 
 /// The journal: a trail belongs to the exchange of the same key, and to the setup it ran under. `sampled` ones are a sample by
-/// chance; the others are kept because of how they went.
+/// chance; the others are kept because of how they went. A body is there only where bodies are asked for; a NULL is no text.
 const V3: &str = "
 CREATE TABLE setup (
     id                       INTEGER PRIMARY KEY,
@@ -171,6 +171,14 @@ CREATE TABLE trail (
     trail                    BLOB    NOT NULL
 ) STRICT;
 
+CREATE TABLE body (
+    ended_us                 INTEGER PRIMARY KEY,
+    request                  TEXT,
+    request_bytes            INTEGER NOT NULL,
+    answer                   TEXT,
+    answer_bytes             INTEGER NOT NULL
+) STRICT;
+
 CREATE TABLE trail_total (
     bytes                    INTEGER NOT NULL
 ) STRICT;
@@ -179,6 +187,23 @@ INSERT INTO trail_total VALUES (0);
 CREATE VIEW trails AS
 SELECT strftime('%Y-%m-%dT%H:%M:%fZ', ended_us / 1000000.0, 'unixepoch') AS ended, setup, sampled, length(trail) AS bytes, ended_us
 FROM trail;
+";
+
+/// Steps of guarded promotions, few and small.
+const V_POLICY_EVENTS: &str = "
+CREATE TABLE policy_event (
+    number                   INTEGER PRIMARY KEY AUTOINCREMENT,
+    at_ms                    INTEGER NOT NULL,
+    step                     TEXT    NOT NULL,
+    candidate                TEXT    NOT NULL,
+    control                  TEXT    NOT NULL,
+    why                      TEXT    NOT NULL,
+    numbers                  TEXT    NOT NULL
+) STRICT;
+
+CREATE VIEW policy_events AS
+SELECT strftime('%Y-%m-%dT%H:%M:%fZ', at_ms / 1000.0, 'unixepoch') AS at, step, candidate, control, why, numbers
+FROM policy_event;
 ";
 
 /// Opens the store for writing, makes it or brings it to the latest version.
@@ -214,6 +239,16 @@ pub(super) fn open_to_read(file: &Path) -> Result<Connection, StoreError> {
         found if found < JOURNAL_SINCE => Err(StoreError::NoJournal { path: path.to_string(), found }),
         _ => Ok(connection),
     }
+}
+
+/// The same, to take something out of its journal.
+pub(super) fn open_to_write(file: &Path) -> Result<Connection, StoreError> {
+    drop(open_to_read(file)?);
+    let path = StorePath::File(file.to_owned());
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(file, flags).map_err(|e| blame(&path, e))?;
+    connection.busy_timeout(Duration::from_millis(4 * BUSY_TIMEOUT_MS)).map_err(|e| blame(&path, e))?;
+    Ok(connection)
 }
 
 /// The first schema with a journal.

@@ -75,7 +75,7 @@ fn trail(arrived_ms: u64, rows: usize) -> Box<Trail> {
 }
 
 fn record(store: &Store, id: &str, started_ms: u64, setup: &Arc<str>) {
-    let part = JournalPart { trail: trail(started_ms, 2), setup: setup.clone(), sampled: true };
+    let part = JournalPart { trail: trail(started_ms, 2), setup: setup.clone(), sampled: true, bodies: None };
     store.handle().record(exchange(id, started_ms), Some(Box::new(part)));
 }
 

@@ -60,12 +60,13 @@ impl Writer {
     /// Writes the batch, however often it takes; gives up when the error will not pass or the store is closed.
     fn write_or_lose(&mut self, mut batch: Batch) -> Replies {
         let rows = batch.exchanges.len();
+        let trails = batch.exchanges.iter().filter(|entry| entry.journal.is_some()).count();
         let mut pause_ms = RETRY_MIN_MS;
         let mut first = true;
         loop {
             let error = match self.write(&batch) {
                 Ok(()) => {
-                    self.queue.settle_written(rows);
+                    self.queue.settle_written(rows, trails);
                     if !first {
                         tracing::info!(rows, "the store can be written again");
                     }
@@ -76,7 +77,7 @@ impl Writer {
             self.queue.count_failed_batch();
             let reason = error.to_string();
             if !passes(&error) || batch.last || self.queue.is_closed() {
-                self.queue.settle_lost(rows, reason.clone());
+                self.queue.settle_lost(rows, trails, reason.clone());
                 batch.flushes.extend(self.queue.take_flushes());
                 return Replies { waiting: batch.flushes, lost: Some((rows, reason)) };
             }

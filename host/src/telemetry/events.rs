@@ -17,7 +17,7 @@ pub const MAX_WATCHERS: usize = 64;
 /// Something that happened.
 #[derive(Clone, Debug)]
 pub struct Event {
-    /// `exchange` or `change`.
+    /// `exchange`, `change` or `promotion`.
     pub kind: &'static str,
     /// Its facts, as JSON on one line.
     pub data: Arc<str>,
@@ -57,6 +57,14 @@ impl Events {
             && let Ok(json) = serde_json::to_string(&Change { what, revision, error })
         {
             self.tell("change", &json);
+        }
+    }
+
+    /// A step of a guarded promotion.
+    pub fn promotion(&self, step: &'static str, candidate: &str, control: &str, why: &str) {
+        if self.is_watched() {
+            let facts = serde_json::json!({ "step": step, "candidate": candidate, "control": control, "why": why });
+            self.tell("promotion", &facts.to_string());
         }
     }
 

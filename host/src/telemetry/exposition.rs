@@ -13,7 +13,7 @@ use super::cells::{
     ClientCells, Count, Directory, GEN_AI_OPERATIONS, GEN_AI_PROVIDERS, GenAiCells, Histogram, LANES, LaneCells,
     LaneTotals, Spent,
 };
-use super::metrics::{BACKEND_STATES, Counted, DECISIONS, Live, LiveBackend, Reload, Rollback};
+use super::metrics::{BACKEND_STATES, Counted, DECISIONS, Live, LiveBackend, PromotionStep, Reload, Rollback};
 
 /// One answer to a scrape.
 #[derive(Debug)]
@@ -31,6 +31,8 @@ impl Collector for Exposition {
         clients(&mut page, &directory)?;
         gen_ai(&mut page, &directory)?;
         policy(&mut page, &self.counted, &self.live)?;
+        canary(&mut page, &self.counted, &self.live)?;
+        self.counted.shadow.write(&mut page)?;
         backends(&mut page, &self.live)?;
         store(&mut page, &self.live)?;
         process(&mut page, &self.counted)
@@ -172,7 +174,7 @@ fn policy(page: &mut Page<'_>, counted: &Counted, live: &Live) -> fmt::Result {
         let faults = counted.faults.lock().unwrap_or_else(PoisonError::into_inner);
         faults.iter().try_for_each(|(kind, count)| series.counter(&[("kind", kind)], *count))
     })?;
-    page.counters("pointsman_reloads", "Tries to replace the configuration or the policy", |series| {
+    page.counters("pointsman_reloads", "Tries to replace the configuration, the policy or its shadow", |series| {
         for (what, results) in Reload::ALL.iter().zip(&counted.reloads) {
             for (result, count) in ["failed", "ok"].iter().zip(results) {
                 series.counter(&[("what", what.as_str()), ("result", result)], count.get())?;
@@ -197,6 +199,30 @@ fn policy(page: &mut Page<'_>, counted: &Counted, live: &Live) -> fmt::Result {
     })?;
     page.gauges("pointsman_policy_instances", "Instances of policies", |series| {
         series.gauge(&[], live.policy_instances as i64)
+    })
+}
+
+fn canary(page: &mut Page<'_>, counted: &Counted, live: &Live) -> fmt::Result {
+    page.counters("pointsman_policy_promotions", "Steps of guarded promotions", |series| {
+        let mut all = PromotionStep::ALL.iter().zip(&counted.promotions);
+        all.try_for_each(|(step, count)| series.counter(&[("step", step.as_str())], count.get()))
+    })?;
+    page.gauges(
+        "pointsman_policy_canary_share",
+        "The candidate's share of the exchanges; 0: no promotion",
+        |series| series.gauge(&[], live.canary_share),
+    )?;
+    page.gauges("pointsman_policy_canary_exchanges", "Exchanges of the promotion under way, by side", |series| {
+        for side in &live.canary {
+            let answered = side.exchanges.saturating_sub(side.failed);
+            for (end, count) in [("answered", answered), ("failed", side.failed)] {
+                series.gauge(&[("side", side.side), ("revision", &side.revision), ("end", end)], signed(count))?;
+            }
+        }
+        Ok(())
+    })?;
+    page.gauges("pointsman_policy_shadow_refused", "1 when the shadow last offered is not asked", |series| {
+        series.gauge(&[], i64::from(live.shadow_refused))
     })
 }
 
@@ -236,6 +262,8 @@ fn store(page: &mut Page<'_>, live: &Live) -> fmt::Result {
             "Batches that could not be written, retries included",
             live.store_failed_batches,
         ),
+        ("pointsman_journal_written", "Exchanges whose course was kept in the journal", live.journal_written),
+        ("pointsman_journal_dropped", "Exchanges whose course was lost", live.journal_dropped),
     ] {
         page.counters(name, help, |series| series.counter(&[], count))?;
     }
@@ -291,12 +319,12 @@ fn signed(number: u64) -> i64 {
 }
 
 /// The page being written, metric by metric.
-struct Page<'e>(DescriptorEncoder<'e>);
+pub(super) struct Page<'e>(DescriptorEncoder<'e>);
 
 type Write<'w> = &'w mut dyn FnMut(&mut Series<'_>) -> fmt::Result;
 
 impl Page<'_> {
-    fn counters(
+    pub(super) fn counters(
         &mut self,
         name: &str,
         help: &str,
@@ -324,10 +352,10 @@ impl Page<'_> {
 }
 
 /// One metric being written, label set by label set.
-struct Series<'e>(MetricEncoder<'e>);
+pub(super) struct Series<'e>(MetricEncoder<'e>);
 
 impl Series<'_> {
-    fn counter(&mut self, labels: &[(&str, &str)], value: impl EncodeCounterValue) -> fmt::Result {
+    pub(super) fn counter(&mut self, labels: &[(&str, &str)], value: impl EncodeCounterValue) -> fmt::Result {
         if labels.is_empty() {
             return self.0.encode_counter::<NoLabelSet, _, u64>(&value, None);
         }

@@ -14,6 +14,9 @@ use prometheus_client::registry::Registry;
 
 use super::cells::{Count, DECISION_BOUNDS, Directory, Histogram, LANES, LaneTotals};
 use super::exposition::Exposition;
+use super::shadow::ShadowCounts;
+
+pub use super::shadow::{ShadowDrop, ShadowResult};
 
 /// The content type of [`Metrics::encode`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -30,19 +33,80 @@ pub enum Reload {
     Config,
     /// The policy.
     Policy,
+    /// The shadow policy.
+    Shadow,
 }
 
 impl Reload {
     /// Every kind.
-    pub const ALL: [Reload; 2] = [Reload::Config, Reload::Policy];
+    pub const ALL: [Reload; 3] = [Reload::Config, Reload::Policy, Reload::Shadow];
 
     /// The word for it.
     pub const fn as_str(self) -> &'static str {
         match self {
             Reload::Config => "config",
             Reload::Policy => "policy",
+            Reload::Shadow => "shadow",
         }
     }
+}
+
+/// A step of a guarded promotion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PromotionStep {
+    /// It began.
+    Started,
+    /// Its time was over and too little known.
+    Extended,
+    /// The candidate took over.
+    Promoted,
+    /// The candidate was shown to be worse, or failed, or too little was known.
+    RolledBack,
+    /// The operator ended it.
+    Aborted,
+    /// Something else was wanted: another policy came into force, or the configuration does not suit the candidate.
+    Overtaken,
+    /// Pointsman ended while it was under way.
+    Interrupted,
+}
+
+impl PromotionStep {
+    /// Every step.
+    pub const ALL: [PromotionStep; 7] = [
+        PromotionStep::Started,
+        PromotionStep::Extended,
+        PromotionStep::Promoted,
+        PromotionStep::RolledBack,
+        PromotionStep::Aborted,
+        PromotionStep::Overtaken,
+        PromotionStep::Interrupted,
+    ];
+
+    /// The word for it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            PromotionStep::Started => "started",
+            PromotionStep::Extended => "extended",
+            PromotionStep::Promoted => "promoted",
+            PromotionStep::RolledBack => "rolled_back",
+            PromotionStep::Aborted => "aborted",
+            PromotionStep::Overtaken => "overtaken",
+            PromotionStep::Interrupted => "interrupted",
+        }
+    }
+}
+
+/// A side of a guarded promotion under way.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct LiveSide {
+    /// `control` or `candidate`.
+    pub side: &'static str,
+    /// Its policy's revision.
+    pub revision: String,
+    /// Exchanges it has had.
+    pub exchanges: u64,
+    /// Those whose client got no whole answer.
+    pub failed: u64,
 }
 
 /// Why a policy gave way to an earlier one, or should have.
@@ -85,6 +149,10 @@ pub struct Live {
     pub store_dropped: u64,
     /// Batches the store could not write, retries included.
     pub store_failed_batches: u64,
+    /// Trails written to the journal.
+    pub journal_written: u64,
+    /// Trails the journal lost.
+    pub journal_dropped: u64,
     /// The revision of the policy in force.
     pub policy: String,
     /// Was the policy last offered refused, or the last one given up?
@@ -93,6 +161,12 @@ pub struct Live {
     pub policy_revisions: u64,
     /// Instances of all of them.
     pub policy_instances: u64,
+    /// Was the shadow last offered refused?
+    pub shadow_refused: bool,
+    /// The share of the exchanges that the candidate gets; 0: no promotion is under way.
+    pub canary_share: f64,
+    /// Its sides.
+    pub canary: Vec<LiveSide>,
 }
 
 /// A backend at the time of asking.
@@ -130,6 +204,9 @@ pub(super) struct Counted {
     pub(super) reloads: [[Count; 2]; Reload::ALL.len()],
     /// By [`Rollback`].
     pub(super) rollbacks: [Count; Rollback::ALL.len()],
+    /// By [`PromotionStep`].
+    pub(super) promotions: [Count; PromotionStep::ALL.len()],
+    pub(super) shadow: ShadowCounts,
     pub(super) version: &'static str,
     pub(super) started: Timestamp,
 }
@@ -145,6 +222,8 @@ impl Metrics {
             faults: Mutex::default(),
             reloads: Default::default(),
             rollbacks: Default::default(),
+            promotions: Default::default(),
+            shadow: ShadowCounts::default(),
             version,
             started,
         }))
@@ -191,6 +270,26 @@ impl Metrics {
     /// Counts a policy that gave way to an earlier one.
     pub fn rolled_back(&self, why: Rollback) {
         self.0.rollbacks[why as usize].add(1);
+    }
+
+    /// Counts a step of a guarded promotion.
+    pub fn promotion(&self, step: PromotionStep) {
+        self.0.promotions[step as usize].add(1);
+    }
+
+    /// Counts an answer of the shadow policy.
+    pub fn shadow_asked(&self, result: ShadowResult) {
+        self.0.shadow.asked(result);
+    }
+
+    /// Counts a question that the shadow policy was not asked.
+    pub fn shadow_dropped(&self, why: ShadowDrop) {
+        self.0.shadow.dropped(why);
+    }
+
+    /// Adds to the running time of the shadow policy.
+    pub fn shadow_ran(&self, time: Duration) {
+        self.0.shadow.ran(time);
     }
 
     /// Everything in the OpenMetrics text format ([`CONTENT_TYPE`]).

@@ -4,6 +4,7 @@ pub mod events;
 pub mod logs;
 pub mod metrics;
 pub mod rfc3339;
+mod shadow;
 
 mod cells;
 mod exposition;

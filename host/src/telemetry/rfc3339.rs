@@ -1,6 +1,7 @@
 //! Points in time as people write them (RFC 3339).
 
 use std::fmt;
+use std::time::Duration;
 
 use pointsman_core::time::Timestamp;
 
@@ -36,6 +37,27 @@ pub fn parse(text: &str) -> Option<Timestamp> {
     let micros_of_day = time.map_or(Some(0), parse_time)?;
     let micros = days.checked_mul(DAY_S * 1_000_000)?.checked_add(micros_of_day)?;
     u64::try_from(micros).ok().map(Timestamp::from_micros)
+}
+
+/// What to tell of a text that [`parse_or_ago`] does not read.
+pub const NOT_UNDERSTOOD: &str = "is not understood; write how long ago (90s, 30m, 24h, 7d), \
+     a time (2026-01-31T12:00:00Z) or seconds since 1970";
+
+/// A point in time (as [`parse`], or seconds since 1970), or how long before `now` (`90s`, `30m`, `24h`, `7d`).
+pub fn parse_or_ago(text: &str, now: Timestamp) -> Option<Timestamp> {
+    let ago = || -> Option<Timestamp> {
+        let unit_s: u64 = match text.as_bytes().last()? {
+            b's' => 1,
+            b'm' => 60,
+            b'h' => 3_600,
+            b'd' => 86_400,
+            _ => return None,
+        };
+        let amount: u64 = text[..text.len() - 1].parse().ok()?;
+        Some(now - Duration::from_secs(amount.checked_mul(unit_s)?))
+    };
+    let epoch = || text.parse::<u64>().ok()?.checked_mul(1_000).map(Timestamp::from_millis);
+    ago().or_else(epoch).or_else(|| parse(text))
 }
 
 /// Days since 1970 of `YYYY-MM-DD`.

@@ -30,7 +30,8 @@ pub use types::{Action, Budgets, Ended, Event, Facts, Join, Reason, Refusal, Sen
 use crate::contract::AttemptFacts;
 use crate::fleet::{Fleet, Permit};
 use crate::outcome::Kind;
-use crate::queue::{Rank, Ticket};
+use crate::queue::Ticket;
+use crate::rank::Rank;
 use crate::record::{AttemptRecord, End};
 use crate::time::Timestamp;
 use crate::view::{View, Want};

@@ -12,20 +12,31 @@ use pointsman_core::contract::{Commit, Resume};
 use pointsman_core::probation::Rule;
 use sha2::{Digest, Sha256};
 
-use super::checked::{Admin, Config, Cooldown, ExchangeLimits, Journal, Log, LogFormat, Policy, Server, Store, Stream};
+use super::checked::{
+    Admin, Config, Cooldown, ExchangeLimits, Journal, KeptBodies, Log, LogFormat, Policy, Server, Shadow, Store, Stream,
+};
 use super::diagnostic::{Diagnostic, Report};
 use super::overlay::Env;
 use super::raw::{
     RawAdmin, RawCommit, RawConfig, RawCooldown, RawJournal, RawLimits, RawLog, RawLogFormat, RawPolicy, RawResume,
-    RawRollback, RawServer, RawStore, RawStream,
+    RawRollback, RawServer, RawShadow, RawStore, RawStream,
 };
 use super::tree::{Node, Path};
 
 /// The store's path that is none.
 const MEMORY: &str = ":memory:";
 
+/// The most of one body that is kept, in KiB.
+const MAX_BODY_KB: u32 = 4_096;
+
 /// The longest duration that is believed: 100 days.
 const MAX_MS: u64 = 100 * 24 * 3_600_000;
+
+/// Where the store is that is set to be at `path`; none: in memory.
+pub(super) fn store_path(path: Option<&str>, folder: &FilePath) -> Option<PathBuf> {
+    let path = path.unwrap_or("pointsman.db");
+    (path != MEMORY).then(|| folder.join(path))
+}
 
 /// Checks everything. The result is only to be used when the report has no error.
 pub(super) fn convert(
@@ -101,12 +112,11 @@ impl Check<'_, '_> {
 
     fn store(&mut self, raw: &RawStore) -> Store {
         let at = Path::of("store");
-        let path = raw.path.as_deref().unwrap_or("pointsman.db");
-        if path.is_empty() {
+        if raw.path.as_deref() == Some("") {
             self.error(&at.key("path"), "the store needs a file").help("write a path, or \":memory:\"");
         }
         Store {
-            path: (path != MEMORY).then(|| self.folder.join(path)),
+            path: store_path(raw.path.as_deref(), self.folder),
             retention_days: self.at_least(&at.key("retention_days"), raw.retention_days, 30, 1),
             max_mb: raw.max_mb.map(|mb| self.at_least(&at.key("max_mb"), Some(mb), 1, 1)),
             backlog: self.at_least(&at.key("backlog"), raw.backlog, 10_000, 1),
@@ -120,7 +130,28 @@ impl Check<'_, '_> {
             retention_days: self.at_least(&at.key("retention_days"), raw.retention_days, 7, 1),
             max_mb: self.at_least(&at.key("max_mb"), raw.max_mb, if in_memory { 64 } else { 1_024 }, 1),
             backlog_mb: self.at_least(&at.key("backlog_mb"), raw.backlog_mb, 64, 1),
+            bodies: self.bodies(&at, raw),
         }
+    }
+
+    fn bodies(&mut self, at: &Path, raw: &RawJournal) -> Option<KeptBodies> {
+        let max_body_kb = self.at_least(&at.key("max_body_kb"), raw.max_body_kb, 64, 1);
+        if max_body_kb > MAX_BODY_KB {
+            self.error(&at.key("max_body_kb"), format!("`max_body_kb` must be at most {MAX_BODY_KB}"));
+        }
+        let list = at.key("redact");
+        let mut redact = Vec::new();
+        for (i, pattern) in raw.redact.iter().enumerate() {
+            match regex::Regex::new(pattern) {
+                Ok(pattern) => redact.push(pattern),
+                Err(error) => {
+                    let last = error.to_string().lines().last().unwrap_or_default().trim().to_owned();
+                    let problem = self.error(&list.index(i), format!("this is no regular expression: {last}"));
+                    problem.help("write it in single quotes, so that a backslash stays one: '\\d{16}'");
+                }
+            }
+        }
+        raw.bodies.unwrap_or(false).then(|| KeptBodies { max_body_kb, redact: redact.into() })
     }
 
     fn policy(&mut self, raw: RawPolicy) -> Policy {
@@ -133,13 +164,47 @@ impl Check<'_, '_> {
             let value = raw.settings.get(fraction).and_then(serde_json::Value::as_f64);
             self.fraction(&at.key("settings").key(fraction), value, 0.1);
         }
+        let shadow = self.shadow(&at.key("shadow"), raw.shadow, &raw.settings);
         Policy {
+            shadow,
             file: raw.file.map(|file| self.folder.join(file)),
             settings: raw.settings,
             deadline: Duration::from_millis(self.at_least(&at.key("deadline_ms"), raw.deadline_ms, 5, 1).into()),
             memory_mb: self.at_least(&at.key("memory_mb"), raw.memory_mb, 64, 1),
             rollback: self.rollback(&at.key("rollback"), &raw.rollback),
         }
+    }
+
+    fn shadow(
+        &mut self,
+        at: &Path,
+        raw: RawShadow,
+        settings: &serde_json::Map<String, serde_json::Value>,
+    ) -> Option<Shadow> {
+        /// The engine's longest decision.
+        const MAX_DEADLINE_MS: u32 = 90;
+        let deadline_ms = self.at_least(&at.key("deadline_ms"), raw.deadline_ms, 5, 1);
+        if deadline_ms > MAX_DEADLINE_MS {
+            let problem =
+                self.error(&at.key("deadline_ms"), format!("`deadline_ms` must be at most {MAX_DEADLINE_MS}"));
+            problem.label(format!("this is {deadline_ms}"));
+        }
+        let core_share = self.fraction(&at.key("core_share"), raw.core_share, 0.1);
+        if core_share == 0.0 {
+            self.error(&at.key("core_share"), "a shadow needs some time").help("take the [policy.shadow] out instead");
+        }
+        let Some(file) = raw.file.filter(|file| !file.is_empty()) else {
+            if self.tree.find(at).is_some() && !self.tree.refused(&at.key("file")) {
+                self.error(at, "the shadow has no file").help("name a component with file = \"candidate.wasm\"");
+            }
+            return None;
+        };
+        Some(Shadow {
+            file: self.folder.join(file),
+            settings: raw.settings.unwrap_or_else(|| settings.clone()),
+            deadline: Duration::from_millis(deadline_ms.into()),
+            core_share,
+        })
     }
 
     fn rollback(&mut self, at: &Path, raw: &RawRollback) -> Option<Rule> {

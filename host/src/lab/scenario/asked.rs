@@ -82,7 +82,7 @@ impl Check<'_, '_, '_> {
             crosses: true,
             acts: false,
         };
-        Ask { model, facts, texts: Arc::new(texts) }
+        Ask { model, facts, texts: Arc::new(texts), patience: None }
     }
 
     fn expectation(&mut self, at: &KeyPath, raw: &RawRequest) -> Expectation {

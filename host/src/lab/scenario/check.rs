@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use pointsman_core::table::Table;
 use pointsman_core::time::Timestamp;
 
-use super::raw::{RawAnswer, RawBackend, RawGives, RawScenario};
+use super::raw::{RawAnswer, RawBackend, RawGives, RawScenario, RawSeed};
 use super::words::{DURATION, duration};
 use super::{Outage, Scenario, Script};
 use crate::config::{Complaints, Config, KeyPath};
@@ -34,7 +34,9 @@ pub(super) fn check(raw: RawScenario, config: Config, complaints: &mut Complaint
     let mut check = Check { complaints, table: &table };
     let title = check.title(raw.title);
     let start = check.start(raw.start.as_deref());
-    let seed = raw.seed.unwrap_or(1);
+    let seed = check.seed(raw.seed);
+    let list = KeyPath::of("backend");
+    let pasts = raw.backend.iter().enumerate().map(|(i, raw)| check.past(&list.index(i), &raw.before)).collect();
     let scripts = check.scripts(raw.backend);
     let spent_usd = raw.client.iter().map(|client| client.spent_usd.unwrap_or(0.0)).collect();
     let requests = check.requests(raw.request);
@@ -45,7 +47,7 @@ pub(super) fn check(raw: RawScenario, config: Config, complaints: &mut Complaint
         let problem = check.complaints.whole("this scenario expects nothing, so it could not fail");
         problem.help("give a [[request]] an `end` or `decisions`, or add [expect]");
     }
-    Scenario { title, start, seed, config, scripts, spent_usd, requests, expect }
+    Scenario { title, start, seed, config, scripts, pasts, spent_usd, requests, expect }
 }
 
 pub(super) struct Check<'c, 'a, 't> {
@@ -69,6 +71,20 @@ impl Check<'_, '_, '_> {
             let problem = self.complaints.error(&KeyPath::of("start"), "`start` is not a point in time");
             problem.help(format!("write it as \"{START}\""));
             Timestamp::default()
+        })
+    }
+
+    fn seed(&mut self, raw: Option<RawSeed>) -> u64 {
+        let text = match raw {
+            None => return 1,
+            Some(RawSeed::Number(number)) => return number,
+            Some(RawSeed::Text(text)) => text,
+        };
+        let number = text.strip_prefix("0x").and_then(|digits| u64::from_str_radix(digits, 16).ok());
+        number.unwrap_or_else(|| {
+            let problem = self.complaints.error(&KeyPath::of("seed"), format!("{text:?} is no seed"));
+            problem.help("write a number, or 64 bits as \"0x1f\"");
+            1
         })
     }
 
@@ -109,7 +125,7 @@ impl Check<'_, '_, '_> {
         }
         let tokens = raw.tokens.unwrap_or(TOKENS);
         let gives = self.gives(at, raw);
-        Answer { gives, first_token, after, tokens }
+        Answer { gives, head: None, first_token, after, tokens, prompt: None }
     }
 
     fn gives(&mut self, at: &KeyPath, raw: RawAnswer) -> Gives {

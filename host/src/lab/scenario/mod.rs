@@ -4,6 +4,7 @@
 //! words, defaults and complaints are the same.
 
 mod asked;
+mod before;
 mod check;
 mod raw;
 #[cfg(test)]
@@ -13,6 +14,7 @@ mod words;
 use std::sync::Arc;
 use std::time::Duration;
 
+use pointsman_core::fleet::Past;
 use pointsman_core::table::Lane;
 use pointsman_core::time::Timestamp;
 
@@ -26,7 +28,7 @@ pub use words::{Count, DecisionPattern, EndPattern, Expected};
 pub const MAX_REQUESTS: u32 = 10_000;
 
 /// Keys that stand in lists of `pointsman.toml`, but only in a scenario.
-const OWN_KEYS: &OwnKeys = &[("backend", &["script", "outages"]), ("client", &["spent_usd"])];
+const OWN_KEYS: &OwnKeys = &[("backend", &["before", "script", "outages"]), ("client", &["spent_usd"])];
 
 /// A scenario, checked.
 #[derive(Debug)]
@@ -41,6 +43,8 @@ pub struct Scenario {
     pub config: Config,
     /// What each backend answers, in the table's order.
     pub scripts: Vec<Script>,
+    /// What each backend has behind it at time 0, in the table's order.
+    pub pasts: Vec<Past>,
     /// What each client has spent before time 0, USD.
     pub spent_usd: Vec<f64>,
     /// In the order of the file.

@@ -9,7 +9,7 @@ use serde::Deserialize;
 pub(super) struct RawScenario {
     pub title: Option<String>,
     pub start: Option<String>,
-    pub seed: Option<u64>,
+    pub seed: Option<RawSeed>,
     pub backend: Vec<RawBackend>,
     pub client: Vec<RawClient>,
     pub request: Vec<RawRequest>,
@@ -19,8 +19,34 @@ pub(super) struct RawScenario {
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct RawBackend {
+    pub before: RawBefore,
     pub script: Option<Vec<RawAnswer>>,
     pub outages: Vec<RawOutage>,
+}
+
+/// TOML's numbers end at 2^63.
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "invalid type: expected a number, or a text such as \"0x1f\"")]
+pub(super) enum RawSeed {
+    Number(u64),
+    Text(String),
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawBefore {
+    pub cooling: Option<String>,
+    pub reason: Option<String>,
+    pub failures: Option<u32>,
+    pub drained: bool,
+    pub in_flight: Option<u32>,
+    pub requests_left: Option<u32>,
+    pub tokens_left: Option<u32>,
+    pub full_for: Option<String>,
+    pub emergency_in: Option<String>,
+    pub latency: Option<String>,
+    pub first_token: Option<String>,
+    pub errors: Option<f64>,
 }
 
 #[derive(Default, Deserialize)]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use pointsman_core::contract::{Commit, Decision, Dispatch, Hold, Rejection, Resume};
 use pointsman_core::table::{Lane, Table};
 
-use super::dice::Dice;
+use crate::lab::dice::Dice;
 use crate::policy::Verdict;
 
 /// Decides by chance.

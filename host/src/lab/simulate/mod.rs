@@ -7,7 +7,6 @@
 
 mod chance;
 mod command;
-mod dice;
 pub mod judge;
 mod nature;
 mod report;
@@ -106,7 +105,7 @@ fn pass(plan: &Plan<'_>, told: Option<u64>) -> Result<(Tally, Option<Breach>, Op
     let After { watcher, fleet, view, now, .. } = world.run();
     let Observer { judge, mut tally, teller } = watcher;
     tally.simulated = now.since(START);
-    let story = teller.and_then(|teller| teller.recorded).map(|recorded| recorded.story);
+    let story = teller.and_then(|teller| teller.recorded).map(|recorded| recorded.story().clone());
     Ok((tally, judge.verdict(&fleet, &view, now), story))
 }
 

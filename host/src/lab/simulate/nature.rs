@@ -7,9 +7,9 @@ use std::time::Duration;
 use pointsman_core::table::Table;
 use pointsman_core::time::Timestamp;
 
-use super::dice::Dice;
 use super::traffic::Traffic;
 use crate::lab::answer::{Answer, Gives, Response};
+use crate::lab::dice::Dice;
 use crate::lab::world::{Ask, Attempt, Outside};
 
 /// Everything outside of one simulated Pointsman.
@@ -122,7 +122,7 @@ impl Provider {
         let has_room = self.takes(now);
         let d = &mut self.dice;
         let quick = Duration::from_millis(d.between(1, 200));
-        let at_once = |gives| Answer { gives, first_token: quick, after: quick, tokens: 0 };
+        let at_once = |gives| Answer { gives, head: None, first_token: quick, after: quick, tokens: 0, prompt: None };
         let weather = if d.one_in(self.faulty) { Self::mishap(d) } else { self.weather };
         match weather {
             Weather::Storm => return at_once(self.rate_limited(sayings)),
@@ -203,7 +203,7 @@ impl Provider {
         let slow = if weather == Weather::Slow { 10 } else { 1 };
         let first_token = d.gap(self.first_token) * slow + Duration::from_millis(5);
         let after = first_token + self.per_token.mul_f64(d.magnitude(0.5, 2.0)) * tokens * slow;
-        let whole = Answer { gives: sayings.status(200), first_token, after, tokens };
+        let whole = Answer { gives: sayings.status(200), head: None, first_token, after, tokens, prompt: None };
         let gives = match weather {
             Weather::Cutting => Gives::Cut,
             Weather::Stalling => Gives::Stall,

@@ -2,8 +2,8 @@
 
 use std::fmt::Write;
 
-use super::dice::Dice;
 use crate::config::{self, Config};
+use crate::lab::dice::Dice;
 
 /// Where the made-up client keys have their values.
 const KEYS: [(&str, &str); 3] = [("SIMULATED_A", "a"), ("SIMULATED_B", "b"), ("SIMULATED_C", "c")];

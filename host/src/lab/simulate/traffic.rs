@@ -8,7 +8,7 @@ use pointsman_core::exchange::Facts;
 use pointsman_core::table::Table;
 use pointsman_core::time::Timestamp;
 
-use super::dice::Dice;
+use crate::lab::dice::Dice;
 use crate::lab::world::Ask;
 use crate::policy::Texts;
 
@@ -84,6 +84,6 @@ impl Traffic {
             crosses: false,
             acts: false,
         };
-        Ask { model, facts, texts }
+        Ask { model, facts, texts, patience: None }
     }
 }

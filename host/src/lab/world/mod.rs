@@ -16,7 +16,7 @@ use std::time::Duration;
 use pointsman_core::clients::{ClientDenied, ClientGate};
 use pointsman_core::contract::{NONE, Query};
 use pointsman_core::exchange::{Action, Budgets, Event, Exchange, Sending, StreamDefaults};
-use pointsman_core::fleet::{Fleet, Permit};
+use pointsman_core::fleet::{Fleet, Past, Permit};
 use pointsman_core::journal::{Setup, Terms};
 use pointsman_core::outcome::Kind;
 use pointsman_core::queue::Ticket;
@@ -109,6 +109,14 @@ where
         }
     }
 
+    /// Its backends have this behind them, in the table's order.
+    pub fn assuming(mut self, pasts: &[Past]) -> Self {
+        for (backend, past) in self.view.table.backends.iter().zip(pasts) {
+            self.fleet.assume(self.now, &backend.id, past);
+        }
+        self
+    }
+
     /// Lets time pass until nothing is left to happen.
     pub fn run(mut self) -> After<O, W> {
         self.next_request = self.outside.next_request();
@@ -137,7 +145,11 @@ where
         let facts = ask.facts.clone();
         let exchange = Exchange::new(self.now, self.view.clone(), &ask.model, facts, self.budgets, self.streams);
         self.tell(number, Sight::Arrived(&ask));
+        let patience = ask.patience;
         let slot = self.places.put(Live::new(number, exchange, ask, self.now));
+        if let Some(patience) = patience {
+            self.agenda.add(self.now + patience, What::Leave { slot, exchange: number });
+        }
         match admitted {
             Ok(()) => self.go_on(slot, Event::Arrived),
             Err(told) => self.finish(slot, End::Rejected, told),
@@ -171,6 +183,7 @@ where
         let is_void = match due.what {
             What::Alarm => self.alarm_at != Some(due.at),
             What::WaitOver(turn) | What::Commit(turn) | What::End(turn) => !self.places.is_turn(turn),
+            What::Leave { slot, exchange } => !self.places.holds(slot, exchange),
         };
         if is_void {
             // Something else came first.
@@ -185,7 +198,27 @@ where
             What::WaitOver(turn) => self.wait_over(turn.slot),
             What::Commit(turn) => self.commit(turn.slot),
             What::End(turn) => self.end_attempt(turn.slot),
+            What::Leave { slot, .. } => self.leave(slot),
         }
+    }
+
+    /// The client goes away, whatever is under way.
+    fn leave(&mut self, slot: Slot) {
+        let live = self.places.live(slot);
+        if let Some(ticket) = live.ticket.take() {
+            // What it has been handed in this moment goes back.
+            self.fleet.leave(ticket);
+            self.tickets.remove(&ticket);
+        }
+        let attempts = live.exchange.attempts().len();
+        let event = live.left(self.now);
+        let action = self.step(slot, event);
+        let live = self.places.live(slot);
+        if let Some(record) = live.exchange.attempts().get(attempts) {
+            let scene = Scene { now: self.now, exchange: live.number, fleet: &self.fleet, view: &self.view };
+            self.watcher.saw(&scene, Sight::Ended(record));
+        }
+        self.act(slot, action);
     }
 
     fn wait_over(&mut self, slot: Slot) {
@@ -289,6 +322,7 @@ where
         let course = course(&answer, &live.ask.facts, sending, dialect, self.now, live.tokens);
         let (commit, end) = (course.commit, course.end);
         live.committed = false;
+        live.sent_at = self.now;
         live.course = Some(course);
         let model = live.exchange.model().clone();
         self.tell_of(slot, Sight::Sent { sending, probe, model });

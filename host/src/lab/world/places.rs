@@ -4,8 +4,9 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use pointsman_core::exchange::{Ended, Event, Exchange, Join};
-use pointsman_core::outcome::Kind;
+use pointsman_core::outcome::{Kind, Outcome};
 use pointsman_core::queue::Ticket;
+use pointsman_core::record::Usage;
 use pointsman_core::table::Lane;
 use pointsman_core::time::Timestamp;
 
@@ -29,6 +30,8 @@ pub(super) struct Live {
     pub refusal: Option<Told>,
     /// What the client was told by the attempt that was committed.
     pub told: Told,
+    /// When the attempt under way was sent.
+    pub sent_at: Timestamp,
     /// Is the attempt under way committed?
     pub committed: bool,
     /// Tokens of a stream that the client has.
@@ -46,6 +49,7 @@ impl Live {
             course: None,
             refusal: None,
             told: Told::default(),
+            sent_at: arrived,
             committed: false,
             tokens: 0,
         }
@@ -68,6 +72,21 @@ impl Live {
         } else {
             Event::Ended(ended)
         }
+    }
+}
+
+impl Live {
+    /// The client leaves: of a committed attempt, what went downstream until now is paid.
+    pub(super) fn left(&mut self, now: Timestamp) -> Event {
+        let Some(course) = self.course.take().filter(|_| self.committed) else { return Event::ClientGone };
+        let Ended { usage, first_byte, first_token, .. } = course.ended;
+        let begun = course.commit.unwrap_or_default();
+        let (lasts, lasted) = (course.end.saturating_sub(begun), now.since(self.sent_at).saturating_sub(begun));
+        let share = if lasts.is_zero() { 1.0 } else { lasted.div_duration_f64(lasts).min(1.0) };
+        let output_tokens = (usage.output_tokens as f64 * share) as u64;
+        let outcome = Outcome::new(Kind::ClientGone, "the client went away");
+        let usage = Usage { output_tokens, estimated: true, ..usage };
+        Event::Ended(Ended { outcome, usage, first_byte, first_token })
     }
 }
 
@@ -111,6 +130,11 @@ impl Places {
         self.places[slot as usize].1.as_mut().expect("a place is named only while its exchange is under way")
     }
 
+    /// Is this exchange still under way there?
+    pub(super) fn holds(&self, slot: Slot, exchange: u64) -> bool {
+        self.places[slot as usize].1.as_ref().is_some_and(|live| live.number == exchange)
+    }
+
     /// Has the place not moved on since?
     pub(super) fn is_turn(&self, turn: Turn) -> bool {
         self.places[turn.slot as usize].0 == turn.number
@@ -142,6 +166,13 @@ pub(super) enum What {
     Commit(Turn),
     /// The attempt ends.
     End(Turn),
+    /// The client of this exchange has no patience left.
+    Leave {
+        /// Where it is, if it is still under way.
+        slot: Slot,
+        /// Its number.
+        exchange: u64,
+    },
 }
 
 /// Something that is due. What is due at the same time comes in the order in which it was planned.

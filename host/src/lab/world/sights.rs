@@ -32,6 +32,8 @@ pub struct Ask {
     pub facts: Facts,
     /// What the policy may read of it; what its client has spent is put in on arrival.
     pub texts: Arc<Texts>,
+    /// How long its client stays where it has not got all; none: as long as it takes.
+    pub patience: Option<Duration>,
 }
 
 /// An attempt as it is sent.

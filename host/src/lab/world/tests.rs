@@ -82,7 +82,8 @@ impl Outside for Chaos {
             acts: false,
         };
         let model = if self.dice.below(50) == 0 { "nobody's" } else { "m" };
-        Some((self.at, Ask { model: model.into(), facts, texts: Arc::default() }))
+        let patience = (self.dice.below(6) == 0).then(|| self.dice.ms(4_000));
+        Some((self.at, Ask { model: model.into(), facts, texts: Arc::default(), patience }))
     }
 
     fn answer(&mut self, _: &Attempt<'_>) -> Answer {
@@ -111,7 +112,7 @@ impl Outside for Chaos {
         };
         let after = self.dice.ms(1_500);
         let first_token = self.dice.ms(1_500).min(after);
-        Answer { gives, first_token, after, tokens: self.dice.below(40) as u32 }
+        Answer { gives, head: None, first_token, after, tokens: self.dice.below(40) as u32, prompt: None }
     }
 }
 
@@ -148,6 +149,8 @@ fn decide(dice: &mut Dice, table: &Table) -> Verdict {
 /// Holds every exchange to its budgets and every attempt to the cooldowns.
 struct Judge {
     budgets: Budgets,
+    /// Those whose client may leave.
+    impatient: Vec<u64>,
     arrived: u64,
     finished: u64,
     sent: u64,
@@ -157,7 +160,10 @@ struct Judge {
 impl Watcher for Judge {
     fn saw(&mut self, scene: &Scene<'_>, sight: Sight<'_>) {
         match &sight {
-            Sight::Arrived(_) => self.arrived += 1,
+            Sight::Arrived(ask) => {
+                self.arrived += 1;
+                self.impatient.extend(ask.patience.map(|_| scene.exchange));
+            }
             Sight::Sent { sending, .. } => {
                 self.sent += 1;
                 let id = &scene.view.backend(sending.backend).id;
@@ -175,7 +181,7 @@ impl Watcher for Judge {
                 match finished.end {
                     End::Delivered | End::Refused | End::Broken => assert!(finished.by.is_some(), "by nobody"),
                     End::Rejected => assert!(finished.status >= 400 && finished.error.is_some()),
-                    End::ClientGone => panic!("no client leaves here: driver and core are out of step"),
+                    End::ClientGone => assert!(self.impatient.contains(&scene.exchange), "nobody left: out of step"),
                 }
             }
             Sight::Asked(_) | Sight::Decided(_) | Sight::Committed | Sight::Ended(_) => {}
@@ -193,7 +199,8 @@ fn live_through(seed: u64, traced: bool) -> Judge {
     let table = config.table();
     let start = Timestamp::from_millis(1_767_571_200_000);
     let chaos = Chaos { dice: Dice(seed ^ 1), at: start, left: 120 };
-    let judge = Judge { budgets: config.budgets(), arrived: 0, finished: 0, sent: 0, trace: traced.then(Vec::new) };
+    let (impatient, trace) = (Vec::new(), traced.then(Vec::new));
+    let judge = Judge { budgets: config.budgets(), impatient, arrived: 0, finished: 0, sent: 0, trace };
     let mut chance = Dice(seed ^ 2);
     let decider = |_: &Query, _: &Arc<Texts>| decide(&mut chance, &table);
     let after = World::new(&config.setup(), start, seed, &[], chaos, decider, judge).run();

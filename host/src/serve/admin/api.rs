@@ -6,13 +6,14 @@ use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
+use pointsman_core::canary::Share;
 use pointsman_core::time::Timestamp;
 use serde::Serialize;
 
 use super::query::{ExchangesQuery, UsageQuery};
 use super::{AdminState, ControlError, failure};
 use crate::store::{ExchangeRow, Group, StoreError, StoreReader, UsageRow};
-use crate::telemetry::metrics::{CONTENT_TYPE as METRICS_TYPE, Live, LiveBackend};
+use crate::telemetry::metrics::{CONTENT_TYPE as METRICS_TYPE, Live, LiveBackend, LiveSide};
 use crate::telemetry::rfc3339::Rfc3339;
 
 pub(super) async fn ready(State(state): State<AdminState>) -> Response {
@@ -38,6 +39,18 @@ fn live(state: &AdminState) -> Live {
         in_flight: backend.in_flight,
         queued: backend.queued,
     });
+    let running = policy.promotion.as_ref().filter(|promotion| promotion.ended_at.is_none());
+    let canary = running.map_or_else(Vec::new, |running| {
+        let side = |side: &'static str, revision: &str, seen: &super::SideView| LiveSide {
+            side,
+            revision: revision.to_owned(),
+            exchanges: seen.exchanges,
+            failed: seen.failed,
+        };
+        let (control, candidate) = (&running.sides.control, &running.sides.candidate);
+        vec![side("control", &running.control, control), side("candidate", &running.candidate, candidate)]
+    });
+    let share = running.and_then(|running| Share::parse(&running.share));
     Live {
         backends: backends.collect(),
         waiting: state.controls.waiting(),
@@ -45,10 +58,15 @@ fn live(state: &AdminState) -> Live {
         store_written: store.written,
         store_dropped: store.dropped,
         store_failed_batches: store.failed_batches,
+        journal_written: store.trails_written,
+        journal_dropped: store.trails_dropped,
         policy: policy.revision,
         policy_refused: policy.last_error.is_some(),
         policy_revisions: policy.live_revisions,
         policy_instances: policy.instances,
+        shadow_refused: policy.shadow.as_ref().is_some_and(|shadow| shadow.error.is_some()),
+        canary_share: share.map_or(0.0, Share::fraction),
+        canary,
     }
 }
 
@@ -149,9 +167,21 @@ pub(super) async fn exchanges(
 }
 
 pub(super) async fn exchange(State(state): State<AdminState>, Path(id): Path<String>) -> Response {
-    let asked = id.clone();
-    match ask(state.reader, move |reader| reader.exchange(&asked)).await {
-        Ok(Some(exchange)) => Json(exchange).into_response(),
+    #[derive(Serialize)]
+    struct Body {
+        #[serde(flatten)]
+        exchange: ExchangeRow,
+        /// As `pointsman explain --json` tells it; none: the journal did not keep it.
+        story: Option<serde_json::Value>,
+    }
+    let (asked, explain) = (id.clone(), state.explain);
+    let found = ask(state.reader, move |reader| {
+        // What the journal has and cannot be read is no reason to hide the record.
+        let story = reader.journaled(&asked).ok().flatten().map(|journaled| explain(&journaled));
+        Ok(reader.exchange(&asked)?.map(|exchange| Body { exchange, story }))
+    });
+    match found.await {
+        Ok(Some(body)) => Json(body).into_response(),
         Ok(None) => failure(
             StatusCode::NOT_FOUND,
             format!("no exchange `{id}` is recorded; it may still be under way, or older than the retention"),

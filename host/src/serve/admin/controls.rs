@@ -1,6 +1,9 @@
 //! The running proxy as the admin listener sees it.
 
+use std::collections::BTreeMap;
+
 use axum::body::Bytes;
+use pointsman_core::canary::Plan;
 use serde::Serialize;
 
 /// A backend with its live numbers. Never holds a key.
@@ -68,8 +71,139 @@ pub struct PolicyView {
     pub live_revisions: u64,
     /// Instances of all of them.
     pub instances: u64,
+    /// The guarded promotion under way, or the last one since the start.
+    pub promotion: Option<PromotionView>,
+    /// The policy that is asked beside it; none: the configuration names none.
+    pub shadow: Option<ShadowView>,
     /// The revisions kept, the newest first.
     pub history: Vec<RevisionView>,
+}
+
+/// A guarded promotion.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct PromotionView {
+    /// `running`, `promoted`, `rolled_back`, `aborted` or `overtaken`.
+    pub state: &'static str,
+    /// The candidate's revision.
+    pub candidate: String,
+    /// The revision it is compared with.
+    pub control: String,
+    /// The candidate's share of the exchanges.
+    pub share: String,
+    /// When it began (RFC 3339).
+    pub since: String,
+    /// When its time is over (RFC 3339).
+    pub until: String,
+    /// Was too little known when its time was over first?
+    pub extended: bool,
+    /// When it ended (RFC 3339); none: it is under way.
+    pub ended_at: Option<String>,
+    /// Why it ended; none: it is under way.
+    pub why: Option<String>,
+    /// What came of both.
+    pub sides: SidesView,
+    /// The guards, and how each stands.
+    pub guards: Vec<GuardView>,
+}
+
+/// Both sides of a promotion.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct SidesView {
+    /// The policy in force.
+    pub control: SideView,
+    /// The candidate.
+    pub candidate: SideView,
+}
+
+/// One side of a promotion.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct SideView {
+    /// Exchanges that arrived during the promotion and have ended.
+    pub exchanges: u64,
+    /// Those whose client got no whole answer.
+    pub failed: u64,
+    /// The time from arrival to the last byte that all but a twentieth took no longer than, in ms; none: no exchange.
+    pub p95_ms: Option<u64>,
+    /// The mean cost of an exchange, in USD.
+    pub cost_usd: f64,
+}
+
+/// A guard of a promotion.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct GuardView {
+    /// As it was given.
+    pub guard: String,
+    /// `unknown`, `within`, `beyond` (which may be chance) or `violated`.
+    pub standing: &'static str,
+    /// The same in a sentence with numbers.
+    pub words: String,
+}
+
+/// A step of a promotion.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct PolicyEventView {
+    /// When (RFC 3339).
+    pub at: String,
+    /// `started`, `extended`, `promoted`, `rolled_back`, `aborted`, `overtaken` or `interrupted`.
+    pub step: String,
+    /// The candidate's revision.
+    pub candidate: String,
+    /// The revision it was compared with.
+    pub control: String,
+    /// Why, in a sentence.
+    pub why: String,
+    /// Both sides and the guards at that moment.
+    pub numbers: serde_json::Value,
+}
+
+/// The shadow policy.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct ShadowView {
+    /// The file that is named.
+    pub file: String,
+    /// The revision that is asked; none: no shadow is.
+    pub revision: Option<String>,
+    /// Since when it is (RFC 3339).
+    pub since: Option<String>,
+    /// Why the file is not what is asked; none: it is.
+    pub error: Option<String>,
+    /// Its answers, by how they differ from what was done.
+    pub decisions: BTreeMap<&'static str, u64>,
+    /// Questions it was not asked, by the reason.
+    pub dropped: BTreeMap<&'static str, u64>,
+    /// How long it ran, in ms.
+    pub ran_ms: u64,
+    /// The share of one processor it may use.
+    pub core_share: f64,
+}
+
+/// The shadow policy, and where it would have decided otherwise.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct ShadowReport {
+    /// How it stands.
+    #[serde(flatten)]
+    pub shadow: ShadowView,
+    /// The latest differences, the newest first.
+    pub divergences: Vec<DivergenceView>,
+}
+
+/// A shadow that would have decided otherwise, or failed.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct DivergenceView {
+    /// When it was asked (RFC 3339).
+    pub at: String,
+    /// The exchange.
+    pub request_id: String,
+    /// The model as the client wrote it.
+    pub model: String,
+    /// `terms`, `backend`, `lane`, `wait`, `reject` or `fault`.
+    pub kind: &'static str,
+    /// What was done.
+    pub live: String,
+    /// What the shadow would have done, or how it failed.
+    pub shadow: String,
+    /// What the shadow noted.
+    pub notes: Vec<String>,
 }
 
 /// A revision that is or was in force.
@@ -170,4 +304,26 @@ pub trait Controls: Send + Sync + 'static {
     /// # Errors
     /// When there is none.
     fn rollback(&self, to: Option<&str>) -> Result<RollbackView, ControlError>;
+
+    /// Gives this component a share of the exchanges, and promotes it or rolls it back by what comes of them; blocks while
+    /// it is compiled and checked.
+    ///
+    /// # Errors
+    /// When it is not accepted, or another promotion is under way; the policy in force stays.
+    fn promote(&self, component: Bytes, plan: Plan) -> Result<PolicyView, ControlError>;
+
+    /// Ends the promotion under way.
+    ///
+    /// # Errors
+    /// When there is none.
+    fn abort_promotion(&self) -> Result<PolicyView, ControlError>;
+
+    /// Steps of promotions, the newest first; blocks on the store.
+    ///
+    /// # Errors
+    /// What the store says.
+    fn policy_events(&self) -> Result<Vec<PolicyEventView>, String>;
+
+    /// The shadow policy and its latest differences; none: the configuration names none.
+    fn shadow(&self) -> Option<ShadowReport>;
 }

@@ -19,6 +19,13 @@ pub(super) async fn show(State(state): State<AdminState>) -> Response {
     Json(state.controls.policy()).into_response()
 }
 
+pub(super) async fn shadow(State(state): State<AdminState>) -> Response {
+    match state.controls.shadow() {
+        Some(report) => Json(report).into_response(),
+        None => failure(StatusCode::NOT_FOUND, "there is no shadow; name one with [policy.shadow] file"),
+    }
+}
+
 pub(super) async fn put(State(state): State<AdminState>, body: Body) -> Response {
     match component(body, state.max_component_bytes).await {
         Ok(component) => replace(state, move |state| state.controls.put_policy(component)).await,
@@ -51,7 +58,7 @@ pub(super) async fn rollback(
     }
 }
 
-async fn replace<T: Serialize + Send + 'static>(
+pub(super) async fn replace<T: Serialize + Send + 'static>(
     state: AdminState,
     work: impl FnOnce(&AdminState) -> Result<T, ControlError> + Send + 'static,
 ) -> Response {
@@ -63,7 +70,7 @@ async fn replace<T: Serialize + Send + 'static>(
 }
 
 /// The whole upload, of at most `max_bytes`.
-async fn component(mut body: Body, max_bytes: usize) -> Result<Bytes, Response> {
+pub(super) async fn component(mut body: Body, max_bytes: usize) -> Result<Bytes, Response> {
     let announced = usize::try_from(body.size_hint().lower()).unwrap_or(max_bytes).min(max_bytes);
     let (mut component, mut size) = (Vec::with_capacity(announced), 0);
     while let Some(frame) = body.frame().await {

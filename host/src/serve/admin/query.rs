@@ -1,7 +1,6 @@
 //! What is asked for in the query of a URL.
 
 use std::ops::RangeInclusive;
-use std::time::Duration;
 
 use pointsman_core::time::Timestamp;
 use serde::Deserialize;
@@ -79,26 +78,8 @@ fn statuses(text: &str) -> Result<RangeInclusive<u16>, String> {
     Ok(status..=status)
 }
 
-/// A point in time (RFC 3339, or seconds since 1970), or how long ago (`90s`, `30m`, `24h`, `7d`).
 fn since(text: &str, now: Timestamp) -> Result<Timestamp, String> {
-    let ago = || -> Option<Timestamp> {
-        let unit_s: u64 = match text.as_bytes().last()? {
-            b's' => 1,
-            b'm' => 60,
-            b'h' => 3_600,
-            b'd' => 86_400,
-            _ => return None,
-        };
-        let amount: u64 = text[..text.len() - 1].parse().ok()?;
-        Some(now - Duration::from_secs(amount.checked_mul(unit_s)?))
-    };
-    let epoch = || text.parse::<u64>().ok()?.checked_mul(1_000).map(Timestamp::from_millis);
-    ago().or_else(epoch).or_else(|| rfc3339::parse(text)).ok_or_else(|| {
-        format!(
-            "since: `{text}` is not understood; write how long ago (90s, 30m, 24h, 7d), \
-             a time (2026-01-31T12:00:00Z) or seconds since 1970"
-        )
-    })
+    rfc3339::parse_or_ago(text, now).ok_or_else(|| format!("since: `{text}` {}", rfc3339::NOT_UNDERSTOOD))
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use axum::body::Bytes;
+use pointsman_core::canary::Plan;
 use pointsman_core::contract::Operation;
 use pointsman_core::outcome::Kind;
 use pointsman_core::record::{AttemptRecord, End, ExchangeRecord, Usage};
@@ -77,6 +78,25 @@ impl Controls for Fake {
     fn rollback(&self, _to: Option<&str>) -> Result<RollbackView, ControlError> {
         Err(ControlError::Unsupported("not in this version".to_owned()))
     }
+
+    fn promote(&self, component: Bytes, plan: Plan) -> Result<PolicyView, ControlError> {
+        let guards: Vec<String> = plan.guards.iter().map(ToString::to_string).collect();
+        let told = format!("promote {} bytes {} {:?} {}", component.len(), plan.share, plan.lasts, guards.join(" "));
+        self.told.lock().unwrap().push(told);
+        Ok(self.policy())
+    }
+
+    fn abort_promotion(&self) -> Result<PolicyView, ControlError> {
+        Err(ControlError::Conflict("no promotion is under way".to_owned()))
+    }
+
+    fn policy_events(&self) -> Result<Vec<PolicyEventView>, String> {
+        Err("the store failed".to_owned())
+    }
+
+    fn shadow(&self) -> Option<ShadowReport> {
+        None
+    }
 }
 
 /// A running listener; stops when dropped.
@@ -111,6 +131,7 @@ async fn start(token: Option<&str>, fake: Fake) -> Admin {
         controls: Arc::clone(&fake) as Arc<dyn Controls>,
         metrics: Metrics::new(&Table::default(), "0", Timestamp::default()),
         reader: store.reader(),
+        explain: |journaled| serde_json::json!({ "told": journaled.exchange.id }),
         store: store.handle(),
         token: token.map(AdminToken::new),
         events: Events::default(),
@@ -248,6 +269,7 @@ async fn without_a_token_only_loopback_peers_are_answered() {
         controls: Arc::clone(&admin.fake) as Arc<dyn Controls>,
         metrics: Metrics::new(&Table::default(), "0", Timestamp::default()),
         reader: admin.store.reader(),
+        explain: |_| Value::Null,
         store: admin.store.handle(),
         token: None,
         events: Events::default(),
@@ -323,6 +345,44 @@ async fn the_policy_is_shown_and_its_replacement_is_the_proxys_affair() {
             answer.body
         );
     }
+}
+
+#[tokio::test]
+async fn a_promotion_is_read_from_the_address() {
+    let admin = start(None, Fake::default()).await;
+    let host = ["host: localhost"];
+    let post = |query: &str| format!("POST /api/policy/promote?{query}");
+    let guards = "guard=error_rate%3C=%2B1%25&guard=p95%3C=+20%25";
+    let begun = admin.raw(&post(&format!("canary=2.5%25&for=90s&{guards}")), &host, "12345").await;
+    assert_eq!(begun.status, 200, "{}", begun.body);
+    assert_eq!(admin.raw(&post(""), &host, "12345").await.status, 200);
+    let told = admin.fake.told.lock().unwrap().clone();
+    assert_eq!(
+        told,
+        [
+            "promote 5 bytes 2.5% 90s error_rate<=+1% p95<=+20%",
+            "promote 5 bytes 5% 600s error_rate<=+0.5% p95<=+10% spend<=+5%"
+        ]
+    );
+    for (query, words) in [
+        ("canary=0%25", "canary=\"0%\" is not a share"),
+        ("canary=100%25", "canary=\"100%\" is not a share"),
+        ("canary=5%25&canary=6%25", "canary is given twice"),
+        ("for=soon", "for=\"soon\" is not a time"),
+        ("guard=latency%3C=5%25", "is no guard; write error_rate<=+0.5%"),
+        ("share=5%25", "`share` is not known; give canary="),
+    ] {
+        let refused = admin.raw(&post(query), &host, "12345").await;
+        assert_eq!(refused.status, 400, "{query}");
+        assert!(refused.error().contains(words), "{query}: {}", refused.body);
+    }
+    let empty = admin.raw(&post("canary=5%25"), &host, "").await;
+    assert_eq!((empty.status, empty.error().as_str()), (400, "send the candidate's component as the body"));
+    let none = admin.raw("DELETE /api/policy/promote", &host, "").await;
+    assert_eq!((none.status, none.error().as_str()), (409, "no promotion is under way"));
+    assert_eq!(admin.get("/api/policy/events").await.status, 500);
+    let shadow = admin.get("/api/policy/shadow").await;
+    assert!(shadow.status == 404 && shadow.error().contains("[policy.shadow]"), "{}", shadow.body);
 }
 
 #[tokio::test]

@@ -80,14 +80,21 @@ impl Control {
         let revision = self.with_table(before.policy.clone(), &config, table.clone()).await?;
         before.trial.set_rule(config.policy.rollback);
         let published = config.revision.to_string();
+        let candidate = self.candidate_with_table(before, &config, table.clone()).await;
         let next = self.snapshot(before, config, table, revision, before.trial.clone())?;
+        let next = self.with_candidate(before, next, candidate).await;
         self.publish(before, next);
         self.config_taken(&published);
         Ok(())
     }
 
     /// The policy in force, on fresh instances.
-    async fn with_table(&self, policy: Arc<Revision>, config: &Config, table: Arc<Table>) -> anyhow::Result<Revision> {
+    pub(super) async fn with_table(
+        &self,
+        policy: Arc<Revision>,
+        config: &Config,
+        table: Arc<Table>,
+    ) -> anyhow::Result<Revision> {
         let settings = config.policy.settings_json();
         Ok(self.in_workshop(move || policy.with_table(&settings, table)).await??)
     }

@@ -5,8 +5,11 @@ mod component;
 mod config;
 mod history;
 mod policy;
+mod promotion;
 mod rollback;
+mod shadow;
 mod start;
+mod steps;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,13 +21,15 @@ use tokio::sync::{Notify, oneshot};
 use crate::drive::{Proxy, Snapshot};
 use crate::policy::watch::Watcher;
 use crate::policy::{Compiled, Engine, Revision};
-use crate::store::{PolicyStore, StoreError};
+use crate::store::{MAX_POLICY_EVENTS, PolicyEventRow, PolicyStore, StoreError};
 use crate::telemetry::metrics::Reload;
 use crate::upstream::Connector;
 use component::{Component, Hash};
 
 pub use history::{Entry, History};
+pub use promotion::{CannotPromote, Promotion};
 pub use rollback::{CannotGoBack, WentBack};
+pub use shadow::{ShadowStatus, Understudy};
 pub use start::{First, first_policy};
 
 /// Compiled components kept in memory, the one in force among them: going back and forth between them takes no time.
@@ -39,9 +44,12 @@ pub struct Control {
     policies: PolicyStore,
     state: Mutex<State>,
     wake: Arc<Notify>,
+    /// There is another time to look at.
+    promotion_began: Notify,
     /// The operator asked to look (SIGHUP), and is owed a word.
     asked: AtomicBool,
     one_at_a_time: tokio::sync::Mutex<()>,
+    understudy: Arc<Understudy>,
 }
 
 /// What is known of the changes so far.
@@ -59,6 +67,8 @@ struct State {
     /// What was told of the source last, where that was no good.
     source_error: Option<String>,
     not_kept: Option<String>,
+    /// The one under way, or the last.
+    promotion: Option<Promotion>,
     /// Components of the history that could not be written to the store, for the next time.
     unwritten: Vec<Component>,
 }
@@ -110,11 +120,14 @@ impl Control {
             unwritten: if first.not_kept.is_some() { vec![first.component] } else { Vec::new() },
             not_kept: first.not_kept,
             config_error: None,
+            promotion: None,
         };
         if state.policy_error.is_some() {
             proxy.metrics.reloaded(Reload::Policy, false);
         }
+        let understudy = Arc::new(Understudy::new(proxy.clone(), engine.clone()));
         Self {
+            understudy,
             proxy,
             engine,
             connector,
@@ -122,6 +135,7 @@ impl Control {
             policies,
             state: Mutex::new(state),
             wake: Arc::default(),
+            promotion_began: Notify::new(),
             asked: AtomicBool::new(false),
             one_at_a_time: tokio::sync::Mutex::default(),
         }
@@ -130,6 +144,19 @@ impl Control {
     /// The proxy under control.
     pub fn proxy(&self) -> &Arc<Proxy> {
         &self.proxy
+    }
+
+    /// What casts the shadow.
+    pub fn understudy(&self) -> &Arc<Understudy> {
+        &self.understudy
+    }
+
+    /// Steps of promotions, the newest first.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn events(&self) -> Result<Vec<PolicyEventRow>, StoreError> {
+        self.policies.events(MAX_POLICY_EVENTS)
     }
 
     /// How changes stand.
@@ -148,10 +175,12 @@ impl Control {
     pub fn look_again(&self) {
         self.asked.store(true, Ordering::Relaxed);
         self.wake.notify_one();
+        self.understudy.look_again();
     }
 
     /// Watches the files and the policy, and brings changes into force. Runs until dropped.
     pub async fn run(self: Arc<Self>) {
+        self.note_interruption().await;
         let _config_watcher = self.config_file.as_deref().and_then(|file| self.watch(file));
         let mut watched: Option<(PathBuf, Option<Watcher>)> = None;
         loop {
@@ -170,7 +199,13 @@ impl Control {
                         self.nothing_new();
                     }
                 }
-                () = self.proxy.policy_given_up.notified() => self.give_up().await,
+                () = self.proxy.policy_given_up.notified() => {
+                    self.give_up_candidate().await;
+                    self.give_up().await;
+                }
+                () = self.proxy.canary_judged.notified() => self.judge_promotion().await,
+                () = self.promotion_is_due() => self.judge_promotion().await,
+                () = self.promotion_began.notified() => {}
             }
         }
     }
@@ -226,13 +261,7 @@ impl Control {
 
     /// Does this on the engine's own thread for such work, which gives way to those who serve.
     async fn in_workshop<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> anyhow::Result<T> {
-        let (sender, done) = oneshot::channel();
-        let job = move || {
-            // Nobody may be waiting any more.
-            let _ = sender.send(work());
-        };
-        anyhow::ensure!(self.engine.in_workshop(job), "too many changes wait to be judged; try again in a moment");
-        done.await.context("this failed in Pointsman itself; the log has the panic")
+        in_workshop(&self.engine, work).await
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -240,14 +269,24 @@ impl Control {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts a snapshot into force; exchanges under way keep theirs, its idle instances are freed.
+    /// Puts a snapshot into force; exchanges under way keep theirs, idle instances of what it has not are freed.
     fn publish(&self, before: &Snapshot, next: Snapshot) {
-        let policy = next.policy.clone();
+        let policies: Vec<_> = next.policies().cloned().collect();
+        let is_new = !Arc::ptr_eq(&before.config, &next.config);
         self.proxy.publish(next);
-        before.policy.release_instances();
+        let is_gone = |policy: &&Arc<Revision>| !policies.iter().any(|kept| Arc::ptr_eq(kept, policy));
+        before.policies().filter(is_gone).for_each(|policy| policy.release_instances());
         let mut state = self.state();
         state.alive.retain(|revision| revision.strong_count() > 0);
-        state.alive.push(Arc::downgrade(&policy));
+        for policy in &policies {
+            if !state.alive.iter().any(|known| std::ptr::eq(known.as_ptr(), Arc::as_ptr(policy))) {
+                state.alive.push(Arc::downgrade(policy));
+            }
+        }
+        drop(state);
+        if is_new {
+            self.understudy.look_again();
+        }
     }
 
     /// Writes the history to the store, and the component that may be new to it.
@@ -313,6 +352,20 @@ impl Control {
         let policy = state.policy_error.as_ref().map(|(_, why)| why.as_str());
         tracing::info!(config_refused = config, policy_refused = policy, "looked again: nothing has changed");
     }
+}
+
+/// Does this on the engine's own thread for such work.
+async fn in_workshop<T: Send + 'static>(
+    engine: &Engine,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> anyhow::Result<T> {
+    let (sender, done) = oneshot::channel();
+    let job = move || {
+        // Nobody may be waiting any more.
+        let _ = sender.send(work());
+    };
+    anyhow::ensure!(engine.in_workshop(job), "too many changes wait to be judged; try again in a moment");
+    done.await.context("this failed in Pointsman itself; the log has the panic")
 }
 
 /// Writes the history to the store.

@@ -161,8 +161,15 @@ impl Control {
         self.taken(Reload::Policy, &id);
     }
 
-    /// Writes down what comes into force, then puts it there.
+    /// Writes down what comes into force, then puts it there; a promotion under way is over.
     pub(super) async fn put_in_force(&self, before: &Snapshot, next: Snapshot, place: Place<'_>) {
+        let overtaken = format!("revision {} came into force: {}", place.hash.revision(), place.why);
+        self.install(before, next, place).await;
+        self.overtaken(&overtaken).await;
+    }
+
+    /// Writes down what comes into force, then puts it there.
+    pub(super) async fn install(&self, before: &Snapshot, next: Snapshot, place: Place<'_>) {
         let mut history = self.state().history.clone();
         history.count(before.trial.decisions(), before.trial.faults());
         if let Some(source) = place.source() {

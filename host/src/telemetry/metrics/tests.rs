@@ -214,6 +214,8 @@ fn decisions_faults_reloads_and_live_numbers_are_shown() {
         waiting: 7,
         store_backlog: 11,
         store_dropped: 13,
+        journal_written: 17,
+        journal_dropped: 19,
         policy: "rev".to_owned(),
         ..Live::default()
     };
@@ -232,6 +234,8 @@ fn decisions_faults_reloads_and_live_numbers_are_shown() {
         ("pointsman_queue_length", 7.0),
         ("pointsman_store_backlog", 11.0),
         ("pointsman_store_dropped_total", 13.0),
+        ("pointsman_journal_written_total", 17.0),
+        ("pointsman_journal_dropped_total", 19.0),
     ] {
         let found = samples.get(series).unwrap_or_else(|| panic!("{series} is missing from {samples:#?}"));
         assert!((found - value).abs() < 1e-12, "{series} {found}");

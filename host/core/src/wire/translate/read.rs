@@ -40,6 +40,11 @@ impl<'a> Field<'a> {
         }
     }
 
+    /// Is it a text, and one of these?
+    pub(super) fn is_one_of(&self, words: &[&str]) -> bool {
+        self.text().is_ok_and(|text| words.contains(&&*text))
+    }
+
     /// An error about this value.
     pub(super) fn wrong(&self, why: impl Into<Cow<'static, str>>) -> Untranslatable {
         Untranslatable::new(self.path.clone(), why)

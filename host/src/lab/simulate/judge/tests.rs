@@ -55,7 +55,7 @@ impl Court {
         };
         let number = self.arrived;
         self.arrived += 1;
-        let ask = Ask { model: "m".into(), facts, texts: Arc::new(Texts::default()) };
+        let ask = Ask { model: "m".into(), facts, texts: Arc::new(Texts::default()), patience: None };
         self.see(ms, number, &Sight::Arrived(&ask));
         number
     }

@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 
-use super::from_chat::is_one_of;
 use crate::wire::translate::meaning::{Call, Json, Part, ToolResult, Turn};
 use crate::wire::translate::read::{Field, Object, Read};
 
@@ -63,7 +62,7 @@ fn texts<'a>(content: Field<'a>) -> Read<Vec<Cow<'a, str>>> {
         let mut object = part.object()?;
         object.forget(&["prompt_cache_breakpoint"]);
         let kind = object.need("type")?;
-        if !is_one_of(&kind, &["text"]) {
+        if !kind.is_one_of(&["text"]) {
             return Err(kind.no_counterpart());
         }
         let text = object.need("text")?.text()?;
@@ -108,7 +107,7 @@ fn image<'a>(field: Field<'a>) -> Read<Part<'a>> {
     let mut image = field.object()?;
     let field = image.need("url")?;
     // Anthropic has no such choice: it looks at all of a picture.
-    image.only("detail", |f| is_one_of(f, &["auto", "high"]))?;
+    image.only("detail", |f| f.is_one_of(&["auto", "high"]))?;
     image.finish()?;
     let url = field.text()?;
     if url.starts_with("https://") || url.starts_with("http://") {
@@ -202,7 +201,7 @@ fn call<'a>(field: Field<'a>) -> Read<Call<'a>> {
 
 /// A call, and its function with what else is in it.
 pub(in crate::wire::translate) fn loose_call<'a>(call: &mut Object<'a>) -> Read<(Call<'a>, Object<'a>)> {
-    call.only("type", |f| is_one_of(f, &["function"]))?;
+    call.only("type", |f| f.is_one_of(&["function"]))?;
     let id = call.need("id")?.text()?;
     let mut function = call.need("function")?.object()?;
     let name = function.need("name")?.text()?;

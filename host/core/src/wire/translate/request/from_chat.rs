@@ -67,13 +67,9 @@ fn only_as_usual(chat: &mut Object<'_>) -> Read<()> {
     chat.only("logit_bias", Field::is_empty)?;
     chat.only("logprobs", off)?;
     chat.only("store", off)?;
-    chat.only("service_tier", |f| is_one_of(f, &["auto", "default"]))?;
-    chat.only("verbosity", |f| is_one_of(f, &["medium"]))?;
+    chat.only("service_tier", |f| f.is_one_of(&["auto", "default"]))?;
+    chat.only("verbosity", |f| f.is_one_of(&["medium"]))?;
     chat.only("modalities", |f| f.json().text().split_whitespace().collect::<String>() == r#"["text"]"#)
-}
-
-pub(super) fn is_one_of(field: &Field<'_>, words: &[&str]) -> bool {
-    field.text().is_ok_and(|text| words.contains(&&*text))
 }
 
 /// Both names for the same limit; `max_tokens` is the older one.
@@ -137,7 +133,7 @@ fn tools<'a>(field: Field<'a>) -> Read<Vec<Tool<'a>>> {
 
 fn tool<'a>(field: Field<'a>) -> Read<Tool<'a>> {
     let mut tool = field.object()?;
-    tool.only("type", |f| is_one_of(f, &["function"]))?;
+    tool.only("type", |f| f.is_one_of(&["function"]))?;
     let mut function = tool.need("function")?.object()?;
     tool.finish()?;
     let read = Tool {
@@ -160,7 +156,7 @@ fn choice<'a>(field: Field<'a>) -> Read<Choice<'a>> {
         };
     }
     let mut choice = field.object()?;
-    choice.only("type", |f| is_one_of(f, &["function"]))?;
+    choice.only("type", |f| f.is_one_of(&["function"]))?;
     let mut function = choice.need("function")?.object()?;
     let name = function.need("name")?.text()?;
     function.finish()?;

@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 
-use super::from_chat::is_one_of;
 use super::message_turns;
 use crate::wire::translate::CHAT_API;
 use crate::wire::translate::meaning::{Choice, Effort, Json, Request, Tool};
@@ -40,8 +39,8 @@ pub(super) fn read(body: &[u8]) -> Read<Request<'_>> {
         (request.effort, request.schema) = output_config(config)?;
     }
     messages.take("thinking").map_or(Ok(()), thinking)?;
-    messages.only("service_tier", |f| is_one_of(f, &["auto", "standard_only"]))?;
-    messages.only("speed", |f| is_one_of(f, &["standard"]))?;
+    messages.only("service_tier", |f| f.is_one_of(&["auto", "standard_only"]))?;
+    messages.only("speed", |f| f.is_one_of(&["standard"]))?;
     messages.finish()?;
     Ok(request)
 }
@@ -57,8 +56,8 @@ fn max_tokens(field: Field<'_>) -> Read<u64> {
 /// A model that may think as it likes does so in either API; a budget, or a wish to read the thoughts, is more.
 fn thinking(field: Field<'_>) -> Read<()> {
     let mut thinking = field.object()?;
-    thinking.only("type", |f| is_one_of(f, &["adaptive", "disabled"]))?;
-    thinking.only("display", |f| is_one_of(f, &["omitted"]))?;
+    thinking.only("type", |f| f.is_one_of(&["adaptive", "disabled"]))?;
+    thinking.only("display", |f| f.is_one_of(&["omitted"]))?;
     thinking.finish()
 }
 
@@ -86,7 +85,7 @@ fn output_config<'a>(field: Field<'a>) -> Read<(Option<Effort>, Option<Json<'a>>
     let mut schema = None;
     if let Some(format) = config.take("format") {
         let mut format = format.object()?;
-        format.only("type", |f| is_one_of(f, &["json_schema"]))?;
+        format.only("type", |f| f.is_one_of(&["json_schema"]))?;
         schema = Some(format.need("schema")?.json());
         format.finish()?;
     }
@@ -102,7 +101,7 @@ fn tool<'a>(field: Field<'a>) -> Read<Tool<'a>> {
     let mut tool = field.object()?;
     tool.forget(HARMLESS_IN_TOOLS);
     // Any other type is a tool that Anthropic itself runs, or has taught its models.
-    tool.only("type", |f| is_one_of(f, &["custom"]))?;
+    tool.only("type", |f| f.is_one_of(&["custom"]))?;
     tool.only("defer_loading", |f| f.bool() == Ok(false))?;
     tool.only("allowed_callers", |f| f.json().text().split_whitespace().collect::<String>() == r#"["direct"]"#)?;
     tool.only("input_examples", Field::is_empty)?;

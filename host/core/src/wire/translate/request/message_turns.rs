@@ -3,7 +3,6 @@
 use std::borrow::Cow;
 
 use super::chat_turns::PDF;
-use super::from_chat::is_one_of;
 use crate::wire::translate::meaning::{Call, Part, ToolResult, Turn};
 use crate::wire::translate::read::{Field, Object, Read};
 
@@ -56,7 +55,7 @@ fn content<'a>(field: Field<'a>) -> Read<Content<'a>> {
 
 fn text_block<'a>(field: Field<'a>) -> Read<Cow<'a, str>> {
     let (kind, mut block) = open(field)?;
-    if !is_one_of(&kind, &["text"]) {
+    if !kind.is_one_of(&["text"]) {
         return Err(kind.no_counterpart());
     }
     let text = text(&mut block)?;
@@ -146,8 +145,8 @@ fn document<'a>(block: &mut Object<'a>) -> Read<Part<'a>> {
     block.only("context", Field::is_empty)?;
     let name = block.take("title").map(|f| f.text()).transpose()?;
     let mut source = block.need("source")?.object()?;
-    source.only("type", |f| is_one_of(f, &["base64"]))?;
-    source.only("media_type", |f| is_one_of(f, &[PDF]))?;
+    source.only("type", |f| f.is_one_of(&["base64"]))?;
+    source.only("media_type", |f| f.is_one_of(&[PDF]))?;
     let base64 = source.need("data")?.text()?;
     source.finish()?;
     Ok(Part::Pdf { name, base64 })
@@ -187,7 +186,7 @@ pub(in crate::wire::translate) fn call<'a>(block: &mut Object<'a>) -> Read<Call<
     let input = block.need("input")?;
     input.clone().object()?;
     if let Some(caller) = block.take("caller") {
-        caller.object()?.only("type", |f| is_one_of(f, &["direct"]))?;
+        caller.object()?.only("type", |f| f.is_one_of(&["direct"]))?;
     }
     Ok(Call { id, name, input: input.json() })
 }

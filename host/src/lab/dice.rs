@@ -14,6 +14,11 @@ impl Dice {
         dice
     }
 
+    /// Dice for one question of many: the same numbers give the same dice.
+    pub fn of(numbers: &[u64]) -> Self {
+        numbers.iter().fold(Self(0), |mut dice, number| Self(dice.next() ^ number.wrapping_mul(0xd6e8_feb8_6659_fd93)))
+    }
+
     fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;

@@ -1,0 +1,263 @@
+//! Both sides' books, and how they compare under a guard.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::bounds::{Count, Mean};
+use super::plan::Percent;
+use super::spread::Spread;
+use super::{Guard, Measure, Sample, Side};
+
+/// The share of exchanges that take longer than the 95th percentile.
+const SLOW: f64 = 0.05;
+
+/// How a guard stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// There is not enough to say anything.
+    Unknown,
+    /// The candidate is within the guard, as far as was seen.
+    Within,
+    /// It seems to be worse than allowed, and that may be chance.
+    Beyond,
+    /// It is worse than allowed.
+    Violated,
+}
+
+impl Standing {
+    /// The word for it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Standing::Unknown => "unknown",
+            Standing::Within => "within",
+            Standing::Beyond => "beyond",
+            Standing::Violated => "violated",
+        }
+    }
+}
+
+/// What was seen of one side.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Seen {
+    /// Ended exchanges that arrived during the trial.
+    pub exchanges: u64,
+    /// Those whose client got no whole answer.
+    pub failed: u64,
+    /// The time that all but a twentieth took no longer than; none: no exchange.
+    pub p95: Option<Duration>,
+    /// The mean cost of an exchange, in USD.
+    pub cost_usd: f64,
+}
+
+/// A guard, how it stands, and the same in words.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Finding {
+    /// The guard.
+    pub guard: Guard,
+    /// How it stands.
+    pub standing: Standing,
+    /// In a sentence with numbers.
+    pub words: String,
+}
+
+/// Both sides' books.
+#[derive(Clone, Debug)]
+pub(super) struct Comparison {
+    control: Books,
+    candidate: Books,
+    /// Of each bound.
+    level: f64,
+}
+
+/// One side's.
+#[derive(Clone, Debug, Default)]
+struct Books {
+    failed: Count,
+    times: Spread,
+    cost: Mean,
+    /// So many of its times, at least, are above its true 95th percentile.
+    surely_slow: u64,
+}
+
+impl Comparison {
+    /// Empty books; each bound is ever wrong with at most this probability.
+    pub(super) fn new(level: f64) -> Self {
+        Self { control: Books::default(), candidate: Books::default(), level }
+    }
+
+    pub(super) fn add(&mut self, side: Side, sample: &Sample) {
+        match side {
+            Side::Control => self.control.add(sample, self.level),
+            Side::Candidate => self.candidate.add(sample, self.level),
+        }
+    }
+
+    /// How many ended on a side.
+    pub(super) fn exchanges(&self, side: Side) -> u64 {
+        self.books(side).failed.of
+    }
+
+    fn books(&self, side: Side) -> &Books {
+        match side {
+            Side::Control => &self.control,
+            Side::Candidate => &self.candidate,
+        }
+    }
+
+    /// What was seen of a side.
+    pub(super) fn seen(&self, side: Side) -> Seen {
+        let books = self.books(side);
+        let Count { yes, of } = books.failed;
+        Seen { exchanges: of, failed: yes, p95: books.p95(), cost_usd: books.cost.mean() }
+    }
+
+    /// How the guard stands.
+    pub(super) fn standing(&self, guard: &Guard) -> Standing {
+        if self.is_violated(guard) {
+            Standing::Violated
+        } else {
+            match self.seems_within(guard) {
+                None => Standing::Unknown,
+                Some(true) => Standing::Within,
+                Some(false) => Standing::Beyond,
+            }
+        }
+    }
+
+    /// Is the candidate shown to be worse than allowed? What does not even seem so costs no search for bounds.
+    pub(super) fn is_violated(&self, guard: &Guard) -> bool {
+        let limit = guard.limit;
+        match guard.measure {
+            Measure::ErrorRate => {
+                self.candidate.failed.share() - self.control.failed.share() > limit && self.more_failed() > limit
+            }
+            Measure::P95 => self.slow(limit).is_some_and(|slow| slow.share() > SLOW && slow.refutes(SLOW, self.level)),
+            Measure::Spend => self.spends_more(limit).is_some_and(|more| more),
+        }
+    }
+
+    /// Is what was seen within the guard, chance aside? None: that cannot be told yet.
+    fn seems_within(&self, guard: &Guard) -> Option<bool> {
+        let (control, candidate) = (&self.control, &self.candidate);
+        if control.failed.of.min(candidate.failed.of) == 0 {
+            return None;
+        }
+        let limit = guard.limit;
+        match guard.measure {
+            Measure::ErrorRate => Some(candidate.failed.share() - control.failed.share() <= limit),
+            Measure::P95 => {
+                self.allowed(limit)?;
+                Some(candidate.p95()? <= control.p95()?.mul_f64(1.0 + limit))
+            }
+            Measure::Spend => {
+                self.spends_more(limit)?;
+                Some(candidate.cost.mean() <= control.cost.mean() * (1.0 + limit))
+            }
+        }
+    }
+
+    /// At least so much larger is the candidate's share of failures.
+    fn more_failed(&self) -> f64 {
+        let level = self.level;
+        self.candidate.failed.at_least(level) - self.control.failed.at_most(level)
+    }
+
+    /// How many of the candidate's exchanges take longer than the 95th percentile of the policy in force may be, and the
+    /// allowance on top. While that percentile is bounded, no more than a twentieth may be.
+    fn slow(&self, limit: f64) -> Option<Count> {
+        let allowed = self.allowed(limit)?;
+        let times = &self.candidate.times;
+        Some(Count { yes: times.longer_than(allowed), of: times.count() })
+    }
+
+    fn allowed(&self, limit: f64) -> Option<Duration> {
+        Some(self.control.times.longest(self.control.surely_slow)?.mul_f64(1.0 + limit))
+    }
+
+    /// Does an exchange of the candidate surely cost more than allowed? None: too few have ended.
+    fn spends_more(&self, limit: f64) -> Option<bool> {
+        let level = self.level;
+        let most = self.control.cost.at_most(level)?;
+        Some(self.candidate.cost.at_least(level)? > most * (1.0 + limit))
+    }
+
+    /// The same in a sentence with numbers.
+    pub(super) fn words(&self, guard: &Guard) -> String {
+        let (control, candidate) = (&self.control, &self.candidate);
+        let limit = guard.limit;
+        match guard.measure {
+            Measure::ErrorRate => format!(
+                "{} of the candidate's exchanges failed and {} of those of the policy in force; at least {} points more, \
+                 where {} are allowed",
+                Share1(candidate.failed),
+                Share1(control.failed),
+                Points(self.more_failed().max(0.0)),
+                Points(limit)
+            ),
+            Measure::P95 => match (self.allowed(limit), self.slow(limit)) {
+                (Some(allowed), Some(slow)) => format!(
+                    "{} of the candidate's exchanges took longer than {:.3} s, which is at least the 95th percentile of the \
+                     policy in force and {} more; surely {} of them do, where 5% may",
+                    Share1(slow),
+                    allowed.as_secs_f64(),
+                    Percent(limit),
+                    Percent(slow.at_least(self.level))
+                ),
+                _ => format!("{} exchanges of the policy in force do not tell its 95th percentile", control.failed.of),
+            },
+            Measure::Spend => {
+                let (least, most) = (candidate.cost.at_least(self.level), control.cost.at_most(self.level));
+                let means = format!(
+                    "an exchange of the candidate costs {:.6} USD and one of the policy in force {:.6}",
+                    candidate.cost.mean(),
+                    control.cost.mean()
+                );
+                match (least, most) {
+                    (Some(least), Some(most)) => format!(
+                        "{means}; surely more than {:.6} and less than {most:.6}, where {} more is allowed",
+                        least.max(0.0),
+                        Percent(limit)
+                    ),
+                    _ => means,
+                }
+            }
+        }
+    }
+}
+
+impl Books {
+    fn p95(&self) -> Option<Duration> {
+        self.times.quantile(1.0 - SLOW)
+    }
+
+    fn add(&mut self, sample: &Sample, level: f64) {
+        self.failed.of += 1;
+        self.failed.yes += u64::from(sample.failed);
+        self.times.add(sample.took);
+        self.cost.add(if sample.cost_usd.is_finite() { sample.cost_usd } else { 0.0 });
+        // So few slow ones would refute that a twentieth of all is slow. With more exchanges it can only be more.
+        let of = self.times.count();
+        let too_few = |yes: u64| Count { yes, of }.share() < SLOW && Count { yes, of }.refutes(SLOW, level);
+        while too_few(self.surely_slow) {
+            self.surely_slow += 1;
+        }
+    }
+}
+
+/// `12 of 340 (3.53%)`
+struct Share1(Count);
+
+impl fmt::Display for Share1 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of {} ({})", self.0.yes, self.0.of, Percent(self.0.share()))
+    }
+}
+
+/// A difference of shares, in percentage points.
+struct Points(f64);
+
+impl fmt::Display for Points {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(Percent(self.0).to_string().trim_end_matches('%'))
+    }
+}

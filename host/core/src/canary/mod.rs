@@ -1,0 +1,222 @@
+//! A guarded promotion: two policies on the same traffic, compared exchange by exchange, until the candidate is promoted or
+//! rolled back.
+//!
+//! It may be looked at after every exchange: the bounds hold at all times at once ([`bounds`]), and their level is
+//! divided over the guards and both sides. So a candidate that is no worse than its guards allow is rolled back for a guard
+//! with a probability of at most [`ERROR_LEVEL`], however long and busy the trial is. What a trial proves is that a
+//! candidate *is* worse; that one is promoted says only that it was not shown to be.
+//!
+//! The bounds take exchanges as independent of each other. Those of one session are not quite, and a session stays on its
+//! side: with few, large sessions more is put down to the candidate than it is to blame for.
+
+mod bounds;
+mod compare;
+mod plan;
+mod spread;
+
+use std::time::Duration;
+
+use crate::record::{End, ExchangeRecord};
+use crate::time::Timestamp;
+use compare::Comparison;
+
+pub use compare::{Finding, Seen, Standing};
+pub use plan::{BadPlan, Guard, Measure, Plan, Share, Subject};
+
+/// A candidate that is no worse than its guards allow is rolled back for one of them with at most this probability.
+pub const ERROR_LEVEL: f64 = 0.05;
+
+/// Exchanges that both sides must have had before a candidate is promoted.
+pub const MIN_EXCHANGES: u64 = 100;
+
+/// Exchanges that the candidate must have had before it is rolled back for a guard: two failures may be one client's.
+pub const MIN_TO_ROLL_BACK: u64 = 10;
+
+/// Which policy an exchange belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// The policy in force.
+    Control,
+    /// The one that may become it.
+    Candidate,
+}
+
+impl Side {
+    /// Both.
+    pub const ALL: [Side; 2] = [Side::Control, Side::Candidate];
+
+    /// The word for it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Side::Control => "control",
+            Side::Candidate => "candidate",
+        }
+    }
+}
+
+/// What an exchange came to, as far as it is compared.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Sample {
+    /// When it arrived.
+    pub arrived: Timestamp,
+    /// Did its client get no whole answer? One that went away is neither a failure nor left out.
+    pub failed: bool,
+    /// From arrival to the last byte.
+    pub took: Duration,
+    /// What all its attempts cost, in USD.
+    pub cost_usd: f64,
+}
+
+impl Sample {
+    /// Of an ended exchange.
+    pub fn of(record: &ExchangeRecord) -> Self {
+        let failed = match record.end {
+            End::Refused | End::Rejected | End::Broken => true,
+            End::Delivered | End::ClientGone => false,
+        };
+        Self { arrived: record.started, failed, took: record.elapsed, cost_usd: record.cost_usd() }
+    }
+}
+
+/// What a trial came to by now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Nothing new.
+    GoOn,
+    /// Its time was over, but not enough is known; it goes on for as long again, once.
+    Extended(String),
+    /// The candidate takes over.
+    Promote(String),
+    /// The candidate goes.
+    RollBack(String),
+}
+
+/// A trial under way.
+#[derive(Clone, Debug)]
+pub struct Canary {
+    plan: Plan,
+    since: Timestamp,
+    until: Timestamp,
+    is_extended: bool,
+    is_over: bool,
+    comparison: Comparison,
+}
+
+impl Canary {
+    /// A trial that begins now.
+    pub fn new(plan: Plan, now: Timestamp) -> Self {
+        let until = now + plan.lasts;
+        // All bounds together are ever wrong with at most the stated probability.
+        let bounds = Side::ALL.len() * plan.guards.len().max(1);
+        let comparison = Comparison::new(ERROR_LEVEL / bounds as f64);
+        Self { plan, since: now, until, is_extended: false, is_over: false, comparison }
+    }
+
+    /// What was asked for.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// When it began.
+    pub fn since(&self) -> Timestamp {
+        self.since
+    }
+
+    /// When it ends, or is extended.
+    pub fn until(&self) -> Timestamp {
+        self.until
+    }
+
+    /// Has it been extended?
+    pub fn is_extended(&self) -> bool {
+        self.is_extended
+    }
+
+    /// An exchange ended; one that had arrived before the trial says nothing. Promote and RollBack are said once.
+    pub fn ended(&mut self, now: Timestamp, side: Side, sample: &Sample) -> Verdict {
+        if self.is_over || sample.arrived < self.since {
+            return Verdict::GoOn;
+        }
+        self.comparison.add(side, sample);
+        self.look(now)
+    }
+
+    /// Looks whether it is over, for time alone may end it.
+    pub fn look(&mut self, now: Timestamp) -> Verdict {
+        if self.is_over {
+            return Verdict::GoOn;
+        }
+        let verdict = self.verdict(now);
+        match &verdict {
+            Verdict::GoOn => {}
+            Verdict::Extended(_) => {
+                self.is_extended = true;
+                self.until = self.until + self.plan.lasts;
+            }
+            Verdict::Promote(_) | Verdict::RollBack(_) => self.is_over = true,
+        }
+        verdict
+    }
+
+    /// What was seen of a side.
+    pub fn seen(&self, side: Side) -> Seen {
+        self.comparison.seen(side)
+    }
+
+    /// Every guard, in the order of the plan.
+    pub fn findings(&self) -> Vec<Finding> {
+        let finding = |guard: &Guard| Finding {
+            guard: *guard,
+            standing: self.comparison.standing(guard),
+            words: self.comparison.words(guard),
+        };
+        self.plan.guards.iter().map(finding).collect()
+    }
+
+    fn verdict(&self, now: Timestamp) -> Verdict {
+        if self.comparison.exchanges(Side::Candidate) >= MIN_TO_ROLL_BACK
+            && let Some(guard) = self.plan.guards.iter().find(|guard| self.comparison.is_violated(guard))
+        {
+            return Verdict::RollBack(format!("{guard} is violated: {}", self.comparison.words(guard)));
+        }
+        if now < self.until {
+            return Verdict::GoOn;
+        }
+        let missing = self.missing();
+        let undecided = missing.clone().or_else(|| {
+            let guard = self.plan.guards.iter().find(|guard| self.comparison.standing(guard) == Standing::Beyond)?;
+            Some(format!("whether {guard} is violated is open: {}", self.comparison.words(guard)))
+        });
+        match (undecided, missing) {
+            (Some(why), _) if !self.is_extended => Verdict::Extended(why),
+            (_, Some(why)) => Verdict::RollBack(format!("{why}, even in twice the time")),
+            (_, None) => Verdict::Promote(self.well()),
+        }
+    }
+
+    /// Why there is too little to promote it; none: there is enough.
+    fn missing(&self) -> Option<String> {
+        let [control, candidate] = Side::ALL.map(|side| self.comparison.exchanges(side));
+        if control.min(candidate) < MIN_EXCHANGES {
+            return Some(format!(
+                "the evidence is too thin: {candidate} exchanges of the candidate and {control} of the policy in force \
+                 have ended, where {MIN_EXCHANGES} of each are needed"
+            ));
+        }
+        let guard = self.plan.guards.iter().find(|guard| self.comparison.standing(guard) == Standing::Unknown)?;
+        Some(format!("the evidence is too thin: {guard} cannot be judged: {}", self.comparison.words(guard)))
+    }
+
+    fn well(&self) -> String {
+        let words: Vec<String> = self
+            .plan
+            .guards
+            .iter()
+            .map(|guard| format!("{}: {}", guard.measure.as_str(), self.comparison.words(guard)))
+            .collect();
+        format!("no guard is violated: {}", words.join("; "))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,108 @@
+use super::*;
+
+fn at(ms: u64) -> Timestamp {
+    Timestamp::from_millis(1_700_000_000_000 + ms)
+}
+
+fn plan(guards: &[&str]) -> Plan {
+    Plan::parse(Some("50%"), Some("10m"), guards.iter().copied()).unwrap()
+}
+
+fn sample(failed: bool, ms: u64, cost_usd: f64) -> Sample {
+    Sample { arrived: at(1), failed, took: Duration::from_millis(ms), cost_usd }
+}
+
+/// Both sides alike until the candidate has had so many.
+fn alike(canary: &mut Canary, exchanges: u64) {
+    for i in 0..exchanges {
+        for side in [Side::Control, Side::Candidate] {
+            let sample = sample(i % 50 == 0, 100 + i % 40, 0.001 * (1 + i % 3) as f64);
+            assert_eq!(canary.ended(at(2), side, &sample), Verdict::GoOn);
+        }
+    }
+}
+
+#[test]
+fn one_that_is_like_the_other_is_promoted_when_its_time_is_over() {
+    let mut canary = Canary::new(plan(&[]), at(0));
+    alike(&mut canary, 300);
+    assert_eq!(canary.look(at(599_999)), Verdict::GoOn);
+    let Verdict::Promote(why) = canary.look(at(600_000)) else { panic!("it is no worse") };
+    assert!(why.starts_with("no guard is violated: error_rate: 6 of 300 (2%) of the candidate's"), "{why}");
+    assert_eq!(canary.look(at(700_000)), Verdict::GoOn, "said once");
+    assert!(canary.findings().iter().all(|finding| finding.standing == Standing::Within));
+}
+
+#[test]
+fn one_that_fails_is_rolled_back_as_soon_as_that_is_shown() {
+    let mut canary = Canary::new(plan(&["error_rate<=+0.5%"]), at(0));
+    for _ in 0..100 {
+        canary.ended(at(2), Side::Control, &sample(false, 10, 0.0));
+    }
+    let verdicts: Vec<_> = (0..20).map(|_| canary.ended(at(2), Side::Candidate, &sample(true, 10, 0.0))).collect();
+    let nth = verdicts.iter().position(|verdict| *verdict != Verdict::GoOn).unwrap();
+    assert_eq!(nth as u64 + 1, MIN_TO_ROLL_BACK);
+    let Verdict::RollBack(why) = &verdicts[nth] else { panic!("{verdicts:?}") };
+    assert!(why.starts_with("error_rate<=+0.5% is violated: "), "{why}");
+    assert!(verdicts[nth + 1..].iter().all(|verdict| *verdict == Verdict::GoOn), "said once");
+}
+
+#[test]
+fn one_that_is_slow_or_dear_is_rolled_back() {
+    for (guard, ms, cost) in [("p95<=+10%", 1_000, 0.001), ("spend<=+5%", 100, 0.003)] {
+        let mut canary = Canary::new(plan(&[guard]), at(0));
+        let mut told = None;
+        for i in 0..1_000 {
+            let control = sample(false, 100 + i % 7, 0.001 + (i % 5) as f64 * 1e-4);
+            for (side, sample) in [(Side::Control, control), (Side::Candidate, sample(false, ms + i % 7, cost))] {
+                let verdict = canary.ended(at(2), side, &sample);
+                told = told.or((verdict != Verdict::GoOn).then_some((i, verdict)));
+            }
+        }
+        let (after, verdict) = told.expect(guard);
+        assert!(after < 400, "{guard} after {after}");
+        assert!(matches!(&verdict, Verdict::RollBack(why) if why.contains(guard)), "{verdict:?}");
+    }
+}
+
+#[test]
+fn thin_evidence_is_given_as_much_time_again_and_then_up() {
+    let mut canary = Canary::new(plan(&[]), at(0));
+    alike(&mut canary, MIN_EXCHANGES - 1);
+    let thin = canary.look(at(600_000));
+    assert!(matches!(&thin, Verdict::Extended(why) if why.contains("99 exchanges of the candidate")), "{thin:?}");
+    assert_eq!((canary.until(), canary.is_extended()), (at(1_200_000), true));
+    assert_eq!(canary.look(at(1_199_999)), Verdict::GoOn);
+    let given_up = canary.look(at(1_200_000));
+    assert!(matches!(&given_up, Verdict::RollBack(why) if why.ends_with("even in twice the time")), "{given_up:?}");
+}
+
+#[test]
+fn a_percentile_that_is_not_known_yet_is_thin_evidence() {
+    let mut canary = Canary::new(plan(&["p95<=+10%"]), at(0));
+    alike(&mut canary, MIN_EXCHANGES);
+    let thin = canary.look(at(600_000));
+    assert!(matches!(&thin, Verdict::Extended(why) if why.contains("do not tell its 95th")), "{thin:?}");
+    alike(&mut canary, 200);
+    assert!(matches!(canary.look(at(1_200_000)), Verdict::Promote(_)));
+}
+
+#[test]
+fn what_seems_worse_and_may_be_chance_is_looked_at_for_longer_and_then_promoted() {
+    let mut canary = Canary::new(plan(&["error_rate<=+0.5%"]), at(0));
+    for i in 0..200 {
+        canary.ended(at(2), Side::Control, &sample(false, 10, 0.0));
+        canary.ended(at(2), Side::Candidate, &sample(i % 80 == 0, 10, 0.0));
+    }
+    let open = canary.look(at(600_000));
+    assert!(matches!(&open, Verdict::Extended(why) if why.contains("is open: 3 of 200 (1.5%)")), "{open:?}");
+    assert!(matches!(canary.look(at(1_200_000)), Verdict::Promote(_)));
+}
+
+#[test]
+fn what_arrived_before_is_not_counted() {
+    let mut canary = Canary::new(plan(&[]), at(0));
+    let before = Sample { arrived: at(0) - Duration::from_millis(1), ..sample(true, 1, 1.0) };
+    canary.ended(at(1), Side::Candidate, &before);
+    assert_eq!(canary.seen(Side::Candidate).exchanges, 0);
+}

@@ -1,0 +1,145 @@
+//! `pointsman explain`.
+
+use std::io::{self, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+
+use crate::config::{self, Env};
+use crate::lab::explain::{self, Look, scenario};
+use crate::store::{BodyText, BodyTexts, Journaled, StoreError, StoreReader};
+
+/// Columns where there is no terminal to ask.
+const USUAL_WIDTH: usize = 100;
+
+/// Stands for the latest exchange.
+const LAST: &str = "last";
+
+/// What `pointsman explain` is told.
+#[derive(Debug, clap::Args)]
+pub struct ExplainArgs {
+    /// The request id, as `x-request-id` told it to the client; `last` is the latest.
+    #[arg(default_value = LAST)]
+    request_id: String,
+    /// The configuration whose store is read [default: ./pointsman.toml where it exists].
+    #[arg(long, short, env = "POINTSMAN_CONFIG", value_name = "FILE", conflicts_with = "store")]
+    config: Option<PathBuf>,
+    /// The store itself.
+    #[arg(long, value_name = "FILE")]
+    store: Option<PathBuf>,
+    /// Tell it as JSON.
+    #[arg(long, conflicts_with = "as_scenario")]
+    json: bool,
+    /// Write it as a scenario for `pointsman policy test`.
+    #[arg(long)]
+    as_scenario: bool,
+    /// Show prompt and answer too, where the journal keeps them.
+    #[arg(long, conflicts_with = "as_scenario")]
+    bodies: bool,
+}
+
+/// Runs it: the explanation goes to `out`, complaints to `err`. True: it was explained.
+///
+/// # Errors
+/// When `out` or `err` cannot be written.
+pub fn run(args: &ExplainArgs, env: &dyn Env, out: &mut dyn Write, err: &mut dyn Write) -> io::Result<bool> {
+    match found(args, env) {
+        Ok((journaled, bodies)) => {
+            tell(&journaled, bodies.as_ref(), args, out)?;
+            Ok(true)
+        }
+        Err(why) => {
+            writeln!(err, "error: {why}")?;
+            Ok(false)
+        }
+    }
+}
+
+fn tell(journaled: &Journaled, bodies: Option<&BodyTexts>, args: &ExplainArgs, out: &mut dyn Write) -> io::Result<()> {
+    if args.as_scenario {
+        return write!(out, "{}", scenario::scenario(journaled));
+    }
+    if args.json {
+        let mut json = explain::json(journaled);
+        if args.bodies {
+            json["bodies"] = serde_json::to_value(bodies).unwrap_or_default();
+        }
+        return writeln!(out, "{json:#}");
+    }
+    write!(out, "{}", explain::text(journaled, look()))?;
+    match bodies {
+        _ if !args.bodies => Ok(()),
+        None => writeln!(out, "\nPrompt and answer were not kept; [journal] bodies = true keeps those to come."),
+        Some(BodyTexts { request, answer }) => {
+            show(out, "prompt", request)?;
+            show(out, "answer", answer)
+        }
+    }
+}
+
+fn show(out: &mut dyn Write, name: &str, body: &BodyText) -> io::Result<()> {
+    let text = body.text.as_deref().unwrap_or("(no text)");
+    writeln!(out, "\n--- {name} ({} bytes on the wire)\n{text}", body.bytes)
+}
+
+/// The exchange meant; or why it cannot be told, and what to do.
+fn found(args: &ExplainArgs, env: &dyn Env) -> Result<(Journaled, Option<BodyTexts>), String> {
+    let file = store_file(args.config.as_deref(), args.store.as_deref(), env)?;
+    let shown = file.display();
+    let told = |error: StoreError| error.to_string();
+    let reader = StoreReader::open(&file).map_err(told)?;
+    let id = match args.request_id.as_str() {
+        LAST => reader.latest_journaled().map_err(told)?.ok_or_else(|| {
+            format!(
+                "the journal of {shown} is empty: an exchange is there a second after its end, \
+                 unless [journal] sample = 0 keeps none"
+            )
+        })?,
+        id => id.to_owned(),
+    };
+    if let Some(journaled) = reader.journaled(&id).map_err(told)? {
+        let bodies = if args.bodies { reader.bodies(&id).map_err(told)? } else { None };
+        return Ok((journaled, bodies));
+    }
+    Err(match reader.exchange(&id).map_err(told)? {
+        Some(exchange) => format!(
+            "{id} is recorded ({} with status {}, at {}), but how it went was not kept: the journal keeps the share \
+             [journal] sample of ordinary exchanges, and each for retention_days; set sample = 1.0 to keep all",
+            exchange.end, exchange.status, exchange.started
+        ),
+        None => format!(
+            "no exchange {id} is in {shown}: it may still be under way, have ended within the last second, or be older \
+             than the retention; `pointsman explain last` tells the latest"
+        ),
+    })
+}
+
+/// The store of a configuration, or the one named.
+pub(super) fn store_file(config: Option<&Path>, store: Option<&Path>, env: &dyn Env) -> Result<PathBuf, String> {
+    let file = match store {
+        Some(file) => file.to_owned(),
+        None => config::store_path(config, env).map_err(|error| error.to_string())?.ok_or_else(|| {
+            "the store is \":memory:\", which only its own process can read: ask that one (GET /api/exchanges/ID on its admin \
+             listener), or set [store] path to a file"
+                .to_owned()
+        })?,
+    };
+    if file.exists() {
+        return Ok(file);
+    }
+    Err(format!(
+        "there is no store {}: name the configuration of the proxy with --config FILE, or its store with --store FILE",
+        file.display()
+    ))
+}
+
+/// As wide as the terminal; colours only on one, and only where they are wanted.
+fn look() -> Look {
+    let out = io::stdout();
+    let size = out.is_terminal().then(|| rustix::termios::tcgetwinsize(&out).ok()).flatten();
+    let width = size.map(|size| usize::from(size.ws_col)).filter(|columns| *columns > 0).unwrap_or(USUAL_WIDTH);
+    let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+    let said = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let locale = said("LC_ALL").or_else(|| said("LC_CTYPE")).or_else(|| said("LANG")).unwrap_or_default();
+    let unicode = locale.to_ascii_uppercase().replace('-', "").contains("UTF8");
+    Look { width, unicode, colour: out.is_terminal() && !no_colour && !dumb }
+}

@@ -1,0 +1,60 @@
+//! `pointsman journal`: what an operator may want of the journal besides reading it.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use super::explain_cmd::store_file;
+use crate::config::Env;
+use crate::store::redact;
+
+/// What `pointsman journal` can do.
+#[derive(Debug, clap::Subcommand)]
+pub enum JournalCommand {
+    /// Remove prompt and answer of an exchange; how it went stays.
+    ///
+    /// What was there is overwritten in the store. Works beside a running proxy.
+    Redact {
+        /// The request id.
+        request_id: String,
+        /// The configuration whose store is meant [default: ./pointsman.toml where it exists].
+        #[arg(long, short, env = "POINTSMAN_CONFIG", value_name = "FILE", conflicts_with = "store")]
+        config: Option<PathBuf>,
+        /// The store itself.
+        #[arg(long, value_name = "FILE")]
+        store: Option<PathBuf>,
+    },
+}
+
+/// Runs it: what was done goes to `out`, complaints to `err`. True: it was done.
+///
+/// # Errors
+/// When `out` or `err` cannot be written.
+pub fn run(command: &JournalCommand, env: &dyn Env, out: &mut dyn Write, err: &mut dyn Write) -> io::Result<bool> {
+    let JournalCommand::Redact { request_id, config, store } = command;
+    let done = store_file(config.as_deref(), store.as_deref(), env)
+        .and_then(|file| redact(&file, request_id).map_err(|error| error.to_string()));
+    match done {
+        Ok(done) if done.exchanges == 0 => {
+            writeln!(
+                err,
+                "error: no prompt or answer of {request_id} is kept in the store; there is nothing to remove"
+            )?;
+            Ok(false)
+        }
+        Ok(done) => {
+            writeln!(out, "prompt and answer of {request_id} are removed")?;
+            if !done.log_emptied {
+                writeln!(
+                    err,
+                    "warning: the store's write-ahead log could not be emptied now, because it is being read; it still has them \
+                     until the proxy's next checkpoint: run this again, or stop the proxy"
+                )?;
+            }
+            Ok(true)
+        }
+        Err(why) => {
+            writeln!(err, "error: {why}")?;
+            Ok(false)
+        }
+    }
+}

@@ -1,0 +1,289 @@
+//! `pointsman policy promote`: asks a running proxy for a guarded promotion, and follows it to its end.
+
+use std::io::{self, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use pointsman_core::canary::Plan;
+use reqwest::{Client, Method, Response, StatusCode, Url};
+use serde::Deserialize;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::in_runtime;
+use super::promote_screen::{Policy, Promotion, Screen};
+
+/// How often the proxy is asked how it stands.
+const ASK_EVERY: Duration = Duration::from_millis(500);
+
+/// A proxy that does not answer for so long is gone.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// One answer; a component may be compiled meanwhile, which takes up to five minutes.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(330);
+
+/// Interrupted by Ctrl-C, as shells have it.
+const INTERRUPTED: u8 = 130;
+
+/// What to promote, and how.
+#[derive(Debug, clap::Args)]
+pub struct PromoteArgs {
+    /// The candidate's component.
+    #[arg(required_unless_present = "abort")]
+    file: Option<PathBuf>,
+    /// The share of the exchanges that the candidate gets; those of a session are all on one side.
+    #[arg(long, value_name = "SHARE", default_value = "5%")]
+    canary: String,
+    /// How long both are compared: 90s, 10m, 2h, 1d.
+    #[arg(long = "for", value_name = "TIME", default_value = "10m")]
+    lasts: String,
+    /// What must not become worse, and by how much it may: error_rate, p95, spend.
+    /// Default: error_rate<=+0.5%, p95<=+10% and spend<=+5%.
+    #[arg(long, value_name = "GUARD")]
+    guard: Vec<String>,
+    /// The proxy's admin listener.
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9901")]
+    admin: String,
+    /// Its token: env:NAME, file:PATH, or the token itself.
+    #[arg(long, value_name = "TOKEN")]
+    token: Option<String>,
+    /// Begin, and do not wait for the end.
+    #[arg(long)]
+    detach: bool,
+    /// End the promotion under way instead.
+    #[arg(long, conflicts_with_all = ["file", "detach"])]
+    abort: bool,
+}
+
+/// Runs it. Exit 0: promoted, begun with --detach, or aborted with --abort; 1: rolled back, refused or unreachable; 2: wrong
+/// usage; 130: Ctrl-C, the promotion goes on.
+pub fn run(args: &PromoteArgs, out: &mut dyn Write, err: &mut dyn Write) -> io::Result<ExitCode> {
+    let (asking, component) = match read(args) {
+        Ok(read) => read,
+        Err(why) => {
+            writeln!(err, "error: {why}")?;
+            return Ok(ExitCode::from(2));
+        }
+    };
+    match in_runtime(asking.work(component, args.detach, out)) {
+        Ok(code) => Ok(code),
+        Err(error) => match error.downcast::<io::Error>() {
+            Ok(error) => Err(error),
+            Err(error) => {
+                writeln!(err, "error: {error:#}")?;
+                Ok(ExitCode::FAILURE)
+            }
+        },
+    }
+}
+
+/// Everything that can be wrong before anybody is asked. No component: to abort.
+fn read(args: &PromoteArgs) -> Result<(Asking, Option<Vec<u8>>), String> {
+    let guards = args.guard.iter().map(String::as_str);
+    Plan::parse(Some(&args.canary), Some(&args.lasts), guards).map_err(|bad| format!("--{bad}"))?;
+    let admin = Url::parse(&args.admin).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
+    let mut promote = admin.ok_or_else(|| {
+        format!("--admin {:?} is not an address; write the admin listener's, such as http://127.0.0.1:9901", args.admin)
+    })?;
+    let base = format!("{}/api/policy", promote.path().trim_end_matches('/'));
+    promote.set_path(&base);
+    let policy = promote.clone();
+    promote.set_path(&format!("{base}/promote"));
+    let abort = promote.clone();
+    let mut asked = promote.query_pairs_mut();
+    asked.append_pair("canary", &args.canary).append_pair("for", &args.lasts);
+    args.guard.iter().for_each(|guard| {
+        asked.append_pair("guard", guard);
+    });
+    drop(asked);
+    let token = args.token.as_deref().map(token).transpose()?;
+    let component = match &args.file {
+        None => None,
+        Some(file) => Some(std::fs::read(file).map_err(|error| format!("cannot read {}: {error}", file.display()))?),
+    };
+    let how_to_abort = how_to_abort(args);
+    Ok((Asking { promote, abort, policy, token, how_to_abort }, component))
+}
+
+/// `env:NAME`, `file:PATH`, or the token itself.
+fn token(text: &str) -> Result<String, String> {
+    match text.split_once(':') {
+        Some(("env", name)) => std::env::var(name).map_err(|_| format!("--token: the variable {name} is not set")),
+        Some(("file", path)) => match std::fs::read_to_string(Path::new(path)) {
+            Ok(token) => Ok(token.trim().to_owned()),
+            Err(error) => Err(format!("--token: cannot read {path}: {error}")),
+        },
+        Some(_) | None => Ok(text.to_owned()),
+    }
+}
+
+fn how_to_abort(args: &PromoteArgs) -> String {
+    let mut command = format!("pointsman policy promote --abort --admin {}", args.admin);
+    if let Some(token) = args.token.as_deref().filter(|token| token.starts_with("env:") || token.starts_with("file:")) {
+        command += &format!(" --token {token}");
+    }
+    command
+}
+
+/// Who is asked, and for what.
+struct Asking {
+    promote: Url,
+    abort: Url,
+    policy: Url,
+    token: Option<String>,
+    how_to_abort: String,
+}
+
+impl Asking {
+    async fn work(&self, component: Option<Vec<u8>>, detach: bool, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
+        let client = Client::builder()
+            .use_preconfigured_tls(crate::upstream::tls_config())
+            .no_proxy()
+            .timeout(ANSWER_TIMEOUT)
+            .build()?;
+        let Some(component) = component else {
+            self.ask(&client, Method::DELETE, &self.abort, Vec::new()).await?;
+            writeln!(out, "ended: the policy in force gets all exchanges again")?;
+            return Ok(ExitCode::SUCCESS);
+        };
+        // From here on, so that no moment is left in which Ctrl-C says nothing.
+        let mut interrupts = signal(SignalKind::interrupt())?;
+        tokio::select! {
+            end = self.promote(&client, component, detach, &mut *out) => end,
+            _ = interrupts.recv() => {
+                writeln!(out, "\nThe promotion goes on. To end it:\n  {}", self.how_to_abort)?;
+                Ok(ExitCode::from(INTERRUPTED))
+            }
+        }
+    }
+
+    async fn promote(
+        &self,
+        client: &Client,
+        component: Vec<u8>,
+        detach: bool,
+        out: &mut dyn Write,
+    ) -> anyhow::Result<ExitCode> {
+        let begun = self.ask(client, Method::POST, &self.promote, component).await?;
+        let Some(promotion) = begun.promotion else { anyhow::bail!("the proxy does not tell of the promotion") };
+        let Promotion { candidate, control, share, until, .. } = &promotion;
+        writeln!(out, "revision {candidate} has {share} of the exchanges beside {control}, until {until}")?;
+        if detach {
+            let how = &self.how_to_abort;
+            writeln!(out, "It goes on by itself; /api/policy tells how it stands. To end it:\n  {how}")?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        let mut screen = Screen { is_terminal: io::stdout().is_terminal(), told: None, out };
+        self.follow(client, promotion, &mut screen).await
+    }
+
+    async fn follow(&self, client: &Client, begun: Promotion, screen: &mut Screen<'_>) -> anyhow::Result<ExitCode> {
+        let mut now = begun.clone();
+        let mut heard = Instant::now();
+        while now.state == "running" {
+            screen.show(&now)?;
+            tokio::time::sleep(ASK_EVERY).await;
+            match self.ask(client, Method::GET, &self.policy, Vec::new()).await {
+                Ok(Policy { promotion: Some(promotion), .. })
+                    if promotion.since == begun.since && promotion.candidate == begun.candidate =>
+                {
+                    now = promotion;
+                    heard = Instant::now();
+                }
+                Ok(Policy { revision, .. }) => anyhow::bail!(
+                    "the proxy knows nothing more of this promotion, it was started again; revision {revision} is in force, \
+                     and /api/policy/events tells what happened"
+                ),
+                Err(error) if heard.elapsed() > PATIENCE => {
+                    return Err(error.context("the proxy does not answer any more; the promotion may go on"));
+                }
+                Err(_) => {}
+            }
+        }
+        screen.end(&now)?;
+        Ok(if now.state == "promoted" { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+
+    async fn ask(&self, client: &Client, method: Method, url: &Url, body: Vec<u8>) -> anyhow::Result<Policy> {
+        let mut request = client.request(method, url.clone()).body(body);
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token);
+        }
+        let unreachable = |error: reqwest::Error| {
+            let why = crate::upstream::causes(&error);
+            anyhow::anyhow!("cannot reach the admin listener at {}: {why}", url.origin().ascii_serialization())
+        };
+        let answer = request.send().await.map_err(unreachable)?;
+        if !answer.status().is_success() {
+            anyhow::bail!(refusal(answer).await);
+        }
+        Ok(serde_json::from_slice(&answer.bytes().await.map_err(unreachable)?)?)
+    }
+}
+
+/// What the proxy says, or at least its status.
+async fn refusal(answer: Response) -> String {
+    #[derive(Deserialize)]
+    struct Body {
+        error: Message,
+    }
+    #[derive(Deserialize)]
+    struct Message {
+        message: String,
+    }
+    let status = answer.status();
+    let body: Option<Body> = answer.bytes().await.ok().and_then(|body| serde_json::from_slice(&body).ok());
+    let said = body.map(|body| body.error.message);
+    match (status, said) {
+        (StatusCode::UNAUTHORIZED, _) => "the admin listener wants a token; give --token env:NAME".to_owned(),
+        (_, Some(said)) => said,
+        (status, None) => format!("the admin listener answered {status}; is --admin the right address?"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        args: PromoteArgs,
+    }
+
+    fn asked(args: &[&str]) -> Result<Asking, String> {
+        let args = Cli::parse_from([&["promote"], args].concat()).args;
+        read(&args).map(|(asking, _)| asking)
+    }
+
+    #[test]
+    fn what_is_asked_for_stands_in_the_address() {
+        let asking =
+            asked(&["--abort", "--guard", "p95<=+10%", "--admin", "http://[::1]:9/p/", "--token", "env:PATH"]).unwrap();
+        assert_eq!(
+            asking.promote.as_str(),
+            "http://[::1]:9/p/api/policy/promote?canary=5%25&for=10m&guard=p95%3C%3D%2B10%25"
+        );
+        assert_eq!(asking.abort.as_str(), "http://[::1]:9/p/api/policy/promote");
+        assert_eq!(asking.how_to_abort, "pointsman policy promote --abort --admin http://[::1]:9/p/ --token env:PATH");
+        assert!(asking.token.is_some());
+    }
+
+    #[test]
+    fn wrong_usage_is_told_before_anybody_is_asked() {
+        for (args, words) in [
+            (["--canary", "0%"], "--canary=\"0%\" is not a share"),
+            (["--for", "soon"], "--for=\"soon\" is not a time"),
+            (["--guard", "speed<=1%"], "--guard=\"speed<=1%\" is no guard"),
+            (["--admin", "9901"], "--admin \"9901\" is not an address"),
+            (["--token", "env:NOT_SET_ANYWHERE"], "the variable NOT_SET_ANYWHERE is not set"),
+        ] {
+            let told = asked(&[&["--abort"][..], &args].concat()).err().unwrap();
+            assert!(told.contains(words), "{told}");
+        }
+        assert!(asked(&["missing.wasm"]).err().unwrap().starts_with("cannot read missing.wasm"));
+        assert!(Cli::try_parse_from(["promote"]).is_err(), "a candidate or --abort");
+    }
+}

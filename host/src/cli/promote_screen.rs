@@ -1,0 +1,105 @@
+//! A promotion as the terminal shows it.
+
+use std::fmt;
+use std::io::{self, Write};
+use std::time::{Duration, Instant};
+
+use serde::Deserialize;
+
+/// Where nobody sees lines replaced, one is written when something has changed, and this often.
+const LINE_EVERY: Duration = Duration::from_secs(30);
+
+/// Of `/api/policy`, what is followed.
+#[derive(Deserialize)]
+pub(super) struct Policy {
+    pub(super) revision: String,
+    pub(super) promotion: Option<Promotion>,
+}
+
+#[derive(Clone, Deserialize)]
+pub(super) struct Promotion {
+    pub(super) state: String,
+    pub(super) candidate: String,
+    pub(super) control: String,
+    pub(super) share: String,
+    pub(super) since: String,
+    pub(super) until: String,
+    pub(super) why: Option<String>,
+    pub(super) sides: Sides,
+    pub(super) guards: Vec<Guard>,
+}
+
+#[derive(Clone, Deserialize)]
+pub(super) struct Sides {
+    pub(super) control: Side,
+    pub(super) candidate: Side,
+}
+
+#[derive(Clone, Deserialize)]
+pub(super) struct Side {
+    pub(super) exchanges: u64,
+    pub(super) failed: u64,
+    pub(super) p95_ms: Option<u64>,
+    pub(super) cost_usd: f64,
+}
+
+#[derive(Clone, Deserialize)]
+pub(super) struct Guard {
+    pub(super) guard: String,
+    pub(super) standing: String,
+    pub(super) words: String,
+}
+
+/// Shows how it stands: in one line that is replaced, or in lines now and then.
+pub(super) struct Screen<'a> {
+    pub(super) is_terminal: bool,
+    pub(super) told: Option<(Vec<String>, Instant)>,
+    pub(super) out: &'a mut dyn Write,
+}
+
+impl Screen<'_> {
+    /// How it stands now.
+    pub(super) fn show(&mut self, now: &Promotion) -> io::Result<()> {
+        if self.is_terminal {
+            // Without wrapping, what is longer than the line is cut, and one line is all there is to replace.
+            write!(self.out, "\r\x1b[2K\x1b[?7l{now}\x1b[?7h")?;
+            return self.out.flush();
+        }
+        let standings: Vec<String> = now.guards.iter().map(|guard| guard.standing.clone()).collect();
+        let is_old = |(told, at): &(Vec<String>, Instant)| *told != standings || at.elapsed() >= LINE_EVERY;
+        if self.told.as_ref().is_none_or(is_old) {
+            writeln!(self.out, "{now}")?;
+            self.told = Some((standings, Instant::now()));
+        }
+        self.out.flush()
+    }
+
+    /// How it ended, and why.
+    pub(super) fn end(&mut self, now: &Promotion) -> io::Result<()> {
+        if self.is_terminal {
+            writeln!(self.out, "\r\x1b[2K{now}")?;
+        }
+        for guard in &now.guards {
+            writeln!(self.out, "  {:<22} {:<9} {}", guard.guard, guard.standing, guard.words)?;
+        }
+        writeln!(self.out, "{}: {}", now.state.replace('_', " "), now.why.as_deref().unwrap_or("no reason was given"))
+    }
+}
+
+impl fmt::Display for Promotion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let guards: Vec<String> = self.guards.iter().map(|g| format!("{} {}", g.guard, g.standing)).collect();
+        let Sides { control, candidate } = &self.sides;
+        write!(f, "candidate {candidate}; in force {control}; {}", guards.join(", "))
+    }
+}
+
+impl fmt::Display for Side {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} exchanges, {} failed", self.exchanges, self.failed)?;
+        if let Some(p95_ms) = self.p95_ms {
+            write!(f, ", p95 {p95_ms} ms")?;
+        }
+        write!(f, ", {:.6} USD each", self.cost_usd)
+    }
+}

@@ -1,0 +1,277 @@
+//! The shadow: another policy that is asked what the policy in force was asked, and whose answers are only compared.
+//!
+//! What an exchange does for it is to leave a copy of the question in a bounded queue, where there is room. One thread of
+//! low priority asks: it has its own instances, its own `state` and its own deadline, and runs for no more than its share
+//! of a processor. What does not fit is dropped and counted, never waited for.
+
+mod budget;
+mod tally;
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread::{self, Thread};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwapOption;
+use pointsman_core::contract::{Decision, Query};
+use pointsman_core::divergence::{Divergence, words};
+use pointsman_core::table::Table;
+use pointsman_core::time::Timestamp;
+use rustix::time::{ClockId, clock_gettime};
+
+use crate::policy::{FaultKind, Priority, Revision, Said, Texts};
+use crate::telemetry::metrics::{Metrics, ShadowDrop, ShadowResult};
+use budget::Budget;
+
+pub use tally::{Divergent, Tally};
+
+/// Questions that may wait for the shadow; further ones are dropped.
+const MAX_WAITING: usize = 256;
+
+/// How often the thread looks while there are questions now and then.
+const LOOK_EVERY: Duration = Duration::from_millis(1);
+
+/// After so many looks at nothing it sleeps until it is woken. So who asks often wakes nobody, which would cost more than
+/// all the rest.
+const IDLE_LOOKS: u32 = 100;
+
+/// A policy that is asked beside the one in force.
+pub struct Shade {
+    /// The policy, isolated from all others.
+    pub revision: Revision,
+    /// The share of one processor it may use, above 0 and at most 1.
+    pub core_share: f64,
+    /// What came of it.
+    pub tally: Arc<Tally>,
+}
+
+/// Asks the shadow there is, if any.
+pub struct Shadow {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    metrics: Metrics,
+    /// Is there a shadow? The one thing that is looked at when there is none.
+    is_on: AtomicBool,
+    shade: ArcSwapOption<Shade>,
+    queue: Mutex<VecDeque<Question>>,
+    waiting: AtomicUsize,
+    /// Has it used up its share for now?
+    is_spent: AtomicBool,
+    is_asleep: AtomicBool,
+    stop: AtomicBool,
+    thread: OnceLock<Thread>,
+}
+
+/// What the policy in force was asked, and what it answered.
+struct Question {
+    shade: Arc<Shade>,
+    request_id: String,
+    query: Query,
+    texts: Arc<Texts>,
+    decision: Decision,
+}
+
+impl Shadow {
+    /// Without a shadow yet.
+    pub fn new(metrics: Metrics) -> Self {
+        let inner = Inner {
+            metrics,
+            is_on: AtomicBool::new(false),
+            shade: ArcSwapOption::empty(),
+            queue: Mutex::default(),
+            waiting: AtomicUsize::new(0),
+            is_spent: AtomicBool::new(false),
+            is_asleep: AtomicBool::new(false),
+            stop: AtomicBool::new(false),
+            thread: OnceLock::new(),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Asks this one from now on, or none.
+    ///
+    /// # Errors
+    /// When its thread cannot be started; then there is none.
+    pub fn cast(&self, shade: Option<Arc<Shade>>) -> std::io::Result<()> {
+        let inner = &self.inner;
+        if shade.is_some() && inner.thread.get().is_none() {
+            let theirs = inner.clone();
+            let handle = thread::Builder::new().name("policy-shadow".to_owned()).spawn(move || theirs.run())?;
+            // Only one casts at a time.
+            let _ = inner.thread.set(handle.thread().clone());
+        }
+        inner.is_on.store(shade.is_some(), Ordering::Relaxed);
+        inner.shade.store(shade);
+        Ok(())
+    }
+
+    /// The one there is.
+    pub fn shade(&self) -> Option<Arc<Shade>> {
+        self.inner.shade.load_full()
+    }
+
+    /// A question has been decided; the shadow may hear of it. Never waits.
+    #[inline]
+    pub fn overhear(
+        &self,
+        table: &Arc<Table>,
+        request_id: &str,
+        query: &Query,
+        texts: &Arc<Texts>,
+        decision: &Decision,
+    ) {
+        if self.inner.is_on.load(Ordering::Relaxed) {
+            self.inner.hand_over(table, request_id, query, texts, decision);
+        }
+    }
+}
+
+impl Drop for Shadow {
+    fn drop(&mut self) {
+        // Not joined: the last question may take as long as its deadline, and nobody waits for the answer.
+        self.inner.stop.store(true, Ordering::SeqCst);
+        if let Some(thread) = self.inner.thread.get() {
+            thread.unpark();
+        }
+    }
+}
+
+impl Inner {
+    fn hand_over(&self, table: &Arc<Table>, request_id: &str, query: &Query, texts: &Arc<Texts>, decision: &Decision) {
+        let Some(shade) = self.shade.load_full() else { return };
+        let refusal = if !Arc::ptr_eq(shade.revision.table(), table) {
+            Some(ShadowDrop::Table)
+        } else if self.is_spent.load(Ordering::Relaxed) {
+            Some(ShadowDrop::Share)
+        } else if self.waiting.fetch_add(1, Ordering::SeqCst) >= MAX_WAITING {
+            self.waiting.fetch_sub(1, Ordering::SeqCst);
+            Some(ShadowDrop::Queue)
+        } else {
+            None
+        };
+        if let Some(why) = refusal {
+            return self.dropped(&shade, why);
+        }
+        let (query, texts, decision) = (query.clone(), texts.clone(), decision.clone());
+        self.queue().push_back(Question { shade, request_id: request_id.to_owned(), query, texts, decision });
+        // Sequentially consistent on both sides: either the thread sees the question, or we see that it sleeps.
+        if self.is_asleep.load(Ordering::SeqCst)
+            && let Some(thread) = self.thread.get()
+        {
+            thread.unpark();
+        }
+    }
+
+    fn dropped(&self, shade: &Shade, why: ShadowDrop) {
+        shade.tally.dropped(why);
+        self.metrics.shadow_dropped(why);
+    }
+
+    fn queue(&self) -> MutexGuard<'_, VecDeque<Question>> {
+        // The list is whole after every step, so a panic elsewhere does not spoil it.
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn run(&self) {
+        Priority::Lowest.take();
+        let mut idle = 0;
+        let mut account: Option<(Arc<Shade>, Budget)> = None;
+        let (mut seen, mut used) = (Instant::now(), running_time());
+        while !self.stop.load(Ordering::SeqCst) {
+            let next = self.queue().pop_front();
+            match next {
+                Some(question) => {
+                    idle = 0;
+                    self.waiting.fetch_sub(1, Ordering::SeqCst);
+                    self.ask(&question);
+                    if !account.as_ref().is_some_and(|(shade, _)| Arc::ptr_eq(shade, &question.shade)) {
+                        let budget = Budget::new(question.shade.core_share);
+                        account = Some((question.shade, budget));
+                    }
+                }
+                None if idle < IDLE_LOOKS => {
+                    idle += 1;
+                    thread::park_timeout(LOOK_EVERY);
+                }
+                None => {
+                    idle = 0;
+                    // What is not asked any more gives up its memory.
+                    account.take_if(|(shade, _)| !self.is_cast(shade));
+                    self.sleep();
+                }
+            }
+            let (now, ran) = (Instant::now(), running_time());
+            if let Some((shade, budget)) = &mut account {
+                let more = ran.saturating_sub(used);
+                shade.tally.ran_for(more);
+                self.metrics.shadow_ran(more);
+                if let Some(pause) = budget.settle(now - seen, more) {
+                    self.pause(pause);
+                }
+            }
+            (seen, used) = (now, ran);
+        }
+    }
+
+    fn is_cast(&self, shade: &Arc<Shade>) -> bool {
+        self.shade.load().as_ref().is_some_and(|cast| Arc::ptr_eq(cast, shade))
+    }
+
+    fn ask(&self, question: &Question) {
+        let Question { shade, request_id, query, texts, decision } = question;
+        let Said { decision: said, notes } = shade.revision.ask_alone(query, texts);
+        let table = shade.revision.table();
+        let result = match &said {
+            Ok(other) => ShadowResult::from(Divergence::between(decision, other)),
+            // A shortage is not its failure.
+            Err(fault) if fault.kind == FaultKind::Busy => return self.dropped(shade, ShadowDrop::Busy),
+            Err(_) => ShadowResult::Fault,
+        };
+        shade.tally.count(result);
+        self.metrics.shadow_asked(result);
+        if result != ShadowResult::Same {
+            shade.tally.keep(Divergent {
+                at: Timestamp::from_millis(query.now_ms),
+                request_id: request_id.clone(),
+                model: texts.model.clone(),
+                result,
+                live: words(decision, table),
+                shadow: said.map_or_else(|fault| fault.to_string(), |other| words(&other, table)),
+                notes,
+            });
+        }
+    }
+
+    /// It has run for longer than it may: what waits is dropped, and nothing is taken meanwhile.
+    fn pause(&self, pause: Duration) {
+        self.is_spent.store(true, Ordering::Relaxed);
+        let waiting: Vec<Question> = self.queue().drain(..).collect();
+        self.waiting.fetch_sub(waiting.len(), Ordering::SeqCst);
+        waiting.iter().for_each(|question| self.dropped(&question.shade, ShadowDrop::Share));
+        drop(waiting);
+        let until = Instant::now() + pause;
+        while !self.stop.load(Ordering::SeqCst)
+            && let Some(left) = until.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())
+        {
+            thread::park_timeout(left);
+        }
+        self.is_spent.store(false, Ordering::Relaxed);
+    }
+
+    fn sleep(&self) {
+        self.is_asleep.store(true, Ordering::SeqCst);
+        while self.waiting.load(Ordering::SeqCst) == 0 && !self.stop.load(Ordering::SeqCst) {
+            thread::park();
+        }
+        self.is_asleep.store(false, Ordering::SeqCst);
+    }
+}
+
+/// How long this thread has run, without the time that others had the processor.
+fn running_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
+}

@@ -1,0 +1,83 @@
+//! What came of asking a shadow: counts, and the latest differences.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use pointsman_core::time::Timestamp;
+
+use crate::telemetry::metrics::{ShadowDrop, ShadowResult};
+
+/// Differences kept to be looked at; the oldest go.
+const KEPT: usize = 100;
+
+/// A shadow that would have decided otherwise, or failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Divergent {
+    /// When it was asked.
+    pub at: Timestamp,
+    /// The exchange.
+    pub request_id: String,
+    /// The model as the client wrote it.
+    pub model: String,
+    /// How they differ.
+    pub result: ShadowResult,
+    /// What was carried out, in words.
+    pub live: String,
+    /// What the shadow would have done, in words; its fault, where it failed.
+    pub shadow: String,
+    /// What the shadow noted.
+    pub notes: Vec<String>,
+}
+
+/// One shadow's counts.
+#[derive(Debug, Default)]
+pub struct Tally {
+    results: [AtomicU64; ShadowResult::ALL.len()],
+    drops: [AtomicU64; ShadowDrop::ALL.len()],
+    ran_micros: AtomicU64,
+    latest: Mutex<VecDeque<Divergent>>,
+}
+
+impl Tally {
+    /// How often it came to this.
+    pub fn results(&self, result: ShadowResult) -> u64 {
+        self.results[result as usize].load(Ordering::Relaxed)
+    }
+
+    /// How many questions were dropped for this reason.
+    pub fn drops(&self, why: ShadowDrop) -> u64 {
+        self.drops[why as usize].load(Ordering::Relaxed)
+    }
+
+    /// How long the shadow ran in all.
+    pub fn ran(&self) -> Duration {
+        Duration::from_micros(self.ran_micros.load(Ordering::Relaxed))
+    }
+
+    /// The latest differences, the newest first.
+    pub fn latest(&self) -> Vec<Divergent> {
+        self.latest.lock().unwrap_or_else(PoisonError::into_inner).iter().rev().cloned().collect()
+    }
+
+    pub(super) fn count(&self, result: ShadowResult) {
+        self.results[result as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn dropped(&self, why: ShadowDrop) {
+        self.drops[why as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn ran_for(&self, time: Duration) {
+        self.ran_micros.fetch_add(u64::try_from(time.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    pub(super) fn keep(&self, divergent: Divergent) {
+        let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
+        if latest.len() == KEPT {
+            latest.pop_front();
+        }
+        latest.push_back(divergent);
+    }
+}

@@ -1,0 +1,231 @@
+//! `pointsman backtest`.
+
+use std::io::{self, Write};
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use pointsman_core::time::Timestamp;
+
+use super::gather::Gathering;
+use super::model::Model;
+use super::past::{MIN_EXCHANGES, Past, TooFew};
+use super::report::{Html, Report, Terminal, json};
+use super::source::{Named, engine, named, of_file, of_revision, store_file};
+use super::{Plan, SEEDS, live};
+use crate::clock::Stopwatch;
+use crate::config::Env;
+use crate::policy::{Engine, LoadError};
+use crate::store::{Skipped, StoreError, StoreReader};
+use crate::telemetry::rfc3339::{self, Rfc3339};
+
+/// What `pointsman backtest` is told.
+#[derive(Debug, clap::Args)]
+pub struct BacktestArgs {
+    /// The candidate: a component file, or `default` for the policy inside this binary.
+    #[arg(long, value_name = "FILE")]
+    pub policy: PathBuf,
+    /// A setting of the candidate's, in the place of what was recorded of [policy.settings]; may be given several times.
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub set: Vec<String>,
+    /// The policy to compare with: a component file, `default`, or a revision that the store keeps [default: the
+    /// revision that decided most of the recorded exchanges].
+    #[arg(long, value_name = "FILE|default|REVISION")]
+    pub against: Option<String>,
+    /// The configuration whose store has the journal [default: ./pointsman.toml where it exists].
+    #[arg(long, short, value_name = "FILE", conflicts_with = "store")]
+    pub config: Option<PathBuf>,
+    /// The store that has the journal; the proxy may be running.
+    #[arg(long, value_name = "FILE")]
+    pub store: Option<PathBuf>,
+    /// Exchanges that ended since then: how long ago (90s, 30m, 24h, 7d) or a time.
+    #[arg(long, value_name = "TIME", default_value = "24h")]
+    pub since: String,
+    /// Exchanges that ended before then [default: now].
+    #[arg(long, value_name = "TIME")]
+    pub until: Option<String>,
+    /// Worlds to live through with each policy; more of them make the intervals surer, not narrower.
+    #[arg(long, default_value_t = SEEDS, value_parser = clap::value_parser!(u32).range(2..=1_000))]
+    pub seeds: u32,
+    /// Print a report for machines.
+    #[arg(long)]
+    pub json: bool,
+    /// Write a page with plots, too.
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
+}
+
+/// How the command ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backtested {
+    /// The report is made.
+    Told,
+    /// There is nothing to tell.
+    Refused,
+    /// The command line or the configuration is no good.
+    WrongUsage,
+}
+
+/// Why there is no report.
+enum Failure {
+    /// Of what is asked for.
+    Refused(String),
+    /// Of how it is asked.
+    WrongUsage(String),
+}
+
+/// Runs it at this time: results go to `out`, complaints to `err`.
+///
+/// # Errors
+/// They cannot be written to.
+pub fn run(
+    args: &BacktestArgs,
+    env: &dyn Env,
+    now: Timestamp,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> io::Result<Backtested> {
+    let report = match report(args, env, now) {
+        Ok(report) => report,
+        Err(Failure::Refused(why)) => {
+            writeln!(err, "error: {why}")?;
+            return Ok(Backtested::Refused);
+        }
+        Err(Failure::WrongUsage(why)) => {
+            writeln!(err, "error: {why}")?;
+            return Ok(Backtested::WrongUsage);
+        }
+    };
+    if let Some(file) = &args.html {
+        if let Err(error) = std::fs::write(file, Html(&report).to_string()) {
+            writeln!(err, "error: cannot write {}: {error}; check --html", file.display())?;
+            return Ok(Backtested::Refused);
+        }
+        writeln!(err, "The page is {}", file.display())?;
+    }
+    match args.json {
+        true => writeln!(out, "{:#}", json(&report))?,
+        false => write!(out, "{}", Terminal(&report))?,
+    }
+    Ok(Backtested::Told)
+}
+
+fn report(args: &BacktestArgs, env: &dyn Env, now: Timestamp) -> Result<Report, Failure> {
+    let watch = Stopwatch::start();
+    let time = |name: &str, text: &str| {
+        let read = rfc3339::parse_or_ago(text, now);
+        read.ok_or_else(|| Failure::WrongUsage(format!("--{name}: `{text}` {}", rfc3339::NOT_UNDERSTOOD)))
+    };
+    let since = time("since", &args.since)?;
+    let until = args.until.as_ref().map_or(Ok(now), |text| time("until", text))?;
+    if since >= until {
+        let times = format!("{} to {}", Rfc3339(since), Rfc3339(until));
+        return Err(Failure::WrongUsage(format!("--since must be before --until, but they say {times}")));
+    }
+    let file = store_file(args.store.as_deref(), args.config.as_deref(), env).map_err(Failure::WrongUsage)?;
+    let refused = |error: StoreError| Failure::Refused(error.to_string());
+    if !file.exists() {
+        let shown = file.display();
+        let why = format!("there is no store {shown}; name it with --store, or the configuration with --config");
+        return Err(Failure::Refused(why));
+    }
+    let reader = StoreReader::open(&file).map_err(refused)?;
+    let engine = engine().map_err(Failure::Refused)?;
+    // A candidate that is none is told before the long part.
+    let candidate = of_file(&engine, &args.policy).map_err(Failure::Refused)?;
+    let (past, skipped) = take_in(&reader, &file, since, until)?;
+    let current = current(args, &engine, &reader, &past).map_err(Failure::Refused)?;
+    let settings = with_settings(&past.setup.settings, &args.set).map_err(Failure::WrongUsage)?;
+    let model = Model::learn(&past);
+    let policies = [(&current.policy, &*past.setup.settings), (&candidate.policy, &*settings)];
+    let plan = Plan { past: &past, model: &model, policies, seeds: args.seeds };
+    let bar = bar("living through the worlds", u64::from(args.seeds) * 2);
+    let lived = live(&plan, |done, _| bar.set_position(done as u64));
+    bar.finish_and_clear();
+    let lived = lived.map_err(|(which, why)| Failure::Refused(refusal(which, [&current, &candidate], &why)))?;
+    let candidate = match args.set.is_empty() {
+        true => candidate,
+        false => Named { name: format!("{} with {}", candidate.name, args.set.join(", ")), ..candidate },
+    };
+    Ok(Report::new(&past, &model, [current, candidate], &lived, skipped, watch.elapsed()))
+}
+
+fn refusal(which: usize, policies: [&Named; 2], why: &LoadError) -> String {
+    let name = &policies[which].name;
+    match which {
+        0 => format!("{name}, which is to be compared with, refuses the recorded backends and settings: {why}"),
+        _ => format!(
+            "the candidate {name} refuses the recorded backends and settings: {why}; it is given the [policy.settings] that \
+             were in force, and --set NAME=VALUE changes them"
+        ),
+    }
+}
+
+/// The recorded settings, some of them replaced. A value is JSON, or else a text.
+fn with_settings(recorded: &str, set: &[String]) -> Result<String, String> {
+    let mut settings: serde_json::Map<_, _> = serde_json::from_str(recorded).unwrap_or_default();
+    for setting in set {
+        let Some((name, value)) = setting.split_once('=') else {
+            return Err(format!("--set {setting} names no value; write --set NAME=VALUE"));
+        };
+        let value = serde_json::from_str(value).unwrap_or_else(|_| value.into());
+        settings.insert(name.trim().to_owned(), value);
+    }
+    Ok(serde_json::Value::Object(settings).to_string())
+}
+
+fn current(args: &BacktestArgs, engine: &Engine, reader: &StoreReader, past: &Past) -> Result<Named, String> {
+    match (&args.against, past.revisions.first()) {
+        (Some(name), _) => named(engine, reader, name),
+        (None, Some((revision, _))) => of_revision(engine, reader, revision),
+        (None, None) => named(engine, reader, "default"),
+    }
+}
+
+/// Reads the journal.
+fn take_in(reader: &StoreReader, file: &Path, since: Timestamp, until: Timestamp) -> Result<(Past, Skipped), Failure> {
+    let refused = |error: StoreError| Failure::Refused(error.to_string());
+    let all = reader.journal_size(since, until).map_err(refused)?;
+    let bar = bar("reading the journal", all);
+    let (mut gathering, mut read) = (Gathering::default(), 0u64);
+    let skipped = reader.journal(since, until, |journaled| {
+        gathering.add(journaled);
+        read += 1;
+        if read.is_multiple_of(TELL_EVERY) {
+            bar.set_position(read);
+        }
+        ControlFlow::Continue(())
+    });
+    bar.finish_and_clear();
+    let skipped = skipped.map_err(refused)?;
+    let past = gathering.finish().map_err(|few| too_few(reader, file, (since, until), few))?;
+    Ok((past, skipped))
+}
+
+fn too_few(reader: &StoreReader, file: &Path, time: (Timestamp, Timestamp), few: TooFew) -> Failure {
+    let shown = file.display();
+    let (since, until) = (Rfc3339(time.0), Rfc3339(time.1));
+    Failure::Refused(match reader.journal_span() {
+        Ok(Some((first, last))) => format!(
+            "the journal in {shown} has {} exchanges of its sample between {since} and {until}; a backtest needs at least \
+             {MIN_EXCHANGES}. What it has is from {} to {}: set --since and --until",
+            few.found,
+            Rfc3339(first),
+            Rfc3339(last)
+        ),
+        Ok(None) => format!(
+            "the journal in {shown} is empty; `pointsman serve` fills it when [journal] sample is more than 0, and a \
+             backtest needs at least {MIN_EXCHANGES} exchanges"
+        ),
+        Err(error) => error.to_string(),
+    })
+}
+
+/// Exchanges between two looks of the progress bar at the clock.
+const TELL_EVERY: u64 = 64;
+
+/// Shows somebody who looks how far it is.
+fn bar(what: &'static str, all: u64) -> ProgressBar {
+    let style = ProgressStyle::with_template("{msg} {bar:40} {human_pos} of {human_len}, {eta} left");
+    ProgressBar::new(all).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar())).with_message(what)
+}

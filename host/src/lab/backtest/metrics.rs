@@ -1,0 +1,189 @@
+//! The numbers that are compared.
+
+use pointsman_core::table::Lane;
+
+use super::Lived;
+use super::seen::Tally;
+use super::stats::Estimate;
+
+/// A number of a policy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Metric {
+    /// Answered whole, of those whose client stayed.
+    Success,
+    /// Half of those answered whole were answered within this time, ms.
+    TimeP50,
+    /// 95 %.
+    TimeP95,
+    /// 99 %.
+    TimeP99,
+    /// Half of the streams had begun within this time, ms.
+    FirstByteP50,
+    /// 95 %.
+    FirstByteP95,
+    /// Share of the exchanges that waited.
+    Waiting,
+    /// Time spent waiting by exchange, of all, ms.
+    Waited,
+    /// Attempts that a backend answered with 429.
+    RateLimited,
+    /// Attempts by exchange.
+    Attempts,
+    /// Share of the exchanges answered in the primary lane.
+    Primary,
+    /// In the fallback lane.
+    Fallback,
+    /// In the emergency lane.
+    Emergency,
+    /// Share of the exchanges that nobody answered.
+    Unanswered,
+    /// USD.
+    Spend,
+    /// Policy faults.
+    Faults,
+}
+
+/// How a number is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// 0..=1, shown in percent.
+    Share,
+    /// Milliseconds.
+    Ms,
+    /// How many, of the whole traffic.
+    Count,
+    /// How many, by exchange.
+    Mean,
+    /// USD, of the whole traffic.
+    Usd,
+}
+
+impl Metric {
+    /// Every one, in the order in which they are shown.
+    pub const ALL: [Metric; 16] = [
+        Metric::Success,
+        Metric::TimeP50,
+        Metric::TimeP95,
+        Metric::TimeP99,
+        Metric::FirstByteP50,
+        Metric::FirstByteP95,
+        Metric::Waiting,
+        Metric::Waited,
+        Metric::RateLimited,
+        Metric::Attempts,
+        Metric::Primary,
+        Metric::Fallback,
+        Metric::Emergency,
+        Metric::Unanswered,
+        Metric::Spend,
+        Metric::Faults,
+    ];
+
+    /// Its name for machines, its name for people, and its unit.
+    pub const fn names(self) -> (&'static str, &'static str, Unit) {
+        match self {
+            Metric::Success => ("success_rate", "answered whole", Unit::Share),
+            Metric::TimeP50 => ("time_p50_ms", "time, p50", Unit::Ms),
+            Metric::TimeP95 => ("time_p95_ms", "time, p95", Unit::Ms),
+            Metric::TimeP99 => ("time_p99_ms", "time, p99", Unit::Ms),
+            Metric::FirstByteP50 => ("stream_first_byte_p50_ms", "stream begins, p50", Unit::Ms),
+            Metric::FirstByteP95 => ("stream_first_byte_p95_ms", "stream begins, p95", Unit::Ms),
+            Metric::Waiting => ("waiting_share", "waited at all", Unit::Share),
+            Metric::Waited => ("waited_mean_ms", "waiting, mean of all", Unit::Ms),
+            Metric::RateLimited => ("rate_limited", "429s provoked", Unit::Count),
+            Metric::Attempts => ("attempts_per_exchange", "attempts an exchange", Unit::Mean),
+            Metric::Primary => ("lane_primary_share", "lane primary", Unit::Share),
+            Metric::Fallback => ("lane_fallback_share", "lane fallback", Unit::Share),
+            Metric::Emergency => ("lane_emergency_share", "lane emergency", Unit::Share),
+            Metric::Unanswered => ("lane_none_share", "answered by nobody", Unit::Share),
+            Metric::Spend => ("spend_usd", "spend", Unit::Usd),
+            Metric::Faults => ("policy_faults", "policy faults", Unit::Count),
+        }
+    }
+
+    /// Is more of it better? None: neither.
+    pub const fn more_is_better(self) -> Option<bool> {
+        match self {
+            Metric::Success => Some(true),
+            Metric::Primary | Metric::Fallback | Metric::Emergency => None,
+            Metric::TimeP50
+            | Metric::TimeP95
+            | Metric::TimeP99
+            | Metric::FirstByteP50
+            | Metric::FirstByteP95
+            | Metric::Waiting
+            | Metric::Waited
+            | Metric::RateLimited
+            | Metric::Attempts
+            | Metric::Unanswered
+            | Metric::Spend
+            | Metric::Faults => Some(false),
+        }
+    }
+
+    /// Its value; `share` is that of the sample, of which sums are scaled up.
+    pub fn of(self, tally: &Tally, share: f64) -> f64 {
+        let all = (tally.exchanges as f64).max(1.0);
+        let stayed = (tally.exchanges - tally.gone) as f64;
+        let time = |share: f64| f64::from(u32::try_from(tally.times.value_at_quantile(share)).unwrap_or(u32::MAX));
+        let first = |share: f64| tally.first_bytes.value_at_quantile(share) as f64;
+        match self {
+            Metric::Success => tally.delivered as f64 / stayed.max(1.0),
+            Metric::TimeP50 => time(0.5),
+            Metric::TimeP95 => time(0.95),
+            Metric::TimeP99 => time(0.99),
+            Metric::FirstByteP50 => first(0.5),
+            Metric::FirstByteP95 => first(0.95),
+            Metric::Waiting => tally.waiting as f64 / all,
+            Metric::Waited => tally.waited.as_secs_f64() * 1e3 / all,
+            Metric::RateLimited => tally.rate_limited() / share,
+            Metric::Attempts => tally.attempts as f64 / all,
+            Metric::Primary => tally.lanes()[Lane::Primary as usize] / all,
+            Metric::Fallback => tally.lanes()[Lane::Fallback as usize] / all,
+            Metric::Emergency => tally.lanes()[Lane::Emergency as usize] / all,
+            Metric::Unanswered => tally.lanes()[3] / all,
+            Metric::Spend => tally.spend_usd() / share,
+            Metric::Faults => tally.faults as f64 / share,
+        }
+    }
+}
+
+/// One number side by side.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Row {
+    /// Which.
+    pub metric: Metric,
+    /// As recorded.
+    pub recorded: f64,
+    /// Of the policy that ran, in the modelled worlds.
+    pub current: Estimate,
+    /// Of the candidate.
+    pub candidate: Estimate,
+    /// The candidate's less the current one's, world by world.
+    pub difference: Estimate,
+}
+
+impl Row {
+    /// Is the candidate better in this? None: no difference beyond doubt, or neither is better.
+    pub fn is_better(&self) -> Option<bool> {
+        let more = self.metric.more_is_better().filter(|_| self.difference.is_not_zero())?;
+        Some(more == (self.difference.mean > 0.0))
+    }
+}
+
+/// All numbers side by side.
+pub fn rows(recorded: &Tally, share: f64, lived: &[[Lived; 2]]) -> Vec<Row> {
+    let row = |metric: Metric| {
+        let of = |which: usize| -> Vec<f64> { lived.iter().map(|l| metric.of(&l[which].tally, share)).collect() };
+        let (current, candidate) = (of(0), of(1));
+        let difference: Vec<f64> = candidate.iter().zip(&current).map(|(b, a)| b - a).collect();
+        Row {
+            metric,
+            recorded: metric.of(recorded, share),
+            current: Estimate::of(&current),
+            candidate: Estimate::of(&candidate),
+            difference: Estimate::of(&difference),
+        }
+    };
+    Metric::ALL.into_iter().map(row).collect()
+}

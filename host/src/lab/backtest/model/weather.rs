@@ -1,0 +1,148 @@
+//! How a backend was doing: good times with a failure now and then, and times in which it only failed.
+//!
+//! A run of failures is an outage with a beginning and an end, both somewhere between the attempts around them. A failure
+//! that stands alone is one of the good times, as likely again for any attempt near it.
+
+use std::ops::Range;
+use std::time::Duration;
+
+use pointsman_core::outcome::Kind;
+use pointsman_core::time::Timestamp;
+
+use crate::lab::backtest::past::Try;
+use crate::lab::dice::Dice;
+
+/// What was seen of it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Weather {
+    /// The attempts of good times, by their time.
+    pub calm: Vec<Try>,
+    /// Bad times, by their time.
+    pub spells: Vec<Spell>,
+    /// The attempts of bad times, by their time.
+    pub bad: Vec<Try>,
+}
+
+/// A time in which every attempt failed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Spell {
+    /// Its attempts, of [`Weather::bad`].
+    pub tries: Range<usize>,
+    /// It began between these.
+    pub begins: (Timestamp, Timestamp),
+    /// It ended between these.
+    pub ends: (Timestamp, Timestamp),
+}
+
+/// So many failures in a row are no accident.
+const RUN: usize = 2;
+
+/// A bad time that nobody saw the end of is taken to last at most so much longer, or as long again as was seen of it.
+const UNSEEN: Duration = Duration::from_secs(60);
+
+/// Does this kind say that the backend is not well?
+fn is_bad(kind: Kind) -> bool {
+    match kind {
+        Kind::RateLimited
+        | Kind::OutOfCredit
+        | Kind::Overloaded
+        | Kind::ServerError
+        | Kind::ModelMissing
+        | Kind::Unauthorised
+        | Kind::ConnectFailed
+        | Kind::Reset
+        | Kind::TimedOut
+        | Kind::Cut
+        | Kind::Stalled
+        | Kind::Malformed => true,
+        Kind::Answered | Kind::Refused | Kind::TooLong | Kind::ClientGone | Kind::NotResumed => false,
+    }
+}
+
+/// Does this kind say anything about the backend?
+fn is_evidence(kind: Kind) -> bool {
+    is_bad(kind) || kind == Kind::Answered
+}
+
+/// What these attempts show, by their time; those that a limit explains are left out before.
+pub fn learn(tries: impl Iterator<Item = Try>) -> Weather {
+    let tries: Vec<Try> = tries.filter(|t| is_evidence(t.kind)).collect();
+    let mut weather = Weather::default();
+    let mut from = 0;
+    while from < tries.len() {
+        let run = tries[from..].iter().take_while(|t| is_bad(t.kind)).count();
+        if run < RUN {
+            weather.calm.extend_from_slice(&tries[from..from + run.max(1)]);
+            from += run.max(1);
+            continue;
+        }
+        let (first, last) = (tries[from], tries[from + run - 1]);
+        let most = UNSEEN.max((last.sent).since(first.sent));
+        let before = from.checked_sub(1).map(|i| tries[i].sent);
+        let after = tries.get(from + run).map(|t| t.sent);
+        let known = weather.bad.len();
+        weather.bad.extend_from_slice(&tries[from..from + run]);
+        weather.spells.push(Spell {
+            tries: known..known + run,
+            begins: (before.unwrap_or(first.sent).max(first.sent - most), first.sent),
+            ends: (last.sent, after.unwrap_or(last.sent + most).min(last.sent + most)),
+        });
+        from += run;
+    }
+    weather
+}
+
+impl Spell {
+    /// Its beginning and end in one world.
+    pub fn drawn(&self, dice: &mut Dice) -> Range<Timestamp> {
+        let mut between = |(from, to): (Timestamp, Timestamp)| from + to.since(from).mul_f64(dice.unit());
+        between(self.begins)..between(self.ends)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lab::backtest::model::tests::{T0, tried};
+
+    const S: Duration = Duration::from_secs(1);
+
+    fn seen(all: &[(u32, Kind)]) -> Weather {
+        learn(all.iter().map(|(second, kind)| tried(T0 + S * *second, *kind)))
+    }
+
+    #[test]
+    fn a_run_of_failures_is_an_outage_and_a_lone_one_an_accident() {
+        let weather = seen(&[
+            (0, Kind::Answered),
+            (5, Kind::ServerError),
+            (9, Kind::Answered),
+            (20, Kind::ConnectFailed),
+            (21, Kind::TimedOut),
+            (40, Kind::ConnectFailed),
+            (50, Kind::Answered),
+        ]);
+        assert_eq!(weather.calm.len(), 4);
+        let [spell] = &weather.spells[..] else { panic!("one outage: {weather:?}") };
+        assert_eq!(spell.begins, (T0 + S * 9, T0 + S * 20));
+        assert_eq!(spell.ends, (T0 + S * 40, T0 + S * 50));
+        assert_eq!(weather.bad[spell.tries.clone()].len(), 3);
+        for seed in 0..100 {
+            let drawn = spell.drawn(&mut Dice::new(seed, 1));
+            assert!(drawn.start >= T0 + S * 9 && drawn.start <= T0 + S * 20, "{drawn:?}");
+            assert!(drawn.end >= T0 + S * 40 && drawn.end <= T0 + S * 50, "{drawn:?}");
+        }
+    }
+
+    #[test]
+    fn what_says_nothing_about_the_backend_is_no_evidence() {
+        let weather = seen(&[(0, Kind::Reset), (1, Kind::ClientGone), (2, Kind::Refused), (3, Kind::Reset)]);
+        assert_eq!((weather.calm.len(), weather.spells.len()), (0, 1));
+    }
+
+    #[test]
+    fn an_outage_whose_end_nobody_saw_does_not_last_for_ever() {
+        let weather = seen(&[(0, Kind::Reset), (10, Kind::Reset), (7_200, Kind::Answered)]);
+        assert_eq!(weather.spells[0].ends, (T0 + S * 10, T0 + S * 70));
+    }
+}

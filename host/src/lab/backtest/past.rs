@@ -1,0 +1,117 @@
+//! The journal as the lab needs it: who asked what and when, and what every backend made of it. Read one by one, kept
+//! compact.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use pointsman_core::exchange::Facts;
+use pointsman_core::journal::Setup;
+use pointsman_core::outcome::Kind;
+use pointsman_core::time::Timestamp;
+
+use super::seen::{Clockface, Tally};
+use crate::lab::answer::Prompt;
+use crate::policy::Texts;
+
+/// With fewer exchanges a backtest says nothing.
+pub const MIN_EXCHANGES: usize = 100;
+
+/// What is recorded.
+pub struct Past {
+    /// The latest setup.
+    pub setup: Arc<Setup>,
+    /// Exchanges that ran under an earlier one.
+    pub other_setups: usize,
+    /// By their time.
+    pub arrivals: Vec<Arrival>,
+    /// Of each backend of the setup, by their time.
+    pub tries: Vec<Vec<Try>>,
+    /// Names of models as they were sent; [`Try::model`] is an index.
+    pub models: Vec<Arc<str>>,
+    /// Attempts at backends that the setup does not have any more.
+    pub lost_tries: usize,
+    /// What became of the exchanges.
+    pub recorded: Tally,
+    /// The time they span.
+    pub face: Clockface,
+    /// Policy revisions with their exchanges, the most frequent first.
+    pub revisions: Vec<(String, usize)>,
+    /// The sample's share of all exchanges, 0..=1.
+    pub share: f64,
+    /// What each client key had spent that day before.
+    pub spent_usd: Vec<f64>,
+}
+
+/// A request.
+pub struct Arrival {
+    /// When.
+    pub at: Timestamp,
+    /// The model asked for.
+    pub model: Arc<str>,
+    /// Its numbers.
+    pub facts: Facts,
+    /// What the policy may read of it.
+    pub texts: Arc<Texts>,
+    /// What its answers told of it.
+    pub own: Own,
+}
+
+/// What belongs to a request, whoever answers it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Own {
+    /// Its prompt as a backend counted it.
+    pub prompt: Option<Prompt>,
+    /// The tokens of its whole answer.
+    pub output: Option<u32>,
+    /// Tokens of its answer that were seen, where it was not seen whole.
+    pub least: u32,
+    /// Some backend found it wrong in itself.
+    pub is_refused: bool,
+    /// Backends that it is too long for.
+    pub too_long: Vec<u32>,
+    /// How long its client stayed before it left.
+    pub patience: Option<Duration>,
+}
+
+/// An attempt that was made.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Try {
+    /// When.
+    pub sent: Timestamp,
+    /// To its last byte.
+    pub took: Duration,
+    /// To its head, in ms.
+    pub head_ms: Option<u32>,
+    /// To its first content, in ms.
+    pub first_ms: Option<u32>,
+    /// What it came to.
+    pub kind: Kind,
+    /// The status; 0: none.
+    pub status: u16,
+    /// How long it asked to be left alone, in ms.
+    pub retry_after_ms: Option<u32>,
+    /// Tokens of the prompt.
+    pub prompt: u32,
+    /// Tokens of the answer.
+    pub output: u32,
+    /// Was a stream asked for?
+    pub stream: bool,
+    /// The model sent: an index into [`Past::models`].
+    pub model: u16,
+    /// Attempts under way there when it was sent.
+    pub in_flight: u16,
+}
+
+impl Try {
+    /// Tokens of both ways.
+    pub fn tokens(&self) -> u64 {
+        u64::from(self.prompt) + u64::from(self.output)
+    }
+}
+
+/// The journal has too little to say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooFew {
+    /// So many exchanges it has.
+    pub found: usize,
+}

@@ -1,0 +1,223 @@
+//! What a backtest tells: for a terminal ([`text`]), for machines ([`machine`]), as a page ([`page`], [`plot`]).
+
+mod doubts;
+mod machine;
+mod page;
+mod plot;
+mod text;
+
+use std::time::Duration;
+
+use pointsman_core::table::Tier;
+
+pub use doubts::Doubts;
+pub use machine::json;
+pub use page::Html;
+pub use text::Terminal;
+
+use super::Lived;
+use super::metrics::{Metric, Row, Unit, rows};
+use super::model::limits::{Counts, Limit, Says};
+use super::model::{Limits, Model};
+use super::past::Past;
+use super::seen::{Clockface, Part, Tally};
+use super::source::Named;
+use crate::store::Skipped;
+
+/// Everything there is to tell.
+pub struct Report {
+    /// The policy that ran, and the candidate: what they are called, and their revisions.
+    pub policies: [(String, String); 2],
+    /// Exchanges taken in.
+    pub exchanges: usize,
+    /// The time they span.
+    pub face: Clockface,
+    /// The last arrival.
+    pub until: pointsman_core::time::Timestamp,
+    /// The sample's share.
+    pub share: f64,
+    /// Worlds.
+    pub seeds: usize,
+    /// How long the command took.
+    pub took: Duration,
+    /// The numbers.
+    pub rows: Vec<Row>,
+    /// What was learned of each backend.
+    pub backends: Vec<Learned>,
+    /// What the model cannot know.
+    pub doubts: Doubts,
+    /// By part of the time: recorded, current, candidate.
+    pub parts: [Vec<Part>; 3],
+    /// Times of answers as pairs of ms and the share answered within: recorded, current, candidate.
+    pub times: [Vec<(f64, f64)>; 3],
+}
+
+/// What was learned of a backend, for people.
+pub struct Learned {
+    /// Its id.
+    pub id: String,
+    /// Its tier.
+    pub tier: Tier,
+    /// Attempts recorded.
+    pub tries: usize,
+    /// Outages seen.
+    pub outages: usize,
+    /// Of the 429s, those that a limit explains, and all.
+    pub refusals: (usize, usize),
+    /// Its limit, in words.
+    pub limit: String,
+    /// Do its answers take longer under load?
+    pub feels_load: bool,
+}
+
+impl Report {
+    /// From what was lived through.
+    pub fn new(
+        past: &Past,
+        model: &Model,
+        policies: [Named; 2],
+        lived: &[[Lived; 2]],
+        skipped: Skipped,
+        took: Duration,
+    ) -> Self {
+        let rows = rows(&past.recorded, past.share, lived);
+        let ids = policies.each_ref().map(|p| p.policy.id().to_string());
+        let doubts = Doubts::new(past, model, &ids[0], lived, &rows, skipped);
+        let of = |which: usize| lived.iter().map(|l| &l[which].tally).collect::<Vec<_>>();
+        let (current, candidate) = (of(0), of(1));
+        let recorded = [&past.recorded];
+        Self {
+            policies: policies.map(|p| (p.name, p.policy.id().to_string())),
+            exchanges: past.arrivals.len(),
+            face: past.face,
+            until: past.arrivals.last().map_or(past.face.start, |arrival| arrival.at),
+            share: past.share,
+            seeds: lived.len(),
+            took,
+            rows,
+            backends: learned(past, model),
+            doubts,
+            parts: [&recorded[..], &current, &candidate].map(|tallies| mean_parts(tallies, past.share)),
+            times: [&recorded[..], &current, &candidate].map(answered_within),
+        }
+    }
+
+    /// One of the rows.
+    pub fn row(&self, metric: Metric) -> &Row {
+        self.rows.iter().find(|row| row.metric == metric).expect("there is a row for every metric")
+    }
+}
+
+fn mean_parts(tallies: &[&Tally], share: f64) -> Vec<Part> {
+    let mut mean = vec![Part::default(); super::seen::PARTS];
+    let scale = 1.0 / (tallies.len() as f64 * share);
+    for (sum, part) in tallies.iter().flat_map(|tally| mean_places(&tally.parts)).map(|(i, part)| (i, *part)) {
+        let sum = &mut mean[sum];
+        sum.lanes.iter_mut().zip(part.lanes).for_each(|(sum, more)| *sum += more * scale);
+        sum.spend_usd += part.spend_usd * scale;
+        sum.rate_limited += part.rate_limited * scale;
+    }
+    mean
+}
+
+fn mean_places(parts: &[Part]) -> impl Iterator<Item = (usize, &Part)> {
+    parts.iter().enumerate()
+}
+
+/// The distribution function of the times, at steps that grow by a twentieth.
+fn answered_within(tallies: &[&Tally]) -> Vec<(f64, f64)> {
+    let mut all = tallies.first().map(|tally| tally.times.clone());
+    for tally in tallies.iter().skip(1) {
+        if let Some(all) = &mut all {
+            // They have the same bounds.
+            let _ = all.add(&tally.times);
+        }
+    }
+    let Some(all) = all.filter(|all| !all.is_empty()) else { return Vec::new() };
+    let (mut points, mut ms) = (Vec::new(), 1.0f64);
+    loop {
+        let within = all.count_between(0, ms as u64) as f64 / all.len() as f64;
+        if within > 0.0 {
+            points.push((ms, within));
+        }
+        if within >= 1.0 {
+            return points;
+        }
+        ms *= 1.05;
+    }
+}
+
+fn learned(past: &Past, model: &Model) -> Vec<Learned> {
+    let one = |(backend, place): (&pointsman_core::table::Backend, &super::model::Place)| {
+        let series = &place.whole;
+        let of_weather = series.weather.calm.iter().chain(&series.weather.bad);
+        let unexplained = of_weather.filter(|t| t.kind == pointsman_core::outcome::Kind::RateLimited).count();
+        let explained = series.refused.len();
+        Learned {
+            id: backend.id.to_string(),
+            tier: backend.tier,
+            tries: place.tries,
+            outages: series.weather.spells.len(),
+            refusals: (explained, explained + unexplained),
+            limit: match &place.limits {
+                Limits::Unseen if place.tries == 0 => "never used".to_owned(),
+                Limits::Unseen => format!("none seen; took up to {} a minute", place.busiest_minute),
+                Limits::Shared(limit) => words(limit),
+                Limits::OfModels(limits) => {
+                    let of = |(model, limit): &(u16, Limit)| {
+                        format!("{}: {}", past.models[usize::from(*model)], words(limit))
+                    };
+                    limits.iter().map(of).collect::<Vec<_>>().join("; ")
+                }
+            },
+            feels_load: series.pace.feels_load,
+        }
+    };
+    past.setup.table.backends.iter().zip(&model.backends).map(one).collect()
+}
+
+fn words(limit: &Limit) -> String {
+    let (least, most) = (limit.least, limit.most.max(limit.least));
+    let many = if least == most { format!("{least}") } else { format!("{least} to {most}") };
+    let span = |span: Duration| match span.as_secs() {
+        60 => "a minute".to_owned(),
+        1 => "a second".to_owned(),
+        3_600 => "an hour".to_owned(),
+        86_400 => "a day".to_owned(),
+        seconds => format!("in {seconds} s"),
+    };
+    let limit_words = match limit.counts {
+        Counts::RequestsWithin(time) => format!("{many} requests {}", span(time)),
+        Counts::RequestsSince(time) => format!("{many} requests {}, by the clock", span(time)),
+        Counts::TokensWithin(time) => format!("{many} tokens {}", span(time)),
+        Counts::UnderWay => format!("{many} requests at a time"),
+    };
+    match limit.says {
+        Says::AsSeen => limit_words,
+        Says::UntilRoom { .. } => limit_words + ", and says when there is room",
+    }
+}
+
+/// A number for people; differences have their sign.
+fn shown(unit: Unit, value: f64) -> String {
+    match unit {
+        Unit::Share => format!("{:.2} %", value * 100.0),
+        Unit::Ms if value.abs() >= 100_000.0 => format!("{:.0} s", value / 1e3),
+        Unit::Ms if value.abs() >= 10_000.0 => format!("{:.1} s", value / 1e3),
+        Unit::Ms if value.abs() >= 1_000.0 => format!("{:.2} s", value / 1e3),
+        Unit::Ms => format!("{value:.0} ms"),
+        Unit::Count => format!("{value:.0}"),
+        Unit::Mean => format!("{value:.3}"),
+        Unit::Usd if value.abs() >= 100.0 => format!("${value:.0}"),
+        Unit::Usd if value.abs() >= 1.0 => format!("${value:.2}"),
+        Unit::Usd => format!("${value:.4}"),
+    }
+}
+
+/// With its sign; of shares, in points.
+fn shown_difference(unit: Unit, value: f64) -> String {
+    let sign = if value < 0.0 { "−" } else { "+" };
+    let shown = shown(unit, value.abs());
+    let shown = if unit == Unit::Share { shown.replace(" %", " pt") } else { shown };
+    format!("{sign}{shown}")
+}

@@ -1,0 +1,96 @@
+//! Where a backtest finds the journal and the policies.
+
+use std::path::{Path, PathBuf};
+
+use crate::config::{self, DEFAULT_FILE, Env};
+use crate::lab::command::compile_in;
+use crate::policy::{Compiled, Engine, EngineLimits};
+use crate::store::StoreReader;
+
+/// The store where nobody names one.
+const DEFAULT_STORE: &str = "pointsman.db";
+
+/// The store's file: the one named, else that of the configuration.
+///
+/// # Errors
+/// The configuration is no good, or keeps its store in memory.
+pub fn store_file(store: Option<&Path>, config: Option<&Path>, env: &dyn Env) -> Result<PathBuf, String> {
+    if let Some(store) = store {
+        return Ok(store.to_owned());
+    }
+    let default = Path::new(DEFAULT_FILE);
+    let Some(file) = config.or_else(|| default.exists().then_some(default)) else {
+        return Ok(PathBuf::from(DEFAULT_STORE));
+    };
+    let loaded = config::load(Some(file), env).map_err(|error| {
+        format!("{error}\nor name the store itself: --store FILE (the configuration's [store] path)")
+    })?;
+    loaded.config.store.path.ok_or_else(|| {
+        format!("{} keeps its store in memory, which nobody else can read; set [store] path to a file", file.display())
+    })
+}
+
+/// An engine with room for a world on every processor, twice. Decisions may take as long as they may anywhere: how busy this
+/// machine is must not decide what becomes of a world.
+///
+/// # Errors
+/// The machine cannot run policies.
+pub fn engine() -> Result<Engine, String> {
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let max_instances = u32::try_from(threads).unwrap_or(64).saturating_mul(4).max(8);
+    let limits = EngineLimits { max_instances, decide_ms: EngineLimits::MAX_DECIDE_MS, ..EngineLimits::default() };
+    Engine::new(limits).map_err(|error| error.to_string())
+}
+
+/// A policy and what it is called.
+pub struct Named {
+    /// For people.
+    pub name: String,
+    /// The policy.
+    pub policy: Compiled,
+}
+
+/// The policy of a component file, or `default`.
+///
+/// # Errors
+/// It cannot be read, or is no policy.
+pub fn of_file(engine: &Engine, file: &Path) -> Result<Named, String> {
+    compile_in(engine, file).map(|policy| Named { name: file.display().to_string(), policy })
+}
+
+/// The policy to compare with: of this file, `default`, or a revision that the store keeps.
+///
+/// # Errors
+/// There is no such policy.
+pub fn named(engine: &Engine, reader: &StoreReader, name: &str) -> Result<Named, String> {
+    if name == "default" || Path::new(name).exists() {
+        return of_file(engine, Path::new(name));
+    }
+    let is_revision = name.len() >= 6 && name.chars().all(|c| c.is_ascii_hexdigit());
+    if !is_revision {
+        return Err(format!(
+            "there is no file {name}; give a component file, `default`, or a revision that the store keeps (`/api/policy`)"
+        ));
+    }
+    of_revision(engine, reader, name)
+}
+
+/// The policy that ran, by its revision.
+///
+/// # Errors
+/// The store does not keep it.
+pub fn of_revision(engine: &Engine, reader: &StoreReader, revision: &str) -> Result<Named, String> {
+    let embedded = engine.compile_embedded().map_err(|error| error.to_string())?;
+    if embedded.id().starts_with(revision) {
+        return Ok(Named { name: "default".to_owned(), policy: embedded });
+    }
+    let kept = reader.policy_component(revision).map_err(|error| error.to_string())?;
+    let bytes = kept.ok_or_else(|| {
+        format!(
+            "the store does not keep the component of revision {revision}, which decided in that time; \
+             name it: --against FILE, or --against default"
+        )
+    })?;
+    let policy = engine.compile(&bytes).map_err(|error| format!("the revision {revision} in the store: {error}"))?;
+    Ok(Named { name: format!("revision {revision}"), policy })
+}

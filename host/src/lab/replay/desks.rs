@@ -1,0 +1,74 @@
+//! The components that one thread puts questions to, each configured for the tables and settings it is asked under.
+
+use std::sync::Arc;
+
+use pointsman_core::journal::Setup;
+
+use crate::policy::{Compiled, LoadError, Replay, Replayer};
+
+/// Configured at a time; beyond it the one that was not asked for longest goes, with what its instance remembers.
+const MAX_KEPT: usize = 16;
+
+/// What a question is put to.
+#[derive(Clone)]
+pub struct Desk {
+    /// The component.
+    pub compiled: Arc<Compiled>,
+    /// The recorded setup, whose table it is told, and whose settings.
+    pub setup: Arc<Setup>,
+    /// The settings it is told instead.
+    pub settings: Option<Arc<str>>,
+}
+
+/// One thread's. What a question shows of `state` is known at all of them.
+#[derive(Default)]
+pub struct Desks {
+    replay: Replay,
+    /// The last one asked is the last.
+    kept: Vec<(Desk, Arc<Replayer>)>,
+}
+
+impl Desk {
+    /// The settings in force here.
+    pub fn settings(&self) -> &str {
+        self.settings.as_deref().unwrap_or(&self.setup.settings)
+    }
+
+    /// The same component under the same setup: the same objects, as they are shared. Other settings are those of all.
+    fn is(&self, other: &Desk) -> bool {
+        Arc::ptr_eq(&self.compiled, &other.compiled) && Arc::ptr_eq(&self.setup, &other.setup)
+    }
+}
+
+impl Desks {
+    /// Is it configured already?
+    pub fn knows(&self, desk: &Desk) -> bool {
+        self.kept.iter().any(|(kept, _)| kept.is(desk))
+    }
+
+    /// The one that is meant.
+    ///
+    /// # Errors
+    /// When it has to be configured, and does not start or refuses.
+    pub fn at(&mut self, desk: &Desk) -> Result<Arc<Replayer>, LoadError> {
+        let place = self.kept.iter().rposition(|(kept, _)| kept.is(desk));
+        let (desk, replayer) = match place {
+            Some(last) if last + 1 == self.kept.len() => return Ok(self.kept[last].1.clone()),
+            Some(place) => self.kept.remove(place),
+            None => {
+                let table = Arc::new(desk.setup.table.clone());
+                (desk.clone(), Arc::new(self.replay.configure(&desk.compiled, desk.settings(), table)?))
+            }
+        };
+        if self.kept.len() == MAX_KEPT {
+            self.kept.remove(0);
+        }
+        self.kept.push((desk, replayer.clone()));
+        Ok(replayer)
+    }
+
+    /// All that is known of `state`.
+    pub fn replay(&self) -> &Replay {
+        &self.replay
+    }
+}

@@ -1,0 +1,106 @@
+//! What was answered by an instance that remembers is asked again of instances that have never been asked anything, on
+//! threads of their own.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::{Scope, ScopedJoinHandle};
+
+use indexmap::IndexMap;
+
+use super::compare::same_again;
+use super::desks::{Desk, Desks};
+use super::tally::{Difference, Forgetful, Place, Said};
+use crate::policy::{Heard, LoadError, Texts};
+use crate::store::Journaled;
+
+/// Exchanges that may wait for one thread.
+const AHEAD: usize = 64;
+
+/// An exchange that was asked.
+pub struct Asked {
+    /// Which one, in the order of the journal.
+    pub number: u64,
+    /// Where it was asked.
+    pub desk: Desk,
+    /// The exchange.
+    pub journaled: Arc<Journaled>,
+    /// Its texts.
+    pub texts: Arc<Texts>,
+    /// What the first so many of its questions were answered.
+    pub heard: Vec<Heard>,
+}
+
+/// By revision.
+pub type Found = IndexMap<Arc<str>, Forgetful>;
+
+/// The threads.
+pub struct Threads<'scope> {
+    threads: Vec<(SyncSender<Asked>, ScopedJoinHandle<'scope, Result<Found, LoadError>>)>,
+    next: usize,
+}
+
+impl<'scope> Threads<'scope> {
+    /// So many.
+    pub fn start(scope: &'scope Scope<'scope, '_>, number: usize) -> Self {
+        let thread = |_| {
+            let (sender, asked) = sync_channel(AHEAD);
+            (sender, scope.spawn(move || ask_all(&asked)))
+        };
+        Self { threads: (0..number.max(1)).map(thread).collect(), next: 0 }
+    }
+
+    /// How many.
+    pub fn number(&self) -> usize {
+        self.threads.len()
+    }
+
+    /// Hands an exchange over. Waits while they have too much to do; breaks off when one of them has failed.
+    pub fn ask(&mut self, asked: Asked) -> ControlFlow<()> {
+        self.next = (self.next + 1) % self.threads.len();
+        match self.threads[self.next].0.send(asked) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(_) => ControlFlow::Break(()),
+        }
+    }
+
+    /// What they found, together.
+    ///
+    /// # Errors
+    /// A component did not start here that started elsewhere.
+    pub fn finish(self) -> Result<Found, LoadError> {
+        let mut all = Found::new();
+        let (senders, handles): (Vec<_>, Vec<_>) = self.threads.into_iter().unzip();
+        drop(senders);
+        for handle in handles {
+            // A panic in there is one of ours.
+            let found = handle.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+            for (revision, forgetful) in found {
+                all.entry(revision).or_default().join(forgetful);
+            }
+        }
+        Ok(all)
+    }
+}
+
+fn ask_all(asked: &Receiver<Asked>) -> Result<Found, LoadError> {
+    let mut desks = Desks::default();
+    let mut found = Found::new();
+    for asked in asked {
+        let replayer = desks.at(&asked.desk)?;
+        let forgetful = found.entry(asked.desk.compiled.id().clone()).or_default();
+        let Journaled { exchange, trail, setup, .. } = &*asked.journaled;
+        for (i, (question, heard)) in trail.questions().zip(&asked.heard).enumerate() {
+            let fresh = replayer.ask_fresh(&question.query, &asked.texts, &heard.state);
+            let Some(is_same) = same_again(heard, &fresh) else { continue };
+            let difference = || Difference {
+                place: Place::new(exchange, i),
+                recorded: Said::heard(heard, &setup.table),
+                now: Said::heard(&fresh, &setup.table),
+                state: None,
+            };
+            forgetful.add(asked.number, (!is_same).then_some(difference));
+        }
+    }
+    Ok(found)
+}

@@ -1,0 +1,181 @@
+//! A replay under way: each exchange goes to the component that is to be asked, and its answers to the books.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pointsman_core::journal::Question;
+
+use super::compare::{Divergence, divergence, exactness, ran_out_of_time};
+use super::components::Components;
+use super::desks::{Desk, Desks};
+use super::fresh::{Asked, Threads};
+use super::tally::{Difference, Place};
+use super::{Plan, ReplayError, Report};
+use crate::clock::Stopwatch;
+use crate::policy::{Compiled, Heard, LoadError, Replayer, Texts};
+use crate::store::{ExchangeRow, Journaled, Skipped};
+
+/// Starting fresh instances may take this long on one thread; of a component that starts slowly only every nth
+/// exchange is asked again.
+const STARTING: Duration = Duration::from_secs(20);
+
+/// A replay under way.
+pub struct Session<'a, 'scope> {
+    plan: &'a Plan,
+    components: Components,
+    candidate: Option<Arc<Compiled>>,
+    settings: Option<Arc<str>>,
+    desks: Desks,
+    threads: Threads<'scope>,
+    /// Of so many exchanges one is put to fresh instances.
+    stride: u64,
+    expected: u64,
+    watch: Stopwatch,
+    report: Report,
+}
+
+impl<'a, 'scope> Session<'a, 'scope> {
+    /// About `expected` exchanges are to come.
+    pub fn new(
+        plan: &'a Plan,
+        components: Components,
+        candidate: Option<Arc<Compiled>>,
+        expected: u64,
+        threads: Threads<'scope>,
+    ) -> Self {
+        let settings = plan.settings.as_deref().map(Arc::from);
+        let report = Report { candidate: candidate.as_ref().map(|c| c.id().to_string()), ..Report::default() };
+        let (desks, watch) = (Desks::default(), Stopwatch::start());
+        Self { plan, components, candidate, settings, desks, threads, stride: 1, expected, watch, report }
+    }
+
+    /// The next exchange. Breaks off when the fresh instances are no longer asked, which is told at the end.
+    ///
+    /// # Errors
+    /// When a component cannot be asked.
+    pub fn take(&mut self, journaled: Journaled) -> Result<ControlFlow<()>, ReplayError> {
+        self.report.note(&journaled);
+        let recorded = &journaled.exchange.policy;
+        let compiled = match &self.candidate {
+            Some(candidate) => candidate.clone(),
+            None => match self.components.of_revision(recorded)? {
+                Some(compiled) => compiled,
+                None => {
+                    *self.report.missing.entry(recorded.clone()).or_default() += 1;
+                    return Ok(ControlFlow::Continue(()));
+                }
+            },
+        };
+        let desk = Desk { compiled, setup: journaled.setup.clone(), settings: self.settings.clone() };
+        let is_own = **desk.compiled.id() == **recorded && desk.settings() == journaled.setup.settings;
+        let replayer = self.replayer(&desk, &journaled.exchange, is_own)?;
+        let texts = Arc::new(texts(&journaled));
+        let heard = match is_own {
+            true => self.compare(&replayer, &journaled, &texts),
+            false => self.diverge(&replayer, &journaled, &texts),
+        };
+        let number = self.report.exchanges;
+        if !number.is_multiple_of(self.stride) {
+            return Ok(ControlFlow::Continue(()));
+        }
+        Ok(self.threads.ask(Asked { number, desk, journaled: Arc::new(journaled), texts, heard }))
+    }
+
+    /// After the last.
+    ///
+    /// # Errors
+    /// When a component did not start again.
+    pub fn finish(self, skipped: Skipped) -> Result<Report, ReplayError> {
+        let Session { threads, watch, mut report, .. } = self;
+        let no_policy = |why: LoadError| ReplayError::NoPolicy { name: "a fresh instance".to_owned(), why };
+        report.forgetful = threads.finish().map_err(no_policy)?;
+        report.skipped = skipped;
+        report.took = watch.elapsed();
+        Ok(report)
+    }
+
+    fn replayer(&mut self, desk: &Desk, exchange: &ExchangeRow, is_own: bool) -> Result<Arc<Replayer>, ReplayError> {
+        let refused = |why: LoadError| ReplayError::Refused {
+            revision: desk.compiled.id().to_string(),
+            exchange: exchange.id.clone(),
+            started: exchange.started.clone(),
+            why,
+            is_own,
+        };
+        if self.desks.knows(desk) {
+            return self.desks.at(desk).map_err(refused);
+        }
+        // Probed elsewhere, so that no probe is remembered.
+        desk.compiled.isolated(desk.settings(), Arc::new(desk.setup.table.clone())).map_err(refused)?;
+        let watch = Stopwatch::start();
+        let replayer = self.desks.at(desk).map_err(refused)?;
+        let all = watch.elapsed().as_micros().saturating_mul(u128::from(self.expected));
+        let allowed = STARTING.as_micros() * self.threads.number() as u128;
+        self.stride = self.stride.max(u64::try_from(all.div_ceil(allowed)).unwrap_or(u64::MAX));
+        Ok(replayer)
+    }
+
+    /// Puts an exchange to the revision that decided it.
+    fn compare(&mut self, replayer: &Replayer, journaled: &Journaled, texts: &Arc<Texts>) -> Vec<Heard> {
+        let exact = self.report.exact.entry(journaled.exchange.policy.clone()).or_default();
+        exact.exchanges += 1;
+        let table = &journaled.setup.table;
+        let ask = |(i, question): (usize, &_)| {
+            let heard = ask(replayer, question, texts);
+            let difference = || Difference::new(Place::new(&journaled.exchange, i), question, &heard, table);
+            exact.add(exactness(question, &heard), difference);
+            heard
+        };
+        journaled.trail.questions().enumerate().map(ask).collect()
+    }
+
+    /// Puts an exchange to another one, up to the first question that it decides otherwise: what followed is another
+    /// history. Other notes change none.
+    fn diverge(&mut self, replayer: &Replayer, journaled: &Journaled, texts: &Arc<Texts>) -> Vec<Heard> {
+        let diverging = &mut self.report.diverging;
+        diverging.add(&journaled.exchange.policy);
+        let mut first: Option<(Divergence, usize)> = None;
+        let mut heard = Vec::new();
+        for (i, question) in journaled.trail.questions().enumerate() {
+            if first.is_some_and(|(divergence, _)| divergence != Divergence::Notes) {
+                self.desks.replay().passed(question);
+                continue;
+            }
+            let now = ask(replayer, question, texts);
+            diverging.questions += 1;
+            diverging.unrecorded += u64::from(now.unrecorded > 0);
+            diverging.timed += u64::from(ran_out_of_time(&now));
+            match divergence(question, &now) {
+                Some(Divergence::Notes) => first = first.or(Some((Divergence::Notes, i))),
+                Some(divergence) => first = Some((divergence, i)),
+                None => {}
+            }
+            heard.push(now);
+        }
+        if let Some((divergence, i)) = first
+            && let Some(question) = journaled.trail.questions().nth(i)
+        {
+            let place = Place::new(&journaled.exchange, i);
+            let example = || Difference::new(place, question, &heard[i], &journaled.setup.table);
+            diverging.diverged(divergence, self.plan.examples, example);
+        }
+        heard
+    }
+}
+
+fn ask(replayer: &Replayer, question: &Question, texts: &Arc<Texts>) -> Heard {
+    replayer.ask(&question.query, texts, &question.state)
+}
+
+/// What the policy could ask of the request.
+fn texts(journaled: &Journaled) -> Texts {
+    let Journaled { exchange, trail, .. } = journaled;
+    Texts {
+        model: exchange.model.clone(),
+        path: exchange.path.clone(),
+        session: exchange.session.clone(),
+        labels: trail.labels.clone(),
+        spending: trail.spending,
+    }
+}

@@ -1,0 +1,333 @@
+//! The explanation of an exchange: what happened to it, in the order of time, in words.
+//!
+//! A [`Story`] is plain data, told by a [`Teller`]: of a world as it happens, and of what a server has recorded.
+
+mod decided;
+mod passed_over;
+mod standing;
+mod teller;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pointsman_core::exchange::{Facts, Join};
+use pointsman_core::journal::StateUse;
+use pointsman_core::record::AttemptRecord;
+use pointsman_core::table::Lane;
+
+pub use decided::{Decided, DecidedWhat, Ended};
+pub use passed_over::{Choice, PassedOver, Why, passed_over};
+pub use standing::Standing;
+pub use teller::{Answered, Sent, Teller};
+
+/// Backends told of one question; of more only the number is told.
+const MAX_LISTED: usize = 12;
+
+/// Everything that happened to one exchange.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Story {
+    /// Which exchange it is: "request 2: m, 100 prompt tokens".
+    pub title: String,
+    /// What happened when, oldest first; times are counted from where the caller likes.
+    pub moments: Vec<(Duration, Moment)>,
+}
+
+/// Something that happened.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Moment {
+    /// It arrived.
+    Arrived,
+    /// The policy was asked, and saw this of the backends that could serve it.
+    Asked(Vec<Standing>),
+    /// It used the shared `state` like this.
+    State(Vec<String>),
+    /// It decided this.
+    Decided(String),
+    /// And noted this.
+    Noted(String),
+    /// Or failed like this, and the default policy decided.
+    Fault(String),
+    /// Why the decision was for none of these.
+    PassedOver(Vec<PassedOver>),
+    /// What was decided could not be had, for this reason.
+    NotHad(String),
+    /// An attempt was sent.
+    Sent {
+        /// Where to.
+        backend: Arc<str>,
+        /// How.
+        lane: Lane,
+        /// The model name sent.
+        model: String,
+        /// Was it to find out whether the backend is well again?
+        probe: bool,
+        /// How it continues what was delivered; none when nothing was.
+        join: Option<Join>,
+    },
+    /// The first byte went downstream.
+    Committed,
+    /// An attempt ended.
+    Outcome(Outcome),
+    /// It began to wait, at most so long.
+    Waits(Duration),
+    /// It waited so long; the backend is the one whose capacity it was handed, none when its time was up.
+    Waited(Duration, Option<Arc<str>>),
+    /// It ended.
+    End(String),
+    /// All of it cost this.
+    Cost(Cost),
+}
+
+/// What an attempt came to.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outcome {
+    /// Where.
+    pub backend: Arc<str>,
+    /// As what, by its word.
+    pub outcome: String,
+    /// The HTTP status; 0: none.
+    pub status: u16,
+    /// How long it took.
+    pub took: Duration,
+    /// Its first content after its sending.
+    pub first_token: Option<Duration>,
+    /// How long the upstream asked to be left alone.
+    pub retry_after: Option<Duration>,
+    /// What it said, or what happened.
+    pub message: String,
+    /// What it cost.
+    pub cost: Cost,
+}
+
+/// Tokens and money.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Cost {
+    /// USD.
+    pub usd: f64,
+    /// Prompt tokens.
+    pub input_tokens: u64,
+    /// Answer tokens.
+    pub output_tokens: u64,
+    /// Prompt tokens that the provider had cached.
+    pub cached_input_tokens: u64,
+    /// Were tokens counted here because a provider did not say?
+    pub estimated: bool,
+}
+
+impl Cost {
+    /// Both together.
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            usd: self.usd + other.usd,
+            input_tokens: self.input_tokens + other.input_tokens,
+            output_tokens: self.output_tokens + other.output_tokens,
+            cached_input_tokens: self.cached_input_tokens + other.cached_input_tokens,
+            estimated: self.estimated || other.estimated,
+        }
+    }
+}
+
+impl From<&AttemptRecord> for Outcome {
+    fn from(attempt: &AttemptRecord) -> Self {
+        let usage = attempt.usage;
+        Self {
+            backend: attempt.backend.clone(),
+            outcome: attempt.outcome.as_str().to_owned(),
+            status: attempt.status,
+            took: attempt.elapsed,
+            first_token: attempt.first_token,
+            retry_after: attempt.retry_after,
+            message: attempt.message.clone(),
+            cost: Cost {
+                usd: attempt.cost_usd,
+                input_tokens: usage.input_tokens,
+                output_tokens: usage.output_tokens,
+                cached_input_tokens: usage.cached_input_tokens,
+                estimated: usage.estimated,
+            },
+        }
+    }
+}
+
+impl fmt::Display for Story {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}", self.title)?;
+        let mut before = String::new();
+        for (at, moment) in &self.moments {
+            // The same time is written once, and the word for what happened as well.
+            let now = format!("{:.3} s", at.as_secs_f64());
+            let mut time = if before == now { String::new() } else { now.clone() };
+            let (mut word, parts) = moment.parts();
+            for part in parts {
+                writeln!(f, "{}", format!("{time:>12}  {word:<9}{part}").trim_end())?;
+                (time, word) = (String::new(), "");
+            }
+            before = now;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Moment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (word, parts) = self.parts();
+        f.write_str(format!("{word:<9}{}", parts.join("; ")).trim_end())
+    }
+}
+
+impl Moment {
+    /// The word for what happened, and what is told of it, at least one part.
+    fn parts(&self) -> (&'static str, Vec<String>) {
+        let one = |word, text: String| (word, vec![text]);
+        match self {
+            Moment::Arrived => one("arrived", String::new()),
+            Moment::Asked(standings) => ("asked", listed(standings)),
+            Moment::State(uses) => ("state", listed(uses)),
+            Moment::Decided(decision) => one("decided", decision.clone()),
+            Moment::Noted(note) => one("noted", note.clone()),
+            Moment::Fault(fault) => one("fault", format!("{fault}; the default policy decided instead")),
+            Moment::PassedOver(others) => ("others", listed(others)),
+            Moment::NotHad(why) => one("not had", why.clone()),
+            Moment::Sent { backend, lane, model, probe, join } => {
+                let probe = if *probe { ", a probe after its cooldown" } else { "" };
+                let join = match join {
+                    Some(Join::Splice) => ", to go on where the answer broke",
+                    Some(Join::Prefill) => ", prefilled with what was delivered",
+                    None => "",
+                };
+                one("sent", format!("to {backend} in the {} lane, as {model}{probe}{join}", lane.as_str()))
+            }
+            Moment::Committed => one("begun", "the answer's first byte went downstream".to_owned()),
+            Moment::Outcome(outcome) => one("outcome", outcome.to_string()),
+            Moment::Waits(max) => one("waits", format!("at most {}", in_words(*max))),
+            Moment::Waited(took, Some(backend)) => {
+                one("waited", format!("{}, then was handed {backend}", in_words(*took)))
+            }
+            Moment::Waited(took, None) => one("waited", format!("{}, in vain", in_words(*took))),
+            Moment::End(end) => one("end", end.clone()),
+            Moment::Cost(cost) => one("cost", cost.to_string()),
+        }
+    }
+}
+
+fn listed<T: ToString>(all: &[T]) -> Vec<String> {
+    let mut told: Vec<String> = all.iter().take(MAX_LISTED).map(T::to_string).collect();
+    match all.len().saturating_sub(MAX_LISTED) {
+        0 if all.is_empty() => told.push("none".to_owned()),
+        0 => {}
+        more => told.push(format!("and {more} more")),
+    }
+    told
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.backend, self.outcome)?;
+        if self.status > 0 {
+            write!(f, " ({})", self.status)?;
+        }
+        write!(f, " after {}", in_words(self.took))?;
+        if let Some(first_token) = self.first_token {
+            write!(f, ", its first token after {}", in_words(first_token))?;
+        }
+        if let Some(retry_after) = self.retry_after {
+            write!(f, ", asks to be left alone for {}", in_words(retry_after))?;
+        }
+        if self.cost.usd > 0.0 {
+            write!(f, ", {:.6} USD", self.cost.usd)?;
+        }
+        if self.message.is_empty() { Ok(()) } else { write!(f, ": {}", self.message) }
+    }
+}
+
+impl fmt::Display for Cost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.6} USD for {} tokens in, {} out", self.usd, self.input_tokens, self.output_tokens)?;
+        if self.cached_input_tokens > 0 {
+            write!(f, ", {} of those in cached", self.cached_input_tokens)?;
+        }
+        if self.estimated { f.write_str(" (counted here, the provider did not say)") } else { Ok(()) }
+    }
+}
+
+/// One use of the shared `state`, in words.
+pub fn state_use(usage: &StateUse) -> String {
+    let lasting = |ttl_ms: u64| match ttl_ms {
+        0 => String::new(),
+        ms => format!(" for {}", in_words(Duration::from_millis(ms))),
+    };
+    match usage {
+        StateUse::Get { key, found: Some(value) } => format!("{key} is {value}"),
+        StateUse::Get { key, found: None } => format!("{key} is not set"),
+        StateUse::Set { key, value, ttl_ms } => format!("{key} set to {value}{}", lasting(*ttl_ms)),
+        StateUse::Add { key, delta, ttl_ms, sum } => format!("{key} {delta:+} is {sum} now{}", lasting(*ttl_ms)),
+        StateUse::TooMany => "and more uses, which were not kept".to_owned(),
+    }
+}
+
+/// What a request is, in a line: "request 2: m, 100 prompt tokens, as a stream".
+pub fn title(name: &str, model: &str, facts: &Facts) -> String {
+    let stream = if facts.streaming { ", as a stream" } else { "" };
+    let priority = if facts.priority == 0 { String::new() } else { format!(", priority {}", facts.priority) };
+    format!("{name}: {model}, {} prompt tokens{stream}{priority}", facts.prompt_tokens)
+}
+
+/// An end with what it took: "delivered by a in the primary lane after 2 s (1 attempt, no wait)".
+pub fn end_text(ended: &Ended, attempts: usize, waits: (u32, Duration)) -> String {
+    let (waits, waited) = waits;
+    let lane = ended.by.as_ref().map_or(String::new(), |(lane, _)| format!(" in the {} lane", lane.as_str()));
+    let error = ended.error.as_ref().map_or(String::new(), |error| format!(": {error}"));
+    let waits = match waits {
+        0 => "no wait".to_owned(),
+        waits => format!("{} of {} together", counted(waits as usize, "wait"), in_words(waited)),
+    };
+    format!("{ended}{lane} after {} ({}, {waits}){error}", in_words(ended.took), counted(attempts, "attempt"))
+}
+
+fn counted(number: usize, what: &str) -> String {
+    if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") }
+}
+
+fn of_ms(ms: u32) -> String {
+    in_words(Duration::from_millis(ms.into()))
+}
+
+/// A duration as people write it: "20 ms", "1.5 s", "2 min".
+pub fn in_words(d: Duration) -> String {
+    /// Above it minutes are easier to read.
+    const LONG: Duration = Duration::from_secs(300);
+    let ms = d.as_micros().div_ceil(1_000);
+    if d >= LONG {
+        return format!("{} min", trimmed(d.as_secs_f64() / 60.0, 1));
+    }
+    if ms < 1_000 { format!("{ms} ms") } else { format!("{} s", trimmed(ms as f64 / 1_000.0, 3)) }
+}
+
+fn trimmed(number: f64, digits: usize) -> String {
+    let text = format!("{number:.digits$}");
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_read_as_people_write_them() {
+        let words = |ms| in_words(Duration::from_millis(ms));
+        assert_eq!(words(0), "0 ms");
+        assert_eq!(words(999), "999 ms");
+        assert_eq!(words(1_500), "1.5 s");
+        assert_eq!(words(120_000), "120 s");
+        assert_eq!(words(600_000), "10 min");
+    }
+
+    #[test]
+    fn a_time_is_written_once() {
+        let at = Duration::from_millis(20);
+        let moments = vec![(at, Moment::Arrived), (at, Moment::Decided("primary a".to_owned()))];
+        let story = Story { title: "request 1".to_owned(), moments };
+        assert_eq!(story.to_string(), "request 1\n     0.020 s  arrived\n              decided  primary a\n");
+    }
+}

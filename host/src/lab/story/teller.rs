@@ -1,0 +1,227 @@
+//! Turns what happens to an exchange into its story, one event at a time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use pointsman_core::contract::{Decision, Query};
+use pointsman_core::exchange::Join;
+use pointsman_core::journal::StateUse;
+use pointsman_core::table::{Lane, Table};
+
+use super::{
+    Choice, Cost, Decided, Ended, Moment, Outcome, Standing, Story, end_text, in_words, passed_over, state_use,
+};
+
+/// Tells an exchange as it goes.
+#[derive(Clone, Debug)]
+pub struct Teller {
+    /// What was told so far.
+    pub story: Story,
+    /// The model asked for.
+    model: String,
+    waiting_since: Duration,
+    /// The latest question, until its decision has led to something.
+    open: Option<Open>,
+    attempts: usize,
+    cost: Cost,
+}
+
+/// A decision that has not led to anything yet.
+#[derive(Clone, Debug)]
+struct Open {
+    standings: Vec<Standing>,
+    decided: Option<Decision>,
+}
+
+/// What a policy answered.
+#[derive(Clone, Copy, Debug)]
+pub struct Answered<'a> {
+    /// What was decided.
+    pub decision: &'a Decision,
+    /// What was noted.
+    pub notes: &'a [String],
+    /// Why the native twin decided: the fault's kind and message.
+    pub fault: Option<(&'a str, &'a str)>,
+    /// Every use of `state` on the way.
+    pub state: &'a [StateUse],
+    /// How long it took; none where nobody measured it.
+    pub took: Option<Duration>,
+}
+
+impl Teller {
+    /// An exchange for `model` arrived at `at`.
+    pub fn new(title: String, model: &str, at: Duration) -> Self {
+        Self {
+            story: Story { title, moments: vec![(at, Moment::Arrived)] },
+            model: model.to_owned(),
+            waiting_since: at,
+            open: None,
+            attempts: 0,
+            cost: Cost::default(),
+        }
+    }
+
+    /// The policy is asked.
+    pub fn asked(&mut self, at: Duration, table: &Table, query: &Query) {
+        self.not_had(at, table);
+        let standings = Standing::all(query, table);
+        self.tell(at, Moment::Asked(standings.clone()));
+        self.open = Some(Open { standings, decided: None });
+    }
+
+    /// It answered; what was decided, with the table's names.
+    pub fn answered(&mut self, at: Duration, table: &Table, answered: Answered<'_>) -> Decided {
+        if !answered.state.is_empty() {
+            self.tell(at, Moment::State(answered.state.iter().map(state_use).collect()));
+        }
+        if let Some((kind, message)) = answered.fault {
+            self.tell(at, Moment::Fault(format!("{kind}: {message}")));
+        }
+        for note in answered.notes {
+            self.tell(at, Moment::Noted(note.clone()));
+        }
+        let decided = Decided::of(answered.decision, table);
+        if let Some(model) = &decided.model {
+            self.model.clone_from(model);
+        }
+        let took = answered.took.map_or(String::new(), |took| format!(", in {} us", took.as_micros()));
+        self.tell(at, Moment::Decided(format!("{decided}{}{took}", terms(answered.decision))));
+        if let Some(open) = &mut self.open {
+            open.decided = Some(answered.decision.clone());
+        }
+        if let Some(choice) = choice(answered.decision) {
+            self.others(at, table, choice);
+        }
+        decided
+    }
+
+    /// An attempt is sent.
+    pub fn sent(&mut self, at: Duration, table: &Table, sent: Sent<'_>) {
+        let chosen_by_host =
+            self.open.as_ref().and_then(|open| open.decided.as_ref()).is_some_and(|d| choice(d).is_none());
+        if chosen_by_host {
+            self.others(at, table, Choice::Backend { index: sent.backend, lane: sent.lane, by_host: true });
+        }
+        self.open = None;
+        let Some(backend) = table.backends.get(sent.backend as usize) else { return };
+        let Sent { lane, model, probe, join, .. } = sent;
+        self.tell(at, Moment::Sent { backend: backend.id.clone(), lane, model: model.to_owned(), probe, join });
+    }
+
+    /// The answer's first byte went downstream.
+    pub fn committed(&mut self, at: Duration) {
+        self.tell(at, Moment::Committed);
+    }
+
+    /// The attempt ended.
+    pub fn outcome(&mut self, at: Duration, outcome: Outcome) {
+        self.attempts += 1;
+        self.cost = self.cost.plus(outcome.cost);
+        self.tell(at, Moment::Outcome(outcome));
+    }
+
+    /// It waits, at most so long.
+    pub fn waits(&mut self, at: Duration, table: &Table, max: Duration) {
+        if self.open.as_ref().and_then(|open| open.decided.as_ref()).is_some_and(|d| !matches!(d, Decision::Wait(_))) {
+            self.not_had(at, table);
+        }
+        self.open = None;
+        self.waiting_since = at;
+        self.tell(at, Moment::Waits(max));
+    }
+
+    /// It no longer waits.
+    pub fn waited(&mut self, at: Duration, granted: Option<Arc<str>>) {
+        self.tell(at, Moment::Waited(at.saturating_sub(self.waiting_since), granted));
+    }
+
+    /// It is over.
+    pub fn ended(&mut self, at: Duration, ended: &Ended, waits: (u32, Duration)) {
+        self.tell(at, Moment::End(end_text(ended, self.attempts, waits)));
+        if self.attempts > 0 {
+            self.tell(at, Moment::Cost(self.cost));
+        }
+    }
+
+    fn others(&mut self, at: Duration, table: &Table, choice: Choice) {
+        let Some(open) = &self.open else { return };
+        let others = passed_over(&open.standings, choice, table, &self.model);
+        if !others.is_empty() {
+            self.tell(at, Moment::PassedOver(others));
+        }
+    }
+
+    /// The decision before led to nothing.
+    fn not_had(&mut self, at: Duration, table: &Table) {
+        let Some(Open { standings, decided: Some(decision) }) = self.open.take() else { return };
+        let name = |index: u32| table.backends.get(index as usize).map_or("?", |backend| &*backend.id);
+        let of_lane = |lane: Lane, backend: Option<u32>| match backend {
+            None => format!("no permit: nothing of the {} lane was to be had", lane.as_str()),
+            Some(index) => {
+                let was = standings.iter().find(|standing| standing.index == index).map(Standing::condition);
+                let was = was.map_or("could not serve the request".to_owned(), |was| was.replacen("is ", "was ", 1));
+                format!("no permit for {}, which {was} when the policy was asked", name(index))
+            }
+        };
+        let why = match decision {
+            Decision::Primary(dispatch) => of_lane(Lane::Primary, dispatch.backend),
+            Decision::Fallback(dispatch) => of_lane(Lane::Fallback, dispatch.backend),
+            Decision::Emergency(dispatch) => of_lane(Lane::Emergency, dispatch.backend),
+            Decision::Wait(_) => {
+                "the wait was over at once: nothing to wait for, no room in the line, or no budget for it".to_owned()
+            }
+            Decision::Reject(_) => return,
+        };
+        self.tell(at, Moment::NotHad(why));
+    }
+
+    fn tell(&mut self, at: Duration, moment: Moment) {
+        self.story.moments.push((at, moment));
+    }
+}
+
+/// An attempt as it is sent.
+#[derive(Clone, Copy, Debug)]
+pub struct Sent<'a> {
+    /// Its place in the table.
+    pub backend: u32,
+    /// How.
+    pub lane: Lane,
+    /// The model name sent.
+    pub model: &'a str,
+    /// Does it find out whether its backend is well again?
+    pub probe: bool,
+    /// How it continues what was delivered.
+    pub join: Option<Join>,
+}
+
+/// What a decision chose; none where the host chooses for it.
+fn choice(decision: &Decision) -> Option<Choice> {
+    let backend = |lane, index: Option<u32>| index.map(|index| Choice::Backend { index, lane, by_host: false });
+    match decision {
+        Decision::Primary(dispatch) => backend(Lane::Primary, dispatch.backend),
+        Decision::Fallback(dispatch) => backend(Lane::Fallback, dispatch.backend),
+        Decision::Emergency(dispatch) => backend(Lane::Emergency, dispatch.backend),
+        Decision::Wait(hold) => Some(Choice::Wait(hold.lane)),
+        Decision::Reject(_) => Some(Choice::Reject),
+    }
+}
+
+/// What else a decision said.
+fn terms(decision: &Decision) -> String {
+    let dispatch = match decision {
+        Decision::Wait(hold) => return format!(", at most {}", in_words(hold.max)),
+        Decision::Reject(rejection) if rejection.message.is_empty() => return String::new(),
+        Decision::Reject(rejection) => return format!(": {}", rejection.message),
+        Decision::Primary(dispatch) | Decision::Fallback(dispatch) | Decision::Emergency(dispatch) => dispatch,
+    };
+    let limits = [
+        ("first byte", dispatch.first_byte),
+        ("first token", dispatch.first_token),
+        ("idle", dispatch.idle),
+        ("total", dispatch.total),
+    ];
+    let told =
+        limits.iter().filter_map(|(name, limit)| limit.map(|limit| format!(", {name} within {}", in_words(limit))));
+    told.collect()
+}

@@ -1,0 +1,121 @@
+//! Components that recorded questions are put to again: the engine, the limits and the checks of the live proxy, but
+//! `state` answers as it was recorded, nobody loses patience, and no twin steps in.
+
+use std::sync::Arc;
+
+use pointsman_core::contract::{Decision, Query};
+use pointsman_core::journal::{Question, StateUse};
+use pointsman_core::table::Table;
+
+use super::check::LoadError;
+use super::deadline::Measure;
+use super::engine::Compiled;
+use super::guest::Shared;
+use super::instance::Instance;
+use super::judge::judge;
+use super::pool::{Pool, is_at_start};
+use super::tape::Tape;
+use super::wire::TableParts;
+use super::{Fault, FaultKind, Texts, patience};
+
+/// One replay. What a question shows of `state` is known to those after it, whichever component they are put to.
+pub struct Replay {
+    tape: Arc<Tape>,
+    shared: Arc<Shared>,
+}
+
+/// What a component answered to a recorded question.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Heard {
+    /// The decision, valid for the table, or how it failed.
+    pub answer: Result<Decision, Fault>,
+    /// What it noted.
+    pub notes: Vec<String>,
+    /// Every use of `state`, in order, with the answers it got.
+    pub state: Vec<StateUse>,
+    /// How many of these answers were not recorded: what was last known of the key was answered instead.
+    pub unrecorded: u32,
+}
+
+/// A component configured for a table, in a replay.
+pub struct Replayer {
+    tape: Arc<Tape>,
+    pool: Arc<Pool>,
+    table: Arc<Table>,
+    decide_ms: u32,
+}
+
+impl Default for Replay {
+    fn default() -> Self {
+        let tape = Arc::new(Tape::default());
+        Self { shared: Arc::new(Shared::recorded(tape.clone())), tape }
+    }
+}
+
+impl Replay {
+    /// Configures a component. It has been judged before, so it is not probed: what it remembers is only what it is asked.
+    ///
+    /// # Errors
+    /// It does not start, or refuses the settings or the table.
+    pub fn configure(&self, compiled: &Compiled, settings: &str, table: Arc<Table>) -> Result<Replayer, LoadError> {
+        let (engine, code) = (compiled.engine().clone(), compiled.code().clone());
+        let decide_ms = engine.limits().decide_ms;
+        let pool = Pool::patient(engine, code, self.shared.clone(), settings, TableParts::new(&table));
+        pool.fill()?;
+        Ok(Replayer { tape: self.tape.clone(), pool, table, decide_ms })
+    }
+
+    /// This question is not asked again; what it shows of `state` counts nevertheless.
+    pub fn passed(&self, question: &Question) {
+        self.tape.passed(&question.state, question.query.now_ms);
+    }
+}
+
+impl Replayer {
+    /// Asks an instance that remembers the questions before, as long as it does not fail.
+    pub fn ask(&self, query: &Query, texts: &Arc<Texts>, recorded: &[StateUse]) -> Heard {
+        let mut taken = match self.pool.take() {
+            Ok(taken) => taken,
+            Err(fault) => return Heard::failed(fault),
+        };
+        let instance = taken.instance();
+        let heard = self.put(instance, query, texts, recorded);
+        if heard.answer.is_err() || instance.is_bloated() {
+            taken.spend();
+        }
+        heard
+    }
+
+    /// Asks an instance that has never been asked anything.
+    pub fn ask_fresh(&self, query: &Query, texts: &Arc<Texts>, recorded: &[StateUse]) -> Heard {
+        match self.pool.fresh(Measure::Running) {
+            Ok(mut instance) => self.put(&mut instance, query, texts, recorded),
+            Err(fault) => Heard::failed(fault),
+        }
+    }
+
+    fn put(&self, instance: &mut Instance, query: &Query, texts: &Arc<Texts>, recorded: &[StateUse]) -> Heard {
+        self.pool.touch_clock();
+        self.tape.begin(recorded);
+        let answer = instance.ask(query, texts, Measure::Running, self.decide_ms);
+        let unrecorded = self.tape.end(query.now_ms);
+        let (notes, state) = instance.end();
+        let answer = answer.and_then(|decision| {
+            judge(decision, &self.table).map_err(|message| Fault { kind: FaultKind::Invalid, message })
+        });
+        Heard { answer, notes, state, unrecorded }
+    }
+}
+
+impl Heard {
+    fn failed(fault: Fault) -> Self {
+        Self { answer: Err(fault), notes: Vec::new(), state: Vec::new(), unrecorded: 0 }
+    }
+}
+
+/// Does a fault with this kind and message say more of the machine at that moment than of the policy? Deadlines and
+/// shortages do, and so do questions that were not asked at all.
+pub fn is_of_the_moment(kind: &str, message: &str) -> bool {
+    let timed = [FaultKind::Deadline, FaultKind::Busy].map(FaultKind::as_str);
+    timed.contains(&kind) || message.starts_with(patience::NOT_ASKED) || is_at_start(message)
+}

@@ -1,0 +1,253 @@
+//! The shadow policy: read, judged and cast beside the policy in force, on a way of its own, so that nothing waits for it.
+//!
+//! A bad file is told and changes nothing: the shadow there is goes on to be asked.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use anyhow::Context;
+use pointsman_core::table::Table;
+use pointsman_core::time::Timestamp;
+use tokio::sync::Notify;
+
+use super::component::{Component, Hash};
+use super::in_workshop;
+use crate::config::Shadow as Wanted;
+use crate::drive::{Proxy, Shade, Tally};
+use crate::policy::watch::Watcher;
+use crate::policy::{Compiled, Engine};
+use crate::telemetry::metrics::Reload;
+
+/// Casts the shadow that the configuration names.
+pub struct Understudy {
+    proxy: Arc<Proxy>,
+    engine: Engine,
+    wake: Arc<Notify>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    cast: Option<Cast>,
+    /// What was refused last.
+    refused: Option<Key>,
+    error: Option<String>,
+}
+
+/// The shadow that is asked.
+#[derive(Clone)]
+struct Cast {
+    key: Key,
+    compiled: Arc<Compiled>,
+    since: Timestamp,
+    tally: Arc<Tally>,
+}
+
+/// What a shadow is made of: it is judged anew when any of it changes.
+#[derive(Clone)]
+struct Key {
+    hash: Hash,
+    wanted: Wanted,
+    table: Arc<Table>,
+}
+
+/// The shadow, for the operator.
+#[derive(Clone)]
+pub struct ShadowStatus {
+    /// The file that is named.
+    pub file: PathBuf,
+    /// The revision that is asked, since when, and what came of it; none: no shadow is asked.
+    pub cast: Option<(String, Timestamp, Arc<Tally>)>,
+    /// The share of one processor it may use.
+    pub core_share: f64,
+    /// Why the file last offered is not asked; none: it is.
+    pub error: Option<String>,
+}
+
+impl Key {
+    fn is(&self, other: &Key) -> bool {
+        self.is_same_policy(other) && Arc::ptr_eq(&self.table, &other.table)
+    }
+
+    /// The same, but for another table: what was counted goes on.
+    fn is_same_policy(&self, other: &Key) -> bool {
+        self.hash == other.hash && self.wanted == other.wanted
+    }
+}
+
+impl Understudy {
+    /// Without a shadow until [`Understudy::run`] has looked.
+    pub fn new(proxy: Arc<Proxy>, engine: Engine) -> Self {
+        Self { proxy, engine, wake: Arc::default(), state: Mutex::default() }
+    }
+
+    /// The shadow's file or the configuration may have changed.
+    pub fn look_again(&self) {
+        self.wake.notify_one();
+    }
+
+    /// How the shadow stands; none: the configuration names none.
+    pub fn status(&self) -> Option<ShadowStatus> {
+        let wanted = self.proxy.snapshot().config.policy.shadow.clone()?;
+        let state = self.state();
+        let cast = state.cast.as_ref().map(|cast| (cast.key.hash.revision(), cast.since, cast.tally.clone()));
+        Some(ShadowStatus { file: wanted.file, cast, core_share: wanted.core_share, error: state.error.clone() })
+    }
+
+    /// Watches the shadow's file, and casts what is in it. Runs until dropped.
+    pub async fn run(self: Arc<Self>) {
+        let mut watched: Option<(PathBuf, Option<Watcher>)> = None;
+        loop {
+            let file = self.proxy.snapshot().config.policy.shadow.as_ref().map(|wanted| wanted.file.clone());
+            if watched.as_ref().map(|(path, _)| path) != file.as_ref() {
+                watched = file.map(|file| {
+                    let watcher = self.watch(&file);
+                    (file, watcher)
+                });
+            }
+            self.look().await;
+            self.wake.notified().await;
+        }
+    }
+
+    fn watch(&self, file: &Path) -> Option<Watcher> {
+        let wake = self.wake.clone();
+        Watcher::new(file, move || wake.notify_one())
+            .inspect_err(|error| tracing::error!(file = %file.display(), %error, "the shadow's file is not watched; send SIGHUP after a change"))
+            .ok()
+    }
+
+    async fn look(&self) {
+        let snapshot = self.proxy.snapshot();
+        let Some(wanted) = snapshot.config.policy.shadow.clone() else { return self.dismiss() };
+        let table = snapshot.view.table.clone();
+        let component = match self.read(&wanted.file).await {
+            Ok(component) => component,
+            Err(error) => {
+                self.refuse(None, &error);
+                return self.follow(table).await;
+            }
+        };
+        let key = Key { hash: component.hash, wanted, table };
+        let (is_cast, is_refused) = {
+            let state = self.state();
+            let is = |known: Option<&Key>| known.is_some_and(|known| known.is(&key));
+            (is(state.cast.as_ref().map(|cast| &cast.key)), is(state.refused.as_ref()))
+        };
+        if is_cast {
+            self.is_well();
+        } else if !is_refused {
+            self.judge(key, component).await;
+        }
+    }
+
+    async fn read(&self, file: &Path) -> anyhow::Result<Component> {
+        Component::of_source(Some(file), self.engine.limits().max_component_bytes).await
+    }
+
+    async fn judge(&self, key: Key, component: Component) {
+        let before = self.state().cast.clone().filter(|cast| cast.key.hash == key.hash);
+        let (engine, known) = (self.engine.clone(), before.map(|cast| cast.compiled));
+        let compiled = tokio::task::spawn_blocking(move || {
+            known.map_or_else(|| engine.compile(&component.bytes).map(Arc::new), Ok)
+        });
+        let cast = match compiled.await {
+            Ok(Ok(compiled)) => self.cast(key.clone(), compiled).await,
+            Ok(Err(error)) => Err(error.into()),
+            Err(panicked) => Err(panicked.into()),
+        };
+        let Err(error) = cast else { return };
+        // Half a file that was being written is no policy; the watcher tells when it is whole.
+        if self.read(&key.wanted.file).await.is_ok_and(|now| now.hash == key.hash) {
+            let error = error.context(format!("the shadow {} is refused", key.wanted.file.display()));
+            let table = key.table.clone();
+            self.refuse(Some(key), &error);
+            self.follow(table).await;
+        }
+    }
+
+    /// Configures and probes it, and has it asked from now on.
+    async fn cast(&self, key: Key, compiled: Arc<Compiled>) -> anyhow::Result<()> {
+        let settings = key.wanted.settings_json();
+        let deadline_ms = u32::try_from(key.wanted.deadline.as_millis()).unwrap_or(u32::MAX);
+        let (code, table) = (compiled.clone(), key.table.clone());
+        let revision = in_workshop(&self.engine, move || code.shadow(&settings, table, deadline_ms)).await??;
+        let before = self.state().cast.clone().filter(|cast| cast.key.is_same_policy(&key));
+        let (since, tally) =
+            before.map_or_else(|| (self.proxy.clock.now(), Arc::default()), |cast| (cast.since, cast.tally));
+        let shade = Shade { revision, core_share: key.wanted.core_share, tally: tally.clone() };
+        self.proxy.shadow.cast(Some(Arc::new(shade))).context("the shadow's thread cannot be started")?;
+        tracing::info!(what = Reload::Shadow.as_str(), revision = key.hash.revision(), "a change is in force");
+        self.proxy.metrics.reloaded(Reload::Shadow, true);
+        self.proxy.events.change(Reload::Shadow.as_str(), Some(&key.hash.revision()), None);
+        *self.state() = State { cast: Some(Cast { key, compiled, since, tally }), refused: None, error: None };
+        Ok(())
+    }
+
+    /// The shadow there is goes on, under the table there is now; where it cannot, there is none.
+    async fn follow(&self, table: Arc<Table>) {
+        let cast = self.state().cast.clone();
+        let Some(cast) = cast.filter(|cast| !Arc::ptr_eq(&cast.key.table, &table)) else { return };
+        let (refused, error) = {
+            let state = self.state();
+            (state.refused.clone(), state.error.clone())
+        };
+        match self.cast(Key { table, ..cast.key }, cast.compiled).await {
+            // What was refused is still to be told.
+            Ok(()) => {
+                let mut state = self.state();
+                (state.refused, state.error) = (refused, error);
+            }
+            Err(error) => {
+                tracing::warn!(
+                    error = format!("{error:#}"),
+                    "the shadow is not for this configuration and is asked no more"
+                );
+                self.forget();
+                self.state().error.get_or_insert_with(|| format!("{error:#}"));
+            }
+        }
+    }
+
+    fn dismiss(&self) {
+        if self.state().cast.is_some() {
+            tracing::info!("the configuration names no shadow any more");
+            self.forget();
+        }
+        *self.state() = State::default();
+    }
+
+    fn forget(&self) {
+        self.state().cast = None;
+        // It fails only where a thread is to be started.
+        let _ = self.proxy.shadow.cast(None);
+    }
+
+    /// The file holds again what is asked.
+    fn is_well(&self) {
+        let mut state = self.state();
+        state.refused = None;
+        if state.error.take().is_some() {
+            tracing::info!("the shadow's file is again as it was");
+        }
+    }
+
+    /// The same reason is not told twice.
+    fn refuse(&self, key: Option<Key>, error: &anyhow::Error) {
+        let error = format!("{error:#}");
+        let mut state = self.state();
+        state.refused = key;
+        if state.error.as_ref() == Some(&error) {
+            return;
+        }
+        tracing::error!(what = Reload::Shadow.as_str(), error, "a change was refused; what was in force stays");
+        self.proxy.metrics.reloaded(Reload::Shadow, false);
+        self.proxy.events.change(Reload::Shadow.as_str(), None, Some(&error));
+        state.error = Some(error);
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Every change under this lock is a few assignments.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

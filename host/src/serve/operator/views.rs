@@ -1,0 +1,80 @@
+//! Promotions and the shadow as the operator sees them.
+
+use pointsman_core::canary::{Finding, Seen};
+
+use crate::drive::{Divergent, Progress, Tally};
+use crate::serve::admin::{
+    DivergenceView, GuardView, PolicyEventView, PromotionView, ShadowReport, ShadowView, SideView, SidesView,
+};
+use crate::serve::control::{Promotion, ShadowStatus};
+use crate::store::PolicyEventRow;
+use crate::telemetry::metrics::{ShadowDrop, ShadowResult};
+use crate::telemetry::rfc3339::Rfc3339;
+use pointsman_core::time::Timestamp;
+
+pub(super) fn promotion(promotion: &Promotion) -> PromotionView {
+    let Progress { plan, since, until, is_extended, control, candidate, findings } = promotion.progress();
+    let over = promotion.over.as_ref();
+    PromotionView {
+        state: over.map_or("running", |over| over.step.as_str()),
+        candidate: promotion.candidate.clone(),
+        control: promotion.control.clone(),
+        share: plan.share.to_string(),
+        since: Rfc3339(since).to_string(),
+        until: Rfc3339(until).to_string(),
+        extended: is_extended,
+        ended_at: over.map(|over| Rfc3339(over.at).to_string()),
+        why: over.map(|over| over.why.clone()),
+        sides: SidesView { control: side(&control), candidate: side(&candidate) },
+        guards: findings.into_iter().map(guard).collect(),
+    }
+}
+
+fn side(seen: &Seen) -> SideView {
+    SideView {
+        exchanges: seen.exchanges,
+        failed: seen.failed,
+        p95_ms: seen.p95.map(|p95| p95.as_millis() as u64),
+        cost_usd: seen.cost_usd,
+    }
+}
+
+fn guard(finding: Finding) -> GuardView {
+    GuardView { guard: finding.guard.to_string(), standing: finding.standing.as_str(), words: finding.words }
+}
+
+pub(super) fn event(row: PolicyEventRow) -> PolicyEventView {
+    PolicyEventView {
+        at: Rfc3339(Timestamp::from_millis(row.at_ms)).to_string(),
+        step: row.step,
+        candidate: row.candidate,
+        control: row.control,
+        why: row.why,
+        numbers: serde_json::from_str(&row.numbers).unwrap_or_default(),
+    }
+}
+
+pub(super) fn shadow(status: &ShadowStatus) -> ShadowView {
+    let tally = status.cast.as_ref().map(|(_, _, tally)| &**tally);
+    let count = |of: &dyn Fn(&Tally) -> u64| tally.map_or(0, of);
+    ShadowView {
+        file: status.file.display().to_string(),
+        revision: status.cast.as_ref().map(|(revision, _, _)| revision.clone()),
+        since: status.cast.as_ref().map(|(_, since, _)| Rfc3339(*since).to_string()),
+        error: status.error.clone(),
+        decisions: ShadowResult::ALL.map(|result| (result.as_str(), count(&|tally| tally.results(result)))).into(),
+        dropped: ShadowDrop::ALL.map(|why| (why.as_str(), count(&|tally| tally.drops(why)))).into(),
+        ran_ms: count(&|tally| tally.ran().as_millis() as u64),
+        core_share: status.core_share,
+    }
+}
+
+pub(super) fn shadow_report(status: &ShadowStatus) -> ShadowReport {
+    let latest = status.cast.as_ref().map(|(_, _, tally)| tally.latest()).unwrap_or_default();
+    ShadowReport { shadow: shadow(status), divergences: latest.into_iter().map(divergence).collect() }
+}
+
+fn divergence(divergent: Divergent) -> DivergenceView {
+    let Divergent { at, request_id, model, result, live, shadow, notes } = divergent;
+    DivergenceView { at: Rfc3339(at).to_string(), request_id, model, kind: result.as_str(), live, shadow, notes }
+}

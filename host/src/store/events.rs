@@ -1,0 +1,99 @@
+//! What became of guarded promotions, step by step.
+
+use rusqlite::{Connection, params};
+
+use super::policies::signed;
+use super::{PolicyStore, StoreError};
+
+/// Steps kept; the oldest go.
+pub const MAX_POLICY_EVENTS: u32 = 1_000;
+
+/// A step of a guarded promotion.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PolicyEventRow {
+    /// When, in ms since the epoch.
+    pub at_ms: u64,
+    /// What, by its word.
+    pub step: String,
+    /// The candidate's revision.
+    pub candidate: String,
+    /// The revision in force.
+    pub control: String,
+    /// Why, in a sentence.
+    pub why: String,
+    /// Both sides and the guards at that moment, as JSON.
+    pub numbers: String,
+}
+
+impl PolicyStore {
+    /// Adds a step, and forgets the oldest beyond [`MAX_POLICY_EVENTS`]. When this returns, it is on disk.
+    ///
+    /// # Errors
+    /// When SQLite fails.
+    pub fn add_event(&self, event: &PolicyEventRow) -> Result<(), StoreError> {
+        let connection = self.0.lock();
+        connection.pragma_update(None, "synchronous", "full")?;
+        let added = add(&connection, event);
+        connection.pragma_update(None, "synchronous", "normal")?;
+        Ok(added?)
+    }
+
+    /// The latest steps, the newest first, at most so many.
+    ///
+    /// # Errors
+    /// When SQLite fails.
+    pub fn events(&self, limit: u32) -> Result<Vec<PolicyEventRow>, StoreError> {
+        let connection = self.0.lock();
+        let mut select = connection.prepare_cached(
+            "SELECT at_ms, step, candidate, control, why, numbers FROM policy_event ORDER BY number DESC LIMIT ?1",
+        )?;
+        let rows = select.query_map([limit], |row| {
+            Ok(PolicyEventRow {
+                at_ms: row.get::<_, i64>(0)?.unsigned_abs(),
+                step: row.get(1)?,
+                candidate: row.get(2)?,
+                control: row.get(3)?,
+                why: row.get(4)?,
+                numbers: row.get(5)?,
+            })
+        })?;
+        Ok(rows.collect::<rusqlite::Result<_>>()?)
+    }
+}
+
+fn add(connection: &Connection, event: &PolicyEventRow) -> rusqlite::Result<()> {
+    let PolicyEventRow { at_ms, step, candidate, control, why, numbers } = event;
+    connection
+        .prepare_cached(
+            "INSERT INTO policy_event (at_ms, step, candidate, control, why, numbers) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        )?
+        .execute(params![signed(*at_ms), step, candidate, control, why, numbers])?;
+    connection
+        .prepare_cached("DELETE FROM policy_event WHERE number <= (SELECT max(number) FROM policy_event) - ?1")?
+        .execute([MAX_POLICY_EVENTS])?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use pointsman_core::time::Timestamp;
+
+    use super::*;
+    use crate::store::{Store, StoreLimits, StorePath};
+
+    #[test]
+    fn the_latest_are_kept_and_told_first() {
+        let store = Store::open(StorePath::Memory, StoreLimits::default(), Arc::new(Timestamp::default)).unwrap();
+        let policies = store.policies();
+        let event = |n: u64| PolicyEventRow { at_ms: n, step: "started".to_owned(), ..PolicyEventRow::default() };
+        for n in 0..u64::from(MAX_POLICY_EVENTS) + 5 {
+            policies.add_event(&event(n)).unwrap();
+        }
+        let kept = policies.events(u32::MAX).unwrap();
+        assert_eq!(kept.len(), MAX_POLICY_EVENTS as usize);
+        assert_eq!((kept[0].at_ms, kept.last().unwrap().at_ms), (u64::from(MAX_POLICY_EVENTS) + 4, 5));
+        assert_eq!(policies.events(2).unwrap().len(), 2);
+    }
+}

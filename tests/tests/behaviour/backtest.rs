@@ -1,0 +1,128 @@
+//! `pointsman backtest` on a journal that the real server recorded over real sockets.
+
+use std::collections::VecDeque;
+use std::path::Path;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use pointsman_tests::{Finished, Proxy, Reply, Seen, backend, chat, eventually, proxy, run, status, upstream};
+use serde_json::Value;
+
+const BINARY: &str = env!("CARGO_BIN_EXE_proxy-under-test");
+const EXCHANGES: usize = 2_400;
+
+/// A provider that takes so many requests within any second, and refuses the others.
+fn takes(a_second: usize) -> impl Fn(&Seen, usize) -> Reply + Send + Sync {
+    let taken = Mutex::new(VecDeque::<Instant>::new());
+    move |seen, _| {
+        let mut taken = taken.lock().unwrap();
+        while taken.front().is_some_and(|at| seen.at.duration_since(*at) >= Duration::from_secs(1)) {
+            taken.pop_front();
+        }
+        if taken.len() >= a_second {
+            return status(429).header("retry-after-ms", 150);
+        }
+        taken.push_back(seen.at);
+        chat("hello").slow_head(Duration::from_millis(15))
+    }
+}
+
+/// Requests at a steady pace, whatever becomes of them.
+async fn traffic(proxy: &Proxy, requests: usize, every: Duration) {
+    let mut ticks = tokio::time::interval(every);
+    let mut under_way = Vec::new();
+    for _ in 0..requests {
+        ticks.tick().await;
+        under_way.push(tokio::spawn(proxy.chat().send()));
+    }
+    for answer in join_all(under_way).await {
+        assert_eq!(answer.expect("no panic").status, 200);
+    }
+}
+
+/// Without the harness's patience: two worlds of thousands of exchanges take their time in a debug build.
+async fn backtest(dir: &Path, args: &[&str]) -> Value {
+    let mut command = tokio::process::Command::new(BINARY);
+    command.current_dir(dir).args(["backtest", "--json"]).args(args);
+    let output = command.output().await.expect("it can be run");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).expect("JSON")
+}
+
+fn number(report: &Value, metric: &str, of: &str) -> f64 {
+    let value = &report["metrics"][metric][of];
+    value.as_f64().or(value["mean"].as_f64()).unwrap_or_else(|| panic!("no {metric} {of}: {report:#}"))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_policy_that_ran_comes_to_what_the_server_recorded() {
+    let (free_1, free_2) = (upstream().handler(takes(60)).start().await, upstream().handler(takes(40)).start().await);
+    let paid = upstream().reply(chat("hello").slow_head(Duration::from_millis(25))).start().await;
+    let proxy = proxy!()
+        .backend(backend("free-1").primary(&free_1))
+        .backend(backend("free-2").primary(&free_2))
+        .backend(backend("paid").fallback(&paid).price("m", 1.0, 4.0))
+        .set("cooldown.base_ms", 50)
+        .setting("primary_wait_ms", 120)
+        .setting("primary_wait_max_retries", 2)
+        .start()
+        .await;
+    traffic(&proxy, EXCHANGES, Duration::from_millis(6)).await;
+    let journaled = || proxy.rows("SELECT count(*) AS n FROM trail").first().and_then(|row| row["n"].as_u64());
+    eventually("the whole journal", || journaled().filter(|n| *n == EXCHANGES as u64)).await;
+
+    let page = proxy.dir().join("report.html");
+    let page_name = page.display().to_string();
+    let args = ["--policy", "default", "--set", "primary_wait_max_retries=0", "--seeds", "3", "--html", &page_name];
+    let report = backtest(proxy.dir(), &args).await;
+    eprintln!("{:#}\n{:#}\n{:#}", report["metrics"], report["backends"], report["calibration"]);
+    assert_eq!(report["journal"]["exchanges"].as_u64(), Some(EXCHANGES as u64));
+    let shares: f64 = ["primary", "fallback", "emergency", "none"]
+        .map(|lane| {
+            let metric = format!("lane_{lane}_share");
+            let (recorded, modelled) = (number(&report, &metric, "recorded"), number(&report, &metric, "current"));
+            let off = (modelled - recorded).abs();
+            assert!(off <= (0.05 * recorded).max(0.01), "{metric}: {recorded} was recorded, {modelled} modelled");
+            recorded
+        })
+        .iter()
+        .sum();
+    assert!((shares - 1.0).abs() < 1e-9);
+    let (spent, modelled) = (number(&report, "spend_usd", "recorded"), number(&report, "spend_usd", "current"));
+    assert!(spent > 0.0 && (modelled - spent).abs() <= 0.05 * spent, "{spent} was spent, {modelled} modelled");
+    assert_eq!(report["calibration"]["is_within_5_percent"], true);
+    // Who never waits pays more.
+    let spend = &report["metrics"]["spend_usd"]["difference"];
+    assert!(spend["significant"] == true && spend["better"] == false, "{spend}");
+
+    let page = std::fs::read_to_string(page).expect("the page is written");
+    assert!(
+        page.contains("<svg") && !page.contains("<script") && !page.contains("http://") && !page.contains("https://")
+    );
+}
+
+async fn refused(dir: &Path, args: &[&str], code: i32, words: &str) {
+    let Finished { code: found, stdout, stderr } = run(BINARY, dir, &[&["backtest"], args].concat(), &[]).await;
+    assert!(found == Some(code) && stdout.is_empty() && stderr.contains(words), "{found:?}\n{stdout}\n{stderr}");
+}
+
+#[tokio::test]
+async fn what_cannot_be_told_is_refused_in_a_sentence() {
+    let up = upstream().start().await;
+    let proxy = proxy!().backend(backend("p1").primary(&up)).start().await;
+    let dir = proxy.dir();
+    refused(dir, &["--policy", "default"], 1, "the journal in pointsman.db is empty").await;
+    for _ in 0..3 {
+        proxy.chat().send().await;
+    }
+    proxy.wait_rows(3, "SELECT ended_us FROM trail").await;
+    refused(dir, &["--policy", "default"], 1, "has 3 exchanges of its sample").await;
+    refused(dir, &["--policy", "default", "--since", "2001-01-01", "--until", "2001-01-02"], 1, "at least 100").await;
+    refused(dir, &["--policy", "none.wasm"], 1, "cannot read none.wasm").await;
+    refused(dir, &["--policy", "default", "--store", "none.db"], 1, "there is no store none.db").await;
+    refused(dir, &["--policy", "default", "--since", "soon"], 2, "--since: `soon`").await;
+    refused(dir, &["--policy", "default", "--since", "1h", "--until", "2h"], 2, "--since must be before --until").await;
+    refused(dir, &["--policy", "default", "--config", "none.toml"], 2, "none.toml").await;
+    refused(dir, &[], 2, "--policy").await;
+}

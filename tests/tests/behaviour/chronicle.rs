@@ -1,0 +1,155 @@
+//! What the lab writes down of a world is what the server writes down of the same.
+
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pointsman::lab::answer::{Answer, Gives, Prompt, Response};
+use pointsman::lab::chronicle::Chronicler;
+use pointsman::lab::world::{Ask, Attempt, Outside, World};
+use pointsman::policy::{Engine, EngineLimits, Texts};
+use pointsman::store::{Journaled, Store, StoreLimits, StorePath, StoreReader};
+use pointsman_core::contract::Query;
+use pointsman_core::journal::Happened;
+use pointsman_core::time::Timestamp;
+use pointsman_tests::{backend, chat, proxy, status, tokens, upstream};
+
+/// Requests and answers in order, the same that the server gets below.
+struct Script {
+    asks: Vec<(Timestamp, Ask)>,
+    answers: [Vec<Answer>; 2],
+}
+
+impl Outside for Script {
+    fn next_request(&mut self) -> Option<(Timestamp, Ask)> {
+        (!self.asks.is_empty()).then(|| self.asks.remove(0))
+    }
+
+    fn answer(&mut self, attempt: &Attempt<'_>) -> Answer {
+        self.answers[attempt.sending.backend as usize].remove(0)
+    }
+}
+
+fn answer(gives: Gives, tokens: u32) -> Answer {
+    let ms = Duration::from_millis(1);
+    let prompt = Some(Prompt { tokens: 11, cached: 0 });
+    Answer { gives, head: None, first_token: ms, after: ms * 2, tokens, prompt }
+}
+
+fn says(status: u16, headers: &[(&'static str, &'static str)], tokens: u32) -> Answer {
+    let header = |(name, value): &(&'static str, &'static str)| {
+        (http::HeaderName::from_static(name), http::HeaderValue::from_static(value))
+    };
+    let response = Response { status, headers: headers.iter().map(header).collect(), body: None };
+    answer(Gives::Response(Arc::new(response)), tokens)
+}
+
+fn everything(reader: &StoreReader) -> Vec<Journaled> {
+    let mut all = Vec::new();
+    let end = Timestamp::from_micros(i64::MAX as u64);
+    let each = |journaled| {
+        all.push(journaled);
+        ControlFlow::Continue(())
+    };
+    assert_eq!(reader.journal(Timestamp::default(), end, each).expect("it can be read").trails, 0);
+    all.sort_by_key(|j| j.trail.arrived);
+    all
+}
+
+/// What does not depend on how long things took.
+fn told(journaled: &Journaled) -> Vec<String> {
+    let exchange = &journaled.exchange;
+    let step = |what: &Happened| match what {
+        Happened::Asked(question) => {
+            let q = &question.query;
+            format!(
+                "asked after {} attempts, {} waits: {:?} {:?}",
+                q.attempts.len(),
+                q.waits,
+                question.decision,
+                question.notes
+            )
+        }
+        Happened::Waits { max } => format!("waits at most {max:?}"),
+        other => format!("{other:?}"),
+    };
+    let attempt = |a: &pointsman::store::AttemptRow| {
+        let (input, output) = (a.input_tokens, a.output_tokens);
+        let times = (a.first_byte_ms.is_some(), a.first_token_ms.is_some(), a.retry_after_ms);
+        format!(
+            "{} {} {} {} {} {input} {output} {times:?} {:.6}",
+            a.lane, a.backend, a.model_sent, a.outcome, a.status, a.cost_usd
+        )
+    };
+    let whole = format!(
+        "{} {} {:?} {:?} {} {} {} {} {}",
+        exchange.end,
+        exchange.status,
+        exchange.lane,
+        exchange.backend,
+        exchange.policy,
+        exchange.model,
+        exchange.path,
+        exchange.operation,
+        exchange.first_byte_ms.is_some()
+    );
+    let steps = journaled.trail.steps.iter().map(|s| step(&s.what));
+    [whole].into_iter().chain(steps).chain(exchange.attempts.iter().map(attempt)).collect()
+}
+
+/// Lives through the same requests at the same times, under the same setup.
+fn chronicled(server: &[Journaled], answers: [Vec<Answer>; 2], file: &Path) -> Vec<Journaled> {
+    let setup = &*server[0].setup;
+    let ask = |j: &Journaled| {
+        let texts = Texts { model: j.exchange.model.clone(), path: j.exchange.path.clone(), ..Texts::default() };
+        let (model, facts) = (Arc::from(&*j.exchange.model), j.trail.facts.clone());
+        (j.trail.arrived, Ask { model, facts, texts: Arc::new(texts), patience: None })
+    };
+    let policy = Engine::new(EngineLimits::default()).unwrap().compile_embedded().unwrap();
+    let revision = policy.isolated(&setup.settings, Arc::new(setup.table.clone())).unwrap();
+    let store =
+        Store::open(StorePath::File(file.to_owned()), StoreLimits::default(), Arc::new(Timestamp::default)).unwrap();
+    let decide = |query: &Query, texts: &Arc<Texts>| revision.decide(query, texts);
+    let script = Script { asks: server.iter().map(ask).collect(), answers };
+    let chronicler = Chronicler::new(store.handle(), setup, policy.id().clone());
+    World::new(setup, server[0].trail.arrived, 1, &[], script, decide, chronicler).run();
+    store.handle().flush_blocking().unwrap();
+    everything(&store.reader())
+}
+
+#[tokio::test]
+async fn a_chronicle_says_what_the_journal_says() {
+    let p1 =
+        upstream().reply(status(429).retry_after(1)).then(chat("one")).then(tokens(3).cut_after(0)).then(status(400));
+    let p1 = p1.start().await;
+    let f1 = upstream().reply(status(503)).then(chat("paid")).then(tokens(4)).start().await;
+    let proxy = proxy!()
+        .backend(backend("p1").primary(&p1))
+        .backend(backend("f1").fallback(&f1).model("m", "m-sent").price("m-sent", 1.0, 3.0))
+        .setting("primary_wait_ms", 0)
+        .start()
+        .await;
+    // 429, then 503: nobody is left but the emergency lane or a wait; then whatever the policy makes of it.
+    proxy.chat().send().await;
+    proxy.chat_stream().send().await;
+    proxy.chat().send().await;
+    proxy.wait_rows(3, "SELECT ended_us FROM trail").await;
+    let server = everything(&StoreReader::open(&proxy.store_path()).unwrap());
+    let answers = [
+        vec![
+            says(429, &[("retry-after", "1")], 0),
+            says(200, &[], 7),
+            answer(Gives::Cut, 0),
+            says(400, &[], 0),
+            says(400, &[], 0),
+        ],
+        vec![says(503, &[], 0), says(200, &[], 7), says(200, &[], 4), says(200, &[], 4), says(200, &[], 4)],
+    ];
+    let folder = tempfile::tempdir().unwrap();
+    let lab = chronicled(&server, answers, &folder.path().join("lab.db"));
+    let (server, lab): (Vec<_>, Vec<_>) = (server.iter().map(told).collect(), lab.iter().map(told).collect());
+    assert_eq!(server, lab);
+    println!("{server:#?}");
+    assert!(server[0].len() > 5, "there is something to compare: {server:?}");
+}
