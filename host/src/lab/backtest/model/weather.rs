@@ -77,7 +77,10 @@ pub fn learn(tries: impl Iterator<Item = Try>) -> Weather {
 /// How many failures in a row chance alone would not bring about even once, by how frequent they are in good times.
 fn no_accident(calm: &[Try]) -> usize {
     const MAX_RUN: usize = 12;
-    let share = calm.iter().filter(|t| is_bad(t.kind)).count() as f64 / calm.len().max(1) as f64;
+    let failed = calm.iter().filter(|t| is_bad(t.kind)).count();
+    // Only lone ones are left in there: of independent failures of share p, p (1 - p) to each answer.
+    let to_each_answer = failed as f64 / (calm.len() - failed).max(1) as f64;
+    let share = (1.0 - (1.0 - 4.0 * to_each_answer).max(0.0).sqrt()) / 2.0;
     let by_chance = |run: &usize| calm.len() as f64 * share.powi(i32::try_from(*run).unwrap_or(i32::MAX));
     (MIN_RUN..MAX_RUN).find(|run| by_chance(run) < 1.0).unwrap_or(MAX_RUN)
 }
