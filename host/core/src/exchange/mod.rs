@@ -193,11 +193,9 @@ impl Exchange {
                 self.after_attempt(fleet, now, kind)
             }
             (Phase::Relaying { permit, sending }, Event::Ended(ended)) => {
-                match self.settle(fleet, now, permit, sending, ended) {
-                    Kind::Answered => Action::Finish(End::Delivered),
-                    Kind::ClientGone => Action::Finish(End::ClientGone),
-                    _ => Action::Finish(End::Broken),
-                }
+                let kind = self.settle(fleet, now, permit, sending, ended);
+                let gone = if kind == Kind::ClientGone { End::ClientGone } else { End::Broken };
+                Action::Finish(if kind == Kind::Answered { End::Delivered } else { gone })
             }
             (Phase::Relaying { permit, sending }, Event::Broke(ended)) => {
                 let resume = sending.resume;
