@@ -12,6 +12,7 @@ use pointsman::config;
 use pointsman::lab::answer::{Answer, Gives, Response};
 use pointsman::lab::chronicle::Chronicler;
 use pointsman::lab::world::{Ask, Attempt, Outside, World};
+use pointsman::lab::{BacktestArgs, Backtested, backtest};
 use pointsman::policy::{Engine, EngineLimits, Texts};
 use pointsman::store::{Store, StoreLimits, StorePath};
 use pointsman_core::contract::{NONE, Operation, Query};
@@ -97,10 +98,12 @@ impl Outside for Day {
         let backend = attempt.sending.backend as usize;
         let minutes = attempt.now.since(START).as_secs() / 60;
         let is_out = (backend == 0 && (500..530).contains(&minutes)) || (backend == 1 && (900..910).contains(&minutes));
-        let (status, after) = match () {
-            () if is_out || self.unit() < 0.003 => (502, 40),
-            () if !self.takes(backend, attempt.now) => (429, 30),
-            () => (200, 0),
+        let (status, after_ms) = if is_out || self.unit() < 0.003 {
+            (502, 40)
+        } else if self.takes(backend, attempt.now) {
+            (200, 0)
+        } else {
+            (429, 30)
         };
         let mut headers = HeaderMap::new();
         if status == 429 {
@@ -110,7 +113,7 @@ impl Outside for Day {
         let tokens = (20.0 * 40f64.powf(self.unit())) as u32;
         let first = Duration::from_millis(300).mul_f64(0.5 + 2.0 * self.unit());
         let whole = first + Duration::from_millis(10).mul_f64(f64::from(tokens) * (0.7 + 0.6 * self.unit()));
-        let after = if status == 200 { whole } else { Duration::from_millis(after) };
+        let after = if status == 200 { whole } else { Duration::from_millis(after_ms) };
         Answer { gives, head: None, first_token: first.min(after), after, tokens, prompt: None }
     }
 }
@@ -140,11 +143,22 @@ fn main() {
         chronicle(file.clone(), exchanges);
         println!("the journal of {exchanges} exchanges: written in {:.1} s", watch.elapsed().as_secs_f64());
     }
-    let args = ["backtest", "--policy", "default", "--set", "primary_wait_max_retries=0", "--since", "2026-01-01"];
-    let page = folder.join("day.html");
-    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_pointsman"));
+    let args = BacktestArgs {
+        policy: "default".into(),
+        set: vec!["primary_wait_max_retries=0".to_owned()],
+        against: None,
+        config: None,
+        store: Some(file),
+        since: "2026-01-01".to_owned(),
+        until: None,
+        seeds: 20,
+        json: false,
+        html: Some(folder.join("day.html")),
+    };
+    let (out, err) = (&mut std::io::stdout(), &mut std::io::stderr());
     let watch = Instant::now();
-    let status = command.args(args).arg("--store").arg(&file).arg("--html").arg(&page).status();
-    assert!(status.is_ok_and(|status| status.success()), "the backtest failed");
+    let now = START + Duration::from_secs(7 * 86_400);
+    let ended = backtest(&args, &config::ProcessEnv, now, out, err).expect("it can be printed");
+    assert_eq!(ended, Backtested::Told, "the backtest failed");
     println!("\nbacktest of {exchanges} exchanges: {:.1} s in all", watch.elapsed().as_secs_f64());
 }

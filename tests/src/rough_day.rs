@@ -75,25 +75,24 @@ fn serves(backend: Backend, region: &str) -> Backend {
 
 /// One request; its status.
 async fn send(proxy: &Proxy, i: usize) -> u16 {
-    let streaming = i % 2 == 0;
-    let prompt = "word ".repeat(if i % 7 == 0 { 200 } else { 3 });
+    let streaming = i.is_multiple_of(2);
+    let prompt = "word ".repeat(if i.is_multiple_of(7) { 200 } else { 3 });
     let body = json!({
-        "model": if i % 3 == 0 { "large" } else { "small" },
+        "model": if i.is_multiple_of(3) { "large" } else { "small" },
         "stream": streaming,
         "messages": [{ "role": "user", "content": prompt }],
     });
-    let mut request: Request = proxy.request(Method::POST, "/v1/chat/completions").json(&body).bearer(if i % 4 == 0 {
-        "key-of-thrifty"
-    } else {
-        "key-of-free"
-    });
+    let mut request: Request = proxy
+        .request(Method::POST, "/v1/chat/completions")
+        .json(&body)
+        .bearer(if i.is_multiple_of(4) { "key-of-thrifty" } else { "key-of-free" });
     if i % 5 < 3 {
         request = request.header("x-pointsman-session", &format!("session {}", i % 40));
     }
     if i % 6 < 2 {
         request = request.header("x-pointsman-label-region", if i % 12 < 6 { "eu" } else { "us" });
     }
-    if i % 10 == 0 {
+    if i.is_multiple_of(10) {
         request = request.header("x-pointsman-priority", "10");
     }
     if !streaming {
@@ -102,7 +101,7 @@ async fn send(proxy: &Proxy, i: usize) -> u16 {
     let mut stream = request.stream().await;
     let status = stream.status.as_u16();
     // Some clients leave in the middle.
-    if i % 38 == 0 {
+    if i.is_multiple_of(38) {
         stream.next().await;
     } else {
         stream.rest().await;

@@ -91,7 +91,8 @@ enum Command {
     /// it read from `state` then is what it reads now. One that does not is told as non-deterministic, with the first
     /// difference; so is one whose answers depend on what an instance remembers. With --policy it is told what that policy would
     /// have decided otherwise, by kind and with examples. The proxy may be running.
-    /// Exit 0: the report is made; 1: a policy is not deterministic, or was refused; 2: wrong usage, or nothing to replay.
+    /// Exit 0: the report is made; 1: a policy is not deterministic, was refused, or none could be asked; 2: wrong usage, or
+    /// nothing is recorded.
     ///
     ///   pointsman replay --since 24h
     ///   pointsman replay --store pointsman.db --policy candidate.wasm

@@ -86,6 +86,11 @@ impl Replayer {
         heard
     }
 
+    /// How long the last start of an instance ran, in ms, without the time that the machine took for others.
+    pub fn start_ms(&self) -> u32 {
+        self.pool.start_ms()
+    }
+
     /// Asks an instance that has never been asked anything.
     pub fn ask_fresh(&self, query: &Query, texts: &Arc<Texts>, recorded: &[StateUse]) -> Heard {
         match self.pool.fresh(Measure::Running) {

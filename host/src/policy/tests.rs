@@ -433,3 +433,42 @@ fn decisions_are_made_on_many_threads_at_once_and_inside_a_runtime() {
         runtime.block_on(task).unwrap();
     }
 }
+
+#[test]
+fn in_a_replay_state_answers_as_recorded_and_fresh_instances_remember_nothing() {
+    // A wait of as many ms as the shared sum and the questions in memory come to.
+    let sum = "(i32.wrap_i64 (call $state_add (i32.const 512) (i32.const 5) (i64.const 1) (i64.const 0)))";
+    let asked = "(i32.store (i32.const 900) (i32.add (i32.load (i32.const 900)) (i32.const 1)))";
+    let wait = format!(
+        "{asked} (i32.store8 (i32.const 1024) (i32.const 3))
+        (i32.store (i32.const 1028) (i32.add {sum} (i32.load (i32.const 900))))"
+    );
+    let compiled = engine().compile(&handmade("", &wait)).unwrap();
+    let replay = Replay::default();
+    let replayer = replay.configure(&compiled, "", table()).unwrap();
+    let recorded = |sum| [StateUse::Add { key: "hello".to_owned(), delta: 1, ttl_ms: 0, sum }];
+    let ms = |heard: &Heard| match &heard.answer {
+        Ok(Decision::Wait(hold)) => hold.max.as_millis(),
+        other => panic!("{other:?}"),
+    };
+    let ask = |sum: i64| replayer.ask(&query(&READY), &Arc::default(), &recorded(sum));
+    assert_eq!((ms(&ask(100)), ms(&ask(500))), (101, 502), "not probed before, and then asked twice");
+    let heard = ask(7);
+    assert_eq!((&heard.state[..], heard.unrecorded), (&recorded(7)[..], 0));
+    let fresh = replayer.ask_fresh(&query(&READY), &Arc::default(), &recorded(7));
+    assert_eq!((ms(&heard), ms(&fresh)), (10, 8));
+    let unrecorded = replayer.ask(&query(&READY), &Arc::default(), &[]);
+    assert_eq!((ms(&unrecorded), unrecorded.unrecorded), (12, 1), "it goes on from what was seen last");
+}
+
+#[test]
+fn in_a_replay_nobody_loses_patience_and_a_fault_ends_the_instance() {
+    let compiled = engine().compile(&handmade("", "(unreachable)")).unwrap();
+    let replayer = Replay::default().configure(&compiled, "", table()).unwrap();
+    for _ in 0..20 {
+        let heard = replayer.ask(&query(&READY), &Arc::default(), &[]);
+        let fault = heard.answer.unwrap_err();
+        assert_eq!(fault.kind, FaultKind::Trap);
+        assert!(!is_of_the_moment(fault.kind.as_str(), &fault.message), "{fault}");
+    }
+}

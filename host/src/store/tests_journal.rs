@@ -111,6 +111,20 @@ fn a_trail_is_read_as_it_was_recorded_with_its_exchange_and_setup() {
 }
 
 #[test]
+fn the_journal_says_from_when_to_when_it_has_something() {
+    let store = memory();
+    assert_eq!(store.reader().journal_span().unwrap(), None);
+    let setup = json("{}");
+    for n in 0..3 {
+        record(&store, &format!("r{n}"), T0_MS + n * 1_000, &setup);
+    }
+    store.handle().flush_blocking().unwrap();
+    let (first, last) = store.reader().journal_span().unwrap().unwrap();
+    assert_eq!(last.since(first), Duration::from_secs(2));
+    assert_eq!(store.reader().journal_size(first, last + Duration::from_micros(1)).unwrap(), 3);
+}
+
+#[test]
 fn a_time_of_the_journal_is_read_in_order_and_what_is_damaged_is_counted() {
     let store = memory();
     let setup = json("{}");

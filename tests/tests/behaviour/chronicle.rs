@@ -32,9 +32,10 @@ impl Outside for Script {
 }
 
 fn answer(gives: Gives, tokens: u32) -> Answer {
-    let ms = Duration::from_millis(1);
+    // Quicker than the server's, so that the next request comes after it here too.
+    let moment = Duration::from_micros(20);
     let prompt = Some(Prompt { tokens: 11, cached: 0 });
-    Answer { gives, head: None, first_token: ms, after: ms * 2, tokens, prompt }
+    Answer { gives, head: None, first_token: moment, after: moment * 2, tokens, prompt }
 }
 
 fn says(status: u16, headers: &[(&'static str, &'static str)], tokens: u32) -> Answer {
@@ -63,13 +64,9 @@ fn told(journaled: &Journaled) -> Vec<String> {
     let step = |what: &Happened| match what {
         Happened::Asked(question) => {
             let q = &question.query;
-            format!(
-                "asked after {} attempts, {} waits: {:?} {:?}",
-                q.attempts.len(),
-                q.waits,
-                question.decision,
-                question.notes
-            )
+            // How long the primaries still need depends on the moment.
+            let notes: String = question.notes.join("; ").replace(|c: char| c.is_ascii_digit(), "");
+            format!("asked after {} attempts, {} waits: {:?} {notes}", q.attempts.len(), q.waits, question.decision)
         }
         Happened::Waits { max } => format!("waits at most {max:?}"),
         other => format!("{other:?}"),
@@ -123,7 +120,7 @@ async fn a_chronicle_says_what_the_journal_says() {
     let p1 =
         upstream().reply(status(429).retry_after(1)).then(chat("one")).then(tokens(3).cut_after(0)).then(status(400));
     let p1 = p1.start().await;
-    let f1 = upstream().reply(status(503)).then(chat("paid")).then(tokens(4)).start().await;
+    let f1 = upstream().reply(status(503)).then(tokens(4)).then(chat("paid")).start().await;
     let proxy = proxy!()
         .backend(backend("p1").primary(&p1))
         .backend(backend("f1").fallback(&f1).model("m", "m-sent").price("m-sent", 1.0, 3.0))
@@ -137,19 +134,15 @@ async fn a_chronicle_says_what_the_journal_says() {
     proxy.wait_rows(3, "SELECT ended_us FROM trail").await;
     let server = everything(&StoreReader::open(&proxy.store_path()).unwrap());
     let answers = [
-        vec![
-            says(429, &[("retry-after", "1")], 0),
-            says(200, &[], 7),
-            answer(Gives::Cut, 0),
-            says(400, &[], 0),
-            says(400, &[], 0),
-        ],
-        vec![says(503, &[], 0), says(200, &[], 7), says(200, &[], 4), says(200, &[], 4), says(200, &[], 4)],
+        vec![says(429, &[("retry-after", "1")], 0), says(200, &[], 7), answer(Gives::Cut, 0), says(400, &[], 0)],
+        vec![says(503, &[], 0), says(200, &[], 4), says(200, &[], 7)],
     ];
     let folder = tempfile::tempdir().unwrap();
-    let lab = chronicled(&server, answers, &folder.path().join("lab.db"));
+    let file = folder.path().join("lab.db");
+    // The lab waits for its store, which a runtime's thread must not.
+    let in_lab = move || (chronicled(&server, answers, &file), server);
+    let (lab, server) = tokio::task::spawn_blocking(in_lab).await.unwrap();
     let (server, lab): (Vec<_>, Vec<_>) = (server.iter().map(told).collect(), lab.iter().map(told).collect());
     assert_eq!(server, lab);
-    println!("{server:#?}");
     assert!(server[0].len() > 5, "there is something to compare: {server:?}");
 }

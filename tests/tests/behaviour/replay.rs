@@ -148,6 +148,19 @@ const TO_A_OR_B: &str =
     "(if (i32.eq (i32.load (i32.const 1032)) (i32.const 2)) (then (i32.store (i32.const 1032) (i32.const 0))))";
 
 #[tokio::test]
+async fn where_the_use_of_state_went_another_way_is_told() {
+    // Every other time it counts under another key, and says nothing of it. The live instance was asked three probes first.
+    let key = "(i32.add (i32.const 3) (i32.and (global.get $asked) (i32.const 1)))";
+    let counts = format!("(drop (call $state_add (i32.const 768) {key} (i64.const 1) (i64.const 0)))");
+    let proxy = asked(&sends_to(0).then(&counts), &[("m", 10)]).await;
+    let told = replay(&proxy, &[]).await;
+    assert_eq!(told.code, Some(1), "{}", told.stdout);
+    let differs = "use 1 of `state`: recorded add 1 to tur = ";
+    assert!(told.stdout.contains("NON-DETERMINISTIC, 10 of them") && told.stdout.contains(differs), "{}", told.stdout);
+    assert!(told.stdout.contains("; now add 1 to turn = "), "{}", told.stdout);
+}
+
+#[tokio::test]
 async fn a_candidate_diverges_in_exactly_the_groups_it_should() {
     let counts = [10, 2, 3, 4, 5, 6, 7, 8, 9];
     let names: Vec<String> = (0..counts.len()).map(|i| format!("m{i}")).collect();

@@ -9,7 +9,7 @@ use crate::contract::{
 };
 use crate::exchange::{Facts, Join};
 use crate::outcome::Kind;
-use crate::table::Lane;
+use crate::table::{Lane, Price};
 use crate::time::Timestamp;
 
 fn facts() -> Facts {
@@ -155,6 +155,16 @@ fn a_trail_that_grows_too_large_says_what_it_left_out() {
 }
 
 proptest! {
+    /// A policy that is asked again must be told the same prices.
+    #[test]
+    fn a_price_in_a_setup_comes_back_to_the_last_bit(bits in any::<u64>()) {
+        let price = f64::from_bits(bits);
+        prop_assume!(price.is_finite());
+        let price = Price { input_per_mtok: price, output_per_mtok: price / 3.0, cached_input_per_mtok: Some(0.1 * price) };
+        let json = serde_json::to_string(&price).unwrap();
+        prop_assert_eq!(serde_json::from_str::<Price>(&json).unwrap(), price);
+    }
+
     #[test]
     fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
         if let Ok(trail) = decode(&bytes) {

@@ -187,7 +187,7 @@ fn take_in(reader: &StoreReader, file: &Path, since: Timestamp, until: Timestamp
     let refused = |error: StoreError| Failure::Refused(error.to_string());
     let all = reader.journal_size(since, until).map_err(refused)?;
     let bar = bar("reading the journal", all);
-    let (mut gathering, mut read) = (Gathering::default(), 0u64);
+    let (mut gathering, mut read) = (Gathering::default(), 0_u64);
     let skipped = reader.journal(since, until, |journaled| {
         gathering.add(journaled);
         read += 1;

@@ -105,8 +105,8 @@ const LONGEST_MS: u64 = 3_600_000;
 impl Tally {
     /// Nothing yet.
     pub fn new(face: Clockface) -> Self {
-        // Two digits: one part in a hundred.
-        let histogram = || Histogram::new_with_bounds(1, LONGEST_MS, 2).expect("these bounds are ones it knows");
+        // Three digits: one part in a thousand.
+        let histogram = || Histogram::new_with_bounds(1, LONGEST_MS, 3).expect("these bounds are ones it knows");
         Self {
             face,
             exchanges: 0,

@@ -36,8 +36,14 @@ pub type Found = IndexMap<Arc<str>, Forgetful>;
 
 /// The threads.
 pub struct Threads<'scope> {
-    threads: Vec<(SyncSender<Asked>, ScopedJoinHandle<'scope, Result<Found, LoadError>>)>,
+    threads: Vec<Asker<'scope>>,
     next: usize,
+}
+
+/// One of them, and what it is given.
+struct Asker<'scope> {
+    asked: SyncSender<Asked>,
+    found: ScopedJoinHandle<'scope, Result<Found, LoadError>>,
 }
 
 impl<'scope> Threads<'scope> {
@@ -45,7 +51,7 @@ impl<'scope> Threads<'scope> {
     pub fn start(scope: &'scope Scope<'scope, '_>, number: usize) -> Self {
         let thread = |_| {
             let (sender, asked) = sync_channel(AHEAD);
-            (sender, scope.spawn(move || ask_all(&asked)))
+            Asker { asked: sender, found: scope.spawn(move || ask_all(&asked)) }
         };
         Self { threads: (0..number.max(1)).map(thread).collect(), next: 0 }
     }
@@ -58,7 +64,7 @@ impl<'scope> Threads<'scope> {
     /// Hands an exchange over. Waits while they have too much to do; breaks off when one of them has failed.
     pub fn ask(&mut self, asked: Asked) -> ControlFlow<()> {
         self.next = (self.next + 1) % self.threads.len();
-        match self.threads[self.next].0.send(asked) {
+        match self.threads[self.next].asked.send(asked) {
             Ok(()) => ControlFlow::Continue(()),
             Err(_) => ControlFlow::Break(()),
         }
@@ -70,7 +76,8 @@ impl<'scope> Threads<'scope> {
     /// A component did not start here that started elsewhere.
     pub fn finish(self) -> Result<Found, LoadError> {
         let mut all = Found::new();
-        let (senders, handles): (Vec<_>, Vec<_>) = self.threads.into_iter().unzip();
+        // All of them are told that nothing more comes, before one is waited for.
+        let (senders, handles): (Vec<_>, Vec<_>) = self.threads.into_iter().map(|a| (a.asked, a.found)).unzip();
         drop(senders);
         for handle in handles {
             // A panic in there is one of ours.

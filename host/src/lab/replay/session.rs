@@ -2,7 +2,6 @@
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::time::Duration;
 
 use pointsman_core::journal::Question;
 
@@ -16,9 +15,9 @@ use crate::clock::Stopwatch;
 use crate::policy::{Compiled, Heard, LoadError, Replayer, Texts};
 use crate::store::{ExchangeRow, Journaled, Skipped};
 
-/// Starting fresh instances may take this long on one thread; of a component that starts slowly only every nth
+/// Starting fresh instances may take this long on one thread, in ms; of a component that starts slowly only every nth
 /// exchange is asked again.
-const STARTING: Duration = Duration::from_secs(20);
+const STARTING_MS: u64 = 20_000;
 
 /// A replay under way.
 pub struct Session<'a, 'scope> {
@@ -108,11 +107,9 @@ impl<'a, 'scope> Session<'a, 'scope> {
         }
         // Probed elsewhere, so that no probe is remembered.
         desk.compiled.isolated(desk.settings(), Arc::new(desk.setup.table.clone())).map_err(refused)?;
-        let watch = Stopwatch::start();
         let replayer = self.desks.at(desk).map_err(refused)?;
-        let all = watch.elapsed().as_micros().saturating_mul(u128::from(self.expected));
-        let allowed = STARTING.as_micros() * self.threads.number() as u128;
-        self.stride = self.stride.max(u64::try_from(all.div_ceil(allowed)).unwrap_or(u64::MAX));
+        let all_ms = u64::from(replayer.start_ms()).saturating_mul(self.expected);
+        self.stride = self.stride.max(all_ms.div_ceil(STARTING_MS * self.threads.number() as u64));
         Ok(replayer)
     }
 

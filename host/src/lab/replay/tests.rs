@@ -155,6 +155,25 @@ fn difference(exchange: &str) -> Difference {
 }
 
 #[test]
+fn a_difference_says_where_the_use_of_state_went_another_way() {
+    let recorded = question(primary(Some(0)));
+    let mut now = heard(&recorded);
+    let told = |now: &Heard| {
+        let place = difference("a").place;
+        Difference::new(place, &recorded, now, &Table::default()).state
+    };
+    assert_eq!(told(&now), None);
+    now.state[0] = StateUse::Add { key: "b\n".to_owned(), delta: 1, ttl_ms: 50, sum: 3 };
+    assert_eq!(
+        told(&now).as_deref(),
+        Some("use 1 of `state`: recorded get a = 1; now add 1 to b  = 3, for 50 ms"),
+        "on one line"
+    );
+    now.state.clear();
+    assert_eq!(told(&now).as_deref(), Some("use 1 of `state`: recorded get a = 1; now no use of it"));
+}
+
+#[test]
 fn the_first_difference_is_kept_and_all_are_counted() {
     let mut exact = Exact::default();
     for (exactness, name) in [(Exactness::Same, "0"), (Exactness::Differs, "1"), (Exactness::Differs, "2")] {

@@ -121,7 +121,7 @@ pub fn is_clearly_less(wrong: usize, than: usize) -> bool {
     wrong * 10 + 20 < than * 9
 }
 
-/// Do the 429s say when there will be room? Most of them have to, to a second.
+/// Do the 429s say when there will be room? Most of them have to.
 fn says(tries: &[Try], explained: &[bool], limit: &Limit) -> Says {
     let mut gauge = Gauge::new(limit.counts);
     let (mut told, mut right, mut whole_seconds) = (0, 0, true);
@@ -134,7 +134,10 @@ fn says(tries: &[Try], explained: &[bool], limit: &Limit) -> Says {
         let asked = Duration::from_millis(ms.into());
         whole_seconds &= ms % 1_000 == 0;
         told += 1;
-        right += usize::from(gauge.room_in(tried.sent, limit.least).is_some_and(|room| asked.abs_diff(room) <= S));
+        // Whole seconds are rounded; anything finer is meant as it is said.
+        let room = gauge.room_in(tried.sent, limit.least);
+        let grain = |room: Duration| if ms % 1_000 == 0 { S } else { (room / 20).max(Duration::from_millis(20)) };
+        right += usize::from(room.is_some_and(|room| asked.abs_diff(room) <= grain(room)));
     }
     let is_so = told >= MIN_REFUSALS && right * 4 >= told * 3 && told * 10 >= limit.explains * 9;
     if is_so { Says::UntilRoom { whole_seconds } } else { Says::AsSeen }

@@ -22,8 +22,12 @@ pub struct Series {
     pub(super) block: usize,
 }
 
-/// Bounds of a block.
-const BLOCK: (usize, usize) = (8, 64);
+/// Bounds of a block. One of few attempts that failed spans more time than one of as many that did not, because failures cool;
+/// drawn by time, the share of failures is the surer the larger a block is.
+const BLOCK: (usize, usize) = (24, 64);
+
+/// So many of the nearest may stand for an answer like theirs.
+const NEAREST: usize = 8;
 
 /// Blocks further away are no neighbours.
 const NEIGHBOURHOOD: Duration = Duration::from_secs(300);
@@ -63,7 +67,7 @@ impl Series {
 
     /// Another answer to an attempt like it: a refusal of the limit, or a failure of a bad time.
     pub fn one_of<'a>(&self, some: &'a [Try], now: Timestamp, dice: &mut Dice) -> Option<&'a Try> {
-        let block = block_at(some, now, BLOCK.0)?;
+        let block = block_at(some, now, NEAREST)?;
         Some(&block[dice.below(block.len() as u64) as usize])
     }
 

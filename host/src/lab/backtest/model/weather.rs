@@ -34,8 +34,8 @@ pub struct Spell {
     pub ends: (Timestamp, Timestamp),
 }
 
-/// So many failures in a row are no accident.
-const RUN: usize = 2;
+/// The fewest failures in a row that are no accident; more of them where failures are frequent.
+const MIN_RUN: usize = 2;
 
 /// A bad time that nobody saw the end of is taken to last at most so much longer, or as long again as was seen of it.
 const UNSEEN: Duration = Duration::from_secs(60);
@@ -67,11 +67,31 @@ fn is_evidence(kind: Kind) -> bool {
 /// What these attempts show, by their time; those that a limit explains are left out before.
 pub fn learn(tries: impl Iterator<Item = Try>) -> Weather {
     let tries: Vec<Try> = tries.filter(|t| is_evidence(t.kind)).collect();
+    let weather = split(&tries, MIN_RUN);
+    match no_accident(&weather.calm) {
+        MIN_RUN => weather,
+        longer => split(&tries, longer),
+    }
+}
+
+/// How many failures in a row chance alone would not bring about even once, by how frequent they are in good times.
+fn no_accident(calm: &[Try]) -> usize {
+    const MAX_RUN: usize = 12;
+    let failed = calm.iter().filter(|t| is_bad(t.kind)).count();
+    // Only lone ones are left in there: of independent failures of share p, p (1 - p) to each answer.
+    let to_each_answer = failed as f64 / (calm.len() - failed).max(1) as f64;
+    let share = (1.0 - (1.0 - 4.0 * to_each_answer).max(0.0).sqrt()) / 2.0;
+    let by_chance = |run: &usize| calm.len() as f64 * share.powi(i32::try_from(*run).unwrap_or(i32::MAX));
+    (MIN_RUN..MAX_RUN).find(|run| by_chance(run) < 1.0).unwrap_or(MAX_RUN)
+}
+
+/// Runs of at least so many failures are bad times.
+fn split(tries: &[Try], min_run: usize) -> Weather {
     let mut weather = Weather::default();
     let mut from = 0;
     while from < tries.len() {
         let run = tries[from..].iter().take_while(|t| is_bad(t.kind)).count();
-        if run < RUN {
+        if run < min_run {
             weather.calm.extend_from_slice(&tries[from..from + run.max(1)]);
             from += run.max(1);
             continue;
@@ -132,6 +152,19 @@ mod tests {
             assert!(drawn.start >= T0 + S * 9 && drawn.start <= T0 + S * 20, "{drawn:?}");
             assert!(drawn.end >= T0 + S * 40 && drawn.end <= T0 + S * 50, "{drawn:?}");
         }
+    }
+
+    #[test]
+    fn where_failures_are_frequent_two_in_a_row_are_no_outage() {
+        let mut dice = Dice::new(4, 4);
+        let mut kind = |n: u32| match dice.one_in(5) || (700..730).contains(&n) {
+            true => Kind::ServerError,
+            false => Kind::Answered,
+        };
+        let all: Vec<(u32, Kind)> = (0..2_000).map(|n| (n, kind(n))).collect();
+        let weather = seen(&all);
+        assert!(weather.spells.len() <= 3, "{:?}", weather.spells);
+        assert!(weather.spells.iter().any(|s| s.tries.len() >= 30), "the outage is seen");
     }
 
     #[test]

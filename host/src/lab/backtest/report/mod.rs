@@ -198,20 +198,32 @@ fn words(limit: &Limit) -> String {
     }
 }
 
-/// A number for people; differences have their sign.
+/// A number for people.
 fn shown(unit: Unit, value: f64) -> String {
+    shown_like(unit, value, value)
+}
+
+/// A number for people, in the grain in which another one is shown.
+fn shown_like(unit: Unit, value: f64, like: f64) -> String {
+    let like = like.abs();
     match unit {
         Unit::Share => format!("{:.2} %", value * 100.0),
-        Unit::Ms if value.abs() >= 100_000.0 => format!("{:.0} s", value / 1e3),
-        Unit::Ms if value.abs() >= 10_000.0 => format!("{:.1} s", value / 1e3),
-        Unit::Ms if value.abs() >= 1_000.0 => format!("{:.2} s", value / 1e3),
+        Unit::Ms if like >= 100_000.0 => format!("{:.0} s", value / 1e3),
+        Unit::Ms if like >= 10_000.0 => format!("{:.1} s", value / 1e3),
+        Unit::Ms if like >= 1_000.0 => format!("{:.2} s", value / 1e3),
         Unit::Ms => format!("{value:.0} ms"),
-        Unit::Count => format!("{value:.0}"),
+        Unit::Count => grouped(value),
         Unit::Mean => format!("{value:.3}"),
-        Unit::Usd if value.abs() >= 100.0 => format!("${value:.0}"),
-        Unit::Usd if value.abs() >= 1.0 => format!("${value:.2}"),
+        Unit::Usd if like >= 100.0 => format!("${}", grouped(value)),
+        Unit::Usd if like >= 1.0 => format!("${value:.2}"),
         Unit::Usd => format!("${value:.4}"),
     }
+}
+
+/// Half an interval, in the grain of its mean; of a share, without its unit.
+fn shown_reach(unit: Unit, estimate: super::stats::Estimate) -> String {
+    let reach = shown_like(unit, estimate.high - estimate.mean, estimate.mean);
+    reach.trim_end_matches(" %").trim_end_matches(" ms").trim_end_matches(" s").trim_start_matches('$').to_owned()
 }
 
 /// With its sign; of shares, in points.
@@ -220,4 +232,35 @@ fn shown_difference(unit: Unit, value: f64) -> String {
     let shown = shown(unit, value.abs());
     let shown = if unit == Unit::Share { shown.replace(" %", " pt") } else { shown };
     format!("{sign}{shown}")
+}
+
+/// A whole number, in groups of three digits.
+fn grouped(number: f64) -> String {
+    let digits = format!("{:.0}", number.abs());
+    let mut text = if number <= -0.5 { "-".to_owned() } else { String::new() };
+    for (i, digit) in digits.char_indices() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::stats::Estimate;
+    use super::*;
+
+    #[test]
+    fn numbers_are_shown_in_the_grain_that_fits() {
+        assert_eq!(grouped(1_234_567.4), "1,234,567");
+        assert_eq!((grouped(999.0), grouped(-1_000.0), grouped(0.0)), ("999".into(), "-1,000".into(), "0".into()));
+        assert_eq!(shown(Unit::Ms, 16_249.0), "16.2 s");
+        assert_eq!(shown_difference(Unit::Share, -0.0448), "−4.48 pt");
+        let reach = |unit, mean, reach| shown_reach(unit, Estimate { mean, low: mean - reach, high: mean + reach });
+        assert_eq!(reach(Unit::Ms, 16_249.0, 68.0), "0.1");
+        assert_eq!(reach(Unit::Usd, 28.17, 0.3569), "0.36");
+        assert_eq!(reach(Unit::Share, 0.5, 0.0056), "0.56");
+    }
 }

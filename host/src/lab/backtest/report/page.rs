@@ -2,10 +2,12 @@
 
 use std::fmt;
 
+use pointsman_core::time::Timestamp;
+
 use super::super::metrics::{Metric, Row};
 use super::super::seen::Part;
 use super::plot::{Axis, Line, lines, stacked, whisker};
-use super::{Report, Unit, shown, shown_difference};
+use super::{Report, Unit, grouped, shown, shown_difference, shown_reach};
 use crate::telemetry::rfc3339::Rfc3339;
 
 /// The report as a page.
@@ -47,11 +49,11 @@ impl Html<'_> {
         let named = |(name, id): &(String, String)| format!("{} <code>{id}</code>", escaped(name));
         write!(
             f,
-            "<header><h1>What would have been with {}</h1>\n<p>in the place of {}: {} exchanges from {} to {}, lived \
+            "<header><h1>{}</h1>\n<p>What would have been with it in the place of {}: {} exchanges from {} to {}, lived \
              through {} times with each policy.</p></header>\n",
             named(candidate),
             named(current),
-            self.0.exchanges,
+            grouped(self.0.exchanges as f64),
             minute(self.0.face.start),
             minute(self.0.until),
             self.0.seeds
@@ -88,7 +90,7 @@ impl Html<'_> {
         f.write_str("<section class=\"plots\">")?;
         let time = self.time_axis();
         let places: Vec<f64> = (0..self.0.parts[0].len()).map(|i| i as f64 + 0.5).collect();
-        for ((word, _), parts) in THREE.into_iter().zip(&self.0.parts).skip(1) {
+        for ((word, _), parts) in THREE.into_iter().zip(&self.0.parts) {
             self.lanes(f, word, parts, &time, &places)?;
         }
         self.times(f)?;
@@ -184,26 +186,39 @@ impl Html<'_> {
             THREE.iter().zip(&curves).map(|((_, class), points)| Line { class, points }).collect();
         let row = self.0.row(Metric::RateLimited);
         let text = format!(
-            "Altogether: recorded {:.0}, current {:.0}, candidate {:.0}.",
-            row.recorded, row.current.mean, row.candidate.mean
+            "Altogether: recorded {}, current {}, candidate {}.",
+            grouped(row.recorded),
+            grouped(row.current.mean),
+            grouped(row.candidate.mean)
         );
         let title = "429s a minute";
         figure(f, title, &THREE, &lines(title, &text, time, &y, &lines_of))
     }
 
-    /// In parts, with a label at about every sixth of it.
+    /// In parts, with labels at round times (UTC).
     fn time_axis(&self) -> Axis {
+        const STEPS_S: [u64; 14] =
+            [1, 5, 15, 60, 300, 900, 1_800, 3_600, 7_200, 10_800, 14_400, 21_600, 43_200, 86_400];
+        const MOST_LABELS: u64 = 8;
         let parts = self.0.parts[0].len() as f64;
-        let span = self.0.face.part.as_secs_f64() * parts;
-        let label = |at: f64| {
-            let text = Rfc3339(self.0.face.start + self.0.face.part.mul_f64(at)).to_string();
-            match span {
-                s if s > 3.0 * 86_400.0 => text[5..10].to_owned(),
-                s if s > 600.0 => text[11..16].to_owned(),
+        let part_us = self.0.face.part.as_micros().max(1) as f64;
+        let start_us = self.0.face.start.as_micros();
+        let span_us = (part_us * parts) as u64;
+        let fits = |step: &u64| span_us / (step * 1_000_000) <= MOST_LABELS;
+        let days = |n: u64| n * 86_400;
+        let step = STEPS_S.into_iter().find(fits).unwrap_or(days((span_us / 86_400_000_000).div_ceil(MOST_LABELS)));
+        let step_us = step.max(1) * 1_000_000;
+        let label = |at_us: u64| {
+            let text = Rfc3339(Timestamp::from_micros(at_us)).to_string();
+            match step {
+                86_400.. => text[5..10].to_owned(),
+                60.. => text[11..16].to_owned(),
                 _ => text[11..19].to_owned(),
             }
         };
-        let ticks = (0..=6).map(|n| f64::from(n) * parts / 6.0).map(|at| (at, label(at))).collect();
+        let first = start_us.div_ceil(step_us) * step_us;
+        let all = (0..=MOST_LABELS + 1).map(|n| first + n * step_us).take_while(|at| *at <= start_us + span_us);
+        let ticks = all.map(|at| ((at - start_us) as f64 / part_us, label(at))).collect();
         Axis { from: 0.0, to: parts, ticks, by_magnitude: false }
     }
 
@@ -260,9 +275,8 @@ fn table_row(f: &mut fmt::Formatter<'_>, row: &Row) -> fmt::Result {
         (true, Some(true)) => ("better", "better"),
         (true, Some(false)) => ("worse", "worse"),
     };
-    let with_reach = |e: super::super::stats::Estimate| {
-        format!("{} <small>±{}</small>", shown(unit, e.mean), shown(unit, e.high - e.mean))
-    };
+    let with_reach =
+        |e: super::super::stats::Estimate| format!("{} <small>±{}</small>", shown(unit, e.mean), shown_reach(unit, e));
     let d = row.difference;
     let most = d.low.abs().max(d.high.abs()).max(d.mean.abs());
     writeln!(
@@ -273,7 +287,7 @@ fn table_row(f: &mut fmt::Formatter<'_>, row: &Row) -> fmt::Result {
         with_reach(row.current),
         with_reach(row.candidate),
         shown_difference(unit, d.mean),
-        shown(unit, d.high - d.mean).replace(" %", " pt"),
+        shown_reach(unit, d),
         whisker(d.low, d.mean, d.high, most, class)
     )
 }
@@ -286,7 +300,7 @@ fn figure(f: &mut fmt::Formatter<'_>, title: &str, legend: &[(&str, &str)], plot
     writeln!(f, "</span></figcaption>{plot}</figure>")
 }
 
-fn minute(at: pointsman_core::time::Timestamp) -> String {
+fn minute(at: Timestamp) -> String {
     Rfc3339(at).to_string()[..16].replace('T', " ") + " UTC"
 }
 

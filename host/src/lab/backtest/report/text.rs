@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::super::metrics::Row;
 use super::super::stats::Estimate;
-use super::{Report, Unit, shown, shown_difference};
+use super::{Report, Unit, grouped, shown, shown_difference, shown_reach};
 use crate::telemetry::rfc3339::Rfc3339;
 
 /// The report for a terminal, 100 columns wide.
@@ -17,7 +17,7 @@ impl fmt::Display for Terminal<'_> {
         writeln!(
             f,
             "{} exchanges, {} to {}; {} worlds with each; {:.1} s\n",
-            self.0.exchanges,
+            grouped(self.0.exchanges as f64),
             Rfc3339(self.0.face.start),
             Rfc3339(self.0.until),
             self.0.seeds,
@@ -46,7 +46,8 @@ impl Terminal<'_> {
             (true, Some(true)) => " * better",
             (true, Some(false)) => " * worse",
         };
-        let difference = format!("{} ±{}", shown_difference(unit, row.difference.mean), reach(unit, row.difference));
+        let difference =
+            format!("{} ±{}", shown_difference(unit, row.difference.mean), shown_reach(unit, row.difference));
         writeln!(
             f,
             "{name:<21}{:>12}{:>20}{:>20}{difference:>20}{marks}",
@@ -76,17 +77,7 @@ impl Terminal<'_> {
 }
 
 fn with_reach(unit: Unit, estimate: Estimate) -> String {
-    format!("{} ±{}", shown(unit, estimate.mean), reach(unit, estimate))
-}
-
-/// Half the interval, without its unit where that goes without saying.
-fn reach(unit: Unit, estimate: Estimate) -> String {
-    let reach = estimate.high - estimate.mean;
-    match unit {
-        Unit::Share => format!("{:.2}", reach * 100.0),
-        Unit::Usd => shown(unit, reach).trim_start_matches('$').to_owned(),
-        Unit::Ms | Unit::Count | Unit::Mean => shown(unit, reach).trim_end_matches(" ms").to_owned(),
-    }
+    format!("{} ±{}", shown(unit, estimate.mean), shown_reach(unit, estimate))
 }
 
 /// A sentence with a dash before it, within 100 columns.

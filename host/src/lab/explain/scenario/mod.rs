@@ -114,6 +114,11 @@ fn limits_of_reproduction(journaled: &Journaled, retold: &Retold) -> Vec<String>
     if trail.questions().any(|question| question.state.iter().any(finds)) {
         remarks.push("The policy found something in `state`; here it begins empty.".to_owned());
     }
+    if trail.facts.acts {
+        remarks.push(
+            "The request may change something at the provider, so it is not sent twice; here it may be.".to_owned(),
+        );
+    }
     if !trail.facts.crosses && has_foreign(journaled) {
         remarks.push(
             "The request could not be translated for backends of another dialect; here every request can.".to_owned(),
