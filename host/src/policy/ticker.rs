@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle, Thread};
 use std::time::Duration;
 
+use super::deadline::Measure;
+
 /// The unit of deadlines.
 pub(super) const TICK: Duration = Duration::from_millis(1);
 
@@ -90,9 +92,12 @@ impl Drop for Hold {
 
 impl Shared {
     fn run(&self, tick: impl Fn()) {
-        let mut ticks = 0;
+        let (mut ticks, mut due) = (0, Measure::Wall.now());
         while !self.stop.load(Ordering::SeqCst) {
-            thread::park_timeout(TICK);
+            // From due to due, not from late to late: a deadline is a number of ticks.
+            let now = Measure::Wall.now();
+            due = (due + TICK).max(now);
+            thread::park_timeout(due - now);
             tick();
             ticks += 1;
             if ticks == IDLE_TICKS {

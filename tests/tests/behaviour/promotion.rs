@@ -210,6 +210,8 @@ async fn the_operator_ends_it_and_what_cannot_be_done_is_said_in_a_sentence() {
 #[tokio::test]
 async fn a_candidate_that_faults_goes_at_once() {
     let s = scene(|builder| builder.set("policy.rollback.first_decisions", 40)).await;
+    // The default policy would try it as well.
+    assert_eq!(s.proxy.admin_request(Method::POST, "/api/backends/bad/drain").send().await.status, 200);
     s.promote(&sends_to(0).faulty().build(), "canary=50%25&for=1h").await;
     let over = s.ask_until_over().await;
     assert!(why(&over).starts_with("the candidate failed too often: 5 of its first 5 decisions failed"), "{over}");

@@ -15,6 +15,8 @@ pub struct Doubts {
     pub lanes_off: Option<f64>,
     /// The same of the spend, as a share of what was recorded; none also where nothing was spent.
     pub spend_off: Option<f64>,
+    /// The same of the median or 95th percentile of the times, whichever is further off, as a share of what was recorded.
+    pub times_off: Option<f64>,
     /// Of the attempts of the policy that ran and of the candidate's, as shares.
     pub guesses: [GuessShares; 2],
     /// Backends that nothing is known of.
@@ -51,6 +53,9 @@ pub struct GuessShares {
 /// What a calibration may be off by before the report warns.
 pub const CALIBRATED: f64 = 0.05;
 
+/// The same for times, which a few slow answers move.
+const TIMES_CALIBRATED: f64 = 0.25;
+
 impl Doubts {
     /// Of this backtest, with the revision `current` in the place of the one that ran.
     pub fn new(
@@ -67,6 +72,12 @@ impl Doubts {
         let lanes_off = lanes.into_iter().filter_map(off).map(f64::abs).fold(0.0, f64::max);
         let spent = past.recorded.spend_usd() / past.share;
         let spend_off = off(Metric::Spend).filter(|_| spent > 0.0).map(|off| off / spent);
+        let time_off = |metric: Metric| {
+            let row = rows.iter().find(|r| r.metric == metric && r.recorded > 0.0)?;
+            Some(row.current.mean / row.recorded - 1.0)
+        };
+        let times = [Metric::TimeP50, Metric::TimeP95];
+        let times_off = times.into_iter().filter_map(time_off).max_by(|a, b| a.abs().total_cmp(&b.abs()));
         let tries: usize = model.backends.iter().map(|place| place.tries).sum();
         let timed_out: usize = model.backends.iter().map(|place| place.timed_out).sum();
         let places = || model.backends.iter().zip(&past.setup.table.backends);
@@ -74,6 +85,7 @@ impl Doubts {
         Self {
             lanes_off: (ran > 0).then_some(lanes_off),
             spend_off: spend_off.filter(|_| ran > 0),
+            times_off: times_off.filter(|_| ran > 0),
             guesses: [0, 1].map(|which| shares(lived.iter().map(|l| l[which].guesses))),
             unknown_backends: model.unknown(&past.setup.table).into_iter().map(str::to_owned).collect(),
             unlimited_backends: places().filter(|(p, _)| is_unlimited(p)).map(|(_, b)| b.id.to_string()).collect(),
@@ -89,7 +101,13 @@ impl Doubts {
 
     /// Is the model so far off that small differences mean nothing?
     pub fn is_off(&self) -> bool {
-        self.lanes_off.is_some_and(|off| off > CALIBRATED) || self.spend_off.is_some_and(|off| off.abs() > CALIBRATED)
+        self.lanes_off.is_some_and(|off| off > CALIBRATED)
+            || self.spend_off.is_some_and(|off| off.abs() > CALIBRATED)
+            || self.times_are_off()
+    }
+
+    fn times_are_off(&self) -> bool {
+        self.times_off.is_some_and(|off| off.abs() > TIMES_CALIBRATED)
     }
 
     /// In sentences, the weightiest first.
@@ -143,9 +161,15 @@ impl Doubts {
             true => "That is a lot: differences between the policies that are no larger mean little here.",
             false => "Differences between the policies that are smaller than this mean little.",
         };
+        let times = match self.times_off.filter(|_| self.times_are_off()) {
+            Some(off) => {
+                format!(" The modelled times are {:+.0} % off: do not read them as times to come.", off * 100.0)
+            }
+            None => String::new(),
+        };
         format!(
             "Under the policy that ran, the model is off by {} points of a lane's share and {spend}against what was \
-             recorded. {verdict}",
+             recorded.{times} {verdict}",
             percent(lanes)
         )
     }

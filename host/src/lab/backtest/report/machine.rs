@@ -39,6 +39,7 @@ pub fn json(report: &Report) -> Value {
         "calibration": {
             "lane_share_off": doubts.lanes_off,
             "spend_off": doubts.spend_off,
+            "times_off": doubts.times_off,
             "is_within_5_percent": !doubts.is_off(),
         },
         "unknown": {
