@@ -3,9 +3,9 @@
 /// How much a thread gives way.
 #[derive(Clone, Copy, Debug)]
 pub enum Priority {
-    /// For work of seconds, which should come to an end also where others keep the processor busy.
+    /// For work that should come to an end also where others keep the processor busy.
     Low,
-    /// For work of moments.
+    /// For what nobody waits for.
     Lowest,
 }
 

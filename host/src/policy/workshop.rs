@@ -94,7 +94,8 @@ impl Drop for Workshop {
 
 impl Shared {
     fn run(&self) {
-        Priority::Lowest.take();
+        // Not the lowest: on a machine that is busy throughout, a swap would take minutes.
+        Priority::Low.take();
         while let Some((job, scrap)) = self.next() {
             if let Some(job) = job {
                 // A panic was reported when it happened, and whoever waits for the job learns that it is gone.
