@@ -8,6 +8,7 @@ use wasmtime::{PoolConcurrencyLimitError, Store, Trap, WasmBacktrace};
 
 use super::deadline::Measure;
 use super::guest::{Guest, MAX_HANDED_OVER_BYTES};
+use super::ticker::Alarm;
 use super::wire::bindings::{Policy, PolicyPre};
 use super::wire::{self, TableParts};
 use super::{Fault, FaultKind, Texts};
@@ -45,13 +46,14 @@ impl Instance {
     pub(super) fn start(
         pre: &PolicyPre<Guest>,
         guest: Guest,
+        alarm: Alarm,
         measure: Measure,
         limit_ms: u32,
     ) -> Result<Self, NotStarted> {
         let mut store = Store::new(pre.engine(), guest);
         store.limiter(|guest| &mut guest.memory);
         store.set_hostcall_fuel(MAX_HANDED_OVER_BYTES);
-        store.epoch_deadline_callback(|mut store| Ok(store.data_mut().deadline.on_tick()));
+        store.epoch_deadline_callback(move |mut store| Ok(store.data_mut().deadline.on_tick(&alarm)));
         allow(&mut store, measure, limit_ms);
         match pre.instantiate(&mut store) {
             Ok(policy) => Ok(Self { store, policy, configured_bytes: 0 }),

@@ -283,7 +283,7 @@ impl Pool {
         let engine = &self.engine.0;
         for _ in 0..MAX_TRIES {
             let guest = Guest::new(self.shared.clone(), self.code.id.clone(), engine.limits.memory_bytes);
-            match Instance::start(&self.code.pre, guest, measure, limit_ms) {
+            match Instance::start(&self.code.pre, guest, engine.ticker.alarm(), measure, limit_ms) {
                 Ok(instance) => return Ok(instance),
                 Err(NotStarted::Fault(fault)) => return Err(StartError::Start(fault)),
                 Err(NotStarted::PoolFull) if engine.workshop.clear() => {}

@@ -1,18 +1,21 @@
-//! The clock of deadlines: a plain thread that advances the engine's epoch once a millisecond while there are calls.
+//! The clock of deadlines: a plain thread that advances the engine's epoch once a millisecond while there are calls, and
+//! at the moments it is asked for.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle, Thread};
 use std::time::Duration;
 
 use super::deadline::Measure;
 
-/// The unit of deadlines.
+/// How often a call under way is looked at.
 pub(super) const TICK: Duration = Duration::from_millis(1);
 
 /// Without a call for this long the thread sleeps until the next one. Longer than any call may take, so that a call
 /// under way never loses its clock; longer calls take a [`Hold`].
 pub(super) const IDLE_TICKS: u32 = 100;
+
+const NO_ALARM: u64 = u64::MAX;
 
 /// Owns the thread; it ends with its owner.
 pub(super) struct Ticker {
@@ -21,7 +24,13 @@ pub(super) struct Ticker {
     handle: Option<JoinHandle<()>>,
 }
 
+/// Asks for a tick of its own.
+#[derive(Clone)]
+pub(super) struct Alarm(Arc<Shared>);
+
 struct Shared {
+    /// When the next tick between the regular ones is due, in ns of [`Measure::Wall`].
+    alarm_ns: AtomicU64,
     /// Has there been a call since the thread last looked?
     called: AtomicBool,
     /// Is the thread asleep, or about to be?
@@ -38,6 +47,7 @@ impl Ticker {
     /// Starts calling `tick` once a [`TICK`].
     pub(super) fn start(tick: impl Fn() + Send + 'static) -> std::io::Result<Self> {
         let shared = Arc::new(Shared {
+            alarm_ns: AtomicU64::new(NO_ALARM),
             called: AtomicBool::new(false),
             parked: AtomicBool::new(false),
             holds: AtomicUsize::new(0),
@@ -54,6 +64,11 @@ impl Ticker {
         if !self.shared.called.load(Ordering::Relaxed) {
             self.wake();
         }
+    }
+
+    /// For calls to ask for a tick at their deadline.
+    pub(super) fn alarm(&self) -> Alarm {
+        Alarm(self.shared.clone())
     }
 
     /// To be held during a long call.
@@ -84,6 +99,18 @@ impl Drop for Ticker {
     }
 }
 
+impl Alarm {
+    /// There will be a tick after so much time; one before it takes the alarm away, and whoever sees that tick asks again.
+    /// After less than a [`TICK`] it may be the next regular one instead.
+    pub(super) fn ring_in(&self, time: Duration) {
+        self.0.alarm_ns.fetch_min(nanos(Measure::Wall.now() + time), Ordering::Relaxed);
+    }
+}
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(NO_ALARM)
+}
+
 impl Drop for Hold {
     fn drop(&mut self) {
         self.0.holds.fetch_sub(1, Ordering::SeqCst);
@@ -92,13 +119,23 @@ impl Drop for Hold {
 
 impl Shared {
     fn run(&self, tick: impl Fn()) {
-        let (mut ticks, mut due) = (0, Measure::Wall.now());
+        // By default the system is up to 50 µs late, to save power. Where this cannot be changed it stays so.
+        #[cfg(target_os = "linux")]
+        let _ = rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(1));
+        let (mut ticks, mut due) = (0, Measure::Wall.now() + TICK);
         while !self.stop.load(Ordering::SeqCst) {
-            // From due to due, not from late to late: a deadline is a number of ticks.
+            let alarm = Duration::from_nanos(self.alarm_ns.load(Ordering::Relaxed));
+            thread::park_timeout(due.min(alarm).saturating_sub(Measure::Wall.now()));
             let now = Measure::Wall.now();
-            due = (due + TICK).max(now);
-            thread::park_timeout(due - now);
+            // Before the tick, at which those whose alarm this takes away with it ask again.
+            if self.alarm_ns.load(Ordering::Relaxed) <= nanos(now) {
+                self.alarm_ns.store(NO_ALARM, Ordering::Relaxed);
+            }
             tick();
+            if now < due {
+                continue;
+            }
+            due = if now < due + TICK { due + TICK } else { now + TICK };
             ticks += 1;
             if ticks == IDLE_TICKS {
                 ticks = 0;
@@ -157,5 +194,23 @@ mod tests {
             ticks.recv_timeout(GENEROUS).expect("ticks go on");
         }
         drop(hold);
+    }
+    #[test]
+    fn there_is_a_tick_when_an_alarm_is_due_and_not_only_at_the_next_regular_one() {
+        let (sender, ticks) = mpsc::channel();
+        let ticker = Ticker::start(move || {
+            let _ = sender.send(Measure::Wall.now());
+        })
+        .unwrap();
+        let _hold = ticker.hold();
+        // A regular tick may fall on the same moment, or a machine be busy; all of them cannot.
+        let is_early = |_| {
+            let begun = ticks.recv_timeout(GENEROUS).unwrap();
+            let due = begun + TICK * 5 / 2;
+            ticker.alarm().ring_in(due.saturating_sub(Measure::Wall.now()));
+            let after = std::iter::from_fn(|| ticks.recv_timeout(GENEROUS).ok()).find(|&tick| tick >= due).unwrap();
+            after - due < TICK / 4
+        };
+        assert!((0..1_000).any(is_early));
     }
 }
