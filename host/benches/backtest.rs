@@ -11,6 +11,7 @@ use http::HeaderMap;
 use pointsman::config;
 use pointsman::lab::answer::{Answer, Gives, Response};
 use pointsman::lab::chronicle::Chronicler;
+use pointsman::lab::journal::JournalArgs;
 use pointsman::lab::world::{Ask, Attempt, Outside, World};
 use pointsman::lab::{BacktestArgs, Backtested, backtest};
 use pointsman::policy::{Engine, EngineLimits, Texts};
@@ -147,8 +148,7 @@ fn main() {
         policy: "default".into(),
         set: vec!["primary_wait_max_retries=0".to_owned()],
         against: None,
-        config: None,
-        store: Some(file),
+        journal: JournalArgs { config: None, store: Some(file) },
         since: "2026-01-01".to_owned(),
         until: None,
         seeds: 20,

@@ -1,10 +1,10 @@
 //! `pointsman explain`.
 
 use std::io::{self, IsTerminal, Write};
-use std::path::{Path, PathBuf};
 
-use crate::config::{self, Env};
+use crate::config::Env;
 use crate::lab::explain::{self, Look, scenario};
+use crate::lab::journal::JournalArgs;
 use crate::store::{BodyText, BodyTexts, Journaled, StoreError, StoreReader};
 
 /// Columns where there is no terminal to ask.
@@ -19,12 +19,9 @@ pub struct ExplainArgs {
     /// The request id, as `x-request-id` told it to the client; `last` is the latest.
     #[arg(default_value = LAST)]
     request_id: String,
-    /// The configuration whose store is read [default: ./pointsman.toml where it exists].
-    #[arg(long, short, env = "POINTSMAN_CONFIG", value_name = "FILE", conflicts_with = "store")]
-    config: Option<PathBuf>,
-    /// The store itself.
-    #[arg(long, value_name = "FILE")]
-    store: Option<PathBuf>,
+    /// Where the journal is.
+    #[command(flatten)]
+    journal: JournalArgs,
     /// Tell it as JSON.
     #[arg(long, conflicts_with = "as_scenario")]
     json: bool,
@@ -82,7 +79,7 @@ fn show(out: &mut dyn Write, name: &str, body: &BodyText) -> io::Result<()> {
 
 /// The exchange meant; or why it cannot be told, and what to do.
 fn found(args: &ExplainArgs, env: &dyn Env) -> Result<(Journaled, Option<BodyTexts>), String> {
-    let file = store_file(args.config.as_deref(), args.store.as_deref(), env)?;
+    let file = args.journal.file(env)?;
     let shown = file.display();
     let told = |error: StoreError| error.to_string();
     let reader = StoreReader::open(&file).map_err(told)?;
@@ -110,25 +107,6 @@ fn found(args: &ExplainArgs, env: &dyn Env) -> Result<(Journaled, Option<BodyTex
              than the retention; `pointsman explain last` tells the latest"
         ),
     })
-}
-
-/// The store of a configuration, or the one named.
-pub(super) fn store_file(config: Option<&Path>, store: Option<&Path>, env: &dyn Env) -> Result<PathBuf, String> {
-    let file = match store {
-        Some(file) => file.to_owned(),
-        None => config::store_path(config, env).map_err(|error| error.to_string())?.ok_or_else(|| {
-            "the store is \":memory:\", which only its own process can read: ask that one (GET /api/exchanges/ID on its admin \
-             listener), or set [store] path to a file"
-                .to_owned()
-        })?,
-    };
-    if file.exists() {
-        return Ok(file);
-    }
-    Err(format!(
-        "there is no store {}: name the configuration of the proxy with --config FILE, or its store with --store FILE",
-        file.display()
-    ))
 }
 
 /// As wide as the terminal; colours only on one, and only where they are wanted.

@@ -1,10 +1,9 @@
 //! `pointsman journal`: what an operator may want of the journal besides reading it.
 
 use std::io::{self, Write};
-use std::path::PathBuf;
 
-use super::explain_cmd::store_file;
 use crate::config::Env;
+use crate::lab::journal::JournalArgs;
 use crate::store::redact;
 
 /// What `pointsman journal` can do.
@@ -16,12 +15,9 @@ pub enum JournalCommand {
     Redact {
         /// The request id.
         request_id: String,
-        /// The configuration whose store is meant [default: ./pointsman.toml where it exists].
-        #[arg(long, short, env = "POINTSMAN_CONFIG", value_name = "FILE", conflicts_with = "store")]
-        config: Option<PathBuf>,
-        /// The store itself.
-        #[arg(long, value_name = "FILE")]
-        store: Option<PathBuf>,
+        /// Where the journal is.
+        #[command(flatten)]
+        journal: JournalArgs,
     },
 }
 
@@ -30,9 +26,8 @@ pub enum JournalCommand {
 /// # Errors
 /// When `out` or `err` cannot be written.
 pub fn run(command: &JournalCommand, env: &dyn Env, out: &mut dyn Write, err: &mut dyn Write) -> io::Result<bool> {
-    let JournalCommand::Redact { request_id, config, store } = command;
-    let done = store_file(config.as_deref(), store.as_deref(), env)
-        .and_then(|file| redact(&file, request_id).map_err(|error| error.to_string()));
+    let JournalCommand::Redact { request_id, journal } = command;
+    let done = journal.file(env).and_then(|file| redact(&file, request_id).map_err(|error| error.to_string()));
     match done {
         Ok(done) if done.exchanges == 0 => {
             writeln!(

@@ -5,31 +5,24 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use indicatif::{ProgressBar, ProgressStyle};
 use pointsman_core::time::Timestamp;
 
 use crate::clock::Clock;
 use crate::config::{self, ProcessEnv};
+use crate::lab::journal::{JournalArgs, Period, Progress};
 use crate::lab::replay::{Chosen, Plan, run as replay};
 use crate::policy::EngineLimits;
 use crate::serve::engine_limits;
-use crate::telemetry::rfc3339;
 
 /// A file of settings larger than this is none, in bytes.
 const MAX_SETTINGS_BYTES: u64 = 1 << 20;
 
-/// Exchanges between two looks of the progress bar at the clock.
-const TELL_EVERY: u64 = 64;
-
 /// What `pointsman replay` is told.
 #[derive(Debug, clap::Args)]
 pub struct ReplayArgs {
-    /// The configuration that names the store and the bounds of policies [default: ./pointsman.toml where it exists].
-    #[arg(long, short, env = "POINTSMAN_CONFIG", value_name = "FILE", conflicts_with = "store")]
-    config: Option<PathBuf>,
-    /// The store itself; policies have their usual bounds.
-    #[arg(long, value_name = "FILE")]
-    store: Option<PathBuf>,
+    /// Where the journal is; policies have the bounds of its configuration, or else the usual ones.
+    #[command(flatten)]
+    journal: JournalArgs,
     /// Exchanges that ended since then: how long ago (90s, 30m, 24h, 7d) or a time [default: all].
     #[arg(long, value_name = "TIME")]
     since: Option<String>,
@@ -61,14 +54,9 @@ pub fn run(args: &ReplayArgs, out: &mut dyn Write, err: &mut dyn Write) -> io::R
             return Ok(ExitCode::from(2));
         }
     };
-    let bar = bar();
-    let replayed = replay(&plan, |done, of| {
-        if done.is_multiple_of(TELL_EVERY) {
-            bar.set_length(of);
-            bar.set_position(done);
-        }
-    });
-    bar.finish_and_clear();
+    let progress = Progress::of("replaying exchanges", 0);
+    let replayed = replay(&plan, |done, all| progress.passes(done, all));
+    drop(progress);
     let report = match replayed {
         Ok(report) => report,
         Err(error) => {
@@ -84,47 +72,23 @@ pub fn run(args: &ReplayArgs, out: &mut dyn Write, err: &mut dyn Write) -> io::R
     Ok(if report.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// On standard error, and only where that is a terminal.
-fn bar() -> ProgressBar {
-    let style = ProgressStyle::with_template("replay {bar:40} {human_pos} of {human_len} exchanges, {eta} left");
-    ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
-}
-
 fn plan(args: &ReplayArgs, now: Timestamp) -> Result<Plan, String> {
-    let (store, limits) = store(args)?;
-    let time = |name: &str, text: &Option<String>, default: Timestamp| match text {
-        None => Ok(default),
-        Some(text) => {
-            rfc3339::parse_or_ago(text, now).ok_or_else(|| format!("--{name}: `{text}` {}", rfc3339::NOT_UNDERSTOOD))
-        }
-    };
-    let since = time("since", &args.since, Timestamp::default())?;
-    let until = time("until", &args.until, Timestamp::from_micros(u64::MAX))?;
-    if since >= until {
-        return Err("--since is not before --until: no exchange ended in between".to_owned());
-    }
+    let (store, limits) = (args.journal.file(&ProcessEnv)?, limits(&args.journal)?);
+    let ever = Period { since: Timestamp::default(), until: Timestamp::from_micros(u64::MAX) };
+    let Period { since, until } = Period::parse(args.since.as_deref(), args.until.as_deref(), now, ever)?;
     let policy = args.policy.as_deref().map(|name| chosen(name, &limits)).transpose()?;
     let settings = args.settings.as_deref().map(settings).transpose()?;
     Ok(Plan { store, since, until, policy, settings, limits, examples: args.examples })
 }
 
-/// Where the journal is, and what policies may use.
-fn store(args: &ReplayArgs) -> Result<(PathBuf, EngineLimits), String> {
-    let (store, limits) = match &args.store {
-        Some(store) => (store.clone(), EngineLimits::default()),
-        None => {
-            let loaded = config::load(args.config.as_deref(), &ProcessEnv)
-                .map_err(|error| format!("{error}\n--store FILE names the store without a configuration"))?;
-            let limits = engine_limits(&loaded.config);
-            let in_memory =
-                "the store of this configuration is in memory and ends with the proxy: set [store] path".to_owned();
-            (loaded.config.store.path.ok_or(in_memory)?, limits)
-        }
-    };
-    match store.exists() {
-        true => Ok((store, limits)),
-        false => Err(format!("there is no store {}: no exchange was recorded there", store.display())),
+/// What policies may use: as the proxy of this configuration has it.
+fn limits(journal: &JournalArgs) -> Result<EngineLimits, String> {
+    if journal.store.is_some() {
+        return Ok(EngineLimits::default());
     }
+    let loaded = config::load(journal.config.as_deref(), &ProcessEnv)
+        .map_err(|error| format!("{error}\n--store FILE names the store without a configuration"))?;
+    Ok(engine_limits(&loaded.config))
 }
 
 /// A file where there is one, else a revision's name.

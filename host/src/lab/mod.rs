@@ -14,6 +14,7 @@ pub mod chronicle;
 mod command;
 mod dice;
 pub mod explain;
+pub mod journal;
 pub mod recorder;
 pub mod replay;
 pub mod report;

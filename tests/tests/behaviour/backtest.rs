@@ -122,7 +122,7 @@ async fn what_cannot_be_told_is_refused_in_a_sentence() {
     refused(dir, &["--policy", "default"], 1, "has 3 exchanges of its sample").await;
     refused(dir, &["--policy", "default", "--since", "2001-01-01", "--until", "2001-01-02"], 1, "at least 100").await;
     refused(dir, &["--policy", "none.wasm"], 1, "cannot read none.wasm").await;
-    refused(dir, &["--policy", "default", "--store", "none.db"], 1, "there is no store none.db").await;
+    refused(dir, &["--policy", "default", "--store", "none.db"], 2, "there is no store none.db").await;
     refused(dir, &["--policy", "default", "--since", "soon"], 2, "--since: `soon`").await;
     refused(dir, &["--policy", "default", "--since", "1h", "--until", "2h"], 2, "--since must be before --until").await;
     refused(dir, &["--policy", "default", "--config", "none.toml"], 2, "none.toml").await;

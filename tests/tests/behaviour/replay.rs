@@ -325,7 +325,7 @@ async fn wrong_usage_is_told_in_a_sentence() {
             "no exchange in the journal of pointsman.db ended in that time; it has those from 20",
         ),
         (&["--since", "soon"], "--since: `soon` is not understood"),
-        (&["--since", "1h", "--until", "2h"], "--since is not before --until"),
+        (&["--since", "1h", "--until", "2h"], "--since must be before --until"),
         (&["--policy", "nowhere.wasm"], "there is no file nowhere.wasm, and it is no revision"),
         (&["--policy", "0123456789ab"], "revision 0123456789ab is not kept in this store"),
     ];

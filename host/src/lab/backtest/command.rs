@@ -4,20 +4,20 @@ use std::io::{self, Write};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use indicatif::{ProgressBar, ProgressStyle};
 use pointsman_core::time::Timestamp;
 
 use super::gather::Gathering;
 use super::model::Model;
 use super::past::{MIN_EXCHANGES, Past, TooFew};
 use super::report::{Html, Report, Terminal, json};
-use super::source::{Named, engine, named, of_file, of_revision, store_file};
+use super::source::{Named, engine, named, of_file, of_revision};
 use super::{Plan, SEEDS, live};
 use crate::clock::Stopwatch;
 use crate::config::Env;
+use crate::lab::journal::{JournalArgs, Period, Progress};
 use crate::policy::{Engine, LoadError};
 use crate::store::{Skipped, StoreError, StoreReader};
-use crate::telemetry::rfc3339::{self, Rfc3339};
+use crate::telemetry::rfc3339::Rfc3339;
 
 /// What `pointsman backtest` is told.
 #[derive(Debug, clap::Args)]
@@ -32,12 +32,9 @@ pub struct BacktestArgs {
     /// revision that decided most of the recorded exchanges].
     #[arg(long, value_name = "FILE|default|REVISION")]
     pub against: Option<String>,
-    /// The configuration whose store has the journal [default: ./pointsman.toml where it exists].
-    #[arg(long, short, value_name = "FILE", conflicts_with = "store")]
-    pub config: Option<PathBuf>,
-    /// The store that has the journal; the proxy may be running.
-    #[arg(long, value_name = "FILE")]
-    pub store: Option<PathBuf>,
+    /// Where the journal is.
+    #[command(flatten)]
+    pub journal: JournalArgs,
     /// Exchanges that ended since then: how long ago (90s, 30m, 24h, 7d) or a time.
     #[arg(long, value_name = "TIME", default_value = "24h")]
     pub since: String,
@@ -112,36 +109,23 @@ pub fn run(
 
 fn report(args: &BacktestArgs, env: &dyn Env, now: Timestamp) -> Result<Report, Failure> {
     let watch = Stopwatch::start();
-    let time = |name: &str, text: &str| {
-        let read = rfc3339::parse_or_ago(text, now);
-        read.ok_or_else(|| Failure::WrongUsage(format!("--{name}: `{text}` {}", rfc3339::NOT_UNDERSTOOD)))
-    };
-    let since = time("since", &args.since)?;
-    let until = args.until.as_ref().map_or(Ok(now), |text| time("until", text))?;
-    if since >= until {
-        let times = format!("{} to {}", Rfc3339(since), Rfc3339(until));
-        return Err(Failure::WrongUsage(format!("--since must be before --until, but they say {times}")));
-    }
-    let file = store_file(args.store.as_deref(), args.config.as_deref(), env).map_err(Failure::WrongUsage)?;
+    let default = Period { since: Timestamp::default(), until: now };
+    let period = Period::parse(Some(&args.since), args.until.as_deref(), now, default).map_err(Failure::WrongUsage)?;
+    let file = args.journal.file(env).map_err(Failure::WrongUsage)?;
     let refused = |error: StoreError| Failure::Refused(error.to_string());
-    if !file.exists() {
-        let shown = file.display();
-        let why = format!("there is no store {shown}; name it with --store, or the configuration with --config");
-        return Err(Failure::Refused(why));
-    }
     let reader = StoreReader::open(&file).map_err(refused)?;
     let engine = engine().map_err(Failure::Refused)?;
     // A candidate that is none is told before the long part.
     let candidate = of_file(&engine, &args.policy).map_err(Failure::Refused)?;
-    let (past, skipped) = take_in(&reader, &file, since, until)?;
+    let (past, skipped) = take_in(&reader, &file, period)?;
     let current = current(args, &engine, &reader, &past).map_err(Failure::Refused)?;
     let settings = with_settings(&past.setup.settings, &args.set).map_err(Failure::WrongUsage)?;
     let model = Model::learn(&past);
     let policies = [(&current.policy, &*past.setup.settings), (&candidate.policy, &*settings)];
     let plan = Plan { past: &past, model: &model, policies, seeds: args.seeds };
-    let bar = bar("living through the worlds", u64::from(args.seeds) * 2);
-    let lived = live(&plan, |done, _| bar.set_position(done as u64));
-    bar.finish_and_clear();
+    let progress = Progress::of("living through the worlds", u64::from(args.seeds) * 2);
+    let lived = live(&plan, |done, _| progress.is_at(done as u64));
+    drop(progress);
     let lived = lived.map_err(|(which, why)| Failure::Refused(refusal(which, [&current, &candidate], &why)))?;
     let candidate = match args.set.is_empty() {
         true => candidate,
@@ -183,28 +167,27 @@ fn current(args: &BacktestArgs, engine: &Engine, reader: &StoreReader, past: &Pa
 }
 
 /// Reads the journal.
-fn take_in(reader: &StoreReader, file: &Path, since: Timestamp, until: Timestamp) -> Result<(Past, Skipped), Failure> {
+fn take_in(reader: &StoreReader, file: &Path, period: Period) -> Result<(Past, Skipped), Failure> {
     let refused = |error: StoreError| Failure::Refused(error.to_string());
+    let Period { since, until } = period;
     let all = reader.journal_size(since, until).map_err(refused)?;
-    let bar = bar("reading the journal", all);
+    let progress = Progress::of("reading the journal", all);
     let (mut gathering, mut read) = (Gathering::default(), 0_u64);
     let skipped = reader.journal(since, until, |journaled| {
         gathering.add(journaled);
         read += 1;
-        if read.is_multiple_of(TELL_EVERY) {
-            bar.set_position(read);
-        }
+        progress.passes(read, all);
         ControlFlow::Continue(())
     });
-    bar.finish_and_clear();
+    drop(progress);
     let skipped = skipped.map_err(refused)?;
-    let past = gathering.finish().map_err(|few| too_few(reader, file, (since, until), few))?;
+    let past = gathering.finish().map_err(|few| too_few(reader, file, period, few))?;
     Ok((past, skipped))
 }
 
-fn too_few(reader: &StoreReader, file: &Path, time: (Timestamp, Timestamp), few: TooFew) -> Failure {
+fn too_few(reader: &StoreReader, file: &Path, period: Period, few: TooFew) -> Failure {
     let shown = file.display();
-    let (since, until) = (Rfc3339(time.0), Rfc3339(time.1));
+    let (since, until) = (Rfc3339(period.since), Rfc3339(period.until));
     Failure::Refused(match reader.journal_span() {
         Ok(Some((first, last))) => format!(
             "the journal in {shown} has {} exchanges of its sample between {since} and {until}; a backtest needs at least \
@@ -219,13 +202,4 @@ fn too_few(reader: &StoreReader, file: &Path, time: (Timestamp, Timestamp), few:
         ),
         Err(error) => error.to_string(),
     })
-}
-
-/// Exchanges between two looks of the progress bar at the clock.
-const TELL_EVERY: u64 = 64;
-
-/// Shows somebody who looks how far it is.
-fn bar(what: &'static str, all: u64) -> ProgressBar {
-    let style = ProgressStyle::with_template("{msg} {bar:40} {human_pos} of {human_len}, {eta} left");
-    ProgressBar::new(all).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar())).with_message(what)
 }

@@ -1,34 +1,10 @@
 //! Where a backtest finds the journal and the policies.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use crate::config::{self, DEFAULT_FILE, Env};
 use crate::lab::command::compile_in;
 use crate::policy::{Compiled, Engine, EngineLimits};
 use crate::store::StoreReader;
-
-/// The store where nobody names one.
-const DEFAULT_STORE: &str = "pointsman.db";
-
-/// The store's file: the one named, else that of the configuration.
-///
-/// # Errors
-/// The configuration is no good, or keeps its store in memory.
-pub fn store_file(store: Option<&Path>, config: Option<&Path>, env: &dyn Env) -> Result<PathBuf, String> {
-    if let Some(store) = store {
-        return Ok(store.to_owned());
-    }
-    let default = Path::new(DEFAULT_FILE);
-    let Some(file) = config.or_else(|| default.exists().then_some(default)) else {
-        return Ok(PathBuf::from(DEFAULT_STORE));
-    };
-    let loaded = config::load(Some(file), env).map_err(|error| {
-        format!("{error}\nor name the store itself: --store FILE (the configuration's [store] path)")
-    })?;
-    loaded.config.store.path.ok_or_else(|| {
-        format!("{} keeps its store in memory, which nobody else can read; set [store] path to a file", file.display())
-    })
-}
 
 /// An engine with room for a world on every processor, twice. Decisions may take as long as they may anywhere: how busy this
 /// machine is must not decide what becomes of a world.
