@@ -274,6 +274,32 @@ pub struct Rejection {
     pub retry_after: Option<Duration>,
 }
 
+/// Who decides a question on which the policy failed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnFault {
+    /// The default policy, natively.
+    #[default]
+    AskDefault,
+    /// Nobody: the request is refused. For a policy whose rules must not be gone around.
+    Refuse,
+}
+
+impl OnFault {
+    /// The refusal in place of a decision, for a policy that failed in this `way`. What the policy itself said of it is not the
+    /// client's to read.
+    pub fn refusal(way: &str) -> Rejection {
+        Rejection {
+            status: 503,
+            kind: "policy_fault".to_owned(),
+            message: format!(
+                "The routing policy failed at this request (fault: {way}), and Pointsman is configured to refuse it then \
+                 (policy.on_fault = \"refuse\"); its operator finds the cause under the request's id"
+            ),
+            retry_after: Some(Duration::from_secs(1)),
+        }
+    }
+}
+
 /// What a policy answers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Decision {

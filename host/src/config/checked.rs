@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Uri};
-use pointsman_core::contract::{Commit, Resume};
+use pointsman_core::contract::{Commit, OnFault, Resume};
 use pointsman_core::exchange::{Budgets, StreamDefaults};
 use pointsman_core::fleet;
 use pointsman_core::health::Bounds;
@@ -202,6 +202,8 @@ pub struct Policy {
     pub deadline: Duration,
     /// Memory of one instance, in MiB.
     pub memory_mb: u32,
+    /// Who decides when it fails.
+    pub on_fault: OnFault,
     /// When a policy that keeps failing gives way to the last good one; none: never.
     pub rollback: Option<probation::Rule>,
     /// Another policy that is asked the same and decides nothing.

@@ -104,14 +104,26 @@ pub(super) struct RawPolicy {
     pub(super) file: Option<String>,
     /// Handed to the policy as JSON.
     pub(super) settings: serde_json::Map<String, serde_json::Value>,
-    /// Longest decision. Default 5.
+    /// Longest decision, at most 90. Default 5.
     pub(super) deadline_ms: Option<u32>,
     /// Memory of one instance, in MiB. Default 64.
     pub(super) memory_mb: Option<u32>,
+    /// Who decides when the policy fails: "default", the built-in policy; "refuse", nobody, and the client gets a 503. Default
+    /// "default".
+    pub(super) on_fault: Option<RawOnFault>,
     /// When a policy that keeps failing gives way to the last good one.
     pub(super) rollback: RawRollback,
     /// Another policy that is asked the same and decides nothing.
     pub(super) shadow: RawShadow,
+}
+
+/// Who decides when the policy fails.
+#[derive(Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+#[schemars(rename = "OnFault")]
+pub(super) enum RawOnFault {
+    Default,
+    Refuse,
 }
 
 /// Another policy that is asked the same and decides nothing: /api/policy/shadow tells where it would have differed.

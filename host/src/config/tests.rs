@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pointsman_core::contract::{Commit, Resume};
+use pointsman_core::contract::{Commit, OnFault, Resume};
 use pointsman_core::table::{Dialect, Tier};
 use proptest::prelude::*;
 
@@ -361,6 +361,23 @@ fn a_revision_follows_what_is_said_and_not_how() {
     assert_ne!(first, revision(&format!("{ONE}rpm = 6\nweight = 1\napi_key = \"env:K\"\n"), &[("K", "k1")]));
     let literal = |key: &str| revision(&format!("{ONE}api_key = \"{key}\"\n"), &[]);
     assert_eq!(literal("sk-1"), literal("sk-2"));
+}
+
+#[test]
+fn the_policy_has_a_stand_in_and_a_deadline_within_the_engines_bound() {
+    let policy = |text: &str| checked(&format!("{ONE}[policy]\n{text}\n"), &[]).config.policy;
+    assert_eq!((policy("").on_fault, policy("").deadline), (OnFault::AskDefault, Duration::from_millis(5)));
+    assert_eq!(policy("on_fault = \"default\"").on_fault, OnFault::AskDefault);
+    assert_eq!(policy("on_fault = \"refuse\"").on_fault, OnFault::Refuse);
+    assert_eq!(policy("deadline_ms = 90").deadline, Duration::from_millis(90));
+    for (wrong, words) in [
+        ("on_fault = \"ignore\"", "unknown variant `ignore`, expected `default` or `refuse`"),
+        ("deadline_ms = 91", "at most 90"),
+        ("deadline_ms = 0", "deadline_ms"),
+    ] {
+        let error = parse(&format!("{ONE}[policy]\n{wrong}\n"), "p.toml", &[]).unwrap_err().to_string();
+        assert!(error.contains(words), "{error}");
+    }
 }
 
 #[test]

@@ -138,7 +138,8 @@ impl Live {
         }
         let asked_at = self.proxy.clock.now();
         let policy = &self.snapshot.policy;
-        let ask = || policy.decide(&query, &self.asked.texts);
+        let on_fault = self.snapshot.config.policy.on_fault;
+        let ask = || policy.decide_or(on_fault, &query, &self.asked.texts);
         let verdict = if policy.is_slow() { aside(ask) } else { ask() };
         let now = self.proxy.clock.now();
         let took = now.since(asked_at);

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use pointsman_core::contract::{AttemptFacts, Column, NONE, Operation, Query, RequestFacts, RowState, STRIDE};
+use pointsman_core::contract::{
+    AttemptFacts, Column, Decision, NONE, OnFault, Operation, Query, RequestFacts, RowState, STRIDE,
+};
 use pointsman_core::journal::StateUse;
 use pointsman_core::outcome::Kind;
 use pointsman_core::table::{Lane, Table, Tier};
@@ -131,17 +133,23 @@ impl Revision {
         self.is_slow.load(Ordering::Relaxed)
     }
 
-    /// Decides, in about a microsecond and never in more than [`super::EngineLimits::decide_ms`] and a tick or two. When
-    /// the component fails, the native twin of the default policy decides and the verdict says why.
+    /// Decides, in about a microsecond and never in more than [`super::EngineLimits::decide_ms`] and a millisecond or two.
+    /// When the component fails, the native twin of the default policy decides and the verdict says why.
     pub fn decide(&self, query: &Query, texts: &Arc<Texts>) -> Verdict {
+        self.decide_or(OnFault::AskDefault, query, texts)
+    }
+
+    /// The same; when the component fails, it is as the operator wants it then.
+    pub fn decide_or(&self, on_fault: OnFault, query: &Query, texts: &Arc<Texts>) -> Verdict {
         if let Some(fault) = self.patience.refusal(query.now_ms) {
-            return self.ask_twin(query, texts, Failure { fault, notes: Vec::new(), state: Vec::new(), cost_ms: 0 });
+            let failure = Failure { fault, notes: Vec::new(), state: Vec::new(), cost_ms: 0 };
+            return self.do_without(query, texts, failure, on_fault);
         }
         match self.ask(query, texts, Measure::Wall) {
             Ok(verdict) => verdict,
             Err(failure) => {
                 self.patience.went_wrong(query.now_ms, failure.cost_ms, &failure.fault);
-                self.ask_twin(query, texts, failure)
+                self.do_without(query, texts, failure, on_fault)
             }
         }
     }
@@ -218,12 +226,22 @@ impl Revision {
     }
 
     #[cold]
-    fn ask_twin(&self, query: &Query, texts: &Arc<Texts>, failure: Failure) -> Verdict {
+    fn do_without(&self, query: &Query, texts: &Arc<Texts>, failure: Failure, on_fault: OnFault) -> Verdict {
         let Failure { fault, mut notes, state, cost_ms: _ } = failure;
-        self.engine.0.shared.fault_log.tell(&self.code.id, query.now_ms, &fault);
-        notes.push(format!("{fault}; the default policy decided"));
-        let (decision, twin_notes) = self.twin.decide(query, texts);
-        notes.extend(twin_notes);
+        let instead = match on_fault {
+            OnFault::AskDefault => "the default policy decided",
+            OnFault::Refuse => "refused, as policy.on_fault says",
+        };
+        self.engine.0.shared.fault_log.tell(&self.code.id, query.now_ms, &fault, instead);
+        notes.push(format!("{fault}; {instead}"));
+        let decision = match on_fault {
+            OnFault::AskDefault => {
+                let (decision, twin_notes) = self.twin.decide(query, texts);
+                notes.extend(twin_notes);
+                decision
+            }
+            OnFault::Refuse => Decision::Reject(OnFault::refusal(fault.kind.as_str())),
+        };
         Verdict { decision, notes, fault: Some(fault), state }
     }
 

@@ -52,14 +52,14 @@ async fn world() -> World {
     world_with(&[]).await
 }
 
-async fn world_with(settings: &[(&str, &str)]) -> World {
+async fn world_with(configured: &[(&str, &str)]) -> World {
     let dir = tempfile::tempdir().expect("a folder");
     let file = dir.path().join("mine.wasm");
     std::fs::write(&file, hostile()).expect("a file");
     let (up, paid) = (upstream().start().await, upstream().start().await);
     let mut proxy = proxy!().backend(backend("p1").primary(&up)).backend(backend("f1").fallback(&paid));
-    for (name, value) in settings {
-        proxy = proxy.setting(name, *value);
+    for (path, value) in configured {
+        proxy = proxy.set(path, *value);
     }
     World { proxy: proxy.policy_file(&file).start().await, up, file, _paid: paid, _dir: dir }
 }
@@ -175,6 +175,32 @@ served_by_the_twin! {
 }
 
 #[tokio::test]
+async fn where_the_operator_says_so_what_the_policy_fails_at_is_refused_and_never_sent() {
+    let mut world = world_with(&[("policy.on_fault", "refuse")]).await;
+    for (done, (what, kind)) in
+        [("loop", "deadline"), ("panic", "trap"), ("memory", "memory"), ("index", "invalid")].into_iter().enumerate()
+    {
+        let answer = world.ask(what).await;
+        assert_eq!(answer.status, 503, "{what}: {}", answer.text());
+        assert_eq!((answer.header("retry-after"), answer.header("x-should-retry")), ("1", "false"));
+        let error = &answer.json()["error"];
+        assert_eq!(error["type"], "policy_fault");
+        let message = error["message"].as_str().expect("a message");
+        assert!(message.contains(&format!("fault: {kind}")) && message.contains("policy.on_fault"), "{message}");
+        assert!(!message.contains("the tea is cold"), "what the policy says is the operator's to read: {message}");
+        let remembered = world.remembered(&answer).await;
+        assert_eq!(remembered.policy_faults, 1);
+        assert!(remembered.notes.contains("refused, as policy.on_fault says"), "{}", remembered.notes);
+        assert_eq!(world.faults(kind).await, 1);
+        assert_eq!(world.up.count(), done, "only what the policy decided is sent");
+        world.expect_well("").await;
+    }
+    world.proxy.reconfigure("policy.on_fault", "default");
+    world.proxy.wait_log("the configuration", |l| (l["what"] == "config").then_some(())).await;
+    assert_eq!(world.ask("trap").await.status, 200, "the default policy decides again");
+}
+
+#[tokio::test]
 async fn a_sleep_ends_at_once_or_with_the_deadline() {
     let world = world().await;
     let answer = world.ask("sleep").await;
@@ -281,7 +307,7 @@ async fn waiting_for_ever_ends_with_the_budget() {
 
 #[tokio::test]
 async fn rejecting_everything_is_what_the_client_sees() {
-    let world = world_with(&[("always", "reject")]).await;
+    let world = world_with(&[("policy.settings.always", "reject")]).await;
     for _ in 0..3 {
         let answer = world.proxy.chat().send().await;
         assert_eq!(answer.status, 429);
@@ -328,7 +354,7 @@ async fn fine_at_first_and_failing_at_the_second_question() {
 
 #[tokio::test]
 async fn quick_in_the_probe_and_slow_afterwards() {
-    let world = world_with(&[("always", "later")]).await;
+    let world = world_with(&[("policy.settings.always", "later")]).await;
     let answers = futures_util::future::join_all((0..40).map(|_| world.proxy.chat().send())).await;
     assert!(answers.iter().all(|a| a.status == 200));
     assert!(world.faults("deadline").await > 0);

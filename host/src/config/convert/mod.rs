@@ -8,7 +8,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path as FilePath, PathBuf};
 use std::time::Duration;
 
-use pointsman_core::contract::{Commit, Resume};
+use pointsman_core::contract::{Commit, OnFault, Resume};
 use pointsman_core::probation::Rule;
 use sha2::{Digest, Sha256};
 
@@ -18,8 +18,8 @@ use super::checked::{
 use super::diagnostic::{Diagnostic, Report};
 use super::overlay::Env;
 use super::raw::{
-    RawAdmin, RawCommit, RawConfig, RawCooldown, RawJournal, RawLimits, RawLog, RawLogFormat, RawPolicy, RawResume,
-    RawRollback, RawServer, RawShadow, RawStore, RawStream,
+    RawAdmin, RawCommit, RawConfig, RawCooldown, RawJournal, RawLimits, RawLog, RawLogFormat, RawOnFault, RawPolicy,
+    RawResume, RawRollback, RawServer, RawShadow, RawStore, RawStream,
 };
 use super::tree::{Node, Path};
 
@@ -169,7 +169,11 @@ impl Check<'_, '_> {
             shadow,
             file: raw.file.map(|file| self.folder.join(file)),
             settings: raw.settings,
-            deadline: Duration::from_millis(self.at_least(&at.key("deadline_ms"), raw.deadline_ms, 5, 1).into()),
+            deadline: self.decision_deadline(&at, raw.deadline_ms),
+            on_fault: match raw.on_fault {
+                None | Some(RawOnFault::Default) => OnFault::AskDefault,
+                Some(RawOnFault::Refuse) => OnFault::Refuse,
+            },
             memory_mb: self.at_least(&at.key("memory_mb"), raw.memory_mb, 64, 1),
             rollback: self.rollback(&at.key("rollback"), &raw.rollback),
         }
@@ -181,14 +185,7 @@ impl Check<'_, '_> {
         raw: RawShadow,
         settings: &serde_json::Map<String, serde_json::Value>,
     ) -> Option<Shadow> {
-        /// The engine's longest decision.
-        const MAX_DEADLINE_MS: u32 = 90;
-        let deadline_ms = self.at_least(&at.key("deadline_ms"), raw.deadline_ms, 5, 1);
-        if deadline_ms > MAX_DEADLINE_MS {
-            let problem =
-                self.error(&at.key("deadline_ms"), format!("`deadline_ms` must be at most {MAX_DEADLINE_MS}"));
-            problem.label(format!("this is {deadline_ms}"));
-        }
+        let deadline = self.decision_deadline(at, raw.deadline_ms);
         let core_share = self.fraction(&at.key("core_share"), raw.core_share, 0.1);
         if core_share == 0.0 {
             self.error(&at.key("core_share"), "a shadow needs some time").help("take the [policy.shadow] out instead");
@@ -202,9 +199,21 @@ impl Check<'_, '_> {
         Some(Shadow {
             file: self.folder.join(file),
             settings: raw.settings.unwrap_or_else(|| settings.clone()),
-            deadline: Duration::from_millis(deadline_ms.into()),
+            deadline,
             core_share,
         })
+    }
+
+    /// The longest decision, of the policy or its shadow.
+    fn decision_deadline(&mut self, at: &Path, ms: Option<u32>) -> Duration {
+        /// The engine's bound.
+        const MAX_MS: u32 = 90;
+        let at = at.key("deadline_ms");
+        let ms = self.at_least(&at, ms, 5, 1);
+        if ms > MAX_MS {
+            self.error(&at, format!("`deadline_ms` must be at most {MAX_MS}")).label(format!("this is {ms}"));
+        }
+        Duration::from_millis(ms.into())
     }
 
     fn rollback(&mut self, at: &Path, raw: &RawRollback) -> Option<Rule> {
