@@ -18,7 +18,7 @@ use super::relay::is_event_stream;
 /// Where the way led.
 pub struct Course {
     /// The exchange.
-    pub live: Live,
+    pub live: Box<Live>,
     /// What there is for the client.
     pub found: Found,
 }
@@ -46,7 +46,7 @@ pub struct Answerer {
 }
 
 /// Walks it from this action on; what was `told` to the client is what further attempts join.
-pub async fn walk(mut live: Live, mut action: Action, told: Option<Transcript>) -> Course {
+pub async fn walk(mut live: Box<Live>, mut action: Action, told: Option<Transcript>) -> Course {
     let mut refusal: Option<KeptRefusal> = None;
     let found = loop {
         action = match action {

@@ -54,8 +54,8 @@ struct Told {
 }
 
 impl Live {
-    /// Takes an exchange that has just arrived.
-    pub fn new(proxy: Arc<Proxy>, snapshot: Arc<Snapshot>, asked: Arc<Asked>, arrived: Timestamp) -> Self {
+    /// Takes an exchange that has just arrived. Boxed, because it goes through many hands.
+    pub fn new(proxy: Arc<Proxy>, snapshot: Arc<Snapshot>, asked: Arc<Asked>, arrived: Timestamp) -> Box<Self> {
         let crosses = may_cross(&snapshot.view, &asked);
         let facts = asked.facts(crosses == Ok(true));
         let trail = journal::is_kept(&snapshot, &asked).then(|| {
@@ -66,7 +66,7 @@ impl Live {
         let bodies = rules.map(|rules| Box::new(Bodies::new(Arc::clone(rules), &asked.body)));
         let exchange =
             Exchange::new(arrived, snapshot.view.clone(), &asked.model, facts, snapshot.budgets, snapshot.streams);
-        Self {
+        Box::new(Self {
             proxy,
             snapshot,
             exchange,
@@ -78,7 +78,7 @@ impl Live {
             bodies,
             trail,
             told: Told::default(),
-        }
+        })
     }
 
     /// The proxy it belongs to.

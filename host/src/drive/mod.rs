@@ -64,7 +64,7 @@ pub async fn drive(proxy: Arc<Proxy>, snapshot: Arc<Snapshot>, asked: Arc<Asked>
     }
 }
 
-async fn begin(mut live: Live) -> Course {
+async fn begin(mut live: Box<Live>) -> Course {
     let action = live.step(Event::Arrived);
     walk(live, action, None).await
 }
@@ -97,7 +97,7 @@ fn whole(live: &Live, answerer: &Answerer, head: Parts, body: Bytes) -> Reply {
     reply::of_upstream(live, head, answered_by, attempts, ProxyBody::whole(body))
 }
 
-fn relay(live: Live, answerer: &Answerer, head: Parts, begun: Begun) -> Reply {
+fn relay(live: Box<Live>, answerer: &Answerer, head: Parts, begun: Begun) -> Reply {
     let attempts = live.exchange().attempts().len() as u64 + 1;
     let status = head.status.as_u16();
     let answered_by = Some((answerer.lane, &*answerer.backend));
@@ -111,7 +111,7 @@ fn relay(live: Live, answerer: &Answerer, head: Parts, begun: Begun) -> Reply {
 }
 
 /// The upstream's refusal as it came.
-fn pass_on(mut live: Live, refusal: Option<KeptRefusal>) -> Reply {
+fn pass_on(mut live: Box<Live>, refusal: Option<KeptRefusal>) -> Reply {
     let Some(KeptRefusal { lane, backend, head, body }) = refusal else {
         return unforwardable(live);
     };
@@ -123,18 +123,18 @@ fn pass_on(mut live: Live, refusal: Option<KeptRefusal>) -> Reply {
 }
 
 /// A refusal of our own making: the request could not be put under the backend's base URL.
-fn unforwardable(live: Live) -> Reply {
+fn unforwardable(live: Box<Live>) -> Reply {
     let why = live.exchange().attempts().last().map_or_else(String::new, |a| a.message.clone());
     own_error(live, ErrorKind::InvalidRequest, &why)
 }
 
 /// The drain ended before the answer began.
-fn shut_down(live: Live) -> Reply {
+fn shut_down(live: Box<Live>) -> Reply {
     own_error(live, ErrorKind::ShuttingDown, "Pointsman is shutting down; try again in a moment")
 }
 
 /// The core and the driver disagree: our own fault, told as such.
-fn out_of_step(live: Live) -> Reply {
+fn out_of_step(live: Box<Live>) -> Reply {
     tracing::error!(request_id = %live.asked().id, "the exchange ended out of step");
     let message =
         "Pointsman lost track of this exchange; this is a fault in Pointsman, please report it with the request id";
@@ -142,7 +142,7 @@ fn out_of_step(live: Live) -> Reply {
 }
 
 /// Ends an exchange with an error of our own.
-fn own_error(mut live: Live, kind: ErrorKind, message: &str) -> Reply {
+fn own_error(mut live: Box<Live>, kind: ErrorKind, message: &str) -> Reply {
     let reply = OwnError::new(kind, message).reply(live.asked().operation, &live.asked().id);
     live.rejected(reply.status().as_u16(), message);
     reply

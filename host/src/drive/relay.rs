@@ -61,7 +61,7 @@ enum State {
 
 /// A committed answer.
 struct Flow {
-    live: Live,
+    live: Box<Live>,
     source: Source,
     first_byte: Duration,
     first_token: Option<Duration>,
@@ -81,7 +81,7 @@ impl ProxyBody {
 
 impl Relay {
     /// Relays what was held back, then the rest.
-    pub fn flowing(live: Live, begun: Begun, status: u16, keepalive: Option<Duration>) -> Self {
+    pub fn flowing(live: Box<Live>, begun: Begun, status: u16, keepalive: Option<Duration>) -> Self {
         let asked = live.asked().clone();
         let (held, flow) = Flow::new(live, begun, status);
         Self { state: State::Flowing(flow), held, asked, keepalive, comment: None }
@@ -267,7 +267,7 @@ pub(super) fn is_event_stream(content_type: &http::HeaderValue) -> bool {
 }
 
 impl Flow {
-    fn new(live: Live, begun: Begun, status: u16) -> (Bytes, Box<Self>) {
+    fn new(live: Box<Live>, begun: Begun, status: u16) -> (Bytes, Box<Self>) {
         let Begun { source, held, first_byte, first_token, started } = begun;
         let mut live = live;
         live.answers(&held, source.is_events());

@@ -148,9 +148,18 @@ impl<'a> OwnError<'a> {
 fn own_headers(live: &Live, headers: &mut HeaderMap, attempts: u64) {
     let (_, waited) = live.exchange().waits();
     insert(headers, X_REQUEST_ID, &live.asked().id);
-    headers.insert(ATTEMPTS, HeaderValue::from(attempts));
-    headers.insert(WAITED_MS, HeaderValue::from(waited.as_millis() as u64));
+    headers.insert(ATTEMPTS, number(attempts));
+    headers.insert(WAITED_MS, number(waited.as_millis() as u64));
     headers.insert(POLICY, live.snapshot().policy_header.clone());
+}
+
+/// Most are 0 or 1, which need no memory.
+fn number(n: u64) -> HeaderValue {
+    match n {
+        0 => HeaderValue::from_static("0"),
+        1 => HeaderValue::from_static("1"),
+        _ => HeaderValue::from(n),
+    }
 }
 
 fn insert(headers: &mut HeaderMap, name: HeaderName, value: &str) {

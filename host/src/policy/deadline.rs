@@ -5,10 +5,9 @@
 //! that it is not the next regular tick that ends it.
 //!
 //! But a thread may be put aside by the operating system in the middle of a decision of a microsecond, for longer than the
-//! whole deadline, and that is not the policy's doing. So time alone is not enough: the guest must also have been seen
-//! running at a few ticks. One that was only put aside goes on and is done. One that loops is seen at every tick and is
-//! stopped within a millisecond after its deadline; on a machine too busy to run it, after a few milliseconds of its own
-//! running time.
+//! whole deadline, and that is not the policy's doing. So time alone is not enough: the guest must also have run for a
+//! little while since it was first seen. One that was only put aside goes on and is done. One that loops is stopped at its
+//! deadline; on a machine too busy to run it, once it has run for that while.
 //!
 //! A policy that is being judged runs on a thread that gives way to all others, where the wall says nothing of it: there
 //! only its own running time counts.
@@ -18,10 +17,10 @@ use std::time::Duration;
 use rustix::time::{ClockId, clock_gettime};
 use wasmtime::UpdateDeadline;
 
-use super::ticker::Alarm;
+use super::ticker::{Alarm, TICK};
 
-/// Ticks at which a guest must have been seen running before it can be too late.
-const SEEN_RUNNING: u32 = 3;
+/// How long a guest must have run since it was first seen before it can be too late.
+const MIN_RUN: Duration = Duration::from_millis(1);
 
 /// Whose time is bounded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -49,9 +48,22 @@ impl Measure {
 pub(super) struct Deadline {
     measure: Measure,
     limit_ms: u32,
-    seen: u32,
     begun: Duration,
+    /// None until a tick has seen the guest running.
+    seen: Option<Seen>,
+}
+
+/// A guest at the ticks that saw it.
+#[derive(Clone, Copy)]
+struct Seen {
+    /// The thread's own time at the first.
+    running_since: Duration,
+    /// What it had of its time at the first.
+    elapsed_before: Duration,
+    /// What it had of its time at the last.
     elapsed: Duration,
+    /// How long it ran from the first to the last.
+    ran: Duration,
 }
 
 impl Deadline {
@@ -60,30 +72,32 @@ impl Deadline {
     pub(super) fn start(&mut self, measure: Measure, limit_ms: u32) {
         self.measure = measure;
         self.limit_ms = limit_ms;
-        self.seen = 0;
         self.begun = measure.now();
+        self.seen = None;
     }
 
     /// At a tick that the guest sees.
     #[cold]
     pub(super) fn on_tick(&mut self, alarm: &Alarm) -> UpdateDeadline {
-        match self.left_at(self.measure.now()) {
+        match self.left_at(self.measure.now(), Measure::Running.now()) {
             None => UpdateDeadline::Interrupt,
             Some(left) => {
-                if !left.is_zero() {
-                    alarm.ring_in(left);
-                }
+                alarm.ring_in(left);
                 UpdateDeadline::Continue(1)
             }
         }
     }
 
-    /// What is left of its time at this tick; none when it is over and is to be stopped.
-    fn left_at(&mut self, now: Duration) -> Option<Duration> {
-        self.seen += 1;
-        self.elapsed = now.saturating_sub(self.begun);
-        let left = Duration::from_millis(self.limit_ms.into()).saturating_sub(self.elapsed);
-        (!left.is_zero() || self.seen < SEEN_RUNNING).then_some(left)
+    /// When to look again, at a tick at this time and this time of the thread's own; none when it is to be stopped.
+    fn left_at(&mut self, now: Duration, running: Duration) -> Option<Duration> {
+        let elapsed = now.saturating_sub(self.begun);
+        let first = Seen { running_since: running, elapsed_before: elapsed, elapsed, ran: Duration::ZERO };
+        let seen = self.seen.get_or_insert(first);
+        seen.elapsed = elapsed;
+        seen.ran = running.saturating_sub(seen.running_since);
+        let left = Duration::from_millis(self.limit_ms.into()).saturating_sub(elapsed);
+        let must_run = MIN_RUN.saturating_sub(seen.ran);
+        Some(if left.is_zero() { must_run } else { left }).filter(|left| !left.is_zero())
     }
 
     pub(super) fn limit_ms(&self) -> u32 {
@@ -92,13 +106,14 @@ impl Deadline {
 
     /// From its begin to the last tick that it saw.
     pub(super) fn elapsed_ms(&self) -> u128 {
-        self.elapsed.as_millis()
+        self.seen.map_or(0, |seen| seen.elapsed.as_millis())
     }
 
-    /// Ticks at which the guest was seen running: about the ms of its own running time.
+    /// How long the guest ran, without the time that the machine took for others; most were not seen and ran for no time
+    /// to speak of. What it did before the first tick is taken to be no more than a tick's length.
     #[inline]
-    pub(super) fn seen(&self) -> u32 {
-        self.seen
+    pub(super) fn ran(&self) -> Duration {
+        self.seen.map_or(Duration::ZERO, |seen| seen.elapsed_before.min(TICK) + seen.ran)
     }
 }
 
@@ -106,61 +121,66 @@ impl Deadline {
 mod tests {
     use super::*;
 
+    /// A call with 5 ms, seen at ticks.
     struct Call {
         deadline: Deadline,
         now: Duration,
+        running: Duration,
     }
 
     impl Call {
         fn begin() -> Self {
             let mut deadline = Deadline::default();
             deadline.start(Measure::Wall, 5);
-            Self { now: deadline.begun, deadline }
+            Self { now: deadline.begun, deadline, running: Duration::from_secs(9) }
         }
 
-        fn is_stopped_after(&mut self, ms: u64) -> bool {
-            self.now += Duration::from_millis(ms);
-            self.deadline.left_at(self.now).is_none()
+        /// What is left at a tick after so many ms more, of which the guest ran so many.
+        fn left_after(&mut self, ms: f64, of_which_running: f64) -> Option<f64> {
+            self.now += Duration::from_secs_f64(ms / 1e3);
+            self.running += Duration::from_secs_f64(of_which_running / 1e3);
+            let left = self.deadline.left_at(self.now, self.running);
+            left.map(|left| (left.as_secs_f64() * 1e6).round() / 1e3)
         }
     }
 
     #[test]
     fn a_guest_that_runs_is_stopped_when_its_time_is_over_and_not_before() {
         let mut call = Call::begin();
-        for ms in 1..5 {
-            assert!(!call.is_stopped_after(1), "{ms}");
-        }
-        assert!(call.is_stopped_after(1));
+        assert_eq!(call.left_after(0.6, 0.6), Some(4.4));
+        assert_eq!(call.left_after(2.0, 2.0), Some(2.4));
+        assert_eq!(call.left_after(2.399, 2.399), Some(0.001));
+        assert_eq!(call.left_after(0.001, 0.001), None);
+        assert_eq!((call.deadline.elapsed_ms(), call.deadline.ran()), (5, Duration::from_millis(5)));
         call.deadline.start(Measure::Wall, 5);
-        assert!(!call.is_stopped_after(1), "the next call has its own time");
-    }
-
-    #[test]
-    fn what_is_left_is_counted_from_the_begin() {
-        let mut call = Call::begin();
-        let left = |call: &mut Call, ms: f64| call.deadline.left_at(call.now + Duration::from_secs_f64(ms / 1e3));
-        assert_eq!(left(&mut call, 0.6), Some(Duration::from_micros(4_400)));
-        assert_eq!(left(&mut call, 4.9), Some(Duration::from_micros(100)));
-        assert_eq!(left(&mut call, 5.0), None);
+        assert_eq!(call.deadline.ran(), Duration::ZERO, "the next call has its own time");
     }
 
     #[test]
     fn a_guest_that_was_put_aside_for_long_may_finish_but_not_loop() {
-        for before in [300, 1] {
+        for before in [300.0, 1.0] {
             let mut call = Call::begin();
-            assert_eq!(call.deadline.seen(), 0);
-            assert!(!call.is_stopped_after(before));
-            assert!(!call.is_stopped_after(300), "the machine was busy, not the guest");
-            assert!(call.is_stopped_after(1));
-            assert_eq!(call.deadline.seen(), 3);
+            assert!(call.left_after(before, 0.0).is_some());
+            assert_eq!(call.left_after(300.0, 0.0), Some(1.0), "the machine was busy, not the guest");
+            assert_eq!(call.left_after(40.0, 0.75), Some(0.25));
+            assert_eq!(call.left_after(0.25, 0.25), None);
         }
     }
 
     #[test]
     fn time_put_aside_is_not_given_back() {
         let mut call = Call::begin();
-        assert!(!call.is_stopped_after(1));
-        assert!(!call.is_stopped_after(1));
-        assert!(call.is_stopped_after(300));
+        assert!(call.left_after(1.0, 1.0).is_some());
+        assert!(call.left_after(1.0, 1.0).is_some());
+        assert_eq!(call.left_after(300.0, 0.0), None);
+    }
+
+    #[test]
+    fn what_was_put_aside_before_the_first_tick_is_not_held_against_it() {
+        let mut call = Call::begin();
+        call.left_after(40.0, 40.0);
+        assert_eq!(call.deadline.ran(), TICK);
+        call.left_after(0.5, 0.25);
+        assert_eq!(call.deadline.ran(), TICK + Duration::from_micros(250));
     }
 }

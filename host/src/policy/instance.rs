@@ -1,6 +1,7 @@
 //! One running instance of a component: asked one question at a time, dropped after a fault.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use pointsman_core::contract::{Decision, Query};
 use pointsman_core::journal::StateUse;
@@ -101,10 +102,10 @@ impl Instance {
         self.store.data_mut().end()
     }
 
-    /// How long the last question ran, in ms, without the time that the machine took for others; most take none.
+    /// How long the last question ran, without the time that the machine took for others; most take none to speak of.
     #[inline]
-    pub(super) fn ran_ms(&self) -> u32 {
-        self.store.data().deadline.seen()
+    pub(super) fn ran(&self) -> Duration {
+        self.store.data().deadline.ran()
     }
 
     /// Has it taken so much memory that a fresh instance is better?

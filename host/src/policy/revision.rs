@@ -1,7 +1,8 @@
 //! A revision: one component, configured for one table, with its pool of instances.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use pointsman_core::contract::{
     AttemptFacts, Column, Decision, NONE, OnFault, Operation, Query, RequestFacts, RowState, STRIDE,
@@ -32,9 +33,15 @@ pub struct Revision {
     patience: Patience,
     /// Time for one decision, in ms.
     decide_ms: u32,
-    /// Did the last decision take a noticeable time?
-    is_slow: AtomicBool,
+    /// For how many decisions more it is taken to be slow.
+    slow_for: AtomicU32,
 }
+
+/// A decision that runs this long is better made where it holds nobody up.
+const SLOW: Duration = Duration::from_micros(250);
+
+/// The clock sees one of several: a policy that was slow once is taken to be so for this many decisions.
+const SLOW_FOR: u32 = 64;
 
 /// What an instance that could not be started is taken to have cost, in ms.
 const FAILED_START_MS: u32 = 5;
@@ -78,7 +85,7 @@ impl Revision {
             patience: Patience::default(),
             decide_ms: engine.0.limits.decide_ms,
             engine,
-            is_slow: AtomicBool::new(false),
+            slow_for: AtomicU32::new(0),
         }
     }
 
@@ -130,7 +137,7 @@ impl Revision {
 
     /// Does it take milliseconds rather than microseconds? Then threads that have other work should not wait for it.
     pub fn is_slow(&self) -> bool {
-        self.is_slow.load(Ordering::Relaxed)
+        self.slow_for.load(Ordering::Relaxed) > 0
     }
 
     /// Decides, in about a microsecond and never in more than [`super::EngineLimits::decide_ms`] and a millisecond or two.
@@ -202,11 +209,8 @@ impl Revision {
         self.engine.0.ticker.touch();
         let answer = instance.ask(query, texts, measure, self.decide_ms);
         let (notes, state) = instance.end();
-        let ran_ms = instance.ran_ms();
-        let was_long = ran_ms > 0;
-        if was_long != self.is_slow.load(Ordering::Relaxed) {
-            self.is_slow.store(was_long, Ordering::Relaxed);
-        }
+        let ran = instance.ran();
+        self.remember_pace(ran);
         if answer.is_err() || instance.is_bloated() {
             // A fault leaves it in an unknown state.
             if answer.is_ok() {
@@ -221,7 +225,18 @@ impl Revision {
         });
         match judged {
             Ok(decision) => Ok(Verdict { decision, notes, fault: None, state }),
-            Err(fault) => Err(Failure { fault, notes, state, cost_ms: ran_ms }),
+            Err(fault) => Err(Failure { fault, notes, state, cost_ms: ran.as_micros().div_ceil(1_000) as u32 }),
+        }
+    }
+
+    #[inline]
+    fn remember_pace(&self, ran: Duration) {
+        let slow_for = self.slow_for.load(Ordering::Relaxed);
+        if ran >= SLOW {
+            self.slow_for.store(SLOW_FOR, Ordering::Relaxed);
+        } else if slow_for > 0 {
+            // Decisions at the same time may count as one: it is a matter of pace.
+            self.slow_for.store(slow_for - 1, Ordering::Relaxed);
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::io;
+use std::pin::pin;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -90,7 +91,13 @@ impl Listener {
             let http = self.http.clone();
             let (stop, cut) = (stop.clone(), cut.clone());
             connections.spawn(async move {
-                cut.run_until_cancelled(converse(&http, stream, service, stop)).await;
+                // `run_until_cancelled` would hold the connection twice.
+                let connection = pin!(converse(&http, stream, service, stop));
+                tokio::select! {
+                    biased;
+                    () = connection => {}
+                    () = cut.cancelled() => {}
+                }
                 drop(permit);
             });
         }
@@ -125,7 +132,8 @@ async fn converse(
 ) {
     let call = service_fn(move |request| {
         let service = service.clone();
-        async move { Ok::<_, Infallible>(Handed::over(service.call(request).await)) }
+        // Boxed, so that it is gone while the answer streams: hyper keeps the room for it as long as the connection.
+        Box::pin(async move { Ok::<_, Infallible>(Handed::over(service.call(request).await)) })
     });
     let connection = http.serve_connection(TokioIo::new(stream), call);
     tokio::pin!(connection);

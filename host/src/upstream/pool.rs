@@ -160,7 +160,8 @@ impl Origin {
     async fn connect(&self, limit: Duration) -> Result<Kept, SendError> {
         let origin = || self.uri.to_string();
         let failed = |reason: String| SendError::Connect { origin: origin(), reason };
-        let made = tokio::time::timeout(limit, self.handshake()).await;
+        // Boxed: TLS and all make it 6 KiB, which every exchange would carry for what few of them need.
+        let made = tokio::time::timeout(limit, Box::pin(self.handshake())).await;
         made.map_err(|_| SendError::ConnectTimeout { origin: origin(), limit })?.map_err(failed)
     }
 

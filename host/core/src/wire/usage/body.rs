@@ -34,6 +34,9 @@ enum Place {
 
 const USAGE: &[u8] = b"usage";
 
+/// Most usages are no longer than this.
+const USUAL_USAGE_BYTES: usize = 256;
+
 impl Default for BodyTap {
     fn default() -> Self {
         Self {
@@ -107,6 +110,7 @@ impl BodyTap {
                 self.name_next = self.depth == 1;
                 if self.wanted && byte == b'{' {
                     self.kept.clear();
+                    self.kept.reserve(USUAL_USAGE_BYTES);
                     self.keeping = true;
                 }
                 self.wanted = false;
