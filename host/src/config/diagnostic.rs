@@ -4,6 +4,8 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
+use crate::seal::{PRIVATE, SEALED};
+
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Severity {
@@ -225,24 +227,27 @@ const QUOTE_CHARS: usize = 100;
 /// Words in a line that say that a secret may stand behind its `=`.
 const SECRET_WORDS: [&str; 6] = ["key", "token", "secret", "password", "authorization", "headers"];
 
-/// What a value may begin with that is no secret.
-const HARMLESS: [&str; 3] = ["env:", "file:", "sha256:"];
+/// What a value may begin with that is no secret, or is blotted out behind it.
+const HARMLESS: [&str; 4] = ["env:", "file:", "sha256:", SEALED];
+
+/// What is blotted out wherever it stands, whatever the key beside it is called.
+const MARKS: [&str; 2] = [SEALED, PRIVATE];
 
 /// The line with what may be a secret blotted out, character by character, so that columns stay.
 fn masked(line: &str) -> String {
     let clean = |c: char| if c.is_control() { ' ' } else { c };
-    let blot = |c: char| if c.is_alphanumeric() { '*' } else { clean(c) };
+    let blot = |c: char| if c.is_alphanumeric() || c == '+' || c == '/' { '*' } else { clean(c) };
     let lower = line.to_ascii_lowercase();
     let word = SECRET_WORDS.iter().filter_map(|word| lower.find(word)).min();
-    match word.and_then(|at| Some(at + line[at..].find('=')? + 1)) {
-        Some(value) if !harmless(&line[value..]) => {
-            line[..value].chars().map(clean).chain(line[value..].chars().map(blot)).collect()
-        }
-        Some(_) | None => line.chars().map(clean).collect(),
+    let value = word.and_then(|at| Some(at + line[at..].find('=')? + 1)).filter(|at| !harmless(&line[*at..]));
+    let marked = MARKS.iter().filter_map(|mark| Some(line.find(mark)? + mark.len()));
+    match marked.chain(value).min() {
+        Some(at) => line[..at].chars().map(clean).chain(line[at..].chars().map(blot)).collect(),
+        None => line.chars().map(clean).collect(),
     }
 }
 
-/// One value, and it only says where the secret is.
+/// One value, and it does not show the secret.
 fn harmless(value: &str) -> bool {
     let value = value.trim_start().trim_start_matches(['"', '\'']);
     HARMLESS.iter().any(|start| value.starts_with(start)) && value.matches(['"', '\'']).count() <= 1
@@ -302,5 +307,9 @@ mod tests {
         }
         assert_eq!(masked("api_key = \"env:NVIDIA\""), "api_key = \"env:NVIDIA\"");
         assert_eq!(masked("rpm = \"many\""), "rpm = \"many\"");
+        assert_eq!(masked("api_key = \"sealed:aB+/9=\""), "api_key = \"sealed:*****=\"");
+        assert_eq!(masked("X-Team = 'sealed:aB9' # mine"), "X-Team = 'sealed:***' # ****");
+        assert_eq!(masked("{ key = \"env:A\", b = \"sealed:aB9\" }"), "{ key = \"***:*\", * = \"******:***\" }");
+        assert_eq!(masked("x = \"seal-private:aB9\""), "x = \"seal-private:***\"");
     }
 }
