@@ -155,6 +155,8 @@ fn key_path() -> Path {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use crate::config::{Env, Loaded, parse};
     use crate::seal::{PRIVATE, PrivateKey, SEALED};
 
@@ -371,5 +373,38 @@ mod tests {
         let configs = [pair.seal(b"sk-1"), pair.seal(b"sk-1"), pair.seal(b"sk-2")];
         let [one, same, other] = configs.map(|text| checked(&api_key(&text), &pair.env()).config);
         assert!(one.is_same(&same) && !one.is_same(&other), "a reload takes another secret, and that alone");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(256) })]
+
+        #[test]
+        fn no_edit_of_a_value_makes_it_show(
+            which in 0..3_usize,
+            at in any::<prop::sample::Index>(),
+            cut in 0..30_usize,
+            new in "[\"'=.{}\\[\\]\n a-zA-Z0-9+/]{0,4}",
+        ) {
+            let pair = pair();
+            let boxes = [pair.seal(b"sk-1-secret"), pair.seal(b"acme-secret"), pair.seal(b"alice-secret")];
+            let mut written = boxes.clone().map(|sealed| format!("\"{sealed}\""));
+            let at = at.index(written[which].len());
+            let end = (at + cut).min(written[which].len());
+            written[which].replace_range(at..end, &new);
+            let [key, header, client] = written;
+            let text = format!(
+                "{ONE}api_key = {key}\n[backend.headers]\nX-Team = {header}\n[[client]]\nname = \"c\"\nkey = {client}\n"
+            );
+            let told = match parse(&text, "p.toml", &pair.env()) {
+                Ok(loaded) => loaded.warnings.iter().map(ToString::to_string).collect(),
+                Err(error) => error.to_string(),
+            };
+            // The middle of a box: an edit may have taken its ends.
+            let middles = boxes.iter().map(|text| &text[text.len() / 2..text.len() / 2 + 12]);
+            let secrets = ["sk-1-secret", "acme-secret", "alice-secret", &pair.private[PRIVATE.len()..]];
+            for secret in secrets.into_iter().chain(middles) {
+                prop_assert!(!told.contains(secret), "{secret} is shown:\n{text}\n{told}");
+            }
+        }
     }
 }
