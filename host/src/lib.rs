@@ -10,6 +10,7 @@ pub mod demo;
 pub mod drive;
 pub mod lab;
 pub mod policy;
+pub mod seal;
 pub mod secret;
 pub mod serve;
 pub mod store;

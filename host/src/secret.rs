@@ -5,6 +5,9 @@ use std::fmt;
 use sha2::{Digest, Sha256};
 use subtle::{Choice, ConstantTimeEq};
 
+/// More bytes are not a key.
+pub const MAX_SECRET_BYTES: usize = 16 * 1024;
+
 /// A value that must not reach a log, an error or a screen: its `Debug` and `Display` are `***`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Box<str>);
@@ -13,6 +16,20 @@ impl Secret {
     /// Takes the value in.
     pub fn new(value: impl Into<Box<str>>) -> Self {
         Self(value.into())
+    }
+
+    /// Takes in a value that is to be sent: it must be able to stand in a header.
+    pub fn for_header(value: &[u8]) -> Result<Self, Unusable> {
+        if value.is_empty() {
+            return Err(Unusable::Empty);
+        }
+        if value.len() > MAX_SECRET_BYTES {
+            return Err(Unusable::TooLong);
+        }
+        match str::from_utf8(value) {
+            Ok(text) if value.iter().all(|byte| (b' '..=b'~').contains(byte)) => Ok(Self::new(text)),
+            Ok(_) | Err(_) => Err(Unusable::NotForHeaders),
+        }
     }
 
     /// The value itself; only for the place that sends it.
@@ -36,6 +53,20 @@ impl fmt::Display for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("***")
     }
+}
+
+/// Why a value cannot be sent; said of the secret.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unusable {
+    /// Nothing is there.
+    #[error("is empty")]
+    Empty,
+    /// More than [`MAX_SECRET_BYTES`].
+    #[error("is too long")]
+    TooLong,
+    /// Not only printable ASCII.
+    #[error("has characters that cannot stand in a header (a line break?)")]
+    NotForHeaders,
 }
 
 /// The SHA-256 of a client key: enough to know the key when it comes, useless to whoever reads the memory.
@@ -103,6 +134,22 @@ mod tests {
         assert!(!secret.matches("tokem"));
         assert!(!secret.matches("token "));
         assert!(!secret.matches(""));
+    }
+
+    #[test]
+    fn what_is_sent_must_fit_into_a_header() {
+        assert_eq!(Secret::for_header(b"sk-1 ~").unwrap().expose(), "sk-1 ~");
+        assert!(Secret::for_header(&[b'k'; MAX_SECRET_BYTES]).is_ok());
+        for (value, why) in [
+            (&b""[..], Unusable::Empty),
+            (&[b'k'; MAX_SECRET_BYTES + 1], Unusable::TooLong),
+            (b"a\nb", Unusable::NotForHeaders),
+            ("ké".as_bytes(), Unusable::NotForHeaders),
+            (b"k\xff", Unusable::NotForHeaders),
+            (b"k\x7f", Unusable::NotForHeaders),
+        ] {
+            assert_eq!(Secret::for_header(value).unwrap_err(), why);
+        }
     }
 
     #[test]

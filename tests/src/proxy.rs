@@ -9,7 +9,7 @@ use std::time::Duration;
 use http::Method;
 use serde_json::{Value as Json, json};
 use tempfile::TempDir;
-use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
 use toml::{Table, Value};
@@ -548,7 +548,25 @@ pub async fn run(binary: impl Into<PathBuf>, dir: &Path, args: &[&str], env: &[(
     run_within(crate::PATIENCE, binary, dir, args, env).await
 }
 
-/// The same, for a command that may take so long.
+/// The same, with this on its standard input.
+pub async fn run_with_input(
+    binary: impl Into<PathBuf>,
+    dir: &Path,
+    args: &[&str],
+    env: &[(&str, &str)],
+    input: &str,
+) -> Finished {
+    let mut command = command(&binary.into(), dir);
+    command.args(args).envs(env.iter().copied()).stdin(Stdio::piped());
+    let mut child = command.spawn().expect("the binary can be run");
+    let mut stdin = child.stdin.take().expect("stdin is piped");
+    // A command that refuses at once reads nothing of it.
+    let _ = stdin.write_all(input.as_bytes()).await;
+    drop(stdin);
+    finished(within(crate::PATIENCE, "the command's end", child.wait_with_output()).await)
+}
+
+/// The same without input, for a command that may take so long.
 pub async fn run_within(
     patience: Duration,
     binary: impl Into<PathBuf>,
@@ -558,7 +576,11 @@ pub async fn run_within(
 ) -> Finished {
     let mut command = command(&binary.into(), dir);
     command.args(args).envs(env.iter().copied());
-    let output = within(patience, "the command's end", command.output()).await.expect("the binary can be run");
+    finished(within(patience, "the command's end", command.output()).await)
+}
+
+fn finished(output: std::io::Result<std::process::Output>) -> Finished {
+    let output = output.expect("the binary can be run");
     Finished {
         code: output.status.code(),
         stdout: String::from_utf8_lossy(&output.stdout).into_owned(),

@@ -1,9 +1,12 @@
-//! `pointsman config check | schema | import-litellm`.
+//! `pointsman config check | schema | import-litellm | seal-key | seal`.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use super::config_needs::{self, Needs};
+use super::seal_cmd::{self, SealArgs};
+use super::well;
 use crate::config::{self, ConfigError, Env, Loaded, Severity};
 
 /// What `pointsman config` can do.
@@ -23,25 +26,38 @@ pub enum ConfigCommand {
         /// LiteLLM's file.
         file: PathBuf,
     },
+    /// Make the pair of keys for sealed secrets.
+    ///
+    /// The public key seals, anywhere; the private key opens, where the proxy runs: in the environment as POINTSMAN_SEAL_KEY, or
+    /// in a file that [secrets] key names.
+    SealKey {
+        /// Write the private key there, readable by its owner alone; never over another file [default: standard output].
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
+    /// Seal a secret from standard input; what is printed may stand in pointsman.toml wherever a secret may.
+    ///
+    ///   pointsman config seal --to seal-public:... < key.txt
+    #[command(verbatim_doc_comment)]
+    Seal(SealArgs),
 }
 
-/// Runs it: results go to `out`, complaints to `err`. True: exit 0; false: exit 1. A reader that has had enough
+/// Runs it: results go to `out`, complaints to `err`. Exit 0: done; 1: failed; 2: wrong usage. A reader that has had enough
 /// (`| head`) is no failure.
-pub fn run(command: &ConfigCommand, env: &dyn Env, out: &mut dyn Write, err: &mut dyn Write) -> io::Result<bool> {
+pub fn run(command: &ConfigCommand, env: &dyn Env, out: &mut dyn Write, err: &mut dyn Write) -> io::Result<ExitCode> {
     match answer(command, env, out, err) {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
         answered => answered,
     }
 }
 
-fn answer(command: &ConfigCommand, env: &dyn Env, out: &mut dyn Write, err: &mut dyn Write) -> io::Result<bool> {
+fn answer(command: &ConfigCommand, env: &dyn Env, out: &mut dyn Write, err: &mut dyn Write) -> io::Result<ExitCode> {
     match command {
-        ConfigCommand::Check { file } => check(file.as_deref(), env, out, err),
-        ConfigCommand::Schema => {
-            writeln!(out, "{:#}", config::schema().as_value())?;
-            Ok(true)
-        }
-        ConfigCommand::ImportLitellm { file } => import(file, env, out, err),
+        ConfigCommand::Check { file } => check(file.as_deref(), env, out, err).map(well),
+        ConfigCommand::Schema => writeln!(out, "{:#}", config::schema().as_value()).map(|()| ExitCode::SUCCESS),
+        ConfigCommand::ImportLitellm { file } => import(file, env, out, err).map(well),
+        ConfigCommand::SealKey { out: file } => seal_cmd::make_key(file.as_deref(), out, err),
+        ConfigCommand::Seal(args) => seal_cmd::run(args, env, out, err),
     }
 }
 
@@ -118,7 +134,7 @@ mod tests {
 
     fn ran(command: ConfigCommand, env: &dyn Env) -> (bool, String, String) {
         let (mut out, mut err) = (Vec::new(), Vec::new());
-        let ok = run(&command, env, &mut out, &mut err).unwrap();
+        let ok = run(&command, env, &mut out, &mut err).unwrap() == ExitCode::SUCCESS;
         (ok, String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
     }
 
@@ -178,6 +194,7 @@ mod tests {
         assert!(ok);
         assert_eq!(schema["title"], "pointsman.toml");
         assert_eq!(schema["properties"]["backend"]["type"], "array");
+        assert_eq!(schema["$defs"]["Secrets"]["properties"]["key"]["type"], "string");
     }
 
     #[test]

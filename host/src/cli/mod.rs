@@ -9,6 +9,7 @@ mod policy_cmd;
 mod promote_cmd;
 mod promote_screen;
 mod replay_cmd;
+mod seal_cmd;
 mod serve_cmd;
 
 use std::io::{self, Write};
@@ -46,7 +47,7 @@ enum Command {
     },
     /// Show the whole proxy before simulated providers that rate-limit, fail and cut streams. No key needed.
     Demo(DemoArgs),
-    /// Check a configuration, print its schema, or convert one of LiteLLM.
+    /// Check a configuration, print its schema, convert one of LiteLLM, or seal the secrets in it.
     Config {
         #[command(subcommand)]
         command: config_cmd::ConfigCommand,
@@ -106,7 +107,7 @@ pub fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Serve { config } => serve_cmd::run(config.as_deref()),
         Command::Demo(args) => told(in_runtime(demo::run(&args, explain::json))),
-        Command::Config { command } => printed(|out, err| config_cmd::run(&command, &ProcessEnv, out, err).map(well)),
+        Command::Config { command } => printed(|out, err| config_cmd::run(&command, &ProcessEnv, out, err)),
         Command::Policy { command } => printed(|out, err| policy_cmd::run(&command, out, err)),
         Command::Explain(args) => printed(|out, err| explain_cmd::run(&args, &ProcessEnv, out, err).map(well)),
         Command::Journal { command } => printed(|out, err| journal_cmd::run(&command, &ProcessEnv, out, err).map(well)),

@@ -4,6 +4,8 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
+use crate::seal::{PRIVATE, SEALED};
+
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Severity {
@@ -207,7 +209,8 @@ impl<'a> Report<'a> {
         let end = self.text.floor_char_boundary(span.end.clamp(start, line_end));
         let before = self.text[line_start..start].chars().count();
         let left_out = if before < QUOTE_CHARS { 0 } else { before - QUOTE_CHARS / 2 };
-        let quote = masked(self.text[line_start..line_end].trim_end());
+        let section = self.text[..line_start].lines().rev().find(|line| line.trim_start().starts_with('['));
+        let quote = masked(self.text[line_start..line_end].trim_end(), section.unwrap_or_default());
         Place::File {
             file: self.file.clone(),
             line: self.text[..start].matches('\n').count() + 1,
@@ -225,24 +228,39 @@ const QUOTE_CHARS: usize = 100;
 /// Words in a line that say that a secret may stand behind its `=`.
 const SECRET_WORDS: [&str; 6] = ["key", "token", "secret", "password", "authorization", "headers"];
 
-/// What a value may begin with that is no secret.
-const HARMLESS: [&str; 3] = ["env:", "file:", "sha256:"];
+/// What a value may begin with that is no secret, or is blotted out behind it.
+const HARMLESS: [&str; 4] = ["env:", "file:", "sha256:", SEALED];
 
-/// The line with what may be a secret blotted out, character by character, so that columns stay.
-fn masked(line: &str) -> String {
+/// What is blotted out wherever it stands, whatever the key beside it is called.
+const MARKS: [&str; 2] = [SEALED, PRIVATE];
+
+/// The line with what may be a secret blotted out, character by character, so that columns stay. In a section of headers every
+/// value may be one, whatever its name.
+fn masked(line: &str, section: &str) -> String {
     let clean = |c: char| if c.is_control() { ' ' } else { c };
-    let blot = |c: char| if c.is_alphanumeric() { '*' } else { clean(c) };
+    let blot = |c: char| if c.is_alphanumeric() || c == '+' || c == '/' { '*' } else { clean(c) };
     let lower = line.to_ascii_lowercase();
     let word = SECRET_WORDS.iter().filter_map(|word| lower.find(word)).min();
-    match word.and_then(|at| Some(at + line[at..].find('=')? + 1)) {
-        Some(value) if !harmless(&line[value..]) => {
-            line[..value].chars().map(clean).chain(line[value..].chars().map(blot)).collect()
-        }
-        Some(_) | None => line.chars().map(clean).collect(),
-    }
+    let word = if section.contains("headers") { Some(0) } else { word };
+    let value = word.and_then(|at| Some(at + line[at..].find('=')? + 1)).filter(|at| !harmless(&line[*at..]));
+    let marked = MARKS.iter().filter_map(|mark| Some(line.find(mark)? + mark.len()));
+    let hidden = marked.chain(value).min().unwrap_or(line.len());
+    without_keys(line[..hidden].chars().map(clean).chain(line[hidden..].chars().map(blot)).collect())
 }
 
-/// One value, and it only says where the secret is.
+/// So many letters and digits in a row are no word of a configuration, but a key that lost its place: behind a quotation mark that
+/// was forgotten, or on a line of its own.
+const KEY_CHARS: usize = 32;
+
+fn without_keys(mut line: Vec<char>) -> String {
+    let is_of_key = |c: &char| c.is_ascii_alphanumeric() || *c == '+' || *c == '/';
+    for run in line.chunk_by_mut(|a, b| is_of_key(a) && is_of_key(b)).filter(|run| run.len() >= KEY_CHARS) {
+        run.fill('*');
+    }
+    line.into_iter().collect()
+}
+
+/// One value, and it does not show the secret.
 fn harmless(value: &str) -> bool {
     let value = value.trim_start().trim_start_matches(['"', '\'']);
     HARMLESS.iter().any(|start| value.starts_with(start)) && value.matches(['"', '\'']).count() <= 1
@@ -296,11 +314,26 @@ mod tests {
             "headers = { a = \"sk-live-1\" }",
             "{ api_key = \"env:A\", headers = { b = \"sk-live-1\" } }",
         ] {
-            let shown = masked(line);
+            let shown = masked(line, "");
             assert!(!shown.contains("live"), "{shown}");
             assert_eq!(shown.chars().count(), line.chars().count());
         }
-        assert_eq!(masked("api_key = \"env:NVIDIA\""), "api_key = \"env:NVIDIA\"");
-        assert_eq!(masked("rpm = \"many\""), "rpm = \"many\"");
+        assert_eq!(masked("api_key = \"env:NVIDIA\"", ""), "api_key = \"env:NVIDIA\"");
+        assert_eq!(masked("rpm = \"many\"", ""), "rpm = \"many\"");
+        assert_eq!(masked("api_key = \"sealed:aB+/9=\"", ""), "api_key = \"sealed:*****=\"");
+        assert_eq!(masked("X-Team = 'sealed:aB9' # mine", ""), "X-Team = 'sealed:***' # ****");
+        assert_eq!(masked("{ key = \"env:A\", b = \"sealed:aB9\" }", ""), "{ key = \"***:*\", * = \"******:***\" }");
+        assert_eq!(masked("x = \"seal-private:aB9\"", ""), "x = \"seal-private:***\"");
+        assert_eq!(masked(&format!("id = {}!", "aB9+/".repeat(9)), ""), format!("id = {}!", "*".repeat(45)));
+        assert_eq!(
+            masked("models = [\"meta/llama-3.1-70b-instruct\"]", ""),
+            "models = [\"meta/llama-3.1-70b-instruct\"]"
+        );
+        assert_eq!(masked("X-Team = \"acme\"", "[backend.headers]"), "X-Team = \"****\"");
+        assert_eq!(masked("X-Team = \"env:TEAM\"", "[backend.headers]"), "X-Team = \"env:TEAM\"");
+        let text = "[[backend]]\n  [backend.headers]\n# mine\nX-Team = \"acme\"\n[server]\nlisten = 5\n";
+        let at = |word: &str| text.find(word).map(|at| at..at + 1).unwrap();
+        assert!(quote(text, at("\"acme")).contains("X-Team = \"****\""));
+        assert!(quote(text, at("5")).contains("listen = 5"));
     }
 }

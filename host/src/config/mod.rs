@@ -18,6 +18,7 @@ mod tree;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 pub use checked::{
     Admin, BackendConfig, Client, Config, Cooldown, ExchangeLimits, HealthCheck, Journal, KeptBodies, Log, LogFormat,
@@ -31,7 +32,9 @@ pub use sketch::{Complaints, OwnKeys, sketch};
 pub use tree::Path as KeyPath;
 
 use diagnostic::Report;
-use tree::Node;
+use tree::{Body, Node};
+
+use crate::seal::PrivateKey;
 
 /// The file that is taken when none is named.
 pub const DEFAULT_FILE: &str = "pointsman.toml";
@@ -88,19 +91,63 @@ pub fn place(file: &Path, env: &dyn Env, section: &str, key: &str) -> Option<Pla
 /// # Errors
 /// When there is no such file, or it is not TOML.
 pub fn store_path(path: Option<&Path>, env: &dyn Env) -> Result<Option<PathBuf>, ConfigError> {
-    let default = Path::new(DEFAULT_FILE);
-    let file = path.or_else(|| default.exists().then_some(default));
-    let text = file.map_or(Ok(String::new()), read)?;
-    let name = file.map_or_else(|| "(environment)".to_owned(), |file| file.display().to_string());
-    let mut report = Report::new(&name, &text);
-    let Some(mut tree) = Node::parse(&text, &mut report) else {
-        return Err(report.finish().expect_err("a text without a tree has an error"));
-    };
-    overlay::overlay(&mut tree, env, &mut report);
+    let source = Source::find(path)?;
+    let tree = source.tree(env)?;
     let node = tree.find(&tree::Path::of("store").key("path"));
     let path = node.map(Node::to_value).and_then(|value| value.as_str().map(str::to_owned));
-    let folder = file.and_then(Path::parent).unwrap_or(Path::new(""));
-    Ok(convert::store_path(path.as_deref(), folder))
+    Ok(convert::store_path(path.as_deref(), &source.folder))
+}
+
+/// The private key by which the file named, else `./pointsman.toml` where it exists, opens what is sealed. Nothing else is looked
+/// at: who seals the first secret has none yet.
+///
+/// # Errors
+/// When there is no such file, it is not TOML, or the key is not where `[secrets]` says.
+pub fn seal_key(path: Option<&Path>, env: &dyn Env) -> Result<Rc<PrivateKey>, ConfigError> {
+    let source = Source::find(path)?;
+    let mut tree = source.tree(env)?;
+    if let Body::Table { entries, .. } = &mut tree.body {
+        entries.retain(|section, _| section == "secrets");
+    }
+    let mut report = source.report();
+    let raw: raw::RawConfig = decode::decode(&mut tree, &mut report, &[]);
+    let key = convert::seal_key(raw.secrets, &tree, env, &source.folder, &mut report);
+    report.finish()?;
+    Ok(key.expect("there is a key, or a reason why not"))
+}
+
+/// The text of a configuration of which only a part is wanted.
+struct Source {
+    name: String,
+    text: String,
+    folder: PathBuf,
+}
+
+impl Source {
+    /// The file named, else `./pointsman.toml` where it exists, else no text.
+    fn find(path: Option<&Path>) -> Result<Self, ConfigError> {
+        let default = Path::new(DEFAULT_FILE);
+        let file = path.or_else(|| default.exists().then_some(default));
+        Ok(Self {
+            name: file.map_or_else(|| "(environment)".to_owned(), |file| file.display().to_string()),
+            text: file.map_or(Ok(String::new()), read)?,
+            folder: file.and_then(Path::parent).unwrap_or(Path::new("")).to_owned(),
+        })
+    }
+
+    fn report(&self) -> Report<'_> {
+        Report::new(&self.name, &self.text)
+    }
+
+    /// With the environment laid over it; what fits nowhere is none of the part's business.
+    fn tree(&self, env: &dyn Env) -> Result<Node, ConfigError> {
+        let mut report = self.report();
+        let Some(mut tree) = Node::parse(&self.text, &mut report) else {
+            return Err(report.finish().expect_err("a text without a tree has an error"));
+        };
+        overlay::overlay(&mut tree, env, &mut report);
+        Ok(tree)
+    }
 }
 
 /// The JSON schema of `pointsman.toml`, for editors.

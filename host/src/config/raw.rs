@@ -12,6 +12,7 @@ use serde::Deserialize;
 pub(super) struct RawConfig {
     pub(super) server: RawServer,
     pub(super) admin: RawAdmin,
+    pub(super) secrets: RawSecrets,
     pub(super) store: RawStore,
     pub(super) journal: RawJournal,
     pub(super) policy: RawPolicy,
@@ -55,8 +56,18 @@ pub(super) struct RawServer {
 pub(super) struct RawAdmin {
     /// Address and port. Default 127.0.0.1:9901.
     pub(super) listen: Option<String>,
-    /// Bearer token: env:NAME, file:PATH or the token itself. Without one only a loopback address is allowed.
+    /// Bearer token: env:NAME, file:PATH, sealed:... or the token itself. Without one only a loopback address is allowed.
     pub(super) token: Option<String>,
+}
+
+/// How secrets that are written sealed:... are opened.
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(rename = "Secrets")]
+pub(super) struct RawSecrets {
+    /// Where the private key is, env:NAME or file:PATH; looked for only when something is sealed. Default
+    /// env:POINTSMAN_SEAL_KEY.
+    pub(super) key: Option<String>,
 }
 
 /// The record of what happened.
@@ -264,9 +275,10 @@ pub(super) struct RawBackend {
     pub(super) base_url: Option<String>,
     /// Default openai.
     pub(super) dialect: Option<RawDialect>,
-    /// env:NAME, env:NAME#2 (the second of a comma-separated list), file:PATH, or the key itself.
+    /// env:NAME, env:NAME#2 (the second of a comma-separated list), file:PATH, sealed:... (what `pointsman config
+    /// seal` prints), or the key itself.
     pub(super) api_key: Option<String>,
-    /// Headers sent with every request; values may be env:NAME or file:PATH.
+    /// Headers sent with every request; values may be env:NAME, file:PATH or sealed:...
     pub(super) headers: BTreeMap<String, String>,
     /// Requests a minute.
     pub(super) rpm: Option<u32>,
@@ -365,7 +377,7 @@ pub(super) struct RawClient {
     /// Its name in logs, metrics and records, unique.
     #[schemars(required, with = "String")]
     pub(super) name: Option<String>,
-    /// sha256:HEX, env:NAME, file:PATH, or the key itself.
+    /// sha256:HEX, env:NAME, file:PATH, sealed:..., or the key itself.
     #[schemars(required, with = "String")]
     pub(super) key: Option<String>,
     /// Requests a minute.

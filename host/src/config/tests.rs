@@ -236,7 +236,6 @@ fn a_missing_key_is_named_with_its_variable_and_the_way_out() {
         ],
     );
     refused(&format!("{ONE}[admin]\ntoken = \"env:T\"\n"), &["the admin listener needs", "take this line out"]);
-    refused(&format!("{ONE}api_key = \"sealed:abc\"\n"), &["not supported yet", "write env:NAME or file:PATH"]);
     refused(&format!("{ONE}api_key = \"file:/nowhere/at/all\"\n"), &["cannot read /nowhere/at/all"]);
     refused(&format!("{ONE}[[client]]\nname = \"c\"\nkey = \"sha256:abc\"\n"), &["64 hexadecimal digits"]);
     assert!(
@@ -424,9 +423,15 @@ fn the_rollback_rule_has_defaults_a_switch_and_ranges() {
 #[test]
 fn the_schema_knows_the_documented_keys() {
     let schema = schema().to_value().to_string();
-    for key in
-        ["base_url", "max_body_bytes", "budget_usd_per_day", "first-content", "retry_after_cap_ms", "fault_permille"]
-    {
+    for key in [
+        "base_url",
+        "max_body_bytes",
+        "budget_usd_per_day",
+        "first-content",
+        "retry_after_cap_ms",
+        "fault_permille",
+        "POINTSMAN_SEAL_KEY",
+    ] {
         assert!(schema.contains(key), "{key}");
     }
     assert!(!schema.contains("null") && !schema.contains("Raw"), "{schema}");

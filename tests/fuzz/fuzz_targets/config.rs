@@ -4,15 +4,19 @@
 use libfuzzer_sys::fuzz_target;
 use pointsman::config::{Diagnostic, Env, Place, parse};
 
-/// An environment with nothing in it but one key.
+/// An environment with nothing in it but one key, and what opens the sealed one of the seeds.
 struct Bare;
 
 impl Env for Bare {
     fn var(&self, name: &str) -> Option<String> {
-        (name == "KEY").then(|| "from-the-environment".to_owned())
+        match name {
+            "KEY" => Some("from-the-environment".to_owned()),
+            "POINTSMAN_SEAL_KEY" => Some("seal-private:AQIDBAUGBwgJCgsMDQ4PEBESExQVFhcYGRobHB0eHyA=".to_owned()),
+            _ => None,
+        }
     }
     fn names(&self) -> Vec<String> {
-        vec!["KEY".to_owned()]
+        vec!["KEY".to_owned(), "POINTSMAN_SEAL_KEY".to_owned()]
     }
 }
 
@@ -32,7 +36,9 @@ fuzz_target!(|text: &str| {
 
 fn is_sound(problem: &Diagnostic, text: &str) {
     assert!(!problem.message.is_empty());
-    assert!(!problem.to_string().contains("from-the-environment"), "a secret is shown: {problem}");
+    for secret in ["from-the-environment", "sk-sealed-by-libsodium", "AQIDBAUGBwgJ"] {
+        assert!(text.contains(secret) || !problem.to_string().contains(secret), "a secret is shown: {problem}");
+    }
     if let Some(Place::File { line, .. }) = &problem.place {
         assert!(*line >= 1 && *line <= text.lines().count().max(1) + 1, "{problem}");
     }

@@ -6,6 +6,7 @@ use http::{HeaderName, HeaderValue, Uri};
 use pointsman_core::table::{Backend, Dialect, Limits, Pattern, Price, Route, Table, Tier, Timeouts};
 
 use super::Check;
+use super::secrets::is_reference;
 use crate::config::checked::{BackendConfig, HealthCheck};
 use crate::config::raw::{RawBackend, RawDialect, RawHealthCheck, RawModels, RawPrice, RawTier, RawTimeouts};
 use crate::config::tree::Path;
@@ -257,8 +258,7 @@ impl Check<'_, '_> {
                 self.error(&at, format!("`{name}` is set by the proxy itself")).help("take it out");
                 continue;
             }
-            let referred = text.starts_with("env:") || text.starts_with("file:");
-            let value = if referred {
+            let value = if is_reference(text) {
                 self.secret(&at, text, owner).map(|s| s.expose().to_owned())
             } else {
                 Some(text.clone())

@@ -2,10 +2,12 @@
 
 mod backend;
 mod client;
+mod sealed;
 mod secrets;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path as FilePath, PathBuf};
+use std::rc::Rc;
 use std::time::Duration;
 
 use pointsman_core::contract::{Commit, OnFault, Resume};
@@ -19,9 +21,11 @@ use super::diagnostic::{Diagnostic, Report};
 use super::overlay::Env;
 use super::raw::{
     RawAdmin, RawCommit, RawConfig, RawCooldown, RawJournal, RawLimits, RawLog, RawLogFormat, RawOnFault, RawPolicy,
-    RawResume, RawRollback, RawServer, RawShadow, RawStore, RawStream,
+    RawResume, RawRollback, RawSecrets, RawServer, RawShadow, RawStore, RawStream,
 };
 use super::tree::{Node, Path};
+use crate::seal::PrivateKey;
+use sealed::SealKey;
 
 /// The store's path that is none.
 const MEMORY: &str = ":memory:";
@@ -38,6 +42,19 @@ pub(super) fn store_path(path: Option<&str>, folder: &FilePath) -> Option<PathBu
     (path != MEMORY).then(|| folder.join(path))
 }
 
+/// The private key of a configuration, whether anything is sealed or not; none only when the report has an error.
+pub(super) fn seal_key(
+    raw: RawSecrets,
+    tree: &Node,
+    env: &dyn Env,
+    folder: &FilePath,
+    report: &mut Report<'_>,
+) -> Option<Rc<PrivateKey>> {
+    let mut check = Check::new(tree, env, folder, report);
+    check.secrets(raw);
+    check.seal_key(None)
+}
+
 /// Checks everything. The result is only to be used when the report has no error.
 pub(super) fn convert(
     raw: RawConfig,
@@ -46,7 +63,8 @@ pub(super) fn convert(
     folder: &FilePath,
     report: &mut Report<'_>,
 ) -> Config {
-    let mut check = Check { tree, env, folder, report };
+    let mut check = Check::new(tree, env, folder, report);
+    check.secrets(raw.secrets);
     let backends = check.backends(raw.backend);
     let open = raw.client.is_empty() && !raw.server.allow_open.unwrap_or(false);
     let clients = check.clients(raw.client);
@@ -80,6 +98,14 @@ struct Check<'a, 't> {
     /// What relative paths start from: the folder of the configuration file.
     folder: &'a FilePath,
     report: &'a mut Report<'t>,
+    /// What opens what is sealed.
+    seal_key: SealKey,
+}
+
+impl<'a, 't> Check<'a, 't> {
+    fn new(tree: &'a Node, env: &'a dyn Env, folder: &'a FilePath, report: &'a mut Report<'t>) -> Self {
+        Self { tree, env, folder, report, seal_key: SealKey::Refused }
+    }
 }
 
 impl Check<'_, '_> {

@@ -1,12 +1,18 @@
-//! Where secrets come from: `env:NAME`, `env:NAME#2`, `file:PATH`, or the text itself.
+//! Where secrets come from: `env:NAME`, `env:NAME#2`, `file:PATH`, `sealed:...`, or the text itself.
 
 use super::Check;
 use crate::config::diagnostic::Site;
 use crate::config::tree::{Body, Node, Path, Step};
+use crate::seal::SEALED;
 use crate::secret::Secret;
 
-/// More bytes are not a key.
-const MAX_SECRET_BYTES: usize = 16 * 1024;
+/// What a text may begin with that is no secret itself, but leads to one.
+const REFERENCES: [&str; 3] = ["env:", "file:", SEALED];
+
+/// Does it lead to a secret, or is it one?
+pub(super) fn is_reference(text: &str) -> bool {
+    REFERENCES.iter().any(|start| text.starts_with(start))
+}
 
 impl Check<'_, '_> {
     /// Resolves what `text` at `at` stands for; `owner` is who needs it ("backend `nvidia-1`").
@@ -15,13 +21,18 @@ impl Check<'_, '_> {
             Some(("env", name)) => self.read_variable(at, name, owner)?,
             Some(("file", path)) => self.read_secret_file(at, path, owner)?,
             Some(("sealed", _)) => {
-                let problem = self.error(at, format!("{owner}: sealed secrets are not supported yet"));
-                problem.help("write env:NAME or file:PATH");
-                return None;
+                let value = self.unsealed(at, text, owner)?;
+                return self.usable(at, &value, owner);
             }
             Some(_) | None => self.literal(at, text)?,
         };
-        self.usable(at, value, owner)
+        if value.starts_with(SEALED) {
+            // It would go out as the key.
+            let problem = self.error(at, format!("{owner}: what is found there is itself sealed"));
+            problem.help("write the sealed:... text here, in place of the reference");
+            return None;
+        }
+        self.usable(at, value.as_bytes(), owner)
     }
 
     fn read_variable(&mut self, at: &Path, name: &str, owner: &str) -> Option<String> {
@@ -75,23 +86,18 @@ impl Check<'_, '_> {
             && !text.is_empty()
         {
             let problem = self.warn(at, format!("`{}` holds a secret in plain text", at.name()));
-            problem.help("write \"env:NAME\" and export NAME, or \"file:PATH\"");
+            problem.help("write \"env:NAME\" and export NAME, \"file:PATH\", or what `pointsman config seal` prints");
         }
         Some(text.to_owned())
     }
 
     /// Whatever it is, it must be able to stand in a header.
-    fn usable(&mut self, at: &Path, value: String, owner: &str) -> Option<Secret> {
-        let fault = if value.is_empty() {
-            "is empty"
-        } else if value.len() > MAX_SECRET_BYTES {
-            "is too long"
-        } else if value.bytes().any(|b| !(b' '..=b'~').contains(&b)) {
-            "has characters that cannot stand in a header (a line break?)"
-        } else {
-            return Some(Secret::new(value));
+    fn usable(&mut self, at: &Path, value: &[u8], owner: &str) -> Option<Secret> {
+        let unusable = match Secret::for_header(value) {
+            Ok(secret) => return Some(secret),
+            Err(unusable) => unusable,
         };
-        self.error(at, format!("{owner}: the secret {fault}"));
+        self.error(at, format!("{owner}: the secret {unusable}"));
         None
     }
 }
@@ -109,6 +115,7 @@ pub(super) fn scrub(tree: &mut Node) {
         }
     }
     hide(tree.find_mut(&Path::of("admin").key("token")));
+    hide(tree.find_mut(&Path::of("secrets").key("key")));
 }
 
 fn length(tree: &Node, list: &str) -> usize {
@@ -118,11 +125,15 @@ fn length(tree: &Node, list: &str) -> usize {
     }
 }
 
+/// Of what is sealed only that it is: the box is the secret in other letters, and in others again whenever the same secret is
+/// sealed anew. So a new key of a provider changes the revision as little as it does behind `env:`, and the same one never.
 fn hide(node: Option<&mut Node>) {
     if let Some(Node { body: Body::Leaf(value), .. }) = node {
-        let reference = value.as_str().is_some_and(|text| text.starts_with("env:") || text.starts_with("file:"));
-        if !reference {
-            *value = toml::Value::String("***".to_owned());
-        }
+        let kept = match value.as_str() {
+            Some(text) if text.starts_with(SEALED) => "sealed:***",
+            Some(text) if is_reference(text) => return,
+            Some(_) | None => "***",
+        };
+        *value = toml::Value::String(kept.to_owned());
     }
 }
