@@ -2,8 +2,8 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::pin::pin;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;

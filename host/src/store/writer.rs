@@ -1,6 +1,7 @@
 //! The thread that writes.
 
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use pointsman_core::time::Timestamp;
@@ -19,6 +20,10 @@ const RETRY_MAX_MS: u64 = 5_000;
 const RETENTION_EVERY_MS: u64 = 60_000;
 /// The pause between two pieces of deletion, in ms.
 const RETENTION_PAUSE_MS: u64 = 20;
+
+/// After so many rows, about a tenth of a millisecond, the processor is offered to those who serve. A batch takes milliseconds, and
+/// the kernel lets even a thread that is only recording go on for one or more of them before others get their turn.
+const ROWS_AT_A_TIME: usize = 16;
 
 /// Owns the writing side of the store.
 pub(super) struct Writer {
@@ -67,6 +72,7 @@ impl Writer {
             let error = match self.write(&batch) {
                 Ok(()) => {
                     self.queue.settle_written(rows, trails);
+                    free(batch.exchanges);
                     if !first {
                         tracing::info!(rows, "the store can be written again");
                     }
@@ -101,11 +107,14 @@ impl Writer {
         {
             let mut inserter = Inserter::new(&transaction)?;
             let mut trails = TrailInserter::new(&transaction)?;
-            for Entry { exchange, journal } in &batch.exchanges {
-                let key = inserter.insert(exchange)?;
-                if let Some(part) = journal {
-                    trails.insert(key, part)?;
+            for entries in batch.exchanges.chunks(ROWS_AT_A_TIME) {
+                for Entry { exchange, journal } in entries {
+                    let key = inserter.insert(exchange)?;
+                    if let Some(part) = journal {
+                        trails.insert(key, part)?;
+                    }
                 }
+                thread::yield_now();
             }
             trails.finish()?;
         }
@@ -130,6 +139,14 @@ impl Writer {
                 self.tended = Some(now);
             }
         }
+    }
+}
+
+/// A trail is many small pieces of memory.
+fn free(mut entries: Vec<Entry>) {
+    while !entries.is_empty() {
+        entries.truncate(entries.len().saturating_sub(ROWS_AT_A_TIME));
+        thread::yield_now();
     }
 }
 
