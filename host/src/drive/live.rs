@@ -144,7 +144,7 @@ impl Live {
         let now = self.proxy.clock.now();
         let took = now.since(asked_at);
         self.proxy.decided(&verdict, took);
-        if self.snapshot.trial.decided(now, verdict.fault.as_ref()) {
+        if self.snapshot.conduct.decided(now, verdict.fault.as_ref()) {
             self.proxy.policy_given_up.notify_one();
         }
         if verdict.fault.is_some() {

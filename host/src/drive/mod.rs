@@ -3,6 +3,7 @@
 mod aside;
 mod attempt;
 mod canary;
+mod conduct;
 mod course;
 mod events;
 mod foreign;
@@ -18,7 +19,6 @@ mod request;
 mod shadow;
 mod snapshot;
 mod source;
-mod trial;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,6 +29,7 @@ use pointsman_core::exchange::Event;
 use pointsman_core::wire::envelope::ErrorKind;
 
 pub use canary::{Part, Progress, Split};
+pub use conduct::Conduct;
 pub use line::Line;
 pub use proxy::{Proxy, Unknown};
 pub use relay::{Broken, ProxyBody};
@@ -36,7 +37,6 @@ pub use reply::{OwnError, Reply};
 pub use request::{Arrival, Asked, Only};
 pub use shadow::{Divergent, Shade, Shadow, Tally};
 pub use snapshot::{Snapshot, Target, TargetError};
-pub use trial::Trial;
 
 use attempt::{Begun, KeptRefusal};
 use course::{Answerer, Course, Found, walk};

@@ -11,9 +11,9 @@ use pointsman_core::view::View;
 use pointsman_core::wire::url::BaseUrl;
 
 use super::canary::{Part, Split};
+use super::conduct::Conduct;
 use super::journal::body_rules;
 use super::request::Asked;
-use super::trial::Trial;
 use crate::config::{BackendConfig, Config};
 use crate::policy::Revision;
 use crate::store::BodyRules;
@@ -29,7 +29,7 @@ pub struct Snapshot {
     /// The policy.
     pub policy: Arc<Revision>,
     /// How the policy does; goes on when only the configuration changes.
-    pub trial: Arc<Trial>,
+    pub conduct: Arc<Conduct>,
     /// The policy's revision as the client is told it.
     pub policy_header: HeaderValue,
     /// Where to send, in the table's order.
@@ -144,7 +144,7 @@ impl Snapshot {
         config: Arc<Config>,
         view: Arc<View>,
         policy: Arc<Revision>,
-        trial: Arc<Trial>,
+        conduct: Arc<Conduct>,
         targets: Vec<Arc<Target>>,
     ) -> Self {
         let (budgets, streams) = (config.budgets(), config.stream_defaults());
@@ -152,24 +152,24 @@ impl Snapshot {
         let setup = serde_json::to_string(&config.setup()).expect("a setup has text keys only").into();
         let bodies = body_rules(&config, &targets);
         let (part, candidate) = (None, None);
-        Self { config, view, policy, trial, policy_header, targets, budgets, streams, setup, bodies, part, candidate }
+        Self { config, view, policy, conduct, policy_header, targets, budgets, streams, setup, bodies, part, candidate }
     }
 
     /// The same configuration under another policy, and no promotion.
     pub fn with_policy(&self, policy: Arc<Revision>) -> Self {
-        self.under(policy, Arc::new(Trial::new(self.config.policy.rollback)))
+        self.under(policy, Arc::new(Conduct::new(self.config.policy.rollback)))
     }
 
     /// The same configuration under a policy that decided before, and no promotion.
-    pub fn under(&self, policy: Arc<Revision>, trial: Arc<Trial>) -> Self {
+    pub fn under(&self, policy: Arc<Revision>, conduct: Arc<Conduct>) -> Self {
         let policy_header = policy_header(&policy);
-        Self { policy, trial, policy_header, part: None, candidate: None, ..self.clone() }
+        Self { policy, conduct, policy_header, part: None, candidate: None, ..self.clone() }
     }
 
     /// The same, with a share of the exchanges for a candidate.
-    pub fn with_candidate(&self, policy: Arc<Revision>, trial: Arc<Trial>, split: Arc<Split>) -> Self {
+    pub fn with_candidate(&self, policy: Arc<Revision>, conduct: Arc<Conduct>, split: Arc<Split>) -> Self {
         let part = |side| Some(Part { split: split.clone(), side });
-        let candidate = Self { part: part(Side::Candidate), ..self.under(policy, trial) };
+        let candidate = Self { part: part(Side::Candidate), ..self.under(policy, conduct) };
         Self { part: part(Side::Control), candidate: Some(Arc::new(candidate)), ..self.clone() }
     }
 

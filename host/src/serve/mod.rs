@@ -27,7 +27,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::drive::{Line, Proxy, Snapshot, Target, Trial};
+use crate::drive::{Conduct, Line, Proxy, Snapshot, Target};
 use crate::policy::{Engine, EngineLimits};
 use crate::store::{CooldownRow, JournalLimits, Store, StoreLimits, StorePath};
 use crate::telemetry::logs::ExchangeLog;
@@ -88,8 +88,8 @@ pub async fn start(start: Start) -> anyhow::Result<Running> {
     let first =
         control::first_policy(engine.clone(), &store.policies(), config.clone(), table.clone(), clock.now()).await?;
     let connector = Origin::connector();
-    let (policy, trial) = (first.revision.clone(), Arc::new(Trial::new(config.policy.rollback)));
-    let snapshot = Snapshot::new(config.clone(), view, policy, trial, Target::all(&config, &connector, None)?);
+    let (policy, conduct) = (first.revision.clone(), Arc::new(Conduct::new(config.policy.rollback)));
+    let snapshot = Snapshot::new(config.clone(), view, policy, conduct, Target::all(&config, &connector, None)?);
     let metrics = Metrics::new(&table, env!("CARGO_PKG_VERSION"), clock.now());
     let line = Arc::new(Line::new(fleet, clock));
     let proxy = Arc::new(Proxy::new(clock, line, metrics, log, store.handle(), store.reader(), snapshot));

@@ -86,7 +86,7 @@ impl Controls for Operator {
     fn policy(&self) -> PolicyView {
         let snapshot = self.control.proxy().snapshot();
         let status = self.control.status();
-        let (decisions, faults) = (snapshot.trial.decisions(), snapshot.trial.faults());
+        let (decisions, faults) = (snapshot.conduct.decisions(), snapshot.conduct.faults());
         let history: Vec<RevisionView> = status
             .history
             .newest_first()

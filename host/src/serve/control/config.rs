@@ -8,7 +8,7 @@ use super::component::Component;
 use super::policy::Place;
 use super::{About, Control};
 use crate::config::{self, BackendConfig, Config, ProcessEnv};
-use crate::drive::{Snapshot, Target, Trial};
+use crate::drive::{Conduct, Snapshot, Target};
 use crate::policy::Revision;
 use crate::telemetry::metrics::Reload;
 
@@ -66,10 +66,10 @@ impl Control {
         component: &Component,
     ) -> anyhow::Result<()> {
         let revision = self.judge_source(component, &config, table.clone()).await?;
-        let trial = Arc::new(Trial::new(config.policy.rollback));
+        let conduct = Arc::new(Conduct::new(config.policy.rollback));
         let place = Place::of_source(component, &config);
         let (published, policy) = (config.revision.to_string(), revision.id().to_string());
-        let next = self.snapshot(before, config, table, revision, trial)?;
+        let next = self.snapshot(before, config, table, revision, conduct)?;
         self.put_in_force(before, next, place).await;
         self.config_taken(&published);
         self.taken(Reload::Policy, &policy);
@@ -78,10 +78,10 @@ impl Control {
 
     async fn take_config_alone(&self, before: &Snapshot, config: Arc<Config>, table: Arc<Table>) -> anyhow::Result<()> {
         let revision = self.with_table(before.policy.clone(), &config, table.clone()).await?;
-        before.trial.set_rule(config.policy.rollback);
+        before.conduct.set_rule(config.policy.rollback);
         let published = config.revision.to_string();
         let candidate = self.candidate_with_table(before, &config, table.clone()).await;
-        let next = self.snapshot(before, config, table, revision, before.trial.clone())?;
+        let next = self.snapshot(before, config, table, revision, before.conduct.clone())?;
         let next = self.with_candidate(before, next, candidate).await;
         self.publish(before, next);
         self.config_taken(&published);
@@ -111,7 +111,7 @@ impl Control {
         config: Arc<Config>,
         table: Arc<Table>,
         revision: Revision,
-        trial: Arc<Trial>,
+        conduct: Arc<Conduct>,
     ) -> anyhow::Result<Snapshot> {
         let listens = |c: &Config| (c.server.listen, c.admin.listen);
         if listens(&config) != listens(&before.config) {
@@ -127,7 +127,7 @@ impl Control {
             fleet.adopt(table.clone(), settings)
         });
         self.proxy.metrics.set_table(&table);
-        Ok(Snapshot::new(config, view, Arc::new(revision), trial, targets))
+        Ok(Snapshot::new(config, view, Arc::new(revision), conduct, targets))
     }
 }
 

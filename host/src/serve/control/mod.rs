@@ -253,9 +253,9 @@ impl Control {
     /// What the policy did is written down, for the next start.
     pub async fn close(&self) {
         let _turn = self.one_at_a_time.lock().await;
-        let trial = self.proxy.snapshot().trial.clone();
+        let conduct = self.proxy.snapshot().conduct.clone();
         let mut history = self.state().history.clone();
-        history.count(trial.decisions(), trial.faults());
+        history.count(conduct.decisions(), conduct.faults());
         self.keep(history, None).await;
     }
 

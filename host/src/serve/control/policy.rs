@@ -171,7 +171,7 @@ impl Control {
     /// Writes down what comes into force, then puts it there.
     pub(super) async fn install(&self, before: &Snapshot, next: Snapshot, place: Place<'_>) {
         let mut history = self.state().history.clone();
-        history.count(before.trial.decisions(), before.trial.faults());
+        history.count(before.conduct.decisions(), before.conduct.faults());
         if let Some(source) = place.source() {
             history.source = Some(source);
         }

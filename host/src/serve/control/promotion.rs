@@ -18,7 +18,7 @@ use super::component::Component;
 use super::history::{End, Origin};
 use super::policy::Place;
 use crate::config::Config;
-use crate::drive::{Progress, Snapshot, Split, Trial};
+use crate::drive::{Conduct, Progress, Snapshot, Split};
 use crate::policy::Revision;
 use crate::telemetry::metrics::PromotionStep;
 
@@ -103,11 +103,11 @@ impl Control {
         })?;
         let began = format!("{} of the exchanges for {:?}", plan.share, plan.lasts);
         let split = Arc::new(Split::new(plan, secret(), self.proxy.clock.now()));
-        let trial = Arc::new(Trial::new(Some(rule(&before.config))));
+        let conduct = Arc::new(Conduct::new(Some(rule(&before.config))));
         let control = before.policy.id().to_string();
         let component = Some(component);
         let promotion = Promotion { candidate, control, split: split.clone(), component, over: None };
-        self.publish(&before, before.with_candidate(Arc::new(revision), trial, split));
+        self.publish(&before, before.with_candidate(Arc::new(revision), conduct, split));
         self.set_promotion(promotion.clone());
         self.promotion_began.notify_one();
         self.tell(&promotion, PromotionStep::Started, &began).await;
@@ -164,7 +164,7 @@ impl Control {
     pub(super) async fn give_up_candidate(&self) {
         let _turn = self.one_at_a_time.lock().await;
         let snapshot = self.proxy.snapshot();
-        let given_up = snapshot.candidate.as_ref().and_then(|candidate| candidate.trial.given_up());
+        let given_up = snapshot.candidate.as_ref().and_then(|candidate| candidate.conduct.given_up());
         if let Some(why) = given_up {
             let why = format!("the candidate failed too often: {why}");
             self.end_promotion(PromotionStep::RolledBack, &why).await;
@@ -174,8 +174,8 @@ impl Control {
     async fn take_candidate(&self, running: &Promotion, why: String) {
         let before = self.proxy.snapshot();
         let (Some(candidate), Some(component)) = (&before.candidate, &running.component) else { return };
-        candidate.trial.set_rule(before.config.policy.rollback);
-        let next = before.under(candidate.policy.clone(), candidate.trial.clone());
+        candidate.conduct.set_rule(before.config.policy.rollback);
+        let next = before.under(candidate.policy.clone(), candidate.conduct.clone());
         let place = Place {
             hash: component.hash,
             bytes: component.bytes.len() as u64,
@@ -201,7 +201,7 @@ impl Control {
         self.close_promotion(&running, step, why);
         let snapshot = self.proxy.snapshot();
         if snapshot.candidate.is_some() {
-            self.publish(&snapshot, snapshot.under(snapshot.policy.clone(), snapshot.trial.clone()));
+            self.publish(&snapshot, snapshot.under(snapshot.policy.clone(), snapshot.conduct.clone()));
         }
         self.tell(&running, step, why).await;
         true
@@ -239,8 +239,8 @@ impl Control {
         };
         match revision {
             Ok(revision) => {
-                candidate.trial.set_rule(Some(rule(&next.config)));
-                next.with_candidate(Arc::new(revision), candidate.trial.clone(), part.split.clone())
+                candidate.conduct.set_rule(Some(rule(&next.config)));
+                next.with_candidate(Arc::new(revision), candidate.conduct.clone(), part.split.clone())
             }
             Err(error) => {
                 let why = format!("the candidate refuses the new configuration: {error:#}");

@@ -90,7 +90,7 @@ impl Control {
     pub(super) async fn give_up(&self) {
         let _turn = self.one_at_a_time.lock().await;
         let before = self.proxy.snapshot();
-        let Some(why) = before.trial.given_up() else { return };
+        let Some(why) = before.conduct.given_up() else { return };
         let good: Vec<Entry> = self.state().history.good().cloned().collect();
         for entry in good {
             match self.kept(&before, &entry).await {

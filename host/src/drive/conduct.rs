@@ -9,14 +9,14 @@ use pointsman_core::time::Timestamp;
 use crate::policy::{Fault, FaultKind};
 
 /// Counts without a lock; only a fault takes one.
-pub struct Trial {
+pub struct Conduct {
     decisions: AtomicU64,
     faults: AtomicU64,
     probation: Mutex<Probation>,
     given_up: OnceLock<String>,
 }
 
-impl Trial {
+impl Conduct {
     /// A revision that has just come into force.
     pub fn new(rule: Option<Rule>) -> Self {
         Self {
