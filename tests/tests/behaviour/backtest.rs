@@ -6,7 +6,10 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
-use pointsman_tests::{Finished, Proxy, Reply, Seen, backend, chat, eventually, proxy, run, status, upstream};
+use pointsman_tests::{
+    Finished, Proxy, Reply, Seen, backend, chat, eventually, proxy, revision_of, run, sends_to, status, takes_turns,
+    upstream,
+};
 use serde_json::Value;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_proxy-under-test");
@@ -127,4 +130,64 @@ async fn what_cannot_be_told_is_refused_in_a_sentence() {
     refused(dir, &["--policy", "default", "--since", "1h", "--until", "2h"], 2, "--since must be before --until").await;
     refused(dir, &["--policy", "default", "--config", "none.toml"], 2, "none.toml").await;
     refused(dir, &[], 2, "--policy").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_candidate_is_held_against_the_policy_that_ran_or_against_one_that_is_named() {
+    let (ran, dear, turns) = (sends_to(0).build(), sends_to(1).build(), takes_turns(2).build());
+    let (first, second) = (upstream().start().await, upstream().start().await);
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("ran.wasm");
+    std::fs::write(&file, &ran).expect("a file");
+    let proxy = proxy!()
+        .backend(backend("cheap").primary(&first))
+        .backend(backend("dear").primary(&second).price("m", 1.0, 4.0))
+        .policy_file(&file)
+        .start()
+        .await;
+    for _ in 0..6 {
+        join_all((0..20).map(|_| proxy.chat().send())).await;
+    }
+    proxy.wait_rows(120, "SELECT ended_us FROM trail").await;
+    let write = |name: &str, bytes: &[u8]| std::fs::write(proxy.dir().join(name), bytes).expect("a file");
+    write("dear.wasm", &dear);
+    write("turns.wasm", &turns);
+    write("demanding.wasm", &sends_to(1).wants_settings_of(10).build());
+
+    let revision = revision_of(&ran);
+    let that_ran = format!("revision {revision}");
+    for (against, name) in [
+        (None, that_ran.as_str()),
+        (Some(revision.as_str()), that_ran.as_str()),
+        (Some("turns.wasm"), "turns.wasm"),
+        (Some("default"), "default"),
+    ] {
+        let mut args = vec!["--policy", "dear.wasm", "--seeds", "2"];
+        args.extend(against.iter().flat_map(|against| ["--against", against]));
+        let report = backtest(proxy.dir(), &args).await;
+        assert_eq!(report["policies"]["current"]["name"], name);
+        assert_eq!(report["policies"]["candidate"]["revision"], revision_of(&dear));
+        let [recorded, current, candidate] =
+            ["recorded", "current", "candidate"].map(|of| number(&report, "spend_usd", of));
+        assert_eq!(recorded, 0.0);
+        assert!(candidate > 0.0 && current < candidate, "{name}: {current} against {candidate}");
+        match name {
+            "turns.wasm" => assert!((current / candidate - 0.5).abs() < 0.05, "{current} of {candidate}"),
+            _ if name == that_ran => assert_eq!(current, 0.0),
+            _ => {}
+        }
+    }
+
+    let dir = proxy.dir();
+    let against = |name: &'static str| ["--policy", "dear.wasm", "--against", name];
+    refused(
+        dir,
+        &against("none.wasm"),
+        1,
+        "there is no file none.wasm; give a component file, `default`, or a revision",
+    )
+    .await;
+    refused(dir, &against("0123456789ab"), 1, "the store does not keep the component of revision 0123456789ab").await;
+    refused(dir, &["--policy", "demanding.wasm"], 1, "the candidate demanding.wasm refuses the recorded backends")
+        .await;
 }
