@@ -16,7 +16,7 @@ use tokio::process::Command;
 struct Scene {
     proxy: Proxy,
     live: Vec<u8>,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
     _upstreams: [Upstream; 3],
 }
 
@@ -36,7 +36,7 @@ async fn scene(with: impl FnOnce(ProxyBuilder) -> ProxyBuilder) -> Scene {
         .backend(backend("bad").primary(&upstreams[2]))
         .set("log.exchanges", false)
         .policy_file(&file);
-    Scene { proxy: with(builder).start().await, live, _dir: dir, _upstreams: upstreams }
+    Scene { proxy: with(builder).start().await, live, dir, _upstreams: upstreams }
 }
 
 impl Scene {
@@ -239,6 +239,30 @@ async fn whatever_else_is_wanted_ends_it() {
     assert_eq!((&policy["promotion"], &policy["revision"]), (&Value::Null, &revision_of(&s.live).into()));
     let steps = s.events().await;
     assert_eq!(steps, ["started", "overtaken", "started", "overtaken", "started", "interrupted"]);
+}
+
+#[tokio::test]
+async fn a_bad_policy_file_leaves_it_alone_and_a_good_one_ends_it() {
+    let s = scene(|builder| builder).await;
+    let (candidate, changed) = (sends_to(1).build(), sends_to(0).then("nop").build());
+    s.promote(&candidate, "canary=50%25&for=1h&guard=error_rate%3C=5%25").await;
+    let file = s.dir.path().join("live.wasm");
+    std::fs::write(&file, "nonsense").unwrap();
+    let refused = s.proxy.wait_policy("a refusal", |policy| policy["last_error"].is_string()).await;
+    assert_eq!(
+        (&refused["promotion"]["state"], &refused["revision"]),
+        (&"running".into(), &revision_of(&s.live).into())
+    );
+    std::fs::write(&file, &changed).unwrap();
+    let over = s.proxy.wait_policy("the end", |policy| policy["promotion"]["state"] != "running").await;
+    assert_eq!((&over["promotion"]["state"], &over["revision"]), (&"overtaken".into(), &revision_of(&changed).into()));
+    let words = format!("revision {} came into force: ", revision_of(&changed));
+    assert!(why(&over["promotion"]).starts_with(&words), "{over}");
+    for _ in 0..20 {
+        let answer = s.proxy.chat().send().await;
+        assert_eq!(answer.header("x-pointsman-policy"), revision_of(&changed));
+    }
+    assert_eq!(s.events().await, ["started", "overtaken"]);
 }
 
 #[tokio::test]
