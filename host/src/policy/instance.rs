@@ -108,6 +108,12 @@ impl Instance {
         self.store.data().deadline.ran()
     }
 
+    /// Did the last question take milliseconds?
+    #[inline]
+    pub(super) fn was_long(&self) -> bool {
+        self.store.data().deadline.is_long()
+    }
+
     /// Has it taken so much memory that a fresh instance is better?
     #[inline]
     pub(super) fn is_bloated(&self) -> bool {

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
 
 use pointsman_core::contract::{
     AttemptFacts, Column, Decision, NONE, OnFault, Operation, Query, RequestFacts, RowState, STRIDE,
@@ -36,9 +35,6 @@ pub struct Revision {
     /// For how many decisions more it is taken to be slow.
     slow_for: AtomicU32,
 }
-
-/// A decision that runs this long is better made where it holds nobody up.
-const SLOW: Duration = Duration::from_micros(250);
 
 /// The clock sees one of several: a policy that was slow once is taken to be so for this many decisions.
 const SLOW_FOR: u32 = 64;
@@ -210,7 +206,7 @@ impl Revision {
         let answer = instance.ask(query, texts, measure, self.decide_ms);
         let (notes, state) = instance.end();
         let ran = instance.ran();
-        self.remember_pace(ran);
+        self.remember_pace(instance.was_long());
         if answer.is_err() || instance.is_bloated() {
             // A fault leaves it in an unknown state.
             if answer.is_ok() {
@@ -230,9 +226,9 @@ impl Revision {
     }
 
     #[inline]
-    fn remember_pace(&self, ran: Duration) {
+    fn remember_pace(&self, was_long: bool) {
         let slow_for = self.slow_for.load(Ordering::Relaxed);
-        if ran >= SLOW {
+        if was_long {
             self.slow_for.store(SLOW_FOR, Ordering::Relaxed);
         } else if slow_for > 0 {
             // Decisions at the same time may count as one: it is a matter of pace.

@@ -128,8 +128,16 @@ async fn one_that_is_no_worse_is_promoted_and_a_restart_comes_up_with_it() {
     assert_eq!((&policy["revision"], &policy["origin"]), (&revision.clone().into(), &"upload".into()));
     let left = policy["history"][1]["why"].as_str().unwrap();
     assert!(left.starts_with(&format!("revision {revision} was promoted: no guard is violated")), "{left}");
-    let steps = s.events().await;
-    assert_eq!((steps.first().unwrap().as_str(), steps.last().unwrap().as_str()), ("started", "promoted"));
+    let written = async {
+        loop {
+            let steps = s.events().await;
+            if steps.last().is_some_and(|step| step == "promoted") {
+                return steps;
+            }
+        }
+    };
+    let steps = soon("the step is written", written).await;
+    assert_eq!(steps[0], "started");
     s.proxy.kill9().await;
     s.proxy.restart().await;
     assert_eq!(s.proxy.policy().await["revision"], *revision);
