@@ -15,10 +15,6 @@ use serde_json::Value;
 const BINARY: &str = env!("CARGO_BIN_EXE_proxy-under-test");
 const EXCHANGES: usize = 2_400;
 
-/// One journal of this length is off by up to a tenth by chance, and by what the machine did meanwhile. That a backtest is within 5 % is
-/// shown over several journals of worlds whose truth is known, in the lab's own tests.
-const OFF_BY_CHANCE: f64 = 0.1;
-
 /// Held by each of those that live through worlds: the times of one are not to be those of a machine that is busy with another.
 static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
@@ -94,18 +90,15 @@ async fn the_policy_that_ran_comes_to_what_the_server_recorded() {
             let metric = format!("lane_{lane}_share");
             let (recorded, modelled) = (number(&report, &metric, "recorded"), number(&report, &metric, "current"));
             let off = (modelled - recorded).abs();
-            assert!(
-                off <= (OFF_BY_CHANCE * recorded).max(0.02),
-                "{metric}: {recorded} was recorded, {modelled} modelled"
-            );
+            assert!(off <= (0.05 * recorded).max(0.01), "{metric}: {recorded} was recorded, {modelled} modelled");
             recorded
         })
         .iter()
         .sum();
     assert!((shares - 1.0).abs() < 1e-9);
     let (spent, modelled) = (number(&report, "spend_usd", "recorded"), number(&report, "spend_usd", "current"));
-    assert!(spent > 0.0 && (modelled - spent).abs() <= OFF_BY_CHANCE * spent, "{spent} was spent, {modelled} modelled");
-    assert!(report["calibration"]["is_within_5_percent"].is_boolean());
+    assert!(spent > 0.0 && (modelled - spent).abs() <= 0.05 * spent, "{spent} was spent, {modelled} modelled");
+    assert_eq!(report["calibration"]["is_within_5_percent"], true);
     // Who never waits is quicker.
     for metric in ["waiting_share", "time_p50_ms"] {
         let difference = &report["metrics"][metric]["difference"];
