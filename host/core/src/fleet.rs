@@ -404,6 +404,23 @@ impl Fleet {
         (served, look_again)
     }
 
+    /// May this backend take an attempt in the lane within this time, as far as anybody can tell? Not one that the lane
+    /// does not admit, that is drained, that has lost its key or credit in an emergency, or that is known to need longer.
+    pub fn may_be_ready_within(
+        &self,
+        now: Timestamp,
+        view: &View,
+        want: &Want,
+        lane: Lane,
+        index: u32,
+        within: Duration,
+    ) -> bool {
+        let member = self.member(view.slots[index as usize].0);
+        let is_hopeless = lane == Lane::Emergency && member.is_hopeless(now, &want.model);
+        let is_known_to_need_longer = ready_in(member, now, want, lane).is_some_and(|ready_in| ready_in > within);
+        lane.admits(view.backend(index).tier) && !member.drained && !is_hopeless && !is_known_to_need_longer
+    }
+
     /// How long until a backend of the lane may be ready; none when nobody can tell.
     pub fn soonest(&self, now: Timestamp, view: &View, want: &Want, lane: Lane) -> Option<Duration> {
         self.ready_times(now, view, want, lane).min()
@@ -412,13 +429,7 @@ impl Fleet {
     fn ready_times(&self, now: Timestamp, view: &View, want: &Want, lane: Lane) -> impl Iterator<Item = Duration> {
         want.candidates.iter().filter_map(move |&index| {
             let member = self.member(view.slots[index as usize].0);
-            if !lane.admits(view.backend(index).tier) {
-                return None;
-            }
-            match lane {
-                Lane::Primary | Lane::Fallback => member.readiness(now, &want.model, want.tokens).1,
-                Lane::Emergency => member.emergency_in(now, &want.model),
-            }
+            lane.admits(view.backend(index).tier).then(|| ready_in(member, now, want, lane)).flatten()
         })
     }
 
@@ -503,6 +514,14 @@ impl Fleet {
     /// A backend has all this behind it; false when there is none of that id. For worlds of the lab.
     pub fn assume(&mut self, now: Timestamp, id: &str, past: &Past) -> bool {
         self.operate(id, |member| member.assume(now, past))
+    }
+}
+
+/// How long until a member could take what is wanted in this lane; none when nobody can tell.
+fn ready_in(member: &Member, now: Timestamp, want: &Want, lane: Lane) -> Option<Duration> {
+    match lane {
+        Lane::Primary | Lane::Fallback => member.readiness(now, &want.model, want.tokens).1,
+        Lane::Emergency => member.emergency_in(now, &want.model),
     }
 }
 

@@ -181,14 +181,18 @@ impl Member {
         Some(requests.max(of_tokens).max(quota))
     }
 
+    /// Does it cool for a reason that not even an emergency gets around: the key, the money, the model?
+    pub fn is_hopeless(&self, now: Timestamp, model: &str) -> bool {
+        let of_model = self.models.get(model).map(|m| &m.health);
+        of_model.into_iter().chain([&self.wide]).any(|health| {
+            now < health.until && matches!(health.reason, Kind::Unauthorised | Kind::OutOfCredit | Kind::ModelMissing)
+        })
+    }
+
     /// When the emergency lane may use it; none: not at all.
     pub fn emergency_in(&self, now: Timestamp, model: &str) -> Option<Duration> {
-        let of_model = self.models.get(model).map(|m| &m.health);
-        let hopeless = of_model.into_iter().chain([&self.wide]).any(|health| {
-            now < health.until && matches!(health.reason, Kind::Unauthorised | Kind::OutOfCredit | Kind::ModelMissing)
-        });
         let full = self.max_concurrency.is_some_and(|max| self.in_flight >= max);
-        (!self.drained && !hopeless && !full).then(|| self.emergency.ready_in(now, 1))
+        (!self.drained && !self.is_hopeless(now, model) && !full).then(|| self.emergency.ready_in(now, 1))
     }
 
     /// Counts an attempt that is let go now.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use pointsman_core::contract::{Column, Commit, Decision, Dispatch, Hold, Operation, Rejection, Resume, RowState};
 use pointsman_core::exchange::{Action, Budgets, Ended, Event, Exchange, Facts, Join, Reason, StreamDefaults};
-use pointsman_core::fleet::{Fleet, Permit, Settings};
+use pointsman_core::fleet::{Fleet, Permit, Report, Settings};
 use pointsman_core::outcome::{Kind, Outcome};
 use pointsman_core::queue::Ticket;
 use pointsman_core::record::{End, Usage};
@@ -273,6 +273,89 @@ proptest! {
         prop_assert_eq!(world.fleet.waiting(), 0);
     }
 
+    /// A policy that names one backend, whatever it is shown, is given that backend for as long as there is time to wait.
+    #[test]
+    fn no_exchange_is_exhausted_while_the_backend_it_names_would_be_ready_in_time(
+        backends in prop::collection::vec(limits(), 1..4),
+        cooldowns_ms in prop::collection::vec(prop::option::of(1u64..40_000), 3),
+        drained in prop::option::weighted(0.1, 0usize..3),
+        others in 0usize..6,
+        max_waits in 1u32..6,
+        lane in prop::sample::select(Lane::ALL.to_vec()),
+        seed: u64,
+    ) {
+        let budgets = Budgets { max_waits, max_wait: Duration::from_secs(30), ..Budgets::default() };
+        let mut s = Story::new(&backends, budgets, 9);
+        let named = (seed % backends.len() as u64) as u32;
+        let want = s.view.want(&"m".into(), Operation::Chat, 1);
+        // Others' attempts, some of which were refused, and some of which go on for a while.
+        let mut held: Vec<(Timestamp, Permit)> = Vec::new();
+        for (i, cooldown) in (0..).zip(&cooldowns_ms[..backends.len()]) {
+            let Ok(permit) = s.fleet.acquire(s.now, &s.view, &want, Lane::Emergency, Some(i)) else { continue };
+            let retry_after = cooldown.map(Duration::from_millis);
+            let refused = Outcome { retry_after, ..Outcome::new(Kind::RateLimited, "") };
+            let outcome = if retry_after.is_some() { refused } else { Outcome::answered(200) };
+            s.fleet.settle(s.now, permit, Report { outcome: &outcome, first_token: None, tokens_used: None });
+        }
+        for i in 0..others as u64 {
+            let index = ((seed >> 8).wrapping_add(i) % backends.len() as u64) as u32;
+            let tier_lane = if s.view.backend(index).tier == Tier::Primary { Lane::Primary } else { Lane::Fallback };
+            if let Ok(permit) = s.fleet.acquire(s.now, &s.view, &want, tier_lane, Some(index)) {
+                held.push((s.now + Duration::from_millis(1 + (seed >> (8 * i)) % 20_000), permit));
+            }
+        }
+        if let Some(i) = drained {
+            s.fleet.set_drained(&format!("b{i}"), true);
+        }
+        let dispatch = Dispatch { backend: Some(named), ..Dispatch::default() };
+        let decision = match lane {
+            Lane::Primary => Decision::Primary(dispatch),
+            Lane::Fallback => Decision::Fallback(dispatch),
+            Lane::Emergency => Decision::Emergency(dispatch),
+        };
+        let mut action = s.step(Event::Arrived);
+        loop {
+            action = match action {
+                Action::Ask(_) => s.says(decision.clone()),
+                Action::Wait { max, .. } => {
+                    let deadline = s.now + max;
+                    let permit = loop {
+                        let (served, again) = s.fleet.serve_line(s.now);
+                        if let Some((_, permit)) = served.into_iter().next() {
+                            break Some(permit);
+                        }
+                        if s.now >= deadline {
+                            break None;
+                        }
+                        let next = held.iter().map(|(until, _)| *until).chain(again).chain([deadline]).min();
+                        s.now = next.expect("there is a deadline");
+                        let (over, still): (Vec<_>, Vec<_>) = held.into_iter().partition(|(until, _)| *until <= s.now);
+                        held = still;
+                        over.into_iter().for_each(|(_, permit)| s.fleet.refund(permit));
+                    };
+                    s.step(permit.map_or(Event::WaitOver, Event::Granted))
+                }
+                Action::Send(sending) => {
+                    prop_assert_eq!((sending.backend, sending.lane), (named, lane));
+                    break;
+                }
+                Action::Reject(_) => {
+                    let (waits, waited) = s.exchange.waits();
+                    let left = budgets.max_wait.saturating_sub(waited);
+                    let could = s.fleet.may_be_ready_within(s.now, &s.view, &want, lane, named, left);
+                    prop_assert!(!could || left.is_zero() || waits >= max_waits, "{left:?} left after {waits} waits");
+                    break;
+                }
+                other => panic!("{other:?}"),
+            };
+        }
+        s.step(Event::ClientGone);
+        held.into_iter().for_each(|(_, permit)| s.fleet.refund(permit));
+        for o in s.fleet.overview(s.now, &s.view) {
+            prop_assert_eq!(o.in_flight, 0, "a permit leaked on {}", o.id);
+        }
+    }
+
     #[test]
     fn any_event_at_any_time_ends_or_continues_and_leaks_nothing(seed: u64, events in prop::collection::vec(0u32..8, 1..30)) {
         let limits = [(Tier::Primary, Limits::default()), (Tier::Fallback, Limits { max_concurrency: Some(1), ..Limits::default() })];
@@ -322,6 +405,7 @@ struct Story {
     fleet: Fleet,
     view: Arc<View>,
     exchange: Exchange,
+    budgets: Budgets,
     now: Timestamp,
 }
 
@@ -337,7 +421,7 @@ impl Story {
         let view = fleet.adopt(Arc::new(Table::new(backends, Vec::new())), settings);
         let now = Timestamp::from_millis(1_700_000_000_000);
         let exchange = Exchange::new(now, view.clone(), &"m".into(), facts(), budgets, streams);
-        Self { fleet, view, exchange, now }
+        Self { fleet, view, exchange, budgets, now }
     }
 
     fn step(&mut self, event: Event) -> Action {
@@ -479,12 +563,83 @@ fn a_lost_race_keeps_what_is_held_and_asks_again() {
     }
     assert!(matches!(s.says(primary(1)), Action::Wait { .. }), "a fourth time is a wait");
     assert_eq!(s.in_flight(), [0, 1]);
-    let (mut served, _) = s.fleet.serve_line(s.now);
-    s.step(Event::Granted(served.pop().expect("a wait of the host's own is for anybody").1));
+    assert!(s.fleet.serve_line(s.now).0.is_empty(), "for b1, which was named, not for b0, which is free");
     s.fleet.refund(second);
+    let (mut served, _) = s.fleet.serve_line(s.now);
+    s.step(Event::Granted(served.pop().expect("b1 is free").1));
     assert!(matches!(s.says(primary(1)), Action::Send(_)));
-    assert_eq!(s.in_flight(), [0, 1], "the held one goes back once the other is had");
+    assert_eq!(s.in_flight(), [0, 1]);
     s.step(Event::ClientGone);
+}
+
+/// Answers the same until a wait or an end comes of it; answers with how many questions that took.
+fn insists(s: &mut Story, decision: &Decision) -> (Action, u32) {
+    for questions in 1.. {
+        match s.says(decision.clone()) {
+            Action::Ask(_) => {}
+            other => return (other, questions),
+        }
+    }
+    unreachable!("questions are bounded")
+}
+
+#[test]
+fn a_dispatch_to_a_cooling_backend_becomes_a_wait_for_that_backend() {
+    let mut s = Story::new(&[(Tier::Primary, Limits::default()); 2], Budgets::default(), 9);
+    s.step(Event::Arrived);
+    s.says(primary(0));
+    s.ended(Kind::RateLimited, 12_000);
+    let (Action::Wait { max, .. }, 4) = insists(&mut s, &primary(0)) else { panic!("waited for after 4 questions") };
+    assert_eq!(max, Duration::from_secs(5), "asked again meanwhile");
+    let (served, again) = s.fleet.serve_line(s.now);
+    assert!(served.is_empty(), "b1 is ready, but b0 is what was asked for");
+    assert_eq!(again, Some(s.now + Duration::from_secs(12)));
+    s.now = s.now + Duration::from_secs(5);
+    assert!(matches!(s.step(Event::WaitOver), Action::Ask(_)));
+    assert!(matches!(s.says(primary(1)), Action::Send(_)), "the policy may change its mind");
+    s.step(Event::ClientGone);
+}
+
+#[test]
+fn the_last_wait_for_a_named_backend_takes_all_the_time_there_is() {
+    let budgets = Budgets { max_waits: 2, ..Budgets::default() };
+    let mut s = Story::new(&[(Tier::Primary, Limits::default()); 2], budgets, 9);
+    s.step(Event::Arrived);
+    s.says(primary(0));
+    s.ended(Kind::RateLimited, 100_000);
+    let (Action::Wait { max, .. }, _) = insists(&mut s, &primary(0)) else { panic!("a first wait") };
+    s.now = s.now + max;
+    s.step(Event::WaitOver);
+    let (Action::Wait { max, .. }, _) = insists(&mut s, &primary(0)) else { panic!("a second wait") };
+    assert_eq!(max, Duration::from_secs(115), "all that is left of max_wait");
+    s.now = s.fleet.serve_line(s.now).1.expect("b0's cooldown ends");
+    let (_, permit) = s.fleet.serve_line(s.now).0.pop().expect("b0 is due");
+    s.step(Event::Granted(permit));
+    assert!(matches!(s.says(primary(0)), Action::Send(_)));
+    s.step(Event::ClientGone);
+}
+
+#[test]
+fn what_cannot_be_had_in_time_is_not_waited_for() {
+    let budgets = Budgets { max_wait: Duration::from_secs(30), ..Budgets::default() };
+    for (what, prepare) in [
+        ("cools for longer", (|s: &mut Story| drop(s.ended(Kind::RateLimited, 31_000))) as fn(&mut Story)),
+        ("is drained", |s: &mut Story| {
+            s.ended(Kind::Answered, 0);
+            s.fleet.set_drained("b0", true);
+            let exchange = Exchange::new(s.now, s.view.clone(), &"m".into(), facts(), s.budgets, STREAMS);
+            s.exchange = exchange;
+            s.step(Event::Arrived);
+        }),
+    ] {
+        let mut s = Story::new(&[(Tier::Primary, Limits::default()); 2], budgets, 9);
+        s.step(Event::Arrived);
+        s.says(primary(0));
+        prepare(&mut s);
+        let (Action::Reject(refusal), questions) = insists(&mut s, &primary(0)) else { panic!("b0 {what}") };
+        assert_eq!((refusal.reason, questions), (Reason::Exhausted, 68), "b0 {what}: 3 lost races, 64 empty waits");
+        assert_eq!(s.exchange.waits().0, 0);
+    }
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pointsman_tests::{ProxyBuilder, Upstream, backend, chat, proxy, status, upstream};
+use pointsman_tests::{ProxyBuilder, Upstream, backend, chat, proxy, sends_to, status, upstream};
 
 /// A primary and a fallback.
 fn two_tiers(primary: &Upstream, fallback: &Upstream) -> ProxyBuilder {
@@ -23,6 +23,39 @@ async fn all_primaries_cooling_waits_for_them_rather_than_pay() {
     assert_eq!(paid.count(), 0);
     let seen = busy.seen();
     assert!(seen[1].at - seen[0].at >= Duration::from_millis(990), "asked again before Retry-After");
+}
+
+#[tokio::test]
+async fn a_policy_that_names_a_cooling_backend_waits_for_it_while_another_is_ready() {
+    let busy = upstream().reply(status(429).header("retry-after-ms", 700)).then(chat("the one named")).start().await;
+    let other = upstream().reply(chat("another")).start().await;
+    let dir = tempfile::tempdir().expect("a folder");
+    let file = dir.path().join("always-p1.wasm");
+    std::fs::write(&file, sends_to(0).build()).expect("a component can be written");
+    let proxy = proxy!().policy_file(&file).backend(backend("p1").primary(&busy));
+    let proxy = proxy.backend(backend("p2").primary(&other)).start().await;
+    let answer = proxy.chat().send().await;
+    assert_eq!((answer.says(), other.count()), ("the one named".to_owned(), 0));
+    assert_eq!(answer.header("x-pointsman-attempts"), "2");
+    let seen = busy.seen();
+    assert!(seen[1].at - seen[0].at >= Duration::from_millis(695), "asked again before its Retry-After");
+    let asked = proxy.wait_rows(1, "SELECT waits FROM exchanges").await;
+    assert_eq!(asked[0]["waits"], 1, "one wait, not a circle of them");
+}
+
+#[tokio::test]
+async fn a_named_backend_that_cools_for_longer_than_may_be_waited_ends_the_exchange_at_once() {
+    let busy = upstream().reply(status(429).retry_after(50)).start().await;
+    let other = upstream().reply(chat("another")).start().await;
+    let dir = tempfile::tempdir().expect("a folder");
+    let file = dir.path().join("always-p1.wasm");
+    std::fs::write(&file, sends_to(0).build()).expect("a component can be written");
+    let proxy = proxy!().policy_file(&file).set("limits.max_wait_ms", 40_000).backend(backend("p1").primary(&busy));
+    let proxy = proxy.backend(backend("p2").primary(&other)).start().await;
+    let answer = proxy.chat().send().await;
+    assert_eq!((answer.status.as_u16(), busy.count(), other.count()), (503, 1, 0));
+    let message = answer.json()["error"]["message"].to_string();
+    assert!(message.contains("p2 is ready, but the policy did not choose it"), "{message}");
 }
 
 #[tokio::test]

@@ -1,10 +1,9 @@
 //! The decision carried out: a permit is had, the attempt is described; or the way leads back to the question.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::{Action, Exchange, Join, Phase, Sending, Shown, wanted};
-use crate::contract::{Decision, Dispatch, Hold, Resume};
+use crate::contract::{Decision, Dispatch, Resume};
 use crate::fleet::{Fleet, Permit};
 use crate::table::{Lane, Timeouts};
 use crate::time::Timestamp;
@@ -15,9 +14,6 @@ const PREFILL: &str = "prefill";
 
 /// Dispatches of one exchange that could not be had and are put to the policy again.
 pub(super) const MAX_LOST_RACES: u32 = 3;
-
-/// How long a dispatch that could not be had waits for its lane after that.
-const DENIED_WAIT: Duration = Duration::from_secs(5);
 
 impl Exchange {
     pub(super) fn decided(
@@ -86,11 +82,10 @@ impl Exchange {
                 self.lost_races += 1;
                 self.ask(fleet, now, held)
             }
-            // Or it wants what is not to be had: the host makes it a wait.
+            // It insists on what is not to be had now: that becomes a wait for just that.
             Err(_) => {
                 self.give_up_permit(fleet, held);
-                let want = self.want.clone();
-                self.wait(fleet, now, Hold { max: DENIED_WAIT, lane }, &want)
+                self.wait_for_dispatch(fleet, now, lane, dispatch.backend)
             }
         }
     }
