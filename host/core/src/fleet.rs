@@ -4,6 +4,7 @@
 //! disagree. Whoever waits is served before whoever arrives: capacity is handed to the line first, at every call.
 
 use std::cmp::Reverse;
+use std::collections::VecDeque;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use crate::health::{Bounds, Health};
 use crate::member::{Asker, Charge, Member, Settled};
 use crate::outcome::{Kind, Outcome};
 use crate::queue::{Queue, Ticket};
+use crate::state_change::StateChange;
 use crate::table::{Lane, Table, Tier};
 use crate::time::Timestamp;
 use crate::view::{Slot, View, Want};
@@ -82,20 +84,43 @@ pub struct Report<'a> {
 pub struct Overview {
     /// Its id.
     pub id: Arc<str>,
-    /// Its state.
+    /// Its own state, whatever its models do.
     pub state: RowState,
-    /// The latest cooldown in force, of the backend or one of its models.
+    /// Its own cooldown.
     pub cooldown: Option<(Timestamp, Kind)>,
+    /// Models of it in cooldown.
+    pub models_cooling: usize,
+    /// Of these the [`MAX_MODEL_COOLDOWNS`] that end last, the latest first.
+    pub model_cooldowns: Vec<ModelCooldown>,
     /// Attempts under way.
     pub in_flight: u32,
     /// Requests left of its limit now.
     pub requests_left: Option<u32>,
     /// Tokens left of its limit now.
     pub tokens_left: Option<u32>,
-    /// Failures since the last answer.
+    /// Failures of the whole backend since the last answer.
     pub failures: u32,
     /// How it has been doing.
     pub stats: Stats,
+}
+
+/// Models of a backend whose cooldowns an [`Overview`] lists.
+pub const MAX_MODEL_COOLDOWNS: usize = 16;
+
+/// Changes of state kept until they are taken; the oldest make room.
+const MAX_CHANGES: usize = 256;
+
+/// The cooldown of one model on a backend.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ModelCooldown {
+    /// The model as asked for.
+    pub model: Arc<str>,
+    /// Its end.
+    pub until: Timestamp,
+    /// Its cause.
+    pub reason: Kind,
+    /// Failures since the last answer.
+    pub failures: u32,
 }
 
 /// A cooldown to be kept over a restart.
@@ -124,13 +149,16 @@ pub struct Fleet {
     look_again: Option<Timestamp>,
     settings: Settings,
     random: Random,
+    /// Changes of state to report, oldest first.
+    changes: VecDeque<StateChange>,
 }
 
 impl Fleet {
     /// An empty fleet; `seed` spreads cooldowns and ties.
     pub fn new(settings: Settings, seed: u64) -> Self {
         let queue = Queue::new(settings.queue_length);
-        Self { members: Vec::new(), queue, unserved: false, look_again: None, settings, random: Random(seed) }
+        let (unserved, look_again, changes) = (false, None, VecDeque::new());
+        Self { members: Vec::new(), queue, unserved, look_again, settings, random: Random(seed), changes }
     }
 
     /// Takes a configuration. Backends are known by their id: one that stays keeps its health, limits in use and
@@ -337,6 +365,7 @@ impl Fleet {
             chance,
         };
         self.member_mut(permit.slot.0).settle(settled, permit.charge);
+        self.keep_changes(permit.slot.0);
     }
 
     /// A permit was not used after all.
@@ -442,12 +471,24 @@ impl Fleet {
     pub fn overview(&self, now: Timestamp, view: &View) -> Vec<Overview> {
         let one = |slot: &Arc<Slot>| {
             let member = self.member(slot.0);
-            let (state, cooldown) = member.overview(now);
+            let (state, cooldown) = member.own_state(now);
+            let mut model_cooldowns: Vec<ModelCooldown> = member
+                .cooldowns(now)
+                .filter_map(|(model, h)| {
+                    let Health { until, reason, failures, .. } = *h;
+                    Some(ModelCooldown { model: model?.clone(), until, reason, failures })
+                })
+                .collect();
+            let models_cooling = model_cooldowns.len();
+            model_cooldowns.sort_by(|a, b| (b.until, &a.model).cmp(&(a.until, &b.model)));
+            model_cooldowns.truncate(MAX_MODEL_COOLDOWNS);
             let (requests_left, tokens_left) = member.left(now);
             Overview {
                 id: member.id.clone(),
                 state,
                 cooldown,
+                models_cooling,
+                model_cooldowns,
                 in_flight: member.in_flight,
                 requests_left,
                 tokens_left,
@@ -458,31 +499,65 @@ impl Fleet {
         view.slots.iter().map(one).collect()
     }
 
+    /// A backend's state for what is wanted, and the cooldown behind it: its own or that of the wanted model, whichever
+    /// lasts longer. Those of other models do not count.
+    pub fn state_for(
+        &self,
+        now: Timestamp,
+        view: &View,
+        want: &Want,
+        index: u32,
+    ) -> (RowState, Option<(Timestamp, Kind)>) {
+        self.member(view.slots[index as usize].0).state_for(now, &want.model, want.tokens)
+    }
+
     /// Is a backend's cooldown for this model over, with nobody trying yet whether it is well?
     pub fn is_due(&self, now: Timestamp, view: &View, index: u32, model: &str) -> bool {
         view.slots.get(index as usize).is_some_and(|slot| self.member(slot.0).is_due(now, model))
     }
 
     /// Takes a backend out, or back in; false when there is none of that id.
-    pub fn set_drained(&mut self, id: &str, drained: bool) -> bool {
-        self.operate(id, |member| member.drained = drained)
+    pub fn set_drained(&mut self, now: Timestamp, id: &str, drained: bool) -> bool {
+        self.operate(id, |member| member.set_drained(now, drained))
     }
 
     /// Ends a backend's cooldowns; false when there is none of that id.
-    pub fn clear_cooldown(&mut self, id: &str) -> bool {
-        self.operate(id, Member::clear_cooldown)
+    pub fn clear_cooldown(&mut self, now: Timestamp, id: &str) -> bool {
+        self.operate(id, |member| member.clear_cooldown(now))
     }
 
     /// The operator gave the backend another key or base URL: ends the cooldowns that say the old key was refused, had
     /// no money or not the model; false when there is none of that id.
-    pub fn forget_key_faults(&mut self, id: &str) -> bool {
-        self.operate(id, Member::forget_key_faults)
+    pub fn forget_key_faults(&mut self, now: Timestamp, id: &str) -> bool {
+        self.operate(id, |member| member.forget_key_faults(now))
     }
 
     fn operate(&mut self, id: &str, f: impl FnOnce(&mut Member)) -> bool {
         self.unserved = true;
-        let member = self.members.iter_mut().flatten().find(|(slot, m)| &*m.id == id && slot.strong_count() > 0);
-        member.map(|(_, m)| f(m)).is_some()
+        let is_it = |(slot, m): &(Weak<Slot>, Member)| &*m.id == id && slot.strong_count() > 0;
+        let Some(place) = self.members.iter().position(|place| place.as_ref().is_some_and(is_it)) else { return false };
+        f(self.member_mut(place));
+        self.keep_changes(place);
+        true
+    }
+
+    fn keep_changes(&mut self, slot: usize) {
+        let Some((_, member)) = &mut self.members[slot] else { return };
+        self.changes.extend(member.take_changes());
+        let surplus = self.changes.len().saturating_sub(MAX_CHANGES);
+        self.changes.drain(..surplus);
+    }
+
+    /// Are there changes of state to report?
+    pub fn has_changes(&self) -> bool {
+        !self.changes.is_empty()
+    }
+
+    /// The changes of state to report, oldest first. To be asked now and then also when there is none: what a backend
+    /// changed more often than is reported comes out when its time is over.
+    pub fn take_changes(&mut self, now: Timestamp) -> Vec<StateChange> {
+        let overdue = self.members.iter_mut().flatten().filter_map(|(_, member)| member.overdue_change(now));
+        self.changes.drain(..).chain(overdue).collect()
     }
 
     /// The cooldowns in force, to be kept over a restart.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::outcome::{Kind, Outcome};
+use crate::state_change::{Change, REPORTED_OUTAGE};
 use crate::time::Timestamp;
 
 /// How far an outcome reaches.
@@ -49,6 +50,27 @@ pub fn rule(kind: Kind) -> Rule {
         Kind::ConnectFailed => rule(Scope::Backend, 1.0, third),
         Kind::ModelMissing => rule(Scope::Model, 600.0, 60.0),
         Kind::Unauthorised | Kind::OutOfCredit => rule(Scope::Backend, 900.0, 360.0),
+    }
+}
+
+/// Is a retry pointless before the operator or the provider changes something: the key, the account, the model?
+pub fn is_exclusion(kind: Kind) -> bool {
+    match kind {
+        Kind::Unauthorised | Kind::OutOfCredit | Kind::ModelMissing => true,
+        Kind::Answered
+        | Kind::RateLimited
+        | Kind::Overloaded
+        | Kind::ServerError
+        | Kind::Refused
+        | Kind::TooLong
+        | Kind::ConnectFailed
+        | Kind::Reset
+        | Kind::TimedOut
+        | Kind::Cut
+        | Kind::Stalled
+        | Kind::Malformed
+        | Kind::ClientGone
+        | Kind::NotResumed => false,
     }
 }
 
@@ -120,6 +142,17 @@ pub struct Health {
     probes: u32,
     probing: Option<Probe>,
     ramp: Option<u32>,
+    /// The first failure since the last answer.
+    failing_since: Timestamp,
+    /// What the operator was told since the last answer.
+    reported: Option<Reported>,
+}
+
+/// What was reported of the failures since the last answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reported {
+    Cooling,
+    Excluded,
 }
 
 /// The number of a probe of one [`Health`].
@@ -136,6 +169,8 @@ impl Default for Health {
             probes: 0,
             probing: None,
             ramp: None,
+            failing_since: Timestamp::default(),
+            reported: None,
         }
     }
 }
@@ -202,6 +237,9 @@ impl Health {
     /// by doubling: a burst of failures is one failure.
     pub fn failed(&mut self, now: Timestamp, sent_at: Timestamp, outcome: &Outcome, bounds: &Bounds, chance: f64) {
         self.ramp = None;
+        if self.failures == 0 {
+            self.failing_since = now;
+        }
         let of_the_same_burst = self.failures > 0 && sent_at <= self.cooled_at;
         if !of_the_same_burst {
             self.failures = self.failures.saturating_add(1);
@@ -224,6 +262,36 @@ impl Health {
             self.until = now + length;
             self.reason = outcome.kind;
         }
+    }
+
+    /// The failure to report, after one: once for each series of failures that lasts, and once more when a cooldown
+    /// becomes an exclusion or the reverse.
+    pub fn failure_to_report(&mut self, now: Timestamp) -> Option<Change> {
+        let Self { until, reason, failures, .. } = *self;
+        if now >= until {
+            return None;
+        }
+        let (state, change) = if is_exclusion(reason) {
+            (Reported::Excluded, Change::Excluded { until, reason })
+        } else if until.since(self.failing_since) >= REPORTED_OUTAGE {
+            (Reported::Cooling, Change::Cooling { until, reason, failures })
+        } else {
+            return None;
+        };
+        (self.reported.replace(state) != Some(state)).then_some(change)
+    }
+
+    /// The recovery to report, after an answer: only that of a reported failure.
+    pub fn recovery_to_report(&mut self, now: Timestamp) -> Option<Change> {
+        if self.failures > 0 {
+            return None;
+        }
+        self.reported.take().map(|_| Change::Back { after: now.since(self.failing_since) })
+    }
+
+    /// The cooldown of before a restart counts as failing from now on.
+    pub fn failing_from(&mut self, now: Timestamp) {
+        self.failing_since = now;
     }
 
     /// The operator ends the cooldown; the next attempt is a probe.

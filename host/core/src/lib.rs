@@ -18,6 +18,7 @@ pub mod probation;
 pub mod queue;
 pub mod rank;
 pub mod record;
+pub mod state_change;
 pub mod table;
 pub mod time;
 pub mod view;

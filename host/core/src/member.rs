@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::contract::{Column, NONE, RowState, STRIDE};
-use crate::health::{Bounds, Health, Probe, Scope, Standing, rule};
+use crate::health::{Bounds, Health, Probe, Scope, Standing, is_exclusion, rule};
 use crate::limits::{Bucket, Quota};
 use crate::outcome::{Kind, Outcome};
+use crate::state_change::{Change, Reporter, StateChange};
 use crate::table::{Lane, Limits};
 use crate::time::{Timestamp, millis_u32};
 
@@ -21,7 +22,7 @@ const UNLIMITED_RPM: u32 = 60;
 #[derive(Debug)]
 pub(crate) struct Member {
     pub id: Arc<str>,
-    pub drained: bool,
+    drained: bool,
     pub in_flight: u32,
     max_concurrency: Option<u32>,
     requests: Option<Bucket>,
@@ -32,6 +33,9 @@ pub(crate) struct Member {
     wide: Health,
     models: HashMap<Arc<str>, ModelHealth>,
     pub stats: Stats,
+    reporter: Reporter,
+    /// Changes to report that the fleet has not taken yet.
+    changes: Vec<StateChange>,
 }
 
 #[derive(Debug, Default)]
@@ -113,6 +117,8 @@ impl Member {
             wide: Health::default(),
             models: HashMap::new(),
             stats: Stats::default(),
+            reporter: Reporter::default(),
+            changes: Vec::new(),
         };
         member.set_limits(limits, emergency_fraction);
         member
@@ -147,11 +153,21 @@ impl Member {
 
     /// When it could take an attempt, and what keeps it from it until then.
     pub fn readiness(&self, now: Timestamp, model: &str, tokens: u32) -> (RowState, Option<Duration>) {
+        let (standing, _, standing_in_flight) = self.standing(now, model);
+        self.readiness_at(now, standing, standing_in_flight, tokens)
+    }
+
+    fn readiness_at(
+        &self,
+        now: Timestamp,
+        standing: Standing,
+        standing_in_flight: u32,
+        tokens: u32,
+    ) -> (RowState, Option<Duration>) {
         if self.drained {
             return (RowState::Drained, None);
         }
         let limits_in = self.limits_ready_in(now, tokens);
-        let (standing, _, standing_in_flight) = self.standing(now, model);
         match standing {
             Standing::Cooling { until } => {
                 (RowState::Cooling, Some(until.since(now).max(limits_in.unwrap_or_default())))
@@ -184,9 +200,7 @@ impl Member {
     /// Does it cool for a reason that not even an emergency gets around: the key, the money, the model?
     pub fn is_hopeless(&self, now: Timestamp, model: &str) -> bool {
         let of_model = self.models.get(model).map(|m| &m.health);
-        of_model.into_iter().chain([&self.wide]).any(|health| {
-            now < health.until && matches!(health.reason, Kind::Unauthorised | Kind::OutOfCredit | Kind::ModelMissing)
-        })
+        of_model.into_iter().chain([&self.wide]).any(|health| now < health.until && is_exclusion(health.reason))
     }
 
     /// When the emergency lane may use it; none: not at all.
@@ -273,6 +287,8 @@ impl Member {
                 self.return_probes(at.model, charge);
                 self.stats.failed();
                 self.wide.failed(at.now, at.sent_at, at.outcome, at.bounds, at.chance);
+                let change = self.wide.failure_to_report(at.now);
+                self.report(at.now, None, change);
             }
             Scope::Model => {
                 // The backend itself was reached, but nothing was proved yet: the wide probe stays due.
@@ -280,6 +296,8 @@ impl Member {
                 self.stats.failed();
                 if let Some(health) = self.health_of(at.now, at.model) {
                     health.failed(at.now, at.sent_at, at.outcome, at.bounds, at.chance);
+                    let change = health.failure_to_report(at.now);
+                    self.report(at.now, Some(at.model), change);
                 }
             }
         }
@@ -288,13 +306,17 @@ impl Member {
     fn answered(&mut self, at: Settled<'_>, charge: Charge) {
         self.stats.answered(at.now.since(at.sent_at), at.first_token);
         self.wide.succeeded(at.now, at.sent_at);
+        let change = self.wide.recovery_to_report(at.now);
+        self.report(at.now, None, change);
         if charge.in_model
             && let Some(m) = self.models.get_mut(at.model)
         {
             m.health.succeeded(at.now, at.sent_at);
+            let change = m.health.recovery_to_report(at.now);
             if m.health.standing(at.now) == Standing::Open && m.in_flight == 0 {
                 self.models.remove(at.model);
             }
+            self.report(at.now, Some(at.model), change);
         }
         // An answer from before the cooldown is no verdict.
         self.return_probes(at.model, charge);
@@ -323,8 +345,37 @@ impl Member {
         }
     }
 
+    /// Takes it out of service, or back in.
+    pub fn set_drained(&mut self, now: Timestamp, drained: bool) {
+        if self.drained != drained {
+            self.drained = drained;
+            self.report(now, None, Some(if drained { Change::Drained } else { Change::Resumed }));
+        }
+    }
+
+    /// Changes of its state to report.
+    pub fn take_changes(&mut self) -> impl Iterator<Item = StateChange> {
+        self.changes.drain(..)
+    }
+
+    /// The newest change that was left out and may be reported by now.
+    pub fn overdue_change(&mut self, now: Timestamp) -> Option<StateChange> {
+        self.reporter.overdue(now)
+    }
+
+    fn report(&mut self, now: Timestamp, model: Option<&str>, change: Option<Change>) {
+        if let Some(change) = change {
+            let (backend, model) = (self.id.clone(), model.map(Arc::from));
+            let change = StateChange { at: now, backend, model, change, left_out: 0 };
+            self.changes.extend(self.reporter.report(change));
+        }
+    }
+
     /// Ends every cooldown, and what is known of the provider's own limits; the next attempt is a probe.
-    pub fn clear_cooldown(&mut self) {
+    pub fn clear_cooldown(&mut self, now: Timestamp) {
+        if self.cooldowns(now).next().is_some() {
+            self.report(now, None, Some(Change::Cleared));
+        }
         self.quota_requests = Quota::default();
         self.quota_tokens = Quota::default();
         self.wide.clear();
@@ -334,27 +385,12 @@ impl Member {
     }
 
     /// It has another key or another place now: ends the cooldowns that the old one earned.
-    pub fn forget_key_faults(&mut self) {
-        let of_models = self.models.values_mut().map(|m| &mut m.health);
-        for health in of_models.chain([&mut self.wide]) {
-            match health.reason {
-                Kind::Unauthorised | Kind::OutOfCredit | Kind::ModelMissing => health.clear(),
-                Kind::Answered
-                | Kind::RateLimited
-                | Kind::Overloaded
-                | Kind::ServerError
-                | Kind::Refused
-                | Kind::TooLong
-                | Kind::ConnectFailed
-                | Kind::Reset
-                | Kind::TimedOut
-                | Kind::Cut
-                | Kind::Stalled
-                | Kind::Malformed
-                | Kind::ClientGone
-                | Kind::NotResumed => {}
-            }
+    pub fn forget_key_faults(&mut self, now: Timestamp) {
+        if self.cooldowns(now).any(|(_, health)| is_exclusion(health.reason)) {
+            self.report(now, None, Some(Change::Cleared));
         }
+        let of_models = self.models.values_mut().map(|m| &mut m.health);
+        of_models.chain([&mut self.wide]).filter(|health| is_exclusion(health.reason)).for_each(Health::clear);
     }
 
     /// The cooldowns in force: of the whole backend (no model) and of its models.
@@ -365,7 +401,9 @@ impl Member {
     }
 
     /// Puts a cooldown back as it was before a restart.
-    pub fn restore(&mut self, now: Timestamp, model: Option<&str>, health: Health) {
+    pub fn restore(&mut self, now: Timestamp, model: Option<&str>, mut health: Health) {
+        health.failing_from(now);
+        let change = health.failure_to_report(now);
         match model {
             None => self.wide = health,
             Some(model) => {
@@ -374,6 +412,7 @@ impl Member {
                 }
             }
         }
+        self.report(now, model, change);
     }
 
     /// Has all this behind it.
@@ -456,14 +495,16 @@ impl Member {
         load + 4.0 * self.stats.errors
     }
 
-    /// The state an operator sees: of the backend as a whole, then of the worst of its models.
-    pub fn overview(&self, now: Timestamp) -> (RowState, Option<(Timestamp, Kind)>) {
-        let cooling = self.cooldowns(now).map(|(_, h)| (h.until, h.reason)).max_by_key(|(until, _)| *until);
-        let (state, _) = self.readiness(now, "", 1);
-        match (state, cooling) {
-            (RowState::Ready | RowState::Throttled, Some(_)) => (RowState::Cooling, cooling),
-            _ => (state, cooling),
-        }
+    /// Its own state and cooldown, whatever its models do.
+    pub fn own_state(&self, now: Timestamp) -> (RowState, Option<(Timestamp, Kind)>) {
+        let (state, _) = self.readiness_at(now, self.wide.standing(now), self.in_flight, 1);
+        (state, cooldown_in_force(&self.wide, now))
+    }
+
+    /// Its state for a model, and the cooldown behind that: its own or the model's, whichever lasts longer.
+    pub fn state_for(&self, now: Timestamp, model: &str, tokens: u32) -> (RowState, Option<(Timestamp, Kind)>) {
+        let (_, health, _) = self.standing(now, model);
+        (self.readiness(now, model, tokens).0, cooldown_in_force(health, now))
     }
 
     /// Requests and tokens left of its limits now.
@@ -471,9 +512,9 @@ impl Member {
         (self.requests.as_ref().map(|b| b.left(now)), self.tokens.as_ref().map(|b| b.left(now)))
     }
 
-    /// Failures since the last answer.
+    /// Failures of the whole backend since the last answer.
     pub fn failures(&self) -> u32 {
-        self.models.values().map(|m| m.health.failures).chain([self.wide.failures]).max().unwrap_or(0)
+        self.wide.failures
     }
 }
 
@@ -499,6 +540,10 @@ pub(crate) struct Settled<'a> {
     pub tokens_used: Option<u32>,
     pub bounds: &'a Bounds,
     pub chance: f64,
+}
+
+fn cooldown_in_force(health: &Health, now: Timestamp) -> Option<(Timestamp, Kind)> {
+    (health.until > now).then_some((health.until, health.reason))
 }
 
 /// Of two cooldowns the longer is the worse: the other says nothing of the time after it.

@@ -1,6 +1,7 @@
 //! The backend table: everything about backends that does not change between two configurations.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -162,6 +163,15 @@ impl Pattern {
         match self {
             Pattern::Exact(text) => (text == name).then_some(""),
             Pattern::Glob { prefix, suffix } => name.strip_prefix(prefix.as_str())?.strip_suffix(suffix.as_str()),
+        }
+    }
+}
+
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Pattern::Exact(text) => f.write_str(text),
+            Pattern::Glob { prefix, suffix } => write!(f, "{prefix}*{suffix}"),
         }
     }
 }

@@ -364,13 +364,13 @@ fn whatever_may_bring_capacity_has_the_line_looked_at_again() {
     story(|fleet, _, p| {
         end(fleet, 2, p, Kind::RateLimited, Some(5_000));
         assert!(fleet.serve_line(at(2)).0.is_empty());
-        fleet.clear_cooldown("a");
+        fleet.clear_cooldown(at(1), "a");
     });
     story(|fleet, _, p| {
-        fleet.set_drained("a", true);
+        fleet.set_drained(at(1), "a", true);
         end(fleet, 2, p, Kind::Answered, None);
         assert!(fleet.serve_line(at(2)).0.is_empty());
-        fleet.set_drained("a", false);
+        fleet.set_drained(at(1), "a", false);
     });
     story(|fleet, view, p| {
         let more = Backend { limits: Limits::default(), ..view.backend(0).clone() };
@@ -438,7 +438,7 @@ fn a_learned_limit_ends_with_the_cap_or_the_operator() {
     fleet.learn(&p, Some((0, in_a_day)), Some((0, in_a_day)));
     end(&mut fleet, 1, p, Kind::Answered, None);
     assert_eq!(fleet.soonest(at(0), &view, &want, Lane::Primary), Some(Duration::from_secs(3_600)));
-    fleet.clear_cooldown("a");
+    fleet.clear_cooldown(at(1), "a");
     let p = fleet.acquire(at(2), &view, &want, Lane::Primary, None).unwrap();
     fleet.refund(p);
 }
@@ -452,7 +452,7 @@ fn who_could_not_connect_gives_its_request_back() {
         let p = fleet.acquire(at(0), &view, &want, Lane::Emergency, None).unwrap();
         end(&mut fleet, 1, p, kind, None);
         assert_eq!(left(&fleet), expected, "{kind:?}");
-        fleet.clear_cooldown("a");
+        fleet.clear_cooldown(at(1), "a");
         fleet.adopt(view.table.clone(), Settings { emergency_fraction: 1.0, ..Settings::default() });
     }
 }
@@ -463,8 +463,8 @@ fn a_new_key_ends_what_the_old_one_earned() {
         let (mut fleet, view, want) = fleet(vec![backend("a", Tier::Primary, Limits::default())]);
         let p = fleet.acquire(at(0), &view, &want, Lane::Primary, None).unwrap();
         end(&mut fleet, 0, p, kind, Some(60_000));
-        assert!(fleet.forget_key_faults("a"));
-        assert!(!fleet.forget_key_faults("nobody"));
+        assert!(fleet.forget_key_faults(at(1), "a"));
+        assert!(!fleet.forget_key_faults(at(1), "nobody"));
         let got = fleet.acquire(at(1), &view, &want, Lane::Primary, None);
         assert_eq!(got.as_ref().is_ok_and(Permit::is_probe), is_ended, "{kind:?}");
         got.into_iter().for_each(|p| fleet.refund(p));
@@ -521,7 +521,7 @@ fn invented_model_names_never_take_the_backend_out() {
 fn the_line_of_many_models_is_served_in_order() {
     let limits = Limits { max_concurrency: Some(200), ..Limits::default() };
     let (mut fleet, view, _) = fleet(vec![backend("a", Tier::Primary, limits)]);
-    fleet.set_drained("a", true);
+    fleet.set_drained(at(1), "a", true);
     let mut tickets = Vec::new();
     for i in 0..900 {
         let want = view.want(&format!("model-{}", i % 300).into(), Operation::Chat, 1);
@@ -531,7 +531,7 @@ fn the_line_of_many_models_is_served_in_order() {
         assert!(fleet.leave(gone) && !fleet.leave(gone));
     }
     assert!(fleet.serve_line(at(0)).0.is_empty());
-    fleet.set_drained("a", false);
+    fleet.set_drained(at(1), "a", false);
     let mut order = Vec::new();
     for ms in 1..10 {
         let (served, _) = fleet.serve_line(at(ms));

@@ -11,6 +11,7 @@ mod promote_screen;
 mod replay_cmd;
 mod seal_cmd;
 mod serve_cmd;
+mod start_log;
 
 use std::io::{self, Write};
 use std::path::PathBuf;

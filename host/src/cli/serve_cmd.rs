@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use super::start_log::log_start;
 use super::{in_runtime, told};
 use crate::clock::Clock;
 use crate::config::{self, Config, Loaded, ProcessEnv};
@@ -41,11 +42,13 @@ async fn serve(loaded: Loaded) -> anyhow::Result<()> {
     let Loaded { config, path, .. } = loaded;
     let clock = Clock::start();
     let logs = Logs::init(&config.log.level, log_format(&config), Arc::new(move || clock.now()))?;
-    let summary = summary(&config);
+    let (shown, config_file) = (config.clone(), path.clone());
     let running =
         serve::start(Start { config, config_file: path, log: logs.exchanges(), explain: lab::explain::json }).await?;
     if io::stderr().is_terminal() {
-        eprintln!("{}", welcome(&running, &summary));
+        eprintln!("{}", welcome(&running, &summary(&shown)));
+    } else {
+        log_start(&shown, config_file.as_deref(), &running);
     }
     let mut signals = Signals::new()?;
     signals.until_told_to_stop(&running).await;

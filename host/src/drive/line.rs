@@ -14,11 +14,16 @@ use tokio::sync::Notify;
 
 use crate::clock::Clock;
 
+/// How often changes of backends' states are looked for that were left out at first.
+const CHANGES_EVERY: Duration = Duration::from_secs(5);
+
 /// The fleet, shared. Whenever somebody may have given capacity back, the line is served before the lock is released.
 pub struct Line {
     clock: Clock,
     state: Mutex<State>,
     alarm: Notify,
+    /// A backend's state has changed.
+    changed: Notify,
 }
 
 struct State {
@@ -40,7 +45,7 @@ impl Line {
     /// A line before a fleet.
     pub fn new(fleet: Fleet, clock: Clock) -> Self {
         let state = State { fleet, waiting: HashMap::new(), look_again: None, alarm_at: None };
-        Self { clock, state: Mutex::new(state), alarm: Notify::new() }
+        Self { clock, state: Mutex::new(state), alarm: Notify::new(), changed: Notify::new() }
     }
 
     /// Works on the fleet. Waiters are served first, so that nobody overtakes them, and again after.
@@ -51,7 +56,11 @@ impl Line {
         let result = f(&mut state.fleet, now);
         woken.extend(state.serve(now));
         let sooner = state.look_again.is_some_and(|at| state.alarm_at.is_none_or(|set| at < set));
+        let has_changes = state.fleet.has_changes();
         drop(state);
+        if has_changes {
+            self.changed.notify_one();
+        }
         if sooner {
             self.alarm.notify_one();
         }
@@ -63,6 +72,12 @@ impl Line {
     pub async fn wait(self: &Arc<Self>, ticket: Ticket, max: Duration) -> Option<Permit> {
         let waiting = Waiting::register(self, ticket);
         tokio::time::timeout(max, waiting).await.ok()
+    }
+
+    /// Waits until a backend's state may have changed: at most [`CHANGES_EVERY`], because a change that comes out late is
+    /// not announced.
+    pub async fn changed(&self) {
+        let _ = tokio::time::timeout(CHANGES_EVERY, self.changed.notified()).await;
     }
 
     /// Serves the line whenever time alone brings capacity: a cooldown ends, a bucket fills. Runs until dropped.

@@ -28,8 +28,8 @@ use crate::telemetry::events::Events;
 use crate::telemetry::metrics::Metrics;
 
 pub use controls::{
-    BackendView, ControlError, Controls, DivergenceView, GuardView, PolicyEventView, PolicyView, PromotionView,
-    RevisionView, RollbackView, ShadowReport, ShadowView, SideView, SidesView,
+    BackendView, ControlError, Controls, DivergenceView, GuardView, ModelCooldownView, PolicyEventView, PolicyView,
+    PromotionView, RevisionView, RollbackView, ShadowReport, ShadowView, SideView, SidesView,
 };
 pub use guard::AdminToken;
 

@@ -10,6 +10,7 @@ mod listen;
 mod models;
 mod operator;
 mod service;
+mod state_log;
 mod unread;
 
 use std::net::SocketAddr;
@@ -120,6 +121,7 @@ pub async fn start(start: Start) -> anyhow::Result<Running> {
     tasks.spawn(serve_admin(admin, admin_state, over.clone()));
     tasks.spawn(until(over.clone(), proxy.line.clone().keep_time()));
     tasks.spawn(until(over.clone(), keep_cooldowns(proxy.clone())));
+    tasks.spawn(until(over.clone(), state_log::run(proxy.clone())));
     tasks.spawn(until(stop.clone(), control.clone().run()));
     tasks.spawn(until(stop.clone(), control.understudy().clone().run()));
     tasks.spawn(until(stop.clone(), health_check::run(proxy.clone())));
@@ -171,6 +173,7 @@ impl Running {
         self.over.cancel();
         self.tasks.close();
         let _ = tokio::time::timeout(Duration::from_secs(1), self.tasks.wait()).await;
+        state_log::report_changes(&self.proxy);
         save_cooldowns(&self.proxy);
         // A policy that is being compiled is not waited for: the last records come first.
         let _ = tokio::time::timeout(Duration::from_secs(2), self.control.close()).await;

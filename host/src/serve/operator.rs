@@ -7,8 +7,8 @@ use std::sync::Arc;
 use axum::body::Bytes;
 use pointsman_core::canary::Plan;
 use pointsman_core::contract::RowState;
-use pointsman_core::fleet::Overview;
-use pointsman_core::table::{Pattern, Route};
+use pointsman_core::fleet::{Fleet, Overview};
+use pointsman_core::time::Timestamp;
 use tokio::runtime::Handle;
 
 use super::admin::{
@@ -30,8 +30,8 @@ impl Operator {
         Self { control, runtime: Handle::current() }
     }
 
-    fn work(&self, id: &str, f: impl FnOnce(&mut pointsman_core::fleet::Fleet) -> bool) -> Result<(), ControlError> {
-        if self.control.proxy().line.with(|fleet, _| f(fleet)) {
+    fn work(&self, id: &str, f: impl FnOnce(&mut Fleet, Timestamp) -> bool) -> Result<(), ControlError> {
+        if self.control.proxy().line.with(f) {
             return Ok(());
         }
         Err(ControlError::NotFound(format!("there is no backend {id:?}; GET /api/backends lists them")))
@@ -61,10 +61,12 @@ impl Controls for Operator {
             tier: backend.backend.tier.as_str(),
             dialect: backend.backend.dialect.as_str(),
             base_url: backend.base_url.to_string(),
-            models: backend.backend.routes.iter().map(asked_name).collect(),
+            models: backend.backend.routes.iter().map(|route| route.asked.to_string()).collect(),
             state: state_word(o.state),
             cooldown_ms: o.cooldown.map_or(0, |(until, _)| until.since(now).as_millis() as u64),
             cooldown_reason: o.cooldown.map(|(_, reason)| reason.as_str().to_owned()),
+            models_cooling: o.models_cooling as u64,
+            model_cooldowns: o.model_cooldowns.iter().map(|cooldown| views::model_cooldown(cooldown, now)).collect(),
             in_flight: u64::from(o.in_flight),
             requests_left: o.requests_left.map(u64::from),
             tokens_left: o.tokens_left.map(u64::from),
@@ -126,15 +128,15 @@ impl Controls for Operator {
     }
 
     fn drain(&self, id: &str) -> Result<(), ControlError> {
-        self.work(id, |fleet| fleet.set_drained(id, true))
+        self.work(id, |fleet, now| fleet.set_drained(now, id, true))
     }
 
     fn resume(&self, id: &str) -> Result<(), ControlError> {
-        self.work(id, |fleet| fleet.set_drained(id, false))
+        self.work(id, |fleet, now| fleet.set_drained(now, id, false))
     }
 
     fn clear_cooldown(&self, id: &str) -> Result<(), ControlError> {
-        self.work(id, |fleet| fleet.clear_cooldown(id))
+        self.work(id, |fleet, now| fleet.clear_cooldown(now, id))
     }
 
     fn put_policy(&self, component: Bytes) -> Result<PolicyView, ControlError> {
@@ -184,13 +186,6 @@ fn revision_view(entry: &Entry) -> RevisionView {
         why: ended.map(|ended| ended.why.clone()),
         decisions: entry.decisions,
         faults: entry.faults,
-    }
-}
-
-fn asked_name(route: &Route) -> String {
-    match &route.asked {
-        Pattern::Exact(name) => name.clone(),
-        Pattern::Glob { prefix, suffix } => format!("{prefix}*{suffix}"),
     }
 }
 

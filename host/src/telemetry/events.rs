@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use pointsman_core::record::ExchangeRecord;
+use pointsman_core::state_change::StateChange;
 use serde::Serialize;
 use tokio::sync::broadcast;
 
 use super::line;
+use super::rfc3339::Rfc3339;
 
 /// Events kept for a watcher that is slower than they come; it is told how many it missed beyond them.
 const BACKLOG: usize = 1_024;
@@ -17,7 +19,7 @@ pub const MAX_WATCHERS: usize = 64;
 /// Something that happened.
 #[derive(Clone, Debug)]
 pub struct Event {
-    /// `exchange`, `change` or `promotion`.
+    /// `exchange`, `change`, `promotion` or `backend`.
     pub kind: &'static str,
     /// Its facts, as JSON on one line.
     pub data: Arc<str>,
@@ -65,6 +67,39 @@ impl Events {
         if self.is_watched() {
             let facts = serde_json::json!({ "step": step, "candidate": candidate, "control": control, "why": why });
             self.tell("promotion", &facts.to_string());
+        }
+    }
+
+    /// The state of a backend, or of a model on it, changed.
+    pub fn backend(&self, change: &StateChange) {
+        #[derive(Serialize)]
+        struct BackendEvent<'a> {
+            at: String,
+            backend: &'a str,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            model: Option<&'a str>,
+            state: &'static str,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            reason: Option<&'static str>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            until: Option<String>,
+            left_out: u32,
+        }
+        if !self.is_watched() {
+            return;
+        }
+        let cooldown = change.change.cooldown();
+        let event = BackendEvent {
+            at: Rfc3339(change.at).to_string(),
+            backend: &change.backend,
+            model: change.model.as_deref(),
+            state: change.change.as_str(),
+            reason: cooldown.map(|(_, reason)| reason.as_str()),
+            until: cooldown.map(|(until, _)| Rfc3339(until).to_string()),
+            left_out: change.left_out,
+        };
+        if let Ok(json) = serde_json::to_string(&event) {
+            self.tell("backend", &json);
         }
     }
 

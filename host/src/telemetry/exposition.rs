@@ -236,8 +236,11 @@ fn backends(page: &mut Page<'_>, live: &Live) -> fmt::Result {
         }
         Ok(())
     })?;
-    page.gauges("pointsman_backend_cooldown_seconds", "What is left of the cooldown", |series| {
+    page.gauges("pointsman_backend_cooldown_seconds", "What is left of the backend's own cooldown", |series| {
         each(live, |labels, backend| series.gauge(labels, backend.cooldown_ms as f64 / 1e3))
+    })?;
+    page.gauges("pointsman_backend_models_cooling", "Models in cooldown on the backend", |series| {
+        each(live, |labels, backend| series.gauge(labels, signed(backend.models_cooling)))
     })?;
     page.gauges("pointsman_backend_in_flight", "Attempts under way", |series| {
         each(live, |labels, backend| series.gauge(labels, signed(backend.in_flight)))

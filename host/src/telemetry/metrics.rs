@@ -178,8 +178,10 @@ pub struct LiveBackend {
     pub tier: &'static str,
     /// Its state, one of [`BACKEND_STATES`].
     pub state: &'static str,
-    /// What is left of its cooldown, in ms; 0: none.
+    /// What is left of its own cooldown, in ms; 0: none.
     pub cooldown_ms: u64,
+    /// Models of it in cooldown.
+    pub models_cooling: u64,
     /// Attempts under way.
     pub in_flight: u64,
     /// Exchanges that wait for its capacity.

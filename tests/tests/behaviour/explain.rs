@@ -166,7 +166,7 @@ async fn a_wait_for_what_cooled_on_arrival_becomes_a_scenario() {
     let proxy = proxy!().backend(backend("free").primary(&free)).start().await;
     let first = proxy.chat();
     let first = tokio::spawn(first.send());
-    proxy.wait_backends("\"cooling\"").await;
+    proxy.wait_backends("\"models_cooling\":1").await;
     let second = proxy.chat().send().await;
     assert_eq!((first.await.unwrap().status.as_u16(), second.status.as_u16()), (200, 200));
     kept(&proxy, 2).await;

@@ -95,7 +95,7 @@ async fn a_retry_after_beyond_the_cap_is_said_and_not_slept() {
     let asked = proxy.wait_rows(1, "SELECT retry_after_ms FROM attempts WHERE backend = 'p1'").await;
     assert_eq!(asked[0]["retry_after_ms"], 86_400_000, "the record says what was asked for");
     let backends = proxy.admin("/api/backends").send().await.json();
-    let cooling = backends["backends"][0]["cooldown_ms"].as_u64().expect("it cools");
+    let cooling = backends["backends"][0]["model_cooldowns"][0]["cooldown_ms"].as_u64().expect("it cools");
     assert!((3_500_000..=3_600_000).contains(&cooling), "{backends}");
 }
 
@@ -124,8 +124,11 @@ async fn a_cooldown_is_told_to_the_operator() {
     let proxy = proxy!().backend(backend("p1").primary(&up));
     let proxy = proxy.setting("primary_wait_ms", 20).setting("primary_wait_max_retries", 1).start().await;
     proxy.chat().send().await;
-    let told = proxy.admin("/api/backends").send().await.text();
-    assert!(told.contains("cooling") && told.contains("rate_limited"), "{told}");
+    let told = proxy.admin("/api/backends").send().await.json();
+    let p1 = &told["backends"][0];
+    assert_eq!((&p1["state"], &p1["models_cooling"]), (&"ready".into(), &1.into()), "{told}");
+    let m = &p1["model_cooldowns"][0];
+    assert_eq!((&m["model"], &m["reason"]), (&"m".into(), &"rate_limited".into()), "{told}");
     let rows = eventually("a stored cooldown", || {
         Some(proxy.rows("SELECT backend, reason FROM cooldowns")).filter(|r| !r.is_empty())
     });

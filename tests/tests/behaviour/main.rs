@@ -27,6 +27,7 @@ mod rollback;
 mod scenario;
 mod secrets;
 mod shadow;
+mod states;
 mod streams;
 mod swapping;
 mod time_limits;

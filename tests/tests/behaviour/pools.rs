@@ -149,7 +149,7 @@ async fn an_expired_cooldown_is_probed_by_one_request_first() {
     let proxy = proxy!().backend(backend("p1").primary(&busy)).start().await;
     let mut requests = vec![tokio::spawn(proxy.chat().send())];
     busy.wait_seen(1).await;
-    proxy.wait_backends("\"cooling\"").await;
+    proxy.wait_backends("\"models_cooling\":1").await;
     requests.extend((0..4).map(|_| tokio::spawn(proxy.chat().send())));
     busy.wait_seen(2).await;
     proxy.wait_backends("\"queued\":4").await;

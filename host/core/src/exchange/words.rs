@@ -33,6 +33,9 @@ impl Exchange {
         if !self.resuming && !self.attempt_facts.is_empty() && self.attempt_facts.iter().all(refused) {
             return Action::PassOn;
         }
+        if let Some(missing) = self.missing_everywhere(fleet, now) {
+            return Action::Reject(missing);
+        }
         let (reason, message) = match self.queue_full {
             true => (Reason::QueueFull, why_no_room(fleet)),
             false => (Reason::Exhausted, self.why_exhausted(fleet, now)),
@@ -41,17 +44,18 @@ impl Exchange {
     }
 
     pub(super) fn why_exhausted(&self, fleet: &Fleet, now: Timestamp) -> String {
-        let all = fleet.overview(now, &self.view);
         let rows = fleet.rows(now, &self.view, &self.want, None);
         let of = |&index: &u32| {
-            let o = &all[index as usize];
-            let id = &o.id;
+            let id = &self.view.backend(index).id;
             // For this very request: one that is too large for what a limit leaves is not what the policy could have had.
             let is_ready = rows[index as usize * STRIDE + Column::State as usize] == RowState::Ready as u32;
-            if is_ready && !self.attempt_facts.iter().any(|attempt| attempt.backend == index) {
-                return format!("{id} is ready, but the policy did not choose it");
+            let last = self.attempt_facts.iter().rfind(|attempt| attempt.backend == index);
+            match last {
+                None if is_ready => return format!("{id} is ready, but the policy did not choose it"),
+                Some(last) if is_ready => return format!("{id} failed at it ({})", last.outcome.as_str()),
+                None | Some(_) => {}
             }
-            match (o.state, o.cooldown) {
+            match fleet.state_for(now, &self.view, &self.want, index) {
                 (RowState::Cooling, Some((until, reason))) => {
                     let left = until.since(now).as_secs_f64();
                     format!("{id} is cooling down for {left:.1} s ({})", reason.as_str())
@@ -72,6 +76,33 @@ impl Exchange {
             self.waited.as_secs_f64(),
             shown.join(", "),
         )
+    }
+
+    /// Every backend that could serve the model has said that it does not have it: to come again is no help.
+    fn missing_everywhere(&self, fleet: &Fleet, now: Timestamp) -> Option<Refusal> {
+        let until_known = |&index: &u32| match fleet.state_for(now, &self.view, &self.want, index) {
+            (RowState::Cooling, Some((until, Kind::ModelMissing))) => Some(until),
+            (
+                RowState::Ready
+                | RowState::Throttled
+                | RowState::Cooling
+                | RowState::Probing
+                | RowState::Drained
+                | RowState::Unsuited,
+                _,
+            ) => None,
+        };
+        let untils: Option<Vec<Timestamp>> = self.want.candidates.iter().map(until_known).collect();
+        let soonest = untils?.into_iter().min()?.since(now).as_secs_f64();
+        let ids = self.want.candidates.iter().take(SHOWN_BACKENDS);
+        let ids: Vec<&str> = ids.map(|&index| &*self.view.backend(index).id).collect();
+        let message = format!(
+            "No backend has the model {:?}: {} said so, and will not be asked for it again for {soonest:.0} s; \
+             GET /v1/models lists what can be asked for",
+            self.want.model,
+            ids.join(", "),
+        );
+        Some(Refusal { reason: Reason::NoSuchModel, message, retry_after: None })
     }
 
     /// When somebody may answer again: at least a second, so that nobody is invited to hammer.

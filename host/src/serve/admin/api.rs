@@ -36,6 +36,7 @@ fn live(state: &AdminState) -> Live {
         tier: backend.tier,
         state: backend.state,
         cooldown_ms: backend.cooldown_ms,
+        models_cooling: backend.models_cooling,
         in_flight: backend.in_flight,
         queued: backend.queued,
     });

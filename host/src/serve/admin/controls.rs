@@ -19,12 +19,16 @@ pub struct BackendView {
     pub base_url: String,
     /// What can be asked of it, as configured.
     pub models: Vec<String>,
-    /// `ready`, `throttled`, `cooling`, `probing` or `drained`.
+    /// Its own state, whatever its models do: `ready`, `throttled`, `cooling`, `probing` or `drained`.
     pub state: &'static str,
-    /// What is left of its cooldown, in ms; 0: none.
+    /// What is left of its own cooldown, in ms; 0: none.
     pub cooldown_ms: u64,
-    /// The outcome that set the cooldown.
+    /// The outcome that set its own cooldown.
     pub cooldown_reason: Option<String>,
+    /// Models of it in cooldown.
+    pub models_cooling: u64,
+    /// Those of them that end last, at most 16, the latest first.
+    pub model_cooldowns: Vec<ModelCooldownView>,
     /// Attempts under way.
     pub in_flight: u64,
     /// Requests left before its rpm limit bites; none: unlimited.
@@ -37,7 +41,7 @@ pub struct BackendView {
     pub first_token_ms: u64,
     /// Moving average of the share of failed attempts, in 1/1000.
     pub error_permille: u32,
-    /// Failures since the last answer.
+    /// Failures of the whole backend since the last answer; those of a model stand with its cooldown.
     pub failures: u32,
     /// Attempts answered since the start.
     pub served: u64,
@@ -45,6 +49,21 @@ pub struct BackendView {
     pub attempts: u64,
     /// Exchanges waiting for capacity that this backend could give.
     pub queued: u64,
+}
+
+/// The cooldown of one model on a backend.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct ModelCooldownView {
+    /// The model as asked for.
+    pub model: String,
+    /// What is left of it, in ms.
+    pub cooldown_ms: u64,
+    /// Its end (RFC 3339).
+    pub until: String,
+    /// The outcome that set it.
+    pub reason: &'static str,
+    /// Failures since the last answer.
+    pub failures: u32,
 }
 
 /// The policy in force, and those before it.

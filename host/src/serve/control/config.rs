@@ -120,9 +120,9 @@ impl Control {
         let targets = Target::all(&config, &self.connector, Some(before))?;
         let settings = config.fleet_settings();
         let rekeyed = rekeyed(&before.config, &config);
-        let view = self.proxy.line.with(|fleet, _| {
+        let view = self.proxy.line.with(|fleet, now| {
             for id in &rekeyed {
-                fleet.forget_key_faults(id);
+                fleet.forget_key_faults(now, id);
             }
             fleet.adopt(table.clone(), settings)
         });

@@ -1,16 +1,28 @@
 //! Promotions and the shadow as the operator sees them.
 
 use pointsman_core::canary::{Finding, Seen};
+use pointsman_core::fleet::ModelCooldown;
 
 use crate::drive::{Divergent, Progress, Tally};
 use crate::serve::admin::{
-    DivergenceView, GuardView, PolicyEventView, PromotionView, ShadowReport, ShadowView, SideView, SidesView,
+    DivergenceView, GuardView, ModelCooldownView, PolicyEventView, PromotionView, ShadowReport, ShadowView, SideView,
+    SidesView,
 };
 use crate::serve::control::{Promotion, ShadowStatus};
 use crate::store::PolicyEventRow;
 use crate::telemetry::metrics::{ShadowDrop, ShadowResult};
 use crate::telemetry::rfc3339::Rfc3339;
 use pointsman_core::time::Timestamp;
+
+pub(super) fn model_cooldown(cooldown: &ModelCooldown, now: Timestamp) -> ModelCooldownView {
+    ModelCooldownView {
+        model: cooldown.model.to_string(),
+        cooldown_ms: cooldown.until.since(now).as_millis() as u64,
+        until: Rfc3339(cooldown.until).to_string(),
+        reason: cooldown.reason.as_str(),
+        failures: cooldown.failures,
+    }
+}
 
 pub(super) fn promotion(promotion: &Promotion) -> PromotionView {
     let Progress { plan, since, until, is_extended, control, candidate, findings } = promotion.progress();

@@ -1,0 +1,85 @@
+//! Changes of backends' states, reported: to the log, and to those who watch `/api/events`.
+
+use std::sync::Arc;
+
+use pointsman_core::state_change::{Change, StateChange};
+
+use crate::drive::Proxy;
+use crate::telemetry::rfc3339::Rfc3339;
+
+/// Characters of a model's name in a log line; names are the clients' to invent.
+const MAX_MODEL_CHARS: usize = 120;
+
+/// Reports every change. Runs until dropped.
+pub async fn run(proxy: Arc<Proxy>) {
+    loop {
+        proxy.line.changed().await;
+        report_changes(&proxy);
+    }
+}
+
+/// Reports what has changed since the last time.
+pub fn report_changes(proxy: &Proxy) {
+    for change in proxy.line.with(|fleet, now| fleet.take_changes(now)) {
+        report(&change);
+        proxy.events.backend(&change);
+    }
+}
+
+fn report(change: &StateChange) {
+    let StateChange { backend, model, change, left_out, .. } = change;
+    let backend = &**backend;
+    let model = model.as_deref().map(|model| shortened(model));
+    let model = model.as_deref();
+    let until = change.cooldown().map(|(until, _)| Rfc3339(until).to_string());
+    let (until, reason) = (until.as_deref(), change.cooldown().map(|(_, reason)| reason.as_str()));
+    let left_out = (*left_out > 0).then_some(*left_out);
+    match change {
+        Change::Excluded { .. } => {
+            tracing::warn!(backend, model, reason, until, left_out, "backend excluded: {}", help(change));
+        }
+        Change::Cooling { failures, .. } => {
+            tracing::warn!(backend, model, reason, until, failures, left_out, "backend is cooling down");
+        }
+        Change::Back { after } => {
+            let after_ms = after.as_millis() as u64;
+            tracing::info!(backend, model, after_ms, left_out, "backend is back in service");
+        }
+        Change::Cleared => {
+            tracing::info!(backend, left_out, "cooldowns of the backend were ended; the next attempt is a probe");
+        }
+        Change::Drained => {
+            tracing::info!(backend, left_out, "backend drained: nothing new is sent to it until it is resumed")
+        }
+        Change::Resumed => tracing::info!(backend, left_out, "backend resumed"),
+    }
+}
+
+/// What to do about an exclusion.
+fn help(change: &Change) -> &'static str {
+    use pointsman_core::outcome::Kind;
+    match change.cooldown().map(|(_, reason)| reason) {
+        Some(Kind::Unauthorised) => "the provider refuses its key; check api_key",
+        Some(Kind::OutOfCredit) => "its account has no credit left; top it up or remove the backend",
+        Some(Kind::ModelMissing) => "the provider does not have this model; check the name, or [[backend]] models",
+        Some(_) | None => "see reason",
+    }
+}
+
+fn shortened(model: &str) -> String {
+    match model.char_indices().nth(MAX_MODEL_CHARS) {
+        Some((end, _)) => format!("{}…", &model[..end]),
+        None => model.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_invented_name_does_not_fill_the_log() {
+        assert_eq!(shortened("gpt-5-mini"), "gpt-5-mini");
+        assert_eq!(shortened(&"é".repeat(5_000)).chars().count(), MAX_MODEL_CHARS + 1);
+    }
+}
