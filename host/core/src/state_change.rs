@@ -142,7 +142,7 @@ mod tests {
     #[test]
     fn a_flapping_backend_is_reported_so_often_a_minute_and_its_last_state_in_the_end() {
         let mut reporter = Reporter::default();
-        let flap = |i: u64| if i % 2 == 0 { Change::Drained } else { Change::Resumed };
+        let flap = |i: u64| if i.is_multiple_of(2) { Change::Drained } else { Change::Resumed };
         let reported = (0..100).filter_map(|i| reporter.report(change(i * 100, flap(i)))).count();
         assert_eq!(reported, MAX_REPORTS as usize);
         let last = change(9_900, flap(99));

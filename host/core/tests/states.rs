@@ -163,7 +163,7 @@ fn what_is_in_force_after_a_restart_is_reported() {
 fn a_flapping_backend_is_reported_so_often_a_minute() {
     let mut s = Story::new();
     for i in 0..50 {
-        s.fleet.set_drained(at(i), "a", i % 2 == 0);
+        s.fleet.set_drained(at(i), "a", i.is_multiple_of(2));
     }
     assert_eq!(s.changes(50).len(), MAX_REPORTS as usize);
     let window = REPORT_WINDOW.as_millis() as u64;
@@ -175,7 +175,7 @@ fn a_flapping_backend_is_reported_so_often_a_minute() {
 fn changes_that_nobody_takes_are_bounded() {
     let mut s = Story::new();
     for i in 0..10_000 {
-        s.fleet.set_drained(at(i * 30_000), "a", i % 2 == 0);
+        s.fleet.set_drained(at(i * 30_000), "a", i.is_multiple_of(2));
     }
     assert_eq!(s.changes(0).len(), 256);
 }

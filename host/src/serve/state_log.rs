@@ -29,7 +29,7 @@ pub fn report_changes(proxy: &Proxy) {
 fn report(change: &StateChange) {
     let StateChange { backend, model, change, left_out, .. } = change;
     let backend = &**backend;
-    let model = model.as_deref().map(|model| shortened(model));
+    let model = model.as_deref().map(shortened);
     let model = model.as_deref();
     let until = change.cooldown().map(|(until, _)| Rfc3339(until).to_string());
     let (until, reason) = (until.as_deref(), change.cooldown().map(|(_, reason)| reason.as_str()));

@@ -1,4 +1,4 @@
-//! Metrics: counted on the hot path without locks, shown on `/metrics` in the OpenMetrics text format.
+//! Metrics: counted on the hot path without locks, shown on `/metrics`.
 //!
 //! Labels are bounded by the configuration: backends, clients and models that are not in it count as `other`.
 
@@ -15,11 +15,10 @@ use prometheus_client::registry::Registry;
 use super::cells::{Count, DECISION_BOUNDS, Directory, Histogram, LANES, LaneTotals};
 use super::exposition::Exposition;
 use super::shadow::ShadowCounts;
+use super::text_format::{TextFormat, to_prometheus};
 
 pub use super::shadow::{ShadowDrop, ShadowResult};
 
-/// The content type of [`Metrics::encode`].
-pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 /// More kinds of policy fault than this count as the last one.
 const FAULT_KINDS_MAX: usize = 16;
 
@@ -294,13 +293,16 @@ impl Metrics {
         self.0.shadow.ran(time);
     }
 
-    /// Everything in the OpenMetrics text format ([`CONTENT_TYPE`]).
-    pub fn encode(&self, live: Live) -> String {
+    /// Everything, in this format.
+    pub fn encode(&self, live: Live, format: TextFormat) -> String {
         let mut registry = Registry::default();
         registry.register_collector(Box::new(Exposition { counted: Arc::clone(&self.0), live }));
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &registry).expect("a string takes all text");
-        text
+        match format {
+            TextFormat::OpenMetrics => text,
+            TextFormat::Prometheus => to_prometheus(&text),
+        }
     }
 }
 

@@ -10,6 +10,7 @@ mod cells;
 mod exposition;
 mod line;
 mod sink;
+pub mod text_format;
 
 use std::sync::Arc;
 

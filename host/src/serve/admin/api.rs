@@ -3,8 +3,8 @@
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
-use axum::http::StatusCode;
-use axum::http::header::CONTENT_TYPE;
+use axum::http::header::{ACCEPT, CONTENT_TYPE, VARY};
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use pointsman_core::canary::Share;
 use pointsman_core::time::Timestamp;
@@ -13,8 +13,9 @@ use serde::Serialize;
 use super::query::{ExchangesQuery, UsageQuery};
 use super::{AdminState, ControlError, failure};
 use crate::store::{ExchangeRow, Group, StoreError, StoreReader, UsageRow};
-use crate::telemetry::metrics::{CONTENT_TYPE as METRICS_TYPE, Live, LiveBackend, LiveSide};
+use crate::telemetry::metrics::{Live, LiveBackend, LiveSide};
 use crate::telemetry::rfc3339::Rfc3339;
+use crate::telemetry::text_format::TextFormat;
 
 pub(super) async fn ready(State(state): State<AdminState>) -> Response {
     match state.controls.ready() {
@@ -24,9 +25,11 @@ pub(super) async fn ready(State(state): State<AdminState>) -> Response {
     }
 }
 
-pub(super) async fn metrics(State(state): State<AdminState>) -> Response {
-    let text = state.metrics.encode(live(&state));
-    ([(CONTENT_TYPE, METRICS_TYPE)], text).into_response()
+pub(super) async fn metrics(State(state): State<AdminState>, headers: HeaderMap) -> Response {
+    let accept: Vec<&str> = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
+    let format = TextFormat::negotiate(&accept.join(","));
+    let text = state.metrics.encode(live(&state), format);
+    ([(CONTENT_TYPE, format.content_type()), (VARY, "accept")], text).into_response()
 }
 
 fn live(state: &AdminState) -> Live {

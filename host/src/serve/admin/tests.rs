@@ -451,9 +451,16 @@ async fn unknown_paths_and_methods_are_told_in_json() {
 async fn the_metrics_and_the_console_are_served() {
     let admin = start(None, Fake::default()).await;
     let metrics = admin.get("/metrics").await;
-    assert!(metrics.head.contains("content-type: application/openmetrics-text"), "{}", metrics.head);
+    assert!(metrics.head.contains("content-type: text/plain; version=0.0.4; charset=utf-8"), "{}", metrics.head);
     assert!(metrics.body.contains("pointsman_backend_cooldown_seconds{backend=\"p 1\"} 1.5\n"), "{}", metrics.body);
-    assert!(metrics.body.contains("pointsman_queue_length 3\n") && metrics.body.ends_with("# EOF\n"));
+    assert!(metrics.body.contains("pointsman_queue_length 3\n") && !metrics.body.contains("# EOF"));
+    assert!(metrics.body.contains("# TYPE pointsman_policy_decisions_total counter\n"), "{}", metrics.body);
+    let accept = ["host: localhost", "accept: text/plain;q=0.5", "accept: application/openmetrics-text; version=1.0.0"];
+    let metrics = admin.raw("GET /metrics", &accept, "").await;
+    assert!(metrics.head.contains("content-type: application/openmetrics-text; version=1.0.0"), "{}", metrics.head);
+    assert!(metrics.body.contains("# TYPE pointsman_policy_decisions counter\n"), "{}", metrics.body);
+    assert!(metrics.body.contains("pointsman_policy_decisions_total{decision=\"wait\"} 0\n"), "{}", metrics.body);
+    assert!(metrics.body.ends_with("# EOF\n"));
     let console = admin.get("/").await;
     assert!(console.head.contains("content-security-policy: default-src 'none'"), "{}", console.head);
     assert!(console.body.starts_with("<!doctype html>"));

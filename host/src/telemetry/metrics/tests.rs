@@ -100,7 +100,7 @@ fn samples(text: &str) -> BTreeMap<String, f64> {
 fn an_exchange_is_counted_in_every_metric() {
     let metrics = metrics(&["p1"]);
     metrics.observe(&exchange("p1"));
-    let samples = samples(&metrics.encode(Live::default()));
+    let samples = samples(&metrics.encode(Live::default(), TextFormat::OpenMetrics));
     for (series, value) in [
         (r#"pointsman_exchanges_total{backend="p1",lane="primary",end="delivered"}"#, 1.0),
         (r#"pointsman_attempts_total{backend="p1",lane="primary",outcome="answered"}"#, 1.0),
@@ -143,7 +143,7 @@ fn an_attempt_counts_for_its_own_backend_and_a_refusal_for_none() {
     (rejected.backend, rejected.lane, rejected.end, rejected.client) = (None, None, End::Rejected, None);
     rejected.attempts.clear();
     metrics.observe(&rejected);
-    let samples = samples(&metrics.encode(Live::default()));
+    let samples = samples(&metrics.encode(Live::default(), TextFormat::OpenMetrics));
     assert_eq!(samples[r#"pointsman_attempts_total{backend="p1",lane="primary",outcome="cut"}"#], 1.0);
     assert_eq!(samples[r#"pointsman_attempts_total{backend="f1",lane="fallback",outcome="answered"}"#], 1.0);
     assert_eq!(samples[r#"pointsman_exchanges_total{backend="none",lane="none",end="rejected"}"#], 1.0);
@@ -154,7 +154,7 @@ fn an_attempt_counts_for_its_own_backend_and_a_refusal_for_none() {
 #[test]
 fn names_from_outside_cannot_grow_the_exposition() {
     let metrics = metrics(&["p1", "other"]);
-    let series = |metrics: &Metrics| samples(&metrics.encode(Live::default())).len();
+    let series = |metrics: &Metrics| samples(&metrics.encode(Live::default(), TextFormat::OpenMetrics)).len();
     let mut record = exchange("gone");
     record.model = "never-heard-of".to_owned();
     record.client = Some("stranger".into());
@@ -170,7 +170,7 @@ fn names_from_outside_cannot_grow_the_exposition() {
         metrics.observe(&record);
     }
     assert_eq!(series(&metrics), before);
-    let text = metrics.encode(Live::default());
+    let text = metrics.encode(Live::default(), TextFormat::OpenMetrics);
     assert!(text.contains(r#"gen_ai_request_model="other""#) && !text.contains("never-heard-of"), "{text}");
 }
 
@@ -182,7 +182,7 @@ fn a_new_table_keeps_the_counts_of_what_stays() {
     metrics.set_table(&Table::new(vec![backend("p1"), backend("p3")], Vec::new()));
     metrics.observe(&exchange("p1"));
     metrics.observe(&exchange("p2"));
-    let samples = samples(&metrics.encode(Live::default()));
+    let samples = samples(&metrics.encode(Live::default(), TextFormat::OpenMetrics));
     let exchanges = |backend: &str| {
         samples
             .get(&format!(r#"pointsman_exchanges_total{{backend="{backend}",lane="primary",end="delivered"}}"#))
@@ -208,6 +208,7 @@ fn decisions_faults_reloads_and_live_numbers_are_shown() {
             tier: "primary",
             state: "cooling",
             cooldown_ms: 2_500,
+            models_cooling: 2,
             in_flight: 4,
             queued: 1,
         }],
@@ -219,7 +220,7 @@ fn decisions_faults_reloads_and_live_numbers_are_shown() {
         policy: "rev".to_owned(),
         ..Live::default()
     };
-    let samples = samples(&metrics.encode(live));
+    let samples = samples(&metrics.encode(live, TextFormat::OpenMetrics));
     for (series, value) in [
         (r#"pointsman_policy_decisions_total{decision="fallback"}"#, 1.0),
         (r#"pointsman_policy_decision_seconds_bucket{le="0.000001"}"#, 1.0),
@@ -231,6 +232,7 @@ fn decisions_faults_reloads_and_live_numbers_are_shown() {
         (r#"pointsman_backend_state{backend="odd \"name\"\n",tier="primary",state="cooling"}"#, 1.0),
         (r#"pointsman_backend_state{backend="odd \"name\"\n",tier="primary",state="ready"}"#, 0.0),
         (r#"pointsman_backend_cooldown_seconds{backend="odd \"name\"\n"}"#, 2.5),
+        (r#"pointsman_backend_models_cooling{backend="odd \"name\"\n"}"#, 2.0),
         ("pointsman_queue_length", 7.0),
         ("pointsman_store_backlog", 11.0),
         ("pointsman_store_dropped_total", 13.0),
@@ -248,7 +250,7 @@ fn kinds_of_fault_are_bounded() {
     for kind in ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l", "m", "n", "o", "p", "q", "r", "s"] {
         metrics.policy_fault(kind);
     }
-    let samples = samples(&metrics.encode(Live::default()));
+    let samples = samples(&metrics.encode(Live::default(), TextFormat::OpenMetrics));
     let faults: Vec<f64> =
         samples.iter().filter(|(name, _)| name.starts_with("pointsman_policy_faults_total")).map(|(_, n)| *n).collect();
     assert_eq!((faults.len(), faults.iter().sum::<f64>()), (FAULT_KINDS_MAX, 19.0));
