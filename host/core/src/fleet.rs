@@ -447,7 +447,7 @@ impl Fleet {
         let member = self.member(view.slots[index as usize].0);
         let is_hopeless = lane == Lane::Emergency && member.is_hopeless(now, &want.model);
         let is_known_to_need_longer = ready_in(member, now, want, lane).is_some_and(|ready_in| ready_in > within);
-        lane.admits(view.backend(index).tier) && !member.drained && !is_hopeless && !is_known_to_need_longer
+        lane.admits(view.backend(index).tier) && !member.is_drained() && !is_hopeless && !is_known_to_need_longer
     }
 
     /// How long until a backend of the lane may be ready; none when nobody can tell.

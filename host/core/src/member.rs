@@ -353,6 +353,11 @@ impl Member {
         }
     }
 
+    /// Out of service by the operator's wish?
+    pub fn is_drained(&self) -> bool {
+        self.drained
+    }
+
     /// Changes of its state to report.
     pub fn take_changes(&mut self) -> impl Iterator<Item = StateChange> {
         self.changes.drain(..)

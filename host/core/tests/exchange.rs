@@ -305,7 +305,7 @@ proptest! {
             }
         }
         if let Some(i) = drained {
-            s.fleet.set_drained(&format!("b{i}"), true);
+            s.fleet.set_drained(s.now, &format!("b{i}"), true);
         }
         let dispatch = Dispatch { backend: Some(named), ..Dispatch::default() };
         let decision = match lane {
@@ -626,7 +626,7 @@ fn what_cannot_be_had_in_time_is_not_waited_for() {
         ("cools for longer", (|s: &mut Story| drop(s.ended(Kind::RateLimited, 31_000))) as fn(&mut Story)),
         ("is drained", |s: &mut Story| {
             s.ended(Kind::Answered, 0);
-            s.fleet.set_drained("b0", true);
+            s.fleet.set_drained(s.now, "b0", true);
             let exchange = Exchange::new(s.now, s.view.clone(), &"m".into(), facts(), s.budgets, STREAMS);
             s.exchange = exchange;
             s.step(Event::Arrived);
