@@ -12,6 +12,7 @@ use pointsman::config;
 use pointsman::lab::answer::{Answer, Gives, Response};
 use pointsman::lab::chronicle::Chronicler;
 use pointsman::lab::journal::JournalArgs;
+use pointsman::lab::settings::SettingsArgs;
 use pointsman::lab::world::{Ask, Attempt, Outside, World};
 use pointsman::lab::{BacktestArgs, Backtested, backtest};
 use pointsman::policy::{Engine, EngineLimits, Texts};
@@ -146,7 +147,7 @@ fn main() {
     }
     let args = BacktestArgs {
         policy: "default".into(),
-        set: vec!["primary_wait_max_retries=0".to_owned()],
+        settings: SettingsArgs { set: vec!["primary_wait_max_retries=0".to_owned()], settings: None },
         against: None,
         journal: JournalArgs { config: None, store: Some(file) },
         since: "2026-01-01".to_owned(),

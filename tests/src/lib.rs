@@ -10,6 +10,7 @@
 //! ```
 
 mod client;
+mod guide;
 mod http2;
 mod policy;
 mod proxy;
@@ -19,6 +20,7 @@ mod tls;
 mod upstream;
 
 pub use client::{Answer, Event, EventStream, RawConnection, Request};
+pub use guide::{Block, Guide, Walk, blocks, tour};
 pub use http2::{Narrow, NarrowStream};
 pub use policy::{WatPolicy, revision_of, sends_to, takes_turns, takes_turns_in_memory};
 pub use proxy::{Backend, Finished, Http2, Proxy, ProxyBuilder, backend, run, run_with_input, run_within};

@@ -13,6 +13,8 @@ const MODULE: &str = r#"(module
     (global $asked (mut i32) (i32.const 0))
     ;; A text for notes and keys.
     (data (i32.const 768) "turn")
+    ;; What is no part of the name of a setting.
+    (data (i32.const 832) "{unknown}")
     (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32)
         ;; Bump, aligned to 8; starts over for every decision.
         (local $at i32)
@@ -21,6 +23,7 @@ const MODULE: &str = r#"(module
         (local.get $at))
     (func (export "configure") (param $settings i32) (param $settings_len i32)
         (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32) (result i32)
+        (local $end i32) (local $at i32)
         {configure}
         (i32.const 256))
     (func (export "decide") (param i64 i64) (param $model i32) (param i32 i32 i32 i32) (param $prompt i32)
@@ -37,6 +40,7 @@ const MODULE: &str = r#"(module
 #[derive(Clone, Debug, Default)]
 pub struct WatPolicy {
     configure: String,
+    unknown: String,
     decide: String,
 }
 
@@ -92,7 +96,7 @@ impl WatPolicy {
     /// Refuses settings of fewer bytes, as JSON, with the word "more".
     pub fn wants_settings_of(mut self, bytes: u32) -> Self {
         // At 256: a result, its case at 0 (1: an error), then a string of 4 bytes at 512.
-        self.configure = format!(
+        self.configure += &format!(
             "(if (i32.lt_u (local.get $settings_len) (i32.const {bytes})) (then
                 (i32.store8 (i32.const 256) (i32.const 1)) (i32.store (i32.const 512) (i32.const 0x65726f6d))
                 (i32.store (i32.const 260) (i32.const 512)) (i32.store (i32.const 264) (i32.const 4))))"
@@ -100,9 +104,35 @@ impl WatPolicy {
         self
     }
 
+    /// Does not know any setting with this in its name: settings that have one are refused with the word "what".
+    pub fn knows_no(mut self, part: &str) -> Self {
+        assert!(part.len() <= 64, "there is no room for more");
+        self.unknown = part.to_owned();
+        let length = part.len();
+        // The part lies at 832, the word at 520; every place of the settings is compared with the part.
+        self.configure += &format!(
+            "(local.set $end (i32.sub (i32.add (local.get $settings) (local.get $settings_len)) (i32.const {length})))
+            (block $done (loop $next
+                (br_if $done (i32.gt_s (local.get $settings) (local.get $end)))
+                (local.set $at (i32.const 0))
+                (block $other (loop $same
+                    (br_if $other (i32.ne (i32.load8_u (i32.add (local.get $settings) (local.get $at)))
+                        (i32.load8_u (i32.add (i32.const 832) (local.get $at)))))
+                    (local.set $at (i32.add (local.get $at) (i32.const 1)))
+                    (br_if $same (i32.lt_u (local.get $at) (i32.const {length})))
+                    (i32.store8 (i32.const 256) (i32.const 1)) (i32.store (i32.const 520) (i32.const 0x74616877))
+                    (i32.store (i32.const 260) (i32.const 520)) (i32.store (i32.const 264) (i32.const 4))
+                    (br $done)))
+                (local.set $settings (i32.add (local.get $settings) (i32.const 1)))
+                (br $next)))"
+        );
+        self
+    }
+
     /// The component.
     pub fn build(&self) -> Vec<u8> {
         let module = MODULE.replace("{configure}", &self.configure).replace("{decide}", &self.decide);
+        let module = module.replace("{unknown}", &self.unknown);
         let mut resolve = wit_parser::Resolve::default();
         let package = resolve.push_str("policy.wit", CONTRACT).expect("the contract is sound");
         let world = resolve.select_world(&[package], Some("policy")).expect("the contract has a policy");

@@ -360,6 +360,13 @@ impl Proxy {
         self.admin_request(Method::PUT, "/api/policy").body("application/wasm", component).send().await
     }
 
+    /// The same with what comes with the component, such as `settings={"a":1}`.
+    pub async fn put_policy_with(&self, component: impl Into<bytes::Bytes>, options: &[(&str, &str)]) -> Answer {
+        let url = reqwest::Url::parse_with_params("http://proxy/api/policy", options).expect("it is an address");
+        let path = format!("/api/policy?{}", url.query().unwrap_or_default());
+        self.admin_request(Method::PUT, &path).body("application/wasm", component).send().await
+    }
+
     /// `POST /api/policy/rollback`, to this revision or the one before.
     pub async fn rollback(&self, to: Option<&str>) -> Answer {
         let query = to.map(|to| format!("?to={to}")).unwrap_or_default();

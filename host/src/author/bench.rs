@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::{sample, words};
 use crate::clock::Stopwatch;
-use crate::policy::{Engine, EngineError, EngineLimits, Fault, LoadError, Revision, Texts};
+use crate::policy::{Engine, EngineError, EngineLimits, Fault, LoadError, Revision, SettingsOffer, Texts};
 
 /// Sizes of the table that decisions are measured at.
 const BACKENDS: [usize; 5] = [1, 4, 16, 64, 256];
@@ -126,10 +126,10 @@ pub enum BenchError {
 }
 
 /// Measures a component and the default policy in turns. Takes a few seconds.
-pub fn bench(bytes: &[u8], settings: &str, limits: EngineLimits) -> Result<Report, BenchError> {
+pub fn bench(bytes: &[u8], settings: &SettingsOffer, limits: EngineLimits) -> Result<Report, BenchError> {
     let engine = Engine::without_cache(limits)?;
-    let measured = |bytes: &[u8], settings: &str| Measured::new(&engine, bytes, settings);
-    let (policy, default) = (measured(bytes, settings)?, measured(Engine::embedded_bytes(), "{}")?);
+    let measured = |bytes: &[u8], settings: &SettingsOffer| Measured::new(&engine, bytes, settings);
+    let (policy, default) = (measured(bytes, settings)?, measured(Engine::embedded_bytes(), &"{}".into())?);
     let lines = policy.revisions.iter().zip(&default.revisions);
     let decisions = lines.flat_map(|(a, b)| Question::ALL.map(|question| line(a, b, question))).collect();
     let optimised = !cfg!(debug_assertions);
@@ -143,7 +143,7 @@ struct Measured {
 }
 
 impl Measured {
-    fn new(engine: &Engine, bytes: &[u8], settings: &str) -> Result<Self, BenchError> {
+    fn new(engine: &Engine, bytes: &[u8], settings: &SettingsOffer) -> Result<Self, BenchError> {
         let watch = Stopwatch::start();
         let compiled = engine.compile(bytes)?;
         let compile = watch.elapsed();

@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use super::{sample, sdk};
 use crate::clock::Stopwatch;
-use crate::policy::{Engine, EngineError, EngineLimits, LoadError};
+use crate::policy::{Engine, EngineError, EngineLimits, LoadError, name_of, named};
 
 /// What a policy is written in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -83,6 +83,8 @@ pub struct Built {
     pub bytes: usize,
     /// The name of its revision.
     pub revision: String,
+    /// What it is called: whose `[policy.settings.NAME]` it gets.
+    pub name: Option<String>,
     /// How long it all took.
     pub took: Duration,
     /// Why it refuses an empty `[policy.settings]`, when it does: it then has to be given some.
@@ -128,11 +130,19 @@ pub enum BuildError {
         /// The command that installs it.
         install: &'static str,
     },
-    /// A tool failed.
+    /// A tool cannot be run, or did something else than it should.
     #[error("this failed:\n  {command}\n{output}")]
     Tool {
         /// Its command line.
         command: String,
+        /// Why.
+        output: String,
+    },
+    /// A tool found something wrong with the project, and said what.
+    #[error("{output}\n\nerror: nothing was built: {tool} ended with the error above")]
+    Source {
+        /// Its name.
+        tool: String,
         /// What it said.
         output: String,
     },
@@ -178,6 +188,10 @@ pub fn build(dir: &Path, out: &Path) -> Result<Built, BuildError> {
         Language::Python => languages::python(&project),
         Language::C => languages::c(&project),
     }?;
+    let component = match project.name(language) {
+        Some(name) => named(component, &name),
+        None => component,
+    };
     let (revision, wants_settings) = judge(&component)?;
     publish(&component, out).map_err(at(out))?;
     Ok(Built {
@@ -185,6 +199,7 @@ pub fn build(dir: &Path, out: &Path) -> Result<Built, BuildError> {
         file: out.to_owned(),
         bytes: component.len(),
         revision,
+        name: name_of(&component),
         took: watch.elapsed(),
         wants_settings,
     })
@@ -210,6 +225,19 @@ impl Project {
         let contract_file = work.join("contract/policy.wit");
         stage::add(&[("contract/policy.wit", &contract)], work).map_err(at(work))?;
         Ok(Self { dir, work: work.to_owned(), contract, contract_file })
+    }
+
+    /// What the policy is called: the crate's name, or the folder's. A configuration has settings for it by this name.
+    fn name(&self, language: Language) -> Option<String> {
+        let crates = || {
+            let manifest: toml::Table = std::fs::read_to_string(self.dir.join("Cargo.toml")).ok()?.parse().ok()?;
+            Some(manifest.get("package")?.get("name")?.as_str()?.to_owned())
+        };
+        let folders = || Some(self.dir.file_name()?.to_str()?.to_owned());
+        match language {
+            Language::Rust => crates().or_else(folders),
+            Language::JavaScript | Language::Python | Language::C => folders(),
+        }
     }
 }
 

@@ -10,7 +10,10 @@ use serde::Serialize;
 
 use super::words;
 use crate::clock::Stopwatch;
-use crate::policy::{Engine, EngineError, EngineLimits, Fault, LoadError, Revision, Texts, contract, probes};
+use crate::policy::{
+    Engine, EngineError, EngineLimits, Fault, LoadError, Revision, SettingsOffer, Texts, contract, left_out_words,
+    probes,
+};
 
 /// Decisions that are timed. They also show whether the policy's memory grows.
 const TIMED_DECISIONS: usize = 600;
@@ -20,8 +23,8 @@ const TIMED_DECISIONS: usize = 600;
 pub struct Conditions {
     /// Its bounds.
     pub limits: EngineLimits,
-    /// `[policy.settings]` as JSON.
-    pub settings: String,
+    /// What it is offered of `[policy.settings]`.
+    pub settings: SettingsOffer,
     /// The backends.
     pub table: Arc<Table>,
     /// Where settings and table come from, in words.
@@ -143,12 +146,15 @@ fn judge(engine: &Engine, bytes: &[u8], conditions: &Conditions, report: &mut Re
     let watch = Stopwatch::start();
     let revision = compiled.configure(&conditions.settings, conditions.table.clone())?;
     let backends = conditions.table.backends.len();
-    let (took, settings) = (words::time(watch.elapsed()), &conditions.settings);
+    let (took, settings) = (words::time(watch.elapsed()), revision.settings());
     report.say(
         "configure",
         Mark::Ok,
         [format!("{} ({backends} backends), settings {settings}, {took}", conditions.origin)],
     );
+    if let Some(words) = left_out_words(revision.left_out()) {
+        report.say("settings", Mark::Warn, [words]);
+    }
     report.say("probes", Mark::Ok, probe_words(&revision));
     let fresh_memory_bytes = revision.try_start().map_err(LoadError::Configure)?;
     let timed = Timed::measure(&revision);

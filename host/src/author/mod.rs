@@ -5,6 +5,7 @@
 pub mod bench;
 pub mod build;
 pub mod check;
+pub mod guide;
 pub mod new;
 pub mod sample;
 pub mod sdk;

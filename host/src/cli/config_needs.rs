@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::config::{self, Diagnostic, Env, Loaded, Severity};
-use crate::policy::{Engine, LoadError};
+use crate::policy::{Engine, LoadError, SettingsOffer, name_of, refused_key};
 use crate::serve::engine_limits;
 
 /// What was found out.
@@ -59,14 +59,54 @@ impl Looking<'_> {
                 }
             },
         };
-        match engine.load(&bytes, &config.policy.settings_json(), Arc::new(config.table())) {
-            Ok(revision) => Some(revision.id().clone()),
-            Err(error) => {
-                let key = if matches!(error, LoadError::Refused(_)) { "settings" } else { "file" };
-                let help = "`pointsman policy check FILE --config` with this file tells more";
-                self.problem(Severity::Error, "policy", key, error.to_string(), help);
+        let own = name_of(&bytes);
+        let offer = config.policy.offer(own.as_deref());
+        match engine.load(&bytes, &offer, Arc::new(config.table())) {
+            Ok(revision) => {
+                self.others(revision.left_out());
+                Some(revision.id().clone())
+            }
+            Err(LoadError::Refused(words)) => {
+                self.settings_refused(&words, &offer, own.as_deref());
                 None
             }
+            Err(error) => {
+                let help = "`pointsman policy check FILE --config` with this file tells more";
+                self.problem(Severity::Error, "policy", "file", error.to_string(), help);
+                None
+            }
+        }
+    }
+
+    /// Points at the key that the policy refuses.
+    fn settings_refused(&mut self, words: &str, offer: &SettingsOffer, own: Option<&str>) {
+        let message = LoadError::Refused(words.to_owned()).to_string();
+        let offered = serde_json::from_str(offer.json()).unwrap_or_default();
+        let Some((key, nearest)) = refused_key(words, &offered) else {
+            let help = "`pointsman policy check FILE --config` with this file tells more";
+            return self.problem(Severity::Error, "policy", "settings", message, help);
+        };
+        let file = self.loaded.config.policy.file.as_deref();
+        let names = config::policy_names(own, file, file.is_none());
+        let place = self.loaded.path.as_deref().and_then(|path| config::settings_place(path, self.env, &names, key));
+        let mut problem = Diagnostic { place, ..Diagnostic::error(message) };
+        problem.help(match nearest {
+            Some(nearest) => format!("did you mean `{nearest}`?"),
+            None => "settings of another policy stand in a table of its name, [policy.settings.NAME]".to_owned(),
+        });
+        self.problems.push(problem);
+    }
+
+    /// Tables that the policy does not know are for policies that are not there yet, or are misspelt.
+    fn others(&mut self, tables: &[String]) {
+        for table in tables {
+            let place = self.loaded.path.as_deref().and_then(|path| config::settings_place(path, self.env, &[], table));
+            let message = format!(
+                "[policy.settings.{table}] is for a policy called {table}, and none of that name is configured"
+            );
+            let mut problem = Diagnostic { severity: Severity::Warning, place, ..Diagnostic::error(message) };
+            problem.help("it is kept for a policy of that name that is uploaded; take it out if none is meant");
+            self.problems.push(problem);
         }
     }
 
@@ -78,7 +118,7 @@ impl Looking<'_> {
         let problem = match fs::read(&shadow.file) {
             Err(error) => Some(format!("the shadow {file} cannot be read: {error}")),
             Ok(bytes) => {
-                let judged = engine.load(&bytes, &shadow.settings_json(), Arc::new(config.table()));
+                let judged = engine.load(&bytes, shadow.offer(name_of(&bytes).as_deref()), Arc::new(config.table()));
                 judged.err().map(|error| format!("the shadow {file} is refused: {error}"))
             }
         };

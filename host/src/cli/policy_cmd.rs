@@ -1,4 +1,4 @@
-//! `pointsman policy new | build | check | test | bench | promote`: the loop of a policy's author.
+//! `pointsman policy new | build | check | test | bench | guide | promote`: the loop of a policy's author.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -8,13 +8,15 @@ use std::sync::Arc;
 
 use super::promote_cmd::{self, PromoteArgs};
 use crate::author::bench::bench;
-use crate::author::build::{Built, Language, build};
+use crate::author::build::{BuildError, Built, Language, build};
 use crate::author::check::{Conditions, check};
+use crate::author::guide::{Topic, contents};
 use crate::author::new;
 use crate::author::sample;
-use crate::config::{self, ProcessEnv};
+use crate::config::{self, Config, ProcessEnv};
+use crate::lab::settings::SettingsArgs;
 use crate::lab::{TestArgs, Tested, test};
-use crate::policy::{Engine, EngineLimits};
+use crate::policy::{Engine, EngineLimits, Revision, SettingsOffer, name_of};
 use crate::serve::engine_limits;
 
 /// Backends of the table a policy is tried with when no configuration is given.
@@ -77,6 +79,9 @@ pub enum PolicyCommand {
         /// Judge it for this configuration, not for an example table.
         #[arg(long, short, value_name = "FILE")]
         config: Option<PathBuf>,
+        /// Its settings [default: those that the configuration has for it].
+        #[command(flatten)]
+        settings: SettingsArgs,
         /// Tell it as JSON.
         #[arg(long)]
         json: bool,
@@ -86,7 +91,7 @@ pub enum PolicyCommand {
     /// A failed one prints what was not as expected and the story of its exchanges. The last line counts; exit 0 when
     /// all pass, 1 when one does not, 2 when there is nothing to test.
     ///
-    ///   pointsman policy test mine/policy.wasm                      (with mine/scenarios/*.toml)
+    ///   pointsman policy test mine                                  (mine/policy.wasm with mine/scenarios/*.toml)
     ///   pointsman policy test mine/policy.wasm other.toml --explain
     #[command(verbatim_doc_comment)]
     Test(TestArgs),
@@ -104,9 +109,25 @@ pub enum PolicyCommand {
         /// Take `[policy.settings]` and the limits from this configuration.
         #[arg(long, short, value_name = "FILE")]
         config: Option<PathBuf>,
+        /// Its settings [default: those that the configuration has for it].
+        #[command(flatten)]
+        settings: SettingsArgs,
         /// Tell it as JSON.
         #[arg(long)]
         json: bool,
+    },
+    /// Print the guide for authors: a page of it, or what there is.
+    ///
+    /// The pages are those of the repository, as they were when this binary was built; all of it is Markdown.
+    ///
+    ///   pointsman policy guide first-rule
+    ///   pointsman policy guide scenarios | less
+    ///   pointsman policy guide contract > policy.wit
+    #[command(verbatim_doc_comment)]
+    Guide {
+        /// The page [default: the list of them].
+        #[arg(value_enum)]
+        topic: Option<Topic>,
     },
     /// Put a component into force by degrees: it gets a share of a running proxy's exchanges, is compared with the policy in
     /// force, and takes over or goes by itself.
@@ -136,13 +157,16 @@ pub fn run(command: &PolicyCommand, out: &mut dyn Write, err: &mut dyn Write) ->
     let ended = match command {
         PolicyCommand::New { name, lang, dir } => start(name, *lang, dir.as_deref(), out),
         PolicyCommand::Build { dir, output } => make(dir, output.as_deref(), out),
-        PolicyCommand::Check { file, config, json } => judge(file, config.as_deref(), *json, out),
+        PolicyCommand::Check { file, config, settings, json } => judge((file, config.as_deref(), settings), *json, out),
         PolicyCommand::Test(args) => match test(args, out, err)? {
             Tested::Passed => Ok(Ended::Well),
             Tested::Failed => Ok(Ended::Badly),
             Tested::WrongUsage => return Ok(ExitCode::from(2)),
         },
-        PolicyCommand::Bench { file, config, json } => measure(file, config.as_deref(), *json, out),
+        PolicyCommand::Bench { file, config, settings, json } => {
+            measure((file, config.as_deref(), settings), *json, out)
+        }
+        PolicyCommand::Guide { topic } => guide(*topic, out),
         PolicyCommand::Promote(args) => return promote_cmd::run(args, out, err),
     };
     match ended {
@@ -155,7 +179,9 @@ pub fn run(command: &PolicyCommand, out: &mut dyn Write, err: &mut dyn Write) ->
         Err(error) => match error.downcast::<io::Error>() {
             Ok(error) => Err(error),
             Err(error) => {
-                writeln!(err, "error: {error}")?;
+                // A compiler's own words come as they are.
+                let is_source = matches!(error.downcast_ref(), Some(BuildError::Source { .. }));
+                writeln!(err, "{}{error}", if is_source { "" } else { "error: " })?;
                 Ok(ExitCode::FAILURE)
             }
         },
@@ -171,24 +197,38 @@ fn start(name: &str, lang: Language, dir: Option<&Path>, out: &mut dyn Write) ->
     Ok(Ended::Well)
 }
 
+fn guide(topic: Option<Topic>, out: &mut dyn Write) -> anyhow::Result<Ended> {
+    match topic {
+        Some(topic) => write!(out, "{}", topic.text())?,
+        None => write!(out, "The guide for policies' authors, page by page:\n\n{}", contents())?,
+    }
+    Ok(Ended::Well)
+}
+
 fn make(dir: &Path, output: Option<&Path>, out: &mut dyn Write) -> anyhow::Result<Ended> {
     let file = output.map_or_else(|| dir.join(DEFAULT_OUTPUT), Path::to_owned);
-    let Built { language, file, bytes, revision, took, wants_settings } = build(dir, &file)?;
+    let Built { language, file, bytes, revision, name, took, wants_settings } = build(dir, &file)?;
     let (file, took) = (file.display(), took.as_secs_f64());
-    writeln!(out, "{file}: revision {revision}, {} KiB, from {} in {took:.1} s", bytes / 1024, language.as_str())?;
+    let named = name.map(|name| format!("{name}, ")).unwrap_or_default();
+    writeln!(
+        out,
+        "{file}: {named}revision {revision}, {} KiB, from {} in {took:.1} s",
+        bytes / 1024,
+        language.as_str()
+    )?;
     if let Some(why) = wants_settings {
         writeln!(out, "It wants [policy.settings]: {why}")?;
     }
     Ok(Ended::Well)
 }
 
-fn judge(file: &Path, config: Option<&Path>, json: bool, out: &mut dyn Write) -> anyhow::Result<Ended> {
-    let conditions = match conditions(config) {
-        Ok(conditions) => conditions,
-        Err(error) => return Ok(Ended::Usage(error)),
-    };
-    let bytes = match read(file, &conditions.limits) {
-        Ok(bytes) => bytes,
+/// A component, the configuration and the settings that it is tried with.
+type Tried<'a> = (&'a Path, Option<&'a Path>, &'a SettingsArgs);
+
+fn judge(tried: Tried<'_>, json: bool, out: &mut dyn Write) -> anyhow::Result<Ended> {
+    let (file, ..) = tried;
+    let (bytes, conditions) = match conditions(tried) {
+        Ok(tried) => tried,
         Err(error) => return Ok(Ended::Usage(error)),
     };
     let report = check(&bytes, &conditions)?;
@@ -201,13 +241,10 @@ fn judge(file: &Path, config: Option<&Path>, json: bool, out: &mut dyn Write) ->
     Ok(if report.accepted { Ended::Well } else { Ended::Badly })
 }
 
-fn measure(file: &Path, config: Option<&Path>, json: bool, out: &mut dyn Write) -> anyhow::Result<Ended> {
-    let conditions = match conditions(config) {
-        Ok(conditions) => conditions,
-        Err(error) => return Ok(Ended::Usage(error)),
-    };
-    let bytes = match read(file, &conditions.limits) {
-        Ok(bytes) => bytes,
+fn measure(tried: Tried<'_>, json: bool, out: &mut dyn Write) -> anyhow::Result<Ended> {
+    let (file, ..) = tried;
+    let (bytes, conditions) = match conditions(tried) {
+        Ok(tried) => tried,
         Err(error) => return Ok(Ended::Usage(error)),
     };
     let report = bench(&bytes, &conditions.settings, conditions.limits)?;
@@ -237,21 +274,39 @@ fn read(file: &Path, limits: &EngineLimits) -> Result<Vec<u8>, String> {
     Ok(bytes)
 }
 
-/// What the policy is tried with: a configuration's table, settings and limits, or examples.
-fn conditions(config: Option<&Path>) -> Result<Conditions, String> {
-    let Some(file) = config else {
-        return Ok(Conditions {
-            limits: EngineLimits::default(),
-            settings: "{}".to_owned(),
+/// The component, and what it is tried with: a configuration's table, settings and limits, or examples.
+fn conditions((file, config, settings): Tried<'_>) -> Result<(Vec<u8>, Conditions), String> {
+    let given = settings.read()?;
+    let Some(config_file) = config else {
+        let limits = EngineLimits::default();
+        let conditions = Conditions {
+            limits,
+            settings: given.over("{}".into()),
             table: Arc::new(sample::table(EXAMPLE_BACKENDS)),
             origin: "an example table".to_owned(),
-        });
+        };
+        return Ok((read(file, &limits)?, conditions));
     };
-    let config = config::load(Some(file), &ProcessEnv).map_err(|error| error.to_string())?.config;
-    Ok(Conditions {
-        limits: engine_limits(&config),
-        settings: config.policy.settings_json(),
+    let config = config::load(Some(config_file), &ProcessEnv).map_err(|error| error.to_string())?.config;
+    let limits = engine_limits(&config);
+    let bytes = read(file, &limits)?;
+    let conditions = Conditions {
+        limits,
+        settings: given.over(offer(&config, file, &bytes)),
         table: Arc::new(config.table()),
-        origin: format!("the table of {}", file.display()),
-    })
+        origin: format!("the table of {}", config_file.display()),
+    };
+    Ok((bytes, conditions))
+}
+
+/// What the configuration has for this component: as for the policy that it names, or for another one.
+fn offer(config: &Config, file: &Path, bytes: &[u8]) -> SettingsOffer {
+    let own = name_of(bytes);
+    let is_default = *Revision::id_of(bytes) == *Engine::embedded_id();
+    let same =
+        |configured: &Path| configured.canonicalize().ok().is_some_and(|one| file.canonicalize().ok() == Some(one));
+    match config.policy.file.as_deref().map_or(is_default, same) {
+        true => config.policy.offer(own.as_deref()),
+        false => config.policy.offer_for_other(&config::policy_names(own.as_deref(), Some(file), is_default)),
+    }
 }

@@ -12,6 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::in_runtime;
 use super::promote_screen::{Policy, Promotion, Screen};
+use crate::lab::settings::SettingsArgs;
 
 /// How often the proxy is asked how it stands.
 const ASK_EVERY: Duration = Duration::from_millis(500);
@@ -41,6 +42,12 @@ pub struct PromoteArgs {
     /// Default: error_rate<=+0.5%, p95<=+10% and spend<=+5%.
     #[arg(long, value_name = "GUARD")]
     guard: Vec<String>,
+    /// The candidate's settings, which stay with it [default: those that the proxy's configuration has for it].
+    #[command(flatten)]
+    settings: SettingsArgs,
+    /// The candidate's name, by which the proxy's configuration may have settings for it [default: that of its project].
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
     /// The proxy's admin listener.
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9901")]
     admin: String,
@@ -95,6 +102,12 @@ fn read(args: &PromoteArgs) -> Result<(Asking, Option<Vec<u8>>), String> {
     args.guard.iter().for_each(|guard| {
         asked.append_pair("guard", guard);
     });
+    if let Some(settings) = args.settings.read()?.alone() {
+        asked.append_pair("settings", &serde_json::Value::Object(settings).to_string());
+    }
+    if let Some(name) = &args.name {
+        asked.append_pair("name", name);
+    }
     drop(asked);
     let token = args.token.as_deref().map(token).transpose()?;
     let component = match &args.file {
@@ -168,6 +181,9 @@ impl Asking {
         let Some(promotion) = begun.promotion else { anyhow::bail!("the proxy does not tell of the promotion") };
         let Promotion { candidate, control, share, until, .. } = &promotion;
         writeln!(out, "revision {candidate} has {share} of the exchanges beside {control}, until {until}")?;
+        if let Some(warning) = &promotion.warning {
+            writeln!(out, "warning: {warning}")?;
+        }
         if detach {
             let how = &self.how_to_abort;
             writeln!(out, "It goes on by itself; /api/policy tells how it stands. To end it:\n  {how}")?;

@@ -22,6 +22,8 @@ pub(super) struct Promotion {
     pub(super) candidate: String,
     pub(super) control: String,
     pub(super) share: String,
+    #[serde(default)]
+    pub(super) warning: Option<String>,
     pub(super) since: String,
     pub(super) until: String,
     pub(super) why: Option<String>,

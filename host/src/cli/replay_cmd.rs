@@ -11,11 +11,9 @@ use crate::clock::Clock;
 use crate::config::{self, ProcessEnv};
 use crate::lab::journal::{JournalArgs, Period, Progress};
 use crate::lab::replay::{Chosen, Plan, run as replay};
-use crate::policy::EngineLimits;
+use crate::lab::settings::SettingsArgs;
+use crate::policy::{EngineLimits, left_out_words};
 use crate::serve::engine_limits;
-
-/// A file of settings larger than this is none, in bytes.
-const MAX_SETTINGS_BYTES: u64 = 1 << 20;
 
 /// What `pointsman replay` is told.
 #[derive(Debug, clap::Args)]
@@ -33,9 +31,10 @@ pub struct ReplayArgs {
     /// [default: the one that decided].
     #[arg(long, value_name = "FILE|default|REVISION")]
     policy: Option<PathBuf>,
-    /// Its settings, a file of JSON [default: those under which each exchange was decided].
-    #[arg(long, value_name = "FILE", requires = "policy")]
-    settings: Option<PathBuf>,
+    /// Its settings [default: its table of [policy.settings] in the configuration, else what it knows of those under which each
+    /// exchange was decided].
+    #[command(flatten)]
+    settings: SettingsArgs,
     /// How many examples of each kind of divergence are told.
     #[arg(long, value_name = "N", default_value_t = 3)]
     examples: usize,
@@ -64,6 +63,10 @@ pub fn run(args: &ReplayArgs, out: &mut dyn Write, err: &mut dyn Write) -> io::R
             return Ok(ExitCode::from(if error.is_usage() { 2 } else { 1 }));
         }
     };
+    let left_out: Vec<String> = report.settings_left_out.iter().cloned().collect();
+    if let Some(words) = left_out_words(&left_out) {
+        writeln!(err, "warning: of what was recorded, {words}")?;
+    }
     if args.json {
         writeln!(out, "{:#}", report.json())?;
     } else {
@@ -77,8 +80,15 @@ fn plan(args: &ReplayArgs, now: Timestamp) -> Result<Plan, String> {
     let ever = Period { since: Timestamp::default(), until: Timestamp::from_micros(u64::MAX) };
     let Period { since, until } = Period::parse(args.since.as_deref(), args.until.as_deref(), now, ever)?;
     let policy = args.policy.as_deref().map(|name| chosen(name, &limits)).transpose()?;
-    let settings = args.settings.as_deref().map(settings).transpose()?;
-    Ok(Plan { store, since, until, policy, settings, limits, examples: args.examples })
+    if policy.is_none() && args.settings.is_any() {
+        return Err("--set and --settings are for the policy that --policy names; name one".to_owned());
+    }
+    let settings = args.settings.read()?;
+    let configured = match args.journal.store.is_some() {
+        true => serde_json::Map::new(),
+        false => config::policy_settings(args.journal.config.as_deref(), &ProcessEnv).map_err(|e| e.to_string())?,
+    };
+    Ok(Plan { store, since, until, policy, settings, configured, limits, examples: args.examples })
 }
 
 /// What policies may use: as the proxy of this configuration has it.
@@ -110,17 +120,6 @@ fn chosen(name: &Path, limits: &EngineLimits) -> Result<Chosen, String> {
             "--policy: there is no file {shown}, and it is no revision ({DIGITS} hexadecimal digits); give a component file, \
              `default` for the policy inside this binary, or a revision"
         )),
-    }
-}
-
-fn settings(file: &Path) -> Result<String, String> {
-    let shown = file.display();
-    let text = String::from_utf8(read(file, MAX_SETTINGS_BYTES)?).map_err(|_| format!("{shown} is not UTF-8 text"))?;
-    match serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(&text) {
-        Ok(_) => Ok(text),
-        Err(error) => {
-            Err(format!("{shown} has no settings: {error}; write a JSON object, as [policy.settings] would be"))
-        }
     }
 }
 

@@ -70,7 +70,7 @@ impl Config {
 
     /// What the fleet is told.
     pub fn fleet_settings(&self) -> fleet::Settings {
-        let fraction = self.policy.settings.get("emergency_rpm_fraction").and_then(serde_json::Value::as_f64);
+        let fraction = self.policy.emergency_fraction();
         let c = self.cooldown;
         fleet::Settings {
             emergency_fraction: fraction.unwrap_or(0.1).clamp(0.0, 1.0),
@@ -85,8 +85,13 @@ impl Config {
         }
     }
 
-    /// All of it that decides what becomes of a request.
+    /// All of it that decides what becomes of a request, under the policy that it names.
     pub fn setup(&self) -> Setup {
+        self.setup_under(self.policy.offer(None).json())
+    }
+
+    /// The same under a policy that is offered these settings, as JSON.
+    pub fn setup_under(&self, settings: &str) -> Setup {
         let terms = |client: &Client| Terms {
             name: client.name.clone(),
             limits: client.limits,
@@ -95,7 +100,7 @@ impl Config {
         };
         Setup {
             table: self.table(),
-            settings: self.policy.settings_json(),
+            settings: settings.to_owned(),
             fleet: self.fleet_settings(),
             budgets: self.budgets(),
             streams: self.stream_defaults(),
@@ -196,7 +201,7 @@ pub struct KeptBodies {
 pub struct Policy {
     /// A component file; none: the embedded policy.
     pub file: Option<PathBuf>,
-    /// Handed to the policy as JSON.
+    /// `[policy.settings]` as it is written: [`Policy::offer`] says whose each is.
     pub settings: serde_json::Map<String, serde_json::Value>,
     /// Longest decision.
     pub deadline: Duration,
@@ -215,26 +220,14 @@ pub struct Policy {
 pub struct Shadow {
     /// A component file.
     pub file: PathBuf,
-    /// Handed to it as JSON.
+    /// `[policy.shadow.settings]`; none: it is offered what it would be as the policy in force.
+    pub own_settings: Option<serde_json::Map<String, serde_json::Value>>,
+    /// `[policy.settings]` as it is written.
     pub settings: serde_json::Map<String, serde_json::Value>,
     /// Its longest decision.
     pub deadline: Duration,
     /// The share of one processor it may use, above 0 and at most 1.
     pub core_share: f64,
-}
-
-impl Shadow {
-    /// Its settings as it gets them.
-    pub fn settings_json(&self) -> String {
-        serde_json::Value::Object(self.settings.clone()).to_string()
-    }
-}
-
-impl Policy {
-    /// `[policy.settings]` as the policy gets it.
-    pub fn settings_json(&self) -> String {
-        serde_json::Value::Object(self.settings.clone()).to_string()
-    }
 }
 
 /// How answers are streamed.

@@ -100,6 +100,16 @@ impl fmt::Display for Diagnostic {
     }
 }
 
+/// `FILE:LINE:COLUMN`, or the variable.
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Place::File { file, line, column, .. } => write!(f, "{file}:{line}:{column}"),
+            Place::Variable(name) => write!(f, "environment variable {name}"),
+        }
+    }
+}
+
 impl Place {
     fn quote(&self, f: &mut fmt::Formatter<'_>, arrow: &str, label: &str) -> fmt::Result {
         match self {

@@ -12,6 +12,7 @@ mod litellm;
 mod overlay;
 mod providers;
 mod raw;
+mod settings;
 mod sketch;
 mod tree;
 
@@ -28,6 +29,7 @@ pub use diagnostic::{ConfigError, Diagnostic, Place, Severity};
 pub use litellm::import_litellm;
 pub use overlay::{Env, ProcessEnv};
 pub use providers::discover;
+pub use settings::{DEFAULT_POLICY, names as policy_names, section as settings_section};
 pub use sketch::{Complaints, OwnKeys, sketch};
 pub use tree::Path as KeyPath;
 
@@ -83,6 +85,33 @@ pub fn place(file: &Path, env: &dyn Env, section: &str, key: &str) -> Option<Pla
     overlay::overlay(&mut tree, env, &mut report);
     let node = tree.find(&tree::Path::of(section).key(key))?;
     Some(report.place(&node.site))
+}
+
+/// Where a setting of a policy that goes by one of these names stands: in a table of one of them, or among the plain keys.
+pub fn settings_place(file: &Path, env: &dyn Env, names: &[&str], key: &str) -> Option<Place> {
+    let text = read(file).ok()?;
+    let mut report = Report::new(&file.display().to_string(), &text);
+    let mut tree = Node::parse(&text, &mut report)?;
+    overlay::overlay(&mut tree, env, &mut report);
+    let settings = tree::Path::of("policy").key("settings");
+    let tables = names.iter().map(|name| settings.key(name)).chain([settings.clone()]);
+    let node = tables.filter_map(|table| tree.find(&table.key(key))).next()?;
+    Some(report.place(node.key.as_ref().unwrap_or(&node.site)))
+}
+
+/// `[policy.settings]` of the file named, else of `./pointsman.toml` where it exists; nothing else is looked at.
+///
+/// # Errors
+/// When there is no such file, or it is not TOML.
+pub fn policy_settings(
+    path: Option<&Path>,
+    env: &dyn Env,
+) -> Result<serde_json::Map<String, serde_json::Value>, ConfigError> {
+    let source = Source::find(path)?;
+    let tree = source.tree(env)?;
+    let node = tree.find(&tree::Path::of("policy").key("settings"));
+    let value = node.and_then(|node| serde_json::to_value(node.to_value()).ok());
+    Ok(value.and_then(|value| value.as_object().cloned()).unwrap_or_default())
 }
 
 /// `[store] path` of the file named, else of `./pointsman.toml` where it exists, else the default; none: the store is in memory.

@@ -113,7 +113,8 @@ pub(super) struct RawJournal {
 pub(super) struct RawPolicy {
     /// A component file. Default: the embedded policy.
     pub(super) file: Option<String>,
-    /// Handed to the policy as JSON.
+    /// Handed to the policy as JSON. Plain keys are for the policy that `file` names, or else the default policy; a table is for the
+    /// policy of its name: "default", the name of a project that `policy build` built, or of a file without .wasm.
     pub(super) settings: serde_json::Map<String, serde_json::Value>,
     /// Longest decision, at most 90. Default 5.
     pub(super) deadline_ms: Option<u32>,
@@ -144,7 +145,7 @@ pub(super) enum RawOnFault {
 pub(super) struct RawShadow {
     /// A component file. Default: no shadow.
     pub(super) file: Option<String>,
-    /// Handed to it as JSON. Default: policy.settings.
+    /// Handed to it as JSON. Default: those of policy.settings that are its own, or that it knows.
     pub(super) settings: Option<serde_json::Map<String, serde_json::Value>>,
     /// Its longest decision, at most 90. Default 5.
     pub(super) deadline_ms: Option<u32>,

@@ -386,9 +386,9 @@ fn a_shadow_has_a_file_defaults_and_ranges() {
     let default = shadow("[policy.shadow]\nfile = \"s.wasm\"\n").unwrap();
     assert_eq!((default.deadline, default.core_share), (Duration::from_millis(5), 0.1));
     assert!(default.file.ends_with("s.wasm"));
-    assert_eq!(default.settings["a"], 1, "the policy's settings");
+    assert_eq!(default.offer(None).json(), r#"{"a":1}"#, "the policy's settings");
     let own = shadow("[policy.shadow]\nfile = \"s.wasm\"\nsettings = { b = 2 }\n").unwrap();
-    assert_eq!((own.settings.get("a"), &own.settings["b"]), (None, &2.into()));
+    assert_eq!(own.offer(None).json(), r#"{"b":2}"#);
     for (wrong, words) in [
         ("deadline_ms = 5", "the shadow has no file"),
         ("file = \"\"", "the shadow has no file"),

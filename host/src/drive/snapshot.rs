@@ -149,7 +149,7 @@ impl Snapshot {
     ) -> Self {
         let (budgets, streams) = (config.budgets(), config.stream_defaults());
         let policy_header = policy_header(&policy);
-        let setup = serde_json::to_string(&config.setup()).expect("a setup has text keys only").into();
+        let setup = setup(&config, &policy);
         let bodies = body_rules(&config, &targets);
         let (part, candidate) = (None, None);
         Self { config, view, policy, conduct, policy_header, targets, budgets, streams, setup, bodies, part, candidate }
@@ -162,8 +162,8 @@ impl Snapshot {
 
     /// The same configuration under a policy that decided before, and no promotion.
     pub fn under(&self, policy: Arc<Revision>, conduct: Arc<Conduct>) -> Self {
-        let policy_header = policy_header(&policy);
-        Self { policy, conduct, policy_header, part: None, candidate: None, ..self.clone() }
+        let (policy_header, setup) = (policy_header(&policy), setup(&self.config, &policy));
+        Self { policy, conduct, policy_header, setup, part: None, candidate: None, ..self.clone() }
     }
 
     /// The same, with a share of the exchanges for a candidate.
@@ -190,6 +190,11 @@ impl Snapshot {
     pub fn is_in_force(&self) -> bool {
         self.part.as_ref().is_none_or(|part| part.side == Side::Control)
     }
+}
+
+/// What the journal is told: the configuration, and what the policy was offered.
+fn setup(config: &Config, policy: &Revision) -> Arc<str> {
+    serde_json::to_string(&config.setup_under(policy.offered())).expect("a setup has text keys only").into()
 }
 
 fn policy_header(policy: &Revision) -> HeaderValue {

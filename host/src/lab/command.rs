@@ -1,4 +1,4 @@
-//! `pointsman policy test FILE [SCENARIOS...]`.
+//! `pointsman policy test FILE|FOLDER [SCENARIOS...]`.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::report::{self, Verdict};
 use super::scenario::Scenario;
+use super::settings::{GivenSettings, SettingsArgs};
 use super::trial::Trial;
 use crate::clock::Clock;
 use crate::policy::{Compiled, Engine, EngineLimits};
@@ -13,10 +14,14 @@ use crate::policy::{Compiled, Engine, EngineLimits};
 /// What `pointsman policy test` is told.
 #[derive(Debug, clap::Args)]
 pub struct TestArgs {
-    /// The component, or `default` for the policy inside this binary.
+    /// The component; a project's folder, with its policy.wasm and its scenarios; a folder of scenarios beside a policy.wasm; or
+    /// `default` for the policy inside this binary.
     pub file: PathBuf,
-    /// Scenario files, or directories of them [default: scenarios/ beside FILE, else ./scenarios].
+    /// Scenario files, or folders of them [default: scenarios/ beside the component, else ./scenarios].
     pub scenarios: Vec<PathBuf>,
+    /// Settings over those of the scenarios.
+    #[command(flatten)]
+    pub settings: SettingsArgs,
     /// Print a report for machines.
     #[arg(long)]
     pub json: bool,
@@ -42,28 +47,41 @@ pub enum Tested {
 /// A scenario file larger than this is none, in bytes.
 const MAX_SCENARIO_BYTES: u64 = 4 << 20;
 
+/// A project's component.
+const COMPONENT: &str = "policy.wasm";
+
+/// A folder with one of these is a project.
+const LANGUAGE_FILES: [&str; 4] = ["Cargo.toml", "policy.js", "policy.py", "policy.c"];
+
 /// The name of the embedded policy.
 const EMBEDDED: &str = "default";
 
 /// Runs it: results go to `out`, complaints to `err`.
 pub fn run(args: &TestArgs, out: &mut dyn Write, err: &mut dyn Write) -> io::Result<Tested> {
-    let files = match scenario_files(args) {
-        Ok(files) => files,
+    let meant = Meant::of(args).and_then(|meant| Ok((meant.scenario_files()?, args.settings.read()?, meant)));
+    let (files, settings, meant) = match meant {
+        Ok(meant) => meant,
         Err(why) => {
             writeln!(err, "error: {why}")?;
             return Ok(Tested::WrongUsage);
         }
     };
-    let policy = match compile(&args.file) {
+    let policy = match compile(&meant.file) {
         Ok(policy) => policy,
         Err(why) => {
             writeln!(err, "error: {why}")?;
             return Ok(Tested::Failed);
         }
     };
+    if args.file.is_dir() && !args.json {
+        let (file, revision, number) = (meant.file.display(), policy.id(), files.len());
+        let noun = if number == 1 { "scenario" } else { "scenarios" };
+        let folder = files[0].parent().unwrap_or(Path::new("")).display();
+        writeln!(out, "{file} (revision {revision}), {number} {noun} of {folder}\n")?;
+    }
     let mut verdicts = Vec::new();
     for file in &files {
-        let Some(verdict) = judge(&policy, file, args.only.as_deref()) else { continue };
+        let Some(verdict) = judge(&policy, file, args.only.as_deref(), &settings) else { continue };
         if !args.json {
             write!(out, "{}", verdict.text(args.explain))?;
         }
@@ -113,7 +131,7 @@ fn read(file: &Path, max_bytes: u64) -> io::Result<Vec<u8>> {
 }
 
 /// Tries one file; none when it is not meant.
-fn judge(policy: &Compiled, file: &Path, only: Option<&str>) -> Option<Verdict> {
+fn judge(policy: &Compiled, file: &Path, only: Option<&str>, settings: &GivenSettings) -> Option<Verdict> {
     let name = file.display().to_string();
     let is_meant = |text: &str| only.is_none_or(|words| text.to_lowercase().contains(&words.to_lowercase()));
     let problem = |why: String| Verdict { file: name.clone(), title: None, trial: Err(why), took: Duration::ZERO };
@@ -126,7 +144,7 @@ fn judge(policy: &Compiled, file: &Path, only: Option<&str>) -> Option<Verdict> 
     }
     let clock = Clock::start();
     let began = clock.now();
-    let trial = Trial::run(policy, &scenario).map_err(|error| error.to_string());
+    let trial = Trial::run(policy, &scenario, settings).map_err(|error| error.to_string());
     let took = clock.now().since(began);
     Some(Verdict { file: name, title: Some(scenario.title), trial, took })
 }
@@ -141,28 +159,68 @@ fn parse(file: &Path, name: &str) -> Result<Scenario, String> {
         .map_err(|error| error.diagnostics.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n\n"))
 }
 
-/// The scenario files meant, in the order given, those of a directory by name.
-fn scenario_files(args: &TestArgs) -> Result<Vec<PathBuf>, String> {
-    if args.file != Path::new(EMBEDDED) && !args.file.exists() {
-        let shown = args.file.display();
-        return Err(format!(
-            "there is no file {shown}; give a component, or `{EMBEDDED}` for the policy inside this binary"
-        ));
-    }
-    if args.scenarios.is_empty() {
-        return in_directory(&usual_directory(&args.file)?);
-    }
-    let mut files = Vec::new();
-    for path in &args.scenarios {
-        if path.is_dir() {
-            files.extend(in_directory(path)?);
-        } else if path.exists() {
-            files.push(path.clone());
-        } else {
-            return Err(format!("there is no {}; name scenario files, or directories of them", path.display()));
+/// What is to be tested, and by what.
+struct Meant<'a> {
+    /// The component.
+    file: PathBuf,
+    /// Scenario files and folders of them; empty: the usual folder.
+    scenarios: Vec<&'a Path>,
+}
+
+impl<'a> Meant<'a> {
+    /// A project's folder means its component; a folder of scenarios means the component beside it.
+    fn of(args: &'a TestArgs) -> Result<Self, String> {
+        let folder = &args.file;
+        let mut scenarios: Vec<&Path> = args.scenarios.iter().map(PathBuf::as_path).collect();
+        if !folder.is_dir() {
+            return Ok(Self { file: folder.clone(), scenarios });
+        }
+        let shown = folder.display();
+        let inside = folder.join(COMPONENT);
+        if inside.is_file() {
+            return Ok(Self { file: inside, scenarios });
+        }
+        if LANGUAGE_FILES.iter().any(|file| folder.join(file).is_file()) {
+            return Err(format!("{shown} has no {COMPONENT} yet; make it with `pointsman policy build {shown}`"));
+        }
+        let is_of_scenarios = in_directory(folder).is_ok();
+        let whole = folder.canonicalize().unwrap_or_else(|_| folder.clone());
+        let beside = whole.parent().map(|parent| parent.join(COMPONENT)).filter(|file| file.is_file());
+        match beside {
+            Some(beside) if is_of_scenarios => {
+                scenarios.insert(0, folder);
+                Ok(Self { file: beside, scenarios })
+            }
+            Some(_) | None => Err(format!(
+                "{shown} is no policy's project: it has no {COMPONENT}, and there is none beside it; give the component before the \
+                 scenarios, as in `pointsman policy test FILE {shown}`"
+            )),
         }
     }
-    Ok(files)
+
+    /// The scenario files, in the order given, those of a folder by name.
+    fn scenario_files(&self) -> Result<Vec<PathBuf>, String> {
+        if self.file != Path::new(EMBEDDED) && !self.file.exists() {
+            let shown = self.file.display();
+            return Err(format!(
+                "there is no file {shown}; give a component, or `{EMBEDDED}` for the policy inside this binary"
+            ));
+        }
+        if self.scenarios.is_empty() {
+            return in_directory(&usual_directory(&self.file)?);
+        }
+        let mut files = Vec::new();
+        for path in &self.scenarios {
+            if path.is_dir() {
+                files.extend(in_directory(path)?);
+            } else if path.exists() {
+                files.push((*path).to_owned());
+            } else {
+                return Err(format!("there is no {}; name scenario files, or directories of them", path.display()));
+            }
+        }
+        Ok(files)
+    }
 }
 
 fn usual_directory(file: &Path) -> Result<PathBuf, String> {
@@ -175,7 +233,7 @@ fn usual_directory(file: &Path) -> Result<PathBuf, String> {
     })
 }
 
-const HOW_TO: &str = "write scenarios as TOML files there (policies/SCENARIOS.md says how)";
+const HOW_TO: &str = "write scenarios as TOML files there (`pointsman policy guide scenarios` says how)";
 
 fn in_directory(directory: &Path) -> Result<Vec<PathBuf>, String> {
     let shown = directory.display();

@@ -19,6 +19,7 @@ pub mod recorder;
 pub mod replay;
 pub mod report;
 pub mod scenario;
+pub mod settings;
 pub mod simulate;
 pub mod story;
 #[cfg(test)]

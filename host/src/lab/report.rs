@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::recorder::Recorded;
 use super::story::in_words;
 use super::trial::{Failure, Trial};
+use crate::policy::left_out_words;
 
 /// Stories told of a scenario that failed, unless all are asked for.
 const MAX_STORIES: usize = 4;
@@ -58,6 +59,7 @@ impl Verdict {
             "title": self.title,
             "passed": self.passed(),
             "problem": problem,
+            "settings_left_out": trial.map_or(&[][..], |t| &t.left_out),
             "simulated_ms": trial.map(|t| ms(t.simulated)),
             "failures": trial.map_or(&[][..], |t| &t.failures).iter().map(failure).collect::<Vec<_>>(),
             "exchanges": trial.map_or(&[][..], |t| &t.exchanges).iter().map(exchange).collect::<Vec<_>>(),
@@ -80,6 +82,9 @@ pub fn json(policy: &str, verdicts: &[Verdict]) -> Value {
 fn tell(text: &mut String, file: &str, trial: &Trial, explain: bool) {
     if !trial.passed() {
         indented(text, &format!("in {file}"));
+    }
+    if let Some(words) = left_out_words(&trial.left_out) {
+        indented(text, &format!("warning: in {file}, {words}"));
     }
     for failure in &trial.failures {
         indented(text, &failure.to_string());

@@ -9,6 +9,7 @@ use pointsman_core::table::Lane;
 
 use super::report::{self, Verdict};
 use super::scenario::Scenario;
+use super::settings::{GivenSettings, SettingsArgs};
 use super::trial::Trial;
 use super::{TestArgs, Tested, test};
 use crate::policy::{Compiled, Engine, EngineLimits, Fault, FaultKind, Texts};
@@ -19,7 +20,7 @@ fn default_policy() -> Compiled {
 }
 
 fn tried(text: &str) -> Trial {
-    Trial::run(&default_policy(), &Scenario::parse(text, "s.toml").unwrap()).unwrap()
+    Trial::run(&default_policy(), &Scenario::parse(text, "s.toml").unwrap(), &GivenSettings::default()).unwrap()
 }
 
 fn sentences(trial: &Trial) -> Vec<String> {
@@ -28,7 +29,14 @@ fn sentences(trial: &Trial) -> Vec<String> {
 
 fn args(scenarios: &[&Path]) -> TestArgs {
     let scenarios = scenarios.iter().map(|p| p.to_path_buf()).collect();
-    TestArgs { file: "default".into(), scenarios, json: false, explain: false, only: None }
+    TestArgs {
+        file: "default".into(),
+        scenarios,
+        settings: SettingsArgs::default(),
+        json: false,
+        explain: false,
+        only: None,
+    }
 }
 
 fn ran(args: &TestArgs) -> (Tested, String, String) {
@@ -152,8 +160,25 @@ fn what_comes_free_in_the_moment_a_wait_is_over_is_still_handed_over() {
 fn settings_that_the_policy_refuses_are_told() {
     let text = ONE_429.replace("[[request]]", "[settings]\nprimary_wait = 1\n[[request]]\nend = \"delivered\"");
     let scenario = Scenario::parse(&text, "s.toml").unwrap();
-    let refusal = Trial::run(&default_policy(), &scenario).unwrap_err().to_string();
+    let refusal = Trial::run(&default_policy(), &scenario, &GivenSettings::default()).unwrap_err().to_string();
     assert!(refusal.contains("refused its configuration") && refusal.contains("primary_wait"), "{refusal}");
+}
+
+#[test]
+fn settings_that_were_recorded_under_another_policy_are_left_out_and_told() {
+    let trial = |settings: &str, given: &SettingsArgs| {
+        let text = ONE_429.replace("[[request]]", &format!("[settings]\n{settings}\n[[request]]\nend = \"delivered\""));
+        let scenario = Scenario::parse(&format!("settings_of = \"0123456789ab\"\n{text}"), "s.toml").unwrap();
+        Trial::run(&default_policy(), &scenario, &given.read().unwrap()).map_err(|error| error.to_string())
+    };
+    let none = SettingsArgs::default();
+    assert_eq!(trial("patience = 1\nprimary_wait_ms = 100", &none).unwrap().left_out, ["patience"]);
+    let wrong = trial("patience = 1\nprimary_wait_ms = -1", &none).unwrap_err();
+    assert!(wrong.contains("`primary_wait_ms` must be a whole number"), "{wrong}");
+    let set = SettingsArgs { set: vec!["primary_wait_ms=100".into()], settings: None };
+    assert_eq!(trial("primary_wait_ms = -1", &set).unwrap().left_out, [""; 0]);
+    let unknown = SettingsArgs { set: vec!["patience=1".into()], settings: None };
+    assert!(trial("", &unknown).unwrap_err().contains("`patience` is no setting"));
 }
 
 #[test]
@@ -202,7 +227,7 @@ fn the_same_seed_gives_the_same_report_byte_for_byte() {
              [[request]]\ntimes = 50\nevery = \"70ms\"\nstream = true\nend = \"delivered\"\n"
         );
         let scenario = Scenario::parse(&text, "s.toml").unwrap();
-        let trial = Trial::run(&policy, &scenario).unwrap();
+        let trial = Trial::run(&policy, &scenario, &GivenSettings::default()).unwrap();
         let verdict = Verdict { file: "s.toml".into(), title: None, trial: Ok(trial), took: Default::default() };
         report::json("p", &[verdict]).to_string()
     };

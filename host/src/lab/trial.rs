@@ -10,6 +10,7 @@ use pointsman_core::time::Timestamp;
 use super::answer::Answer;
 use super::recorder::{Decided, Recorded, Recorder};
 use super::scenario::{Count, Expectation, Expected, Request, RunExpectation, Scenario, Script};
+use super::settings::GivenSettings;
 use super::story::in_words;
 use super::world::{Ask, Attempt, Outside, Watcher, World};
 use crate::policy::{Compiled, LoadError, Texts, Verdict};
@@ -23,6 +24,8 @@ pub struct Trial {
     pub exchanges: Vec<Recorded>,
     /// From time 0 to the last thing that happened.
     pub simulated: Duration,
+    /// Settings of the scenario that the policy does not know.
+    pub left_out: Vec<String>,
 }
 
 /// Something that is not as it was expected.
@@ -35,13 +38,15 @@ pub struct Failure {
 }
 
 impl Trial {
-    /// Puts a policy through a scenario, with an empty `state` of its own.
+    /// Puts a policy through a scenario, with an empty `state` of its own, and these settings over the scenario's.
     ///
     /// # Errors
     /// The policy refuses the scenario's settings or table.
-    pub fn run(policy: &Compiled, scenario: &Scenario) -> Result<Self, LoadError> {
-        let policy = policy.isolated(&scenario.settings(), Arc::new(scenario.config.table()))?;
-        Ok(Self::play(scenario, |query, texts| policy.decide(query, texts)))
+    pub fn run(policy: &Compiled, scenario: &Scenario, given: &GivenSettings) -> Result<Self, LoadError> {
+        let offer = given.over(scenario.offer(policy.id()));
+        let policy = policy.isolated(&offer, Arc::new(scenario.config.table()))?;
+        let left_out = policy.left_out().to_vec();
+        Ok(Self { left_out, ..Self::play(scenario, |query, texts| policy.decide(query, texts)) })
     }
 
     /// Puts whoever decides through a scenario.
@@ -55,7 +60,7 @@ impl Trial {
         }
         let of_all = unmet_of_all(&scenario.expect, &exchanges);
         failures.extend(of_all.into_iter().map(|sentence| Failure { exchange: None, sentence }));
-        Self { failures, exchanges, simulated: after.now.since(scenario.start) }
+        Self { failures, exchanges, simulated: after.now.since(scenario.start), left_out: Vec::new() }
     }
 
     /// Lets somebody else watch a scenario; who watched.

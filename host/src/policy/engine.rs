@@ -1,6 +1,6 @@
 //! The engine: one per process, makes revisions of components.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use pointsman_core::table::Table;
@@ -13,8 +13,10 @@ use super::check::{self, LoadError};
 use super::compile::Compiler;
 use super::guest::{Guest, MAX_TABLE_ELEMENTS, Shared};
 use super::hash::Hash;
+use super::name;
 use super::pools::Pools;
 use super::revision::Revision;
+use super::settings::SettingsOffer;
 use super::ticker::Ticker;
 use super::wasi;
 use super::wire::bindings::{Policy, PolicyPre};
@@ -95,6 +97,8 @@ pub(super) struct Inner {
 pub(super) struct Code {
     pub(super) pre: PolicyPre<Guest>,
     pub(super) id: Arc<str>,
+    /// What it calls itself.
+    pub(super) name: Option<String>,
 }
 
 /// A component that is a policy by its contract, and has not run yet.
@@ -107,8 +111,8 @@ pub struct Compiled {
 
 impl Compiled {
     /// The second half of [`Engine::load`]: configures it for a table and probes it.
-    pub fn configure(&self, settings: &str, table: Arc<Table>) -> Result<Revision, LoadError> {
-        Revision::new(self.engine.clone(), self.code.clone(), settings, table)
+    pub fn configure(&self, settings: impl Into<SettingsOffer>, table: Arc<Table>) -> Result<Revision, LoadError> {
+        Revision::new(self.engine.clone(), self.code.clone(), settings.into(), table)
     }
 
     pub(super) fn engine(&self) -> &Engine {
@@ -124,6 +128,11 @@ impl Compiled {
         &self.code.id
     }
 
+    /// What it calls itself, where it does: the name of its project, as `policy build` writes it.
+    pub fn name(&self) -> Option<&str> {
+        self.code.name.as_deref()
+    }
+
     /// The interfaces it imports, as it names them.
     pub fn imports(&self) -> &[String] {
         &self.imports
@@ -135,13 +144,18 @@ impl Compiled {
     }
 
     /// A revision with an empty `state` of its own that nobody else sees; not even the probes leave a trace in it.
-    pub fn isolated(&self, settings: &str, table: Arc<Table>) -> Result<Revision, LoadError> {
-        Revision::isolated(self.engine.clone(), self.code.clone(), settings, table)
+    pub fn isolated(&self, settings: impl Into<SettingsOffer>, table: Arc<Table>) -> Result<Revision, LoadError> {
+        Revision::isolated(self.engine.clone(), self.code.clone(), settings.into(), table)
     }
 
     /// An isolated revision with a time of its own for one decision, in ms, at most [`EngineLimits::MAX_DECIDE_MS`], for whose
     /// instances no other revision gives up any.
-    pub fn shadow(&self, settings: &str, table: Arc<Table>, decide_ms: u32) -> Result<Revision, LoadError> {
+    pub fn shadow(
+        &self,
+        settings: impl Into<SettingsOffer>,
+        table: Arc<Table>,
+        decide_ms: u32,
+    ) -> Result<Revision, LoadError> {
         Ok(self.isolated(settings, table)?.in_the_shade(decide_ms))
     }
 }
@@ -193,7 +207,12 @@ impl Engine {
 
     /// Makes a revision of a component: compiles, checks, configures, probes. Blocks for as long as compilation takes
     /// (tens of milliseconds to seconds), so it belongs on a thread of its own.
-    pub fn load(&self, bytes: &[u8], settings: &str, table: Arc<Table>) -> Result<Revision, LoadError> {
+    pub fn load(
+        &self,
+        bytes: &[u8],
+        settings: impl Into<SettingsOffer>,
+        table: Arc<Table>,
+    ) -> Result<Revision, LoadError> {
         self.compile(bytes)?.configure(settings, table)
     }
 
@@ -210,18 +229,24 @@ impl Engine {
         let mut linker = inner.linker.clone();
         wasi::link_absent(&mut linker, &component).map_err(shape)?;
         let pre = linker.instantiate_pre(&component).and_then(PolicyPre::new).map_err(shape)?;
-        let code = Arc::new(Code { pre, id: Hash::of(bytes).revision().into() });
+        let code = Arc::new(Code { pre, id: Hash::of(bytes).revision().into(), name: name::of(bytes) });
         Ok(Compiled { engine: self.clone(), code, imports: check::imports(&component), from_cache })
     }
 
     /// The default policy's revision, from the component inside this binary.
-    pub fn embedded(&self, settings: &str, table: Arc<Table>) -> Result<Revision, LoadError> {
+    pub fn embedded(&self, settings: impl Into<SettingsOffer>, table: Arc<Table>) -> Result<Revision, LoadError> {
         self.load(EMBEDDED, settings, table)
     }
 
     /// The default policy's component.
     pub const fn embedded_bytes() -> &'static [u8] {
         EMBEDDED
+    }
+
+    /// The name of its revisions.
+    pub fn embedded_id() -> &'static str {
+        static ID: OnceLock<String> = OnceLock::new();
+        ID.get_or_init(|| Hash::of(EMBEDDED).revision())
     }
 
     /// The default policy, compiled.

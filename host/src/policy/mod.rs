@@ -19,12 +19,14 @@ mod guest;
 mod hash;
 mod instance;
 mod judge;
+mod name;
 mod patience;
 mod pool;
 mod pools;
 mod priority;
 mod replay;
 mod revision;
+mod settings;
 mod state;
 mod tape;
 #[cfg(test)]
@@ -41,9 +43,11 @@ mod workshop;
 pub use check::{LoadError, contract};
 pub use engine::{Compiled, Engine, EngineError, EngineLimits};
 pub use hash::Hash;
+pub use name::{named, of as name_of};
 pub use priority::Priority;
 pub use replay::{Heard, Replay, Replayer, is_of_the_moment};
 pub use revision::{Revision, probes};
+pub use settings::{SettingsOffer, left_out_words, refused_key};
 pub use twin::Twin;
 
 use pointsman_core::clients::Spending;

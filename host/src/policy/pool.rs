@@ -158,6 +158,11 @@ impl Pool {
         (1..threads.min(STARTED_AHEAD)).try_for_each(|_| self.start_slowly().map(|instance| self.keep(instance)))
     }
 
+    /// Starts an instance and lets it go.
+    pub(super) fn start_once(&self) -> Result<(), LoadError> {
+        self.start_slowly().map(drop)
+    }
+
     /// A free instance, or a fresh one. An exchange never waits for one that takes long to start.
     #[inline]
     pub(super) fn take(self: &Arc<Self>) -> Result<Taken<'_>, Fault> {

@@ -14,6 +14,8 @@ use super::guest::Shared;
 use super::instance::Instance;
 use super::judge::judge;
 use super::pool::{Pool, is_at_start};
+use super::revision::filled;
+use super::settings::SettingsOffer;
 use super::tape::Tape;
 use super::wire::TableParts;
 use super::{Fault, FaultKind, Texts, patience};
@@ -57,11 +59,18 @@ impl Replay {
     ///
     /// # Errors
     /// It does not start, or refuses the settings or the table.
-    pub fn configure(&self, compiled: &Compiled, settings: &str, table: Arc<Table>) -> Result<Replayer, LoadError> {
-        let (engine, code) = (compiled.engine().clone(), compiled.code().clone());
+    pub fn configure(
+        &self,
+        compiled: &Compiled,
+        settings: &SettingsOffer,
+        table: Arc<Table>,
+    ) -> Result<Replayer, LoadError> {
+        let (engine, code) = (compiled.engine(), compiled.code());
         let decide_ms = engine.limits().decide_ms;
-        let pool = Pool::patient(engine, code, self.shared.clone(), settings, TableParts::new(&table));
-        pool.fill()?;
+        let make = |settings: &str| {
+            Pool::patient(engine.clone(), code.clone(), self.shared.clone(), settings, TableParts::new(&table))
+        };
+        let (pool, _) = filled(engine, code, settings, &table, make)?;
         Ok(Replayer { tape: self.tape.clone(), pool, table, decide_ms })
     }
 

@@ -17,6 +17,7 @@ use super::hash::Hash;
 use super::judge::judge;
 use super::patience::Patience;
 use super::pool::Pool;
+use super::settings::{SettingsOffer, Told};
 use super::twin::Twin;
 use super::wire::TableParts;
 use super::workshop::{Scrap, breathe};
@@ -27,6 +28,9 @@ pub struct Revision {
     engine: Engine,
     code: Arc<Code>,
     table: Arc<Table>,
+    /// The settings it was offered, as JSON.
+    offered: Arc<str>,
+    told: Told,
     twin: Twin,
     pool: Arc<Pool>,
     patience: Patience,
@@ -41,6 +45,29 @@ const SLOW_FOR: u32 = 64;
 
 /// What an instance that could not be started is taken to have cost, in ms.
 const FAILED_START_MS: u32 = 5;
+
+/// A pool with instances that took the settings, or so many of them as are for this component.
+pub(super) fn filled(
+    engine: &Engine,
+    code: &Arc<Code>,
+    offer: &SettingsOffer,
+    table: &Table,
+    make: impl Fn(&str) -> Arc<Pool>,
+) -> Result<(Arc<Pool>, Told), LoadError> {
+    let whole = offer.whole();
+    let pool = make(&whole.json);
+    breathe();
+    let Err(refusal) = pool.fill() else { return Ok((pool, whole)) };
+    let told = offer.fit(refusal, |settings| {
+        breathe();
+        // In a `state` of its own: a trial leaves no trace.
+        let parts = TableParts::new(table);
+        Pool::patient(engine.clone(), code.clone(), Arc::default(), settings, parts).start_once()
+    })?;
+    let pool = make(&told.json);
+    pool.fill()?;
+    Ok((pool, told))
+}
 
 /// What a policy pays for with time whose instances are of no use after a decision.
 fn bloated() -> Fault {
@@ -61,21 +88,35 @@ struct Failure {
 }
 
 impl Revision {
-    pub(super) fn new(engine: Engine, code: Arc<Code>, settings: &str, table: Arc<Table>) -> Result<Self, LoadError> {
+    pub(super) fn new(
+        engine: Engine,
+        code: Arc<Code>,
+        offer: SettingsOffer,
+        table: Arc<Table>,
+    ) -> Result<Self, LoadError> {
         let shared = engine.0.shared.clone();
-        let pool = Pool::new(engine.clone(), code.clone(), shared, settings, TableParts::new(&table));
+        let make =
+            |settings: &str| Pool::new(engine.clone(), code.clone(), shared.clone(), settings, TableParts::new(&table));
+        let (pool, told) = filled(&engine, &code, &offer, &table, make)?;
         breathe();
-        pool.fill()?;
-        breathe();
-        let revision = Self::over(engine, code, pool, settings, table);
+        let revision = Self::over(engine, code, pool, &offer, told, table);
         revision.probe()?;
         Ok(revision)
     }
 
-    fn over(engine: Engine, code: Arc<Code>, pool: Arc<Pool>, settings: &str, table: Arc<Table>) -> Self {
+    fn over(
+        engine: Engine,
+        code: Arc<Code>,
+        pool: Arc<Pool>,
+        offer: &SettingsOffer,
+        told: Told,
+        table: Arc<Table>,
+    ) -> Self {
         Self {
             code,
-            twin: Twin::new(settings, &table),
+            twin: Twin::new(offer.fallback(), &table),
+            offered: offer.json().into(),
+            told,
             table,
             pool,
             patience: Patience::default(),
@@ -86,8 +127,8 @@ impl Revision {
     }
 
     /// The same code over another table or with other settings, on fresh instances.
-    pub fn with_table(&self, settings: &str, table: Arc<Table>) -> Result<Self, LoadError> {
-        Self::new(self.engine.clone(), self.code.clone(), settings, table)
+    pub fn with_table(&self, settings: impl Into<SettingsOffer>, table: Arc<Table>) -> Result<Self, LoadError> {
+        Self::new(self.engine.clone(), self.code.clone(), settings.into(), table)
     }
 
     /// A revision with an empty `state` of its own that nobody else sees; not even the probes leave a trace in it. For
@@ -95,18 +136,18 @@ impl Revision {
     pub(super) fn isolated(
         engine: Engine,
         code: Arc<Code>,
-        settings: &str,
+        offer: SettingsOffer,
         table: Arc<Table>,
     ) -> Result<Self, LoadError> {
-        let pool = || {
+        let make = |settings: &str| {
             let (engine, code, parts) = (engine.clone(), code.clone(), TableParts::new(&table));
             Pool::patient(engine, code, Arc::default(), settings, parts)
         };
-        let over = |pool| Self::over(engine.clone(), code.clone(), pool, settings, table.clone());
-        let rehearsal = pool();
-        rehearsal.fill()?;
-        over(rehearsal).probe()?;
-        Ok(over(pool()))
+        let over = |pool, told| Self::over(engine.clone(), code.clone(), pool, &offer, told, table.clone());
+        let (rehearsal, told) = filled(&engine, &code, &offer, &table, make)?;
+        let pool = make(&told.json);
+        over(rehearsal, told.clone()).probe()?;
+        Ok(over(pool, told))
     }
 
     /// The same as a shadow: with a time of its own for one decision, in ms, at most [`EngineLimits::MAX_DECIDE_MS`], and
@@ -124,6 +165,26 @@ impl Revision {
     /// The first 12 hexadecimal digits of the component's SHA-256.
     pub fn id(&self) -> &Arc<str> {
         &self.code.id
+    }
+
+    /// What it calls itself.
+    pub fn name(&self) -> Option<&str> {
+        self.code.name.as_deref()
+    }
+
+    /// The settings that it was offered, as JSON.
+    pub fn offered(&self) -> &str {
+        &self.offered
+    }
+
+    /// Those that it was told.
+    pub fn settings(&self) -> &str {
+        &self.told.json
+    }
+
+    /// Keys that it was offered and does not know: they belong to another policy.
+    pub fn left_out(&self) -> &[String] {
+        &self.told.left_out
     }
 
     /// The table it was configured with; a query's rows must be in its order.

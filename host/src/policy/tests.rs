@@ -445,7 +445,7 @@ fn in_a_replay_state_answers_as_recorded_and_fresh_instances_remember_nothing() 
     );
     let compiled = engine().compile(&handmade("", &wait)).unwrap();
     let replay = Replay::default();
-    let replayer = replay.configure(&compiled, "", table()).unwrap();
+    let replayer = replay.configure(&compiled, &"".into(), table()).unwrap();
     let recorded = |sum| [StateUse::Add { key: "hello".to_owned(), delta: 1, ttl_ms: 0, sum }];
     let ms = |heard: &Heard| match &heard.answer {
         Ok(Decision::Wait(hold)) => hold.max.as_millis(),
@@ -464,7 +464,7 @@ fn in_a_replay_state_answers_as_recorded_and_fresh_instances_remember_nothing() 
 #[test]
 fn in_a_replay_nobody_loses_patience_and_a_fault_ends_the_instance() {
     let compiled = engine().compile(&handmade("", "(unreachable)")).unwrap();
-    let replayer = Replay::default().configure(&compiled, "", table()).unwrap();
+    let replayer = Replay::default().configure(&compiled, &"".into(), table()).unwrap();
     for _ in 0..20 {
         let heard = replayer.ask(&query(&READY), &Arc::default(), &[]);
         let fault = heard.answer.unwrap_err();

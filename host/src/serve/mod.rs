@@ -12,6 +12,7 @@ mod operator;
 mod service;
 mod state_log;
 mod unread;
+mod upload;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -86,8 +87,15 @@ pub async fn start(start: Start) -> anyhow::Result<Running> {
     let view = fleet.adopt(table.clone(), config.fleet_settings());
     fleet.restore(clock.now(), &kept_cooldowns(&store, clock.now()));
     let engine = Engine::new(engine_limits(&config))?;
-    let first =
-        control::first_policy(engine.clone(), &store.policies(), config.clone(), table.clone(), clock.now()).await?;
+    let first = control::first_policy(
+        engine.clone(),
+        &store.policies(),
+        config.clone(),
+        table.clone(),
+        clock.now(),
+        config_file.as_deref(),
+    )
+    .await?;
     let connector = Origin::connector();
     let (policy, conduct) = (first.revision.clone(), Arc::new(Conduct::new(config.policy.rollback)));
     let snapshot = Snapshot::new(config.clone(), view, policy, conduct, Target::all(&config, &connector, None)?);

@@ -15,7 +15,9 @@ use super::admin::{
     BackendView, ControlError, Controls, PolicyEventView, PolicyView, RevisionView, RollbackView, ShadowReport,
 };
 use super::control::{CannotGoBack, CannotPromote, Control, Entry, WentBack};
+use super::upload::UploadOptions;
 use crate::config::BackendConfig;
+use crate::policy::left_out_words;
 use crate::telemetry::rfc3339::Rfc3339;
 
 /// The admin listener's hands and eyes.
@@ -106,7 +108,10 @@ impl Controls for Operator {
             revision: in_force.revision,
             origin: in_force.origin,
             since: in_force.taken_at,
-            settings: snapshot.config.policy.settings.clone().into(),
+            name: snapshot.policy.name().map(str::to_owned),
+            settings: serde_json::from_str(snapshot.policy.settings()).unwrap_or_default(),
+            settings_left_out: snapshot.policy.left_out().to_vec(),
+            warning: left_out_words(snapshot.policy.left_out()),
             decisions: in_force.decisions,
             faults: in_force.faults,
             last_error: status.policy_error,
@@ -139,8 +144,8 @@ impl Controls for Operator {
         self.work(id, |fleet, now| fleet.clear_cooldown(now, id))
     }
 
-    fn put_policy(&self, component: Bytes) -> Result<PolicyView, ControlError> {
-        let offered = self.runtime.block_on(self.control.offer_policy(component));
+    fn put_policy(&self, component: Bytes, options: UploadOptions) -> Result<PolicyView, ControlError> {
+        let offered = self.runtime.block_on(self.control.offer_policy(component, options));
         offered.map_err(|error| ControlError::Refused(error.to_string()))?;
         Ok(self.policy())
     }
@@ -156,8 +161,8 @@ impl Controls for Operator {
         }
     }
 
-    fn promote(&self, component: Bytes, plan: Plan) -> Result<PolicyView, ControlError> {
-        self.promoted(self.runtime.block_on(self.control.promote(component, plan)))
+    fn promote(&self, component: Bytes, options: UploadOptions, plan: Plan) -> Result<PolicyView, ControlError> {
+        self.promoted(self.runtime.block_on(self.control.promote(component, options, plan)))
     }
 
     fn abort_promotion(&self) -> Result<PolicyView, ControlError> {
@@ -179,6 +184,8 @@ fn revision_view(entry: &Entry) -> RevisionView {
     RevisionView {
         revision: entry.hash.revision(),
         origin: entry.origin.shown(),
+        name: entry.options.name.clone(),
+        settings: entry.options.settings.clone().map(Into::into),
         bytes: entry.bytes,
         taken_at: Rfc3339(entry.taken).to_string(),
         in_force_until: ended.map(|ended| Rfc3339(ended.at).to_string()),

@@ -15,6 +15,10 @@ pub struct PolicyRow {
     pub origin: String,
     /// The file it came from.
     pub file: Option<String>,
+    /// What it was called when it came, where that was said.
+    pub name: Option<String>,
+    /// The settings that came with it, as JSON.
+    pub settings: Option<String>,
     /// When it came into force last, in ms since the epoch.
     pub taken_ms: u64,
     /// When it ceased to be, in ms since the epoch; none: it is in force.
@@ -116,8 +120,9 @@ fn save<B: AsRef<[u8]>>(
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     transaction.prepare_cached("DELETE FROM policy_revision")?.execute([])?;
     {
-        let mut insert = transaction
-            .prepare_cached("INSERT INTO policy_revision VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)")?;
+        let mut insert = transaction.prepare_cached(
+            "INSERT INTO policy_revision VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
+        )?;
         for (number, row) in (1i64..).zip(&rows.revisions) {
             insert.execute(params![
                 number,
@@ -131,6 +136,8 @@ fn save<B: AsRef<[u8]>>(
                 row.why,
                 signed(row.decisions),
                 signed(row.faults),
+                row.name,
+                row.settings,
             ])?;
         }
     }
@@ -156,7 +163,7 @@ fn save<B: AsRef<[u8]>>(
 
 fn revisions(connection: &Connection) -> rusqlite::Result<Vec<PolicyRow>> {
     let mut select = connection.prepare_cached(
-        "SELECT sha256, bytes, origin, file, taken_ms, ended_ms, end, why, decisions, faults
+        "SELECT sha256, bytes, origin, file, taken_ms, ended_ms, end, why, decisions, faults, name, settings
         FROM policy_revision ORDER BY number",
     )?;
     let rows = select.query_map([], |row| {
@@ -171,6 +178,8 @@ fn revisions(connection: &Connection) -> rusqlite::Result<Vec<PolicyRow>> {
             why: row.get(7)?,
             decisions: row.get::<_, i64>(8)?.unsigned_abs(),
             faults: row.get::<_, i64>(9)?.unsigned_abs(),
+            name: row.get(10)?,
+            settings: row.get(11)?,
         })
     })?;
     rows.collect()

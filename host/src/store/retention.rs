@@ -85,7 +85,8 @@ fn over_size(connection: &Connection, limits: &StoreLimits) -> rusqlite::Result<
     };
     let bytes: i64 = connection.query_row(
         // The policies kept have a bound of their own; they are not to push the exchanges out.
-        "SELECT (page_count - freelist_count) * page_size - (SELECT coalesce(sum(bytes), 0) FROM policy_revision)
+        "SELECT (page_count - freelist_count) * page_size - (SELECT coalesce(sum(bytes), 0) FROM
+            (SELECT DISTINCT sha256, bytes FROM policy_revision))
         FROM pragma_page_count, pragma_freelist_count, pragma_page_size",
         [],
         |row| row.get(0),

@@ -11,7 +11,7 @@ use super::{BUSY_TIMEOUT_MS, StoreError, StorePath};
 const APPLICATION_ID: i64 = 0x5054_534d;
 
 /// Statements that lead from one version (`PRAGMA user_version`) to the next. Published ones are never edited.
-const MIGRATIONS: [&str; 4] = [V1, V2, V3, V_POLICY_EVENTS];
+const MIGRATIONS: [&str; 5] = [V1, V2, V3, V_POLICY_EVENTS, V_POLICY_SETTINGS];
 
 /// The tables `exchange`, `earlier_attempt` and `cooldown` are made to be written cheaply; the views `exchanges`, `attempts`
 /// and `cooldowns` are made to be read, and are what everything outside `insert.rs` and `retention.rs` asks.
@@ -204,6 +204,38 @@ CREATE TABLE policy_event (
 CREATE VIEW policy_events AS
 SELECT strftime('%Y-%m-%dT%H:%M:%fZ', at_ms / 1000.0, 'unixepoch') AS at, step, candidate, control, why, numbers
 FROM policy_event;
+";
+
+/// A component may be there several times, each with settings of its own.
+const V_POLICY_SETTINGS: &str = "
+DROP VIEW policies;
+ALTER TABLE policy_revision RENAME TO policy_revision_before;
+
+CREATE TABLE policy_revision (
+    number                   INTEGER PRIMARY KEY,
+    sha256                   TEXT    NOT NULL,
+    bytes                    INTEGER NOT NULL,
+    origin                   TEXT    NOT NULL,
+    file                     TEXT,
+    taken_ms                 INTEGER NOT NULL,
+    ended_ms                 INTEGER,
+    end                      TEXT,
+    why                      TEXT,
+    decisions                INTEGER NOT NULL,
+    faults                   INTEGER NOT NULL,
+    name                     TEXT,
+    settings                 TEXT
+) STRICT;
+INSERT INTO policy_revision
+SELECT number, sha256, bytes, origin, file, taken_ms, ended_ms, end, why, decisions, faults, NULL, NULL
+FROM policy_revision_before;
+DROP TABLE policy_revision_before;
+
+CREATE VIEW policies AS
+SELECT strftime('%Y-%m-%dT%H:%M:%fZ', taken_ms / 1000.0, 'unixepoch') AS taken, substr(sha256, 1, 12) AS revision, origin,
+    file, bytes, strftime('%Y-%m-%dT%H:%M:%fZ', ended_ms / 1000.0, 'unixepoch') AS ended, end, why, decisions, faults, sha256,
+    name, settings
+FROM policy_revision;
 ";
 
 /// Opens the store for writing, makes it or brings it to the latest version.

@@ -280,6 +280,8 @@ fn policies(hashes: &[&str]) -> PolicyRows {
         bytes: 3,
         origin: "upload".to_owned(),
         file: None,
+        name: Some("mine".to_owned()),
+        settings: Some(r#"{"a":1}"#.to_owned()),
         taken_ms: T0_MS,
         ended_ms: (hash != hashes.last().unwrap()).then_some(T0_MS + 1),
         end: (hash != hashes.last().unwrap()).then(|| "replaced".to_owned()),
@@ -340,7 +342,7 @@ fn a_newer_schema_is_refused() {
     on_disk(&file).unwrap().close().unwrap();
     Connection::open(&file).unwrap().pragma_update(None, "user_version", 99).unwrap();
     let refused = on_disk(&file).unwrap_err();
-    assert!(matches!(refused, StoreError::Newer { found: 99, known: 4, .. }), "{refused}");
+    assert!(matches!(refused, StoreError::Newer { found: 99, known: 5, .. }), "{refused}");
     assert!(refused.to_string().contains("use the newer version"));
 }
 

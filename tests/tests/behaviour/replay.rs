@@ -309,7 +309,7 @@ async fn settings_that_a_candidate_refuses_can_be_given() {
     std::fs::write(proxy.dir().join("settings.json"), "[1]").unwrap();
     let told = replay(&proxy, &args).await;
     assert_eq!(told.code, Some(2));
-    assert!(told.stderr.contains("write a JSON object"), "{}", told.stderr);
+    assert!(told.stderr.contains("as TOML or as a JSON object"), "{}", told.stderr);
 }
 
 #[tokio::test]

@@ -19,6 +19,7 @@ pub(super) fn rust(project: &Project) -> Result<Vec<u8>, BuildError> {
     require_rust_target(project)?;
     let call = Call::of(&cargo, &project.dir).args([
         "build",
+        "--quiet",
         "--release",
         "--target",
         RUST_TARGET,

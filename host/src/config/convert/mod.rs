@@ -23,6 +23,7 @@ use super::raw::{
     RawAdmin, RawCommit, RawConfig, RawCooldown, RawJournal, RawLimits, RawLog, RawLogFormat, RawOnFault, RawPolicy,
     RawResume, RawRollback, RawSecrets, RawServer, RawShadow, RawStore, RawStream,
 };
+use super::settings::DEFAULT_POLICY;
 use super::tree::{Node, Path};
 use crate::seal::PrivateKey;
 use sealed::SealKey;
@@ -187,8 +188,12 @@ impl Check<'_, '_> {
         }
         if raw.file.is_none() {
             let fraction = "emergency_rpm_fraction";
-            let value = raw.settings.get(fraction).and_then(serde_json::Value::as_f64);
-            self.fraction(&at.key("settings").key(fraction), value, 0.1);
+            let settings = at.key("settings");
+            let own = raw.settings.get(DEFAULT_POLICY).and_then(serde_json::Value::as_object);
+            for (at, all) in [(settings.clone(), Some(&raw.settings)), (settings.key(DEFAULT_POLICY), own)] {
+                let value = all.and_then(|all| all.get(fraction)).and_then(serde_json::Value::as_f64);
+                self.fraction(&at.key(fraction), value, 0.1);
+            }
         }
         let shadow = self.shadow(&at.key("shadow"), raw.shadow, &raw.settings);
         Policy {
@@ -224,7 +229,8 @@ impl Check<'_, '_> {
         };
         Some(Shadow {
             file: self.folder.join(file),
-            settings: raw.settings.unwrap_or_else(|| settings.clone()),
+            own_settings: raw.settings,
+            settings: settings.clone(),
             deadline,
             core_share,
         })

@@ -3,8 +3,10 @@
 use std::io::{self, Write};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use pointsman_core::time::Timestamp;
+use serde_json::{Map, Value};
 
 use super::gather::Gathering;
 use super::model::Model;
@@ -13,9 +15,10 @@ use super::report::{Html, Report, Terminal, json};
 use super::source::{Named, engine, named, of_file, of_revision};
 use super::{Plan, SEEDS, live};
 use crate::clock::Stopwatch;
-use crate::config::Env;
+use crate::config::{Env, policy_names};
 use crate::lab::journal::{JournalArgs, Period, Progress};
-use crate::policy::{Engine, LoadError};
+use crate::lab::settings::{SettingsArgs, recorded, section as settings_section};
+use crate::policy::{Engine, LoadError, SettingsOffer, left_out_words};
 use crate::store::{Skipped, StoreError, StoreReader};
 use crate::telemetry::rfc3339::Rfc3339;
 
@@ -25,9 +28,9 @@ pub struct BacktestArgs {
     /// The candidate: a component file, or `default` for the policy inside this binary.
     #[arg(long, value_name = "FILE")]
     pub policy: PathBuf,
-    /// A setting of the candidate's, in the place of what was recorded of [policy.settings]; may be given several times.
-    #[arg(long, value_name = "NAME=VALUE")]
-    pub set: Vec<String>,
+    /// Its settings [default: its table of [policy.settings] in the configuration, else what it knows of those that were in force].
+    #[command(flatten)]
+    pub settings: SettingsArgs,
     /// The policy to compare with: a component file, `default`, or a revision that the store keeps [default: the
     /// revision that decided most of the recorded exchanges].
     #[arg(long, value_name = "FILE|default|REVISION")]
@@ -83,7 +86,12 @@ pub fn run(
     err: &mut dyn Write,
 ) -> io::Result<Backtested> {
     let report = match report(args, env, now) {
-        Ok(report) => report,
+        Ok((report, left_out)) => {
+            if let Some(words) = left_out_words(&left_out) {
+                writeln!(err, "warning: of what was recorded, {words}")?;
+            }
+            report
+        }
         Err(Failure::Refused(why)) => {
             writeln!(err, "error: {why}")?;
             return Ok(Backtested::Refused);
@@ -107,7 +115,8 @@ pub fn run(
     Ok(Backtested::Told)
 }
 
-fn report(args: &BacktestArgs, env: &dyn Env, now: Timestamp) -> Result<Report, Failure> {
+/// The report, and recorded settings that the candidate does not know.
+fn report(args: &BacktestArgs, env: &dyn Env, now: Timestamp) -> Result<(Report, Vec<String>), Failure> {
     let watch = Stopwatch::start();
     let default = Period { since: Timestamp::default(), until: now };
     let period = Period::parse(Some(&args.since), args.until.as_deref(), now, default).map_err(Failure::WrongUsage)?;
@@ -117,21 +126,28 @@ fn report(args: &BacktestArgs, env: &dyn Env, now: Timestamp) -> Result<Report, 
     let engine = engine().map_err(Failure::Refused)?;
     // A candidate that is none is told before the long part.
     let candidate = of_file(&engine, &args.policy).map_err(Failure::Refused)?;
+    let given = args.settings.read().map_err(Failure::WrongUsage)?;
+    let section = section(args, env, &candidate).map_err(Failure::WrongUsage)?;
     let (past, skipped) = take_in(&reader, &file, period)?;
     let current = current(args, &engine, &reader, &past).map_err(Failure::Refused)?;
-    let settings = with_settings(&past.setup.settings, &args.set).map_err(Failure::WrongUsage)?;
+    let settings = given.over(recorded(section.as_ref(), &past.setup.settings));
     let model = Model::learn(&past);
-    let policies = [(&current.policy, &*past.setup.settings), (&candidate.policy, &*settings)];
+    let policies =
+        [(&current.policy, SettingsOffer::shared(&past.setup.settings)), (&candidate.policy, settings.clone())];
     let plan = Plan { past: &past, model: &model, policies, seeds: args.seeds };
     let progress = Progress::of("living through the worlds", u64::from(args.seeds) * 2);
     let lived = live(&plan, |done, _| progress.is_at(done as u64));
     drop(progress);
     let lived = lived.map_err(|(which, why)| Failure::Refused(refusal(which, [&current, &candidate], &why)))?;
-    let candidate = match args.set.is_empty() {
-        true => candidate,
-        false => Named { name: format!("{} with {}", candidate.name, args.set.join(", ")), ..candidate },
+    let told = candidate.policy.isolated(&settings, Arc::new(past.setup.table.clone()));
+    let left_out = told.map(|revision| revision.left_out().to_vec()).unwrap_or_default();
+    let candidate = match args.settings.words() {
+        None => candidate,
+        Some(words) => Named { name: format!("{} with {words}", candidate.name), ..candidate },
     };
-    Ok(Report::new(&past, &model, [current, candidate], &lived, skipped, watch.elapsed()))
+    let mut report = Report::new(&past, &model, [current, candidate], &lived, skipped, watch.elapsed());
+    report.doubts.settings_left_out.clone_from(&left_out);
+    Ok((report, left_out))
 }
 
 fn refusal(which: usize, policies: [&Named; 2], why: &LoadError) -> String {
@@ -139,23 +155,20 @@ fn refusal(which: usize, policies: [&Named; 2], why: &LoadError) -> String {
     match which {
         0 => format!("{name}, which is to be compared with, refuses the recorded backends and settings: {why}"),
         _ => format!(
-            "the candidate {name} refuses the recorded backends and settings: {why}; it is given the [policy.settings] that \
-             were in force, and --set NAME=VALUE changes them"
+            "the candidate {name} refuses the recorded backends and settings: {why}; it is given what it knows of the \
+             [policy.settings] that were in force; --settings FILE gives it others, --set KEY=VALUE changes one"
         ),
     }
 }
 
-/// The recorded settings, some of them replaced. A value is JSON, or else a text.
-fn with_settings(recorded: &str, set: &[String]) -> Result<String, String> {
-    let mut settings: serde_json::Map<_, _> = serde_json::from_str(recorded).unwrap_or_default();
-    for setting in set {
-        let Some((name, value)) = setting.split_once('=') else {
-            return Err(format!("--set {setting} names no value; write --set NAME=VALUE"));
-        };
-        let value = serde_json::from_str(value).unwrap_or_else(|_| value.into());
-        settings.insert(name.trim().to_owned(), value);
+/// The table that the configuration has for the candidate; none where a store is named instead of a configuration.
+fn section(args: &BacktestArgs, env: &dyn Env, candidate: &Named) -> Result<Option<Map<String, Value>>, String> {
+    if args.journal.store.is_some() {
+        return Ok(None);
     }
-    Ok(serde_json::Value::Object(settings).to_string())
+    let is_default = **candidate.policy.id() == *Engine::embedded_id();
+    let names = policy_names(candidate.policy.name(), Some(&args.policy), is_default);
+    settings_section(args.journal.config.as_deref(), env, &names)
 }
 
 fn current(args: &BacktestArgs, engine: &Engine, reader: &StoreReader, past: &Past) -> Result<Named, String> {

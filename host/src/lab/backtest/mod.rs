@@ -33,7 +33,7 @@ use past::Past;
 use seen::{Counter, Tally};
 
 use super::world::{After, World};
-use crate::policy::{Compiled, LoadError, Texts};
+use crate::policy::{Compiled, LoadError, SettingsOffer, Texts};
 
 /// Seeds, where nobody says how many.
 pub const SEEDS: u32 = 20;
@@ -54,7 +54,7 @@ pub struct Plan<'a> {
     /// What was learned from it.
     pub model: &'a Model,
     /// The policy that ran, and the candidate, each with its settings.
-    pub policies: [(&'a Compiled, &'a str); 2],
+    pub policies: [(&'a Compiled, SettingsOffer); 2],
     /// How many worlds.
     pub seeds: u32,
 }
@@ -99,7 +99,7 @@ pub fn live(plan: &Plan<'_>, mut progress: impl FnMut(usize, usize)) -> Result<V
 
 /// One world with one policy.
 fn one(plan: &Plan<'_>, job: usize, table: Arc<pointsman_core::table::Table>) -> Result<Lived, LoadError> {
-    let (seed, (policy, settings)) = (job as u64 / 2, plan.policies[job % 2]);
+    let (seed, (policy, settings)) = (job as u64 / 2, &plan.policies[job % 2]);
     let past = plan.past;
     let revision = policy.isolated(settings, table)?;
     let decide = |query: &Query, texts: &Arc<Texts>| revision.decide(query, texts);

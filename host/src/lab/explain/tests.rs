@@ -12,6 +12,7 @@ use pointsman_core::time::Timestamp;
 
 use super::*;
 use crate::lab::scenario::Scenario;
+use crate::lab::settings::GivenSettings;
 use crate::lab::trial::Trial;
 use crate::lab::world::{Ask, Finished, Scene, Sight, Watcher};
 use crate::policy::{Compiled, Engine, EngineLimits, Texts, Verdict};
@@ -152,7 +153,7 @@ fn what_is_written_down_goes_as_it_went() {
         for journaled in recorded(&policy, &original).into_iter().take(5) {
             let text = scenario::scenario(&journaled);
             let again = Scenario::parse(&text, "again.toml").unwrap_or_else(|e| panic!("{name}: {e}\n{text}"));
-            let trial = Trial::run(&policy, &again).unwrap();
+            let trial = Trial::run(&policy, &again, &GivenSettings::default()).unwrap();
             let sentences: Vec<String> = trial.failures.iter().map(|failure| failure.sentence.clone()).collect();
             let is_clean = text.contains("it goes as it was recorded");
             assert!(!is_clean || trial.passed(), "{name}: {sentences:?}\n{text}\n{}", trial.exchanges[0].story());

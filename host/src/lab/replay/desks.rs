@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use pointsman_core::journal::Setup;
 
-use crate::policy::{Compiled, LoadError, Replay, Replayer};
+use crate::policy::{Compiled, LoadError, Replay, Replayer, SettingsOffer};
 
 /// Configured at a time; beyond it the one that was not asked for longest goes, with what its instance remembers.
 const MAX_KEPT: usize = 16;
@@ -14,10 +14,10 @@ const MAX_KEPT: usize = 16;
 pub struct Desk {
     /// The component.
     pub compiled: Arc<Compiled>,
-    /// The recorded setup, whose table it is told, and whose settings.
+    /// The recorded setup, whose table it is told.
     pub setup: Arc<Setup>,
-    /// The settings it is told instead.
-    pub settings: Option<Arc<str>>,
+    /// The settings it is offered.
+    pub settings: Arc<SettingsOffer>,
 }
 
 /// One thread's. What a question shows of `state` is known at all of them.
@@ -29,12 +29,7 @@ pub struct Desks {
 }
 
 impl Desk {
-    /// The settings in force here.
-    pub fn settings(&self) -> &str {
-        self.settings.as_deref().unwrap_or(&self.setup.settings)
-    }
-
-    /// The same component under the same setup: the same objects, as they are shared. Other settings are those of all.
+    /// The same component under the same setup: the same objects, as they are shared. The settings follow from them.
     fn is(&self, other: &Desk) -> bool {
         Arc::ptr_eq(&self.compiled, &other.compiled) && Arc::ptr_eq(&self.setup, &other.setup)
     }
@@ -57,7 +52,7 @@ impl Desks {
             Some(place) => self.kept.remove(place),
             None => {
                 let table = Arc::new(desk.setup.table.clone());
-                (desk.clone(), Arc::new(self.replay.configure(&desk.compiled, desk.settings(), table)?))
+                (desk.clone(), Arc::new(self.replay.configure(&desk.compiled, &desk.settings, table)?))
             }
         };
         if self.kept.len() == MAX_KEPT {

@@ -25,6 +25,7 @@ use std::thread;
 
 use pointsman_core::time::Timestamp;
 
+use super::settings::GivenSettings;
 use crate::policy::{Engine, EngineError, EngineLimits, LoadError};
 use crate::store::{Journaled, StoreError, StoreReader};
 use crate::telemetry::rfc3339::Rfc3339;
@@ -50,8 +51,10 @@ pub struct Plan {
     pub until: Timestamp,
     /// The component that is asked; none: the one that decided.
     pub policy: Option<Chosen>,
-    /// Settings for it, as JSON; none: the recorded ones.
-    pub settings: Option<String>,
+    /// Settings given for it; else it has those of its table in `configured`, or the recorded ones that it knows.
+    pub settings: GivenSettings,
+    /// `[policy.settings]`, where a configuration is read.
+    pub configured: serde_json::Map<String, serde_json::Value>,
     /// The bounds of policies. Its time for a decision is the longest there is, whatever they say: time is not compared.
     pub limits: EngineLimits,
     /// How many examples of each kind of divergence are kept.
@@ -124,7 +127,7 @@ fn refusal_hint(why: &LoadError, is_own: bool) -> &'static str {
     let is_about_settings = matches!(why, LoadError::Refused(_) | LoadError::Configure(_));
     match (is_own, is_about_settings) {
         (true, _) => "; it took them then, so it is not deterministic, or has less memory or time than it had",
-        (false, true) => "; give it settings of its own with --settings FILE",
+        (false, true) => "; give it settings of its own with --settings FILE or --set KEY=VALUE",
         (false, false) => "",
     }
 }

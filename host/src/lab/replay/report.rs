@@ -1,5 +1,6 @@
 //! The report of a replay, for people and for machines.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +10,7 @@ use serde_json::{Value as Json, json};
 
 use super::tally::{Difference, Diverging, Exact, Forgetful};
 use super::words::{count, counted};
+use crate::policy::left_out_words;
 use crate::store::{Journaled, Skipped};
 
 /// What a replay found.
@@ -24,6 +26,8 @@ pub struct Report {
     pub skipped: Skipped,
     /// The revision that was chosen; none: each exchange was put to the one that decided it.
     pub candidate: Option<String>,
+    /// Recorded settings that the candidate does not know.
+    pub settings_left_out: BTreeSet<String>,
     /// Revisions that were put their own questions.
     pub exact: IndexMap<String, Exact>,
     /// What the candidate does with those of others.
@@ -76,6 +80,7 @@ impl Report {
             "incomplete": self.left_out,
             "unreadable": { "exchanges": self.skipped.trails, "why": self.skipped.why },
             "candidate": self.candidate,
+            "settings_left_out": self.settings_left_out,
             "revisions": self.exact.iter().map(|(revision, exact)| self.exact_json(revision, exact)).collect::<Vec<_>>(),
             "divergences": (self.diverging.exchanges > 0).then(|| self.diverging_json()),
             "missing": self.missing.iter().map(|(revision, n)| json!({ "revision": revision, "exchanges": n }))
@@ -208,6 +213,10 @@ impl Report {
         let recorded = diverging.recorded.iter().map(of).collect::<Vec<_>>().join(", ");
         let exchanges = counted(diverging.exchanges, "exchange");
         writeln!(f, "\nrevision {candidate} on {exchanges} that were decided by {recorded}:")?;
+        let left_out: Vec<String> = self.settings_left_out.iter().cloned().collect();
+        if let Some(words) = left_out_words(&left_out) {
+            writeln!(f, "  of what was recorded, {words}")?;
+        }
         let (differing, share) = (count(diverging.differing), percent(diverging.differing, diverging.exchanges));
         if diverging.differing == 0 {
             writeln!(f, "  it decides and notes the same")?;

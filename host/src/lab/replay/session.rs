@@ -1,18 +1,22 @@
 //! A replay under way: each exchange goes to the component that is to be asked, and its answers to the books.
 
 use std::ops::ControlFlow;
+use std::path::Path;
 use std::sync::Arc;
 
-use pointsman_core::journal::Question;
+use pointsman_core::journal::{Question, Setup};
+use serde_json::{Map, Value};
 
 use super::compare::{Divergence, divergence, exactness, ran_out_of_time};
 use super::components::Components;
 use super::desks::{Desk, Desks};
 use super::fresh::{Asked, Threads};
 use super::tally::{Difference, Place};
-use super::{Plan, ReplayError, Report};
+use super::{Chosen, Plan, ReplayError, Report};
 use crate::clock::Stopwatch;
-use crate::policy::{Compiled, Heard, LoadError, Replayer, Texts};
+use crate::config::{policy_names, settings_section};
+use crate::lab::settings::recorded as offer_of_recorded;
+use crate::policy::{Compiled, Engine, Heard, LoadError, Replayer, SettingsOffer, Texts};
 use crate::store::{ExchangeRow, Journaled, Skipped};
 
 /// Starting fresh instances may take this long on one thread, in ms; of a component that starts slowly only every nth
@@ -24,7 +28,10 @@ pub struct Session<'a, 'scope> {
     plan: &'a Plan,
     components: Components,
     candidate: Option<Arc<Compiled>>,
-    settings: Option<Arc<str>>,
+    /// The candidate's table in the configuration.
+    section: Option<Map<String, Value>>,
+    /// What is offered under the setup that was asked last.
+    offered: Option<(Arc<Setup>, Arc<SettingsOffer>)>,
     desks: Desks,
     threads: Threads<'scope>,
     /// Of so many exchanges one is put to fresh instances.
@@ -43,10 +50,10 @@ impl<'a, 'scope> Session<'a, 'scope> {
         expected: u64,
         threads: Threads<'scope>,
     ) -> Self {
-        let settings = plan.settings.as_deref().map(Arc::from);
+        let section = candidate.as_ref().and_then(|candidate| section(plan, candidate));
         let report = Report { candidate: candidate.as_ref().map(|c| c.id().to_string()), ..Report::default() };
         let (desks, watch) = (Desks::default(), Stopwatch::start());
-        Self { plan, components, candidate, settings, desks, threads, stride: 1, expected, watch, report }
+        Self { plan, components, candidate, section, offered: None, desks, threads, stride: 1, expected, watch, report }
     }
 
     /// The next exchange. Breaks off when the fresh instances are no longer asked, which is told at the end.
@@ -66,8 +73,8 @@ impl<'a, 'scope> Session<'a, 'scope> {
                 }
             },
         };
-        let desk = Desk { compiled, setup: journaled.setup.clone(), settings: self.settings.clone() };
-        let is_own = **desk.compiled.id() == **recorded && desk.settings() == journaled.setup.settings;
+        let desk = Desk { compiled, setup: journaled.setup.clone(), settings: self.offer(&journaled.setup) };
+        let is_own = **desk.compiled.id() == **recorded && desk.settings.json() == journaled.setup.settings;
         let replayer = self.replayer(&desk, &journaled.exchange, is_own)?;
         let texts = Arc::new(texts(&journaled));
         let heard = match is_own {
@@ -79,6 +86,16 @@ impl<'a, 'scope> Session<'a, 'scope> {
             return Ok(ControlFlow::Continue(()));
         }
         Ok(self.threads.ask(Asked { number, desk, journaled: Arc::new(journaled), texts, heard }))
+    }
+
+    /// The settings that are offered under a setup.
+    fn offer(&mut self, setup: &Arc<Setup>) -> Arc<SettingsOffer> {
+        if let Some((_, offer)) = self.offered.as_ref().filter(|(known, _)| Arc::ptr_eq(known, setup)) {
+            return offer.clone();
+        }
+        let offer = Arc::new(self.plan.settings.over(offer_of_recorded(self.section.as_ref(), &setup.settings)));
+        self.offered = Some((setup.clone(), offer.clone()));
+        offer
     }
 
     /// After the last.
@@ -106,7 +123,11 @@ impl<'a, 'scope> Session<'a, 'scope> {
             return self.desks.at(desk).map_err(refused);
         }
         // Probed elsewhere, so that no probe is remembered.
-        desk.compiled.isolated(desk.settings(), Arc::new(desk.setup.table.clone())).map_err(refused)?;
+        let probed = desk.compiled.isolated(&*desk.settings, Arc::new(desk.setup.table.clone())).map_err(refused)?;
+        if self.candidate.is_some() {
+            self.report.settings_left_out.extend(probed.left_out().iter().cloned());
+        }
+        drop(probed);
         let replayer = self.desks.at(desk).map_err(refused)?;
         let all_ms = u64::from(replayer.start_ms()).saturating_mul(self.expected);
         self.stride = self.stride.max(all_ms.div_ceil(STARTING_MS * self.threads.number() as u64));
@@ -159,6 +180,16 @@ impl<'a, 'scope> Session<'a, 'scope> {
         }
         heard
     }
+}
+
+/// The table that the configuration has for the candidate.
+fn section(plan: &Plan, candidate: &Compiled) -> Option<Map<String, Value>> {
+    let file = match &plan.policy {
+        Some(Chosen::File { name, .. }) => Some(Path::new(name)),
+        Some(Chosen::Embedded | Chosen::Revision(_)) | None => None,
+    };
+    let names = policy_names(candidate.name(), file, **candidate.id() == *Engine::embedded_id());
+    settings_section(&plan.configured, &names).cloned()
 }
 
 fn ask(replayer: &Replayer, question: &Question, texts: &Arc<Texts>) -> Heard {

@@ -33,6 +33,7 @@ pub(super) fn check(raw: RawScenario, config: Config, complaints: &mut Complaint
     let table = config.table();
     let mut check = Check { complaints, table: &table };
     let title = check.title(raw.title);
+    let settings_of = raw.settings_of;
     let start = check.start(raw.start.as_deref());
     let seed = check.seed(raw.seed);
     let list = KeyPath::of("backend");
@@ -47,7 +48,7 @@ pub(super) fn check(raw: RawScenario, config: Config, complaints: &mut Complaint
         let problem = check.complaints.whole("this scenario expects nothing, so it could not fail");
         problem.help("give a [[request]] an `end` or `decisions`, or add [expect]");
     }
-    Scenario { title, start, seed, config, scripts, pasts, spent_usd, requests, expect }
+    Scenario { title, start, seed, settings_of, config, scripts, pasts, spent_usd, requests, expect }
 }
 
 pub(super) struct Check<'c, 'a, 't> {

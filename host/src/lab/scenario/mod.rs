@@ -21,6 +21,7 @@ use pointsman_core::time::Timestamp;
 use super::answer::Answer;
 use super::world::Ask;
 use crate::config::{self, Config, ConfigError, OwnKeys};
+use crate::policy::SettingsOffer;
 
 pub use words::{Count, DecisionPattern, EndPattern, Expected};
 
@@ -41,6 +42,8 @@ pub struct Scenario {
     pub seed: u64,
     /// Backends, clients, limits and the policy's settings.
     pub config: Config,
+    /// The revision whose settings these are; none: they are those of whoever is tested.
+    pub settings_of: Option<String>,
     /// What each backend answers, in the table's order.
     pub scripts: Vec<Script>,
     /// What each backend has behind it at time 0, in the table's order.
@@ -146,8 +149,16 @@ impl Scenario {
         config::sketch(text, file_name, OWN_KEYS, check::check)
     }
 
-    /// The policy's settings as it is told them.
+    /// The policy's settings, as JSON.
     pub fn settings(&self) -> String {
-        self.config.policy.settings_json()
+        serde_json::Value::Object(self.config.policy.settings.clone()).to_string()
+    }
+
+    /// What this revision is offered: another one than that whose settings these are is told those that it knows.
+    pub fn offer(&self, revision: &str) -> SettingsOffer {
+        match &self.settings_of {
+            Some(other) if other != revision => SettingsOffer::shared(&self.settings()),
+            Some(_) | None => SettingsOffer::from(&self.settings()),
+        }
     }
 }

@@ -10,6 +10,7 @@ pub(super) struct RawScenario {
     pub title: Option<String>,
     pub start: Option<String>,
     pub seed: Option<RawSeed>,
+    pub settings_of: Option<String>,
     pub backend: Vec<RawBackend>,
     pub client: Vec<RawClient>,
     pub request: Vec<RawRequest>,

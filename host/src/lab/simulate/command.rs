@@ -142,7 +142,10 @@ fn policy(args: &SimulateArgs, config: Option<&Config>) -> Result<(String, Polic
     let policy = match name.as_str() {
         "default" => Policy::Native,
         "random" => Policy::Random,
-        _ => Policy::Component(compile(&file)?),
+        _ => {
+            let stem = file.file_stem().and_then(|stem| stem.to_str()).map(str::to_owned);
+            Policy::Component { compiled: compile(&file)?, name: stem }
+        }
     };
     Ok((name, policy))
 }

@@ -25,7 +25,7 @@ use pointsman_core::time::Timestamp;
 use super::recorder::Recorded;
 use super::story::Story;
 use super::world::{After, Scene, Sight, Watcher, World};
-use crate::config::Config;
+use crate::config::{Config, DEFAULT_POLICY};
 use crate::policy::{Compiled, LoadError, Revision, Texts, Twin, Verdict};
 use chance::Chance;
 use judge::{Breach, Judge};
@@ -44,7 +44,12 @@ pub enum Policy {
     /// Chance: any valid decision.
     Random,
     /// A component.
-    Component(Compiled),
+    Component {
+        /// It.
+        compiled: Compiled,
+        /// The name of its file, without its ending.
+        name: Option<String>,
+    },
 }
 
 /// A world to be made up.
@@ -118,14 +123,18 @@ enum Decider<'a> {
 
 impl<'a> Decider<'a> {
     fn new(plan: &Plan<'_>, config: &Config, table: &'a Arc<Table>) -> Result<Self, LoadError> {
-        let settings = config.policy.settings_json();
+        let settings = config.policy.offer_for_other(&[DEFAULT_POLICY]);
         Ok(match plan.policy {
-            Policy::Native => Decider::Native(Twin::new(&settings, table)),
+            Policy::Native => Decider::Native(Twin::new(settings.json(), table)),
             Policy::Random => Decider::Random(Chance::new(plan.seed, table)),
-            Policy::Component(compiled) => {
+            Policy::Component { compiled, name } => {
                 // What is made up is made up for the default policy; another has settings of its own.
-                let settings = if plan.config.is_some() { &settings } else { "{}" };
-                Decider::Component(compiled.isolated(settings, table.clone())?)
+                let names: Vec<&str> = compiled.name().into_iter().chain(name.as_deref()).collect();
+                let settings = match plan.config {
+                    Some(_) => config.policy.offer_for_other(&names),
+                    None => "{}".into(),
+                };
+                Decider::Component(compiled.isolated(&settings, table.clone())?)
             }
         })
     }

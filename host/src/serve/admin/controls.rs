@@ -6,6 +6,8 @@ use axum::body::Bytes;
 use pointsman_core::canary::Plan;
 use serde::Serialize;
 
+use crate::serve::upload::UploadOptions;
+
 /// A backend with its live numbers. Never holds a key.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct BackendView {
@@ -75,8 +77,14 @@ pub struct PolicyView {
     pub origin: String,
     /// When it came into force (RFC 3339).
     pub since: String,
-    /// Its settings.
+    /// The name in its component, by which the configuration has settings for it.
+    pub name: Option<String>,
+    /// The settings that it was told.
     pub settings: serde_json::Value,
+    /// Settings that it was offered and does not know: they belong to another policy.
+    pub settings_left_out: Vec<String>,
+    /// What the operator should know of it, in a sentence; none: nothing.
+    pub warning: Option<String>,
     /// Decisions asked of this revision, every time it was in force.
     pub decisions: u64,
     /// How many of them failed.
@@ -107,6 +115,8 @@ pub struct PromotionView {
     pub candidate: String,
     /// The revision it is compared with.
     pub control: String,
+    /// What the operator should know of the candidate, in a sentence; none: nothing.
+    pub warning: Option<String>,
     /// The candidate's share of the exchanges.
     pub share: String,
     /// When it began (RFC 3339).
@@ -232,6 +242,10 @@ pub struct RevisionView {
     pub revision: String,
     /// `embedded`, `upload`, or the file it came from.
     pub origin: String,
+    /// The name that came with it.
+    pub name: Option<String>,
+    /// The settings that came with it; none: it has those of the configuration.
+    pub settings: Option<serde_json::Value>,
     /// Size of its component.
     pub bytes: u64,
     /// When it came into force last (RFC 3339).
@@ -316,7 +330,7 @@ pub trait Controls: Send + Sync + 'static {
     ///
     /// # Errors
     /// When it is not accepted; the policy in force stays.
-    fn put_policy(&self, component: Bytes) -> Result<PolicyView, ControlError>;
+    fn put_policy(&self, component: Bytes, options: UploadOptions) -> Result<PolicyView, ControlError>;
 
     /// Puts an earlier policy in force: this revision, or the one before.
     ///
@@ -329,7 +343,7 @@ pub trait Controls: Send + Sync + 'static {
     ///
     /// # Errors
     /// When it is not accepted, or another promotion is under way; the policy in force stays.
-    fn promote(&self, component: Bytes, plan: Plan) -> Result<PolicyView, ControlError>;
+    fn promote(&self, component: Bytes, options: UploadOptions, plan: Plan) -> Result<PolicyView, ControlError>;
 
     /// Ends the promotion under way.
     ///

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::api::refused;
 use super::{AdminState, ControlError, failure};
+use crate::serve::upload::UploadOptions;
 
 /// So much of an upload that is too large is read and thrown away: a client that still sends does not read the answer.
 const MAX_DISCARDED_BYTES: usize = 1 << 30;
@@ -26,11 +27,41 @@ pub(super) async fn shadow(State(state): State<AdminState>) -> Response {
     }
 }
 
-pub(super) async fn put(State(state): State<AdminState>, body: Body) -> Response {
-    match component(body, state.max_component_bytes).await {
-        Ok(component) => replace(state, move |state| state.controls.put_policy(component)).await,
-        Err(refusal) => refusal,
+/// `?name=mine&settings={...}` with the component as the body.
+pub(super) async fn put(
+    State(state): State<AdminState>,
+    query: Result<Query<Vec<(String, String)>>, QueryRejection>,
+    body: Body,
+) -> Response {
+    let options = query.map_err(|error| error.body_text()).and_then(|Query(asked)| {
+        if let Some((unknown, _)) = asked.iter().find(|(name, _)| !UPLOAD_KEYS.contains(&&**name)) {
+            return Err(format!("`{unknown}` is not known; give name=, settings= or neither"));
+        }
+        options(&asked)
+    });
+    // Read also where it is refused: a client that still sends does not read the answer.
+    match (options, component(body, state.max_component_bytes).await) {
+        (Ok(options), Ok(component)) => {
+            replace(state, move |state| state.controls.put_policy(component, options)).await
+        }
+        (Err(why), Ok(_)) => failure(StatusCode::BAD_REQUEST, format!("{why}; the policy in force stays")),
+        (Ok(_) | Err(_), Err(refusal)) => refusal,
     }
+}
+
+/// What may come with a component.
+pub(super) const UPLOAD_KEYS: [&str; 2] = ["name", "settings"];
+
+/// What came with a component, in the query of the URL.
+pub(super) fn options(asked: &[(String, String)]) -> Result<UploadOptions, String> {
+    UploadOptions::read(once(asked, "name")?, once(asked, "settings")?)
+}
+
+/// The value of a key that may be given once.
+pub(super) fn once<'a>(asked: &'a [(String, String)], name: &str) -> Result<Option<&'a str>, String> {
+    let mut all = asked.iter().filter(|(known, _)| known == name).map(|(_, value)| value.as_str());
+    let first = all.next();
+    if all.next().is_some() { Err(format!("{name} is given twice")) } else { Ok(first) }
 }
 
 /// `?to=REVISION`

@@ -9,18 +9,18 @@ use axum::response::{IntoResponse, Response};
 use pointsman_core::canary::Plan;
 use serde::Serialize;
 
-use super::policy::{component, replace};
+use super::policy::{UPLOAD_KEYS, component, once, options, replace};
 use super::{AdminState, PolicyEventView, failure};
 
-/// `?canary=5%25&for=10m&guard=p95<=%2B10%25&guard=...` with the component as the body.
+/// `?canary=5%25&for=10m&guard=p95<=%2B10%25&guard=...&settings={...}` with the component as the body.
 pub(super) async fn start(
     State(state): State<AdminState>,
     query: Result<Query<Vec<(String, String)>>, QueryRejection>,
     body: Body,
 ) -> Response {
-    let plan = query.map_err(|error| error.body_text()).and_then(|Query(asked)| plan(&asked));
-    let plan = match plan {
-        Ok(plan) => plan,
+    let asked = query.map_err(|error| error.body_text()).and_then(|Query(asked)| Ok((plan(&asked)?, options(&asked)?)));
+    let (plan, options) = match asked {
+        Ok(asked) => asked,
         Err(why) => {
             // Read all the same: a client that still sends does not read the answer.
             let _ = component(body, state.max_component_bytes).await;
@@ -31,22 +31,18 @@ pub(super) async fn start(
         Ok(component) if component.is_empty() => {
             failure(StatusCode::BAD_REQUEST, "send the candidate's component as the body")
         }
-        Ok(component) => replace(state, move |state| state.controls.promote(component, plan)).await,
+        Ok(component) => replace(state, move |state| state.controls.promote(component, options, plan)).await,
         Err(refusal) => refusal,
     }
 }
 
 fn plan(asked: &[(String, String)]) -> Result<Plan, String> {
-    let once = |name: &str| {
-        let mut all = asked.iter().filter(|(known, _)| known == name).map(|(_, value)| value.as_str());
-        let first = all.next();
-        if all.next().is_some() { Err(format!("{name} is given twice")) } else { Ok(first) }
-    };
-    if let Some((unknown, _)) = asked.iter().find(|(name, _)| !["canary", "for", "guard"].contains(&&**name)) {
-        return Err(format!("`{unknown}` is not known; give canary=, for= and any number of guard="));
+    let is_known = |name: &str| ["canary", "for", "guard"].contains(&name) || UPLOAD_KEYS.contains(&name);
+    if let Some((unknown, _)) = asked.iter().find(|(name, _)| !is_known(name)) {
+        return Err(format!("`{unknown}` is not known; give canary=, for=, any number of guard=, name= and settings="));
     }
     let guards = asked.iter().filter(|(name, _)| name == "guard").map(|(_, value)| value.as_str());
-    Plan::parse(once("canary")?, once("for")?, guards).map_err(|bad| bad.to_string())
+    Plan::parse(once(asked, "canary")?, once(asked, "for")?, guards).map_err(|bad| bad.to_string())
 }
 
 pub(super) async fn abort(State(state): State<AdminState>, body: Body) -> Response {

@@ -14,6 +14,7 @@ use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
 use super::*;
+use crate::serve::upload::UploadOptions;
 use crate::store::{Store, StoreLimits, StorePath};
 
 /// 2026-01-15T10:30:00Z
@@ -71,7 +72,7 @@ impl Controls for Fake {
         self.tell("clear", id)
     }
 
-    fn put_policy(&self, component: Bytes) -> Result<PolicyView, ControlError> {
+    fn put_policy(&self, component: Bytes, _options: UploadOptions) -> Result<PolicyView, ControlError> {
         Err(ControlError::Refused(format!("{} bytes are no component", component.len())))
     }
 
@@ -79,9 +80,11 @@ impl Controls for Fake {
         Err(ControlError::Unsupported("not in this version".to_owned()))
     }
 
-    fn promote(&self, component: Bytes, plan: Plan) -> Result<PolicyView, ControlError> {
+    fn promote(&self, component: Bytes, options: UploadOptions, plan: Plan) -> Result<PolicyView, ControlError> {
         let guards: Vec<String> = plan.guards.iter().map(ToString::to_string).collect();
-        let told = format!("promote {} bytes {} {:?} {}", component.len(), plan.share, plan.lasts, guards.join(" "));
+        let settings = options.settings_json().map(|settings| format!(" with {settings}")).unwrap_or_default();
+        let told =
+            format!("promote {} bytes {} {:?} {}{settings}", component.len(), plan.share, plan.lasts, guards.join(" "));
         self.told.lock().unwrap().push(told);
         Ok(self.policy())
     }

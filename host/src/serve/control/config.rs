@@ -6,6 +6,7 @@ use pointsman_core::table::Table;
 
 use super::component::Component;
 use super::policy::Place;
+use super::settings::{Standing, tell_left_out};
 use super::{About, Control};
 use crate::config::{self, BackendConfig, Config, ProcessEnv};
 use crate::drive::{Conduct, Snapshot, Target};
@@ -77,7 +78,8 @@ impl Control {
     }
 
     async fn take_config_alone(&self, before: &Snapshot, config: Arc<Config>, table: Arc<Table>) -> anyhow::Result<()> {
-        let revision = self.with_table(before.policy.clone(), &config, table.clone()).await?;
+        let standing = self.standing_in_force(&config);
+        let revision = self.with_table(before.policy.clone(), &config, table.clone(), &standing).await?;
         before.conduct.set_rule(config.policy.rollback);
         let published = config.revision.to_string();
         let candidate = self.candidate_with_table(before, &config, table.clone()).await;
@@ -94,9 +96,18 @@ impl Control {
         policy: Arc<Revision>,
         config: &Config,
         table: Arc<Table>,
+        standing: &Standing,
     ) -> anyhow::Result<Revision> {
-        let settings = config.policy.settings_json();
-        Ok(self.in_workshop(move || policy.with_table(&settings, table)).await??)
+        let offer = standing.offer(config, policy.name(), policy.id());
+        let (asked, before) = (policy.clone(), policy.left_out().to_vec());
+        let configured = self.in_workshop(move || asked.with_table(&offer, table)).await?;
+        let revision = configured.map_err(|error| {
+            standing.explain(error, (config, self.config_file.as_deref()), policy.name(), policy.id())
+        })?;
+        if revision.left_out() != before {
+            tell_left_out(revision.id(), standing, revision.left_out());
+        }
+        Ok(revision)
     }
 
     fn config_taken(&self, revision: &str) {

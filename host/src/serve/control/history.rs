@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use pointsman_core::time::Timestamp;
 
 use super::component::Hash;
+use crate::serve::upload::UploadOptions;
 use crate::store::{PolicyRow, PolicyRows, PolicySourceRow};
 
 /// Revisions kept to go back to, the one in force among them.
@@ -92,7 +93,7 @@ pub struct Ended {
 }
 
 /// A revision that is or was in force.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Entry {
     /// Its component.
     pub hash: Hash,
@@ -100,6 +101,8 @@ pub struct Entry {
     pub bytes: u64,
     /// Where it came from last.
     pub origin: Origin,
+    /// What came with it. The same component with other options is another revision to go back to.
+    pub options: UploadOptions,
     /// When it came into force last.
     pub taken: Timestamp,
     /// When it ceased to be; none: it is in force.
@@ -119,8 +122,21 @@ pub struct Source {
     pub hash: Hash,
 }
 
+/// What comes into force.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Incoming {
+    /// Its component.
+    pub hash: Hash,
+    /// The component's size.
+    pub bytes: u64,
+    /// Where it comes from.
+    pub origin: Origin,
+    /// What came with it.
+    pub options: UploadOptions,
+}
+
 /// The last revisions, each once, in the order in which they came into force.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct History {
     entries: Vec<Entry>,
     /// What the configured source was known to hold.
@@ -161,8 +177,8 @@ impl History {
 
     /// Why this component must not be taken from a file; none: it may be.
     pub fn given_up(&self, hash: &Hash) -> Option<String> {
-        let entry = self.entries.iter().find(|entry| entry.hash == *hash)?;
-        let ended = entry.ended.as_ref().filter(|ended| ended.end == End::Faults)?;
+        let of_this = self.entries.iter().filter(|entry| entry.hash == *hash);
+        let ended = of_this.filter_map(|entry| entry.ended.as_ref()).find(|ended| ended.end == End::Faults)?;
         let revision = hash.revision();
         Some(format!(
             "revision {revision} was rolled back ({}); change it, or POST /api/policy/rollback?to={revision} to use it again",
@@ -171,13 +187,15 @@ impl History {
     }
 
     /// Another revision comes into force; the one before ended for `end` and `why`.
-    pub fn take(&mut self, now: Timestamp, hash: Hash, bytes: u64, origin: Origin, end: End, why: &str) {
+    pub fn take(&mut self, now: Timestamp, incoming: Incoming, end: End, why: &str) {
+        let Incoming { hash, bytes, origin, options } = incoming;
         for entry in &mut self.entries {
             entry.ended.get_or_insert_with(|| Ended { at: now, end, why: why.to_owned() });
         }
-        let known = self.entries.iter().position(|entry| entry.hash == hash).map(|at| self.entries.remove(at));
+        let is_known = |entry: &Entry| entry.hash == hash && entry.options == options;
+        let known = self.entries.iter().position(is_known).map(|at| self.entries.remove(at));
         let (decisions, faults) = known.map_or((0, 0), |entry| (entry.decisions, entry.faults));
-        self.entries.push(Entry { hash, bytes, origin, taken: now, ended: None, decisions, faults });
+        self.entries.push(Entry { hash, bytes, origin, options, taken: now, ended: None, decisions, faults });
         self.forget_the_oldest();
     }
 
@@ -203,7 +221,8 @@ impl History {
             Ok(offered) => offered,
             Err(why) => return Preference::Instead(why),
         };
-        if offered == in_force.hash {
+        // With settings of its own it is not what the source would be.
+        if offered == in_force.hash && in_force.options == UploadOptions::default() {
             return Preference::Source;
         }
         let known = self.source.as_ref().filter(|source| source.file.as_deref() == file);
@@ -228,6 +247,8 @@ impl History {
                 bytes: entry.bytes,
                 origin: entry.origin.word().to_owned(),
                 file,
+                name: entry.options.name.clone(),
+                settings: entry.options.settings_json(),
                 taken_ms: entry.taken.as_millis(),
                 ended_ms: ended.map(|ended| ended.at.as_millis()),
                 end: ended.map(|ended| ended.end.as_str().to_owned()),
@@ -271,6 +292,7 @@ fn entry(row: PolicyRow) -> Option<Entry> {
         hash: Hash::parse(&row.sha256)?,
         bytes: row.bytes,
         origin,
+        options: UploadOptions::read(row.name.as_deref(), row.settings.as_deref()).ok()?,
         taken: Timestamp::from_millis(row.taken_ms),
         ended,
         decisions: row.decisions,
@@ -290,6 +312,14 @@ mod tests {
         Hash::of(&n.to_le_bytes())
     }
 
+    fn of(hash: Hash, bytes: u64, origin: Origin) -> Incoming {
+        Incoming { hash, bytes, origin, options: UploadOptions::default() }
+    }
+
+    fn with(settings: &str) -> UploadOptions {
+        UploadOptions::read(None, Some(settings)).unwrap()
+    }
+
     fn file() -> Origin {
         Origin::File("mine.wasm".into())
     }
@@ -297,9 +327,9 @@ mod tests {
     /// A file whose first and second content were in force, then an upload.
     fn history() -> History {
         let mut history = History::default();
-        history.take(at(0), hash(1), 10, file(), End::Replaced, "");
-        history.take(at(1), hash(2), 10, file(), End::Replaced, "the file changed");
-        history.take(at(2), hash(3), 10, Origin::Upload, End::Replaced, "an upload");
+        history.take(at(0), of(hash(1), 10, file()), End::Replaced, "");
+        history.take(at(1), of(hash(2), 10, file()), End::Replaced, "the file changed");
+        history.take(at(2), of(hash(3), 10, Origin::Upload), End::Replaced, "an upload");
         history.source = Some(Source { file: Some("mine.wasm".into()), hash: hash(2) });
         history
     }
@@ -312,7 +342,7 @@ mod tests {
     fn each_revision_is_kept_once_and_the_latest_last() {
         let mut history = history();
         history.count(7, 2);
-        history.take(at(3), hash(1), 10, Origin::Upload, End::Replaced, "again");
+        history.take(at(3), of(hash(1), 10, Origin::Upload), End::Replaced, "again");
         let order: Vec<_> = history.newest_first().map(|entry| entry.hash).collect();
         assert_eq!(order, [hash(1), hash(3), hash(2)]);
         let upload = history.find(&hash(3).revision()).unwrap();
@@ -325,29 +355,44 @@ mod tests {
     fn going_back_twice_goes_further_back() {
         let mut history = history();
         assert_eq!(good(&history), [hash(2), hash(1)]);
-        history.take(at(3), hash(2), 10, file(), End::RolledBack, "");
+        history.take(at(3), of(hash(2), 10, file()), End::RolledBack, "");
         assert_eq!(good(&history), [hash(1)], "what was left is not what is gone back to");
-        history.take(at(4), hash(1), 10, file(), End::RolledBack, "");
+        history.take(at(4), of(hash(1), 10, file()), End::RolledBack, "");
         assert_eq!(good(&history), []);
+    }
+
+    #[test]
+    fn the_same_component_with_other_settings_is_another_revision() {
+        let mut history = history();
+        let tuned = |settings| Incoming { options: with(settings), ..of(hash(3), 10, Origin::Upload) };
+        history.take(at(3), tuned(r#"{"a":1}"#), End::Replaced, "tuned");
+        history.take(at(4), tuned(r#"{"a":2}"#), End::Replaced, "tuned again");
+        let good: Vec<_> = history.good().map(|entry| (entry.hash, entry.options.settings_json())).collect();
+        assert_eq!(good[..2], [(hash(3), Some(r#"{"a":1}"#.to_owned())), (hash(3), None)]);
+        assert_eq!(History::of_rows(history.rows()), history, "they are kept");
+        let mine = Some(Path::new("mine.wasm"));
+        assert_eq!(history.preference(mine, Ok(hash(2))), Preference::Kept);
+        history.source = Some(Source { file: Some("mine.wasm".into()), hash: hash(3) });
+        assert_eq!(history.preference(mine, Ok(hash(3))), Preference::Kept, "the file has not the settings");
     }
 
     #[test]
     fn it_is_bounded_by_number_and_size_and_keeps_the_one_in_force() {
         let mut history = History::default();
         for n in 0..30 {
-            history.take(at(n), hash(n), 10, Origin::Upload, End::Replaced, "");
+            history.take(at(n), of(hash(n), 10, Origin::Upload), End::Replaced, "");
         }
         assert_eq!(history.newest_first().count(), MAX_REVISIONS);
-        history.take(at(40), hash(40), MAX_BYTES - 15, Origin::Upload, End::Replaced, "");
+        history.take(at(40), of(hash(40), MAX_BYTES - 15, Origin::Upload), End::Replaced, "");
         assert_eq!(history.newest_first().count(), 2);
-        history.take(at(41), hash(41), MAX_BYTES * 2, Origin::Upload, End::Replaced, "");
+        history.take(at(41), of(hash(41), MAX_BYTES * 2, Origin::Upload), End::Replaced, "");
         assert_eq!(history.newest_first().map(|e| e.hash).collect::<Vec<_>>(), [hash(41)]);
     }
 
     #[test]
     fn the_store_gives_back_what_it_was_given() {
         let mut history = history();
-        history.take(at(3), hash(2), 10, Origin::Embedded, End::Faults, "it failed");
+        history.take(at(3), of(hash(2), 10, Origin::Embedded), End::Faults, "it failed");
         assert_eq!(History::of_rows(history.rows()), history);
         let mut rows = history.rows();
         rows.revisions[0].sha256 = "nonsense".into();
@@ -375,14 +420,14 @@ mod tests {
         assert_eq!(uploaded.preference(None, Ok(hash(2))), FromSource, "the file is no longer named");
 
         let mut failed = history();
-        failed.take(at(3), hash(2), 10, file(), End::Faults, "it failed");
+        failed.take(at(3), of(hash(2), 10, file()), End::Faults, "it failed");
         assert!(matches!(failed.preference(mine, Ok(hash(3))), Instead(why) if why.contains("it failed")));
 
         let mut embedded = History::default();
-        embedded.take(at(0), hash(1), 10, Origin::Embedded, End::Replaced, "");
+        embedded.take(at(0), of(hash(1), 10, Origin::Embedded), End::Replaced, "");
         embedded.source = Some(Source { file: None, hash: hash(1) });
         assert_eq!(embedded.preference(None, Ok(hash(2))), FromSource, "a newer Pointsman has a newer default");
-        embedded.take(at(1), hash(5), 10, Origin::Upload, End::Replaced, "");
+        embedded.take(at(1), of(hash(5), 10, Origin::Upload), End::Replaced, "");
         assert_eq!(embedded.preference(None, Ok(hash(2))), Kept, "which is no word against an upload");
     }
 }

@@ -7,6 +7,7 @@ mod history;
 mod policy;
 mod promotion;
 mod rollback;
+mod settings;
 mod shadow;
 mod start;
 mod steps;

@@ -7,20 +7,20 @@ use axum::body::Bytes;
 use pointsman_core::table::Table;
 
 use super::component::{Component, Hash, shown, source_of};
-use super::history::{End, Entry, Origin, Source};
+use super::history::{End, Entry, Incoming, Origin, Source};
+use super::settings::{Standing, tell_left_out};
 use super::{About, Control, KEPT_COMPILED};
 use crate::config::Config;
 use crate::drive::Snapshot;
 use crate::policy::{Compiled, Revision};
+use crate::serve::upload::UploadOptions;
 use crate::telemetry::metrics::Reload;
 
 /// What comes into force, from where, and why what was there goes.
 pub(super) struct Place<'a> {
-    pub(super) hash: Hash,
-    pub(super) bytes: u64,
+    pub(super) incoming: Incoming,
     /// Where it is not in the store yet.
     pub(super) component: Option<&'a Component>,
-    pub(super) origin: Origin,
     pub(super) end: End,
     pub(super) why: String,
     /// What the operator should go on to see; none: nothing is wrong.
@@ -32,29 +32,31 @@ impl<'a> Place<'a> {
     pub(super) fn of_source(component: &'a Component, config: &Config) -> Self {
         let file = source_of(config);
         let why = format!("{} has changed", shown(file.as_deref()));
-        Self::of(component, Origin::of_source(file.as_deref()), why)
+        Self::of(component, &Standing::source(config), why)
     }
 
-    fn of(component: &'a Component, origin: Origin, why: String) -> Self {
-        let (hash, bytes) = (component.hash, component.bytes.len() as u64);
-        Self { hash, bytes, component: Some(component), origin, end: End::Replaced, why, error: None }
+    /// A component that has just been judged.
+    pub(super) fn of(component: &'a Component, standing: &Standing, why: String) -> Self {
+        let incoming = standing.incoming(component.hash, component.bytes.len() as u64);
+        Self { incoming, component: Some(component), end: End::Replaced, why, error: None }
     }
 
     /// A revision that is kept.
     pub(super) fn back_to(entry: Entry, end: End, why: String) -> Self {
-        let Entry { hash, bytes, origin, .. } = entry;
-        Self { hash, bytes, component: None, origin, end, why, error: None }
+        let Entry { hash, bytes, origin, options, .. } = entry;
+        let incoming = Incoming { hash, bytes, origin, options };
+        Self { incoming, component: None, end, why, error: None }
     }
 
     /// What the source is known to hold afterwards; none: as before. A revision that is kept says nothing about it.
     fn source(&self) -> Option<Source> {
         self.component?;
-        let file = match &self.origin {
+        let file = match &self.incoming.origin {
             Origin::Embedded => None,
             Origin::File(file) => Some(file.clone()),
             Origin::Upload => return None,
         };
-        (self.end == End::Replaced).then_some(Source { file, hash: self.hash })
+        (self.end == End::Replaced).then_some(Source { file, hash: self.incoming.hash })
     }
 }
 
@@ -129,21 +131,23 @@ impl Control {
         now.is_ok_and(|now| now.hash == component.hash)
     }
 
-    /// Brings an uploaded component into force, where it is not already.
+    /// Brings an uploaded component into force with what came with it, where it is not already.
     ///
     /// # Errors
     /// In one sentence, why it is refused.
-    pub async fn offer_policy(&self, bytes: Bytes) -> anyhow::Result<()> {
+    pub async fn offer_policy(&self, bytes: Bytes, options: UploadOptions) -> anyhow::Result<()> {
         let _turn = self.one_at_a_time.lock().await;
         let component = self.in_workshop(move || Component::new(bytes)).await?;
         let before = self.proxy.snapshot();
-        if self.state().history.in_force().is_some_and(|entry| entry.hash == component.hash) {
+        let is_this = |entry: &Entry| entry.hash == component.hash && entry.options == options;
+        if self.state().history.in_force().is_some_and(is_this) {
             self.state().policy_error.take_if(|(about, _)| *about != About::Source);
             return Ok(());
         }
-        match self.judge(&component, &before.config, before.view.table.clone()).await {
+        let standing = Standing::upload(options);
+        match self.judge(&component, &before.config, before.view.table.clone(), &standing).await {
             Ok(revision) => {
-                let place = Place::of(&component, Origin::Upload, "another policy was uploaded".to_owned());
+                let place = Place::of(&component, &standing, "another policy was uploaded".to_owned());
                 self.take(&before, revision, place).await;
                 Ok(())
             }
@@ -163,7 +167,7 @@ impl Control {
 
     /// Writes down what comes into force, then puts it there; a promotion under way is over.
     pub(super) async fn put_in_force(&self, before: &Snapshot, next: Snapshot, place: Place<'_>) {
-        let overtaken = format!("revision {} came into force: {}", place.hash.revision(), place.why);
+        let overtaken = format!("revision {} came into force: {}", place.incoming.hash.revision(), place.why);
         self.install(before, next, place).await;
         self.overtaken(&overtaken).await;
     }
@@ -175,7 +179,7 @@ impl Control {
         if let Some(source) = place.source() {
             history.source = Some(source);
         }
-        history.take(self.proxy.clock.now(), place.hash, place.bytes, place.origin, place.end, &place.why);
+        history.take(self.proxy.clock.now(), place.incoming, place.end, &place.why);
         let not_kept = self.write_down(&history, place.component).await;
         self.publish(before, next);
         let mut state = self.state();
@@ -192,15 +196,19 @@ impl Control {
         component: &Component,
         config: &Config,
         table: Arc<Table>,
+        standing: &Standing,
     ) -> anyhow::Result<Revision> {
-        let (engine, settings, component) = (self.engine.clone(), config.policy.settings_json(), component.clone());
-        let known = self.compiled(&component.hash);
+        let (engine, component, config) = (self.engine.clone(), component.clone(), config.clone());
+        let (known, file, asked) = (self.compiled(&component.hash), self.config_file.clone(), standing.clone());
         let judged = self.in_workshop(move || {
             let compiled = known.map_or_else(|| engine.compile(&component.bytes).map(Arc::new), Ok)?;
-            let revision = compiled.configure(&settings, table)?;
+            let (own, id) = (compiled.name(), compiled.id());
+            let configured = compiled.configure(asked.offer(&config, own, id), table);
+            let revision = configured.map_err(|error| asked.explain(error, (&config, file.as_deref()), own, id))?;
             anyhow::Ok((component.hash, compiled, revision))
         });
         let (hash, compiled, revision) = judged.await??;
+        tell_left_out(revision.id(), standing, revision.left_out());
         self.remember(hash, compiled);
         Ok(revision)
     }
@@ -213,7 +221,7 @@ impl Control {
         table: Arc<Table>,
     ) -> anyhow::Result<Revision> {
         let refused = || format!("{} is refused", shown(source_of(config).as_deref()));
-        self.judge(component, config, table).await.with_context(refused)
+        self.judge(component, config, table, &Standing::source(config)).await.with_context(refused)
     }
 
     /// What was compiled of late.

@@ -15,11 +15,13 @@ use pointsman_core::time::Timestamp;
 
 use super::Control;
 use super::component::Component;
-use super::history::{End, Origin};
+use super::history::Entry;
 use super::policy::Place;
+use super::settings::Standing;
 use crate::config::Config;
 use crate::drive::{Conduct, Progress, Snapshot, Split};
 use crate::policy::Revision;
+use crate::serve::upload::UploadOptions;
 use crate::telemetry::metrics::PromotionStep;
 
 /// A promotion, under way or the last one.
@@ -33,6 +35,10 @@ pub struct Promotion {
     split: Arc<Split>,
     /// Kept until it is in the history.
     component: Option<Component>,
+    /// Which settings it gets.
+    standing: Standing,
+    /// Settings that it was offered and does not know.
+    pub left_out: Vec<String>,
     /// How it ended; none: it is under way.
     pub over: Option<Over>,
 }
@@ -83,7 +89,7 @@ impl Control {
     ///
     /// # Errors
     /// When it is refused, in force, or another one is being tried.
-    pub async fn promote(&self, bytes: Bytes, plan: Plan) -> Result<(), CannotPromote> {
+    pub async fn promote(&self, bytes: Bytes, options: UploadOptions, plan: Plan) -> Result<(), CannotPromote> {
         let _turn = self.one_at_a_time.lock().await;
         let component = self.in_workshop(move || Component::new(bytes)).await;
         let component = component.map_err(|error| CannotPromote::Refused(format!("{error:#}")))?;
@@ -92,21 +98,26 @@ impl Control {
         }
         let before = self.proxy.snapshot();
         let candidate = component.hash.revision();
-        if *candidate == **before.policy.id() {
+        // With other settings it is another candidate.
+        let is_this = |entry: &Entry| entry.hash == component.hash && entry.options == options;
+        if self.state().history.in_force().is_some_and(is_this) {
             return Err(CannotPromote::InForce(candidate));
         }
-        let judged = self.judge(&component, &before.config, before.view.table.clone()).await;
+        let standing = Standing::upload(options);
+        let judged = self.judge(&component, &before.config, before.view.table.clone(), &standing).await;
         let revision = judged.map_err(|error| {
             let error = format!("{:#}", error.context("the candidate is refused"));
             tracing::error!(candidate, error, "a promotion was refused; what was in force stays");
             CannotPromote::Refused(error)
         })?;
+        let left_out = revision.left_out().to_vec();
         let began = format!("{} of the exchanges for {:?}", plan.share, plan.lasts);
         let split = Arc::new(Split::new(plan, secret(), self.proxy.clock.now()));
         let conduct = Arc::new(Conduct::new(Some(rule(&before.config))));
         let control = before.policy.id().to_string();
         let component = Some(component);
-        let promotion = Promotion { candidate, control, split: split.clone(), component, over: None };
+        let promotion =
+            Promotion { candidate, control, split: split.clone(), component, standing, left_out, over: None };
         self.publish(&before, before.with_candidate(Arc::new(revision), conduct, split));
         self.set_promotion(promotion.clone());
         self.promotion_began.notify_one();
@@ -176,15 +187,8 @@ impl Control {
         let (Some(candidate), Some(component)) = (&before.candidate, &running.component) else { return };
         candidate.conduct.set_rule(before.config.policy.rollback);
         let next = before.under(candidate.policy.clone(), candidate.conduct.clone());
-        let place = Place {
-            hash: component.hash,
-            bytes: component.bytes.len() as u64,
-            component: Some(component),
-            origin: Origin::Upload,
-            end: End::Replaced,
-            why: format!("revision {} was promoted: {why}", running.candidate),
-            error: None,
-        };
+        let place =
+            Place::of(component, &running.standing, format!("revision {} was promoted: {why}", running.candidate));
         self.install(&before, next, place).await;
         self.close_promotion(running, PromotionStep::Promoted, &why);
         self.tell(running, PromotionStep::Promoted, &why).await;
@@ -224,7 +228,8 @@ impl Control {
         table: Arc<Table>,
     ) -> Option<anyhow::Result<Revision>> {
         let candidate = before.candidate.as_ref()?;
-        Some(self.with_table(candidate.policy.clone(), config, table).await)
+        let standing = self.promotion().filter(Promotion::is_running)?.standing;
+        Some(self.with_table(candidate.policy.clone(), config, table, &standing).await)
     }
 
     /// The next snapshot has a candidate too, where the one before has. A candidate that refuses the configuration goes.

@@ -5,6 +5,7 @@ use axum::body::Bytes;
 use super::component::Component;
 use super::history::{End, Entry};
 use super::policy::Place;
+use super::settings::Standing;
 use super::{About, Control};
 use crate::drive::Snapshot;
 use crate::policy::Revision;
@@ -130,6 +131,7 @@ impl Control {
             Some(_) => Component { bytes: Bytes::new(), hash },
             None => Component::kept(&self.policies, hash).await?,
         };
-        self.judge(&component, &before.config, before.view.table.clone()).await
+        let standing = Standing::kept(entry, &self.state().history, &before.config);
+        self.judge(&component, &before.config, before.view.table.clone(), &standing).await
     }
 }

@@ -15,7 +15,7 @@ use super::in_workshop;
 use crate::config::Shadow as Wanted;
 use crate::drive::{Proxy, Shade, Tally};
 use crate::policy::watch::Watcher;
-use crate::policy::{Compiled, Engine};
+use crate::policy::{Compiled, Engine, left_out_words};
 use crate::telemetry::metrics::Reload;
 
 /// Casts the shadow that the configuration names.
@@ -168,10 +168,13 @@ impl Understudy {
 
     /// Configures and probes it, and has it asked from now on.
     async fn cast(&self, key: Key, compiled: Arc<Compiled>) -> anyhow::Result<()> {
-        let settings = key.wanted.settings_json();
+        let offer = key.wanted.offer(compiled.name());
         let deadline_ms = u32::try_from(key.wanted.deadline.as_millis()).unwrap_or(u32::MAX);
         let (code, table) = (compiled.clone(), key.table.clone());
-        let revision = in_workshop(&self.engine, move || code.shadow(&settings, table, deadline_ms)).await??;
+        let revision = in_workshop(&self.engine, move || code.shadow(&offer, table, deadline_ms)).await??;
+        if let Some(words) = left_out_words(revision.left_out()) {
+            tracing::warn!(shadow = key.hash.revision(), left_out = revision.left_out().join(", "), "{words}");
+        }
         let before = self.state().cast.clone().filter(|cast| cast.key.is_same_policy(&key));
         let (since, tally) =
             before.map_or_else(|| (self.proxy.clock.now(), Arc::default()), |cast| (cast.since, cast.tally));

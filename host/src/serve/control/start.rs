@@ -1,6 +1,6 @@
 //! Which policy a start comes up with; the rules are in [`super::history`].
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
@@ -8,7 +8,8 @@ use pointsman_core::table::Table;
 use pointsman_core::time::Timestamp;
 
 use super::component::{Component, Hash, shown, source_of};
-use super::history::{End, History, Origin, Preference, Source};
+use super::history::{End, History, Preference, Source};
+use super::settings::{Standing, tell_left_out};
 use super::{save, why_not_kept};
 use crate::config::Config;
 use crate::policy::{Compiled, Engine, Revision};
@@ -47,6 +48,7 @@ struct Chosen {
 
 struct Starting<'a> {
     engine: Engine,
+    config_file: Option<&'a Path>,
     policies: &'a PolicyStore,
     config: Arc<Config>,
     file: Option<PathBuf>,
@@ -64,6 +66,7 @@ pub async fn first_policy(
     config: Arc<Config>,
     table: Arc<Table>,
     now: Timestamp,
+    config_file: Option<&Path>,
 ) -> anyhow::Result<First> {
     let history = match policies.load() {
         Ok(rows) => History::of_rows(rows),
@@ -76,7 +79,7 @@ pub async fn first_policy(
     let file = source_of(&config);
     let source = Component::of_source(file.as_deref(), max_bytes).await;
     let offered = source.as_ref().ok().map(|source| source.hash);
-    let starting = Starting { engine, policies, config, file, table, history };
+    let starting = Starting { engine, config_file, policies, config, file, table, history };
     let chosen = starting.choose(source).await?;
     Ok(starting.write_down(chosen, offered, now).await)
 }
@@ -93,7 +96,7 @@ impl Starting<'_> {
         let error = match (preference, source) {
             (Preference::Source, source) => {
                 let component = source?;
-                match self.load(&component).await {
+                match self.load_source(&component).await {
                     Ok(loaded) => return Ok(Chosen { component, loaded, is_source: true, error: None }),
                     Err(error) => error.context(format!("{} is refused", shown(file))),
                 }
@@ -103,7 +106,7 @@ impl Starting<'_> {
                 Err(error) => {
                     let error = error.context(self.which_cannot_be_used());
                     let Ok(component) = source else { return Err(error) };
-                    let Ok(loaded) = self.load(&component).await else { return Err(error) };
+                    let Ok(loaded) = self.load_source(&component).await else { return Err(error) };
                     let error = Some(format!("{error:#}"));
                     return Ok(Chosen { component, loaded, is_source: true, error });
                 }
@@ -131,21 +134,28 @@ impl Starting<'_> {
         format!("the policy that was in force{which}, cannot be used")
     }
 
-    async fn load(&self, component: &Component) -> anyhow::Result<Loaded> {
+    async fn load(&self, component: &Component, standing: Standing) -> anyhow::Result<Loaded> {
         let (engine, bytes) = (self.engine.clone(), component.bytes.clone());
-        let (settings, table) = (self.config.policy.settings_json(), self.table.clone());
+        let (config, table, file) = (self.config.clone(), self.table.clone(), self.config_file.map(Path::to_owned));
         tokio::task::spawn_blocking(move || {
             let compiled = engine.compile(&bytes)?;
-            let revision = compiled.configure(&settings, table)?;
+            let (own, id) = (compiled.name(), compiled.id());
+            let configured = compiled.configure(standing.offer(&config, own, id), table);
+            let revision = configured.map_err(|error| standing.explain(error, (&config, file.as_deref()), own, id))?;
+            tell_left_out(id, &standing, revision.left_out());
             anyhow::Ok(Loaded { compiled, revision })
         })
         .await?
     }
 
+    async fn load_source(&self, component: &Component) -> anyhow::Result<Loaded> {
+        self.load(component, Standing::source(&self.config)).await
+    }
+
     async fn load_kept(&self) -> anyhow::Result<(Component, Loaded)> {
-        let hash = self.history.in_force().context("nothing was in force")?.hash;
-        let component = Component::kept(self.policies, hash).await?;
-        let loaded = self.load(&component).await?;
+        let entry = self.history.in_force().context("nothing was in force")?;
+        let component = Component::kept(self.policies, entry.hash).await?;
+        let loaded = self.load(&component, Standing::kept(entry, &self.history, &self.config)).await?;
         Ok((component, loaded))
     }
 
@@ -154,11 +164,11 @@ impl Starting<'_> {
         let (hash, file) = (component.hash, self.file.as_deref());
         let mut history = self.history;
         if is_source {
-            if history.in_force().is_none_or(|entry| entry.hash != hash) {
+            let incoming = Standing::source(&self.config).incoming(hash, component.bytes.len() as u64);
+            if history.in_force().is_none_or(|entry| entry.hash != hash || entry.options != incoming.options) {
                 let why =
                     error.clone().unwrap_or_else(|| format!("{} had changed when Pointsman started", shown(file)));
-                let bytes = component.bytes.len() as u64;
-                history.take(now, hash, bytes, Origin::of_source(file), End::Replaced, &why);
+                history.take(now, incoming, End::Replaced, &why);
             }
             history.source = Some(Source { file: file.map(Into::into), hash });
         }

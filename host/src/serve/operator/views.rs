@@ -4,6 +4,7 @@ use pointsman_core::canary::{Finding, Seen};
 use pointsman_core::fleet::ModelCooldown;
 
 use crate::drive::{Divergent, Progress, Tally};
+use crate::policy::left_out_words;
 use crate::serve::admin::{
     DivergenceView, GuardView, ModelCooldownView, PolicyEventView, PromotionView, ShadowReport, ShadowView, SideView,
     SidesView,
@@ -31,6 +32,7 @@ pub(super) fn promotion(promotion: &Promotion) -> PromotionView {
         state: over.map_or("running", |over| over.step.as_str()),
         candidate: promotion.candidate.clone(),
         control: promotion.control.clone(),
+        warning: left_out_words(&promotion.left_out),
         share: plan.share.to_string(),
         since: Rfc3339(since).to_string(),
         until: Rfc3339(until).to_string(),

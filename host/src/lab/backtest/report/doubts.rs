@@ -5,6 +5,7 @@ use super::super::likely::Guesses;
 use super::super::metrics::{Metric, Row};
 use super::super::model::{Limits, Model};
 use super::super::past::Past;
+use crate::policy::left_out_words;
 use crate::store::Skipped;
 
 /// What the model cannot know.
@@ -37,6 +38,8 @@ pub struct Doubts {
     pub share: f64,
     /// Trails that cannot be read.
     pub skipped: Skipped,
+    /// Recorded settings that the candidate does not know.
+    pub settings_left_out: Vec<String>,
 }
 
 /// Shares of a policy's attempts that the model had to guess more for than for others.
@@ -96,6 +99,7 @@ impl Doubts {
             gone: past.recorded.gone,
             share: past.share,
             skipped,
+            settings_left_out: Vec::new(),
         }
     }
 
@@ -206,6 +210,9 @@ impl Doubts {
             self.lost_tries > 0,
             format!("{} recorded attempts went to backends that are not configured any more.", self.lost_tries),
         );
+        if let Some(words) = left_out_words(&self.settings_left_out) {
+            say(true, format!("Of the recorded settings, {words}."));
+        }
         let why = self.skipped.why.as_deref().unwrap_or("unreadable");
         say(self.skipped.trails > 0, format!("{} trails cannot be read ({why}).", self.skipped.trails));
         all

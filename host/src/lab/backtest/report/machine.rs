@@ -33,6 +33,7 @@ pub fn json(report: &Report) -> Value {
             "unreadable_trails": doubts.skipped.trails,
         },
         "policies": {"current": policy(current), "candidate": policy(candidate)},
+        "settings_left_out": doubts.settings_left_out,
         "seeds": report.seeds,
         "took_s": report.took.as_secs_f64(),
         "metrics": metrics.collect::<serde_json::Map<_, _>>(),

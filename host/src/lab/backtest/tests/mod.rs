@@ -84,7 +84,7 @@ fn take_in(store: &Store) -> Past {
 }
 
 fn compared(past: &Past, model: &Model, policy: &Compiled, settings: &str, seeds: u32) -> Vec<Row> {
-    let policies = [(policy, &*past.setup.settings), (policy, settings)];
+    let policies = [(policy, (&past.setup.settings).into()), (policy, settings.into())];
     let plan = Plan { past, model, policies, seeds };
     let lived = live(&plan, |_, _| ()).unwrap_or_else(|(_, why)| panic!("{why}"));
     rows(&past.recorded, past.share, &lived)

@@ -67,6 +67,8 @@ fn body(journaled: &Journaled, retold: &Retold) -> (String, Vec<String>) {
         // So that the first question has the seed that it had.
         text.put("seed", format!("{:#018x}", seed_of_first(first.query.seed)));
     }
+    // A policy that did not decide it is told those of its settings that it knows.
+    text.put_if("settings_of", exchange.policy.clone(), setup.settings != "{}");
     text.blank();
     table::settings(&mut text, setup, &mut remarks);
     table::clients(&mut text, journaled);

@@ -1,0 +1,121 @@
+//! Which settings a component gets: its own where it came with some, else those that the configuration has for it.
+
+use std::path::Path;
+
+use super::Control;
+use super::component::Hash;
+use super::component::source_of;
+use super::history::{Entry, History, Incoming, Origin};
+use crate::config::{self, Config, ProcessEnv};
+use crate::policy::{Engine, LoadError, SettingsOffer, left_out_words, refused_key};
+use crate::serve::upload::UploadOptions;
+
+/// Where a component stands to the configuration.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Standing {
+    /// Is it what the configuration names, as it is now?
+    is_source: bool,
+    origin: Origin,
+    options: UploadOptions,
+}
+
+impl Standing {
+    /// What the configuration names.
+    pub(super) fn source(config: &Config) -> Self {
+        let origin = Origin::of_source(source_of(config).as_deref());
+        Self { is_source: true, origin, options: UploadOptions::default() }
+    }
+
+    /// What was uploaded.
+    pub(super) fn upload(options: UploadOptions) -> Self {
+        Self { is_source: false, origin: Origin::Upload, options }
+    }
+
+    /// A revision that is kept. An earlier content of the policy file is another policy than what the file holds now.
+    pub(super) fn kept(entry: &Entry, history: &History, config: &Config) -> Self {
+        let holds = history.source.as_ref().is_some_and(|source| source.hash == entry.hash);
+        let is_source = holds && entry.origin == Origin::of_source(source_of(config).as_deref());
+        Self { is_source, origin: entry.origin.clone(), options: entry.options.clone() }
+    }
+
+    /// The options, for the history.
+    pub(super) fn incoming(&self, hash: Hash, bytes: u64) -> Incoming {
+        Incoming { hash, bytes, origin: self.origin.clone(), options: self.options.clone() }
+    }
+
+    /// The names it goes by; `own` is the one in the component.
+    fn names<'a>(&'a self, config: &'a Config, own: Option<&'a str>, id: &str) -> Vec<&'a str> {
+        let file = match &self.origin {
+            Origin::File(file) => Some(file.as_path()),
+            Origin::Embedded | Origin::Upload => None,
+        };
+        let file = if self.is_source { config.policy.file.as_deref() } else { file };
+        let is_default = self.origin == Origin::Embedded || id == Engine::embedded_id();
+        let given = self.options.name.as_deref();
+        given.into_iter().chain(config::policy_names(own, file, is_default)).collect()
+    }
+
+    /// What it is offered.
+    pub(super) fn offer(&self, config: &Config, own: Option<&str>, id: &str) -> SettingsOffer {
+        match &self.options.settings {
+            Some(settings) => config.policy.offer_of(settings),
+            None if self.is_source => config.policy.offer(own),
+            None => config.policy.offer_for_other(&self.names(config, own, id)),
+        }
+    }
+
+    /// An error, with the line of the configuration that it is about and the key that may have been meant.
+    pub(super) fn explain(
+        &self,
+        error: LoadError,
+        (config, file): (&Config, Option<&Path>),
+        own: Option<&str>,
+        id: &str,
+    ) -> anyhow::Error {
+        let words = match &error {
+            LoadError::Refused(words) => words.clone(),
+            LoadError::Configure(fault) => fault.message.clone(),
+            _ => return error.into(),
+        };
+        let offer = self.offer(config, own, id);
+        let offered = serde_json::from_str(offer.json()).unwrap_or_default();
+        let hint = refused_key(&words, &offered).map(|(key, nearest)| {
+            let names = self.names(config, own, id);
+            let place = match (&self.options.settings, file) {
+                (Some(_), _) => Some("it came with the upload".to_owned()),
+                (None, Some(file)) => {
+                    config::settings_place(file, &ProcessEnv, &names, key).map(|place| place.to_string())
+                }
+                (None, None) => None,
+            };
+            let nearest = nearest.map(|key| format!("did you mean `{key}`?"));
+            place.into_iter().chain(nearest).collect::<Vec<_>>().join("; ")
+        });
+        let hint = hint.filter(|hint| !hint.is_empty()).map(|hint| format!(" ({hint})")).unwrap_or_default();
+        let advice = if self.is_source || self.options.settings.is_some() {
+            ""
+        } else {
+            "; settings of its own come with it (?settings=), or stand in a table [policy.settings.NAME] of its name (?name=)"
+        };
+        anyhow::anyhow!("{error}{hint}{advice}")
+    }
+}
+
+impl Control {
+    /// Where the policy in force stands.
+    pub(super) fn standing_in_force(&self, config: &Config) -> Standing {
+        let state = self.state();
+        let in_force = state.history.in_force();
+        in_force.map_or_else(|| Standing::source(config), |entry| Standing::kept(entry, &state.history, config))
+    }
+}
+
+/// Tells of settings that are for other policies.
+pub(super) fn tell_left_out(policy: &str, standing: &Standing, left_out: &[String]) {
+    let Some(words) = left_out_words(left_out) else { return };
+    match standing.is_source {
+        // Tables of policies that are still to come are nothing to worry about.
+        true => tracing::info!(policy, left_out = left_out.join(", "), "{words}"),
+        false => tracing::warn!(policy, left_out = left_out.join(", "), "{words}"),
+    }
+}

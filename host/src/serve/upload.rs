@@ -1,0 +1,78 @@
+//! What may come with a policy that is uploaded: its name, and settings of its own.
+
+use serde_json::{Map, Value};
+
+/// Longer settings are none, in bytes.
+const MAX_SETTINGS_BYTES: usize = 48 << 10;
+
+/// A longer name is none, in bytes.
+const MAX_NAME_BYTES: usize = 64;
+
+/// What came with a component. It stays with that revision: a restart or a rollback brings it back with the component.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct UploadOptions {
+    /// What it is called: whose `[policy.settings.NAME]` it gets.
+    pub name: Option<String>,
+    /// Settings of its own; none: those of the configuration.
+    pub settings: Option<Map<String, Value>>,
+}
+
+impl UploadOptions {
+    /// Reads a name, and settings as a JSON object.
+    ///
+    /// # Errors
+    /// In a sentence, which of the two is none and what to write.
+    pub fn read(name: Option<&str>, settings: Option<&str>) -> Result<Self, String> {
+        if let Some(name) = name.filter(|name| name.is_empty() || name.len() > MAX_NAME_BYTES) {
+            return Err(format!("name: `{}` is no name; give 1 to {MAX_NAME_BYTES} bytes", short(name)));
+        }
+        let settings = settings.map(object).transpose()?;
+        Ok(Self { name: name.map(str::to_owned), settings })
+    }
+
+    /// As the store keeps the settings.
+    pub fn settings_json(&self) -> Option<String> {
+        self.settings.as_ref().map(|settings| Value::Object(settings.clone()).to_string())
+    }
+}
+
+fn object(text: &str) -> Result<Map<String, Value>, String> {
+    if text.len() > MAX_SETTINGS_BYTES {
+        return Err(format!("settings: more than {MAX_SETTINGS_BYTES} bytes"));
+    }
+    serde_json::from_str(text).map_err(|error| {
+        format!(
+            "settings: `{}` is no JSON object ({error}); write settings={{\"KEY\":VALUE}}, percent-encoded: curl --url-query does that",
+            short(text)
+        )
+    })
+}
+
+fn short(text: &str) -> &str {
+    &text[..text.floor_char_boundary(60)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_name_and_no_settings_is_refused_with_what_to_write() {
+        let read = UploadOptions::read(Some("mine"), Some(r#"{"a":[1,{"b":2}]}"#)).unwrap();
+        assert_eq!(
+            (read.name.as_deref(), read.settings_json().as_deref()),
+            (Some("mine"), Some(r#"{"a":[1,{"b":2}]}"#))
+        );
+        assert_eq!(UploadOptions::read(None, None), Ok(UploadOptions::default()));
+        for (name, settings, words) in [
+            (Some(""), None, "is no name"),
+            (Some(&*"n".repeat(65)), None, "1 to 64 bytes"),
+            (None, Some("[1]"), "is no JSON object"),
+            (None, Some("a=1"), "curl --url-query"),
+            (None, Some(&*format!("{{\"a\":\"{}\"}}", "x".repeat(50_000))), "more than"),
+        ] {
+            let why = UploadOptions::read(name, settings).unwrap_err();
+            assert!(why.contains(words), "{why}");
+        }
+    }
+}
