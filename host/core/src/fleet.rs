@@ -296,7 +296,7 @@ impl Fleet {
         let (state, _) = member.readiness(now, &want.model, want.tokens);
         let open = match lane {
             Lane::Primary | Lane::Fallback => state == RowState::Ready,
-            Lane::Emergency => member.emergency_in(now, &want.model) == Some(Duration::ZERO),
+            Lane::Emergency => member.emergency_in(now, &want.model, want.tokens) == Some(Duration::ZERO),
         };
         match open {
             true if self.queue.is_behind(view, want, lane, index) => Err(Denied { state: RowState::Throttled }),
@@ -596,7 +596,7 @@ impl Fleet {
 fn ready_in(member: &Member, now: Timestamp, want: &Want, lane: Lane) -> Option<Duration> {
     match lane {
         Lane::Primary | Lane::Fallback => member.readiness(now, &want.model, want.tokens).1,
-        Lane::Emergency => member.emergency_in(now, &want.model),
+        Lane::Emergency => member.emergency_in(now, &want.model, want.tokens),
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::contract::{Column, NONE, RowState, STRIDE};
 use crate::health::{Bounds, Health, Probe, Scope, Standing, is_exclusion, rule};
-use crate::limits::{Bucket, Quota};
+use crate::limits::{Quota, RateLimit};
 use crate::outcome::{Kind, Outcome};
 use crate::state_change::{Change, Reporter, StateChange};
 use crate::table::{Lane, Limits};
@@ -25,9 +25,9 @@ pub(crate) struct Member {
     drained: bool,
     pub in_flight: u32,
     max_concurrency: Option<u32>,
-    requests: Option<Bucket>,
-    tokens: Option<Bucket>,
-    emergency: Bucket,
+    requests: Option<RateLimit>,
+    tokens: Option<RateLimit>,
+    emergency: RateLimit,
     quota_requests: Quota,
     quota_tokens: Quota,
     wide: Health,
@@ -111,7 +111,7 @@ impl Member {
             max_concurrency: None,
             requests: None,
             tokens: None,
-            emergency: Bucket::per_minute(1),
+            emergency: RateLimit::per_minute(1),
             quota_requests: Quota::default(),
             quota_tokens: Quota::default(),
             wide: Health::default(),
@@ -124,20 +124,20 @@ impl Member {
         member
     }
 
-    /// Takes new limits; a bucket whose limit did not change keeps its level.
+    /// Takes new limits; what is used of them stays used.
     pub fn set_limits(&mut self, limits: Limits, emergency_fraction: f64) {
-        fn set(bucket: &mut Option<Bucket>, limit: Option<u32>) {
-            if bucket.as_ref().map(Bucket::limit) != limit {
-                *bucket = limit.map(Bucket::per_minute);
+        fn set(held: &mut Option<RateLimit>, limit: Option<u32>, burst: Option<u32>) {
+            match (held, limit) {
+                (Some(held), Some(limit)) => held.set(limit, burst.unwrap_or(limit)),
+                (held, limit) => *held = limit.map(|limit| RateLimit::of_provider(limit, burst)),
             }
         }
-        set(&mut self.requests, limits.rpm);
-        set(&mut self.tokens, limits.tpm);
+        set(&mut self.requests, limits.rpm, limits.burst);
+        set(&mut self.tokens, limits.tpm, None);
         self.max_concurrency = limits.max_concurrency;
         let emergency_rpm = (f64::from(limits.rpm.unwrap_or(UNLIMITED_RPM)) * emergency_fraction).max(1.0) as u32;
-        if self.emergency.limit() != emergency_rpm {
-            self.emergency = Bucket::with_burst(emergency_rpm, 1);
-        }
+        // One at a time: what would be tried at the same moment would fail for the same reason.
+        self.emergency.set(emergency_rpm, 1);
     }
 
     /// Where it stands for a model: the worse of its own standing and the model's.
@@ -191,10 +191,14 @@ impl Member {
         if self.max_concurrency.is_some_and(|max| self.in_flight >= max) {
             return None;
         }
-        let requests = self.requests.as_ref().map_or(Duration::ZERO, |b| b.ready_in(now, 1));
-        let of_tokens = self.tokens.as_ref().map_or(Duration::ZERO, |b| b.ready_in(now, tokens));
         let quota = self.quota_requests.ready_in(now, 1).max(self.quota_tokens.ready_in(now, 1));
-        Some(requests.max(of_tokens).max(quota))
+        Some(self.windows_ready_in(now, tokens).max(quota))
+    }
+
+    /// How long its rpm and tpm keep it.
+    fn windows_ready_in(&self, now: Timestamp, tokens: u32) -> Duration {
+        let requests = self.requests.as_ref().map_or(Duration::ZERO, |limit| limit.ready_in(now, 1));
+        requests.max(self.tokens.as_ref().map_or(Duration::ZERO, |limit| limit.ready_in(now, tokens)))
     }
 
     /// Does it cool for a reason that not even an emergency gets around: the key, the money, the model?
@@ -203,10 +207,12 @@ impl Member {
         of_model.into_iter().chain([&self.wide]).any(|health| now < health.until && is_exclusion(health.reason))
     }
 
-    /// When the emergency lane may use it; none: not at all.
-    pub fn emergency_in(&self, now: Timestamp, model: &str) -> Option<Duration> {
+    /// When the emergency lane may use it; none: not at all. Its own limits hold in an emergency too: a provider refuses
+    /// what is beyond them.
+    pub fn emergency_in(&self, now: Timestamp, model: &str, tokens: u32) -> Option<Duration> {
         let full = self.max_concurrency.is_some_and(|max| self.in_flight >= max);
-        (!self.drained && !self.is_hopeless(now, model) && !full).then(|| self.emergency.ready_in(now, 1))
+        (!self.drained && !self.is_hopeless(now, model) && !full)
+            .then(|| self.emergency.ready_in(now, 1).max(self.windows_ready_in(now, tokens)))
     }
 
     /// Counts an attempt that is let go now.
@@ -485,7 +491,7 @@ impl Member {
         put(Column::Failures, self.wide.failures.max(health.failures));
         let emergency = match asker.holds {
             Some(Lane::Emergency) => Some(Duration::ZERO),
-            Some(Lane::Primary | Lane::Fallback) | None => self.emergency_in(now, model),
+            Some(Lane::Primary | Lane::Fallback) | None => self.emergency_in(now, model, tokens),
         };
         put(Column::EmergencyMs, emergency.map_or(NONE, millis_u32));
         put(Column::Queued, asker.queued);

@@ -222,8 +222,9 @@ fn ended(dice: &mut impl FnMut(u32) -> u32) -> Event {
 
 fn limits() -> impl Strategy<Value = (Tier, Limits)> {
     let limit = |most: u32| prop::option::of(1..most);
-    (prop::bool::ANY, limit(100), limit(100_000), limit(4)).prop_map(|(primary, rpm, tpm, max_concurrency)| {
-        (if primary { Tier::Primary } else { Tier::Fallback }, Limits { rpm, tpm, max_concurrency })
+    let limits = (limit(100), limit(10), limit(100_000), limit(4));
+    (prop::bool::ANY, limits).prop_map(|(primary, (rpm, burst, tpm, max_concurrency))| {
+        (if primary { Tier::Primary } else { Tier::Fallback }, Limits { rpm, burst, tpm, max_concurrency })
     })
 }
 
@@ -287,7 +288,8 @@ proptest! {
         let budgets = Budgets { max_waits, max_wait: Duration::from_secs(30), ..Budgets::default() };
         let mut s = Story::new(&backends, budgets, 9);
         let named = (seed % backends.len() as u64) as u32;
-        let want = s.view.want(&"m".into(), Operation::Chat, 1);
+        // As large as the exchange's own, for which a token limit may have no room when it has some for less.
+        let want = s.view.want(&"m".into(), Operation::Chat, 10 + 1_024);
         // Others' attempts, some of which were refused, and some of which go on for a while.
         let mut held: Vec<(Timestamp, Permit)> = Vec::new();
         for (i, cooldown) in (0..).zip(&cooldowns_ms[..backends.len()]) {

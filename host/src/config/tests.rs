@@ -187,6 +187,22 @@ fn meaningless_values_are_refused() {
 }
 
 #[test]
+fn a_burst_is_a_part_of_rpm() {
+    let limits = |text: &str| {
+        let loaded = parse(&format!("{ONE}{text}"), "p.toml", &[("K", "k")]).unwrap();
+        (loaded.config.backends[0].backend.limits, loaded.warnings.iter().map(ToString::to_string).collect::<String>())
+    };
+    assert_eq!(limits("rpm = 20\n").0.burst, None);
+    let (found, warnings) = limits("rpm = 20\nburst = 2\n");
+    assert_eq!((found.rpm, found.burst, warnings.contains("burst")), (Some(20), Some(2), false));
+    assert!(limits("rpm = 20\nburst = 20\n").1.contains("a `burst` of 20 changes nothing"));
+    refused(&format!("{ONE}rpm = 20\nburst = 0\n"), &["`burst` of 0 would let nothing through", ":5:9"]);
+    refused(&format!("{ONE}burst = 2\n"), &["has a `burst` and no `rpm`", ":4:9", "add rpm"]);
+    let of_client = format!("{ONE}[[client]]\nname = \"c\"\nkey = \"sha256:{}\"\nburst = 2\n", "0".repeat(64));
+    refused(&of_client, &["unknown key `burst`"]);
+}
+
+#[test]
 fn an_address_is_checked_and_the_right_form_offered() {
     refused(&format!("{ONE}[server]\nlisten = \":8080\"\n"), &["not an address", "127.0.0.1:8080", "0.0.0.0:8080"]);
     refused(&format!("{ONE}[server]\nlisten = \"everywhere\"\n"), &["not an address", ":5:10"]);

@@ -230,7 +230,7 @@ fn gates(
     let gate = |client: &crate::config::Client| {
         let gate = match before.remove(&client.name) {
             Some(mut gate) => {
-                gate.set_limits(client.limits, client.budget_usd_per_day, now);
+                gate.set_limits(client.limits, client.budget_usd_per_day);
                 gate
             }
             None => {
