@@ -95,7 +95,8 @@ impl ClientGate {
         if self.max_concurrency.is_some_and(|max| self.in_flight >= max) {
             return Err(ClientDenied::Concurrency);
         }
-        let ready_in = |bucket: &Option<RateLimit>| bucket.as_ref().map_or(Duration::ZERO, |b| b.ready_in(now, 1));
+        let ready_in =
+            |limit: &Option<RateLimit>| limit.as_ref().map_or(Duration::ZERO, |limit| limit.ready_in(now, 1));
         let retry_after = ready_in(&self.requests).max(ready_in(&self.tokens));
         if !retry_after.is_zero() {
             return Err(ClientDenied::Rate { retry_after });

@@ -94,9 +94,9 @@ pub struct Overview {
     pub model_cooldowns: Vec<ModelCooldown>,
     /// Attempts under way.
     pub in_flight: u32,
-    /// Requests left of its limit now.
+    /// Requests that may go now; none: no limit is known.
     pub requests_left: Option<u32>,
-    /// Tokens left of its limit now.
+    /// Tokens that may go now; none: no limit is known.
     pub tokens_left: Option<u32>,
     /// Failures of the whole backend since the last answer.
     pub failures: u32,
@@ -401,8 +401,8 @@ impl Fleet {
 
     /// Hands free capacity to the line, in order. Whoever gets a permit has left the line.
     ///
-    /// Also answers when to look again: the next time at which capacity may come by itself (a cooldown ends, a bucket
-    /// fills); none when only a returning permit can bring it.
+    /// Also answers when to look again: the next time at which capacity may come by itself (a cooldown ends, a limit
+    /// has room); none when only a returning permit can bring it.
     pub fn serve_line(&mut self, now: Timestamp) -> (Vec<(Ticket, Permit)>, Option<Timestamp>) {
         if self.queue.is_empty() {
             (self.unserved, self.look_again) = (false, None);

@@ -433,11 +433,11 @@ impl Member {
         if let Some((left, reason)) = past.cooldown {
             self.wide = Health::restored(now + left, reason, past.failures);
         }
-        if let (Some(bucket), Some(left)) = (&mut self.requests, past.requests_left) {
-            bucket.leave(now, left);
+        if let (Some(limit), Some(left)) = (&mut self.requests, past.requests_left) {
+            limit.leave(now, left);
         }
-        if let (Some(bucket), Some(left)) = (&mut self.tokens, past.tokens_left) {
-            bucket.leave(now, left);
+        if let (Some(limit), Some(left)) = (&mut self.tokens, past.tokens_left) {
+            limit.leave(now, left);
         }
         if let Some(wait) = past.full_for {
             self.quota_requests.learn(0, now + wait);
@@ -479,10 +479,8 @@ impl Member {
             Standing::Due | Standing::Probing => put(Column::CooldownReason, health.reason.index()),
             Standing::Open | Standing::Ramping { .. } => {}
         }
-        let left = self.requests.as_ref().map_or(NONE, |b| b.left(now));
-        put(Column::RequestsLeft, left.min(self.quota_requests.left(now)));
-        let left = self.tokens.as_ref().map_or(NONE, |b| b.left(now));
-        put(Column::TokensLeft, left.min(self.quota_tokens.left(now)));
+        put(Column::RequestsLeft, self.requests_left(now));
+        put(Column::TokensLeft, self.tokens_left(now));
         put(Column::InFlight, self.in_flight);
         put(Column::ConcurrencyLeft, slots.min(of_standing));
         put(Column::LatencyMs, self.stats.latency_ms as u32);
@@ -518,9 +516,21 @@ impl Member {
         (self.readiness(now, model, tokens).0, cooldown_in_force(health, now))
     }
 
-    /// Requests and tokens left of its limits now.
+    /// Requests and tokens that may go now, by its limits and by what the provider said is left of its own; none: no limit
+    /// is known.
     pub fn left(&self, now: Timestamp) -> (Option<u32>, Option<u32>) {
-        (self.requests.as_ref().map(|b| b.left(now)), self.tokens.as_ref().map(|b| b.left(now)))
+        let known = |left: u32| (left != NONE).then_some(left);
+        (known(self.requests_left(now)), known(self.tokens_left(now)))
+    }
+
+    fn requests_left(&self, now: Timestamp) -> u32 {
+        let limit = self.requests.as_ref().map_or(NONE, |limit| limit.left(now));
+        limit.min(self.quota_requests.left(now))
+    }
+
+    fn tokens_left(&self, now: Timestamp) -> u32 {
+        let limit = self.tokens.as_ref().map_or(NONE, |limit| limit.left(now));
+        limit.min(self.quota_tokens.left(now))
     }
 
     /// Failures of the whole backend since the last answer.

@@ -33,7 +33,7 @@ pub struct BackendView {
     pub model_cooldowns: Vec<ModelCooldownView>,
     /// Attempts under way.
     pub in_flight: u64,
-    /// Requests left before its rpm limit bites; none: unlimited.
+    /// Requests that may go now, by its rpm and burst and by what the provider said is left; none: no limit is known.
     pub requests_left: Option<u64>,
     /// Tokens left before its tpm limit bites; none: unlimited.
     pub tokens_left: Option<u64>,
