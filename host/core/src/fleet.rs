@@ -434,7 +434,9 @@ impl Fleet {
     }
 
     /// May this backend take an attempt in the lane within this time, as far as anybody can tell? Not one that the lane
-    /// does not admit, that is drained, that has lost its key or credit in an emergency, or that is known to need longer.
+    /// does not admit, that is drained, that has lost its key or credit in an emergency, or that is known to need longer:
+    /// as long as attempts are under way, a limit may have room earlier than it says, because any of them may give back what
+    /// it took.
     pub fn may_be_ready_within(
         &self,
         now: Timestamp,
@@ -446,7 +448,12 @@ impl Fleet {
     ) -> bool {
         let member = self.member(view.slots[index as usize].0);
         let is_hopeless = lane == Lane::Emergency && member.is_hopeless(now, &want.model);
-        let is_known_to_need_longer = ready_in(member, now, want, lane).is_some_and(|ready_in| ready_in > within);
+        let needs = match (lane, member.in_flight) {
+            (_, 0) => ready_in(member, now, want, lane),
+            (Lane::Primary | Lane::Fallback, _) => Some(member.cools_for(now, &want.model)),
+            (Lane::Emergency, _) => None,
+        };
+        let is_known_to_need_longer = needs.is_some_and(|needs| needs > within);
         lane.admits(view.backend(index).tier) && !member.is_drained() && !is_hopeless && !is_known_to_need_longer
     }
 

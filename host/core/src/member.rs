@@ -151,6 +151,14 @@ impl Member {
         if severity(narrow.0) >= severity(wide.0) { narrow } else { wide }
     }
 
+    /// What is left of its cooldown for a model.
+    pub fn cools_for(&self, now: Timestamp, model: &str) -> Duration {
+        match self.standing(now, model).0 {
+            Standing::Cooling { until } => until.since(now),
+            Standing::Open | Standing::Due | Standing::Probing | Standing::Ramping { .. } => Duration::ZERO,
+        }
+    }
+
     /// When it could take an attempt, and what keeps it from it until then.
     pub fn readiness(&self, now: Timestamp, model: &str, tokens: u32) -> (RowState, Option<Duration>) {
         let (standing, _, standing_in_flight) = self.standing(now, model);

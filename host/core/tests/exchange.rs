@@ -602,6 +602,24 @@ fn a_dispatch_to_a_cooling_backend_becomes_a_wait_for_that_backend() {
     s.step(Event::ClientGone);
 }
 
+/// Its tokens come back after a minute, longer than anybody would wait; but whoever holds them may give some back any time.
+#[test]
+fn a_dispatch_waits_for_tokens_that_others_may_give_back() {
+    let limits = Limits { tpm: Some(1_500), ..Limits::default() };
+    let budgets = Budgets { max_wait: Duration::from_secs(30), ..Budgets::default() };
+    let mut s = Story::new(&[(Tier::Primary, limits)], budgets, 9);
+    let want = s.view.want(&"m".into(), Operation::Chat, 1_400);
+    let other = s.fleet.acquire(s.now, &s.view, &want, Lane::Primary, None).unwrap();
+    s.step(Event::Arrived);
+    let (waits, _) = insists(&mut s, &primary(0));
+    let Action::Wait { ticket, .. } = waits else { panic!("{waits:?}") };
+    let report = Report { outcome: &Outcome::answered(200), first_token: None, tokens_used: Some(200) };
+    s.fleet.settle(s.now, other, report);
+    let (served, _) = s.fleet.serve_line(s.now);
+    assert_eq!(served.iter().map(|(ticket, _)| *ticket).collect::<Vec<_>>(), [ticket]);
+    served.into_iter().for_each(|(_, permit)| s.fleet.refund(permit));
+}
+
 #[test]
 fn the_last_wait_for_a_named_backend_takes_all_the_time_there_is() {
     let budgets = Budgets { max_waits: 2, ..Budgets::default() };
