@@ -394,6 +394,11 @@ impl Fleet {
         self.queue.leave(ticket)
     }
 
+    /// Exchanges that wait for a lane.
+    pub fn waiting_in(&self, lane: Lane) -> usize {
+        self.queue.len_in(lane)
+    }
+
     /// Exchanges that wait.
     pub fn waiting(&self) -> usize {
         self.queue.len()

@@ -181,7 +181,7 @@ impl World {
                     End::Delivered => "delivered",
                     End::Broken => "broken",
                     End::ClientGone => "gone",
-                    End::Refused | End::Rejected => "other",
+                    End::Refused | End::Rejected | End::Denied => "other",
                 });
             }
         }

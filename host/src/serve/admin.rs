@@ -22,19 +22,19 @@ use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::store::{Journaled, StoreHandle, StoreReader};
+use crate::store::{Explainable, StoreHandle, StoreReader};
 use crate::telemetry::Clock;
 use crate::telemetry::events::Events;
 use crate::telemetry::metrics::Metrics;
 
 pub use controls::{
-    BackendView, ControlError, Controls, DivergenceView, GuardView, ModelCooldownView, PolicyEventView, PolicyView,
-    PromotionView, RevisionView, RollbackView, ShadowReport, ShadowView, SideView, SidesView,
+    BackendView, ControlError, Controls, DivergenceView, GuardView, LaneView, ModelCooldownView, PolicyEventView,
+    PolicyView, PromotionView, RevisionView, RollbackView, ShadowReport, ShadowView, SideView, SidesView,
 };
 pub use guard::AdminToken;
 
-/// Tells an exchange of the journal as JSON. The lab knows how; the server does not depend on it.
-pub type Explain = fn(&Journaled) -> serde_json::Value;
+/// Tells a recorded exchange as JSON. The lab knows how; the server does not depend on it.
+pub type Explain = fn(&Explainable) -> serde_json::Value;
 
 /// What the admin listener shows and works on.
 #[derive(Clone)]

@@ -3,6 +3,7 @@
 pub mod admin;
 mod control;
 mod discovery;
+mod door;
 mod guard;
 mod health_check;
 mod ids;
@@ -33,7 +34,7 @@ use crate::drive::{Conduct, Line, Proxy, Snapshot, Target};
 use crate::policy::{Engine, EngineLimits};
 use crate::store::{CooldownRow, JournalLimits, Store, StoreLimits, StorePath};
 use crate::telemetry::logs::ExchangeLog;
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::{Metrics, Totals};
 use crate::upstream::Origin;
 use admin::{AdminState, AdminToken, Explain};
 use control::Control;
@@ -191,7 +192,22 @@ impl Running {
                 tracing::error!(%error, "the last records were not written");
             }
         }
+        self.summarise();
         tracing::info!("stopped");
+    }
+
+    /// What came of it all, in a line.
+    fn summarise(&self) {
+        let Totals { answered, denied, spent_usd, saved_by_waiting_usd, saved_without_waiting_usd } =
+            self.proxy.metrics.totals();
+        tracing::info!(
+            answered,
+            denied,
+            spent_usd,
+            saved_by_waiting_usd,
+            saved_without_waiting_usd,
+            "since the start: {answered} answers for ${spent_usd:.4}, ${saved_by_waiting_usd:.4} saved by waiting"
+        );
     }
 }
 

@@ -8,11 +8,13 @@ use axum::body::Bytes;
 use pointsman_core::canary::Plan;
 use pointsman_core::contract::RowState;
 use pointsman_core::fleet::{Fleet, Overview};
+use pointsman_core::table::Lane;
 use pointsman_core::time::Timestamp;
 use tokio::runtime::Handle;
 
 use super::admin::{
-    BackendView, ControlError, Controls, PolicyEventView, PolicyView, RevisionView, RollbackView, ShadowReport,
+    BackendView, ControlError, Controls, LaneView, PolicyEventView, PolicyView, RevisionView, RollbackView,
+    ShadowReport,
 };
 use super::control::{CannotGoBack, CannotPromote, Control, Entry, WentBack};
 use super::upload::UploadOptions;
@@ -56,8 +58,7 @@ impl Controls for Operator {
     fn backends(&self) -> Vec<BackendView> {
         let proxy = self.control.proxy();
         let snapshot = proxy.snapshot();
-        let (overview, waiting, now) =
-            proxy.line.with(|fleet, now| (fleet.overview(now, &snapshot.view), fleet.waiting() as u64, now));
+        let (overview, now) = proxy.line.with(|fleet, now| (fleet.overview(now, &snapshot.view), now));
         let view = |(backend, o): (&BackendConfig, Overview)| BackendView {
             id: o.id.to_string(),
             tier: backend.backend.tier.as_str(),
@@ -78,13 +79,13 @@ impl Controls for Operator {
             failures: o.failures,
             served: o.stats.answered,
             attempts: o.stats.sent,
-            queued: waiting,
         };
         snapshot.config.backends.iter().zip(overview).map(view).collect()
     }
 
-    fn waiting(&self) -> u64 {
-        self.control.proxy().line.with(|fleet, _| fleet.waiting() as u64)
+    fn lanes(&self) -> Vec<LaneView> {
+        let queued = self.control.proxy().line.with(|fleet, _| Lane::ALL.map(|lane| fleet.waiting_in(lane) as u64));
+        Lane::ALL.iter().zip(queued).map(|(lane, queued)| LaneView { lane: lane.as_str(), queued }).collect()
     }
 
     fn policy(&self) -> PolicyView {

@@ -41,7 +41,6 @@ fn live(state: &AdminState) -> Live {
         cooldown_ms: backend.cooldown_ms,
         models_cooling: backend.models_cooling,
         in_flight: backend.in_flight,
-        queued: backend.queued,
     });
     let running = policy.promotion.as_ref().filter(|promotion| promotion.ended_at.is_none());
     let canary = running.map_or_else(Vec::new, |running| {
@@ -57,7 +56,7 @@ fn live(state: &AdminState) -> Live {
     let share = running.and_then(|running| Share::parse(&running.share));
     Live {
         backends: backends.collect(),
-        waiting: state.controls.waiting(),
+        waiting: state.controls.lanes().into_iter().map(|lane| (lane.lane, lane.queued)).collect(),
         store_backlog: store.backlog,
         store_written: store.written,
         store_dropped: store.dropped,
@@ -77,10 +76,14 @@ fn live(state: &AdminState) -> Live {
 pub(super) async fn backends(State(state): State<AdminState>) -> Response {
     #[derive(Serialize)]
     struct Body {
+        /// In all lanes.
         waiting: u64,
+        lanes: Vec<super::LaneView>,
         backends: Vec<super::BackendView>,
     }
-    Json(Body { waiting: state.controls.waiting(), backends: state.controls.backends() }).into_response()
+    let lanes = state.controls.lanes();
+    let waiting = lanes.iter().map(|lane| lane.queued).sum();
+    Json(Body { waiting, lanes, backends: state.controls.backends() }).into_response()
 }
 
 pub(super) async fn control_backend(
@@ -137,18 +140,7 @@ struct UsageBody {
 
 impl UsageBody {
     fn new(since: Timestamp, group: Group, rows: Vec<UsageRow>) -> Self {
-        let total = rows.iter().fold(UsageRow::default(), |sum, row| UsageRow {
-            key: None,
-            requests: sum.requests + row.requests,
-            failures: sum.failures + row.failures,
-            attempts: sum.attempts + row.attempts,
-            input_tokens: sum.input_tokens + row.input_tokens,
-            output_tokens: sum.output_tokens + row.output_tokens,
-            cached_input_tokens: sum.cached_input_tokens + row.cached_input_tokens,
-            cost_usd: sum.cost_usd + row.cost_usd,
-            waits: sum.waits + row.waits,
-            waited_ms: sum.waited_ms + row.waited_ms,
-        });
+        let total = rows.iter().fold(UsageRow::nothing(), |sum, row| sum.plus(row));
         Self { since: Rfc3339(since).to_string(), group: group.as_str(), total, rows }
     }
 }
@@ -181,7 +173,7 @@ pub(super) async fn exchange(State(state): State<AdminState>, Path(id): Path<Str
     let (asked, explain) = (id.clone(), state.explain);
     let found = ask(state.reader, move |reader| {
         // What the journal has and cannot be read is no reason to hide the record.
-        let story = reader.journaled(&asked).ok().flatten().map(|journaled| explain(&journaled));
+        let story = reader.explainable(&asked).ok().flatten().map(|explainable| explain(&explainable));
         Ok(reader.exchange(&asked)?.map(|exchange| Body { exchange, story }))
     });
     match found.await {

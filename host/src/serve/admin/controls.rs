@@ -49,7 +49,14 @@ pub struct BackendView {
     pub served: u64,
     /// Attempts since the start.
     pub attempts: u64,
-    /// Exchanges waiting for capacity that this backend could give.
+}
+
+/// The waiting line of a lane.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct LaneView {
+    /// `primary`, `fallback` or `emergency`.
+    pub lane: &'static str,
+    /// Exchanges waiting for capacity in this lane.
     pub queued: u64,
 }
 
@@ -296,8 +303,8 @@ pub trait Controls: Send + Sync + 'static {
     /// Every backend, in the table's order.
     fn backends(&self) -> Vec<BackendView>;
 
-    /// Exchanges waiting for capacity.
-    fn waiting(&self) -> u64;
+    /// The waiting line of every lane.
+    fn lanes(&self) -> Vec<LaneView>;
 
     /// The policy in force.
     fn policy(&self) -> PolicyView;

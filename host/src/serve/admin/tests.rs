@@ -48,8 +48,8 @@ impl Controls for Fake {
         }]
     }
 
-    fn waiting(&self) -> u64 {
-        3
+    fn lanes(&self) -> Vec<LaneView> {
+        vec![LaneView { lane: "primary", queued: 2 }, LaneView { lane: "fallback", queued: 1 }]
     }
 
     fn policy(&self) -> PolicyView {
@@ -134,7 +134,7 @@ async fn start(token: Option<&str>, fake: Fake) -> Admin {
         controls: Arc::clone(&fake) as Arc<dyn Controls>,
         metrics: Metrics::new(&Table::default(), "0", Timestamp::default()),
         reader: store.reader(),
-        explain: |journaled| serde_json::json!({ "told": journaled.exchange.id }),
+        explain: |explainable| serde_json::json!({ "told": explainable.exchange().id }),
         store: store.handle(),
         token: token.map(AdminToken::new),
         events: Events::default(),
@@ -211,6 +211,8 @@ impl Admin {
                 }],
                 notes: Vec::new(),
                 error: None,
+                denied: None,
+                saved_usd: None,
             }),
             None,
         );
@@ -316,6 +318,8 @@ async fn backends_are_shown_and_controlled() {
     let admin = start(None, Fake::default()).await;
     let shown = admin.get("/api/backends").await.json();
     assert_eq!((&shown["waiting"], &shown["backends"][0]["cooldown_ms"]), (&3.into(), &1_500.into()));
+    assert_eq!(shown["lanes"][0], serde_json::json!({ "lane": "primary", "queued": 2 }));
+    assert_eq!(shown["backends"][0]["queued"], Value::Null, "one line serves all backends of a lane");
     assert_eq!(shown["backends"][0]["requests_left"], Value::Null);
     let host = ["host: localhost"];
     for action in ["drain", "resume", "clear-cooldown"] {
@@ -456,7 +460,7 @@ async fn the_metrics_and_the_console_are_served() {
     let metrics = admin.get("/metrics").await;
     assert!(metrics.head.contains("content-type: text/plain; version=0.0.4; charset=utf-8"), "{}", metrics.head);
     assert!(metrics.body.contains("pointsman_backend_cooldown_seconds{backend=\"p 1\"} 1.5\n"), "{}", metrics.body);
-    assert!(metrics.body.contains("pointsman_queue_length 3\n") && !metrics.body.contains("# EOF"));
+    assert!(metrics.body.contains("pointsman_queue_length{lane=\"primary\"} 2\n") && !metrics.body.contains("# EOF"));
     assert!(metrics.body.contains("# TYPE pointsman_policy_decisions_total counter\n"), "{}", metrics.body);
     let accept = ["host: localhost", "accept: text/plain;q=0.5", "accept: application/openmetrics-text; version=1.0.0"];
     let metrics = admin.raw("GET /metrics", &accept, "").await;
