@@ -200,13 +200,17 @@ impl Running {
     fn summarise(&self) {
         let Totals { answered, denied, spent_usd, saved_by_waiting_usd, saved_without_waiting_usd } =
             self.proxy.metrics.totals();
+        let saved = match saved_by_waiting_usd {
+            Some(usd) => format!("${usd:.4} saved by waiting"),
+            None => "what waiting saved is unknown, because no fallback has a price".to_owned(),
+        };
         tracing::info!(
             answered,
             denied,
             spent_usd,
             saved_by_waiting_usd,
             saved_without_waiting_usd,
-            "since the start: {answered} answers for ${spent_usd:.4}, ${saved_by_waiting_usd:.4} saved by waiting"
+            "since the start: {answered} answers for ${spent_usd:.4}, {saved}"
         );
     }
 }

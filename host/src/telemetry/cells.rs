@@ -230,6 +230,8 @@ pub(super) struct LaneTotals {
     /// By exchanges that waited, and by the others.
     pub(super) saved_by_waiting: Usd,
     pub(super) saved_without_waiting: Usd,
+    /// Answers after a wait outside the fallback lane that could not be compared, because no fallback has a price.
+    pub(super) unknown_saved_by_waiting: Count,
 }
 
 impl LaneTotals {
@@ -243,15 +245,20 @@ impl LaneTotals {
             cost: Usd::default(),
             saved_by_waiting: Usd::default(),
             saved_without_waiting: Usd::default(),
+            unknown_saved_by_waiting: Count::default(),
         }
     }
 
     fn observe(&self, record: &ExchangeRecord, cost_usd: f64) {
         self.answered.add(u64::from(record.end == End::Delivered));
         self.cost.add(cost_usd);
-        if let Some(saved_usd) = record.saved_usd {
-            let saved = if record.waits > 0 { &self.saved_by_waiting } else { &self.saved_without_waiting };
-            saved.add(saved_usd);
+        match record.saved_usd {
+            Some(saved_usd) if record.waits > 0 => self.saved_by_waiting.add(saved_usd),
+            Some(saved_usd) => self.saved_without_waiting.add(saved_usd),
+            None if record.waits > 0 && record.end == End::Delivered && record.lane != Some(Lane::Fallback) => {
+                self.unknown_saved_by_waiting.add(1);
+            }
+            None => {}
         }
         self.exchange_seconds.observe(record.elapsed);
         if let Some(first_byte) = record.first_byte {

@@ -199,8 +199,8 @@ pub struct Totals {
     /// Cost in USD.
     pub spent_usd: f64,
     /// What the cheapest fallback would have cost more for what was answered outside the fallback lane, in USD: of exchanges
-    /// that waited, as far as a fallback has a price.
-    pub saved_by_waiting_usd: f64,
+    /// that waited; none: there were such, and no fallback has a price.
+    pub saved_by_waiting_usd: Option<f64>,
     /// The same of exchanges that did not wait.
     pub saved_without_waiting_usd: f64,
 }
@@ -272,11 +272,13 @@ impl Metrics {
     /// What all exchanges since the start came to.
     pub fn totals(&self) -> Totals {
         let totals = &self.0.totals;
+        let saved_by_waiting_usd = total_usd(totals.iter().map(|lane| lane.saved_by_waiting.get()));
+        let unknown: u64 = totals.iter().map(|lane| lane.unknown_saved_by_waiting.get()).sum();
         Totals {
             answered: totals.iter().map(|lane| lane.answered.get()).sum(),
             denied: self.0.denials.by_reason.iter().map(Count::get).sum(),
             spent_usd: total_usd(totals.iter().map(|lane| lane.cost.get())),
-            saved_by_waiting_usd: total_usd(totals.iter().map(|lane| lane.saved_by_waiting.get())),
+            saved_by_waiting_usd: Some(saved_by_waiting_usd).filter(|saved| *saved > 0.0 || unknown == 0),
             saved_without_waiting_usd: total_usd(totals.iter().map(|lane| lane.saved_without_waiting.get())),
         }
     }

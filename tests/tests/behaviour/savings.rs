@@ -69,11 +69,17 @@ async fn what_waiting_saved_is_told_by_record_usage_metrics_explain_and_at_the_e
 
 #[tokio::test]
 async fn without_a_priced_fallback_it_is_unknown_and_not_nothing() {
-    let (proxy, id, _providers) = after_a_wait(None).await;
+    let (mut proxy, id, _providers) = after_a_wait(None).await;
     assert_eq!(proxy.rows("SELECT saved_usd FROM exchanges")[0]["saved_usd"], Value::Null);
     let usage = proxy.admin("/api/usage?group=lane").send().await.json();
     assert_eq!(usage["total"]["saved_by_waiting_usd"], Value::Null, "{usage}");
     assert!(!explained(&proxy, &[&id]).await.contains("saved "));
+    proxy.sigterm();
+    assert!(proxy.wait_exit().await.success());
+    let unknown = |l: &Value| {
+        l["message"].as_str().is_some_and(|m| m.ends_with("unknown, because no fallback has a price")).then_some(())
+    };
+    proxy.wait_log("the sum at the end", unknown).await;
 }
 
 #[tokio::test]

@@ -260,7 +260,7 @@ fn refusals_at_the_door_are_counted_by_reason_and_are_nobodys_exchanges() {
     metrics.observe(&denied);
     metrics.observe(&ExchangeRecord { denied: Some(Denial::WrongKey), client: None, ..denied });
     metrics.denied_unrecorded();
-    let samples = samples(&metrics.encode(Live::default()));
+    let samples = samples(&metrics.encode(Live::default(), TextFormat::OpenMetrics));
     for (series, value) in [
         (r#"pointsman_denied_total{reason="client_budget"}"#, 1.0),
         (r#"pointsman_denied_total{reason="wrong_key"}"#, 1.0),
@@ -281,12 +281,17 @@ fn what_was_saved_is_counted_by_lane_apart_for_those_that_waited() {
     metrics.observe(&ExchangeRecord { saved_usd: Some(0.5), ..exchange("p1") });
     metrics.observe(&ExchangeRecord { saved_usd: Some(0.25), waits: 0, ..exchange("p1") });
     metrics.observe(&ExchangeRecord { saved_usd: None, ..exchange("p1") });
-    let samples = samples(&metrics.encode(Live::default()));
+    let samples = samples(&metrics.encode(Live::default(), TextFormat::OpenMetrics));
     assert_eq!(samples.get(r#"pointsman_saved_by_waiting_usd_total{lane="primary"}"#), Some(&0.5));
     assert_eq!(samples.get(r#"pointsman_saved_without_waiting_usd_total{lane="primary"}"#), Some(&0.25));
     assert_eq!(samples.get(r#"pointsman_saved_by_waiting_usd_total{lane="emergency"}"#), Some(&0.0));
     let totals = metrics.totals();
-    assert_eq!((totals.answered, totals.saved_by_waiting_usd, totals.saved_without_waiting_usd), (3, 0.5, 0.25));
+    assert_eq!((totals.answered, totals.saved_by_waiting_usd, totals.saved_without_waiting_usd), (3, Some(0.5), 0.25));
+
+    let metrics = super::tests::metrics(&["p1"]);
+    assert_eq!(metrics.totals().saved_by_waiting_usd, Some(0.0), "nobody waited");
+    metrics.observe(&ExchangeRecord { saved_usd: None, ..exchange("p1") });
+    assert_eq!(metrics.totals().saved_by_waiting_usd, None, "no fallback has a price");
 }
 
 #[test]
