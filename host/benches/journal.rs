@@ -193,8 +193,6 @@ fn record(number: u64) -> Box<ExchangeRecord> {
         attempts: Vec::new(),
         notes: Vec::new(),
         error: None,
-        denied: None,
-        saved_usd: None,
     })
 }
 

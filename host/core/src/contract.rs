@@ -22,9 +22,9 @@ pub enum Column {
     CooldownReason,
     /// Milliseconds until it could take this request, cooldown and limits taken together; 0 now, `NONE` unknown.
     ReadyMs,
-    /// Requests that may go now: under its rpm and burst, and by what the provider said is left; `NONE` unlimited.
+    /// Requests left before its rpm limit bites; `NONE` unlimited.
     RequestsLeft,
-    /// Tokens that may go now, likewise; `NONE` unlimited.
+    /// Tokens left before its tpm limit bites; `NONE` unlimited.
     TokensLeft,
     /// Attempts under way.
     InFlight,

@@ -6,7 +6,6 @@
 pub mod canary;
 pub mod clients;
 pub mod contract;
-pub mod denial;
 pub mod divergence;
 pub mod exchange;
 pub mod fleet;
@@ -19,7 +18,6 @@ pub mod probation;
 pub mod queue;
 pub mod rank;
 pub mod record;
-pub mod saving;
 pub mod state_change;
 pub mod table;
 pub mod time;

@@ -17,7 +17,6 @@
 
 mod asking;
 mod dispatching;
-mod saving;
 mod settling;
 mod types;
 mod waiting;

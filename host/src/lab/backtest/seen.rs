@@ -5,7 +5,6 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use pointsman_core::outcome::Kind;
 use pointsman_core::record::End;
-use pointsman_core::saving::total_usd;
 use pointsman_core::table::Lane;
 use pointsman_core::time::Timestamp;
 
@@ -162,12 +161,12 @@ impl Tally {
 
     /// What all cost, in USD.
     pub fn spend_usd(&self) -> f64 {
-        total_usd(self.parts.iter().map(|part| part.spend_usd))
+        self.parts.iter().map(|part| part.spend_usd).sum()
     }
 
     /// Attempts answered with 429.
     pub fn rate_limited(&self) -> f64 {
-        self.parts.iter().fold(0.0, |sum, part| sum + part.rate_limited)
+        self.parts.iter().map(|part| part.rate_limited).sum()
     }
 }
 
@@ -206,7 +205,7 @@ impl Counter {
             attempts: u32::try_from(finished.attempts.len()).unwrap_or(u32::MAX),
             rate_limited: u32::try_from(finished.attempts.iter().filter(is_limited).count()).unwrap_or(u32::MAX),
             faults,
-            cost_usd: total_usd(finished.attempts.iter().map(|a| a.cost_usd)),
+            cost_usd: finished.attempts.iter().map(|a| a.cost_usd).sum(),
         });
     }
 }

@@ -1,6 +1,5 @@
 //! A recorded exchange, explained: what the journal has of it becomes a [`Story`], a time line, JSON, or a scenario.
 
-mod denied;
 mod json;
 mod retell;
 pub mod scenario;
@@ -13,7 +12,6 @@ use std::fmt::Write as _;
 use super::story::{Moment, Story};
 use crate::store::Journaled;
 
-pub use denied::{denied, denied_text};
 pub use json::json;
 pub use retell::{Retold, retell};
 pub use timeline::{Look, timeline};

@@ -102,9 +102,7 @@ fn bars(story: &Story) -> Vec<Bar> {
             | Moment::PassedOver(_)
             | Moment::NotHad(_)
             | Moment::End(_)
-            | Moment::Cost(_)
-            | Moment::Saved { .. }
-            | Moment::Denied { .. } => {}
+            | Moment::Cost(_) => {}
         }
     }
     bars

@@ -77,8 +77,7 @@ pub(super) fn clients(text: &mut Toml, journaled: &Journaled) {
 }
 
 fn limits(text: &mut Toml, limits: Limits) {
-    let Limits { rpm, burst, tpm, max_concurrency } = limits;
-    for (key, limit) in [("rpm", rpm), ("burst", burst), ("tpm", tpm), ("max_concurrency", max_concurrency)] {
+    for (key, limit) in [("rpm", limits.rpm), ("tpm", limits.tpm), ("max_concurrency", limits.max_concurrency)] {
         if let Some(limit) = limit {
             text.put(key, i64::from(limit));
         }
