@@ -193,6 +193,8 @@ fn record(number: u64) -> Box<ExchangeRecord> {
         attempts: Vec::new(),
         notes: Vec::new(),
         error: None,
+        denied: None,
+        saved_usd: None,
     })
 }
 

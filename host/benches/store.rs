@@ -58,6 +58,8 @@ fn exchange(number: u64) -> Box<ExchangeRecord> {
         attempts: vec![attempt],
         notes: Vec::new(),
         error: None,
+        denied: None,
+        saved_usd: None,
     })
 }
 

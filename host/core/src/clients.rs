@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::limits::Bucket;
+use crate::limits::RateLimit;
 use crate::table::Limits;
 use crate::time::Timestamp;
 
@@ -13,8 +13,8 @@ const DAY: Duration = Duration::from_secs(86_400);
 /// What one client key has used.
 #[derive(Clone, Debug)]
 pub struct ClientGate {
-    requests: Option<Bucket>,
-    tokens: Option<Bucket>,
+    requests: Option<RateLimit>,
+    tokens: Option<RateLimit>,
     max_concurrency: Option<u32>,
     budget_usd_per_day: Option<f64>,
     in_flight: u32,
@@ -54,8 +54,8 @@ impl ClientGate {
     /// A gate for these limits; `spent_usd` is what the client has spent since midnight (UTC) before `now`.
     pub fn new(limits: Limits, budget_usd_per_day: Option<f64>, now: Timestamp, spent_usd: f64) -> Self {
         Self {
-            requests: limits.rpm.map(Bucket::per_minute),
-            tokens: limits.tpm.map(Bucket::per_minute),
+            requests: limits.rpm.map(RateLimit::per_minute),
+            tokens: limits.tpm.map(RateLimit::per_minute),
             max_concurrency: limits.max_concurrency,
             budget_usd_per_day,
             in_flight: 0,
@@ -65,15 +65,15 @@ impl ClientGate {
     }
 
     /// Takes new limits and keeps what was used.
-    pub fn set_limits(&mut self, limits: Limits, budget_usd_per_day: Option<f64>, now: Timestamp) {
-        let fresh = Self::new(limits, budget_usd_per_day, now, self.spent_usd);
-        let keep = |old: &mut Option<Bucket>, new: Option<Bucket>| {
-            if old.as_ref().map(Bucket::limit) != new.as_ref().map(Bucket::limit) {
-                *old = new;
+    pub fn set_limits(&mut self, limits: Limits, budget_usd_per_day: Option<f64>) {
+        fn set(held: &mut Option<RateLimit>, limit: Option<u32>) {
+            match (held, limit) {
+                (Some(held), Some(limit)) => held.set(limit, limit),
+                (held, limit) => *held = limit.map(RateLimit::per_minute),
             }
-        };
-        keep(&mut self.requests, fresh.requests);
-        keep(&mut self.tokens, fresh.tokens);
+        }
+        set(&mut self.requests, limits.rpm);
+        set(&mut self.tokens, limits.tpm);
         self.max_concurrency = limits.max_concurrency;
         self.budget_usd_per_day = budget_usd_per_day;
     }
@@ -95,7 +95,8 @@ impl ClientGate {
         if self.max_concurrency.is_some_and(|max| self.in_flight >= max) {
             return Err(ClientDenied::Concurrency);
         }
-        let ready_in = |bucket: &Option<Bucket>| bucket.as_ref().map_or(Duration::ZERO, |b| b.ready_in(now, 1));
+        let ready_in =
+            |limit: &Option<RateLimit>| limit.as_ref().map_or(Duration::ZERO, |limit| limit.ready_in(now, 1));
         let retry_after = ready_in(&self.requests).max(ready_in(&self.tokens));
         if !retry_after.is_zero() {
             return Err(ClientDenied::Rate { retry_after });
@@ -161,12 +162,38 @@ mod tests {
 
     #[test]
     fn rate_and_concurrency_are_its_own() {
-        let limits = Limits { rpm: Some(10), max_concurrency: Some(1), ..Limits::default() };
+        let limits = Limits { rpm: Some(5), max_concurrency: Some(1), ..Limits::default() };
         let mut gate = ClientGate::new(limits, None, at(0), 0.0);
-        gate.enter(at(0)).unwrap();
-        assert_eq!(gate.enter(at(1)), Err(ClientDenied::Concurrency));
-        gate.leave(at(2), 0, 0.0);
-        let Err(ClientDenied::Rate { retry_after }) = gate.enter(at(3)) else { panic!("one at once, then spaced") };
-        gate.enter(at(3) + retry_after).unwrap();
+        for ms in 0..5 {
+            gate.enter(at(ms)).unwrap();
+            assert_eq!(gate.enter(at(ms)), Err(ClientDenied::Concurrency));
+            gate.leave(at(ms), 0, 0.0);
+        }
+        let retry_after = Duration::from_millis(59_000);
+        assert_eq!(gate.enter(at(1_000)), Err(ClientDenied::Rate { retry_after }));
+        gate.enter(at(1_000) + retry_after).unwrap();
+    }
+
+    #[test]
+    fn tokens_are_paid_off_after_the_answer() {
+        let limits = Limits { tpm: Some(1_000), ..Limits::default() };
+        let mut gate = ClientGate::new(limits, None, at(0), 0.0);
+        (0..3).for_each(|_| gate.enter(at(0)).unwrap());
+        (0..3).for_each(|_| gate.leave(at(5_000), 1_000, 0.0));
+        // Three minutes' worth: the first token of it is free again when two of them and a 1000th are over.
+        assert_eq!(gate.enter(at(5_000)), Err(ClientDenied::Rate { retry_after: Duration::from_millis(120_060) }));
+    }
+
+    #[test]
+    fn another_limit_keeps_what_was_used() {
+        let limits = |rpm| Limits { rpm: Some(rpm), tpm: Some(rpm), ..Limits::default() };
+        let mut gate = ClientGate::new(limits(5), None, at(0), 0.0);
+        (0..4).for_each(|_| gate.enter(at(0)).unwrap());
+        gate.set_limits(limits(6), None);
+        (0..2).for_each(|_| gate.enter(at(1)).unwrap());
+        gate.set_limits(limits(4), None);
+        let retry_after = Duration::from_secs(30);
+        assert_eq!(gate.enter(at(30_000)), Err(ClientDenied::Rate { retry_after }), "six of four are used");
+        gate.enter(at(60_000)).unwrap();
     }
 }

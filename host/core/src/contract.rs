@@ -22,9 +22,9 @@ pub enum Column {
     CooldownReason,
     /// Milliseconds until it could take this request, cooldown and limits taken together; 0 now, `NONE` unknown.
     ReadyMs,
-    /// Requests left before its rpm limit bites; `NONE` unlimited.
+    /// Requests that may go now: under its rpm and burst, and by what the provider said is left; `NONE` unlimited.
     RequestsLeft,
-    /// Tokens left before its tpm limit bites; `NONE` unlimited.
+    /// Tokens that may go now, likewise; `NONE` unlimited.
     TokensLeft,
     /// Attempts under way.
     InFlight,

@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::contract::{Column, RowState, STRIDE};
-use crate::health::{Bounds, Health, is_exclusion};
+use crate::health::{Bounds, Health};
 use crate::member::{Asker, Charge, Member, Settled};
 use crate::outcome::{Kind, Outcome};
 use crate::queue::{Queue, Ticket};
@@ -94,32 +94,14 @@ pub struct Overview {
     pub model_cooldowns: Vec<ModelCooldown>,
     /// Attempts under way.
     pub in_flight: u32,
-    /// Requests left of its limit now.
+    /// Requests that may go now; none: no limit is known.
     pub requests_left: Option<u32>,
-    /// Tokens left of its limit now.
+    /// Tokens that may go now; none: no limit is known.
     pub tokens_left: Option<u32>,
     /// Failures of the whole backend since the last answer.
     pub failures: u32,
     /// How it has been doing.
     pub stats: Stats,
-}
-
-/// How many backends of a view take requests.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ServingCounts {
-    /// All of them.
-    pub configured: usize,
-    /// Those that the operator took out.
-    pub drained: usize,
-    /// Those that are excluded as a whole: the key is refused, or the credit used up.
-    pub excluded: usize,
-}
-
-impl ServingCounts {
-    /// Those that take requests, now or after a wait: who cools after a rate limit or an error comes back by itself.
-    pub fn serving(self) -> usize {
-        self.configured - self.drained - self.excluded
-    }
 }
 
 /// Models of a backend whose cooldowns an [`Overview`] lists.
@@ -314,7 +296,7 @@ impl Fleet {
         let (state, _) = member.readiness(now, &want.model, want.tokens);
         let open = match lane {
             Lane::Primary | Lane::Fallback => state == RowState::Ready,
-            Lane::Emergency => member.emergency_in(now, &want.model) == Some(Duration::ZERO),
+            Lane::Emergency => member.emergency_in(now, &want.model, want.tokens) == Some(Duration::ZERO),
         };
         match open {
             true if self.queue.is_behind(view, want, lane, index) => Err(Denied { state: RowState::Throttled }),
@@ -412,6 +394,11 @@ impl Fleet {
         self.queue.leave(ticket)
     }
 
+    /// Exchanges that wait for a lane.
+    pub fn waiting_in(&self, lane: Lane) -> usize {
+        self.queue.len_in(lane)
+    }
+
     /// Exchanges that wait.
     pub fn waiting(&self) -> usize {
         self.queue.len()
@@ -419,8 +406,8 @@ impl Fleet {
 
     /// Hands free capacity to the line, in order. Whoever gets a permit has left the line.
     ///
-    /// Also answers when to look again: the next time at which capacity may come by itself (a cooldown ends, a bucket
-    /// fills); none when only a returning permit can bring it.
+    /// Also answers when to look again: the next time at which capacity may come by itself (a cooldown ends, a limit
+    /// has room); none when only a returning permit can bring it.
     pub fn serve_line(&mut self, now: Timestamp) -> (Vec<(Ticket, Permit)>, Option<Timestamp>) {
         if self.queue.is_empty() {
             (self.unserved, self.look_again) = (false, None);
@@ -452,7 +439,9 @@ impl Fleet {
     }
 
     /// May this backend take an attempt in the lane within this time, as far as anybody can tell? Not one that the lane
-    /// does not admit, that is drained, that has lost its key or credit in an emergency, or that is known to need longer.
+    /// does not admit, that is drained, that has lost its key or credit in an emergency, or that is known to need longer:
+    /// as long as attempts are under way, a limit may have room earlier than it says, because any of them may give back what
+    /// it took.
     pub fn may_be_ready_within(
         &self,
         now: Timestamp,
@@ -464,7 +453,12 @@ impl Fleet {
     ) -> bool {
         let member = self.member(view.slots[index as usize].0);
         let is_hopeless = lane == Lane::Emergency && member.is_hopeless(now, &want.model);
-        let is_known_to_need_longer = ready_in(member, now, want, lane).is_some_and(|ready_in| ready_in > within);
+        let needs = match (lane, member.in_flight) {
+            (_, 0) => ready_in(member, now, want, lane),
+            (Lane::Primary | Lane::Fallback, _) => Some(member.cools_for(now, &want.model)),
+            (Lane::Emergency, _) => None,
+        };
+        let is_known_to_need_longer = needs.is_some_and(|needs| needs > within);
         lane.admits(view.backend(index).tier) && !member.is_drained() && !is_hopeless && !is_known_to_need_longer
     }
 
@@ -515,22 +509,6 @@ impl Fleet {
             }
         };
         view.slots.iter().map(one).collect()
-    }
-
-    /// How many backends of a view take requests.
-    pub fn serving(&self, now: Timestamp, view: &View) -> ServingCounts {
-        let mut counts = ServingCounts { configured: view.slots.len(), ..ServingCounts::default() };
-        for slot in &view.slots {
-            match self.member(slot.0).own_state(now) {
-                (RowState::Drained, _) => counts.drained += 1,
-                (RowState::Cooling, Some((_, reason))) if is_exclusion(reason) => counts.excluded += 1,
-                (
-                    RowState::Ready | RowState::Throttled | RowState::Cooling | RowState::Probing | RowState::Unsuited,
-                    _,
-                ) => {}
-            }
-        }
-        counts
     }
 
     /// A backend's state for what is wanted, and the cooldown behind it: its own or that of the wanted model, whichever
@@ -609,12 +587,6 @@ impl Fleet {
         self.members.iter().flatten().flat_map(|(_, m)| of_member(m)).collect()
     }
 
-    /// The backends that the operator took out, to be kept over a restart; those that are no longer configured are forgotten.
-    pub fn drained(&self) -> Vec<Arc<str>> {
-        let configured = self.members.iter().flatten().filter(|(slot, _)| slot.strong_count() > 0);
-        configured.filter(|(_, member)| member.is_drained()).map(|(_, member)| member.id.clone()).collect()
-    }
-
     /// Puts cooldowns back after a restart; those of unknown backends are dropped, and those for a refused key, because
     /// a restart is how many a key is changed.
     pub fn restore(&mut self, now: Timestamp, kept: &[KeptCooldown]) {
@@ -636,7 +608,7 @@ impl Fleet {
 fn ready_in(member: &Member, now: Timestamp, want: &Want, lane: Lane) -> Option<Duration> {
     match lane {
         Lane::Primary | Lane::Fallback => member.readiness(now, &want.model, want.tokens).1,
-        Lane::Emergency => member.emergency_in(now, &want.model),
+        Lane::Emergency => member.emergency_in(now, &want.model, want.tokens),
     }
 }
 

@@ -6,6 +6,7 @@
 pub mod canary;
 pub mod clients;
 pub mod contract;
+pub mod denial;
 pub mod divergence;
 pub mod exchange;
 pub mod fleet;
@@ -18,6 +19,7 @@ pub mod probation;
 pub mod queue;
 pub mod rank;
 pub mod record;
+pub mod saving;
 pub mod state_change;
 pub mod table;
 pub mod time;

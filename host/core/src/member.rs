@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::contract::{Column, NONE, RowState, STRIDE};
 use crate::health::{Bounds, Health, Probe, Scope, Standing, is_exclusion, rule};
-use crate::limits::{Bucket, Quota};
+use crate::limits::{Quota, RateLimit};
 use crate::outcome::{Kind, Outcome};
 use crate::state_change::{Change, Reporter, StateChange};
 use crate::table::{Lane, Limits};
@@ -25,9 +25,9 @@ pub(crate) struct Member {
     drained: bool,
     pub in_flight: u32,
     max_concurrency: Option<u32>,
-    requests: Option<Bucket>,
-    tokens: Option<Bucket>,
-    emergency: Bucket,
+    requests: Option<RateLimit>,
+    tokens: Option<RateLimit>,
+    emergency: RateLimit,
     quota_requests: Quota,
     quota_tokens: Quota,
     wide: Health,
@@ -111,7 +111,7 @@ impl Member {
             max_concurrency: None,
             requests: None,
             tokens: None,
-            emergency: Bucket::per_minute(1),
+            emergency: RateLimit::per_minute(1),
             quota_requests: Quota::default(),
             quota_tokens: Quota::default(),
             wide: Health::default(),
@@ -124,20 +124,20 @@ impl Member {
         member
     }
 
-    /// Takes new limits; a bucket whose limit did not change keeps its level.
+    /// Takes new limits; what is used of them stays used.
     pub fn set_limits(&mut self, limits: Limits, emergency_fraction: f64) {
-        fn set(bucket: &mut Option<Bucket>, limit: Option<u32>) {
-            if bucket.as_ref().map(Bucket::limit) != limit {
-                *bucket = limit.map(Bucket::per_minute);
+        fn set(held: &mut Option<RateLimit>, limit: Option<u32>, burst: Option<u32>) {
+            match (held, limit) {
+                (Some(held), Some(limit)) => held.set(limit, burst.unwrap_or(limit)),
+                (held, limit) => *held = limit.map(|limit| RateLimit::of_provider(limit, burst)),
             }
         }
-        set(&mut self.requests, limits.rpm);
-        set(&mut self.tokens, limits.tpm);
+        set(&mut self.requests, limits.rpm, limits.burst);
+        set(&mut self.tokens, limits.tpm, None);
         self.max_concurrency = limits.max_concurrency;
         let emergency_rpm = (f64::from(limits.rpm.unwrap_or(UNLIMITED_RPM)) * emergency_fraction).max(1.0) as u32;
-        if self.emergency.limit() != emergency_rpm {
-            self.emergency = Bucket::with_burst(emergency_rpm, 1);
-        }
+        // One at a time: what would be tried at the same moment would fail for the same reason.
+        self.emergency.set(emergency_rpm, 1);
     }
 
     /// Where it stands for a model: the worse of its own standing and the model's.
@@ -149,6 +149,14 @@ impl Member {
         let Some(of_model) = self.models.get(model) else { return wide };
         let narrow = (of_model.health.standing(now), &of_model.health, of_model.in_flight);
         if severity(narrow.0) >= severity(wide.0) { narrow } else { wide }
+    }
+
+    /// What is left of its cooldown for a model.
+    pub fn cools_for(&self, now: Timestamp, model: &str) -> Duration {
+        match self.standing(now, model).0 {
+            Standing::Cooling { until } => until.since(now),
+            Standing::Open | Standing::Due | Standing::Probing | Standing::Ramping { .. } => Duration::ZERO,
+        }
     }
 
     /// When it could take an attempt, and what keeps it from it until then.
@@ -191,10 +199,14 @@ impl Member {
         if self.max_concurrency.is_some_and(|max| self.in_flight >= max) {
             return None;
         }
-        let requests = self.requests.as_ref().map_or(Duration::ZERO, |b| b.ready_in(now, 1));
-        let of_tokens = self.tokens.as_ref().map_or(Duration::ZERO, |b| b.ready_in(now, tokens));
         let quota = self.quota_requests.ready_in(now, 1).max(self.quota_tokens.ready_in(now, 1));
-        Some(requests.max(of_tokens).max(quota))
+        Some(self.windows_ready_in(now, tokens).max(quota))
+    }
+
+    /// How long its rpm and tpm keep it.
+    fn windows_ready_in(&self, now: Timestamp, tokens: u32) -> Duration {
+        let requests = self.requests.as_ref().map_or(Duration::ZERO, |limit| limit.ready_in(now, 1));
+        requests.max(self.tokens.as_ref().map_or(Duration::ZERO, |limit| limit.ready_in(now, tokens)))
     }
 
     /// Does it cool for a reason that not even an emergency gets around: the key, the money, the model?
@@ -203,10 +215,12 @@ impl Member {
         of_model.into_iter().chain([&self.wide]).any(|health| now < health.until && is_exclusion(health.reason))
     }
 
-    /// When the emergency lane may use it; none: not at all.
-    pub fn emergency_in(&self, now: Timestamp, model: &str) -> Option<Duration> {
+    /// When the emergency lane may use it; none: not at all. Its own limits hold in an emergency too: a provider refuses
+    /// what is beyond them.
+    pub fn emergency_in(&self, now: Timestamp, model: &str, tokens: u32) -> Option<Duration> {
         let full = self.max_concurrency.is_some_and(|max| self.in_flight >= max);
-        (!self.drained && !self.is_hopeless(now, model) && !full).then(|| self.emergency.ready_in(now, 1))
+        (!self.drained && !self.is_hopeless(now, model) && !full)
+            .then(|| self.emergency.ready_in(now, 1).max(self.windows_ready_in(now, tokens)))
     }
 
     /// Counts an attempt that is let go now.
@@ -427,11 +441,11 @@ impl Member {
         if let Some((left, reason)) = past.cooldown {
             self.wide = Health::restored(now + left, reason, past.failures);
         }
-        if let (Some(bucket), Some(left)) = (&mut self.requests, past.requests_left) {
-            bucket.leave(now, left);
+        if let (Some(limit), Some(left)) = (&mut self.requests, past.requests_left) {
+            limit.leave(now, left);
         }
-        if let (Some(bucket), Some(left)) = (&mut self.tokens, past.tokens_left) {
-            bucket.leave(now, left);
+        if let (Some(limit), Some(left)) = (&mut self.tokens, past.tokens_left) {
+            limit.leave(now, left);
         }
         if let Some(wait) = past.full_for {
             self.quota_requests.learn(0, now + wait);
@@ -473,10 +487,8 @@ impl Member {
             Standing::Due | Standing::Probing => put(Column::CooldownReason, health.reason.index()),
             Standing::Open | Standing::Ramping { .. } => {}
         }
-        let left = self.requests.as_ref().map_or(NONE, |b| b.left(now));
-        put(Column::RequestsLeft, left.min(self.quota_requests.left(now)));
-        let left = self.tokens.as_ref().map_or(NONE, |b| b.left(now));
-        put(Column::TokensLeft, left.min(self.quota_tokens.left(now)));
+        put(Column::RequestsLeft, self.requests_left(now));
+        put(Column::TokensLeft, self.tokens_left(now));
         put(Column::InFlight, self.in_flight);
         put(Column::ConcurrencyLeft, slots.min(of_standing));
         put(Column::LatencyMs, self.stats.latency_ms as u32);
@@ -485,7 +497,7 @@ impl Member {
         put(Column::Failures, self.wide.failures.max(health.failures));
         let emergency = match asker.holds {
             Some(Lane::Emergency) => Some(Duration::ZERO),
-            Some(Lane::Primary | Lane::Fallback) | None => self.emergency_in(now, model),
+            Some(Lane::Primary | Lane::Fallback) | None => self.emergency_in(now, model, tokens),
         };
         put(Column::EmergencyMs, emergency.map_or(NONE, millis_u32));
         put(Column::Queued, asker.queued);
@@ -512,9 +524,21 @@ impl Member {
         (self.readiness(now, model, tokens).0, cooldown_in_force(health, now))
     }
 
-    /// Requests and tokens left of its limits now.
+    /// Requests and tokens that may go now, by its limits and by what the provider said is left of its own; none: no limit
+    /// is known.
     pub fn left(&self, now: Timestamp) -> (Option<u32>, Option<u32>) {
-        (self.requests.as_ref().map(|b| b.left(now)), self.tokens.as_ref().map(|b| b.left(now)))
+        let known = |left: u32| (left != NONE).then_some(left);
+        (known(self.requests_left(now)), known(self.tokens_left(now)))
+    }
+
+    fn requests_left(&self, now: Timestamp) -> u32 {
+        let limit = self.requests.as_ref().map_or(NONE, |limit| limit.left(now));
+        limit.min(self.quota_requests.left(now))
+    }
+
+    fn tokens_left(&self, now: Timestamp) -> u32 {
+        let limit = self.tokens.as_ref().map_or(NONE, |limit| limit.left(now));
+        limit.min(self.quota_tokens.left(now))
     }
 
     /// Failures of the whole backend since the last answer.

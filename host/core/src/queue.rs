@@ -117,6 +117,11 @@ impl Queue {
         self.len
     }
 
+    /// Those who wait in a lane.
+    pub fn len_in(&self, lane: Lane) -> usize {
+        self.files.values().filter(|f| f.lane == lane).map(|f| f.waiters.len()).sum()
+    }
+
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }

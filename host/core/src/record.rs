@@ -6,7 +6,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::contract::Operation;
+use crate::denial::Denial;
 use crate::outcome::Kind;
+use crate::saving::total_usd;
 use crate::table::{Lane, Price};
 use crate::time::Timestamp;
 
@@ -45,17 +47,19 @@ pub enum End {
     Delivered,
     /// An upstream's refusal was passed on.
     Refused,
-    /// The policy, a limit or exhaustion refused it.
+    /// The policy or exhaustion refused it.
     Rejected,
     /// The answer began and then failed; the client was told so.
     Broken,
     /// The client went away.
     ClientGone,
+    /// It was refused at the door, before any policy was asked.
+    Denied,
 }
 
 impl End {
     /// Every end.
-    pub const ALL: [End; 5] = [End::Delivered, End::Refused, End::Rejected, End::Broken, End::ClientGone];
+    pub const ALL: [End; 6] = [End::Delivered, End::Refused, End::Rejected, End::Broken, End::ClientGone, End::Denied];
 
     /// The word for it.
     pub const fn as_str(self) -> &'static str {
@@ -65,7 +69,13 @@ impl End {
             End::Rejected => "rejected",
             End::Broken => "broken",
             End::ClientGone => "client_gone",
+            End::Denied => "denied",
         }
+    }
+
+    /// The end of this word.
+    pub fn parse(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|end| end.as_str() == word)
     }
 }
 
@@ -145,6 +155,10 @@ pub struct ExchangeRecord {
     pub notes: Vec<String>,
     /// The error's text, when the client got one.
     pub error: Option<String>,
+    /// Why it was refused at the door; none: it was not.
+    pub denied: Option<Denial>,
+    /// What it saved compared with the cheapest fallback, in USD; none: unknown, or not answered outside the fallback lane.
+    pub saved_usd: Option<f64>,
 }
 
 impl ExchangeRecord {
@@ -160,6 +174,11 @@ impl ExchangeRecord {
 
     /// What all attempts together cost.
     pub fn cost_usd(&self) -> f64 {
-        self.attempts.iter().map(|a| a.cost_usd).sum()
+        total_usd(self.attempts.iter().map(|a| a.cost_usd))
+    }
+
+    /// What waiting saved: [`ExchangeRecord::saved_usd`] of an exchange that waited.
+    pub fn saved_by_waiting_usd(&self) -> Option<f64> {
+        self.saved_usd.filter(|_| self.waits > 0)
     }
 }

@@ -89,6 +89,9 @@ impl Dialect {
 pub struct Limits {
     /// Requests a minute, at least 1.
     pub rpm: Option<u32>,
+    /// Requests of those that may go at once, the rest spaced, at least 1; none: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub burst: Option<u32>,
     /// Tokens a minute, at least 1.
     pub tpm: Option<u32>,
     /// Requests at a time, at least 1.

@@ -181,7 +181,7 @@ impl World {
                     End::Delivered => "delivered",
                     End::Broken => "broken",
                     End::ClientGone => "gone",
-                    End::Refused | End::Rejected => "other",
+                    End::Refused | End::Rejected | End::Denied => "other",
                 });
             }
         }
@@ -222,8 +222,9 @@ fn ended(dice: &mut impl FnMut(u32) -> u32) -> Event {
 
 fn limits() -> impl Strategy<Value = (Tier, Limits)> {
     let limit = |most: u32| prop::option::of(1..most);
-    (prop::bool::ANY, limit(100), limit(100_000), limit(4)).prop_map(|(primary, rpm, tpm, max_concurrency)| {
-        (if primary { Tier::Primary } else { Tier::Fallback }, Limits { rpm, tpm, max_concurrency })
+    let limits = (limit(100), limit(10), limit(100_000), limit(4));
+    (prop::bool::ANY, limits).prop_map(|(primary, (rpm, burst, tpm, max_concurrency))| {
+        (if primary { Tier::Primary } else { Tier::Fallback }, Limits { rpm, burst, tpm, max_concurrency })
     })
 }
 
@@ -287,7 +288,8 @@ proptest! {
         let budgets = Budgets { max_waits, max_wait: Duration::from_secs(30), ..Budgets::default() };
         let mut s = Story::new(&backends, budgets, 9);
         let named = (seed % backends.len() as u64) as u32;
-        let want = s.view.want(&"m".into(), Operation::Chat, 1);
+        // As large as the exchange's own, for which a token limit may have no room when it has some for less.
+        let want = s.view.want(&"m".into(), Operation::Chat, 10 + 1_024);
         // Others' attempts, some of which were refused, and some of which go on for a while.
         let mut held: Vec<(Timestamp, Permit)> = Vec::new();
         for (i, cooldown) in (0..).zip(&cooldowns_ms[..backends.len()]) {
@@ -598,6 +600,24 @@ fn a_dispatch_to_a_cooling_backend_becomes_a_wait_for_that_backend() {
     assert!(matches!(s.step(Event::WaitOver), Action::Ask(_)));
     assert!(matches!(s.says(primary(1)), Action::Send(_)), "the policy may change its mind");
     s.step(Event::ClientGone);
+}
+
+/// Its tokens come back after a minute, longer than anybody would wait; but whoever holds them may give some back any time.
+#[test]
+fn a_dispatch_waits_for_tokens_that_others_may_give_back() {
+    let limits = Limits { tpm: Some(1_500), ..Limits::default() };
+    let budgets = Budgets { max_wait: Duration::from_secs(30), ..Budgets::default() };
+    let mut s = Story::new(&[(Tier::Primary, limits)], budgets, 9);
+    let want = s.view.want(&"m".into(), Operation::Chat, 1_400);
+    let other = s.fleet.acquire(s.now, &s.view, &want, Lane::Primary, None).unwrap();
+    s.step(Event::Arrived);
+    let (waits, _) = insists(&mut s, &primary(0));
+    let Action::Wait { ticket, .. } = waits else { panic!("{waits:?}") };
+    let report = Report { outcome: &Outcome::answered(200), first_token: None, tokens_used: Some(200) };
+    s.fleet.settle(s.now, other, report);
+    let (served, _) = s.fleet.serve_line(s.now);
+    assert_eq!(served.iter().map(|(ticket, _)| *ticket).collect::<Vec<_>>(), [ticket]);
+    served.into_iter().for_each(|(_, permit)| s.fleet.refund(permit));
 }
 
 #[test]

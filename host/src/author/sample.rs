@@ -14,7 +14,7 @@ pub fn table(backends: usize) -> Table {
         tier: if i % 4 == 3 { Tier::Fallback } else { Tier::Primary },
         dialect: Dialect::Openai,
         weight: 1 + i as u32 % 3,
-        limits: Limits { rpm: Some(600), tpm: Some(1_000_000), max_concurrency: Some(64) },
+        limits: Limits { rpm: Some(600), burst: None, tpm: Some(1_000_000), max_concurrency: Some(64) },
         routes: vec![
             route("llama-70b", "meta/llama-3.1-70b-instruct"),
             route("llama-8b", "meta/llama-3.1-8b-instruct"),

@@ -97,7 +97,10 @@ fn summary(loaded: &Loaded, policy: Option<&str>, out: &mut dyn Write) -> io::Re
         let backend = &one.backend;
         let title = if index == 0 { "backends" } else { "" };
         let key = if one.api_key.is_some() { "key" } else { "no key" };
-        let rpm = backend.limits.rpm.map_or("no rpm limit".to_owned(), |rpm| format!("{rpm} rpm"));
+        let mut rpm = backend.limits.rpm.map_or("no rpm limit".to_owned(), |rpm| format!("{rpm} rpm"));
+        if let Some(burst) = backend.limits.burst {
+            rpm.push_str(&format!(", {burst} at once"));
+        }
         let (id, tier) = (&backend.id, backend.tier.as_str());
         writeln!(out, "  {title:<9} {id:<width$}  {tier:<8}  {}  {key}, {rpm}", one.base_url)?;
     }

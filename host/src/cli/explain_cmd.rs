@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal, Write};
 use crate::config::Env;
 use crate::lab::explain::{self, Look, scenario};
 use crate::lab::journal::JournalArgs;
-use crate::store::{BodyText, BodyTexts, Journaled, StoreError, StoreReader};
+use crate::store::{BodyText, BodyTexts, Explainable, StoreError, StoreReader};
 
 /// Columns where there is no terminal to ask.
 const USUAL_WIDTH: usize = 100;
@@ -39,8 +39,8 @@ pub struct ExplainArgs {
 /// When `out` or `err` cannot be written.
 pub fn run(args: &ExplainArgs, env: &dyn Env, out: &mut dyn Write, err: &mut dyn Write) -> io::Result<bool> {
     match found(args, env) {
-        Ok((journaled, bodies)) => {
-            tell(&journaled, bodies.as_ref(), args, out)?;
+        Ok((explainable, bodies)) => {
+            tell(&explainable, bodies.as_ref(), args, out)?;
             Ok(true)
         }
         Err(why) => {
@@ -50,16 +50,27 @@ pub fn run(args: &ExplainArgs, env: &dyn Env, out: &mut dyn Write, err: &mut dyn
     }
 }
 
-fn tell(journaled: &Journaled, bodies: Option<&BodyTexts>, args: &ExplainArgs, out: &mut dyn Write) -> io::Result<()> {
-    if args.as_scenario {
-        return write!(out, "{}", scenario::scenario(journaled));
-    }
+fn tell(
+    explainable: &Explainable,
+    bodies: Option<&BodyTexts>,
+    args: &ExplainArgs,
+    out: &mut dyn Write,
+) -> io::Result<()> {
     if args.json {
-        let mut json = explain::json(journaled);
+        let mut json = explain::json(explainable);
         if args.bodies {
             json["bodies"] = serde_json::to_value(bodies).unwrap_or_default();
         }
         return writeln!(out, "{json:#}");
+    }
+    let journaled = match explainable {
+        Explainable::Journaled(journaled) => journaled,
+        Explainable::Denied(exchange, denial) => {
+            return write!(out, "{}", explain::denied_text(exchange, *denial));
+        }
+    };
+    if args.as_scenario {
+        return write!(out, "{}", scenario::scenario(journaled));
     }
     write!(out, "{}", explain::text(journaled, look()))?;
     match bodies {
@@ -78,13 +89,13 @@ fn show(out: &mut dyn Write, name: &str, body: &BodyText) -> io::Result<()> {
 }
 
 /// The exchange meant; or why it cannot be told, and what to do.
-fn found(args: &ExplainArgs, env: &dyn Env) -> Result<(Journaled, Option<BodyTexts>), String> {
+fn found(args: &ExplainArgs, env: &dyn Env) -> Result<(Explainable, Option<BodyTexts>), String> {
     let file = args.journal.file(env)?;
     let shown = file.display();
     let told = |error: StoreError| error.to_string();
     let reader = StoreReader::open(&file).map_err(told)?;
     let id = match args.request_id.as_str() {
-        LAST => reader.latest_journaled().map_err(told)?.ok_or_else(|| {
+        LAST => reader.latest_explainable().map_err(told)?.ok_or_else(|| {
             format!(
                 "the journal of {shown} is empty: an exchange is there a second after its end, \
                  unless [journal] sample = 0 keeps none"
@@ -92,9 +103,12 @@ fn found(args: &ExplainArgs, env: &dyn Env) -> Result<(Journaled, Option<BodyTex
         })?,
         id => id.to_owned(),
     };
-    if let Some(journaled) = reader.journaled(&id).map_err(told)? {
+    if let Some(explainable) = reader.explainable(&id).map_err(told)? {
+        if args.as_scenario && matches!(explainable, Explainable::Denied(..)) {
+            return Err(format!("{id} was refused at the door: no policy was asked, so there is no scenario to write"));
+        }
         let bodies = if args.bodies { reader.bodies(&id).map_err(told)? } else { None };
-        return Ok((journaled, bodies));
+        return Ok((explainable, bodies));
     }
     Err(match reader.exchange(&id).map_err(told)? {
         Some(exchange) => format!(
@@ -103,8 +117,9 @@ fn found(args: &ExplainArgs, env: &dyn Env) -> Result<(Journaled, Option<BodyTex
             exchange.end, exchange.status, exchange.started
         ),
         None => format!(
-            "no exchange {id} is in {shown}: it may still be under way, have ended within the last second, or be older \
-             than the retention; `pointsman explain last` tells the latest"
+            "no exchange {id} is in {shown}: it may still be under way, have ended within the last second, be older than \
+             the retention, or be one of so many refusals at once that they were only counted; `pointsman explain last` \
+             tells the latest"
         ),
     })
 }

@@ -9,7 +9,6 @@ mod convert;
 mod decode;
 mod diagnostic;
 mod litellm;
-mod log_level;
 mod overlay;
 mod providers;
 mod raw;

@@ -281,9 +281,12 @@ pub(super) struct RawBackend {
     pub(super) api_key: Option<String>,
     /// Headers sent with every request; values may be env:NAME, file:PATH or sealed:...
     pub(super) headers: BTreeMap<String, String>,
-    /// Requests a minute.
+    /// Requests in any 60 seconds; all that is left may go at once.
     pub(super) rpm: Option<u32>,
-    /// Tokens a minute.
+    /// For a provider that smooths its limit: at most so many requests at once, the rest spaced at the pace of rpm. Default:
+    /// all that rpm leaves.
+    pub(super) burst: Option<u32>,
+    /// Tokens in any 60 seconds.
     pub(super) tpm: Option<u32>,
     /// Requests at a time.
     pub(super) max_concurrency: Option<u32>,
@@ -381,9 +384,9 @@ pub(super) struct RawClient {
     /// sha256:HEX, env:NAME, file:PATH, sealed:..., or the key itself.
     #[schemars(required, with = "String")]
     pub(super) key: Option<String>,
-    /// Requests a minute.
+    /// Requests in any 60 seconds; all that is left may come at once.
     pub(super) rpm: Option<u32>,
-    /// Tokens a minute.
+    /// Tokens in any 60 seconds, counted when a request has ended: what goes beyond is paid off before the next one.
     pub(super) tpm: Option<u32>,
     /// Requests at a time.
     pub(super) max_concurrency: Option<u32>,

@@ -34,6 +34,10 @@ pub(super) fn part(
     snapshot: &Snapshot,
     record: &ExchangeRecord,
 ) -> Option<Box<JournalPart>> {
+    // No policy was asked: the record says all there is.
+    if record.denied.is_some() {
+        return None;
+    }
     let sampled = draw(&record.id) < snapshot.config.journal.sample;
     let keep = sampled || !is_ordinary(record);
     keep.then(|| Box::new(JournalPart { trail, setup: Arc::clone(&snapshot.setup), sampled, bodies }))

@@ -80,7 +80,7 @@ impl Line {
         let _ = tokio::time::timeout(CHANGES_EVERY, self.changed.notified()).await;
     }
 
-    /// Serves the line whenever time alone brings capacity: a cooldown ends, a bucket fills. Runs until dropped.
+    /// Serves the line whenever time alone brings capacity: a cooldown ends, a limit has room. Runs until dropped.
     pub async fn keep_time(self: Arc<Self>) {
         loop {
             let alarm_at = {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pointsman_core::contract::{Column, Decision, Dispatch, Query, Rejection, RowState, STRIDE};
+use pointsman_core::denial::Denial;
 use pointsman_core::exchange::{Action, Ended, Event, Exchange, Reason, Refusal};
 use pointsman_core::journal::{Failed, Question, Trail};
 use pointsman_core::outcome::{Kind, Outcome};
@@ -51,6 +52,7 @@ struct Told {
     first_byte: Option<Duration>,
     error: Option<String>,
     end: Option<End>,
+    denied: Option<Denial>,
 }
 
 impl Live {
@@ -222,6 +224,22 @@ impl Live {
         self.told.end = Some(End::Rejected);
     }
 
+    /// Pointsman refused for this reason; a model that nobody serves is a refusal at the door.
+    pub fn refused_for(&mut self, reason: &Reason) {
+        match reason {
+            Reason::NoSuchModel => {
+                self.told.end = Some(End::Denied);
+                self.told.denied = Some(Denial::UnknownModel);
+            }
+            Reason::Untranslatable
+            | Reason::Exhausted
+            | Reason::QueueFull
+            | Reason::OutOfTime
+            | Reason::NotRepeated
+            | Reason::Policy { .. } => {}
+        }
+    }
+
     /// What the attempt under way came to, without the key it was sent with.
     pub fn censored(&self, outcome: Outcome) -> Outcome {
         match self.exchange.sending() {
@@ -277,6 +295,8 @@ impl Live {
     fn record(&mut self, now: Timestamp) -> ExchangeRecord {
         let (waits, waited) = self.exchange.waits();
         let told = std::mem::take(&mut self.told);
+        let end = told.end.unwrap_or(End::ClientGone);
+        let saved_usd = self.exchange.saved_usd(end, told.lane);
         ExchangeRecord {
             id: self.asked.id.clone(),
             started: self.arrived,
@@ -288,7 +308,7 @@ impl Live {
             model: self.asked.model.to_string(),
             streaming: self.asked.streaming,
             status: told.status,
-            end: told.end.unwrap_or(End::ClientGone),
+            end,
             lane: told.lane,
             backend: told.backend,
             waits,
@@ -299,6 +319,8 @@ impl Live {
             attempts: self.exchange.take_attempts(),
             notes: std::mem::take(&mut self.notes),
             error: told.error,
+            denied: told.denied,
+            saved_usd,
         }
     }
 }
@@ -309,7 +331,7 @@ impl Drop for Live {
             self.step(Event::ClientGone);
         }
         let record = self.record(self.proxy.clock.now());
-        if self.asked.only.is_none() {
+        if self.asked.only.is_none() && record.denied.is_none() {
             self.proxy.compared(&self.snapshot, &record);
         }
         let part =

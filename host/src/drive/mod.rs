@@ -31,7 +31,7 @@ use pointsman_core::wire::envelope::ErrorKind;
 pub use canary::{Part, Progress, Split};
 pub use conduct::Conduct;
 pub use line::Line;
-pub use proxy::{Proxy, Unknown};
+pub use proxy::{Denied, Proxy, Unknown};
 pub use relay::{Broken, ProxyBody};
 pub use reply::{OwnError, Reply};
 pub use request::{Arrival, Asked, Only};
@@ -84,6 +84,7 @@ fn reply_with(course: Course) -> Reply {
         Found::Error(why) => {
             let reply = reply::of_refusal(&live, &why);
             live.rejected(reply.status().as_u16(), &why.message);
+            live.refused_for(&why.reason);
             reply
         }
         Found::Nothing if live.proxy().cut.is_cancelled() => shut_down(live),

@@ -9,8 +9,9 @@ use arc_swap::ArcSwap;
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use pointsman_core::clients::{ClientDenied, ClientGate, Spending};
-use pointsman_core::contract::NONE;
-use pointsman_core::record::ExchangeRecord;
+use pointsman_core::contract::{NONE, Operation};
+use pointsman_core::denial::{Denial, DenialGate, Recorded};
+use pointsman_core::record::{End, ExchangeRecord};
 use pointsman_core::time::Timestamp;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -50,6 +51,7 @@ pub struct Proxy {
     log: ExchangeLog,
     snapshot: ArcSwap<Snapshot>,
     gates: Mutex<HashMap<Arc<str>, ClientGate>>,
+    denials: Mutex<DenialGate>,
     spent: StoreReader,
     exchanges: Exchanges,
 }
@@ -87,6 +89,7 @@ impl Proxy {
             log,
             snapshot: ArcSwap::from_pointee(snapshot),
             gates: Mutex::new(gates),
+            denials: Mutex::default(),
             spent,
             exchanges: Exchanges::default(),
         }
@@ -162,14 +165,78 @@ impl Proxy {
                 gate.leave(self.clock.now(), tokens, record.cost_usd());
             }
         }
+        self.remember(record, journal);
+        if self.exchanges.under_way.fetch_sub(1, Ordering::AcqRel) == 1 && self.is_closing() {
+            self.exchanges.all_over.notify_waiters();
+        }
+    }
+
+    /// A request is refused at the door: counted, and recorded as far as refusals are.
+    pub fn denied(&self, denied: Denied<'_>) {
+        let now = self.clock.now();
+        let Denied { id, arrived, reason, client, operation, path, model, streaming, status, error } = denied;
+        let record = ExchangeRecord {
+            id: id.to_owned(),
+            started: arrived,
+            elapsed: now.since(arrived),
+            client,
+            session: None,
+            operation,
+            path: shortened(path),
+            model: shortened(model),
+            streaming,
+            status,
+            end: End::Denied,
+            lane: None,
+            backend: None,
+            waits: 0,
+            waited: Duration::ZERO,
+            first_byte: None,
+            policy: self.snapshot.load().policy.id().clone(),
+            policy_faults: 0,
+            attempts: Vec::new(),
+            notes: Vec::new(),
+            error: Some(error.to_owned()),
+            denied: Some(reason),
+            saved_usd: None,
+        };
+        self.remember(record, None);
+    }
+
+    /// Counts, tells and writes. Of refusals at the door no more than a bounded number a second is told and written.
+    fn remember(&self, record: ExchangeRecord, journal: Option<Box<JournalPart>>) {
         self.metrics.observe(&record);
+        if record.denied.is_some() && !self.is_recorded(&record) {
+            return;
+        }
         self.events.exchange(&record);
         if self.snapshot.load().config.log.exchanges {
             self.log.exchange_line(&record);
         }
         self.store.record(Box::new(record), journal);
-        if self.exchanges.under_way.fetch_sub(1, Ordering::AcqRel) == 1 && self.is_closing() {
-            self.exchanges.all_over.notify_waiters();
+    }
+
+    fn is_recorded(&self, denied: &ExchangeRecord) -> bool {
+        let now = self.clock.now();
+        let recorded = {
+            let mut denials = self.denials.lock().unwrap_or_else(PoisonError::into_inner);
+            denials.admit(now, denied.client.as_ref())
+        };
+        match recorded {
+            Recorded::Yes => true,
+            Recorded::No { tell } => {
+                self.metrics.denied_unrecorded();
+                if let Some(unrecorded) = tell {
+                    tracing::warn!(
+                        unrecorded,
+                        reason = denied.denied.map(Denial::as_str),
+                        client = denied.client.as_deref(),
+                        "requests are refused at the door faster than refusals are recorded; the rest is only counted \
+                         (pointsman_denied_total, pointsman_denied_unrecorded_total)"
+                    );
+                }
+                false
+            }
         }
     }
 
@@ -211,6 +278,35 @@ pub enum Unknown {
     Wrong,
 }
 
+/// A request that is refused at the door.
+pub struct Denied<'a> {
+    /// The request id.
+    pub id: &'a str,
+    /// When it arrived.
+    pub arrived: Timestamp,
+    /// Why.
+    pub reason: Denial,
+    /// The client key's name; none: no key was recognised, or none is configured.
+    pub client: Option<Arc<str>>,
+    /// What was asked.
+    pub operation: Operation,
+    /// The path without its query.
+    pub path: &'a str,
+    /// The model as asked; "unknown" where the body was not read.
+    pub model: &'a str,
+    /// Does the client want a stream?
+    pub streaming: bool,
+    /// The status it is told.
+    pub status: u16,
+    /// The message it is told.
+    pub error: &'a str,
+}
+
+/// What somebody who may be a stranger sent, at most 256 bytes of it.
+fn shortened(text: &str) -> String {
+    text[..text.floor_char_boundary(256)].to_owned()
+}
+
 fn presented_key(headers: &HeaderMap) -> Option<&str> {
     let bearer = || {
         let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
@@ -230,7 +326,7 @@ fn gates(
     let gate = |client: &crate::config::Client| {
         let gate = match before.remove(&client.name) {
             Some(mut gate) => {
-                gate.set_limits(client.limits, client.budget_usd_per_day, now);
+                gate.set_limits(client.limits, client.budget_usd_per_day);
                 gate
             }
             None => {

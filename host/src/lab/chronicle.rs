@@ -89,6 +89,8 @@ impl Chronicler {
             attempts: finished.attempts.to_vec(),
             notes: entry.notes.clone(),
             error: finished.error.map(str::to_owned),
+            denied: None,
+            saved_usd: None,
         }
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use pointsman_core::contract::Query;
 use pointsman_core::record::End;
+use pointsman_core::saving::total_usd;
 use pointsman_core::time::Timestamp;
 
 use super::answer::Answer;
@@ -248,7 +249,7 @@ fn unmet_of_all(expect: &RunExpectation, exchanges: &[Recorded]) -> Vec<String> 
         compare("exchanges rejected".to_owned(), wanted, ended(End::Rejected));
     }
     if let Some(wanted) = expect.spend_usd {
-        compare("USD spent".to_owned(), wanted, attempts().map(|a| a.cost_usd).sum());
+        compare("USD spent".to_owned(), wanted, total_usd(attempts().map(|a| a.cost_usd)));
     }
     unmet
 }

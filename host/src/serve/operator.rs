@@ -8,15 +8,15 @@ use axum::body::Bytes;
 use pointsman_core::canary::Plan;
 use pointsman_core::contract::RowState;
 use pointsman_core::fleet::{Fleet, Overview};
+use pointsman_core::table::Lane;
 use pointsman_core::time::Timestamp;
 use tokio::runtime::Handle;
 
 use super::admin::{
-    BackendCounts, BackendView, ConfigView, ControlError, Controls, PolicyEventView, PolicyView, ReadyView,
-    RevisionView, RollbackView, ShadowReport,
+    BackendView, ControlError, Controls, LaneView, PolicyEventView, PolicyView, RevisionView, RollbackView,
+    ShadowReport,
 };
 use super::control::{CannotGoBack, CannotPromote, Control, Entry, WentBack};
-use super::kept_states;
 use super::upload::UploadOptions;
 use crate::config::BackendConfig;
 use crate::policy::left_out_words;
@@ -36,7 +36,6 @@ impl Operator {
 
     fn work(&self, id: &str, f: impl FnOnce(&mut Fleet, Timestamp) -> bool) -> Result<(), ControlError> {
         if self.control.proxy().line.with(f) {
-            kept_states::save(self.control.proxy());
             return Ok(());
         }
         Err(ControlError::NotFound(format!("there is no backend {id:?}; GET /api/backends lists them")))
@@ -59,8 +58,7 @@ impl Controls for Operator {
     fn backends(&self) -> Vec<BackendView> {
         let proxy = self.control.proxy();
         let snapshot = proxy.snapshot();
-        let (overview, waiting, now) =
-            proxy.line.with(|fleet, now| (fleet.overview(now, &snapshot.view), fleet.waiting() as u64, now));
+        let (overview, now) = proxy.line.with(|fleet, now| (fleet.overview(now, &snapshot.view), now));
         let view = |(backend, o): (&BackendConfig, Overview)| BackendView {
             id: o.id.to_string(),
             tier: backend.backend.tier.as_str(),
@@ -81,13 +79,13 @@ impl Controls for Operator {
             failures: o.failures,
             served: o.stats.answered,
             attempts: o.stats.sent,
-            queued: waiting,
         };
         snapshot.config.backends.iter().zip(overview).map(view).collect()
     }
 
-    fn waiting(&self) -> u64 {
-        self.control.proxy().line.with(|fleet, _| fleet.waiting() as u64)
+    fn lanes(&self) -> Vec<LaneView> {
+        let queued = self.control.proxy().line.with(|fleet, _| Lane::ALL.map(|lane| fleet.waiting_in(lane) as u64));
+        Lane::ALL.iter().zip(queued).map(|(lane, queued)| LaneView { lane: lane.as_str(), queued }).collect()
     }
 
     fn policy(&self) -> PolicyView {
@@ -117,8 +115,7 @@ impl Controls for Operator {
             warning: left_out_words(snapshot.policy.left_out()),
             decisions: in_force.decisions,
             faults: in_force.faults,
-            last_error: status.policy_refusal.as_ref().map(|refusal| refusal.error.clone()),
-            refusal: status.policy_refusal.as_ref().map(views::refusal),
+            last_error: status.policy_error,
             history_error: status.not_kept,
             live_revisions: status.live_revisions,
             instances: status.instances,
@@ -128,49 +125,12 @@ impl Controls for Operator {
         }
     }
 
-    fn ready(&self) -> ReadyView {
-        let proxy = self.control.proxy();
-        let snapshot = proxy.snapshot();
-        let counts = proxy.line.with(|fleet, now| fleet.serving(now, &snapshot.view));
-        let reason = if proxy.is_closing() {
-            Some("shutting down")
-        } else if counts.configured == 0 {
-            Some("no backend is configured")
-        } else if counts.serving() == 0 {
-            Some(
-                "no backend can serve: each is drained, or its key is refused or its credit used up; GET /api/backends says which",
-            )
-        } else {
-            None
-        };
-        let status = self.control.status();
-        let policy = status.policy_refusal.map(|_| "the policy last offered is not in force; GET /api/policy says why");
-        let config =
-            status.config_refusal.map(|_| "the configuration last offered is not in force; GET /api/config says why");
-        ReadyView {
-            ready: reason.is_none(),
-            reason: reason.map(str::to_owned),
-            warnings: config.into_iter().chain(policy).map(str::to_owned).collect(),
-            backends: BackendCounts {
-                configured: counts.configured as u64,
-                serving: counts.serving() as u64,
-                drained: counts.drained as u64,
-                excluded: counts.excluded as u64,
-            },
+    fn ready(&self) -> Result<Option<&'static str>, &'static str> {
+        if self.control.proxy().is_closing() {
+            return Err("shutting down");
         }
-    }
-
-    fn config(&self) -> ConfigView {
-        let status = self.control.status();
-        let config = self.control.proxy().snapshot().config.clone();
-        ConfigView {
-            revision: config.revision.to_string(),
-            file: status.config_file.map(|file| file.display().to_string()),
-            loaded_at: Rfc3339(status.config_loaded).to_string(),
-            backends: config.backends.len() as u64,
-            clients: config.clients.len() as u64,
-            refusal: status.config_refusal.as_ref().map(views::refusal),
-        }
+        let refused = self.control.status().policy_error.is_some();
+        Ok(refused.then_some("the policy last offered is not in force; GET /api/policy says why"))
     }
 
     fn drain(&self, id: &str) -> Result<(), ControlError> {

@@ -1,4 +1,4 @@
-//! One downstream request: who asks, is it well-formed, and then the drive.
+//! One downstream request: who asks, is it well-formed, and then the drive. What is refused here is recorded by `Door`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,15 +9,17 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::{Body as _, Incoming};
 use pointsman_core::clients::ClientDenied;
-use pointsman_core::contract::Operation;
+use pointsman_core::denial::Denial;
 use pointsman_core::wire::envelope::ErrorKind;
 use pointsman_core::wire::framing::Fault;
 use pointsman_core::wire::url;
 
 use super::discovery::Discovery;
+use super::door::Door;
 use super::guard;
 use super::ids::RequestIds;
 use super::models;
+use crate::config::Client;
 use crate::drive::{Arrival, Asked, OwnError, Proxy, ProxyBody, Reply, Snapshot, Unknown, drive};
 
 /// How long a client may take to send its body, from one piece to the next.
@@ -44,85 +46,99 @@ impl Service {
     }
 
     async fn answer(&self, request: Request<Incoming>) -> Reply {
+        let mut door = Door::new(&self.proxy, self.ids.of(request.headers()), request.uri());
         if let Some(fault) = guard::refused(&request) {
-            return misframed(fault, &self.ids.of(request.headers()));
+            return misframed(&door, fault);
         }
         let snapshot = self.proxy.snapshot();
         let (head, body) = request.into_parts();
-        let refusal = Refusing { operation: Operation::of_path(head.uri.path()), id: self.ids.of(&head.headers) };
         if self.proxy.is_closing() {
-            return refusal.with(ErrorKind::ShuttingDown, "Pointsman is shutting down; try again in a moment");
+            let message = "Pointsman is shutting down; try again in a moment";
+            return door.deny(Denial::ShuttingDown, ErrorKind::ShuttingDown, message);
         }
         let client = match self.proxy.identify(&snapshot, &head.headers) {
             Ok(client) => client,
-            Err(unknown) => return refusal.unknown(unknown),
+            Err(unknown) => return unidentified(&door, unknown),
         };
+        door.identified(client.as_ref().map(|(_, name)| name));
         if let Some(listed) = models::listed_at(&head.method, head.uri.path()) {
             let models = self.discovery.models(&snapshot).await;
-            return models::reply(listed, &models, &head.headers, &snapshot, &refusal.id);
+            return models::reply(listed, &models, &head.headers, &snapshot, door.id());
         }
-        if let Some(reply) = unforwardable(&head, &refusal) {
+        if let Some(reply) = unforwardable(&head, &door) {
             return reply;
         }
         let limit = snapshot.config.server.max_body_bytes;
         let read = tokio::time::timeout(snapshot.config.limits.max_exchange, read_body(body, limit));
         let body = match read.await.unwrap_or(Err(BodyProblem::Slow)) {
             Ok(body) => body,
-            Err(problem) => return refusal.body(&problem, limit),
+            Err(problem) => return unread(&door, &problem, limit),
         };
         let spending = client.as_ref().map(|(_, name)| self.proxy.spending(name)).unwrap_or_default();
-        let asked = match Asked::read(Arrival { id: refusal.id.clone(), client, spending, head, body }) {
+        let asked = match Asked::read(Arrival { id: door.id().to_owned(), client, spending, head, body }) {
             Ok(asked) => Arc::new(asked),
-            Err(ambiguous) => return refusal.with(ErrorKind::InvalidRequest, &ambiguous.to_string()),
+            Err(ambiguous) => {
+                return door.deny(Denial::BadRequest, ErrorKind::InvalidRequest, &ambiguous.to_string());
+            }
         };
-        if let Err(reply) = self.admit(&snapshot, &asked, &refusal) {
+        door.read(&asked);
+        if let Err(reply) = self.admit(&snapshot, &asked, &door) {
             return *reply;
         }
         drive(self.proxy.clone(), snapshot.for_exchange(&asked), asked).await
     }
 
     /// The limits of the client's own key.
-    fn admit(&self, snapshot: &Snapshot, asked: &Asked, refusal: &Refusing) -> Result<(), Box<Reply>> {
+    fn admit(&self, snapshot: &Snapshot, asked: &Asked, door: &Door<'_>) -> Result<(), Box<Reply>> {
         let Some(name) = &asked.client else { return Ok(()) };
         let client = &snapshot.config.clients[asked.client_index as usize];
         if !client.may_ask(&asked.model) {
             let message = format!("The key {name:?} may not ask for the model {:?}", asked.model);
-            return Err(Box::new(refusal.with(ErrorKind::ModelNotFound, &message)));
+            return Err(Box::new(door.deny(Denial::ModelNotAllowed, ErrorKind::ModelNotFound, &message)));
         }
-        self.proxy.enter(name).map_err(|denied| Box::new(refusal.denied(name, denied)))
+        self.proxy.enter(name).map_err(|denied| Box::new(over_limit(door, client, denied)))
     }
 }
 
 /// A request whose framing can be read in two ways, or whose head is too large.
-fn misframed(fault: Fault, id: &str) -> Reply {
+fn misframed(door: &Door<'_>, fault: Fault) -> Reply {
     let kind = match fault {
         Fault::HeadTooLarge | Fault::TooManyFields => ErrorKind::HeadersTooLarge,
         _ => ErrorKind::InvalidRequest,
     };
-    OwnError::new(kind, fault.message()).reply(Operation::Other, id)
+    door.deny(Denial::BadRequest, kind, fault.message())
+}
+
+fn unidentified(door: &Door<'_>, unknown: Unknown) -> Reply {
+    let (denial, message) = match unknown {
+        Unknown::Missing => {
+            (Denial::MissingKey, "No client key; send one of the keys configured under [[client]] as a bearer token")
+        }
+        Unknown::Wrong => {
+            (Denial::WrongKey, "This client key is not known here; the operator configures keys under [[client]]")
+        }
+    };
+    door.deny(denial, ErrorKind::Unauthorised, message)
 }
 
 /// Requests that cannot be put under a backend's base URL.
-fn unforwardable(head: &http::request::Parts, refusal: &Refusing) -> Option<Reply> {
+fn unforwardable(head: &http::request::Parts, door: &Door<'_>) -> Option<Reply> {
+    let bad = |message| Some(door.deny(Denial::BadRequest, ErrorKind::InvalidRequest, message));
     if head.method == Method::CONNECT || head.uri.path_and_query().is_none_or(|p| !p.as_str().starts_with('/')) {
-        let message = "Pointsman forwards requests with a path under its backends' base URLs; this request has none";
-        return Some(refusal.with(ErrorKind::InvalidRequest, message));
+        return bad("Pointsman forwards requests with a path under its backends' base URLs; this request has none");
     }
     if head.method == Method::TRACE {
         // It would show the backend's key to the client (RFC 9110 section 9.3.8).
-        let message = "TRACE is not forwarded";
         let status = Some(StatusCode::METHOD_NOT_ALLOWED);
-        let error = OwnError { status, ..OwnError::new(ErrorKind::InvalidRequest, message) };
-        return Some(error.reply(refusal.operation, &refusal.id));
+        let error = OwnError { status, ..OwnError::new(ErrorKind::InvalidRequest, "TRACE is not forwarded") };
+        return Some(door.deny_with(Denial::BadRequest, &error));
     }
     let times = |name| head.headers.get_all(name).iter().count();
     if times(AUTHORIZATION) > 1 || times(HOST) > 1 || (head.version == Version::HTTP_11 && times(HOST) == 0) {
-        let message = "The request must have one Host header and at most one Authorization header (RFC 9110)";
-        return Some(refusal.with(ErrorKind::InvalidRequest, message));
+        return bad("The request must have one Host header and at most one Authorization header (RFC 9110)");
     }
     if url::has_dots(head.uri.path()) {
-        let message = "The path has a \".\" or \"..\" segment; send the path it stands for";
-        return Some(refusal.with(ErrorKind::InvalidRequest, message));
+        return bad("The path has a \".\" or \"..\" segment; send the path it stands for");
     }
     None
 }
@@ -167,62 +183,53 @@ async fn read_body(body: Incoming, limit: u64) -> Result<Bytes, BodyProblem> {
     Ok(if rest.is_empty() { first } else { rest.freeze() })
 }
 
-/// How this request is refused: in which dialect, under which id.
-struct Refusing {
-    operation: Operation,
-    id: String,
+fn unread(door: &Door<'_>, problem: &BodyProblem, limit: u64) -> Reply {
+    let (denial, kind, message) = match problem {
+        BodyProblem::TooLarge => (
+            Denial::BodyTooLarge,
+            ErrorKind::BodyTooLarge,
+            format!("The request body is larger than {limit} bytes (server.max_body_bytes)"),
+        ),
+        BodyProblem::Slow => {
+            let message = format!("The request body paused for longer than {BODY_IDLE:?}");
+            (Denial::BadRequest, ErrorKind::InvalidRequest, message)
+        }
+        BodyProblem::Broken(why) => {
+            (Denial::BadRequest, ErrorKind::InvalidRequest, format!("The request body broke off: {why}"))
+        }
+    };
+    let mut reply = door.deny(denial, kind, &message);
+    // The rest of the body is not read, so the connection cannot be used again.
+    reply.headers_mut().insert(http::header::CONNECTION, HeaderValue::from_static("close"));
+    reply
 }
 
-impl Refusing {
-    fn with(&self, kind: ErrorKind, message: &str) -> Reply {
-        OwnError::new(kind, message).reply(self.operation, &self.id)
-    }
-
-    fn unknown(&self, unknown: Unknown) -> Reply {
-        let message = match unknown {
-            Unknown::Missing => "No client key; send one of the keys configured under [[client]] as a bearer token",
-            Unknown::Wrong => "This client key is not known here; the operator configures keys under [[client]]",
-        };
-        self.with(ErrorKind::Unauthorised, message)
-    }
-
-    fn body(&self, problem: &BodyProblem, limit: u64) -> Reply {
-        let (kind, message) = match problem {
-            BodyProblem::TooLarge => (
-                ErrorKind::BodyTooLarge,
-                format!("The request body is larger than {limit} bytes (server.max_body_bytes)"),
-            ),
-            BodyProblem::Slow => {
-                (ErrorKind::InvalidRequest, format!("The request body paused for longer than {BODY_IDLE:?}"))
-            }
-            BodyProblem::Broken(why) => (ErrorKind::InvalidRequest, format!("The request body broke off: {why}")),
-        };
-        let mut reply = self.with(kind, &message);
-        // The rest of the body is not read, so the connection cannot be used again.
-        reply.headers_mut().insert(http::header::CONNECTION, HeaderValue::from_static("close"));
-        reply
-    }
-
-    fn denied(&self, client: &str, denied: ClientDenied) -> Reply {
-        let (kind, message, retry_after) = match denied {
-            ClientDenied::Rate { retry_after } => {
-                (ErrorKind::RateLimited, format!("The key {client:?} has used up its rate limit"), Some(retry_after))
-            }
-            ClientDenied::Concurrency => (
-                ErrorKind::RateLimited,
-                format!("The key {client:?} has too many requests under way (client.max_concurrency)"),
-                Some(Duration::from_secs(1)),
-            ),
-            ClientDenied::Budget { spent_usd, retry_after } => (
-                ErrorKind::BudgetExceeded,
-                format!(
-                    "The key {client:?} has spent {spent_usd:.4} USD today, which is its budget (client.budget_usd_per_day)"
-                ),
-                Some(retry_after),
-            ),
-        };
-        OwnError { retry_after, ..OwnError::new(kind, &message) }.reply(self.operation, &self.id)
-    }
+fn over_limit(door: &Door<'_>, client: &Client, denied: ClientDenied) -> Reply {
+    let (name, limits) = (&client.name, client.limits);
+    let (denial, kind, message, retry_after) = match denied {
+        ClientDenied::Rate { retry_after } => {
+            let rpm = limits.rpm.map(|rpm| format!("{rpm} requests a minute, client.rpm"));
+            let tpm = limits.tpm.map(|tpm| format!("{tpm} tokens a minute, client.tpm"));
+            let which: Vec<String> = rpm.into_iter().chain(tpm).collect();
+            let message = format!("The key {name:?} has used up its rate limit ({})", which.join("; "));
+            (Denial::ClientRate, ErrorKind::RateLimited, message, retry_after)
+        }
+        ClientDenied::Concurrency => {
+            let most = limits.max_concurrency.unwrap_or_default();
+            let message =
+                format!("The key {name:?} has {most} requests under way, the most it may (client.max_concurrency)");
+            (Denial::ClientConcurrency, ErrorKind::RateLimited, message, Duration::from_secs(1))
+        }
+        ClientDenied::Budget { spent_usd, retry_after } => {
+            let budget = client.budget_usd_per_day.unwrap_or_default();
+            let message = format!(
+                "The key {name:?} has spent {spent_usd:.4} USD of its {budget} USD for today (client.budget_usd_per_day)"
+            );
+            (Denial::ClientBudget, ErrorKind::BudgetExceeded, message, retry_after)
+        }
+    };
+    let error = OwnError { retry_after: Some(retry_after), ..OwnError::new(kind, &message) };
+    door.deny_with(denial, &error)
 }
 
 /// A HEAD request gets the head alone; over HTTP/2 nobody else sees to that.

@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
+use pointsman_core::denial::Denial;
 use pointsman_core::record::{AttemptRecord, ExchangeRecord};
 use rusqlite::{CachedStatement, Transaction, params};
 
 const EXCHANGE: &str = "
 INSERT INTO exchange VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20,
-    ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32, ?33, ?34, ?35, ?36, ?37, ?38, ?39, ?40, ?41, ?42, ?43)
+    ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32, ?33, ?34, ?35, ?36, ?37, ?38, ?39, ?40, ?41, ?42, ?43,
+    ?44, ?45)
 ON CONFLICT (ended_us) DO NOTHING";
 
 const EARLIER_ATTEMPT: &str = "
@@ -91,6 +93,8 @@ impl<'t> Inserter<'t> {
             unlike(count(last_usage.cached_input_tokens), count(usage.cached_input_tokens)),
             unlike(last_usage.estimated, usage.estimated),
             unlike(last.map_or(0.0, |a| a.cost_usd), cost_usd),
+            record.denied.map(Denial::as_str),
+            record.saved_usd,
         ])
     }
 

@@ -4,6 +4,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 
+use pointsman_core::denial::Denial;
 use pointsman_core::journal::{Setup, Trail, decode, encode};
 use pointsman_core::time::Timestamp;
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Transaction, params};
@@ -36,6 +37,25 @@ pub struct Journaled {
     pub setup: Arc<Setup>,
     /// Is it of the sample by chance?
     pub sampled: bool,
+}
+
+/// An exchange that can be explained.
+#[derive(Clone, Debug)]
+pub enum Explainable {
+    /// The journal has how it went.
+    Journaled(Box<Journaled>),
+    /// It was refused at the door for this reason: its record says all there is.
+    Denied(Box<ExchangeRow>, Denial),
+}
+
+impl Explainable {
+    /// Its record.
+    pub fn exchange(&self) -> &ExchangeRow {
+        match self {
+            Explainable::Journaled(journaled) => &journaled.exchange,
+            Explainable::Denied(exchange, _) => exchange,
+        }
+    }
 }
 
 /// Trails that could not be read.
@@ -136,6 +156,19 @@ impl StoreReader {
         Ok(Self::new(Shared::new(schema::open_to_read(file)?)))
     }
 
+    /// The latest exchange of this request id, where it can be explained.
+    ///
+    /// # Errors
+    /// When SQLite fails, or its trail cannot be read.
+    pub fn explainable(&self, id: &str) -> Result<Option<Explainable>, StoreError> {
+        if let Some(exchange) = self.exchange(id)?
+            && let Some(denial) = exchange.denied.as_deref().and_then(Denial::parse)
+        {
+            return Ok(Some(Explainable::Denied(Box::new(exchange), denial)));
+        }
+        Ok(self.journaled(id)?.map(|journaled| Explainable::Journaled(Box::new(journaled))))
+    }
+
     /// The latest exchange of this request id that has a trail. Looks from the newest backwards.
     ///
     /// # Errors
@@ -159,14 +192,20 @@ impl StoreReader {
         Ok(Some(Journaled { exchange, trail, setup: Arc::new(setup), sampled }))
     }
 
-    /// The request id of the exchange with a trail that ended last.
+    /// The request id of the exchange that ended last and can be explained: it has a trail, or was refused at the door.
     ///
     /// # Errors
     /// When SQLite fails.
-    pub fn latest_journaled(&self) -> Result<Option<String>, StoreError> {
+    pub fn latest_explainable(&self) -> Result<Option<String>, StoreError> {
         let connection = self.connection();
-        let sql = "SELECT id FROM trail JOIN exchanges USING (ended_us) ORDER BY trail.ended_us DESC LIMIT 1";
-        Ok(connection.prepare_cached(sql)?.query_row([], |row| row.get(0)).optional()?)
+        let latest = |sql: &str| {
+            let row = |row: &rusqlite::Row<'_>| Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?));
+            connection.prepare_cached(sql)?.query_row([], row).optional()
+        };
+        let trail =
+            "SELECT ended_us, id FROM trail JOIN exchanges USING (ended_us) ORDER BY trail.ended_us DESC LIMIT 1";
+        let denied = "SELECT ended_us, id FROM exchanges WHERE denied IS NOT NULL ORDER BY ended_us DESC LIMIT 1";
+        Ok(latest(trail)?.max(latest(denied)?).map(|(_, id)| id))
     }
 
     /// How many exchanges with a trail ended in this time, `until` not in it.

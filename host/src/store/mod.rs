@@ -29,7 +29,7 @@ use rusqlite::Connection;
 pub use bodies::{Bodies, BodyRules, BodyText, BodyTexts, Redacted, redact};
 pub use cooldowns::CooldownRow;
 pub use events::{MAX_POLICY_EVENTS, PolicyEventRow};
-pub use journal::{JournalPart, Journaled, Skipped};
+pub use journal::{Explainable, JournalPart, Journaled, Skipped};
 pub use policies::{PolicyRow, PolicyRows, PolicySourceRow, PolicyStore};
 pub use read::{AttemptRow, ExchangeRow, Filter, Group, StoreReader, UsageRow};
 

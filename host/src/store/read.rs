@@ -3,9 +3,9 @@
 use std::ops::RangeInclusive;
 use std::sync::MutexGuard;
 
+use pointsman_core::record::End;
 use pointsman_core::time::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, params};
-use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{Shared, StoreError};
@@ -50,11 +50,11 @@ impl Group {
 }
 
 /// Usage of one member of a group.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct UsageRow {
     /// The client, backend, model, lane, hour or day; none: exchanges without one.
     pub key: Option<String>,
-    /// Exchanges.
+    /// Exchanges; requests refused at the door are not among them.
     pub requests: u64,
     /// Exchanges that were refused, rejected or broken.
     pub failures: u64,
@@ -72,6 +72,48 @@ pub struct UsageRow {
     pub waits: u64,
     /// Time spent waiting, in ms.
     pub waited_ms: u64,
+    /// Requests refused at the door.
+    pub denied: u64,
+    /// What the cheapest fallback would have cost, less what was paid, in USD, of exchanges that waited and were answered outside
+    /// the fallback lane; none: there were some, and no fallback has a price for them.
+    pub saved_by_waiting_usd: Option<f64>,
+    /// The same of exchanges that did not wait.
+    pub saved_without_waiting_usd: Option<f64>,
+}
+
+impl UsageRow {
+    /// Both together, without a key.
+    pub fn plus(&self, other: &Self) -> Self {
+        Self {
+            key: None,
+            requests: self.requests + other.requests,
+            failures: self.failures + other.failures,
+            attempts: self.attempts + other.attempts,
+            input_tokens: self.input_tokens + other.input_tokens,
+            output_tokens: self.output_tokens + other.output_tokens,
+            cached_input_tokens: self.cached_input_tokens + other.cached_input_tokens,
+            cost_usd: self.cost_usd + other.cost_usd,
+            waits: self.waits + other.waits,
+            waited_ms: self.waited_ms + other.waited_ms,
+            denied: self.denied + other.denied,
+            saved_by_waiting_usd: known_sum(self.saved_by_waiting_usd, other.saved_by_waiting_usd),
+            saved_without_waiting_usd: known_sum(self.saved_without_waiting_usd, other.saved_without_waiting_usd),
+        }
+    }
+
+    /// Nothing yet: nothing saved is known, and nothing is unknown.
+    pub fn nothing() -> Self {
+        Self { saved_by_waiting_usd: Some(0.0), saved_without_waiting_usd: Some(0.0), ..Self::default() }
+    }
+}
+
+/// What is known of both; an unknown beside nothing is unknown, not nothing.
+fn known_sum(a: Option<f64>, b: Option<f64>) -> Option<f64> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a + b),
+        (Some(known), None) | (None, Some(known)) => Some(known).filter(|known| *known > 0.0),
+        (None, None) => None,
+    }
 }
 
 /// Which exchanges are wanted; what is none is not looked at.
@@ -83,10 +125,12 @@ pub struct Filter {
     pub backend: Option<String>,
     /// The client key's name.
     pub client: Option<String>,
+    /// How they ended; empty: however.
+    pub ends: Vec<End>,
 }
 
 /// One exchange as it was recorded. Times in ms; `started` in RFC 3339.
-#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[expect(missing_docs, reason = "the fields are those of `ExchangeRecord`")]
 pub struct ExchangeRow {
     pub id: String,
@@ -114,11 +158,13 @@ pub struct ExchangeRow {
     pub cost_usd: f64,
     pub notes: Vec<String>,
     pub error: Option<String>,
+    pub denied: Option<String>,
+    pub saved_usd: Option<f64>,
     pub attempts: Vec<AttemptRow>,
 }
 
 /// One attempt as it was recorded. Times in ms; `started` in RFC 3339.
-#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[expect(missing_docs, reason = "the fields are those of `AttemptRecord`")]
 pub struct AttemptRow {
     pub number: u32,
@@ -171,9 +217,12 @@ impl StoreReader {
                 input_tokens: unsigned(row, 4)?,
                 output_tokens: unsigned(row, 5)?,
                 cached_input_tokens: unsigned(row, 6)?,
-                cost_usd: row.get(7)?,
+                cost_usd: money(row, 7)?,
                 waits: unsigned(row, 8)?,
                 waited_ms: unsigned(row, 9)?,
+                denied: unsigned(row, 10)?,
+                saved_by_waiting_usd: row.get(11)?,
+                saved_without_waiting_usd: row.get(12)?,
             })
         })?;
         Ok(rows.collect::<Result<_, _>>()?)
@@ -213,12 +262,15 @@ impl StoreReader {
              WHERE (?1 IS NULL OR status BETWEEN ?1 AND ?2) AND (?3 IS NULL OR client = ?3)
                AND (?4 IS NULL OR backend = ?4
                     OR EXISTS (SELECT 1 FROM attempts AS a WHERE a.ended_us = x.ended_us AND a.backend = ?4))
+               AND (?6 IS NULL OR end IN (SELECT value FROM json_each(?6)))
              ORDER BY ended_us DESC LIMIT ?5"
         );
         let mut select = connection.prepare_cached(&sql)?;
         let status = filter.status.as_ref();
-        let bounds =
-            params![status.map(|s| *s.start()), status.map(|s| *s.end()), filter.client, filter.backend, limit];
+        let ends: Vec<&str> = filter.ends.iter().map(|end| end.as_str()).collect();
+        let ends = (!ends.is_empty()).then(|| serde_json::json!(ends).to_string());
+        let (low, high) = (status.map(|s| *s.start()), status.map(|s| *s.end()));
+        let bounds = params![low, high, filter.client, filter.backend, limit, ends];
         let found: Vec<_> = select.query_map(bounds, exchange_row)?.collect::<Result<_, _>>()?;
         found.into_iter().map(|(key, exchange)| with_attempts(&connection, key, exchange)).collect()
     }
@@ -235,9 +287,12 @@ fn usage_sql(group: Group) -> String {
         Group::Lane => return usage_by_attempt_sql("lane"),
     };
     format!(
-        "SELECT {by} AS key, count(*), sum({FAILED}), sum(attempts), sum(input_tokens), sum(output_tokens),
-                sum(cached_input_tokens), total(cost_usd), sum(waits), sum(waited_ms)
-         FROM exchanges WHERE ended_us >= ?1 GROUP BY key ORDER BY key"
+        "SELECT {by} AS key, sum(denied IS NULL), sum({FAILED}), sum(attempts), sum(input_tokens), sum(output_tokens),
+                sum(cached_input_tokens), total(cost_usd), sum(waits), sum(waited_ms), sum(denied IS NOT NULL),
+                {}, {}
+         FROM exchanges WHERE ended_us >= ?1 GROUP BY key ORDER BY key",
+        saved_sql("waits > 0"),
+        saved_sql("waits = 0"),
     )
 }
 
@@ -245,15 +300,24 @@ fn usage_sql(group: Group) -> String {
 fn usage_by_attempt_sql(column: &str) -> String {
     format!(
         "SELECT key, sum(requests), sum(failures), sum(attempts), sum(input), sum(output), sum(cached), total(cost),
-                sum(waits), sum(waited)
-         FROM (SELECT {column} AS key, 1 AS requests, {FAILED} AS failures, 0 AS attempts, 0 AS input, 0 AS output,
-                      0 AS cached, 0.0 AS cost, waits, waited_ms AS waited
+                sum(waits), sum(waited_ms), sum(denied IS NOT NULL), {}, {}
+         FROM (SELECT {column} AS key, denied IS NULL AS requests, {FAILED} AS failures, 0 AS attempts, 0 AS input, 0 AS output,
+                      0 AS cached, 0.0 AS cost, waits, waited_ms, denied, end, lane, saved_usd
                FROM exchanges WHERE ended_us >= ?1
                UNION ALL
-               SELECT {column}, 0, 0, 1, input_tokens, output_tokens, cached_input_tokens, cost_usd, 0, 0
+               SELECT {column}, 0, 0, 1, input_tokens, output_tokens, cached_input_tokens, cost_usd, 0, 0, NULL, NULL,
+                      NULL, NULL
                FROM attempts WHERE ended_us >= ?1)
-         GROUP BY key ORDER BY key"
+         GROUP BY key ORDER BY key",
+        saved_sql("waits > 0"),
+        saved_sql("waits = 0"),
     )
+}
+
+/// What the exchanges of a group that are in this condition saved; NULL where there are such and of none it is known.
+fn saved_sql(condition: &str) -> String {
+    let compared = format!("({condition} AND end = 'delivered' AND lane IN ('primary', 'emergency'))");
+    format!("CASE WHEN total({compared}) = 0 THEN 0.0 ELSE sum(CASE WHEN {compared} THEN saved_usd END) END")
 }
 
 /// 1 for an exchange that the client did not get what it asked for; its going away is its own affair.
@@ -262,7 +326,7 @@ const FAILED: &str = "end IN ('refused', 'rejected', 'broken')";
 pub(super) const EXCHANGE_COLUMNS: &str =
     "ended_us, id, started, elapsed_ms, client, session, operation, path, model, streaming,
     status, end, lane, backend, waits, waited_ms, first_byte_ms, policy, policy_faults, input_tokens, output_tokens,
-    cached_input_tokens, estimated, cost_usd, notes, error";
+    cached_input_tokens, estimated, cost_usd, notes, error, denied, saved_usd";
 
 const ATTEMPT_COLUMNS: &str = "number, backend, lane, model_sent, started, elapsed_ms, first_byte_ms, first_token_ms,
     outcome, status, retry_after_ms, message, input_tokens, output_tokens, cached_input_tokens, estimated, cost_usd";
@@ -293,9 +357,11 @@ pub(super) fn exchange_row(row: &Row<'_>) -> rusqlite::Result<(i64, ExchangeRow)
         output_tokens: unsigned(row, 20)?,
         cached_input_tokens: unsigned(row, 21)?,
         estimated: row.get(22)?,
-        cost_usd: row.get(23)?,
+        cost_usd: money(row, 23)?,
         notes: notes.and_then(|json| serde_json::from_str(&json).ok()).unwrap_or_default(),
         error: row.get(25)?,
+        denied: row.get(26)?,
+        saved_usd: row.get(27)?,
         attempts: Vec::new(),
     };
     Ok((row.get(0)?, exchange))
@@ -330,8 +396,13 @@ fn attempt_row(row: &Row<'_>) -> rusqlite::Result<AttemptRow> {
         output_tokens: unsigned(row, 13)?,
         cached_input_tokens: unsigned(row, 14)?,
         estimated: row.get(15)?,
-        cost_usd: row.get(16)?,
+        cost_usd: money(row, 16)?,
     })
+}
+
+/// Stores of earlier versions have costs of -0.0.
+fn money(row: &Row<'_>, column: usize) -> rusqlite::Result<f64> {
+    Ok(row.get::<_, f64>(column)? + 0.0)
 }
 
 /// SQLite's integers are signed; ours are never negative.

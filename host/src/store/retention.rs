@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use pointsman_core::time::Timestamp;
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{StoreLimits, journal};
 
@@ -16,7 +16,33 @@ const STEP_PAGES: u32 = 1_024;
 /// Deletes the oldest exchanges and trails that are over a limit, at most [`STEP_ROWS`] of each; true when more are over it.
 pub(super) fn step(connection: &mut Connection, limits: &StoreLimits, now: Timestamp) -> rusqlite::Result<bool> {
     let more_trails = trails(connection, limits, now)?;
-    Ok(exchanges(connection, limits, now)? || more_trails)
+    let more_denials = denials(connection)?;
+    Ok(exchanges(connection, limits, now)? || more_trails || more_denials)
+}
+
+/// Refusals at the door that are kept: of requests without a known client key, which anybody can send, and of the others.
+const DENIALS_KEPT: [(bool, i64); 2] = [(true, 10_000), (false, 100_000)];
+
+/// Deletes the oldest refusals beyond [`DENIALS_KEPT`], so that they never push out what was answered. They have no attempts
+/// and no trail.
+fn denials(connection: &Connection) -> rusqlite::Result<bool> {
+    let mut more = false;
+    for (anonymous, kept) in DENIALS_KEPT {
+        let found: i64 = connection
+            .prepare_cached("SELECT count(*) FROM exchange WHERE denied IS NOT NULL AND (client IS NULL) = ?1")?
+            .query_row([anonymous], |row| row.get(0))?;
+        let surplus = found - kept;
+        if surplus > 0 {
+            let mut delete = connection.prepare_cached(
+                "DELETE FROM exchange WHERE ended_us IN (
+                     SELECT ended_us FROM exchange WHERE denied IS NOT NULL AND (client IS NULL) = ?1
+                     ORDER BY ended_us LIMIT ?2)",
+            )?;
+            delete.execute(params![anonymous, surplus.min(STEP_ROWS)])?;
+            more |= surplus > STEP_ROWS;
+        }
+    }
+    Ok(more)
 }
 
 /// Their exchanges stay.

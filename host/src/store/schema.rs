@@ -11,7 +11,7 @@ use super::{BUSY_TIMEOUT_MS, StoreError, StorePath};
 const APPLICATION_ID: i64 = 0x5054_534d;
 
 /// Statements that lead from one version (`PRAGMA user_version`) to the next. Published ones are never edited.
-const MIGRATIONS: [&str; 5] = [V1, V2, V3, V_POLICY_EVENTS, V_POLICY_SETTINGS];
+const MIGRATIONS: [&str; 6] = [V1, V2, V3, V_POLICY_EVENTS, V_POLICY_SETTINGS, V_DENIALS];
 
 /// The tables `exchange`, `earlier_attempt` and `cooldown` are made to be written cheaply; the views `exchanges`, `attempts`
 /// and `cooldowns` are made to be read, and are what everything outside `insert.rs` and `retention.rs` asks.
@@ -238,6 +238,30 @@ SELECT strftime('%Y-%m-%dT%H:%M:%fZ', taken_ms / 1000.0, 'unixepoch') AS taken, 
 FROM policy_revision;
 ";
 
+/// Requests refused at the door, by their reason's word, and what answers saved. The index holds refusals only, and costs other
+/// exchanges nothing: `retention.rs` bounds the refusals of strangers by it.
+const V_DENIALS: &str = "
+ALTER TABLE exchange ADD COLUMN denied TEXT;
+ALTER TABLE exchange ADD COLUMN saved_usd REAL;
+CREATE INDEX exchange_denied ON exchange (client IS NULL) WHERE denied IS NOT NULL;
+
+DROP VIEW exchanges;
+CREATE VIEW exchanges AS
+SELECT strftime('%Y-%m-%dT%H:%M:%fZ', started_ms / 1000.0, 'unixepoch') AS started, id, client, session, operation, path,
+    model, streaming, status, end, lane, backend, attempts, waits, waited_ms, first_byte_ms, elapsed_ms, policy,
+    policy_faults, input_tokens, output_tokens, cached_input_tokens, estimated, cost_usd, notes, error, denied, saved_usd,
+    ended_us
+FROM exchange;
+";
+
+/// The first schema with [`V_DENIALS`].
+const DENIALS_SINCE: i64 = 6;
+
+/// The view of a store that is only read and older than [`DENIALS_SINCE`], with the columns it does not have; it hides the
+/// store's own view from this connection.
+const EXCHANGES_BEFORE_DENIALS: &str =
+    "CREATE TEMP VIEW exchanges AS SELECT *, NULL AS denied, NULL AS saved_usd FROM main.exchanges";
+
 /// Opens the store for writing, makes it or brings it to the latest version.
 pub(super) fn open(path: &StorePath) -> Result<Connection, StoreError> {
     let opened = match path {
@@ -269,6 +293,10 @@ pub(super) fn open_to_read(file: &Path) -> Result<Connection, StoreError> {
     let connection = open_reader(file)?;
     match version(&connection, &path)? {
         found if found < JOURNAL_SINCE => Err(StoreError::NoJournal { path: path.to_string(), found }),
+        found if found < DENIALS_SINCE => {
+            connection.execute_batch(EXCHANGES_BEFORE_DENIALS).map_err(|error| blame(&path, error))?;
+            Ok(connection)
+        }
         _ => Ok(connection),
     }
 }
@@ -309,6 +337,22 @@ fn version(connection: &Connection, path: &StorePath) -> Result<i64, StoreError>
         return Err(StoreError::Newer { path: path.to_string(), found, known });
     }
     Ok(found)
+}
+
+/// The latest schema.
+#[cfg(test)]
+pub(super) const LATEST: usize = MIGRATIONS.len();
+
+/// A new file as a Pointsman of this earlier schema made it.
+#[cfg(test)]
+pub(super) fn open_earlier(file: &Path, version: usize) -> rusqlite::Result<Connection> {
+    let connection = Connection::open(file)?;
+    for statements in &MIGRATIONS[..version] {
+        connection.execute_batch(statements)?;
+    }
+    connection.pragma_update(None, "application_id", APPLICATION_ID)?;
+    connection.pragma_update(None, "user_version", version as i64)?;
+    Ok(connection)
 }
 
 fn migrate(connection: &mut Connection, path: &StorePath) -> Result<(), StoreError> {

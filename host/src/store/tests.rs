@@ -4,6 +4,7 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use pointsman_core::contract::Operation;
+use pointsman_core::denial::Denial;
 use pointsman_core::outcome::Kind;
 use pointsman_core::record::{AttemptRecord, End, Usage};
 use pointsman_core::table::Lane;
@@ -82,6 +83,8 @@ pub(super) fn exchange(id: &str, started_ms: u64) -> Box<ExchangeRecord> {
         attempts: vec![attempt("p1", Lane::Primary, Kind::Answered)],
         notes: Vec::new(),
         error: None,
+        denied: None,
+        saved_usd: None,
     })
 }
 
@@ -315,24 +318,54 @@ fn policies_are_kept_with_their_components_and_forgotten_with_them() {
     assert_eq!(synchronous, 1, "exchanges are written as before");
 }
 
-#[test]
-fn a_store_of_the_first_schema_is_brought_up_to_date() {
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("s.db");
-    let store = on_disk(&file).unwrap();
-    store.handle().record(exchange("r1", T0_MS), None);
-    store.close().unwrap();
-    let old = Connection::open(&file).unwrap();
+/// The file of an earlier Pointsman with this schema and one exchange in it, whose cost is -0.0 as it was written then.
+fn of_schema(version: usize, file: &Path) {
+    let old = schema::open_earlier(file, version).unwrap();
     old.execute_batch(
-        "DROP VIEW policies; DROP TABLE policy_revision; DROP TABLE policy_component; DROP TABLE policy_source;
-         DROP VIEW trails; DROP TABLE trail; DROP TABLE setup; DROP TABLE trail_total; DROP TABLE body;
-         DROP VIEW policy_events; DROP TABLE policy_event;",
+        "INSERT INTO exchange VALUES (1768473000050600, 'old', 1768473000000, 51, NULL, NULL, 'chat', '/v1/chat/completions', 'm',
+            0, 503, 'rejected', NULL, NULL, 0, 0, 0, NULL, 'abc', 0, 0, 0, 0, 0, -0.0, NULL, 'no', NULL, NULL, NULL, NULL, NULL, NULL,
+            NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL)",
     )
     .unwrap();
-    old.pragma_update(None, "user_version", 1).unwrap();
-    let store = on_disk(&file).unwrap();
-    assert_eq!(count(&store), 1);
-    store.policies().save(&policies(&["one"]), &[("one".to_owned(), b"one")]).unwrap();
+}
+
+#[test]
+fn stores_of_every_earlier_schema_are_brought_up_to_date() {
+    for version in 1..schema::LATEST {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("s.db");
+        of_schema(version, &file);
+        let store = on_disk(&file).unwrap();
+        let mut denied = exchange("denied", T0_MS);
+        (denied.end, denied.denied) = (End::Denied, Some(Denial::WrongKey));
+        store.handle().record(denied, None);
+        store.handle().flush_blocking().unwrap();
+        assert_eq!(count(&store), 2, "schema {version}");
+        let row = |id: &str| store.reader().exchange(id).unwrap().unwrap();
+        let old = row("old");
+        assert_eq!((old.end.as_str(), old.denied, old.saved_usd), ("rejected", None, None));
+        assert!(old.cost_usd.is_sign_positive());
+        assert_eq!(row("denied").denied.as_deref(), Some("wrong_key"));
+        store.policies().save(&policies(&["one"]), &[("one".to_owned(), b"one")]).unwrap();
+    }
+}
+
+#[test]
+fn a_store_of_an_earlier_schema_is_read_as_it_is() {
+    for version in 3..schema::LATEST {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("s.db");
+        of_schema(version, &file);
+        let reader = StoreReader::open(&file).unwrap();
+        let old = reader.exchange("old").unwrap().unwrap();
+        assert_eq!((old.status, old.denied, old.saved_usd), (503, None, None), "schema {version}");
+        assert_eq!(reader.latest_explainable().unwrap(), None);
+        assert_eq!(reader.exchanges(&Filter::default(), 9).unwrap().len(), 1);
+        drop(reader);
+        let found: i64 =
+            schema::open_reader(&file).unwrap().pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
+        assert_eq!(found, version as i64, "nothing was changed");
+    }
 }
 
 #[test]
@@ -342,7 +375,7 @@ fn a_newer_schema_is_refused() {
     on_disk(&file).unwrap().close().unwrap();
     Connection::open(&file).unwrap().pragma_update(None, "user_version", 99).unwrap();
     let refused = on_disk(&file).unwrap_err();
-    assert!(matches!(refused, StoreError::Newer { found: 99, known: 5, .. }), "{refused}");
+    assert!(matches!(refused, StoreError::Newer { found: 99, known: 6, .. }), "{refused}");
     assert!(refused.to_string().contains("use the newer version"));
 }
 
@@ -463,6 +496,91 @@ fn exchanges_are_filtered_and_come_newest_first() {
     assert_eq!(ids(Filter { status: Some(400..=499), ..Filter::default() }, 2), ["r8", "r6"]);
     assert_eq!(ids(Filter { backend: Some("p0".to_owned()), ..Filter::default() }, 9).len(), 5);
     assert_eq!(ids(Filter { client: Some("agent-1".to_owned()), ..Filter::default() }, 1), ["r9"]);
+}
+
+#[test]
+fn refusals_at_the_door_are_counted_apart_and_can_be_asked_for() {
+    let store = memory();
+    for (id, denial, client) in
+        [("d1", Denial::WrongKey, None), ("d2", Denial::ClientRate, Some("agent-1")), ("d3", Denial::ClientRate, None)]
+    {
+        let mut record = exchange(id, T0_MS);
+        (record.end, record.denied, record.client) = (End::Denied, Some(denial), client.map(Into::into));
+        (record.lane, record.backend, record.waits) = (None, None, 0);
+        record.attempts.clear();
+        store.handle().record(record, None);
+    }
+    store.handle().record(exchange("a", T0_MS), None);
+    store.handle().flush_blocking().unwrap();
+    let reader = store.reader();
+    let rows = reader.usage(Timestamp::from_millis(T0_MS), Group::Client).unwrap();
+    let counts: Vec<_> = rows.iter().map(|row| (row.key.as_deref(), row.requests, row.failures, row.denied)).collect();
+    assert_eq!(counts, [(None, 0, 0, 2), (Some("agent-1"), 1, 0, 1)]);
+    let by_lane = reader.usage(Timestamp::from_millis(T0_MS), Group::Lane).unwrap();
+    assert_eq!(by_lane.iter().map(|row| (row.requests, row.denied)).collect::<Vec<_>>(), [(0, 3), (1, 0)]);
+    let ids = |ends: &[End]| -> Vec<String> {
+        let filter = Filter { ends: ends.to_vec(), ..Filter::default() };
+        reader.exchanges(&filter, 9).unwrap().into_iter().map(|row| row.id).collect()
+    };
+    assert_eq!(ids(&[End::Denied]), ["d3", "d2", "d1"]);
+    assert_eq!(ids(&[End::Delivered, End::Broken]), ["a"]);
+    assert_eq!(reader.latest_explainable().unwrap().as_deref(), Some("d3"));
+}
+
+#[test]
+fn what_was_saved_is_summed_and_the_unknown_is_not_nothing() {
+    let store = memory();
+    let record = |id: &str, model: &str, waits: u32, saved_usd: Option<f64>| {
+        let mut record = exchange(id, T0_MS);
+        (record.model, record.waits, record.saved_usd) = (model.to_owned(), waits, saved_usd);
+        store.handle().record(record, None);
+    };
+    record("a", "known", 1, Some(0.5));
+    record("b", "known", 2, Some(0.25));
+    record("c", "known", 0, Some(2.0));
+    record("d", "unknown", 1, None);
+    record("e", "without", 0, Some(0.0));
+    store.handle().flush_blocking().unwrap();
+    let rows = store.reader().usage(Timestamp::from_millis(T0_MS), Group::Model).unwrap();
+    let saved: Vec<_> = rows
+        .iter()
+        .map(|row| (row.key.as_deref().unwrap(), row.saved_by_waiting_usd, row.saved_without_waiting_usd))
+        .collect();
+    assert_eq!(
+        saved,
+        [("known", Some(0.75), Some(2.0)), ("unknown", None, Some(0.0)), ("without", Some(0.0), Some(0.0))]
+    );
+    let total =
+        |rows: &[UsageRow]| rows.iter().fold(UsageRow::nothing(), |sum, row| sum.plus(row)).saved_by_waiting_usd;
+    assert_eq!((total(&rows), total(&rows[1..]), total(&rows[2..])), (Some(0.75), None, Some(0.0)));
+    let lanes = store.reader().usage(Timestamp::from_millis(T0_MS), Group::Lane).unwrap();
+    assert_eq!((lanes[0].saved_by_waiting_usd, lanes[0].requests, lanes[0].attempts), (Some(0.75), 5, 5));
+    assert_eq!(store.reader().exchange("b").unwrap().unwrap().saved_usd, Some(0.25));
+}
+
+#[test]
+fn refusals_of_strangers_make_room_for_each_other_and_not_for_what_was_answered() {
+    let store = memory();
+    for i in 0..10_500 {
+        let mut record = exchange(&format!("d{i}"), T0_MS + i);
+        (record.end, record.denied, record.client) = (End::Denied, Some(Denial::WrongKey), None);
+        record.attempts.clear();
+        store.handle().record(record, None);
+    }
+    store.handle().record(exchange("first", T0_MS - 1), None);
+    let mut of_client = exchange("of a client", T0_MS - 1);
+    of_client.denied = Some(Denial::ClientRate);
+    store.handle().record(of_client, None);
+    store.handle().flush_blocking().unwrap();
+    let reader = store.reader();
+    retention::step(&mut reader.connection(), &unlimited(), Timestamp::from_millis(T0_MS)).unwrap();
+    assert_eq!(count(&store), 10_000 + 2);
+    for (id, is_there) in [("d499", false), ("d500", true), ("first", true), ("of a client", true)] {
+        assert_eq!(reader.exchange(id).unwrap().is_some(), is_there, "{id}");
+    }
+    let sql = "EXPLAIN QUERY PLAN SELECT count(*) FROM exchange WHERE denied IS NOT NULL AND (client IS NULL) = ?1";
+    let plan: String = reader.connection().query_row(sql, [true], |row| row.get(3)).unwrap();
+    assert!(plan.contains("exchange_denied"), "{plan}");
 }
 
 /// A store whose limits were looked at with `rows` exchanges in it, one a millisecond from [`T0_MS`] on.

@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use pointsman_core::contract::Operation;
+use pointsman_core::denial::Denial;
 use pointsman_core::outcome::Kind;
 use pointsman_core::record::{AttemptRecord, End, ExchangeRecord, Usage};
 use pointsman_core::table::{Backend, Dialect, Lane, Table};
@@ -111,6 +112,23 @@ fn end_index(end: End) -> usize {
         End::Rejected => 2,
         End::Broken => 3,
         End::ClientGone => 4,
+        End::Denied => 5,
+    }
+}
+
+/// Requests refused at the door.
+#[derive(Debug, Default)]
+pub(super) struct DenialCounts {
+    pub(super) by_reason: [Count; Denial::ALL.len()],
+    /// Those of them that were only counted.
+    pub(super) unrecorded: Count,
+}
+
+impl DenialCounts {
+    pub(super) fn count(&self, denial: Denial) {
+        if let Some(place) = Denial::ALL.iter().position(|known| *known == denial) {
+            self.by_reason[place].add(1);
+        }
     }
 }
 
@@ -120,8 +138,24 @@ pub(super) struct Spent {
     pub(super) input: Count,
     pub(super) output: Count,
     pub(super) cached_input: Count,
-    /// USD, in 1e-9.
-    nano_usd: Count,
+    cost: Usd,
+}
+
+/// An amount of money that only grows, kept in 1e-9 USD.
+#[derive(Debug, Default)]
+pub(super) struct Usd(Count);
+
+impl Usd {
+    pub(super) fn add(&self, usd: f64) {
+        if usd > 0.0 {
+            // A float's conversion saturates.
+            self.0.add((usd * 1e9).round() as u64);
+        }
+    }
+
+    pub(super) fn get(&self) -> f64 {
+        self.0.get() as f64 / 1e9
+    }
 }
 
 impl Spent {
@@ -131,14 +165,11 @@ impl Spent {
         if usage.cached_input_tokens > 0 {
             self.cached_input.add(usage.cached_input_tokens);
         }
-        if cost_usd > 0.0 {
-            // A float's conversion saturates.
-            self.nano_usd.add((cost_usd * 1e9).round() as u64);
-        }
+        self.cost.add(cost_usd);
     }
 
     pub(super) fn usd(&self) -> f64 {
-        self.nano_usd.get() as f64 / 1e9
+        self.cost.get()
     }
 }
 
@@ -193,6 +224,14 @@ pub(super) struct LaneTotals {
     pub(super) first_byte_seconds: Histogram,
     pub(super) waited_seconds: Histogram,
     pub(super) waits: Count,
+    /// Delivered answers.
+    pub(super) answered: Count,
+    pub(super) cost: Usd,
+    /// By exchanges that waited, and by the others.
+    pub(super) saved_by_waiting: Usd,
+    pub(super) saved_without_waiting: Usd,
+    /// Answers after a wait outside the fallback lane that could not be compared, because no fallback has a price.
+    pub(super) unknown_saved_by_waiting: Count,
 }
 
 impl LaneTotals {
@@ -202,10 +241,25 @@ impl LaneTotals {
             first_byte_seconds: Histogram::new(DURATION_BOUNDS),
             waited_seconds: Histogram::new(DURATION_BOUNDS),
             waits: Count::default(),
+            answered: Count::default(),
+            cost: Usd::default(),
+            saved_by_waiting: Usd::default(),
+            saved_without_waiting: Usd::default(),
+            unknown_saved_by_waiting: Count::default(),
         }
     }
 
-    fn observe(&self, record: &ExchangeRecord) {
+    fn observe(&self, record: &ExchangeRecord, cost_usd: f64) {
+        self.answered.add(u64::from(record.end == End::Delivered));
+        self.cost.add(cost_usd);
+        match record.saved_usd {
+            Some(saved_usd) if record.waits > 0 => self.saved_by_waiting.add(saved_usd),
+            Some(saved_usd) => self.saved_without_waiting.add(saved_usd),
+            None if record.waits > 0 && record.end == End::Delivered && record.lane != Some(Lane::Fallback) => {
+                self.unknown_saved_by_waiting.add(1);
+            }
+            None => {}
+        }
         self.exchange_seconds.observe(record.elapsed);
         if let Some(first_byte) = record.first_byte {
             self.first_byte_seconds.observe(first_byte);
@@ -353,6 +407,11 @@ impl Directory {
         }
     }
 
+    /// Counts a request refused at the door: for its client only, because no backend and no lane had to do with it.
+    pub(super) fn denied(&self, record: &ExchangeRecord) {
+        self.clients.cell(record.client.as_deref()).ends[end_index(record.end)].add(1);
+    }
+
     pub(super) fn observe(&self, record: &ExchangeRecord, totals: &[LaneTotals; LANES.len()]) {
         let end = end_index(record.end);
         let (usage, cost_usd) = (record.usage(), record.cost_usd());
@@ -364,7 +423,7 @@ impl Directory {
         let client = self.clients.cell(record.client.as_deref());
         client.ends[end].add(1);
         client.spent.add(usage, cost_usd);
-        totals[lane_index(record.lane)].observe(record);
+        totals[lane_index(record.lane)].observe(record, cost_usd);
         if let Some(dialect) = backend.dialect {
             self.models.cell(Some(&record.model)).of(dialect, record.operation).observe(record, usage);
         }

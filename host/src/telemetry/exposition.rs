@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::{Arc, PoisonError};
 
+use pointsman_core::denial::Denial;
 use pointsman_core::outcome::Kind;
 use pointsman_core::record::End;
 use prometheus_client::collector::Collector;
@@ -10,8 +11,8 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeCounterValue, EncodeG
 use prometheus_client::metrics::MetricType;
 
 use super::cells::{
-    ClientCells, Count, Directory, GEN_AI_OPERATIONS, GEN_AI_PROVIDERS, GenAiCells, Histogram, LANES, LaneCells,
-    LaneTotals, Spent,
+    ClientCells, Count, DenialCounts, Directory, GEN_AI_OPERATIONS, GEN_AI_PROVIDERS, GenAiCells, Histogram, LANES,
+    LaneCells, LaneTotals, Spent, Usd,
 };
 use super::metrics::{BACKEND_STATES, Counted, DECISIONS, Live, LiveBackend, PromotionStep, Reload, Rollback};
 
@@ -26,7 +27,8 @@ impl Collector for Exposition {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let mut page = Page(encoder);
         let directory = self.counted.directory.load();
-        exchanges(&mut page, &directory, &self.counted.totals)?;
+        exchanges(&mut page, &directory, &self.counted.totals, &self.counted.denials)?;
+        savings(&mut page, &self.counted.totals)?;
         attempts(&mut page, &directory)?;
         clients(&mut page, &directory)?;
         gen_ai(&mut page, &directory)?;
@@ -42,7 +44,12 @@ impl Collector for Exposition {
 /// Chooses one of a lane's histograms.
 type OfLane = fn(&LaneTotals) -> &Histogram;
 
-fn exchanges(page: &mut Page<'_>, directory: &Directory, totals: &[LaneTotals; LANES.len()]) -> fmt::Result {
+fn exchanges(
+    page: &mut Page<'_>,
+    directory: &Directory,
+    totals: &[LaneTotals; LANES.len()],
+    denied: &DenialCounts,
+) -> fmt::Result {
     let lanes = lanes(directory);
     page.counters("pointsman_exchanges", "Exchanges, by the backend that was relayed and how they ended", |series| {
         for (backend, lane, cells) in &lanes {
@@ -52,6 +59,7 @@ fn exchanges(page: &mut Page<'_>, directory: &Directory, totals: &[LaneTotals; L
         }
         Ok(())
     })?;
+    denials(page, denied)?;
     page.counters("pointsman_waits", "Waits for capacity, by the lane that then served", |series| {
         by_lane(totals, |lane, totals| series.counter(&[("lane", lane)], totals.waits.get()))
     })?;
@@ -67,6 +75,42 @@ fn exchanges(page: &mut Page<'_>, directory: &Directory, totals: &[LaneTotals; L
     for (name, help, histogram) in histograms {
         page.histograms(name, help, |series| {
             by_lane(totals, |lane, totals| series.histogram(&[("lane", lane)], histogram(totals)))
+        })?;
+    }
+    Ok(())
+}
+
+fn denials(page: &mut Page<'_>, denied: &DenialCounts) -> fmt::Result {
+    page.counters("pointsman_denied", "Requests refused at the door, by reason", |series| {
+        let mut all = Denial::ALL.iter().zip(&denied.by_reason);
+        all.try_for_each(|(denial, count)| series.counter(&[("reason", denial.as_str())], count.get()))
+    })?;
+    page.counters(
+        "pointsman_denied_unrecorded",
+        "Requests refused at the door that were only counted, because there were too many to record",
+        |series| series.counter(&[], denied.unrecorded.get()),
+    )
+}
+
+fn savings(page: &mut Page<'_>, totals: &[LaneTotals; LANES.len()]) -> fmt::Result {
+    /// Chooses one of a lane's amounts.
+    type Amount = fn(&LaneTotals) -> &Usd;
+    let amounts: [(&str, &str, Amount); 2] = [
+        (
+            "pointsman_saved_by_waiting_usd",
+            "What the cheapest fallback would have cost, less what was paid, of exchanges that waited",
+            |totals| &totals.saved_by_waiting,
+        ),
+        (
+            "pointsman_saved_without_waiting_usd",
+            "What the cheapest fallback would have cost, less what was paid, of exchanges that did not wait",
+            |totals| &totals.saved_without_waiting,
+        ),
+    ];
+    for (name, help, amount) in amounts {
+        page.counters(name, help, |series| {
+            let saving = LANES.into_iter().zip(totals).filter(|(lane, _)| matches!(*lane, "primary" | "emergency"));
+            saving.into_iter().try_for_each(|(lane, totals)| series.counter(&[("lane", lane)], amount(totals).get()))
         })?;
     }
     Ok(())
@@ -194,9 +238,6 @@ fn policy(page: &mut Page<'_>, counted: &Counted, live: &Live) -> fmt::Result {
     page.gauges("pointsman_policy_refused", "1 when the policy last offered is not in force", |series| {
         series.gauge(&[], i64::from(live.policy_refused))
     })?;
-    page.gauges("pointsman_config_refused", "1 when the configuration last offered is not in force", |series| {
-        series.gauge(&[], i64::from(live.config_refused))
-    })?;
     page.gauges("pointsman_policy_revisions", "Revisions in force or in use", |series| {
         series.gauge(&[], live.policy_revisions as i64)
     })?;
@@ -248,11 +289,8 @@ fn backends(page: &mut Page<'_>, live: &Live) -> fmt::Result {
     page.gauges("pointsman_backend_in_flight", "Attempts under way", |series| {
         each(live, |labels, backend| series.gauge(labels, signed(backend.in_flight)))
     })?;
-    page.gauges("pointsman_backend_queued", "Exchanges waiting for capacity that this backend could give", |series| {
-        each(live, |labels, backend| series.gauge(labels, signed(backend.queued)))
-    })?;
-    page.gauges("pointsman_queue_length", "Exchanges waiting for capacity", |series| {
-        series.gauge(&[], signed(live.waiting))
+    page.gauges("pointsman_queue_length", "Exchanges waiting for capacity, by the lane they wait for", |series| {
+        live.waiting.iter().try_for_each(|(lane, waiting)| series.gauge(&[("lane", lane)], signed(*waiting)))
     })
 }
 

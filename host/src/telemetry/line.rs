@@ -4,6 +4,7 @@ use std::fmt;
 use std::io::Write;
 use std::time::Duration;
 
+use pointsman_core::denial::Denial;
 use pointsman_core::record::{End, ExchangeRecord};
 use serde::{Serialize, Serializer};
 
@@ -34,11 +35,15 @@ struct Fields<'r> {
     status: u16,
     end: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
+    denied: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     first_byte_ms: Option<u64>,
     elapsed_ms: u64,
     input_tokens: u64,
     output_tokens: u64,
     cost_usd: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    saved_usd: Option<f64>,
     policy: &'r str,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<&'r str>,
@@ -62,11 +67,13 @@ pub(super) fn json(out: &mut Vec<u8>, record: &ExchangeRecord) {
         waited_ms: millis(record.waited),
         status: record.status,
         end: record.end.as_str(),
+        denied: record.denied.map(Denial::as_str),
         first_byte_ms: record.first_byte.map(millis),
         elapsed_ms: millis(record.elapsed),
         input_tokens: usage.input_tokens,
         output_tokens: usage.output_tokens,
         cost_usd: record.cost_usd(),
+        saved_usd: record.saved_usd,
         policy: &record.policy,
         error: record.error.as_deref(),
     };
@@ -108,6 +115,9 @@ fn write_text(out: &mut Vec<u8>, record: &ExchangeRecord, colour: bool) -> std::
     if record.end != End::Delivered {
         write!(out, "  {begin}{}{end}", record.end.as_str())?;
     }
+    if let Some(denied) = record.denied {
+        write!(out, " ({})", denied.as_str())?;
+    }
     if let Some(error) = &record.error {
         write!(out, ": {}", Plain(error))?;
     }
@@ -121,7 +131,7 @@ fn paint(end: End, colour: bool) -> (&'static str, &'static str) {
     }
     match end {
         End::Delivered => ("\x1b[32m", "\x1b[0m"),
-        End::Refused | End::ClientGone => ("\x1b[33m", "\x1b[0m"),
+        End::Refused | End::ClientGone | End::Denied => ("\x1b[33m", "\x1b[0m"),
         End::Rejected | End::Broken => ("\x1b[31m", "\x1b[0m"),
     }
 }

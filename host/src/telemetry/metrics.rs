@@ -8,11 +8,12 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use pointsman_core::contract::Decision;
 use pointsman_core::record::ExchangeRecord;
+use pointsman_core::saving::total_usd;
 use pointsman_core::table::Table;
 use pointsman_core::time::Timestamp;
 use prometheus_client::registry::Registry;
 
-use super::cells::{Count, DECISION_BOUNDS, Directory, Histogram, LANES, LaneTotals};
+use super::cells::{Count, DECISION_BOUNDS, DenialCounts, Directory, Histogram, LANES, LaneTotals};
 use super::exposition::Exposition;
 use super::shadow::ShadowCounts;
 use super::text_format::{TextFormat, to_prometheus};
@@ -138,8 +139,8 @@ impl Rollback {
 pub struct Live {
     /// The backends, in the order of the table.
     pub backends: Vec<LiveBackend>,
-    /// Exchanges that wait for capacity.
-    pub waiting: u64,
+    /// Exchanges that wait for capacity, by lane.
+    pub waiting: Vec<(&'static str, u64)>,
     /// Exchanges that wait to be written to the store.
     pub store_backlog: u64,
     /// Exchanges written to the store.
@@ -156,8 +157,6 @@ pub struct Live {
     pub policy: String,
     /// Was the policy last offered refused, or the last one given up?
     pub policy_refused: bool,
-    /// Was the configuration last offered refused?
-    pub config_refused: bool,
     /// Revisions of the policy that are in force or that exchanges still use.
     pub policy_revisions: u64,
     /// Instances of all of them.
@@ -185,12 +184,26 @@ pub struct LiveBackend {
     pub models_cooling: u64,
     /// Attempts under way.
     pub in_flight: u64,
-    /// Exchanges that wait for its capacity.
-    pub queued: u64,
 }
 
 /// The words of a backend's state.
 pub const BACKEND_STATES: [&str; 5] = ["ready", "throttled", "cooling", "probing", "drained"];
+
+/// What all exchanges since the start came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Totals {
+    /// Exchanges whose client got the whole answer.
+    pub answered: u64,
+    /// Requests refused at the door.
+    pub denied: u64,
+    /// Cost in USD.
+    pub spent_usd: f64,
+    /// What the cheapest fallback would have cost more for what was answered outside the fallback lane, in USD: of exchanges
+    /// that waited; none: there were such, and no fallback has a price.
+    pub saved_by_waiting_usd: Option<f64>,
+    /// The same of exchanges that did not wait.
+    pub saved_without_waiting_usd: f64,
+}
 
 /// Everything that is counted; cheap to clone and to call.
 #[derive(Clone, Debug)]
@@ -200,6 +213,7 @@ pub struct Metrics(Arc<Counted>);
 pub(super) struct Counted {
     pub(super) directory: ArcSwap<Directory>,
     pub(super) totals: [LaneTotals; LANES.len()],
+    pub(super) denials: DenialCounts,
     pub(super) decisions: [Count; DECISIONS.len()],
     pub(super) decision_seconds: Histogram,
     pub(super) faults: Mutex<Vec<(&'static str, u64)>>,
@@ -220,6 +234,7 @@ impl Metrics {
         Self(Arc::new(Counted {
             directory: ArcSwap::from_pointee(Directory::new(table)),
             totals: std::array::from_fn(|_| LaneTotals::new()),
+            denials: DenialCounts::default(),
             decisions: Default::default(),
             decision_seconds: Histogram::new(DECISION_BOUNDS),
             faults: Mutex::default(),
@@ -237,9 +252,35 @@ impl Metrics {
         self.0.directory.rcu(|before| Directory::heir(table, before));
     }
 
-    /// Counts an ended exchange.
+    /// Counts an ended exchange, or a request that was refused at the door.
     pub fn observe(&self, record: &ExchangeRecord) {
-        self.0.directory.load().observe(record, &self.0.totals);
+        let directory = self.0.directory.load();
+        match record.denied {
+            Some(denial) => {
+                self.0.denials.count(denial);
+                directory.denied(record);
+            }
+            None => directory.observe(record, &self.0.totals),
+        }
+    }
+
+    /// Counts a refusal at the door that was not recorded, because there were too many.
+    pub fn denied_unrecorded(&self) {
+        self.0.denials.unrecorded.add(1);
+    }
+
+    /// What all exchanges since the start came to.
+    pub fn totals(&self) -> Totals {
+        let totals = &self.0.totals;
+        let saved_by_waiting_usd = total_usd(totals.iter().map(|lane| lane.saved_by_waiting.get()));
+        let unknown: u64 = totals.iter().map(|lane| lane.unknown_saved_by_waiting.get()).sum();
+        Totals {
+            answered: totals.iter().map(|lane| lane.answered.get()).sum(),
+            denied: self.0.denials.by_reason.iter().map(Count::get).sum(),
+            spent_usd: total_usd(totals.iter().map(|lane| lane.cost.get())),
+            saved_by_waiting_usd: Some(saved_by_waiting_usd).filter(|saved| *saved > 0.0 || unknown == 0),
+            saved_without_waiting_usd: total_usd(totals.iter().map(|lane| lane.saved_without_waiting.get())),
+        }
     }
 
     /// Counts a decision of the policy and how long it took.

@@ -1,5 +1,8 @@
 //! Who may ask, and how often.
 
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
 use pointsman_tests::{backend, proxy, upstream};
 use sha2::{Digest, Sha256};
 
@@ -46,16 +49,20 @@ async fn a_clients_rate_is_its_own() {
     let up = upstream().start().await;
     let proxy = proxy!()
         .backend(backend("p1").primary(&up))
-        .client_with("busy", &hashed("one"), &[("rpm", 1)])
+        .client_with("busy", &hashed("one"), &[("rpm", 5)])
         .client("other", &hashed("two"))
         .start()
         .await;
-    assert_eq!(proxy.chat().bearer("one").send().await.status, 200);
-    let refused = proxy.chat().bearer("one").send().await;
+    let before = Instant::now();
+    let answers = join_all((0..6).map(|_| proxy.chat().bearer("one").send())).await;
+    let (passed, refused): (Vec<_>, Vec<_>) = answers.into_iter().partition(|a| a.status == 200);
+    assert_eq!((passed.len(), up.count()), (5, 5), "all five at once, and no more");
+    let refused = &refused[0];
     assert_eq!(refused.status, 429);
+    // The minute ends for the first of them: no later than a minute from now, and no earlier than it says.
     let after: u64 = refused.header("retry-after").parse().unwrap();
-    assert!((50..=60).contains(&after), "retry-after {after}");
+    assert!(after <= 60 && Duration::from_secs(after) + before.elapsed() >= Duration::from_secs(60), "{after}");
     assert!(refused.json()["error"]["message"].as_str().unwrap().contains("busy"), "{}", refused.text());
     assert_eq!(proxy.chat().bearer("two").send().await.status, 200);
-    assert_eq!(up.count(), 2);
+    assert_eq!(up.count(), 6);
 }

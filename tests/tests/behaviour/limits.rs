@@ -1,40 +1,96 @@
 //! Limits of backends: what the provider allows is never exceeded, and who waits is served in order.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use http::StatusCode;
-use pointsman_tests::{Gate, backend, chat, eventually, proxy, status, upstream};
+use pointsman_tests::{Gate, Proxy, ProxyBuilder, Upstream, backend, chat, eventually, proxy, status, upstream};
 use serde_json::json;
 
-#[tokio::test]
-async fn requests_a_minute_are_spaced_and_the_rest_goes_elsewhere() {
-    let (up, paid) = (upstream().start().await, upstream().start().await);
-    let proxy = proxy!()
-        .backend(backend("p1").primary(&up).rpm(20))
-        .backend(backend("f1").fallback(&paid))
-        .setting("primary_wait_ms", 0)
-        .start()
-        .await;
-    let answers = join_all((0..10).map(|_| proxy.chat().send())).await;
-    assert!(answers.iter().all(|a| a.status == 200), "{answers:?}");
-    // A tenth of the limit at once; ten requests take far less than the 3 s after which one more would be let through.
-    assert!((1..=3).contains(&up.count()), "{} of 20 a minute went at once", up.count());
-    assert_eq!(up.count() + paid.count(), 10);
+/// The most requests that an upstream saw within any 60 seconds, as a provider counts them.
+fn most_in_a_minute(up: &Upstream) -> usize {
+    let times: Vec<_> = up.seen().iter().map(|s| s.at).collect();
+    let until = |end: Instant| times.iter().filter(|at| **at <= end && end - **at < Duration::from_secs(60)).count();
+    times.iter().map(|end| until(*end)).max().unwrap_or(0)
+}
+
+/// What `/api/backends` says is left of each backend's rpm.
+async fn requests_left(proxy: &Proxy) -> Vec<u64> {
+    let told = proxy.admin("/api/backends").send().await.json();
+    let backends = told["backends"].as_array().expect("a list");
+    backends.iter().filter_map(|backend| backend["requests_left"].as_u64()).collect()
 }
 
 #[tokio::test]
-async fn a_request_over_the_rate_waits_for_its_turn() {
+async fn all_that_a_minute_allows_goes_at_once_and_what_is_over_elsewhere() {
+    let gate = Gate::new();
+    let key = || upstream().reply(chat("free").gated_head(&gate)).start();
+    let (keys, paid) = ([key().await, key().await, key().await], upstream().reply(chat("paid")).start().await);
+    let mut proxy = proxy!().backend(backend("f1").fallback(&paid));
+    for (n, key) in (1..).zip(&keys) {
+        proxy = proxy.backend(backend(&format!("p{n}")).primary(key).rpm(20));
+    }
+    let proxy = proxy.start().await;
+    assert_eq!(requests_left(&proxy).await, [20; 3]);
+
+    // As long as nobody has been answered, all are under way at once.
+    let first: Vec<_> = (0..18).map(|_| tokio::spawn(proxy.chat().send())).collect();
+    let seen = || keys.iter().map(Upstream::count).sum::<usize>();
+    eventually("18 requests at the primaries", || (seen() == 18).then_some(())).await;
+    assert_eq!(requests_left(&proxy).await.iter().sum::<u64>(), 42, "it says what can go now");
+    let more: Vec<_> = (18..60).map(|_| tokio::spawn(proxy.chat().send())).collect();
+    eventually("60 requests at the primaries", || (seen() == 60).then_some(())).await;
+    assert_eq!(requests_left(&proxy).await, [0; 3]);
+    gate.open();
+    for request in first {
+        let answer = request.await.unwrap();
+        assert_eq!((answer.status, answer.header("x-pointsman-lane")), (StatusCode::OK, "primary"));
+        assert_eq!((answer.header("x-pointsman-waited-ms"), answer.header("x-pointsman-attempts")), ("0", "1"));
+    }
+    for request in more {
+        assert_eq!(request.await.unwrap().says(), "free");
+    }
+
+    // The minute is used up, and longer than anybody would wait.
+    for _ in 0..3 {
+        assert_eq!(proxy.chat().send().await.says(), "paid");
+    }
+    assert_eq!(keys.each_ref().map(most_in_a_minute), [20; 3]);
+    assert_eq!(paid.count(), 3);
+}
+
+#[tokio::test]
+async fn with_a_burst_so_many_go_at_once_and_the_rest_in_turn() {
     let up = upstream().start().await;
-    let proxy = proxy!().backend(backend("p1").primary(&up).rpm(120)).start().await;
-    let answers = join_all((0..16).map(|_| proxy.chat().send())).await;
-    assert!(answers.iter().all(|a| a.status == 200), "{answers:?}");
-    assert!(answers.iter().all(|a| a.header("x-pointsman-lane") == "primary"));
-    let seen = up.seen();
-    let mut times: Vec<_> = seen.iter().map(|s| s.at).collect();
-    times.sort();
-    // Twelve at once, then one each 60/109 s; a little less for what the network and the clock's grain take.
-    assert!(times[15] - times[0] >= Duration::from_millis(4 * 530), "{:?}", times[15] - times[0]);
+    let proxy = proxy!().backend(backend("p1").primary(&up).rpm(600).set("burst", 2)).start().await;
+    assert_eq!(requests_left(&proxy).await, [2]);
+    let answers = join_all((0..8).map(|_| proxy.chat().send())).await;
+    assert!(answers.iter().all(|a| a.status == 200 && a.header("x-pointsman-lane") == "primary"), "{answers:?}");
+    // When the proxy let them go, by its own clock: whole milliseconds, 60.5 s / 600 apart.
+    let started = "SELECT CAST(ROUND(1000 * (julianday(started) - 2440587.5) * 86400) AS INTEGER) AS ms \
+                   FROM attempts ORDER BY ms";
+    let rows = proxy.wait_rows(8, started).await;
+    let times: Vec<_> = rows.iter().map(|row| row["ms"].as_u64().expect("a time")).collect();
+    for (n, at) in times.iter().enumerate().skip(2) {
+        let apart = at - times[0];
+        assert!(apart + 2 >= 100 * (n as u64 - 1), "number {n} went {apart} ms after the first: {times:?}");
+    }
+    assert_eq!(up.count(), 8);
+}
+
+#[tokio::test]
+async fn a_reload_that_changes_a_limit_keeps_what_is_used() {
+    let (up, paid) = (upstream().start().await, upstream().reply(chat("paid")).start().await);
+    let backends = |rpm| [backend("p1").primary(&up).rpm(rpm), backend("f1").fallback(&paid)];
+    let mut proxy = backends(4).into_iter().fold(proxy!(), ProxyBuilder::backend).start().await;
+    for _ in 0..3 {
+        assert_eq!(proxy.chat().send().await.says(), "hello");
+    }
+    proxy.reconfigure_backends(backends(5));
+    proxy.wait_backends("\"requests_left\":2").await;
+    let answers = join_all((0..4).map(|_| proxy.chat().send())).await;
+    assert_eq!(answers.iter().filter(|a| a.says() == "paid").count(), 2);
+    assert_eq!((up.count(), most_in_a_minute(&up)), (5, 5));
 }
 
 #[tokio::test]

@@ -72,7 +72,7 @@ impl Sample {
     pub fn of(record: &ExchangeRecord) -> Self {
         let failed = match record.end {
             End::Refused | End::Rejected | End::Broken => true,
-            End::Delivered | End::ClientGone => false,
+            End::Delivered | End::ClientGone | End::Denied => false,
         };
         Self { arrived: record.started, failed, took: record.elapsed, cost_usd: record.cost_usd() }
     }

@@ -17,6 +17,7 @@
 
 mod asking;
 mod dispatching;
+mod saving;
 mod settling;
 mod types;
 mod waiting;

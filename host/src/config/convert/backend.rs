@@ -66,7 +66,10 @@ impl Check<'_, '_> {
             tier: raw.tier.map_or(Tier::Primary, tier),
             dialect: raw.dialect.map_or(Dialect::Openai, dialect),
             weight: self.at_least(&at.key("weight"), raw.weight, 1, 1),
-            limits: self.rate_limits(at, raw.rpm, raw.tpm, raw.max_concurrency),
+            limits: Limits {
+                burst: self.burst(at, raw.burst, raw.rpm, &owner),
+                ..self.rate_limits(at, raw.rpm, raw.tpm, raw.max_concurrency)
+            },
             routes: raw.models.map(|models| self.routes(&at.key("models"), models)).unwrap_or_default(),
             prices: self.prices(&at.key("price"), raw.price),
             timeouts: self.timeouts(&at.key("timeouts"), &raw.timeouts),
@@ -166,9 +169,29 @@ impl Check<'_, '_> {
         };
         Limits {
             rpm: limit("rpm", rpm),
+            burst: None,
             tpm: limit("tpm", tpm),
             max_concurrency: limit("max_concurrency", concurrency),
         }
+    }
+
+    fn burst(&mut self, at: &Path, burst: Option<u32>, rpm: Option<u32>, owner: &str) -> Option<u32> {
+        let (pace, at, burst) = (at.key("rpm"), at.key("burst"), burst?);
+        match rpm {
+            _ if burst == 0 => {
+                let problem = self.error(&at, "`burst` of 0 would let nothing through");
+                problem.help("write 1 to space every request, or leave the line out to let all go at once");
+            }
+            None if !self.tree.refused(&pace) => {
+                let problem = self.error(&at, format!("{owner} has a `burst` and no `rpm` to space the rest by"));
+                problem.help("add rpm = ..., or leave `burst` out");
+            }
+            Some(rpm) if burst >= rpm => {
+                self.warn(&at, format!("a `burst` of {burst} changes nothing: `rpm` allows {rpm} in 60 seconds"));
+            }
+            Some(_) | None => {}
+        }
+        Some(burst)
     }
 
     /// Exact names first; then globs, the longer (more exact) before the shorter.

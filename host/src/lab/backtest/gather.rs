@@ -214,7 +214,7 @@ fn seen(exchange: &ExchangeRow, trail: &Trail) -> Seen {
     let committed = trail.steps.iter().find(|step| matches!(step.what, Happened::Committed));
     Seen {
         arrived: trail.arrived,
-        end: End::ALL.into_iter().find(|end| end.as_str() == exchange.end).unwrap_or(End::Broken),
+        end: End::parse(&exchange.end).unwrap_or(End::Broken),
         lane: exchange.lane.as_deref().and_then(lane),
         took: Duration::from_millis(exchange.elapsed_ms),
         first_byte: committed.filter(|_| exchange.streaming).map(|step| step.at),

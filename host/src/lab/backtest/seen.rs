@@ -5,6 +5,7 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use pointsman_core::outcome::Kind;
 use pointsman_core::record::End;
+use pointsman_core::saving::total_usd;
 use pointsman_core::table::Lane;
 use pointsman_core::time::Timestamp;
 
@@ -161,12 +162,12 @@ impl Tally {
 
     /// What all cost, in USD.
     pub fn spend_usd(&self) -> f64 {
-        self.parts.iter().map(|part| part.spend_usd).sum()
+        total_usd(self.parts.iter().map(|part| part.spend_usd))
     }
 
     /// Attempts answered with 429.
     pub fn rate_limited(&self) -> f64 {
-        self.parts.iter().map(|part| part.rate_limited).sum()
+        self.parts.iter().fold(0.0, |sum, part| sum + part.rate_limited)
     }
 }
 
@@ -205,7 +206,7 @@ impl Counter {
             attempts: u32::try_from(finished.attempts.len()).unwrap_or(u32::MAX),
             rate_limited: u32::try_from(finished.attempts.iter().filter(is_limited).count()).unwrap_or(u32::MAX),
             faults,
-            cost_usd: finished.attempts.iter().map(|a| a.cost_usd).sum(),
+            cost_usd: total_usd(finished.attempts.iter().map(|a| a.cost_usd)),
         });
     }
 }

@@ -15,8 +15,8 @@ impl Estimate {
     /// From one number of each world. Each world is a bootstrap of the evidence, so their spread is the estimate's error.
     pub fn of(worlds: &[f64]) -> Self {
         let n = worlds.len() as f64;
-        let mean = worlds.iter().sum::<f64>() / n.max(1.0);
-        let squares: f64 = worlds.iter().map(|x| (x - mean).powi(2)).sum();
+        let mean = worlds.iter().fold(0.0, |sum, world| sum + world) / n.max(1.0);
+        let squares = worlds.iter().fold(0.0, |sum, x| sum + (x - mean).powi(2));
         let spread = if worlds.len() > 1 { (squares / (n - 1.0)).sqrt() } else { 0.0 };
         let reach = spread * student(worlds.len().saturating_sub(1));
         Self { mean, low: mean - reach, high: mean + reach }

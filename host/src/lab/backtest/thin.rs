@@ -30,7 +30,12 @@ pub fn thinned(setup: &Arc<Setup>, share: f64) -> Arc<Setup> {
 /// At least 1 of each.
 fn limits(limits: Limits, share: f64) -> Limits {
     let of = |limit: Option<u32>| limit.map(|n| ((f64::from(n) * share).round() as u32).max(1));
-    Limits { rpm: of(limits.rpm), tpm: of(limits.tpm), max_concurrency: of(limits.max_concurrency) }
+    Limits {
+        rpm: of(limits.rpm),
+        burst: of(limits.burst),
+        tpm: of(limits.tpm),
+        max_concurrency: of(limits.max_concurrency),
+    }
 }
 
 #[cfg(test)]

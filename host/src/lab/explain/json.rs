@@ -2,16 +2,42 @@
 
 use std::time::Duration;
 
+use pointsman_core::denial::Denial;
 use pointsman_core::exchange::Join;
 use serde_json::{Map, Value, json};
 
 use super::retell::client;
-use super::{Retold, retell};
+use super::{Retold, denied, retell};
 use crate::lab::story::{Cost, Moment, Outcome, PassedOver, Standing};
-use crate::store::Journaled;
+use crate::store::{ExchangeRow, Explainable, Journaled};
 
 /// An exchange as JSON: what it was, what it came to, what it cost, and everything that happened, in order.
-pub fn json(journaled: &Journaled) -> Value {
+pub fn json(explainable: &Explainable) -> Value {
+    match explainable {
+        Explainable::Journaled(journaled) => journaled_json(journaled),
+        Explainable::Denied(exchange, denial) => denied_json(exchange, *denial),
+    }
+}
+
+fn denied_json(exchange: &ExchangeRow, denial: Denial) -> Value {
+    let story = denied(exchange, denial);
+    json!({
+        "id": exchange.id,
+        "title": story.title,
+        "started": exchange.started,
+        "elapsed_ms": exchange.elapsed_ms,
+        "request": {
+            "model": exchange.model, "operation": exchange.operation, "path": exchange.path,
+            "streaming": exchange.streaming, "client": exchange.client,
+        },
+        "end": {
+            "end": exchange.end, "status": exchange.status, "denied": denial.as_str(), "error": exchange.error,
+        },
+        "events": story.moments.iter().map(|(at, moment)| event(*at, moment)).collect::<Vec<_>>(),
+    })
+}
+
+fn journaled_json(journaled: &Journaled) -> Value {
     let Journaled { exchange, trail, sampled, .. } = journaled;
     let Retold { story, decisions, ended } = retell(journaled);
     let cost =
@@ -36,6 +62,7 @@ pub fn json(journaled: &Journaled) -> Value {
             "error": ended.error,
         },
         "cost": cost_json(cost.unwrap_or_default()),
+        "saved_usd": exchange.saved_usd,
         "events": story.moments.iter().map(|(at, moment)| event(*at, moment)).collect::<Vec<_>>(),
         "questions_left_out": trail.left_out,
     })
@@ -58,7 +85,9 @@ fn facts(moment: &Moment) -> (&'static str, Value) {
     match moment {
         Moment::Arrived => ("arrived", json!({})),
         Moment::Asked(standings) => {
-            ("asked", json!({ "backends": standings.iter().map(standing).collect::<Vec<_>>() }))
+            let queues: Map<_, _> =
+                Standing::queues(standings).map(|(tier, queued)| (tier.as_str().to_owned(), json!(queued))).collect();
+            ("asked", json!({ "backends": standings.iter().map(standing).collect::<Vec<_>>(), "queued": queues }))
         }
         Moment::State(uses) => ("state", json!({ "uses": uses })),
         Moment::Decided(decision) => ("decided", json!({ "decision": decision })),
@@ -79,6 +108,11 @@ fn facts(moment: &Moment) -> (&'static str, Value) {
         Moment::Waited(took, granted) => ("waited", json!({ "took_ms": ms(*took), "backend": granted.as_deref() })),
         Moment::End(_) => ("end", json!({})),
         Moment::Cost(cost) => ("cost", cost_json(*cost)),
+        Moment::Saved { usd, waited } => ("saved", json!({ "usd": usd, "waited": waited })),
+        Moment::Denied { denial, why } => (
+            "denied",
+            json!({ "reason": denial.as_str(), "why": why, "limit": denial.setting(), "advice": denial.advice() }),
+        ),
     }
 }
 

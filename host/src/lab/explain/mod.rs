@@ -1,5 +1,6 @@
 //! A recorded exchange, explained: what the journal has of it becomes a [`Story`], a time line, JSON, or a scenario.
 
+mod denied;
 mod json;
 mod retell;
 pub mod scenario;
@@ -12,6 +13,7 @@ use std::fmt::Write as _;
 use super::story::{Moment, Story};
 use crate::store::Journaled;
 
+pub use denied::{denied, denied_text};
 pub use json::json;
 pub use retell::{Retold, retell};
 pub use timeline::{Look, timeline};

@@ -100,13 +100,17 @@ impl Retelling<'_> {
         let ended = ended(exchange);
         let last = self.teller.story.moments.last().map_or(Duration::ZERO, |(at, _)| *at);
         let waits = (exchange.waits, Duration::from_millis(exchange.waited_ms));
-        self.teller.ended(ended.took.max(last), &ended, waits);
+        let over = ended.took.max(last);
+        self.teller.ended(over, &ended, waits);
+        if let Some(usd) = exchange.saved_usd {
+            self.teller.saved(over, usd, exchange.waits > 0);
+        }
         Retold { story: self.teller.story, decisions: self.decisions, ended }
     }
 }
 
 fn ended(exchange: &ExchangeRow) -> Ended {
-    let end = End::ALL.into_iter().find(|end| end.as_str() == exchange.end).unwrap_or(End::Broken);
+    let end = End::parse(&exchange.end).unwrap_or(End::Broken);
     let lane = exchange.lane.as_deref().and_then(|word| Lane::ALL.into_iter().find(|lane| lane.as_str() == word));
     let by = lane.zip(exchange.backend.as_deref().map(Arc::from));
     let took = Duration::from_millis(exchange.elapsed_ms);

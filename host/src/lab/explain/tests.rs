@@ -86,6 +86,8 @@ fn arrived(scene: &Scene<'_>, ask: &Ask, setup: &Arc<pointsman_core::journal::Se
         cost_usd: 0.0,
         notes: Vec::new(),
         error: None,
+        denied: None,
+        saved_usd: None,
         attempts: Vec::new(),
     };
     let trail = Trail::new(scene.now, ask.facts.clone(), labels, Spending::default());

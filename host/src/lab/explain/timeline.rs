@@ -102,7 +102,9 @@ fn bars(story: &Story) -> Vec<Bar> {
             | Moment::PassedOver(_)
             | Moment::NotHad(_)
             | Moment::End(_)
-            | Moment::Cost(_) => {}
+            | Moment::Cost(_)
+            | Moment::Saved { .. }
+            | Moment::Denied { .. } => {}
         }
     }
     bars

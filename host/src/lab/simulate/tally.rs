@@ -72,7 +72,7 @@ impl Tally {
                 self.times.add(finished.took);
             }
             End::Refused => self.refused += 1,
-            End::Rejected => self.rejected += 1,
+            End::Rejected | End::Denied => self.rejected += 1,
             End::Broken | End::ClientGone => self.broken += 1,
         }
     }

@@ -96,6 +96,7 @@ impl fmt::Display for Ended {
             End::Rejected => return write!(f, "rejected {}", self.status),
             End::Broken => f.write_str("broken")?,
             End::ClientGone => f.write_str("left by its client")?,
+            End::Denied => return write!(f, "denied {}", self.status),
         }
         self.by.as_ref().map_or(Ok(()), |(_, backend)| write!(f, " by {backend}"))
     }

@@ -11,10 +11,11 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use pointsman_core::denial::Denial;
 use pointsman_core::exchange::{Facts, Join};
 use pointsman_core::journal::StateUse;
 use pointsman_core::record::AttemptRecord;
-use pointsman_core::table::Lane;
+use pointsman_core::table::{Lane, Tier};
 
 pub use decided::{Decided, DecidedWhat, Ended};
 pub use passed_over::{Choice, PassedOver, Why, passed_over};
@@ -77,6 +78,20 @@ pub enum Moment {
     End(String),
     /// All of it cost this.
     Cost(Cost),
+    /// The cheapest fallback would have cost so much more, in USD.
+    Saved {
+        /// How much more.
+        usd: f64,
+        /// Was it saved by waiting?
+        waited: bool,
+    },
+    /// It was refused at the door.
+    Denied {
+        /// Why, by its word.
+        denial: Denial,
+        /// Why, as the client was told.
+        why: String,
+    },
 }
 
 /// What an attempt came to.
@@ -182,7 +197,13 @@ impl Moment {
         let one = |word, text: String| (word, vec![text]);
         match self {
             Moment::Arrived => one("arrived", String::new()),
-            Moment::Asked(standings) => ("asked", listed(standings)),
+            Moment::Asked(standings) => {
+                let wait = |(tier, queued): (Tier, u32)| match queued {
+                    1 => format!("1 other waits for a {}", tier.as_str()),
+                    _ => format!("{queued} others wait for a {}", tier.as_str()),
+                };
+                ("asked", listed(standings).into_iter().chain(Standing::queues(standings).map(wait)).collect())
+            }
             Moment::State(uses) => ("state", listed(uses)),
             Moment::Decided(decision) => one("decided", decision.clone()),
             Moment::Noted(note) => one("noted", note.clone()),
@@ -207,6 +228,18 @@ impl Moment {
             Moment::Waited(took, None) => one("waited", format!("{}, in vain", in_words(*took))),
             Moment::End(end) => one("end", end.clone()),
             Moment::Cost(cost) => one("cost", cost.to_string()),
+            Moment::Saved { usd, waited: true } => {
+                one("saved", format!("{usd:.6} USD by waiting: the cheapest fallback would have cost that much more"))
+            }
+            Moment::Saved { usd, waited: false } => one(
+                "saved",
+                format!("{usd:.6} USD without a wait: the cheapest fallback would have cost that much more"),
+            ),
+            Moment::Denied { denial, why } => {
+                let limit = denial.setting().map(|setting| format!("limit: {setting} in the configuration"));
+                let told = [Some(why.clone()), limit, Some(format!("what to do: {}", denial.advice()))];
+                ("denied", told.into_iter().flatten().collect())
+            }
         }
     }
 }

@@ -246,7 +246,7 @@ mod tests {
         let standings = rows.iter().zip(0..).zip(&table.backends).map(|((changes, index), backend)| {
             let mut row = [0; STRIDE];
             changes.iter().for_each(|(column, number)| row[*column as usize] = *number);
-            Standing::read(&backend.id, index, &row).unwrap()
+            Standing::read(&backend.id, backend.tier, index, &row).unwrap()
         });
         let standings: Vec<_> = standings.collect();
         passed_over(&standings, choice, &table, "m").iter().map(ToString::to_string).collect()

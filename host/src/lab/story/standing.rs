@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use pointsman_core::contract::{COLUMNS, Column, NONE, Query, RowState, STRIDE};
 use pointsman_core::outcome::Kind;
-use pointsman_core::table::Table;
+use pointsman_core::table::{Table, Tier};
 
 use super::of_ms;
 
@@ -14,6 +14,8 @@ use super::of_ms;
 pub struct Standing {
     /// Its id.
     pub backend: Arc<str>,
+    /// Its tier.
+    pub tier: Tier,
     /// Its place in the table.
     pub index: u32,
     row: [u32; STRIDE],
@@ -21,16 +23,25 @@ pub struct Standing {
 
 impl Standing {
     /// Reads a row of a query; none for a backend that could not serve the request at all.
-    pub fn read(backend: &Arc<str>, index: u32, row: &[u32]) -> Option<Self> {
+    pub fn read(backend: &Arc<str>, tier: Tier, index: u32, row: &[u32]) -> Option<Self> {
         let row: [u32; STRIDE] = row.try_into().ok()?;
         let suited = row[Column::State as usize] != RowState::Unsuited as u32;
-        suited.then(|| Self { backend: backend.clone(), index, row })
+        suited.then(|| Self { backend: backend.clone(), tier, index, row })
     }
 
     /// Those of a question that could serve the request, in the table's order.
     pub fn all(query: &Query, table: &Table) -> Vec<Self> {
         let rows = (0..).zip(&table.backends).zip(query.rows.chunks_exact(STRIDE));
-        rows.filter_map(|((index, backend), row)| Self::read(&backend.id, index, row)).collect()
+        rows.filter_map(|((index, backend), row)| Self::read(&backend.id, backend.tier, index, row)).collect()
+    }
+
+    /// How many waited for each tier, of the tiers where somebody did: one line serves all backends of a tier, so that each of
+    /// them shows its length.
+    pub fn queues(all: &[Self]) -> impl Iterator<Item = (Tier, u32)> {
+        let queued = |tier| all.iter().filter(|s| s.tier == tier).map(|s| s.number(Column::Queued)).max();
+        [Tier::Primary, Tier::Fallback]
+            .into_iter()
+            .filter_map(move |tier| Some((tier, queued(tier).filter(|n| *n > 0)?)))
     }
 
     /// A number of its row.
@@ -116,9 +127,6 @@ impl fmt::Display for Standing {
         if self.number(Column::InFlight) > 0 {
             write!(f, ", {} in flight", self.number(Column::InFlight))?;
         }
-        if self.number(Column::Queued) > 0 {
-            write!(f, ", {} wait", self.number(Column::Queued))?;
-        }
         match self.number(Column::EmergencyMs) {
             _ if self.is(RowState::Ready) => Ok(()),
             NONE => f.write_str(", no emergency"),
@@ -140,13 +148,13 @@ mod tests {
         row[Column::CooldownReason as usize] = Kind::RateLimited.index();
         row[Column::InFlight as usize] = 2;
         row[Column::EmergencyMs as usize] = NONE;
-        let standing = Standing::read(&"a".into(), 0, &row).unwrap();
+        let standing = Standing::read(&"a".into(), Tier::Primary, 0, &row).unwrap();
         assert_eq!(standing.to_string(), "a cools for 1.98 s more (rate_limited), 2 in flight, no emergency");
         row[Column::Failures as usize] = 3;
-        let standing = Standing::read(&"a".into(), 0, &row).unwrap();
+        let standing = Standing::read(&"a".into(), Tier::Primary, 0, &row).unwrap();
         assert_eq!(standing.condition(), "cools for 1.98 s more (rate_limited, 3 failures)");
         row[Column::State as usize] = RowState::Unsuited as u32;
-        assert_eq!(Standing::read(&"a".into(), 0, &row), None);
+        assert_eq!(Standing::read(&"a".into(), Tier::Primary, 0, &row), None);
     }
 
     #[test]
@@ -155,7 +163,7 @@ mod tests {
         row[Column::State as usize] = RowState::Throttled as u32;
         row[Column::ReadyMs as usize] = 800;
         row[Column::ConcurrencyLeft as usize] = 0;
-        let condition = |row: &[u32]| Standing::read(&"a".into(), 0, row).unwrap().condition();
+        let condition = |row: &[u32]| Standing::read(&"a".into(), Tier::Primary, 0, row).unwrap().condition();
         assert_eq!(condition(&row), "is at its limits for 800 ms (no slot free)");
         row[Column::RequestsLeft as usize] = 0;
         assert_eq!(condition(&row), "is at its limits for 800 ms (no request left)");

@@ -143,6 +143,11 @@ impl Teller {
         }
     }
 
+    /// It saved this, compared with the cheapest fallback; after its end.
+    pub fn saved(&mut self, at: Duration, usd: f64, waited: bool) {
+        self.tell(at, Moment::Saved { usd, waited });
+    }
+
     fn others(&mut self, at: Duration, table: &Table, choice: Choice) {
         let Some(open) = &self.open else { return };
         let others = passed_over(&open.standings, choice, table, &self.model);

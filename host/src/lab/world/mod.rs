@@ -21,6 +21,7 @@ use pointsman_core::journal::{Setup, Terms};
 use pointsman_core::outcome::Kind;
 use pointsman_core::queue::Ticket;
 use pointsman_core::record::{AttemptRecord, End};
+use pointsman_core::saving::total_usd;
 use pointsman_core::time::Timestamp;
 use pointsman_core::view::View;
 use pointsman_core::wire::envelope::ErrorKind;
@@ -391,7 +392,7 @@ where
         let attempts = live.exchange.attempts();
         if let Some((_, gate)) = self.clients.get_mut(live.ask.facts.client as usize) {
             let used = |a: &AttemptRecord| a.usage.input_tokens + a.usage.output_tokens;
-            gate.leave(self.now, attempts.iter().map(used).sum(), attempts.iter().map(|a| a.cost_usd).sum());
+            gate.leave(self.now, attempts.iter().map(used).sum(), total_usd(attempts.iter().map(|a| a.cost_usd)));
         }
         let finished = Finished {
             end,

@@ -180,7 +180,7 @@ impl Watcher for Judge {
                 assert!(finished.took <= b.max_total, "it took {:?}", finished.took);
                 match finished.end {
                     End::Delivered | End::Refused | End::Broken => assert!(finished.by.is_some(), "by nobody"),
-                    End::Rejected => assert!(finished.status >= 400 && finished.error.is_some()),
+                    End::Rejected | End::Denied => assert!(finished.status >= 400 && finished.error.is_some()),
                     End::ClientGone => assert!(self.impatient.contains(&scene.exchange), "nobody left: out of step"),
                 }
             }

@@ -8,7 +8,6 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use pointsman_core::canary::Share;
 use pointsman_core::time::Timestamp;
-use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::query::{ExchangesQuery, UsageQuery};
@@ -19,13 +18,11 @@ use crate::telemetry::rfc3339::Rfc3339;
 use crate::telemetry::text_format::TextFormat;
 
 pub(super) async fn ready(State(state): State<AdminState>) -> Response {
-    let view = state.controls.ready();
-    let status = if view.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(view)).into_response()
-}
-
-pub(super) async fn config(State(state): State<AdminState>) -> Response {
-    Json(state.controls.config()).into_response()
+    match state.controls.ready() {
+        Ok(None) => "ready\n".into_response(),
+        Ok(Some(but)) => format!("ready, but {but}\n").into_response(),
+        Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {reason}\n")).into_response(),
+    }
 }
 
 pub(super) async fn metrics(State(state): State<AdminState>, headers: HeaderMap) -> Response {
@@ -44,7 +41,6 @@ fn live(state: &AdminState) -> Live {
         cooldown_ms: backend.cooldown_ms,
         models_cooling: backend.models_cooling,
         in_flight: backend.in_flight,
-        queued: backend.queued,
     });
     let running = policy.promotion.as_ref().filter(|promotion| promotion.ended_at.is_none());
     let canary = running.map_or_else(Vec::new, |running| {
@@ -60,7 +56,7 @@ fn live(state: &AdminState) -> Live {
     let share = running.and_then(|running| Share::parse(&running.share));
     Live {
         backends: backends.collect(),
-        waiting: state.controls.waiting(),
+        waiting: state.controls.lanes().into_iter().map(|lane| (lane.lane, lane.queued)).collect(),
         store_backlog: store.backlog,
         store_written: store.written,
         store_dropped: store.dropped,
@@ -69,7 +65,6 @@ fn live(state: &AdminState) -> Live {
         journal_dropped: store.trails_dropped,
         policy: policy.revision,
         policy_refused: policy.last_error.is_some(),
-        config_refused: state.controls.config().refusal.is_some(),
         policy_revisions: policy.live_revisions,
         policy_instances: policy.instances,
         shadow_refused: policy.shadow.as_ref().is_some_and(|shadow| shadow.error.is_some()),
@@ -78,17 +73,17 @@ fn live(state: &AdminState) -> Live {
     }
 }
 
-/// Every backend.
-#[derive(Serialize, JsonSchema)]
-pub(super) struct Backends {
-    /// Exchanges waiting for capacity.
-    waiting: u64,
-    /// In the order of the configuration.
-    backends: Vec<super::BackendView>,
-}
-
 pub(super) async fn backends(State(state): State<AdminState>) -> Response {
-    Json(Backends { waiting: state.controls.waiting(), backends: state.controls.backends() }).into_response()
+    #[derive(Serialize)]
+    struct Body {
+        /// In all lanes.
+        waiting: u64,
+        lanes: Vec<super::LaneView>,
+        backends: Vec<super::BackendView>,
+    }
+    let lanes = state.controls.lanes();
+    let waiting = lanes.iter().map(|lane| lane.queued).sum();
+    Json(Body { waiting, lanes, backends: state.controls.backends() }).into_response()
 }
 
 pub(super) async fn control_backend(
@@ -135,72 +130,51 @@ pub(super) async fn usage(
     }
 }
 
-/// Usage by group.
-#[derive(Serialize, JsonSchema)]
-pub(super) struct UsageBody {
-    /// Exchanges that ended from then on (RFC 3339).
+#[derive(Serialize)]
+struct UsageBody {
     since: String,
-    /// By what.
     group: &'static str,
-    /// All together.
     total: UsageRow,
-    /// The members of the group.
     rows: Vec<UsageRow>,
 }
 
 impl UsageBody {
     fn new(since: Timestamp, group: Group, rows: Vec<UsageRow>) -> Self {
-        let total = rows.iter().fold(UsageRow::default(), |sum, row| UsageRow {
-            key: None,
-            requests: sum.requests + row.requests,
-            failures: sum.failures + row.failures,
-            attempts: sum.attempts + row.attempts,
-            input_tokens: sum.input_tokens + row.input_tokens,
-            output_tokens: sum.output_tokens + row.output_tokens,
-            cached_input_tokens: sum.cached_input_tokens + row.cached_input_tokens,
-            cost_usd: sum.cost_usd + row.cost_usd,
-            waits: sum.waits + row.waits,
-            waited_ms: sum.waited_ms + row.waited_ms,
-        });
+        let total = rows.iter().fold(UsageRow::nothing(), |sum, row| sum.plus(row));
         Self { since: Rfc3339(since).to_string(), group: group.as_str(), total, rows }
     }
-}
-
-/// Recorded exchanges.
-#[derive(Serialize, JsonSchema)]
-pub(super) struct Exchanges {
-    /// The newest first.
-    exchanges: Vec<ExchangeRow>,
 }
 
 pub(super) async fn exchanges(
     State(state): State<AdminState>,
     query: Result<Query<ExchangesQuery>, QueryRejection>,
 ) -> Response {
+    #[derive(Serialize)]
+    struct Body {
+        exchanges: Vec<ExchangeRow>,
+    }
     match query.map_err(|e| e.body_text()).and_then(|Query(query)| query.read()) {
         Ok((filter, limit)) => {
             let rows = ask(state.reader, move |reader| reader.exchanges(&filter, limit)).await;
-            rows.map_or_else(|response| response, |exchanges| Json(Exchanges { exchanges }).into_response())
+            rows.map_or_else(|response| response, |exchanges| Json(Body { exchanges }).into_response())
         }
         Err(message) => failure(StatusCode::BAD_REQUEST, message),
     }
 }
 
-/// A recorded exchange, and how it went.
-#[derive(Serialize, JsonSchema)]
-pub(super) struct ToldExchange {
-    #[serde(flatten)]
-    exchange: ExchangeRow,
-    /// As `pointsman explain --json` tells it; none: the journal did not keep it.
-    story: Option<serde_json::Value>,
-}
-
 pub(super) async fn exchange(State(state): State<AdminState>, Path(id): Path<String>) -> Response {
+    #[derive(Serialize)]
+    struct Body {
+        #[serde(flatten)]
+        exchange: ExchangeRow,
+        /// As `pointsman explain --json` tells it; none: the journal did not keep it.
+        story: Option<serde_json::Value>,
+    }
     let (asked, explain) = (id.clone(), state.explain);
     let found = ask(state.reader, move |reader| {
         // What the journal has and cannot be read is no reason to hide the record.
-        let story = reader.journaled(&asked).ok().flatten().map(|journaled| explain(&journaled));
-        Ok(reader.exchange(&asked)?.map(|exchange| ToldExchange { exchange, story }))
+        let story = reader.explainable(&asked).ok().flatten().map(|explainable| explain(&explainable));
+        Ok(reader.exchange(&asked)?.map(|exchange| Body { exchange, story }))
     });
     match found.await {
         Ok(Some(body)) => Json(body).into_response(),

@@ -4,13 +4,12 @@ use std::collections::BTreeMap;
 
 use axum::body::Bytes;
 use pointsman_core::canary::Plan;
-use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::serve::upload::UploadOptions;
 
 /// A backend with its live numbers. Never holds a key.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct BackendView {
     /// Its id.
     pub id: String,
@@ -34,7 +33,7 @@ pub struct BackendView {
     pub model_cooldowns: Vec<ModelCooldownView>,
     /// Attempts under way.
     pub in_flight: u64,
-    /// Requests left before its rpm limit bites; none: unlimited.
+    /// Requests that may go now, by its rpm and burst and by what the provider said is left; none: no limit is known.
     pub requests_left: Option<u64>,
     /// Tokens left before its tpm limit bites; none: unlimited.
     pub tokens_left: Option<u64>,
@@ -50,12 +49,19 @@ pub struct BackendView {
     pub served: u64,
     /// Attempts since the start.
     pub attempts: u64,
-    /// Exchanges waiting for capacity that this backend could give.
+}
+
+/// The waiting line of a lane.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct LaneView {
+    /// `primary`, `fallback` or `emergency`.
+    pub lane: &'static str,
+    /// Exchanges waiting for capacity in this lane.
     pub queued: u64,
 }
 
 /// The cooldown of one model on a backend.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct ModelCooldownView {
     /// The model as asked for.
     pub model: String,
@@ -69,62 +75,8 @@ pub struct ModelCooldownView {
     pub failures: u32,
 }
 
-/// A configuration or policy that was refused; what was in force before stays.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
-pub struct RefusalView {
-    /// When (RFC 3339).
-    pub at: String,
-    /// The file, or `upload`, or `rollback`.
-    pub source: String,
-    /// Why, and what to do.
-    pub error: String,
-}
-
-/// The configuration in force.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
-pub struct ConfigView {
-    /// Its revision.
-    pub revision: String,
-    /// The file it came from; none: the providers' environment variables.
-    pub file: Option<String>,
-    /// When it came into force (RFC 3339).
-    pub loaded_at: String,
-    /// Its backends.
-    pub backends: u64,
-    /// Its client keys.
-    pub clients: u64,
-    /// Why the file's present content is not in force; none: it is.
-    pub refusal: Option<RefusalView>,
-}
-
-/// Whether traffic may be sent here.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
-pub struct ReadyView {
-    /// It may.
-    pub ready: bool,
-    /// Why it may not; none: it may.
-    pub reason: Option<String>,
-    /// What is not as it should be, although traffic can be served. Holds no names and no secrets, as anyone may read it.
-    pub warnings: Vec<String>,
-    /// The backends.
-    pub backends: BackendCounts,
-}
-
-/// How many backends can serve.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
-pub struct BackendCounts {
-    /// All of the configuration.
-    pub configured: u64,
-    /// Those that take requests, now or after a wait.
-    pub serving: u64,
-    /// Those that the operator took out.
-    pub drained: u64,
-    /// Those whose key is refused or whose credit is used up.
-    pub excluded: u64,
-}
-
 /// The policy in force, and those before it.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct PolicyView {
     /// Its revision.
     pub revision: String,
@@ -147,8 +99,6 @@ pub struct PolicyView {
     /// Why the latest try to replace it failed, or why the one before was rolled back; none: neither happened since it
     /// came into force.
     pub last_error: Option<String>,
-    /// The refusal behind `last_error`: when, and of what; none: nothing was refused.
-    pub refusal: Option<RefusalView>,
     /// Why a restart may not come up with it: the history could not be written; none: it is in the store.
     pub history_error: Option<String>,
     /// Revisions in force or still used by exchanges that began with them.
@@ -164,7 +114,7 @@ pub struct PolicyView {
 }
 
 /// A guarded promotion.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct PromotionView {
     /// `running`, `promoted`, `rolled_back`, `aborted` or `overtaken`.
     pub state: &'static str,
@@ -193,7 +143,7 @@ pub struct PromotionView {
 }
 
 /// Both sides of a promotion.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct SidesView {
     /// The policy in force.
     pub control: SideView,
@@ -202,7 +152,7 @@ pub struct SidesView {
 }
 
 /// One side of a promotion.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct SideView {
     /// Exchanges that arrived during the promotion and have ended.
     pub exchanges: u64,
@@ -215,7 +165,7 @@ pub struct SideView {
 }
 
 /// A guard of a promotion.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct GuardView {
     /// As it was given.
     pub guard: String,
@@ -226,7 +176,7 @@ pub struct GuardView {
 }
 
 /// A step of a promotion.
-#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct PolicyEventView {
     /// When (RFC 3339).
     pub at: String,
@@ -243,7 +193,7 @@ pub struct PolicyEventView {
 }
 
 /// The shadow policy.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct ShadowView {
     /// The file that is named.
     pub file: String,
@@ -264,7 +214,7 @@ pub struct ShadowView {
 }
 
 /// The shadow policy, and where it would have decided otherwise.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct ShadowReport {
     /// How it stands.
     #[serde(flatten)]
@@ -274,7 +224,7 @@ pub struct ShadowReport {
 }
 
 /// A shadow that would have decided otherwise, or failed.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct DivergenceView {
     /// When it was asked (RFC 3339).
     pub at: String,
@@ -293,7 +243,7 @@ pub struct DivergenceView {
 }
 
 /// A revision that is or was in force.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct RevisionView {
     /// Its name.
     pub revision: String,
@@ -320,7 +270,7 @@ pub struct RevisionView {
 }
 
 /// What going back came to.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct RollbackView {
     /// The revision left.
     pub from: String,
@@ -353,17 +303,17 @@ pub trait Controls: Send + Sync + 'static {
     /// Every backend, in the table's order.
     fn backends(&self) -> Vec<BackendView>;
 
-    /// Exchanges waiting for capacity.
-    fn waiting(&self) -> u64;
+    /// The waiting line of every lane.
+    fn lanes(&self) -> Vec<LaneView>;
 
     /// The policy in force.
     fn policy(&self) -> PolicyView;
 
-    /// May traffic be sent here? In a few words without names and secrets: anyone may read them.
-    fn ready(&self) -> ReadyView;
-
-    /// The configuration in force.
-    fn config(&self) -> ConfigView;
+    /// May traffic be sent here? If so, what is not as it should be all the same; mostly nothing.
+    ///
+    /// # Errors
+    /// Why it may not. All in a few words without secrets: anyone may read them.
+    fn ready(&self) -> Result<Option<&'static str>, &'static str>;
 
     /// Takes a backend out: nothing new is sent to it.
     ///

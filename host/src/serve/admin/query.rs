@@ -2,6 +2,7 @@
 
 use std::ops::RangeInclusive;
 
+use pointsman_core::record::End;
 use pointsman_core::time::Timestamp;
 use serde::Deserialize;
 
@@ -34,12 +35,13 @@ impl UsageQuery {
     }
 }
 
-/// `/api/exchanges?limit=&status=&backend=&client=`
+/// `/api/exchanges?limit=&status=&end=&backend=&client=`
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ExchangesQuery {
     limit: Option<String>,
     status: Option<String>,
+    end: Option<String>,
     backend: Option<String>,
     client: Option<String>,
 }
@@ -58,13 +60,25 @@ impl ExchangesQuery {
         };
         let owned = |value: &Option<String>| given(value).map(str::to_owned);
         let status = given(&self.status).map(statuses).transpose()?;
-        Ok((Filter { status, backend: owned(&self.backend), client: owned(&self.client) }, limit))
+        let ends = given(&self.end).map(ends).transpose()?.unwrap_or_default();
+        Ok((Filter { status, backend: owned(&self.backend), client: owned(&self.client), ends }, limit))
     }
 }
 
 /// An empty value is as good as none: forms send it.
 fn given(value: &Option<String>) -> Option<&str> {
     value.as_deref().filter(|text| !text.is_empty())
+}
+
+/// `denied`, or several words with commas between them.
+fn ends(text: &str) -> Result<Vec<End>, String> {
+    let one = |word: &str| {
+        End::parse(word.trim()).ok_or_else(|| {
+            let known = End::ALL.map(End::as_str).join(", ");
+            format!("end: `{word}` is not known; use one or several, with commas, of {known}")
+        })
+    };
+    text.split(',').map(one).collect()
 }
 
 /// `429`, or `4xx` for a whole class.
@@ -98,6 +112,13 @@ mod tests {
         for wrong in ["", "h", "-1h", "1w", "soon", "é", "99999999999999999999d", "18446744073709551615"] {
             assert!(at(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn ends_are_words_with_commas() {
+        assert_eq!(ends("denied"), Ok(vec![End::Denied]));
+        assert_eq!(ends("rejected, broken"), Ok(vec![End::Rejected, End::Broken]));
+        assert!(ends("refused,lost").unwrap_err().contains("`lost` is not known"));
     }
 
     #[test]

@@ -48,21 +48,16 @@ impl Controls for Fake {
         }]
     }
 
-    fn waiting(&self) -> u64 {
-        3
+    fn lanes(&self) -> Vec<LaneView> {
+        vec![LaneView { lane: "primary", queued: 2 }, LaneView { lane: "fallback", queued: 1 }]
     }
 
     fn policy(&self) -> PolicyView {
         PolicyView { revision: "abc".to_owned(), origin: "embedded".to_owned(), ..PolicyView::default() }
     }
 
-    fn ready(&self) -> ReadyView {
-        let reason = self.not_ready.then(|| "shutting down".to_owned());
-        ReadyView { ready: !self.not_ready, reason, ..ReadyView::default() }
-    }
-
-    fn config(&self) -> ConfigView {
-        ConfigView { revision: "cfg".to_owned(), ..ConfigView::default() }
+    fn ready(&self) -> Result<Option<&'static str>, &'static str> {
+        if self.not_ready { Err("shutting down") } else { Ok(None) }
     }
 
     fn drain(&self, id: &str) -> Result<(), ControlError> {
@@ -139,7 +134,7 @@ async fn start(token: Option<&str>, fake: Fake) -> Admin {
         controls: Arc::clone(&fake) as Arc<dyn Controls>,
         metrics: Metrics::new(&Table::default(), "0", Timestamp::default()),
         reader: store.reader(),
-        explain: |journaled| serde_json::json!({ "told": journaled.exchange.id }),
+        explain: |explainable| serde_json::json!({ "told": explainable.exchange().id }),
         store: store.handle(),
         token: token.map(AdminToken::new),
         events: Events::default(),
@@ -216,6 +211,8 @@ impl Admin {
                 }],
                 notes: Vec::new(),
                 error: None,
+                denied: None,
+                saved_usd: None,
             }),
             None,
         );
@@ -227,10 +224,7 @@ async fn health_is_told_to_anyone_and_readiness_with_its_reason() {
     let admin = start(Some("secret"), Fake { not_ready: true, ..Fake::default() }).await;
     assert_eq!(admin.get("/healthz").await.status, 200);
     let ready = admin.get("/readyz").await;
-    assert_eq!(
-        (ready.status, &ready.json()["ready"], &ready.json()["reason"]),
-        (503, &false.into(), &"shutting down".into())
-    );
+    assert_eq!((ready.status, ready.body.as_str()), (503, "not ready: shutting down\n"));
     assert_eq!(start(None, Fake::default()).await.get("/readyz").await.status, 200);
 }
 
@@ -324,6 +318,8 @@ async fn backends_are_shown_and_controlled() {
     let admin = start(None, Fake::default()).await;
     let shown = admin.get("/api/backends").await.json();
     assert_eq!((&shown["waiting"], &shown["backends"][0]["cooldown_ms"]), (&3.into(), &1_500.into()));
+    assert_eq!(shown["lanes"][0], serde_json::json!({ "lane": "primary", "queued": 2 }));
+    assert_eq!(shown["backends"][0]["queued"], Value::Null, "one line serves all backends of a lane");
     assert_eq!(shown["backends"][0]["requests_left"], Value::Null);
     let host = ["host: localhost"];
     for action in ["drain", "resume", "clear-cooldown"] {
@@ -345,13 +341,16 @@ async fn the_policy_is_shown_and_its_replacement_is_the_proxys_affair() {
     let put = admin.raw("PUT /api/policy", &host, "12345").await;
     assert_eq!((put.status, put.error().as_str()), (422, "5 bytes are no component"));
     assert_eq!(admin.raw("POST /api/policy/rollback", &host, "").await.status, 501);
-    for (line, body, words) in [
-        ("POST /api/policy/rollback", "{\"to\":\"abc\"}", "name the revision in the address, as rollback?to=REVISION"),
-        ("POST /api/policy/rollback?revision=abc", "", "`revision` is not a parameter of POST /api/policy/rollback"),
-    ] {
+    for (line, body) in
+        [("POST /api/policy/rollback", "{\"to\":\"abc\"}"), ("POST /api/policy/rollback?revision=abc", "")]
+    {
         let answer = admin.raw(line, &host, body).await;
         assert_eq!(answer.status, 400, "{line} {body}");
-        assert!(answer.error().starts_with(words), "{}", answer.body);
+        assert!(
+            answer.error().starts_with("name the revision in the address, as rollback?to=REVISION"),
+            "{}",
+            answer.body
+        );
     }
 }
 
@@ -378,7 +377,7 @@ async fn a_promotion_is_read_from_the_address() {
         ("canary=5%25&canary=6%25", "canary is given twice"),
         ("for=soon", "for=\"soon\" is not a time"),
         ("guard=latency%3C=5%25", "is no guard; write error_rate<=+0.5%"),
-        ("share=5%25", "`share` is not a parameter of POST /api/policy/promote"),
+        ("share=5%25", "`share` is not known; give canary="),
     ] {
         let refused = admin.raw(&post(query), &host, "12345").await;
         assert_eq!(refused.status, 400, "{query}");
@@ -461,7 +460,7 @@ async fn the_metrics_and_the_console_are_served() {
     let metrics = admin.get("/metrics").await;
     assert!(metrics.head.contains("content-type: text/plain; version=0.0.4; charset=utf-8"), "{}", metrics.head);
     assert!(metrics.body.contains("pointsman_backend_cooldown_seconds{backend=\"p 1\"} 1.5\n"), "{}", metrics.body);
-    assert!(metrics.body.contains("pointsman_queue_length 3\n") && !metrics.body.contains("# EOF"));
+    assert!(metrics.body.contains("pointsman_queue_length{lane=\"primary\"} 2\n") && !metrics.body.contains("# EOF"));
     assert!(metrics.body.contains("# TYPE pointsman_policy_decisions_total counter\n"), "{}", metrics.body);
     let accept = ["host: localhost", "accept: text/plain;q=0.5", "accept: application/openmetrics-text; version=1.0.0"];
     let metrics = admin.raw("GET /metrics", &accept, "").await;

@@ -21,8 +21,8 @@ impl Control {
         if !config.is_same(&before.config) {
             return Ok(Some(Arc::new(config)));
         }
-        if self.state().config_refusal.take().is_some() {
-            tracing::info!("the configuration file is back to the configuration in force; nothing is refused any more");
+        if self.state().config_error.take().is_some() {
+            tracing::info!("the configuration file is again as it is in force");
         }
         Ok(None)
     }
@@ -111,10 +111,7 @@ impl Control {
     }
 
     fn config_taken(&self, revision: &str) {
-        let mut state = self.state();
-        state.config_refusal = None;
-        state.config_loaded = self.proxy.clock.now();
-        drop(state);
+        self.state().config_error = None;
         self.taken(Reload::Config, revision);
     }
 
@@ -129,7 +126,7 @@ impl Control {
     ) -> anyhow::Result<Snapshot> {
         let listens = |c: &Config| (c.server.listen, c.admin.listen);
         if listens(&config) != listens(&before.config) {
-            tracing::warn!("server.listen or admin.listen has changed; restart Pointsman for it to take effect");
+            tracing::warn!("server.listen and admin.listen take effect with the next start");
         }
         let targets = Target::all(&config, &self.connector, Some(before))?;
         let settings = config.fleet_settings();

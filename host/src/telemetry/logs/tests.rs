@@ -3,6 +3,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use pointsman_core::contract::Operation;
+use pointsman_core::denial::Denial;
 use pointsman_core::record::{End, ExchangeRecord};
 use pointsman_core::table::Lane;
 use pointsman_core::time::Timestamp;
@@ -47,6 +48,8 @@ fn exchange() -> ExchangeRecord {
         attempts: Vec::new(),
         notes: Vec::new(),
         error: None,
+        denied: None,
+        saved_usd: None,
     }
 }
 
@@ -93,6 +96,7 @@ fn an_exchange_is_one_flat_json_line() {
     ] {
         assert_eq!(line[field], value, "{field}");
     }
+    assert!(!text.contains("-0.0"), "an exchange without an attempt cost nothing, not minus nothing: {text}");
     let event: Value = serde_json::from_str(event).unwrap();
     let common: Vec<_> = ["timestamp", "level", "message", "target"].iter().map(|key| event[key].as_str()).collect();
     assert_eq!(
@@ -118,6 +122,18 @@ fn on_a_terminal_it_is_one_readable_line() {
         text.contains("\x1b[31m503\x1b[0m no backend  llama") && text.contains("all pools are exhausted"),
         "{text}"
     );
+}
+
+#[test]
+fn a_refusal_at_the_door_says_why() {
+    let mut denied = exchange();
+    (denied.status, denied.end, denied.denied) = (401, End::Denied, Some(Denial::WrongKey));
+    (denied.lane, denied.backend, denied.error) = (None, None, Some("not known here".to_owned()));
+    let text = logged("info", Look::Text { colour: false }, |log| log.exchange_line(&denied));
+    assert!(text.contains(" 401 no backend ") && text.contains("denied (wrong_key): not known here"), "{text}");
+    let json = logged("info", Look::Json, |log| log.exchange_line(&denied));
+    let json: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!((&json["end"], &json["denied"]), (&"denied".into(), &"wrong_key".into()));
 }
 
 #[test]

@@ -1,6 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use pointsman_core::contract::{Dispatch, Operation};
+use pointsman_core::denial::Denial;
 use pointsman_core::outcome::Kind;
 use pointsman_core::record::{AttemptRecord, End, Usage};
 use pointsman_core::table::{Backend, Dialect, Lane, Limits, Pattern, Route, Tier, Timeouts};
@@ -65,6 +66,8 @@ fn exchange(backend: &str) -> ExchangeRecord {
         }],
         notes: Vec::new(),
         error: None,
+        denied: None,
+        saved_usd: None,
     }
 }
 
@@ -210,9 +213,8 @@ fn decisions_faults_reloads_and_live_numbers_are_shown() {
             cooldown_ms: 2_500,
             models_cooling: 2,
             in_flight: 4,
-            queued: 1,
         }],
-        waiting: 7,
+        waiting: vec![("primary", 7), ("fallback", 0)],
         store_backlog: 11,
         store_dropped: 13,
         journal_written: 17,
@@ -233,7 +235,7 @@ fn decisions_faults_reloads_and_live_numbers_are_shown() {
         (r#"pointsman_backend_state{backend="odd \"name\"\n",tier="primary",state="ready"}"#, 0.0),
         (r#"pointsman_backend_cooldown_seconds{backend="odd \"name\"\n"}"#, 2.5),
         (r#"pointsman_backend_models_cooling{backend="odd \"name\"\n"}"#, 2.0),
-        ("pointsman_queue_length", 7.0),
+        (r#"pointsman_queue_length{lane="primary"}"#, 7.0),
         ("pointsman_store_backlog", 11.0),
         ("pointsman_store_dropped_total", 13.0),
         ("pointsman_journal_written_total", 17.0),
@@ -242,6 +244,54 @@ fn decisions_faults_reloads_and_live_numbers_are_shown() {
         let found = samples.get(series).unwrap_or_else(|| panic!("{series} is missing from {samples:#?}"));
         assert!((found - value).abs() < 1e-12, "{series} {found}");
     }
+}
+
+#[test]
+fn refusals_at_the_door_are_counted_by_reason_and_are_nobodys_exchanges() {
+    let metrics = metrics(&["p1"]);
+    let denied = ExchangeRecord {
+        end: End::Denied,
+        denied: Some(Denial::ClientBudget),
+        lane: None,
+        backend: None,
+        attempts: Vec::new(),
+        ..exchange("p1")
+    };
+    metrics.observe(&denied);
+    metrics.observe(&ExchangeRecord { denied: Some(Denial::WrongKey), client: None, ..denied });
+    metrics.denied_unrecorded();
+    let samples = samples(&metrics.encode(Live::default(), TextFormat::OpenMetrics));
+    for (series, value) in [
+        (r#"pointsman_denied_total{reason="client_budget"}"#, 1.0),
+        (r#"pointsman_denied_total{reason="wrong_key"}"#, 1.0),
+        (r#"pointsman_denied_total{reason="bad_request"}"#, 0.0),
+        ("pointsman_denied_unrecorded_total", 1.0),
+        (r#"pointsman_client_exchanges_total{client="agent-1",end="denied"}"#, 1.0),
+        (r#"pointsman_exchange_duration_seconds_count{lane="none"}"#, 0.0),
+    ] {
+        assert_eq!(samples.get(series), Some(&value), "{series}");
+    }
+    assert!(!samples.keys().any(|name| name.starts_with("pointsman_exchanges_total")));
+    assert_eq!((metrics.totals().denied, metrics.totals().answered), (2, 0));
+}
+
+#[test]
+fn what_was_saved_is_counted_by_lane_apart_for_those_that_waited() {
+    let metrics = metrics(&["p1"]);
+    metrics.observe(&ExchangeRecord { saved_usd: Some(0.5), ..exchange("p1") });
+    metrics.observe(&ExchangeRecord { saved_usd: Some(0.25), waits: 0, ..exchange("p1") });
+    metrics.observe(&ExchangeRecord { saved_usd: None, ..exchange("p1") });
+    let samples = samples(&metrics.encode(Live::default(), TextFormat::OpenMetrics));
+    assert_eq!(samples.get(r#"pointsman_saved_by_waiting_usd_total{lane="primary"}"#), Some(&0.5));
+    assert_eq!(samples.get(r#"pointsman_saved_without_waiting_usd_total{lane="primary"}"#), Some(&0.25));
+    assert_eq!(samples.get(r#"pointsman_saved_by_waiting_usd_total{lane="emergency"}"#), Some(&0.0));
+    let totals = metrics.totals();
+    assert_eq!((totals.answered, totals.saved_by_waiting_usd, totals.saved_without_waiting_usd), (3, Some(0.5), 0.25));
+
+    let metrics = super::tests::metrics(&["p1"]);
+    assert_eq!(metrics.totals().saved_by_waiting_usd, Some(0.0), "nobody waited");
+    metrics.observe(&ExchangeRecord { saved_usd: None, ..exchange("p1") });
+    assert_eq!(metrics.totals().saved_by_waiting_usd, None, "no fallback has a price");
 }
 
 #[test]

@@ -107,11 +107,13 @@ impl Html<'_> {
         time: &Axis,
         places: &[f64],
     ) -> fmt::Result {
-        let share = |part: &Part, lane: usize| part.lanes[lane] / part.lanes.iter().sum::<f64>().max(1e-9) * 100.0;
+        // A sum of no `f64` is -0.0 in the standard library.
+        let sum_of = |numbers: &mut dyn Iterator<Item = f64>| numbers.fold(0.0, |sum, number| sum + number);
+        let share = |part: &Part, lane: usize| part.lanes[lane] / sum_of(&mut part.lanes.into_iter()).max(1e-9) * 100.0;
         let of = |lane: usize| parts.iter().map(|part| share(part, lane)).collect::<Vec<f64>>();
         let areas: Vec<(&str, Vec<f64>)> = (0..4).map(|lane| (LANES[lane].1, of(lane))).collect();
-        let sum: f64 = parts.iter().flat_map(|part| part.lanes).sum();
-        let total = |lane: usize| parts.iter().map(|part| part.lanes[lane]).sum::<f64>() / sum.max(1e-9) * 100.0;
+        let sum = sum_of(&mut parts.iter().flat_map(|part| part.lanes));
+        let total = |lane: usize| sum_of(&mut parts.iter().map(|part| part.lanes[lane])) / sum.max(1e-9) * 100.0;
         let words: Vec<String> =
             LANES.iter().enumerate().map(|(i, (name, _))| format!("{name} {:.1} %", total(i))).collect();
         let title = format!("Lanes over time: {word}");

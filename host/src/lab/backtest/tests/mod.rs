@@ -215,7 +215,8 @@ const NEVER_WAITS: &str = r#"{"primary_wait_max_retries":0}"#;
 fn a_policy_that_never_waits_spends_more_and_one_that_waits_less() {
     let policy = default_policy();
     for (ran, other, is_better) in [(WAITS, NEVER_WAITS, false), (NEVER_WAITS, WAITS, true)] {
-        let past = take_in(&chronicle(&limits_unlike_the_tables(), 3, &policy, ran));
+        let plot = Plot { exchanges: 6_000, ..limits_unlike_the_tables() };
+        let past = take_in(&chronicle(&plot, 3, &policy, ran));
         let rows = compared(&past, &Model::learn(&past), &policy, other, 6);
         let (spend, waited) = (row(&rows, Metric::Spend), row(&rows, Metric::Waited));
         println!("{ran} {other} {spend:?}");

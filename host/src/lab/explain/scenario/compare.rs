@@ -103,11 +103,12 @@ mod tests {
     #[test]
     fn small_differences_of_time_are_none() {
         use pointsman_core::contract::{RowState, STRIDE};
+        use pointsman_core::table::Tier;
         let cools = |ms| {
             let mut row = [0; STRIDE];
             row[Column::State as usize] = RowState::Cooling as u32;
             row[Column::CooldownMs as usize] = ms;
-            Standing::read(&"a".into(), 0, &row).unwrap()
+            Standing::read(&"a".into(), Tier::Primary, 0, &row).unwrap()
         };
         assert!(!differ(&cools(2_000), &cools(1_960)) && differ(&cools(2_000), &cools(1_500)));
     }

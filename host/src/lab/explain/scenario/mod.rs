@@ -160,7 +160,7 @@ fn end_pattern(ended: &Ended, decisions: &[Decided]) -> Option<String> {
                 End::Refused => format!("refused {}{by}", ended.status),
                 // Who was told last is not always who broke.
                 End::Broken => "broken".to_owned(),
-                End::Delivered | End::Rejected | End::ClientGone => format!("delivered{by}"),
+                End::Delivered | End::Rejected | End::ClientGone | End::Denied => format!("delivered{by}"),
             })
         }
         End::Rejected => {
@@ -172,7 +172,7 @@ fn end_pattern(ended: &Ended, decisions: &[Decided]) -> Option<String> {
             let status = if ended.status >= 400 { ended.status } else { last.unwrap_or(503) };
             Some(format!("rejected {status}"))
         }
-        End::ClientGone => None,
+        End::ClientGone | End::Denied => None,
     }
 }
 

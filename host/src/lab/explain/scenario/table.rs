@@ -77,7 +77,8 @@ pub(super) fn clients(text: &mut Toml, journaled: &Journaled) {
 }
 
 fn limits(text: &mut Toml, limits: Limits) {
-    for (key, limit) in [("rpm", limits.rpm), ("tpm", limits.tpm), ("max_concurrency", limits.max_concurrency)] {
+    let Limits { rpm, burst, tpm, max_concurrency } = limits;
+    for (key, limit) in [("rpm", rpm), ("burst", burst), ("tpm", tpm), ("max_concurrency", max_concurrency)] {
         if let Some(limit) = limit {
             text.put(key, i64::from(limit));
         }

@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 
-use pointsman_core::contract::{Column, Decision, Query, RowState, STRIDE};
+use pointsman_core::contract::{Column, Decision, Dispatch, Query, RowState, STRIDE};
 use pointsman_core::table::Lane;
 use pointsman_core::time::Timestamp;
 use pointsman_core::view::View;
@@ -22,8 +22,8 @@ pub(super) struct Line {
     joined: u64,
     /// The question that was put last: nothing else happens between it, its decision and what comes of that.
     asked: Vec<Shown>,
-    /// The lane that was decided on, and whether the policy itself said wait.
-    decided: Option<(Lane, bool)>,
+    /// What was decided.
+    decided: Option<Decided>,
 }
 
 struct Place {
@@ -38,6 +38,15 @@ struct Waiter {
     exchange: u64,
     since: Timestamp,
     backends: Vec<usize>,
+}
+
+/// What is waited for, when a wait comes of it.
+#[derive(Clone, Copy)]
+enum Decided {
+    /// Whatever of the lane was not shown as open.
+    Wait(Lane),
+    /// This backend, or any of the lane.
+    Dispatch(Lane, Option<usize>),
 }
 
 #[derive(Clone, Copy)]
@@ -59,26 +68,31 @@ impl Line {
     }
 
     pub(super) fn decided(&mut self, decision: &Decision) {
+        let named = |dispatch: &Dispatch| dispatch.backend.map(|backend| backend as usize);
         self.decided = match decision {
-            Decision::Primary(_) => Some((Lane::Primary, false)),
-            Decision::Fallback(_) => Some((Lane::Fallback, false)),
-            Decision::Emergency(_) => Some((Lane::Emergency, false)),
-            Decision::Wait(hold) => Some((hold.lane, true)),
+            Decision::Primary(dispatch) => Some(Decided::Dispatch(Lane::Primary, named(dispatch))),
+            Decision::Fallback(dispatch) => Some(Decided::Dispatch(Lane::Fallback, named(dispatch))),
+            Decision::Emergency(dispatch) => Some(Decided::Dispatch(Lane::Emergency, named(dispatch))),
+            Decision::Wait(hold) => Some(Decided::Wait(hold.lane)),
             Decision::Reject(_) => None,
         };
     }
 
     pub(super) fn waits(&mut self, exchange: u64, now: Timestamp, model: Name, priority: i32, view: &View) {
-        let Some((lane, own)) = self.decided else { return };
+        let Some(decided) = self.decided else { return };
+        let (Decided::Wait(lane) | Decided::Dispatch(lane, _)) = decided;
         self.joined += 1;
         let newcomer = Place { rank: (Reverse(priority), self.joined), file: None, granted: None };
         let place = self.ranks.entry(exchange).or_insert(newcomer);
         place.file = Some((lane, model));
         place.granted = None;
         let is_meant = |(i, shown): &(usize, &Shown)| {
-            // A policy that says wait has turned down what it was shown as open.
-            let turned_down = own && if lane == Lane::Emergency { shown.open_to_emergency } else { shown.ready };
-            shown.suited && !turned_down && lane.admits(view.backend(*i as u32).tier)
+            let is_waited_for = match decided {
+                Decided::Wait(Lane::Emergency) => !shown.open_to_emergency,
+                Decided::Wait(Lane::Primary | Lane::Fallback) => !shown.ready,
+                Decided::Dispatch(_, named) => named.is_none_or(|named| named == *i),
+            };
+            shown.suited && is_waited_for && lane.admits(view.backend(*i as u32).tier)
         };
         let backends = self.asked.iter().enumerate().filter(is_meant).map(|(i, _)| i).collect();
         self.files.entry((lane, model)).or_default().insert(place.rank, Waiter { exchange, since: now, backends });

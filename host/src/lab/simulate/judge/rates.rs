@@ -111,24 +111,20 @@ impl Rates {
         within("attempts at a time", backend.in_flight.into(), backend.limits.max_concurrency)?;
         if attempt.lane == Lane::Emergency {
             let sent = backend.emergencies.add(at, exchange, 1);
-            return within("emergencies in 60 s", sent, Some(backend.emergency_rpm));
+            within("emergencies in 60 s", sent, Some(backend.emergency_rpm))?;
         }
         if backend.limits.rpm.is_some() {
             within("requests in 60 s", backend.requests.add(at, exchange, 1), backend.limits.rpm)?;
         }
         let Some(tpm) = backend.limits.tpm else { return Ok(()) };
-        // What is larger than the burst passes when nothing is owed, and is paid off after.
-        let over = tokens.saturating_sub(tpm.div_ceil(10));
-        within("tokens in 60 s", backend.tokens.add(at, exchange, tokens), Some(tpm.saturating_add(over)))
+        // What is larger than the limit goes when nothing else did within the minute, and is paid off after.
+        within("tokens in 60 s", backend.tokens.add(at, exchange, tokens), Some(tpm.max(tokens)))
     }
 
     pub(super) fn ended(&mut self, attempt: InFlight, record: &AttemptRecord) {
         let InFlight { exchange, at, .. } = attempt;
         let backend = &mut self.backends[attempt.backend];
         backend.in_flight = backend.in_flight.saturating_sub(1);
-        if attempt.lane == Lane::Emergency {
-            return;
-        }
         if record.outcome == Kind::ConnectFailed {
             // The provider never saw it.
             backend.requests.correct(at, exchange, 0);

@@ -1,0 +1,17 @@
+//! What a delivered answer saved compared with the cheapest fallback.
+
+use super::Exchange;
+use crate::record::End;
+use crate::saving::{saved_usd, total_usd};
+use crate::table::Lane;
+
+impl Exchange {
+    /// What the answer saved, in USD; none where that is unknown or nothing was answered outside the fallback lane. To be
+    /// asked before [`Exchange::take_attempts`].
+    pub fn saved_usd(&self, end: End, lane: Option<Lane>) -> Option<f64> {
+        let lane = lane.filter(|_| end == End::Delivered)?;
+        let answer = self.attempts.last()?.usage;
+        let paid_usd = total_usd(self.attempts.iter().map(|attempt| attempt.cost_usd));
+        saved_usd(&self.view.table, &self.want.candidates, &self.want.model, lane, answer, paid_usd)
+    }
+}

@@ -1,0 +1,69 @@
+//! Where requests are refused before an exchange begins: each refusal is told to the client in its dialect, and recorded.
+
+use std::sync::Arc;
+
+use http::Uri;
+use pointsman_core::contract::Operation;
+use pointsman_core::denial::Denial;
+use pointsman_core::time::Timestamp;
+use pointsman_core::view::UNKNOWN_MODEL;
+use pointsman_core::wire::envelope::ErrorKind;
+
+use crate::drive::{Asked, Denied, OwnError, Proxy, Reply};
+
+/// What is known of a request that may still be refused; more as it is read.
+pub(super) struct Door<'a> {
+    proxy: &'a Proxy,
+    id: String,
+    arrived: Timestamp,
+    operation: Operation,
+    uri: Uri,
+    client: Option<Arc<str>>,
+    asked: Option<Arc<Asked>>,
+}
+
+impl<'a> Door<'a> {
+    /// A request with this id has arrived.
+    pub(super) fn new(proxy: &'a Proxy, id: String, uri: &Uri) -> Self {
+        let (operation, arrived) = (Operation::of_path(uri.path()), proxy.clock.now());
+        Self { proxy, id, arrived, operation, uri: uri.clone(), client: None, asked: None }
+    }
+
+    /// Its request id.
+    pub(super) fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Its client key is known, or none is configured.
+    pub(super) fn identified(&mut self, client: Option<&Arc<str>>) {
+        self.client = client.cloned();
+    }
+
+    /// Its body is read.
+    pub(super) fn read(&mut self, asked: &Arc<Asked>) {
+        self.asked = Some(asked.clone());
+    }
+
+    /// Refuses it.
+    pub(super) fn deny(&self, denial: Denial, kind: ErrorKind, message: &str) -> Reply {
+        self.deny_with(denial, &OwnError::new(kind, message))
+    }
+
+    /// Refuses it with this error.
+    pub(super) fn deny_with(&self, reason: Denial, error: &OwnError<'_>) -> Reply {
+        let reply = error.reply(self.operation, &self.id);
+        self.proxy.denied(Denied {
+            id: &self.id,
+            arrived: self.arrived,
+            reason,
+            client: self.client.clone(),
+            operation: self.operation,
+            path: self.uri.path(),
+            model: self.asked.as_ref().map_or(UNKNOWN_MODEL, |asked| &asked.model),
+            streaming: self.asked.as_ref().is_some_and(|asked| asked.streaming),
+            status: reply.status().as_u16(),
+            error: error.message,
+        });
+        reply
+    }
+}
