@@ -2,14 +2,17 @@
 
 use std::fmt::Write as _;
 
-use crate::contract::{Commit, Decision, Dispatch, Resume};
-use crate::table::{Lane, Table};
+use crate::contract::{Column, Commit, Decision, Dispatch, Query, Resume, STRIDE};
+use crate::table::{Backend, Lane, Price, Table};
 
 /// How another policy's decision differs from the one that was carried out, the gravest difference first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Divergence {
     /// It does not.
     Same,
+    /// Another backend of the same lane that was as good: of the same tier, in the same state, at the same price. Chance may
+    /// have chosen, so this is not counted among the differences.
+    Tie,
     /// The same way, on other terms: model, time limits, commit, resume, length of a wait, words of a rejection.
     Terms,
     /// Another backend of the same lane.
@@ -24,8 +27,9 @@ pub enum Divergence {
 
 impl Divergence {
     /// Every kind.
-    pub const ALL: [Divergence; 6] = [
+    pub const ALL: [Divergence; 7] = [
         Divergence::Same,
+        Divergence::Tie,
         Divergence::Terms,
         Divergence::Backend,
         Divergence::Lane,
@@ -37,6 +41,7 @@ impl Divergence {
     pub const fn as_str(self) -> &'static str {
         match self {
             Divergence::Same => "same",
+            Divergence::Tie => "tie",
             Divergence::Terms => "terms",
             Divergence::Backend => "backend",
             Divergence::Lane => "lane",
@@ -45,10 +50,13 @@ impl Divergence {
         }
     }
 
-    /// Between two decisions over the same table.
-    pub fn between(one: &Decision, other: &Decision) -> Self {
+    /// Between two decisions at the same question over the same table.
+    pub fn between(query: &Query, table: &Table, one: &Decision, other: &Decision) -> Self {
         if one == other {
             return Divergence::Same;
+        }
+        if is_tie(query, table, one, other) {
+            return Divergence::Tie;
         }
         match (one, other) {
             (Decision::Reject(_), Decision::Reject(_)) => Divergence::Terms,
@@ -68,6 +76,41 @@ impl Divergence {
             ) => Divergence::Lane,
         }
     }
+}
+
+/// Do two decisions send alike to two backends of which neither is better: of the same tier, in the same state, at the same
+/// price?
+pub fn is_tie(query: &Query, table: &Table, one: &Decision, other: &Decision) -> bool {
+    let (a, b) = match (one, other) {
+        (Decision::Primary(a), Decision::Primary(b))
+        | (Decision::Fallback(a), Decision::Fallback(b))
+        | (Decision::Emergency(a), Decision::Emergency(b)) => (a, b),
+        (
+            Decision::Primary(_)
+            | Decision::Fallback(_)
+            | Decision::Emergency(_)
+            | Decision::Wait(_)
+            | Decision::Reject(_),
+            _,
+        ) => return false,
+    };
+    let (Some(first), Some(second)) = (a.backend, b.backend) else { return false };
+    let alike = Dispatch { backend: a.backend, ..*b } == *a;
+    let backend = |index: u32| table.backends.get(index as usize);
+    let (Some(one), Some(other)) = (backend(first), backend(second)) else { return false };
+    let state = |index: u32| query.rows.get(index as usize * STRIDE + Column::State as usize);
+    let model = table.models.get(a.model.unwrap_or(query.request.model) as usize).map(String::as_str);
+    first != second
+        && alike
+        && one.tier == other.tier
+        && state(first) == state(second)
+        && price(one, model) == price(other, model)
+}
+
+/// The price of a model by the name that clients use; of one that is in no list, that of all others.
+fn price(backend: &Backend, model: Option<&str>) -> Option<Price> {
+    let sent = model.and_then(|model| backend.sent_model(model));
+    backend.price(sent.as_deref().unwrap_or("*"))
 }
 
 /// A decision as people read it: `primary to nvidia-1`, `wait at most 5000 ms for a primary`, `reject 429 "busy"`.
@@ -92,30 +135,43 @@ fn sent(lane: Lane, dispatch: &Dispatch, table: &Table) -> String {
     if let Some(model) = dispatch.model.and_then(|index| table.models.get(index as usize)) {
         let _ = write!(words, " as {model}");
     }
-    for (name, limit) in [
+    let terms = terms_of(dispatch);
+    if !terms.is_empty() {
+        let _ = write!(words, ", {terms}");
+    }
+    words
+}
+
+/// Time limits, commit and resume that a decision sets, as people read them; empty where it leaves all to the configuration.
+pub fn terms(decision: &Decision) -> String {
+    match decision {
+        Decision::Primary(dispatch) | Decision::Fallback(dispatch) | Decision::Emergency(dispatch) => {
+            terms_of(dispatch)
+        }
+        Decision::Wait(_) | Decision::Reject(_) => String::new(),
+    }
+}
+
+fn terms_of(dispatch: &Dispatch) -> String {
+    let limits = [
         ("first byte", dispatch.first_byte),
         ("first token", dispatch.first_token),
         ("idle", dispatch.idle),
         ("total", dispatch.total),
-    ] {
-        if let Some(limit) = limit {
-            let _ = write!(words, ", {name} {} ms", limit.as_millis());
-        }
-    }
-    match dispatch.commit {
-        None => {}
-        Some(Commit::Headers) => words += ", commit headers",
-        Some(Commit::FirstContent) => words += ", commit first-content",
-        Some(Commit::Tokens(n)) => words += &format!(", commit {n} tokens"),
-        Some(Commit::Complete) => words += ", commit complete",
-    }
-    match dispatch.resume {
-        None => {}
-        Some(Resume::None) => words += ", resume none",
-        Some(Resume::Splice) => words += ", resume splice",
-        Some(Resume::Prefill) => words += ", resume prefill",
-    }
-    words
+    ];
+    let limits = limits.into_iter().filter_map(|(name, limit)| Some(format!("{name} {} ms", limit?.as_millis())));
+    let commit = dispatch.commit.map(|commit| match commit {
+        Commit::Headers => "commit headers".to_owned(),
+        Commit::FirstContent => "commit first-content".to_owned(),
+        Commit::Tokens(n) => format!("commit {n} tokens"),
+        Commit::Complete => "commit complete".to_owned(),
+    });
+    let resume = dispatch.resume.map(|resume| match resume {
+        Resume::None => "resume none".to_owned(),
+        Resume::Splice => "resume splice".to_owned(),
+        Resume::Prefill => "resume prefill".to_owned(),
+    });
+    limits.chain(commit).chain(resume).collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]
@@ -123,7 +179,8 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::contract::{Hold, Rejection};
+    use crate::contract::{Hold, NONE, Operation, Rejection, RequestFacts, RowState};
+    use crate::table::{Dialect, Limits, Tier, Timeouts};
 
     fn to(backend: u32) -> Dispatch {
         Dispatch { backend: Some(backend), ..Dispatch::default() }
@@ -133,14 +190,65 @@ mod tests {
         Decision::Wait(Hold { max: Duration::from_millis(ms), lane })
     }
 
+    fn backend(id: &str, tier: Tier, input_per_mtok: f64) -> Backend {
+        let price = Price { input_per_mtok, output_per_mtok: 1.0, cached_input_per_mtok: None };
+        Backend {
+            id: id.into(),
+            tier,
+            dialect: Dialect::Openai,
+            weight: 1,
+            limits: Limits::default(),
+            routes: Vec::new(),
+            prices: [("*".to_owned(), price)].into(),
+            timeouts: Timeouts::default(),
+            labels: Default::default(),
+            capabilities: Default::default(),
+        }
+    }
+
+    /// Primaries 0 and 1 alike, 2 cooling, 3 dearer; a fallback 4.
+    fn question() -> (Query, Table) {
+        let backends = vec![
+            backend("a", Tier::Primary, 1.0),
+            backend("b", Tier::Primary, 1.0),
+            backend("c", Tier::Primary, 1.0),
+            backend("d", Tier::Primary, 2.0),
+            backend("e", Tier::Fallback, 1.0),
+        ];
+        let mut rows = vec![0; backends.len() * STRIDE];
+        rows[2 * STRIDE + Column::State as usize] = RowState::Cooling as u32;
+        let request = RequestFacts {
+            model: 0,
+            operation: Operation::Chat,
+            client: NONE,
+            streaming: false,
+            priority: 0,
+            prompt_tokens: 1,
+            max_tokens: 0,
+            session: 0,
+            elapsed_ms: 0,
+            remaining_ms: 1,
+        };
+        let query = Query { now_ms: 0, seed: 1, request, attempts: Vec::new(), waits: 0, waited_ms: 0, rows };
+        (query, Table { backends, models: vec!["m".to_owned()], ..Table::default() })
+    }
+
     #[test]
     fn the_gravest_difference_is_named() {
+        let (query, table) = question();
         let timed = Dispatch { total: Some(Duration::from_secs(1)), ..to(0) };
+        let timed_elsewhere = Dispatch { backend: Some(1), ..timed };
         let reject = |kind: &str| Decision::Reject(Rejection { kind: kind.to_owned(), ..Rejection::default() });
         for (one, other, kind) in [
             (Decision::Primary(to(0)), Decision::Primary(to(0)), Divergence::Same),
             (Decision::Primary(to(0)), Decision::Primary(timed), Divergence::Terms),
-            (Decision::Primary(to(0)), Decision::Primary(to(1)), Divergence::Backend),
+            (Decision::Primary(to(0)), Decision::Primary(to(1)), Divergence::Tie),
+            (Decision::Emergency(to(0)), Decision::Emergency(to(1)), Divergence::Tie),
+            (Decision::Primary(timed), Decision::Primary(timed_elsewhere), Divergence::Tie),
+            (Decision::Primary(to(0)), Decision::Primary(timed_elsewhere), Divergence::Backend),
+            (Decision::Primary(to(0)), Decision::Primary(to(2)), Divergence::Backend),
+            (Decision::Primary(to(0)), Decision::Primary(to(3)), Divergence::Backend),
+            (Decision::Emergency(to(0)), Decision::Emergency(to(4)), Divergence::Backend),
             (Decision::Primary(to(0)), Decision::Primary(Dispatch::default()), Divergence::Backend),
             (Decision::Primary(to(0)), Decision::Emergency(to(0)), Divergence::Lane),
             (wait(5, Lane::Primary), wait(6, Lane::Primary), Divergence::Terms),
@@ -149,8 +257,8 @@ mod tests {
             (reject("a"), reject("b"), Divergence::Terms),
             (reject("a"), wait(5, Lane::Primary), Divergence::Reject),
         ] {
-            assert_eq!(Divergence::between(&one, &other), kind, "{one:?} {other:?}");
-            assert_eq!(Divergence::between(&other, &one), kind, "{other:?} {one:?}");
+            assert_eq!(Divergence::between(&query, &table, &one, &other), kind, "{one:?} {other:?}");
+            assert_eq!(Divergence::between(&query, &table, &other, &one), kind, "{other:?} {one:?}");
         }
     }
 

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::contract::{Column, RowState, STRIDE};
 use crate::health::{Bounds, Health};
 use crate::member::{Asker, Charge, Member, Settled};
+use crate::observed::Observed;
 use crate::outcome::{Kind, Outcome};
 use crate::queue::{Queue, Ticket};
 use crate::state_change::StateChange;
@@ -151,14 +152,24 @@ pub struct Fleet {
     random: Random,
     /// Changes of state to report, oldest first.
     changes: VecDeque<StateChange>,
+    /// A recorded moment that stands for what is known here; none in a server.
+    observed: Option<Box<Observed>>,
 }
 
 impl Fleet {
     /// An empty fleet; `seed` spreads cooldowns and ties.
     pub fn new(settings: Settings, seed: u64) -> Self {
         let queue = Queue::new(settings.queue_length);
-        let (unserved, look_again, changes) = (false, None, VecDeque::new());
-        Self { members: Vec::new(), queue, unserved, look_again, settings, random: Random(seed), changes }
+        Self {
+            members: Vec::new(),
+            queue,
+            unserved: false,
+            look_again: None,
+            settings,
+            random: Random(seed),
+            changes: VecDeque::new(),
+            observed: None,
+        }
     }
 
     /// Takes a configuration. Backends are known by their id: one that stays keeps its health, limits in use and
@@ -210,6 +221,9 @@ impl Fleet {
 
     /// The numbers of every backend for a query. `held` is the permit the asking exchange was handed while it waited.
     pub fn rows(&self, now: Timestamp, view: &View, want: &Want, held: Option<&Permit>) -> Vec<u32> {
+        if let Some(observed) = &self.observed {
+            return observed.rows.clone();
+        }
         let mut rows = vec![0; view.slots.len() * STRIDE];
         for row in rows.chunks_exact_mut(STRIDE) {
             row[Column::State as usize] = RowState::Unsuited as u32;
@@ -256,6 +270,9 @@ impl Fleet {
 
     /// Is a permit that was handed out still worth using? Not when its backend has begun to cool since.
     pub fn holds_good(&self, now: Timestamp, permit: &Permit) -> bool {
+        if let Some(observed) = &self.observed {
+            return observed.admits == Some(permit.backend);
+        }
         let (state, _) = self.member(permit.slot.0).readiness(now, &permit.model, 0);
         match state {
             RowState::Cooling => permit.lane == Lane::Emergency,
@@ -274,6 +291,10 @@ impl Fleet {
         lane: Lane,
         choice: Option<u32>,
     ) -> Result<Permit, Denied> {
+        if let Some(observed) = &self.observed {
+            let admitted = observed.admitted(choice).ok_or(Denied { state: RowState::Throttled })?;
+            return Ok(self.take(now, view, want, lane, admitted));
+        }
         let backend = match choice {
             Some(index) => self.admits(now, view, want, lane, index).map(|()| index)?,
             None => self.best(now, view, want, lane)?,
@@ -386,6 +407,9 @@ impl Fleet {
     /// Joins the waiting line by the rank of its want; none when it is full.
     pub fn join(&mut self, view: &Arc<View>, want: &Want, lane: Lane) -> Option<Ticket> {
         self.unserved = true;
+        if self.observed.as_ref().is_some_and(|observed| !observed.has_room) {
+            return None;
+        }
         self.queue.join(view, want, lane)
     }
 
@@ -409,8 +433,8 @@ impl Fleet {
     /// Also answers when to look again: the next time at which capacity may come by itself (a cooldown ends, a limit
     /// has room); none when only a returning permit can bring it.
     pub fn serve_line(&mut self, now: Timestamp) -> (Vec<(Ticket, Permit)>, Option<Timestamp>) {
-        if self.queue.is_empty() {
-            (self.unserved, self.look_again) = (false, None);
+        if self.queue.is_empty() || self.observed.is_some() {
+            (self.unserved, self.look_again) = (self.observed.is_some(), None);
             return (Vec::new(), None);
         }
         if !self.unserved && self.look_again.is_none_or(|at| now < at) {
@@ -476,7 +500,7 @@ impl Fleet {
 
     /// A random number for a query.
     pub fn seed(&mut self) -> u64 {
-        self.random.next()
+        self.observed.as_ref().map_or_else(|| self.random.next(), |observed| observed.seed)
     }
 
     /// Every backend of a view, for people.
@@ -600,7 +624,24 @@ impl Fleet {
 impl Fleet {
     /// A backend has all this behind it; false when there is none of that id. For worlds of the lab.
     pub fn assume(&mut self, now: Timestamp, id: &str, past: &Past) -> bool {
-        self.operate(id, |member| member.assume(now, past))
+        self.operate(id, |member| {
+            member.forget();
+            member.assume(now, past);
+        })
+    }
+
+    /// From now on this recorded moment is in force, or none. For worlds of the lab.
+    pub fn observe(&mut self, observed: Option<Observed>) {
+        self.unserved = true;
+        self.observed = observed.map(Box::new);
+    }
+
+    /// Hands the capacity of a backend to somebody in line, as it was recorded; none when nobody waits with this ticket.
+    /// For worlds of the lab.
+    pub fn grant(&mut self, now: Timestamp, ticket: Ticket, backend: u32) -> Option<Permit> {
+        self.unserved = true;
+        let (view, lane, want) = self.queue.serve(ticket)?;
+        Some(self.take(now, &view, &want, lane, backend))
     }
 }
 

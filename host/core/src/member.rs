@@ -434,6 +434,18 @@ impl Member {
         self.report(now, model, change);
     }
 
+    /// Has nothing behind it, but what is under way goes on.
+    pub fn forget(&mut self) {
+        self.requests = self.requests.as_ref().map(RateLimit::unused);
+        self.tokens = self.tokens.as_ref().map(RateLimit::unused);
+        self.emergency = self.emergency.unused();
+        self.quota_requests = Quota::default();
+        self.quota_tokens = Quota::default();
+        self.wide = Health::default();
+        self.models.clear();
+        self.stats = Stats::default();
+    }
+
     /// Has all this behind it.
     pub fn assume(&mut self, now: Timestamp, past: &Past) {
         self.drained = past.drained;

@@ -99,6 +99,16 @@ impl Queue {
         })
     }
 
+    /// Leaves the line, whatever its place, for what it waits for: through which view it looks, in which lane, for what.
+    pub fn serve(&mut self, ticket: Ticket) -> Option<(Arc<View>, Lane, Want)> {
+        let (id, file) = self.files.iter_mut().find(|(_, file)| file.waiters.contains_key(&ticket))?;
+        let tokens = file.waiters.remove(&ticket)?;
+        let served = (file.view.clone(), file.lane, Want { tokens, rank: ticket.rank, ..file.want.clone() });
+        let id = *id;
+        self.left(id);
+        Some(served)
+    }
+
     /// The head of a file leaves; answers who is its head now.
     pub fn advance(&mut self, id: FileId) -> Option<Ticket> {
         self.files.get_mut(&id)?.waiters.pop_first()?;

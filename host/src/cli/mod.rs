@@ -72,15 +72,15 @@ enum Command {
         #[command(subcommand)]
         command: journal_cmd::JournalCommand,
     },
-    /// Put a policy through made-up worlds in virtual time, and hold every exchange to the rules of the proxy.
+    /// Run a policy against simulated backends and requests in virtual time, and check every exchange against the proxy's rules.
     ///
     /// Backends are rate-limited, fail, cut and stall at random; everything comes from the seed, so the same seed is the
     /// same run. Exit 1 with the seed when a rule is broken.
     Simulate(SimulateArgs),
-    /// Live recorded traffic through again, under the policy that ran and under a candidate, side by side.
+    /// Simulate recorded traffic under the policy that ran and under a candidate, side by side.
     ///
     /// From the journal it learns how the backends were (rate limits, outages, times, lengths), and puts every recorded
-    /// request to both policies in worlds made of that. Says how sure each number is, and what the model cannot know. The
+    /// request to both policies in simulations of that. Says how sure each number is, and what the model cannot know. The
     /// proxy may be running. Exit 0: the report is made; 1: refused; 2: wrong usage.
     ///
     ///   pointsman backtest --policy candidate.wasm --since 24h --html backtest.html

@@ -35,7 +35,8 @@ pub struct PromoteArgs {
     /// The share of the exchanges that the candidate gets; those of a session are all on one side.
     #[arg(long, value_name = "SHARE", default_value = "5%")]
     canary: String,
-    /// How long both are compared: 90s, 10m, 2h, 1d.
+    /// How long both are compared: 90s, 10m, 2h, 1d. Once as long again where fewer than 100 requests of either ended, or a
+    /// guard may be violated and that may be chance; the reason is printed then.
     #[arg(long = "for", value_name = "TIME", default_value = "10m")]
     lasts: String,
     /// What must not become worse, and by how much it may: error_rate, p95, spend.
@@ -180,7 +181,10 @@ impl Asking {
         let begun = self.ask(client, Method::POST, &self.promote, component).await?;
         let Some(promotion) = begun.promotion else { anyhow::bail!("the proxy does not tell of the promotion") };
         let Promotion { candidate, control, share, until, .. } = &promotion;
-        writeln!(out, "revision {candidate} has {share} of the exchanges beside {control}, until {until}")?;
+        writeln!(
+            out,
+            "revision {candidate} has {share} of the exchanges beside {control}, until {until}; once as long again if that is too little to judge"
+        )?;
         if let Some(warning) = &promotion.warning {
             writeln!(out, "warning: {warning}")?;
         }
@@ -189,7 +193,7 @@ impl Asking {
             writeln!(out, "It goes on by itself; /api/policy tells how it stands. To end it:\n  {how}")?;
             return Ok(ExitCode::SUCCESS);
         }
-        let mut screen = Screen { is_terminal: io::stdout().is_terminal(), told: None, out };
+        let mut screen = Screen { is_terminal: io::stdout().is_terminal(), told: None, is_extension_told: false, out };
         self.follow(client, promotion, &mut screen).await
     }
 

@@ -4,6 +4,7 @@ use std::fmt;
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
+use pointsman_core::usd::Usd;
 use serde::Deserialize;
 
 /// Where nobody sees lines replaced, one is written when something has changed, and this often.
@@ -27,6 +28,7 @@ pub(super) struct Promotion {
     pub(super) since: String,
     pub(super) until: String,
     pub(super) why: Option<String>,
+    pub(super) extended_because: Option<String>,
     pub(super) sides: Sides,
     pub(super) guards: Vec<Guard>,
 }
@@ -56,12 +58,14 @@ pub(super) struct Guard {
 pub(super) struct Screen<'a> {
     pub(super) is_terminal: bool,
     pub(super) told: Option<(Vec<String>, Instant)>,
+    pub(super) is_extension_told: bool,
     pub(super) out: &'a mut dyn Write,
 }
 
 impl Screen<'_> {
     /// How it stands now.
     pub(super) fn show(&mut self, now: &Promotion) -> io::Result<()> {
+        self.extension(now)?;
         if self.is_terminal {
             // Without wrapping, what is longer than the line is cut, and one line is all there is to replace.
             write!(self.out, "\r\x1b[2K\x1b[?7l{now}\x1b[?7h")?;
@@ -76,8 +80,19 @@ impl Screen<'_> {
         self.out.flush()
     }
 
+    /// Why it goes on when its time was over, once.
+    fn extension(&mut self, now: &Promotion) -> io::Result<()> {
+        let Some(why) = now.extended_because.as_ref().filter(|_| !self.is_extension_told) else { return Ok(()) };
+        self.is_extension_told = true;
+        if self.is_terminal {
+            write!(self.out, "\r\x1b[2K")?;
+        }
+        writeln!(self.out, "extended to {}: {why}", now.until)
+    }
+
     /// How it ended, and why.
     pub(super) fn end(&mut self, now: &Promotion) -> io::Result<()> {
+        self.extension(now)?;
         if self.is_terminal {
             writeln!(self.out, "\r\x1b[2K{now}")?;
         }
@@ -92,7 +107,7 @@ impl fmt::Display for Promotion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let guards: Vec<String> = self.guards.iter().map(|g| format!("{} {}", g.guard, g.standing)).collect();
         let Sides { control, candidate } = &self.sides;
-        write!(f, "candidate {candidate}; in force {control}; {}", guards.join(", "))
+        write!(f, "candidate {candidate}; in force {control}; {}; until {}", guards.join(", "), self.until)
     }
 }
 
@@ -102,6 +117,6 @@ impl fmt::Display for Side {
         if let Some(p95_ms) = self.p95_ms {
             write!(f, ", p95 {p95_ms} ms")?;
         }
-        write!(f, ", {:.6} USD each", self.cost_usd)
+        write!(f, ", {} each", Usd(self.cost_usd))
     }
 }

@@ -39,8 +39,8 @@ pub struct Progress {
     pub since: Timestamp,
     /// When it ends, or is extended.
     pub until: Timestamp,
-    /// Has it been extended?
-    pub is_extended: bool,
+    /// Why it has been extended; none: it has not.
+    pub extended: Option<String>,
     /// The policy in force.
     pub control: Seen,
     /// The candidate.
@@ -95,7 +95,7 @@ impl Split {
             plan: canary.plan().clone(),
             since: canary.since(),
             until: canary.until(),
-            is_extended: canary.is_extended(),
+            extended: canary.extended().map(str::to_owned),
             control: canary.seen(Side::Control),
             candidate: canary.seen(Side::Candidate),
             findings: canary.findings(),

@@ -153,7 +153,7 @@ fn what_comes_free_in_the_moment_a_wait_is_over_is_still_handed_over() {
         crate::policy::Verdict::of(decision)
     });
     assert_eq!(sentences(&trial), [""; 0], "{}", trial.exchanges[0].story());
-    assert!(trial.exchanges[0].story().to_string().contains("waited   2 s, then was handed a"));
+    assert!(trial.exchanges[0].story().to_string().contains("waited   2 s, then got a permit of a"));
 }
 
 #[test]
@@ -248,12 +248,12 @@ fn a_failed_scenario_prints_its_reasons_and_its_story() {
     for words in [
         "FAIL  one 429 (2.42 s simulated in ",
         "      request 1: it was to be delivered by b, and was delivered by a\n",
-        "           0.020 s  outcome  a: rate_limited (429) after 20 ms, asks to be left alone for 2 s",
+        "           0.020 s  outcome  a: rate_limited (429) after 20 ms, Retry-After 2 s",
         "asked    a cools for 2 s more (rate_limited), emergency now\n                             b is ready\n",
         "others   a cools for 2 s more (rate_limited): waited for\n",
         "b is ready, but a fallback; the policy chose to wait for the primary lane\n",
         "noted    wait for a primary: the first is expected in 2000 ms",
-        "2.020 s  waited   2 s, then was handed a",
+        "2.020 s  waited   2 s, then got a permit of a",
         "sent     to a in the primary lane, as m, a probe after its cooldown",
         "end      delivered by a in the primary lane after 2.42 s",
         "pass  the other (",
@@ -264,7 +264,7 @@ fn a_failed_scenario_prints_its_reasons_and_its_story() {
     assert_eq!(out.lines().last(), Some("1 passed, 2 failed"));
     let (tested, out, _) = ran(&TestArgs { only: Some("OTHER".into()), explain: true, ..args(&[folder.path()]) });
     assert_eq!((tested, out.lines().last()), (Tested::Passed, Some("1 passed, 0 failed")));
-    assert!(out.contains("waited   2 s, then was handed a"), "--explain tells of those that pass: {out}");
+    assert!(out.contains("waited   2 s, then got a permit of a"), "--explain tells of those that pass: {out}");
     let (_, out, _) = ran(&TestArgs { json: true, ..args(&[folder.path()]) });
     let report: serde_json::Value = serde_json::from_str(&out).unwrap();
     assert_eq!((&report["passed"], &report["failed"]), (&1.into(), &2.into()));

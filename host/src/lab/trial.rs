@@ -13,7 +13,7 @@ use super::recorder::{Decided, Recorded, Recorder};
 use super::scenario::{Count, Expectation, Expected, Request, RunExpectation, Scenario, Script};
 use super::settings::GivenSettings;
 use super::story::in_words;
-use super::world::{Ask, Attempt, Outside, Watcher, World};
+use super::world::{Ask, Attempt, Outside, RecordedQuestion, Watcher, World};
 use crate::policy::{Compiled, LoadError, Texts, Verdict};
 
 /// What became of a scenario.
@@ -47,7 +47,12 @@ impl Trial {
         let offer = given.over(scenario.offer(policy.id()));
         let policy = policy.isolated(&offer, Arc::new(scenario.config.table()))?;
         let left_out = policy.left_out().to_vec();
-        Ok(Self { left_out, ..Self::play(scenario, |query, texts| policy.decide(query, texts)) })
+        let mut found = StateFound { questions: scenario.recorded(), asked: 0 };
+        let played = Self::play(scenario, |query, texts| {
+            policy.bring_state(found.next(query), query.now_ms);
+            policy.decide(query, texts)
+        });
+        Ok(Self { left_out, ..played })
     }
 
     /// Puts whoever decides through a scenario.
@@ -88,7 +93,22 @@ fn world<D: FnMut(&Query, &Arc<Texts>) -> Verdict, W: Watcher>(
 ) -> World<Stage<'_>, D, W> {
     let (start, seed, spent) = (scenario.start, scenario.seed, &scenario.spent_usd);
     let world = World::new(&scenario.config.setup(), start, seed, spent, Stage::new(scenario), decide, watcher);
-    world.assuming(&scenario.pasts)
+    world.assuming(&scenario.pasts).following(scenario.recorded())
+}
+
+/// What recorded questions found in `state`, for as long as they are asked.
+struct StateFound<'a> {
+    questions: &'a [RecordedQuestion],
+    asked: usize,
+}
+
+impl<'a> StateFound<'a> {
+    /// What was found at this question, the next one.
+    fn next(&mut self, query: &Query) -> &'a [(String, Option<i64>)] {
+        let recorded = self.questions.get(self.asked).filter(|question| question.seed == query.seed);
+        self.asked += 1;
+        recorded.map_or(&[], |question| &question.state)
+    }
 }
 
 /// The scenario's requests and its backends' scripts.

@@ -6,6 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use pointsman_core::journal::StateUse;
+
 use super::check::{self, LoadError};
 use super::deadline::Measure;
 use super::engine::{Code, Engine};
@@ -104,6 +106,13 @@ impl Pool {
         parts: TableParts,
     ) -> Arc<Self> {
         Self::make(engine, code, shared, settings, parts, false)
+    }
+
+    /// Brings the shared `state` to what was found there, by key; none: nothing.
+    pub(super) fn bring_state(&self, found: &[(String, Option<i64>)], now_ms: u64) {
+        for (key, found) in found {
+            self.shared.state.learn(&StateUse::Get { key: key.clone(), found: *found }, now_ms);
+        }
     }
 
     /// One whose users wait for an instance however long it takes to start.

@@ -150,6 +150,11 @@ impl Revision {
         Ok(over(pool, told))
     }
 
+    /// Brings `state` to what a recorded question found there, by key; none: nothing. For the lab.
+    pub fn bring_state(&self, found: &[(String, Option<i64>)], now_ms: u64) {
+        self.pool.bring_state(found, now_ms);
+    }
+
     /// The same as a shadow: with a time of its own for one decision, in ms, at most [`EngineLimits::MAX_DECIDE_MS`], and
     /// without instances that others would have to give up for it.
     pub(super) fn in_the_shade(self, decide_ms: u32) -> Self {

@@ -30,6 +30,14 @@ impl Source {
         }
     }
 
+    /// Brings a running proxy's number to where a recorded use found it.
+    pub(super) fn learn(&self, used: &StateUse, now_ms: u64) {
+        match self {
+            Source::Live(state) => state.learn(used, now_ms),
+            Source::Recorded(_) => {}
+        }
+    }
+
     #[inline]
     pub(super) fn set(&self, key: String, value: i64, ttl_ms: u64, now_ms: u64) {
         match self {

@@ -13,6 +13,8 @@ use super::exposition::Page;
 pub enum ShadowResult {
     /// It decided the same.
     Same,
+    /// Another backend that was as good; no difference.
+    Tie,
     /// The same way, on other terms.
     Terms,
     /// Another backend of the same lane.
@@ -29,8 +31,9 @@ pub enum ShadowResult {
 
 impl ShadowResult {
     /// Every result.
-    pub const ALL: [ShadowResult; 7] = [
+    pub const ALL: [ShadowResult; 8] = [
         ShadowResult::Same,
+        ShadowResult::Tie,
         ShadowResult::Terms,
         ShadowResult::Backend,
         ShadowResult::Lane,
@@ -39,10 +42,16 @@ impl ShadowResult {
         ShadowResult::Fault,
     ];
 
+    /// Would the shadow have done something else?
+    pub const fn is_different(self) -> bool {
+        !matches!(self, ShadowResult::Same | ShadowResult::Tie)
+    }
+
     /// The word for it.
     pub const fn as_str(self) -> &'static str {
         match self {
             ShadowResult::Same => Divergence::Same.as_str(),
+            ShadowResult::Tie => Divergence::Tie.as_str(),
             ShadowResult::Terms => Divergence::Terms.as_str(),
             ShadowResult::Backend => Divergence::Backend.as_str(),
             ShadowResult::Lane => Divergence::Lane.as_str(),
@@ -57,6 +66,7 @@ impl From<Divergence> for ShadowResult {
     fn from(divergence: Divergence) -> Self {
         match divergence {
             Divergence::Same => ShadowResult::Same,
+            Divergence::Tie => ShadowResult::Tie,
             Divergence::Terms => ShadowResult::Terms,
             Divergence::Backend => ShadowResult::Backend,
             Divergence::Lane => ShadowResult::Lane,

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use pointsman_tests::{Finished, Proxy, backend, chat, proxy, run, status, tokens, upstream};
+use pointsman_tests::{Finished, Proxy, backend, chat, proxy, rough_day, run, status, tokens, upstream};
 use serde_json::{Value, json};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_proxy-under-test");
@@ -61,17 +61,17 @@ async fn an_exchange_is_told_as_a_story_with_its_reasons() {
         "others   paid is ready, but a fallback; the decision was for the primary lane",
         "sent     to free in the primary lane, as m",
         "outcome  free: rate_limited (429) after ",
-        "asks to be left alone for 1 s",
+        "Retry-After 1 s",
         "asked    free cools for ",
         "noted    wait for a primary",
         "decided  wait primary, at most 5 s",
         "paid is ready, but a fallback; the policy chose to wait for the primary lane",
-        "then was handed free",
+        "then got a permit of free",
         "as m, a probe after its cooldown",
         "begun    the answer's first byte went downstream",
         "end      delivered by free in the primary lane after 1.",
         "(2 attempts, 1 wait of ",
-        "cost     0.000025 USD for 11 tokens in, 7 out",
+        "cost     $0.000025 for 11 tokens in, 7 out",
     ] {
         assert!(story.contains(words), "{words:?} in\n{story}");
     }
@@ -222,9 +222,39 @@ async fn a_cut_stream_that_was_resumed_becomes_a_scenario() {
     kept(&proxy, 1).await;
     let id = stream.header("x-request-id").to_owned();
     let story = told(&proxy, &[&id]).await;
-    assert!(story.contains("outcome  p1: cut") && story.contains("to go on where the answer broke"), "{story}");
+    assert!(story.contains("outcome  p1: cut") && story.contains("to continue the answer that broke off"), "{story}");
     let text = replayed(&proxy, &id).await;
     assert!(text.contains("answer = \"cut\"") && text.contains("end = \"delivered by f1\""), "{text}");
+}
+
+/// Exchanges of each kind that are written down.
+const OF_A_KIND: usize = 30;
+
+#[tokio::test]
+async fn exchanges_of_a_rough_day_are_written_down_exactly() {
+    let day = rough_day(proxy!(), 300).await;
+    let of_kind = |which: &str| {
+        let sql = format!("SELECT id FROM exchanges JOIN trail USING (ended_us) WHERE {which} LIMIT {OF_A_KIND}");
+        let ids = day.proxy.rows(&sql).into_iter().map(|row| row["id"].as_str().unwrap().to_owned());
+        ids.collect::<Vec<String>>()
+    };
+    let kinds = ["waits = 0", "waits = 1", "waits > 1", "attempts > 1"];
+    let folder = tempfile::tempdir().unwrap();
+    let kinds = kinds.map(|which| (of_kind(which), which));
+    for id in kinds.iter().flat_map(|(ids, _)| ids) {
+        std::fs::write(folder.path().join(format!("{id}.toml")), told(&day.proxy, &[id, "--as-scenario"]).await)
+            .unwrap();
+    }
+    let ended = run(BINARY, folder.path(), &["policy", "test", "default", ".", "--json"], &[]).await;
+    let report: Value = serde_json::from_str(&ended.stdout).unwrap_or_else(|_| panic!("{}", ended.stderr));
+    let scenarios = report["scenarios"].as_array().unwrap();
+    let failed =
+        |id: &str| scenarios.iter().find(|s| s["file"].as_str().unwrap().contains(id)).filter(|s| s["passed"] == false);
+    for (ids, which) in kinds {
+        let failures: Vec<_> = ids.iter().filter_map(|id| failed(id)).map(|s| (&s["title"], &s["failures"])).collect();
+        assert!(ids.len() >= 10, "only {} exchanges with {which}", ids.len());
+        assert!(failures.len() * 20 <= ids.len(), "{which}: {} of {}: {failures:#?}", failures.len(), ids.len());
+    }
 }
 
 const CARD: &str = "4111 1111 1111 1111";

@@ -109,7 +109,7 @@ async fn one_that_is_dear_is_rolled_back() {
     s.promote(&sends_to(1).build(), "canary=50%25&for=1h&guard=spend%3C=%2B5%25").await;
     let over = s.ask_until_over().await;
     assert_eq!(over["state"], "rolled_back");
-    assert!(why(&over).starts_with("spend<=+5% is violated: an exchange of the candidate costs"), "{over}");
+    assert!(why(&over).starts_with("spend<=+5% is violated: mean cost per request: candidate $"), "{over}");
 }
 
 #[tokio::test]
@@ -121,7 +121,10 @@ async fn one_that_is_no_worse_is_promoted_and_a_restart_comes_up_with_it() {
     assert_eq!(begun.status, 200, "{}", begun.text());
     let over = s.ask_until_over().await;
     assert_eq!((&over["state"], &over["candidate"]), (&"promoted".into(), &revision.clone().into()), "{over}");
-    assert!(why(&over).starts_with("no guard is violated: error_rate: 0 of "), "{over}");
+    assert!(
+        why(&over).starts_with("no guard is violated: error_rate<=+1%: failed requests: candidate 0 of "),
+        "{over}"
+    );
     let answer = s.proxy.chat().send().await;
     assert_eq!((answer.says().as_str(), answer.header("x-pointsman-policy")), ("a", revision.as_str()));
     let policy = s.proxy.policy().await;
@@ -180,7 +183,7 @@ async fn thin_evidence_is_told_and_given_as_much_time_again() {
     let over = &over["promotion"];
     assert_eq!((&over["state"], &over["extended"]), (&"rolled_back".into(), &true.into()), "{over}");
     assert!(
-        why(over).contains("the evidence is too thin: ") && why(over).ends_with("even in twice the time"),
+        why(over).contains("too few requests to judge") && why(over).ends_with("the time was extended once already"),
         "{over}"
     );
     assert_eq!(s.events().await, ["started", "extended", "rolled_back"]);
@@ -300,6 +303,24 @@ async fn command(s: &Scene, component: &[u8], args: &[&str]) -> Finished {
     let admin = format!("http://{}", s.proxy.admin_addr());
     let args = [&["policy", "promote", "candidate.wasm", "--admin", admin.as_str()], args].concat();
     run(env!("CARGO_BIN_EXE_proxy-under-test"), s.proxy.dir(), &args, &[("TOKEN", "secret")]).await
+}
+
+/// One that goes on when its time is over says so, and why.
+#[tokio::test]
+async fn the_command_line_says_why_it_takes_longer_than_asked() {
+    let s = scene(|builder| builder).await;
+    let ended = command(&s, &sends_to(1).build(), &["--for", "1s", "--guard", "error_rate<=1%"]).await;
+    assert_eq!(ended.code, Some(1), "{}{}", ended.stdout, ended.stderr);
+    let lines: Vec<&str> = ended.stdout.lines().collect();
+    assert!(lines[0].ends_with("; once as long again if that is too little to judge"), "{lines:#?}");
+    let extended = lines.iter().position(|line| line.starts_with("extended to ")).expect("it says that it goes on");
+    let too_few =
+        "too few requests to judge: 0 of the candidate and 0 of the policy in force have ended, and 100 of each are";
+    assert!(lines[extended].contains(too_few), "{lines:#?}");
+    assert!(
+        extended + 1 < lines.len() && lines.last().unwrap().starts_with("rolled back: too few requests"),
+        "{lines:#?}"
+    );
 }
 
 #[tokio::test]

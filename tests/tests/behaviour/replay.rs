@@ -97,7 +97,7 @@ async fn asked(policy: &WatPolicy, models: &[(&str, usize)]) -> Proxy {
     let names: Vec<toml::Value> = models.iter().map(|(model, _)| (*model).into()).collect();
     let serves = |id| backend(id).set("models", names.clone());
     let (proxy, _dir) = decided_by(policy);
-    let proxy = proxy.backend(serves("a").primary(&up)).backend(serves("b").primary(&up));
+    let proxy = proxy.backend(serves("a").primary(&up)).backend(serves("b").primary(&up).price("*", 1.0, 1.0));
     let mut proxy = proxy.backend(serves("c").fallback(&up)).start().await;
     for (model, times) in models {
         for _ in 0..*times {
@@ -221,7 +221,7 @@ async fn only_the_first_other_decision_of_an_exchange_counts() {
     let failing = upstream().reply(status(500)).then(status(500)).then(chat("well")).start().await;
     let (proxy, _dir) = decided_by(&sends_to(0));
     let proxy = proxy.set("cooldown.base_ms", 1).backend(backend("a").primary(&failing));
-    let mut proxy = proxy.backend(backend("b").primary(&failing)).start().await;
+    let mut proxy = proxy.backend(backend("b").primary(&failing).price("*", 1.0, 1.0)).start().await;
     assert_eq!(proxy.chat().send().await.says(), "well");
     proxy.sigterm();
     proxy.wait_exit().await;

@@ -46,7 +46,7 @@ async fn what_waiting_saved_is_told_by_record_usage_metrics_explain_and_at_the_e
     assert!(is_about(&primary["saved_by_waiting_usd"], saved), "{lanes}");
     let metric = proxy.metric("pointsman_saved_by_waiting_usd_total{lane=\"primary\"} ").await;
     assert!((metric - saved).abs() < 1e-8, "{metric}");
-    assert!(explained(&proxy, &[&id]).await.contains("saved    0.000225 USD by waiting: the cheapest fallback"));
+    assert!(explained(&proxy, &[&id]).await.contains("saved    $0.000225 by waiting: the cheapest fallback"));
     let report: Value = serde_json::from_str(&explained(&proxy, &[&id, "--json"]).await).unwrap();
     assert!(is_about(&report["saved_usd"], saved), "{report}");
 

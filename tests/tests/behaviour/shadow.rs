@@ -16,15 +16,21 @@ struct Scene {
     upstreams: [Upstream; 2],
 }
 
+/// Two primaries, of which the second is the dearer one.
 async fn scene(shadow: &[u8], with: impl FnOnce(ProxyBuilder) -> ProxyBuilder) -> Scene {
+    scene_at(2.0, shadow, with).await
+}
+
+/// The same, at this price of the second.
+async fn scene_at(price: f64, shadow: &[u8], with: impl FnOnce(ProxyBuilder) -> ProxyBuilder) -> Scene {
     let dir = tempfile::tempdir().unwrap();
     let (live, file) = (dir.path().join("live.wasm"), dir.path().join("shadow.wasm"));
     std::fs::write(&live, sends_to(0).build()).unwrap();
     std::fs::write(&file, shadow).unwrap();
     let upstreams = [upstream().reply(chat("a")).start().await, upstream().reply(chat("b")).start().await];
     let builder = proxy!()
-        .backend(backend("a").primary(&upstreams[0]))
-        .backend(backend("b").primary(&upstreams[1]))
+        .backend(backend("a").primary(&upstreams[0]).price("*", 1.0, 1.0))
+        .backend(backend("b").primary(&upstreams[1]).price("*", price, 1.0))
         .policy_file(&live)
         .set("policy.shadow.file", file.display().to_string());
     let proxy = with(builder).start().await;
@@ -62,6 +68,7 @@ async fn it_is_counted_where_it_differs_and_changes_nothing() {
     }
     let told = s.wait("five differences", |shadow| shadow["decisions"]["backend"] == 5).await;
     assert_eq!((&told["decisions"]["same"], &told["decisions"]["fault"]), (&0.into(), &0.into()));
+    assert_eq!((&told["compared"], &told["different"], &told["different_share"]), (&5.into(), &5.into(), &1.0.into()));
     let report = s.report().await;
     let one = &report["divergences"][0];
     assert_eq!(
@@ -73,6 +80,24 @@ async fn it_is_counted_where_it_differs_and_changes_nothing() {
     assert_eq!(s.proxy.metric("pointsman_policy_shadow_decisions_total{result=\"backend\"}").await, 5.0);
     assert_eq!((s.upstreams[0].count(), s.upstreams[1].count()), (5, 0), "what the upstreams saw");
     assert_eq!(s.proxy.policy().await["decisions"], 5, "the live policy's own");
+}
+
+/// Among equals chance chooses: another backend that is as good is listed, apart, and is no difference.
+#[tokio::test]
+async fn a_tie_is_no_difference() {
+    let shadow = sends_to(1).build();
+    let s = scene_at(1.0, &shadow, |builder| builder).await;
+    s.cast(&shadow).await;
+    for _ in 0..3 {
+        assert_eq!(s.proxy.chat().send().await.says(), "a");
+    }
+    let told = s.wait("three ties", |shadow| shadow["decisions"]["tie"] == 3).await;
+    assert_eq!((&told["compared"], &told["different"], &told["different_share"]), (&3.into(), &0.into(), &0.0.into()));
+    let report = s.report().await;
+    assert_eq!(report["divergences"], Value::Array(Vec::new()));
+    let ties = report["ties"].as_array().unwrap();
+    assert_eq!((ties.len(), &ties[0]["kind"], &ties[0]["shadow"]), (3, &"tie".into(), &"primary to b".into()));
+    assert_eq!(s.proxy.metric("pointsman_policy_shadow_decisions_total{result=\"tie\"}").await, 3.0);
 }
 
 #[tokio::test]

@@ -7,9 +7,13 @@ use super::bounds::{Count, Mean};
 use super::plan::Percent;
 use super::spread::Spread;
 use super::{Guard, Measure, Sample, Side};
+use crate::usd::Usd;
 
 /// The share of exchanges that take longer than the 95th percentile.
 const SLOW: f64 = 0.05;
+
+/// How sure the bounds are: at all times, for both sides and all guards together ([`super::ERROR_LEVEL`]).
+const CONFIDENCE: &str = "95% confidence";
 
 /// How a guard stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -183,45 +187,72 @@ impl Comparison {
 
     /// The same in a sentence with numbers.
     pub(super) fn words(&self, guard: &Guard) -> String {
-        let (control, candidate) = (&self.control, &self.candidate);
-        let limit = guard.limit;
+        let verdict = match self.standing(guard) {
+            Standing::Unknown => "not known yet",
+            Standing::Within => "kept",
+            Standing::Beyond => "exceeded so far, which may be chance",
+            Standing::Violated => "exceeded",
+        };
         match guard.measure {
-            Measure::ErrorRate => format!(
-                "{} of the candidate's exchanges failed and {} of those of the policy in force; at least {} points more, \
-                 where {} are allowed",
-                Share1(candidate.failed),
-                Share1(control.failed),
-                Points(self.more_failed().max(0.0)),
-                Points(limit)
-            ),
-            Measure::P95 => match (self.allowed(limit), self.slow(limit)) {
-                (Some(allowed), Some(slow)) => format!(
-                    "{} of the candidate's exchanges took longer than {:.3} s, which is at least the 95th percentile of the \
-                     policy in force and {} more; surely {} of them do, where 5% may",
-                    Share1(slow),
-                    allowed.as_secs_f64(),
-                    Percent(limit),
-                    Percent(slow.at_least(self.level))
-                ),
-                _ => format!("{} exchanges of the policy in force do not tell its 95th percentile", control.failed.of),
-            },
-            Measure::Spend => {
-                let (least, most) = (candidate.cost.at_least(self.level), control.cost.at_most(self.level));
-                let means = format!(
-                    "an exchange of the candidate costs {:.6} USD and one of the policy in force {:.6}",
-                    candidate.cost.mean(),
-                    control.cost.mean()
-                );
-                match (least, most) {
-                    (Some(least), Some(most)) => format!(
-                        "{means}; surely more than {:.6} and less than {most:.6}, where {} more is allowed",
-                        least.max(0.0),
-                        Percent(limit)
-                    ),
-                    _ => means,
-                }
-            }
+            Measure::ErrorRate => self.error_rate_words(guard.limit, verdict),
+            Measure::P95 => self.p95_words(guard.limit, verdict),
+            Measure::Spend => self.spend_words(guard.limit, verdict),
         }
+    }
+
+    fn error_rate_words(&self, limit: f64, verdict: &str) -> String {
+        format!(
+            "failed requests: candidate {}, baseline {}; at least {} points more ({CONFIDENCE}); limit +{} points {verdict}",
+            Share1(self.candidate.failed),
+            Share1(self.control.failed),
+            Points(self.more_failed().max(0.0)),
+            Points(limit)
+        )
+    }
+
+    fn p95_words(&self, limit: f64, verdict: &str) -> String {
+        let seconds =
+            |time: Option<Duration>| time.map_or("unknown".to_owned(), |t| format!("{:.3} s", t.as_secs_f64()));
+        let seen = format!(
+            "95th percentile: candidate {}, baseline {}",
+            seconds(self.candidate.p95()),
+            seconds(self.control.p95())
+        );
+        match (self.allowed(limit), self.slow(limit)) {
+            (Some(allowed), Some(slow)) => format!(
+                "{seen}; {} of the candidate's requests took longer than {} (the baseline's upper bound +{}), at least {} of \
+                 all do ({CONFIDENCE}), and 5% may; limit {verdict}",
+                Share1(slow),
+                seconds(Some(allowed)),
+                Percent(limit),
+                Percent(slow.at_least(self.level))
+            ),
+            _ => format!(
+                "{seen}; {} requests of the baseline are too few to bound its 95th percentile, {} are needed",
+                self.control.failed.of,
+                self.needed_for_p95()
+            ),
+        }
+    }
+
+    /// So many requests bound a 95th percentile.
+    fn needed_for_p95(&self) -> u64 {
+        (1..).find(|&of| Count { yes: 0, of }.refutes(SLOW, self.level)).unwrap_or(u64::MAX)
+    }
+
+    fn spend_words(&self, limit: f64, verdict: &str) -> String {
+        let (control, candidate) = (&self.control.cost, &self.candidate.cost);
+        let bound = |word: &str, bound: Option<f64>| {
+            bound.map_or(String::new(), |bound| format!(" ({word} {}, {CONFIDENCE})", Usd(bound.max(0.0))))
+        };
+        format!(
+            "mean cost per request: candidate {}{}, baseline {}{}; limit +{} {verdict}",
+            Usd(candidate.mean()),
+            bound("at least", candidate.at_least(self.level)),
+            Usd(control.mean()),
+            bound("at most", control.at_most(self.level)),
+            Percent(limit)
+        )
     }
 }
 

@@ -97,7 +97,8 @@ pub struct Canary {
     plan: Plan,
     since: Timestamp,
     until: Timestamp,
-    is_extended: bool,
+    /// Why it goes on for as long again; none: it does not.
+    extended: Option<String>,
     is_over: bool,
     comparison: Comparison,
 }
@@ -109,7 +110,7 @@ impl Canary {
         // All bounds together are ever wrong with at most the stated probability.
         let bounds = Side::ALL.len() * plan.guards.len().max(1);
         let comparison = Comparison::new(ERROR_LEVEL / bounds as f64);
-        Self { plan, since: now, until, is_extended: false, is_over: false, comparison }
+        Self { plan, since: now, until, extended: None, is_over: false, comparison }
     }
 
     /// What was asked for.
@@ -127,9 +128,9 @@ impl Canary {
         self.until
     }
 
-    /// Has it been extended?
-    pub fn is_extended(&self) -> bool {
-        self.is_extended
+    /// Why it has been extended; none: it has not.
+    pub fn extended(&self) -> Option<&str> {
+        self.extended.as_deref()
     }
 
     /// An exchange ended; one that had arrived before the trial says nothing. Promote and RollBack are said once.
@@ -149,8 +150,8 @@ impl Canary {
         let verdict = self.verdict(now);
         match &verdict {
             Verdict::GoOn => {}
-            Verdict::Extended(_) => {
-                self.is_extended = true;
+            Verdict::Extended(why) => {
+                self.extended = Some(why.clone());
                 self.until = self.until + self.plan.lasts;
             }
             Verdict::Promote(_) | Verdict::RollBack(_) => self.is_over = true,
@@ -185,11 +186,11 @@ impl Canary {
         let missing = self.missing();
         let undecided = missing.clone().or_else(|| {
             let guard = self.plan.guards.iter().find(|guard| self.comparison.standing(guard) == Standing::Beyond)?;
-            Some(format!("whether {guard} is violated is open: {}", self.comparison.words(guard)))
+            Some(format!("{guard} may be violated: {}", self.comparison.words(guard)))
         });
         match (undecided, missing) {
-            (Some(why), _) if !self.is_extended => Verdict::Extended(why),
-            (_, Some(why)) => Verdict::RollBack(format!("{why}, even in twice the time")),
+            (Some(why), _) if self.extended.is_none() => Verdict::Extended(why),
+            (_, Some(why)) => Verdict::RollBack(format!("{why}; the time was extended once already")),
             (_, None) => Verdict::Promote(self.well()),
         }
     }
@@ -199,21 +200,17 @@ impl Canary {
         let [control, candidate] = Side::ALL.map(|side| self.comparison.exchanges(side));
         if control.min(candidate) < MIN_EXCHANGES {
             return Some(format!(
-                "the evidence is too thin: {candidate} exchanges of the candidate and {control} of the policy in force \
-                 have ended, where {MIN_EXCHANGES} of each are needed"
+                "too few requests to judge: {candidate} of the candidate and {control} of the policy in force have ended, and \
+                 {MIN_EXCHANGES} of each are needed"
             ));
         }
         let guard = self.plan.guards.iter().find(|guard| self.comparison.standing(guard) == Standing::Unknown)?;
-        Some(format!("the evidence is too thin: {guard} cannot be judged: {}", self.comparison.words(guard)))
+        Some(format!("too few requests to judge {guard}: {}", self.comparison.words(guard)))
     }
 
     fn well(&self) -> String {
-        let words: Vec<String> = self
-            .plan
-            .guards
-            .iter()
-            .map(|guard| format!("{}: {}", guard.measure.as_str(), self.comparison.words(guard)))
-            .collect();
+        let words: Vec<String> =
+            self.plan.guards.iter().map(|guard| format!("{guard}: {}", self.comparison.words(guard))).collect();
         format!("no guard is violated: {}", words.join("; "))
     }
 }

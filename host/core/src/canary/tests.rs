@@ -28,7 +28,12 @@ fn one_that_is_like_the_other_is_promoted_when_its_time_is_over() {
     alike(&mut canary, 300);
     assert_eq!(canary.look(at(599_999)), Verdict::GoOn);
     let Verdict::Promote(why) = canary.look(at(600_000)) else { panic!("it is no worse") };
-    assert!(why.starts_with("no guard is violated: error_rate: 6 of 300 (2%) of the candidate's"), "{why}");
+    assert!(
+        why.starts_with(
+            "no guard is violated: error_rate<=+0.5%: failed requests: candidate 6 of 300 (2%), baseline 6 of 300"
+        ),
+        "{why}"
+    );
     assert_eq!(canary.look(at(700_000)), Verdict::GoOn, "said once");
     assert!(canary.findings().iter().all(|finding| finding.standing == Standing::Within));
 }
@@ -70,11 +75,17 @@ fn thin_evidence_is_given_as_much_time_again_and_then_up() {
     let mut canary = Canary::new(plan(&[]), at(0));
     alike(&mut canary, MIN_EXCHANGES - 1);
     let thin = canary.look(at(600_000));
-    assert!(matches!(&thin, Verdict::Extended(why) if why.contains("99 exchanges of the candidate")), "{thin:?}");
-    assert_eq!((canary.until(), canary.is_extended()), (at(1_200_000), true));
+    assert!(
+        matches!(&thin, Verdict::Extended(why) if why.contains("99 of the candidate and 99 of the policy in force have ended, and 100 of each are needed")),
+        "{thin:?}"
+    );
+    assert_eq!((canary.until(), canary.extended().is_some()), (at(1_200_000), true));
     assert_eq!(canary.look(at(1_199_999)), Verdict::GoOn);
     let given_up = canary.look(at(1_200_000));
-    assert!(matches!(&given_up, Verdict::RollBack(why) if why.ends_with("even in twice the time")), "{given_up:?}");
+    assert!(
+        matches!(&given_up, Verdict::RollBack(why) if why.ends_with("the time was extended once already")),
+        "{given_up:?}"
+    );
 }
 
 #[test]
@@ -82,9 +93,12 @@ fn a_percentile_that_is_not_known_yet_is_thin_evidence() {
     let mut canary = Canary::new(plan(&["p95<=+10%"]), at(0));
     alike(&mut canary, MIN_EXCHANGES);
     let thin = canary.look(at(600_000));
-    assert!(matches!(&thin, Verdict::Extended(why) if why.contains("do not tell its 95th")), "{thin:?}");
-    alike(&mut canary, 200);
-    assert!(matches!(canary.look(at(1_200_000)), Verdict::Promote(_)));
+    assert!(
+        matches!(&thin, Verdict::Extended(why) if why.contains("100 requests of the baseline are too few to bound its 95th percentile, 131 are needed")),
+        "{thin:?}"
+    );
+    alike(&mut canary, 131 - MIN_EXCHANGES);
+    assert!(matches!(canary.look(at(1_200_000)), Verdict::Promote(_)), "so many are enough");
 }
 
 #[test]
@@ -95,7 +109,10 @@ fn what_seems_worse_and_may_be_chance_is_looked_at_for_longer_and_then_promoted(
         canary.ended(at(2), Side::Candidate, &sample(i % 80 == 0, 10, 0.0));
     }
     let open = canary.look(at(600_000));
-    assert!(matches!(&open, Verdict::Extended(why) if why.contains("is open: 3 of 200 (1.5%)")), "{open:?}");
+    assert!(
+        matches!(&open, Verdict::Extended(why) if why.contains("may be violated: failed requests: candidate 3 of 200 (1.5%)")),
+        "{open:?}"
+    );
     assert!(matches!(canary.look(at(1_200_000)), Verdict::Promote(_)));
 }
 
@@ -105,4 +122,23 @@ fn what_arrived_before_is_not_counted() {
     let before = Sample { arrived: at(0) - Duration::from_millis(1), ..sample(true, 1, 1.0) };
     canary.ended(at(1), Side::Candidate, &before);
     assert_eq!(canary.seen(Side::Candidate).exchanges, 0);
+}
+
+/// Numbers too small for six digits after the point, in a sentence that one reads once.
+#[test]
+fn a_dear_candidate_is_told_with_significant_digits() {
+    let mut canary = Canary::new(plan(&["spend<=+5%"]), at(0));
+    let mut told = None;
+    for i in 0..600 {
+        for (side, cost) in [(Side::Control, 4e-7), (Side::Candidate, 1.4e-5)] {
+            let verdict = canary.ended(at(2), side, &sample(false, 10, cost * (1.0 + 0.01 * f64::from(i % 3))));
+            told = told.or((verdict != Verdict::GoOn).then_some(verdict));
+        }
+    }
+    let Some(Verdict::RollBack(why)) = told else { panic!("{told:?}") };
+    assert!(
+        why.starts_with("spend<=+5% is violated: mean cost per request: candidate $0.0000141 (at least $0.0000"),
+        "{why}"
+    );
+    assert!(why.contains("baseline $0.000000404 (at most $0.000") && why.ends_with("limit +5% exceeded"), "{why}");
 }

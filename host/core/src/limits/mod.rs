@@ -91,6 +91,11 @@ impl RateLimit {
         new
     }
 
+    /// The same limit, of which nothing is used.
+    pub fn unused(&self) -> Self {
+        Self::new(self.limit, self.burst, self.window_us)
+    }
+
     /// Takes another limit; what is used stays used.
     pub fn set(&mut self, limit: u32, burst: u32) {
         self.limit = limit.max(1);

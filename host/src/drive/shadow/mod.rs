@@ -225,7 +225,7 @@ impl Inner {
         let Said { decision: said, notes } = shade.revision.ask_alone(query, texts);
         let table = shade.revision.table();
         let result = match &said {
-            Ok(other) => ShadowResult::from(Divergence::between(decision, other)),
+            Ok(other) => ShadowResult::from(Divergence::between(query, table, decision, other)),
             // A shortage is not its failure.
             Err(fault) if fault.kind == FaultKind::Busy => return self.dropped(shade, ShadowDrop::Busy),
             Err(_) => ShadowResult::Fault,

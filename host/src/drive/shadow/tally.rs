@@ -12,6 +12,9 @@ use crate::telemetry::metrics::{ShadowDrop, ShadowResult};
 /// Differences kept to be looked at; the oldest go.
 const KEPT: usize = 100;
 
+/// Ties kept to be looked at.
+const KEPT_TIES: usize = 20;
+
 /// A shadow that would have decided otherwise, or failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Divergent {
@@ -38,6 +41,8 @@ pub struct Tally {
     drops: [AtomicU64; ShadowDrop::ALL.len()],
     ran_micros: AtomicU64,
     latest: Mutex<VecDeque<Divergent>>,
+    /// Of those that are none: another backend was as good.
+    ties: Mutex<VecDeque<Divergent>>,
 }
 
 impl Tally {
@@ -58,7 +63,22 @@ impl Tally {
 
     /// The latest differences, the newest first.
     pub fn latest(&self) -> Vec<Divergent> {
-        self.latest.lock().unwrap_or_else(PoisonError::into_inner).iter().rev().cloned().collect()
+        newest_first(&self.latest)
+    }
+
+    /// The latest choices of another backend that was as good, the newest first.
+    pub fn ties(&self) -> Vec<Divergent> {
+        newest_first(&self.ties)
+    }
+
+    /// How many answers were compared with what was done.
+    pub fn compared(&self) -> u64 {
+        ShadowResult::ALL.into_iter().map(|result| self.results(result)).sum()
+    }
+
+    /// How many of them would have been something else.
+    pub fn different(&self) -> u64 {
+        ShadowResult::ALL.into_iter().filter(|result| result.is_different()).map(|result| self.results(result)).sum()
     }
 
     pub(super) fn count(&self, result: ShadowResult) {
@@ -74,10 +94,24 @@ impl Tally {
     }
 
     pub(super) fn keep(&self, divergent: Divergent) {
-        let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
-        if latest.len() == KEPT {
-            latest.pop_front();
+        let (list, kept) = match divergent.result {
+            ShadowResult::Tie => (&self.ties, KEPT_TIES),
+            ShadowResult::Same
+            | ShadowResult::Terms
+            | ShadowResult::Backend
+            | ShadowResult::Lane
+            | ShadowResult::Wait
+            | ShadowResult::Reject
+            | ShadowResult::Fault => (&self.latest, KEPT),
+        };
+        let mut list = list.lock().unwrap_or_else(PoisonError::into_inner);
+        if list.len() == kept {
+            list.pop_front();
         }
-        latest.push_back(divergent);
+        list.push_back(divergent);
     }
+}
+
+fn newest_first(list: &Mutex<VecDeque<Divergent>>) -> Vec<Divergent> {
+    list.lock().unwrap_or_else(PoisonError::into_inner).iter().rev().cloned().collect()
 }

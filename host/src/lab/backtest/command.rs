@@ -44,7 +44,7 @@ pub struct BacktestArgs {
     /// Exchanges that ended before then [default: now].
     #[arg(long, value_name = "TIME")]
     pub until: Option<String>,
-    /// Worlds to live through with each policy; more of them make the intervals surer, not narrower.
+    /// Simulations of each policy; more of them make the confidence intervals more certain, not narrower.
     #[arg(long, default_value_t = SEEDS, value_parser = clap::value_parser!(u32).range(2..=1_000))]
     pub seeds: u32,
     /// Print a report for machines.
@@ -135,7 +135,7 @@ fn report(args: &BacktestArgs, env: &dyn Env, now: Timestamp) -> Result<(Report,
     let policies =
         [(&current.policy, SettingsOffer::shared(&past.setup.settings)), (&candidate.policy, settings.clone())];
     let plan = Plan { past: &past, model: &model, policies, seeds: args.seeds };
-    let progress = Progress::of("living through the worlds", u64::from(args.seeds) * 2);
+    let progress = Progress::of("simulating", u64::from(args.seeds) * 2);
     let lived = live(&plan, |done, _| progress.is_at(done as u64));
     drop(progress);
     let lived = lived.map_err(|(which, why)| Failure::Refused(refusal(which, [&current, &candidate], &why)))?;

@@ -82,20 +82,20 @@ impl Metric {
     /// Its name for machines, its name for people, and its unit.
     pub const fn names(self) -> (&'static str, &'static str, Unit) {
         match self {
-            Metric::Success => ("success_rate", "answered whole", Unit::Share),
+            Metric::Success => ("success_rate", "success rate", Unit::Share),
             Metric::TimeP50 => ("time_p50_ms", "time, p50", Unit::Ms),
             Metric::TimeP95 => ("time_p95_ms", "time, p95", Unit::Ms),
             Metric::TimeP99 => ("time_p99_ms", "time, p99", Unit::Ms),
-            Metric::FirstByteP50 => ("stream_first_byte_p50_ms", "stream begins, p50", Unit::Ms),
-            Metric::FirstByteP95 => ("stream_first_byte_p95_ms", "stream begins, p95", Unit::Ms),
-            Metric::Waiting => ("waiting_share", "waited at all", Unit::Share),
-            Metric::Waited => ("waited_mean_ms", "waiting, mean of all", Unit::Ms),
-            Metric::RateLimited => ("rate_limited", "429s provoked", Unit::Count),
-            Metric::Attempts => ("attempts_per_exchange", "attempts an exchange", Unit::Mean),
+            Metric::FirstByteP50 => ("stream_first_byte_p50_ms", "first byte, p50", Unit::Ms),
+            Metric::FirstByteP95 => ("stream_first_byte_p95_ms", "first byte, p95", Unit::Ms),
+            Metric::Waiting => ("waiting_share", "requests that waited", Unit::Share),
+            Metric::Waited => ("waited_mean_ms", "mean waiting time", Unit::Ms),
+            Metric::RateLimited => ("rate_limited", "429s received", Unit::Count),
+            Metric::Attempts => ("attempts_per_exchange", "attempts per exchange", Unit::Mean),
             Metric::Primary => ("lane_primary_share", "lane primary", Unit::Share),
             Metric::Fallback => ("lane_fallback_share", "lane fallback", Unit::Share),
             Metric::Emergency => ("lane_emergency_share", "lane emergency", Unit::Share),
-            Metric::Unanswered => ("lane_none_share", "answered by nobody", Unit::Share),
+            Metric::Unanswered => ("lane_none_share", "not answered", Unit::Share),
             Metric::Spend => ("spend_usd", "spend", Unit::Usd),
             Metric::Faults => ("policy_faults", "policy faults", Unit::Count),
         }

@@ -6,6 +6,8 @@ mod retell;
 pub mod scenario;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_exact;
 mod timeline;
 
 use std::fmt::Write as _;

@@ -89,7 +89,9 @@ fn bars(story: &Story) -> Vec<Bar> {
             Moment::Waits(_) => waits = Some(*at),
             Moment::Waited(took, granted) => {
                 let from = waits.take().unwrap_or(at.saturating_sub(*took));
-                let to = granted.as_ref().map_or("in vain".to_owned(), |backend| format!("for {}", shortened(backend)));
+                let to = granted
+                    .as_ref()
+                    .map_or("until its time was up".to_owned(), |backend| format!("for {}", shortened(backend)));
                 let told = format!("{} {to}", in_words(*took));
                 bars.push(Bar { name: "wait".to_owned(), nature: Nature::Waited, from, begun: None, until: *at, told });
             }

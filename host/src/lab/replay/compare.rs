@@ -3,8 +3,9 @@
 use std::fmt;
 
 use pointsman_core::contract::{Decision, Dispatch};
+use pointsman_core::divergence::is_tie;
 use pointsman_core::journal::{Failed, Question, StateUse};
-use pointsman_core::table::Lane;
+use pointsman_core::table::{Lane, Table};
 
 use crate::policy::{Fault, FaultKind, Heard, is_of_the_moment};
 
@@ -30,6 +31,8 @@ pub enum Divergence {
     Lane(Lane, Lane),
     /// To another backend of the same lane.
     Backend(Lane),
+    /// To another backend of the same lane that was as good: chance may have chosen. No difference.
+    Tie(Lane),
     /// For another model, to the same backend.
     Model(Lane),
     /// It waited, and would be sent.
@@ -50,6 +53,13 @@ pub enum Divergence {
     Fails(FaultKind),
     /// The decision is the same, the notes are not.
     Notes,
+}
+
+impl Divergence {
+    /// Does another history follow? Other notes, and another backend that was as good, change none.
+    pub const fn is_different(self) -> bool {
+        !matches!(self, Divergence::Notes | Divergence::Tie(_))
+    }
 }
 
 /// What a decision that does not refuse does.
@@ -84,10 +94,13 @@ pub fn exactness(question: &Question, heard: &Heard) -> Exactness {
 }
 
 /// What another component does otherwise; none: nothing, or its time was over, which says nothing here.
-pub fn divergence(question: &Question, heard: &Heard) -> Option<Divergence> {
+pub fn divergence(question: &Question, heard: &Heard, table: &Table) -> Option<Divergence> {
     match &heard.answer {
         Err(fault) if is_timed(fault) => None,
         Err(fault) => Some(Divergence::Fails(fault.kind)),
+        Ok(now) if is_tie(&question.query, table, &question.decision, now) => {
+            sent(now).map(|(lane, _)| Divergence::Tie(lane))
+        }
         Ok(now) => of_decisions(&question.decision, now).or_else(|| {
             // Of a fault the notes are the host's and the twin's.
             let same = question.fault.is_some() || heard.notes == question.notes;
@@ -186,6 +199,7 @@ impl fmt::Display for Divergence {
         match self {
             Divergence::Lane(then, now) => write!(f, "{} -> {}", then.as_str(), now.as_str()),
             Divergence::Backend(lane) => write!(f, "another backend, {}", lane.as_str()),
+            Divergence::Tie(lane) => write!(f, "another backend that was as good (tie), {}", lane.as_str()),
             Divergence::Model(lane) => write!(f, "another model, {}", lane.as_str()),
             Divergence::WaitToSend(lane) => write!(f, "wait -> {}", lane.as_str()),
             Divergence::SendToWait(lane) => write!(f, "{} -> wait", lane.as_str()),

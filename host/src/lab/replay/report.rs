@@ -119,6 +119,7 @@ impl Report {
             "questions": diverging.questions,
             "differing": diverging.differing,
             "share": share(diverging.differing, diverging.exchanges),
+            "ties": diverging.ties,
             "groups": diverging.by_size().into_iter().map(group).collect::<Vec<_>>(),
             "state_not_recorded": diverging.unrecorded,
             "not_compared": { "time": diverging.timed },
@@ -219,11 +220,18 @@ impl Report {
         }
         let (differing, share) = (count(diverging.differing), percent(diverging.differing, diverging.exchanges));
         if diverging.differing == 0 {
-            writeln!(f, "  it decides and notes the same")?;
+            writeln!(f, "  it decides and notes the same{}", if diverging.ties > 0 { ", ties apart" } else { "" })?;
         } else {
             writeln!(
                 f,
                 "  {differing} ({share}) diverge. Only the first decision that differs counts: what followed would have been another history."
+            )?;
+        }
+        if diverging.ties > 0 {
+            let ties = counted(diverging.ties, "exchange");
+            writeln!(
+                f,
+                "  {ties} went to another backend that was as good (a tie), which is not counted as a difference."
             )?;
         }
         for (kind, group) in diverging.by_size() {
@@ -233,7 +241,7 @@ impl Report {
                 tell(f, example, ["recorded", "candidate"])?;
             }
         }
-        if diverging.differing > 0 {
+        if diverging.differing + diverging.ties > 0 {
             writeln!(f)?;
         }
         tell_forgetful(f, self.forgetful.get(candidate), diverging.questions)?;

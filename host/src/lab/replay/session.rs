@@ -149,14 +149,14 @@ impl<'a, 'scope> Session<'a, 'scope> {
     }
 
     /// Puts an exchange to another one, up to the first question that it decides otherwise: what followed is another
-    /// history. Other notes change none.
+    /// history. Other notes change none, nor does another backend that was as good.
     fn diverge(&mut self, replayer: &Replayer, journaled: &Journaled, texts: &Arc<Texts>) -> Vec<Heard> {
         let diverging = &mut self.report.diverging;
         diverging.add(&journaled.exchange.policy);
         let mut first: Option<(Divergence, usize)> = None;
         let mut heard = Vec::new();
         for (i, question) in journaled.trail.questions().enumerate() {
-            if first.is_some_and(|(divergence, _)| divergence != Divergence::Notes) {
+            if first.is_some_and(|(divergence, _)| divergence.is_different()) {
                 self.desks.replay().passed(question);
                 continue;
             }
@@ -164,8 +164,10 @@ impl<'a, 'scope> Session<'a, 'scope> {
             diverging.questions += 1;
             diverging.unrecorded += u64::from(now.unrecorded > 0);
             diverging.timed += u64::from(ran_out_of_time(&now));
-            match divergence(question, &now) {
-                Some(Divergence::Notes) => first = first.or(Some((Divergence::Notes, i))),
+            match divergence(question, &now, &journaled.setup.table) {
+                Some(same) if !same.is_different() => {
+                    first = Some(first.map_or((same, i), |first| graver(first, (same, i))))
+                }
                 Some(divergence) => first = Some((divergence, i)),
                 None => {}
             }
@@ -190,6 +192,11 @@ fn section(plan: &Plan, candidate: &Compiled) -> Option<Map<String, Value>> {
     };
     let names = policy_names(candidate.name(), file, **candidate.id() == *Engine::embedded_id());
     settings_section(&plan.configured, &names).cloned()
+}
+
+/// A tie says more than other notes; of two alike the first counts.
+fn graver(first: (Divergence, usize), second: (Divergence, usize)) -> (Divergence, usize) {
+    if first.0 == Divergence::Notes && second.0 != Divergence::Notes { second } else { first }
 }
 
 fn ask(replayer: &Replayer, question: &Question, texts: &Arc<Texts>) -> Heard {

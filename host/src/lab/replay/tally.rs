@@ -74,8 +74,10 @@ pub struct Diverging {
     pub recorded: IndexMap<String, u64>,
     /// Questions asked; what follows the first other decision of an exchange is not.
     pub questions: u64,
-    /// Exchanges with a divergence.
+    /// Exchanges with a divergence, those that are but a tie not among them.
     pub differing: u64,
+    /// Exchanges in which it would have chosen nothing but other backends that were as good.
+    pub ties: u64,
     /// The divergences by kind, as they were met.
     pub groups: IndexMap<Divergence, Group>,
     /// Questions for which `state` gave answers that were not recorded.
@@ -185,7 +187,10 @@ impl Diverging {
 
     /// That exchange diverges.
     pub fn diverged(&mut self, divergence: Divergence, examples: usize, example: impl FnOnce() -> Difference) {
-        self.differing += 1;
+        match divergence {
+            Divergence::Tie(_) => self.ties += 1,
+            _ => self.differing += 1,
+        }
         let group = self.groups.entry(divergence).or_default();
         group.exchanges += 1;
         if group.examples.len() < examples {

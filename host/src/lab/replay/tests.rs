@@ -10,6 +10,7 @@ use pointsman_core::table::{Lane, Table};
 use proptest::prelude::*;
 
 use super::compare::{Action, Divergence, Exactness, divergence, exactness, of_decisions, own_notes, same_again};
+use super::report::Report;
 use super::tally::{Difference, Diverging, Exact, Forgetful, Place, Said};
 use super::words::{count, of_decision};
 use crate::policy::{Fault, FaultKind, Heard};
@@ -93,7 +94,7 @@ fn what_time_decided_is_not_compared() {
         assert_eq!(exactness(&recorded, &heard(&recorded)), Exactness::Timed);
         let question = question(primary(None));
         assert_eq!(exactness(&question, &failing(&question, kind)), Exactness::Timed);
-        assert_eq!(divergence(&question, &failing(&question, kind)), None);
+        assert_eq!(divergence(&question, &failing(&question, kind), &Table::default()), None);
         assert_eq!(same_again(&heard(&question), &failing(&question, kind)), None);
     }
     for message in ["not asked for 80 ms, because", "in `configure` of a fresh instance: here"] {
@@ -138,11 +139,14 @@ fn kinds_of_divergence() {
     }
     let question = question(send(plain));
     let quiet = Heard { notes: Vec::new(), ..heard(&question) };
-    assert_eq!(divergence(&question, &quiet), Some(Divergence::Notes));
-    assert_eq!(divergence(&question, &failing(&question, FaultKind::Trap)), Some(Divergence::Fails(FaultKind::Trap)));
+    assert_eq!(divergence(&question, &quiet, &Table::default()), Some(Divergence::Notes));
+    assert_eq!(
+        divergence(&question, &failing(&question, FaultKind::Trap), &Table::default()),
+        Some(Divergence::Fails(FaultKind::Trap))
+    );
     let recorded = failed(FaultKind::Trap, "here");
     assert_eq!(
-        divergence(&recorded, &Heard { notes: Vec::new(), ..heard(&recorded) }),
+        divergence(&recorded, &Heard { notes: Vec::new(), ..heard(&recorded) }, &Table::default()),
         None,
         "its notes are the twin's"
     );
@@ -209,6 +213,42 @@ fn groups_are_told_by_size_with_their_first_examples() {
     assert_eq!(diverging.recorded["revision"], 3);
 }
 
+/// Chance among equals is told apart, and is no difference.
+#[test]
+fn a_tie_is_told_apart() {
+    let config = crate::config::parse(
+        "[[backend]]\nid = \"a\"\nbase_url = \"http://x\"\n[[backend]]\nid = \"b\"\nbase_url = \"http://x\"\n\
+         [[backend]]\nid = \"c\"\nbase_url = \"http://x\"\nprice = { \"*\" = { input_per_mtok = 1.0, output_per_mtok = 1.0 } }\n",
+        "p.toml",
+        &[],
+    );
+    let table = config.unwrap_or_else(|e| panic!("{e}")).config.table();
+    let to = |backend| Decision::Primary(Dispatch { backend: Some(backend), ..Dispatch::default() });
+    let mut recorded = question(to(0));
+    recorded.query.rows = vec![0; 3 * pointsman_core::contract::STRIDE];
+    let now = |backend| Heard { answer: Ok(to(backend)), ..heard(&recorded) };
+    assert_eq!(divergence(&recorded, &now(1), &table), Some(Divergence::Tie(Lane::Primary)));
+    assert_eq!(divergence(&recorded, &now(2), &table), Some(Divergence::Backend(Lane::Primary)));
+    assert_eq!(divergence(&recorded, &now(0), &table), None);
+
+    let mut diverging = Diverging::default();
+    for (found, name) in
+        [(Divergence::Tie(Lane::Primary), "a"), (Divergence::Tie(Lane::Primary), "b"), (Divergence::Wait, "c")]
+    {
+        diverging.add("revision");
+        diverging.diverged(found, 1, || difference(name));
+    }
+    assert_eq!((diverging.differing, diverging.ties), (1, 2));
+    let report = Report { candidate: Some("other".to_owned()), diverging, ..Report::default() };
+    assert_eq!(
+        (&report.json()["divergences"]["differing"], &report.json()["divergences"]["ties"]),
+        (&1.into(), &2.into())
+    );
+    let told = report.to_string();
+    assert!(told.contains("1 (33.33 %) diverge"), "{told}");
+    assert!(told.contains("2 exchanges went to another backend that was as good (a tie)"), "{told}");
+}
+
 #[test]
 fn numbers_are_told_in_threes() {
     assert_eq!([0, 999, 1_000, 12_345_678].map(count), ["0", "999", "1,000", "12,345,678"]);
@@ -259,6 +299,7 @@ fn mirrored(divergence: Divergence) -> Divergence {
         Divergence::RejectTo(action) => Divergence::ToReject(action),
         Divergence::ToReject(action) => Divergence::RejectTo(action),
         same @ (Divergence::Backend(_)
+        | Divergence::Tie(_)
         | Divergence::Model(_)
         | Divergence::Wait
         | Divergence::Rejection
@@ -276,7 +317,9 @@ fn holds(divergence: Divergence, then: &Decision, now: &Decision) -> bool {
     };
     let (before, after) = match divergence {
         Divergence::Lane(then, now) => (then.as_str(), now.as_str()),
-        Divergence::Backend(lane) | Divergence::Model(lane) | Divergence::Terms(lane) => (lane.as_str(), lane.as_str()),
+        Divergence::Backend(lane) | Divergence::Tie(lane) | Divergence::Model(lane) | Divergence::Terms(lane) => {
+            (lane.as_str(), lane.as_str())
+        }
         Divergence::WaitToSend(lane) => ("wait", lane.as_str()),
         Divergence::SendToWait(lane) => (lane.as_str(), "wait"),
         Divergence::RejectTo(action) => ("reject", word(action)),
@@ -317,7 +360,7 @@ proptest! {
         let question = question(decision);
         let heard = heard(&question);
         prop_assert_eq!(exactness(&question, &heard), Exactness::Same);
-        prop_assert_eq!(divergence(&question, &heard), None);
+        prop_assert_eq!(divergence(&question, &heard, &Table::default()), None);
         prop_assert_eq!(same_again(&heard, &heard), Some(true));
     }
 }

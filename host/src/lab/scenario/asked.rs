@@ -32,7 +32,7 @@ impl Check<'_, '_, '_> {
         raw.into_iter().enumerate().map(|(i, raw)| self.request(&list.index(i), raw)).collect()
     }
 
-    fn request(&mut self, at: &KeyPath, raw: RawRequest) -> Request {
+    fn request(&mut self, at: &KeyPath, mut raw: RawRequest) -> Request {
         let times = raw.times.unwrap_or(1);
         if times == 0 {
             self.complaints.error(&at.key("times"), "`times` must be at least 1");
@@ -40,7 +40,8 @@ impl Check<'_, '_, '_> {
         let arrives = self.duration(at, "at", raw.at.as_deref(), Duration::ZERO);
         let every = self.duration(at, "every", raw.every.as_deref(), Duration::ZERO);
         let expect = self.expectation(at, &raw);
-        Request { at: arrives, times, every, ask: self.ask(at, raw), expect }
+        let questions = self.questions(at, std::mem::take(&mut raw.question));
+        Request { at: arrives, times, every, ask: self.ask(at, raw), expect, questions }
     }
 
     fn ask(&mut self, at: &KeyPath, raw: RawRequest) -> Ask {
@@ -78,11 +79,13 @@ impl Check<'_, '_, '_> {
             max_tokens: raw.max_tokens.unwrap_or(0),
             client,
             session: raw.session.as_deref().filter(|s| !s.is_empty()).map_or(0, Facts::session_number),
-            // What the request says is plain: nothing in it resists translation.
-            crosses: true,
-            acts: false,
+            // What the request says is plain where nothing is written: nothing in it resists translation.
+            crosses: raw.translatable.unwrap_or(true),
+            acts: raw.idempotent == Some(false),
         };
-        Ask { model, facts, texts: Arc::new(texts), patience: None }
+        let text = raw.leaves_after.as_deref();
+        let patience = text.map(|text| self.duration(at, "leaves_after", Some(text), Duration::ZERO));
+        Ask { model, facts, texts: Arc::new(texts), patience }
     }
 
     fn expectation(&mut self, at: &KeyPath, raw: &RawRequest) -> Expectation {

@@ -41,6 +41,7 @@ pub(super) fn check(raw: RawScenario, config: Config, complaints: &mut Complaint
     let scripts = check.scripts(raw.backend);
     let spent_usd = raw.client.iter().map(|client| client.spent_usd.unwrap_or(0.0)).collect();
     let requests = check.requests(raw.request);
+    check.only_one_is_recorded(&requests);
     let expect = check.run_expectation(raw.expect);
     // What is wrong above may be the very thing that was expected.
     let is_empty = expect.is_empty() && requests.iter().all(|r| r.expect.is_empty());
@@ -81,9 +82,13 @@ impl Check<'_, '_, '_> {
             Some(RawSeed::Number(number)) => return number,
             Some(RawSeed::Text(text)) => text,
         };
+        self.seed_of(&KeyPath::of("seed"), &text)
+    }
+
+    pub(super) fn seed_of(&mut self, at: &KeyPath, text: &str) -> u64 {
         let number = text.strip_prefix("0x").and_then(|digits| u64::from_str_radix(digits, 16).ok());
         number.unwrap_or_else(|| {
-            let problem = self.complaints.error(&KeyPath::of("seed"), format!("{text:?} is no seed"));
+            let problem = self.complaints.error(at, format!("{text:?} is no seed"));
             problem.help("write a number, or 64 bits as \"0x1f\"");
             1
         })

@@ -6,6 +6,7 @@
 mod asked;
 mod before;
 mod check;
+mod questions;
 mod raw;
 #[cfg(test)]
 mod tests;
@@ -19,10 +20,11 @@ use pointsman_core::table::Lane;
 use pointsman_core::time::Timestamp;
 
 use super::answer::Answer;
-use super::world::Ask;
+use super::world::{Ask, RecordedQuestion};
 use crate::config::{self, Config, ConfigError, OwnKeys};
 use crate::policy::SettingsOffer;
 
+pub use questions::{NO_NUMBER, unsuited, usual};
 pub use words::{Count, DecisionPattern, EndPattern, Expected};
 
 /// Requests of one scenario; every one of them is remembered as a story.
@@ -89,6 +91,8 @@ pub struct Request {
     pub ask: Ask,
     /// What should become of each of them.
     pub expect: Expectation,
+    /// What its policy was asked when it was recorded, oldest first; empty where it was not.
+    pub questions: Vec<RecordedQuestion>,
 }
 
 /// What should become of an exchange.
@@ -147,6 +151,11 @@ impl Scenario {
     /// Reads a scenario. `file_name` is what problems call it.
     pub fn parse(text: &str, file_name: &str) -> Result<Self, ConfigError> {
         config::sketch(text, file_name, OWN_KEYS, check::check)
+    }
+
+    /// What was recorded of its only request; nothing in a scenario that was not recorded.
+    pub fn recorded(&self) -> &[RecordedQuestion] {
+        self.requests.iter().map(|request| &*request.questions).find(|questions| !questions.is_empty()).unwrap_or(&[])
     }
 
     /// The policy's settings, as JSON.

@@ -121,6 +121,42 @@ pub(super) struct RawRequest {
     pub within: Option<String>,
     pub not_before: Option<String>,
     pub notes: Vec<String>,
+    pub idempotent: Option<bool>,
+    pub translatable: Option<bool>,
+    pub leaves_after: Option<String>,
+    pub question: Vec<RawQuestion>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawQuestion {
+    pub at: Option<String>,
+    pub seed: Option<RawSeed>,
+    pub seen: BTreeMap<String, BTreeMap<String, RawCell>>,
+    pub state: BTreeMap<String, RawStateValue>,
+    pub decided: Option<String>,
+    pub terms: Option<String>,
+    pub then: Option<String>,
+    pub from: Option<String>,
+    pub committed: Option<String>,
+    pub until: Option<String>,
+    pub granted: Option<String>,
+    pub outcome: Option<String>,
+    pub status: Option<u16>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "invalid type: expected a number, or a word")]
+pub(super) enum RawCell {
+    Number(u32),
+    Text(String),
+}
+
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "invalid type: expected a number, or \"none\"")]
+pub(super) enum RawStateValue {
+    Number(i64),
+    Text(String),
 }
 
 #[derive(Default, Deserialize)]

@@ -16,7 +16,7 @@ pub(super) const DURATION: &str =
 pub(super) const DECISION: &str = "\"LANE [BACKEND] [as MODEL]\", \"wait LANE\", \"reject [STATUS]\" or \"...\", where LANE is primary, fallback or emergency";
 /// How an end is written.
 pub(super) const END: &str =
-    "\"delivered [by BACKEND]\", \"refused STATUS [by BACKEND]\", \"rejected STATUS\" or \"broken\"";
+    "\"delivered [by BACKEND]\", \"refused STATUS [by BACKEND]\", \"rejected STATUS\", \"broken\" or \"left\"";
 /// How a count is written.
 pub(super) const COUNT: &str = "a number, or \"<=6\", \">=2\" or \"3..5\"";
 
@@ -89,6 +89,16 @@ impl Expected {
 }
 
 impl DecisionPattern {
+    /// The decision that it is; none where its status is left open.
+    pub(super) fn decided(&self) -> Option<Decided> {
+        let what = match self.what {
+            WhatPattern::Send(lane) => DecidedWhat::Send(lane),
+            WhatPattern::Wait(lane) => DecidedWhat::Wait(lane),
+            WhatPattern::Reject(status) => DecidedWhat::Reject(status?),
+        };
+        Some(Decided { what, backend: self.backend.as_deref().map(Arc::from), model: self.model.clone() })
+    }
+
     /// Is this the decision?
     pub fn matches(&self, decided: &Decided) -> bool {
         let what = match (self.what, decided.what) {
@@ -139,6 +149,7 @@ impl EndPattern {
             ["refused", status, "by", backend] => of(End::Refused, Some(self::status(status)?), Some(backend)),
             ["rejected", status] => of(End::Rejected, Some(self::status(status)?), None),
             ["broken"] => of(End::Broken, None, None),
+            ["left"] => of(End::ClientGone, None, None),
             _ => None,
         }
     }
@@ -154,7 +165,7 @@ impl EndPattern {
 
 impl fmt::Display for EndPattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.end.as_str())?;
+        f.write_str(if self.end == End::ClientGone { "left" } else { self.end.as_str() })?;
         if let Some(status) = self.status {
             write!(f, " {status}")?;
         }
@@ -288,7 +299,8 @@ mod tests {
 
     #[test]
     fn an_end_is_written_as_it_is_read() {
-        for text in ["delivered", "delivered by a", "refused 400", "refused 400 by a", "rejected 503", "broken"] {
+        for text in ["delivered", "delivered by a", "refused 400", "refused 400 by a", "rejected 503", "broken", "left"]
+        {
             assert_eq!(EndPattern::parse(text).map(|e| e.to_string()).as_deref(), Some(text));
         }
         for wrong in ["", "delivered a", "refused", "rejected", "rejected soon", "broken 502"] {

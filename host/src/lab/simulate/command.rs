@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::path::PathBuf;
 
+use super::judge::Rule;
 use super::report::Report;
 use super::{Lived, Plan, Policy, Tally, live};
 use crate::clock::Stopwatch;
@@ -13,14 +14,15 @@ use crate::policy::LoadError;
 
 /// What `pointsman simulate` is told.
 #[derive(Debug, clap::Args)]
+#[command(after_long_help = format!("The rules that every exchange is held to:\n{}", Rule::listed()))]
 pub struct SimulateArgs {
-    /// What everything is made up from; each further world takes the next number.
+    /// What everything is made up from; each further run takes the next number.
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
-    /// How many worlds.
-    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
-    pub worlds: u64,
-    /// How many requests arrive in each world.
+    /// How many simulated runs, each with other backends, outages and requests.
+    #[arg(long, alias = "worlds", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
+    pub runs: u64,
+    /// How many requests arrive in each run.
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..))]
     pub exchanges: u64,
     /// A component file; `default` for the default policy, natively; `random` for decisions by chance
@@ -64,17 +66,17 @@ pub fn run(args: &SimulateArgs, env: &dyn Env, out: &mut dyn Write, err: &mut dy
     };
     let watch = Stopwatch::start();
     let mut report =
-        Report { args, policy: name, tally: Tally::default(), worlds: 0, breach: None, real: watch.elapsed() };
+        Report { args, policy: name, tally: Tally::default(), runs: 0, breach: None, real: watch.elapsed() };
     let plan = |seed| Plan { seed, exchanges: args.exchanges, policy: &policy, config: config.as_ref() };
-    for (seed, lived) in Worlds::new(args.seed, args.worlds, plan) {
+    for (seed, lived) in Worlds::new(args.seed, args.runs, plan) {
         match lived {
             Ok(Lived { tally, breach }) => {
                 report.tally.add(&tally);
-                report.worlds += 1;
+                report.runs += 1;
                 report.breach = breach.map(|(breach, story)| (seed, breach, story));
             }
             Err(why) => {
-                writeln!(err, "error: the policy refuses world {seed}: {why}")?;
+                writeln!(err, "error: the policy refuses the backends or settings of seed {seed}: {why}")?;
                 return Ok(Simulated::Broken);
             }
         }

@@ -18,11 +18,11 @@ pub struct Report<'a> {
     pub args: &'a SimulateArgs,
     /// Who decided.
     pub policy: String,
-    /// The numbers of all worlds together.
+    /// The numbers of all runs together.
     pub tally: Tally,
-    /// Worlds lived through.
-    pub worlds: u64,
-    /// The first breach, with the seed of its world.
+    /// Simulated runs.
+    pub runs: u64,
+    /// The first breach, with the seed of its run.
     pub breach: Option<(u64, Breach, Option<Story>)>,
     /// Real time.
     pub real: Duration,
@@ -37,11 +37,11 @@ impl Report<'_> {
         self.tally.attempts as f64 / self.tally.exchanges.max(1) as f64
     }
 
-    /// The command that lives through one world again.
+    /// The command that simulates one run again.
     fn again(&self, seed: u64) -> String {
         let config = self.args.config.as_ref().map_or(String::new(), |file| format!(" --config {}", file.display()));
         format!(
-            "pointsman simulate --seed {seed} --worlds 1 --exchanges {} --policy {}{config}",
+            "pointsman simulate --seed {seed} --runs 1 --exchanges {} --policy {}{config}",
             self.args.exchanges, self.policy
         )
     }
@@ -66,7 +66,7 @@ impl Report<'_> {
         json!({
             "policy": self.policy,
             "seed": self.args.seed,
-            "worlds": self.worlds,
+            "runs": self.runs,
             "exchanges": t.exchanges,
             "simulated_s": t.simulated.as_secs(),
             "answered": lanes,
@@ -93,33 +93,33 @@ impl Report<'_> {
 impl fmt::Display for Report<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let t = &self.tally;
-        let worlds = if self.worlds == 1 { "1 world".to_owned() } else { format!("{} worlds", self.worlds) };
+        let runs = if self.runs == 1 { "1 run".to_owned() } else { format!("{} runs", self.runs) };
         let hours = t.simulated.as_secs_f64() / 3_600.0;
-        writeln!(f, "{worlds} from seed {}, {hours:.1} h of virtual time, policy {}\n", self.args.seed, self.policy)?;
+        writeln!(f, "{runs} from seed {}, {hours:.1} h of virtual time, policy {}\n", self.args.seed, self.policy)?;
         let share = |n: u64| n as f64 * 100.0 / t.exchanges.max(1) as f64;
         let mut line =
             |what: &str, n: u64, more: String| writeln!(f, "{}", format!("{what:<22}{n:>12}  {more}").trim_end());
         line("exchanges", t.exchanges, String::new())?;
         for lane in Lane::ALL {
             let n = t.answered[lane as usize];
-            line(&format!("answered, {}", lane.as_str()), n, format!("{:5.1} %", share(n)))?;
+            line(&format!("answered, {} lane", lane.as_str()), n, format!("{:5.1} %", share(n)))?;
         }
         line("refused by upstreams", t.refused, format!("{:5.1} %", share(t.refused)))?;
         line("rejected", t.rejected, format!("{:5.1} %", share(t.rejected)))?;
         line("broken", t.broken, format!("{:5.1} %", share(t.broken)))?;
         let wait = t.waited.checked_div(u32::try_from(t.waits).unwrap_or(u32::MAX)).unwrap_or_default();
         line("waits", t.waits, format!("{} each", in_words(wait)))?;
-        line("upstream tries", t.attempts, format!("{:.3} an exchange, {} probes", self.tries(), t.probes))?;
-        line("429s provoked", t.rate_limited, String::new())?;
+        line("upstream tries", t.attempts, format!("{:.3} per exchange, {} probes", self.tries(), t.probes))?;
+        line("429s received", t.rate_limited, String::new())?;
         if t.faults > 0 {
             line("policy faults", t.faults, String::new())?;
         }
         writeln!(f, "{:<22}{:>12.2}  USD", "spent", t.spend_microusd as f64 / 1e6)?;
         writeln!(f, "{:<22}{:>12}  ms, virtual", "answered within, p50", t.times.quantile_ms(0.5))?;
         writeln!(f, "{:<22}{:>12}  ms, virtual", "answered within, p99", t.times.quantile_ms(0.99))?;
-        writeln!(f, "{:<22}{:>12}  exchanges a second of real time", "speed", self.per_second())?;
+        writeln!(f, "{:<22}{:>12}  exchanges per second of real time", "speed", self.per_second())?;
         match &self.breach {
-            None => writeln!(f, "\n{} rules held: {}", Rule::ALL.len(), Rule::ALL.map(Rule::as_str).join(", ")),
+            None => write!(f, "\nAll {} rules held:\n{}", Rule::ALL.len(), Rule::listed()),
             Some((seed, breach, story)) => self.broken(f, *seed, breach, story.as_ref()),
         }
     }
@@ -128,7 +128,7 @@ impl fmt::Display for Report<'_> {
 impl Report<'_> {
     fn broken(&self, f: &mut fmt::Formatter<'_>, seed: u64, breach: &Breach, story: Option<&Story>) -> fmt::Result {
         let Breach { rule, exchange, at, how } = breach;
-        let whose = exchange.map_or("the world as a whole".to_owned(), |number| format!("exchange {}", number + 1));
+        let whose = exchange.map_or("the run as a whole".to_owned(), |number| format!("exchange {}", number + 1));
         let at = at.since(START).as_secs_f64();
         writeln!(f, "\nBROKEN: {}: {}", rule.as_str(), rule.sentence())?;
         writeln!(f, "seed {seed}, {whose}, at {at:.6} s: {how}\n")?;

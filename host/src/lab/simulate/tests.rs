@@ -1,7 +1,8 @@
 //! Worlds of fixed seeds, lived through with the default policy and with decisions by chance.
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 
+use super::judge::Rule;
 use super::*;
 
 fn lived(seed: u64, exchanges: u64, policy: &Policy) -> Lived {
@@ -60,7 +61,7 @@ fn ran(words: &[&str]) -> (Simulated, String, String) {
 
 #[test]
 fn the_command_prints_the_same_for_the_same_seed_but_for_real_time() {
-    let words = ["--seed", "5", "--worlds", "3", "--exchanges", "100", "--json"];
+    let words = ["--seed", "5", "--runs", "3", "--exchanges", "100", "--json"];
     let told = || {
         let (ended, out, _) = ran(&words);
         assert_eq!(ended, Simulated::Held);
@@ -70,9 +71,13 @@ fn the_command_prints_the_same_for_the_same_seed_but_for_real_time() {
     };
     let one = told();
     assert_eq!(one, told());
-    assert_eq!((&one["exchanges"], &one["worlds"]), (&300.into(), &3.into()));
+    assert_eq!((&one["exchanges"], &one["runs"]), (&300.into(), &3.into()));
     let (_, table, _) = ran(&words[..6]);
-    assert!(table.contains("7 rules held") && table.contains("429s provoked"), "{table}");
+    assert!(table.contains("All 7 rules held:\n") && table.contains("429s received"), "{table}");
+    assert!(Rule::ALL.iter().all(|rule| table.contains(rule.sentence())), "each is explained: {table}");
+    let help = Line::command().render_long_help().to_string();
+    let unwrapped = help.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(Rule::ALL.iter().all(|rule| unwrapped.contains(rule.sentence())), "and in the help: {help}");
 }
 
 #[test]
@@ -100,7 +105,7 @@ fn a_breach_is_told_with_its_seed_its_story_and_the_way_back() {
         args: &line.args,
         policy: "random".to_owned(),
         tally: Tally::default(),
-        worlds: 1,
+        runs: 1,
         breach: Some((9, breach, story)),
         real: std::time::Duration::ZERO,
     };
@@ -110,7 +115,7 @@ fn a_breach_is_told_with_its_seed_its_story_and_the_way_back() {
         "seed 9, exchange 21",
         "it took too long",
         "request 21: ",
-        "again: pointsman simulate --seed 9 --worlds 1 --exchanges 40 --policy random\n",
+        "again: pointsman simulate --seed 9 --runs 1 --exchanges 40 --policy random\n",
     ] {
         assert!(text.contains(words), "{words:?} in {text}");
     }

@@ -16,6 +16,7 @@ use pointsman_core::exchange::{Facts, Join};
 use pointsman_core::journal::StateUse;
 use pointsman_core::record::AttemptRecord;
 use pointsman_core::table::{Lane, Tier};
+use pointsman_core::usd::Usd;
 
 pub use decided::{Decided, DecidedWhat, Ended};
 pub use passed_over::{Choice, PassedOver, Why, passed_over};
@@ -213,7 +214,7 @@ impl Moment {
             Moment::Sent { backend, lane, model, probe, join } => {
                 let probe = if *probe { ", a probe after its cooldown" } else { "" };
                 let join = match join {
-                    Some(Join::Splice) => ", to go on where the answer broke",
+                    Some(Join::Splice) => ", to continue the answer that broke off",
                     Some(Join::Prefill) => ", prefilled with what was delivered",
                     None => "",
                 };
@@ -223,17 +224,17 @@ impl Moment {
             Moment::Outcome(outcome) => one("outcome", outcome.to_string()),
             Moment::Waits(max) => one("waits", format!("at most {}", in_words(*max))),
             Moment::Waited(took, Some(backend)) => {
-                one("waited", format!("{}, then was handed {backend}", in_words(*took)))
+                one("waited", format!("{}, then got a permit of {backend}", in_words(*took)))
             }
-            Moment::Waited(took, None) => one("waited", format!("{}, in vain", in_words(*took))),
+            Moment::Waited(took, None) => one("waited", format!("{}, until its time was up", in_words(*took))),
             Moment::End(end) => one("end", end.clone()),
             Moment::Cost(cost) => one("cost", cost.to_string()),
             Moment::Saved { usd, waited: true } => {
-                one("saved", format!("{usd:.6} USD by waiting: the cheapest fallback would have cost that much more"))
+                one("saved", format!("{} by waiting: the cheapest fallback would have cost that much more", Usd(*usd)))
             }
             Moment::Saved { usd, waited: false } => one(
                 "saved",
-                format!("{usd:.6} USD without a wait: the cheapest fallback would have cost that much more"),
+                format!("{} without a wait: the cheapest fallback would have cost that much more", Usd(*usd)),
             ),
             Moment::Denied { denial, why } => {
                 let limit = denial.setting().map(|setting| format!("limit: {setting} in the configuration"));
@@ -265,10 +266,10 @@ impl fmt::Display for Outcome {
             write!(f, ", its first token after {}", in_words(first_token))?;
         }
         if let Some(retry_after) = self.retry_after {
-            write!(f, ", asks to be left alone for {}", in_words(retry_after))?;
+            write!(f, ", Retry-After {}", in_words(retry_after))?;
         }
         if self.cost.usd > 0.0 {
-            write!(f, ", {:.6} USD", self.cost.usd)?;
+            write!(f, ", {}", Usd(self.cost.usd))?;
         }
         if self.message.is_empty() { Ok(()) } else { write!(f, ": {}", self.message) }
     }
@@ -276,7 +277,7 @@ impl fmt::Display for Outcome {
 
 impl fmt::Display for Cost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:.6} USD for {} tokens in, {} out", self.usd, self.input_tokens, self.output_tokens)?;
+        write!(f, "{} for {} tokens in, {} out", Usd(self.usd), self.input_tokens, self.output_tokens)?;
         if self.cached_input_tokens > 0 {
             write!(f, ", {} of those in cached", self.cached_input_tokens)?;
         }

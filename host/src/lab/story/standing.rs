@@ -22,6 +22,9 @@ pub struct Standing {
 }
 
 impl Standing {
+    /// The words for the states, in the order of [`RowState`].
+    pub const STATES: [&str; 6] = ["ready", "throttled", "cooling", "probing", "drained", "unsuited"];
+
     /// Reads a row of a query; none for a backend that could not serve the request at all.
     pub fn read(backend: &Arc<str>, tier: Tier, index: u32, row: &[u32]) -> Option<Self> {
         let row: [u32; STRIDE] = row.try_into().ok()?;
@@ -44,6 +47,11 @@ impl Standing {
             .filter_map(move |tier| Some((tier, queued(tier).filter(|n| *n > 0)?)))
     }
 
+    /// Its row.
+    pub fn row(&self) -> &[u32] {
+        &self.row
+    }
+
     /// A number of its row.
     pub fn number(&self, column: Column) -> u32 {
         self.row[column as usize]
@@ -61,9 +69,7 @@ impl Standing {
 
     /// The word for its state.
     pub fn state(&self) -> &'static str {
-        /// In the order of [`RowState`].
-        const WORDS: [&str; 6] = ["ready", "throttled", "cooling", "probing", "drained", "unsuited"];
-        WORDS.get(self.number(Column::State) as usize).copied().unwrap_or("unknown")
+        Self::STATES.get(self.number(Column::State) as usize).copied().unwrap_or("unknown")
     }
 
     /// The word for why it cools, or has to be probed; none when neither.

@@ -8,13 +8,14 @@ mod places;
 mod sights;
 #[cfg(test)]
 mod tests;
+mod track;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use pointsman_core::clients::{ClientDenied, ClientGate};
-use pointsman_core::contract::{NONE, Query};
+use pointsman_core::contract::{Decision, NONE, Query};
 use pointsman_core::exchange::{Action, Budgets, Event, Exchange, Sending, StreamDefaults};
 use pointsman_core::fleet::{Fleet, Past, Permit};
 use pointsman_core::journal::{Setup, Terms};
@@ -27,10 +28,12 @@ use pointsman_core::view::View;
 use pointsman_core::wire::envelope::ErrorKind;
 
 pub use sights::{Ask, Attempt, Finished, Outside, Scene, Sight, Watcher};
+pub use track::{RecordedAttempt, RecordedQuestion, Then, past_of};
 
 use super::answer::{Course, course};
 use crate::policy::{Texts, Verdict};
 use places::{Agenda, Live, Places, Slot, Told, What};
+use track::{Moment, Track};
 
 /// The world; see the module.
 pub struct World<O, D, W> {
@@ -51,6 +54,8 @@ pub struct World<O, D, W> {
     granted: VecDeque<(Ticket, Permit)>,
     /// What the alarm of the waiting line is set to.
     alarm_at: Option<Timestamp>,
+    /// What was recorded of its only exchange, while that goes as it went.
+    track: Option<Track>,
 }
 
 /// What is left of a world when nothing happens any more.
@@ -107,6 +112,7 @@ where
             tickets: HashMap::new(),
             granted: VecDeque::new(),
             alarm_at: None,
+            track: None,
         }
     }
 
@@ -115,6 +121,12 @@ where
         for (backend, past) in self.view.table.backends.iter().zip(pasts) {
             self.fleet.assume(self.now, &backend.id, past);
         }
+        self
+    }
+
+    /// Its only exchange goes as it was recorded for as long as the decisions are those that were recorded.
+    pub fn following(mut self, questions: &[RecordedQuestion]) -> Self {
+        self.track = Track::new(self.now, questions);
         self
     }
 
@@ -152,7 +164,10 @@ where
             self.agenda.add(self.now + patience, What::Leave { slot, exchange: number });
         }
         match admitted {
-            Ok(()) => self.go_on(slot, Event::Arrived),
+            Ok(()) => {
+                self.meet_question();
+                self.go_on(slot, Event::Arrived)
+            }
             Err(told) => self.finish(slot, End::Rejected, told),
         }
     }
@@ -223,13 +238,17 @@ where
     }
 
     fn wait_over(&mut self, slot: Slot) {
+        let granted = self.track.as_ref().and_then(Track::granted);
+        self.expect_question();
+        let mut permit = None;
         if let Some(ticket) = self.places.live(slot).ticket.take() {
+            permit = granted.and_then(|backend| self.fleet.grant(self.now, ticket, backend));
             // Before the line is served again: what comes free in this moment is not for it any more.
             self.fleet.leave(ticket);
             self.tickets.remove(&ticket);
         }
-        self.tell_of(slot, Sight::Waited { granted: None });
-        self.go_on(slot, Event::WaitOver);
+        self.tell_of(slot, Sight::Waited { granted: permit.as_ref().map(|permit| permit.backend) });
+        self.go_on(slot, permit.map_or(Event::WaitOver, Event::Granted));
     }
 
     fn grant(&mut self, ticket: Ticket, permit: Permit) {
@@ -302,7 +321,54 @@ where
         self.tell_of(slot, Sight::Asked(query));
         let verdict = (self.decide)(query, &self.places.live(slot).ask.texts);
         self.tell_of(slot, Sight::Decided(&verdict));
-        self.step(slot, Event::Decided(verdict.decision))
+        self.follow(&verdict.decision);
+        let action = self.step(slot, Event::Decided(verdict.decision));
+        if self.track.as_ref().is_some_and(|track| !track.is_followed_by(&action)) {
+            self.leave_track();
+        }
+        action
+    }
+
+    /// What was recorded to follow this decision can follow; another decision leaves the track.
+    fn follow(&mut self, decision: &Decision) {
+        let Some(track) = &mut self.track else { return };
+        match track.decided(decision, &self.view.table) {
+            Some(moment) => self.meet(moment),
+            None => self.leave_track(),
+        }
+    }
+
+    /// An attempt or a wait ends: the question that was recorded after it may come.
+    fn expect_question(&mut self) {
+        if let Some(track) = &mut self.track {
+            track.ended();
+            self.meet_question();
+        }
+    }
+
+    fn meet_question(&mut self) {
+        if let Some(moment) = self.track.as_ref().and_then(Track::upcoming) {
+            self.meet(moment);
+        }
+    }
+
+    fn meet(&mut self, moment: Moment) {
+        self.now = self.now.max(moment.at);
+        self.fleet.observe(Some(moment.observed));
+    }
+
+    /// Nothing more is known of what happens; the backends go on from what was last seen of them.
+    fn leave_track(&mut self) {
+        let Some(track) = self.track.take() else { return };
+        self.fleet.observe(None);
+        // Those that were asked had their seeds.
+        for _ in 0..track.asked() {
+            self.fleet.seed();
+        }
+        let pasts = track.pasts(self.now, &self.view.table, self.budgets.max_total);
+        for (backend, past) in self.view.table.backends.iter().zip(&pasts) {
+            self.fleet.assume(self.now, &backend.id, past);
+        }
     }
 
     fn wait(&mut self, slot: Slot, ticket: Ticket, max: Duration) {
@@ -311,7 +377,12 @@ where
         self.places.live(slot).ticket = Some(ticket);
         self.tickets.insert(ticket, slot);
         let turn = self.places.next_turn(slot);
-        self.agenda.add(self.now + max, What::WaitOver(turn));
+        let recorded = self.track.as_ref().map(|track| track.waits(self.now, max));
+        self.agenda.add(self.now + recorded.flatten().unwrap_or(max), What::WaitOver(turn));
+        if recorded == Some(None) {
+            self.leave_track();
+            self.serve_line();
+        }
     }
 
     fn send(&mut self, slot: Slot, sending: &Sending) {
@@ -321,6 +392,10 @@ where
         let answer = self.outside.answer(&attempt);
         let dialect = self.view.backend(sending.backend).dialect;
         let course = course(&answer, &live.ask.facts, sending, dialect, self.now, live.tokens);
+        let course = match &self.track {
+            Some(track) => track.course(self.now, course),
+            None => course,
+        };
         let (commit, end) = (course.commit, course.end);
         live.committed = false;
         live.sent_at = self.now;
@@ -367,6 +442,7 @@ where
             live.refusal = Some(Told { status, by, error: Some(outcome.message.clone()) });
         }
         let event = live.ended(ended);
+        self.expect_question();
         let action = self.step(slot, event);
         let live = self.places.live(slot);
         if let Some(record) = live.exchange.attempts().last() {

@@ -132,6 +132,8 @@ pub struct PromotionView {
     pub until: String,
     /// Was too little known when its time was over first?
     pub extended: bool,
+    /// Why it goes on for as long again; none: it does not.
+    pub extended_because: Option<String>,
     /// When it ended (RFC 3339); none: it is under way.
     pub ended_at: Option<String>,
     /// Why it ended; none: it is under way.
@@ -205,6 +207,12 @@ pub struct ShadowView {
     pub error: Option<String>,
     /// Its answers, by how they differ from what was done.
     pub decisions: BTreeMap<&'static str, u64>,
+    /// How many of its answers were compared with what was done.
+    pub compared: u64,
+    /// How many of them would have been something else: all but `same` and `tie`.
+    pub different: u64,
+    /// The same as a share, 0..=1.
+    pub different_share: f64,
     /// Questions it was not asked, by the reason.
     pub dropped: BTreeMap<&'static str, u64>,
     /// How long it ran, in ms.
@@ -221,6 +229,8 @@ pub struct ShadowReport {
     pub shadow: ShadowView,
     /// The latest differences, the newest first.
     pub divergences: Vec<DivergenceView>,
+    /// The latest choices of another backend that was as good, the newest first; no differences.
+    pub ties: Vec<DivergenceView>,
 }
 
 /// A shadow that would have decided otherwise, or failed.
@@ -232,7 +242,7 @@ pub struct DivergenceView {
     pub request_id: String,
     /// The model as the client wrote it.
     pub model: String,
-    /// `terms`, `backend`, `lane`, `wait`, `reject` or `fault`.
+    /// `terms`, `backend`, `lane`, `wait`, `reject` or `fault`; `tie` among the ties.
     pub kind: &'static str,
     /// What was done.
     pub live: String,

@@ -26,7 +26,7 @@ pub(super) fn model_cooldown(cooldown: &ModelCooldown, now: Timestamp) -> ModelC
 }
 
 pub(super) fn promotion(promotion: &Promotion) -> PromotionView {
-    let Progress { plan, since, until, is_extended, control, candidate, findings } = promotion.progress();
+    let Progress { plan, since, until, extended, control, candidate, findings } = promotion.progress();
     let over = promotion.over.as_ref();
     PromotionView {
         state: over.map_or("running", |over| over.step.as_str()),
@@ -36,7 +36,8 @@ pub(super) fn promotion(promotion: &Promotion) -> PromotionView {
         share: plan.share.to_string(),
         since: Rfc3339(since).to_string(),
         until: Rfc3339(until).to_string(),
-        extended: is_extended,
+        extended: extended.is_some(),
+        extended_because: extended,
         ended_at: over.map(|over| Rfc3339(over.at).to_string()),
         why: over.map(|over| over.why.clone()),
         sides: SidesView { control: side(&control), candidate: side(&candidate) },
@@ -71,12 +72,16 @@ pub(super) fn event(row: PolicyEventRow) -> PolicyEventView {
 pub(super) fn shadow(status: &ShadowStatus) -> ShadowView {
     let tally = status.cast.as_ref().map(|(_, _, tally)| &**tally);
     let count = |of: &dyn Fn(&Tally) -> u64| tally.map_or(0, of);
+    let (compared, different) = (count(&Tally::compared), count(&Tally::different));
     ShadowView {
         file: status.file.display().to_string(),
         revision: status.cast.as_ref().map(|(revision, _, _)| revision.clone()),
         since: status.cast.as_ref().map(|(_, since, _)| Rfc3339(*since).to_string()),
         error: status.error.clone(),
         decisions: ShadowResult::ALL.map(|result| (result.as_str(), count(&|tally| tally.results(result)))).into(),
+        compared,
+        different,
+        different_share: different as f64 / compared.max(1) as f64,
         dropped: ShadowDrop::ALL.map(|why| (why.as_str(), count(&|tally| tally.drops(why)))).into(),
         ran_ms: count(&|tally| tally.ran().as_millis() as u64),
         core_share: status.core_share,
@@ -84,8 +89,11 @@ pub(super) fn shadow(status: &ShadowStatus) -> ShadowView {
 }
 
 pub(super) fn shadow_report(status: &ShadowStatus) -> ShadowReport {
-    let latest = status.cast.as_ref().map(|(_, _, tally)| tally.latest()).unwrap_or_default();
-    ShadowReport { shadow: shadow(status), divergences: latest.into_iter().map(divergence).collect() }
+    let listed = |list: fn(&Tally) -> Vec<Divergent>| {
+        let tally = status.cast.as_ref().map(|(_, _, tally)| tally);
+        tally.map_or_else(Vec::new, |tally| list(tally).into_iter().map(divergence).collect())
+    };
+    ShadowReport { shadow: shadow(status), divergences: listed(Tally::latest), ties: listed(Tally::ties) }
 }
 
 fn divergence(divergent: Divergent) -> DivergenceView {

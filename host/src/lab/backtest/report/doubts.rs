@@ -121,7 +121,7 @@ impl Doubts {
         let [_, candidate] = self.guesses;
         if candidate.unknown > 0.0 {
             all.push(format!(
-                "{} of the candidate's attempts go to backends that no recorded attempt went to ({}): they are taken to \
+                "{} of the candidate's attempts go to backends that no recorded attempt went to ({}): they are assumed to \
                  answer always, like the others.",
                 percent(candidate.unknown),
                 self.unknown_backends.join(", ")
@@ -143,8 +143,8 @@ impl Doubts {
         }
         all.extend(self.of_the_journal());
         all.push(
-            "Requests come as they came: clients that would have come again after an error, or waited longer or less, are \
-             not made up. Backends start without a cooldown and policies with an empty `state`. Health checks, the \
+            "Requests arrive as recorded: clients that would have retried after an error, or waited longer or less, are \
+             not simulated. Backends start without a cooldown and policies with an empty `state`. Health checks, the \
              rate-limit headers of good answers and prompt caches that another backend would not have had are not modelled."
                 .to_owned(),
         );
@@ -154,7 +154,7 @@ impl Doubts {
     fn calibration(&self) -> String {
         let percent = |share: f64| format!("{:.1}", share * 100.0);
         let Some(lanes) = self.lanes_off else {
-            return "How well the model fits cannot be told: the policy compared with is not the one that was recorded."
+            return "How well the model fits is not known: the policy compared with is not the one that was recorded."
                 .to_owned();
         };
         let spend = match self.spend_off {
@@ -162,12 +162,12 @@ impl Doubts {
             None => "nothing of the spend (there was none) ".to_owned(),
         };
         let verdict = match self.is_off() {
-            true => "That is a lot: differences between the policies that are no larger mean little here.",
-            false => "Differences between the policies that are smaller than this mean little.",
+            true => "That is a lot: do not rely on differences between the policies that are no larger than this.",
+            false => "Do not rely on differences between the policies that are smaller than this.",
         };
         let times = match self.times_off.filter(|_| self.times_are_off()) {
             Some(off) => {
-                format!(" The modelled times are {:+.0} % off: do not read them as times to come.", off * 100.0)
+                format!(" The modelled times are {:+.0} % off: do not take them as a forecast.", off * 100.0)
             }
             None => String::new(),
         };
@@ -185,15 +185,18 @@ impl Doubts {
             self.timed_out > 0.0,
             format!(
                 "{:.2} % of the recorded attempts were ended by our own time limits: how long they would have taken is not \
-                 known, and a candidate with longer limits waits in vain.",
+                 known, and under a candidate with longer limits they still end without an answer.",
                 self.timed_out * 100.0
             ),
         );
-        say(self.gone > 0, format!("{} clients left: they leave after the same time, whatever is done.", self.gone));
+        say(
+            self.gone > 0,
+            format!("{} clients disconnected: they disconnect after the same time in every simulation.", self.gone),
+        );
         say(
             self.share < 1.0,
             format!(
-                "The journal is a sample of {:.1} %: sums are scaled up, and limits, budgets and the line are made smaller \
+                "The journal is a sample of {:.1} %: sums are scaled up, and limits, budgets and the waiting line are scaled down \
                  by as much. Bursts look smoother than they were.",
                 self.share * 100.0
             ),

@@ -21,7 +21,7 @@ const THREE: [(&str, &str); 3] =
 
 /// The lanes: their words and classes.
 const LANES: [(&str, &str); 4] =
-    [("primary", "primary"), ("fallback", "fallback"), ("emergency", "emergency"), ("nobody", "nobody")];
+    [("primary", "primary"), ("fallback", "fallback"), ("emergency", "emergency"), ("not answered", "nobody")];
 
 impl fmt::Display for Html<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -49,8 +49,8 @@ impl Html<'_> {
         let named = |(name, id): &(String, String)| format!("{} <code>{id}</code>", escaped(name));
         write!(
             f,
-            "<header><h1>{}</h1>\n<p>What would have been with it in the place of {}: {} exchanges from {} to {}, lived \
-             through {} times with each policy.</p></header>\n",
+            "<header><h1>{}</h1>\n<p>Simulated in the place of {}: {} exchanges from {} to {}, {} simulations of each \
+             policy.</p></header>\n",
             named(candidate),
             named(current),
             grouped(self.0.exchanges as f64),
@@ -193,7 +193,7 @@ impl Html<'_> {
             grouped(row.current.mean),
             grouped(row.candidate.mean)
         );
-        let title = "429s a minute";
+        let title = "429s per minute";
         figure(f, title, &THREE, &lines(title, &text, time, &y, &lines_of))
     }
 
@@ -227,13 +227,13 @@ impl Html<'_> {
     fn table(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(
             "<section><h2>All numbers</h2><div class=\"scroll\"><table><thead><tr><th></th><th>recorded</th><th>current, \
-             modelled</th><th>candidate</th><th>difference</th><th>its 95 % interval</th><th></th></tr></thead><tbody>\n",
+             modelled</th><th>candidate</th><th>difference</th><th>95 % confidence interval</th><th></th></tr></thead><tbody>\n",
         )?;
         for row in &self.0.rows {
             table_row(f, row)?;
         }
         f.write_str(
-            "</tbody></table></div><p class=\"note\">± is half of the 95 % interval, from the worlds.</p></section>\n",
+            "</tbody></table></div><p class=\"note\">± is half of the 95 % confidence interval over the simulations.</p></section>\n",
         )
     }
 

@@ -16,7 +16,7 @@ impl fmt::Display for Terminal<'_> {
         writeln!(f, "{candidate} ({candidate_id}) in the place of {current} ({current_id})")?;
         writeln!(
             f,
-            "{} exchanges, {} to {}; {} worlds with each; {:.1} s\n",
+            "{} exchanges, {} to {}; {} simulations of each policy; {:.1} s\n",
             grouped(self.0.exchanges as f64),
             Rfc3339(self.0.face.start),
             Rfc3339(self.0.until),
@@ -27,7 +27,10 @@ impl fmt::Display for Terminal<'_> {
         for row in &self.0.rows {
             self.row(f, row)?;
         }
-        writeln!(f, "\nWith 95 % intervals from the worlds. * marks a difference that is not chance.\n")?;
+        writeln!(
+            f,
+            "\n± is half of the 95 % confidence interval over the simulations; * marks a difference that is not chance.\n"
+        )?;
         self.backends(f)?;
         writeln!(f, "\nWhat the model cannot know")?;
         for sentence in self.0.doubts.sentences() {

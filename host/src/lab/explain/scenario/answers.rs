@@ -85,7 +85,10 @@ impl Case<'_> {
             Kind::ClientGone => {
                 let after = self.elapsed() + Duration::from_secs(1);
                 let entries = [("answer", Value::Integer(200)), ("after", span(after).into())];
-                (inline(&entries), Some("its client left before it ended; it answers a second later".to_owned()))
+                (
+                    inline(&entries),
+                    Some("its client left before it ended; it would have answered a second later".to_owned()),
+                )
             }
             Kind::ConnectFailed => (self.word("connect-failed", self.elapsed()), None),
             Kind::Reset => (self.word("reset", self.elapsed()), None),

@@ -1,10 +1,12 @@
 //! A recorded exchange as a scenario of `pointsman policy test`: yesterday's failure is tomorrow's test.
 //!
-//! What is written is played at once, with the recorded decisions in place of a policy. Where the world of the scenario
-//! shows something else than was recorded, the file says so in its comments.
+//! Every question that the policy was asked is written down, and what followed it, so that a policy that decides as it was
+//! decided is asked the same. What is written is played at once, with the recorded decisions in place of a policy: where
+//! anything differs from the record, the file says so in its comments.
 
 mod answers;
 mod compare;
+mod questions;
 mod table;
 mod toml;
 
@@ -13,28 +15,38 @@ use std::time::Duration;
 use pointsman_core::fleet::seed_of_first;
 use pointsman_core::journal::StateUse;
 use pointsman_core::record::End;
+use pointsman_core::time::Timestamp;
 
 use self::toml::Toml;
 use super::retell;
 use super::retell::{Retold, client};
 use crate::lab::story::{Decided, DecidedWhat, Ended};
-use crate::store::Journaled;
+use crate::store::{AttemptRow, Journaled};
 use crate::telemetry::rfc3339::Rfc3339;
 
 /// What differs or cannot be reproduced, at most so many lines of it.
 const MAX_REMARKS: usize = 24;
 
+/// What a scenario is not exact in.
+#[derive(Default)]
+struct Remarks {
+    /// Also for a policy that decides as it was decided.
+    differs: Vec<String>,
+    /// After another decision only.
+    assumed: Vec<String>,
+}
+
 /// The text of the file.
 pub fn scenario(journaled: &Journaled) -> String {
     let retold = retell(journaled);
     let (body, mut remarks) = body(journaled, &retold);
-    remarks.extend(compare::differences(journaled, &retold, &format!("title = \"check\"\n{body}")));
-    let mut text = head(journaled, &remarks);
+    remarks.differs.extend(compare::differences(journaled, &format!("title = \"check\"\n{body}")));
+    let mut text = head(journaled, &retold, &remarks);
     text.push_str(&body);
     text
 }
 
-fn head(journaled: &Journaled, remarks: &[String]) -> String {
+fn head(journaled: &Journaled, retold: &Retold, remarks: &Remarks) -> String {
     let exchange = &journaled.exchange;
     let mut text = Toml::default();
     text.comment(&format!(
@@ -42,27 +54,35 @@ fn head(journaled: &Journaled, remarks: &[String]) -> String {
         exchange.id, exchange.started, exchange.policy
     ));
     text.comment("Written by `pointsman explain ID --as-scenario`; `pointsman policy test POLICY FILE` plays it.");
-    if remarks.is_empty() {
+    text.comment("A policy that decides as recorded is asked exactly what was asked then ([[request.question]]), and the same follows.");
+    text.comment("From the first other decision on, the backends go on from what that question showed of them, without other requests.");
+    if remarks.differs.is_empty() {
         text.comment("Played with the recorded decisions, it goes as it was recorded.");
     } else {
-        text.comment("What is not as it was:");
-        remarks.iter().take(MAX_REMARKS).for_each(|remark| text.comment(&format!("- {remark}")));
-        if let Some(more @ 1..) = remarks.len().checked_sub(MAX_REMARKS) {
-            text.comment(&format!("- and {more} more"));
-        }
+        list(&mut text, "What is not as it was:", &remarks.differs);
+    }
+    if !remarks.assumed.is_empty() {
+        list(&mut text, "Assumed after another decision:", &remarks.assumed);
     }
     text.blank();
-    let ended = retell(journaled).ended;
-    text.put("title", format!("{}: {ended}", exchange.id));
+    text.put("title", format!("{}: {}", exchange.id, retold.ended));
     text.0
 }
 
+fn list(text: &mut Toml, title: &str, remarks: &[String]) {
+    text.comment(title);
+    remarks.iter().take(MAX_REMARKS).for_each(|remark| text.comment(&format!("- {remark}")));
+    if let Some(more @ 1..) = remarks.len().checked_sub(MAX_REMARKS) {
+        text.comment(&format!("- and {more} more"));
+    }
+}
+
 /// Everything but the comments on top and the title; and what cannot be written down.
-fn body(journaled: &Journaled, retold: &Retold) -> (String, Vec<String>) {
+fn body(journaled: &Journaled, retold: &Retold) -> (String, Remarks) {
     let Journaled { exchange, trail, setup, .. } = journaled;
-    let mut remarks = Vec::new();
+    let mut remarks = Remarks::default();
     let mut text = Toml::default();
-    text.put("start", Rfc3339(trail.arrived).to_string());
+    text.put("start", start(trail.arrived));
     if let Some(first) = trail.questions().next() {
         // So that the first question has the seed that it had.
         text.put("seed", format!("{:#018x}", seed_of_first(first.query.seed)));
@@ -70,9 +90,9 @@ fn body(journaled: &Journaled, retold: &Retold) -> (String, Vec<String>) {
     // A policy that did not decide it is told those of its settings that it knows.
     text.put_if("settings_of", exchange.policy.clone(), setup.settings != "{}");
     text.blank();
-    table::settings(&mut text, setup, &mut remarks);
+    table::settings(&mut text, setup, &mut remarks.differs);
     table::clients(&mut text, journaled);
-    table::backends(&mut text, journaled, &mut remarks);
+    table::backends(&mut text, journaled, &mut remarks.assumed);
     text.line("[[request]]");
     text.put("model", exchange.model.clone());
     text.put("path", exchange.path.clone());
@@ -91,18 +111,34 @@ fn body(journaled: &Journaled, retold: &Retold) -> (String, Vec<String>) {
         let labels = trail.labels.iter().map(|(name, value)| (name.clone(), value.clone().into()));
         text.put("labels", ::toml::Value::Table(labels.collect()));
     }
+    text.put_if("idempotent", false, facts.acts);
+    text.put_if("translatable", false, !facts.crosses && has_foreign(journaled));
+    if retold.ended.end == End::ClientGone {
+        text.put("leaves_after", span(left_after(journaled, retold)));
+    }
     expected(&mut text, journaled, retold);
-    remarks.extend(limits_of_reproduction(journaled, retold));
+    questions::questions(&mut text, journaled);
+    remarks.differs.extend(limits_of_reproduction(journaled));
+    remarks.assumed.extend(other_costs(journaled));
     (text.0, remarks)
 }
 
+/// The arrival, to the microsecond.
+fn start(arrived: Timestamp) -> String {
+    let (text, micros) = (Rfc3339(arrived).to_string(), arrived.as_micros() % 1_000);
+    if micros == 0 { text } else { format!("{}{micros:03}Z", text.trim_end_matches('Z')) }
+}
+
+/// When the client left: the record has whole milliseconds, and nothing of the trail came after.
+fn left_after(journaled: &Journaled, retold: &Retold) -> Duration {
+    let last = journaled.trail.steps.last().map_or(Duration::ZERO, |step| step.at);
+    retold.ended.took.max(last + Duration::from_micros(1))
+}
+
 /// What a scenario has no words for.
-fn limits_of_reproduction(journaled: &Journaled, retold: &Retold) -> Vec<String> {
-    let Journaled { exchange, trail, .. } = journaled;
+fn limits_of_reproduction(journaled: &Journaled) -> Vec<String> {
+    let trail = &journaled.trail;
     let mut remarks = Vec::new();
-    if retold.ended.end == End::ClientGone {
-        remarks.push("Its client left; here it stays, and no end is expected.".to_owned());
-    }
     if trail.left_out > 0 {
         remarks.push(format!("{} questions were not kept; any decisions are expected in their place.", trail.left_out));
     }
@@ -112,27 +148,19 @@ fn limits_of_reproduction(journaled: &Journaled, retold: &Retold) -> Vec<String>
                 .to_owned(),
         );
     }
-    let finds = |usage: &StateUse| matches!(usage, StateUse::Get { found: Some(_), .. });
-    if trail.questions().any(|question| question.state.iter().any(finds)) {
-        remarks.push("The policy found something in `state`; here it begins empty.".to_owned());
-    }
-    if trail.facts.acts {
-        remarks.push(
-            "The request may change something at the provider, so it is not sent twice; here it may be.".to_owned(),
-        );
-    }
-    if !trail.facts.crosses && has_foreign(journaled) {
-        remarks.push(
-            "The request could not be translated for backends of another dialect; here every request can.".to_owned(),
-        );
-    }
-    let estimated = u64::from(trail.facts.prompt_tokens);
-    if exchange.attempts.iter().any(|attempt| attempt.cost_usd > 0.0 && attempt.input_tokens != estimated) {
-        remarks.push(format!(
-            "The prompt counts as the {estimated} tokens that were estimated on arrival, so costs differ."
-        ));
+    if trail.questions().any(|question| question.state.contains(&StateUse::TooMany)) {
+        remarks.push("The policy used more numbers of `state` than are kept; those left out begin empty.".to_owned());
     }
     remarks
+}
+
+/// Where costs differ from the record.
+fn other_costs(journaled: &Journaled) -> Option<String> {
+    let estimated = u64::from(journaled.trail.facts.prompt_tokens);
+    let differs = |attempt: &AttemptRow| attempt.cost_usd > 0.0 && attempt.input_tokens != estimated;
+    journaled.exchange.attempts.iter().any(differs).then(|| {
+        format!("The prompt counts as the {estimated} tokens that were estimated on arrival, so costs differ.")
+    })
 }
 
 fn has_foreign(journaled: &Journaled) -> bool {
@@ -143,7 +171,7 @@ fn has_foreign(journaled: &Journaled) -> bool {
 
 /// What was decided and how it ended.
 fn expected(text: &mut Toml, journaled: &Journaled, retold: &Retold) {
-    let goes_on = retold.ended.end == End::ClientGone || journaled.trail.left_out > 0;
+    let goes_on = journaled.trail.left_out > 0;
     let decisions = retold.decisions.iter().map(ToString::to_string).chain(goes_on.then(|| "...".to_owned()));
     text.put("decisions", decisions.map(::toml::Value::String).collect::<Vec<_>>());
     if let Some(end) = end_pattern(&retold.ended, &retold.decisions) {
@@ -172,7 +200,8 @@ fn end_pattern(ended: &Ended, decisions: &[Decided]) -> Option<String> {
             let status = if ended.status >= 400 { ended.status } else { last.unwrap_or(503) };
             Some(format!("rejected {status}"))
         }
-        End::ClientGone | End::Denied => None,
+        End::ClientGone => Some("left".to_owned()),
+        End::Denied => None,
     }
 }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use pointsman_core::contract::{Column, Commit, NONE, Resume, RowState};
+use pointsman_core::fleet::Past;
 use pointsman_core::journal::{Happened, Setup};
 use pointsman_core::table::{Backend, Limits, Pattern, Timeouts};
 use toml::{Table, Value};
@@ -11,6 +12,7 @@ use super::answers::Answers;
 use super::span;
 use super::toml::{Toml, inline, quoted_key};
 use crate::lab::story::Standing;
+use crate::lab::world::past_of;
 use crate::store::Journaled;
 
 /// What all exchanges have in common.
@@ -177,51 +179,43 @@ fn before(
     journaled: &Journaled,
     remarks: &mut Vec<String>,
 ) -> Vec<(&'static str, Value)> {
-    let number = |column| standing.number(column);
-    let of_ms = |ms: u32| Value::String(span(Duration::from_millis(ms.into())));
+    let opens = opens_at(journaled, standing.index);
+    let past = past_of(standing.row(), backend, opens.unwrap_or(journaled.setup.budgets.max_total));
+    if past.full_for.is_some() && standing.number(Column::ReadyMs) == NONE {
+        let how_long = if opens.is_some() { "as long as it was seen to be" } else { "to the end" };
+        remarks.push(format!(
+            "{} {}: other requests had what it gives. Here it takes nothing, {how_long}.",
+            standing.backend,
+            standing.condition()
+        ));
+    }
+    written_past(&past)
+}
+
+/// As a scenario's `before` has it; what is usual is left out.
+fn written_past(past: &Past) -> Vec<(&'static str, Value)> {
+    let text = |d: Duration| Value::String(span(d));
+    let number = |n: u32| Value::Integer(n.into());
     let mut before: Vec<(&'static str, Value)> = Vec::new();
-    if standing.is(RowState::Drained) {
+    if past.drained {
         before.push(("drained", true.into()));
     }
-    let waits_for_its_probe = standing.is(RowState::Ready) && standing.reason().is_some();
-    if standing.is(RowState::Cooling) || waits_for_its_probe {
-        before.push(("cooling", of_ms(number(Column::CooldownMs))));
-        before.push(("reason", standing.reason().unwrap_or("rate_limited").into()));
-        before.push(("failures", i64::from(number(Column::Failures).max(1)).into()));
+    if let Some((left, reason)) = past.cooldown {
+        let cooldown =
+            [("cooling", text(left)), ("reason", reason.as_str().into()), ("failures", number(past.failures))];
+        before.extend(cooldown);
     }
-    if standing.is(RowState::Probing) || standing.is(RowState::Throttled) {
-        let ready_ms = number(Column::ReadyMs);
-        let full_for = if ready_ms == NONE {
-            let opens = opens_at(journaled, standing.index);
-            let how_long = if opens.is_some() { "as long as it was seen to be" } else { "to the end" };
-            remarks.push(format!(
-                "{} {}: others had what it gives. Here it takes nothing, {how_long}.",
-                standing.backend,
-                standing.condition()
-            ));
-            opens.unwrap_or(journaled.setup.budgets.max_total)
-        } else {
-            Duration::from_millis(ready_ms.into())
-        };
-        before.push(("full_for", span(full_for).into()));
-    } else {
-        let kept = |limit: Option<u32>, column| limit.and(Some(number(column))).filter(|left| *left != NONE);
-        let requests = kept(backend.limits.rpm, Column::RequestsLeft);
-        before.extend(requests.map(|left| ("requests_left", i64::from(left).into())));
-        let tokens = kept(backend.limits.tpm, Column::TokensLeft);
-        before.extend(tokens.map(|left| ("tokens_left", i64::from(left).into())));
+    before.extend(past.full_for.map(|wait| ("full_for", text(wait))));
+    before.extend(past.requests_left.map(|left| ("requests_left", number(left))));
+    before.extend(past.tokens_left.map(|left| ("tokens_left", number(left))));
+    if past.in_flight > 0 {
+        before.push(("in_flight", number(past.in_flight)));
     }
-    if number(Column::InFlight) > 0 {
-        before.push(("in_flight", i64::from(number(Column::InFlight)).into()));
-    }
-    if !matches!(number(Column::EmergencyMs), 0 | NONE) {
-        before.push(("emergency_in", of_ms(number(Column::EmergencyMs))));
-    }
-    let averages = [("latency", Column::LatencyMs), ("first_token", Column::FirstTokenMs)];
-    before
-        .extend(averages.into_iter().filter(|(_, c)| number(*c) > 0).map(|(key, column)| (key, of_ms(number(column)))));
-    if number(Column::ErrorPermille) > 0 {
-        before.push(("errors", (f64::from(number(Column::ErrorPermille)) / 1_000.0).into()));
+    before.extend(past.emergency_in.map(|wait| ("emergency_in", text(wait))));
+    let averages = [("latency", past.latency), ("first_token", past.first_token)];
+    before.extend(averages.into_iter().filter(|(_, d)| !d.is_zero()).map(|(key, d)| (key, text(d))));
+    if past.errors > 0.0 {
+        before.push(("errors", ((f64::from(past.errors) * 1_000.0).round() / 1_000.0).into()));
     }
     before
 }

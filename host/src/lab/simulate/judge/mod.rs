@@ -49,6 +49,12 @@ impl Rule {
     pub const ALL: [Rule; 7] =
         [Rule::Budget, Rule::Cooldown, Rule::Probe, Rule::Rate, Rule::Order, Rule::Permit, Rule::Spend];
 
+    /// All rules, a line each: the name and the rule.
+    pub fn listed() -> String {
+        let line = |rule: Rule| format!("  {:<10}{}\n", rule.as_str(), rule.sentence());
+        Rule::ALL.map(line).concat()
+    }
+
     /// Its name.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -65,19 +71,23 @@ impl Rule {
     /// The rule itself, in one sentence.
     pub const fn sentence(self) -> &'static str {
         match self {
-            Rule::Budget => "every exchange ends, once, within its attempts, waits, waiting time and total time",
+            Rule::Budget => {
+                "every exchange ends exactly once, within its limits on attempts, waits, waiting time and total time"
+            }
             Rule::Cooldown => {
-                "nothing is sent to a backend that cools but in the emergency lane, and nothing at all where the key or the \
-                 money is gone"
+                "a backend in cooldown gets requests in the emergency lane only, and none at all when its key was refused or its \
+                 credit is used up"
             }
-            Rule::Probe => "after a cooldown one attempt at a time finds out whether the backend is well",
+            Rule::Probe => "after a cooldown one request at a time probes the backend, until one is answered",
             Rule::Rate => {
-                "no 60 seconds see more requests or tokens than the limit, and no moment more attempts; the emergency lane has \
-                 a rate of its own"
+                "no window of 60 seconds has more requests or tokens than the limits, no moment more concurrent attempts, and the \
+                 emergency lane keeps its own rate"
             }
-            Rule::Order => "who waits for the same is served by rank, and before who arrives",
-            Rule::Permit => "whatever was taken of a backend is given back when its attempt ends",
-            Rule::Spend => "what is spent is what the answers cost, and a client's budget is kept",
+            Rule::Order => {
+                "exchanges that wait for the same are served by priority, then arrival, and before those that arrive later"
+            }
+            Rule::Permit => "every permit of a backend is returned when its attempt ends",
+            Rule::Spend => "what is spent is the sum of what the answers cost, and no client exceeds its budget",
         }
     }
 }

@@ -1,0 +1,21 @@
+//! What a recording tells of a moment, in place of what the fleet would tell: for scenarios of recorded exchanges.
+
+/// A recorded moment. While it is in force, the fleet shows and gives what was recorded, whatever it would do by itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Observed {
+    /// The rows that a query shows.
+    pub rows: Vec<u32>,
+    /// The seed that a query carries.
+    pub seed: u64,
+    /// The backend of which a permit can be had; none: of none.
+    pub admits: Option<u32>,
+    /// Is there room in the waiting line?
+    pub has_room: bool,
+}
+
+impl Observed {
+    /// The backend that a dispatch to `choice` gets a permit of.
+    pub(crate) fn admitted(&self, choice: Option<u32>) -> Option<u32> {
+        self.admits.filter(|admitted| choice.is_none_or(|named| named == *admitted))
+    }
+}
