@@ -22,6 +22,7 @@ pub mod rank;
 pub mod record;
 pub mod saving;
 pub mod state_change;
+pub mod suited;
 pub mod table;
 pub mod time;
 pub mod usd;

@@ -168,6 +168,11 @@ impl Pattern {
             Pattern::Glob { prefix, suffix } => name.strip_prefix(prefix.as_str())?.strip_suffix(suffix.as_str()),
         }
     }
+
+    /// Is it `*`, which every name matches?
+    pub fn is_any(&self) -> bool {
+        matches!(self, Pattern::Glob { prefix, suffix } if prefix.is_empty() && suffix.is_empty())
+    }
 }
 
 impl fmt::Display for Pattern {
@@ -184,11 +189,17 @@ impl fmt::Display for Pattern {
 pub struct Route {
     /// What the client may ask for.
     pub asked: Pattern,
-    /// What the upstream is sent; a `*` in it is replaced by what the pattern's `*` stood for.
+    /// What the upstream is sent; a `*` in it is replaced by what the pattern's `*` stood for. Empty: the name is excepted,
+    /// and this backend does not serve it.
     pub sent: String,
 }
 
 impl Route {
+    /// False for a name that is excepted.
+    pub fn is_served(&self) -> bool {
+        !self.sent.is_empty()
+    }
+
     /// The name to send for `name`, if this route is for it.
     pub fn sent(&self, name: &str) -> Option<String> {
         let captured = self.asked.capture(name)?;
@@ -231,23 +242,39 @@ impl Backend {
         if self.routes.is_empty() {
             return Some(asked.to_owned());
         }
-        self.routes.iter().find_map(|route| route.sent(asked))
+        self.route(asked)?.sent(asked)
     }
 
     /// Does it serve this model?
     pub fn serves(&self, asked: &str) -> bool {
-        self.routes.is_empty() || self.routes.iter().any(|route| route.asked.capture(asked).is_some())
+        self.routes.is_empty() || self.route(asked).is_some()
     }
 
-    /// Does it serve this model by a name of its own, and not only because it takes whatever is asked?
+    /// Does it serve this model by a name of its own? Not when it takes whatever is asked; but where `*` is sent as one
+    /// model, that is the name.
     pub fn names(&self, asked: &str) -> bool {
-        let all = |pattern: &Pattern| matches!(pattern, Pattern::Glob { prefix, suffix } if prefix.is_empty() && suffix.is_empty());
-        self.routes.iter().any(|route| !all(&route.asked) && route.asked.capture(asked).is_some())
+        self.route(asked).is_some_and(|route| !route.asked.is_any() || !route.sent.contains('*'))
+    }
+
+    /// Does it serve this model by anything but `*`?
+    pub fn lists(&self, asked: &str) -> bool {
+        self.route(asked).is_some_and(|route| !route.asked.is_any())
+    }
+
+    /// The one model that `*` is sent as; none where there is no `*`, or it is sent as asked.
+    pub fn stand_in(&self) -> Option<&str> {
+        let star = self.routes.iter().find(|route| route.asked.is_any())?;
+        (star.is_served() && !star.sent.contains('*')).then_some(star.sent.as_str())
     }
 
     /// Does it serve names that are not listed?
     pub fn any_model(&self) -> bool {
-        self.routes.is_empty() || self.routes.iter().any(|r| matches!(r.asked, Pattern::Glob { .. }))
+        self.routes.is_empty() || self.routes.iter().any(|r| matches!(r.asked, Pattern::Glob { .. }) && r.is_served())
+    }
+
+    /// The first route for this name; none where that says that the name is not served.
+    fn route(&self, asked: &str) -> Option<&Route> {
+        self.routes.iter().find(|route| route.asked.capture(asked).is_some()).filter(|route| route.is_served())
     }
 
     /// The price of a model by the name sent; a `*` entry is the price of all others.
@@ -276,6 +303,7 @@ impl Table {
         let mut models: Vec<String> = backends
             .iter()
             .flat_map(|b| &b.routes)
+            .filter(|r| r.is_served())
             .filter_map(|r| match &r.asked {
                 Pattern::Exact(name) => Some(name.clone()),
                 Pattern::Glob { .. } => None,

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use crate::contract::{NONE, Operation};
 use crate::rank::Rank;
-use crate::table::{Backend, Dialect, Table};
+use crate::suited::{has_operation, takes_model};
+use crate::table::{Backend, Table};
 use crate::wire::translate::Way;
 
 /// One configuration's table together with the fleet's slots of its backends; pinned by every exchange for its life.
@@ -14,39 +15,13 @@ pub struct View {
     pub table: Arc<Table>,
     /// The fleet's slot of each backend, in the table's order.
     pub(crate) slots: Vec<Arc<Slot>>,
-    /// Who serves each listed model, per [`Class`].
-    listed: Vec<[Arc<[u32]>; 3]>,
+    /// Who serves each listed model, per operation.
+    listed: Vec<[Arc<[u32]>; Operation::ALL.len()]>,
 }
 
 /// A backend's place in the fleet; it is freed when no view holds it any more.
 #[derive(Debug)]
 pub(crate) struct Slot(pub(crate) usize);
-
-/// Which dialects can serve an operation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Class {
-    Openai,
-    Anthropic,
-    Any,
-}
-
-impl Class {
-    fn of(operation: Operation) -> Self {
-        match operation {
-            Operation::Chat | Operation::Completion | Operation::Response | Operation::Embedding => Class::Openai,
-            Operation::Message => Class::Anthropic,
-            Operation::Other => Class::Any,
-        }
-    }
-
-    fn admits(self, dialect: Dialect) -> bool {
-        match (self, dialect) {
-            (Class::Any, _) | (_, Dialect::Plain) => true,
-            (Class::Openai, Dialect::Openai) | (Class::Anthropic, Dialect::Anthropic) => true,
-            (Class::Openai, Dialect::Anthropic) | (Class::Anthropic, Dialect::Openai) => false,
-        }
-    }
-}
 
 /// What an exchange needs of a backend.
 #[derive(Clone, Debug)]
@@ -65,22 +40,16 @@ pub struct Want {
 
 impl View {
     pub(crate) fn new(table: Arc<Table>, slots: Vec<Arc<Slot>>) -> Self {
-        let listed = table
-            .models
-            .iter()
-            .map(|model| {
-                [Class::Openai, Class::Anthropic, Class::Any].map(|class| candidates(&table, model, class).into())
-            })
-            .collect();
+        let of = |model: &String| Operation::ALL.map(|operation| candidates(&table, model, operation).into());
+        let listed = table.models.iter().map(of).collect();
         Self { table, slots, listed }
     }
 
     /// What a request for this model and operation needs, of a newcomer of priority 0.
     pub fn want(&self, model: &Arc<str>, operation: Operation, tokens: u32) -> Want {
-        let class = Class::of(operation);
         let candidates = match self.table.model_index(model) {
-            Some(i) => self.listed[i as usize][class as usize].clone(),
-            None => candidates(&self.table, model, class).into(),
+            Some(i) => self.listed[i as usize][operation as usize].clone(),
+            None => candidates(&self.table, model, operation).into(),
         };
         Want { model: model.clone(), candidates, foreign: Arc::default(), tokens, rank: Rank::newcomer(0) }
     }
@@ -98,7 +67,7 @@ impl View {
     }
 
     /// The backends that serve this model by name, but in another dialect that the operation can be translated to.
-    /// One that takes any model is none of them: it would be asked for the other provider's models.
+    /// One that takes any model as it is asked for is none of them: it would be asked for the other provider's models.
     pub fn foreign(&self, model: &str, operation: Operation) -> impl Iterator<Item = u32> {
         let serves = move |b: &Backend| Way::of(operation, b.dialect).is_some() && b.names(model);
         (0..).zip(&self.table.backends).filter(move |(_, b)| serves(b)).map(|(i, _)| i)
@@ -115,9 +84,8 @@ impl View {
     }
 }
 
-/// A request that names no model goes to any backend of the dialect.
-fn candidates(table: &Table, model: &str, class: Class) -> Vec<u32> {
-    let serves = |b: &Backend| class.admits(b.dialect) && (model == UNKNOWN_MODEL || b.serves(model));
+fn candidates(table: &Table, model: &str, operation: Operation) -> Vec<u32> {
+    let serves = |b: &Backend| has_operation(b.dialect, operation) && takes_model(b, model, operation);
     (0..).zip(&table.backends).filter(|(_, b)| serves(b)).map(|(i, _)| i).collect()
 }
 

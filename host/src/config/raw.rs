@@ -120,7 +120,7 @@ pub(super) struct RawPolicy {
     pub(super) deadline_ms: Option<u32>,
     /// Memory of one instance, in MiB. Default 64.
     pub(super) memory_mb: Option<u32>,
-    /// Who decides when the policy fails: "default", the built-in policy; "refuse", nobody, and the client gets a 503. Default
+    /// What happens when the policy fails: "default", the built-in policy decides; "refuse", the client gets a 503. Default
     /// "default".
     pub(super) on_fault: Option<RawOnFault>,
     /// When a policy that keeps failing gives way to the last good one.
@@ -222,7 +222,7 @@ pub(super) struct RawLimits {
     pub(super) queue_length: Option<u32>,
 }
 
-/// How long a failing backend is left alone.
+/// How long a failing backend is excluded.
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 #[schemars(rename = "Cooldown")]
@@ -276,8 +276,8 @@ pub(super) struct RawBackend {
     pub(super) base_url: Option<String>,
     /// Default openai.
     pub(super) dialect: Option<RawDialect>,
-    /// env:NAME, env:NAME#2 (the second of a comma-separated list), file:PATH, sealed:... (what `pointsman config
-    /// seal` prints), or the key itself.
+    /// env:NAME, env:NAME#2 (the second of a comma-separated list), file:PATH, file:PATH#2 (its second line), sealed:...
+    /// (what `pointsman config seal` prints), or the key itself.
     pub(super) api_key: Option<String>,
     /// Headers sent with every request; values may be env:NAME, file:PATH or sealed:...
     pub(super) headers: BTreeMap<String, String>,
@@ -294,9 +294,10 @@ pub(super) struct RawBackend {
     pub(super) weight: Option<u32>,
     /// Words for the policy.
     pub(super) labels: BTreeMap<String, String>,
-    /// What it can do: prefill, ...
+    /// What it can do: prefill. embeddings = false: `*` of models does not stand for embedding models.
     pub(super) capabilities: BTreeMap<String, bool>,
-    /// Names asked = names sent, one * each; or a list of names. Without any: every request.
+    /// Names asked = names sent, one * each; or a list of names. true: sent as asked; false: not served, where a shorter
+    /// pattern would take it. Without any: every request.
     pub(super) models: Option<RawModels>,
     pub(super) timeouts: RawTimeouts,
     /// Off by default, because it costs tokens: once a cooldown is over, ask for one token instead of trying with a
@@ -327,8 +328,18 @@ pub(super) enum RawDialect {
 #[serde(untagged, expecting = "invalid type: expected a table of names asked = names sent, or a list of names")]
 #[schemars(rename = "Models")]
 pub(super) enum RawModels {
-    Named(BTreeMap<String, String>),
+    Named(BTreeMap<String, RawSent>),
     Plain(Vec<String>),
+}
+
+/// What a model name is sent as.
+#[derive(Deserialize, JsonSchema)]
+#[serde(untagged)]
+#[schemars(rename = "Sent")]
+pub(super) enum RawSent {
+    As(String),
+    /// As asked, or not at all.
+    Served(bool),
 }
 
 /// Time limits of one attempt.

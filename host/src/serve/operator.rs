@@ -64,7 +64,7 @@ impl Controls for Operator {
             tier: backend.backend.tier.as_str(),
             dialect: backend.backend.dialect.as_str(),
             base_url: backend.base_url.to_string(),
-            models: backend.backend.routes.iter().map(|route| route.asked.to_string()).collect(),
+            models: backend.backend.routes.iter().filter(|r| r.is_served()).map(|r| r.asked.to_string()).collect(),
             state: state_word(o.state),
             cooldown_ms: o.cooldown.map_or(0, |(until, _)| until.since(now).as_millis() as u64),
             cooldown_reason: o.cooldown.map(|(_, reason)| reason.as_str().to_owned()),

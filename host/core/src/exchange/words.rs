@@ -1,18 +1,19 @@
-//! How an exchange explains that it ends without an answer: who is to blame, what happened, when to come again.
+//! The words by which an exchange ends without an answer: who is to blame, what happened, when to come again.
 
 use std::time::Duration;
 
-use super::{Action, Exchange, Reason, Refusal};
+use super::{Action, Exchange, Facts, Reason, Refusal};
 use crate::contract::{AttemptFacts, Column, Rejection, RowState, STRIDE};
 use crate::fleet::Fleet;
 use crate::outcome::Kind;
-use crate::table::Lane;
+use crate::suited::{Unsuited, shown};
+use crate::table::{Backend, Lane};
 use crate::time::Timestamp;
 
 /// Names listed in an error.
 const SHOWN_BACKENDS: usize = 8;
 
-/// When nobody can tell when a backend recovers.
+/// The Retry-After where no backend's recovery is known.
 const UNKNOWN_RECOVERY: Duration = Duration::from_secs(5);
 
 impl Exchange {
@@ -67,18 +68,23 @@ impl Exchange {
                 }
             }
         };
-        let shown: Vec<String> = self.want.candidates.iter().take(SHOWN_BACKENDS).map(of).collect();
-        let more = self.want.candidates.len().saturating_sub(shown.len());
-        let and_more = if more > 0 { format!(", and {more} more") } else { String::new() };
+        let candidates = self.want.candidates.iter().map(of);
+        let unsuited = self.unsuited();
+        let no_others = match unsuited.is_empty() {
+            true => String::new(),
+            false => {
+                format!("; no other backend serves {:?}: {}", shown(&self.want.model), unsuited)
+            }
+        };
         format!(
-            "No backend could answer after {} attempts and {:.1} s of waiting: {}{and_more}",
+            "No backend could answer after {} attempts and {:.1} s of waiting: {}{no_others}",
             self.attempts.len(),
             self.waited.as_secs_f64(),
-            shown.join(", "),
+            listed(candidates, ", "),
         )
     }
 
-    /// Every backend that could serve the model has said that it does not have it: to come again is no help.
+    /// Every backend that could serve the model has said that it does not have it: a retry cannot help.
     fn missing_everywhere(&self, fleet: &Fleet, now: Timestamp) -> Option<Refusal> {
         let until_known = |&index: &u32| match fleet.state_for(now, &self.view, &self.want, index) {
             (RowState::Cooling, Some((until, Kind::ModelMissing))) => Some(until),
@@ -99,38 +105,44 @@ impl Exchange {
         let message = format!(
             "No backend has the model {:?}: {} said so, and will not be asked for it again for {soonest:.0} s; \
              GET /v1/models lists what can be asked for",
-            self.want.model,
+            shown(&self.want.model),
             ids.join(", "),
         );
         Some(Refusal { reason: Reason::NoSuchModel, message, retry_after: None })
     }
 
-    /// When somebody may answer again: at least a second, so that nobody is invited to hammer.
+    /// The backends that are no candidates, each with its reason; empty when all are.
+    fn unsuited(&self) -> String {
+        let Facts { operation, crosses, .. } = self.facts;
+        let of = |backend: &Backend| {
+            let why = Unsuited::of(backend, &self.want.model, operation, crosses)?;
+            Some(format!("{} {}", backend.id, why.told(backend, operation)))
+        };
+        listed(self.view.table.backends.iter().filter_map(of), "; ")
+    }
+
+    /// When a backend may answer again: at least a second, so that clients do not hammer.
     pub(super) fn recovery(&self, fleet: &Fleet, now: Timestamp) -> Duration {
         let soonest = |lane| fleet.soonest(now, &self.view, &self.want, lane);
         let soonest = [soonest(Lane::Primary), soonest(Lane::Fallback)].into_iter().flatten().min();
         soonest.unwrap_or(UNKNOWN_RECOVERY).max(Duration::from_secs(1))
     }
 
-    /// The upstream may have done what it was asked, and the client does not know.
+    /// The upstream may have carried the request out, and the client cannot tell.
     pub(super) fn not_repeated(&self) -> Refusal {
         let (backend, why) = self.attempts.last().map_or(("", ""), |last| (&last.backend, &last.message));
         let message = format!(
-            "{backend} failed at this request: {why}. It may have acted on it before, so Pointsman did not send it again; \
-             find out what became of it before you do"
+            "{backend} failed at this request: {why}. It may have carried it out before, so Pointsman did not send it again; \
+             check whether it took effect before you retry"
         );
         Refusal { reason: Reason::NotRepeated, message, retry_after: None }
     }
 
     pub(super) fn no_such_model(&self) -> Refusal {
-        let mut known: Vec<&str> = self.view.table.models.iter().map(String::as_str).take(SHOWN_BACKENDS).collect();
-        if known.is_empty() {
-            known.push("(none by name)");
-        }
         let message = format!(
-            "No backend serves the model {:?} for this kind of request; GET /v1/models lists what can be asked for: {}",
-            self.want.model,
-            known.join(", ")
+            "No backend serves the model {:?} for this kind of request: {}. GET /v1/models lists what can be asked for",
+            shown(&self.want.model),
+            self.unsuited()
         );
         Refusal { reason: Reason::NoSuchModel, message, retry_after: None }
     }
@@ -148,9 +160,18 @@ impl Exchange {
     }
 }
 
+/// At most [`SHOWN_BACKENDS`] of them, and how many more there are.
+fn listed(all: impl Iterator<Item = String>, separator: &str) -> String {
+    let mut all: Vec<String> = all.collect();
+    let more = all.len().saturating_sub(SHOWN_BACKENDS);
+    all.truncate(SHOWN_BACKENDS);
+    let and_more = if more > 0 { format!("{separator}and {more} more") } else { String::new() };
+    all.join(separator) + &and_more
+}
+
 pub(super) fn why_no_room(fleet: &Fleet) -> String {
     format!(
-        "Pointsman's waiting line is full ({} exchanges); come again later, or raise limits.queue_length",
+        "Pointsman's queue is full ({} exchanges are waiting); retry later, or raise limits.queue_length",
         fleet.waiting()
     )
 }

@@ -8,7 +8,7 @@ use pointsman_core::table::{Backend, Dialect, Limits, Pattern, Price, Route, Tab
 use super::Check;
 use super::secrets::is_reference;
 use crate::config::checked::{BackendConfig, HealthCheck};
-use crate::config::raw::{RawBackend, RawDialect, RawHealthCheck, RawModels, RawPrice, RawTier, RawTimeouts};
+use crate::config::raw::{RawBackend, RawDialect, RawHealthCheck, RawModels, RawPrice, RawSent, RawTier, RawTimeouts};
 use crate::config::tree::Path;
 
 /// Headers that belong to the proxy.
@@ -196,19 +196,27 @@ impl Check<'_, '_> {
 
     /// Exact names first; then globs, the longer (more exact) before the shorter.
     fn routes(&mut self, at: &Path, models: RawModels) -> Vec<Route> {
-        let pairs: Vec<(String, String, Path)> = match models {
+        let pairs: Vec<(String, RawSent, Path)> = match models {
             RawModels::Named(map) => {
-                map.into_iter().map(|(asked, sent)| (at.key(&asked), asked, sent)).map(|(p, a, s)| (a, s, p)).collect()
+                map.into_iter().map(|(asked, sent)| (asked.clone(), sent, at.key(&asked))).collect()
             }
             RawModels::Plain(list) => {
-                list.into_iter().enumerate().map(|(i, name)| (name.clone(), name, at.index(i))).collect()
+                list.into_iter().enumerate().map(|(i, name)| (name, RawSent::Served(true), at.index(i))).collect()
             }
         };
-        if pairs.is_empty() {
+        if pairs.iter().all(|(_, sent, _)| matches!(sent, RawSent::Served(false))) {
             self.error(at, "this backend would serve no model").help("leave `models` out to let it serve every model");
         }
         let mut routes = Vec::new();
         for (asked, sent, place) in pairs {
+            let sent = match sent {
+                RawSent::As(name) => name,
+                RawSent::Served(true) => asked.clone(),
+                RawSent::Served(false) => {
+                    routes.extend(self.pattern(&place, &asked).map(|asked| Route { asked, sent: String::new() }));
+                    continue;
+                }
+            };
             match self.pattern(&place, &asked) {
                 Some(_) if sent.is_empty() || sent.matches('*').count() > usize::from(asked.contains('*')) => {
                     let problem = self.error(&place, format!("`{asked}` cannot be sent as `{sent}`"));

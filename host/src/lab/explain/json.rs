@@ -1,5 +1,6 @@
 //! The explanation for machines. Its shape is told in `policies/README.md`; what is there stays, and more may join.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use pointsman_core::denial::Denial;
@@ -88,6 +89,10 @@ fn facts(moment: &Moment) -> (&'static str, Value) {
             let queues: Map<_, _> =
                 Standing::queues(standings).map(|(tier, queued)| (tier.as_str().to_owned(), json!(queued))).collect();
             ("asked", json!({ "backends": standings.iter().map(standing).collect::<Vec<_>>(), "queued": queues }))
+        }
+        Moment::Unsuited(others) => {
+            let one = |(backend, told): &(Arc<str>, String)| json!({ "backend": &**backend, "told": told });
+            ("unsuited", json!({ "backends": others.iter().map(one).collect::<Vec<_>>() }))
         }
         Moment::State(uses) => ("state", json!({ "uses": uses })),
         Moment::Decided(decision) => ("decided", json!({ "decision": decision })),

@@ -97,6 +97,7 @@ fn bars(story: &Story) -> Vec<Bar> {
             }
             Moment::Arrived
             | Moment::Asked(_)
+            | Moment::Unsuited(_)
             | Moment::State(_)
             | Moment::Decided(_)
             | Moment::Noted(_)

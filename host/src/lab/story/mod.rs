@@ -67,6 +67,8 @@ pub enum Moment {
         /// How it continues what was delivered; none when nothing was.
         join: Option<Join>,
     },
+    /// Backends that could not serve the request, and why, as the rest of a sentence that begins with the name.
+    Unsuited(Vec<(Arc<str>, String)>),
     /// The first byte went downstream.
     Committed,
     /// An attempt ended.
@@ -204,6 +206,10 @@ impl Moment {
                     _ => format!("{queued} others wait for a {}", tier.as_str()),
                 };
                 ("asked", listed(standings).into_iter().chain(Standing::queues(standings).map(wait)).collect())
+            }
+            Moment::Unsuited(others) => {
+                let told: Vec<String> = others.iter().map(|(backend, why)| format!("{backend} {why}")).collect();
+                ("unsuited", listed(&told))
             }
             Moment::State(uses) => ("state", listed(uses)),
             Moment::Decided(decision) => one("decided", decision.clone()),

@@ -6,7 +6,8 @@ use std::time::Duration;
 use pointsman_core::contract::{Decision, Query};
 use pointsman_core::exchange::Join;
 use pointsman_core::journal::StateUse;
-use pointsman_core::table::{Lane, Table};
+use pointsman_core::suited::Unsuited;
+use pointsman_core::table::{Backend, Lane, Table};
 
 use super::{
     Choice, Cost, Decided, Ended, Moment, Outcome, Standing, Story, end_text, in_words, passed_over, state_use,
@@ -20,6 +21,7 @@ pub struct Teller {
     /// The model asked for.
     model: String,
     waiting_since: Duration,
+    was_asked: bool,
     /// The latest question, until its decision has led to something.
     open: Option<Open>,
     attempts: usize,
@@ -55,6 +57,7 @@ impl Teller {
             story: Story { title, moments: vec![(at, Moment::Arrived)] },
             model: model.to_owned(),
             waiting_since: at,
+            was_asked: false,
             open: None,
             attempts: 0,
             cost: Cost::default(),
@@ -65,8 +68,25 @@ impl Teller {
     pub fn asked(&mut self, at: Duration, table: &Table, query: &Query) {
         self.not_had(at, table);
         let standings = Standing::all(query, table);
+        if !std::mem::replace(&mut self.was_asked, true) {
+            self.unsuited(at, table, query, &standings);
+        }
         self.tell(at, Moment::Asked(standings.clone()));
         self.open = Some(Open { standings, decided: None });
+    }
+
+    /// The backends that are no candidates: they stay so, and are told once.
+    fn unsuited(&mut self, at: Duration, table: &Table, query: &Query, standings: &[Standing]) {
+        let operation = query.request.operation;
+        let why = |(index, backend): (u32, &Backend)| {
+            let is_candidate = standings.iter().any(|standing| standing.index == index);
+            let why = Unsuited::of(backend, &self.model, operation, true).filter(|_| !is_candidate)?;
+            Some((backend.id.clone(), why.told(backend, operation)))
+        };
+        let others: Vec<_> = (0..).zip(&table.backends).filter_map(why).collect();
+        if !others.is_empty() {
+            self.tell(at, Moment::Unsuited(others));
+        }
     }
 
     /// It answered; what was decided, with the table's names.

@@ -134,7 +134,10 @@ fn one(text: &mut Toml, backend: &Backend) {
         let routes: Vec<String> = backend
             .routes
             .iter()
-            .map(|route| format!("{} = {}", quoted_key(&written(&route.asked)), Value::String(route.sent.clone())))
+            .map(|route| {
+                let sent = if route.is_served() { Value::String(route.sent.clone()) } else { Value::Boolean(false) };
+                format!("{} = {sent}", quoted_key(&written(&route.asked)))
+            })
             .collect();
         text.line(&format!("models = {{ {} }}", routes.join(", ")));
     }

@@ -1,0 +1,203 @@
+//! Which requests a backend can take, and in words why it cannot take another.
+
+use crate::contract::Operation;
+use crate::table::{Backend, Dialect, Route};
+use crate::view::UNKNOWN_MODEL;
+use crate::wire::translate::Way;
+
+/// The capability that says whether `*` stands for embedding models too; they cannot replace one another.
+pub const EMBEDDINGS: &str = "embeddings";
+
+/// Model patterns listed of one backend.
+const SHOWN_MODELS: usize = 6;
+
+/// Characters of one name that are shown.
+const SHOWN_CHARS: usize = 80;
+
+/// Why a backend is no candidate for a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unsuited {
+    /// It does not serve the model.
+    Model,
+    /// It serves the model by `*`, and that does not stand for embedding models.
+    Embeddings,
+    /// It has another dialect, which has no such operation.
+    Operation,
+    /// It has another dialect and does not serve the model by a name of its own: it would be asked for the other provider's.
+    Unnamed,
+    /// It has another dialect, and this request cannot be said in it.
+    Untranslatable,
+}
+
+impl Unsuited {
+    /// Why `backend` cannot take a request; none when it is a candidate. `translatable`: may the request be translated?
+    pub fn of(backend: &Backend, model: &str, operation: Operation, translatable: bool) -> Option<Self> {
+        if has_operation(backend.dialect, operation) {
+            let is_refused = !takes_model(backend, model, operation);
+            return is_refused.then(|| if backend.serves(model) { Unsuited::Embeddings } else { Unsuited::Model });
+        }
+        if Way::of(operation, backend.dialect).is_none() {
+            return Some(Unsuited::Operation);
+        }
+        match (backend.names(model), backend.serves(model), translatable) {
+            (true, _, true) => None,
+            (true, _, false) => Some(Unsuited::Untranslatable),
+            (false, true, _) => Some(Unsuited::Unnamed),
+            (false, false, _) => Some(Unsuited::Model),
+        }
+    }
+
+    /// The reason as the rest of a sentence that begins with the backend's id.
+    pub fn told(self, backend: &Backend, operation: Operation) -> String {
+        let (dialect, operation) = (backend.dialect.as_str(), operation.as_str());
+        match self {
+            Unsuited::Model => format!("serves only {}", served_models(backend)),
+            Unsuited::Embeddings => "takes embedding requests only for models that it names".to_owned(),
+            Unsuited::Operation => {
+                format!("has the {dialect} dialect, and {operation} requests are not translated to it")
+            }
+            Unsuited::Unnamed => {
+                format!("has the {dialect} dialect, and gets translated requests only for models that it names")
+            }
+            Unsuited::Untranslatable => {
+                format!("has the {dialect} dialect, and this request cannot be translated to it")
+            }
+        }
+    }
+}
+
+/// Is this operation one of the dialect's own?
+pub(crate) fn has_operation(dialect: Dialect, operation: Operation) -> bool {
+    match (operation, dialect) {
+        (_, Dialect::Plain) | (Operation::Other, _) => true,
+        (Operation::Chat | Operation::Completion | Operation::Response | Operation::Embedding, dialect) => {
+            dialect == Dialect::Openai
+        }
+        (Operation::Message, dialect) => dialect == Dialect::Anthropic,
+    }
+}
+
+/// Does it serve this model for the operation? A request that names no model goes to any.
+pub(crate) fn takes_model(backend: &Backend, model: &str, operation: Operation) -> bool {
+    let star_is_enough =
+        operation != Operation::Embedding || backend.capabilities.get(EMBEDDINGS).copied().unwrap_or(true);
+    model == UNKNOWN_MODEL || if star_is_enough { backend.serves(model) } else { backend.lists(model) }
+}
+
+/// The models a backend serves, in words and bounded: "gpt-*, o1* and 3 more, any other as gpt-4.1-mini".
+pub fn served_models(backend: &Backend) -> String {
+    let (served, excepted): (Vec<&Route>, Vec<&Route>) = backend.routes.iter().partition(|route| route.is_served());
+    let (stars, named): (Vec<&Route>, Vec<&Route>) = served.into_iter().partition(|route| route.asked.is_any());
+    let mut words = patterns(&named);
+    let any = if words.is_empty() { "any model" } else { ", any other" };
+    match stars.first() {
+        Some(star) if star.sent == "*" => words += any,
+        Some(star) => words = format!("{words}{any} as {}", shown(&star.sent)),
+        None if backend.routes.is_empty() => words += any,
+        None => {}
+    }
+    if excepted.is_empty() { words } else { format!("{words}, except {}", patterns(&excepted)) }
+}
+
+fn patterns(routes: &[&Route]) -> String {
+    let mut all: Vec<String> = routes.iter().map(|route| shown(&route.asked.to_string())).collect();
+    all.sort_unstable();
+    let listed = &all[..all.len().min(SHOWN_MODELS)];
+    match routes.len().saturating_sub(SHOWN_MODELS) {
+        0 => listed.join(", "),
+        more => format!("{} and {more} more", listed.join(", ")),
+    }
+}
+
+/// A name, or as much of it as is shown.
+pub fn shown(name: &str) -> String {
+    match name.char_indices().nth(SHOWN_CHARS) {
+        Some((end, _)) => format!("{}...", &name[..end]),
+        None => name.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::table::{Limits, Pattern, Tier, Timeouts};
+
+    fn backend(dialect: Dialect, routes: &[(&str, &str)]) -> Backend {
+        let route =
+            |(asked, sent): &(&str, &str)| Route { asked: Pattern::parse(asked).unwrap(), sent: (*sent).to_owned() };
+        Backend {
+            id: "a".into(),
+            tier: Tier::Primary,
+            dialect,
+            weight: 1,
+            limits: Limits::default(),
+            routes: routes.iter().map(route).collect(),
+            prices: Default::default(),
+            timeouts: Timeouts::default(),
+            labels: Default::default(),
+            capabilities: Default::default(),
+        }
+    }
+
+    fn told(backend: &Backend, model: &str, operation: Operation) -> Option<String> {
+        Unsuited::of(backend, model, operation, true).map(|why| why.told(backend, operation))
+    }
+
+    #[test]
+    fn a_backend_says_which_models_it_serves_and_no_longer_than_can_be_read() {
+        let words = |routes: &[(&str, &str)]| served_models(&backend(Dialect::Openai, routes));
+        assert_eq!(words(&[]), "any model");
+        assert_eq!(words(&[("*", "*")]), "any model");
+        assert_eq!(words(&[("*", "one")]), "any model as one");
+        assert_eq!(words(&[("m", "m"), ("gpt-*", "gpt-*")]), "gpt-*, m");
+        assert_eq!(words(&[("m", "m"), ("gpt-*", ""), ("*", "n")]), "m, any other as n, except gpt-*");
+        let long = "x".repeat(500);
+        let many: Vec<(&str, &str)> = vec![(&long, "m"); 30];
+        assert!(words(&many).len() < 600 && words(&many).ends_with(" and 24 more"), "{}", words(&many));
+    }
+
+    #[test]
+    fn a_backend_says_why_a_request_is_not_for_it() {
+        let gpt = backend(Dialect::Openai, &[("gpt-*", "gpt-*")]);
+        assert_eq!(told(&gpt, "gpt-5", Operation::Chat), None);
+        assert_eq!(told(&gpt, UNKNOWN_MODEL, Operation::Chat), None);
+        assert_eq!(told(&gpt, "llama", Operation::Chat).unwrap(), "serves only gpt-*");
+        let claude = backend(Dialect::Anthropic, &[("claude-*", "claude-*")]);
+        assert_eq!(told(&claude, "claude-x", Operation::Chat), None);
+        assert_eq!(told(&claude, "llama", Operation::Chat).unwrap(), "serves only claude-*");
+        assert!(
+            told(&claude, "claude-x", Operation::Embedding).unwrap().contains("embedding requests are not translated")
+        );
+        let any = backend(Dialect::Anthropic, &[]);
+        assert!(told(&any, "llama", Operation::Chat).unwrap().contains("only for models that it names"));
+        let untranslatable = Unsuited::of(&claude, "claude-x", Operation::Chat, false).unwrap();
+        assert!(untranslatable.told(&claude, Operation::Chat).contains("cannot be translated"));
+    }
+
+    #[test]
+    fn one_model_for_all_others_is_named_and_crosses_dialects() {
+        let haiku = backend(Dialect::Anthropic, &[("*", "claude-haiku")]);
+        assert_eq!(told(&haiku, "llama", Operation::Chat), None);
+        assert_eq!(haiku.sent_model("llama").as_deref(), Some("claude-haiku"));
+        let as_asked = backend(Dialect::Anthropic, &[("*", "*")]);
+        assert_eq!(Unsuited::of(&as_asked, "llama", Operation::Chat, true), Some(Unsuited::Unnamed));
+    }
+
+    #[test]
+    fn a_model_may_be_excepted_from_the_star() {
+        let but_gpt = backend(Dialect::Openai, &[("gpt-*", ""), ("*", "n")]);
+        assert_eq!((but_gpt.sent_model("gpt-5"), but_gpt.sent_model("llama")), (None, Some("n".to_owned())));
+        assert!(!but_gpt.serves("gpt-5") && but_gpt.any_model());
+        assert_eq!(told(&but_gpt, "gpt-5", Operation::Chat).unwrap(), "serves only any model as n, except gpt-*");
+    }
+
+    #[test]
+    fn a_star_stands_for_embedding_models_unless_it_is_said_not_to() {
+        let mut paid = backend(Dialect::Openai, &[("text-embedding-*", "text-embedding-*"), ("*", "gpt-4.1-mini")]);
+        assert_eq!(told(&paid, "bge-m3", Operation::Embedding), None);
+        paid.capabilities.insert(EMBEDDINGS.to_owned(), false);
+        assert!(told(&paid, "bge-m3", Operation::Embedding).unwrap().contains("only for models that it names"));
+        assert_eq!(told(&paid, "text-embedding-3-small", Operation::Embedding), None);
+        assert_eq!(told(&paid, "bge-m3", Operation::Chat), None);
+    }
+}
