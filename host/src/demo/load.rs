@@ -1,4 +1,4 @@
-//! A little load: waves of chat requests, some streamed, and what came back for each.
+//! The demo's load: waves of chat requests, some streamed, and the result of each.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -228,6 +228,7 @@ mod tests {
         id: "steady",
         tier: Tier::Primary,
         quota: None,
+        storm: None,
         breaks_every: 0,
         cuts_every: 0,
         first_token: Duration::ZERO,
@@ -277,7 +278,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nobody_there_is_told_as_such() {
+    async fn an_unreachable_provider_is_counted_as_such() {
         let sample = ask(&client().unwrap(), "http://127.0.0.1:1/v1/chat/completions", 5).await;
         assert_eq!(sample.ended, Ended::Unreachable);
     }

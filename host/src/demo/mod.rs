@@ -1,5 +1,5 @@
-//! `pointsman demo`: the whole proxy before simulated providers that rate-limit, fail, dawdle and cut streams, and a
-//! little load, so that one command shows what waiting is worth. No key, no file, no network beyond loopback.
+//! `pointsman demo`: the whole proxy before simulated providers that rate-limit, fail, are slow and cut streams, and a
+//! little load, so that one command shows every decision and what waiting saves. No key, no file, no network beyond loopback.
 
 mod load;
 mod providers;
@@ -23,15 +23,15 @@ use crate::serve::admin::Explain;
 use crate::serve::{self, Start};
 use crate::telemetry::logs::ExchangeLog;
 use load::{Until, Waves};
-use providers::{Profile, Provider, Quota, Seen};
+use providers::{Profile, Provider, Quota, Seen, Storm};
 use screen::{Screen, View};
 use tally::{Prices, Tally};
 
 /// The model that the demo's clients ask for; any other is served too.
 pub const MODEL: &str = "llama-70b";
 
-/// After the load's end, answers under way have this long.
-const GRACE: Duration = Duration::from_secs(10);
+/// The load ends so long before the demo, so that the answers under way are counted; of a short demo, a quarter before.
+const TAIL: Duration = Duration::from_secs(3);
 
 /// Samples on their way to the screen.
 const SAMPLE_BACKLOG: usize = 1_024;
@@ -42,7 +42,7 @@ const SEED: u64 = 7;
 /// What `pointsman demo` can be told.
 #[derive(Clone, Debug, clap::Args)]
 pub struct DemoArgs {
-    /// How long the load runs: 45s, 2m, or 0 to run until Ctrl-C.
+    /// How long it runs: 45s, 2m, or 0 to run until Ctrl-C.
     #[arg(long = "for", value_name = "TIME", default_value = "45s", value_parser = time)]
     pub limit: Duration,
     /// Listen on this port of 127.0.0.1, and keep listening after the load, so that you can point an SDK at it.
@@ -91,12 +91,22 @@ where
 
 const SECOND: Duration = Duration::from_secs(1);
 
+/// In each calm, when the surge's line is served. While its Retry-After is longer than a request may wait, every lane is closed
+/// but the emergency lane, whose rate is enough for the calm.
+const STORM: Storm = Storm {
+    first: Duration::from_secs(6),
+    lasts: Duration::from_millis(900),
+    every: Duration::from_secs(12),
+    retry_after: Duration::from_secs(4),
+};
+
 /// Free keys answer 12 requests in 4 seconds; the waves below ask for more than all of them, and then for less.
 const fn free(id: &'static str, says_when: bool, manner: &'static str) -> Profile {
     Profile {
         id,
         tier: Tier::Primary,
         quota: Some(Quota { requests: 12, per: Duration::from_secs(4), says_when }),
+        storm: Some(STORM),
         breaks_every: 0,
         cuts_every: 0,
         first_token: Duration::from_millis(120),
@@ -118,16 +128,16 @@ const WAVES: Waves = Waves {
     surge_per_second: 32,
     surge: Duration::from_millis(2_500),
     calm_per_second: 4,
-    calm: Duration::from_millis(5_500),
+    calm: Duration::from_millis(9_500),
 };
 
 /// A real configuration: the same text would do in a file. A stream that is cut in its middle
 /// ([`providers::EVENTS_BEFORE_A_CUT`]) is resumed by another provider (`stream.resume`, by default a splice).
 fn config_text(providers: &[Provider], port: u16) -> String {
     let mut text = format!(
-        "[server]\nlisten = \"127.0.0.1:{port}\"\n[admin]\nlisten = \"127.0.0.1:0\"\n[store]\npath = \":memory:\"\n\
+        "[server]\nlisten = \"127.0.0.1:{port}\"\ndrain_timeout_ms = 500\n[admin]\nlisten = \"127.0.0.1:0\"\n[store]\npath = \":memory:\"\n\
          [log]\nlevel = \"error\"\nexchanges = false\n[cooldown]\nbase_ms = 1000\nmax_ms = 4000\n\
-         [policy.settings]\nprimary_wait_ms = 5000\nprimary_wait_max_retries = 6\n"
+         [policy.settings]\nprimary_wait_ms = 1000\nprimary_wait_max_retries = 2\nemergency_rpm_fraction = 1.0\n"
     );
     for provider in providers {
         let Profile { id, tier, .. } = provider.profile();
@@ -166,11 +176,12 @@ where
     let stage =
         Stage { url: &url, providers: &providers, prices, limit: Some(args.limit).filter(|limit| !limit.is_zero()) };
 
+    screen.say(&format!("Console: http://{}/  every request, and why it went where it went", proxy.admin_addr))?;
     tokio::pin!(stop);
     let stopped = stage.play(&mut screen, stop.as_mut()).await?;
     if args.port.is_some() && !stopped {
         screen.say(&format!(
-            "Still listening: point an OpenAI SDK at {url} (any key, any model; admin at http://{}).",
+            "Still listening: point an OpenAI SDK at {url} (any key, any model; console at http://{}/).",
             proxy.admin_addr
         ))?;
         screen.say("Ctrl-C ends it.")?;
@@ -200,12 +211,18 @@ impl Stage<'_> {
         mut stop: Pin<&mut impl Future<Output = ()>>,
     ) -> anyhow::Result<bool> {
         let (sender, mut samples) = mpsc::channel(SAMPLE_BACKLOG);
-        let until = self.limit.map_or(Until::Stopped, Until::Time);
+        let until = self.limit.map_or(Until::Stopped, |limit| Until::Time(limit - TAIL.min(limit / 4)));
         let load = load::run(load::client()?, self.url.to_owned(), WAVES, until, SEED, sender);
         let load = tokio::spawn(load);
         let started = Instant::now();
-        let end =
-            self.limit.map_or_else(|| started + Duration::from_secs(u32::MAX.into()), |limit| started + limit + GRACE);
+        let end = self.limit.map(|limit| started + limit);
+        let over = async move {
+            match end {
+                Some(end) => tokio::time::sleep_until(end).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::pin!(over);
         let mut ticks = interval(screen.period());
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut tally = Tally::default();
@@ -216,7 +233,7 @@ impl Stage<'_> {
                     None => break false,
                 },
                 _ = ticks.tick() => self.view(started, &tally, |view| screen.draw(view))?,
-                () = tokio::time::sleep_until(end) => break false,
+                () = &mut over => break false,
                 () = &mut stop => break true,
             }
         };
@@ -288,6 +305,7 @@ mod tests {
         show(&args(100), straight_to_paid, screen, std::future::pending()).await.unwrap();
         let text = String::from_utf8(paper.0.lock().unwrap().clone()).unwrap();
         assert!(text.contains("the clients saw no error.") && text.contains("pointsman serve"), "{text}");
+        assert!(text.trim_start().starts_with("Console: http://127.0.0.1:"), "{text}");
         let paid = text.lines().rfind(|line| line.starts_with(" paid-1")).unwrap();
         let counts: Vec<u64> = paid.split_whitespace().filter_map(|word| word.parse().ok()).collect();
         assert!(counts[0] >= 2 && counts[0] == counts[1], "{paid}");
@@ -306,6 +324,10 @@ mod tests {
             providers.push(Provider::start(profile, 0).await.unwrap());
         }
         let loaded = config::parse(&config_text(&providers, 0), "(demo)", &[]).unwrap();
+        let settings = &loaded.config.policy.settings;
+        let most_ms =
+            settings["primary_wait_ms"].as_u64().unwrap() * settings["primary_wait_max_retries"].as_u64().unwrap();
+        assert!(u128::from(most_ms) < (STORM.retry_after - STORM.lasts).as_millis(), "a storm outlasts every wait");
         assert_eq!((loaded.warnings.len(), loaded.config.backends.len()), (0, LINEUP.len()));
         for one in &loaded.config.backends {
             let price = one.backend.price("any").map_or(0.0, |price| price.output_per_mtok);

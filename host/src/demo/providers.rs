@@ -1,4 +1,4 @@
-//! Simulated providers: small OpenAI-compatible servers on loopback, each with its own way to disappoint.
+//! Simulated providers: small OpenAI-compatible servers on loopback, each with faults of its own.
 
 use std::convert::Infallible;
 use std::io;
@@ -36,6 +36,8 @@ pub struct Profile {
     pub tier: Tier,
     /// How much it answers; none: everything.
     pub quota: Option<Quota>,
+    /// When it refuses everything; none: never.
+    pub storm: Option<Storm>,
     /// Every so many requests it breaks with a 5xx; 0: never.
     pub breaks_every: u64,
     /// Every so many streams it cuts one; 0: never.
@@ -57,6 +59,27 @@ pub struct Quota {
     pub per: Duration,
     /// Does a 429 say when to come back?
     pub says_when: bool,
+}
+
+/// A time in which a provider refuses every request, and asks for a longer pause than it takes: until that is over, only the
+/// emergency lane asks it.
+#[derive(Clone, Copy, Debug)]
+pub struct Storm {
+    /// When the first begins, after the provider's start.
+    pub first: Duration,
+    /// How long one lasts.
+    pub lasts: Duration,
+    /// From one's beginning to the next one's.
+    pub every: Duration,
+    /// The Retry-After of its 429s.
+    pub retry_after: Duration,
+}
+
+impl Storm {
+    fn is_on(&self, since_start: Duration) -> bool {
+        let Some(since_first) = since_start.checked_sub(self.first) else { return false };
+        since_first.as_micros() % self.every.as_micros().max(1) < self.lasts.as_micros()
+    }
 }
 
 /// What a provider saw, counted.
@@ -134,6 +157,7 @@ impl Drop for Provider {
 struct Desk {
     profile: Profile,
     seed: u64,
+    started: Instant,
     window: Mutex<Window>,
     streams: AtomicU64,
     counters: Counters,
@@ -156,12 +180,21 @@ struct Counters {
 
 impl Desk {
     fn new(profile: Profile, seed: u64) -> Self {
-        Self { profile, seed, window: Mutex::default(), streams: AtomicU64::new(0), counters: Counters::default() }
+        Self {
+            profile,
+            seed,
+            started: Instant::now(),
+            window: Mutex::default(),
+            streams: AtomicU64::new(0),
+            counters: Counters::default(),
+        }
     }
 
     fn decide(&self, now: Instant, streaming: bool) -> Fate {
         let number = self.counters.requests.fetch_add(1, Ordering::Relaxed) + self.seed;
-        if let Some(retry_after) = self.over_quota(now) {
+        let since_start = now.saturating_duration_since(self.started);
+        let storm = self.profile.storm.filter(|storm| storm.is_on(since_start)).map(|storm| Some(storm.retry_after));
+        if let Some(retry_after) = storm.or_else(|| self.over_quota(now)) {
             self.counters.rate_limited.fetch_add(1, Ordering::Relaxed);
             return Fate::TooMany { retry_after };
         }
@@ -295,6 +328,7 @@ mod tests {
         id: "steady",
         tier: Tier::Primary,
         quota: None,
+        storm: None,
         breaks_every: 0,
         cuts_every: 0,
         first_token: Duration::ZERO,
@@ -317,6 +351,16 @@ mod tests {
         assert_eq!(fates(&desk, start, 2), [WHOLE, WHOLE]);
         assert_eq!(fates(&desk, start + Duration::from_secs(1), 2), [told, told]);
         assert_eq!(fates(&desk, start + Duration::from_secs(4), 1), [WHOLE]);
+    }
+
+    #[test]
+    fn in_a_storm_every_request_is_refused_with_the_storms_retry_after() {
+        let second = Duration::from_secs(1);
+        let storm = Storm { first: 3 * second, lasts: second, every: 10 * second, retry_after: 6 * second };
+        let desk = Desk::new(Profile { storm: Some(storm), ..STEADY }, 0);
+        let at = |seconds: u32| desk.decide(desk.started + seconds * second, true);
+        let refused = Fate::TooMany { retry_after: Some(6 * second) };
+        assert_eq!([2, 3, 4, 12, 13, 14].map(at), [WHOLE, refused, WHOLE, WHOLE, refused, WHOLE]);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What the demo shows: a live table on a terminal, a line now and then elsewhere, and a sentence at the end.
+//! The demo's output: a live table on a terminal, a line every few seconds elsewhere, and a summary at the end.
 
 use std::io::{self, Write};
 use std::time::Duration;
@@ -187,7 +187,7 @@ fn figures(tally: &Tally, ink: &Ink) -> [String; 4] {
         ink.with("31", &format!("{} failed", tally.failed))
     };
     let waits = if tally.waited == 0 {
-        "nobody yet".to_owned()
+        "none yet".to_owned()
     } else {
         let (mean, longest) = (seconds(tally.waited_mean()), seconds(tally.waited_longest));
         format!("{} requests, {mean} on average, {longest} at most", tally.waited)
@@ -229,7 +229,7 @@ fn verdict(view: &View<'_>) -> Vec<String> {
         "The providers refused {limited} times, broke {broken} times and cut {cut} streams; the clients saw {errors}."
     );
     if tally.waited == 0 {
-        return vec![seen, "Nobody had to wait, so waiting saved nothing this time.".to_owned()];
+        return vec![seen, "No request had to wait, so waiting saved nothing this time.".to_owned()];
     }
     let (saved, otherwise) = (tally.saved_usd(), tally.without_waiting_usd);
     let share = 100.0 * saved / otherwise.max(f64::MIN_POSITIVE);

@@ -1,4 +1,4 @@
-//! What the demo's requests came to, and what they cost with and without waiting.
+//! The results of the demo's requests, and their cost with and without waiting.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

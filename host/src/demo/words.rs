@@ -1,4 +1,4 @@
-//! What simulated providers say. The same question has the same answer everywhere, as it would at temperature 0, so
+//! The answers of simulated providers. The same question has the same answer everywhere, as it would at temperature 0, so
 //! that a stream broken at one provider can be continued by another.
 
 use serde_json::{Value, json};
