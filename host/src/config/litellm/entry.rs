@@ -1,13 +1,15 @@
-//! One entry of a `model_list`: its provider, where it is reached, and its limits and prices.
+//! One entry of a `model_list`: its provider, where it is reached, its limits and prices, and what of it is left.
 
 use std::collections::BTreeMap;
 
 use serde_json::Value;
 
+use super::providers::Provider;
+use super::report::Origin;
 use super::{Entry, Rest};
 use crate::config::overlay::Env;
 
-/// A backend in the making: what entries must share to become one, and what sets them apart.
+/// What entries must share to be one backend: one key at one provider has one limit there.
 #[derive(Clone, PartialEq)]
 pub(super) struct Target {
     pub(super) provider: &'static str,
@@ -16,17 +18,19 @@ pub(super) struct Target {
     pub(super) api_key: String,
     pub(super) headers: BTreeMap<String, String>,
     pub(super) tier: &'static str,
-    /// rpm, tpm, max_concurrency, weight: limits are the entry's own, so entries that have any are not merged.
-    pub(super) limits: BTreeMap<&'static str, u64>,
-    pub(super) total_ms: Option<u64>,
 }
 
-/// A backend with its models and their prices.
+/// What an entry says.
 #[derive(Clone)]
-pub(super) struct Made {
+pub(super) struct Read {
     pub(super) target: Target,
-    pub(super) models: BTreeMap<String, String>,
-    pub(super) prices: BTreeMap<String, (f64, f64)>,
+    /// rpm, tpm, max_concurrency, weight.
+    pub(super) limits: BTreeMap<&'static str, u64>,
+    pub(super) total_ms: Option<u64>,
+    pub(super) sent: String,
+    pub(super) price: Option<(f64, f64)>,
+    /// Remarks about what was not taken over as it stands.
+    pub(super) remarks: Vec<String>,
 }
 
 /// The parameters of an entry that are carried over.
@@ -48,48 +52,78 @@ const CARRIED: [&str; 15] = [
     "output_cost_per_token",
 ];
 
-/// Reads an entry; what is in it and cannot be carried over is noted.
-pub(super) fn read(entry: &Entry, lowest_order: f64, env: &dyn Env, notes: &mut Vec<String>) -> Result<Made, String> {
+/// The same of the entry itself and of its `model_info`.
+const CARRIED_BESIDE: [&str; 4] = ["rpm", "tpm", "input_cost_per_token", "output_cost_per_token"];
+
+/// Reads an entry of this order, of which `lowest` is the first of its group.
+pub(super) fn read(entry: &Entry, lowest: Option<f64>, timeout: Option<f64>, env: &dyn Env) -> Result<Read, String> {
     let params = &entry.litellm_params;
     let model = text(params, "model").ok_or("it has no litellm_params.model")?;
     let (provider, sent) = provider_of(params, &model)?;
+    let mut remarks = Vec::new();
     let base_url = match text(params, "api_base").or_else(|| text(params, "base_url")) {
         None if provider.base_url.is_empty() => {
-            return Err(format!("{} needs an api_base", provider.name));
+            return Err(format!("litellm_params.api_base is missing, and {} has no usual one", provider.name));
         }
         None => provider.base_url.to_owned(),
-        Some(base) => match base.strip_prefix("os.environ/") {
-            None => base,
-            Some(name) => env.var(name).ok_or_else(|| format!("its api_base is in {name}, which is not set here"))?,
-        },
+        Some(base) => {
+            let base = match base.strip_prefix("os.environ/") {
+                None => base,
+                Some(name) => {
+                    let base = env.var(name);
+                    base.ok_or_else(|| format!("litellm_params.api_base is in {name}, which is not set here"))?
+                }
+            };
+            let base_url = provider.base_url(&base);
+            if base_url != base.trim_end_matches('/') {
+                remarks.push(format!("litellm_params.api_base became {base_url}, the OpenAI-compatible API there"));
+            }
+            base_url
+        }
     };
     let api_key = match text(params, "api_key") {
         Some(key) => reference(&key),
-        None if provider.base_url.is_empty() => String::new(),
+        None if provider.variable.is_empty() || (provider.base_url.is_empty() && !is_azure(provider)) => String::new(),
         None => format!("env:{}", provider.variable),
     };
-    let left: Vec<&str> = params.keys().map(String::as_str).filter(|key| !CARRIED.contains(key)).collect();
-    if !left.is_empty() {
-        notes.push(format!("model_name {:?}: litellm_params {}", entry.model_name, left.join(", ")));
-    }
-    let order = number(params, "order").unwrap_or(lowest_order);
+    remarks.extend(left(entry));
+    let order = number(params, "order");
+    let tier = match (order, lowest) {
+        (Some(order), Some(lowest)) if order <= lowest => "primary",
+        (None, None) => "primary",
+        // LiteLLM comes to those without an order last.
+        (Some(_) | None, Some(_)) | (Some(_), None) => "fallback",
+    };
+    let seconds = number(params, "timeout").or(timeout);
     let target = Target {
         provider: provider.name,
         base_url,
         dialect: provider.dialect,
         api_key,
         headers: headers(params),
-        tier: if order > lowest_order { "fallback" } else { "primary" },
-        limits: limits(params),
-        total_ms: number(params, "timeout").map(|seconds| (seconds * 1000.0) as u64).filter(|ms| *ms > 0),
+        tier,
     };
-    let prices = price(entry).map(|price| (sent.clone(), price)).into_iter().collect();
-    Ok(Made { target, models: BTreeMap::from([(entry.model_name.clone(), sent)]), prices })
+    Ok(Read {
+        target,
+        limits: limits(entry),
+        total_ms: seconds.map(|seconds| (seconds * 1000.0) as u64).filter(|ms| *ms > 0),
+        price: price(entry),
+        sent,
+        remarks,
+    })
+}
+
+fn is_azure(provider: &Provider) -> bool {
+    provider.name.starts_with("azure")
 }
 
 /// Which provider `openai/gpt-5` is of, and the name it is sent by.
 fn provider_of(params: &Rest, model: &str) -> Result<(&'static Provider, String), String> {
-    let known = |name: &str| PROVIDERS.iter().find(|p| p.name == name).ok_or_else(|| foreign(name));
+    let known = |name: &str| {
+        Provider::named(name).ok_or_else(|| {
+            format!("litellm_params.model: {name} speaks neither the openai nor the anthropic dialect at a plain URL")
+        })
+    };
     if let Some(name) = text(params, "custom_llm_provider") {
         let sent = model.strip_prefix(&format!("{name}/")).unwrap_or(model);
         return Ok((known(&name)?, sent.to_owned()));
@@ -101,10 +135,29 @@ fn provider_of(params: &Rest, model: &str) -> Result<(&'static Provider, String)
     }
 }
 
-fn limits(params: &Rest) -> BTreeMap<&'static str, u64> {
+/// What is in the entry and has no counterpart.
+fn left(entry: &Entry) -> Vec<String> {
+    let of = |section: &str, map: &Rest, carried: &[&str]| -> Vec<String> {
+        map.keys().filter(|key| !carried.contains(&key.as_str())).map(|key| format!("{section}{key}")).collect()
+    };
+    let mut left = of("litellm_params.", &entry.litellm_params, &CARRIED);
+    left.extend(of("model_info.", &entry.model_info, &CARRIED_BESIDE));
+    left.extend(of("", &entry.rest, &CARRIED_BESIDE));
+    if left.is_empty() {
+        return Vec::new();
+    }
+    let why = match left.iter().all(|key| key == "litellm_params.api_version") {
+        true => " (Azure's version 1 API needs none)",
+        false => "",
+    };
+    vec![format!("not carried over: {}{why}", left.join(", "))]
+}
+
+fn limits(entry: &Entry) -> BTreeMap<&'static str, u64> {
+    let value = |key: &str| number(&entry.litellm_params, key).or_else(|| number(&entry.rest, key));
     [("rpm", "rpm"), ("tpm", "tpm"), ("max_concurrency", "max_parallel_requests"), ("weight", "weight")]
         .into_iter()
-        .filter_map(|(ours, theirs)| Some((ours, number(params, theirs).filter(|n| (1.0..4e9).contains(n))? as u64)))
+        .filter_map(|(ours, theirs)| Some((ours, value(theirs).filter(|n| (1.0..4e9).contains(n))? as u64)))
         .collect()
 }
 
@@ -127,10 +180,6 @@ fn price(entry: &Entry) -> Option<(f64, f64)> {
         .then(|| (per_million(input.unwrap_or(0.0).max(0.0)), per_million(output.unwrap_or(0.0).max(0.0))))
 }
 
-fn foreign(provider: &str) -> String {
-    format!("{provider} speaks neither the openai nor the anthropic dialect at a plain URL")
-}
-
 /// `os.environ/NAME` as we write it.
 pub(super) fn reference(value: &str) -> String {
     value.strip_prefix("os.environ/").map_or_else(|| value.to_owned(), |name| format!("env:{name}"))
@@ -147,40 +196,15 @@ pub(super) fn number(map: &Rest, key: &str) -> Option<f64> {
     value.as_f64().or_else(|| value.as_str()?.trim().parse().ok()).filter(|number| number.is_finite())
 }
 
-/// How LiteLLM spells a provider, and how it is reached.
-struct Provider {
-    name: &'static str,
-    /// Empty: every entry says its own.
-    base_url: &'static str,
-    dialect: &'static str,
-    /// Where LiteLLM looks for the key when an entry has none.
-    variable: &'static str,
+/// The least order of a group; none where no entry of it has one.
+pub(super) fn lowest_order<'e>(group: impl Iterator<Item = &'e Entry>) -> Option<f64> {
+    group.filter_map(|entry| number(&entry.litellm_params, "order")).reduce(f64::min)
 }
 
-const fn provider(name: &'static str, base_url: &'static str, variable: &'static str) -> Provider {
-    Provider { name, base_url, dialect: "openai", variable }
+/// An entry that was read, and where it stands.
+#[derive(Clone)]
+pub(super) struct Placed {
+    pub(super) origin: Origin,
+    pub(super) model_name: String,
+    pub(super) read: Read,
 }
-
-const OPENAI: Provider = provider("openai", "https://api.openai.com/v1", "OPENAI_API_KEY");
-
-const ANTHROPIC: Provider =
-    Provider { dialect: "anthropic", ..provider("anthropic", "https://api.anthropic.com/v1", "ANTHROPIC_API_KEY") };
-
-static PROVIDERS: [Provider; 16] = [
-    OPENAI,
-    ANTHROPIC,
-    provider("nvidia_nim", "https://integrate.api.nvidia.com/v1", "NVIDIA_NIM_API_KEY"),
-    provider("groq", "https://api.groq.com/openai/v1", "GROQ_API_KEY"),
-    provider("openrouter", "https://openrouter.ai/api/v1", "OPENROUTER_API_KEY"),
-    provider("together_ai", "https://api.together.xyz/v1", "TOGETHERAI_API_KEY"),
-    provider("fireworks_ai", "https://api.fireworks.ai/inference/v1", "FIREWORKS_AI_API_KEY"),
-    provider("mistral", "https://api.mistral.ai/v1", "MISTRAL_API_KEY"),
-    provider("deepseek", "https://api.deepseek.com/v1", "DEEPSEEK_API_KEY"),
-    provider("gemini", "https://generativelanguage.googleapis.com/v1beta/openai", "GEMINI_API_KEY"),
-    provider("xai", "https://api.x.ai/v1", "XAI_API_KEY"),
-    provider("cerebras", "https://api.cerebras.ai/v1", "CEREBRAS_API_KEY"),
-    provider("hosted_vllm", "", "HOSTED_VLLM_API_KEY"),
-    provider("openai_like", "", "OPENAI_LIKE_API_KEY"),
-    provider("custom_openai", "", "OPENAI_API_KEY"),
-    provider("lm_studio", "", "LM_STUDIO_API_KEY"),
-];

@@ -1,15 +1,23 @@
-//! LiteLLM's `config.yaml` as a `pointsman.toml`: what has a counterpart is carried over, the rest is named in comments.
+//! LiteLLM's `config.yaml` as a `pointsman.toml`: what has a counterpart is carried over, and comments say of every entry and
+//! setting what became of it.
 
 mod entry;
+mod merge;
+mod providers;
+mod report;
 mod write;
 
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::Value;
+use serde_saphyr::Spanned;
 
 use super::overlay::Env;
-use entry::{Made, number, reference, text};
+use entry::{Placed, lowest_order, number, reference, text};
+use merge::Merged;
+use report::{Origin, Report};
 use write::{put, quoted};
 
 type Rest = BTreeMap<String, Value>;
@@ -31,6 +39,15 @@ struct Entry {
     model_name: String,
     litellm_params: Rest,
     model_info: Rest,
+    #[serde(flatten)]
+    rest: Rest,
+}
+
+/// The same file, for the lines that its entries begin at.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Lines {
+    model_list: Vec<Spanned<IgnoredAny>>,
 }
 
 /// Converts; the error is one sentence with the place in the YAML. The text parses as a configuration once the
@@ -41,69 +58,138 @@ pub fn import_litellm(yaml: &str, env: &dyn Env) -> Result<String, String> {
     if file.model_list.is_empty() {
         return Err("there is no model_list in this file".to_owned());
     }
-    let mut import = Import { env, notes: Vec::new() };
-    let backends = import.backends(&file);
-    let settings = import.settings(&file);
-    Ok(write::file(&import.notes, &settings, &backends))
+    let lines: Lines = serde_saphyr::from_str(yaml).unwrap_or_default();
+    let mut import = Import { env, file: &file, report: Report::default(), merged: Merged::default() };
+    import.backends(&lines);
+    let settings = import.settings();
+    Ok(write::file(&import.report.lines, &settings, &import.merged.backends))
 }
 
 struct Import<'a> {
     env: &'a dyn Env,
-    /// What could not be carried over.
-    notes: Vec<String>,
+    file: &'a File,
+    report: Report,
+    merged: Merged,
 }
 
 impl Import<'_> {
-    fn backends(&mut self, file: &File) -> Vec<Made> {
-        let mut backends: Vec<Made> = Vec::new();
-        let mut made: Vec<(String, Made)> = Vec::new();
-        for (index, entry) in file.model_list.iter().enumerate() {
-            match entry::read(entry, lowest_order(file, &entry.model_name), self.env, &mut self.notes) {
-                Ok(one) => made.push((entry.model_name.clone(), one)),
-                Err(why) => self.notes.push(format!("model_list[{index}] (model_name {:?}): {why}", entry.model_name)),
+    fn backends(&mut self, lines: &Lines) {
+        let placed = self.entries(lines);
+        for entry in &placed {
+            self.merged.add(entry, &entry.model_name, &entry.read.sent, &mut self.report);
+        }
+        for (alias, group) in self.aliases() {
+            let members = self.members(&placed, &group, &format!("router_settings.model_group_alias {alias:?}"));
+            for entry in members {
+                self.merged.add(entry, &alias, &named(&entry.read.sent, &alias), &mut self.report);
             }
         }
-        for (_, one) in &made {
-            join(&mut backends, one.clone());
-        }
-        for (asked, group) in self.fallbacks(file) {
-            let members: Vec<&Made> = made.iter().filter(|(name, _)| *name == group).map(|(_, one)| one).collect();
-            if members.is_empty() {
-                self.notes.push(format!("the fallback {asked} -> {group}: no entry of model_list has that model_name"));
-            }
-            for one in members {
-                let mut one = one.clone();
-                one.target.tier = "fallback";
-                one.models = one.models.into_values().map(|sent| (asked.clone(), sent.replace('*', &asked))).collect();
-                join(&mut backends, one);
+        for (setting, asked, group) in self.fallbacks() {
+            let members = self.members(&placed, &group, &format!("{setting} of {asked:?}"));
+            for entry in members {
+                let mut entry = entry.clone();
+                entry.read.target.tier = "fallback";
+                self.merged.add(&entry, &asked, &named(&entry.read.sent, &asked), &mut self.report);
             }
         }
-        backends
     }
 
-    /// Pairs of a model name asked for, and the model_name whose entries stand in for it.
-    fn fallbacks(&mut self, file: &File) -> Vec<(String, String)> {
-        let mut pairs = Vec::new();
-        for settings in [&file.router_settings, &file.litellm_settings] {
+    fn entries(&mut self, lines: &Lines) -> Vec<Placed> {
+        let timeout = number(&self.file.router_settings, "timeout")
+            .or_else(|| number(&self.file.litellm_settings, "request_timeout"));
+        let mut placed = Vec::new();
+        for (index, entry) in self.file.model_list.iter().enumerate() {
+            let line = lines.model_list.get(index).map_or(0, |entry| entry.referenced.line());
+            let origin = Origin { index, line, model_name: entry.model_name.clone() };
+            let lowest = lowest_order(self.file.model_list.iter().filter(|other| other.model_name == entry.model_name));
+            match entry::read(entry, lowest, timeout, self.env) {
+                Ok(read) => {
+                    self.tell_of_order(entry, lowest, &origin);
+                    read.remarks.iter().for_each(|remark| self.report.of(&origin, remark));
+                    placed.push(Placed { origin, model_name: entry.model_name.clone(), read });
+                }
+                Err(why) => self.report.of(&origin, format!("not carried over: {why}")),
+            }
+        }
+        placed
+    }
+
+    /// There are two tiers, and LiteLLM's order has any number.
+    fn tell_of_order(&mut self, entry: &Entry, lowest: Option<f64>, origin: &Origin) {
+        let order = number(&entry.litellm_params, "order");
+        let others = self.file.model_list.iter().filter(|other| other.model_name == entry.model_name);
+        let orders = others.filter_map(|other| number(&other.litellm_params, "order"));
+        let second = orders.filter(|order| Some(*order) > lowest).reduce(f64::min);
+        if order.is_some() && order > second && second.is_some() {
+            self.report.of(
+                origin,
+                "its litellm_params.order is not kept among the fallbacks, of which the cheapest goes first",
+            );
+        }
+    }
+
+    /// The entries of a group; where there are none, that is told.
+    fn members<'p>(&mut self, placed: &'p [Placed], group: &str, wanted_by: &str) -> Vec<&'p Placed> {
+        let members: Vec<&Placed> = placed.iter().filter(|entry| entry.model_name == group).collect();
+        if members.is_empty() {
+            let what = format!("not carried over: no entry of model_list that could be is called {group:?}");
+            self.report.setting(wanted_by, what);
+        }
+        members
+    }
+
+    /// Pairs of another name, and the model_name whose entries it stands for.
+    fn aliases(&mut self) -> Vec<(String, String)> {
+        let mut aliases = Vec::new();
+        let all = self.file.router_settings.get("model_group_alias").and_then(Value::as_object).into_iter().flatten();
+        for (alias, value) in all {
+            let group = value.as_str().or_else(|| value.get("model").and_then(Value::as_str));
+            match group {
+                Some(group) => aliases.push((alias.clone(), group.to_owned())),
+                None => {
+                    let name = format!("router_settings.model_group_alias {alias:?}");
+                    self.report.setting(&name, "not carried over: it names no model");
+                }
+            }
+            if value.get("hidden").is_some_and(|hidden| hidden == true) {
+                let name = format!("router_settings.model_group_alias {alias:?}");
+                self.report.setting(&name, "hidden is not carried over: /v1/models lists it");
+            }
+        }
+        aliases
+    }
+
+    /// The setting, a model name asked for, and the model_name whose entries stand in for it.
+    fn fallbacks(&mut self) -> Vec<(String, String, String)> {
+        let mut found = Vec::new();
+        let sections =
+            [("router_settings", &self.file.router_settings), ("litellm_settings", &self.file.litellm_settings)];
+        for (section, settings) in sections {
+            let name = format!("{section}.fallbacks");
             let lists = settings.get("fallbacks").and_then(Value::as_array).into_iter().flatten();
             for (asked, groups) in lists.filter_map(Value::as_object).flatten() {
                 for group in groups.as_array().into_iter().flatten() {
                     match group.as_str() {
-                        Some(group) => pairs.push((asked.clone(), group.to_owned())),
-                        None => self.notes.push(format!("a fallback of {asked} that is more than a name")),
+                        Some(group) => found.push((name.clone(), asked.clone(), group.to_owned())),
+                        None => {
+                            let what = "not carried over: a fallback that is more than a name";
+                            self.report.setting(&format!("{name} of {asked:?}"), what);
+                        }
                     }
                 }
             }
             for group in settings.get("default_fallbacks").and_then(Value::as_array).into_iter().flatten() {
-                pairs.extend(group.as_str().map(|group| ("*".to_owned(), group.to_owned())));
+                let name = format!("{section}.default_fallbacks");
+                found.extend(group.as_str().map(|group| (name, "*".to_owned(), group.to_owned())));
             }
         }
-        pairs
+        found
     }
 
     /// The sections beside `[[backend]]`.
-    fn settings(&mut self, file: &File) -> String {
+    fn settings(&mut self) -> String {
         let mut out = String::new();
+        let file = self.file;
         let retries = number(&file.router_settings, "num_retries").or(number(&file.litellm_settings, "num_retries"));
         if let Some(retries) = retries.filter(|retries| *retries >= 0.0) {
             put(&mut out, format_args!("[policy.settings]\nmax_pool_retries = {}\n\n", retries as u64));
@@ -111,139 +197,50 @@ impl Import<'_> {
         if let Some(key) = text(&file.general_settings, "master_key") {
             put(&mut out, format_args!("[[client]]\nname = \"master\"\nkey = {}\n\n", quoted(&reference(&key))));
         }
-        let carried = ["fallbacks", "default_fallbacks", "num_retries", "master_key"];
+        let carried = [
+            "fallbacks",
+            "default_fallbacks",
+            "num_retries",
+            "master_key",
+            "model_group_alias",
+            "timeout",
+            "request_timeout",
+        ];
         let sections = [
-            ("router_settings", &file.router_settings),
-            ("litellm_settings", &file.litellm_settings),
-            ("general_settings", &file.general_settings),
+            ("router_settings.", &file.router_settings),
+            ("litellm_settings.", &file.litellm_settings),
+            ("general_settings.", &file.general_settings),
             ("", &file.rest),
         ];
-        for (name, section) in sections {
-            let left: Vec<&str> = section.keys().map(String::as_str).filter(|key| !carried.contains(key)).collect();
-            if !left.is_empty() {
-                self.notes.push(format!("{name}{}{}", if name.is_empty() { "" } else { ": " }, left.join(", ")));
+        for (section, settings) in sections {
+            for key in settings.keys().filter(|key| !carried.contains(&key.as_str())) {
+                self.report.setting(&format!("{section}{key}"), format!("not carried over{}", instead(key)));
             }
         }
         out
     }
 }
 
-/// Entries that differ only in their models become one backend.
-fn join(backends: &mut Vec<Made>, one: Made) {
-    let fits = |b: &&mut Made| {
-        b.target == one.target
-            && one.target.limits.is_empty()
-            && !one.models.keys().any(|asked| b.models.contains_key(asked))
-    };
-    match backends.iter_mut().find(fits) {
-        Some(backend) => {
-            backend.models.extend(one.models);
-            backend.prices.extend(one.prices);
+/// What Pointsman has in place of a setting.
+fn instead(setting: &str) -> &'static str {
+    match setting {
+        "routing_strategy" | "routing_strategy_args" => ": the policy decides",
+        "allowed_fails" | "cooldown_time" | "disable_cooldowns" => {
+            ": cooldowns follow the provider's answers, see [cooldown]"
         }
-        None => backends.push(one),
+        "redis_host" | "redis_port" | "redis_password" | "redis_url" => ": limits are kept by the process itself",
+        "database_url" | "store_model_in_db" => ": the record is an SQLite file, see [store]",
+        "enable_pre_call_checks" => ": limits are always looked at before sending",
+        "context_window_fallbacks" => ": a request that is too long for a backend goes on to the others by itself",
+        "drop_params" => ": requests are forwarded as they come",
+        _ => "",
     }
 }
 
-fn lowest_order(file: &File, model_name: &str) -> f64 {
-    let orders = file
-        .model_list
-        .iter()
-        .filter(|e| e.model_name == model_name)
-        .filter_map(|e| number(&e.litellm_params, "order"));
-    let lowest = orders.fold(f64::INFINITY, f64::min);
-    if lowest.is_finite() { lowest } else { 1.0 }
+/// The name that is sent where another is asked for.
+fn named(sent: &str, asked: &str) -> String {
+    if asked.contains('*') { sent.to_owned() } else { sent.replace('*', asked) }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::{Config, parse};
-    use pointsman_core::table::{Dialect, Tier};
-
-    const ENV: [(&str, &str); 5] = [
-        ("NVIDIA_NIM_API_KEY", "n"),
-        ("OPENAI_API_KEY", "o"),
-        ("ANTHROPIC_API_KEY", "a"),
-        ("MASTER", "m"),
-        ("BASE", "http://b/v1"),
-    ];
-
-    fn import(yaml: &str) -> (String, Config) {
-        let text = import_litellm(yaml, &ENV).unwrap();
-        let config = parse(&text, "imported.toml", &ENV).unwrap_or_else(|error| panic!("{error}\n{text}")).config;
-        (text, config)
-    }
-
-    const YAML: &str = r#"
-model_list:
-  - model_name: llama
-    litellm_params: { model: nvidia_nim/meta/llama-3.1-70b-instruct, rpm: 40, tpm: "100000", order: 1, temperature: 0.1 }
-  - model_name: llama
-    litellm_params: { model: openai/llama-70b, api_base: os.environ/BASE, api_key: os.environ/OPENAI_API_KEY, order: 2 }
-  - model_name: gpt
-    litellm_params: { model: gpt-4o-mini, timeout: 30 }
-    model_info: { input_cost_per_token: 0.00000015, output_cost_per_token: 6.0e-07 }
-  - model_name: gpt-large
-    litellm_params: { model: openai/gpt-4o, timeout: 30 }
-  - model_name: claude
-    litellm_params: { model: anthropic/claude-sonnet-4-5, max_parallel_requests: 4 }
-  - model_name: cloudy
-    litellm_params: { model: bedrock/anthropic.claude-v2 }
-router_settings:
-  routing_strategy: least-busy
-  num_retries: 2
-  fallbacks: [{ llama: ["gpt"] }, { gpt: ["nothing"] }]
-general_settings: { master_key: os.environ/MASTER, database_url: "postgres://secret" }
-"#;
-
-    #[test]
-    fn a_model_list_becomes_backends() {
-        let (text, config) = import(YAML);
-        let seen: Vec<(&str, Tier, Dialect)> =
-            config.backends.iter().map(|b| (&*b.backend.id, b.backend.tier, b.backend.dialect)).collect();
-        assert_eq!(
-            seen,
-            [
-                ("nvidia-nim-1", Tier::Primary, Dialect::Openai),
-                ("openai-fallback-1", Tier::Fallback, Dialect::Openai),
-                ("openai-1", Tier::Primary, Dialect::Openai),
-                ("anthropic-1", Tier::Primary, Dialect::Anthropic),
-                ("openai-fallback-2", Tier::Fallback, Dialect::Openai),
-            ],
-            "{text}"
-        );
-        let backend = |i: usize| &config.backends[i].backend;
-        assert_eq!((backend(0).limits.rpm, backend(0).limits.tpm), (Some(40), Some(100_000)));
-        assert_eq!(backend(0).sent_model("llama").as_deref(), Some("meta/llama-3.1-70b-instruct"));
-        assert_eq!(config.backends[1].base_url.to_string(), "http://b/v1");
-        assert_eq!(backend(2).sent_model("gpt-large").as_deref(), Some("gpt-4o"));
-        assert_eq!(backend(2).price("gpt-4o-mini").unwrap().input_per_mtok, 0.15);
-        assert_eq!(backend(2).timeouts.total.as_secs(), 30);
-        assert_eq!(backend(3).limits.max_concurrency, Some(4));
-        assert_eq!(backend(4).sent_model("llama").as_deref(), Some("gpt-4o-mini"));
-        assert_eq!(config.policy.settings["max_pool_retries"], 2);
-        assert_eq!(config.client_of("m"), Some(0));
-    }
-
-    #[test]
-    fn what_is_left_behind_is_named() {
-        let (text, _) = import(YAML);
-        for note in ["bedrock", "temperature", "routing_strategy", "gpt -> nothing", "database_url"] {
-            assert!(text.lines().any(|line| line.starts_with("# - ") && line.contains(note)), "{note}:\n{text}");
-        }
-        assert!(!text.contains("postgres://"), "{text}");
-    }
-
-    #[test]
-    fn wildcards_stay_wildcards() {
-        let (_, config) = import("model_list: [{ model_name: \"openai/*\", litellm_params: { model: \"openai/*\" } }]");
-        assert_eq!(config.backends[0].backend.sent_model("openai/gpt-5").as_deref(), Some("gpt-5"));
-    }
-
-    #[test]
-    fn other_files_are_refused_in_a_sentence() {
-        assert!(import_litellm("a: [", &ENV).unwrap_err().contains("not a LiteLLM configuration"));
-        assert!(import_litellm("a: 1", &ENV).unwrap_err().contains("no model_list"));
-        assert!(import_litellm("", &ENV).is_err());
-    }
-}
+mod tests;

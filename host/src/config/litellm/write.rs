@@ -1,33 +1,26 @@
 //! What was read, as the text of a `pointsman.toml`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use super::entry::{Made, Target};
+use super::entry::Target;
+use super::merge::Made;
 
 /// The whole `pointsman.toml`.
-pub(super) fn file(notes: &[String], settings: &str, backends: &[Made]) -> String {
-    let mut out = String::from("# Converted from a LiteLLM configuration. Check it: pointsman config check FILE\n");
-    if !notes.is_empty() {
-        out.push_str("#\n# Not carried over:\n");
-        for note in notes {
-            put(&mut out, format_args!("# - {}\n", note.replace(['\n', '\r'], " ")));
-        }
+pub(super) fn file(report: &[String], settings: &str, backends: &[Made]) -> String {
+    let mut out = String::from("# Converted from a LiteLLM configuration. Check it: pointsman config check FILE\n#\n");
+    for line in report {
+        put(&mut out, format_args!("# - {}\n", line.replace(['\n', '\r'], " ")));
     }
     put(&mut out, format_args!("\n{settings}"));
-    let mut ids = BTreeSet::new();
-    for made in backends {
-        let suffix = if made.target.tier == "fallback" { "-fallback" } else { "" };
-        let stem = format!("{}{suffix}", made.target.provider.replace('_', "-"));
-        let id = (1..).map(|n| format!("{stem}-{n}")).find(|id| ids.insert(id.clone()));
-        made.write(&id.unwrap_or(stem), &mut out);
-    }
+    backends.iter().for_each(|made| made.write(&mut out));
     out
 }
 
 impl Made {
-    fn write(&self, id: &str, out: &mut String) {
-        let Target { base_url, dialect, api_key, headers, tier, limits, total_ms, .. } = &self.target;
+    fn write(&self, out: &mut String) {
+        let Self { id, limits, total_ms, .. } = self;
+        let Target { base_url, dialect, api_key, headers, tier, .. } = &self.target;
         put(
             out,
             format_args!("[[backend]]\nid = {}\ntier = \"{tier}\"\nbase_url = {}\n", quoted(id), quoted(base_url)),
