@@ -101,12 +101,13 @@ pub struct ProxyBuilder {
     env: Vec<(String, String)>,
     /// The largest file it may write, in blocks of the shell's `ulimit -f`.
     max_file_blocks: Option<u32>,
+    with_file: bool,
 }
 
 impl ProxyBuilder {
     /// A proxy on free loopback ports, with its store in its own directory.
     pub fn new(binary: impl Into<PathBuf>) -> Self {
-        Self { binary: binary.into(), config: Table::new(), env: Vec::new(), max_file_blocks: None }
+        Self { binary: binary.into(), config: Table::new(), env: Vec::new(), max_file_blocks: None, with_file: true }
             .set("server.listen", "127.0.0.1:0")
             .set("admin.listen", "127.0.0.1:0")
             .set("store.path", "pointsman.db")
@@ -165,6 +166,16 @@ impl ProxyBuilder {
         let entries = self.config.entry(list).or_insert_with(|| Value::Array(Vec::new()));
         entries.as_array_mut().expect("a list of tables").push(Value::Table(entry));
         self
+    }
+
+    /// Starts it with no file at all: everything is in its environment.
+    pub async fn start_without_a_file(self) -> Proxy {
+        let dir = TempDir::new().expect("a directory can be made");
+        let what = ["SERVER", "ADMIN"].into_iter().fold(Self { with_file: false, ..self }, |what, section| {
+            what.env(&format!("POINTSMAN__{section}__LISTEN"), "127.0.0.1:0")
+        });
+        let running = Running::start(&what, dir.path()).await;
+        Proxy { what, dir, running, http: http_client() }
     }
 
     /// Starts it and waits until it listens.
@@ -262,7 +273,10 @@ impl Running {
                 limited
             }
         };
-        command.args(["serve", "--config", "pointsman.toml"]);
+        command.arg("serve");
+        if what.with_file {
+            command.args(["--config", "pointsman.toml"]);
+        }
         command.envs(what.env.iter().map(|(n, v)| (n, v)));
         let mut child = command.spawn().expect("the proxy can be started");
         let output = Output { lines: Arc::default(), changed: watch::Sender::new(()) };

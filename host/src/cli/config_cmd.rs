@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use super::config_needs::{self, Needs};
 use super::seal_cmd::{self, SealArgs};
+use super::serving::serving;
 use super::well;
 use crate::config::{self, ConfigError, Env, Loaded, Severity};
 
@@ -16,7 +17,8 @@ pub enum ConfigCommand {
     ///
     /// The policy is loaded for this configuration as `serve` would load it, and the store's folder is looked at.
     Check {
-        /// The file; without one, what `serve` would take: ./pointsman.toml, or the environment.
+        /// The file; without one, what `serve` would take: $POINTSMAN_CONFIG, ./pointsman.toml, or the environment.
+        #[arg(env = "POINTSMAN_CONFIG")]
         file: Option<PathBuf>,
     },
     /// Print the JSON schema of pointsman.toml, for editors.
@@ -103,6 +105,7 @@ fn summary(loaded: &Loaded, policy: Option<&str>, out: &mut dyn Write) -> io::Re
         }
         let (id, tier) = (&backend.id, backend.tier.as_str());
         writeln!(out, "  {title:<9} {id:<width$}  {tier:<8}  {}  {key}, {rpm}", one.base_url)?;
+        writeln!(out, "  {:<9} {:<width$}  serves {}", "", "", serving(backend))?;
     }
     let table = config.table();
     let any = if table.backends.iter().any(|b| b.any_model()) { " and any other" } else { "" };

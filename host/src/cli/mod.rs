@@ -11,6 +11,7 @@ mod promote_screen;
 mod replay_cmd;
 mod seal_cmd;
 mod serve_cmd;
+mod serving;
 mod start_log;
 
 use std::io::{self, Write};
@@ -128,7 +129,7 @@ pub fn main() -> ExitCode {
 fn printed(command: impl FnOnce(&mut dyn Write, &mut dyn Write) -> io::Result<ExitCode>) -> ExitCode {
     match command(&mut io::stdout().lock(), &mut io::stderr().lock()) {
         Ok(code) => code,
-        // The reader of our output went away: nobody is left to tell.
+        // The reader of our output has closed it.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => told(Err(error.into())),
     }

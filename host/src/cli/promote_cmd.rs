@@ -1,6 +1,7 @@
 //! `pointsman policy promote`: asks a running proxy for a guarded promotion, and follows it to its end.
 
 use std::io::{self, IsTerminal, Write};
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -12,6 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::in_runtime;
 use super::promote_screen::{Policy, Promotion, Screen};
+use crate::config::{self, Env, ProcessEnv};
 use crate::lab::settings::SettingsArgs;
 
 /// How often the proxy is asked how it stands.
@@ -49,12 +51,15 @@ pub struct PromoteArgs {
     /// The candidate's name, by which the proxy's configuration may have settings for it [default: that of its project].
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
-    /// The proxy's admin listener.
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9901")]
-    admin: String,
-    /// Its token: env:NAME, file:PATH, or the token itself.
+    /// The proxy's admin listener [default: that of the configuration, else http://127.0.0.1:9901].
+    #[arg(long, value_name = "URL")]
+    admin: Option<String>,
+    /// Its token: env:NAME, file:PATH, or the token itself [default: that of the configuration].
     #[arg(long, value_name = "TOKEN")]
     token: Option<String>,
+    /// The proxy's configuration, whose [admin] has the address and the token [default: ./pointsman.toml where it exists].
+    #[arg(long, short, env = "POINTSMAN_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
     /// Begin, and do not wait for the end.
     #[arg(long)]
     detach: bool,
@@ -66,7 +71,7 @@ pub struct PromoteArgs {
 /// Runs it. Exit 0: promoted, begun with --detach, or aborted with --abort; 1: rolled back, refused or unreachable; 2: wrong
 /// usage; 130: Ctrl-C, the promotion goes on.
 pub fn run(args: &PromoteArgs, out: &mut dyn Write, err: &mut dyn Write) -> io::Result<ExitCode> {
-    let (asking, component) = match read(args) {
+    let (asking, component) = match read(args, &ProcessEnv) {
         Ok(read) => read,
         Err(why) => {
             writeln!(err, "error: {why}")?;
@@ -86,13 +91,12 @@ pub fn run(args: &PromoteArgs, out: &mut dyn Write, err: &mut dyn Write) -> io::
 }
 
 /// Everything that can be wrong before anybody is asked. No component: to abort.
-fn read(args: &PromoteArgs) -> Result<(Asking, Option<Vec<u8>>), String> {
+fn read(args: &PromoteArgs, env: &dyn Env) -> Result<(Asking, Option<Vec<u8>>), String> {
     let guards = args.guard.iter().map(String::as_str);
     Plan::parse(Some(&args.canary), Some(&args.lasts), guards).map_err(|bad| format!("--{bad}"))?;
-    let admin = Url::parse(&args.admin).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
-    let mut promote = admin.ok_or_else(|| {
-        format!("--admin {:?} is not an address; write the admin listener's, such as http://127.0.0.1:9901", args.admin)
-    })?;
+    let Listener { mut url, token } = Listener::of(args, env)?;
+    let how_to_abort = how_to_abort(args, &url);
+    let promote = &mut url;
     let base = format!("{}/api/policy", promote.path().trim_end_matches('/'));
     promote.set_path(&base);
     let policy = promote.clone();
@@ -110,13 +114,51 @@ fn read(args: &PromoteArgs) -> Result<(Asking, Option<Vec<u8>>), String> {
         asked.append_pair("name", name);
     }
     drop(asked);
-    let token = args.token.as_deref().map(token).transpose()?;
     let component = match &args.file {
         None => None,
         Some(file) => Some(std::fs::read(file).map_err(|error| format!("cannot read {}: {error}", file.display()))?),
     };
-    let how_to_abort = how_to_abort(args);
-    Ok((Asking { promote, abort, policy, token, how_to_abort }, component))
+    Ok((Asking { promote: url, abort, policy, token, how_to_abort }, component))
+}
+
+/// Where the proxy is asked, and the token that opens it.
+struct Listener {
+    url: Url,
+    token: Option<String>,
+}
+
+impl Listener {
+    /// As the options say, else as the configuration does. Its token goes nowhere but to its own listener, or where the
+    /// configuration was named with the address.
+    fn of(args: &PromoteArgs, env: &dyn Env) -> Result<Self, String> {
+        let token = args.token.as_deref().map(token).transpose()?;
+        if let Some(text) = &args.admin {
+            let url = Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
+            let url = url.ok_or_else(|| {
+                format!("--admin {text:?} is not an address; write the admin listener's, such as http://127.0.0.1:9901")
+            })?;
+            return match (token, &args.config) {
+                (None, Some(file)) => Ok(Self { url, token: Self::configured(Some(file), env)?.token }),
+                (token, _) => Ok(Self { url, token }),
+            };
+        }
+        let found = Self::configured(args.config.as_deref(), env)?;
+        Ok(Self { token: token.or(found.token), ..found })
+    }
+
+    fn configured(file: Option<&Path>, env: &dyn Env) -> Result<Self, String> {
+        let admin = config::admin(file, env)
+            .map_err(|error| format!("the admin listener is not known: give --admin and --token\n{error}"))?;
+        let mut addr = admin.listen;
+        if addr.port() == 0 {
+            return Err("the configuration lets the admin listener have any free port: give --admin URL".to_owned());
+        }
+        if addr.ip().is_unspecified() {
+            addr.set_ip(if addr.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() });
+        }
+        let url = Url::parse(&format!("http://{addr}")).map_err(|error| format!("{addr} is no address: {error}"))?;
+        Ok(Self { url, token: admin.token.map(|token| token.expose().to_owned()) })
+    }
 }
 
 /// `env:NAME`, `file:PATH`, or the token itself.
@@ -131,8 +173,12 @@ fn token(text: &str) -> Result<String, String> {
     }
 }
 
-fn how_to_abort(args: &PromoteArgs) -> String {
-    let mut command = format!("pointsman policy promote --abort --admin {}", args.admin);
+fn how_to_abort(args: &PromoteArgs, url: &Url) -> String {
+    let mut command = match (&args.config, &args.admin) {
+        (Some(file), None) => format!("pointsman policy promote --abort --config {}", file.display()),
+        (None, None) => "pointsman policy promote --abort".to_owned(),
+        (None | Some(_), Some(_)) => format!("pointsman policy promote --abort --admin {url}"),
+    };
     if let Some(token) = args.token.as_deref().filter(|token| token.starts_with("env:") || token.starts_with("file:")) {
         command += &format!(" --token {token}");
     }
@@ -235,14 +281,14 @@ impl Asking {
         };
         let answer = request.send().await.map_err(unreachable)?;
         if !answer.status().is_success() {
-            anyhow::bail!(refusal(answer).await);
+            anyhow::bail!(refusal(answer, self.token.is_some()).await);
         }
         Ok(serde_json::from_slice(&answer.bytes().await.map_err(unreachable)?)?)
     }
 }
 
 /// What the proxy says, or at least its status.
-async fn refusal(answer: Response) -> String {
+async fn refusal(answer: Response, had_token: bool) -> String {
     #[derive(Deserialize)]
     struct Body {
         error: Message,
@@ -255,7 +301,10 @@ async fn refusal(answer: Response) -> String {
     let body: Option<Body> = answer.bytes().await.ok().and_then(|body| serde_json::from_slice(&body).ok());
     let said = body.map(|body| body.error.message);
     match (status, said) {
-        (StatusCode::UNAUTHORIZED, _) => "the admin listener wants a token; give --token env:NAME".to_owned(),
+        (StatusCode::UNAUTHORIZED, _) => {
+            let what = if had_token { "does not take this token" } else { "wants a token" };
+            format!("the admin listener {what}; give --token env:NAME, or --config with the proxy's configuration")
+        }
         (_, Some(said)) => said,
         (status, None) => format!("the admin listener answered {status}; is --admin the right address?"),
     }
@@ -274,8 +323,43 @@ mod tests {
     }
 
     fn asked(args: &[&str]) -> Result<Asking, String> {
+        asked_with(args, &[])
+    }
+
+    fn asked_with(args: &[&str], env: &dyn Env) -> Result<Asking, String> {
         let args = Cli::parse_from([&["promote"], args].concat()).args;
-        read(&args).map(|(asking, _)| asking)
+        read(&args, env).map(|(asking, _)| asking)
+    }
+
+    #[test]
+    fn the_address_and_the_token_are_those_of_the_configuration() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("p.toml");
+        let name = file.to_str().unwrap();
+        let text =
+            "[admin]\nlisten = \"0.0.0.0:9\"\ntoken = \"env:T\"\n[[backend]]\nid = \"a\"\napi_key = \"env:NOT_HERE\"\n";
+        std::fs::write(&file, text).unwrap();
+        let of = |args: &[&str], env: &dyn Env| -> Result<_, String> {
+            let asking = asked_with(&[&["--abort", "--config", name], args].concat(), env)?;
+            Ok((asking.abort.to_string(), asking.token, asking.how_to_abort))
+        };
+        let path = "/api/policy/promote";
+        let how = format!("pointsman policy promote --abort --config {name}");
+        assert_eq!(
+            of(&[], &[("T", "t0ken")]),
+            Ok((format!("http://127.0.0.1:9{path}"), Some("t0ken".to_owned()), how))
+        );
+        let (url, token, how) = of(&["--admin", "http://[::1]:7"], &[("T", "t0ken")]).unwrap();
+        assert_eq!((url, token), (format!("http://[::1]:7{path}"), Some("t0ken".to_owned())));
+        assert_eq!(how, "pointsman policy promote --abort --admin http://[::1]:7/");
+        assert_eq!(of(&["--token", "mine"], &[("T", "t0ken")]).unwrap().1.as_deref(), Some("mine"));
+        let env = [("T", "t0ken"), ("POINTSMAN__ADMIN__LISTEN", "127.0.0.1:8")];
+        assert_eq!(of(&[], &env).unwrap().0, format!("http://127.0.0.1:8{path}"));
+        let told = of(&[], &[]).unwrap_err();
+        assert!(told.contains("give --admin and --token") && told.contains("variable T, which is not set"), "{told}");
+        std::fs::write(&file, "[admin]\nlisten = \"127.0.0.1:0\"\n").unwrap();
+        assert!(of(&[], &[]).unwrap_err().contains("any free port: give --admin"));
+        assert_eq!(asked(&["--abort"]).unwrap().abort.as_str(), "http://127.0.0.1:9901/api/policy/promote");
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use super::serving::serving;
 use super::start_log::log_start;
 use super::{in_runtime, told};
 use crate::clock::Clock;
@@ -101,8 +102,12 @@ fn log_format(config: &Config) -> crate::telemetry::logs::LogFormat {
 }
 
 fn summary(config: &Config) -> String {
-    let line =
-        |b: &config::BackendConfig| format!("    {:<9} {:<16} {}", b.backend.tier.as_str(), b.backend.id, b.base_url);
+    let width = config.backends.iter().map(|one| one.base_url.to_string().len()).max().unwrap_or_default();
+    let line = |one: &config::BackendConfig| {
+        let (backend, url) = (&one.backend, one.base_url.to_string());
+        let serves = serving(backend);
+        format!("    {:<9} {:<16} {url:<width$}  {serves}", backend.tier.as_str(), backend.id)
+    };
     config.backends.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 

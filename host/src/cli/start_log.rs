@@ -2,11 +2,9 @@
 
 use std::path::Path;
 
+use super::serving::serving;
 use crate::config::{BackendConfig, Config};
 use crate::serve::Running;
-
-/// Models listed of a backend.
-const MAX_MODELS: usize = 8;
 
 /// Logs the backends, where data is kept, and the addresses.
 pub fn log_start(config: &Config, config_file: Option<&Path>, running: &Running) {
@@ -32,7 +30,7 @@ fn log_backend(config: &BackendConfig) {
         tier = backend.tier.as_str(),
         dialect = backend.dialect.as_str(),
         host = config.base_url.authority().map(|authority| host(authority.as_str())),
-        models = models(config),
+        models = serving(backend),
         rpm = limits.rpm,
         tpm = limits.tpm,
         max_concurrency = limits.max_concurrency,
@@ -43,18 +41,6 @@ fn log_backend(config: &BackendConfig) {
 /// Without a user and password.
 fn host(authority: &str) -> &str {
     authority.rsplit_once('@').map_or(authority, |(_, host)| host)
-}
-
-fn models(config: &BackendConfig) -> String {
-    let routes = &config.backend.routes;
-    if routes.is_empty() {
-        return "*".to_owned();
-    }
-    let shown: Vec<String> = routes.iter().take(MAX_MODELS).map(|route| route.asked.to_string()).collect();
-    match routes.len() - shown.len() {
-        0 => shown.join(", "),
-        more => format!("{} and {more} more", shown.join(", ")),
-    }
 }
 
 /// From the root, so that it says where the file is whatever the process's folder was.

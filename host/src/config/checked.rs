@@ -1,4 +1,4 @@
-//! The checked configuration: whoever holds one need not look twice.
+//! The checked configuration: every value of it is valid.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -256,7 +256,7 @@ pub struct ExchangeLimits {
     pub queue_length: u32,
 }
 
-/// How long a failing backend is left alone.
+/// How long a failing backend is excluded.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Cooldown {
     /// The first cooldown where the provider names none; it doubles with every failure.

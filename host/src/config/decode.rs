@@ -9,13 +9,14 @@ use toml::Value;
 use super::diagnostic::Report;
 use super::tree::{Body, Node, Path, Step};
 
-/// Reads the tree; what is wrong in it is reported and left out. `also` names keys that are known too, though they stand
+/// Reads the tree; errors in it are reported and left out. `also` names keys that are known too, though they stand
 /// in another tree: by the list they stand in, `""` for the top level.
 pub(super) fn decode<T: DeserializeOwned + Default>(
     tree: &mut Node,
     report: &mut Report<'_>,
     also: &[(&str, &[&str])],
 ) -> T {
+    refuse_lists(tree, report);
     while report.errors() < Report::MAX_PROBLEMS {
         let error = match serde_path_to_error::deserialize(tree.to_value()) {
             Ok(raw) => return raw,
@@ -32,6 +33,58 @@ pub(super) fn decode<T: DeserializeOwned + Default>(
         }
     }
     T::default()
+}
+
+/// Tables of fixed keys, wherever they stand.
+const TABLES: [&str; 14] = [
+    "server",
+    "admin",
+    "secrets",
+    "store",
+    "journal",
+    "policy",
+    "stream",
+    "limits",
+    "cooldown",
+    "log",
+    "shadow",
+    "rollback",
+    "timeouts",
+    "health_check",
+];
+
+/// Serde would read a list as a table's values in the order of its keys.
+fn refuse_lists(tree: &mut Node, report: &mut Report<'_>) {
+    let Body::Table { entries, .. } = &tree.body else { return };
+    let mut found: Vec<Path> = Vec::new();
+    for (name, node) in entries {
+        look_for_lists(&Path::of(name), node, &mut found);
+    }
+    for path in found.into_iter().rev() {
+        if let Some(node) = tree.find(&path) {
+            report.error(Some(&node.site), format!("`{}` must be a table", path.name())).label("this is a list");
+        }
+        tree.refuse(&path);
+    }
+}
+
+fn look_for_lists(at: &Path, node: &Node, found: &mut Vec<Path>) {
+    match &node.body {
+        Body::List(_) if TABLES.contains(&at.name()) => found.push(at.clone()),
+        Body::List(items) => {
+            for (index, item) in items.iter().enumerate() {
+                match &item.body {
+                    Body::List(_) if ["backend", "client"].contains(&at.name()) => found.push(at.index(index)),
+                    Body::Table { .. } => look_for_lists(&at.index(index), item, found),
+                    Body::List(_) | Body::Leaf(_) => {}
+                }
+            }
+        }
+        Body::Table { entries, .. } if at.name() != "settings" => {
+            entries.iter().for_each(|(name, node)| look_for_lists(&at.key(name), node, found));
+        }
+        Body::Table { .. } | Body::Leaf(_) => {}
+    }
 }
 
 /// What serde complained of, in the forms that its derive writes.

@@ -28,7 +28,6 @@ pub use checked::{
 pub use diagnostic::{ConfigError, Diagnostic, Place, Severity};
 pub use litellm::import_litellm;
 pub use overlay::{Env, ProcessEnv};
-pub use providers::discover;
 pub use settings::{DEFAULT_POLICY, names as policy_names, section as settings_section};
 pub use sketch::{Complaints, OwnKeys, sketch};
 pub use tree::Path as KeyPath;
@@ -55,13 +54,22 @@ pub struct Loaded {
     pub path: Option<PathBuf>,
 }
 
-/// Loads the file named, else `./pointsman.toml` where it exists, else what [`discover`] finds.
+/// Loads the file named, else `./pointsman.toml` where it exists, else what the providers' variables come to.
 pub fn load(path: Option<&Path>, env: &dyn Env) -> Result<Loaded, ConfigError> {
     let default = Path::new(DEFAULT_FILE);
     match path.or_else(|| default.exists().then_some(default)) {
         Some(path) => load_file(path, env),
-        None => parse(&discover(env)?, "(environment)", env),
+        None => discovered(env),
     }
+}
+
+/// What the providers' variables come to, without a file.
+fn discovered(env: &dyn Env) -> Result<Loaded, ConfigError> {
+    let providers::Discovered { text, remarks } = providers::discover(env)?;
+    let mut loaded = parse(&text, "(environment)", env)?;
+    let warning = |remark| Diagnostic { severity: Severity::Warning, ..Diagnostic::error(remark) };
+    loaded.warnings.extend(remarks.into_iter().map(warning));
+    Ok(loaded)
 }
 
 /// Checks a text. `file_name` is what problems call it; relative paths in it start at its folder.
@@ -134,15 +142,23 @@ pub fn store_path(path: Option<&Path>, env: &dyn Env) -> Result<Option<PathBuf>,
 /// When there is no such file, it is not TOML, or the key is not where `[secrets]` says.
 pub fn seal_key(path: Option<&Path>, env: &dyn Env) -> Result<Rc<PrivateKey>, ConfigError> {
     let source = Source::find(path)?;
-    let mut tree = source.tree(env)?;
-    if let Body::Table { entries, .. } = &mut tree.body {
-        entries.retain(|section, _| section == "secrets");
-    }
-    let mut report = source.report();
-    let raw: raw::RawConfig = decode::decode(&mut tree, &mut report, &[]);
+    let (raw, tree, mut report) = source.sections(&["secrets"], env)?;
     let key = convert::seal_key(raw.secrets, &tree, env, &source.folder, &mut report);
     report.finish()?;
     Ok(key.expect("there is a key, or a reason why not"))
+}
+
+/// `[admin]` of the file named, else of `./pointsman.toml` where it exists, else the default. Nothing else is looked at: who asks
+/// a running proxy something needs no key of a provider.
+///
+/// # Errors
+/// When there is no such file, it is not TOML, or its token is not to be had here.
+pub fn admin(path: Option<&Path>, env: &dyn Env) -> Result<Admin, ConfigError> {
+    let source = Source::find(path)?;
+    let (raw, tree, mut report) = source.sections(&["admin", "secrets"], env)?;
+    let admin = convert::admin(raw, &tree, env, &source.folder, &mut report);
+    report.finish()?;
+    Ok(admin)
 }
 
 /// The text of a configuration of which only a part is wanted.
@@ -166,6 +182,17 @@ impl Source {
 
     fn report(&self) -> Report<'_> {
         Report::new(&self.name, &self.text)
+    }
+
+    /// These sections, as they are written; the others are not judged.
+    fn sections(&self, names: &[&str], env: &dyn Env) -> Result<(raw::RawConfig, Node, Report<'_>), ConfigError> {
+        let mut tree = self.tree(env)?;
+        if let Body::Table { entries, .. } = &mut tree.body {
+            entries.retain(|section, _| names.contains(&section.as_str()));
+        }
+        let mut report = self.report();
+        let raw = decode::decode(&mut tree, &mut report, &[]);
+        Ok((raw, tree, report))
     }
 
     /// With the environment laid over it; what fits nowhere is none of the part's business.

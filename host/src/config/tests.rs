@@ -260,6 +260,66 @@ fn a_missing_key_is_named_with_its_variable_and_the_way_out() {
 }
 
 #[test]
+fn one_of_several_keys_is_picked_by_its_number_and_a_list_is_never_sent_as_one() {
+    let api_key = |reference: &str| format!("{ONE}api_key = \"{reference}\"\n");
+    let key_of = |reference: &str, value: &str| {
+        let config = checked(&api_key(reference), &[("K", value)]).config;
+        config.backends[0].api_key.as_ref().unwrap().expose().to_owned()
+    };
+    assert_eq!(["env:K#1", "env:K#2"].map(|reference| key_of(reference, "nv-1, nv-2,")), ["nv-1", "nv-2"]);
+    assert_eq!([key_of("env:K", "nv-1"), key_of("env:K#1", "nv-1")], ["nv-1", "nv-1"]);
+    for (reference, value, words) in [
+        (
+            "env:K",
+            "nv-1,nv-2",
+            ["holds a list of 2 keys", "\"env:K#1\" here, and a [[backend]]", "\"env:K#2\"", ":4:11"],
+        ),
+        ("env:K", "nv-1,nv-2,nv-3", ["holds a list of 3 keys", "not one key", "\"env:K#2\" to \"env:K#3\"", ":4:11"]),
+        ("env:K", "nv-1,", ["holds a list of 1 key,", "not one key", "write \"env:K#1\" for the first", ":4:11"]),
+        ("env:K#3", "nv-1,nv-2", ["env:K has no entry number 3", "it has 2", "separated by commas", ":4:11"]),
+        ("env:K#0", "nv-1,nv-2", ["`#` must be followed by a number", "1 or more", "backend `a`", ":4:11"]),
+        ("nv-1,nv-2", "", ["this is a list", "a backend has one key", "env:NAME#1", ":4:11"]),
+    ] {
+        let told = refusal_with(&api_key(reference), &[("K", value)]);
+        assert!(words.iter().all(|word| told.contains(word)) && !told.contains("nv-"), "{reference} {value}: {told}");
+    }
+    let client = format!("{ONE}[[client]]\nname = \"c\"\nkey = \"env:K\"\n");
+    assert!(refusal_with(&client, &[("K", "a,b")]).contains("a [[client]] of its own"));
+    let admin = format!("{ONE}[admin]\ntoken = \"env:K\"\n");
+    assert!(refusal_with(&admin, &[("K", "a,b")]).contains("write \"env:K#1\" for the first"));
+    // A header's value may be a list of its own.
+    let header = checked(&format!("{ONE}headers = {{ X-Teams = \"env:K\" }}\n"), &[("K", "a, b")]).config;
+    assert_eq!(header.backends[0].headers[0].1, "a, b");
+}
+
+#[test]
+fn one_line_of_a_file_of_keys_is_picked_by_its_number() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("p.toml");
+    let loaded = |reference: &str| {
+        std::fs::write(&file, format!("{ONE}api_key = \"file:{reference}\"\n")).unwrap();
+        load(Some(&file), &[])
+    };
+    let key =
+        |reference: &str| loaded(reference).unwrap().config.backends[0].api_key.as_ref().unwrap().expose().to_owned();
+    std::fs::write(folder.path().join("keys"), "nv-1\n\n nv-2\n").unwrap();
+    std::fs::write(folder.path().join("keys#2"), "nv-of-its-own\n").unwrap();
+    std::fs::write(folder.path().join("one"), "nv-3\n").unwrap();
+    assert_eq!(["keys#1", "keys#2", "one", "one#1"].map(key), ["nv-1", "nv-of-its-own", "nv-3", "nv-3"]);
+    std::fs::remove_file(folder.path().join("keys#2")).unwrap();
+    assert_eq!(key("keys#2"), "nv-2");
+    for (reference, words) in [
+        ("keys", "file:keys holds a list of 2 keys, one on each line, and not one key"),
+        ("keys#3", "file:keys has no entry number 3, it has 2"),
+        ("keys#x", "`#` must be followed by a number"),
+        ("gone#1", "cannot read"),
+    ] {
+        let told = loaded(reference).unwrap_err().to_string();
+        assert!(told.contains(words) && told.contains("p.toml:4:11"), "{told}");
+    }
+}
+
+#[test]
 fn a_literal_key_is_taken_with_a_warning_that_does_not_repeat_it() {
     let loaded = checked(&format!("{ONE}api_key = \"sk-live-1\"\n"), &[]);
     assert_eq!(loaded.config.backends[0].api_key.as_ref().unwrap().expose(), "sk-live-1");
@@ -290,6 +350,242 @@ fn a_file_that_cannot_be_read_is_named() {
     assert!(told(&file).contains("p.toml:2: this is not UTF-8 text"));
     std::fs::write(&file, vec![b' '; MAX_FILE_BYTES as usize + 1]).unwrap();
     assert!(told(&file).contains("larger than"));
+}
+
+/// The warnings of a file that is taken, as they are told.
+fn warned(text: &str, env: &dyn Env) -> Vec<String> {
+    checked(text, env).warnings.iter().map(ToString::to_string).collect()
+}
+
+/// The file is taken with one warning, which is told with all of these words.
+fn warned_once(text: &str, env: &dyn Env, words: &[&str]) {
+    let told = warned(text, env);
+    assert_eq!(told.len(), 1, "{text}\n{told:#?}");
+    assert!(words.iter().all(|word| told[0].contains(word)), "{words:?} in\n{}", told[0]);
+}
+
+/// A fallback that serves these models at these prices.
+fn fallback(models: &str, prices: &[&str]) -> String {
+    let price = |model: &&str| format!("[backend.price.\"{model}\"]\ninput_per_mtok = 1.0\noutput_per_mtok = 2.0\n");
+    let prices: String = prices.iter().map(price).collect();
+    format!("[[backend]]\nid = \"f\"\ntier = \"fallback\"\nbase_url = \"http://127.0.0.1:2/v1\"\n{models}{prices}")
+}
+
+#[test]
+fn a_fallback_without_a_price_is_warned_of_and_a_price_that_is_nobodys() {
+    let with = |models: &str, prices: &[&str]| format!("{ONE}{}", fallback(models, prices));
+    let gpt = "models = { \"*\" = \"gpt-4.1-mini\" }\n";
+    for fine in [
+        with(gpt, &["gpt-4.1-mini"]),
+        with(gpt, &["*"]),
+        with("", &["*"]),
+        with("", &["anything"]),
+        with("models = { \"*\" = \"gpt-4.1-mini\", \"gpt-*\" = true }\n", &["gpt-4.1-mini"]),
+        with("models = { \"*\" = \"gpt-4.1-mini\", \"gpt-*\" = false }\n", &["gpt-4.1-mini"]),
+    ] {
+        assert_eq!(warned(&fine, &[]), Vec::<String>::new(), "{fine}");
+    }
+    let free = "the fallback `f` has no price for";
+    warned_once(
+        &with(gpt, &[]),
+        &[],
+        &[free, "`gpt-4.1-mini`: its spend counts as $0", ":8:", "[backend.price.\"gpt-4.1-mini\"]"],
+    );
+    warned_once(&with("", &[]), &[], &[free, "`*`", "[backend.price.\"*\"]"]);
+    let nobodys = "there is a price for `gpt-4.1-mni`, which `f` never sends";
+    warned_once(&with(gpt, &["gpt-4.1-mni"]), &[], &[nobodys, ":9:", "write [backend.price.\"gpt-4.1-mini\"]"]);
+    let open = "models = { m = \"gpt-4.1-mini\", \"*\" = \"*\" }\n";
+    warned_once(&with(open, &["gpt-4.1-mni"]), &[], &[nobodys, "write [backend.price.\"gpt-4.1-mini\"]"]);
+    let asked = "models = { m = \"gpt-4.1-mini\", \"*\" = \"gpt-4.1-mini\" }\n";
+    warned_once(&with(asked, &["m"]), &[], &["a price for `m`, which `f` never sends", "by the name that is sent"]);
+    warned_once(
+        &with(gpt, &["gpt-4.1-mini", "claude"]),
+        &[],
+        &["`claude`, which `f` never sends", "it sends `gpt-4.1-mini`"],
+    );
+    let client = "[[client]]\nname = \"c\"\nkey = \"env:K\"\nbudget_usd_per_day = 1.0\n";
+    warned_once(
+        &format!("{ONE}{client}"),
+        &[("K", "k")],
+        &["client `c` has a budget", "no backend has a price", ":7:22"],
+    );
+    // Primaries are often free.
+    assert_eq!(warned(&format!("{ONE}models = [\"m\"]\n"), &[]), Vec::<String>::new());
+}
+
+#[test]
+fn a_key_that_is_none_is_warned_of_and_not_shown() {
+    let api_key = |text: &str| format!("{ONE}api_key = \"{text}\"\n");
+    for meant in [
+        "$NV_KEY",
+        "${NV_KEY}",
+        "${env:NV_KEY}",
+        "os.environ/NV_KEY",
+        "process.env.NV_KEY",
+        "{{ NV_KEY }}",
+        "%NV_KEY%",
+        "NV_KEY",
+        "ENV:NV_KEY",
+    ] {
+        warned_once(&api_key(meant), &[], &["a variable's name", "did you mean \"env:NV_KEY\"?", ":4:11"]);
+    }
+    for placeholder in ["sk-...", "nvapi-...", "YOUR_API_KEY_HERE", "your-key", "<key>", "sk-xxxxxxxx", "changeme"] {
+        warned_once(&api_key(placeholder), &[], &["backend `a`: the key is a placeholder", ":4:11"]);
+        warned_once(&api_key("env:K"), &[("K", placeholder)], &["the key is a placeholder", ":4:11"]);
+    }
+    assert_eq!(warned(&api_key("env:K"), &[("K", "sk-proj-4f3a")]), Vec::<String>::new());
+    assert_eq!(warned(&format!("{ONE}headers = {{ X-Team = \"$TEAM\" }}\n"), &[]), Vec::<String>::new());
+}
+
+#[test]
+fn an_address_that_is_most_likely_not_meant_is_warned_of() {
+    let at = |url: &str| format!("[[backend]]\nid = \"a\"\nbase_url = \"{url}\"\n");
+    for (url, base) in [
+        ("https://api.openai.com/v1/chat/completions", "https://api.openai.com/v1"),
+        ("https://api.anthropic.com/v1/messages/", "https://api.anthropic.com/v1"),
+        ("http://127.0.0.1:11434/api/chat", "http://127.0.0.1:11434"),
+    ] {
+        warned_once(&at(url), &[], &["`base_url` ends in an operation", &format!("write \"{base}\""), ":3:12"]);
+    }
+    assert_eq!(warned(&format!("{}dialect = \"plain\"\n", at("http://x/v1/messages")), &[]), Vec::<String>::new());
+    for url in ["http://127.0.0.1:8080/v1", "http://localhost:8080"] {
+        warned_once(&at(url), &[], &["where Pointsman itself listens", "in circles", ":3:12"]);
+    }
+}
+
+#[test]
+fn one_key_in_two_backends_is_one_limit() {
+    let one = |id: &str, more: &str| {
+        format!("[[backend]]\nid = \"{id}\"\nbase_url = \"http://x/v1\"\napi_key = \"env:K\"\n{more}")
+    };
+    let two = format!("{}{}", one("a", "rpm = 40\nmodels = [\"m\"]\n"), one("b", "rpm = 40\nmodels = [\"n\"]\n"));
+    let words = [
+        "`a` and `b` have the same key",
+        "--> pointsman.toml:10:11",
+        "::: pointsman.toml:4:11",
+        "one backend with both",
+    ];
+    warned_once(&two, &[("K", "sk-1")], &words);
+    assert_eq!(warned(&two.replacen("env:K", "env:L", 1), &[("K", "sk-1"), ("L", "sk-2")]), Vec::<String>::new());
+    assert_eq!(
+        warned(&two.replacen("http://x", "http://y", 1), &[("K", "sk-1")]),
+        Vec::<String>::new(),
+        "other providers"
+    );
+    assert_eq!(
+        warned(&format!("{}{}", one("a", ""), one("b", "")), &[("K", "sk-1")]),
+        Vec::<String>::new(),
+        "no limits"
+    );
+}
+
+#[test]
+fn a_model_without_a_fallback_is_warned_of_where_there_are_fallbacks() {
+    let with = |primary: &str, models: &str| format!("{ONE}{primary}{}", fallback(models, &["*"]));
+    let paid = "models = [\"m\", \"gpt-*\"]\n";
+    for (primary, models) in [
+        ("models = [\"m\"]\n", paid),
+        ("models = { m = \"x/m\", \"*\" = \"*\" }\n", paid),
+        ("", "models = { \"*\" = \"one\" }\n"),
+        ("", ""),
+    ] {
+        assert_eq!(warned(&with(primary, models), &[]), Vec::<String>::new(), "{primary} {models}");
+    }
+    warned_once(
+        &with("models = [\"m\", \"n\"]\n", paid),
+        &[],
+        &["`a` serves a model that no fallback serves: `n`", ":4:10", "`f` serves gpt-*, m"],
+    );
+    warned_once(
+        &with("", paid),
+        &[],
+        &["`a` serves any model, and no fallback does", "`f` serves gpt-*, m", "\"*\" ="],
+    );
+    assert_eq!(warned(&format!("{ONE}models = [\"n\"]\n"), &[]), Vec::<String>::new(), "no fallback is wanted");
+}
+
+#[test]
+fn limits_that_contradict_one_another_are_warned_of() {
+    let timeouts = |text: &str| format!("{ONE}timeouts = {{ {text} }}\n");
+    for (text, words) in [
+        (
+            timeouts("first_byte_ms = 9000, total_ms = 5000"),
+            ["`first_byte_ms` (9000) is longer than `total_ms` (5000)", ":4:30"],
+        ),
+        (timeouts("idle_ms = 9000, total_ms = 5000"), ["`idle_ms` (9000) is longer", "at most 5000"]),
+        (timeouts("connect_ms = 9000, first_byte_ms = 5000"), ["`connect_ms` (9000) is longer", "first_byte_ms"]),
+        (
+            format!("{}[limits]\nmax_exchange_ms = 4000\n", timeouts("total_ms = 5000")),
+            ["`total_ms` (5000)", "limits.max_exchange_ms"],
+        ),
+        (format!("{ONE}[limits]\nmax_wait_ms = 9000\nmax_exchange_ms = 4000\n"), ["`max_wait_ms` (9000)", ":5:15"]),
+        (format!("{ONE}tpm = 500\n"), ["`tpm` of 500 is less than what one request", ":4:7"]),
+        (format!("{ONE}[policy.settings]\nemergency_rpm_fraction = 0\n"), ["`emergency_rpm_fraction` of 0", ":5:26"]),
+    ] {
+        warned_once(&text, &[], &words);
+    }
+    assert_eq!(warned(&timeouts("total_ms = 5000"), &[]), Vec::<String>::new(), "a default contradicts nobody");
+}
+
+/// Every table of the file, by its header and what must stand before it, and its keys as the schema has them.
+fn every_table() -> Vec<(String, Vec<String>)> {
+    let schema = schema().to_value();
+    let keys = |name: &str| -> Vec<String> {
+        let of = if name.is_empty() { &schema } else { &schema["$defs"][name] };
+        of["properties"].as_object().unwrap_or_else(|| panic!("no {name}")).keys().cloned().collect()
+    };
+    let tables = [
+        ("", ""),
+        ("[server]", "Server"),
+        ("[admin]", "Admin"),
+        ("[secrets]", "Secrets"),
+        ("[store]", "Store"),
+        ("[journal]", "Journal"),
+        ("[policy]", "Policy"),
+        ("[policy.shadow]", "Shadow"),
+        ("[policy.rollback]", "Rollback"),
+        ("[stream]", "Stream"),
+        ("[limits]", "Limits"),
+        ("[cooldown]", "Cooldown"),
+        ("[log]", "Log"),
+        ("[[backend]]", "Backend"),
+        ("[[backend]]\n[backend.timeouts]", "Timeouts"),
+        ("[[backend]]\n[backend.health_check]", "HealthCheck"),
+        ("[[backend]]\n[backend.price.m]", "Price"),
+        ("[[client]]", "Client"),
+    ];
+    let named = schema["$defs"].as_object().unwrap().values().filter(|def| def["properties"].is_object()).count();
+    assert_eq!(named, tables.len() - 1, "a section is missing here");
+    tables.map(|(header, name)| (header.to_owned(), keys(name))).to_vec()
+}
+
+#[test]
+fn a_misspelt_key_of_any_section_is_told_with_its_line_and_the_right_one() {
+    for (header, keys) in every_table() {
+        let line = if header.is_empty() { 1 } else { header.lines().count() + 1 };
+        for key in &keys {
+            let misspelt = format!("{key}x");
+            let told = refusal(format!("{header}\n{misspelt} = 1\n").trim_start());
+            for words in
+                [format!("unknown key `{misspelt}`"), format!("pointsman.toml:{line}:1"), format!("write `{key}`")]
+            {
+                assert!(told.contains(&words), "{header} {misspelt}: no {words:?} in\n{told}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_wrong_type_in_any_section_is_told_with_its_line_and_the_key() {
+    for (header, keys) in every_table() {
+        let line = if header.is_empty() { 1 } else { header.lines().count() + 1 };
+        for key in &keys {
+            let text = format!("{header}\n{key} = [[[1]]]\n");
+            let told = refusal(text.trim_start());
+            let wrong = told.split("error: ").find(|problem| problem.contains(&format!("pointsman.toml:{line}:")));
+            assert!(wrong.is_some_and(|problem| problem.contains(&format!("`{key}`"))), "{header} {key}: {told}");
+        }
+    }
 }
 
 #[test]
@@ -335,7 +631,9 @@ fn the_environment_overrides_the_file() {
         ("POINTSMAN__STORE__PATH", ":memory:"),
     ];
     let Loaded { config, warnings, .. } = checked(EXAMPLE, &env);
-    assert_eq!(warnings, [], "a secret in the environment is where it belongs");
+    let told: Vec<&str> = warnings.iter().map(|warning| warning.message.as_str()).collect();
+    let price = "there is a price for `meta/llama-3.1-70b-instruct`, which `nvidia-1` never sends";
+    assert_eq!(told, [price], "the other models leave it without; a secret in the environment is where it belongs");
     assert_eq!(config.server.listen.port(), 9);
     assert_eq!(config.backends[0].backend.limits.rpm, Some(7));
     assert_eq!(config.backends[0].api_key.as_ref().unwrap().expose(), "12345");

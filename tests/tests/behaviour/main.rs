@@ -11,6 +11,7 @@ mod demo;
 mod denials;
 mod dialects;
 mod explain;
+mod first_start;
 mod forwarding;
 mod guides;
 mod health_check;

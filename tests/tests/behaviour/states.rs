@@ -154,9 +154,9 @@ async fn a_start_without_a_terminal_says_what_is_served_from_where() {
         (&"primary".into(), &40.into(), &host.into()),
         "{listed}"
     );
-    assert_eq!(listed["models"], "llama, gpt-*");
+    assert_eq!(listed["models"], "gpt-*, llama");
     let f1 = proxy.wait_log("f1", |l| (l["backend"] == "f1").then(|| l.clone())).await;
-    assert_eq!((&f1["tier"], &f1["models"]), (&"fallback".into(), &"*".into()), "{f1}");
+    assert_eq!((&f1["tier"], &f1["models"]), (&"fallback".into(), &"any model".into()), "{f1}");
     let started = proxy.wait_log("started", |l| (l["message"] == "started").then(|| l.clone())).await;
     assert_eq!(started["store"], proxy.store_path().canonicalize().unwrap().display().to_string());
     assert_eq!((&started["backends"], &started["clients"]), (&2.into(), &1.into()));

@@ -1,5 +1,6 @@
 //! From raw to checked: the only place where a configuration becomes a [`Config`].
 
+mod advice;
 mod backend;
 mod client;
 mod sealed;
@@ -56,6 +57,13 @@ pub(super) fn seal_key(
     check.seal_key(None)
 }
 
+/// `[admin]` alone. The result is only to be used when the report has no error.
+pub(super) fn admin(raw: RawConfig, tree: &Node, env: &dyn Env, folder: &FilePath, report: &mut Report<'_>) -> Admin {
+    let mut check = Check::new(tree, env, folder, report);
+    check.secrets(raw.secrets);
+    check.admin(&raw.admin)
+}
+
 /// Checks everything. The result is only to be used when the report has no error.
 pub(super) fn convert(
     raw: RawConfig,
@@ -65,6 +73,7 @@ pub(super) fn convert(
     report: &mut Report<'_>,
 ) -> Config {
     let mut check = Check::new(tree, env, folder, report);
+    check.advise_on_limits(&raw);
     check.secrets(raw.secrets);
     let backends = check.backends(raw.backend);
     let open = raw.client.is_empty() && !raw.server.allow_open.unwrap_or(false);
@@ -88,6 +97,9 @@ pub(super) fn convert(
     }
     if is_same_socket(config.server.listen, config.admin.listen) {
         check.one_address_for_two(config.server.listen);
+    }
+    if check.report.errors() == 0 {
+        check.advise(&config);
     }
     config
 }
@@ -192,7 +204,14 @@ impl Check<'_, '_> {
             let own = raw.settings.get(DEFAULT_POLICY).and_then(serde_json::Value::as_object);
             for (at, all) in [(settings.clone(), Some(&raw.settings)), (settings.key(DEFAULT_POLICY), own)] {
                 let value = all.and_then(|all| all.get(fraction)).and_then(serde_json::Value::as_f64);
-                self.fraction(&at.key(fraction), value, 0.1);
+                let place = at.key(fraction);
+                if self.fraction(&place, value, 0.1) == 0.0 {
+                    self.warn(
+                        &place,
+                        format!("`{fraction}` of 0 still lets one request a minute through in an emergency"),
+                    )
+                    .help("the emergency lane sends at least one a minute to each backend");
+                }
             }
         }
         let shadow = self.shadow(&at.key("shadow"), raw.shadow, &raw.settings);
@@ -337,7 +356,7 @@ impl Check<'_, '_> {
         }
     }
 
-    /// Without client keys, whoever reaches the listener spends the operator's money.
+    /// Without client keys, anyone who reaches the listener spends the operator's money.
     fn open_to_everyone(&mut self) {
         let listen = Path::of("server").key("listen");
         let problem = self.error(&listen, "everyone who reaches this address could spend your keys");
