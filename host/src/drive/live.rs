@@ -296,7 +296,8 @@ impl Live {
         let (waits, waited) = self.exchange.waits();
         let told = std::mem::take(&mut self.told);
         let end = told.end.unwrap_or(End::ClientGone);
-        let saved_usd = self.exchange.saved_usd(end, told.lane);
+        // A health check would not have been sent to a fallback.
+        let saved_usd = self.exchange.saved_usd(end, told.lane).filter(|_| self.asked.only.is_none());
         ExchangeRecord {
             id: self.asked.id.clone(),
             started: self.arrived,

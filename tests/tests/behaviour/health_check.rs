@@ -9,7 +9,7 @@ async fn scene(checked: impl FnOnce(Backend) -> Backend) -> (pointsman_tests::Pr
     let paid = upstream().reply(chat("paid")).start().await;
     let proxy = proxy!()
         .backend(checked(backend("p1").primary(&up)))
-        .backend(backend("f1").fallback(&paid))
+        .backend(backend("f1").fallback(&paid).price("*", 5.0, 5.0))
         .setting("primary_wait_max_retries", 0)
         .start()
         .await;
@@ -25,9 +25,11 @@ async fn a_backend_after_its_cooldown_is_asked_for_one_token_and_then_left_alone
     let check = &up.seen()[1];
     assert_eq!((check.json()["max_tokens"].as_u64(), check.json()["model"].as_str()), (Some(1), Some("m")));
     assert_eq!(check.header("authorization"), Some("Bearer key-of-p1"));
-    let rows = proxy.wait_rows(2, "SELECT id, client, status, cost_usd FROM exchanges ORDER BY started").await;
+    let rows =
+        proxy.wait_rows(2, "SELECT id, client, status, cost_usd, saved_usd FROM exchanges ORDER BY started").await;
     assert_eq!((&rows[1]["client"], &rows[1]["status"]), (&"(health check)".into(), &200.into()));
     assert!(rows[1]["cost_usd"].as_f64().unwrap() > 0.0, "checks are paid and say so: {rows:?}");
+    assert!(rows[1]["saved_usd"].is_null(), "a check saves nothing: {rows:?}");
     // It has proved itself: the client's next request is no probe, and nothing else is sent.
     assert_eq!(proxy.chat().send().await.says(), "well");
     assert_eq!(up.count(), 3);
