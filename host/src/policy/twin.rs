@@ -10,12 +10,15 @@ use pointsman_policy_default as default_policy;
 use pointsman_sdk as sdk;
 use pointsman_sdk::Policy as _;
 
+use super::state::State;
 use super::{Spending, Texts};
 
 /// The default policy over one table.
 pub struct Twin {
     policy: Mutex<default_policy::Default>,
     table: sdk::Table,
+    /// Its own: what a component keeps is written in the component's words.
+    state: Arc<State>,
 }
 
 impl Twin {
@@ -23,12 +26,14 @@ impl Twin {
     pub fn new(settings: &str, table: &core_table::Table) -> Self {
         let table = to_sdk(table);
         let policy = default_policy::Default::with_settings(default_policy::Settings::parse_known(settings), &table);
-        Self { policy: Mutex::new(policy), table }
+        Self { policy: Mutex::new(policy), table, state: Arc::default() }
     }
 
     /// The decision, and what it noted.
     pub fn decide(&self, query: &core::Query, texts: &Arc<Texts>) -> (core::Decision, Vec<String>) {
         let layout = self.table.layout();
+        let ears =
+            Ears { texts: Arc::clone(texts), notes: Vec::new(), state: Arc::clone(&self.state), now_ms: query.now_ms };
         let attempts: Vec<sdk::Attempt> = query.attempts.iter().map(attempt).collect();
         let query = sdk::Query {
             now_ms: query.now_ms,
@@ -42,16 +47,17 @@ impl Twin {
         };
         // What the policy keeps between questions does not change with them, so a panic would not spoil it.
         let mut policy = self.policy.lock().unwrap_or_else(PoisonError::into_inner);
-        let ears = Ears { texts: Arc::clone(texts), notes: Vec::new() };
         let (decision, ears) = sdk::host::scope(ears, || policy.decide(&query));
         (from_sdk(decision), ears.notes)
     }
 }
 
-/// Hears the twin's notes.
+/// The host of one decision of the twin.
 struct Ears {
     texts: Arc<Texts>,
     notes: Vec<String>,
+    state: Arc<State>,
+    now_ms: u64,
 }
 
 impl sdk::host::Host for Ears {
@@ -73,6 +79,15 @@ impl sdk::host::Host for Ears {
     fn spending(&self) -> sdk::Spending {
         let Spending { today_microusd, budget_microusd } = self.texts.spending;
         sdk::Spending { today_microusd, budget_microusd }
+    }
+    fn state_get(&mut self, key: &str) -> Option<i64> {
+        self.state.get(key, self.now_ms)
+    }
+    fn state_set(&mut self, key: &str, value: i64, ttl_ms: u64) {
+        self.state.set(key.to_owned(), value, ttl_ms, self.now_ms);
+    }
+    fn state_add(&mut self, key: &str, delta: i64, ttl_ms: u64) -> i64 {
+        self.state.add(key.to_owned(), delta, ttl_ms, self.now_ms)
     }
 }
 

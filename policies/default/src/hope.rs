@@ -6,6 +6,7 @@
 
 use pointsman_sdk::{NONE, Outcome, Query, Row, State};
 
+use crate::overload;
 use crate::pools::Candidate;
 
 /// What the rows of a pool without a ready backend promise.
@@ -19,12 +20,14 @@ pub struct Hope {
     queued: u32,
     /// Requests a minute of all that are hoped for; none where one has no such limit.
     rpm: Option<u64>,
+    /// Does one of them cool?
+    is_cooling: bool,
 }
 
 impl Hope {
     /// The hope in these candidates; none when there is none.
     pub fn of<'a>(candidates: impl Iterator<Item = &'a Candidate>, query: &Query) -> Option<Self> {
-        let mut hope = Self { soonest_ms: None, any_time: false, queued: 0, rpm: Some(0) };
+        let mut hope = Self { soonest_ms: None, any_time: false, queued: 0, rpm: Some(0), is_cooling: false };
         for candidate in candidates {
             let row = query.backend(candidate.index);
             if !is_hope(row) {
@@ -35,6 +38,7 @@ impl Hope {
                 ms => hope.soonest_ms = Some(hope.soonest_ms.map_or(ms, |soonest| soonest.min(ms))),
             }
             hope.queued = hope.queued.max(row.queued());
+            hope.is_cooling |= row.state() == State::Cooling;
             hope.rpm = match candidate.load.rpm {
                 NONE => None,
                 rpm => hope.rpm.map(|sum| sum + u64::from(rpm)),
@@ -51,6 +55,12 @@ impl Hope {
             (Some(ms), true) => ms.min(u64::from(one_wait_ms)),
             (None, _) => u64::from(one_wait_ms),
         }
+    }
+
+    /// What this exchange sees of the line that it would join, where a wait of `target_ms` is a short one.
+    pub fn line(&self, expected_ms: u64, target_ms: u32) -> overload::View {
+        let is_short = expected_ms <= u64::from(target_ms) || self.queued == 0;
+        overload::View { is_short, is_cooling: self.is_cooling }
     }
 
     /// The time the queue takes at the pace of the pool's rpm limits.

@@ -8,7 +8,9 @@
 //!    within a quarter of the best, one by weight and the query's seed. One that this exchange has not tried goes
 //!    first. Budget: `1 + max_pool_retries` attempts since the last wait, twice that in the whole exchange.
 //! 3. **Wait for a primary** when none is ready and waiting can pay: see [`hope`]. At most `primary_wait_max_retries`
-//!    waits of at most `primary_wait_ms`; what the recovery is expected to take decides whether to wait at all.
+//!    waits of at most `primary_wait_ms`; what the recovery is expected to take decides whether to wait at all. In steady
+//!    overload ([`overload`]), while a fallback is ready, only who is expected to be served within `overload_wait_ms` joins
+//!    the line.
 //! 4. **Fallback**: healthy ones first, of these the cheapest for this request where prices are known, then as for
 //!    primaries. Each at most twice, `1 + max_pool_retries` together.
 //! 5. **Wait for a fallback** that is only throttled and free again within one wait.
@@ -24,13 +26,14 @@
 //! serve the model is never used.
 //!
 //! Settings, all optional: `primary_wait_ms` (5000), `primary_wait_max_retries` (6), `max_pool_retries` (3),
-//! `emergency_rpm_fraction` (0.1; the host enforces the rate, the policy only checks the value).
+//! `overload_wait_ms` (2000), `emergency_rpm_fraction` (0.1; the host enforces the rate, the policy only checks the value).
 //!
 //! The common case, a first question with a ready primary, allocates nothing and leaves no note.
 
 mod choose;
 mod history;
 mod hope;
+mod overload;
 mod pools;
 mod settings;
 
@@ -39,6 +42,7 @@ use pointsman_sdk::{Decision, Hold, Lane, Outcome, Policy, Query, Rejection, Row
 use crate::choose::{best, cheapest, last_resort};
 use crate::history::History;
 use crate::hope::Hope;
+use crate::overload::Line;
 use crate::pools::{Candidate, Pools};
 pub use crate::settings::Settings;
 
@@ -106,6 +110,9 @@ impl Question<'_> {
         let index = best(self.query, &self.history, self.primaries())?;
         if !self.is_first() {
             self.note(|ids| format!("primary {}: best of those ready", ids[index]));
+            if !self.is_joining() {
+                self.line().count_served();
+            }
         }
         Some(Decision::primary(index))
     }
@@ -122,6 +129,13 @@ impl Question<'_> {
         }
         let hope = Hope::of(primaries.iter().filter(|c| self.history.usable(c.index)), self.query)?;
         let expected_ms = hope.expected_ms(self.policy.settings.primary_wait_ms);
+        if self.is_joining() {
+            let seen = hope.line(expected_ms, self.policy.settings.overload_wait_ms);
+            if self.line().count_joined(seen) && self.has_ready_fallback() {
+                self.note(|_| format!("no wait: primaries are overloaded, and this one would need {expected_ms} ms"));
+                return None;
+            }
+        }
         let most_ms = u64::from(self.policy.settings.primary_wait_ms) * u64::from(self.waits_left());
         if expected_ms > most_ms.min(u64::from(self.query.request.remaining_ms)) {
             self.note(|_| format!("no wait: primaries need {expected_ms} ms"));
@@ -256,6 +270,24 @@ impl Question<'_> {
     fn hold(&self, lane: Lane, longest_ms: u32) -> Option<Decision> {
         let max_ms = longest_ms.min(self.query.request.remaining_ms);
         (max_ms > 0).then_some(Decision::Wait(Hold { max_ms, lane }))
+    }
+
+    fn line(&self) -> Line {
+        Line::of(self.policy.pools.number(self.query.request.model), self.query.now_ms)
+    }
+
+    /// Has it not waited since it arrived, or since its last attempt?
+    fn is_joining(&self) -> bool {
+        self.query.waits == self.query.attempts.last().map_or(0, |last| last.waits_before)
+    }
+
+    fn has_ready_fallback(&self) -> bool {
+        self.history.fallbacks() < self.policy.settings.attempts_per_pool()
+            && self
+                .fallbacks()
+                .candidates()
+                .iter()
+                .any(|c| self.query.backend(c.index).is_ready() && self.history.may_fall_back_to(c.index))
     }
 
     fn is_first(&self) -> bool {

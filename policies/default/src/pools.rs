@@ -92,8 +92,13 @@ impl Pools {
     /// The pools of this model.
     #[inline]
     pub fn of(&self, model: Option<usize>) -> &Pair {
-        let place = model.and_then(|m| self.by_model.get(m)).copied().unwrap_or(self.unlisted);
-        &self.pairs[place]
+        &self.pairs[self.number(model)]
+    }
+
+    /// The number of this model's pair of pools, among those of this table.
+    #[inline]
+    pub fn number(&self, model: Option<usize>) -> usize {
+        model.and_then(|m| self.by_model.get(m)).copied().unwrap_or(self.unlisted)
     }
 
     /// USD per million prompt and answer tokens, where both are known.

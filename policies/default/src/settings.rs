@@ -11,13 +11,22 @@ pub struct Settings {
     pub primary_wait_max_retries: u32,
     /// Further attempts in a pool after its first.
     pub max_pool_retries: u32,
+    /// The longest expected wait, in ms, that a request joins the line for while the primaries are overloaded and a fallback
+    /// is ready.
+    pub overload_wait_ms: u32,
     /// Share of a backend's rpm that the emergency lane may use; enforced by the host.
     pub emergency_rpm_fraction: f64,
 }
 
 impl std::default::Default for Settings {
     fn default() -> Self {
-        Self { primary_wait_ms: 5_000, primary_wait_max_retries: 6, max_pool_retries: 3, emergency_rpm_fraction: 0.1 }
+        Self {
+            primary_wait_ms: 5_000,
+            primary_wait_max_retries: 6,
+            max_pool_retries: 3,
+            overload_wait_ms: 2_000,
+            emergency_rpm_fraction: 0.1,
+        }
     }
 }
 
@@ -46,11 +55,12 @@ impl Settings {
             "primary_wait_ms" => self.primary_wait_ms = whole(key, value, 600_000)?,
             "primary_wait_max_retries" => self.primary_wait_max_retries = whole(key, value, 1_000)?,
             "max_pool_retries" => self.max_pool_retries = whole(key, value, 100)?,
+            "overload_wait_ms" => self.overload_wait_ms = whole(key, value, 600_000)?,
             "emergency_rpm_fraction" => self.emergency_rpm_fraction = fraction(key, value)?,
             _ => {
                 return Err(format!(
                     "`{key}` is no setting of the default policy; it knows primary_wait_ms, primary_wait_max_retries, \
-                     max_pool_retries and emergency_rpm_fraction"
+                     max_pool_retries, overload_wait_ms and emergency_rpm_fraction"
                 ));
             }
         }
@@ -96,11 +106,13 @@ mod tests {
 
     #[test]
     fn every_setting_is_read() {
-        let text = r#"{"primary_wait_ms": 100, "primary_wait_max_retries": 2, "max_pool_retries": 0, "emergency_rpm_fraction": 1}"#;
+        let text = r#"{"primary_wait_ms": 100, "primary_wait_max_retries": 2, "max_pool_retries": 0,
+            "overload_wait_ms": 300, "emergency_rpm_fraction": 1}"#;
         let expected = Settings {
             primary_wait_ms: 100,
             primary_wait_max_retries: 2,
             max_pool_retries: 0,
+            overload_wait_ms: 300,
             emergency_rpm_fraction: 1.0,
         };
         assert_eq!(Settings::parse(text), Ok(expected));

@@ -219,6 +219,85 @@ fn it_does_not_wait_for_a_primary_that_it_may_not_use() {
     assert_eq!(s.decision::<Rules>(), Decision::fallback(1));
 }
 
+// --- overload
+
+/// A primary of 60 a minute with a line of 5 in front of it, and a fallback.
+fn standing_line() -> Case {
+    scenario([primary().rpm(60).throttled(1_000).with("queued", 5), fallback()])
+}
+
+/// The decisions for newcomers that arrive every second, while every `served_every`th second one of the line is served.
+fn newcomers(case: &mut Case, seconds: u64, served_every: Option<u64>) -> Vec<Decision> {
+    let line = case.backends.clone();
+    let one = |second: u64| {
+        case.now_ms += 1_000;
+        if served_every.is_some_and(|every| second.is_multiple_of(every)) {
+            (case.backends[0], case.waits) = (primary(), 1);
+            assert_eq!(case.decision::<Rules>(), Decision::primary(0));
+            (case.backends, case.waits) = (line.clone(), 0);
+        }
+        case.decision::<Rules>()
+    };
+    (0..seconds).map(one).collect()
+}
+
+fn count(decisions: &[Decision], which: &Decision) -> usize {
+    decisions.iter().filter(|decision| *decision == which).count()
+}
+
+#[test]
+fn a_line_that_stands_for_a_minute_and_grows_sends_newcomers_to_the_fallback() {
+    let mut case = standing_line();
+    let first = newcomers(&mut case, 60, Some(2));
+    assert_eq!(count(&first, &wait(Lane::Primary, 5_000)), 60, "it may be a burst");
+    let second = newcomers(&mut case, 60, Some(2));
+    assert_eq!(count(&second, &Decision::fallback(1)), 60);
+    let notes = case.ask::<Rules>().notes;
+    assert!(notes[0].starts_with("no wait: primaries are overloaded"), "{notes:?}");
+    // Those in line stay there.
+    assert_eq!(case.clone().after_waits(1).decision::<Rules>(), wait(Lane::Primary, 5_000));
+}
+
+#[test]
+fn a_short_line_is_joined_also_in_overload() {
+    let mut case = standing_line();
+    newcomers(&mut case, 90, Some(2));
+    case.backends[0] = primary().rpm(60).throttled(500).with("queued", 1);
+    assert_eq!(case.decision::<Rules>(), wait(Lane::Primary, 5_000), "1.5 s are within the target");
+    case.backends = standing_line().backends;
+    let again = newcomers(&mut case, 25, Some(2));
+    assert_eq!(count(&again, &Decision::fallback(1)), 5, "after an overload 20 s of standing are enough");
+}
+
+#[test]
+fn a_line_that_gets_shorter_or_is_not_served_is_no_overload() {
+    for served_every in [Some(1), None] {
+        let line = newcomers(&mut standing_line(), 180, served_every);
+        assert_eq!(count(&line, &wait(Lane::Primary, 5_000)), 180, "served every {served_every:?} s");
+    }
+}
+
+#[test]
+fn a_line_behind_a_cooling_primary_gets_more_time() {
+    let cooling = || primary().rpm(60).cooling(RateLimited, 4_000).with("queued", 5);
+    let mut case = scenario([cooling(), fallback()]);
+    assert_eq!(count(&newcomers(&mut case, 180, Some(2)), &wait(Lane::Primary, 5_000)), 180);
+    assert_eq!(count(&newcomers(&mut case, 10, Some(2)), &Decision::fallback(1)), 10);
+}
+
+#[test]
+fn without_a_ready_fallback_the_line_is_joined_also_in_overload() {
+    let mut case = standing_line();
+    case.backends[1] = fallback().throttled(400);
+    assert_eq!(count(&newcomers(&mut case, 90, Some(2)), &wait(Lane::Primary, 5_000)), 90);
+}
+
+#[test]
+fn the_target_is_a_setting() {
+    let mut case = standing_line().settings(r#"{"overload_wait_ms": 6000}"#);
+    assert_eq!(count(&newcomers(&mut case, 90, Some(2)), &wait(Lane::Primary, 5_000)), 90, "6 s are expected");
+}
+
 // --- fallback
 
 #[test]

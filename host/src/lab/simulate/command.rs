@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use super::judge::Rule;
 use super::report::Report;
-use super::{Lived, Plan, Policy, Tally, live};
+use super::{Lived, Plan, Policy, Tally, days, live};
 use crate::clock::Stopwatch;
 use crate::config::{self, Config, Env};
 use crate::lab::command::compile;
@@ -25,6 +25,11 @@ pub struct SimulateArgs {
     /// How many requests arrive in each run.
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..))]
     pub exchanges: u64,
+    /// Instead of the rules: so many made-up days before free keys and a paid fallback, beside the fixed rule of 6 waits of
+    /// 5 s.
+    #[arg(long, value_name = "N", conflicts_with_all = ["worlds", "exchanges", "config"],
+        value_parser = clap::value_parser!(u64).range(1..=1_000))]
+    pub days: Option<u64>,
     /// A component file; `default` for the default policy, natively; `random` for decisions by chance
     /// [default: what the configuration names, else `default`].
     #[arg(long, value_name = "FILE|default|random")]
@@ -64,6 +69,9 @@ pub fn run(args: &SimulateArgs, env: &dyn Env, out: &mut dyn Write, err: &mut dy
             return Ok(Simulated::Broken);
         }
     };
+    if let Some(days) = args.days {
+        return run_days(args, days, name, &policy, out, err);
+    }
     let watch = Stopwatch::start();
     let mut report =
         Report { args, policy: name, tally: Tally::default(), runs: 0, breach: None, real: watch.elapsed() };
@@ -91,6 +99,33 @@ pub fn run(args: &SimulateArgs, env: &dyn Env, out: &mut dyn Write, err: &mut dy
         write!(out, "{report}")?
     }
     Ok(if report.breach.is_none() { Simulated::Held } else { Simulated::Broken })
+}
+
+/// Compares the policy with the fixed rule; broken where a day is worse in money and time.
+fn run_days(
+    args: &SimulateArgs,
+    days: u64,
+    name: String,
+    policy: &Policy,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> io::Result<Simulated> {
+    let mut report = days::Report { policy: name, days: Vec::new() };
+    for seed in (0..days).map(|n| args.seed.wrapping_add(n)) {
+        match days::compare(seed, policy) {
+            Ok(compared) => report.days.push(compared),
+            Err(why) => {
+                writeln!(err, "error: the policy refuses the table of day {seed}: {why}")?;
+                return Ok(Simulated::Broken);
+            }
+        }
+    }
+    if args.json {
+        writeln!(out, "{:#}", report.json())?
+    } else {
+        write!(out, "{report}")?
+    }
+    Ok(if report.worse_in_both() == 0 { Simulated::Held } else { Simulated::Broken })
 }
 
 /// Worlds lived through side by side, as many at a time as there are processors, and told in the order of their seeds.

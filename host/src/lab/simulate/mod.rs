@@ -7,6 +7,7 @@
 
 mod chance;
 mod command;
+mod days;
 pub mod judge;
 mod nature;
 mod report;

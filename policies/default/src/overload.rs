@@ -1,0 +1,113 @@
+//! Whether a pool of primaries is in steady overload.
+//!
+//! A line in front of a pool that is only busy for a while gets shorter again, and everybody in it is served for nothing.
+//! In steady overload it does not: what exceeds the capacity has to go to the fallback anyway, and a long line only makes
+//! the others slow. As in active queue management (CoDel, RFC 8289), a line that was short at some time within an interval
+//! is a burst; one that stood for all of it, while more requests joined than were served, is overload.
+//!
+//! The counts are kept in `state`, so that all instances share them and a replay reads what was read. Only questions that
+//! find no ready primary, and those that follow a wait, touch them.
+
+use pointsman_sdk::state;
+
+/// A line that stands for so long is no burst.
+const INTERVAL_MS: u64 = 60_000;
+
+/// The same for a pool that was overloaded a short while ago.
+const INTERVAL_AGAIN_MS: u64 = 20_000;
+
+/// The same while a primary cools: when it is back, the line may get shorter.
+const INTERVAL_COOLING_MS: u64 = 180_000;
+
+/// How long an overload is remembered.
+const REMEMBERED_MS: u64 = 90_000;
+
+/// A line that nobody joined for so long does not stand.
+const IDLE_MS: u64 = 60_000;
+
+/// The width of one count, in ms.
+const SLICE_MS: u64 = 10_000;
+
+/// The counts of so many slices before the one under way are compared.
+const SLICES: u64 = 6;
+
+/// Both counts of a slice share one number: a request that joined, and one that was served.
+const JOINED: i64 = 1 << 32;
+const SERVED: i64 = 1;
+
+/// The waiting line of one pool at one moment.
+#[derive(Clone, Copy)]
+pub struct Line {
+    pool: usize,
+    now_ms: u64,
+}
+
+/// What a request that finds no ready primary sees of the line.
+#[derive(Clone, Copy, Debug)]
+pub struct View {
+    /// Would it be served within the target wait, or is nobody before it?
+    pub is_short: bool,
+    /// Does a primary that is counted on cool?
+    pub is_cooling: bool,
+}
+
+impl Line {
+    /// The line of the pool with this number.
+    pub fn of(pool: usize, now_ms: u64) -> Self {
+        Self { pool, now_ms }
+    }
+
+    /// Counts a request that is sent to a primary after a wait.
+    pub fn count_served(self) {
+        state::add(&self.slice_key(self.slice()), SERVED, (SLICES + 2) * SLICE_MS);
+    }
+
+    /// Counts a request that finds no ready primary, on arrival or after an attempt. Is the pool overloaded?
+    pub fn count_joined(self, seen: View) -> bool {
+        state::add(&self.slice_key(self.slice()), JOINED, (SLICES + 2) * SLICE_MS);
+        let standing = self.key("standing");
+        let since = state::get(&standing);
+        if seen.is_short {
+            if since.is_some() {
+                // Over in a moment.
+                state::set(&standing, 0, 1);
+            }
+            return false;
+        }
+        let since = since.map_or(self.now_ms, |ms| u64::try_from(ms).unwrap_or(self.now_ms));
+        state::set(&standing, i64::try_from(since).unwrap_or(i64::MAX), IDLE_MS);
+        let remembered = self.key("overloaded");
+        let interval_ms = match (seen.is_cooling, state::get(&remembered)) {
+            (true, _) => INTERVAL_COOLING_MS,
+            (false, Some(_)) => INTERVAL_AGAIN_MS,
+            (false, None) => INTERVAL_MS,
+        };
+        let is_overloaded = self.now_ms.saturating_sub(since) >= interval_ms && self.is_growing();
+        if is_overloaded {
+            state::set(&remembered, 1, REMEMBERED_MS);
+        }
+        is_overloaded
+    }
+
+    /// Did more requests join within the last minute than were served? A line that was not served at all waits for the end
+    /// of cooldowns.
+    fn is_growing(self) -> bool {
+        let now = self.slice();
+        let counts = (now.saturating_sub(SLICES)..=now).filter_map(|slice| state::get(&self.slice_key(slice)));
+        let sum: i64 = counts.sum();
+        let (joined, served) = (sum / JOINED, sum % JOINED);
+        served > 0 && joined > served
+    }
+
+    fn slice(self) -> u64 {
+        self.now_ms / SLICE_MS
+    }
+
+    fn slice_key(self, slice: u64) -> String {
+        self.key(&slice.to_string())
+    }
+
+    fn key(self, what: &str) -> String {
+        format!("default/line/{}/{what}", self.pool)
+    }
+}
