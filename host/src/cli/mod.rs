@@ -3,6 +3,7 @@
 mod backtest_cmd;
 pub mod config_cmd;
 mod config_needs;
+mod environment;
 mod explain_cmd;
 mod journal_cmd;
 mod policy_cmd;
@@ -106,7 +107,12 @@ enum Command {
 
 /// Runs the command line. Exit 0: done; 1: failed; 2: wrong usage.
 pub fn main() -> ExitCode {
-    match Cli::parse().command {
+    let command = Cli::parse().command;
+    if let Err(error) = environment::check() {
+        eprintln!("error: {error}");
+        return ExitCode::from(2);
+    }
+    match command {
         Command::Serve { config } => serve_cmd::run(config.as_deref()),
         Command::Demo(args) => told(in_runtime(demo::run(&args, explain::json))),
         Command::Config { command } => printed(|out, err| config_cmd::run(&command, &ProcessEnv, out, err)),
@@ -142,8 +148,8 @@ fn well(done: bool) -> ExitCode {
 /// Runs a future on a runtime of its own. `POINTSMAN_WORKERS` sets the number of threads; else one per core.
 fn in_runtime<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
-    if let Some(workers) = std::env::var("POINTSMAN_WORKERS").ok().and_then(|n| n.parse::<usize>().ok()) {
-        builder.worker_threads(workers.clamp(1, 512));
+    if let Some(workers) = environment::workers().map_err(anyhow::Error::msg)? {
+        builder.worker_threads(workers);
     }
     builder.enable_all().build()?.block_on(future)
 }

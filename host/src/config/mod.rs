@@ -9,6 +9,7 @@ mod convert;
 mod decode;
 mod diagnostic;
 mod litellm;
+mod log_level;
 mod overlay;
 mod providers;
 mod raw;

@@ -15,6 +15,9 @@ const PREFIX: &str = "POINTSMAN__";
 const SIDECAR: [(&str, &str); 2] =
     [("SIDECAR_PRIMARY_WAIT_MS", "primary_wait_ms"), ("SIDECAR_PRIMARY_WAIT_MAX_RETRIES", "primary_wait_max_retries")];
 
+/// The log level's own variable; it goes before `POINTSMAN__LOG__LEVEL`.
+const LOG_LEVEL: &str = "POINTSMAN_LOG";
+
 /// The process environment, or what a test gives for it.
 pub trait Env {
     /// One variable; none when it is not set, is empty, or is not text.
@@ -56,7 +59,8 @@ pub(super) fn overlay(tree: &mut Node, env: &dyn Env, report: &mut Report<'_>) {
             match text.trim().parse::<u32>() {
                 Ok(_) => Override { name: name.into(), text }.set(tree, &path, report),
                 Err(_) => {
-                    report.error(Some(&Site::Variable(name.into())), "this must be a whole number, 0 or more");
+                    let message = format!("`{text}` is not a whole number, 0 or more");
+                    report.error(Some(&Site::Variable(name.into())), message);
                 }
             }
         }
@@ -70,6 +74,9 @@ pub(super) fn overlay(tree: &mut Node, env: &dyn Env, report: &mut Report<'_>) {
                 variable.set(tree, &path, report);
             }
         }
+    }
+    if let Some(text) = env.var(LOG_LEVEL) {
+        Override { name: LOG_LEVEL.into(), text }.set(tree, &Path::of("log").key("level"), report);
     }
 }
 

@@ -182,7 +182,8 @@ fn meaningless_values_are_refused() {
     refused(&format!("{ONE}models = {{ \"a\" = \"*\" }}\n"), &["`a` cannot be sent as `*`"]);
     refused(&format!("{ONE}price = {{ x = {{ input_per_mtok = -1.0 }} }}\n"), &["must be 0 or more"]);
     refused(&format!("{ONE}headers = {{ Host = \"x\" }}\n"), &["set by the proxy itself"]);
-    refused(&format!("{ONE}[log]\nlevel = \"a=loud\"\n"), &["not a log level"]);
+    refused(&format!("{ONE}[log]\nlevel = \"a=loud\"\n"), &["`a=loud` is not a log level", ":5:9"]);
+    refused(&format!("{ONE}[log]\nlevel = \"inof\"\n"), &["`inof` is not a log level; did you mean `info`?", ":5:9"]);
     refused(&format!("{ONE}[limits]\nmax_exchange_ms = 99999999999999\n"), &["longer than 100 days"]);
 }
 
@@ -658,7 +659,8 @@ fn a_wrong_variable_is_blamed_by_name() {
         ("POINTSMAN__BACKEND__A__ID__X", "1", "is a value and has no keys"),
         ("POINTSMAN__RPM", "1", "this names no setting"),
         ("POINTSMAN__", "1", "this names no setting"),
-        ("SIDECAR_PRIMARY_WAIT_MS", "soon", "must be a whole number"),
+        ("SIDECAR_PRIMARY_WAIT_MS", "soon", "`soon` is not a whole number"),
+        ("POINTSMAN_LOG", "inof", "did you mean `info`?"),
     ] {
         let told = refusal_with(ONE, &[(name, value)]);
         assert!(told.contains(words) && told.contains(&format!("environment variable {name}")), "{name}: {told}");

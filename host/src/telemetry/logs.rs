@@ -12,9 +12,6 @@ use super::rfc3339::Rfc3339;
 use super::sink::{Sink, SinkGuard};
 use super::{Clock, line};
 
-/// Overrides the configured level.
-pub const LEVEL_VARIABLE: &str = "POINTSMAN_LOG";
-
 /// How lines look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LogFormat {
@@ -56,13 +53,12 @@ pub struct Logs {
 }
 
 impl Logs {
-    /// Begins to log for the whole process. `POINTSMAN_LOG` goes before `level`.
+    /// Begins to log for the whole process.
     ///
     /// # Errors
     /// When the level cannot be read, or logging has begun before.
     pub fn init(level: &str, format: LogFormat, clock: Clock) -> Result<Self, LogError> {
-        let from_environment = std::env::var(LEVEL_VARIABLE).ok().filter(|level| !level.is_empty());
-        let filter = filter(from_environment.as_deref().unwrap_or(level))?;
+        let filter = filter(level)?;
         let terminal = std::io::stderr().is_terminal();
         let look = match format {
             LogFormat::Text => Look::Text { colour: terminal && no_color_is_unset() },

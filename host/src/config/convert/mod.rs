@@ -19,6 +19,7 @@ use super::checked::{
     Admin, Config, Cooldown, ExchangeLimits, Journal, KeptBodies, Log, LogFormat, Policy, Server, Shadow, Store, Stream,
 };
 use super::diagnostic::{Diagnostic, Report};
+use super::log_level;
 use super::overlay::Env;
 use super::raw::{
     RawAdmin, RawCommit, RawConfig, RawCooldown, RawJournal, RawLimits, RawLog, RawLogFormat, RawOnFault, RawPolicy,
@@ -341,9 +342,8 @@ impl Check<'_, '_> {
 
     fn log(&mut self, raw: RawLog) -> Log {
         let level = raw.level.unwrap_or_else(|| "info".to_owned());
-        if let Err(why) = level.parse::<tracing_subscriber::filter::Targets>() {
-            let problem = self.error(&Path::of("log").key("level"), format!("this is not a log level: {why}"));
-            problem.help("write error, warn, info, debug or trace, or directives such as \"info,pointsman=debug\"");
+        if let Some(fault) = log_level::fault(&level) {
+            self.error(&Path::of("log").key("level"), fault).help(log_level::HELP);
         }
         Log {
             level,
