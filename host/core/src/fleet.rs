@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::contract::{Column, RowState, STRIDE};
-use crate::health::{Bounds, Health};
+use crate::health::{Bounds, Health, is_exclusion};
 use crate::member::{Asker, Charge, Member, Settled};
 use crate::observed::Observed;
 use crate::outcome::{Kind, Outcome};
@@ -103,6 +103,24 @@ pub struct Overview {
     pub failures: u32,
     /// How it has been doing.
     pub stats: Stats,
+}
+
+/// How many backends of a view take requests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ServingCounts {
+    /// All of them.
+    pub configured: usize,
+    /// Those that the operator took out.
+    pub drained: usize,
+    /// Those that are excluded as a whole: the key is refused, or the credit used up.
+    pub excluded: usize,
+}
+
+impl ServingCounts {
+    /// Those that take requests, now or after a wait: who cools after a rate limit or an error comes back by itself.
+    pub fn serving(self) -> usize {
+        self.configured - self.drained - self.excluded
+    }
 }
 
 /// Models of a backend whose cooldowns an [`Overview`] lists.
@@ -535,6 +553,22 @@ impl Fleet {
         view.slots.iter().map(one).collect()
     }
 
+    /// How many backends of a view take requests.
+    pub fn serving(&self, now: Timestamp, view: &View) -> ServingCounts {
+        let mut counts = ServingCounts { configured: view.slots.len(), ..ServingCounts::default() };
+        for slot in &view.slots {
+            match self.member(slot.0).own_state(now) {
+                (RowState::Drained, _) => counts.drained += 1,
+                (RowState::Cooling, Some((_, reason))) if is_exclusion(reason) => counts.excluded += 1,
+                (
+                    RowState::Ready | RowState::Throttled | RowState::Cooling | RowState::Probing | RowState::Unsuited,
+                    _,
+                ) => {}
+            }
+        }
+        counts
+    }
+
     /// A backend's state for what is wanted, and the cooldown behind it: its own or that of the wanted model, whichever
     /// lasts longer. Those of other models do not count.
     pub fn state_for(
@@ -609,6 +643,12 @@ impl Fleet {
             member.cooldowns(now).map(keep).collect()
         };
         self.members.iter().flatten().flat_map(|(_, m)| of_member(m)).collect()
+    }
+
+    /// The backends that the operator took out, to be kept over a restart; those that are no longer configured are forgotten.
+    pub fn drained(&self) -> Vec<Arc<str>> {
+        let configured = self.members.iter().flatten().filter(|(slot, _)| slot.strong_count() > 0);
+        configured.filter(|(_, member)| member.is_drained()).map(|(_, member)| member.id.clone()).collect()
     }
 
     /// Puts cooldowns back after a restart; those of unknown backends are dropped, and those for a refused key, because

@@ -179,3 +179,29 @@ fn changes_that_nobody_takes_are_bounded() {
     }
     assert_eq!(s.changes(0).len(), 256);
 }
+
+#[test]
+fn only_drained_and_excluded_backends_do_not_serve() {
+    let mut s = Story::new();
+    let serving = |s: &Story, ms| s.fleet.serving(at(ms), &s.view).serving();
+    s.attempt(0, "m", Kind::ModelMissing, None);
+    s.attempt(1, "n", Kind::ConnectFailed, Some(10_000));
+    assert_eq!(serving(&s, 2), 1, "it comes back by itself");
+    s.attempt(10_100, "n", Kind::OutOfCredit, Some(20_000));
+    let counts = s.fleet.serving(at(10_200), &s.view);
+    assert_eq!((counts.configured, counts.drained, counts.excluded, counts.serving()), (1, 0, 1, 0));
+    assert_eq!(serving(&s, 31_000), 1, "a probe is due");
+    s.fleet.set_drained(at(31_000), "a", true);
+    assert_eq!(serving(&s, 31_000), 0);
+}
+
+#[test]
+fn a_drain_is_kept_as_long_as_its_backend_is_configured() {
+    let mut s = Story::new();
+    assert!(s.fleet.drained().is_empty());
+    s.fleet.set_drained(at(0), "a", true);
+    assert_eq!(s.fleet.drained(), ["a".into()]);
+    let others = Arc::new(Table::new(Vec::new(), Vec::new()));
+    s.view = s.fleet.adopt(others, Settings::default());
+    assert!(s.fleet.drained().is_empty(), "it is gone");
+}

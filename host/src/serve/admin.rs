@@ -4,9 +4,12 @@ mod api;
 mod controls;
 mod events;
 mod guard;
+mod openapi;
+mod parameters;
 mod policy;
 mod promote;
 mod query;
+mod routes;
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -17,7 +20,6 @@ use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, X
 use axum::http::{HeaderValue, StatusCode};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
 use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -28,8 +30,9 @@ use crate::telemetry::events::Events;
 use crate::telemetry::metrics::Metrics;
 
 pub use controls::{
-    BackendView, ControlError, Controls, DivergenceView, GuardView, LaneView, ModelCooldownView, PolicyEventView,
-    PolicyView, PromotionView, RevisionView, RollbackView, ShadowReport, ShadowView, SideView, SidesView,
+    BackendCounts, BackendView, ConfigView, ControlError, Controls, DivergenceView, GuardView, LaneView,
+    ModelCooldownView, PolicyEventView, PolicyView, PromotionView, ReadyView, RefusalView, RevisionView, RollbackView,
+    ShadowReport, ShadowView, SideView, SidesView,
 };
 pub use guard::AdminToken;
 
@@ -64,22 +67,7 @@ pub struct AdminState {
 /// The routes. To be served with `into_make_service_with_connect_info::<SocketAddr>()`, as [`serve`] does: without the peer's
 /// address nobody is let in who has no token.
 pub fn router(state: AdminState) -> Router {
-    Router::new()
-        .route("/", get(console))
-        .route("/healthz", get(|| async { "ok\n" }))
-        .route("/readyz", get(api::ready))
-        .route("/metrics", get(api::metrics))
-        .route("/api/backends", get(api::backends))
-        .route("/api/backends/{id}/{action}", post(api::control_backend))
-        .route("/api/policy", get(policy::show).put(policy::put))
-        .route("/api/policy/rollback", post(policy::rollback))
-        .route("/api/policy/promote", post(promote::start).delete(promote::abort))
-        .route("/api/policy/events", get(promote::events))
-        .route("/api/policy/shadow", get(policy::shadow))
-        .route("/api/events", get(events::watch))
-        .route("/api/usage", get(api::usage))
-        .route("/api/exchanges", get(api::exchanges))
-        .route("/api/exchanges/{id}", get(api::exchange))
+    routes::router(&state)
         .fallback(|| async { failure(StatusCode::NOT_FOUND, "there is nothing at this path") })
         .method_not_allowed_fallback(|| async {
             failure(StatusCode::METHOD_NOT_ALLOWED, "this path does not take this method")

@@ -7,6 +7,7 @@ mod door;
 mod guard;
 mod health_check;
 mod ids;
+mod kept_states;
 mod listen;
 mod models;
 mod operator;
@@ -21,9 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use pointsman_core::fleet::{Fleet, KeptCooldown};
-use pointsman_core::outcome::Kind;
-use pointsman_core::time::Timestamp;
+use pointsman_core::fleet::Fleet;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -32,7 +31,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::drive::{Conduct, Line, Proxy, Snapshot, Target};
 use crate::policy::{Engine, EngineLimits};
-use crate::store::{CooldownRow, JournalLimits, Store, StoreLimits, StorePath};
+use crate::store::{JournalLimits, Store, StoreLimits, StorePath};
 use crate::telemetry::logs::ExchangeLog;
 use crate::telemetry::metrics::{Metrics, Totals};
 use crate::upstream::Origin;
@@ -41,9 +40,6 @@ use control::Control;
 use listen::{ListenLimits, Listener};
 use operator::Operator;
 use service::Service;
-
-/// How often the cooldowns in force are written, so that they survive a crash.
-const COOLDOWNS_EVERY: Duration = Duration::from_millis(500);
 
 /// After the drain, how long the last bytes may take to leave.
 const LAST_BYTES: Duration = Duration::from_millis(500);
@@ -86,7 +82,7 @@ pub async fn start(start: Start) -> anyhow::Result<Running> {
     let table = Arc::new(config.table());
     let mut fleet = Fleet::new(config.fleet_settings(), clock.now().as_micros());
     let view = fleet.adopt(table.clone(), config.fleet_settings());
-    fleet.restore(clock.now(), &kept_cooldowns(&store, clock.now()));
+    kept_states::restore(&mut fleet, &store, clock.now());
     let engine = Engine::new(engine_limits(&config))?;
     let first = control::first_policy(
         engine.clone(),
@@ -129,7 +125,7 @@ pub async fn start(start: Start) -> anyhow::Result<Running> {
     // What exchanges under way need goes on until they are over.
     tasks.spawn(serve_admin(admin, admin_state, over.clone()));
     tasks.spawn(until(over.clone(), proxy.line.clone().keep_time()));
-    tasks.spawn(until(over.clone(), keep_cooldowns(proxy.clone())));
+    tasks.spawn(until(over.clone(), kept_states::keep(proxy.clone())));
     tasks.spawn(until(over.clone(), state_log::run(proxy.clone())));
     tasks.spawn(until(stop.clone(), control.clone().run()));
     tasks.spawn(until(stop.clone(), control.understudy().clone().run()));
@@ -183,7 +179,7 @@ impl Running {
         self.tasks.close();
         let _ = tokio::time::timeout(Duration::from_secs(1), self.tasks.wait()).await;
         state_log::report_changes(&self.proxy);
-        save_cooldowns(&self.proxy);
+        kept_states::save(&self.proxy);
         // A policy that is being compiled is not waited for: the last records come first.
         let _ = tokio::time::timeout(Duration::from_secs(2), self.control.close()).await;
         if let Some(store) = self.store.take() {
@@ -278,47 +274,4 @@ fn open_store(config: &Config, clock: Clock) -> anyhow::Result<Store> {
         },
     };
     Store::open(path, limits, Arc::new(move || clock.now())).context("the store cannot be opened (store.path)")
-}
-
-fn kept_cooldowns(store: &Store, now: Timestamp) -> Vec<KeptCooldown> {
-    let rows = store.load_cooldowns(now.as_millis()).unwrap_or_else(|error| {
-        tracing::warn!(%error, "the cooldowns of the last run could not be read; backends start without");
-        Vec::new()
-    });
-    let kept = |row: CooldownRow| {
-        let reason = Kind::ALL.into_iter().find(|kind| kind.as_str() == row.reason)?;
-        let until = Timestamp::from_millis(row.until_ms);
-        Some(KeptCooldown { backend: row.backend, model: row.model, until, reason, failures: row.failures })
-    };
-    rows.into_iter().filter_map(kept).collect()
-}
-
-async fn keep_cooldowns(proxy: Arc<Proxy>) {
-    let mut every = tokio::time::interval(COOLDOWNS_EVERY);
-    every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut saved = Vec::new();
-    loop {
-        every.tick().await;
-        let now = proxy.line.with(|fleet, now| fleet.cooldowns(now));
-        if now != saved {
-            proxy.store.save_cooldowns(rows(&now));
-            saved = now;
-        }
-    }
-}
-
-fn save_cooldowns(proxy: &Proxy) {
-    let now = proxy.line.with(|fleet, now| fleet.cooldowns(now));
-    proxy.store.save_cooldowns(rows(&now));
-}
-
-fn rows(kept: &[KeptCooldown]) -> Vec<CooldownRow> {
-    let row = |k: &KeptCooldown| CooldownRow {
-        backend: k.backend.clone(),
-        model: k.model.clone(),
-        until_ms: k.until.as_millis(),
-        reason: k.reason.as_str().to_owned(),
-        failures: k.failures,
-    };
-    kept.iter().map(row).collect()
 }

@@ -13,10 +13,11 @@ use pointsman_core::time::Timestamp;
 use tokio::runtime::Handle;
 
 use super::admin::{
-    BackendView, ControlError, Controls, LaneView, PolicyEventView, PolicyView, RevisionView, RollbackView,
-    ShadowReport,
+    BackendCounts, BackendView, ConfigView, ControlError, Controls, LaneView, PolicyEventView, PolicyView, ReadyView,
+    RevisionView, RollbackView, ShadowReport,
 };
 use super::control::{CannotGoBack, CannotPromote, Control, Entry, WentBack};
+use super::kept_states;
 use super::upload::UploadOptions;
 use crate::config::BackendConfig;
 use crate::policy::left_out_words;
@@ -36,6 +37,7 @@ impl Operator {
 
     fn work(&self, id: &str, f: impl FnOnce(&mut Fleet, Timestamp) -> bool) -> Result<(), ControlError> {
         if self.control.proxy().line.with(f) {
+            kept_states::save(self.control.proxy());
             return Ok(());
         }
         Err(ControlError::NotFound(format!("there is no backend {id:?}; GET /api/backends lists them")))
@@ -115,7 +117,8 @@ impl Controls for Operator {
             warning: left_out_words(snapshot.policy.left_out()),
             decisions: in_force.decisions,
             faults: in_force.faults,
-            last_error: status.policy_error,
+            last_error: status.policy_refusal.as_ref().map(|refusal| refusal.error.clone()),
+            refusal: status.policy_refusal.as_ref().map(views::refusal),
             history_error: status.not_kept,
             live_revisions: status.live_revisions,
             instances: status.instances,
@@ -125,12 +128,49 @@ impl Controls for Operator {
         }
     }
 
-    fn ready(&self) -> Result<Option<&'static str>, &'static str> {
-        if self.control.proxy().is_closing() {
-            return Err("shutting down");
+    fn ready(&self) -> ReadyView {
+        let proxy = self.control.proxy();
+        let snapshot = proxy.snapshot();
+        let counts = proxy.line.with(|fleet, now| fleet.serving(now, &snapshot.view));
+        let reason = if proxy.is_closing() {
+            Some("shutting down")
+        } else if counts.configured == 0 {
+            Some("no backend is configured")
+        } else if counts.serving() == 0 {
+            Some(
+                "no backend can serve: each is drained, or its key is refused or its credit used up; GET /api/backends says which",
+            )
+        } else {
+            None
+        };
+        let status = self.control.status();
+        let policy = status.policy_refusal.map(|_| "the policy last offered is not in force; GET /api/policy says why");
+        let config =
+            status.config_refusal.map(|_| "the configuration last offered is not in force; GET /api/config says why");
+        ReadyView {
+            ready: reason.is_none(),
+            reason: reason.map(str::to_owned),
+            warnings: config.into_iter().chain(policy).map(str::to_owned).collect(),
+            backends: BackendCounts {
+                configured: counts.configured as u64,
+                serving: counts.serving() as u64,
+                drained: counts.drained as u64,
+                excluded: counts.excluded as u64,
+            },
         }
-        let refused = self.control.status().policy_error.is_some();
-        Ok(refused.then_some("the policy last offered is not in force; GET /api/policy says why"))
+    }
+
+    fn config(&self) -> ConfigView {
+        let status = self.control.status();
+        let config = self.control.proxy().snapshot().config.clone();
+        ConfigView {
+            revision: config.revision.to_string(),
+            file: status.config_file.map(|file| file.display().to_string()),
+            loaded_at: Rfc3339(status.config_loaded).to_string(),
+            backends: config.backends.len() as u64,
+            clients: config.clients.len() as u64,
+            refusal: status.config_refusal.as_ref().map(views::refusal),
+        }
     }
 
     fn drain(&self, id: &str) -> Result<(), ControlError> {

@@ -13,7 +13,7 @@ pub struct CooldownRow {
     pub model: Option<String>,
     /// Its end, in ms since the epoch.
     pub until_ms: u64,
-    /// The outcome that set it, by its word.
+    /// The outcome that set it, by its word; or `drained`: the operator took the backend out.
     pub reason: String,
     /// Failures in a row so far.
     pub failures: u32,

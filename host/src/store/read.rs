@@ -6,6 +6,7 @@ use std::sync::MutexGuard;
 use pointsman_core::record::End;
 use pointsman_core::time::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, params};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{Shared, StoreError};
@@ -50,7 +51,7 @@ impl Group {
 }
 
 /// Usage of one member of a group.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
 pub struct UsageRow {
     /// The client, backend, model, lane, hour or day; none: exchanges without one.
     pub key: Option<String>,
@@ -130,7 +131,7 @@ pub struct Filter {
 }
 
 /// One exchange as it was recorded. Times in ms; `started` in RFC 3339.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 #[expect(missing_docs, reason = "the fields are those of `ExchangeRecord`")]
 pub struct ExchangeRow {
     pub id: String,
@@ -164,7 +165,7 @@ pub struct ExchangeRow {
 }
 
 /// One attempt as it was recorded. Times in ms; `started` in RFC 3339.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 #[expect(missing_docs, reason = "the fields are those of `AttemptRecord`")]
 pub struct AttemptRow {
     pub number: u32,

@@ -238,6 +238,9 @@ fn policy(page: &mut Page<'_>, counted: &Counted, live: &Live) -> fmt::Result {
     page.gauges("pointsman_policy_refused", "1 when the policy last offered is not in force", |series| {
         series.gauge(&[], i64::from(live.policy_refused))
     })?;
+    page.gauges("pointsman_config_refused", "1 when the configuration last offered is not in force", |series| {
+        series.gauge(&[], i64::from(live.config_refused))
+    })?;
     page.gauges("pointsman_policy_revisions", "Revisions in force or in use", |series| {
         series.gauge(&[], live.policy_revisions as i64)
     })?;

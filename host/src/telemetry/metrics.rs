@@ -157,6 +157,8 @@ pub struct Live {
     pub policy: String,
     /// Was the policy last offered refused, or the last one given up?
     pub policy_refused: bool,
+    /// Was the configuration last offered refused?
+    pub config_refused: bool,
     /// Revisions of the policy that are in force or that exchanges still use.
     pub policy_revisions: u64,
     /// Instances of all of them.

@@ -196,7 +196,7 @@ async fn where_the_operator_says_so_what_the_policy_fails_at_is_refused_and_neve
         world.expect_well("").await;
     }
     world.proxy.reconfigure("policy.on_fault", "default");
-    world.proxy.wait_log("the configuration", |l| (l["what"] == "config").then_some(())).await;
+    world.proxy.wait_log("the configuration", |l| (l["message"] == "configuration reloaded").then_some(())).await;
     assert_eq!(world.ask("trap").await.status, 200, "the default policy decides again");
 }
 
@@ -460,10 +460,10 @@ macro_rules! refused_by_its_settings {
             assert_eq!(world.revision().await, before);
             world.proxy.reconfigure("policy.settings.configure", "well");
             world.proxy.reconfigure("policy.settings.more", "x");
-            let reloads = world.proxy.output().iter().filter(|l| l.contains("a change is in force")).count();
+            let reloads = world.proxy.output().iter().filter(|l| l.contains("policy loaded") || l.contains("configuration reloaded")).count();
             world.proxy.sighup();
             let taken = || {
-                let now = world.proxy.output().iter().filter(|l| l.contains("a change is in force")).count();
+                let now = world.proxy.output().iter().filter(|l| l.contains("policy loaded") || l.contains("configuration reloaded")).count();
                 (now > reloads).then_some(())
             };
             eventually("the next good settings are taken", taken).await;

@@ -18,6 +18,7 @@ mod health_check;
 mod hostile;
 mod journal;
 mod limits;
+mod operations;
 mod policy;
 mod pools;
 mod promotion;

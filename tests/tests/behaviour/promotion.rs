@@ -282,7 +282,7 @@ async fn another_configuration_goes_to_both_and_one_that_the_candidate_refuses_e
     let candidate = sends_to(1).wants_settings_of(12).build();
     s.promote(&candidate, "canary=50%25&for=1h&guard=error_rate%3C=5%25").await;
     s.proxy.reconfigure("limits.max_attempts", 5);
-    s.proxy.wait_log("the configuration", |l| (l["what"] == "config").then_some(())).await;
+    s.proxy.wait_log("the configuration", |l| (l["message"] == "configuration reloaded").then_some(())).await;
     assert_eq!(s.proxy.policy().await["promotion"]["state"], "running");
     let mut said = Vec::new();
     while !["a", "b"].iter().all(|one| said.iter().any(|word| word == one)) {

@@ -170,7 +170,7 @@ async fn another_file_is_another_shadow_and_a_bad_one_is_told_and_changes_nothin
 
     // Another configuration: asked for the table there is now, and what was counted goes on.
     s.proxy.reconfigure("limits.max_attempts", 5);
-    s.proxy.wait_log("the configuration", |l| (l["what"] == "config").then_some(())).await;
+    s.proxy.wait_log("the configuration", |l| (l["message"] == "configuration reloaded").then_some(())).await;
     let mut asked = 1;
     let goes_on = |shadow: &Value| shadow["decisions"]["backend"].as_u64() > Some(1);
     while !goes_on(&s.proxy.policy().await["shadow"]) {

@@ -87,16 +87,16 @@ async fn half_a_file_is_refused_once_and_the_whole_is_taken() {
     // Neither a signal nor a touch is another reason to tell of it.
     s.proxy.sighup();
     s.proxy
-        .wait_log("a word to who asked", |l| (l["message"] == "looked again: nothing has changed").then_some(()))
+        .wait_log("a word to who asked", |l| (l["message"] == "reload requested: nothing has changed").then_some(()))
         .await;
     s.write(&b[..b.len() / 2]);
     s.proxy.sighup();
     // A signal's look does not wait for a quiet file: it must be over before the next write.
-    pointsman_tests::eventually("another look", || (s.proxy.told("looked again") == 2).then_some(())).await;
+    pointsman_tests::eventually("another look", || (s.proxy.told("reload requested") == 2).then_some(())).await;
     assert_eq!(s.proxy.chat().send().await.says(), "a");
     s.write(&b);
     s.taken(&b).await;
-    assert_eq!(s.proxy.told("a change was refused"), 1);
+    assert_eq!(s.proxy.told("refused; the previous one stays"), 1);
     assert_eq!(s.proxy.metric("pointsman_reloads_total{what=\"policy\",result=\"failed\"}").await, 1.0);
     assert_eq!(s.proxy.policy().await["last_error"], serde_json::Value::Null);
 }
@@ -107,11 +107,11 @@ async fn a_bad_file_put_back_to_the_good_one_is_forgiven() {
     let s = scene(&a).await;
     s.write(b"nonsense");
     s.refused("mine.wasm").await;
-    assert!(s.proxy.admin("/readyz").send().await.text().starts_with("ready, but"));
+    assert!(s.proxy.admin("/readyz").send().await.text().contains("GET /api/policy says why"));
     assert_eq!(s.proxy.metric("pointsman_policy_refused").await, 1.0);
     s.write(&a);
     s.proxy.wait_policy("no error", |policy| policy["last_error"].is_null()).await;
-    assert_eq!(s.proxy.admin("/readyz").send().await.text(), "ready\n");
+    assert_eq!(s.proxy.admin("/readyz").send().await.json()["warnings"], serde_json::json!([]));
 }
 
 #[tokio::test]
@@ -128,7 +128,7 @@ async fn a_file_that_goes_is_told_once_and_taken_when_it_returns() {
     s.refused("No such file").await;
     s.write(&b);
     s.taken(&b).await;
-    assert_eq!(s.proxy.told("a change was refused"), 2, "once for each time it went");
+    assert_eq!(s.proxy.told("refused; the previous one stays"), 2, "once for each time it went");
 }
 
 #[tokio::test]
@@ -238,7 +238,7 @@ async fn a_configuration_that_the_policy_refuses_is_refused() {
     assert_eq!(proxy.policy().await["settings"]["word"], "long enough");
     proxy.reconfigure("policy.settings", toml_table(&[("other", "long enough too")]));
     proxy.wait_policy("the new settings", |policy| policy["settings"]["other"] == "long enough too").await;
-    assert_eq!(proxy.told("a change was refused"), 1);
+    assert_eq!(proxy.told("refused; the previous one stays"), 1);
 }
 
 /// Each alone would be refused: the new policy wants the settings, and neither is there a moment before the other.

@@ -8,6 +8,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use pointsman_core::canary::Share;
 use pointsman_core::time::Timestamp;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::query::{ExchangesQuery, UsageQuery};
@@ -18,11 +19,13 @@ use crate::telemetry::rfc3339::Rfc3339;
 use crate::telemetry::text_format::TextFormat;
 
 pub(super) async fn ready(State(state): State<AdminState>) -> Response {
-    match state.controls.ready() {
-        Ok(None) => "ready\n".into_response(),
-        Ok(Some(but)) => format!("ready, but {but}\n").into_response(),
-        Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {reason}\n")).into_response(),
-    }
+    let view = state.controls.ready();
+    let status = if view.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(view)).into_response()
+}
+
+pub(super) async fn config(State(state): State<AdminState>) -> Response {
+    Json(state.controls.config()).into_response()
 }
 
 pub(super) async fn metrics(State(state): State<AdminState>, headers: HeaderMap) -> Response {
@@ -65,6 +68,7 @@ fn live(state: &AdminState) -> Live {
         journal_dropped: store.trails_dropped,
         policy: policy.revision,
         policy_refused: policy.last_error.is_some(),
+        config_refused: state.controls.config().refusal.is_some(),
         policy_revisions: policy.live_revisions,
         policy_instances: policy.instances,
         shadow_refused: policy.shadow.as_ref().is_some_and(|shadow| shadow.error.is_some()),
@@ -73,17 +77,21 @@ fn live(state: &AdminState) -> Live {
     }
 }
 
+/// Every backend.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Backends {
+    /// Exchanges waiting for capacity, in all lanes.
+    waiting: u64,
+    /// Those of each lane.
+    lanes: Vec<super::LaneView>,
+    /// In the order of the configuration.
+    backends: Vec<super::BackendView>,
+}
+
 pub(super) async fn backends(State(state): State<AdminState>) -> Response {
-    #[derive(Serialize)]
-    struct Body {
-        /// In all lanes.
-        waiting: u64,
-        lanes: Vec<super::LaneView>,
-        backends: Vec<super::BackendView>,
-    }
     let lanes = state.controls.lanes();
     let waiting = lanes.iter().map(|lane| lane.queued).sum();
-    Json(Body { waiting, lanes, backends: state.controls.backends() }).into_response()
+    Json(Backends { waiting, lanes, backends: state.controls.backends() }).into_response()
 }
 
 pub(super) async fn control_backend(
@@ -130,11 +138,16 @@ pub(super) async fn usage(
     }
 }
 
-#[derive(Serialize)]
-struct UsageBody {
+/// Usage by group.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct UsageBody {
+    /// Exchanges that ended from then on (RFC 3339).
     since: String,
+    /// By what.
     group: &'static str,
+    /// All together.
     total: UsageRow,
+    /// The members of the group.
     rows: Vec<UsageRow>,
 }
 
@@ -145,36 +158,41 @@ impl UsageBody {
     }
 }
 
+/// Recorded exchanges.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Exchanges {
+    /// The newest first.
+    exchanges: Vec<ExchangeRow>,
+}
+
 pub(super) async fn exchanges(
     State(state): State<AdminState>,
     query: Result<Query<ExchangesQuery>, QueryRejection>,
 ) -> Response {
-    #[derive(Serialize)]
-    struct Body {
-        exchanges: Vec<ExchangeRow>,
-    }
     match query.map_err(|e| e.body_text()).and_then(|Query(query)| query.read()) {
         Ok((filter, limit)) => {
             let rows = ask(state.reader, move |reader| reader.exchanges(&filter, limit)).await;
-            rows.map_or_else(|response| response, |exchanges| Json(Body { exchanges }).into_response())
+            rows.map_or_else(|response| response, |exchanges| Json(Exchanges { exchanges }).into_response())
         }
         Err(message) => failure(StatusCode::BAD_REQUEST, message),
     }
 }
 
+/// A recorded exchange, and how it went.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct ToldExchange {
+    #[serde(flatten)]
+    exchange: ExchangeRow,
+    /// As `pointsman explain --json` tells it; none: the journal did not keep it.
+    story: Option<serde_json::Value>,
+}
+
 pub(super) async fn exchange(State(state): State<AdminState>, Path(id): Path<String>) -> Response {
-    #[derive(Serialize)]
-    struct Body {
-        #[serde(flatten)]
-        exchange: ExchangeRow,
-        /// As `pointsman explain --json` tells it; none: the journal did not keep it.
-        story: Option<serde_json::Value>,
-    }
     let (asked, explain) = (id.clone(), state.explain);
     let found = ask(state.reader, move |reader| {
         // What the journal has and cannot be read is no reason to hide the record.
         let story = reader.explainable(&asked).ok().flatten().map(|explainable| explain(&explainable));
-        Ok(reader.exchange(&asked)?.map(|exchange| Body { exchange, story }))
+        Ok(reader.exchange(&asked)?.map(|exchange| ToldExchange { exchange, story }))
     });
     match found.await {
         Ok(Some(body)) => Json(body).into_response(),

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 
 use axum::body::Bytes;
 use pointsman_core::canary::Plan;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::serve::upload::UploadOptions;
 
 /// A backend with its live numbers. Never holds a key.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
 pub struct BackendView {
     /// Its id.
     pub id: String,
@@ -52,7 +53,7 @@ pub struct BackendView {
 }
 
 /// The waiting line of a lane.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
 pub struct LaneView {
     /// `primary`, `fallback` or `emergency`.
     pub lane: &'static str,
@@ -61,7 +62,7 @@ pub struct LaneView {
 }
 
 /// The cooldown of one model on a backend.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
 pub struct ModelCooldownView {
     /// The model as asked for.
     pub model: String,
@@ -75,8 +76,62 @@ pub struct ModelCooldownView {
     pub failures: u32,
 }
 
+/// A configuration or policy that was refused; what was in force before stays.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
+pub struct RefusalView {
+    /// When (RFC 3339).
+    pub at: String,
+    /// The file, or `upload`, or `rollback`.
+    pub source: String,
+    /// Why, and what to do.
+    pub error: String,
+}
+
+/// The configuration in force.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
+pub struct ConfigView {
+    /// Its revision.
+    pub revision: String,
+    /// The file it came from; none: the providers' environment variables.
+    pub file: Option<String>,
+    /// When it came into force (RFC 3339).
+    pub loaded_at: String,
+    /// Its backends.
+    pub backends: u64,
+    /// Its client keys.
+    pub clients: u64,
+    /// Why the file's present content is not in force; none: it is.
+    pub refusal: Option<RefusalView>,
+}
+
+/// Whether traffic may be sent here.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
+pub struct ReadyView {
+    /// It may.
+    pub ready: bool,
+    /// Why it may not; none: it may.
+    pub reason: Option<String>,
+    /// What is not as it should be, although traffic can be served. Holds no names and no secrets, as anyone may read it.
+    pub warnings: Vec<String>,
+    /// The backends.
+    pub backends: BackendCounts,
+}
+
+/// How many backends can serve.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct BackendCounts {
+    /// All of the configuration.
+    pub configured: u64,
+    /// Those that take requests, now or after a wait.
+    pub serving: u64,
+    /// Those that the operator took out.
+    pub drained: u64,
+    /// Those whose key is refused or whose credit is used up.
+    pub excluded: u64,
+}
+
 /// The policy in force, and those before it.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
 pub struct PolicyView {
     /// Its revision.
     pub revision: String,
@@ -99,6 +154,8 @@ pub struct PolicyView {
     /// Why the latest try to replace it failed, or why the one before was rolled back; none: neither happened since it
     /// came into force.
     pub last_error: Option<String>,
+    /// The refusal behind `last_error`: when, and of what; none: nothing was refused.
+    pub refusal: Option<RefusalView>,
     /// Why a restart may not come up with it: the history could not be written; none: it is in the store.
     pub history_error: Option<String>,
     /// Revisions in force or still used by exchanges that began with them.
@@ -114,7 +171,7 @@ pub struct PolicyView {
 }
 
 /// A guarded promotion.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
 pub struct PromotionView {
     /// `running`, `promoted`, `rolled_back`, `aborted` or `overtaken`.
     pub state: &'static str,
@@ -145,7 +202,7 @@ pub struct PromotionView {
 }
 
 /// Both sides of a promotion.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
 pub struct SidesView {
     /// The policy in force.
     pub control: SideView,
@@ -154,7 +211,7 @@ pub struct SidesView {
 }
 
 /// One side of a promotion.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
 pub struct SideView {
     /// Exchanges that arrived during the promotion and have ended.
     pub exchanges: u64,
@@ -167,7 +224,7 @@ pub struct SideView {
 }
 
 /// A guard of a promotion.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
 pub struct GuardView {
     /// As it was given.
     pub guard: String,
@@ -178,7 +235,7 @@ pub struct GuardView {
 }
 
 /// A step of a promotion.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct PolicyEventView {
     /// When (RFC 3339).
     pub at: String,
@@ -195,7 +252,7 @@ pub struct PolicyEventView {
 }
 
 /// The shadow policy.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
 pub struct ShadowView {
     /// The file that is named.
     pub file: String,
@@ -222,7 +279,7 @@ pub struct ShadowView {
 }
 
 /// The shadow policy, and where it would have decided otherwise.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
 pub struct ShadowReport {
     /// How it stands.
     #[serde(flatten)]
@@ -234,7 +291,7 @@ pub struct ShadowReport {
 }
 
 /// A shadow that would have decided otherwise, or failed.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
 pub struct DivergenceView {
     /// When it was asked (RFC 3339).
     pub at: String,
@@ -253,7 +310,7 @@ pub struct DivergenceView {
 }
 
 /// A revision that is or was in force.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
 pub struct RevisionView {
     /// Its name.
     pub revision: String,
@@ -280,7 +337,7 @@ pub struct RevisionView {
 }
 
 /// What going back came to.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
 pub struct RollbackView {
     /// The revision left.
     pub from: String,
@@ -319,11 +376,11 @@ pub trait Controls: Send + Sync + 'static {
     /// The policy in force.
     fn policy(&self) -> PolicyView;
 
-    /// May traffic be sent here? If so, what is not as it should be all the same; mostly nothing.
-    ///
-    /// # Errors
-    /// Why it may not. All in a few words without secrets: anyone may read them.
-    fn ready(&self) -> Result<Option<&'static str>, &'static str>;
+    /// May traffic be sent here? In a few words without names and secrets: anyone may read them.
+    fn ready(&self) -> ReadyView;
+
+    /// The configuration in force.
+    fn config(&self) -> ConfigView;
 
     /// Takes a backend out: nothing new is sent to it.
     ///

@@ -33,12 +33,7 @@ pub(super) async fn put(
     query: Result<Query<Vec<(String, String)>>, QueryRejection>,
     body: Body,
 ) -> Response {
-    let options = query.map_err(|error| error.body_text()).and_then(|Query(asked)| {
-        if let Some((unknown, _)) = asked.iter().find(|(name, _)| !UPLOAD_KEYS.contains(&&**name)) {
-            return Err(format!("`{unknown}` is not known; give name=, settings= or neither"));
-        }
-        options(&asked)
-    });
+    let options = query.map_err(|error| error.body_text()).and_then(|Query(asked)| options(&asked));
     // Read also where it is refused: a client that still sends does not read the answer.
     match (options, component(body, state.max_component_bytes).await) {
         (Ok(options), Ok(component)) => {
@@ -48,9 +43,6 @@ pub(super) async fn put(
         (Ok(_) | Err(_), Err(refusal)) => refusal,
     }
 }
-
-/// What may come with a component.
-pub(super) const UPLOAD_KEYS: [&str; 2] = ["name", "settings"];
 
 /// What came with a component, in the query of the URL.
 pub(super) fn options(asked: &[(String, String)]) -> Result<UploadOptions, String> {

@@ -7,9 +7,10 @@ use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use pointsman_core::canary::Plan;
+use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::policy::{UPLOAD_KEYS, component, once, options, replace};
+use super::policy::{component, once, options, replace};
 use super::{AdminState, PolicyEventView, failure};
 
 /// `?canary=5%25&for=10m&guard=p95<=%2B10%25&guard=...&settings={...}` with the component as the body.
@@ -37,10 +38,6 @@ pub(super) async fn start(
 }
 
 fn plan(asked: &[(String, String)]) -> Result<Plan, String> {
-    let is_known = |name: &str| ["canary", "for", "guard"].contains(&name) || UPLOAD_KEYS.contains(&name);
-    if let Some((unknown, _)) = asked.iter().find(|(name, _)| !is_known(name)) {
-        return Err(format!("`{unknown}` is not known; give canary=, for=, any number of guard=, name= and settings="));
-    }
     let guards = asked.iter().filter(|(name, _)| name == "guard").map(|(_, value)| value.as_str());
     Plan::parse(once(asked, "canary")?, once(asked, "for")?, guards).map_err(|bad| bad.to_string())
 }
@@ -52,13 +49,16 @@ pub(super) async fn abort(State(state): State<AdminState>, body: Body) -> Respon
     replace(state, |state| state.controls.abort_promotion()).await
 }
 
+/// Steps of promotions.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct PolicyEvents {
+    /// The newest first.
+    events: Vec<PolicyEventView>,
+}
+
 pub(super) async fn events(State(state): State<AdminState>) -> Response {
-    #[derive(Serialize)]
-    struct Events {
-        events: Vec<PolicyEventView>,
-    }
     match tokio::task::spawn_blocking(move || state.controls.policy_events()).await {
-        Ok(Ok(events)) => Json(Events { events }).into_response(),
+        Ok(Ok(events)) => Json(PolicyEvents { events }).into_response(),
         Ok(Err(error)) => failure(StatusCode::INTERNAL_SERVER_ERROR, error),
         Err(_panicked) => failure(StatusCode::INTERNAL_SERVER_ERROR, "reading the store failed; see the log"),
     }

@@ -56,8 +56,13 @@ impl Controls for Fake {
         PolicyView { revision: "abc".to_owned(), origin: "embedded".to_owned(), ..PolicyView::default() }
     }
 
-    fn ready(&self) -> Result<Option<&'static str>, &'static str> {
-        if self.not_ready { Err("shutting down") } else { Ok(None) }
+    fn ready(&self) -> ReadyView {
+        let reason = self.not_ready.then(|| "shutting down".to_owned());
+        ReadyView { ready: !self.not_ready, reason, ..ReadyView::default() }
+    }
+
+    fn config(&self) -> ConfigView {
+        ConfigView { revision: "cfg".to_owned(), ..ConfigView::default() }
     }
 
     fn drain(&self, id: &str) -> Result<(), ControlError> {
@@ -224,7 +229,10 @@ async fn health_is_told_to_anyone_and_readiness_with_its_reason() {
     let admin = start(Some("secret"), Fake { not_ready: true, ..Fake::default() }).await;
     assert_eq!(admin.get("/healthz").await.status, 200);
     let ready = admin.get("/readyz").await;
-    assert_eq!((ready.status, ready.body.as_str()), (503, "not ready: shutting down\n"));
+    assert_eq!(
+        (ready.status, &ready.json()["ready"], &ready.json()["reason"]),
+        (503, &false.into(), &"shutting down".into())
+    );
     assert_eq!(start(None, Fake::default()).await.get("/readyz").await.status, 200);
 }
 
@@ -341,16 +349,13 @@ async fn the_policy_is_shown_and_its_replacement_is_the_proxys_affair() {
     let put = admin.raw("PUT /api/policy", &host, "12345").await;
     assert_eq!((put.status, put.error().as_str()), (422, "5 bytes are no component"));
     assert_eq!(admin.raw("POST /api/policy/rollback", &host, "").await.status, 501);
-    for (line, body) in
-        [("POST /api/policy/rollback", "{\"to\":\"abc\"}"), ("POST /api/policy/rollback?revision=abc", "")]
-    {
+    for (line, body, words) in [
+        ("POST /api/policy/rollback", "{\"to\":\"abc\"}", "name the revision in the address, as rollback?to=REVISION"),
+        ("POST /api/policy/rollback?revision=abc", "", "`revision` is not a parameter of POST /api/policy/rollback"),
+    ] {
         let answer = admin.raw(line, &host, body).await;
         assert_eq!(answer.status, 400, "{line} {body}");
-        assert!(
-            answer.error().starts_with("name the revision in the address, as rollback?to=REVISION"),
-            "{}",
-            answer.body
-        );
+        assert!(answer.error().starts_with(words), "{}", answer.body);
     }
 }
 
@@ -377,7 +382,7 @@ async fn a_promotion_is_read_from_the_address() {
         ("canary=5%25&canary=6%25", "canary is given twice"),
         ("for=soon", "for=\"soon\" is not a time"),
         ("guard=latency%3C=5%25", "is no guard; write error_rate<=+0.5%"),
-        ("share=5%25", "`share` is not known; give canary="),
+        ("share=5%25", "`share` is not a parameter of POST /api/policy/promote"),
     ] {
         let refused = admin.raw(&post(query), &host, "12345").await;
         assert_eq!(refused.status, 400, "{query}");

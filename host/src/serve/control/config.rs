@@ -21,8 +21,8 @@ impl Control {
         if !config.is_same(&before.config) {
             return Ok(Some(Arc::new(config)));
         }
-        if self.state().config_error.take().is_some() {
-            tracing::info!("the configuration file is again as it is in force");
+        if self.state().config_refusal.take().is_some() {
+            tracing::info!("the configuration file is back to the configuration in force; nothing is refused any more");
         }
         Ok(None)
     }
@@ -111,7 +111,10 @@ impl Control {
     }
 
     fn config_taken(&self, revision: &str) {
-        self.state().config_error = None;
+        let mut state = self.state();
+        state.config_refusal = None;
+        state.config_loaded = self.proxy.clock.now();
+        drop(state);
         self.taken(Reload::Config, revision);
     }
 
@@ -126,7 +129,7 @@ impl Control {
     ) -> anyhow::Result<Snapshot> {
         let listens = |c: &Config| (c.server.listen, c.admin.listen);
         if listens(&config) != listens(&before.config) {
-            tracing::warn!("server.listen and admin.listen take effect with the next start");
+            tracing::warn!("server.listen or admin.listen has changed; restart Pointsman for it to take effect");
         }
         let targets = Target::all(&config, &self.connector, Some(before))?;
         let settings = config.fleet_settings();

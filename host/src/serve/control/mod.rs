@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use anyhow::Context;
+use pointsman_core::time::Timestamp;
 use tokio::sync::{Notify, oneshot};
 
 use crate::drive::{Proxy, Snapshot};
@@ -25,7 +26,7 @@ use crate::policy::{Compiled, Engine, Revision};
 use crate::store::{MAX_POLICY_EVENTS, PolicyEventRow, PolicyStore, StoreError};
 use crate::telemetry::metrics::Reload;
 use crate::upstream::Connector;
-use component::{Component, Hash};
+use component::{Component, Hash, shown, source_of};
 
 pub use history::{Entry, History};
 pub use promotion::{CannotPromote, Promotion};
@@ -63,8 +64,11 @@ struct State {
     alive: Vec<Weak<Revision>>,
     /// The policy file's content, where it is refused, and why.
     refused: Option<(Hash, String)>,
-    config_error: Option<String>,
-    policy_error: Option<(About, String)>,
+    /// Why the configuration file's content is not in force; none: it is.
+    config_refusal: Option<Refusal>,
+    /// When the configuration in force came into it.
+    config_loaded: Timestamp,
+    policy_refusal: Option<(About, Refusal)>,
     /// What was told of the source last, where that was no good.
     source_error: Option<String>,
     not_kept: Option<String>,
@@ -85,13 +89,30 @@ enum About {
     Rollback,
 }
 
+/// A change that was refused, or a policy that was given up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// When.
+    pub at: Timestamp,
+    /// The file, or `upload`, or `rollback`.
+    pub source: String,
+    /// Why.
+    pub error: String,
+}
+
 /// How changes stand, for the operator.
 #[derive(Clone, Debug, Default)]
 pub struct Status {
     /// The revisions kept.
     pub history: History,
     /// Why the policy last offered was refused, or the last one given up; none: it is in force.
-    pub policy_error: Option<String>,
+    pub policy_refusal: Option<Refusal>,
+    /// Why the configuration file's content is not in force; none: it is.
+    pub config_refusal: Option<Refusal>,
+    /// When the configuration in force came into it.
+    pub config_loaded: Timestamp,
+    /// The configuration's file; none: it came from the environment.
+    pub config_file: Option<PathBuf>,
     /// Why the history could not be written to the store; none: it is there.
     pub not_kept: Option<String>,
     /// Revisions that are in force or that exchanges still use.
@@ -110,20 +131,27 @@ impl Control {
         policies: PolicyStore,
         first: First,
     ) -> Self {
-        let policy = proxy.snapshot().policy.clone();
+        let snapshot = proxy.snapshot();
+        let policy = snapshot.policy.clone();
+        let now = proxy.clock.now();
+        let refusal = |error| {
+            let source = shown(source_of(&snapshot.config).as_deref()).into_owned();
+            (About::Source, Refusal { at: now, source, error })
+        };
         let state = State {
             compiled: vec![(first.component.hash, first.compiled)],
             alive: vec![Arc::downgrade(&policy)],
             source_error: first.error.clone(),
-            policy_error: first.error.map(|why| (About::Source, why)),
+            policy_refusal: first.error.map(refusal),
             history: first.history,
             refused: first.refused,
             unwritten: if first.not_kept.is_some() { vec![first.component] } else { Vec::new() },
             not_kept: first.not_kept,
-            config_error: None,
+            config_refusal: None,
+            config_loaded: now,
             promotion: None,
         };
-        if state.policy_error.is_some() {
+        if state.policy_refusal.is_some() {
             proxy.metrics.reloaded(Reload::Policy, false);
         }
         let understudy = Arc::new(Understudy::new(proxy.clone(), engine.clone()));
@@ -165,7 +193,10 @@ impl Control {
         let state = self.state();
         Status {
             history: state.history.clone(),
-            policy_error: state.policy_error.as_ref().map(|(_, why)| why.clone()),
+            policy_refusal: state.policy_refusal.as_ref().map(|(_, refusal)| refusal.clone()),
+            config_refusal: state.config_refusal.clone(),
+            config_loaded: state.config_loaded,
+            config_file: self.config_file.clone(),
             not_kept: state.not_kept.clone(),
             live_revisions: state.alive.iter().filter(|revision| revision.strong_count() > 0).count() as u64,
             instances: self.engine.instances(),
@@ -311,7 +342,11 @@ impl Control {
     }
 
     fn taken(&self, what: Reload, revision: &str) {
-        tracing::info!(what = what.as_str(), revision, "a change is in force");
+        match what {
+            Reload::Config => tracing::info!(revision, "configuration reloaded"),
+            Reload::Policy => tracing::info!(revision, "policy loaded"),
+            Reload::Shadow => tracing::info!(revision, "shadow policy loaded"),
+        }
         self.proxy.metrics.reloaded(what, true);
         self.proxy.events.change(what.as_str(), Some(revision), None);
     }
@@ -320,11 +355,12 @@ impl Control {
     fn refused_config(&self, error: &anyhow::Error) -> bool {
         let error = format!("{error:#}");
         let mut state = self.state();
-        if state.config_error.as_ref() == Some(&error) {
+        if state.config_refusal.as_ref().is_some_and(|refusal| refusal.error == error) {
             return false;
         }
         self.refused(Reload::Config, &error);
-        state.config_error = Some(error);
+        let source = self.config_file.as_deref().map_or_else(String::new, |file| file.display().to_string());
+        state.config_refusal = Some(Refusal { at: self.proxy.clock.now(), source, error });
         true
     }
 
@@ -337,21 +373,38 @@ impl Control {
             return false;
         }
         self.refused(Reload::Policy, &error);
-        state.policy_error = Some((about, error));
+        state.policy_refusal = Some((about, self.refusal(about, error)));
         true
     }
 
+    fn refusal(&self, about: About, error: String) -> Refusal {
+        let source = match about {
+            About::Source => shown(source_of(&self.proxy.snapshot().config).as_deref()).into_owned(),
+            About::Upload => "upload".to_owned(),
+            About::Rollback => "rollback".to_owned(),
+        };
+        Refusal { at: self.proxy.clock.now(), source, error }
+    }
+
     fn refused(&self, what: Reload, error: &str) {
-        tracing::error!(what = what.as_str(), error, "a change was refused; what was in force stays");
+        log_refused(what, error);
         self.proxy.metrics.reloaded(what, false);
         self.proxy.events.change(what.as_str(), None, Some(error));
     }
 
     fn nothing_new(&self) {
         let state = self.state();
-        let config = state.config_error.as_deref();
-        let policy = state.policy_error.as_ref().map(|(_, why)| why.as_str());
-        tracing::info!(config_refused = config, policy_refused = policy, "looked again: nothing has changed");
+        let config = state.config_refusal.as_ref().map(|refusal| refusal.error.as_str());
+        let policy = state.policy_refusal.as_ref().map(|(_, refusal)| refusal.error.as_str());
+        tracing::info!(config_refused = config, policy_refused = policy, "reload requested: nothing has changed");
+    }
+}
+
+fn log_refused(what: Reload, error: &str) {
+    match what {
+        Reload::Config => tracing::error!(error, "configuration refused; the previous one stays in force"),
+        Reload::Policy => tracing::error!(error, "policy refused; the previous one stays in force"),
+        Reload::Shadow => tracing::error!(error, "shadow policy refused; the previous one stays in use"),
     }
 }
 

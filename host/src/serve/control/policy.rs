@@ -102,9 +102,9 @@ impl Control {
     fn source_is_well(&self) {
         let mut state = self.state();
         state.refused = None;
-        state.policy_error.take_if(|(about, _)| *about == About::Source);
+        state.policy_refusal.take_if(|(about, _)| *about == About::Source);
         if state.source_error.take().is_some() {
-            tracing::info!("the policy file is again as it was; what is in force stays");
+            tracing::info!("the policy file is back to its previous content; nothing is refused any more");
         }
     }
 
@@ -141,7 +141,7 @@ impl Control {
         let before = self.proxy.snapshot();
         let is_this = |entry: &Entry| entry.hash == component.hash && entry.options == options;
         if self.state().history.in_force().is_some_and(is_this) {
-            self.state().policy_error.take_if(|(about, _)| *about != About::Source);
+            self.state().policy_refusal.take_if(|(about, _)| *about != About::Source);
             return Ok(());
         }
         let standing = Standing::upload(options);
@@ -153,7 +153,8 @@ impl Control {
             }
             Err(error) => {
                 self.refused_policy(About::Upload, &error.context("the uploaded policy is refused"));
-                Err(anyhow::anyhow!(self.state().policy_error.as_ref().map(|(_, why)| why.clone()).unwrap_or_default()))
+                let refusal = self.state().policy_refusal.clone();
+                Err(anyhow::anyhow!(refusal.map(|(_, refusal)| refusal.error).unwrap_or_default()))
             }
         }
     }
@@ -182,10 +183,11 @@ impl Control {
         history.take(self.proxy.clock.now(), place.incoming, place.end, &place.why);
         let not_kept = self.write_down(&history, place.component).await;
         self.publish(before, next);
+        let refusal = place.error.map(|why| (About::Rollback, self.refusal(About::Rollback, why)));
         let mut state = self.state();
         state.history = history;
         state.not_kept = not_kept;
-        state.policy_error = place.error.map(|why| (About::Rollback, why));
+        state.policy_refusal = refusal;
         state.source_error = None;
         state.refused = None;
     }

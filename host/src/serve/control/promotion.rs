@@ -107,7 +107,7 @@ impl Control {
         let judged = self.judge(&component, &before.config, before.view.table.clone(), &standing).await;
         let revision = judged.map_err(|error| {
             let error = format!("{:#}", error.context("the candidate is refused"));
-            tracing::error!(candidate, error, "a promotion was refused; what was in force stays");
+            tracing::error!(candidate, error, "promotion refused; the policy in force stays");
             CannotPromote::Refused(error)
         })?;
         let left_out = revision.left_out().to_vec();

@@ -97,7 +97,7 @@ impl Control {
             match self.kept(&before, &entry).await {
                 Ok(revision) => {
                     let (from, to) = (before.policy.id(), revision.id());
-                    tracing::error!(%from, %to, why, "the policy failed too often and gives way to the last good one");
+                    tracing::error!(%from, %to, why, "the policy failed too often and was rolled back to the last good one");
                     let error = Some(format!("revision {from} was rolled back to {to}: {why}"));
                     let place = Place { error, ..Place::back_to(entry, End::Faults, why.to_owned()) };
                     self.go_back(&before, revision, place, Rollback::Faults).await;
@@ -105,15 +105,16 @@ impl Control {
                 }
                 Err(error) => {
                     let (revision, error) = (entry.hash.revision(), format!("{error:#}"));
-                    tracing::error!(revision, error, "this revision cannot come back; an earlier one is tried");
+                    tracing::error!(revision, error, "this revision cannot be restored; trying the one before it");
                 }
             }
         }
         let policy = before.policy.id();
-        tracing::error!(%policy, why, "the policy fails too often, and there is no earlier one to go back to: it stays, and the default policy decides what it cannot");
+        tracing::error!(%policy, why, "the policy fails too often, and there is no earlier one to roll back to: it stays in force, and the default policy decides where it fails");
         self.proxy.metrics.rolled_back(Rollback::Stayed);
         let why = format!("revision {policy} fails too often, and there is no earlier one to go back to: {why}");
-        self.state().policy_error = Some((About::Rollback, why));
+        let refusal = self.refusal(About::Rollback, why);
+        self.state().policy_refusal = Some((About::Rollback, refusal));
     }
 
     async fn go_back(&self, before: &Snapshot, revision: Revision, place: Place<'_>, cause: Rollback) -> WentBack {

@@ -180,7 +180,7 @@ impl Understudy {
             before.map_or_else(|| (self.proxy.clock.now(), Arc::default()), |cast| (cast.since, cast.tally));
         let shade = Shade { revision, core_share: key.wanted.core_share, tally: tally.clone() };
         self.proxy.shadow.cast(Some(Arc::new(shade))).context("the shadow's thread cannot be started")?;
-        tracing::info!(what = Reload::Shadow.as_str(), revision = key.hash.revision(), "a change is in force");
+        tracing::info!(revision = key.hash.revision(), "shadow policy loaded");
         self.proxy.metrics.reloaded(Reload::Shadow, true);
         self.proxy.events.change(Reload::Shadow.as_str(), Some(&key.hash.revision()), None);
         *self.state() = State { cast: Some(Cast { key, compiled, since, tally }), refused: None, error: None };
@@ -204,7 +204,7 @@ impl Understudy {
             Err(error) => {
                 tracing::warn!(
                     error = format!("{error:#}"),
-                    "the shadow is not for this configuration and is asked no more"
+                    "the shadow policy refuses this configuration and is no longer asked"
                 );
                 self.forget();
                 self.state().error.get_or_insert_with(|| format!("{error:#}"));
@@ -214,7 +214,7 @@ impl Understudy {
 
     fn dismiss(&self) {
         if self.state().cast.is_some() {
-            tracing::info!("the configuration names no shadow any more");
+            tracing::info!("shadow policy removed: the configuration no longer names one");
             self.forget();
         }
         *self.state() = State::default();
@@ -231,7 +231,7 @@ impl Understudy {
         let mut state = self.state();
         state.refused = None;
         if state.error.take().is_some() {
-            tracing::info!("the shadow's file is again as it was");
+            tracing::info!("the shadow policy's file is back to its previous content; nothing is refused any more");
         }
     }
 
@@ -243,7 +243,7 @@ impl Understudy {
         if state.error.as_ref() == Some(&error) {
             return;
         }
-        tracing::error!(what = Reload::Shadow.as_str(), error, "a change was refused; what was in force stays");
+        super::log_refused(Reload::Shadow, &error);
         self.proxy.metrics.reloaded(Reload::Shadow, false);
         self.proxy.events.change(Reload::Shadow.as_str(), None, Some(&error));
         state.error = Some(error);

@@ -173,10 +173,18 @@ impl Starting<'_> {
             history.source = Some(Source { file: file.map(Into::into), hash });
         }
         if let Some(error) = &error {
-            tracing::error!(error, policy = hash.revision(), "the policy is not the one that is wanted");
+            tracing::error!(
+                error,
+                policy = hash.revision(),
+                "the policy that should be in force cannot be used; started with another"
+            );
         } else if !is_source {
             let (revision, origin) = (hash.revision(), history.in_force().map(|entry| entry.origin.shown()));
-            tracing::warn!(revision, origin, "this policy took the place of what the configuration names, and stays");
+            tracing::warn!(
+                revision,
+                origin,
+                "the policy in force is not the configuration's: it was uploaded or rolled back to, and stays until the policy file changes"
+            );
         }
         // A file that is looked at again must not be judged and told again.
         let refused = error.clone().zip(offered).filter(|_| !is_source).map(|(why, hash)| (hash, why));

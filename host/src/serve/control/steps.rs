@@ -47,7 +47,7 @@ impl Control {
             Ok(Err(error)) => error.to_string(),
             Err(panicked) => panicked.to_string(),
         };
-        tracing::error!(error, "this step is not in the store");
+        tracing::error!(error, "this step of the promotion could not be written to the store");
     }
 
     /// What was under way when the last process ended is over.

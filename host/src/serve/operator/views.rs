@@ -6,10 +6,10 @@ use pointsman_core::fleet::ModelCooldown;
 use crate::drive::{Divergent, Progress, Tally};
 use crate::policy::left_out_words;
 use crate::serve::admin::{
-    DivergenceView, GuardView, ModelCooldownView, PolicyEventView, PromotionView, ShadowReport, ShadowView, SideView,
-    SidesView,
+    DivergenceView, GuardView, ModelCooldownView, PolicyEventView, PromotionView, RefusalView, ShadowReport,
+    ShadowView, SideView, SidesView,
 };
-use crate::serve::control::{Promotion, ShadowStatus};
+use crate::serve::control::{Promotion, Refusal, ShadowStatus};
 use crate::store::PolicyEventRow;
 use crate::telemetry::metrics::{ShadowDrop, ShadowResult};
 use crate::telemetry::rfc3339::Rfc3339;
@@ -23,6 +23,11 @@ pub(super) fn model_cooldown(cooldown: &ModelCooldown, now: Timestamp) -> ModelC
         reason: cooldown.reason.as_str(),
         failures: cooldown.failures,
     }
+}
+
+pub(super) fn refusal(refusal: &Refusal) -> RefusalView {
+    let Refusal { at, source, error } = refusal.clone();
+    RefusalView { at: Rfc3339(at).to_string(), source, error }
 }
 
 pub(super) fn promotion(promotion: &Promotion) -> PromotionView {

@@ -1,0 +1,76 @@
+//! States of backends that outlive a restart: cooldowns, and what the operator has drained.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use pointsman_core::fleet::{Fleet, KeptCooldown};
+use pointsman_core::outcome::Kind;
+use pointsman_core::time::Timestamp;
+
+use crate::drive::Proxy;
+use crate::store::{CooldownRow, Store};
+
+/// How often changed states are written, so that they survive a crash.
+const SAVED_EVERY: Duration = Duration::from_millis(500);
+
+/// The reason of the row of a drained backend, which is none of the outcomes and has no end.
+const DRAINED: &str = "drained";
+
+/// Puts back what was in force when the last process ended. Backends that are no longer configured are forgotten.
+pub fn restore(fleet: &mut Fleet, store: &Store, now: Timestamp) {
+    let rows = store.load_cooldowns(now.as_millis()).unwrap_or_else(|error| {
+        tracing::warn!(%error, "the cooldowns and drains of the last run could not be read; backends start without");
+        Vec::new()
+    });
+    let (drained, cooling): (Vec<_>, Vec<_>) = rows.into_iter().partition(|row| row.reason == DRAINED);
+    for row in drained {
+        fleet.set_drained(now, &row.backend, true);
+    }
+    let kept: Vec<KeptCooldown> = cooling.into_iter().filter_map(cooldown).collect();
+    fleet.restore(now, &kept);
+}
+
+/// Writes the states whenever they change. Runs until dropped.
+pub async fn keep(proxy: Arc<Proxy>) {
+    let mut every = tokio::time::interval(SAVED_EVERY);
+    every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut saved = Vec::new();
+    loop {
+        every.tick().await;
+        let rows = rows(&proxy);
+        if rows != saved {
+            proxy.store.save_cooldowns(rows.clone());
+            saved = rows;
+        }
+    }
+}
+
+/// Writes the states with the next batch.
+pub fn save(proxy: &Proxy) {
+    proxy.store.save_cooldowns(rows(proxy));
+}
+
+fn rows(proxy: &Proxy) -> Vec<CooldownRow> {
+    let (cooldowns, drained) = proxy.line.with(|fleet, now| (fleet.cooldowns(now), fleet.drained()));
+    let cooling = cooldowns.into_iter().map(|kept| CooldownRow {
+        backend: kept.backend,
+        model: kept.model,
+        until_ms: kept.until.as_millis(),
+        reason: kept.reason.as_str().to_owned(),
+        failures: kept.failures,
+    });
+    let drained = drained.into_iter().map(|backend| CooldownRow {
+        backend: backend.to_string(),
+        model: None,
+        until_ms: u64::MAX,
+        reason: DRAINED.to_owned(),
+        failures: 0,
+    });
+    cooling.chain(drained).collect()
+}
+
+fn cooldown(row: CooldownRow) -> Option<KeptCooldown> {
+    let reason = Kind::ALL.into_iter().find(|kind| kind.as_str() == row.reason)?;
+    let until = Timestamp::from_millis(row.until_ms);
+    Some(KeptCooldown { backend: row.backend, model: row.model, until, reason, failures: row.failures })
+}
