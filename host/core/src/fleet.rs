@@ -425,7 +425,7 @@ impl Fleet {
     /// Joins the waiting line by the rank of its want; none when it is full.
     pub fn join(&mut self, view: &Arc<View>, want: &Want, lane: Lane) -> Option<Ticket> {
         self.unserved = true;
-        if self.observed.as_ref().is_some_and(|observed| !observed.has_room) {
+        if self.observed.as_ref().is_some_and(|observed| !observed.can_wait) {
             return None;
         }
         self.queue.join(view, want, lane)
@@ -493,6 +493,9 @@ impl Fleet {
         index: u32,
         within: Duration,
     ) -> bool {
+        if let Some(observed) = &self.observed {
+            return observed.can_wait;
+        }
         let member = self.member(view.slots[index as usize].0);
         let is_hopeless = lane == Lane::Emergency && member.is_hopeless(now, &want.model);
         let needs = match (lane, member.in_flight) {

@@ -9,8 +9,8 @@ pub struct Observed {
     pub seed: u64,
     /// The backend of which a permit can be had; none: of none.
     pub admits: Option<u32>,
-    /// Is there room in the waiting line?
-    pub has_room: bool,
+    /// Can a wait begin: is there room in the waiting line, and something to wait for?
+    pub can_wait: bool,
 }
 
 impl Observed {

@@ -136,9 +136,13 @@ pub(super) fn default_policy() -> Compiled {
 /// A scenario's exchanges under the default policy, as a journal has them.
 pub(super) fn recorded(policy: &Compiled, scenario: &Scenario) -> Vec<Journaled> {
     let revision = policy.isolated(&scenario.settings(), Arc::new(scenario.config.table())).unwrap();
+    recorded_of(scenario, |query, texts| revision.decide(query, texts))
+}
+
+/// The same, whoever decides.
+pub(super) fn recorded_of(scenario: &Scenario, decide: impl FnMut(&Query, &Arc<Texts>) -> Verdict) -> Vec<Journaled> {
     let setup = Arc::new(scenario.config.setup());
     let journal = Journal { setup: setup.clone(), exchanges: Vec::new(), asked: Vec::new() };
-    let decide = |query: &Query, texts: &Arc<Texts>| revision.decide(query, texts);
     Trial::watched(scenario, decide, journal).exchanges
 }
 

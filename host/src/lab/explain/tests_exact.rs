@@ -5,13 +5,13 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pointsman_core::contract::{Decision, Dispatch, Hold, Query};
+use pointsman_core::contract::{Commit, Decision, Dispatch, Hold, Query, Rejection};
 use pointsman_core::journal::{Happened, StateUse};
 use pointsman_core::outcome::Kind;
 use pointsman_core::record::End;
 use pointsman_core::table::Lane;
 
-use super::tests::{default_policy, recorded};
+use super::tests::{default_policy, recorded, recorded_of};
 use crate::lab::dice::Dice;
 use crate::lab::explain::scenario;
 use crate::lab::scenario::Scenario;
@@ -166,13 +166,35 @@ fn after_another_decision_an_exchange_still_comes_to_an_end() {
     assert!(ended["delivered"] * 4 > all && ended["rejected"] * 50 > all, "{ended:?} of {all}");
 }
 
+/// Whatever is decided, also what cannot be had: it goes again as it went.
+#[test]
+fn decisions_by_chance_are_written_down_exactly_too() {
+    let original = Scenario::parse(&storm(6), "storm.toml").unwrap_or_else(|e| panic!("{e}"));
+    let mut dice = Dice::new(6, 11);
+    let all = recorded_of(&original, |query, _| Verdict::of(chance(&mut dice, query)));
+    let texts: Vec<String> = all.iter().map(scenario::scenario).collect();
+    let inexact: Vec<&String> = texts.iter().filter(|text| !text.contains("it goes as it was recorded")).collect();
+    assert!(inexact.len() * 20 <= all.len(), "{} of {}:\n{}", inexact.len(), all.len(), inexact[0]);
+    let asked_in_vain = |text: &&String| text.contains("then = \"ask\"");
+    assert!(texts.iter().filter(asked_in_vain).count() * 5 > all.len(), "few were asked again at once");
+}
+
 fn chance(dice: &mut Dice, query: &Query) -> Decision {
     let hold = Hold { max: Duration::from_millis(dice.between(1, 3_000)), lane: dice.pick(&Lane::ALL) };
-    match dice.below(4) {
-        0 => Decision::Primary(Dispatch::default()),
-        1 => Decision::Fallback(Dispatch::default()),
-        2 if query.waits < 9 => Decision::Wait(hold),
-        _ => Decision::Emergency(Dispatch::default()),
+    let backend = dice.one_in(2).then(|| u32::try_from(dice.below(3)).unwrap_or(0));
+    let dispatch = Dispatch {
+        backend,
+        model: dice.one_in(8).then_some(1),
+        total: dice.one_in(8).then(|| Duration::from_millis(dice.between(50, 4_000))),
+        commit: dice.one_in(8).then_some(Commit::Headers),
+        ..Dispatch::default()
+    };
+    match dice.below(9) {
+        0..=2 => Decision::Primary(dispatch),
+        3 => Decision::Fallback(Dispatch { backend: backend.map(|_| 3), ..dispatch }),
+        4..=6 if query.waits < 9 => Decision::Wait(hold),
+        7 if dice.one_in(9) => Decision::Reject(Rejection { status: 429, ..Rejection::default() }),
+        _ => Decision::Emergency(dispatch),
     }
 }
 

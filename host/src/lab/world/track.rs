@@ -214,8 +214,8 @@ impl Track {
     }
 }
 
-fn shows(question: &RecordedQuestion, admits: Option<u32>, has_room: bool) -> Observed {
-    Observed { rows: question.rows.clone(), seed: question.seed, admits, has_room }
+fn shows(question: &RecordedQuestion, admits: Option<u32>, can_wait: bool) -> Observed {
+    Observed { rows: question.rows.clone(), seed: question.seed, admits, can_wait }
 }
 
 impl RecordedQuestion {
