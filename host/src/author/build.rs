@@ -15,6 +15,7 @@
 mod component;
 mod interrupt;
 mod languages;
+mod lines;
 mod stage;
 mod tool;
 

@@ -13,6 +13,7 @@ use super::check::{self, LoadError};
 use super::compile::Compiler;
 use super::guest::{Guest, MAX_TABLE_ELEMENTS, Shared};
 use super::hash::Hash;
+use super::lines::LineTable;
 use super::name;
 use super::pools::Pools;
 use super::revision::Revision;
@@ -99,6 +100,8 @@ pub(super) struct Code {
     pub(super) id: Arc<str>,
     /// What it calls itself.
     pub(super) name: Option<String>,
+    /// The lines of its sources.
+    pub(super) lines: Option<Arc<LineTable>>,
 }
 
 /// A component that is a policy by its contract, and has not run yet.
@@ -229,7 +232,8 @@ impl Engine {
         let mut linker = inner.linker.clone();
         wasi::link_absent(&mut linker, &component).map_err(shape)?;
         let pre = linker.instantiate_pre(&component).and_then(PolicyPre::new).map_err(shape)?;
-        let code = Arc::new(Code { pre, id: Hash::of(bytes).revision().into(), name: name::of(bytes) });
+        let lines = LineTable::of(bytes).map(Arc::new);
+        let code = Arc::new(Code { pre, id: Hash::of(bytes).revision().into(), name: name::of(bytes), lines });
         Ok(Compiled { engine: self.clone(), code, imports: check::imports(&component), from_cache })
     }
 

@@ -8,6 +8,7 @@ use wasmtime::{ResourceLimiter, bail};
 
 use super::deadline::Deadline;
 use super::fault_log::FaultLog;
+use super::lines::LineTable;
 use super::tape::{Source, Tape};
 use super::wire::bindings::pointsman::policy::{log, request, state, types};
 use super::{Spending, Texts};
@@ -72,6 +73,8 @@ pub(super) struct Guest {
     handles: u32,
     pub(super) memory: MemoryMeter,
     pub(super) deadline: Deadline,
+    /// The lines of its sources, for what it is told when it fails.
+    pub(super) lines: Option<Arc<LineTable>>,
 }
 
 impl Guest {
@@ -91,6 +94,7 @@ impl Guest {
             handles: 0,
             memory: MemoryMeter { max_bytes: max_memory_bytes, used_bytes: 0, denied: None },
             deadline: Deadline::default(),
+            lines: None,
         }
     }
 

@@ -8,6 +8,7 @@ use pointsman_core::journal::StateUse;
 use wasmtime::{PoolConcurrencyLimitError, Store, Trap, WasmBacktrace};
 
 use super::deadline::Measure;
+use super::lines::LineTable;
 use super::guest::{Guest, MAX_HANDED_OVER_BYTES};
 use super::ticker::Alarm;
 use super::wire::bindings::{Policy, PolicyPre};
@@ -143,7 +144,8 @@ fn fault(store: &Store<Guest>, error: &wasmtime::Error) -> Fault {
     if !words.is_empty() {
         message = format!("{message}: {words}");
     }
-    let place = error.downcast_ref::<WasmBacktrace>().map(frames).unwrap_or_default();
+    let place = error.downcast_ref::<WasmBacktrace>();
+    let place = place.map(|backtrace| frames(backtrace, guest.lines.as_deref())).unwrap_or_default();
     if !place.is_empty() {
         message = format!("{message}; in {}", place.join(" < "));
     }
@@ -171,8 +173,9 @@ fn cause(guest: &Guest, error: &wasmtime::Error) -> (FaultKind, String) {
     (kind, text)
 }
 
-/// Function names, innermost first, without those of the language's own panic machinery.
-fn frames(backtrace: &WasmBacktrace) -> Vec<String> {
+/// Function names, innermost first, with file and line where the component has them, without those of the language's own panic
+/// machinery.
+fn frames(backtrace: &WasmBacktrace, lines: Option<&LineTable>) -> Vec<String> {
     const MACHINERY: [&str; 7] = ["std::", "core::", "alloc::", "__rust", "rust_", "__rustc", "abort"];
     let is_long = |name: Option<&str>| name.is_some_and(|name| name.len() > MAX_NAME_BYTES);
     if backtrace.frames().iter().any(|f| is_long(f.func_name()) || is_long(f.module().name())) {
@@ -183,6 +186,13 @@ fn frames(backtrace: &WasmBacktrace) -> Vec<String> {
     let text = backtrace.to_string();
     let mut names: Vec<String> =
         text.lines().filter_map(|line| line.split_once('!')).map(|(_, name)| without_hashes(name.trim())).collect();
+    if names.len() == backtrace.frames().len() {
+        for (name, frame) in names.iter_mut().zip(backtrace.frames()) {
+            let offset = frame.func_offset().and_then(|offset| u32::try_from(offset).ok());
+            let place = lines.zip(offset).and_then(|(lines, offset)| lines.place(frame.func_index(), offset));
+            name.extend(place.map(|place| format!(" ({place})")));
+        }
+    }
     // Recursion fills the backtrace with itself.
     names.dedup();
     let is_own = |name: &&String| !MACHINERY.iter().any(|m| name.starts_with(m));

@@ -50,7 +50,7 @@ pub fn named(mut component: Vec<u8>, name: &str) -> Vec<u8> {
 }
 
 /// Bytes with their number before them, in the format's variable length.
-fn prefixed(bytes: &[u8]) -> Vec<u8> {
+pub(super) fn prefixed(bytes: &[u8]) -> Vec<u8> {
     let (mut out, mut left) = (Vec::with_capacity(bytes.len() + 5), bytes.len());
     while left >= 0x80 {
         out.push((left & 0x7f) as u8 | 0x80);

@@ -296,7 +296,8 @@ impl Pool {
     fn instantiate(&self, measure: Measure, limit_ms: u32) -> Result<Instance, StartError> {
         let engine = &self.engine.0;
         for _ in 0..MAX_TRIES {
-            let guest = Guest::new(self.shared.clone(), self.code.id.clone(), engine.limits.memory_bytes);
+            let mut guest = Guest::new(self.shared.clone(), self.code.id.clone(), engine.limits.memory_bytes);
+            guest.lines.clone_from(&self.code.lines);
             match Instance::start(&self.code.pre, guest, engine.ticker.alarm(), measure, limit_ms) {
                 Ok(instance) => return Ok(instance),
                 Err(NotStarted::Fault(fault)) => return Err(StartError::Start(fault)),

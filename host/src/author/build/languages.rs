@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::tool::{Call, find, joined};
-use super::{BuildError, Project, at, component, stage};
+use super::{BuildError, Project, at, component, lines, stage};
 use crate::author::sdk;
 
 /// What Rust policies are compiled for.
@@ -112,7 +112,20 @@ pub(super) fn python(project: &Project) -> Result<Vec<u8>, BuildError> {
         "policy".into(),
         joined("--output=", &out),
     ]);
-    run_for(call, &out)
+    run_for(call, &out).map_err(|error| match error {
+        BuildError::Source { tool, output } => BuildError::Source { tool, output: of_python(&output) },
+        other => other,
+    })
+}
+
+/// What Python itself said of the project, without the frames of the tool that runs it.
+fn of_python(output: &str) -> String {
+    let end = ["\nStack backtrace:", "\nCaused by:"].iter().filter_map(|mark| output.find(mark)).min();
+    let said = &output[..end.unwrap_or(output.len())];
+    // The tool's own traceback ends with an error that has the project's as its words.
+    let own = said.split_once("AssertionError: ").filter(|(before, _)| before.contains("componentize-py")).map(|(_, own)| own);
+    // The project is mounted there.
+    own.unwrap_or(said).trim_end().replace("\"/0/", "\"")
 }
 
 /// One call of the compiler, then [`component::of_module`].
@@ -126,13 +139,15 @@ pub(super) fn c(project: &Project) -> Result<Vec<u8>, BuildError> {
     let call = Call::of(&compiler.program, &project.dir)
         .args(compiler.first)
         .args(["-O2", "-std=c11", "-Wall", "-ffreestanding", "-fno-sanitize=all", "-nostdlib"])
-        .args(["-Wl,--no-entry", "-g0"])
+        .args(["-Wl,--no-entry", "-g"])
         .args([joined("-I", &sdk), "-isystem".into(), sdk.join("include").into()])
         .args(["-o".into(), out.clone()])
         .args(sources(&project.dir)?)
         .args(sources(&sdk)?);
-    let module = run_for(call, &out)?;
-    component::of_module(module, &project.contract).map_err(|error| BuildError::Component(format!("{error:#}")))
+    let module = run_for(call.known_as("the C compiler"), &out)?;
+    let lines = lines::table(&module, &project.dir);
+    let component = component::of_module(lines::stripped(&module), &project.contract);
+    Ok(lines.put_into(component.map_err(|error| BuildError::Component(format!("{error:#}")))?))
 }
 
 /// A C compiler that can do WebAssembly.
@@ -209,6 +224,15 @@ fn run_for(call: Call, out: &Path) -> Result<Vec<u8>, BuildError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_componentize_pys_words_pythons_are_left() {
+        let syntax = "Traceback (most recent call last):\n  File \"/venv/bin/componentize-py\", line 8, in <module>\n    sys.exit(script())\n\
+             AssertionError:   File \"/0/policy.py\", line 24\n    x = = 1\n        ^\nSyntaxError: invalid syntax\n\n\n\
+             Caused by:\n    SyntaxError: invalid syntax (policy.py, line 24)\n\nStack backtrace:\n   0: <anyhow::Error>::msg\n";
+        assert_eq!(of_python(syntax), "  File \"policy.py\", line 24\n    x = = 1\n        ^\nSyntaxError: invalid syntax");
+        assert_eq!(of_python("error: no such option\n\nStack backtrace:\n 0: x"), "error: no such option");
+    }
 
     #[test]
     fn of_cargos_messages_the_components_are_taken() {

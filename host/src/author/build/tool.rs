@@ -44,6 +44,8 @@ fn is_executable(file: &Path) -> bool {
 /// One call of a tool.
 pub(super) struct Call {
     command: Command,
+    /// What it is called when it is told that it failed; none: the program's name.
+    known_as: Option<&'static str>,
 }
 
 impl Call {
@@ -51,7 +53,14 @@ impl Call {
     pub(super) fn of(program: &Path, folder: &Path) -> Self {
         let mut command = Command::new(program);
         command.current_dir(folder).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        Self { command }
+        // A tool's own backtrace says nothing of the project.
+        command.env_remove("RUST_BACKTRACE").env_remove("RUST_LIB_BACKTRACE");
+        Self { command, known_as: None }
+    }
+
+    /// Called this when it fails.
+    pub(super) fn known_as(self, name: &'static str) -> Self {
+        Self { known_as: Some(name), ..self }
     }
 
     /// With these arguments, each as it is.
@@ -68,6 +77,9 @@ impl Call {
 
     /// The name of the program.
     fn tool(&self) -> String {
+        if let Some(name) = self.known_as {
+            return name.to_owned();
+        }
         let program = Path::new(self.command.get_program());
         program.file_name().unwrap_or(program.as_os_str()).to_string_lossy().into_owned()
     }
