@@ -126,7 +126,10 @@ impl Walk {
     pub async fn follow(&mut self, block: &Block) -> Result<String, String> {
         match block.language.as_str() {
             "sh" => self.run(block).await,
-            "toml" => self.write(block.file().unwrap_or("pointsman.toml"), &block.text).map(|()| String::new()),
+            "toml" => {
+                self.write(block.file().unwrap_or("pointsman.toml"), &block.text)?;
+                self.wait_for_the_shadow(block).await.map(|()| String::new())
+            }
             "diff" => self.edit(block).map(|()| String::new()),
             _ => Ok(String::new()),
         }
@@ -196,6 +199,16 @@ impl Walk {
             ),
         };
         self.shell(&check.text).await.map(|_| ())
+    }
+
+    /// A reader takes longer than the server to see a changed file.
+    async fn wait_for_the_shadow(&self, block: &Block) -> Result<(), String> {
+        if self.server.is_none() || !block.text.contains("[policy.shadow]") {
+            return Ok(());
+        }
+        let shadow = "curl -s \"$POINTSMAN_TOUR_ADMIN/api/policy/shadow\" > /dev/null 2>&1";
+        let told = self.shell(&format!("for i in $(seq 200); do {shadow} && exit 0; sleep 0.1; done; exit 1")).await;
+        told.map(|_| ()).map_err(|_| "the shadow is not taken while the server runs".to_owned())
     }
 
     async fn run(&mut self, block: &Block) -> Result<String, String> {

@@ -118,3 +118,63 @@ fn keys_only(settings: &Settings) -> String {
 fn stem(file: &Path) -> Option<&str> {
     file.file_stem()?.to_str()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Config, parse};
+
+    fn config(policy: &str) -> Config {
+        let backend = "[[backend]]\nid = \"a\"\nbase_url = \"http://127.0.0.1:9/v1\"\n";
+        parse(&format!("{policy}\n{backend}"), "p.toml", &[]).expect("it is a configuration").config
+    }
+
+    const SHARED: &str = "[policy.settings]\nplain = 1\n[policy.settings.default]\nprimary_wait_ms = 2\n[policy.settings.mine]\nown = 3\n\
+        [policy.settings.weights]\na = 4\n";
+
+    #[test]
+    fn the_configured_policy_has_the_plain_keys_and_its_own_table() {
+        let default = config(SHARED).policy;
+        assert_eq!(default.offer(None).json(), r#"{"mine":{"own":3},"plain":1,"primary_wait_ms":2,"weights":{"a":4}}"#);
+        let mine = config(&format!("[policy]\nfile = \"x/mine.wasm\"\n{SHARED}")).policy;
+        assert_eq!(mine.offer(None).json(), r#"{"own":3,"plain":1,"weights":{"a":4}}"#);
+        let by_its_component = config(&format!("[policy]\nfile = \"policy.wasm\"\n{SHARED}")).policy;
+        assert_eq!(by_its_component.offer(Some("mine")).json(), r#"{"own":3,"plain":1,"weights":{"a":4}}"#);
+    }
+
+    #[test]
+    fn another_policy_has_its_table_or_what_it_knows_of_the_plain_keys() {
+        let policy = config(&format!("[policy]\nfile = \"policy.wasm\"\n{SHARED}")).policy;
+        assert_eq!(policy.offer_for_other(&["mine"]).json(), r#"{"own":3}"#);
+        assert_eq!(policy.offer_for_other(&["default"]).json(), r#"{"primary_wait_ms":2}"#);
+        assert_eq!(policy.offer_for_other(&["other"]).json(), r#"{"plain":1}"#, "and no table");
+        let version = policy.offer_for_other(&["policy"]).json().to_owned();
+        assert_eq!(
+            version, r#"{"mine":{"own":3},"plain":1,"weights":{"a":4}}"#,
+            "another version of the configured one"
+        );
+    }
+
+    #[test]
+    fn the_default_policy_that_steps_in_has_its_own_over_the_plain_ones() {
+        let policy = config(&format!(
+            "[policy]\nfile = \"mine.wasm\"\n{}",
+            SHARED.replace("plain = 1", "plain = 1\nprimary_wait_ms = 9")
+        ))
+        .policy;
+        let stepping_in = default_settings(&policy.settings);
+        assert_eq!((&stepping_in["plain"], &stepping_in["primary_wait_ms"]), (&1.into(), &2.into()));
+    }
+
+    #[test]
+    fn the_hosts_own_key_is_found_wherever_it_is_meant() {
+        for (text, fraction) in [
+            ("[policy.settings]\nemergency_rpm_fraction = 0.3\n", Some(0.3)),
+            ("[policy.settings.default]\nemergency_rpm_fraction = 0.4\n", Some(0.4)),
+            ("[policy]\nfile = \"mine.wasm\"\n[policy.settings.mine]\nemergency_rpm_fraction = 0.5\n", Some(0.5)),
+            ("[policy.settings.other]\nemergency_rpm_fraction = 0.6\n", None),
+        ] {
+            assert_eq!(config(text).policy.emergency_fraction(), fraction, "{text}");
+        }
+    }
+}

@@ -8,8 +8,8 @@ use pointsman_core::journal::StateUse;
 use wasmtime::{PoolConcurrencyLimitError, Store, Trap, WasmBacktrace};
 
 use super::deadline::Measure;
-use super::lines::LineTable;
 use super::guest::{Guest, MAX_HANDED_OVER_BYTES};
+use super::lines::LineTable;
 use super::ticker::Alarm;
 use super::wire::bindings::{Policy, PolicyPre};
 use super::wire::{self, TableParts};

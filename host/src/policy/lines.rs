@@ -59,7 +59,8 @@ impl LineTable {
                 Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => depth += 1,
                 Payload::End(_) => depth = depth.checked_sub(1)?,
                 Payload::CustomSection(section) if depth == 0 && section.name() == SECTION => {
-                    let table: Self = postcard::from_bytes(section.data()).ok().filter(|_| section.data().len() <= MAX_BYTES)?;
+                    let table: Self =
+                        postcard::from_bytes(section.data()).ok().filter(|_| section.data().len() <= MAX_BYTES)?;
                     let is_sound = table.rows.is_sorted_by_key(|row| (row.function, row.offset))
                         && table.files.iter().all(|file| file.len() <= MAX_FILE_BYTES);
                     return is_sound.then_some(table);
@@ -91,7 +92,8 @@ mod tests {
     #[test]
     fn a_place_is_in_the_line_that_began_last_before_it_in_the_same_function() {
         let files = vec!["policy.c".to_owned(), "pointsman/pointsman.c".to_owned()];
-        let table = LineTable { files, rows: vec![row(4, 2, 0, 10), row(4, 9, 0, 11), row(6, 0, 1, 7), row(6, 5, 1, 0)] };
+        let table =
+            LineTable { files, rows: vec![row(4, 2, 0, 10), row(4, 9, 0, 11), row(6, 0, 1, 7), row(6, 5, 1, 0)] };
         let place = |function, offset| table.place(function, offset);
         assert_eq!(place(4, 2).as_deref(), Some("policy.c:10"));
         assert_eq!(place(4, 8).as_deref(), Some("policy.c:10"));

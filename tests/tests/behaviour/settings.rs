@@ -95,6 +95,47 @@ async fn the_policy_that_the_configuration_names_must_know_its_settings() {
     for words in [format!("pointsman.toml:{line}:1"), "help: did you mean `primary_wait_max_retries`?".to_owned()] {
         assert!(told.contains(&words), "{words}: {told}");
     }
+    let done = run(BINARY, proxy.dir(), &["serve"], &[]).await;
+    assert_eq!(done.code, Some(1), "it does not start with them");
+    let words = format!("pointsman.toml:{line}:1; did you mean `primary_wait_max_retries`?");
+    assert!(done.stderr.contains(&words), "{}", done.stderr);
+}
+
+#[tokio::test]
+async fn a_policy_is_checked_with_settings_that_are_given() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("own.json"), r#"{"primary_wait_ms": 70}"#).unwrap();
+    std::fs::write(folder.path().join("another.wasm"), another().build()).unwrap();
+    let config = "[policy.settings]\nprimary_wait_ms = 1\n[policy.settings.another]\nown = 2\n\
+                  [[backend]]\nid = \"a\"\nbase_url = \"http://127.0.0.1:9/v1\"\n";
+    std::fs::write(folder.path().join("pointsman.toml"), config).unwrap();
+    let check = async |args: &[&str]| {
+        let done = run(BINARY, folder.path(), &[&["policy", "check"], args].concat(), &[]).await;
+        (done.code, done.stdout + &done.stderr)
+    };
+    for (args, code, words) in [
+        (&["default", "--set", "primary_wait_ms=50"][..], 0, r#"settings {"primary_wait_ms":50}"#),
+        (
+            &["default", "--settings", "own.json", "--set", "max_pool_retries=1"],
+            0,
+            r#"{"max_pool_retries":1,"primary_wait_ms":70}"#,
+        ),
+        (&["default", "--set", "primary_wait=50"], 1, "`primary_wait` is no setting"),
+        (&["default", "--set", "primary_wait"], 2, "write --set KEY=VALUE"),
+        (&["another.wasm", "--config", "pointsman.toml"], 0, r#"settings {"own":2}"#),
+        (&["default", "--config", "pointsman.toml"], 0, r#"settings {"primary_wait_ms":1}"#),
+    ] {
+        let (ended, told) = check(args).await;
+        assert_eq!(ended, Some(code), "{args:?}: {told}");
+        assert!(told.contains(words), "{args:?}: {told}");
+    }
+    std::fs::rename(folder.path().join("another.wasm"), folder.path().join("third.wasm")).unwrap();
+    let (ended, told) = check(&["third.wasm", "--config", "pointsman.toml"]).await;
+    assert_eq!(ended, Some(0), "{told}");
+    assert!(
+        told.contains("warn settings") && told.contains("the setting primary_wait_ms belongs to another policy"),
+        "{told}"
+    );
 }
 
 #[tokio::test]

@@ -123,7 +123,10 @@ fn of_python(output: &str) -> String {
     let end = ["\nStack backtrace:", "\nCaused by:"].iter().filter_map(|mark| output.find(mark)).min();
     let said = &output[..end.unwrap_or(output.len())];
     // The tool's own traceback ends with an error that has the project's as its words.
-    let own = said.split_once("AssertionError: ").filter(|(before, _)| before.contains("componentize-py")).map(|(_, own)| own);
+    let own = said
+        .split_once("AssertionError: ")
+        .filter(|(before, _)| before.contains("componentize-py"))
+        .map(|(_, own)| own);
     // The project is mounted there.
     own.unwrap_or(said).trim_end().replace("\"/0/", "\"")
 }
@@ -230,7 +233,10 @@ mod tests {
         let syntax = "Traceback (most recent call last):\n  File \"/venv/bin/componentize-py\", line 8, in <module>\n    sys.exit(script())\n\
              AssertionError:   File \"/0/policy.py\", line 24\n    x = = 1\n        ^\nSyntaxError: invalid syntax\n\n\n\
              Caused by:\n    SyntaxError: invalid syntax (policy.py, line 24)\n\nStack backtrace:\n   0: <anyhow::Error>::msg\n";
-        assert_eq!(of_python(syntax), "  File \"policy.py\", line 24\n    x = = 1\n        ^\nSyntaxError: invalid syntax");
+        assert_eq!(
+            of_python(syntax),
+            "  File \"policy.py\", line 24\n    x = = 1\n        ^\nSyntaxError: invalid syntax"
+        );
         assert_eq!(of_python("error: no such option\n\nStack backtrace:\n 0: x"), "error: no such option");
     }
 
