@@ -127,6 +127,54 @@ async fn an_open_proxy_beyond_loopback_is_refused_unless_it_is_meant() {
 }
 
 #[tokio::test]
+async fn a_missing_price_is_warned_of_by_the_check_at_a_start_and_at_a_reload() {
+    let up = upstream().reply(chat("well")).start().await;
+    let paid = |sent: &str| backend("f1").fallback(&up).model("m", sent).price("gpt-4.1-mni", 0.4, 1.6);
+    let mut proxy = proxy!().backend(paid("gpt-4.1-mini")).start().await;
+    let typo = "there is a price for `gpt-4.1-mni`, which `f1` never sends";
+    assert_eq!(proxy.told(typo), 1, "{:#?}", proxy.output());
+    assert_eq!(proxy.chat().send().await.status, 200);
+
+    let file = proxy.dir().join("pointsman.toml").display().to_string();
+    let elsewhere = tempfile::tempdir().unwrap();
+    let check = ["config", "check"];
+    let done = run(BINARY, elsewhere.path(), &check, &[("POINTSMAN_CONFIG", &file)]).await;
+    assert_eq!(done.code, Some(0), "{}", done.stderr);
+    assert!(
+        done.stderr.contains(typo) && done.stderr.contains("write [backend.price.\"gpt-4.1-mini\"]"),
+        "{}",
+        done.stderr
+    );
+    assert!(done.stdout.contains("serves m"), "the file of the variable: {}", done.stdout);
+
+    proxy.reconfigure_backends([paid("gpt-4.1-mn")]);
+    let warned = |l: &serde_json::Value| (l["level"] == "WARN" && l["message"] == typo).then(|| l.clone());
+    let warning = proxy.wait_log("the warning", warned).await;
+    assert!(warning["help"].as_str().unwrap().contains("[backend.price.\"gpt-4.1-mn\"]"), "{warning}");
+    assert!(warning["at"].as_str().unwrap().starts_with("pointsman.toml:"), "{warning}");
+}
+
+#[tokio::test]
+async fn promote_finds_the_admin_listener_and_its_token_in_the_configuration() {
+    let up = upstream().start().await;
+    let proxy = proxy!().backend(backend("p1").primary(&up)).set("admin.token", "t0ken").start().await;
+    // The file that the proxy was started with has port 0; an operator's has the port.
+    let file = proxy.dir().join("operator.toml");
+    let admin = proxy.admin_addr();
+    std::fs::write(&file, format!("[admin]\nlisten = \"{admin}\"\ntoken = \"env:T\"\n")).unwrap();
+    let file = file.display().to_string();
+    let abort = ["policy", "promote", "--abort"];
+    for (env, words) in [
+        ([("POINTSMAN_CONFIG", file.as_str()), ("T", "t0ken")], "no promotion is under way"),
+        ([("POINTSMAN_CONFIG", file.as_str()), ("T", "other")], "does not take this token"),
+        ([("POINTSMAN_CONFIG", file.as_str()), ("U", "")], "variable T, which is not set"),
+    ] {
+        let done = run(BINARY, proxy.dir(), &abort, &env).await;
+        assert!(done.code != Some(0) && done.stderr.contains(words), "{words}: {}{}", done.stdout, done.stderr);
+    }
+}
+
+#[tokio::test]
 async fn a_changed_file_is_taken_and_a_bad_one_is_not() {
     let (old, new) = (upstream().reply(chat("old")).start().await, upstream().reply(chat("new")).start().await);
     let mut proxy = proxy!().backend(backend("p1").primary(&old)).start().await;

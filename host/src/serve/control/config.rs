@@ -8,7 +8,7 @@ use super::component::Component;
 use super::policy::Place;
 use super::settings::{Standing, tell_left_out};
 use super::{About, Control};
-use crate::config::{self, BackendConfig, Config, ProcessEnv};
+use crate::config::{self, BackendConfig, Config, Loaded, ProcessEnv};
 use crate::drive::{Conduct, Snapshot, Target};
 use crate::policy::Revision;
 use crate::telemetry::metrics::Reload;
@@ -17,8 +17,13 @@ impl Control {
     /// The configuration of the file, where it is another one.
     pub(super) async fn changed_config(&self, before: &Snapshot) -> anyhow::Result<Option<Arc<Config>>> {
         let Some(file) = self.config_file.clone() else { return Ok(None) };
-        let config = tokio::task::spawn_blocking(move || config::load(Some(&file), &ProcessEnv)).await??.config;
+        let loaded = tokio::task::spawn_blocking(move || config::load(Some(&file), &ProcessEnv)).await??;
+        let Loaded { config, warnings, .. } = loaded;
         if !config.is_same(&before.config) {
+            for warning in &warnings {
+                let (at, help) = (warning.place.as_ref().map(ToString::to_string), warning.help.as_deref());
+                tracing::warn!(at, help, "{}", warning.message);
+            }
             return Ok(Some(Arc::new(config)));
         }
         if self.state().config_refusal.take().is_some() {
