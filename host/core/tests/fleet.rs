@@ -293,7 +293,9 @@ fn a_backend_is_asked_only_for_what_it_serves() {
 #[test]
 fn a_backend_of_the_other_dialect_is_asked_by_name_and_after_the_native_ones() {
     let named = |id: &str, dialect, asked: &[&str]| {
-        let route = |asked: &&str| Route { asked: Pattern::parse(asked).unwrap(), sent: "x".into() };
+        // A star sends what is asked.
+        let sent = |asked: &str| if asked == "*" { "*".to_owned() } else { "x".to_owned() };
+        let route = |asked: &&str| Route { asked: Pattern::parse(asked).unwrap(), sent: sent(asked) };
         Backend { dialect, routes: asked.iter().map(route).collect(), ..backend(id, Tier::Primary, one_slot()) }
     };
     let (mut fleet, view, _) = fleet(vec![
