@@ -27,7 +27,7 @@ pub struct SimulateArgs {
     pub exchanges: u64,
     /// Instead of the rules: so many made-up days before free keys and a paid fallback, beside the fixed rule of 6 waits of
     /// 5 s.
-    #[arg(long, value_name = "N", conflicts_with_all = ["worlds", "exchanges", "config"],
+    #[arg(long, value_name = "N", conflicts_with_all = ["runs", "exchanges", "config"],
         value_parser = clap::value_parser!(u64).range(1..=1_000))]
     pub days: Option<u64>,
     /// A component file; `default` for the default policy, natively; `random` for decisions by chance
