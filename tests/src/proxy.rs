@@ -120,16 +120,16 @@ impl ProxyBuilder {
 
     /// Adds a client key.
     pub fn client(self, name: &str, key: &str) -> Self {
-        self.client_with(name, key, &[])
+        self.client_with::<Value>(name, key, &[])
     }
 
     /// Adds a client key with further settings.
-    pub fn client_with(self, name: &str, key: &str, more: &[(&str, i64)]) -> Self {
+    pub fn client_with<V: Into<Value> + Clone>(self, name: &str, key: &str, more: &[(&str, V)]) -> Self {
         let mut table = Table::new();
         table.insert("name".into(), name.into());
         table.insert("key".into(), key.into());
         for (name, value) in more {
-            table.insert((*name).into(), Value::Integer(*value));
+            table.insert((*name).into(), value.clone().into());
         }
         self.push("client", table)
     }

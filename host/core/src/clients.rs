@@ -31,6 +31,15 @@ pub struct Spending {
     pub budget_microusd: Option<u64>,
 }
 
+/// What a request that was let in may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// Every backend.
+    Full,
+    /// Backends that cost nothing: the budget of the day is spent.
+    FreeOnly,
+}
+
 /// Why a client is refused.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum ClientDenied {
@@ -85,10 +94,12 @@ impl ClientGate {
         Spending { today_microusd, budget_microusd: self.budget_usd_per_day.map(microusd) }
     }
 
-    /// Lets a request in, or says why not. Whoever is let in must [`ClientGate::leave`].
-    pub fn enter(&mut self, now: Timestamp) -> Result<(), ClientDenied> {
+    /// Lets a request in, or says why not. `may_be_free`: a client over its budget may use what costs nothing, and a backend
+    /// serves this request for nothing. Whoever is let in must [`ClientGate::leave`].
+    pub fn enter(&mut self, now: Timestamp, may_be_free: bool) -> Result<Admission, ClientDenied> {
         self.turn_day(now);
-        if self.budget_usd_per_day.is_some_and(|budget| self.spent_usd >= budget) {
+        let is_over_budget = self.budget_usd_per_day.is_some_and(|budget| self.spent_usd >= budget);
+        if is_over_budget && !may_be_free {
             let retry_after = (Timestamp::default() + DAY * (self.day as u32 + 1)).since(now);
             return Err(ClientDenied::Budget { spent_usd: self.spent_usd, retry_after });
         }
@@ -105,7 +116,7 @@ impl ClientGate {
             b.take(now, 1);
         }
         self.in_flight += 1;
-        Ok(())
+        Ok(if is_over_budget { Admission::FreeOnly } else { Admission::Full })
     }
 
     /// At midnight UTC nothing has been spent yet.
@@ -147,9 +158,11 @@ mod tests {
     #[test]
     fn a_budget_ends_the_day_and_the_next_day_begins_anew() {
         let mut gate = ClientGate::new(Limits::default(), Some(1.0), at(0), 0.5);
-        gate.enter(at(0)).unwrap();
+        gate.enter(at(0), false).unwrap();
         gate.leave(at(10), 100, 0.6);
-        let Err(ClientDenied::Budget { spent_usd, retry_after }) = gate.enter(at(20)) else { panic!("over budget") };
+        let Err(ClientDenied::Budget { spent_usd, retry_after }) = gate.enter(at(20), false) else {
+            panic!("over budget")
+        };
         assert!((spent_usd - 1.1).abs() < 1e-9);
         assert!(retry_after <= Duration::from_secs(86_400));
         let midnight = at(20) + retry_after;
@@ -157,7 +170,19 @@ mod tests {
         assert_eq!(gate.spending(midnight).today_microusd, 0);
         gate.leave(midnight, 0, 0.25);
         assert_eq!(gate.spending(midnight).today_microusd, 250_000, "what ends after midnight is the new day's");
-        gate.enter(midnight).unwrap();
+        gate.enter(midnight, false).unwrap();
+    }
+
+    #[test]
+    fn over_its_budget_it_may_use_what_costs_nothing() {
+        let limits = Limits { rpm: Some(3), ..Limits::default() };
+        let mut gate = ClientGate::new(limits, Some(1.0), at(0), 0.5);
+        assert_eq!(gate.enter(at(0), true), Ok(Admission::Full));
+        gate.leave(at(1), 0, 0.5);
+        assert_eq!(gate.enter(at(2), true), Ok(Admission::FreeOnly));
+        assert!(matches!(gate.enter(at(2), false), Err(ClientDenied::Budget { .. })), "nothing serves it for nothing");
+        assert_eq!(gate.enter(at(3), true), Ok(Admission::FreeOnly));
+        assert!(matches!(gate.enter(at(4), true), Err(ClientDenied::Rate { .. })), "its other limits hold");
     }
 
     #[test]
@@ -165,35 +190,38 @@ mod tests {
         let limits = Limits { rpm: Some(5), max_concurrency: Some(1), ..Limits::default() };
         let mut gate = ClientGate::new(limits, None, at(0), 0.0);
         for ms in 0..5 {
-            gate.enter(at(ms)).unwrap();
-            assert_eq!(gate.enter(at(ms)), Err(ClientDenied::Concurrency));
+            gate.enter(at(ms), false).unwrap();
+            assert_eq!(gate.enter(at(ms), false), Err(ClientDenied::Concurrency));
             gate.leave(at(ms), 0, 0.0);
         }
         let retry_after = Duration::from_millis(59_000);
-        assert_eq!(gate.enter(at(1_000)), Err(ClientDenied::Rate { retry_after }));
-        gate.enter(at(1_000) + retry_after).unwrap();
+        assert_eq!(gate.enter(at(1_000), false), Err(ClientDenied::Rate { retry_after }));
+        gate.enter(at(1_000) + retry_after, false).unwrap();
     }
 
     #[test]
     fn tokens_are_paid_off_after_the_answer() {
         let limits = Limits { tpm: Some(1_000), ..Limits::default() };
         let mut gate = ClientGate::new(limits, None, at(0), 0.0);
-        (0..3).for_each(|_| gate.enter(at(0)).unwrap());
+        (0..3).for_each(|_| assert_eq!(gate.enter(at(0), false), Ok(Admission::Full)));
         (0..3).for_each(|_| gate.leave(at(5_000), 1_000, 0.0));
         // Three minutes' worth: the first token of it is free again when two of them and a 1000th are over.
-        assert_eq!(gate.enter(at(5_000)), Err(ClientDenied::Rate { retry_after: Duration::from_millis(120_060) }));
+        assert_eq!(
+            gate.enter(at(5_000), false),
+            Err(ClientDenied::Rate { retry_after: Duration::from_millis(120_060) })
+        );
     }
 
     #[test]
     fn another_limit_keeps_what_was_used() {
         let limits = |rpm| Limits { rpm: Some(rpm), tpm: Some(rpm), ..Limits::default() };
         let mut gate = ClientGate::new(limits(5), None, at(0), 0.0);
-        (0..4).for_each(|_| gate.enter(at(0)).unwrap());
+        (0..4).for_each(|_| assert_eq!(gate.enter(at(0), false), Ok(Admission::Full)));
         gate.set_limits(limits(6), None);
-        (0..2).for_each(|_| gate.enter(at(1)).unwrap());
+        (0..2).for_each(|_| assert_eq!(gate.enter(at(1), false), Ok(Admission::Full)));
         gate.set_limits(limits(4), None);
         let retry_after = Duration::from_secs(30);
-        assert_eq!(gate.enter(at(30_000)), Err(ClientDenied::Rate { retry_after }), "six of four are used");
-        gate.enter(at(60_000)).unwrap();
+        assert_eq!(gate.enter(at(30_000), false), Err(ClientDenied::Rate { retry_after }), "six of four are used");
+        gate.enter(at(60_000), false).unwrap();
     }
 }

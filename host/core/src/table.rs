@@ -236,6 +236,14 @@ pub struct Backend {
     pub capabilities: BTreeMap<String, bool>,
 }
 
+impl Price {
+    /// Does nothing cost anything at this price?
+    pub fn is_zero(self) -> bool {
+        let Self { input_per_mtok, output_per_mtok, cached_input_per_mtok } = self;
+        [input_per_mtok, output_per_mtok, cached_input_per_mtok.unwrap_or(0.0)].iter().all(|usd| *usd == 0.0)
+    }
+}
+
 impl Backend {
     /// The model name to send for the one asked; none when it does not serve it.
     pub fn sent_model(&self, asked: &str) -> Option<String> {
@@ -280,6 +288,14 @@ impl Backend {
     /// The price of a model by the name sent; a `*` entry is the price of all others.
     pub fn price(&self, sent: &str) -> Option<Price> {
         self.prices.get(sent).or_else(|| self.prices.get("*")).copied()
+    }
+
+    /// Does a request for this model cost nothing here? So it is at a price of zero, and at a primary without a price; what
+    /// a fallback without a price costs is not known.
+    pub fn is_free(&self, asked: &str) -> bool {
+        let sent = self.sent_model(asked);
+        let price = self.price(sent.as_deref().unwrap_or(asked));
+        price.map_or(self.tier == Tier::Primary, Price::is_zero)
     }
 }
 
@@ -335,6 +351,43 @@ mod tests {
         assert_eq!(sent("*", "*", "anything").as_deref(), Some("anything"));
         assert_eq!(sent("llama-*", "meta/llama-*-instruct", "llama-70b").as_deref(), Some("meta/llama-70b-instruct"));
         assert_eq!(sent("gpt-*", "one-model", "gpt-5").as_deref(), Some("one-model"));
+    }
+
+    #[test]
+    fn a_primary_without_a_price_is_free_and_a_fallback_is_not() {
+        let price = |usd| Price { input_per_mtok: 0.0, output_per_mtok: usd, cached_input_per_mtok: None };
+        let prices = |list: &[(&str, f64)]| list.iter().map(|(sent, usd)| ((*sent).to_owned(), price(*usd))).collect();
+        let is_free = |tier, list: &[(&str, f64)]| {
+            let route = Route { asked: Pattern::parse("m").unwrap(), sent: "meta/m".to_owned() };
+            let backend = Backend { tier, prices: prices(list), routes: vec![route], ..free_backend() };
+            backend.is_free("m")
+        };
+        for (list, primary, fallback) in [
+            (&[][..], true, false),
+            (&[("meta/m", 0.0)], true, true),
+            (&[("meta/m", 0.1)], false, false),
+            (&[("*", 0.1)], false, false),
+            (&[("*", 0.1), ("meta/m", 0.0)], true, true),
+            (&[("m", 0.1)], true, false),
+        ] {
+            assert_eq!((is_free(Tier::Primary, list), is_free(Tier::Fallback, list)), (primary, fallback), "{list:?}");
+        }
+        assert!(!Price { cached_input_per_mtok: Some(0.1), ..Price::default() }.is_zero());
+    }
+
+    fn free_backend() -> Backend {
+        Backend {
+            id: "a".into(),
+            tier: Tier::Primary,
+            dialect: Dialect::Openai,
+            weight: 1,
+            limits: Limits::default(),
+            routes: Vec::new(),
+            prices: BTreeMap::new(),
+            timeouts: Timeouts::default(),
+            labels: BTreeMap::new(),
+            capabilities: BTreeMap::new(),
+        }
     }
 
     #[test]

@@ -66,6 +66,20 @@ impl View {
         Want { candidates: candidates.into(), foreign, ..want }
     }
 
+    /// The same of those backends only that cost nothing for it.
+    pub(crate) fn free_of(&self, want: Want) -> Want {
+        let is_free = |index: &&u32| self.backend(**index).is_free(&want.model);
+        let candidates = want.candidates.iter().filter(is_free).copied().collect();
+        let foreign = want.foreign.iter().filter(is_free).copied().collect();
+        Want { candidates, foreign, ..want }
+    }
+
+    /// Is there a backend that may serve this for nothing? `crosses`: may the request be translated?
+    pub fn serves_free(&self, model: &Arc<str>, operation: Operation, crosses: bool) -> bool {
+        let want = if crosses { self.want_across(model, operation, 0) } else { self.want(model, operation, 0) };
+        want.candidates.iter().any(|index| self.backend(*index).is_free(model))
+    }
+
     /// The backends that serve this model by name, but in another dialect that the operation can be translated to.
     /// One that takes any model as it is asked for is none of them: it would be asked for the other provider's models.
     pub fn foreign(&self, model: &str, operation: Operation) -> impl Iterator<Item = u32> {

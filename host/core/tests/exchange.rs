@@ -4,13 +4,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pointsman_core::contract::{Column, Commit, Decision, Dispatch, Hold, Operation, Rejection, Resume, RowState};
+use pointsman_core::contract::{
+    Column, Commit, Decision, Dispatch, Hold, Operation, Rejection, Resume, RowState, STRIDE,
+};
 use pointsman_core::exchange::{Action, Budgets, Ended, Event, Exchange, Facts, Join, Reason, StreamDefaults};
 use pointsman_core::fleet::{Fleet, Permit, Report, Settings};
 use pointsman_core::outcome::{Kind, Outcome};
 use pointsman_core::queue::Ticket;
 use pointsman_core::record::{End, Usage};
-use pointsman_core::table::{Backend, Dialect, Lane, Limits, Table, Tier, Timeouts};
+use pointsman_core::table::{Backend, Dialect, Lane, Limits, Price, Table, Tier, Timeouts};
 use pointsman_core::time::Timestamp;
 use pointsman_core::view::View;
 use proptest::prelude::*;
@@ -733,6 +735,34 @@ fn a_failed_attempt_gives_its_tokens_back() {
         s.ended(kind, 0);
         assert_eq!(left(&s) == before, is_given_back, "{kind:?}");
     }
+}
+
+#[test]
+fn over_its_clients_budget_an_exchange_has_only_what_costs_nothing() {
+    let price = |usd| BTreeMap::from([("*".to_owned(), Price { output_per_mtok: usd, ..Price::default() })]);
+    let backends = vec![
+        backend(0, Tier::Primary, Limits::default()),
+        Backend { prices: price(1.0), ..backend(1, Tier::Primary, Limits::default()) },
+        backend(2, Tier::Fallback, Limits::default()),
+        Backend { prices: price(0.0), ..backend(3, Tier::Fallback, Limits::default()) },
+    ];
+    let mut s = Story::of(backends, Budgets { max_waits: 0, ..Budgets::default() }, STREAMS, 9);
+    s.exchange = s.exchange.free_only();
+    let Action::Ask(query) = s.step(Event::Arrived) else { panic!("it is asked") };
+    let states: Vec<_> = query.rows.chunks(STRIDE).map(|row| row[Column::State as usize]).collect();
+    let (ready, unsuited) = (RowState::Ready as u32, RowState::Unsuited as u32);
+    assert_eq!(states, [ready, unsuited, unsuited, ready]);
+    let Action::Send(sending) = s.says(Decision::Fallback(Dispatch::default())) else { panic!("it is sent") };
+    assert_eq!(sending.backend, 3);
+    s.ended(Kind::ServerError, 60_000);
+    for paid in [fallback(2), primary(1), Decision::Emergency(Dispatch { backend: Some(1), ..Dispatch::default() })] {
+        assert!(matches!(s.says(paid), Action::Ask(_)), "none of them is to be had");
+    }
+    let reject =
+        Decision::Reject(Rejection { status: 0, kind: String::new(), message: String::new(), retry_after: None });
+    let Action::Reject(refusal) = s.says(reject) else { panic!("it ends") };
+    assert!(refusal.message.ends_with("because the client's budget of the day is spent"), "{}", refusal.message);
+    assert!(refusal.message.contains("b3") && !refusal.message.contains("b1"), "{}", refusal.message);
 }
 
 /// Two backends, the second of which can be prefilled; the first has begun to answer.

@@ -96,6 +96,7 @@ impl Config {
             name: client.name.clone(),
             limits: client.limits,
             budget_usd_per_day: client.budget_usd_per_day,
+            free_when_over_budget: client.free_when_over_budget,
             models: client.models.clone(),
         };
         Setup {
@@ -330,6 +331,8 @@ pub struct Client {
     pub limits: Limits,
     /// Spend allowed per day, UTC.
     pub budget_usd_per_day: Option<f64>,
+    /// May it use backends that cost nothing when that is spent?
+    pub free_when_over_budget: bool,
     /// The models it may ask for; none: all.
     pub models: Option<Vec<Pattern>>,
 }

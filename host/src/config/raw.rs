@@ -403,6 +403,9 @@ pub(super) struct RawClient {
     pub(super) max_concurrency: Option<u32>,
     /// Spend allowed per day, UTC.
     pub(super) budget_usd_per_day: Option<f64>,
+    /// When that is spent, go on with the backends that cost nothing: those with a price of 0, and primaries without a
+    /// price. Without such a backend for the request, or with false, it is refused until midnight UTC. Default true.
+    pub(super) free_when_over_budget: Option<bool>,
     /// The models it may ask for, one * each. Without any: all.
     pub(super) models: Option<Vec<String>>,
 }

@@ -188,6 +188,17 @@ fn meaningless_values_are_refused() {
 }
 
 #[test]
+fn over_its_budget_a_client_may_use_what_costs_nothing_unless_it_is_told_otherwise() {
+    let client = |more: &str| {
+        let key = "0".repeat(64);
+        let text = format!("{ONE}[[client]]\nname = \"c\"\nkey = \"sha256:{key}\"\n{more}");
+        parse(&text, "p.toml", &[("K", "k")]).unwrap().config.clients.remove(0)
+    };
+    assert!(client("budget_usd_per_day = 1.0\n").free_when_over_budget);
+    assert!(!client("budget_usd_per_day = 1.0\nfree_when_over_budget = false\n").free_when_over_budget);
+}
+
+#[test]
 fn a_burst_is_a_part_of_rpm() {
     let limits = |text: &str| {
         let loaded = parse(&format!("{ONE}{text}"), "p.toml", &[("K", "k")]).unwrap();

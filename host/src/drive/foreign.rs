@@ -42,6 +42,11 @@ pub fn may_cross(view: &View, asked: &Asked) -> Result<bool, Untranslatable> {
     translate(way, &asked.body, &asked.model, LimitName::default()).map(|_| true)
 }
 
+/// Is there a backend that may serve this request for nothing?
+pub fn serves_free(view: &View, asked: &Asked) -> bool {
+    view.serves_free(&asked.model, asked.operation, may_cross(view, asked) == Ok(true))
+}
+
 fn way_of(view: &View, asked: &Asked) -> Option<Way> {
     asked.body_facts.as_ref()?;
     let first = view.foreign(&asked.model, asked.operation).next()?;

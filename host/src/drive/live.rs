@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use pointsman_core::clients::Admission;
 use pointsman_core::contract::{Column, Decision, Dispatch, Query, Rejection, RowState, STRIDE};
 use pointsman_core::denial::Denial;
 use pointsman_core::exchange::{Action, Ended, Event, Exchange, Reason, Refusal};
@@ -24,6 +25,9 @@ use crate::store::Bodies;
 
 /// Notes kept of one exchange; a policy may leave 16 at every question, and be asked many.
 const MAX_NOTES: usize = 100;
+
+/// The note of an exchange whose client is over its budget.
+const OVER_BUDGET: &str = "the client's budget of the day is spent: only backends that cost nothing may be used (client.free_when_over_budget)";
 
 /// An exchange, its pinned snapshot, and what its record will say. Dropped at any moment, it settles and records.
 pub struct Live {
@@ -57,7 +61,13 @@ struct Told {
 
 impl Live {
     /// Takes an exchange that has just arrived. Boxed, because it goes through many hands.
-    pub fn new(proxy: Arc<Proxy>, snapshot: Arc<Snapshot>, asked: Arc<Asked>, arrived: Timestamp) -> Box<Self> {
+    pub fn new(
+        proxy: Arc<Proxy>,
+        snapshot: Arc<Snapshot>,
+        asked: Arc<Asked>,
+        admission: Admission,
+        arrived: Timestamp,
+    ) -> Box<Self> {
         let crosses = may_cross(&snapshot.view, &asked);
         let facts = asked.facts(crosses == Ok(true));
         let trail = journal::is_kept(&snapshot, &asked).then(|| {
@@ -68,6 +78,11 @@ impl Live {
         let bodies = rules.map(|rules| Box::new(Bodies::new(Arc::clone(rules), &asked.body)));
         let exchange =
             Exchange::new(arrived, snapshot.view.clone(), &asked.model, facts, snapshot.budgets, snapshot.streams);
+        let (exchange, notes) = if admission == Admission::FreeOnly {
+            (exchange.free_only(), vec![OVER_BUDGET.to_owned()])
+        } else {
+            (exchange, Vec::new())
+        };
         Box::new(Self {
             proxy,
             snapshot,
@@ -75,7 +90,7 @@ impl Live {
             asked,
             untranslatable: crosses.err(),
             arrived,
-            notes: Vec::new(),
+            notes,
             policy_faults: 0,
             bodies,
             trail,

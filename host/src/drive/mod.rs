@@ -25,11 +25,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::response::Parts;
+use pointsman_core::clients::Admission;
 use pointsman_core::exchange::Event;
 use pointsman_core::wire::envelope::ErrorKind;
 
 pub use canary::{Part, Progress, Split};
 pub use conduct::Conduct;
+pub use foreign::serves_free;
 pub use line::Line;
 pub use proxy::{Denied, Proxy, Unknown};
 pub use relay::{Broken, ProxyBody};
@@ -48,13 +50,13 @@ use relay::Relay;
 ///
 /// A client that waits for a stream is not left in silence for longer than `stream.keepalive_ms`: then the head goes
 /// out before the answer is there, comments follow, and what comes of it is told in-band.
-pub async fn drive(proxy: Arc<Proxy>, snapshot: Arc<Snapshot>, asked: Arc<Asked>) -> Reply {
+pub async fn drive(proxy: Arc<Proxy>, snapshot: Arc<Snapshot>, asked: Arc<Asked>, admission: Admission) -> Reply {
     proxy.began();
     let arrived = proxy.clock.now();
     let Some(keepalive) = keepalive(&snapshot, &asked) else {
-        return reply_with(begin(Live::new(proxy, snapshot, asked, arrived)).await);
+        return reply_with(begin(Live::new(proxy, snapshot, asked, admission, arrived)).await);
     };
-    let mut course = Box::pin(begin(Live::new(proxy, snapshot.clone(), asked.clone(), arrived)));
+    let mut course = Box::pin(begin(Live::new(proxy, snapshot.clone(), asked.clone(), admission, arrived)));
     match tokio::time::timeout(keepalive, &mut course).await {
         Ok(course) => reply_with(course),
         Err(_) => {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
-use pointsman_core::clients::{ClientDenied, ClientGate, Spending};
+use pointsman_core::clients::{Admission, ClientDenied, ClientGate, Spending};
 use pointsman_core::contract::{NONE, Operation};
 use pointsman_core::denial::{Denial, DenialGate, Recorded};
 use pointsman_core::record::{End, ExchangeRecord};
@@ -128,11 +128,19 @@ impl Proxy {
         Ok(Some((u32::try_from(index).unwrap_or(NONE), snapshot.config.clients[index].name.clone())))
     }
 
-    /// Lets a client's request in.
-    pub fn enter(&self, client: &Arc<str>) -> Result<(), ClientDenied> {
+    /// Lets a client's request in. `may_be_free` is asked only when the client is over its budget: may it use what costs
+    /// nothing, and is there such a backend for this request?
+    pub fn enter(&self, client: &Arc<str>, may_be_free: impl FnOnce() -> bool) -> Result<Admission, ClientDenied> {
         let now = self.clock.now();
-        let mut gates = self.gates.lock().unwrap_or_else(PoisonError::into_inner);
-        gates.get_mut(client).map_or(Ok(()), |gate| gate.enter(now))
+        let enter = |may_be_free| {
+            let mut gates = self.gates.lock().unwrap_or_else(PoisonError::into_inner);
+            gates.get_mut(client).map_or(Ok(Admission::Full), |gate| gate.enter(now, may_be_free))
+        };
+        match enter(false) {
+            // Outside the lock: to find out may take a translation of the request.
+            Err(ClientDenied::Budget { .. }) if may_be_free() => enter(true),
+            entered => entered,
+        }
     }
 
     /// What a client has spent today and may spend.

@@ -218,6 +218,45 @@ fn a_clients_budget_and_spending_count() {
 }
 
 #[test]
+fn over_its_budget_a_client_gets_what_costs_nothing() {
+    let text = |more: &str, ends: [&str; 2]| {
+        format!(
+            r#"
+            title = "over budget"
+            [[backend]]
+            id = "free"
+            models = ["m"]
+            script = [{{ answer = 503 }}, {{ answer = 200 }}]
+            [[backend]]
+            id = "paid"
+            tier = "fallback"
+            models = ["m", "x"]
+            price = {{ "*" = {{ input_per_mtok = 1.0, output_per_mtok = 10.0 }} }}
+            [[client]]
+            name = "c"
+            budget_usd_per_day = 1.0
+            spent_usd = 1.0
+            {more}
+            [[request]]
+            client = "c"
+            end = "{}"
+            [[request]]
+            client = "c"
+            model = "x"
+            end = "{}"
+            [expect]
+            spend_usd = 0
+            "#,
+            ends[0], ends[1]
+        )
+    };
+    let waits = text("", ["delivered by free", "rejected 429"]);
+    assert_eq!(sentences(&tried(&waits)), [""; 0], "it waits for the free one although the other is ready");
+    let refused = text("free_when_over_budget = false", ["rejected 429"; 2]);
+    assert_eq!(sentences(&tried(&refused)), [""; 0]);
+}
+
+#[test]
 fn the_same_seed_gives_the_same_report_byte_for_byte() {
     let policy = default_policy();
     let report = |seed: u64| {

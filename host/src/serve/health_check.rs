@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use http::header::CONTENT_TYPE;
 use http_body_util::BodyExt as _;
-use pointsman_core::clients::Spending;
+use pointsman_core::clients::{Admission, Spending};
 use pointsman_core::contract::NONE;
 use pointsman_core::table::Dialect;
 use pointsman_core::time::Timestamp;
@@ -61,7 +61,7 @@ async fn one(proxy: Arc<Proxy>, snapshot: Arc<Snapshot>, only: Only, arrival: Ar
     let Ok(asked) = Asked::read(arrival) else { return };
     let asked = Arc::new(Asked { only: Some(only), ..asked });
     let whole = async {
-        let reply = drive(proxy, snapshot, asked).await;
+        let reply = drive(proxy, snapshot, asked, Admission::Full).await;
         // What it says is of no interest; that it is whole is.
         let _ = reply.into_body().collect().await;
     };

@@ -8,7 +8,7 @@ use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HOST};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::{Body as _, Incoming};
-use pointsman_core::clients::ClientDenied;
+use pointsman_core::clients::{Admission, ClientDenied};
 use pointsman_core::denial::Denial;
 use pointsman_core::wire::envelope::ErrorKind;
 use pointsman_core::wire::framing::Fault;
@@ -20,7 +20,7 @@ use super::guard;
 use super::ids::RequestIds;
 use super::models;
 use crate::config::Client;
-use crate::drive::{Arrival, Asked, OwnError, Proxy, ProxyBody, Reply, Snapshot, Unknown, drive};
+use crate::drive::{Arrival, Asked, OwnError, Proxy, ProxyBody, Reply, Snapshot, Unknown, drive, serves_free};
 
 /// How long a client may take to send its body, from one piece to the next.
 const BODY_IDLE: Duration = Duration::from_secs(30);
@@ -82,21 +82,22 @@ impl Service {
             }
         };
         door.read(&asked);
-        if let Err(reply) = self.admit(&snapshot, &asked, &door) {
-            return *reply;
+        match self.admit(&snapshot, &asked, &door) {
+            Ok(admission) => drive(self.proxy.clone(), snapshot.for_exchange(&asked), asked, admission).await,
+            Err(reply) => *reply,
         }
-        drive(self.proxy.clone(), snapshot.for_exchange(&asked), asked).await
     }
 
     /// The limits of the client's own key.
-    fn admit(&self, snapshot: &Snapshot, asked: &Asked, door: &Door<'_>) -> Result<(), Box<Reply>> {
-        let Some(name) = &asked.client else { return Ok(()) };
+    fn admit(&self, snapshot: &Snapshot, asked: &Asked, door: &Door<'_>) -> Result<Admission, Box<Reply>> {
+        let Some(name) = &asked.client else { return Ok(Admission::Full) };
         let client = &snapshot.config.clients[asked.client_index as usize];
         if !client.may_ask(&asked.model) {
             let message = format!("The key {name:?} may not ask for the model {:?}", asked.model);
             return Err(Box::new(door.deny(Denial::ModelNotAllowed, ErrorKind::ModelNotFound, &message)));
         }
-        self.proxy.enter(name).map_err(|denied| Box::new(over_limit(door, client, denied)))
+        let may_be_free = || client.free_when_over_budget && serves_free(&snapshot.view, asked);
+        self.proxy.enter(name, may_be_free).map_err(|denied| Box::new(over_limit(door, client, denied)))
     }
 }
 

@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
-use pointsman_tests::{backend, proxy, upstream};
+use http::Method;
+use pointsman_tests::{backend, chat, proxy, upstream};
 use sha2::{Digest, Sha256};
 
 fn hashed(key: &str) -> String {
@@ -65,4 +66,38 @@ async fn a_clients_rate_is_its_own() {
     assert!(refused.json()["error"]["message"].as_str().unwrap().contains("busy"), "{}", refused.text());
     assert_eq!(proxy.chat().bearer("two").send().await.status, 200);
     assert_eq!(up.count(), 6);
+}
+
+#[tokio::test]
+async fn over_its_budget_a_client_goes_on_with_what_costs_nothing() {
+    let (up, paid) = (upstream().reply(chat("free")).start().await, upstream().reply(chat("paid")).start().await);
+    let budget = ("budget_usd_per_day", toml::Value::Float(0.000_01));
+    let proxy = proxy!()
+        .backend(backend("p1").primary(&up).model("free", "free").model("both", "both"))
+        .backend(backend("f1").fallback(&paid).model("paid", "paid").model("both", "both").price("*", 10.0, 10.0))
+        .client_with("saver", &hashed("one"), std::slice::from_ref(&budget))
+        .client_with("strict", &hashed("two"), &[budget, ("free_when_over_budget", false.into())])
+        .start()
+        .await;
+    let ask = |key, model| proxy.chat_for(model).bearer(key).send();
+    for key in ["one", "two"] {
+        assert_eq!(ask(key, "paid").await.says(), "paid", "nothing is spent yet");
+    }
+    proxy.wait_rows(2, "SELECT id FROM exchanges WHERE cost_usd > 0.00001").await;
+    for key in ["one", "two"] {
+        let refused = ask(key, "paid").await;
+        assert_eq!(refused.status, 429, "{}", refused.text());
+        assert!(refused.json()["error"]["message"].as_str().unwrap().contains("budget_usd_per_day"));
+    }
+    assert_eq!(ask("one", "free").await.says(), "free");
+    assert_eq!(ask("two", "free").await.status, 429);
+    // What costs money is left out also where it is all that is ready.
+    assert_eq!(proxy.admin_request(Method::POST, "/api/backends/p1/drain").send().await.status, 200);
+    let refused = ask("one", "both").await;
+    assert_eq!(refused.status, 503);
+    let message = refused.json()["error"]["message"].as_str().unwrap().to_owned();
+    assert!(message.contains("p1 is drained") && message.contains("budget of the day is spent"), "{message}");
+    assert_eq!((paid.count(), up.count()), (2, 1));
+    let rows = proxy.wait_rows(1, "SELECT notes FROM exchanges WHERE model = 'free' AND status = 200").await;
+    assert!(rows[0]["notes"].to_string().contains("only backends that cost nothing"), "{rows:?}");
 }

@@ -97,6 +97,7 @@ impl Exchange {
             return false;
         };
         let want = wanted(&self.view, &Arc::from(model.as_str()), &self.facts, self.want.tokens);
+        let want = if self.free_only { self.view.free_of(want) } else { want };
         if want.candidates.is_empty() {
             return false;
         }

@@ -79,6 +79,8 @@ pub struct Exchange {
     resuming: bool,
     /// Backends that took no prefill in this exchange.
     no_prefill: Vec<u32>,
+    /// Only backends that cost nothing are candidates.
+    free_only: bool,
 }
 
 impl Exchange {
@@ -113,7 +115,15 @@ impl Exchange {
             queue_full: false,
             resuming: false,
             no_prefill: Vec::new(),
+            free_only: false,
         }
+    }
+
+    /// Leaves it only the backends that cost nothing, whatever model the policy asks for: its client's budget is spent.
+    pub fn free_only(mut self) -> Self {
+        self.want = self.view.free_of(self.want);
+        self.free_only = true;
+        self
     }
 
     /// The table it was pinned to.

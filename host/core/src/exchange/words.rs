@@ -41,6 +41,12 @@ impl Exchange {
             true => (Reason::QueueFull, why_no_room(fleet)),
             false => (Reason::Exhausted, self.why_exhausted(fleet, now)),
         };
+        let over_budget = if self.free_only {
+            "; backends that cost money are left out, because the client's budget of the day is spent"
+        } else {
+            ""
+        };
+        let message = message + over_budget;
         Action::Reject(Refusal { reason, message, retry_after: Some(self.recovery(fleet, now)) })
     }
 

@@ -35,6 +35,9 @@ pub struct Terms {
     pub limits: Limits,
     /// Spend allowed per day, UTC; none: no limit.
     pub budget_usd_per_day: Option<f64>,
+    /// May it use backends that cost nothing when that is spent? Records of older versions say nothing: it might not.
+    #[serde(default)]
+    pub free_when_over_budget: bool,
     /// The models it may ask for; none: all.
     pub models: Option<Vec<Pattern>>,
 }

@@ -56,6 +56,7 @@ impl Check<'_, '_> {
         Some(Client {
             limits: self.rate_limits(at, raw.rpm, raw.tpm, raw.max_concurrency),
             budget_usd_per_day: self.money(&at.key("budget_usd_per_day"), raw.budget_usd_per_day),
+            free_when_over_budget: raw.free_when_over_budget.unwrap_or(true),
             models,
             name: name?.into(),
             key: key?,

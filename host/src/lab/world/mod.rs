@@ -14,7 +14,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use pointsman_core::clients::{ClientDenied, ClientGate};
+use pointsman_core::clients::{Admission, ClientDenied, ClientGate};
 use pointsman_core::contract::{Decision, NONE, Query};
 use pointsman_core::exchange::{Action, Budgets, Event, Exchange, Sending, StreamDefaults};
 use pointsman_core::fleet::{Fleet, Past, Permit};
@@ -157,6 +157,7 @@ where
         let admitted = self.admit(&mut ask);
         let facts = ask.facts.clone();
         let exchange = Exchange::new(self.now, self.view.clone(), &ask.model, facts, self.budgets, self.streams);
+        let exchange = if matches!(admitted, Ok(Admission::FreeOnly)) { exchange.free_only() } else { exchange };
         self.tell(number, Sight::Arrived(&ask));
         let patience = ask.patience;
         let slot = self.places.put(Live::new(number, exchange, ask, self.now));
@@ -164,7 +165,7 @@ where
             self.agenda.add(self.now + patience, What::Leave { slot, exchange: number });
         }
         match admitted {
-            Ok(()) => {
+            Ok(_) => {
                 self.meet_question();
                 self.go_on(slot, Event::Arrived)
             }
@@ -173,16 +174,17 @@ where
     }
 
     /// The limits of the client's own key.
-    fn admit(&mut self, ask: &mut Ask) -> Result<(), Told> {
-        let Some((client, gate)) = self.clients.get_mut(ask.facts.client as usize) else { return Ok(()) };
+    fn admit(&mut self, ask: &mut Ask) -> Result<Admission, Told> {
+        let Some((client, gate)) = self.clients.get_mut(ask.facts.client as usize) else { return Ok(Admission::Full) };
         let spending = gate.spending(self.now);
         ask.texts = Arc::new(Texts { spending, ..(*ask.texts).clone() });
         let name = &client.name;
         let (kind, error) = if !client.may_ask(&ask.model) {
             (ErrorKind::ModelNotFound, format!("The key {name:?} may not ask for the model {:?}", ask.model))
         } else {
-            let (kind, why) = match gate.enter(self.now) {
-                Ok(()) => return Ok(()),
+            let is_free = || self.view.serves_free(&ask.model, ask.facts.operation, ask.facts.crosses);
+            let (kind, why) = match gate.enter(self.now, client.free_when_over_budget && is_free()) {
+                Ok(admission) => return Ok(admission),
                 Err(ClientDenied::Rate { .. }) => (ErrorKind::RateLimited, "has used up its rate limit"),
                 Err(ClientDenied::Concurrency) => (ErrorKind::RateLimited, "has too many requests under way"),
                 Err(ClientDenied::Budget { .. }) => (ErrorKind::BudgetExceeded, "has spent its budget of the day"),

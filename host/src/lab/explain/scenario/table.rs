@@ -68,6 +68,7 @@ pub(super) fn clients(text: &mut Toml, journaled: &Journaled) {
         limits(text, client.limits);
         if let Some(budget) = client.budget_usd_per_day {
             text.put("budget_usd_per_day", budget);
+            text.put_if("free_when_over_budget", false, !client.free_when_over_budget);
         }
         if let Some(models) = &client.models {
             text.put("models", models.iter().map(|pattern| Value::String(written(pattern))).collect::<Vec<_>>());

@@ -214,7 +214,7 @@ impl Judge {
         match sight {
             Sight::Arrived(ask) => {
                 self.arrived(number, &ask.facts);
-                self.money.arrived(now, ask)?;
+                self.money.arrived(now, number, ask)?;
                 self.rates.arrived(now, &ask.facts)
             }
             Sight::Asked(query) => {

@@ -1,5 +1,6 @@
 //! Money: what each attempt costs, and what each client key has spent today.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use pointsman_core::exchange::Facts;
@@ -9,7 +10,7 @@ use pointsman_core::time::Timestamp;
 use pointsman_core::view::View;
 
 use super::{Found, Rule};
-use crate::config::Config;
+use crate::config::{Client, Config};
 use crate::lab::world::{Ask, Finished, Scene};
 
 /// Sums of floating-point numbers differ by less than this, USD.
@@ -18,22 +19,30 @@ const ROUNDING_USD: f64 = 1e-9;
 /// All client keys.
 pub(super) struct Money {
     clients: Vec<Purse>,
+    /// Exchanges under way that were let in over their client's budget, and must cost nothing.
+    free_only: HashSet<u64>,
 }
 
 struct Purse {
     budget_usd: Option<f64>,
+    free_when_over_budget: bool,
     spent_usd: f64,
     day: u64,
 }
 
 impl Money {
     pub(super) fn new(config: &Config) -> Self {
-        let purse = |budget_usd| Purse { budget_usd, spent_usd: 0.0, day: 0 };
-        Self { clients: config.clients.iter().map(|c| purse(c.budget_usd_per_day)).collect() }
+        let purse = |client: &Client| Purse {
+            budget_usd: client.budget_usd_per_day,
+            free_when_over_budget: client.free_when_over_budget,
+            spent_usd: 0.0,
+            day: 0,
+        };
+        Self { clients: config.clients.iter().map(purse).collect(), free_only: HashSet::new() }
     }
 
-    /// Somebody was let in: what it was told is what was spent, and less than its budget.
-    pub(super) fn arrived(&mut self, now: Timestamp, ask: &Ask) -> Found {
+    /// Somebody was let in: what it was told is what was spent, and less than its budget, or it may use what costs nothing.
+    pub(super) fn arrived(&mut self, now: Timestamp, exchange: u64, ask: &Ask) -> Found {
         let Some(purse) = self.clients.get_mut(ask.facts.client as usize) else { return Ok(()) };
         let spent = purse.today(now);
         let told = ask.texts.spending.today_microusd;
@@ -45,7 +54,11 @@ impl Money {
         }
         match purse.budget_usd {
             Some(budget) if spent > budget + ROUNDING_USD => {
-                Err((Rule::Spend, format!("it was let in when {spent} USD of {budget} were spent")))
+                if !purse.free_when_over_budget {
+                    return Err((Rule::Spend, format!("it was let in when {spent} USD of {budget} were spent")));
+                }
+                self.free_only.insert(exchange);
+                Ok(())
             }
             Some(_) | None => Ok(()),
         }
@@ -55,6 +68,9 @@ impl Money {
         let mut sum = 0.0;
         for attempt in finished.attempts {
             sum += cost(scene.view, attempt)?;
+        }
+        if self.free_only.remove(&scene.exchange) && sum > 0.0 {
+            return Err((Rule::Spend, format!("it cost {sum} USD although its client's budget was spent before")));
         }
         if let Some(purse) = self.clients.get_mut(facts.client as usize) {
             purse.today(scene.now);

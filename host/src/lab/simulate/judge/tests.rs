@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use pointsman_core::clients::Spending;
 use pointsman_core::contract::{
     Commit, Decision, Dispatch, Hold, NONE, Operation, Query, RequestFacts, Resume, STRIDE,
 };
@@ -42,6 +43,10 @@ impl Court {
     }
 
     fn arrive_of(&mut self, ms: u64, client: u32, priority: i32) -> u64 {
+        self.arrive_told(ms, client, priority, Spending::default())
+    }
+
+    fn arrive_told(&mut self, ms: u64, client: u32, priority: i32, spending: Spending) -> u64 {
         let facts = Facts {
             operation: Operation::Chat,
             streaming: false,
@@ -55,7 +60,8 @@ impl Court {
         };
         let number = self.arrived;
         self.arrived += 1;
-        let ask = Ask { model: "m".into(), facts, texts: Arc::new(Texts::default()), patience: None };
+        let ask =
+            Ask { model: "m".into(), facts, texts: Arc::new(Texts { spending, ..Texts::default() }), patience: None };
         self.see(ms, number, &Sight::Arrived(&ask));
         number
     }
@@ -343,5 +349,23 @@ fn money_that_does_not_add_up_is_found() {
             court.arrive_of(3, 0, 0);
             assert_eq!(court.broken(), Some(Rule::Spend), "its budget was spent, and it was told nothing of it");
         }
+    }
+}
+
+#[test]
+fn money_beyond_a_spent_budget_is_found() {
+    for (tokens, expected) in [(0, None), (10, Some(Rule::Spend))] {
+        let mut court = Court::new();
+        for (usage, spent) in [(1_100_000, 0), (tokens, 1_100_000)] {
+            let spending = Spending { today_microusd: spent, budget_microusd: Some(1_000_000) };
+            let exchange = court.arrive_told(spent, 0, 0, spending);
+            court.send(spent, exchange, 0, Lane::Primary, false);
+            court.end(spent + 1, exchange, Kind::Answered, None);
+            let usage = Usage { input_tokens: usage, ..Usage::default() };
+            let cost_usd = usage.input_tokens as f64 / 1e6;
+            let record = AttemptRecord { usage, cost_usd, ..attempt("a", Kind::Answered) };
+            court.finish(spent + 2, exchange, 2, (0, 0), &[record]);
+        }
+        assert_eq!(court.broken(), expected, "{tokens} tokens over the budget");
     }
 }
