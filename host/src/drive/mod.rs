@@ -138,7 +138,7 @@ fn shut_down(live: Box<Live>) -> Reply {
 
 /// The core and the driver disagree: our own fault, told as such.
 fn out_of_step(live: Box<Live>) -> Reply {
-    tracing::error!(request_id = %live.asked().id, "the exchange ended out of step");
+    tracing::error!(request_id = %live.asked().id, "internal error: an exchange got an event that does not fit its state, and was ended");
     let message =
         "Pointsman lost track of this exchange; this is a fault in Pointsman, please report it with the request id";
     own_error(live, ErrorKind::Internal, message)

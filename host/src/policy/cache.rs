@@ -68,7 +68,7 @@ impl Cache {
         }
         let component = compile(wasm)?;
         if let Err(error) = keep(&component, &entry) {
-            tracing::debug!(entry = %entry.display(), %error, "the compiled policy is not kept for the next start");
+            tracing::debug!(entry = %entry.display(), %error, "the compiled policy could not be cached; the next start compiles it again");
         }
         Ok((component, false))
     }

@@ -18,9 +18,9 @@ impl FaultLog {
     /// Tells the fault, unless one of its kind was told in this second.
     #[cold]
     pub(super) fn tell(&self, revision: &str, now_ms: u64, fault: &Fault, instead: &str) {
-        let Some(untold) = self.take(now_ms, fault.kind) else { return };
-        let (kind, message) = (fault.kind.as_str(), &fault.message);
-        tracing::warn!(policy = revision, kind, message, untold, "the policy failed; {instead}");
+        let Some(not_logged) = self.take(now_ms, fault.kind) else { return };
+        let (kind, error) = (fault.kind.as_str(), &fault.message);
+        tracing::warn!(policy = revision, kind, error, not_logged, "the policy failed; {instead}");
     }
 
     /// How many of this kind were not told since the last one that was; none: this one is not told either.

@@ -250,7 +250,7 @@ impl Pool {
                         let fault = error.into_fault();
                         let again_at = Instant::now() + begun.elapsed() * PAUSE_PER_FAILED_START;
                         *pool.failure() = Some(FailedStart { fault: fault.clone(), again_at });
-                        tracing::warn!(policy = %pool.code.id, message = fault.message, "an instance of the policy could not be started");
+                        tracing::warn!(policy = %pool.code.id, error = fault.message, "an instance of the policy could not be started");
                     }
                 }
                 pool.is_starting.store(false, Ordering::SeqCst);

@@ -180,7 +180,9 @@ impl Events {
         }
         self.watcher = self
             .watch(&wanted)
-            .inspect_err(|error| tracing::warn!(%error, "no file events; the policy file is polled"))
+            .inspect_err(
+                |error| tracing::warn!(%error, "file events are not available; the policy file is polled instead"),
+            )
             .ok();
         self.followed = wanted;
     }

@@ -105,7 +105,7 @@ impl Discovery {
                 Some(list.data.into_iter().take(MAX_MODELS).filter_map(served).collect())
             }
             Err(error) => {
-                tracing::debug!(backend = %backend.backend.id, error = %error.without_url(), "the backend's models are not known");
+                tracing::debug!(backend = %backend.backend.id, error = %error.without_url(), "the backend's list of models could not be fetched");
                 None
             }
         }

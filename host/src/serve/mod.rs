@@ -166,7 +166,7 @@ impl Running {
             () = hurry => self.proxy.under_way() == 0,
         };
         if !drained {
-            tracing::warn!(cut = self.proxy.under_way(), "the drain is over; exchanges still under way are cut");
+            tracing::warn!(cut = self.proxy.under_way(), "drain timeout reached; exchanges still in progress are cut");
             self.proxy.cut.cancel();
         }
         self.listeners.close();

@@ -122,7 +122,7 @@ impl Queue {
             let why = "more of them wait to be written than [journal] backlog_mb allows";
             let total = self.trails_dropped.fetch_add(1, Ordering::Relaxed) + 1;
             if total.is_power_of_two() {
-                tracing::error!(dropped = total, "the journal leaves exchanges out: {why}");
+                tracing::error!(dropped = total, "exchanges are missing from the journal: {why}");
             }
         }
     }

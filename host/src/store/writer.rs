@@ -88,7 +88,11 @@ impl Writer {
                 return Replies { waiting: batch.flushes, lost: Some((rows, reason)) };
             }
             if first {
-                tracing::warn!(rows, reason, "the store cannot be written: traffic goes on, its record waits");
+                tracing::warn!(
+                    rows,
+                    reason,
+                    "the store cannot be written; requests are served, and their records wait in memory"
+                );
                 first = false;
             }
             batch.flushes.extend(self.queue.take_flushes());
