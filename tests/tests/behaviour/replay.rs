@@ -12,7 +12,7 @@ use serde_json::Value as Json;
 const MANY: usize = 10_000;
 
 /// For so many questions, in a debug build on a machine that has other work.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(600);
 
 /// `pointsman replay`, in the directory of a proxy that may have ended.
 async fn replay(proxy: &Proxy, args: &[&str]) -> Finished {
