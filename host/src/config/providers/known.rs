@@ -57,7 +57,8 @@ impl Provider {
     }
 }
 
-/// Prices are list prices of April 2026; a `pointsman.toml` has one's own.
+/// USD per million tokens: input, output and cached input. Checked in 2026 for OpenAI's and Anthropic's models that stand in for
+/// others; the rest are the providers' usual list prices and may have changed. Prices in a `pointsman.toml` replace them.
 pub(super) const PROVIDERS: [Provider; 13] = [
     // 40 requests a minute is what a free key of build.nvidia.com shows as its rate limit.
     Provider { rpm: Some(40), ..Provider::free("nvidia", "NVIDIA", "https://integrate.api.nvidia.com/v1") },
