@@ -31,9 +31,8 @@ const SLICE_MS: u64 = 10_000;
 /// The counts of so many slices before the one under way are compared.
 const SLICES: u64 = 6;
 
-/// Both counts of a slice share one number: a request that joined, and one that was served.
-const JOINED: i64 = 1 << 32;
-const SERVED: i64 = 1;
+/// A count outlives the minute that it is read in.
+const KEPT_MS: u64 = (SLICES + 2) * SLICE_MS;
 
 /// The waiting line of one pool at one moment.
 #[derive(Clone, Copy)]
@@ -59,12 +58,12 @@ impl Line {
 
     /// Counts a request that is sent to a primary after a wait.
     pub fn count_served(self) {
-        state::add(&self.slice_key(self.slice()), SERVED, (SLICES + 2) * SLICE_MS);
+        self.count("served");
     }
 
     /// Counts a request that finds no ready primary, on arrival or after an attempt. Is the pool overloaded?
     pub fn count_joined(self, seen: View) -> bool {
-        state::add(&self.slice_key(self.slice()), JOINED, (SLICES + 2) * SLICE_MS);
+        self.count("joined");
         let standing = self.key("standing");
         let since = state::get(&standing);
         if seen.is_short {
@@ -92,19 +91,25 @@ impl Line {
     /// Did more requests join within the last minute than were served? A line that was not served at all waits for the end
     /// of cooldowns.
     fn is_growing(self) -> bool {
+        let served = self.in_last_minute("served");
+        served > 0 && self.in_last_minute("joined") > served
+    }
+
+    fn count(self, what: &str) {
+        state::add(&self.slice_key(what, self.slice()), 1, KEPT_MS);
+    }
+
+    fn in_last_minute(self, what: &str) -> i64 {
         let now = self.slice();
-        let counts = (now.saturating_sub(SLICES)..=now).filter_map(|slice| state::get(&self.slice_key(slice)));
-        let sum: i64 = counts.sum();
-        let (joined, served) = (sum / JOINED, sum % JOINED);
-        served > 0 && joined > served
+        (now.saturating_sub(SLICES)..=now).filter_map(|slice| state::get(&self.slice_key(what, slice))).sum()
     }
 
     fn slice(self) -> u64 {
         self.now_ms / SLICE_MS
     }
 
-    fn slice_key(self, slice: u64) -> String {
-        self.key(&slice.to_string())
+    fn slice_key(self, what: &str, slice: u64) -> String {
+        self.key(&format!("{what}/{slice}"))
     }
 
     fn key(self, what: &str) -> String {
