@@ -237,7 +237,8 @@ impl Health {
     /// by doubling: a burst of failures is one failure.
     pub fn failed(&mut self, now: Timestamp, sent_at: Timestamp, outcome: &Outcome, bounds: &Bounds, chance: f64) {
         self.ramp = None;
-        if self.failures == 0 {
+        // A cleared cooldown keeps one failure, not the time of the first.
+        if self.failures == 0 || self.failing_since == Timestamp::default() {
             self.failing_since = now;
         }
         let of_the_same_burst = self.failures > 0 && sent_at <= self.cooled_at;

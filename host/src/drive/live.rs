@@ -246,7 +246,8 @@ impl Live {
                 self.told.end = Some(End::Denied);
                 self.told.denied = Some(Denial::UnknownModel);
             }
-            Reason::Untranslatable
+            Reason::ModelMissing
+            | Reason::Untranslatable
             | Reason::Exhausted
             | Reason::QueueFull
             | Reason::OutOfTime

@@ -130,8 +130,9 @@ impl Question<'_> {
         let hope = Hope::of(primaries.iter().filter(|c| self.history.usable(c.index)), self.query)?;
         let expected_ms = hope.expected_ms(self.policy.settings.primary_wait_ms);
         if self.is_joining() {
-            let seen = hope.line(expected_ms, self.policy.settings.overload_wait_ms);
-            if self.line().count_joined(seen) && self.has_ready_fallback() {
+            let (line, seen) = (self.line(), hope.line(expected_ms, self.policy.settings.overload_wait_ms));
+            line.count_joined();
+            if self.query.waits == 0 && line.is_overloaded(seen) && self.has_ready_fallback() {
                 self.note(|_| format!("no wait: primaries are overloaded, and this one would need {expected_ms} ms"));
                 return None;
             }
@@ -273,7 +274,11 @@ impl Question<'_> {
     }
 
     fn line(&self) -> Line {
-        Line::of(self.policy.pools.number(self.query.request.model), self.query.now_ms)
+        // The pool of a model that is not listed is everybody's; the rows tell who serves it.
+        let is_listed = self.query.request.model.is_some();
+        let serves = |c: &&Candidate| is_listed || self.query.backend(c.index).state() != State::Unsuited;
+        let ids = self.primaries().candidates().iter().filter(serves).map(|c| self.policy.ids[c.index].as_str());
+        Line::of(ids, self.query.now_ms)
     }
 
     /// Has it not waited since it arrived, or since its last attempt?

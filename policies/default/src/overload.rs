@@ -25,6 +25,9 @@ const REMEMBERED_MS: u64 = 90_000;
 /// A line that nobody joined for so long does not stand.
 const IDLE_MS: u64 = 60_000;
 
+/// In place of the time since which a line stands.
+const NOT_STANDING: i64 = 0;
+
 /// The width of one count, in ms.
 const SLICE_MS: u64 = 10_000;
 
@@ -37,11 +40,11 @@ const KEPT_MS: u64 = (SLICES + 2) * SLICE_MS;
 /// The waiting line of one pool at one moment.
 #[derive(Clone, Copy)]
 pub struct Line {
-    pool: usize,
+    pool: u32,
     now_ms: u64,
 }
 
-/// What a request that finds no ready primary sees of the line.
+/// What a newcomer that finds no ready primary sees of the line.
 #[derive(Clone, Copy, Debug)]
 pub struct View {
     /// Would it be served within the target wait, or is nobody before it?
@@ -51,8 +54,11 @@ pub struct View {
 }
 
 impl Line {
-    /// The line of the pool with this number.
-    pub fn of(pool: usize, now_ms: u64) -> Self {
+    /// The line in front of the backends with these ids.
+    pub fn of<'a>(ids: impl Iterator<Item = &'a str>, now_ms: u64) -> Self {
+        // FNV-1a: a pool keeps its line over a change of the table.
+        let bytes = ids.flat_map(|id| id.bytes().chain([0]));
+        let pool = bytes.fold(0x811c_9dc5, |hash: u32, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
         Self { pool, now_ms }
     }
 
@@ -61,15 +67,20 @@ impl Line {
         self.count("served");
     }
 
-    /// Counts a request that finds no ready primary, on arrival or after an attempt. Is the pool overloaded?
-    pub fn count_joined(self, seen: View) -> bool {
+    /// Counts a request that finds no ready primary, on arrival or after an attempt.
+    pub fn count_joined(self) {
         self.count("joined");
+    }
+
+    /// Does a newcomer find the pool overloaded? One that has waited before must not ask: it stands in front of those who came
+    /// after it, and would take a long line for a short one.
+    pub fn is_overloaded(self, seen: View) -> bool {
         let standing = self.key("standing");
-        let since = state::get(&standing);
+        let since = state::get(&standing).filter(|ms| *ms != NOT_STANDING);
         if seen.is_short {
             if since.is_some() {
-                // Over in a moment.
-                state::set(&standing, 0, 1);
+                // It is kept for as short as may be.
+                state::set(&standing, NOT_STANDING, 1);
             }
             return false;
         }
@@ -113,6 +124,6 @@ impl Line {
     }
 
     fn key(self, what: &str) -> String {
-        format!("default/line/{}/{what}", self.pool)
+        format!("default/line/{:08x}/{what}", self.pool)
     }
 }

@@ -92,13 +92,8 @@ impl Pools {
     /// The pools of this model.
     #[inline]
     pub fn of(&self, model: Option<usize>) -> &Pair {
-        &self.pairs[self.number(model)]
-    }
-
-    /// The number of this model's pair of pools, among those of this table.
-    #[inline]
-    pub fn number(&self, model: Option<usize>) -> usize {
-        model.and_then(|m| self.by_model.get(m)).copied().unwrap_or(self.unlisted)
+        let place = model.and_then(|m| self.by_model.get(m)).copied().unwrap_or(self.unlisted);
+        &self.pairs[place]
     }
 
     /// USD per million prompt and answer tokens, where both are known.

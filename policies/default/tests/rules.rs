@@ -226,13 +226,19 @@ fn standing_line() -> Case {
     scenario([primary().rpm(60).throttled(1_000).with("queued", 5), fallback()])
 }
 
+/// The first backend in another state.
+fn b0(mut given: Given) -> Given {
+    given.backend.id = "b0".to_owned();
+    given
+}
+
 /// The decisions for newcomers that arrive every second, while every `served_every`th second one of the line is served.
 fn newcomers(case: &mut Case, seconds: u64, served_every: Option<u64>) -> Vec<Decision> {
     let line = case.backends.clone();
     let one = |second: u64| {
         case.now_ms += 1_000;
         if served_every.is_some_and(|every| second.is_multiple_of(every)) {
-            (case.backends[0], case.waits) = (primary(), 1);
+            (case.backends[0], case.waits) = (b0(primary()), 1);
             assert_eq!(case.decision::<Rules>(), Decision::primary(0));
             (case.backends, case.waits) = (line.clone(), 0);
         }
@@ -262,7 +268,7 @@ fn a_line_that_stands_for_a_minute_and_grows_sends_newcomers_to_the_fallback() {
 fn a_short_line_is_joined_also_in_overload() {
     let mut case = standing_line();
     newcomers(&mut case, 90, Some(2));
-    case.backends[0] = primary().rpm(60).throttled(500).with("queued", 1);
+    case.backends[0] = b0(primary().rpm(60).throttled(500).with("queued", 1));
     assert_eq!(case.decision::<Rules>(), wait(Lane::Primary, 5_000), "1.5 s are within the target");
     case.backends = standing_line().backends;
     let again = newcomers(&mut case, 25, Some(2));
@@ -275,6 +281,33 @@ fn a_line_that_gets_shorter_or_is_not_served_is_no_overload() {
         let line = newcomers(&mut standing_line(), 180, served_every);
         assert_eq!(count(&line, &wait(Lane::Primary, 5_000)), 180, "served every {served_every:?} s");
     }
+}
+
+#[test]
+fn a_line_that_was_short_in_the_same_millisecond_does_not_stand() {
+    let mut case = standing_line();
+    let line = case.backends.clone();
+    newcomers(&mut case, 30, Some(2));
+    case.backends[0] = b0(primary().rpm(60).throttled(500).with("queued", 0));
+    assert_eq!(case.decision::<Rules>(), wait(Lane::Primary, 5_000));
+    case.backends = line;
+    assert_eq!(case.decision::<Rules>(), wait(Lane::Primary, 5_000), "a burst begins");
+}
+
+#[test]
+fn one_that_returns_to_its_place_says_nothing_of_the_line() {
+    let mut case = standing_line();
+    let line = case.backends.clone();
+    for second in 0..90 {
+        newcomers(&mut case, 1, (second % 2 == 0).then_some(1));
+        // Its attempt after a wait failed, and only it stands before all others.
+        let mut back = case.after_waits(1).after(0, RateLimited);
+        back.backends[0] = b0(primary().rpm(60).throttled(500).with("queued", 0));
+        assert_eq!(back.decision::<Rules>(), wait(Lane::Primary, 5_000));
+        (back.backends, back.attempts, back.waits) = (line.clone(), Vec::new(), 0);
+        case = back;
+    }
+    assert_eq!(case.decision::<Rules>(), Decision::fallback(1));
 }
 
 #[test]

@@ -187,6 +187,8 @@ pub struct Refusal {
 pub enum Reason {
     /// Nobody serves the model.
     NoSuchModel,
+    /// Every backend that could serve the model has said that it does not have it.
+    ModelMissing,
     /// Only backends of another dialect serve the model, and the request cannot be translated for them.
     Untranslatable,
     /// Everything was tried.
@@ -210,7 +212,7 @@ impl Reason {
     /// How a client is told.
     pub fn error_kind(&self) -> ErrorKind {
         match self {
-            Reason::NoSuchModel => ErrorKind::ModelNotFound,
+            Reason::NoSuchModel | Reason::ModelMissing => ErrorKind::ModelNotFound,
             Reason::Untranslatable => ErrorKind::InvalidRequest,
             Reason::Exhausted | Reason::QueueFull | Reason::Policy { .. } => ErrorKind::AllPoolsExhausted,
             Reason::OutOfTime => ErrorKind::Timeout,
@@ -223,6 +225,7 @@ impl Reason {
         match self {
             Reason::Policy { status, .. } => *status,
             Reason::NoSuchModel
+            | Reason::ModelMissing
             | Reason::Untranslatable
             | Reason::Exhausted
             | Reason::QueueFull

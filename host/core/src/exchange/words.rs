@@ -34,7 +34,10 @@ impl Exchange {
         if !self.resuming && !self.attempt_facts.is_empty() && self.attempt_facts.iter().all(refused) {
             return Action::PassOn;
         }
-        if let Some(missing) = self.missing_everywhere(fleet, now) {
+        // Over its budget a client has not asked those that cost money.
+        if !self.free_only
+            && let Some(missing) = self.missing_everywhere(fleet, now)
+        {
             return Action::Reject(missing);
         }
         let (reason, message) = match self.queue_full {
@@ -114,7 +117,7 @@ impl Exchange {
             shown(&self.want.model),
             ids.join(", "),
         );
-        Some(Refusal { reason: Reason::NoSuchModel, message, retry_after: None })
+        Some(Refusal { reason: Reason::ModelMissing, message, retry_after: None })
     }
 
     /// The backends that are no candidates, each with its reason; empty when all are.
