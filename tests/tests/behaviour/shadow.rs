@@ -120,15 +120,17 @@ async fn one_that_loops_for_ever_costs_its_share_and_the_clients_nothing() {
     let s = scene(&shadow, |builder| builder.set("policy.shadow.core_share", SHARE)).await;
     s.cast(&shadow).await;
     let begun = Instant::now();
-    // How many requests use it up depends on how busy the machine is.
+    // Each batch waits for the shadow's thread, which gives way to all others: it comes to every question or drops it.
     let (mut asked, mut told) = (0, Value::Null);
     while told["dropped"]["share"].as_u64() <= Some(0) {
-        for _ in 0..100 {
+        for _ in 0..20 {
             assert_eq!(s.proxy.chat().send().await.says(), "a");
         }
-        asked += 100;
-        assert!(asked < 5_000, "its share is not used up: {told}");
-        told = s.proxy.policy().await["shadow"].take();
+        asked += 20;
+        assert!(asked < 1_000, "its share is not used up: {told}");
+        let sum = |of: &Value| of.as_object().map_or(0, |counts| counts.values().filter_map(Value::as_u64).sum());
+        let come_to = |shadow: &Value| sum(&shadow["decisions"]) + sum(&shadow["dropped"]);
+        told = s.wait("every question asked or dropped", |shadow| come_to(shadow) >= asked).await;
     }
     assert!(told["decisions"]["fault"].as_u64() > Some(0), "{told}");
     let ran = Duration::from_millis(told["ran_ms"].as_u64().unwrap());
