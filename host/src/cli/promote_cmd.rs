@@ -57,8 +57,10 @@ pub struct PromoteArgs {
     /// Its token: env:NAME, file:PATH, or the token itself [default: that of the configuration].
     #[arg(long, value_name = "TOKEN")]
     token: Option<String>,
-    /// The proxy's configuration, whose [admin] has the address and the token [default: ./pointsman.toml where it exists].
-    #[arg(long, short, env = "POINTSMAN_CONFIG", value_name = "FILE")]
+    /// The proxy's configuration, whose [admin] has the address and the token [default: $POINTSMAN_CONFIG, else ./pointsman.toml
+    /// where it exists; with --admin none].
+    // Not clap's `env`: a file that was not named with an address must not give that address its token.
+    #[arg(long, short, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Begin, and do not wait for the end.
     #[arg(long)]
@@ -95,7 +97,7 @@ fn read(args: &PromoteArgs, env: &dyn Env) -> Result<(Asking, Option<Vec<u8>>), 
     let guards = args.guard.iter().map(String::as_str);
     Plan::parse(Some(&args.canary), Some(&args.lasts), guards).map_err(|bad| format!("--{bad}"))?;
     let Listener { mut url, token } = Listener::of(args, env)?;
-    let how_to_abort = how_to_abort(args, &url);
+    let how_to_abort = how_to_abort(args, env, &url);
     let promote = &mut url;
     let base = format!("{}/api/policy", promote.path().trim_end_matches('/'));
     promote.set_path(&base);
@@ -142,7 +144,7 @@ impl Listener {
                 (token, _) => Ok(Self { url, token }),
             };
         }
-        let found = Self::configured(args.config.as_deref(), env)?;
+        let found = Self::configured(usual_config(args, env).as_deref(), env)?;
         Ok(Self { token: token.or(found.token), ..found })
     }
 
@@ -161,6 +163,11 @@ impl Listener {
     }
 }
 
+/// The configuration that has the address where no option does.
+fn usual_config(args: &PromoteArgs, env: &dyn Env) -> Option<PathBuf> {
+    args.config.clone().or_else(|| env.var("POINTSMAN_CONFIG").map(PathBuf::from))
+}
+
 /// `env:NAME`, `file:PATH`, or the token itself.
 fn token(text: &str) -> Result<String, String> {
     match text.split_once(':') {
@@ -173,12 +180,15 @@ fn token(text: &str) -> Result<String, String> {
     }
 }
 
-fn how_to_abort(args: &PromoteArgs, url: &Url) -> String {
-    let mut command = match (&args.config, &args.admin) {
-        (Some(file), None) => format!("pointsman policy promote --abort --config {}", file.display()),
-        (None, None) => "pointsman policy promote --abort".to_owned(),
-        (None | Some(_), Some(_)) => format!("pointsman policy promote --abort --admin {url}"),
-    };
+fn how_to_abort(args: &PromoteArgs, env: &dyn Env, url: &Url) -> String {
+    let mut command = "pointsman policy promote --abort".to_owned();
+    if args.admin.is_some() {
+        command += &format!(" --admin {url}");
+    }
+    let config = if args.admin.is_some() { args.config.clone() } else { usual_config(args, env) };
+    if let Some(file) = config {
+        command += &format!(" --config {}", file.display());
+    }
     if let Some(token) = args.token.as_deref().filter(|token| token.starts_with("env:") || token.starts_with("file:")) {
         command += &format!(" --token {token}");
     }
@@ -351,7 +361,17 @@ mod tests {
         );
         let (url, token, how) = of(&["--admin", "http://[::1]:7"], &[("T", "t0ken")]).unwrap();
         assert_eq!((url, token), (format!("http://[::1]:7{path}"), Some("t0ken".to_owned())));
-        assert_eq!(how, "pointsman policy promote --abort --admin http://[::1]:7/");
+        assert_eq!(how, format!("pointsman policy promote --abort --admin http://[::1]:7/ --config {name}"));
+        // A file that only the environment names has the address and the token of its own listener, and of no other.
+        let env = [("T", "t0ken"), ("POINTSMAN_CONFIG", name)];
+        let elsewhere = asked_with(&["--abort", "--admin", "http://other:9901"], &env).unwrap();
+        assert_eq!(elsewhere.token, None);
+        assert_eq!(elsewhere.how_to_abort, "pointsman policy promote --abort --admin http://other:9901/");
+        let there = asked_with(&["--abort"], &env).unwrap();
+        assert_eq!(
+            (there.abort.as_str(), there.token.as_deref()),
+            ("http://127.0.0.1:9/api/policy/promote", Some("t0ken"))
+        );
         assert_eq!(of(&["--token", "mine"], &[("T", "t0ken")]).unwrap().1.as_deref(), Some("mine"));
         let env = [("T", "t0ken"), ("POINTSMAN__ADMIN__LISTEN", "127.0.0.1:8")];
         assert_eq!(of(&[], &env).unwrap().0, format!("http://127.0.0.1:8{path}"));

@@ -172,6 +172,12 @@ async fn promote_finds_the_admin_listener_and_its_token_in_the_configuration() {
         let done = run(BINARY, proxy.dir(), &abort, &env).await;
         assert!(done.code != Some(0) && done.stderr.contains(words), "{words}: {}{}", done.stdout, done.stderr);
     }
+    // An address that is given gets the token only of a file that is given with it.
+    let (url, env) = (format!("http://{admin}"), [("POINTSMAN_CONFIG", file.as_str()), ("T", "t0ken")]);
+    for (more, words) in [(&[][..], "wants a token"), (&["--config", file.as_str()][..], "no promotion is under way")] {
+        let done = run(BINARY, proxy.dir(), &[&abort[..], &["--admin", url.as_str()], more].concat(), &env).await;
+        assert!(done.code != Some(0) && done.stderr.contains(words), "{words}: {}{}", done.stdout, done.stderr);
+    }
 }
 
 #[tokio::test]
