@@ -42,7 +42,7 @@ fn object(text: &str) -> Result<Map<String, Value>, String> {
     }
     serde_json::from_str(text).map_err(|error| {
         format!(
-            "settings: `{}` is no JSON object ({error}); write settings={{\"KEY\":VALUE}}, percent-encoded: curl --url-query does that",
+            "settings: `{}` is no JSON object ({error}); write settings={{\"KEY\":VALUE}}, percent-encoded: ?settings=%7B%22KEY%22%3A1%7D",
             short(text)
         )
     })
@@ -68,7 +68,7 @@ mod tests {
             (Some(""), None, "is no name"),
             (Some(&*"n".repeat(65)), None, "1 to 64 bytes"),
             (None, Some("[1]"), "is no JSON object"),
-            (None, Some("a=1"), "curl --url-query"),
+            (None, Some("a=1"), "?settings=%7B%22KEY%22%3A1%7D"),
             (None, Some(&*format!("{{\"a\":\"{}\"}}", "x".repeat(50_000))), "more than"),
         ] {
             let why = UploadOptions::read(name, settings).unwrap_err();
