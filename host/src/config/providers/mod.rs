@@ -11,7 +11,7 @@ use toml::{Table, Value};
 
 use super::diagnostic::ConfigError;
 use super::overlay::Env;
-use fallback::stand_ins;
+use fallback::{stand_ins, unused};
 use known::{PROVIDERS, Provider};
 
 /// The listener's address where the environment sets none.
@@ -61,7 +61,8 @@ pub(super) fn discover(env: &dyn Env) -> Result<Discovered, ConfigError> {
     let any_free = found.iter().any(|found| found.provider.free);
     let is_fallback = |found: &Found| any_free && !found.provider.free;
     let paid: Vec<&Found> = found.iter().filter(|found| is_fallback(found)).collect();
-    let stand_ins = stand_ins(&paid, env)?;
+    remarks.extend(unused(&found, &paid, env));
+    let stand_ins = stand_ins(&paid, env, &mut remarks)?;
     let mut backends = Vec::new();
     for one in &found {
         let tier = if is_fallback(one) { "fallback" } else { "primary" };

@@ -65,7 +65,6 @@ fn a_stand_in_can_be_named_for_all_for_one_or_for_none() {
     assert_eq!(stands_in("POINTSMAN_FALLBACK_MODEL", "gpt-4.1-nano"), some("gpt-4.1-nano"));
     assert_eq!(stands_in("OPENAI_FALLBACK_MODEL", "gpt-4o"), some("gpt-4o"));
     assert_eq!(stands_in("POINTSMAN_FALLBACK_MODEL", "none"), None);
-    assert_eq!(stands_in("ANTHROPIC_FALLBACK_MODEL", "claude-x"), some("gpt-4.1-mini"), "no key of Anthropic is there");
     let both = |more: (&'static str, &'static str)| discover(&[keys[0], keys[1], ("GEMINI_API_KEY", "c"), more]);
     let sent_by = |more| {
         sent(
@@ -78,6 +77,40 @@ fn a_stand_in_can_be_named_for_all_for_one_or_for_none() {
     assert_eq!(sent_by(("POINTSMAN_FALLBACK_MODEL", "none"))[1..], [None, None]);
     let told = both(("POINTSMAN_FALLBACK_MODEL", "mine")).unwrap_err().to_string();
     assert!(told.contains("\"mine\"") && told.contains("OPENAI_FALLBACK_MODEL, GEMINI_FALLBACK_MODEL"), "{told}");
+}
+
+#[test]
+fn a_variable_for_a_stand_in_that_is_not_used_is_told() {
+    fn told<const N: usize>(env: [(&str, &str); N]) -> Vec<String> {
+        discover(&env).unwrap().remarks
+    }
+    let (free, paid) = (("NVIDIA_API_KEY", "a"), ("OPENAI_API_KEY", "b"));
+    let (all, own) = (("POINTSMAN_FALLBACK_MODEL", "gpt-4o"), ("OPENAI_FALLBACK_MODEL", "gpt-4o"));
+    assert_eq!([told([free, paid, all]), told([free, paid, own])], [Vec::<String>::new(), Vec::new()]);
+    let nothing_free = "no free provider's key is set, so the paid are primary and get each model as it is asked for";
+    assert_eq!(
+        told([paid, all, own]),
+        [
+            format!("OPENAI_FALLBACK_MODEL is not used: {nothing_free}"),
+            format!("POINTSMAN_FALLBACK_MODEL is not used: {nothing_free}")
+        ]
+    );
+    assert_eq!(
+        told([free, own, all]),
+        [
+            "OPENAI_FALLBACK_MODEL is not used: OPENAI_API_KEY is not set",
+            "POINTSMAN_FALLBACK_MODEL is not used: no paid provider's key is set"
+        ]
+    );
+    assert_eq!(
+        told([free, paid, own, all, ("NVIDIA_FALLBACK_MODEL", "x")]),
+        [
+            "NVIDIA_FALLBACK_MODEL is not used: nvidia is free, and so primary",
+            "POINTSMAN_FALLBACK_MODEL is not used: OPENAI_FALLBACK_MODEL comes before it"
+        ]
+    );
+    let two = told([free, paid, own, all, ("GEMINI_API_KEY", "c")]);
+    assert_eq!(two, ["POINTSMAN_FALLBACK_MODEL is not used: OPENAI_FALLBACK_MODEL comes before it"]);
 }
 
 #[test]
