@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
+use super::Entry;
+use super::fields::{Fields, number};
 use super::providers::Provider;
 use super::report::Origin;
-use super::{Entry, Rest};
 use crate::config::overlay::Env;
 
 /// What entries must share to be one backend: one key at one provider has one limit there.
@@ -33,35 +34,20 @@ pub(super) struct Read {
     pub(super) remarks: Vec<String>,
 }
 
-/// The parameters of an entry that are carried over.
-const CARRIED: [&str; 15] = [
-    "model",
-    "custom_llm_provider",
-    "api_base",
-    "base_url",
-    "api_key",
-    "rpm",
-    "tpm",
-    "order",
-    "weight",
-    "max_parallel_requests",
-    "timeout",
-    "extra_headers",
-    "organization",
-    "input_cost_per_token",
-    "output_cost_per_token",
-];
-
-/// The same of the entry itself and of its `model_info`.
-const CARRIED_BESIDE: [&str; 4] = ["rpm", "tpm", "input_cost_per_token", "output_cost_per_token"];
+/// The sections of an entry, by the names they are reported by.
+const PARAMS: &str = "litellm_params.";
+const INFO: &str = "model_info.";
+const ITSELF: &str = "";
 
 /// Reads an entry of this order, of which `lowest` is the first of its group.
 pub(super) fn read(entry: &Entry, lowest: Option<f64>, timeout: Option<f64>, env: &dyn Env) -> Result<Read, String> {
-    let params = &entry.litellm_params;
-    let model = text(params, "model").ok_or("it has no litellm_params.model")?;
-    let (provider, sent) = provider_of(params, &model)?;
+    let sections = vec![(PARAMS, &entry.litellm_params), (INFO, &entry.model_info), (ITSELF, &entry.rest)];
+    let mut fields = Fields::new(sections, env);
+    let fields = &mut fields;
+    let model = fields.text(PARAMS, "model").ok_or("it has no litellm_params.model")?;
+    let (provider, sent) = provider_of(fields, &model)?;
     let mut remarks = Vec::new();
-    let base_url = match text(params, "api_base").or_else(|| text(params, "base_url")) {
+    let base_url = match fields.text(PARAMS, "api_base").or_else(|| fields.text(PARAMS, "base_url")) {
         None if provider.base_url.is_empty() => {
             return Err(format!("litellm_params.api_base is missing, and {} has no usual one", provider.name));
         }
@@ -81,33 +67,37 @@ pub(super) fn read(entry: &Entry, lowest: Option<f64>, timeout: Option<f64>, env
             base_url
         }
     };
-    let api_key = match text(params, "api_key") {
+    let api_key = match fields.text(PARAMS, "api_key") {
         Some(key) => reference(&key),
         None if provider.variable.is_empty() || (provider.base_url.is_empty() && !is_azure(provider)) => String::new(),
         None => format!("env:{}", provider.variable),
     };
-    remarks.extend(left(entry));
-    let order = number(params, "order");
+    let order = number(&entry.litellm_params, "order");
+    if order.is_some() {
+        fields.took(PARAMS, "order");
+    }
     let tier = match (order, lowest) {
         (Some(order), Some(lowest)) if order <= lowest => "primary",
         (None, None) => "primary",
         // LiteLLM comes to those without an order last.
         (Some(_) | None, Some(_)) | (Some(_), None) => "fallback",
     };
-    let seconds = number(params, "timeout").or(timeout);
+    let own = fields.number(&[(PARAMS, "timeout")], SECONDS, is_seconds);
     let target = Target {
         provider: provider.name,
         base_url,
         dialect: provider.dialect,
         api_key,
-        headers: headers(params),
+        headers: headers(fields),
         tier,
     };
+    let (limits, price) = (limits(fields), price(fields));
+    remarks.extend(left(fields));
     Ok(Read {
         target,
-        limits: limits(entry),
-        total_ms: seconds.map(|seconds| (seconds * 1000.0) as u64).filter(|ms| *ms > 0),
-        price: price(entry),
+        limits,
+        total_ms: own.or(timeout).map(|seconds| (seconds * 1000.0) as u64),
+        price,
         sent,
         remarks,
     })
@@ -118,13 +108,13 @@ fn is_azure(provider: &Provider) -> bool {
 }
 
 /// Which provider `openai/gpt-5` is of, and the name it is sent by.
-fn provider_of(params: &Rest, model: &str) -> Result<(&'static Provider, String), String> {
+fn provider_of(fields: &mut Fields<'_>, model: &str) -> Result<(&'static Provider, String), String> {
     let known = |name: &str| {
         Provider::named(name).ok_or_else(|| {
             format!("litellm_params.model: {name} speaks neither the openai nor the anthropic dialect at a plain URL")
         })
     };
-    if let Some(name) = text(params, "custom_llm_provider") {
+    if let Some(name) = fields.text(PARAMS, "custom_llm_provider") {
         let sent = model.strip_prefix(&format!("{name}/")).unwrap_or(model);
         return Ok((known(&name)?, sent.to_owned()));
     }
@@ -135,65 +125,75 @@ fn provider_of(params: &Rest, model: &str) -> Result<(&'static Provider, String)
     }
 }
 
-/// What is in the entry and has no counterpart.
-fn left(entry: &Entry) -> Vec<String> {
-    let of = |section: &str, map: &Rest, carried: &[&str]| -> Vec<String> {
-        map.keys().filter(|key| !carried.contains(&key.as_str())).map(|key| format!("{section}{key}")).collect()
+/// What is in the entry and was not taken over.
+fn left(fields: &Fields<'_>) -> Option<String> {
+    let told = |(name, why): (String, Option<String>)| match why {
+        Some(why) => format!("{name} ({why})"),
+        None if name == "litellm_params.api_version" => format!("{name} (Azure's version 1 API needs none)"),
+        None => name,
     };
-    let mut left = of("litellm_params.", &entry.litellm_params, &CARRIED);
-    left.extend(of("model_info.", &entry.model_info, &CARRIED_BESIDE));
-    left.extend(of("", &entry.rest, &CARRIED_BESIDE));
-    if left.is_empty() {
-        return Vec::new();
-    }
-    let why = match left.iter().all(|key| key == "litellm_params.api_version") {
-        true => " (Azure's version 1 API needs none)",
-        false => "",
-    };
-    vec![format!("not carried over: {}{why}", left.join(", "))]
+    let left: Vec<String> = fields.left().into_iter().map(told).collect();
+    (!left.is_empty()).then(|| format!("not carried over: {}", left.join(", ")))
 }
 
-fn limits(entry: &Entry) -> BTreeMap<&'static str, u64> {
-    let value = |key: &str| number(&entry.litellm_params, key).or_else(|| number(&entry.rest, key));
+fn limits(fields: &mut Fields<'_>) -> BTreeMap<&'static str, u64> {
+    let mut limit = |key: &str| {
+        let places = [(PARAMS, key), (ITSELF, key), (INFO, key)];
+        fields.number(&places, "a whole number from 1", |n| (1.0..4e9).contains(&n) && n.fract() == 0.0)
+    };
     [("rpm", "rpm"), ("tpm", "tpm"), ("max_concurrency", "max_parallel_requests"), ("weight", "weight")]
         .into_iter()
-        .filter_map(|(ours, theirs)| Some((ours, value(theirs).filter(|n| (1.0..4e9).contains(n))? as u64)))
+        .filter_map(|(ours, theirs)| Some((ours, limit(theirs)? as u64)))
         .collect()
 }
 
-fn headers(params: &Rest) -> BTreeMap<String, String> {
-    let extra = params.get("extra_headers").and_then(Value::as_object).into_iter().flatten();
-    let mut headers: BTreeMap<String, String> =
-        extra.filter_map(|(name, value)| Some((name.clone(), reference(value.as_str()?)))).collect();
-    if let Some(organization) = text(params, "organization") {
+fn headers(fields: &mut Fields<'_>) -> BTreeMap<String, String> {
+    const EXTRA: &str = "extra_headers";
+    let mut headers = BTreeMap::new();
+    match fields.get(PARAMS, EXTRA).map(Value::as_object) {
+        None => {}
+        Some(None) => fields.refused(PARAMS, EXTRA, "it is no map"),
+        Some(Some(extra)) => {
+            fields.took(PARAMS, EXTRA);
+            for (name, value) in extra {
+                match value.as_str() {
+                    Some(value) => {
+                        headers.insert(name.clone(), reference(value));
+                    }
+                    None => fields.refused(PARAMS, &format!("{EXTRA}.{name}"), "it is no text"),
+                }
+            }
+        }
+    }
+    if let Some(organization) = fields.text(PARAMS, "organization") {
         headers.insert("OpenAI-Organization".to_owned(), reference(&organization));
     }
     headers
 }
 
 /// Input and output, in USD per million tokens.
-fn price(entry: &Entry) -> Option<(f64, f64)> {
-    let cost = |key: &str| number(&entry.litellm_params, key).or_else(|| number(&entry.model_info, key));
+fn price(fields: &mut Fields<'_>) -> Option<(f64, f64)> {
+    let mut cost = |key: &str| {
+        let places = [(PARAMS, key), (ITSELF, key), (INFO, key)];
+        fields.number(&places, "a number from 0", |n| n >= 0.0)
+    };
     let per_million = |usd: f64| (usd * 1e12).round() / 1e6;
     let (input, output) = (cost("input_cost_per_token"), cost("output_cost_per_token"));
     (input.is_some() || output.is_some())
-        .then(|| (per_million(input.unwrap_or(0.0).max(0.0)), per_million(output.unwrap_or(0.0).max(0.0))))
+        .then(|| (per_million(input.unwrap_or(0.0)), per_million(output.unwrap_or(0.0))))
 }
+
+/// A timeout that can be carried over: 1 ms to a year.
+pub(super) fn is_seconds(seconds: f64) -> bool {
+    (0.001..=31_536_000.0).contains(&seconds)
+}
+
+/// What [`is_seconds`] takes, in words.
+pub(super) const SECONDS: &str = "a number of seconds above 0";
 
 /// `os.environ/NAME` as we write it.
 pub(super) fn reference(value: &str) -> String {
     value.strip_prefix("os.environ/").map_or_else(|| value.to_owned(), |name| format!("env:{name}"))
-}
-
-/// A text; none when it is missing or something else.
-pub(super) fn text(map: &Rest, key: &str) -> Option<String> {
-    map.get(key)?.as_str().map(str::to_owned)
-}
-
-/// A number, also when it is written as text.
-pub(super) fn number(map: &Rest, key: &str) -> Option<f64> {
-    let value = map.get(key)?;
-    value.as_f64().or_else(|| value.as_str()?.trim().parse().ok()).filter(|number| number.is_finite())
 }
 
 /// The least order of a group; none where no entry of it has one.

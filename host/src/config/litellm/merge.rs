@@ -5,6 +5,9 @@ use std::collections::BTreeMap;
 use super::entry::{Placed, Read, Target};
 use super::report::{Origin, Report};
 
+/// The timeout's name in the report.
+const TIMEOUT: &str = "timeout in ms";
+
 /// A backend with its models and their prices.
 pub(super) struct Made {
     pub(super) id: String,
@@ -13,8 +16,10 @@ pub(super) struct Made {
     pub(super) total_ms: Option<u64>,
     pub(super) models: BTreeMap<String, String>,
     pub(super) prices: BTreeMap<String, (f64, f64)>,
-    /// The first entry of it.
-    origin: Origin,
+    /// The entries of it.
+    origins: Vec<Origin>,
+    /// Which of them each limit and the timeout are of.
+    limit_origins: BTreeMap<&'static str, Origin>,
 }
 
 /// The backends so far.
@@ -77,54 +82,50 @@ impl Merged {
 impl Made {
     fn new(id: String, entry: &Placed) -> Self {
         let Read { target, limits, total_ms, .. } = &entry.read;
+        let names = limits.keys().copied().chain(total_ms.map(|_| TIMEOUT));
         Self {
             id,
+            limit_origins: names.map(|name| (name, entry.origin.clone())).collect(),
             target: target.clone(),
             limits: limits.clone(),
             total_ms: *total_ms,
             models: BTreeMap::new(),
             prices: BTreeMap::new(),
-            origin: entry.origin.clone(),
+            origins: vec![entry.origin.clone()],
         }
     }
 
-    /// One key has one limit: of two that differ the smaller is kept, and of two timeouts the longer.
+    /// One key has one limit: of two that differ the smaller is kept, and of two timeouts the longer. Where one entry of two has
+    /// none, the other's holds for both, and that is told.
     fn take(&mut self, entry: &Placed, report: &mut Report) {
-        let differs = |name: &str, ours: u64, theirs: u64, kept: u64| {
-            format!(
-                "{name} is {theirs} here and {ours} in {}, which has the same key: {} has {kept}",
-                self.origin, self.id
-            )
+        // Again, under another name.
+        if self.origins.iter().any(|origin| origin.index == entry.origin.index) {
+            return;
+        }
+        let Some(first) = self.origins.first() else { return };
+        let before = if self.origins.len() > 1 { format!("{first} and those after it") } else { first.to_string() };
+        let (id, origins) = (&self.id, &mut self.limit_origins);
+        let mut settle = |name: &'static str, ours: Option<u64>, theirs: Option<u64>, kept: fn(u64, u64) -> u64| {
+            let (value, what) = match (ours.zip(origins.get(name)), theirs) {
+                (Some((ours, of)), Some(theirs)) if ours != theirs => {
+                    (kept(ours, theirs), format!("{name} is {theirs} here and {ours} in {of}"))
+                }
+                (Some((ours, of)), None) => (ours, format!("{name} is {ours} in {of}, and there is none here")),
+                (None, Some(theirs)) => (theirs, format!("{name} is {theirs} here, and there is none in {before}")),
+                (Some(_), Some(_)) | (None, None) => return ours,
+            };
+            report.of(&entry.origin, format!("{what}; they have one key, and {id} has {value}"));
+            if ours != Some(value) {
+                origins.insert(name, entry.origin.clone());
+            }
+            Some(value)
         };
-        let mut told = Vec::new();
-        for (name, theirs) in &entry.read.limits {
-            match self.limits.get(name).copied() {
-                Some(ours) if ours != *theirs => {
-                    let kept = if *name == "weight" { ours.max(*theirs) } else { ours.min(*theirs) };
-                    told.push((Some(*name), differs(name, ours, *theirs, kept), kept));
-                }
-                Some(_) => {}
-                None => told.push((Some(*name), String::new(), *theirs)),
-            }
+        for name in ["rpm", "tpm", "max_concurrency", "weight"] {
+            let kept = if name == "weight" { u64::max } else { u64::min };
+            let settled = settle(name, self.limits.get(name).copied(), entry.read.limits.get(name).copied(), kept);
+            self.limits.extend(settled.map(|value| (name, value)));
         }
-        match (self.total_ms, entry.read.total_ms) {
-            (Some(ours), Some(theirs)) if ours != theirs => {
-                let kept = ours.max(theirs);
-                told.push((None, differs("timeout in ms", ours, theirs, kept), kept));
-            }
-            (None, Some(theirs)) => told.push((None, String::new(), theirs)),
-            (Some(_) | None, _) => {}
-        }
-        for (name, what, kept) in told {
-            match name {
-                Some(name) => {
-                    self.limits.insert(name, kept);
-                }
-                None => self.total_ms = Some(kept),
-            }
-            if !what.is_empty() {
-                report.of(&entry.origin, what);
-            }
-        }
+        self.total_ms = settle(TIMEOUT, self.total_ms, entry.read.total_ms, u64::max);
+        self.origins.push(entry.origin.clone());
     }
 }

@@ -2,6 +2,7 @@
 //! setting what became of it.
 
 mod entry;
+mod fields;
 mod merge;
 mod providers;
 mod report;
@@ -15,10 +16,16 @@ use serde_json::Value;
 use serde_saphyr::Spanned;
 
 use super::overlay::Env;
-use entry::{Placed, lowest_order, number, reference, text};
+use entry::{Placed, SECONDS, is_seconds, lowest_order, reference};
+use fields::{Fields, number};
 use merge::Merged;
 use report::{Origin, Report};
 use write::{put, quoted};
+
+/// The sections beside the list, by the names they are reported by.
+const ROUTER: &str = "router_settings.";
+const LITELLM: &str = "litellm_settings.";
+const GENERAL: &str = "general_settings.";
 
 type Rest = BTreeMap<String, Value>;
 
@@ -59,7 +66,16 @@ pub fn import_litellm(yaml: &str, env: &dyn Env) -> Result<String, String> {
         return Err("there is no model_list in this file".to_owned());
     }
     let lines: Lines = serde_saphyr::from_str(yaml).unwrap_or_default();
-    let mut import = Import { env, file: &file, report: Report::default(), merged: Merged::default() };
+    let settings = Fields::new(
+        vec![
+            (ROUTER, &file.router_settings),
+            (LITELLM, &file.litellm_settings),
+            (GENERAL, &file.general_settings),
+            ("", &file.rest),
+        ],
+        env,
+    );
+    let mut import = Import { env, file: &file, settings, report: Report::default(), merged: Merged::default() };
     import.backends(&lines);
     let settings = import.settings();
     Ok(write::file(&import.report.lines, &settings, &import.merged.backends))
@@ -68,11 +84,12 @@ pub fn import_litellm(yaml: &str, env: &dyn Env) -> Result<String, String> {
 struct Import<'a> {
     env: &'a dyn Env,
     file: &'a File,
+    settings: Fields<'a>,
     report: Report,
     merged: Merged,
 }
 
-impl Import<'_> {
+impl<'a> Import<'a> {
     fn backends(&mut self, lines: &Lines) {
         let placed = self.entries(lines);
         for entry in &placed {
@@ -95,8 +112,7 @@ impl Import<'_> {
     }
 
     fn entries(&mut self, lines: &Lines) -> Vec<Placed> {
-        let timeout = number(&self.file.router_settings, "timeout")
-            .or_else(|| number(&self.file.litellm_settings, "request_timeout"));
+        let timeout = self.settings.number(&[(ROUTER, "timeout"), (LITELLM, "request_timeout")], SECONDS, is_seconds);
         let mut placed = Vec::new();
         for (index, entry) in self.file.model_list.iter().enumerate() {
             let line = lines.model_list.get(index).map_or(0, |entry| entry.referenced.line());
@@ -141,7 +157,12 @@ impl Import<'_> {
     /// Pairs of another name, and the model_name whose entries it stands for.
     fn aliases(&mut self) -> Vec<(String, String)> {
         let mut aliases = Vec::new();
-        let all = self.file.router_settings.get("model_group_alias").and_then(Value::as_object).into_iter().flatten();
+        let Some(all) = self.settings.get(ROUTER, "model_group_alias") else { return aliases };
+        let Some(all) = all.as_object() else {
+            self.settings.refused(ROUTER, "model_group_alias", "it is no map");
+            return aliases;
+        };
+        self.settings.took(ROUTER, "model_group_alias");
         for (alias, value) in all {
             let group = value.as_str().or_else(|| value.get("model").and_then(Value::as_str));
             match group {
@@ -162,60 +183,67 @@ impl Import<'_> {
     /// The setting, a model name asked for, and the model_name whose entries stand in for it.
     fn fallbacks(&mut self) -> Vec<(String, String, String)> {
         let mut found = Vec::new();
-        let sections =
-            [("router_settings", &self.file.router_settings), ("litellm_settings", &self.file.litellm_settings)];
-        for (section, settings) in sections {
-            let name = format!("{section}.fallbacks");
-            let lists = settings.get("fallbacks").and_then(Value::as_array).into_iter().flatten();
-            for (asked, groups) in lists.filter_map(Value::as_object).flatten() {
-                for group in groups.as_array().into_iter().flatten() {
-                    match group.as_str() {
-                        Some(group) => found.push((name.clone(), asked.clone(), group.to_owned())),
-                        None => {
-                            let what = "not carried over: a fallback that is more than a name";
-                            self.report.setting(&format!("{name} of {asked:?}"), what);
-                        }
-                    }
-                }
+        for section in [ROUTER, LITELLM] {
+            for (asked, groups) in self.fallback_lists(section) {
+                let name = format!("{section}fallbacks");
+                let of = format!("{name} of {asked:?}");
+                found.extend(self.groups(&of, groups).into_iter().map(|group| (name.clone(), asked.to_owned(), group)));
             }
-            for group in settings.get("default_fallbacks").and_then(Value::as_array).into_iter().flatten() {
-                let name = format!("{section}.default_fallbacks");
-                found.extend(group.as_str().map(|group| (name, "*".to_owned(), group.to_owned())));
+            if let Some(groups) = self.settings.get(section, "default_fallbacks") {
+                self.settings.took(section, "default_fallbacks");
+                let name = format!("{section}default_fallbacks");
+                found.extend(self.groups(&name, groups).into_iter().map(|group| (name.clone(), "*".to_owned(), group)));
             }
         }
         found
     }
 
+    /// Each model name of a section's `fallbacks` with what stands in for it: a list of maps, or one map.
+    fn fallback_lists(&mut self, section: &str) -> Vec<(&'a str, &'a Value)> {
+        let Some(all) = self.settings.get(section, "fallbacks") else { return Vec::new() };
+        let maps = match all {
+            Value::Array(maps) => maps.as_slice(),
+            Value::Object(_) => std::slice::from_ref(all),
+            _ => {
+                self.settings.refused(section, "fallbacks", "it is no list of maps");
+                return Vec::new();
+            }
+        };
+        self.settings.took(section, "fallbacks");
+        for index in (0..maps.len()).filter(|index| !maps[*index].is_object()) {
+            self.report.setting(&format!("{section}fallbacks[{index}]"), "not carried over: it is no map");
+        }
+        maps.iter().filter_map(Value::as_object).flatten().map(|(asked, groups)| (asked.as_str(), groups)).collect()
+    }
+
+    /// The names in a list of them, or the only one; what else is there is told.
+    fn groups(&mut self, wanted_by: &str, groups: &Value) -> Vec<String> {
+        let all = match groups {
+            Value::Array(all) => all.as_slice(),
+            _ => std::slice::from_ref(groups),
+        };
+        for _ in all.iter().filter(|group| !group.is_string()) {
+            self.report.setting(wanted_by, "not carried over: a fallback that is more than a name");
+        }
+        all.iter().filter_map(Value::as_str).map(str::to_owned).collect()
+    }
+
     /// The sections beside `[[backend]]`.
     fn settings(&mut self) -> String {
         let mut out = String::new();
-        let file = self.file;
-        let retries = number(&file.router_settings, "num_retries").or(number(&file.litellm_settings, "num_retries"));
-        if let Some(retries) = retries.filter(|retries| *retries >= 0.0) {
+        let settings = &mut self.settings;
+        let is_count = |n: f64| (0.0..4e9).contains(&n) && n.fract() == 0.0;
+        let retries = [(ROUTER, "num_retries"), (LITELLM, "num_retries")];
+        if let Some(retries) = settings.number(&retries, "a whole number from 0", is_count) {
             put(&mut out, format_args!("[policy.settings]\nmax_pool_retries = {}\n\n", retries as u64));
         }
-        if let Some(key) = text(&file.general_settings, "master_key") {
+        if let Some(key) = settings.text(GENERAL, "master_key") {
             put(&mut out, format_args!("[[client]]\nname = \"master\"\nkey = {}\n\n", quoted(&reference(&key))));
         }
-        let carried = [
-            "fallbacks",
-            "default_fallbacks",
-            "num_retries",
-            "master_key",
-            "model_group_alias",
-            "timeout",
-            "request_timeout",
-        ];
-        let sections = [
-            ("router_settings.", &file.router_settings),
-            ("litellm_settings.", &file.litellm_settings),
-            ("general_settings.", &file.general_settings),
-            ("", &file.rest),
-        ];
-        for (section, settings) in sections {
-            for key in settings.keys().filter(|key| !carried.contains(&key.as_str())) {
-                self.report.setting(&format!("{section}{key}"), format!("not carried over{}", instead(key)));
-            }
+        for (name, why) in settings.left() {
+            let key = name.rsplit_once('.').map_or(name.as_str(), |(_, key)| key);
+            let why = why.map_or_else(|| instead(key).to_owned(), |why| format!(": {why}"));
+            self.report.setting(&name, format!("not carried over{why}"));
         }
         out
     }

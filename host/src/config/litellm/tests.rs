@@ -203,7 +203,132 @@ model_list:
     let first = &backends[0].backend;
     assert_eq!((first.limits.rpm, first.limits.tpm, first.timeouts.total.as_secs()), (Some(30), Some(6_000), 20));
     assert_eq!((first.sent_model("small"), first.serves("large")), (Some("llama-3.1-8b-instant".to_owned()), true));
-    let told = "line 5: model_list[1] (model_name \"small\"): rpm is 60 here and 30 in line 3: model_list[0] (model_name \"large\"), \
-                which has the same key: groq-1 has 30";
+    let told = "line 5: model_list[1] (model_name \"small\"): rpm is 60 here and 30 in line 3: model_list[0] (model_name \"large\"); \
+                they have one key, and groq-1 has 30";
     assert!(text.contains(told), "{text}");
+    for told in [
+        "tpm is 6000 here, and there is none in line 3: model_list[0] (model_name \"large\"); they have one key",
+        "weight is 1 in line 3: model_list[0] (model_name \"large\"), and there is none here; they have one key",
+        "timeout in ms is 20000 here and 10000 in line 3",
+    ] {
+        let line = format!("line 5: model_list[1] (model_name \"small\"): {told}");
+        assert_eq!(text.matches(&line).count(), 1, "{line}:\n{text}");
+    }
+}
+
+#[test]
+fn each_limit_of_a_merged_backend_is_told_once_with_the_entry_that_it_is_of() {
+    let yaml = r#"
+model_list:
+  - { model_name: a, litellm_params: { model: groq/a, api_key: k }, rpm: 30 }
+  - { model_name: b, litellm_params: { model: groq/b, api_key: k, max_parallel_requests: 3 } }
+  - { model_name: c, litellm_params: { model: groq/c, api_key: k, rpm: 20, timeout: 9 } }
+  - { model_name: d, litellm_params: { model: groq/d, api_key: k, rpm: 20 } }
+router_settings: { model_group_alias: { e: b } }
+"#;
+    let (text, config) = import(yaml);
+    let limits = &config.backends[0].backend.limits;
+    assert_eq!((config.backends.len(), limits.rpm, limits.max_concurrency), (1, Some(20), Some(3)), "{text}");
+    let told: Vec<&str> = text.lines().filter_map(|line| line.strip_suffix("20").or(line.strip_suffix('3'))).collect();
+    let told: Vec<&str> =
+        told.into_iter().filter_map(|line| line.strip_suffix("; they have one key, and groq-1 has ")).collect();
+    let [a, b, c, d] = [(0, "a"), (1, "b"), (2, "c"), (3, "d")]
+        .map(|(index, name)| format!("line {}: model_list[{index}] (model_name {name:?})", index + 3));
+    assert_eq!(
+        told,
+        [
+            format!("# - {b}: max_concurrency is 3 here, and there is none in {a}"),
+            format!("# - {c}: rpm is 20 here and 30 in {a}"),
+            format!("# - {c}: max_concurrency is 3 in {b}, and there is none here"),
+            format!("# - {d}: max_concurrency is 3 in {b}, and there is none here"),
+        ],
+        "{text}"
+    );
+    assert!(text.contains(&format!("{b}: rpm is 30 in {a}, and there is none here")), "{text}");
+    assert!(text.contains(&format!("{d}: timeout in ms is 9000 in {c}, and there is none here")), "{text}");
+}
+
+#[test]
+fn what_can_be_taken_from_anywhere_in_an_entry_is() {
+    let yaml = r#"
+model_list:
+  - model_name: m
+    litellm_params: { model: openai/m, tpm: os.environ/TPM, weight: 2 }
+    model_info: { rpm: 60, tpm: 100, id: x }
+    input_cost_per_token: 0.000001
+    output_cost_per_token: 2.0e-06
+router_settings: { fallbacks: { m: other }, num_retries: os.environ/TPM }
+"#;
+    let env = [("TPM", "7"), ("OPENAI_API_KEY", "k")];
+    let yaml = yaml.replace(
+        "router_settings",
+        "  - { model_name: other, litellm_params: { model: groq/n, api_key: g } }\nrouter_settings",
+    );
+    let text = import_litellm(&yaml, &env).unwrap();
+    let config = parse(&text, "imported.toml", &env).unwrap_or_else(|error| panic!("{error}\n{text}")).config;
+    let backend = &config.backends[0].backend;
+    assert_eq!((backend.limits.rpm, backend.limits.tpm), (Some(60), Some(7)), "{text}");
+    let price = backend.price("m").unwrap();
+    assert_eq!((price.input_per_mtok, price.output_per_mtok), (1.0, 2.0));
+    assert_eq!(config.policy.settings["max_pool_retries"], 7);
+    assert!(text.contains("\"m\" is sent to groq-fallback-1 (fallback) as \"n\""), "a map and a name alone: {text}");
+    let told = "not carried over: model_info.id, model_info.tpm (litellm_params.tpm comes before it)\n";
+    assert!(text.contains(told), "{text}");
+}
+
+#[test]
+fn what_cannot_be_taken_is_told_whichever_key_it_is() {
+    let yaml = r#"
+model_list:
+  - model_name: m
+    litellm_params:
+      model: openai/m
+      rpm: os.environ/NOT_SET
+      tpm: many
+      weight: 0.5
+      timeout: os.environ/NOT_SET
+      max_parallel_requests: 0
+      extra_headers: { X-A: a, X-B: 1 }
+      api_base: https://h/v1
+      base_url: https://other/v1
+      organization: null
+    model_info: { input_cost_per_token: free }
+router_settings:
+  fallbacks: [m, { m: [{ model: m }] }]
+  default_fallbacks: [1]
+  timeout: 9
+  num_retries: 1
+  model_group_alias: [m]
+litellm_settings: { request_timeout: 600, num_retries: 5, master_key: sk-secret, fallbacks: m, timeout: 3 }
+general_settings: { master_key: 12, fallbacks: [] }
+"#;
+    let (text, config) = import(yaml);
+    let backend = &config.backends[0].backend;
+    assert_eq!((backend.timeouts.total.as_secs(), config.policy.settings["max_pool_retries"].clone()), (9, 1.into()));
+    let entry = "line 3: model_list[0] (model_name \"m\"): not carried over: litellm_params.base_url, \
+        litellm_params.max_parallel_requests (it is not a whole number from 1), \
+        litellm_params.rpm (it is in NOT_SET, which is not set here), \
+        litellm_params.timeout (it is in NOT_SET, which is not set here), \
+        litellm_params.tpm (it is not a whole number from 1), litellm_params.weight (it is not a whole number from 1), \
+        model_info.input_cost_per_token (it is not a number from 0), litellm_params.extra_headers.X-B (it is no text)";
+    let told: Vec<&str> =
+        text.lines().filter_map(|line| line.strip_prefix("# - ")).filter(|line| line.contains("not carried")).collect();
+    assert_eq!(
+        told,
+        [
+            entry,
+            "router_settings.fallbacks[0]: not carried over: it is no map",
+            "router_settings.fallbacks of \"m\": not carried over: a fallback that is more than a name",
+            "router_settings.default_fallbacks: not carried over: a fallback that is more than a name",
+            "router_settings.model_group_alias: not carried over: it is no map",
+            "litellm_settings.fallbacks: not carried over: it is no list of maps",
+            "litellm_settings.master_key: not carried over",
+            "litellm_settings.num_retries: not carried over: router_settings.num_retries comes before it",
+            "litellm_settings.request_timeout: not carried over: router_settings.timeout comes before it",
+            "litellm_settings.timeout: not carried over",
+            "general_settings.fallbacks: not carried over",
+            "general_settings.master_key: not carried over: it is no text",
+        ]
+    );
+    assert!(!text.contains("sk-secret") && text.contains("X-A"), "{text}");
 }
