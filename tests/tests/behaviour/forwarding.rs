@@ -130,6 +130,8 @@ async fn the_version_prefix_is_not_doubled_and_the_query_is_kept() {
         ("/v1", "/files", "/v1/files"),
         ("/api", "/v1/files", "/api/v1/files"),
         ("/v1", "/v10/files", "/v1/v10/files"),
+        ("/v1beta/openai", "/v1/chat/completions?a=1", "/v1beta/openai/chat/completions?a=1"),
+        ("/api/paas/v4/", "/v1/files", "/api/paas/v4/files"),
     ] {
         let up = echoing().await;
         let target = backend("p1").set("base_url", format!("http://{}{base}", up.addr()));

@@ -67,8 +67,9 @@ impl BaseUrl {
         &self.authority
     }
 
-    /// The URL that a request goes to. The client's path and query are kept byte for byte, but that a version segment
-    /// (`v1`, `v1beta`) at the base's end and at the path's beginning stands once.
+    /// The URL that a request goes to. The client's path and query are kept byte for byte, but for the version segment at the
+    /// path's beginning: it goes where the base has a version (`v1`, `v1beta`) of its own. At the base's end, that is any `/v1` and
+    /// the same version; further up, `/v1` but for `/v1/messages`, which Anthropic's SDK adds to any base.
     ///
     /// # Errors
     /// [`BadPath`].
@@ -91,19 +92,31 @@ impl BaseUrl {
         built.build().map_err(|_| BadPath::Invalid)
     }
 
-    /// The asked path and query without its first segment, if that is the version the base ends with.
+    /// The asked path and query without its first segment, if the base has that version or another in its place.
     fn without_version<'a>(&self, asked: &'a PathAndQuery) -> &'a str {
         let whole = asked.as_str();
-        let version = self.path.rsplit('/').next().unwrap_or_default();
-        if !is_version(version) {
-            return whole;
-        }
-        match whole[1..].strip_prefix(version) {
+        let last = self.path.rsplit('/').next().unwrap_or_default();
+        let without = |version: &str| {
             // The bare `/v1` is the base itself.
-            Some(rest) if rest.is_empty() || rest.starts_with(['/', '?']) => rest,
-            Some(_) | None => whole,
-        }
+            whole[1..].strip_prefix(version).filter(|rest| rest.is_empty() || rest.starts_with(['/', '?']))
+        };
+        let rest = if is_version(last) {
+            without(last).or_else(|| without(CLIENTS_VERSION))
+        } else if self.path.split('/').any(is_version) {
+            without(CLIENTS_VERSION).filter(|rest| !is_messages(rest))
+        } else {
+            None
+        };
+        rest.unwrap_or(whole)
     }
+}
+
+/// The version that clients send.
+const CLIENTS_VERSION: &str = "v1";
+
+/// `/messages` and what is below it.
+fn is_messages(path: &str) -> bool {
+    path.strip_prefix("/messages").is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '?']))
 }
 
 /// `v1`, `v2`, `v1beta`, `v1alpha2`.
@@ -145,7 +158,20 @@ mod tests {
             ("https://h/v1", "/chat/completions", "https://h/v1/chat/completions"),
             ("https://h", "/v1/chat/completions", "https://h/v1/chat/completions"),
             ("https://h:8443/", "/v1/models?limit=2", "https://h:8443/v1/models?limit=2"),
-            ("http://h/v1beta", "/v1/x", "http://h/v1beta/v1/x"),
+            ("http://h/v1beta", "/v1/x", "http://h/v1beta/x"),
+            ("http://h/v1beta", "/v1beta/x", "http://h/v1beta/x"),
+            ("https://h/api/paas/v4", "/v1/chat/completions", "https://h/api/paas/v4/chat/completions"),
+            ("https://h/api/paas/v4", "/v1/messages", "https://h/api/paas/v4/messages"),
+            ("https://h/v1beta/openai", "/v1/chat/completions", "https://h/v1beta/openai/chat/completions"),
+            ("https://h/v1beta/openai/", "/v1/models?a=1", "https://h/v1beta/openai/models?a=1"),
+            ("https://h/v1beta/openai", "/chat/completions", "https://h/v1beta/openai/chat/completions"),
+            ("https://h/v1beta/openai", "/v1", "https://h/v1beta/openai"),
+            ("https://h/v1beta/openai", "/v10/x", "https://h/v1beta/openai/v10/x"),
+            ("https://h/v1/acc/gw/anthropic", "/v1/messages", "https://h/v1/acc/gw/anthropic/v1/messages"),
+            ("https://h/v1/acc/gw/a", "/v1/messages/batches?x", "https://h/v1/acc/gw/a/v1/messages/batches?x"),
+            ("https://h/v1/acc/gw/a", "/v1/messages_x", "https://h/v1/acc/gw/a/messages_x"),
+            ("https://h/openai/v1", "/v1beta/x", "https://h/openai/v1/v1beta/x"),
+            ("https://h/vision/openai", "/v1/x", "https://h/vision/openai/v1/x"),
             ("http://h/v1", "/v1beta/x", "http://h/v1/v1beta/x"),
             ("http://h/v1", "/v1?x=1", "http://h/v1?x=1"),
             ("http://h/v1", "/v1", "http://h/v1"),
