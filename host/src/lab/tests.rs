@@ -177,6 +177,15 @@ fn settings_that_were_recorded_under_another_policy_are_left_out_and_told() {
     assert!(wrong.contains("`primary_wait_ms` must be a whole number"), "{wrong}");
     let set = SettingsArgs { set: vec!["primary_wait_ms=100".into()], settings: None };
     assert_eq!(trial("primary_wait_ms = -1", &set).unwrap().left_out, [""; 0]);
+    // The policy that decided is told what it was told then: others' keys and tables stood beside its own.
+    let own = default_policy().id().to_string();
+    let text = ONE_429.replace(
+        "[[request]]",
+        "[settings]\npatience = { ms = 1 }\nprimary_wait_ms = 100\n[[request]]\nend = \"delivered\"",
+    );
+    let scenario = Scenario::parse(&format!("settings_of = \"{own}\"\n{text}"), "s.toml").unwrap();
+    let decided = Trial::run(&default_policy(), &scenario, &GivenSettings::default()).unwrap();
+    assert_eq!(decided.left_out, ["patience"]);
     let unknown = SettingsArgs { set: vec!["patience=1".into()], settings: None };
     assert!(trial("", &unknown).unwrap_err().contains("`patience` is no setting"));
 }

@@ -44,7 +44,7 @@ impl Trial {
     /// # Errors
     /// The policy refuses the scenario's settings or table.
     pub fn run(policy: &Compiled, scenario: &Scenario, given: &GivenSettings) -> Result<Self, LoadError> {
-        let offer = given.over(scenario.offer(policy.id()));
+        let offer = given.over(scenario.offer());
         let policy = policy.isolated(&offer, Arc::new(scenario.config.table()))?;
         let left_out = policy.left_out().to_vec();
         let mut found = StateFound { questions: scenario.recorded(), asked: 0 };

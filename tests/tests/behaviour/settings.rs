@@ -354,3 +354,22 @@ async fn the_record_of_one_policy_is_put_to_another() {
         test.stdout
     );
 }
+
+#[tokio::test]
+async fn the_policy_that_decided_takes_its_own_scenario() {
+    let up = upstream().reply(chat("well")).start().await;
+    let builder = of_the_readme(proxy!().backend(backend("p").primary(&up)));
+    let proxy = builder.set("policy.settings.patience.a", 1).start().await;
+    let mine = another().build();
+    std::fs::write(proxy.dir().join("mine.wasm"), &mine).unwrap();
+    for (policy, rows) in [("default", 1), ("mine.wasm", 2)] {
+        proxy.chat().send().await;
+        proxy.wait_rows(rows, "SELECT ended_us FROM trail").await;
+        let args = ["explain", "last", "--store", "pointsman.db", "--as-scenario"];
+        let scenario = run(BINARY, proxy.dir(), &args, &[]).await.stdout;
+        std::fs::write(proxy.dir().join("own.toml"), &scenario).unwrap();
+        let test = run(BINARY, proxy.dir(), &["policy", "test", policy, "own.toml"], &[]).await;
+        assert_eq!(test.code, Some(0), "{policy}: {}{}\n{scenario}", test.stdout, test.stderr);
+        proxy.put_policy(mine.clone()).await;
+    }
+}

@@ -44,7 +44,7 @@ pub struct Scenario {
     pub seed: u64,
     /// Backends, clients, limits and the policy's settings.
     pub config: Config,
-    /// The revision whose settings these are; none: they are those of whoever is tested.
+    /// The revision that was offered these settings when they were recorded; none: they are for whoever is tested.
     pub settings_of: Option<String>,
     /// What each backend answers, in the table's order.
     pub scripts: Vec<Script>,
@@ -163,11 +163,12 @@ impl Scenario {
         serde_json::Value::Object(self.config.policy.settings.clone()).to_string()
     }
 
-    /// What this revision is offered: another one than that whose settings these are is told those that it knows.
-    pub fn offer(&self, revision: &str) -> SettingsOffer {
+    /// What a policy is offered. Recorded settings are all that was offered then, other policies' among them: whoever is tested, the
+    /// policy that decided too, is told those that it knows.
+    pub fn offer(&self) -> SettingsOffer {
         match &self.settings_of {
-            Some(other) if other != revision => SettingsOffer::shared(&self.settings()),
-            Some(_) | None => SettingsOffer::from(&self.settings()),
+            Some(_) => SettingsOffer::shared(&self.settings()),
+            None => SettingsOffer::from(&self.settings()),
         }
     }
 }

@@ -87,7 +87,7 @@ fn body(journaled: &Journaled, retold: &Retold) -> (String, Remarks) {
         // So that the first question has the seed that it had.
         text.put("seed", format!("{:#018x}", seed_of_first(first.query.seed)));
     }
-    // A policy that did not decide it is told those of its settings that it knows.
+    // Other policies' may be among them: whoever is tested is told those that it knows.
     text.put_if("settings_of", exchange.policy.clone(), setup.settings != "{}");
     text.blank();
     table::settings(&mut text, setup, &mut remarks.differs);
