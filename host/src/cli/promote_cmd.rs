@@ -109,8 +109,11 @@ fn read(args: &PromoteArgs, env: &dyn Env) -> Result<(Asking, Option<Vec<u8>>), 
     args.guard.iter().for_each(|guard| {
         asked.append_pair("guard", guard);
     });
-    if let Some(settings) = args.settings.read()?.alone() {
-        asked.append_pair("settings", &serde_json::Value::Object(settings).to_string());
+    let (whole, set) = args.settings.read()?.parts();
+    for (name, settings) in [("settings", whole), ("set", set)] {
+        if let Some(settings) = settings {
+            asked.append_pair(name, &serde_json::Value::Object(settings).to_string());
+        }
     }
     if let Some(name) = &args.name {
         asked.append_pair("name", name);
@@ -393,6 +396,21 @@ mod tests {
         assert_eq!(asking.abort.as_str(), "http://[::1]:9/p/api/policy/promote");
         assert_eq!(asking.how_to_abort, "pointsman policy promote --abort --admin http://[::1]:9/p/ --token env:PATH");
         assert!(asking.token.is_some());
+    }
+
+    #[test]
+    fn a_single_setting_is_not_all_of_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("own.json");
+        std::fs::write(&file, r#"{"a":1,"b":2}"#).unwrap();
+        let query = |args: &[&str]| {
+            let url = asked(&[&["--abort", "--admin", "http://[::1]:9"], args].concat()).unwrap().promote;
+            let of_settings = |(name, _): &(_, _)| name == "settings" || name == "set";
+            url.query_pairs().filter(of_settings).map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>()
+        };
+        assert_eq!(query(&["--set", "a=3"]), [r#"set={"a":3}"#]);
+        assert_eq!(query(&["--settings", file.to_str().unwrap(), "--set", "a=3"]), [r#"settings={"a":3,"b":2}"#]);
+        assert_eq!(query(&[]), [""; 0]);
     }
 
     #[test]

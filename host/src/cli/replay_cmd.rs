@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use pointsman_core::time::Timestamp;
 
 use crate::clock::Clock;
-use crate::config::{self, ProcessEnv};
+use crate::config::{self, PolicySettings, ProcessEnv};
 use crate::lab::journal::{JournalArgs, Period, Progress};
 use crate::lab::replay::{Chosen, Plan, run as replay};
 use crate::lab::settings::SettingsArgs;
@@ -85,7 +85,7 @@ fn plan(args: &ReplayArgs, now: Timestamp) -> Result<Plan, String> {
     }
     let settings = args.settings.read()?;
     let configured = match args.journal.store.is_some() {
-        true => serde_json::Map::new(),
+        true => PolicySettings::default(),
         false => config::policy_settings(args.journal.config.as_deref(), &ProcessEnv).map_err(|e| e.to_string())?,
     };
     Ok(Plan { store, since, until, policy, settings, configured, limits, examples: args.examples })

@@ -109,12 +109,13 @@ impl Config {
         }
     }
 
-    /// Is this the same configuration, secrets included? (`revision` leaves them out.)
+    /// Is this the same configuration, secrets and the name in the policy's file included? (`revision` leaves them out.)
     pub fn is_same(&self, other: &Config) -> bool {
         let keys = |c: &Config| -> Vec<Option<Secret>> { c.backends.iter().map(|b| b.api_key.clone()).collect() };
         let clients = |c: &Config| -> Vec<KeyDigest> { c.clients.iter().map(|c| c.key).collect() };
         let headers = |c: &Config| -> Vec<_> { c.backends.iter().map(|b| b.headers.clone()).collect() };
         self.revision == other.revision
+            && self.policy.own_name == other.policy.own_name
             && keys(self) == keys(other)
             && clients(self) == clients(other)
             && headers(self) == headers(other)
@@ -202,6 +203,8 @@ pub struct KeptBodies {
 pub struct Policy {
     /// A component file; none: the embedded policy.
     pub file: Option<PathBuf>,
+    /// The name in that file's component, as it was when the configuration was loaded; none: it has none, or could not be read.
+    pub own_name: Option<String>,
     /// `[policy.settings]` as it is written: [`Policy::offer`] says whose each is.
     pub settings: serde_json::Map<String, serde_json::Value>,
     /// Longest decision.

@@ -29,7 +29,7 @@ pub use checked::{
 pub use diagnostic::{ConfigError, Diagnostic, Place, Severity};
 pub use litellm::import_litellm;
 pub use overlay::{Env, ProcessEnv};
-pub use settings::{DEFAULT_POLICY, names as policy_names, section as settings_section};
+pub use settings::{DEFAULT_POLICY, PolicySettings, names as policy_names, recorded_settings};
 pub use sketch::{Complaints, OwnKeys, sketch};
 pub use tree::Path as KeyPath;
 
@@ -58,10 +58,13 @@ pub struct Loaded {
 /// Loads the file named, else `./pointsman.toml` where it exists, else what the providers' variables come to.
 pub fn load(path: Option<&Path>, env: &dyn Env) -> Result<Loaded, ConfigError> {
     let default = Path::new(DEFAULT_FILE);
-    match path.or_else(|| default.exists().then_some(default)) {
-        Some(path) => load_file(path, env),
-        None => discovered(env),
-    }
+    let mut loaded = match path.or_else(|| default.exists().then_some(default)) {
+        Some(path) => load_file(path, env)?,
+        None => discovered(env)?,
+    };
+    let policy = &mut loaded.config.policy;
+    policy.own_name = policy.file.as_deref().and_then(settings::own_name);
+    Ok(loaded)
 }
 
 /// What the providers' variables come to, without a file.
@@ -108,19 +111,21 @@ pub fn settings_place(file: &Path, env: &dyn Env, names: &[&str], key: &str) -> 
     Some(report.place(node.key.as_ref().unwrap_or(&node.site)))
 }
 
-/// `[policy.settings]` of the file named, else of `./pointsman.toml` where it exists; nothing else is looked at.
+/// `[policy.settings]` of the file named, else of `./pointsman.toml` where it exists, and the policies that it names; nothing else
+/// is looked at.
 ///
 /// # Errors
 /// When there is no such file, or it is not TOML.
-pub fn policy_settings(
-    path: Option<&Path>,
-    env: &dyn Env,
-) -> Result<serde_json::Map<String, serde_json::Value>, ConfigError> {
+pub fn policy_settings(path: Option<&Path>, env: &dyn Env) -> Result<PolicySettings, ConfigError> {
     let source = Source::find(path)?;
     let tree = source.tree(env)?;
-    let node = tree.find(&tree::Path::of("policy").key("settings"));
-    let value = node.and_then(|node| serde_json::to_value(node.to_value()).ok());
-    Ok(value.and_then(|value| value.as_object().cloned()).unwrap_or_default())
+    let policy = tree::Path::of("policy");
+    let value = |at: &tree::Path| tree.find(at).and_then(|node| serde_json::to_value(node.to_value()).ok());
+    let file =
+        |at: &tree::Path| value(at)?.as_str().filter(|file| !file.is_empty()).map(|file| source.folder.join(file));
+    let settings = value(&policy.key("settings")).and_then(|value| value.as_object().cloned()).unwrap_or_default();
+    let (own, shadow_file) = (file(&policy.key("file")), file(&policy.key("shadow").key("file")));
+    Ok(PolicySettings { settings, own_name: own.as_deref().and_then(settings::own_name), file: own, shadow_file })
 }
 
 /// `[store] path` of the file named, else of `./pointsman.toml` where it exists, else the default; none: the store is in memory.

@@ -5,12 +5,14 @@
 //! it), or the name of its file without `.wasm`. Another table may be a setting of the policy that the configuration names, or
 //! belong to a policy that is still to come: it is offered, and left out where the policy does not know it.
 
-use std::path::Path;
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
 use super::checked::{Policy, Shadow};
-use crate::policy::SettingsOffer;
+use crate::policy::{EngineLimits, SettingsOffer, name_of};
 
 /// The name of the policy inside the binary.
 pub const DEFAULT_POLICY: &str = "default";
@@ -20,53 +22,130 @@ const EMERGENCY_FRACTION: &str = "emergency_rpm_fraction";
 
 type Settings = Map<String, Value>;
 
+/// `[policy.settings]`, and the policies that the configuration names.
+#[derive(Clone, Debug, Default)]
+pub struct PolicySettings {
+    /// As they are written.
+    pub settings: Settings,
+    /// The policy's file; none: the embedded policy.
+    pub file: Option<PathBuf>,
+    /// The name in that file's component.
+    pub own_name: Option<String>,
+    /// The shadow's file.
+    pub shadow_file: Option<PathBuf>,
+}
+
+impl PolicySettings {
+    /// What a policy is offered that has these names, where a table of one of them stands there; none: there is no such table.
+    pub fn offer_with_table(&self, names: &[&str]) -> Option<SettingsOffer> {
+        section(&self.settings, names)?;
+        let Self { settings, file, own_name, shadow_file } = self;
+        let of = (file.as_deref(), own_name.as_deref(), shadow_file.as_deref());
+        Some(Owners { settings, file: of.0, own_name: of.1, shadow_file: of.2 }.offer_for_other(names))
+    }
+}
+
 impl Policy {
     /// What the policy is offered that the configuration names; `own` is the name in the component.
     pub fn offer(&self, own: Option<&str>) -> SettingsOffer {
-        let names = names(own, self.file.as_deref(), self.file.is_none());
-        let plain = self.plain(&names);
+        let owners = self.owners();
+        let names = names(own.or(owners.own_name), owners.file, owners.file.is_none());
         let section = section(&self.settings, &names).cloned().unwrap_or_default();
-        self.finished(SettingsOffer::with_foreign_tables(plain).and(&section))
+        finished(SettingsOffer::with_foreign_tables(owners.plain(&names)).and(&section), &self.settings)
     }
 
     /// What another policy is offered that has these names: its own table, or else what it knows of the plain keys. One of the
     /// configured policy's name is another version of that: it is offered what is that one's, as far as it knows it.
     pub fn offer_for_other(&self, names: &[&str]) -> SettingsOffer {
-        let configured = config_name(self.file.as_deref());
-        let own = section(&self.settings, names);
-        self.finished(if configured.is_some_and(|name| names.contains(&name)) {
-            let plain = SettingsOffer::shared(&Value::Object(self.plain(names)).to_string());
-            plain.and(&own.cloned().unwrap_or_default())
-        } else {
-            own.map_or_else(|| SettingsOffer::shared(&keys_only(&self.settings)), |own| SettingsOffer::own(own.clone()))
-        })
+        self.owners().offer_for_other(names)
     }
 
     /// What a policy is offered that came with settings.
     pub fn offer_of(&self, settings: &Settings) -> SettingsOffer {
-        self.finished(SettingsOffer::own(settings.clone()))
+        finished(SettingsOffer::own(settings.clone()), &self.settings)
     }
 
-    /// The share of a backend's rate that the emergency lane may use, where it is set.
+    /// The share of a backend's rate that the emergency lane may use, where it is set: first as the policy is told it that the
+    /// configuration names.
     pub fn emergency_fraction(&self) -> Option<f64> {
-        let own = names(None, self.file.as_deref(), self.file.is_none());
+        let own = self.owners().configured();
         let sections = [own.as_slice(), &[DEFAULT_POLICY]].map(|names| section(&self.settings, names));
-        let places = [Some(&self.settings)].into_iter().chain(sections).flatten();
+        let places = [sections[0], Some(&self.settings), sections[1]].into_iter().flatten();
         places.filter_map(|settings| settings.get(EMERGENCY_FRACTION)).find_map(Value::as_f64)
+    }
+
+    fn owners(&self) -> Owners<'_> {
+        let shadow_file = self.shadow.as_ref().map(|shadow| &*shadow.file);
+        let (file, own_name) = (self.file.as_deref(), self.own_name.as_deref());
+        Owners { settings: &self.settings, file, own_name, shadow_file }
+    }
+}
+
+/// The settings, and the names of those whose they may be.
+struct Owners<'a> {
+    settings: &'a Settings,
+    file: Option<&'a Path>,
+    own_name: Option<&'a str>,
+    shadow_file: Option<&'a Path>,
+}
+
+impl<'a> Owners<'a> {
+    fn offer_for_other(&self, names: &[&str]) -> SettingsOffer {
+        let offer = if self.is_configured(names) {
+            let all: Vec<&str> = names.iter().copied().chain(self.configured()).collect();
+            let plain = SettingsOffer::shared(&Value::Object(self.plain(&all)).to_string());
+            plain.and(&section(self.settings, &all).cloned().unwrap_or_default())
+        } else {
+            let own = section(self.settings, names);
+            own.map_or_else(|| SettingsOffer::shared(&keys_only(self.settings)), |own| SettingsOffer::own(own.clone()))
+        };
+        finished(offer, self.settings)
+    }
+
+    /// The names of the policy that the configuration names.
+    fn configured(&self) -> Vec<&'a str> {
+        names(self.own_name, self.file, self.file.is_none())
+    }
+
+    /// Does a policy of these names go by one of that policy? The name of a file says nothing of a component with another name of
+    /// its own: a project's is mostly policy.wasm.
+    fn is_configured(&self, names: &[&str]) -> bool {
+        let known = self.configured();
+        match self.own_name {
+            Some(own) => names.contains(&own) || names.first().is_some_and(|name| known.contains(name)),
+            None => names.iter().any(|name| known.contains(name)),
+        }
     }
 
     /// The keys that are no table of a policy that is known.
     fn plain(&self, names: &[&str]) -> Settings {
-        let configured = self.file.as_deref().and_then(stem);
-        let shadow = self.shadow.as_ref().and_then(|shadow| stem(&shadow.file));
-        let known: Vec<&str> =
-            [Some(DEFAULT_POLICY), configured, shadow].into_iter().flatten().chain(names.iter().copied()).collect();
-        plain(&self.settings, &known)
+        let shadow = self.shadow_file.and_then(stem);
+        let others = [Some(DEFAULT_POLICY), shadow].into_iter().flatten();
+        let known: Vec<&str> = others.chain(self.configured()).chain(names.iter().copied()).collect();
+        plain(self.settings, &known)
     }
+}
 
-    fn finished(&self, offer: SettingsOffer) -> SettingsOffer {
-        offer.without_blame_for(EMERGENCY_FRACTION).with_fallback(default_settings(&self.settings))
+/// What was offered once, for whoever is asked now: any of it may be another policy's.
+pub fn recorded_settings(json: &str) -> SettingsOffer {
+    SettingsOffer::shared(json).without_blame_for(EMERGENCY_FRACTION)
+}
+
+/// The name in a component's file; none: it has none, or cannot be read.
+pub fn own_name(file: &Path) -> Option<String> {
+    const MAX_BYTES: u64 = EngineLimits::MAX_COMPONENT_BYTES as u64;
+    // Asked before it is opened: opening a pipe would wait for its writer.
+    let meta = fs::metadata(file).ok()?;
+    if !meta.is_file() || meta.len() > MAX_BYTES {
+        return None;
     }
+    let mut bytes = Vec::new();
+    File::open(file).ok()?.take(MAX_BYTES).read_to_end(&mut bytes).ok()?;
+    name_of(&bytes)
+}
+
+fn finished(offer: SettingsOffer, settings: &Settings) -> SettingsOffer {
+    offer.without_blame_for(EMERGENCY_FRACTION).with_fallback(default_settings(settings))
 }
 
 impl Shadow {
@@ -77,7 +156,7 @@ impl Shadow {
             (Some(settings), _) | (None, Some(settings)) => SettingsOffer::own(settings.clone()),
             (None, None) => SettingsOffer::shared(&keys_only(&self.settings)),
         };
-        offer.without_blame_for(EMERGENCY_FRACTION).with_fallback(default_settings(&self.settings))
+        finished(offer, &self.settings)
     }
 }
 
@@ -102,11 +181,6 @@ fn default_settings(settings: &Settings) -> Settings {
 fn plain(settings: &Settings, names: &[&str]) -> Settings {
     let is_section = |key: &str, value: &Value| value.is_object() && names.contains(&key);
     settings.iter().filter(|(key, value)| !is_section(key, value)).map(|(k, v)| (k.clone(), v.clone())).collect()
-}
-
-/// The name of the policy that a configuration names.
-fn config_name(file: Option<&Path>) -> Option<&str> {
-    file.map_or(Some(DEFAULT_POLICY), stem)
 }
 
 /// The keys that are no tables, as JSON: a table is for the configured policy, or for the policy of its name.
@@ -144,15 +218,22 @@ mod tests {
 
     #[test]
     fn another_policy_has_its_table_or_what_it_knows_of_the_plain_keys() {
-        let policy = config(&format!("[policy]\nfile = \"policy.wasm\"\n{SHARED}")).policy;
+        let mut policy = config(&format!("[policy]\nfile = \"policy.wasm\"\n{SHARED}")).policy;
         assert_eq!(policy.offer_for_other(&["mine"]).json(), r#"{"own":3}"#);
         assert_eq!(policy.offer_for_other(&["default"]).json(), r#"{"primary_wait_ms":2}"#);
         assert_eq!(policy.offer_for_other(&["other"]).json(), r#"{"plain":1}"#, "and no table");
         let version = policy.offer_for_other(&["policy"]).json().to_owned();
         assert_eq!(
             version, r#"{"mine":{"own":3},"plain":1,"weights":{"a":4}}"#,
-            "another version of the configured one"
+            "another version of a configured one without a name of its own"
         );
+        policy.own_name = Some("mine".to_owned());
+        for version in [&["mine"][..], &["mine", "policy"], &["policy"], &["new", "mine"]] {
+            let offered = policy.offer_for_other(version).json().to_owned();
+            assert_eq!(offered, r#"{"own":3,"plain":1,"weights":{"a":4}}"#, "another version of it: {version:?}");
+        }
+        let other = policy.offer_for_other(&["other", "policy"]).json().to_owned();
+        assert_eq!(other, r#"{"plain":1}"#, "another project's file of the same name");
     }
 
     #[test]
@@ -173,8 +254,27 @@ mod tests {
             ("[policy.settings.default]\nemergency_rpm_fraction = 0.4\n", Some(0.4)),
             ("[policy]\nfile = \"mine.wasm\"\n[policy.settings.mine]\nemergency_rpm_fraction = 0.5\n", Some(0.5)),
             ("[policy.settings.other]\nemergency_rpm_fraction = 0.6\n", None),
+            (
+                "[policy.settings]\nemergency_rpm_fraction = 0.3\n[policy.settings.default]\nemergency_rpm_fraction = 0.4\n",
+                Some(0.4),
+            ),
+            (
+                "[policy]\nfile = \"mine.wasm\"\n[policy.settings]\nemergency_rpm_fraction = 0.3\n[policy.settings.mine]\nemergency_rpm_fraction = 0.5\n\
+                 [policy.settings.default]\nemergency_rpm_fraction = 0.4\n",
+                Some(0.5),
+            ),
+            (
+                "[policy]\nfile = \"mine.wasm\"\n[policy.settings]\nemergency_rpm_fraction = 0.3\n\
+                 [policy.settings.default]\nemergency_rpm_fraction = 0.4\n",
+                Some(0.3),
+            ),
         ] {
             assert_eq!(config(text).policy.emergency_fraction(), fraction, "{text}");
         }
+        let table = "[policy]\nfile = \"policy.wasm\"\n[policy.settings]\nemergency_rpm_fraction = 0.3\n\
+                     [policy.settings.mine]\nemergency_rpm_fraction = 0.5\n";
+        let mut by_its_component = config(table).policy;
+        by_its_component.own_name = Some("mine".to_owned());
+        assert_eq!(by_its_component.emergency_fraction(), Some(0.5));
     }
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
-use crate::config::{self, Env};
+use crate::config::{self, PolicySettings};
 use crate::policy::SettingsOffer;
 
 /// A larger file of settings is none, in bytes.
@@ -24,11 +24,13 @@ pub struct SettingsArgs {
     pub settings: Option<PathBuf>,
 }
 
+type Settings = Map<String, Value>;
+
 /// What was given.
 #[derive(Clone, Debug, Default)]
 pub struct GivenSettings {
-    file: Option<Map<String, Value>>,
-    set: Map<String, Value>,
+    file: Option<Settings>,
+    set: Settings,
 }
 
 impl SettingsArgs {
@@ -65,30 +67,19 @@ impl GivenSettings {
         self.file.clone().map_or(else_offered, SettingsOffer::own).and(&self.set)
     }
 
-    /// All of it, where there is any.
-    pub fn alone(&self) -> Option<Map<String, Value>> {
-        if self.file.is_none() && self.set.is_empty() {
-            return None;
+    /// The whole, where a file was given, and single settings, where there are any and no file.
+    pub fn parts(&self) -> (Option<Settings>, Option<Settings>) {
+        match &self.file {
+            Some(file) => (Some(file.iter().chain(&self.set).map(|(k, v)| (k.clone(), v.clone())).collect()), None),
+            None => (None, (!self.set.is_empty()).then(|| self.set.clone())),
         }
-        let mut all = self.file.clone().unwrap_or_default();
-        all.extend(self.set.clone());
-        Some(all)
     }
 }
 
-/// What a recorded setup has for a policy that goes by these names: the table of its name in the configuration, where a
-/// configuration is read; else what was recorded, without what the policy does not know.
-pub fn recorded(section: Option<&Map<String, Value>>, recorded: &str) -> SettingsOffer {
-    section.map_or_else(|| SettingsOffer::shared(recorded), |section| SettingsOffer::own(section.clone()))
-}
-
-/// The table of a policy that goes by one of these names, in the configuration named or in ./pointsman.toml.
-///
-/// # Errors
-/// The configuration cannot be read.
-pub fn section(path: Option<&Path>, env: &dyn Env, names: &[&str]) -> Result<Option<Map<String, Value>>, String> {
-    let settings = config::policy_settings(path, env).map_err(|error| error.to_string())?;
-    Ok(config::settings_section(&settings, names).cloned())
+/// What a recorded setup has for a policy that goes by these names: what the configuration has for it, where that has a table of its
+/// name; else what was recorded, without what the policy does not know.
+pub fn recorded(configured: &PolicySettings, names: &[&str], recorded: &str) -> SettingsOffer {
+    configured.offer_with_table(names).unwrap_or_else(|| config::recorded_settings(recorded))
 }
 
 fn of_file(file: &Path) -> Result<Map<String, Value>, String> {
@@ -126,10 +117,10 @@ mod tests {
         let offered = given.over(SettingsOffer::shared(r#"{"z":0}"#));
         assert_eq!(offered.json(), r#"{"a":1,"b":[1],"c":"plain"}"#);
         let json = SettingsArgs { set: Vec::new(), settings: file("a.json", r#"{"a": {"b": 1}}"#) };
-        assert_eq!(json.read().unwrap().alone().unwrap()["a"]["b"], 1);
+        assert_eq!(json.read().unwrap().parts().0.unwrap()["a"]["b"], 1);
         let set = SettingsArgs { set: vec!["a=1".into()], settings: None }.read().unwrap();
         assert_eq!(set.over(SettingsOffer::shared(r#"{"z":0}"#)).json(), r#"{"a":1,"z":0}"#);
-        assert_eq!(SettingsArgs::default().read().unwrap().alone(), None);
+        assert_eq!(SettingsArgs::default().read().unwrap().parts(), (None, None));
         for (args, words) in [
             (SettingsArgs { set: vec!["a".into()], settings: None }, "--set KEY=VALUE"),
             (SettingsArgs { set: vec![], settings: file("b.json", "[1]") }, "a JSON object"),

@@ -15,6 +15,9 @@ pub struct UploadOptions {
     pub name: Option<String>,
     /// Settings of its own; none: those of the configuration.
     pub settings: Option<Map<String, Value>>,
+    /// Settings in the place of those that the configuration has for it. Once it is judged they are part of `settings`, and never
+    /// kept apart.
+    pub set: Map<String, Value>,
 }
 
 impl UploadOptions {
@@ -26,8 +29,31 @@ impl UploadOptions {
         if let Some(name) = name.filter(|name| name.is_empty() || name.len() > MAX_NAME_BYTES) {
             return Err(format!("name: `{}` is no name; give 1 to {MAX_NAME_BYTES} bytes", short(name)));
         }
-        let settings = settings.map(object).transpose()?;
-        Ok(Self { name: name.map(str::to_owned), settings })
+        let settings = settings.map(|text| object("settings", text)).transpose()?;
+        Ok(Self { name: name.map(str::to_owned), settings, set: Map::new() })
+    }
+
+    /// The same with single settings, a JSON object, over the others.
+    ///
+    /// # Errors
+    /// In a sentence, why it is none and what to write.
+    pub fn with_set(mut self, set: Option<&str>) -> Result<Self, String> {
+        let set = set.map(|text| object("set", text)).transpose()?.unwrap_or_default();
+        match &mut self.settings {
+            Some(settings) => settings.extend(set),
+            None => self.set = set,
+        }
+        Ok(self)
+    }
+
+    /// The same, where single settings were given, with all that it was told, as JSON.
+    #[must_use]
+    pub fn settled(mut self, told: &str) -> Self {
+        if !self.set.is_empty() {
+            self.settings = serde_json::from_str(told).ok();
+            self.set = Map::new();
+        }
+        self
     }
 
     /// As the store keeps the settings.
@@ -36,13 +62,13 @@ impl UploadOptions {
     }
 }
 
-fn object(text: &str) -> Result<Map<String, Value>, String> {
+fn object(name: &str, text: &str) -> Result<Map<String, Value>, String> {
     if text.len() > MAX_SETTINGS_BYTES {
-        return Err(format!("settings: more than {MAX_SETTINGS_BYTES} bytes"));
+        return Err(format!("{name}: more than {MAX_SETTINGS_BYTES} bytes"));
     }
     serde_json::from_str(text).map_err(|error| {
         format!(
-            "settings: `{}` is no JSON object ({error}); write settings={{\"KEY\":VALUE}}, percent-encoded: ?settings=%7B%22KEY%22%3A1%7D",
+            "{name}: `{}` is no JSON object ({error}); write {name}={{\"KEY\":VALUE}}, percent-encoded: ?{name}=%7B%22KEY%22%3A1%7D",
             short(text)
         )
     })
@@ -64,6 +90,14 @@ mod tests {
             (Some("mine"), Some(r#"{"a":[1,{"b":2}]}"#))
         );
         assert_eq!(UploadOptions::read(None, None), Ok(UploadOptions::default()));
+        let set = UploadOptions::default().with_set(Some(r#"{"a":1}"#)).unwrap();
+        assert_eq!((set.settings.is_none(), set.set["a"].as_i64()), (true, Some(1)));
+        assert_eq!(set.settled(r#"{"a":1,"b":2}"#).settings_json().as_deref(), Some(r#"{"a":1,"b":2}"#));
+        let over = UploadOptions::read(None, Some(r#"{"a":0,"b":2}"#)).unwrap().with_set(Some(r#"{"a":1}"#)).unwrap();
+        assert_eq!(over.settings_json().as_deref(), Some(r#"{"a":1,"b":2}"#), "over those that came with it");
+        assert!(
+            UploadOptions::default().with_set(Some("a=1")).unwrap_err().starts_with("set: `a=1` is no JSON object")
+        );
         for (name, settings, words) in [
             (Some(""), None, "is no name"),
             (Some(&*"n".repeat(65)), None, "1 to 64 bytes"),

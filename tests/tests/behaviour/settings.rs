@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use pointsman::policy::named;
 use pointsman_tests::{
     Proxy, ProxyBuilder, Upstream, WatPolicy, backend, chat, proxy, revision_of, run, sends_to, upstream,
 };
@@ -371,5 +372,109 @@ async fn the_policy_that_decided_takes_its_own_scenario() {
         let test = run(BINARY, proxy.dir(), &["policy", "test", policy, "own.toml"], &[]).await;
         assert_eq!(test.code, Some(0), "{policy}: {}{}\n{scenario}", test.stdout, test.stderr);
         proxy.put_policy(mine.clone()).await;
+    }
+}
+
+#[tokio::test]
+async fn a_new_build_of_the_configured_policy_keeps_its_settings() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("policy.wasm");
+    std::fs::write(&file, named(another().build(), "mine")).unwrap();
+    let (builder, _up) = with_one_backend().await;
+    let builder = builder.policy_file(&file).set("policy.settings.mine.own", 1).setting("patience", 3);
+    let mut proxy = builder.start().await;
+    let settings = json!({ "own": 1, "patience": 3 });
+    assert_eq!(proxy.policy().await["settings"], settings);
+    let build = named(another().then("nop").build(), "mine");
+    assert_eq!(proxy.put_policy(build.clone()).await.status, 200);
+    assert_eq!(proxy.policy().await["settings"], settings, "uploaded");
+    // A component of another project is another policy, also where a file of it has the same name.
+    assert_eq!(proxy.put_policy(named(another().build(), "other")).await.status, 200);
+    assert_eq!(proxy.policy().await["settings"], json!({ "patience": 3 }));
+    std::fs::remove_file(&file).unwrap();
+    proxy.reconfigure("policy.settings.patience", 4);
+    proxy.wait_policy("the configuration", |policy| policy["settings"]["patience"] == 4).await;
+    assert_eq!(proxy.put_policy(build).await.status, 200);
+    assert_eq!(proxy.policy().await["settings"], json!({ "own": 1, "patience": 4 }), "the file is gone");
+}
+
+#[tokio::test]
+async fn a_single_setting_replaces_one_and_leaves_the_others() {
+    let (builder, _up) = with_one_backend().await;
+    let mut proxy = of_the_readme(builder).start().await;
+    let settings = json!({ "primary_wait_ms": 70, "primary_wait_max_retries": 6 });
+    let answer = proxy.put_policy_with(default_component(), &[("set", r#"{"primary_wait_ms":70}"#)]).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert_eq!(answer.json()["settings"], settings);
+    proxy.kill9().await;
+    proxy.restart().await;
+    assert_eq!(proxy.policy().await["settings"], settings, "after a restart");
+
+    // A candidate that is content with all of the configuration's only.
+    std::fs::write(proxy.dir().join("candidate.wasm"), sends_to(0).wants_settings_of(50).build()).unwrap();
+    let admin = format!("http://{}", proxy.admin_addr());
+    let args = ["policy", "promote", "candidate.wasm", "--admin", &admin, "--detach", "--set", "patience=1"];
+    let done = run(BINARY, proxy.dir(), &args, &[]).await;
+    assert_eq!(done.code, Some(0), "{}{}", done.stdout, done.stderr);
+    assert_eq!(proxy.policy().await["promotion"]["state"], "running");
+}
+
+#[tokio::test]
+async fn the_policy_file_that_takes_over_an_upload_makes_it_the_files() {
+    let (mut proxy, _up, folder) = decided_by(sends_to(0).build(), |builder| builder.setting("plain", 1)).await;
+    let file = folder.path().join("mine.wasm");
+    let origin = file.display().to_string();
+    let [b, c] = [another().build(), another().then("nop").build()];
+    let own = [("settings", r#"{"own":2}"#)];
+    assert_eq!(proxy.put_policy_with(b.clone(), &own).await.json()["settings"], json!({ "own": 2 }));
+    std::fs::write(&file, &b).unwrap();
+    let policy = proxy.wait_policy("the file's", |policy| policy["origin"] == *origin).await;
+    assert_eq!((&policy["revision"], &policy["settings"]), (&revision_of(&b).into(), &json!({ "plain": 1 })));
+    assert_eq!(policy["history"][0]["settings"], Value::Null);
+    // Also where it came with nothing, and while Pointsman is stopped.
+    assert_eq!(proxy.put_policy(c.clone()).await.status, 200);
+    assert_eq!(proxy.policy().await["origin"], "upload");
+    proxy.kill9().await;
+    std::fs::write(&file, &c).unwrap();
+    proxy.restart().await;
+    let policy = proxy.policy().await;
+    assert_eq!((&policy["revision"], &policy["origin"]), (&revision_of(&c).into(), &origin.into()));
+}
+
+#[tokio::test]
+async fn the_same_component_with_other_settings_is_reached_by_its_name() {
+    let (builder, _up) = with_one_backend().await;
+    let proxy = builder.start().await;
+    let mine = another().build();
+    for n in [1, 2] {
+        let settings = json!({ "n": n }).to_string();
+        assert_eq!(proxy.put_policy_with(mine.clone(), &[("settings", &settings)]).await.status, 200);
+    }
+    for n in [1, 2] {
+        let back = proxy.rollback(Some(&revision_of(&mine))).await;
+        assert_eq!(back.status, 200, "{}", back.text());
+        assert_eq!(proxy.policy().await["settings"], json!({ "n": n }));
+    }
+}
+
+#[tokio::test]
+async fn a_candidate_is_tried_with_the_settings_that_it_would_have_in_force() {
+    // It is content with the plain key and its table together, and does not know the host's own key.
+    let mine = sends_to(0).wants_settings_of(24).knows_no("emergency").build();
+    let more = |builder: ProxyBuilder| {
+        let builder = builder.set("policy.settings.mine.own", 1).setting("a_plain_key", 2);
+        builder.set("policy.settings.mine.emergency_rpm_fraction", 0.5)
+    };
+    let (proxy, _up, folder) = decided_by(mine.clone(), more).await;
+    for _ in 0..110 {
+        proxy.chat().send().await;
+    }
+    proxy.wait_rows(110, "SELECT ended_us FROM trail").await;
+    let build = folder.path().join("mine.wasm");
+    for command in [&["replay"][..], &["backtest", "--seeds", "2"]] {
+        let args = [command, &["--config", "pointsman.toml", "--policy", build.to_str().unwrap(), "--json"]].concat();
+        let done = run(BINARY, proxy.dir(), &args, &[]).await;
+        assert_eq!(done.code, Some(0), "{command:?}: {}", done.stderr);
+        assert!(!done.stderr.contains("warning: of what was recorded"), "{}", done.stderr);
     }
 }

@@ -219,6 +219,7 @@ impl Check<'_, '_> {
         Policy {
             shadow,
             file: raw.file.map(|file| self.folder.join(file)),
+            own_name: None,
             settings: raw.settings,
             deadline: self.decision_deadline(&at, raw.deadline_ms),
             on_fault: match raw.on_fault {

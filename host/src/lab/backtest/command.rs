@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use pointsman_core::time::Timestamp;
-use serde_json::{Map, Value};
 
 use super::gather::Gathering;
 use super::model::Model;
@@ -15,10 +14,10 @@ use super::report::{Html, Report, Terminal, json};
 use super::source::{Named, engine, named, of_file, of_revision};
 use super::{Plan, SEEDS, live};
 use crate::clock::Stopwatch;
-use crate::config::{Env, policy_names};
+use crate::config::{self, Env, PolicySettings, policy_names, recorded_settings};
 use crate::lab::journal::{JournalArgs, Period, Progress};
-use crate::lab::settings::{SettingsArgs, recorded, section as settings_section};
-use crate::policy::{Engine, LoadError, SettingsOffer, left_out_words};
+use crate::lab::settings::{SettingsArgs, recorded};
+use crate::policy::{Engine, LoadError, left_out_words};
 use crate::store::{Skipped, StoreError, StoreReader};
 use crate::telemetry::rfc3339::Rfc3339;
 
@@ -127,13 +126,14 @@ fn report(args: &BacktestArgs, env: &dyn Env, now: Timestamp) -> Result<(Report,
     // A candidate that is none is told before the long part.
     let candidate = of_file(&engine, &args.policy).map_err(Failure::Refused)?;
     let given = args.settings.read().map_err(Failure::WrongUsage)?;
-    let section = section(args, env, &candidate).map_err(Failure::WrongUsage)?;
+    let configured = configured(args, env).map_err(Failure::WrongUsage)?;
     let (past, skipped) = take_in(&reader, &file, period)?;
     let current = current(args, &engine, &reader, &past).map_err(Failure::Refused)?;
-    let settings = given.over(recorded(section.as_ref(), &past.setup.settings));
+    let is_default = **candidate.policy.id() == *Engine::embedded_id();
+    let names = policy_names(candidate.policy.name(), Some(&args.policy), is_default);
+    let settings = given.over(recorded(&configured, &names, &past.setup.settings));
     let model = Model::learn(&past);
-    let policies =
-        [(&current.policy, SettingsOffer::shared(&past.setup.settings)), (&candidate.policy, settings.clone())];
+    let policies = [(&current.policy, recorded_settings(&past.setup.settings)), (&candidate.policy, settings.clone())];
     let plan = Plan { past: &past, model: &model, policies, seeds: args.seeds };
     let progress = Progress::of("simulating", u64::from(args.seeds) * 2);
     let lived = live(&plan, |done, _| progress.is_at(done as u64));
@@ -161,14 +161,12 @@ fn refusal(which: usize, policies: [&Named; 2], why: &LoadError) -> String {
     }
 }
 
-/// The table that the configuration has for the candidate; none where a store is named instead of a configuration.
-fn section(args: &BacktestArgs, env: &dyn Env, candidate: &Named) -> Result<Option<Map<String, Value>>, String> {
+/// The settings of the configuration; none where a store is named instead of a configuration.
+fn configured(args: &BacktestArgs, env: &dyn Env) -> Result<PolicySettings, String> {
     if args.journal.store.is_some() {
-        return Ok(None);
+        return Ok(PolicySettings::default());
     }
-    let is_default = **candidate.policy.id() == *Engine::embedded_id();
-    let names = policy_names(candidate.policy.name(), Some(&args.policy), is_default);
-    settings_section(args.journal.config.as_deref(), env, &names)
+    config::policy_settings(args.journal.config.as_deref(), env).map_err(|error| error.to_string())
 }
 
 fn current(args: &BacktestArgs, engine: &Engine, reader: &StoreReader, past: &Past) -> Result<Named, String> {

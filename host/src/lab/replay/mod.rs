@@ -26,6 +26,7 @@ use std::thread;
 use pointsman_core::time::Timestamp;
 
 use super::settings::GivenSettings;
+use crate::config::PolicySettings;
 use crate::policy::{Engine, EngineError, EngineLimits, LoadError};
 use crate::store::{Journaled, StoreError, StoreReader};
 use crate::telemetry::rfc3339::Rfc3339;
@@ -51,10 +52,11 @@ pub struct Plan {
     pub until: Timestamp,
     /// The component that is asked; none: the one that decided.
     pub policy: Option<Chosen>,
-    /// Settings given for it; else it has those of its table in `configured`, or the recorded ones that it knows.
+    /// Settings given for it; else it has what is its own in `configured`, where a table has its name, or the recorded ones that it
+    /// knows.
     pub settings: GivenSettings,
     /// `[policy.settings]`, where a configuration is read.
-    pub configured: serde_json::Map<String, serde_json::Value>,
+    pub configured: PolicySettings,
     /// The bounds of policies. Its time for a decision is the longest there is, whatever they say: time is not compared.
     pub limits: EngineLimits,
     /// How many examples of each kind of divergence are kept.

@@ -5,7 +5,6 @@ use std::path::Path;
 use std::sync::Arc;
 
 use pointsman_core::journal::{Question, Setup};
-use serde_json::{Map, Value};
 
 use super::compare::{Divergence, divergence, exactness, ran_out_of_time};
 use super::components::Components;
@@ -14,7 +13,7 @@ use super::fresh::{Asked, Threads};
 use super::tally::{Difference, Place};
 use super::{Chosen, Plan, ReplayError, Report};
 use crate::clock::Stopwatch;
-use crate::config::{policy_names, settings_section};
+use crate::config::policy_names;
 use crate::lab::settings::recorded as offer_of_recorded;
 use crate::policy::{Compiled, Engine, Heard, LoadError, Replayer, SettingsOffer, Texts};
 use crate::store::{ExchangeRow, Journaled, Skipped};
@@ -28,8 +27,6 @@ pub struct Session<'a, 'scope> {
     plan: &'a Plan,
     components: Components,
     candidate: Option<Arc<Compiled>>,
-    /// The candidate's table in the configuration.
-    section: Option<Map<String, Value>>,
     /// What is offered under the setup that was asked last.
     offered: Option<(Arc<Setup>, Arc<SettingsOffer>)>,
     desks: Desks,
@@ -50,10 +47,9 @@ impl<'a, 'scope> Session<'a, 'scope> {
         expected: u64,
         threads: Threads<'scope>,
     ) -> Self {
-        let section = candidate.as_ref().and_then(|candidate| section(plan, candidate));
         let report = Report { candidate: candidate.as_ref().map(|c| c.id().to_string()), ..Report::default() };
         let (desks, watch) = (Desks::default(), Stopwatch::start());
-        Self { plan, components, candidate, section, offered: None, desks, threads, stride: 1, expected, watch, report }
+        Self { plan, components, candidate, offered: None, desks, threads, stride: 1, expected, watch, report }
     }
 
     /// The next exchange. Breaks off when the fresh instances are no longer asked, which is told at the end.
@@ -93,7 +89,9 @@ impl<'a, 'scope> Session<'a, 'scope> {
         if let Some((_, offer)) = self.offered.as_ref().filter(|(known, _)| Arc::ptr_eq(known, setup)) {
             return offer.clone();
         }
-        let offer = Arc::new(self.plan.settings.over(offer_of_recorded(self.section.as_ref(), &setup.settings)));
+        let names = self.candidate.as_deref().map(|candidate| names(self.plan, candidate)).unwrap_or_default();
+        let recorded = offer_of_recorded(&self.plan.configured, &names, &setup.settings);
+        let offer = Arc::new(self.plan.settings.over(recorded));
         self.offered = Some((setup.clone(), offer.clone()));
         offer
     }
@@ -184,14 +182,13 @@ impl<'a, 'scope> Session<'a, 'scope> {
     }
 }
 
-/// The table that the configuration has for the candidate.
-fn section(plan: &Plan, candidate: &Compiled) -> Option<Map<String, Value>> {
+/// The names the candidate goes by.
+fn names<'n>(plan: &'n Plan, candidate: &'n Compiled) -> Vec<&'n str> {
     let file = match &plan.policy {
         Some(Chosen::File { name, .. }) => Some(Path::new(name)),
         Some(Chosen::Embedded | Chosen::Revision(_)) | None => None,
     };
-    let names = policy_names(candidate.name(), file, **candidate.id() == *Engine::embedded_id());
-    settings_section(&plan.configured, &names).cloned()
+    policy_names(candidate.name(), file, **candidate.id() == *Engine::embedded_id())
 }
 
 /// A tie says more than other notes; of two alike the first counts.

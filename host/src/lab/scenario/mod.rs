@@ -167,7 +167,7 @@ impl Scenario {
     /// policy that decided too, is told those that it knows.
     pub fn offer(&self) -> SettingsOffer {
         match &self.settings_of {
-            Some(_) => SettingsOffer::shared(&self.settings()),
+            Some(_) => config::recorded_settings(&self.settings()),
             None => SettingsOffer::from(&self.settings()),
         }
     }

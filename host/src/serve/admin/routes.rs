@@ -111,6 +111,14 @@ const SETTINGS: Parameter = in_query(
     "{\"primary_wait_ms\":5000}",
 );
 
+const SET: Parameter = in_query(
+    "set",
+    "Single settings as a JSON object, in the place of those that it would have; the others stay.",
+    Kind::Text,
+    Some("none"),
+    "{\"primary_wait_ms\":5000}",
+);
+
 const COMPONENT: &str = "A WebAssembly component, as `pointsman policy build` makes it.";
 
 /// The table.
@@ -235,7 +243,7 @@ pub(super) const ENDPOINTS: &[Endpoint] = &[
         path: "/api/policy",
         summary: "Put a component into force",
         details: "It is compiled, checked and probed first; a bad one changes nothing.",
-        parameters: &[NAME, SETTINGS],
+        parameters: &[NAME, SETTINGS, SET],
         body: Some(COMPONENT),
         answer: Content::Json(schema::<PolicyView>),
         errors: &[(413, "larger than a component may be"), (422, "refused, and why; the policy in force stays")],
@@ -281,6 +289,7 @@ pub(super) const ENDPOINTS: &[Endpoint] = &[
             ),
             NAME,
             SETTINGS,
+            SET,
         ],
         body: Some(COMPONENT),
         answer: Content::Json(schema::<PolicyView>),

@@ -18,7 +18,11 @@ impl Control {
     pub(super) async fn changed_config(&self, before: &Snapshot) -> anyhow::Result<Option<Arc<Config>>> {
         let Some(file) = self.config_file.clone() else { return Ok(None) };
         let loaded = tokio::task::spawn_blocking(move || config::load(Some(&file), &ProcessEnv)).await??;
-        let Loaded { config, warnings, .. } = loaded;
+        let Loaded { mut config, warnings, .. } = loaded;
+        // A file that is gone, or half written, is no other policy.
+        if config.policy.own_name.is_none() && config.policy.file == before.config.policy.file {
+            config.policy.own_name.clone_from(&before.config.policy.own_name);
+        }
         if !config.is_same(&before.config) {
             for warning in &warnings {
                 let (at, help) = (warning.place.as_ref().map(ToString::to_string), warning.help.as_deref());

@@ -113,6 +113,13 @@ pub struct Entry {
     pub faults: u64,
 }
 
+impl Entry {
+    /// Is it what a configuration has that names this file?
+    pub fn is_of(&self, file: Option<&Path>) -> bool {
+        self.origin == Origin::of_source(file) && self.options == UploadOptions::default()
+    }
+}
+
 /// The source's content that was last taken, or that stood beside what was taken instead.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Source {
@@ -165,9 +172,11 @@ impl History {
         self.entries.iter().rev()
     }
 
-    /// The revision of this name.
+    /// The revision of this name: the newest that is not in force, as the same component may be kept with other settings; else the
+    /// one in force.
     pub fn find(&self, revision: &str) -> Option<&Entry> {
-        self.newest_first().find(|entry| entry.hash.revision() == revision)
+        let is_it = |entry: &&Entry| entry.hash.revision() == revision;
+        self.newest_first().filter(is_it).find(|entry| entry.ended.is_some()).or_else(|| self.in_force().filter(is_it))
     }
 
     /// The revisions to go back to, the latest first: those that gave way to a newer one and not to an older one.
@@ -369,6 +378,8 @@ mod tests {
         history.take(at(4), tuned(r#"{"a":2}"#), End::Replaced, "tuned again");
         let good: Vec<_> = history.good().map(|entry| (entry.hash, entry.options.settings_json())).collect();
         assert_eq!(good[..2], [(hash(3), Some(r#"{"a":1}"#.to_owned())), (hash(3), None)]);
+        let found = history.find(&hash(3).revision()).and_then(|entry| entry.options.settings_json());
+        assert_eq!(found.as_deref(), Some(r#"{"a":1}"#), "the newest that is not in force");
         assert_eq!(History::of_rows(history.rows()), history, "they are kept");
         let mine = Some(Path::new("mine.wasm"));
         assert_eq!(history.preference(mine, Ok(hash(2))), Preference::Kept);

@@ -71,9 +71,12 @@ impl Control {
             return Ok(None);
         }
         let component = Component::of_source(file, self.engine.limits().max_component_bytes).await?;
-        let in_force = self.state().history.in_force().map(|entry| entry.hash);
+        let in_force = self.state().history.in_force().cloned();
+        let is_in_force = in_force.as_ref().is_some_and(|entry| entry.hash == component.hash);
+        // An upload of the same component was not the file's: it had settings of its own, or what the configuration has for others.
+        let was_the_files = in_force.is_some_and(|entry| entry.is_of(file));
         if let Some(known) = known {
-            if in_force == Some(component.hash) && known.hash != component.hash {
+            if is_in_force && was_the_files && known.hash != component.hash {
                 let mut history = self.state().history.clone();
                 history.source = Some(Source { hash: component.hash, ..known });
                 self.keep(history, None).await;
@@ -89,7 +92,7 @@ impl Control {
                 return Err(anyhow::anyhow!(why));
             }
         }
-        let given_up = self.state().history.given_up(&component.hash).filter(|_| in_force != Some(component.hash));
+        let given_up = self.state().history.given_up(&component.hash).filter(|_| !is_in_force);
         if let Some(why) = given_up {
             let why = format!("{} is refused: {why}", shown(file));
             self.state().refused = Some((component.hash, why.clone()));
@@ -147,6 +150,7 @@ impl Control {
         let standing = Standing::upload(options);
         match self.judge(&component, &before.config, before.view.table.clone(), &standing).await {
             Ok(revision) => {
+                let standing = standing.settled(&revision);
                 let place = Place::of(&component, &standing, "another policy was uploaded".to_owned());
                 self.take(&before, revision, place).await;
                 Ok(())

@@ -99,8 +99,11 @@ impl Control {
         let before = self.proxy.snapshot();
         let candidate = component.hash.revision();
         // With other settings it is another candidate.
-        let is_this = |entry: &Entry| entry.hash == component.hash && entry.options == options;
-        if self.state().history.in_force().is_some_and(is_this) {
+        let is_in_force = |options: &UploadOptions| {
+            let is_this = |entry: &Entry| entry.hash == component.hash && entry.options == *options;
+            self.state().history.in_force().is_some_and(is_this)
+        };
+        if is_in_force(&options) {
             return Err(CannotPromote::InForce(candidate));
         }
         let standing = Standing::upload(options);
@@ -110,6 +113,10 @@ impl Control {
             tracing::error!(candidate, error, "promotion refused; the policy in force stays");
             CannotPromote::Refused(error)
         })?;
+        let standing = standing.settled(&revision);
+        if is_in_force(standing.options()) {
+            return Err(CannotPromote::InForce(candidate));
+        }
         let left_out = revision.left_out().to_vec();
         let began = format!("{} of the exchanges for {:?}", plan.share, plan.lasts);
         let split = Arc::new(Split::new(plan, secret(), self.proxy.clock.now()));

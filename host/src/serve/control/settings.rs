@@ -7,7 +7,7 @@ use super::component::Hash;
 use super::component::source_of;
 use super::history::{Entry, History, Incoming, Origin};
 use crate::config::{self, Config, ProcessEnv};
-use crate::policy::{Engine, LoadError, SettingsOffer, left_out_words, refused_key};
+use crate::policy::{Engine, LoadError, Revision, SettingsOffer, left_out_words, refused_key};
 use crate::serve::upload::UploadOptions;
 
 /// Where a component stands to the configuration.
@@ -60,8 +60,22 @@ impl Standing {
         match &self.options.settings {
             Some(settings) => config.policy.offer_of(settings),
             None if self.is_source => config.policy.offer(own),
-            None => config.policy.offer_for_other(&self.names(config, own, id)),
+            None => config.policy.offer_for_other(&self.names(config, own, id)).and(&self.options.set),
         }
+    }
+
+    /// The same once it was told its settings: with all of them, where single ones were given.
+    pub(super) fn settled(self, revision: &Revision) -> Self {
+        Self { options: self.options.settled(revision.settings()), ..self }
+    }
+
+    pub(super) fn options(&self) -> &UploadOptions {
+        &self.options
+    }
+
+    /// Did this setting come with it?
+    fn came_with_it(&self, key: &str) -> bool {
+        self.options.settings.is_some() || self.options.set.contains_key(key)
     }
 
     /// An error, with the line of the configuration that it is about and the key that may have been meant.
@@ -81,12 +95,12 @@ impl Standing {
         let offered = serde_json::from_str(offer.json()).unwrap_or_default();
         let hint = refused_key(&words, &offered).map(|(key, nearest)| {
             let names = self.names(config, own, id);
-            let place = match (&self.options.settings, file) {
-                (Some(_), _) => Some("it came with the upload".to_owned()),
-                (None, Some(file)) => {
+            let place = match (self.came_with_it(key), file) {
+                (true, _) => Some("it came with the upload".to_owned()),
+                (false, Some(file)) => {
                     config::settings_place(file, &ProcessEnv, &names, key).map(|place| place.to_string())
                 }
-                (None, None) => None,
+                (false, None) => None,
             };
             let nearest = nearest.map(|key| format!("did you mean `{key}`?"));
             place.into_iter().chain(nearest).collect::<Vec<_>>().join("; ")

@@ -165,7 +165,7 @@ impl Starting<'_> {
         let mut history = self.history;
         if is_source {
             let incoming = Standing::source(&self.config).incoming(hash, component.bytes.len() as u64);
-            if history.in_force().is_none_or(|entry| entry.hash != hash || entry.options != incoming.options) {
+            if history.in_force().is_none_or(|entry| entry.hash != hash || !entry.is_of(file)) {
                 let why =
                     error.clone().unwrap_or_else(|| format!("{} had changed when Pointsman started", shown(file)));
                 history.take(now, incoming, End::Replaced, &why);
