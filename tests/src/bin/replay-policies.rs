@@ -14,7 +14,7 @@ use serde_json::Value as Json;
 const EXCHANGES: usize = 10_000;
 
 /// The longest that a command may take, on a machine that has other work.
-const PATIENCE: Duration = Duration::from_secs(300);
+const PATIENCE: Duration = Duration::from_secs(900);
 
 /// Settings under which a policy has something to decide on a rough day, by the component's name.
 const SETTINGS: [(&str, &str); 2] = [
