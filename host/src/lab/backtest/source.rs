@@ -6,14 +6,15 @@ use crate::lab::command::compile_in;
 use crate::policy::{Compiled, Engine, EngineLimits};
 use crate::store::StoreReader;
 
-/// An engine with room for a world on every processor, twice. Decisions may take as long as they may anywhere: how busy this
+/// An engine with room for a world on every processor, twice, and for instances that are yet to be taken apart: a thread
+/// does that which gives way to all others. Decisions may take as long as they may anywhere: how busy this
 /// machine is must not decide what becomes of a world.
 ///
 /// # Errors
 /// The machine cannot run policies.
 pub fn engine() -> Result<Engine, String> {
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let max_instances = u32::try_from(threads).unwrap_or(64).saturating_mul(4).max(8);
+    let max_instances = u32::try_from(threads).unwrap_or(64).saturating_mul(8).max(64);
     let limits = EngineLimits { max_instances, decide_ms: EngineLimits::MAX_DECIDE_MS, ..EngineLimits::default() };
     Engine::new(limits).map_err(|error| error.to_string())
 }
