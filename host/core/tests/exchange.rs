@@ -642,6 +642,23 @@ fn the_last_wait_for_a_named_backend_takes_all_the_time_there_is() {
 }
 
 #[test]
+fn a_wait_for_any_of_the_lane_also_gets_one_that_is_back_sooner_than_was_known() {
+    let budgets = Budgets { max_wait: Duration::from_secs(30), ..Budgets::default() };
+    let mut s = Story::new(&[(Tier::Primary, Limits::default()); 2], budgets, 9);
+    s.step(Event::Arrived);
+    for (backend, retry_after_ms) in [(0, 100_000), (1, 2_000)] {
+        s.says(primary(backend));
+        s.ended(Kind::RateLimited, retry_after_ms);
+    }
+    let (Action::Wait { .. }, _) = insists(&mut s, &Decision::Primary(Dispatch::default())) else { panic!("waits") };
+    s.fleet.clear_cooldown("b0");
+    let (_, permit) = s.fleet.serve_line(s.now).0.pop().expect("b0 is free, and nobody who comes later gets it");
+    assert_eq!(permit.backend, 0);
+    s.step(Event::Granted(permit));
+    s.step(Event::ClientGone);
+}
+
+#[test]
 fn what_cannot_be_had_in_time_is_not_waited_for() {
     let budgets = Budgets { max_wait: Duration::from_secs(30), ..Budgets::default() };
     for (what, prepare) in [

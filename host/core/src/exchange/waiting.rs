@@ -30,12 +30,12 @@ impl Exchange {
         backend: Option<u32>,
     ) -> Action {
         let left = self.waiting_time_left(now);
-        let is_meant = |index: &u32| {
-            let is_named = backend.is_none_or(|named| named == *index);
-            is_named && fleet.may_be_ready_within(now, &self.view, &self.want, lane, *index, left)
-        };
+        // Also those that need longer, as far as is known now: who comes later must not be given one that is back sooner.
+        let is_meant =
+            |index: &u32| backend.is_none_or(|named| named == *index) && lane.admits(self.view.backend(*index).tier);
         let candidates: Arc<[u32]> = self.want.candidates.iter().copied().filter(is_meant).collect();
-        if candidates.is_empty() {
+        let in_time = |index: &u32| fleet.may_be_ready_within(now, &self.view, &self.want, lane, *index, left);
+        if !candidates.iter().any(in_time) {
             return self.empty_wait(fleet, now);
         }
         let want = Want { candidates, ..self.want.clone() };
