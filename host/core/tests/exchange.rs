@@ -651,7 +651,7 @@ fn a_wait_for_any_of_the_lane_also_gets_one_that_is_back_sooner_than_was_known()
         s.ended(Kind::RateLimited, retry_after_ms);
     }
     let (Action::Wait { .. }, _) = insists(&mut s, &Decision::Primary(Dispatch::default())) else { panic!("waits") };
-    s.fleet.clear_cooldown("b0");
+    s.fleet.clear_cooldown(s.now, "b0");
     let (_, permit) = s.fleet.serve_line(s.now).0.pop().expect("b0 is free, and nobody who comes later gets it");
     assert_eq!(permit.backend, 0);
     s.step(Event::Granted(permit));
