@@ -9,7 +9,7 @@ use pointsman_core::fleet;
 use pointsman_core::journal::{Question, Setup, Trail};
 use pointsman_core::table::Table;
 
-use super::tests::{DAY_MS, T0_MS, count, exchange, fixed, memory, on_disk, unlimited};
+use super::tests::{DAY_MS, T0_MS, count, exchange, fixed, hurried, memory, on_disk, unlimited};
 use super::*;
 
 fn setup(settings: &str) -> Setup {
@@ -157,7 +157,8 @@ fn a_time_of_the_journal_is_read_in_order_and_what_is_damaged_is_counted() {
 fn trails_leave_by_age_and_their_exchanges_stay() {
     let store_limits =
         StoreLimits { journal: JournalLimits { retention_days: Some(2), ..JournalLimits::default() }, ..unlimited() };
-    let store = Store::open(StorePath::Memory, store_limits, fixed(T0_MS + 10 * DAY_MS)).unwrap();
+    // However the records fall into batches: half a day before r8 is too old.
+    let store = Store::open(StorePath::Memory, store_limits, hurried(T0_MS + 10 * DAY_MS - DAY_MS / 2)).unwrap();
     let (old, new) = (json("{\"old\":1}"), json("{}"));
     for day in 0..10 {
         record(&store, &format!("r{day}"), T0_MS + day * DAY_MS + 1_000, if day < 5 { &old } else { &new });

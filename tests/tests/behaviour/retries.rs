@@ -26,7 +26,8 @@ async fn pair(bad: Reply, good: fn() -> Reply) -> Pair {
         }
     };
     let ups = [upstream().handler(script()).start().await, upstream().handler(script()).start().await];
-    let quick = |b: Backend| b.timeout("first_byte_ms", 300).timeout("first_token_ms", 400).timeout("idle_ms", 500);
+    let quick =
+        |b: Backend| b.timeout("first_byte_ms", 1_500).timeout("first_token_ms", 2_000).timeout("idle_ms", 2_500);
     let proxy = proxy!()
         .backend(quick(backend("p1").primary(&ups[0])))
         .backend(quick(backend("p2").primary(&ups[1])))
