@@ -373,7 +373,7 @@ async fn the_proxy_serves_on_while_a_policy_hangs_at_every_question() {
     let ran_out = |notes: &str| notes.contains("no answer within") && !notes.contains("not asked");
     let asked = all.iter().filter(|row| row["notes"].as_str().is_some_and(ran_out)).count();
     assert!((1..100).contains(&asked), "{asked} of {}", all.len());
-    // One line a second for each kind of fault (out of time, and no instance free), not one for each request.
+    // One line a second for each kind of fault (out of time, no instance free), not one for each request.
     let lines = world.proxy.output().iter().filter(|l| l.contains("the policy failed")).count() as u64;
     assert!(lines <= 2 * (began.elapsed().as_secs() + 2), "{lines} lines");
     assert_eq!(world.put(minimal_with("")).await.status, 200, "the next good file is taken");
