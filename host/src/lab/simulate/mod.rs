@@ -16,6 +16,7 @@ mod tally;
 #[cfg(test)]
 mod tests;
 mod traffic;
+mod window;
 
 use std::sync::Arc;
 

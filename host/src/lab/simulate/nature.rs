@@ -1,6 +1,5 @@
 //! Made-up backends: how fast they are, what they allow, and what befalls them.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,6 +7,7 @@ use pointsman_core::table::Table;
 use pointsman_core::time::Timestamp;
 
 use super::traffic::Traffic;
+use super::window::Window;
 use crate::lab::answer::{Answer, Gives, Response};
 use crate::lab::dice::Dice;
 use crate::lab::world::{Ask, Attempt, Outside};
@@ -48,8 +48,7 @@ struct Provider {
     first_token: Duration,
     per_token: Duration,
     /// Requests that it takes in a minute; what is more gets a 429.
-    rpm: Option<usize>,
-    taken: VecDeque<Timestamp>,
+    limit: Option<Window>,
     /// How its 429s say when to come again.
     manners: Manners,
     /// Once in so many attempts something goes wrong for no reason.
@@ -102,8 +101,7 @@ impl Provider {
         let mut provider = Self {
             first_token: Duration::from_secs_f64(dice.magnitude(0.05, 3.0)),
             per_token: Duration::from_secs_f64(dice.magnitude(0.002, 0.1)),
-            rpm,
-            taken: VecDeque::new(),
+            limit: rpm.map(Window::new),
             manners: dice.pick(&[Manners::Nothing, Manners::Seconds, Manners::Milliseconds, Manners::Reset]),
             faulty: dice.magnitude(8.0, 1_000.0) as u64,
             well_for,
@@ -168,18 +166,9 @@ impl Provider {
         }
     }
 
-    /// Its own limit, counted over the minute before.
+    /// Has its own limit, where it has one, room for another request?
     fn takes(&mut self, now: Timestamp) -> bool {
-        const MINUTE: Duration = Duration::from_secs(60);
-        let Some(rpm) = self.rpm else { return true };
-        while self.taken.front().is_some_and(|at| now.since(*at) >= MINUTE) {
-            self.taken.pop_front();
-        }
-        let has_room = self.taken.len() < rpm;
-        if has_room {
-            self.taken.push_back(now);
-        }
-        has_room
+        self.limit.as_mut().is_none_or(|limit| limit.take(now).is_ok())
     }
 
     fn rate_limited(&mut self, sayings: &Sayings) -> Gives {

@@ -68,7 +68,7 @@ struct Storm {
     keys: usize,
 }
 
-/// What a day came to under one policy.
+/// The numbers of a day under one policy.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct DayResult {
     requests: u64,

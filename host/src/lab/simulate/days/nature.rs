@@ -1,6 +1,5 @@
 //! The clients and the providers of a day.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,10 +12,10 @@ use super::{Arrivals, Day, Storm};
 use crate::lab::answer::{Answer, Gives, Response};
 use crate::lab::dice::Dice;
 use crate::lab::simulate::START;
+use crate::lab::simulate::window::Window;
 use crate::lab::world::{Ask, Attempt, Outside};
 use crate::policy::Texts;
 
-/// The sliding window that providers count in.
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// The longest Retry-After of a key in a storm.
@@ -32,8 +31,8 @@ pub(super) struct Nature<'a> {
     phase: usize,
     phase_ends: Timestamp,
     texts: Arc<Texts>,
-    /// What each key has taken in the last minute.
-    taken: Vec<VecDeque<Timestamp>>,
+    /// The limit of each key.
+    limits: Vec<Window>,
 }
 
 impl<'a> Nature<'a> {
@@ -49,7 +48,7 @@ impl<'a> Nature<'a> {
             phase: 0,
             phase_ends: START + first,
             texts: Arc::new(texts),
-            taken: vec![VecDeque::new(); day.rpm.len()],
+            limits: day.rpm.iter().map(|rpm| Window::new(*rpm as usize)).collect(),
         }
     }
 
@@ -101,7 +100,9 @@ impl Outside for Nature<'_> {
         let after = Duration::from_millis(self.dice.between(100, 900));
         let good =
             Answer { gives: status(200, None), head: None, first_token: after, after, tokens: 100, prompt: None };
-        let Some(rpm) = self.day.rpm.get(key) else { return good };
+        if key >= self.limits.len() {
+            return good;
+        }
         let refusal = |retry_after: Duration| {
             let after = Duration::from_millis(30);
             Answer { gives: status(429, Some(retry_after)), first_token: after, after, tokens: 0, ..good.clone() }
@@ -109,15 +110,10 @@ impl Outside for Nature<'_> {
         if let Some(left) = self.storm_over_in(key, now) {
             return refusal(left.min(LONGEST_RETRY_AFTER));
         }
-        let taken = &mut self.taken[key];
-        while taken.front().is_some_and(|at| now.since(*at) >= MINUTE) {
-            taken.pop_front();
+        match self.limits[key].take(now) {
+            Ok(()) => good,
+            Err(retry_after) => refusal(retry_after),
         }
-        if let Some(first) = taken.front().filter(|_| taken.len() >= *rpm as usize) {
-            return refusal(MINUTE - now.since(*first));
-        }
-        taken.push_back(now);
-        good
     }
 }
 

@@ -1,4 +1,4 @@
-//! What `pointsman simulate --days` prints.
+//! The output of `pointsman simulate --days`.
 
 use std::fmt;
 
