@@ -1,9 +1,7 @@
 //! `pointsman backtest` on a journal that the real server recorded over real sockets.
 
-use std::collections::VecDeque;
 use std::path::Path;
-use std::sync::Mutex;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::future::join_all;
 use pointsman_tests::{
@@ -18,36 +16,25 @@ const EXCHANGES: usize = 2_400;
 /// Held by each of those that live through worlds: the times of one are not to be those of a machine that is busy with another.
 static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
-/// A provider that takes so many requests within any second, and refuses the others.
-fn takes(a_second: usize) -> impl Fn(&Seen, usize) -> Reply + Send + Sync {
-    let taken = Mutex::new(VecDeque::<Instant>::new());
-    move |seen, _| {
-        let mut taken = taken.lock().unwrap();
-        while taken.front().is_some_and(|at| seen.at.duration_since(*at) >= Duration::from_secs(1)) {
-            taken.pop_front();
-        }
-        if taken.len() >= a_second {
-            return status(429).header("retry-after-ms", 150);
-        }
-        taken.push_back(seen.at);
-        chat("hello").slow_head(Duration::from_millis(15))
+/// A provider that refuses 4 of each 10 requests in the order of their arrival, whatever the pace of the machine.
+fn refuses_four_of_ten() -> impl Fn(&Seen, usize) -> Reply + Send + Sync {
+    |_, index| match index % 10 {
+        0..6 => chat("hello").slow_head(Duration::from_millis(15)),
+        _ => status(429).header("retry-after-ms", 150),
     }
 }
 
-/// Requests at a steady pace, whatever becomes of them. Was the pace kept? On a machine that has other work it is not, and
-/// what was recorded then is that work's doing as well.
-async fn traffic(proxy: &Proxy, requests: usize, every: Duration) -> bool {
+/// Requests at a steady pace, all of which are answered.
+async fn traffic(proxy: &Proxy, requests: usize, every: Duration) {
     let mut ticks = tokio::time::interval(every);
     let mut under_way = Vec::new();
-    let mut late = 0;
     for _ in 0..requests {
-        late += usize::from(ticks.tick().await.elapsed() > every);
+        ticks.tick().await;
         under_way.push(tokio::spawn(proxy.chat().send()));
     }
     for answer in join_all(under_way).await {
         assert_eq!(answer.expect("no panic").status, 200);
     }
-    late <= requests / 100
 }
 
 /// Without the harness's patience: two worlds of thousands of exchanges take their time in a debug build.
@@ -67,7 +54,10 @@ fn number(report: &Value, metric: &str, of: &str) -> f64 {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_policy_that_ran_comes_to_what_the_server_recorded() {
     let _alone = ALONE.lock().await;
-    let (free_1, free_2) = (upstream().handler(takes(60)).start().await, upstream().handler(takes(40)).start().await);
+    let (free_1, free_2) = (
+        upstream().handler(refuses_four_of_ten()).start().await,
+        upstream().handler(refuses_four_of_ten()).start().await,
+    );
     let paid = upstream().reply(chat("hello").slow_head(Duration::from_millis(25))).start().await;
     let proxy = proxy!()
         .backend(backend("free-1").primary(&free_1))
@@ -78,7 +68,7 @@ async fn the_policy_that_ran_comes_to_what_the_server_recorded() {
         .setting("primary_wait_max_retries", 2)
         .start()
         .await;
-    let is_paced = traffic(&proxy, EXCHANGES, Duration::from_millis(6)).await;
+    traffic(&proxy, EXCHANGES, Duration::from_millis(6)).await;
     let journaled = || proxy.rows("SELECT count(*) AS n FROM trail").first().and_then(|row| row["n"].as_u64());
     eventually("the whole journal", || journaled().filter(|n| *n == EXCHANGES as u64)).await;
 
@@ -88,28 +78,21 @@ async fn the_policy_that_ran_comes_to_what_the_server_recorded() {
     let report = backtest(proxy.dir(), &args).await;
     eprintln!("{:#}\n{:#}\n{:#}", report["metrics"], report["backends"], report["calibration"]);
     assert_eq!(report["journal"]["exchanges"].as_u64(), Some(EXCHANGES as u64));
-    let shares: f64 = ["primary", "fallback", "emergency", "none"]
-        .map(|lane| {
-            let metric = format!("lane_{lane}_share");
-            let (recorded, modelled) = (number(&report, &metric, "recorded"), number(&report, &metric, "current"));
-            let off = (modelled - recorded).abs();
-            // The lab holds the calibration in virtual time; over sockets it is held where the machine kept the pace.
-            let is_close = off <= (0.05 * recorded).max(0.01);
-            assert!(is_close || !is_paced, "{metric}: {recorded} was recorded, {modelled} modelled");
-            recorded
-        })
-        .iter()
-        .sum();
-    assert!((shares - 1.0).abs() < 1e-9);
-    let (spent, modelled) = (number(&report, "spend_usd", "recorded"), number(&report, "spend_usd", "current"));
-    let is_close = (modelled - spent).abs() <= 0.05 * spent;
-    assert!(spent > 0.0 && (is_close || !is_paced), "{spent} was spent, {modelled} modelled");
-    assert!(report["calibration"]["is_within_5_percent"] == true || !is_paced);
-    // Who never waits is quicker.
-    for metric in ["waiting_share", "time_p50_ms"] {
-        let difference = &report["metrics"][metric]["difference"];
-        assert!(difference["significant"] == true && difference["better"] == true, "{metric}: {difference}");
+    // The recorded side is what the store says. How near the model comes is held by the lab, in virtual time.
+    let stored = |sql: &str| proxy.rows(sql)[0]["n"].as_f64().unwrap_or_else(|| panic!("no number: {sql}"));
+    for lane in ["primary", "fallback", "emergency"] {
+        let share = stored(&format!("SELECT count(*) AS n FROM exchanges WHERE lane = '{lane}'")) / EXCHANGES as f64;
+        let recorded = number(&report, &format!("lane_{lane}_share"), "recorded");
+        assert!((recorded - share).abs() < 1e-9, "{lane}: {recorded} was recorded, the store says {share}");
     }
+    assert_eq!(number(&report, "lane_none_share", "recorded"), 0.0);
+    let (spent, recorded) =
+        (stored("SELECT sum(cost_usd) AS n FROM exchanges"), number(&report, "spend_usd", "recorded"));
+    assert!(spent > 0.0 && (recorded - spent).abs() <= 1e-6 * spent, "{recorded} was recorded, the store says {spent}");
+    // The candidate never waits.
+    let waiting = &report["metrics"]["waiting_share"]["difference"];
+    assert!(waiting["significant"] == true && waiting["better"] == true, "{waiting}");
+    assert_eq!(number(&report, "waiting_share", "candidate"), 0.0);
 
     let page = std::fs::read_to_string(page).expect("the page is written");
     assert!(

@@ -93,8 +93,11 @@ async fn the_waiting_line_is_told_once_for_each_lane() {
         .await;
     let under_way: Vec<_> = (0..2).map(|_| tokio::spawn(proxy.chat().send())).collect();
     up.wait_seen(2).await;
-    let waiting: Vec<_> = (0..3).map(|_| tokio::spawn(proxy.chat().send())).collect();
-    proxy.wait_backends("\"waiting\":3").await;
+    let mut waiting = Vec::new();
+    for so_many in 1..=3 {
+        waiting.push(tokio::spawn(proxy.chat().send()));
+        proxy.wait_backends(&format!("\"waiting\":{so_many}")).await;
+    }
     let shown = proxy.admin("/api/backends").send().await.json();
     let lane = |lane: &str, queued: u64| json!({"lane": lane, "queued": queued});
     assert_eq!(shown["lanes"], json!([lane("primary", 3), lane("fallback", 0), lane("emergency", 0)]));
@@ -105,14 +108,13 @@ async fn the_waiting_line_is_told_once_for_each_lane() {
         assert_eq!(request.await.unwrap().status, 200);
     }
     proxy.wait_rows(5, "SELECT ended_us FROM trail").await;
-    let mut told = String::new();
-    for row in proxy.rows("SELECT id FROM exchanges WHERE waits > 0") {
-        told.push_str(&explained(&proxy, &[row["id"].as_str().unwrap()]).await);
+    let waited = proxy.rows("SELECT id FROM exchanges WHERE waits > 0 ORDER BY id");
+    assert_eq!(waited.len(), 3);
+    for (row, others) in waited.iter().zip(["", "1 other waits for a primary\n", "2 others wait for a primary\n"]) {
+        let told = explained(&proxy, &[row["id"].as_str().unwrap()]).await;
+        let first_question = told.split("decided").next().unwrap();
+        assert_eq!(first_question.matches("for a primary\n").count(), usize::from(!others.is_empty()), "{told}");
+        assert!(first_question.contains(others), "{others}: {told}");
+        assert!(!told.contains("in flight, 2 wait"), "{told}");
     }
-    assert_eq!(
-        told.matches("2 others wait for a primary\n").count(),
-        1,
-        "once for a question, not for each backend: {told}"
-    );
-    assert!(!told.contains("in flight, 2 wait"), "{told}");
 }
