@@ -6,18 +6,18 @@ use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use pointsman_core::contract::Operation;
+use pointsman_core::dialect::classify::{classify, classify_event};
+use pointsman_core::dialect::facts::BodyFacts;
+use pointsman_core::dialect::resume::Transcript;
+use pointsman_core::dialect::splice::{Change, splice};
+use pointsman_core::dialect::usage::{BodyTap, StreamTap};
+use pointsman_core::http::framing::Framing;
+use pointsman_core::http::headers;
+use pointsman_core::http::retry_after::{RateHints, RetryAfter};
+use pointsman_core::http::sse::{self, Reader};
+use pointsman_core::http::url::BaseUrl;
 use pointsman_core::table::Dialect;
 use pointsman_core::time::Timestamp;
-use pointsman_core::wire::classify::{classify, classify_event};
-use pointsman_core::wire::facts::BodyFacts;
-use pointsman_core::wire::framing::Framing;
-use pointsman_core::wire::headers;
-use pointsman_core::wire::resume::Transcript;
-use pointsman_core::wire::retry_after::{RateHints, RetryAfter};
-use pointsman_core::wire::splice::{Change, splice};
-use pointsman_core::wire::sse::{self, Reader};
-use pointsman_core::wire::url::BaseUrl;
-use pointsman_core::wire::usage::{BodyTap, StreamTap};
 
 /// A chat request of this many bytes of prompt.
 fn request(prompt_bytes: usize) -> Bytes {

@@ -1,9 +1,9 @@
 //! Which requests a backend can take, and in words why it cannot take another.
 
 use crate::contract::Operation;
+use crate::dialect::translate::Way;
 use crate::table::{Backend, Dialect, Route};
 use crate::view::UNKNOWN_MODEL;
-use crate::wire::translate::Way;
 
 /// The capability that says whether `*` stands for embedding models too; they cannot replace one another.
 pub const EMBEDDINGS: &str = "embeddings";

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use crate::contract::{NONE, Operation};
+use crate::dialect::translate::Way;
 use crate::rank::Rank;
 use crate::suited::{has_operation, takes_model};
 use crate::table::{Backend, Table};
-use crate::wire::translate::Way;
 
 /// One configuration's table together with the fleet's slots of its backends; pinned by every exchange for its life.
 #[derive(Debug)]

@@ -7,10 +7,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use bytes::{Bytes, BytesMut};
+use pointsman_core::dialect::translate::request::{Translated, translate};
+use pointsman_core::dialect::translate::{Answers, LimitName, Untranslatable, Way, error};
+use pointsman_core::http::sse::Reader;
 use pointsman_core::time::Timestamp;
-use pointsman_core::wire::sse::Reader;
-use pointsman_core::wire::translate::request::{Translated, translate};
-use pointsman_core::wire::translate::{Answers, LimitName, Untranslatable, Way, error};
 use serde_json::{Value, json};
 
 const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_123);

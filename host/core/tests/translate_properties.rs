@@ -2,10 +2,10 @@
 //! nothing makes it panic.
 
 use bytes::{Bytes, BytesMut};
+use pointsman_core::dialect::translate::request::translate;
+use pointsman_core::dialect::translate::{Answers, LimitName, Way, error};
+use pointsman_core::http::sse::{Event, Reader};
 use pointsman_core::time::Timestamp;
-use pointsman_core::wire::sse::{Event, Reader};
-use pointsman_core::wire::translate::request::translate;
-use pointsman_core::wire::translate::{Answers, LimitName, Way, error};
 use proptest::prelude::*;
 use proptest::sample::Index;
 use serde_json::{Value, json};

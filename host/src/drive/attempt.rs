@@ -12,13 +12,13 @@ use http::response::Parts;
 use http::{HeaderMap, StatusCode};
 use http_body::Body as _;
 use pointsman_core::contract::Operation;
+use pointsman_core::dialect::classify::{BODY_PREFIX_BYTES, classify};
+use pointsman_core::dialect::resume::Transcript;
 use pointsman_core::exchange::{Ended, Sending};
+use pointsman_core::http::retry_after::RateHints;
 use pointsman_core::outcome::{Kind, Outcome};
 use pointsman_core::record::Usage;
 use pointsman_core::table::{Dialect, Lane};
-use pointsman_core::wire::classify::{BODY_PREFIX_BYTES, classify};
-use pointsman_core::wire::resume::Transcript;
-use pointsman_core::wire::retry_after::RateHints;
 use tokio::time::Instant;
 
 use super::foreign::Foreign;

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::response::Parts;
+use pointsman_core::dialect::resume::Transcript;
 use pointsman_core::exchange::{Action, Event, Refusal};
 use pointsman_core::table::Lane;
-use pointsman_core::wire::resume::Transcript;
 
 use super::attempt::{Attempted, Begun, KeptRefusal, attempt};
 use super::live::Live;

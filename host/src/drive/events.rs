@@ -6,13 +6,13 @@
 
 use bytes::{Bytes, BytesMut};
 use pointsman_core::contract::Operation;
+use pointsman_core::dialect::classify::classify_event;
+use pointsman_core::dialect::resume::{Emit, Joiner, Unfit};
+use pointsman_core::dialect::usage::{Sight, StreamTap};
+use pointsman_core::http::sse;
 use pointsman_core::outcome::{Kind, Outcome};
 use pointsman_core::record::Usage;
 use pointsman_core::table::Dialect;
-use pointsman_core::wire::classify::classify_event;
-use pointsman_core::wire::resume::{Emit, Joiner, Unfit};
-use pointsman_core::wire::sse;
-use pointsman_core::wire::usage::{Sight, StreamTap};
 
 use super::foreign::Rewriter;
 use super::source::Step;

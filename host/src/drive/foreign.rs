@@ -7,13 +7,13 @@ use http::StatusCode;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue};
 use http::response::Parts;
 use http::uri::PathAndQuery;
+use pointsman_core::dialect::translate::request::{Translated, translate};
+use pointsman_core::dialect::translate::stream::Stream;
+use pointsman_core::dialect::translate::{Answers, LimitName, Untranslatable, Way, error};
+use pointsman_core::http::sse;
 use pointsman_core::outcome::{Kind, Outcome};
 use pointsman_core::time::Timestamp;
 use pointsman_core::view::View;
-use pointsman_core::wire::sse;
-use pointsman_core::wire::translate::request::{Translated, translate};
-use pointsman_core::wire::translate::stream::Stream;
-use pointsman_core::wire::translate::{Answers, LimitName, Untranslatable, Way, error};
 
 use super::request::Asked;
 use super::snapshot::Target;

@@ -7,13 +7,13 @@ use http::HeaderValue;
 use http::header::CONTENT_TYPE;
 use http::response::Parts;
 use pointsman_core::contract::Commit;
+use pointsman_core::dialect::as_stream::as_stream;
+use pointsman_core::dialect::classify::classify_whole;
+use pointsman_core::dialect::resume::{Emit, Joiner, Unfit};
 use pointsman_core::exchange::{Ended, Sending};
+use pointsman_core::http::sse;
 use pointsman_core::outcome::{Kind, Outcome};
 use pointsman_core::record::Usage;
-use pointsman_core::wire::as_stream::as_stream;
-use pointsman_core::wire::classify::classify_whole;
-use pointsman_core::wire::resume::{Emit, Joiner, Unfit};
-use pointsman_core::wire::sse;
 use tokio::time::Instant;
 
 use super::attempt::{Attempted, Begun};

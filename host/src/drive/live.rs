@@ -6,13 +6,13 @@ use std::time::Duration;
 use pointsman_core::clients::Admission;
 use pointsman_core::contract::{Column, Decision, Dispatch, Query, Rejection, RowState, STRIDE};
 use pointsman_core::denial::Denial;
+use pointsman_core::dialect::translate::Untranslatable;
 use pointsman_core::exchange::{Action, Ended, Event, Exchange, Reason, Refusal};
 use pointsman_core::journal::{Failed, Question, Trail};
 use pointsman_core::outcome::{Kind, Outcome};
 use pointsman_core::record::{End, ExchangeRecord};
 use pointsman_core::table::{Lane, Tier};
 use pointsman_core::time::Timestamp;
-use pointsman_core::wire::translate::Untranslatable;
 
 use super::aside::aside;
 use super::foreign::may_cross;

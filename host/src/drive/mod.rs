@@ -26,8 +26,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::response::Parts;
 use pointsman_core::clients::Admission;
+use pointsman_core::dialect::envelope::ErrorKind;
 use pointsman_core::exchange::Event;
-use pointsman_core::wire::envelope::ErrorKind;
 
 pub use canary::{Part, Progress, Split};
 pub use conduct::Conduct;

@@ -5,13 +5,13 @@ use http::uri::PathAndQuery;
 use http::{Request, Uri};
 use http_body_util::Full;
 use pointsman_core::contract::{Operation, Resume};
+use pointsman_core::dialect::facts::BodyFacts;
+use pointsman_core::dialect::resume::{Joiner, Transcript, prefill};
+use pointsman_core::dialect::splice::{Change, splice};
 use pointsman_core::exchange::{Join, Sending};
+use pointsman_core::http::headers;
 use pointsman_core::outcome::Outcome;
 use pointsman_core::table::Dialect;
-use pointsman_core::wire::facts::BodyFacts;
-use pointsman_core::wire::headers;
-use pointsman_core::wire::resume::{Joiner, Transcript, prefill};
-use pointsman_core::wire::splice::{Change, splice};
 
 use super::foreign::Foreign;
 use super::live::Live;

@@ -12,9 +12,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http_body::{Body, Frame, SizeHint};
+use pointsman_core::dialect::envelope::ErrorKind;
 use pointsman_core::exchange::{Action, Ended};
 use pointsman_core::outcome::Outcome;
-use pointsman_core::wire::envelope::ErrorKind;
 use tokio::time::{Instant, Sleep};
 
 use super::attempt::Begun;

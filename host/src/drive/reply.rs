@@ -7,10 +7,10 @@ use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, RETR
 use http::response::Parts;
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use pointsman_core::contract::Operation;
+use pointsman_core::dialect::envelope::{self, Envelope, ErrorKind};
 use pointsman_core::exchange::{Reason, Refusal};
+use pointsman_core::http::headers;
 use pointsman_core::table::Lane;
-use pointsman_core::wire::envelope::{self, Envelope, ErrorKind};
-use pointsman_core::wire::headers;
 
 use super::live::Live;
 use super::relay::ProxyBody;

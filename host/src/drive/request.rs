@@ -8,11 +8,11 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, Method};
 use pointsman_core::clients::Spending;
 use pointsman_core::contract::{NONE, Operation};
+use pointsman_core::dialect::facts::{Ambiguous, BodyFacts};
+use pointsman_core::dialect::splice::must_ask_usage;
 use pointsman_core::exchange::Facts;
 use pointsman_core::table::Dialect;
 use pointsman_core::view::UNKNOWN_MODEL;
-use pointsman_core::wire::facts::{Ambiguous, BodyFacts};
-use pointsman_core::wire::splice::must_ask_usage;
 
 use crate::policy::Texts;
 

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use http::{HeaderName, HeaderValue};
 use pointsman_core::canary::Side;
 use pointsman_core::exchange::{Budgets, StreamDefaults};
+use pointsman_core::http::url::BaseUrl;
 use pointsman_core::outcome::Outcome;
 use pointsman_core::table::Dialect;
 use pointsman_core::view::View;
-use pointsman_core::wire::url::BaseUrl;
 
 use super::canary::{Part, Split};
 use super::conduct::Conduct;

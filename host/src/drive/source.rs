@@ -14,11 +14,11 @@ use http_body::Body as _;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use pointsman_core::contract::Operation;
+use pointsman_core::dialect::resume::Joiner;
+use pointsman_core::dialect::usage::BodyTap;
 use pointsman_core::outcome::{Kind, Outcome};
 use pointsman_core::record::Usage;
 use pointsman_core::table::Dialect;
-use pointsman_core::wire::resume::Joiner;
-use pointsman_core::wire::usage::BodyTap;
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 

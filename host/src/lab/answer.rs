@@ -12,15 +12,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::HeaderMap;
 use pointsman_core::contract::{Commit, Operation};
+use pointsman_core::dialect::classify::{BODY_PREFIX_BYTES, classify, classify_whole};
+use pointsman_core::dialect::resume::Unfit;
+use pointsman_core::dialect::usage::BodyTap;
 use pointsman_core::exchange::{Ended, Facts, Join, Sending};
+use pointsman_core::http::retry_after::RateHints;
 use pointsman_core::outcome::{Kind, Outcome};
 use pointsman_core::record::Usage;
 use pointsman_core::table::Dialect;
 use pointsman_core::time::Timestamp;
-use pointsman_core::wire::classify::{BODY_PREFIX_BYTES, classify, classify_whole};
-use pointsman_core::wire::resume::Unfit;
-use pointsman_core::wire::retry_after::RateHints;
-use pointsman_core::wire::usage::BodyTap;
 
 /// What a backend gives to one attempt.
 #[derive(Clone, Debug)]

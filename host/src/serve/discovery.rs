@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use pointsman_core::http::headers::DEFAULT_ANTHROPIC_VERSION;
 use pointsman_core::table::Dialect;
-use pointsman_core::wire::headers::DEFAULT_ANTHROPIC_VERSION;
 use serde::Deserialize;
 use tokio::sync::Mutex;
 use tokio::time::Instant;

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use http::Uri;
 use pointsman_core::contract::Operation;
 use pointsman_core::denial::Denial;
+use pointsman_core::dialect::envelope::ErrorKind;
 use pointsman_core::time::Timestamp;
 use pointsman_core::view::UNKNOWN_MODEL;
-use pointsman_core::wire::envelope::ErrorKind;
 
 use crate::drive::{Asked, Denied, OwnError, Proxy, Reply};
 

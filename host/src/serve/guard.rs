@@ -19,7 +19,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use http::Request;
-use pointsman_core::wire::framing::{Ambiguous, Fault, Framing};
+use pointsman_core::http::framing::{Ambiguous, Fault, Framing};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 

@@ -2,7 +2,7 @@
 
 use http::{HeaderMap, Method};
 use pointsman_core::contract::Operation;
-use pointsman_core::wire::envelope::ErrorKind;
+use pointsman_core::dialect::envelope::ErrorKind;
 use serde_json::json;
 
 use super::service;

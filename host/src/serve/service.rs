@@ -10,9 +10,9 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::{Body as _, Incoming};
 use pointsman_core::clients::{Admission, ClientDenied};
 use pointsman_core::denial::Denial;
-use pointsman_core::wire::envelope::ErrorKind;
-use pointsman_core::wire::framing::Fault;
-use pointsman_core::wire::url;
+use pointsman_core::dialect::envelope::ErrorKind;
+use pointsman_core::http::framing::Fault;
+use pointsman_core::http::url;
 
 use super::discovery::Discovery;
 use super::door::Door;

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use pointsman_core::wire::sse::Reader;
+use pointsman_core::http::sse::Reader;
 use regex::{NoExpand, Regex};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use serde::Serialize;

@@ -6,9 +6,9 @@ use libfuzzer_sys::fuzz_target;
 use pointsman_core::outcome::Kind;
 use pointsman_core::table::Dialect;
 use pointsman_core::time::Timestamp;
-use pointsman_core::wire::classify::{classify, classify_event};
-use pointsman_core::wire::message::MAX_MESSAGE_CHARS;
-use pointsman_core::wire::sse::Event;
+use pointsman_core::dialect::classify::{classify, classify_event};
+use pointsman_core::dialect::message::MAX_MESSAGE_CHARS;
+use pointsman_core::http::sse::Event;
 
 fuzz_target!(|input: &[u8]| {
     let [high, low, body @ ..] = input else { return };

@@ -4,9 +4,9 @@
 use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
 use pointsman_core::table::Dialect;
-use pointsman_core::wire::facts::BodyFacts;
-use pointsman_core::wire::splice::{Change, splice};
-use pointsman_core::wire::usage::BodyTap;
+use pointsman_core::dialect::facts::BodyFacts;
+use pointsman_core::dialect::splice::{Change, splice};
+use pointsman_core::dialect::usage::BodyTap;
 use serde_json::{Value, json};
 
 fuzz_target!(|input: &[u8]| {

@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use pointsman_core::wire::framing::{Ambiguous, Fault, Framing};
+use pointsman_core::http::framing::{Ambiguous, Fault, Framing};
 
 const MAX_HEAD_BYTES: usize = 512;
 

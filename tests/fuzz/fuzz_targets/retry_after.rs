@@ -4,7 +4,7 @@
 use http::{HeaderMap, HeaderName, HeaderValue};
 use libfuzzer_sys::fuzz_target;
 use pointsman_core::time::Timestamp;
-use pointsman_core::wire::retry_after::{LONGEST_HINT, RateHints, RetryAfter};
+use pointsman_core::http::retry_after::{LONGEST_HINT, RateHints, RetryAfter};
 
 fuzz_target!(|input: &[u8]| {
     let mut headers = HeaderMap::new();

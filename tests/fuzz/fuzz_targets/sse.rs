@@ -5,9 +5,9 @@ use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
 use pointsman_core::contract::Operation;
 use pointsman_core::table::Dialect;
-use pointsman_core::wire::classify::classify_event;
-use pointsman_core::wire::sse::Reader;
-use pointsman_core::wire::usage::StreamTap;
+use pointsman_core::dialect::classify::classify_event;
+use pointsman_core::http::sse::Reader;
+use pointsman_core::dialect::usage::StreamTap;
 
 const LIMIT_BYTES: usize = 512;
 

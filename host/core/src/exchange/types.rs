@@ -6,12 +6,12 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::contract::{Commit, Decision, Operation, Query, Resume};
+use crate::dialect::envelope::ErrorKind;
 use crate::fleet::Permit;
 use crate::outcome::Outcome;
 use crate::queue::Ticket;
 use crate::record::{End, Usage};
 use crate::table::{Lane, Timeouts};
-use crate::wire::envelope::ErrorKind;
 
 /// What one exchange may use up, whatever its policy says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -136,9 +136,9 @@ fn response(kind: Kind, status: u16, retry_after_ms: Option<u32>) -> Response {
 
 #[cfg(test)]
 mod tests {
+    use pointsman_core::dialect::classify::classify;
     use pointsman_core::table::Dialect;
     use pointsman_core::time::Timestamp;
-    use pointsman_core::wire::classify::classify;
 
     use super::*;
 

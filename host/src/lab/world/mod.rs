@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use pointsman_core::clients::{Admission, ClientDenied, ClientGate};
 use pointsman_core::contract::{Decision, NONE, Query};
+use pointsman_core::dialect::envelope::ErrorKind;
 use pointsman_core::exchange::{Action, Budgets, Event, Exchange, Sending, StreamDefaults};
 use pointsman_core::fleet::{Fleet, Past, Permit};
 use pointsman_core::journal::{Setup, Terms};
@@ -25,7 +26,6 @@ use pointsman_core::record::{AttemptRecord, End};
 use pointsman_core::saving::total_usd;
 use pointsman_core::time::Timestamp;
 use pointsman_core::view::View;
-use pointsman_core::wire::envelope::ErrorKind;
 
 pub use sights::{Ask, Attempt, Finished, Outside, Scene, Sight, Watcher};
 pub use track::{RecordedAttempt, RecordedQuestion, Then, past_of};

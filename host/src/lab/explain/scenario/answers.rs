@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue};
+use pointsman_core::dialect::classify::{classify, classify_whole};
 use pointsman_core::exchange::Join;
 use pointsman_core::journal::Happened;
 use pointsman_core::outcome::Kind;
 use pointsman_core::table::{Dialect, Timeouts};
-use pointsman_core::wire::classify::{classify, classify_whole};
 use toml::Value;
 
 use super::span;

@@ -1,0 +1,595 @@
+//! What an upstream's answer means: status first, then the error's own words where they know better.
+
+use std::ops::RangeInclusive;
+
+use http::HeaderMap;
+
+use super::message::{Said, presentable};
+use crate::http::json;
+use crate::http::retry_after::RetryAfter;
+use crate::http::sse::Event;
+use crate::outcome::{Kind, Outcome};
+use crate::table::Dialect;
+use crate::time::Timestamp;
+
+/// How much of an error body is worth having for [`classify`], in bytes.
+pub const BODY_PREFIX_BYTES: usize = 16 * 1024;
+
+/// What a response came to, by its head and the beginning of its body (at most [`BODY_PREFIX_BYTES`] are of use).
+///
+/// 1xx to 3xx are answers: a redirect is the client's to follow, so that no key goes where the operator did not send
+/// it. A 2xx whose JSON is an error is that error. The `plain` dialect is judged by its status alone.
+pub fn classify(dialect: Dialect, status: u16, headers: &HeaderMap, body_prefix: &[u8], now: Timestamp) -> Outcome {
+    if status < 400 {
+        let failed = (200..300).contains(&status) && dialect != Dialect::Plain && is_error(body_prefix);
+        return if failed { in_band(status, body_prefix, headers, now) } else { Outcome::answered(status) };
+    }
+    let said = Said::read(body_prefix);
+    let hint = RetryAfter::parse(status, headers, Some(body_prefix), now);
+    let kind = match dialect {
+        Dialect::Openai | Dialect::Anthropic => judge(status, &said, hint.is_some()),
+        Dialect::Plain => by_status(status),
+    };
+    let retry_after = hint.filter(|_| may_wait(kind));
+    Outcome { kind, status: Some(status), retry_after, message: worded(&said, status) }
+}
+
+/// What an answer below 400 that is here as a whole came to: a success may still be an error, or a page of somebody who
+/// stands before the provider.
+pub fn classify_whole(dialect: Dialect, status: u16, headers: &HeaderMap, body: &[u8], now: Timestamp) -> Outcome {
+    if dialect == Dialect::Plain || status >= 300 {
+        return Outcome::answered(status);
+    }
+    if serde_json::from_slice::<serde::de::IgnoredAny>(body).is_err() {
+        // A body may end early and still keep to its framing.
+        return Outcome::new(Kind::Malformed, "the upstream answered a success that is no JSON, or not all of it");
+    }
+    if memchr::memmem::find(body, b"\"error\"").is_none() {
+        return Outcome::answered(status);
+    }
+    classify(dialect, status, headers, body, now)
+}
+
+/// The error that an event inside a stream is; none when it is none.
+///
+/// Knows OpenAI's `data: {"error":...}`, the Responses API's `error` and `response.failed`, Anthropic's
+/// `event: error`, and a bare `event: error` with any data.
+pub fn classify_event(dialect: Dialect, event: &Event<'_>) -> Option<Outcome> {
+    let data = event.data?;
+    let named = event.name == Some(b"error");
+    let failed = event.name == Some(b"response.failed");
+    let error = match dialect {
+        Dialect::Plain => return named.then(|| in_band(200, data, &HeaderMap::new(), Timestamp::default())),
+        Dialect::Openai | Dialect::Anthropic if named => data,
+        Dialect::Openai if failed => json::member(data, "response").unwrap_or(data),
+        // Most events end here, without being read.
+        Dialect::Openai | Dialect::Anthropic if memchr::memmem::find(data, b"\"error\"").is_none() => return None,
+        Dialect::Openai | Dialect::Anthropic if is_error(data) => data,
+        Dialect::Openai => return unnamed_failure(data),
+        Dialect::Anthropic => return None,
+    };
+    Some(in_band(200, error, &HeaderMap::new(), Timestamp::default()))
+}
+
+/// `response.failed` from a server that leaves out the `event` line.
+fn unnamed_failure(data: &[u8]) -> Option<Outcome> {
+    let failed = json::member(data, "type") == Some(b"\"response.failed\"");
+    let response = json::member(data, "response").filter(|_| failed)?;
+    Some(in_band(200, response, &HeaderMap::new(), Timestamp::default()))
+}
+
+/// Is this JSON an object that is an error: an `error` that is filled, or `"type":"error"`, and no answer beside it?
+pub fn is_error(body: &[u8]) -> bool {
+    let mut error = false;
+    for (key, value) in json::members(body) {
+        match key {
+            b"error" => error |= json::is_filled(value) && !matches!(value, b"false" | b"0"),
+            b"type" => error |= value == b"\"error\"",
+            b"object" => error |= value == b"\"error\"",
+            b"choices" | b"output" | b"content" | b"data" if json::is_filled(value) => return false,
+            _ => {}
+        }
+    }
+    error
+}
+
+/// An error told inside a success: its code may be the status it would have had.
+fn in_band(status: u16, body: &[u8], headers: &HeaderMap, now: Timestamp) -> Outcome {
+    let said = Said::read(body);
+    let meant = said.code.parse::<u16>().ok().filter(|code| (400..600).contains(code)).unwrap_or(IN_BAND);
+    let hint = RetryAfter::parse(meant, headers, Some(body), now);
+    let kind = judge(meant, &said, hint.is_some());
+    let retry_after = hint.filter(|_| may_wait(kind));
+    Outcome { kind, status: Some(status), retry_after, message: worded(&said, status) }
+}
+
+/// Stands for the status of an error that has none.
+const IN_BAND: u16 = 0;
+
+/// Kinds whose wish to be left alone is honoured; another may have the header by accident.
+fn may_wait(kind: Kind) -> bool {
+    match kind {
+        Kind::RateLimited | Kind::OutOfCredit | Kind::Overloaded | Kind::ServerError => true,
+        Kind::Answered
+        | Kind::Refused
+        | Kind::TooLong
+        | Kind::ModelMissing
+        | Kind::Unauthorised
+        | Kind::ConnectFailed
+        | Kind::Reset
+        | Kind::TimedOut
+        | Kind::Cut
+        | Kind::Stalled
+        | Kind::Malformed
+        | Kind::ClientGone
+        | Kind::NotResumed => false,
+    }
+}
+
+/// A row: for these statuses, an error with one of these codes (`code`, `type` or `status`, in lower case) or with one
+/// of these phrases in its message is of this kind.
+struct Rule {
+    statuses: &'static [RangeInclusive<u16>],
+    codes: &'static [&'static str],
+    phrases: &'static [&'static str],
+    kind: Kind,
+}
+
+const ANY: &[RangeInclusive<u16>] = &[0..=599];
+/// Where a client's error may really be the account's or the model's.
+const CLIENT: &[RangeInclusive<u16>] = &[0..=0, 400..=404, 413..=413, 422..=422];
+
+/// First match wins. Codes come before phrases, because phrases are prose and change.
+const RULES: &[Rule] = &[
+    Rule {
+        statuses: ANY,
+        codes: &[
+            "insufficient_quota",
+            "billing_hard_limit_reached",
+            "billing_not_active",
+            "billing_error",
+            "insufficient_balance",
+            "insufficient_credits",
+            "insufficient_funds",
+            "credit_balance_too_low",
+            "spend_limit_exceeded",
+            "spending_limit_reached",
+            "payment_required",
+        ],
+        phrases: &[],
+        kind: Kind::OutOfCredit,
+    },
+    Rule {
+        statuses: &[0..=0, 400..=499],
+        codes: &[],
+        phrases: &[
+            "credit balance is too low",
+            "insufficient balance",
+            "balance is insufficient",
+            "insufficient credit",
+            "insufficient funds",
+            "insufficient quota",
+            "requires more credits",
+            "out of credits",
+            "spend limit",
+            "spend cap",
+            "spending limit",
+            "spending cap",
+            "billing hard limit",
+            "billing is not active",
+        ],
+        kind: Kind::OutOfCredit,
+    },
+    Rule {
+        statuses: CLIENT,
+        codes: &["context_length_exceeded", "context_window_exceeded", "prompt_too_long"],
+        phrases: &[
+            "maximum context length",
+            "context length exceeded",
+            "prompt is too long",
+            "input is too long",
+            "exceed context limit",
+            "exceeds the context window",
+            "exceeds the maximum number of tokens",
+            "reduce the length of the messages",
+        ],
+        kind: Kind::TooLong,
+    },
+    Rule {
+        statuses: CLIENT,
+        codes: &["model_not_found", "model_not_available", "model_not_exist", "unknown_model", "model_decommissioned"],
+        phrases: &[
+            "model not found",
+            "model does not exist",
+            "unknown model",
+            "not a valid model",
+            "no endpoints found",
+        ],
+        kind: Kind::ModelMissing,
+    },
+    Rule {
+        statuses: &[401..=403],
+        codes: &["content_policy_violation", "content_filter", "unsupported_country_region_territory", "moderation"],
+        phrases: &["content policy", "usage policies", "moderation", "flagged", "region", "country"],
+        kind: Kind::Refused,
+    },
+    Rule {
+        statuses: &[0..=0, 429..=429, 500..=599],
+        codes: &[
+            "overloaded_error",
+            "overloaded",
+            "engine_overloaded",
+            "model_overloaded",
+            "server_overloaded",
+            "unavailable",
+        ],
+        phrases: &["overloaded", "over capacity"],
+        kind: Kind::Overloaded,
+    },
+    Rule {
+        statuses: &[0..=0, 500..=599],
+        codes: &[
+            "rate_limit_exceeded",
+            "rate_limit_error",
+            "rate_limit_reached",
+            "too_many_requests",
+            "resource_exhausted",
+            "tokens",
+            "requests",
+        ],
+        phrases: &["rate limit", "too many requests"],
+        kind: Kind::RateLimited,
+    },
+    Rule {
+        statuses: &[0..=0, 403..=403],
+        codes: &[
+            "invalid_api_key",
+            "authentication_error",
+            "permission_error",
+            "permission_denied",
+            "unauthenticated",
+            "unauthorized",
+            "account_deactivated",
+        ],
+        phrases: &[],
+        kind: Kind::Unauthorised,
+    },
+    Rule {
+        statuses: &[403..=403],
+        codes: &[],
+        phrases: &[
+            "api key",
+            "api_key",
+            "api-key",
+            "apikey",
+            "authenticat",
+            "authoriz",
+            "authoris",
+            "credential",
+            "invalid token",
+            "access token",
+            "permission",
+            "your account",
+        ],
+        kind: Kind::Unauthorised,
+    },
+    Rule {
+        statuses: &[0..=0],
+        codes: &[
+            "content_policy_violation",
+            "content_filter",
+            "invalid_request_error",
+            "invalid_prompt",
+            "bad_request",
+            "invalid_argument",
+            "request_too_large",
+        ],
+        phrases: &[],
+        kind: Kind::Refused,
+    },
+];
+
+fn judge(status: u16, said: &Said<'_>, told_when: bool) -> Kind {
+    let code = said.code.to_ascii_lowercase();
+    let kind = said.kind.to_ascii_lowercase();
+    let message = said.message.to_ascii_lowercase();
+    let rules = RULES.iter().filter(|rule| rule.statuses.iter().any(|range| range.contains(&status)));
+    for rule in rules {
+        if rule.codes.iter().any(|word| *word == code || *word == kind)
+            || rule.phrases.iter().any(|phrase| message.contains(phrase))
+        {
+            return rule.kind;
+        }
+    }
+    // "The model `x` does not exist", "model: x" (Anthropic).
+    let about_model = message.starts_with("model: ")
+        || message.contains("model") && (message.contains("does not exist") || message.contains("not found"));
+    if matches!(status, 400 | 404) && about_model {
+        return Kind::ModelMissing;
+    }
+    // Google says "exceeded your current quota ... billing" for an ordinary minute's limit too, but then says until when.
+    if status == 429 && message.contains("exceeded your current quota") && !told_when {
+        return Kind::OutOfCredit;
+    }
+    // With words of its own that are not about the key, a 403 is about this request: a firewall, a policy, a file.
+    let says_nothing = |word: &str| matches!(word, "" | "403" | "forbidden");
+    if status == 403 && ![message.trim(), &code, &kind].into_iter().all(says_nothing) {
+        return Kind::Refused;
+    }
+    by_status(status)
+}
+
+/// What a status means by itself.
+const fn by_status(status: u16) -> Kind {
+    match status {
+        0 => Kind::ServerError,
+        402 => Kind::OutOfCredit,
+        401 | 403 => Kind::Unauthorised,
+        408 => Kind::ServerError,
+        429 => Kind::RateLimited,
+        // 498: Groq's "capacity exceeded"; 529: Anthropic's "overloaded".
+        498 | 503 | 529 => Kind::Overloaded,
+        400..=499 => Kind::Refused,
+        500.. => Kind::ServerError,
+        1..=399 => Kind::Answered,
+    }
+}
+
+fn worded(said: &Said<'_>, status: u16) -> String {
+    let message = presentable(said.message.trim());
+    if message.is_empty() { format!("the upstream answered {status} without a message") } else { message }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use http::HeaderValue;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const OPENAI: Dialect = Dialect::Openai;
+    const ANTHROPIC: Dialect = Dialect::Anthropic;
+    const PLAIN: Dialect = Dialect::Plain;
+
+    fn kind(dialect: Dialect, status: u16, body: &str) -> Kind {
+        classify(dialect, status, &HeaderMap::new(), body.as_bytes(), Timestamp::default()).kind
+    }
+
+    #[test]
+    fn a_status_alone_is_enough() {
+        for dialect in [OPENAI, ANTHROPIC, PLAIN] {
+            for (status, expected) in [
+                (200, Kind::Answered),
+                (204, Kind::Answered),
+                (304, Kind::Answered),
+                (307, Kind::Answered),
+                (400, Kind::Refused),
+                (401, Kind::Unauthorised),
+                (402, Kind::OutOfCredit),
+                (403, Kind::Unauthorised),
+                (404, Kind::Refused),
+                (408, Kind::ServerError),
+                (409, Kind::Refused),
+                (413, Kind::Refused),
+                (422, Kind::Refused),
+                (429, Kind::RateLimited),
+                (498, Kind::Overloaded),
+                (500, Kind::ServerError),
+                (502, Kind::ServerError),
+                (503, Kind::Overloaded),
+                (504, Kind::ServerError),
+                (522, Kind::ServerError),
+                (529, Kind::Overloaded),
+                (999, Kind::ServerError),
+            ] {
+                assert_eq!(kind(dialect, status, ""), expected, "{status}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_403_is_about_the_key_only_when_it_says_so_or_says_nothing() {
+        for (body, expected) in [
+            ("", Kind::Unauthorised),
+            (r#"{"error":"Forbidden"}"#, Kind::Unauthorised),
+            (r#"{"error":{"code":403}}"#, Kind::Unauthorised),
+            (r#"{"error":{"message":"m","code":"invalid_api_key"}}"#, Kind::Unauthorised),
+            (r#"{"type":"error","error":{"type":"permission_error","message":"m"}}"#, Kind::Unauthorised),
+            (r#"{"error":{"code":403,"message":"m","status":"PERMISSION_DENIED"}}"#, Kind::Unauthorised),
+            (r#"{"error":{"message":"Your API key has been revoked"}}"#, Kind::Unauthorised),
+            (r#"{"status":403,"title":"Forbidden","detail":"Authorization failed"}"#, Kind::Unauthorised),
+            (r#"{"detail":"Not authenticated"}"#, Kind::Unauthorised),
+            (r#"{"error":{"message":"Your account has been suspended"}}"#, Kind::Unauthorised),
+            (r#"{"error":{"message":"Insufficient balance"}}"#, Kind::OutOfCredit),
+            (r#"{"error":{"message":"m","code":"model_not_found"}}"#, Kind::ModelMissing),
+            (r#"{"error":{"message":"This file belongs to somebody else"}}"#, Kind::Refused),
+            (r#"{"error":{"message":"Tool use is disabled for this deployment"}}"#, Kind::Refused),
+            (r#"{"error":{"message":"m","code":"guardrail_violation"}}"#, Kind::Refused),
+            (r#"{"error":{"message":"Your input was flagged"}}"#, Kind::Refused),
+        ] {
+            for dialect in [OPENAI, ANTHROPIC] {
+                assert_eq!(kind(dialect, 403, body), expected, "{body}");
+            }
+        }
+        assert_eq!(kind(PLAIN, 403, r#"{"error":"this file"}"#), Kind::Unauthorised, "plain is judged by its status");
+        assert_eq!(kind(OPENAI, 401, r#"{"error":"whatever"}"#), Kind::Unauthorised);
+    }
+
+    #[test]
+    fn the_errors_own_words_know_better() {
+        for (dialect, status, body, expected) in [
+            (
+                OPENAI,
+                429,
+                r#"{"error":{"message":"You exceeded your current quota, please check your plan and billing details.","type":"insufficient_quota","param":null,"code":"insufficient_quota"}}"#,
+                Kind::OutOfCredit,
+            ),
+            (
+                OPENAI,
+                429,
+                r#"{"error":{"message":"You exceeded your current quota, please check your plan and billing details."}}"#,
+                Kind::OutOfCredit,
+            ),
+            (
+                OPENAI,
+                429,
+                r#"[{"error":{"code":429,"message":"You exceeded your current quota","status":"RESOURCE_EXHAUSTED","details":[{"retryDelay":"17s"}]}}]"#,
+                Kind::RateLimited,
+            ),
+            (
+                OPENAI,
+                429,
+                r#"{"error":{"message":"Rate limit reached for gpt","type":"tokens","code":"rate_limit_exceeded"}}"#,
+                Kind::RateLimited,
+            ),
+            (
+                OPENAI,
+                429,
+                r#"{"error":{"message":"The engine is currently overloaded, please try again later"}}"#,
+                Kind::Overloaded,
+            ),
+            (OPENAI, 400, r#"{"error":{"message":"m","code":"billing_hard_limit_reached"}}"#, Kind::OutOfCredit),
+            (
+                ANTHROPIC,
+                400,
+                r#"{"type":"error","error":{"type":"invalid_request_error","message":"Your credit balance is too low to access the API."}}"#,
+                Kind::OutOfCredit,
+            ),
+            (
+                OPENAI,
+                403,
+                r#"{"code":30001,"message":"Sorry, your account balance is insufficient"}"#,
+                Kind::OutOfCredit,
+            ),
+            (
+                OPENAI,
+                429,
+                r#"{"error":{"message":"Project has exceeded its monthly spending cap."}}"#,
+                Kind::OutOfCredit,
+            ),
+            (
+                OPENAI,
+                400,
+                r#"{"error":{"message":"This model's maximum context length is 8192 tokens.","code":"context_length_exceeded"}}"#,
+                Kind::TooLong,
+            ),
+            (
+                OPENAI,
+                400,
+                r#"{"object":"error","message":"This model's maximum context length is 8192 tokens."}"#,
+                Kind::TooLong,
+            ),
+            (
+                ANTHROPIC,
+                400,
+                r#"{"type":"error","error":{"type":"invalid_request_error","message":"prompt is too long: 210000 tokens > 200000 maximum"}}"#,
+                Kind::TooLong,
+            ),
+            (
+                OPENAI,
+                404,
+                r#"{"error":{"message":"The model `x` does not exist or you do not have access to it.","code":"model_not_found"}}"#,
+                Kind::ModelMissing,
+            ),
+            (OPENAI, 404, r#"{"detail":"Model x not found"}"#, Kind::ModelMissing),
+            (OPENAI, 400, r#"{"error":{"message":"x is not a valid model ID","code":400}}"#, Kind::ModelMissing),
+            (
+                ANTHROPIC,
+                404,
+                r#"{"type":"error","error":{"type":"not_found_error","message":"model: claude-9"}}"#,
+                Kind::ModelMissing,
+            ),
+            (OPENAI, 404, r#"{"error":{"message":"Unknown request URL"}}"#, Kind::Refused),
+            (
+                OPENAI,
+                403,
+                r#"{"error":{"message":"Country, region, or territory not supported","code":"unsupported_country_region_territory"}}"#,
+                Kind::Refused,
+            ),
+            (OPENAI, 403, r#"{"error":{"message":"Your input was flagged"}}"#, Kind::Refused),
+            (
+                ANTHROPIC,
+                500,
+                r#"{"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}"#,
+                Kind::Overloaded,
+            ),
+            (PLAIN, 429, r#"{"error":{"code":"insufficient_quota"}}"#, Kind::RateLimited),
+            (PLAIN, 200, r#"{"error":{"code":"insufficient_quota"}}"#, Kind::Answered),
+        ] {
+            assert_eq!(kind(dialect, status, body), expected, "{status} {body}");
+        }
+    }
+
+    #[test]
+    fn a_success_may_be_an_error_in_disguise() {
+        for (body, expected) in [
+            (r#"{"error":{"message":"slow down","code":429}}"#, Kind::RateLimited),
+            (r#"{"error":{"message":"slow down","type":"rate_limit_error"}}"#, Kind::RateLimited),
+            (r#"{"error":{"message":"boom"}}"#, Kind::ServerError),
+            (r#"{"error":"boom"}"#, Kind::ServerError),
+            (r#"{"object":"error","message":"bad","type":"invalid_request_error"}"#, Kind::Refused),
+            (r#"{"id":"x","error":null,"choices":[]}"#, Kind::Answered),
+            (r#"{"id":"x","error":{},"output":[1]}"#, Kind::Answered),
+            (r#"{"choices":[{"message":{"content":"\"error\":{}"}}]}"#, Kind::Answered),
+            ("[1,2", Kind::Answered),
+        ] {
+            let outcome = classify(OPENAI, 200, &HeaderMap::new(), body.as_bytes(), Timestamp::default());
+            assert_eq!((outcome.kind, outcome.status), (expected, Some(200)), "{body}");
+        }
+    }
+
+    #[test]
+    fn an_error_event_inside_a_stream_is_seen() {
+        let event = |dialect, name: Option<&str>, data: &str| {
+            let event = Event { raw: b"", name: name.map(str::as_bytes), data: Some(data.as_bytes()) };
+            classify_event(dialect, &event).map(|o| o.kind)
+        };
+        let overloaded = r#"{"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}"#;
+        assert_eq!(event(ANTHROPIC, Some("error"), overloaded), Some(Kind::Overloaded));
+        assert_eq!(event(ANTHROPIC, None, overloaded), Some(Kind::Overloaded));
+        assert_eq!(
+            event(OPENAI, None, r#"{"error":{"message":"x","code":502},"choices":[]}"#),
+            Some(Kind::ServerError)
+        );
+        assert_eq!(event(OPENAI, Some("error"), "boom"), Some(Kind::ServerError));
+        let failed = r#"{"type":"response.failed","response":{"error":{"code":"rate_limit_exceeded","message":"x"}}}"#;
+        assert_eq!(event(OPENAI, Some("response.failed"), failed), Some(Kind::RateLimited));
+        assert_eq!(event(OPENAI, None, failed), Some(Kind::RateLimited));
+        assert_eq!(event(OPENAI, None, r#"{"choices":[{"delta":{"content":"an \"error\": {}"}}]}"#), None);
+        assert_eq!(event(OPENAI, None, r#"{"error":null,"choices":[{"delta":{"content":"a"}}]}"#), None);
+        assert_eq!(event(OPENAI, None, "[DONE]"), None);
+        assert_eq!(event(PLAIN, None, r#"{"error":{"message":"x"}}"#), None);
+        assert_eq!(event(PLAIN, Some("error"), "x"), Some(Kind::ServerError));
+    }
+
+    #[test]
+    fn the_wish_and_the_message_come_along_but_no_key_does() {
+        let headers = HeaderMap::from_iter([(http::header::RETRY_AFTER, HeaderValue::from_static("107"))]);
+        let body = br#"{"error":{"message":"Incorrect key sk-abcdef123456"}}"#;
+        let outcome = classify(OPENAI, 429, &headers, body, Timestamp::default());
+        assert_eq!(outcome.retry_after, Some(Duration::from_secs(107)));
+        assert_eq!(outcome.message, "Incorrect key ***");
+        assert_eq!(classify(OPENAI, 400, &headers, body, Timestamp::default()).retry_after, None);
+        let silent = classify(OPENAI, 502, &headers, b"", Timestamp::default());
+        assert_eq!(silent.message, "the upstream answered 502 without a message");
+    }
+
+    proptest! {
+        #[test]
+        fn any_answer_is_classified(
+            status in 100u16..=999,
+            body in prop_oneof![
+                prop::collection::vec(any::<u8>(), 0..200),
+                "[\\[{]\"error\":[\\[{]?\"(message|code|type)\":\"?[a-z0-9_\" ]{0,30}[}\\]\"]{0,3}".prop_map(String::into_bytes),
+            ],
+        ) {
+            for dialect in [OPENAI, ANTHROPIC, PLAIN] {
+                let outcome = classify(dialect, status, &HeaderMap::new(), &body, Timestamp::default());
+                prop_assert_eq!(outcome.status, Some(status));
+                prop_assert!(status < 400 || outcome.kind != Kind::Answered);
+            }
+        }
+    }
+}

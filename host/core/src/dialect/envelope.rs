@@ -1,0 +1,250 @@
+//! The errors we ourselves tell a client, in the words its SDK understands.
+
+use bytes::Bytes;
+use serde_json::{Value, json};
+
+use crate::contract::Operation;
+use crate::table::Dialect;
+
+/// The content type of every error body.
+pub const CONTENT_TYPE: &str = "application/json";
+
+/// What went wrong, as far as a client is concerned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ErrorKind {
+    /// No backend could take the request.
+    AllPoolsExhausted,
+    /// The request is malformed or ambiguous.
+    InvalidRequest,
+    /// The body is larger than the limit.
+    BodyTooLarge,
+    /// The headers are larger than the limit.
+    HeadersTooLarge,
+    /// The client key is missing or wrong.
+    Unauthorised,
+    /// No backend serves the model.
+    ModelNotFound,
+    /// The client's own rate limit.
+    RateLimited,
+    /// The client's own budget.
+    BudgetExceeded,
+    /// The exchange's total time is over.
+    Timeout,
+    /// The upstream's stream broke after it was committed.
+    StreamBroken,
+    /// The upstream failed at a request that must not be sent twice.
+    UpstreamFailed,
+    /// The proxy is going away.
+    ShuttingDown,
+    /// Our own fault.
+    Internal,
+}
+
+/// How a kind is told: HTTP status, `type` and `code` in OpenAI's words, `type` in Anthropic's, whether a retry may help.
+struct Row {
+    status: u16,
+    kind: &'static str,
+    code: &'static str,
+    anthropic: &'static str,
+    retry: bool,
+}
+
+impl ErrorKind {
+    /// Every kind.
+    pub const ALL: [ErrorKind; 13] = [
+        ErrorKind::AllPoolsExhausted,
+        ErrorKind::InvalidRequest,
+        ErrorKind::BodyTooLarge,
+        ErrorKind::HeadersTooLarge,
+        ErrorKind::Unauthorised,
+        ErrorKind::ModelNotFound,
+        ErrorKind::RateLimited,
+        ErrorKind::BudgetExceeded,
+        ErrorKind::Timeout,
+        ErrorKind::StreamBroken,
+        ErrorKind::UpstreamFailed,
+        ErrorKind::ShuttingDown,
+        ErrorKind::Internal,
+    ];
+
+    const fn row(self) -> Row {
+        const fn row(status: u16, kind: &'static str, code: &'static str, anthropic: &'static str, retry: bool) -> Row {
+            Row { status, kind, code, anthropic, retry }
+        }
+        let invalid = "invalid_request_error";
+        match self {
+            ErrorKind::AllPoolsExhausted => {
+                row(503, "AllPoolsExhausted", "all_pools_exhausted", "overloaded_error", false)
+            }
+            ErrorKind::InvalidRequest => row(400, invalid, "invalid_request", invalid, false),
+            ErrorKind::BodyTooLarge => row(413, invalid, "request_too_large", "request_too_large", false),
+            ErrorKind::HeadersTooLarge => row(431, invalid, "headers_too_large", invalid, false),
+            ErrorKind::Unauthorised => row(401, invalid, "invalid_api_key", "authentication_error", false),
+            ErrorKind::ModelNotFound => row(404, invalid, "model_not_found", "not_found_error", false),
+            ErrorKind::RateLimited => row(429, "rate_limit_error", "rate_limit_exceeded", "rate_limit_error", true),
+            ErrorKind::BudgetExceeded => row(429, "insufficient_quota", "budget_exceeded", "billing_error", false),
+            ErrorKind::Timeout => row(504, "timeout_error", "timeout", "timeout_error", false),
+            ErrorKind::StreamBroken => row(502, "server_error", "stream_broken", "api_error", false),
+            ErrorKind::UpstreamFailed => row(502, "server_error", "upstream_failed", "api_error", false),
+            ErrorKind::ShuttingDown => row(503, "server_error", "shutting_down", "overloaded_error", true),
+            ErrorKind::Internal => row(500, "server_error", "internal_error", "api_error", false),
+        }
+    }
+
+    /// The HTTP status. A broken stream's is only for logs: its head has gone out long ago.
+    pub const fn status(self) -> u16 {
+        self.row().status
+    }
+
+    /// OpenAI's `code`, and our word for it in logs and metrics.
+    pub const fn code(self) -> &'static str {
+        self.row().code
+    }
+
+    /// `x-should-retry`: the official SDKs repeat 408, 409, 429 and 5xx by themselves, on top of all we have tried
+    /// already; only where trying again soon makes sense are they told to.
+    pub const fn should_retry(self) -> bool {
+        self.row().retry
+    }
+}
+
+/// An error to tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Envelope<'a> {
+    /// What went wrong.
+    pub kind: ErrorKind,
+    /// In place of the kind's own `type` and `code`: a policy's rejection has its own.
+    pub kind_override: Option<&'a str>,
+    /// Who is to blame, what happened, what to do.
+    pub message: &'a str,
+    /// The request's id, as in `x-request-id`.
+    pub request_id: &'a str,
+}
+
+/// The wire format a client expects errors in, by what it asked.
+pub const fn dialect_of(operation: Operation) -> Dialect {
+    match operation {
+        Operation::Message => Dialect::Anthropic,
+        Operation::Chat | Operation::Completion | Operation::Response | Operation::Embedding | Operation::Other => {
+            Dialect::Openai
+        }
+    }
+}
+
+impl Envelope<'_> {
+    /// The error body.
+    pub fn body(&self, dialect: Dialect) -> Bytes {
+        self.value(dialect).to_string().into()
+    }
+
+    /// The event that ends a broken stream, so that no client takes it for a whole answer.
+    ///
+    /// OpenAI's SDKs raise on an `error` member in `data`; the Responses API names the event `error` and repeats the
+    /// fields at the top; Anthropic's SDKs raise on `event: error`.
+    pub fn stream_event(&self, dialect: Dialect, operation: Operation) -> Bytes {
+        let mut value = self.value(dialect);
+        let named = match (dialect, operation) {
+            (Dialect::Openai, Operation::Response) => {
+                for member in ["message", "code", "param"] {
+                    value[member] = value["error"][member].clone();
+                }
+                value["type"] = json!("error");
+                true
+            }
+            (Dialect::Openai, Operation::Chat | Operation::Completion | Operation::Message) => false,
+            (Dialect::Openai, Operation::Embedding | Operation::Other) => false,
+            (Dialect::Anthropic | Dialect::Plain, _) => true,
+        };
+        let name = if named { "event: error\n" } else { "" };
+        format!("{name}data: {value}\n\n").into()
+    }
+
+    fn value(&self, dialect: Dialect) -> Value {
+        let row = self.kind.row();
+        let own = match dialect {
+            Dialect::Openai | Dialect::Plain => row.kind,
+            Dialect::Anthropic => row.anthropic,
+        };
+        let kind = self.kind_override.unwrap_or(own);
+        let code = self.kind_override.unwrap_or(row.code);
+        shaped(dialect, kind, Some(code), self.message, self.request_id)
+    }
+}
+
+/// An error body of this dialect.
+pub(super) fn shaped(dialect: Dialect, kind: &str, code: Option<&str>, message: &str, request_id: &str) -> Value {
+    match dialect {
+        Dialect::Openai => json!({"error": {"message": message, "type": kind, "param": null, "code": code}}),
+        Dialect::Anthropic => {
+            json!({"type": "error", "error": {"type": kind, "message": message}, "request_id": request_id})
+        }
+        Dialect::Plain => json!({"error": {"message": message, "type": kind, "request_id": request_id}}),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dialect::classify::classify_event;
+    use crate::http::sse::Reader;
+
+    const EXHAUSTED: Envelope<'static> = Envelope {
+        kind: ErrorKind::AllPoolsExhausted,
+        kind_override: None,
+        message: "no \"backend\"\nis left",
+        request_id: "req-1",
+    };
+
+    fn parsed(bytes: &[u8]) -> Value {
+        serde_json::from_slice(bytes).unwrap()
+    }
+
+    #[test]
+    fn each_dialect_has_its_own_body() {
+        assert_eq!(
+            parsed(&EXHAUSTED.body(Dialect::Openai)),
+            json!({"error": {"message": "no \"backend\"\nis left", "type": "AllPoolsExhausted", "param": null, "code": "all_pools_exhausted"}})
+        );
+        assert_eq!(
+            parsed(&EXHAUSTED.body(Dialect::Anthropic)),
+            json!({"type": "error", "error": {"type": "overloaded_error", "message": "no \"backend\"\nis left"}, "request_id": "req-1"})
+        );
+        assert_eq!(parsed(&EXHAUSTED.body(Dialect::Plain))["error"]["request_id"], "req-1");
+    }
+
+    #[test]
+    fn a_policys_own_type_takes_the_place_of_ours() {
+        let rejection = Envelope { kind_override: Some("no_service_at_night"), ..EXHAUSTED };
+        let openai = parsed(&rejection.body(Dialect::Openai));
+        assert_eq!(openai["error"]["type"], "no_service_at_night");
+        assert_eq!(openai["error"]["code"], "no_service_at_night", "nothing was exhausted");
+        assert_eq!(parsed(&rejection.body(Dialect::Anthropic))["error"]["type"], "no_service_at_night");
+    }
+
+    #[test]
+    fn the_stream_event_is_one_event_that_reads_as_an_error() {
+        for (dialect, operation, name) in [
+            (Dialect::Openai, Operation::Chat, None),
+            (Dialect::Openai, Operation::Response, Some(&b"error"[..])),
+            (Dialect::Anthropic, Operation::Message, Some(b"error")),
+            (Dialect::Plain, Operation::Other, Some(b"error")),
+        ] {
+            let mut reader = Reader::default();
+            reader.push(EXHAUSTED.stream_event(dialect, operation));
+            let event = reader.next_event().unwrap().unwrap();
+            assert_eq!(event.name, name);
+            assert!(parsed(event.data.unwrap())["error"].is_object());
+            assert!(classify_event(dialect, &event).is_some());
+            assert_eq!(reader.unfinished_bytes(), 0);
+        }
+        let responses = EXHAUSTED.stream_event(Dialect::Openai, Operation::Response);
+        let data = parsed(responses.strip_prefix(b"event: error\ndata: ").unwrap());
+        assert_eq!((&data["type"], &data["code"]), (&json!("error"), &json!("all_pools_exhausted")));
+    }
+
+    #[test]
+    fn statuses_are_those_of_the_interface() {
+        let statuses = ErrorKind::ALL.map(ErrorKind::status);
+        assert_eq!(statuses, [503, 400, 413, 431, 401, 404, 429, 429, 504, 502, 502, 503, 500]);
+    }
+}

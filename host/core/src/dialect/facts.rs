@@ -1,0 +1,364 @@
+//! What a request's body says, read without rebuilding it.
+//!
+//! Only a JSON object has facts. Any other body (multipart, binary, none, or text that is not JSON despite its content
+//! type) has none: its model is unknown and it passes untouched, so that the provider, not we, explains what is wrong.
+
+use std::fmt;
+use std::ops::Range;
+
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde_json::value::RawValue;
+use thiserror::Error;
+
+use crate::http::json;
+
+/// Bytes of prompt JSON that count as one token. English has about four letters a token and CJK three bytes, so
+/// that the estimate is near for both, and the braces around messages stand for the tokens a message costs anyhow.
+pub const BYTES_PER_TOKEN: usize = 4;
+
+/// What a picture, sound or file inside the prompt counts, in tokens, instead of the length of its base64.
+pub const TOKENS_PER_ATTACHMENT: usize = 1_000;
+
+/// Shorter strings are taken for text without a look at them, in bytes.
+const ATTACHMENT_MIN_BYTES: usize = 2_048;
+
+/// How much of a long string is looked at to tell base64 from text, in bytes.
+const ATTACHMENT_PROBE_BYTES: usize = 256;
+
+/// What a body says. All of it is the client's word; none of it is trusted beyond routing and counting.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BodyFacts {
+    /// The model asked for.
+    pub model: Option<String>,
+    /// Is a stream wanted?
+    pub stream: bool,
+    /// Does the client itself ask for the usage at the stream's end (`stream_options.include_usage`)?
+    pub include_usage: bool,
+    /// The most tokens the answer may have, by any of the names for it; 0: not said.
+    pub max_tokens: u32,
+    /// How many answers are asked for (`n`), at least 1.
+    pub answers: u32,
+    /// Are there tools the model may call?
+    pub has_tools: bool,
+    /// Estimated tokens of the prompt, attachments included.
+    pub prompt_tokens: u32,
+    /// Where the members are that may be spliced; none when the body is not a JSON object.
+    pub(super) spans: Option<Spans>,
+}
+
+/// Offsets into the body.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Spans {
+    /// Behind the opening brace.
+    pub(super) open: usize,
+    /// The value of `model`, quotes included.
+    pub(super) model: Option<Range<usize>>,
+    /// The value of `stream_options`.
+    pub(super) stream_options: Option<Range<usize>>,
+    /// Has the object any member at all?
+    pub(super) any: bool,
+}
+
+/// The client's fault: a member stands twice, and the provider might read the other one. Answer 400.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("the body has \"{member}\" twice, so it is not clear which one counts; send it once")]
+pub struct Ambiguous {
+    /// The member's name.
+    pub member: &'static str,
+}
+
+impl BodyFacts {
+    /// Reads a body; an absent content type is taken for JSON.
+    ///
+    /// # Errors
+    /// [`Ambiguous`] when `model`, `stream` or `stream_options` stands twice.
+    pub fn read(body: &[u8], content_type: Option<&str>) -> Result<Self, Ambiguous> {
+        if !content_type.is_none_or(is_json) || body.get(json::skip_space(body, 0)) != Some(&b'{') {
+            return Ok(Self::default());
+        }
+        let Ok(members) = serde_json::from_slice::<Members<'_>>(body) else { return Ok(Self::default()) };
+        match members.twice {
+            Some(member) => Err(Ambiguous { member }),
+            None => Ok(members.facts(body)),
+        }
+    }
+
+    /// Is the body a JSON object, so that a member can be changed?
+    pub const fn is_object(&self) -> bool {
+        self.spans.is_some()
+    }
+
+    /// The model's name in logs and metrics.
+    pub fn model_or_unknown(&self) -> &str {
+        self.model.as_deref().unwrap_or("unknown")
+    }
+}
+
+/// Is this content type JSON (`application/json`, `application/vnd.x+json`, `text/json`)?
+pub fn is_json(content_type: &str) -> bool {
+    let essence = content_type.split(';').next().unwrap_or_default().trim();
+    let subtype = essence.rsplit('/').next().unwrap_or_default();
+    subtype.eq_ignore_ascii_case("json")
+        || subtype.len() > 5 && subtype.as_bytes()[subtype.len() - 5..].eq_ignore_ascii_case(b"+json")
+}
+
+/// The members we know, as they stand in the body.
+#[derive(Default)]
+struct Members<'a> {
+    any: bool,
+    model: Option<&'a RawValue>,
+    stream: Option<&'a RawValue>,
+    stream_options: Option<&'a RawValue>,
+    max_tokens: Option<&'a RawValue>,
+    n: Option<&'a RawValue>,
+    has_tools: bool,
+    prompt_tokens: usize,
+    twice: Option<&'static str>,
+}
+
+impl Members<'_> {
+    fn facts(&self, body: &[u8]) -> BodyFacts {
+        let span = |value: &RawValue| {
+            let start = value.get().as_ptr() as usize - body.as_ptr() as usize;
+            start..start + value.get().len()
+        };
+        let include_usage =
+            self.stream_options.and_then(|options| json::member(options.get().as_bytes(), "include_usage"));
+        BodyFacts {
+            model: self.model.and_then(|m| serde_json::from_str(m.get()).ok()),
+            stream: self.stream.is_some_and(|s| s.get() == "true"),
+            include_usage: include_usage == Some(b"true"),
+            max_tokens: self.max_tokens.map_or(0, number),
+            answers: self.n.map_or(1, number).max(1),
+            has_tools: self.has_tools,
+            prompt_tokens: u32::try_from(self.prompt_tokens).unwrap_or(u32::MAX),
+            spans: Some(Spans {
+                open: json::skip_space(body, 0) + 1,
+                model: self.model.map(span),
+                stream_options: self.stream_options.map(span),
+                any: self.any,
+            }),
+        }
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Object;
+        impl<'de> Visitor<'de> for Object {
+            type Value = Members<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members<'de>, A::Error> {
+                let mut m = Members::default();
+                while let Some(key) = map.next_key()? {
+                    m.any = true;
+                    match key {
+                        Key::Model => once(&mut m.model, map.next_value()?, "model", &mut m.twice),
+                        Key::Stream => once(&mut m.stream, map.next_value()?, "stream", &mut m.twice),
+                        Key::StreamOptions => {
+                            once(&mut m.stream_options, map.next_value()?, "stream_options", &mut m.twice);
+                        }
+                        Key::MaxTokens => m.max_tokens = Some(map.next_value()?),
+                        Key::N => m.n = Some(map.next_value()?),
+                        Key::Tools => {
+                            let tools: &RawValue = map.next_value()?;
+                            m.has_tools |= json::is_filled(tools.get().as_bytes());
+                            m.prompt_tokens += weigh(tools.get().as_bytes());
+                        }
+                        Key::Prompt => m.prompt_tokens += weigh(map.next_value::<&RawValue>()?.get().as_bytes()),
+                        Key::Other => drop(map.next_value::<IgnoredAny>()?),
+                    }
+                }
+                Ok(m)
+            }
+        }
+        from.deserialize_map(Object)
+    }
+}
+
+fn once<'a>(
+    slot: &mut Option<&'a RawValue>,
+    value: &'a RawValue,
+    name: &'static str,
+    twice: &mut Option<&'static str>,
+) {
+    if slot.replace(value).is_some() {
+        *twice = Some(name);
+    }
+}
+
+/// A member's name, escapes resolved, so that `"mod\u0065l"` is no way around us.
+enum Key {
+    Model,
+    Stream,
+    StreamOptions,
+    MaxTokens,
+    N,
+    Tools,
+    Prompt,
+    Other,
+}
+
+impl<'de> Deserialize<'de> for Key {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Name;
+        impl Visitor<'_> for Name {
+            type Value = Key;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a member's name")
+            }
+
+            fn visit_str<E>(self, name: &str) -> Result<Key, E> {
+                Ok(match name {
+                    "model" => Key::Model,
+                    "stream" => Key::Stream,
+                    "stream_options" => Key::StreamOptions,
+                    "max_tokens" | "max_completion_tokens" | "max_output_tokens" => Key::MaxTokens,
+                    "n" => Key::N,
+                    "tools" | "functions" => Key::Tools,
+                    "messages" | "input" | "prompt" | "system" | "instructions" | "contents" => Key::Prompt,
+                    _ => Key::Other,
+                })
+            }
+        }
+        from.deserialize_identifier(Name)
+    }
+}
+
+fn number(value: &RawValue) -> u32 {
+    // Saturates, and is 0 for what is no number.
+    value.get().parse::<f64>().map_or(0, |n| n as u32)
+}
+
+/// Estimated tokens of a prompt member: its JSON's bytes by [`BYTES_PER_TOKEN`], but base64 by the piece.
+fn weigh(value: &[u8]) -> usize {
+    let mut text_bytes = value.len();
+    let mut attachments = 0;
+    if value.len() >= ATTACHMENT_MIN_BYTES {
+        let mut at = 0;
+        while let Some(open) = value.get(at..).and_then(|rest| memchr::memchr(b'"', rest)).map(|found| at + found) {
+            at = json::skip_string(value, open);
+            if at - open >= ATTACHMENT_MIN_BYTES && is_base64(&value[open + 1..at - 1]) {
+                attachments += 1;
+                text_bytes -= at - open;
+            }
+        }
+    }
+    text_bytes.div_ceil(BYTES_PER_TOKEN) + attachments * TOKENS_PER_ATTACHMENT
+}
+
+fn is_base64(text: &[u8]) -> bool {
+    let probe = &text[..text.len().min(ATTACHMENT_PROBE_BYTES)];
+    let payload = match memchr::memmem::find(probe, b";base64,") {
+        Some(at) if probe.starts_with(b"data:") => &probe[at + b";base64,".len()..],
+        _ => probe,
+    };
+    payload.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/' | b'=' | b'-' | b'_' | b'\\'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(body: &str) -> BodyFacts {
+        BodyFacts::read(body.as_bytes(), Some("application/json")).unwrap()
+    }
+
+    #[test]
+    fn facts_of_a_chat_request() {
+        let body = r#"{"model":"llama-70b","messages":[{"role":"user","content":"hi"}],"stream":true,
+            "stream_options":{"include_usage":true},"max_tokens":20,"n":2,"tools":[{"type":"function"}],"user":"me"}"#;
+        let facts = read(body);
+        assert_eq!(facts.model.as_deref(), Some("llama-70b"));
+        assert!(facts.stream && facts.include_usage && facts.has_tools);
+        assert_eq!((facts.max_tokens, facts.answers), (20, 2));
+        assert_eq!(facts.prompt_tokens, 8 + 6);
+        assert_eq!(&body[facts.spans.unwrap().model.unwrap()], "\"llama-70b\"");
+    }
+
+    #[test]
+    fn every_name_for_the_longest_answer_is_known() {
+        for name in ["max_tokens", "max_completion_tokens", "max_output_tokens"] {
+            assert_eq!(read(&format!("{{\"{name}\":7}}")).max_tokens, 7);
+        }
+        assert_eq!(read(r#"{"max_tokens":null}"#).max_tokens, 0);
+        assert_eq!(read(r#"{"max_tokens":-4}"#).max_tokens, 0);
+        assert_eq!(read(r#"{"max_tokens":1e99}"#).max_tokens, u32::MAX);
+    }
+
+    #[test]
+    fn escapes_in_names_and_values_are_resolved() {
+        let facts = read(r#"{"mod\u0065l":"a\/b\"c"}"#);
+        assert_eq!(facts.model.as_deref(), Some("a/b\"c"));
+    }
+
+    #[test]
+    fn a_model_or_stream_of_another_type_counts_as_absent() {
+        let facts = read(r#"{"model":7,"stream":"true"}"#);
+        assert_eq!((facts.model.as_deref(), facts.stream), (None, false));
+        assert_eq!(facts.model_or_unknown(), "unknown");
+        assert!(!read(r#"{"model":null,"stream":null}"#).stream);
+    }
+
+    #[test]
+    fn a_member_twice_is_ambiguous() {
+        for member in ["model", "stream", "stream_options"] {
+            let body = format!("{{\"{member}\":\"a\",\"x\":0,\"{member}\":\"a\"}}");
+            assert_eq!(BodyFacts::read(body.as_bytes(), None), Err(Ambiguous { member }));
+        }
+        let hidden = br#"{"model":"a","m\u006fdel":"b"}"#;
+        assert_eq!(BodyFacts::read(hidden, None), Err(Ambiguous { member: "model" }));
+        let nested = br#"{"model":"a","metadata":{"model":"b","stream":1}}"#;
+        assert_eq!(BodyFacts::read(nested, None).unwrap().model.as_deref(), Some("a"));
+    }
+
+    #[test]
+    fn what_is_not_a_json_object_has_no_facts() {
+        for body in ["", "[1]", "\"model\"", "{\"model\":\"a\"", "{\"model\":\"a\"} x", "--boundary", "{'model':'a'}"] {
+            assert_eq!(read(body), BodyFacts::default(), "{body}");
+        }
+        let multipart = BodyFacts::read(br#"{"model":"a"}"#, Some("multipart/form-data; boundary=x")).unwrap();
+        assert!(!multipart.is_object());
+        assert!(BodyFacts::read(b"\xff\xfe{\"model\":\"a\"}", None).unwrap().model.is_none());
+    }
+
+    #[test]
+    fn json_content_types() {
+        for (content_type, json) in [
+            ("application/json", true),
+            ("Application/JSON; charset=utf-8", true),
+            ("application/problem+json", true),
+            ("text/plain", false),
+            ("application/jsonlines", false),
+            ("", false),
+        ] {
+            assert_eq!(is_json(content_type), json, "{content_type}");
+        }
+    }
+
+    #[test]
+    fn deep_nesting_does_not_use_the_stack() {
+        let deep = "[".repeat(1_000_000);
+        let body = format!("{{\"messages\":{deep}");
+        assert!(!read(&body).is_object());
+        let body = format!("{{\"x\":{deep}{},\"model\":\"a\"}}", "]".repeat(1_000_000));
+        assert_eq!(read(&body).model.as_deref(), Some("a"));
+    }
+
+    #[test]
+    fn a_picture_counts_by_the_piece_and_text_by_its_length() {
+        let picture = format!(r#"{{"input":["data:image/png;base64,{}"]}}"#, "iVBORw0KGgo".repeat(10_000));
+        assert!(read(&picture).prompt_tokens < 1_010);
+        let bare = format!(r#"{{"input":[{{"data":"{}"}}]}}"#, "iVBORw0KGgo".repeat(10_000));
+        assert!(read(&bare).prompt_tokens < 1_010);
+        let english = format!(r#"{{"prompt":"{}"}}"#, "word of text ".repeat(1_000));
+        assert_eq!(read(&english).prompt_tokens, (13_000 + 2u32).div_ceil(4));
+        let chinese = format!(r#"{{"prompt":"{}"}}"#, "\u{4f60}".repeat(1_000));
+        assert_eq!(read(&chinese).prompt_tokens, (3_000 + 2u32).div_ceil(4));
+    }
+}

@@ -1,0 +1,269 @@
+//! Another answer, read until it says something new, and from there on relayed as the continuation.
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+use serde_json::Value;
+
+use super::parts::{Part, Unfit, Verdict, walk};
+use super::transcript::Transcript;
+use crate::dialect::usage::Format;
+use crate::http::sse::Event;
+
+/// What becomes of an event of the other answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Emit {
+    /// It goes on as it was received.
+    AsReceived,
+    /// This goes on in its place.
+    Instead(Bytes),
+    /// It was delivered already, or means nothing now.
+    Nothing,
+}
+
+/// Joins an answer to what was delivered.
+#[derive(Clone, Debug)]
+pub struct Joiner {
+    told: Transcript,
+    /// How much of each text the other answer has said again.
+    said: Vec<usize>,
+    /// Marks it has made again.
+    seen: BTreeSet<String>,
+    /// It was given what was delivered; the tokens of that.
+    prefilled: Option<u64>,
+    /// How much of what it was given it has said again, where it may be one of those servers that do.
+    echoed: Option<usize>,
+    has_joined: bool,
+    /// Nothing was delivered before, so that it is simply the answer.
+    is_first: bool,
+}
+
+impl Joiner {
+    /// Joins an answer that begins at the beginning.
+    pub fn splice(told: Transcript) -> Self {
+        let said = vec![0; told.texts.len()];
+        let is_first = !told.has_begun();
+        Self { told, said, seen: BTreeSet::new(), prefilled: None, echoed: None, has_joined: is_first, is_first }
+    }
+
+    /// Joins an answer that was given what was delivered, up to its last `unsent_bytes`, which are white space.
+    pub fn continued(told: Transcript, unsent_bytes: usize) -> Self {
+        let mut joiner = Self::splice(told);
+        joiner.said = joiner.told.texts.iter().map(|(_, text)| text.len()).collect();
+        if let Some(said) = joiner.said.first_mut() {
+            *said = said.saturating_sub(unsent_bytes);
+        }
+        joiner.seen = joiner.told.marks.clone();
+        joiner.prefilled = Some(joiner.told.tokens());
+        joiner.echoed = (joiner.told.text_bytes() >= MIN_ECHO_BYTES).then_some(0);
+        joiner
+    }
+
+    /// Has anything new been said, so that the client gets it?
+    pub const fn has_joined(&self) -> bool {
+        self.has_joined
+    }
+
+    /// Is there nothing to join, because nothing was delivered before?
+    pub const fn is_first(&self) -> bool {
+        self.is_first
+    }
+
+    /// What was delivered, this answer's share included.
+    pub const fn told(&self) -> &Transcript {
+        &self.told
+    }
+
+    /// Looks at an event of the answer.
+    ///
+    /// # Errors
+    /// [`Unfit`] before it has joined: nothing of it was delivered, and nothing may be.
+    pub fn take(&mut self, event: &Event<'_>) -> Result<Emit, Unfit> {
+        if self.is_first {
+            self.told.see(event);
+            return Ok(Emit::AsReceived);
+        }
+        let Some(data) = event.data else { return Ok(self.meta()) };
+        if data.trim_ascii() == b"[DONE]" {
+            return if self.has_joined { Ok(Emit::AsReceived) } else { Err(Unfit::Shorter) };
+        }
+        let Ok(mut value) = serde_json::from_slice::<Value>(data) else { return Err(Unfit::Unreadable) };
+        let before = self.has_joined;
+        let walked = {
+            let original = before.then(|| value.clone());
+            match walk(self.told.format, &mut value, &mut |part| self.judge(part)) {
+                Ok(walked) => walked,
+                Err(_) if before => {
+                    // What cannot be compared can still be relayed; only resumed again it cannot be.
+                    value = original.unwrap_or_default();
+                    return Ok(self.emit(event.name, value));
+                }
+                Err(unfit) => return Err(unfit),
+            }
+        };
+        match walked {
+            w if w.kept > 0 => Ok(self.emit(event.name, value)),
+            w if w.parts == 0 && self.has_joined => Ok(self.emit(event.name, value)),
+            _ => Ok(Emit::Nothing),
+        }
+    }
+
+    /// Comments and the like.
+    const fn meta(&self) -> Emit {
+        if self.has_joined { Emit::AsReceived } else { Emit::Nothing }
+    }
+
+    fn judge(&mut self, part: Part<'_>) -> Result<Verdict, Unfit> {
+        match part {
+            // The client did without it, or has it.
+            Part::Note(note) if self.told.notes.contains(note) || !self.is_at_the_end() => Ok(Verdict::Drop),
+            Part::Mark(mark) if self.told.marks.contains(mark) => {
+                self.seen.insert(mark.to_owned());
+                Ok(Verdict::Drop)
+            }
+            Part::Text { channel, text } if !self.has_joined => self.compare(channel, text),
+            Part::Text { .. } | Part::Note(_) => Ok(Verdict::Keep),
+            // The text that was put into its mouth stands open; nothing else can open in its place.
+            Part::Mark(mark) if mark.starts_with("start/0/") && self.told.marks.contains("start/0/text/") => {
+                Err(Unfit::Differs)
+            }
+            // Half an echo and then something else: what it means cannot be known.
+            Part::Mark(_) | Part::End if self.echoed.is_some_and(|echoed| echoed > 0) => Err(Unfit::Shorter),
+            Part::Mark(_) => self.join(Unfit::Differs),
+            Part::End => self.join(Unfit::Shorter),
+        }
+    }
+
+    fn compare(&mut self, channel: &str, text: &str) -> Result<Verdict, Unfit> {
+        let Some(at) = self.told.texts.iter().position(|(name, _)| name == channel) else {
+            // Who was given a text goes on with it, or calls a tool; thoughts do not come after it.
+            let may_begin = self.prefilled.is_none() || channel.starts_with("tool/");
+            return if may_begin { self.join(Unfit::Differs) } else { Err(Unfit::Differs) };
+        };
+        if let Some(echoed) = self.echoed {
+            return self.hear_echo(at, echoed, text);
+        }
+        let rest = &self.told.texts[at].1.as_bytes()[self.said[at]..];
+        let agrees = common(rest, text);
+        self.said[at] += agrees;
+        if agrees == text.len() {
+            return Ok(Verdict::Drop);
+        }
+        if agrees < rest.len() && self.prefilled.is_none() {
+            return Err(Unfit::Differs);
+        }
+        // White space that ended the delivered text was not sent, and need not be said again.
+        self.said[at] += rest.len() - agrees;
+        self.join(Unfit::Differs)?;
+        Ok(if agrees > 0 { Verdict::From(agrees) } else { Verdict::Keep })
+    }
+
+    /// Some servers begin their answer with what they were given. While it looks like that, nothing goes on; all of it
+    /// is what was delivered, part of it was no echo.
+    fn hear_echo(&mut self, at: usize, echoed: usize, text: &str) -> Result<Verdict, Unfit> {
+        let told = &self.told.texts[at].1;
+        let agrees = common(&told.as_bytes()[echoed..], text);
+        let is_whole = echoed + agrees == told.len();
+        self.echoed = (agrees == text.len()).then_some(echoed + agrees);
+        if is_whole {
+            (self.echoed, self.said[at]) = (None, told.len());
+            return if agrees == text.len() {
+                Ok(Verdict::Drop)
+            } else {
+                self.join(Unfit::Differs).map(|_| Verdict::From(agrees))
+            };
+        }
+        if self.echoed.is_some() {
+            return Ok(Verdict::Drop);
+        }
+        let whole = format!("{}{text}", &told[..echoed]);
+        Ok(match self.compare(&self.told.texts[at].0.clone(), &whole)? {
+            Verdict::Keep => Verdict::Instead(whole),
+            Verdict::From(from) => Verdict::Instead(whole[from..].to_owned()),
+            other @ (Verdict::Instead(_) | Verdict::Drop) => other,
+        })
+    }
+
+    /// Something new: only once all that was delivered has been said again.
+    fn join(&mut self, otherwise: Unfit) -> Result<Verdict, Unfit> {
+        if !self.is_at_the_end() {
+            return Err(otherwise);
+        }
+        self.has_joined = true;
+        Ok(Verdict::Keep)
+    }
+
+    fn is_at_the_end(&self) -> bool {
+        let all_said = || self.told.texts.iter().zip(&self.said).all(|((_, text), said)| *said == text.len());
+        self.has_joined || self.prefilled.is_some() || self.seen.len() == self.told.marks.len() && all_said()
+    }
+
+    /// Writes the event in the names the client knows, and remembers it as delivered.
+    fn emit(&mut self, name: Option<&[u8]>, mut value: Value) -> Emit {
+        match self.told.format {
+            Format::Choices => {
+                rename(&mut value, "id", self.told.names.id.as_ref());
+                rename(&mut value, "created", self.told.names.created.as_ref());
+                self.recount(value.get_mut("usage"), "completion_tokens", "prompt_tokens");
+            }
+            Format::Messages => self.recount(value.get_mut("usage"), "output_tokens", "input_tokens"),
+            Format::Responses => self.rename_response(&mut value),
+            Format::Plain => {}
+        }
+        let data = value.to_string();
+        self.told.see_value(&mut value);
+        let name = name.map_or_else(String::new, |name| format!("event: {}\n", String::from_utf8_lossy(name)));
+        Emit::Instead(format!("{name}data: {data}\n\n").into())
+    }
+
+    /// What was put into a backend's mouth was counted as its prompt, and is the client's answer.
+    fn recount(&self, usage: Option<&mut Value>, answer: &str, prompt: &str) {
+        let (Some(told), Some(Value::Object(usage))) = (self.prefilled, usage) else { return };
+        let number = |usage: &serde_json::Map<String, Value>, name: &str| usage.get(name).and_then(Value::as_u64);
+        if let Some(tokens) = number(usage, answer) {
+            usage.insert(answer.to_owned(), (tokens + told).into());
+            if let Some(tokens) = number(usage, prompt) {
+                usage.insert(prompt.to_owned(), tokens.saturating_sub(told).into());
+            }
+        }
+    }
+
+    fn rename_response(&mut self, event: &mut Value) {
+        let names = &self.told.names;
+        if let (Some(last), Some(number)) = (names.sequence, event.get_mut("sequence_number")) {
+            *number = (last + 1).into();
+        }
+        let item_names = |index: u64| names.items.get(&index);
+        if let Some((id, call_id)) = event["output_index"].as_u64().and_then(item_names) {
+            rename(event, "item_id", Some(id));
+            if let Some(item) = event.get_mut("item") {
+                rename(item, "id", Some(id));
+                rename(item, "call_id", Some(call_id));
+            }
+        }
+        let Some(response) = event.get_mut("response") else { return };
+        rename(response, "id", names.id.as_ref());
+        let items = response.get_mut("output").and_then(Value::as_array_mut);
+        for (index, item) in (0..).zip(items.into_iter().flatten()) {
+            if let Some((id, call_id)) = item_names(index) {
+                rename(item, "id", Some(id));
+                rename(item, "call_id", Some(call_id));
+            }
+        }
+    }
+}
+
+/// A continuation that begins with the same few words is nothing unusual; one that says so much again is an echo.
+const MIN_ECHO_BYTES: usize = 32;
+
+fn common(told: &[u8], text: &str) -> usize {
+    // Two characters may begin with the same byte and differ in the next.
+    text.floor_char_boundary(told.iter().zip(text.as_bytes()).take_while(|(a, b)| a == b).count())
+}
+
+/// Puts the known name in the place of the other answer's, where it has one.
+fn rename(value: &mut Value, member: &str, known: Option<&Value>) {
+    if let (Some(known), Some(other)) = (known.filter(|k| !k.is_null()), value.get_mut(member)) {
+        *other = known.clone();
+    }
+}

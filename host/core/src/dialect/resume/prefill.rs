@@ -1,0 +1,84 @@
+//! The request that gives a backend what was delivered as the beginning of its answer.
+
+use std::collections::BTreeMap;
+
+use bytes::{Bytes, BytesMut};
+use serde_json::{Map, Value, json};
+
+use super::transcript::Transcript;
+use crate::contract::Operation;
+use crate::http::json;
+
+/// A body whose answer continues what was delivered, and how many bytes of white space at the delivered text's end are
+/// not in it. None where there is no such body: then the backend is asked from the beginning.
+///
+/// Chat completions and messages get an assistant's message at their end, completions a longer prompt. Anthropic refuses
+/// white space at its end ("final assistant content cannot end with trailing whitespace"), and chat templates trim it.
+/// How a server is told that the message is to be continued differs; a backend's capabilities name what it wants:
+/// `prefix` (DeepSeek, Mistral) and `partial` (Moonshot) are members of the message, `continue_final_message`
+/// (vLLM, SGLang) is one of the body; without any, the message is last and that is enough (Anthropic, llama.cpp). A limit of the answer's tokens
+/// stays as the client wrote it, and then counts what is added.
+pub fn prefill(
+    body: &Bytes,
+    operation: Operation,
+    told: &Transcript,
+    capabilities: &BTreeMap<String, bool>,
+) -> Option<(Bytes, usize)> {
+    let text = told.only_text()?;
+    let sent = text.trim_end();
+    if sent.is_empty() {
+        return None;
+    }
+    let can = |name: &str| capabilities.get(name).copied().unwrap_or(false);
+    let unsent = text.len() - sent.len();
+    let body = match operation {
+        Operation::Chat | Operation::Message => {
+            let mut message =
+                Map::from_iter([("role".to_owned(), json!("assistant")), ("content".to_owned(), json!(sent))]);
+            for flag in ["prefix", "partial"].into_iter().filter(|flag| can(flag)) {
+                message.insert(flag.to_owned(), Value::Bool(true));
+            }
+            let body = with_message(body, &Value::Object(message))?;
+            if can("continue_final_message") { insert(&body, json::skip_space(&body, 0) + 1, CONTINUE) } else { body }
+        }
+        Operation::Completion => {
+            let prompt = json::member(body, "prompt").filter(|p| p.len() >= 2 && p[0] == b'"' && p.ends_with(b"\""))?;
+            let quoted = json!(sent).to_string();
+            insert(body, end_of(body, prompt) - 1, &quoted[1..quoted.len() - 1])
+        }
+        Operation::Response | Operation::Embedding | Operation::Other => return None,
+    };
+    Some((body, unsent))
+}
+
+const CONTINUE: &str = r#""continue_final_message":true,"add_generation_prompt":false,"#;
+
+/// The body with another message at the end of `messages`; none where the client itself ended with an assistant's.
+fn with_message(body: &Bytes, message: &Value) -> Option<Bytes> {
+    let messages = json::member(body, "messages").filter(|m| m.ends_with(b"]"))?;
+    let mut at = json::Cursor::new(messages);
+    let mut last = None;
+    if at.enter(b'[') {
+        while at.has_element() {
+            last = Some(at.value());
+        }
+    }
+    let role = json::member(last?, "role").and_then(json::text)?;
+    if role == "assistant" {
+        return None;
+    }
+    Some(insert(body, end_of(body, messages) - 1, &format!(",{message}")))
+}
+
+/// Where this part of the body ends in it.
+fn end_of(body: &[u8], part: &[u8]) -> usize {
+    part.as_ptr() as usize - body.as_ptr() as usize + part.len()
+}
+
+fn insert(body: &[u8], at: usize, text: &str) -> Bytes {
+    let mut longer = BytesMut::with_capacity(body.len() + text.len());
+    longer.extend_from_slice(&body[..at]);
+    longer.extend_from_slice(text.as_bytes());
+    longer.extend_from_slice(&body[at..]);
+    longer.freeze()
+}

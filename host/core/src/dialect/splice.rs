@@ -1,0 +1,233 @@
+//! Small changes inside a body whose other bytes stay as the client wrote them.
+
+use std::ops::Range;
+
+use bytes::{Bytes, BytesMut};
+
+use super::facts::BodyFacts;
+use crate::contract::Operation;
+use crate::http::json;
+use crate::table::Dialect;
+
+/// What is to be changed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Change<'a> {
+    /// The name to send in place of the model asked for.
+    pub model: Option<&'a str>,
+    /// Ask for the usage at the stream's end.
+    pub include_usage: bool,
+}
+
+/// Must the usage be asked for, and its event then be hidden from the client? Only where OpenAI's API has
+/// `stream_options` (chat and completions), a stream is wanted, and the client does not ask itself.
+pub const fn must_ask_usage(dialect: Dialect, operation: Operation, facts: &BodyFacts) -> bool {
+    let has_option = match (dialect, operation) {
+        (Dialect::Openai, Operation::Chat | Operation::Completion) => true,
+        (Dialect::Openai, Operation::Response | Operation::Message | Operation::Embedding | Operation::Other)
+        | (Dialect::Anthropic | Dialect::Plain, _) => false,
+    };
+    has_option && facts.stream && !facts.include_usage
+}
+
+/// The body with the change made: one copy, or the very same bytes where nothing changes.
+///
+/// `facts` must be those read from `body`. A body that is not a JSON object, and a model that was never named, are
+/// left as they are.
+pub fn splice(body: &Bytes, facts: &BodyFacts, change: Change<'_>) -> Bytes {
+    let Some(spans) = &facts.spans else { return body.clone() };
+    let mut edits: [Option<(Range<usize>, Text)>; 2] = [None, None];
+    if let (Some(span), Some(sent)) = (&spans.model, change.model)
+        && facts.model.as_deref().is_some_and(|asked| asked != sent)
+    {
+        let quoted = serde_json::to_string(sent).expect("a string is always JSON");
+        edits[0] = Some((span.clone(), Text::Owned(quoted)));
+    }
+    if change.include_usage && !facts.include_usage {
+        edits[1] = match &spans.stream_options {
+            None if spans.any => {
+                Some((spans.open..spans.open, Text::Known(r#""stream_options":{"include_usage":true},"#)))
+            }
+            None => Some((spans.open..spans.open, Text::Known(r#""stream_options":{"include_usage":true}"#))),
+            Some(span) => inside_options(&body[span.clone()], span.start),
+        };
+    }
+    edits.sort_by_key(|edit| edit.as_ref().map_or(usize::MAX, |(span, _)| span.start));
+    apply(body, &edits)
+}
+
+enum Text {
+    Known(&'static str),
+    Owned(String),
+}
+
+impl Text {
+    fn as_bytes(&self) -> &[u8] {
+        match self {
+            Text::Known(text) => text.as_bytes(),
+            Text::Owned(text) => text.as_bytes(),
+        }
+    }
+}
+
+/// The edit that makes these options ask for the usage; none where they are something that is not ours to mend.
+fn inside_options(options: &[u8], base: usize) -> Option<(Range<usize>, Text)> {
+    if options == b"null" {
+        return Some((base..base + options.len(), Text::Known(r#"{"include_usage":true}"#)));
+    }
+    if options.first() != Some(&b'{') {
+        return None;
+    }
+    // The last one counts where a member stands twice, as in most parsers.
+    if let Some((_, value)) = json::members(options).filter(|(key, _)| key == b"include_usage").last() {
+        let start = base + (value.as_ptr() as usize - options.as_ptr() as usize);
+        return Some((start..start + value.len(), Text::Known("true")));
+    }
+    // At the end: should the name stand there already, written with escapes, then ours is the last.
+    let end = base + options.len() - 1;
+    let text = if json::is_filled(options) { r#","include_usage":true"# } else { r#""include_usage":true"# };
+    Some((end..end, Text::Known(text)))
+}
+
+fn apply(body: &Bytes, edits: &[Option<(Range<usize>, Text)>]) -> Bytes {
+    if edits.iter().all(Option::is_none) {
+        return body.clone();
+    }
+    let added: usize = edits.iter().flatten().map(|(_, text)| text.as_bytes().len()).sum();
+    let mut spliced = BytesMut::with_capacity(body.len() + added);
+    let mut from = 0;
+    for (span, text) in edits.iter().flatten() {
+        spliced.extend_from_slice(&body[from..span.start]);
+        spliced.extend_from_slice(text.as_bytes());
+        from = span.end;
+    }
+    spliced.extend_from_slice(&body[from..]);
+    spliced.freeze()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn spliced(body: &str, change: Change<'_>) -> String {
+        let body = Bytes::copy_from_slice(body.as_bytes());
+        let facts = BodyFacts::read(&body, None).unwrap();
+        String::from_utf8(splice(&body, &facts, change).to_vec()).unwrap()
+    }
+
+    fn model(name: &str) -> Change<'_> {
+        Change { model: Some(name), include_usage: false }
+    }
+
+    const USAGE: Change<'static> = Change { model: None, include_usage: true };
+
+    #[test]
+    fn only_the_models_name_changes() {
+        let body = "{ \"x\" : 1.50,\n \"model\" :\t\"a\" , \"y\":\"\\u0041\" }";
+        assert_eq!(spliced(body, model("b/c")), body.replace("\"a\"", "\"b/c\""));
+        assert_eq!(spliced(body, model("q\"\n")), body.replace("\"a\"", "\"q\\\"\\n\""));
+    }
+
+    #[test]
+    fn both_changes_are_made_in_whatever_order_they_stand() {
+        let both = Change { model: Some("bb"), include_usage: true };
+        let expected = r#"{"stream_options":{"include_usage":true},"x":1,"model":"bb","y":2}"#;
+        assert_eq!(spliced(r#"{"stream_options":null,"x":1,"model":"a","y":2}"#, both), expected);
+        let expected = r#"{"model":"bb","x":1,"stream_options":{"include_usage":true}}"#;
+        assert_eq!(spliced(r#"{"model":"a","x":1,"stream_options":{}}"#, both), expected);
+    }
+
+    #[test]
+    fn nothing_to_change_is_the_same_allocation() {
+        let body = Bytes::from_static(br#"{"model":"a","stream_options":{"include_usage":true}}"#);
+        let facts = BodyFacts::read(&body, None).unwrap();
+        let same = splice(&body, &facts, Change { model: Some("a"), include_usage: true });
+        assert_eq!(same.as_ptr(), body.as_ptr());
+        let binary = Bytes::from_static(b"\x00\x01");
+        let same = splice(&binary, &BodyFacts::default(), Change { model: Some("a"), include_usage: true });
+        assert_eq!(same.as_ptr(), binary.as_ptr());
+    }
+
+    #[test]
+    fn a_model_that_was_not_named_is_not_added() {
+        assert_eq!(spliced(r#"{"messages":[]}"#, model("b")), r#"{"messages":[]}"#);
+        assert_eq!(spliced(r#"{"model":7}"#, model("b")), r#"{"model":7}"#);
+    }
+
+    #[test]
+    fn usage_is_asked_for_whatever_stands_there() {
+        for (body, expected) in [
+            (r#" {"a":1}"#, r#" {"stream_options":{"include_usage":true},"a":1}"#),
+            (r#"{}"#, r#"{"stream_options":{"include_usage":true}}"#),
+            (r#"{"stream_options":null,"a":1}"#, r#"{"stream_options":{"include_usage":true},"a":1}"#),
+            (r#"{"stream_options":{}}"#, r#"{"stream_options":{"include_usage":true}}"#),
+            (r#"{"stream_options":{ }}"#, r#"{"stream_options":{ "include_usage":true}}"#),
+            (r#"{"stream_options":{"b":2}}"#, r#"{"stream_options":{"b":2,"include_usage":true}}"#),
+            (r#"{"stream_options":{"include_usage": false }}"#, r#"{"stream_options":{"include_usage": true }}"#),
+            (
+                r#"{"stream_options":{"include_usage":null,"b":2}}"#,
+                r#"{"stream_options":{"include_usage":true,"b":2}}"#,
+            ),
+            (r#"{"stream_options":"odd"}"#, r#"{"stream_options":"odd"}"#),
+        ] {
+            assert_eq!(spliced(body, USAGE), expected);
+        }
+    }
+
+    #[test]
+    fn usage_is_asked_for_only_where_it_can_be_and_the_client_does_not() {
+        let facts = |body: &str| BodyFacts::read(body.as_bytes(), None).unwrap();
+        let streamed = facts(r#"{"stream":true}"#);
+        assert!(must_ask_usage(Dialect::Openai, Operation::Chat, &streamed));
+        assert!(!must_ask_usage(Dialect::Openai, Operation::Response, &streamed));
+        assert!(!must_ask_usage(Dialect::Anthropic, Operation::Message, &streamed));
+        assert!(!must_ask_usage(Dialect::Openai, Operation::Chat, &facts("{}")));
+        let own = facts(r#"{"stream":true,"stream_options":{"include_usage":true}}"#);
+        assert!(!must_ask_usage(Dialect::Openai, Operation::Chat, &own));
+    }
+
+    fn any_json() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            "\\PC{0,12}".prop_map(Value::from),
+        ];
+        leaf.prop_recursive(3, 24, 4, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                prop::collection::btree_map("[a-z\"\\\\]{0,4}", inner, 0..4).prop_map(Value::from_iter),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn the_result_parses_to_the_same_but_for_the_change(
+            others in prop::collection::btree_map("[a-z]{0,3}", any_json(), 0..5),
+            asked in prop::option::of("\\PC{0,12}"),
+            sent in "\\PC{0,12}",
+            options in prop::option::of(prop_oneof![
+                Just(json!(null)), Just(json!({})), Just(json!({"include_usage": false})),
+                Just(json!({"include_usage": true, "z": [1]})), Just(json!({"z": {"include_usage": false}})),
+            ]),
+            include_usage: bool,
+            pretty: bool,
+        ) {
+            let mut before = Value::from_iter(others);
+            if let Some(asked) = asked { before["model"] = json!(asked); }
+            if let Some(options) = options { before["stream_options"] = options; }
+            let text = if pretty { serde_json::to_string_pretty(&before) } else { serde_json::to_string(&before) }.unwrap();
+            let after = spliced(&text, Change { model: Some(&sent), include_usage });
+            let after: Value = serde_json::from_str(&after).unwrap();
+            if before.get("model").is_some() { before["model"] = json!(sent); }
+            if include_usage {
+                if !before["stream_options"].is_object() { before["stream_options"] = json!({}); }
+                before["stream_options"]["include_usage"] = json!(true);
+            }
+            prop_assert_eq!(after, before);
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! Reads a chat completion.
+
+use std::borrow::Cow;
+
+use super::from_messages::head;
+use crate::dialect::translate::MESSAGES_API;
+use crate::dialect::translate::meaning::{Answer, Call, Stop, Usage};
+use crate::dialect::translate::read::{Field, Object, Read};
+use crate::dialect::translate::request::chat_call;
+
+pub(super) fn read(body: &[u8]) -> Read<Answer<'_>> {
+    let mut chat = Field::body(body, MESSAGES_API)?.object()?;
+    let choices = chat.need("choices")?;
+    let first = choices.clone().list()?.into_iter().next();
+    let mut choice = first.ok_or_else(|| choices.wrong("is empty"))?.object()?;
+    let mut message = choice.need("message")?.object()?;
+    let calls = match message.take("tool_calls") {
+        Some(calls) => calls.list()?.into_iter().map(call).collect::<Read<Vec<_>>>()?,
+        None => Vec::new(),
+    };
+    message.only("function_call", |_| false)?;
+    message.only("audio", |_| false)?;
+    let refusal = message.take("refusal").map(|f| f.text()).transpose()?.filter(|text| !text.is_empty());
+    let refused = refusal.is_some();
+    let text = match message.take("content").map(content).transpose()? {
+        Some(text) if !text.is_empty() => Some(refusal.map_or(text.clone(), |refusal| text + refusal)),
+        Some(_) | None => refusal,
+    };
+    let reason = choice.take("finish_reason").map(|f| f.text()).transpose()?;
+    let stop = stop(reason.as_deref(), matched(&mut choice), !calls.is_empty(), refused);
+    let counts = chat.take("usage").map(Field::object).transpose()?.map(usage).unwrap_or_default();
+    Ok(Answer { head: head(&mut chat), text, calls, stop, usage: counts })
+}
+
+fn call<'a>(field: Field<'a>) -> Read<Call<'a>> {
+    chat_call(&mut field.object()?).map(|(call, _)| call)
+}
+
+/// A text; some servers send an array of text parts.
+fn content<'a>(field: Field<'a>) -> Read<Cow<'a, str>> {
+    if field.is_string() {
+        return field.text();
+    }
+    let part = |part: Field<'a>| part.object()?.need("text")?.text();
+    field.list()?.into_iter().map(part).collect::<Read<Vec<_>>>().map(|texts| texts.concat().into())
+}
+
+/// The stop sequence that was met: vLLM's addition, a text then, else a number or null.
+pub(in crate::dialect::translate) fn matched<'a>(choice: &mut Object<'a>) -> Option<Cow<'a, str>> {
+    choice.take("stop_reason").and_then(|f| f.text().ok())
+}
+
+/// Why a chat answer ended. With a function chosen by the client, OpenAI says `stop` though a tool is called.
+pub(in crate::dialect::translate) fn stop<'a>(
+    reason: Option<&str>,
+    matched: Option<Cow<'a, str>>,
+    calls: bool,
+    refused: bool,
+) -> Stop<'a> {
+    match reason {
+        _ if refused => Stop::Refusal,
+        Some("content_filter") => Stop::Refusal,
+        Some("stop" | "tool_calls" | "function_call") | None if calls => Stop::Calls,
+        Some("stop" | "tool_calls" | "function_call" | "eos") | None => matched.map_or(Stop::End, Stop::Sequence),
+        // What is not known is not known to be complete.
+        Some(_) => Stop::Length,
+    }
+}
+
+pub(in crate::dialect::translate) fn usage(mut told: Object<'_>) -> Usage {
+    let mut details = told.take("prompt_tokens_details").and_then(|f| f.object().ok());
+    let mut detail = |name| details.as_mut().and_then(|d| d.take(name)).and_then(|f| f.count().ok());
+    let (cached, written) = (detail("cached_tokens"), detail("cache_write_tokens").unwrap_or(0));
+    let thoughts = told.take("completion_tokens_details").and_then(|f| f.object().ok());
+    let reasoning = thoughts.and_then(|mut d| d.take("reasoning_tokens")).and_then(|f| f.count().ok());
+    let mut count = |name| told.take(name).and_then(|f| f.count().ok());
+    // DeepSeek's name.
+    let cached = cached.or_else(|| count("prompt_cache_hit_tokens")).unwrap_or(0);
+    let input = count("prompt_tokens").unwrap_or(0).max(cached.saturating_add(written));
+    Usage { input, cached, written, output: count("completion_tokens").unwrap_or(0), reasoning }
+}

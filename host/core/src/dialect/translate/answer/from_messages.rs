@@ -1,0 +1,64 @@
+//! Reads an answer of Anthropic's messages API.
+
+use std::borrow::Cow;
+
+use crate::dialect::translate::CHAT_API;
+use crate::dialect::translate::meaning::{Answer, Head, Stop, Usage};
+use crate::dialect::translate::read::{Field, Object, Read};
+use crate::dialect::translate::request::message_call;
+
+pub(super) fn read(body: &[u8]) -> Read<Answer<'_>> {
+    let mut message = Field::body(body, CHAT_API)?.object()?;
+    let (mut texts, mut calls) = (Vec::new(), Vec::new());
+    for block in message.need("content")?.list()? {
+        let mut block = block.object()?;
+        let kind = block.need("type")?;
+        match &*kind.text()? {
+            "text" => texts.push(block.need("text")?.text()?),
+            "tool_use" => calls.push(message_call(&mut block)?),
+            "thinking" | "redacted_thinking" => {}
+            _ => return Err(kind.no_counterpart()),
+        }
+    }
+    let text = match texts.len() {
+        0 => Some(Cow::Borrowed("")).filter(|_| calls.is_empty()),
+        1 => texts.pop(),
+        _ => Some(texts.concat().into()),
+    };
+    let reason = message.take("stop_reason").map(|f| f.text()).transpose()?;
+    let sequence = message.take("stop_sequence").map(|f| f.text()).transpose()?;
+    let mut counts = Usage::default();
+    if let Some(told) = message.take("usage") {
+        counts = usage(told.object()?, counts);
+    }
+    Ok(Answer { head: head(&mut message), text, calls, stop: stop(reason.as_deref(), sequence), usage: counts })
+}
+
+pub(in crate::dialect::translate) fn head<'a>(from: &mut Object<'a>) -> Head<'a> {
+    let mut text = |name| from.take(name).and_then(|f| f.text().ok()).unwrap_or_default();
+    Head { id: text("id"), model: text("model") }
+}
+
+pub(in crate::dialect::translate) fn stop<'a>(reason: Option<&str>, sequence: Option<Cow<'a, str>>) -> Stop<'a> {
+    match reason {
+        Some("end_turn") | None => Stop::End,
+        Some("stop_sequence") => sequence.map_or(Stop::End, Stop::Sequence),
+        Some("tool_use") => Stop::Calls,
+        Some("refusal") => Stop::Refusal,
+        // max_tokens, model_context_window_exceeded, pause_turn; and what is not known is not known to be complete.
+        Some(_) => Stop::Length,
+    }
+}
+
+/// What this object says, and for the rest what was told before.
+pub(in crate::dialect::translate) fn usage(mut told: Object<'_>, before: Usage) -> Usage {
+    let mut count = |name| told.take(name).and_then(|f| f.count().ok());
+    let uncached = before.input.saturating_sub(before.cached).saturating_sub(before.written);
+    let cached = count("cache_read_input_tokens").unwrap_or(before.cached);
+    let written = count("cache_creation_input_tokens").unwrap_or(before.written);
+    let input = count("input_tokens").unwrap_or(uncached).saturating_add(cached).saturating_add(written);
+    let output = count("output_tokens").unwrap_or(before.output);
+    let details = told.take("output_tokens_details").and_then(|f| f.object().ok());
+    let thought = details.and_then(|mut d| d.take("thinking_tokens")).and_then(|f| f.count().ok());
+    Usage { input, cached, written, output, reasoning: thought.or(before.reasoning) }
+}

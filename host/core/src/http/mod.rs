@@ -1,0 +1,8 @@
+//! Bytes of HTTP and JSON: framing, headers, addresses, events, and when an upstream wants to be asked again.
+
+pub mod framing;
+pub mod headers;
+pub(crate) mod json;
+pub mod retry_after;
+pub mod sse;
+pub mod url;
