@@ -14,8 +14,8 @@ use pointsman::author::sample::{query, table};
 use pointsman::drive::{Shade, Shadow};
 use pointsman::policy::{Engine, EngineLimits, Texts};
 use pointsman::telemetry::metrics::Metrics;
-use pointsman_core::canary::{Canary, Plan, Sample, Share, Side, Subject};
 use pointsman_core::contract::{Decision, Dispatch};
+use pointsman_core::lifecycle::promotion::{Canary, Plan, Sample, Share, Side, Subject};
 use pointsman_core::time::Timestamp;
 
 criterion_group!(benches, overhear, promotion);

@@ -2,10 +2,12 @@
 //!
 //! Arrows point one way: `main -> cli, author, demo, serve -> drive -> policy, upstream, store, telemetry, config -> core`.
 
+pub mod admin;
 pub mod author;
 pub mod cli;
 mod clock;
 pub mod config;
+mod control;
 pub mod demo;
 pub mod drive;
 pub mod lab;

@@ -3,7 +3,6 @@
 //! Nothing here sees a socket, a file, a clock or wasm: every function takes the time it needs and returns values.
 //! The live server, the tests and any simulator drive the same code.
 
-pub mod canary;
 pub mod clients;
 pub mod contract;
 pub mod denial;
@@ -14,11 +13,11 @@ pub mod fleet;
 pub mod health;
 pub mod http;
 pub mod journal;
+pub mod lifecycle;
 pub mod limits;
 mod member;
 pub mod observed;
 pub mod outcome;
-pub mod probation;
 pub mod queue;
 pub mod rank;
 pub mod record;

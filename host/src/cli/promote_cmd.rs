@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use pointsman_core::canary::Plan;
+use pointsman_core::lifecycle::promotion::Plan;
 use reqwest::{Client, Method, Response, StatusCode, Url};
 use serde::Deserialize;
 use tokio::signal::unix::{SignalKind, signal};

@@ -11,7 +11,7 @@ use pointsman_core::exchange::{Budgets, StreamDefaults};
 use pointsman_core::fleet;
 use pointsman_core::health::Bounds;
 use pointsman_core::journal::{Setup, Terms};
-use pointsman_core::probation;
+use pointsman_core::lifecycle::fault_breaker;
 use pointsman_core::table::{Backend, Limits, Pattern, Table};
 
 use crate::secret::{KeyDigest, Secret};
@@ -214,7 +214,7 @@ pub struct Policy {
     /// Who decides when it fails.
     pub on_fault: OnFault,
     /// When a policy that keeps failing gives way to the last good one; none: never.
-    pub rollback: Option<probation::Rule>,
+    pub rollback: Option<fault_breaker::Rule>,
     /// Another policy that is asked the same and decides nothing.
     pub shadow: Option<Shadow>,
 }

@@ -731,7 +731,7 @@ fn a_shadow_has_a_file_defaults_and_ranges() {
 
 #[test]
 fn the_rollback_rule_has_defaults_a_switch_and_ranges() {
-    use pointsman_core::probation::Rule;
+    use pointsman_core::lifecycle::fault_breaker::Rule;
     let rollback = |text: &str| checked(&format!("{ONE}[policy.rollback]\n{text}\n"), &[]).config.policy.rollback;
     assert_eq!(rollback(""), Some(Rule::default()));
     assert_eq!(rollback("enabled = false"), None);

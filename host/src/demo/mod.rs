@@ -18,8 +18,8 @@ use pointsman_core::table::Tier;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
+use crate::admin::Explain;
 use crate::config::{self, Config};
-use crate::serve::admin::Explain;
 use crate::serve::{self, Start};
 use crate::telemetry::logs::ExchangeLog;
 use load::{Until, Waves};

@@ -2,16 +2,16 @@
 
 mod aside;
 mod attempt;
-mod canary;
-mod conduct;
 mod course;
 mod events;
+mod fault_stats;
 mod foreign;
 mod gate;
 mod journal;
 mod line;
 mod live;
 mod plan;
+mod promotion;
 mod proxy;
 mod relay;
 mod reply;
@@ -29,10 +29,10 @@ use pointsman_core::clients::Admission;
 use pointsman_core::dialect::envelope::ErrorKind;
 use pointsman_core::exchange::Event;
 
-pub use canary::{Part, Progress, Split};
-pub use conduct::Conduct;
+pub use fault_stats::Conduct;
 pub use foreign::serves_free;
 pub use line::Line;
+pub use promotion::{Part, Progress, Split};
 pub use proxy::{Denied, Proxy, Unknown};
 pub use relay::{Broken, ProxyBody};
 pub use reply::{OwnError, Reply};

@@ -3,16 +3,16 @@
 use std::sync::Arc;
 
 use http::{HeaderName, HeaderValue};
-use pointsman_core::canary::Side;
 use pointsman_core::exchange::{Budgets, StreamDefaults};
 use pointsman_core::http::url::BaseUrl;
+use pointsman_core::lifecycle::promotion::Side;
 use pointsman_core::outcome::Outcome;
 use pointsman_core::table::Dialect;
 use pointsman_core::view::View;
 
-use super::canary::{Part, Split};
-use super::conduct::Conduct;
+use super::fault_stats::Conduct;
 use super::journal::body_rules;
+use super::promotion::{Part, Split};
 use super::request::Asked;
 use crate::config::{BackendConfig, Config};
 use crate::policy::Revision;

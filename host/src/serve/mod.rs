@@ -1,20 +1,15 @@
 //! The server: everything that runs for as long as the process does, started and stopped in one place.
 
-pub mod admin;
-mod control;
 mod discovery;
 mod door;
 mod guard;
 mod health_check;
 mod ids;
-mod kept_states;
 mod listen;
 mod models;
-mod operator;
 mod service;
 mod state_log;
 mod unread;
-mod upload;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -27,18 +22,17 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::admin::{self, AdminState, AdminToken, Explain, Operator};
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::control::{self, Control, kept_states};
 use crate::drive::{Conduct, Line, Proxy, Snapshot, Target};
 use crate::policy::{Engine, EngineLimits};
 use crate::store::{JournalLimits, Store, StoreLimits, StorePath};
 use crate::telemetry::logs::ExchangeLog;
 use crate::telemetry::metrics::{Metrics, Totals};
 use crate::upstream::Origin;
-use admin::{AdminState, AdminToken, Explain};
-use control::Control;
 use listen::{ListenLimits, Listener};
-use operator::Operator;
 use service::Service;
 
 /// After the drain, how long the last bytes may take to leave.

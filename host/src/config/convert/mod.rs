@@ -12,7 +12,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use pointsman_core::contract::{Commit, OnFault, Resume};
-use pointsman_core::probation::Rule;
+use pointsman_core::lifecycle::fault_breaker::Rule;
 use sha2::{Digest, Sha256};
 
 use super::checked::{

@@ -2,8 +2,8 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use axum::body::Bytes;
-use pointsman_core::canary::Plan;
 use pointsman_core::contract::Operation;
+use pointsman_core::lifecycle::promotion::Plan;
 use pointsman_core::outcome::Kind;
 use pointsman_core::record::{AttemptRecord, End, ExchangeRecord, Usage};
 use pointsman_core::table::{Lane, Table};
@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
 use super::*;
-use crate::serve::upload::UploadOptions;
+use crate::control::upload::UploadOptions;
 use crate::store::{Store, StoreLimits, StorePath};
 
 /// 2026-01-15T10:30:00Z

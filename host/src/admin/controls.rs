@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use axum::body::Bytes;
-use pointsman_core::canary::Plan;
+use pointsman_core::lifecycle::promotion::Plan;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::serve::upload::UploadOptions;
+use crate::control::upload::UploadOptions;
 
 /// A backend with its live numbers. Never holds a key.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]

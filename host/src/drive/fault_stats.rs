@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-use pointsman_core::probation::{Probation, Rule};
+use pointsman_core::lifecycle::fault_breaker::{Probation, Rule};
 use pointsman_core::time::Timestamp;
 
 use crate::policy::{Fault, FaultKind};

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use pointsman_core::canary::{Canary, ERROR_LEVEL, Plan, Sample, Side, Verdict};
+use pointsman_core::lifecycle::promotion::{Canary, ERROR_LEVEL, Plan, Sample, Side, Verdict};
 use pointsman_core::time::Timestamp;
 
 /// One policy's exchanges.

@@ -5,6 +5,7 @@ mod controls;
 mod events;
 mod guard;
 mod openapi;
+mod operator;
 mod parameters;
 mod policy;
 mod promote;
@@ -35,6 +36,7 @@ pub use controls::{
     ShadowReport, ShadowView, SideView, SidesView,
 };
 pub use guard::AdminToken;
+pub use operator::Operator;
 
 /// Tells a recorded exchange as JSON. The lab knows how; the server does not depend on it.
 pub type Explain = fn(&Explainable) -> serde_json::Value;
@@ -95,7 +97,7 @@ async fn console() -> Response {
     let policy = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; \
                   base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
     let headers = [(CONTENT_TYPE, "text/html; charset=utf-8"), (CONTENT_SECURITY_POLICY, policy)];
-    (headers, include_str!("admin/console.html")).into_response()
+    (headers, include_str!("console.html")).into_response()
 }
 
 async fn with_safe_headers(mut response: Response) -> Response {

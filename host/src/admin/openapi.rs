@@ -231,7 +231,7 @@ mod tests {
     fn answers_have_the_fields_that_are_described() {
         let document = openapi();
         let backend = document.pointer("/components/schemas/BackendView/properties").unwrap();
-        let told = serde_json::to_value(crate::serve::admin::BackendView::default()).unwrap();
+        let told = serde_json::to_value(crate::admin::BackendView::default()).unwrap();
         let names =
             |value: &Value| value.as_object().unwrap().keys().cloned().collect::<std::collections::BTreeSet<_>>();
         assert_eq!(names(backend), names(&told));
@@ -239,7 +239,7 @@ mod tests {
 
     #[test]
     fn the_reference_page_is_what_the_table_says() {
-        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/src/serve/admin/API.md");
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/src/admin/API.md");
         if std::env::var_os("POINTSMAN_WRITE_API_PAGE").is_some() {
             std::fs::write(file, page()).unwrap();
         }

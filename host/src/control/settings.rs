@@ -7,8 +7,8 @@ use super::component::Hash;
 use super::component::source_of;
 use super::history::{Entry, History, Incoming, Origin};
 use crate::config::{self, Config, ProcessEnv};
+use crate::control::upload::UploadOptions;
 use crate::policy::{Engine, LoadError, Revision, SettingsOffer, left_out_words, refused_key};
-use crate::serve::upload::UploadOptions;
 
 /// Where a component stands to the configuration.
 #[derive(Clone, Debug, PartialEq)]

@@ -1,6 +1,6 @@
 //! The steps of a promotion, told: to the log, the metrics, who watches, and for good to the store.
 
-use pointsman_core::canary::Seen;
+use pointsman_core::lifecycle::promotion::Seen;
 use serde_json::{Value, json};
 
 use super::Control;

@@ -4,6 +4,7 @@
 mod component;
 mod config;
 mod history;
+pub mod kept_states;
 mod policy;
 mod promotion;
 mod rollback;
@@ -11,6 +12,7 @@ mod settings;
 mod shadow;
 mod start;
 mod steps;
+pub mod upload;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -6,7 +6,7 @@ use axum::extract::{Path, Query, State};
 use axum::http::header::{ACCEPT, CONTENT_TYPE, VARY};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use pointsman_core::canary::Share;
+use pointsman_core::lifecycle::promotion::Share;
 use pointsman_core::time::Timestamp;
 use schemars::JsonSchema;
 use serde::Serialize;

@@ -11,9 +11,9 @@ use super::history::{End, Entry, Incoming, Origin, Source};
 use super::settings::{Standing, tell_left_out};
 use super::{About, Control, KEPT_COMPILED};
 use crate::config::Config;
+use crate::control::upload::UploadOptions;
 use crate::drive::Snapshot;
 use crate::policy::{Compiled, Revision};
-use crate::serve::upload::UploadOptions;
 use crate::telemetry::metrics::Reload;
 
 /// What comes into force, from where, and why what was there goes.

@@ -5,21 +5,21 @@ mod views;
 use std::sync::Arc;
 
 use axum::body::Bytes;
-use pointsman_core::canary::Plan;
 use pointsman_core::contract::RowState;
 use pointsman_core::fleet::{Fleet, Overview};
+use pointsman_core::lifecycle::promotion::Plan;
 use pointsman_core::table::Lane;
 use pointsman_core::time::Timestamp;
 use tokio::runtime::Handle;
 
-use super::admin::{
+use super::{
     BackendCounts, BackendView, ConfigView, ControlError, Controls, LaneView, PolicyEventView, PolicyView, ReadyView,
     RevisionView, RollbackView, ShadowReport,
 };
-use super::control::{CannotGoBack, CannotPromote, Control, Entry, WentBack};
-use super::kept_states;
-use super::upload::UploadOptions;
 use crate::config::BackendConfig;
+use crate::control::kept_states;
+use crate::control::upload::UploadOptions;
+use crate::control::{CannotGoBack, CannotPromote, Control, Entry, WentBack};
 use crate::policy::left_out_words;
 use crate::telemetry::rfc3339::Rfc3339;
 

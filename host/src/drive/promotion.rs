@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use pointsman_core::canary::{Canary, Finding, Plan, Sample, Seen, Share, Side, Subject, Verdict};
+use pointsman_core::lifecycle::promotion::{Canary, Finding, Plan, Sample, Seen, Share, Side, Subject, Verdict};
 use pointsman_core::record::ExchangeRecord;
 use pointsman_core::time::Timestamp;
 

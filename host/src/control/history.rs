@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use pointsman_core::time::Timestamp;
 
 use super::component::Hash;
-use crate::serve::upload::UploadOptions;
+use crate::control::upload::UploadOptions;
 use crate::store::{PolicyRow, PolicyRows, PolicySourceRow};
 
 /// Revisions kept to go back to, the one in force among them.

@@ -1,15 +1,15 @@
 //! Promotions and the shadow as the operator sees them.
 
-use pointsman_core::canary::{Finding, Seen};
 use pointsman_core::fleet::ModelCooldown;
+use pointsman_core::lifecycle::promotion::{Finding, Seen};
 
-use crate::drive::{Divergent, Progress, Tally};
-use crate::policy::left_out_words;
-use crate::serve::admin::{
+use crate::admin::{
     DivergenceView, GuardView, ModelCooldownView, PolicyEventView, PromotionView, RefusalView, ShadowReport,
     ShadowView, SideView, SidesView,
 };
-use crate::serve::control::{Promotion, Refusal, ShadowStatus};
+use crate::control::{Promotion, Refusal, ShadowStatus};
+use crate::drive::{Divergent, Progress, Tally};
+use crate::policy::left_out_words;
 use crate::store::PolicyEventRow;
 use crate::telemetry::metrics::{ShadowDrop, ShadowResult};
 use crate::telemetry::rfc3339::Rfc3339;

@@ -6,7 +6,7 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use pointsman_core::canary::Plan;
+use pointsman_core::lifecycle::promotion::Plan;
 use schemars::JsonSchema;
 use serde::Serialize;
 

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Bytes;
-use pointsman_core::canary::{Plan, Verdict};
-use pointsman_core::probation::Rule;
+use pointsman_core::lifecycle::fault_breaker::Rule;
+use pointsman_core::lifecycle::promotion::{Plan, Verdict};
 use pointsman_core::table::Table;
 use pointsman_core::time::Timestamp;
 
@@ -19,9 +19,9 @@ use super::history::Entry;
 use super::policy::Place;
 use super::settings::Standing;
 use crate::config::Config;
+use crate::control::upload::UploadOptions;
 use crate::drive::{Conduct, Progress, Snapshot, Split};
 use crate::policy::Revision;
-use crate::serve::upload::UploadOptions;
 use crate::telemetry::metrics::PromotionStep;
 
 /// A promotion, under way or the last one.
