@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::limits::RateLimit;
+use crate::fleet::limits::RateLimit;
 use crate::table::Limits;
 use crate::time::Timestamp;
 

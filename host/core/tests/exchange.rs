@@ -8,9 +8,9 @@ use pointsman_core::contract::{
     Column, Commit, Decision, Dispatch, Hold, Operation, Rejection, Resume, RowState, STRIDE,
 };
 use pointsman_core::exchange::{Action, Budgets, Ended, Event, Exchange, Facts, Join, Reason, StreamDefaults};
+use pointsman_core::fleet::Ticket;
 use pointsman_core::fleet::{Fleet, Permit, Report, Settings};
 use pointsman_core::outcome::{Kind, Outcome};
-use pointsman_core::queue::Ticket;
 use pointsman_core::record::{End, Usage};
 use pointsman_core::table::{Backend, Dialect, Lane, Limits, Price, Table, Tier, Timeouts};
 use pointsman_core::time::Timestamp;

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pointsman_core::contract::{Operation, RowState};
+use pointsman_core::fleet::state_change::{Change, MAX_REPORTS, REPORT_WINDOW, StateChange};
 use pointsman_core::fleet::{Fleet, MAX_MODEL_COOLDOWNS, Report, Settings};
 use pointsman_core::outcome::{Kind, Outcome};
-use pointsman_core::state_change::{Change, MAX_REPORTS, REPORT_WINDOW, StateChange};
 use pointsman_core::table::{Backend, Dialect, Lane, Limits, Table, Tier, Timeouts};
 use pointsman_core::time::Timestamp;
 use pointsman_core::view::View;

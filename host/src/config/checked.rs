@@ -9,7 +9,7 @@ use http::{HeaderName, HeaderValue, Uri};
 use pointsman_core::contract::{Commit, OnFault, Resume};
 use pointsman_core::exchange::{Budgets, StreamDefaults};
 use pointsman_core::fleet;
-use pointsman_core::health::Bounds;
+use pointsman_core::fleet::health::Bounds;
 use pointsman_core::journal::{Setup, Terms};
 use pointsman_core::lifecycle::fault_breaker;
 use pointsman_core::table::{Backend, Limits, Pattern, Table};

@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use pointsman_core::fleet::Ticket;
 use pointsman_core::fleet::{Fleet, Permit};
-use pointsman_core::queue::Ticket;
 use pointsman_core::time::Timestamp;
 use tokio::sync::Notify;
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use pointsman_core::state_change::{Change, StateChange};
+use pointsman_core::fleet::state_change::{Change, StateChange};
 
 use crate::drive::Proxy;
 use crate::telemetry::rfc3339::Rfc3339;

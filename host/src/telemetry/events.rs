@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use pointsman_core::fleet::state_change::StateChange;
 use pointsman_core::record::ExchangeRecord;
-use pointsman_core::state_change::StateChange;
 use serde::Serialize;
 use tokio::sync::broadcast;
 

@@ -29,9 +29,9 @@ use std::time::Duration;
 pub use types::{Action, Budgets, Ended, Event, Facts, Join, Reason, Refusal, Sending, StreamDefaults};
 
 use crate::contract::AttemptFacts;
+use crate::fleet::Ticket;
 use crate::fleet::{Fleet, Permit};
 use crate::outcome::Kind;
-use crate::queue::Ticket;
 use crate::rank::Rank;
 use crate::record::{AttemptRecord, End};
 use crate::time::Timestamp;

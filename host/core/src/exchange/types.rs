@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use crate::contract::{Commit, Decision, Operation, Query, Resume};
 use crate::dialect::envelope::ErrorKind;
 use crate::fleet::Permit;
+use crate::fleet::Ticket;
 use crate::outcome::Outcome;
-use crate::queue::Ticket;
 use crate::record::{End, Usage};
 use crate::table::{Lane, Timeouts};
 

@@ -4,8 +4,8 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use pointsman_core::exchange::{Ended, Event, Exchange, Join};
+use pointsman_core::fleet::Ticket;
 use pointsman_core::outcome::{Kind, Outcome};
-use pointsman_core::queue::Ticket;
 use pointsman_core::record::Usage;
 use pointsman_core::table::Lane;
 use pointsman_core::time::Timestamp;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pointsman_core::health::{Bounds, Scope, rule};
+use pointsman_core::fleet::health::{Bounds, Scope, rule};
 use pointsman_core::outcome::Kind;
 use pointsman_core::record::AttemptRecord;
 use pointsman_core::table::Lane;

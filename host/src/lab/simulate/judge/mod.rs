@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use pointsman_core::exchange::{Budgets, Facts};
 use pointsman_core::fleet::Fleet;
-use pointsman_core::health::Bounds;
+use pointsman_core::fleet::health::Bounds;
 use pointsman_core::record::AttemptRecord;
 use pointsman_core::table::Lane;
 use pointsman_core::time::Timestamp;

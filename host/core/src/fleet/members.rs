@@ -1,7 +1,4 @@
-//! The fleet: all backends at run time, and the line of exchanges that wait for them.
-//!
-//! Every permit is taken and given back here, so that limits, cooldowns, probes and the waiting line can never
-//! disagree. Whoever waits is served before whoever arrives: capacity is handed to the line first, at every call.
+//! All backends at run time.
 
 use std::cmp::Reverse;
 use std::collections::VecDeque;
@@ -10,18 +7,16 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::health::{Bounds, Health, is_exclusion};
+use super::member::{Asker, Charge, Member, Past, Settled, Stats};
+use super::observed::Observed;
+use super::queue::{Queue, Ticket};
+use super::state_change::StateChange;
 use crate::contract::{Column, RowState, STRIDE};
-use crate::health::{Bounds, Health, is_exclusion};
-use crate::member::{Asker, Charge, Member, Settled};
-use crate::observed::Observed;
 use crate::outcome::{Kind, Outcome};
-use crate::queue::{Queue, Ticket};
-use crate::state_change::StateChange;
 use crate::table::{Lane, Table, Tier};
 use crate::time::Timestamp;
 use crate::view::{Slot, View, Want};
-
-pub use crate::member::{Past, Stats};
 
 /// What the fleet is told by the configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]

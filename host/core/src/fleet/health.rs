@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::state_change::{Change, REPORTED_OUTAGE};
 use crate::outcome::{Kind, Outcome};
-use crate::state_change::{Change, REPORTED_OUTAGE};
 use crate::time::Timestamp;
 
 /// How far an outcome reaches.

@@ -4,11 +4,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::health::{Bounds, Health, Probe, Scope, Standing, is_exclusion, rule};
+use super::limits::{Quota, RateLimit};
+use super::state_change::{Change, Reporter, StateChange};
 use crate::contract::{Column, NONE, RowState, STRIDE};
-use crate::health::{Bounds, Health, Probe, Scope, Standing, is_exclusion, rule};
-use crate::limits::{Quota, RateLimit};
 use crate::outcome::{Kind, Outcome};
-use crate::state_change::{Change, Reporter, StateChange};
 use crate::table::{Lane, Limits};
 use crate::time::{Timestamp, millis_u32};
 
