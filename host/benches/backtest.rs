@@ -15,11 +15,11 @@ use pointsman::lab::journal::JournalArgs;
 use pointsman::lab::settings::SettingsArgs;
 use pointsman::lab::world::{Ask, Attempt, Outside, World};
 use pointsman::lab::{BacktestArgs, Backtested, backtest};
-use pointsman::policy::{Engine, EngineLimits, Texts};
-use pointsman::store::{Store, StoreLimits, StorePath};
 use pointsman_core::contract::{NONE, Operation, Query};
 use pointsman_core::exchange::Facts;
 use pointsman_core::time::Timestamp;
+use pointsman_engine::{Engine, EngineLimits, Texts};
+use pointsman_store::{Store, StoreLimits, StorePath};
 
 const CONFIG: &str = r#"
 [policy.settings]

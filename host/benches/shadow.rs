@@ -10,13 +10,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
-use pointsman::author::sample::{query, table};
 use pointsman::drive::{Shade, Shadow};
-use pointsman::policy::{Engine, EngineLimits, Texts};
 use pointsman::telemetry::metrics::Metrics;
 use pointsman_core::contract::{Decision, Dispatch};
 use pointsman_core::lifecycle::promotion::{Canary, Plan, Sample, Share, Side, Subject};
 use pointsman_core::time::Timestamp;
+use pointsman_engine::sample::{query, table};
+use pointsman_engine::{Engine, EngineLimits, Texts};
 
 criterion_group!(benches, overhear, promotion);
 criterion_main!(benches);

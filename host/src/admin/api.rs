@@ -8,12 +8,12 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use pointsman_core::lifecycle::promotion::Share;
 use pointsman_core::time::Timestamp;
+use pointsman_store::{ExchangeRow, Group, StoreError, StoreReader, UsageRow};
 use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::query::{ExchangesQuery, UsageQuery};
 use super::{AdminState, ControlError, failure};
-use crate::store::{ExchangeRow, Group, StoreError, StoreReader, UsageRow};
 use crate::telemetry::metrics::{Live, LiveBackend, LiveSide};
 use crate::telemetry::rfc3339::Rfc3339;
 use crate::telemetry::text_format::TextFormat;

@@ -21,11 +21,11 @@ use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, X
 use axum::http::{HeaderValue, StatusCode};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
+use pointsman_store::{Explainable, StoreHandle, StoreReader};
 use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::store::{Explainable, StoreHandle, StoreReader};
 use crate::telemetry::Clock;
 use crate::telemetry::events::Events;
 use crate::telemetry::metrics::Metrics;

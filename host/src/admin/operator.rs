@@ -10,6 +10,7 @@ use pointsman_core::fleet::{Fleet, Overview};
 use pointsman_core::lifecycle::promotion::Plan;
 use pointsman_core::table::Lane;
 use pointsman_core::time::Timestamp;
+use pointsman_engine::left_out_words;
 use tokio::runtime::Handle;
 
 use super::{
@@ -20,7 +21,6 @@ use crate::config::BackendConfig;
 use crate::control::kept_states;
 use crate::control::upload::UploadOptions;
 use crate::control::{CannotGoBack, CannotPromote, Control, Entry, WentBack};
-use crate::policy::left_out_words;
 use crate::telemetry::rfc3339::Rfc3339;
 
 /// The admin listener's hands and eyes.

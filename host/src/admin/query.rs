@@ -4,9 +4,9 @@ use std::ops::RangeInclusive;
 
 use pointsman_core::record::End;
 use pointsman_core::time::Timestamp;
+use pointsman_store::{Filter, Group};
 use serde::Deserialize;
 
-use crate::store::{Filter, Group};
 use crate::telemetry::rfc3339;
 
 /// Without `since`: the last day.

@@ -8,6 +8,7 @@ use pointsman_core::outcome::Kind;
 use pointsman_core::record::{AttemptRecord, End, ExchangeRecord, Usage};
 use pointsman_core::table::{Lane, Table};
 use pointsman_core::time::Timestamp;
+use pointsman_store::{Store, StoreLimits, StorePath};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -15,7 +16,6 @@ use tokio::sync::oneshot;
 
 use super::*;
 use crate::control::upload::UploadOptions;
-use crate::store::{Store, StoreLimits, StorePath};
 
 /// 2026-01-15T10:30:00Z
 const NOW_MS: u64 = 1_768_473_000_000;

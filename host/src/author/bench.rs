@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pointsman_core::contract::{AttemptFacts, Query};
+use pointsman_engine::clock::Stopwatch;
+use pointsman_engine::sample;
+use pointsman_engine::{Engine, EngineError, EngineLimits, Fault, LoadError, Revision, SettingsOffer, Texts};
 use serde::Serialize;
 
-use super::{sample, words};
-use crate::clock::Stopwatch;
-use crate::policy::{Engine, EngineError, EngineLimits, Fault, LoadError, Revision, SettingsOffer, Texts};
+use super::words;
 
 /// Sizes of the table that decisions are measured at.
 const BACKENDS: [usize; 5] = [1, 4, 16, 64, 256];

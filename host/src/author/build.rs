@@ -24,9 +24,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{sample, sdk};
-use crate::clock::Stopwatch;
-use crate::policy::{Engine, EngineError, EngineLimits, LoadError, name_of, named};
+use pointsman_engine::clock::Stopwatch;
+use pointsman_engine::sample;
+use pointsman_engine::{Engine, EngineError, EngineLimits, LoadError, name_of, named};
+
+use super::sdk;
 
 /// What a policy is written in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]

@@ -6,14 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pointsman_core::table::Table;
-use serde::Serialize;
-
-use super::words;
-use crate::clock::Stopwatch;
-use crate::policy::{
+use pointsman_engine::clock::Stopwatch;
+use pointsman_engine::{
     Engine, EngineError, EngineLimits, Fault, LoadError, Revision, SettingsOffer, Texts, contract, left_out_words,
     probes,
 };
+use serde::Serialize;
+
+use super::words;
 
 /// Decisions that are timed. They also show whether the policy's memory grows.
 const TIMED_DECISIONS: usize = 600;
@@ -274,8 +274,9 @@ impl fmt::Display for Report {
 
 #[cfg(test)]
 mod tests {
+    use pointsman_engine::sample;
+
     use super::*;
-    use crate::author::sample;
 
     fn conditions(settings: &str) -> Conditions {
         let limits = EngineLimits { max_instances: 8, ..EngineLimits::default() };

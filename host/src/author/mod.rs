@@ -7,6 +7,5 @@ pub mod build;
 pub mod check;
 pub mod guide;
 pub mod new;
-pub mod sample;
 pub mod sdk;
 mod words;

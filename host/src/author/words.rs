@@ -60,9 +60,9 @@ pub(super) fn percentile(sorted: &[Duration], percent: usize) -> Duration {
 #[cfg(test)]
 mod tests {
     use pointsman_core::contract::{Hold, Rejection};
+    use pointsman_engine::sample;
 
     use super::*;
-    use crate::author::sample;
 
     #[test]
     fn decisions_name_lane_backend_and_model() {

@@ -3,7 +3,8 @@
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use crate::clock::Clock;
+use pointsman_engine::clock::Clock;
+
 use crate::config::ProcessEnv;
 use crate::lab::{BacktestArgs, Backtested, backtest};
 

@@ -5,8 +5,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use pointsman_engine::{Engine, LoadError, SettingsOffer, name_of, refused_key};
+
 use crate::config::{self, Diagnostic, Env, Loaded, Severity};
-use crate::policy::{Engine, LoadError, SettingsOffer, name_of, refused_key};
 use crate::serve::engine_limits;
 
 /// What was found out.

@@ -2,10 +2,11 @@
 
 use std::io::{self, IsTerminal, Write};
 
+use pointsman_store::{BodyText, BodyTexts, Explainable, StoreError, StoreReader};
+
 use crate::config::Env;
 use crate::lab::explain::{self, Look, scenario};
 use crate::lab::journal::JournalArgs;
-use crate::store::{BodyText, BodyTexts, Explainable, StoreError, StoreReader};
 
 /// Columns where there is no terminal to ask.
 const USUAL_WIDTH: usize = 100;

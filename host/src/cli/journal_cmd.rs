@@ -2,9 +2,10 @@
 
 use std::io::{self, Write};
 
+use pointsman_store::redact;
+
 use crate::config::Env;
 use crate::lab::journal::JournalArgs;
-use crate::store::redact;
 
 /// What `pointsman journal` can do.
 #[derive(Debug, clap::Subcommand)]

@@ -6,17 +6,18 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use pointsman_engine::sample;
+use pointsman_engine::{Engine, EngineLimits, Revision, SettingsOffer, name_of};
+
 use super::promote_cmd::{self, PromoteArgs};
 use crate::author::bench::bench;
 use crate::author::build::{BuildError, Built, Language, build};
 use crate::author::check::{Conditions, check};
 use crate::author::guide::{Topic, contents};
 use crate::author::new;
-use crate::author::sample;
 use crate::config::{self, Config, ProcessEnv};
 use crate::lab::settings::SettingsArgs;
 use crate::lab::{TestArgs, Tested, test};
-use crate::policy::{Engine, EngineLimits, Revision, SettingsOffer, name_of};
 use crate::serve::engine_limits;
 
 /// Backends of the table a policy is tried with when no configuration is given.

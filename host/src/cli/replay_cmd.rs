@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use pointsman_core::time::Timestamp;
+use pointsman_engine::clock::Clock;
+use pointsman_engine::{EngineLimits, left_out_words};
 
-use crate::clock::Clock;
 use crate::config::{self, PolicySettings, ProcessEnv};
 use crate::lab::journal::{JournalArgs, Period, Progress};
 use crate::lab::replay::{Chosen, Plan, run as replay};
 use crate::lab::settings::SettingsArgs;
-use crate::policy::{EngineLimits, left_out_words};
 use crate::serve::engine_limits;
 
 /// What `pointsman replay` is told.

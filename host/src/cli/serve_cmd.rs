@@ -5,12 +5,12 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use pointsman_engine::clock::Clock;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::serving::serving;
 use super::start_log::log_start;
 use super::{in_runtime, told};
-use crate::clock::Clock;
 use crate::config::{self, Config, Loaded, ProcessEnv};
 use crate::lab;
 use crate::serve::{self, Running, Start};

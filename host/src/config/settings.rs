@@ -9,10 +9,10 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use pointsman_engine::{EngineLimits, SettingsOffer, name_of};
 use serde_json::{Map, Value};
 
 use super::checked::{Policy, Shadow};
-use crate::policy::{EngineLimits, SettingsOffer, name_of};
 
 /// The name of the policy inside the binary.
 pub const DEFAULT_POLICY: &str = "default";

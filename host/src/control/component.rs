@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use axum::body::Bytes;
+use pointsman_engine::Engine;
 
 use crate::config::Config;
-use crate::policy::Engine;
-pub use crate::policy::Hash;
-use crate::store::PolicyStore;
+pub use pointsman_engine::Hash;
+use pointsman_store::PolicyStore;
 
 /// A policy file's bytes; nothing is known of them yet but their hash.
 #[derive(Clone)]

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use pointsman_core::table::Table;
+use pointsman_engine::Revision;
 
 use super::component::Component;
 use super::policy::Place;
@@ -10,7 +11,6 @@ use super::settings::{Standing, tell_left_out};
 use super::{About, Control};
 use crate::config::{self, BackendConfig, Config, Loaded, ProcessEnv};
 use crate::drive::{Conduct, Snapshot, Target};
-use crate::policy::Revision;
 use crate::telemetry::metrics::Reload;
 
 impl Control {

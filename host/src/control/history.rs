@@ -11,10 +11,10 @@
 use std::path::{Path, PathBuf};
 
 use pointsman_core::time::Timestamp;
+use pointsman_store::{PolicyRow, PolicyRows, PolicySourceRow};
 
 use super::component::Hash;
 use crate::control::upload::UploadOptions;
-use crate::store::{PolicyRow, PolicyRows, PolicySourceRow};
 
 /// Revisions kept to go back to, the one in force among them.
 pub const MAX_REVISIONS: usize = 8;

@@ -6,9 +6,9 @@ use std::time::Duration;
 use pointsman_core::fleet::{Fleet, KeptCooldown};
 use pointsman_core::outcome::Kind;
 use pointsman_core::time::Timestamp;
+use pointsman_store::{CooldownRow, Store};
 
 use crate::drive::Proxy;
-use crate::store::{CooldownRow, Store};
 
 /// How often changed states are written, so that they survive a crash.
 const SAVED_EVERY: Duration = Duration::from_millis(500);

@@ -19,16 +19,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use anyhow::Context;
+use component::{Component, Hash, shown, source_of};
 use pointsman_core::time::Timestamp;
+use pointsman_engine::watch::Watcher;
+use pointsman_engine::{Compiled, Engine, Revision};
+use pointsman_store::{MAX_POLICY_EVENTS, PolicyEventRow, PolicyStore, StoreError};
 use tokio::sync::{Notify, oneshot};
 
 use crate::drive::{Proxy, Snapshot};
-use crate::policy::watch::Watcher;
-use crate::policy::{Compiled, Engine, Revision};
-use crate::store::{MAX_POLICY_EVENTS, PolicyEventRow, PolicyStore, StoreError};
 use crate::telemetry::metrics::Reload;
 use crate::upstream::Connector;
-use component::{Component, Hash, shown, source_of};
 
 pub use history::{Entry, History};
 pub use promotion::{CannotPromote, Promotion};

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use axum::body::Bytes;
 use pointsman_core::table::Table;
+use pointsman_engine::{Compiled, Revision};
 
 use super::component::{Component, Hash, shown, source_of};
 use super::history::{End, Entry, Incoming, Origin, Source};
@@ -13,7 +14,6 @@ use super::{About, Control, KEPT_COMPILED};
 use crate::config::Config;
 use crate::control::upload::UploadOptions;
 use crate::drive::Snapshot;
-use crate::policy::{Compiled, Revision};
 use crate::telemetry::metrics::Reload;
 
 /// What comes into force, from where, and why what was there goes.

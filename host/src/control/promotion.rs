@@ -12,6 +12,7 @@ use pointsman_core::lifecycle::fault_breaker::Rule;
 use pointsman_core::lifecycle::promotion::{Plan, Verdict};
 use pointsman_core::table::Table;
 use pointsman_core::time::Timestamp;
+use pointsman_engine::Revision;
 
 use super::Control;
 use super::component::Component;
@@ -21,7 +22,6 @@ use super::settings::Standing;
 use crate::config::Config;
 use crate::control::upload::UploadOptions;
 use crate::drive::{Conduct, Progress, Snapshot, Split};
-use crate::policy::Revision;
 use crate::telemetry::metrics::PromotionStep;
 
 /// A promotion, under way or the last one.

@@ -1,6 +1,7 @@
 //! Going back to an earlier policy: by the operator's word, or because this one fails too often.
 
 use axum::body::Bytes;
+use pointsman_engine::Revision;
 
 use super::component::Component;
 use super::history::{End, Entry};
@@ -8,7 +9,6 @@ use super::policy::Place;
 use super::settings::Standing;
 use super::{About, Control};
 use crate::drive::Snapshot;
-use crate::policy::Revision;
 use crate::telemetry::metrics::Rollback;
 
 /// From which revision to which.

@@ -2,13 +2,14 @@
 
 use std::path::Path;
 
+use pointsman_engine::{Engine, LoadError, Revision, SettingsOffer, left_out_words, refused_key};
+
 use super::Control;
 use super::component::Hash;
 use super::component::source_of;
 use super::history::{Entry, History, Incoming, Origin};
 use crate::config::{self, Config, ProcessEnv};
 use crate::control::upload::UploadOptions;
-use crate::policy::{Engine, LoadError, Revision, SettingsOffer, left_out_words, refused_key};
 
 /// Where a component stands to the configuration.
 #[derive(Clone, Debug, PartialEq)]

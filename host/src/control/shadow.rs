@@ -8,14 +8,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use anyhow::Context;
 use pointsman_core::table::Table;
 use pointsman_core::time::Timestamp;
+use pointsman_engine::watch::Watcher;
+use pointsman_engine::{Compiled, Engine, left_out_words};
 use tokio::sync::Notify;
 
 use super::component::{Component, Hash};
 use super::in_workshop;
 use crate::config::Shadow as Wanted;
 use crate::drive::{Proxy, Shade, Tally};
-use crate::policy::watch::Watcher;
-use crate::policy::{Compiled, Engine, left_out_words};
 use crate::telemetry::metrics::Reload;
 
 /// Casts the shadow that the configuration names.

@@ -6,14 +6,14 @@ use std::sync::Arc;
 use anyhow::{Context, bail};
 use pointsman_core::table::Table;
 use pointsman_core::time::Timestamp;
+use pointsman_engine::{Compiled, Engine, Revision};
+use pointsman_store::PolicyStore;
 
 use super::component::{Component, Hash, shown, source_of};
 use super::history::{End, History, Preference, Source};
 use super::settings::{Standing, tell_left_out};
 use super::{save, why_not_kept};
 use crate::config::Config;
-use crate::policy::{Compiled, Engine, Revision};
-use crate::store::PolicyStore;
 
 /// The first policy of a process.
 pub struct First {

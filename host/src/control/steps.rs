@@ -1,12 +1,12 @@
 //! The steps of a promotion, told: to the log, the metrics, who watches, and for good to the store.
 
 use pointsman_core::lifecycle::promotion::Seen;
+use pointsman_store::PolicyEventRow;
 use serde_json::{Value, json};
 
 use super::Control;
 use super::promotion::Promotion;
 use crate::drive::Progress;
-use crate::store::PolicyEventRow;
 use crate::telemetry::metrics::PromotionStep;
 
 impl Control {

@@ -5,8 +5,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 
 use pointsman_core::lifecycle::fault_breaker::{Probation, Rule};
 use pointsman_core::time::Timestamp;
-
-use crate::policy::{Fault, FaultKind};
+use pointsman_engine::{Fault, FaultKind};
 
 /// Counts without a lock; only a fault takes one.
 pub struct Conduct {

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use pointsman_core::journal::Trail;
 use pointsman_core::record::{End, ExchangeRecord};
 use pointsman_core::table::Lane;
+use pointsman_store::{Bodies, BodyRules, JournalPart};
 
 use super::request::Asked;
 use super::snapshot::{Snapshot, Target};
 use crate::config::Config;
-use crate::store::{Bodies, BodyRules, JournalPart};
 
 /// Is this one followed? A health check is nobody's request.
 pub(super) fn is_kept(snapshot: &Snapshot, asked: &Asked) -> bool {

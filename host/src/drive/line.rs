@@ -10,9 +10,8 @@ use std::time::Duration;
 use pointsman_core::fleet::Ticket;
 use pointsman_core::fleet::{Fleet, Permit};
 use pointsman_core::time::Timestamp;
+use pointsman_engine::clock::Clock;
 use tokio::sync::Notify;
-
-use crate::clock::Clock;
 
 /// How often changes of backends' states are looked for that were left out at first.
 const CHANGES_EVERY: Duration = Duration::from_secs(5);

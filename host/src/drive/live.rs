@@ -13,6 +13,8 @@ use pointsman_core::outcome::{Kind, Outcome};
 use pointsman_core::record::{End, ExchangeRecord};
 use pointsman_core::table::{Lane, Tier};
 use pointsman_core::time::Timestamp;
+use pointsman_engine::Verdict;
+use pointsman_store::Bodies;
 
 use super::aside::aside;
 use super::foreign::may_cross;
@@ -20,8 +22,6 @@ use super::journal;
 use super::proxy::Proxy;
 use super::request::{Asked, Only};
 use super::snapshot::Snapshot;
-use crate::policy::Verdict;
-use crate::store::Bodies;
 
 /// Notes kept of one exchange; a policy may leave 16 at every question, and be asked many.
 const MAX_NOTES: usize = 100;

@@ -13,8 +13,7 @@ use pointsman_core::dialect::splice::must_ask_usage;
 use pointsman_core::exchange::Facts;
 use pointsman_core::table::Dialect;
 use pointsman_core::view::UNKNOWN_MODEL;
-
-use crate::policy::Texts;
+use pointsman_engine::Texts;
 
 /// Labels a client may send; more are ignored.
 const MAX_LABELS: usize = 16;

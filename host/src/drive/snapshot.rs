@@ -9,14 +9,14 @@ use pointsman_core::lifecycle::promotion::Side;
 use pointsman_core::outcome::Outcome;
 use pointsman_core::table::Dialect;
 use pointsman_core::view::View;
+use pointsman_engine::Revision;
+use pointsman_store::BodyRules;
 
 use super::fault_stats::Conduct;
 use super::journal::body_rules;
 use super::promotion::{Part, Split};
 use super::request::Asked;
 use crate::config::{BackendConfig, Config};
-use crate::policy::Revision;
-use crate::store::BodyRules;
 use crate::upstream::{Connector, Origin};
 
 /// One configuration and one policy revision; an exchange keeps the one it started with.

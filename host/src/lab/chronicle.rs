@@ -10,10 +10,10 @@ use pointsman_core::journal::{Failed, Happened, Question, Setup, Step, Trail};
 use pointsman_core::outcome::Kind;
 use pointsman_core::record::ExchangeRecord;
 use pointsman_core::time::Timestamp;
+use pointsman_engine::Verdict;
+use pointsman_store::{JournalPart, StoreHandle};
 
 use super::world::{Ask, Finished, Scene, Sight, Watcher};
-use crate::policy::Verdict;
-use crate::store::{JournalPart, StoreHandle};
 
 /// Writes a world down; wait for the store's [`StoreHandle::flush_blocking`] before it is read.
 pub struct Chronicler {

@@ -4,12 +4,13 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use pointsman_engine::clock::Clock;
+use pointsman_engine::{Compiled, Engine, EngineLimits};
+
 use super::report::{self, Verdict};
 use super::scenario::Scenario;
 use super::settings::{GivenSettings, SettingsArgs};
 use super::trial::Trial;
-use crate::clock::Clock;
-use crate::policy::{Compiled, Engine, EngineLimits};
 
 /// What `pointsman policy test` is told.
 #[derive(Debug, clap::Args)]

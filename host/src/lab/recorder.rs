@@ -6,10 +6,10 @@ use pointsman_core::record::AttemptRecord;
 use pointsman_core::table::Table;
 use pointsman_core::time::Timestamp;
 use pointsman_core::view::View;
+use pointsman_engine::Verdict;
 
 use super::story::{Answered, Sent, Story, Teller, title};
 use super::world::{Ask, Finished, Scene, Sight, Watcher};
-use crate::policy::Verdict;
 
 pub use super::story::{Decided, DecidedWhat, Ended};
 

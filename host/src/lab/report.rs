@@ -3,12 +3,12 @@
 use std::fmt::{self, Write as _};
 use std::time::Duration;
 
+use pointsman_engine::left_out_words;
 use serde_json::{Value, json};
 
 use super::recorder::Recorded;
 use super::story::in_words;
 use super::trial::{Failure, Trial};
-use crate::policy::left_out_words;
 
 /// Stories told of a scenario that failed, unless all are asked for.
 const MAX_STORIES: usize = 4;

@@ -4,10 +4,10 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use pointsman_engine::SettingsOffer;
 use serde_json::{Map, Value};
 
 use crate::config::{self, PolicySettings};
-use crate::policy::SettingsOffer;
 
 /// A larger file of settings is none, in bytes.
 const MAX_SETTINGS_BYTES: u64 = 1 << 20;

@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use pointsman_core::contract::{Column, Decision, Dispatch, Hold, Query, Rejection, RowState};
 use pointsman_core::table::Lane;
+use pointsman_engine::{Compiled, Engine, EngineLimits, Fault, FaultKind, Texts};
 
 use super::report::{self, Verdict};
 use super::scenario::Scenario;
 use super::settings::{GivenSettings, SettingsArgs};
 use super::trial::Trial;
 use super::{TestArgs, Tested, test};
-use crate::policy::{Compiled, Engine, EngineLimits, Fault, FaultKind, Texts};
 
 fn default_policy() -> Compiled {
     let limits = EngineLimits { max_instances: 4, ..EngineLimits::default() };
@@ -131,9 +131,9 @@ fn dots_stand_for_any_decisions_where_they_are() {
 #[test]
 fn a_policy_fault_is_a_failure() {
     let scenario = Scenario::parse(&format!("{ONE_429}end = \"rejected 503\""), "s.toml").unwrap();
-    let trial = Trial::play(&scenario, |_: &Query, _: &Arc<Texts>| crate::policy::Verdict {
+    let trial = Trial::play(&scenario, |_: &Query, _: &Arc<Texts>| pointsman_engine::Verdict {
         fault: Some(Fault { kind: FaultKind::Trap, message: "out of luck".to_owned() }),
-        ..crate::policy::Verdict::of(Decision::Reject(Rejection::default()))
+        ..pointsman_engine::Verdict::of(Decision::Reject(Rejection::default()))
     });
     assert_eq!(sentences(&trial), ["request 1: the policy failed: trap: out of luck"]);
 }
@@ -150,7 +150,7 @@ fn what_comes_free_in_the_moment_a_wait_is_over_is_still_handed_over() {
             _ if state == RowState::Ready as u32 => Decision::Primary(Dispatch::default()),
             _ => Decision::Reject(Rejection::default()),
         };
-        crate::policy::Verdict::of(decision)
+        pointsman_engine::Verdict::of(decision)
     });
     assert_eq!(sentences(&trial), [""; 0], "{}", trial.exchanges[0].story());
     assert!(trial.exchanges[0].story().to_string().contains("waited   2 s, then got a permit of a"));

@@ -7,6 +7,7 @@ use pointsman_core::contract::Query;
 use pointsman_core::record::End;
 use pointsman_core::saving::total_usd;
 use pointsman_core::time::Timestamp;
+use pointsman_engine::{Compiled, LoadError, Texts, Verdict};
 
 use super::answer::Answer;
 use super::recorder::{Decided, Recorded, Recorder};
@@ -14,7 +15,6 @@ use super::scenario::{Count, Expectation, Expected, Request, RunExpectation, Sce
 use super::settings::GivenSettings;
 use super::story::in_words;
 use super::world::{Ask, Attempt, Outside, RecordedQuestion, Watcher, World};
-use crate::policy::{Compiled, LoadError, Texts, Verdict};
 
 /// What became of a scenario.
 #[derive(Debug)]

@@ -17,23 +17,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use listen::{ListenLimits, Listener};
 use pointsman_core::fleet::Fleet;
+use pointsman_engine::clock::Clock;
+use pointsman_engine::{Engine, EngineLimits};
+use pointsman_store::{JournalLimits, Store, StoreLimits, StorePath};
+use service::Service;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admin::{self, AdminState, AdminToken, Explain, Operator};
-use crate::clock::Clock;
 use crate::config::Config;
 use crate::control::{self, Control, kept_states};
 use crate::drive::{Conduct, Line, Proxy, Snapshot, Target};
-use crate::policy::{Engine, EngineLimits};
-use crate::store::{JournalLimits, Store, StoreLimits, StorePath};
 use crate::telemetry::logs::ExchangeLog;
 use crate::telemetry::metrics::{Metrics, Totals};
 use crate::upstream::Origin;
-use listen::{ListenLimits, Listener};
-use service::Service;
 
 /// After the drain, how long the last bytes may take to leave.
 const LAST_BYTES: Duration = Duration::from_millis(500);

@@ -16,5 +16,5 @@ use std::sync::Arc;
 
 use pointsman_core::time::Timestamp;
 
-/// Tells the time; `clock.rs` in the server, a fixed value in tests.
+/// Tells the time; the one clock in the server, a fixed value in tests.
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;

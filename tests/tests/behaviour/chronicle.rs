@@ -8,11 +8,11 @@ use std::time::Duration;
 use pointsman::lab::answer::{Answer, Gives, Prompt, Response};
 use pointsman::lab::chronicle::Chronicler;
 use pointsman::lab::world::{Ask, Attempt, Outside, World};
-use pointsman::policy::{Engine, EngineLimits, Texts};
-use pointsman::store::{Journaled, Store, StoreLimits, StorePath, StoreReader};
 use pointsman_core::contract::Query;
 use pointsman_core::journal::Happened;
 use pointsman_core::time::Timestamp;
+use pointsman_engine::{Engine, EngineLimits, Texts};
+use pointsman_store::{Journaled, Store, StoreLimits, StorePath, StoreReader};
 use pointsman_tests::{backend, chat, proxy, status, tokens, upstream};
 
 /// Requests and answers in order, the same that the server gets below.
@@ -71,7 +71,7 @@ fn told(journaled: &Journaled) -> Vec<String> {
         Happened::Waits { max } => format!("waits at most {max:?}"),
         other => format!("{other:?}"),
     };
-    let attempt = |a: &pointsman::store::AttemptRow| {
+    let attempt = |a: &pointsman_store::AttemptRow| {
         let (input, output) = (a.input_tokens, a.output_tokens);
         let times = (a.first_byte_ms.is_some(), a.first_token_ms.is_some(), a.retry_after_ms);
         format!(

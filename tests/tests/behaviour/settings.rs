@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use pointsman::policy::named;
+use pointsman_engine::named;
 use pointsman_tests::{
     Proxy, ProxyBuilder, Upstream, WatPolicy, backend, chat, proxy, revision_of, run, sends_to, upstream,
 };

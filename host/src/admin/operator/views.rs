@@ -2,6 +2,9 @@
 
 use pointsman_core::fleet::ModelCooldown;
 use pointsman_core::lifecycle::promotion::{Finding, Seen};
+use pointsman_core::time::Timestamp;
+use pointsman_engine::left_out_words;
+use pointsman_store::PolicyEventRow;
 
 use crate::admin::{
     DivergenceView, GuardView, ModelCooldownView, PolicyEventView, PromotionView, RefusalView, ShadowReport,
@@ -9,11 +12,8 @@ use crate::admin::{
 };
 use crate::control::{Promotion, Refusal, ShadowStatus};
 use crate::drive::{Divergent, Progress, Tally};
-use crate::policy::left_out_words;
-use crate::store::PolicyEventRow;
 use crate::telemetry::metrics::{ShadowDrop, ShadowResult};
 use crate::telemetry::rfc3339::Rfc3339;
-use pointsman_core::time::Timestamp;
 
 pub(super) fn model_cooldown(cooldown: &ModelCooldown, now: Timestamp) -> ModelCooldownView {
     ModelCooldownView {

@@ -4,9 +4,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use gimli::{Dwarf, EndianSlice, LittleEndian, SectionId};
+use pointsman_engine::{LineRow, LineTable};
 use wasmparser::{Parser, Payload, TypeRef};
-
-use crate::policy::{LineRow, LineTable};
 
 type Bytes<'a> = EndianSlice<'a, LittleEndian>;
 

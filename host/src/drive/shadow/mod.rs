@@ -14,15 +14,15 @@ use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
+use budget::Budget;
 use pointsman_core::contract::{Decision, Query};
 use pointsman_core::divergence::{Divergence, words};
 use pointsman_core::table::Table;
 use pointsman_core::time::Timestamp;
+use pointsman_engine::{FaultKind, Priority, Revision, Said, Texts};
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::policy::{FaultKind, Priority, Revision, Said, Texts};
 use crate::telemetry::metrics::{Metrics, ShadowDrop, ShadowResult};
-use budget::Budget;
 
 pub use tally::{Divergent, Tally};
 

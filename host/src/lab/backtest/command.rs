@@ -6,6 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use pointsman_core::time::Timestamp;
+use pointsman_engine::clock::Stopwatch;
+use pointsman_engine::{Engine, LoadError, left_out_words};
+use pointsman_store::{Skipped, StoreError, StoreReader};
 
 use super::gather::Gathering;
 use super::model::Model;
@@ -13,12 +16,9 @@ use super::past::{MIN_EXCHANGES, Past, TooFew};
 use super::report::{Html, Report, Terminal, json};
 use super::source::{Named, engine, named, of_file, of_revision};
 use super::{Plan, SEEDS, live};
-use crate::clock::Stopwatch;
 use crate::config::{self, Env, PolicySettings, policy_names, recorded_settings};
 use crate::lab::journal::{JournalArgs, Period, Progress};
 use crate::lab::settings::{SettingsArgs, recorded};
-use crate::policy::{Engine, LoadError, left_out_words};
-use crate::store::{Skipped, StoreError, StoreReader};
 use crate::telemetry::rfc3339::Rfc3339;
 
 /// What `pointsman backtest` is told.

@@ -9,13 +9,13 @@ use pointsman_core::journal::{Happened, Setup, Trail};
 use pointsman_core::outcome::Kind;
 use pointsman_core::record::End;
 use pointsman_core::table::Lane;
+use pointsman_engine::Texts;
+use pointsman_store::{AttemptRow, ExchangeRow, Journaled};
 
 use super::past::{Arrival, MIN_EXCHANGES, Own, Past, TooFew, Try};
 use super::seen::{Clockface, Seen, Tally};
 use super::thin::thinned;
 use crate::lab::answer::{Prompt, asks_stream};
-use crate::policy::Texts;
-use crate::store::{AttemptRow, ExchangeRow, Journaled};
 
 /// Takes the journal in.
 #[derive(Default)]

@@ -30,10 +30,10 @@ pub use command::{BacktestArgs, Backtested, run as backtest};
 use likely::{Guesses, Likely};
 use model::Model;
 use past::Past;
+use pointsman_engine::{Compiled, LoadError, SettingsOffer, Texts};
 use seen::{Counter, Tally};
 
 use super::world::{After, World};
-use crate::policy::{Compiled, LoadError, SettingsOffer, Texts};
 
 /// Seeds, where nobody says how many.
 pub const SEEDS: u32 = 20;

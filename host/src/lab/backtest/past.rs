@@ -8,10 +8,10 @@ use pointsman_core::exchange::Facts;
 use pointsman_core::journal::Setup;
 use pointsman_core::outcome::Kind;
 use pointsman_core::time::Timestamp;
+use pointsman_engine::Texts;
 
 use super::seen::{Clockface, Tally};
 use crate::lab::answer::Prompt;
-use crate::policy::Texts;
 
 /// With fewer exchanges a backtest says nothing.
 pub const MIN_EXCHANGES: usize = 100;

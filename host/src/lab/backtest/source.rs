@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
+use pointsman_engine::{Compiled, Engine, EngineLimits};
+use pointsman_store::StoreReader;
+
 use crate::lab::command::compile_in;
-use crate::policy::{Compiled, Engine, EngineLimits};
-use crate::store::StoreReader;
 
 /// An engine with room for a world on every processor, twice, and for instances that are yet to be taken apart: a thread
 /// does that which gives way to all others. Decisions may take as long as they may anywhere: how busy this

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use pointsman_core::denial::Denial;
 use pointsman_core::view::UNKNOWN_MODEL;
+use pointsman_store::ExchangeRow;
 
 use crate::lab::story::{Moment, Story};
-use crate::store::ExchangeRow;
 
 /// What happened to it.
 pub fn denied(exchange: &ExchangeRow, denial: Denial) -> Story {

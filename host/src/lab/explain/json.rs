@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use pointsman_core::denial::Denial;
 use pointsman_core::exchange::Join;
+use pointsman_store::{ExchangeRow, Explainable, Journaled};
 use serde_json::{Map, Value, json};
 
 use super::retell::client;
 use super::{Retold, denied, retell};
 use crate::lab::story::{Cost, Moment, Outcome, PassedOver, Standing};
-use crate::store::{ExchangeRow, Explainable, Journaled};
 
 /// An exchange as JSON: what it was, what it came to, what it cost, and everything that happened, in order.
 pub fn json(explainable: &Explainable) -> Value {

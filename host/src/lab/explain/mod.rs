@@ -12,8 +12,9 @@ mod timeline;
 
 use std::fmt::Write as _;
 
+use pointsman_store::Journaled;
+
 use super::story::{Moment, Story};
-use crate::store::Journaled;
 
 pub use denied::{denied, denied_text};
 pub use json::json;

@@ -7,9 +7,9 @@ use pointsman_core::contract::NONE;
 use pointsman_core::journal::{Happened, Question};
 use pointsman_core::record::End;
 use pointsman_core::table::{Lane, Table};
+use pointsman_store::{AttemptRow, ExchangeRow, Journaled};
 
 use crate::lab::story::{Answered, Cost, Decided, Ended, Outcome, Sent, Story, Teller, title};
-use crate::store::{AttemptRow, ExchangeRow, Journaled};
 use crate::telemetry::rfc3339;
 
 /// An exchange, told again.

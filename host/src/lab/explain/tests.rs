@@ -9,14 +9,14 @@ use pointsman_core::contract::{Decision, Dispatch, Query};
 use pointsman_core::journal::{Failed, Happened, Question, StateUse, Step, Trail};
 use pointsman_core::record::{AttemptRecord, End};
 use pointsman_core::time::Timestamp;
+use pointsman_engine::{Compiled, Engine, EngineLimits, Texts, Verdict};
+use pointsman_store::{AttemptRow, ExchangeRow};
 
 use super::*;
 use crate::lab::scenario::Scenario;
 use crate::lab::settings::GivenSettings;
 use crate::lab::trial::Trial;
 use crate::lab::world::{Ask, Finished, Scene, Sight, Watcher};
-use crate::policy::{Compiled, Engine, EngineLimits, Texts, Verdict};
-use crate::store::{AttemptRow, ExchangeRow};
 use crate::telemetry::rfc3339::Rfc3339;
 
 /// Remembers every exchange of a world as the journal would.

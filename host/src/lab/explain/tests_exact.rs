@@ -10,6 +10,8 @@ use pointsman_core::journal::{Happened, StateUse};
 use pointsman_core::outcome::Kind;
 use pointsman_core::record::End;
 use pointsman_core::table::Lane;
+use pointsman_engine::{Compiled, Verdict};
+use pointsman_store::Journaled;
 
 use super::tests::{default_policy, recorded, recorded_of};
 use crate::lab::dice::Dice;
@@ -17,8 +19,6 @@ use crate::lab::explain::scenario;
 use crate::lab::scenario::Scenario;
 use crate::lab::settings::GivenSettings;
 use crate::lab::trial::Trial;
-use crate::policy::{Compiled, Verdict};
-use crate::store::Journaled;
 
 /// Requests of one storm.
 const REQUESTS: usize = 520;

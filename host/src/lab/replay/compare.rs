@@ -6,8 +6,7 @@ use pointsman_core::contract::{Decision, Dispatch};
 use pointsman_core::divergence::is_tie;
 use pointsman_core::journal::{Failed, Question, StateUse};
 use pointsman_core::table::{Lane, Table};
-
-use crate::policy::{Fault, FaultKind, Heard, is_of_the_moment};
+use pointsman_engine::{Fault, FaultKind, Heard, is_of_the_moment};
 
 /// A question put to the revision that decided it, beside the record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::policy::{Compiled, Engine, LoadError, Revision};
-use crate::store::{StoreError, StoreReader};
+use pointsman_engine::{Compiled, Engine, LoadError, Revision};
+use pointsman_store::{StoreError, StoreReader};
 
 use super::ReplayError;
 

@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use pointsman_core::journal::Setup;
-
-use crate::policy::{Compiled, LoadError, Replay, Replayer, SettingsOffer};
+use pointsman_engine::{Compiled, LoadError, Replay, Replayer, SettingsOffer};
 
 /// Configured at a time; beyond it the one that was not asked for longest goes, with what its instance remembers.
 const MAX_KEPT: usize = 16;

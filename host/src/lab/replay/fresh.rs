@@ -7,12 +7,12 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{Scope, ScopedJoinHandle};
 
 use indexmap::IndexMap;
+use pointsman_engine::{Heard, LoadError, Texts};
+use pointsman_store::Journaled;
 
 use super::compare::same_again;
 use super::desks::{Desk, Desks};
 use super::tally::{Difference, Forgetful, Place, Said};
-use crate::policy::{Heard, LoadError, Texts};
-use crate::store::Journaled;
 
 /// Exchanges that may wait for one thread.
 const AHEAD: usize = 64;

@@ -24,11 +24,11 @@ use std::sync::mpsc::sync_channel;
 use std::thread;
 
 use pointsman_core::time::Timestamp;
+use pointsman_engine::{Engine, EngineError, EngineLimits, LoadError};
+use pointsman_store::{Journaled, StoreError, StoreReader};
 
 use super::settings::GivenSettings;
 use crate::config::PolicySettings;
-use crate::policy::{Engine, EngineError, EngineLimits, LoadError};
-use crate::store::{Journaled, StoreError, StoreReader};
 use crate::telemetry::rfc3339::Rfc3339;
 
 pub use components::Chosen;

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use indexmap::IndexMap;
+use pointsman_engine::left_out_words;
+use pointsman_store::{Journaled, Skipped};
 use serde_json::{Value as Json, json};
 
 use super::tally::{Difference, Diverging, Exact, Forgetful};
 use super::words::{count, counted};
-use crate::policy::left_out_words;
-use crate::store::{Journaled, Skipped};
 
 /// What a replay found.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -5,6 +5,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use pointsman_core::journal::{Question, Setup};
+use pointsman_engine::clock::Stopwatch;
+use pointsman_engine::{Compiled, Engine, Heard, LoadError, Replayer, SettingsOffer, Texts};
+use pointsman_store::{ExchangeRow, Journaled, Skipped};
 
 use super::compare::{Divergence, divergence, exactness, ran_out_of_time};
 use super::components::Components;
@@ -12,11 +15,8 @@ use super::desks::{Desk, Desks};
 use super::fresh::{Asked, Threads};
 use super::tally::{Difference, Place};
 use super::{Chosen, Plan, ReplayError, Report};
-use crate::clock::Stopwatch;
 use crate::config::policy_names;
 use crate::lab::settings::recorded as offer_of_recorded;
-use crate::policy::{Compiled, Engine, Heard, LoadError, Replayer, SettingsOffer, Texts};
-use crate::store::{ExchangeRow, Journaled, Skipped};
 
 /// Starting fresh instances may take this long on one thread, in ms; of a component that starts slowly only every nth
 /// exchange is asked again.

@@ -4,11 +4,11 @@ use indexmap::IndexMap;
 use pointsman_core::contract::Decision;
 use pointsman_core::journal::Question;
 use pointsman_core::table::Table;
+use pointsman_engine::{Fault, Heard};
+use pointsman_store::ExchangeRow;
 
 use super::compare::{Divergence, Exactness, first_other_use};
 use super::words::{of_decision, of_state, on_one_line};
-use crate::policy::{Fault, Heard};
-use crate::store::ExchangeRow;
 
 /// Which question.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]

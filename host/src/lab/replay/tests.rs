@@ -7,13 +7,13 @@ use pointsman_core::contract::{
 };
 use pointsman_core::journal::{Failed, Question, StateUse};
 use pointsman_core::table::{Lane, Table};
+use pointsman_engine::{Fault, FaultKind, Heard};
 use proptest::prelude::*;
 
 use super::compare::{Action, Divergence, Exactness, divergence, exactness, of_decisions, own_notes, same_again};
 use super::report::Report;
 use super::tally::{Difference, Diverging, Exact, Forgetful, Place, Said};
 use super::words::{count, of_decision};
-use crate::policy::{Fault, FaultKind, Heard};
 
 fn question(decision: Decision) -> Question {
     let request = RequestFacts {

@@ -8,6 +8,7 @@ use pointsman_core::contract::{NONE, Operation};
 use pointsman_core::exchange::Facts;
 use pointsman_core::table::Lane;
 use pointsman_core::view::UNKNOWN_MODEL;
+use pointsman_engine::Texts;
 
 use super::check::Check;
 use super::raw::{RawCount, RawExpect, RawRequest};
@@ -15,7 +16,6 @@ use super::words::{COUNT, Count, DECISION, END, EndPattern, Expected, lane};
 use super::{Expectation, MAX_REQUESTS, Request, RunExpectation};
 use crate::config::KeyPath;
 use crate::lab::world::Ask;
-use crate::policy::Texts;
 
 const PATH: &str = "/v1/chat/completions";
 

@@ -18,11 +18,11 @@ use std::time::Duration;
 use pointsman_core::fleet::Past;
 use pointsman_core::table::Lane;
 use pointsman_core::time::Timestamp;
+use pointsman_engine::SettingsOffer;
 
 use super::answer::Answer;
 use super::world::{Ask, RecordedQuestion};
 use crate::config::{self, Config, ConfigError, OwnKeys};
-use crate::policy::SettingsOffer;
 
 pub use questions::{NO_NUMBER, unsuited, usual};
 pub use words::{Count, DecisionPattern, EndPattern, Expected};

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use pointsman_core::contract::{Commit, Decision, Dispatch, Hold, Rejection, Resume};
 use pointsman_core::table::{Lane, Table};
+use pointsman_engine::Verdict;
 
 use crate::lab::dice::Dice;
-use crate::policy::Verdict;
 
 /// Decides by chance.
 pub struct Chance<'a> {

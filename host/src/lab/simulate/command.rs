@@ -4,13 +4,14 @@ use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::path::PathBuf;
 
+use pointsman_engine::LoadError;
+use pointsman_engine::clock::Stopwatch;
+
 use super::judge::Rule;
 use super::report::Report;
 use super::{Lived, Plan, Policy, Tally, days, live};
-use crate::clock::Stopwatch;
 use crate::config::{self, Config, Env};
 use crate::lab::command::compile;
-use crate::policy::LoadError;
 
 /// What `pointsman simulate` is told.
 #[derive(Debug, clap::Args)]

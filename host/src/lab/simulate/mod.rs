@@ -20,18 +20,18 @@ mod window;
 
 use std::sync::Arc;
 
+use chance::Chance;
+use judge::{Breach, Judge};
+use nature::Nature;
 use pointsman_core::contract::Query;
 use pointsman_core::table::Table;
 use pointsman_core::time::Timestamp;
+use pointsman_engine::{Compiled, LoadError, Revision, Texts, Twin, Verdict};
 
 use super::recorder::Recorded;
 use super::story::Story;
 use super::world::{After, Scene, Sight, Watcher, World};
 use crate::config::{Config, DEFAULT_POLICY};
-use crate::policy::{Compiled, LoadError, Revision, Texts, Twin, Verdict};
-use chance::Chance;
-use judge::{Breach, Judge};
-use nature::Nature;
 
 pub use command::{SimulateArgs, Simulated, run as simulate};
 pub use tally::Tally;

@@ -7,10 +7,10 @@ use pointsman_core::contract::{NONE, Operation};
 use pointsman_core::exchange::Facts;
 use pointsman_core::table::Table;
 use pointsman_core::time::Timestamp;
+use pointsman_engine::Texts;
 
 use crate::lab::dice::Dice;
 use crate::lab::world::Ask;
-use crate::policy::Texts;
 
 /// Requests that come at random, now few, now many.
 pub struct Traffic {

@@ -30,10 +30,11 @@ use pointsman_core::view::View;
 pub use sights::{Ask, Attempt, Finished, Outside, Scene, Sight, Watcher};
 pub use track::{RecordedAttempt, RecordedQuestion, Then, past_of};
 
-use super::answer::{Course, course};
-use crate::policy::{Texts, Verdict};
 use places::{Agenda, Live, Places, Slot, Told, What};
+use pointsman_engine::{Texts, Verdict};
 use track::{Moment, Track};
+
+use super::answer::{Course, course};
 
 /// The world; see the module.
 pub struct World<O, D, W> {

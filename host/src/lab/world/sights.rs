@@ -10,9 +10,9 @@ use pointsman_core::record::{AttemptRecord, End};
 use pointsman_core::table::Lane;
 use pointsman_core::time::Timestamp;
 use pointsman_core::view::View;
+use pointsman_engine::{Texts, Verdict};
 
 use crate::lab::answer::Answer;
-use crate::policy::{Texts, Verdict};
 
 /// What happens outside of Pointsman.
 pub trait Outside {

@@ -1,12 +1,13 @@
 //! What the model cannot know, in numbers of this journal.
 
+use pointsman_engine::left_out_words;
+use pointsman_store::Skipped;
+
 use super::super::Lived;
 use super::super::likely::Guesses;
 use super::super::metrics::{Metric, Row};
 use super::super::model::{Limits, Model};
 use super::super::past::Past;
-use crate::policy::left_out_words;
-use crate::store::Skipped;
 
 /// What the model cannot know.
 #[derive(Clone, Debug, PartialEq)]

@@ -15,6 +15,8 @@ pub use machine::json;
 pub use page::Html;
 pub use text::Terminal;
 
+use pointsman_store::Skipped;
+
 use super::Lived;
 use super::metrics::{Metric, Row, Unit, rows};
 use super::model::limits::{Counts, Limit, Says};
@@ -22,7 +24,6 @@ use super::model::{Limits, Model};
 use super::past::Past;
 use super::seen::{Clockface, Part, Tally};
 use super::source::Named;
-use crate::store::Skipped;
 
 /// Everything there is to tell.
 pub struct Report {

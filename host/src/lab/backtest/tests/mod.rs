@@ -9,6 +9,8 @@ use std::time::Duration;
 use pointsman_core::contract::Query;
 use pointsman_core::journal::Setup;
 use pointsman_core::time::Timestamp;
+use pointsman_store::{Store, StoreLimits, StorePath};
+use truth::{Ill, Plot, Provider, START, Says};
 
 use super::gather::Gathering;
 use super::metrics::{Metric, Row, rows};
@@ -18,8 +20,6 @@ use super::past::Past;
 use super::seen::{Counter, Tally};
 use super::*;
 use crate::lab::chronicle::Chronicler;
-use crate::store::{Store, StoreLimits, StorePath};
-use truth::{Ill, Plot, Provider, START, Says};
 
 const CONFIG: &str = r#"
 [policy.settings]
@@ -248,7 +248,7 @@ fn what_is_foretold_of_another_policy_comes_true() {
     }
 }
 
-fn journaled(store: &Store) -> Vec<crate::store::Journaled> {
+fn journaled(store: &Store) -> Vec<pointsman_store::Journaled> {
     let mut all = Vec::new();
     let end = Timestamp::from_millis(u64::MAX / 2_000);
     let each = |journaled| {

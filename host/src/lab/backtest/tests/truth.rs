@@ -8,13 +8,13 @@ use http::HeaderMap;
 use pointsman_core::contract::{NONE, Operation};
 use pointsman_core::exchange::Facts;
 use pointsman_core::time::Timestamp;
+use pointsman_engine::Texts;
 
 use crate::config::Config;
 use crate::lab::answer::{Answer, Gives, Prompt, Response};
 use crate::lab::backtest::model::limits::{Counts, Gauge};
 use crate::lab::dice::Dice;
 use crate::lab::world::{Ask, Attempt, Outside};
-use crate::policy::Texts;
 
 pub const START: Timestamp = Timestamp::from_millis(1_767_571_200_000);
 

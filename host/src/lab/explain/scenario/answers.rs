@@ -9,12 +9,12 @@ use pointsman_core::exchange::Join;
 use pointsman_core::journal::Happened;
 use pointsman_core::outcome::Kind;
 use pointsman_core::table::{Dialect, Timeouts};
+use pointsman_store::{AttemptRow, Journaled};
 use toml::Value;
 
 use super::span;
 use super::toml::inline;
 use crate::lab::answer::asks_stream;
-use crate::store::{AttemptRow, Journaled};
 
 /// The answers, by backend.
 pub(super) struct Answers {

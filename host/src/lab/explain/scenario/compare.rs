@@ -6,11 +6,11 @@ use std::sync::Arc;
 use pointsman_core::contract::{Decision, Query, Rejection, STRIDE};
 use pointsman_core::journal::Question;
 use pointsman_core::table::Table;
+use pointsman_engine::{Texts, Verdict};
+use pointsman_store::Journaled;
 
 use crate::lab::scenario::Scenario;
 use crate::lab::trial::Trial;
-use crate::policy::{Texts, Verdict};
-use crate::store::Journaled;
 
 /// What is not as it was recorded, in sentences.
 pub(super) fn differences(journaled: &Journaled, text: &str) -> Vec<String> {

@@ -16,12 +16,12 @@ use pointsman_core::fleet::seed_of_first;
 use pointsman_core::journal::StateUse;
 use pointsman_core::record::End;
 use pointsman_core::time::Timestamp;
+use pointsman_store::{AttemptRow, Journaled};
 
 use self::toml::Toml;
 use super::retell;
 use super::retell::{Retold, client};
 use crate::lab::story::{Decided, DecidedWhat, Ended};
-use crate::store::{AttemptRow, Journaled};
 use crate::telemetry::rfc3339::Rfc3339;
 
 /// What differs or cannot be reproduced, at most so many lines of it.

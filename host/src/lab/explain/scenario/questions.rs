@@ -8,13 +8,13 @@ use pointsman_core::divergence;
 use pointsman_core::journal::{Happened, Question, StateUse, Step};
 use pointsman_core::outcome::Kind;
 use pointsman_core::time::Timestamp;
+use pointsman_store::{AttemptRow, Journaled};
 use toml::Value;
 
 use super::span;
 use super::toml::{Toml, inline, quoted_key};
 use crate::lab::scenario::{NO_NUMBER, unsuited, usual};
 use crate::lab::story::{Decided, Standing};
-use crate::store::{AttemptRow, Journaled};
 
 /// Writes all of them.
 pub(super) fn questions(text: &mut Toml, journaled: &Journaled) {

@@ -6,6 +6,7 @@ use pointsman_core::contract::{Column, Commit, NONE, Resume, RowState};
 use pointsman_core::fleet::Past;
 use pointsman_core::journal::{Happened, Setup};
 use pointsman_core::table::{Backend, Limits, Pattern, Timeouts};
+use pointsman_store::Journaled;
 use toml::{Table, Value};
 
 use super::answers::Answers;
@@ -13,7 +14,6 @@ use super::span;
 use super::toml::{Toml, inline, quoted_key};
 use crate::lab::story::Standing;
 use crate::lab::world::past_of;
-use crate::store::Journaled;
 
 /// What all exchanges have in common.
 pub(super) fn settings(text: &mut Toml, setup: &Setup, remarks: &mut Vec<String>) {

@@ -12,16 +12,16 @@ use std::fmt::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
+use nature::Nature;
 use pointsman_core::contract::{Column, Decision, Dispatch, Hold, Query, Rejection, RowState, STRIDE};
 use pointsman_core::record::End;
 use pointsman_core::table::{Lane, Table, Tier};
+use pointsman_engine::{LoadError, Texts, Verdict};
 
 use super::{Decider, Plan, Policy, START};
 use crate::config::{self, Config};
 use crate::lab::dice::Dice;
 use crate::lab::world::{Finished, Scene, Sight, Watcher, World};
-use crate::policy::{LoadError, Texts, Verdict};
-use nature::Nature;
 
 pub(super) use report::Report;
 

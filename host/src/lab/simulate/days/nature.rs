@@ -7,6 +7,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use pointsman_core::contract::{NONE, Operation};
 use pointsman_core::exchange::Facts;
 use pointsman_core::time::Timestamp;
+use pointsman_engine::Texts;
 
 use super::{Arrivals, Day, Storm};
 use crate::lab::answer::{Answer, Gives, Response};
@@ -14,7 +15,6 @@ use crate::lab::dice::Dice;
 use crate::lab::simulate::START;
 use crate::lab::simulate::window::Window;
 use crate::lab::world::{Ask, Attempt, Outside};
-use crate::policy::Texts;
 
 const MINUTE: Duration = Duration::from_secs(60);
 

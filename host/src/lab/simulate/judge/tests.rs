@@ -10,10 +10,10 @@ use pointsman_core::exchange::Sending;
 use pointsman_core::outcome::Kind;
 use pointsman_core::record::{End, Usage};
 use pointsman_core::table::Timeouts;
+use pointsman_engine::{Texts, Verdict};
 
 use super::*;
 use crate::lab::world::Ask;
-use crate::policy::{Texts, Verdict};
 
 const TABLE: &str = "[limits]\nmax_attempts = 2\nmax_waits = 1\nmax_wait_ms = 1000\nmax_exchange_ms = 9000000\n\
                      [[client]]\nname = \"c\"\nkey = \"env:K\"\nbudget_usd_per_day = 1.0\nmax_concurrency = 1\n\

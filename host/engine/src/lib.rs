@@ -11,6 +11,7 @@
 mod cache;
 mod census;
 mod check;
+pub mod clock;
 mod compile;
 mod deadline;
 mod engine;
@@ -27,6 +28,7 @@ mod pools;
 mod priority;
 mod replay;
 mod revision;
+pub mod sample;
 mod settings;
 mod state;
 mod tape;
@@ -55,6 +57,9 @@ pub use twin::Twin;
 use pointsman_core::clients::Spending;
 use pointsman_core::contract::Decision;
 use pointsman_core::journal::StateUse;
+
+/// The part of the program that log lines name; directives of `[log] level` go by it.
+const LOG_TARGET: &str = "pointsman::policy";
 
 /// What a policy may ask of a request beyond its numbers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

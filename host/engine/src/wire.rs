@@ -12,7 +12,7 @@ use self::bindings::pointsman::policy::types as wire;
 #[allow(unsafe_code, missing_docs, clippy::all, reason = "generated")]
 pub(super) mod bindings {
     wasmtime::component::bindgen!({
-        path: "../wit",
+        path: "../../wit",
         world: "policy",
         ownership: Borrowing { duplicate_if_necessary: true },
     });

@@ -1,13 +1,13 @@
 //! What one decision costs: the real query, through [`Revision::decide`], to the default policy and back.
 //!
-//! `cargo bench -p pointsman --bench decision`
+//! `cargo bench -p pointsman-engine --bench decision`
 
 use std::hint::black_box;
 use std::sync::Arc;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
-use pointsman::author::sample::{query, rate_limited, table};
-use pointsman::policy::{Engine, EngineLimits, Texts};
+use pointsman_engine::sample::{query, rate_limited, table};
+use pointsman_engine::{Engine, EngineLimits, Texts};
 
 criterion_group!(benches, decisions);
 criterion_main!(benches);

@@ -13,6 +13,8 @@ use sha2::{Digest, Sha256};
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
+use super::LOG_TARGET;
+
 /// Overrides the folder; empty: nothing is kept.
 pub(super) const FOLDER_VARIABLE: &str = "POINTSMAN_CACHE_DIR";
 
@@ -68,7 +70,7 @@ impl Cache {
         }
         let component = compile(wasm)?;
         if let Err(error) = keep(&component, &entry) {
-            tracing::debug!(entry = %entry.display(), %error, "the compiled policy could not be cached; the next start compiles it again");
+            tracing::debug!(target: LOG_TARGET, entry = %entry.display(), %error, "the compiled policy could not be cached; the next start compiles it again");
         }
         Ok((component, false))
     }

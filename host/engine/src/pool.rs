@@ -15,7 +15,7 @@ use super::guest::{Guest, Shared};
 use super::instance::{Instance, NotStarted};
 use super::wire::TableParts;
 use super::workshop::Scrap;
-use super::{Fault, FaultKind};
+use super::{Fault, FaultKind, LOG_TARGET};
 
 /// Instances kept; more threads than this do not decide at the same time.
 const MAX_KEPT: usize = 32;
@@ -250,7 +250,7 @@ impl Pool {
                         let fault = error.into_fault();
                         let again_at = Instant::now() + begun.elapsed() * PAUSE_PER_FAILED_START;
                         *pool.failure() = Some(FailedStart { fault: fault.clone(), again_at });
-                        tracing::warn!(policy = %pool.code.id, error = fault.message, "an instance of the policy could not be started");
+                        tracing::warn!(target: LOG_TARGET, policy = %pool.code.id, error = fault.message, "an instance of the policy could not be started");
                     }
                 }
                 pool.is_starting.store(false, Ordering::SeqCst);

@@ -64,7 +64,7 @@ pub(super) fn prefixed(bytes: &[u8]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::Engine;
+    use crate::Engine;
 
     #[test]
     fn a_component_is_named_once() {
@@ -73,11 +73,7 @@ mod tests {
         assert_eq!(of(&once).as_deref(), Some("mine"));
         let twice = named(once.clone(), "other");
         assert_eq!(twice, once);
-        Engine::new(crate::policy::EngineLimits::default())
-            .unwrap()
-            .compile(&once)
-            .map(drop)
-            .expect("it is a component still");
+        Engine::new(crate::EngineLimits::default()).unwrap().compile(&once).map(drop).expect("it is a component still");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::time::Duration;
 use pointsman_core::record::ExchangeRecord;
 use tokio::sync::oneshot;
 
-use super::{BATCH_ROWS, CooldownRow, JournalPart, StoreError, StoreStats, batch_delay};
+use super::{BATCH_ROWS, CooldownRow, JournalPart, LOG_TARGET, StoreError, StoreStats, batch_delay};
 
 /// Told when what was waited for is written, or why it is not.
 pub(super) type FlushReply = oneshot::Sender<Result<(), StoreError>>;
@@ -122,7 +122,7 @@ impl Queue {
             let why = "more of them wait to be written than [journal] backlog_mb allows";
             let total = self.trails_dropped.fetch_add(1, Ordering::Relaxed) + 1;
             if total.is_power_of_two() {
-                tracing::error!(dropped = total, "exchanges are missing from the journal: {why}");
+                tracing::error!(target: LOG_TARGET, dropped = total, "exchanges are missing from the journal: {why}");
             }
         }
     }
@@ -216,7 +216,7 @@ impl Queue {
         let before = self.dropped.fetch_add(rows, Ordering::Relaxed);
         let total = before + rows;
         if before == 0 || before.ilog2() < total.ilog2() {
-            tracing::error!(dropped = total, "exchanges are not recorded: {why}");
+            tracing::error!(target: LOG_TARGET, dropped = total, "exchanges are not recorded: {why}");
         }
     }
 

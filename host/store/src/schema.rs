@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
-use super::{BUSY_TIMEOUT_MS, StoreError, StorePath};
+use super::{BUSY_TIMEOUT_MS, LOG_TARGET, StoreError, StorePath};
 
 /// "PTSM": marks the file as ours (`PRAGMA application_id`).
 const APPLICATION_ID: i64 = 0x5054_534d;
@@ -279,7 +279,7 @@ pub(super) fn open(path: &StorePath) -> Result<Connection, StoreError> {
     let mode: String =
         connection.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get(0)).map_err(blame)?;
     if mode != "wal" && matches!(path, StorePath::File(_)) {
-        tracing::warn!(store = %path, mode, "the store's file system has no shared memory: readers may hold up the writer");
+        tracing::warn!(target: LOG_TARGET, store = %path, mode, "the store's file system has no shared memory: readers may hold up the writer");
     }
     connection.pragma_update(None, "synchronous", "normal").map_err(blame)?;
     connection.pragma_update(None, "journal_size_limit", 64 << 20).map_err(blame)?;

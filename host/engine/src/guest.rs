@@ -11,7 +11,7 @@ use super::fault_log::FaultLog;
 use super::lines::LineTable;
 use super::tape::{Source, Tape};
 use super::wire::bindings::pointsman::policy::{log, request, state, types};
-use super::{Spending, Texts};
+use super::{LOG_TARGET, Spending, Texts};
 
 /// Notes one decision may leave.
 const MAX_NOTES: usize = 16;
@@ -165,10 +165,10 @@ impl Guest {
         }
         let (policy, message) = (&*self.revision, cut(message, MAX_LOG_BYTES));
         match level {
-            log::Level::Debug => tracing::debug!(target: "pointsman::policy", policy, "{message}"),
-            log::Level::Info => tracing::info!(target: "pointsman::policy", policy, "{message}"),
-            log::Level::Warn => tracing::warn!(target: "pointsman::policy", policy, "{message}"),
-            log::Level::Error => tracing::error!(target: "pointsman::policy", policy, "{message}"),
+            log::Level::Debug => tracing::debug!(target: LOG_TARGET, policy, "{message}"),
+            log::Level::Info => tracing::info!(target: LOG_TARGET, policy, "{message}"),
+            log::Level::Warn => tracing::warn!(target: LOG_TARGET, policy, "{message}"),
+            log::Level::Error => tracing::error!(target: LOG_TARGET, policy, "{message}"),
         }
     }
 
@@ -333,7 +333,7 @@ impl LogAllowance {
         }
         let lines = self.lines.fetch_add(1, Ordering::Relaxed);
         if lines == MAX_LOG_LINES_PER_SECOND {
-            tracing::warn!(target: "pointsman::policy", "the policy logs more than {MAX_LOG_LINES_PER_SECOND} lines a second; the rest is dropped");
+            tracing::warn!(target: LOG_TARGET, "the policy logs more than {MAX_LOG_LINES_PER_SECOND} lines a second; the rest is dropped");
         }
         lines < MAX_LOG_LINES_PER_SECOND
     }

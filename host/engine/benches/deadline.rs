@@ -1,14 +1,14 @@
 //! How late a policy that does not answer is stopped, on the wall: from the question to the native twin's answer.
 //!
-//! `cargo bench -p pointsman --bench deadline`, on a machine with nothing else to do. Ends with an error when one call in a
+//! `cargo bench -p pointsman-engine --bench deadline`, on a machine with nothing else to do. Ends with an error when one call in a
 //! hundred takes longer than the deadline and 2 ms.
 
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use pointsman::author::sample::{query, table};
-use pointsman::policy::{Engine, EngineLimits, FaultKind, Texts};
+use pointsman_engine::sample::{query, table};
+use pointsman_engine::{Engine, EngineLimits, FaultKind, Texts};
 
 /// What the hostile policy does when its request tells it to: endless work of its own, and endless calls of the host.
 const LOOPS: [&str; 3] = ["loop", "state-loop", "log-loop"];
@@ -20,7 +20,7 @@ const LIMIT: Duration = Duration::from_millis(5 + 2);
 
 fn main() -> ExitCode {
     let engine = Engine::new(EngineLimits::default()).expect("the engine starts");
-    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/hostile/hostile.wasm");
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/hostile/hostile.wasm");
     let hostile = std::fs::read(file).expect("the fixture is there");
     let policy = engine.load(&hostile, "{}", Arc::new(table(16))).expect("it loads");
     let mut is_kept = true;

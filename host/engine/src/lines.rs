@@ -83,7 +83,7 @@ impl LineTable {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::Engine;
+    use crate::Engine;
 
     fn row(function: u32, offset: u32, file: u32, line: u32) -> LineRow {
         LineRow { function, offset, file, line }

@@ -1,14 +1,13 @@
 //! What the journal costs a request: following it (core's steps with and without a trail), and handing the trail over.
 //!
-//! `cargo bench -p pointsman --bench journal`
+//! `cargo bench -p pointsman-store --bench journal`
 
+use std::collections::BTreeMap;
 use std::hint::black_box;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
-use pointsman::author::sample;
-use pointsman::store::{JournalLimits, JournalPart, Store, StoreLimits, StorePath};
 use pointsman_core::clients::Spending;
 use pointsman_core::contract::{Commit, Decision, Dispatch, NONE, Operation, Query, Resume};
 use pointsman_core::exchange::{Action, Budgets, Ended, Event, Exchange, Facts, StreamDefaults};
@@ -16,9 +15,10 @@ use pointsman_core::fleet::{Fleet, Settings};
 use pointsman_core::journal::{Question, Setup, Trail};
 use pointsman_core::outcome::Outcome;
 use pointsman_core::record::{End, ExchangeRecord};
-use pointsman_core::table::Lane;
+use pointsman_core::table::{Backend, Dialect, Lane, Limits, Pattern, Price, Route, Table, Tier, Timeouts};
 use pointsman_core::time::Timestamp;
 use pointsman_core::view::View;
+use pointsman_store::{JournalLimits, JournalPart, Store, StoreLimits, StorePath};
 
 const BACKENDS: [usize; 2] = [1, 16];
 
@@ -39,6 +39,26 @@ fn facts() -> Facts {
     }
 }
 
+/// Every fourth backend is a fallback. None has limits: what is measured are steps.
+fn table(backends: usize) -> Table {
+    let backend = |i: usize| Backend {
+        id: format!("backend-{i}").into(),
+        tier: if i % 4 == 3 { Tier::Fallback } else { Tier::Primary },
+        dialect: Dialect::Openai,
+        weight: 1,
+        limits: Limits::default(),
+        routes: vec![Route { asked: Pattern::Exact("llama-70b".into()), sent: "meta/llama-3.1-70b-instruct".into() }],
+        prices: BTreeMap::from([(
+            "*".to_owned(),
+            Price { input_per_mtok: 0.1, output_per_mtok: 0.3, cached_input_per_mtok: None },
+        )]),
+        timeouts: Timeouts::default(),
+        labels: BTreeMap::new(),
+        capabilities: BTreeMap::new(),
+    };
+    Table::new((0..backends).map(backend).collect(), Vec::new())
+}
+
 /// A fleet, and how far its time has come.
 struct Stage {
     fleet: Fleet,
@@ -48,9 +68,7 @@ struct Stage {
 
 impl Stage {
     fn new(backends: usize) -> Self {
-        let mut table = sample::table(backends);
-        // What is measured are steps, not limits.
-        table.backends.iter_mut().for_each(|backend| backend.limits = pointsman_core::table::Limits::default());
+        let table = table(backends);
         let mut fleet = Fleet::new(Settings::default(), 1);
         let view = fleet.adopt(Arc::new(table), Settings::default());
         Self { fleet, view, now: Timestamp::from_millis(1_768_473_000_000) }
@@ -160,7 +178,7 @@ fn handing_over(criterion: &mut Criterion) {
 
 fn setup() -> Arc<str> {
     let setup = Setup {
-        table: sample::table(16),
+        table: table(16),
         settings: "{}".to_owned(),
         fleet: Settings::default(),
         budgets: Budgets::default(),

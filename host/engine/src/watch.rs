@@ -14,6 +14,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use notify::{RecursiveMode, Watcher as _};
 
+use super::LOG_TARGET;
+
 /// A file that has not changed for so long is taken to be whole.
 const QUIET: Duration = Duration::from_millis(100);
 
@@ -181,7 +183,7 @@ impl Events {
         self.watcher = self
             .watch(&wanted)
             .inspect_err(
-                |error| tracing::warn!(%error, "file events are not available; the policy file is polled instead"),
+                |error| tracing::warn!(target: LOG_TARGET, %error, "file events are not available; the policy file is polled instead"),
             )
             .ok();
         self.followed = wanted;

@@ -36,6 +36,9 @@ pub use read::{AttemptRow, ExchangeRow, Filter, Group, StoreReader, UsageRow};
 use queue::{Entry, Queue};
 use writer::Writer;
 
+/// The part of the program that log lines name; directives of `[log] level` go by it.
+const LOG_TARGET: &str = "pointsman::store";
+
 /// The longest a row waits for its batch, in ms.
 pub const BATCH_DELAY_MS: u64 = 250;
 /// A batch is written early when it has this many exchanges.
@@ -104,7 +107,7 @@ impl Default for StoreLimits {
     }
 }
 
-/// Tells the time; `clock.rs` in the server, a fixed value in tests.
+/// Tells the time; the one clock in the server, a fixed value in tests.
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
 /// Why the store cannot be used.
@@ -309,7 +312,7 @@ impl Store {
 impl Drop for Store {
     fn drop(&mut self) {
         if let Err(error) = self.stop() {
-            tracing::error!("{error}");
+            tracing::error!(target: LOG_TARGET, "{error}");
         }
     }
 }

@@ -7,7 +7,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pointsman::policy::{Engine, EngineLimits, LoadError, Revision, Texts, Verdict};
 use pointsman_core::clients::Spending;
 use pointsman_core::contract::{
     AttemptFacts, Column, Commit, Decision, Dispatch, Hold, NONE, Operation, Query, Rejection, RequestFacts, Resume,
@@ -15,9 +14,10 @@ use pointsman_core::contract::{
 };
 use pointsman_core::outcome::Kind;
 use pointsman_core::table::{Backend, Dialect, Lane, Limits, Pattern, Route, Table, Tier, Timeouts};
+use pointsman_engine::{Engine, EngineLimits, LoadError, Revision, Texts, Verdict};
 
 fn load(component: &str, settings: &str) -> Result<Revision, LoadError> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/contract").join(component);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/contract").join(component);
     let bytes = std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     let engine = Engine::new(EngineLimits { max_instances: 8, ..EngineLimits::default() }).expect("the engine starts");
     engine.load(&bytes, settings, table())

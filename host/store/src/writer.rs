@@ -10,7 +10,7 @@ use rusqlite::{ErrorCode, TransactionBehavior};
 use super::insert::Inserter;
 use super::journal::TrailInserter;
 use super::queue::{Batch, Entry, FlushReply, Queue};
-use super::{Clock, Shared, StoreError, StoreLimits, cooldowns, retention};
+use super::{Clock, LOG_TARGET, Shared, StoreError, StoreLimits, cooldowns, retention};
 
 /// The first pause before a failed batch is tried again, in ms; it doubles up to [`RETRY_MAX_MS`].
 const RETRY_MIN_MS: u64 = 250;
@@ -74,7 +74,7 @@ impl Writer {
                     self.queue.settle_written(rows, trails);
                     free(batch.exchanges);
                     if !first {
-                        tracing::info!(rows, "the store can be written again");
+                        tracing::info!(target: LOG_TARGET, rows, "the store can be written again");
                     }
                     return Replies { waiting: batch.flushes, lost: None };
                 }
@@ -89,7 +89,7 @@ impl Writer {
             }
             if first {
                 tracing::warn!(
-                    rows,
+                    target: LOG_TARGET, rows,
                     reason,
                     "the store cannot be written; requests are served, and their records wait in memory"
                 );
@@ -139,7 +139,7 @@ impl Writer {
             Ok(true) => self.tended = None,
             Ok(false) => self.tended = Some(now),
             Err(error) => {
-                tracing::warn!(%error, "old exchanges could not be deleted from the store; tried again in a minute");
+                tracing::warn!(target: LOG_TARGET, %error, "old exchanges could not be deleted from the store; tried again in a minute");
                 self.tended = Some(now);
             }
         }

@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use super::{Fault, FaultKind};
+use super::{Fault, FaultKind, LOG_TARGET};
 
 /// When each kind was last told, and how many came since. Time is the query's.
 #[derive(Default)]
@@ -20,7 +20,7 @@ impl FaultLog {
     pub(super) fn tell(&self, revision: &str, now_ms: u64, fault: &Fault, instead: &str) {
         let Some(not_logged) = self.take(now_ms, fault.kind) else { return };
         let (kind, error) = (fault.kind.as_str(), &fault.message);
-        tracing::warn!(policy = revision, kind, error, not_logged, "the policy failed; {instead}");
+        tracing::warn!(target: LOG_TARGET, policy = revision, kind, error, not_logged, "the policy failed; {instead}");
     }
 
     /// How many of this kind were not told since the last one that was; none: this one is not told either.

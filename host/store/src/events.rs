@@ -81,7 +81,7 @@ mod tests {
     use pointsman_core::time::Timestamp;
 
     use super::*;
-    use crate::store::{Store, StoreLimits, StorePath};
+    use crate::{Store, StoreLimits, StorePath};
 
     #[test]
     fn the_latest_are_kept_and_told_first() {
