@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use pointsman_core::contract::Operation;
-use pointsman_core::fleet::{Fleet, Report, Settings};
+use pointsman_core::fleet::{AttemptReport, Fleet, Settings};
 use pointsman_core::outcome::{Kind, Outcome};
 use pointsman_core::table::{Backend, Dialect, Lane, Limits, Table, Tier, Timeouts};
 use pointsman_core::time::Timestamp;
@@ -43,7 +43,7 @@ fn fleet(backends: usize, rpm: u32, tpm: u32) -> (Fleet, Arc<View>, Want) {
 /// One attempt that is answered a second later with fewer tokens than it was charged.
 fn attempt(fleet: &mut Fleet, now: Timestamp, view: &View, want: &Want, answered: &Outcome) {
     if let Ok(permit) = fleet.acquire(now, view, want, Lane::Primary, None) {
-        let report = Report { outcome: answered, first_token: None, tokens_used: Some(600) };
+        let report = AttemptReport { outcome: answered, first_token: None, tokens_used: Some(600) };
         fleet.settle(now + Duration::from_secs(1), permit, report);
     }
 }

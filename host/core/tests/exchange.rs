@@ -9,7 +9,7 @@ use pointsman_core::contract::{
 };
 use pointsman_core::exchange::{Action, Budgets, Ended, Event, Exchange, Facts, Join, Reason, StreamDefaults};
 use pointsman_core::fleet::Ticket;
-use pointsman_core::fleet::{Fleet, Permit, Report, Settings};
+use pointsman_core::fleet::{AttemptReport, Fleet, Permit, Settings};
 use pointsman_core::outcome::{Kind, Outcome};
 use pointsman_core::record::{End, Usage};
 use pointsman_core::table::{Backend, Dialect, Lane, Limits, Price, Table, Tier, Timeouts};
@@ -94,7 +94,7 @@ impl World {
     }
 
     fn serve_line(&mut self) {
-        let (served, _) = self.fleet.serve_line(self.now);
+        let (served, _) = self.fleet.serve_queue(self.now);
         for (ticket, permit) in served {
             let run = self.runs.iter_mut().find(|r| r.ticket == Some(ticket)).expect("only who waits is served");
             run.granted = Some(permit);
@@ -299,7 +299,7 @@ proptest! {
             let retry_after = cooldown.map(Duration::from_millis);
             let refused = Outcome { retry_after, ..Outcome::new(Kind::RateLimited, "") };
             let outcome = if retry_after.is_some() { refused } else { Outcome::answered(200) };
-            s.fleet.settle(s.now, permit, Report { outcome: &outcome, first_token: None, tokens_used: None });
+            s.fleet.settle(s.now, permit, AttemptReport { outcome: &outcome, first_token: None, tokens_used: None });
         }
         for i in 0..others as u64 {
             let index = ((seed >> 8).wrapping_add(i) % backends.len() as u64) as u32;
@@ -324,7 +324,7 @@ proptest! {
                 Action::Wait { max, .. } => {
                     let deadline = s.now + max;
                     let permit = loop {
-                        let (served, again) = s.fleet.serve_line(s.now);
+                        let (served, again) = s.fleet.serve_queue(s.now);
                         if let Some((_, permit)) = served.into_iter().next() {
                             break Some(permit);
                         }
@@ -392,7 +392,7 @@ proptest! {
                 _ => Event::Arrived,
             };
             exchange.step(&mut world.fleet, world.now, event);
-            world.fleet.serve_line(world.now).0.into_iter().for_each(|(_, p)| world.fleet.refund(p));
+            world.fleet.serve_queue(world.now).0.into_iter().for_each(|(_, p)| world.fleet.refund(p));
         }
         world.runs[0].exchange.step(&mut world.fleet, world.now, Event::ClientGone);
         let view = world.runs[0].exchange.view().clone();
@@ -481,10 +481,10 @@ fn a_wait_is_not_granted_what_the_policy_turned_down() {
     s.says(primary(0));
     s.ended(Kind::TooLong, 0);
     let Action::Wait { ticket, .. } = s.says(hold(Lane::Primary)) else { panic!("b1 is worth waiting for") };
-    let (served, again) = s.fleet.serve_line(s.now);
+    let (served, again) = s.fleet.serve_queue(s.now);
     assert!(served.is_empty(), "b0 is ready, but was turned down");
     s.now = again.expect("b1's cooldown ends");
-    let (mut served, _) = s.fleet.serve_line(s.now);
+    let (mut served, _) = s.fleet.serve_queue(s.now);
     let (granted, permit) = served.pop().expect("b1 is free again");
     assert_eq!((granted, permit.backend), (ticket, 1));
     let Action::Ask(query) = s.step(Event::Granted(permit)) else { panic!("asked again") };
@@ -505,7 +505,7 @@ fn an_exchange_keeps_its_place_over_its_waits() {
     assert_eq!(query.rows[Column::Queued as usize], 0, "nobody came before");
     let Action::Wait { ticket, .. } = s.says(hold(Lane::Primary)) else { panic!("a second wait") };
     s.fleet.refund(taken);
-    let (served, _) = s.fleet.serve_line(s.now);
+    let (served, _) = s.fleet.serve_queue(s.now);
     assert_eq!(served.iter().map(|(ticket, _)| *ticket).collect::<Vec<_>>(), [ticket]);
     served.into_iter().for_each(|(_, p)| s.fleet.refund(p));
 }
@@ -558,7 +558,7 @@ fn a_lost_race_keeps_what_is_held_and_asks_again() {
     s.step(Event::Arrived);
     s.says(hold(Lane::Primary));
     s.fleet.refund(first);
-    let (mut served, _) = s.fleet.serve_line(s.now);
+    let (mut served, _) = s.fleet.serve_queue(s.now);
     s.step(Event::Granted(served.pop().expect("b0 is free").1));
     for _ in 0..3 {
         let Action::Ask(query) = s.says(primary(1)) else { panic!("b1 is taken: asked again") };
@@ -567,9 +567,9 @@ fn a_lost_race_keeps_what_is_held_and_asks_again() {
     }
     assert!(matches!(s.says(primary(1)), Action::Wait { .. }), "a fourth time is a wait");
     assert_eq!(s.in_flight(), [0, 1]);
-    assert!(s.fleet.serve_line(s.now).0.is_empty(), "for b1, which was named, not for b0, which is free");
+    assert!(s.fleet.serve_queue(s.now).0.is_empty(), "for b1, which was named, not for b0, which is free");
     s.fleet.refund(second);
-    let (mut served, _) = s.fleet.serve_line(s.now);
+    let (mut served, _) = s.fleet.serve_queue(s.now);
     s.step(Event::Granted(served.pop().expect("b1 is free").1));
     assert!(matches!(s.says(primary(1)), Action::Send(_)));
     assert_eq!(s.in_flight(), [0, 1]);
@@ -595,7 +595,7 @@ fn a_dispatch_to_a_cooling_backend_becomes_a_wait_for_that_backend() {
     s.ended(Kind::RateLimited, 12_000);
     let (Action::Wait { max, .. }, 4) = insists(&mut s, &primary(0)) else { panic!("waited for after 4 questions") };
     assert_eq!(max, Duration::from_secs(5), "asked again meanwhile");
-    let (served, again) = s.fleet.serve_line(s.now);
+    let (served, again) = s.fleet.serve_queue(s.now);
     assert!(served.is_empty(), "b1 is ready, but b0 is what was asked for");
     assert_eq!(again, Some(s.now + Duration::from_secs(12)));
     s.now = s.now + Duration::from_secs(5);
@@ -615,9 +615,9 @@ fn a_dispatch_waits_for_tokens_that_others_may_give_back() {
     s.step(Event::Arrived);
     let (waits, _) = insists(&mut s, &primary(0));
     let Action::Wait { ticket, .. } = waits else { panic!("{waits:?}") };
-    let report = Report { outcome: &Outcome::answered(200), first_token: None, tokens_used: Some(200) };
+    let report = AttemptReport { outcome: &Outcome::answered(200), first_token: None, tokens_used: Some(200) };
     s.fleet.settle(s.now, other, report);
-    let (served, _) = s.fleet.serve_line(s.now);
+    let (served, _) = s.fleet.serve_queue(s.now);
     assert_eq!(served.iter().map(|(ticket, _)| *ticket).collect::<Vec<_>>(), [ticket]);
     served.into_iter().for_each(|(_, permit)| s.fleet.refund(permit));
 }
@@ -634,8 +634,8 @@ fn the_last_wait_for_a_named_backend_takes_all_the_time_there_is() {
     s.step(Event::WaitOver);
     let (Action::Wait { max, .. }, _) = insists(&mut s, &primary(0)) else { panic!("a second wait") };
     assert_eq!(max, Duration::from_secs(115), "all that is left of max_wait");
-    s.now = s.fleet.serve_line(s.now).1.expect("b0's cooldown ends");
-    let (_, permit) = s.fleet.serve_line(s.now).0.pop().expect("b0 is due");
+    s.now = s.fleet.serve_queue(s.now).1.expect("b0's cooldown ends");
+    let (_, permit) = s.fleet.serve_queue(s.now).0.pop().expect("b0 is due");
     s.step(Event::Granted(permit));
     assert!(matches!(s.says(primary(0)), Action::Send(_)));
     s.step(Event::ClientGone);
@@ -652,7 +652,7 @@ fn a_wait_for_any_of_the_lane_also_gets_one_that_is_back_sooner_than_was_known()
     }
     let (Action::Wait { .. }, _) = insists(&mut s, &Decision::Primary(Dispatch::default())) else { panic!("waits") };
     s.fleet.clear_cooldown(s.now, "b0");
-    let (_, permit) = s.fleet.serve_line(s.now).0.pop().expect("b0 is free, and nobody who comes later gets it");
+    let (_, permit) = s.fleet.serve_queue(s.now).0.pop().expect("b0 is free, and nobody who comes later gets it");
     assert_eq!(permit.backend, 0);
     s.step(Event::Granted(permit));
     s.step(Event::ClientGone);

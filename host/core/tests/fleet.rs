@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pointsman_core::contract::{Column, NONE, Operation, RowState, STRIDE};
-use pointsman_core::fleet::{Fleet, Past, Permit, Report, Settings, seed_of_first};
+use pointsman_core::fleet::{AttemptReport, Fleet, InitialState, Permit, Settings, seed_of_first};
 use pointsman_core::outcome::{Kind, Outcome};
 use pointsman_core::rank::Rank;
 use pointsman_core::table::{Backend, Dialect, Lane, Limits, Pattern, Route, Table, Tier, Timeouts};
@@ -40,7 +40,7 @@ fn at(ms: u64) -> Timestamp {
 
 fn end(fleet: &mut Fleet, ms: u64, permit: Permit, kind: Kind, retry_after_ms: Option<u64>) {
     let outcome = Outcome { retry_after: retry_after_ms.map(Duration::from_millis), ..Outcome::new(kind, "") };
-    fleet.settle(at(ms), permit, Report { outcome: &outcome, first_token: None, tokens_used: None });
+    fleet.settle(at(ms), permit, AttemptReport { outcome: &outcome, first_token: None, tokens_used: None });
 }
 
 fn one_slot() -> Limits {
@@ -54,11 +54,11 @@ fn waiters_are_served_in_order_as_slots_come_free() {
     let tickets: Vec<_> = (0..3).map(|_| fleet.join(&view, &want, Lane::Primary).unwrap()).collect();
     let urgent = Want { rank: Rank::newcomer(5), ..want.clone() };
     let urgent = fleet.join(&view, &urgent, Lane::Primary).unwrap();
-    assert!(fleet.serve_line(at(1)).0.is_empty());
+    assert!(fleet.serve_queue(at(1)).0.is_empty());
     end(&mut fleet, 2, first, Kind::Answered, None);
     let mut order = Vec::new();
     for ms in 3..7 {
-        let (mut served, _) = fleet.serve_line(at(ms));
+        let (mut served, _) = fleet.serve_queue(at(ms));
         assert_eq!(served.len(), 1, "one slot, one waiter");
         let (ticket, permit) = served.pop().unwrap();
         order.push(ticket);
@@ -75,16 +75,16 @@ fn after_a_cooldown_one_waiter_probes_and_the_others_follow_its_success() {
     for _ in 0..5 {
         fleet.join(&view, &want, Lane::Primary).unwrap();
     }
-    let (served, look_again) = fleet.serve_line(at(20));
+    let (served, look_again) = fleet.serve_queue(at(20));
     assert!(served.is_empty());
     assert_eq!(look_again, Some(at(2_010)), "the line is looked at again when the cooldown ends");
-    let (mut served, look_again) = fleet.serve_line(at(2_010));
+    let (mut served, look_again) = fleet.serve_queue(at(2_010));
     assert_eq!(served.len(), 1, "a single probe");
     assert_eq!(look_again, None, "only the probe's return can bring more");
     let (_, probe) = served.pop().unwrap();
     assert!(probe.is_probe());
     end(&mut fleet, 2_100, probe, Kind::Answered, None);
-    assert_eq!(fleet.serve_line(at(2_100)).0.len(), 2, "the ramp begins with two");
+    assert_eq!(fleet.serve_queue(at(2_100)).0.len(), 2, "the ramp begins with two");
 }
 
 #[test]
@@ -93,10 +93,10 @@ fn a_failed_probe_holds_the_line_longer() {
     let p = fleet.acquire(at(0), &view, &want, Lane::Primary, None).unwrap();
     end(&mut fleet, 0, p, Kind::RateLimited, None);
     fleet.join(&view, &want, Lane::Primary).unwrap();
-    let (_, Some(again)) = fleet.serve_line(at(1)) else { panic!("a cooldown has an end") };
-    let (mut served, _) = fleet.serve_line(again);
+    let (_, Some(again)) = fleet.serve_queue(at(1)) else { panic!("a cooldown has an end") };
+    let (mut served, _) = fleet.serve_queue(again);
     end(&mut fleet, 1_300, served.pop().unwrap().1, Kind::RateLimited, None);
-    let soonest = fleet.soonest(at(1_300), &view, &want, Lane::Primary).unwrap();
+    let soonest = fleet.earliest_ready(at(1_300), &view, &want, Lane::Primary).unwrap();
     assert!(soonest >= Duration::from_secs(2), "{soonest:?}");
 }
 
@@ -107,12 +107,12 @@ fn a_failed_probe_has_the_line_looked_at_anew() {
     end(&mut fleet, 0, p, Kind::RateLimited, Some(1_000));
     fleet.join(&view, &want, Lane::Primary).unwrap();
     fleet.join(&view, &want, Lane::Primary).unwrap();
-    let (mut served, again) = fleet.serve_line(at(1_000));
+    let (mut served, again) = fleet.serve_queue(at(1_000));
     assert_eq!((served.len(), again), (1, None), "while it is probed only its return tells");
     end(&mut fleet, 1_100, served.pop().unwrap().1, Kind::RateLimited, Some(3_000));
-    let (served, again) = fleet.serve_line(at(1_100));
+    let (served, again) = fleet.serve_queue(at(1_100));
     assert_eq!((served.len(), again), (0, Some(at(4_100))));
-    let (served, _) = fleet.serve_line(at(4_100));
+    let (served, _) = fleet.serve_queue(at(4_100));
     assert_eq!(served.len(), 1, "the next one probes");
     served.into_iter().for_each(|(_, p)| fleet.refund(p));
 }
@@ -174,7 +174,7 @@ fn all_that_is_left_of_a_minute_goes_at_once_and_no_more() {
     }
     assert_eq!(left(&fleet, 0), [0; 3]);
     assert!(fleet.acquire(at(60_000), &view, &want, Lane::Primary, None).is_err());
-    let soonest = fleet.soonest(at(0), &view, &want, Lane::Primary).unwrap();
+    let soonest = fleet.earliest_ready(at(0), &view, &want, Lane::Primary).unwrap();
     assert_eq!(soonest, Duration::from_millis(60_500), "a minute, and half a second for what may arrive late");
     assert_eq!(left(&fleet, 60_500), [20; 3]);
 }
@@ -187,7 +187,7 @@ fn with_a_burst_the_rest_is_spaced() {
         let p = fleet.acquire(at(n / 2 * 6_050), &view, &want, Lane::Primary, None).unwrap();
         end(&mut fleet, n / 2 * 6_050, p, Kind::Answered, None);
     }
-    assert_eq!(fleet.soonest(at(12_100), &view, &want, Lane::Primary), Some(Duration::from_millis(3_025)));
+    assert_eq!(fleet.earliest_ready(at(12_100), &view, &want, Lane::Primary), Some(Duration::from_millis(3_025)));
     assert_eq!(fleet.overview(at(15_125), &view)[0].requests_left, Some(1));
 }
 
@@ -222,7 +222,7 @@ fn the_emergency_lane_uses_a_cooling_backend_at_its_own_small_rate() {
     let p = fleet.acquire(at(1), &view, &want, Lane::Emergency, None).unwrap();
     end(&mut fleet, 2, p, Kind::RateLimited, Some(600_000));
     assert!(fleet.acquire(at(3), &view, &want, Lane::Emergency, None).is_err());
-    let next = fleet.soonest(at(3), &view, &want, Lane::Emergency).unwrap();
+    let next = fleet.earliest_ready(at(3), &view, &want, Lane::Emergency).unwrap();
     assert!(next > Duration::from_secs(14) && next <= Duration::from_secs(15), "4 a minute: {next:?}");
 }
 
@@ -233,7 +233,7 @@ fn the_emergency_lane_keeps_the_backends_own_limits() {
     let p = fleet.acquire(at(0), &view, &want, Lane::Primary, None).unwrap();
     end(&mut fleet, 1, p, Kind::ServerError, None);
     assert!(fleet.acquire(at(2), &view, &want, Lane::Emergency, None).is_err(), "one a minute is one a minute");
-    let soonest = fleet.soonest(at(500), &view, &want, Lane::Emergency);
+    let soonest = fleet.earliest_ready(at(500), &view, &want, Lane::Emergency);
     assert_eq!(soonest, Some(Duration::from_secs(60)));
     let p = fleet.acquire(at(60_500), &view, &want, Lane::Emergency, None).unwrap();
     fleet.refund(p);
@@ -338,7 +338,7 @@ fn concurrent_failures_of_one_moment_cool_once() {
     for p in permits {
         end(&mut fleet, 5, p, Kind::RateLimited, None);
     }
-    let soonest = fleet.soonest(at(5), &view, &want, Lane::Primary).unwrap();
+    let soonest = fleet.earliest_ready(at(5), &view, &want, Lane::Primary).unwrap();
     assert!(soonest <= Duration::from_millis(1_250), "{soonest:?}");
 }
 
@@ -356,7 +356,7 @@ fn a_second_wait_begins_where_the_first_one_ended() {
     let first = fleet.join(&view, &again, Lane::Primary).unwrap();
     assert!(first < second);
     end(&mut fleet, 2, held, Kind::Answered, None);
-    let (served, _) = fleet.serve_line(at(2));
+    let (served, _) = fleet.serve_queue(at(2));
     assert_eq!(served.len(), 1);
     assert_eq!(served[0].0, first);
 }
@@ -382,7 +382,7 @@ fn a_large_request_in_line_is_not_starved_by_small_ones() {
     let large = Want { tokens: 900, ..small.clone() };
     let p = fleet.acquire(at(0), &view, &large, Lane::Primary, None).unwrap();
     let ticket = fleet.join(&view, &large, Lane::Primary).unwrap();
-    let (served, Some(again)) = fleet.serve_line(at(1)) else { panic!("there will be room") };
+    let (served, Some(again)) = fleet.serve_queue(at(1)) else { panic!("there will be room") };
     assert!(served.is_empty());
     let denied = fleet.acquire(at(1), &view, &small, Lane::Primary, Some(0)).unwrap_err();
     assert_eq!(denied.state, RowState::Throttled);
@@ -393,7 +393,7 @@ fn a_large_request_in_line_is_not_starved_by_small_ones() {
     let urgent = Want { rank: Rank::newcomer(1), ..small };
     let urgent = fleet.acquire(at(1), &view, &urgent, Lane::Primary, None).unwrap();
     fleet.refund(urgent);
-    let (served, _) = fleet.serve_line(again);
+    let (served, _) = fleet.serve_queue(again);
     assert_eq!(served[0].0, ticket);
     served.into_iter().for_each(|(_, p)| fleet.refund(p));
     end(&mut fleet, 9, p, Kind::Answered, None);
@@ -409,7 +409,7 @@ fn who_waits_for_less_choice_does_not_make_the_line_spin() {
     let large = Want { candidates: [0].into(), tokens: 950, ..want.clone() };
     fleet.join(&view, &large, Lane::Primary).unwrap();
     fleet.join(&view, &Want { tokens: 1, ..want }, Lane::Primary).unwrap();
-    let (served, again) = fleet.serve_line(at(1_000));
+    let (served, again) = fleet.serve_queue(at(1_000));
     assert!(served.is_empty(), "a is kept for the large one, b is taken");
     assert!(again.unwrap() > at(2_000), "{again:?}");
     fleet.refund(on_a);
@@ -423,22 +423,22 @@ fn whatever_may_bring_capacity_has_the_line_looked_at_again() {
         let p = fleet.acquire(at(0), &view, &want, Lane::Primary, None).unwrap();
         fleet.join(&view, &want, Lane::Primary).unwrap();
         for ms in 1..3 {
-            assert!(fleet.serve_line(at(ms)).0.is_empty());
+            assert!(fleet.serve_queue(at(ms)).0.is_empty());
         }
         bring(&mut fleet, view, p);
-        assert_eq!(fleet.serve_line(at(3)).0.len(), 1);
+        assert_eq!(fleet.serve_queue(at(3)).0.len(), 1);
     };
     story(|fleet, _, p| fleet.refund(p));
     story(|fleet, _, p| end(fleet, 3, p, Kind::Refused, None));
     story(|fleet, _, p| {
         end(fleet, 2, p, Kind::RateLimited, Some(5_000));
-        assert!(fleet.serve_line(at(2)).0.is_empty());
+        assert!(fleet.serve_queue(at(2)).0.is_empty());
         fleet.clear_cooldown(at(1), "a");
     });
     story(|fleet, _, p| {
         fleet.set_drained(at(1), "a", true);
         end(fleet, 2, p, Kind::Answered, None);
-        assert!(fleet.serve_line(at(2)).0.is_empty());
+        assert!(fleet.serve_queue(at(2)).0.is_empty());
         fleet.set_drained(at(1), "a", false);
     });
     story(|fleet, view, p| {
@@ -506,7 +506,7 @@ fn a_learned_limit_ends_with_the_cap_or_the_operator() {
     let in_a_day = at(86_400_000);
     fleet.learn(&p, Some((0, in_a_day)), Some((0, in_a_day)));
     end(&mut fleet, 1, p, Kind::Answered, None);
-    assert_eq!(fleet.soonest(at(0), &view, &want, Lane::Primary), Some(Duration::from_secs(3_600)));
+    assert_eq!(fleet.earliest_ready(at(0), &view, &want, Lane::Primary), Some(Duration::from_secs(3_600)));
     fleet.clear_cooldown(at(1), "a");
     let p = fleet.acquire(at(2), &view, &want, Lane::Primary, None).unwrap();
     fleet.refund(p);
@@ -598,11 +598,11 @@ fn the_line_of_many_models_is_served_in_order() {
     for gone in tickets.drain(..2) {
         assert!(fleet.leave(gone) && !fleet.leave(gone));
     }
-    assert!(fleet.serve_line(at(0)).0.is_empty());
+    assert!(fleet.serve_queue(at(0)).0.is_empty());
     fleet.set_drained(at(1), "a", false);
     let mut order = Vec::new();
     for ms in 1..10 {
-        let (served, _) = fleet.serve_line(at(ms));
+        let (served, _) = fleet.serve_queue(at(ms));
         for (ticket, permit) in served {
             order.push(ticket);
             fleet.refund(permit);
@@ -617,7 +617,7 @@ fn a_backend_may_begin_with_a_past() {
     let limits = Limits { rpm: Some(40), tpm: Some(10_000), ..Limits::default() };
     let (mut fleet, view, want) = fleet(vec![backend("a", Tier::Primary, limits)]);
     let ms = Duration::from_millis;
-    let past = Past {
+    let past = InitialState {
         cooldown: Some((ms(1_500), Kind::Unauthorised)),
         failures: 3,
         requests_left: Some(2),
@@ -626,9 +626,9 @@ fn a_backend_may_begin_with_a_past() {
         latency: ms(300),
         first_token: ms(80),
         errors: 0.25,
-        ..Past::default()
+        ..InitialState::default()
     };
-    assert!(fleet.assume(at(0), "a", &past) && !fleet.assume(at(0), "nobody", &past));
+    assert!(fleet.set_initial_state(at(0), "a", &past) && !fleet.set_initial_state(at(0), "nobody", &past));
     let number = |fleet: &Fleet, now: u64, column: Column| fleet.rows(at(now), &view, &want, None)[column as usize];
     for (column, expected) in [
         (Column::State, RowState::Cooling as u32),
@@ -643,16 +643,20 @@ fn a_backend_may_begin_with_a_past() {
     ] {
         assert_eq!(number(&fleet, 0, column), expected, "{column:?}");
     }
-    fleet.assume(at(0), "a", &Past { cooldown: Some((ms(0), Kind::RateLimited)), failures: 1, ..Past::default() });
+    fleet.set_initial_state(
+        at(0),
+        "a",
+        &InitialState { cooldown: Some((ms(0), Kind::RateLimited)), failures: 1, ..InitialState::default() },
+    );
     let probe = fleet.acquire(at(0), &view, &want, Lane::Primary, None).unwrap();
     assert!(probe.is_probe(), "its cooldown is over and nobody has tried it yet");
     fleet.refund(probe);
-    fleet.assume(at(0), "a", &Past { full_for: Some(ms(400)), ..Past::default() });
+    fleet.set_initial_state(at(0), "a", &InitialState { full_for: Some(ms(400)), ..InitialState::default() });
     assert_eq!(
         (number(&fleet, 0, Column::State), number(&fleet, 0, Column::ReadyMs)),
         (RowState::Throttled as u32, 400)
     );
-    fleet.assume(at(0), "a", &Past { drained: true, ..Past::default() });
+    fleet.set_initial_state(at(0), "a", &InitialState { drained: true, ..InitialState::default() });
     assert_eq!(number(&fleet, 500, Column::State), RowState::Drained as u32);
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use pointsman_core::contract::{Operation, RowState};
 use pointsman_core::fleet::state_change::{Change, MAX_REPORTS, REPORT_WINDOW, StateChange};
-use pointsman_core::fleet::{Fleet, MAX_MODEL_COOLDOWNS, Report, Settings};
+use pointsman_core::fleet::{AttemptReport, Fleet, MAX_MODEL_COOLDOWNS, Settings};
 use pointsman_core::outcome::{Kind, Outcome};
 use pointsman_core::table::{Backend, Dialect, Lane, Limits, Table, Tier, Timeouts};
 use pointsman_core::time::Timestamp;
@@ -46,7 +46,7 @@ impl Story {
         let want = self.view.want(&model.into(), Operation::Chat, 1);
         let permit = self.fleet.acquire(at(ms), &self.view, &want, Lane::Primary, Some(0)).expect("it is ready");
         let outcome = Outcome { retry_after: retry_after_ms.map(Duration::from_millis), ..Outcome::new(kind, "") };
-        let report = Report { outcome: &outcome, first_token: None, tokens_used: None };
+        let report = AttemptReport { outcome: &outcome, first_token: None, tokens_used: None };
         self.fleet.settle(at(ms + 1), permit, report);
     }
 
@@ -183,12 +183,12 @@ fn changes_that_nobody_takes_are_bounded() {
 #[test]
 fn only_drained_and_excluded_backends_do_not_serve() {
     let mut s = Story::new();
-    let serving = |s: &Story, ms| s.fleet.serving(at(ms), &s.view).serving();
+    let serving = |s: &Story, ms| s.fleet.serving_counts(at(ms), &s.view).serving();
     s.attempt(0, "m", Kind::ModelMissing, None);
     s.attempt(1, "n", Kind::ConnectFailed, Some(10_000));
     assert_eq!(serving(&s, 2), 1, "it comes back by itself");
     s.attempt(10_100, "n", Kind::OutOfCredit, Some(20_000));
-    let counts = s.fleet.serving(at(10_200), &s.view);
+    let counts = s.fleet.serving_counts(at(10_200), &s.view);
     assert_eq!((counts.configured, counts.drained, counts.excluded, counts.serving()), (1, 0, 1, 0));
     assert_eq!(serving(&s, 31_000), 1, "a probe is due");
     s.fleet.set_drained(at(31_000), "a", true);

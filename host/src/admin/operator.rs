@@ -131,7 +131,7 @@ impl Controls for Operator {
     fn ready(&self) -> ReadyView {
         let proxy = self.control.proxy();
         let snapshot = proxy.snapshot();
-        let counts = proxy.line.with(|fleet, now| fleet.serving(now, &snapshot.view));
+        let counts = proxy.line.with(|fleet, now| fleet.serving_counts(now, &snapshot.view));
         let reason = if proxy.is_closing() {
             Some("shutting down")
         } else if counts.configured == 0 {

@@ -9,7 +9,7 @@ use http::{HeaderName, HeaderValue, Uri};
 use pointsman_core::contract::{Commit, OnFault, Resume};
 use pointsman_core::exchange::{Budgets, StreamDefaults};
 use pointsman_core::fleet;
-use pointsman_core::fleet::health::Bounds;
+use pointsman_core::fleet::health::CooldownSettings;
 use pointsman_core::journal::{Setup, Terms};
 use pointsman_core::lifecycle::fault_breaker;
 use pointsman_core::table::{Backend, Limits, Pattern, Table};
@@ -74,7 +74,7 @@ impl Config {
         let c = self.cooldown;
         fleet::Settings {
             emergency_fraction: fraction.unwrap_or(0.1).clamp(0.0, 1.0),
-            cooldown: Bounds {
+            cooldown: CooldownSettings {
                 base: c.base,
                 max: c.max,
                 jitter: c.jitter,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use pointsman_core::fleet::{Fleet, KeptCooldown};
+use pointsman_core::fleet::{Fleet, SavedCooldown};
 use pointsman_core::outcome::Kind;
 use pointsman_core::time::Timestamp;
 use pointsman_store::{CooldownRow, Store};
@@ -26,7 +26,7 @@ pub fn restore(fleet: &mut Fleet, store: &Store, now: Timestamp) {
     for row in drained {
         fleet.set_drained(now, &row.backend, true);
     }
-    let kept: Vec<KeptCooldown> = cooling.into_iter().filter_map(cooldown).collect();
+    let kept: Vec<SavedCooldown> = cooling.into_iter().filter_map(cooldown).collect();
     fleet.restore(now, &kept);
 }
 
@@ -69,8 +69,8 @@ fn rows(proxy: &Proxy) -> Vec<CooldownRow> {
     cooling.chain(drained).collect()
 }
 
-fn cooldown(row: CooldownRow) -> Option<KeptCooldown> {
+fn cooldown(row: CooldownRow) -> Option<SavedCooldown> {
     let reason = Kind::ALL.into_iter().find(|kind| kind.as_str() == row.reason)?;
     let until = Timestamp::from_millis(row.until_ms);
-    Some(KeptCooldown { backend: row.backend, model: row.model, until, reason, failures: row.failures })
+    Some(SavedCooldown { backend: row.backend, model: row.model, until, reason, failures: row.failures })
 }

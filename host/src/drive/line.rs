@@ -105,7 +105,7 @@ impl Line {
 
 impl State {
     fn serve(&mut self, now: Timestamp) -> Vec<Waker> {
-        let (served, look_again) = self.fleet.serve_line(now);
+        let (served, look_again) = self.fleet.serve_queue(now);
         self.look_again = look_again;
         let mut woken = Vec::new();
         for (ticket, permit) in served {
@@ -165,7 +165,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use pointsman_core::contract::Operation;
-    use pointsman_core::fleet::{Report, Settings};
+    use pointsman_core::fleet::{AttemptReport, Settings};
     use pointsman_core::outcome::{Kind, Outcome};
     use pointsman_core::table::{Backend, Dialect, Lane, Limits, Table, Tier, Timeouts};
     use pointsman_core::view::{View, Want};
@@ -198,7 +198,9 @@ mod tests {
     fn settle(line: &Line, permit: Permit, kind: Kind, retry_after_ms: u64) {
         let retry_after = Some(Duration::from_millis(retry_after_ms)).filter(|d| !d.is_zero());
         let outcome = Outcome { retry_after, ..Outcome::new(kind, "") };
-        line.with(|f, now| f.settle(now, permit, Report { outcome: &outcome, first_token: None, tokens_used: None }));
+        line.with(|f, now| {
+            f.settle(now, permit, AttemptReport { outcome: &outcome, first_token: None, tokens_used: None })
+        });
     }
 
     #[tokio::test]

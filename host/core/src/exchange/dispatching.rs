@@ -60,7 +60,7 @@ impl Exchange {
         };
         let fits = |p: &Permit| p.lane == lane && dispatch.backend.is_none_or(|b| b == p.backend);
         let held = match held {
-            Some(permit) if !fleet.holds_good(now, &permit) => {
+            Some(permit) if !fleet.is_usable(now, &permit) => {
                 fleet.refund(permit);
                 None
             }

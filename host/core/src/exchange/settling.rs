@@ -2,7 +2,7 @@
 
 use super::{Action, Ended, Exchange, Join, Phase, Sending};
 use crate::contract::{AttemptFacts, Resume};
-use crate::fleet::{Fleet, Permit, Report};
+use crate::fleet::{AttemptReport, Fleet, Permit};
 use crate::outcome::{Kind, Outcome};
 use crate::record::{AttemptRecord, End};
 use crate::time::{Timestamp, millis_u32};
@@ -22,7 +22,7 @@ impl Exchange {
         let known = used > 0 || !matches!(outcome.kind, Kind::Answered | Kind::Cut | Kind::Stalled | Kind::ClientGone);
         let tokens_used = known.then(|| u32::try_from(used).unwrap_or(u32::MAX));
         let sent_at = permit.taken_at;
-        fleet.settle(now, permit, Report { outcome: &outcome, first_token, tokens_used });
+        fleet.settle(now, permit, AttemptReport { outcome: &outcome, first_token, tokens_used });
         let backend = self.view.backend(sending.backend);
         let kind = outcome.kind;
         if kind == Kind::NotResumed && sending.join == Some(Join::Prefill) {

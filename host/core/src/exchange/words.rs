@@ -132,7 +132,7 @@ impl Exchange {
 
     /// When a backend may answer again: at least a second, so that clients do not hammer.
     pub(super) fn recovery(&self, fleet: &Fleet, now: Timestamp) -> Duration {
-        let soonest = |lane| fleet.soonest(now, &self.view, &self.want, lane);
+        let soonest = |lane| fleet.earliest_ready(now, &self.view, &self.want, lane);
         let soonest = [soonest(Lane::Primary), soonest(Lane::Fallback)].into_iter().flatten().min();
         soonest.unwrap_or(UNKNOWN_RECOVERY).max(Duration::from_secs(1))
     }

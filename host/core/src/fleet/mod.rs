@@ -4,17 +4,25 @@
 //! Waiting exchanges are served before new ones: every call offers free capacity to the queue first.
 
 pub mod health;
+mod lab;
 pub mod limits;
 mod member;
 mod members;
 mod observed;
+mod operator;
+mod overview;
+mod permits;
 mod queue;
+mod random;
+mod saved;
 pub mod state_change;
+mod waiting;
 
-pub use member::{Past, Stats};
-pub use members::{
-    Denied, Fleet, KeptCooldown, MAX_MODEL_COOLDOWNS, ModelCooldown, Overview, Permit, Report, ServingCounts, Settings,
-    seed_of_first,
-};
+pub use member::{InitialState, Stats};
+pub use members::{Fleet, Settings};
 pub use observed::Observed;
+pub use overview::{MAX_MODEL_COOLDOWNS, ModelCooldown, Overview, ServingCounts};
+pub use permits::{AttemptReport, Denied, Permit};
 pub use queue::Ticket;
+pub use random::seed_of_first;
+pub use saved::SavedCooldown;

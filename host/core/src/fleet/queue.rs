@@ -1,7 +1,7 @@
-//! The waiting line: fair by arrival within priority, bounded in length.
+//! The queue of waiting exchanges: by arrival within priority, bounded in length.
 //!
-//! Who wants the same stands in the same file, and only the head of a file is ever looked at: when it cannot be served,
-//! nobody behind it can be, so serving costs as much as there are files, however long they are.
+//! Exchanges that want the same form a class, and only the front of a class is ever looked at: when it cannot be served,
+//! none behind it can be. So serving the queue costs as much as there are classes, however long they are.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -11,65 +11,65 @@ use crate::rank::Rank;
 use crate::table::Lane;
 use crate::view::{View, Want};
 
-/// Names a place in the queue; never used twice.
+/// A place in the queue; never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Ticket {
     rank: Rank,
-    /// Tells the waits of one exchange apart.
+    /// Distinguishes the waits of one exchange.
     sequence: u64,
 }
 
 impl Ticket {
-    /// The rank to join with again, so that a second wait begins where the first one ended.
+    /// The rank to join with again, so that a second wait keeps the place of the first.
     pub fn rank(self) -> Rank {
         self.rank
     }
 }
 
-/// Names a file; never used twice.
-pub(crate) type FileId = u64;
+/// Identifies a class; never used twice.
+pub(crate) type ClassId = u64;
 
-/// Those who want the same: the tokens each needs, in order.
+/// Exchanges that want the same: the tokens each needs, in the order of their tickets.
 #[derive(Debug)]
-struct File {
+struct WaitClass {
     view: Arc<View>,
     lane: Lane,
     want: Want,
     waiters: BTreeMap<Ticket, u32>,
 }
 
-impl File {
+impl WaitClass {
     fn is_for(&self, view: &View, want: &Want, lane: Lane) -> bool {
         let same_candidates =
             Arc::ptr_eq(&self.want.candidates, &want.candidates) || self.want.candidates == want.candidates;
         self.lane == lane && std::ptr::eq(&*self.view, view) && self.want.model == want.model && same_candidates
     }
 
-    fn head(&self) -> Option<(Ticket, u32)> {
+    fn front(&self) -> Option<(Ticket, u32)> {
         self.waiters.first_key_value().map(|(ticket, tokens)| (*ticket, *tokens))
     }
 }
 
-/// Everyone who waits.
+/// All waiting exchanges.
 #[derive(Debug)]
 pub(crate) struct Queue {
-    files: BTreeMap<FileId, File>,
+    classes: BTreeMap<ClassId, WaitClass>,
     len: usize,
-    /// Numbers tickets and files.
+    /// The last number given to a ticket or a class.
     sequence: u64,
     limit: usize,
 }
 
 impl Queue {
     pub fn new(limit: usize) -> Self {
-        Self { files: BTreeMap::new(), len: 0, sequence: 0, limit }
+        Self { classes: BTreeMap::new(), len: 0, sequence: 0, limit }
     }
 
     pub fn set_limit(&mut self, limit: usize) {
         self.limit = limit;
     }
 
-    /// Joins the line; none when it is full.
+    /// Joins the queue; `None` when it is full.
     pub fn join(&mut self, view: &Arc<View>, want: &Want, lane: Lane) -> Option<Ticket> {
         if self.len >= self.limit {
             return None;
@@ -77,49 +77,49 @@ impl Queue {
         self.len += 1;
         self.sequence += 1;
         let ticket = Ticket { rank: want.rank.arrived(self.sequence), sequence: self.sequence };
-        match self.files.values_mut().find(|f| f.is_for(view, want, lane)) {
-            Some(file) => {
-                file.waiters.insert(ticket, want.tokens);
+        match self.classes.values_mut().find(|class| class.is_for(view, want, lane)) {
+            Some(class) => {
+                class.waiters.insert(ticket, want.tokens);
             }
             None => {
                 let waiters = BTreeMap::from([(ticket, want.tokens)]);
-                let file = File { view: view.clone(), lane, want: want.clone(), waiters };
-                self.files.insert(self.sequence, file);
+                let class = WaitClass { view: view.clone(), lane, want: want.clone(), waiters };
+                self.classes.insert(self.sequence, class);
             }
         }
         Some(ticket)
     }
 
-    /// Leaves the line; false when it had been left before.
+    /// Leaves the queue; false when the ticket had left before.
     pub fn leave(&mut self, ticket: Ticket) -> bool {
-        let file = self.files.iter_mut().find_map(|(id, f)| f.waiters.remove(&ticket).map(|_| *id));
-        file.is_some_and(|id| {
-            self.left(id);
+        let class = self.classes.iter_mut().find_map(|(id, class)| class.waiters.remove(&ticket).map(|_| *id));
+        class.is_some_and(|id| {
+            self.note_removal(id);
             true
         })
     }
 
-    /// Leaves the line, whatever its place, for what it waits for: through which view it looks, in which lane, for what.
-    pub fn serve(&mut self, ticket: Ticket) -> Option<(Arc<View>, Lane, Want)> {
-        let (id, file) = self.files.iter_mut().find(|(_, file)| file.waiters.contains_key(&ticket))?;
-        let tokens = file.waiters.remove(&ticket)?;
-        let served = (file.view.clone(), file.lane, Want { tokens, rank: ticket.rank, ..file.want.clone() });
+    /// Removes a ticket from any place in the queue; returns its view, its lane and what it wants.
+    pub fn take(&mut self, ticket: Ticket) -> Option<(Arc<View>, Lane, Want)> {
+        let (id, class) = self.classes.iter_mut().find(|(_, class)| class.waiters.contains_key(&ticket))?;
+        let tokens = class.waiters.remove(&ticket)?;
+        let taken = (class.view.clone(), class.lane, Want { tokens, rank: ticket.rank, ..class.want.clone() });
         let id = *id;
-        self.left(id);
-        Some(served)
+        self.note_removal(id);
+        Some(taken)
     }
 
-    /// The head of a file leaves; answers who is its head now.
-    pub fn advance(&mut self, id: FileId) -> Option<Ticket> {
-        self.files.get_mut(&id)?.waiters.pop_first()?;
-        self.left(id);
-        Some(self.files.get(&id)?.head()?.0)
+    /// Removes the front of a class; returns its next front.
+    pub fn pop_front(&mut self, id: ClassId) -> Option<Ticket> {
+        self.classes.get_mut(&id)?.waiters.pop_first()?;
+        self.note_removal(id);
+        Some(self.classes.get(&id)?.front()?.0)
     }
 
-    fn left(&mut self, id: FileId) {
+    fn note_removal(&mut self, id: ClassId) {
         self.len -= 1;
-        if self.files.get(&id).is_some_and(|f| f.waiters.is_empty()) {
-            self.files.remove(&id);
+        if self.classes.get(&id).is_some_and(|class| class.waiters.is_empty()) {
+            self.classes.remove(&id);
         }
     }
 
@@ -127,44 +127,48 @@ impl Queue {
         self.len
     }
 
-    /// Those who wait in a lane.
+    /// Number of exchanges that wait for a lane.
     pub fn len_in(&self, lane: Lane) -> usize {
-        self.files.values().filter(|f| f.lane == lane).map(|f| f.waiters.len()).sum()
+        self.classes.values().filter(|class| class.lane == lane).map(|class| class.waiters.len()).sum()
     }
 
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// The heads of all files; the first in line is popped first.
-    pub fn heads(&self) -> BinaryHeap<Reverse<(Ticket, FileId)>> {
-        self.files.iter().filter_map(|(id, f)| Some(Reverse((f.head()?.0, *id)))).collect()
+    /// The front of each class; the first in the queue is popped first.
+    pub fn front_of_each(&self) -> BinaryHeap<Reverse<(Ticket, ClassId)>> {
+        self.classes.iter().filter_map(|(id, class)| Some(Reverse((class.front()?.0, *id)))).collect()
     }
 
-    /// The head of a file: through which view it looks, in which lane it waits, for what.
-    pub fn head(&self, id: FileId) -> Option<(Arc<View>, Lane, Want)> {
-        let file = self.files.get(&id)?;
-        let (ticket, tokens) = file.head()?;
-        Some((file.view.clone(), file.lane, Want { tokens, rank: ticket.rank, ..file.want.clone() }))
+    /// The front of a class: its view, its lane and what it wants.
+    pub fn front(&self, id: ClassId) -> Option<(Arc<View>, Lane, Want)> {
+        let class = self.classes.get(&id)?;
+        let (ticket, tokens) = class.front()?;
+        Some((class.view.clone(), class.lane, Want { tokens, rank: ticket.rank, ..class.want.clone() }))
     }
 
-    /// Does somebody of a better rank wait for the same model on this backend?
+    /// Whether an exchange of a better rank waits for the same model on this backend.
     pub fn is_behind(&self, view: &View, want: &Want, lane: Lane, backend: u32) -> bool {
-        self.files.values().any(|f| {
-            f.lane == lane
-                && std::ptr::eq(&*f.view, view)
-                && f.head().is_some_and(|(head, _)| head.rank < want.rank)
-                && f.want.model == want.model
-                && f.want.candidates.contains(&backend)
+        self.classes.values().any(|class| {
+            class.lane == lane
+                && std::ptr::eq(&*class.view, view)
+                && class.front().is_some_and(|(front, _)| front.rank < want.rank)
+                && class.want.model == want.model
+                && class.want.candidates.contains(&backend)
         })
     }
 
-    /// Those who wait in a lane before this rank. A newcomer counts them all, whatever their priority: that costs
-    /// nothing, and few use priorities.
+    /// Number of exchanges that wait for a lane before this rank. A newcomer counts all of them, whatever their priority:
+    /// that is cheap, and priorities are rare.
     pub fn ahead(&self, lane: Lane, rank: Rank) -> usize {
-        let of_file = |f: &File| {
-            if rank.is_newcomer() { f.waiters.len() } else { f.waiters.keys().take_while(|t| t.rank < rank).count() }
+        let count = |class: &WaitClass| {
+            if rank.is_newcomer() {
+                class.waiters.len()
+            } else {
+                class.waiters.keys().take_while(|t| t.rank < rank).count()
+            }
         };
-        self.files.values().filter(|f| f.lane == lane).map(of_file).sum()
+        self.classes.values().filter(|class| class.lane == lane).map(count).sum()
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pointsman_core::fleet::Past;
+use pointsman_core::fleet::InitialState;
 use pointsman_core::outcome::Kind;
 
 use super::check::Check;
@@ -10,7 +10,7 @@ use super::raw::RawBefore;
 use crate::config::KeyPath;
 
 impl Check<'_, '_, '_> {
-    pub(super) fn past(&mut self, backend: &KeyPath, raw: &RawBefore) -> Past {
+    pub(super) fn past(&mut self, backend: &KeyPath, raw: &RawBefore) -> InitialState {
         let at = backend.key("before");
         let cooling = raw.cooling.as_deref().map(|text| self.duration(&at, "cooling", Some(text), Duration::ZERO));
         let reason = match raw.reason.as_deref() {
@@ -34,7 +34,7 @@ impl Check<'_, '_, '_> {
         let mut span = |key: &str, text: &Option<String>| {
             text.as_deref().map(|text| self.duration(&at, key, Some(text), Duration::ZERO))
         };
-        Past {
+        InitialState {
             cooldown: cooling.map(|left| (left, reason)),
             failures: raw.failures.unwrap_or(1),
             drained: raw.drained,

@@ -15,7 +15,7 @@ mod words;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pointsman_core::fleet::Past;
+use pointsman_core::fleet::InitialState;
 use pointsman_core::table::Lane;
 use pointsman_core::time::Timestamp;
 use pointsman_engine::SettingsOffer;
@@ -49,7 +49,7 @@ pub struct Scenario {
     /// What each backend answers, in the table's order.
     pub scripts: Vec<Script>,
     /// What each backend has behind it at time 0, in the table's order.
-    pub pasts: Vec<Past>,
+    pub pasts: Vec<InitialState>,
     /// What each client has spent before time 0, USD.
     pub spent_usd: Vec<f64>,
     /// In the order of the file.

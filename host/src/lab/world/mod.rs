@@ -19,7 +19,7 @@ use pointsman_core::contract::{Decision, NONE, Query};
 use pointsman_core::dialect::envelope::ErrorKind;
 use pointsman_core::exchange::{Action, Budgets, Event, Exchange, Sending, StreamDefaults};
 use pointsman_core::fleet::Ticket;
-use pointsman_core::fleet::{Fleet, Past, Permit};
+use pointsman_core::fleet::{Fleet, InitialState, Permit};
 use pointsman_core::journal::{Setup, Terms};
 use pointsman_core::outcome::Kind;
 use pointsman_core::record::{AttemptRecord, End};
@@ -118,9 +118,9 @@ where
     }
 
     /// Its backends have this behind them, in the table's order.
-    pub fn assuming(mut self, pasts: &[Past]) -> Self {
+    pub fn assuming(mut self, pasts: &[InitialState]) -> Self {
         for (backend, past) in self.view.table.backends.iter().zip(pasts) {
-            self.fleet.assume(self.now, &backend.id, past);
+            self.fleet.set_initial_state(self.now, &backend.id, past);
         }
         self
     }
@@ -278,7 +278,7 @@ where
     }
 
     fn serve_line(&mut self) {
-        let (served, look_again) = self.fleet.serve_line(self.now);
+        let (served, look_again) = self.fleet.serve_queue(self.now);
         for (ticket, permit) in &served {
             if let Some(slot) = self.tickets.get(ticket).copied() {
                 self.tell_of(slot, Sight::Granted { backend: permit.backend });
@@ -370,7 +370,7 @@ where
         }
         let pasts = track.pasts(self.now, &self.view.table, self.budgets.max_total);
         for (backend, past) in self.view.table.backends.iter().zip(&pasts) {
-            self.fleet.assume(self.now, &backend.id, past);
+            self.fleet.set_initial_state(self.now, &backend.id, past);
         }
     }
 

@@ -9,8 +9,8 @@ use std::time::Duration;
 use pointsman_core::contract::{Column, Decision, NONE, RowState, STRIDE};
 use pointsman_core::divergence;
 use pointsman_core::exchange::Action;
+use pointsman_core::fleet::InitialState;
 use pointsman_core::fleet::Observed;
-use pointsman_core::fleet::Past;
 use pointsman_core::outcome::{Kind, Outcome};
 use pointsman_core::table::{Backend, Table};
 use pointsman_core::time::Timestamp;
@@ -192,7 +192,7 @@ impl Track {
     }
 
     /// What the backends have behind them where the track is left, in the table's order.
-    pub(super) fn pasts(&self, now: Timestamp, table: &Table, at_most: Duration) -> Vec<Past> {
+    pub(super) fn pasts(&self, now: Timestamp, table: &Table, at_most: Duration) -> Vec<InitialState> {
         let rows = self.question().rows.chunks_exact(STRIDE);
         let past = |((index, backend), row): ((u32, &Backend), &[u32])| {
             let opens = self.opens(index).map(|at| (self.start + at).since(now));
@@ -237,13 +237,13 @@ impl RecordedQuestion {
 
 /// What a backend has behind it of which a question showed this; `opens_in` is when it takes something again where the
 /// question did not tell.
-pub fn past_of(row: &[u32], backend: &Backend, opens_in: Duration) -> Past {
+pub fn past_of(row: &[u32], backend: &Backend, opens_in: Duration) -> InitialState {
     let number = |column: Column| row[column as usize];
     let known = |column: Column| Some(number(column)).filter(|number| *number != NONE);
     let ms = |number: u32| Duration::from_millis(number.into());
     let is = |state: RowState| number(Column::State) == state as u32;
     let reason = Kind::ALL.get(number(Column::CooldownReason) as usize).copied().filter(|kind| *kind != Kind::Answered);
-    let mut past = Past {
+    let mut past = InitialState {
         drained: is(RowState::Drained),
         in_flight: number(Column::InFlight),
         failures: number(Column::Failures).max(1),
@@ -251,7 +251,7 @@ pub fn past_of(row: &[u32], backend: &Backend, opens_in: Duration) -> Past {
         latency: ms(number(Column::LatencyMs)),
         first_token: ms(number(Column::FirstTokenMs)),
         errors: number(Column::ErrorPermille) as f32 / 1_000.0,
-        ..Past::default()
+        ..InitialState::default()
     };
     if is(RowState::Cooling) {
         past.cooldown = Some((ms(number(Column::CooldownMs)), reason.unwrap_or(Kind::RateLimited)));

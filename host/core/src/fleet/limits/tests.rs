@@ -32,7 +32,7 @@ fn all_that_is_left_goes_at_once_and_comes_back_after_a_minute() {
 
 #[test]
 fn a_provider_may_see_a_request_half_a_second_late() {
-    let mut limit = RateLimit::of_provider(20, None);
+    let mut limit = RateLimit::for_provider(20, None);
     assert_eq!(all_at_once(&mut limit, at(0)), 20);
     assert_eq!(limit.ready_in(at(0), 1), Duration::from_millis(60_500));
 }
@@ -124,17 +124,17 @@ fn another_limit_keeps_what_is_used() {
 #[test]
 fn a_world_may_begin_with_less_than_all() {
     let mut limit = RateLimit::per_minute(40);
-    limit.leave(at(0), 10);
+    limit.set_left(at(0), 10);
     assert_eq!((limit.left(at(0)), limit.ready_in(at(0), 10), limit.ready_in(at(0), 11)), (10, Duration::ZERO, S * 2));
     assert_eq!(limit.left(at(30_000)), 25, "what was used comes back evenly");
     let mut limit = RateLimit::per_minute(1_000_000);
-    limit.leave(at(0), 500);
+    limit.set_left(at(0), 500);
     assert_eq!((limit.left(at(0)), limit.left(at(60_000))), (500, 1_000_000));
     let mut limit = RateLimit::with_burst(40, 4);
-    limit.leave(at(0), 3);
+    limit.set_left(at(0), 3);
     assert_eq!((limit.left(at(0)), limit.left(at(1_500))), (3, 4));
     for mut limit in [RateLimit::per_minute(7), RateLimit::with_burst(7, 1), RateLimit::with_burst(1, 1)] {
-        limit.leave_none_for(at(0), Duration::from_millis(800));
+        limit.block_for(at(0), Duration::from_millis(800));
         assert_eq!((limit.left(at(0)), limit.ready_in(at(0), 1)), (0, Duration::from_millis(800)));
     }
 }
@@ -273,7 +273,7 @@ proptest! {
         units in 1u32..200_000,
         later_us in 0u64..60_000_000,
     ) {
-        let mut limit = RateLimit::of_provider(rpm, burst);
+        let mut limit = RateLimit::for_provider(rpm, burst);
         let mut now = at(0);
         for (gap_us, units) in taken {
             now = now + Duration::from_micros(gap_us);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use pointsman_core::contract::{Column, Commit, NONE, Resume, RowState};
-use pointsman_core::fleet::Past;
+use pointsman_core::fleet::InitialState;
 use pointsman_core::journal::{Happened, Setup};
 use pointsman_core::table::{Backend, Limits, Pattern, Timeouts};
 use pointsman_store::Journaled;
@@ -197,7 +197,7 @@ fn before(
 }
 
 /// As a scenario's `before` has it; what is usual is left out.
-fn written_past(past: &Past) -> Vec<(&'static str, Value)> {
+fn written_past(past: &InitialState) -> Vec<(&'static str, Value)> {
     let text = |d: Duration| Value::String(span(d));
     let number = |n: u32| Value::Integer(n.into());
     let mut before: Vec<(&'static str, Value)> = Vec::new();

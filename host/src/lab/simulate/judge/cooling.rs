@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pointsman_core::fleet::health::{Bounds, Scope, rule};
+use pointsman_core::fleet::health::{CooldownSettings, Scope, cooldown_rule};
 use pointsman_core::outcome::Kind;
 use pointsman_core::record::AttemptRecord;
 use pointsman_core::table::Lane;
@@ -12,7 +12,7 @@ use super::{Found, InFlight, Name, Rule};
 
 /// All backends.
 pub(super) struct Cooling {
-    bounds: Bounds,
+    bounds: CooldownSettings,
     backends: Vec<OfBackend>,
 }
 
@@ -37,7 +37,7 @@ struct Standing {
 }
 
 impl Cooling {
-    pub(super) fn new(bounds: Bounds, backends: usize) -> Self {
+    pub(super) fn new(bounds: CooldownSettings, backends: usize) -> Self {
         Self { bounds, backends: vec![OfBackend::default(); backends] }
     }
 
@@ -86,7 +86,7 @@ impl Cooling {
             }
         }
         let [wide, model] = self.standings(attempt.backend, attempt.model);
-        match rule(record.outcome).scope {
+        match cooldown_rule(record.outcome).scope {
             Scope::Nothing if record.outcome == Kind::ClientGone => {}
             Scope::Nothing => {
                 wide.answered(now, attempt.at);
@@ -99,7 +99,7 @@ impl Cooling {
 }
 
 impl Standing {
-    fn failed(&mut self, now: Timestamp, sent_at: Timestamp, record: &AttemptRecord, bounds: &Bounds) {
+    fn failed(&mut self, now: Timestamp, sent_at: Timestamp, record: &AttemptRecord, bounds: &CooldownSettings) {
         let of_the_same_burst = self.failed_at.is_some_and(|failed_at| sent_at <= failed_at);
         let shortest = match record.retry_after {
             Some(asked) => asked.clamp(bounds.retry_after_floor, bounds.retry_after_cap),
@@ -125,7 +125,7 @@ impl Standing {
     }
 }
 
-fn shortest(kind: Kind, bounds: &Bounds) -> Duration {
-    let rule = rule(kind);
+fn shortest(kind: Kind, bounds: &CooldownSettings) -> Duration {
+    let rule = cooldown_rule(kind);
     bounds.base.mul_f64(rule.base_factor).min(bounds.max.mul_f64(rule.max_factor))
 }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use pointsman_core::exchange::{Budgets, Facts};
 use pointsman_core::fleet::Fleet;
-use pointsman_core::fleet::health::Bounds;
+use pointsman_core::fleet::health::CooldownSettings;
 use pointsman_core::record::AttemptRecord;
 use pointsman_core::table::Lane;
 use pointsman_core::time::Timestamp;
@@ -162,7 +162,7 @@ impl Judge {
     /// Of a world with this configuration.
     pub fn new(config: &Config) -> Self {
         let settings = config.fleet_settings();
-        let bounds: Bounds = settings.cooldown;
+        let bounds: CooldownSettings = settings.cooldown;
         Self {
             budgets: config.budgets(),
             cooling: Cooling::new(bounds, config.backends.len()),

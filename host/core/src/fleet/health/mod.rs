@@ -1,0 +1,317 @@
+//! The health of a backend, or of one model on it: cooldown, the probe after it, and the ramp after that.
+
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::fleet::state_change::{Change, REPORTED_OUTAGE};
+use crate::outcome::{Kind, Outcome};
+use crate::time::Timestamp;
+
+/// The part of a backend that an outcome counts against.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// Neither: the outcome is not the backend's failure.
+    Nothing,
+    /// Only this model on this backend.
+    Model,
+    /// The whole backend: its host, its key, its account.
+    Backend,
+}
+
+/// The effect of a kind of outcome on a backend.
+#[derive(Clone, Copy, Debug)]
+pub struct CooldownRule {
+    /// The part that is set cooling.
+    pub scope: Scope,
+    /// First cooldown without a Retry-After, as a multiple of [`CooldownSettings::base`]; doubled with each further failure.
+    pub base_factor: f64,
+    /// Longest cooldown without a Retry-After, as a multiple of [`CooldownSettings::max`].
+    pub max_factor: f64,
+}
+
+/// Returns the cooldown rule for a kind of outcome.
+///
+/// Rate limits and server errors belong to a model (providers limit and fail per model); connections, keys and money
+/// belong to the backend. Except for rate limits, credit, keys and unknown models a cooldown is at most a third of the
+/// longest one (20 s of 60 s), so that a recovered backend is found within half a minute.
+pub fn cooldown_rule(kind: Kind) -> CooldownRule {
+    let rule = |scope, base_factor, max_factor| CooldownRule { scope, base_factor, max_factor };
+    let third = 1.0 / 3.0;
+    match kind {
+        Kind::Answered | Kind::Refused | Kind::TooLong | Kind::ClientGone | Kind::NotResumed => {
+            rule(Scope::Nothing, 0.0, 0.0)
+        }
+        Kind::RateLimited => rule(Scope::Model, 1.0, 1.0),
+        Kind::Overloaded | Kind::ServerError => rule(Scope::Model, 0.5, third),
+        Kind::Cut | Kind::Stalled | Kind::Malformed => rule(Scope::Model, 1.0, third),
+        Kind::TimedOut => rule(Scope::Model, 5.0, third),
+        Kind::Reset => rule(Scope::Backend, 0.5, third),
+        Kind::ConnectFailed => rule(Scope::Backend, 1.0, third),
+        Kind::ModelMissing => rule(Scope::Model, 600.0, 60.0),
+        Kind::Unauthorised | Kind::OutOfCredit => rule(Scope::Backend, 900.0, 360.0),
+    }
+}
+
+/// Whether a retry is pointless before the operator or the provider changes the key, the account or the models.
+pub fn is_exclusion(kind: Kind) -> bool {
+    match kind {
+        Kind::Unauthorised | Kind::OutOfCredit | Kind::ModelMissing => true,
+        Kind::Answered
+        | Kind::RateLimited
+        | Kind::Overloaded
+        | Kind::ServerError
+        | Kind::Refused
+        | Kind::TooLong
+        | Kind::ConnectFailed
+        | Kind::Reset
+        | Kind::TimedOut
+        | Kind::Cut
+        | Kind::Stalled
+        | Kind::Malformed
+        | Kind::ClientGone
+        | Kind::NotResumed => false,
+    }
+}
+
+/// Lengths of cooldowns, with and without a Retry-After from the upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CooldownSettings {
+    /// The first cooldown after a rate limit without a Retry-After.
+    pub base: Duration,
+    /// The longest cooldown without a Retry-After.
+    pub max: Duration,
+    /// Largest share of a cooldown that is added at random, 0..=1.
+    pub jitter: f64,
+    /// Minimum for a Retry-After; a shorter one is raised to it.
+    pub retry_after_floor: Duration,
+    /// Maximum for a Retry-After; a longer one is cut to it.
+    pub retry_after_cap: Duration,
+}
+
+impl Default for CooldownSettings {
+    fn default() -> Self {
+        Self {
+            base: Duration::from_millis(1_000),
+            max: Duration::from_millis(60_000),
+            jitter: 0.2,
+            retry_after_floor: Duration::from_millis(100),
+            retry_after_cap: Duration::from_secs(3_600),
+        }
+    }
+}
+
+/// State of health of a backend, or of one model on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HealthState {
+    /// Takes what its limits allow.
+    Healthy,
+    /// In cooldown.
+    Cooling {
+        /// The end of the cooldown.
+        until: Timestamp,
+    },
+    /// The cooldown is over; the next attempt is the probe.
+    ProbeDue,
+    /// The probe is under way.
+    Probing,
+    /// The probe was answered; the number of attempts under way is limited.
+    Ramping {
+        /// Attempts that may be under way at a time.
+        allowed: u32,
+    },
+}
+
+/// The ramp doubles from 2 attempts under way and ends at this many.
+const RAMP_END: u32 = 64;
+
+/// Cooldown, probe and ramp of one backend or one model on it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Health {
+    /// End of the cooldown; in the past when there is none.
+    pub until: Timestamp,
+    /// Cause of this cooldown, or of the last one.
+    pub reason: Kind,
+    /// Failures since the last answer.
+    pub failures: u32,
+    cooled_at: Timestamp,
+    /// End of the time that the upstream's Retry-After asked for; a longer cooldown may be in force meanwhile.
+    retry_after_until: Timestamp,
+    /// Probes sent so far, which numbers them.
+    probes: u32,
+    probing: Option<Probe>,
+    ramp: Option<u32>,
+    /// Time of the first failure since the last answer.
+    failing_since: Timestamp,
+    /// The failure reported to the operator since the last answer.
+    reported: Option<Reported>,
+}
+
+/// A reported failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reported {
+    Cooling,
+    Excluded,
+}
+
+/// The number of a probe of one [`Health`].
+pub type Probe = u32;
+
+impl Default for Health {
+    fn default() -> Self {
+        Self {
+            until: Timestamp::default(),
+            reason: Kind::Answered,
+            failures: 0,
+            cooled_at: Timestamp::default(),
+            retry_after_until: Timestamp::default(),
+            probes: 0,
+            probing: None,
+            ramp: None,
+            failing_since: Timestamp::default(),
+            reported: None,
+        }
+    }
+}
+
+impl Health {
+    /// Restores a cooldown from before a restart.
+    pub fn restored(until: Timestamp, reason: Kind, failures: u32) -> Self {
+        let retry_after_until = if reason == Kind::RateLimited { until } else { Timestamp::default() };
+        Self { until, reason, failures: failures.max(1), retry_after_until, ..Self::default() }
+    }
+
+    /// Returns the state of health at `now`.
+    pub fn state(&self, now: Timestamp) -> HealthState {
+        match (self.failures, self.ramp) {
+            _ if now < self.until => HealthState::Cooling { until: self.until },
+            (0, None) => HealthState::Healthy,
+            (0, Some(allowed)) => HealthState::Ramping { allowed },
+            _ if self.probing.is_some() => HealthState::Probing,
+            _ => HealthState::ProbeDue,
+        }
+    }
+
+    /// Records that an attempt is sent; returns its number when it is the probe.
+    pub fn record_sent(&mut self, now: Timestamp) -> Option<Probe> {
+        if self.state(now) != HealthState::ProbeDue {
+            return None;
+        }
+        self.probes = self.probes.wrapping_add(1);
+        self.probing = Some(self.probes);
+        self.probing
+    }
+
+    /// Takes back a probe that neither succeeded nor failed (the client left): the next attempt is the probe. An attempt
+    /// that is not the present probe changes nothing.
+    pub fn return_probe(&mut self, probe: Option<Probe>) {
+        if probe.is_some() && self.probing == probe {
+            self.probing = None;
+        }
+    }
+
+    /// Records an answer to an attempt sent at `sent_at`.
+    ///
+    /// Attempts sent before the cooldown was set are ignored, and an answer does not shorten the time that a Retry-After
+    /// asked for.
+    pub fn record_success(&mut self, now: Timestamp, sent_at: Timestamp) {
+        let precedes_cooldown = self.failures > 0 && sent_at <= self.cooled_at;
+        if precedes_cooldown || now < self.retry_after_until {
+            return;
+        }
+        self.ramp = match self.ramp {
+            _ if self.failures > 0 => Some(2),
+            Some(allowed) if allowed * 2 < RAMP_END => Some(allowed * 2),
+            Some(_) | None => None,
+        };
+        self.until = Timestamp::default();
+        self.reason = Kind::Answered;
+        self.failures = 0;
+        self.probing = None;
+    }
+
+    /// Records a failed attempt sent at `sent_at`. `chance` in 0..1 is the jitter of a cooldown without a Retry-After.
+    ///
+    /// A cooldown in force is never shortened, and attempts sent before it was set do not double it: a burst of failures
+    /// counts once.
+    pub fn record_failure(
+        &mut self,
+        now: Timestamp,
+        sent_at: Timestamp,
+        outcome: &Outcome,
+        settings: &CooldownSettings,
+        chance: f64,
+    ) {
+        self.ramp = None;
+        // A cleared cooldown keeps one failure, not the time of the first.
+        if self.failures == 0 || self.failing_since == Timestamp::default() {
+            self.failing_since = now;
+        }
+        let is_same_burst = self.failures > 0 && sent_at <= self.cooled_at;
+        if !is_same_burst {
+            self.failures = self.failures.saturating_add(1);
+        }
+        let length = match outcome.retry_after {
+            // A second short Retry-After falls back to our own backoff.
+            Some(asked) if asked < settings.base && self.failures > 1 && !is_same_burst => {
+                let own = backoff(cooldown_rule(outcome.kind), settings, self.failures - 1, chance);
+                asked.max(own).max(settings.retry_after_floor)
+            }
+            Some(asked) => asked.clamp(settings.retry_after_floor, settings.retry_after_cap),
+            None if is_same_burst => return,
+            None => backoff(cooldown_rule(outcome.kind), settings, self.failures, chance),
+        };
+        self.cooled_at = now;
+        if outcome.retry_after.is_some() {
+            self.retry_after_until = self.retry_after_until.max(now + length);
+        }
+        if now + length > self.until {
+            self.until = now + length;
+            self.reason = outcome.kind;
+        }
+    }
+
+    /// Returns the failure to report after [`Self::record_failure`]: once for each series of failures that lasts, and once
+    /// more when a cooldown becomes an exclusion or the reverse.
+    pub fn failure_to_report(&mut self, now: Timestamp) -> Option<Change> {
+        let Self { until, reason, failures, .. } = *self;
+        if now >= until {
+            return None;
+        }
+        let (state, change) = if is_exclusion(reason) {
+            (Reported::Excluded, Change::Excluded { until, reason })
+        } else if until.since(self.failing_since) >= REPORTED_OUTAGE {
+            (Reported::Cooling, Change::Cooling { until, reason, failures })
+        } else {
+            return None;
+        };
+        (self.reported.replace(state) != Some(state)).then_some(change)
+    }
+
+    /// Returns the recovery to report after [`Self::record_success`], if its failure was reported.
+    pub fn recovery_to_report(&mut self, now: Timestamp) -> Option<Change> {
+        if self.failures > 0 {
+            return None;
+        }
+        self.reported.take().map(|_| Change::Back { after: now.since(self.failing_since) })
+    }
+
+    /// Sets the time from which a restored cooldown counts as failing.
+    pub fn set_failing_since(&mut self, now: Timestamp) {
+        self.failing_since = now;
+    }
+
+    /// Ends the cooldown for the operator; the next attempt is a probe.
+    pub fn clear(&mut self) {
+        *self = Self { failures: self.failures.min(1), probes: self.probes, ..Self::default() };
+    }
+}
+
+/// Exponential backoff with jitter.
+fn backoff(rule: CooldownRule, settings: &CooldownSettings, failures: u32, chance: f64) -> Duration {
+    let doubled = settings.base.mul_f64(rule.base_factor).saturating_mul(1 << failures.saturating_sub(1).min(20));
+    doubled.min(settings.max.mul_f64(rule.max_factor)).mul_f64(1.0 + settings.jitter * chance.clamp(0.0, 1.0))
+}

@@ -1,0 +1,123 @@
+//! When a backend can take an attempt: its health, its limits, and the emergency lane's own rate.
+
+use std::time::Duration;
+
+use super::Member;
+use crate::contract::RowState;
+use crate::fleet::health::{Health, HealthState, is_exclusion};
+use crate::outcome::Kind;
+use crate::time::Timestamp;
+
+impl Member {
+    /// Health for a model: the worse of the backend's and the model's, with the attempts under way that it counts.
+    pub(super) fn health(&self, now: Timestamp, model: &str) -> (HealthState, &Health, u32) {
+        let wide = (self.wide.state(now), &self.wide, self.in_flight);
+        if self.models.is_empty() {
+            return wide;
+        }
+        let Some(of_model) = self.models.get(model) else { return wide };
+        let narrow = (of_model.health.state(now), &of_model.health, of_model.in_flight);
+        if severity(narrow.0) >= severity(wide.0) { narrow } else { wide }
+    }
+
+    /// Time left of the cooldown for a model.
+    pub fn cooldown_left(&self, now: Timestamp, model: &str) -> Duration {
+        match self.health(now, model).0 {
+            HealthState::Cooling { until } => until.since(now),
+            HealthState::Healthy | HealthState::ProbeDue | HealthState::Probing | HealthState::Ramping { .. } => {
+                Duration::ZERO
+            }
+        }
+    }
+
+    /// State for a model, and the time until it can take an attempt; `None` when unknown.
+    pub fn readiness(&self, now: Timestamp, model: &str, tokens: u32) -> (RowState, Option<Duration>) {
+        let (health, _, in_flight) = self.health(now, model);
+        self.readiness_at(now, health, in_flight, tokens)
+    }
+
+    fn readiness_at(
+        &self,
+        now: Timestamp,
+        health: HealthState,
+        in_flight: u32,
+        tokens: u32,
+    ) -> (RowState, Option<Duration>) {
+        if self.drained {
+            return (RowState::Drained, None);
+        }
+        let limits_in = self.limits_ready_in(now, tokens);
+        match health {
+            HealthState::Cooling { until } => {
+                (RowState::Cooling, Some(until.since(now).max(limits_in.unwrap_or_default())))
+            }
+            HealthState::Probing => (RowState::Probing, None),
+            HealthState::Ramping { allowed } if in_flight >= allowed => (RowState::Throttled, None),
+            HealthState::Healthy | HealthState::ProbeDue | HealthState::Ramping { .. } => match limits_in {
+                Some(Duration::ZERO) => (RowState::Ready, Some(Duration::ZERO)),
+                later => (RowState::Throttled, later),
+            },
+        }
+    }
+
+    /// Whether its cooldown for this model is over and its probe has not been sent.
+    pub fn is_probe_due(&self, now: Timestamp, model: &str) -> bool {
+        !self.drained && self.health(now, model).0 == HealthState::ProbeDue
+    }
+
+    /// Time until its limits have room; `None` when an attempt has to end first.
+    fn limits_ready_in(&self, now: Timestamp, tokens: u32) -> Option<Duration> {
+        if self.max_concurrency.is_some_and(|max| self.in_flight >= max) {
+            return None;
+        }
+        let quota = self.quota_requests.ready_in(now, 1).max(self.quota_tokens.ready_in(now, 1));
+        Some(self.windows_ready_in(now, tokens).max(quota))
+    }
+
+    /// Time until its rpm and tpm limits have room.
+    fn windows_ready_in(&self, now: Timestamp, tokens: u32) -> Duration {
+        let requests = self.requests.as_ref().map_or(Duration::ZERO, |limit| limit.ready_in(now, 1));
+        requests.max(self.tokens.as_ref().map_or(Duration::ZERO, |limit| limit.ready_in(now, tokens)))
+    }
+
+    /// Whether it is excluded (key, credit or model), which holds in an emergency too.
+    pub fn is_excluded(&self, now: Timestamp, model: &str) -> bool {
+        let of_model = self.models.get(model).map(|m| &m.health);
+        of_model.into_iter().chain([&self.wide]).any(|health| now < health.until && is_exclusion(health.reason))
+    }
+
+    /// Time until the emergency lane may use it; `None`: not at all. The provider's limits hold in an emergency too,
+    /// because requests beyond them would be refused.
+    pub fn emergency_in(&self, now: Timestamp, model: &str, tokens: u32) -> Option<Duration> {
+        let full = self.max_concurrency.is_some_and(|max| self.in_flight >= max);
+        (!self.drained && !self.is_excluded(now, model) && !full)
+            .then(|| self.emergency.ready_in(now, 1).max(self.windows_ready_in(now, tokens)))
+    }
+
+    /// State and cooldown of the backend as a whole, without its models'.
+    pub fn own_state(&self, now: Timestamp) -> (RowState, Option<(Timestamp, Kind)>) {
+        let (state, _) = self.readiness_at(now, self.wide.state(now), self.in_flight, 1);
+        (state, cooldown_in_force(&self.wide, now))
+    }
+
+    /// State for a model, and the cooldown that causes it: the backend's own or the model's, whichever lasts longer.
+    pub fn state_for(&self, now: Timestamp, model: &str, tokens: u32) -> (RowState, Option<(Timestamp, Kind)>) {
+        let (_, health, _) = self.health(now, model);
+        (self.readiness(now, model, tokens).0, cooldown_in_force(health, now))
+    }
+}
+
+fn cooldown_in_force(health: &Health, now: Timestamp) -> Option<(Timestamp, Kind)> {
+    (health.until > now).then_some((health.until, health.reason))
+}
+
+/// Order of severity; of two cooldowns the longer is the worse.
+fn severity(health: HealthState) -> (u8, Timestamp) {
+    match health {
+        HealthState::Healthy => (0, Timestamp::default()),
+        HealthState::Ramping { .. } => (1, Timestamp::default()),
+        HealthState::ProbeDue => (2, Timestamp::default()),
+        HealthState::Probing => (3, Timestamp::default()),
+        HealthState::Cooling { until } => (4, until),
+    }
+}
