@@ -1,4 +1,4 @@
-//! The `pointsman` binary.
+//! Entry point of the `pointsman` binary.
 
 use std::process::ExitCode;
 

@@ -18,13 +18,13 @@ use crypto_box::aead::OsRng;
 use crypto_box::{KEY_SIZE, SEALBYTES, SecretKey};
 use zeroize::Zeroizing;
 
-/// What a sealed secret begins with.
+/// Prefix of a sealed secret.
 pub const SEALED: &str = "sealed:";
 
-/// What a private key begins with: nobody is to take one half of a pair for the other.
+/// Prefix of a private key; it differs from the public one, so that they are not mixed up.
 pub const PRIVATE: &str = "seal-private:";
 
-/// What a public key begins with.
+/// Prefix of a public key.
 pub const PUBLIC: &str = "seal-public:";
 
 /// RFC 4648 section 4. Who writes one by hand may leave the padding out.
@@ -46,7 +46,7 @@ pub struct PublicKey(crypto_box::PublicKey);
 #[derive(Clone, PartialEq, Eq)]
 pub struct Sealed(Box<[u8]>);
 
-/// Why a text is not the key that is wanted; said of the key.
+/// The reason why a text is not the key wanted, as a predicate of "the key".
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
     /// The other half stands where a private key belongs.
@@ -58,13 +58,13 @@ pub enum KeyError {
     /// It is anything at all.
     #[error("does not begin with `{begins_with}`")]
     NoPrefix {
-        /// What the wanted key begins with.
+        /// Prefix of the key wanted.
         begins_with: &'static str,
     },
     /// Behind the prefix stands something else.
     #[error("is not base64 behind `{begins_with}`")]
     NotBase64 {
-        /// What the wanted key begins with.
+        /// Prefix of the key wanted.
         begins_with: &'static str,
     },
     /// It was cut, or something was added.
@@ -72,7 +72,7 @@ pub enum KeyError {
     Length,
 }
 
-/// Why a sealed secret is not opened; said of the secret.
+/// The reason why a sealed secret cannot be opened, as a predicate of "the secret".
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SealedError {
     /// Behind `sealed:` stands something else.
@@ -81,7 +81,7 @@ pub enum SealedError {
     /// It was cut: not even an empty secret is so short, or it ends in the middle of a byte.
     #[error("is too short: a part of it is missing")]
     TooShort,
-    /// Which of the two cannot be known: a box does not say whose it is.
+    /// Sealed for another key, or damaged; a sealed box does not tell which.
     #[error("was sealed for another key, or is damaged")]
     NotForThisKey,
 }
@@ -108,7 +108,7 @@ impl PrivateKey {
         text
     }
 
-    /// The other half.
+    /// Returns the public key of the pair.
     pub fn public(&self) -> PublicKey {
         PublicKey(self.key().public_key())
     }
@@ -175,7 +175,7 @@ impl fmt::Debug for Sealed {
     }
 }
 
-/// Is it base64 that ends too early?
+/// Returns true if the base64 ends too early.
 fn is_cut(error: DecodeError) -> bool {
     match error {
         DecodeError::InvalidByte(..) => false,

@@ -13,7 +13,7 @@ pub const MAX_SECRET_BYTES: usize = 16 * 1024;
 pub struct Secret(Box<str>);
 
 impl Secret {
-    /// Takes the value in.
+    /// Wraps a secret value.
     pub fn new(value: impl Into<Box<str>>) -> Self {
         Self(value.into())
     }
@@ -37,7 +37,7 @@ impl Secret {
         &self.0
     }
 
-    /// Is `presented` this secret? The time it takes does not tell where the two differ.
+    /// Compares in constant time with `presented`.
     pub fn matches(&self, presented: &str) -> bool {
         KeyDigest::of(&self.0).matches(&KeyDigest::of(presented))
     }
@@ -55,16 +55,16 @@ impl fmt::Display for Secret {
     }
 }
 
-/// Why a value cannot be sent; said of the secret.
+/// The reason why a value cannot be sent, as a predicate of "the secret".
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unusable {
-    /// Nothing is there.
+    /// The value is empty.
     #[error("is empty")]
     Empty,
-    /// More than [`MAX_SECRET_BYTES`].
+    /// The value is longer than [`MAX_SECRET_BYTES`].
     #[error("is too long")]
     TooLong,
-    /// Not only printable ASCII.
+    /// The value has characters other than printable ASCII.
     #[error("has characters that cannot stand in a header (a line break?)")]
     NotForHeaders,
 }
@@ -92,7 +92,7 @@ impl KeyDigest {
         Some(Self(bytes))
     }
 
-    /// Compares in constant time.
+    /// Compares in constant time with `other`.
     pub fn matches(&self, other: &KeyDigest) -> bool {
         self.ct_eq(other).into()
     }

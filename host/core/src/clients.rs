@@ -10,7 +10,7 @@ use crate::time::Timestamp;
 
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// What one client key has used.
+/// Usage of one client key against its limits and its daily budget.
 #[derive(Clone, Debug)]
 pub struct ClientGate {
     requests: Option<RateLimit>,
@@ -25,13 +25,13 @@ pub struct ClientGate {
 /// A client key's money, in millionths of a USD.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Spending {
-    /// Since midnight UTC.
+    /// Spent since midnight UTC.
     pub today_microusd: u64,
-    /// What it may spend a day; none: no limit.
+    /// Daily budget; `None`: no limit.
     pub budget_microusd: Option<u64>,
 }
 
-/// What a request that was let in may use.
+/// Backends that an admitted request may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Admission {
     /// Every backend.
@@ -40,21 +40,21 @@ pub enum Admission {
     FreeOnly,
 }
 
-/// Why a client is refused.
+/// The reason why a client is refused.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum ClientDenied {
-    /// Its rpm or tpm.
+    /// The client's rpm or tpm limit is reached.
     Rate {
-        /// When it may come again.
+        /// Time until the limit has room.
         retry_after: Duration,
     },
-    /// Its requests at a time.
+    /// The client's `max_concurrency` is reached.
     Concurrency,
-    /// Its budget of the day.
+    /// The client's budget of the day is spent.
     Budget {
-        /// What it has spent, USD.
+        /// Spent today, USD.
         spent_usd: f64,
-        /// The next midnight, UTC.
+        /// Time until the next midnight, UTC.
         retry_after: Duration,
     },
 }
@@ -87,7 +87,7 @@ impl ClientGate {
         self.budget_usd_per_day = budget_usd_per_day;
     }
 
-    /// What was spent since midnight by requests that have left, and the budget.
+    /// Returns the budget and what finished requests have spent since midnight UTC.
     pub fn spending(&self, now: Timestamp) -> Spending {
         let microusd = |usd: f64| (usd * 1e6).round() as u64;
         let today_microusd = if day_of(now) == self.day { microusd(self.spent_usd) } else { 0 };

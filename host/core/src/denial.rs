@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::time::Timestamp;
 
-/// Why a request is refused at the door.
+/// The reason why a request is refused before any policy is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Denial {
     /// No client key was sent, and keys are configured.
@@ -21,7 +21,7 @@ pub enum Denial {
     ClientRate,
     /// The client key's requests at a time.
     ClientConcurrency,
-    /// The client key's budget.
+    /// The client key's daily budget.
     ClientBudget,
     /// The request body is larger than allowed.
     BodyTooLarge,
@@ -32,7 +32,7 @@ pub enum Denial {
 }
 
 impl Denial {
-    /// Every reason.
+    /// Every reason, in the order of declaration.
     pub const ALL: [Denial; 10] = [
         Denial::MissingKey,
         Denial::WrongKey,
@@ -46,7 +46,7 @@ impl Denial {
         Denial::ShuttingDown,
     ];
 
-    /// The word for it.
+    /// Name in logs, metrics and the journal.
     pub const fn as_str(self) -> &'static str {
         match self {
             Denial::MissingKey => "missing_key",
@@ -81,7 +81,7 @@ impl Denial {
         }
     }
 
-    /// What whoever reads of it can do.
+    /// Advice for the reader of a refusal: the client's developer or the operator.
     pub const fn advice(self) -> &'static str {
         match self {
             Denial::MissingKey => {
@@ -112,10 +112,10 @@ impl Denial {
     }
 }
 
-/// How many refusals are recorded; the rest is only counted.
+/// A limit on recorded refusals; refusals beyond it are only counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Allowance {
-    /// At once.
+    /// Refusals recorded at once.
     burst: u32,
     /// And from then on one in this time.
     every: Duration,
@@ -123,29 +123,29 @@ struct Allowance {
 
 /// All requests without a known client key together: anybody can send them.
 const ANONYMOUS: Allowance = Allowance { burst: 20, every: Duration::from_millis(500) };
-/// Each client key.
+/// Allowance of each client key.
 const CLIENT: Allowance = Allowance { burst: 50, every: Duration::from_millis(100) };
 /// Client keys looked after; beyond them all are begun anew. A configuration has fewer at any time.
 const MAX_CLIENTS: usize = 4_096;
-/// How often the log is told that refusals are only counted.
+/// Interval between log lines about refusals that are only counted.
 const TELL_EVERY: Duration = Duration::from_secs(60);
 
 /// Decides which refusals are recorded, so that a flood of them fills neither the log nor the store.
 #[derive(Clone, Debug, Default)]
 pub struct DenialGate {
-    /// When the allowance would be whole again; without and with a client key.
+    /// Time at which the allowance is full again; without and with a client key.
     anonymous: Timestamp,
     clients: HashMap<Arc<str>, Timestamp>,
     unrecorded: u64,
     told_at: Option<Timestamp>,
 }
 
-/// What becomes of a refusal.
+/// The treatment of a refusal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Recorded {
     /// It is recorded and logged.
     Yes,
-    /// It is only counted.
+    /// Counted but not recorded.
     No {
         /// The log is to be told now that so many since the start were only counted.
         tell: Option<u64>,

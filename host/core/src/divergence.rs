@@ -1,14 +1,15 @@
-//! How two policies' answers to the same question differ, and decisions in words.
+//! Differences between two policies' answers to the same question, and decisions in words.
 
 use std::fmt::Write as _;
 
 use crate::contract::{Column, Commit, Decision, Dispatch, Query, Resume, STRIDE};
 use crate::table::{Backend, Lane, Price, Table};
 
-/// How another policy's decision differs from the one that was carried out, the gravest difference first.
+/// Difference between another policy's decision and the one carried out; of several the gravest counts, in this
+/// order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Divergence {
-    /// It does not.
+    /// Both decide the same.
     Same,
     /// Another backend of the same lane that was as good: of the same tier, in the same state, at the same price. Chance may
     /// have chosen, so this is not counted among the differences.
@@ -26,7 +27,7 @@ pub enum Divergence {
 }
 
 impl Divergence {
-    /// Every kind.
+    /// Every kind, in the order of declaration.
     pub const ALL: [Divergence; 7] = [
         Divergence::Same,
         Divergence::Tie,
@@ -37,7 +38,7 @@ impl Divergence {
         Divergence::Reject,
     ];
 
-    /// The word for it.
+    /// Name in reports and metrics.
     pub const fn as_str(self) -> &'static str {
         match self {
             Divergence::Same => "same",
@@ -78,8 +79,8 @@ impl Divergence {
     }
 }
 
-/// Do two decisions send alike to two backends of which neither is better: of the same tier, in the same state, at the same
-/// price?
+/// Returns true if two decisions send alike to two equivalent backends: of the same tier, in the same state, at the
+/// same price.
 pub fn is_tie(query: &Query, table: &Table, one: &Decision, other: &Decision) -> bool {
     let (a, b) = match (one, other) {
         (Decision::Primary(a), Decision::Primary(b))

@@ -1,4 +1,4 @@
-//! What an attempt came to, and what each kind of outcome means.
+//! Kinds of outcome of an attempt.
 
 use std::time::Duration;
 
@@ -96,14 +96,14 @@ impl Kind {
     }
 }
 
-/// What one attempt came to.
+/// The outcome of one attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
-    /// The kind.
+    /// Kind of outcome.
     pub kind: Kind,
     /// The HTTP status the upstream sent, if it sent one.
     pub status: Option<u16>,
-    /// How long the upstream asked to be left alone.
+    /// Delay that the upstream asked for before the next request.
     pub retry_after: Option<Duration>,
     /// One sentence for people: what the upstream said, or what happened to the connection. Never holds a secret.
     pub message: String,

@@ -1,18 +1,18 @@
-//! Who goes before whom in the waiting line.
+//! Order of exchanges in the queue.
 
 use std::cmp::Reverse;
 
-/// Where an exchange stands among all: by priority, then by when it first joined the line. Smaller goes first.
+/// Rank of an exchange: by priority, then by when it first joined the queue. Smaller goes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Rank {
-    /// Larger priorities first.
+    /// Larger priorities go first.
     priority: Reverse<i32>,
-    /// Then by arrival.
+    /// Position of the first join; `u64::MAX` before it.
     arrival: u64,
 }
 
 impl Rank {
-    /// Of an exchange that has not waited yet: behind all who wait with at least its priority.
+    /// Rank of an exchange that has not waited yet: behind all waiting ones of at least its priority.
     pub fn newcomer(priority: i32) -> Self {
         Self { priority: Reverse(priority), arrival: u64::MAX }
     }

@@ -1,4 +1,4 @@
-//! What is remembered of an exchange: the row of the store, the line of the log, the step of the metrics.
+//! Records of exchanges: rows of the store, lines of the log, samples of the metrics.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,12 +12,12 @@ use crate::saving::total_usd;
 use crate::table::{Lane, Price};
 use crate::time::Timestamp;
 
-/// Tokens of an answer.
+/// Tokens of one answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {
     /// Prompt tokens, cached ones included.
     pub input_tokens: u64,
-    /// Answer tokens, reasoning included.
+    /// Answer tokens, reasoning tokens included.
     pub output_tokens: u64,
     /// Prompt tokens the provider had cached.
     pub cached_input_tokens: u64,
@@ -26,7 +26,7 @@ pub struct Usage {
 }
 
 impl Usage {
-    /// What this costs in USD; 0 where no price is known.
+    /// Returns the cost in USD; 0 without a known price.
     pub fn cost_usd(&self, price: Option<Price>) -> f64 {
         let Some(price) = price else { return 0.0 };
         let cached = self.cached_input_tokens.min(self.input_tokens);
@@ -39,7 +39,7 @@ impl Usage {
     }
 }
 
-/// How an exchange ended, as its client saw it.
+/// The end of an exchange, from the client's view.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum End {
@@ -51,17 +51,17 @@ pub enum End {
     Rejected,
     /// The answer began and then failed; the client was told so.
     Broken,
-    /// The client went away.
+    /// The client disconnected before the end.
     ClientGone,
     /// It was refused at the door, before any policy was asked.
     Denied,
 }
 
 impl End {
-    /// Every end.
+    /// Every end, in the order of declaration.
     pub const ALL: [End; 6] = [End::Delivered, End::Refused, End::Rejected, End::Broken, End::ClientGone, End::Denied];
 
-    /// The word for it.
+    /// Name in logs, metrics and the journal.
     pub const fn as_str(self) -> &'static str {
         match self {
             End::Delivered => "delivered",
@@ -79,85 +79,85 @@ impl End {
     }
 }
 
-/// One attempt, ended.
+/// One attempt that ended.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AttemptRecord {
-    /// The backend's id.
+    /// Id of the backend.
     pub backend: Arc<str>,
-    /// How it was sent.
+    /// Lane it was sent in.
     pub lane: Lane,
-    /// The model name sent.
+    /// Model name sent upstream.
     pub model_sent: String,
-    /// When it was sent.
+    /// Time it was sent.
     pub started: Timestamp,
-    /// How long it took, to its last byte.
+    /// Time from sending to its last byte.
     pub elapsed: Duration,
-    /// Time to the response head.
+    /// Time from sending to the response head.
     pub first_byte: Option<Duration>,
-    /// Time to the first content.
+    /// Time from sending to the first content.
     pub first_token: Option<Duration>,
-    /// What it came to.
+    /// Kind of outcome.
     pub outcome: Kind,
     /// The HTTP status; 0: none.
     pub status: u16,
-    /// What the upstream asked for.
+    /// Delay that the upstream asked for.
     pub retry_after: Option<Duration>,
-    /// One sentence for people.
+    /// One sentence about the outcome, for people.
     pub message: String,
-    /// Its tokens.
+    /// Tokens of the answer.
     pub usage: Usage,
-    /// What it cost; failed attempts cost nothing.
+    /// Cost in USD; 0 for failed attempts.
     pub cost_usd: f64,
 }
 
-/// One exchange, ended.
+/// One exchange that ended.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ExchangeRecord {
     /// The request id the client was told.
     pub id: String,
-    /// Arrival.
+    /// Time of arrival.
     pub started: Timestamp,
-    /// Arrival to last byte.
+    /// Time from arrival to the last byte.
     pub elapsed: Duration,
-    /// The client key's name.
+    /// Name of the client key, if one is configured.
     pub client: Option<Arc<str>>,
-    /// `x-pointsman-session`.
+    /// Value of the `x-pointsman-session` header.
     pub session: Option<String>,
-    /// What was asked.
+    /// Operation of the request.
     pub operation: Operation,
     /// The path without its query.
     pub path: String,
     /// The model as asked; "unknown" when none was named.
     pub model: String,
-    /// Did the client want a stream?
+    /// The client asked for a stream.
     pub streaming: bool,
     /// The status the client got; 0 when it left before.
     pub status: u16,
-    /// How it ended.
+    /// End of the exchange.
     pub end: End,
     /// The lane of the attempt that was relayed.
     pub lane: Option<Lane>,
     /// The backend that was relayed.
     pub backend: Option<Arc<str>>,
-    /// Waits.
+    /// Number of waits.
     pub waits: u32,
-    /// Time spent waiting.
+    /// Total time in the queue.
     pub waited: Duration,
-    /// Arrival to the first byte downstream.
+    /// Time from arrival to the first byte downstream.
     pub first_byte: Option<Duration>,
-    /// Policy revision.
+    /// Revision of the policy.
     pub policy: Arc<str>,
     /// Policy faults met on the way.
     pub policy_faults: u32,
-    /// The attempts, oldest first.
+    /// Its attempts, oldest first.
     pub attempts: Vec<AttemptRecord>,
-    /// What the policy noted.
+    /// Notes by the policy.
     pub notes: Vec<String>,
     /// The error's text, when the client got one.
     pub error: Option<String>,
-    /// Why it was refused at the door; none: it was not.
+    /// Reason of a refusal before any policy was asked.
     pub denied: Option<Denial>,
-    /// What it saved compared with the cheapest fallback, in USD; none: unknown, or not answered outside the fallback lane.
+    /// Saved in USD compared with the cheapest fallback; `None`: unknown, or not answered outside the fallback lane.
     pub saved_usd: Option<f64>,
 }
 
@@ -172,12 +172,12 @@ impl ExchangeRecord {
         })
     }
 
-    /// What all attempts together cost.
+    /// Returns the cost of all attempts in USD.
     pub fn cost_usd(&self) -> f64 {
         total_usd(self.attempts.iter().map(|a| a.cost_usd))
     }
 
-    /// What waiting saved: [`ExchangeRecord::saved_usd`] of an exchange that waited.
+    /// Returns [`ExchangeRecord::saved_usd`] of an exchange that waited.
     pub fn saved_by_waiting_usd(&self) -> Option<f64> {
         self.saved_usd.filter(|_| self.waits > 0)
     }

@@ -1,9 +1,9 @@
-//! What an answer saved: what the cheapest fallback would have cost for the same tokens, less what was paid.
+//! Savings of an answer: the price of the cheapest fallback for the same tokens, less the price paid.
 
 use crate::record::Usage;
 use crate::table::{Lane, Table, Tier};
 
-/// What an answer in `lane` saved, in USD, at least 0; none where there is nothing to compare with: it was answered in the
+/// Returns the savings of an answer in `lane` in USD, at least 0; `None` without a comparison: it was answered in the
 /// fallback lane, or no fallback among `candidates` (indices of backends that serve the model) has a price.
 ///
 /// `answer` are the tokens of the attempt that answered, `paid_usd` what all attempts cost.

@@ -1,4 +1,4 @@
-//! Which requests a backend can take, and in words why it cannot take another.
+//! Candidates for a request, and the reason why a backend is none.
 
 use crate::contract::Operation;
 use crate::dialect::translate::Way;
@@ -14,7 +14,7 @@ const SHOWN_MODELS: usize = 6;
 /// Characters of one name that are shown.
 const SHOWN_CHARS: usize = 80;
 
-/// Why a backend is no candidate for a request.
+/// The reason why a backend is no candidate for a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unsuited {
     /// It does not serve the model.
@@ -30,7 +30,8 @@ pub enum Unsuited {
 }
 
 impl Unsuited {
-    /// Why `backend` cannot take a request; none when it is a candidate. `translatable`: may the request be translated?
+    /// Returns the reason why `backend` cannot take a request, `None` for a candidate. `translatable`: the request
+    /// may be translated to another dialect.
     pub fn of(backend: &Backend, model: &str, operation: Operation, translatable: bool) -> Option<Self> {
         if has_operation(backend.dialect, operation) {
             let is_refused = !takes_model(backend, model, operation);
@@ -66,7 +67,7 @@ impl Unsuited {
     }
 }
 
-/// Is this operation one of the dialect's own?
+/// Returns true if this operation exists in the dialect.
 pub(crate) fn has_operation(dialect: Dialect, operation: Operation) -> bool {
     match (operation, dialect) {
         (_, Dialect::Plain) | (Operation::Other, _) => true,
@@ -77,7 +78,7 @@ pub(crate) fn has_operation(dialect: Dialect, operation: Operation) -> bool {
     }
 }
 
-/// Does it serve this model for the operation? A request that names no model goes to any.
+/// Returns true if it serves this model for the operation. A request without a model may go to any backend.
 pub(crate) fn takes_model(backend: &Backend, model: &str, operation: Operation) -> bool {
     let star_is_enough =
         operation != Operation::Embedding || backend.capabilities.get(EMBEDDINGS).copied().unwrap_or(true);

@@ -7,18 +7,18 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// Which money a backend costs.
+/// Cost class of a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Tier {
-    /// Preferred.
+    /// Preferred over fallbacks.
     Primary,
-    /// What one would rather not use.
+    /// Used when no primary is available, or the policy chooses it.
     Fallback,
 }
 
 impl Tier {
-    /// The word for it.
+    /// Name in configuration, logs and metrics.
     pub const fn as_str(self) -> &'static str {
         match self {
             Tier::Primary => "primary",
@@ -27,23 +27,23 @@ impl Tier {
     }
 }
 
-/// How an attempt is sent.
+/// The kind of backends that an attempt may go to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Lane {
-    /// To a primary backend.
+    /// Only primary backends.
     Primary,
-    /// To a fallback backend.
+    /// Only fallback backends.
     Fallback,
-    /// To any backend, under the emergency rate.
+    /// Any backend, under the emergency rate.
     Emergency,
 }
 
 impl Lane {
-    /// Every lane.
+    /// Every lane, in the order of declaration.
     pub const ALL: [Lane; 3] = [Lane::Primary, Lane::Fallback, Lane::Emergency];
 
-    /// The word for it.
+    /// Name in logs, metrics and the contract.
     pub const fn as_str(self) -> &'static str {
         match self {
             Lane::Primary => "primary",
@@ -52,7 +52,7 @@ impl Lane {
         }
     }
 
-    /// May a backend of this tier be used in this lane?
+    /// Returns true if a backend of this tier may be used in this lane.
     pub const fn admits(self, tier: Tier) -> bool {
         match (self, tier) {
             (Lane::Primary, Tier::Primary) | (Lane::Fallback, Tier::Fallback) | (Lane::Emergency, _) => true,
@@ -61,7 +61,7 @@ impl Lane {
     }
 }
 
-/// A provider's wire format.
+/// Wire format of a provider.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Dialect {
@@ -74,7 +74,7 @@ pub enum Dialect {
 }
 
 impl Dialect {
-    /// The word for it.
+    /// Name in configuration, logs and metrics.
     pub const fn as_str(self) -> &'static str {
         match self {
             Dialect::Openai => "openai",
@@ -109,7 +109,7 @@ pub struct Timeouts {
     pub first_token: Duration,
     /// Between two pieces of a body.
     pub idle: Duration,
-    /// The whole attempt.
+    /// From sending to the end of the attempt.
     pub total: Duration,
 }
 
@@ -125,12 +125,12 @@ impl Default for Timeouts {
     }
 }
 
-/// USD per million tokens.
+/// Prices in USD per million tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Price {
-    /// Prompt tokens.
+    /// Price of prompt tokens.
     pub input_per_mtok: f64,
-    /// Answer tokens.
+    /// Price of answer tokens.
     pub output_per_mtok: f64,
     /// Prompt tokens that the provider had cached; the input price where it is not given.
     pub cached_input_per_mtok: Option<f64>,
@@ -139,13 +139,13 @@ pub struct Price {
 /// A model name as asked for: literal, or with one `*` that stands for any text.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Pattern {
-    /// Only this name.
+    /// Matches only this name.
     Exact(String),
-    /// Names that begin and end like this.
+    /// Matches names with this prefix and suffix.
     Glob {
-        /// What stands before the `*`.
+        /// Text before the `*`.
         prefix: String,
-        /// What stands after it.
+        /// Text after the `*`.
         suffix: String,
     },
 }
@@ -161,7 +161,8 @@ impl Pattern {
         }
     }
 
-    /// What the `*` stands for in `name`; an exact match stands for nothing.
+    /// Returns the text that the `*` stands for in `name`, empty for an exact match; `None` if the name does not
+    /// match.
     pub fn capture<'a>(&self, name: &'a str) -> Option<&'a str> {
         match self {
             Pattern::Exact(text) => (text == name).then_some(""),
@@ -169,7 +170,7 @@ impl Pattern {
         }
     }
 
-    /// Is it `*`, which every name matches?
+    /// Returns true for `*`, which matches every name.
     pub fn is_any(&self) -> bool {
         matches!(self, Pattern::Glob { prefix, suffix } if prefix.is_empty() && suffix.is_empty())
     }
@@ -187,10 +188,10 @@ impl fmt::Display for Pattern {
 /// One line of a backend's `models`: what is asked for, and what is sent instead.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Route {
-    /// What the client may ask for.
+    /// Model names that clients may ask for.
     pub asked: Pattern,
-    /// What the upstream is sent; a `*` in it is replaced by what the pattern's `*` stood for. Empty: the name is excepted,
-    /// and this backend does not serve it.
+    /// Model name sent upstream; a `*` in it is replaced by the text that the pattern's `*` stood for. Empty: the
+    /// name is excepted, this backend does not serve it.
     pub sent: String,
 }
 
@@ -216,13 +217,13 @@ pub struct Backend {
     /// Its name in configuration, logs and metrics; unique.
     #[serde(with = "crate::journal::forms::text")]
     pub id: Arc<str>,
-    /// Its tier.
+    /// Cost class of the backend.
     pub tier: Tier,
-    /// Its wire format.
+    /// Wire format of its API.
     pub dialect: Dialect,
     /// Share of traffic relative to the others of its tier; at least 1.
     pub weight: u32,
-    /// Its limits.
+    /// Rate and concurrency limits.
     pub limits: Limits,
     /// Model names, exact ones before globs. Empty: the backend takes any request, model or not.
     pub routes: Vec<Route>,
@@ -232,12 +233,12 @@ pub struct Backend {
     pub timeouts: Timeouts,
     /// The operator's own words about it.
     pub labels: BTreeMap<String, String>,
-    /// What it can do beyond the common: `prefill`, ...
+    /// Optional capabilities, such as `prefill`.
     pub capabilities: BTreeMap<String, bool>,
 }
 
 impl Price {
-    /// Does nothing cost anything at this price?
+    /// Returns true if all tokens are free at this price.
     pub fn is_zero(self) -> bool {
         let Self { input_per_mtok, output_per_mtok, cached_input_per_mtok } = self;
         [input_per_mtok, output_per_mtok, cached_input_per_mtok.unwrap_or(0.0)].iter().all(|usd| *usd == 0.0)
@@ -253,18 +254,18 @@ impl Backend {
         self.route(asked)?.sent(asked)
     }
 
-    /// Does it serve this model?
+    /// Returns true if it serves this model.
     pub fn serves(&self, asked: &str) -> bool {
         self.routes.is_empty() || self.route(asked).is_some()
     }
 
-    /// Does it serve this model by a name of its own? Not when it takes whatever is asked; but where `*` is sent as one
-    /// model, that is the name.
+    /// Returns true if it serves this model under a name of its own: not when it forwards any name, but where `*` is
+    /// sent as one model, that is the name.
     pub fn names(&self, asked: &str) -> bool {
         self.route(asked).is_some_and(|route| !route.asked.is_any() || !route.sent.contains('*'))
     }
 
-    /// Does it serve this model by anything but `*`?
+    /// Returns true if it serves this model by a route other than `*`.
     pub fn lists(&self, asked: &str) -> bool {
         self.route(asked).is_some_and(|route| !route.asked.is_any())
     }
@@ -275,7 +276,7 @@ impl Backend {
         (star.is_served() && !star.sent.contains('*')).then_some(star.sent.as_str())
     }
 
-    /// Does it serve names that are not listed?
+    /// Returns true if it serves names that are not listed.
     pub fn any_model(&self) -> bool {
         self.routes.is_empty() || self.routes.iter().any(|r| matches!(r.asked, Pattern::Glob { .. }) && r.is_served())
     }
@@ -290,8 +291,8 @@ impl Backend {
         self.prices.get(sent).or_else(|| self.prices.get("*")).copied()
     }
 
-    /// Does a request for this model cost nothing here? So it is at a price of zero, and at a primary without a price; what
-    /// a fallback without a price costs is not known.
+    /// Returns true if a request for this model is free here: at a price of zero, and at a primary without a price. A
+    /// fallback without a price is not free: its price is unknown.
     pub fn is_free(&self, asked: &str) -> bool {
         let sent = self.sent_model(asked);
         let price = self.price(sent.as_deref().unwrap_or(asked));
@@ -302,7 +303,7 @@ impl Backend {
 /// All backends of one configuration. Its order is the contract's order.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Table {
-    /// At most [`Table::MAX_BACKENDS`].
+    /// Backends, at most [`Table::MAX_BACKENDS`].
     pub backends: Vec<Backend>,
     /// Model names that can be asked for, in alphabetical order, each once.
     pub models: Vec<String>,

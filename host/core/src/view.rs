@@ -11,11 +11,11 @@ use crate::table::{Backend, Table};
 /// One configuration's table together with the fleet's slots of its backends; pinned by every exchange for its life.
 #[derive(Debug)]
 pub struct View {
-    /// The table.
+    /// The configured backends and models.
     pub table: Arc<Table>,
     /// The fleet's slot of each backend, in the table's order.
     pub(crate) slots: Vec<Arc<Slot>>,
-    /// Who serves each listed model, per operation.
+    /// Indices of the backends that serve each listed model, per operation.
     listed: Vec<[Arc<[u32]>; Operation::ALL.len()]>,
 }
 
@@ -23,10 +23,10 @@ pub struct View {
 #[derive(Debug)]
 pub(crate) struct Slot(pub(crate) usize);
 
-/// What an exchange needs of a backend.
+/// Requirements of an exchange on a backend.
 #[derive(Clone, Debug)]
 pub struct Want {
-    /// The model as asked.
+    /// The model as the client names it.
     pub model: Arc<str>,
     /// Indices of the backends that serve it, ascending.
     pub candidates: Arc<[u32]>,
@@ -45,7 +45,7 @@ impl View {
         Self { table, slots, listed }
     }
 
-    /// What a request for this model and operation needs, of a newcomer of priority 0.
+    /// Builds the want of a request for this model and operation, with the rank of a newcomer of priority 0.
     pub fn want(&self, model: &Arc<str>, operation: Operation, tokens: u32) -> Want {
         let candidates = match self.table.model_index(model) {
             Some(i) => self.listed[i as usize][operation as usize].clone(),
@@ -74,7 +74,7 @@ impl View {
         Want { candidates, foreign, ..want }
     }
 
-    /// Is there a backend that may serve this for nothing? `crosses`: may the request be translated?
+    /// Returns true if a backend may serve this for free. `crosses`: the request may be translated.
     pub fn serves_free(&self, model: &Arc<str>, operation: Operation, crosses: bool) -> bool {
         let want = if crosses { self.want_across(model, operation, 0) } else { self.want(model, operation, 0) };
         want.candidates.iter().any(|index| self.backend(*index).is_free(model))

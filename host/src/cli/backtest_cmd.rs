@@ -1,4 +1,4 @@
-//! `pointsman backtest`.
+//! The command `pointsman backtest`.
 
 use std::io::{self, Write};
 use std::process::ExitCode;

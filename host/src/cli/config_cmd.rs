@@ -10,7 +10,7 @@ use super::serving::serving;
 use super::well;
 use crate::config::{self, ConfigError, Env, Loaded, Severity};
 
-/// What `pointsman config` can do.
+/// Subcommands of `pointsman config`.
 #[derive(Debug, clap::Subcommand)]
 pub enum ConfigCommand {
     /// Check a file: says where, what is wrong and what to write; exit 0 when it would be taken.
@@ -25,7 +25,7 @@ pub enum ConfigCommand {
     Schema,
     /// Convert a LiteLLM config.yaml; the pointsman.toml goes to standard output.
     ImportLitellm {
-        /// LiteLLM's file.
+        /// The LiteLLM configuration file.
         file: PathBuf,
     },
     /// Make the pair of keys for sealed secrets.

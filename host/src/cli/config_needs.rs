@@ -1,4 +1,4 @@
-//! What a checked configuration needs of the machine: a policy that takes it, a place for the store.
+//! Checks of a configuration on this machine: the policy accepts its settings, the store can be written.
 
 use std::fs::{self, OpenOptions};
 use std::io;
@@ -10,11 +10,11 @@ use pointsman_engine::{Engine, LoadError, SettingsOffer, name_of, refused_key};
 use crate::config::{self, Diagnostic, Env, Loaded, Severity};
 use crate::serve::engine_limits;
 
-/// What was found out.
+/// Results of the checks.
 pub(super) struct Needs {
     /// The revision of the policy, where it was taken.
     pub(super) policy: Option<Arc<str>>,
-    /// What is wrong.
+    /// Problems found by the checks.
     pub(super) problems: Vec<Diagnostic>,
 }
 

@@ -6,13 +6,13 @@ use std::path::Path;
 /// The threads of the runtime.
 const WORKERS: &str = "POINTSMAN_WORKERS";
 
-/// Where compiled policies are kept.
+/// Folder for compiled policies.
 const CACHE_DIR: &str = "POINTSMAN_CACHE_DIR";
 
 /// More threads than this do not help.
 const MAX_WORKERS: usize = 512;
 
-/// Checks them all.
+/// Checks every variable of ours.
 ///
 /// # Errors
 /// In a sentence: which variable, its value, what to write.

@@ -1,4 +1,4 @@
-//! `pointsman explain`.
+//! The command `pointsman explain`.
 
 use std::io::{self, IsTerminal, Write};
 
@@ -14,16 +14,16 @@ const USUAL_WIDTH: usize = 100;
 /// Stands for the latest exchange.
 const LAST: &str = "last";
 
-/// What `pointsman explain` is told.
+/// Arguments of `pointsman explain`.
 #[derive(Debug, clap::Args)]
 pub struct ExplainArgs {
     /// The request id, as `x-request-id` told it to the client; `last` is the latest.
     #[arg(default_value = LAST)]
     request_id: String,
-    /// Where the journal is.
+    /// Location of the journal.
     #[command(flatten)]
     journal: JournalArgs,
-    /// Tell it as JSON.
+    /// Write JSON instead of text.
     #[arg(long, conflicts_with = "as_scenario")]
     json: bool,
     /// Write it as a scenario for `pointsman policy test`.

@@ -7,16 +7,16 @@ use pointsman_store::redact;
 use crate::config::Env;
 use crate::lab::journal::JournalArgs;
 
-/// What `pointsman journal` can do.
+/// Subcommands of `pointsman journal`.
 #[derive(Debug, clap::Subcommand)]
 pub enum JournalCommand {
     /// Remove prompt and answer of an exchange; how it went stays.
     ///
     /// What was there is overwritten in the store. Works beside a running proxy.
     Redact {
-        /// The request id.
+        /// Request id of the exchange.
         request_id: String,
-        /// Where the journal is.
+        /// Location of the journal.
         #[command(flatten)]
         journal: JournalArgs,
     },

@@ -38,7 +38,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Run the proxy.
+    /// Run the proxy server.
     ///
     /// Without a file, providers are found by their usual environment variables (NVIDIA_API_KEY, OPENAI_API_KEY,
     /// GROQ_API_KEY, OPENROUTER_API_KEY, ANTHROPIC_API_KEY, ...). A changed file or policy takes effect while running;

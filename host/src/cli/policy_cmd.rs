@@ -26,7 +26,7 @@ const EXAMPLE_BACKENDS: usize = 4;
 /// The component's name where none is given.
 const DEFAULT_OUTPUT: &str = "policy.wasm";
 
-/// What `pointsman policy` can do.
+/// Subcommands of `pointsman policy`.
 #[derive(Debug, clap::Subcommand)]
 pub enum PolicyCommand {
     /// Start a new policy: a small project that builds, with scenarios that pass.
@@ -40,7 +40,7 @@ pub enum PolicyCommand {
     New {
         /// Its name: a-z, 0-9, - and _, beginning with a letter.
         name: String,
-        /// What it is written in.
+        /// Programming language of the policy.
         #[arg(long, short, value_enum)]
         lang: Language,
         /// The project's folder [default: ./NAME]. One that is not empty is not touched.
@@ -57,7 +57,7 @@ pub enum PolicyCommand {
     ///   pointsman policy build mine -o /etc/pointsman/policy.wasm
     #[command(verbatim_doc_comment)]
     Build {
-        /// The project's folder.
+        /// Folder of the project.
         #[arg(default_value = ".")]
         dir: PathBuf,
         /// The component [default: policy.wasm in the project's folder].
@@ -75,7 +75,7 @@ pub enum PolicyCommand {
     ///   pointsman policy check mine.wasm --json | jq .figures
     #[command(verbatim_doc_comment)]
     Check {
-        /// The component.
+        /// The component file to check.
         file: PathBuf,
         /// Judge it for this configuration, not for an example table.
         #[arg(long, short, value_name = "FILE")]
@@ -83,7 +83,7 @@ pub enum PolicyCommand {
         /// Its settings [default: those that the configuration has for it].
         #[command(flatten)]
         settings: SettingsArgs,
-        /// Tell it as JSON.
+        /// Write JSON instead of text.
         #[arg(long)]
         json: bool,
     },
@@ -105,7 +105,7 @@ pub enum PolicyCommand {
     ///   pointsman policy bench default --json
     #[command(verbatim_doc_comment)]
     Bench {
-        /// The component, or `default`.
+        /// The component file, or `default`.
         file: PathBuf,
         /// Take `[policy.settings]` and the limits from this configuration.
         #[arg(long, short, value_name = "FILE")]
@@ -113,7 +113,7 @@ pub enum PolicyCommand {
         /// Its settings [default: those that the configuration has for it].
         #[command(flatten)]
         settings: SettingsArgs,
-        /// Tell it as JSON.
+        /// Write JSON instead of text.
         #[arg(long)]
         json: bool,
     },
@@ -143,9 +143,9 @@ pub enum PolicyCommand {
     Promote(PromoteArgs),
 }
 
-/// How a command ended that did not fail on the way.
+/// Result of a command that ran without an error.
 enum Ended {
-    /// Exit 0.
+    /// Success; exit code 0.
     Well,
     /// Exit 1: the answer is no.
     Badly,
@@ -300,7 +300,7 @@ fn conditions((file, config, settings): Tried<'_>) -> Result<(Vec<u8>, Condition
     Ok((bytes, conditions))
 }
 
-/// What the configuration has for this component: as for the policy that it names, or for another one.
+/// Returns the configuration's settings for this component, which may be the configured policy or another one.
 fn offer(config: &Config, file: &Path, bytes: &[u8]) -> SettingsOffer {
     let own = name_of(bytes);
     let is_default = *Revision::id_of(bytes) == *Engine::embedded_id();

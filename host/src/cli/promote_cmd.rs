@@ -16,7 +16,7 @@ use super::promote_screen::{Policy, Promotion, Screen};
 use crate::config::{self, Env, ProcessEnv};
 use crate::lab::settings::SettingsArgs;
 
-/// How often the proxy is asked how it stands.
+/// Interval between requests for the state of the promotion.
 const ASK_EVERY: Duration = Duration::from_millis(500);
 
 /// A proxy that does not answer for so long is gone.
@@ -28,21 +28,21 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(330);
 /// Interrupted by Ctrl-C, as shells have it.
 const INTERRUPTED: u8 = 130;
 
-/// What to promote, and how.
+/// Arguments of `pointsman promote`.
 #[derive(Debug, clap::Args)]
 pub struct PromoteArgs {
-    /// The candidate's component.
+    /// Component file of the candidate.
     #[arg(required_unless_present = "abort")]
     file: Option<PathBuf>,
     /// The share of the exchanges that the candidate gets; those of a session are all on one side.
     #[arg(long, value_name = "SHARE", default_value = "5%")]
     canary: String,
-    /// How long both are compared: 90s, 10m, 2h, 1d. Once as long again where fewer than 100 requests of either ended, or a
-    /// guard may be violated and that may be chance; the reason is printed then.
+    /// Time to compare both policies: 90s, 10m, 2h, 1d. Extended once by the same time if fewer than 100 requests of
+    /// either ended, or if a guard may be violated by chance; the reason is printed then.
     #[arg(long = "for", value_name = "TIME", default_value = "10m")]
     lasts: String,
-    /// What must not become worse, and by how much it may: error_rate, p95, spend.
-    /// Default: error_rate<=+0.5%, p95<=+10% and spend<=+5%.
+    /// Limits on how much worse the candidate may be: error_rate, p95, spend. Default: error_rate<=+0.5%, p95<=+10%
+    /// and spend<=+5%.
     #[arg(long, value_name = "GUARD")]
     guard: Vec<String>,
     /// The candidate's settings, which stay with it [default: those that the proxy's configuration has for it].
@@ -126,7 +126,7 @@ fn read(args: &PromoteArgs, env: &dyn Env) -> Result<(Asking, Option<Vec<u8>>), 
     Ok((Asking { promote: url, abort, policy, token, how_to_abort }, component))
 }
 
-/// Where the proxy is asked, and the token that opens it.
+/// Address of the proxy's admin API, and its token.
 struct Listener {
     url: Url,
     token: Option<String>,
@@ -198,7 +198,7 @@ fn how_to_abort(args: &PromoteArgs, env: &dyn Env, url: &Url) -> String {
     command
 }
 
-/// Who is asked, and for what.
+/// One request to the admin API.
 struct Asking {
     promote: Url,
     abort: Url,
@@ -300,7 +300,7 @@ impl Asking {
     }
 }
 
-/// What the proxy says, or at least its status.
+/// Returns the proxy's error message, or at least its status.
 async fn refusal(answer: Response, had_token: bool) -> String {
     #[derive(Deserialize)]
     struct Body {

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use pointsman_core::usd::Usd;
 use serde::Deserialize;
 
-/// Where nobody sees lines replaced, one is written when something has changed, and this often.
+/// Interval of lines where output is not a terminal, beside one for each change.
 const LINE_EVERY: Duration = Duration::from_secs(30);
 
-/// Of `/api/policy`, what is followed.
+/// Fields of `/api/policy` that are shown.
 #[derive(Deserialize)]
 pub(super) struct Policy {
     pub(super) revision: String,
@@ -63,7 +63,7 @@ pub(super) struct Screen<'a> {
 }
 
 impl Screen<'_> {
-    /// How it stands now.
+    /// Shows the present state of the promotion.
     pub(super) fn show(&mut self, now: &Promotion) -> io::Result<()> {
         self.extension(now)?;
         if self.is_terminal {
@@ -80,7 +80,7 @@ impl Screen<'_> {
         self.out.flush()
     }
 
-    /// Why it goes on when its time was over, once.
+    /// Shows once why the promotion is extended.
     fn extension(&mut self, now: &Promotion) -> io::Result<()> {
         let Some(why) = now.extended_because.as_ref().filter(|_| !self.is_extension_told) else { return Ok(()) };
         self.is_extension_told = true;
@@ -90,7 +90,7 @@ impl Screen<'_> {
         writeln!(self.out, "extended to {}: {why}", now.until)
     }
 
-    /// How it ended, and why.
+    /// Shows the result of the promotion and its reason.
     pub(super) fn end(&mut self, now: &Promotion) -> io::Result<()> {
         self.extension(now)?;
         if self.is_terminal {

@@ -1,4 +1,4 @@
-//! `pointsman replay`.
+//! The command `pointsman replay`.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -15,10 +15,10 @@ use crate::lab::replay::{Chosen, Plan, run as replay};
 use crate::lab::settings::SettingsArgs;
 use crate::serve::engine_limits;
 
-/// What `pointsman replay` is told.
+/// Arguments of `pointsman replay`.
 #[derive(Debug, clap::Args)]
 pub struct ReplayArgs {
-    /// Where the journal is; policies have the bounds of its configuration, or else the usual ones.
+    /// Location of the journal; its configuration also sets the limits of policies.
     #[command(flatten)]
     journal: JournalArgs,
     /// Exchanges that ended since then: how long ago (90s, 30m, 24h, 7d) or a time [default: all].
@@ -27,15 +27,15 @@ pub struct ReplayArgs {
     /// Exchanges that ended before then [default: all].
     #[arg(long, value_name = "TIME")]
     until: Option<String>,
-    /// Who is asked: a component file, `default` for the policy inside this binary, or a revision that the store keeps
-    /// [default: the one that decided].
+    /// Policy to ask: a component file, `default` for the built-in policy, or a revision kept in the store [default:
+    /// the one that decided].
     #[arg(long, value_name = "FILE|default|REVISION")]
     policy: Option<PathBuf>,
     /// Its settings [default: its table of [policy.settings] in the configuration, else what it knows of those under which each
     /// exchange was decided].
     #[command(flatten)]
     settings: SettingsArgs,
-    /// How many examples of each kind of divergence are told.
+    /// Number of examples shown for each kind of divergence.
     #[arg(long, value_name = "N", default_value_t = 3)]
     examples: usize,
     /// Print a report for machines.
@@ -91,7 +91,7 @@ fn plan(args: &ReplayArgs, now: Timestamp) -> Result<Plan, String> {
     Ok(Plan { store, since, until, policy, settings, configured, limits, examples: args.examples })
 }
 
-/// What policies may use: as the proxy of this configuration has it.
+/// Returns the limits of policies, as this configuration's proxy has them.
 fn limits(journal: &JournalArgs) -> Result<EngineLimits, String> {
     if journal.store.is_some() {
         return Ok(EngineLimits::default());

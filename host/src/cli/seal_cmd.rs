@@ -28,7 +28,7 @@ pub struct SealArgs {
     typed: Vec<String>,
 }
 
-/// Where the secret comes from.
+/// Source of the secret to seal.
 struct Input<'a> {
     text: &'a mut dyn Read,
     /// Somebody sits there and wants to know what is expected.
@@ -138,7 +138,7 @@ fn seal(
     Ok(ExitCode::SUCCESS)
 }
 
-/// What may end the line of a secret and is no part of it.
+/// Characters at the end of a secret's line that do not belong to it.
 const LINE_END: &[u8] = b"\r\n";
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! `pointsman serve`.
+//! The command `pointsman serve`.
 
 use std::io::{self, IsTerminal};
 use std::path::Path;

@@ -19,27 +19,27 @@ use crate::secret::{KeyDigest, Secret};
 /// Everything `pointsman.toml` and the environment say.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// `[server]`
+    /// Section `[server]`: the clients' listener.
     pub server: Server,
-    /// `[admin]`
+    /// Section `[admin]`: the operator's listener.
     pub admin: Admin,
-    /// `[store]`
+    /// Section `[store]`: the database.
     pub store: Store,
-    /// `[journal]`
+    /// Section `[journal]`: the record of decisions.
     pub journal: Journal,
-    /// `[policy]`
+    /// Section `[policy]`: the policy component.
     pub policy: Policy,
-    /// `[stream]`
+    /// Section `[stream]`: streamed answers.
     pub stream: Stream,
-    /// `[limits]`
+    /// Section `[limits]`: limits of one exchange.
     pub limits: ExchangeLimits,
-    /// `[cooldown]`
+    /// Section `[cooldown]`: exclusion of failing backends.
     pub cooldown: Cooldown,
-    /// `[log]`
+    /// Section `[log]`: lines on standard error.
     pub log: Log,
     /// `[[backend]]`, at least one, in the order of the file.
     pub backends: Vec<BackendConfig>,
-    /// `[[client]]`; empty: everyone.
+    /// Tables `[[client]]`; empty: no key is needed.
     pub clients: Vec<Client>,
     /// Names this configuration: 12 hexadecimal digits of the SHA-256 of all that was set, secrets' values left out.
     pub revision: Arc<str>,
@@ -52,7 +52,7 @@ impl Config {
         Table::new(backends, self.clients.iter().map(|c| c.name.to_string()).collect())
     }
 
-    /// What one exchange may use up.
+    /// Returns the limits of one exchange.
     pub fn budgets(&self) -> Budgets {
         let l = &self.limits;
         Budgets {
@@ -63,12 +63,12 @@ impl Config {
         }
     }
 
-    /// How streams are handled where the policy does not say.
+    /// Returns the defaults for streams, where the policy does not decide.
     pub fn stream_defaults(&self) -> StreamDefaults {
         StreamDefaults { commit: self.stream.commit, resume: self.stream.resume }
     }
 
-    /// What the fleet is told.
+    /// Returns the fleet's settings.
     pub fn fleet_settings(&self) -> fleet::Settings {
         let fraction = self.policy.emergency_fraction();
         let c = self.cooldown;
@@ -109,7 +109,8 @@ impl Config {
         }
     }
 
-    /// Is this the same configuration, secrets and the name in the policy's file included? (`revision` leaves them out.)
+    /// Returns true for the same configuration, including secrets and the name in the policy's file, which `revision`
+    /// leaves out.
     pub fn is_same(&self, other: &Config) -> bool {
         let keys = |c: &Config| -> Vec<Option<Secret>> { c.backends.iter().map(|b| b.api_key.clone()).collect() };
         let clients = |c: &Config| -> Vec<KeyDigest> { c.clients.iter().map(|c| c.key).collect() };
@@ -133,26 +134,26 @@ impl Config {
     }
 }
 
-/// Where clients connect, and how much of it is taken.
+/// The clients' listener and its limits.
 #[derive(Clone, Debug)]
 pub struct Server {
-    /// Address and port.
+    /// Address and port to listen on.
     pub listen: SocketAddr,
-    /// Largest request body.
+    /// Largest request body, bytes.
     pub max_body_bytes: u64,
-    /// Largest request head.
+    /// Largest request head, bytes.
     pub max_header_bytes: u32,
-    /// Connections at a time.
+    /// Largest number of open connections.
     pub max_connections: u32,
-    /// How long a shutdown waits for exchanges under way.
+    /// Time that a shutdown waits for exchanges under way.
     pub drain_timeout: Duration,
-    /// How long a client may take to send the request head.
+    /// Time for a client to send the request head.
     pub header_read_timeout: Duration,
-    /// How long a client may take nothing of its answer.
+    /// Time after which a client that reads nothing of its answer is disconnected.
     pub unread_timeout: Duration,
 }
 
-/// The operator's own listener.
+/// The operator's listener.
 #[derive(Clone, Debug)]
 pub struct Admin {
     /// Address and port; loopback when there is no token.
@@ -174,31 +175,31 @@ pub struct Store {
     pub backlog: u32,
 }
 
-/// What is kept of exchanges for `explain`, `replay` and `backtest`.
+/// The record that `explain`, `replay` and `backtest` read.
 #[derive(Clone, Debug)]
 pub struct Journal {
     /// The share of exchanges, 0 to 1; 0: none at all.
     pub sample: f64,
-    /// Older ones are dropped.
+    /// Days after which records are deleted.
     pub retention_days: u32,
     /// The oldest ones are dropped when they take more, in MiB.
     pub max_mb: u32,
-    /// What waits to be written takes at most so much memory, in MiB.
+    /// Memory for records that wait to be written, MiB.
     pub backlog_mb: u32,
     /// Prompts and answers; none: they are not kept.
     pub bodies: Option<KeptBodies>,
 }
 
-/// How prompts and answers are kept.
+/// Recording of prompts and answers.
 #[derive(Clone, Debug)]
 pub struct KeptBodies {
     /// The most of one, in KiB.
     pub max_body_kb: u32,
-    /// What they match is replaced.
+    /// Patterns whose matches are replaced before recording.
     pub redact: Arc<[regex::Regex]>,
 }
 
-/// The component that decides.
+/// The policy component and its limits.
 #[derive(Clone, Debug)]
 pub struct Policy {
     /// A component file; none: the embedded policy.
@@ -207,13 +208,13 @@ pub struct Policy {
     pub own_name: Option<String>,
     /// `[policy.settings]` as it is written: [`Policy::offer`] says whose each is.
     pub settings: serde_json::Map<String, serde_json::Value>,
-    /// Longest decision.
+    /// Time limit of one decision.
     pub deadline: Duration,
     /// Memory of one instance, in MiB.
     pub memory_mb: u32,
-    /// Who decides when it fails.
+    /// Fallback when the policy fails.
     pub on_fault: OnFault,
-    /// When a policy that keeps failing gives way to the last good one; none: never.
+    /// Rule for rolling back a policy that keeps failing; `None`: never.
     pub rollback: Option<fault_breaker::Rule>,
     /// Another policy that is asked the same and decides nothing.
     pub shadow: Option<Shadow>,
@@ -222,37 +223,37 @@ pub struct Policy {
 /// A policy that is asked beside the one in force.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Shadow {
-    /// A component file.
+    /// Path of a component file.
     pub file: PathBuf,
     /// `[policy.shadow.settings]`; none: it is offered what it would be as the policy in force.
     pub own_settings: Option<serde_json::Map<String, serde_json::Value>>,
     /// `[policy.settings]` as it is written.
     pub settings: serde_json::Map<String, serde_json::Value>,
-    /// Its longest decision.
+    /// Time limit of one of its decisions.
     pub deadline: Duration,
     /// The share of one processor it may use, above 0 and at most 1.
     pub core_share: f64,
 }
 
-/// How answers are streamed.
+/// Streamed answers.
 #[derive(Clone, Debug)]
 pub struct Stream {
-    /// When a stream counts as begun.
+    /// Commit gate where the policy does not decide.
     pub commit: Commit,
-    /// What happens when it breaks after that.
+    /// Resume mode where the policy does not decide.
     pub resume: Resume,
-    /// How far apart the comments to a waiting client are; none: no comments.
+    /// Interval of keep-alive comments to a waiting client; `None`: no comments.
     pub keepalive: Option<Duration>,
 }
 
-/// Bounds of one exchange.
+/// Limits of one exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ExchangeLimits {
-    /// Attempts.
+    /// Number of attempts, at least 1.
     pub max_attempts: u32,
-    /// Waits.
+    /// Number of waits.
     pub max_waits: u32,
-    /// All waits together.
+    /// Total time in the queue.
     pub max_wait: Duration,
     /// From arrival to the last byte.
     pub max_exchange: Duration,
@@ -260,12 +261,12 @@ pub struct ExchangeLimits {
     pub queue_length: u32,
 }
 
-/// How long a failing backend is excluded.
+/// Lengths of cooldowns.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Cooldown {
     /// The first cooldown where the provider names none; it doubles with every failure.
     pub base: Duration,
-    /// The longest of those.
+    /// Longest cooldown without a Retry-After.
     pub max: Duration,
     /// Up to this share is added by chance, 0 to 1.
     pub jitter: f64,
@@ -275,44 +276,44 @@ pub struct Cooldown {
     pub retry_after_cap: Duration,
 }
 
-/// What is written to standard error.
+/// Lines on standard error.
 #[derive(Clone, Debug)]
 pub struct Log {
     /// Directives for the `tracing` filter.
     pub level: String,
-    /// How lines look.
+    /// Format of the lines.
     pub format: LogFormat,
-    /// One line per exchange?
+    /// Write one line per exchange.
     pub exchanges: bool,
 }
 
-/// How log lines look.
+/// Format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
     /// Pretty on a terminal, JSON otherwise.
     Auto,
-    /// For people.
+    /// Readable text, coloured on a terminal.
     Pretty,
-    /// For machines.
+    /// One JSON object per line.
     Json,
 }
 
 /// One routable target, with what only the host may know.
 #[derive(Clone, Debug)]
 pub struct BackendConfig {
-    /// What the core and the policy see of it.
+    /// The backend as core and policy see it.
     pub backend: Backend,
     /// `http` or `https`, a host, and a path that does not end with a slash (or is `/`); nothing else.
     pub base_url: Uri,
-    /// The provider's key.
+    /// API key of the provider.
     pub api_key: Option<Secret>,
     /// Sent with every request; the values are marked sensitive.
     pub headers: Vec<(HeaderName, HeaderValue)>,
-    /// Whether Pointsman finds out by itself that it is well again; none: the next request does.
+    /// Background check after a cooldown; `None`: the next request is the probe.
     pub health_check: Option<HealthCheck>,
 }
 
-/// How a backend whose cooldown is over is tried without a client's request.
+/// A small request sent after a cooldown, in place of a client's request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HealthCheck {
     /// Time between two tries, at least a second.
@@ -323,25 +324,25 @@ pub struct HealthCheck {
     pub model: Arc<str>,
 }
 
-/// One client key.
+/// A client key with its permissions.
 #[derive(Clone, Debug)]
 pub struct Client {
     /// Its name in logs, metrics and records.
     pub name: Arc<str>,
-    /// Its key's digest.
+    /// Digest of the key.
     pub key: KeyDigest,
-    /// Its limits.
+    /// Rate and concurrency limits.
     pub limits: Limits,
     /// Spend allowed per day, UTC.
     pub budget_usd_per_day: Option<f64>,
-    /// May it use backends that cost nothing when that is spent?
+    /// It may use free backends once its budget is spent.
     pub free_when_over_budget: bool,
     /// The models it may ask for; none: all.
     pub models: Option<Vec<Pattern>>,
 }
 
 impl Client {
-    /// May it ask for this model?
+    /// Returns true if it may ask for this model.
     pub fn may_ask(&self, model: &str) -> bool {
         self.models.as_ref().is_none_or(|patterns| patterns.iter().any(|p| p.capture(model).is_some()))
     }

@@ -87,7 +87,7 @@ fn look_for_lists(at: &Path, node: &Node, found: &mut Vec<Path>) {
     }
 }
 
-/// What serde complained of, in the forms that its derive writes.
+/// An error of serde, recognised by the texts that its derive writes.
 enum Complaint {
     UnknownKey { known: Vec<String> },
     UnknownWord { known: Vec<String> },
@@ -228,7 +228,7 @@ fn one_of(words: &[String]) -> String {
     words.iter().map(|w| format!("\"{w}\"")).collect::<Vec<_>>().join(" or ")
 }
 
-/// The words between backquotes.
+/// Extracts the words between backquotes.
 fn quoted(text: &str) -> Vec<String> {
     text.split('`').skip(1).step_by(2).map(str::to_owned).collect()
 }

@@ -1,4 +1,4 @@
-//! What is wrong with a configuration: where, what, and what to write instead.
+//! Problems of a configuration: the place, the fault, and the text to write instead.
 
 use std::fmt;
 use std::ops::Range;
@@ -6,29 +6,29 @@ use std::sync::Arc;
 
 use crate::seal::{PRIVATE, SEALED};
 
-/// How bad it is.
+/// Severity of a problem.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Severity {
-    /// The configuration is refused.
+    /// Refuses the configuration.
     Error,
     /// It is taken, but the operator should know.
     Warning,
 }
 
-/// Where something stands.
+/// Place of a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place {
-    /// In a file.
+    /// A place in a file.
     File {
         /// Its name, as it was given.
         file: Arc<str>,
-        /// From 1.
+        /// Line number, from 1.
         line: usize,
-        /// In characters, from 1.
+        /// Column in characters, from 1.
         column: usize,
-        /// Where in the quote it begins, from 0.
+        /// Start of the value in the quote, from 0.
         indent: usize,
-        /// How many characters of the line are meant, at least 1.
+        /// Length of the value in characters, at least 1.
         width: usize,
         /// The line, secrets in it masked.
         quote: String,
@@ -40,17 +40,17 @@ pub enum Place {
 /// One problem of a configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Diagnostic {
-    /// How bad it is.
+    /// Severity of the problem.
     pub severity: Severity,
-    /// What is wrong, without a full stop.
+    /// The fault, without a full stop.
     pub message: String,
-    /// Where; none for the configuration as a whole.
+    /// Place of the value; `None` for the configuration as a whole.
     pub place: Option<Place>,
-    /// What is written beneath the quoted words.
+    /// Text beneath the quoted words.
     pub label: String,
     /// Another place that has to do with it, and why.
     pub related: Option<(Place, String)>,
-    /// What to write, or to do.
+    /// Advice: the text to write, or the thing to do.
     pub help: Option<String>,
 }
 
@@ -67,7 +67,7 @@ impl Diagnostic {
         }
     }
 
-    /// Says what to do.
+    /// Sets the advice.
     pub fn help(&mut self, help: impl Into<String>) -> &mut Self {
         self.help = Some(help.into());
         self
@@ -100,7 +100,7 @@ impl fmt::Display for Diagnostic {
     }
 }
 
-/// `FILE:LINE:COLUMN`, or the variable.
+/// Writes `FILE:LINE:COLUMN`, or the variable.
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -131,7 +131,7 @@ impl Place {
 /// Refused: every problem that was found, in the order of the file.
 #[derive(Clone, Debug, thiserror::Error)]
 pub struct ConfigError {
-    /// At least one.
+    /// All problems found, at least one.
     pub diagnostics: Vec<Diagnostic>,
 }
 
@@ -155,12 +155,12 @@ impl fmt::Display for ConfigError {
     }
 }
 
-/// Where a value came from, before it is looked up for people.
+/// Origin of a value, before line and column are known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Site {
-    /// Bytes of the file.
+    /// A range of bytes in the file.
     File(Range<usize>),
-    /// An environment variable.
+    /// An environment variable of this name.
     Variable(Arc<str>),
 }
 
@@ -238,10 +238,10 @@ const QUOTE_CHARS: usize = 100;
 /// Words in a line that say that a secret may stand behind its `=`.
 const SECRET_WORDS: [&str; 6] = ["key", "token", "secret", "password", "authorization", "headers"];
 
-/// What a value may begin with that is no secret, or is blotted out behind it.
+/// Prefixes of values that are not secrets, or whose secret part is masked.
 const HARMLESS: [&str; 4] = ["env:", "file:", "sha256:", SEALED];
 
-/// What is blotted out wherever it stands, whatever the key beside it is called.
+/// Prefixes that are masked wherever they appear, whatever the key is called.
 const MARKS: [&str; 2] = [SEALED, PRIVATE];
 
 /// The line with what may be a secret blotted out, character by character, so that columns stay. In a section of headers every

@@ -5,11 +5,11 @@ use super::decode::nearest;
 
 const LEVELS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "off"];
 
-/// What to write.
+/// Advice for an invalid log level.
 pub(super) const HELP: &str =
     "write error, warn, info, debug, trace or off, or directives such as \"info,pointsman::policy=debug\"";
 
-/// Why this is not a log level; none: it is.
+/// Explains why this is not a log level; `None` if it is one.
 pub(super) fn fault(text: &str) -> Option<String> {
     if text.trim().is_empty() {
         return Some("this is empty, which is not a log level".to_owned());

@@ -47,7 +47,7 @@ const MAX_FILE_BYTES: u64 = 4 << 20;
 /// A configuration, and what the operator should know about it.
 #[derive(Clone, Debug)]
 pub struct Loaded {
-    /// Checked.
+    /// The checked configuration.
     pub config: Config,
     /// In the order of the file.
     pub warnings: Vec<Diagnostic>,
@@ -67,7 +67,7 @@ pub fn load(path: Option<&Path>, env: &dyn Env) -> Result<Loaded, ConfigError> {
     Ok(loaded)
 }
 
-/// What the providers' variables come to, without a file.
+/// Builds a configuration from the providers' variables, without a file.
 fn discovered(env: &dyn Env) -> Result<Loaded, ConfigError> {
     let providers::Discovered { text, remarks } = providers::discover(env)?;
     let mut loaded = parse(&text, "(environment)", env)?;
@@ -89,7 +89,7 @@ pub fn parse(text: &str, file_name: &str, env: &dyn Env) -> Result<Loaded, Confi
     Ok(Loaded { config, warnings: report.finish()?, path: None })
 }
 
-/// Where a key of a configuration file has its value: in the file, or in the environment; none where it has none.
+/// Finds the place of a key's value: in the file, or in the environment; `None` without a value.
 pub fn place(file: &Path, env: &dyn Env, section: &str, key: &str) -> Option<Place> {
     let text = read(file).ok()?;
     let mut report = Report::new(&file.display().to_string(), &text);
@@ -99,7 +99,8 @@ pub fn place(file: &Path, env: &dyn Env, section: &str, key: &str) -> Option<Pla
     Some(report.place(&node.site))
 }
 
-/// Where a setting of a policy that goes by one of these names stands: in a table of one of them, or among the plain keys.
+/// Finds the place of a setting of a policy with one of these names: in a table of such a name, or among the plain
+/// keys.
 pub fn settings_place(file: &Path, env: &dyn Env, names: &[&str], key: &str) -> Option<Place> {
     let text = read(file).ok()?;
     let mut report = Report::new(&file.display().to_string(), &text);

@@ -8,7 +8,7 @@ use super::decode::suggestion;
 use super::diagnostic::{Report, Site};
 use super::tree::{Body, Node, Path, Step};
 
-/// What variables of ours begin with.
+/// Prefix of the variables that override settings.
 const PREFIX: &str = "POINTSMAN__";
 
 /// Names of the first generation, and the policy setting each one is.
@@ -90,7 +90,7 @@ impl Override {
         Site::Variable(self.name.clone())
     }
 
-    /// Which key is meant: `BACKEND__NVIDIA_1__RPM` is `backend[i].rpm` of the one whose id is `nvidia-1`.
+    /// Resolves a variable to a key: `BACKEND__NVIDIA_1__RPM` is `backend[i].rpm` of the one whose id is `nvidia-1`.
     fn path(&self, tree: &Node, report: &mut Report<'_>) -> Option<Path> {
         let parts: Vec<&str> = self.name[PREFIX.len()..].split("__").collect();
         if parts.len() < 2 || parts.iter().any(|part| part.is_empty()) {

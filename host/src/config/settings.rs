@@ -25,18 +25,18 @@ type Settings = Map<String, Value>;
 /// `[policy.settings]`, and the policies that the configuration names.
 #[derive(Clone, Debug, Default)]
 pub struct PolicySettings {
-    /// As they are written.
+    /// Settings as written in the file.
     pub settings: Settings,
     /// The policy's file; none: the embedded policy.
     pub file: Option<PathBuf>,
     /// The name in that file's component.
     pub own_name: Option<String>,
-    /// The shadow's file.
+    /// Component file of the shadow policy.
     pub shadow_file: Option<PathBuf>,
 }
 
 impl PolicySettings {
-    /// What a policy is offered that has these names, where a table of one of them stands there; none: there is no such table.
+    /// Returns the settings for a policy with one of these names, if a table of such a name exists.
     pub fn offer_with_table(&self, names: &[&str]) -> Option<SettingsOffer> {
         section(&self.settings, names)?;
         let Self { settings, file, own_name, shadow_file } = self;
@@ -46,7 +46,7 @@ impl PolicySettings {
 }
 
 impl Policy {
-    /// What the policy is offered that the configuration names; `own` is the name in the component.
+    /// Returns the settings for the policy that the configuration names; `own` is the name in the component.
     pub fn offer(&self, own: Option<&str>) -> SettingsOffer {
         let owners = self.owners();
         let names = names(own.or(owners.own_name), owners.file, owners.file.is_none());
@@ -54,13 +54,14 @@ impl Policy {
         finished(SettingsOffer::with_foreign_tables(owners.plain(&names)).and(&section), &self.settings)
     }
 
-    /// What another policy is offered that has these names: its own table, or else what it knows of the plain keys. One of the
-    /// configured policy's name is another version of that: it is offered what is that one's, as far as it knows it.
+    /// Returns the settings for another policy with one of these names: its own table, or else the plain keys that it
+    /// knows. A policy with the configured policy's name is another version of it, and gets that one's settings as
+    /// far as it knows them.
     pub fn offer_for_other(&self, names: &[&str]) -> SettingsOffer {
         self.owners().offer_for_other(names)
     }
 
-    /// What a policy is offered that came with settings.
+    /// Returns the settings for a policy that came with its own.
     pub fn offer_of(&self, settings: &Settings) -> SettingsOffer {
         finished(SettingsOffer::own(settings.clone()), &self.settings)
     }
@@ -107,8 +108,8 @@ impl<'a> Owners<'a> {
         names(self.own_name, self.file, self.file.is_none())
     }
 
-    /// Does a policy of these names go by one of that policy? The name of a file says nothing of a component with another name of
-    /// its own: a project's is mostly policy.wasm.
+    /// Returns true if a policy with these names has one of the configured policy's. A component's own name counts
+    /// before the name of its file, which is often just policy.wasm.
     fn is_configured(&self, names: &[&str]) -> bool {
         let known = self.configured();
         match self.own_name {
@@ -126,7 +127,7 @@ impl<'a> Owners<'a> {
     }
 }
 
-/// What was offered once, for whoever is asked now: any of it may be another policy's.
+/// Reads settings as they were recorded; some of them may be meant for another policy than the one asked now.
 pub fn recorded_settings(json: &str) -> SettingsOffer {
     SettingsOffer::shared(json).without_blame_for(EMERGENCY_FRACTION)
 }
@@ -149,7 +150,7 @@ fn finished(offer: SettingsOffer, settings: &Settings) -> SettingsOffer {
 }
 
 impl Shadow {
-    /// What it is offered; `own` is the name in the component.
+    /// Returns the settings for the policy; `own` is the name in the component.
     pub fn offer(&self, own: Option<&str>) -> SettingsOffer {
         let names = names(own, Some(&self.file), false);
         let offer = match (&self.own_settings, section(&self.settings, &names)) {

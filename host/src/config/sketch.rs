@@ -20,7 +20,7 @@ const SECTIONS: [&str; 3] = ["limits", "cooldown", "stream"];
 /// Its lists; their elements may have keys of the sketch's own.
 const LISTS: [&str; 2] = ["backend", "client"];
 
-/// Stands for `[policy.settings]`.
+/// Key that stands for `[policy.settings]`.
 const SETTINGS: &str = "settings";
 
 /// Keys of a sketch's own, by the list they stand in; `""` is the top level.
@@ -43,12 +43,12 @@ impl Complaints<'_, '_> {
         self.report.error(None, message)
     }
 
-    /// Was anything complained of?
+    /// Returns true if a problem was reported.
     pub fn is_any(&self) -> bool {
         self.report.errors() > 0
     }
 
-    /// Is the key at `at` complained of already?
+    /// Returns true if a problem of the key at `at` was reported.
     pub fn is_told(&self, at: &Path) -> bool {
         self.tree.refused(at)
     }

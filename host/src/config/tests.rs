@@ -1,4 +1,4 @@
-//! What operators write, and what they are told.
+//! Checking configurations: accepted files, and the problems reported of others.
 
 use std::time::Duration;
 

@@ -12,11 +12,11 @@ use super::diagnostic::{Report, Site};
 /// One value, its origin, and what is beneath it.
 #[derive(Clone, Debug)]
 pub(super) struct Node {
-    /// Where the value stands.
+    /// Origin of the value.
     pub(super) site: Site,
-    /// Where its key stands.
+    /// Origin of its key.
     pub(super) key: Option<Site>,
-    /// What an environment variable said literally, where the value was read from one.
+    /// Text of the environment variable that the value was read from.
     pub(super) spoken: Option<Arc<str>>,
     pub(super) body: Body,
 }
@@ -36,9 +36,9 @@ pub(super) enum Body {
 /// One step down the tree.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Into a table.
+    /// Key in a table.
     Key(String),
-    /// Into a list.
+    /// Index in a list.
     Index(usize),
 }
 
@@ -52,12 +52,12 @@ impl Path {
         Self::default().key(section)
     }
 
-    /// A key beneath it.
+    /// Returns the path of a key beneath it.
     pub fn key(&self, key: &str) -> Self {
         self.then(Step::Key(key.to_owned()))
     }
 
-    /// An element of it.
+    /// Returns the path of an element of it.
     pub fn index(&self, index: usize) -> Self {
         self.then(Step::Index(index))
     }
@@ -66,7 +66,7 @@ impl Path {
         Self(self.0.iter().cloned().chain([step]).collect())
     }
 
-    /// Its last key.
+    /// Returns its last key.
     pub(super) fn name(&self) -> &str {
         self.0
             .iter()
@@ -128,12 +128,12 @@ impl Node {
         Self { site: here, key: None, spoken: None, body }
     }
 
-    /// An empty table.
+    /// Creates an empty table.
     pub(super) fn table(site: Site) -> Self {
         Self { site, key: None, spoken: None, body: Body::Table { entries: BTreeMap::new(), refused: BTreeSet::new() } }
     }
 
-    /// The same without origins.
+    /// Returns the value without origins.
     pub(super) fn to_value(&self) -> Value {
         match &self.body {
             Body::Leaf(value) => value.clone(),
@@ -156,7 +156,7 @@ impl Node {
         })
     }
 
-    /// Where `path` stands, or as much of it as there is.
+    /// Finds the origin of `path`, or of its nearest existing parent.
     pub(super) fn nearest(&self, path: &Path) -> &Site {
         let mut node = self;
         for step in &path.0 {
@@ -168,7 +168,7 @@ impl Node {
         &node.site
     }
 
-    /// Was there something at `path` that was reported and taken out?
+    /// Returns true if a value at `path` was reported and removed.
     pub(super) fn refused(&self, path: &Path) -> bool {
         let Some((Step::Key(key), parent)) = path.0.split_last() else {
             return false;

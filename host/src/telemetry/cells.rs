@@ -48,10 +48,10 @@ pub(super) const GEN_AI_TOKEN_BOUNDS: &[f64] = &[
     16_777_216.0,
     67_108_864.0,
 ];
-/// Seconds.
+/// Bounds in seconds, from OpenTelemetry's GenAI conventions.
 pub(super) const GEN_AI_DURATION_BOUNDS: &[f64] =
     &[0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92];
-/// Seconds.
+/// Bounds in seconds, from OpenTelemetry's GenAI conventions.
 pub(super) const GEN_AI_FIRST_TOKEN_BOUNDS: &[f64] =
     &[0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
 
@@ -173,7 +173,7 @@ impl Spent {
     }
 }
 
-/// What one backend did in one lane.
+/// Counters of one backend in one lane.
 #[derive(Debug)]
 pub(super) struct LaneCells {
     pub(super) ends: [Count; End::ALL.len()],
@@ -210,21 +210,21 @@ impl BackendCells {
     }
 }
 
-/// One client key.
+/// Counters of one client key.
 #[derive(Debug, Default)]
 pub(super) struct ClientCells {
     pub(super) ends: [Count; End::ALL.len()],
     pub(super) spent: Spent,
 }
 
-/// What the whole proxy did in one lane.
+/// Totals of all backends in one lane.
 #[derive(Debug)]
 pub(super) struct LaneTotals {
     pub(super) exchange_seconds: Histogram,
     pub(super) first_byte_seconds: Histogram,
     pub(super) waited_seconds: Histogram,
     pub(super) waits: Count,
-    /// Delivered answers.
+    /// Number of delivered answers.
     pub(super) answered: Count,
     pub(super) cost: Usd,
     /// By exchanges that waited, and by the others.
@@ -276,7 +276,7 @@ pub(super) const GEN_AI_OPERATIONS: [&str; 4] = ["chat", "text_completion", "emb
 /// For the provider the dialect stands: the record does not say whose service a URL is.
 pub(super) const GEN_AI_PROVIDERS: [&str; 3] = ["openai", "anthropic", "plain"];
 
-/// What OpenTelemetry's GenAI conventions ask for, of one model, provider and operation.
+/// Counters of OpenTelemetry's GenAI conventions for one model, provider and operation.
 #[derive(Debug)]
 pub(super) struct GenAiCells {
     pub(super) input_tokens: Histogram,
@@ -338,9 +338,9 @@ pub(super) struct Named<C> {
     none: Arc<C>,
 }
 
-/// What stands for names that are not configured.
+/// Label value for names that are not configured.
 pub(super) const OTHER: &str = "other";
-/// What stands for no name at all.
+/// Label value for a missing name.
 pub(super) const NONE: &str = "none";
 
 impl<C: Default> Named<C> {

@@ -1,4 +1,4 @@
-//! What happens, as it happens, for those who watch. Nobody watching costs a look at a counter.
+//! Live events for watchers of the admin API. Without a watcher an event costs one atomic load.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ const BACKLOG: usize = 1_024;
 /// More do not watch at a time.
 pub const MAX_WATCHERS: usize = 64;
 
-/// Something that happened.
+/// One event, as watchers receive it.
 #[derive(Clone, Debug)]
 pub struct Event {
     /// `exchange`, `change`, `promotion` or `backend`.
@@ -25,7 +25,7 @@ pub struct Event {
     pub data: Arc<str>,
 }
 
-/// Where events are told and watched; cheap to clone.
+/// Sender and subscription point of events; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Events(broadcast::Sender<Event>);
 

@@ -330,7 +330,7 @@ fn process(page: &mut Page<'_>, counted: &Counted) -> fmt::Result {
     page.gauges("process_resident_memory_bytes", "Memory in use", |series| series.gauge(&[], signed(bytes)))
 }
 
-/// Where the system tells (Linux); none elsewhere.
+/// Reads the resident memory from the system (Linux only), bytes.
 fn resident_bytes() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;

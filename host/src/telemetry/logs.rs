@@ -12,19 +12,19 @@ use super::rfc3339::Rfc3339;
 use super::sink::{Sink, SinkGuard};
 use super::{Clock, line};
 
-/// How lines look.
+/// Format of log lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LogFormat {
     /// Text on a terminal, else JSON.
     #[default]
     Auto,
-    /// For people.
+    /// Readable text, coloured on a terminal.
     Text,
-    /// For collectors.
+    /// One JSON object per line, for log collectors.
     Json,
 }
 
-/// Why logging cannot begin.
+/// The reason why logging cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
     /// The level cannot be read.
@@ -33,15 +33,15 @@ pub enum LogError {
          write error, warn, info, debug, trace, or pairs such as `info,pointsman::policy=debug`"
     )]
     Level {
-        /// As written.
+        /// The level as written.
         level: String,
-        /// What is wrong with it.
+        /// Fault of the level.
         reason: String,
     },
     /// The thread that writes could not be started.
     #[error("the log's writer thread could not be started: {0}")]
     Thread(#[from] std::io::Error),
-    /// Logging was begun before.
+    /// Logging was started before.
     #[error("logging has already begun in this process")]
     Twice,
 }
@@ -91,7 +91,7 @@ pub struct ExchangeLog {
 }
 
 impl ExchangeLog {
-    /// Writes nothing.
+    /// Creates a log that writes nothing.
     pub fn silent() -> Self {
         Self { to: None }
     }
@@ -141,7 +141,7 @@ fn subscriber(filter: EnvFilter, look: Look, sink: Sink, clock: Clock) -> Box<dy
     }
 }
 
-/// <https://no-color.org>
+/// Follows <https://no-color.org>: no colour if the variable is set.
 fn no_color_is_unset() -> bool {
     std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }

@@ -191,17 +191,17 @@ pub struct LiveBackend {
 /// The words of a backend's state.
 pub const BACKEND_STATES: [&str; 5] = ["ready", "throttled", "cooling", "probing", "drained"];
 
-/// What all exchanges since the start came to.
+/// Totals of all exchanges since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Totals {
     /// Exchanges whose client got the whole answer.
     pub answered: u64,
     /// Requests refused at the door.
     pub denied: u64,
-    /// Cost in USD.
+    /// Cost of all attempts, USD.
     pub spent_usd: f64,
-    /// What the cheapest fallback would have cost more for what was answered outside the fallback lane, in USD: of exchanges
-    /// that waited; none: there were such, and no fallback has a price.
+    /// Saved by waiting in USD, compared with the cheapest fallback: of exchanges that waited and were answered
+    /// outside the fallback lane. `None`: there were such exchanges, but no fallback has a price.
     pub saved_by_waiting_usd: Option<f64>,
     /// The same of exchanges that did not wait.
     pub saved_without_waiting_usd: f64,
@@ -271,7 +271,7 @@ impl Metrics {
         self.0.denials.unrecorded.add(1);
     }
 
-    /// What all exchanges since the start came to.
+    /// Returns the totals of all exchanges since the start.
     pub fn totals(&self) -> Totals {
         let totals = &self.0.totals;
         let saved_by_waiting_usd = total_usd(totals.iter().map(|lane| lane.saved_by_waiting.get()));
@@ -338,7 +338,7 @@ impl Metrics {
         self.0.shadow.ran(time);
     }
 
-    /// Everything, in this format.
+    /// Writes all metrics in this format.
     pub fn encode(&self, live: Live, format: TextFormat) -> String {
         let mut registry = Registry::default();
         registry.register_collector(Box::new(Exposition { counted: Arc::clone(&self.0), live }));

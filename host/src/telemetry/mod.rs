@@ -1,4 +1,4 @@
-//! What Pointsman tells about itself: logs and metrics.
+//! Logs, metrics and live events.
 
 pub mod events;
 pub mod logs;

@@ -39,7 +39,7 @@ pub fn parse(text: &str) -> Option<Timestamp> {
     u64::try_from(micros).ok().map(Timestamp::from_micros)
 }
 
-/// What to tell of a text that [`parse_or_ago`] does not read.
+/// Error text for input that [`parse_or_ago`] does not read.
 pub const NOT_UNDERSTOOD: &str = "is not understood; write how long ago (90s, 30m, 24h, 7d), \
      a time (2026-01-31T12:00:00Z) or seconds since 1970";
 
@@ -84,7 +84,7 @@ fn parse_time(text: &str) -> Option<i64> {
     Some(seconds * 1_000_000 + parse_fraction(fraction)?)
 }
 
-/// Seconds east of Greenwich.
+/// Parses an offset into seconds east of Greenwich.
 fn parse_offset(text: &str) -> Option<i64> {
     if text.eq_ignore_ascii_case("z") {
         return Some(0);

@@ -7,9 +7,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// What may wait to be written, in bytes; lines beyond are lost, and their number is told.
+/// Buffer for lines that wait to be written, bytes. Lines beyond it are dropped, and their number is written later.
 const BUFFER_MAX_BYTES: usize = 4 << 20;
-/// How long lines gather before they are written together, in ms.
+/// Time in which lines are gathered before they are written together, ms.
 const GATHER_MS: u64 = 20;
 /// They are written at once when there are this many bytes.
 const GATHER_MAX_BYTES: usize = 64 << 10;

@@ -9,14 +9,14 @@ use std::collections::HashSet;
 /// A text format of metrics.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum TextFormat {
-    /// <https://prometheus.io/docs/instrumenting/exposition_formats/>
+    /// Prometheus text format, <https://prometheus.io/docs/instrumenting/exposition_formats/>.
     #[default]
     Prometheus,
-    /// <https://github.com/prometheus/OpenMetrics/blob/main/specification/OpenMetrics.md>
+    /// OpenMetrics text format, <https://github.com/prometheus/OpenMetrics/blob/main/specification/OpenMetrics.md>.
     OpenMetrics,
 }
 
-/// How well a media range fits: a range that names the type counts before one with a wildcard (RFC 9110, 12.5.1).
+/// Precision of a media range: one that names the type counts before one with a wildcard (RFC 9110, 12.5.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Precision {
     Any,
@@ -26,7 +26,7 @@ enum Precision {
 }
 
 impl TextFormat {
-    /// The content type.
+    /// Returns the `Content-Type` of the format.
     pub const fn content_type(self) -> &'static str {
         match self {
             TextFormat::Prometheus => "text/plain; version=0.0.4; charset=utf-8",
@@ -59,7 +59,8 @@ fn quality(accept: &str, format: TextFormat) -> u32 {
     fitting.max_by_key(|(precision, quality)| (*precision, *quality)).map_or(0, |(_, quality)| quality)
 }
 
-/// How well a media range fits a format, and its weight; none: it is for another, or cannot be read.
+/// Matches a media range with a format; returns precision and weight, `None` when it does not match or cannot be
+/// parsed.
 fn fit(range: &str, format: TextFormat) -> Option<(Precision, u32)> {
     let mut parts = range.split(';').map(str::trim);
     let (kind, subtype) = parts.next()?.split_once('/')?;

@@ -45,7 +45,7 @@ struct Idle(Mutex<Vec<(http1::SendRequest<Body>, Instant)>>);
 
 /// A response head with its body to come, and the connection it comes on.
 pub struct Answer {
-    /// The response.
+    /// Head and body of the response.
     pub response: Response<Incoming>,
     /// Gives the connection back when the body has been read to its end.
     pub lease: Lease,
@@ -57,43 +57,43 @@ pub struct Lease {
     idle: Arc<Idle>,
 }
 
-/// May a kept connection be used?
+/// Permission to use a kept connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reuse {
-    /// If there is one.
+    /// A kept connection, if there is one.
     Kept,
     /// A new one is made.
     Fresh,
 }
 
-/// Why there is no response head.
+/// The reason why no response head arrived.
 #[derive(Debug, thiserror::Error)]
 pub enum SendError {
     /// No connection: refused, unreachable, unknown name, TLS.
     #[error("cannot connect to {origin}: {reason}")]
     Connect {
-        /// Where to.
+        /// Origin of the upstream.
         origin: String,
-        /// What happened.
+        /// Cause of the failure.
         reason: String,
     },
-    /// No connection in time.
+    /// No connection within the time limit.
     #[error("no connection to {origin} within {limit:?} (timeouts.connect_ms)")]
     ConnectTimeout {
-        /// Where to.
+        /// Origin of the upstream.
         origin: String,
-        /// The limit.
+        /// The time limit.
         limit: Duration,
     },
     /// The connection broke before the head was there.
     #[error("the connection broke before a response: {reason}")]
     Reset {
-        /// What happened.
+        /// Cause of the failure.
         reason: String,
         /// The connection had served before: its end may have crossed the request.
         reused: bool,
     },
-    /// What came is not HTTP.
+    /// The upstream's bytes are not HTTP.
     #[error("the upstream's response is not valid HTTP: {0}")]
     Malformed(String),
 }

@@ -128,7 +128,8 @@ impl Exchange {
         Action::Send(sending)
     }
 
-    /// How an attempt at this backend continues what was delivered. A backend that cannot be prefilled never is.
+    /// Chooses how an attempt at this backend continues the delivered text. Only a backend with the capability gets a
+    /// prefill.
     pub(super) fn join(&self, backend: u32, resume: Option<Resume>) -> Join {
         let is_able = self.view.backend(backend).capabilities.get(PREFILL).copied().unwrap_or(false);
         match resume.unwrap_or(self.streams.resume) {

@@ -47,7 +47,7 @@ enum Phase {
     Done,
 }
 
-/// What a query showed of one candidate; a policy that says wait has turned down what was open.
+/// State of one candidate as a query showed it; a policy that waits has turned down every open one.
 #[derive(Clone, Copy, Debug)]
 struct Shown {
     index: u32,
@@ -55,7 +55,7 @@ struct Shown {
     open_to_emergency: bool,
 }
 
-/// One exchange.
+/// The state machine of one exchange.
 #[derive(Debug)]
 pub struct Exchange {
     view: Arc<View>,
@@ -167,12 +167,12 @@ impl Exchange {
         }
     }
 
-    /// Was an answer begun that broke, so that whatever comes must join it?
+    /// Returns true if an answer broke off after its first bytes were delivered, so that the next one must join it.
     pub fn is_resuming(&self) -> bool {
         self.resuming
     }
 
-    /// Is it over?
+    /// Returns true after the last action.
     pub fn is_done(&self) -> bool {
         matches!(self.phase, Phase::Done)
     }
@@ -244,10 +244,10 @@ impl Exchange {
     }
 }
 
-/// What a token limit is charged for an answer before it is known.
+/// Tokens charged to a token limit for an answer of unknown length.
 const ANSWER_TOKENS: u32 = 1_024;
 
-/// What an exchange with these facts needs of a backend.
+/// Builds the want of an exchange with these facts.
 fn wanted(view: &View, model: &Arc<str>, facts: &Facts, tokens: u32) -> Want {
     if facts.crosses {
         view.want_across(model, facts.operation, tokens)

@@ -1,4 +1,4 @@
-//! What a delivered answer saved compared with the cheapest fallback.
+//! Savings of a delivered answer compared with the cheapest fallback.
 
 use super::Exchange;
 use crate::record::End;
@@ -6,8 +6,8 @@ use crate::saving::{saved_usd, total_usd};
 use crate::table::Lane;
 
 impl Exchange {
-    /// What the answer saved, in USD; none where that is unknown or nothing was answered outside the fallback lane. To be
-    /// asked before [`Exchange::take_attempts`].
+    /// Returns the savings of the answer in USD; `None` when unknown, or when nothing was answered outside the
+    /// fallback lane. To be called before [`Exchange::take_attempts`].
     pub fn saved_usd(&self, end: End, lane: Option<Lane>) -> Option<f64> {
         let lane = lane.filter(|_| end == End::Delivered)?;
         let answer = self.attempts.last()?.usage;

@@ -1,4 +1,4 @@
-//! What goes into an exchange and what comes out of it.
+//! Inputs and outputs of an exchange.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
@@ -13,14 +13,14 @@ use crate::outcome::Outcome;
 use crate::record::{End, Usage};
 use crate::table::{Lane, Timeouts};
 
-/// What one exchange may use up, whatever its policy says.
+/// Limits of one exchange, whatever its policy decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Budgets {
-    /// Attempts, at least 1.
+    /// Number of attempts, at least 1.
     pub max_attempts: u32,
-    /// Waits.
+    /// Number of waits.
     pub max_waits: u32,
-    /// All waits together.
+    /// Total time in the queue.
     pub max_wait: Duration,
     /// The whole exchange, up to its commit; no attempt to resume it begins later either.
     pub max_total: Duration,
@@ -37,21 +37,21 @@ impl Default for Budgets {
     }
 }
 
-/// How streams are handled where the policy does not say.
+/// Defaults for streams, where the policy does not decide.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StreamDefaults {
-    /// The commit gate.
+    /// Commit gate of streams.
     pub commit: Commit,
-    /// The resume mode.
+    /// Resume mode after a break.
     pub resume: Resume,
 }
 
-/// What is known of the request on arrival.
+/// Facts about a request, known on arrival.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Facts {
-    /// What is asked.
+    /// Operation of the request.
     pub operation: Operation,
-    /// Does the client want a stream?
+    /// The client wants a stream.
     pub streaming: bool,
     /// -100..=100, larger is more urgent.
     pub priority: i32,
@@ -69,12 +69,12 @@ pub struct Facts {
     pub acts: bool,
 }
 
-/// What happened.
+/// An input: something that happened.
 #[derive(Debug)]
 pub enum Event {
     /// The request is there, body and all.
     Arrived,
-    /// The policy answered.
+    /// The policy's decision.
     Decided(Decision),
     /// While waiting: capacity, held for us.
     Granted(Permit),
@@ -86,16 +86,16 @@ pub enum Event {
     Ended(Ended),
     /// The attempt under way ended too early after its commit, and what was delivered can be continued.
     Broke(Ended),
-    /// The client went away.
+    /// The client disconnected.
     ClientGone,
 }
 
-/// An attempt that ended.
+/// The end of an attempt.
 #[derive(Clone, Debug)]
 pub struct Ended {
-    /// What it came to.
+    /// Outcome of the attempt.
     pub outcome: Outcome,
-    /// What it used.
+    /// Tokens it used.
     pub usage: Usage,
     /// Time to the response head.
     pub first_byte: Option<Duration>,
@@ -119,18 +119,18 @@ impl Ended {
     }
 }
 
-/// What to do next.
+/// An output: the next thing to do.
 #[derive(Debug)]
 pub enum Action {
-    /// Ask the policy.
+    /// Ask the policy for a decision.
     Ask(Query),
-    /// Send the request.
+    /// Send the request to a backend.
     Send(Sending),
     /// Wait for a grant for this ticket, at most so long.
     Wait {
-        /// The place in line.
+        /// Place in the queue.
         ticket: Ticket,
-        /// The longest.
+        /// Maximum length of the wait.
         max: Duration,
     },
     /// Go on relaying; the end of the body is the next event.
@@ -146,23 +146,23 @@ pub enum Action {
 /// An attempt to be made.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sending {
-    /// Index into the table.
+    /// Index into the backend table.
     pub backend: u32,
-    /// The lane.
+    /// Lane of the attempt.
     pub lane: Lane,
     /// The model name to send; as asked where the request names none.
     pub model: String,
-    /// Its time limits.
+    /// Time limits of the attempt.
     pub timeouts: Timeouts,
-    /// The commit gate.
+    /// Commit gate of its stream.
     pub commit: Commit,
-    /// The resume mode.
+    /// Resume mode after a break.
     pub resume: Resume,
-    /// How it continues what was delivered; none when nothing was.
+    /// Way to continue the delivered text; `None` when nothing was delivered.
     pub join: Option<Join>,
 }
 
-/// How an attempt continues an answer that broke off.
+/// The way an attempt continues an answer that broke off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Join {
     /// It answers from the beginning; what was delivered is dropped while it agrees.
@@ -174,24 +174,24 @@ pub enum Join {
 /// An error of Pointsman's own.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Refusal {
-    /// Why.
+    /// Reason of the rejection.
     pub reason: Reason,
-    /// What the client reads.
+    /// Message to the client.
     pub message: String,
-    /// When it may come again.
+    /// Time until a retry may succeed.
     pub retry_after: Option<Duration>,
 }
 
-/// Why Pointsman itself refuses.
+/// The reason why Pointsman itself refuses a request.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Reason {
-    /// Nobody serves the model.
+    /// No backend serves the model.
     NoSuchModel,
     /// Every backend that could serve the model has said that it does not have it.
     ModelMissing,
     /// Only backends of another dialect serve the model, and the request cannot be translated for them.
     Untranslatable,
-    /// Everything was tried.
+    /// Every attempt and wait is used up.
     Exhausted,
     /// The waiting line is full.
     QueueFull,
@@ -199,17 +199,17 @@ pub enum Reason {
     OutOfTime,
     /// It must not be done twice, and the upstream may have done it.
     NotRepeated,
-    /// The policy said so.
+    /// The policy rejected it.
     Policy {
-        /// 400..=599.
+        /// HTTP status, 400..=599.
         status: u16,
-        /// The error's `type`.
+        /// The `type` of the error object.
         kind: String,
     },
 }
 
 impl Reason {
-    /// How a client is told.
+    /// Returns the kind of error object that the client gets.
     pub fn error_kind(&self) -> ErrorKind {
         match self {
             Reason::NoSuchModel | Reason::ModelMissing => ErrorKind::ModelNotFound,

@@ -130,7 +130,7 @@ impl Exchange {
         listed(self.view.table.backends.iter().filter_map(of), "; ")
     }
 
-    /// When a backend may answer again: at least a second, so that clients do not hammer.
+    /// Estimates the time until a backend may answer again: at least a second, so that clients do not hammer.
     pub(super) fn recovery(&self, fleet: &Fleet, now: Timestamp) -> Duration {
         let soonest = |lane| fleet.earliest_ready(now, &self.view, &self.want, lane);
         let soonest = [soonest(Lane::Primary), soonest(Lane::Fallback)].into_iter().flatten().min();

@@ -24,7 +24,7 @@ impl Fleet {
         self.update_member(id, |member| member.forget_key_faults(now))
     }
 
-    /// Whether changes of state wait to be reported.
+    /// Returns true if changes of state wait to be reported.
     pub fn has_changes(&self) -> bool {
         !self.changes.is_empty()
     }

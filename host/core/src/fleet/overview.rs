@@ -130,7 +130,7 @@ impl Fleet {
         self.member(view.slots[index as usize].0).state_for(now, &want.model, want.tokens)
     }
 
-    /// Whether a backend's cooldown for this model is over and its probe has not been sent.
+    /// Returns true if a backend's cooldown for this model is over and its probe has not been sent.
     pub fn is_probe_due(&self, now: Timestamp, view: &View, index: u32, model: &str) -> bool {
         view.slots.get(index as usize).is_some_and(|slot| self.member(slot.0).is_probe_due(now, model))
     }

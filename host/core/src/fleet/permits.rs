@@ -27,7 +27,7 @@ pub struct Permit {
 }
 
 impl Permit {
-    /// Whether this attempt probes a backend after its cooldown.
+    /// Returns true if this attempt probes a backend after its cooldown.
     pub fn is_probe(&self) -> bool {
         self.charge.is_probe()
     }
@@ -43,7 +43,7 @@ pub struct Denied {
 /// The result of an attempt, for settling its permit.
 #[derive(Clone, Debug)]
 pub struct AttemptReport<'a> {
-    /// The attempt's outcome.
+    /// Outcome of the attempt.
     pub outcome: &'a Outcome,
     /// Time to the first content.
     pub first_token: Option<Duration>,
@@ -52,7 +52,8 @@ pub struct AttemptReport<'a> {
 }
 
 impl Fleet {
-    /// Whether a permit handed out earlier may still be used: its backend may have been drained or set cooling since.
+    /// Returns true if a permit handed out earlier may still be used: its backend is neither drained nor set cooling
+    /// since.
     pub fn is_usable(&self, now: Timestamp, permit: &Permit) -> bool {
         if let Some(observed) = &self.observed {
             return observed.admits == Some(permit.backend);
@@ -95,7 +96,7 @@ impl Fleet {
         Permit { backend, lane, taken_at: now, slot, model: want.model.clone(), charge }
     }
 
-    /// Whether a backend takes an attempt in this lane now.
+    /// Checks that a backend takes an attempt in this lane now.
     fn check_admission(&self, now: Timestamp, view: &View, want: &Want, lane: Lane, index: u32) -> Result<(), Denied> {
         let known = want.candidates.binary_search(&index).is_ok();
         if !known || !lane.admits(view.backend(index).tier) {

@@ -50,7 +50,7 @@ impl WaitClass {
     }
 }
 
-/// All waiting exchanges.
+/// All waiting exchanges, by class.
 #[derive(Debug)]
 pub(crate) struct Queue {
     classes: BTreeMap<ClassId, WaitClass>,
@@ -148,7 +148,7 @@ impl Queue {
         Some((class.view.clone(), class.lane, Want { tokens, rank: ticket.rank, ..class.want.clone() }))
     }
 
-    /// Whether an exchange of a better rank waits for the same model on this backend.
+    /// Returns true if an exchange of a better rank waits for the same model on this backend.
     pub fn is_behind(&self, view: &View, want: &Want, lane: Lane, backend: u32) -> bool {
         self.classes.values().any(|class| {
             class.lane == lane

@@ -19,19 +19,19 @@ pub const REPORT_WINDOW: Duration = Duration::from_secs(60);
 /// A change of a backend's state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StateChange {
-    /// When it happened.
+    /// Time of the change.
     pub at: Timestamp,
     /// The backend's id.
     pub backend: Arc<str>,
     /// The model it is about; none: the whole backend.
     pub model: Option<Arc<str>>,
-    /// What happened.
+    /// The change itself.
     pub change: Change,
     /// Changes of this backend that were not reported since the last one that was.
     pub left_out: u32,
 }
 
-/// What happened to a backend.
+/// A change of a backend's state, with its cause.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
     /// Its key is refused, its credit is used up, or it does not have the model: a retry before `until` is pointless.
@@ -64,7 +64,7 @@ pub enum Change {
 }
 
 impl Change {
-    /// The word for it.
+    /// Name in logs and events.
     pub const fn as_str(self) -> &'static str {
         match self {
             Change::Excluded { .. } => "excluded",

@@ -71,7 +71,7 @@ impl Fleet {
         (served, next_check)
     }
 
-    /// Whether this backend may take an attempt in the lane within this time.
+    /// Returns true if this backend may take an attempt in the lane within this time.
     ///
     /// False for one that the lane does not admit, that is drained, that is excluded (in the emergency lane), or that is
     /// known to need longer. With attempts under way a limit may have room earlier than it says, because each of them

@@ -8,13 +8,13 @@ use super::trail::Trail;
 /// The version that is written.
 pub const VERSION: u8 = 1;
 
-/// Why bytes are no trail.
+/// The reason why bytes are not a trail.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TrailError {
     /// A later Pointsman wrote it.
     #[error("it has version {found}, of a newer Pointsman; this one reads versions up to {VERSION}: use the newer one")]
     Newer {
-        /// Its version.
+        /// Version found in the bytes.
         found: u8,
     },
     /// It is no trail, or not a whole one.

@@ -1,4 +1,4 @@
-//! How values look in a record.
+//! Serialised forms of values in a record.
 
 /// A time span as whole microseconds.
 pub(crate) mod micros {
@@ -30,7 +30,7 @@ pub(crate) mod packed {
     }
 }
 
-/// Shared text as text.
+/// Serialises shared text as a string.
 pub(crate) mod text {
     use std::sync::Arc;
 

@@ -1,5 +1,6 @@
-//! What the journal keeps of an exchange beyond its record: the [`Trail`], with every question and answer of its policy, and
-//! the [`Setup`] under which it ran. Together they let it be told, decided again, and lived through again.
+//! The journal's contents beyond an exchange's record: the [`Trail`], with every question to the policy and its
+//! answer, and the [`Setup`] under which it ran. From the two an exchange can be explained, decided again by another
+//! policy, and simulated.
 
 mod codec;
 pub(crate) mod forms;

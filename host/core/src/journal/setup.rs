@@ -8,34 +8,34 @@ use crate::exchange::{Budgets, StreamDefaults};
 use crate::fleet;
 use crate::table::{Limits, Pattern, Table};
 
-/// What core, policy and lab need of a configuration. There is no secret in it.
+/// The part of a configuration that core, policy and lab need, without secrets.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Setup {
     /// The backends, and the names that queries point to.
     pub table: Table,
-    /// `[policy.settings]` as JSON.
+    /// The table `[policy.settings]` as JSON.
     pub settings: String,
-    /// What the fleet is told.
+    /// Settings of the fleet.
     pub fleet: fleet::Settings,
-    /// What one exchange may use up.
+    /// Limits of one exchange.
     pub budgets: Budgets,
-    /// How streams are handled where the policy does not say.
+    /// Defaults for streams, where the policy does not decide.
     pub streams: StreamDefaults,
     /// The client keys, in the order of `table.clients`.
     pub clients: Vec<Terms>,
 }
 
-/// What a client key may do.
+/// Permissions and limits of a client key.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Terms {
-    /// Its name.
+    /// Name of the client key.
     #[serde(with = "super::forms::text")]
     pub name: Arc<str>,
-    /// Its limits.
+    /// Rate and concurrency limits.
     pub limits: Limits,
     /// Spend allowed per day, UTC; none: no limit.
     pub budget_usd_per_day: Option<f64>,
-    /// May it use backends that cost nothing when that is spent? Records of older versions say nothing: it might not.
+    /// It may use free backends once its budget is spent. False in records of older versions.
     #[serde(default)]
     pub free_when_over_budget: bool,
     /// The models it may ask for; none: all.
@@ -43,7 +43,7 @@ pub struct Terms {
 }
 
 impl Terms {
-    /// May it ask for this model?
+    /// Returns true if it may ask for this model.
     pub fn may_ask(&self, model: &str) -> bool {
         self.models.as_ref().is_none_or(|patterns| patterns.iter().any(|p| p.capture(model).is_some()))
     }

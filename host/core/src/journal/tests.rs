@@ -99,7 +99,7 @@ fn trail() -> Trail {
     trail
 }
 
-/// What was kept in memory to bound it is not part of the record.
+/// Compares two trails without the counters that only bound memory.
 fn same(a: &Trail, b: &Trail) -> bool {
     (a.arrived, &a.facts, &a.labels, a.spending, &a.steps, a.left_out)
         == (b.arrived, &b.facts, &b.labels, b.spending, &b.steps, b.left_out)

@@ -1,4 +1,4 @@
-//! What happened to one exchange, in the order of time, with all that its policy saw and said.
+//! The course of one exchange in order of time, with everything that its policy was shown and answered.
 
 use std::time::Duration;
 
@@ -17,15 +17,15 @@ pub const MAX_TRAIL_BYTES: usize = 1 << 20;
 /// The trail of an exchange. Indices are those of its setup's table; what its attempts came to is in its record.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Trail {
-    /// Arrival.
+    /// Time of arrival.
     pub arrived: Timestamp,
-    /// What was known on arrival.
+    /// Facts known on arrival.
     pub facts: Facts,
-    /// `x-pointsman-label-NAME`, by lower-case NAME.
+    /// Values of `x-pointsman-label-NAME` headers, by lower-case NAME.
     pub labels: Vec<(String, String)>,
     /// The client key's money on arrival.
     pub spending: Spending,
-    /// Oldest first.
+    /// Everything that happened, oldest first.
     pub steps: Vec<Step>,
     /// Questions that were too much to keep.
     pub left_out: u32,
@@ -33,41 +33,41 @@ pub struct Trail {
     bytes: usize,
 }
 
-/// Something that happened.
+/// One event of the exchange.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Step {
-    /// When, from the arrival.
+    /// Time since the arrival.
     #[serde(with = "micros")]
     pub at: Duration,
-    /// What.
+    /// The event.
     pub what: Happened,
 }
 
-/// What happened.
+/// An event of an exchange.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Happened {
     /// The policy was asked and answered.
     Asked(Box<Question>),
     /// It began to wait, at most so long.
     Waits {
-        /// The longest.
+        /// Maximum length of the wait.
         #[serde(with = "micros")]
         max: Duration,
     },
-    /// It no longer waits.
+    /// A wait ended.
     Waited {
         /// The backend whose capacity it was handed; none: its time was up.
         granted: Option<u32>,
     },
     /// An attempt was sent.
     Sent {
-        /// Where to.
+        /// Index of the backend.
         backend: u32,
-        /// How.
+        /// Lane of the attempt.
         lane: Lane,
-        /// Does it find out whether its backend is well again?
+        /// The attempt is a probe after a cooldown.
         probe: bool,
-        /// How it continues what was delivered; none when nothing was.
+        /// Way to continue the delivered text; `None` when nothing was delivered.
         join: Option<Join>,
     },
     /// The attempt's first byte went downstream.
@@ -79,58 +79,58 @@ pub enum Happened {
 /// A question to the policy, and its answer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Question {
-    /// What it was asked.
+    /// The query put to the policy.
     pub query: Query,
-    /// What it, or the native twin in its place, decided.
+    /// The decision, by the policy or by the native fallback in its place.
     pub decision: Decision,
-    /// What it noted.
+    /// Notes that the policy made.
     pub notes: Vec<String>,
-    /// Why the twin decided; none: it did not.
+    /// Fault of the policy, when the native fallback decided instead.
     pub fault: Option<Failed>,
     /// Every use of `state` on the way, in order.
     pub state: Vec<StateUse>,
-    /// How long the answer took.
+    /// Time until the answer.
     #[serde(with = "micros")]
     pub took: Duration,
 }
 
-/// A policy fault.
+/// A fault of the policy.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failed {
     /// Its kind, by its word.
     pub kind: String,
-    /// What the guest said last, and where it was.
+    /// Last log line and position of the guest.
     pub message: String,
 }
 
 /// One use of the shared `state`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum StateUse {
-    /// Read.
+    /// A read.
     Get {
-        /// The key.
+        /// Key that was read.
         key: String,
-        /// What was there.
+        /// Value found, if any.
         found: Option<i64>,
     },
-    /// Written.
+    /// A write.
     Set {
-        /// The key.
+        /// Key that was written.
         key: String,
-        /// What is there now.
+        /// Value after the write.
         value: i64,
         /// For how long, in ms; 0: no end.
         ttl_ms: u64,
     },
-    /// Added to.
+    /// An addition.
     Add {
-        /// The key.
+        /// Key that was added to.
         key: String,
-        /// By how much.
+        /// Amount added, may be negative.
         delta: i64,
         /// For how long where it is new, in ms; 0: no end.
         ttl_ms: u64,
-        /// What is there now.
+        /// Value after the addition.
         sum: i64,
     },
     /// There were more, which were not kept: the answer cannot be had again for certain.
@@ -138,7 +138,7 @@ pub enum StateUse {
 }
 
 impl Trail {
-    /// An exchange has arrived.
+    /// Begins the trail of an exchange that has arrived.
     pub fn new(arrived: Timestamp, facts: Facts, labels: Vec<(String, String)>, spending: Spending) -> Self {
         Self { arrived, facts, labels, spending, steps: Vec::new(), left_out: 0, bytes: 0 }
     }
@@ -148,7 +148,7 @@ impl Trail {
         self.bytes + self.steps.len() * size_of::<Step>()
     }
 
-    /// The questions, oldest first.
+    /// Iterates over the questions, oldest first.
     pub fn questions(&self) -> impl Iterator<Item = &Question> {
         self.steps.iter().filter_map(|step| match &step.what {
             Happened::Asked(question) => Some(&**question),
@@ -160,7 +160,7 @@ impl Trail {
         })
     }
 
-    /// The policy has answered.
+    /// Records a question and the policy's answer.
     pub fn asked(&mut self, now: Timestamp, question: Question) {
         let bytes = size_of::<Question>() + question.query.rows.len() * size_of::<u32>();
         if self.bytes + bytes > MAX_TRAIL_BYTES {
@@ -183,7 +183,7 @@ impl Trail {
         }
     }
 
-    /// The exchange answered this.
+    /// Records the exchange's action.
     pub fn told(&mut self, now: Timestamp, exchange: &Exchange, action: &Action) {
         match action {
             Action::Wait { max, .. } => self.add(now, Happened::Waits { max: *max }),

@@ -39,7 +39,7 @@ const MAX_BODY_KB: u32 = 4_096;
 /// The longest duration that is believed: 100 days.
 const MAX_MS: u64 = 100 * 24 * 3_600_000;
 
-/// Where the store is that is set to be at `path`; none: in memory.
+/// Resolves the path of the store; `None`: the store is in memory.
 pub(super) fn store_path(path: Option<&str>, folder: &FilePath) -> Option<PathBuf> {
     let path = path.unwrap_or("pointsman.db");
     (path != MEMORY).then(|| folder.join(path))
@@ -105,14 +105,14 @@ pub(super) fn convert(
     config
 }
 
-/// What every check needs.
+/// The state shared by all checks.
 struct Check<'a, 't> {
     tree: &'a Node,
     env: &'a dyn Env,
-    /// What relative paths start from: the folder of the configuration file.
+    /// Base of relative paths: the folder of the configuration file.
     folder: &'a FilePath,
     report: &'a mut Report<'t>,
-    /// What opens what is sealed.
+    /// Key that opens sealed secrets.
     seal_key: SealKey,
 }
 
@@ -259,7 +259,7 @@ impl Check<'_, '_> {
 
     /// The longest decision, of the policy or its shadow.
     fn decision_deadline(&mut self, at: &Path, ms: Option<u32>) -> Duration {
-        /// The engine's bound.
+        /// Upper limit set by the engine.
         const MAX_MS: u32 = 90;
         let at = at.key("deadline_ms");
         let ms = self.at_least(&at, ms, 5, 1);
@@ -445,7 +445,8 @@ impl Check<'_, '_> {
     }
 }
 
-/// Can only one of two listeners have it? Port 0 is any free one; an unspecified address is every address.
+/// Returns true if only one of two listeners can bind: port 0 takes any free one, and an unspecified address takes
+/// every address.
 fn is_same_socket(a: SocketAddr, b: SocketAddr) -> bool {
     let overlap = a.ip() == b.ip() || a.ip().is_unspecified() || b.ip().is_unspecified();
     a.port() != 0 && a.port() == b.port() && overlap

@@ -12,7 +12,7 @@ use crate::config::raw::RawSecrets;
 use crate::config::tree::Path;
 use crate::seal::{KeyError, PRIVATE, PrivateKey, Sealed, SealedError};
 
-/// Where the private key is when nothing is said.
+/// Source of the private key where none is configured.
 const DEFAULT_KEY: &str = "env:POINTSMAN_SEAL_KEY";
 
 /// More bytes are no key, and white space around it.
@@ -28,7 +28,7 @@ pub(super) enum SealKey {
     Refused,
 }
 
-/// Who needs the key: the place of what is sealed, and whose it is.
+/// A sealed value that needs the key: its path, and the owner named in messages.
 pub(super) type Needed<'a> = (&'a Path, &'a str);
 
 impl Check<'_, '_> {

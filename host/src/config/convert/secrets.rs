@@ -1,4 +1,4 @@
-//! Where secrets come from: `env:NAME`, `env:NAME#2`, `file:PATH`, `file:PATH#2`, `sealed:...`, or the text itself.
+//! Sources of secrets: `env:NAME`, `env:NAME#2`, `file:PATH`, `file:PATH#2`, `sealed:...`, or the text itself.
 
 use zeroize::Zeroizing;
 
@@ -8,10 +8,10 @@ use crate::config::tree::{Body, Node, Path, Step};
 use crate::seal::SEALED;
 use crate::secret::Secret;
 
-/// What a text may begin with that is no secret itself, but leads to one.
+/// Prefixes of texts that refer to a secret instead of being one.
 const REFERENCES: [&str; 3] = ["env:", "file:", SEALED];
 
-/// Does it lead to a secret, or is it one?
+/// Returns true if the text refers to a secret instead of being one.
 pub(super) fn is_reference(text: &str) -> bool {
     REFERENCES.iter().any(|start| text.starts_with(start))
 }
@@ -87,7 +87,7 @@ impl Check<'_, '_> {
         }
     }
 
-    /// Which entry of a list is meant: the number behind the `#`, from 1.
+    /// Reads the number behind the `#`, the entry of a list counted from 1.
     fn number(&mut self, at: &Path, text: &str, owner: &str) -> Option<usize> {
         let number = text.parse().ok().filter(|number| *number > 0);
         if number.is_none() {
@@ -145,7 +145,7 @@ impl Check<'_, '_> {
         Some(text.to_owned())
     }
 
-    /// Whatever it is, it must be able to stand in a header.
+    /// Checks that the value can stand in a header.
     fn usable(&mut self, at: &Path, value: &[u8], owner: &str) -> Option<Secret> {
         let unusable = match Secret::for_header(value) {
             Ok(secret) => {
@@ -164,10 +164,10 @@ impl Check<'_, '_> {
 
 /// The secrets found at one place.
 struct List<'v> {
-    /// How it is referred to: `env:NAME`.
+    /// The reference as written: `env:NAME`.
     source: String,
     entries: Vec<&'v str>,
-    /// Whether a reference must say which entry it means.
+    /// The reference must say which entry it means.
     is_list: bool,
     separated: &'static str,
 }
@@ -206,7 +206,7 @@ fn variable_meant(text: &str) -> Option<&str> {
     (is_shouted && is_name(text) && !text.contains(|c: char| c.is_ascii_lowercase())).then_some(text)
 }
 
-/// Is it one of the texts that stand for a key in instructions?
+/// Returns true for a placeholder that instructions print in place of a key.
 fn is_placeholder(text: &str) -> bool {
     const WORDS: [&str; 8] =
         ["your_", "your-", "yourkey", "placeholder", "changeme", "change-me", "replace_me", "insert_"];
@@ -238,8 +238,9 @@ fn length(tree: &Node, list: &str) -> usize {
     }
 }
 
-/// Of what is sealed only that it is: the box is the secret in other letters, and in others again whenever the same secret is
-/// sealed anew. So a new key of a provider changes the revision as little as it does behind `env:`, and the same one never.
+/// Replaces sealed text by a fixed mark before hashing. Sealing the same secret again gives another text, so that
+/// hashing it would change the revision without a change of the secret; and like behind `env:`, a new key does not
+/// change the revision.
 fn hide(node: Option<&mut Node>) {
     if let Some(Node { body: Body::Leaf(value), .. }) = node {
         let kept = match value.as_str() {

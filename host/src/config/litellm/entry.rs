@@ -10,7 +10,7 @@ use super::providers::Provider;
 use super::report::Origin;
 use crate::config::overlay::Env;
 
-/// What entries must share to be one backend: one key at one provider has one limit there.
+/// Identity of a backend: entries that share it become one, because a provider limits by key.
 #[derive(Clone, PartialEq)]
 pub(super) struct Target {
     pub(super) provider: &'static str,
@@ -21,11 +21,11 @@ pub(super) struct Target {
     pub(super) tier: &'static str,
 }
 
-/// What an entry says.
+/// The contents of an entry.
 #[derive(Clone)]
 pub(super) struct Read {
     pub(super) target: Target,
-    /// rpm, tpm, max_concurrency, weight.
+    /// Values of rpm, tpm, max_concurrency and weight.
     pub(super) limits: BTreeMap<&'static str, u64>,
     pub(super) total_ms: Option<u64>,
     pub(super) sent: String,
@@ -107,7 +107,7 @@ fn is_azure(provider: &Provider) -> bool {
     provider.name.starts_with("azure")
 }
 
-/// Which provider `openai/gpt-5` is of, and the name it is sent by.
+/// Finds the provider of `openai/gpt-5`, and the model name to send.
 fn provider_of(fields: &mut Fields<'_>, model: &str) -> Result<(&'static Provider, String), String> {
     let known = |name: &str| {
         Provider::named(name).ok_or_else(|| {
@@ -125,7 +125,7 @@ fn provider_of(fields: &mut Fields<'_>, model: &str) -> Result<(&'static Provide
     }
 }
 
-/// What is in the entry and was not taken over.
+/// Lists the keys of the entry that were not taken over.
 fn left(fields: &Fields<'_>) -> Option<String> {
     let told = |(name, why): (String, Option<String>)| match why {
         Some(why) => format!("{name} ({why})"),
@@ -188,7 +188,7 @@ pub(super) fn is_seconds(seconds: f64) -> bool {
     (0.001..=31_536_000.0).contains(&seconds)
 }
 
-/// What [`is_seconds`] takes, in words.
+/// Description of the values that [`is_seconds`] accepts.
 pub(super) const SECONDS: &str = "a number of seconds above 0";
 
 /// `os.environ/NAME` as we write it.

@@ -1,4 +1,4 @@
-//! What is read of a map of the YAML, so that what is not read can be told.
+//! A YAML map that remembers which keys were read, so that the others can be reported.
 
 use std::collections::BTreeMap;
 
@@ -36,7 +36,7 @@ impl<'y> Fields<'y> {
         self.seen.insert(format!("{section}{key}"), Some(why.into()));
     }
 
-    /// A text.
+    /// Takes a text value.
     pub(super) fn text(&mut self, section: &str, key: &str) -> Option<String> {
         let value = self.get(section, key)?;
         match value.as_str() {

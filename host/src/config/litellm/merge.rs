@@ -16,13 +16,13 @@ pub(super) struct Made {
     pub(super) total_ms: Option<u64>,
     pub(super) models: BTreeMap<String, String>,
     pub(super) prices: BTreeMap<String, (f64, f64)>,
-    /// The entries of it.
+    /// Entries that it was made from.
     origins: Vec<Origin>,
-    /// Which of them each limit and the timeout are of.
+    /// Entry that each limit and the timeout come from.
     limit_origins: BTreeMap<&'static str, Origin>,
 }
 
-/// The backends so far.
+/// Backends merged so far.
 #[derive(Default)]
 pub(super) struct Merged {
     pub(super) backends: Vec<Made>,

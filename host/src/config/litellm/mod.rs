@@ -228,7 +228,7 @@ impl<'a> Import<'a> {
         all.iter().filter_map(Value::as_str).map(str::to_owned).collect()
     }
 
-    /// The sections beside `[[backend]]`.
+    /// Writes the sections beside `[[backend]]`.
     fn settings(&mut self) -> String {
         let mut out = String::new();
         let settings = &mut self.settings;
@@ -249,7 +249,7 @@ impl<'a> Import<'a> {
     }
 }
 
-/// What Pointsman has in place of a setting.
+/// Names Pointsman's equivalent of a LiteLLM setting.
 fn instead(setting: &str) -> &'static str {
     match setting {
         "routing_strategy" | "routing_strategy_args" => ": the policy decides",

@@ -6,19 +6,19 @@ pub(super) struct Provider {
     /// Empty: every entry has its own.
     pub(super) base_url: &'static str,
     pub(super) dialect: &'static str,
-    /// Where LiteLLM looks for the key when an entry has none; empty: it needs none.
+    /// Variable that LiteLLM reads the key from when an entry has none; empty: no key is needed.
     pub(super) variable: &'static str,
     api: Api,
 }
 
-/// What stands between an entry's `api_base` and the operations of the OpenAI API.
+/// Path between an entry's `api_base` and the operations of the OpenAI API.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Api {
-    /// Nothing.
+    /// No extra path.
     Itself,
     /// Azure's version 1 API, where the deployment's name is the model and there is no `api-version`.
     Azure,
-    /// Ollama's OpenAI-compatible API.
+    /// The path of Ollama's OpenAI-compatible API.
     Ollama,
 }
 

@@ -1,8 +1,8 @@
-//! What became of a LiteLLM file, in comments: every line says which entry it is about.
+//! The report on an imported LiteLLM file, as comments: each line names the entry it is about.
 
 use std::fmt;
 
-/// Where an entry stands.
+/// Place of an entry in the file.
 #[derive(Clone, Debug)]
 pub(super) struct Origin {
     pub(super) index: usize,
@@ -20,19 +20,19 @@ impl fmt::Display for Origin {
     }
 }
 
-/// Collects the lines.
+/// Lines of the report.
 #[derive(Default)]
 pub(super) struct Report {
     pub(super) lines: Vec<String>,
 }
 
 impl Report {
-    /// Of an entry.
+    /// Adds a line about an entry.
     pub(super) fn of(&mut self, origin: &Origin, what: impl fmt::Display) {
         self.lines.push(format!("{origin}: {what}"));
     }
 
-    /// Of a setting beside the list.
+    /// Adds a line about a setting beside the list.
     pub(super) fn setting(&mut self, name: &str, what: impl fmt::Display) {
         self.lines.push(format!("{name}: {what}"));
     }

@@ -1,4 +1,4 @@
-//! What was read, as the text of a `pointsman.toml`.
+//! Writing the imported settings as a `pointsman.toml`.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -6,7 +6,7 @@ use std::fmt::Write;
 use super::entry::Target;
 use super::merge::Made;
 
-/// The whole `pointsman.toml`.
+/// Writes the whole `pointsman.toml`.
 pub(super) fn file(report: &[String], settings: &str, backends: &[Made]) -> String {
     let mut out = String::from("# Converted from a LiteLLM configuration. Check it: pointsman config check FILE\n#\n");
     for line in report {
@@ -50,12 +50,12 @@ impl Made {
     }
 }
 
-/// As a TOML string.
+/// Quotes a text as a TOML string.
 pub(super) fn quoted(text: &str) -> String {
     toml::Value::String(text.to_owned()).to_string()
 }
 
-/// Adds a text.
+/// Appends formatted text.
 pub(super) fn put(out: &mut String, text: std::fmt::Arguments<'_>) {
     out.write_fmt(text).expect("writing to a string cannot fail");
 }

@@ -1,9 +1,9 @@
-//! What is known of providers beforehand: where they are, what they serve, and a cheap model with its price.
+//! Built-in facts about providers: base URL, models, and a cheap model with its price.
 
-/// What is known of a provider beforehand.
+/// Built-in facts about one provider.
 pub(super) struct Provider {
     pub(super) id: &'static str,
-    /// What its variables begin with: `OPENAI` of `OPENAI_API_KEY`, `OPENAI_BASE_URL` and `OPENAI_FALLBACK_MODEL`.
+    /// Prefix of its variables: `OPENAI` of `OPENAI_API_KEY`, `OPENAI_BASE_URL` and `OPENAI_FALLBACK_MODEL`.
     pub(super) prefix: &'static str,
     pub(super) base_url: &'static str,
     pub(super) dialect: &'static str,
@@ -15,7 +15,7 @@ pub(super) struct Provider {
     pub(super) models: &'static [&'static str],
     /// Names that `models` matches and that are not its own.
     pub(super) not_its_own: &'static [&'static str],
-    /// Sells anyone's models.
+    /// Resells models of other providers.
     pub(super) is_marketplace: bool,
     /// Prices of models, in USD per million tokens: input, output, cached input. The first is its cheap model, which stands in
     /// for what it does not have. It takes the parameters that free models take (`max_tokens`, `temperature`), which is why it

@@ -22,14 +22,14 @@ const DEFAULT_LISTEN: &str = "127.0.0.1:8080";
 pub(super) struct Discovered {
     /// The text of a `pointsman.toml`.
     pub(super) text: String,
-    /// What of the environment was not used, and why.
+    /// Variables that were not used, with the reason.
     pub(super) remarks: Vec<String>,
 }
 
 /// A provider with a key in the environment.
 struct Found {
     provider: &'static Provider,
-    /// References to its keys.
+    /// References to its API keys.
     keys: Vec<String>,
     base_url: String,
 }
@@ -108,7 +108,8 @@ fn backend(found: &Found, number: usize, key: &str, tier: &str, models: &BTreeMa
     backend
 }
 
-/// What a backend serves: a provider that is alone, anything; one of several its own models, and what is no other's.
+/// Lists the models of a backend: any model for the only provider; with several, its own models and those of none of
+/// the others.
 fn models(one: &Found, found: &[Found], stand_in: Option<&str>) -> BTreeMap<String, Value> {
     let own = one.provider;
     let mut models = BTreeMap::new();
@@ -141,8 +142,8 @@ fn models(one: &Found, found: &[Found], stand_in: Option<&str>) -> BTreeMap<Stri
     if takes_all && models.values().all(|as_what| *as_what == Value::Boolean(true)) { BTreeMap::new() } else { models }
 }
 
-/// Where a provider is reached: its usual address, or what `OPENAI_BASE_URL` and the like say. Where that has no path, the
-/// provider's usual one is added, as its own SDK does.
+/// Returns the base URL: the provider's usual one, or that of `OPENAI_BASE_URL` and the like. Without a path the
+/// usual one is added, as the provider's SDK does.
 fn base_url(provider: &Provider, env: &dyn Env, remarks: &mut Vec<String>) -> Result<String, ConfigError> {
     let variable = format!("{}_BASE_URL", provider.prefix);
     let Some(text) = env.var(&variable) else { return Ok(provider.base_url.to_owned()) };

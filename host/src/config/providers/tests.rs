@@ -1,4 +1,4 @@
-//! What a start without a file makes of an environment.
+//! Starting without a file: the configuration made from the environment.
 
 use pointsman_core::table::Tier;
 
@@ -17,7 +17,7 @@ fn tiers(config: &Config) -> Vec<(&str, Tier)> {
     config.backends.iter().map(|b| (&*b.backend.id, b.backend.tier)).collect()
 }
 
-/// What each backend sends for this model, in the order of the table.
+/// Lists the model name each backend sends for this model, in the order of the table.
 fn sent(config: &Config, model: &str) -> Vec<Option<String>> {
     config.backends.iter().map(|one| one.backend.sent_model(model)).collect()
 }

@@ -53,7 +53,7 @@ fn exchange() -> ExchangeRecord {
     }
 }
 
-/// What is logged with this filter and look.
+/// Returns the lines logged with this filter and look.
 fn logged(level: &str, look: Look, log: impl FnOnce(&ExchangeLog)) -> String {
     let memory = Memory::default();
     let (sink, guard) = Sink::start(memory.clone()).unwrap();

@@ -56,7 +56,8 @@ pub fn cooldown_rule(kind: Kind) -> CooldownRule {
     }
 }
 
-/// Whether a retry is pointless before the operator or the provider changes the key, the account or the models.
+/// Returns true if a retry is pointless before the operator or the provider changes the key, the account or the
+/// models.
 pub fn is_exclusion(kind: Kind) -> bool {
     match kind {
         Kind::Unauthorised | Kind::OutOfCredit | Kind::ModelMissing => true,

@@ -152,7 +152,7 @@ impl Plain {
         self.0.iter().filter(|(at, _)| now.since(*at) < MINUTE).map(|(_, units)| u64::from(*units)).sum()
     }
 
-    /// When `units` fit beside what was taken.
+    /// Time until `units` fit beside the units taken.
     fn ready_in(&self, now: Timestamp, units: u32, limit: u32) -> Duration {
         let fits = |now| self.used(now) + u64::from(units.min(limit)) <= u64::from(limit);
         let ends = self.0.iter().map(|(at, _)| (*at + MINUTE).since(now));

@@ -1,4 +1,4 @@
-//! What an attempt counts for while it is under way, and what its end teaches.
+//! Counting attempts under way, and learning from their ends.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! When a backend can take an attempt: its health, its limits, and the emergency lane's own rate.
+//! Time until a backend can take an attempt: its health, its limits, and the rate of the emergency lane.
 
 use std::time::Duration;
 
@@ -60,7 +60,7 @@ impl Member {
         }
     }
 
-    /// Whether its cooldown for this model is over and its probe has not been sent.
+    /// Returns true if its cooldown for this model is over and its probe has not been sent.
     pub fn is_probe_due(&self, now: Timestamp, model: &str) -> bool {
         !self.drained && self.health(now, model).0 == HealthState::ProbeDue
     }
@@ -80,7 +80,7 @@ impl Member {
         requests.max(self.tokens.as_ref().map_or(Duration::ZERO, |limit| limit.ready_in(now, tokens)))
     }
 
-    /// Whether it is excluded (key, credit or model), which holds in an emergency too.
+    /// Returns true if it is excluded (key, credit or model), which holds in an emergency too.
     pub fn is_excluded(&self, now: Timestamp, model: &str) -> bool {
         let of_model = self.models.get(model).map(|m| &m.health);
         of_model.into_iter().chain([&self.wide]).any(|health| now < health.until && is_exclusion(health.reason))

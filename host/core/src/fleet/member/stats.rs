@@ -11,9 +11,9 @@ pub struct Stats {
     pub first_token_ms: f32,
     /// Share of failed attempts, 0..=1.
     pub errors: f32,
-    /// Attempts sent.
+    /// Number of attempts that ended.
     pub sent: u64,
-    /// Attempts answered.
+    /// Number of attempts answered.
     pub answered: u64,
 }
 

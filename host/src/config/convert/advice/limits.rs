@@ -3,7 +3,7 @@
 use crate::config::raw::RawConfig;
 use crate::config::tree::Path;
 
-/// What a token limit is charged for an answer whose length is not known, before anything is sent.
+/// Tokens charged to a token limit for an answer of unknown length before the request is sent.
 const ANSWER_TOKENS: u32 = 1_024;
 
 pub(super) struct Contradiction {
