@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::contract::{Column, Commit, Decision, Dispatch, Query, Resume, STRIDE};
+use crate::contract::{Column, Commit, Decision, Dispatch, Query, Resume};
 use crate::table::{Backend, Lane, Price, Table};
 
 /// Difference between another policy's decision and the one carried out; of several the gravest counts, in this
@@ -99,7 +99,7 @@ pub fn is_tie(query: &Query, table: &Table, one: &Decision, other: &Decision) ->
     let alike = Dispatch { backend: a.backend, ..*b } == *a;
     let backend = |index: u32| table.backends.get(index as usize);
     let (Some(one), Some(other)) = (backend(first), backend(second)) else { return false };
-    let state = |index: u32| query.rows.get(index as usize * STRIDE + Column::State as usize);
+    let state = |index: u32| query.rows.number(index as usize, Column::State);
     let model = table.models.get(a.model.unwrap_or(query.request.model) as usize).map(String::as_str);
     first != second
         && alike
@@ -180,7 +180,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::contract::{Hold, NONE, Operation, Rejection, RequestFacts, RowState};
+    use crate::contract::{BackendRow, Hold, NONE, Operation, Rejection, RequestFacts, RowState};
     use crate::table::{Dialect, Limits, Tier, Timeouts};
 
     fn to(backend: u32) -> Dispatch {
@@ -216,8 +216,8 @@ mod tests {
             backend("d", Tier::Primary, 2.0),
             backend("e", Tier::Fallback, 1.0),
         ];
-        let mut rows = vec![0; backends.len() * STRIDE];
-        rows[2 * STRIDE + Column::State as usize] = RowState::Cooling as u32;
+        let state = |index| if index == 2 { RowState::Cooling } else { RowState::Ready };
+        let rows = (0..backends.len()).map(state).map(BackendRow::new).collect();
         let request = RequestFacts {
             model: 0,
             operation: Operation::Chat,

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::contract::Columns;
+
 /// Cost class of a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -309,6 +311,9 @@ pub struct Table {
     pub models: Vec<String>,
     /// Names of the configured client keys.
     pub clients: Vec<String>,
+    /// The columns of a query's rows: those of this version, in a recorded table those of that day.
+    #[serde(default = "Columns::of_1_0_0", skip_serializing_if = "Columns::are_of_1_0_0")]
+    pub columns: Columns,
 }
 
 impl Table {
@@ -328,7 +333,7 @@ impl Table {
             .collect();
         models.sort_unstable();
         models.dedup();
-        Self { backends, models, clients }
+        Self { backends, models, clients, columns: Columns::default() }
     }
 
     /// The index of a model name in [`Table::models`].

@@ -4,9 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pointsman_core::contract::{
-    Column, Commit, Decision, Dispatch, Hold, Operation, Rejection, Resume, RowState, STRIDE,
-};
+use pointsman_core::contract::{Column, Commit, Decision, Dispatch, Hold, Operation, Rejection, Resume, RowState};
 use pointsman_core::exchange::{Action, Budgets, Ended, Event, Exchange, Facts, Join, Reason, StreamDefaults};
 use pointsman_core::fleet::Ticket;
 use pointsman_core::fleet::{AttemptReport, Fleet, Permit, Settings};
@@ -502,7 +500,7 @@ fn an_exchange_keeps_its_place_over_its_waits() {
     let later = s.view.want(&"m".into(), Operation::Chat, 1);
     s.fleet.join(&s.view, &later, Lane::Primary).expect("there is room");
     let Action::Ask(query) = s.step(Event::WaitOver) else { panic!("asked again") };
-    assert_eq!(query.rows[Column::Queued as usize], 0, "nobody came before");
+    assert_eq!(query.rows.number(0, Column::Queued), 0, "nobody came before");
     let Action::Wait { ticket, .. } = s.says(hold(Lane::Primary)) else { panic!("a second wait") };
     s.fleet.refund(taken);
     let (served, _) = s.fleet.serve_queue(s.now);
@@ -562,7 +560,7 @@ fn a_lost_race_keeps_what_is_held_and_asks_again() {
     s.step(Event::Granted(served.pop().expect("b0 is free").1));
     for _ in 0..3 {
         let Action::Ask(query) = s.says(primary(1)) else { panic!("b1 is taken: asked again") };
-        assert_eq!((query.waits, query.rows[0]), (1, RowState::Ready as u32), "b0 is still held");
+        assert_eq!((query.waits, query.rows.is(0, RowState::Ready)), (1, true), "b0 is still held");
         assert_eq!(s.in_flight(), [1, 1]);
     }
     assert!(matches!(s.says(primary(1)), Action::Wait { .. }), "a fourth time is a wait");
@@ -766,7 +764,7 @@ fn over_its_clients_budget_an_exchange_has_only_what_costs_nothing() {
     let mut s = Story::of(backends, Budgets { max_waits: 0, ..Budgets::default() }, STREAMS, 9);
     s.exchange = s.exchange.free_only();
     let Action::Ask(query) = s.step(Event::Arrived) else { panic!("it is asked") };
-    let states: Vec<_> = query.rows.chunks(STRIDE).map(|row| row[Column::State as usize]).collect();
+    let states: Vec<_> = query.rows.iter().map(|row| row.number(Column::State)).collect();
     let (ready, unsuited) = (RowState::Ready as u32, RowState::Unsuited as u32);
     assert_eq!(states, [ready, unsuited, unsuited, ready]);
     let Action::Send(sending) = s.says(Decision::Fallback(Dispatch::default())) else { panic!("it is sent") };

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pointsman_core::contract::{Column, NONE, Operation, RowState, STRIDE};
+use pointsman_core::contract::{BackendRow, Column, NONE, Operation, RowState};
 use pointsman_core::fleet::{AttemptReport, Fleet, InitialState, Permit, Settings, seed_of_first};
 use pointsman_core::outcome::{Kind, Outcome};
 use pointsman_core::rank::Rank;
@@ -121,7 +121,7 @@ fn a_failed_probe_has_the_line_looked_at_anew() {
 fn whoever_holds_a_grant_sees_its_backend_ready_and_others_see_the_probe() {
     let (mut fleet, view, want) = fleet(vec![backend("a", Tier::Primary, one_slot())]);
     let held = fleet.acquire(at(0), &view, &want, Lane::Primary, None).unwrap();
-    let state = |rows: Vec<u32>| rows[Column::State as usize];
+    let state = |rows: Vec<BackendRow>| rows[0].number(Column::State);
     assert_eq!(state(fleet.rows(at(0), &view, &want, Some(&held))), RowState::Ready as u32);
     assert_eq!(state(fleet.rows(at(0), &view, &want, None)), RowState::Throttled as u32);
     fleet.refund(held);
@@ -140,8 +140,8 @@ fn a_rate_limit_cools_the_model_a_bad_key_the_backend() {
     let denied = fleet.acquire(at(2), &view, &other, Lane::Primary, None).unwrap_err();
     assert_eq!(denied.state, RowState::Cooling);
     let rows = fleet.rows(at(2), &view, &other, None);
-    assert_eq!(rows[Column::CooldownReason as usize], Kind::Unauthorised.index());
-    assert_eq!(rows[Column::EmergencyMs as usize], NONE, "not even the emergency lane uses a refused key");
+    assert_eq!(rows[0].number(Column::CooldownReason), Kind::Unauthorised.index());
+    assert_eq!(rows[0].number(Column::EmergencyMs), NONE, "not even the emergency lane uses a refused key");
 }
 
 #[test]
@@ -153,8 +153,8 @@ fn a_refused_key_is_not_hidden_by_a_models_cooldown() {
         end(&mut fleet, 1, key, Kind::Unauthorised, None);
         end(&mut fleet, 2, busy, Kind::RateLimited, Some(asked_ms));
         let rows = fleet.rows(at(3), &view, &want, None);
-        assert!(rows[Column::CooldownMs as usize] >= 899_000, "the longer of the two: {rows:?}");
-        assert_eq!(rows[Column::EmergencyMs as usize], NONE);
+        assert!(rows[0].number(Column::CooldownMs) >= 899_000, "the longer of the two: {rows:?}");
+        assert_eq!(rows[0].number(Column::EmergencyMs), NONE);
         assert!(fleet.acquire(at(3), &view, &want, Lane::Emergency, None).is_err());
     }
 }
@@ -165,7 +165,7 @@ fn all_that_is_left_of_a_minute_goes_at_once_and_no_more() {
     let (mut fleet, view, want) = fleet(["a", "b", "c"].map(|id| backend(id, Tier::Primary, limits)).into());
     let left = |fleet: &Fleet, ms| -> Vec<_> {
         let rows = fleet.rows(at(ms), &view, &want, None);
-        rows.chunks(STRIDE).map(|row| row[Column::RequestsLeft as usize]).collect()
+        rows.iter().map(|row| row.number(Column::RequestsLeft)).collect()
     };
     assert_eq!(left(&fleet, 0), [20; 3]);
     for _ in 0..60 {
@@ -267,7 +267,7 @@ fn cooldowns_survive_a_restart() {
     let (mut after, view, want) = fleet(vec![backend("a", Tier::Primary, Limits::default())]);
     after.restore(at(20), &kept);
     let rows = after.rows(at(20), &view, &want, None);
-    assert_eq!(rows[Column::CooldownMs as usize], 59_980);
+    assert_eq!(rows[0].number(Column::CooldownMs), 59_980);
     assert!(after.acquire(at(59_999), &view, &want, Lane::Primary, None).is_err());
     assert!(after.acquire(at(60_000), &view, &want, Lane::Primary, None).unwrap().is_probe());
 }
@@ -286,8 +286,8 @@ fn a_backend_is_asked_only_for_what_it_serves() {
     assert_eq!(candidates("unknown", Operation::Other), [0, 1]);
     let want = view.want(&"claude".into(), Operation::Message, 1);
     let rows = fleet.rows(at(0), &view, &want, None);
-    assert_eq!(rows[Column::State as usize], RowState::Unsuited as u32);
-    assert_eq!(rows[STRIDE + Column::State as usize], RowState::Ready as u32);
+    assert_eq!(rows[0].number(Column::State), RowState::Unsuited as u32);
+    assert_eq!(rows[1].number(Column::State), RowState::Ready as u32);
 }
 
 #[test]
@@ -319,7 +319,7 @@ fn a_backend_of_the_other_dialect_is_asked_by_name_and_after_the_native_ones() {
     let want = Want { candidates: [0, 1].into(), ..view.want_across(&"m".into(), Operation::Chat, 1) };
     let states = |fleet: &Fleet| {
         let rows = fleet.rows(at(0), &view, &want, None);
-        [0, 1].map(|i| rows[i * STRIDE + Column::State as usize])
+        [0, 1].map(|i| rows[i].number(Column::State))
     };
     let [ready, throttled, unsuited] = [RowState::Ready, RowState::Throttled, RowState::Unsuited].map(|s| s as u32);
     assert_eq!(states(&fleet), [unsuited, ready]);
@@ -350,7 +350,7 @@ fn a_second_wait_begins_where_the_first_one_ended() {
     let second = fleet.join(&view, &want, Lane::Primary).unwrap();
     assert!(fleet.leave(first));
     let again = Want { rank: first.rank(), ..want.clone() };
-    let queued = |fleet: &Fleet, want: &Want| fleet.rows(at(1), &view, want, None)[Column::Queued as usize];
+    let queued = |fleet: &Fleet, want: &Want| fleet.rows(at(1), &view, want, None)[0].number(Column::Queued);
     assert_eq!(queued(&fleet, &again), 0, "nobody is before it");
     assert_eq!(queued(&fleet, &want), 1, "a newcomer is behind all");
     let first = fleet.join(&view, &again, Lane::Primary).unwrap();
@@ -370,8 +370,8 @@ fn the_queue_of_one_tier_is_not_that_of_the_other() {
     }
     fleet.join(&view, &want, Lane::Emergency).unwrap();
     let rows = fleet.rows(at(0), &view, &want, None);
-    assert_eq!(rows[Column::Queued as usize], 0);
-    assert_eq!(rows[STRIDE + Column::Queued as usize], 2);
+    assert_eq!(rows[0].number(Column::Queued), 0);
+    assert_eq!(rows[1].number(Column::Queued), 2);
 }
 
 #[test]
@@ -386,7 +386,7 @@ fn a_large_request_in_line_is_not_starved_by_small_ones() {
     assert!(served.is_empty());
     let denied = fleet.acquire(at(1), &view, &small, Lane::Primary, Some(0)).unwrap_err();
     assert_eq!(denied.state, RowState::Throttled);
-    assert_eq!(fleet.rows(at(1), &view, &small, None)[Column::State as usize], RowState::Throttled as u32);
+    assert_eq!(fleet.rows(at(1), &view, &small, None)[0].number(Column::State), RowState::Throttled as u32);
     let other = Want { model: "other".into(), ..small.clone() };
     let elsewhere = fleet.acquire(at(1), &view, &other, Lane::Primary, None).unwrap();
     fleet.refund(elsewhere);
@@ -455,7 +455,7 @@ fn a_row_says_why_its_backend_is_probed() {
     end(&mut fleet, 0, p, Kind::ServerError, Some(1_000));
     let row = |fleet: &Fleet| {
         let rows = fleet.rows(at(1_000), &view, &want, None);
-        (rows[Column::State as usize], rows[Column::CooldownReason as usize])
+        (rows[0].number(Column::State), rows[0].number(Column::CooldownReason))
     };
     assert_eq!(row(&fleet), (RowState::Ready as u32, Kind::ServerError.index()));
     let probe = fleet.acquire(at(1_000), &view, &want, Lane::Primary, None).unwrap();
@@ -492,7 +492,7 @@ fn a_granted_emergency_may_be_used() {
     let held = fleet.acquire(at(1), &view, &want, Lane::Emergency, None).unwrap();
     let row = |held| {
         let rows = fleet.rows(at(1), &view, &want, held);
-        (rows[Column::State as usize], rows[Column::EmergencyMs as usize])
+        (rows[0].number(Column::State), rows[0].number(Column::EmergencyMs))
     };
     assert_eq!(row(Some(&held)), (RowState::Cooling as u32, 0));
     assert!(row(None).1 > 0, "for others its rate is used up");
@@ -629,7 +629,7 @@ fn a_backend_may_begin_with_a_past() {
         ..InitialState::default()
     };
     assert!(fleet.set_initial_state(at(0), "a", &past) && !fleet.set_initial_state(at(0), "nobody", &past));
-    let number = |fleet: &Fleet, now: u64, column: Column| fleet.rows(at(now), &view, &want, None)[column as usize];
+    let number = |fleet: &Fleet, now: u64, column: Column| fleet.rows(at(now), &view, &want, None)[0].number(column);
     for (column, expected) in [
         (Column::State, RowState::Cooling as u32),
         (Column::CooldownMs, 1_500),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use pointsman_core::contract::{Column, Commit, Decision, Dispatch, Operation, Query, Resume, RowState, STRIDE};
+use pointsman_core::contract::{Column, Commit, Decision, Dispatch, Operation, Query, Resume, RowState};
 use pointsman_core::exchange::{Action, Budgets, Ended, Event, Exchange, Facts, StreamDefaults};
 use pointsman_core::fleet::{Fleet, Settings};
 use pointsman_core::outcome::{Kind, Outcome};
@@ -80,7 +80,7 @@ impl Scene {
 }
 
 fn state(query: &Query, backend: usize) -> u32 {
-    query.rows[backend * STRIDE + Column::State as usize]
+    query.rows.number(backend, Column::State)
 }
 
 #[test]

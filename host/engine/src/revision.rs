@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use pointsman_core::contract::{
-    AttemptFacts, Column, Decision, NONE, OnFault, Operation, Query, RequestFacts, RowState, STRIDE,
+    AttemptFacts, BackendRow, Column, Decision, NONE, OnFault, Operation, Query, RequestFacts, RowState, Rows,
 };
 use pointsman_core::journal::StateUse;
 use pointsman_core::outcome::Kind;
@@ -334,20 +334,11 @@ impl Revision {
 
 /// Questions every policy must have an answer to, with their names.
 pub fn probes(table: &Table) -> [(&'static str, Query); 3] {
-    let row = |state: RowState, ready_ms: u32| {
-        let mut row = [0; STRIDE];
-        row[Column::State as usize] = state as u32;
-        row[Column::ReadyMs as usize] = ready_ms;
-        for unlimited in [Column::RequestsLeft, Column::TokensLeft, Column::ConcurrencyLeft] {
-            row[unlimited as usize] = NONE;
-        }
-        if state == RowState::Cooling {
-            row[Column::CooldownMs as usize] = ready_ms;
-            row[Column::CooldownReason as usize] = Kind::RateLimited.index();
-        }
-        row
-    };
-    let query = |row: [u32; STRIDE], attempts: Vec<AttemptFacts>| Query {
+    let cooling = BackendRow::new(RowState::Cooling)
+        .with(Column::CooldownMs, 2_000)
+        .with(Column::CooldownReason, Kind::RateLimited.index())
+        .with(Column::ReadyMs, 2_000);
+    let query = |row: BackendRow, attempts: Vec<AttemptFacts>| Query {
         now_ms: 1_767_225_600_000,
         seed: 0x1234_5678_9ABC_DEF0,
         request: RequestFacts {
@@ -365,7 +356,7 @@ pub fn probes(table: &Table) -> [(&'static str, Query); 3] {
         attempts,
         waits: 0,
         waited_ms: 0,
-        rows: row.repeat(table.backends.len()),
+        rows: Rows::new(vec![row.with(Column::EmergencyMs, 0); table.backends.len()], &table.columns),
     };
     let failed = |index: usize| AttemptFacts {
         backend: index as u32,
@@ -379,11 +370,8 @@ pub fn probes(table: &Table) -> [(&'static str, Query); 3] {
         waits_before: 0,
     };
     [
-        ("all backends ready", query(row(RowState::Ready, 0), Vec::new())),
-        (
-            "all backends cooling after a 429",
-            query(row(RowState::Cooling, 2_000), (0..table.backends.len().min(1)).map(failed).collect()),
-        ),
-        ("all backends drained", query(row(RowState::Drained, NONE), Vec::new())),
+        ("all backends ready", query(BackendRow::new(RowState::Ready), Vec::new())),
+        ("all backends cooling after a 429", query(cooling, (0..table.backends.len().min(1)).map(failed).collect())),
+        ("all backends drained", query(BackendRow::new(RowState::Drained), Vec::new())),
     ]
 }

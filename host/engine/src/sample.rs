@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use pointsman_core::contract::{AttemptFacts, Column, Operation, Query, RequestFacts, RowState, STRIDE};
+use pointsman_core::contract::{AttemptFacts, BackendRow, Column, Operation, Query, RequestFacts, RowState};
 use pointsman_core::outcome::Kind;
 use pointsman_core::table::{Backend, Dialect, Lane, Limits, Pattern, Price, Route, Table, Tier, Timeouts};
 
@@ -52,26 +52,27 @@ pub fn query(backends: usize, attempts: Vec<AttemptFacts>) -> Query {
         attempts,
         waits: 0,
         waited_ms: 0,
-        rows: (0..backends).flat_map(row).collect(),
+        rows: (0..backends).map(row).collect(),
     }
 }
 
-fn row(i: usize) -> [u32; STRIDE] {
-    let mut row = [0; STRIDE];
+fn row(i: usize) -> BackendRow {
     let n = i as u32;
-    let cooling = i % 6 == 5;
-    row[Column::State as usize] = if cooling { RowState::Cooling } else { RowState::Ready } as u32;
-    row[Column::CooldownMs as usize] = if cooling { 4_000 } else { 0 };
-    row[Column::CooldownReason as usize] = if cooling { Kind::RateLimited.index() } else { 0 };
-    row[Column::ReadyMs as usize] = if cooling { 4_000 } else { 0 };
-    row[Column::RequestsLeft as usize] = 600 - (n * 37) % 500;
-    row[Column::TokensLeft as usize] = 1_000_000 - (n * 7_919) % 900_000;
-    row[Column::InFlight as usize] = n % 9;
-    row[Column::ConcurrencyLeft as usize] = 64 - n % 9;
-    row[Column::LatencyMs as usize] = 900 + (n * 131) % 3_000;
-    row[Column::FirstTokenMs as usize] = 200 + (n * 53) % 900;
-    row[Column::ErrorPermille as usize] = (n * 7) % 40;
-    row
+    let row = match i % 6 {
+        5 => BackendRow::new(RowState::Cooling)
+            .with(Column::CooldownMs, 4_000)
+            .with(Column::CooldownReason, Kind::RateLimited.index())
+            .with(Column::ReadyMs, 4_000),
+        _ => BackendRow::new(RowState::Ready),
+    };
+    row.with(Column::RequestsLeft, 600 - (n * 37) % 500)
+        .with(Column::TokensLeft, 1_000_000 - (n * 7_919) % 900_000)
+        .with(Column::InFlight, n % 9)
+        .with(Column::ConcurrencyLeft, 64 - n % 9)
+        .with(Column::LatencyMs, 900 + (n * 131) % 3_000)
+        .with(Column::FirstTokenMs, 200 + (n * 53) % 900)
+        .with(Column::ErrorPermille, (n * 7) % 40)
+        .with(Column::EmergencyMs, 0)
 }
 
 /// An attempt at the first backend that ended in a 429.

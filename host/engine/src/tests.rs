@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pointsman_core::contract::{
-    AttemptFacts, Column, Decision, NONE, Operation, Query, RequestFacts, RowState, STRIDE,
+    AttemptFacts, BackendRow, Column, Columns, Decision, Operation, Query, RequestFacts, RowState,
 };
 use pointsman_core::outcome::Kind;
 use pointsman_core::table::{Backend, Dialect, Lane, Limits, Pattern, Price, Route, Table, Tier, Timeouts};
@@ -85,16 +85,6 @@ pub(super) fn table() -> Arc<Table> {
 }
 
 pub(super) fn query(states: &[RowState]) -> Query {
-    let row = |state: &RowState| {
-        let mut row = [0; STRIDE];
-        row[Column::State as usize] = *state as u32;
-        row[Column::ReadyMs as usize] = if *state == RowState::Ready { 0 } else { NONE };
-        row[Column::EmergencyMs as usize] = NONE;
-        row[Column::ConcurrencyLeft as usize] = NONE;
-        row[Column::RequestsLeft as usize] = NONE;
-        row[Column::TokensLeft as usize] = NONE;
-        row
-    };
     Query {
         now_ms: 1_000_000,
         seed: 7,
@@ -113,8 +103,20 @@ pub(super) fn query(states: &[RowState]) -> Query {
         attempts: Vec::new(),
         waits: 0,
         waited_ms: 0,
-        rows: states.iter().flat_map(row).collect(),
+        rows: states.iter().copied().map(BackendRow::new).collect(),
     }
+}
+
+#[test]
+fn a_recorded_table_is_told_and_probed_in_its_own_columns() {
+    let columns = Columns::named(&["queued", "novelty", "state"]);
+    let table = Table { columns: columns.clone(), ..Table::clone(&table()) };
+    super::wire::TableParts::new(&table).with(|told| assert_eq!(told.columns, ["queued", "novelty", "state"]));
+    for (_, query) in super::revision::probes(&table) {
+        assert_eq!((query.rows.columns(), query.rows.len()), (&columns, table.backends.len()));
+    }
+    let rows = query(&READY).rows;
+    assert_eq!(rows.number(0, Column::EmergencyMs), pointsman_core::contract::NONE, "a row made by hand is closed");
 }
 
 fn attempt(backend: u32, outcome: Kind) -> AttemptFacts {

@@ -42,7 +42,7 @@ impl Twin {
             attempts: &attempts,
             waits: query.waits,
             waited_ms: query.waited_ms,
-            rows: &query.rows,
+            rows: query.rows.numbers(),
             layout,
         };
         // What the policy keeps between questions does not change with them, so a panic would not spoil it.
@@ -97,7 +97,7 @@ fn to_sdk(table: &core_table::Table) -> sdk::Table {
         backends: table.backends.iter().map(|b| backend(b, &table.models)).collect(),
         models: table.models.clone(),
         clients: table.clients.clone(),
-        columns: words(&core::COLUMNS),
+        columns: table.columns.names().map(str::to_owned).collect(),
         operations: words(&core::Operation::ALL.map(core::Operation::as_str)),
         outcomes: words(&Kind::ALL.map(Kind::as_str)),
         attributes: Vec::new(),

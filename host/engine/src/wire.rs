@@ -23,6 +23,7 @@ pub(super) struct TableParts {
     backends: Vec<BackendParts>,
     models: Vec<String>,
     clients: Vec<String>,
+    columns: core::Columns,
 }
 
 struct BackendParts {
@@ -49,6 +50,7 @@ impl TableParts {
             backends: table.backends.iter().map(|b| BackendParts::new(b, &table.models)).collect(),
             models: table.models.clone(),
             clients: table.clients.clone(),
+            columns: table.columns.clone(),
         }
     }
 
@@ -76,11 +78,12 @@ impl TableParts {
                 attributes: &[],
             })
             .collect();
+        let columns: Vec<&str> = self.columns.names().collect();
         f(wire::Table {
             backends: &backends,
             models: &strs(&self.models),
             clients: &strs(&self.clients),
-            columns: &core::COLUMNS,
+            columns: &columns,
             operations: &core::Operation::ALL.map(core::Operation::as_str),
             outcomes: &Kind::ALL.map(Kind::as_str),
             attributes: &[],
@@ -175,7 +178,7 @@ pub(super) fn query(query: &core::Query) -> wire::Query<'_> {
             remaining_ms: r.remaining_ms,
         },
         first: is_first(query),
-        rows: &query.rows,
+        rows: query.rows.numbers(),
     }
 }
 

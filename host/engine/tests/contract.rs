@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use pointsman_core::clients::Spending;
 use pointsman_core::contract::{
-    AttemptFacts, Column, Commit, Decision, Dispatch, Hold, NONE, Operation, Query, Rejection, RequestFacts, Resume,
-    RowState, STRIDE,
+    AttemptFacts, BackendRow, Column, Commit, Decision, Dispatch, Hold, Operation, Query, Rejection, RequestFacts,
+    Resume, RowState,
 };
 use pointsman_core::outcome::Kind;
 use pointsman_core::table::{Backend, Dialect, Lane, Limits, Pattern, Route, Table, Tier, Timeouts};
@@ -43,15 +43,12 @@ fn table() -> Arc<Table> {
 }
 
 fn query(prompt_tokens: u32, states: [RowState; 2]) -> Query {
-    let row = |state: RowState| {
-        let mut row = [0; STRIDE];
-        row[Column::State as usize] = state as u32;
-        row[Column::ReadyMs as usize] = if state == RowState::Ready { 0 } else { 2_000 };
-        row[Column::CooldownMs as usize] = if state == RowState::Cooling { 2_000 } else { 0 };
-        for unlimited in [Column::RequestsLeft, Column::TokensLeft, Column::ConcurrencyLeft, Column::EmergencyMs] {
-            row[unlimited as usize] = NONE;
+    let row = |state| match state {
+        RowState::Cooling => BackendRow::new(state).with(Column::CooldownMs, 2_000).with(Column::ReadyMs, 2_000),
+        RowState::Ready => BackendRow::new(state),
+        RowState::Throttled | RowState::Probing | RowState::Drained | RowState::Unsuited => {
+            BackendRow::new(state).with(Column::ReadyMs, 2_000)
         }
-        row
     };
     Query {
         now_ms: 1_000_000,
@@ -71,7 +68,7 @@ fn query(prompt_tokens: u32, states: [RowState; 2]) -> Query {
         attempts: Vec::new(),
         waits: 0,
         waited_ms: 0,
-        rows: states.into_iter().flat_map(row).collect(),
+        rows: states.into_iter().map(row).collect(),
     }
 }
 

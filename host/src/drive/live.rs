@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pointsman_core::clients::Admission;
-use pointsman_core::contract::{Column, Decision, Dispatch, Query, Rejection, RowState, STRIDE};
+use pointsman_core::contract::{Decision, Dispatch, Query, Rejection, RowState};
 use pointsman_core::denial::Denial;
 use pointsman_core::dialect::translate::Untranslatable;
 use pointsman_core::exchange::{Action, Ended, Event, Exchange, Reason, Refusal};
@@ -184,8 +184,7 @@ impl Live {
 
     /// One attempt at this backend and no more: no policy is asked where there is nothing to choose.
     fn once(&self, query: &Query, Only { backend: index, within }: Only) -> Decision {
-        let state = query.rows[index as usize * STRIDE + Column::State as usize];
-        if !query.attempts.is_empty() || state != RowState::Ready as u32 {
+        if !query.attempts.is_empty() || !query.rows.is(index as usize, RowState::Ready) {
             return Decision::Reject(Rejection::default());
         }
         let backend = self.snapshot.view.backend(index);

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use pointsman_core::contract::{Column, Decision, Dispatch, Hold, Query, Rejection, RowState};
+use pointsman_core::contract::{Decision, Dispatch, Hold, Query, Rejection, RowState};
 use pointsman_core::table::Lane;
 use pointsman_engine::{Compiled, Engine, EngineLimits, Fault, FaultKind, Texts};
 
@@ -143,11 +143,10 @@ fn a_policy_fault_is_a_failure() {
 fn what_comes_free_in_the_moment_a_wait_is_over_is_still_handed_over() {
     let scenario = Scenario::parse(&format!("{ONE_429}end = \"delivered by a\""), "s.toml").unwrap();
     let trial = Trial::play(&scenario, |query: &Query, _: &Arc<Texts>| {
-        let state = query.rows[Column::State as usize];
         let hold = Hold { max: Duration::from_secs(2), lane: Lane::Primary };
         let decision = match (query.attempts.len(), query.waits) {
             (1, 0) => Decision::Wait(hold),
-            _ if state == RowState::Ready as u32 => Decision::Primary(Dispatch::default()),
+            _ if query.rows.is(0, RowState::Ready) => Decision::Primary(Dispatch::default()),
             _ => Decision::Reject(Rejection::default()),
         };
         pointsman_engine::Verdict::of(decision)

@@ -186,8 +186,8 @@ impl StoreReader {
             .optional()?;
         let Some((setup, sampled, bytes)) = row else { return Ok(None) };
         let unreadable = |why: String| StoreError::Unreadable { id: id.to_owned(), why };
-        let trail = decode(&bytes).map_err(|e| unreadable(e.to_string()))?;
-        let setup = serde_json::from_str(&setup).map_err(|e| unreadable(format!("its setup: {e}")))?;
+        let setup: Setup = serde_json::from_str(&setup).map_err(|e| unreadable(format!("its setup: {e}")))?;
+        let trail = decode(&bytes, &setup.table.columns).map_err(|e| unreadable(e.to_string()))?;
         let exchange = with_attempts(&connection, key, exchange)?;
         Ok(Some(Journaled { exchange, trail, setup: Arc::new(setup), sampled }))
     }
@@ -255,19 +255,28 @@ impl StoreReader {
         let mut skipped = Skipped::default();
         while let Some(row) = rows.next()? {
             let (key, exchange) = exchange_row(row)?;
-            let trail = decode(row.get_ref(first + 2)?.as_blob().unwrap_or_default());
             let setup = setups.iter().find(|(id, _)| row.get(first).is_ok_and(|known: i64| known == *id));
-            match (trail, setup) {
-                (Ok(trail), Some((_, Ok(setup)))) => {
+            let setup = match setup {
+                Some((_, Ok(setup))) => setup,
+                Some((_, Err(why))) => {
+                    skipped.add(why.clone());
+                    continue;
+                }
+                None => {
+                    skipped.add("its setup is missing".to_owned());
+                    continue;
+                }
+            };
+            let bytes = row.get_ref(first + 2)?.as_blob().unwrap_or_default();
+            match decode(bytes, &setup.table.columns) {
+                Ok(trail) => {
                     let exchange = with_attempts(&connection, key, exchange)?;
                     let journaled = Journaled { exchange, trail, setup: setup.clone(), sampled: row.get(first + 1)? };
                     if each(journaled).is_break() {
                         break;
                     }
                 }
-                (Err(error), _) => skipped.add(error.to_string()),
-                (Ok(_), Some((_, Err(why)))) => skipped.add(why.clone()),
-                (Ok(_), None) => skipped.add("its setup is missing".to_owned()),
+                Err(error) => skipped.add(error.to_string()),
             }
         }
         Ok(skipped)

@@ -3,7 +3,9 @@
 use std::ops::ControlFlow;
 
 use pointsman_core::clients::Spending;
-use pointsman_core::contract::{Commit, Decision, Dispatch, NONE, Operation, Query, RequestFacts, Resume, STRIDE};
+use pointsman_core::contract::{
+    BackendRow, Commit, Decision, Dispatch, NONE, Operation, Query, RequestFacts, Resume, RowState,
+};
 use pointsman_core::exchange::{Budgets, Facts, StreamDefaults};
 use pointsman_core::fleet;
 use pointsman_core::journal::{Question, Setup, Trail};
@@ -60,7 +62,7 @@ fn trail(arrived_ms: u64, rows: usize) -> Box<Trail> {
         attempts: Vec::new(),
         waits: 0,
         waited_ms: 0,
-        rows: vec![7; STRIDE * rows],
+        rows: (0..rows).map(|_| BackendRow::new(RowState::Ready)).collect(),
     };
     let question = Question {
         query,

@@ -1,4 +1,4 @@
-//! What a policy may answer.
+//! The answer of a policy.
 
 use std::time::Duration;
 
@@ -6,46 +6,46 @@ use serde::{Deserialize, Serialize};
 
 use crate::table::Lane;
 
-/// When a stream counts as begun.
+/// The commit gate: from when on an answer goes to the client, so that a failure is no longer just a failed attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Commit {
-    /// With the response head.
+    /// At the response head.
     Headers,
-    /// With the first event that carries content.
+    /// At the first event that carries content.
     FirstContent,
     /// After this many content events.
     Tokens(u32),
-    /// When the whole answer is there.
+    /// At the end of the answer.
     Complete,
 }
 
-/// What is done when a committed stream breaks.
+/// The handling of a committed stream that breaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Resume {
     /// An in-band error ends it.
     None,
-    /// Another backend is asked again; what was delivered is dropped while it agrees.
+    /// Another backend gets the request again; its answer is dropped while it agrees with what was delivered.
     Splice,
-    /// Another backend continues the delivered text.
+    /// Another backend continues from the delivered text.
     Prefill,
 }
 
-/// Send the request; what is none is as configured.
+/// A request to send; a field that is none is as configured.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Dispatch {
     /// Index into the table; none: the host chooses within the lane.
     pub backend: Option<u32>,
-    /// Index into the table's models: asked for from now on instead of the client's.
+    /// Index into the table's models: replaces the model that the client asked for, from now on.
     pub model: Option<u32>,
-    /// Limit to the response head.
+    /// Time limit of the response head.
     pub first_byte: Option<Duration>,
-    /// Limit to the first content of a stream.
+    /// Time limit of the first content of a stream.
     pub first_token: Option<Duration>,
-    /// Limit between two pieces of the body.
+    /// Time limit between two pieces of the body.
     pub idle: Option<Duration>,
-    /// Limit of the whole attempt.
+    /// Time limit of the whole attempt.
     pub total: Option<Duration>,
     /// The commit gate.
     pub commit: Option<Commit>,
@@ -53,35 +53,35 @@ pub struct Dispatch {
     pub resume: Option<Resume>,
 }
 
-/// Wait for capacity.
+/// A wait for capacity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hold {
     /// The longest this wait may take.
     pub max: Duration,
-    /// Whose capacity is waited for.
+    /// The lane whose capacity is waited for.
     pub lane: Lane,
 }
 
-/// Refuse the request.
+/// A refusal of the request.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rejection {
-    /// 400..=599; 0: all pools exhausted, in the host's own words.
+    /// HTTP status, 400..=599; 0: 503, all pools exhausted, with the host's own message.
     pub status: u16,
     /// The error's `type`.
     pub kind: String,
-    /// What the client reads.
+    /// The error's `message`.
     pub message: String,
-    /// When it may come again.
+    /// The `Retry-After`.
     pub retry_after: Option<Duration>,
 }
 
-/// Who decides a question on which the policy failed.
+/// The handling of a question on which the policy failed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnFault {
-    /// The default policy, natively.
+    /// The native default policy decides.
     #[default]
     AskDefault,
-    /// Nobody: the request is refused. For a policy whose rules must not be gone around.
+    /// The request is refused; for policies whose rules must not be bypassed.
     Refuse,
 }
 
@@ -101,7 +101,7 @@ impl OnFault {
     }
 }
 
-/// What a policy answers.
+/// A policy's answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Decision {
     /// Send to a primary.
@@ -117,7 +117,7 @@ pub enum Decision {
 }
 
 impl Decision {
-    /// The word for it in logs, metrics and the journal.
+    /// Its name in logs, metrics and the journal.
     pub const fn as_str(&self) -> &'static str {
         match self {
             Decision::Primary(_) => "primary",

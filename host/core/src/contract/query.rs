@@ -1,8 +1,8 @@
-//! What a policy is asked.
+//! The question to a policy.
 
 use serde::{Deserialize, Serialize};
 
-use super::Operation;
+use super::{Operation, Rows};
 use crate::outcome::Kind;
 use crate::table::Lane;
 
@@ -11,11 +11,11 @@ use crate::table::Lane;
 pub struct RequestFacts {
     /// Index into the table's models, or [`NONE`](super::NONE).
     pub model: u32,
-    /// What is asked for.
+    /// The kind of request.
     pub operation: Operation,
     /// Index into the table's clients, or [`NONE`](super::NONE).
     pub client: u32,
-    /// Does the client want a stream?
+    /// Whether the client asked for a stream.
     pub streaming: bool,
     /// -100..=100, larger is more urgent.
     pub priority: i32,
@@ -36,34 +36,33 @@ pub struct RequestFacts {
 pub struct AttemptFacts {
     /// Index into the table's backends.
     pub backend: u32,
-    /// How it was sent.
+    /// The lane it was sent in.
     pub lane: Lane,
-    /// What it came to.
+    /// The outcome.
     pub outcome: Kind,
     /// The HTTP status; 0: none.
     pub status: u16,
-    /// How long it took, in ms.
+    /// Duration, in ms.
     pub elapsed_ms: u32,
     /// Waits of the exchange before it was sent.
     pub waits_before: u32,
 }
 
-/// What a policy is asked.
+/// A question to a policy: all it may decide by, besides the request's texts and `state`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Query {
     /// Milliseconds since 1970-01-01 UTC.
     pub now_ms: u64,
-    /// A number that is new for every query.
+    /// Random number of this query.
     pub seed: u64,
     /// The request.
     pub request: RequestFacts,
-    /// Oldest first.
+    /// Attempts that have ended, oldest first.
     pub attempts: Vec<AttemptFacts>,
     /// Waits so far.
     pub waits: u32,
-    /// How long they took together, in ms.
+    /// Total time of those waits, in ms.
     pub waited_ms: u32,
-    /// `STRIDE` numbers per backend, in the table's order.
-    #[serde(with = "crate::journal::forms::packed")]
-    pub rows: Vec<u32>,
+    /// The backends' numbers, in the table's order and columns.
+    pub rows: Rows,
 }

@@ -3,7 +3,7 @@
 use super::dispatching::MAX_LOST_RACES;
 use super::waiting::MAX_EMPTY_WAITS;
 use super::{Action, Exchange, Phase, Shown};
-use crate::contract::{Column, Query, RequestFacts, RowState, STRIDE};
+use crate::contract::{BackendRow, Column, Query, RequestFacts, RowState, Rows};
 use crate::fleet::{Fleet, Permit};
 use crate::time::{Timestamp, millis_u32};
 
@@ -22,23 +22,23 @@ impl Exchange {
             return self.exhausted(fleet, now);
         }
         self.asked += 1;
-        let query = self.query(fleet, now, held.as_ref());
-        let shown = self.shown(&query.rows);
+        let rows = fleet.rows(now, &self.view, &self.want, held.as_ref());
+        let shown = self.shown(&rows);
+        let query = self.query(fleet, now, rows);
         self.phase = Phase::Asking { held, shown };
         Action::Ask(query)
     }
 
-    pub(super) fn shown(&self, rows: &[u32]) -> Vec<Shown> {
-        let number = |index: u32, column: Column| rows[index as usize * STRIDE + column as usize];
-        let one = |&index: &u32| Shown {
-            index,
-            ready: number(index, Column::State) == RowState::Ready as u32,
-            open_to_emergency: number(index, Column::EmergencyMs) == 0,
+    pub(super) fn shown(&self, rows: &[BackendRow]) -> Vec<Shown> {
+        let one = |&index: &u32| {
+            let row = &rows[index as usize];
+            let open_to_emergency = row.number(Column::EmergencyMs) == 0;
+            Shown { index, ready: row.is(RowState::Ready), open_to_emergency }
         };
         self.want.candidates.iter().map(one).collect()
     }
 
-    pub(super) fn query(&self, fleet: &mut Fleet, now: Timestamp, held: Option<&Permit>) -> Query {
+    pub(super) fn query(&self, fleet: &mut Fleet, now: Timestamp, rows: Vec<BackendRow>) -> Query {
         let spent = now.since(self.arrived);
         let f = &self.facts;
         Query {
@@ -59,7 +59,7 @@ impl Exchange {
             attempts: self.attempt_facts.clone(),
             waits: self.waits + self.empty_waits,
             waited_ms: millis_u32(self.waited),
-            rows: fleet.rows(now, &self.view, &self.want, held),
+            rows: Rows::new(rows, &self.view.table.columns),
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Action, Exchange, Facts, Reason, Refusal};
-use crate::contract::{AttemptFacts, Column, Rejection, RowState, STRIDE};
+use crate::contract::{AttemptFacts, Rejection, RowState};
 use crate::fleet::Fleet;
 use crate::outcome::Kind;
 use crate::suited::{Unsuited, shown};
@@ -58,7 +58,7 @@ impl Exchange {
         let of = |&index: &u32| {
             let id = &self.view.backend(index).id;
             // For this very request: one that is too large for what a limit leaves is not what the policy could have had.
-            let is_ready = rows[index as usize * STRIDE + Column::State as usize] == RowState::Ready as u32;
+            let is_ready = rows[index as usize].is(RowState::Ready);
             let last = self.attempt_facts.iter().rfind(|attempt| attempt.backend == index);
             match last {
                 None if is_ready => return format!("{id} is ready, but the policy did not choose it"),

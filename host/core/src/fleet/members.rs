@@ -12,7 +12,7 @@ use super::permits::Permit;
 use super::queue::Queue;
 use super::random::Random;
 use super::state_change::StateChange;
-use crate::contract::{Column, RowState, STRIDE};
+use crate::contract::{BackendRow, Column, RowState};
 use crate::table::{Lane, Table, Tier};
 use crate::time::Timestamp;
 use crate::view::{Slot, View, Want};
@@ -115,14 +115,11 @@ impl Fleet {
     }
 
     /// The numbers of every backend for a query. `held` is the permit the asking exchange was handed while it waited.
-    pub fn rows(&self, now: Timestamp, view: &View, want: &Want, held: Option<&Permit>) -> Vec<u32> {
+    pub fn rows(&self, now: Timestamp, view: &View, want: &Want, held: Option<&Permit>) -> Vec<BackendRow> {
         if let Some(observed) = &self.observed {
             return observed.rows.clone();
         }
-        let mut rows = vec![0; view.slots.len() * STRIDE];
-        for row in rows.chunks_exact_mut(STRIDE) {
-            row[Column::State as usize] = RowState::Unsuited as u32;
-        }
+        let mut rows = vec![BackendRow::UNSUITED; view.slots.len()];
         let queued = [Lane::Primary, Lane::Fallback].map(|lane| self.ahead(want, lane));
         for &i in want.candidates.iter() {
             let slot = view.slots[i as usize].0;
@@ -135,23 +132,22 @@ impl Fleet {
                 is_behind: queued > 0 && self.queue.is_behind(view, want, lane, i),
                 queued,
             };
-            let row = &mut rows[i as usize * STRIDE..][..STRIDE];
-            self.member(slot).write_row(now, &want.model, want.tokens, asker, row);
+            self.member(slot).write_row(now, &want.model, want.tokens, asker, &mut rows[i as usize]);
         }
         self.put_foreign_last(view, want, held, &mut rows);
         rows
     }
 
     /// A backend that needs a translation is not on offer while one of its tier that needs none is ready.
-    fn put_foreign_last(&self, view: &View, want: &Want, held: Option<&Permit>, rows: &mut [u32]) {
+    fn put_foreign_last(&self, view: &View, want: &Want, held: Option<&Permit>, rows: &mut [BackendRow]) {
         for &i in want.foreign.iter() {
             let is_held = held.is_some_and(|p| p.slot.0 == view.slots[i as usize].0);
             let is_better = |j: &&u32| {
-                let is_ready = rows[**j as usize * STRIDE + Column::State as usize] == RowState::Ready as u32;
+                let is_ready = rows[**j as usize].is(RowState::Ready);
                 is_ready && want.foreign.binary_search(j).is_err() && view.backend(**j).tier == view.backend(i).tier
             };
             if !is_held && want.candidates.iter().any(|j| is_better(&j)) {
-                rows[i as usize * STRIDE + Column::State as usize] = RowState::Unsuited as u32;
+                rows[i as usize].put(Column::State, RowState::Unsuited as u32);
             }
         }
     }

@@ -1,10 +1,12 @@
 //! What a recording tells of a moment, in place of what the fleet would tell: for scenarios of recorded exchanges.
 
+use crate::contract::BackendRow;
+
 /// A recorded moment. While it is in force, the fleet shows and gives what was recorded, whatever it would do by itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Observed {
     /// The rows that a query shows.
-    pub rows: Vec<u32>,
+    pub rows: Vec<BackendRow>,
     /// The seed that a query carries.
     pub seed: u64,
     /// The backend of which a permit can be had; none: of none.

@@ -4,6 +4,7 @@
 //! old types are kept beside the new ones. `tests/journal` has a store of every version.
 
 use super::trail::Trail;
+use crate::contract::Columns;
 
 /// The version that is written.
 pub const VERSION: u8 = 1;
@@ -28,13 +29,19 @@ pub fn encode(trail: &Trail) -> Vec<u8> {
     postcard::to_extend(trail, vec![VERSION]).unwrap_or_else(|_| vec![VERSION])
 }
 
-/// The trail of these bytes.
+/// The trail of these bytes, whose rows have the columns of the setup that it was recorded under.
 ///
 /// # Errors
-/// Bytes that [`encode`] did not write, or that are of a later version.
-pub fn decode(bytes: &[u8]) -> Result<Trail, TrailError> {
+/// Bytes that [`encode`] did not write, or that are of a later version; rows that do not fit the columns.
+pub fn decode(bytes: &[u8], columns: &Columns) -> Result<Trail, TrailError> {
     match bytes.split_first() {
-        Some((&VERSION, rest)) => first(rest),
+        Some((&VERSION, rest)) => {
+            let mut trail = first(rest)?;
+            match trail.set_columns(columns) {
+                true => Ok(trail),
+                false => Err(TrailError::Damaged(format!("its rows are not of {} columns", columns.width()))),
+            }
+        }
         Some((&found, _)) if found > VERSION => Err(TrailError::Newer { found }),
         Some((&found, _)) => Err(TrailError::Damaged(format!("there is no version {found}"))),
         None => Err(TrailError::Damaged("it is empty".to_owned())),

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::clients::Spending;
 use crate::contract::{
-    AttemptFacts, Decision, Dispatch, Hold, NONE, Operation, Query, Rejection, RequestFacts, STRIDE,
+    AttemptFacts, COLUMNS, Columns, Decision, Dispatch, Hold, NONE, Operation, Query, Rejection, RequestFacts, Rows,
 };
 use crate::exchange::{Facts, Join};
 use crate::outcome::Kind;
@@ -26,7 +26,7 @@ fn facts() -> Facts {
     }
 }
 
-fn question(rows: Vec<u32>, decision: Decision) -> Question {
+fn question(rows: Rows, decision: Decision) -> Question {
     let facts = facts();
     Question {
         query: Query {
@@ -69,6 +69,11 @@ fn question(rows: Vec<u32>, decision: Decision) -> Question {
     }
 }
 
+/// So many rows of a number each.
+fn narrow(numbers: Vec<u32>) -> Rows {
+    Rows::recorded(numbers, &Columns::named(&["state"])).expect("they fit")
+}
+
 fn trail() -> Trail {
     let arrived = Timestamp::from_micros(1_768_473_000_123_456);
     let mut trail = Trail::new(
@@ -84,7 +89,8 @@ fn trail() -> Trail {
         Decision::Reject(Rejection { status: 503, kind: "k".to_owned(), message: "m".to_owned(), retry_after: None }),
     ];
     for (n, decision) in (0u64..).zip(decisions) {
-        let rows = (0..2 * STRIDE as u32).map(|i| if i % 5 == 0 { NONE } else { i }).collect();
+        let numbers = (0..2 * COLUMNS.len() as u32).map(|i| if i % 5 == 0 { NONE } else { i }).collect();
+        let rows = Rows::recorded(numbers, &Columns::default()).expect("two rows");
         trail.asked(arrived + Duration::from_millis(n), question(rows, decision));
     }
     for what in [
@@ -99,6 +105,10 @@ fn trail() -> Trail {
     trail
 }
 
+fn read(bytes: &[u8]) -> Result<Trail, TrailError> {
+    decode(bytes, &Columns::default())
+}
+
 /// Compares two trails without the counters that only bound memory.
 fn same(a: &Trail, b: &Trail) -> bool {
     (a.arrived, &a.facts, &a.labels, a.spending, &a.steps, a.left_out)
@@ -108,7 +118,7 @@ fn same(a: &Trail, b: &Trail) -> bool {
 #[test]
 fn a_trail_is_read_as_it_was_written() {
     let trail = trail();
-    assert!(same(&decode(&encode(&trail)).unwrap(), &trail));
+    assert!(same(&read(&encode(&trail)).unwrap(), &trail));
 }
 
 /// These bytes were written when version 1 was published. Should this fail, a type of the trail has changed: make a
@@ -116,18 +126,18 @@ fn a_trail_is_read_as_it_was_written() {
 #[test]
 fn version_1_is_what_it_was() {
     let golden = include_bytes!("version_1.bin");
-    assert!(same(&decode(golden).unwrap(), &trail()));
+    assert!(same(&read(golden).unwrap(), &trail()));
     assert_eq!(encode(&trail()), golden);
 }
 
 #[test]
 fn what_is_no_trail_is_told() {
     let bytes = encode(&trail());
-    assert!(decode(&[]).unwrap_err().to_string().contains("empty"));
-    assert!(decode(&bytes[..bytes.len() - 1]).unwrap_err().to_string().contains("damaged"));
-    assert!(decode(&[&bytes[..], &[0]].concat()).unwrap_err().to_string().contains("1 bytes too many"));
-    assert_eq!(decode(&[VERSION + 1, 0]), Err(TrailError::Newer { found: VERSION + 1 }));
-    assert!(decode(&[0]).unwrap_err().to_string().contains("version 0"));
+    assert!(read(&[]).unwrap_err().to_string().contains("empty"));
+    assert!(read(&bytes[..bytes.len() - 1]).unwrap_err().to_string().contains("damaged"));
+    assert!(read(&[&bytes[..], &[0]].concat()).unwrap_err().to_string().contains("1 bytes too many"));
+    assert_eq!(read(&[VERSION + 1, 0]), Err(TrailError::Newer { found: VERSION + 1 }));
+    assert!(read(&[0]).unwrap_err().to_string().contains("version 0"));
 }
 
 #[test]
@@ -135,7 +145,7 @@ fn an_absent_number_takes_a_byte() {
     let size = |rows| {
         encode(&{
             let mut trail = Trail::new(Timestamp::default(), facts(), Vec::new(), Spending::default());
-            trail.asked(Timestamp::default(), question(rows, Decision::Primary(Dispatch::default())));
+            trail.asked(Timestamp::default(), question(narrow(rows), Decision::Primary(Dispatch::default())));
             trail
         })
         .len()
@@ -148,10 +158,20 @@ fn a_trail_that_grows_too_large_says_what_it_left_out() {
     let mut trail = Trail::new(Timestamp::default(), facts(), Vec::new(), Spending::default());
     let rows = vec![1; 100_000];
     for _ in 0..5 {
-        trail.asked(Timestamp::default(), question(rows.clone(), Decision::Primary(Dispatch::default())));
+        trail.asked(Timestamp::default(), question(narrow(rows.clone()), Decision::Primary(Dispatch::default())));
     }
     assert_eq!((trail.questions().count(), trail.left_out), (2, 3));
     assert!(trail.bytes() <= MAX_TRAIL_BYTES + 10_000);
+}
+
+#[test]
+fn rows_have_the_columns_of_the_setup() {
+    let bytes = encode(&trail());
+    let halves: Vec<&str> = COLUMNS[..7].to_vec();
+    let read = decode(&bytes, &Columns::named(&halves)).unwrap();
+    assert!(read.questions().all(|question| question.query.rows.len() == 4));
+    let refused = decode(&bytes, &Columns::named(&COLUMNS[..5])).unwrap_err();
+    assert!(refused.to_string().contains("not of 5 columns"), "{refused}");
 }
 
 proptest! {
@@ -167,11 +187,11 @@ proptest! {
 
     #[test]
     fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
-        if let Ok(trail) = decode(&bytes) {
-            prop_assert!(same(&decode(&encode(&trail)).unwrap(), &trail));
+        if let Ok(trail) = read(&bytes) {
+            prop_assert!(same(&read(&encode(&trail)).unwrap(), &trail));
         }
         let mut versioned = vec![VERSION];
         versioned.extend(&bytes);
-        let _ = decode(&versioned);
+        let _ = read(&versioned);
     }
 }

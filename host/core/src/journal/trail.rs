@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::forms::micros;
 use crate::clients::Spending;
-use crate::contract::{Decision, Query};
+use crate::contract::{Columns, Decision, Query, Rows};
 use crate::exchange::{Action, Event, Exchange, Facts, Join};
 use crate::table::Lane;
 use crate::time::Timestamp;
@@ -160,9 +160,25 @@ impl Trail {
         })
     }
 
+    /// Sets the columns that its rows were recorded in, which its bytes do not name. False when they are no whole rows of them.
+    pub(super) fn set_columns(&mut self, columns: &Columns) -> bool {
+        self.steps.iter_mut().all(|step| match &mut step.what {
+            Happened::Asked(question) => {
+                let rows = &mut question.query.rows;
+                let recorded = Rows::recorded(std::mem::take(rows).into_numbers(), columns);
+                recorded.map(|recorded| *rows = recorded).is_some()
+            }
+            Happened::Waits { .. }
+            | Happened::Waited { .. }
+            | Happened::Sent { .. }
+            | Happened::Committed
+            | Happened::Ended => true,
+        })
+    }
+
     /// Records a question and the policy's answer.
     pub fn asked(&mut self, now: Timestamp, question: Question) {
-        let bytes = size_of::<Question>() + question.query.rows.len() * size_of::<u32>();
+        let bytes = size_of::<Question>() + size_of_val(question.query.rows.numbers());
         if self.bytes + bytes > MAX_TRAIL_BYTES {
             self.left_out += 1;
             return;

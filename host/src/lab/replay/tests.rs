@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use pointsman_core::contract::{
-    Commit, Decision, Dispatch, Hold, NONE, Operation, Query, Rejection, RequestFacts, Resume,
+    BackendRow, Commit, Decision, Dispatch, Hold, NONE, Operation, Query, Rejection, RequestFacts, Resume, RowState,
+    Rows,
 };
 use pointsman_core::journal::{Failed, Question, StateUse};
 use pointsman_core::table::{Lane, Table};
@@ -28,7 +29,8 @@ fn question(decision: Decision) -> Question {
         elapsed_ms: 0,
         remaining_ms: 1,
     };
-    let query = Query { now_ms: 1, seed: 2, request, attempts: Vec::new(), waits: 0, waited_ms: 0, rows: Vec::new() };
+    let query =
+        Query { now_ms: 1, seed: 2, request, attempts: Vec::new(), waits: 0, waited_ms: 0, rows: Rows::default() };
     let used = StateUse::Get { key: "a".to_owned(), found: Some(1) };
     let notes = vec!["why".to_owned()];
     Question { query, decision, notes, fault: None, state: vec![used], took: Duration::ZERO }
@@ -225,7 +227,7 @@ fn a_tie_is_told_apart() {
     let table = config.unwrap_or_else(|e| panic!("{e}")).config.table();
     let to = |backend| Decision::Primary(Dispatch { backend: Some(backend), ..Dispatch::default() });
     let mut recorded = question(to(0));
-    recorded.query.rows = vec![0; 3 * pointsman_core::contract::STRIDE];
+    recorded.query.rows = [BackendRow::new(RowState::Ready); 3].into_iter().collect();
     let now = |backend| Heard { answer: Ok(to(backend)), ..heard(&recorded) };
     assert_eq!(divergence(&recorded, &now(1), &table), Some(Divergence::Tie(Lane::Primary)));
     assert_eq!(divergence(&recorded, &now(2), &table), Some(Divergence::Backend(Lane::Primary)));

@@ -24,7 +24,7 @@ use super::answer::Answer;
 use super::world::{Ask, RecordedQuestion};
 use crate::config::{self, Config, ConfigError, OwnKeys};
 
-pub use questions::{NO_NUMBER, unsuited, usual};
+pub use questions::{NO_NUMBER, USUAL};
 pub use words::{Count, DecisionPattern, EndPattern, Expected};
 
 /// Requests of one scenario; every one of them is remembered as a story.

@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use pointsman_core::contract::{COLUMNS, Column, NONE, RowState, STRIDE};
+use pointsman_core::contract::{BackendRow, COLUMNS, Column, NONE, RowState};
 use pointsman_core::outcome::Kind;
 
 use super::check::Check;
 use super::raw::{RawCell, RawQuestion, RawSeed, RawStateValue};
 use super::words::{DECISION, Expected};
 use crate::config::KeyPath;
-use crate::lab::story::{Decided, Standing};
+use crate::lab::story::Decided;
 use crate::lab::world::{RecordedAttempt, RecordedQuestion, Then};
 
 /// Questions of one request.
@@ -136,39 +136,40 @@ impl Check<'_, '_, '_> {
         found
     }
 
-    fn rows(&mut self, at: &KeyPath, seen: &BTreeMap<String, BTreeMap<String, RawCell>>) -> Vec<u32> {
-        let mut rows: Vec<u32> = self.table.backends.iter().flat_map(|_| unsuited()).collect();
+    fn rows(&mut self, at: &KeyPath, seen: &BTreeMap<String, BTreeMap<String, RawCell>>) -> Vec<BackendRow> {
+        let mut rows = vec![BackendRow::UNSUITED; self.table.backends.len()];
         for (backend, cells) in seen {
             let at = at.key(backend);
             let Some(index) = self.index(&at, backend) else { continue };
-            let row = &mut rows[index as usize * STRIDE..][..STRIDE];
-            row.copy_from_slice(&usual());
+            let row = &mut rows[index as usize];
+            *row = USUAL;
             for (name, cell) in cells {
                 let at = at.key(name);
-                let Some(column) = COLUMNS.iter().position(|column| column == name) else {
+                let Some(column) = Column::named(name) else {
                     self.unknown(&at, "column", name, &COLUMNS);
                     continue;
                 };
-                row[column] = self.cell(&at, column, cell);
+                row.put(column, self.cell(&at, column, cell));
             }
         }
         rows
     }
 
-    fn cell(&mut self, at: &KeyPath, column: usize, cell: &RawCell) -> u32 {
+    fn cell(&mut self, at: &KeyPath, column: Column, cell: &RawCell) -> u32 {
         let text = match cell {
             RawCell::Number(number) => return *number,
             RawCell::Text(text) if text == NO_NUMBER => return NONE,
             RawCell::Text(text) => text.as_str(),
         };
-        if column == Column::State as usize {
-            let state = (0..).zip(Standing::STATES).find(|(_, word)| *word == text).map(|(number, _)| number);
-            return state.unwrap_or_else(|| {
-                self.unknown(at, "state", text, &Standing::STATES);
-                RowState::Unsuited as u32
+        if column == Column::State {
+            let state = RowState::ALL.into_iter().find(|state| state.as_str() == text);
+            let state = state.unwrap_or_else(|| {
+                self.unknown(at, "state", text, &RowState::ALL.map(RowState::as_str));
+                RowState::Unsuited
             });
+            return state as u32;
         }
-        if column == Column::CooldownReason as usize {
+        if column == Column::CooldownReason {
             return self.outcome(at, text).map_or(0, Kind::index);
         }
         self.complaints.error(at, format!("{text:?} is no number")).help(format!("write a number or \"{NO_NUMBER}\""));
@@ -176,18 +177,10 @@ impl Check<'_, '_, '_> {
     }
 }
 
-/// The row of a backend that could not serve the request.
-pub fn unsuited() -> [u32; STRIDE] {
-    let mut row = [0; STRIDE];
-    row[Column::State as usize] = RowState::Unsuited as u32;
-    row
-}
-
-/// The row of a backend that is ready and has no limits, of which nothing is known: what is not written is as in it.
-pub fn usual() -> [u32; STRIDE] {
-    let mut row = [0; STRIDE];
-    for column in [Column::RequestsLeft, Column::TokensLeft, Column::ConcurrencyLeft] {
-        row[column as usize] = NONE;
-    }
-    row
-}
+/// A backend that is ready, also for emergencies, and has no limits, of which nothing is known: columns that are not written
+/// are as in it.
+pub const USUAL: BackendRow = BackendRow::UNSUITED
+    .with(Column::State, RowState::Ready as u32)
+    .with(Column::RequestsLeft, NONE)
+    .with(Column::TokensLeft, NONE)
+    .with(Column::ConcurrencyLeft, NONE);

@@ -220,7 +220,7 @@ fn or_unlimited(n: u32) -> String {
 
 #[cfg(test)]
 mod tests {
-    use pointsman_core::contract::STRIDE;
+    use pointsman_core::contract::{BackendRow, Rows};
     use pointsman_core::outcome::Kind;
 
     use super::*;
@@ -244,9 +244,10 @@ mod tests {
     fn told(rows: [&[(Column, u32)]; 4], choice: Choice) -> Vec<String> {
         let table = table();
         let standings = rows.iter().zip(0..).zip(&table.backends).map(|((changes, index), backend)| {
-            let mut row = [0; STRIDE];
-            changes.iter().for_each(|(column, number)| row[*column as usize] = *number);
-            Standing::read(&backend.id, backend.tier, index, &row).unwrap()
+            let row = BackendRow::new(RowState::Ready);
+            let row = changes.iter().fold(row, |row, (column, number)| row.with(*column, *number));
+            let rows: Rows = [row].into_iter().collect();
+            Standing::read(&backend.id, backend.tier, index, rows.get(0).unwrap()).unwrap()
         });
         let standings: Vec<_> = standings.collect();
         passed_over(&standings, choice, &table, "m").iter().map(ToString::to_string).collect()

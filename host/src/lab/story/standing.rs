@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use pointsman_core::contract::{COLUMNS, Column, NONE, Query, RowState, STRIDE};
+use pointsman_core::contract::{BackendRow, Column, Columns, NONE, Query, Row, RowState};
 use pointsman_core::outcome::Kind;
 use pointsman_core::table::{Table, Tier};
 
@@ -18,23 +18,22 @@ pub struct Standing {
     pub tier: Tier,
     /// Its place in the table.
     pub index: u32,
-    row: [u32; STRIDE],
+    row: BackendRow,
+    /// The columns it was recorded in.
+    columns: Columns,
 }
 
 impl Standing {
-    /// The words for the states, in the order of [`RowState`].
-    pub const STATES: [&str; 6] = ["ready", "throttled", "cooling", "probing", "drained", "unsuited"];
-
     /// Reads a row of a query; none for a backend that could not serve the request at all.
-    pub fn read(backend: &Arc<str>, tier: Tier, index: u32, row: &[u32]) -> Option<Self> {
-        let row: [u32; STRIDE] = row.try_into().ok()?;
-        let suited = row[Column::State as usize] != RowState::Unsuited as u32;
-        suited.then(|| Self { backend: backend.clone(), tier, index, row })
+    pub fn read(backend: &Arc<str>, tier: Tier, index: u32, row: Row<'_>) -> Option<Self> {
+        let columns = row.columns().clone();
+        let (backend, is_suited) = (backend.clone(), !row.is(RowState::Unsuited));
+        is_suited.then(|| Self { backend, tier, index, row: row.in_current_columns(), columns })
     }
 
     /// Those of a question that could serve the request, in the table's order.
     pub fn all(query: &Query, table: &Table) -> Vec<Self> {
-        let rows = (0..).zip(&table.backends).zip(query.rows.chunks_exact(STRIDE));
+        let rows = (0..).zip(&table.backends).zip(query.rows.iter());
         rows.filter_map(|((index, backend), row)| Self::read(&backend.id, backend.tier, index, row)).collect()
     }
 
@@ -47,29 +46,30 @@ impl Standing {
             .filter_map(move |tier| Some((tier, queued(tier).filter(|n| *n > 0)?)))
     }
 
-    /// Its row.
-    pub fn row(&self) -> &[u32] {
+    /// Its row, "unknown" in columns that were not recorded.
+    pub fn row(&self) -> &BackendRow {
         &self.row
     }
 
     /// A number of its row.
     pub fn number(&self, column: Column) -> u32 {
-        self.row[column as usize]
+        self.row.number(column)
     }
 
-    /// Its numbers, by the contract's names.
+    /// Its recorded numbers, by the contract's names.
     pub fn numbers(&self) -> impl Iterator<Item = (&'static str, u32)> {
-        COLUMNS.into_iter().zip(self.row)
+        let recorded = Column::ALL.into_iter().filter(|column| self.columns.have(*column));
+        recorded.map(|column| (column.as_str(), self.row.number(column)))
     }
 
     /// Is it in this state?
     pub fn is(&self, state: RowState) -> bool {
-        self.number(Column::State) == state as u32
+        self.row.is(state)
     }
 
     /// The word for its state.
     pub fn state(&self) -> &'static str {
-        Self::STATES.get(self.number(Column::State) as usize).copied().unwrap_or("unknown")
+        RowState::of(self.number(Column::State)).map_or("unknown", RowState::as_str)
     }
 
     /// The word for why it cools, or has to be probed; none when neither.
@@ -134,7 +134,7 @@ impl fmt::Display for Standing {
             write!(f, ", {} in flight", self.number(Column::InFlight))?;
         }
         match self.number(Column::EmergencyMs) {
-            _ if self.is(RowState::Ready) => Ok(()),
+            _ if self.is(RowState::Ready) || !self.columns.have(Column::EmergencyMs) => Ok(()),
             NONE => f.write_str(", no emergency"),
             0 => f.write_str(", emergency now"),
             ms => write!(f, ", emergency in {}", of_ms(ms)),
@@ -144,36 +144,38 @@ impl fmt::Display for Standing {
 
 #[cfg(test)]
 mod tests {
+    use pointsman_core::contract::Rows;
+
     use super::*;
+
+    fn read(row: BackendRow) -> Option<Standing> {
+        let rows: Rows = [row].into_iter().collect();
+        Standing::read(&"a".into(), Tier::Primary, 0, rows.get(0)?)
+    }
 
     #[test]
     fn a_row_reads_as_a_sentence() {
-        let mut row = [0; STRIDE];
-        row[Column::State as usize] = RowState::Cooling as u32;
-        row[Column::CooldownMs as usize] = 1_980;
-        row[Column::CooldownReason as usize] = Kind::RateLimited.index();
-        row[Column::InFlight as usize] = 2;
-        row[Column::EmergencyMs as usize] = NONE;
-        let standing = Standing::read(&"a".into(), Tier::Primary, 0, &row).unwrap();
+        let mut row = BackendRow::new(RowState::Cooling)
+            .with(Column::CooldownMs, 1_980)
+            .with(Column::CooldownReason, Kind::RateLimited.index())
+            .with(Column::InFlight, 2);
+        let standing = read(row).unwrap();
         assert_eq!(standing.to_string(), "a cools for 1.98 s more (rate_limited), 2 in flight, no emergency");
-        row[Column::Failures as usize] = 3;
-        let standing = Standing::read(&"a".into(), Tier::Primary, 0, &row).unwrap();
+        row.put(Column::Failures, 3);
+        let standing = read(row).unwrap();
         assert_eq!(standing.condition(), "cools for 1.98 s more (rate_limited, 3 failures)");
-        row[Column::State as usize] = RowState::Unsuited as u32;
-        assert_eq!(Standing::read(&"a".into(), Tier::Primary, 0, &row), None);
+        row.put(Column::State, RowState::Unsuited as u32);
+        assert_eq!(read(row), None);
     }
 
     #[test]
     fn the_limit_that_bites_is_named() {
-        let mut row = [9; STRIDE];
-        row[Column::State as usize] = RowState::Throttled as u32;
-        row[Column::ReadyMs as usize] = 800;
-        row[Column::ConcurrencyLeft as usize] = 0;
-        let condition = |row: &[u32]| Standing::read(&"a".into(), Tier::Primary, 0, row).unwrap().condition();
-        assert_eq!(condition(&row), "is at its limits for 800 ms (no slot free)");
-        row[Column::RequestsLeft as usize] = 0;
-        assert_eq!(condition(&row), "is at its limits for 800 ms (no request left)");
-        row[Column::ReadyMs as usize] = NONE;
-        assert_eq!(condition(&row), "is at its limits (no request left)");
+        let row = BackendRow::new(RowState::Throttled).with(Column::ReadyMs, 800).with(Column::ConcurrencyLeft, 0);
+        let condition = |row| read(row).unwrap().condition();
+        assert_eq!(condition(row), "is at its limits for 800 ms (no slot free)");
+        let row = row.with(Column::RequestsLeft, 0);
+        assert_eq!(condition(row), "is at its limits for 800 ms (no request left)");
+        let row = row.with(Column::ReadyMs, NONE);
+        assert_eq!(condition(row), "is at its limits (no request left)");
     }
 }

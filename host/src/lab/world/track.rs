@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use pointsman_core::contract::{Column, Decision, NONE, RowState, STRIDE};
+use pointsman_core::contract::{BackendRow, Column, Decision, NONE, RowState};
 use pointsman_core::divergence;
 use pointsman_core::exchange::Action;
 use pointsman_core::fleet::InitialState;
@@ -28,8 +28,8 @@ pub struct RecordedQuestion {
     pub at: Duration,
     /// Its seed.
     pub seed: u64,
-    /// What it showed of the backends: [`STRIDE`] numbers each, in the table's order.
-    pub rows: Vec<u32>,
+    /// The backends as it showed them, in the table's order.
+    pub rows: Vec<BackendRow>,
     /// What the policy found in `state`, by key; none: nothing.
     pub state: Vec<(String, Option<i64>)>,
     /// What was decided; a backend is named where the policy named one.
@@ -193,23 +193,19 @@ impl Track {
 
     /// What the backends have behind them where the track is left, in the table's order.
     pub(super) fn pasts(&self, now: Timestamp, table: &Table, at_most: Duration) -> Vec<InitialState> {
-        let rows = self.question().rows.chunks_exact(STRIDE);
-        let past = |((index, backend), row): ((u32, &Backend), &[u32])| {
+        let past = |((index, backend), row): ((u32, &Backend), &BackendRow)| {
             let opens = self.opens(index).map(|at| (self.start + at).since(now));
             past_of(row, backend, opens.unwrap_or(at_most))
         };
-        (0..).zip(&table.backends).zip(rows).map(past).collect()
+        (0..).zip(&table.backends).zip(&self.question().rows).map(past).collect()
     }
 
     /// When a backend was seen to take something, after the question at hand.
     fn opens(&self, index: u32) -> Option<Duration> {
-        self.questions[self.current..].iter().enumerate().find_map(|(later, question)| {
-            let state = question.rows[index as usize * STRIDE + Column::State as usize];
-            match &question.then {
-                _ if later > 0 && state == RowState::Ready as u32 => Some(question.at),
-                Then::Wait { until, granted: Some(granted), .. } if *granted == index => *until,
-                Then::Wait { .. } | Then::Send(_) | Then::Ask | Then::End => None,
-            }
+        self.questions[self.current..].iter().enumerate().find_map(|(later, question)| match &question.then {
+            _ if later > 0 && question.rows[index as usize].is(RowState::Ready) => Some(question.at),
+            Then::Wait { until, granted: Some(granted), .. } if *granted == index => *until,
+            Then::Wait { .. } | Then::Send(_) | Then::Ask | Then::End => None,
         })
     }
 }
@@ -237,8 +233,8 @@ impl RecordedQuestion {
 
 /// What a backend has behind it of which a question showed this; `opens_in` is when it takes something again where the
 /// question did not tell.
-pub fn past_of(row: &[u32], backend: &Backend, opens_in: Duration) -> InitialState {
-    let number = |column: Column| row[column as usize];
+pub fn past_of(row: &BackendRow, backend: &Backend, opens_in: Duration) -> InitialState {
+    let number = |column: Column| row.number(column);
     let known = |column: Column| Some(number(column)).filter(|number| *number != NONE);
     let ms = |number: u32| Duration::from_millis(number.into());
     let is = |state: RowState| number(Column::State) == state as u32;

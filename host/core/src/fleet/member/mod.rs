@@ -12,7 +12,7 @@ use std::time::Duration;
 use super::health::{Health, HealthState, is_exclusion};
 use super::limits::{Quota, RateLimit};
 use super::state_change::{Change, Reporter, StateChange};
-use crate::contract::{Column, NONE, RowState, STRIDE};
+use crate::contract::{BackendRow, Column, NONE, RowState};
 use crate::table::{Lane, Limits};
 use crate::time::{Timestamp, millis_u32};
 
@@ -161,8 +161,7 @@ impl Member {
     }
 
     /// Its numbers for a query about `model`.
-    pub fn write_row(&self, now: Timestamp, model: &str, tokens: u32, asker: Asker, row: &mut [u32]) {
-        debug_assert_eq!(row.len(), STRIDE);
+    pub fn write_row(&self, now: Timestamp, model: &str, tokens: u32, asker: Asker, row: &mut BackendRow) {
         let (standing, health, standing_in_flight) = self.health(now, model);
         let (state, ready) = match (self.readiness(now, model, tokens), asker.holds) {
             (found @ (RowState::Cooling | RowState::Drained, _), _) => found,
@@ -177,7 +176,7 @@ impl Member {
             HealthState::Probing => 0,
             HealthState::Healthy | HealthState::Cooling { .. } => NONE,
         };
-        let mut put = |column: Column, value: u32| row[column as usize] = value;
+        let mut put = |column, number| row.put(column, number);
         put(Column::State, state as u32);
         put(Column::ReadyMs, ready.map_or(NONE, millis_u32));
         match standing {

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use pointsman_core::contract::{Decision, Query, Rejection, STRIDE};
+use pointsman_core::contract::{Column, Decision, Query, Rejection, Row};
 use pointsman_core::journal::Question;
 use pointsman_core::table::Table;
 use pointsman_engine::{Texts, Verdict};
@@ -52,9 +52,6 @@ pub(super) fn differences(journaled: &Journaled, text: &str) -> Vec<String> {
 
 /// What the policy was asked, and what it is asked here.
 fn question(number: usize, was: &Query, is: &Query, table: &Table) -> Option<String> {
-    if was == is {
-        return None;
-    }
     let parts = [
         ("the time", was.now_ms != is.now_ms),
         ("the seed", was.seed != is.seed),
@@ -63,8 +60,14 @@ fn question(number: usize, was: &Query, is: &Query, table: &Table) -> Option<Str
         ("the waits before it", (was.waits, was.waited_ms) != (is.waits, is.waited_ms)),
     ];
     let parts = parts.into_iter().filter(|(_, differs)| *differs).map(|(part, _)| part.to_owned());
-    let rows = table.backends.iter().zip(was.rows.chunks(STRIDE).zip(is.rows.chunks(STRIDE)));
-    let rows = rows.filter(|(_, (was, is))| was != is).map(|(backend, _)| format!("the row of {}", backend.id));
+    // What was not recorded cannot differ.
+    let differ = |was: &Row<'_>, is: &Row<'_>| {
+        let mut columns = Column::ALL.into_iter().filter(|column| was.columns().have(*column));
+        columns.any(|column| was.number(column) != is.number(column))
+    };
+    let rows = table.backends.iter().zip(was.rows.iter().zip(is.rows.iter()));
+    let rows = rows.filter(|(_, (was, is))| differ(was, is)).map(|(backend, _)| format!("the row of {}", backend.id));
     let differ: Vec<String> = parts.chain(rows).collect();
-    Some(format!("Question {number} is not as it was: {} differ from the record.", differ.join(", ")))
+    (!differ.is_empty())
+        .then(|| format!("Question {number} is not as it was: {} differ from the record.", differ.join(", ")))
 }

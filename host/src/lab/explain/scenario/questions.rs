@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use pointsman_core::contract::{COLUMNS, Column, NONE, Query, STRIDE};
+use pointsman_core::contract::{BackendRow, Column, NONE, Query, RowState};
 use pointsman_core::divergence;
 use pointsman_core::journal::{Happened, Question, StateUse, Step};
 use pointsman_core::outcome::Kind;
@@ -13,8 +13,8 @@ use toml::Value;
 
 use super::span;
 use super::toml::{Toml, inline, quoted_key};
-use crate::lab::scenario::{NO_NUMBER, unsuited, usual};
-use crate::lab::story::{Decided, Standing};
+use crate::lab::scenario::{NO_NUMBER, USUAL};
+use crate::lab::story::Decided;
 
 /// Writes all of them.
 pub(super) fn questions(text: &mut Toml, journaled: &Journaled) {
@@ -133,27 +133,28 @@ fn is_used_before(uses: &[StateUse], used: &StateUse, key: &str) -> bool {
 
 fn seen(text: &mut Toml, journaled: &Journaled, question: &Question) {
     text.line("[request.question.seen]");
-    for (backend, row) in journaled.setup.table.backends.iter().zip(question.query.rows.chunks_exact(STRIDE)) {
-        if row == unsuited() {
+    for (backend, row) in journaled.setup.table.backends.iter().zip(question.query.rows.iter()) {
+        let row = row.in_current_columns();
+        if row == BackendRow::UNSUITED {
             continue;
         }
-        let cells = COLUMNS.iter().zip(usual()).zip(row).enumerate();
-        let cells =
-            cells.filter(|(column, ((_, usual), number))| *column == Column::State as usize || usual != *number);
+        let is_written = |column: &Column| *column == Column::State || row.number(*column) != USUAL.number(*column);
+        let columns = Column::ALL.into_iter().filter(is_written);
         let cells: Vec<(&str, Value)> =
-            cells.map(|(column, ((name, _), number))| (*name, cell(column, *number))).collect();
+            columns.map(|column| (column.as_str(), cell(column, row.number(column)))).collect();
         text.line(&format!("{} = {}", quoted_key(&backend.id), inline(&cells)));
     }
 }
 
-fn cell(column: usize, number: u32) -> Value {
-    let word = if column == Column::State as usize {
-        Standing::STATES.get(number as usize).copied()
-    } else if column == Column::CooldownReason as usize {
+fn cell(column: Column, number: u32) -> Value {
+    let word = if column == Column::State {
+        RowState::of(number).map(RowState::as_str)
+    } else if column == Column::CooldownReason {
         Kind::ALL.get(number as usize).map(|kind| kind.as_str())
     } else {
-        (number == NONE).then_some(NO_NUMBER)
+        None
     };
+    let word = word.or((number == NONE).then_some(NO_NUMBER));
     word.map_or_else(|| Value::Integer(number.into()), Value::from)
 }
 

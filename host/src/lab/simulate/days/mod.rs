@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nature::Nature;
-use pointsman_core::contract::{Column, Decision, Dispatch, Hold, Query, Rejection, RowState, STRIDE};
+use pointsman_core::contract::{Column, Decision, Dispatch, Hold, Query, Rejection, RowState};
 use pointsman_core::record::End;
 use pointsman_core::table::{Lane, Table, Tier};
 use pointsman_engine::{LoadError, Texts, Verdict};
@@ -191,11 +191,10 @@ impl Day {
 /// The least loaded ready primary, else one of up to 6 waits of 5 s, else the fallback.
 fn fixed_rule(query: &Query, table: &Table) -> Decision {
     const ATTEMPTS: usize = 8;
-    let number = |i: usize, column: Column| query.rows[i * STRIDE + column as usize];
     let is_primary = |i: &usize| table.backends[*i].tier == Tier::Primary;
-    let is_ready = |i: &usize| number(*i, Column::State) == RowState::Ready as u32;
+    let is_ready = |i: &usize| query.rows.is(*i, RowState::Ready);
     let ready = (0..table.backends.len()).filter(is_primary).filter(is_ready);
-    match ready.min_by_key(|i| number(*i, Column::InFlight)) {
+    match ready.min_by_key(|i| query.rows.number(*i, Column::InFlight)) {
         Some(i) if query.attempts.len() < ATTEMPTS => {
             Decision::Primary(Dispatch { backend: Some(i as u32), ..Dispatch::default() })
         }

@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 
-use pointsman_core::contract::{Column, Decision, Dispatch, Query, RowState, STRIDE};
+use pointsman_core::contract::{Column, Decision, Dispatch, Query, Row, RowState};
 use pointsman_core::table::Lane;
 use pointsman_core::time::Timestamp;
 use pointsman_core::view::View;
@@ -58,13 +58,13 @@ struct Shown {
 
 impl Line {
     pub(super) fn asked(&mut self, query: &Query) {
-        let shown = |row: &[u32]| Shown {
-            suited: row[Column::State as usize] != RowState::Unsuited as u32,
-            ready: row[Column::State as usize] == RowState::Ready as u32,
-            open_to_emergency: row[Column::EmergencyMs as usize] == 0,
+        let shown = |row: Row<'_>| Shown {
+            suited: !row.is(RowState::Unsuited),
+            ready: row.is(RowState::Ready),
+            open_to_emergency: row.number(Column::EmergencyMs) == 0,
         };
         self.asked.clear();
-        self.asked.extend(query.rows.chunks_exact(STRIDE).map(shown));
+        self.asked.extend(query.rows.iter().map(shown));
     }
 
     pub(super) fn decided(&mut self, decision: &Decision) {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use pointsman_core::clients::Spending;
 use pointsman_core::contract::{
-    Commit, Decision, Dispatch, Hold, NONE, Operation, Query, RequestFacts, Resume, STRIDE,
+    BackendRow, Commit, Decision, Dispatch, Hold, NONE, Operation, Query, RequestFacts, Resume, RowState,
 };
 use pointsman_core::exchange::Sending;
 use pointsman_core::outcome::Kind;
@@ -106,7 +106,7 @@ impl Court {
             remaining_ms: 1_000,
         };
         // Both cool, so that both are waited for.
-        let rows = [2; 2 * STRIDE].to_vec();
+        let rows = [BackendRow::new(RowState::Cooling); 2].into_iter().collect();
         let query = Query { now_ms: 0, seed: 0, request, attempts: Vec::new(), waits: 0, waited_ms: 0, rows };
         self.see(ms, exchange, &Sight::Asked(&query));
         let max = Duration::from_secs(1);
