@@ -14,18 +14,21 @@ static pm_operation *operations;
 static pm_attempt *attempts;
 static size_t attempts_room;
 
+/* generated from host/core by its test sdk_lists */
+
 static const char *const COLUMNS[PM_COLUMNS] = {
   "state", "cooldown_ms", "cooldown_reason", "ready_ms", "requests_left", "tokens_left", "in_flight",
   "concurrency_left", "latency_ms", "first_token_ms", "error_permille", "failures", "emergency_ms", "queued",
 };
 static const char *const OUTCOMES[PM_OUTCOME_UNKNOWN] = {
   "answered", "rate_limited", "out_of_credit", "overloaded", "server_error", "refused", "too_long", "model_missing",
-  "unauthorised", "connect_failed", "reset", "timed_out", "cut", "stalled", "malformed", "client_gone",
-  "not_resumed",
+  "unauthorised", "connect_failed", "reset", "timed_out", "cut", "stalled", "malformed", "client_gone", "not_resumed",
 };
 static const char *const OPERATIONS[PM_OPERATION_UNKNOWN] = {
   "chat", "completion", "response", "message", "embedding", "other",
 };
+
+/* end of what is generated */
 
 /* The bindings ask for the object file that describes the contract; `pointsman policy build` adds that by itself. */
 void __component_type_object_force_link_contract(void) {}
@@ -125,7 +128,7 @@ void exports_contract_decide(contract_query_t *raw, contract_decision_t *ret) {
 /* ---- choosing among backends */
 
 pm_outcome pm_cooldown_reason(const pm_query *query, uint32_t backend) {
-  return outcome(pm_number(query, backend, PM_COL_COOLDOWN_REASON, PM_NONE));
+  return outcome(pm_number(query, backend, PM_COL_COOLDOWN_REASON, PM_COL_COOLDOWN_REASON_UNKNOWN));
 }
 
 uint32_t pm_tries(const pm_query *query, uint32_t backend) {

@@ -39,18 +39,47 @@ typedef pointsman_policy_types_backend_t pm_backend;
 typedef contract_table_t pm_table;
 typedef contract_decision_t pm_decision;
 
+/* generated from host/core by its test sdk_lists */
+
 /* What `pm_state` answers; a larger number is newer than this file. */
-enum { PM_READY, PM_THROTTLED, PM_COOLING, PM_PROBING, PM_DRAINED, PM_UNSUITED };
+enum {
+  PM_READY, PM_THROTTLED, PM_COOLING, PM_PROBING, PM_DRAINED, PM_UNSUITED,
+};
 
 typedef enum {
   PM_ANSWERED, PM_RATE_LIMITED, PM_OUT_OF_CREDIT, PM_OVERLOADED, PM_SERVER_ERROR, PM_REFUSED, PM_TOO_LONG,
   PM_MODEL_MISSING, PM_UNAUTHORISED, PM_CONNECT_FAILED, PM_RESET, PM_TIMED_OUT, PM_CUT, PM_STALLED, PM_MALFORMED,
-  PM_CLIENT_GONE, PM_NOT_RESUMED, PM_OUTCOME_UNKNOWN
+  PM_CLIENT_GONE, PM_NOT_RESUMED, PM_OUTCOME_UNKNOWN,
 } pm_outcome;
 
 typedef enum {
-  PM_CHAT, PM_COMPLETION, PM_RESPONSE, PM_MESSAGE, PM_EMBEDDING, PM_OTHER, PM_OPERATION_UNKNOWN
+  PM_CHAT, PM_COMPLETION, PM_RESPONSE, PM_MESSAGE, PM_EMBEDDING, PM_OTHER, PM_OPERATION_UNKNOWN,
 } pm_operation;
+
+/* The columns of a row that this file knows. */
+typedef enum {
+  PM_COL_STATE, PM_COL_COOLDOWN_MS, PM_COL_COOLDOWN_REASON, PM_COL_READY_MS, PM_COL_REQUESTS_LEFT, PM_COL_TOKENS_LEFT,
+  PM_COL_IN_FLIGHT, PM_COL_CONCURRENCY_LEFT, PM_COL_LATENCY_MS, PM_COL_FIRST_TOKEN_MS, PM_COL_ERROR_PERMILLE,
+  PM_COL_FAILURES, PM_COL_EMERGENCY_MS, PM_COL_QUEUED, PM_COLUMNS,
+} pm_column;
+
+/* What stands for "unknown" where the host has no such column. */
+#define PM_COL_STATE_UNKNOWN PM_NONE
+#define PM_COL_COOLDOWN_MS_UNKNOWN 0
+#define PM_COL_COOLDOWN_REASON_UNKNOWN PM_NONE
+#define PM_COL_READY_MS_UNKNOWN PM_NONE
+#define PM_COL_REQUESTS_LEFT_UNKNOWN PM_NONE
+#define PM_COL_TOKENS_LEFT_UNKNOWN PM_NONE
+#define PM_COL_IN_FLIGHT_UNKNOWN 0
+#define PM_COL_CONCURRENCY_LEFT_UNKNOWN PM_NONE
+#define PM_COL_LATENCY_MS_UNKNOWN 0
+#define PM_COL_FIRST_TOKEN_MS_UNKNOWN 0
+#define PM_COL_ERROR_PERMILLE_UNKNOWN 0
+#define PM_COL_FAILURES_UNKNOWN 0
+#define PM_COL_EMERGENCY_MS_UNKNOWN PM_NONE
+#define PM_COL_QUEUED_UNKNOWN 0
+
+/* end of what is generated */
 
 /* One attempt of the exchange that has ended. */
 typedef struct {
@@ -84,14 +113,7 @@ typedef struct {
 
 /* ---- a backend's live numbers */
 
-/* The columns of a row that this file knows. */
-typedef enum {
-  PM_COL_STATE, PM_COL_COOLDOWN_MS, PM_COL_COOLDOWN_REASON, PM_COL_READY_MS, PM_COL_REQUESTS_LEFT, PM_COL_TOKENS_LEFT,
-  PM_COL_IN_FLIGHT, PM_COL_CONCURRENCY_LEFT, PM_COL_LATENCY_MS, PM_COL_FIRST_TOKEN_MS, PM_COL_ERROR_PERMILLE,
-  PM_COL_FAILURES, PM_COL_EMERGENCY_MS, PM_COL_QUEUED, PM_COLUMNS
-} pm_column;
-
-/* Where in a row each is, worked out before `policy_configure`; PM_NONE where the host has no such column. */
+/* Where in a row each column is, worked out before `policy_configure`; PM_NONE where the host has no such column. */
 extern uint32_t pm_offsets[PM_COLUMNS];
 extern uint32_t pm_stride;
 
@@ -100,32 +122,32 @@ static inline uint32_t pm_number(const pm_query *query, uint32_t backend, pm_col
   return offset == PM_NONE ? unknown : query->rows[backend * pm_stride + offset];
 }
 
-#define PM_NUMBER(name, column, unknown)                                      \
+#define PM_NUMBER(name, column)                                               \
   static inline uint32_t pm_##name(const pm_query *query, uint32_t backend) { \
-    return pm_number(query, backend, column, unknown);                        \
+    return pm_number(query, backend, column, column##_UNKNOWN);               \
   }
 /* PM_READY, ... */
-PM_NUMBER(state, PM_COL_STATE, PM_NONE)
+PM_NUMBER(state, PM_COL_STATE)
 /* Left of its cooldown; 0 none. */
-PM_NUMBER(cooldown_ms, PM_COL_COOLDOWN_MS, 0)
+PM_NUMBER(cooldown_ms, PM_COL_COOLDOWN_MS)
 /* Until it could take this request; 0 now, PM_NONE unknown. */
-PM_NUMBER(ready_ms, PM_COL_READY_MS, PM_NONE)
+PM_NUMBER(ready_ms, PM_COL_READY_MS)
 /* Before its limits bite; PM_NONE unlimited. */
-PM_NUMBER(requests_left, PM_COL_REQUESTS_LEFT, PM_NONE)
-PM_NUMBER(tokens_left, PM_COL_TOKENS_LEFT, PM_NONE)
-PM_NUMBER(concurrency_left, PM_COL_CONCURRENCY_LEFT, PM_NONE)
+PM_NUMBER(requests_left, PM_COL_REQUESTS_LEFT)
+PM_NUMBER(tokens_left, PM_COL_TOKENS_LEFT)
+PM_NUMBER(concurrency_left, PM_COL_CONCURRENCY_LEFT)
 /* Attempts under way. */
-PM_NUMBER(in_flight, PM_COL_IN_FLIGHT, 0)
+PM_NUMBER(in_flight, PM_COL_IN_FLIGHT)
 /* Moving averages; 0 unknown. */
-PM_NUMBER(latency_ms, PM_COL_LATENCY_MS, 0)
-PM_NUMBER(first_token_ms, PM_COL_FIRST_TOKEN_MS, 0)
+PM_NUMBER(latency_ms, PM_COL_LATENCY_MS)
+PM_NUMBER(first_token_ms, PM_COL_FIRST_TOKEN_MS)
 /* Moving average of the share of failed attempts, in 1/1000; failures since the last answer. */
-PM_NUMBER(error_permille, PM_COL_ERROR_PERMILLE, 0)
-PM_NUMBER(failures, PM_COL_FAILURES, 0)
+PM_NUMBER(error_permille, PM_COL_ERROR_PERMILLE)
+PM_NUMBER(failures, PM_COL_FAILURES)
 /* Until the emergency lane may use it; 0 now, PM_NONE never. */
-PM_NUMBER(emergency_ms, PM_COL_EMERGENCY_MS, PM_NONE)
+PM_NUMBER(emergency_ms, PM_COL_EMERGENCY_MS)
 /* Exchanges that wait for capacity that it could give. */
-PM_NUMBER(queued, PM_COL_QUEUED, 0)
+PM_NUMBER(queued, PM_COL_QUEUED)
 #undef PM_NUMBER
 
 /* Why it cools; PM_ANSWERED when it does not. */

@@ -28,8 +28,32 @@ import hostState from "pointsman:policy/state@1.0.0";
 /// "Unlimited" or "unknown" where a row has an amount.
 export const NONE = 4294967295;
 
+// generated from host/core by its test sdk_lists
+
 /// The words behind a row's `state`, by number.
-const STATES = ["ready", "throttled", "cooling", "probing", "drained", "unsuited"];
+const STATES = [
+  "ready", "throttled", "cooling", "probing", "drained", "unsuited",
+];
+
+/// The columns of a row that this file knows, each with what stands for "unknown" where the host does not have it.
+const COLUMNS = {
+  state: NONE,
+  cooldown_ms: 0,
+  cooldown_reason: NONE,
+  ready_ms: NONE,
+  requests_left: NONE,
+  tokens_left: NONE,
+  in_flight: 0,
+  concurrency_left: NONE,
+  latency_ms: 0,
+  first_token_ms: 0,
+  error_permille: 0,
+  failures: 0,
+  emergency_ms: NONE,
+  queued: 0,
+};
+
+// end of what is generated
 
 /// Makes the two functions of the contract out of a class: `new Class(settings, table)` once per instance (an exception
 /// refuses the configuration with its message), `decide(query)` for every question.
@@ -116,10 +140,8 @@ export class Query {
     this._past = null;
     this._stride = table.columns.length;
     // A column the host does not have is read past the end of all rows, where everything is undefined.
-    this._at = Object.fromEntries(COLUMNS.map((name) => [name, table.columns.indexOf(name)]));
-    for (const name of COLUMNS) {
-      if (this._at[name] < 0) this._at[name] = Infinity;
-    }
+    const place = (name) => (table.columns.includes(name) ? table.columns.indexOf(name) : Infinity);
+    this._at = Object.fromEntries(Object.keys(COLUMNS).map((name) => [name, place(name)]));
   }
 
   over(raw) {
@@ -224,7 +246,7 @@ export class Query {
   }
   /// Milliseconds left of its cooldown; 0: none.
   cooldownMs(backend) {
-    return this._number(backend, "cooldown_ms", 0);
+    return this._number(backend, "cooldown_ms");
   }
   /// Why it cools, as an outcome's word; "answered" when it does not.
   cooldownReason(backend) {
@@ -246,22 +268,22 @@ export class Query {
   }
   /// Attempts under way.
   inFlight(backend) {
-    return this._number(backend, "in_flight", 0);
+    return this._number(backend, "in_flight");
   }
   /// Moving averages of the time to the whole answer and to its first content, in ms; 0 unknown.
   latencyMs(backend) {
-    return this._number(backend, "latency_ms", 0);
+    return this._number(backend, "latency_ms");
   }
   firstTokenMs(backend) {
-    return this._number(backend, "first_token_ms", 0);
+    return this._number(backend, "first_token_ms");
   }
   /// Moving average of the share of failed attempts, in 1/1000.
   errorPermille(backend) {
-    return this._number(backend, "error_permille", 0);
+    return this._number(backend, "error_permille");
   }
   /// Failures since the last answer.
   failures(backend) {
-    return this._number(backend, "failures", 0);
+    return this._number(backend, "failures");
   }
   /// Milliseconds until the emergency lane may use it; 0 now, NONE never.
   emergencyMs(backend) {
@@ -269,7 +291,7 @@ export class Query {
   }
   /// Exchanges that wait for capacity that it could give.
   queued(backend) {
-    return this._number(backend, "queued", 0);
+    return this._number(backend, "queued");
   }
   /// Any column by its name, also one newer than this file; `unknown` where the host has no such column.
   column(backend, name, unknown = NONE) {
@@ -277,8 +299,8 @@ export class Query {
     return offset < 0 ? unknown : (this._rows[backend * this._stride + offset] ?? unknown);
   }
 
-  _number(backend, name, unknown = NONE) {
-    return this._rows[backend * this._stride + this._at[name]] ?? unknown;
+  _number(backend, name) {
+    return this._rows[backend * this._stride + this._at[name]] ?? COLUMNS[name];
   }
 
   // ---- choosing among backends
@@ -356,24 +378,6 @@ export class Query {
     };
   }
 }
-
-/// The columns of a row that this file knows.
-const COLUMNS = [
-  "state",
-  "cooldown_ms",
-  "cooldown_reason",
-  "ready_ms",
-  "requests_left",
-  "tokens_left",
-  "in_flight",
-  "concurrency_left",
-  "latency_ms",
-  "first_token_ms",
-  "error_permille",
-  "failures",
-  "emergency_ms",
-  "queued",
-];
 
 function index(number) {
   return number === NONE ? null : number;

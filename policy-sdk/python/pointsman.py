@@ -35,7 +35,33 @@ from wit_world.imports import types as _types
 #: "Unlimited" or "unknown" where a row has an amount.
 NONE = 4294967295
 
-_STATES = ("ready", "throttled", "cooling", "probing", "drained", "unsuited")
+# generated from host/core by its test sdk_lists
+
+#: The words behind a row's `state`, by number.
+_STATES = (
+    "ready", "throttled", "cooling", "probing", "drained", "unsuited",
+)
+
+#: The columns of a row that this file knows, each with what stands for "unknown" where the host does not have it.
+_COLUMNS = {
+    "state": NONE,
+    "cooldown_ms": 0,
+    "cooldown_reason": NONE,
+    "ready_ms": NONE,
+    "requests_left": NONE,
+    "tokens_left": NONE,
+    "in_flight": 0,
+    "concurrency_left": NONE,
+    "latency_ms": 0,
+    "first_token_ms": 0,
+    "error_permille": 0,
+    "failures": 0,
+    "emergency_ms": NONE,
+    "queued": 0,
+}
+
+# end of what is generated
+
 _LANES = {"primary": _types.Lane.PRIMARY, "fallback": _types.Lane.FALLBACK, "emergency": _types.Lane.EMERGENCY}
 _LANE_WORDS = ("primary", "fallback", "emergency")
 _DECISIONS = {
@@ -169,14 +195,18 @@ class Query:
 
     __slots__ = (
         "now_ms", "seed", "first", "model", "operation", "client", "streaming", "priority", "prompt_tokens", "max_tokens",
-        "session", "elapsed_ms", "remaining_ms", "_table", "_rows", "_stride", "_at", "_state", "_load",
-        "_weights", "_past",
+        "session", "elapsed_ms", "remaining_ms", "_table", "_rows", "_stride", "_told", "_missing", "_at",
+        "_state", "_load", "_weights", "_past",
     )  # fmt: skip
 
     def __init__(self, table):
         self._table = table
-        self._stride = len(table.columns)
-        self._at = {name: i for i, name in enumerate(table.columns)}
+        # A column the host does not have is put after those it has, as unknown.
+        missing = [name for name in _COLUMNS if name not in table.columns]
+        self._told = len(table.columns)
+        self._missing = [_COLUMNS[name] for name in missing]
+        self._stride = self._told + len(missing)
+        self._at = {name: i for i, name in enumerate([*table.columns, *missing])}
         self._state = self._at["state"]
         self._load = tuple(self._at[name] for name in ("in_flight", "error_permille", "failures"))
         self._weights = [backend.weight for backend in table.backends]
@@ -187,7 +217,7 @@ class Query:
         self.seed = raw.seed
         #: Is this the first question about the exchange?
         self.first = raw.first
-        self._rows = raw.rows
+        self._rows = self._widened(raw.rows) if self._missing else raw.rows
         self._past = None
         request = raw.request
         #: Index into `table.models`; None when the name is not listed there. `client` likewise.
@@ -243,9 +273,16 @@ class Query:
     # A backend's live numbers
 
     def column(self, backend, name, unknown=NONE):
-        """The number of this name; `unknown` where the host has no such column."""
-        at = self._at.get(name)
-        return unknown if at is None else self._rows[backend * self._stride + at]
+        """The number of this name, also of one newer than this file; `unknown` where the host has no such column."""
+        at = self._at.get(name, self._told)
+        return unknown if at >= self._told else self._rows[backend * self._stride + at]
+
+    def _number(self, backend, name):
+        return self._rows[backend * self._stride + self._at[name]]
+
+    def _widened(self, rows):
+        starts = range(0, len(rows), self._told)
+        return [number for start in starts for number in [*rows[start : start + self._told], *self._missing]]
 
     def state(self, backend):
         """"ready", "throttled", "cooling", "probing", "drained" or "unsuited"; "unknown" for a newer one."""
@@ -262,56 +299,56 @@ class Query:
 
     def cooldown_ms(self, backend):
         """Milliseconds left of its cooldown; 0: none."""
-        return self.column(backend, "cooldown_ms", 0)
+        return self._number(backend, "cooldown_ms")
 
     def cooldown_reason(self, backend):
         """Why it cools, as an outcome's word; "answered" when it does not."""
-        number = self.column(backend, "cooldown_reason")
+        number = self._number(backend, "cooldown_reason")
         return self._table.outcomes[number] if number < len(self._table.outcomes) else "unknown"
 
     def ready_ms(self, backend):
         """Milliseconds until it could take this request; 0 now, NONE unknown."""
-        return self.column(backend, "ready_ms")
+        return self._number(backend, "ready_ms")
 
     def requests_left(self, backend):
         """Requests left before its rpm limit bites; NONE unlimited."""
-        return self.column(backend, "requests_left")
+        return self._number(backend, "requests_left")
 
     def tokens_left(self, backend):
         """Tokens left before its tpm limit bites; NONE unlimited."""
-        return self.column(backend, "tokens_left")
+        return self._number(backend, "tokens_left")
 
     def concurrency_left(self, backend):
         """Free slots of its concurrency limit; NONE unlimited."""
-        return self.column(backend, "concurrency_left")
+        return self._number(backend, "concurrency_left")
 
     def in_flight(self, backend):
         """Attempts under way."""
-        return self.column(backend, "in_flight", 0)
+        return self._number(backend, "in_flight")
 
     def latency_ms(self, backend):
         """Moving average of the time to the whole answer; 0 unknown."""
-        return self.column(backend, "latency_ms", 0)
+        return self._number(backend, "latency_ms")
 
     def first_token_ms(self, backend):
         """Moving average of the time to the first content; 0 unknown."""
-        return self.column(backend, "first_token_ms", 0)
+        return self._number(backend, "first_token_ms")
 
     def error_permille(self, backend):
         """Moving average of the share of failed attempts, in 1/1000."""
-        return self.column(backend, "error_permille", 0)
+        return self._number(backend, "error_permille")
 
     def failures(self, backend):
         """Failures since the last answer."""
-        return self.column(backend, "failures", 0)
+        return self._number(backend, "failures")
 
     def emergency_ms(self, backend):
         """Milliseconds until the emergency lane may use it; 0 now, NONE never."""
-        return self.column(backend, "emergency_ms")
+        return self._number(backend, "emergency_ms")
 
     def queued(self, backend):
         """Exchanges that wait for capacity that it could give."""
-        return self.column(backend, "queued", 0)
+        return self._number(backend, "queued")
 
     # Choosing among backends
 

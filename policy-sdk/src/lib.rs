@@ -42,6 +42,7 @@ extern crate self as pointsman_sdk;
 
 mod calendar;
 mod choose;
+mod columns;
 mod counter;
 mod decision;
 #[cfg(target_arch = "wasm32")]

@@ -1,8 +1,9 @@
 //! What a policy is asked, with the packed rows behind named numbers.
 
-use crate::table::{Column, Lane, Layout};
+use crate::Dice;
+use crate::columns::Column;
+use crate::table::{Lane, Layout};
 use crate::words::{Operation, Outcome};
-use crate::{Dice, NONE};
 
 /// The request, in numbers. Its texts are behind [`crate::request`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -151,21 +152,13 @@ impl Row<'_> {
     /// Its state for the model of this query.
     #[inline]
     pub fn state(&self) -> State {
-        match self.number(Column::State, NONE) {
-            0 => State::Ready,
-            1 => State::Throttled,
-            2 => State::Cooling,
-            3 => State::Probing,
-            4 => State::Drained,
-            5 => State::Unsuited,
-            _ => State::Unknown,
-        }
+        State::of(self.number(Column::State))
     }
 
     /// Would it be sent at once?
     #[inline]
     pub fn is_ready(&self) -> bool {
-        self.number(Column::State, NONE) == 0
+        self.number(Column::State) == State::Ready as u32
     }
 
     /// May it take this request, now or later?
@@ -175,80 +168,108 @@ impl Row<'_> {
 
     /// Milliseconds left of its cooldown; 0 when there is none.
     pub fn cooldown_ms(&self) -> u32 {
-        self.number(Column::CooldownMs, 0)
+        self.number(Column::CooldownMs)
     }
 
     /// Why it cools, or has to be probed after that; `Answered` when neither.
     pub fn cooldown_reason(&self) -> Outcome {
-        self.layout.outcome(self.number(Column::CooldownReason, NONE))
+        self.layout.outcome(self.number(Column::CooldownReason))
     }
 
-    /// Milliseconds until it could take this request, cooldown and limits together; 0 now, [`NONE`] unknown.
+    /// Milliseconds until it could take this request, cooldown and limits together; 0 now, [`NONE`](crate::NONE) unknown.
     pub fn ready_ms(&self) -> u32 {
-        self.number(Column::ReadyMs, NONE)
+        self.number(Column::ReadyMs)
     }
 
-    /// Requests left before its rpm limit bites; [`NONE`] unlimited.
+    /// Requests left before its rpm limit bites; [`NONE`](crate::NONE) unlimited.
     #[inline]
     pub fn requests_left(&self) -> u32 {
-        self.number(Column::RequestsLeft, NONE)
+        self.number(Column::RequestsLeft)
     }
 
-    /// Tokens left before its tpm limit bites; [`NONE`] unlimited.
+    /// Tokens left before its tpm limit bites; [`NONE`](crate::NONE) unlimited.
     #[inline]
     pub fn tokens_left(&self) -> u32 {
-        self.number(Column::TokensLeft, NONE)
+        self.number(Column::TokensLeft)
     }
 
     /// Attempts under way.
     #[inline]
     pub fn in_flight(&self) -> u32 {
-        self.number(Column::InFlight, 0)
+        self.number(Column::InFlight)
     }
 
-    /// Free slots of its concurrency limit; [`NONE`] unlimited.
+    /// Free slots of its concurrency limit; [`NONE`](crate::NONE) unlimited.
     #[inline]
     pub fn concurrency_left(&self) -> u32 {
-        self.number(Column::ConcurrencyLeft, NONE)
+        self.number(Column::ConcurrencyLeft)
     }
 
     /// Moving average of an answer's whole time, in ms; 0 unknown.
     #[inline]
     pub fn latency_ms(&self) -> u32 {
-        self.number(Column::LatencyMs, 0)
+        self.number(Column::LatencyMs)
     }
 
     /// Moving average of the time to the first content, in ms; 0 unknown.
     #[inline]
     pub fn first_token_ms(&self) -> u32 {
-        self.number(Column::FirstTokenMs, 0)
+        self.number(Column::FirstTokenMs)
     }
 
     /// Moving average of the share of failed attempts, in 1/1000.
     #[inline]
     pub fn error_permille(&self) -> u32 {
-        self.number(Column::ErrorPermille, 0)
+        self.number(Column::ErrorPermille)
     }
 
     /// Failures since the last answer.
     #[inline]
     pub fn failures(&self) -> u32 {
-        self.number(Column::Failures, 0)
+        self.number(Column::Failures)
     }
 
-    /// Milliseconds until the emergency lane may use it; 0 now, [`NONE`] never.
+    /// Milliseconds until the emergency lane may use it; 0 now, [`NONE`](crate::NONE) never.
     pub fn emergency_ms(&self) -> u32 {
-        self.number(Column::EmergencyMs, NONE)
+        self.number(Column::EmergencyMs)
     }
 
     /// Exchanges that wait for a backend of this one's tier and come before this one (before a new one: all).
     pub fn queued(&self) -> u32 {
-        self.number(Column::Queued, 0)
+        self.number(Column::Queued)
     }
 
     /// The number of a column, or what stands for "unknown" where the host has no such column.
     #[inline]
-    fn number(&self, column: Column, unknown: u32) -> u32 {
-        self.numbers.get(self.layout.offset(column)).copied().unwrap_or(unknown)
+    fn number(&self, column: Column) -> u32 {
+        self.numbers.get(self.layout.offset(column)).copied().unwrap_or(column.unknown())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{NONE, Table, TableParts};
+
+    #[test]
+    fn a_number_that_the_host_does_not_have_is_unknown() {
+        let columns = ["novelty", "ready_ms", "state"].map(str::to_owned).into();
+        let table = Table::new(TableParts { columns, ..TableParts::default() });
+        let row = Row { index: 0, numbers: &[7, 80, 2], layout: table.layout() };
+        assert_eq!((row.state(), row.ready_ms()), (State::Cooling, 80));
+        assert_eq!((row.emergency_ms(), row.tokens_left(), row.concurrency_left()), (NONE, NONE, NONE));
+        assert_eq!((row.queued(), row.failures(), row.cooldown_ms()), (0, 0, 0));
+        assert_eq!(row.cooldown_reason(), Outcome::Unknown);
+        let nowhere = Row { numbers: &[], ..row };
+        assert_eq!((nowhere.state(), nowhere.ready_ms()), (State::Unknown, NONE));
+    }
+
+    #[test]
+    fn every_state_has_its_number() {
+        use State::{Cooling, Drained, Probing, Ready, Throttled, Unsuited};
+        for state in [Ready, Throttled, Cooling, Probing, Drained, Unsuited] {
+            assert_eq!(State::of(state as u32), state);
+        }
+        assert_eq!(State::of(6), State::Unknown);
     }
 }

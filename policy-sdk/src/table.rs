@@ -1,5 +1,6 @@
 //! Everything static: the backends, and the words and columns behind the numbers of a query.
 
+use crate::columns::{COLUMNS, Column};
 use crate::words::{Operation, Outcome};
 
 /// Which money a backend costs.
@@ -110,42 +111,6 @@ impl Table {
         &self.layout
     }
 }
-
-/// A number of a backend's row that this SDK knows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Column {
-    State,
-    CooldownMs,
-    CooldownReason,
-    ReadyMs,
-    RequestsLeft,
-    TokensLeft,
-    InFlight,
-    ConcurrencyLeft,
-    LatencyMs,
-    FirstTokenMs,
-    ErrorPermille,
-    Failures,
-    EmergencyMs,
-    Queued,
-}
-
-pub(crate) const COLUMNS: [(Column, &str); 14] = [
-    (Column::State, "state"),
-    (Column::CooldownMs, "cooldown_ms"),
-    (Column::CooldownReason, "cooldown_reason"),
-    (Column::ReadyMs, "ready_ms"),
-    (Column::RequestsLeft, "requests_left"),
-    (Column::TokensLeft, "tokens_left"),
-    (Column::InFlight, "in_flight"),
-    (Column::ConcurrencyLeft, "concurrency_left"),
-    (Column::LatencyMs, "latency_ms"),
-    (Column::FirstTokenMs, "first_token_ms"),
-    (Column::ErrorPermille, "error_permille"),
-    (Column::Failures, "failures"),
-    (Column::EmergencyMs, "emergency_ms"),
-    (Column::Queued, "queued"),
-];
 
 /// Where in a row each number is, and which word each number of a vocabulary means.
 #[derive(Clone, Debug, PartialEq)]

@@ -25,10 +25,11 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
+use crate::columns::COLUMNS;
 use crate::host::{self, Host, Level, Spending};
-use crate::table::COLUMNS;
 use crate::{
-    Attempt, Backend, Decision, Lane, NONE, Operation, Outcome, Policy, Query, Request, Route, Table, TableParts, Tier,
+    Attempt, Backend, Decision, Lane, NONE, Operation, Outcome, Policy, Query, Request, Route, State, Table,
+    TableParts, Tier,
 };
 
 /// One backend and its live numbers: ready, idle and without limits unless told otherwise.
@@ -65,8 +66,9 @@ impl Given {
             capabilities: Vec::new(),
             attributes: Vec::new(),
         };
-        let unlimited = ["requests_left", "tokens_left", "concurrency_left", "emergency_ms"];
-        Self { backend, numbers: unlimited.map(|column| (column, NONE)).into() }.models(&["m"])
+        let numbers = COLUMNS.map(|(column, name)| (name, column.unknown())).into();
+        let ready = Self { backend, numbers }.with("state", State::Ready as u32).with("ready_ms", 0);
+        ready.with("cooldown_reason", 0).models(&["m"])
     }
 
     /// With this number in a column of its row.
@@ -87,22 +89,25 @@ impl Given {
     /// In cooldown for so many ms.
     pub fn cooling(self, reason: Outcome, ready_ms: u32) -> Self {
         let reason = Outcome::ALL.iter().position(|&o| o == reason).map_or(NONE, |at| at as u32);
-        self.with("state", 2).with("cooldown_ms", ready_ms).with("cooldown_reason", reason).with("ready_ms", ready_ms)
+        self.with("state", State::Cooling as u32)
+            .with("cooldown_ms", ready_ms)
+            .with("cooldown_reason", reason)
+            .with("ready_ms", ready_ms)
     }
 
     /// At a limit for so many ms.
     pub fn throttled(self, ready_ms: u32) -> Self {
-        self.with("state", 1).with("ready_ms", ready_ms)
+        self.with("state", State::Throttled as u32).with("ready_ms", ready_ms)
     }
 
     /// Taken out by the operator.
     pub fn drained(self) -> Self {
-        self.with("state", 4).with("ready_ms", NONE)
+        self.with("state", State::Drained as u32).with("ready_ms", NONE)
     }
 
     /// Not for this model or operation.
     pub fn unsuited(self) -> Self {
-        self.with("state", 5).with("ready_ms", NONE)
+        self.with("state", State::Unsuited as u32).with("ready_ms", NONE)
     }
 
     /// With this share of the traffic.

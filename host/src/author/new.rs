@@ -152,8 +152,8 @@ macro_rules! rust_sdk {
 const RUST_SDK_FOLDER: &str = "sdk";
 
 const RUST_SDK: sdk::Files = rust_sdk!(
-    "lib", "calendar", "choose", "counter", "decision", "glue", "host", "pick", "query", "roster", "settings", "table",
-    "testing", "words"
+    "lib", "calendar", "choose", "columns", "counter", "decision", "glue", "host", "pick", "query", "roster",
+    "settings", "table", "testing", "words"
 );
 
 const JS: sdk::Files = &[
