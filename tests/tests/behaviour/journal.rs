@@ -108,7 +108,7 @@ async fn a_locked_store_is_written_when_it_is_free_again() {
 }
 
 /// Of what `explain --json` tells, what later versions tell the same: they may say more, and in other words.
-fn kept(told: &Value) -> Value {
+pub(crate) fn kept(told: &Value) -> Value {
     let of = |key: &str| told[key].clone();
     json!({
         "id": of("id"), "started": of("started"), "request": of("request"), "decisions": of("decisions"),

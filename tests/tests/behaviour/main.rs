@@ -6,6 +6,7 @@ mod backtest;
 mod bad_requests;
 mod chronicle;
 mod clients;
+mod columns;
 mod config;
 mod demo;
 mod denials;
