@@ -2,46 +2,45 @@
 //!
 //! `cargo bench -p pointsman --bench shadow`
 //!
-//! `overhear/off` is a proxy without a shadow; `overhear/asked` leaves a copy of the question for the shadow's thread, which
-//! runs meanwhile; `overhear/spent` finds the shadow's share of a processor used up.
+//! `mirror/off` is a proxy without a shadow; `mirror/asked` leaves a copy of the question for the shadow's thread, which
+//! runs meanwhile; `mirror/spent` finds the shadow's share of a processor used up.
 
 use std::hint::black_box;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
-use pointsman::drive::{Shade, Shadow};
+use pointsman::drive::{Shadow, ShadowPolicy};
 use pointsman::telemetry::metrics::Metrics;
 use pointsman_core::contract::{Decision, Dispatch};
-use pointsman_core::lifecycle::promotion::{Canary, Plan, Sample, Share, Side, Subject};
+use pointsman_core::lifecycle::promotion::{Plan, Promotion, Sample, Share, Side, Subject};
 use pointsman_core::time::Timestamp;
 use pointsman_engine::sample::{query, table};
 use pointsman_engine::{Engine, EngineLimits, Texts};
 
-criterion_group!(benches, overhear, promotion);
+criterion_group!(benches, mirror, promotion);
 criterion_main!(benches);
 
 /// Questions left before the shadow is given time to answer them; fewer than may wait.
 const BATCH: u64 = 64;
 
-fn overhear(criterion: &mut Criterion) {
+fn mirror(criterion: &mut Criterion) {
     let engine = Engine::new(EngineLimits::default()).expect("the engine starts");
     let texts = Arc::new(Texts { model: "llama-70b".into(), path: "/v1/chat/completions".into(), ..Texts::default() });
     let decision = Decision::Primary(Dispatch { backend: Some(0), ..Dispatch::default() });
-    let mut group = criterion.benchmark_group("overhear");
+    let mut group = criterion.benchmark_group("mirror");
     group.measurement_time(Duration::from_secs(2)).warm_up_time(Duration::from_millis(500));
     for backends in [4, 64] {
         let table = Arc::new(table(backends));
         let question = query(backends, Vec::new());
         let shadow = Shadow::new(Metrics::new(&table, "0", Timestamp::default()));
-        let ask =
-            |shadow: &Shadow| shadow.overhear(&table, "req_0123456789abcdef00000001", &question, &texts, &decision);
+        let ask = |shadow: &Shadow| shadow.mirror(&table, "req_0123456789abcdef00000001", &question, &texts, &decision);
         group.bench_function(BenchmarkId::new("off", backends), |bencher| bencher.iter(|| ask(black_box(&shadow))));
         for (name, core_share) in [("asked", 1.0), ("spent", 0.000_001)] {
             let compiled = engine.compile_embedded().expect("the default policy compiles");
             let revision = compiled.shadow("{}", table.clone(), 5).expect("the default policy loads");
-            let shade = Shade { revision, core_share, tally: Arc::default() };
-            shadow.cast(Some(Arc::new(shade))).expect("a thread starts");
+            let policy = ShadowPolicy { revision, core_share, tally: Arc::default() };
+            shadow.install(Some(Arc::new(policy))).expect("a thread starts");
             group.bench_function(BenchmarkId::new(name, backends), |bencher| {
                 bencher.iter_custom(|times| {
                     let (mut left, mut spent) = (times, Duration::ZERO);
@@ -68,7 +67,7 @@ fn promotion(criterion: &mut Criterion) {
         bencher.iter(|| share.takes(black_box(7), Subject::Session { client: Some("agent-1"), session: "a-session" }));
     });
     let plan = Plan::parse(None, None, []).expect("there are defaults");
-    let mut canary = Canary::new(plan, Timestamp::default());
+    let mut promotion = Promotion::new(plan, Timestamp::default());
     let mut n = 0u64;
     group.bench_function("ended", |bencher| {
         bencher.iter(|| {
@@ -80,7 +79,7 @@ fn promotion(criterion: &mut Criterion) {
                 took: Duration::from_micros(200_000 + n * 7_919 % 900_000),
                 cost_usd: (n % 7) as f64 * 0.001,
             };
-            canary.ended(Timestamp::from_millis(2), side, black_box(&sample))
+            promotion.ended(Timestamp::from_millis(2), side, black_box(&sample))
         });
     });
     group.finish();

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use pointsman_core::lifecycle::promotion::{Canary, ERROR_LEVEL, Plan, Sample, Side, Verdict};
+use pointsman_core::lifecycle::promotion::{ERROR_LEVEL, Plan, Promotion, Sample, Side, Verdict};
 use pointsman_core::time::Timestamp;
 
 /// One policy's exchanges.
@@ -60,15 +60,15 @@ impl Dice {
 /// How many of the candidate's exchanges it took to roll it back; none: it was not, in `most` exchanges of both.
 fn rolled_back_after(seed: u64, guards: &[&str], share: f64, worlds: [World; 2], most: u64) -> Option<u64> {
     let plan = Plan::parse(Some("5%"), Some("10m"), guards.iter().copied()).unwrap();
-    let mut canary = Canary::new(plan, Timestamp::default());
+    let mut promotion = Promotion::new(plan, Timestamp::default());
     let mut dice = Dice(seed);
     for _ in 0..most {
         let is_candidate = dice.unit() < share;
         let side = if is_candidate { Side::Candidate } else { Side::Control };
         let sample = dice.exchange(&worlds[usize::from(is_candidate)]);
-        match canary.ended(Timestamp::from_millis(2), side, &sample) {
+        match promotion.ended(Timestamp::from_millis(2), side, &sample) {
             Verdict::GoOn => {}
-            Verdict::RollBack(_) => return Some(canary.seen(Side::Candidate).exchanges),
+            Verdict::RollBack(_) => return Some(promotion.seen(Side::Candidate).exchanges),
             told @ (Verdict::Extended(_) | Verdict::Promote(_)) => panic!("before its time: {told:?}"),
         }
     }

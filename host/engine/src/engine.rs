@@ -159,7 +159,7 @@ impl Compiled {
         table: Arc<Table>,
         decide_ms: u32,
     ) -> Result<Revision, LoadError> {
-        Ok(self.isolated(settings, table)?.in_the_shade(decide_ms))
+        Ok(self.isolated(settings, table)?.for_shadow(decide_ms))
     }
 }
 

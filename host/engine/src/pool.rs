@@ -152,7 +152,7 @@ impl Pool {
     }
 
     /// From now on no other revision gives up an instance for this one.
-    pub(super) fn be_modest(&self) {
+    pub(super) fn no_eviction(&self) {
         self.is_modest.store(true, Ordering::Relaxed);
     }
 

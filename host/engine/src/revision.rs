@@ -157,8 +157,8 @@ impl Revision {
 
     /// The same as a shadow: with a time of its own for one decision, in ms, at most [`EngineLimits::MAX_DECIDE_MS`], and
     /// without instances that others would have to give up for it.
-    pub(super) fn in_the_shade(self, decide_ms: u32) -> Self {
-        self.pool.be_modest();
+    pub(super) fn for_shadow(self, decide_ms: u32) -> Self {
+        self.pool.no_eviction();
         Self { decide_ms: decide_ms.clamp(1, EngineLimits::MAX_DECIDE_MS), ..self }
     }
 

@@ -46,7 +46,7 @@ fn live(state: &AdminState) -> Live {
         in_flight: backend.in_flight,
     });
     let running = policy.promotion.as_ref().filter(|promotion| promotion.ended_at.is_none());
-    let canary = running.map_or_else(Vec::new, |running| {
+    let promotion = running.map_or_else(Vec::new, |running| {
         let side = |side: &'static str, revision: &str, seen: &super::SideView| LiveSide {
             side,
             revision: revision.to_owned(),
@@ -72,8 +72,8 @@ fn live(state: &AdminState) -> Live {
         policy_revisions: policy.live_revisions,
         policy_instances: policy.instances,
         shadow_refused: policy.shadow.as_ref().is_some_and(|shadow| shadow.error.is_some()),
-        canary_share: share.map_or(0.0, Share::fraction),
-        canary,
+        promotion_share: share.map_or(0.0, Share::fraction),
+        promotion,
     }
 }
 

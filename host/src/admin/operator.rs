@@ -93,7 +93,7 @@ impl Controls for Operator {
     fn policy(&self) -> PolicyView {
         let snapshot = self.control.proxy().snapshot();
         let status = self.control.status();
-        let (decisions, faults) = (snapshot.conduct.decisions(), snapshot.conduct.faults());
+        let (decisions, faults) = (snapshot.fault_stats.decisions(), snapshot.fault_stats.faults());
         let history: Vec<RevisionView> = status
             .history
             .newest_first()
@@ -123,7 +123,7 @@ impl Controls for Operator {
             live_revisions: status.live_revisions,
             instances: status.instances,
             promotion: self.control.promotion().as_ref().map(views::promotion),
-            shadow: self.control.understudy().status().as_ref().map(views::shadow),
+            shadow: self.control.shadow_loader().status().as_ref().map(views::shadow),
             history,
         }
     }
@@ -216,7 +216,7 @@ impl Controls for Operator {
     }
 
     fn shadow(&self) -> Option<ShadowReport> {
-        self.control.understudy().status().as_ref().map(views::shadow_report)
+        self.control.shadow_loader().status().as_ref().map(views::shadow_report)
     }
 }
 

@@ -214,8 +214,8 @@ pub struct Policy {
     pub memory_mb: u32,
     /// Fallback when the policy fails.
     pub on_fault: OnFault,
-    /// Rule for rolling back a policy that keeps failing; `None`: never.
-    pub rollback: Option<fault_breaker::Rule>,
+    /// Limits for rolling back a policy that keeps failing; `None`: never.
+    pub rollback: Option<fault_breaker::FaultLimits>,
     /// Another policy that is asked the same and decides nothing.
     pub shadow: Option<Shadow>,
 }

@@ -731,11 +731,11 @@ fn a_shadow_has_a_file_defaults_and_ranges() {
 
 #[test]
 fn the_rollback_rule_has_defaults_a_switch_and_ranges() {
-    use pointsman_core::lifecycle::fault_breaker::Rule;
+    use pointsman_core::lifecycle::fault_breaker::FaultLimits;
     let rollback = |text: &str| checked(&format!("{ONE}[policy.rollback]\n{text}\n"), &[]).config.policy.rollback;
-    assert_eq!(rollback(""), Some(Rule::default()));
+    assert_eq!(rollback(""), Some(FaultLimits::default()));
     assert_eq!(rollback("enabled = false"), None);
-    let rule = Rule { first_decisions: 10, window: std::time::Duration::from_secs(1), ..Rule::default() };
+    let rule = FaultLimits { first_decisions: 10, window: std::time::Duration::from_secs(1), ..FaultLimits::default() };
     assert_eq!(rollback("first_decisions = 10\nwindow_ms = 1000"), Some(rule));
     for wrong in
         ["first_decisions = 0", "fault_permille = 1001", "window_faults = 10001", "window_ms = 0", "faults = 1"]

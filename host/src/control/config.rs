@@ -10,8 +10,8 @@ use super::policy::Place;
 use super::settings::{Standing, tell_left_out};
 use super::{About, Control};
 use crate::config::{self, BackendConfig, Config, Loaded, ProcessEnv};
-use crate::drive::{Conduct, Snapshot, Target};
-use crate::telemetry::metrics::Reload;
+use crate::drive::{FaultStats, Snapshot, Target};
+use pointsman_core::lifecycle::Reload;
 
 impl Control {
     /// The configuration of the file, where it is another one.
@@ -76,10 +76,10 @@ impl Control {
         component: &Component,
     ) -> anyhow::Result<()> {
         let revision = self.judge_source(component, &config, table.clone()).await?;
-        let conduct = Arc::new(Conduct::new(config.policy.rollback));
+        let fault_stats = Arc::new(FaultStats::new(config.policy.rollback));
         let place = Place::of_source(component, &config);
         let (published, policy) = (config.revision.to_string(), revision.id().to_string());
-        let next = self.snapshot(before, config, table, revision, conduct)?;
+        let next = self.snapshot(before, config, table, revision, fault_stats)?;
         self.put_in_force(before, next, place).await;
         self.config_taken(&published);
         self.taken(Reload::Policy, &policy);
@@ -89,10 +89,10 @@ impl Control {
     async fn take_config_alone(&self, before: &Snapshot, config: Arc<Config>, table: Arc<Table>) -> anyhow::Result<()> {
         let standing = self.standing_in_force(&config);
         let revision = self.with_table(before.policy.clone(), &config, table.clone(), &standing).await?;
-        before.conduct.set_rule(config.policy.rollback);
+        before.fault_stats.set_limits(config.policy.rollback);
         let published = config.revision.to_string();
         let candidate = self.candidate_with_table(before, &config, table.clone()).await;
-        let next = self.snapshot(before, config, table, revision, before.conduct.clone())?;
+        let next = self.snapshot(before, config, table, revision, before.fault_stats.clone())?;
         let next = self.with_candidate(before, next, candidate).await;
         self.publish(before, next);
         self.config_taken(&published);
@@ -134,7 +134,7 @@ impl Control {
         config: Arc<Config>,
         table: Arc<Table>,
         revision: Revision,
-        conduct: Arc<Conduct>,
+        fault_stats: Arc<FaultStats>,
     ) -> anyhow::Result<Snapshot> {
         let listens = |c: &Config| (c.server.listen, c.admin.listen);
         if listens(&config) != listens(&before.config) {
@@ -150,7 +150,7 @@ impl Control {
             fleet.adopt(table.clone(), settings)
         });
         self.proxy.metrics.set_table(&table);
-        Ok(Snapshot::new(config, view, Arc::new(revision), conduct, targets))
+        Ok(Snapshot::new(config, view, Arc::new(revision), fault_stats, targets))
     }
 }
 

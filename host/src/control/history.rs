@@ -185,7 +185,7 @@ impl History {
     }
 
     /// Why this component must not be taken from a file; none: it may be.
-    pub fn given_up(&self, hash: &Hash) -> Option<String> {
+    pub fn rolled_back_for_faults(&self, hash: &Hash) -> Option<String> {
         let of_this = self.entries.iter().filter(|entry| entry.hash == *hash);
         let ended = of_this.filter_map(|entry| entry.ended.as_ref()).find(|ended| ended.end == End::Faults)?;
         let revision = hash.revision();
@@ -239,7 +239,7 @@ impl History {
             Some(source) if source.hash == offered => Preference::Kept,
             // A newer Pointsman brings another embedded policy: nobody's word against an upload.
             Some(_) if file.is_none() && in_force.origin != Origin::Embedded => Preference::Kept,
-            Some(_) | None => self.given_up(&offered).map_or(Preference::Source, Preference::Instead),
+            Some(_) | None => self.rolled_back_for_faults(&offered).map_or(Preference::Source, Preference::Instead),
         }
     }
 

@@ -27,13 +27,13 @@ use pointsman_store::{MAX_POLICY_EVENTS, PolicyEventRow, PolicyStore, StoreError
 use tokio::sync::{Notify, oneshot};
 
 use crate::drive::{Proxy, Snapshot};
-use crate::telemetry::metrics::Reload;
 use crate::upstream::Connector;
+use pointsman_core::lifecycle::Reload;
 
 pub use history::{Entry, History};
 pub use promotion::{CannotPromote, Promotion};
 pub use rollback::{CannotGoBack, WentBack};
-pub use shadow::{ShadowStatus, Understudy};
+pub use shadow::{ShadowLoader, ShadowStatus};
 pub use start::{First, first_policy};
 
 /// Compiled components kept in memory, the one in force among them: going back and forth between them takes no time.
@@ -53,7 +53,7 @@ pub struct Control {
     /// The operator asked to look (SIGHUP), and is owed a word.
     asked: AtomicBool,
     one_at_a_time: tokio::sync::Mutex<()>,
-    understudy: Arc<Understudy>,
+    shadow_loader: Arc<ShadowLoader>,
 }
 
 /// What is known of the changes so far.
@@ -156,9 +156,9 @@ impl Control {
         if state.policy_refusal.is_some() {
             proxy.metrics.reloaded(Reload::Policy, false);
         }
-        let understudy = Arc::new(Understudy::new(proxy.clone(), engine.clone()));
+        let shadow_loader = Arc::new(ShadowLoader::new(proxy.clone(), engine.clone()));
         Self {
-            understudy,
+            shadow_loader,
             proxy,
             engine,
             connector,
@@ -178,8 +178,8 @@ impl Control {
     }
 
     /// What casts the shadow.
-    pub fn understudy(&self) -> &Arc<Understudy> {
-        &self.understudy
+    pub fn shadow_loader(&self) -> &Arc<ShadowLoader> {
+        &self.shadow_loader
     }
 
     /// Steps of promotions, the newest first.
@@ -209,7 +209,7 @@ impl Control {
     pub fn look_again(&self) {
         self.asked.store(true, Ordering::Relaxed);
         self.wake.notify_one();
-        self.understudy.look_again();
+        self.shadow_loader.look_again();
     }
 
     /// Watches the files and the policy, and brings changes into force. Runs until dropped.
@@ -233,11 +233,11 @@ impl Control {
                         self.nothing_new();
                     }
                 }
-                () = self.proxy.policy_given_up.notified() => {
+                () = self.proxy.breaker_tripped.notified() => {
                     self.give_up_candidate().await;
                     self.give_up().await;
                 }
-                () = self.proxy.canary_judged.notified() => self.judge_promotion().await,
+                () = self.proxy.promotion_judged.notified() => self.judge_promotion().await,
                 () = self.promotion_is_due() => self.judge_promotion().await,
                 () = self.promotion_began.notified() => {}
             }
@@ -287,9 +287,9 @@ impl Control {
     /// What the policy did is written down, for the next start.
     pub async fn close(&self) {
         let _turn = self.one_at_a_time.lock().await;
-        let conduct = self.proxy.snapshot().conduct.clone();
+        let fault_stats = self.proxy.snapshot().fault_stats.clone();
         let mut history = self.state().history.clone();
-        history.count(conduct.decisions(), conduct.faults());
+        history.count(fault_stats.decisions(), fault_stats.faults());
         self.keep(history, None).await;
     }
 
@@ -319,7 +319,7 @@ impl Control {
         }
         drop(state);
         if is_new {
-            self.understudy.look_again();
+            self.shadow_loader.look_again();
         }
     }
 

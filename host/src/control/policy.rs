@@ -14,7 +14,7 @@ use super::{About, Control, KEPT_COMPILED};
 use crate::config::Config;
 use crate::control::upload::UploadOptions;
 use crate::drive::Snapshot;
-use crate::telemetry::metrics::Reload;
+use pointsman_core::lifecycle::Reload;
 
 /// What comes into force, from where, and why what was there goes.
 pub(super) struct Place<'a> {
@@ -92,7 +92,7 @@ impl Control {
                 return Err(anyhow::anyhow!(why));
             }
         }
-        let given_up = self.state().history.given_up(&component.hash).filter(|_| !is_in_force);
+        let given_up = self.state().history.rolled_back_for_faults(&component.hash).filter(|_| !is_in_force);
         if let Some(why) = given_up {
             let why = format!("{} is refused: {why}", shown(file));
             self.state().refused = Some((component.hash, why.clone()));
@@ -180,7 +180,7 @@ impl Control {
     /// Writes down what comes into force, then puts it there.
     pub(super) async fn install(&self, before: &Snapshot, next: Snapshot, place: Place<'_>) {
         let mut history = self.state().history.clone();
-        history.count(before.conduct.decisions(), before.conduct.faults());
+        history.count(before.fault_stats.decisions(), before.fault_stats.faults());
         if let Some(source) = place.source() {
             history.source = Some(source);
         }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Bytes;
-use pointsman_core::lifecycle::fault_breaker::Rule;
+use pointsman_core::lifecycle::fault_breaker::FaultLimits;
 use pointsman_core::lifecycle::promotion::{Plan, Verdict};
 use pointsman_core::table::Table;
 use pointsman_core::time::Timestamp;
@@ -21,8 +21,8 @@ use super::policy::Place;
 use super::settings::Standing;
 use crate::config::Config;
 use crate::control::upload::UploadOptions;
-use crate::drive::{Conduct, Progress, Snapshot, Split};
-use crate::telemetry::metrics::PromotionStep;
+use crate::drive::{FaultStats, Progress, Snapshot, TrafficSplit};
+use pointsman_core::lifecycle::promotion::PromotionStep;
 
 /// A promotion, under way or the last one.
 #[derive(Clone)]
@@ -32,7 +32,7 @@ pub struct Promotion {
     /// The revision it is compared with.
     pub control: String,
     /// What it is decided by.
-    split: Arc<Split>,
+    split: Arc<TrafficSplit>,
     /// Kept until it is in the history.
     component: Option<Component>,
     /// Which settings it gets.
@@ -119,13 +119,13 @@ impl Control {
         }
         let left_out = revision.left_out().to_vec();
         let began = format!("{} of the exchanges for {:?}", plan.share, plan.lasts);
-        let split = Arc::new(Split::new(plan, secret(), self.proxy.clock.now()));
-        let conduct = Arc::new(Conduct::new(Some(rule(&before.config))));
+        let split = Arc::new(TrafficSplit::new(plan, secret(), self.proxy.clock.now()));
+        let fault_stats = Arc::new(FaultStats::new(Some(breaker_limits(&before.config))));
         let control = before.policy.id().to_string();
         let component = Some(component);
         let promotion =
             Promotion { candidate, control, split: split.clone(), component, standing, left_out, over: None };
-        self.publish(&before, before.with_candidate(Arc::new(revision), conduct, split));
+        self.publish(&before, before.with_candidate(Arc::new(revision), fault_stats, split));
         self.set_promotion(promotion.clone());
         self.promotion_began.notify_one();
         self.tell(&promotion, PromotionStep::Started, &began).await;
@@ -182,7 +182,7 @@ impl Control {
     pub(super) async fn give_up_candidate(&self) {
         let _turn = self.one_at_a_time.lock().await;
         let snapshot = self.proxy.snapshot();
-        let given_up = snapshot.candidate.as_ref().and_then(|candidate| candidate.conduct.given_up());
+        let given_up = snapshot.candidate.as_ref().and_then(|candidate| candidate.fault_stats.trip_reason());
         if let Some(why) = given_up {
             let why = format!("the candidate failed too often: {why}");
             self.end_promotion(PromotionStep::RolledBack, &why).await;
@@ -192,8 +192,8 @@ impl Control {
     async fn take_candidate(&self, running: &Promotion, why: String) {
         let before = self.proxy.snapshot();
         let (Some(candidate), Some(component)) = (&before.candidate, &running.component) else { return };
-        candidate.conduct.set_rule(before.config.policy.rollback);
-        let next = before.under(candidate.policy.clone(), candidate.conduct.clone());
+        candidate.fault_stats.set_limits(before.config.policy.rollback);
+        let next = before.under(candidate.policy.clone(), candidate.fault_stats.clone());
         let place =
             Place::of(component, &running.standing, format!("revision {} was promoted: {why}", running.candidate));
         self.install(&before, next, place).await;
@@ -212,7 +212,7 @@ impl Control {
         self.close_promotion(&running, step, why);
         let snapshot = self.proxy.snapshot();
         if snapshot.candidate.is_some() {
-            self.publish(&snapshot, snapshot.under(snapshot.policy.clone(), snapshot.conduct.clone()));
+            self.publish(&snapshot, snapshot.under(snapshot.policy.clone(), snapshot.fault_stats.clone()));
         }
         self.tell(&running, step, why).await;
         true
@@ -246,13 +246,13 @@ impl Control {
         next: Snapshot,
         revision: Option<anyhow::Result<Revision>>,
     ) -> Snapshot {
-        let (Some(candidate), Some(part), Some(revision)) = (&before.candidate, &before.part, revision) else {
+        let (Some(candidate), Some(split), Some(revision)) = (&before.candidate, &before.split, revision) else {
             return next;
         };
         match revision {
             Ok(revision) => {
-                candidate.conduct.set_rule(Some(rule(&next.config)));
-                next.with_candidate(Arc::new(revision), candidate.conduct.clone(), part.split.clone())
+                candidate.fault_stats.set_limits(Some(breaker_limits(&next.config)));
+                next.with_candidate(Arc::new(revision), candidate.fault_stats.clone(), split.clone())
             }
             Err(error) => {
                 let why = format!("the candidate refuses the new configuration: {error:#}");
@@ -264,7 +264,7 @@ impl Control {
 }
 
 /// A candidate is watched for its faults also where a policy in force would be kept whatever it does.
-fn rule(config: &Config) -> Rule {
+fn breaker_limits(config: &Config) -> FaultLimits {
     config.policy.rollback.unwrap_or_default()
 }
 

@@ -9,7 +9,7 @@ use super::policy::Place;
 use super::settings::Standing;
 use super::{About, Control};
 use crate::drive::Snapshot;
-use crate::telemetry::metrics::Rollback;
+use pointsman_core::lifecycle::Rollback;
 
 /// From which revision to which.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,7 +91,7 @@ impl Control {
     pub(super) async fn give_up(&self) {
         let _turn = self.one_at_a_time.lock().await;
         let before = self.proxy.snapshot();
-        let Some(why) = before.conduct.given_up() else { return };
+        let Some(why) = before.fault_stats.trip_reason() else { return };
         let good: Vec<Entry> = self.state().history.good().cloned().collect();
         for entry in good {
             match self.kept(&before, &entry).await {

@@ -1,4 +1,4 @@
-//! The shadow policy: read, judged and cast beside the policy in force, on a way of its own, so that nothing waits for it.
+//! The shadow policy: read, judged and installed beside the policy in force, on a way of its own, so that nothing waits for it.
 //!
 //! A bad file is told and changes nothing: the shadow there is goes on to be asked.
 
@@ -15,11 +15,11 @@ use tokio::sync::Notify;
 use super::component::{Component, Hash};
 use super::in_workshop;
 use crate::config::Shadow as Wanted;
-use crate::drive::{Proxy, Shade, Tally};
-use crate::telemetry::metrics::Reload;
+use crate::drive::{Proxy, ShadowPolicy, Tally};
+use pointsman_core::lifecycle::Reload;
 
 /// Casts the shadow that the configuration names.
-pub struct Understudy {
+pub struct ShadowLoader {
     proxy: Arc<Proxy>,
     engine: Engine,
     wake: Arc<Notify>,
@@ -28,7 +28,7 @@ pub struct Understudy {
 
 #[derive(Default)]
 struct State {
-    cast: Option<Cast>,
+    installed: Option<Installed>,
     /// What was refused last.
     refused: Option<Key>,
     error: Option<String>,
@@ -36,7 +36,7 @@ struct State {
 
 /// The shadow that is asked.
 #[derive(Clone)]
-struct Cast {
+struct Installed {
     key: Key,
     compiled: Arc<Compiled>,
     since: Timestamp,
@@ -57,7 +57,7 @@ pub struct ShadowStatus {
     /// The file that is named.
     pub file: PathBuf,
     /// The revision that is asked, since when, and what came of it; none: no shadow is asked.
-    pub cast: Option<(String, Timestamp, Arc<Tally>)>,
+    pub installed: Option<(String, Timestamp, Arc<Tally>)>,
     /// The share of one processor it may use.
     pub core_share: f64,
     /// Why the file last offered is not asked; none: it is.
@@ -75,8 +75,8 @@ impl Key {
     }
 }
 
-impl Understudy {
-    /// Without a shadow until [`Understudy::run`] has looked.
+impl ShadowLoader {
+    /// Without a shadow until [`ShadowLoader::run`] has looked.
     pub fn new(proxy: Arc<Proxy>, engine: Engine) -> Self {
         Self { proxy, engine, wake: Arc::default(), state: Mutex::default() }
     }
@@ -90,8 +90,11 @@ impl Understudy {
     pub fn status(&self) -> Option<ShadowStatus> {
         let wanted = self.proxy.snapshot().config.policy.shadow.clone()?;
         let state = self.state();
-        let cast = state.cast.as_ref().map(|cast| (cast.key.hash.revision(), cast.since, cast.tally.clone()));
-        Some(ShadowStatus { file: wanted.file, cast, core_share: wanted.core_share, error: state.error.clone() })
+        let installed = state
+            .installed
+            .as_ref()
+            .map(|installed| (installed.key.hash.revision(), installed.since, installed.tally.clone()));
+        Some(ShadowStatus { file: wanted.file, installed, core_share: wanted.core_share, error: state.error.clone() })
     }
 
     /// Watches the shadow's file, and casts what is in it. Runs until dropped.
@@ -129,12 +132,12 @@ impl Understudy {
             }
         };
         let key = Key { hash: component.hash, wanted, table };
-        let (is_cast, is_refused) = {
+        let (is_installed, is_refused) = {
             let state = self.state();
             let is = |known: Option<&Key>| known.is_some_and(|known| known.is(&key));
-            (is(state.cast.as_ref().map(|cast| &cast.key)), is(state.refused.as_ref()))
+            (is(state.installed.as_ref().map(|installed| &installed.key)), is(state.refused.as_ref()))
         };
-        if is_cast {
+        if is_installed {
             self.is_well();
         } else if !is_refused {
             self.judge(key, component).await;
@@ -146,17 +149,17 @@ impl Understudy {
     }
 
     async fn judge(&self, key: Key, component: Component) {
-        let before = self.state().cast.clone().filter(|cast| cast.key.hash == key.hash);
-        let (engine, known) = (self.engine.clone(), before.map(|cast| cast.compiled));
+        let before = self.state().installed.clone().filter(|installed| installed.key.hash == key.hash);
+        let (engine, known) = (self.engine.clone(), before.map(|installed| installed.compiled));
         let compiled = tokio::task::spawn_blocking(move || {
             known.map_or_else(|| engine.compile(&component.bytes).map(Arc::new), Ok)
         });
-        let cast = match compiled.await {
-            Ok(Ok(compiled)) => self.cast(key.clone(), compiled).await,
+        let installed = match compiled.await {
+            Ok(Ok(compiled)) => self.install(key.clone(), compiled).await,
             Ok(Err(error)) => Err(error.into()),
             Err(panicked) => Err(panicked.into()),
         };
-        let Err(error) = cast else { return };
+        let Err(error) = installed else { return };
         // Half a file that was being written is no policy; the watcher tells when it is whole.
         if self.read(&key.wanted.file).await.is_ok_and(|now| now.hash == key.hash) {
             let error = error.context(format!("the shadow {} is refused", key.wanted.file.display()));
@@ -167,7 +170,7 @@ impl Understudy {
     }
 
     /// Configures and probes it, and has it asked from now on.
-    async fn cast(&self, key: Key, compiled: Arc<Compiled>) -> anyhow::Result<()> {
+    async fn install(&self, key: Key, compiled: Arc<Compiled>) -> anyhow::Result<()> {
         let offer = key.wanted.offer(compiled.name());
         let deadline_ms = u32::try_from(key.wanted.deadline.as_millis()).unwrap_or(u32::MAX);
         let (code, table) = (compiled.clone(), key.table.clone());
@@ -175,27 +178,28 @@ impl Understudy {
         if let Some(words) = left_out_words(revision.left_out()) {
             tracing::warn!(shadow = key.hash.revision(), left_out = revision.left_out().join(", "), "{words}");
         }
-        let before = self.state().cast.clone().filter(|cast| cast.key.is_same_policy(&key));
-        let (since, tally) =
-            before.map_or_else(|| (self.proxy.clock.now(), Arc::default()), |cast| (cast.since, cast.tally));
-        let shade = Shade { revision, core_share: key.wanted.core_share, tally: tally.clone() };
-        self.proxy.shadow.cast(Some(Arc::new(shade))).context("the shadow's thread cannot be started")?;
+        let before = self.state().installed.clone().filter(|installed| installed.key.is_same_policy(&key));
+        let (since, tally) = before
+            .map_or_else(|| (self.proxy.clock.now(), Arc::default()), |installed| (installed.since, installed.tally));
+        let policy = ShadowPolicy { revision, core_share: key.wanted.core_share, tally: tally.clone() };
+        self.proxy.shadow.install(Some(Arc::new(policy))).context("the shadow's thread cannot be started")?;
         tracing::info!(revision = key.hash.revision(), "shadow policy loaded");
         self.proxy.metrics.reloaded(Reload::Shadow, true);
         self.proxy.events.change(Reload::Shadow.as_str(), Some(&key.hash.revision()), None);
-        *self.state() = State { cast: Some(Cast { key, compiled, since, tally }), refused: None, error: None };
+        *self.state() =
+            State { installed: Some(Installed { key, compiled, since, tally }), refused: None, error: None };
         Ok(())
     }
 
     /// The shadow there is goes on, under the table there is now; where it cannot, there is none.
     async fn follow(&self, table: Arc<Table>) {
-        let cast = self.state().cast.clone();
-        let Some(cast) = cast.filter(|cast| !Arc::ptr_eq(&cast.key.table, &table)) else { return };
+        let installed = self.state().installed.clone();
+        let Some(installed) = installed.filter(|installed| !Arc::ptr_eq(&installed.key.table, &table)) else { return };
         let (refused, error) = {
             let state = self.state();
             (state.refused.clone(), state.error.clone())
         };
-        match self.cast(Key { table, ..cast.key }, cast.compiled).await {
+        match self.install(Key { table, ..installed.key }, installed.compiled).await {
             // What was refused is still to be told.
             Ok(()) => {
                 let mut state = self.state();
@@ -213,7 +217,7 @@ impl Understudy {
     }
 
     fn dismiss(&self) {
-        if self.state().cast.is_some() {
+        if self.state().installed.is_some() {
             tracing::info!("shadow policy removed: the configuration no longer names one");
             self.forget();
         }
@@ -221,9 +225,9 @@ impl Understudy {
     }
 
     fn forget(&self) {
-        self.state().cast = None;
+        self.state().installed = None;
         // It fails only where a thread is to be started.
-        let _ = self.proxy.shadow.cast(None);
+        let _ = self.proxy.shadow.install(None);
     }
 
     /// The file holds again what is asked.

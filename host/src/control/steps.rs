@@ -1,13 +1,13 @@
 //! The steps of a promotion, told: to the log, the metrics, who watches, and for good to the store.
 
-use pointsman_core::lifecycle::promotion::Seen;
+use pointsman_core::lifecycle::promotion::SideStats;
 use pointsman_store::PolicyEventRow;
 use serde_json::{Value, json};
 
 use super::Control;
 use super::promotion::Promotion;
 use crate::drive::Progress;
-use crate::telemetry::metrics::PromotionStep;
+use pointsman_core::lifecycle::promotion::PromotionStep;
 
 impl Control {
     /// Log, metrics, and the durable list.
@@ -78,7 +78,7 @@ impl Control {
 
 /// Both sides and the guards, as they are kept.
 fn numbers(progress: &Progress) -> Value {
-    let side = |seen: &Seen| {
+    let side = |seen: &SideStats| {
         json!({
             "exchanges": seen.exchanges,
             "failed": seen.failed,

@@ -1,61 +1,61 @@
-//! A policy revision in force, under watch: what it decided and how often it failed.
+//! Decisions and faults of a policy revision, and its fault breaker.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-use pointsman_core::lifecycle::fault_breaker::{Probation, Rule};
+use pointsman_core::lifecycle::fault_breaker::{FaultBreaker, FaultLimits};
 use pointsman_core::time::Timestamp;
 use pointsman_engine::{Fault, FaultKind};
 
-/// Counts without a lock; only a fault takes one.
-pub struct Conduct {
+/// Counts of one revision. Counting takes no lock; a fault does.
+pub struct FaultStats {
     decisions: AtomicU64,
     faults: AtomicU64,
-    probation: Mutex<Probation>,
-    given_up: OnceLock<String>,
+    breaker: Mutex<FaultBreaker>,
+    trip_reason: OnceLock<String>,
 }
 
-impl Conduct {
-    /// A revision that has just come into force.
-    pub fn new(rule: Option<Rule>) -> Self {
+impl FaultStats {
+    /// Zero counts. Without limits the breaker never trips.
+    pub fn new(limits: Option<FaultLimits>) -> Self {
         Self {
             decisions: AtomicU64::new(0),
             faults: AtomicU64::new(0),
-            probation: Mutex::new(Probation::new(rule)),
-            given_up: OnceLock::new(),
+            breaker: Mutex::new(FaultBreaker::new(limits)),
+            trip_reason: OnceLock::new(),
         }
     }
 
-    /// Goes on under another rule.
-    pub fn set_rule(&self, rule: Option<Rule>) {
-        self.probation.lock().unwrap_or_else(PoisonError::into_inner).set_rule(rule);
+    /// Continues under other limits; faults so far count.
+    pub fn set_limits(&self, limits: Option<FaultLimits>) {
+        self.breaker.lock().unwrap_or_else(PoisonError::into_inner).set_limits(limits);
     }
 
-    /// It was asked. True, once, when it failed so often by now that it is given up.
+    /// Counts a decision and its fault. True once, when this fault trips the breaker. A shortage of instances is no fault.
     #[inline]
-    pub fn decided(&self, now: Timestamp, fault: Option<&Fault>) -> bool {
+    pub fn record_decision(&self, now: Timestamp, fault: Option<&Fault>) -> bool {
         let nth = self.decisions.fetch_add(1, Ordering::Relaxed) + 1;
-        fault.is_some_and(|fault| fault.kind != FaultKind::Busy && self.failed(now, nth, fault))
+        fault.is_some_and(|fault| fault.kind != FaultKind::Busy && self.record_fault(now, nth, fault))
     }
 
     #[cold]
-    fn failed(&self, now: Timestamp, nth: u64, fault: &Fault) -> bool {
+    fn record_fault(&self, now: Timestamp, nth: u64, fault: &Fault) -> bool {
         self.faults.fetch_add(1, Ordering::Relaxed);
-        let given_up = self.probation.lock().unwrap_or_else(PoisonError::into_inner).fault(now, nth);
-        given_up.is_some_and(|why| self.given_up.set(format!("{why}, the last with a {fault}")).is_ok())
+        let tripped = self.breaker.lock().unwrap_or_else(PoisonError::into_inner).record_fault(now, nth);
+        tripped.is_some_and(|why| self.trip_reason.set(format!("{why}, the last with a {fault}")).is_ok())
     }
 
-    /// Why it is given up; none: it is not.
-    pub fn given_up(&self) -> Option<&str> {
-        self.given_up.get().map(String::as_str)
+    /// The reason why the breaker tripped; none while it has not.
+    pub fn trip_reason(&self) -> Option<&str> {
+        self.trip_reason.get().map(String::as_str)
     }
 
-    /// Decisions asked of it.
+    /// Decisions so far.
     pub fn decisions(&self) -> u64 {
         self.decisions.load(Ordering::Relaxed)
     }
 
-    /// How many of them failed.
+    /// Faults among them.
     pub fn faults(&self) -> u64 {
         self.faults.load(Ordering::Relaxed)
     }

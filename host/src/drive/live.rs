@@ -161,15 +161,15 @@ impl Live {
         let now = self.proxy.clock.now();
         let took = now.since(asked_at);
         self.proxy.decided(&verdict, took);
-        if self.snapshot.conduct.decided(now, verdict.fault.as_ref()) {
-            self.proxy.policy_given_up.notify_one();
+        if self.snapshot.fault_stats.record_decision(now, verdict.fault.as_ref()) {
+            self.proxy.breaker_tripped.notify_one();
         }
         if verdict.fault.is_some() {
             self.policy_faults += 1;
         }
         if self.snapshot.is_in_force() {
             let Asked { id, texts, .. } = &*self.asked;
-            self.proxy.shadow.overhear(&self.snapshot.view.table, id, &query, texts, &verdict.decision);
+            self.proxy.shadow.mirror(&self.snapshot.view.table, id, &query, texts, &verdict.decision);
         }
         let room = MAX_NOTES.saturating_sub(self.notes.len());
         self.notes.extend(verdict.notes.iter().take(room).cloned());

@@ -29,15 +29,15 @@ use pointsman_core::clients::Admission;
 use pointsman_core::dialect::envelope::ErrorKind;
 use pointsman_core::exchange::Event;
 
-pub use fault_stats::Conduct;
+pub use fault_stats::FaultStats;
 pub use foreign::serves_free;
 pub use line::Line;
-pub use promotion::{Part, Progress, Split};
+pub use promotion::{Progress, TrafficSplit};
 pub use proxy::{Denied, Proxy, Unknown};
 pub use relay::{Broken, ProxyBody};
 pub use reply::{OwnError, Reply};
 pub use request::{Arrival, Asked, Only};
-pub use shadow::{Divergent, Shade, Shadow, Tally};
+pub use shadow::{Divergent, Shadow, ShadowPolicy, Tally};
 pub use snapshot::{Snapshot, Target, TargetError};
 
 use attempt::{Begun, KeptRefusal};

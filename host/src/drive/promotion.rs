@@ -1,31 +1,25 @@
-//! The two sides of a guarded promotion: who belongs to which, and what came of both.
+//! Traffic of a guarded promotion: the side of an exchange, and the numbers of both sides.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use pointsman_core::lifecycle::promotion::{Canary, Finding, Plan, Sample, Seen, Share, Side, Subject, Verdict};
+use pointsman_core::lifecycle::promotion::{
+    GuardReport, Plan, Promotion, Sample, Share, Side, SideStats, Subject, Verdict,
+};
 use pointsman_core::record::ExchangeRecord;
 use pointsman_core::time::Timestamp;
 
 use super::request::Asked;
 
-/// A side of a promotion under way.
-#[derive(Clone)]
-pub struct Part {
-    /// The promotion.
-    pub split: Arc<Split>,
-    /// The side.
-    pub side: Side,
-}
-
-/// Splits the exchanges of a promotion, and keeps its books. A lock is taken at the end of an exchange only.
-pub struct Split {
+/// Splits exchanges between the policy in force and a candidate, and counts what comes of both. A lock is taken at the end of an
+/// exchange only.
+pub struct TrafficSplit {
     key: u64,
     share: Share,
-    books: Mutex<Books>,
+    tracked: Mutex<Tracked>,
 }
 
-struct Books {
-    canary: Canary,
+struct Tracked {
+    promotion: Promotion,
     /// What nobody has acted upon yet; never more than an extension and an end.
     verdicts: Vec<Verdict>,
 }
@@ -42,19 +36,19 @@ pub struct Progress {
     /// Why it has been extended; none: it has not.
     pub extended: Option<String>,
     /// The policy in force.
-    pub control: Seen,
+    pub control: SideStats,
     /// The candidate.
-    pub candidate: Seen,
+    pub candidate: SideStats,
     /// The guards.
-    pub findings: Vec<Finding>,
+    pub findings: Vec<GuardReport>,
 }
 
-impl Split {
+impl TrafficSplit {
     /// Of a promotion that begins now; the `key` is a secret of its own.
     pub fn new(plan: Plan, key: u64, now: Timestamp) -> Self {
         let share = plan.share;
-        let books = Books { canary: Canary::new(plan, now), verdicts: Vec::new() };
-        Self { key, share, books: Mutex::new(books) }
+        let tracked = Tracked { promotion: Promotion::new(plan, now), verdicts: Vec::new() };
+        Self { key, share, tracked: Mutex::new(tracked) }
     }
 
     /// Is this exchange the candidate's? All of a session are on one side; without a session each is on its own.
@@ -69,46 +63,46 @@ impl Split {
     /// An exchange ended. True when there is a verdict to act upon.
     pub fn ended(&self, now: Timestamp, side: Side, record: &ExchangeRecord) -> bool {
         let sample = Sample::of(record);
-        let mut books = self.books();
-        let verdict = books.canary.ended(now, side, &sample);
-        books.tell(verdict)
+        let mut tracked = self.tracked();
+        let verdict = tracked.promotion.ended(now, side, &sample);
+        tracked.tell(verdict)
     }
 
     /// Looks whether its time is over, and takes what is to be acted upon.
     pub fn verdicts(&self, now: Timestamp) -> Vec<Verdict> {
-        let mut books = self.books();
-        let verdict = books.canary.look(now);
-        books.tell(verdict);
-        std::mem::take(&mut books.verdicts)
+        let mut tracked = self.tracked();
+        let verdict = tracked.promotion.look(now);
+        tracked.tell(verdict);
+        std::mem::take(&mut tracked.verdicts)
     }
 
     /// When to look again at the latest.
     pub fn until(&self) -> Timestamp {
-        self.books().canary.until()
+        self.tracked().promotion.until()
     }
 
     /// How it stands.
     pub fn progress(&self) -> Progress {
-        let books = self.books();
-        let canary = &books.canary;
+        let tracked = self.tracked();
+        let promotion = &tracked.promotion;
         Progress {
-            plan: canary.plan().clone(),
-            since: canary.since(),
-            until: canary.until(),
-            extended: canary.extended().map(str::to_owned),
-            control: canary.seen(Side::Control),
-            candidate: canary.seen(Side::Candidate),
-            findings: canary.findings(),
+            plan: promotion.plan().clone(),
+            since: promotion.since(),
+            until: promotion.until(),
+            extended: promotion.extended().map(str::to_owned),
+            control: promotion.seen(Side::Control),
+            candidate: promotion.seen(Side::Candidate),
+            findings: promotion.findings(),
         }
     }
 
-    fn books(&self) -> MutexGuard<'_, Books> {
+    fn tracked(&self) -> MutexGuard<'_, Tracked> {
         // A panic in the middle of an exchange's numbers would spoil no more than these.
-        self.books.lock().unwrap_or_else(PoisonError::into_inner)
+        self.tracked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Books {
+impl Tracked {
     fn tell(&mut self, verdict: Verdict) -> bool {
         match verdict {
             Verdict::GoOn => false,

@@ -43,9 +43,9 @@ pub struct Proxy {
     /// Ends every exchange under way, with a word to its client; for when the drain is over.
     pub cut: CancellationToken,
     /// Told when a policy has failed so often that it is given up.
-    pub policy_given_up: Notify,
+    pub breaker_tripped: Notify,
     /// Told when there is a verdict over a promotion.
-    pub canary_judged: Notify,
+    pub promotion_judged: Notify,
     /// The policy that is asked beside the one in force.
     pub shadow: Shadow,
     log: ExchangeLog,
@@ -82,8 +82,8 @@ impl Proxy {
             store,
             events: Events::default(),
             cut: CancellationToken::new(),
-            policy_given_up: Notify::new(),
-            canary_judged: Notify::new(),
+            breaker_tripped: Notify::new(),
+            promotion_judged: Notify::new(),
             shadow: Shadow::new(metrics.clone()),
             metrics,
             log,
@@ -157,9 +157,9 @@ impl Proxy {
 
     /// An exchange is over; where a promotion is under way, it counts for its side.
     pub fn compared(&self, snapshot: &Snapshot, record: &ExchangeRecord) {
-        let Some(part) = &snapshot.part else { return };
-        if part.split.ended(self.clock.now(), part.side, record) {
-            self.canary_judged.notify_one();
+        let Some(split) = &snapshot.split else { return };
+        if split.ended(self.clock.now(), snapshot.side, record) {
+            self.promotion_judged.notify_one();
         }
     }
 

@@ -12,9 +12,9 @@ use pointsman_core::view::View;
 use pointsman_engine::Revision;
 use pointsman_store::BodyRules;
 
-use super::fault_stats::Conduct;
+use super::fault_stats::FaultStats;
 use super::journal::body_rules;
-use super::promotion::{Part, Split};
+use super::promotion::TrafficSplit;
 use super::request::Asked;
 use crate::config::{BackendConfig, Config};
 use crate::upstream::{Connector, Origin};
@@ -29,7 +29,7 @@ pub struct Snapshot {
     /// The policy.
     pub policy: Arc<Revision>,
     /// How the policy does; goes on when only the configuration changes.
-    pub conduct: Arc<Conduct>,
+    pub fault_stats: Arc<FaultStats>,
     /// The policy's revision as the client is told it.
     pub policy_header: HeaderValue,
     /// Where to send, in the table's order.
@@ -38,8 +38,10 @@ pub struct Snapshot {
     pub budgets: Budgets,
     /// How streams are handled.
     pub streams: StreamDefaults,
-    /// The side it is of a promotion under way.
-    pub part: Option<Part>,
+    /// The promotion under way, which assigns exchanges to this policy or to the candidate.
+    pub split: Option<Arc<TrafficSplit>>,
+    /// The side of that promotion this snapshot is; without a promotion `Control`.
+    pub side: Side,
     /// The other side, of the policy in force: what a share of the exchanges is pinned to instead.
     pub candidate: Option<Arc<Snapshot>>,
     /// All of the configuration that decides, as the journal keeps it.
@@ -144,39 +146,66 @@ impl Snapshot {
         config: Arc<Config>,
         view: Arc<View>,
         policy: Arc<Revision>,
-        conduct: Arc<Conduct>,
+        fault_stats: Arc<FaultStats>,
         targets: Vec<Arc<Target>>,
     ) -> Self {
         let (budgets, streams) = (config.budgets(), config.stream_defaults());
         let policy_header = policy_header(&policy);
         let setup = setup(&config, &policy);
         let bodies = body_rules(&config, &targets);
-        let (part, candidate) = (None, None);
-        Self { config, view, policy, conduct, policy_header, targets, budgets, streams, setup, bodies, part, candidate }
+        Self {
+            config,
+            view,
+            policy,
+            fault_stats,
+            policy_header,
+            targets,
+            budgets,
+            streams,
+            setup,
+            bodies,
+            split: None,
+            side: Side::Control,
+            candidate: None,
+        }
     }
 
     /// The same configuration under another policy, and no promotion.
     pub fn with_policy(&self, policy: Arc<Revision>) -> Self {
-        self.under(policy, Arc::new(Conduct::new(self.config.policy.rollback)))
+        self.under(policy, Arc::new(FaultStats::new(self.config.policy.rollback)))
     }
 
     /// The same configuration under a policy that decided before, and no promotion.
-    pub fn under(&self, policy: Arc<Revision>, conduct: Arc<Conduct>) -> Self {
+    pub fn under(&self, policy: Arc<Revision>, fault_stats: Arc<FaultStats>) -> Self {
         let (policy_header, setup) = (policy_header(&policy), setup(&self.config, &policy));
-        Self { policy, conduct, policy_header, setup, part: None, candidate: None, ..self.clone() }
+        Self {
+            policy,
+            fault_stats,
+            policy_header,
+            setup,
+            split: None,
+            side: Side::Control,
+            candidate: None,
+            ..self.clone()
+        }
     }
 
     /// The same, with a share of the exchanges for a candidate.
-    pub fn with_candidate(&self, policy: Arc<Revision>, conduct: Arc<Conduct>, split: Arc<Split>) -> Self {
-        let part = |side| Some(Part { split: split.clone(), side });
-        let candidate = Self { part: part(Side::Candidate), ..self.under(policy, conduct) };
-        Self { part: part(Side::Control), candidate: Some(Arc::new(candidate)), ..self.clone() }
+    pub fn with_candidate(
+        &self,
+        policy: Arc<Revision>,
+        fault_stats: Arc<FaultStats>,
+        split: Arc<TrafficSplit>,
+    ) -> Self {
+        let split = Some(split);
+        let candidate = Self { split: split.clone(), side: Side::Candidate, ..self.under(policy, fault_stats) };
+        Self { split, side: Side::Control, candidate: Some(Arc::new(candidate)), ..self.clone() }
     }
 
     /// What this exchange is pinned to: this, or the candidate's, where it falls into its share.
     pub fn for_exchange(self: Arc<Self>, asked: &Asked) -> Arc<Self> {
-        match (&self.part, &self.candidate) {
-            (Some(part), Some(candidate)) if part.split.takes(asked) => candidate.clone(),
+        match (&self.split, &self.candidate) {
+            (Some(split), Some(candidate)) if split.takes(asked) => candidate.clone(),
             (Some(_) | None, Some(_) | None) => self,
         }
     }
@@ -188,7 +217,7 @@ impl Snapshot {
 
     /// Is this the policy in force, and not one that may become it?
     pub fn is_in_force(&self) -> bool {
-        self.part.as_ref().is_none_or(|part| part.side == Side::Control)
+        self.side == Side::Control
     }
 }
 

@@ -30,7 +30,7 @@ use tokio_util::task::TaskTracker;
 use crate::admin::{self, AdminState, AdminToken, Explain, Operator};
 use crate::config::Config;
 use crate::control::{self, Control, kept_states};
-use crate::drive::{Conduct, Line, Proxy, Snapshot, Target};
+use crate::drive::{FaultStats, Line, Proxy, Snapshot, Target};
 use crate::telemetry::logs::ExchangeLog;
 use crate::telemetry::metrics::{Metrics, Totals};
 use crate::upstream::Origin;
@@ -88,8 +88,8 @@ pub async fn start(start: Start) -> anyhow::Result<Running> {
     )
     .await?;
     let connector = Origin::connector();
-    let (policy, conduct) = (first.revision.clone(), Arc::new(Conduct::new(config.policy.rollback)));
-    let snapshot = Snapshot::new(config.clone(), view, policy, conduct, Target::all(&config, &connector, None)?);
+    let (policy, fault_stats) = (first.revision.clone(), Arc::new(FaultStats::new(config.policy.rollback)));
+    let snapshot = Snapshot::new(config.clone(), view, policy, fault_stats, Target::all(&config, &connector, None)?);
     let metrics = Metrics::new(&table, env!("CARGO_PKG_VERSION"), clock.now());
     let line = Arc::new(Line::new(fleet, clock));
     let proxy = Arc::new(Proxy::new(clock, line, metrics, log, store.handle(), store.reader(), snapshot));
@@ -122,7 +122,7 @@ pub async fn start(start: Start) -> anyhow::Result<Running> {
     tasks.spawn(until(over.clone(), kept_states::keep(proxy.clone())));
     tasks.spawn(until(over.clone(), state_log::run(proxy.clone())));
     tasks.spawn(until(stop.clone(), control.clone().run()));
-    tasks.spawn(until(stop.clone(), control.understudy().clone().run()));
+    tasks.spawn(until(stop.clone(), control.shadow_loader().clone().run()));
     tasks.spawn(until(stop.clone(), health_check::run(proxy.clone())));
     tracing::info!(%addr, %admin_addr, policy = %proxy.snapshot().policy.id(), config = %config.revision, "listening");
     let drain_timeout = config.server.drain_timeout;

@@ -14,7 +14,9 @@ use super::cells::{
     ClientCells, Count, DenialCounts, Directory, GEN_AI_OPERATIONS, GEN_AI_PROVIDERS, GenAiCells, Histogram, LANES,
     LaneCells, LaneTotals, Spent, Usd,
 };
-use super::metrics::{BACKEND_STATES, Counted, DECISIONS, Live, LiveBackend, PromotionStep, Reload, Rollback};
+use super::metrics::{BACKEND_STATES, Counted, DECISIONS, Live, LiveBackend};
+use pointsman_core::lifecycle::promotion::PromotionStep;
+use pointsman_core::lifecycle::{Reload, Rollback};
 
 /// One answer to a scrape.
 #[derive(Debug)]
@@ -33,7 +35,7 @@ impl Collector for Exposition {
         clients(&mut page, &directory)?;
         gen_ai(&mut page, &directory)?;
         policy(&mut page, &self.counted, &self.live)?;
-        canary(&mut page, &self.counted, &self.live)?;
+        promotion(&mut page, &self.counted, &self.live)?;
         self.counted.shadow.write(&mut page)?;
         backends(&mut page, &self.live)?;
         store(&mut page, &self.live)?;
@@ -249,7 +251,7 @@ fn policy(page: &mut Page<'_>, counted: &Counted, live: &Live) -> fmt::Result {
     })
 }
 
-fn canary(page: &mut Page<'_>, counted: &Counted, live: &Live) -> fmt::Result {
+fn promotion(page: &mut Page<'_>, counted: &Counted, live: &Live) -> fmt::Result {
     page.counters("pointsman_policy_promotions", "Steps of guarded promotions", |series| {
         let mut all = PromotionStep::ALL.iter().zip(&counted.promotions);
         all.try_for_each(|(step, count)| series.counter(&[("step", step.as_str())], count.get()))
@@ -257,10 +259,10 @@ fn canary(page: &mut Page<'_>, counted: &Counted, live: &Live) -> fmt::Result {
     page.gauges(
         "pointsman_policy_canary_share",
         "The candidate's share of the exchanges; 0: no promotion",
-        |series| series.gauge(&[], live.canary_share),
+        |series| series.gauge(&[], live.promotion_share),
     )?;
     page.gauges("pointsman_policy_canary_exchanges", "Exchanges of the promotion under way, by side", |series| {
-        for side in &live.canary {
+        for side in &live.promotion {
             let answered = side.exchanges.saturating_sub(side.failed);
             for (end, count) in [("answered", answered), ("failed", side.failed)] {
                 series.gauge(&[("side", side.side), ("revision", &side.revision), ("end", end)], signed(count))?;

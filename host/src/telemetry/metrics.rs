@@ -7,6 +7,9 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use pointsman_core::contract::Decision;
+use pointsman_core::lifecycle::promotion::PromotionStep;
+use pointsman_core::lifecycle::shadow::{ShadowDrop, ShadowResult};
+use pointsman_core::lifecycle::{Reload, Rollback};
 use pointsman_core::record::ExchangeRecord;
 use pointsman_core::saving::total_usd;
 use pointsman_core::table::Table;
@@ -18,83 +21,11 @@ use super::exposition::Exposition;
 use super::shadow::ShadowCounts;
 use super::text_format::{TextFormat, to_prometheus};
 
-pub use super::shadow::{ShadowDrop, ShadowResult};
-
 /// More kinds of policy fault than this count as the last one.
 const FAULT_KINDS_MAX: usize = 16;
 
 /// The decisions' words, in the order they are counted in.
 pub(super) const DECISIONS: [&str; 5] = ["primary", "fallback", "emergency", "wait", "reject"];
-
-/// What can be replaced while running.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reload {
-    /// The configuration.
-    Config,
-    /// The policy.
-    Policy,
-    /// The shadow policy.
-    Shadow,
-}
-
-impl Reload {
-    /// Every kind.
-    pub const ALL: [Reload; 3] = [Reload::Config, Reload::Policy, Reload::Shadow];
-
-    /// The word for it.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Reload::Config => "config",
-            Reload::Policy => "policy",
-            Reload::Shadow => "shadow",
-        }
-    }
-}
-
-/// A step of a guarded promotion.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PromotionStep {
-    /// It began.
-    Started,
-    /// Its time was over and too little known.
-    Extended,
-    /// The candidate took over.
-    Promoted,
-    /// The candidate was shown to be worse, or failed, or too little was known.
-    RolledBack,
-    /// The operator ended it.
-    Aborted,
-    /// Something else was wanted: another policy came into force, or the configuration does not suit the candidate.
-    Overtaken,
-    /// Pointsman ended while it was under way.
-    Interrupted,
-}
-
-impl PromotionStep {
-    /// Every step.
-    pub const ALL: [PromotionStep; 7] = [
-        PromotionStep::Started,
-        PromotionStep::Extended,
-        PromotionStep::Promoted,
-        PromotionStep::RolledBack,
-        PromotionStep::Aborted,
-        PromotionStep::Overtaken,
-        PromotionStep::Interrupted,
-    ];
-
-    /// The word for it.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            PromotionStep::Started => "started",
-            PromotionStep::Extended => "extended",
-            PromotionStep::Promoted => "promoted",
-            PromotionStep::RolledBack => "rolled_back",
-            PromotionStep::Aborted => "aborted",
-            PromotionStep::Overtaken => "overtaken",
-            PromotionStep::Interrupted => "interrupted",
-        }
-    }
-}
 
 /// A side of a guarded promotion under way.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -107,31 +38,6 @@ pub struct LiveSide {
     pub exchanges: u64,
     /// Those whose client got no whole answer.
     pub failed: u64,
-}
-
-/// Why a policy gave way to an earlier one, or should have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rollback {
-    /// The operator's word.
-    Operator,
-    /// It failed too often.
-    Faults,
-    /// It failed too often and stayed, because there is no earlier one.
-    Stayed,
-}
-
-impl Rollback {
-    /// Every kind.
-    pub const ALL: [Rollback; 3] = [Rollback::Operator, Rollback::Faults, Rollback::Stayed];
-
-    /// The word for it.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Rollback::Operator => "operator",
-            Rollback::Faults => "faults",
-            Rollback::Stayed => "stayed",
-        }
-    }
 }
 
 /// What is only known at the time of asking.
@@ -166,9 +72,9 @@ pub struct Live {
     /// Was the shadow last offered refused?
     pub shadow_refused: bool,
     /// The share of the exchanges that the candidate gets; 0: no promotion is under way.
-    pub canary_share: f64,
+    pub promotion_share: f64,
     /// Its sides.
-    pub canary: Vec<LiveSide>,
+    pub promotion: Vec<LiveSide>,
 }
 
 /// A backend at the time of asking.

@@ -42,7 +42,7 @@ impl Scene {
         self.proxy.wait_policy(what, |policy| is_so(&policy["shadow"])).await["shadow"].clone()
     }
 
-    async fn cast(&self, component: &[u8]) {
+    async fn install(&self, component: &[u8]) {
         let revision = revision_of(component);
         self.wait("the shadow of the file", |shadow| shadow["revision"] == *revision).await;
     }
@@ -60,7 +60,7 @@ fn endless() -> WatPolicy {
 async fn it_is_counted_where_it_differs_and_changes_nothing() {
     let shadow = sends_to(1).build();
     let s = scene(&shadow, |builder| builder).await;
-    s.cast(&shadow).await;
+    s.install(&shadow).await;
     for _ in 0..5 {
         let answer = s.proxy.chat().header("x-request-id", "looked-at").send().await;
         assert_eq!((answer.status.as_u16(), answer.says().as_str()), (200, "a"));
@@ -87,7 +87,7 @@ async fn it_is_counted_where_it_differs_and_changes_nothing() {
 async fn a_tie_is_no_difference() {
     let shadow = sends_to(1).build();
     let s = scene_at(1.0, &shadow, |builder| builder).await;
-    s.cast(&shadow).await;
+    s.install(&shadow).await;
     for _ in 0..3 {
         assert_eq!(s.proxy.chat().send().await.says(), "a");
     }
@@ -104,7 +104,7 @@ async fn a_tie_is_no_difference() {
 async fn the_same_decisions_are_no_differences() {
     let shadow = sends_to(0).then("nop").build();
     let s = scene(&shadow, |builder| builder).await;
-    s.cast(&shadow).await;
+    s.install(&shadow).await;
     for _ in 0..3 {
         s.proxy.chat().send().await;
     }
@@ -118,7 +118,7 @@ async fn one_that_loops_for_ever_costs_its_share_and_the_clients_nothing() {
     // Less than what patience with its faults lets it have, so that it is the share that runs out.
     const SHARE: f64 = 0.02;
     let s = scene(&shadow, |builder| builder.set("policy.shadow.core_share", SHARE)).await;
-    s.cast(&shadow).await;
+    s.install(&shadow).await;
     let begun = Instant::now();
     // Each batch waits for the shadow's thread, which gives way to all others: it comes to every question or drops it.
     let (mut asked, mut told) = (0, Value::Null);
@@ -153,7 +153,7 @@ async fn one_that_loops_for_ever_costs_its_share_and_the_clients_nothing() {
 async fn another_file_is_another_shadow_and_a_bad_one_is_told_and_changes_nothing() {
     let (first, second) = (sends_to(0).then("nop").build(), sends_to(1).build());
     let mut s = scene(&first, |builder| builder).await;
-    s.cast(&first).await;
+    s.install(&first).await;
     std::fs::write(&s.file, b"nonsense").unwrap();
     let refused = s.wait("a refusal", |shadow| shadow["error"].is_string()).await;
     assert_eq!(refused["revision"], *revision_of(&first), "it goes on");
@@ -164,7 +164,7 @@ async fn another_file_is_another_shadow_and_a_bad_one_is_told_and_changes_nothin
     s.proxy.chat().send().await;
     s.wait("the first one's answer", |shadow| shadow["decisions"]["same"] == 1).await;
     std::fs::write(&s.file, &second).unwrap();
-    s.cast(&second).await;
+    s.install(&second).await;
     let told = s.wait("no error", |shadow| shadow["error"].is_null()).await;
     assert_eq!(told["decisions"]["same"], 0, "another one's counts");
     s.proxy.chat().send().await;
@@ -188,7 +188,7 @@ async fn it_has_settings_and_a_state_of_its_own() {
     let s = scene(&shadow, |builder| builder.setting("a", 1)).await;
     s.wait("a refusal", |shadow| shadow["error"].as_str().is_some_and(|e| e.contains("more"))).await;
     let own = scene(&shadow, |builder| builder.set("policy.shadow.settings.number", 1_000)).await;
-    own.cast(&shadow).await;
+    own.install(&shadow).await;
 }
 
 #[tokio::test]

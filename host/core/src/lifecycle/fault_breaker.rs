@@ -11,18 +11,18 @@ use crate::time::Timestamp;
 
 /// How much a policy may fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rule {
+pub struct FaultLimits {
     /// The first decisions, judged by their share; at least 1.
     pub first_decisions: u32,
     /// The share of those that may fail, in 1/1000; more is too much.
     pub fault_permille: u32,
-    /// The time that [`Rule::window_faults`] is about.
+    /// The time that [`FaultLimits::window_faults`] is about.
     pub window: Duration,
-    /// So many faults within the window are too many; 1 to [`Rule::MAX_WINDOW_FAULTS`].
+    /// So many faults within the window are too many; 1 to [`FaultLimits::MAX_WINDOW_FAULTS`].
     pub window_faults: u32,
 }
 
-impl Rule {
+impl FaultLimits {
     /// The time of each is remembered.
     pub const MAX_WINDOW_FAULTS: u32 = 10_000;
 
@@ -32,7 +32,7 @@ impl Rule {
     }
 }
 
-impl Default for Rule {
+impl Default for FaultLimits {
     fn default() -> Self {
         Self { first_decisions: 200, fault_permille: 100, window: Duration::from_secs(60), window_faults: 20 }
     }
@@ -40,7 +40,7 @@ impl Default for Rule {
 
 /// Why a policy is given up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum GivenUp {
+pub enum TripCause {
     /// Too many of its first decisions failed.
     FirstDecisions {
         /// Faults among them.
@@ -57,11 +57,11 @@ pub enum GivenUp {
     },
 }
 
-impl fmt::Display for GivenUp {
+impl fmt::Display for TripCause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            GivenUp::FirstDecisions { faults, of } => write!(f, "{faults} of its first {of} decisions failed"),
-            GivenUp::Window { faults, within } => {
+            TripCause::FirstDecisions { faults, of } => write!(f, "{faults} of its first {of} decisions failed"),
+            TripCause::Window { faults, within } => {
                 write!(f, "{faults} of its decisions failed within {:.1} s", within.as_secs_f64())
             }
         }
@@ -70,51 +70,51 @@ impl fmt::Display for GivenUp {
 
 /// One revision under watch.
 #[derive(Clone, Debug)]
-pub struct Probation {
-    rule: Option<Rule>,
+pub struct FaultBreaker {
+    limits: Option<FaultLimits>,
     first_faults: u64,
     /// When the latest faults were, oldest first; never more than the window's limit.
     recent: VecDeque<Timestamp>,
-    given_up: bool,
+    is_tripped: bool,
 }
 
-impl Probation {
-    /// A revision that has not decided yet; without a rule it is kept whatever it does.
-    pub fn new(rule: Option<Rule>) -> Self {
-        Self { rule, first_faults: 0, recent: VecDeque::new(), given_up: false }
+impl FaultBreaker {
+    /// A revision that has not decided yet; without a limits it is kept whatever it does.
+    pub fn new(limits: Option<FaultLimits>) -> Self {
+        Self { limits, first_faults: 0, recent: VecDeque::new(), is_tripped: false }
     }
 
-    /// Goes on under another rule; what has been seen counts.
-    pub fn set_rule(&mut self, rule: Option<Rule>) {
-        self.rule = rule;
+    /// Goes on under another limits; what has been seen counts.
+    pub fn set_limits(&mut self, limits: Option<FaultLimits>) {
+        self.limits = limits;
     }
 
     /// Its `nth` decision (from 1) failed at `now`. Says once that it is given up, and nothing from then on.
-    pub fn fault(&mut self, now: Timestamp, nth: u64) -> Option<GivenUp> {
-        let rule = self.rule.filter(|_| !self.given_up)?;
-        let given_up = self.first(&rule, nth).or_else(|| self.window(&rule, now));
-        self.given_up = given_up.is_some();
-        given_up
+    pub fn record_fault(&mut self, now: Timestamp, nth: u64) -> Option<TripCause> {
+        let limits = self.limits.filter(|_| !self.is_tripped)?;
+        let cause = self.first(&limits, nth).or_else(|| self.window(&limits, now));
+        self.is_tripped = cause.is_some();
+        cause
     }
 
-    fn first(&mut self, rule: &Rule, nth: u64) -> Option<GivenUp> {
-        if nth > u64::from(rule.first_decisions) {
+    fn first(&mut self, limits: &FaultLimits, nth: u64) -> Option<TripCause> {
+        if nth > u64::from(limits.first_decisions) {
             return None;
         }
         self.first_faults += 1;
         let faults = self.first_faults;
-        (faults >= rule.first_faults()).then_some(GivenUp::FirstDecisions { faults, of: nth.max(faults) })
+        (faults >= limits.first_faults()).then_some(TripCause::FirstDecisions { faults, of: nth.max(faults) })
     }
 
-    fn window(&mut self, rule: &Rule, now: Timestamp) -> Option<GivenUp> {
-        let limit = rule.window_faults.clamp(1, Rule::MAX_WINDOW_FAULTS) as usize;
+    fn window(&mut self, limits: &FaultLimits, now: Timestamp) -> Option<TripCause> {
+        let limit = limits.window_faults.clamp(1, FaultLimits::MAX_WINDOW_FAULTS) as usize;
         self.recent.push_back(now);
         while self.recent.len() > limit {
             self.recent.pop_front();
         }
         let within = now.since(*self.recent.front()?);
         let faults = self.recent.len();
-        (faults == limit && within <= rule.window).then_some(GivenUp::Window { faults: faults as u64, within })
+        (faults == limit && within <= limits.window).then_some(TripCause::Window { faults: faults as u64, within })
     }
 }
 
@@ -124,8 +124,8 @@ mod tests {
 
     use super::*;
 
-    const RULE: Rule =
-        Rule { first_decisions: 100, fault_permille: 50, window: Duration::from_secs(10), window_faults: 8 };
+    const LIMITS: FaultLimits =
+        FaultLimits { first_decisions: 100, fault_permille: 50, window: Duration::from_secs(10), window_faults: 8 };
 
     fn at(ms: u64) -> Timestamp {
         Timestamp::from_millis(1_700_000_000_000 + ms)
@@ -133,32 +133,35 @@ mod tests {
 
     #[test]
     fn a_policy_that_never_works_is_given_up_with_the_first_fault_too_many() {
-        let mut probation = Probation::new(Some(RULE));
+        let mut breaker = FaultBreaker::new(Some(LIMITS));
         // An hour apart, so that only the share can count.
-        let verdicts: Vec<_> = (1..=6).map(|n| probation.fault(at(n * 3_600_000), n)).collect();
+        let verdicts: Vec<_> = (1..=6).map(|n| breaker.record_fault(at(n * 3_600_000), n)).collect();
         assert_eq!(verdicts[..5], [None; 5]);
-        assert_eq!(verdicts[5], Some(GivenUp::FirstDecisions { faults: 6, of: 6 }));
-        assert_eq!(probation.fault(at(7 * 3_600_000), 7), None, "told once");
+        assert_eq!(verdicts[5], Some(TripCause::FirstDecisions { faults: 6, of: 6 }));
+        assert_eq!(breaker.record_fault(at(7 * 3_600_000), 7), None, "told once");
     }
 
     #[test]
     fn a_policy_that_stops_working_is_given_up_by_the_window() {
-        let mut probation = Probation::new(Some(RULE));
-        let verdicts: Vec<_> = (0..8).map(|n| probation.fault(at(n * 1_000), 5_000 + n)).collect();
-        assert_eq!(verdicts[7], Some(GivenUp::Window { faults: 8, within: Duration::from_secs(7) }));
-        let told = GivenUp::Window { faults: 8, within: Duration::from_micros(1_134_719) }.to_string();
+        let mut breaker = FaultBreaker::new(Some(LIMITS));
+        let verdicts: Vec<_> = (0..8).map(|n| breaker.record_fault(at(n * 1_000), 5_000 + n)).collect();
+        assert_eq!(verdicts[7], Some(TripCause::Window { faults: 8, within: Duration::from_secs(7) }));
+        let told = TripCause::Window { faults: 8, within: Duration::from_micros(1_134_719) }.to_string();
         assert_eq!(told, "8 of its decisions failed within 1.1 s");
         assert_eq!(verdicts[..7], [None; 7]);
     }
 
     #[test]
     fn rare_faults_are_lived_with_and_no_rule_is_patient() {
-        let mut probation = Probation::new(Some(RULE));
-        assert!((0..10_000).all(|n| probation.fault(at(n * 1_500), 101 + n).is_none()));
-        let mut patient = Probation::new(None);
-        assert!((1..10_000).all(|n| patient.fault(at(0), n).is_none()));
-        patient.set_rule(Some(RULE));
-        assert!((0..8).any(|n| patient.fault(at(0), 20_000 + n).is_some()), "a rule that comes later counts from then");
+        let mut breaker = FaultBreaker::new(Some(LIMITS));
+        assert!((0..10_000).all(|n| breaker.record_fault(at(n * 1_500), 101 + n).is_none()));
+        let mut patient = FaultBreaker::new(None);
+        assert!((1..10_000).all(|n| patient.record_fault(at(0), n).is_none()));
+        patient.set_limits(Some(LIMITS));
+        assert!(
+            (0..8).any(|n| patient.record_fault(at(0), 20_000 + n).is_some()),
+            "a limits that comes later counts from then"
+        );
     }
 
     proptest! {
@@ -168,8 +171,8 @@ mod tests {
             steps in prop::collection::vec((0u64..3_000, prop::bool::weighted(0.3)), 1..400),
             first_decisions in 1u32..200, fault_permille in 0u32..=1_000, window_ms in 0u64..20_000, window_faults in 1u32..40,
         ) {
-            let rule = Rule { first_decisions, fault_permille, window: Duration::from_millis(window_ms), window_faults };
-            let mut probation = Probation::new(Some(rule));
+            let limits = FaultLimits { first_decisions, fault_permille, window: Duration::from_millis(window_ms), window_faults };
+            let mut breaker = FaultBreaker::new(Some(limits));
             let (mut now, mut faults) = (0, Vec::new());
             for (nth, (pause, faulted)) in (1..).zip(steps) {
                 now += pause;
@@ -181,9 +184,9 @@ mod tests {
                 let too_many_first = nth <= u64::from(first_decisions)
                     && first * 1_000 > u64::from(first_decisions) * u64::from(fault_permille);
                 let in_window = faults.iter().filter(|(_, t)| now - t <= window_ms).count();
-                let verdict = probation.fault(at(now), nth);
+                let verdict = breaker.record_fault(at(now), nth);
                 prop_assert_eq!(verdict.is_some(), too_many_first || in_window >= window_faults as usize);
-                prop_assert!(probation.recent.len() <= window_faults as usize);
+                prop_assert!(breaker.recent.len() <= window_faults as usize);
                 if verdict.is_some() {
                     break;
                 }
@@ -194,11 +197,11 @@ mod tests {
         #[test]
         fn good_decisions_only_help(gaps in prop::collection::vec(1u64..20, 1..60), extra in 0u64..50) {
             let judge = |extra: u64| {
-                let mut probation = Probation::new(Some(Rule { window_faults: 10_000, ..RULE }));
+                let mut breaker = FaultBreaker::new(Some(FaultLimits { window_faults: 10_000, ..LIMITS }));
                 let mut nth = 0;
                 gaps.iter().position(|gap| {
                     nth += gap + extra;
-                    probation.fault(at(nth), nth).is_some()
+                    breaker.record_fault(at(nth), nth).is_some()
                 })
             };
             let (tight, loose) = (judge(0), judge(extra));

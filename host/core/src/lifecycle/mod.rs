@@ -1,4 +1,8 @@
-//! The life cycle of a policy: promotions and the fault breaker.
+//! The life cycle of a policy: promotions, the fault breaker, and the names of what happens to it.
 
 pub mod fault_breaker;
 pub mod promotion;
+mod reload;
+pub mod shadow;
+
+pub use reload::{Reload, Rollback};

@@ -1,7 +1,7 @@
 //! Promotions and the shadow as the operator sees them.
 
 use pointsman_core::fleet::ModelCooldown;
-use pointsman_core::lifecycle::promotion::{Finding, Seen};
+use pointsman_core::lifecycle::promotion::{GuardReport, SideStats};
 use pointsman_core::time::Timestamp;
 use pointsman_engine::left_out_words;
 use pointsman_store::PolicyEventRow;
@@ -12,8 +12,8 @@ use crate::admin::{
 };
 use crate::control::{Promotion, Refusal, ShadowStatus};
 use crate::drive::{Divergent, Progress, Tally};
-use crate::telemetry::metrics::{ShadowDrop, ShadowResult};
 use crate::telemetry::rfc3339::Rfc3339;
+use pointsman_core::lifecycle::shadow::{ShadowDrop, ShadowResult};
 
 pub(super) fn model_cooldown(cooldown: &ModelCooldown, now: Timestamp) -> ModelCooldownView {
     ModelCooldownView {
@@ -50,7 +50,7 @@ pub(super) fn promotion(promotion: &Promotion) -> PromotionView {
     }
 }
 
-fn side(seen: &Seen) -> SideView {
+fn side(seen: &SideStats) -> SideView {
     SideView {
         exchanges: seen.exchanges,
         failed: seen.failed,
@@ -59,7 +59,7 @@ fn side(seen: &Seen) -> SideView {
     }
 }
 
-fn guard(finding: Finding) -> GuardView {
+fn guard(finding: GuardReport) -> GuardView {
     GuardView { guard: finding.guard.to_string(), standing: finding.standing.as_str(), words: finding.words }
 }
 
@@ -75,13 +75,13 @@ pub(super) fn event(row: PolicyEventRow) -> PolicyEventView {
 }
 
 pub(super) fn shadow(status: &ShadowStatus) -> ShadowView {
-    let tally = status.cast.as_ref().map(|(_, _, tally)| &**tally);
+    let tally = status.installed.as_ref().map(|(_, _, tally)| &**tally);
     let count = |of: &dyn Fn(&Tally) -> u64| tally.map_or(0, of);
     let (compared, different) = (count(&Tally::compared), count(&Tally::different));
     ShadowView {
         file: status.file.display().to_string(),
-        revision: status.cast.as_ref().map(|(revision, _, _)| revision.clone()),
-        since: status.cast.as_ref().map(|(_, since, _)| Rfc3339(*since).to_string()),
+        revision: status.installed.as_ref().map(|(revision, _, _)| revision.clone()),
+        since: status.installed.as_ref().map(|(_, since, _)| Rfc3339(*since).to_string()),
         error: status.error.clone(),
         decisions: ShadowResult::ALL.map(|result| (result.as_str(), count(&|tally| tally.results(result)))).into(),
         compared,
@@ -95,7 +95,7 @@ pub(super) fn shadow(status: &ShadowStatus) -> ShadowView {
 
 pub(super) fn shadow_report(status: &ShadowStatus) -> ShadowReport {
     let listed = |list: fn(&Tally) -> Vec<Divergent>| {
-        let tally = status.cast.as_ref().map(|(_, _, tally)| tally);
+        let tally = status.installed.as_ref().map(|(_, _, tally)| tally);
         tally.map_or_else(Vec::new, |tally| list(tally).into_iter().map(divergence).collect())
     };
     ShadowReport { shadow: shadow(status), divergences: listed(Tally::latest), ties: listed(Tally::ties) }

@@ -12,7 +12,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use pointsman_core::contract::{Commit, OnFault, Resume};
-use pointsman_core::lifecycle::fault_breaker::Rule;
+use pointsman_core::lifecycle::fault_breaker::FaultLimits;
 use sha2::{Digest, Sha256};
 
 use super::checked::{
@@ -269,10 +269,10 @@ impl Check<'_, '_> {
         Duration::from_millis(ms.into())
     }
 
-    fn rollback(&mut self, at: &Path, raw: &RawRollback) -> Option<Rule> {
-        let default = Rule::default();
+    fn rollback(&mut self, at: &Path, raw: &RawRollback) -> Option<FaultLimits> {
+        let default = FaultLimits::default();
         let window_ms = default.window.as_millis() as u64;
-        let rule = Rule {
+        let rule = FaultLimits {
             first_decisions: self.at_least(&at.key("first_decisions"), raw.first_decisions, default.first_decisions, 1),
             fault_permille: raw.fault_permille.unwrap_or(default.fault_permille),
             window: self.millis(&at.key("window_ms"), raw.window_ms, window_ms, 1),
@@ -280,7 +280,7 @@ impl Check<'_, '_> {
         };
         for (name, value, most) in [
             ("fault_permille", rule.fault_permille, 1_000),
-            ("window_faults", rule.window_faults, Rule::MAX_WINDOW_FAULTS),
+            ("window_faults", rule.window_faults, FaultLimits::MAX_WINDOW_FAULTS),
         ] {
             if value > most {
                 self.error(&at.key(name), format!("`{name}` must be at most {most}")).label(format!("this is {value}"));

@@ -22,7 +22,8 @@ use pointsman_core::time::Timestamp;
 use pointsman_engine::{FaultKind, Priority, Revision, Said, Texts};
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::telemetry::metrics::{Metrics, ShadowDrop, ShadowResult};
+use crate::telemetry::metrics::Metrics;
+use pointsman_core::lifecycle::shadow::{ShadowDrop, ShadowResult};
 
 pub use tally::{Divergent, Tally};
 
@@ -37,7 +38,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(1);
 const IDLE_LOOKS: u32 = 100;
 
 /// A policy that is asked beside the one in force.
-pub struct Shade {
+pub struct ShadowPolicy {
     /// The policy, isolated from all others.
     pub revision: Revision,
     /// The share of one processor it may use, above 0 and at most 1.
@@ -55,7 +56,7 @@ struct Inner {
     metrics: Metrics,
     /// Is there a shadow? The one thing that is looked at when there is none.
     is_on: AtomicBool,
-    shade: ArcSwapOption<Shade>,
+    policy: ArcSwapOption<ShadowPolicy>,
     queue: Mutex<VecDeque<Question>>,
     waiting: AtomicUsize,
     /// Has it used up its share for now?
@@ -67,7 +68,7 @@ struct Inner {
 
 /// What the policy in force was asked, and what it answered.
 struct Question {
-    shade: Arc<Shade>,
+    policy: Arc<ShadowPolicy>,
     request_id: String,
     query: Query,
     texts: Arc<Texts>,
@@ -80,7 +81,7 @@ impl Shadow {
         let inner = Inner {
             metrics,
             is_on: AtomicBool::new(false),
-            shade: ArcSwapOption::empty(),
+            policy: ArcSwapOption::empty(),
             queue: Mutex::default(),
             waiting: AtomicUsize::new(0),
             is_spent: AtomicBool::new(false),
@@ -95,36 +96,29 @@ impl Shadow {
     ///
     /// # Errors
     /// When its thread cannot be started; then there is none.
-    pub fn cast(&self, shade: Option<Arc<Shade>>) -> std::io::Result<()> {
+    pub fn install(&self, policy: Option<Arc<ShadowPolicy>>) -> std::io::Result<()> {
         let inner = &self.inner;
-        if shade.is_some() && inner.thread.get().is_none() {
+        if policy.is_some() && inner.thread.get().is_none() {
             let theirs = inner.clone();
             let handle = thread::Builder::new().name("policy-shadow".to_owned()).spawn(move || theirs.run())?;
             // Only one casts at a time.
             let _ = inner.thread.set(handle.thread().clone());
         }
-        inner.is_on.store(shade.is_some(), Ordering::Relaxed);
-        inner.shade.store(shade);
+        inner.is_on.store(policy.is_some(), Ordering::Relaxed);
+        inner.policy.store(policy);
         Ok(())
     }
 
     /// The one there is.
-    pub fn shade(&self) -> Option<Arc<Shade>> {
-        self.inner.shade.load_full()
+    pub fn policy(&self) -> Option<Arc<ShadowPolicy>> {
+        self.inner.policy.load_full()
     }
 
     /// A question has been decided; the shadow may hear of it. Never waits.
     #[inline]
-    pub fn overhear(
-        &self,
-        table: &Arc<Table>,
-        request_id: &str,
-        query: &Query,
-        texts: &Arc<Texts>,
-        decision: &Decision,
-    ) {
+    pub fn mirror(&self, table: &Arc<Table>, request_id: &str, query: &Query, texts: &Arc<Texts>, decision: &Decision) {
         if self.inner.is_on.load(Ordering::Relaxed) {
-            self.inner.hand_over(table, request_id, query, texts, decision);
+            self.inner.enqueue(table, request_id, query, texts, decision);
         }
     }
 }
@@ -140,9 +134,9 @@ impl Drop for Shadow {
 }
 
 impl Inner {
-    fn hand_over(&self, table: &Arc<Table>, request_id: &str, query: &Query, texts: &Arc<Texts>, decision: &Decision) {
-        let Some(shade) = self.shade.load_full() else { return };
-        let refusal = if !Arc::ptr_eq(shade.revision.table(), table) {
+    fn enqueue(&self, table: &Arc<Table>, request_id: &str, query: &Query, texts: &Arc<Texts>, decision: &Decision) {
+        let Some(policy) = self.policy.load_full() else { return };
+        let refusal = if !Arc::ptr_eq(policy.revision.table(), table) {
             Some(ShadowDrop::Table)
         } else if self.is_spent.load(Ordering::Relaxed) {
             Some(ShadowDrop::Share)
@@ -153,10 +147,10 @@ impl Inner {
             None
         };
         if let Some(why) = refusal {
-            return self.dropped(&shade, why);
+            return self.dropped(&policy, why);
         }
         let (query, texts, decision) = (query.clone(), texts.clone(), decision.clone());
-        self.queue().push_back(Question { shade, request_id: request_id.to_owned(), query, texts, decision });
+        self.queue().push_back(Question { policy, request_id: request_id.to_owned(), query, texts, decision });
         // Sequentially consistent on both sides: either the thread sees the question, or we see that it sleeps.
         if self.is_asleep.load(Ordering::SeqCst)
             && let Some(thread) = self.thread.get()
@@ -165,8 +159,8 @@ impl Inner {
         }
     }
 
-    fn dropped(&self, shade: &Shade, why: ShadowDrop) {
-        shade.tally.dropped(why);
+    fn dropped(&self, policy: &ShadowPolicy, why: ShadowDrop) {
+        policy.tally.dropped(why);
         self.metrics.shadow_dropped(why);
     }
 
@@ -178,7 +172,7 @@ impl Inner {
     fn run(&self) {
         Priority::Lowest.take();
         let mut idle = 0;
-        let mut account: Option<(Arc<Shade>, Budget)> = None;
+        let mut account: Option<(Arc<ShadowPolicy>, Budget)> = None;
         let (mut seen, mut used) = (Instant::now(), running_time());
         while !self.stop.load(Ordering::SeqCst) {
             let next = self.queue().pop_front();
@@ -187,9 +181,9 @@ impl Inner {
                     idle = 0;
                     self.waiting.fetch_sub(1, Ordering::SeqCst);
                     self.ask(&question);
-                    if !account.as_ref().is_some_and(|(shade, _)| Arc::ptr_eq(shade, &question.shade)) {
-                        let budget = Budget::new(question.shade.core_share);
-                        account = Some((question.shade, budget));
+                    if !account.as_ref().is_some_and(|(policy, _)| Arc::ptr_eq(policy, &question.policy)) {
+                        let budget = Budget::new(question.policy.core_share);
+                        account = Some((question.policy, budget));
                     }
                 }
                 None if idle < IDLE_LOOKS => {
@@ -199,14 +193,14 @@ impl Inner {
                 None => {
                     idle = 0;
                     // What is not asked any more gives up its memory.
-                    account.take_if(|(shade, _)| !self.is_cast(shade));
+                    account.take_if(|(policy, _)| !self.is_installed(policy));
                     self.sleep();
                 }
             }
             let (now, ran) = (Instant::now(), running_time());
-            if let Some((shade, budget)) = &mut account {
+            if let Some((policy, budget)) = &mut account {
                 let more = ran.saturating_sub(used);
-                shade.tally.ran_for(more);
+                policy.tally.ran_for(more);
                 self.metrics.shadow_ran(more);
                 if let Some(pause) = budget.settle(now - seen, more) {
                     self.pause(pause);
@@ -216,24 +210,24 @@ impl Inner {
         }
     }
 
-    fn is_cast(&self, shade: &Arc<Shade>) -> bool {
-        self.shade.load().as_ref().is_some_and(|cast| Arc::ptr_eq(cast, shade))
+    fn is_installed(&self, policy: &Arc<ShadowPolicy>) -> bool {
+        self.policy.load().as_ref().is_some_and(|cast| Arc::ptr_eq(cast, policy))
     }
 
     fn ask(&self, question: &Question) {
-        let Question { shade, request_id, query, texts, decision } = question;
-        let Said { decision: said, notes } = shade.revision.ask_alone(query, texts);
-        let table = shade.revision.table();
+        let Question { policy, request_id, query, texts, decision } = question;
+        let Said { decision: said, notes } = policy.revision.ask_alone(query, texts);
+        let table = policy.revision.table();
         let result = match &said {
             Ok(other) => ShadowResult::from(Divergence::between(query, table, decision, other)),
             // A shortage is not its failure.
-            Err(fault) if fault.kind == FaultKind::Busy => return self.dropped(shade, ShadowDrop::Busy),
+            Err(fault) if fault.kind == FaultKind::Busy => return self.dropped(policy, ShadowDrop::Busy),
             Err(_) => ShadowResult::Fault,
         };
-        shade.tally.count(result);
+        policy.tally.count(result);
         self.metrics.shadow_asked(result);
         if result != ShadowResult::Same {
-            shade.tally.keep(Divergent {
+            policy.tally.keep(Divergent {
                 at: Timestamp::from_millis(query.now_ms),
                 request_id: request_id.clone(),
                 model: texts.model.clone(),
@@ -250,7 +244,7 @@ impl Inner {
         self.is_spent.store(true, Ordering::Relaxed);
         let waiting: Vec<Question> = self.queue().drain(..).collect();
         self.waiting.fetch_sub(waiting.len(), Ordering::SeqCst);
-        waiting.iter().for_each(|question| self.dropped(&question.shade, ShadowDrop::Share));
+        waiting.iter().for_each(|question| self.dropped(&question.policy, ShadowDrop::Share));
         drop(waiting);
         let until = Instant::now() + pause;
         while !self.stop.load(Ordering::SeqCst)

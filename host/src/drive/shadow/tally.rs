@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use pointsman_core::time::Timestamp;
 
-use crate::telemetry::metrics::{ShadowDrop, ShadowResult};
+use pointsman_core::lifecycle::shadow::{ShadowDrop, ShadowResult};
 
 /// Differences kept to be looked at; the oldest go.
 const KEPT: usize = 100;

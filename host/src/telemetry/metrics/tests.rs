@@ -2,6 +2,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use pointsman_core::contract::{Dispatch, Operation};
 use pointsman_core::denial::Denial;
+use pointsman_core::lifecycle::Reload;
 use pointsman_core::outcome::Kind;
 use pointsman_core::record::{AttemptRecord, End, Usage};
 use pointsman_core::table::{Backend, Dialect, Lane, Limits, Pattern, Route, Tier, Timeouts};

@@ -1,4 +1,4 @@
-//! Both sides' books, and how they compare under a guard.
+//! Samples of both sides, and their comparison under a guard.
 
 use std::fmt;
 use std::time::Duration;
@@ -15,9 +15,9 @@ const SLOW: f64 = 0.05;
 /// How sure the bounds are: at all times, for both sides and all guards together ([`super::ERROR_LEVEL`]).
 const CONFIDENCE: &str = "95% confidence";
 
-/// How a guard stands.
+/// The status of a guard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
+pub enum GuardStatus {
     /// There is not enough to say anything.
     Unknown,
     /// The candidate is within the guard, as far as was seen.
@@ -28,22 +28,22 @@ pub enum Standing {
     Violated,
 }
 
-impl Standing {
+impl GuardStatus {
     /// The word for it.
     pub const fn as_str(self) -> &'static str {
         match self {
-            Standing::Unknown => "unknown",
-            Standing::Within => "within",
-            Standing::Beyond => "beyond",
-            Standing::Violated => "violated",
+            GuardStatus::Unknown => "unknown",
+            GuardStatus::Within => "within",
+            GuardStatus::Beyond => "beyond",
+            GuardStatus::Violated => "violated",
         }
     }
 }
 
-/// What was seen of one side.
+/// Totals of one side.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Seen {
-    /// Ended exchanges that arrived during the trial.
+pub struct SideStats {
+    /// Ended exchanges that arrived during the promotion.
     pub exchanges: u64,
     /// Those whose client got no whole answer.
     pub failed: u64,
@@ -55,27 +55,27 @@ pub struct Seen {
 
 /// A guard, how it stands, and the same in words.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Finding {
+pub struct GuardReport {
     /// The guard.
     pub guard: Guard,
     /// How it stands.
-    pub standing: Standing,
+    pub standing: GuardStatus,
     /// In a sentence with numbers.
     pub words: String,
 }
 
-/// Both sides' books.
+/// The samples of both sides.
 #[derive(Clone, Debug)]
 pub(super) struct Comparison {
-    control: Books,
-    candidate: Books,
+    control: SideSamples,
+    candidate: SideSamples,
     /// Of each bound.
     level: f64,
 }
 
 /// One side's.
 #[derive(Clone, Debug, Default)]
-struct Books {
+struct SideSamples {
     failed: Count,
     times: Spread,
     cost: Mean,
@@ -84,9 +84,9 @@ struct Books {
 }
 
 impl Comparison {
-    /// Empty books; each bound is ever wrong with at most this probability.
+    /// No samples; each bound is ever wrong with at most this probability.
     pub(super) fn new(level: f64) -> Self {
-        Self { control: Books::default(), candidate: Books::default(), level }
+        Self { control: SideSamples::default(), candidate: SideSamples::default(), level }
     }
 
     pub(super) fn add(&mut self, side: Side, sample: &Sample) {
@@ -98,10 +98,10 @@ impl Comparison {
 
     /// How many ended on a side.
     pub(super) fn exchanges(&self, side: Side) -> u64 {
-        self.books(side).failed.of
+        self.samples(side).failed.of
     }
 
-    fn books(&self, side: Side) -> &Books {
+    fn samples(&self, side: Side) -> &SideSamples {
         match side {
             Side::Control => &self.control,
             Side::Candidate => &self.candidate,
@@ -109,21 +109,21 @@ impl Comparison {
     }
 
     /// What was seen of a side.
-    pub(super) fn seen(&self, side: Side) -> Seen {
-        let books = self.books(side);
-        let Count { yes, of } = books.failed;
-        Seen { exchanges: of, failed: yes, p95: books.p95(), cost_usd: books.cost.mean() }
+    pub(super) fn seen(&self, side: Side) -> SideStats {
+        let samples = self.samples(side);
+        let Count { yes, of } = samples.failed;
+        SideStats { exchanges: of, failed: yes, p95: samples.p95(), cost_usd: samples.cost.mean() }
     }
 
     /// How the guard stands.
-    pub(super) fn standing(&self, guard: &Guard) -> Standing {
+    pub(super) fn standing(&self, guard: &Guard) -> GuardStatus {
         if self.is_violated(guard) {
-            Standing::Violated
+            GuardStatus::Violated
         } else {
             match self.seems_within(guard) {
-                None => Standing::Unknown,
-                Some(true) => Standing::Within,
-                Some(false) => Standing::Beyond,
+                None => GuardStatus::Unknown,
+                Some(true) => GuardStatus::Within,
+                Some(false) => GuardStatus::Beyond,
             }
         }
     }
@@ -188,10 +188,10 @@ impl Comparison {
     /// The same in a sentence with numbers.
     pub(super) fn words(&self, guard: &Guard) -> String {
         let verdict = match self.standing(guard) {
-            Standing::Unknown => "not known yet",
-            Standing::Within => "kept",
-            Standing::Beyond => "exceeded so far, which may be chance",
-            Standing::Violated => "exceeded",
+            GuardStatus::Unknown => "not known yet",
+            GuardStatus::Within => "kept",
+            GuardStatus::Beyond => "exceeded so far, which may be chance",
+            GuardStatus::Violated => "exceeded",
         };
         match guard.measure {
             Measure::ErrorRate => self.error_rate_words(guard.limit, verdict),
@@ -256,7 +256,7 @@ impl Comparison {
     }
 }
 
-impl Books {
+impl SideSamples {
     fn p95(&self) -> Option<Duration> {
         self.times.quantile(1.0 - SLOW)
     }

@@ -3,7 +3,7 @@
 //!
 //! It may be looked at after every exchange: the bounds hold at all times at once ([`bounds`]), and their level is
 //! divided over the guards and both sides. So a candidate that is no worse than its guards allow is rolled back for a guard
-//! with a probability of at most [`ERROR_LEVEL`], however long and busy the trial is. What a trial proves is that a
+//! with a probability of at most [`ERROR_LEVEL`], however long and busy the promotion is. What a promotion proves is that a
 //! candidate *is* worse; that one is promoted says only that it was not shown to be.
 //!
 //! The bounds take exchanges as independent of each other. Those of one session are not quite, and a session stays on its
@@ -13,6 +13,7 @@ mod bounds;
 mod compare;
 mod plan;
 mod spread;
+mod step;
 
 use std::time::Duration;
 
@@ -20,8 +21,9 @@ use crate::record::{End, ExchangeRecord};
 use crate::time::Timestamp;
 use compare::Comparison;
 
-pub use compare::{Finding, Seen, Standing};
+pub use compare::{GuardReport, GuardStatus, SideStats};
 pub use plan::{BadPlan, Guard, Measure, Plan, Share, Subject};
+pub use step::PromotionStep;
 
 /// A candidate that is no worse than its guards allow is rolled back for one of them with at most this probability.
 pub const ERROR_LEVEL: f64 = 0.05;
@@ -78,7 +80,7 @@ impl Sample {
     }
 }
 
-/// What a trial came to by now.
+/// The verdict of a promotion after an exchange or a moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// Nothing new.
@@ -91,9 +93,9 @@ pub enum Verdict {
     RollBack(String),
 }
 
-/// A trial under way.
+/// A promotion under way.
 #[derive(Clone, Debug)]
-pub struct Canary {
+pub struct Promotion {
     plan: Plan,
     since: Timestamp,
     until: Timestamp,
@@ -103,8 +105,8 @@ pub struct Canary {
     comparison: Comparison,
 }
 
-impl Canary {
-    /// A trial that begins now.
+impl Promotion {
+    /// A promotion that begins now.
     pub fn new(plan: Plan, now: Timestamp) -> Self {
         let until = now + plan.lasts;
         // All bounds together are ever wrong with at most the stated probability.
@@ -133,7 +135,7 @@ impl Canary {
         self.extended.as_deref()
     }
 
-    /// An exchange ended; one that had arrived before the trial says nothing. Promote and RollBack are said once.
+    /// An exchange ended; one that had arrived before the promotion says nothing. Promote and RollBack are said once.
     pub fn ended(&mut self, now: Timestamp, side: Side, sample: &Sample) -> Verdict {
         if self.is_over || sample.arrived < self.since {
             return Verdict::GoOn;
@@ -160,13 +162,13 @@ impl Canary {
     }
 
     /// What was seen of a side.
-    pub fn seen(&self, side: Side) -> Seen {
+    pub fn seen(&self, side: Side) -> SideStats {
         self.comparison.seen(side)
     }
 
     /// Every guard, in the order of the plan.
-    pub fn findings(&self) -> Vec<Finding> {
-        let finding = |guard: &Guard| Finding {
+    pub fn findings(&self) -> Vec<GuardReport> {
+        let finding = |guard: &Guard| GuardReport {
             guard: *guard,
             standing: self.comparison.standing(guard),
             words: self.comparison.words(guard),
@@ -185,7 +187,7 @@ impl Canary {
         }
         let missing = self.missing();
         let undecided = missing.clone().or_else(|| {
-            let guard = self.plan.guards.iter().find(|guard| self.comparison.standing(guard) == Standing::Beyond)?;
+            let guard = self.plan.guards.iter().find(|guard| self.comparison.standing(guard) == GuardStatus::Beyond)?;
             Some(format!("{guard} may be violated: {}", self.comparison.words(guard)))
         });
         match (undecided, missing) {
@@ -204,7 +206,7 @@ impl Canary {
                  {MIN_EXCHANGES} of each are needed"
             ));
         }
-        let guard = self.plan.guards.iter().find(|guard| self.comparison.standing(guard) == Standing::Unknown)?;
+        let guard = self.plan.guards.iter().find(|guard| self.comparison.standing(guard) == GuardStatus::Unknown)?;
         Some(format!("too few requests to judge {guard}: {}", self.comparison.words(guard)))
     }
 

@@ -10,10 +10,10 @@ const DEFAULT_SHARE_PERCENT: f64 = 5.0;
 /// How long it is tried where nothing is said.
 const DEFAULT_LASTS: Duration = Duration::from_secs(600);
 
-/// The shortest trial.
+/// The shortest promotion.
 const MIN_LASTS: Duration = Duration::from_secs(1);
 
-/// The longest trial: a week.
+/// The longest promotion: a week.
 const MAX_LASTS: Duration = Duration::from_secs(7 * 24 * 3_600);
 
 /// The largest allowance of a guard, in percent.

@@ -13,38 +13,38 @@ fn sample(failed: bool, ms: u64, cost_usd: f64) -> Sample {
 }
 
 /// Both sides alike until the candidate has had so many.
-fn alike(canary: &mut Canary, exchanges: u64) {
+fn alike(promotion: &mut Promotion, exchanges: u64) {
     for i in 0..exchanges {
         for side in [Side::Control, Side::Candidate] {
             let sample = sample(i % 50 == 0, 100 + i % 40, 0.001 * (1 + i % 3) as f64);
-            assert_eq!(canary.ended(at(2), side, &sample), Verdict::GoOn);
+            assert_eq!(promotion.ended(at(2), side, &sample), Verdict::GoOn);
         }
     }
 }
 
 #[test]
 fn one_that_is_like_the_other_is_promoted_when_its_time_is_over() {
-    let mut canary = Canary::new(plan(&[]), at(0));
-    alike(&mut canary, 300);
-    assert_eq!(canary.look(at(599_999)), Verdict::GoOn);
-    let Verdict::Promote(why) = canary.look(at(600_000)) else { panic!("it is no worse") };
+    let mut promotion = Promotion::new(plan(&[]), at(0));
+    alike(&mut promotion, 300);
+    assert_eq!(promotion.look(at(599_999)), Verdict::GoOn);
+    let Verdict::Promote(why) = promotion.look(at(600_000)) else { panic!("it is no worse") };
     assert!(
         why.starts_with(
             "no guard is violated: error_rate<=+0.5%: failed requests: candidate 6 of 300 (2%), baseline 6 of 300"
         ),
         "{why}"
     );
-    assert_eq!(canary.look(at(700_000)), Verdict::GoOn, "said once");
-    assert!(canary.findings().iter().all(|finding| finding.standing == Standing::Within));
+    assert_eq!(promotion.look(at(700_000)), Verdict::GoOn, "said once");
+    assert!(promotion.findings().iter().all(|finding| finding.standing == GuardStatus::Within));
 }
 
 #[test]
 fn one_that_fails_is_rolled_back_as_soon_as_that_is_shown() {
-    let mut canary = Canary::new(plan(&["error_rate<=+0.5%"]), at(0));
+    let mut promotion = Promotion::new(plan(&["error_rate<=+0.5%"]), at(0));
     for _ in 0..100 {
-        canary.ended(at(2), Side::Control, &sample(false, 10, 0.0));
+        promotion.ended(at(2), Side::Control, &sample(false, 10, 0.0));
     }
-    let verdicts: Vec<_> = (0..20).map(|_| canary.ended(at(2), Side::Candidate, &sample(true, 10, 0.0))).collect();
+    let verdicts: Vec<_> = (0..20).map(|_| promotion.ended(at(2), Side::Candidate, &sample(true, 10, 0.0))).collect();
     let nth = verdicts.iter().position(|verdict| *verdict != Verdict::GoOn).unwrap();
     assert_eq!(nth as u64 + 1, MIN_TO_ROLL_BACK);
     let Verdict::RollBack(why) = &verdicts[nth] else { panic!("{verdicts:?}") };
@@ -55,12 +55,12 @@ fn one_that_fails_is_rolled_back_as_soon_as_that_is_shown() {
 #[test]
 fn one_that_is_slow_or_dear_is_rolled_back() {
     for (guard, ms, cost) in [("p95<=+10%", 1_000, 0.001), ("spend<=+5%", 100, 0.003)] {
-        let mut canary = Canary::new(plan(&[guard]), at(0));
+        let mut promotion = Promotion::new(plan(&[guard]), at(0));
         let mut told = None;
         for i in 0..1_000 {
             let control = sample(false, 100 + i % 7, 0.001 + (i % 5) as f64 * 1e-4);
             for (side, sample) in [(Side::Control, control), (Side::Candidate, sample(false, ms + i % 7, cost))] {
-                let verdict = canary.ended(at(2), side, &sample);
+                let verdict = promotion.ended(at(2), side, &sample);
                 told = told.or((verdict != Verdict::GoOn).then_some((i, verdict)));
             }
         }
@@ -72,16 +72,16 @@ fn one_that_is_slow_or_dear_is_rolled_back() {
 
 #[test]
 fn thin_evidence_is_given_as_much_time_again_and_then_up() {
-    let mut canary = Canary::new(plan(&[]), at(0));
-    alike(&mut canary, MIN_EXCHANGES - 1);
-    let thin = canary.look(at(600_000));
+    let mut promotion = Promotion::new(plan(&[]), at(0));
+    alike(&mut promotion, MIN_EXCHANGES - 1);
+    let thin = promotion.look(at(600_000));
     assert!(
         matches!(&thin, Verdict::Extended(why) if why.contains("99 of the candidate and 99 of the policy in force have ended, and 100 of each are needed")),
         "{thin:?}"
     );
-    assert_eq!((canary.until(), canary.extended().is_some()), (at(1_200_000), true));
-    assert_eq!(canary.look(at(1_199_999)), Verdict::GoOn);
-    let given_up = canary.look(at(1_200_000));
+    assert_eq!((promotion.until(), promotion.extended().is_some()), (at(1_200_000), true));
+    assert_eq!(promotion.look(at(1_199_999)), Verdict::GoOn);
+    let given_up = promotion.look(at(1_200_000));
     assert!(
         matches!(&given_up, Verdict::RollBack(why) if why.ends_with("the time was extended once already")),
         "{given_up:?}"
@@ -90,48 +90,48 @@ fn thin_evidence_is_given_as_much_time_again_and_then_up() {
 
 #[test]
 fn a_percentile_that_is_not_known_yet_is_thin_evidence() {
-    let mut canary = Canary::new(plan(&["p95<=+10%"]), at(0));
-    alike(&mut canary, MIN_EXCHANGES);
-    let thin = canary.look(at(600_000));
+    let mut promotion = Promotion::new(plan(&["p95<=+10%"]), at(0));
+    alike(&mut promotion, MIN_EXCHANGES);
+    let thin = promotion.look(at(600_000));
     assert!(
         matches!(&thin, Verdict::Extended(why) if why.contains("100 requests of the baseline are too few to bound its 95th percentile, 131 are needed")),
         "{thin:?}"
     );
-    alike(&mut canary, 131 - MIN_EXCHANGES);
-    assert!(matches!(canary.look(at(1_200_000)), Verdict::Promote(_)), "so many are enough");
+    alike(&mut promotion, 131 - MIN_EXCHANGES);
+    assert!(matches!(promotion.look(at(1_200_000)), Verdict::Promote(_)), "so many are enough");
 }
 
 #[test]
 fn what_seems_worse_and_may_be_chance_is_looked_at_for_longer_and_then_promoted() {
-    let mut canary = Canary::new(plan(&["error_rate<=+0.5%"]), at(0));
+    let mut promotion = Promotion::new(plan(&["error_rate<=+0.5%"]), at(0));
     for i in 0..200 {
-        canary.ended(at(2), Side::Control, &sample(false, 10, 0.0));
-        canary.ended(at(2), Side::Candidate, &sample(i % 80 == 0, 10, 0.0));
+        promotion.ended(at(2), Side::Control, &sample(false, 10, 0.0));
+        promotion.ended(at(2), Side::Candidate, &sample(i % 80 == 0, 10, 0.0));
     }
-    let open = canary.look(at(600_000));
+    let open = promotion.look(at(600_000));
     assert!(
         matches!(&open, Verdict::Extended(why) if why.contains("may be violated: failed requests: candidate 3 of 200 (1.5%)")),
         "{open:?}"
     );
-    assert!(matches!(canary.look(at(1_200_000)), Verdict::Promote(_)));
+    assert!(matches!(promotion.look(at(1_200_000)), Verdict::Promote(_)));
 }
 
 #[test]
 fn what_arrived_before_is_not_counted() {
-    let mut canary = Canary::new(plan(&[]), at(0));
+    let mut promotion = Promotion::new(plan(&[]), at(0));
     let before = Sample { arrived: at(0) - Duration::from_millis(1), ..sample(true, 1, 1.0) };
-    canary.ended(at(1), Side::Candidate, &before);
-    assert_eq!(canary.seen(Side::Candidate).exchanges, 0);
+    promotion.ended(at(1), Side::Candidate, &before);
+    assert_eq!(promotion.seen(Side::Candidate).exchanges, 0);
 }
 
 /// Numbers too small for six digits after the point, in a sentence that one reads once.
 #[test]
 fn a_dear_candidate_is_told_with_significant_digits() {
-    let mut canary = Canary::new(plan(&["spend<=+5%"]), at(0));
+    let mut promotion = Promotion::new(plan(&["spend<=+5%"]), at(0));
     let mut told = None;
     for i in 0..600 {
         for (side, cost) in [(Side::Control, 4e-7), (Side::Candidate, 1.4e-5)] {
-            let verdict = canary.ended(at(2), side, &sample(false, 10, cost * (1.0 + 0.01 * f64::from(i % 3))));
+            let verdict = promotion.ended(at(2), side, &sample(false, 10, cost * (1.0 + 0.01 * f64::from(i % 3))));
             told = told.or((verdict != Verdict::GoOn).then_some(verdict));
         }
     }
