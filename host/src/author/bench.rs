@@ -1,4 +1,4 @@
-//! How fast a policy decides, beside the default policy, in one run.
+//! Benchmark of a policy's decisions beside the default policy's, in one run.
 
 use std::fmt;
 use std::sync::Arc;
@@ -30,7 +30,7 @@ const MAX_TIME: Duration = Duration::from_millis(400);
 /// Fresh instances that are started to see how long it takes.
 const STARTS: usize = 50;
 
-/// Which question is asked.
+/// The question that is asked repeatedly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Question {
@@ -72,11 +72,11 @@ pub struct Times {
 /// One question at one size of the table.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Line {
-    /// Backends in the table.
+    /// Number of backends in the table.
     pub backends: usize,
-    /// Which question.
+    /// Question that was asked.
     pub question: Question,
-    /// The policy's times.
+    /// Times of the policy's decisions.
     pub policy: Times,
     /// The default policy's, measured in turns with it.
     pub default: Times,
@@ -84,12 +84,12 @@ pub struct Line {
     pub ratio: f64,
 }
 
-/// What a component costs apart from its decisions.
+/// Size and start-up times of a component.
 #[derive(Clone, Debug, Serialize)]
 pub struct Costs {
     /// The name of its revision.
     pub revision: String,
-    /// Size of its file.
+    /// Size of its file in bytes.
     pub bytes: usize,
     /// To compile it, in ms.
     pub compile_ms: f64,
@@ -99,26 +99,26 @@ pub struct Costs {
     pub memory_bytes: usize,
 }
 
-/// Everything that was measured.
+/// Results of the benchmark.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
-    /// Was this measured by an optimised build of Pointsman?
+    /// True if measured by an optimised build of Pointsman.
     pub optimised: bool,
-    /// The policy.
+    /// Costs of the policy measured.
     pub policy: Costs,
-    /// The default policy.
+    /// Costs of the default policy.
     pub default: Costs,
-    /// By size and question.
+    /// Times by table size and question.
     pub decisions: Vec<Line>,
 }
 
-/// Why nothing could be measured.
+/// The reason why nothing could be measured.
 #[derive(Debug, thiserror::Error)]
 pub enum BenchError {
     /// This machine cannot run policies.
     #[error(transparent)]
     Engine(#[from] EngineError),
-    /// The policy is none.
+    /// The file is not a policy.
     #[error(transparent)]
     Load(#[from] LoadError),
     /// A fresh instance did not start.
@@ -193,14 +193,14 @@ fn line(policy: &Revision, default: &Revision, question: Question) -> Line {
     Line { backends, question, policy, default, ratio: policy.p50_us / default.p50_us.max(0.001) }
 }
 
-/// What it takes to read the clock twice: it is taken off every call.
+/// Measures the time to read the clock twice, which is subtracted from every call.
 fn reading_time() -> Duration {
     let mut times: Vec<Duration> = (0..1_000).map(|_| Stopwatch::start().elapsed()).collect();
     times.sort_unstable();
     words::percentile(&times, 50)
 }
 
-/// A policy being asked.
+/// A policy with the query it is asked.
 struct Asking<'a> {
     revision: &'a Revision,
     query: Query,

@@ -30,17 +30,17 @@ use pointsman_engine::{Engine, EngineError, EngineLimits, LoadError, name_of, na
 
 use super::sdk;
 
-/// What a policy is written in.
+/// Programming language of a policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Language {
-    /// `Cargo.toml`
+    /// Rust; the project has a `Cargo.toml`.
     Rust,
-    /// `policy.js`
+    /// JavaScript; the project has a `policy.js`.
     #[value(name = "js")]
     JavaScript,
-    /// `policy.py`
+    /// Python; the project has a `policy.py`.
     Python,
-    /// `policy.c`
+    /// C; the project has a `policy.c`.
     C,
 }
 
@@ -64,7 +64,7 @@ impl Language {
         }
     }
 
-    /// Its name.
+    /// Name on the command line.
     pub const fn as_str(self) -> &'static str {
         match self {
             Language::Rust => "Rust",
@@ -78,51 +78,51 @@ impl Language {
 /// A component that was built and would be loaded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Built {
-    /// What it was written in.
+    /// Language of the project.
     pub language: Language,
-    /// Where it is.
+    /// Path of the component.
     pub file: PathBuf,
-    /// Its size, in bytes.
+    /// Size of the component, bytes.
     pub bytes: usize,
     /// The name of its revision.
     pub revision: String,
-    /// What it is called: whose `[policy.settings.NAME]` it gets.
+    /// Name of the policy, by which it gets `[policy.settings.NAME]`.
     pub name: Option<String>,
-    /// How long it all took.
+    /// Duration of the whole build.
     pub took: Duration,
-    /// Why it refuses an empty `[policy.settings]`, when it does: it then has to be given some.
+    /// Error for an empty `[policy.settings]`, if the policy needs settings.
     pub wants_settings: Option<String>,
 }
 
-/// Why there is no component. What was in its place is untouched.
+/// The reason why there is no component. An existing file in its place is left as it was.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
-    /// Nothing to build.
+    /// The folder has no file of a policy project.
     #[error(
         "{} is no policy: it has none of Cargo.toml, policy.js, policy.py, policy.c; start one with `pointsman policy new`",
         dir.display()
     )]
     NoProject {
-        /// Where.
+        /// Folder that was given.
         dir: PathBuf,
     },
-    /// Not even a folder.
+    /// The folder does not exist.
     #[error(
         "there is no folder {}: give that of a policy's project, or start one with `pointsman policy new`",
         dir.display()
     )]
     NoFolder {
-        /// What was given.
+        /// Path that was given.
         dir: PathBuf,
     },
-    /// Two languages at once.
+    /// The folder has files of two languages.
     #[error("{} has both {one} and {other}: which one is the policy? Move the other elsewhere", dir.display())]
     Ambiguous {
-        /// Where.
+        /// Folder that was given.
         dir: PathBuf,
         /// A file that tells a language.
         one: &'static str,
-        /// Another.
+        /// The other file found.
         other: &'static str,
     },
     /// A tool that is not there.
@@ -136,28 +136,28 @@ pub enum BuildError {
     /// A tool cannot be run, or did something else than it should.
     #[error("this failed:\n  {command}\n{output}")]
     Tool {
-        /// Its command line.
+        /// Command line of the tool.
         command: String,
-        /// Why.
+        /// Output of the tool.
         output: String,
     },
     /// A tool found something wrong with the project, and said what.
     #[error("{output}\n\nerror: nothing was built: {tool} ended with the error above")]
     Source {
-        /// Its name.
+        /// Name of the tool.
         tool: String,
-        /// What it said.
+        /// Output of the tool.
         output: String,
     },
     /// A tool did not come to an end.
     #[error("this was still running after {} minutes, and was ended:\n  {command}", limit.as_secs() / 60)]
     Slow {
-        /// Its command line.
+        /// Command line of the tool.
         command: String,
-        /// How long it had.
+        /// Time limit of the tool.
         limit: Duration,
     },
-    /// Ctrl-C.
+    /// Interrupted by Ctrl-C.
     #[error("interrupted")]
     Interrupted,
     /// The compiler's module is no policy.
@@ -172,9 +172,9 @@ pub enum BuildError {
     /// A file that cannot be read or written.
     #[error("{}: {error}", path.display())]
     File {
-        /// Which.
+        /// File that failed.
         path: PathBuf,
-        /// Why.
+        /// Error of the operating system.
         error: io::Error,
     },
 }
@@ -208,9 +208,9 @@ pub fn build(dir: &Path, out: &Path) -> Result<Built, BuildError> {
     })
 }
 
-/// What a language's steps work with.
+/// Input of a language's build steps.
 struct Project {
-    /// The author's folder, absolute.
+    /// Absolute path of the author's folder.
     dir: PathBuf,
     /// An empty folder, gone afterwards.
     work: PathBuf,
@@ -230,7 +230,7 @@ impl Project {
         Ok(Self { dir, work: work.to_owned(), contract, contract_file })
     }
 
-    /// What the policy is called: the crate's name, or the folder's. A configuration has settings for it by this name.
+    /// Returns the policy's name, by which a configuration has settings for it: the crate's name, or the folder's.
     fn name(&self, language: Language) -> Option<String> {
         let crates = || {
             let manifest: toml::Table = std::fs::read_to_string(self.dir.join("Cargo.toml")).ok()?.parse().ok()?;

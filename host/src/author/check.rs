@@ -1,4 +1,4 @@
-//! Whether the proxy would take a policy: aspect by aspect, by the code with which the proxy judges.
+//! Checks of a policy, aspect by aspect, by the code that the proxy loads policies with.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -21,21 +21,21 @@ const TIMED_DECISIONS: usize = 600;
 /// Under which a policy is judged.
 #[derive(Clone, Debug)]
 pub struct Conditions {
-    /// Its bounds.
+    /// Limits of the policy engine.
     pub limits: EngineLimits,
-    /// What it is offered of `[policy.settings]`.
+    /// Settings for the policy.
     pub settings: SettingsOffer,
-    /// The backends.
+    /// Backend table for the trial.
     pub table: Arc<Table>,
-    /// Where settings and table come from, in words.
+    /// Description of the source of settings and table.
     pub origin: String,
 }
 
-/// How an aspect was found.
+/// Result of one aspect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mark {
-    /// As it should be.
+    /// No fault was found.
     Ok,
     /// The policy would be taken, but its author should look at this.
     Warn,
@@ -57,15 +57,15 @@ impl Mark {
 /// One thing that was looked at.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Aspect {
-    /// Its name.
+    /// Name of the aspect.
     pub aspect: &'static str,
-    /// How it was found.
+    /// Result of the aspect.
     pub mark: Mark,
-    /// What there is to say, one thing a line.
+    /// Remarks, one a line.
     pub says: Vec<String>,
 }
 
-/// What was measured of a policy that runs.
+/// Measurements of a policy that runs.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Figures {
     /// To compile it, in ms, or to load it when it had been compiled before.
@@ -80,14 +80,14 @@ pub struct Figures {
     pub used_memory_bytes: usize,
 }
 
-/// The judgement.
+/// Result of all checks.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
     /// Would the proxy take it?
     pub accepted: bool,
     /// The name of its revision, once it is a component.
     pub revision: Option<String>,
-    /// What was tried with it.
+    /// Description of the settings and table used.
     pub origin: String,
     /// In the order in which the proxy looks; the last one is the reason of a refusal.
     pub aspects: Vec<Aspect>,
@@ -95,7 +95,7 @@ pub struct Report {
     pub figures: Option<Figures>,
 }
 
-/// Judges a component.
+/// Checks a component under these conditions.
 ///
 /// # Errors
 /// Only when this machine cannot run policies at all.
@@ -192,7 +192,7 @@ fn probe_words(revision: &Revision) -> Vec<String> {
     probes(revision.table()).into_iter().map(answer).collect()
 }
 
-/// What a few hundred decisions took.
+/// Durations of a few hundred decisions.
 struct Timed {
     p50: Duration,
     p99: Duration,

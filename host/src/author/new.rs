@@ -7,40 +7,40 @@ use std::path::{Path, PathBuf};
 use super::build::Language;
 use super::sdk;
 
-/// A new project.
+/// A new policy project.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Project {
-    /// Its folder.
+    /// Folder of the project.
     pub dir: PathBuf,
-    /// What was written, relative to the folder.
+    /// Paths of the files written, relative to the folder.
     pub files: Vec<String>,
 }
 
-/// Why there is no new project.
+/// The reason why no project was made.
 #[derive(Debug, thiserror::Error)]
 pub enum NewError {
     /// Not what a policy may be called.
     #[error("a policy cannot be called `{name}`: {why}")]
     Name {
-        /// What was asked for.
+        /// Name that was given.
         name: String,
-        /// What is wrong with it.
+        /// Fault of the name.
         why: &'static str,
     },
-    /// Something is there.
+    /// A file with this name exists.
     #[error("{} {what}; nothing was written: give another name, or --dir with a folder that is not there", dir.display())]
     Taken {
-        /// Where.
+        /// Folder of the project.
         dir: PathBuf,
-        /// What.
+        /// Name of the existing file.
         what: &'static str,
     },
-    /// The disk says no.
+    /// A file could not be written.
     #[error("{} cannot be written: {error}", path.display())]
     Write {
-        /// What.
+        /// Path of the file.
         path: PathBuf,
-        /// Why.
+        /// Error of the operating system.
         error: io::Error,
     },
 }
@@ -56,7 +56,7 @@ pub fn create(name: &str, language: Language, dir: &Path) -> Result<Project, New
     Ok(Project { dir: dir.to_owned(), files: files.into_iter().map(|(file, _)| file).collect() })
 }
 
-/// What a Rust crate may be called: the strictest of the languages, so that every name works in all.
+/// Checks the rules for names of Rust crates, the strictest of the languages, so that a name works in all of them.
 fn check_name(name: &str) -> Result<(), &'static str> {
     /// Longer file names are a burden.
     const MAX_NAME_BYTES: usize = 64;
@@ -103,7 +103,7 @@ fn check_name(name: &str) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// What somebody has in a folder is not touched.
+/// Checks that no existing file would be overwritten.
 fn check_free(dir: &Path) -> Result<(), NewError> {
     let taken = |what| Err(NewError::Taken { dir: dir.to_owned(), what });
     match fs::read_dir(dir).map(|mut entries| entries.next().is_some()) {
@@ -123,7 +123,7 @@ fn write(path: &Path, text: &str) -> Result<(), NewError> {
     to().map_err(|error| NewError::Write { path: path.to_owned(), error })
 }
 
-/// What every project has.
+/// Files of every project.
 const COMMON: sdk::Files = &[
     ("README.md", include_str!("templates/README.md")),
     ("scenarios/calm.toml", include_str!("templates/scenarios/calm.toml")),
@@ -148,7 +148,7 @@ macro_rules! rust_sdk {
     };
 }
 
-/// Where a project in Rust keeps the SDK; its contract is beside it.
+/// Folder of the SDK in a Rust project; the contract is beside it.
 const RUST_SDK_FOLDER: &str = "sdk";
 
 const RUST_SDK: sdk::Files = rust_sdk!(
@@ -214,17 +214,17 @@ impl Language {
     }
 }
 
-/// What the README says about a language.
+/// Language-specific parts of the README.
 struct About {
-    /// Where the rules are.
+    /// File and place of the rules.
     what: &'static str,
-    /// What a build needs.
+    /// Tools that a build needs.
     needs: &'static str,
     /// Further rows of the table of tests; may be empty.
     test: &'static str,
     /// Rows of the table of files.
     files: &'static str,
-    /// How a fault tells where it was.
+    /// The way to get source lines in a fault's message.
     names: &'static str,
 }
 

@@ -1,15 +1,15 @@
-//! What an author's project needs of Pointsman, from inside this binary: the contract and the SDK of each language.
+//! Files embedded for policy projects: the contract, and the SDK of each language.
 
-/// The contract, as `policy.wit`.
+/// Text of `policy.wit`.
 pub const CONTRACT: &str = include_str!("../../../wit/policy.wit");
 
-/// Files as (path, text).
+/// Files as (path, text) pairs.
 pub type Files = &'static [(&'static str, &'static str)];
 
-/// Lies beside `policy.js`.
+/// SDK file beside `policy.js`.
 pub const JS: Files = &[("pointsman.js", include_str!("../../../policy-sdk/js/pointsman.js"))];
 
-/// Lies beside `policy.py`.
+/// SDK file beside `policy.py`.
 pub const PYTHON: Files = &[("pointsman.py", include_str!("../../../policy-sdk/python/pointsman.py"))];
 
 /// Lies in the folder [`C_FOLDER`] beside `policy.c`.
@@ -23,5 +23,5 @@ pub const C: Files = &[
     ("include/string.h", include_str!("../../../policy-sdk/c/include/string.h")),
 ];
 
-/// Where a project in C keeps the SDK.
+/// Folder of the SDK in a C project.
 pub const C_FOLDER: &str = "pointsman";

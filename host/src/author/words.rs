@@ -46,7 +46,7 @@ pub(super) fn time(time: Duration) -> String {
     }
 }
 
-/// Microseconds, with their fraction.
+/// Converts to microseconds with a fraction.
 pub(super) fn micros(time: Duration) -> f64 {
     time.as_nanos() as f64 / 1_000.0
 }

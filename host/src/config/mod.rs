@@ -7,6 +7,7 @@
 mod checked;
 mod convert;
 mod decode;
+mod defaults;
 mod diagnostic;
 mod litellm;
 mod log_level;

@@ -1,9 +1,15 @@
-//! `pointsman.toml` as it is written: the names of INTERFACE.md, nothing checked yet. Also the source of its JSON schema.
+//! `pointsman.toml` as it is written, nothing checked yet; also the source of its JSON schema.
 
 use std::collections::BTreeMap;
 
+use pointsman_core::exchange::Budgets;
+use pointsman_core::fleet::health::CooldownSettings;
+use pointsman_core::lifecycle::fault_breaker::FaultLimits;
+use pointsman_core::table::Timeouts;
 use schemars::JsonSchema;
 use serde::Deserialize;
+
+use super::defaults::{self, millis};
 
 /// The configuration of Pointsman. Durations are in milliseconds.
 #[derive(Default, Deserialize, JsonSchema)]
@@ -20,93 +26,111 @@ pub(super) struct RawConfig {
     pub(super) limits: RawLimits,
     pub(super) cooldown: RawCooldown,
     pub(super) log: RawLog,
-    /// Where requests are sent.
+    /// Backends that requests are sent to.
     pub(super) backend: Vec<RawBackend>,
-    /// Who may send requests; without any, everyone who reaches the listener.
+    /// Client keys; without any, everyone who reaches the listener may send requests.
     pub(super) client: Vec<RawClient>,
 }
 
-/// Where clients connect, and how much of it is taken.
+/// The clients' listener and its limits.
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 #[schemars(rename = "Server")]
 pub(super) struct RawServer {
-    /// Address and port. Default 127.0.0.1:8080.
+    /// Address and port of the clients' listener.
+    #[schemars(extend("default" = defaults::LISTEN))]
     pub(super) listen: Option<String>,
-    /// Largest request body in bytes. Default 67108864.
+    /// Largest request body in bytes.
+    #[schemars(extend("default" = defaults::MAX_BODY_BYTES))]
     pub(super) max_body_bytes: Option<u64>,
-    /// Largest request head in bytes. Default 65536.
+    /// Largest request head in bytes.
+    #[schemars(extend("default" = defaults::MAX_HEADER_BYTES))]
     pub(super) max_header_bytes: Option<u32>,
-    /// Connections at a time. Default 10000.
+    /// Largest number of open connections.
+    #[schemars(extend("default" = defaults::MAX_CONNECTIONS))]
     pub(super) max_connections: Option<u32>,
-    /// How long a shutdown waits for exchanges under way. Default 30000.
+    /// Time that a shutdown waits for exchanges under way.
+    #[schemars(extend("default" = defaults::DRAIN_TIMEOUT_MS))]
     pub(super) drain_timeout_ms: Option<u64>,
-    /// How long a client may take to send the request head. Default 30000.
+    /// Time for a client to send the request head.
+    #[schemars(extend("default" = defaults::HEADER_READ_TIMEOUT_MS))]
     pub(super) header_read_timeout_ms: Option<u64>,
-    /// A client that takes nothing of its answer for so long is taken to be gone. Default 120000.
+    /// Time after which a client that reads nothing of its answer is disconnected.
+    #[schemars(extend("default" = defaults::UNREAD_TIMEOUT_MS))]
     pub(super) unread_timeout_ms: Option<u64>,
-    /// Serve everyone who reaches an address that is not loopback, without client keys. Default false.
+    /// Serve everyone who reaches an address that is not loopback, without client keys.
+    #[schemars(extend("default" = false))]
     pub(super) allow_open: Option<bool>,
 }
 
-/// The operator's own listener.
+/// The operator's listener.
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 #[schemars(rename = "Admin")]
 pub(super) struct RawAdmin {
-    /// Address and port. Default 127.0.0.1:9901.
+    /// Address and port of the operator's listener.
+    #[schemars(extend("default" = defaults::ADMIN_LISTEN))]
     pub(super) listen: Option<String>,
     /// Bearer token: env:NAME, file:PATH, sealed:... or the token itself. Without one only a loopback address is allowed.
     pub(super) token: Option<String>,
 }
 
-/// How secrets that are written sealed:... are opened.
+/// Opening of secrets that are written sealed:...
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 #[schemars(rename = "Secrets")]
 pub(super) struct RawSecrets {
-    /// Where the private key is, env:NAME or file:PATH; looked for only when something is sealed. Default
-    /// env:POINTSMAN_SEAL_KEY.
+    /// Source of the private key, env:NAME or file:PATH; read only when something is sealed.
+    #[schemars(extend("default" = defaults::SEAL_KEY))]
     pub(super) key: Option<String>,
 }
 
-/// The record of what happened.
+/// The database of records.
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 #[schemars(rename = "Store")]
 pub(super) struct RawStore {
-    /// SQLite file, or ":memory:". Default pointsman.db.
+    /// SQLite file, or ":memory:".
+    #[schemars(extend("default" = defaults::STORE_PATH))]
     pub(super) path: Option<String>,
-    /// Records older than this are dropped. Default 30.
+    /// Days after which records are deleted.
+    #[schemars(extend("default" = defaults::STORE_RETENTION_DAYS))]
     pub(super) retention_days: Option<u32>,
-    /// The oldest records are dropped when the file is larger. Default: no limit.
+    /// Largest size of the file in MiB; beyond it the oldest records are deleted. Default: no limit.
     pub(super) max_mb: Option<u32>,
-    /// Records waiting to be written; above it new ones are dropped and counted. Default 10000.
+    /// Records waiting to be written; beyond it new ones are dropped and counted.
+    #[schemars(extend("default" = defaults::STORE_BACKLOG))]
     pub(super) backlog: Option<u32>,
 }
 
-/// What the record keeps of an exchange for `explain`, `replay` and `backtest`: every question to the policy and its answer.
+/// The record of decisions for `explain`, `replay` and `backtest`: every question to the policy and its answer.
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 #[schemars(rename = "Journal")]
 pub(super) struct RawJournal {
-    /// The share of exchanges, 0 to 1. Those that did not go as one would wish are kept beside it; 0: none at all. Default 1.
+    /// Share of exchanges that are recorded, 0 to 1. Unusual ones are recorded beside it; 0: none at all.
+    #[schemars(extend("default" = defaults::JOURNAL_SAMPLE))]
     pub(super) sample: Option<f64>,
-    /// Older ones are dropped. Default 7.
+    /// Days after which records are deleted.
+    #[schemars(extend("default" = defaults::JOURNAL_RETENTION_DAYS))]
     pub(super) retention_days: Option<u32>,
-    /// The oldest ones are dropped when they take more, in MiB. Default 1024; 64 where the store is in memory.
+    /// Largest size of the records in MiB; beyond it the oldest are deleted. 64 where the store is in memory.
+    #[schemars(extend("default" = defaults::JOURNAL_MAX_MB))]
     pub(super) max_mb: Option<u32>,
-    /// Those waiting to be written take at most so much memory, in MiB; above it new ones are dropped and counted. Default 64.
+    /// Memory for records waiting to be written, in MiB; beyond it new ones are dropped and counted.
+    #[schemars(extend("default" = defaults::JOURNAL_BACKLOG_MB))]
     pub(super) backlog_mb: Option<u32>,
-    /// Keep prompts and answers too? Default false.
+    /// Record prompts and answers too.
+    #[schemars(extend("default" = false))]
     pub(super) bodies: Option<bool>,
-    /// The most of one body that is kept, in KiB. Default 64.
+    /// Largest part of one body that is recorded, in KiB.
+    #[schemars(extend("default" = defaults::JOURNAL_BODY_KB))]
     pub(super) max_body_kb: Option<u32>,
-    /// Regular expressions: what they match in a body is replaced by "[redacted]" before anything is written.
+    /// Regular expressions: text that they match in a body is replaced by "[redacted]" before anything is written.
     pub(super) redact: Vec<String>,
 }
 
-/// The component that decides.
+/// The policy component and its limits.
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 #[schemars(rename = "Policy")]
@@ -116,20 +140,22 @@ pub(super) struct RawPolicy {
     /// Handed to the policy as JSON. Plain keys are for the policy that `file` names, or else the default policy; a table is for the
     /// policy of its name: "default", the name of a project that `policy build` built, or of a file without .wasm.
     pub(super) settings: serde_json::Map<String, serde_json::Value>,
-    /// Longest decision, at most 90. Default 5.
+    /// Time limit of one decision, at most 90.
+    #[schemars(extend("default" = defaults::DECISION_DEADLINE_MS))]
     pub(super) deadline_ms: Option<u32>,
-    /// Memory of one instance, in MiB. Default 64.
+    /// Memory of one instance, in MiB.
+    #[schemars(extend("default" = defaults::POLICY_MEMORY_MB))]
     pub(super) memory_mb: Option<u32>,
-    /// What happens when the policy fails: "default", the built-in policy decides; "refuse", the client gets a 503. Default
-    /// "default".
+    /// Fallback when the policy fails: "default", the built-in policy decides; "refuse", the client gets a 503.
+    #[schemars(extend("default" = "default"))]
     pub(super) on_fault: Option<RawOnFault>,
-    /// When a policy that keeps failing gives way to the last good one.
+    /// Rollback of a policy that keeps failing to the last good one.
     pub(super) rollback: RawRollback,
-    /// Another policy that is asked the same and decides nothing.
+    /// Another policy that is asked the same questions and decides nothing.
     pub(super) shadow: RawShadow,
 }
 
-/// Who decides when the policy fails.
+/// Fallback when the policy fails.
 #[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 #[schemars(rename = "OnFault")]
@@ -138,52 +164,63 @@ pub(super) enum RawOnFault {
     Refuse,
 }
 
-/// Another policy that is asked the same and decides nothing: /api/policy/shadow tells where it would have differed.
+/// Another policy that is asked the same questions and decides nothing; /api/policy/shadow shows where it would have
+/// differed.
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 #[schemars(rename = "Shadow")]
 pub(super) struct RawShadow {
     /// A component file. Default: no shadow.
     pub(super) file: Option<String>,
-    /// Handed to it as JSON. Default: those of policy.settings that are its own, or that it knows.
+    /// Settings handed to it as JSON. Default: those of policy.settings that are its own, or that it knows.
     pub(super) settings: Option<serde_json::Map<String, serde_json::Value>>,
-    /// Its longest decision, at most 90. Default 5.
+    /// Time limit of one of its decisions, at most 90.
+    #[schemars(extend("default" = defaults::DECISION_DEADLINE_MS))]
     pub(super) deadline_ms: Option<u32>,
-    /// The share of one processor it may use, above 0 and at most 1; what is beyond is dropped. Default 0.1.
+    /// Share of one processor it may use, above 0 and at most 1; questions beyond it are dropped.
+    #[schemars(extend("default" = defaults::SHADOW_CORE_SHARE))]
     pub(super) core_share: Option<f64>,
 }
 
-/// When a policy that keeps failing gives way to the last good one.
+/// Rollback of a policy that keeps failing to the last good one.
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 #[schemars(rename = "Rollback")]
 pub(super) struct RawRollback {
-    /// Whether it ever does. Default true.
+    /// Roll back a policy that keeps failing.
+    #[schemars(extend("default" = true))]
     pub(super) enabled: Option<bool>,
-    /// The first decisions of a revision, judged by the share that failed. Default 200.
+    /// Number of first decisions of a revision that are judged by the share that failed.
+    #[schemars(extend("default" = FaultLimits::default().first_decisions))]
     pub(super) first_decisions: Option<u32>,
-    /// The share of them that may fail, in 1/1000; more is too much. Default 100.
+    /// Share of them that may fail, in 1/1000.
+    #[schemars(extend("default" = FaultLimits::default().fault_permille))]
     pub(super) fault_permille: Option<u32>,
-    /// The time that window_faults is about. Default 60000.
+    /// Time in which window_faults are counted.
+    #[schemars(extend("default" = millis(FaultLimits::default().window)))]
     pub(super) window_ms: Option<u64>,
-    /// So many faults within the window are too many, at any age; 1 to 10000. Default 20.
+    /// Number of faults within the window that is too many, at any age of the revision; 1 to 10000.
+    #[schemars(extend("default" = FaultLimits::default().window_faults))]
     pub(super) window_faults: Option<u32>,
 }
 
-/// How answers are streamed.
+/// Streamed answers.
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 #[schemars(rename = "Stream")]
 pub(super) struct RawStream {
-    /// When a stream counts as begun. Default first-content.
+    /// Commit gate: the point at which an answer is passed on to the client.
+    #[schemars(extend("default" = "first-content"))]
     pub(super) commit: Option<RawCommit>,
-    /// What happens when it breaks after that. Default splice.
+    /// Resume mode after a break of a committed stream.
+    #[schemars(extend("default" = "splice"))]
     pub(super) resume: Option<RawResume>,
-    /// Comments sent to a client that waits for its stream, this far apart; 0: none. Default 10000.
+    /// Interval of comments to a client that waits for its stream; 0: none.
+    #[schemars(extend("default" = defaults::KEEPALIVE_MS))]
     pub(super) keepalive_ms: Option<u64>,
 }
 
-/// When a stream counts as begun.
+/// Commit gate: the point at which an answer is passed on to the client.
 #[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 #[schemars(rename = "Commit")]
@@ -195,7 +232,7 @@ pub(super) enum RawCommit {
     Tokens(u32),
 }
 
-/// What happens when a committed stream breaks.
+/// Resume mode after a break of a committed stream.
 #[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 #[schemars(rename = "Resume")]
@@ -205,50 +242,63 @@ pub(super) enum RawResume {
     Prefill,
 }
 
-/// Bounds of one exchange.
+/// Limits of one exchange.
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 #[schemars(rename = "Limits")]
 pub(super) struct RawLimits {
-    /// Attempts. Default 16.
+    /// Number of attempts, at least 1.
+    #[schemars(extend("default" = Budgets::default().max_attempts))]
     pub(super) max_attempts: Option<u32>,
-    /// Waits. Default 32.
+    /// Number of waits.
+    #[schemars(extend("default" = Budgets::default().max_waits))]
     pub(super) max_waits: Option<u32>,
-    /// All waits together. Default 120000.
+    /// Total time in the queue.
+    #[schemars(extend("default" = millis(Budgets::default().max_wait)))]
     pub(super) max_wait_ms: Option<u64>,
-    /// From arrival to the last byte. Default 600000.
+    /// Time from arrival to the last byte.
+    #[schemars(extend("default" = millis(Budgets::default().max_total)))]
     pub(super) max_exchange_ms: Option<u64>,
-    /// Exchanges waiting at a time. Default 1000.
+    /// Exchanges that may wait at a time.
+    #[schemars(extend("default" = defaults::QUEUE_LENGTH))]
     pub(super) queue_length: Option<u32>,
 }
 
-/// How long a failing backend is excluded.
+/// Lengths of cooldowns of failing backends.
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 #[schemars(rename = "Cooldown")]
 pub(super) struct RawCooldown {
-    /// The first cooldown where the provider names none; it doubles with every failure. Default 1000.
+    /// First cooldown without a Retry-After; it doubles with every failure.
+    #[schemars(extend("default" = millis(CooldownSettings::default().base)))]
     pub(super) base_ms: Option<u64>,
-    /// The longest of those. Default 60000.
+    /// Longest cooldown without a Retry-After.
+    #[schemars(extend("default" = millis(CooldownSettings::default().max)))]
     pub(super) max_ms: Option<u64>,
-    /// Up to this share of a cooldown is added by chance, 0 to 1. Default 0.2.
+    /// Largest share of a cooldown that is added at random, 0 to 1.
+    #[schemars(extend("default" = CooldownSettings::default().jitter))]
     pub(super) jitter: Option<f64>,
-    /// A provider's Retry-After below this counts as this. Default 100.
+    /// Minimum for a provider's Retry-After; a shorter one is raised to it.
+    #[schemars(extend("default" = millis(CooldownSettings::default().retry_after_floor)))]
     pub(super) retry_after_floor_ms: Option<u64>,
-    /// A provider's Retry-After above this counts as this. Default 3600000.
+    /// Maximum for a provider's Retry-After; a longer one is cut to it.
+    #[schemars(extend("default" = millis(CooldownSettings::default().retry_after_cap)))]
     pub(super) retry_after_cap_ms: Option<u64>,
 }
 
-/// What is written to standard error.
+/// Lines on standard error.
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 #[schemars(rename = "Log")]
 pub(super) struct RawLog {
-    /// A level, or directives such as "info,pointsman=debug". Default info.
+    /// A level, or directives such as "info,pointsman=debug".
+    #[schemars(extend("default" = defaults::LOG_LEVEL))]
     pub(super) level: Option<String>,
-    /// auto: pretty on a terminal, JSON otherwise. Default auto.
+    /// Format of the lines; auto: pretty on a terminal, JSON otherwise.
+    #[schemars(extend("default" = "auto"))]
     pub(super) format: Option<RawLogFormat>,
-    /// One line per exchange. Default true.
+    /// Write one line per exchange.
+    #[schemars(extend("default" = true))]
     pub(super) exchanges: Option<bool>,
 }
 
@@ -261,40 +311,43 @@ pub(super) enum RawLogFormat {
     Json,
 }
 
-/// One routable target.
+/// A backend: one place to send requests to.
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 #[schemars(rename = "Backend")]
 pub(super) struct RawBackend {
-    /// Its name, unique.
+    /// Name of the backend, unique.
     #[schemars(required, with = "String")]
     pub(super) id: Option<String>,
-    /// Default primary.
+    /// Cost class: primaries are preferred, fallbacks cost money.
+    #[schemars(extend("default" = "primary"))]
     pub(super) tier: Option<RawTier>,
     /// http:// or https://, with the provider's path prefix.
     #[schemars(required, with = "String")]
     pub(super) base_url: Option<String>,
-    /// Default openai.
+    /// Wire format of the provider's API.
+    #[schemars(extend("default" = "openai"))]
     pub(super) dialect: Option<RawDialect>,
     /// env:NAME, env:NAME#2 (the second of a comma-separated list), file:PATH, file:PATH#2 (its second line), sealed:...
     /// (what `pointsman config seal` prints), or the key itself.
     pub(super) api_key: Option<String>,
     /// Headers sent with every request; values may be env:NAME, file:PATH or sealed:...
     pub(super) headers: BTreeMap<String, String>,
-    /// Requests in any 60 seconds; all that is left may go at once.
+    /// Requests in any 60 seconds; all that are left may be sent at once.
     pub(super) rpm: Option<u32>,
-    /// For a provider that smooths its limit: at most so many requests at once, the rest spaced at the pace of rpm. Default:
-    /// all that rpm leaves.
+    /// For a provider that smooths its limit: requests that may be sent at once, the rest spaced evenly. Default: all
+    /// that rpm leaves.
     pub(super) burst: Option<u32>,
     /// Tokens in any 60 seconds.
     pub(super) tpm: Option<u32>,
-    /// Requests at a time.
+    /// Requests under way at a time.
     pub(super) max_concurrency: Option<u32>,
-    /// Share of traffic among its tier. Default 1.
+    /// Share of traffic among its tier.
+    #[schemars(extend("default" = 1))]
     pub(super) weight: Option<u32>,
-    /// Words for the policy.
+    /// Labels that the policy can read.
     pub(super) labels: BTreeMap<String, String>,
-    /// What it can do: prefill. embeddings = false: `*` of models does not stand for embedding models.
+    /// Optional capabilities: prefill. embeddings = false: `*` of models does not stand for embedding models.
     pub(super) capabilities: BTreeMap<String, bool>,
     /// Names asked = names sent, one * each; or a list of names. true: sent as asked; false: not served, where a shorter
     /// pattern would take it. Without any: every request.
@@ -332,7 +385,7 @@ pub(super) enum RawModels {
     Plain(Vec<String>),
 }
 
-/// What a model name is sent as.
+/// The name sent for a model.
 #[derive(Deserialize, JsonSchema)]
 #[serde(untagged)]
 #[schemars(rename = "Sent")]
@@ -347,15 +400,20 @@ pub(super) enum RawSent {
 #[serde(default, deny_unknown_fields)]
 #[schemars(rename = "Timeouts")]
 pub(super) struct RawTimeouts {
-    /// To have a connection, TLS included. Default 3000.
+    /// To have a connection, TLS included.
+    #[schemars(extend("default" = millis(Timeouts::default().connect)))]
     pub(super) connect_ms: Option<u64>,
-    /// From sending to the response head. Default 30000.
+    /// From sending to the response head.
+    #[schemars(extend("default" = millis(Timeouts::default().first_byte)))]
     pub(super) first_byte_ms: Option<u64>,
-    /// From sending to the first content of a stream. Default 12000.
+    /// From sending to the first content of a stream.
+    #[schemars(extend("default" = millis(Timeouts::default().first_token)))]
     pub(super) first_token_ms: Option<u64>,
-    /// Between two pieces of a body. Default 15000.
+    /// Between two pieces of a body.
+    #[schemars(extend("default" = millis(Timeouts::default().idle)))]
     pub(super) idle_ms: Option<u64>,
-    /// The whole attempt. Default 600000.
+    /// From sending to the end of the attempt.
+    #[schemars(extend("default" = millis(Timeouts::default().total)))]
     pub(super) total_ms: Option<u64>,
 }
 
@@ -364,16 +422,18 @@ pub(super) struct RawTimeouts {
 #[serde(default, deny_unknown_fields)]
 #[schemars(rename = "HealthCheck")]
 pub(super) struct RawHealthCheck {
-    /// Between two of them, at least 1000. Default 10000.
+    /// Time between two checks, at least 1000.
+    #[schemars(extend("default" = defaults::HEALTH_CHECK_INTERVAL_MS))]
     pub(super) interval_ms: Option<u64>,
-    /// The longest one may take before it counts as failed. Default 60000, or the backend's total_ms where that is less.
+    /// Time limit of a check, beside the backend's total_ms.
+    #[schemars(extend("default" = defaults::HEALTH_CHECK_TIMEOUT_MS))]
     pub(super) timeout_ms: Option<u64>,
     /// The model to ask for, as a client would.
     #[schemars(required, with = "String")]
     pub(super) model: Option<String>,
 }
 
-/// USD per million tokens.
+/// Prices in USD per million tokens.
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 #[schemars(rename = "Price")]
@@ -384,28 +444,30 @@ pub(super) struct RawPrice {
     pub(super) cached_input_per_mtok: Option<f64>,
 }
 
-/// One client key.
+/// A client key with its limits.
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 #[schemars(rename = "Client")]
 pub(super) struct RawClient {
-    /// Its name in logs, metrics and records, unique.
+    /// Name of the client in logs, metrics and records, unique.
     #[schemars(required, with = "String")]
     pub(super) name: Option<String>,
     /// sha256:HEX, env:NAME, file:PATH, sealed:..., or the key itself.
     #[schemars(required, with = "String")]
     pub(super) key: Option<String>,
-    /// Requests in any 60 seconds; all that is left may come at once.
+    /// Requests in any 60 seconds; all that are left may come at once.
     pub(super) rpm: Option<u32>,
-    /// Tokens in any 60 seconds, counted when a request has ended: what goes beyond is paid off before the next one.
+    /// Tokens in any 60 seconds, counted when a request has ended: those beyond the limit are paid off before the next
+    /// one.
     pub(super) tpm: Option<u32>,
-    /// Requests at a time.
+    /// Requests under way at a time.
     pub(super) max_concurrency: Option<u32>,
-    /// Spend allowed per day, UTC.
+    /// Budget per day in USD, until midnight UTC.
     pub(super) budget_usd_per_day: Option<f64>,
-    /// When that is spent, go on with the backends that cost nothing: those with a price of 0, and primaries without a
-    /// price. Without such a backend for the request, or with false, it is refused until midnight UTC. Default true.
+    /// Once the budget is spent, go on with free backends: those with a price of 0, and primaries without a price.
+    /// Without such a backend for the request, or with false, it is refused until midnight UTC.
+    #[schemars(extend("default" = true))]
     pub(super) free_when_over_budget: Option<bool>,
-    /// The models it may ask for, one * each. Without any: all.
+    /// Models that it may ask for, one * each. Without any: all.
     pub(super) models: Option<Vec<String>>,
 }

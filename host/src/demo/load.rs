@@ -15,16 +15,16 @@ const MAX_IN_FLIGHT: usize = 256;
 /// A request that takes longer is given up.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// When requests come.
+/// Arrival times of requests: alternating surges and calms.
 #[derive(Clone, Copy, Debug)]
 pub struct Waves {
     /// Requests a second while it surges.
     pub surge_per_second: u32,
-    /// How long it surges.
+    /// Length of a surge.
     pub surge: Duration,
     /// Requests a second in between.
     pub calm_per_second: u32,
-    /// How long it is calm.
+    /// Length of a calm.
     pub calm: Duration,
 }
 
@@ -41,49 +41,49 @@ impl Waves {
     }
 }
 
-/// When the load ends by itself.
+/// End of the load.
 #[derive(Clone, Copy, Debug)]
 pub enum Until {
-    /// After this long.
+    /// After this time.
     Time(Duration),
     /// After so many requests, as fast as they go.
     #[cfg(test)]
     Count(u64),
-    /// Never.
+    /// Only when stopped.
     Stopped,
 }
 
-/// How an answer ended.
+/// End of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
-    /// In full.
+    /// Answered in full.
     Whole,
-    /// With an error status.
+    /// Refused with this error status.
     Refused(u16),
     /// After it had begun: cut off, or an error event in the stream.
     Broken,
-    /// Nothing came back.
+    /// No response was received.
     Unreachable,
 }
 
 /// One request, answered or not.
 #[derive(Clone, Debug)]
 pub struct Sample {
-    /// Was a stream asked for?
+    /// A stream was requested.
     pub streamed: bool,
-    /// How it ended.
+    /// End of the answer.
     pub ended: Ended,
-    /// `x-pointsman-lane`
+    /// Value of `x-pointsman-lane`.
     pub lane: Option<Lane>,
-    /// `x-pointsman-backend`
+    /// Value of `x-pointsman-backend`.
     pub backend: Option<String>,
-    /// `x-pointsman-attempts`
+    /// Value of `x-pointsman-attempts`.
     pub attempts: u32,
-    /// `x-pointsman-waited-ms`
+    /// Value of `x-pointsman-waited-ms`.
     pub waited: Duration,
-    /// Tokens of the prompt.
+    /// Prompt tokens of the usage.
     pub input_tokens: u64,
-    /// Tokens of the answer.
+    /// Answer tokens of the usage.
     pub output_tokens: u64,
 }
 

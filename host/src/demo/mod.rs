@@ -39,10 +39,10 @@ const SAMPLE_BACKLOG: usize = 1_024;
 /// The same demo every time.
 const SEED: u64 = 7;
 
-/// What `pointsman demo` can be told.
+/// Arguments of `pointsman demo`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct DemoArgs {
-    /// How long it runs: 45s, 2m, or 0 to run until Ctrl-C.
+    /// Duration: 45s, 2m, or 0 to run until Ctrl-C.
     #[arg(long = "for", value_name = "TIME", default_value = "45s", value_parser = time)]
     pub limit: Duration,
     /// Listen on this port of 127.0.0.1, and keep listening after the load, so that you can point an SDK at it.
@@ -52,11 +52,11 @@ pub struct DemoArgs {
 
 /// A running proxy, as the demo needs it.
 pub struct Proxy {
-    /// Where clients connect.
+    /// Address of the clients' listener.
     pub addr: SocketAddr,
-    /// Where operators connect.
+    /// Address of the operator's listener.
     pub admin_addr: SocketAddr,
-    /// Stops it, when awaited.
+    /// Future that stops the proxy when awaited.
     pub stop: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
 

@@ -21,22 +21,22 @@ use tokio::time::{Instant, sleep};
 
 use super::words::Answer;
 
-/// Larger requests are refused.
+/// Largest request body accepted.
 const MAX_BODY_BYTES: usize = 1 << 20;
 
 /// A stream that is cut ends after so many events, about in its middle.
 pub const EVENTS_BEFORE_A_CUT: usize = 8;
 
-/// How one simulated provider behaves.
+/// Behaviour of one simulated provider.
 #[derive(Clone, Copy, Debug)]
 pub struct Profile {
-    /// The backend's id.
+    /// Id of its backend.
     pub id: &'static str,
-    /// What it is to the operator.
+    /// Tier of its backend.
     pub tier: Tier,
-    /// How much it answers; none: everything.
+    /// Requests it answers; `None`: all.
     pub quota: Option<Quota>,
-    /// When it refuses everything; none: never.
+    /// Times in which it refuses everything; `None`: never.
     pub storm: Option<Storm>,
     /// Every so many requests it breaks with a 5xx; 0: never.
     pub breaks_every: u64,
@@ -46,7 +46,7 @@ pub struct Profile {
     pub first_token: Duration,
     /// Time between two events of a stream.
     pub between_events: Duration,
-    /// What a reader of the screen should know.
+    /// Description shown on the screen.
     pub manner: &'static str,
 }
 
@@ -57,7 +57,7 @@ pub struct Quota {
     pub requests: u32,
     /// The window; it begins with its first request.
     pub per: Duration,
-    /// Does a 429 say when to come back?
+    /// A 429 has a Retry-After header.
     pub says_when: bool,
 }
 
@@ -65,9 +65,9 @@ pub struct Quota {
 /// emergency lane asks it.
 #[derive(Clone, Copy, Debug)]
 pub struct Storm {
-    /// When the first begins, after the provider's start.
+    /// Start of the first storm, counted from the provider's start.
     pub first: Duration,
-    /// How long one lasts.
+    /// Length of a storm.
     pub lasts: Duration,
     /// From one's beginning to the next one's.
     pub every: Duration,
@@ -82,22 +82,22 @@ impl Storm {
     }
 }
 
-/// What a provider saw, counted.
+/// Counts of a provider's requests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Seen {
-    /// Requests that arrived.
+    /// Number of requests that arrived.
     pub requests: u64,
     /// Answered in full, or begun to be.
     pub answered: u64,
-    /// 429s.
+    /// Number of 429 responses.
     pub rate_limited: u64,
-    /// 5xxs.
+    /// Number of 5xx responses.
     pub broken: u64,
-    /// Streams cut.
+    /// Number of streams cut.
     pub cut: u64,
 }
 
-/// What one request comes to, decided before anything is sent.
+/// Treatment of one request, decided before anything is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fate {
     TooMany { retry_after: Option<Duration> },
@@ -123,17 +123,17 @@ impl Provider {
         Ok(Self { profile, addr, desk, listener })
     }
 
-    /// How it behaves.
+    /// Returns the provider's behaviour.
     pub fn profile(&self) -> &Profile {
         &self.profile
     }
 
-    /// What a backend's `base_url` is.
+    /// Returns the `base_url` for its backend.
     pub fn base_url(&self) -> String {
         format!("http://{}/v1", self.addr)
     }
 
-    /// What it saw so far.
+    /// Returns the counts so far.
     pub fn seen(&self) -> Seen {
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let Counters { requests, answered, rate_limited, broken, cut } = &self.desk.counters;
@@ -153,7 +153,7 @@ impl Drop for Provider {
     }
 }
 
-/// Where a provider decides.
+/// State of a provider that decides on requests.
 struct Desk {
     profile: Profile,
     seed: u64,

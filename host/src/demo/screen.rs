@@ -8,24 +8,24 @@ use pointsman_core::table::{Lane, Tier};
 use super::providers::{Profile, Seen};
 use super::tally::Tally;
 
-/// Cells of a bar.
+/// Width of a bar in characters.
 const BAR_CELLS: usize = 24;
 
 /// Everything that is shown, at one moment.
 pub struct View<'a> {
-    /// Since the start.
+    /// Time since the start.
     pub elapsed: Duration,
-    /// When the load ends; none: on Ctrl-C.
+    /// Length of the demo; `None`: until Ctrl-C.
     pub limit: Option<Duration>,
-    /// Where an SDK can be pointed.
+    /// Base URL for an SDK.
     pub url: &'a str,
     /// The providers and what they saw.
     pub providers: &'a [(Profile, Seen)],
-    /// What the clients got.
+    /// Results as the clients saw them.
     pub tally: &'a Tally,
 }
 
-/// Where the demo is shown.
+/// Output of the demo: a screen redrawn in place on a terminal, lines elsewhere.
 pub struct Screen<W: Write> {
     out: W,
     live: bool,
@@ -40,12 +40,12 @@ impl<W: Write> Screen<W> {
         Self { out, live, ink: Ink { on: live && colour }, painted: 0 }
     }
 
-    /// How often [`Screen::draw`] is worth calling.
+    /// Interval for calls of [`Screen::draw`].
     pub fn period(&self) -> Duration {
         if self.live { Duration::from_millis(200) } else { Duration::from_secs(5) }
     }
 
-    /// Shows the moment.
+    /// Shows the present state.
     pub fn draw(&mut self, view: &View<'_>) -> io::Result<()> {
         match (self.live, view.elapsed < Duration::from_secs(1)) {
             (true, _) => self.paint(&table(view, Some("Ctrl-C ends it"), &self.ink)),
@@ -69,7 +69,7 @@ impl<W: Write> Screen<W> {
         self.out.flush()
     }
 
-    /// Adds a line below.
+    /// Adds a line below the screen.
     pub fn say(&mut self, text: &str) -> io::Result<()> {
         writeln!(self.out, " {text}")?;
         self.out.flush()
@@ -91,7 +91,7 @@ impl<W: Write> Screen<W> {
     }
 }
 
-/// Colours, or none.
+/// Escape codes of colours, empty without colour.
 struct Ink {
     on: bool,
 }
@@ -214,7 +214,7 @@ fn line(view: &View<'_>) -> String {
     )
 }
 
-/// What it all came to.
+/// Writes the summary.
 fn verdict(view: &View<'_>) -> Vec<String> {
     let sum = |count: fn(&Seen) -> u64| view.providers.iter().map(|(_, seen)| count(seen)).sum::<u64>();
     let (limited, broken, cut) = (sum(|s| s.rate_limited), sum(|s| s.broken), sum(|s| s.cut));

@@ -8,11 +8,11 @@ use pointsman_core::table::{Lane, Price};
 use super::load::{Ended, Sample};
 use crate::config::Config;
 
-/// Prices by backend.
+/// Prices of the demo's backends.
 #[derive(Clone, Debug, Default)]
 pub struct Prices {
     by_backend: BTreeMap<String, Price>,
-    /// What it costs where one pays: the dearest of all.
+    /// Highest price of all backends, that of the paid one.
     paid: Price,
 }
 
@@ -39,26 +39,26 @@ impl Prices {
 /// Counts; every number is of requests that are over.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Tally {
-    /// Answered in full.
+    /// Number of requests answered in full.
     pub answered: u64,
-    /// Not answered in full.
+    /// Number of requests not answered in full.
     pub failed: u64,
-    /// Of these: had begun to be answered.
+    /// Number of failed requests whose answer had begun.
     pub cut_short: u64,
     /// Answered by lane, in the order of [`Lane::ALL`].
     pub lanes: [u64; 3],
-    /// Answered after waiting.
+    /// Number of requests answered after waiting.
     pub waited: u64,
-    /// How long these waited together.
+    /// Total waiting time of these.
     pub waited_total: Duration,
     /// The longest of these waits.
     pub waited_longest: Duration,
     /// Answered after more than one attempt.
     pub retried: u64,
-    /// What the answers cost.
+    /// Cost of the answers, USD.
     pub spent_usd: f64,
-    /// What they would have cost if every request that waited and was then served for less had gone to the paid
-    /// backend at once: while it waited, no other was free.
+    /// Cost if every request that waited and was then answered at a lower price had gone to the paid backend at once,
+    /// USD.
     pub without_waiting_usd: f64,
 }
 
@@ -94,7 +94,7 @@ impl Tally {
         u32::try_from(self.waited).ok().and_then(|n| self.waited_total.checked_div(n)).unwrap_or_default()
     }
 
-    /// What waiting saved.
+    /// Returns the savings by waiting, USD.
     pub fn saved_usd(&self) -> f64 {
         (self.without_waiting_usd - self.spent_usd).max(0.0)
     }

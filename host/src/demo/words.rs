@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-/// Words of one event.
+/// Number of words in an event.
 const WORDS_PER_EVENT: usize = 6;
 
 const WORDS: [&str; 24] = [
@@ -21,7 +21,7 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// What is answered to this body.
+    /// Builds the answer to this request body.
     pub fn to(asked: &Value) -> Self {
         let prompt = asked["messages"].to_string();
         let hash =
@@ -38,7 +38,7 @@ impl Answer {
         }
     }
 
-    /// As one JSON body.
+    /// Returns the answer as one JSON body.
     pub fn whole(&self) -> Value {
         json!({
             "id": self.id, "object": "chat.completion", "created": 0, "model": self.model,

@@ -42,7 +42,7 @@ struct Entry {
 const UNFLUSHED: u32 = 500;
 
 impl Chronicler {
-    /// Of a world with this setup, decided by this revision, into this store.
+    /// Creates a recorder for a world with this setup, decided by this revision, into this store.
     pub fn new(store: StoreHandle, setup: &Setup, policy: Arc<str>) -> Self {
         // What is made of numbers and texts can always be written.
         let written = serde_json::to_string(setup).unwrap_or_default();

@@ -12,7 +12,7 @@ use super::scenario::Scenario;
 use super::settings::{GivenSettings, SettingsArgs};
 use super::trial::Trial;
 
-/// What `pointsman policy test` is told.
+/// Arguments of `pointsman policy test`.
 #[derive(Debug, clap::Args)]
 pub struct TestArgs {
     /// The component; a project's folder, with its policy.wasm and its scenarios; a folder of scenarios beside a policy.wasm; or
@@ -34,7 +34,7 @@ pub struct TestArgs {
     pub only: Option<String>,
 }
 
-/// How the command ended.
+/// Result of the command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tested {
     /// Every scenario passed.
@@ -160,7 +160,7 @@ fn parse(file: &Path, name: &str) -> Result<Scenario, String> {
         .map_err(|error| error.diagnostics.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n\n"))
 }
 
-/// What is to be tested, and by what.
+/// Scenarios to test, and the policy.
 struct Meant<'a> {
     /// The component.
     file: PathBuf,

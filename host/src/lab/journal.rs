@@ -1,4 +1,4 @@
-//! Where the commands that read the journal find it, which time of it they read, and how far they are.
+//! Common parts of the commands that read the journal: its location, the period, and progress.
 
 use std::path::PathBuf;
 
@@ -8,7 +8,7 @@ use pointsman_core::time::Timestamp;
 use crate::config::{self, Env};
 use crate::telemetry::rfc3339::{self, Rfc3339};
 
-/// Whose journal a command reads.
+/// Location of the journal.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct JournalArgs {
     /// The configuration whose store has the journal [default: ./pointsman.toml where it exists].
@@ -50,7 +50,7 @@ impl JournalArgs {
 pub struct Period {
     /// Its begin.
     pub since: Timestamp,
-    /// What ended then is not in it.
+    /// End of the period; exchanges that ended then are not included.
     pub until: Timestamp,
 }
 
@@ -81,7 +81,7 @@ impl Progress {
     /// Exchanges between two looks at the clock.
     const TELL_EVERY: u64 = 64;
 
-    /// Of `what` is done, `all` are to come; 0: nobody knows yet.
+    /// Shows that `what` is done for some of `all`; 0: their number is not known yet.
     pub fn of(what: &'static str, all: u64) -> Self {
         let style = ProgressStyle::with_template("{msg} {bar:40} {human_pos} of {human_len}, {eta} left");
         let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());

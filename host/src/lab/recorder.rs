@@ -28,17 +28,17 @@ pub struct Recorded {
     teller: Teller,
     /// Arrival, from the world's beginning.
     pub arrived: Duration,
-    /// What was decided, in order.
+    /// Decisions in order.
     pub decisions: Vec<Decided>,
-    /// What was noted, in order.
+    /// Notes in order.
     pub notes: Vec<String>,
-    /// How the policy failed, in order.
+    /// Faults of the policy in order.
     pub faults: Vec<String>,
     /// The attempts, oldest first.
     pub attempts: Vec<AttemptRecord>,
     /// Waits, and their time together.
     pub waits: (u32, Duration),
-    /// How it ended; none while it has not.
+    /// End of the exchange; `None` before it.
     pub end: Option<Ended>,
 }
 
@@ -78,7 +78,7 @@ impl Recorded {
         }
     }
 
-    /// What happened, in words.
+    /// Returns the story so far.
     pub fn story(&self) -> &Story {
         &self.teller.story
     }

@@ -1,4 +1,4 @@
-//! What came of a series of scenarios, for people and for machines.
+//! Report of a series of scenarios, as text and as JSON.
 
 use std::fmt::{self, Write as _};
 use std::time::Duration;
@@ -13,20 +13,20 @@ use super::trial::{Failure, Trial};
 /// Stories told of a scenario that failed, unless all are asked for.
 const MAX_STORIES: usize = 4;
 
-/// What came of one file.
+/// Result of one file.
 pub struct Verdict {
     /// The file.
     pub file: String,
     /// The scenario's title; none when the file was not one.
     pub title: Option<String>,
-    /// What came of it; or why it could not be tried.
+    /// Result of the trial, or the reason why it could not be run.
     pub trial: Result<Trial, String>,
-    /// How long that took here.
+    /// Duration of the trial.
     pub took: Duration,
 }
 
 impl Verdict {
-    /// Was everything as expected?
+    /// Returns true if everything was as expected.
     pub fn passed(&self) -> bool {
         self.trial.as_ref().is_ok_and(Trial::passed)
     }
@@ -78,7 +78,7 @@ pub fn json(policy: &str, verdicts: &[Verdict]) -> Value {
     })
 }
 
-/// What was not met, then the exchanges' stories.
+/// Lists unmet expectations, then the exchanges' stories.
 fn tell(text: &mut String, file: &str, trial: &Trial, explain: bool) {
     if !trial.passed() {
         indented(text, &format!("in {file}"));

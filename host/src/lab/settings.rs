@@ -26,7 +26,7 @@ pub struct SettingsArgs {
 
 type Settings = Map<String, Value>;
 
-/// What was given.
+/// Settings given on the command line.
 #[derive(Clone, Debug, Default)]
 pub struct GivenSettings {
     file: Option<Settings>,
@@ -48,7 +48,7 @@ impl SettingsArgs {
         Ok(GivenSettings { file, set: set.collect::<Result<_, String>>()? })
     }
 
-    /// Is any given?
+    /// Returns true if any are given.
     pub fn is_any(&self) -> bool {
         !self.set.is_empty() || self.settings.is_some()
     }
@@ -62,7 +62,7 @@ impl SettingsArgs {
 }
 
 impl GivenSettings {
-    /// What the policy is offered that would else be offered this.
+    /// Returns the given settings over those that the policy would have otherwise.
     pub fn over(&self, else_offered: SettingsOffer) -> SettingsOffer {
         self.file.clone().map_or(else_offered, SettingsOffer::own).and(&self.set)
     }
@@ -76,8 +76,8 @@ impl GivenSettings {
     }
 }
 
-/// What a recorded setup has for a policy that goes by these names: what the configuration has for it, where that has a table of its
-/// name; else what was recorded, without what the policy does not know.
+/// Returns a recorded setup's settings for a policy with these names: the configuration's table of its name, if there
+/// is one; else the recorded ones that it knows.
 pub fn recorded(configured: &PolicySettings, names: &[&str], recorded: &str) -> SettingsOffer {
     configured.offer_with_table(names).unwrap_or_else(|| config::recorded_settings(recorded))
 }

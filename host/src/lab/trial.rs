@@ -16,7 +16,7 @@ use super::settings::GivenSettings;
 use super::story::in_words;
 use super::world::{Ask, Attempt, Outside, RecordedQuestion, Watcher, World};
 
-/// What became of a scenario.
+/// Result of a scenario.
 #[derive(Debug)]
 pub struct Trial {
     /// Every expectation that was not met, and every policy fault; none: it passed.
@@ -32,7 +32,7 @@ pub struct Trial {
 /// Something that is not as it was expected.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
-    /// Of this exchange, by its place in [`Trial::exchanges`]; none: of all together.
+    /// Index in [`Trial::exchanges`]; `None`: about all together.
     pub exchange: Option<usize>,
     /// In one sentence.
     pub sentence: String,
@@ -79,7 +79,7 @@ impl Trial {
         world(scenario, decide, watcher).run().watcher
     }
 
-    /// Was everything as expected?
+    /// Returns true if everything was as expected.
     pub fn passed(&self) -> bool {
         self.failures.is_empty()
     }
@@ -96,14 +96,14 @@ fn world<D: FnMut(&Query, &Arc<Texts>) -> Verdict, W: Watcher>(
     world.assuming(&scenario.pasts).following(scenario.recorded())
 }
 
-/// What recorded questions found in `state`, for as long as they are asked.
+/// Values that recorded questions found in `state`, for as long as the record is followed.
 struct StateFound<'a> {
     questions: &'a [RecordedQuestion],
     asked: usize,
 }
 
 impl<'a> StateFound<'a> {
-    /// What was found at this question, the next one.
+    /// Returns the values found at the next question.
     fn next(&mut self, query: &Query) -> &'a [(String, Option<i64>)] {
         let recorded = self.questions.get(self.asked).filter(|question| question.seed == query.seed);
         self.asked += 1;
@@ -118,9 +118,9 @@ struct Stage<'a> {
     scripts: &'a [Script],
     /// Arrivals as (time, entry of `requests`), the last first.
     to_come: Vec<(Timestamp, usize)>,
-    /// Which entry of `requests` each exchange came from.
+    /// Index in `requests` that each exchange came from.
     cast: Vec<usize>,
-    /// How many answers each backend has given by its script.
+    /// Number of answers that each backend has given by its script.
     given: Vec<usize>,
 }
 
@@ -165,7 +165,7 @@ impl Outside for Stage<'_> {
     }
 }
 
-/// What an exchange did not do as expected.
+/// Lists the expectations that an exchange did not meet.
 fn unmet(expect: &Expectation, recorded: &Recorded) -> Vec<String> {
     let mut unmet: Vec<String> = recorded.faults.iter().map(|fault| format!("the policy failed: {fault}")).collect();
     if let Some(expected) = &expect.decisions {
@@ -240,7 +240,7 @@ fn is_as_expected(expected: &[Expected], decisions: &[Decided]) -> bool {
     expected[e..].iter().all(|e| *e == Expected::Any)
 }
 
-/// What all exchanges together did not do as expected.
+/// Lists the expectations that all exchanges together did not meet.
 fn unmet_of_all(expect: &RunExpectation, exchanges: &[Recorded]) -> Vec<String> {
     let attempts = || exchanges.iter().flat_map(|e| &e.attempts);
     let ends = || exchanges.iter().filter_map(|e| e.end.as_ref());

@@ -25,7 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// Models taken from one provider.
 const MAX_MODELS: usize = 5_000;
 
-/// What the providers said they have, kept for a while.
+/// Model lists of the providers, cached for a while.
 pub struct Discovery {
     client: reqwest::Client,
     known: Mutex<Option<Known>>,
@@ -80,7 +80,7 @@ impl Discovery {
         models
     }
 
-    /// What one backend has, as far as it serves it under that name.
+    /// Asks one backend for its models; keeps those that it serves under the same name.
     async fn ask(&self, backend: &BackendConfig) -> Option<Vec<String>> {
         let base = backend.base_url.to_string();
         let base = base.trim_end_matches('/');

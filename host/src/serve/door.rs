@@ -1,4 +1,4 @@
-//! Where requests are refused before an exchange begins: each refusal is told to the client in its dialect, and recorded.
+//! Refusals before an exchange begins: each is sent to the client in its dialect, and recorded.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use pointsman_core::view::UNKNOWN_MODEL;
 
 use crate::drive::{Asked, Denied, OwnError, Proxy, Reply};
 
-/// What is known of a request that may still be refused; more as it is read.
+/// Facts of a request that may still be refused, filled in while it is read.
 pub(super) struct Door<'a> {
     proxy: &'a Proxy,
     id: String,
@@ -29,7 +29,7 @@ impl<'a> Door<'a> {
         Self { proxy, id, arrived, operation, uri: uri.clone(), client: None, asked: None }
     }
 
-    /// Its request id.
+    /// Returns the request id.
     pub(super) fn id(&self) -> &str {
         &self.id
     }
@@ -39,12 +39,12 @@ impl<'a> Door<'a> {
         self.client = client.cloned();
     }
 
-    /// Its body is read.
+    /// Adds the facts read from the body.
     pub(super) fn read(&mut self, asked: &Arc<Asked>) {
         self.asked = Some(asked.clone());
     }
 
-    /// Refuses it.
+    /// Refuses the request.
     pub(super) fn deny(&self, denial: Denial, kind: ErrorKind, message: &str) -> Reply {
         self.deny_with(denial, &OwnError::new(kind, message))
     }

@@ -62,7 +62,8 @@ pub struct Guarded<IO> {
     unread: Option<Pin<Box<Sleep>>>,
 }
 
-/// How long a request's head may take. Hyper's own limit does not see a head that is held here until it is whole.
+/// Time limit for a request's head. Hyper's own limit does not apply to a head that is buffered here until it is
+/// complete.
 #[derive(Debug)]
 struct Patience {
     limit: Duration,
@@ -71,7 +72,7 @@ struct Patience {
     has_begun: bool,
 }
 
-/// What was read and not yet handed over: first what may be, then what is not judged.
+/// Bytes read and not yet handed over: first those that were checked, then those that were not.
 #[derive(Debug, Default)]
 struct Held {
     bytes: Vec<u8>,
@@ -79,12 +80,12 @@ struct Held {
     good: usize,
 }
 
-/// Why nothing more is read.
+/// The reason why reading has ended.
 #[derive(Clone, Copy, Debug)]
 enum End {
     /// The client has sent all it wanted to.
     Closed,
-    /// A request was refused.
+    /// A request was refused for its framing.
     Refused(Fault),
 }
 

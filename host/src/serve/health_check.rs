@@ -21,13 +21,13 @@ use tokio::task::JoinSet;
 use crate::config::{BackendConfig, HealthCheck};
 use crate::drive::{Arrival, Asked, Only, Proxy, Snapshot, drive};
 
-/// How often it is looked who is due.
+/// Interval of looking for backends with a probe due.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// A check ends by its own time limit; this much later at the latest.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// Whose spend and exchanges the checks are, in records and logs.
+/// Client name of the checks in records and logs.
 const CLIENT: &str = "(health check)";
 
 /// Checks for as long as it runs; dropped, it takes the checks under way with it.

@@ -25,16 +25,16 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// HTTP/2 streams at a time on one connection.
 const MAX_STREAMS: u32 = 256;
 
-/// Bounds of the listener.
+/// Limits of a listener.
 #[derive(Clone, Copy, Debug)]
 pub struct ListenLimits {
     /// Connections at a time; more wait in the kernel's backlog.
     pub max_connections: usize,
     /// Largest request head, bytes.
     pub max_header_bytes: usize,
-    /// How long a client may take to send a request head.
+    /// Time for a client to send a request head.
     pub header_read_timeout: Duration,
-    /// How long a client may take nothing of its answer.
+    /// Time after which a client that reads nothing of its answer is disconnected.
     pub unread_timeout: Duration,
 }
 
@@ -49,7 +49,7 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Binds the address.
+    /// Binds the address; requests are served by `service`.
     pub async fn bind(addr: SocketAddr, limits: ListenLimits, service: Service) -> io::Result<Self> {
         let tcp = TcpListener::bind(addr).await?;
         let mut http = auto::Builder::new(Streams::new(limits.unread_timeout));
@@ -69,7 +69,7 @@ impl Listener {
         Ok(Self { tcp, http: Arc::new(http), permits, service, limits, refusals: Arc::default() })
     }
 
-    /// Where it listens.
+    /// Returns the bound address.
     pub fn addr(&self) -> io::Result<SocketAddr> {
         self.tcp.local_addr()
     }

@@ -38,23 +38,23 @@ use crate::upstream::Origin;
 /// After the drain, how long the last bytes may take to leave.
 const LAST_BYTES: Duration = Duration::from_millis(500);
 
-/// What the server is started with.
+/// Inputs for starting the server.
 pub struct Start {
-    /// The configuration.
+    /// The checked configuration.
     pub config: Config,
     /// The file it came from, watched for changes; none: it never changes.
     pub config_file: Option<PathBuf>,
-    /// The line per exchange.
+    /// Log of one line per exchange.
     pub log: ExchangeLog,
-    /// How an exchange of the journal is told.
+    /// Function that explains an exchange of the journal.
     pub explain: Explain,
 }
 
 /// A running server. Dropped, it is cut off; [`Running::shutdown`] is the civil way.
 pub struct Running {
-    /// Where clients connect.
+    /// Address of the clients' listener.
     pub addr: SocketAddr,
-    /// Where operators connect.
+    /// Address of the operator's listener.
     pub admin_addr: SocketAddr,
     proxy: Arc<Proxy>,
     control: Arc<Control>,
@@ -186,7 +186,7 @@ impl Running {
         tracing::info!("stopped");
     }
 
-    /// What came of it all, in a line.
+    /// Logs the totals in one line.
     fn summarise(&self) {
         let Totals { answered, denied, spent_usd, saved_by_waiting_usd, saved_without_waiting_usd } =
             self.proxy.metrics.totals();

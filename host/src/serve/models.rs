@@ -8,15 +8,15 @@ use serde_json::json;
 use super::service;
 use crate::drive::{OwnError, Reply, Snapshot};
 
-/// What of the models is asked for.
+/// Part of the model list that is requested.
 pub enum Listed<'a> {
-    /// All of them.
+    /// The whole list.
     All,
-    /// One, by name.
+    /// One entry, by name.
     One(&'a str),
 }
 
-/// Is this a request for the list, or for one of its entries?
+/// Recognises a request for the model list, or for one of its entries.
 pub fn listed_at<'a>(method: &Method, path: &'a str) -> Option<Listed<'a>> {
     if method != Method::GET && method != Method::HEAD {
         return None;

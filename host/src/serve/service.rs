@@ -22,10 +22,10 @@ use super::models;
 use crate::config::Client;
 use crate::drive::{Arrival, Asked, OwnError, Proxy, ProxyBody, Reply, Snapshot, Unknown, drive, serves_free};
 
-/// How long a client may take to send its body, from one piece to the next.
+/// Time for a client to send the next piece of its body.
 const BODY_IDLE: Duration = Duration::from_secs(30);
 
-/// What the listener calls for every request.
+/// Handler of every request of the listener.
 pub struct Service {
     proxy: Arc<Proxy>,
     discovery: Discovery,
@@ -144,7 +144,7 @@ fn unforwardable(head: &http::request::Parts, door: &Door<'_>) -> Option<Reply> 
     None
 }
 
-/// Why a request body was not had.
+/// The reason why a request body could not be read.
 enum BodyProblem {
     TooLarge,
     Slow,

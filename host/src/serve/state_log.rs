@@ -55,7 +55,7 @@ fn report(change: &StateChange) {
     }
 }
 
-/// What to do about an exclusion.
+/// Returns the advice for an exclusion.
 fn help(change: &Change) -> &'static str {
     use pointsman_core::outcome::Kind;
     match change.cooldown().map(|(_, reason)| reason) {

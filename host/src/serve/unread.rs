@@ -41,7 +41,7 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Streams {
     }
 }
 
-/// How far a body has been handed over. Only the stream's own task touches it.
+/// Progress of handing over a body; touched only by the stream's own task.
 #[derive(Debug, Default)]
 struct Handing {
     /// The head counts as one.

@@ -10,7 +10,7 @@ use super::tool::Event;
 /// The exit status of a command that Ctrl-C ended, as shells have it.
 const INTERRUPTED: i32 = 130;
 
-/// Who is told. Once the first run has begun, nobody else ends the process at Ctrl-C.
+/// Receiver of Ctrl-C. Once the first tool runs, the handler alone decides whether the process ends.
 static RUN: Mutex<Option<Sender<Event>>> = Mutex::new(None);
 static WATCH: Once = Once::new();
 

@@ -9,7 +9,7 @@ use super::tool::{Call, find, joined};
 use super::{BuildError, Project, at, component, lines, stage};
 use crate::author::sdk;
 
-/// What Rust policies are compiled for.
+/// Compilation target of policies in Rust.
 const RUST_TARGET: &str = "wasm32-wasip2";
 
 /// `cargo build --release`; where the component is, cargo says itself.
@@ -94,7 +94,7 @@ pub(super) fn javascript(project: &Project) -> Result<Vec<u8>, BuildError> {
     run_for(call, &out)
 }
 
-/// `componentize-py componentize policy`
+/// Runs `componentize-py componentize policy`.
 pub(super) fn python(project: &Project) -> Result<Vec<u8>, BuildError> {
     let componentize = require(
         project,
@@ -118,7 +118,7 @@ pub(super) fn python(project: &Project) -> Result<Vec<u8>, BuildError> {
     })
 }
 
-/// What Python itself said of the project, without the frames of the tool that runs it.
+/// Extracts Python's own error from the output, without the stack frames of the tool that runs it.
 fn of_python(output: &str) -> String {
     let end = ["\nStack backtrace:", "\nCaused by:"].iter().filter_map(|mark| output.find(mark)).min();
     let said = &output[..end.unwrap_or(output.len())];

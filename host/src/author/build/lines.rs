@@ -9,7 +9,7 @@ use wasmparser::{Parser, Payload, TypeRef};
 
 type Bytes<'a> = EndianSlice<'a, LittleEndian>;
 
-/// Where the parts of a module are that the lines are about.
+/// Places of the parts of a module that line information refers to.
 #[derive(Default)]
 struct Layout<'a> {
     /// The debugging information, by the names of its sections.

@@ -29,7 +29,7 @@ pub(super) fn add(files: &[(&str, &str)], to: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// What may still be copied.
+/// Files and bytes that may still be copied.
 struct Room {
     files: usize,
     bytes: u64,

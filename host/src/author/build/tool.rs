@@ -13,7 +13,7 @@ use super::{BuildError, interrupt};
 
 /// The longest one tool may run: a first build of a Rust policy fetches and compiles its dependencies.
 const MAX_RUN: Duration = Duration::from_mins(15);
-/// What is kept of each of a tool's outputs: the end, where compilers say what is wrong.
+/// Bytes kept of each of a tool's outputs: the end, which has the compiler's errors.
 const MAX_OUTPUT_BYTES: usize = 64 * 1024;
 
 /// An executable file of this name: where the variable says, in one of these folders of the project or of a folder above
@@ -44,12 +44,12 @@ fn is_executable(file: &Path) -> bool {
 /// One call of a tool.
 pub(super) struct Call {
     command: Command,
-    /// What it is called when it is told that it failed; none: the program's name.
+    /// Name in error messages; `None`: the program's name.
     known_as: Option<&'static str>,
 }
 
 impl Call {
-    /// Of this program, in this folder.
+    /// Builds the command for this program in this folder.
     pub(super) fn of(program: &Path, folder: &Path) -> Self {
         let mut command = Command::new(program);
         command.current_dir(folder).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -118,12 +118,12 @@ impl Call {
     }
 }
 
-/// What happens to a tool that runs.
+/// An event while a tool runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Event {
     /// It closed stdout, or stderr.
     PipeClosed,
-    /// Ctrl-C.
+    /// Ctrl-C was pressed.
     Interrupted,
 }
 

@@ -8,6 +8,7 @@ use pointsman_core::table::{Backend, Dialect, Limits, Pattern, Price, Route, Tab
 use super::Check;
 use super::secrets::is_reference;
 use crate::config::checked::{BackendConfig, HealthCheck};
+use crate::config::defaults;
 use crate::config::raw::{RawBackend, RawDialect, RawHealthCheck, RawModels, RawPrice, RawSent, RawTier, RawTimeouts};
 use crate::config::tree::Path;
 
@@ -82,10 +83,8 @@ impl Check<'_, '_> {
     }
 
     fn health_check(&mut self, at: &Path, raw: RawHealthCheck, backend: &Backend) -> Option<HealthCheck> {
-        const INTERVAL_MS: u64 = 10_000;
-        const TIMEOUT_MS: u64 = 60_000;
-        let interval = self.millis(&at.key("interval_ms"), raw.interval_ms, INTERVAL_MS, 1_000);
-        let timeout = self.millis(&at.key("timeout_ms"), raw.timeout_ms, TIMEOUT_MS, 1);
+        let interval = self.millis(&at.key("interval_ms"), raw.interval_ms, defaults::HEALTH_CHECK_INTERVAL_MS, 1_000);
+        let timeout = self.millis(&at.key("timeout_ms"), raw.timeout_ms, defaults::HEALTH_CHECK_TIMEOUT_MS, 1);
         let Some(model) = raw.model else {
             self.missing(at, "model", "this health check names no model".to_owned(), "write model = \"...\"");
             return None;

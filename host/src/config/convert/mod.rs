@@ -6,18 +6,21 @@ mod client;
 mod sealed;
 mod secrets;
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path as FilePath, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
 use pointsman_core::contract::{Commit, OnFault, Resume};
+use pointsman_core::exchange::Budgets;
+use pointsman_core::fleet::health::CooldownSettings;
 use pointsman_core::lifecycle::fault_breaker::FaultLimits;
 use sha2::{Digest, Sha256};
 
 use super::checked::{
     Admin, Config, Cooldown, ExchangeLimits, Journal, KeptBodies, Log, LogFormat, Policy, Server, Shadow, Store, Stream,
 };
+use super::defaults::{self, millis};
 use super::diagnostic::{Diagnostic, Report};
 use super::log_level;
 use super::overlay::Env;
@@ -41,7 +44,7 @@ const MAX_MS: u64 = 100 * 24 * 3_600_000;
 
 /// Resolves the path of the store; `None`: the store is in memory.
 pub(super) fn store_path(path: Option<&str>, folder: &FilePath) -> Option<PathBuf> {
-    let path = path.unwrap_or("pointsman.db");
+    let path = path.unwrap_or(defaults::STORE_PATH);
     (path != MEMORY).then(|| folder.join(path))
 }
 
@@ -126,19 +129,44 @@ impl Check<'_, '_> {
     fn server(&mut self, raw: &RawServer) -> Server {
         let at = Path::of("server");
         Server {
-            listen: self.listen(&at, raw.listen.as_deref(), 8080),
-            max_body_bytes: self.at_least(&at.key("max_body_bytes"), raw.max_body_bytes, 64 << 20, 1),
-            max_header_bytes: self.at_least(&at.key("max_header_bytes"), raw.max_header_bytes, 64 << 10, 8 << 10),
-            max_connections: self.at_least(&at.key("max_connections"), raw.max_connections, 10_000, 1),
-            drain_timeout: self.millis(&at.key("drain_timeout_ms"), raw.drain_timeout_ms, 30_000, 0),
-            header_read_timeout: self.millis(&at.key("header_read_timeout_ms"), raw.header_read_timeout_ms, 30_000, 1),
-            unread_timeout: self.millis(&at.key("unread_timeout_ms"), raw.unread_timeout_ms, 120_000, 1),
+            listen: self.listen(&at, raw.listen.as_deref(), defaults::LISTEN),
+            max_body_bytes: self.at_least(&at.key("max_body_bytes"), raw.max_body_bytes, defaults::MAX_BODY_BYTES, 1),
+            max_header_bytes: self.at_least(
+                &at.key("max_header_bytes"),
+                raw.max_header_bytes,
+                defaults::MAX_HEADER_BYTES,
+                8 << 10,
+            ),
+            max_connections: self.at_least(
+                &at.key("max_connections"),
+                raw.max_connections,
+                defaults::MAX_CONNECTIONS,
+                1,
+            ),
+            drain_timeout: self.millis(
+                &at.key("drain_timeout_ms"),
+                raw.drain_timeout_ms,
+                defaults::DRAIN_TIMEOUT_MS,
+                0,
+            ),
+            header_read_timeout: self.millis(
+                &at.key("header_read_timeout_ms"),
+                raw.header_read_timeout_ms,
+                defaults::HEADER_READ_TIMEOUT_MS,
+                1,
+            ),
+            unread_timeout: self.millis(
+                &at.key("unread_timeout_ms"),
+                raw.unread_timeout_ms,
+                defaults::UNREAD_TIMEOUT_MS,
+                1,
+            ),
         }
     }
 
     fn admin(&mut self, raw: &RawAdmin) -> Admin {
         let at = Path::of("admin");
-        let listen = self.listen(&at, raw.listen.as_deref(), 9901);
+        let listen = self.listen(&at, raw.listen.as_deref(), defaults::ADMIN_LISTEN);
         let owner = "the admin listener";
         let token = raw.token.as_deref().and_then(|text| self.secret(&at.key("token"), text, owner));
         if raw.token.is_none() && !self.tree.refused(&at.key("token")) && !listen.ip().is_loopback() {
@@ -157,25 +185,36 @@ impl Check<'_, '_> {
         }
         Store {
             path: store_path(raw.path.as_deref(), self.folder),
-            retention_days: self.at_least(&at.key("retention_days"), raw.retention_days, 30, 1),
+            retention_days: self.at_least(
+                &at.key("retention_days"),
+                raw.retention_days,
+                defaults::STORE_RETENTION_DAYS,
+                1,
+            ),
             max_mb: raw.max_mb.map(|mb| self.at_least(&at.key("max_mb"), Some(mb), 1, 1)),
-            backlog: self.at_least(&at.key("backlog"), raw.backlog, 10_000, 1),
+            backlog: self.at_least(&at.key("backlog"), raw.backlog, defaults::STORE_BACKLOG, 1),
         }
     }
 
     fn journal(&mut self, raw: &RawJournal, in_memory: bool) -> Journal {
         let at = Path::of("journal");
+        let max_mb = if in_memory { defaults::JOURNAL_MAX_MB_IN_MEMORY } else { defaults::JOURNAL_MAX_MB };
         Journal {
-            sample: self.fraction(&at.key("sample"), raw.sample, 1.0),
-            retention_days: self.at_least(&at.key("retention_days"), raw.retention_days, 7, 1),
-            max_mb: self.at_least(&at.key("max_mb"), raw.max_mb, if in_memory { 64 } else { 1_024 }, 1),
-            backlog_mb: self.at_least(&at.key("backlog_mb"), raw.backlog_mb, 64, 1),
+            sample: self.fraction(&at.key("sample"), raw.sample, defaults::JOURNAL_SAMPLE),
+            retention_days: self.at_least(
+                &at.key("retention_days"),
+                raw.retention_days,
+                defaults::JOURNAL_RETENTION_DAYS,
+                1,
+            ),
+            max_mb: self.at_least(&at.key("max_mb"), raw.max_mb, max_mb, 1),
+            backlog_mb: self.at_least(&at.key("backlog_mb"), raw.backlog_mb, defaults::JOURNAL_BACKLOG_MB, 1),
             bodies: self.bodies(&at, raw),
         }
     }
 
     fn bodies(&mut self, at: &Path, raw: &RawJournal) -> Option<KeptBodies> {
-        let max_body_kb = self.at_least(&at.key("max_body_kb"), raw.max_body_kb, 64, 1);
+        let max_body_kb = self.at_least(&at.key("max_body_kb"), raw.max_body_kb, defaults::JOURNAL_BODY_KB, 1);
         if max_body_kb > MAX_BODY_KB {
             self.error(&at.key("max_body_kb"), format!("`max_body_kb` must be at most {MAX_BODY_KB}"));
         }
@@ -226,7 +265,7 @@ impl Check<'_, '_> {
                 None | Some(RawOnFault::Default) => OnFault::AskDefault,
                 Some(RawOnFault::Refuse) => OnFault::Refuse,
             },
-            memory_mb: self.at_least(&at.key("memory_mb"), raw.memory_mb, 64, 1),
+            memory_mb: self.at_least(&at.key("memory_mb"), raw.memory_mb, defaults::POLICY_MEMORY_MB, 1),
             rollback: self.rollback(&at.key("rollback"), &raw.rollback),
         }
     }
@@ -238,7 +277,7 @@ impl Check<'_, '_> {
         settings: &serde_json::Map<String, serde_json::Value>,
     ) -> Option<Shadow> {
         let deadline = self.decision_deadline(at, raw.deadline_ms);
-        let core_share = self.fraction(&at.key("core_share"), raw.core_share, 0.1);
+        let core_share = self.fraction(&at.key("core_share"), raw.core_share, defaults::SHADOW_CORE_SHARE);
         if core_share == 0.0 {
             self.error(&at.key("core_share"), "a shadow needs some time").help("take the [policy.shadow] out instead");
         }
@@ -262,7 +301,7 @@ impl Check<'_, '_> {
         /// Upper limit set by the engine.
         const MAX_MS: u32 = 90;
         let at = at.key("deadline_ms");
-        let ms = self.at_least(&at, ms, 5, 1);
+        let ms = self.at_least(&at, ms, defaults::DECISION_DEADLINE_MS, 1);
         if ms > MAX_MS {
             self.error(&at, format!("`deadline_ms` must be at most {MAX_MS}")).label(format!("this is {ms}"));
         }
@@ -271,7 +310,7 @@ impl Check<'_, '_> {
 
     fn rollback(&mut self, at: &Path, raw: &RawRollback) -> Option<FaultLimits> {
         let default = FaultLimits::default();
-        let window_ms = default.window.as_millis() as u64;
+        let window_ms = millis(default.window);
         let rule = FaultLimits {
             first_decisions: self.at_least(&at.key("first_decisions"), raw.first_decisions, default.first_decisions, 1),
             fault_permille: raw.fault_permille.unwrap_or(default.fault_permille),
@@ -291,6 +330,7 @@ impl Check<'_, '_> {
 
     fn stream(&mut self, raw: &RawStream) -> Stream {
         let at = Path::of("stream");
+        let keepalive = self.millis(&at.key("keepalive_ms"), raw.keepalive_ms, defaults::KEEPALIVE_MS, 0);
         Stream {
             commit: match raw.commit {
                 None | Some(RawCommit::FirstContent) => Commit::FirstContent,
@@ -303,29 +343,33 @@ impl Check<'_, '_> {
                 Some(RawResume::None) => Resume::None,
                 Some(RawResume::Prefill) => Resume::Prefill,
             },
-            keepalive: Some(self.millis(&at.key("keepalive_ms"), raw.keepalive_ms, 10_000, 0)).filter(|d| !d.is_zero()),
+            keepalive: Some(keepalive).filter(|d| !d.is_zero()),
         }
     }
 
     fn limits(&mut self, raw: &RawLimits) -> ExchangeLimits {
         let at = Path::of("limits");
+        let default = Budgets::default();
         ExchangeLimits {
-            max_attempts: self.at_least(&at.key("max_attempts"), raw.max_attempts, 16, 1),
-            max_waits: raw.max_waits.unwrap_or(32),
-            max_wait: self.millis(&at.key("max_wait_ms"), raw.max_wait_ms, 120_000, 0),
-            max_exchange: self.millis(&at.key("max_exchange_ms"), raw.max_exchange_ms, 600_000, 1),
-            queue_length: raw.queue_length.unwrap_or(1_000),
+            max_attempts: self.at_least(&at.key("max_attempts"), raw.max_attempts, default.max_attempts, 1),
+            max_waits: raw.max_waits.unwrap_or(default.max_waits),
+            max_wait: self.millis(&at.key("max_wait_ms"), raw.max_wait_ms, millis(default.max_wait), 0),
+            max_exchange: self.millis(&at.key("max_exchange_ms"), raw.max_exchange_ms, millis(default.max_total), 1),
+            queue_length: raw.queue_length.unwrap_or(defaults::QUEUE_LENGTH),
         }
     }
 
     fn cooldown(&mut self, raw: &RawCooldown) -> Cooldown {
         let at = Path::of("cooldown");
+        let default = CooldownSettings::default();
+        let [base, max, floor, cap] =
+            [default.base, default.max, default.retry_after_floor, default.retry_after_cap].map(millis);
         let cooldown = Cooldown {
-            base: self.millis(&at.key("base_ms"), raw.base_ms, 1_000, 1),
-            max: self.millis(&at.key("max_ms"), raw.max_ms, 60_000, 1),
-            jitter: self.fraction(&at.key("jitter"), raw.jitter, 0.2),
-            retry_after_floor: self.millis(&at.key("retry_after_floor_ms"), raw.retry_after_floor_ms, 100, 0),
-            retry_after_cap: self.millis(&at.key("retry_after_cap_ms"), raw.retry_after_cap_ms, 3_600_000, 1),
+            base: self.millis(&at.key("base_ms"), raw.base_ms, base, 1),
+            max: self.millis(&at.key("max_ms"), raw.max_ms, max, 1),
+            jitter: self.fraction(&at.key("jitter"), raw.jitter, default.jitter),
+            retry_after_floor: self.millis(&at.key("retry_after_floor_ms"), raw.retry_after_floor_ms, floor, 0),
+            retry_after_cap: self.millis(&at.key("retry_after_cap_ms"), raw.retry_after_cap_ms, cap, 1),
         };
         for (low, low_name, high, high_name) in [
             (cooldown.base, "base_ms", cooldown.max, "max_ms"),
@@ -342,7 +386,7 @@ impl Check<'_, '_> {
     }
 
     fn log(&mut self, raw: RawLog) -> Log {
-        let level = raw.level.unwrap_or_else(|| "info".to_owned());
+        let level = raw.level.unwrap_or_else(|| defaults::LOG_LEVEL.to_owned());
         if let Some(fault) = log_level::fault(&level) {
             self.error(&Path::of("log").key("level"), fault).help(log_level::HELP);
         }
@@ -377,8 +421,9 @@ impl Check<'_, '_> {
             .help("give [admin] listen a port of its own, such as \"127.0.0.1:9901\"");
     }
 
-    fn listen(&mut self, section: &Path, text: Option<&str>, port: u16) -> SocketAddr {
-        let default = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    fn listen(&mut self, section: &Path, text: Option<&str>, default: &str) -> SocketAddr {
+        let default: SocketAddr = default.parse().expect("a default address is valid");
+        let port = default.port();
         let Some(text) = text else { return default };
         let text = text.replace("localhost", "127.0.0.1");
         text.parse().unwrap_or_else(|_| {

@@ -7,13 +7,11 @@ use std::rc::Rc;
 use zeroize::Zeroizing;
 
 use super::Check;
+use crate::config::defaults;
 use crate::config::diagnostic::Diagnostic;
 use crate::config::raw::RawSecrets;
 use crate::config::tree::Path;
 use crate::seal::{KeyError, PRIVATE, PrivateKey, Sealed, SealedError};
-
-/// Source of the private key where none is configured.
-const DEFAULT_KEY: &str = "env:POINTSMAN_SEAL_KEY";
 
 /// More bytes are no key, and white space around it.
 const MAX_KEY_FILE_BYTES: u64 = 4 * 1024;
@@ -35,7 +33,7 @@ impl Check<'_, '_> {
     /// Judges what `[secrets]` says, and looks at nothing else.
     pub(super) fn secrets(&mut self, raw: RawSecrets) {
         let at = key_path();
-        let source = raw.key.unwrap_or_else(|| DEFAULT_KEY.to_owned());
+        let source = raw.key.unwrap_or_else(|| defaults::SEAL_KEY.to_owned());
         self.seal_key = if self.tree.refused(&at) || self.tree.refused(&Path::of("secrets")) {
             SealKey::Refused
         } else if source.starts_with("env:") || source.starts_with("file:") {
@@ -47,7 +45,7 @@ impl Check<'_, '_> {
                 ("must say where the private key is", "write")
             };
             self.error(&at, format!("`[secrets] key` {what}"))
-                .help(format!("{help} \"{DEFAULT_KEY}\" or \"file:PATH\""));
+                .help(format!("{help} \"{}\" or \"file:PATH\"", defaults::SEAL_KEY));
             SealKey::Refused
         };
     }

@@ -21,7 +21,7 @@ use crate::lab::journal::{JournalArgs, Period, Progress};
 use crate::lab::settings::{SettingsArgs, recorded};
 use crate::telemetry::rfc3339::Rfc3339;
 
-/// What `pointsman backtest` is told.
+/// Arguments of `pointsman backtest`.
 #[derive(Debug, clap::Args)]
 pub struct BacktestArgs {
     /// The candidate: a component file, or `default` for the policy inside this binary.
@@ -34,7 +34,7 @@ pub struct BacktestArgs {
     /// revision that decided most of the recorded exchanges].
     #[arg(long, value_name = "FILE|default|REVISION")]
     pub against: Option<String>,
-    /// Where the journal is.
+    /// Location of the journal.
     #[command(flatten)]
     pub journal: JournalArgs,
     /// Exchanges that ended since then: how long ago (90s, 30m, 24h, 7d) or a time.
@@ -54,7 +54,7 @@ pub struct BacktestArgs {
     pub html: Option<PathBuf>,
 }
 
-/// How the command ended.
+/// Result of the command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Backtested {
     /// The report is made.
@@ -65,11 +65,11 @@ pub enum Backtested {
     WrongUsage,
 }
 
-/// Why there is no report.
+/// The reason why there is no report.
 enum Failure {
-    /// Of what is asked for.
+    /// The request cannot be met.
     Refused(String),
-    /// Of how it is asked.
+    /// The arguments are wrong.
     WrongUsage(String),
 }
 

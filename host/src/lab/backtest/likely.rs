@@ -28,7 +28,7 @@ pub struct Likely<'a> {
     attempts: Vec<u8>,
     backends: Vec<Backend<'a>>,
     sayings: Sayings,
-    /// How much of it is guesswork.
+    /// Counts of answers by how they were found.
     pub guesses: Guesses,
 }
 
@@ -146,19 +146,19 @@ impl Outside for Likely<'_> {
 /// A refusal of the request itself comes as quickly as this, or quicker.
 const QUICK: Duration = Duration::from_millis(300);
 
-/// What is known of the moment of an attempt.
+/// Facts at the moment of an attempt.
 struct Draw {
     now: Timestamp,
     like: Like,
     world: u64,
 }
 
-/// What becomes of an attempt.
+/// Result of an attempt.
 #[derive(Clone, Copy)]
 enum Fate<'a> {
-    /// What became of this one, in good times.
+    /// The result of this recorded attempt, in good times.
     Met(&'a Try, Pace),
-    /// What became of this one, in bad times.
+    /// The result of this recorded attempt, in an outage.
     Out(&'a Try),
     /// 429, with its Retry-After in ms, after so long.
     Refused(Option<u32>, Duration),
@@ -238,7 +238,7 @@ fn in_ms(time: Duration, whole_seconds: bool) -> u32 {
     if whole_seconds { (ms / 1_000 + 1).saturating_mul(1_000) } else { ms }
 }
 
-/// Where nobody was ever answered: an answer like many.
+/// A typical answer, used where no attempt was ever answered.
 static UNSEEN: Try = Try {
     sent: Timestamp::from_micros(0),
     took: Duration::from_secs(3),

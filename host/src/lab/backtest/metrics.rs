@@ -43,16 +43,16 @@ pub enum Metric {
     Faults,
 }
 
-/// How a number is shown.
+/// Unit of a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unit {
     /// 0..=1, shown in percent.
     Share,
     /// Milliseconds.
     Ms,
-    /// How many, of the whole traffic.
+    /// A count over the whole traffic.
     Count,
-    /// How many, by exchange.
+    /// A mean per exchange.
     Mean,
     /// USD, of the whole traffic.
     Usd,
@@ -101,7 +101,7 @@ impl Metric {
         }
     }
 
-    /// Is more of it better? None: neither.
+    /// Returns true if larger is better, false if smaller is; `None`: neither.
     pub const fn more_is_better(self) -> Option<bool> {
         match self {
             Metric::Success => Some(true),
@@ -151,20 +151,21 @@ impl Metric {
 /// One number side by side.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Row {
-    /// Which.
+    /// The metric.
     pub metric: Metric,
     /// As recorded.
     pub recorded: f64,
-    /// Of the policy that ran, in the modelled worlds.
+    /// Value of the policy that ran, in the modelled worlds.
     pub current: Estimate,
-    /// Of the candidate.
+    /// Value of the candidate.
     pub candidate: Estimate,
     /// The candidate's less the current one's, world by world.
     pub difference: Estimate,
 }
 
 impl Row {
-    /// Is the candidate better in this? None: no difference beyond doubt, or neither is better.
+    /// Returns true if the candidate is better, false if it is worse; `None`: no significant difference, or neither is
+    /// better.
     pub fn is_better(&self) -> Option<bool> {
         let more = self.metric.more_is_better().filter(|_| self.difference.is_not_zero())?;
         Some(more == (self.difference.mean > 0.0))

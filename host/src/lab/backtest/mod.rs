@@ -38,24 +38,24 @@ use super::world::{After, World};
 /// Seeds, where nobody says how many.
 pub const SEEDS: u32 = 20;
 
-/// What became of one world under one policy.
+/// Result of one world under one policy.
 #[derive(Clone, Debug)]
 pub struct Lived {
     /// The numbers.
     pub tally: Tally,
-    /// How much of them is guesswork.
+    /// Counts of its answers by how they were found.
     pub guesses: Guesses,
 }
 
 /// Worlds to be lived through.
 pub struct Plan<'a> {
-    /// What is recorded.
+    /// The recorded traffic.
     pub past: &'a Past,
-    /// What was learned from it.
+    /// The model learned from it.
     pub model: &'a Model,
     /// The policy that ran, and the candidate, each with its settings.
     pub policies: [(&'a Compiled, SettingsOffer); 2],
-    /// How many worlds.
+    /// Number of worlds.
     pub seeds: u32,
 }
 

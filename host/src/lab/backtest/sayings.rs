@@ -1,4 +1,4 @@
-//! What backends say, in the words in which core hears them.
+//! Responses of backends, as core reads them.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,12 +12,12 @@ use super::model::pace::{self, Pace};
 use super::past::Try;
 use crate::lab::answer::{Answer, Gives, Response};
 
-/// What an answer is for.
+/// Properties of the request that an answer is for.
 #[derive(Clone, Copy, Debug)]
 pub struct Wanted {
     /// Tokens of the answer, where there is a whole one.
     pub output: u32,
-    /// Is a stream asked for?
+    /// A stream is requested.
     pub stream: bool,
     /// The attempt's own limit between two pieces.
     pub idle: Duration,

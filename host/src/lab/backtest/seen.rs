@@ -1,4 +1,4 @@
-//! What became of exchanges, counted the same way whether it is recorded or lived through.
+//! Results of exchanges, counted the same way for recorded and simulated ones.
 
 use std::time::Duration;
 
@@ -11,12 +11,12 @@ use pointsman_core::time::Timestamp;
 
 use crate::lab::world::{Finished, Scene, Sight, Watcher};
 
-/// What became of one exchange.
+/// Result of one exchange.
 #[derive(Clone, Copy, Debug)]
 pub struct Seen {
     /// Arrival.
     pub arrived: Timestamp,
-    /// How it ended.
+    /// End of the exchange.
     pub end: End,
     /// The lane of who answered.
     pub lane: Option<Lane>,
@@ -34,7 +34,7 @@ pub struct Seen {
     pub rate_limited: u32,
     /// Policy faults.
     pub faults: u32,
-    /// What all attempts cost.
+    /// Cost of all attempts, USD.
     pub cost_usd: f64,
 }
 
@@ -82,7 +82,7 @@ pub struct Tally {
     pub exchanges: u64,
     /// Answered whole.
     pub delivered: u64,
-    /// Whose client went away.
+    /// Number of exchanges whose client disconnected.
     pub gone: u64,
     /// Those that waited.
     pub waiting: u64,
@@ -160,7 +160,7 @@ impl Tally {
         })
     }
 
-    /// What all cost, in USD.
+    /// Cost of all exchanges, USD.
     pub fn spend_usd(&self) -> f64 {
         total_usd(self.parts.iter().map(|part| part.spend_usd))
     }
@@ -173,7 +173,7 @@ impl Tally {
 
 /// Counts what happens in a world.
 pub struct Counter {
-    /// What was counted.
+    /// Counts so far.
     pub tally: Tally,
     /// By number: the first byte's time, and faults.
     under_way: Vec<(Option<Duration>, u32)>,
@@ -182,7 +182,7 @@ pub struct Counter {
 }
 
 impl Counter {
-    /// Of a world with so many arrivals.
+    /// Creates a counter for a world with this many arrivals.
     pub fn new(face: Clockface, arrivals: usize) -> Self {
         Self {
             tally: Tally::new(face),

@@ -1,4 +1,4 @@
-//! Where a backtest finds the journal and the policies.
+//! Finding the journal and the policies of a backtest.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! What several worlds say together.
+//! Statistics over several worlds.
 
 /// A number with the bounds that it lies within, 19 times of 20.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -22,7 +22,7 @@ impl Estimate {
         Self { mean, low: mean - reach, high: mean + reach }
     }
 
-    /// Do the bounds leave out zero?
+    /// Returns true if the bounds exclude zero.
     pub fn is_not_zero(&self) -> bool {
         self.low > 0.0 || self.high < 0.0
     }

@@ -8,7 +8,7 @@ use pointsman_store::ExchangeRow;
 
 use crate::lab::story::{Moment, Story};
 
-/// What happened to it.
+/// Tells the story of a refused request.
 pub fn denied(exchange: &ExchangeRow, denial: Denial) -> Story {
     let why = exchange.error.clone().unwrap_or_default();
     let took = Duration::from_millis(exchange.elapsed_ms);

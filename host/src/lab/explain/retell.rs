@@ -15,11 +15,11 @@ use crate::telemetry::rfc3339;
 /// An exchange, told again.
 #[derive(Clone, Debug)]
 pub struct Retold {
-    /// What happened, in words; times are from its arrival.
+    /// Story of the exchange; times are from its arrival.
     pub story: Story,
-    /// What was decided, in order; the host's choice of a backend stands where the policy left it to it.
+    /// Decisions in order; the host's choice of a backend is named where the policy left it to the host.
     pub decisions: Vec<Decided>,
-    /// How it ended.
+    /// End of the exchange.
     pub ended: Ended,
 }
 
@@ -136,7 +136,7 @@ fn outcome(attempt: &AttemptRow) -> Outcome {
     }
 }
 
-/// When an attempt ended, from the arrival.
+/// Computes when an attempt ended, from the arrival.
 fn ended_at(exchange: &ExchangeRow, attempt: &AttemptRow) -> Duration {
     let ms = |text: &str| rfc3339::parse(text).unwrap_or_default();
     ms(&attempt.started).since(ms(&exchange.started)) + Duration::from_millis(attempt.elapsed_ms)

@@ -87,7 +87,7 @@ fn answer(dice: &mut Dice) -> String {
     }
 }
 
-/// What kinds an exchange is of.
+/// Lists the kinds that an exchange belongs to.
 fn kinds(journaled: &Journaled) -> Vec<&'static str> {
     let exchange = &journaled.exchange;
     let outcome = |kind: Kind| exchange.attempts.iter().any(|attempt| attempt.outcome == kind.as_str());
@@ -142,7 +142,7 @@ fn a_policy_passes_the_scenario_of_every_exchange_that_it_decided() {
     }
 }
 
-/// What was recorded ends where another decision is taken; the world goes on by itself.
+/// Replaying ends where another decision is taken; the simulation goes on by itself.
 #[test]
 fn after_another_decision_an_exchange_still_comes_to_an_end() {
     let policy = default_policy();
@@ -166,7 +166,7 @@ fn after_another_decision_an_exchange_still_comes_to_an_end() {
     assert!(ended["delivered"] * 4 > all && ended["rejected"] * 50 > all, "{ended:?} of {all}");
 }
 
-/// Whatever is decided, also what cannot be had: it goes again as it went.
+/// Random decisions, also impossible ones, are reproduced exactly.
 #[test]
 fn decisions_by_chance_are_written_down_exactly_too() {
     let original = Scenario::parse(&storm(6), "storm.toml").unwrap_or_else(|e| panic!("{e}"));

@@ -6,14 +6,14 @@ use std::time::Duration;
 use super::end;
 use crate::lab::story::{Moment, Story, in_words};
 
-/// How it may look.
+/// Capabilities of the terminal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Look {
     /// Columns to fill.
     pub width: usize,
-    /// May characters outside of ASCII be used?
+    /// Characters outside of ASCII may be used.
     pub unicode: bool,
-    /// May colours be used?
+    /// Colours may be used.
     pub colour: bool,
 }
 
@@ -24,7 +24,7 @@ const MAX_NAME: usize = 24;
 /// Bars drawn; of more only the number is told.
 const MAX_BARS: usize = 40;
 
-/// What a bar is for.
+/// Meaning of a bar.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Nature {
     Waited,
@@ -38,7 +38,7 @@ struct Bar {
     name: String,
     nature: Nature,
     from: Duration,
-    /// When the first byte went downstream.
+    /// Time when the first byte went downstream.
     begun: Option<Duration>,
     until: Duration,
     told: String,
@@ -161,7 +161,7 @@ impl Look {
 
     /// A line of the story: the time is pale, the word for what happened is bold.
     pub(super) fn ink(self, line: &str) -> String {
-        /// Where the time ends, and where the word does.
+        /// Columns of the time and of the word.
         const TIME: usize = 14;
         const WORD: usize = 23;
         match (self.colour, line.get(..TIME), line.get(TIME..WORD), line.get(WORD..)) {

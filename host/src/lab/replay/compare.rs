@@ -23,7 +23,7 @@ pub enum Exactness {
     TooMuchState,
 }
 
-/// What another component does otherwise at one question.
+/// Difference of another component's answer to one question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Divergence {
     /// Sent in another lane.
@@ -55,13 +55,14 @@ pub enum Divergence {
 }
 
 impl Divergence {
-    /// Does another history follow? Other notes, and another backend that was as good, change none.
+    /// Returns true if the exchange would go on differently. Other notes, and another equivalent backend, change
+    /// nothing.
     pub const fn is_different(self) -> bool {
         !matches!(self, Divergence::Notes | Divergence::Tie(_))
     }
 }
 
-/// What a decision that does not refuse does.
+/// Effect of a decision that is not a rejection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Action {
     /// It sends.
@@ -70,7 +71,7 @@ pub enum Action {
     Wait,
 }
 
-/// Did the revision that decided this answer the same again?
+/// Compares the same revision's answer with the recorded one.
 pub fn exactness(question: &Question, heard: &Heard) -> Exactness {
     if question.state.last() == Some(&StateUse::TooMany) {
         return Exactness::TooMuchState;
@@ -92,7 +93,8 @@ pub fn exactness(question: &Question, heard: &Heard) -> Exactness {
     }
 }
 
-/// What another component does otherwise; none: nothing, or its time was over, which says nothing here.
+/// Compares another component's answer with the recorded one; `None` without a difference, or when its time was over,
+/// which means nothing here.
 pub fn divergence(question: &Question, heard: &Heard, table: &Table) -> Option<Divergence> {
     match &heard.answer {
         Err(fault) if is_timed(fault) => None,
@@ -108,7 +110,7 @@ pub fn divergence(question: &Question, heard: &Heard, table: &Table) -> Option<D
     }
 }
 
-/// Did another instance answer the same to the same question? None: it cannot be said.
+/// Compares another instance's answer to the same question; `None` when they cannot be compared.
 pub fn same_again(heard: &Heard, other: &Heard) -> Option<bool> {
     if ran_out_of_time(heard) || ran_out_of_time(other) || heard.state.last() == Some(&StateUse::TooMany) {
         return None;
@@ -122,7 +124,7 @@ pub fn same_again(heard: &Heard, other: &Heard) -> Option<bool> {
     Some(same_answer && heard.notes == other.notes && heard.state == other.state)
 }
 
-/// Was its time over?
+/// Returns true if the deadline was exceeded.
 pub fn ran_out_of_time(heard: &Heard) -> bool {
     heard.answer.as_ref().is_err_and(is_timed)
 }
@@ -175,7 +177,7 @@ pub fn first_other_use(question: &Question, heard: &Heard) -> Option<(usize, Opt
     Some((place + 1, question.state.get(place).cloned(), heard.state.get(place).cloned()))
 }
 
-/// What the policy itself noted: those of a fault come after it.
+/// Returns the policy's own notes, without those of a fault, which come after them.
 pub fn own_notes(question: &Question) -> &[String] {
     let of_fault = |fault: &Failed| {
         let beginning = format!("policy fault ({})", fault.kind);

@@ -1,4 +1,4 @@
-//! Where the component of a revision comes from.
+//! Finding the component of a revision.
 
 use std::sync::Arc;
 

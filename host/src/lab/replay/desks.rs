@@ -8,7 +8,7 @@ use pointsman_engine::{Compiled, LoadError, Replay, Replayer, SettingsOffer};
 /// Configured at a time; beyond it the one that was not asked for longest goes, with what its instance remembers.
 const MAX_KEPT: usize = 16;
 
-/// What a question is put to.
+/// An instance's configuration, which questions are put to.
 #[derive(Clone)]
 pub struct Desk {
     /// The component.
@@ -35,7 +35,7 @@ impl Desk {
 }
 
 impl Desks {
-    /// Is it configured already?
+    /// Returns true if it is configured already.
     pub fn knows(&self, desk: &Desk) -> bool {
         self.kept.iter().any(|(kept, _)| kept.is(desk))
     }

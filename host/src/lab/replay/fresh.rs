@@ -1,5 +1,4 @@
-//! What was answered by an instance that remembers is asked again of instances that have never been asked anything, on
-//! threads of their own.
+//! Questions that a used instance answered are asked again of fresh instances, on threads of their own.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -19,15 +18,15 @@ const AHEAD: usize = 64;
 
 /// An exchange that was asked.
 pub struct Asked {
-    /// Which one, in the order of the journal.
+    /// Number of the exchange in the order of the journal.
     pub number: u64,
-    /// Where it was asked.
+    /// Configuration that it was asked in.
     pub desk: Desk,
     /// The exchange.
     pub journaled: Arc<Journaled>,
     /// Its texts.
     pub texts: Arc<Texts>,
-    /// What the first so many of its questions were answered.
+    /// Answers of the used instance to the first questions.
     pub heard: Vec<Heard>,
 }
 
@@ -56,7 +55,7 @@ impl<'scope> Threads<'scope> {
         Self { threads: (0..number.max(1)).map(thread).collect(), next: 0 }
     }
 
-    /// How many.
+    /// Returns the number of exchanges.
     pub fn number(&self) -> usize {
         self.threads.len()
     }
@@ -70,7 +69,7 @@ impl<'scope> Threads<'scope> {
         }
     }
 
-    /// What they found, together.
+    /// Returns the joined findings of all threads.
     ///
     /// # Errors
     /// A component did not start here that started elsewhere.

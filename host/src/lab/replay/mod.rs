@@ -41,7 +41,7 @@ use session::Session;
 /// Exchanges read ahead.
 const AHEAD: usize = 256;
 
-/// What is to be replayed.
+/// Options of a replay.
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// The store.
@@ -59,11 +59,11 @@ pub struct Plan {
     pub configured: PolicySettings,
     /// The bounds of policies. Its time for a decision is the longest there is, whatever they say: time is not compared.
     pub limits: EngineLimits,
-    /// How many examples of each kind of divergence are kept.
+    /// Number of examples kept for each kind of divergence.
     pub examples: usize,
 }
 
-/// Why there is no report.
+/// The reason why there is no report.
 #[derive(Debug, thiserror::Error)]
 pub enum ReplayError {
     /// The store cannot be read.
@@ -101,9 +101,9 @@ pub enum ReplayError {
     /// A component is no policy.
     #[error("{name} is no policy that can be asked: {why}")]
     NoPolicy {
-        /// Which.
+        /// Name of the component.
         name: String,
-        /// Why.
+        /// Error of loading it.
         why: LoadError,
     },
     /// The candidate does not take what was recorded.
@@ -116,11 +116,11 @@ pub enum ReplayError {
         revision: String,
         /// The first exchange of that setup.
         exchange: String,
-        /// When it arrived.
+        /// Time of its arrival.
         started: String,
-        /// Why not.
+        /// Error of loading it.
         why: LoadError,
-        /// Was it this very revision that decided?
+        /// True for the revision that decided.
         is_own: bool,
     },
 }
@@ -135,7 +135,7 @@ fn refusal_hint(why: &LoadError, is_own: bool) -> &'static str {
 }
 
 impl ReplayError {
-    /// Was it asked for something that is not there?
+    /// Returns true if the arguments name something that does not exist.
     pub fn is_usage(&self) -> bool {
         match self {
             ReplayError::Store(StoreError::Sql(_) | StoreError::Thread(_) | StoreError::Closed) => false,
@@ -181,7 +181,7 @@ pub fn run(plan: &Plan, mut progress: impl FnMut(u64, u64)) -> Result<Report, Re
     })
 }
 
-/// How many exchanges there are.
+/// Counts the exchanges to replay.
 fn expected(plan: &Plan, reader: &StoreReader) -> Result<u64, ReplayError> {
     let store = || plan.store.display().to_string();
     let Some((first, last)) = reader.journal_span()? else { return Err(ReplayError::Empty { store: store() }) };

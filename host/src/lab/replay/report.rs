@@ -13,16 +13,16 @@ use serde_json::{Value as Json, json};
 use super::tally::{Difference, Diverging, Exact, Forgetful};
 use super::words::{count, counted};
 
-/// What a replay found.
+/// Results of a replay.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Report {
     /// Exchanges read.
     pub exchanges: u64,
-    /// When the first and the last of them arrived.
+    /// Times of arrival of the first and the last of them.
     pub span: Option<(String, String)>,
     /// Questions that were too much to record, in how many exchanges.
     pub left_out: u64,
-    /// What could not be read.
+    /// Counts of records that could not be read.
     pub skipped: Skipped,
     /// The revision that was chosen; none: each exchange was put to the one that decided it.
     pub candidate: Option<String>,
@@ -30,13 +30,13 @@ pub struct Report {
     pub settings_left_out: BTreeSet<String>,
     /// Revisions that were put their own questions.
     pub exact: IndexMap<String, Exact>,
-    /// What the candidate does with those of others.
+    /// Divergences of the candidate from other policies' decisions.
     pub diverging: Diverging,
     /// The same questions, put to fresh instances; by revision.
     pub forgetful: IndexMap<Arc<str>, Forgetful>,
     /// Revisions whose component is not kept, with their exchanges.
     pub missing: IndexMap<String, u64>,
-    /// How long it took.
+    /// Duration of the replay.
     pub took: Duration,
 }
 
@@ -54,8 +54,8 @@ impl Report {
         self.left_out += u64::from(journaled.trail.left_out > 0);
     }
 
-    /// Did every revision that was asked its own questions decide the same again, with and without memory? And was anything
-    /// asked at all?
+    /// Returns true if questions were asked, and every revision decided its own ones the same again, by used and by
+    /// fresh instances.
     pub fn is_good(&self) -> bool {
         let is_exact = self.exact.values().all(|exact| exact.differing == 0);
         let is_forgetful = self.forgetful.values().all(|forgetful| forgetful.differing == 0);

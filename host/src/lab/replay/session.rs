@@ -27,11 +27,11 @@ pub struct Session<'a, 'scope> {
     plan: &'a Plan,
     components: Components,
     candidate: Option<Arc<Compiled>>,
-    /// What is offered under the setup that was asked last.
+    /// Settings offered under the setup that was asked last.
     offered: Option<(Arc<Setup>, Arc<SettingsOffer>)>,
     desks: Desks,
     threads: Threads<'scope>,
-    /// Of so many exchanges one is put to fresh instances.
+    /// One exchange of this many is put to fresh instances.
     stride: u64,
     expected: u64,
     watch: Stopwatch,
@@ -200,7 +200,7 @@ fn ask(replayer: &Replayer, question: &Question, texts: &Arc<Texts>) -> Heard {
     replayer.ask(&question.query, texts, &question.state)
 }
 
-/// What the policy could ask of the request.
+/// Collects the texts that the policy could read of the request.
 fn texts(journaled: &Journaled) -> Texts {
     let Journaled { exchange, trail, .. } = journaled;
     Texts {

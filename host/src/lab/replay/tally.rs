@@ -1,4 +1,4 @@
-//! What came of a replay, in numbers and examples.
+//! Counts and examples of a replay.
 
 use indexmap::IndexMap;
 use pointsman_core::contract::Decision;
@@ -10,16 +10,16 @@ use pointsman_store::ExchangeRow;
 use super::compare::{Divergence, Exactness, first_other_use};
 use super::words::{of_decision, of_state, on_one_line};
 
-/// Which question.
+/// Place of a question in the journal.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Place {
     /// The request id of its exchange.
     pub exchange: String,
-    /// When the exchange arrived.
+    /// Time when the exchange arrived.
     pub started: String,
     /// The model asked for.
     pub model: String,
-    /// Which of the exchange's questions, from 1.
+    /// Number of the question in its exchange, from 1.
     pub question: u32,
 }
 
@@ -33,7 +33,7 @@ pub struct Difference {
     pub recorded: Said,
     /// The other one.
     pub now: Said,
-    /// Where the use of `state` first differs, in words; none: it does not.
+    /// First difference in the use of `state`, in words; `None` without one.
     pub state: Option<String>,
 }
 
@@ -53,7 +53,7 @@ pub struct Exact {
     pub exchanges: u64,
     /// Questions it was asked again.
     pub questions: u64,
-    /// Of these, answered otherwise.
+    /// Number of these that were answered differently.
     pub differing: u64,
     /// The first of them.
     pub first: Option<Difference>,
@@ -100,14 +100,14 @@ pub struct Group {
 pub struct Forgetful {
     /// Questions.
     pub questions: u64,
-    /// Of these, answered otherwise.
+    /// Number of these that were answered differently.
     pub differing: u64,
     /// The first of them, with the exchange's number; the remembering instance's answer stands as the recorded one.
     pub first: Option<(u64, Difference)>,
 }
 
 impl Place {
-    /// Of an exchange, its question counted from 0.
+    /// Builds the place of a question, counted from 0.
     pub fn new(exchange: &ExchangeRow, question: usize) -> Self {
         Self {
             exchange: exchange.id.clone(),
@@ -127,7 +127,7 @@ impl Said {
         Self { decision, notes: notes.iter().map(|note| on_one_line(note)).collect() }
     }
 
-    /// What was recorded.
+    /// Describes the recorded answer.
     pub fn recorded(question: &Question, table: &Table) -> Self {
         let said = Self::new(Ok(&question.decision), &question.notes, table);
         match &question.fault {
@@ -136,7 +136,7 @@ impl Said {
         }
     }
 
-    /// What was heard.
+    /// Describes the answer heard now.
     pub fn heard(heard: &Heard, table: &Table) -> Self {
         Self::new(heard.answer.as_ref(), &heard.notes, table)
     }
@@ -217,7 +217,7 @@ impl Forgetful {
         }
     }
 
-    /// What another thread found.
+    /// Adds another thread's findings.
     pub fn join(&mut self, other: Forgetful) {
         self.questions += other.questions;
         self.differing += other.differing;

@@ -292,7 +292,7 @@ fn decisions() -> impl Strategy<Value = Decision> {
     prop_oneof![3 => sends, 1 => waits, 1 => rejections]
 }
 
-/// What the other way round is called.
+/// Returns the divergence with the two decisions exchanged.
 fn mirrored(divergence: Divergence) -> Divergence {
     match divergence {
         Divergence::Lane(then, now) => Divergence::Lane(now, then),
@@ -311,7 +311,7 @@ fn mirrored(divergence: Divergence) -> Divergence {
     }
 }
 
-/// What the kind says of both decisions holds.
+/// Checks that the kind is true of both decisions.
 fn holds(divergence: Divergence, then: &Decision, now: &Decision) -> bool {
     let word = |action: Action| match action {
         Action::Send(lane) => lane.as_str(),

@@ -19,7 +19,7 @@ use crate::telemetry::rfc3339;
 /// The first Monday of 2026.
 const START: &str = "2026-01-05T00:00:00Z";
 
-/// How long an answer takes.
+/// Duration of an answer.
 const AFTER: Duration = Duration::from_millis(300);
 
 /// Tokens of an answer.

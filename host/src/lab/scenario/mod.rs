@@ -36,7 +36,7 @@ const OWN_KEYS: &OwnKeys = &[("backend", &["before", "script", "outages"]), ("cl
 /// A scenario, checked.
 #[derive(Debug)]
 pub struct Scenario {
-    /// What it shows, in one sentence.
+    /// Title: the behaviour it shows, in one sentence.
     pub title: String,
     /// The virtual clock at time 0.
     pub start: Timestamp,
@@ -46,19 +46,19 @@ pub struct Scenario {
     pub config: Config,
     /// The revision that was offered these settings when they were recorded; none: they are for whoever is tested.
     pub settings_of: Option<String>,
-    /// What each backend answers, in the table's order.
+    /// Answers of each backend, in the table's order.
     pub scripts: Vec<Script>,
-    /// What each backend has behind it at time 0, in the table's order.
+    /// State of each backend at time 0, in the table's order.
     pub pasts: Vec<InitialState>,
-    /// What each client has spent before time 0, USD.
+    /// Spend of each client before time 0, USD.
     pub spent_usd: Vec<f64>,
     /// In the order of the file.
     pub requests: Vec<Request>,
-    /// Of the whole run.
+    /// Expectations on the whole run.
     pub expect: RunExpectation,
 }
 
-/// What a backend answers.
+/// Scripted answers of one backend.
 #[derive(Debug)]
 pub struct Script {
     /// In the order of its attempts, at least one; the last repeats.
@@ -74,28 +74,28 @@ pub struct Outage {
     pub from: Duration,
     /// Its end, not in it.
     pub until: Duration,
-    /// What all attempts get.
+    /// Answer to all attempts.
     pub answer: Answer,
 }
 
 /// Requests that are all the same.
 #[derive(Debug)]
 pub struct Request {
-    /// When the first arrives.
+    /// Arrival of the first request.
     pub at: Duration,
-    /// How many there are.
+    /// Number of requests.
     pub times: u32,
-    /// How far apart.
+    /// Time between two requests.
     pub every: Duration,
-    /// What is asked.
+    /// The request itself.
     pub ask: Ask,
-    /// What should become of each of them.
+    /// Expectations on each of them.
     pub expect: Expectation,
-    /// What its policy was asked when it was recorded, oldest first; empty where it was not.
+    /// Questions to its policy when it was recorded, oldest first; empty for a scenario that was not.
     pub questions: Vec<RecordedQuestion>,
 }
 
-/// What should become of an exchange.
+/// Expectations on one exchange.
 #[derive(Debug, Default)]
 pub struct Expectation {
     /// Its decisions.
@@ -111,7 +111,7 @@ pub struct Expectation {
 }
 
 impl Expectation {
-    /// Does it expect nothing?
+    /// Returns true if nothing is expected.
     pub fn is_empty(&self) -> bool {
         self.decisions.is_none()
             && self.end.is_none()
@@ -121,7 +121,7 @@ impl Expectation {
     }
 }
 
-/// What should come of all exchanges together.
+/// Expectations on all exchanges together.
 #[derive(Debug, Default)]
 pub struct RunExpectation {
     /// Attempts sent, by backend.
@@ -137,7 +137,7 @@ pub struct RunExpectation {
 }
 
 impl RunExpectation {
-    /// Does it expect nothing?
+    /// Returns true if nothing is expected.
     pub fn is_empty(&self) -> bool {
         self.attempts.is_empty()
             && self.lanes.is_empty()
@@ -153,7 +153,7 @@ impl Scenario {
         config::sketch(text, file_name, OWN_KEYS, check::check)
     }
 
-    /// What was recorded of its only request; nothing in a scenario that was not recorded.
+    /// Returns the recorded questions of its only request; none in a scenario that was not recorded.
     pub fn recorded(&self) -> &[RecordedQuestion] {
         self.requests.iter().map(|request| &*request.questions).find(|questions| !questions.is_empty()).unwrap_or(&[])
     }
@@ -163,8 +163,8 @@ impl Scenario {
         serde_json::Value::Object(self.config.policy.settings.clone()).to_string()
     }
 
-    /// What a policy is offered. Recorded settings are all that was offered then, other policies' among them: whoever is tested, the
-    /// policy that decided too, is told those that it knows.
+    /// Returns the settings for the policy under test. Recorded settings include other policies', so that every policy
+    /// is given those that it knows.
     pub fn offer(&self) -> SettingsOffer {
         match &self.settings_of {
             Some(_) => config::recorded_settings(&self.settings()),

@@ -19,7 +19,7 @@ const MAX_QUESTIONS: usize = 1_000;
 /// The word for a number that there is not: no limit, no time known.
 pub const NO_NUMBER: &str = "none";
 
-/// What follows a decision, as it is written.
+/// Syntax of the step after a decision.
 const THEN: &str = "\"send BACKEND\", \"wait\", \"ask\" (the policy is asked again at once) or \"end\"";
 
 impl Check<'_, '_, '_> {

@@ -84,7 +84,7 @@ pub(super) struct RawOutage {
 }
 
 impl RawOutage {
-    /// When, and what.
+    /// Splits an entry into its time, its backend and its answer.
     pub(super) fn split(self) -> (Option<String>, Option<String>, RawAnswer) {
         let Self { from, until, answer, retry_after, headers, body, after, first_token, tokens } = self;
         (from, until, RawAnswer { answer, retry_after, headers, body, after, first_token, tokens })

@@ -20,7 +20,7 @@ name = "c"
 end = "delivered"
 "#;
 
-/// What is said of the good scenario with one piece of it changed, or with something added.
+/// Returns the error for the good scenario with one piece changed, or something added.
 fn complaint(from: &str, to: &str) -> String {
     let text = if from.is_empty() { format!("{GOOD}{to}\n") } else { GOOD.replacen(from, to, 1) };
     assert_ne!(text, GOOD);

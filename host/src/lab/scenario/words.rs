@@ -9,15 +9,15 @@ use pointsman_core::table::Lane;
 
 use crate::lab::recorder::{Decided, DecidedWhat, Ended};
 
-/// How a duration is written.
+/// Syntax of a duration.
 pub(super) const DURATION: &str =
     "a number and a unit: \"300ms\", \"2s\", \"1.5s\", \"2m\" or \"1h\"; 100 days at most";
-/// How a decision is written.
+/// Syntax of a decision.
 pub(super) const DECISION: &str = "\"LANE [BACKEND] [as MODEL]\", \"wait LANE\", \"reject [STATUS]\" or \"...\", where LANE is primary, fallback or emergency";
-/// How an end is written.
+/// Syntax of an end.
 pub(super) const END: &str =
     "\"delivered [by BACKEND]\", \"refused STATUS [by BACKEND]\", \"rejected STATUS\", \"broken\" or \"left\"";
-/// How a count is written.
+/// Syntax of a count.
 pub(super) const COUNT: &str = "a number, or \"<=6\", \">=2\" or \"3..5\"";
 
 /// The longest duration that is believed.
@@ -99,7 +99,7 @@ impl DecisionPattern {
         Some(Decided { what, backend: self.backend.as_deref().map(Arc::from), model: self.model.clone() })
     }
 
-    /// Is this the decision?
+    /// Returns true if this is the decision.
     pub fn matches(&self, decided: &Decided) -> bool {
         let what = match (self.what, decided.what) {
             (WhatPattern::Send(wanted), DecidedWhat::Send(lane))
@@ -133,7 +133,7 @@ impl fmt::Display for Expected {
 pub struct EndPattern {
     end: End,
     status: Option<u16>,
-    /// Who gave the answer; none: anybody.
+    /// Backend that gave the answer; `None`: any.
     pub by: Option<Arc<str>>,
 }
 
@@ -154,7 +154,7 @@ impl EndPattern {
         }
     }
 
-    /// Is this the end?
+    /// Returns true if this is the end.
     pub fn matches(&self, ended: &Ended) -> bool {
         let by = ended.by.as_ref().map(|(_, backend)| backend);
         self.end == ended.end
@@ -173,7 +173,7 @@ impl fmt::Display for EndPattern {
     }
 }
 
-/// How many, or how much, there should be.
+/// Expected number or amount.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Count {
     /// This.
@@ -206,7 +206,7 @@ impl Count {
         }
     }
 
-    /// Is this what there should be?
+    /// Returns true if the number is as expected.
     pub fn admits(self, number: f64) -> bool {
         /// Sums of prices are not exact.
         const NEARLY: f64 = 1e-9;

@@ -13,17 +13,17 @@ use super::{Lived, Plan, Policy, Tally, days, live};
 use crate::config::{self, Config, Env};
 use crate::lab::command::compile;
 
-/// What `pointsman simulate` is told.
+/// Arguments of `pointsman simulate`.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = format!("The rules that every exchange is held to:\n{}", Rule::listed()))]
 pub struct SimulateArgs {
-    /// What everything is made up from; each further run takes the next number.
+    /// Seed of the simulation; each further run takes the next number.
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
-    /// How many simulated runs, each with other backends, outages and requests.
+    /// Number of simulated runs, each with other backends, outages and requests.
     #[arg(long, alias = "worlds", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
     pub runs: u64,
-    /// How many requests arrive in each run.
+    /// Number of requests in each run.
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..))]
     pub exchanges: u64,
     /// Instead of the rules: so many made-up days before free keys and a paid fallback, beside the fixed rule of 6 waits of
@@ -43,7 +43,7 @@ pub struct SimulateArgs {
     pub json: bool,
 }
 
-/// How the command ended.
+/// Result of the command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Simulated {
     /// Every rule held.
@@ -170,7 +170,7 @@ impl<'a, P: Fn(u64) -> Plan<'a>> Iterator for Worlds<P> {
     }
 }
 
-/// Who decides, and what it is called.
+/// Loads the policy to simulate, and its name.
 fn policy(args: &SimulateArgs, config: Option<&Config>) -> Result<(String, Policy), String> {
     let configured = || config.and_then(|config| config.policy.file.clone());
     let Some(file) = args.policy.clone().or_else(configured) else {

@@ -39,7 +39,7 @@ pub use tally::Tally;
 /// Time 0 of every world: Monday 2026-01-05, 00:00 UTC.
 const START: Timestamp = Timestamp::from_millis(1_767_571_200_000);
 
-/// Who decides.
+/// Policy of the simulation.
 pub enum Policy {
     /// The default policy, compiled natively.
     Native,
@@ -57,17 +57,17 @@ pub enum Policy {
 /// A world to be made up.
 #[derive(Clone, Copy)]
 pub struct Plan<'a> {
-    /// What everything comes from.
+    /// Seed of everything random.
     pub seed: u64,
-    /// How many requests arrive.
+    /// Number of requests.
     pub exchanges: u64,
-    /// Who decides.
+    /// The deciding policy.
     pub policy: &'a Policy,
     /// The table, when it is not to be made up.
     pub config: Option<&'a Config>,
 }
 
-/// What became of a world.
+/// Result of one world.
 #[derive(Debug)]
 pub struct Lived {
     /// The numbers.
@@ -116,7 +116,7 @@ fn pass(plan: &Plan<'_>, told: Option<u64>) -> Result<(Tally, Option<Breach>, Op
     Ok((tally, judge.verdict(&fleet, &view, now), story))
 }
 
-/// Who decides, over one table.
+/// The deciding policy, over one table.
 enum Decider<'a> {
     Native(Twin),
     Random(Chance<'a>),

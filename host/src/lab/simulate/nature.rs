@@ -49,7 +49,7 @@ struct Provider {
     per_token: Duration,
     /// Requests that it takes in a minute; what is more gets a 429.
     limit: Option<Window>,
-    /// How its 429s say when to come again.
+    /// Retry-After of its 429s.
     manners: Manners,
     /// Once in so many attempts something goes wrong for no reason.
     faulty: u64,
@@ -57,11 +57,11 @@ struct Provider {
     well_for: Duration,
     ill_for: Duration,
     weather: Weather,
-    /// When the weather changes.
+    /// End of the present condition.
     until: Timestamp,
 }
 
-/// How a backend is doing for a while.
+/// Condition of a backend for a while.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Weather {
     Well,
@@ -81,7 +81,7 @@ enum Weather {
     Slow,
 }
 
-/// How a 429 says when to come again.
+/// Retry-After of a 429.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Manners {
     Nothing,
@@ -166,7 +166,7 @@ impl Provider {
         }
     }
 
-    /// Has its own limit, where it has one, room for another request?
+    /// Returns true if its own limit, if any, has room for another request.
     fn takes(&mut self, now: Timestamp) -> bool {
         self.limit.as_mut().is_none_or(|limit| limit.take(now).is_ok())
     }

@@ -1,4 +1,4 @@
-//! What `pointsman simulate` prints.
+//! Output of `pointsman simulate`.
 
 use std::fmt;
 use std::time::Duration;
@@ -14,9 +14,9 @@ use crate::lab::story::{Story, in_words};
 
 /// Everything there is to tell.
 pub struct Report<'a> {
-    /// What was asked.
+    /// Arguments of the command.
     pub args: &'a SimulateArgs,
-    /// Who decided.
+    /// Name of the policy.
     pub policy: String,
     /// The numbers of all runs together.
     pub tally: Tally,

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use crate::config::{self, Config};
 use crate::lab::dice::Dice;
 
-/// Where the made-up client keys have their values.
+/// Values of the simulated client keys.
 const KEYS: [(&str, &str); 3] = [("SIMULATED_A", "a"), ("SIMULATED_B", "b"), ("SIMULATED_C", "c")];
 
 /// The models of a made-up table.

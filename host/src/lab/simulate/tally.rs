@@ -8,7 +8,7 @@ use pointsman_core::table::Lane;
 
 use crate::lab::world::{Finished, Sight};
 
-/// What happened, counted.
+/// Counts of a simulation.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Tally {
     /// Exchanges that ended.
@@ -33,7 +33,7 @@ pub struct Tally {
     pub rate_limited: u64,
     /// Times a policy failed.
     pub faults: u64,
-    /// What all attempts cost, in millionths of a USD, each rounded.
+    /// Cost of all attempts in millionths of a USD, each rounded.
     pub spend_microusd: u64,
     /// Virtual time from the first to the last thing that happened.
     pub simulated: Duration,

@@ -1,4 +1,4 @@
-//! What was decided of an exchange and how it ended, with the table's names in it, as scenario files write them.
+//! Decisions and ends of an exchange with the table's names, as scenario files write them.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use pointsman_core::table::{Lane, Table};
 /// A decision with the table's names in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Decided {
-    /// What.
+    /// The decision itself.
     pub what: DecidedWhat,
     /// The backend it named, or the one the host chose for it.
     pub backend: Option<Arc<str>>,
@@ -30,14 +30,14 @@ pub enum DecidedWhat {
     Reject(u16),
 }
 
-/// How an exchange ended.
+/// End of an exchange.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Ended {
     /// As its client saw it.
     pub end: End,
     /// The status the client got.
     pub status: u16,
-    /// Who answered it.
+    /// Lane and backend that answered it.
     pub by: Option<(Lane, Arc<str>)>,
     /// Arrival to end.
     pub took: Duration,

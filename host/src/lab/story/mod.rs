@@ -29,9 +29,9 @@ const MAX_LISTED: usize = 12;
 /// Everything that happened to one exchange.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Story {
-    /// Which exchange it is: "request 2: m, 100 prompt tokens".
+    /// Title of the exchange: "request 2: m, 100 prompt tokens".
     pub title: String,
-    /// What happened when, oldest first; times are counted from where the caller likes.
+    /// Moments with their times, oldest first; time 0 is the caller's choice.
     pub moments: Vec<(Duration, Moment)>,
 }
 
@@ -50,21 +50,21 @@ pub enum Moment {
     Noted(String),
     /// Or failed like this, and the default policy decided.
     Fault(String),
-    /// Why the decision was for none of these.
+    /// The reasons why the decision was for none of these.
     PassedOver(Vec<PassedOver>),
-    /// What was decided could not be had, for this reason.
+    /// The decision could not be carried out, for this reason.
     NotHad(String),
     /// An attempt was sent.
     Sent {
-        /// Where to.
+        /// Id of the backend.
         backend: Arc<str>,
-        /// How.
+        /// Lane of the attempt.
         lane: Lane,
         /// The model name sent.
         model: String,
-        /// Was it to find out whether the backend is well again?
+        /// True for a probe after a cooldown.
         probe: bool,
-        /// How it continues what was delivered; none when nothing was.
+        /// Way to continue the delivered text; `None` when nothing was delivered.
         join: Option<Join>,
     },
     /// Backends that could not serve the request, and why, as the rest of a sentence that begins with the name.
@@ -83,38 +83,38 @@ pub enum Moment {
     Cost(Cost),
     /// The cheapest fallback would have cost so much more, in USD.
     Saved {
-        /// How much more.
+        /// Difference in USD.
         usd: f64,
-        /// Was it saved by waiting?
+        /// True if it was saved by waiting.
         waited: bool,
     },
     /// It was refused at the door.
     Denied {
-        /// Why, by its word.
+        /// The reason of the refusal.
         denial: Denial,
-        /// Why, as the client was told.
+        /// Message that the client got.
         why: String,
     },
 }
 
-/// What an attempt came to.
+/// End of an attempt.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Outcome {
-    /// Where.
+    /// Id of the backend.
     pub backend: Arc<str>,
     /// As what, by its word.
     pub outcome: String,
     /// The HTTP status; 0: none.
     pub status: u16,
-    /// How long it took.
+    /// Duration of the attempt.
     pub took: Duration,
     /// Its first content after its sending.
     pub first_token: Option<Duration>,
-    /// How long the upstream asked to be left alone.
+    /// Delay that the upstream asked for.
     pub retry_after: Option<Duration>,
-    /// What it said, or what happened.
+    /// Message of the upstream, or description of the failure.
     pub message: String,
-    /// What it cost.
+    /// Cost of the attempt.
     pub cost: Cost,
 }
 
@@ -129,7 +129,7 @@ pub struct Cost {
     pub output_tokens: u64,
     /// Prompt tokens that the provider had cached.
     pub cached_input_tokens: u64,
-    /// Were tokens counted here because a provider did not say?
+    /// True if tokens were estimated because a provider did not report them.
     pub estimated: bool,
 }
 
@@ -306,7 +306,7 @@ pub fn state_use(usage: &StateUse) -> String {
     }
 }
 
-/// What a request is, in a line: "request 2: m, 100 prompt tokens, as a stream".
+/// Describes a request in a line: "request 2: m, 100 prompt tokens, as a stream".
 pub fn title(name: &str, model: &str, facts: &Facts) -> String {
     let stream = if facts.streaming { ", as a stream" } else { "" };
     let priority = if facts.priority == 0 { String::new() } else { format!(", priority {}", facts.priority) };

@@ -1,4 +1,4 @@
-//! Why a decision was not for the other backends.
+//! The reasons why a decision was not for the other backends.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,16 +8,16 @@ use pointsman_core::table::{Lane, Table};
 
 use super::{Standing, of_ms, trimmed};
 
-/// What was chosen instead.
+/// The choice of a decision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Choice {
     /// This backend, in this lane.
     Backend {
         /// Its place in the table.
         index: u32,
-        /// How it was sent to.
+        /// Lane of the dispatch.
         lane: Lane,
-        /// Did the policy leave the choice within the lane to the host?
+        /// True if the policy left the choice within the lane to the host.
         by_host: bool,
     },
     /// To wait for this lane.
@@ -31,13 +31,13 @@ pub enum Choice {
 pub struct PassedOver {
     /// Its id.
     pub backend: Arc<str>,
-    /// Why, in a word.
+    /// The reason as a word.
     pub why: Why,
-    /// Why, as the rest of a sentence that begins with its name.
+    /// The reason as the rest of a sentence that begins with the backend's name.
     pub told: String,
 }
 
-/// Why a backend was not chosen.
+/// The reason why a backend was not chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Why {
     /// It cools down.
@@ -74,7 +74,7 @@ impl fmt::Display for PassedOver {
     }
 }
 
-/// Why each of these was not chosen. `model` is the name asked for.
+/// Explains why each of these was not chosen. `model` is the name the client asked for.
 pub fn passed_over(standings: &[Standing], choice: Choice, table: &Table, model: &str) -> Vec<PassedOver> {
     let chosen = match choice {
         Choice::Backend { index, .. } => Some(index),
@@ -154,7 +154,7 @@ impl Judge<'_> {
         self.table.backends.get(standing.index as usize).is_some_and(|backend| lane.admits(backend.tier))
     }
 
-    /// Who preferred the chosen one, and the numbers in which the two differ.
+    /// Names who preferred the chosen one, and the numbers in which the two differ.
     fn preferred(&self, other: &Standing, index: u32, by_host: bool) -> String {
         let who = if by_host { "the host" } else { "the policy" };
         let Some(chosen) = self.standings.iter().find(|standing| standing.index == index) else {

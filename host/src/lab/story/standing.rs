@@ -37,8 +37,8 @@ impl Standing {
         rows.filter_map(|((index, backend), row)| Self::read(&backend.id, backend.tier, index, row)).collect()
     }
 
-    /// How many waited for each tier, of the tiers where somebody did: one line serves all backends of a tier, so that each of
-    /// them shows its length.
+    /// Returns the length of the queue for each tier that has one: all backends of a tier share it, so each shows its
+    /// length.
     pub fn queues(all: &[Self]) -> impl Iterator<Item = (Tier, u32)> {
         let queued = |tier| all.iter().filter(|s| s.tier == tier).map(|s| s.number(Column::Queued)).max();
         [Tier::Primary, Tier::Fallback]
@@ -62,7 +62,7 @@ impl Standing {
         recorded.map(|column| (column.as_str(), self.row.number(column)))
     }
 
-    /// Is it in this state?
+    /// Returns true in this state.
     pub fn is(&self, state: RowState) -> bool {
         self.row.is(state)
     }
@@ -78,7 +78,7 @@ impl Standing {
         (index > 0).then(|| Kind::ALL.get(index).map_or("unknown", |kind| kind.as_str()))
     }
 
-    /// What keeps it, or that nothing does, as the rest of a sentence that begins with its name.
+    /// Describes its limits or cooldown, or that there are none, as the rest of a sentence that begins with its name.
     pub fn condition(&self) -> String {
         let reason = self.reason().unwrap_or("unknown");
         if self.is(RowState::Ready) {
@@ -107,7 +107,7 @@ impl Standing {
         }
     }
 
-    /// Which limit bites, as far as the numbers tell.
+    /// Names the limit that is used up, as far as the numbers show.
     fn exhausted(&self) -> Option<&'static str> {
         let is_none_left = |column| self.number(column) == 0;
         if is_none_left(Column::RequestsLeft) {

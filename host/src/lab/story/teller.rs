@@ -16,7 +16,7 @@ use super::{
 /// Tells an exchange as it goes.
 #[derive(Clone, Debug)]
 pub struct Teller {
-    /// What was told so far.
+    /// Story so far.
     pub story: Story,
     /// The model asked for.
     model: String,
@@ -35,18 +35,18 @@ struct Open {
     decided: Option<Decision>,
 }
 
-/// What a policy answered.
+/// A policy's answer.
 #[derive(Clone, Copy, Debug)]
 pub struct Answered<'a> {
-    /// What was decided.
+    /// The decision.
     pub decision: &'a Decision,
-    /// What was noted.
+    /// Notes of the policy.
     pub notes: &'a [String],
-    /// Why the native twin decided: the fault's kind and message.
+    /// Kind and message of the fault, when the native fallback decided.
     pub fault: Option<(&'a str, &'a str)>,
     /// Every use of `state` on the way.
     pub state: &'a [StateUse],
-    /// How long it took; none where nobody measured it.
+    /// Duration of the decision, where it was measured.
     pub took: Option<Duration>,
 }
 
@@ -210,17 +210,17 @@ impl Teller {
 pub struct Sent<'a> {
     /// Its place in the table.
     pub backend: u32,
-    /// How.
+    /// Lane of the attempt.
     pub lane: Lane,
     /// The model name sent.
     pub model: &'a str,
-    /// Does it find out whether its backend is well again?
+    /// True for a probe after a cooldown.
     pub probe: bool,
-    /// How it continues what was delivered.
+    /// Way to continue the delivered text.
     pub join: Option<Join>,
 }
 
-/// What a decision chose; none where the host chooses for it.
+/// Returns the choice of a decision; `None` where the host chooses for it.
 fn choice(decision: &Decision) -> Option<Choice> {
     let backend = |lane, index: Option<u32>| index.map(|index| Choice::Backend { index, lane, by_host: false });
     match decision {
@@ -232,7 +232,7 @@ fn choice(decision: &Decision) -> Option<Choice> {
     }
 }
 
-/// What else a decision said.
+/// Describes the other terms of a decision.
 fn terms(decision: &Decision) -> String {
     let dispatch = match decision {
         Decision::Wait(hold) => return format!(", at most {}", in_words(hold.max)),

@@ -9,7 +9,7 @@ use pointsman_core::time::Timestamp;
 
 use crate::lab::backtest::past::Try;
 
-/// What a limit counts.
+/// Unit and window of a limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Counts {
     /// Requests that were taken within the time before.
@@ -24,7 +24,7 @@ pub enum Counts {
 
 const S: Duration = Duration::from_secs(1);
 
-/// What is tried, the likeliest first: a later one has to explain clearly more.
+/// Kinds of limits that are tried, the likeliest first: a later one has to explain clearly more.
 const TRIED: [Counts; 14] = [
     Counts::RequestsWithin(Duration::from_secs(60)),
     Counts::RequestsSince(Duration::from_secs(60)),
@@ -45,7 +45,7 @@ const TRIED: [Counts; 14] = [
 /// A limit as it was seen.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Limit {
-    /// What it counts.
+    /// Unit and window of the limit.
     pub counts: Counts,
     /// The least that it may allow: so much was taken.
     pub least: u64,
@@ -57,16 +57,16 @@ pub struct Limit {
     pub explains: usize,
     /// All 429s there were.
     pub refusals: usize,
-    /// What its 429s say.
+    /// Retry-After of its 429s.
     pub says: Says,
 }
 
-/// What the 429s of a limit say of when to come again.
+/// Retry-After of a limit's 429s.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Says {
-    /// Whatever it was near that time, nothing among it.
+    /// As recorded near that time, or none.
     AsSeen,
-    /// When there will be room.
+    /// The time until the limit has room.
     UntilRoom {
         /// In whole seconds, rounded up.
         whole_seconds: bool,
@@ -84,7 +84,7 @@ const NEAR: f64 = 0.9;
 pub struct Found {
     /// The limit.
     pub limit: Limit,
-    /// Which of the attempts are 429s that it explains.
+    /// For each attempt, whether it is a 429 that the limit explains.
     pub explained: Vec<bool>,
     /// Attempts that it would have taken or refused otherwise.
     pub wrong: usize,
@@ -121,7 +121,7 @@ pub fn is_clearly_less(wrong: usize, than: usize) -> bool {
     wrong * 10 + 20 < than * 9
 }
 
-/// Do the 429s say when there will be room? Most of them have to.
+/// Finds out whether most of the 429s give the time until the limit has room.
 fn says(tries: &[Try], explained: &[bool], limit: &Limit) -> Says {
     let mut gauge = Gauge::new(limit.counts);
     let (mut told, mut right, mut whole_seconds) = (0, 0, true);
@@ -143,7 +143,7 @@ fn says(tries: &[Try], explained: &[bool], limit: &Limit) -> Says {
     if is_so { Says::UntilRoom { whole_seconds } } else { Says::AsSeen }
 }
 
-/// What each attempt found there.
+/// Computes the level that each attempt met.
 fn levels(tries: &[Try], counts: Counts) -> Vec<u64> {
     let mut gauge = Gauge::new(counts);
     let one = |tried: &Try| {
@@ -156,12 +156,12 @@ fn levels(tries: &[Try], counts: Counts) -> Vec<u64> {
     tries.iter().map(one).collect()
 }
 
-/// Does an attempt that came to this count against the limit?
+/// Returns true if an attempt with this outcome counts against the limit.
 fn is_taken(kind: Kind) -> bool {
     !matches!(kind, Kind::RateLimited | Kind::ConnectFailed)
 }
 
-/// Where to draw the line so that the fewest are on the wrong side of it; how many are.
+/// Finds the limit that misclassifies the fewest attempts, and their number.
 fn threshold(tries: &[Try], levels: &[u64], counts: Counts, refusals: usize) -> (usize, Limit) {
     let mut sorted: Vec<(u64, bool)> =
         levels.iter().zip(tries).map(|(level, tried)| (*level, tried.kind == Kind::RateLimited)).collect();
@@ -212,7 +212,7 @@ impl Gauge {
         Self { counts, taken: VecDeque::new(), sum: 0, since: 0, under_way: BinaryHeap::new() }
     }
 
-    /// What it shows now.
+    /// Returns the present level.
     pub fn level(&mut self, now: Timestamp) -> u64 {
         match self.counts {
             Counts::RequestsWithin(span) | Counts::TokensWithin(span) => {
@@ -253,7 +253,7 @@ impl Gauge {
         self.sum += units;
     }
 
-    /// How long until it shows less than `limit`; none where that cannot be told.
+    /// Returns the time until the level is below `limit`; `None` when unknown.
     pub fn room_in(&self, now: Timestamp, limit: u64) -> Option<Duration> {
         match self.counts {
             Counts::RequestsWithin(span) | Counts::TokensWithin(span) => {

@@ -19,21 +19,21 @@ use length::Lengths;
 use limits::{Counts, Gauge, Limit};
 use series::Series;
 
-/// What was learned.
+/// A model of all backends, learned from a journal.
 pub struct Model {
     /// In the order of the table.
     pub backends: Vec<Place>,
-    /// Of all backends together, for those that nothing is known of.
+    /// Attempts at all backends together, for backends without any.
     pub of_all: Series,
-    /// How long answers are.
+    /// Lengths of prompts and answers.
     pub lengths: Lengths,
 }
 
-/// What was learned of one backend.
+/// A model of one backend.
 pub struct Place {
-    /// Of the whole backend.
+    /// Attempts at the whole backend.
     pub whole: Series,
-    /// Of models with much to say for themselves, by their number.
+    /// Attempts at models with enough of their own, by the number of the model.
     pub of_models: Vec<(u16, Series)>,
     /// Its limits.
     pub limits: Limits,
@@ -41,7 +41,7 @@ pub struct Place {
     pub busiest_minute: u64,
     /// Attempts recorded.
     pub tries: usize,
-    /// Of them, attempts that one of our own time limits ended.
+    /// Number of attempts that one of our own time limits ended.
     pub timed_out: usize,
 }
 
@@ -101,7 +101,7 @@ impl Place {
         }
     }
 
-    /// What is known of a model there.
+    /// Returns the attempts that stand for a model at this backend.
     pub fn of(&self, model: Option<u16>) -> &Series {
         let own = self.of_models.iter().find(|(known, _)| Some(*known) == model);
         own.map_or(&self.whole, |(_, series)| series)
@@ -154,10 +154,10 @@ fn busiest_minute(tries: &[Try]) -> u64 {
     tries.iter().map(one).max().unwrap_or(0)
 }
 
-/// What is seen of a backend is seen per minute.
+/// Resolution of the model in time.
 pub const MINUTE: std::time::Duration = std::time::Duration::from_secs(60);
 
-/// Is this moment within a minute of something that was seen?
+/// Returns true if an attempt was recorded within a minute of this time.
 pub fn is_near(seen: &[Try], now: Timestamp) -> bool {
     let next = seen.partition_point(|t| t.sent < now);
     let near = |t: &Try| t.sent.since(now).max(now.since(t.sent)) <= MINUTE;

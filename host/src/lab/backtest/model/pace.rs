@@ -1,4 +1,4 @@
-//! How long answers take: by their length, and by the load where the attempts show that it matters.
+//! Durations of answers: by length, and by load where the attempts show that it matters.
 
 use std::time::Duration;
 
@@ -6,14 +6,14 @@ use pointsman_core::outcome::Kind;
 
 use crate::lab::backtest::past::Try;
 
-/// What the answered attempts of a backend show.
+/// Speed of a backend, learned from its answered attempts.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Pace {
-    /// Of an answer that is no stream, in ms: what it takes whatever its length.
+    /// Fixed part of an answer that is not streamed, in ms.
     base_ms: f64,
     /// And for each token.
     per_token_ms: f64,
-    /// Do answers take longer where more attempts are under way?
+    /// True if answers take longer with more attempts under way.
     pub feels_load: bool,
 }
 
@@ -39,7 +39,7 @@ pub fn learn(tries: &[Try]) -> Pace {
 }
 
 impl Pace {
-    /// How long an answer of `tokens` takes, when another of `known` tokens took so long.
+    /// Scales the duration of an answer of `known` tokens to one of `tokens`.
     pub fn of_whole(&self, took: Duration, known: u32, tokens: u32) -> Duration {
         let usual = |n: u32| self.base_ms + self.per_token_ms * f64::from(n);
         let (was, is) = (usual(known), usual(tokens));
@@ -47,7 +47,7 @@ impl Pace {
     }
 }
 
-/// How long the rest of a stream takes after its first token, when that of another took so long.
+/// Scales the time after the first token of a stream to another length.
 pub fn of_rest(rest: Duration, known: u32, tokens: u32) -> Duration {
     let gaps = |n: u32| f64::from(n.max(2) - 1);
     rest.mul_f64((gaps(tokens) / gaps(known)).clamp(0.002, 500.0))
@@ -75,8 +75,8 @@ fn line(points: impl Iterator<Item = (f64, f64)>) -> (f64, f64) {
     (height, slope)
 }
 
-/// Does the second rise with the first, beyond doubt and not only a little? Slow and fast times are taken out of it: what
-/// counts is the difference to the neighbours.
+/// Returns true if the second value rises with the first, significantly and by more than a little. Slow and fast
+/// periods do not matter: each point is compared with its neighbours.
 fn rises(points: &[(f64, f64)]) -> bool {
     const NEIGHBOURS: usize = 16;
     let (mut xx, mut xy, mut yy, mut n) = (0.0, 0.0, 0.0, 0.0);

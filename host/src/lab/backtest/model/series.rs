@@ -1,4 +1,4 @@
-//! What was seen of a backend, in the order of time, drawn from by blocks of neighbours.
+//! Recorded attempts in order of time, sampled in blocks of neighbours.
 
 use std::time::Duration;
 
@@ -9,14 +9,14 @@ use super::weather::{self, Weather};
 use crate::lab::backtest::past::Try;
 use crate::lab::dice::Dice;
 
-/// What was seen of a backend, or of one model there.
+/// Recorded attempts at a backend, or for one model there.
 #[derive(Clone, Debug, Default)]
 pub struct Series {
     /// Good and bad times.
     pub weather: Weather,
     /// Refusals that a limit explains, by their time.
     pub refused: Vec<Try>,
-    /// How long answers take.
+    /// Durations of answers.
     pub pace: Pace,
     /// Attempts of a block: those of a usual minute.
     pub(super) block: usize,
@@ -88,10 +88,10 @@ impl Series {
     }
 }
 
-/// What an attempt should be like.
+/// Properties that a sampled attempt should have.
 #[derive(Clone, Copy, Debug)]
 pub struct Like {
-    /// Is a stream asked for?
+    /// A stream is requested.
     pub stream: bool,
     /// Attempts under way there.
     pub in_flight: u16,

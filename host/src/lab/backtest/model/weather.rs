@@ -1,4 +1,4 @@
-//! How a backend was doing: good times with a failure now and then, and times in which it only failed.
+//! Outages of a backend: good times with single failures, and times in which every attempt failed.
 //!
 //! A run of failures is an outage with a beginning and an end, both somewhere between the attempts around them. A failure
 //! that stands alone is one of the good times, as likely again for any attempt near it.
@@ -12,7 +12,7 @@ use pointsman_core::time::Timestamp;
 use crate::lab::backtest::past::Try;
 use crate::lab::dice::Dice;
 
-/// What was seen of it.
+/// Outages found in the attempts at a backend.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Weather {
     /// The attempts of good times, by their time.
@@ -40,7 +40,7 @@ const MIN_RUN: usize = 2;
 /// A bad time that nobody saw the end of is taken to last at most so much longer, or as long again as was seen of it.
 const UNSEEN: Duration = Duration::from_secs(60);
 
-/// Does this kind say that the backend is not well?
+/// Returns true if this outcome is a failure of the backend.
 fn is_bad(kind: Kind) -> bool {
     match kind {
         Kind::RateLimited
@@ -59,12 +59,12 @@ fn is_bad(kind: Kind) -> bool {
     }
 }
 
-/// Does this kind say anything about the backend?
+/// Returns true if this outcome tells anything about the backend.
 fn is_evidence(kind: Kind) -> bool {
     is_bad(kind) || kind == Kind::Answered
 }
 
-/// What these attempts show, by their time; those that a limit explains are left out before.
+/// Finds outages in attempts sorted by time; those that a limit explains are left out by the caller.
 pub fn learn(tries: impl Iterator<Item = Try>) -> Weather {
     let tries: Vec<Try> = tries.filter(|t| is_evidence(t.kind)).collect();
     let weather = split(&tries, MIN_RUN);
@@ -74,7 +74,8 @@ pub fn learn(tries: impl Iterator<Item = Try>) -> Weather {
     }
 }
 
-/// How many failures in a row chance alone would not bring about even once, by how frequent they are in good times.
+/// Returns the number of failures in a row that is not expected even once by chance, given their frequency in good
+/// times.
 fn no_accident(calm: &[Try]) -> usize {
     const MAX_RUN: usize = 12;
     let failed = calm.iter().filter(|t| is_bad(t.kind)).count();

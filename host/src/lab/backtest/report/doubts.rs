@@ -1,4 +1,4 @@
-//! What the model cannot know, in numbers of this journal.
+//! Caveats: the limits of the model, in numbers of this journal.
 
 use pointsman_engine::left_out_words;
 use pointsman_store::Skipped;
@@ -9,17 +9,17 @@ use super::super::metrics::{Metric, Row};
 use super::super::model::{Limits, Model};
 use super::super::past::Past;
 
-/// What the model cannot know.
+/// Caveats of a report: the limits of its model.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Doubts {
-    /// How far the modelled policy that ran is from what was recorded: the lane that is furthest off, as a share of all
-    /// exchanges; none where another policy stands in its place.
+    /// Largest difference of a lane between the model of the policy that ran and the record, as a share of all
+    /// exchanges; `None` where another policy stands in for it.
     pub lanes_off: Option<f64>,
     /// The same of the spend, as a share of what was recorded; none also where nothing was spent.
     pub spend_off: Option<f64>,
     /// The same of the median or 95th percentile of the times, whichever is further off, as a share of what was recorded.
     pub times_off: Option<f64>,
-    /// Of the attempts of the policy that ran and of the candidate's, as shares.
+    /// Shares of guessed answers among the attempts of the policy that ran and of the candidate.
     pub guesses: [GuessShares; 2],
     /// Backends that nothing is known of.
     pub unknown_backends: Vec<String>,
@@ -54,14 +54,14 @@ pub struct GuessShares {
     pub beyond: f64,
 }
 
-/// What a calibration may be off by before the report warns.
+/// Error of a calibration from which on the report warns.
 pub const CALIBRATED: f64 = 0.05;
 
 /// The same for times, which a few slow answers move.
 const TIMES_CALIBRATED: f64 = 0.25;
 
 impl Doubts {
-    /// Of this backtest, with the revision `current` in the place of the one that ran.
+    /// Computes the caveats of this backtest; `current` is the revision that stands for the one that ran.
     pub fn new(
         past: &Past,
         model: &Model,
@@ -104,7 +104,7 @@ impl Doubts {
         }
     }
 
-    /// Is the model so far off that small differences mean nothing?
+    /// Returns true if the model is so far off that small differences mean nothing.
     pub fn is_off(&self) -> bool {
         self.lanes_off.is_some_and(|off| off > CALIBRATED)
             || self.spend_off.is_some_and(|off| off.abs() > CALIBRATED)

@@ -1,4 +1,4 @@
-//! What a backtest tells: for a terminal ([`text`]), for machines ([`machine`]), as a page ([`page`], [`plot`]).
+//! Reports of a backtest: for a terminal ([`text`]), as JSON ([`machine`]), as a page ([`page`], [`plot`]).
 
 mod doubts;
 mod machine;
@@ -39,13 +39,13 @@ pub struct Report {
     pub share: f64,
     /// Worlds.
     pub seeds: usize,
-    /// How long the command took.
+    /// Duration of the command.
     pub took: Duration,
     /// The numbers.
     pub rows: Vec<Row>,
-    /// What was learned of each backend.
+    /// Model of each backend, described.
     pub backends: Vec<Learned>,
-    /// What the model cannot know.
+    /// Limits of the model.
     pub doubts: Doubts,
     /// By part of the time: recorded, current, candidate.
     pub parts: [Vec<Part>; 3],
@@ -53,7 +53,7 @@ pub struct Report {
     pub times: [Vec<(f64, f64)>; 3],
 }
 
-/// What was learned of a backend, for people.
+/// Description of the model of a backend.
 pub struct Learned {
     /// Its id.
     pub id: String,
@@ -63,11 +63,11 @@ pub struct Learned {
     pub tries: usize,
     /// Outages seen.
     pub outages: usize,
-    /// Of the 429s, those that a limit explains, and all.
+    /// Number of 429s that a limit explains, and of all.
     pub refusals: (usize, usize),
     /// Its limit, in words.
     pub limit: String,
-    /// Do its answers take longer under load?
+    /// True if its answers take longer under load.
     pub feels_load: bool,
 }
 

@@ -19,13 +19,13 @@ pub struct Line<'a> {
     pub points: &'a [(f64, f64)],
 }
 
-/// What an axis goes over, and its labels.
+/// Range and labels of an axis.
 pub struct Axis {
     /// From here,
     pub from: f64,
     /// to here.
     pub to: f64,
-    /// Where, and what.
+    /// Positions and texts of the labels.
     pub ticks: Vec<(f64, String)>,
     /// By magnitude?
     pub by_magnitude: bool,

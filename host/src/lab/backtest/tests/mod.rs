@@ -60,7 +60,7 @@ fn chronicle(plot: &Plot, seed: u64, policy: &Compiled, settings: &str) -> Store
     store
 }
 
-/// What this policy comes to in the very world that the journal is of, for some throws of core's own dice.
+/// Runs this policy in the very world that the journal is of, with several seeds of core's random numbers.
 fn true_tallies(plot: &Plot, seed: u64, policy: &Compiled, settings: &str, past: &Past) -> [Tally; 3] {
     let setup = plot.config().setup();
     [1, 2, 3].map(|throw| {
@@ -99,8 +99,8 @@ fn told(rows: &[Row]) -> String {
     rows.iter().map(one).collect()
 }
 
-/// Of several journals of a world: each lane's share within 5 % of itself, or within a point where that is more; the spend
-/// within 5 %. One journal is one throw of the dice, and the next throw is as far from it as that from the model.
+/// Checks several journals of a world: each lane's share is within 5 % of itself, or within a point where that is more;
+/// the spend is within 5 %. One journal is one random sample, and the next one is as far from it as from the model.
 fn assert_calibrated(what: &str, journals: &[Vec<Row>]) {
     let told: String = journals.iter().map(|rows| told(rows)).collect();
     let mean = |metric, of: fn(&Row) -> f64| {

@@ -1,4 +1,4 @@
-//! What each backend is to answer so that its attempts come to what they came to.
+//! Scripted answers that reproduce the outcomes of recorded attempts.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ use crate::lab::answer::asks_stream;
 pub(super) struct Answers {
     /// In the order of the attempts: the backend's place in the table, and its answer as a script has it.
     answers: Vec<(u32, Vec<String>)>,
-    /// What cannot be reproduced.
+    /// Facts that cannot be reproduced.
     pub(super) remarks: Vec<String>,
 }
 
@@ -63,7 +63,7 @@ impl Answers {
 struct Case<'a> {
     attempt: &'a AttemptRow,
     join: Option<Join>,
-    /// Is a stream asked for whose end can be told?
+    /// True for a stream whose end can be recognised.
     streams: bool,
     /// Tokens that the client had before.
     told: u64,

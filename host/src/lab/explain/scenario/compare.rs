@@ -12,7 +12,7 @@ use pointsman_store::Journaled;
 use crate::lab::scenario::Scenario;
 use crate::lab::trial::Trial;
 
-/// What is not as it was recorded, in sentences.
+/// Lists the differences from the record, in sentences.
 pub(super) fn differences(journaled: &Journaled, text: &str) -> Vec<String> {
     let scenario = match Scenario::parse(text, "scenario.toml") {
         Ok(scenario) => scenario,
@@ -50,7 +50,7 @@ pub(super) fn differences(journaled: &Journaled, text: &str) -> Vec<String> {
     told
 }
 
-/// What the policy was asked, and what it is asked here.
+/// Compares the recorded question with the one asked here.
 fn question(number: usize, was: &Query, is: &Query, table: &Table) -> Option<String> {
     let parts = [
         ("the time", was.now_ms != is.now_ms),

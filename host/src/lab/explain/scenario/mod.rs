@@ -24,10 +24,10 @@ use super::retell::{Retold, client};
 use crate::lab::story::{Decided, DecidedWhat, Ended};
 use crate::telemetry::rfc3339::Rfc3339;
 
-/// What differs or cannot be reproduced, at most so many lines of it.
+/// Largest number of lines about differences.
 const MAX_REMARKS: usize = 24;
 
-/// What a scenario is not exact in.
+/// Differences between a scenario and the record.
 #[derive(Default)]
 struct Remarks {
     /// Also for a policy that decides as it was decided.
@@ -129,13 +129,13 @@ fn start(arrived: Timestamp) -> String {
     if micros == 0 { text } else { format!("{}{micros:03}Z", text.trim_end_matches('Z')) }
 }
 
-/// When the client left: the record has whole milliseconds, and nothing of the trail came after.
+/// Computes when the client disconnected: the record has whole milliseconds, and the trail has nothing after it.
 fn left_after(journaled: &Journaled, retold: &Retold) -> Duration {
     let last = journaled.trail.steps.last().map_or(Duration::ZERO, |step| step.at);
     retold.ended.took.max(last + Duration::from_micros(1))
 }
 
-/// What a scenario has no words for.
+/// Lists facts that a scenario cannot express.
 fn limits_of_reproduction(journaled: &Journaled) -> Vec<String> {
     let trail = &journaled.trail;
     let mut remarks = Vec::new();
@@ -154,7 +154,7 @@ fn limits_of_reproduction(journaled: &Journaled) -> Vec<String> {
     remarks
 }
 
-/// Where costs differ from the record.
+/// Explains where costs differ from the record.
 fn other_costs(journaled: &Journaled) -> Option<String> {
     let estimated = u64::from(journaled.trail.facts.prompt_tokens);
     let differs = |attempt: &AttemptRow| attempt.cost_usd > 0.0 && attempt.input_tokens != estimated;
@@ -169,7 +169,7 @@ fn has_foreign(journaled: &Journaled) -> bool {
     dialects.any(|dialect| Some(dialect) != first)
 }
 
-/// What was decided and how it ended.
+/// Writes the expected decisions and the end.
 fn expected(text: &mut Toml, journaled: &Journaled, retold: &Retold) {
     let goes_on = journaled.trail.left_out > 0;
     let decisions = retold.decisions.iter().map(ToString::to_string).chain(goes_on.then(|| "...".to_owned()));

@@ -45,7 +45,7 @@ pub(super) fn questions(text: &mut Toml, journaled: &Journaled) {
     }
 }
 
-/// What followed a question.
+/// The step after a question.
 struct Followed<'a> {
     /// Up to the next question.
     after: &'a [Step],
@@ -99,7 +99,7 @@ impl Followed<'_> {
     }
 }
 
-/// What was found of each key that was used; of one that was not there only where it had been before.
+/// Writes the values found of each key; a missing value only where the key was set before.
 fn state(text: &mut Toml, uses: &[StateUse], known: &mut BTreeSet<String>) {
     let mut found: Vec<(&str, Value)> = Vec::new();
     for used in uses {
@@ -120,7 +120,7 @@ fn state(text: &mut Toml, uses: &[StateUse], known: &mut BTreeSet<String>) {
     }
 }
 
-/// Was the key used earlier in the same question?
+/// Returns true if the key was used earlier in the same question.
 fn is_used_before(uses: &[StateUse], used: &StateUse, key: &str) -> bool {
     let earlier = uses.iter().take_while(|other| !std::ptr::eq(*other, used));
     earlier.into_iter().any(|other| match other {
@@ -158,8 +158,8 @@ fn cell(column: Column, number: u32) -> Value {
     word.map_or_else(|| Value::Integer(number.into()), Value::from)
 }
 
-/// When a question was asked, from the arrival, to the microsecond: as it was heard just `before`, and as its numbers tell,
-/// which are whole milliseconds.
+/// Computes the time of a question from the arrival, to the microsecond: from the record just `before`, and from its
+/// numbers, which are whole milliseconds.
 fn asked_at(journaled: &Journaled, query: &Query, before: Duration) -> Duration {
     let arrived = journaled.trail.arrived.as_micros();
     let most = micros(journaled.setup.budgets.max_total);

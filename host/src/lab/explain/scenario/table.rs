@@ -15,7 +15,7 @@ use super::toml::{Toml, inline, quoted_key};
 use crate::lab::story::Standing;
 use crate::lab::world::past_of;
 
-/// What all exchanges have in common.
+/// Writes the settings common to all exchanges.
 pub(super) fn settings(text: &mut Toml, setup: &Setup, remarks: &mut Vec<String>) {
     match serde_json::from_str::<serde_json::Value>(&setup.settings).map(Value::try_from) {
         Ok(Ok(Value::Table(settings))) if settings.is_empty() => {}
@@ -176,7 +176,7 @@ fn one(text: &mut Toml, backend: &Backend) {
     }
 }
 
-/// What the policy saw of it at its first question.
+/// Writes the state of each backend as the policy saw it at its first question.
 fn before(
     standing: &Standing,
     backend: &Backend,
@@ -224,7 +224,7 @@ fn written_past(past: &InitialState) -> Vec<(&'static str, Value)> {
     before
 }
 
-/// When it was first seen to take something, from the arrival.
+/// Finds when it was first seen to take requests again, from the arrival.
 fn opens_at(journaled: &Journaled, index: u32) -> Option<Duration> {
     journaled.trail.steps.iter().find_map(|step| {
         let opens = match &step.what {

@@ -25,13 +25,13 @@ use crate::lab::world::{Finished, Scene, Sight, Watcher, World};
 
 pub(super) use report::Report;
 
-/// How long a made-up day is at least. Shorter than a day, so that twenty of them take seconds.
+/// Shortest length of a simulated day. Shorter than a real day, so that twenty of them take seconds.
 const LENGTH: Duration = Duration::from_secs(3_600);
 
 /// A day: the keys, the demand, and what befalls them.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Day {
-    /// What is left to chance comes from it.
+    /// Seed of everything random.
     seed: u64,
     /// Requests a minute of each free key.
     rpm: Vec<u32>,
@@ -40,7 +40,7 @@ pub(super) struct Day {
     arrivals: Arrivals,
 }
 
-/// How requests follow each other.
+/// Pattern of arrivals.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Arrivals {
     /// At random (Poisson).
@@ -115,7 +115,7 @@ impl DayResult {
 }
 
 impl Compared {
-    /// Does the policy pay for more than the fixed rule and let clients wait longer, each by more than chance explains?
+    /// Returns true if the policy both costs more than the fixed rule and lets clients wait longer, each significantly.
     fn is_worse_in_both(&self) -> bool {
         self.policy.paid_share() > self.fixed.paid_share() + 0.002
             && self.policy.mean_ms() > self.fixed.mean_ms() * 1.02

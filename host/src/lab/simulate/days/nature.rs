@@ -26,7 +26,7 @@ pub(super) struct Nature<'a> {
     day: &'a Day,
     dice: Dice,
     arrivals: Dice,
-    /// When the next request arrives, and in which phase.
+    /// Time of the next arrival, with the present phase.
     now: Timestamp,
     phase: usize,
     phase_ends: Timestamp,
@@ -59,7 +59,7 @@ impl<'a> Nature<'a> {
         }
     }
 
-    /// How long until a storm over this key is over; none when there is none.
+    /// Returns the time left of a storm over this key; `None` without one.
     fn storm_over_in(&self, key: usize, now: Timestamp) -> Option<Duration> {
         let since = now.since(START);
         let over = |storm: &&Storm| key < storm.keys && (storm.from..storm.from + storm.length).contains(&since);

@@ -22,15 +22,15 @@ pub(super) struct Line {
     joined: u64,
     /// The question that was put last: nothing else happens between it, its decision and what comes of that.
     asked: Vec<Shown>,
-    /// What was decided.
+    /// Decision under way.
     decided: Option<Decided>,
 }
 
 struct Place {
     rank: Rank,
-    /// Where it waits now.
+    /// Queue that it waits in.
     file: Option<(Lane, Name)>,
-    /// What it was handed.
+    /// Backend that it was given a permit of.
     granted: Option<usize>,
 }
 
@@ -40,10 +40,10 @@ struct Waiter {
     backends: Vec<usize>,
 }
 
-/// What is waited for, when a wait comes of it.
+/// Target of a wait that a decision begins.
 #[derive(Clone, Copy)]
 enum Decided {
-    /// Whatever of the lane was not shown as open.
+    /// Any backend of the lane that was not shown as open.
     Wait(Lane),
     /// This backend, or any of the lane.
     Dispatch(Lane, Option<usize>),
@@ -145,7 +145,8 @@ impl Line {
         }
     }
 
-    /// Who joined in this very moment may have come after the backend was given away.
+    /// Checks that nobody waits before this rank; one that joined at this very moment may have come after the backend
+    /// was given away.
     fn nobody_before(&self, file: (Lane, Name), rank: Rank, backend: usize, now: Timestamp) -> Found {
         let Some(waiters) = self.files.get(&file) else { return Ok(()) };
         let is_passed_over = |w: &&Waiter| w.since < now && w.backends.contains(&backend);

@@ -25,7 +25,7 @@ use line::Line;
 use money::Money;
 use rates::Rates;
 
-/// What must hold, whatever backends answer and a policy decides.
+/// A rule that must hold, whatever backends answer and a policy decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Rule {
     /// Budgets.
@@ -95,17 +95,17 @@ impl Rule {
 /// A rule that was broken.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Breach {
-    /// Which.
+    /// Rule that was broken.
     pub rule: Rule,
     /// The exchange that broke it, counted from 0; none: the world as a whole.
     pub exchange: Option<u64>,
-    /// When.
+    /// Time of the violation.
     pub at: Timestamp,
-    /// How, in one sentence.
+    /// Description in one sentence.
     pub how: String,
 }
 
-/// What goes wrong, when something does.
+/// Result of a check: the rule broken, and a description.
 type Found = Result<(), (Rule, String)>;
 
 /// Sees everything, and keeps the first breach.
@@ -122,7 +122,7 @@ pub struct Judge {
     breach: Option<Breach>,
 }
 
-/// What is remembered of an exchange.
+/// The checker's own record of an exchange.
 struct UnderWay {
     facts: Facts,
     sent: u32,
@@ -137,7 +137,7 @@ pub(super) struct InFlight {
     model: Name,
     lane: Lane,
     at: Timestamp,
-    /// What its token limit was charged.
+    /// Tokens charged to the token limit.
     tokens: u32,
 }
 
@@ -159,7 +159,7 @@ impl Names {
 }
 
 impl Judge {
-    /// Of a world with this configuration.
+    /// Creates a checker for a world with this configuration.
     pub fn new(config: &Config) -> Self {
         let settings = config.fleet_settings();
         let bounds: CooldownSettings = settings.cooldown;
@@ -324,7 +324,8 @@ impl Judge {
 }
 
 impl UnderWay {
-    /// What a token limit is charged: the prompt, and an answer of at most 1024 tokens until it is known.
+    /// Returns the tokens charged to a limit: the prompt, and an answer of at most 1024 tokens until its length is
+    /// known.
     fn charged(&self) -> u32 {
         const ANSWER_TOKENS: u32 = 1_024;
         let max = self.facts.max_tokens;

@@ -90,7 +90,7 @@ impl Purse {
     }
 }
 
-/// What an attempt costs by its tokens; it must be what is remembered of it.
+/// Computes an attempt's cost from its tokens, and compares it with the recorded one.
 fn cost(view: &View, attempt: &AttemptRecord) -> Result<f64, (Rule, String)> {
     let backend = view.table.backends.iter().find(|b| Arc::ptr_eq(&b.id, &attempt.backend) || b.id == attempt.backend);
     let price = backend.and_then(|b| b.price(&attempt.model_sent)).unwrap_or_default();
@@ -107,7 +107,7 @@ fn cost(view: &View, attempt: &AttemptRecord) -> Result<f64, (Rule, String)> {
     Ok(cost)
 }
 
-/// Does an attempt that ended like this bring an answer, or a part of one?
+/// Returns true if an attempt with this outcome delivers an answer or a part of one.
 fn brings_tokens(kind: Kind) -> bool {
     match kind {
         Kind::Answered | Kind::Cut | Kind::Stalled | Kind::TimedOut | Kind::Malformed | Kind::NotResumed => true,

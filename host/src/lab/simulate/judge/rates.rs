@@ -62,7 +62,7 @@ impl Window {
         self.sum
     }
 
-    /// What was added then turned out to be less.
+    /// Corrects an amount added earlier that turned out smaller.
     fn correct(&mut self, at: Timestamp, exchange: u64, amount: u32) {
         let later = self.entries.partition_point(|e| e.at < at);
         if let Some(entry) = self.entries.range_mut(later..).find(|e| e.exchange == exchange && e.at == at) {
