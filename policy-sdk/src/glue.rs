@@ -20,9 +20,9 @@ pub mod bindings {
 pub use bindings::export_component;
 pub use wit_bindgen;
 
+use bindings::pointsman::policy::log as imports_log;
+use bindings::pointsman::policy::request as imports_request;
 use bindings::pointsman::policy::types as wire;
-use bindings::pointsman_engine::log as imports_log;
-use bindings::pointsman_engine::request as imports_request;
 
 /// A configured policy and the table it was configured with.
 pub struct Instance<P> {

@@ -126,7 +126,7 @@ fn with<R>(absent: R, f: impl FnOnce(&mut dyn Host) -> R) -> R {
 /// Leaves a line in the explanation of the exchange being decided; bounded in number and length.
 pub fn note(text: &str) {
     #[cfg(target_arch = "wasm32")]
-    crate::glue::bindings::pointsman_engine::log::note(text);
+    crate::glue::bindings::pointsman::policy::log::note(text);
     #[cfg(not(target_arch = "wasm32"))]
     with((), |host| host.note(text));
 }
@@ -142,7 +142,7 @@ pub fn log(level: Level, message: &str) {
 /// The texts of the request being decided; empty outside [`crate::Policy::decide`].
 pub mod request {
     #[cfg(target_arch = "wasm32")]
-    use crate::glue::bindings::pointsman_engine::request as import;
+    use crate::glue::bindings::pointsman::policy::request as import;
 
     /// The model as the client wrote it; "unknown" when it named none.
     pub fn model() -> String {
@@ -191,7 +191,7 @@ pub mod request {
 /// Small facts shared by all instances of the policy, kept when the policy is swapped.
 pub mod state {
     #[cfg(target_arch = "wasm32")]
-    use crate::glue::bindings::pointsman_engine::state as import;
+    use crate::glue::bindings::pointsman::policy::state as import;
 
     /// The number kept under this key.
     pub fn get(key: &str) -> Option<i64> {
