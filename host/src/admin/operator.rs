@@ -239,10 +239,9 @@ fn revision_view(entry: &Entry) -> RevisionView {
 
 fn state_word(state: RowState) -> &'static str {
     match state {
-        RowState::Ready | RowState::Unsuited => "ready",
-        RowState::Throttled => "throttled",
-        RowState::Cooling => "cooling",
-        RowState::Probing => "probing",
-        RowState::Drained => "drained",
+        RowState::Unsuited => RowState::Ready.as_str(),
+        RowState::Ready | RowState::Throttled | RowState::Cooling | RowState::Probing | RowState::Drained => {
+            state.as_str()
+        }
     }
 }

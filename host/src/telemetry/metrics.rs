@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use pointsman_core::contract::Decision;
+use pointsman_core::contract::{Decision, RowState};
 use pointsman_core::lifecycle::promotion::PromotionStep;
 use pointsman_core::lifecycle::shadow::{ShadowDrop, ShadowResult};
 use pointsman_core::lifecycle::{Reload, Rollback};
@@ -95,7 +95,13 @@ pub struct LiveBackend {
 }
 
 /// The words of a backend's state.
-pub const BACKEND_STATES: [&str; 5] = ["ready", "throttled", "cooling", "probing", "drained"];
+pub const BACKEND_STATES: [&str; 5] = [
+    RowState::Ready.as_str(),
+    RowState::Throttled.as_str(),
+    RowState::Cooling.as_str(),
+    RowState::Probing.as_str(),
+    RowState::Drained.as_str(),
+];
 
 /// Totals of all exchanges since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
