@@ -184,7 +184,7 @@ fn a_killed_process_loses_nothing_of_the_batches_before() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("s.db");
     let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "store::tests::the_process_that_is_killed", "--nocapture"])
+        .args(["--exact", "tests::the_process_that_is_killed", "--nocapture"])
         .env(KILLED_STORE, &file)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
