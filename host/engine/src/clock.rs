@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use pointsman_core::time::Timestamp;
+use rustix::time::{ClockId, clock_gettime};
 
 /// Measures how long something takes.
 #[derive(Clone, Copy, Debug)]
@@ -37,5 +38,26 @@ impl Clock {
     /// The time now.
     pub fn now(&self) -> Timestamp {
         self.anchored_at + self.anchor.elapsed()
+    }
+}
+
+/// A clock that durations are measured with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Measure {
+    /// Monotonic time: a client waits.
+    #[default]
+    Wall,
+    /// The thread's own running time, for threads of low priority.
+    Running,
+}
+
+impl Measure {
+    /// The time since an arbitrary beginning.
+    pub(crate) fn now(self) -> Duration {
+        let now = clock_gettime(match self {
+            Measure::Wall => ClockId::Monotonic,
+            Measure::Running => ClockId::ThreadCPUTime,
+        });
+        Duration::try_from(now).unwrap_or_default()
     }
 }

@@ -15,9 +15,9 @@
 
 use std::time::Duration;
 
-use rustix::time::{ClockId, clock_gettime};
 use wasmtime::UpdateDeadline;
 
+use super::clock::Measure;
 use super::ticker::{Alarm, TICK};
 
 /// Ticks at which a guest must have been seen running before it can be too late.
@@ -25,27 +25,6 @@ const SEEN_RUNNING: u32 = 3;
 
 /// Until the next look at one that is late and was not seen often enough.
 const LOOK_AGAIN: Duration = Duration::from_millis(1);
-
-/// Whose time is bounded.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Measure {
-    /// The wall's: somebody waits.
-    #[default]
-    Wall,
-    /// The thread's own, on one that gives way to all others.
-    Running,
-}
-
-impl Measure {
-    /// From an arbitrary beginning.
-    pub(super) fn now(self) -> Duration {
-        let now = clock_gettime(match self {
-            Measure::Wall => ClockId::Monotonic,
-            Measure::Running => ClockId::ThreadCPUTime,
-        });
-        Duration::try_from(now).unwrap_or_default()
-    }
-}
 
 /// The time of one call.
 #[derive(Default)]

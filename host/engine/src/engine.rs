@@ -1,4 +1,4 @@
-//! The engine: one per process, makes revisions of components.
+//! The engine: one per process, compiles components and makes revisions of them.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -7,64 +7,30 @@ use pointsman_core::table::Table;
 use wasmtime::component::Linker;
 use wasmtime::{Config, InstanceAllocationStrategy, PoolingAllocationConfig, WasmBacktraceDetails};
 
+use super::background::BackgroundWorker;
 use super::cache::Cache;
-use super::census;
 use super::check::{self, LoadError};
+use super::code::Code;
 use super::compile::Compiler;
-use super::guest::{Guest, MAX_TABLE_ELEMENTS, Shared};
+use super::compiled::Compiled;
+use super::guest::{Guest, MAX_TABLE_ELEMENTS};
 use super::hash::Hash;
+use super::idle::IdleInstances;
+use super::limits::EngineLimits;
 use super::lines::LineTable;
 use super::name;
-use super::pools::Pools;
 use super::revision::Revision;
+use super::runtime::Runtime;
 use super::settings::SettingsOffer;
+use super::size_limits;
 use super::ticker::Ticker;
 use super::wasi;
 use super::wire::bindings::{Policy, PolicyPre};
-use super::workshop::{Scrap, Workshop};
 
 /// The default policy as a component, built by `policies/build` from `policies/default`.
 const EMBEDDED: &[u8] = include_bytes!("../../../policies/default/default.wasm");
 
-/// Bounds of every policy.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct EngineLimits {
-    /// Time for one decision, in ms, at most [`EngineLimits::MAX_DECIDE_MS`].
-    pub decide_ms: u32,
-    /// Time to start and configure an instance, in ms.
-    pub configure_ms: u32,
-    /// Memory of one instance, in bytes.
-    pub memory_bytes: usize,
-    /// Instances at a time, of all revisions together.
-    pub max_instances: u32,
-    /// Size of a policy file, in bytes.
-    pub max_component_bytes: usize,
-    /// Time to compile a component, in ms.
-    pub compile_ms: u32,
-}
-
-impl EngineLimits {
-    /// The clock of deadlines may sleep when no call came for 100 ms, so no decision may take longer.
-    pub const MAX_DECIDE_MS: u32 = 90;
-
-    /// The largest policy file taken, in bytes, wherever it comes from.
-    pub const MAX_COMPONENT_BYTES: usize = 64 << 20;
-}
-
-impl Default for EngineLimits {
-    fn default() -> Self {
-        Self {
-            decide_ms: 5,
-            configure_ms: 1_000,
-            memory_bytes: 64 << 20,
-            max_instances: 128,
-            max_component_bytes: Self::MAX_COMPONENT_BYTES,
-            compile_ms: 300_000,
-        }
-    }
-}
-
-/// The machine cannot run policies.
+/// Why the machine cannot run policies.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
     /// The memory for instances could not be reserved, or the processor is not supported.
@@ -73,109 +39,36 @@ pub enum EngineError {
     /// The thread of the deadlines could not be started.
     #[error("the policy engine's clock thread cannot start: {0}")]
     Clock(std::io::Error),
-    /// The thread that judges policies could not be started.
-    #[error("the thread on which policies are judged cannot start: {0}")]
-    Workshop(std::io::Error),
+    /// The thread that loads policies could not be started.
+    #[error("the policy engine's background thread cannot start: {0}")]
+    Background(std::io::Error),
 }
 
 /// Compiles and runs policies. Cheap to clone.
 #[derive(Clone)]
-pub struct Engine(pub(super) Arc<Inner>);
+pub struct Engine(Arc<Inner>);
 
-pub(super) struct Inner {
+struct Inner {
     wasm: wasmtime::Engine,
     linker: Linker<Guest>,
     cache: Cache,
     compiler: Compiler,
-    pub(super) workshop: Workshop,
-    pub(super) pools: Pools,
-    pub(super) ticker: Ticker,
-    pub(super) limits: EngineLimits,
-    pub(super) shared: Arc<Shared>,
-}
-
-/// A compiled component and its name.
-pub(super) struct Code {
-    pub(super) pre: PolicyPre<Guest>,
-    pub(super) id: Arc<str>,
-    /// What it calls itself.
-    pub(super) name: Option<String>,
-    /// The lines of its sources.
-    pub(super) lines: Option<Arc<LineTable>>,
-}
-
-/// A component that is a policy by its contract, and has not run yet.
-pub struct Compiled {
-    engine: Engine,
-    code: Arc<Code>,
-    imports: Vec<String>,
-    from_cache: bool,
-}
-
-impl Compiled {
-    /// The second half of [`Engine::load`]: configures it for a table and probes it.
-    pub fn configure(&self, settings: impl Into<SettingsOffer>, table: Arc<Table>) -> Result<Revision, LoadError> {
-        Revision::new(self.engine.clone(), self.code.clone(), settings.into(), table)
-    }
-
-    pub(super) fn engine(&self) -> &Engine {
-        &self.engine
-    }
-
-    pub(super) fn code(&self) -> &Arc<Code> {
-        &self.code
-    }
-
-    /// The name its revisions have.
-    pub fn id(&self) -> &Arc<str> {
-        &self.code.id
-    }
-
-    /// What it calls itself, where it does: the name of its project, as `policy build` writes it.
-    pub fn name(&self) -> Option<&str> {
-        self.code.name.as_deref()
-    }
-
-    /// The interfaces it imports, as it names them.
-    pub fn imports(&self) -> &[String] {
-        &self.imports
-    }
-
-    /// Had it been compiled before?
-    pub fn is_from_cache(&self) -> bool {
-        self.from_cache
-    }
-
-    /// A revision with an empty `state` of its own that nobody else sees; not even the probes leave a trace in it.
-    pub fn isolated(&self, settings: impl Into<SettingsOffer>, table: Arc<Table>) -> Result<Revision, LoadError> {
-        Revision::isolated(self.engine.clone(), self.code.clone(), settings.into(), table)
-    }
-
-    /// An isolated revision with a time of its own for one decision, in ms, at most [`EngineLimits::MAX_DECIDE_MS`], for whose
-    /// instances no other revision gives up any.
-    pub fn shadow(
-        &self,
-        settings: impl Into<SettingsOffer>,
-        table: Arc<Table>,
-        decide_ms: u32,
-    ) -> Result<Revision, LoadError> {
-        Ok(self.isolated(settings, table)?.for_shadow(decide_ms))
-    }
-}
-
-impl Drop for Compiled {
-    fn drop(&mut self) {
-        self.engine.0.workshop.take_apart([Scrap::Code(self.code.clone())]);
-    }
+    runtime: Arc<Runtime>,
 }
 
 impl Engine {
     /// Starts the engine. Reserves address space, not memory.
+    ///
+    /// # Errors
+    /// When the machine cannot run policies.
     pub fn new(limits: EngineLimits) -> Result<Self, EngineError> {
         Self::with_cache(limits, Cache::of_user())
     }
 
-    /// One that compiles everything again, to find out how long that takes.
+    /// Starts an engine that compiles every component again, to measure how long that takes.
+    ///
+    /// # Errors
+    /// When the machine cannot run policies.
     pub fn without_cache(limits: EngineLimits) -> Result<Self, EngineError> {
         Self::with_cache(limits, Cache::none())
     }
@@ -188,28 +81,28 @@ impl Engine {
         Policy::add_to_linker::<_, wasmtime::component::HasSelf<Guest>>(&mut linker, |guest| guest).map_err(start)?;
         wasi::link(&mut linker).map_err(start)?;
         let clock = wasm.clone();
-        let ticker = Ticker::start(move || clock.increment_epoch()).map_err(EngineError::Clock)?;
-        Ok(Self(Arc::new(Inner {
-            wasm,
-            linker,
-            cache,
-            compiler: Compiler::default(),
-            workshop: Workshop::start().map_err(EngineError::Workshop)?,
-            pools: Pools::default(),
-            ticker,
+        let runtime = Runtime {
             limits,
+            ticker: Ticker::start(move || clock.increment_epoch()).map_err(EngineError::Clock)?,
+            background: BackgroundWorker::start().map_err(EngineError::Background)?,
+            idle: IdleInstances::default(),
             shared: Arc::default(),
-        })))
+        };
+        let runtime = Arc::new(runtime);
+        Ok(Self(Arc::new(Inner { wasm, linker, cache, compiler: Compiler::default(), runtime })))
     }
 
-    /// Does this on the thread where policies are judged and taken apart: one thing after another, at a priority that
-    /// leaves the processor to those who are served. False when too much waits there already; then it is not done.
-    pub fn in_workshop(&self, job: impl FnOnce() + Send + 'static) -> bool {
-        self.0.workshop.take_on(Box::new(job))
+    /// Queues a job for the background thread, on which policies are loaded and freed: one after another, at a low priority, so
+    /// that requests are not delayed. False when the queue is full; the job is dropped then.
+    pub fn run_in_background(&self, job: impl FnOnce() + Send + 'static) -> bool {
+        self.0.runtime.background.submit(Box::new(job))
     }
 
     /// Makes a revision of a component: compiles, checks, configures, probes. Blocks for as long as compilation takes
     /// (tens of milliseconds to seconds), so it belongs on a thread of its own.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the component, its settings or its answers to the probes.
     pub fn load(
         &self,
         bytes: &[u8],
@@ -219,12 +112,16 @@ impl Engine {
         self.compile(bytes)?.configure(settings, table)
     }
 
-    /// The first half of [`Engine::load`]: everything that can be said of a component before it runs.
+    /// The first half of [`Engine::load`]: all checks that need no running component.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the component.
     pub fn compile(&self, bytes: &[u8]) -> Result<Compiled, LoadError> {
         let inner = &*self.0;
-        check::check_bytes(bytes, inner.limits.max_component_bytes)?;
-        census::check(bytes).map_err(LoadError::TooBig)?;
-        let limit = Duration::from_millis(inner.limits.compile_ms.into());
+        let limits = &inner.runtime.limits;
+        check::check_bytes(bytes, limits.max_component_bytes)?;
+        size_limits::check(bytes).map_err(LoadError::TooBig)?;
+        let limit = Duration::from_millis(limits.compile_ms.into());
         let compile = |bytes: &[u8]| inner.compiler.compile(&inner.wasm, bytes, limit);
         let (component, from_cache) = inner.cache.compile(&inner.wasm, bytes, compile)?;
         check::check_contract(&component)?;
@@ -234,10 +131,13 @@ impl Engine {
         let pre = linker.instantiate_pre(&component).and_then(PolicyPre::new).map_err(shape)?;
         let lines = LineTable::of(bytes).map(Arc::new);
         let code = Arc::new(Code { pre, id: Hash::of(bytes).revision().into(), name: name::of(bytes), lines });
-        Ok(Compiled { engine: self.clone(), code, imports: check::imports(&component), from_cache })
+        Ok(Compiled::new(inner.runtime.clone(), code, check::imports(&component), from_cache))
     }
 
     /// The default policy's revision, from the component inside this binary.
+    ///
+    /// # Errors
+    /// When it refuses the settings or the table.
     pub fn embedded(&self, settings: impl Into<SettingsOffer>, table: Arc<Table>) -> Result<Revision, LoadError> {
         self.load(EMBEDDED, settings, table)
     }
@@ -247,13 +147,16 @@ impl Engine {
         EMBEDDED
     }
 
-    /// The name of its revisions.
+    /// The name of the default policy's revisions.
     pub fn embedded_id() -> &'static str {
         static ID: OnceLock<String> = OnceLock::new();
         ID.get_or_init(|| Hash::of(EMBEDDED).revision())
     }
 
     /// The default policy, compiled.
+    ///
+    /// # Errors
+    /// When it cannot be compiled on this machine.
     pub fn compile_embedded(&self) -> Result<Compiled, LoadError> {
         self.compile(EMBEDDED)
     }
@@ -265,7 +168,7 @@ impl Engine {
 
     /// The bounds in force.
     pub fn limits(&self) -> &EngineLimits {
-        &self.0.limits
+        &self.0.runtime.limits
     }
 }
 
@@ -276,10 +179,10 @@ fn config(limits: &EngineLimits) -> Config {
     let instances = limits.max_instances;
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(instances)
-        .total_core_instances(instances.saturating_mul(census::MAX_MODULES))
+        .total_core_instances(instances.saturating_mul(size_limits::MAX_MODULES))
         .total_memories(instances.saturating_mul(MEMORIES_PER_COMPONENT))
         .total_tables(instances.saturating_mul(4))
-        .max_core_instances_per_component(census::MAX_MODULES)
+        .max_core_instances_per_component(size_limits::MAX_MODULES)
         .max_tables_per_component(8)
         .max_memories_per_component(MEMORIES_PER_COMPONENT)
         .max_memory_size(limits.memory_bytes)

@@ -11,13 +11,13 @@ pub(super) struct FaultLog(Mutex<[Kind; FaultKind::ALL.len()]>);
 #[derive(Clone, Copy, Default)]
 struct Kind {
     second: u64,
-    untold: u64,
+    skipped: u64,
 }
 
 impl FaultLog {
     /// Tells the fault, unless one of its kind was told in this second.
     #[cold]
-    pub(super) fn tell(&self, revision: &str, now_ms: u64, fault: &Fault, instead: &str) {
+    pub(super) fn record(&self, revision: &str, now_ms: u64, fault: &Fault, instead: &str) {
         let Some(not_logged) = self.take(now_ms, fault.kind) else { return };
         let (kind, error) = (fault.kind.as_str(), &fault.message);
         tracing::warn!(target: LOG_TARGET, policy = revision, kind, error, not_logged, "the policy failed; {instead}");
@@ -30,11 +30,11 @@ impl FaultLog {
         let kind = &mut kinds[kind as usize];
         // Questions that were put in the second before still come in; a clock that was set back counts anew.
         if kind.second.checked_sub(second).is_some_and(|earlier| earlier < 60) {
-            kind.untold += 1;
+            kind.skipped += 1;
             return None;
         }
         kind.second = second;
-        Some(std::mem::take(&mut kind.untold))
+        Some(std::mem::take(&mut kind.skipped))
     }
 }
 

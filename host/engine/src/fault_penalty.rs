@@ -1,46 +1,46 @@
-//! How much of everybody's time a component may waste on failing.
+//! The limit on the time that a component's failures may take.
 //!
-//! A failure that costs microseconds can be had for every request. One that costs the whole deadline, or a slow start of a
-//! fresh instance, cannot: it takes a thread from everybody else. What failures cost is a debt that time pays off at a
-//! twentieth of its pace; while it is too large the twin decides at once. So, apart from the first few, failures take at most
-//! a twentieth of one thread, whatever answers there are in between.
+//! A failure that costs microseconds is affordable for every request. One that costs the whole deadline, or a slow start of a
+//! fresh instance, is not: it occupies a thread. The cost of failures is a debt that elapsed time pays off at a rate of one
+//! twentieth; while the debt is too large the native fallback decides at once. So, apart from the first few, failures take at
+//! most a twentieth of one thread, however many answers come in between.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use super::Fault;
 
-/// So many ms pay off one ms wasted.
+/// Time that pays off one ms of failures, in ms.
 const MS_PER_WASTED_MS: u64 = 20;
 
-/// A debt that takes no longer than this to pay off has no consequence, in ms: three deadlines.
+/// The longest time to pay off a debt that has no consequence, in ms.
 const TOLERANCE_MS: u64 = 400;
 
-/// No debt takes longer than this, in ms.
+/// The longest time to pay off any debt, in ms.
 const MAX_DEBT_MS: u64 = 20_000;
 
-/// How the message of a fault begins that is none of the question's: it was not asked.
-pub(super) const NOT_ASKED: &str = "not asked for";
+/// The beginning of the message of a fault when the component was not asked at all.
+pub(crate) const NOT_ASKED: &str = "not asked for";
 
 /// One revision's debt. Time is the query's, in ms.
 #[derive(Default)]
-pub(super) struct Patience {
-    /// When all is paid off.
+pub(crate) struct FaultPenalty {
+    /// The time at which the debt is paid off.
     free_at_ms: AtomicU64,
     last: Mutex<Option<Fault>>,
 }
 
-impl Patience {
-    /// Why the component is not asked now; none: ask it.
+impl FaultPenalty {
+    /// The fault to report instead of asking the component; none: ask it.
     #[inline]
-    pub(super) fn refusal(&self, now_ms: u64) -> Option<Fault> {
+    pub(crate) fn refusal(&self, now_ms: u64) -> Option<Fault> {
         let debt_ms = self.free_at_ms.load(Ordering::Relaxed).saturating_sub(now_ms);
         if debt_ms <= TOLERANCE_MS { None } else { self.refuse(debt_ms) }
     }
 
-    /// It failed, after having run for so long.
+    /// Records a fault and the time it cost.
     #[cold]
-    pub(super) fn went_wrong(&self, now_ms: u64, cost_ms: u32, fault: &Fault) {
+    pub(crate) fn record_fault(&self, now_ms: u64, cost_ms: u32, fault: &Fault) {
         if cost_ms == 0 {
             return;
         }
@@ -78,28 +78,28 @@ mod tests {
 
     #[test]
     fn a_few_expensive_failures_are_free_and_more_are_paid_for_with_time() {
-        let patience = Patience::default();
+        let penalty = FaultPenalty::default();
         for _ in 0..4 {
-            assert_eq!(patience.refusal(1_000), None);
-            patience.went_wrong(1_000, 6, &fault());
+            assert_eq!(penalty.refusal(1_000), None);
+            penalty.record_fault(1_000, 6, &fault());
         }
-        let refused = patience.refusal(1_000).expect("480 ms of debt");
+        let refused = penalty.refusal(1_000).expect("480 ms of debt");
         assert_eq!(refused.kind, FaultKind::Deadline);
         assert!(refused.message.starts_with("not asked for 80 ms") && refused.message.contains("no answer"));
-        assert!(patience.refusal(1_079).is_some());
-        assert_eq!(patience.refusal(1_080), None);
-        patience.went_wrong(1_080, 6, &fault());
-        assert!(patience.refusal(1_199).is_some(), "twenty times what it cost");
-        assert_eq!(patience.refusal(1_200), None);
+        assert!(penalty.refusal(1_079).is_some());
+        assert_eq!(penalty.refusal(1_080), None);
+        penalty.record_fault(1_080, 6, &fault());
+        assert!(penalty.refusal(1_199).is_some(), "twenty times what it cost");
+        assert_eq!(penalty.refusal(1_200), None);
     }
 
     #[test]
     fn answers_in_between_pay_for_nothing() {
-        let patience = Patience::default();
+        let penalty = FaultPenalty::default();
         let asked = (0..100_000).filter(|&now| {
-            let is_asked = patience.refusal(now).is_none();
+            let is_asked = penalty.refusal(now).is_none();
             if is_asked && now % 5 == 0 {
-                patience.went_wrong(now, 6, &fault());
+                penalty.record_fault(now, 6, &fault());
             }
             is_asked && now % 5 == 0
         });
@@ -109,18 +109,18 @@ mod tests {
 
     #[test]
     fn cheap_failures_make_no_debt() {
-        let patience = Patience::default();
+        let penalty = FaultPenalty::default();
         for now in 0..100 {
-            patience.went_wrong(now, 0, &fault());
-            assert_eq!(patience.refusal(now), None);
+            penalty.record_fault(now, 0, &fault());
+            assert_eq!(penalty.refusal(now), None);
         }
     }
 
     #[test]
     fn a_clock_set_back_does_not_make_a_pause_endless() {
-        let patience = Patience::default();
-        (0..5).for_each(|_| patience.went_wrong(1_000_000_000, 6, &fault()));
-        assert!(patience.refusal(1_000_000_001).is_some());
-        assert_eq!(patience.refusal(5_000), None);
+        let penalty = FaultPenalty::default();
+        (0..5).for_each(|_| penalty.record_fault(1_000_000_000, 6, &fault()));
+        assert!(penalty.refusal(1_000_000_001).is_some());
+        assert_eq!(penalty.refusal(5_000), None);
     }
 }

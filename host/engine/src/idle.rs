@@ -1,30 +1,30 @@
-//! All pools of an engine: who gives up instances when there is no room for another.
+//! The idle instances of all revisions: who gives some up when there is no room for another.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use super::pool::Pool;
+use super::slots::Slots;
 
-/// The pools there are, the oldest first.
+/// The slots of all pools, the oldest first.
 #[derive(Default)]
-pub(super) struct Pools(Mutex<Vec<Weak<Pool>>>);
+pub(crate) struct IdleInstances(Mutex<Vec<Weak<Slots>>>);
 
-impl Pools {
-    /// Another pool. It leaves by being dropped.
-    pub(super) fn join(&self, pool: &Arc<Pool>) {
-        let mut pools = self.lock();
-        pools.retain(|pool| pool.strong_count() > 0);
-        pools.push(Arc::downgrade(pool));
+impl IdleInstances {
+    /// Registers the slots of another pool until they are dropped.
+    pub(crate) fn register(&self, slots: &Arc<Slots>) {
+        let mut all = self.lock();
+        all.retain(|slots| slots.strong_count() > 0);
+        all.push(Arc::downgrade(slots));
     }
 
-    /// Lets the oldest of the other pools that has idle instances give them up: revisions that were replaced keep theirs
-    /// only as long as nobody needs the room. False: nobody has any.
-    pub(super) fn make_room(&self, needy: &Pool) -> bool {
-        let others: Vec<Arc<Pool>> = self.lock().iter().filter_map(Weak::upgrade).collect();
-        others.iter().filter(|pool| !std::ptr::eq(&***pool, needy)).any(|pool| pool.give_up_idle().count() > 0)
+    /// Drops the idle instances of the oldest of the other pools that has any: a replaced revision keeps its own only as
+    /// long as nobody needs the room. False: none of them has any.
+    pub(crate) fn evict_for(&self, needy: &Arc<Slots>) -> bool {
+        let others: Vec<Arc<Slots>> = self.lock().iter().filter_map(Weak::upgrade).collect();
+        others.iter().filter(|slots| !Arc::ptr_eq(slots, needy)).any(|slots| slots.drain_idle().count() > 0)
     }
 
     /// The list is whole after every step, so a panic elsewhere does not spoil it.
-    fn lock(&self) -> MutexGuard<'_, Vec<Weak<Pool>>> {
+    fn lock(&self) -> MutexGuard<'_, Vec<Weak<Slots>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

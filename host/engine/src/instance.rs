@@ -7,7 +7,7 @@ use pointsman_core::contract::{Decision, Query};
 use pointsman_core::journal::StateUse;
 use wasmtime::{PoolConcurrencyLimitError, Store, Trap, WasmBacktrace};
 
-use super::deadline::Measure;
+use super::clock::Measure;
 use super::guest::{Guest, MAX_HANDED_OVER_BYTES};
 use super::lines::LineTable;
 use super::ticker::Alarm;

@@ -2,34 +2,40 @@
 //!
 //! An [`Engine`] lives as long as the process. [`Engine::load`] makes a [`Revision`] of a component: compiled, checked,
 //! configured and probed, so that a revision that exists is one that decides. [`Revision::decide`] is the hot call: it
-//! takes an instance out of the pool, asks it, judges the answer, and falls back on the native twin of the default
-//! policy whenever the component fails, so that it always has a decision to give.
+//! takes an instance out of the pool, asks it, validates the answer, and falls back on the native default policy whenever the component fails, so that it always has a decision to give.
 //!
 //! Nothing here is async or touches tokio, and no decision sees a clock: it is a function of the query and the shared
 //! state. Only deadlines are measured, by the ticker.
 
+mod background;
 mod cache;
-mod census;
 mod check;
 pub mod clock;
+mod code;
 mod compile;
+mod compiled;
 mod deadline;
 mod engine;
 mod fault_log;
+mod fault_penalty;
+mod fitting;
 mod guest;
 mod hash;
+mod idle;
 mod instance;
-mod judge;
+mod limits;
 mod lines;
 mod name;
-mod patience;
+mod native_fallback;
 mod pool;
-mod pools;
 mod priority;
 mod replay;
 mod revision;
+mod runtime;
 pub mod sample;
 mod settings;
+mod size_limits;
+mod slots;
 mod state;
 mod tape;
 #[cfg(test)]
@@ -37,22 +43,23 @@ mod tests;
 #[cfg(test)]
 mod tests_hostile;
 mod ticker;
-mod twin;
+mod validate;
 mod wasi;
 pub mod watch;
 mod wire;
-mod workshop;
 
 pub use check::{LoadError, contract};
-pub use engine::{Compiled, Engine, EngineError, EngineLimits};
+pub use compiled::Compiled;
+pub use engine::{Engine, EngineError};
 pub use hash::Hash;
+pub use limits::EngineLimits;
 pub use lines::{LineRow, LineTable};
 pub use name::{named, of as name_of};
+pub use native_fallback::NativeFallback;
 pub use priority::Priority;
 pub use replay::{Heard, Replay, Replayer, is_of_the_moment};
 pub use revision::{Revision, probes};
 pub use settings::{SettingsOffer, left_out_words, refused_key};
-pub use twin::Twin;
 
 use pointsman_core::clients::Spending;
 use pointsman_core::contract::Decision;
@@ -90,7 +97,7 @@ pub struct Verdict {
     pub decision: Decision,
     /// What the policy noted on the way.
     pub notes: Vec<String>,
-    /// Why the native twin decided, when it had to.
+    /// The fault of the component, where the native fallback decided in its place.
     pub fault: Option<Fault>,
     /// Every use of `state` by the component, in order; what is beyond a bound ends with [`StateUse::TooMany`].
     pub state: Vec<StateUse>,

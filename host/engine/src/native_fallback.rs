@@ -1,4 +1,4 @@
-//! The native twin: the default policy, compiled natively, decides when a component fails, and in simulations.
+//! The native fallback: the default policy, compiled natively, which decides when a component fails, and in simulations.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -14,26 +14,30 @@ use super::state::State;
 use super::{Spending, Texts};
 
 /// The default policy over one table.
-pub struct Twin {
+pub struct NativeFallback {
     policy: Mutex<default_policy::Default>,
     table: sdk::Table,
-    /// Its own: what a component keeps is written in the component's words.
+    /// A `state` of its own: a component's keys have the component's meaning.
     state: Arc<State>,
 }
 
-impl Twin {
-    /// Configured with those of the settings that the default policy understands; the component's own it ignores.
+impl NativeFallback {
+    /// Configures it with those of the settings that the default policy knows; others are ignored.
     pub fn new(settings: &str, table: &core_table::Table) -> Self {
         let table = to_sdk(table);
         let policy = default_policy::Default::with_settings(default_policy::Settings::parse_known(settings), &table);
         Self { policy: Mutex::new(policy), table, state: Arc::default() }
     }
 
-    /// The decision, and what it noted.
+    /// The decision and the notes.
     pub fn decide(&self, query: &core::Query, texts: &Arc<Texts>) -> (core::Decision, Vec<String>) {
         let layout = self.table.layout();
-        let ears =
-            Ears { texts: Arc::clone(texts), notes: Vec::new(), state: Arc::clone(&self.state), now_ms: query.now_ms };
+        let host = HostStub {
+            texts: Arc::clone(texts),
+            notes: Vec::new(),
+            state: Arc::clone(&self.state),
+            now_ms: query.now_ms,
+        };
         let attempts: Vec<sdk::Attempt> = query.attempts.iter().map(attempt).collect();
         let query = sdk::Query {
             now_ms: query.now_ms,
@@ -47,20 +51,20 @@ impl Twin {
         };
         // What the policy keeps between questions does not change with them, so a panic would not spoil it.
         let mut policy = self.policy.lock().unwrap_or_else(PoisonError::into_inner);
-        let (decision, ears) = sdk::host::scope(ears, || policy.decide(&query));
-        (from_sdk(decision), ears.notes)
+        let (decision, host) = sdk::host::scope(host, || policy.decide(&query));
+        (from_sdk(decision), host.notes)
     }
 }
 
-/// The host of one decision of the twin.
-struct Ears {
+/// The host functions of one decision.
+struct HostStub {
     texts: Arc<Texts>,
     notes: Vec<String>,
     state: Arc<State>,
     now_ms: u64,
 }
 
-impl sdk::host::Host for Ears {
+impl sdk::host::Host for HostStub {
     fn note(&mut self, text: &str) {
         self.notes.push(text.to_owned());
     }

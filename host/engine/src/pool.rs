@@ -2,23 +2,22 @@
 //! room.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use pointsman_core::journal::StateUse;
 
+use super::background::Garbage;
 use super::check::{self, LoadError};
-use super::deadline::Measure;
-use super::engine::{Code, Engine};
+use super::clock::Measure;
+use super::code::Code;
 use super::guest::{Guest, Shared};
 use super::instance::{Instance, NotStarted};
+use super::runtime::Runtime;
+use super::slots::{Found, Slots, Taken};
 use super::wire::TableParts;
-use super::workshop::Scrap;
 use super::{Fault, FaultKind, LOG_TARGET};
-
-/// Instances kept; more threads than this do not decide at the same time.
-const MAX_KEPT: usize = 32;
 
 /// An instance may be started while an exchange waits for it if that takes no longer than this, in ms.
 const QUICK_START_MS: u32 = 20;
@@ -29,7 +28,7 @@ const MAX_QUICK_START_MS: u32 = 60;
 /// Instances started ahead when starting one takes long; with fewer processors there are fewer threads to serve.
 const STARTED_AHEAD: usize = 4;
 
-/// After a failed start nothing is started for so many times what it took: a twentieth of a thread at most.
+/// After a failed start nothing is started for so many times the time it took: a twentieth of a thread at most.
 const PAUSE_PER_FAILED_START: u32 = 20;
 
 /// How the message of a fault begins that came before the question.
@@ -39,220 +38,156 @@ const AT_START: [&str; 3] = [
     "a fresh instance refused the configuration that another accepted",
 ];
 
-/// Was it the start of an instance that failed, and not the question it was started for?
-pub(super) fn is_at_start(message: &str) -> bool {
+/// Whether the start of an instance failed, and not the question it was started for.
+pub(crate) fn is_at_start(message: &str) -> bool {
     AT_START.iter().any(|beginning| message.starts_with(beginning))
 }
 
 /// Room made for an instance may be taken by another exchange before it is used; so often it is made again.
 const MAX_TRIES: usize = 8;
 
+/// What a pool makes instances of.
+#[derive(Clone)]
+pub(crate) struct Source {
+    pub(crate) runtime: Arc<Runtime>,
+    pub(crate) code: Arc<Code>,
+    /// The `state` that the instances see, and where their faults are logged.
+    pub(crate) shared: Arc<Shared>,
+    /// Whether callers wait for an instance however long it takes to start.
+    pub(crate) waits_for_start: bool,
+}
+
 /// A revision's instances.
-pub(super) struct Pool {
-    engine: Engine,
-    code: Arc<Code>,
-    shared: Arc<Shared>,
+pub(crate) struct Pool {
+    source: Source,
     settings: String,
     parts: TableParts,
-    is_patient: bool,
-    /// Does it go without where others would have to give something up for it?
-    is_modest: AtomicBool,
-    slots: [Slot; MAX_KEPT],
-    /// How long the last start ran, in ms, without the time that the machine took for others.
+    /// Whether other pools keep their idle instances when this one finds no room.
+    no_eviction: AtomicBool,
+    slots: Arc<Slots>,
+    /// The running time of the last start, in ms.
     start_ms: AtomicU32,
     is_starting: AtomicBool,
-    /// Why the last start aside came to nothing.
+    /// The last failed start in the background; none after a good one.
     failed_start: Mutex<Option<FailedStart>>,
 }
 
 struct FailedStart {
     fault: Fault,
-    again_at: Instant,
+    /// By [`Measure::Wall`].
+    again_at: Duration,
 }
 
-/// A place for an instance, locked while it is asked. The first free one is taken: its instance was used not long ago and
-/// has its memory still in the processor's cache.
-type Slot = Mutex<Option<Instance>>;
-
-/// An instance in use. It is kept for the next question unless it is spent.
-pub(super) struct Taken<'a> {
-    instance: Option<Instance>,
-    place: Option<MutexGuard<'a, Option<Instance>>>,
-}
-
-impl Taken<'_> {
-    #[inline]
-    pub(super) fn instance(&mut self) -> &mut Instance {
-        let kept = self.place.as_deref_mut().and_then(Option::as_mut);
-        kept.or(self.instance.as_mut()).expect("what was taken is there until it is dropped")
+impl Source {
+    /// The same code with an empty `state` of its own, waiting for slow starts.
+    pub(crate) fn isolated(&self) -> Self {
+        Self { shared: Arc::default(), waits_for_start: true, ..self.clone() }
     }
 
-    /// Ends the instance's life.
-    pub(super) fn spend(mut self) {
-        self.instance = None;
-        if let Some(place) = &mut self.place {
-            **place = None;
-        }
-    }
-}
-
-impl Pool {
     /// A pool without instances yet.
-    pub(super) fn new(
-        engine: Engine,
-        code: Arc<Code>,
-        shared: Arc<Shared>,
-        settings: &str,
-        parts: TableParts,
-    ) -> Arc<Self> {
-        Self::make(engine, code, shared, settings, parts, false)
-    }
-
-    /// Brings the shared `state` to what was found there, by key; none: nothing.
-    pub(super) fn bring_state(&self, found: &[(String, Option<i64>)], now_ms: u64) {
-        for (key, found) in found {
-            self.shared.state.learn(&StateUse::Get { key: key.clone(), found: *found }, now_ms);
-        }
-    }
-
-    /// One whose users wait for an instance however long it takes to start.
-    pub(super) fn patient(
-        engine: Engine,
-        code: Arc<Code>,
-        shared: Arc<Shared>,
-        settings: &str,
-        parts: TableParts,
-    ) -> Arc<Self> {
-        Self::make(engine, code, shared, settings, parts, true)
-    }
-
-    fn make(
-        engine: Engine,
-        code: Arc<Code>,
-        shared: Arc<Shared>,
-        settings: &str,
-        parts: TableParts,
-        is_patient: bool,
-    ) -> Arc<Self> {
-        let pool = Arc::new(Self {
-            engine,
-            code,
-            shared,
+    pub(crate) fn pool(&self, settings: &str, parts: TableParts) -> Arc<Pool> {
+        let pool = Arc::new(Pool {
+            source: self.clone(),
             settings: settings.to_owned(),
             parts,
-            is_patient,
-            is_modest: AtomicBool::new(false),
-            slots: std::array::from_fn(|_| Slot::default()),
+            no_eviction: AtomicBool::new(false),
+            slots: Arc::default(),
             start_ms: AtomicU32::new(0),
             is_starting: AtomicBool::new(false),
             failed_start: Mutex::default(),
         });
-        pool.engine.0.pools.join(&pool);
+        self.runtime.idle.register(&pool.slots);
         pool
     }
+}
 
-    /// From now on no other revision gives up an instance for this one.
-    pub(super) fn no_eviction(&self) {
-        self.is_modest.store(true, Ordering::Relaxed);
+impl Pool {
+    /// Sets the shared `state` to the values found there, by key; none removes the key.
+    pub(crate) fn bring_state(&self, found: &[(String, Option<i64>)], now_ms: u64) {
+        for (key, found) in found {
+            self.source.shared.state.learn(&StateUse::Get { key: key.clone(), found: *found }, now_ms);
+        }
     }
 
-    /// Starts an instance, or several when that takes long. Afterwards the component is known to start. Nobody waits for
-    /// it but who judges.
-    pub(super) fn fill(&self) -> Result<(), LoadError> {
-        self.keep(self.start_slowly()?);
+    /// From now on no other pool gives up an instance for this one.
+    pub(crate) fn forbid_eviction(&self) {
+        self.no_eviction.store(true, Ordering::Relaxed);
+    }
+
+    /// Starts an instance, or several when that takes long. Afterwards the component is known to start. Blocks for as long
+    /// as that takes.
+    pub(crate) fn fill(&self) -> Result<(), LoadError> {
+        self.slots.keep(self.start_slowly()?);
         if self.starts_quickly() {
             return Ok(());
         }
         let threads = thread::available_parallelism().map_or(1, usize::from);
-        (1..threads.min(STARTED_AHEAD)).try_for_each(|_| self.start_slowly().map(|instance| self.keep(instance)))
+        (1..threads.min(STARTED_AHEAD)).try_for_each(|_| self.start_slowly().map(|instance| self.slots.keep(instance)))
     }
 
-    /// Starts an instance and lets it go.
-    pub(super) fn start_once(&self) -> Result<(), LoadError> {
+    /// Starts an instance and drops it.
+    pub(crate) fn start_once(&self) -> Result<(), LoadError> {
         self.start_slowly().map(drop)
     }
 
     /// A free instance, or a fresh one. An exchange never waits for one that takes long to start.
     #[inline]
-    pub(super) fn take(self: &Arc<Self>) -> Result<Taken<'_>, Fault> {
-        match self.slots.first().and_then(take) {
-            Some(place) if place.is_some() => Ok(Taken { instance: None, place: Some(place) }),
-            _ => self.take_another(),
-        }
-    }
-
-    fn take_another(self: &Arc<Self>) -> Result<Taken<'_>, Fault> {
-        let mut empty = None;
-        for slot in &self.slots {
-            let Some(place) = take(slot) else { continue };
-            if place.is_some() {
-                return Ok(Taken { instance: None, place: Some(place) });
-            }
-            empty = empty.or(Some(place));
-        }
+    pub(crate) fn take(self: &Arc<Self>) -> Result<Taken<'_>, Fault> {
+        let empty = match self.slots.take() {
+            Found::Instance(taken) => return Ok(taken),
+            Found::None(empty) => empty,
+        };
         if !self.starts_quickly() {
             drop(empty);
-            return Err(self.start_aside());
+            return Err(self.start_in_background());
         }
-        let limit_ms = if self.is_patient { self.engine.0.limits.configure_ms } else { MAX_QUICK_START_MS };
+        let limit_ms = if self.source.waits_for_start { self.configure_ms() } else { MAX_QUICK_START_MS };
         let instance = self.start(Measure::Wall, limit_ms).map_err(StartError::into_fault)?;
-        match empty {
-            Some(mut place) => {
-                *place = Some(instance);
-                Ok(Taken { instance: None, place: Some(place) })
-            }
-            None => Ok(Taken { instance: Some(instance), place: None }),
-        }
+        Ok(match empty {
+            Some(place) => place.fill(instance),
+            None => Taken::Fresh(instance),
+        })
     }
 
-    /// Gives up all instances that are not in use; they are freed by dropping them.
-    pub(super) fn give_up_idle(&self) -> impl Iterator<Item = Instance> {
-        self.slots.iter().filter_map(take).filter_map(|mut place| place.take())
+    /// Frees all instances that are not in use, in the background.
+    pub(crate) fn release_idle(&self) {
+        self.source.runtime.background.defer_drop(self.slots.drain_idle().map(Garbage::Instance));
     }
 
-    /// Starts and configures one more instance, and lets it go; the linear memory it had, in bytes.
-    pub(super) fn try_start(&self) -> Result<usize, Fault> {
+    /// Starts and configures one more instance, and drops it; its linear memory, in bytes.
+    pub(crate) fn try_start(&self) -> Result<usize, Fault> {
         self.fresh(Measure::Wall).map(|instance| instance.memory_bytes())
     }
 
     /// An instance that is none of the pool's.
-    pub(super) fn fresh(&self, measure: Measure) -> Result<Instance, Fault> {
-        self.start(measure, self.engine.0.limits.configure_ms).map_err(StartError::into_fault)
+    pub(crate) fn fresh(&self, measure: Measure) -> Result<Instance, Fault> {
+        self.start(measure, self.configure_ms()).map_err(StartError::into_fault)
     }
 
     /// The linear memory of the largest instance that is not in use, in bytes.
-    pub(super) fn largest_bytes(&self) -> usize {
-        let of = |slot: &Slot| take(slot).and_then(|place| place.as_ref().map(Instance::memory_bytes));
-        self.slots.iter().filter_map(of).max().unwrap_or(0)
+    pub(crate) fn largest_bytes(&self) -> usize {
+        self.slots.largest_bytes()
+    }
+
+    fn configure_ms(&self) -> u32 {
+        self.source.runtime.limits.configure_ms
     }
 
     fn starts_quickly(&self) -> bool {
-        self.is_patient || self.start_ms.load(Ordering::Relaxed) <= QUICK_START_MS
+        self.source.waits_for_start || self.start_ms() <= QUICK_START_MS
     }
 
-    /// Starts one for later exchanges; what this one is told.
+    /// Starts an instance for later exchanges; the fault for the present one.
     #[cold]
-    fn start_aside(self: &Arc<Self>) -> Fault {
-        if let Some(failed) = self.failure().as_ref().filter(|failed| Instant::now() < failed.again_at) {
+    fn start_in_background(self: &Arc<Self>) -> Fault {
+        if let Some(failed) = self.failure().as_ref().filter(|failed| Measure::Wall.now() < failed.again_at) {
             return failed.fault.clone();
         }
-        let start_ms = self.start_ms.load(Ordering::Relaxed);
+        let start_ms = self.start_ms();
         if !self.is_starting.swap(true, Ordering::SeqCst) {
             let pool = self.clone();
             let work = move || {
-                let begun = Instant::now();
-                match pool.start(Measure::Wall, pool.engine.0.limits.configure_ms) {
-                    Ok(instance) => {
-                        *pool.failure() = None;
-                        pool.keep(instance);
-                    }
-                    Err(error) => {
-                        let fault = error.into_fault();
-                        let again_at = Instant::now() + begun.elapsed() * PAUSE_PER_FAILED_START;
-                        *pool.failure() = Some(FailedStart { fault: fault.clone(), again_at });
-                        tracing::warn!(target: LOG_TARGET, policy = %pool.code.id, error = fault.message, "an instance of the policy could not be started");
-                    }
-                }
+                pool.start_ahead();
                 pool.is_starting.store(false, Ordering::SeqCst);
             };
             if thread::Builder::new().name("policy-starter".to_owned()).spawn(work).is_err() {
@@ -263,15 +198,25 @@ impl Pool {
         Fault { kind: FaultKind::Busy, message }
     }
 
-    fn keep(&self, instance: Instance) {
-        let empty = self.slots.iter().filter_map(take).find(|place| place.is_none());
-        if let Some(mut place) = empty {
-            *place = Some(instance);
+    fn start_ahead(&self) {
+        let begun = Measure::Wall.now();
+        match self.start(Measure::Wall, self.configure_ms()) {
+            Ok(instance) => {
+                *self.failure() = None;
+                self.slots.keep(instance);
+            }
+            Err(error) => {
+                let fault = error.into_fault();
+                let now = Measure::Wall.now();
+                let again_at = now + now.saturating_sub(begun) * PAUSE_PER_FAILED_START;
+                *self.failure() = Some(FailedStart { fault: fault.clone(), again_at });
+                tracing::warn!(target: LOG_TARGET, policy = %self.source.code.id, error = fault.message, "an instance of the policy could not be started");
+            }
         }
     }
 
     fn start_slowly(&self) -> Result<Instance, LoadError> {
-        self.start(Measure::Running, self.engine.0.limits.configure_ms).map_err(|error| match error {
+        self.start(Measure::Running, self.configure_ms()).map_err(|error| match error {
             StartError::Refused(refusal) => LoadError::Refused(check::sentence(&refusal)),
             StartError::Start(fault) => LoadError::Start(fault),
             StartError::Configure(fault) => LoadError::Configure(fault),
@@ -280,9 +225,8 @@ impl Pool {
 
     #[cold]
     fn start(&self, measure: Measure, limit_ms: u32) -> Result<Instance, StartError> {
-        let engine = &self.engine.0;
-        let _clock = engine.ticker.hold();
-        // What starts or fails slowly must not be tried while an exchange waits.
+        let _ticking = self.source.runtime.ticker.hold();
+        // A component that starts or fails slowly must not be started while an exchange waits.
         let _timed = Timed { ms: &self.start_ms, begun: Measure::Running.now() };
         let mut instance = self.instantiate(measure, limit_ms)?;
         let answer = instance.configure(&self.settings, &self.parts, measure, limit_ms);
@@ -294,30 +238,31 @@ impl Pool {
     }
 
     fn instantiate(&self, measure: Measure, limit_ms: u32) -> Result<Instance, StartError> {
-        let engine = &self.engine.0;
+        let Source { runtime, code, shared, .. } = &self.source;
         for _ in 0..MAX_TRIES {
-            let mut guest = Guest::new(self.shared.clone(), self.code.id.clone(), engine.limits.memory_bytes);
-            guest.lines.clone_from(&self.code.lines);
-            match Instance::start(&self.code.pre, guest, engine.ticker.alarm(), measure, limit_ms) {
+            let mut guest = Guest::new(shared.clone(), code.id.clone(), runtime.limits.memory_bytes);
+            guest.lines.clone_from(&code.lines);
+            match Instance::start(&code.pre, guest, runtime.ticker.alarm(), measure, limit_ms) {
                 Ok(instance) => return Ok(instance),
                 Err(NotStarted::Fault(fault)) => return Err(StartError::Start(fault)),
-                Err(NotStarted::PoolFull) if engine.workshop.clear() => {}
-                Err(NotStarted::PoolFull) if self.is_modest.load(Ordering::Relaxed) => break,
-                Err(NotStarted::PoolFull) if engine.pools.make_room(self) => {}
+                Err(NotStarted::PoolFull) if runtime.background.drop_garbage_now() => {}
+                Err(NotStarted::PoolFull) if self.no_eviction.load(Ordering::Relaxed) => break,
+                Err(NotStarted::PoolFull) if runtime.idle.evict_for(&self.slots) => {}
                 Err(NotStarted::PoolFull) => break,
             }
         }
-        let message = format!("all {} instances of policies are in use", engine.limits.max_instances);
+        let message = format!("all {} instances of policies are in use", runtime.limits.max_instances);
         Err(StartError::Start(Fault { kind: FaultKind::Busy, message }))
     }
 
-    /// A question is about to be put to an instance.
-    pub(super) fn touch_clock(&self) {
-        self.engine.0.ticker.touch();
+    /// Keeps the deadline thread awake; to be called before every question.
+    #[inline]
+    pub(crate) fn touch_ticker(&self) {
+        self.source.runtime.ticker.touch();
     }
 
-    /// How long the last start took, in ms.
-    pub(super) fn start_ms(&self) -> u32 {
+    /// The running time of the last start, in ms, without the time that the machine took for others.
+    pub(crate) fn start_ms(&self) -> u32 {
         self.start_ms.load(Ordering::Relaxed)
     }
 
@@ -328,13 +273,12 @@ impl Pool {
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        let workshop = &self.engine.0.workshop;
-        workshop.take_apart(self.give_up_idle().map(Scrap::Instance));
-        workshop.take_apart([Scrap::Code(self.code.clone())]);
+        self.release_idle();
+        self.source.runtime.background.defer_drop([Garbage::Code(self.source.code.clone())]);
     }
 }
 
-/// Writes down how long a start ran, however it ended.
+/// Records the running time of a start when it is dropped, however the start ended.
 struct Timed<'a> {
     ms: &'a AtomicU32,
     begun: Duration,
@@ -344,21 +288,6 @@ impl Drop for Timed<'_> {
     fn drop(&mut self) {
         let ran = Measure::Running.now().saturating_sub(self.begun);
         self.ms.store(u32::try_from(ran.as_millis()).unwrap_or(u32::MAX), Ordering::Relaxed);
-    }
-}
-
-/// Takes a slot that is free. What a panic left in one is dropped.
-#[inline]
-fn take(slot: &Slot) -> Option<MutexGuard<'_, Option<Instance>>> {
-    match slot.try_lock() {
-        Ok(place) => Some(place),
-        Err(TryLockError::WouldBlock) => None,
-        Err(TryLockError::Poisoned(poisoned)) => {
-            slot.clear_poison();
-            let mut place = poisoned.into_inner();
-            *place = None;
-            Some(place)
-        }
     }
 }
 

@@ -1,5 +1,5 @@
 //! Components that recorded questions are put to again: the engine, the limits and the checks of the live proxy, but
-//! `state` answers as it was recorded, nobody loses patience, and no twin steps in.
+//! `state` answers as it was recorded, faults have no penalty, and there is no fallback.
 
 use std::sync::Arc;
 
@@ -8,17 +8,16 @@ use pointsman_core::journal::{Question, StateUse};
 use pointsman_core::table::Table;
 
 use super::check::LoadError;
-use super::deadline::Measure;
-use super::engine::Compiled;
+use super::clock::Measure;
+use super::compiled::Compiled;
+use super::fitting::filled_pool;
 use super::guest::Shared;
 use super::instance::Instance;
-use super::judge::judge;
-use super::pool::{Pool, is_at_start};
-use super::revision::filled;
+use super::pool::{Pool, Source, is_at_start};
 use super::settings::SettingsOffer;
 use super::tape::Tape;
-use super::wire::TableParts;
-use super::{Fault, FaultKind, Texts, patience};
+use super::validate::validate;
+use super::{Fault, FaultKind, Texts, fault_penalty};
 
 /// One replay. What a question shows of `state` is known to those after it, whichever component they are put to.
 pub struct Replay {
@@ -65,12 +64,9 @@ impl Replay {
         settings: &SettingsOffer,
         table: Arc<Table>,
     ) -> Result<Replayer, LoadError> {
-        let (engine, code) = (compiled.engine(), compiled.code());
-        let decide_ms = engine.limits().decide_ms;
-        let make = |settings: &str| {
-            Pool::patient(engine.clone(), code.clone(), self.shared.clone(), settings, TableParts::new(&table))
-        };
-        let (pool, _) = filled(engine, code, settings, &table, make)?;
+        let source = Source { shared: self.shared.clone(), waits_for_start: true, ..compiled.source() };
+        let decide_ms = source.runtime.limits.decide_ms;
+        let (pool, _) = filled_pool(&source, settings, &table)?;
         Ok(Replayer { tape: self.tape.clone(), pool, table, decide_ms })
     }
 
@@ -90,7 +86,7 @@ impl Replayer {
         let instance = taken.instance();
         let heard = self.put(instance, query, texts, recorded);
         if heard.answer.is_err() || instance.is_bloated() {
-            taken.spend();
+            taken.discard();
         }
         heard
     }
@@ -109,13 +105,13 @@ impl Replayer {
     }
 
     fn put(&self, instance: &mut Instance, query: &Query, texts: &Arc<Texts>, recorded: &[StateUse]) -> Heard {
-        self.pool.touch_clock();
+        self.pool.touch_ticker();
         self.tape.begin(recorded);
         let answer = instance.ask(query, texts, Measure::Running, self.decide_ms);
         let unrecorded = self.tape.end(query.now_ms);
         let (notes, state) = instance.end();
         let answer = answer.and_then(|decision| {
-            judge(decision, &self.table).map_err(|message| Fault { kind: FaultKind::Invalid, message })
+            validate(decision, &self.table).map_err(|message| Fault { kind: FaultKind::Invalid, message })
         });
         Heard { answer, notes, state, unrecorded }
     }
@@ -131,5 +127,5 @@ impl Heard {
 /// shortages do, and so do questions that were not asked at all.
 pub fn is_of_the_moment(kind: &str, message: &str) -> bool {
     let timed = [FaultKind::Deadline, FaultKind::Busy].map(FaultKind::as_str);
-    timed.contains(&kind) || message.starts_with(patience::NOT_ASKED) || is_at_start(message)
+    timed.contains(&kind) || message.starts_with(fault_penalty::NOT_ASKED) || is_at_start(message)
 }

@@ -10,186 +10,150 @@ use pointsman_core::journal::StateUse;
 use pointsman_core::outcome::Kind;
 use pointsman_core::table::{Lane, Table, Tier};
 
+use super::background::yield_now;
 use super::check::LoadError;
-use super::deadline::Measure;
-use super::engine::{Code, Engine, EngineLimits};
+use super::clock::Measure;
+use super::fault_penalty::FaultPenalty;
+use super::fitting::filled_pool;
 use super::hash::Hash;
-use super::judge::judge;
-use super::patience::Patience;
-use super::pool::Pool;
-use super::settings::{SettingsOffer, Told};
-use super::twin::Twin;
+use super::limits::EngineLimits;
+use super::native_fallback::NativeFallback;
+use super::pool::{Pool, Source};
+use super::settings::{AcceptedSettings, SettingsOffer};
+use super::validate::validate;
 use super::wire::TableParts;
-use super::workshop::{Scrap, breathe};
 use super::{Fault, FaultKind, Said, Texts, Verdict};
 
-/// A policy in force: it has been compiled, checked, configured and probed.
+/// A policy in force: compiled, checked, configured and probed.
 pub struct Revision {
-    engine: Engine,
-    code: Arc<Code>,
+    source: Source,
     table: Arc<Table>,
-    /// The settings it was offered, as JSON.
+    /// The settings offered to it, as JSON.
     offered: Arc<str>,
-    told: Told,
-    twin: Twin,
+    accepted: AcceptedSettings,
+    native_fallback: NativeFallback,
     pool: Arc<Pool>,
-    patience: Patience,
+    penalty: FaultPenalty,
     /// Time for one decision, in ms.
     decide_ms: u32,
-    /// For how many decisions more it is taken to be slow.
+    /// Decisions for which it still counts as slow.
     slow_for: AtomicU32,
 }
 
-/// The clock sees one of several: a policy that was slow once is taken to be so for this many decisions.
+/// The ticker sees one slow decision of several, so that a policy counts as slow for this many decisions after one.
 const SLOW_FOR: u32 = 64;
 
-/// What an instance that could not be started is taken to have cost, in ms.
+/// The least cost of an instance that could not be started, in ms.
 const FAILED_START_MS: u32 = 5;
 
-/// A pool with instances that took the settings, or so many of them as are for this component.
-pub(super) fn filled(
-    engine: &Engine,
-    code: &Arc<Code>,
-    offer: &SettingsOffer,
-    table: &Table,
-    make: impl Fn(&str) -> Arc<Pool>,
-) -> Result<(Arc<Pool>, Told), LoadError> {
-    let whole = offer.whole();
-    let pool = make(&whole.json);
-    breathe();
-    let Err(refusal) = pool.fill() else { return Ok((pool, whole)) };
-    let told = offer.fit(refusal, |settings| {
-        breathe();
-        // In a `state` of its own: a trial leaves no trace.
-        let parts = TableParts::new(table);
-        Pool::patient(engine.clone(), code.clone(), Arc::default(), settings, parts).start_once()
-    })?;
-    let pool = make(&told.json);
-    pool.fill()?;
-    Ok((pool, told))
-}
-
-/// What a policy pays for with time whose instances are of no use after a decision.
+/// The fault of an instance that has grown too much to be asked again.
 fn bloated() -> Fault {
     let message =
         "its instance grew by more than 8 MiB in one decision, so that a fresh one had to be started".to_owned();
     Fault { kind: FaultKind::Memory, message }
 }
 
-/// The component did not decide.
+/// A question that the component did not answer.
 struct Failure {
     fault: Fault,
-    /// What it noted before.
+    /// Its notes until then.
     notes: Vec<String>,
-    /// What it did with `state` before.
+    /// Its uses of `state` until then.
     state: Vec<StateUse>,
-    /// How long it ran, in ms, without the time that the machine took for others.
+    /// Its running time, in ms, without the time that the machine took for others.
     cost_ms: u32,
 }
 
 impl Revision {
-    pub(super) fn new(
-        engine: Engine,
-        code: Arc<Code>,
-        offer: SettingsOffer,
-        table: Arc<Table>,
-    ) -> Result<Self, LoadError> {
-        let shared = engine.0.shared.clone();
-        let make =
-            |settings: &str| Pool::new(engine.clone(), code.clone(), shared.clone(), settings, TableParts::new(&table));
-        let (pool, told) = filled(&engine, &code, &offer, &table, make)?;
-        breathe();
-        let revision = Self::over(engine, code, pool, &offer, told, table);
+    pub(crate) fn new(source: Source, offer: SettingsOffer, table: Arc<Table>) -> Result<Self, LoadError> {
+        let (pool, accepted) = filled_pool(&source, &offer, &table)?;
+        yield_now();
+        let revision = Self::with_pool(source, pool, &offer, accepted, table);
         revision.probe()?;
         Ok(revision)
     }
 
-    fn over(
-        engine: Engine,
-        code: Arc<Code>,
+    fn with_pool(
+        source: Source,
         pool: Arc<Pool>,
         offer: &SettingsOffer,
-        told: Told,
+        accepted: AcceptedSettings,
         table: Arc<Table>,
     ) -> Self {
         Self {
-            code,
-            twin: Twin::new(offer.fallback(), &table),
+            native_fallback: NativeFallback::new(offer.fallback(), &table),
             offered: offer.json().into(),
-            told,
+            accepted,
             table,
             pool,
-            patience: Patience::default(),
-            decide_ms: engine.0.limits.decide_ms,
-            engine,
+            penalty: FaultPenalty::default(),
+            decide_ms: source.runtime.limits.decide_ms,
+            source,
             slow_for: AtomicU32::new(0),
         }
     }
 
     /// The same code over another table or with other settings, on fresh instances.
+    ///
+    /// # Errors
+    /// When it does not start, refuses the settings or the table, or fails a probe.
     pub fn with_table(&self, settings: impl Into<SettingsOffer>, table: Arc<Table>) -> Result<Self, LoadError> {
-        Self::new(self.engine.clone(), self.code.clone(), settings.into(), table)
+        let source =
+            Source { shared: self.source.runtime.shared.clone(), waits_for_start: false, ..self.source.clone() };
+        Self::new(source, settings.into(), table)
     }
 
-    /// A revision with an empty `state` of its own that nobody else sees; not even the probes leave a trace in it. For
-    /// the lab: its instances are started when they are asked, however long that takes.
-    pub(super) fn isolated(
-        engine: Engine,
-        code: Arc<Code>,
-        offer: SettingsOffer,
-        table: Arc<Table>,
-    ) -> Result<Self, LoadError> {
-        let make = |settings: &str| {
-            let (engine, code, parts) = (engine.clone(), code.clone(), TableParts::new(&table));
-            Pool::patient(engine, code, Arc::default(), settings, parts)
-        };
-        let over = |pool, told| Self::over(engine.clone(), code.clone(), pool, &offer, told, table.clone());
-        let (rehearsal, told) = filled(&engine, &code, &offer, &table, make)?;
-        let pool = make(&told.json);
-        over(rehearsal, told.clone()).probe()?;
-        Ok(over(pool, told))
+    /// A revision with an empty `state` of its own, in which not even the probes leave a trace. For the lab: its instances
+    /// are started when they are asked, however long that takes.
+    pub(crate) fn isolated(source: &Source, offer: &SettingsOffer, table: &Arc<Table>) -> Result<Self, LoadError> {
+        let rehearsal = source.isolated();
+        let (pool, accepted) = filled_pool(&rehearsal, offer, table)?;
+        Self::with_pool(rehearsal, pool, offer, accepted.clone(), table.clone()).probe()?;
+        let source = source.isolated();
+        let pool = source.pool(&accepted.json, TableParts::new(table));
+        Ok(Self::with_pool(source, pool, offer, accepted, table.clone()))
     }
 
-    /// Brings `state` to what a recorded question found there, by key; none: nothing. For the lab.
+    /// Sets `state` to the values that a recorded question found there, by key; none removes the key. For the lab.
     pub fn bring_state(&self, found: &[(String, Option<i64>)], now_ms: u64) {
         self.pool.bring_state(found, now_ms);
     }
 
-    /// The same as a shadow: with a time of its own for one decision, in ms, at most [`EngineLimits::MAX_DECIDE_MS`], and
-    /// without instances that others would have to give up for it.
-    pub(super) fn for_shadow(self, decide_ms: u32) -> Self {
-        self.pool.no_eviction();
+    /// The same with its own time for one decision, in ms, at most [`EngineLimits::MAX_DECIDE_MS`], and without the right to
+    /// evict other revisions' instances.
+    pub(crate) fn for_shadow(self, decide_ms: u32) -> Self {
+        self.pool.forbid_eviction();
         Self { decide_ms: decide_ms.clamp(1, EngineLimits::MAX_DECIDE_MS), ..self }
     }
 
-    /// The name that a component of these bytes has.
+    /// The name of a component with these bytes.
     pub fn id_of(bytes: &[u8]) -> Arc<str> {
         Hash::of(bytes).revision().into()
     }
 
     /// The first 12 hexadecimal digits of the component's SHA-256.
     pub fn id(&self) -> &Arc<str> {
-        &self.code.id
+        &self.source.code.id
     }
 
-    /// What it calls itself.
+    /// The name in the component, where it has one.
     pub fn name(&self) -> Option<&str> {
-        self.code.name.as_deref()
+        self.source.code.name.as_deref()
     }
 
-    /// The settings that it was offered, as JSON.
+    /// The settings offered to it, as JSON.
     pub fn offered(&self) -> &str {
         &self.offered
     }
 
-    /// Those that it was told.
+    /// The settings that it took, as JSON.
     pub fn settings(&self) -> &str {
-        &self.told.json
+        &self.accepted.json
     }
 
-    /// Keys that it was offered and does not know: they belong to another policy.
+    /// Keys that were offered and that it does not know: they belong to another policy.
     pub fn left_out(&self) -> &[String] {
-        &self.told.left_out
+        &self.accepted.left_out
     }
 
     /// The table it was configured with; a query's rows must be in its order.
@@ -197,55 +161,55 @@ impl Revision {
         &self.table
     }
 
-    /// Does it take milliseconds rather than microseconds? Then threads that have other work should not wait for it.
+    /// Whether it takes milliseconds rather than microseconds. Threads that have other work should not wait for it then.
     pub fn is_slow(&self) -> bool {
         self.slow_for.load(Ordering::Relaxed) > 0
     }
 
     /// Decides, in about a microsecond and never in more than [`super::EngineLimits::decide_ms`] and a millisecond or two.
-    /// When the component fails, the native twin of the default policy decides and the verdict says why.
+    /// When the component fails, the native fallback decides and the verdict says why.
     pub fn decide(&self, query: &Query, texts: &Arc<Texts>) -> Verdict {
         self.decide_or(OnFault::AskDefault, query, texts)
     }
 
-    /// The same; when the component fails, it is as the operator wants it then.
+    /// As [`Revision::decide`]; `on_fault` says what happens when the component fails.
     pub fn decide_or(&self, on_fault: OnFault, query: &Query, texts: &Arc<Texts>) -> Verdict {
-        if let Some(fault) = self.patience.refusal(query.now_ms) {
+        if let Some(fault) = self.penalty.refusal(query.now_ms) {
             let failure = Failure { fault, notes: Vec::new(), state: Vec::new(), cost_ms: 0 };
-            return self.do_without(query, texts, failure, on_fault);
+            return self.fall_back(query, texts, failure, on_fault);
         }
         match self.ask(query, texts, Measure::Wall) {
             Ok(verdict) => verdict,
             Err(failure) => {
-                self.patience.went_wrong(query.now_ms, failure.cost_ms, &failure.fault);
-                self.do_without(query, texts, failure, on_fault)
+                self.penalty.record_fault(query.now_ms, failure.cost_ms, &failure.fault);
+                self.fall_back(query, texts, failure, on_fault)
             }
         }
     }
 
-    /// What the component says for itself: nobody decides in its place, and its faults are nobody's but the asker's. Blocks for
-    /// as long as a fresh instance takes to start, where one is needed.
+    /// Asks the component without a fallback: a fault is returned, not logged. Blocks for as long as a fresh instance takes to
+    /// start, where one is needed.
     pub fn ask_alone(&self, query: &Query, texts: &Arc<Texts>) -> Said {
-        if let Some(fault) = self.patience.refusal(query.now_ms) {
+        if let Some(fault) = self.penalty.refusal(query.now_ms) {
             return Said { decision: Err(fault), notes: Vec::new() };
         }
-        // Its thread gives way to all others, where the wall says nothing of it.
+        // Its thread has a low priority, so that only its own running time counts.
         match self.ask(query, texts, Measure::Running) {
             Ok(Verdict { decision, notes, .. }) => Said { decision: Ok(decision), notes },
             Err(Failure { fault, notes, cost_ms, .. }) => {
-                self.patience.went_wrong(query.now_ms, cost_ms, &fault);
+                self.penalty.record_fault(query.now_ms, cost_ms, &fault);
                 Said { decision: Err(fault), notes }
             }
         }
     }
 
-    /// Frees the instances that are not being asked, when another revision takes over. Exchanges that stay with this one
-    /// start them again where they need to.
+    /// Frees the idle instances, when another revision takes over. Exchanges that stay with this one start fresh ones where
+    /// they need to.
     pub fn release_instances(&self) {
-        self.engine.0.workshop.take_apart(self.pool.give_up_idle().map(Scrap::Instance));
+        self.pool.release_idle();
     }
 
-    /// Starts and configures one more instance, and lets it go; the linear memory it had, in bytes.
+    /// Starts and configures one more instance, and drops it; its linear memory, in bytes.
     ///
     /// # Errors
     /// The fault it would have been in the middle of a decision.
@@ -253,12 +217,11 @@ impl Revision {
         self.pool.try_start()
     }
 
-    /// The linear memory of the largest instance kept, in bytes; those that are being asked are left out.
+    /// The linear memory of the largest idle instance, in bytes.
     pub fn memory_bytes(&self) -> usize {
         self.pool.largest_bytes()
     }
 
-    /// What the component says.
     #[inline]
     fn ask(&self, query: &Query, texts: &Arc<Texts>, measure: Measure) -> Result<Verdict, Failure> {
         let no_instance = |fault: Fault| {
@@ -268,53 +231,53 @@ impl Revision {
         };
         let mut taken = self.pool.take().map_err(no_instance)?;
         let instance = taken.instance();
-        self.engine.0.ticker.touch();
+        self.pool.touch_ticker();
         let answer = instance.ask(query, texts, measure, self.decide_ms);
         let (notes, state) = instance.end();
         let ran = instance.ran();
-        self.remember_pace(instance.was_long());
+        self.record_pace(instance.was_long());
         if answer.is_err() || instance.is_bloated() {
             // A fault leaves it in an unknown state.
             if answer.is_ok() {
-                self.patience.went_wrong(query.now_ms, self.pool.start_ms(), &bloated());
+                self.penalty.record_fault(query.now_ms, self.pool.start_ms(), &bloated());
             }
-            taken.spend();
+            taken.discard();
         } else {
             drop(taken);
         }
-        let judged = answer.and_then(|decision| {
-            judge(decision, &self.table).map_err(|message| Fault { kind: FaultKind::Invalid, message })
+        let valid = answer.and_then(|decision| {
+            validate(decision, &self.table).map_err(|message| Fault { kind: FaultKind::Invalid, message })
         });
-        match judged {
+        match valid {
             Ok(decision) => Ok(Verdict { decision, notes, fault: None, state }),
             Err(fault) => Err(Failure { fault, notes, state, cost_ms: ran.as_micros().div_ceil(1_000) as u32 }),
         }
     }
 
     #[inline]
-    fn remember_pace(&self, was_long: bool) {
+    fn record_pace(&self, was_long: bool) {
         let slow_for = self.slow_for.load(Ordering::Relaxed);
         if was_long {
             self.slow_for.store(SLOW_FOR, Ordering::Relaxed);
         } else if slow_for > 0 {
-            // Decisions at the same time may count as one: it is a matter of pace.
+            // Concurrent decisions may count as one, which is precise enough.
             self.slow_for.store(slow_for - 1, Ordering::Relaxed);
         }
     }
 
     #[cold]
-    fn do_without(&self, query: &Query, texts: &Arc<Texts>, failure: Failure, on_fault: OnFault) -> Verdict {
+    fn fall_back(&self, query: &Query, texts: &Arc<Texts>, failure: Failure, on_fault: OnFault) -> Verdict {
         let Failure { fault, mut notes, state, cost_ms: _ } = failure;
         let instead = match on_fault {
             OnFault::AskDefault => "the default policy decided",
             OnFault::Refuse => "refused, as policy.on_fault says",
         };
-        self.engine.0.shared.fault_log.tell(&self.code.id, query.now_ms, &fault, instead);
+        self.source.runtime.shared.fault_log.record(&self.source.code.id, query.now_ms, &fault, instead);
         notes.push(format!("{fault}; {instead}"));
         let decision = match on_fault {
             OnFault::AskDefault => {
-                let (decision, twin_notes) = self.twin.decide(query, texts);
-                notes.extend(twin_notes);
+                let (decision, native_notes) = self.native_fallback.decide(query, texts);
+                notes.extend(native_notes);
                 decision
             }
             OnFault::Refuse => Decision::Reject(OnFault::refusal(fault.kind.as_str())),
@@ -322,7 +285,7 @@ impl Revision {
         Verdict { decision, notes, fault: Some(fault), state }
     }
 
-    /// Asks canned questions.
+    /// Asks the canned questions.
     fn probe(&self) -> Result<(), LoadError> {
         for (question, query) in probes(&self.table) {
             let failed = |Failure { fault, .. }| LoadError::Probe { question, fault };

@@ -39,9 +39,9 @@ pub struct SettingsOffer {
     fallback: Option<String>,
 }
 
-/// What a component took.
+/// The settings that a component took.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Told {
+pub(super) struct AcceptedSettings {
     /// What it is told in `configure`.
     pub(super) json: String,
     /// Keys that it was not told, as it does not know them.
@@ -124,8 +124,8 @@ impl SettingsOffer {
     }
 
     /// All of it.
-    pub(super) fn whole(&self) -> Told {
-        Told { json: self.json.clone(), left_out: Vec::new() }
+    pub(super) fn whole(&self) -> AcceptedSettings {
+        AcceptedSettings { json: self.json.clone(), left_out: Vec::new() }
     }
 
     /// What the component takes that refused the whole for this reason; `configure` tries some settings on it.
@@ -136,7 +136,7 @@ impl SettingsOffer {
         &self,
         refusal: LoadError,
         configure: impl Fn(&str) -> Result<(), LoadError>,
-    ) -> Result<Told, LoadError> {
+    ) -> Result<AcceptedSettings, LoadError> {
         if self.foreign.is_empty() || self.foreign.len() > MAX_FOREIGN || message(&refusal).is_none() {
             return Err(refusal);
         }
@@ -154,10 +154,10 @@ impl SettingsOffer {
         fitting.configure(&told).map(|()| self.without(told)).map_err(|_| refusal)
     }
 
-    fn without(&self, told: Keys) -> Told {
+    fn without(&self, told: Keys) -> AcceptedSettings {
         let is_left_out =
             |key: &&String| self.hosts != Some(key.as_str()) && !told.iter().any(|(known, _)| known == *key);
-        Told { left_out: self.foreign.iter().filter(is_left_out).cloned().collect(), json: object(&told) }
+        AcceptedSettings { left_out: self.foreign.iter().filter(is_left_out).cloned().collect(), json: object(&told) }
     }
 }
 
@@ -302,7 +302,7 @@ mod tests {
     }
 
     /// Offers all of it as if it were another policy's.
-    fn fit(json: &str, policy: impl Fn(&Map<String, Value>) -> Result<(), String>) -> Result<Told, String> {
+    fn fit(json: &str, policy: impl Fn(&Map<String, Value>) -> Result<(), String>) -> Result<AcceptedSettings, String> {
         let configure = |json: &str| {
             let settings = serde_json::from_str(json).expect("an object is offered");
             policy(&settings).map_err(refused)
@@ -315,8 +315,8 @@ mod tests {
         }
     }
 
-    fn told(json: &str, left_out: &[&str]) -> Result<Told, String> {
-        Ok(Told { json: json.to_owned(), left_out: left_out.iter().map(|key| (*key).to_owned()).collect() })
+    fn told(json: &str, left_out: &[&str]) -> Result<AcceptedSettings, String> {
+        Ok(AcceptedSettings { json: json.to_owned(), left_out: left_out.iter().map(|key| (*key).to_owned()).collect() })
     }
 
     /// The usual policy: it goes through the keys, and says what is wrong with the first.

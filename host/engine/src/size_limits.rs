@@ -15,13 +15,13 @@ const MAX_FUNCTION_BYTES: usize = 512 << 10;
 const MAX_CODE_BYTES: usize = 48 << 20;
 
 /// Core modules; each instance may have as many. Rust's have 3, Python's about 20.
-pub(super) const MAX_MODULES: u32 = 32;
+pub(crate) const MAX_MODULES: u32 = 32;
 
 /// Types, imports, exports, instances and the like, of all modules and components together.
 const MAX_ITEMS: u32 = 500_000;
 
 #[derive(Default)]
-struct Census {
+struct Sizes {
     modules: u32,
     functions: u32,
     code_bytes: usize,
@@ -31,16 +31,16 @@ struct Census {
 /// Is the component small enough to be compiled? The error says what there is too much of.
 ///
 /// What is not well formed is left to the compiler, which has better words for it.
-pub(super) fn check(wasm: &[u8]) -> Result<(), String> {
-    let mut census = Census::default();
+pub(crate) fn check(wasm: &[u8]) -> Result<(), String> {
+    let mut sizes = Sizes::default();
     for payload in Parser::new(0).parse_all(wasm) {
         let Ok(payload) = payload else { break };
-        census.count(&payload)?;
+        sizes.count(&payload)?;
     }
     Ok(())
 }
 
-impl Census {
+impl Sizes {
     fn count(&mut self, payload: &Payload<'_>) -> Result<(), String> {
         match payload {
             Payload::ModuleSection { .. } => self.modules += 1,

@@ -133,10 +133,10 @@ fn backend_of(decision: &Decision) -> Option<u32> {
 }
 
 #[test]
-fn the_embedded_policy_decides_as_its_native_twin() {
+fn the_embedded_policy_decides_as_its_native_fallback() {
     let revision = engine().embedded("{}", table()).unwrap();
     assert_eq!(revision.id().len(), 12);
-    let twin = twin::Twin::new("{}", &table());
+    let native = NativeFallback::new("{}", &table());
     let texts = Arc::default();
     let states = [RowState::Ready, RowState::Throttled, RowState::Cooling, RowState::Drained];
     for i in 0..4usize.pow(3) {
@@ -146,7 +146,7 @@ fn the_embedded_policy_decides_as_its_native_twin() {
         query.waits = i as u32 % 5;
         let verdict = revision.decide(&query, &texts);
         assert_eq!(verdict.fault, None);
-        assert_eq!((verdict.decision, verdict.notes), twin.decide(&query, &texts), "{i}");
+        assert_eq!((verdict.decision, verdict.notes), native.decide(&query, &texts), "{i}");
     }
 }
 
@@ -306,7 +306,7 @@ pub(super) fn only_when_asked(what: &str) -> String {
 }
 
 #[test]
-fn each_fault_is_named_and_the_twin_decides() {
+fn each_fault_is_named_and_the_native_fallback_decides() {
     let grow = "(if (i32.eq (memory.grow (i32.const 1000)) (i32.const -1)) (then (unreachable)))";
     let index = "(i32.store8 (i32.const 1024) (i32.const 0)) (i32.store8 (i32.const 1028) (i32.const 1))
         (i32.store (i32.const 1032) (i32.const 99))";
@@ -464,7 +464,7 @@ fn in_a_replay_state_answers_as_recorded_and_fresh_instances_remember_nothing() 
 }
 
 #[test]
-fn in_a_replay_nobody_loses_patience_and_a_fault_ends_the_instance() {
+fn in_a_replay_a_fault_has_no_penalty_and_ends_the_instance() {
     let compiled = engine().compile(&handmade("", "(unreachable)")).unwrap();
     let replayer = Replay::default().configure(&compiled, &"".into(), table()).unwrap();
     for _ in 0..20 {

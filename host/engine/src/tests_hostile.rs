@@ -20,7 +20,7 @@ fn unhurried(i: u64) -> Query {
 
 fn fault_of(revision: &Revision, query: &Query) -> Fault {
     let verdict = revision.decide(query, &std::sync::Arc::default());
-    assert!(matches!(verdict.decision, Decision::Primary(_)), "the twin decides: {verdict:?}");
+    assert!(matches!(verdict.decision, Decision::Primary(_)), "the native fallback decides: {verdict:?}");
     verdict.fault.expect("it is a fault")
 }
 

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle, Thread};
 use std::time::Duration;
 
-use super::deadline::Measure;
+use super::clock::Measure;
 
 /// How often a call under way is looked at. Each time costs some 25 µs of a processor where calls are frequent.
 pub(super) const TICK: Duration = Duration::from_millis(2);

@@ -1,4 +1,4 @@
-//! Whether a policy's answer is a decision that can be carried out.
+//! Checks that a policy's answer is a decision that can be carried out.
 
 use std::time::Duration;
 
@@ -11,12 +11,15 @@ const MAX_REJECTION_BYTES: usize = 10_000;
 /// Time limits of a dispatch beyond this are refused.
 const MAX_TIME_LIMIT: Duration = Duration::from_secs(24 * 3600);
 
-/// Gives the decision back if it is valid for this table; the error says what is wrong with it.
-pub(super) fn judge(decision: Decision, table: &Table) -> Result<Decision, String> {
+/// Returns the decision if it is valid for this table.
+///
+/// # Errors
+/// What is wrong with it.
+pub(crate) fn validate(decision: Decision, table: &Table) -> Result<Decision, String> {
     match &decision {
-        Decision::Primary(dispatch) => judge_dispatch(dispatch, Lane::Primary, table)?,
-        Decision::Fallback(dispatch) => judge_dispatch(dispatch, Lane::Fallback, table)?,
-        Decision::Emergency(dispatch) => judge_dispatch(dispatch, Lane::Emergency, table)?,
+        Decision::Primary(dispatch) => validate_dispatch(dispatch, Lane::Primary, table)?,
+        Decision::Fallback(dispatch) => validate_dispatch(dispatch, Lane::Fallback, table)?,
+        Decision::Emergency(dispatch) => validate_dispatch(dispatch, Lane::Emergency, table)?,
         Decision::Wait(hold) if hold.max.is_zero() => {
             return Err("wait of 0 ms: nothing would have changed".to_owned());
         }
@@ -34,7 +37,7 @@ pub(super) fn judge(decision: Decision, table: &Table) -> Result<Decision, Strin
     Ok(decision)
 }
 
-fn judge_dispatch(dispatch: &Dispatch, lane: Lane, table: &Table) -> Result<(), String> {
+fn validate_dispatch(dispatch: &Dispatch, lane: Lane, table: &Table) -> Result<(), String> {
     if let Some(index) = dispatch.backend {
         let Some(backend) = table.backends.get(index as usize) else {
             let count = table.backends.len();
@@ -45,7 +48,7 @@ fn judge_dispatch(dispatch: &Dispatch, lane: Lane, table: &Table) -> Result<(), 
         }
     }
     if let Some(model) = dispatch.model {
-        judge_model(model, dispatch.backend, lane, table)?;
+        validate_model(model, dispatch.backend, lane, table)?;
     }
     for (name, limit) in [
         ("first-byte-ms", dispatch.first_byte),
@@ -63,7 +66,7 @@ fn judge_dispatch(dispatch: &Dispatch, lane: Lane, table: &Table) -> Result<(), 
     Ok(())
 }
 
-fn judge_model(model: u32, backend: Option<u32>, lane: Lane, table: &Table) -> Result<(), String> {
+fn validate_model(model: u32, backend: Option<u32>, lane: Lane, table: &Table) -> Result<(), String> {
     let Some(name) = table.models.get(model as usize) else {
         return Err(format!("model {model}: the table has only {}, counted from 0", table.models.len()));
     };

@@ -10,11 +10,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use notify::{RecursiveMode, Watcher as _};
 
 use super::LOG_TARGET;
+use super::clock::Stopwatch;
 
 /// A file that has not changed for so long is taken to be whole.
 const QUIET: Duration = Duration::from_millis(100);
@@ -115,10 +116,10 @@ impl Watch {
     fn settle(&self, inbox: &Receiver<Signal>) -> Settled {
         let mut nearest = Whose::Neighbour;
         let mut before = fingerprint(&self.path);
-        let begun = Instant::now();
+        let begun = Stopwatch::start();
         while begun.elapsed() < MAX_SETTLE {
             let mut ours = false;
-            let pause = Instant::now();
+            let pause = Stopwatch::start();
             while let Some(left) = QUIET.checked_sub(pause.elapsed()) {
                 match inbox.recv_timeout(left) {
                     Ok(Signal::Event(whose)) => ours |= whose == Whose::Ours,

@@ -420,7 +420,7 @@ async fn in_workshop<T: Send + 'static>(
         // Nobody may be waiting any more.
         let _ = sender.send(work());
     };
-    anyhow::ensure!(engine.in_workshop(job), "too many changes wait to be judged; try again in a moment");
+    anyhow::ensure!(engine.run_in_background(job), "too many changes wait to be judged; try again in a moment");
     done.await.context("this failed in Pointsman itself; the log has the panic")
 }
 

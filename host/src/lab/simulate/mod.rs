@@ -26,7 +26,7 @@ use nature::Nature;
 use pointsman_core::contract::Query;
 use pointsman_core::table::Table;
 use pointsman_core::time::Timestamp;
-use pointsman_engine::{Compiled, LoadError, Revision, Texts, Twin, Verdict};
+use pointsman_engine::{Compiled, LoadError, NativeFallback, Revision, Texts, Verdict};
 
 use super::recorder::Recorded;
 use super::story::Story;
@@ -118,7 +118,7 @@ fn pass(plan: &Plan<'_>, told: Option<u64>) -> Result<(Tally, Option<Breach>, Op
 
 /// The deciding policy, over one table.
 enum Decider<'a> {
-    Native(Twin),
+    Native(NativeFallback),
     Random(Chance<'a>),
     Component(Revision),
 }
@@ -127,7 +127,7 @@ impl<'a> Decider<'a> {
     fn new(plan: &Plan<'_>, config: &Config, table: &'a Arc<Table>) -> Result<Self, LoadError> {
         let settings = config.policy.offer_for_other(&[DEFAULT_POLICY]);
         Ok(match plan.policy {
-            Policy::Native => Decider::Native(Twin::new(settings.json(), table)),
+            Policy::Native => Decider::Native(NativeFallback::new(settings.json(), table)),
             Policy::Random => Decider::Random(Chance::new(plan.seed, table)),
             Policy::Component { compiled, name } => {
                 // What is made up is made up for the default policy; another has settings of its own.
