@@ -1,4 +1,5 @@
-//! How long `pointsman backtest` takes for a day of traffic: `cargo bench -p pointsman --bench backtest [-- EXCHANGES [FOLDER]]`.
+//! Duration of `pointsman backtest` for a day of traffic: `cargo bench -p pointsman --bench backtest [-- EXCHANGES
+//! [FOLDER]]`.
 //!
 //! Makes a journal of a world with two rate-limited free backends and a paid one (in FOLDER, where it then stays), and backtests the
 //! default policy that never waits on it, with the default number of worlds.
@@ -49,7 +50,7 @@ struct Day {
     random: u64,
     at: Timestamp,
     left: u64,
-    /// What the free ones took, by the minute before.
+    /// Requests that the free backends took in the minute before.
     taken: [std::collections::VecDeque<Timestamp>; 2],
 }
 

@@ -1,4 +1,4 @@
-//! What counting one exchange with one attempt in the metrics costs.
+//! Cost of counting one exchange with one attempt in the metrics.
 //!
 //! `cargo bench -p pointsman --bench metrics`
 

@@ -1,4 +1,4 @@
-//! What a shadow and a guarded promotion cost an exchange.
+//! Cost of a shadow and of a guarded promotion per exchange.
 //!
 //! `cargo bench -p pointsman --bench shadow`
 //!

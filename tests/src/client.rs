@@ -95,7 +95,7 @@ pub struct Answer {
     pub version: http::Version,
     /// The body, as far as it came.
     pub body: Bytes,
-    /// Did the connection break inside the body?
+    /// True if the connection broke inside the body.
     pub broken: bool,
 }
 
@@ -119,7 +119,7 @@ impl Answer {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
-    /// What a chat completion says.
+    /// Returns the text of a chat completion.
     pub fn says(&self) -> String {
         self.json()["choices"][0]["message"]["content"].as_str().unwrap_or_default().to_owned()
     }
@@ -132,7 +132,7 @@ fn text_of<'a>(headers: &'a HeaderMap, name: &str) -> &'a str {
 /// One event of a stream, with the time it came.
 #[derive(Clone, Debug)]
 pub struct Event {
-    /// When its last byte came.
+    /// Time of its last byte.
     pub at: Instant,
     /// The lines as they came, without the blank line.
     pub text: String,
@@ -204,7 +204,7 @@ impl EventStream {
         events
     }
 
-    /// What is left of the body as text, for an answer that is no stream.
+    /// Returns the rest of the body as text, for an answer that is no stream.
     pub async fn text(&mut self) -> String {
         while let Some(Ok(chunk)) = within(self.patience, "the rest of the body", self.chunks.next()).await {
             self.buffer.extend_from_slice(&chunk);
@@ -212,7 +212,7 @@ impl EventStream {
         String::from_utf8_lossy(&self.buffer.split()).into_owned()
     }
 
-    /// Did it end in order, with the framing complete?
+    /// Returns true if it ended with complete framing.
     pub fn ended_in_order(&self) -> bool {
         self.ended && !self.broken
     }

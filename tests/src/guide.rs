@@ -25,11 +25,11 @@ const REQUESTS: usize = 120;
 pub struct Block {
     /// Its language: `sh`, `toml`, `diff`, ...
     pub language: String,
-    /// Is it to fail?
+    /// True for a block that has to fail.
     pub fails: bool,
     /// The text before it, as far as the block before.
     pub before: String,
-    /// What is in it.
+    /// Text of the block.
     pub text: String,
 }
 
@@ -64,7 +64,7 @@ pub fn blocks(page: &str) -> Vec<Block> {
     all
 }
 
-/// How a page is walked through.
+/// Environment for following a guide.
 pub struct Guide {
     /// The real binary.
     pub pointsman: PathBuf,
@@ -119,7 +119,7 @@ impl Walk {
         self.folder.path()
     }
 
-    /// Does what a block says; what its commands printed, or how it failed.
+    /// Follows a block; returns the output of its commands, or the error.
     ///
     /// # Errors
     /// A command does not end as the page has it, or an edit does not fit.
@@ -233,7 +233,7 @@ impl Walk {
         Ok(all)
     }
 
-    /// What the commands printed; an error when one of them failed.
+    /// Runs commands; returns their output, or an error when one of them failed.
     async fn shell(&self, text: &str) -> Result<String, String> {
         let path = std::env::var("PATH").unwrap_or_default();
         let mut command = Command::new("bash");

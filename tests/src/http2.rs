@@ -55,8 +55,8 @@ impl Drop for Narrow {
 pub struct NarrowStream(RecvStream);
 
 impl NarrowStream {
-    /// What it comes to without another byte being asked for: the bytes there were, and why the proxy reset it; none: it
-    /// ended in order.
+    /// Returns the number of bytes that were sent without the client asking for more, and the reset by the proxy;
+    /// `None`: it ended in order.
     pub async fn untaken(mut self) -> (usize, Option<Reason>) {
         let mut came = 0;
         loop {

@@ -2,7 +2,8 @@
 
 const CONTRACT: &str = include_str!("../../wit/policy.wit");
 
-/// What every one of them has; its answer lies at 1024, a decision's case at 0 and its payload from 4 on.
+/// Common part of every handmade policy; its answer is at address 1024, a decision's case at 0 and its payload from 4
+/// on.
 const MODULE: &str = r#"(module
     (import "pointsman:policy/state@1.0.0" "get" (func $state_get (param i32 i32 i32)))
     (import "pointsman:policy/state@1.0.0" "set" (func $state_set (param i32 i32 i64 i64)))
@@ -77,7 +78,7 @@ impl WatPolicy {
         self.then(&format!("(if (i32.eq (local.get $model) (i32.const {model})) (then {answer}))"))
     }
 
-    /// Does this too before it answers.
+    /// Adds a step before the answer.
     pub fn then(mut self, decide: &str) -> Self {
         self.decide += decide;
         self
@@ -104,7 +105,7 @@ impl WatPolicy {
         self
     }
 
-    /// Does not know any setting with this in its name: settings that have one are refused with the word "what".
+    /// Rejects settings with this in their name, with the word "what".
     pub fn knows_no(mut self, part: &str) -> Self {
         assert!(part.len() <= 64, "there is no room for more");
         self.unknown = part.to_owned();

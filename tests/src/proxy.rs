@@ -314,12 +314,12 @@ impl Drop for Proxy {
 }
 
 impl Proxy {
-    /// Where it listens.
+    /// Returns the address of the clients' listener.
     pub fn addr(&self) -> SocketAddr {
         self.running.addr
     }
 
-    /// Where its admin listens.
+    /// Returns the address of the operator's listener.
     pub fn admin_addr(&self) -> SocketAddr {
         self.running.admin
     }
@@ -408,7 +408,7 @@ impl Proxy {
         text.lines().find_map(|line| line.strip_prefix(series)?.trim().parse().ok()).unwrap_or_default()
     }
 
-    /// How many lines it wrote with these words.
+    /// Counts the lines of its log with these words.
     pub fn told(&self, words: &str) -> usize {
         self.output().iter().filter(|line| line.contains(words)).count()
     }

@@ -1,4 +1,4 @@
-//! What a scripted provider answers: a head and a list of steps, so that any of them can go wrong.
+//! Answers of scripted providers: a head and a list of steps, so that any of them can fail.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -58,7 +58,7 @@ pub(crate) enum Step {
     Reset,
 }
 
-/// How the body's length is told.
+/// Framing of a body's length.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Framing {
     Length,
@@ -121,7 +121,7 @@ pub fn status(status: u16) -> Reply {
     reply
 }
 
-/// What the upstream saw, as JSON: `method`, `target`, `headers` (list of pairs), `body`.
+/// Returns the request as the upstream saw it, as JSON: `method`, `target`, `headers` (list of pairs), `body`.
 pub fn echo(seen: &Seen) -> Reply {
     json(value!({
         "method": seen.method, "target": seen.target, "headers": seen.headers,

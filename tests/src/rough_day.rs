@@ -16,7 +16,7 @@ const AT_A_TIME: usize = 24;
 /// Events of a stream.
 const TOKENS: usize = 5;
 
-/// What is left of such a day.
+/// Result of such a day.
 pub struct RoughDay {
     /// The proxy; it has ended, and its store is whole.
     pub proxy: Proxy,

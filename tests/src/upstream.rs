@@ -19,9 +19,9 @@ type Script = dyn Fn(&Seen, usize) -> Reply + Send + Sync;
 /// A request as it came off the wire.
 #[derive(Clone, Debug)]
 pub struct Seen {
-    /// When its last byte was read.
+    /// Time of its last byte.
     pub at: Instant,
-    /// Which connection brought it, counted from 0.
+    /// Number of the connection, counted from 0.
     pub connection: usize,
     /// `GET`, ...
     pub method: String,
@@ -146,7 +146,7 @@ impl Drop for Upstream {
 }
 
 impl Upstream {
-    /// Where it listens.
+    /// Returns the address.
     pub fn addr(&self) -> SocketAddr {
         self.addr
     }
@@ -161,7 +161,7 @@ impl Upstream {
         self.log.read(|s| s.seen.clone())
     }
 
-    /// How many requests it saw so far.
+    /// Returns the number of requests so far.
     pub fn count(&self) -> usize {
         self.log.read(|s| s.seen.len())
     }
@@ -176,17 +176,17 @@ impl Upstream {
         seen.into_iter().next().expect("there is one")
     }
 
-    /// How many connections were opened.
+    /// Returns the number of connections that were opened.
     pub fn connections(&self) -> usize {
         self.log.read(|s| s.connections)
     }
 
-    /// How many peers went away before their answer was whole.
+    /// Returns the number of peers that disconnected before their answer was complete.
     pub fn hung_up(&self) -> usize {
         self.log.read(|s| s.hung_up)
     }
 
-    /// How many requests are in hand.
+    /// Returns the number of requests under way.
     pub fn open(&self) -> usize {
         self.log.read(|s| s.open)
     }
@@ -320,7 +320,7 @@ fn head_of(reply: &Reply) -> String {
     head
 }
 
-/// Does one step; gives how the answer ended when it ends with it.
+/// Performs one step; returns the end of the answer when this step ends it.
 async fn perform(
     socket: &mut TcpStream,
     input: &mut BytesMut,

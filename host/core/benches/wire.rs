@@ -1,4 +1,5 @@
-//! What the wire costs: per request of 1 KB, per answer, per event. Run with `cargo bench -p pointsman-core`.
+//! Cost of reading and writing bodies: per request of 1 KB, per answer, per event. Run with `cargo bench -p
+//! pointsman-core`.
 
 use std::hint::black_box;
 
@@ -173,7 +174,7 @@ fn events(c: &mut Criterion) {
     group.finish();
 }
 
-/// What the watch over a connection adds to a request: its head; a body costs the same whatever its length.
+/// Cost of checking the framing of a request: its head; a body costs the same whatever its length.
 fn framing(c: &mut Criterion) {
     let mut group = c.benchmark_group("framing");
     let head = "POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1:8080\r\nauthorization: Bearer sk-client-0123456789\r\n\

@@ -57,7 +57,8 @@ impl Dice {
     }
 }
 
-/// How many of the candidate's exchanges it took to roll it back; none: it was not, in `most` exchanges of both.
+/// Returns how many of the candidate's exchanges it took to roll it back; `None`: it was not, in `most` exchanges of
+/// both.
 fn rolled_back_after(seed: u64, guards: &[&str], share: f64, worlds: [World; 2], most: u64) -> Option<u64> {
     let plan = Plan::parse(Some("5%"), Some("10m"), guards.iter().copied()).unwrap();
     let mut promotion = Promotion::new(plan, Timestamp::default());
@@ -131,7 +132,7 @@ fn one_that_is_worse_is_caught() {
     }
 }
 
-/// How many trials, and of how many exchanges; `CANARY_TRIALS=1000,20000` makes it a measurement.
+/// Returns the number of trials and of exchanges in each; `CANARY_TRIALS=1000,20000` makes it a measurement.
 fn size(count: u64, most: u64) -> (u64, u64) {
     let asked = std::env::var("CANARY_TRIALS").ok();
     let parse = |text: &str| text.split_once(',').and_then(|(a, b)| Some((a.parse().ok()?, b.parse().ok()?)));

@@ -45,7 +45,7 @@ fn facts(operation: Operation, crosses: bool) -> Facts {
     }
 }
 
-/// How a request for `model` is refused where the policy has nothing left to try.
+/// Returns the refusal of a request for `model` when the policy has nothing left to try.
 fn refusal(backends: Vec<Backend>, model: &str) -> Refusal {
     let mut fleet = Fleet::new(Settings::default(), 1);
     let view = fleet.adopt(Arc::new(Table::new(backends, Vec::new())), Settings::default());

@@ -1,4 +1,4 @@
-//! What an operator is told of backends: cooldowns where they belong, and each change of state once.
+//! State of backends as operators see it: cooldowns where they belong, and each change of state once.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

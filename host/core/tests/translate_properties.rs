@@ -300,7 +300,7 @@ fn streamed(way: Way, events: &[Value]) -> Vec<(Option<String>, String)> {
     found
 }
 
-/// What a chat client makes of a stream.
+/// Reads a stream as a chat client does.
 fn add_up_chat(events: &[(Option<String>, String)]) -> Value {
     let (last, chunks) = events.split_last().unwrap();
     assert_eq!(last.1, "[DONE]");
@@ -342,7 +342,7 @@ fn add_up_chat(events: &[(Option<String>, String)]) -> Value {
     head
 }
 
-/// What Anthropic's client makes of a stream: one block at a time, begun, filled and ended.
+/// Reads a stream as Anthropic's client does: one block at a time, started, filled and stopped.
 fn add_up_messages(events: &[(Option<String>, String)]) -> Value {
     let (mut message, mut open, mut input) = (Value::Null, false, String::new());
     let mut over = false;

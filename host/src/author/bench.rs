@@ -10,7 +10,7 @@ use pointsman_engine::sample;
 use pointsman_engine::{Engine, EngineError, EngineLimits, Fault, LoadError, Revision, SettingsOffer, Texts};
 use serde::Serialize;
 
-use super::words;
+use super::format;
 
 /// Sizes of the table that decisions are measured at.
 const BACKENDS: [usize; 5] = [1, 4, 16, 64, 256];
@@ -71,7 +71,7 @@ pub struct Times {
 
 /// One question at one size of the table.
 #[derive(Clone, Copy, Debug, Serialize)]
-pub struct Line {
+pub struct Measurement {
     /// Number of backends in the table.
     pub backends: usize,
     /// Question that was asked.
@@ -101,7 +101,7 @@ pub struct Costs {
 
 /// Results of the benchmark.
 #[derive(Clone, Debug, Serialize)]
-pub struct Report {
+pub struct BenchReport {
     /// True if measured by an optimised build of Pointsman.
     pub optimised: bool,
     /// Costs of the policy measured.
@@ -109,7 +109,7 @@ pub struct Report {
     /// Costs of the default policy.
     pub default: Costs,
     /// Times by table size and question.
-    pub decisions: Vec<Line>,
+    pub decisions: Vec<Measurement>,
 }
 
 /// The reason why nothing could be measured.
@@ -127,14 +127,14 @@ pub enum BenchError {
 }
 
 /// Measures a component and the default policy in turns. Takes a few seconds.
-pub fn bench(bytes: &[u8], settings: &SettingsOffer, limits: EngineLimits) -> Result<Report, BenchError> {
+pub fn bench(bytes: &[u8], settings: &SettingsOffer, limits: EngineLimits) -> Result<BenchReport, BenchError> {
     let engine = Engine::without_cache(limits)?;
     let measured = |bytes: &[u8], settings: &SettingsOffer| Measured::new(&engine, bytes, settings);
     let (policy, default) = (measured(bytes, settings)?, measured(Engine::embedded_bytes(), &"{}".into())?);
     let lines = policy.revisions.iter().zip(&default.revisions);
     let decisions = lines.flat_map(|(a, b)| Question::ALL.map(|question| line(a, b, question))).collect();
     let optimised = !cfg!(debug_assertions);
-    Ok(Report { optimised, policy: policy.costs, default: default.costs, decisions })
+    Ok(BenchReport { optimised, policy: policy.costs, default: default.costs, decisions })
 }
 
 /// One component, compiled once and configured for every size.
@@ -154,8 +154,8 @@ impl Measured {
         let costs = Costs {
             revision: compiled.id().to_string(),
             bytes: bytes.len(),
-            compile_ms: words::micros(compile) / 1_000.0,
-            start_us: words::micros(start),
+            compile_ms: format::micros(compile) / 1_000.0,
+            start_us: format::micros(start),
             memory_bytes,
         };
         Ok(Self { costs, revisions })
@@ -171,11 +171,11 @@ fn starts(revision: &Revision) -> Result<(Duration, usize), Fault> {
         times.push(watch.elapsed());
     }
     times.sort_unstable();
-    Ok((words::percentile(&times, 50), memory))
+    Ok((format::percentile(&times, 50), memory))
 }
 
 /// Both policies in turns, so that what disturbs one disturbs the other.
-fn line(policy: &Revision, default: &Revision, question: Question) -> Line {
+fn line(policy: &Revision, default: &Revision, question: Question) -> Measurement {
     let backends = policy.table().backends.len();
     let mut asking = [policy, default].map(|revision| Asking::new(revision, question));
     for one in &mut asking {
@@ -190,14 +190,14 @@ fn line(policy: &Revision, default: &Revision, question: Question) -> Line {
     }
     let reading = reading_time();
     let [policy, default] = asking.map(|one| one.times(reading));
-    Line { backends, question, policy, default, ratio: policy.p50_us / default.p50_us.max(0.001) }
+    Measurement { backends, question, policy, default, ratio: policy.p50_us / default.p50_us.max(0.001) }
 }
 
 /// Measures the time to read the clock twice, which is subtracted from every call.
 fn reading_time() -> Duration {
     let mut times: Vec<Duration> = (0..1_000).map(|_| Stopwatch::start().elapsed()).collect();
     times.sort_unstable();
-    words::percentile(&times, 50)
+    format::percentile(&times, 50)
 }
 
 /// A policy with the query it is asked.
@@ -233,12 +233,12 @@ impl<'a> Asking<'a> {
 
     fn times(mut self, reading: Duration) -> Times {
         self.times.sort_unstable();
-        let percentile = |percent| words::micros(words::percentile(&self.times, percent).saturating_sub(reading));
+        let percentile = |percent| format::micros(format::percentile(&self.times, percent).saturating_sub(reading));
         Times { p50_us: percentile(50), p99_us: percentile(99), faults: self.faults }
     }
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for BenchReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if !self.optimised {
             writeln!(f, "This Pointsman is a debug build: a release build decides several times faster.\n")?;
@@ -248,14 +248,14 @@ impl fmt::Display for Report {
         let mut row = |name: &str, cell: fn(&Costs) -> String| {
             writeln!(f, "{name:26}{:>12}{:>12}", cell(costs[0]), cell(costs[1]))
         };
-        row("size of the file", |c| words::bytes(c.bytes))?;
-        row("compiled in", |c| words::time(Duration::from_secs_f64(c.compile_ms / 1_000.0)))?;
-        row("a fresh instance starts in", |c| words::time(Duration::from_secs_f64(c.start_us / 1_000_000.0)))?;
-        row("memory of an instance", |c| words::bytes(c.memory_bytes))?;
+        row("size of the file", |c| format::bytes(c.bytes))?;
+        row("compiled in", |c| format::time(Duration::from_secs_f64(c.compile_ms / 1_000.0)))?;
+        row("a fresh instance starts in", |c| format::time(Duration::from_secs_f64(c.start_us / 1_000_000.0)))?;
+        row("memory of an instance", |c| format::bytes(c.memory_bytes))?;
         writeln!(f, "\ntime of a decision, in µs       policy            default")?;
         write!(f, "backends  question        p50       p99       p50       p99     ratio")?;
         for line in &self.decisions {
-            let Line { backends, question, policy, default, ratio } = line;
+            let Measurement { backends, question, policy, default, ratio } = line;
             write!(f, "\n{backends:>8}  {:<8}  {:>9.2} {:>9.2}", question.as_str(), policy.p50_us, policy.p99_us)?;
             write!(f, " {:>9.2} {:>9.2} {ratio:>9.2}", default.p50_us, default.p99_us)?;
             if policy.faults > 0 {

@@ -13,7 +13,7 @@ use pointsman_engine::{
 };
 use serde::Serialize;
 
-use super::words;
+use super::format;
 
 /// Decisions that are timed. They also show whether the policy's memory grows.
 const TIMED_DECISIONS: usize = 600;
@@ -82,7 +82,7 @@ pub struct Figures {
 
 /// Result of all checks.
 #[derive(Clone, Debug, Serialize)]
-pub struct Report {
+pub struct CheckReport {
     /// Would the proxy take it?
     pub accepted: bool,
     /// The name of its revision, once it is a component.
@@ -99,10 +99,10 @@ pub struct Report {
 ///
 /// # Errors
 /// Only when this machine cannot run policies at all.
-pub fn check(bytes: &[u8], conditions: &Conditions) -> Result<Report, EngineError> {
+pub fn check(bytes: &[u8], conditions: &Conditions) -> Result<CheckReport, EngineError> {
     let engine = Engine::new(conditions.limits)?;
     let origin = conditions.origin.clone();
-    let mut report = Report { accepted: false, revision: None, origin, aspects: Vec::new(), figures: None };
+    let mut report = CheckReport { accepted: false, revision: None, origin, aspects: Vec::new(), figures: None };
     match judge(&engine, bytes, conditions, &mut report) {
         Ok(figures) => {
             report.accepted = true;
@@ -127,26 +127,31 @@ fn aspect_of(error: &LoadError) -> &'static str {
     }
 }
 
-fn judge(engine: &Engine, bytes: &[u8], conditions: &Conditions, report: &mut Report) -> Result<Figures, LoadError> {
+fn judge(
+    engine: &Engine,
+    bytes: &[u8],
+    conditions: &Conditions,
+    report: &mut CheckReport,
+) -> Result<Figures, LoadError> {
     let watch = Stopwatch::start();
     let compiled = engine.compile(bytes);
     let compile = watch.elapsed();
-    let most = words::bytes(conditions.limits.max_component_bytes);
+    let most = format::bytes(conditions.limits.max_component_bytes);
     let is_size = |error: &LoadError| aspect_of(error) == "size";
     if !compiled.as_ref().is_err_and(is_size) {
-        report.say("size", Mark::Ok, [format!("{} of at most {most}", words::bytes(bytes.len()))]);
+        report.say("size", Mark::Ok, [format!("{} of at most {most}", format::bytes(bytes.len()))]);
     }
     let compiled = compiled?;
     report.revision = Some(compiled.id().to_string());
     let how = if compiled.is_from_cache() { " (compiled before; `policy bench` compiles again)" } else { "" };
-    report.say("compile", Mark::Ok, [format!("{}{how}", words::time(compile))]);
+    report.say("compile", Mark::Ok, [format!("{}{how}", format::time(compile))]);
     report.say("contract", Mark::Ok, [format!("pointsman:policy@{}", contract())]);
     report.say("imports", Mark::Ok, imports(compiled.imports()));
     report.say("exports", Mark::Ok, ["configure, decide".to_owned()]);
     let watch = Stopwatch::start();
     let revision = compiled.configure(&conditions.settings, conditions.table.clone())?;
     let backends = conditions.table.backends.len();
-    let (took, settings) = (words::time(watch.elapsed()), revision.settings());
+    let (took, settings) = (format::time(watch.elapsed()), revision.settings());
     report.say(
         "configure",
         Mark::Ok,
@@ -162,9 +167,9 @@ fn judge(engine: &Engine, bytes: &[u8], conditions: &Conditions, report: &mut Re
     let used_memory_bytes = revision.memory_bytes();
     say_memory(fresh_memory_bytes, used_memory_bytes, conditions, report);
     Ok(Figures {
-        compile_ms: words::micros(compile) / 1_000.0,
-        decision_p50_us: words::micros(timed.p50),
-        decision_p99_us: words::micros(timed.p99),
+        compile_ms: format::micros(compile) / 1_000.0,
+        decision_p50_us: format::micros(timed.p50),
+        decision_p99_us: format::micros(timed.p99),
         fresh_memory_bytes,
         used_memory_bytes,
     })
@@ -187,7 +192,7 @@ fn probe_words(revision: &Revision) -> Vec<String> {
     let answer = |(question, query)| {
         let verdict = revision.decide(&query, &Arc::default());
         let notes: String = verdict.notes.iter().map(|note| format!(" ({note})")).collect();
-        format!("{question}: {}{notes}", words::decision(&verdict.decision, revision.table()))
+        format!("{question}: {}{notes}", format::decision(&verdict.decision, revision.table()))
     };
     probes(revision.table()).into_iter().map(answer).collect()
 }
@@ -215,12 +220,12 @@ impl Timed {
             fault = fault.or(verdict.fault);
         }
         times.sort_unstable();
-        Self { p50: words::percentile(&times, 50), p99: words::percentile(&times, 99), fault }
+        Self { p50: format::percentile(&times, 50), p99: format::percentile(&times, 99), fault }
     }
 
-    fn say(&self, conditions: &Conditions, report: &mut Report) {
+    fn say(&self, conditions: &Conditions, report: &mut CheckReport) {
         let deadline = Duration::from_millis(conditions.limits.decide_ms.into());
-        let (p50, p99) = (words::time(self.p50), words::time(self.p99));
+        let (p50, p99) = (format::time(self.p50), format::time(self.p99));
         let mut says = vec![format!("median {p50}, p99 {p99}, of at most {} ms", deadline.as_millis())];
         let mut mark = Mark::Ok;
         if self.p99 > deadline / 2 {
@@ -235,13 +240,13 @@ impl Timed {
     }
 }
 
-fn say_memory(fresh: usize, used: usize, conditions: &Conditions, report: &mut Report) {
+fn say_memory(fresh: usize, used: usize, conditions: &Conditions, report: &mut CheckReport) {
     let most = conditions.limits.memory_bytes;
     let mut says = vec![format!(
         "{} configured, {} after {TIMED_DECISIONS} decisions, of at most {}",
-        words::bytes(fresh),
-        words::bytes(used),
-        words::bytes(most)
+        format::bytes(fresh),
+        format::bytes(used),
+        format::bytes(most)
     )];
     if used > most / 2 {
         says.push("more than half of what it may have: it should not keep what it sees without a bound".to_owned());
@@ -249,13 +254,13 @@ fn say_memory(fresh: usize, used: usize, conditions: &Conditions, report: &mut R
     report.say("memory", if says.len() == 1 { Mark::Ok } else { Mark::Warn }, says);
 }
 
-impl Report {
+impl CheckReport {
     fn say(&mut self, aspect: &'static str, mark: Mark, says: impl Into<Vec<String>>) {
         self.aspects.push(Aspect { aspect, mark, says: says.into() });
     }
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for CheckReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for Aspect { aspect, mark, says } in &self.aspects {
             let mut says = says.iter();

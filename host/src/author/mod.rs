@@ -5,7 +5,7 @@
 pub mod bench;
 pub mod build;
 pub mod check;
+mod format;
 pub mod guide;
 pub mod new;
 pub mod sdk;
-mod words;

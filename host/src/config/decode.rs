@@ -6,18 +6,18 @@ use serde::de::DeserializeOwned;
 use serde_path_to_error::Segment;
 use toml::Value;
 
-use super::diagnostic::Report;
+use super::diagnostic::Problems;
 use super::tree::{Body, Node, Path, Step};
 
 /// Reads the tree; errors in it are reported and left out. `also` names keys that are known too, though they stand
 /// in another tree: by the list they stand in, `""` for the top level.
 pub(super) fn decode<T: DeserializeOwned + Default>(
     tree: &mut Node,
-    report: &mut Report<'_>,
+    report: &mut Problems<'_>,
     also: &[(&str, &[&str])],
 ) -> T {
     refuse_lists(tree, report);
-    while report.errors() < Report::MAX_PROBLEMS {
+    while report.errors() < Problems::MAX_PROBLEMS {
         let error = match serde_path_to_error::deserialize(tree.to_value()) {
             Ok(raw) => return raw,
             Err(error) => error,
@@ -54,7 +54,7 @@ const TABLES: [&str; 14] = [
 ];
 
 /// Serde would read a list as a table's values in the order of its keys.
-fn refuse_lists(tree: &mut Node, report: &mut Report<'_>) {
+fn refuse_lists(tree: &mut Node, report: &mut Problems<'_>) {
     let Body::Table { entries, .. } = &tree.body else { return };
     let mut found: Vec<Path> = Vec::new();
     for (name, node) in entries {
@@ -125,7 +125,7 @@ impl Complaint {
         self
     }
 
-    fn report(&self, tree: &Node, path: &Path, report: &mut Report<'_>) {
+    fn report(&self, tree: &Node, path: &Path, report: &mut Problems<'_>) {
         let node = tree.find(path);
         let site = node.map_or_else(|| tree.nearest(path), |node| &node.site);
         let name = path.name();

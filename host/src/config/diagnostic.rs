@@ -15,9 +15,9 @@ pub enum Severity {
     Warning,
 }
 
-/// Place of a value.
+/// Location of a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum Location {
     /// A place in a file.
     File {
         /// Its name, as it was given.
@@ -44,12 +44,12 @@ pub struct Diagnostic {
     pub severity: Severity,
     /// The fault, without a full stop.
     pub message: String,
-    /// Place of the value; `None` for the configuration as a whole.
-    pub place: Option<Place>,
+    /// Location of the value; `None` for the configuration as a whole.
+    pub place: Option<Location>,
     /// Text beneath the quoted words.
     pub label: String,
     /// Another place that has to do with it, and why.
-    pub related: Option<(Place, String)>,
+    pub related: Option<(Location, String)>,
     /// Advice: the text to write, or the thing to do.
     pub help: Option<String>,
 }
@@ -101,23 +101,23 @@ impl fmt::Display for Diagnostic {
 }
 
 /// Writes `FILE:LINE:COLUMN`, or the variable.
-impl fmt::Display for Place {
+impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Place::File { file, line, column, .. } => write!(f, "{file}:{line}:{column}"),
-            Place::Variable(name) => write!(f, "environment variable {name}"),
+            Location::File { file, line, column, .. } => write!(f, "{file}:{line}:{column}"),
+            Location::Variable(name) => write!(f, "environment variable {name}"),
         }
     }
 }
 
-impl Place {
+impl Location {
     fn quote(&self, f: &mut fmt::Formatter<'_>, arrow: &str, label: &str) -> fmt::Result {
         match self {
-            Place::Variable(name) if label.is_empty() => {
+            Location::Variable(name) if label.is_empty() => {
                 write!(f, "\n  {arrow} environment variable {name}")
             }
-            Place::Variable(name) => write!(f, "\n  {arrow} environment variable {name}: {label}"),
-            Place::File { file, line, column, indent, width, quote } => {
+            Location::Variable(name) => write!(f, "\n  {arrow} environment variable {name}: {label}"),
+            Location::File { file, line, column, indent, width, quote } => {
                 let number = line.to_string();
                 let gutter = " ".repeat(number.len());
                 write!(f, "\n{gutter} {arrow} {file}:{line}:{column}\n{gutter} |\n{number} | {quote}\n{gutter} | ")?;
@@ -165,13 +165,13 @@ pub(super) enum Site {
 }
 
 /// Collects the problems of one text.
-pub(super) struct Report<'a> {
+pub(super) struct Problems<'a> {
     file: Arc<str>,
     text: &'a str,
     found: Vec<Diagnostic>,
 }
 
-impl<'a> Report<'a> {
+impl<'a> Problems<'a> {
     /// More than this many problems are not told one by one.
     pub(super) const MAX_PROBLEMS: usize = 50;
 
@@ -200,17 +200,17 @@ impl<'a> Report<'a> {
     /// The warnings, or everything when there is an error among it.
     pub(super) fn finish(mut self) -> Result<Vec<Diagnostic>, ConfigError> {
         self.found.sort_by_key(|d| match &d.place {
-            Some(Place::File { line, column, .. }) => (0, *line, *column),
-            Some(Place::Variable(_)) => (1, 0, 0),
+            Some(Location::File { line, column, .. }) => (0, *line, *column),
+            Some(Location::Variable(_)) => (1, 0, 0),
             None => (2, 0, 0),
         });
         if self.errors() == 0 { Ok(self.found) } else { Err(ConfigError { diagnostics: self.found }) }
     }
 
     /// Finds line and column; a span over several lines is cut to its first.
-    pub(super) fn place(&self, site: &Site) -> Place {
+    pub(super) fn place(&self, site: &Site) -> Location {
         let span = match site {
-            Site::Variable(name) => return Place::Variable(name.clone()),
+            Site::Variable(name) => return Location::Variable(name.clone()),
             Site::File(span) => span,
         };
         let start = self.text.floor_char_boundary(span.start);
@@ -221,7 +221,7 @@ impl<'a> Report<'a> {
         let left_out = if before < QUOTE_CHARS { 0 } else { before - QUOTE_CHARS / 2 };
         let section = self.text[..line_start].lines().rev().find(|line| line.trim_start().starts_with('['));
         let quote = masked(self.text[line_start..line_end].trim_end(), section.unwrap_or_default());
-        Place::File {
+        Location::File {
             file: self.file.clone(),
             line: self.text[..start].matches('\n').count() + 1,
             column: before + 1,
@@ -281,7 +281,7 @@ mod tests {
     use super::*;
 
     fn quote(text: &str, span: Range<usize>) -> String {
-        let mut report = Report::new("p.toml", text);
+        let mut report = Problems::new("p.toml", text);
         report.error(Some(&Site::File(span)), "wrong").label("here").help("right");
         report.finish().unwrap_err().diagnostics[0].to_string()
     }

@@ -27,14 +27,14 @@ pub use checked::{
     Admin, BackendConfig, Client, Config, Cooldown, ExchangeLimits, HealthCheck, Journal, KeptBodies, Log, LogFormat,
     Policy, Server, Shadow, Store, Stream,
 };
-pub use diagnostic::{ConfigError, Diagnostic, Place, Severity};
+pub use diagnostic::{ConfigError, Diagnostic, Location, Severity};
 pub use litellm::import_litellm;
 pub use overlay::{Env, ProcessEnv};
 pub use settings::{DEFAULT_POLICY, PolicySettings, names as policy_names, recorded_settings};
 pub use sketch::{Complaints, OwnKeys, sketch};
 pub use tree::Path as KeyPath;
 
-use diagnostic::Report;
+use diagnostic::Problems;
 use tree::{Body, Node};
 
 use crate::seal::PrivateKey;
@@ -79,7 +79,7 @@ fn discovered(env: &dyn Env) -> Result<Loaded, ConfigError> {
 
 /// Checks a text. `file_name` is what problems call it; relative paths in it start at its folder.
 pub fn parse(text: &str, file_name: &str, env: &dyn Env) -> Result<Loaded, ConfigError> {
-    let mut report = Report::new(file_name, text);
+    let mut report = Problems::new(file_name, text);
     let Some(mut tree) = Node::parse(text, &mut report) else {
         return Err(report.finish().expect_err("a text without a tree has an error"));
     };
@@ -91,9 +91,9 @@ pub fn parse(text: &str, file_name: &str, env: &dyn Env) -> Result<Loaded, Confi
 }
 
 /// Finds the place of a key's value: in the file, or in the environment; `None` without a value.
-pub fn place(file: &Path, env: &dyn Env, section: &str, key: &str) -> Option<Place> {
+pub fn place(file: &Path, env: &dyn Env, section: &str, key: &str) -> Option<Location> {
     let text = read(file).ok()?;
-    let mut report = Report::new(&file.display().to_string(), &text);
+    let mut report = Problems::new(&file.display().to_string(), &text);
     let mut tree = Node::parse(&text, &mut report)?;
     overlay::overlay(&mut tree, env, &mut report);
     let node = tree.find(&tree::Path::of(section).key(key))?;
@@ -102,9 +102,9 @@ pub fn place(file: &Path, env: &dyn Env, section: &str, key: &str) -> Option<Pla
 
 /// Finds the place of a setting of a policy with one of these names: in a table of such a name, or among the plain
 /// keys.
-pub fn settings_place(file: &Path, env: &dyn Env, names: &[&str], key: &str) -> Option<Place> {
+pub fn settings_place(file: &Path, env: &dyn Env, names: &[&str], key: &str) -> Option<Location> {
     let text = read(file).ok()?;
-    let mut report = Report::new(&file.display().to_string(), &text);
+    let mut report = Problems::new(&file.display().to_string(), &text);
     let mut tree = Node::parse(&text, &mut report)?;
     overlay::overlay(&mut tree, env, &mut report);
     let settings = tree::Path::of("policy").key("settings");
@@ -188,12 +188,12 @@ impl Source {
         })
     }
 
-    fn report(&self) -> Report<'_> {
-        Report::new(&self.name, &self.text)
+    fn report(&self) -> Problems<'_> {
+        Problems::new(&self.name, &self.text)
     }
 
     /// These sections, as they are written; the others are not judged.
-    fn sections(&self, names: &[&str], env: &dyn Env) -> Result<(raw::RawConfig, Node, Report<'_>), ConfigError> {
+    fn sections(&self, names: &[&str], env: &dyn Env) -> Result<(raw::RawConfig, Node, Problems<'_>), ConfigError> {
         let mut tree = self.tree(env)?;
         if let Body::Table { entries, .. } = &mut tree.body {
             entries.retain(|section, _| names.contains(&section.as_str()));

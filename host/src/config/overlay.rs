@@ -5,7 +5,7 @@ use std::sync::Arc;
 use toml::de::DeValue;
 
 use super::decode::suggestion;
-use super::diagnostic::{Report, Site};
+use super::diagnostic::{Problems, Site};
 use super::tree::{Body, Node, Path, Step};
 
 /// Prefix of the variables that override settings.
@@ -52,7 +52,7 @@ impl<const N: usize> Env for [(&str, &str); N] {
 }
 
 /// Lays every variable of ours over the tree; variables that fit nowhere are reported.
-pub(super) fn overlay(tree: &mut Node, env: &dyn Env, report: &mut Report<'_>) {
+pub(super) fn overlay(tree: &mut Node, env: &dyn Env, report: &mut Problems<'_>) {
     for (name, setting) in SIDECAR {
         if let Some(text) = env.var(name) {
             let path = Path::of("policy").key("settings").key(setting);
@@ -91,7 +91,7 @@ impl Override {
     }
 
     /// Resolves a variable to a key: `BACKEND__NVIDIA_1__RPM` is `backend[i].rpm` of the one whose id is `nvidia-1`.
-    fn path(&self, tree: &Node, report: &mut Report<'_>) -> Option<Path> {
+    fn path(&self, tree: &Node, report: &mut Problems<'_>) -> Option<Path> {
         let parts: Vec<&str> = self.name[PREFIX.len()..].split("__").collect();
         if parts.len() < 2 || parts.iter().any(|part| part.is_empty()) {
             let problem = report.error(Some(&self.site()), "this names no setting");
@@ -117,7 +117,7 @@ impl Override {
     }
 
     /// The element of a list whose `field` reads like `part`.
-    fn element(&self, tree: &Node, list: &Path, field: &str, part: &str, report: &mut Report<'_>) -> Option<Path> {
+    fn element(&self, tree: &Node, list: &Path, field: &str, part: &str, report: &mut Problems<'_>) -> Option<Path> {
         let names: Vec<(usize, String)> = match tree.find(list).map(|node| &node.body) {
             Some(Body::List(items)) => {
                 items.iter().enumerate().filter_map(|(i, n)| Some((i, text_of(n, field)?))).collect()
@@ -142,7 +142,7 @@ impl Override {
         }
     }
 
-    fn set(&self, tree: &mut Node, path: &Path, report: &mut Report<'_>) {
+    fn set(&self, tree: &mut Node, path: &Path, report: &mut Problems<'_>) {
         let mut node = tree;
         for (depth, step) in path.0.iter().enumerate() {
             node = match (&mut node.body, step) {
@@ -161,7 +161,7 @@ impl Override {
     }
 
     /// The text as a TOML value where it is one, else as text.
-    fn value(&self, report: &mut Report<'_>) -> Node {
+    fn value(&self, report: &mut Problems<'_>) -> Node {
         let site = self.site();
         let mut node = match DeValue::parse(&self.text) {
             Ok(value) => Node::from_toml(&value, &|_| site.clone(), report),

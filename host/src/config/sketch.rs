@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use toml::Value;
 
 use super::checked::Config;
-use super::diagnostic::{ConfigError, Diagnostic, Report};
+use super::diagnostic::{ConfigError, Diagnostic, Problems};
 use super::raw::RawConfig;
 use super::tree::{Body, Node, Path};
 use super::{convert, decode};
@@ -29,7 +29,7 @@ pub type OwnKeys = [(&'static str, &'static [&'static str])];
 /// Says what is wrong with the values of a sketch's own part.
 pub struct Complaints<'a, 't> {
     tree: &'a Node,
-    report: &'a mut Report<'t>,
+    report: &'a mut Problems<'t>,
 }
 
 impl Complaints<'_, '_> {
@@ -64,7 +64,7 @@ pub fn sketch<T: DeserializeOwned + Default, C>(
     own: &OwnKeys,
     check: impl FnOnce(T, Config, &mut Complaints<'_, '_>) -> C,
 ) -> Result<C, ConfigError> {
-    let mut report = Report::new(file_name, text);
+    let mut report = Problems::new(file_name, text);
     let Some(tree) = Node::parse(text, &mut report) else {
         return Err(report.finish().expect_err("a text without a tree has an error"));
     };

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use toml::de::{DeFloat, DeInteger, DeTable, DeValue};
 use toml::{Spanned, Value};
 
-use super::diagnostic::{Report, Site};
+use super::diagnostic::{Problems, Site};
 
 /// One value, its origin, and what is beneath it.
 #[derive(Clone, Debug)]
@@ -91,9 +91,9 @@ impl fmt::Display for Path {
 
 impl Node {
     /// Reads a text; none when it is not TOML, with every error of that kind told.
-    pub(super) fn parse(text: &str, report: &mut Report<'_>) -> Option<Self> {
+    pub(super) fn parse(text: &str, report: &mut Problems<'_>) -> Option<Self> {
         let (table, errors) = DeTable::parse_recoverable(text);
-        for error in errors.iter().take(Report::MAX_PROBLEMS) {
+        for error in errors.iter().take(Problems::MAX_PROBLEMS) {
             let site = error.span().map(Site::File);
             report.error(site.as_ref(), error.message()).label("this is not TOML");
         }
@@ -105,7 +105,7 @@ impl Node {
     pub(super) fn from_toml(
         value: &Spanned<DeValue<'_>>,
         site: &dyn Fn(std::ops::Range<usize>) -> Site,
-        report: &mut Report<'_>,
+        report: &mut Problems<'_>,
     ) -> Self {
         let here = site(value.span());
         let body = match value.get_ref() {
@@ -213,7 +213,7 @@ impl Node {
     }
 }
 
-fn integer(number: &DeInteger<'_>, site: &Site, report: &mut Report<'_>) -> Value {
+fn integer(number: &DeInteger<'_>, site: &Site, report: &mut Problems<'_>) -> Value {
     match i64::from_str_radix(number.as_str(), number.radix()) {
         Ok(number) => Value::Integer(number),
         Err(_) => {
@@ -223,7 +223,7 @@ fn integer(number: &DeInteger<'_>, site: &Site, report: &mut Report<'_>) -> Valu
     }
 }
 
-fn float(number: &DeFloat<'_>, site: &Site, report: &mut Report<'_>) -> Value {
+fn float(number: &DeFloat<'_>, site: &Site, report: &mut Problems<'_>) -> Value {
     match number.as_str().parse() {
         Ok(number) => Value::Float(number),
         Err(_) => {

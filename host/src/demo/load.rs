@@ -221,7 +221,7 @@ fn mix(number: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::demo::providers::{Profile, Provider, Quota, Seen};
+    use crate::demo::providers::{Profile, Provider, ProviderCounts, Quota};
     use pointsman_core::table::Tier;
 
     const STEADY: Profile = Profile {
@@ -240,7 +240,7 @@ mod tests {
         Waves { surge_per_second: 30, surge: Duration::from_secs(2), calm_per_second: 5, calm: Duration::from_secs(6) };
 
     /// 60 requests straight to a provider, without a proxy between.
-    async fn against(profile: Profile) -> (Vec<Sample>, Seen) {
+    async fn against(profile: Profile) -> (Vec<Sample>, ProviderCounts) {
         let provider = Provider::start(profile, 1).await.unwrap();
         let (sender, mut receiver) = mpsc::channel(16);
         tokio::spawn(run(client().unwrap(), provider.base_url(), WAVES, Until::Count(60), 7, sender));

@@ -1,11 +1,11 @@
 //! `pointsman demo`: the whole proxy before simulated providers that rate-limit, fail, are slow and cut streams, and a
 //! little load, so that one command shows every decision and what waiting saves. No key, no file, no network beyond loopback.
 
+mod answer;
 mod load;
 mod providers;
 mod screen;
-mod tally;
-mod words;
+mod totals;
 
 use std::future::Future;
 use std::io::{self, IsTerminal, Write};
@@ -23,9 +23,9 @@ use crate::config::{self, Config};
 use crate::serve::{self, Start};
 use crate::telemetry::logs::ExchangeLog;
 use load::{Until, Waves};
-use providers::{Profile, Provider, Quota, Seen, Storm};
+use providers::{Profile, Provider, ProviderCounts, Quota, Storm};
 use screen::{Screen, View};
-use tally::{Prices, Tally};
+use totals::{Prices, Totals};
 
 /// The model that the demo's clients ask for; any other is served too.
 pub const MODEL: &str = "llama-70b";
@@ -225,7 +225,7 @@ impl Stage<'_> {
         tokio::pin!(over);
         let mut ticks = interval(screen.period());
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut tally = Tally::default();
+        let mut tally = Totals::default();
         let stopped = loop {
             tokio::select! {
                 sample = samples.recv() => match sample {
@@ -242,8 +242,9 @@ impl Stage<'_> {
         Ok(stopped)
     }
 
-    fn view<T>(&self, started: Instant, tally: &Tally, show: impl FnOnce(&View<'_>) -> T) -> T {
-        let providers: Vec<(Profile, Seen)> = self.providers.iter().map(|p| (*p.profile(), p.seen())).collect();
+    fn view<T>(&self, started: Instant, tally: &Totals, show: impl FnOnce(&View<'_>) -> T) -> T {
+        let providers: Vec<(Profile, ProviderCounts)> =
+            self.providers.iter().map(|p| (*p.profile(), p.seen())).collect();
         show(&View { elapsed: started.elapsed(), limit: self.limit, url: self.url, providers: &providers, tally })
     }
 }

@@ -19,7 +19,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
-use super::words::Answer;
+use super::answer::Answer;
 
 /// Largest request body accepted.
 const MAX_BODY_BYTES: usize = 1 << 20;
@@ -84,7 +84,7 @@ impl Storm {
 
 /// Counts of a provider's requests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Seen {
+pub struct ProviderCounts {
     /// Number of requests that arrived.
     pub requests: u64,
     /// Answered in full, or begun to be.
@@ -109,7 +109,7 @@ enum Fate {
 pub struct Provider {
     profile: Profile,
     addr: SocketAddr,
-    desk: Arc<Desk>,
+    desk: Arc<ProviderState>,
     listener: JoinHandle<()>,
 }
 
@@ -118,7 +118,7 @@ impl Provider {
     pub async fn start(profile: Profile, seed: u64) -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let addr = listener.local_addr()?;
-        let desk = Arc::new(Desk::new(profile, seed));
+        let desk = Arc::new(ProviderState::new(profile, seed));
         let listener = tokio::spawn(listen(listener, desk.clone()));
         Ok(Self { profile, addr, desk, listener })
     }
@@ -134,10 +134,10 @@ impl Provider {
     }
 
     /// Returns the counts so far.
-    pub fn seen(&self) -> Seen {
+    pub fn seen(&self) -> ProviderCounts {
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let Counters { requests, answered, rate_limited, broken, cut } = &self.desk.counters;
-        Seen {
+        ProviderCounts {
             requests: count(requests),
             answered: count(answered),
             rate_limited: count(rate_limited),
@@ -154,7 +154,7 @@ impl Drop for Provider {
 }
 
 /// State of a provider that decides on requests.
-struct Desk {
+struct ProviderState {
     profile: Profile,
     seed: u64,
     started: Instant,
@@ -178,7 +178,7 @@ struct Counters {
     cut: AtomicU64,
 }
 
-impl Desk {
+impl ProviderState {
     fn new(profile: Profile, seed: u64) -> Self {
         Self {
             profile,
@@ -232,7 +232,7 @@ fn due(number: u64, every: u64) -> bool {
 
 type Body = BoxBody<Bytes, io::Error>;
 
-async fn listen(listener: TcpListener, desk: Arc<Desk>) {
+async fn listen(listener: TcpListener, desk: Arc<ProviderState>) {
     loop {
         let Ok((socket, _)) = listener.accept().await else {
             continue;
@@ -249,7 +249,7 @@ async fn listen(listener: TcpListener, desk: Arc<Desk>) {
     }
 }
 
-async fn answer(desk: &Arc<Desk>, request: Request<Incoming>) -> Response<Body> {
+async fn answer(desk: &Arc<ProviderState>, request: Request<Incoming>) -> Response<Body> {
     if request.uri().path().ends_with("/models") {
         return json_response(
             StatusCode::OK,
@@ -336,7 +336,7 @@ mod tests {
         manner: "",
     };
 
-    fn fates(desk: &Desk, now: Instant, n: usize) -> Vec<Fate> {
+    fn fates(desk: &ProviderState, now: Instant, n: usize) -> Vec<Fate> {
         (0..n).map(|_| desk.decide(now, true)).collect()
     }
 
@@ -345,7 +345,7 @@ mod tests {
     #[test]
     fn a_quota_lasts_for_its_window_and_a_429_says_what_is_left_of_it() {
         let quota = Quota { requests: 2, per: Duration::from_secs(4), says_when: true };
-        let desk = Desk::new(Profile { quota: Some(quota), ..STEADY }, 0);
+        let desk = ProviderState::new(Profile { quota: Some(quota), ..STEADY }, 0);
         let start = Instant::now();
         let told = Fate::TooMany { retry_after: Some(Duration::from_secs(3)) };
         assert_eq!(fates(&desk, start, 2), [WHOLE, WHOLE]);
@@ -357,7 +357,7 @@ mod tests {
     fn in_a_storm_every_request_is_refused_with_the_storms_retry_after() {
         let second = Duration::from_secs(1);
         let storm = Storm { first: 3 * second, lasts: second, every: 10 * second, retry_after: 6 * second };
-        let desk = Desk::new(Profile { storm: Some(storm), ..STEADY }, 0);
+        let desk = ProviderState::new(Profile { storm: Some(storm), ..STEADY }, 0);
         let at = |seconds: u32| desk.decide(desk.started + seconds * second, true);
         let refused = Fate::TooMany { retry_after: Some(6 * second) };
         assert_eq!([2, 3, 4, 12, 13, 14].map(at), [WHOLE, refused, WHOLE, WHOLE, refused, WHOLE]);
@@ -366,13 +366,13 @@ mod tests {
     #[test]
     fn some_do_not_say_when() {
         let quota = Quota { requests: 0, per: Duration::from_secs(4), says_when: false };
-        let desk = Desk::new(Profile { quota: Some(quota), ..STEADY }, 0);
+        let desk = ProviderState::new(Profile { quota: Some(quota), ..STEADY }, 0);
         assert_eq!(fates(&desk, Instant::now(), 1), [Fate::TooMany { retry_after: None }]);
     }
 
     #[test]
     fn breaks_and_cuts_come_as_often_as_said_and_never_both() {
-        let desk = Desk::new(Profile { breaks_every: 3, cuts_every: 2, ..STEADY }, 0);
+        let desk = ProviderState::new(Profile { breaks_every: 3, cuts_every: 2, ..STEADY }, 0);
         let fates = fates(&desk, Instant::now(), 6);
         assert_eq!(fates.iter().filter(|f| matches!(f, Fate::Broken(_))).count(), 2);
         assert_eq!(fates.iter().filter(|f| **f == Fate::Answered { cut: true }).count(), 2);
@@ -381,7 +381,7 @@ mod tests {
 
     #[test]
     fn what_is_not_a_stream_is_not_cut() {
-        let desk = Desk::new(Profile { cuts_every: 1, ..STEADY }, 0);
+        let desk = ProviderState::new(Profile { cuts_every: 1, ..STEADY }, 0);
         assert_eq!(desk.decide(Instant::now(), false), WHOLE);
     }
 }

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use pointsman_core::table::{Lane, Tier};
 
-use super::providers::{Profile, Seen};
-use super::tally::Tally;
+use super::providers::{Profile, ProviderCounts};
+use super::totals::Totals;
 
 /// Width of a bar in characters.
 const BAR_CELLS: usize = 24;
@@ -20,9 +20,9 @@ pub struct View<'a> {
     /// Base URL for an SDK.
     pub url: &'a str,
     /// The providers and what they saw.
-    pub providers: &'a [(Profile, Seen)],
+    pub providers: &'a [(Profile, ProviderCounts)],
     /// Results as the clients saw them.
-    pub tally: &'a Tally,
+    pub tally: &'a Totals,
 }
 
 /// Output of the demo: a screen redrawn in place on a terminal, lines elsewhere.
@@ -153,7 +153,7 @@ fn heading(view: &View<'_>, hint: Option<&str>, ink: &Ink) -> String {
     )
 }
 
-fn provider(profile: &Profile, seen: &Seen, ink: &Ink) -> String {
+fn provider(profile: &Profile, seen: &ProviderCounts, ink: &Ink) -> String {
     let lane = match profile.tier {
         Tier::Primary => Lane::Primary,
         Tier::Fallback => Lane::Fallback,
@@ -172,14 +172,14 @@ fn provider(profile: &Profile, seen: &Seen, ink: &Ink) -> String {
     )
 }
 
-fn bar(lane: Lane, count: u64, tally: &Tally, ink: &Ink) -> String {
+fn bar(lane: Lane, count: u64, tally: &Totals, ink: &Ink) -> String {
     let all = tally.lanes.iter().sum::<u64>().max(1);
     let cells = (count as usize * BAR_CELLS).div_ceil(all as usize).min(BAR_CELLS);
     let bar = format!("{}{}", ink.lane(lane, &"█".repeat(cells)), ink.dim(&"░".repeat(BAR_CELLS - cells)));
     format!(" {:<11} {bar} {count:>7}  {:>3} %", lane.as_str(), (count * 100 + all / 2) / all)
 }
 
-fn figures(tally: &Tally, ink: &Ink) -> [String; 4] {
+fn figures(tally: &Totals, ink: &Ink) -> [String; 4] {
     let label = |word: &str| ink.dim(&format!(" {word:<11}"));
     let failed = if tally.failed == 0 {
         ink.with("32", "none failed")
@@ -202,7 +202,7 @@ fn figures(tally: &Tally, ink: &Ink) -> [String; 4] {
 
 /// The moment in one line, for logs and pipes.
 fn line(view: &View<'_>) -> String {
-    let Tally { answered, failed, lanes: [primary, fallback, emergency], waited, .. } = view.tally;
+    let Totals { answered, failed, lanes: [primary, fallback, emergency], waited, .. } = view.tally;
     let limited: u64 = view.providers.iter().map(|(_, seen)| seen.rate_limited).sum();
     format!(
         "{:>4} s  answered {answered} (primary {primary}, fallback {fallback}, emergency {emergency}), failed {failed}, \
@@ -216,7 +216,7 @@ fn line(view: &View<'_>) -> String {
 
 /// Writes the summary.
 fn verdict(view: &View<'_>) -> Vec<String> {
-    let sum = |count: fn(&Seen) -> u64| view.providers.iter().map(|(_, seen)| count(seen)).sum::<u64>();
+    let sum = |count: fn(&ProviderCounts) -> u64| view.providers.iter().map(|(_, seen)| count(seen)).sum::<u64>();
     let (limited, broken, cut) = (sum(|s| s.rate_limited), sum(|s| s.broken), sum(|s| s.cut));
     let tally = view.tally;
     let errors = match (tally.failed, tally.cut_short) {
@@ -259,8 +259,8 @@ mod tests {
     use super::*;
     use crate::demo::LINEUP;
 
-    fn tally() -> Tally {
-        Tally {
+    fn tally() -> Totals {
+        Totals {
             answered: 200,
             lanes: [180, 19, 1],
             waited: 40,
@@ -269,15 +269,15 @@ mod tests {
             retried: 30,
             spent_usd: 0.1,
             without_waiting_usd: 0.4,
-            ..Tally::default()
+            ..Totals::default()
         }
     }
 
     fn shown(live: bool, colour: bool, draws: usize) -> String {
         let tally = tally();
-        let providers: Vec<(Profile, Seen)> = LINEUP
+        let providers: Vec<(Profile, ProviderCounts)> = LINEUP
             .iter()
-            .map(|p| (*p, Seen { requests: 50, answered: 40, rate_limited: 10, ..Seen::default() }))
+            .map(|p| (*p, ProviderCounts { requests: 50, answered: 40, rate_limited: 10, ..ProviderCounts::default() }))
             .collect();
         let view = View {
             elapsed: Duration::from_secs(12),

@@ -8,7 +8,6 @@ mod fault_stats;
 mod foreign;
 mod gate;
 mod journal;
-mod line;
 mod live;
 mod plan;
 mod promotion;
@@ -17,6 +16,7 @@ mod relay;
 mod reply;
 mod request;
 mod shadow;
+mod shared_fleet;
 mod snapshot;
 mod source;
 
@@ -31,13 +31,13 @@ use pointsman_core::exchange::Event;
 
 pub use fault_stats::FaultStats;
 pub use foreign::serves_free;
-pub use line::Line;
 pub use promotion::{Progress, TrafficSplit};
 pub use proxy::{Denied, Proxy, Unknown};
 pub use relay::{Broken, ProxyBody};
 pub use reply::{OwnError, Reply};
 pub use request::{Arrival, Asked, Only};
 pub use shadow::{Divergent, Shadow, ShadowPolicy, Tally};
+pub use shared_fleet::SharedFleet;
 pub use snapshot::{Snapshot, Target, TargetError};
 
 use attempt::{Begun, KeptRefusal};

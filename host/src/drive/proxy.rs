@@ -19,9 +19,9 @@ use pointsman_store::{JournalPart, StoreHandle, StoreReader};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use super::line::Line;
 use super::request::Asked;
 use super::shadow::Shadow;
+use super::shared_fleet::SharedFleet;
 use super::snapshot::Snapshot;
 use crate::config::Config;
 use crate::telemetry::events::Events;
@@ -33,7 +33,7 @@ pub struct Proxy {
     /// The clock.
     pub clock: Clock,
     /// The fleet and its waiting line.
-    pub line: Arc<Line>,
+    pub line: Arc<SharedFleet>,
     /// Metrics.
     pub metrics: Metrics,
     /// The record.
@@ -68,7 +68,7 @@ impl Proxy {
     /// A proxy with its first snapshot.
     pub fn new(
         clock: Clock,
-        line: Arc<Line>,
+        line: Arc<SharedFleet>,
         metrics: Metrics,
         log: ExchangeLog,
         store: StoreHandle,

@@ -30,7 +30,7 @@ use tokio_util::task::TaskTracker;
 use crate::admin::{self, AdminState, AdminToken, Explain, Operator};
 use crate::config::Config;
 use crate::control::{self, Control, kept_states};
-use crate::drive::{FaultStats, Line, Proxy, Snapshot, Target};
+use crate::drive::{FaultStats, Proxy, SharedFleet, Snapshot, Target};
 use crate::telemetry::logs::ExchangeLog;
 use crate::telemetry::metrics::{Metrics, Totals};
 use crate::upstream::Origin;
@@ -91,7 +91,7 @@ pub async fn start(start: Start) -> anyhow::Result<Running> {
     let (policy, fault_stats) = (first.revision.clone(), Arc::new(FaultStats::new(config.policy.rollback)));
     let snapshot = Snapshot::new(config.clone(), view, policy, fault_stats, Target::all(&config, &connector, None)?);
     let metrics = Metrics::new(&table, env!("CARGO_PKG_VERSION"), clock.now());
-    let line = Arc::new(Line::new(fleet, clock));
+    let line = Arc::new(SharedFleet::new(fleet, clock));
     let proxy = Arc::new(Proxy::new(clock, line, metrics, log, store.handle(), store.reader(), snapshot));
 
     let [stop, cut, over] = std::array::from_fn(|_| CancellationToken::new());
@@ -118,7 +118,7 @@ pub async fn start(start: Start) -> anyhow::Result<Running> {
     listeners.spawn(downstream.serve(stop.clone(), cut.clone()));
     // What exchanges under way need goes on until they are over.
     tasks.spawn(serve_admin(admin, admin_state, over.clone()));
-    tasks.spawn(until(over.clone(), proxy.line.clone().keep_time()));
+    tasks.spawn(until(over.clone(), proxy.line.clone().run_timer()));
     tasks.spawn(until(over.clone(), kept_states::keep(proxy.clone())));
     tasks.spawn(until(over.clone(), state_log::run(proxy.clone())));
     tasks.spawn(until(stop.clone(), control.clone().run()));

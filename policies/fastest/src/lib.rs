@@ -12,7 +12,7 @@ use pointsman_sdk::settings::{self, within};
 use pointsman_sdk::{Candidate, Choose, Decision, Dice, Patience, Policy, Query, Roster, Table, Tier, note};
 use serde::Deserialize;
 
-/// What an operator may set; see `README.md`.
+/// Settings of the policy; see `README.md`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Settings {

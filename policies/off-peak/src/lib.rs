@@ -18,7 +18,7 @@ use pointsman_sdk::{
 };
 use serde::Deserialize;
 
-/// What an operator may set; see `README.md`.
+/// Settings of the policy; see `README.md`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Settings {

@@ -16,7 +16,7 @@ use pointsman_sdk::settings::{self, within};
 use pointsman_sdk::{Candidate, Choose, Decision, Patience, Policy, Query, Roster, Table, Tier, note, state};
 use serde::Deserialize;
 
-/// What an operator may set; see `README.md`.
+/// Settings of the policy; see `README.md`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Settings {
@@ -110,7 +110,7 @@ impl Sticky {
         Some(place.send())
     }
 
-    /// Whether it can be used now or not: a home that comes and goes would be none.
+    /// Returns the backend of a session, usable now or not: it must not change with its state.
     fn home<'a>(&'a self, query: &'a Query<'a>, session: Session) -> Option<Candidate<'a>> {
         let serves = |c: &Candidate| match query.request.model {
             Some(model) => c.route(model).is_some() || c.backend().any_model,

@@ -74,11 +74,11 @@ impl Connection {
     }
 }
 
-/// What a run with fixed work came to.
+/// Result of a run with fixed work.
 pub struct Throughput {
     /// Requests answered.
     pub requests: u64,
-    /// How long it took.
+    /// Duration of the run.
     pub elapsed: Duration,
 }
 

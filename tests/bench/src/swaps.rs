@@ -1,5 +1,5 @@
-//! What swapping policies costs those who are being served: latencies without it, with uploads that change nothing, and
-//! with swaps, in turns. The uploads tell what of the difference is the upload's.
+//! Cost of swapping policies for the requests under way: latencies without it, with uploads that change nothing, and
+//! with swaps, in turns. The uploads alone show their part of the difference.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -23,10 +23,10 @@ const TARGET: f64 = 1.2;
 
 const POLICY: &[u8] = include_bytes!("../../../policies/default/default.wasm");
 
-/// What is uploaded meanwhile.
+/// Uploads during the measurement.
 #[derive(Clone, Copy)]
 enum Uploads {
-    /// What is in force, again and again.
+    /// The policy in force, again and again.
     Same,
     /// The default policy and one that differs from it in its bytes only, in turns, so that both decide in the same time.
     Swapped,
@@ -35,7 +35,7 @@ enum Uploads {
 /// Uploads policies.
 struct Uploader {
     stop: Arc<AtomicBool>,
-    /// How long each took.
+    /// Thread that returns the duration of each upload.
     thread: JoinHandle<anyhow::Result<Vec<Duration>>>,
 }
 

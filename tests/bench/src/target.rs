@@ -16,9 +16,9 @@ const CORE: &str = "0";
 pub struct Target {
     /// Its name in the table.
     pub name: &'static str,
-    /// Where it listens.
+    /// Address of the clients' listener.
     pub addr: SocketAddr,
-    /// Where its operator talks to it, where it has one.
+    /// Address of the operator's listener, if the proxy has one.
     pub admin: Option<SocketAddr>,
     pid: u32,
     _child: Child,

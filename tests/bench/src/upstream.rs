@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-/// How a stream is sent.
+/// Timing of a stream's events.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
     /// Content events of a stream, each its own write.

@@ -6,7 +6,7 @@ pub fn message(input: &[u8]) -> Option<(usize, usize)> {
     Some((head, content_length(&input[..head]).unwrap_or(0)))
 }
 
-/// What `content-length` says.
+/// Reads the `content-length`.
 pub fn content_length(head: &[u8]) -> Option<usize> {
     let value = head.split(|b| *b == b'\n').find_map(|line| {
         let (name, value) = line.split_at_checked(15)?;

@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use pointsman::config::{Diagnostic, Env, Place, parse};
+use pointsman::config::{Diagnostic, Env, Location, parse};
 
 /// An environment with nothing in it but one key, and what opens the sealed one of the seeds.
 struct Bare;
@@ -39,7 +39,7 @@ fn is_sound(problem: &Diagnostic, text: &str) {
     for secret in ["from-the-environment", "sk-sealed-by-libsodium", "AQIDBAUGBwgJ"] {
         assert!(text.contains(secret) || !problem.to_string().contains(secret), "a secret is shown: {problem}");
     }
-    if let Some(Place::File { line, .. }) = &problem.place {
+    if let Some(Location::File { line, .. }) = &problem.place {
         assert!(*line >= 1 && *line <= text.lines().count().max(1) + 1, "{problem}");
     }
 }

@@ -1,5 +1,5 @@
-//! Is replay exact? For every component given: the real proxy records a rough day under it, then `pointsman replay` must find the
-//! same decisions again, bit for bit. The last line is "N passed, N failed".
+//! Exactness of replay. For every component given: the real proxy records a rough day under it, then `pointsman replay`
+//! must find the same decisions again, bit for bit. The last line is "N passed, N failed".
 //!
 //! `replay-policies [--exchanges N] COMPONENT...`; `proxy-under-test` beside this binary is the proxy.
 

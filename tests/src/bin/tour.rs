@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use pointsman_tests::{Guide, Walk, blocks, tour};
 
-/// What is walked through where nothing is named.
+/// Guides that are followed where none is named.
 const ALL: [&str; 5] = ["rust", "js", "python", "c", FIRST_RULE];
 
 /// Stands for the page of that name.

@@ -1,4 +1,4 @@
-//! What the lab writes down of a world is what the server writes down of the same.
+//! The lab's record of a simulation equals the server's record of the same traffic.
 
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -58,7 +58,7 @@ fn everything(reader: &StoreReader) -> Vec<Journaled> {
     all
 }
 
-/// What does not depend on how long things took.
+/// Returns the parts of a record that do not depend on timing.
 fn told(journaled: &Journaled) -> Vec<String> {
     let exchange = &journaled.exchange;
     let step = |what: &Happened| match what {

@@ -1,4 +1,4 @@
-//! Who may ask, and how often.
+//! Client keys: access and limits.
 
 use std::time::{Duration, Instant};
 

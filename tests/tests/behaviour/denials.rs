@@ -1,4 +1,5 @@
-//! What is refused at the door leaves a trace: an id, a record, a line, a number and an explanation; and a flood of it is bounded.
+//! Requests refused before an exchange: each has an id, a record, a log line, a count and an explanation, and a flood
+//! of them is bounded.
 
 use std::time::Instant;
 

@@ -1,4 +1,4 @@
-//! What reaches the provider, and what comes back.
+//! Requests as the provider receives them, and responses as the client receives them.
 
 use http::Method;
 use pointsman_tests::{

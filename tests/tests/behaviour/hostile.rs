@@ -64,7 +64,7 @@ async fn world_with(configured: &[(&str, &str)]) -> World {
     World { proxy: proxy.policy_file(&file).start().await, up, file, _paid: paid, _dir: dir }
 }
 
-/// What the store remembers of an exchange.
+/// The store's record of an exchange.
 struct Remembered {
     notes: String,
     policy_faults: u64,

@@ -107,7 +107,7 @@ async fn a_locked_store_is_written_when_it_is_free_again() {
     .await;
 }
 
-/// Of what `explain --json` tells, what later versions tell the same: they may say more, and in other words.
+/// Keeps the part of `explain --json` that later versions must not change; they may add to it, and change its words.
 pub(crate) fn kept(told: &Value) -> Value {
     let of = |key: &str| told[key].clone();
     json!({

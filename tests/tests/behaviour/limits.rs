@@ -14,7 +14,7 @@ fn most_in_a_minute(up: &Upstream) -> usize {
     times.iter().map(|end| until(*end)).max().unwrap_or(0)
 }
 
-/// What `/api/backends` says is left of each backend's rpm.
+/// Returns the requests left of each backend's rpm, from `/api/backends`.
 async fn requests_left(proxy: &Proxy) -> Vec<u64> {
     let told = proxy.admin("/api/backends").send().await.json();
     let backends = told["backends"].as_array().expect("a list");

@@ -1,4 +1,4 @@
-//! What Pointsman does for its users, seen from outside: the built binary, real sockets, scripted providers.
+//! Behaviour of Pointsman as users see it: the built binary, real sockets, scripted providers.
 
 mod admin;
 mod author;

@@ -1,4 +1,4 @@
-//! What an operator sees when something is wrong, and what stays after a restart.
+//! Faults as operators see them, and state that survives a restart.
 
 use http::Method;
 use pointsman_tests::{Proxy, backend, chat, proxy, run, soon, status, upstream};

@@ -1,4 +1,4 @@
-//! What cannot succeed elsewhere is not tried elsewhere: the provider's own words reach the client.
+//! Requests that cannot succeed elsewhere are not tried elsewhere: the provider's own words reach the client.
 
 use pointsman_tests::{backend, bytes, proxy, upstream};
 

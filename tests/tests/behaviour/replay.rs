@@ -109,7 +109,7 @@ async fn asked(policy: &WatPolicy, models: &[(&str, usize)]) -> Proxy {
     proxy
 }
 
-/// Whatever is done to a store by hand.
+/// Changes a store by hand.
 fn change(proxy: &Proxy, sql: &str) {
     let store = rusqlite::Connection::open(proxy.store_path()).expect("the store opens");
     store.execute_batch(sql).expect("it is SQL");

@@ -180,7 +180,8 @@ async fn a_shorter_answer_is_no_continuation() {
     assert_broken(&stream, &events, &words(0..4));
 }
 
-/// What was put into the mouth of this chat or messages request; none when it ends with the user's words.
+/// Returns the text given as an assistant prefill in this chat or messages request; `None` when it ends with the
+/// user's.
 fn put_into_its_mouth(seen: &Seen) -> Option<String> {
     let last = seen.json()["messages"].as_array().and_then(|m| m.last().cloned()).unwrap_or_default();
     (last["role"] == "assistant").then(|| last["content"].as_str().unwrap_or_default().to_owned())

@@ -1,4 +1,4 @@
-//! What waiting saved is told wherever money is.
+//! Savings by waiting are shown wherever money is.
 
 use pointsman_tests::{Proxy, Upstream, backend, chat, proxy, run, status, upstream};
 use serde_json::{Value, json};

@@ -1,4 +1,4 @@
-//! What `pointsman policy test` predicts is what the server does.
+//! Predictions of `pointsman policy test` agree with the server's behaviour.
 
 use pointsman_tests::{backend, chat, proxy, run, status, tokens, upstream};
 use serde_json::Value;

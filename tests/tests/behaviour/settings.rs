@@ -1,5 +1,4 @@
-//! Whose the settings of policies are: of the one that the configuration names, of the one whose name their table has, of the one
-//! they came with.
+//! Settings of policies: by the configuration's policy, by the name of a table, or with an upload.
 
 use std::path::Path;
 

@@ -260,7 +260,7 @@ fn toml_table(settings: &[(&str, &str)]) -> toml::Table {
     settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).into())).collect()
 }
 
-/// Is the memory after within 5 % of the memory before?
+/// Returns true if the memory after is within 5 % of the memory before.
 fn is_level(before_kib: u64, after_kib: u64) -> bool {
     after_kib * 100 <= before_kib * 105
 }

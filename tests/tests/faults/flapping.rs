@@ -11,7 +11,7 @@ use crate::whole_text;
 
 const CLIENTS: u64 = 200;
 const FOR: Duration = Duration::from_secs(60);
-/// How long a provider stays as it is.
+/// Time for which a provider keeps its condition.
 const SPELL: Duration = Duration::from_millis(1_500);
 /// A client that has no answer after this hangs.
 const HANG: Duration = Duration::from_secs(45);
@@ -25,7 +25,7 @@ fn chance(a: u64, b: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// How provider `i` answers at this time: well half of its spells.
+/// Returns the answer of provider `i` at this time: it works in half of its spells.
 fn weather(i: u64, time: Duration, wants_stream: bool) -> Reply {
     let well = || if wants_stream { tokens(60) } else { chat("well") };
     match chance(i, (time.as_millis() / SPELL.as_millis()) as u64) % 14 {

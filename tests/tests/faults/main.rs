@@ -39,7 +39,7 @@ fn answer(wants_stream: bool, text: &str) -> Reply {
     if wants_stream { tokens(60) } else { chat(text) }
 }
 
-/// What all 60 tokens say.
+/// Returns the text of all 60 tokens.
 fn whole_text() -> String {
     (0..60).map(|i| format!("t{i} ")).collect()
 }

@@ -35,7 +35,7 @@ impl Streamed {
     }
 }
 
-/// What the primary gives the first time; later it is well.
+/// Starts a pair of providers of which the primary gives this reply the first time, and a good one later.
 async fn once(reply: fn() -> Reply) -> Pair {
     primary_that_gives(move |i| if i == 0 { reply() } else { tokens(60) }).await
 }

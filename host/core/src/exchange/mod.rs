@@ -17,11 +17,11 @@
 
 mod asking;
 mod dispatching;
+mod refusing;
 mod saving;
 mod settling;
 mod types;
 mod waiting;
-mod words;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -6,16 +6,14 @@ use std::sync::{Arc, Weak};
 use serde::{Deserialize, Serialize};
 
 use super::health::CooldownSettings;
-use super::member::{Asker, Member};
+use super::member::Member;
 use super::observed::Observed;
-use super::permits::Permit;
 use super::queue::Queue;
 use super::random::Random;
 use super::state_change::StateChange;
-use crate::contract::{BackendRow, Column, RowState};
-use crate::table::{Lane, Table, Tier};
+use crate::table::Table;
 use crate::time::Timestamp;
-use crate::view::{Slot, View, Want};
+use crate::view::{Slot, View};
 
 /// The fleet's settings, from the configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -112,51 +110,6 @@ impl Fleet {
 
     pub(super) fn member_mut(&mut self, slot: usize) -> &mut Member {
         &mut self.members[slot].as_mut().expect("a slot is kept while a view or a permit refers to it").1
-    }
-
-    /// The numbers of every backend for a query. `held` is the permit the asking exchange was handed while it waited.
-    pub fn rows(&self, now: Timestamp, view: &View, want: &Want, held: Option<&Permit>) -> Vec<BackendRow> {
-        if let Some(observed) = &self.observed {
-            return observed.rows.clone();
-        }
-        let mut rows = vec![BackendRow::UNSUITED; view.slots.len()];
-        let queued = [Lane::Primary, Lane::Fallback].map(|lane| self.ahead(want, lane));
-        for &i in want.candidates.iter() {
-            let slot = view.slots[i as usize].0;
-            let (lane, queued) = match view.backend(i).tier {
-                Tier::Primary => (Lane::Primary, queued[0]),
-                Tier::Fallback => (Lane::Fallback, queued[1]),
-            };
-            let asker = Asker {
-                holds: held.filter(|p| p.slot.0 == slot).map(|p| p.lane),
-                is_behind: queued > 0 && self.queue.is_behind(view, want, lane, i),
-                queued,
-            };
-            self.member(slot).write_row(now, &want.model, want.tokens, asker, &mut rows[i as usize]);
-        }
-        self.put_foreign_last(view, want, held, &mut rows);
-        rows
-    }
-
-    /// A backend that needs a translation is not on offer while one of its tier that needs none is ready.
-    fn put_foreign_last(&self, view: &View, want: &Want, held: Option<&Permit>, rows: &mut [BackendRow]) {
-        for &i in want.foreign.iter() {
-            let is_held = held.is_some_and(|p| p.slot.0 == view.slots[i as usize].0);
-            let is_better = |j: &&u32| {
-                let is_ready = rows[**j as usize].is(RowState::Ready);
-                is_ready && want.foreign.binary_search(j).is_err() && view.backend(**j).tier == view.backend(i).tier
-            };
-            if !is_held && want.candidates.iter().any(|j| is_better(&j)) {
-                rows[i as usize].put(Column::State, RowState::Unsuited as u32);
-            }
-        }
-    }
-
-    fn ahead(&self, want: &Want, lane: Lane) -> u32 {
-        if self.queue.is_empty() {
-            return 0;
-        }
-        u32::try_from(self.queue.ahead(lane, want.rank)).unwrap_or(u32::MAX)
     }
 
     /// Returns a random number for a query.

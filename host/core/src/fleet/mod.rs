@@ -14,6 +14,7 @@ mod overview;
 mod permits;
 mod queue;
 mod random;
+mod rows;
 mod saved;
 pub mod state_change;
 mod waiting;

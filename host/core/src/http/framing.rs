@@ -1,4 +1,4 @@
-//! Where one HTTP/1 request ends and the next begins, told without guessing.
+//! Boundaries of HTTP/1 requests, found without guessing.
 //!
 //! A proxy that reads a request's length otherwise than its neighbour does can be made to smuggle one request inside another.
 //! So a request whose framing allows two readings is refused, also where RFC 9112 would allow to repair it:
@@ -24,10 +24,10 @@ const MAX_FIELDS: usize = 100;
 /// Bytes of a line with a chunk's size and extensions, at most.
 const MAX_CHUNK_LINE_BYTES: usize = 1_024;
 
-/// What a client that knows the server speaks HTTP/2 begins with (RFC 9113 section 3.4).
+/// Connection preface of a client that knows the server speaks HTTP/2 (RFC 9113 section 3.4).
 const HTTP2_PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// Why a request is refused.
+/// The reason why a request is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Fault {
     /// The first line is not method, target and version.
@@ -103,7 +103,7 @@ impl Fault {
         }
     }
 
-    /// What to tell the client.
+    /// Returns the message to the client.
     pub const fn message(self) -> &'static str {
         match self {
             Fault::RequestLine => "The request's first line is malformed: send a method, a target and a version.",
@@ -128,7 +128,7 @@ impl Fault {
         }
     }
 
-    /// Whether it lies in a body, whose head was handed over long ago.
+    /// Returns true if the fault is in a body, whose head was handed over before.
     pub const fn in_body(self) -> bool {
         matches!(self, Fault::ChunkSize | Fault::ChunkEnd | Fault::Trailer)
     }
@@ -137,9 +137,9 @@ impl Fault {
 /// A request that is refused, with all that follows it on the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ambiguous {
-    /// What is wrong.
+    /// The fault.
     pub what: Fault,
-    /// How many of the bytes given are good: they end before the head, or before the line inside a body, at fault.
+    /// Number of good bytes: they end before the head at fault, or before the line at fault inside a body.
     pub at: usize,
 }
 
@@ -176,10 +176,10 @@ enum State {
     Refused(Fault),
 }
 
-/// What is known of a head that is being read. Offsets count from where it begins.
+/// State of reading a head. Offsets count from its beginning.
 #[derive(Debug, Default)]
 struct Head {
-    /// Where the first line begins that was not judged.
+    /// Start of the first line that was not checked.
     line: usize,
     /// Up to where a line's end was looked for.
     searched: usize,
@@ -191,7 +191,7 @@ struct Head {
 }
 
 impl Framing {
-    /// Of a fresh connection, whose heads and trailers may have this many bytes.
+    /// Starts reading a new connection, whose heads and trailers may have this many bytes.
     pub fn new(max_head_bytes: usize) -> Self {
         Self { max_head_bytes, state: State::Start }
     }
@@ -351,7 +351,7 @@ impl Head {
         Ok(())
     }
 
-    /// What follows the head.
+    /// Determines the body that follows the head.
     fn body(&self) -> State {
         match self.length {
             _ if self.chunked => State::ChunkSize,
@@ -361,7 +361,7 @@ impl Head {
     }
 }
 
-/// Whether the request is of HTTP/1.1, else 1.0.
+/// Checks the request line; returns true for HTTP/1.1, false for 1.0.
 fn request_line(line: &[u8]) -> Result<bool, Fault> {
     if memchr(b'\r', line).is_some() {
         return Err(Fault::LineEnd);
@@ -383,7 +383,7 @@ fn request_line(line: &[u8]) -> Result<bool, Fault> {
     if well_formed { Ok(http11) } else { Err(Fault::RequestLine) }
 }
 
-/// What is not a plain path is left to the parser that will read it in earnest.
+/// Checks the target's characters only; the rest is left to the parser that reads it later.
 fn is_target(target: &[u8]) -> bool {
     let plain_byte = |&b: &u8| b.is_ascii_alphanumeric() || b"/-._~%?=&:@+,;".contains(&b);
     let plain = target.first() == Some(&b'/') && target.iter().all(plain_byte);
@@ -504,7 +504,7 @@ mod tests {
 
     const MAX_HEAD_BYTES: usize = 2_048;
 
-    /// How many bytes were good, and the fault that ended them.
+    /// Number of good bytes, and the fault that ended them.
     type Verdict = (usize, Option<Fault>);
 
     /// Gives the bytes in pieces, as a reader would: what is not judged is given again.

@@ -1,4 +1,4 @@
-//! Which headers cross the proxy, in which direction, and which are put in.
+//! Headers that cross the proxy in either direction, and headers that are added.
 //!
 //! Never upstream: what belongs to the client's connection (RFC 9110, section 7.6.1), its credentials and cookies, and
 //! our own `x-pointsman-*`. Never downstream: what belongs to the upstream's connection, its cookies (they are for the
@@ -21,7 +21,7 @@ const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 /// Our own headers begin so.
 pub const OWN_PREFIX: &str = "x-pointsman-";
 
-/// What a client's headers become on the way to a backend: filtered, with `key` put in where the dialect wants it.
+/// Builds the headers for a backend from the client's: filtered, with `key` added as the dialect wants it.
 ///
 /// `key` is the whole header value, ready and marked sensitive: `Bearer ...` for `openai` and `plain`, the bare key for
 /// `anthropic`. Host and framing are the HTTP client's to write.
@@ -69,7 +69,7 @@ pub fn downstream(upstream: &mut HeaderMap) {
     }
 }
 
-/// Is this an answer whose tokens are counted on the way?
+/// Returns true if the tokens of this answer are counted.
 pub const fn reads_usage(dialect: Dialect, operation: Operation) -> bool {
     match (dialect, operation) {
         (Dialect::Plain, _) | (Dialect::Openai | Dialect::Anthropic, Operation::Other) => false,
@@ -91,7 +91,7 @@ fn is_hop_by_hop(name: &HeaderName) -> bool {
         || name.as_str().starts_with("proxy-")
 }
 
-/// What a client tells us and nobody else.
+/// Returns true for headers that are meant for the proxy only.
 fn stays_with_the_client(name: &HeaderName) -> bool {
     *name == HOST
         || *name == CONTENT_LENGTH

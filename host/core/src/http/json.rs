@@ -47,7 +47,7 @@ impl<'a> Cursor<'a> {
         Some(&self.text[start + 1..end - 1])
     }
 
-    /// Is there another element in this array? At its end no, and stands behind it.
+    /// Returns true if there is another element in this array; at its end moves behind it.
     #[inline]
     pub(crate) fn has_element(&mut self) -> bool {
         self.skip_comma();
@@ -108,7 +108,7 @@ pub(crate) fn member<'a>(text: &'a [u8], name: &str) -> Option<&'a [u8]> {
     members(text).find_map(|(key, value)| (key == name.as_bytes()).then_some(value))
 }
 
-/// Does this raw value hold anything: not null, not empty?
+/// Returns true if this raw value is neither null nor empty.
 pub(crate) fn is_filled(value: &[u8]) -> bool {
     match value.first() {
         Some(b'"') => value.len() > 2,

@@ -1,4 +1,4 @@
-//! When an upstream wants to be asked again, in every form providers have found for saying so.
+//! Retry-After, in every form that providers use for it.
 
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -60,7 +60,7 @@ fn in_body(body: &[u8]) -> Option<Duration> {
 pub struct Hint {
     /// The limit. Providers do not agree on its window (minute, day), so rely on the other two.
     pub limit: Option<u64>,
-    /// What is left of it now.
+    /// Units left of the limit.
     pub remaining: Option<u64>,
     /// Until it is whole again.
     pub reset: Option<Duration>,
@@ -73,7 +73,7 @@ impl Hint {
     }
 }
 
-/// What an upstream's headers tell about its limits.
+/// Rate limits as the upstream's headers describe them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RateHints {
     /// Requests.

@@ -34,8 +34,8 @@ pub struct Event<'a> {
     pub data: Option<&'a [u8]>,
 }
 
-/// Has it data that is neither JSON nor `[DONE]`, so that a client of an LLM API would fail to read it? An event named
-/// `error` says enough by its name.
+/// Returns true if its data is neither JSON nor `[DONE]`, so that a client of an LLM API would fail to read it. Events
+/// named `error` are accepted with any data.
 pub fn is_nonsense(event: &Event<'_>) -> bool {
     let is_json = |data: &[u8]| serde_json::from_slice::<serde::de::IgnoredAny>(data).is_ok();
     event.name != Some(b"error") && event.data.is_some_and(|data| data.trim_ascii() != b"[DONE]" && !is_json(data))
@@ -61,13 +61,13 @@ pub fn is_nonsense(event: &Event<'_>) -> bool {
 pub struct Reader {
     /// Events read but not taken, then the beginning of the next.
     buf: Bytes,
-    /// Where the last event read began.
+    /// Start of the last event read.
     last: usize,
-    /// Where the next event begins: all before it has been read.
+    /// Start of the next event: all before it has been read.
     start: usize,
-    /// Where its current line begins.
+    /// Start of its current line.
     line: usize,
-    /// Where the search for that line's end goes on.
+    /// Place where the search for that line's end goes on.
     scan: usize,
     /// The byte before `line` was a CR at the end of the buffer: an LF that follows belongs to it.
     after_cr: bool,
@@ -77,7 +77,7 @@ pub struct Reader {
     limit_bytes: usize,
 }
 
-/// What the lines of the current event said so far, as places in the buffer.
+/// Fields of the current event so far, as places in the buffer.
 #[derive(Debug, Default)]
 struct Fields {
     name: Option<Range<usize>>,
@@ -141,8 +141,8 @@ impl Reader {
         Ok(None)
     }
 
-    /// What is left when the upstream has ended: an event whose blank line never came. The specification drops it;
-    /// sloppy servers end `[DONE]` that way, so the caller decides.
+    /// Returns the rest when the upstream has ended: an event whose blank line never came. The specification drops it;
+    /// some servers end `[DONE]` that way, so the caller decides.
     ///
     /// # Errors
     /// [`TooLong`].

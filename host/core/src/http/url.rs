@@ -1,4 +1,4 @@
-//! Where a request goes: the backend's base URL with the client's path and query behind it.
+//! URL of a request: the backend's base URL with the client's path and query behind it.
 
 use http::Uri;
 use http::uri::{Authority, InvalidUri, PathAndQuery, Scheme};

@@ -21,7 +21,7 @@ use super::checked::{
     Admin, Config, Cooldown, ExchangeLimits, Journal, KeptBodies, Log, LogFormat, Policy, Server, Shadow, Store, Stream,
 };
 use super::defaults::{self, millis};
-use super::diagnostic::{Diagnostic, Report};
+use super::diagnostic::{Diagnostic, Problems};
 use super::log_level;
 use super::overlay::Env;
 use super::raw::{
@@ -54,7 +54,7 @@ pub(super) fn seal_key(
     tree: &Node,
     env: &dyn Env,
     folder: &FilePath,
-    report: &mut Report<'_>,
+    report: &mut Problems<'_>,
 ) -> Option<Rc<PrivateKey>> {
     let mut check = Check::new(tree, env, folder, report);
     check.secrets(raw);
@@ -62,7 +62,7 @@ pub(super) fn seal_key(
 }
 
 /// `[admin]` alone. The result is only to be used when the report has no error.
-pub(super) fn admin(raw: RawConfig, tree: &Node, env: &dyn Env, folder: &FilePath, report: &mut Report<'_>) -> Admin {
+pub(super) fn admin(raw: RawConfig, tree: &Node, env: &dyn Env, folder: &FilePath, report: &mut Problems<'_>) -> Admin {
     let mut check = Check::new(tree, env, folder, report);
     check.secrets(raw.secrets);
     check.admin(&raw.admin)
@@ -74,7 +74,7 @@ pub(super) fn convert(
     tree: &Node,
     env: &dyn Env,
     folder: &FilePath,
-    report: &mut Report<'_>,
+    report: &mut Problems<'_>,
 ) -> Config {
     let mut check = Check::new(tree, env, folder, report);
     check.advise_on_limits(&raw);
@@ -114,13 +114,13 @@ struct Check<'a, 't> {
     env: &'a dyn Env,
     /// Base of relative paths: the folder of the configuration file.
     folder: &'a FilePath,
-    report: &'a mut Report<'t>,
+    report: &'a mut Problems<'t>,
     /// Key that opens sealed secrets.
     seal_key: SealKey,
 }
 
 impl<'a, 't> Check<'a, 't> {
-    fn new(tree: &'a Node, env: &'a dyn Env, folder: &'a FilePath, report: &'a mut Report<'t>) -> Self {
+    fn new(tree: &'a Node, env: &'a dyn Env, folder: &'a FilePath, report: &'a mut Problems<'t>) -> Self {
         Self { tree, env, folder, report, seal_key: SealKey::Refused }
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::entry::{Placed, Read, Target};
-use super::report::{Origin, Report};
+use super::report::{ImportReport, Origin};
 
 /// The timeout's name in the report.
 const TIMEOUT: &str = "timeout in ms";
@@ -31,7 +31,7 @@ pub(super) struct Merged {
 impl Merged {
     /// Adds what an entry serves as `asked`: to a backend with the same key and address that does not serve it yet, else as a
     /// new one.
-    pub(super) fn add(&mut self, entry: &Placed, asked: &str, sent: &str, report: &mut Report) {
+    pub(super) fn add(&mut self, entry: &Placed, asked: &str, sent: &str, report: &mut ImportReport) {
         let Read { target, price, .. } = &entry.read;
         let has_room = |made: &Made| made.target == *target && made.models.get(asked).is_none_or(|has| has == sent);
         let index = match self.backends.iter().position(has_room) {
@@ -60,7 +60,7 @@ impl Merged {
     }
 
     /// A key that is in another tier, or serves the same name as another model, cannot be one backend.
-    fn tell_of_shared_key(&self, entry: &Placed, report: &mut Report) {
+    fn tell_of_shared_key(&self, entry: &Placed, report: &mut ImportReport) {
         let target = &entry.read.target;
         let shares = |made: &&Made| {
             !target.api_key.is_empty()
@@ -97,7 +97,7 @@ impl Made {
 
     /// One key has one limit: of two that differ the smaller is kept, and of two timeouts the longer. Where one entry of two has
     /// none, the other's holds for both, and that is told.
-    fn take(&mut self, entry: &Placed, report: &mut Report) {
+    fn take(&mut self, entry: &Placed, report: &mut ImportReport) {
         // Again, under another name.
         if self.origins.iter().any(|origin| origin.index == entry.origin.index) {
             return;

@@ -19,7 +19,7 @@ use super::overlay::Env;
 use entry::{Placed, SECONDS, is_seconds, lowest_order, reference};
 use fields::{Fields, number};
 use merge::Merged;
-use report::{Origin, Report};
+use report::{ImportReport, Origin};
 use write::{put, quoted};
 
 /// The sections beside the list, by the names they are reported by.
@@ -75,7 +75,7 @@ pub fn import_litellm(yaml: &str, env: &dyn Env) -> Result<String, String> {
         ],
         env,
     );
-    let mut import = Import { env, file: &file, settings, report: Report::default(), merged: Merged::default() };
+    let mut import = Import { env, file: &file, settings, report: ImportReport::default(), merged: Merged::default() };
     import.backends(&lines);
     let settings = import.settings();
     Ok(write::file(&import.report.lines, &settings, &import.merged.backends))
@@ -85,7 +85,7 @@ struct Import<'a> {
     env: &'a dyn Env,
     file: &'a File,
     settings: Fields<'a>,
-    report: Report,
+    report: ImportReport,
     merged: Merged,
 }
 

@@ -22,11 +22,11 @@ impl fmt::Display for Origin {
 
 /// Lines of the report.
 #[derive(Default)]
-pub(super) struct Report {
+pub(super) struct ImportReport {
     pub(super) lines: Vec<String>,
 }
 
-impl Report {
+impl ImportReport {
     /// Adds a line about an entry.
     pub(super) fn of(&mut self, origin: &Origin, what: impl fmt::Display) {
         self.lines.push(format!("{origin}: {what}"));

@@ -3,21 +3,22 @@
 mod charge;
 mod initial;
 mod readiness;
+mod row;
 mod stats;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
-use super::health::{Health, HealthState, is_exclusion};
+use super::health::{Health, is_exclusion};
 use super::limits::{Quota, RateLimit};
 use super::state_change::{Change, Reporter, StateChange};
-use crate::contract::{BackendRow, Column, NONE, RowState};
-use crate::table::{Lane, Limits};
-use crate::time::{Timestamp, millis_u32};
+use crate::contract::NONE;
+use crate::table::Limits;
+use crate::time::Timestamp;
 
 pub(crate) use charge::{Charge, EndedAttempt};
 pub use initial::InitialState;
+pub(crate) use row::RowContext;
 pub use stats::Stats;
 
 /// Models with a health of their own per backend; beyond it the one whose cooldown ends first is dropped.
@@ -160,50 +161,6 @@ impl Member {
             .filter(move |(_, h)| h.until > now)
     }
 
-    /// Its numbers for a query about `model`.
-    pub fn write_row(&self, now: Timestamp, model: &str, tokens: u32, asker: Asker, row: &mut BackendRow) {
-        let (standing, health, standing_in_flight) = self.health(now, model);
-        let (state, ready) = match (self.readiness(now, model, tokens), asker.holds) {
-            (found @ (RowState::Cooling | RowState::Drained, _), _) => found,
-            (_, Some(Lane::Primary | Lane::Fallback)) => (RowState::Ready, Some(Duration::ZERO)),
-            ((RowState::Ready, _), _) if asker.is_behind => (RowState::Throttled, None),
-            (found, Some(Lane::Emergency) | None) => found,
-        };
-        let slots = self.max_concurrency.map_or(NONE, |max| max.saturating_sub(self.in_flight));
-        let of_standing = match standing {
-            HealthState::Ramping { allowed } => allowed.saturating_sub(standing_in_flight),
-            HealthState::ProbeDue => 1,
-            HealthState::Probing => 0,
-            HealthState::Healthy | HealthState::Cooling { .. } => NONE,
-        };
-        let mut put = |column, number| row.put(column, number);
-        put(Column::State, state as u32);
-        put(Column::ReadyMs, ready.map_or(NONE, millis_u32));
-        match standing {
-            HealthState::Cooling { until } => {
-                put(Column::CooldownMs, millis_u32(until.since(now)));
-                put(Column::CooldownReason, health.reason.index());
-            }
-            // Why it has to be probed.
-            HealthState::ProbeDue | HealthState::Probing => put(Column::CooldownReason, health.reason.index()),
-            HealthState::Healthy | HealthState::Ramping { .. } => {}
-        }
-        put(Column::RequestsLeft, self.requests_left(now));
-        put(Column::TokensLeft, self.tokens_left(now));
-        put(Column::InFlight, self.in_flight);
-        put(Column::ConcurrencyLeft, slots.min(of_standing));
-        put(Column::LatencyMs, self.stats.latency_ms as u32);
-        put(Column::FirstTokenMs, self.stats.first_token_ms as u32);
-        put(Column::ErrorPermille, (self.stats.errors * 1_000.0) as u32);
-        put(Column::Failures, self.wide.failures.max(health.failures));
-        let emergency = match asker.holds {
-            Some(Lane::Emergency) => Some(Duration::ZERO),
-            Some(Lane::Primary | Lane::Fallback) | None => self.emergency_in(now, model, tokens),
-        };
-        put(Column::EmergencyMs, emergency.map_or(NONE, millis_u32));
-        put(Column::Queued, asker.queued);
-    }
-
     /// Load and error rate as one number; lower is better.
     pub fn load_score(&self) -> f32 {
         let load = match self.max_concurrency {
@@ -233,15 +190,4 @@ impl Member {
     pub fn failures(&self) -> u32 {
         self.wide.failures
     }
-}
-
-/// What a backend's row depends on besides the backend: who asks.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Asker {
-    /// The lane of the permit that the asker was handed here while it waited: that one is ready for it.
-    pub holds: Option<Lane>,
-    /// Somebody before it in line wants the same: what is free is not for it.
-    pub is_behind: bool,
-    /// Exchanges before it in the line for this backend's tier.
-    pub queued: u32,
 }

@@ -1,4 +1,4 @@
-//! The words by which an exchange ends without an answer: who is to blame, what happened, when to come again.
+//! Refusals: the message, its cause and the Retry-After of an exchange that ends without an answer.
 
 use std::time::Duration;
 

@@ -38,7 +38,7 @@ impl Prices {
 
 /// Counts; every number is of requests that are over.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Tally {
+pub struct Totals {
     /// Number of requests answered in full.
     pub answered: u64,
     /// Number of requests not answered in full.
@@ -62,7 +62,7 @@ pub struct Tally {
     pub without_waiting_usd: f64,
 }
 
-impl Tally {
+impl Totals {
     /// Counts one request.
     pub fn add(&mut self, sample: &Sample, prices: &Prices) {
         match sample.ended {
@@ -128,7 +128,7 @@ mod tests {
 
     #[test]
     fn only_those_that_waited_and_were_served_for_less_count_as_saved() {
-        let mut tally = Tally::default();
+        let mut tally = Totals::default();
         tally.add(&sample("free", Lane::Primary, 0), &prices());
         tally.add(&sample("free", Lane::Primary, 300), &prices());
         tally.add(&sample("free", Lane::Primary, 100), &prices());
@@ -144,11 +144,11 @@ mod tests {
 
     #[test]
     fn failures_cost_and_save_nothing() {
-        let mut tally = Tally::default();
+        let mut tally = Totals::default();
         for ended in [Ended::Broken, Ended::Refused(503), Ended::Unreachable] {
             tally.add(&Sample { ended, ..sample("paid", Lane::Fallback, 100) }, &prices());
         }
-        assert_eq!(tally, Tally { failed: 3, cut_short: 1, ..Tally::default() });
+        assert_eq!(tally, Totals { failed: 3, cut_short: 1, ..Totals::default() });
         assert_eq!(tally.waited_mean(), Duration::ZERO);
     }
 }
