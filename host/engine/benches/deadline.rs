@@ -1,4 +1,5 @@
-//! How late a policy that does not answer is stopped, on the wall: from the question to the native twin's answer.
+//! Overrun of the deadline by a policy that does not answer, in wall time: from the question to the native fallback's
+//! answer.
 //!
 //! `cargo bench -p pointsman-engine --bench deadline`, on a machine with nothing else to do. Ends with an error when one call in a
 //! hundred takes longer than the deadline and 2 ms.
@@ -10,7 +11,7 @@ use std::time::{Duration, Instant};
 use pointsman_engine::sample::{query, table};
 use pointsman_engine::{Engine, EngineLimits, FaultKind, Texts};
 
-/// What the hostile policy does when its request tells it to: endless work of its own, and endless calls of the host.
+/// Behaviour of the hostile policy on request: an endless loop of its own, and endless calls of the host.
 const LOOPS: [&str; 3] = ["loop", "state-loop", "log-loop"];
 
 const CALLS: usize = 500;

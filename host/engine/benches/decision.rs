@@ -1,4 +1,4 @@
-//! What one decision costs: the real query, through [`Revision::decide`], to the default policy and back.
+//! Cost of one decision: the real query, through [`Revision::decide`], to the default policy and back.
 //!
 //! `cargo bench -p pointsman-engine --bench decision`
 

@@ -139,7 +139,7 @@ fn forget_the_oldest(folder: &Path) -> io::Result<()> {
     entries.iter().take(surplus).try_for_each(|(_, path)| fs::remove_file(path))
 }
 
-/// Is it a file of ours? The folder is the operator's choice, and may hold what is dear to him.
+/// Returns true for a file of the cache. The operator chose the folder, and it may hold unrelated files.
 fn is_entry(name: &str) -> bool {
     let hex = |text: &str, digits: usize| text.len() == digits && text.bytes().all(|b| b.is_ascii_hexdigit());
     let Some((stem, extension)) = name.split_once('.') else { return false };

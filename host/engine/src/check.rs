@@ -1,4 +1,4 @@
-//! Whether some bytes are a policy, and in one sentence why not.
+//! Checks that bytes are a policy, with errors in one sentence.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use super::{Fault, wasi};
 /// The contract this host speaks.
 pub(super) const CONTRACT: (u64, u64, u64) = (1, 0, 0);
 
-/// Why a component did not become a revision. The running one stays.
+/// The reason why a component did not become a revision. The running one stays.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LoadError {
     /// Zero bytes.
@@ -56,7 +56,7 @@ pub enum LoadError {
     /// Lacks a function of the contract.
     #[error("the policy does not export `{0}`; it is no component of the world `policy` of pointsman:policy@{v}", v = contract())]
     MissingExport(&'static str),
-    /// Has the functions, but not as the contract has them.
+    /// Its functions have other types than the contract's.
     #[error("the policy's functions are not those of pointsman:policy@{v}: {0}", v = contract())]
     Shape(String),
     /// The policy refused its settings or table.
@@ -68,7 +68,7 @@ pub enum LoadError {
     /// The compiler did not come to an end.
     #[error("the policy could not be compiled within {limit:?}; the engine goes on with the next file")]
     CompileTime {
-        /// How long it was given.
+        /// Time limit of the start.
         limit: Duration,
     },
     /// Others are still being compiled.
@@ -83,14 +83,14 @@ pub enum LoadError {
     /// It failed at a canned question.
     #[error("the policy failed at a probe question ({question}): {fault}")]
     Probe {
-        /// Which.
+        /// Name of the probe question.
         question: &'static str,
-        /// How.
+        /// Fault that it caused.
         fault: Fault,
     },
 }
 
-/// What the component says of itself may be of any length; a message has room for so much of it.
+/// Largest part of a component's own message that is quoted.
 const MAX_QUOTED_BYTES: usize = 2_000;
 
 /// Names shown of a long list.

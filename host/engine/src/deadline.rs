@@ -1,4 +1,4 @@
-//! When a guest has had its time.
+//! Deadlines of guest calls.
 //!
 //! The bound is on wall time, because that is what the client and the thread lose. A call that sees no tick, as nearly all
 //! do, only reads the clock once, at its begin. At the first tick that it sees, an alarm is set to the end of its time, so
@@ -42,11 +42,11 @@ struct Seen {
     ticks: u32,
     /// The thread's own time at the first.
     running_since: Duration,
-    /// What it had of its time at the first.
+    /// Time used before the first tick.
     elapsed_before: Duration,
-    /// What it had of its time at the last.
+    /// Time used by the last tick.
     elapsed: Duration,
-    /// How long it ran from the first to the last.
+    /// Time that it ran between the first and the last tick.
     ran: Duration,
 }
 
@@ -72,7 +72,8 @@ impl Deadline {
         }
     }
 
-    /// When to look again, at a tick at this time and this time of the thread's own; none when it is to be stopped.
+    /// Returns when to look again, given this time and the thread's own time at a tick; `None` when the guest is to be
+    /// stopped.
     fn left_at(&mut self, now: Duration, running: Duration) -> Option<Duration> {
         let elapsed = now.saturating_sub(self.begun);
         let first = Seen { ticks: 0, running_since: running, elapsed_before: elapsed, elapsed, ran: Duration::ZERO };
@@ -96,14 +97,14 @@ impl Deadline {
         self.seen.map_or(0, |seen| seen.elapsed.as_millis())
     }
 
-    /// Was it seen more than once? A quick one is seen once, by chance.
+    /// Returns true if it was seen at more than one tick. A quick call is seen once by chance.
     #[inline]
     pub(super) fn is_long(&self) -> bool {
         self.seen.is_some_and(|seen| seen.ticks > 1)
     }
 
-    /// How long the guest ran, without the time that the machine took for others; most were not seen and ran for no time
-    /// to speak of. What it did before the first tick is taken to be no more than a tick's length.
+    /// Returns how long the guest ran, without the time in which the machine ran other threads; zero for most, which no
+    /// tick saw. Before the first tick it counts as running for at most a tick's length.
     #[inline]
     pub(super) fn ran(&self) -> Duration {
         self.seen.map_or(Duration::ZERO, |seen| seen.elapsed_before.min(TICK) + seen.ran)
@@ -128,7 +129,7 @@ mod tests {
             Self { now: deadline.begun, deadline, running: Duration::from_secs(9) }
         }
 
-        /// What is left at a tick after so many ms more, of which the guest ran so many.
+        /// Returns the time left at a tick, after so many more ms of which the guest ran some.
         fn left_after(&mut self, ms: f64, of_which_running: f64) -> Option<f64> {
             self.now += Duration::from_secs_f64(ms / 1e3);
             self.running += Duration::from_secs_f64(of_which_running / 1e3);

@@ -4,7 +4,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::{Fault, FaultKind, LOG_TARGET};
 
-/// When each kind was last told, and how many came since. Time is the query's.
+/// Time of the last log line for each kind, and the number of faults since. Times are the queries'.
 #[derive(Default)]
 pub(super) struct FaultLog(Mutex<[Kind; FaultKind::ALL.len()]>);
 
@@ -23,7 +23,7 @@ impl FaultLog {
         tracing::warn!(target: LOG_TARGET, policy = revision, kind, error, not_logged, "the policy failed; {instead}");
     }
 
-    /// How many of this kind were not told since the last one that was; none: this one is not told either.
+    /// Returns the number of faults of this kind left out since the last line; `None`: leave this one out too.
     fn take(&self, now_ms: u64, kind: FaultKind) -> Option<u64> {
         let second = now_ms / 1_000;
         let mut kinds = self.0.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,4 +1,4 @@
-//! What an instance can reach: the contract's imports, under named bounds.
+//! Functions that an instance can call: the contract's imports, under named limits.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -23,11 +23,11 @@ const MAX_STATE_USES: usize = 256;
 const MAX_LOG_LINES_PER_SECOND: u32 = 20;
 /// Length of a log line; what is longer is cut.
 const MAX_LOG_BYTES: usize = 1_000;
-/// What is kept of a guest's stderr, for the message of a trap.
+/// Bytes kept of a guest's stderr, for the message of a trap.
 const MAX_STDERR_BYTES: usize = 2_000;
-/// What Rust adds to every panic message; there is no environment to set that variable in.
+/// Text that Rust adds to every panic message; guests have no environment to set that variable in.
 const RUST_HINT: &str = "note: run with `RUST_BACKTRACE";
-/// What a guest may hand over in one call of the host, and in one answer: more is not copied out of its memory.
+/// Bytes that a guest may hand over in one call of the host, and in one answer; more is not copied out of its memory.
 pub(super) const MAX_HANDED_OVER_BYTES: usize = 128 << 10;
 /// WASI handles an instance may hold at a time; each costs the host a few bytes.
 const MAX_HANDLES: u32 = 1_000;
@@ -35,7 +35,7 @@ const MAX_HANDLES: u32 = 1_000;
 /// References in one table, more than any language runtime needs.
 pub(super) const MAX_TABLE_ELEMENTS: usize = 65_536;
 
-/// What all instances of all revisions share.
+/// State shared by all instances of all revisions.
 #[derive(Default)]
 pub(super) struct Shared {
     pub(super) state: Source,
@@ -56,9 +56,9 @@ pub(super) struct Guest {
     revision: Arc<str>,
     /// The texts of the request being decided.
     texts: Option<Arc<Texts>>,
-    /// What came before the question.
+    /// Attempts before the question.
     past: Option<types::PastFacts>,
-    /// What it prints, until the line is whole.
+    /// Printed text of an unfinished line.
     line: Vec<u8>,
     /// The last line it logged as an error during this question: why it is about to fail, in its own words.
     last_error: String,
@@ -127,7 +127,7 @@ impl Guest {
         }
     }
 
-    /// What a dying guest wrote to stderr during this question, on one line, which for a Rust guest is its panic message.
+    /// Returns the stderr of a failed question on one line, which for a Rust guest is its panic message.
     pub(super) fn last_words(&self) -> String {
         if !self.last_error.is_empty() {
             return self.last_error.clone();
@@ -145,7 +145,7 @@ impl Guest {
         self.stderr.extend_from_slice(&bytes[..bytes.len().min(room)]);
     }
 
-    /// What it prints goes to the log, line by line, under the log's limits.
+    /// Logs printed text line by line, under the log's limits.
     pub(super) fn print(&mut self, level: log::Level, bytes: &[u8]) {
         for piece in bytes.split_inclusive(|&byte| byte == b'\n') {
             let room = MAX_LOG_BYTES.saturating_sub(self.line.len());
@@ -264,7 +264,7 @@ impl state::Host for Guest {
 pub(super) struct MemoryMeter {
     max_bytes: usize,
     used_bytes: usize,
-    /// What the guest asked for and may not have.
+    /// Memory or table size that the guest was refused.
     pub(super) denied: Option<Denied>,
 }
 

@@ -35,7 +35,7 @@ pub(super) struct Instance {
     configured_bytes: usize,
 }
 
-/// Why there is no instance.
+/// The reason why there is no instance.
 pub(super) enum NotStarted {
     /// As many as there may be are in use.
     PoolFull,
@@ -103,19 +103,19 @@ impl Instance {
         self.store.data_mut().end()
     }
 
-    /// How long the last question ran, without the time that the machine took for others; most take none to speak of.
+    /// Returns how long the last question ran, without the time in which the machine ran other threads; zero for most.
     #[inline]
     pub(super) fn ran(&self) -> Duration {
         self.store.data().deadline.ran()
     }
 
-    /// Did the last question take milliseconds?
+    /// Returns true if the last question took milliseconds.
     #[inline]
     pub(super) fn was_long(&self) -> bool {
         self.store.data().deadline.is_long()
     }
 
-    /// Has it taken so much memory that a fresh instance is better?
+    /// Returns true if it has taken so much memory that a fresh instance is better.
     #[inline]
     pub(super) fn is_bloated(&self) -> bool {
         self.store.data().memory.used_bytes() > self.configured_bytes + MAX_GROWTH_BYTES
@@ -134,7 +134,7 @@ fn allow(store: &mut Store<Guest>, measure: Measure, limit_ms: u32) {
     store.set_epoch_deadline(1);
 }
 
-/// What happened, in one line for the operator and the author.
+/// Describes an error in one line for the operator and the author.
 #[cold]
 fn fault(store: &Store<Guest>, error: &wasmtime::Error) -> Fault {
     let guest = store.data();

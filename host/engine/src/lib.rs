@@ -68,7 +68,7 @@ use pointsman_core::journal::StateUse;
 /// The part of the program that log lines name; directives of `[log] level` go by it.
 const LOG_TARGET: &str = "pointsman::policy";
 
-/// What a policy may ask of a request beyond its numbers.
+/// Texts that a policy may ask of a request, beyond its numbers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Texts {
     /// The model as the client wrote it; "unknown" when it named none.
@@ -90,12 +90,12 @@ impl Texts {
     }
 }
 
-/// What became of one question.
+/// Result of one question.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verdict {
     /// Valid for the table: indices, lanes and ranges are checked.
     pub decision: Decision,
-    /// What the policy noted on the way.
+    /// Notes of the policy.
     pub notes: Vec<String>,
     /// The fault of the component, where the native fallback decided in its place.
     pub fault: Option<Fault>,
@@ -110,16 +110,16 @@ impl Verdict {
     }
 }
 
-/// What a component said to one question, by itself.
+/// A component's own answer to one question.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Said {
     /// Valid for the table, or why there is none.
     pub decision: Result<Decision, Fault>,
-    /// What it noted on the way.
+    /// Notes of the policy.
     pub notes: Vec<String>,
 }
 
-/// How a policy failed.
+/// Kind of a policy fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum FaultKind {
     /// It stopped itself: panic, unreachable code, stack overflow, a call of something that is not there.
@@ -155,8 +155,8 @@ impl FaultKind {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("policy fault ({}): {message}", kind.as_str())]
 pub struct Fault {
-    /// How.
+    /// Kind of fault.
     pub kind: FaultKind,
-    /// What the guest said last, and where it was.
+    /// Last output of the guest, and the place in its source.
     pub message: String,
 }

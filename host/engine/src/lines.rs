@@ -1,5 +1,5 @@
-//! Which line of a source a place in a component's code comes from: a small table that `policy build` puts into the component,
-//! so that a fault names file and line without the compiler's own debugging information, which is many times as large.
+//! Source lines of a component's code: a small table that `policy build` puts into the component, so that a fault names
+//! file and line without the compiler's own debugging information, which is many times as large.
 
 use serde::{Deserialize, Serialize};
 use wasmparser::{Parser, Payload};
@@ -20,7 +20,7 @@ const MAX_FILE_BYTES: usize = 200;
 pub struct LineTable {
     /// The sources.
     pub files: Vec<String>,
-    /// Where a line begins: in the order of function and offset.
+    /// Start of each line, ordered by function and offset.
     pub rows: Vec<LineRow>,
 }
 

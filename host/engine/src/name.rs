@@ -8,7 +8,7 @@ const MAX_NAME_BYTES: usize = 64;
 /// The section of a component that has its names.
 const SECTION: &str = "component-name";
 
-/// What a component calls itself; none: it has no name.
+/// Returns the name given in the component, if any.
 pub fn of(component: &[u8]) -> Option<String> {
     let mut depth = 0_usize;
     for payload in Parser::new(0).parse_all(component) {

@@ -31,7 +31,7 @@ const STARTED_AHEAD: usize = 4;
 /// After a failed start nothing is started for so many times the time it took: a twentieth of a thread at most.
 const PAUSE_PER_FAILED_START: u32 = 20;
 
-/// How the message of a fault begins that came before the question.
+/// Starts of the messages of faults that came before the question.
 const AT_START: [&str; 3] = [
     "at the start of a fresh instance",
     "in `configure` of a fresh instance",
@@ -291,7 +291,7 @@ impl Drop for Timed<'_> {
     }
 }
 
-/// Why there is no configured instance.
+/// The reason why there is no configured instance.
 enum StartError {
     Refused(String),
     Start(Fault),

@@ -1,6 +1,6 @@
 //! Threads that give way to those on which clients are served.
 
-/// How much a thread gives way.
+/// Scheduling priority of a thread.
 #[derive(Clone, Copy, Debug)]
 pub enum Priority {
     /// For work that should come to an end also where others keep the processor busy.

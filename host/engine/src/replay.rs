@@ -25,16 +25,16 @@ pub struct Replay {
     shared: Arc<Shared>,
 }
 
-/// What a component answered to a recorded question.
+/// A component's answer to a recorded question.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Heard {
     /// The decision, valid for the table, or how it failed.
     pub answer: Result<Decision, Fault>,
-    /// What it noted.
+    /// Notes of the policy.
     pub notes: Vec<String>,
     /// Every use of `state`, in order, with the answers it got.
     pub state: Vec<StateUse>,
-    /// How many of these answers were not recorded: what was last known of the key was answered instead.
+    /// Number of `state` answers that were not recorded: the last known value of the key was used.
     pub unrecorded: u32,
 }
 
@@ -91,7 +91,8 @@ impl Replayer {
         heard
     }
 
-    /// How long the last start of an instance ran, in ms, without the time that the machine took for others.
+    /// Returns the time that the last start of an instance ran, in ms, without the time in which the machine ran other
+    /// threads.
     pub fn start_ms(&self) -> u32 {
         self.pool.start_ms()
     }
@@ -123,8 +124,8 @@ impl Heard {
     }
 }
 
-/// Does a fault with this kind and message say more of the machine at that moment than of the policy? Deadlines and
-/// shortages do, and so do questions that were not asked at all.
+/// Returns true if a fault with this kind and message depends on the machine's load more than on the policy: deadlines,
+/// shortages, and questions that were not asked.
 pub fn is_of_the_moment(kind: &str, message: &str) -> bool {
     let timed = [FaultKind::Deadline, FaultKind::Busy].map(FaultKind::as_str);
     timed.contains(&kind) || message.starts_with(fault_penalty::NOT_ASKED) || is_at_start(message)

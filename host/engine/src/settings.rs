@@ -42,7 +42,7 @@ pub struct SettingsOffer {
 /// The settings that a component took.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct AcceptedSettings {
-    /// What it is told in `configure`.
+    /// The JSON for `configure`.
     pub(super) json: String,
     /// Keys that it was not told, as it does not know them.
     pub(super) left_out: Vec<String>,
@@ -128,7 +128,8 @@ impl SettingsOffer {
         AcceptedSettings { json: self.json.clone(), left_out: Vec::new() }
     }
 
-    /// What the component takes that refused the whole for this reason; `configure` tries some settings on it.
+    /// Finds the settings that the component accepts after it refused all of them for this reason; `configure` is tried
+    /// with some of them.
     ///
     /// # Errors
     /// The component's refusal, where it is not about a key of another policy.
@@ -231,7 +232,7 @@ impl<F: Fn(&str) -> Result<(), LoadError>> Fitting<F> {
         places.into_iter().find(|place| self.is_unknown(told, *place, words))
     }
 
-    /// Is this key refused beside those alone that are no other policy's, for no other reason than that it is not known?
+    /// Returns true if this key is refused beside the keys that belong to no other policy, only because it is unknown.
     fn is_unknown_alone(&mut self, key: &(String, Value), foreign: &BTreeSet<String>, all: &Keys) -> bool {
         if !foreign.contains(&key.0) {
             return false;
@@ -242,7 +243,7 @@ impl<F: Fn(&str) -> Result<(), LoadError>> Fitting<F> {
         self.is_unknown(&beside, beside.len() - 1, &words)
     }
 
-    /// Is it refused for this key, and would it be under any name, and with any value?
+    /// Returns true if the settings are refused because of this key, whatever its value, as any unknown key would be.
     fn is_unknown(&mut self, told: &Keys, place: usize, words: &str) -> bool {
         let key = told[place].0.clone();
         let mut without = told.clone();
@@ -274,7 +275,7 @@ fn same(one: &str, other: &str, value: &Value) -> bool {
     one == other || one.replace(&value.to_string(), "") == other.replace(&value.to_string(), "")
 }
 
-/// What the component said against its settings.
+/// Returns the component's message against its settings.
 fn message(error: &LoadError) -> Option<&str> {
     match error {
         LoadError::Refused(words) => Some(words),

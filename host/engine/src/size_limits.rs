@@ -1,4 +1,4 @@
-//! How big a component is, counted before it is compiled: what its size in bytes does not tell.
+//! Size limits of a component, counted before it is compiled: its size in bytes does not bound the work of compiling.
 //!
 //! The compiler's time and memory grow with the number of functions, and faster than linearly with the size of one. Both are
 //! bounded here, far above what language runtimes need: CPython has some 15,000 functions, the largest of 120 KiB.
@@ -28,7 +28,7 @@ struct Sizes {
     items: u32,
 }
 
-/// Is the component small enough to be compiled? The error says what there is too much of.
+/// Checks that the component is small enough to be compiled. The error names the limit exceeded.
 ///
 /// What is not well formed is left to the compiler, which has better words for it.
 pub(crate) fn check(wasm: &[u8]) -> Result<(), String> {

@@ -21,7 +21,7 @@ pub(super) struct State(Mutex<Inner>);
 #[derive(Default)]
 struct Inner {
     entries: IndexMap<String, Entry>,
-    /// Where the search for room goes on.
+    /// Position at which the next search for room starts.
     hand: usize,
 }
 

@@ -7,11 +7,11 @@ use pointsman_core::journal::StateUse;
 
 use super::state::State;
 
-/// What answers a policy's `state`.
+/// Source of a policy's `state`.
 pub(super) enum Source {
     /// The shared numbers of a running proxy.
     Live(State),
-    /// What was recorded.
+    /// Recorded values.
     Recorded(Arc<Tape>),
 }
 

@@ -14,7 +14,7 @@ use super::*;
 
 pub(super) const CONTRACT: &str = include_str!("../../../wit/policy.wit");
 
-/// What every handmade policy has; `{decide}` is its body, which leaves the address of its answer on the stack.
+/// Common part of every handmade policy; `{decide}` is its body, which leaves the address of its answer on the stack.
 pub(super) const MODULE: &str = r#"(module
     (import "pointsman:policy/state@1.0.0" "add" (func $state_add (param i32 i32 i64 i64) (result i64)))
     (import "pointsman:policy/request@1.0.0" "past" (func $past (param i32)))

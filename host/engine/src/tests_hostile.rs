@@ -28,7 +28,7 @@ fn fault(decide: &str) -> Fault {
     fault_of(&load(decide), &query(&READY))
 }
 
-/// How long each of `n` failing questions takes, on the wall and of this thread's own time, both sorted.
+/// Measures `n` failing questions, in wall time and in this thread's own time, both sorted.
 fn times(revision: &Revision, n: u64) -> [Vec<Duration>; 2] {
     let own = || {
         let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);

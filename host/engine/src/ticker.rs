@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::clock::Measure;
 
-/// How often a call under way is looked at. Each time costs some 25 µs of a processor where calls are frequent.
+/// Interval at which calls under way are checked. Each check costs some 25 µs of a processor where calls are frequent.
 pub(super) const TICK: Duration = Duration::from_millis(2);
 
 /// Without a call for this long the thread sleeps until the next one. Longer than any call may take, so that a call
@@ -29,11 +29,11 @@ pub(super) struct Ticker {
 pub(super) struct Alarm(Arc<Shared>);
 
 struct Shared {
-    /// When the next tick between the regular ones is due, in ns of [`Measure::Wall`].
+    /// Time of the next extra tick between the regular ones, in ns of [`Measure::Wall`].
     alarm_ns: AtomicU64,
-    /// Has there been a call since the thread last looked?
+    /// Set by every call, cleared by the thread.
     called: AtomicBool,
-    /// Is the thread asleep, or about to be?
+    /// Set while the thread sleeps, or is about to.
     parked: AtomicBool,
     /// Long calls under way.
     holds: AtomicUsize,

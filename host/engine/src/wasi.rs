@@ -142,7 +142,7 @@ fn without_version(import: &str) -> &str {
     import.split_once('@').map_or(import, |(name, _)| name)
 }
 
-/// Is this import part of WASI 0.2?
+/// Returns true if this import is part of WASI 0.2.
 pub(super) fn is_wasi(import: &str) -> bool {
     import.starts_with("wasi:") && import.rsplit_once('@').is_some_and(|(_, version)| version.starts_with("0.2."))
 }

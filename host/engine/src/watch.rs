@@ -23,7 +23,7 @@ const QUIET: Duration = Duration::from_millis(100);
 /// However often the file changes, a change is told after this long.
 const MAX_SETTLE: Duration = Duration::from_secs(10);
 
-/// How often the file itself is looked at.
+/// Interval of looking at the file itself.
 const POLL: Duration = Duration::from_millis(2_000);
 
 /// Calls back when a file may have changed; stops when it is dropped.
@@ -38,7 +38,7 @@ enum Signal {
     Stop,
 }
 
-/// What an event is about.
+/// Relation of an event to the watched file.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Whose {
     /// Something else, a database perhaps; matters only when the file is another one afterwards (a link swapped).
@@ -47,7 +47,7 @@ enum Whose {
     Ours,
 }
 
-/// What tells two versions of a file apart without reading it; none while there is no file.
+/// Cheap identity of a file's version; `None` while there is no file.
 type Fingerprint = Option<(u64, Option<SystemTime>, u64)>;
 
 impl Watcher {

@@ -8,7 +8,7 @@ use pointsman_core::table as core_table;
 
 use self::bindings::pointsman::policy::types as wire;
 
-/// What `wasmtime` makes of the contract.
+/// Bindings that `wasmtime` generates from the contract.
 #[allow(unsafe_code, missing_docs, clippy::all, reason = "generated")]
 pub(super) mod bindings {
     wasmtime::component::bindgen!({

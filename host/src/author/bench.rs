@@ -65,7 +65,7 @@ pub struct Times {
     pub p50_us: f64,
     /// 99 of 100 calls took at most so long, in µs.
     pub p99_us: f64,
-    /// Calls that failed, so that the default policy's native twin decided.
+    /// Calls that failed, so that the default policy's native fallback decided.
     pub faults: usize,
 }
 

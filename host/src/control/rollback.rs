@@ -86,7 +86,7 @@ impl Control {
     }
 
     /// The policy in force failed too often: goes back to the latest that did not, where there is one. Without one it
-    /// stays, and the native twin goes on to decide what it does not: a default that nobody asked for would be another
+    /// stays, and the native fallback goes on to decide what it does not: a default that nobody asked for would be another
     /// surprise.
     pub(super) async fn give_up(&self) {
         let _turn = self.one_at_a_time.lock().await;

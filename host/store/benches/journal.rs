@@ -1,4 +1,4 @@
-//! What the journal costs a request: following it (core's steps with and without a trail), and handing the trail over.
+//! Cost of the journal per request: following it (core's steps with and without a trail), and handing the trail over.
 //!
 //! `cargo bench -p pointsman-store --bench journal`
 

@@ -1,4 +1,4 @@
-//! What recording one exchange with one attempt costs: handing it over and writing it.
+//! Cost of recording one exchange with one attempt: handing it over and writing it.
 //!
 //! `cargo bench -p pointsman-store --bench store`
 

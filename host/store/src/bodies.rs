@@ -15,7 +15,7 @@ use serde_json::Value;
 use super::read::StoreReader;
 use super::{StoreError, schema};
 
-/// What stands for what a rule has matched.
+/// Replacement for text that a rule matches.
 const REDACTED: &str = "[redacted]";
 
 /// A stream takes about so many bytes on the wire for one of its text.
@@ -24,12 +24,12 @@ const WIRE_PER_TEXT: usize = 32;
 /// More is kept in memory than is written, in bytes, so that a match that begins within the limit is seen whole.
 const SLACK: usize = 4_096;
 
-/// How bodies are kept.
+/// Rules for recording bodies.
 #[derive(Clone)]
 pub struct BodyRules {
     /// The most of one body that is written, in bytes.
     pub max_bytes: usize,
-    /// What is replaced.
+    /// Patterns whose matches are replaced.
     pub redact: Arc<[Regex]>,
     /// Keys, which are replaced wherever they are.
     pub secrets: Arc<[Box<str>]>,
@@ -48,7 +48,7 @@ pub struct Bodies {
     rules: Arc<BodyRules>,
     request: Part,
     answer: Part,
-    /// Is the answer a stream of events?
+    /// True for a stream of events.
     streams: bool,
 }
 
@@ -67,7 +67,7 @@ impl Part {
 }
 
 impl Bodies {
-    /// Of a request with this body.
+    /// Starts recording a request with this body.
     pub fn new(rules: Arc<BodyRules>, request: &[u8]) -> Self {
         let mut bodies = Self { rules, request: Part::default(), answer: Part::default(), streams: false };
         bodies.request.add(request, bodies.rules.max_bytes + SLACK);
@@ -120,7 +120,7 @@ impl BodyRules {
     }
 }
 
-/// What the model said in these events, its pieces put together; what is no event of a known kind is left out.
+/// Joins the model's text in these events; events of unknown kinds are left out.
 fn text_of_events(wire: &[u8]) -> Vec<u8> {
     let mut text = String::new();
     let mut reader = Reader::default();
@@ -168,7 +168,7 @@ pub struct BodyTexts {
 pub struct BodyText {
     /// Its beginning, redacted; none: it is no text.
     pub text: Option<String>,
-    /// How large it was on the wire, in bytes.
+    /// Size on the wire in bytes.
     pub bytes: u64,
 }
 
@@ -203,7 +203,7 @@ pub(super) fn delete_before(connection: &Connection, key: i64) -> rusqlite::Resu
 const BYTES: &str =
     "coalesce(sum(coalesce(length(CAST(request AS BLOB)), 0) + coalesce(length(CAST(answer AS BLOB)), 0)), 0)";
 
-/// What is deleted meanwhile is overwritten with zeros.
+/// Deletes rows so that their bytes are overwritten with zeros.
 fn securely(connection: &Connection, delete: impl FnOnce() -> rusqlite::Result<()>) -> rusqlite::Result<()> {
     connection.pragma_update(None, "secure_delete", true)?;
     let deleted = delete();
@@ -211,7 +211,7 @@ fn securely(connection: &Connection, delete: impl FnOnce() -> rusqlite::Result<(
     deleted
 }
 
-/// What became of the bodies of an exchange.
+/// Result of redacting the bodies of an exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Redacted {
     /// Exchanges of this id whose bodies are gone now.

@@ -1,4 +1,4 @@
-//! What became of guarded promotions, step by step.
+//! Steps of guarded promotions.
 
 use rusqlite::{Connection, params};
 
@@ -11,15 +11,15 @@ pub const MAX_POLICY_EVENTS: u32 = 1_000;
 /// A step of a guarded promotion.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PolicyEventRow {
-    /// When, in ms since the epoch.
+    /// Time in ms since the epoch.
     pub at_ms: u64,
-    /// What, by its word.
+    /// Name of the step.
     pub step: String,
     /// The candidate's revision.
     pub candidate: String,
     /// The revision in force.
     pub control: String,
-    /// Why, in a sentence.
+    /// The reason in a sentence.
     pub why: String,
     /// Both sides and the guards at that moment, as JSON.
     pub numbers: String,

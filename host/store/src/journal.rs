@@ -13,14 +13,14 @@ use super::bodies::{self, Bodies};
 use super::read::{EXCHANGE_COLUMNS, ExchangeRow, StoreReader, exchange_row, micros, with_attempts};
 use super::{Shared, StoreError, schema};
 
-/// What the journal keeps of an exchange.
+/// The journal's part of an exchange.
 #[derive(Clone, Debug)]
 pub struct JournalPart {
-    /// What happened.
+    /// Course of the exchange.
     pub trail: Box<Trail>,
     /// The [`Setup`] it happened under, as JSON.
     pub setup: Arc<str>,
-    /// Is it of the sample by chance? Others are kept because of how they went.
+    /// True if it belongs to the random sample. Others are recorded because they were unusual.
     pub sampled: bool,
     /// Prompt and answer, where they are asked for.
     pub bodies: Option<Box<Bodies>>,
@@ -31,11 +31,11 @@ pub struct JournalPart {
 pub struct Journaled {
     /// Its record.
     pub exchange: ExchangeRow,
-    /// What happened.
+    /// Course of the exchange.
     pub trail: Trail,
-    /// What it happened under; shared by those that have it in common.
+    /// Setup of the exchange; exchanges with the same setup share it.
     pub setup: Arc<Setup>,
-    /// Is it of the sample by chance?
+    /// True if it belongs to the random sample.
     pub sampled: bool,
 }
 
@@ -61,9 +61,9 @@ impl Explainable {
 /// Trails that could not be read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Skipped {
-    /// How many.
+    /// Number of trails.
     pub trails: u64,
-    /// Why, for the last of them.
+    /// Error of the last of them.
     pub why: Option<String>,
 }
 
@@ -208,7 +208,7 @@ impl StoreReader {
         Ok(latest(trail)?.max(latest(denied)?).map(|(_, id)| id))
     }
 
-    /// How many exchanges with a trail ended in this time, `until` not in it.
+    /// Counts the exchanges with a trail that ended from `since` to before `until`.
     ///
     /// # Errors
     /// When SQLite fails.
@@ -219,7 +219,7 @@ impl StoreReader {
         Ok(select.query_row([micros(since), micros(until)], |row| row.get::<_, i64>(0))?.unsigned_abs())
     }
 
-    /// When the first and the last exchange with a trail ended; none: there is none.
+    /// Returns when the first and the last exchange with a trail ended.
     ///
     /// # Errors
     /// When SQLite fails.

@@ -43,10 +43,10 @@ const LOG_TARGET: &str = "pointsman::store";
 pub const BATCH_DELAY_MS: u64 = 250;
 /// A batch is written early when it has this many exchanges.
 pub const BATCH_ROWS: usize = 1_024;
-/// How long a statement waits for a lock that another program holds, in ms.
+/// Time that a statement waits for another program's lock, ms.
 const BUSY_TIMEOUT_MS: u64 = 500;
 
-/// Where the record lives.
+/// Location of the record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StorePath {
     /// A file; made when it is not there, its folder is not.
@@ -80,7 +80,7 @@ pub struct StoreLimits {
     pub retention_days: Option<u32>,
     /// The oldest exchanges are deleted when the content is larger than this; none is unlimited.
     pub max_bytes: Option<u64>,
-    /// Of the journal.
+    /// Limits of the journal.
     pub journal: JournalLimits,
 }
 
@@ -110,7 +110,7 @@ impl Default for StoreLimits {
 /// Tells the time; the one clock in the server, a fixed value in tests.
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
-/// Why the store cannot be used.
+/// The reason why the store cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The file cannot be opened or made.
@@ -120,7 +120,7 @@ pub enum StoreError {
     Open {
         /// The store.
         path: String,
-        /// What SQLite said.
+        /// Error of SQLite.
         source: rusqlite::Error,
     },
     /// Another program holds the file's lock.
@@ -137,7 +137,7 @@ pub enum StoreError {
     Damaged {
         /// The store.
         path: String,
-        /// What SQLite said.
+        /// Message of SQLite.
         detail: String,
     },
     /// The file is a database of some other program.
@@ -175,7 +175,7 @@ pub enum StoreError {
     Unreadable {
         /// The request id.
         id: String,
-        /// What is wrong with it.
+        /// Fault of the file.
         why: String,
     },
     /// A statement failed while running.
@@ -187,17 +187,17 @@ pub enum StoreError {
     /// The store was closed before.
     #[error("the store is closed")]
     Closed,
-    /// What waited was not written.
+    /// Records that waited were not written.
     #[error("{rows} exchanges are not written: {reason}")]
     Unwritten {
-        /// How many.
+        /// Number of records.
         rows: usize,
-        /// What SQLite said.
+        /// Message of SQLite.
         reason: String,
     },
 }
 
-/// What the store has done since it was opened.
+/// Counts since the store was opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StoreStats {
     /// Exchanges that wait to be written.
@@ -351,13 +351,13 @@ impl StoreHandle {
         self.queue.flush().blocking_recv().unwrap_or(Err(StoreError::Closed))
     }
 
-    /// What the store has done so far.
+    /// Returns the counts so far.
     pub fn stats(&self) -> StoreStats {
         self.queue.stats()
     }
 }
 
-/// How long a batch may gather.
+/// Returns the time in which a batch is gathered.
 const fn batch_delay() -> Duration {
     Duration::from_millis(BATCH_DELAY_MS)
 }

@@ -7,38 +7,38 @@ use super::{Shared, StoreError, StoreReader};
 /// A policy revision that is or was in force.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PolicyRow {
-    /// Of the component, in hexadecimal.
+    /// SHA-256 of the component, in hexadecimal.
     pub sha256: String,
     /// Size of the component.
     pub bytes: u64,
-    /// Where it came from, by its word.
+    /// Name of its origin.
     pub origin: String,
     /// The file it came from.
     pub file: Option<String>,
-    /// What it was called when it came, where that was said.
+    /// Name given with it, if any.
     pub name: Option<String>,
     /// The settings that came with it, as JSON.
     pub settings: Option<String>,
-    /// When it came into force last, in ms since the epoch.
+    /// Time of its last start, in ms since the epoch.
     pub taken_ms: u64,
-    /// When it ceased to be, in ms since the epoch; none: it is in force.
+    /// Time of its end, in ms since the epoch; `None`: it is in force.
     pub ended_ms: Option<u64>,
-    /// What ended it, by its word.
+    /// Name of the reason of its end.
     pub end: Option<String>,
     /// The same in a sentence.
     pub why: Option<String>,
     /// Decisions asked of it.
     pub decisions: u64,
-    /// How many of them failed.
+    /// Number of them that failed.
     pub faults: u64,
 }
 
-/// What the configured source of the policy held when it was last judged.
+/// Contents of the configured policy source when it was last checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PolicySourceRow {
     /// The file; none: the component inside the binary.
     pub file: Option<String>,
-    /// Of its content.
+    /// SHA-256 of the content.
     pub sha256: String,
 }
 
@@ -47,7 +47,7 @@ pub struct PolicySourceRow {
 pub struct PolicyRows {
     /// In the order in which they came into force.
     pub revisions: Vec<PolicyRow>,
-    /// What was judged last.
+    /// Source that was checked last.
     pub source: Option<PolicySourceRow>,
 }
 
@@ -74,7 +74,7 @@ impl PolicyStore {
         Ok(saved?)
     }
 
-    /// What is kept.
+    /// Loads all rows.
     ///
     /// # Errors
     /// When SQLite fails.

@@ -21,7 +21,7 @@ pub(super) struct Entry {
     pub(super) journal: Option<Box<JournalPart>>,
 }
 
-/// What the writer has to do next.
+/// The next work of the writer.
 #[derive(Default)]
 pub(super) struct Batch {
     pub(super) exchanges: Vec<Entry>,
@@ -40,7 +40,7 @@ struct Inbox {
     trail_bytes: usize,
     taken_trail_bytes: usize,
     closed: bool,
-    /// How many exchanges the last batch lost, and why.
+    /// Number of exchanges that the last batch lost, and the error.
     loss: Option<(usize, String)>,
 }
 
@@ -49,7 +49,7 @@ impl Inbox {
         self.next.exchanges.is_empty() && self.next.cooldowns.is_none() && self.next.flushes.is_empty() && !self.closed
     }
 
-    /// What was taken is dealt with.
+    /// Marks the taken batch as done.
     fn settle(&mut self) {
         self.taken = 0;
         self.trail_bytes -= std::mem::take(&mut self.taken_trail_bytes);
@@ -182,7 +182,7 @@ impl Queue {
         std::mem::take(&mut self.lock().next.flushes)
     }
 
-    /// Has the end been asked for?
+    /// Returns true after the end was requested.
     pub(super) fn is_closed(&self) -> bool {
         self.lock().closed
     }
@@ -226,7 +226,7 @@ impl Queue {
         inbox.next.exchanges.len() + inbox.taken
     }
 
-    /// How many exchanges the last batch lost and why, if it did.
+    /// Returns how many exchanges the last batch lost, and the error.
     pub(super) fn loss(&self) -> Option<(usize, String)> {
         self.lock().loss.clone()
     }

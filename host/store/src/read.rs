@@ -1,4 +1,4 @@
-//! What the store is asked: usage, spend, exchanges. Every call blocks on SQLite; a runtime calls from `spawn_blocking`.
+//! Queries of the store: usage, spend, exchanges. Every call blocks on SQLite; in a runtime use `spawn_blocking`.
 
 use std::ops::RangeInclusive;
 use std::sync::MutexGuard;
@@ -75,8 +75,8 @@ pub struct UsageRow {
     pub waited_ms: u64,
     /// Requests refused at the door.
     pub denied: u64,
-    /// What the cheapest fallback would have cost, less what was paid, in USD, of exchanges that waited and were answered outside
-    /// the fallback lane; none: there were some, and no fallback has a price for them.
+    /// Savings compared with the cheapest fallback in USD, of exchanges that waited and were answered outside the
+    /// fallback lane; `None`: there were some, and no fallback has a price for them.
     pub saved_by_waiting_usd: Option<f64>,
     /// The same of exchanges that did not wait.
     pub saved_without_waiting_usd: Option<f64>,
@@ -108,7 +108,7 @@ impl UsageRow {
     }
 }
 
-/// What is known of both; an unknown beside nothing is unknown, not nothing.
+/// Adds two amounts. One that is unknown is left out if the other is above zero, else the sum is unknown.
 fn known_sum(a: Option<f64>, b: Option<f64>) -> Option<f64> {
     match (a, b) {
         (Some(a), Some(b)) => Some(a + b),
@@ -117,7 +117,7 @@ fn known_sum(a: Option<f64>, b: Option<f64>) -> Option<f64> {
     }
 }
 
-/// Which exchanges are wanted; what is none is not looked at.
+/// Conditions on exchanges; absent ones match all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filter {
     /// The status the client got, both ends included.
@@ -126,7 +126,7 @@ pub struct Filter {
     pub backend: Option<String>,
     /// The client key's name.
     pub client: Option<String>,
-    /// How they ended; empty: however.
+    /// Ends to include; empty: all.
     pub ends: Vec<End>,
 }
 
@@ -229,7 +229,7 @@ impl StoreReader {
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
-    /// What a client's exchanges that ended at or after `since` cost, in USD.
+    /// Returns the cost of a client's exchanges that ended at or after `since`, USD.
     ///
     /// # Errors
     /// When SQLite fails.
@@ -315,7 +315,7 @@ fn usage_by_attempt_sql(column: &str) -> String {
     )
 }
 
-/// What the exchanges of a group that are in this condition saved; NULL where there are such and of none it is known.
+/// SQL for the savings of the exchanges of a group in this condition; NULL where there are some and none is known.
 fn saved_sql(condition: &str) -> String {
     let compared = format!("({condition} AND end = 'delivered' AND lane IN ('primary', 'emergency'))");
     format!("CASE WHEN total({compared}) = 0 THEN 0.0 ELSE sum(CASE WHEN {compared} THEN saved_usd END) END")

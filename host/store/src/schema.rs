@@ -370,7 +370,7 @@ fn migrate(connection: &mut Connection, path: &StorePath) -> Result<(), StoreErr
     steps.commit().map_err(blame)
 }
 
-/// Whose fault an error while opening is.
+/// Classifies an error while opening: a damaged file, a lock of another program, or another failure.
 fn blame(path: &StorePath, error: rusqlite::Error) -> StoreError {
     let path = path.to_string();
     match error.sqlite_error_code() {

@@ -197,7 +197,8 @@ fn a_killed_process_loses_nothing_of_the_batches_before() {
     assert_eq!(count(&on_disk(&file).unwrap()), 100);
 }
 
-/// Does nothing unless it is the child of the test above: writes without a flush, says so and waits to be killed.
+/// Helper process of the test above: writes without a flush, says so and waits to be killed. Does nothing when run as a
+/// test.
 #[test]
 fn the_process_that_is_killed() {
     let Some(file) = std::env::var_os(KILLED_STORE) else {

@@ -16,7 +16,7 @@ use super::{Clock, LOG_TARGET, Shared, StoreError, StoreLimits, cooldowns, reten
 const RETRY_MIN_MS: u64 = 250;
 /// The longest such pause.
 const RETRY_MAX_MS: u64 = 5_000;
-/// How often the limits of age and size are looked at, in ms.
+/// Interval of checking the limits of age and size, ms.
 const RETENTION_EVERY_MS: u64 = 60_000;
 /// The pause between two pieces of deletion, in ms.
 const RETENTION_PAUSE_MS: u64 = 20;
@@ -31,7 +31,7 @@ pub(super) struct Writer {
     queue: Arc<Queue>,
     limits: StoreLimits,
     clock: Clock,
-    /// When the limits were looked at last; none: never, or there is more to delete.
+    /// Time of the last check of the limits; `None`: never, or there is more to delete.
     tended: Option<Timestamp>,
 }
 
@@ -154,7 +154,7 @@ fn free(mut entries: Vec<Entry>) {
     }
 }
 
-/// Who waits for a batch, and what became of it.
+/// Callers that wait for a batch, and its result.
 struct Replies {
     waiting: Vec<FlushReply>,
     lost: Option<(usize, String)>,
@@ -171,7 +171,7 @@ fn reply_all(replies: Replies) {
     }
 }
 
-/// May the same batch be written later?
+/// Returns true if the same batch may succeed later.
 fn passes(error: &rusqlite::Error) -> bool {
     matches!(
         error.sqlite_error_code(),

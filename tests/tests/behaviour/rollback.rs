@@ -105,7 +105,7 @@ async fn a_policy_that_never_works_goes_back_by_itself_and_stays_back() {
     let (good, bad) = (sends_to(0).build(), sends_to(1).faulty().build());
     let mut s = scene(&good, strict).await;
     s.write(&bad).await;
-    // The native twin decides meanwhile: nobody notices.
+    // The native fallback decides meanwhile: nobody notices.
     for _ in 0..5 {
         assert_eq!(s.proxy.chat().send().await.status, 200);
     }
