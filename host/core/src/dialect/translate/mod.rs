@@ -1,6 +1,6 @@
 //! OpenAI's chat completions and Anthropic's messages, each said in the words of the other.
 //!
-//! A request is read into what both APIs can say (`meaning`) and written again; so are the answer, its stream and its
+//! A request is read into what both APIs can say (`neutral`) and written again; so are the answer, its stream and its
 //! errors on the way back. What one API cannot say is an [`Untranslatable`] that names the field, and never left out
 //! unseen. Facts are those of both APIs' references and of the types in their official SDKs (openai 3.54 and anthropic
 //! 2.12 for Python). A translated request is meant for `anthropic-version: 2023-06-01`.
@@ -54,10 +54,10 @@
 //! behind a tool call is joined to the text before it on the way to chat, which has no such order. Citations, and
 //! annotations, are not asked for, and left out should they come.
 
-mod answer;
+pub(super) mod answer;
 pub mod error;
-mod meaning;
-mod read;
+pub(super) mod neutral;
+pub(super) mod read;
 pub mod request;
 pub mod stream;
 
@@ -71,8 +71,8 @@ use crate::contract::Operation;
 use crate::table::Dialect;
 use crate::time::Timestamp;
 
-const CHAT_API: &str = "OpenAI's chat completions API";
-const MESSAGES_API: &str = "Anthropic's messages API";
+pub(super) const CHAT_API: &str = "OpenAI's chat completions API";
+pub(super) const MESSAGES_API: &str = "Anthropic's messages API";
 
 /// Which way a request is translated; its answer goes the other way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -167,7 +167,7 @@ impl Answers {
 }
 
 impl Untranslatable {
-    fn new(path: impl Into<String>, why: impl Into<Cow<'static, str>>) -> Self {
+    pub(super) fn new(path: impl Into<String>, why: impl Into<Cow<'static, str>>) -> Self {
         Self { path: path.into(), why: why.into() }
     }
 }
@@ -182,7 +182,7 @@ impl fmt::Display for Untranslatable {
 }
 
 /// A tool call's id as Anthropic takes it: letters, digits, `_` and `-`. The same id is always spelt the same.
-fn call_id(id: &str) -> Cow<'_, str> {
+pub(super) fn call_id(id: &str) -> Cow<'_, str> {
     let fine = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-');
     if id.bytes().all(fine) {
         return Cow::Borrowed(id);

@@ -10,14 +10,14 @@ use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::Untranslatable;
-use super::meaning::Json;
+use super::neutral::Json;
 
 /// The answer of every reader.
-pub(super) type Read<T> = Result<T, Untranslatable>;
+pub(in crate::dialect) type Read<T> = Result<T, Untranslatable>;
 
 /// A value and where it stands.
 #[derive(Clone, Debug)]
-pub(super) struct Field<'a> {
+pub(in crate::dialect) struct Field<'a> {
     path: String,
     raw: &'a str,
     /// The API that it would have to be said in.
@@ -25,7 +25,7 @@ pub(super) struct Field<'a> {
 }
 
 /// An object whose members are taken one by one. A member that is null counts as absent.
-pub(super) struct Object<'a> {
+pub(in crate::dialect) struct Object<'a> {
     path: String,
     members: Vec<(Cow<'a, str>, &'a str)>,
     target: &'static str,
@@ -33,7 +33,7 @@ pub(super) struct Object<'a> {
 
 impl<'a> Field<'a> {
     /// A whole body, to be said in the API of this name.
-    pub(super) fn body(body: &'a [u8], target: &'static str) -> Read<Self> {
+    pub(in crate::dialect) fn body(body: &'a [u8], target: &'static str) -> Read<Self> {
         match serde_json::from_slice::<&RawValue>(body) {
             Ok(raw) => Ok(Self { path: String::new(), raw: raw.get(), target }),
             Err(_) => Err(Untranslatable::new("", "is not JSON")),
@@ -41,26 +41,26 @@ impl<'a> Field<'a> {
     }
 
     /// Is it a text, and one of these?
-    pub(super) fn is_one_of(&self, words: &[&str]) -> bool {
+    pub(in crate::dialect) fn is_one_of(&self, words: &[&str]) -> bool {
         self.text().is_ok_and(|text| words.contains(&&*text))
     }
 
     /// An error about this value.
-    pub(super) fn wrong(&self, why: impl Into<Cow<'static, str>>) -> Untranslatable {
+    pub(in crate::dialect) fn wrong(&self, why: impl Into<Cow<'static, str>>) -> Untranslatable {
         Untranslatable::new(self.path.clone(), why)
     }
 
     /// It means something that the other API has no words for.
-    pub(super) fn no_counterpart(&self) -> Untranslatable {
+    pub(in crate::dialect) fn no_counterpart(&self) -> Untranslatable {
         self.wrong(format!("has no counterpart in {}", self.target))
     }
 
     /// The value as it stands.
-    pub(super) fn json(&self) -> Json<'a> {
+    pub(in crate::dialect) fn json(&self) -> Json<'a> {
         Json::verbatim(self.raw)
     }
 
-    pub(super) fn object(self) -> Read<Object<'a>> {
+    pub(in crate::dialect) fn object(self) -> Read<Object<'a>> {
         let members = match serde_json::from_str::<Members<'a>>(self.raw) {
             Ok(members) => members.0,
             Err(_) => return Err(self.wrong("must be an object")),
@@ -75,7 +75,7 @@ impl<'a> Field<'a> {
         Ok(Object { path: self.path, members, target: self.target })
     }
 
-    pub(super) fn list(self) -> Read<Vec<Field<'a>>> {
+    pub(in crate::dialect) fn list(self) -> Read<Vec<Field<'a>>> {
         let Ok(elements) = serde_json::from_str::<Elements<'a>>(self.raw) else {
             return Err(self.wrong("must be an array"));
         };
@@ -84,7 +84,7 @@ impl<'a> Field<'a> {
     }
 
     /// A text, borrowed from the body unless it has escapes.
-    pub(super) fn text(&self) -> Read<Cow<'a, str>> {
+    pub(in crate::dialect) fn text(&self) -> Read<Cow<'a, str>> {
         let inner = self.raw.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
         match inner {
             Some(inner) if !inner.contains('\\') => Ok(Cow::Borrowed(inner)),
@@ -93,7 +93,7 @@ impl<'a> Field<'a> {
         }
     }
 
-    pub(super) fn bool(&self) -> Read<bool> {
+    pub(in crate::dialect) fn bool(&self) -> Read<bool> {
         match self.raw {
             "true" => Ok(true),
             "false" => Ok(false),
@@ -101,21 +101,21 @@ impl<'a> Field<'a> {
         }
     }
 
-    pub(super) fn count(&self) -> Read<u64> {
+    pub(in crate::dialect) fn count(&self) -> Read<u64> {
         self.raw.parse().map_err(|_| self.wrong("must be a whole number of at least 0"))
     }
 
-    pub(super) fn number(&self) -> Read<f64> {
+    pub(in crate::dialect) fn number(&self) -> Read<f64> {
         let number = matches!(self.raw.as_bytes().first(), Some(b'-' | b'0'..=b'9'));
         self.raw.parse().ok().filter(|_| number).ok_or_else(|| self.wrong("must be a number"))
     }
 
-    pub(super) fn is_string(&self) -> bool {
+    pub(in crate::dialect) fn is_string(&self) -> bool {
         self.raw.starts_with('"')
     }
 
     /// Nothing is in it: `""`, `[]`, `{}`.
-    pub(super) fn is_empty(&self) -> bool {
+    pub(in crate::dialect) fn is_empty(&self) -> bool {
         match self.raw.as_bytes() {
             [b'"', rest @ ..] => rest == b"\"",
             [b'[' | b'{', rest @ ..] => matches!(rest.trim_ascii_start(), [b']' | b'}']),
@@ -126,25 +126,25 @@ impl<'a> Field<'a> {
 
 impl<'a> Object<'a> {
     /// Takes a member; none when it is absent or null.
-    pub(super) fn take(&mut self, name: &str) -> Option<Field<'a>> {
+    pub(in crate::dialect) fn take(&mut self, name: &str) -> Option<Field<'a>> {
         let at = self.members.iter().position(|(member, _)| member == name)?;
         let (_, raw) = self.members.swap_remove(at);
         (raw != "null").then(|| Field { path: join(&self.path, name), raw, target: self.target })
     }
 
     /// Takes a member that must be there.
-    pub(super) fn need(&mut self, name: &str) -> Read<Field<'a>> {
+    pub(in crate::dialect) fn need(&mut self, name: &str) -> Read<Field<'a>> {
         let missing = Untranslatable::new(join(&self.path, name), "is missing");
         self.take(name).ok_or(missing)
     }
 
     /// Takes the members that make no difference to the answer.
-    pub(super) fn forget(&mut self, names: &[&str]) {
+    pub(in crate::dialect) fn forget(&mut self, names: &[&str]) {
         self.members.retain(|(member, _)| !names.contains(&&**member));
     }
 
     /// Takes a member that may only say what is the rule in the other API anyhow.
-    pub(super) fn only(&mut self, name: &str, as_usual: impl FnOnce(&Field<'a>) -> bool) -> Read<()> {
+    pub(in crate::dialect) fn only(&mut self, name: &str, as_usual: impl FnOnce(&Field<'a>) -> bool) -> Read<()> {
         match self.take(name) {
             Some(field) if !as_usual(&field) => Err(field.no_counterpart()),
             Some(_) | None => Ok(()),
@@ -152,7 +152,7 @@ impl<'a> Object<'a> {
     }
 
     /// Nothing may be left: what is, has not been understood.
-    pub(super) fn finish(self) -> Read<()> {
+    pub(in crate::dialect) fn finish(self) -> Read<()> {
         match self.members.iter().find(|(_, raw)| *raw != "null") {
             Some((name, _)) => {
                 Err(Untranslatable::new(join(&self.path, name), format!("has no counterpart in {}", self.target)))

@@ -5,16 +5,16 @@ use std::borrow::Cow;
 use serde::Serialize;
 use serde::ser::Serializer;
 
-use super::chat_turns::PDF;
+use crate::dialect::openai::chat::read_turns::PDF;
 use crate::dialect::translate::LimitName;
-use crate::dialect::translate::meaning::{Call, Choice, Effort, Json, Part, Request, Tool, ToolResult, Turn};
+use crate::dialect::translate::neutral::{Call, Choice, Effort, Json, Part, Request, Tool, ToolResult, Turn};
 
 /// OpenAI wants a name for a file and a schema; this is it where Anthropic's client gave none.
 const FILE_NAME: &str = "document.pdf";
 const SCHEMA_NAME: &str = "answer";
 
 #[derive(Serialize)]
-pub(super) struct Chat<'a> {
+pub(in crate::dialect) struct Chat<'a> {
     model: &'a str,
     messages: Vec<Message<'a>>,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
@@ -100,7 +100,7 @@ enum Url<'a> {
 
 /// A tool call as both a request and an answer have it.
 #[derive(Serialize)]
-pub(in crate::dialect::translate) struct CallOut<'a> {
+pub(in crate::dialect) struct CallOut<'a> {
     id: &'a str,
     r#type: &'static str,
     function: CalledFunction<'a>,
@@ -158,7 +158,7 @@ struct StreamOptions {
     include_usage: bool,
 }
 
-pub(super) fn write<'a>(request: &'a Request<'a>, limit: LimitName) -> Chat<'a> {
+pub(in crate::dialect) fn write<'a>(request: &'a Request<'a>, limit: LimitName) -> Chat<'a> {
     let (max_tokens, max_completion_tokens) = match limit {
         LimitName::MaxTokens => (request.max_tokens, None),
         LimitName::MaxCompletionTokens => (None, request.max_tokens),
@@ -230,7 +230,7 @@ fn part<'a>(part: &'a Part<'a>) -> PartOut<'a> {
     }
 }
 
-pub(in crate::dialect::translate) fn call<'a>(call: &'a Call<'a>) -> CallOut<'a> {
+pub(in crate::dialect) fn call<'a>(call: &'a Call<'a>) -> CallOut<'a> {
     let function = CalledFunction { name: &call.name, arguments: call.input.text() };
     CallOut { id: &call.id, r#type: "function", function }
 }

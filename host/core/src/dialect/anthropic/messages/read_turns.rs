@@ -2,8 +2,8 @@
 
 use std::borrow::Cow;
 
-use super::chat_turns::PDF;
-use crate::dialect::translate::meaning::{Call, Part, ToolResult, Turn};
+use crate::dialect::openai::chat::read_turns::PDF;
+use crate::dialect::translate::neutral::{Call, Part, ToolResult, Turn};
 use crate::dialect::translate::read::{Field, Object, Read};
 
 /// Members of a block that make no difference to the answer.
@@ -18,7 +18,7 @@ enum Content<'a> {
     Blocks(Vec<Field<'a>>),
 }
 
-pub(super) fn read<'a>(messages: Field<'a>) -> Read<Vec<Turn<'a>>> {
+pub(in crate::dialect) fn read<'a>(messages: Field<'a>) -> Read<Vec<Turn<'a>>> {
     let whole = messages.clone();
     let mut turns = Vec::new();
     for field in messages.list()? {
@@ -42,7 +42,7 @@ pub(super) fn read<'a>(messages: Field<'a>) -> Read<Vec<Turn<'a>>> {
 }
 
 /// A text, or an array of text blocks.
-pub(super) fn texts<'a>(field: Field<'a>) -> Read<Vec<Cow<'a, str>>> {
+pub(in crate::dialect) fn texts<'a>(field: Field<'a>) -> Read<Vec<Cow<'a, str>>> {
     match content(field)? {
         Content::Text(text) => Ok(vec![text]),
         Content::Blocks(blocks) => blocks.into_iter().map(text_block).collect(),
@@ -180,7 +180,7 @@ fn assistant<'a>(field: Field<'a>) -> Read<Turn<'a>> {
     Ok(Turn::Assistant { texts, calls })
 }
 
-pub(in crate::dialect::translate) fn call<'a>(block: &mut Object<'a>) -> Read<Call<'a>> {
+pub(in crate::dialect) fn call<'a>(block: &mut Object<'a>) -> Read<Call<'a>> {
     let id = block.need("id")?.text()?;
     let name = block.need("name")?.text()?;
     let input = block.need("input")?;

@@ -1,20 +1,15 @@
 //! A request of one API as a request of the other.
 
-mod chat_turns;
-mod from_chat;
-mod from_messages;
-mod message_turns;
-mod to_chat;
-mod to_messages;
-
-pub(super) use chat_turns::loose_call as chat_call;
-pub(super) use message_turns::call as message_call;
-pub(super) use to_chat::{CallOut, call as call_out};
+pub(in crate::dialect) use crate::dialect::anthropic::messages::read_turns::call as message_call;
+pub(in crate::dialect) use crate::dialect::openai::chat::read_turns::loose_call as chat_call;
+pub(in crate::dialect) use crate::dialect::openai::chat::write_request::{CallOut, call as call_out};
 
 use bytes::Bytes;
 use serde::Serialize;
 
 use super::{Answers, LimitName, Untranslatable, Way};
+use crate::dialect::anthropic::messages::{read_request as from_messages, write_request as to_messages};
+use crate::dialect::openai::chat::{read_request as from_chat, write_request as to_chat};
 
 /// The most tokens of an answer where the chat client did not say: Anthropic's API demands a number, and this is one
 /// that even small models behind that API take.
@@ -53,6 +48,6 @@ pub fn translate(way: Way, body: &[u8], model: &str, limit: LimitName) -> Result
     Ok(Translated { body, answers })
 }
 
-pub(super) fn json(value: &impl Serialize) -> Bytes {
+pub(in crate::dialect) fn json(value: &impl Serialize) -> Bytes {
     serde_json::to_vec(value).expect("our own types are always JSON").into()
 }

@@ -2,9 +2,9 @@
 
 use std::borrow::Cow;
 
-use super::chat_turns;
+use super::read_turns;
 use crate::dialect::translate::MESSAGES_API;
-use crate::dialect::translate::meaning::{Choice, Effort, Json, Request, Tool};
+use crate::dialect::translate::neutral::{Choice, Effort, Json, Request, Tool};
 use crate::dialect::translate::read::{Field, Object, Read};
 
 /// Members that make no difference to the answer; the table in the module's documentation says why.
@@ -20,10 +20,10 @@ const HARMLESS: &[&str] = &[
 /// The schema of a function without parameters.
 const NO_PARAMETERS: &str = r#"{"type":"object","properties":{}}"#;
 
-pub(super) fn read(body: &[u8]) -> Read<Request<'_>> {
+pub(in crate::dialect) fn read(body: &[u8]) -> Read<Request<'_>> {
     let mut chat = Field::body(body, MESSAGES_API)?.object()?;
     chat.forget(HARMLESS);
-    let (system, turns) = chat_turns::read(chat.need("messages")?)?;
+    let (system, turns) = read_turns::read(chat.need("messages")?)?;
     let tools = chat.take("tools").map_or(Ok(Vec::new()), tools)?;
     let mut request = Request {
         model: chat.need("model")?.text()?,

@@ -7,10 +7,10 @@ use bytes::BytesMut;
 use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 
-use super::sse;
 use crate::dialect::translate::answer::{stop_reason, usage_for_messages};
-use crate::dialect::translate::meaning::{Head, News, Stop, Usage};
+use crate::dialect::translate::neutral::{Head, News, Stop, Usage};
 use crate::dialect::translate::read::Read;
+use crate::dialect::translate::stream::sse;
 use crate::dialect::translate::{Untranslatable, call_id};
 
 /// The most that is kept of tool calls, in bytes of their input and of text that came among them.
@@ -18,7 +18,7 @@ const MAX_HELD_BYTES: usize = 4 * 1024 * 1024;
 
 /// What was written so far.
 #[derive(Clone, Debug)]
-pub(super) struct Writer {
+pub(in crate::dialect) struct Writer {
     model: String,
     /// Blocks begun.
     blocks: usize,
@@ -46,7 +46,7 @@ enum Held {
 }
 
 impl Writer {
-    pub(super) fn new(asked_model: &str) -> Self {
+    pub(in crate::dialect) fn new(asked_model: &str) -> Self {
         Self {
             model: asked_model.to_owned(),
             blocks: 0,
@@ -59,7 +59,7 @@ impl Writer {
         }
     }
 
-    pub(super) fn write(&mut self, news: News<'_>, out: &mut BytesMut) -> Read<()> {
+    pub(in crate::dialect) fn write(&mut self, news: News<'_>, out: &mut BytesMut) -> Read<()> {
         match news {
             News::Start(head) => self.start(&head, out),
             News::Text(text) => return self.text(&text, out),
@@ -77,11 +77,11 @@ impl Writer {
         Ok(())
     }
 
-    pub(super) const fn stopped(&self) -> bool {
+    pub(in crate::dialect) const fn stopped(&self) -> bool {
         self.stop.is_some()
     }
 
-    pub(super) fn finish(&mut self, out: &mut BytesMut) {
+    pub(in crate::dialect) fn finish(&mut self, out: &mut BytesMut) {
         let Some(stop) = &self.stop else { return };
         if std::mem::replace(&mut self.ended, true) {
             return;

@@ -10,38 +10,38 @@ use serde_json::value::RawValue;
 
 /// Valid JSON, byte for byte as somebody wrote it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Json<'a>(Cow<'a, str>);
+pub(in crate::dialect) struct Json<'a>(Cow<'a, str>);
 
 /// A request for an answer.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Request<'a> {
-    pub(super) model: Cow<'a, str>,
+pub(in crate::dialect) struct Request<'a> {
+    pub(in crate::dialect) model: Cow<'a, str>,
     /// Instructions before the conversation, in pieces.
-    pub(super) system: Vec<Cow<'a, str>>,
-    pub(super) turns: Vec<Turn<'a>>,
-    pub(super) tools: Vec<Tool<'a>>,
-    pub(super) choice: Option<Choice<'a>>,
+    pub(in crate::dialect) system: Vec<Cow<'a, str>>,
+    pub(in crate::dialect) turns: Vec<Turn<'a>>,
+    pub(in crate::dialect) tools: Vec<Tool<'a>>,
+    pub(in crate::dialect) choice: Option<Choice<'a>>,
     /// At most one tool call at a time.
-    pub(super) one_call: bool,
+    pub(in crate::dialect) one_call: bool,
     /// The most tokens of the answer.
-    pub(super) max_tokens: Option<u64>,
-    pub(super) stop: Vec<Cow<'a, str>>,
-    pub(super) temperature: Option<Json<'a>>,
-    pub(super) top_p: Option<Json<'a>>,
+    pub(in crate::dialect) max_tokens: Option<u64>,
+    pub(in crate::dialect) stop: Vec<Cow<'a, str>>,
+    pub(in crate::dialect) temperature: Option<Json<'a>>,
+    pub(in crate::dialect) top_p: Option<Json<'a>>,
     /// Who the client's user is, for the provider's abuse watch.
-    pub(super) user: Option<Cow<'a, str>>,
+    pub(in crate::dialect) user: Option<Cow<'a, str>>,
     /// The JSON schema that the answer must keep to.
-    pub(super) schema: Option<Json<'a>>,
+    pub(in crate::dialect) schema: Option<Json<'a>>,
     /// How hard to think.
-    pub(super) effort: Option<Effort>,
-    pub(super) stream: bool,
+    pub(in crate::dialect) effort: Option<Effort>,
+    pub(in crate::dialect) stream: bool,
     /// The client of a chat stream asked for the usage.
-    pub(super) include_usage: bool,
+    pub(in crate::dialect) include_usage: bool,
 }
 
 /// A message of a conversation.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Turn<'a> {
+pub(in crate::dialect) enum Turn<'a> {
     User(Vec<Part<'a>>),
     Assistant {
         texts: Vec<Cow<'a, str>>,
@@ -55,7 +55,7 @@ pub(super) enum Turn<'a> {
 
 /// A piece of what a user says.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Part<'a> {
+pub(in crate::dialect) enum Part<'a> {
     Text(Cow<'a, str>),
     ImageData { media_type: Cow<'a, str>, base64: Cow<'a, str> },
     ImageUrl(Cow<'a, str>),
@@ -64,32 +64,32 @@ pub(super) enum Part<'a> {
 
 /// A tool call: `input` is an object.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Call<'a> {
-    pub(super) id: Cow<'a, str>,
-    pub(super) name: Cow<'a, str>,
-    pub(super) input: Json<'a>,
+pub(in crate::dialect) struct Call<'a> {
+    pub(in crate::dialect) id: Cow<'a, str>,
+    pub(in crate::dialect) name: Cow<'a, str>,
+    pub(in crate::dialect) input: Json<'a>,
 }
 
 /// What a tool answered.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct ToolResult<'a> {
-    pub(super) call: Cow<'a, str>,
-    pub(super) texts: Vec<Cow<'a, str>>,
+pub(in crate::dialect) struct ToolResult<'a> {
+    pub(in crate::dialect) call: Cow<'a, str>,
+    pub(in crate::dialect) texts: Vec<Cow<'a, str>>,
 }
 
 /// A tool the model may call.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Tool<'a> {
-    pub(super) name: Cow<'a, str>,
-    pub(super) description: Option<Cow<'a, str>>,
+pub(in crate::dialect) struct Tool<'a> {
+    pub(in crate::dialect) name: Cow<'a, str>,
+    pub(in crate::dialect) description: Option<Cow<'a, str>>,
     /// Its input's JSON schema.
-    pub(super) schema: Json<'a>,
-    pub(super) strict: Option<bool>,
+    pub(in crate::dialect) schema: Json<'a>,
+    pub(in crate::dialect) strict: Option<bool>,
 }
 
 /// Whether and which tools the model is to call.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Choice<'a> {
+pub(in crate::dialect) enum Choice<'a> {
     Auto,
     None,
     Any,
@@ -98,7 +98,7 @@ pub(super) enum Choice<'a> {
 
 /// How hard to think; the words are the same in both APIs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Effort {
+pub(in crate::dialect) enum Effort {
     Low,
     Medium,
     High,
@@ -108,26 +108,26 @@ pub(super) enum Effort {
 
 /// A whole answer.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Answer<'a> {
-    pub(super) head: Head<'a>,
+pub(in crate::dialect) struct Answer<'a> {
+    pub(in crate::dialect) head: Head<'a>,
     /// Its text; none when it says nothing but tool calls.
-    pub(super) text: Option<Cow<'a, str>>,
-    pub(super) calls: Vec<Call<'a>>,
-    pub(super) stop: Stop<'a>,
-    pub(super) usage: Usage,
+    pub(in crate::dialect) text: Option<Cow<'a, str>>,
+    pub(in crate::dialect) calls: Vec<Call<'a>>,
+    pub(in crate::dialect) stop: Stop<'a>,
+    pub(in crate::dialect) usage: Usage,
 }
 
 /// Who answers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Head<'a> {
-    pub(super) id: Cow<'a, str>,
+pub(in crate::dialect) struct Head<'a> {
+    pub(in crate::dialect) id: Cow<'a, str>,
     /// The model that answered; empty when the upstream does not say.
-    pub(super) model: Cow<'a, str>,
+    pub(in crate::dialect) model: Cow<'a, str>,
 }
 
 /// Why an answer ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Stop<'a> {
+pub(in crate::dialect) enum Stop<'a> {
     End,
     /// A stop sequence, if it is known which.
     Sequence(Cow<'a, str>),
@@ -139,17 +139,17 @@ pub(super) enum Stop<'a> {
 
 /// Tokens used; `input` counts all of the prompt, cached or not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Usage {
-    pub(super) input: u64,
-    pub(super) cached: u64,
-    pub(super) written: u64,
-    pub(super) output: u64,
-    pub(super) reasoning: Option<u64>,
+pub(in crate::dialect) struct Usage {
+    pub(in crate::dialect) input: u64,
+    pub(in crate::dialect) cached: u64,
+    pub(in crate::dialect) written: u64,
+    pub(in crate::dialect) output: u64,
+    pub(in crate::dialect) reasoning: Option<u64>,
 }
 
 /// What an event of a stream says.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum News<'a> {
+pub(in crate::dialect) enum News<'a> {
     Start(Head<'a>),
     Text(Cow<'a, str>),
     /// A tool call begins; calls are told apart by their number, counted from 0.
@@ -178,12 +178,12 @@ pub(super) enum News<'a> {
 
 impl<'a> Json<'a> {
     /// Takes over text that is known to be JSON.
-    pub(super) const fn verbatim(text: &'a str) -> Self {
+    pub(in crate::dialect) const fn verbatim(text: &'a str) -> Self {
         Self(Cow::Borrowed(text))
     }
 
     /// Reads text that may be JSON; none unless it is an object. A model that means "no arguments" may say nothing.
-    pub(super) fn object(text: Cow<'a, str>) -> Option<Self> {
+    pub(in crate::dialect) fn object(text: Cow<'a, str>) -> Option<Self> {
         if text.trim().is_empty() {
             return Some(Self(Cow::Borrowed("{}")));
         }
@@ -191,7 +191,7 @@ impl<'a> Json<'a> {
         is_object.then_some(Self(text))
     }
 
-    pub(super) fn text(&self) -> &str {
+    pub(in crate::dialect) fn text(&self) -> &str {
         &self.0
     }
 }
@@ -204,9 +204,10 @@ impl Serialize for Json<'_> {
 }
 
 impl Effort {
-    pub(super) const ALL: [Effort; 5] = [Effort::Low, Effort::Medium, Effort::High, Effort::XHigh, Effort::Max];
+    pub(in crate::dialect) const ALL: [Effort; 5] =
+        [Effort::Low, Effort::Medium, Effort::High, Effort::XHigh, Effort::Max];
 
-    pub(super) const fn word(self) -> &'static str {
+    pub(in crate::dialect) const fn word(self) -> &'static str {
         match self {
             Effort::Low => "low",
             Effort::Medium => "medium",
@@ -216,7 +217,7 @@ impl Effort {
         }
     }
 
-    pub(super) fn parse(word: &str) -> Option<Self> {
+    pub(in crate::dialect) fn parse(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|effort| effort.word() == word)
     }
 }

@@ -2,9 +2,9 @@
 
 use std::borrow::Cow;
 
-use super::message_turns;
+use super::read_turns;
 use crate::dialect::translate::CHAT_API;
-use crate::dialect::translate::meaning::{Choice, Effort, Json, Request, Tool};
+use crate::dialect::translate::neutral::{Choice, Effort, Json, Request, Tool};
 use crate::dialect::translate::read::{Field, Read};
 
 /// Members that make no difference to the answer; the table in the module's documentation says why.
@@ -16,13 +16,13 @@ const HARMLESS_IN_TOOLS: &[&str] = &["cache_control", "eager_input_streaming"];
 /// OpenAI takes no more stop sequences.
 const MAX_STOPS: usize = 4;
 
-pub(super) fn read(body: &[u8]) -> Read<Request<'_>> {
+pub(in crate::dialect) fn read(body: &[u8]) -> Read<Request<'_>> {
     let mut messages = Field::body(body, CHAT_API)?.object()?;
     messages.forget(HARMLESS);
     let mut request = Request {
         model: messages.need("model")?.text()?,
-        system: messages.take("system").map_or(Ok(Vec::new()), message_turns::texts)?,
-        turns: message_turns::read(messages.need("messages")?)?,
+        system: messages.take("system").map_or(Ok(Vec::new()), read_turns::texts)?,
+        turns: read_turns::read(messages.need("messages")?)?,
         tools: messages.take("tools").map_or(Ok(Vec::new()), tools)?,
         max_tokens: Some(max_tokens(messages.need("max_tokens")?)?),
         stop: messages.take("stop_sequences").map_or(Ok(Vec::new()), stop)?,

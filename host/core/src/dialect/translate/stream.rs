@@ -3,21 +3,18 @@
 //! Pure: one upstream event in, the bytes of any number of downstream events out. Nothing is held back but what the
 //! client's API wants in another order.
 
-mod from_chat;
-mod from_messages;
-mod to_chat;
-mod to_messages;
-
 use bytes::BytesMut;
 
 use super::error;
 use super::{Answers, Untranslatable, Way};
+use crate::dialect::anthropic::messages::{read_stream as from_messages, write_stream as to_messages};
 use crate::dialect::classify::classify_event;
+use crate::dialect::openai::chat::{read_stream as from_chat, write_stream as to_chat};
 use crate::http::sse::Event;
 use crate::time::Timestamp;
 
 /// The most tool calls of one answer.
-const MAX_CALLS: usize = 256;
+pub(in crate::dialect) const MAX_CALLS: usize = 256;
 
 /// Translates one stream.
 #[derive(Clone, Debug)]
@@ -30,7 +27,7 @@ enum Inner {
 }
 
 impl Stream {
-    pub(super) fn new(answers: &Answers, now: Timestamp) -> Self {
+    pub(in crate::dialect) fn new(answers: &Answers, now: Timestamp) -> Self {
         Self(match answers.way {
             Way::ChatToMessages => Inner::ToChat(from_messages::Reader::default(), to_chat::Writer::new(answers, now)),
             Way::MessagesToChat => {
@@ -77,7 +74,7 @@ impl Stream {
 }
 
 /// One event's bytes.
-fn sse(name: Option<&str>, data: &serde_json::Value, out: &mut BytesMut) {
+pub(in crate::dialect) fn sse(name: Option<&str>, data: &serde_json::Value, out: &mut BytesMut) {
     if let Some(name) = name {
         out.extend_from_slice(b"event: ");
         out.extend_from_slice(name.as_bytes());

@@ -2,23 +2,27 @@
 
 use std::borrow::Cow;
 
-use super::MAX_CALLS;
 use crate::dialect::translate::CHAT_API;
 use crate::dialect::translate::answer::{messages_stop, messages_usage};
-use crate::dialect::translate::meaning::{Head, News, Usage};
+use crate::dialect::translate::neutral::{Head, News, Usage};
 use crate::dialect::translate::read::{Field, Object, Read};
+use crate::dialect::translate::stream::MAX_CALLS;
 use crate::http::sse::Event;
 
 /// What was read so far.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Reader {
+pub(in crate::dialect) struct Reader {
     usage: Usage,
     /// The block of each tool call, in the order of the calls.
     calls: Vec<u64>,
 }
 
 impl Reader {
-    pub(super) fn read<'a>(&mut self, event: &Event<'a>, mut tell: impl FnMut(News<'a>) -> Read<()>) -> Read<()> {
+    pub(in crate::dialect) fn read<'a>(
+        &mut self,
+        event: &Event<'a>,
+        mut tell: impl FnMut(News<'a>) -> Read<()>,
+    ) -> Read<()> {
         let Some(data) = event.data else { return tell(News::Ping) };
         let mut data = Field::body(data, CHAT_API)?.object()?;
         let kind = data.need("type")?.text()?;

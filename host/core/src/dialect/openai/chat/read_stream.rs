@@ -2,16 +2,16 @@
 
 use std::borrow::Cow;
 
-use super::MAX_CALLS;
 use crate::dialect::translate::MESSAGES_API;
 use crate::dialect::translate::answer::{chat_stop, chat_usage, matched};
-use crate::dialect::translate::meaning::{Head, News};
+use crate::dialect::translate::neutral::{Head, News};
 use crate::dialect::translate::read::{Field, Object, Read};
+use crate::dialect::translate::stream::MAX_CALLS;
 use crate::http::sse::Event;
 
 /// What was read so far.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Reader {
+pub(in crate::dialect) struct Reader {
     started: bool,
     refused: bool,
     calls: Vec<Seen>,
@@ -25,7 +25,11 @@ struct Seen {
 }
 
 impl Reader {
-    pub(super) fn read<'a>(&mut self, event: &Event<'a>, mut tell: impl FnMut(News<'a>) -> Read<()>) -> Read<()> {
+    pub(in crate::dialect) fn read<'a>(
+        &mut self,
+        event: &Event<'a>,
+        mut tell: impl FnMut(News<'a>) -> Read<()>,
+    ) -> Read<()> {
         let Some(data) = event.data else { return tell(News::Ping) };
         if data.trim_ascii() == b"[DONE]" {
             return tell(News::End);

@@ -2,13 +2,13 @@
 
 use std::borrow::Cow;
 
-use crate::dialect::translate::meaning::{Call, Json, Part, ToolResult, Turn};
+use crate::dialect::translate::neutral::{Call, Json, Part, ToolResult, Turn};
 use crate::dialect::translate::read::{Field, Object, Read};
 
 /// Pictures that Anthropic takes.
-pub(super) const IMAGE_TYPES: [&str; 4] = ["image/jpeg", "image/png", "image/gif", "image/webp"];
+pub(in crate::dialect) const IMAGE_TYPES: [&str; 4] = ["image/jpeg", "image/png", "image/gif", "image/webp"];
 
-pub(super) const PDF: &str = "application/pdf";
+pub(in crate::dialect) const PDF: &str = "application/pdf";
 
 /// What an assistant message may have beside its words: thoughts that no other model can use.
 const THOUGHTS: &[&str] = &["reasoning", "reasoning_content", "reasoning_details"];
@@ -16,7 +16,7 @@ const THOUGHTS: &[&str] = &["reasoning", "reasoning_content", "reasoning_details
 type Conversation<'a> = (Vec<Cow<'a, str>>, Vec<Turn<'a>>);
 
 /// Instructions that come first, then the turns.
-pub(super) fn read<'a>(messages: Field<'a>) -> Read<Conversation<'a>> {
+pub(in crate::dialect) fn read<'a>(messages: Field<'a>) -> Read<Conversation<'a>> {
     let whole = messages.clone();
     let (mut system, mut turns) = (Vec::new(), Vec::new());
     for field in messages.list()? {
@@ -200,7 +200,7 @@ fn call<'a>(field: Field<'a>) -> Read<Call<'a>> {
 }
 
 /// A call, and its function with what else is in it.
-pub(in crate::dialect::translate) fn loose_call<'a>(call: &mut Object<'a>) -> Read<(Call<'a>, Object<'a>)> {
+pub(in crate::dialect) fn loose_call<'a>(call: &mut Object<'a>) -> Read<(Call<'a>, Object<'a>)> {
     call.only("type", |f| f.is_one_of(&["function"]))?;
     let id = call.need("id")?.text()?;
     let mut function = call.need("function")?.object()?;

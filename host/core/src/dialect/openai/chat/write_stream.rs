@@ -3,16 +3,16 @@
 use bytes::BytesMut;
 use serde_json::{Value, json};
 
-use super::sse;
 use crate::dialect::translate::Answers;
 use crate::dialect::translate::answer::{finish_reason, usage_for_chat};
-use crate::dialect::translate::meaning::{Head, News, Usage};
+use crate::dialect::translate::neutral::{Head, News, Usage};
 use crate::dialect::translate::read::Read;
+use crate::dialect::translate::stream::sse;
 use crate::time::Timestamp;
 
 /// What was written so far.
 #[derive(Clone, Debug)]
-pub(super) struct Writer {
+pub(in crate::dialect) struct Writer {
     id: String,
     model: String,
     created: u64,
@@ -25,7 +25,7 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn new(answers: &Answers, now: Timestamp) -> Self {
+    pub(in crate::dialect) fn new(answers: &Answers, now: Timestamp) -> Self {
         Self {
             id: String::new(),
             model: answers.model.clone(),
@@ -38,7 +38,7 @@ impl Writer {
         }
     }
 
-    pub(super) fn write(&mut self, news: News<'_>, out: &mut BytesMut) -> Read<()> {
+    pub(in crate::dialect) fn write(&mut self, news: News<'_>, out: &mut BytesMut) -> Read<()> {
         match news {
             News::Start(Head { id, model }) => {
                 self.id = id.into_owned();
@@ -75,11 +75,11 @@ impl Writer {
         Ok(())
     }
 
-    pub(super) const fn stopped(&self) -> bool {
+    pub(in crate::dialect) const fn stopped(&self) -> bool {
         self.stopped
     }
 
-    pub(super) fn finish(&mut self, out: &mut BytesMut) {
+    pub(in crate::dialect) fn finish(&mut self, out: &mut BytesMut) {
         if self.stopped {
             self.end(out);
         }

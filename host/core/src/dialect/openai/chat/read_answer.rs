@@ -2,13 +2,13 @@
 
 use std::borrow::Cow;
 
-use super::from_messages::head;
+use crate::dialect::anthropic::messages::read_answer::head;
 use crate::dialect::translate::MESSAGES_API;
-use crate::dialect::translate::meaning::{Answer, Call, Stop, Usage};
+use crate::dialect::translate::neutral::{Answer, Call, Stop, Usage};
 use crate::dialect::translate::read::{Field, Object, Read};
 use crate::dialect::translate::request::chat_call;
 
-pub(super) fn read(body: &[u8]) -> Read<Answer<'_>> {
+pub(in crate::dialect) fn read(body: &[u8]) -> Read<Answer<'_>> {
     let mut chat = Field::body(body, MESSAGES_API)?.object()?;
     let choices = chat.need("choices")?;
     let first = choices.clone().list()?.into_iter().next();
@@ -46,12 +46,12 @@ fn content<'a>(field: Field<'a>) -> Read<Cow<'a, str>> {
 }
 
 /// The stop sequence that was met: vLLM's addition, a text then, else a number or null.
-pub(in crate::dialect::translate) fn matched<'a>(choice: &mut Object<'a>) -> Option<Cow<'a, str>> {
+pub(in crate::dialect) fn matched<'a>(choice: &mut Object<'a>) -> Option<Cow<'a, str>> {
     choice.take("stop_reason").and_then(|f| f.text().ok())
 }
 
 /// Why a chat answer ended. With a function chosen by the client, OpenAI says `stop` though a tool is called.
-pub(in crate::dialect::translate) fn stop<'a>(
+pub(in crate::dialect) fn stop<'a>(
     reason: Option<&str>,
     matched: Option<Cow<'a, str>>,
     calls: bool,
@@ -67,7 +67,7 @@ pub(in crate::dialect::translate) fn stop<'a>(
     }
 }
 
-pub(in crate::dialect::translate) fn usage(mut told: Object<'_>) -> Usage {
+pub(in crate::dialect) fn usage(mut told: Object<'_>) -> Usage {
     let mut details = told.take("prompt_tokens_details").and_then(|f| f.object().ok());
     let mut detail = |name| details.as_mut().and_then(|d| d.take(name)).and_then(|f| f.count().ok());
     let (cached, written) = (detail("cached_tokens"), detail("cache_write_tokens").unwrap_or(0));

@@ -1,0 +1,3 @@
+//! OpenAI's API and everything compatible with it.
+
+pub(super) mod chat;
