@@ -20,7 +20,7 @@ fn backend(n: usize, limits: Limits) -> Backend {
     Backend {
         id: format!("backend-{n}").into(),
         tier: Tier::Primary,
-        dialect: Dialect::Openai,
+        dialect: Dialect::OPENAI,
         weight: 1,
         limits,
         routes: Vec::new(),

@@ -9,11 +9,12 @@ use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use pointsman_core::contract::Operation;
 use pointsman_core::dialect::classify::{classify, classify_event};
 use pointsman_core::dialect::facts::BodyFacts;
+use pointsman_core::dialect::headers;
 use pointsman_core::dialect::resume::Transcript;
 use pointsman_core::dialect::splice::{Change, splice};
 use pointsman_core::dialect::usage::{BodyTap, StreamTap};
 use pointsman_core::http::framing::Framing;
-use pointsman_core::http::headers;
+use pointsman_core::http::headers::downstream;
 use pointsman_core::http::retry_after::{RateHints, RetryAfter};
 use pointsman_core::http::sse::{self, Reader};
 use pointsman_core::http::url::BaseUrl;
@@ -69,7 +70,7 @@ fn requests(c: &mut Criterion) {
     ]);
     let key = HeaderValue::from_static("Bearer ours");
     group.bench_function("headers_upstream", |b| {
-        b.iter(|| headers::upstream(black_box(&client), Dialect::Openai, Operation::Chat, Some(&key)))
+        b.iter(|| headers::upstream(black_box(&client), Dialect::OPENAI, Operation::Chat, Some(&key)))
     });
     let base = BaseUrl::parse("https://integrate.example.com/v1").expect("a base");
     let path = Uri::from_static("/v1/chat/completions");
@@ -94,11 +95,11 @@ fn answers(c: &mut Criterion) {
         ("x-ratelimit-reset-tokens", "6m0s"),
     ]);
     group.bench_function("classify_200_1kb", |b| {
-        b.iter(|| classify(Dialect::Openai, 200, &head, black_box(&body), Timestamp::default()))
+        b.iter(|| classify(Dialect::OPENAI, 200, &head, black_box(&body), Timestamp::default()))
     });
     let refused = br#"{"error":{"message":"Rate limit reached. Please try again in 20ms.","type":"tokens","code":"rate_limit_exceeded"}}"#;
     group.bench_function("classify_429", |b| {
-        b.iter(|| classify(Dialect::Openai, 429, &head, black_box(refused), Timestamp::default()))
+        b.iter(|| classify(Dialect::OPENAI, 429, &head, black_box(refused), Timestamp::default()))
     });
     group.bench_function("retry_after", |b| {
         b.iter(|| RetryAfter::parse(429, black_box(&head), None, Timestamp::default()))
@@ -106,13 +107,13 @@ fn answers(c: &mut Criterion) {
     group.bench_function("rate_hints", |b| b.iter(|| RateHints::parse(black_box(&head), Timestamp::default())));
     group.bench_function("usage_1kb", |b| {
         b.iter(|| {
-            let mut tap = BodyTap::new(Dialect::Openai);
+            let mut tap = BodyTap::new(Dialect::OPENAI);
             tap.push(black_box(&body));
             tap.usage()
         })
     });
     group.bench_function("headers_downstream", |b| {
-        b.iter_batched(|| head.clone(), |mut h| headers::downstream(&mut h), criterion::BatchSize::SmallInput)
+        b.iter_batched(|| head.clone(), |mut h| downstream(&mut h), criterion::BatchSize::SmallInput)
     });
     group.finish();
 }
@@ -121,8 +122,8 @@ fn answers(c: &mut Criterion) {
 fn events(c: &mut Criterion) {
     let mut group = c.benchmark_group("event");
     for (name, text, dialect, operation) in [
-        ("chat", CHUNK_EVENT, Dialect::Openai, Operation::Chat),
-        ("message", DELTA_EVENT, Dialect::Anthropic, Operation::Message),
+        ("chat", CHUNK_EVENT, Dialect::OPENAI, Operation::Chat),
+        ("message", DELTA_EVENT, Dialect::ANTHROPIC, Operation::Message),
     ] {
         for per_chunk in [1usize, 16] {
             let chunk = Bytes::from(text.repeat(per_chunk));

@@ -196,7 +196,7 @@ mod tests {
         Backend {
             id: id.into(),
             tier,
-            dialect: Dialect::Openai,
+            dialect: Dialect::OPENAI,
             weight: 1,
             limits: Limits::default(),
             routes: Vec::new(),

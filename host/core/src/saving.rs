@@ -53,7 +53,7 @@ mod tests {
         Backend {
             id: id.into(),
             tier,
-            dialect: Dialect::Openai,
+            dialect: Dialect::OPENAI,
             weight: 1,
             limits: Limits::default(),
             routes: vec![Route { asked: Pattern::Exact("m".to_owned()), sent: sent.to_owned() }],

@@ -1,8 +1,8 @@
 //! Candidates for a request, and the reason why a backend is none.
 
 use crate::contract::Operation;
-use crate::dialect::translate::Way;
-use crate::table::{Backend, Dialect, Route};
+use crate::dialect::translate::Translation;
+use crate::table::{Backend, Route};
 use crate::view::UNKNOWN_MODEL;
 
 /// The capability that says whether `*` stands for embedding models too; they cannot replace one another.
@@ -33,11 +33,11 @@ impl Unsuited {
     /// Returns the reason why `backend` cannot take a request, `None` for a candidate. `translatable`: the request
     /// may be translated to another dialect.
     pub fn of(backend: &Backend, model: &str, operation: Operation, translatable: bool) -> Option<Self> {
-        if has_operation(backend.dialect, operation) {
+        if backend.dialect.format().takes(operation) {
             let is_refused = !takes_model(backend, model, operation);
             return is_refused.then(|| if backend.serves(model) { Unsuited::Embeddings } else { Unsuited::Model });
         }
-        if Way::of(operation, backend.dialect).is_none() {
+        if Translation::of(operation, backend.dialect).is_none() {
             return Some(Unsuited::Operation);
         }
         match (backend.names(model), backend.serves(model), translatable) {
@@ -64,17 +64,6 @@ impl Unsuited {
                 format!("has the {dialect} dialect, and this request cannot be translated to it")
             }
         }
-    }
-}
-
-/// Returns true if this operation exists in the dialect.
-pub(crate) fn has_operation(dialect: Dialect, operation: Operation) -> bool {
-    match (operation, dialect) {
-        (_, Dialect::Plain) | (Operation::Other, _) => true,
-        (Operation::Chat | Operation::Completion | Operation::Response | Operation::Embedding, dialect) => {
-            dialect == Dialect::Openai
-        }
-        (Operation::Message, dialect) => dialect == Dialect::Anthropic,
     }
 }
 
@@ -121,6 +110,7 @@ pub fn shown(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dialect::Dialect;
     use crate::table::{Limits, Pattern, Tier, Timeouts};
 
     fn backend(dialect: Dialect, routes: &[(&str, &str)]) -> Backend {
@@ -146,7 +136,7 @@ mod tests {
 
     #[test]
     fn a_backend_says_which_models_it_serves_and_no_longer_than_can_be_read() {
-        let words = |routes: &[(&str, &str)]| served_models(&backend(Dialect::Openai, routes));
+        let words = |routes: &[(&str, &str)]| served_models(&backend(Dialect::OPENAI, routes));
         assert_eq!(words(&[]), "any model");
         assert_eq!(words(&[("*", "*")]), "any model");
         assert_eq!(words(&[("*", "one")]), "any model as one");
@@ -159,17 +149,17 @@ mod tests {
 
     #[test]
     fn a_backend_says_why_a_request_is_not_for_it() {
-        let gpt = backend(Dialect::Openai, &[("gpt-*", "gpt-*")]);
+        let gpt = backend(Dialect::OPENAI, &[("gpt-*", "gpt-*")]);
         assert_eq!(told(&gpt, "gpt-5", Operation::Chat), None);
         assert_eq!(told(&gpt, UNKNOWN_MODEL, Operation::Chat), None);
         assert_eq!(told(&gpt, "llama", Operation::Chat).unwrap(), "serves only gpt-*");
-        let claude = backend(Dialect::Anthropic, &[("claude-*", "claude-*")]);
+        let claude = backend(Dialect::ANTHROPIC, &[("claude-*", "claude-*")]);
         assert_eq!(told(&claude, "claude-x", Operation::Chat), None);
         assert_eq!(told(&claude, "llama", Operation::Chat).unwrap(), "serves only claude-*");
         assert!(
             told(&claude, "claude-x", Operation::Embedding).unwrap().contains("embedding requests are not translated")
         );
-        let any = backend(Dialect::Anthropic, &[]);
+        let any = backend(Dialect::ANTHROPIC, &[]);
         assert!(told(&any, "llama", Operation::Chat).unwrap().contains("only for models that it names"));
         let untranslatable = Unsuited::of(&claude, "claude-x", Operation::Chat, false).unwrap();
         assert!(untranslatable.told(&claude, Operation::Chat).contains("cannot be translated"));
@@ -177,16 +167,16 @@ mod tests {
 
     #[test]
     fn one_model_for_all_others_is_named_and_crosses_dialects() {
-        let haiku = backend(Dialect::Anthropic, &[("*", "claude-haiku")]);
+        let haiku = backend(Dialect::ANTHROPIC, &[("*", "claude-haiku")]);
         assert_eq!(told(&haiku, "llama", Operation::Chat), None);
         assert_eq!(haiku.sent_model("llama").as_deref(), Some("claude-haiku"));
-        let as_asked = backend(Dialect::Anthropic, &[("*", "*")]);
+        let as_asked = backend(Dialect::ANTHROPIC, &[("*", "*")]);
         assert_eq!(Unsuited::of(&as_asked, "llama", Operation::Chat, true), Some(Unsuited::Unnamed));
     }
 
     #[test]
     fn a_model_may_be_excepted_from_the_star() {
-        let but_gpt = backend(Dialect::Openai, &[("gpt-*", ""), ("*", "n")]);
+        let but_gpt = backend(Dialect::OPENAI, &[("gpt-*", ""), ("*", "n")]);
         assert_eq!((but_gpt.sent_model("gpt-5"), but_gpt.sent_model("llama")), (None, Some("n".to_owned())));
         assert!(!but_gpt.serves("gpt-5") && but_gpt.any_model());
         assert_eq!(told(&but_gpt, "gpt-5", Operation::Chat).unwrap(), "serves only any model as n, except gpt-*");
@@ -194,7 +184,7 @@ mod tests {
 
     #[test]
     fn a_star_stands_for_embedding_models_unless_it_is_said_not_to() {
-        let mut paid = backend(Dialect::Openai, &[("text-embedding-*", "text-embedding-*"), ("*", "gpt-4.1-mini")]);
+        let mut paid = backend(Dialect::OPENAI, &[("text-embedding-*", "text-embedding-*"), ("*", "gpt-4.1-mini")]);
         assert_eq!(told(&paid, "bge-m3", Operation::Embedding), None);
         paid.capabilities.insert(EMBEDDINGS.to_owned(), false);
         assert!(told(&paid, "bge-m3", Operation::Embedding).unwrap().contains("only for models that it names"));

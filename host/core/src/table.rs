@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::contract::Columns;
+pub use crate::dialect::Dialect;
 
 /// Cost class of a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -59,29 +60,6 @@ impl Lane {
         match (self, tier) {
             (Lane::Primary, Tier::Primary) | (Lane::Fallback, Tier::Fallback) | (Lane::Emergency, _) => true,
             (Lane::Primary, Tier::Fallback) | (Lane::Fallback, Tier::Primary) => false,
-        }
-    }
-}
-
-/// Wire format of a provider.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Dialect {
-    /// OpenAI's API and everything compatible with it.
-    Openai,
-    /// Anthropic's Messages API.
-    Anthropic,
-    /// Any HTTP API: no models, no usage, statuses only.
-    Plain,
-}
-
-impl Dialect {
-    /// Name in configuration, logs and metrics.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Dialect::Openai => "openai",
-            Dialect::Anthropic => "anthropic",
-            Dialect::Plain => "plain",
         }
     }
 }
@@ -385,7 +363,7 @@ mod tests {
         Backend {
             id: "a".into(),
             tier: Tier::Primary,
-            dialect: Dialect::Openai,
+            dialect: Dialect::OPENAI,
             weight: 1,
             limits: Limits::default(),
             routes: Vec::new(),

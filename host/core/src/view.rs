@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use crate::contract::{NONE, Operation};
-use crate::dialect::translate::Way;
+use crate::dialect::translate::Translation;
 use crate::rank::Rank;
-use crate::suited::{has_operation, takes_model};
+use crate::suited::takes_model;
 use crate::table::{Backend, Table};
 
 /// One configuration's table together with the fleet's slots of its backends; pinned by every exchange for its life.
@@ -83,7 +83,7 @@ impl View {
     /// The backends that serve this model by name, but in another dialect that the operation can be translated to.
     /// One that takes any model as it is asked for is none of them: it would be asked for the other provider's models.
     pub fn foreign(&self, model: &str, operation: Operation) -> impl Iterator<Item = u32> {
-        let serves = move |b: &Backend| Way::of(operation, b.dialect).is_some() && b.names(model);
+        let serves = move |b: &Backend| Translation::of(operation, b.dialect).is_some() && b.names(model);
         (0..).zip(&self.table.backends).filter(move |(_, b)| serves(b)).map(|(i, _)| i)
     }
 
@@ -99,7 +99,7 @@ impl View {
 }
 
 fn candidates(table: &Table, model: &str, operation: Operation) -> Vec<u32> {
-    let serves = |b: &Backend| has_operation(b.dialect, operation) && takes_model(b, model, operation);
+    let serves = |b: &Backend| b.dialect.format().takes(operation) && takes_model(b, model, operation);
     (0..).zip(&table.backends).filter(|(_, b)| serves(b)).map(|(i, _)| i).collect()
 }
 

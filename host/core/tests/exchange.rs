@@ -19,7 +19,7 @@ fn backend(i: usize, tier: Tier, limits: Limits) -> Backend {
     Backend {
         id: format!("b{i}").into(),
         tier,
-        dialect: Dialect::Openai,
+        dialect: Dialect::OPENAI,
         weight: 1,
         limits,
         routes: Vec::new(),

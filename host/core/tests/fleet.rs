@@ -16,7 +16,7 @@ fn backend(id: &str, tier: Tier, limits: Limits) -> Backend {
     Backend {
         id: id.into(),
         tier,
-        dialect: Dialect::Openai,
+        dialect: Dialect::OPENAI,
         weight: 1,
         limits,
         routes: Vec::new(),
@@ -277,7 +277,7 @@ fn a_backend_is_asked_only_for_what_it_serves() {
     let mut named = backend("named", Tier::Primary, Limits::default());
     named.routes = vec![Route { asked: Pattern::parse("llama").unwrap(), sent: "meta/llama".into() }];
     let mut anthropic = backend("anthropic", Tier::Fallback, Limits::default());
-    anthropic.dialect = Dialect::Anthropic;
+    anthropic.dialect = Dialect::ANTHROPIC;
     let (fleet, view, _) = fleet(vec![named, anthropic]);
     let candidates = |model: &str, op| view.want(&model.into(), op, 1).candidates.to_vec();
     assert_eq!(candidates("llama", Operation::Chat), [0]);
@@ -299,9 +299,9 @@ fn a_backend_of_the_other_dialect_is_asked_by_name_and_after_the_native_ones() {
         Backend { dialect, routes: asked.iter().map(route).collect(), ..backend(id, Tier::Primary, one_slot()) }
     };
     let (mut fleet, view, _) = fleet(vec![
-        named("claude", Dialect::Anthropic, &["m", "claude-*", "*"]),
-        named("gpt", Dialect::Openai, &["m", "*"]),
-        named("plain", Dialect::Plain, &["m"]),
+        named("claude", Dialect::ANTHROPIC, &["m", "claude-*", "*"]),
+        named("gpt", Dialect::OPENAI, &["m", "*"]),
+        named("plain", Dialect::PLAIN, &["m"]),
     ]);
     let across = |model: &str, op| {
         let want = view.want_across(&model.into(), op, 1);

@@ -36,9 +36,9 @@ struct Scene {
 /// An exchange for the model `big`; what else there is, is not of its dialect or serves only `small`.
 fn scene() -> Scene {
     let backends = vec![
-        backend("both", Dialect::Openai, &["big", "small"]),
-        backend("second", Dialect::Openai, &["small"]),
-        backend("foreign", Dialect::Anthropic, &["claude"]),
+        backend("both", Dialect::OPENAI, &["big", "small"]),
+        backend("second", Dialect::OPENAI, &["small"]),
+        backend("foreign", Dialect::ANTHROPIC, &["claude"]),
     ];
     let mut fleet = Fleet::new(Settings::default(), 1);
     let view = fleet.adopt(Arc::new(Table::new(backends, Vec::new())), Settings::default());

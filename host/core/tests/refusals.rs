@@ -64,7 +64,7 @@ fn refusal(backends: Vec<Backend>, model: &str) -> Refusal {
 
 #[test]
 fn a_refusal_says_of_every_backend_why_it_cannot_serve_the_model() {
-    let (openai, anthropic) = (Dialect::Openai, Dialect::Anthropic);
+    let (openai, anthropic) = (Dialect::OPENAI, Dialect::ANTHROPIC);
     let free = || backend("free-1", Tier::Primary, openai, &[]);
     let paid = || backend("paid-1", Tier::Fallback, openai, &[("gpt-*", "gpt-*"), ("o1", "o1")]);
     let claude = || backend("claude-1", Tier::Fallback, anthropic, &[("claude-*", "claude-*")]);
@@ -88,7 +88,7 @@ fn a_refusal_says_of_every_backend_why_it_cannot_serve_the_model() {
 fn a_refusal_is_bounded_whatever_is_configured_and_asked_for() {
     let long = "m".repeat(10_000);
     let routes: Vec<(&str, &str)> = vec![(&long, "m"); 50];
-    let many = (0..200).map(|n| backend(&format!("{n:064}"), Tier::Primary, Dialect::Openai, &routes)).collect();
+    let many = (0..200).map(|n| backend(&format!("{n:064}"), Tier::Primary, Dialect::OPENAI, &routes)).collect();
     let message = refusal(many, &"x".repeat(1 << 20)).message;
     assert!(message.contains("; and 192 more") && message.len() < 6_000, "{} bytes: {message}", message.len());
 }
@@ -107,7 +107,7 @@ proptest! {
         let of = |(n, dialect): (usize, &usize)| {
             let mut routes = vec![("m", "m"), ("gpt-*", if excepts { "" } else { "gpt-*" })];
             routes.extend((!stars[n].is_empty()).then_some(("*", stars[n])));
-            let dialect = [Dialect::Openai, Dialect::Anthropic, Dialect::Plain][*dialect];
+            let dialect = [Dialect::OPENAI, Dialect::ANTHROPIC, Dialect::PLAIN][*dialect];
             let mut backend = backend(&format!("b{n}"), Tier::Primary, dialect, &routes);
             backend.capabilities.insert("embeddings".to_owned(), embeddings);
             backend

@@ -28,7 +28,7 @@ impl Story {
         let backend = Backend {
             id: "a".into(),
             tier: Tier::Primary,
-            dialect: Dialect::Openai,
+            dialect: Dialect::OPENAI,
             weight: 1,
             limits: Limits::default(),
             routes: Vec::new(),

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use bytes::{Bytes, BytesMut};
 use pointsman_core::dialect::translate::request::{Translated, translate};
-use pointsman_core::dialect::translate::{Answers, LimitName, Untranslatable, Way, error};
+use pointsman_core::dialect::translate::{Answers, Translation, Untranslatable, error};
 use pointsman_core::http::sse::Reader;
 use pointsman_core::time::Timestamp;
 use serde_json::{Value, json};
@@ -31,33 +31,31 @@ fn cases() -> Vec<(String, Value)> {
     paths.into_iter().map(read).collect()
 }
 
-fn way(case: &Value) -> Way {
+fn way(case: &Value) -> Translation {
     match case["way"].as_str() {
-        Some("chat_to_messages") => Way::ChatToMessages,
-        Some("messages_to_chat") => Way::MessagesToChat,
+        Some("chat_to_messages") => Translation::CHAT_TO_MESSAGES,
+        Some("messages_to_chat") => Translation::MESSAGES_TO_CHAT,
         other => panic!("no such way: {other:?}"),
     }
 }
 
-fn opposite(way: Way) -> Way {
-    match way {
-        Way::ChatToMessages => Way::MessagesToChat,
-        Way::MessagesToChat => Way::ChatToMessages,
-    }
+fn opposite(way: Translation) -> Translation {
+    if way == Translation::CHAT_TO_MESSAGES { Translation::MESSAGES_TO_CHAT } else { Translation::CHAT_TO_MESSAGES }
 }
 
 fn answers(case: &Value) -> Answers {
     let include_usage = case["include_usage"] == true;
-    Answers { way: way(case), stream: !case["events"].is_null(), include_usage, model: ASKED_MODEL.to_owned() }
+    Answers { translation: way(case), stream: !case["events"].is_null(), include_usage, model: ASKED_MODEL.to_owned() }
 }
 
-fn request(way: Way, case: &Value, body: &Value) -> Result<Value, Untranslatable> {
-    let limit = match case["limit"].as_str() {
-        Some("max_completion_tokens") => LimitName::MaxCompletionTokens,
-        _ => LimitName::MaxTokens,
+fn request(way: Translation, case: &Value, body: &Value) -> Result<Value, Untranslatable> {
+    let host = match case["limit"].as_str() {
+        Some("max_completion_tokens") => "api.openai.com",
+        _ => "other.example.com",
     };
     let model = body["model"].as_str().unwrap_or("m");
-    let Translated { body: translated, .. } = translate(way, body.to_string().as_bytes(), model, limit)?;
+    let translated = translate(way, body.to_string().as_bytes(), model)?;
+    let Translated { body: translated, .. } = translated.for_backend(model, host);
     Ok(serde_json::from_slice(&translated).unwrap())
 }
 

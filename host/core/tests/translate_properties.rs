@@ -3,7 +3,7 @@
 
 use bytes::{Bytes, BytesMut};
 use pointsman_core::dialect::translate::request::translate;
-use pointsman_core::dialect::translate::{Answers, LimitName, Way, error};
+use pointsman_core::dialect::translate::{Answers, Translation, error};
 use pointsman_core::http::sse::{Event, Reader};
 use pointsman_core::time::Timestamp;
 use proptest::prelude::*;
@@ -12,15 +12,15 @@ use serde_json::{Value, json};
 
 const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
 
-const WAYS: [Way; 2] = [Way::ChatToMessages, Way::MessagesToChat];
+const TRANSLATIONS: [Translation; 2] = [Translation::CHAT_TO_MESSAGES, Translation::MESSAGES_TO_CHAT];
 
-fn there(way: Way, body: &Value) -> Value {
-    let translated = translate(way, body.to_string().as_bytes(), body["model"].as_str().unwrap(), LimitName::MaxTokens);
+fn there(way: Translation, body: &Value) -> Value {
+    let translated = translate(way, body.to_string().as_bytes(), body["model"].as_str().unwrap());
     serde_json::from_slice(&translated.unwrap_or_else(|e| panic!("{e}: {body}")).body).unwrap()
 }
 
-fn answers(way: Way) -> Answers {
-    Answers { way, stream: true, include_usage: true, model: "asked".to_owned() }
+fn answers(way: Translation) -> Answers {
+    Answers { translation: way, stream: true, include_usage: true, model: "asked".to_owned() }
 }
 
 // Requests, in the one way that both writers write them.
@@ -279,7 +279,7 @@ impl Said {
 }
 
 /// The translated stream's events.
-fn streamed(way: Way, events: &[Value]) -> Vec<(Option<String>, String)> {
+fn streamed(way: Translation, events: &[Value]) -> Vec<(Option<String>, String)> {
     let mut stream = answers(way).stream(NOW);
     let mut out = BytesMut::new();
     for event in events {
@@ -393,7 +393,7 @@ fn add_up_messages(events: &[(Option<String>, String)]) -> Value {
     message
 }
 
-fn whole(way: Way, body: &Value) -> Value {
+fn whole(way: Translation, body: &Value) -> Value {
     serde_json::from_slice(&answers(way).whole(body.to_string().as_bytes(), NOW).unwrap()).unwrap()
 }
 
@@ -402,38 +402,38 @@ proptest! {
 
     #[test]
     fn a_request_there_and_back_is_the_same(chat in chat()) {
-        let messages = there(Way::ChatToMessages, &chat);
-        let back = there(Way::MessagesToChat, &messages);
+        let messages = there(Translation::CHAT_TO_MESSAGES, &chat);
+        let back = there(Translation::MESSAGES_TO_CHAT, &messages);
         prop_assert_eq!(&back, &chat);
-        prop_assert_eq!(there(Way::ChatToMessages, &back), messages);
+        prop_assert_eq!(there(Translation::CHAT_TO_MESSAGES, &back), messages);
     }
 
     #[test]
     fn an_unknown_member_anywhere_is_named(chat in chat(), place in any::<Index>()) {
-        for way in WAYS {
-            let mut request = if way == Way::ChatToMessages { chat.clone() } else { there(Way::ChatToMessages, &chat) };
+        for way in TRANSLATIONS {
+            let mut request = if way == Translation::CHAT_TO_MESSAGES { chat.clone() } else { there(Translation::CHAT_TO_MESSAGES, &chat) };
             let last = request["messages"].as_array().unwrap().len() - 1;
             let objects = ["", "/messages/0", &format!("/messages/{last}"), "/tools/0", "/metadata", "/output_config"];
             let objects: Vec<_> = objects.into_iter().filter(|at| request.pointer(at).is_some()).collect();
             let at = *place.get(&objects);
             request.pointer_mut(at).unwrap()["zz"] = json!(1);
-            let refused = translate(way, request.to_string().as_bytes(), "m", LimitName::MaxTokens).unwrap_err();
+            let refused = translate(way, request.to_string().as_bytes(), "m").unwrap_err();
             prop_assert!(refused.path.ends_with("zz"), "{}", refused);
         }
     }
 
     #[test]
     fn a_translated_stream_adds_up_to_the_translated_answer(said in said()) {
-        let chat = add_up_chat(&streamed(Way::ChatToMessages, &said.messages_events()));
-        prop_assert_eq!(chat, whole(Way::ChatToMessages, &said.messages_whole()));
-        let message = add_up_messages(&streamed(Way::MessagesToChat, &said.chat_events()));
-        prop_assert_eq!(message, whole(Way::MessagesToChat, &said.chat_whole()));
+        let chat = add_up_chat(&streamed(Translation::CHAT_TO_MESSAGES, &said.messages_events()));
+        prop_assert_eq!(chat, whole(Translation::CHAT_TO_MESSAGES, &said.messages_whole()));
+        let message = add_up_messages(&streamed(Translation::MESSAGES_TO_CHAT, &said.chat_events()));
+        prop_assert_eq!(message, whole(Translation::MESSAGES_TO_CHAT, &said.chat_whole()));
     }
 
     #[test]
     fn an_answer_there_and_back_says_the_same(said in said()) {
         let message = said.messages_whole();
-        let back = whole(Way::MessagesToChat, &whole(Way::ChatToMessages, &message));
+        let back = whole(Translation::MESSAGES_TO_CHAT, &whole(Translation::CHAT_TO_MESSAGES, &message));
         let usage = &back["usage"];
         prop_assert_eq!(&usage["input_tokens"], &message["usage"]["input_tokens"]);
         prop_assert_eq!(&usage["cache_creation_input_tokens"], &message["usage"]["cache_creation_input_tokens"]);
@@ -443,14 +443,14 @@ proptest! {
 
     #[test]
     fn nothing_makes_it_panic(body in "\\PC{0,60}", json in object(), said in said(), hurt in any::<Index>(), with in object()) {
-        for way in WAYS {
+        for way in TRANSLATIONS {
             for body in [body.as_bytes(), json.to_string().as_bytes()] {
-                let _ = translate(way, body, "m", LimitName::MaxTokens);
+                let _ = translate(way, body, "m");
                 let _ = answers(way).whole(body, NOW);
                 let _ = error::refusal(way, 500, body, "r");
             }
             // A stream in which one event is something else, or comes twice.
-            let mut events = if way == Way::ChatToMessages { said.messages_events() } else { said.chat_events() };
+            let mut events = if way == Translation::CHAT_TO_MESSAGES { said.messages_events() } else { said.chat_events() };
             let at = hurt.index(events.len());
             let twice = events[at].clone();
             events.insert(at, twice);
@@ -476,11 +476,11 @@ fn schemas_and_inputs_keep_their_bytes() {
     let body = format!(
         r#"{{"model":"m","max_tokens":1,"messages":[{{"role":"user","content":"x"}},{{"role":"assistant","content":null,"tool_calls":[{{"id":"i","type":"function","function":{{"name":"f","arguments":"{{\"z\": 1.0, \"a\":1e3}}"}}}}]}},{{"role":"tool","tool_call_id":"i","content":"y"}}],"tools":[{{"type":"function","function":{{"name":"f","parameters":{schema}}}}}]}}"#
     );
-    let sent = translate(Way::ChatToMessages, body.as_bytes(), "m", LimitName::MaxTokens).unwrap().body;
+    let sent = translate(Translation::CHAT_TO_MESSAGES, body.as_bytes(), "m").unwrap().body;
     let text = std::str::from_utf8(&sent).unwrap();
     assert!(text.contains(schema), "{text}");
     assert!(text.contains(r#""input":{"z": 1.0, "a":1e3}"#), "{text}");
-    let back = translate(Way::MessagesToChat, &sent, "m", LimitName::MaxTokens).unwrap().body;
+    let back = translate(Translation::MESSAGES_TO_CHAT, &sent, "m").unwrap().body;
     let text = std::str::from_utf8(&back).unwrap();
     assert!(text.contains(schema) && text.contains(r#""arguments":"{\"z\": 1.0, \"a\":1e3}""#), "{text}");
 }
@@ -488,7 +488,7 @@ fn schemas_and_inputs_keep_their_bytes() {
 #[test]
 fn the_model_that_is_sent_stands_in_the_body() {
     let body = Bytes::from_static(br#"{"model":"asked","messages":[{"role":"user","content":"x"}]}"#);
-    let sent = translate(Way::ChatToMessages, &body, "claude-x", LimitName::MaxTokens).unwrap();
+    let sent = translate(Translation::CHAT_TO_MESSAGES, &body, "claude-x").unwrap();
     let value: Value = serde_json::from_slice(&sent.body).unwrap();
     assert_eq!((&value["model"], &*sent.answers.model), (&json!("claude-x"), "claude-x"));
 }

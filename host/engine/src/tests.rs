@@ -68,7 +68,7 @@ fn backend(id: &str, tier: Tier) -> Backend {
     Backend {
         id: id.into(),
         tier,
-        dialect: Dialect::Openai,
+        dialect: Dialect::OPENAI,
         weight: 1,
         limits: Limits::default(),
         routes: vec![Route { asked: Pattern::Exact("m".into()), sent: "maker/m".into() }],

@@ -27,7 +27,7 @@ fn backend(id: &str, tier: Tier) -> Backend {
     Backend {
         id: id.into(),
         tier,
-        dialect: Dialect::Openai,
+        dialect: Dialect::OPENAI,
         weight: 1,
         limits: Limits { rpm: Some(60), ..Limits::default() },
         routes: vec![Route { asked: Pattern::Exact("m".into()), sent: "maker/m".into() }],

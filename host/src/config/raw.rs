@@ -1,12 +1,14 @@
 //! `pointsman.toml` as it is written, nothing checked yet; also the source of its JSON schema.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+use pointsman_core::dialect::Dialect;
 use pointsman_core::exchange::Budgets;
 use pointsman_core::fleet::health::CooldownSettings;
 use pointsman_core::lifecycle::fault_breaker::FaultLimits;
 use pointsman_core::table::Timeouts;
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 
 use super::defaults::{self, millis};
@@ -326,7 +328,7 @@ pub(super) struct RawBackend {
     #[schemars(required, with = "String")]
     pub(super) base_url: Option<String>,
     /// Wire format of the provider's API.
-    #[schemars(extend("default" = "openai"))]
+    #[schemars(extend("default" = Dialect::default().as_str()))]
     pub(super) dialect: Option<RawDialect>,
     /// env:NAME, env:NAME#2 (the second of a comma-separated list), file:PATH, file:PATH#2 (its second line), sealed:...
     /// (what `pointsman config seal` prints), or the key itself.
@@ -368,13 +370,18 @@ pub(super) enum RawTier {
     Fallback,
 }
 
-#[derive(Clone, Copy, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-#[schemars(rename = "Dialect")]
-pub(super) enum RawDialect {
-    Openai,
-    Anthropic,
-    Plain,
+#[derive(Clone, Copy, Deserialize)]
+#[serde(transparent)]
+pub(super) struct RawDialect(pub(super) Dialect);
+
+impl JsonSchema for RawDialect {
+    fn schema_name() -> Cow<'static, str> {
+        "Dialect".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "string", "enum": Dialect::NAMES})
+    }
 }
 
 #[derive(Deserialize, JsonSchema)]

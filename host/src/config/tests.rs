@@ -87,7 +87,7 @@ fn the_documented_file_says_what_it_says() {
     assert_eq!(config.policy.settings["emergency_rpm_fraction"], 0.1);
     assert_eq!((config.stream.commit, config.stream.resume), (Commit::FirstContent, Resume::Splice));
     let BackendConfig { backend, base_url, api_key, .. } = &config.backends[0];
-    assert_eq!((&*backend.id, backend.tier, backend.dialect), ("nvidia-1", Tier::Primary, Dialect::Openai));
+    assert_eq!((&*backend.id, backend.tier, backend.dialect), ("nvidia-1", Tier::Primary, Dialect::OPENAI));
     assert_eq!((base_url.host(), base_url.path()), (Some("integrate.api.nvidia.com"), "/v1"));
     assert_eq!(api_key.as_ref().unwrap().expose(), "nv-1");
     assert_eq!(backend.sent_model("llama-70b").as_deref(), Some("meta/llama-3.1-70b-instruct"));

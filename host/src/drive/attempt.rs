@@ -18,7 +18,7 @@ use pointsman_core::exchange::{Ended, Sending};
 use pointsman_core::http::retry_after::RateHints;
 use pointsman_core::outcome::{Kind, Outcome};
 use pointsman_core::record::Usage;
-use pointsman_core::table::{Dialect, Lane};
+use pointsman_core::table::Lane;
 use tokio::time::Instant;
 
 use super::foreign::Foreign;
@@ -124,7 +124,7 @@ pub async fn attempt(live: &Live, target: &Target, sending: &Sending, told: Opti
         && head.status.is_success();
     // A stream was asked for, and an answer in one piece came: it is told as a stream, or its client would see none.
     let unasked = !events && asked.streaming && !encoded && streams_are_known(asked.operation);
-    let unasked = unasked && target.dialect != Dialect::Plain && has_content_type(&head.headers, "application/json");
+    let unasked = unasked && !target.dialect.is_opaque() && has_content_type(&head.headers, "application/json");
     let Plan { joiner, prefilled, foreign, .. } = plan;
     let dialect = spoken(foreign.as_ref(), target);
     let expected = Expected {
@@ -144,8 +144,7 @@ pub async fn attempt(live: &Live, target: &Target, sending: &Sending, told: Opti
         if sending.join.is_some() {
             return failed(Outcome::new(Kind::NotResumed, "the upstream answered with nothing"));
         }
-        let says_something =
-            asked.operation != Operation::Other && asked.has_body() && target.dialect != Dialect::Plain;
+        let says_something = asked.operation != Operation::Other && asked.has_body() && !target.dialect.is_opaque();
         if says_something && head.status.is_success() && head.status != StatusCode::NO_CONTENT {
             return failed(Outcome::new(Kind::Malformed, "the upstream answered with an empty body"));
         }

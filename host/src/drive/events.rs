@@ -42,7 +42,7 @@ impl Events {
         rewriter: Option<Rewriter>,
     ) -> Self {
         let tap = StreamTap::new(dialect, operation);
-        let (reader, is_json) = (sse::Reader::default(), dialect != Dialect::Plain);
+        let (reader, is_json) = (sse::Reader::default(), !dialect.is_opaque());
         Self { reader, tap, joiner, rewriter, dialect, hide_usage, is_json }
     }
 

@@ -2,14 +2,17 @@
 //!
 //! Behind here nobody notices: the answer is read, joined, counted and relayed in the client's own dialect.
 
+use std::borrow::Cow;
+
 use bytes::{Bytes, BytesMut};
 use http::StatusCode;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue};
 use http::response::Parts;
-use http::uri::PathAndQuery;
-use pointsman_core::dialect::translate::request::{Translated, translate};
+use http::uri::{InvalidUri, PathAndQuery};
+use pointsman_core::dialect::headers::remove_own;
+use pointsman_core::dialect::translate::request::Translated;
 use pointsman_core::dialect::translate::stream::Stream;
-use pointsman_core::dialect::translate::{Answers, LimitName, Untranslatable, Way, error};
+use pointsman_core::dialect::translate::{Answers, Translation, Untranslatable, error};
 use pointsman_core::http::sse;
 use pointsman_core::outcome::{Kind, Outcome};
 use pointsman_core::time::Timestamp;
@@ -22,7 +25,6 @@ use super::snapshot::Target;
 pub struct Foreign {
     /// The body for the backend.
     pub body: Bytes,
-    way: Way,
     answers: Answers,
 }
 
@@ -38,8 +40,8 @@ pub struct Rewriter {
 /// # Errors
 /// There are, but it cannot be translated.
 pub fn may_cross(view: &View, asked: &Asked) -> Result<bool, Untranslatable> {
-    let Some(way) = way_of(view, asked) else { return Ok(false) };
-    translate(way, &asked.body, &asked.model, LimitName::default()).map(|_| true)
+    let Some(translation) = translation_of(view, asked) else { return Ok(false) };
+    asked.translations.check(translation, &asked.body, &asked.model).map(|()| true)
 }
 
 /// Is there a backend that may serve this request for nothing?
@@ -47,10 +49,10 @@ pub fn serves_free(view: &View, asked: &Asked) -> bool {
     view.serves_free(&asked.model, asked.operation, may_cross(view, asked) == Ok(true))
 }
 
-fn way_of(view: &View, asked: &Asked) -> Option<Way> {
+fn translation_of(view: &View, asked: &Asked) -> Option<Translation> {
     asked.body_facts.as_ref()?;
     let first = view.foreign(&asked.model, asked.operation).next()?;
-    Way::of(asked.operation, view.backend(first).dialect)
+    Translation::of(asked.operation, view.backend(first).dialect)
 }
 
 impl Foreign {
@@ -59,40 +61,36 @@ impl Foreign {
     /// # Errors
     /// It cannot be; [`may_cross`] has said so before.
     pub fn of(asked: &Asked, target: &Target, model: &str) -> Result<Option<Self>, Outcome> {
-        let Some(way) = Way::of(asked.operation, target.dialect).filter(|_| asked.body_facts.is_some()) else {
-            return Ok(None);
-        };
-        // OpenAI's own servers refuse the older name for their newer models; most others know only that.
+        let translation = Translation::of(asked.operation, target.dialect).filter(|_| asked.body_facts.is_some());
+        let Some(translation) = translation else { return Ok(None) };
         let host = target.base.authority().host();
-        let own =
-            ["openai.com", "openai.azure.com"].iter().any(|name| host == *name || host.ends_with(&format!(".{name}")));
-        let limit = if own { LimitName::MaxCompletionTokens } else { LimitName::MaxTokens };
         let refused = |why: Untranslatable| Outcome::new(Kind::Refused, why.to_string());
-        let Translated { body, answers } = translate(way, &asked.body, model, limit).map_err(refused)?;
+        let translated = asked.translations.translated(translation, &asked.body, model, host);
+        let Translated { body, answers } = translated.map_err(refused)?;
         // The usage is always told, so that it can be counted; a client that did not ask for it does not see it.
-        Ok(Some(Self { body, way, answers: Answers { include_usage: true, ..answers } }))
+        Ok(Some(Self { body, answers: Answers { include_usage: true, ..answers } }))
     }
 
     /// The way it is translated.
-    pub const fn way(&self) -> Way {
-        self.way
+    pub const fn translation(&self) -> Translation {
+        self.answers.translation
     }
 
     /// Where it goes, under the backend's base URL.
-    pub fn path(&self) -> PathAndQuery {
-        PathAndQuery::from_static(self.way.path())
+    ///
+    /// # Errors
+    /// The model's name cannot stand in a path.
+    pub fn path(&self) -> Result<PathAndQuery, InvalidUri> {
+        let Answers { translation, stream, model, .. } = &self.answers;
+        match translation.path(model, *stream) {
+            Cow::Borrowed(path) => Ok(PathAndQuery::from_static(path)),
+            Cow::Owned(path) => path.parse(),
+        }
     }
 
     /// Takes out of the client's headers those that speak of its own API.
     pub fn clean(&self, headers: &mut HeaderMap) {
-        let prefix = match self.way {
-            Way::ChatToMessages => "openai-",
-            Way::MessagesToChat => "anthropic-",
-        };
-        let own: Vec<_> = headers.keys().filter(|name| name.as_str().starts_with(prefix)).cloned().collect();
-        for name in own {
-            headers.remove(name);
-        }
+        remove_own(headers, self.translation().downstream());
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     }
 
@@ -107,7 +105,7 @@ impl Foreign {
 
     /// A refusal in the client's dialect.
     pub fn refusal(&self, head: &mut Parts, body: &[u8], request_id: &str) -> Bytes {
-        let (status, body) = error::refusal(self.way, head.status.as_u16(), body, request_id);
+        let (status, body) = error::refusal(self.translation(), head.status.as_u16(), body, request_id);
         head.status = StatusCode::from_u16(status).unwrap_or(head.status);
         head.headers.remove(CONTENT_LENGTH);
         head.headers.remove(CONTENT_ENCODING);
@@ -157,7 +155,7 @@ impl Rewriter {
     }
 
     /// Has the model said why it stopped?
-    pub const fn finished(&self) -> bool {
+    pub fn finished(&self) -> bool {
         self.stream.finished()
     }
 }

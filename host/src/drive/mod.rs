@@ -26,6 +26,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::response::Parts;
 use pointsman_core::clients::Admission;
+use pointsman_core::dialect::Dialect;
 use pointsman_core::dialect::envelope::ErrorKind;
 use pointsman_core::exchange::Event;
 
@@ -146,7 +147,7 @@ fn out_of_step(live: Box<Live>) -> Reply {
 
 /// Ends an exchange with an error of our own.
 fn own_error(mut live: Box<Live>, kind: ErrorKind, message: &str) -> Reply {
-    let reply = OwnError::new(kind, message).reply(live.asked().operation, &live.asked().id);
+    let reply = OwnError::new(kind, message).reply(Dialect::of_operation(live.asked().operation), &live.asked().id);
     live.rejected(reply.status().as_u16(), message);
     reply
 }

@@ -6,10 +6,10 @@ use http::{Request, Uri};
 use http_body_util::Full;
 use pointsman_core::contract::{Operation, Resume};
 use pointsman_core::dialect::facts::BodyFacts;
+use pointsman_core::dialect::headers;
 use pointsman_core::dialect::resume::{Joiner, Transcript, prefill};
 use pointsman_core::dialect::splice::{Change, splice};
 use pointsman_core::exchange::{Join, Sending};
-use pointsman_core::http::headers;
 use pointsman_core::outcome::Outcome;
 use pointsman_core::table::Dialect;
 
@@ -32,7 +32,7 @@ pub struct Plan {
 
 /// The dialect that the answer is read in: the backend's own, or the client's once it is translated.
 pub fn spoken(foreign: Option<&Foreign>, target: &Target) -> Dialect {
-    foreign.map_or(target.dialect, |foreign| foreign.way().downstream())
+    foreign.map_or(target.dialect, |foreign| foreign.translation().downstream())
 }
 
 /// The client's body with the model's name for this backend in it; for a prefill, with the beginning of the answer; for
@@ -78,8 +78,11 @@ fn changed(asked: &Asked, body: &Bytes, facts: &BodyFacts, target: &Target, send
 /// translated.
 pub fn request(asked: &Asked, target: &Target, plan: &Plan) -> Result<Request<Full<Bytes>>, String> {
     let foreign = plan.foreign.as_ref();
-    let path = foreign.map_or_else(|| asked.target.clone(), Foreign::path);
-    let operation = foreign.map_or(asked.operation, |foreign| foreign.way().upstream().1);
+    let path = match foreign {
+        Some(foreign) => foreign.path().map_err(|e| e.to_string())?,
+        None => asked.target.clone(),
+    };
+    let operation = foreign.map_or(asked.operation, |foreign| foreign.translation().upstream().1);
     let url = target.base.join(&Uri::from(path)).map_err(|e| e.to_string())?;
     let path = url.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
     let mut request = Request::new(Full::new(plan.body.clone()));

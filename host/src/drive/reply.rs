@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, RETRY_AFTER};
 use http::response::Parts;
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
-use pointsman_core::contract::Operation;
+use pointsman_core::dialect::Dialect;
 use pointsman_core::dialect::envelope::{self, Envelope, ErrorKind};
 use pointsman_core::exchange::{Reason, Refusal};
 use pointsman_core::http::headers;
@@ -71,7 +71,7 @@ pub fn early(snapshot: &Snapshot, asked: &Asked, body: ProxyBody) -> Reply {
 /// An error for a client that has its head already: the event that its SDK takes for an error.
 pub fn in_band(asked: &Asked, kind: ErrorKind, kind_override: Option<&str>, message: &str) -> Bytes {
     let error = Envelope { kind, kind_override, message, request_id: &asked.id };
-    error.stream_event(envelope::dialect_of(asked.operation), asked.operation)
+    error.stream_event(Dialect::of_operation(asked.operation), asked.operation)
 }
 
 /// What a refusal is called: the kind of error, its status, and a policy's own `type`.
@@ -101,7 +101,7 @@ pub fn of_refusal(live: &Live, refusal: &Refusal) -> Reply {
         message: &refusal.message,
         retry_after: refusal.retry_after,
     };
-    let mut reply = error.reply(asked.operation, &asked.id);
+    let mut reply = error.reply(Dialect::of_operation(asked.operation), &asked.id);
     own_headers(live, reply.headers_mut(), live.exchange().attempts().len() as u64);
     reply
 }
@@ -127,9 +127,9 @@ impl<'a> OwnError<'a> {
     }
 
     /// The response.
-    pub fn reply(&self, operation: Operation, request_id: &str) -> Reply {
+    pub fn reply(&self, dialect: Dialect, request_id: &str) -> Reply {
         let envelope = Envelope { kind: self.kind, kind_override: self.own_kind, message: self.message, request_id };
-        let mut reply = Response::new(ProxyBody::whole(envelope.body(envelope::dialect_of(operation))));
+        let mut reply = Response::new(ProxyBody::whole(envelope.body(dialect)));
         let own_status = StatusCode::from_u16(self.kind.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         *reply.status_mut() = self.status.unwrap_or(own_status);
         let headers = reply.headers_mut();

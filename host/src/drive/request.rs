@@ -9,7 +9,9 @@ use http::{HeaderMap, Method};
 use pointsman_core::clients::Spending;
 use pointsman_core::contract::{NONE, Operation};
 use pointsman_core::dialect::facts::{Ambiguous, BodyFacts};
+use pointsman_core::dialect::operation_at;
 use pointsman_core::dialect::splice::must_ask_usage;
+use pointsman_core::dialect::translate::Translations;
 use pointsman_core::exchange::Facts;
 use pointsman_core::table::Dialect;
 use pointsman_core::view::UNKNOWN_MODEL;
@@ -53,6 +55,8 @@ pub struct Asked {
     pub body_facts: Option<BodyFacts>,
     /// What is asked for.
     pub operation: Operation,
+    /// The request in other dialects.
+    pub translations: Translations,
     /// The model; "unknown" when none was named.
     pub model: Arc<str>,
     /// Does the client want a stream?
@@ -102,7 +106,7 @@ impl Asked {
     pub fn read(arrival: Arrival) -> Result<Self, Ambiguous> {
         let Arrival { id, client, spending, head, body } = arrival;
         let target = head.uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
-        let operation = Operation::of_path(target.path());
+        let operation = operation_at(target.path());
         let header = |name: &str| head.headers.get(name).and_then(|v| v.to_str().ok());
         let facts = match body.is_empty() {
             true => BodyFacts::default(),
@@ -124,6 +128,7 @@ impl Asked {
             client,
             client_index,
             operation,
+            translations: Translations::default(),
             streaming: facts.stream,
             prompt_tokens: facts.prompt_tokens,
             max_tokens: facts.max_tokens,

@@ -176,7 +176,7 @@ mod tests {
         let backend = Backend {
             id: "a".into(),
             tier: Tier::Primary,
-            dialect: Dialect::Openai,
+            dialect: Dialect::OPENAI,
             weight: 1,
             limits: Limits { max_concurrency: Some(1), ..Limits::default() },
             routes: Vec::new(),

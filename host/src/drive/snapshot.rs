@@ -98,7 +98,7 @@ impl Target {
     /// The key itself, without the scheme before it; empty where there is none.
     pub fn bare_key(&self) -> &[u8] {
         let key = self.key.as_ref().map_or(&[][..], |key| key.as_bytes());
-        key.strip_prefix(b"Bearer ").unwrap_or(key)
+        key.strip_prefix(self.dialect.format().key_prefix().as_bytes()).unwrap_or(key)
     }
 
     /// The targets of a configuration; connections to places that stay are taken over from `before`.
@@ -123,10 +123,7 @@ impl Target {
             .map_err(|e| TargetError::BaseUrl { id: id(), reason: e.to_string() })?;
         let dialect = config.backend.dialect;
         let key = config.api_key.as_ref().map(|key| {
-            let text = match dialect {
-                Dialect::Openai | Dialect::Plain => format!("Bearer {}", key.expose()),
-                Dialect::Anthropic => key.expose().to_owned(),
-            };
+            let text = format!("{}{}", dialect.format().key_prefix(), key.expose());
             let mut value = HeaderValue::try_from(text).map_err(|_| TargetError::Key { id: id() })?;
             value.set_sensitive(true);
             Ok(value)

@@ -233,7 +233,7 @@ impl Run<'_> {
             tap.push(body);
             return tap.usage().unwrap_or_default();
         }
-        if response.status >= 300 || self.dialect == Dialect::Plain {
+        if response.status >= 300 || self.dialect.is_opaque() {
             return Usage::default();
         }
         match self.facts.operation {
@@ -338,7 +338,7 @@ impl Run<'_> {
     fn usage_of_stream(&self, pieces: &Pieces, end: Duration, kind: Kind) -> Usage {
         let answered = kind == Kind::Answered;
         let seen = if answered { pieces.count } else { pieces.seen_by(end) };
-        if self.dialect == Dialect::Plain || (seen == 0 && !answered) {
+        if self.dialect.is_opaque() || (seen == 0 && !answered) {
             return Usage::default();
         }
         self.usage(seen, !answered)
@@ -438,7 +438,7 @@ mod tests {
     fn came_to(answer: &Answer, streaming: bool, commit: Commit) -> (Option<u128>, u128, Kind) {
         let (lane, resume, model) = (Lane::Primary, Resume::None, "m".to_owned());
         let sending = Sending { backend: 0, lane, model, timeouts: limits(), commit, resume, join: None };
-        let course = course(answer, &facts(streaming), &sending, Dialect::Openai, Timestamp::from_millis(5), 0);
+        let course = course(answer, &facts(streaming), &sending, Dialect::OPENAI, Timestamp::from_millis(5), 0);
         (course.commit.map(|at| at.as_millis()), course.end.as_millis(), course.ended.outcome.kind)
     }
 
@@ -494,7 +494,7 @@ mod tests {
             Sending { backend: 0, lane, model, timeouts: limits(), commit: Commit::FirstContent, resume, join: None };
         let usage = |gives| {
             let answer = answer(gives, 100, 400, 3);
-            course(&answer, &facts(true), &sending, Dialect::Openai, Timestamp::default(), 0).ended.usage
+            course(&answer, &facts(true), &sending, Dialect::OPENAI, Timestamp::default(), 0).ended.usage
         };
         let whole = Usage { input_tokens: 10, output_tokens: 3, ..Usage::default() };
         assert_eq!(usage(ok()), whole);
@@ -508,7 +508,7 @@ mod tests {
             let commit = Commit::FirstContent;
             let sending = Sending { backend: 0, lane, model, timeouts: limits(), commit, resume, join: Some(join) };
             let answer = answer(ok(), 100, 300, tokens);
-            let course = course(&answer, &facts(true), &sending, Dialect::Openai, Timestamp::default(), told);
+            let course = course(&answer, &facts(true), &sending, Dialect::OPENAI, Timestamp::default(), told);
             (course.commit.map(|at| at.as_millis()), course.ended.outcome.kind)
         };
         assert_eq!(joined(Join::Splice, 4, 2), (Some(200), Kind::Answered), "the third token");

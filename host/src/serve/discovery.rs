@@ -4,9 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pointsman_core::http::headers::DEFAULT_ANTHROPIC_VERSION;
-use pointsman_core::table::Dialect;
-use serde::Deserialize;
+use http::{HeaderMap, Uri};
+use pointsman_core::http::url::BaseUrl;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
@@ -37,16 +36,6 @@ struct Known {
     models: Arc<Vec<String>>,
 }
 
-#[derive(Deserialize)]
-struct List {
-    data: Vec<Entry>,
-}
-
-#[derive(Deserialize)]
-struct Entry {
-    id: String,
-}
-
 impl Discovery {
     /// Nothing is asked until somebody wants to know.
     pub fn new() -> reqwest::Result<Self> {
@@ -67,8 +56,7 @@ impl Discovery {
         {
             return k.models.clone();
         }
-        let asked =
-            snapshot.config.backends.iter().filter(|b| b.backend.any_model() && b.backend.dialect != Dialect::Plain);
+        let asked = snapshot.config.backends.iter().filter(|b| b.backend.any_model() && !b.backend.dialect.is_opaque());
         let lists = futures_util::future::join_all(asked.map(|b| self.ask(b))).await;
         let complete = lists.iter().all(Option::is_some);
         let mut models: BTreeSet<String> = snapshot.view.table.models.iter().cloned().collect();
@@ -82,30 +70,28 @@ impl Discovery {
 
     /// Asks one backend for its models; keeps those that it serves under the same name.
     async fn ask(&self, backend: &BackendConfig) -> Option<Vec<String>> {
-        let base = backend.base_url.to_string();
-        let base = base.trim_end_matches('/');
-        let versioned = base
-            .rsplit('/')
-            .next()
-            .is_some_and(|s| s.starts_with('v') && s[1..].starts_with(|c: char| c.is_ascii_digit()));
-        let url = if versioned { format!("{base}/models") } else { format!("{base}/v1/models") };
-        let mut request = self.client.get(url);
+        let format = backend.backend.dialect.format();
+        let base = BaseUrl::parse(&backend.base_url.to_string()).ok()?;
+        let url = base.join(&Uri::from_static(format.models_path())).ok()?;
+        let mut headers = HeaderMap::new();
+        format.add_headers(&mut headers);
+        let mut request = self.client.get(url.to_string()).headers(headers);
         if let Some(key) = &backend.api_key {
-            request = match backend.backend.dialect {
-                Dialect::Anthropic => {
-                    request.header("x-api-key", key.expose()).header("anthropic-version", DEFAULT_ANTHROPIC_VERSION)
-                }
-                Dialect::Openai | Dialect::Plain => request.bearer_auth(key.expose()),
-            };
+            request = request.header(format.key_header(), format!("{}{}", format.key_prefix(), key.expose()));
         }
-        let list = async { request.send().await?.error_for_status()?.json::<List>().await };
-        match list.await {
-            Ok(list) => {
-                let served = |entry: Entry| backend.backend.serves(&entry.id).then_some(entry.id);
-                Some(list.data.into_iter().take(MAX_MODELS).filter_map(served).collect())
+        let id = &backend.backend.id;
+        let body = async { request.send().await?.error_for_status()?.bytes().await };
+        match body.await {
+            Ok(body) => {
+                let Some(names) = format.listed_models(&body) else {
+                    tracing::debug!(backend = %id, "the backend's list of models could not be read");
+                    return None;
+                };
+                let served = |name: &String| backend.backend.serves(name);
+                Some(names.into_iter().take(MAX_MODELS).filter(served).collect())
             }
             Err(error) => {
-                tracing::debug!(backend = %backend.backend.id, error = %error.without_url(), "the backend's list of models could not be fetched");
+                tracing::debug!(backend = %id, error = %error.without_url(), "the backend's list of models could not be fetched");
                 None
             }
         }

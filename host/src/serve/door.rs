@@ -6,6 +6,7 @@ use http::Uri;
 use pointsman_core::contract::Operation;
 use pointsman_core::denial::Denial;
 use pointsman_core::dialect::envelope::ErrorKind;
+use pointsman_core::dialect::{Dialect, operation_at};
 use pointsman_core::time::Timestamp;
 use pointsman_core::view::UNKNOWN_MODEL;
 
@@ -25,7 +26,7 @@ pub(super) struct Door<'a> {
 impl<'a> Door<'a> {
     /// A request with this id has arrived.
     pub(super) fn new(proxy: &'a Proxy, id: String, uri: &Uri) -> Self {
-        let (operation, arrived) = (Operation::of_path(uri.path()), proxy.clock.now());
+        let (operation, arrived) = (operation_at(uri.path()), proxy.clock.now());
         Self { proxy, id, arrived, operation, uri: uri.clone(), client: None, asked: None }
     }
 
@@ -51,7 +52,7 @@ impl<'a> Door<'a> {
 
     /// Refuses it with this error.
     pub(super) fn deny_with(&self, reason: Denial, error: &OwnError<'_>) -> Reply {
-        let reply = error.reply(self.operation, &self.id);
+        let reply = error.reply(Dialect::of_operation(self.operation), &self.id);
         self.proxy.denied(Denied {
             id: &self.id,
             arrived: self.arrived,

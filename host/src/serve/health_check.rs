@@ -13,9 +13,8 @@ use http::header::CONTENT_TYPE;
 use http_body_util::BodyExt as _;
 use pointsman_core::clients::{Admission, Spending};
 use pointsman_core::contract::NONE;
-use pointsman_core::table::Dialect;
+use pointsman_core::dialect::translate::ping;
 use pointsman_core::time::Timestamp;
-use serde_json::json;
 use tokio::task::JoinSet;
 
 use crate::config::{BackendConfig, HealthCheck};
@@ -47,7 +46,8 @@ pub async fn run(proxy: Arc<Proxy>) {
             if rested && proxy.line.with(|fleet, now| fleet.is_probe_due(now, &snapshot.view, index, &check.model)) {
                 checked.insert(id.clone(), now);
                 let only = Only { backend: index, within: check.timeout };
-                under_way.spawn(one(proxy.clone(), snapshot.clone(), only, request(backend, check, now)));
+                let Some(request) = request(backend, check, now) else { continue };
+                under_way.spawn(one(proxy.clone(), snapshot.clone(), only, request));
             }
         }
     }
@@ -68,21 +68,14 @@ async fn one(proxy: Arc<Proxy>, snapshot: Arc<Snapshot>, only: Only, arrival: Ar
     let _ = tokio::time::timeout(only.within + GRACE, whole).await;
 }
 
-fn request(backend: &BackendConfig, check: &HealthCheck, now: Timestamp) -> Arrival {
-    let path = match backend.backend.dialect {
-        Dialect::Anthropic => "/v1/messages",
-        Dialect::Openai | Dialect::Plain => "/v1/chat/completions",
-    };
-    let request = http::Request::post(path)
-        .header(CONTENT_TYPE, "application/json")
-        .body(())
-        .expect("these are a path and headers");
-    let body = json!({ "model": &*check.model, "messages": [{ "role": "user", "content": "ping" }], "max_tokens": 1 });
-    Arrival {
+fn request(backend: &BackendConfig, check: &HealthCheck, now: Timestamp) -> Option<Arrival> {
+    let (path, body) = ping(backend.backend.dialect, &check.model)?;
+    let request = http::Request::post(&*path).header(CONTENT_TYPE, "application/json").body(()).ok()?;
+    Some(Arrival {
         id: format!("check_{}_{}", backend.backend.id, now.as_millis()),
         client: Some((NONE, CLIENT.into())),
         spending: Spending::default(),
         head: request.into_parts().0,
-        body: body.to_string().into(),
-    }
+        body,
+    })
 }

@@ -273,8 +273,6 @@ impl LaneTotals {
 
 /// OpenTelemetry's words for what is asked (`gen_ai.operation.name`).
 pub(super) const GEN_AI_OPERATIONS: [&str; 4] = ["chat", "text_completion", "embeddings", "other"];
-/// For the provider the dialect stands: the record does not say whose service a URL is.
-pub(super) const GEN_AI_PROVIDERS: [&str; 3] = ["openai", "anthropic", "plain"];
 
 /// Counters of OpenTelemetry's GenAI conventions for one model, provider and operation.
 #[derive(Debug)]
@@ -307,26 +305,28 @@ impl GenAiCells {
     }
 }
 
-/// One model: its cells by provider and operation, made when first used.
-#[derive(Debug, Default)]
+/// One model: its cells by provider and operation, made when first used. For the provider the dialect stands, because the
+/// record does not say whose service a URL is.
+#[derive(Debug)]
 pub(super) struct ModelCells {
-    pub(super) by: [[OnceLock<Box<GenAiCells>>; GEN_AI_OPERATIONS.len()]; GEN_AI_PROVIDERS.len()],
+    pub(super) by: Vec<(Dialect, [OnceLock<Box<GenAiCells>>; GEN_AI_OPERATIONS.len()])>,
+}
+
+impl Default for ModelCells {
+    fn default() -> Self {
+        Self { by: Dialect::all().map(|dialect| (dialect, Default::default())).collect() }
+    }
 }
 
 impl ModelCells {
     fn of(&self, dialect: Dialect, operation: Operation) -> &GenAiCells {
-        let provider = match dialect {
-            Dialect::Openai => 0,
-            Dialect::Anthropic => 1,
-            Dialect::Plain => 2,
-        };
         let operation = match operation {
             Operation::Chat | Operation::Response | Operation::Message => 0,
             Operation::Completion => 1,
             Operation::Embedding => 2,
             Operation::Other => 3,
         };
-        self.by[provider][operation].get_or_init(GenAiCells::new)
+        self.by[dialect.index()].1[operation].get_or_init(GenAiCells::new)
     }
 }
 

@@ -11,8 +11,8 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeCounterValue, EncodeG
 use prometheus_client::metrics::MetricType;
 
 use super::cells::{
-    ClientCells, Count, DenialCounts, Directory, GEN_AI_OPERATIONS, GEN_AI_PROVIDERS, GenAiCells, Histogram, LANES,
-    LaneCells, LaneTotals, Spent, Usd,
+    ClientCells, Count, DenialCounts, Directory, GEN_AI_OPERATIONS, GenAiCells, Histogram, LANES, LaneCells,
+    LaneTotals, Spent, Usd,
 };
 use super::metrics::{BACKEND_STATES, Counted, DECISIONS, Live, LiveBackend};
 use pointsman_core::lifecycle::promotion::PromotionStep;
@@ -177,12 +177,12 @@ fn clients(page: &mut Page<'_>, directory: &Directory) -> fmt::Result {
 fn gen_ai(page: &mut Page<'_>, directory: &Directory) -> fmt::Result {
     let mut all: Vec<([(&str, &str); 3], &GenAiCells)> = Vec::new();
     for (model, cells) in directory.models.all() {
-        for (provider, operations) in GEN_AI_PROVIDERS.into_iter().zip(&cells.by) {
+        for (provider, operations) in &cells.by {
             for (operation, cells) in GEN_AI_OPERATIONS.into_iter().zip(operations) {
                 if let Some(cells) = cells.get() {
                     let labels = [
                         ("gen_ai_operation_name", operation),
-                        ("gen_ai_provider_name", provider),
+                        ("gen_ai_provider_name", provider.as_str()),
                         ("gen_ai_request_model", model),
                     ];
                     all.push((labels, cells));

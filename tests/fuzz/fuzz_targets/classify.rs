@@ -13,7 +13,7 @@ use pointsman_core::http::sse::Event;
 fuzz_target!(|input: &[u8]| {
     let [high, low, body @ ..] = input else { return };
     let status = u16::from_be_bytes([*high, *low]) % 600;
-    for dialect in [Dialect::Openai, Dialect::Anthropic, Dialect::Plain] {
+    for dialect in [Dialect::OPENAI, Dialect::ANTHROPIC, Dialect::PLAIN] {
         let outcome = classify(dialect, status, &HeaderMap::new(), body, Timestamp::default());
         assert!(status < 400 || outcome.kind != Kind::Answered);
         assert!(outcome.message.chars().count() <= MAX_MESSAGE_CHARS);

@@ -10,8 +10,8 @@ use pointsman_core::dialect::usage::BodyTap;
 use serde_json::{Value, json};
 
 fuzz_target!(|input: &[u8]| {
-    let mut tap = BodyTap::new(Dialect::Openai);
-    let mut split = BodyTap::new(Dialect::Openai);
+    let mut tap = BodyTap::new(Dialect::OPENAI);
+    let mut split = BodyTap::new(Dialect::OPENAI);
     tap.push(input);
     input.chunks(3).for_each(|chunk| split.push(chunk));
     assert_eq!(tap.usage(), split.usage());

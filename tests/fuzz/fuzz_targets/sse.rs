@@ -23,10 +23,10 @@ struct Read {
 fn read<'a>(chunks: impl Iterator<Item = &'a [u8]>) -> Read {
     let mut reader = Reader::new(LIMIT_BYTES);
     let mut taps = [
-        StreamTap::new(Dialect::Openai, Operation::Chat),
-        StreamTap::new(Dialect::Openai, Operation::Response),
-        StreamTap::new(Dialect::Anthropic, Operation::Message),
-        StreamTap::new(Dialect::Plain, Operation::Other),
+        StreamTap::new(Dialect::OPENAI, Operation::Chat),
+        StreamTap::new(Dialect::OPENAI, Operation::Response),
+        StreamTap::new(Dialect::ANTHROPIC, Operation::Message),
+        StreamTap::new(Dialect::PLAIN, Operation::Other),
     ];
     let mut read = Read { events: Vec::new(), taken: Vec::new(), too_long: false };
     for chunk in chunks {
@@ -42,7 +42,7 @@ fn read<'a>(chunks: impl Iterator<Item = &'a [u8]>) -> Read {
                     for tap in &mut taps {
                         tap.see(&event);
                     }
-                    for dialect in [Dialect::Openai, Dialect::Anthropic, Dialect::Plain] {
+                    for dialect in [Dialect::OPENAI, Dialect::ANTHROPIC, Dialect::PLAIN] {
                         drop(classify_event(dialect, &event));
                     }
                     if let Some(data) = event.data {

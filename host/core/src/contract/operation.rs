@@ -42,35 +42,4 @@ impl Operation {
             Operation::Other => "other",
         }
     }
-
-    /// What this path asks for, whatever stands before its last segments.
-    pub fn of_path(path: &str) -> Self {
-        let path = path.trim_end_matches('/');
-        if path.ends_with("/chat/completions") {
-            Operation::Chat
-        } else if path.ends_with("/completions") {
-            Operation::Completion
-        } else if path.ends_with("/responses") {
-            Operation::Response
-        } else if path.ends_with("/messages") {
-            Operation::Message
-        } else if path.ends_with("/embeddings") {
-            Operation::Embedding
-        } else {
-            Operation::Other
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn operations_come_from_the_end_of_the_path() {
-        assert_eq!(Operation::of_path("/v1/chat/completions"), Operation::Chat);
-        assert_eq!(Operation::of_path("/v1/completions/"), Operation::Completion);
-        assert_eq!(Operation::of_path("/openai/v1/responses"), Operation::Response);
-        assert_eq!(Operation::of_path("/v1/files"), Operation::Other);
-    }
 }

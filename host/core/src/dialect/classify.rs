@@ -4,12 +4,12 @@ use std::ops::RangeInclusive;
 
 use http::HeaderMap;
 
-use super::message::{Said, presentable};
+use super::message::{ErrorDetails, presentable};
+use super::registry::Dialect;
 use crate::http::json;
 use crate::http::retry_after::RetryAfter;
 use crate::http::sse::Event;
 use crate::outcome::{Kind, Outcome};
-use crate::table::Dialect;
 use crate::time::Timestamp;
 
 /// How much of an error body is worth having for [`classify`], in bytes.
@@ -18,26 +18,24 @@ pub const BODY_PREFIX_BYTES: usize = 16 * 1024;
 /// What a response came to, by its head and the beginning of its body (at most [`BODY_PREFIX_BYTES`] are of use).
 ///
 /// 1xx to 3xx are answers: a redirect is the client's to follow, so that no key goes where the operator did not send
-/// it. A 2xx whose JSON is an error is that error. The `plain` dialect is judged by its status alone.
+/// it. A 2xx whose JSON is an error is that error. An answer that passes unread is judged by its status alone.
 pub fn classify(dialect: Dialect, status: u16, headers: &HeaderMap, body_prefix: &[u8], now: Timestamp) -> Outcome {
+    let format = dialect.format();
     if status < 400 {
-        let failed = (200..300).contains(&status) && dialect != Dialect::Plain && is_error(body_prefix);
-        return if failed { in_band(status, body_prefix, headers, now) } else { Outcome::answered(status) };
+        let failed = (200..300).contains(&status) && !format.is_opaque() && format.is_error(body_prefix);
+        return if failed { in_band(dialect, status, body_prefix, headers, now) } else { Outcome::answered(status) };
     }
-    let said = Said::read(body_prefix);
+    let details = format.error_details(body_prefix);
     let hint = RetryAfter::parse(status, headers, Some(body_prefix), now);
-    let kind = match dialect {
-        Dialect::Openai | Dialect::Anthropic => judge(status, &said, hint.is_some()),
-        Dialect::Plain => by_status(status),
-    };
+    let kind = format.error_kind(status, &details, hint.is_some());
     let retry_after = hint.filter(|_| may_wait(kind));
-    Outcome { kind, status: Some(status), retry_after, message: worded(&said, status) }
+    Outcome { kind, status: Some(status), retry_after, message: worded(&details, status) }
 }
 
-/// What an answer below 400 that is here as a whole came to: a success may still be an error, or a page of somebody who
-/// stands before the provider.
+/// The outcome of an answer below 400 that is here as a whole: a success may still be an error, or an HTML page from an
+/// intermediary.
 pub fn classify_whole(dialect: Dialect, status: u16, headers: &HeaderMap, body: &[u8], now: Timestamp) -> Outcome {
-    if dialect == Dialect::Plain || status >= 300 {
+    if dialect.is_opaque() || status >= 300 {
         return Outcome::answered(status);
     }
     if serde_json::from_slice::<serde::de::IgnoredAny>(body).is_err() {
@@ -50,32 +48,10 @@ pub fn classify_whole(dialect: Dialect, status: u16, headers: &HeaderMap, body: 
     classify(dialect, status, headers, body, now)
 }
 
-/// The error that an event inside a stream is; none when it is none.
-///
-/// Knows OpenAI's `data: {"error":...}`, the Responses API's `error` and `response.failed`, Anthropic's
-/// `event: error`, and a bare `event: error` with any data.
+/// The outcome of an error that an event inside a stream is; none when it is none.
 pub fn classify_event(dialect: Dialect, event: &Event<'_>) -> Option<Outcome> {
-    let data = event.data?;
-    let named = event.name == Some(b"error");
-    let failed = event.name == Some(b"response.failed");
-    let error = match dialect {
-        Dialect::Plain => return named.then(|| in_band(200, data, &HeaderMap::new(), Timestamp::default())),
-        Dialect::Openai | Dialect::Anthropic if named => data,
-        Dialect::Openai if failed => json::member(data, "response").unwrap_or(data),
-        // Most events end here, without being read.
-        Dialect::Openai | Dialect::Anthropic if memchr::memmem::find(data, b"\"error\"").is_none() => return None,
-        Dialect::Openai | Dialect::Anthropic if is_error(data) => data,
-        Dialect::Openai => return unnamed_failure(data),
-        Dialect::Anthropic => return None,
-    };
-    Some(in_band(200, error, &HeaderMap::new(), Timestamp::default()))
-}
-
-/// `response.failed` from a server that leaves out the `event` line.
-fn unnamed_failure(data: &[u8]) -> Option<Outcome> {
-    let failed = json::member(data, "type") == Some(b"\"response.failed\"");
-    let response = json::member(data, "response").filter(|_| failed)?;
-    Some(in_band(200, response, &HeaderMap::new(), Timestamp::default()))
+    let error = dialect.format().error_in_event(event)?;
+    Some(in_band(dialect, 200, error, &HeaderMap::new(), Timestamp::default()))
 }
 
 /// Is this JSON an object that is an error: an `error` that is filled, or `"type":"error"`, and no answer beside it?
@@ -93,14 +69,18 @@ pub fn is_error(body: &[u8]) -> bool {
     error
 }
 
-/// An error told inside a success: its code may be the status it would have had.
-fn in_band(status: u16, body: &[u8], headers: &HeaderMap, now: Timestamp) -> Outcome {
-    let said = Said::read(body);
-    let meant = said.code.parse::<u16>().ok().filter(|code| (400..600).contains(code)).unwrap_or(IN_BAND);
+/// An error inside a success: its code may be the status it would have had.
+fn in_band(dialect: Dialect, status: u16, body: &[u8], headers: &HeaderMap, now: Timestamp) -> Outcome {
+    let format = dialect.format();
+    let details = format.error_details(body);
+    let meant = details.code.parse::<u16>().ok().filter(|code| (400..600).contains(code)).unwrap_or(IN_BAND);
     let hint = RetryAfter::parse(meant, headers, Some(body), now);
-    let kind = judge(meant, &said, hint.is_some());
+    let is_dated = hint.is_some();
+    // Where statuses are all that is known, an event has none.
+    let judge = || format.error_kind(meant, &details, is_dated);
+    let kind = if format.is_opaque() { by_words(meant, &details, is_dated) } else { judge() };
     let retry_after = hint.filter(|_| may_wait(kind));
-    Outcome { kind, status: Some(status), retry_after, message: worded(&said, status) }
+    Outcome { kind, status: Some(status), retry_after, message: worded(&details, status) }
 }
 
 /// Stands for the status of an error that has none.
@@ -289,7 +269,8 @@ const RULES: &[Rule] = &[
     },
 ];
 
-fn judge(status: u16, said: &Said<'_>, told_when: bool) -> Kind {
+/// The class of an error by its own words, in all the spellings in use, and by its status where they say nothing.
+pub fn by_words(status: u16, said: &ErrorDetails<'_>, is_dated: bool) -> Kind {
     let code = said.code.to_ascii_lowercase();
     let kind = said.kind.to_ascii_lowercase();
     let message = said.message.to_ascii_lowercase();
@@ -308,7 +289,7 @@ fn judge(status: u16, said: &Said<'_>, told_when: bool) -> Kind {
         return Kind::ModelMissing;
     }
     // Google says "exceeded your current quota ... billing" for an ordinary minute's limit too, but then says until when.
-    if status == 429 && message.contains("exceeded your current quota") && !told_when {
+    if status == 429 && message.contains("exceeded your current quota") && !is_dated {
         return Kind::OutOfCredit;
     }
     // With words of its own that are not about the key, a 403 is about this request: a firewall, a policy, a file.
@@ -319,8 +300,8 @@ fn judge(status: u16, said: &Said<'_>, told_when: bool) -> Kind {
     by_status(status)
 }
 
-/// What a status means by itself.
-const fn by_status(status: u16) -> Kind {
+/// The class of an error by its status alone.
+pub const fn by_status(status: u16) -> Kind {
     match status {
         0 => Kind::ServerError,
         402 => Kind::OutOfCredit,
@@ -335,7 +316,7 @@ const fn by_status(status: u16) -> Kind {
     }
 }
 
-fn worded(said: &Said<'_>, status: u16) -> String {
+fn worded(said: &ErrorDetails<'_>, status: u16) -> String {
     let message = presentable(said.message.trim());
     if message.is_empty() { format!("the upstream answered {status} without a message") } else { message }
 }
@@ -349,9 +330,9 @@ mod tests {
 
     use super::*;
 
-    const OPENAI: Dialect = Dialect::Openai;
-    const ANTHROPIC: Dialect = Dialect::Anthropic;
-    const PLAIN: Dialect = Dialect::Plain;
+    const OPENAI: Dialect = Dialect::OPENAI;
+    const ANTHROPIC: Dialect = Dialect::ANTHROPIC;
+    const PLAIN: Dialect = Dialect::PLAIN;
 
     fn kind(dialect: Dialect, status: u16, body: &str) -> Kind {
         classify(dialect, status, &HeaderMap::new(), body.as_bytes(), Timestamp::default()).kind

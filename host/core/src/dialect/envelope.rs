@@ -1,10 +1,10 @@
 //! The errors we ourselves tell a client, in the words its SDK understands.
 
 use bytes::Bytes;
-use serde_json::{Value, json};
+use serde_json::Value;
 
+use super::registry::Dialect;
 use crate::contract::Operation;
-use crate::table::Dialect;
 
 /// The content type of every error body.
 pub const CONTENT_TYPE: &str = "application/json";
@@ -40,12 +40,10 @@ pub enum ErrorKind {
     Internal,
 }
 
-/// How a kind is told: HTTP status, `type` and `code` in OpenAI's words, `type` in Anthropic's, whether a retry may help.
+/// HTTP status, code, and whether a retry may help.
 struct Row {
     status: u16,
-    kind: &'static str,
     code: &'static str,
-    anthropic: &'static str,
     retry: bool,
 }
 
@@ -68,26 +66,23 @@ impl ErrorKind {
     ];
 
     const fn row(self) -> Row {
-        const fn row(status: u16, kind: &'static str, code: &'static str, anthropic: &'static str, retry: bool) -> Row {
-            Row { status, kind, code, anthropic, retry }
+        const fn row(status: u16, code: &'static str, retry: bool) -> Row {
+            Row { status, code, retry }
         }
-        let invalid = "invalid_request_error";
         match self {
-            ErrorKind::AllPoolsExhausted => {
-                row(503, "AllPoolsExhausted", "all_pools_exhausted", "overloaded_error", false)
-            }
-            ErrorKind::InvalidRequest => row(400, invalid, "invalid_request", invalid, false),
-            ErrorKind::BodyTooLarge => row(413, invalid, "request_too_large", "request_too_large", false),
-            ErrorKind::HeadersTooLarge => row(431, invalid, "headers_too_large", invalid, false),
-            ErrorKind::Unauthorised => row(401, invalid, "invalid_api_key", "authentication_error", false),
-            ErrorKind::ModelNotFound => row(404, invalid, "model_not_found", "not_found_error", false),
-            ErrorKind::RateLimited => row(429, "rate_limit_error", "rate_limit_exceeded", "rate_limit_error", true),
-            ErrorKind::BudgetExceeded => row(429, "insufficient_quota", "budget_exceeded", "billing_error", false),
-            ErrorKind::Timeout => row(504, "timeout_error", "timeout", "timeout_error", false),
-            ErrorKind::StreamBroken => row(502, "server_error", "stream_broken", "api_error", false),
-            ErrorKind::UpstreamFailed => row(502, "server_error", "upstream_failed", "api_error", false),
-            ErrorKind::ShuttingDown => row(503, "server_error", "shutting_down", "overloaded_error", true),
-            ErrorKind::Internal => row(500, "server_error", "internal_error", "api_error", false),
+            ErrorKind::AllPoolsExhausted => row(503, "all_pools_exhausted", false),
+            ErrorKind::InvalidRequest => row(400, "invalid_request", false),
+            ErrorKind::BodyTooLarge => row(413, "request_too_large", false),
+            ErrorKind::HeadersTooLarge => row(431, "headers_too_large", false),
+            ErrorKind::Unauthorised => row(401, "invalid_api_key", false),
+            ErrorKind::ModelNotFound => row(404, "model_not_found", false),
+            ErrorKind::RateLimited => row(429, "rate_limit_exceeded", true),
+            ErrorKind::BudgetExceeded => row(429, "budget_exceeded", false),
+            ErrorKind::Timeout => row(504, "timeout", false),
+            ErrorKind::StreamBroken => row(502, "stream_broken", false),
+            ErrorKind::UpstreamFailed => row(502, "upstream_failed", false),
+            ErrorKind::ShuttingDown => row(503, "shutting_down", true),
+            ErrorKind::Internal => row(500, "internal_error", false),
         }
     }
 
@@ -121,16 +116,6 @@ pub struct Envelope<'a> {
     pub request_id: &'a str,
 }
 
-/// The wire format a client expects errors in, by what it asked.
-pub const fn dialect_of(operation: Operation) -> Dialect {
-    match operation {
-        Operation::Message => Dialect::Anthropic,
-        Operation::Chat | Operation::Completion | Operation::Response | Operation::Embedding | Operation::Other => {
-            Dialect::Openai
-        }
-    }
-}
-
 impl Envelope<'_> {
     /// The error body.
     pub fn body(&self, dialect: Dialect) -> Bytes {
@@ -138,52 +123,22 @@ impl Envelope<'_> {
     }
 
     /// The event that ends a broken stream, so that no client takes it for a whole answer.
-    ///
-    /// OpenAI's SDKs raise on an `error` member in `data`; the Responses API names the event `error` and repeats the
-    /// fields at the top; Anthropic's SDKs raise on `event: error`.
     pub fn stream_event(&self, dialect: Dialect, operation: Operation) -> Bytes {
-        let mut value = self.value(dialect);
-        let named = match (dialect, operation) {
-            (Dialect::Openai, Operation::Response) => {
-                for member in ["message", "code", "param"] {
-                    value[member] = value["error"][member].clone();
-                }
-                value["type"] = json!("error");
-                true
-            }
-            (Dialect::Openai, Operation::Chat | Operation::Completion | Operation::Message) => false,
-            (Dialect::Openai, Operation::Embedding | Operation::Other) => false,
-            (Dialect::Anthropic | Dialect::Plain, _) => true,
-        };
-        let name = if named { "event: error\n" } else { "" };
-        format!("{name}data: {value}\n\n").into()
+        dialect.format().error_event(operation, self.value(dialect))
     }
 
     fn value(&self, dialect: Dialect) -> Value {
-        let row = self.kind.row();
-        let own = match dialect {
-            Dialect::Openai | Dialect::Plain => row.kind,
-            Dialect::Anthropic => row.anthropic,
-        };
-        let kind = self.kind_override.unwrap_or(own);
-        let code = self.kind_override.unwrap_or(row.code);
-        shaped(dialect, kind, Some(code), self.message, self.request_id)
-    }
-}
-
-/// An error body of this dialect.
-pub(super) fn shaped(dialect: Dialect, kind: &str, code: Option<&str>, message: &str, request_id: &str) -> Value {
-    match dialect {
-        Dialect::Openai => json!({"error": {"message": message, "type": kind, "param": null, "code": code}}),
-        Dialect::Anthropic => {
-            json!({"type": "error", "error": {"type": kind, "message": message}, "request_id": request_id})
-        }
-        Dialect::Plain => json!({"error": {"message": message, "type": kind, "request_id": request_id}}),
+        let format = dialect.format();
+        let kind = self.kind_override.unwrap_or_else(|| format.error_type(self.kind));
+        let code = self.kind_override.unwrap_or(self.kind.code());
+        format.error_body(kind, Some(code), self.message, self.request_id)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
     use crate::dialect::classify::classify_event;
     use crate::http::sse::Reader;
@@ -202,32 +157,32 @@ mod tests {
     #[test]
     fn each_dialect_has_its_own_body() {
         assert_eq!(
-            parsed(&EXHAUSTED.body(Dialect::Openai)),
+            parsed(&EXHAUSTED.body(Dialect::OPENAI)),
             json!({"error": {"message": "no \"backend\"\nis left", "type": "AllPoolsExhausted", "param": null, "code": "all_pools_exhausted"}})
         );
         assert_eq!(
-            parsed(&EXHAUSTED.body(Dialect::Anthropic)),
+            parsed(&EXHAUSTED.body(Dialect::ANTHROPIC)),
             json!({"type": "error", "error": {"type": "overloaded_error", "message": "no \"backend\"\nis left"}, "request_id": "req-1"})
         );
-        assert_eq!(parsed(&EXHAUSTED.body(Dialect::Plain))["error"]["request_id"], "req-1");
+        assert_eq!(parsed(&EXHAUSTED.body(Dialect::PLAIN))["error"]["request_id"], "req-1");
     }
 
     #[test]
     fn a_policys_own_type_takes_the_place_of_ours() {
         let rejection = Envelope { kind_override: Some("no_service_at_night"), ..EXHAUSTED };
-        let openai = parsed(&rejection.body(Dialect::Openai));
+        let openai = parsed(&rejection.body(Dialect::OPENAI));
         assert_eq!(openai["error"]["type"], "no_service_at_night");
         assert_eq!(openai["error"]["code"], "no_service_at_night", "nothing was exhausted");
-        assert_eq!(parsed(&rejection.body(Dialect::Anthropic))["error"]["type"], "no_service_at_night");
+        assert_eq!(parsed(&rejection.body(Dialect::ANTHROPIC))["error"]["type"], "no_service_at_night");
     }
 
     #[test]
     fn the_stream_event_is_one_event_that_reads_as_an_error() {
         for (dialect, operation, name) in [
-            (Dialect::Openai, Operation::Chat, None),
-            (Dialect::Openai, Operation::Response, Some(&b"error"[..])),
-            (Dialect::Anthropic, Operation::Message, Some(b"error")),
-            (Dialect::Plain, Operation::Other, Some(b"error")),
+            (Dialect::OPENAI, Operation::Chat, None),
+            (Dialect::OPENAI, Operation::Response, Some(&b"error"[..])),
+            (Dialect::ANTHROPIC, Operation::Message, Some(b"error")),
+            (Dialect::PLAIN, Operation::Other, Some(b"error")),
         ] {
             let mut reader = Reader::default();
             reader.push(EXHAUSTED.stream_event(dialect, operation));
@@ -237,7 +192,7 @@ mod tests {
             assert!(classify_event(dialect, &event).is_some());
             assert_eq!(reader.unfinished_bytes(), 0);
         }
-        let responses = EXHAUSTED.stream_event(Dialect::Openai, Operation::Response);
+        let responses = EXHAUSTED.stream_event(Dialect::OPENAI, Operation::Response);
         let data = parsed(responses.strip_prefix(b"event: error\ndata: ").unwrap());
         assert_eq!((&data["type"], &data["code"]), (&json!("error"), &json!("all_pools_exhausted")));
     }

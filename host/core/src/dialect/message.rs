@@ -14,18 +14,21 @@ const KEY_PREFIXES: [&str; 13] =
 /// An unbroken run of letters and digits this long, both in it, is taken for a key whatever its beginning.
 const OPAQUE_RUN_CHARS: usize = 32;
 
-/// The error inside a body: what was said, and the words that classify it.
+/// The error inside a body: its message, and the words that classify it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Said<'a> {
-    pub(super) message: Cow<'a, str>,
-    pub(super) kind: Cow<'a, str>,
-    pub(super) code: Cow<'a, str>,
+pub struct ErrorDetails<'a> {
+    /// The message as it stands.
+    pub message: Cow<'a, str>,
+    /// Its type, or its status in words.
+    pub kind: Cow<'a, str>,
+    /// Its code.
+    pub code: Cow<'a, str>,
 }
 
-impl<'a> Said<'a> {
+impl<'a> ErrorDetails<'a> {
     /// Reads the shapes in use: `{"error":{"message","type","code"|"status"}}`, `{"error":"..."}`,
     /// `{"message","type","code"}`, `{"detail":...}`, any of them as an array's first element, and plain text.
-    pub(super) fn read(body: &'a [u8]) -> Self {
+    pub fn read(body: &'a [u8]) -> Self {
         let body = body.trim_ascii();
         let body = json::first_element(body).unwrap_or(body);
         if body.first() != Some(&b'{') {
@@ -68,7 +71,7 @@ impl<'a> Said<'a> {
 
 /// The message inside an error body, made fit to keep; the body itself where it has no such member.
 pub fn of_body(body: &[u8]) -> String {
-    presentable(&Said::read(body).message)
+    presentable(&ErrorDetails::read(body).message)
 }
 
 /// This text within [`MAX_MESSAGE_CHARS`], without control characters and without anything that looks like a key.

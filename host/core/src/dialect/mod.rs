@@ -1,16 +1,25 @@
-//! Providers' formats: facts out of requests, outcomes and usage out of responses, and the bytes we write ourselves.
+//! Providers' formats, a folder each.
 //!
-//! A dialect's differences are rows and arms in these files. Requests are read strictly (what we understand is what the
-//! provider will understand); answers are read leniently, because a sloppy answer is still worth relaying.
+//! A dialect is a folder that implements [`WireFormat`], and a line in the registry. All else here is shared by them: facts out
+//! of requests, outcomes and usage out of answers, resuming, translation. Requests are read strictly (what we understand is
+//! what the provider will understand); answers are read leniently, because a sloppy answer is still worth relaying.
 
 mod anthropic;
+mod openai;
+mod plain;
+
 pub mod as_stream;
 pub mod classify;
 pub mod envelope;
 pub mod facts;
+mod format;
+pub mod headers;
 pub mod message;
-mod openai;
+mod registry;
 pub mod resume;
 pub mod splice;
 pub mod translate;
 pub mod usage;
+
+pub use format::{Resumable, StreamFormat, WireFormat};
+pub use registry::{Dialect, operation_at};

@@ -5,9 +5,9 @@ use std::ops::Range;
 use bytes::{Bytes, BytesMut};
 
 use super::facts::BodyFacts;
+use super::registry::Dialect;
 use crate::contract::Operation;
 use crate::http::json;
-use crate::table::Dialect;
 
 /// What is to be changed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -18,15 +18,10 @@ pub struct Change<'a> {
     pub include_usage: bool,
 }
 
-/// Must the usage be asked for, and its event then be hidden from the client? Only where OpenAI's API has
-/// `stream_options` (chat and completions), a stream is wanted, and the client does not ask itself.
-pub const fn must_ask_usage(dialect: Dialect, operation: Operation, facts: &BodyFacts) -> bool {
-    let has_option = match (dialect, operation) {
-        (Dialect::Openai, Operation::Chat | Operation::Completion) => true,
-        (Dialect::Openai, Operation::Response | Operation::Message | Operation::Embedding | Operation::Other)
-        | (Dialect::Anthropic | Dialect::Plain, _) => false,
-    };
-    has_option && facts.stream && !facts.include_usage
+/// Must the usage be asked for, and its event then be hidden from the client? Only where the dialect has an option for it, a
+/// stream is wanted, and the client does not ask itself.
+pub fn must_ask_usage(dialect: Dialect, operation: Operation, facts: &BodyFacts) -> bool {
+    facts.stream && !facts.include_usage && dialect.format().has_usage_option(operation)
 }
 
 /// The body with the change made: one copy, or the very same bytes where nothing changes.
@@ -53,6 +48,25 @@ pub fn splice(body: &Bytes, facts: &BodyFacts, change: Change<'_>) -> Bytes {
     }
     edits.sort_by_key(|edit| edit.as_ref().map_or(usize::MAX, |(span, _)| span.start));
     apply(body, &edits)
+}
+
+/// The body with this model in place of the one that it names.
+pub(super) fn with_model(body: &Bytes, model: &str) -> Bytes {
+    let asked = json::member(body, "model").filter(|asked| asked.first() == Some(&b'"'));
+    let Some(asked) = asked else { return body.clone() };
+    let quoted = serde_json::to_string(model).expect("a string is always JSON");
+    if asked == quoted.as_bytes() {
+        return body.clone();
+    }
+    let start = asked.as_ptr() as usize - body.as_ptr() as usize;
+    apply(body, &[Some((start..start + asked.len(), Text::Owned(quoted)))])
+}
+
+/// The body with another name for one of its members.
+pub(super) fn rename_member(body: &Bytes, from: &str, to: &'static str) -> Bytes {
+    let Some((name, _)) = json::members(body).find(|(name, _)| *name == from.as_bytes()) else { return body.clone() };
+    let start = name.as_ptr() as usize - body.as_ptr() as usize;
+    apply(body, &[Some((start..start + name.len(), Text::Known(to)))])
 }
 
 enum Text {
@@ -151,6 +165,17 @@ mod tests {
     }
 
     #[test]
+    fn a_written_body_gets_another_model_and_another_name_for_a_member() {
+        let body = Bytes::from_static(br#"{"model":"a","messages":[{"model":"a","max_tokens":1}],"max_tokens":5}"#);
+        let other = with_model(&body, "b\"c");
+        assert_eq!(other, r#"{"model":"b\"c","messages":[{"model":"a","max_tokens":1}],"max_tokens":5}"#);
+        assert_eq!(with_model(&body, "a").as_ptr(), body.as_ptr());
+        let renamed = rename_member(&body, "max_tokens", "limit");
+        assert_eq!(renamed, r#"{"model":"a","messages":[{"model":"a","max_tokens":1}],"limit":5}"#);
+        assert_eq!(rename_member(&body, "missing", "x").as_ptr(), body.as_ptr());
+    }
+
+    #[test]
     fn a_model_that_was_not_named_is_not_added() {
         assert_eq!(spliced(r#"{"messages":[]}"#, model("b")), r#"{"messages":[]}"#);
         assert_eq!(spliced(r#"{"model":7}"#, model("b")), r#"{"model":7}"#);
@@ -180,12 +205,12 @@ mod tests {
     fn usage_is_asked_for_only_where_it_can_be_and_the_client_does_not() {
         let facts = |body: &str| BodyFacts::read(body.as_bytes(), None).unwrap();
         let streamed = facts(r#"{"stream":true}"#);
-        assert!(must_ask_usage(Dialect::Openai, Operation::Chat, &streamed));
-        assert!(!must_ask_usage(Dialect::Openai, Operation::Response, &streamed));
-        assert!(!must_ask_usage(Dialect::Anthropic, Operation::Message, &streamed));
-        assert!(!must_ask_usage(Dialect::Openai, Operation::Chat, &facts("{}")));
+        assert!(must_ask_usage(Dialect::OPENAI, Operation::Chat, &streamed));
+        assert!(!must_ask_usage(Dialect::OPENAI, Operation::Response, &streamed));
+        assert!(!must_ask_usage(Dialect::ANTHROPIC, Operation::Message, &streamed));
+        assert!(!must_ask_usage(Dialect::OPENAI, Operation::Chat, &facts("{}")));
         let own = facts(r#"{"stream":true,"stream_options":{"include_usage":true}}"#);
-        assert!(!must_ask_usage(Dialect::Openai, Operation::Chat, &own));
+        assert!(!must_ask_usage(Dialect::OPENAI, Operation::Chat, &own));
     }
 
     fn any_json() -> impl Strategy<Value = Value> {

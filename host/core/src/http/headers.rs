@@ -5,51 +5,20 @@
 //! account behind the key, and may hold a balancer's session), and `x-pointsman-*` it might forge.
 
 use http::header::{
-    ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, FORWARDED, HOST, HeaderMap, HeaderName,
-    HeaderValue, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, FORWARDED, HOST, HeaderMap, HeaderName, SET_COOKIE, TE,
+    TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
-
-use crate::contract::Operation;
-use crate::table::Dialect;
-
-/// Anthropic refuses requests without a version; this one is used when the client names none.
-pub const DEFAULT_ANTHROPIC_VERSION: HeaderValue = HeaderValue::from_static("2023-06-01");
-
-const ANTHROPIC_VERSION: HeaderName = HeaderName::from_static("anthropic-version");
-const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
 /// Our own headers begin so.
 pub const OWN_PREFIX: &str = "x-pointsman-";
 
-/// Builds the headers for a backend from the client's: filtered, with `key` added as the dialect wants it.
-///
-/// `key` is the whole header value, ready and marked sensitive: `Bearer ...` for `openai` and `plain`, the bare key for
-/// `anthropic`. Host and framing are the HTTP client's to write.
-///
-/// For operations whose usage we read, `accept-encoding: identity` is asked for: a compressed stream would have to
-/// be unpacked to see its events. Others keep what the client accepts.
-pub fn upstream(client: &HeaderMap, dialect: Dialect, operation: Operation, key: Option<&HeaderValue>) -> HeaderMap {
+/// The headers of a client's request that go to a backend, with room for two more.
+pub fn end_to_end(client: &HeaderMap) -> HeaderMap {
     let named = Named::by(client);
     let mut out = HeaderMap::with_capacity(client.len() + 2);
     for (name, value) in client {
         if !is_hop_by_hop(name) && !stays_with_the_client(name) && !named.contains(name) {
             out.append(name, value.clone());
-        }
-    }
-    if reads_usage(dialect, operation) {
-        out.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-    }
-    match dialect {
-        Dialect::Openai | Dialect::Plain => {
-            if let Some(key) = key {
-                out.insert(AUTHORIZATION, key.clone());
-            }
-        }
-        Dialect::Anthropic => {
-            out.entry(ANTHROPIC_VERSION).or_insert(DEFAULT_ANTHROPIC_VERSION);
-            if let Some(key) = key {
-                out.insert(X_API_KEY, key.clone());
-            }
         }
     }
     out
@@ -66,17 +35,6 @@ pub fn downstream(upstream: &mut HeaderMap) {
     // Most answers have one or two of them.
     while let Some(name) = upstream.keys().find(|name| unwanted(name)).cloned() {
         upstream.remove(name);
-    }
-}
-
-/// Returns true if the tokens of this answer are counted.
-pub const fn reads_usage(dialect: Dialect, operation: Operation) -> bool {
-    match (dialect, operation) {
-        (Dialect::Plain, _) | (Dialect::Openai | Dialect::Anthropic, Operation::Other) => false,
-        (
-            Dialect::Openai | Dialect::Anthropic,
-            Operation::Chat | Operation::Completion | Operation::Response | Operation::Message | Operation::Embedding,
-        ) => true,
     }
 }
 
@@ -141,6 +99,7 @@ impl Named {
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderValue;
     use proptest::prelude::*;
 
     use super::*;
@@ -153,14 +112,8 @@ mod tests {
         map
     }
 
-    fn key(text: &'static str) -> HeaderValue {
-        let mut key = HeaderValue::from_static(text);
-        key.set_sensitive(true);
-        key
-    }
-
     fn up(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
-        upstream(&map(pairs), Dialect::Openai, Operation::Other, None)
+        end_to_end(&map(pairs))
     }
 
     #[test]
@@ -209,43 +162,13 @@ mod tests {
             "x-pointsman-session",
             "x-pointsman-label-team",
         ] {
-            for dialect in [Dialect::Openai, Dialect::Plain, Dialect::Anthropic] {
-                let sent = upstream(&map(&[(name, "secret")]), dialect, Operation::Chat, None);
-                assert!(!sent.contains_key(name), "{name}");
-            }
+            assert!(!up(&[(name, "secret")]).contains_key(name), "{name}");
         }
     }
 
     #[test]
     fn te_stays_here_because_trailers_are_not_passed_on() {
         assert_eq!(up(&[("te", "gzip;q=0.5, trailers")]), map(&[]));
-    }
-
-    #[test]
-    fn the_backends_key_goes_where_its_dialect_wants_it() {
-        let client = map(&[("authorization", "Bearer client"), ("x-api-key", "client"), ("anthropic-beta", "b")]);
-        let sent = upstream(&client, Dialect::Openai, Operation::Chat, Some(&key("Bearer ours")));
-        assert_eq!(sent[AUTHORIZATION], "Bearer ours");
-        assert!(sent[AUTHORIZATION].is_sensitive() && !sent.contains_key("x-api-key"));
-        let sent = upstream(&client, Dialect::Anthropic, Operation::Message, Some(&key("ours")));
-        assert_eq!(sent["x-api-key"], "ours");
-        assert!(!sent.contains_key(AUTHORIZATION));
-        assert_eq!(
-            (&sent["anthropic-version"], &sent["anthropic-beta"]),
-            (&"2023-06-01".parse().unwrap(), &"b".parse().unwrap())
-        );
-        let own = upstream(&map(&[("anthropic-version", "2099-01-01")]), Dialect::Anthropic, Operation::Message, None);
-        assert_eq!(own["anthropic-version"], "2099-01-01");
-    }
-
-    #[test]
-    fn compression_is_asked_for_only_where_nothing_is_read() {
-        let client = map(&[("accept-encoding", "gzip, br")]);
-        let sent = |dialect, operation| upstream(&client, dialect, operation, None)[ACCEPT_ENCODING].clone();
-        assert_eq!(sent(Dialect::Openai, Operation::Chat), "identity");
-        assert_eq!(sent(Dialect::Anthropic, Operation::Message), "identity");
-        assert_eq!(sent(Dialect::Openai, Operation::Other), "gzip, br");
-        assert_eq!(sent(Dialect::Plain, Operation::Chat), "gzip, br");
     }
 
     #[test]
@@ -287,7 +210,7 @@ mod tests {
                 let value = if *name == "connection" { listed.as_str() } else { "v" };
                 client.append(HeaderName::from_static(name), value.parse().unwrap());
             }
-            let sent = upstream(&client, Dialect::Openai, Operation::Other, None);
+            let sent = end_to_end(&client);
             for name in sent.keys() {
                 prop_assert!(["accept", "content-type", "x-a", "x-b"].contains(&name.as_str()), "{}", name);
                 let hop = names.contains(&"connection") && listed.split(',').any(|l| l.trim() == name.as_str());

@@ -14,17 +14,8 @@ use crate::config::tree::Path;
 /// Names listed in one warning.
 const MAX_LISTED: usize = 5;
 
-/// Paths of operations, which a client's request brings along.
-const OPERATIONS: [&str; 8] = [
-    "/chat/completions",
-    "/completions",
-    "/responses",
-    "/embeddings",
-    "/messages",
-    "/models",
-    "/api/chat",
-    "/api/generate",
-];
+/// Paths of operations that no dialect has, beside those that dialects have.
+const OTHER_OPERATIONS: [&str; 3] = ["/models", "/api/chat", "/api/generate"];
 
 impl Check<'_, '_> {
     /// Warns; only of a configuration without an error, whose lists are as long as the file's.
@@ -42,8 +33,9 @@ impl Check<'_, '_> {
         let one = &config.backends[index];
         let at = backend_at(index).key("base_url");
         let (url, path) = (one.base_url.to_string(), one.base_url.path());
-        let operation = OPERATIONS.iter().find(|operation| path.ends_with(**operation));
-        if let Some(operation) = operation.filter(|_| one.backend.dialect != Dialect::Plain) {
+        let own = Dialect::all().flat_map(|dialect| dialect.format().operations()).map(|(end, _)| *end);
+        let operation = own.chain(OTHER_OPERATIONS).find(|operation| path.ends_with(operation));
+        if let Some(operation) = operation.filter(|_| !one.backend.dialect.is_opaque()) {
             let base = &url[..url.len() - operation.len()];
             self.warn(&at, format!("`base_url` ends in an operation, {operation}, which is added to it"))
                 .label("requests would go to a path with both")

@@ -65,7 +65,7 @@ impl Check<'_, '_> {
         let backend = Backend {
             id: id.unwrap_or_default().into(),
             tier: raw.tier.map_or(Tier::Primary, tier),
-            dialect: raw.dialect.map_or(Dialect::Openai, dialect),
+            dialect: raw.dialect.map_or(Dialect::default(), |RawDialect(dialect)| dialect),
             weight: self.at_least(&at.key("weight"), raw.weight, 1, 1),
             limits: Limits {
                 burst: self.burst(at, raw.burst, raw.rpm, &owner),
@@ -92,8 +92,9 @@ impl Check<'_, '_> {
         if !backend.serves(&model) {
             self.error(&at.key("model"), format!("this backend does not serve `{model}`")).help("name one of `models`");
         }
-        if backend.dialect == Dialect::Plain {
-            let problem = self.error(at, "a backend of the dialect `plain` cannot be checked".to_owned());
+        if backend.dialect.format().conversation().is_none() {
+            let dialect = backend.dialect.as_str();
+            let problem = self.error(at, format!("a backend of the dialect `{dialect}` cannot be checked"));
             problem.help("a check is a chat; leave health_check out, or name the dialect");
         }
         Some(HealthCheck { interval, timeout, model: model.into() })
@@ -312,13 +313,5 @@ fn tier(raw: RawTier) -> Tier {
     match raw {
         RawTier::Primary => Tier::Primary,
         RawTier::Fallback => Tier::Fallback,
-    }
-}
-
-fn dialect(raw: RawDialect) -> Dialect {
-    match raw {
-        RawDialect::Openai => Dialect::Openai,
-        RawDialect::Anthropic => Dialect::Anthropic,
-        RawDialect::Plain => Dialect::Plain,
     }
 }

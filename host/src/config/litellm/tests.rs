@@ -47,11 +47,11 @@ fn a_model_list_becomes_backends() {
     assert_eq!(
         seen,
         [
-            ("nvidia-nim-1", Tier::Primary, Dialect::Openai),
-            ("openai-fallback-1", Tier::Fallback, Dialect::Openai),
-            ("openai-1", Tier::Primary, Dialect::Openai),
-            ("anthropic-1", Tier::Primary, Dialect::Anthropic),
-            ("openai-fallback-2", Tier::Fallback, Dialect::Openai),
+            ("nvidia-nim-1", Tier::Primary, Dialect::OPENAI),
+            ("openai-fallback-1", Tier::Fallback, Dialect::OPENAI),
+            ("openai-1", Tier::Primary, Dialect::OPENAI),
+            ("anthropic-1", Tier::Primary, Dialect::ANTHROPIC),
+            ("openai-fallback-2", Tier::Fallback, Dialect::OPENAI),
         ],
         "{text}"
     );

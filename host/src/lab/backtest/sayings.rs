@@ -155,7 +155,7 @@ mod tests {
             Kind::Refused,
         ];
         for kind in kinds {
-            for dialect in [Dialect::Openai, Dialect::Anthropic] {
+            for dialect in [Dialect::OPENAI, Dialect::ANTHROPIC] {
                 let Response { status, headers, body } = response(kind, 502, Some(1_250));
                 let outcome = classify(dialect, status, &headers, &body.unwrap_or_default(), Timestamp::default());
                 assert_eq!(outcome.kind, kind);

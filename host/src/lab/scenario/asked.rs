@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pointsman_core::contract::{NONE, Operation};
+use pointsman_core::contract::NONE;
+use pointsman_core::dialect::operation_at;
 use pointsman_core::exchange::Facts;
 use pointsman_core::table::Lane;
 use pointsman_core::view::UNKNOWN_MODEL;
@@ -72,7 +73,7 @@ impl Check<'_, '_, '_> {
             ..Texts::default()
         };
         let facts = Facts {
-            operation: Operation::of_path(&path),
+            operation: operation_at(&path),
             streaming: raw.stream,
             priority,
             prompt_tokens: raw.prompt_tokens.unwrap_or(100),

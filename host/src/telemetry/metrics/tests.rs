@@ -13,7 +13,7 @@ fn backend(id: &str) -> Backend {
     Backend {
         id: id.into(),
         tier: Tier::Primary,
-        dialect: Dialect::Openai,
+        dialect: Dialect::OPENAI,
         weight: 1,
         limits: Limits::default(),
         routes: vec![Route { asked: Pattern::parse("llama").unwrap(), sent: "llama".to_owned() }],

@@ -1,3 +1,102 @@
 //! Anthropic's API.
 
-pub(super) mod messages;
+mod errors;
+mod messages;
+mod resume;
+mod stream;
+
+use bytes::Bytes;
+use http::header::{HeaderMap, HeaderName, HeaderValue};
+use serde_json::{Value, json};
+
+use super::envelope::ErrorKind;
+use super::format::{StreamFormat, WireFormat};
+use super::resume::with_assistant_message;
+use super::translate::Conversation;
+use crate::contract::Operation;
+use crate::http::sse::Event;
+use crate::outcome::Kind;
+
+const VERSION: HeaderName = HeaderName::from_static("anthropic-version");
+
+/// Anthropic refuses requests without a version; this one is used when the client names none.
+const DEFAULT_VERSION: HeaderValue = HeaderValue::from_static("2023-06-01");
+
+/// The dialect `anthropic`.
+#[derive(Debug)]
+pub(super) struct Anthropic;
+
+impl WireFormat for Anthropic {
+    fn name(&self) -> &'static str {
+        "anthropic"
+    }
+
+    fn operations(&self) -> &'static [(&'static str, Operation)] {
+        &[("/messages", Operation::Message)]
+    }
+
+    fn key_header(&self) -> HeaderName {
+        HeaderName::from_static("x-api-key")
+    }
+
+    fn key_prefix(&self) -> &'static str {
+        ""
+    }
+
+    fn add_headers(&self, headers: &mut HeaderMap) {
+        headers.entry(VERSION).or_insert(DEFAULT_VERSION);
+    }
+
+    fn own_header_prefix(&self) -> Option<&'static str> {
+        Some("anthropic-")
+    }
+
+    fn is_spoken_by(&self, headers: &HeaderMap) -> bool {
+        headers.contains_key(VERSION)
+    }
+
+    fn stream(&self, _operation: Operation) -> &'static dyn StreamFormat {
+        &stream::MessageEvents
+    }
+
+    fn prefill(&self, operation: Operation, body: &Bytes, text: &str, can: &dyn Fn(&str) -> bool) -> Option<Bytes> {
+        if operation == Operation::Message { with_assistant_message(body, text, can) } else { None }
+    }
+
+    fn conversation(&self) -> Option<&'static dyn Conversation> {
+        Some(&messages::Messages)
+    }
+
+    fn error_in_event<'a>(&self, event: &Event<'a>) -> Option<&'a [u8]> {
+        errors::in_event(event)
+    }
+
+    fn error_type(&self, kind: ErrorKind) -> &'static str {
+        errors::own_type(kind)
+    }
+
+    fn translated_error(&self, kind: Kind, status: u16) -> (&'static str, Option<&'static str>) {
+        (errors::translated(kind, status), None)
+    }
+
+    fn overloaded_status(&self) -> u16 {
+        529
+    }
+
+    fn error_body(&self, kind: &str, _code: Option<&str>, message: &str, request_id: &str) -> Value {
+        json!({"type": "error", "error": {"type": kind, "message": message}, "request_id": request_id})
+    }
+
+    /// Anthropic's SDKs raise on `event: error`.
+    fn error_event(&self, _operation: Operation, body: Value) -> Bytes {
+        format!("event: error\ndata: {body}\n\n").into()
+    }
+
+    fn model_entry(&self, name: &str, _owner: Option<&str>) -> Value {
+        json!({"type": "model", "id": name, "display_name": name, "created_at": "1970-01-01T00:00:00Z"})
+    }
+
+    fn model_list(&self, names: &[String], entries: Vec<Value>) -> Value {
+        json!({"data": entries, "has_more": false, "first_id": names.first(), "last_id": names.last()})
+    }
+}

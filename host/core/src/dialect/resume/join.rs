@@ -5,9 +5,8 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 use serde_json::Value;
 
-use super::parts::{Part, Unfit, Verdict, walk};
+use super::parts::{Part, Unfit, Verdict, Walked, Walker};
 use super::transcript::Transcript;
-use crate::dialect::usage::Format;
 use crate::http::sse::Event;
 
 /// What becomes of an event of the other answer.
@@ -91,7 +90,7 @@ impl Joiner {
         let before = self.has_joined;
         let walked = {
             let original = before.then(|| value.clone());
-            match walk(self.told.format, &mut value, &mut |part| self.judge(part)) {
+            match self.walk(&mut value) {
                 Ok(walked) => walked,
                 Err(_) if before => {
                     // What cannot be compared can still be relayed; only resumed again it cannot be.
@@ -106,6 +105,14 @@ impl Joiner {
             w if w.parts == 0 && self.has_joined => Ok(self.emit(event.name, value)),
             _ => Ok(Emit::Nothing),
         }
+    }
+
+    fn walk(&mut self, event: &mut Value) -> Result<Walked, Unfit> {
+        let format = self.told.format.ok_or(Unfit::Unknown)?;
+        let mut judge = |part: Part<'_>| self.judge(part);
+        let mut walker = Walker::new(&mut judge);
+        format.walk(&mut walker, event)?;
+        Ok(walker.walked())
     }
 
     /// Comments and the like.
@@ -123,15 +130,19 @@ impl Joiner {
             }
             Part::Text { channel, text } if !self.has_joined => self.compare(channel, text),
             Part::Text { .. } | Part::Note(_) => Ok(Verdict::Keep),
-            // The text that was put into its mouth stands open; nothing else can open in its place.
-            Part::Mark(mark) if mark.starts_with("start/0/") && self.told.marks.contains("start/0/text/") => {
-                Err(Unfit::Differs)
-            }
+            // The text that was given as a prefill stands open; nothing else can open in its place.
+            Part::Mark(mark) if self.opens_instead_of_prefill(mark) => Err(Unfit::Differs),
             // Half an echo and then something else: what it means cannot be known.
             Part::Mark(_) | Part::End if self.echoed.is_some_and(|echoed| echoed > 0) => Err(Unfit::Shorter),
             Part::Mark(_) => self.join(Unfit::Differs),
             Part::End => self.join(Unfit::Shorter),
         }
+    }
+
+    fn opens_instead_of_prefill(&self, mark: &str) -> bool {
+        let Some(format) = self.told.format else { return false };
+        let is_open = || format.prefill_mark().is_some_and(|mark| self.told.marks.contains(mark));
+        format.opens_instead_of_prefill(mark) && is_open()
     }
 
     fn compare(&mut self, channel: &str, text: &str) -> Result<Verdict, Unfit> {
@@ -200,15 +211,11 @@ impl Joiner {
 
     /// Writes the event in the names the client knows, and remembers it as delivered.
     fn emit(&mut self, name: Option<&[u8]>, mut value: Value) -> Emit {
-        match self.told.format {
-            Format::Choices => {
-                rename(&mut value, "id", self.told.names.id.as_ref());
-                rename(&mut value, "created", self.told.names.created.as_ref());
-                self.recount(value.get_mut("usage"), "completion_tokens", "prompt_tokens");
+        if let Some(format) = self.told.format {
+            format.restore_names(&self.told.names, &mut value);
+            if let Some((answer, prompt)) = format.usage_names() {
+                self.recount(value.get_mut("usage"), answer, prompt);
             }
-            Format::Messages => self.recount(value.get_mut("usage"), "output_tokens", "input_tokens"),
-            Format::Responses => self.rename_response(&mut value),
-            Format::Plain => {}
         }
         let data = value.to_string();
         self.told.see_value(&mut value);
@@ -216,7 +223,7 @@ impl Joiner {
         Emit::Instead(format!("{name}data: {data}\n\n").into())
     }
 
-    /// What was put into a backend's mouth was counted as its prompt, and is the client's answer.
+    /// A prefill was counted as the backend's prompt, and is part of the client's answer.
     fn recount(&self, usage: Option<&mut Value>, answer: &str, prompt: &str) {
         let (Some(told), Some(Value::Object(usage))) = (self.prefilled, usage) else { return };
         let number = |usage: &serde_json::Map<String, Value>, name: &str| usage.get(name).and_then(Value::as_u64);
@@ -224,30 +231,6 @@ impl Joiner {
             usage.insert(answer.to_owned(), (tokens + told).into());
             if let Some(tokens) = number(usage, prompt) {
                 usage.insert(prompt.to_owned(), tokens.saturating_sub(told).into());
-            }
-        }
-    }
-
-    fn rename_response(&mut self, event: &mut Value) {
-        let names = &self.told.names;
-        if let (Some(last), Some(number)) = (names.sequence, event.get_mut("sequence_number")) {
-            *number = (last + 1).into();
-        }
-        let item_names = |index: u64| names.items.get(&index);
-        if let Some((id, call_id)) = event["output_index"].as_u64().and_then(item_names) {
-            rename(event, "item_id", Some(id));
-            if let Some(item) = event.get_mut("item") {
-                rename(item, "id", Some(id));
-                rename(item, "call_id", Some(call_id));
-            }
-        }
-        let Some(response) = event.get_mut("response") else { return };
-        rename(response, "id", names.id.as_ref());
-        let items = response.get_mut("output").and_then(Value::as_array_mut);
-        for (index, item) in (0..).zip(items.into_iter().flatten()) {
-            if let Some((id, call_id)) = item_names(index) {
-                rename(item, "id", Some(id));
-                rename(item, "call_id", Some(call_id));
             }
         }
     }
@@ -262,7 +245,7 @@ fn common(told: &[u8], text: &str) -> usize {
 }
 
 /// Puts the known name in the place of the other answer's, where it has one.
-fn rename(value: &mut Value, member: &str, known: Option<&Value>) {
+pub(in crate::dialect) fn restore(value: &mut Value, member: &str, known: Option<&Value>) {
     if let (Some(known), Some(other)) = (known.filter(|k| !k.is_null()), value.get_mut(member)) {
         *other = known.clone();
     }

@@ -14,10 +14,13 @@ mod parts;
 mod prefill;
 mod transcript;
 
+pub(super) use join::restore;
 pub use join::{Emit, Joiner};
-pub use parts::Unfit;
+pub(super) use parts::is_filled;
+pub use parts::{Part, Unfit, Verdict, Walker};
 pub use prefill::prefill;
-pub use transcript::Transcript;
+pub(super) use prefill::{append_to_prompt, with_assistant_message};
+pub use transcript::{Names, Transcript};
 
 #[cfg(test)]
 mod tests;

@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::transcript::Transcript;
 use crate::contract::Operation;
+use crate::dialect::Dialect;
 use crate::http::json;
 
 /// A body whose answer continues what was delivered, and how many bytes of white space at the delivered text's end are
@@ -31,24 +32,30 @@ pub fn prefill(
     }
     let can = |name: &str| capabilities.get(name).copied().unwrap_or(false);
     let unsent = text.len() - sent.len();
-    let body = match operation {
-        Operation::Chat | Operation::Message => {
-            let mut message =
-                Map::from_iter([("role".to_owned(), json!("assistant")), ("content".to_owned(), json!(sent))]);
-            for flag in ["prefix", "partial"].into_iter().filter(|flag| can(flag)) {
-                message.insert(flag.to_owned(), Value::Bool(true));
-            }
-            let body = with_message(body, &Value::Object(message))?;
-            if can("continue_final_message") { insert(&body, json::skip_space(&body, 0) + 1, CONTINUE) } else { body }
-        }
-        Operation::Completion => {
-            let prompt = json::member(body, "prompt").filter(|p| p.len() >= 2 && p[0] == b'"' && p.ends_with(b"\""))?;
-            let quoted = json!(sent).to_string();
-            insert(body, end_of(body, prompt) - 1, &quoted[1..quoted.len() - 1])
-        }
-        Operation::Response | Operation::Embedding | Operation::Other => return None,
-    };
-    Some((body, unsent))
+    let format = Dialect::of_operation(operation).format();
+    format.prefill(operation, body, sent, &can).map(|body| (body, unsent))
+}
+
+/// The body with the beginning of the answer as an assistant's message at the end of `messages`, and with what the
+/// backend's capabilities want said beside it.
+pub(in crate::dialect) fn with_assistant_message(
+    body: &Bytes,
+    text: &str,
+    can: &dyn Fn(&str) -> bool,
+) -> Option<Bytes> {
+    let mut message = Map::from_iter([("role".to_owned(), json!("assistant")), ("content".to_owned(), json!(text))]);
+    for flag in ["prefix", "partial"].into_iter().filter(|flag| can(flag)) {
+        message.insert(flag.to_owned(), Value::Bool(true));
+    }
+    let body = with_message(body, &Value::Object(message))?;
+    Some(if can("continue_final_message") { insert(&body, json::skip_space(&body, 0) + 1, CONTINUE) } else { body })
+}
+
+/// The body with this text at the end of its `prompt`.
+pub(in crate::dialect) fn append_to_prompt(body: &Bytes, text: &str) -> Option<Bytes> {
+    let prompt = json::member(body, "prompt").filter(|p| p.len() >= 2 && p[0] == b'"' && p.ends_with(b"\""))?;
+    let quoted = json!(text).to_string();
+    Some(insert(body, end_of(body, prompt) - 1, &quoted[1..quoted.len() - 1]))
 }
 
 const CONTINUE: &str = r#""continue_final_message":true,"add_generation_prompt":false,"#;

@@ -155,9 +155,9 @@ fn end_of(events: &[String]) -> usize {
 type Maker = fn(&Says, &Style<'_>) -> Vec<String>;
 
 const MAKERS: [(Dialect, Operation, Maker); 3] = [
-    (Dialect::Openai, Operation::Chat, chat),
-    (Dialect::Anthropic, Operation::Message, messages),
-    (Dialect::Openai, Operation::Response, responses),
+    (Dialect::OPENAI, Operation::Chat, chat),
+    (Dialect::ANTHROPIC, Operation::Message, messages),
+    (Dialect::OPENAI, Operation::Response, responses),
 ];
 
 /// The events of these bytes, cut anywhere, each put to `look`.
@@ -324,7 +324,7 @@ proptest! {
     fn the_quick_reading_of_a_piece_of_text_is_the_thorough_one(events in prop::collection::vec(odd_json(), 0..6), text in "\\PC{0,8}") {
         let piece = json!({"id": "c", "choices": [{"index": 0, "delta": {"content": text}, "finish_reason": null}]});
         let block = json!({"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": text}});
-        for (dialect, operation, first) in [(Dialect::Openai, Operation::Chat, &piece), (Dialect::Anthropic, Operation::Message, &block)] {
+        for (dialect, operation, first) in [(Dialect::OPENAI, Operation::Chat, &piece), (Dialect::ANTHROPIC, Operation::Message, &block)] {
             let mut quick = Transcript::new(dialect, operation);
             let mut thorough = quick.clone();
             for data in [first].into_iter().chain(&events).chain([first]) {
@@ -341,7 +341,7 @@ proptest! {
 #[test]
 fn the_border_lies_inside_an_event_of_the_other_answer() {
     let delivered = chat(&say("Hello, wo"), &PLAIN)[..4].concat();
-    let mut joiner = Joiner::splice(transcript(Dialect::Openai, Operation::Chat, &delivered));
+    let mut joiner = Joiner::splice(transcript(Dialect::OPENAI, Operation::Chat, &delivered));
     let other = chat(&say("Hello, world"), &Style { name: "two", sizes: &[6], role: false }).concat();
     let rest = joined(&mut joiner, &other, &[]).unwrap();
     let first: Value = serde_json::from_str(rest.lines().next().unwrap().strip_prefix("data: ").unwrap()).unwrap();
@@ -371,12 +371,12 @@ fn what_is_not_one_text_cannot_be_continued() {
     ] {
         let first = chunk(json!([{"index": 0, "delta": {"content": "x"}}]));
         for events in [events.clone(), first + &events] {
-            assert_eq!(transcript(Dialect::Openai, Operation::Chat, &events).unfit(), Some(unfit), "{events}");
+            assert_eq!(transcript(Dialect::OPENAI, Operation::Chat, &events).unfit(), Some(unfit), "{events}");
         }
     }
     let long = chunk(json!([{"delta": {"content": "x".repeat(600_000)}}]));
-    assert_eq!(transcript(Dialect::Openai, Operation::Chat, &long.repeat(2)).unfit(), Some(Unfit::TooLong));
-    assert_eq!(transcript(Dialect::Plain, Operation::Other, "").unfit(), Some(Unfit::Unknown));
+    assert_eq!(transcript(Dialect::OPENAI, Operation::Chat, &long.repeat(2)).unfit(), Some(Unfit::TooLong));
+    assert_eq!(transcript(Dialect::PLAIN, Operation::Other, "").unfit(), Some(Unfit::Unknown));
 }
 
 fn prefilled(body: &str, operation: Operation, told: &Transcript, can: &[&str]) -> Option<(Value, usize)> {
@@ -387,7 +387,7 @@ fn prefilled(body: &str, operation: Operation, told: &Transcript, can: &[&str]) 
 
 #[test]
 fn a_prefill_is_the_delivered_text_without_white_space_at_its_end() {
-    let told = transcript(Dialect::Openai, Operation::Chat, &chat(&say("He said \"hi\"\n "), &PLAIN)[..5].concat());
+    let told = transcript(Dialect::OPENAI, Operation::Chat, &chat(&say("He said \"hi\"\n "), &PLAIN)[..5].concat());
     let body = r#"{"model":"m", "messages": [ {"role":"user","content":"x"} ] ,"stream":true}"#;
     let (sent, unsent) = prefilled(body, Operation::Chat, &told, &[]).unwrap();
     assert_eq!(sent["messages"][1], json!({"role": "assistant", "content": "He said \"hi\""}));
@@ -398,11 +398,11 @@ fn a_prefill_is_the_delivered_text_without_white_space_at_its_end() {
     assert_eq!((&sent["continue_final_message"], &sent["add_generation_prompt"]), (&json!(true), &json!(false)));
     let own = r#"{"messages":[{"role":"user"},{"role":"assistant","content":"He"}]}"#;
     assert_eq!(prefilled(own, Operation::Chat, &told, &[]), None, "the client's own prefill stays the last");
-    let told = transcript(Dialect::Anthropic, Operation::Message, &messages(&say("Hello"), &PLAIN)[..3].concat());
+    let told = transcript(Dialect::ANTHROPIC, Operation::Message, &messages(&say("Hello"), &PLAIN)[..3].concat());
     let (sent, unsent) = prefilled(body, Operation::Message, &told, &[]).unwrap();
     assert_eq!((&sent["messages"][1]["content"], unsent), (&json!("Hell"), 0));
     let text = "data: {\"choices\":[{\"text\":\"a\\\"b\"}]}\n\n";
-    let told = transcript(Dialect::Openai, Operation::Completion, text);
+    let told = transcript(Dialect::OPENAI, Operation::Completion, text);
     let (sent, _) = prefilled(r#"{"prompt":"Once \"","stream":true}"#, Operation::Completion, &told, &[]).unwrap();
     assert_eq!(sent["prompt"], "Once \"a\"b");
 }
@@ -412,13 +412,13 @@ fn only_one_open_text_can_be_prefilled() {
     let body = r#"{"messages":[{"role":"user","content":"x"}]}"#;
     let thought = Says { thinks: "hm".into(), ..say("Hello") };
     for events in [chat(&thought, &PLAIN), chat(&say(" "), &PLAIN)[..2].to_vec()] {
-        let told = transcript(Dialect::Openai, Operation::Chat, &events.concat());
+        let told = transcript(Dialect::OPENAI, Operation::Chat, &events.concat());
         assert_eq!(prefilled(body, Operation::Chat, &told, &[]), None);
     }
     let closed = messages(&say("Hello"), &PLAIN)[..5].concat();
-    let told = transcript(Dialect::Anthropic, Operation::Message, &closed);
+    let told = transcript(Dialect::ANTHROPIC, Operation::Message, &closed);
     assert_eq!(prefilled(body, Operation::Message, &told, &[]), None, "its block is closed");
-    let told = transcript(Dialect::Openai, Operation::Response, &responses(&say("Hello"), &PLAIN)[..5].concat());
+    let told = transcript(Dialect::OPENAI, Operation::Response, &responses(&say("Hello"), &PLAIN)[..5].concat());
     assert_eq!(prefilled(body, Operation::Response, &told, &[]), None);
 }
 
@@ -432,8 +432,8 @@ fn a_continuation_is_relayed_as_it_comes_but_for_white_space_said_twice() {
         ("ha ", "ha ha", "ha ha ha"),
     ] {
         for (dialect, operation, make, tail) in [
-            (Dialect::Openai, Operation::Chat, chat as Maker, 0),
-            (Dialect::Anthropic, Operation::Message, messages, 2),
+            (Dialect::OPENAI, Operation::Chat, chat as Maker, 0),
+            (Dialect::ANTHROPIC, Operation::Message, messages, 2),
         ] {
             let first = make(&say(told), &PLAIN);
             // Without the block's end, and the ping after it.
@@ -462,12 +462,12 @@ fn a_server_that_says_its_prefill_again_is_understood() {
         ("A sentence".to_owned(), Err(Unfit::Shorter), told.to_owned()),
     ] {
         for size in [1, 5, 400] {
-            let mut joiner = Joiner::continued(transcript(Dialect::Openai, Operation::Chat, &delivered), 0);
+            let mut joiner = Joiner::continued(transcript(Dialect::OPENAI, Operation::Chat, &delivered), 0);
             let other = chat(&say(&next), &Style { name: "two", sizes: &[size], role: true }).concat();
             let got = joined(&mut joiner, &other, &[]);
             assert_eq!(got.clone().map(drop), rest, "{next:?}");
             let client = delivered.clone() + &got.unwrap_or_default();
-            assert_eq!(understood(Dialect::Openai, Operation::Chat, &client).0["content"], whole);
+            assert_eq!(understood(Dialect::OPENAI, Operation::Chat, &client).0["content"], whole);
         }
     }
 }
@@ -528,7 +528,7 @@ fn odd_json() -> impl Strategy<Value = Value> {
 #[test]
 fn the_usage_of_a_continuation_is_that_of_what_the_client_got() {
     let delivered = chat(&say("Hello, wo"), &PLAIN)[..4].concat();
-    let told = transcript(Dialect::Openai, Operation::Chat, &delivered);
+    let told = transcript(Dialect::OPENAI, Operation::Chat, &delivered);
     assert_eq!(told.tokens(), 3);
     let mut joiner = Joiner::continued(told, 0);
     let rest = joined(&mut joiner, &chat(&say("rld"), &PLAIN).concat(), &[]).unwrap();
@@ -539,7 +539,7 @@ fn the_usage_of_a_continuation_is_that_of_what_the_client_got() {
 
 #[test]
 fn an_answer_after_nothing_passes_as_it_is() {
-    let mut joiner = Joiner::splice(Transcript::new(Dialect::Openai, Operation::Chat));
+    let mut joiner = Joiner::splice(Transcript::new(Dialect::OPENAI, Operation::Chat));
     let other = chat(&say("Hello"), &PLAIN).concat();
     assert_eq!(joined(&mut joiner, &other, &[3, 50]).unwrap(), other);
     assert_eq!(joiner.told().texts[0].1, "Hello");

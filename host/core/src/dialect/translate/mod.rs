@@ -1,8 +1,8 @@
-//! OpenAI's chat completions and Anthropic's messages, each said in the words of the other.
+//! Conversations of one dialect in another.
 //!
-//! A request is read into what both APIs can say (`neutral`) and written again; so are the answer, its stream and its
-//! errors on the way back. What one API cannot say is an [`Untranslatable`] that names the field, and never left out
-//! unseen. Facts are those of both APIs' references and of the types in their official SDKs (openai 3.54 and anthropic
+//! A request is read into a neutral form ([`neutral`]) and written again; so are the answer, its stream and its errors on the
+//! way back. Each dialect has one reader and one writer of each ([`Conversation`]). A field that has no counterpart is an
+//! [`Untranslatable`] that names it, and never left out unseen. Facts are those of both APIs' references and of the types in their official SDKs (openai 3.54 and anthropic
 //! 2.12 for Python). A translated request is meant for `anthropic-version: 2023-06-01`.
 //!
 //! # Said in other words
@@ -55,45 +55,35 @@
 //! annotations, are not asked for, and left out should they come.
 
 pub(super) mod answer;
+mod conversation;
 pub mod error;
-pub(super) mod neutral;
+pub mod neutral;
+mod prepared;
 pub(super) mod read;
 pub mod request;
 pub mod stream;
 
+pub use conversation::{Api, Conversation, StreamReader, StreamWriter};
+pub use prepared::Translations;
+pub use read::Read;
+
 use std::borrow::Cow;
 use std::fmt;
-use std::fmt::Write as _;
 
 use bytes::Bytes;
 
+use super::registry::Dialect;
 use crate::contract::Operation;
-use crate::table::Dialect;
 use crate::time::Timestamp;
 
-pub(super) const CHAT_API: &str = "OpenAI's chat completions API";
-pub(super) const MESSAGES_API: &str = "Anthropic's messages API";
-
-/// Which way a request is translated; its answer goes the other way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Way {
-    /// A chat completions request for a backend of the `anthropic` dialect.
-    ChatToMessages,
-    /// A messages request for a backend of the `openai` dialect.
-    MessagesToChat,
+/// The way a request is translated; its answer goes back.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Translation {
+    from: Dialect,
+    to: Dialect,
 }
 
-/// The name that a chat backend has for the most tokens of an answer.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum LimitName {
-    /// `max_tokens`, which every server knows but OpenAI's for its reasoning models.
-    #[default]
-    MaxTokens,
-    /// `max_completion_tokens`, which OpenAI wants.
-    MaxCompletionTokens,
-}
-
-/// What the other API has no words for: the client's field, and why; or, of an answer, the upstream's.
+/// A field that has no counterpart: the client's, and why; or, of an answer, the upstream's.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub struct Untranslatable {
     /// Where it stands, as in `messages[2].content[0].type`; empty for the whole body.
@@ -105,7 +95,7 @@ pub struct Untranslatable {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answers {
     /// The way its request went.
-    pub way: Way,
+    pub translation: Translation,
     /// Was a stream asked for?
     pub stream: bool,
     /// Did the client of a chat stream ask for the usage?
@@ -114,40 +104,61 @@ pub struct Answers {
     pub model: String,
 }
 
-impl Way {
+impl Translation {
+    /// From chat completions to messages.
+    pub const CHAT_TO_MESSAGES: Self = Self { from: Dialect::OPENAI, to: Dialect::ANTHROPIC };
+
+    /// From messages to chat completions.
+    pub const MESSAGES_TO_CHAT: Self = Self { from: Dialect::ANTHROPIC, to: Dialect::OPENAI };
+
     /// The way a request of this operation goes to a backend of this dialect; none when no translation is needed, or
     /// there is none.
-    pub const fn of(operation: Operation, dialect: Dialect) -> Option<Self> {
-        match (operation, dialect) {
-            (Operation::Chat, Dialect::Anthropic) => Some(Way::ChatToMessages),
-            (Operation::Message, Dialect::Openai) => Some(Way::MessagesToChat),
-            (Operation::Chat | Operation::Message, _)
-            | (Operation::Completion | Operation::Response | Operation::Embedding | Operation::Other, _) => None,
-        }
-    }
-
-    /// The path that the translated request goes to.
-    pub const fn path(self) -> &'static str {
-        match self {
-            Way::ChatToMessages => "/v1/messages",
-            Way::MessagesToChat => "/v1/chat/completions",
-        }
-    }
-
-    /// What the backend is asked.
-    pub const fn upstream(self) -> (Dialect, Operation) {
-        match self {
-            Way::ChatToMessages => (Dialect::Anthropic, Operation::Message),
-            Way::MessagesToChat => (Dialect::Openai, Operation::Chat),
-        }
+    pub fn of(operation: Operation, dialect: Dialect) -> Option<Self> {
+        let from = Dialect::of_operation(operation);
+        let translates = || from.format().conversation().is_some_and(|own| own.operation() == operation);
+        let is_translated = from != dialect && dialect.format().conversation().is_some() && translates();
+        is_translated.then_some(Self { from, to: dialect })
     }
 
     /// The dialect of the client.
     pub const fn downstream(self) -> Dialect {
-        match self {
-            Way::ChatToMessages => Dialect::Openai,
-            Way::MessagesToChat => Dialect::Anthropic,
-        }
+        self.from
+    }
+
+    /// The dialect of the backend, and the operation that it is asked for.
+    pub fn upstream(self) -> (Dialect, Operation) {
+        (self.to, self.target().operation())
+    }
+
+    /// The path that the translated request goes to, under the backend's base URL.
+    pub fn path(self, model: &str, stream: bool) -> Cow<'static, str> {
+        self.target().path(model, stream)
+    }
+
+    pub(super) fn source(self) -> &'static dyn Conversation {
+        self.from.format().conversation().expect("a translation is between dialects with conversations")
+    }
+
+    pub(super) fn target(self) -> &'static dyn Conversation {
+        self.to.format().conversation().expect("a translation is between dialects with conversations")
+    }
+}
+
+/// The path and body of a request for one token, in this dialect's own words; none where it has no conversations.
+pub fn ping(dialect: Dialect, model: &str) -> Option<(Cow<'static, str>, Bytes)> {
+    let conversation = dialect.format().conversation()?;
+    let request = neutral::Request {
+        model: model.into(),
+        turns: vec![neutral::Turn::User(vec![neutral::Part::Text("ping".into())])],
+        max_tokens: Some(1),
+        ..neutral::Request::default()
+    };
+    Some((conversation.path(model, false), conversation.write_request(&request)))
+}
+
+impl fmt::Debug for Translation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} -> {:?}", self.from, self.to)
     }
 }
 
@@ -167,7 +178,8 @@ impl Answers {
 }
 
 impl Untranslatable {
-    pub(super) fn new(path: impl Into<String>, why: impl Into<Cow<'static, str>>) -> Self {
+    /// The value at this path, and why it has no counterpart, as the rest of a sentence that begins with the path.
+    pub fn new(path: impl Into<String>, why: impl Into<Cow<'static, str>>) -> Self {
         Self { path: path.into(), why: why.into() }
     }
 }
@@ -179,21 +191,4 @@ impl fmt::Display for Untranslatable {
             path => write!(f, "`{path}` {}", self.why),
         }
     }
-}
-
-/// A tool call's id as Anthropic takes it: letters, digits, `_` and `-`. The same id is always spelt the same.
-pub(super) fn call_id(id: &str) -> Cow<'_, str> {
-    let fine = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-');
-    if id.bytes().all(fine) {
-        return Cow::Borrowed(id);
-    }
-    let mut spelt = String::with_capacity(id.len() + 8);
-    for byte in id.bytes() {
-        if fine(byte) {
-            spelt.push(char::from(byte));
-        } else {
-            write!(spelt, "_x{byte:02x}").expect("a string takes all that is written");
-        }
-    }
-    Cow::Owned(spelt)
 }

@@ -1,6 +1,6 @@
-//! What both APIs can say: requests, answers and streams without the words of either.
+//! Requests, answers and streams in a form that is no dialect's own.
 //!
-//! A reader of one API refuses what these types cannot hold, a writer of the other can write all that they hold.
+//! Readers refuse what these types cannot hold; writers can write all that they hold.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -8,46 +8,61 @@ use std::fmt;
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
+/// The media type of the only files that a conversation can hold.
+pub const PDF: &str = "application/pdf";
+
 /// Valid JSON, byte for byte as somebody wrote it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::dialect) struct Json<'a>(Cow<'a, str>);
+pub struct Json<'a>(Cow<'a, str>);
 
 /// A request for an answer.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(in crate::dialect) struct Request<'a> {
-    pub(in crate::dialect) model: Cow<'a, str>,
+pub struct Request<'a> {
+    /// The model that is asked for.
+    pub model: Cow<'a, str>,
     /// Instructions before the conversation, in pieces.
-    pub(in crate::dialect) system: Vec<Cow<'a, str>>,
-    pub(in crate::dialect) turns: Vec<Turn<'a>>,
-    pub(in crate::dialect) tools: Vec<Tool<'a>>,
-    pub(in crate::dialect) choice: Option<Choice<'a>>,
+    pub system: Vec<Cow<'a, str>>,
+    /// The conversation, which ends with something to answer.
+    pub turns: Vec<Turn<'a>>,
+    /// Tools that the model may call.
+    pub tools: Vec<Tool<'a>>,
+    /// Whether and which of them it is to call.
+    pub choice: Option<Choice<'a>>,
     /// At most one tool call at a time.
-    pub(in crate::dialect) one_call: bool,
+    pub one_call: bool,
     /// The most tokens of the answer.
-    pub(in crate::dialect) max_tokens: Option<u64>,
-    pub(in crate::dialect) stop: Vec<Cow<'a, str>>,
-    pub(in crate::dialect) temperature: Option<Json<'a>>,
-    pub(in crate::dialect) top_p: Option<Json<'a>>,
+    pub max_tokens: Option<u64>,
+    /// Sequences that end the answer.
+    pub stop: Vec<Cow<'a, str>>,
+    /// The sampling temperature, a number.
+    pub temperature: Option<Json<'a>>,
+    /// The sampling nucleus, a number.
+    pub top_p: Option<Json<'a>>,
     /// Who the client's user is, for the provider's abuse watch.
-    pub(in crate::dialect) user: Option<Cow<'a, str>>,
+    pub user: Option<Cow<'a, str>>,
     /// The JSON schema that the answer must keep to.
-    pub(in crate::dialect) schema: Option<Json<'a>>,
+    pub schema: Option<Json<'a>>,
     /// How hard to think.
-    pub(in crate::dialect) effort: Option<Effort>,
-    pub(in crate::dialect) stream: bool,
+    pub effort: Option<Effort>,
+    /// Whether a stream is asked for.
+    pub stream: bool,
     /// The client of a chat stream asked for the usage.
-    pub(in crate::dialect) include_usage: bool,
+    pub include_usage: bool,
 }
 
 /// A message of a conversation.
 #[derive(Clone, Debug, PartialEq)]
-pub(in crate::dialect) enum Turn<'a> {
+pub enum Turn<'a> {
+    /// A user's message.
     User(Vec<Part<'a>>),
+    /// An assistant's message.
     Assistant {
+        /// Its text, in pieces.
         texts: Vec<Cow<'a, str>>,
+        /// Its tool calls, which come after the text.
         calls: Vec<Call<'a>>,
     },
-    /// What tools answered; together, because Anthropic wants all answers to one turn in one message.
+    /// The results of tools; together, because Anthropic wants all results of one turn in one message.
     Results(Vec<ToolResult<'a>>),
     /// Instructions in the middle.
     System(Vec<Cow<'a, str>>),
@@ -55,118 +70,171 @@ pub(in crate::dialect) enum Turn<'a> {
 
 /// A piece of what a user says.
 #[derive(Clone, Debug, PartialEq)]
-pub(in crate::dialect) enum Part<'a> {
+pub enum Part<'a> {
+    /// A text.
     Text(Cow<'a, str>),
-    ImageData { media_type: Cow<'a, str>, base64: Cow<'a, str> },
+    /// A picture.
+    ImageData {
+        /// Its media type.
+        media_type: Cow<'a, str>,
+        /// Its bytes.
+        base64: Cow<'a, str>,
+    },
+    /// The address of a picture.
     ImageUrl(Cow<'a, str>),
-    Pdf { name: Option<Cow<'a, str>>, base64: Cow<'a, str> },
+    /// A PDF.
+    Pdf {
+        /// Its file name.
+        name: Option<Cow<'a, str>>,
+        /// Its bytes.
+        base64: Cow<'a, str>,
+    },
 }
 
 /// A tool call: `input` is an object.
 #[derive(Clone, Debug, PartialEq)]
-pub(in crate::dialect) struct Call<'a> {
-    pub(in crate::dialect) id: Cow<'a, str>,
-    pub(in crate::dialect) name: Cow<'a, str>,
-    pub(in crate::dialect) input: Json<'a>,
+pub struct Call<'a> {
+    /// Its id.
+    pub id: Cow<'a, str>,
+    /// The tool's name.
+    pub name: Cow<'a, str>,
+    /// Its arguments.
+    pub input: Json<'a>,
 }
 
-/// What a tool answered.
+/// The result of a tool call.
 #[derive(Clone, Debug, PartialEq)]
-pub(in crate::dialect) struct ToolResult<'a> {
-    pub(in crate::dialect) call: Cow<'a, str>,
-    pub(in crate::dialect) texts: Vec<Cow<'a, str>>,
+pub struct ToolResult<'a> {
+    /// The id of the call.
+    pub call: Cow<'a, str>,
+    /// The result, in pieces.
+    pub texts: Vec<Cow<'a, str>>,
 }
 
 /// A tool the model may call.
 #[derive(Clone, Debug, PartialEq)]
-pub(in crate::dialect) struct Tool<'a> {
-    pub(in crate::dialect) name: Cow<'a, str>,
-    pub(in crate::dialect) description: Option<Cow<'a, str>>,
+pub struct Tool<'a> {
+    /// Its name.
+    pub name: Cow<'a, str>,
+    /// Its description for the model.
+    pub description: Option<Cow<'a, str>>,
     /// Its input's JSON schema.
-    pub(in crate::dialect) schema: Json<'a>,
-    pub(in crate::dialect) strict: Option<bool>,
+    pub schema: Json<'a>,
+    /// Whether calls must keep to the schema.
+    pub strict: Option<bool>,
 }
 
 /// Whether and which tools the model is to call.
 #[derive(Clone, Debug, PartialEq)]
-pub(in crate::dialect) enum Choice<'a> {
+pub enum Choice<'a> {
+    /// As the model likes.
     Auto,
+    /// None.
     None,
+    /// At least one.
     Any,
+    /// This one.
     Tool(Cow<'a, str>),
 }
 
-/// How hard to think; the words are the same in both APIs.
+/// How hard to think; most APIs have the same words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::dialect) enum Effort {
+pub enum Effort {
+    /// `low`
     Low,
+    /// `medium`
     Medium,
+    /// `high`
     High,
+    /// `xhigh`
     XHigh,
+    /// `max`
     Max,
 }
 
 /// A whole answer.
 #[derive(Clone, Debug, PartialEq)]
-pub(in crate::dialect) struct Answer<'a> {
-    pub(in crate::dialect) head: Head<'a>,
+pub struct Answer<'a> {
+    /// Its id and model.
+    pub head: Head<'a>,
     /// Its text; none when it says nothing but tool calls.
-    pub(in crate::dialect) text: Option<Cow<'a, str>>,
-    pub(in crate::dialect) calls: Vec<Call<'a>>,
-    pub(in crate::dialect) stop: Stop<'a>,
-    pub(in crate::dialect) usage: Usage,
+    pub text: Option<Cow<'a, str>>,
+    /// Its tool calls.
+    pub calls: Vec<Call<'a>>,
+    /// Why it ended.
+    pub stop: Stop<'a>,
+    /// Its tokens.
+    pub usage: Usage,
 }
 
-/// Who answers.
+/// The answer's id and model.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(in crate::dialect) struct Head<'a> {
-    pub(in crate::dialect) id: Cow<'a, str>,
+pub struct Head<'a> {
+    /// The answer's id.
+    pub id: Cow<'a, str>,
     /// The model that answered; empty when the upstream does not say.
-    pub(in crate::dialect) model: Cow<'a, str>,
+    pub model: Cow<'a, str>,
 }
 
 /// Why an answer ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::dialect) enum Stop<'a> {
+pub enum Stop<'a> {
+    /// It is complete.
     End,
     /// A stop sequence, if it is known which.
     Sequence(Cow<'a, str>),
     /// It is not complete.
     Length,
+    /// Tools are called.
     Calls,
+    /// The model or a filter refused.
     Refusal,
 }
 
 /// Tokens used; `input` counts all of the prompt, cached or not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(in crate::dialect) struct Usage {
-    pub(in crate::dialect) input: u64,
-    pub(in crate::dialect) cached: u64,
-    pub(in crate::dialect) written: u64,
-    pub(in crate::dialect) output: u64,
-    pub(in crate::dialect) reasoning: Option<u64>,
+pub struct Usage {
+    /// Tokens of the prompt.
+    pub input: u64,
+    /// Those of them that came from a cache.
+    pub cached: u64,
+    /// Those of them that were written to a cache.
+    pub written: u64,
+    /// Tokens of the answer.
+    pub output: u64,
+    /// Those of them that were thoughts, where it is known.
+    pub reasoning: Option<u64>,
 }
 
-/// What an event of a stream says.
+/// An event of a stream.
 #[derive(Clone, Debug, PartialEq)]
-pub(in crate::dialect) enum News<'a> {
+pub enum News<'a> {
+    /// The answer begins.
     Start(Head<'a>),
+    /// A piece of its text.
     Text(Cow<'a, str>),
     /// A tool call begins; calls are told apart by their number, counted from 0.
     Call {
+        /// The call's number.
         number: usize,
+        /// Its id.
         id: Cow<'a, str>,
+        /// The tool's name.
         name: Cow<'a, str>,
     },
     /// A piece of that call's input.
     Input {
+        /// The call's number.
         number: usize,
+        /// The piece of JSON.
         json: Cow<'a, str>,
     },
     /// That call is complete.
     CallEnd {
+        /// The call's number.
         number: usize,
     },
+    /// The model says why it stops.
     Stop(Stop<'a>),
     /// Replaces what was told before.
     Usage(Usage),
@@ -178,12 +246,12 @@ pub(in crate::dialect) enum News<'a> {
 
 impl<'a> Json<'a> {
     /// Takes over text that is known to be JSON.
-    pub(in crate::dialect) const fn verbatim(text: &'a str) -> Self {
+    pub const fn verbatim(text: &'a str) -> Self {
         Self(Cow::Borrowed(text))
     }
 
     /// Reads text that may be JSON; none unless it is an object. A model that means "no arguments" may say nothing.
-    pub(in crate::dialect) fn object(text: Cow<'a, str>) -> Option<Self> {
+    pub fn object(text: Cow<'a, str>) -> Option<Self> {
         if text.trim().is_empty() {
             return Some(Self(Cow::Borrowed("{}")));
         }
@@ -191,7 +259,8 @@ impl<'a> Json<'a> {
         is_object.then_some(Self(text))
     }
 
-    pub(in crate::dialect) fn text(&self) -> &str {
+    /// The JSON.
+    pub fn text(&self) -> &str {
         &self.0
     }
 }
@@ -204,10 +273,11 @@ impl Serialize for Json<'_> {
 }
 
 impl Effort {
-    pub(in crate::dialect) const ALL: [Effort; 5] =
-        [Effort::Low, Effort::Medium, Effort::High, Effort::XHigh, Effort::Max];
+    /// Every effort.
+    pub const ALL: [Effort; 5] = [Effort::Low, Effort::Medium, Effort::High, Effort::XHigh, Effort::Max];
 
-    pub(in crate::dialect) const fn word(self) -> &'static str {
+    /// Its word.
+    pub const fn word(self) -> &'static str {
         match self {
             Effort::Low => "low",
             Effort::Medium => "medium",
@@ -217,7 +287,8 @@ impl Effort {
         }
     }
 
-    pub(in crate::dialect) fn parse(word: &str) -> Option<Self> {
+    /// The effort of this word.
+    pub fn parse(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|effort| effort.word() == word)
     }
 }

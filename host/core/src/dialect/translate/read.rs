@@ -9,31 +9,31 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::Untranslatable;
-use super::neutral::Json;
+use super::neutral::{Head, Json};
+use super::{Api, Untranslatable};
 
-/// The answer of every reader.
-pub(in crate::dialect) type Read<T> = Result<T, Untranslatable>;
+/// The result of every reader.
+pub type Read<T> = Result<T, Untranslatable>;
 
 /// A value and where it stands.
 #[derive(Clone, Debug)]
 pub(in crate::dialect) struct Field<'a> {
     path: String,
     raw: &'a str,
-    /// The API that it would have to be said in.
-    target: &'static str,
+    /// The API that it is read for.
+    target: &'static Api,
 }
 
 /// An object whose members are taken one by one. A member that is null counts as absent.
 pub(in crate::dialect) struct Object<'a> {
     path: String,
     members: Vec<(Cow<'a, str>, &'a str)>,
-    target: &'static str,
+    target: &'static Api,
 }
 
 impl<'a> Field<'a> {
-    /// A whole body, to be said in the API of this name.
-    pub(in crate::dialect) fn body(body: &'a [u8], target: &'static str) -> Read<Self> {
+    /// A whole body, read for this API.
+    pub(in crate::dialect) fn body(body: &'a [u8], target: &'static Api) -> Read<Self> {
         match serde_json::from_slice::<&RawValue>(body) {
             Ok(raw) => Ok(Self { path: String::new(), raw: raw.get(), target }),
             Err(_) => Err(Untranslatable::new("", "is not JSON")),
@@ -50,9 +50,14 @@ impl<'a> Field<'a> {
         Untranslatable::new(self.path.clone(), why)
     }
 
-    /// It means something that the other API has no words for.
+    /// An error: it has no counterpart in the API that it is read for.
     pub(in crate::dialect) fn no_counterpart(&self) -> Untranslatable {
-        self.wrong(format!("has no counterpart in {}", self.target))
+        self.wrong(format!("has no counterpart in {}", self.target.name))
+    }
+
+    /// The API that it is read for.
+    pub(in crate::dialect) const fn target(&self) -> &'static Api {
+        self.target
     }
 
     /// The value as it stands.
@@ -155,11 +160,17 @@ impl<'a> Object<'a> {
     pub(in crate::dialect) fn finish(self) -> Read<()> {
         match self.members.iter().find(|(_, raw)| *raw != "null") {
             Some((name, _)) => {
-                Err(Untranslatable::new(join(&self.path, name), format!("has no counterpart in {}", self.target)))
+                Err(Untranslatable::new(join(&self.path, name), format!("has no counterpart in {}", self.target.name)))
             }
             None => Ok(()),
         }
     }
+}
+
+/// The `id` and `model` of an answer, as far as it has them.
+pub(in crate::dialect) fn head<'a>(from: &mut Object<'a>) -> Head<'a> {
+    let mut text = |name| from.take(name).and_then(|f| f.text().ok()).unwrap_or_default();
+    Head { id: text("id"), model: text("model") }
 }
 
 fn join(path: &str, name: &str) -> String {
@@ -243,8 +254,18 @@ impl<'de: 'a, 'a> Deserialize<'de> for Elements<'a> {
 mod tests {
     use super::*;
 
+    static OTHER: Api = Api {
+        name: "the other API",
+        max_stop_sequences: 4,
+        takes_blank_stop_sequences: true,
+        max_temperature: 2.0,
+        takes_late_instructions: true,
+        continues_the_assistant: false,
+        pictures: None,
+    };
+
     fn object(body: &str) -> Object<'_> {
-        Field::body(body.as_bytes(), "the other API").unwrap().object().unwrap()
+        Field::body(body.as_bytes(), &OTHER).unwrap().object().unwrap()
     }
 
     #[test]
@@ -261,7 +282,7 @@ mod tests {
         let mut body = object(r#"{"a":null}"#);
         assert!(body.take("a").is_none());
         assert_eq!(body.need("b").unwrap_err().to_string(), "`b` is missing");
-        let twice = Field::body(br#"{"a":1,"\u0061":2}"#, "x").unwrap().object();
+        let twice = Field::body(br#"{"a":1,"\u0061":2}"#, &OTHER).unwrap().object();
         assert_eq!(twice.err().unwrap().path, "a");
     }
 

@@ -1,15 +1,9 @@
-//! A request of one API as a request of the other.
-
-pub(in crate::dialect) use crate::dialect::anthropic::messages::read_turns::call as message_call;
-pub(in crate::dialect) use crate::dialect::openai::chat::read_turns::loose_call as chat_call;
-pub(in crate::dialect) use crate::dialect::openai::chat::write_request::{CallOut, call as call_out};
+//! A request of one API as a request of another.
 
 use bytes::Bytes;
 use serde::Serialize;
 
-use super::{Answers, LimitName, Untranslatable, Way};
-use crate::dialect::anthropic::messages::{read_request as from_messages, write_request as to_messages};
-use crate::dialect::openai::chat::{read_request as from_chat, write_request as to_chat};
+use super::{Answers, Translation, Untranslatable};
 
 /// The most tokens of an answer where the chat client did not say: Anthropic's API demands a number, and this is one
 /// that even small models behind that API take.
@@ -28,24 +22,21 @@ pub struct Translated {
 ///
 /// # Errors
 /// [`Untranslatable`]: the client's request says something that the other API cannot; another backend may.
-pub fn translate(way: Way, body: &[u8], model: &str, limit: LimitName) -> Result<Translated, Untranslatable> {
-    let (request, body) = match way {
-        Way::ChatToMessages => {
-            let mut request = from_chat::read(body)?;
-            request.model = model.into();
-            let body = json(&to_messages::write(&request));
-            (request, body)
-        }
-        Way::MessagesToChat => {
-            let mut request = from_messages::read(body)?;
-            request.model = model.into();
-            let body = json(&to_chat::write(&request, limit));
-            (request, body)
-        }
-    };
-    let answers =
-        Answers { way, stream: request.stream, include_usage: request.include_usage, model: model.to_owned() };
-    Ok(Translated { body, answers })
+pub fn translate(translation: Translation, body: &[u8], model: &str) -> Result<Translated, Untranslatable> {
+    let target = translation.target();
+    let mut request = translation.source().read_request(body, target.api())?;
+    request.model = model.into();
+    let body = target.write_request(&request);
+    let (stream, include_usage) = (request.stream, request.include_usage);
+    Ok(Translated { body, answers: Answers { translation, stream, include_usage, model: model.to_owned() } })
+}
+
+impl Translated {
+    /// The same for the backend at this host, with its name for the model.
+    pub fn for_backend(&self, model: &str, host: &str) -> Self {
+        let body = self.answers.translation.target().adapt_request(&self.body, model, host);
+        Self { body, answers: Answers { model: model.to_owned(), ..self.answers.clone() } }
+    }
 }
 
 pub(in crate::dialect) fn json(value: &impl Serialize) -> Bytes {

@@ -1,20 +1,23 @@
 //! A body that is no stream: its top-level `usage`, caught as it goes by, so that nothing need be held back for it.
 
 use super::Counts;
+use crate::dialect::Dialect;
 use crate::record::Usage;
-use crate::table::Dialect;
 
 /// The longest `usage` object that is read, in bytes.
 const MAX_USAGE_BYTES: usize = 4 * 1024;
 
-/// Watches a JSON body go by in chunks for its top-level `usage`, keeping nothing else.
+/// Watches a JSON body go by in chunks for its top-level usage, keeping nothing else.
 #[derive(Clone, Debug)]
 pub struct BodyTap {
+    dialect: Dialect,
+    /// The name of the member that holds the usage.
+    usage_member: &'static [u8],
     at: Place,
     depth: u32,
     /// The next string at depth 1 is a member's name.
     name_next: bool,
-    /// How much of `"usage"` the current name has matched; none when it has gone another way.
+    /// How much of the usage's name the current name has matched; none when it has gone another way.
     matched: Option<usize>,
     /// The value that begins is the usage.
     wanted: bool,
@@ -32,15 +35,16 @@ enum Place {
     Over,
 }
 
-const USAGE: &[u8] = b"usage";
-
 /// Most usages are no longer than this.
 const USUAL_USAGE_BYTES: usize = 256;
 
-impl Default for BodyTap {
-    fn default() -> Self {
+impl BodyTap {
+    /// A tap; for a dialect whose answers pass unread one that sees nothing.
+    pub fn new(dialect: Dialect) -> Self {
         Self {
-            at: Place::Between,
+            dialect,
+            usage_member: dialect.format().usage_member(),
+            at: if dialect.is_opaque() { Place::Over } else { Place::Between },
             depth: 0,
             name_next: false,
             matched: None,
@@ -49,17 +53,6 @@ impl Default for BodyTap {
             keeping: false,
             bytes: 0,
         }
-    }
-}
-
-impl BodyTap {
-    /// A tap; for the `plain` dialect one that sees nothing.
-    pub fn new(dialect: Dialect) -> Self {
-        let at = match dialect {
-            Dialect::Openai | Dialect::Anthropic => Place::Between,
-            Dialect::Plain => Place::Over,
-        };
-        Self { at, ..Self::default() }
     }
 
     /// Looks at the body's next bytes.
@@ -91,7 +84,7 @@ impl BodyTap {
             return None;
         }
         let mut counts = Counts::default();
-        counts.read(&self.kept);
+        self.dialect.format().read_usage(&self.kept, &mut counts);
         Some(counts.usage())
     }
 
@@ -141,7 +134,8 @@ impl BodyTap {
         let rest = &chunk[i..];
         let end = memchr::memchr2(b'"', b'\\', rest).unwrap_or(rest.len());
         let text = &rest[..end];
-        self.matched = self.matched.filter(|from| USAGE[*from..].starts_with(text)).map(|from| from + text.len());
+        let name = self.usage_member;
+        self.matched = self.matched.filter(|from| name[*from..].starts_with(text)).map(|from| from + text.len());
         let Some(byte) = rest.get(end) else {
             self.keep(rest);
             return chunk.len();
@@ -151,7 +145,7 @@ impl BodyTap {
             self.matched = None;
             self.at = Place::AfterBackslash;
         } else {
-            self.wanted |= self.matched.take() == Some(USAGE.len());
+            self.wanted |= self.matched.take() == Some(self.usage_member.len());
             self.at = Place::Between;
         }
         i + end + 1
@@ -182,7 +176,7 @@ mod tests {
     }
 
     fn tapped(chunks: &[&[u8]]) -> Option<Usage> {
-        let mut tap = BodyTap::new(Dialect::Openai);
+        let mut tap = BodyTap::new(Dialect::OPENAI);
         for chunk in chunks {
             tap.push(chunk);
         }
@@ -211,7 +205,7 @@ mod tests {
         ] {
             assert_eq!(tapped(&[body.as_bytes()]), expected, "{body}");
         }
-        let mut plain = BodyTap::new(Dialect::Plain);
+        let mut plain = BodyTap::new(Dialect::PLAIN);
         plain.push(br#"{"usage":{"prompt_tokens":1}}"#);
         assert_eq!((plain.usage(), plain.bytes()), (None, 29));
     }

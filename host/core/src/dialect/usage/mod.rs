@@ -4,26 +4,30 @@ mod body;
 mod stream;
 
 pub use body::BodyTap;
-pub(super) use stream::Format;
-pub use stream::{Sight, StreamTap};
+pub use stream::{Sight, StreamTap, Tally};
+pub(super) use stream::{content_bytes, filled_length};
 
 use crate::http::json;
 use crate::record::Usage;
 
-/// The numbers of a `usage` object as both families name them.
+/// The token counts of an answer.
 #[derive(Clone, Copy, Debug, Default)]
-struct Counts {
-    input: u64,
-    output: u64,
-    cached: u64,
-    /// Anthropic counts cached and written prompt tokens beside the input, not within it.
-    cache_read: u64,
-    cache_written: u64,
+pub struct Counts {
+    /// Tokens of the prompt, without those that stand beside it.
+    pub input: u64,
+    /// Tokens of the answer.
+    pub output: u64,
+    /// Tokens of the prompt that came from a cache and are part of `input`.
+    pub cached: u64,
+    /// Tokens that came from a cache and stand beside the input (Anthropic).
+    pub cache_read: u64,
+    /// Tokens that were written to a cache and stand beside the input (Anthropic).
+    pub cache_written: u64,
 }
 
 impl Counts {
-    /// Takes over what this object says and leaves what it does not.
-    fn read(&mut self, usage: &[u8]) {
+    /// Reads a usage object by the names in use: takes over what it says and leaves what it does not.
+    pub fn read(&mut self, usage: &[u8]) {
         for (key, value) in json::members(usage) {
             let slot = match key {
                 b"prompt_tokens" | b"input_tokens" => &mut self.input,
@@ -46,7 +50,7 @@ impl Counts {
         }
     }
 
-    fn usage(&self) -> Usage {
+    pub(super) fn usage(&self) -> Usage {
         Usage {
             input_tokens: self.input.saturating_add(self.cache_read).saturating_add(self.cache_written),
             output_tokens: self.output,

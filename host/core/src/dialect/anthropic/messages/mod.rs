@@ -1,9 +1,77 @@
-//! Messages as neutral requests and answers, and back.
+//! Conversations as messages.
 
-pub(in crate::dialect) mod read_answer;
-pub(in crate::dialect) mod read_request;
-pub(in crate::dialect) mod read_stream;
-pub(in crate::dialect) mod read_turns;
-pub(in crate::dialect) mod write_answer;
-pub(in crate::dialect) mod write_request;
-pub(in crate::dialect) mod write_stream;
+mod call_id;
+mod read_answer;
+mod read_request;
+mod read_stream;
+mod read_turns;
+mod write_answer;
+mod write_request;
+mod write_stream;
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+
+use crate::contract::Operation;
+use crate::dialect::splice::with_model;
+use crate::dialect::translate::neutral::{Answer, Request};
+use crate::dialect::translate::request::json;
+use crate::dialect::translate::{Answers, Api, Conversation, Read, StreamReader, StreamWriter};
+use crate::time::Timestamp;
+
+/// The messages API.
+#[derive(Debug)]
+pub(super) struct Messages;
+
+static API: Api = Api {
+    name: "Anthropic's messages API",
+    max_stop_sequences: usize::MAX,
+    takes_blank_stop_sequences: false,
+    max_temperature: 1.0,
+    takes_late_instructions: false,
+    continues_the_assistant: true,
+    pictures: Some((&["image/jpeg", "image/png", "image/gif", "image/webp"], "JPEG, PNG, GIF or WebP")),
+};
+
+impl Conversation for Messages {
+    fn api(&self) -> &'static Api {
+        &API
+    }
+
+    fn operation(&self) -> Operation {
+        Operation::Message
+    }
+
+    fn path(&self, _model: &str, _stream: bool) -> Cow<'static, str> {
+        "/v1/messages".into()
+    }
+
+    fn read_request<'a>(&self, body: &'a [u8], target: &'static Api) -> Read<Request<'a>> {
+        read_request::read(body, target)
+    }
+
+    fn write_request(&self, request: &Request<'_>) -> Bytes {
+        json(&write_request::write(request))
+    }
+
+    fn adapt_request(&self, body: &Bytes, model: &str, _host: &str) -> Bytes {
+        with_model(body, model)
+    }
+
+    fn read_answer<'a>(&self, body: &'a [u8], target: &'static Api) -> Read<Answer<'a>> {
+        read_answer::read(body, target)
+    }
+
+    fn write_answer(&self, answer: &Answer<'_>, asked_model: &str, _now: Timestamp) -> Bytes {
+        json(&write_answer::write(answer, asked_model))
+    }
+
+    fn stream_reader(&self, target: &'static Api) -> Box<dyn StreamReader> {
+        Box::new(read_stream::Reader::new(target))
+    }
+
+    fn stream_writer(&self, answers: &Answers, _now: Timestamp) -> Box<dyn StreamWriter> {
+        Box::new(write_stream::Writer::new(&answers.model))
+    }
+}

@@ -2,20 +2,20 @@
 
 use std::borrow::Cow;
 
-use crate::dialect::translate::CHAT_API;
-use crate::dialect::translate::neutral::{Answer, Head, Stop, Usage};
-use crate::dialect::translate::read::{Field, Object, Read};
-use crate::dialect::translate::request::message_call;
+use super::read_turns::call;
+use crate::dialect::translate::Api;
+use crate::dialect::translate::neutral::{Answer, Stop, Usage};
+use crate::dialect::translate::read::{Field, Object, Read, head};
 
-pub(in crate::dialect) fn read(body: &[u8]) -> Read<Answer<'_>> {
-    let mut message = Field::body(body, CHAT_API)?.object()?;
+pub(super) fn read<'a>(body: &'a [u8], target: &'static Api) -> Read<Answer<'a>> {
+    let mut message = Field::body(body, target)?.object()?;
     let (mut texts, mut calls) = (Vec::new(), Vec::new());
     for block in message.need("content")?.list()? {
         let mut block = block.object()?;
         let kind = block.need("type")?;
         match &*kind.text()? {
             "text" => texts.push(block.need("text")?.text()?),
-            "tool_use" => calls.push(message_call(&mut block)?),
+            "tool_use" => calls.push(call(&mut block)?),
             "thinking" | "redacted_thinking" => {}
             _ => return Err(kind.no_counterpart()),
         }
@@ -34,12 +34,7 @@ pub(in crate::dialect) fn read(body: &[u8]) -> Read<Answer<'_>> {
     Ok(Answer { head: head(&mut message), text, calls, stop: stop(reason.as_deref(), sequence), usage: counts })
 }
 
-pub(in crate::dialect) fn head<'a>(from: &mut Object<'a>) -> Head<'a> {
-    let mut text = |name| from.take(name).and_then(|f| f.text().ok()).unwrap_or_default();
-    Head { id: text("id"), model: text("model") }
-}
-
-pub(in crate::dialect) fn stop<'a>(reason: Option<&str>, sequence: Option<Cow<'a, str>>) -> Stop<'a> {
+pub(super) fn stop<'a>(reason: Option<&str>, sequence: Option<Cow<'a, str>>) -> Stop<'a> {
     match reason {
         Some("end_turn") | None => Stop::End,
         Some("stop_sequence") => sequence.map_or(Stop::End, Stop::Sequence),
@@ -51,7 +46,7 @@ pub(in crate::dialect) fn stop<'a>(reason: Option<&str>, sequence: Option<Cow<'a
 }
 
 /// What this object says, and for the rest what was told before.
-pub(in crate::dialect) fn usage(mut told: Object<'_>, before: Usage) -> Usage {
+pub(super) fn usage(mut told: Object<'_>, before: Usage) -> Usage {
     let mut count = |name| told.take(name).and_then(|f| f.count().ok());
     let uncached = before.input.saturating_sub(before.cached).saturating_sub(before.written);
     let cached = count("cache_read_input_tokens").unwrap_or(before.cached);

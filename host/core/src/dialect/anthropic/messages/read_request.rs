@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::read_turns;
-use crate::dialect::translate::CHAT_API;
+use crate::dialect::translate::Api;
 use crate::dialect::translate::neutral::{Choice, Effort, Json, Request, Tool};
 use crate::dialect::translate::read::{Field, Read};
 
@@ -13,11 +13,8 @@ const HARMLESS: &[&str] = &["cache_control", "diagnostics"];
 /// The same of a tool.
 const HARMLESS_IN_TOOLS: &[&str] = &["cache_control", "eager_input_streaming"];
 
-/// OpenAI takes no more stop sequences.
-const MAX_STOPS: usize = 4;
-
-pub(in crate::dialect) fn read(body: &[u8]) -> Read<Request<'_>> {
-    let mut messages = Field::body(body, CHAT_API)?.object()?;
+pub(super) fn read<'a>(body: &'a [u8], target: &'static Api) -> Read<Request<'a>> {
+    let mut messages = Field::body(body, target)?.object()?;
     messages.forget(HARMLESS);
     let mut request = Request {
         model: messages.need("model")?.text()?,
@@ -63,8 +60,9 @@ fn thinking(field: Field<'_>) -> Read<()> {
 
 fn stop<'a>(field: Field<'a>) -> Read<Vec<Cow<'a, str>>> {
     let stop = field.clone().list()?.into_iter().map(|f| f.text()).collect::<Read<Vec<_>>>()?;
-    if stop.len() > MAX_STOPS {
-        return Err(field.wrong("has more than the 4 sequences that OpenAI's chat completions API takes"));
+    let Api { name, max_stop_sequences, .. } = field.target();
+    if stop.len() > *max_stop_sequences {
+        return Err(field.wrong(format!("has more than the {max_stop_sequences} sequences that {name} takes")));
     }
     Ok(stop)
 }

@@ -2,36 +2,32 @@
 
 use std::borrow::Cow;
 
-use crate::dialect::translate::CHAT_API;
-use crate::dialect::translate::answer::{messages_stop, messages_usage};
-use crate::dialect::translate::neutral::{Head, News, Usage};
-use crate::dialect::translate::read::{Field, Object, Read};
+use super::read_answer::{stop, usage};
+use crate::dialect::translate::neutral::{News, Usage};
+use crate::dialect::translate::read::{Field, Object, Read, head};
 use crate::dialect::translate::stream::MAX_CALLS;
+use crate::dialect::translate::{Api, StreamReader};
 use crate::http::sse::Event;
 
-/// What was read so far.
-#[derive(Clone, Debug, Default)]
-pub(in crate::dialect) struct Reader {
+/// A stream that is being read.
+#[derive(Debug)]
+pub(super) struct Reader {
+    target: &'static Api,
     usage: Usage,
     /// The block of each tool call, in the order of the calls.
     calls: Vec<u64>,
 }
 
-impl Reader {
-    pub(in crate::dialect) fn read<'a>(
-        &mut self,
-        event: &Event<'a>,
-        mut tell: impl FnMut(News<'a>) -> Read<()>,
-    ) -> Read<()> {
+impl StreamReader for Reader {
+    fn read<'a>(&mut self, event: &Event<'a>, tell: &mut dyn FnMut(News<'a>) -> Read<()>) -> Read<()> {
         let Some(data) = event.data else { return tell(News::Ping) };
-        let mut data = Field::body(data, CHAT_API)?.object()?;
+        let mut data = Field::body(data, self.target)?.object()?;
         let kind = data.need("type")?.text()?;
         match &*kind {
             "message_start" => {
                 let mut message = data.need("message")?.object()?;
                 self.see_usage(&mut message)?;
-                let mut text = |name| message.take(name).and_then(|f| f.text().ok()).unwrap_or_default();
-                tell(News::Start(Head { id: text("id"), model: text("model") }))
+                tell(News::Start(head(&mut message)))
             }
             "content_block_start" => self.block(&mut data, tell),
             "content_block_delta" => {
@@ -55,7 +51,7 @@ impl Reader {
                 let mut delta = data.need("delta")?.object()?;
                 let sequence = delta.take("stop_sequence").map(|f| f.text()).transpose()?;
                 match delta.take("stop_reason").map(|f| f.text()).transpose()? {
-                    Some(reason) => tell(News::Stop(messages_stop(Some(&reason), sequence))),
+                    Some(reason) => tell(News::Stop(stop(Some(&reason), sequence))),
                     None => Ok(()),
                 }
             }
@@ -65,15 +61,21 @@ impl Reader {
             _ => Ok(()),
         }
     }
+}
+
+impl Reader {
+    pub(super) fn new(target: &'static Api) -> Self {
+        Self { target, usage: Usage::default(), calls: Vec::new() }
+    }
 
     fn see_usage(&mut self, from: &mut Object<'_>) -> Read<()> {
         if let Some(told) = from.take("usage") {
-            self.usage = messages_usage(told.object()?, self.usage);
+            self.usage = usage(told.object()?, self.usage);
         }
         Ok(())
     }
 
-    fn block<'a>(&mut self, data: &mut Object<'a>, mut tell: impl FnMut(News<'a>) -> Read<()>) -> Read<()> {
+    fn block<'a>(&mut self, data: &mut Object<'a>, tell: &mut dyn FnMut(News<'a>) -> Read<()>) -> Read<()> {
         let index = data.need("index")?;
         let mut block = data.need("content_block")?.object()?;
         let kind = block.need("type")?;

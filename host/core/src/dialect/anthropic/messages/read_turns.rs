@@ -2,8 +2,8 @@
 
 use std::borrow::Cow;
 
-use crate::dialect::openai::chat::read_turns::PDF;
-use crate::dialect::translate::neutral::{Call, Part, ToolResult, Turn};
+use crate::dialect::translate::Api;
+use crate::dialect::translate::neutral::{Call, PDF, Part, ToolResult, Turn};
 use crate::dialect::translate::read::{Field, Object, Read};
 
 /// Members of a block that make no difference to the answer.
@@ -18,31 +18,34 @@ enum Content<'a> {
     Blocks(Vec<Field<'a>>),
 }
 
-pub(in crate::dialect) fn read<'a>(messages: Field<'a>) -> Read<Vec<Turn<'a>>> {
+pub(super) fn read<'a>(messages: Field<'a>) -> Read<Vec<Turn<'a>>> {
     let whole = messages.clone();
     let mut turns = Vec::new();
     for field in messages.list()? {
-        let mut message = field.object()?;
+        let mut message = field.clone().object()?;
         let role = message.need("role")?;
         let content = message.need("content")?;
         message.finish()?;
         match &*role.text()? {
             "user" => user(content, &mut turns)?,
             "assistant" => turns.push(assistant(content)?),
-            "system" => turns.push(Turn::System(texts(content)?)),
+            "system" if field.target().takes_late_instructions => turns.push(Turn::System(texts(content)?)),
             _ => return Err(role.no_counterpart()),
         }
     }
+    let Api { name, continues_the_assistant, .. } = whole.target();
     match turns.last() {
         None => Err(whole.wrong("is empty")),
-        Some(Turn::Assistant { .. }) => Err(whole
-            .wrong("ends with the assistant, which OpenAI's chat completions API would answer instead of continuing")),
-        Some(Turn::User(_) | Turn::Results(_) | Turn::System(_)) => Ok(turns),
+        Some(Turn::Assistant { .. }) if !continues_the_assistant => {
+            let why = format!("ends with the assistant, which {name} would answer instead of continuing");
+            Err(whole.wrong(why))
+        }
+        Some(Turn::User(_) | Turn::Assistant { .. } | Turn::Results(_) | Turn::System(_)) => Ok(turns),
     }
 }
 
 /// A text, or an array of text blocks.
-pub(in crate::dialect) fn texts<'a>(field: Field<'a>) -> Read<Vec<Cow<'a, str>>> {
+pub(super) fn texts<'a>(field: Field<'a>) -> Read<Vec<Cow<'a, str>>> {
     match content(field)? {
         Content::Text(text) => Ok(vec![text]),
         Content::Blocks(blocks) => blocks.into_iter().map(text_block).collect(),
@@ -165,9 +168,9 @@ fn assistant<'a>(field: Field<'a>) -> Read<Turn<'a>> {
             "thinking" | "redacted_thinking" => continue,
             "text" if calls.is_empty() => texts.push(text(&mut block)?),
             "text" => {
-                return Err(whole.wrong(
-                    "comes after a tool call, an order that has no counterpart in OpenAI's chat completions API",
-                ));
+                let name = whole.target().name;
+                let why = format!("comes after a tool call, an order that has no counterpart in {name}");
+                return Err(whole.wrong(why));
             }
             "tool_use" => calls.push(call(&mut block)?),
             _ => return Err(kind.no_counterpart()),
@@ -180,7 +183,7 @@ fn assistant<'a>(field: Field<'a>) -> Read<Turn<'a>> {
     Ok(Turn::Assistant { texts, calls })
 }
 
-pub(in crate::dialect) fn call<'a>(block: &mut Object<'a>) -> Read<Call<'a>> {
+pub(super) fn call<'a>(block: &mut Object<'a>) -> Read<Call<'a>> {
     let id = block.need("id")?.text()?;
     let name = block.need("name")?.text()?;
     let input = block.need("input")?;

@@ -5,11 +5,11 @@ use std::borrow::Cow;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::dialect::translate::call_id;
+use super::call_id::call_id;
 use crate::dialect::translate::neutral::{Answer, Json, Stop, Usage};
 
 #[derive(Serialize)]
-pub(in crate::dialect) struct Message<'a> {
+pub(super) struct Message<'a> {
     id: &'a str,
     r#type: &'static str,
     role: &'static str,
@@ -27,7 +27,7 @@ enum Block<'a> {
     ToolUse { id: Cow<'a, str>, name: &'a str, input: &'a Json<'a> },
 }
 
-pub(in crate::dialect) fn write<'a>(answer: &'a Answer<'a>, asked_model: &'a str) -> Message<'a> {
+pub(super) fn write<'a>(answer: &'a Answer<'a>, asked_model: &'a str) -> Message<'a> {
     let text = answer.text.as_deref().filter(|text| !text.is_empty()).map(|text| Block::Text { text });
     let calls = answer.calls.iter().map(|c| Block::ToolUse { id: call_id(&c.id), name: &c.name, input: &c.input });
     let (stop_reason, stop_sequence) = stop_reason(&answer.stop);
@@ -44,7 +44,7 @@ pub(in crate::dialect) fn write<'a>(answer: &'a Answer<'a>, asked_model: &'a str
 }
 
 /// The reason, and the stop sequence where that is it.
-pub(in crate::dialect) fn stop_reason<'a>(stop: &'a Stop<'_>) -> (&'static str, Option<&'a str>) {
+pub(super) fn stop_reason<'a>(stop: &'a Stop<'_>) -> (&'static str, Option<&'a str>) {
     match stop {
         Stop::End => ("end_turn", None),
         Stop::Sequence(sequence) => ("stop_sequence", Some(sequence)),
@@ -54,7 +54,7 @@ pub(in crate::dialect) fn stop_reason<'a>(stop: &'a Stop<'_>) -> (&'static str, 
     }
 }
 
-pub(in crate::dialect) fn usage(usage: &Usage) -> Value {
+pub(super) fn usage(usage: &Usage) -> Value {
     let mut value = json!({
         "input_tokens": usage.input.saturating_sub(usage.cached).saturating_sub(usage.written),
         "cache_creation_input_tokens": usage.written,

@@ -4,13 +4,12 @@ use std::borrow::Cow;
 
 use serde::Serialize;
 
-use crate::dialect::openai::chat::read_turns::PDF;
-use crate::dialect::translate::call_id;
-use crate::dialect::translate::neutral::{Call, Choice, Effort, Json, Part, Request, Tool, ToolResult, Turn};
+use super::call_id::call_id;
+use crate::dialect::translate::neutral::{Call, Choice, Effort, Json, PDF, Part, Request, Tool, ToolResult, Turn};
 use crate::dialect::translate::request::DEFAULT_MAX_TOKENS;
 
 #[derive(Serialize)]
-pub(in crate::dialect) struct Messages<'a> {
+pub(super) struct Messages<'a> {
     model: &'a str,
     max_tokens: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -117,7 +116,7 @@ struct Format<'a> {
     schema: &'a Json<'a>,
 }
 
-pub(in crate::dialect) fn write<'a>(request: &'a Request<'a>) -> Messages<'a> {
+pub(super) fn write<'a>(request: &'a Request<'a>) -> Messages<'a> {
     let usual = |json: &&Json<'_>| json.text().parse::<f64>() != Ok(1.0);
     let output_config = OutputConfig {
         effort: request.effort.map(Effort::word),

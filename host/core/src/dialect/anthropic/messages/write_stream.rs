@@ -7,18 +7,19 @@ use bytes::BytesMut;
 use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 
-use crate::dialect::translate::answer::{stop_reason, usage_for_messages};
+use super::call_id::call_id;
+use super::write_answer::{stop_reason, usage};
 use crate::dialect::translate::neutral::{Head, News, Stop, Usage};
 use crate::dialect::translate::read::Read;
-use crate::dialect::translate::stream::sse;
-use crate::dialect::translate::{Untranslatable, call_id};
+use crate::dialect::translate::stream::write_event;
+use crate::dialect::translate::{StreamWriter, Untranslatable};
 
 /// The most that is kept of tool calls, in bytes of their input and of text that came among them.
 const MAX_HELD_BYTES: usize = 4 * 1024 * 1024;
 
-/// What was written so far.
-#[derive(Clone, Debug)]
-pub(in crate::dialect) struct Writer {
+/// A stream that is being written.
+#[derive(Debug)]
+pub(super) struct Writer {
     model: String,
     /// Blocks begun.
     blocks: usize,
@@ -31,7 +32,7 @@ pub(in crate::dialect) struct Writer {
 }
 
 /// The block under way.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 enum Open {
     Nothing,
     Text,
@@ -39,14 +40,14 @@ enum Open {
 }
 
 /// What waits for the block under way.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 enum Held {
     Text(String),
     Call { number: usize, id: String, name: String, input: String },
 }
 
 impl Writer {
-    pub(in crate::dialect) fn new(asked_model: &str) -> Self {
+    pub(super) fn new(asked_model: &str) -> Self {
         Self {
             model: asked_model.to_owned(),
             blocks: 0,
@@ -58,8 +59,10 @@ impl Writer {
             ended: false,
         }
     }
+}
 
-    pub(in crate::dialect) fn write(&mut self, news: News<'_>, out: &mut BytesMut) -> Read<()> {
+impl StreamWriter for Writer {
+    fn write(&mut self, news: News<'_>, out: &mut BytesMut) -> Read<()> {
         match news {
             News::Start(head) => self.start(&head, out),
             News::Text(text) => return self.text(&text, out),
@@ -71,36 +74,38 @@ impl Writer {
                 self.stop = Some(owned(stop));
             }
             News::Usage(usage) => self.usage = usage,
-            News::Ping => sse(Some("ping"), &json!({"type": "ping"}), out),
+            News::Ping => write_event(Some("ping"), &json!({"type": "ping"}), out),
             News::End => self.finish(out),
         }
         Ok(())
     }
 
-    pub(in crate::dialect) const fn stopped(&self) -> bool {
+    fn has_stopped(&self) -> bool {
         self.stop.is_some()
     }
 
-    pub(in crate::dialect) fn finish(&mut self, out: &mut BytesMut) {
+    fn finish(&mut self, out: &mut BytesMut) {
         let Some(stop) = &self.stop else { return };
         if std::mem::replace(&mut self.ended, true) {
             return;
         }
         let (reason, sequence) = stop_reason(stop);
         let delta = json!({"stop_reason": reason, "stop_sequence": sequence});
-        let usage = usage_for_messages(&self.usage);
-        sse(Some("message_delta"), &json!({"type": "message_delta", "delta": delta, "usage": usage}), out);
-        sse(Some("message_stop"), &json!({"type": "message_stop"}), out);
+        let usage = usage(&self.usage);
+        write_event(Some("message_delta"), &json!({"type": "message_delta", "delta": delta, "usage": usage}), out);
+        write_event(Some("message_stop"), &json!({"type": "message_stop"}), out);
     }
+}
 
+impl Writer {
     fn start(&mut self, head: &Head<'_>, out: &mut BytesMut) {
         let model = if head.model.is_empty() { &self.model } else { &*head.model };
         // The chat stream tells the usage at its end, and so do we.
         let message = json!({
             "id": head.id, "type": "message", "role": "assistant", "model": model, "content": [],
-            "stop_reason": null, "stop_sequence": null, "usage": usage_for_messages(&Usage::default()),
+            "stop_reason": null, "stop_sequence": null, "usage": usage(&Usage::default()),
         });
-        sse(Some("message_start"), &json!({"type": "message_start", "message": message}), out);
+        write_event(Some("message_start"), &json!({"type": "message_start", "message": message}), out);
     }
 
     fn text(&mut self, text: &str, out: &mut BytesMut) -> Read<()> {
@@ -191,13 +196,13 @@ impl Writer {
 
     fn begin(&mut self, block: Value, out: &mut BytesMut) {
         let event = json!({"type": "content_block_start", "index": self.blocks, "content_block": block});
-        sse(Some("content_block_start"), &event, out);
+        write_event(Some("content_block_start"), &event, out);
         self.blocks += 1;
     }
 
     fn delta(&self, delta: Value, out: &mut BytesMut) {
         let event = json!({"type": "content_block_delta", "index": self.blocks - 1, "delta": delta});
-        sse(Some("content_block_delta"), &event, out);
+        write_event(Some("content_block_delta"), &event, out);
     }
 
     fn close(&mut self, out: &mut BytesMut) {
@@ -205,7 +210,7 @@ impl Writer {
             Open::Nothing => {}
             Open::Text | Open::Call { .. } => {
                 let event = json!({"type": "content_block_stop", "index": self.blocks - 1});
-                sse(Some("content_block_stop"), &event, out);
+                write_event(Some("content_block_stop"), &event, out);
             }
         }
     }

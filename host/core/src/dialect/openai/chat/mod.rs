@@ -1,9 +1,85 @@
-//! Chat completions as neutral requests and answers, and back.
+//! Conversations as chat completions.
 
-pub(in crate::dialect) mod read_answer;
-pub(in crate::dialect) mod read_request;
-pub(in crate::dialect) mod read_stream;
-pub(in crate::dialect) mod read_turns;
-pub(in crate::dialect) mod write_answer;
-pub(in crate::dialect) mod write_request;
-pub(in crate::dialect) mod write_stream;
+mod read_answer;
+mod read_request;
+mod read_stream;
+mod read_turns;
+mod write_answer;
+mod write_request;
+mod write_stream;
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+
+use crate::contract::Operation;
+use crate::dialect::splice::{rename_member, with_model};
+use crate::dialect::translate::neutral::{Answer, Request};
+use crate::dialect::translate::request::json;
+use crate::dialect::translate::{Answers, Api, Conversation, Read, StreamReader, StreamWriter};
+use crate::time::Timestamp;
+
+/// Chat completions.
+#[derive(Debug)]
+pub(super) struct ChatCompletions;
+
+static API: Api = Api {
+    name: "OpenAI's chat completions API",
+    max_stop_sequences: 4,
+    takes_blank_stop_sequences: true,
+    max_temperature: 2.0,
+    takes_late_instructions: true,
+    continues_the_assistant: false,
+    pictures: None,
+};
+
+/// Hosts whose servers refuse `max_tokens` for their newer models. Most others know no other name.
+const OWN_HOSTS: [&str; 2] = ["openai.com", "openai.azure.com"];
+
+impl Conversation for ChatCompletions {
+    fn api(&self) -> &'static Api {
+        &API
+    }
+
+    fn operation(&self) -> Operation {
+        Operation::Chat
+    }
+
+    fn path(&self, _model: &str, _stream: bool) -> Cow<'static, str> {
+        "/v1/chat/completions".into()
+    }
+
+    fn read_request<'a>(&self, body: &'a [u8], target: &'static Api) -> Read<Request<'a>> {
+        read_request::read(body, target)
+    }
+
+    fn write_request(&self, request: &Request<'_>) -> Bytes {
+        json(&write_request::write(request))
+    }
+
+    fn adapt_request(&self, body: &Bytes, model: &str, host: &str) -> Bytes {
+        let body = with_model(body, model);
+        let is_own = |own: &str| host.strip_suffix(own).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
+        if OWN_HOSTS.into_iter().any(is_own) {
+            rename_member(&body, "max_tokens", "max_completion_tokens")
+        } else {
+            body
+        }
+    }
+
+    fn read_answer<'a>(&self, body: &'a [u8], target: &'static Api) -> Read<Answer<'a>> {
+        read_answer::read(body, target)
+    }
+
+    fn write_answer(&self, answer: &Answer<'_>, asked_model: &str, now: Timestamp) -> Bytes {
+        json(&write_answer::write(answer, asked_model, now))
+    }
+
+    fn stream_reader(&self, target: &'static Api) -> Box<dyn StreamReader> {
+        Box::new(read_stream::Reader::new(target))
+    }
+
+    fn stream_writer(&self, answers: &Answers, now: Timestamp) -> Box<dyn StreamWriter> {
+        Box::new(write_stream::Writer::new(answers, now))
+    }
+}

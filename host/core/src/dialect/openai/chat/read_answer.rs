@@ -2,14 +2,13 @@
 
 use std::borrow::Cow;
 
-use crate::dialect::anthropic::messages::read_answer::head;
-use crate::dialect::translate::MESSAGES_API;
+use super::read_turns::loose_call;
+use crate::dialect::translate::Api;
 use crate::dialect::translate::neutral::{Answer, Call, Stop, Usage};
-use crate::dialect::translate::read::{Field, Object, Read};
-use crate::dialect::translate::request::chat_call;
+use crate::dialect::translate::read::{Field, Object, Read, head};
 
-pub(in crate::dialect) fn read(body: &[u8]) -> Read<Answer<'_>> {
-    let mut chat = Field::body(body, MESSAGES_API)?.object()?;
+pub(super) fn read<'a>(body: &'a [u8], target: &'static Api) -> Read<Answer<'a>> {
+    let mut chat = Field::body(body, target)?.object()?;
     let choices = chat.need("choices")?;
     let first = choices.clone().list()?.into_iter().next();
     let mut choice = first.ok_or_else(|| choices.wrong("is empty"))?.object()?;
@@ -33,7 +32,7 @@ pub(in crate::dialect) fn read(body: &[u8]) -> Read<Answer<'_>> {
 }
 
 fn call<'a>(field: Field<'a>) -> Read<Call<'a>> {
-    chat_call(&mut field.object()?).map(|(call, _)| call)
+    loose_call(&mut field.object()?).map(|(call, _)| call)
 }
 
 /// A text; some servers send an array of text parts.
@@ -46,17 +45,12 @@ fn content<'a>(field: Field<'a>) -> Read<Cow<'a, str>> {
 }
 
 /// The stop sequence that was met: vLLM's addition, a text then, else a number or null.
-pub(in crate::dialect) fn matched<'a>(choice: &mut Object<'a>) -> Option<Cow<'a, str>> {
+pub(super) fn matched<'a>(choice: &mut Object<'a>) -> Option<Cow<'a, str>> {
     choice.take("stop_reason").and_then(|f| f.text().ok())
 }
 
 /// Why a chat answer ended. With a function chosen by the client, OpenAI says `stop` though a tool is called.
-pub(in crate::dialect) fn stop<'a>(
-    reason: Option<&str>,
-    matched: Option<Cow<'a, str>>,
-    calls: bool,
-    refused: bool,
-) -> Stop<'a> {
+pub(super) fn stop<'a>(reason: Option<&str>, matched: Option<Cow<'a, str>>, calls: bool, refused: bool) -> Stop<'a> {
     match reason {
         _ if refused => Stop::Refusal,
         Some("content_filter") => Stop::Refusal,
@@ -67,7 +61,7 @@ pub(in crate::dialect) fn stop<'a>(
     }
 }
 
-pub(in crate::dialect) fn usage(mut told: Object<'_>) -> Usage {
+pub(super) fn usage(mut told: Object<'_>) -> Usage {
     let mut details = told.take("prompt_tokens_details").and_then(|f| f.object().ok());
     let mut detail = |name| details.as_mut().and_then(|d| d.take(name)).and_then(|f| f.count().ok());
     let (cached, written) = (detail("cached_tokens"), detail("cache_write_tokens").unwrap_or(0));

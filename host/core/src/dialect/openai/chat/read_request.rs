@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::read_turns;
-use crate::dialect::translate::MESSAGES_API;
+use crate::dialect::translate::Api;
 use crate::dialect::translate::neutral::{Choice, Effort, Json, Request, Tool};
 use crate::dialect::translate::read::{Field, Object, Read};
 
@@ -20,8 +20,8 @@ const HARMLESS: &[&str] = &[
 /// The schema of a function without parameters.
 const NO_PARAMETERS: &str = r#"{"type":"object","properties":{}}"#;
 
-pub(in crate::dialect) fn read(body: &[u8]) -> Read<Request<'_>> {
-    let mut chat = Field::body(body, MESSAGES_API)?.object()?;
+pub(super) fn read<'a>(body: &'a [u8], target: &'static Api) -> Read<Request<'a>> {
+    let mut chat = Field::body(body, target)?.object()?;
     chat.forget(HARMLESS);
     let (system, turns) = read_turns::read(chat.need("messages")?)?;
     let tools = chat.take("tools").map_or(Ok(Vec::new()), tools)?;
@@ -57,7 +57,7 @@ pub(in crate::dialect) fn read(body: &[u8]) -> Read<Request<'_>> {
     Ok(request)
 }
 
-/// Members that may stay only when they say what Anthropic does anyhow.
+/// Members that may stay only when they say what every API does anyhow.
 fn only_as_usual(chat: &mut Object<'_>) -> Read<()> {
     let zero = |f: &Field<'_>| f.number() == Ok(0.0);
     let off = |f: &Field<'_>| f.bool() == Ok(false);
@@ -84,19 +84,24 @@ fn max_tokens(chat: &mut Object<'_>) -> Read<Option<u64>> {
 }
 
 fn temperature<'a>(field: Field<'a>) -> Read<Json<'a>> {
-    match field.number()? {
-        0.0..=1.0 => Ok(field.json()),
-        _ => Err(field.wrong("is beyond 0 to 1, the range of Anthropic's messages API")),
+    let Api { name, max_temperature, .. } = field.target();
+    if (0.0..=*max_temperature).contains(&field.number()?) {
+        Ok(field.json())
+    } else {
+        Err(field.wrong(format!("is beyond 0 to {max_temperature}, the range of {name}")))
     }
 }
 
 fn stop<'a>(field: Field<'a>) -> Read<Vec<Cow<'a, str>>> {
-    let fields = if field.is_string() { vec![field] } else { field.list()? };
+    let Api { name, max_stop_sequences, takes_blank_stop_sequences, .. } = field.target();
+    let fields = if field.is_string() { vec![field.clone()] } else { field.clone().list()? };
+    if fields.len() > *max_stop_sequences {
+        return Err(field.wrong(format!("has more than the {max_stop_sequences} sequences that {name} takes")));
+    }
     let text = |field: Field<'a>| {
         let text = field.text()?;
-        let blank = text.trim().is_empty();
-        if blank {
-            Err(field.wrong("is blank, and Anthropic's messages API takes no blank stop sequence"))
+        if text.trim().is_empty() && !takes_blank_stop_sequences {
+            Err(field.wrong(format!("is blank, and {name} takes no blank stop sequence")))
         } else {
             Ok(text)
         }

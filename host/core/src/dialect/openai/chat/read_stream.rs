@@ -2,39 +2,36 @@
 
 use std::borrow::Cow;
 
-use crate::dialect::translate::MESSAGES_API;
-use crate::dialect::translate::answer::{chat_stop, chat_usage, matched};
+use super::read_answer::{matched, stop, usage};
 use crate::dialect::translate::neutral::{Head, News};
 use crate::dialect::translate::read::{Field, Object, Read};
 use crate::dialect::translate::stream::MAX_CALLS;
+use crate::dialect::translate::{Api, StreamReader};
 use crate::http::sse::Event;
 
-/// What was read so far.
-#[derive(Clone, Debug, Default)]
-pub(in crate::dialect) struct Reader {
+/// A stream that is being read.
+#[derive(Debug)]
+pub(super) struct Reader {
+    target: &'static Api,
     started: bool,
     refused: bool,
     calls: Vec<Seen>,
 }
 
 /// A tool call that has begun.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct Seen {
     index: Option<u64>,
     id: String,
 }
 
-impl Reader {
-    pub(in crate::dialect) fn read<'a>(
-        &mut self,
-        event: &Event<'a>,
-        mut tell: impl FnMut(News<'a>) -> Read<()>,
-    ) -> Read<()> {
+impl StreamReader for Reader {
+    fn read<'a>(&mut self, event: &Event<'a>, tell: &mut dyn FnMut(News<'a>) -> Read<()>) -> Read<()> {
         let Some(data) = event.data else { return tell(News::Ping) };
         if data.trim_ascii() == b"[DONE]" {
             return tell(News::End);
         }
-        let mut chunk = Field::body(data, MESSAGES_API)?.object()?;
+        let mut chunk = Field::body(data, self.target)?.object()?;
         let choices = chunk.take("choices").map_or(Ok(Vec::new()), Field::list)?;
         if !choices.is_empty() && !self.started {
             // Azure sends a chunk about its filters first, which has no name yet.
@@ -42,16 +39,22 @@ impl Reader {
             let mut text = |name| chunk.take(name).and_then(|f| f.text().ok()).unwrap_or_default();
             tell(News::Start(Head { id: text("id"), model: text("model") }))?;
         }
-        if let Some(usage) = chunk.take("usage") {
-            tell(News::Usage(chat_usage(usage.object()?)))?;
+        if let Some(told) = chunk.take("usage") {
+            tell(News::Usage(usage(told.object()?)))?;
         }
         for choice in choices {
-            self.choice(choice.object()?, &mut tell)?;
+            self.choice(choice.object()?, tell)?;
         }
         Ok(())
     }
+}
 
-    fn choice<'a>(&mut self, mut choice: Object<'a>, tell: &mut impl FnMut(News<'a>) -> Read<()>) -> Read<()> {
+impl Reader {
+    pub(super) const fn new(target: &'static Api) -> Self {
+        Self { target, started: false, refused: false, calls: Vec::new() }
+    }
+
+    fn choice<'a>(&mut self, mut choice: Object<'a>, tell: &mut dyn FnMut(News<'a>) -> Read<()>) -> Read<()> {
         choice.only("index", |f| f.count() == Ok(0))?;
         if let Some(delta) = choice.take("delta") {
             let mut delta = delta.object()?;
@@ -70,14 +73,14 @@ impl Reader {
         }
         if let Some(reason) = choice.take("finish_reason").map(|f| f.text()).transpose()? {
             let matched = matched(&mut choice);
-            tell(News::Stop(chat_stop(Some(&reason), matched, !self.calls.is_empty(), self.refused)))?;
+            tell(News::Stop(stop(Some(&reason), matched, !self.calls.is_empty(), self.refused)))?;
         }
         Ok(())
     }
 
     /// A piece of a tool call. It is a new one when its index is, or when another id comes under the same index, as
     /// some servers do that count badly.
-    fn call<'a>(&mut self, field: Field<'a>, tell: &mut impl FnMut(News<'a>) -> Read<()>) -> Read<()> {
+    fn call<'a>(&mut self, field: Field<'a>, tell: &mut dyn FnMut(News<'a>) -> Read<()>) -> Read<()> {
         let mut call = field.clone().object()?;
         call.only("type", |f| f.text().is_ok_and(|kind| matches!(&*kind, "function" | "")))?;
         let index = call.take("index").and_then(|f| f.count().ok());

@@ -2,13 +2,9 @@
 
 use std::borrow::Cow;
 
-use crate::dialect::translate::neutral::{Call, Json, Part, ToolResult, Turn};
+use crate::dialect::translate::Api;
+use crate::dialect::translate::neutral::{Call, Json, PDF, Part, ToolResult, Turn};
 use crate::dialect::translate::read::{Field, Object, Read};
-
-/// Pictures that Anthropic takes.
-pub(in crate::dialect) const IMAGE_TYPES: [&str; 4] = ["image/jpeg", "image/png", "image/gif", "image/webp"];
-
-pub(in crate::dialect) const PDF: &str = "application/pdf";
 
 /// What an assistant message may have beside its words: thoughts that no other model can use.
 const THOUGHTS: &[&str] = &["reasoning", "reasoning_content", "reasoning_details"];
@@ -16,7 +12,7 @@ const THOUGHTS: &[&str] = &["reasoning", "reasoning_content", "reasoning_details
 type Conversation<'a> = (Vec<Cow<'a, str>>, Vec<Turn<'a>>);
 
 /// Instructions that come first, then the turns.
-pub(in crate::dialect) fn read<'a>(messages: Field<'a>) -> Read<Conversation<'a>> {
+pub(super) fn read<'a>(messages: Field<'a>) -> Read<Conversation<'a>> {
     let whole = messages.clone();
     let (mut system, mut turns) = (Vec::new(), Vec::new());
     for field in messages.list()? {
@@ -24,9 +20,13 @@ pub(in crate::dialect) fn read<'a>(messages: Field<'a>) -> Read<Conversation<'a>
         let role = message.need("role")?;
         match &*role.text()? {
             "system" | "developer" if turns.is_empty() => system.extend(texts(message.need("content")?)?),
+            "system" | "developer" if field.target().takes_late_instructions => {
+                turns.push(Turn::System(texts(message.need("content")?)?));
+            }
             "system" | "developer" => {
-                return Err(field
-                    .wrong("is an instruction in the middle, which few models behind Anthropic's messages API take"));
+                let name = field.target().name;
+                let why = format!("is an instruction in the middle, which few models behind {name} take");
+                return Err(field.wrong(why));
             }
             "user" => turns.push(Turn::User(user(message.need("content")?)?)),
             "assistant" => turns.push(assistant(&field, &mut message)?),
@@ -42,14 +42,19 @@ pub(in crate::dialect) fn read<'a>(messages: Field<'a>) -> Read<Conversation<'a>
         }
         message.finish()?;
     }
+    let Api { name, continues_the_assistant, .. } = whole.target();
     match turns.last() {
-        None => Err(whole.wrong("has no message of a user, and Anthropic's messages API needs one")),
-        Some(Turn::Assistant { .. }) => {
-            Err(whole
-                .wrong("ends with the assistant, which Anthropic's messages API would continue instead of answering"))
+        None => Err(whole.wrong(format!("has no message of a user, and {name} needs one"))),
+        Some(Turn::Assistant { .. }) if *continues_the_assistant => {
+            let why = format!("ends with the assistant, which {name} would continue instead of answering");
+            Err(whole.wrong(why))
         }
-        Some(Turn::User(_) | Turn::Results(_) | Turn::System(_)) => Ok((system, turns)),
+        Some(Turn::User(_) | Turn::Assistant { .. } | Turn::Results(_) | Turn::System(_)) => Ok((system, turns)),
     }
+}
+
+fn no_empty_message(target: &Api) -> String {
+    format!("is empty, and {} takes no empty message", target.name)
 }
 
 /// A text, or an array of text parts. Empty ones say nothing, and Anthropic refuses them.
@@ -82,11 +87,7 @@ fn user<'a>(content: Field<'a>) -> Read<Vec<Part<'a>>> {
         }
     }
     parts.retain(|part| !matches!(part, Part::Text(text) if text.is_empty()));
-    if parts.is_empty() {
-        Err(content.wrong("is empty, and Anthropic's messages API takes no empty message"))
-    } else {
-        Ok(parts)
-    }
+    if parts.is_empty() { Err(content.wrong(no_empty_message(content.target()))) } else { Ok(parts) }
 }
 
 fn user_part<'a>(part: Field<'a>) -> Read<Part<'a>> {
@@ -116,8 +117,9 @@ fn image<'a>(field: Field<'a>) -> Read<Part<'a>> {
     let Some((media_type, base64)) = data_url(url) else {
         return Err(field.wrong("must be an http or https address, or a data URL in base64"));
     };
-    if !IMAGE_TYPES.contains(&&*media_type) {
-        return Err(field.wrong("is no JPEG, PNG, GIF or WebP, and Anthropic's messages API takes no other picture"));
+    let Api { name, pictures, .. } = field.target();
+    if let Some((_, in_words)) = pictures.filter(|(types, _)| !types.contains(&&*media_type)) {
+        return Err(field.wrong(format!("is no {in_words}, and {name} takes no other picture")));
     }
     Ok(Part::ImageData { media_type, base64 })
 }
@@ -131,7 +133,8 @@ fn file<'a>(field: Field<'a>) -> Read<Part<'a>> {
     match data_url(data.text()?) {
         Some((media_type, base64)) if media_type == PDF => Ok(Part::Pdf { name, base64 }),
         Some(_) | None => {
-            Err(data.wrong("is no data URL of a PDF in base64, and Anthropic's messages API takes no other file so"))
+            let name = data.target().name;
+            Err(data.wrong(format!("is no data URL of a PDF in base64, and {name} takes no other file so")))
         }
     }
 }
@@ -159,7 +162,7 @@ fn assistant<'a>(field: &Field<'a>, message: &mut Object<'a>) -> Read<Turn<'a>> 
     }
     let calls = message.take("tool_calls").map_or(Ok(Vec::new()), calls)?;
     if texts.is_empty() && calls.is_empty() {
-        return Err(field.wrong("is empty, and Anthropic's messages API takes no empty message"));
+        return Err(field.wrong(no_empty_message(field.target())));
     }
     Ok(Turn::Assistant { texts, calls })
 }
@@ -200,14 +203,15 @@ fn call<'a>(field: Field<'a>) -> Read<Call<'a>> {
 }
 
 /// A call, and its function with what else is in it.
-pub(in crate::dialect) fn loose_call<'a>(call: &mut Object<'a>) -> Read<(Call<'a>, Object<'a>)> {
+pub(super) fn loose_call<'a>(call: &mut Object<'a>) -> Read<(Call<'a>, Object<'a>)> {
     call.only("type", |f| f.is_one_of(&["function"]))?;
     let id = call.need("id")?.text()?;
     let mut function = call.need("function")?.object()?;
     let name = function.need("name")?.text()?;
     let arguments = function.need("arguments")?;
     let input = Json::object(arguments.text()?);
-    let none = "is no JSON object, which a tool's input must be in Anthropic's messages API";
-    let input = input.ok_or_else(|| arguments.wrong(none))?;
+    let name_of_target = arguments.target().name;
+    let why = || format!("is no JSON object, which a tool's input must be in {name_of_target}");
+    let input = input.ok_or_else(|| arguments.wrong(why()))?;
     Ok((Call { id, name, input }, function))
 }

@@ -3,12 +3,12 @@
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::write_request::{CallOut, call};
 use crate::dialect::translate::neutral::{Answer, Stop, Usage};
-use crate::dialect::translate::request::{CallOut, call_out};
 use crate::time::Timestamp;
 
 #[derive(Serialize)]
-pub(in crate::dialect) struct Completion<'a> {
+pub(super) struct Completion<'a> {
     id: &'a str,
     object: &'static str,
     created: u64,
@@ -34,8 +34,8 @@ struct Message<'a> {
     tool_calls: Vec<CallOut<'a>>,
 }
 
-pub(in crate::dialect) fn write<'a>(answer: &'a Answer<'a>, asked_model: &'a str, now: Timestamp) -> Completion<'a> {
-    let tool_calls = answer.calls.iter().map(call_out).collect();
+pub(super) fn write<'a>(answer: &'a Answer<'a>, asked_model: &'a str, now: Timestamp) -> Completion<'a> {
+    let tool_calls = answer.calls.iter().map(call).collect();
     let message = Message { role: "assistant", content: answer.text.as_deref(), refusal: None, tool_calls };
     let finish_reason = finish_reason(&answer.stop);
     Completion {
@@ -48,7 +48,7 @@ pub(in crate::dialect) fn write<'a>(answer: &'a Answer<'a>, asked_model: &'a str
     }
 }
 
-pub(in crate::dialect) const fn finish_reason(stop: &Stop<'_>) -> &'static str {
+pub(super) const fn finish_reason(stop: &Stop<'_>) -> &'static str {
     match stop {
         Stop::End | Stop::Sequence(_) => "stop",
         Stop::Length => "length",
@@ -57,7 +57,7 @@ pub(in crate::dialect) const fn finish_reason(stop: &Stop<'_>) -> &'static str {
     }
 }
 
-pub(in crate::dialect) fn usage(usage: &Usage) -> Value {
+pub(super) fn usage(usage: &Usage) -> Value {
     let mut value = json!({
         "prompt_tokens": usage.input,
         "completion_tokens": usage.output,

@@ -5,16 +5,14 @@ use std::borrow::Cow;
 use serde::Serialize;
 use serde::ser::Serializer;
 
-use crate::dialect::openai::chat::read_turns::PDF;
-use crate::dialect::translate::LimitName;
-use crate::dialect::translate::neutral::{Call, Choice, Effort, Json, Part, Request, Tool, ToolResult, Turn};
+use crate::dialect::translate::neutral::{Call, Choice, Effort, Json, PDF, Part, Request, Tool, ToolResult, Turn};
 
 /// OpenAI wants a name for a file and a schema; this is it where Anthropic's client gave none.
 const FILE_NAME: &str = "document.pdf";
 const SCHEMA_NAME: &str = "answer";
 
 #[derive(Serialize)]
-pub(in crate::dialect) struct Chat<'a> {
+pub(super) struct Chat<'a> {
     model: &'a str,
     messages: Vec<Message<'a>>,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
@@ -25,8 +23,6 @@ pub(in crate::dialect) struct Chat<'a> {
     parallel_tool_calls: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     max_tokens: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    max_completion_tokens: Option<u64>,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     stop: &'a [Cow<'a, str>],
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -100,7 +96,7 @@ enum Url<'a> {
 
 /// A tool call as both a request and an answer have it.
 #[derive(Serialize)]
-pub(in crate::dialect) struct CallOut<'a> {
+pub(super) struct CallOut<'a> {
     id: &'a str,
     r#type: &'static str,
     function: CalledFunction<'a>,
@@ -158,11 +154,7 @@ struct StreamOptions {
     include_usage: bool,
 }
 
-pub(in crate::dialect) fn write<'a>(request: &'a Request<'a>, limit: LimitName) -> Chat<'a> {
-    let (max_tokens, max_completion_tokens) = match limit {
-        LimitName::MaxTokens => (request.max_tokens, None),
-        LimitName::MaxCompletionTokens => (None, request.max_tokens),
-    };
+pub(super) fn write<'a>(request: &'a Request<'a>) -> Chat<'a> {
     let system = (!request.system.is_empty()).then(|| Message::System { content: texts(&request.system) });
     let format =
         |schema| Format { r#type: "json_schema", json_schema: NamedSchema { name: SCHEMA_NAME, strict: true, schema } };
@@ -172,8 +164,7 @@ pub(in crate::dialect) fn write<'a>(request: &'a Request<'a>, limit: LimitName) 
         tools: request.tools.iter().map(tool).collect(),
         tool_choice: request.choice.as_ref().map(choice),
         parallel_tool_calls: request.one_call.then_some(false),
-        max_tokens,
-        max_completion_tokens,
+        max_tokens: request.max_tokens,
         stop: &request.stop,
         temperature: request.temperature.as_ref(),
         top_p: request.top_p.as_ref(),
@@ -181,7 +172,7 @@ pub(in crate::dialect) fn write<'a>(request: &'a Request<'a>, limit: LimitName) 
         response_format: request.schema.as_ref().map(format),
         reasoning_effort: request.effort.map(Effort::word),
         stream: request.stream,
-        // Anthropic's streams always tell the usage.
+        // The usage is always counted, whoever the client is.
         stream_options: request.stream.then_some(StreamOptions { include_usage: true }),
     }
 }
@@ -230,7 +221,7 @@ fn part<'a>(part: &'a Part<'a>) -> PartOut<'a> {
     }
 }
 
-pub(in crate::dialect) fn call<'a>(call: &'a Call<'a>) -> CallOut<'a> {
+pub(super) fn call<'a>(call: &'a Call<'a>) -> CallOut<'a> {
     let function = CalledFunction { name: &call.name, arguments: call.input.text() };
     CallOut { id: &call.id, r#type: "function", function }
 }

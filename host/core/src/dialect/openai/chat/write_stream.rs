@@ -3,16 +3,16 @@
 use bytes::BytesMut;
 use serde_json::{Value, json};
 
-use crate::dialect::translate::Answers;
-use crate::dialect::translate::answer::{finish_reason, usage_for_chat};
+use super::write_answer::{finish_reason, usage};
 use crate::dialect::translate::neutral::{Head, News, Usage};
 use crate::dialect::translate::read::Read;
-use crate::dialect::translate::stream::sse;
+use crate::dialect::translate::stream::write_event;
+use crate::dialect::translate::{Answers, StreamWriter};
 use crate::time::Timestamp;
 
-/// What was written so far.
-#[derive(Clone, Debug)]
-pub(in crate::dialect) struct Writer {
+/// A stream that is being written.
+#[derive(Debug)]
+pub(super) struct Writer {
     id: String,
     model: String,
     created: u64,
@@ -25,7 +25,7 @@ pub(in crate::dialect) struct Writer {
 }
 
 impl Writer {
-    pub(in crate::dialect) fn new(answers: &Answers, now: Timestamp) -> Self {
+    pub(super) fn new(answers: &Answers, now: Timestamp) -> Self {
         Self {
             id: String::new(),
             model: answers.model.clone(),
@@ -37,8 +37,10 @@ impl Writer {
             ended: false,
         }
     }
+}
 
-    pub(in crate::dialect) fn write(&mut self, news: News<'_>, out: &mut BytesMut) -> Read<()> {
+impl StreamWriter for Writer {
+    fn write(&mut self, news: News<'_>, out: &mut BytesMut) -> Read<()> {
         match news {
             News::Start(Head { id, model }) => {
                 self.id = id.into_owned();
@@ -75,24 +77,26 @@ impl Writer {
         Ok(())
     }
 
-    pub(in crate::dialect) const fn stopped(&self) -> bool {
+    fn has_stopped(&self) -> bool {
         self.stopped
     }
 
-    pub(in crate::dialect) fn finish(&mut self, out: &mut BytesMut) {
+    fn finish(&mut self, out: &mut BytesMut) {
         if self.stopped {
             self.end(out);
         }
     }
+}
 
+impl Writer {
     fn end(&mut self, out: &mut BytesMut) {
         if std::mem::replace(&mut self.ended, true) {
             return;
         }
         if self.include_usage {
             let mut chunk = self.skeleton(json!([]));
-            chunk["usage"] = usage_for_chat(&self.usage);
-            sse(None, &chunk, out);
+            chunk["usage"] = usage(&self.usage);
+            write_event(None, &chunk, out);
         }
         out.extend_from_slice(b"data: [DONE]\n\n");
     }
@@ -117,7 +121,7 @@ impl Writer {
         if self.include_usage {
             chunk["usage"] = Value::Null;
         }
-        sse(None, &chunk, out);
+        write_event(None, &chunk, out);
     }
 
     fn skeleton(&self, choices: Value) -> Value {

@@ -1,0 +1,60 @@
+//! Errors in Anthropic's words.
+
+use memchr::memmem;
+
+use crate::dialect::classify::is_error;
+use crate::dialect::envelope::ErrorKind;
+use crate::http::sse::Event;
+use crate::outcome::Kind;
+
+const INVALID: &str = "invalid_request_error";
+
+/// The error in `event: error`, also where a server leaves out the `event` line.
+pub(super) fn in_event<'a>(event: &Event<'a>) -> Option<&'a [u8]> {
+    let data = event.data?;
+    let is_named = event.name == Some(b"error");
+    // Most events end with the search, without being read.
+    (is_named || memmem::find(data, b"\"error\"").is_some() && is_error(data)).then_some(data)
+}
+
+/// The `type` of an error of ours.
+pub(super) const fn own_type(kind: ErrorKind) -> &'static str {
+    match kind {
+        ErrorKind::AllPoolsExhausted | ErrorKind::ShuttingDown => "overloaded_error",
+        ErrorKind::InvalidRequest | ErrorKind::HeadersTooLarge => INVALID,
+        ErrorKind::BodyTooLarge => "request_too_large",
+        ErrorKind::Unauthorised => "authentication_error",
+        ErrorKind::ModelNotFound => "not_found_error",
+        ErrorKind::RateLimited => "rate_limit_error",
+        ErrorKind::BudgetExceeded => "billing_error",
+        ErrorKind::Timeout => "timeout_error",
+        ErrorKind::StreamBroken | ErrorKind::UpstreamFailed | ErrorKind::Internal => "api_error",
+    }
+}
+
+/// The `type` of an upstream's error.
+pub(super) const fn translated(kind: Kind, status: u16) -> &'static str {
+    match (kind, status) {
+        (Kind::OutOfCredit, _) => "billing_error",
+        (Kind::RateLimited, _) => "rate_limit_error",
+        (Kind::Overloaded, _) => "overloaded_error",
+        (Kind::TooLong | Kind::Refused, 413) => "request_too_large",
+        (Kind::ModelMissing, _) | (Kind::Refused, 404) => "not_found_error",
+        (Kind::Unauthorised | Kind::Refused, 403) => "permission_error",
+        (Kind::Unauthorised, _) => "authentication_error",
+        (Kind::TooLong | Kind::Refused, _) => INVALID,
+        (Kind::TimedOut | Kind::ServerError, 408 | 504) | (Kind::TimedOut, _) => "timeout_error",
+        (
+            Kind::ServerError
+            | Kind::Answered
+            | Kind::ConnectFailed
+            | Kind::Reset
+            | Kind::Cut
+            | Kind::Stalled
+            | Kind::Malformed
+            | Kind::NotResumed
+            | Kind::ClientGone,
+            _,
+        ) => "api_error",
+    }
+}

@@ -1,0 +1,219 @@
+//! The differences between dialects, as traits that each folder implements.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use bytes::Bytes;
+use http::header::{AUTHORIZATION, HeaderMap, HeaderName};
+use serde_json::{Value, json};
+
+use super::as_stream::EventWriter;
+use super::classify;
+use super::envelope::ErrorKind;
+use super::message::ErrorDetails;
+use super::resume::{Names, Unfit, Walker};
+use super::translate::Conversation;
+use super::usage::{Counts, Sight, Tally};
+use crate::contract::Operation;
+use crate::http::sse::Event;
+use crate::outcome::Kind;
+
+/// A provider's wire format. Most methods have a default, which is the behaviour that most providers share.
+pub trait WireFormat: fmt::Debug + Send + Sync {
+    /// Its name in settings, records and labels.
+    fn name(&self) -> &'static str;
+
+    /// Its operations, each with the end of its path. The first match counts.
+    fn operations(&self) -> &'static [(&'static str, Operation)];
+
+    /// Whether requests and answers pass unread: any operation, no models, no usage, judged by status alone.
+    fn is_opaque(&self) -> bool {
+        false
+    }
+
+    /// Whether requests of this operation can be sent as they are.
+    fn takes(&self, operation: Operation) -> bool {
+        operation == Operation::Other || self.operations().iter().any(|(_, own)| *own == operation)
+    }
+
+    /// Whether tokens are counted in answers of this operation.
+    fn reads_usage(&self, operation: Operation) -> bool {
+        !self.is_opaque() && operation != Operation::Other
+    }
+
+    /// The header that holds the backend's key.
+    fn key_header(&self) -> HeaderName {
+        AUTHORIZATION
+    }
+
+    /// The beginning of that header's value, before the key.
+    fn key_prefix(&self) -> &'static str {
+        "Bearer "
+    }
+
+    /// Adds headers that every request must have, where the client did not send them.
+    fn add_headers(&self, _headers: &mut HeaderMap) {}
+
+    /// The beginning of headers that only this dialect's providers understand; they are removed from translated requests.
+    fn own_header_prefix(&self) -> Option<&'static str> {
+        None
+    }
+
+    /// Whether a client with these headers speaks this dialect, where its path does not tell.
+    fn is_spoken_by(&self, _headers: &HeaderMap) -> bool {
+        false
+    }
+
+    /// Whether a stream of this operation tells its usage only if asked to (`stream_options`).
+    fn has_usage_option(&self, _operation: Operation) -> bool {
+        false
+    }
+
+    /// The member of a whole answer that holds its usage.
+    fn usage_member(&self) -> &'static [u8] {
+        b"usage"
+    }
+
+    /// Reads a usage object: takes over the counts that it has and leaves the others.
+    fn read_usage(&self, usage: &[u8], counts: &mut Counts) {
+        counts.read(usage);
+    }
+
+    /// The format of the streams of this operation.
+    fn stream(&self, operation: Operation) -> &'static dyn StreamFormat;
+
+    /// The request that continues an answer whose beginning is `text`; none where this operation has no such request.
+    /// `can` tells the backend's capabilities by name.
+    fn prefill(&self, _operation: Operation, _body: &Bytes, _text: &str, _can: &dyn Fn(&str) -> bool) -> Option<Bytes> {
+        None
+    }
+
+    /// Requests and answers of conversations in neutral form; none where nothing is translated from or to this dialect.
+    fn conversation(&self) -> Option<&'static dyn Conversation> {
+        None
+    }
+
+    /// Whether the body of a success is an error.
+    fn is_error(&self, body: &[u8]) -> bool {
+        classify::is_error(body)
+    }
+
+    /// The message, type and code of an error body.
+    fn error_details<'a>(&self, body: &'a [u8]) -> ErrorDetails<'a> {
+        ErrorDetails::read(body)
+    }
+
+    /// The class of an error with this status (0: unknown) and these details. `is_dated`: it says when to come again.
+    fn error_kind(&self, status: u16, details: &ErrorDetails<'_>, is_dated: bool) -> Kind {
+        classify::by_words(status, details, is_dated)
+    }
+
+    /// The error inside an event of a stream.
+    fn error_in_event<'a>(&self, event: &Event<'a>) -> Option<&'a [u8]>;
+
+    /// The `type` that an error of ours has.
+    fn error_type(&self, kind: ErrorKind) -> &'static str;
+
+    /// The `type` and `code` that an upstream's error has, once it is translated to this dialect.
+    fn translated_error(&self, kind: Kind, status: u16) -> (&'static str, Option<&'static str>);
+
+    /// The status of an overloaded provider.
+    fn overloaded_status(&self) -> u16 {
+        503
+    }
+
+    /// An error body.
+    fn error_body(&self, kind: &str, code: Option<&str>, message: &str, request_id: &str) -> Value;
+
+    /// The event that ends a broken stream with this error body, so that no client takes it for a whole answer.
+    fn error_event(&self, operation: Operation, body: Value) -> Bytes;
+
+    /// The path of a provider's list of models, under a base URL.
+    fn models_path(&self) -> &'static str {
+        "/v1/models"
+    }
+
+    /// The names in a provider's list of models; none where it is no such list.
+    fn listed_models(&self, body: &[u8]) -> Option<Vec<String>> {
+        let list: Value = serde_json::from_slice(body).ok()?;
+        let name = |entry: &Value| entry.get("id")?.as_str().map(str::to_owned);
+        list.get("data")?.as_array()?.iter().map(name).collect()
+    }
+
+    /// A model as this dialect's clients read it.
+    fn model_entry(&self, name: &str, owner: Option<&str>) -> Value {
+        json!({"id": name, "object": "model", "created": 0, "owned_by": owner})
+    }
+
+    /// The list of these entries as this dialect's clients read it.
+    fn model_list(&self, _names: &[String], entries: Vec<Value>) -> Value {
+        json!({"object": "list", "data": entries})
+    }
+}
+
+/// The format of a stream: what its events mean.
+pub trait StreamFormat: fmt::Debug + Send + Sync {
+    /// Reads an event, and adds what it carries to the tally. It never allocates, and reads each byte at most once.
+    fn see(&self, tally: &mut Tally, name: Option<&[u8]>, data: &[u8]) -> Sight;
+
+    /// Whether events pass unread: no usage, and the end of the body is the end of the stream.
+    fn is_opaque(&self) -> bool {
+        false
+    }
+
+    /// The end that clients wait for, where a stream stops without it although the model had finished.
+    fn missing_end(&self) -> &'static [u8] {
+        b""
+    }
+
+    /// Writes a whole answer as a stream; none where it is no answer.
+    fn split(&self, _answer: Value, _include_usage: bool, _events: &mut EventWriter) -> Option<()> {
+        None
+    }
+
+    /// Streams that can be continued; none where nothing is known of their parts.
+    fn resumable(&self) -> Option<&'static dyn Resumable> {
+        None
+    }
+}
+
+/// The parts of a stream's events, so that another answer can continue it.
+pub trait Resumable: fmt::Debug + Send + Sync {
+    /// Puts every part of an event to the walker.
+    ///
+    /// # Errors
+    /// The event has a part that cannot be compared.
+    fn walk(&self, walker: &mut Walker<'_>, event: &mut Value) -> Result<(), Unfit>;
+
+    /// The channel and the raw string of an event that adds to a text and does nothing else, read without a tree; none
+    /// where it is another event. `is_role_known`: the role was delivered before.
+    fn only_text<'a>(&self, _data: &'a [u8], _is_role_known: bool) -> Option<(Cow<'static, str>, &'a [u8])> {
+        None
+    }
+
+    /// Channels whose text an assistant's message can hold.
+    fn prefill_channels(&self) -> &'static [&'static str] {
+        &[]
+    }
+
+    /// The mark that opens such a text.
+    fn prefill_mark(&self) -> Option<&'static str> {
+        None
+    }
+
+    /// Whether this mark opens something in the place of a text that was given as the beginning of the answer.
+    fn opens_instead_of_prefill(&self, _mark: &str) -> bool {
+        false
+    }
+
+    /// Learns the names that the client knows: ids, times, sequence numbers.
+    fn learn_names(&self, _names: &mut Names, _event: &Value) {}
+
+    /// Writes an event of another answer in the names that the client knows.
+    fn restore_names(&self, _names: &Names, _event: &mut Value) {}
+
+    /// The members of `usage` with the tokens of the answer and of the prompt.
+    fn usage_names(&self) -> Option<(&'static str, &'static str)> {
+        None
+    }
+}

@@ -1,0 +1,82 @@
+//! Any HTTP API: no models, no usage, statuses only. Requests and answers pass unread.
+
+use bytes::Bytes;
+use serde_json::{Value, json};
+
+use super::classify;
+use super::envelope::ErrorKind;
+use super::format::{StreamFormat, WireFormat};
+use super::message::ErrorDetails;
+use super::openai;
+use super::usage::{Sight, Tally};
+use crate::contract::Operation;
+use crate::http::sse::Event;
+use crate::outcome::Kind;
+
+/// The dialect `plain`.
+#[derive(Debug)]
+pub(super) struct Plain;
+
+/// Events of any kind.
+#[derive(Debug)]
+struct AnyEvents;
+
+impl WireFormat for Plain {
+    fn name(&self) -> &'static str {
+        "plain"
+    }
+
+    fn operations(&self) -> &'static [(&'static str, Operation)] {
+        &[]
+    }
+
+    fn is_opaque(&self) -> bool {
+        true
+    }
+
+    fn takes(&self, _operation: Operation) -> bool {
+        true
+    }
+
+    fn stream(&self, _operation: Operation) -> &'static dyn StreamFormat {
+        &AnyEvents
+    }
+
+    fn error_kind(&self, status: u16, _details: &ErrorDetails<'_>, _is_dated: bool) -> Kind {
+        classify::by_status(status)
+    }
+
+    fn error_in_event<'a>(&self, event: &Event<'a>) -> Option<&'a [u8]> {
+        event.data.filter(|_| event.name == Some(b"error"))
+    }
+
+    fn error_type(&self, kind: ErrorKind) -> &'static str {
+        openai::own_type(kind)
+    }
+
+    fn translated_error(&self, kind: Kind, status: u16) -> (&'static str, Option<&'static str>) {
+        openai::translated(kind, status)
+    }
+
+    fn error_body(&self, kind: &str, _code: Option<&str>, message: &str, request_id: &str) -> Value {
+        json!({"error": {"message": message, "type": kind, "request_id": request_id}})
+    }
+
+    fn error_event(&self, _operation: Operation, body: Value) -> Bytes {
+        format!("event: error\ndata: {body}\n\n").into()
+    }
+}
+
+impl StreamFormat for AnyEvents {
+    fn see(&self, tally: &mut Tally, name: Option<&[u8]>, data: &[u8]) -> Sight {
+        match name {
+            Some(b"error") => Sight::Error,
+            Some(_) | None if data.is_empty() => Sight::Other,
+            Some(_) | None => tally.content(data.len()),
+        }
+    }
+
+    fn is_opaque(&self) -> bool {
+        true
+    }
+}

@@ -1,0 +1,96 @@
+//! A dialect's side of every translation: its requests and answers in neutral form, and back.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use bytes::{Bytes, BytesMut};
+
+use super::Answers;
+use super::neutral::{Answer, News, Request};
+use super::read::Read;
+use crate::contract::Operation;
+use crate::http::sse::Event;
+use crate::time::Timestamp;
+
+/// One dialect's conversations. Readers are strict with requests and refuse what the target cannot take; writers can write all
+/// that the neutral form holds.
+pub trait Conversation: fmt::Debug + Send + Sync {
+    /// The API as the target of a translation.
+    fn api(&self) -> &'static Api;
+
+    /// The operation of the contract that such a request is.
+    fn operation(&self) -> Operation;
+
+    /// The path of a request under a base URL.
+    fn path(&self, model: &str, stream: bool) -> Cow<'static, str>;
+
+    /// Reads a request that is to be written for `target`.
+    ///
+    /// # Errors
+    /// The field that `target` cannot take, or that is malformed.
+    fn read_request<'a>(&self, body: &'a [u8], target: &'static Api) -> Read<Request<'a>>;
+
+    /// Writes a request.
+    fn write_request(&self, request: &Request<'_>) -> Bytes;
+
+    /// Changes a written request for one backend, by its host and the name that it has for the model.
+    fn adapt_request(&self, body: &Bytes, model: &str, host: &str) -> Bytes;
+
+    /// Reads a whole answer for a client of `target`.
+    ///
+    /// # Errors
+    /// It is no answer, or has something that was not asked for.
+    fn read_answer<'a>(&self, body: &'a [u8], target: &'static Api) -> Read<Answer<'a>>;
+
+    /// Writes a whole answer. `asked_model` stands in for a model that the answer does not name.
+    fn write_answer(&self, answer: &Answer<'_>, asked_model: &str, now: Timestamp) -> Bytes;
+
+    /// Reads a stream for a client of `target`.
+    fn stream_reader(&self, target: &'static Api) -> Box<dyn StreamReader>;
+
+    /// Writes a stream that begins now.
+    fn stream_writer(&self, answers: &Answers, now: Timestamp) -> Box<dyn StreamWriter>;
+}
+
+/// Reads the events of one stream.
+pub trait StreamReader: fmt::Debug + Send + Sync {
+    /// Tells what an event says, in order.
+    ///
+    /// # Errors
+    /// The event is malformed or has something that was not asked for; or `tell` failed.
+    fn read<'a>(&mut self, event: &Event<'a>, tell: &mut dyn FnMut(News<'a>) -> Read<()>) -> Read<()>;
+}
+
+/// Writes the events of one stream.
+pub trait StreamWriter: fmt::Debug + Send + Sync {
+    /// Adds to `out` the events that say this.
+    ///
+    /// # Errors
+    /// It cannot be said in this order.
+    fn write(&mut self, news: News<'_>, out: &mut BytesMut) -> Read<()>;
+
+    /// Whether the model said why it stopped.
+    fn has_stopped(&self) -> bool;
+
+    /// Adds the end that clients wait for, unless it was written or the model never said that it had finished.
+    fn finish(&mut self, out: &mut BytesMut);
+}
+
+/// What readers have to know of the API that they read a request for.
+#[derive(Debug)]
+pub struct Api {
+    /// Its name in error texts.
+    pub name: &'static str,
+    /// The most stop sequences of a request.
+    pub max_stop_sequences: usize,
+    /// Whether a stop sequence may be blank.
+    pub takes_blank_stop_sequences: bool,
+    /// The highest temperature.
+    pub max_temperature: f64,
+    /// Whether instructions may come after the conversation has begun.
+    pub takes_late_instructions: bool,
+    /// Whether it continues a last message of the assistant; otherwise it answers it.
+    pub continues_the_assistant: bool,
+    /// Media types of pictures, and their names in error texts; none: any.
+    pub pictures: Option<(&'static [&'static str], &'static str)>,
+}
