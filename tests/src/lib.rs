@@ -12,6 +12,7 @@
 mod client;
 mod guide;
 mod http2;
+pub mod made_up_dialect;
 mod policy;
 mod proxy;
 mod reply;

@@ -12,7 +12,7 @@ pub fn table(backends: usize) -> Table {
     let backend = |i: usize| Backend {
         id: format!("backend-{i}").into(),
         tier: if i % 4 == 3 { Tier::Fallback } else { Tier::Primary },
-        dialect: Dialect::OPENAI,
+        dialect: Dialect::default(),
         weight: 1 + i as u32 % 3,
         limits: Limits { rpm: Some(600), burst: None, tpm: Some(1_000_000), max_concurrency: Some(64) },
         routes: vec![

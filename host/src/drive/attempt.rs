@@ -126,7 +126,8 @@ pub async fn attempt(live: &Live, target: &Target, sending: &Sending, told: Opti
     let unasked = !events && asked.streaming && !encoded && streams_are_known(asked.operation);
     let unasked = unasked && !target.dialect.is_opaque() && has_content_type(&head.headers, "application/json");
     let Plan { joiner, prefilled, foreign, .. } = plan;
-    let dialect = spoken(foreign.as_ref(), target);
+    // Events are translated before they are read, a whole answer is counted as it comes.
+    let dialect = if events { spoken(foreign.as_ref(), target) } else { target.dialect };
     let expected = Expected {
         dialect,
         operation: asked.operation,

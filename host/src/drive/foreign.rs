@@ -35,24 +35,29 @@ pub struct Rewriter {
     stream: Stream,
 }
 
-/// May this request go to backends of another dialect? False also where there are none for it.
+/// May this request go to backends of other dialects? False also where there are none for it.
 ///
 /// # Errors
-/// There are, but it cannot be translated.
+/// There are, but it cannot be translated to one of their dialects.
 pub fn may_cross(view: &View, asked: &Asked) -> Result<bool, Untranslatable> {
-    let Some(translation) = translation_of(view, asked) else { return Ok(false) };
-    asked.translations.check(translation, &asked.body, &asked.model).map(|()| true)
+    if asked.body_facts.is_none() {
+        return Ok(false);
+    }
+    let (mut checked, mut last) = (false, None);
+    for index in view.foreign(&asked.model, asked.operation) {
+        let translation = Translation::of(asked.operation, view.backend(index).dialect);
+        // Most have one other dialect.
+        if let Some(translation) = translation.filter(|_| translation != last) {
+            asked.translations.check(translation, &asked.body, &asked.model)?;
+            (checked, last) = (true, Some(translation));
+        }
+    }
+    Ok(checked)
 }
 
 /// Is there a backend that may serve this request for nothing?
 pub fn serves_free(view: &View, asked: &Asked) -> bool {
     view.serves_free(&asked.model, asked.operation, may_cross(view, asked) == Ok(true))
-}
-
-fn translation_of(view: &View, asked: &Asked) -> Option<Translation> {
-    asked.body_facts.as_ref()?;
-    let first = view.foreign(&asked.model, asked.operation).next()?;
-    Translation::of(asked.operation, view.backend(first).dialect)
 }
 
 impl Foreign {

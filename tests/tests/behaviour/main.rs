@@ -19,6 +19,7 @@ mod health_check;
 mod hostile;
 mod journal;
 mod limits;
+mod made_up_dialect;
 mod operations;
 mod policy;
 mod pools;

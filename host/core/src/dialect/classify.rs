@@ -42,7 +42,7 @@ pub fn classify_whole(dialect: Dialect, status: u16, headers: &HeaderMap, body: 
         // A body may end early and still keep to its framing.
         return Outcome::new(Kind::Malformed, "the upstream answered a success that is no JSON, or not all of it");
     }
-    if memchr::memmem::find(body, b"\"error\"").is_none() {
+    if memchr::memmem::find(body, dialect.format().error_mark()).is_none() {
         return Outcome::answered(status);
     }
     classify(dialect, status, headers, body, now)

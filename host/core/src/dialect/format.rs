@@ -93,6 +93,11 @@ pub trait WireFormat: fmt::Debug + Send + Sync {
         None
     }
 
+    /// Bytes that every error body has, so that most answers need not be read for one.
+    fn error_mark(&self) -> &'static [u8] {
+        b"\"error\""
+    }
+
     /// Whether the body of a success is an error.
     fn is_error(&self, body: &[u8]) -> bool {
         classify::is_error(body)
