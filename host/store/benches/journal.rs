@@ -44,7 +44,7 @@ fn table(backends: usize) -> Table {
     let backend = |i: usize| Backend {
         id: format!("backend-{i}").into(),
         tier: if i % 4 == 3 { Tier::Fallback } else { Tier::Primary },
-        dialect: Dialect::Openai,
+        dialect: Dialect::OPENAI,
         weight: 1,
         limits: Limits::default(),
         routes: vec![Route { asked: Pattern::Exact("llama-70b".into()), sent: "meta/llama-3.1-70b-instruct".into() }],
