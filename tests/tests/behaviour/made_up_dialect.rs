@@ -29,7 +29,7 @@ async fn a_chat_is_answered_in_a_dialect_whose_model_stands_in_the_path() {
     assert_eq!((&body["usage"]["prompt_tokens"], &body["usage"]["completion_tokens"]), (&value!(3), &value!(2)));
 
     let seen = up.only();
-    assert_eq!(seen.target, "/models/parrot-1:generate");
+    assert_eq!(seen.target, "/v1/models/parrot-1:generate");
     assert_eq!((seen.header("x-made-up-key"), seen.header("authorization")), (Some("key=key-of-p1"), None));
     let talk = value!([
         {"by": "us", "said": "be brief"}, {"by": "them", "said": "hi"},
@@ -52,7 +52,7 @@ async fn a_chat_stream_comes_from_a_stream_of_that_dialect() {
     assert!(stream.ended_in_order());
     assert_eq!(events.iter().map(|e| e.content()).collect::<String>(), "well");
     assert_eq!(events.last().unwrap().data(), "[DONE]");
-    assert_eq!(up.only().target, "/models/parrot-1:generateStream");
+    assert_eq!(up.only().target, "/v1/models/parrot-1:generateStream");
     let rows = proxy.wait_rows(1, "SELECT input_tokens, output_tokens FROM exchanges").await;
     assert_eq!((&rows[0]["input_tokens"], &rows[0]["output_tokens"]), (&3.into(), &2.into()));
 }
