@@ -3,6 +3,7 @@
 //! Nothing here sees a socket, a file, a clock or wasm: every function takes the time it needs and returns values.
 //! The live server, the tests and any simulator drive the same code.
 
+pub mod attempt;
 pub mod clients;
 pub mod contract;
 pub mod denial;

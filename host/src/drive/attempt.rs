@@ -1,176 +1,197 @@
-//! One attempt: send, wait for the head, and hand the answer to the commit gate; or hear why there is none.
-//!
-//! Up to the commit any failure is only a failed attempt. What was held back is handed to the relay with the rest. An
-//! attempt that resumes a broken answer is held back until it says something new.
+//! One attempt on a connection: feeds core's state machine from the socket and the timer, and says what comes of it.
 
-use std::sync::Arc;
+use std::error::Error as _;
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
-use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING};
-use http::response::Parts;
-use http::{HeaderMap, StatusCode};
 use http_body::Body as _;
-use pointsman_core::contract::Operation;
-use pointsman_core::dialect::classify::{BODY_PREFIX_BYTES, classify};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use pointsman_core::attempt::{Attempt, BodyKind, Input, Output};
 use pointsman_core::dialect::resume::Transcript;
-use pointsman_core::exchange::{Ended, Sending};
-use pointsman_core::http::retry_after::RateHints;
+use pointsman_core::exchange::Sending;
 use pointsman_core::outcome::{Kind, Outcome};
-use pointsman_core::record::Usage;
-use pointsman_core::table::Lane;
-use tokio::time::Instant;
+use pointsman_core::time::Timestamp;
+use tokio::time::{Instant, Sleep};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-use super::foreign::Foreign;
-use super::gate::{Gate, Held};
 use super::live::Live;
-use super::plan::{Plan, plan, request, spoken, streams_are_known};
 use super::request::Asked;
 use super::snapshot::Target;
-use super::source::{Expected, Source, Step};
-use crate::upstream::{Answer, Reuse, SendError};
+use crate::upstream::{Answer, Lease, Reuse, SendError};
 
-/// The most of a refusal that is kept to be passed on.
-const MAX_REFUSAL_BYTES: usize = 256 * 1024;
+/// The longest time for an upstream to end a response that nobody waits for any more.
+const END_LIMIT: Duration = Duration::from_secs(2);
 
-/// How long a refusal's body may take; its head has said the most important.
-const REFUSAL_PATIENCE: Duration = Duration::from_secs(2);
-
-/// How an attempt came out, up to the commit.
-pub enum Attempted {
-    /// The answer is here as a whole.
-    Whole {
-        /// Its head.
-        head: Parts,
-        /// Its body.
-        body: Bytes,
-        /// What it came to.
-        ended: Ended,
-    },
-    /// The gate opened; more is to come.
-    Committed {
-        /// Its head.
-        head: Parts,
-        /// Its body, begun.
-        begun: Box<Begun>,
-    },
-    /// It failed. A refusal that explains itself is kept, to be passed on.
-    Failed(Ended, Option<KeptRefusal>),
+/// An attempt, its connection and its timer.
+pub struct UpstreamAttempt {
+    attempt: Attempt,
+    started: Timestamp,
+    /// The same moment on the clock of the timers.
+    started_at: Instant,
+    body: Option<Incoming>,
+    /// Given back where the body was read to its end; dropped, it closes the connection.
+    lease: Option<Lease>,
+    /// Made when there is first something to wait for; most whole answers are there at once.
+    timer: Option<Pin<Box<Sleep>>>,
+    shutdown: CancellationToken,
+    shutting_down: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
 }
 
-/// An answer that was committed and is not over.
-pub struct Begun {
-    /// What was held back.
-    pub held: Bytes,
-    /// The rest.
-    pub source: Source,
-    /// When the attempt began.
-    pub started: Instant,
-    /// Time to the head.
-    pub first_byte: Duration,
-    /// Time to the first content.
-    pub first_token: Option<Duration>,
-}
+impl UpstreamAttempt {
+    /// Sends the request and runs the attempt until its commit or its end; one that resumes joins what was `told`.
+    pub async fn begin(
+        live: &Live,
+        target: &Target,
+        sending: &Sending,
+        told: Option<&Transcript>,
+    ) -> (Box<Self>, Output) {
+        let mut begun = Box::new(Self::new(live, target, sending, told));
+        let limit = begun.instant(begun.attempt.wake_at());
+        let sent = tokio::time::timeout_at(limit, send(live.asked(), target, sending, &begun.attempt)).await;
+        let input = match sent {
+            Ok(Ok(answer)) => begun.head(answer),
+            Ok(Err(outcome)) => Input::SendFailed(outcome),
+            Err(_) => Input::Timer,
+        };
+        let mut output = begun.step(input);
+        let (requests, tokens) = begun.attempt.limits_left();
+        if requests.is_some() || tokens.is_some() {
+            live.learn(requests, tokens);
+        }
+        while matches!(output, Output::Wait) {
+            output = std::future::poll_fn(|cx| begun.poll_output(cx)).await;
+        }
+        (begun, output)
+    }
 
-/// What an upstream answered instead of an answer.
-pub struct KeptRefusal {
-    /// The attempt's lane.
-    pub lane: Lane,
-    /// The backend.
-    pub backend: Arc<str>,
-    /// Its head.
-    pub head: Parts,
-    /// Its body, at most 256 KiB.
-    pub body: Bytes,
-}
+    fn new(live: &Live, target: &Target, sending: &Sending, told: Option<&Transcript>) -> Self {
+        let (started, started_at) = (live.proxy().clock.now(), Instant::now());
+        let capabilities = &live.snapshot().view.backend(sending.backend).capabilities;
+        let request = live.asked().client_request();
+        Self {
+            attempt: Attempt::new(started, &request, &target.endpoint, capabilities, sending, told),
+            started,
+            started_at,
+            body: None,
+            lease: None,
+            timer: None,
+            shutdown: live.proxy().cut.clone(),
+            shutting_down: None,
+        }
+    }
 
-/// Makes one attempt; one that resumes joins what was `told` to the client.
-pub async fn attempt(live: &Live, target: &Target, sending: &Sending, told: Option<&Transcript>) -> Attempted {
-    let asked = live.asked();
-    let started = Instant::now();
-    let total_at = started + sending.timeouts.total;
-    let limit = sending.timeouts.first_byte.min(sending.timeouts.total);
-    let plan = match plan(live, target, sending, told) {
-        Ok(plan) => plan,
-        Err(outcome) => return failed(outcome),
-    };
-    let answer = match tokio::time::timeout(limit, send(asked, target, sending, &plan)).await {
-        Ok(Ok(answer)) => answer,
-        Ok(Err(outcome)) => return failed(outcome),
-        Err(_) => {
-            return failed(Outcome::new(
-                Kind::TimedOut,
-                format!("no response head within {limit:?} (timeouts.first_byte_ms)"),
-            ));
+    /// What follows next; after the end there is nothing.
+    pub fn poll_output(&mut self, cx: &mut Context<'_>) -> Poll<Output> {
+        loop {
+            let input = ready!(self.poll_input(cx));
+            match self.step(input) {
+                Output::Wait => {}
+                output @ (Output::Commit(_) | Output::Deliver(_) | Output::Whole(..) | Output::Ended(..)) => {
+                    return Poll::Ready(output);
+                }
+            }
         }
-    };
-    let first_byte = started.elapsed();
-    let (head, body) = answer.response.into_parts();
-    if head.status == StatusCode::SWITCHING_PROTOCOLS {
-        return failed(Outcome::new(Kind::Malformed, "the upstream switched protocols without being asked to"));
     }
-    if head.headers.contains_key(TRANSFER_ENCODING) && head.headers.contains_key(CONTENT_LENGTH) {
-        // RFC 9112 section 6.3: both together is an error or an attack.
-        let lie = "the upstream's response has both Content-Length and Transfer-Encoding";
-        return failed(Outcome::new(Kind::Malformed, lie));
+
+    /// The state machine, to look at.
+    pub const fn machine(&self) -> &Attempt {
+        &self.attempt
     }
-    learn(live, &head.headers);
-    let status = head.status.as_u16();
-    // Nobody asked for it, but what comes compressed is passed on as it is: its inside cannot be seen.
-    let encoded = head.headers.get(CONTENT_ENCODING).is_some_and(|e| e != "identity");
-    let events = !encoded
-        && has_content_type(&head.headers, "text/event-stream")
-        && streams_are_known(asked.operation)
-        && head.status.is_success();
-    // A stream was asked for, and an answer in one piece came: it is told as a stream, or its client would see none.
-    let unasked = !events && asked.streaming && !encoded && streams_are_known(asked.operation);
-    let unasked = unasked && !target.dialect.is_opaque() && has_content_type(&head.headers, "application/json");
-    let Plan { joiner, prefilled, foreign, .. } = plan;
-    // Events are translated before they are read, a whole answer is counted as it comes.
-    let dialect = if events { spoken(foreign.as_ref(), target) } else { target.dialect };
-    let expected = Expected {
-        dialect,
-        operation: asked.operation,
-        events,
-        hide_usage: asked.asks_usage_for_itself(dialect),
-        joiner: joiner.clone(),
-        rewriter: foreign.as_ref().map(|foreign| foreign.rewriter(live.proxy().clock.now())),
-        idle: sending.timeouts.idle,
-        total_at,
-        cut: live.proxy().cut.clone(),
-    };
-    if body.is_end_stream() && status < 400 && !events {
-        // HEAD, 204, 304, or an empty body: nothing is to come, and nobody will ask for it.
-        answer.lease.give_back();
-        if sending.join.is_some() {
-            return failed(Outcome::new(Kind::NotResumed, "the upstream answered with nothing"));
+
+    /// The state machine, for what it keeps.
+    pub const fn machine_mut(&mut self) -> &mut Attempt {
+        &mut self.attempt
+    }
+
+    /// Puts an input in.
+    pub fn step(&mut self, input: Input) -> Output {
+        let now = self.started + self.started_at.elapsed();
+        self.attempt.step(now, input)
+    }
+
+    fn instant(&self, at: Timestamp) -> Instant {
+        self.started_at + at.since(self.started)
+    }
+
+    fn head(&mut self, answer: Answer) -> Input {
+        let (head, body) = answer.response.into_parts();
+        self.lease = Some(answer.lease);
+        if body.is_end_stream() {
+            self.give_back();
+            return Input::Head(head, BodyKind::Empty);
         }
-        let says_something = asked.operation != Operation::Other && asked.has_body() && !target.dialect.is_opaque();
-        if says_something && head.status.is_success() && head.status != StatusCode::NO_CONTENT {
-            return failed(Outcome::new(Kind::Malformed, "the upstream answered with an empty body"));
+        self.body = Some(body);
+        Input::Head(head, BodyKind::Bytes)
+    }
+
+    fn poll_input(&mut self, cx: &mut Context<'_>) -> Poll<Input> {
+        loop {
+            let Some(body) = &mut self.body else { return Poll::Ready(Input::End) };
+            let frame = match Pin::new(&mut *body).poll_frame(cx) {
+                Poll::Ready(frame) => frame,
+                Poll::Pending if self.attempt.has_said_all() => {
+                    self.leave_the_end();
+                    return Poll::Ready(Input::End);
+                }
+                Poll::Pending => return self.poll_timer(cx),
+            };
+            let input = match frame {
+                None => {
+                    self.give_back();
+                    Input::End
+                }
+                Some(Err(error)) => Input::Broken(broken(&error)),
+                Some(Ok(frame)) => match frame.into_data() {
+                    // A server does not ask for more once the announced length is out, so the end is told with the last bytes.
+                    Ok(data) if body.is_end_stream() => {
+                        self.give_back();
+                        Input::LastBytes(data)
+                    }
+                    Ok(data) => Input::Bytes(data),
+                    // Trailers say nothing that a client of an LLM API reads, and HTTP/1.1 seldom carries them.
+                    Err(_) => continue,
+                },
+            };
+            return Poll::Ready(input);
         }
-        let outcome = Outcome::answered(status);
-        let ended = Ended { outcome, usage: Usage::default(), first_byte: Some(first_byte), first_token: None };
-        return Attempted::Whole { head, body: Bytes::new(), ended };
     }
-    let source = Source::new(body, answer.lease, expected);
-    if status >= 400 {
-        return refused(live, target, sending, head, source, Sent { prefilled, foreign: foreign.as_ref() }).await;
+
+    fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<Input> {
+        let shutdown = &self.shutdown;
+        let shutting_down = self.shutting_down.get_or_insert_with(|| Box::pin(shutdown.clone().cancelled_owned()));
+        if shutting_down.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Input::ShuttingDown);
+        }
+        let wake_at = self.instant(self.attempt.wake_at());
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(wake_at)));
+        // Bytes move the deadline; to set the timer anew for each of them would cost more than to let it ring early.
+        if timer.is_elapsed() || timer.deadline() > wake_at {
+            timer.as_mut().reset(wake_at);
+        }
+        timer.as_mut().poll(cx).map(|()| Input::Timer)
     }
-    let gate = Gate { live, target, foreign: foreign.as_ref(), sending, started, first_byte };
-    if events {
-        gate.stream(head, source).await
-    } else if unasked {
-        gate.whole_as_stream(head, source, joiner).await
-    } else if joiner.is_some_and(|joiner| !joiner.is_first()) {
-        failed(Outcome::new(Kind::NotResumed, "the upstream did not answer with a stream"))
-    } else if asked.operation != Operation::Other && asked.has_body() && !encoded {
-        gate.whole(head, source).await
-    } else if foreign.is_some() {
-        failed(Outcome::new(Kind::Malformed, "the upstream compressed its answer unasked, so it cannot be translated"))
-    } else {
-        let begun = Begun { held: Bytes::new(), source, started, first_byte, first_token: None };
-        Attempted::Committed { head, begun: Box::new(begun) }
+
+    /// The client need not wait for an upstream that forgets to end its response. The connection is kept if it does.
+    fn leave_the_end(&mut self) {
+        if let (Some(mut body), Some(lease)) = (self.body.take(), self.lease.take()) {
+            tokio::spawn(tokio::time::timeout(END_LIMIT, async move {
+                // Bytes behind the last event are nobody's.
+                while let Some(Ok(_)) = body.frame().await {}
+                if body.is_end_stream() {
+                    lease.give_back();
+                }
+            }));
+        }
+    }
+
+    fn give_back(&mut self) {
+        if let Some(lease) = self.lease.take() {
+            lease.give_back();
+        }
     }
 }
 
@@ -178,8 +199,8 @@ pub async fn attempt(live: &Live, target: &Target, sending: &Sending, told: Opti
 ///
 /// A kept connection that the upstream closed just when it was used again says nothing about the upstream (RFC 9112
 /// section 9.5): a request that changes nothing there is sent once more on a fresh one.
-async fn send(asked: &Asked, target: &Target, sending: &Sending, plan: &Plan) -> Result<Answer, Outcome> {
-    let build = || request(asked, target, plan).map_err(|message| Outcome::new(Kind::Refused, message));
+async fn send(asked: &Asked, target: &Target, sending: &Sending, attempt: &Attempt) -> Result<Answer, Outcome> {
+    let build = || attempt.request(&asked.client_request(), &target.endpoint).map(|request| request.map(Full::new));
     let connect = sending.timeouts.connect;
     match target.origin.send(build()?, connect, Reuse::Kept).await {
         Err(SendError::Reset { reused: true, .. }) if !asked.acts() => {
@@ -187,99 +208,6 @@ async fn send(asked: &Asked, target: &Target, sending: &Sending, plan: &Plan) ->
         }
         sent => sent.map_err(|error| outcome_of(&error)),
     }
-}
-
-/// What of a plan matters to a refusal.
-struct Sent<'a> {
-    prefilled: bool,
-    foreign: Option<&'a Foreign>,
-}
-
-/// Reads what the upstream says about its refusal; half an explanation is better than a long wait for the whole.
-async fn refused(
-    live: &Live,
-    target: &Target,
-    sending: &Sending,
-    head: Parts,
-    mut source: Source,
-    sent: Sent<'_>,
-) -> Attempted {
-    let mut held = Held::default();
-    let patience = Instant::now() + REFUSAL_PATIENCE;
-    let mut is_whole = false;
-    while held.len() <= MAX_REFUSAL_BYTES {
-        match tokio::time::timeout_at(patience, source.step()).await {
-            Ok(Step::Bytes(bytes)) => held.push(bytes),
-            Ok(Step::End) => {
-                is_whole = true;
-                break;
-            }
-            Ok(Step::Failed(..)) | Err(_) => break,
-        }
-    }
-    let mut head = head;
-    if !is_whole {
-        // It promises more than there is.
-        head.headers.remove(CONTENT_LENGTH);
-    }
-    let body = redacted(held.take(), &mut head.headers, target);
-    let now = live.proxy().clock.now();
-    let prefix = &body[..body.len().min(BODY_PREFIX_BYTES)];
-    let mut outcome = classify(target.dialect, head.status.as_u16(), &head.headers, prefix, now);
-    if sent.prefilled && outcome.kind == Kind::Refused {
-        // The same request without the beginning of an answer was good enough for the first backend.
-        outcome.kind = Kind::NotResumed;
-        outcome.message = format!("the beginning of an answer was refused: {}", outcome.message);
-    }
-    let body = match sent.foreign {
-        Some(foreign) => foreign.refusal(&mut head, &body, &live.asked().id),
-        None => body,
-    };
-    let explains = matches!(outcome.kind, Kind::Refused | Kind::TooLong | Kind::ModelMissing)
-        || (outcome.kind == Kind::ServerError && live.asked().acts());
-    let backend = live.snapshot().view.backend(sending.backend).id.clone();
-    let kept = explains.then_some(KeptRefusal { lane: sending.lane, backend, head, body });
-    Attempted::Failed(Ended::failed(outcome), kept)
-}
-
-/// Some upstreams repeat the key they refuse; ours goes to nobody.
-fn redacted(body: Bytes, headers: &mut HeaderMap, target: &Target) -> Bytes {
-    let key = target.bare_key();
-    if key.is_empty() {
-        return body;
-    }
-    let leaks = |text: &[u8]| memchr::memmem::find(text, key).is_some();
-    let names: Vec<_> = headers.iter().filter(|(_, v)| leaks(v.as_bytes())).map(|(n, _)| n.clone()).collect();
-    for name in names {
-        headers.remove(name);
-    }
-    if !leaks(&body) {
-        return body;
-    }
-    let mut clean = BytesMut::with_capacity(body.len());
-    let mut rest = &body[..];
-    while let Some(at) = memchr::memmem::find(rest, key) {
-        clean.extend_from_slice(&rest[..at]);
-        clean.extend_from_slice(b"***");
-        rest = &rest[at + key.len()..];
-    }
-    clean.extend_from_slice(rest);
-    headers.remove(CONTENT_LENGTH);
-    clean.freeze()
-}
-
-fn learn(live: &Live, headers: &HeaderMap) {
-    let tells = |name: &http::HeaderName| name.as_str().contains("ratelimit-");
-    if !headers.keys().any(tells) {
-        return;
-    }
-    let now = live.proxy().clock.now();
-    let hints = RateHints::parse(headers, now);
-    live.learn(hints.requests.left_until(now), hints.tokens.left_until(now));
-}
-
-fn failed(outcome: Outcome) -> Attempted {
-    Attempted::Failed(Ended::failed(outcome), None)
 }
 
 fn outcome_of(error: &SendError) -> Outcome {
@@ -291,7 +219,14 @@ fn outcome_of(error: &SendError) -> Outcome {
     Outcome::new(kind, error.to_string())
 }
 
-fn has_content_type(headers: &HeaderMap, prefix: &str) -> bool {
-    let content_type = headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
-    content_type.trim_start().get(..prefix.len()).is_some_and(|t| t.eq_ignore_ascii_case(prefix))
+fn broken(error: &hyper::Error) -> Outcome {
+    let text = crate::upstream::causes(error);
+    // A chunk that is none comes as an error of the reader, not of the parser.
+    let nonsense = |e: &io::Error| matches!(e.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData);
+    let from_io = error.source().and_then(|e| e.downcast_ref::<io::Error>());
+    if error.is_parse() || from_io.is_some_and(nonsense) {
+        Outcome::new(Kind::Malformed, format!("the upstream's body is not valid HTTP: {text}"))
+    } else {
+        Outcome::new(Kind::Cut, format!("the connection broke inside the answer: {text}"))
+    }
 }

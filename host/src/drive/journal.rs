@@ -20,8 +20,9 @@ pub(super) fn is_kept(snapshot: &Snapshot, asked: &Asked) -> bool {
 /// How prompts and answers are kept; none: they are not. No key is among what is written, whoever said it.
 pub(super) fn body_rules(config: &Config, targets: &[Arc<Target>]) -> Option<Arc<BodyRules>> {
     let kept = config.journal.bodies.as_ref()?;
-    let key =
-        |target: &Arc<Target>| std::str::from_utf8(target.bare_key()).ok().filter(|key| !key.is_empty()).map(Box::from);
+    let key = |target: &Arc<Target>| {
+        std::str::from_utf8(target.endpoint.bare_key()).ok().filter(|key| !key.is_empty()).map(Box::from)
+    };
     let secrets = targets.iter().filter_map(key).collect();
     let max_bytes = kept.max_body_kb as usize * 1_024;
     Some(Arc::new(BodyRules { max_bytes, redact: Arc::clone(&kept.redact), secrets }))

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use pointsman_core::attempt::translatable;
 use pointsman_core::clients::Admission;
 use pointsman_core::contract::{Decision, Dispatch, Query, Rejection, RowState};
 use pointsman_core::denial::Denial;
 use pointsman_core::dialect::translate::Untranslatable;
 use pointsman_core::exchange::{Action, Ended, Event, Exchange, Reason, Refusal};
 use pointsman_core::journal::{Failed, Question, Trail};
-use pointsman_core::outcome::{Kind, Outcome};
+use pointsman_core::outcome::Kind;
 use pointsman_core::record::{End, ExchangeRecord};
 use pointsman_core::table::{Lane, Tier};
 use pointsman_core::time::Timestamp;
@@ -17,7 +18,7 @@ use pointsman_engine::Verdict;
 use pointsman_store::Bodies;
 
 use super::aside::aside;
-use super::foreign::may_cross;
+use super::exchange::ServedBy;
 use super::journal;
 use super::proxy::Proxy;
 use super::request::{Asked, Only};
@@ -68,7 +69,7 @@ impl Live {
         admission: Admission,
         arrived: Timestamp,
     ) -> Box<Self> {
-        let crosses = may_cross(&snapshot.view, &asked);
+        let crosses = translatable(&snapshot.view, &asked.client_request());
         let facts = asked.facts(crosses == Ok(true));
         let trail = journal::is_kept(&snapshot, &asked).then(|| {
             let texts = &asked.texts;
@@ -223,9 +224,10 @@ impl Live {
     }
 
     /// An upstream's refusal is passed on.
-    pub fn passed_on(&mut self, status: u16, lane: Lane, backend: &Arc<str>) {
+    pub fn passed_on(&mut self, status: u16, served_by: &ServedBy) {
+        let ServedBy { lane, backend } = served_by;
         self.tell(status);
-        self.told.lane = Some(lane);
+        self.told.lane = Some(*lane);
         self.told.backend = Some(backend.clone());
         self.told.error = self.exchange.attempts().iter().rfind(|a| a.backend == *backend).map(|a| a.message.clone());
         self.told.end = Some(End::Refused);
@@ -252,14 +254,6 @@ impl Live {
             | Reason::OutOfTime
             | Reason::NotRepeated
             | Reason::Policy { .. } => {}
-        }
-    }
-
-    /// What the attempt under way came to, without the key it was sent with.
-    pub fn censored(&self, outcome: Outcome) -> Outcome {
-        match self.exchange.sending() {
-            Some(sending) => self.snapshot.targets[sending.backend as usize].censored(outcome),
-            None => outcome,
         }
     }
 
@@ -354,14 +348,4 @@ impl Drop for Live {
             self.trail.take().and_then(|trail| journal::part(trail, self.bodies.take(), &self.snapshot, &record));
         self.proxy.finished(&self.asked, record, part);
     }
-}
-
-/// An attempt that the client left; what had been used until then is paid.
-pub fn client_gone(
-    usage: pointsman_core::record::Usage,
-    first_byte: Option<Duration>,
-    first_token: Option<Duration>,
-) -> Ended {
-    let outcome = Outcome::new(Kind::ClientGone, "the client went away");
-    Ended { outcome, usage, first_byte, first_token }
 }

@@ -2,14 +2,10 @@
 
 mod aside;
 mod attempt;
-mod course;
-mod events;
+mod exchange;
 mod fault_stats;
-mod foreign;
-mod gate;
 mod journal;
 mod live;
-mod plan;
 mod promotion;
 mod proxy;
 mod relay;
@@ -18,20 +14,19 @@ mod request;
 mod shadow;
 mod shared_fleet;
 mod snapshot;
-mod source;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::response::Parts;
+use pointsman_core::attempt::{KeptRefusal, streams_are_known};
 use pointsman_core::clients::Admission;
 use pointsman_core::dialect::Dialect;
 use pointsman_core::dialect::envelope::ErrorKind;
 use pointsman_core::exchange::Event;
 
 pub use fault_stats::FaultStats;
-pub use foreign::serves_free;
 pub use promotion::{Progress, TrafficSplit};
 pub use proxy::{Denied, Proxy, Unknown};
 pub use relay::{Broken, ProxyBody};
@@ -41,10 +36,9 @@ pub use shadow::{Divergent, Shadow, ShadowPolicy, Tally};
 pub use shared_fleet::SharedFleet;
 pub use snapshot::{Snapshot, Target, TargetError};
 
-use attempt::{Begun, KeptRefusal};
-use course::{Answerer, Course, Found, walk};
+use attempt::UpstreamAttempt;
+use exchange::{ExchangeResponse, ServedBy, run_until_response};
 use live::Live;
-use plan::streams_are_known;
 use relay::Relay;
 
 /// Takes an exchange from its arrival to the head of its response; the body settles the rest.
@@ -57,19 +51,19 @@ pub async fn drive(proxy: Arc<Proxy>, snapshot: Arc<Snapshot>, asked: Arc<Asked>
     let Some(keepalive) = keepalive(&snapshot, &asked) else {
         return reply_with(begin(Live::new(proxy, snapshot, asked, admission, arrived)).await);
     };
-    let mut course = Box::pin(begin(Live::new(proxy, snapshot.clone(), asked.clone(), admission, arrived)));
-    match tokio::time::timeout(keepalive, &mut course).await {
-        Ok(course) => reply_with(course),
+    let mut running = Box::pin(begin(Live::new(proxy, snapshot.clone(), asked.clone(), admission, arrived)));
+    match tokio::time::timeout(keepalive, &mut running).await {
+        Ok(response) => reply_with(response),
         Err(_) => {
-            let relay = Relay::waiting(course, keepalive, asked.clone());
+            let relay = Relay::waiting(running, keepalive, asked.clone());
             reply::early(&snapshot, &asked, ProxyBody::Relay(Box::new(relay)))
         }
     }
 }
 
-async fn begin(mut live: Box<Live>) -> Course {
+async fn begin(mut live: Box<Live>) -> (Box<Live>, ExchangeResponse) {
     let action = live.step(Event::Arrived);
-    walk(live, action, None).await
+    run_until_response(live, action, None).await
 }
 
 /// The longest silence towards this client; none where it does not wait for events, or the operator wants none.
@@ -78,52 +72,40 @@ fn keepalive(snapshot: &Snapshot, asked: &Asked) -> Option<Duration> {
 }
 
 /// The reply to a client that has not got its head yet.
-fn reply_with(course: Course) -> Reply {
-    let Course { mut live, found } = course;
-    match found {
-        Found::Whole(answerer, head, body) => whole(&live, &answerer, head, body),
-        Found::Begun(answerer, head, begun) => relay(live, &answerer, head, *begun),
-        Found::Refusal(refusal) => pass_on(live, refusal),
-        Found::Error(why) => {
+fn reply_with((mut live, response): (Box<Live>, ExchangeResponse)) -> Reply {
+    match response {
+        ExchangeResponse::Whole(served_by, head, body) => {
+            let attempts = live.exchange().attempts().len() as u64;
+            reply::of_upstream(&live, head, &served_by, attempts, ProxyBody::whole(body))
+        }
+        ExchangeResponse::Streaming(served_by, head, held, attempt) => relay(live, &served_by, head, held, attempt),
+        ExchangeResponse::Refusal(Some((served_by, refusal))) => pass_on(live, &served_by, refusal),
+        ExchangeResponse::Refusal(None) => unforwardable(live),
+        ExchangeResponse::Error(why) => {
             let reply = reply::of_refusal(&live, &why);
             live.rejected(reply.status().as_u16(), &why.message);
             live.refused_for(&why.reason);
             reply
         }
-        Found::Nothing if live.proxy().cut.is_cancelled() => shut_down(live),
-        Found::Nothing => out_of_step(live),
+        ExchangeResponse::Nothing if live.proxy().cut.is_cancelled() => shut_down(live),
+        ExchangeResponse::Nothing => out_of_step(live),
     }
 }
 
-fn whole(live: &Live, answerer: &Answerer, head: Parts, body: Bytes) -> Reply {
-    let attempts = live.exchange().attempts().len() as u64;
-    let answered_by = Some((answerer.lane, &*answerer.backend));
-    reply::of_upstream(live, head, answered_by, attempts, ProxyBody::whole(body))
-}
-
-fn relay(live: Box<Live>, answerer: &Answerer, head: Parts, begun: Begun) -> Reply {
+fn relay(live: Box<Live>, served_by: &ServedBy, head: Parts, held: Bytes, attempt: Box<UpstreamAttempt>) -> Reply {
     let attempts = live.exchange().attempts().len() as u64 + 1;
-    let status = head.status.as_u16();
-    let answered_by = Some((answerer.lane, &*answerer.backend));
-    let mut reply = reply::of_upstream(&live, head, answered_by, attempts, ProxyBody::Whole(None));
-    if begun.source.is_events() {
-        // Events may be left out, or an error added.
-        reply.headers_mut().remove(http::header::CONTENT_LENGTH);
-    }
+    let reply = reply::of_upstream(&live, head, served_by, attempts, ProxyBody::Whole(None));
     let keepalive = keepalive(live.snapshot(), live.asked());
-    reply.map(|_| ProxyBody::Relay(Box::new(Relay::flowing(live, begun, status, keepalive))))
+    reply.map(|_| ProxyBody::Relay(Box::new(Relay::flowing(live, held, attempt, keepalive))))
 }
 
 /// The upstream's refusal as it came.
-fn pass_on(mut live: Box<Live>, refusal: Option<KeptRefusal>) -> Reply {
-    let Some(KeptRefusal { lane, backend, head, body }) = refusal else {
-        return unforwardable(live);
-    };
+fn pass_on(mut live: Box<Live>, served_by: &ServedBy, refusal: KeptRefusal) -> Reply {
+    let KeptRefusal { head, body } = refusal;
     live.answers(&body, false);
-    live.passed_on(head.status.as_u16(), lane, &backend);
-    let answered_by = Some((lane, &*backend));
+    live.passed_on(head.status.as_u16(), served_by);
     let attempts = live.exchange().attempts().len() as u64;
-    reply::of_upstream(&live, head, answered_by, attempts, ProxyBody::whole(body))
+    reply::of_upstream(&live, head, served_by, attempts, ProxyBody::whole(body))
 }
 
 /// A refusal of our own making: the request could not be put under the backend's base URL.

@@ -12,17 +12,17 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http_body::{Body, Frame, SizeHint};
+use pointsman_core::attempt::{Input, Output};
 use pointsman_core::dialect::envelope::ErrorKind;
 use pointsman_core::exchange::{Action, Ended};
-use pointsman_core::outcome::Outcome;
+use pointsman_core::outcome::Kind;
 use tokio::time::{Instant, Sleep};
 
-use super::attempt::Begun;
-use super::course::{Answerer, Course, Found, walk};
-use super::live::{Live, client_gone};
+use super::attempt::UpstreamAttempt;
+use super::exchange::{ExchangeResponse, ServedBy, run_until_response};
+use super::live::Live;
 use super::reply::{in_band, words_of};
 use super::request::Asked;
-use super::source::{Source, Step};
 
 /// The body of every response that the proxy gives.
 pub enum ProxyBody {
@@ -50,7 +50,7 @@ pub struct Relay {
 
 enum State {
     /// The exchange is on its way to an answer.
-    Underway(Pin<Box<dyn Future<Output = Course> + Send>>),
+    Underway(Pin<Box<dyn Future<Output = (Box<Live>, ExchangeResponse)> + Send>>),
     /// A committed answer comes in.
     Flowing(Box<Flow>),
     /// The error event goes out: the server is given a turn to write what it has, before the body fails.
@@ -62,11 +62,7 @@ enum State {
 /// A committed answer.
 struct Flow {
     live: Box<Live>,
-    source: Source,
-    first_byte: Duration,
-    first_token: Option<Duration>,
-    started: Instant,
-    status: u16,
+    attempt: Box<UpstreamAttempt>,
 }
 
 /// What a client that waits is sent; a line that begins with a colon means nothing (WHATWG, server-sent events).
@@ -81,19 +77,26 @@ impl ProxyBody {
 
 impl Relay {
     /// Relays what was held back, then the rest.
-    pub fn flowing(live: Box<Live>, begun: Begun, status: u16, keepalive: Option<Duration>) -> Self {
+    pub fn flowing(live: Box<Live>, held: Bytes, attempt: Box<UpstreamAttempt>, keepalive: Option<Duration>) -> Self {
         let asked = live.asked().clone();
-        let (held, flow) = Flow::new(live, begun, status);
-        Self { state: State::Flowing(flow), held, asked, keepalive, comment: None }
+        let mut relay = Self { state: State::Over, held: Bytes::new(), asked, keepalive, comment: None };
+        relay.flow(live, held, attempt);
+        relay
     }
 
     /// Sends comments until there is an answer.
     pub fn waiting(
-        course: Pin<Box<impl Future<Output = Course> + Send + 'static>>,
+        running: Pin<Box<impl Future<Output = (Box<Live>, ExchangeResponse)> + Send + 'static>>,
         keepalive: Duration,
         asked: Arc<Asked>,
     ) -> Self {
-        Self { state: State::Underway(course), held: COMMENT, asked, keepalive: Some(keepalive), comment: None }
+        Self { state: State::Underway(running), held: COMMENT, asked, keepalive: Some(keepalive), comment: None }
+    }
+
+    fn flow(&mut self, mut live: Box<Live>, held: Bytes, attempt: Box<UpstreamAttempt>) {
+        live.answers(&held, attempt.machine().delivers_events());
+        self.push(held);
+        self.state = State::Flowing(Box::new(Flow { live, attempt }));
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Broken>>> {
@@ -102,16 +105,16 @@ impl Relay {
                 return Poll::Ready(Some(Ok(std::mem::take(&mut self.held))));
             }
             match std::mem::replace(&mut self.state, State::Over) {
-                State::Underway(mut course) => match course.as_mut().poll(cx) {
-                    Poll::Ready(course) => self.arrived(course),
+                State::Underway(mut running) => match running.as_mut().poll(cx) {
+                    Poll::Ready((live, response)) => self.arrived(live, response),
                     Poll::Pending => {
-                        self.state = State::Underway(course);
+                        self.state = State::Underway(running);
                         ready!(self.poll_comment(cx));
                         self.held = COMMENT;
                     }
                 },
-                State::Flowing(mut flow) => match flow.source.poll_step(cx) {
-                    Poll::Ready(step) => self.flowed(flow, step)?,
+                State::Flowing(mut flow) => match flow.attempt.poll_output(cx) {
+                    Poll::Ready(output) => self.flowed(flow, output)?,
                     Poll::Pending => {
                         self.state = State::Flowing(flow);
                         return Poll::Pending;
@@ -137,54 +140,45 @@ impl Relay {
         Poll::Ready(())
     }
 
-    /// A step of the committed answer.
-    fn flowed(&mut self, mut flow: Box<Flow>, step: Step) -> Result<(), Broken> {
-        flow.note_first_token();
-        match step {
-            Step::Bytes(bytes) => {
-                flow.live.answers(&bytes, flow.source.is_events());
-                self.held = bytes;
-                if flow.source.has_ended() {
-                    flow.settle(Outcome::answered(flow.status));
-                } else {
-                    self.state = State::Flowing(flow);
-                }
-                Ok(())
-            }
-            Step::End => {
-                flow.settle(Outcome::answered(flow.status));
-                Ok(())
-            }
-            Step::Failed(bytes, outcome) => {
-                flow.live.answers(&bytes, flow.source.is_events());
-                self.held = bytes;
-                self.broke(*flow, outcome)
-            }
+    /// What follows in the committed answer.
+    fn flowed(&mut self, mut flow: Box<Flow>, output: Output) -> Result<(), Broken> {
+        let (bytes, ended) = match output {
+            Output::Deliver(bytes) | Output::Commit(bytes) => (bytes, None),
+            Output::Ended(bytes, ended) | Output::Whole(bytes, ended) => (bytes, Some(ended)),
+            Output::Wait => (Bytes::new(), None),
+        };
+        flow.live.answers(&bytes, flow.attempt.machine().delivers_events());
+        self.held = bytes;
+        match ended {
+            None => self.state = State::Flowing(flow),
+            Some(ended) if ended.outcome.kind == Kind::Answered => flow.live.relayed(ended),
+            Some(ended) => return self.broke(*flow, ended),
         }
+        Ok(())
     }
 
     /// The committed answer broke off: it is resumed, or the client is told in-band where there is a way to, and in any
     /// case by the end of the connection.
-    fn broke(&mut self, mut flow: Flow, outcome: Outcome) -> Result<(), Broken> {
-        let outcome = flow.live.censored(outcome);
-        let text = outcome.message.clone();
-        let told = flow.source.joiner().map(|joiner| joiner.told().clone()).filter(|told| told.unfit().is_none());
-        let action = match told.is_some() {
-            true => flow.live.broke_off(flow.ended(outcome)),
-            false => {
-                flow.settle(outcome);
-                flow.live.broke();
-                return self.tell_broken(flow.source.is_events(), text);
+    fn broke(&mut self, flow: Flow, ended: Ended) -> Result<(), Broken> {
+        let Flow { mut live, attempt } = flow;
+        let text = ended.outcome.message.clone();
+        let told = attempt.machine().transcript().cloned();
+        let action = match told {
+            Some(_) => live.broke_off(ended),
+            None => {
+                live.relayed(ended);
+                live.broke();
+                return self.tell_broken(attempt.machine().delivers_events(), text);
             }
         };
         match action {
             Action::Finish(_) => {
-                flow.live.broke();
-                self.tell_broken(flow.source.is_events(), text)
+                live.broke();
+                self.tell_broken(attempt.machine().delivers_events(), text)
             }
             action => {
                 self.comment = None;
-                self.state = State::Underway(Box::pin(walk(flow.live, action, told)));
+                self.state = State::Underway(Box::pin(run_until_response(live, action, told)));
                 Ok(())
             }
         }
@@ -208,46 +202,45 @@ impl Relay {
         self.held = if self.held.is_empty() { bytes } else { [&self.held[..], &bytes[..]].concat().into() };
     }
 
-    /// The way led to an answer that goes on in this body, or to none.
-    fn arrived(&mut self, course: Course) {
-        let Course { mut live, found } = course;
+    /// There is a response: one that goes on in this body, or none.
+    fn arrived(&mut self, mut live: Box<Live>, response: ExchangeResponse) {
         self.comment = None;
-        match found {
-            Found::Begun(answerer, head, begun) if begun.source.is_events() => {
-                self.introduce(&live, &answerer);
-                let (held, flow) = Flow::new(live, *begun, head.status.as_u16());
-                self.push(held);
-                self.state = State::Flowing(flow);
+        match response {
+            ExchangeResponse::Streaming(served_by, _, held, attempt) if attempt.machine().delivers_events() => {
+                self.introduce(&live, &served_by);
+                self.flow(live, held, attempt);
             }
-            Found::Whole(answerer, head, body) if head.headers.get(CONTENT_TYPE).is_some_and(is_event_stream) => {
-                self.introduce(&live, &answerer);
+            ExchangeResponse::Whole(served_by, head, body)
+                if head.headers.get(CONTENT_TYPE).is_some_and(is_event_stream) =>
+            {
+                self.introduce(&live, &served_by);
                 self.push(body);
             }
-            Found::Begun(answerer, ..) | Found::Whole(answerer, ..) => {
-                let text = format!("{} did not answer with a stream", answerer.backend);
+            ExchangeResponse::Streaming(served_by, ..) | ExchangeResponse::Whole(served_by, ..) => {
+                let text = format!("{} did not answer with a stream", served_by.backend);
                 self.tell_in_band(&mut live, ErrorKind::StreamBroken, None, &text);
             }
-            Found::Refusal(_) => {
+            ExchangeResponse::Refusal(_) => {
                 let last = live.exchange().attempts().last().map_or_else(String::new, |a| a.message.clone());
                 self.tell_in_band(&mut live, ErrorKind::InvalidRequest, None, &last);
             }
-            Found::Error(why) => {
+            ExchangeResponse::Error(why) => {
                 let (kind, _, own_kind) = words_of(&why.reason);
                 self.tell_in_band(&mut live, kind, own_kind, &why.message);
             }
-            Found::Nothing if live.proxy().cut.is_cancelled() => {
+            ExchangeResponse::Nothing if live.proxy().cut.is_cancelled() => {
                 self.tell_in_band(&mut live, ErrorKind::ShuttingDown, None, "Pointsman is shutting down");
             }
-            Found::Nothing => {
+            ExchangeResponse::Nothing => {
                 self.tell_in_band(&mut live, ErrorKind::Internal, None, "Pointsman lost track of this exchange");
             }
         }
     }
 
     /// The head is out and cannot say who answers; a comment can.
-    fn introduce(&mut self, live: &Live, answerer: &Answerer) {
+    fn introduce(&mut self, live: &Live, served_by: &ServedBy) {
         let verb = if live.exchange().is_resuming() { "resumed" } else { "answered" };
-        self.push(format!(": pointsman {verb} by {}\n\n", answerer.backend).into());
+        self.push(format!(": pointsman {verb} by {}\n\n", served_by.backend).into());
     }
 
     fn tell_in_band(&mut self, live: &mut Live, kind: ErrorKind, own_kind: Option<&str>, text: &str) {
@@ -266,38 +259,12 @@ pub(super) fn is_event_stream(content_type: &http::HeaderValue) -> bool {
     content_type.as_bytes().starts_with(b"text/event-stream")
 }
 
-impl Flow {
-    fn new(live: Box<Live>, begun: Begun, status: u16) -> (Bytes, Box<Self>) {
-        let Begun { source, held, first_byte, first_token, started } = begun;
-        let mut live = live;
-        live.answers(&held, source.is_events());
-        (held, Box::new(Self { live, source, first_byte, first_token, started, status }))
-    }
-
-    fn note_first_token(&mut self) {
-        if self.first_token.is_none() && self.source.content_events() > 0 {
-            self.first_token = Some(self.started.elapsed());
-        }
-    }
-
-    fn ended(&self, outcome: Outcome) -> Ended {
-        let usage = self.source.usage(self.live.asked().prompt_tokens);
-        Ended { outcome, usage, first_byte: Some(self.first_byte), first_token: self.first_token }
-    }
-
-    fn settle(&mut self, outcome: Outcome) {
-        let ended = self.ended(outcome);
-        self.live.relayed(ended);
-    }
-}
-
 impl Drop for Relay {
     fn drop(&mut self) {
         if let State::Flowing(flow) = &mut self.state
-            && !flow.live.is_done()
+            && let Output::Ended(_, ended) = flow.attempt.step(Input::ClientGone)
         {
-            let usage = flow.source.usage(flow.live.asked().prompt_tokens);
-            flow.live.relayed(client_gone(usage, Some(flow.first_byte), flow.first_token));
+            flow.live.relayed(ended);
         }
     }
 }

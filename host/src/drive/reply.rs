@@ -10,8 +10,8 @@ use pointsman_core::dialect::Dialect;
 use pointsman_core::dialect::envelope::{self, Envelope, ErrorKind};
 use pointsman_core::exchange::{Reason, Refusal};
 use pointsman_core::http::headers;
-use pointsman_core::table::Lane;
 
+use super::exchange::ServedBy;
 use super::live::Live;
 use super::relay::ProxyBody;
 use super::request::Asked;
@@ -31,13 +31,7 @@ const MODEL: HeaderName = HeaderName::from_static("x-pointsman-model");
 const POLICY: HeaderName = HeaderName::from_static("x-pointsman-policy");
 
 /// An upstream's response on its way to the client. `attempts` counts the one that answered.
-pub fn of_upstream(
-    live: &Live,
-    mut head: Parts,
-    answered_by: Option<(Lane, &str)>,
-    attempts: u64,
-    body: ProxyBody,
-) -> Reply {
+pub fn of_upstream(live: &Live, mut head: Parts, served_by: &ServedBy, attempts: u64, body: ProxyBody) -> Reply {
     headers::downstream(&mut head.headers);
     if matches!(&body, ProxyBody::Whole(Some(bytes)) if !bytes.is_empty()) {
         // Framed anew by its own length.
@@ -46,12 +40,10 @@ pub fn of_upstream(
     head.extensions.clear();
     head.version = http::Version::default();
     own_headers(live, &mut head.headers, attempts);
-    if let Some((lane, backend)) = answered_by {
-        head.headers.insert(LANE, HeaderValue::from_static(lane.as_str()));
-        insert(&mut head.headers, BACKEND, backend);
-        if *live.exchange().model() != live.asked().model {
-            insert(&mut head.headers, MODEL, live.exchange().model());
-        }
+    head.headers.insert(LANE, HeaderValue::from_static(served_by.lane.as_str()));
+    insert(&mut head.headers, BACKEND, &served_by.backend);
+    if *live.exchange().model() != live.asked().model {
+        insert(&mut head.headers, MODEL, live.exchange().model());
     }
     Response::from_parts(head, body)
 }

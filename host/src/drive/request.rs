@@ -6,14 +6,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Method};
+use pointsman_core::attempt::ClientRequest;
 use pointsman_core::clients::Spending;
 use pointsman_core::contract::{NONE, Operation};
 use pointsman_core::dialect::facts::{Ambiguous, BodyFacts};
 use pointsman_core::dialect::operation_at;
-use pointsman_core::dialect::splice::must_ask_usage;
 use pointsman_core::dialect::translate::Translations;
 use pointsman_core::exchange::Facts;
-use pointsman_core::table::Dialect;
 use pointsman_core::view::UNKNOWN_MODEL;
 use pointsman_engine::Texts;
 
@@ -172,14 +171,22 @@ impl Asked {
         self.target.path()
     }
 
-    /// Does it carry a body?
-    pub fn has_body(&self) -> bool {
-        !self.body.is_empty()
-    }
-
-    /// Is the usage of this stream asked for by us and not by the client?
-    pub fn asks_usage_for_itself(&self, dialect: Dialect) -> bool {
-        self.body_facts.as_ref().is_some_and(|facts| must_ask_usage(dialect, self.operation, facts))
+    /// As attempts send it on.
+    pub fn client_request(&self) -> ClientRequest<'_> {
+        ClientRequest {
+            id: &self.id,
+            method: &self.method,
+            target: &self.target,
+            headers: &self.headers,
+            body: &self.body,
+            body_facts: self.body_facts.as_ref(),
+            translations: &self.translations,
+            operation: self.operation,
+            model: &self.model,
+            streaming: self.streaming,
+            prompt_tokens: self.prompt_tokens,
+            is_idempotent: !self.acts(),
+        }
     }
 }
 

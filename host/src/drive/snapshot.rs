@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 
-use http::{HeaderName, HeaderValue};
+use http::HeaderValue;
+use pointsman_core::attempt::Endpoint;
 use pointsman_core::exchange::{Budgets, StreamDefaults};
 use pointsman_core::http::url::BaseUrl;
 use pointsman_core::lifecycle::promotion::Side;
-use pointsman_core::outcome::Outcome;
-use pointsman_core::table::Dialect;
 use pointsman_core::view::View;
 use pointsman_engine::Revision;
 use pointsman_store::BodyRules;
@@ -52,14 +51,8 @@ pub struct Snapshot {
 
 /// A backend as something that can be sent to.
 pub struct Target {
-    /// Its wire format.
-    pub dialect: Dialect,
-    /// Where requests go.
-    pub base: BaseUrl,
-    /// Its key as a header value, marked sensitive.
-    pub key: Option<HeaderValue>,
-    /// Headers of the operator's own.
-    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// Its address, key and wire format.
+    pub endpoint: Endpoint,
     /// Its connections.
     pub origin: Arc<Origin>,
 }
@@ -84,23 +77,6 @@ pub enum TargetError {
 }
 
 impl Target {
-    /// Without the key: some upstreams repeat it in what they say, and ours goes to nobody.
-    pub fn censored(&self, mut outcome: Outcome) -> Outcome {
-        if let Ok(key) = std::str::from_utf8(self.bare_key())
-            && !key.is_empty()
-            && outcome.message.contains(key)
-        {
-            outcome.message = outcome.message.replace(key, "***");
-        }
-        outcome
-    }
-
-    /// The key itself, without the scheme before it; empty where there is none.
-    pub fn bare_key(&self) -> &[u8] {
-        let key = self.key.as_ref().map_or(&[][..], |key| key.as_bytes());
-        key.strip_prefix(self.dialect.format().key_prefix().as_bytes()).unwrap_or(key)
-    }
-
     /// The targets of a configuration; connections to places that stay are taken over from `before`.
     pub fn all(
         config: &Config,
@@ -128,12 +104,16 @@ impl Target {
             value.set_sensitive(true);
             Ok(value)
         });
-        let same_place = |t: &&Target| t.base.scheme() == base.scheme() && t.base.authority() == base.authority();
+        let same_place = |t: &&Target| {
+            let known = &t.endpoint.base;
+            known.scheme() == base.scheme() && known.authority() == base.authority()
+        };
         let origin = match known.filter(same_place) {
             Some(known) => known.origin.clone(),
             None => Arc::new(Origin::new(&config.base_url, connector.clone())),
         };
-        Ok(Self { dialect, key: key.transpose()?, headers: config.headers.clone(), base, origin })
+        let endpoint = Endpoint { dialect, base, key: key.transpose()?, headers: config.headers.clone() };
+        Ok(Self { endpoint, origin })
     }
 }
 

@@ -8,6 +8,7 @@ use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HOST};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::{Body as _, Incoming};
+use pointsman_core::attempt::serves_free;
 use pointsman_core::clients::{Admission, ClientDenied};
 use pointsman_core::denial::Denial;
 use pointsman_core::dialect::envelope::ErrorKind;
@@ -20,7 +21,7 @@ use super::guard;
 use super::ids::RequestIds;
 use super::models;
 use crate::config::Client;
-use crate::drive::{Arrival, Asked, OwnError, Proxy, ProxyBody, Reply, Snapshot, Unknown, drive, serves_free};
+use crate::drive::{Arrival, Asked, OwnError, Proxy, ProxyBody, Reply, Snapshot, Unknown, drive};
 
 /// Time for a client to send the next piece of its body.
 const BODY_IDLE: Duration = Duration::from_secs(30);
@@ -96,7 +97,7 @@ impl Service {
             let message = format!("The key {name:?} may not ask for the model {:?}", asked.model);
             return Err(Box::new(door.deny(Denial::ModelNotAllowed, ErrorKind::ModelNotFound, &message)));
         }
-        let may_be_free = || client.free_when_over_budget && serves_free(&snapshot.view, asked);
+        let may_be_free = || client.free_when_over_budget && serves_free(&snapshot.view, &asked.client_request());
         self.proxy.enter(name, may_be_free).map_err(|denied| Box::new(over_limit(door, client, denied)))
     }
 }

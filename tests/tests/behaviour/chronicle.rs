@@ -5,9 +5,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pointsman::lab::answer::{Answer, Gives, Prompt, Response};
+use pointsman::lab::answer::{Answer, Gives, Response};
 use pointsman::lab::chronicle::Chronicler;
 use pointsman::lab::world::{Ask, Attempt, Outside, World};
+use pointsman_core::attempt::PromptCount;
 use pointsman_core::contract::Query;
 use pointsman_core::journal::Happened;
 use pointsman_core::time::Timestamp;
@@ -34,7 +35,7 @@ impl Outside for Script {
 fn answer(gives: Gives, tokens: u32) -> Answer {
     // Quicker than the server's, so that the next request comes after it here too.
     let moment = Duration::from_micros(20);
-    let prompt = Some(Prompt { tokens: 11, cached: 0 });
+    let prompt = Some(PromptCount { tokens: 11, cached: 0 });
     Answer { gives, head: None, first_token: moment, after: moment * 2, tokens, prompt }
 }
 

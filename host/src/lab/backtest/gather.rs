@@ -15,7 +15,8 @@ use pointsman_store::{AttemptRow, ExchangeRow, Journaled};
 use super::past::{Arrival, MIN_EXCHANGES, Own, Past, TooFew, Try};
 use super::seen::{Clockface, Seen, Tally};
 use super::thin::thinned;
-use crate::lab::answer::{Prompt, asks_stream};
+use crate::lab::answer::asks_stream;
+use pointsman_core::attempt::PromptCount;
 
 /// Takes the journal in.
 #[derive(Default)]
@@ -253,7 +254,7 @@ fn own(exchange: &ExchangeRow, tries: &[(u32, Try)]) -> Own {
     }
     let counted = exchange.attempts.iter().find(|a| a.input_tokens > 0 && !a.estimated);
     let tokens = |n: u64| u32::try_from(n).unwrap_or(u32::MAX);
-    own.prompt = counted.map(|a| Prompt { tokens: tokens(a.input_tokens), cached: tokens(a.cached_input_tokens) });
+    own.prompt = counted.map(|a| PromptCount { tokens: tokens(a.input_tokens), cached: tokens(a.cached_input_tokens) });
     let has_left = exchange.end == End::ClientGone.as_str();
     own.patience = has_left.then(|| Duration::from_millis(exchange.elapsed_ms));
     own

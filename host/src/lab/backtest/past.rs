@@ -11,7 +11,7 @@ use pointsman_core::time::Timestamp;
 use pointsman_engine::Texts;
 
 use super::seen::{Clockface, Tally};
-use crate::lab::answer::Prompt;
+use pointsman_core::attempt::PromptCount;
 
 /// With fewer exchanges a backtest says nothing.
 pub const MIN_EXCHANGES: usize = 100;
@@ -60,7 +60,7 @@ pub struct Arrival {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Own {
     /// Its prompt as a backend counted it.
-    pub prompt: Option<Prompt>,
+    pub prompt: Option<PromptCount>,
     /// The tokens of its whole answer.
     pub output: Option<u32>,
     /// Tokens of its answer that were seen, where it was not seen whole.

@@ -4,6 +4,7 @@
 //! What differs from one use to the next is behind [`Outside`] (who asks and what backends answer), a decider (a policy,
 //! or any closure) and a [`Watcher`] (a story, a check of invariants, a sum).
 
+mod attempt;
 mod places;
 mod sights;
 #[cfg(test)]
@@ -14,6 +15,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use pointsman_core::attempt::explains_itself;
 use pointsman_core::clients::{Admission, ClientDenied, ClientGate};
 use pointsman_core::contract::{Decision, NONE, Query};
 use pointsman_core::dialect::envelope::ErrorKind;
@@ -30,11 +32,10 @@ use pointsman_core::view::View;
 pub use sights::{Ask, Attempt, Finished, Outside, Scene, Sight, Watcher};
 pub use track::{RecordedAttempt, RecordedQuestion, Then, past_of};
 
+use attempt::{AttemptResult, Sent};
 use places::{Agenda, Live, Places, Slot, Told, What};
 use pointsman_engine::{Texts, Verdict};
 use track::{Moment, Track};
-
-use super::answer::{Course, course};
 
 /// The world; see the module.
 pub struct World<O, D, W> {
@@ -394,15 +395,16 @@ where
         let attempt = Attempt { now: self.now, exchange: live.number, ask: &live.ask, sending };
         let answer = self.outside.answer(&attempt);
         let dialect = self.view.backend(sending.backend).dialect;
-        let course = course(&answer, &live.ask.facts, sending, dialect, self.now, live.tokens);
-        let course = match &self.track {
-            Some(track) => track.course(self.now, course),
-            None => course,
+        let sent = Sent { facts: &live.ask.facts, sending, dialect, at: self.now, told: live.tokens };
+        let result = attempt::run(&answer, sent);
+        let result = match &self.track {
+            Some(track) => track.result(self.now, result),
+            None => result,
         };
-        let (commit, end) = (course.commit, course.end);
+        let (commit, end) = (result.commit, result.end);
         live.committed = false;
         live.sent_at = self.now;
-        live.course = Some(course);
+        live.result = Some(result);
         let model = live.exchange.model().clone();
         self.tell_of(slot, Sight::Sent { sending, probe, model });
         let turn = self.places.next_turn(slot);
@@ -415,10 +417,10 @@ where
     fn commit(&mut self, slot: Slot) {
         self.learn(slot);
         let live = self.places.live(slot);
-        let (Some(sending), Some(course)) = (live.exchange.sending(), &live.course) else { return };
+        let (Some(sending), Some(result)) = (live.exchange.sending(), &live.result) else { return };
         live.committed = true;
-        live.told = Told { status: course.status, by: Some((sending.lane, sending.backend)), error: None };
-        let left = course.end.saturating_sub(course.commit.unwrap_or_default());
+        live.told = Told { status: result.status, by: Some((sending.lane, sending.backend)), error: None };
+        let left = result.end.saturating_sub(result.commit.unwrap_or_default());
         self.tell_of(slot, Sight::Committed);
         self.go_on(slot, Event::Committed);
         match left.is_zero() {
@@ -433,13 +435,12 @@ where
     fn end_attempt(&mut self, slot: Slot) {
         self.learn(slot);
         let live = self.places.live(slot);
-        let Some(Course { ended, status, .. }) = live.course.take() else { return };
+        let Some(AttemptResult { ended, status, .. }) = live.result.take() else { return };
         let outcome = &ended.outcome;
         if live.told.by.is_some() && outcome.kind != Kind::Answered {
             live.told.error = Some(outcome.message.clone());
         }
-        let explains = matches!(outcome.kind, Kind::Refused | Kind::TooLong | Kind::ModelMissing);
-        if explains && live.refusal.is_none() {
+        if explains_itself(outcome.kind, !live.ask.facts.acts) && live.refusal.is_none() {
             // Kept, to be passed on.
             let by = live.exchange.sending().map(|s| (s.lane, s.backend));
             live.refusal = Some(Told { status, by, error: Some(outcome.message.clone()) });
@@ -458,8 +459,8 @@ where
     /// What the provider's headers said of its limits.
     fn learn(&mut self, slot: Slot) {
         let live = self.places.live(slot);
-        if let (Some(permit), Some(course)) = (live.exchange.permit(), &mut live.course)
-            && let (requests, tokens) = std::mem::take(&mut course.left)
+        if let (Some(permit), Some(result)) = (live.exchange.permit(), &mut live.result)
+            && let (requests, tokens) = std::mem::take(&mut result.limits_left)
             && (requests.is_some() || tokens.is_some())
         {
             self.fleet.learn(permit, requests, tokens);

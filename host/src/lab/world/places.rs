@@ -11,7 +11,8 @@ use pointsman_core::table::Lane;
 use pointsman_core::time::Timestamp;
 
 use super::Ask;
-use crate::lab::answer::{Course, asks_stream};
+use super::attempt::AttemptResult;
+use crate::lab::answer::asks_stream;
 
 /// The place of an exchange under way; used again after its end.
 pub(super) type Slot = u32;
@@ -25,7 +26,7 @@ pub(super) struct Live {
     /// While it waits.
     pub ticket: Option<Ticket>,
     /// While an attempt is under way.
-    pub course: Option<Course>,
+    pub result: Option<AttemptResult>,
     /// The first refusal that explains itself.
     pub refusal: Option<Told>,
     /// What the client was told by the attempt that was committed.
@@ -46,7 +47,7 @@ impl Live {
             ask,
             arrived,
             ticket: None,
-            course: None,
+            result: None,
             refusal: None,
             told: Told::default(),
             sent_at: arrived,
@@ -78,10 +79,10 @@ impl Live {
 impl Live {
     /// The client leaves: of a committed attempt, what went downstream until now is paid.
     pub(super) fn left(&mut self, now: Timestamp) -> Event {
-        let Some(course) = self.course.take().filter(|_| self.committed) else { return Event::ClientGone };
-        let Ended { usage, first_byte, first_token, .. } = course.ended;
-        let begun = course.commit.unwrap_or_default();
-        let (lasts, lasted) = (course.end.saturating_sub(begun), now.since(self.sent_at).saturating_sub(begun));
+        let Some(result) = self.result.take().filter(|_| self.committed) else { return Event::ClientGone };
+        let Ended { usage, first_byte, first_token, .. } = result.ended;
+        let begun = result.commit.unwrap_or_default();
+        let (lasts, lasted) = (result.end.saturating_sub(begun), now.since(self.sent_at).saturating_sub(begun));
         let share = if lasts.is_zero() { 1.0 } else { lasted.div_duration_f64(lasts).min(1.0) };
         let output_tokens = (usage.output_tokens as f64 * share) as u64;
         let outcome = Outcome::new(Kind::ClientGone, "the client went away");

@@ -15,8 +15,9 @@ use pointsman_core::outcome::{Kind, Outcome};
 use pointsman_core::table::{Backend, Table};
 use pointsman_core::time::Timestamp;
 
-use crate::lab::answer::Course;
 use crate::lab::story::Decided;
+
+use super::attempt::AttemptResult;
 
 /// A wait may be shorter than the policy's limit by this and count as recorded: timers are late.
 const TIMER_SLACK: Duration = Duration::from_millis(50);
@@ -167,22 +168,22 @@ impl Track {
     }
 
     /// What the attempt that is sent `now` came to.
-    pub(super) fn course(&self, now: Timestamp, scripted: Course) -> Course {
+    pub(super) fn result(&self, now: Timestamp, scripted: AttemptResult) -> AttemptResult {
         let Then::Send(attempt) = &self.question().then else { return scripted };
         let Some(until) = attempt.until else { return scripted };
         let from_now = |at: Duration| (self.start + at).since(now);
-        let Course { mut ended, status, left, .. } = scripted;
+        let AttemptResult { mut ended, status, limits_left, .. } = scripted;
         if let Some(kind) = attempt.outcome.filter(|kind| *kind != ended.outcome.kind) {
             ended.outcome = Outcome::new(kind, "as it was recorded");
         }
         let recorded = Some(attempt.status).filter(|status| *status > 0);
         ended.outcome.status = recorded;
-        Course {
+        AttemptResult {
             commit: attempt.committed.map(from_now),
             end: from_now(until),
             ended,
             status: recorded.unwrap_or(status),
-            left,
+            limits_left,
         }
     }
 

@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::lab::answer::Prompt;
 use crate::lab::backtest::past::Arrival;
 use crate::lab::dice::Dice;
+use pointsman_core::attempt::PromptCount;
 
 /// Lengths of the answers that were given.
 #[derive(Clone, Debug, Default)]
@@ -52,14 +52,14 @@ impl Lengths {
     }
 
     /// A request's prompt as backends count it.
-    pub fn prompt(&self, arrival: &Arrival) -> Prompt {
+    pub fn prompt(&self, arrival: &Arrival) -> PromptCount {
         arrival.own.prompt.unwrap_or_else(|| {
             let (estimated, counted, cached) = self.of(&arrival.model).prompts;
             if estimated == 0 {
-                return Prompt { tokens: arrival.facts.prompt_tokens, cached: 0 };
+                return PromptCount { tokens: arrival.facts.prompt_tokens, cached: 0 };
             }
             let of = |sum: u64| (f64::from(arrival.facts.prompt_tokens) * sum as f64 / estimated as f64).round() as u32;
-            Prompt { tokens: of(counted), cached: of(cached) }
+            PromptCount { tokens: of(counted), cached: of(cached) }
         })
     }
 }
@@ -70,7 +70,7 @@ const UNKNOWN: u32 = 200;
 impl OfModel {
     fn add(&mut self, arrival: &Arrival) {
         self.outputs.extend(arrival.own.output);
-        if let Some(Prompt { tokens, cached }) = arrival.own.prompt {
+        if let Some(PromptCount { tokens, cached }) = arrival.own.prompt {
             self.prompts.0 += u64::from(arrival.facts.prompt_tokens);
             self.prompts.1 += u64::from(tokens);
             self.prompts.2 += u64::from(cached);
@@ -87,7 +87,7 @@ mod tests {
     #[test]
     fn an_answer_is_as_long_as_it_was_else_as_long_as_one_like_it() {
         let answered = |n: u32| {
-            let prompt = Some(Prompt { tokens: 200, cached: 50 });
+            let prompt = Some(PromptCount { tokens: 200, cached: 50 });
             Arrival { own: Own { output: Some(100 + n % 3), prompt, ..Own::default() }, ..arrival(100) }
         };
         let mut arrivals: Vec<Arrival> = (0..60).map(answered).collect();
@@ -97,7 +97,7 @@ mod tests {
         let drawn: Vec<u32> = (0..50).map(|seed| lengths.output(unanswered, &mut Dice::new(seed, 1))).collect();
         assert!(drawn.iter().all(|n| (101..=102).contains(n)) && drawn.contains(&102), "{drawn:?}");
         assert_eq!(lengths.output(&arrivals[5], &mut Dice::new(1, 1)), 102);
-        assert_eq!(lengths.prompt(unanswered), Prompt { tokens: 80, cached: 20 });
-        assert_eq!(lengths.prompt(&arrivals[0]), Prompt { tokens: 200, cached: 50 });
+        assert_eq!(lengths.prompt(unanswered), PromptCount { tokens: 80, cached: 20 });
+        assert_eq!(lengths.prompt(&arrivals[0]), PromptCount { tokens: 200, cached: 50 });
     }
 }

@@ -11,10 +11,11 @@ use pointsman_core::time::Timestamp;
 use pointsman_engine::Texts;
 
 use crate::config::Config;
-use crate::lab::answer::{Answer, Gives, Prompt, Response};
+use crate::lab::answer::{Answer, Gives, Response};
 use crate::lab::backtest::model::limits::{Counts, Gauge};
 use crate::lab::dice::Dice;
 use crate::lab::world::{Ask, Attempt, Outside};
+use pointsman_core::attempt::PromptCount;
 
 pub const START: Timestamp = Timestamp::from_millis(1_767_571_200_000);
 
@@ -171,7 +172,7 @@ impl Outside for Truth {
             return at_once(status(500, None));
         }
         // A tokenizer of its own.
-        let prompt = Some(Prompt { tokens: facts.prompt_tokens / 5 * 6, cached: 0 });
+        let prompt = Some(PromptCount { tokens: facts.prompt_tokens / 5 * 6, cached: 0 });
         Answer { gives: status(200, None), head: None, first_token, after, tokens, prompt }
     }
 }

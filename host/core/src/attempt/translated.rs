@@ -1,6 +1,6 @@
 //! Backends of another dialect: their request is translated on the way out, their answer on the way back.
 //!
-//! Behind here nobody notices: the answer is read, joined, counted and relayed in the client's own dialect.
+//! Behind here nobody notices: the answer is read, joined, counted and delivered in the client's own dialect.
 
 use std::borrow::Cow;
 
@@ -9,28 +9,29 @@ use http::StatusCode;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue};
 use http::response::Parts;
 use http::uri::{InvalidUri, PathAndQuery};
-use pointsman_core::dialect::headers::remove_own;
-use pointsman_core::dialect::translate::request::Translated;
-use pointsman_core::dialect::translate::stream::Stream;
-use pointsman_core::dialect::translate::{Answers, Translation, Untranslatable, error};
-use pointsman_core::http::sse;
-use pointsman_core::outcome::{Kind, Outcome};
-use pointsman_core::time::Timestamp;
-use pointsman_core::view::View;
 
-use super::request::Asked;
-use super::snapshot::Target;
+use super::plan::{ClientRequest, Endpoint};
+use crate::contract::Operation;
+use crate::dialect::headers::remove_own;
+use crate::dialect::translate::request::Translated;
+use crate::dialect::translate::stream::Stream;
+use crate::dialect::translate::{Answers, Translation, Untranslatable, error};
+use crate::http::sse;
+use crate::outcome::{Kind, Outcome};
+use crate::table::Dialect;
+use crate::time::Timestamp;
+use crate::view::View;
 
-/// A translated request, and the way back.
-pub struct Foreign {
-    /// The body for the backend.
-    pub body: Bytes,
+/// The way back of a translated request.
+#[derive(Debug)]
+pub(super) struct TranslatedAttempt {
     answers: Answers,
+    request_id: String,
 }
 
 /// Translates the events of a stream as their bytes come.
 #[derive(Debug)]
-pub struct Rewriter {
+pub(super) struct EventTranslator {
     reader: sse::Reader,
     stream: Stream,
 }
@@ -39,16 +40,16 @@ pub struct Rewriter {
 ///
 /// # Errors
 /// There are, but it cannot be translated to one of their dialects.
-pub fn may_cross(view: &View, asked: &Asked) -> Result<bool, Untranslatable> {
-    if asked.body_facts.is_none() {
+pub fn translatable(view: &View, request: &ClientRequest<'_>) -> Result<bool, Untranslatable> {
+    if request.body_facts.is_none() {
         return Ok(false);
     }
     let (mut checked, mut last) = (false, None);
-    for index in view.foreign(&asked.model, asked.operation) {
-        let translation = Translation::of(asked.operation, view.backend(index).dialect);
+    for index in view.foreign(request.model, request.operation) {
+        let translation = Translation::of(request.operation, view.backend(index).dialect);
         // Most have one other dialect.
         if let Some(translation) = translation.filter(|_| translation != last) {
-            asked.translations.check(translation, &asked.body, &asked.model)?;
+            request.translations.check(translation, request.body, request.model)?;
             (checked, last) = (true, Some(translation));
         }
     }
@@ -56,36 +57,40 @@ pub fn may_cross(view: &View, asked: &Asked) -> Result<bool, Untranslatable> {
 }
 
 /// Is there a backend that may serve this request for nothing?
-pub fn serves_free(view: &View, asked: &Asked) -> bool {
-    view.serves_free(&asked.model, asked.operation, may_cross(view, asked) == Ok(true))
+pub fn serves_free(view: &View, request: &ClientRequest<'_>) -> bool {
+    view.serves_free(request.model, request.operation, translatable(view, request) == Ok(true))
 }
 
-impl Foreign {
-    /// The request for this backend, if it must be translated for it.
+impl TranslatedAttempt {
+    /// The body for this backend and the way back, if the request must be translated for it.
     ///
     /// # Errors
-    /// It cannot be; [`may_cross`] has said so before.
-    pub fn of(asked: &Asked, target: &Target, model: &str) -> Result<Option<Self>, Outcome> {
-        let translation = Translation::of(asked.operation, target.dialect).filter(|_| asked.body_facts.is_some());
-        let Some(translation) = translation else { return Ok(None) };
-        let host = target.base.authority().host();
+    /// It cannot be; [`translatable`] has said so before.
+    pub(super) fn new(
+        request: &ClientRequest<'_>,
+        endpoint: &Endpoint,
+        model: &str,
+    ) -> Result<Option<(Bytes, Self)>, Outcome> {
+        let translation = Translation::of(request.operation, endpoint.dialect);
+        let Some(translation) = translation.filter(|_| request.body_facts.is_some()) else { return Ok(None) };
+        let host = endpoint.base.authority().host();
         let refused = |why: Untranslatable| Outcome::new(Kind::Refused, why.to_string());
-        let translated = asked.translations.translated(translation, &asked.body, model, host);
+        let translated = request.translations.translated(translation, request.body, model, host);
         let Translated { body, answers } = translated.map_err(refused)?;
         // The usage is always told, so that it can be counted; a client that did not ask for it does not see it.
-        Ok(Some(Self { body, answers: Answers { include_usage: true, ..answers } }))
+        let answers = Answers { include_usage: true, ..answers };
+        Ok(Some((body, Self { answers, request_id: request.id.to_owned() })))
     }
 
-    /// The way it is translated.
-    pub const fn translation(&self) -> Translation {
+    const fn translation(&self) -> Translation {
         self.answers.translation
     }
 
-    /// Where it goes, under the backend's base URL.
+    /// The path that it goes to, under the backend's base URL.
     ///
     /// # Errors
     /// The model's name cannot stand in a path.
-    pub fn path(&self) -> Result<PathAndQuery, InvalidUri> {
+    pub(super) fn path(&self) -> Result<PathAndQuery, InvalidUri> {
         let Answers { translation, stream, model, .. } = &self.answers;
         match translation.path(model, *stream) {
             Cow::Borrowed(path) => Ok(PathAndQuery::from_static(path)),
@@ -93,9 +98,19 @@ impl Foreign {
         }
     }
 
+    /// The operation that the backend is asked for.
+    pub(super) fn operation(&self) -> Operation {
+        self.translation().upstream().1
+    }
+
+    /// The dialect of the client.
+    pub(super) fn downstream(&self) -> Dialect {
+        self.translation().downstream()
+    }
+
     /// Takes out of the client's headers those that speak of its own API.
-    pub fn clean(&self, headers: &mut HeaderMap) {
-        remove_own(headers, self.translation().downstream());
+    pub(super) fn clean(&self, headers: &mut HeaderMap) {
+        remove_own(headers, self.downstream());
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     }
 
@@ -103,14 +118,14 @@ impl Foreign {
     ///
     /// # Errors
     /// It says what was not asked for, or it is no answer.
-    pub fn whole(&self, head: &mut Parts, body: &[u8], now: Timestamp) -> Result<Bytes, Outcome> {
-        head.headers.remove(CONTENT_LENGTH);
+    pub(super) fn whole(&self, headers: &mut HeaderMap, body: &[u8], now: Timestamp) -> Result<Bytes, Outcome> {
+        headers.remove(CONTENT_LENGTH);
         self.answers.whole(body, now).map_err(|why| untranslatable(&why))
     }
 
     /// A refusal in the client's dialect.
-    pub fn refusal(&self, head: &mut Parts, body: &[u8], request_id: &str) -> Bytes {
-        let (status, body) = error::refusal(self.translation(), head.status.as_u16(), body, request_id);
+    pub(super) fn refusal(&self, head: &mut Parts, body: &[u8]) -> Bytes {
+        let (status, body) = error::refusal(self.translation(), head.status.as_u16(), body, &self.request_id);
         head.status = StatusCode::from_u16(status).unwrap_or(head.status);
         head.headers.remove(CONTENT_LENGTH);
         head.headers.remove(CONTENT_ENCODING);
@@ -119,14 +134,14 @@ impl Foreign {
     }
 
     /// A translator for a stream that begins now.
-    pub fn rewriter(&self, now: Timestamp) -> Rewriter {
-        Rewriter { reader: sse::Reader::default(), stream: self.answers.stream(now) }
+    pub(super) fn event_translator(&self, now: Timestamp) -> EventTranslator {
+        EventTranslator { reader: sse::Reader::default(), stream: self.answers.stream(now) }
     }
 }
 
-impl Rewriter {
+impl EventTranslator {
     /// The events that these bytes complete, translated; and why no more can be.
-    pub fn push(&mut self, data: Bytes) -> (Bytes, Option<Outcome>) {
+    pub(super) fn push(&mut self, data: Bytes) -> (Bytes, Option<Outcome>) {
         let mut out = BytesMut::new();
         self.reader.push(data);
         let failed = loop {
@@ -147,7 +162,7 @@ impl Rewriter {
     }
 
     /// What an upstream whose body ended left out: the blank line of its last event, and the stream's own end.
-    pub fn finish(&mut self) -> Bytes {
+    pub(super) fn finish(&mut self) -> Bytes {
         let mut out = BytesMut::new();
         if let Ok(Some(event)) = self.reader.finish()
             && !sse::is_nonsense(&event)
@@ -160,7 +175,7 @@ impl Rewriter {
     }
 
     /// Has the model said why it stopped?
-    pub fn finished(&self) -> bool {
+    pub(super) fn is_finished(&self) -> bool {
         self.stream.finished()
     }
 }

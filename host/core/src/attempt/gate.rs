@@ -1,0 +1,80 @@
+//! The commit gate of streams: what came is held back until it may go downstream.
+
+use bytes::Bytes;
+use http::header::CONTENT_LENGTH;
+
+use super::events::not_resumed;
+use super::reading::Piece;
+use super::{Attempt, Output, Phase};
+use crate::contract::Commit;
+use crate::dialect::resume::Unfit;
+use crate::outcome::{Kind, Outcome};
+use crate::record::Usage;
+use crate::time::Timestamp;
+
+/// The most of a stream that is held back for the commit gate; then it is committed, whatever the gate says.
+pub(super) const MAX_HELD_BYTES: usize = 4 * 1024 * 1024;
+
+impl Attempt {
+    /// A stream begins.
+    pub(super) fn gate_stream(&mut self) -> Output {
+        self.phase = Phase::Gated;
+        self.deadlines.await_first_token();
+        if let Some(head) = &mut self.head {
+            // Events may be left out, or an error added.
+            head.headers.remove(CONTENT_LENGTH);
+        }
+        self.hold(Bytes::new())
+    }
+
+    pub(super) fn hold(&mut self, bytes: Bytes) -> Output {
+        self.held.push(bytes);
+        if self.is_open() || self.held.len() > MAX_HELD_BYTES { self.commit() } else { Output::Wait }
+    }
+
+    pub(super) fn commit(&mut self) -> Output {
+        self.phase = Phase::Relaying;
+        self.deadlines.committed();
+        Output::Commit(self.held.take())
+    }
+
+    /// A stream ended while it was held back.
+    pub(super) fn gated_end(&mut self, now: Timestamp) -> Output {
+        let Piece { bytes, failed } = self.reading.end();
+        if self.first_token.is_none() && self.reading.content_events() > 0 {
+            self.first_token = Some(now.since(self.deadlines.started()));
+        }
+        if let Some(outcome) = failed {
+            let usage = self.usage();
+            return self.ended(Bytes::new(), outcome, usage);
+        }
+        if !self.reading.has_joined() {
+            let usage = self.reading.usage(0);
+            return self.ended(Bytes::new(), not_resumed(Unfit::Shorter), usage);
+        }
+        // An answer without content is an answer, as long as the model said why.
+        if self.first_token.is_none() && !self.reading.is_finished() {
+            let empty = Outcome::new(Kind::Malformed, "the stream ended without an answer in it");
+            return self.ended(Bytes::new(), empty, Usage::default());
+        }
+        self.held.push(bytes);
+        let usage = self.usage();
+        let ended = self.close(Outcome::answered(self.status), usage);
+        Output::Whole(self.held.take(), ended)
+    }
+
+    fn is_open(&self) -> bool {
+        if self.reading.resumes() {
+            // Held until it says something new.
+            return self.reading.has_joined();
+        }
+        let (contents, is_finished) = (self.reading.content_events(), self.reading.is_finished());
+        match self.commit {
+            Commit::Headers => true,
+            Commit::FirstContent => contents > 0 || is_finished,
+            Commit::Tokens(n) => contents >= u64::from(n) || is_finished,
+            // Only the end of the body opens it.
+            Commit::Complete => false,
+        }
+    }
+}

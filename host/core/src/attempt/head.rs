@@ -1,0 +1,171 @@
+//! The response head: whether it can be trusted, and how the body behind it is read.
+
+use bytes::Bytes;
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING};
+use http::response::Parts;
+use http::{HeaderMap, HeaderName, StatusCode};
+
+use super::events::EventReader;
+use super::reading::Reading;
+use super::{Attempt, Output, Phase};
+use crate::contract::Operation;
+use crate::dialect::usage::BodyTap;
+use crate::http::retry_after::RateHints;
+use crate::outcome::{Kind, Outcome};
+use crate::record::Usage;
+use crate::time::Timestamp;
+
+/// What is left of a limit, and until when; none: the head did not say.
+pub type LimitLeft = Option<(u32, Timestamp)>;
+
+/// What is known of the body with the head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BodyKind {
+    /// Bytes follow.
+    Bytes,
+    /// Nothing follows: its framing says that it is empty.
+    Empty,
+    /// Digested pieces follow, of a stream where one was asked for and can be told from a cut.
+    Digest,
+}
+
+/// Has a stream of this operation an end that can be told from a cut?
+pub const fn streams_are_known(operation: Operation) -> bool {
+    match operation {
+        Operation::Chat | Operation::Completion | Operation::Response | Operation::Message => true,
+        Operation::Embedding | Operation::Other => false,
+    }
+}
+
+impl Attempt {
+    pub(super) fn head(&mut self, now: Timestamp, head: Parts, body: BodyKind) -> Output {
+        if self.phase != Phase::Sending {
+            return Output::Wait;
+        }
+        if let Some(outcome) = untrustworthy(&head) {
+            return self.fail_unanswered(outcome);
+        }
+        self.first_byte = Some(now.since(self.deadlines.started()));
+        self.deadlines.head_came(now);
+        self.status = head.status.as_u16();
+        self.limits_left = limits_left(&head.headers, now);
+        self.body = Ok(Bytes::new());
+        // Nobody asked for it, but what comes compressed is passed on as it is: its inside cannot be seen.
+        let encoded = head.headers.get(CONTENT_ENCODING).is_some_and(|e| e != "identity");
+        let is_stream = self.is_stream(&head, body, encoded);
+        // A stream was asked for, and an answer in one piece came: it is told as a stream, or its client would see none.
+        let is_unasked = body != BodyKind::Digest
+            && !is_stream
+            && self.asked.streaming
+            && !encoded
+            && streams_are_known(self.asked.operation)
+            && !self.dialect.is_opaque()
+            && has_content_type(&head.headers, "application/json");
+        if body == BodyKind::Empty && self.status < 400 && !is_stream {
+            return self.empty(head);
+        }
+        let must_join = self.must_join();
+        self.head = Some(head);
+        self.read_as(now, body, is_stream);
+        if self.status >= 400 {
+            self.phase = Phase::Refusal;
+            self.deadlines.await_refusal(now);
+            return if body == BodyKind::Empty { self.refused(now, true) } else { Output::Wait };
+        }
+        if is_stream {
+            return self.gate_stream();
+        }
+        if is_unasked {
+            self.phase = Phase::Whole { as_stream: true };
+            return Output::Wait;
+        }
+        if must_join {
+            let text = "the upstream did not answer with a stream";
+            return self.fail_unanswered(Outcome::new(Kind::NotResumed, text));
+        }
+        if self.asks_model() && !encoded {
+            self.phase = Phase::Whole { as_stream: false };
+            return Output::Wait;
+        }
+        if self.translated.is_some() {
+            let text = "the upstream compressed its answer unasked, so it cannot be translated";
+            return self.fail_unanswered(Outcome::new(Kind::Malformed, text));
+        }
+        self.commit()
+    }
+
+    fn is_stream(&self, head: &Parts, body: BodyKind, encoded: bool) -> bool {
+        let known = streams_are_known(self.asked.operation) && head.status.is_success();
+        match body {
+            BodyKind::Digest => known && self.asked.streaming,
+            BodyKind::Bytes | BodyKind::Empty => {
+                known && !encoded && has_content_type(&head.headers, "text/event-stream")
+            }
+        }
+    }
+
+    fn read_as(&mut self, now: Timestamp, body: BodyKind, is_stream: bool) {
+        match (body, &mut self.reading) {
+            (BodyKind::Digest, Reading::Digest(digested)) => digested.is_stream = is_stream,
+            (BodyKind::Digest | BodyKind::Bytes | BodyKind::Empty, reading) if is_stream => {
+                let translator = self.translated.as_ref().map(|translated| translated.event_translator(now));
+                let (operation, hide_usage) = (self.asked.operation, self.asked.hide_usage);
+                let events = EventReader::new(self.spoken, operation, hide_usage, self.joiner.take(), translator);
+                *reading = Reading::Events(Box::new(events));
+            }
+            (BodyKind::Digest | BodyKind::Bytes | BodyKind::Empty, reading) => {
+                // Events are translated before they are read, a whole answer is counted as it comes.
+                *reading = Reading::Body(BodyTap::new(self.dialect));
+            }
+        }
+    }
+
+    /// HEAD, 204, 304, or an empty body: nothing is to come, and nobody will ask for it.
+    fn empty(&mut self, head: Parts) -> Output {
+        if self.join.is_some() {
+            return self.fail_unanswered(Outcome::new(Kind::NotResumed, "the upstream answered with nothing"));
+        }
+        let says_something = self.asks_model() && !self.dialect.is_opaque();
+        if says_something && head.status.is_success() && head.status != StatusCode::NO_CONTENT {
+            return self.fail_unanswered(Outcome::new(Kind::Malformed, "the upstream answered with an empty body"));
+        }
+        self.head = Some(head);
+        let ended = self.close(Outcome::answered(self.status), Usage::default());
+        Output::Whole(Bytes::new(), ended)
+    }
+
+    /// Is there something to join, by an answer that is not read by the event?
+    pub(super) fn must_join(&self) -> bool {
+        match (&self.joiner, &self.reading) {
+            (Some(joiner), _) => !joiner.is_first(),
+            (None, reading) => reading.resumes(),
+        }
+    }
+}
+
+fn untrustworthy(head: &Parts) -> Option<Outcome> {
+    if head.status == StatusCode::SWITCHING_PROTOCOLS {
+        let text = "the upstream switched protocols without being asked to";
+        return Some(Outcome::new(Kind::Malformed, text));
+    }
+    if head.headers.contains_key(TRANSFER_ENCODING) && head.headers.contains_key(CONTENT_LENGTH) {
+        // RFC 9112 section 6.3: both together is an error or an attack.
+        let text = "the upstream's response has both Content-Length and Transfer-Encoding";
+        return Some(Outcome::new(Kind::Malformed, text));
+    }
+    None
+}
+
+fn limits_left(headers: &HeaderMap, now: Timestamp) -> (LimitLeft, LimitLeft) {
+    let tells = |name: &HeaderName| name.as_str().contains("ratelimit-");
+    if !headers.keys().any(tells) {
+        return (None, None);
+    }
+    let hints = RateHints::parse(headers, now);
+    (hints.requests.left_until(now), hints.tokens.left_until(now))
+}
+
+fn has_content_type(headers: &HeaderMap, prefix: &str) -> bool {
+    let content_type = headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    content_type.trim_start().get(..prefix.len()).is_some_and(|t| t.eq_ignore_ascii_case(prefix))
+}

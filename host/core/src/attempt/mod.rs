@@ -1,0 +1,374 @@
+//! The life of one attempt as a state machine: what the upstream does goes in, what that means for the client comes out.
+//!
+//! ```text
+//! new -> (sent) -> SendFailed                                          -> Ended
+//!                  Head -> refusal: Bytes ... End                      -> Ended, the refusal kept
+//!                       -> whole:   Bytes ... End              Whole
+//!                       -> stream:  Bytes ... gate opens -> Commit -> Deliver ... -> Ended
+//!                       -> other:                           Commit -> Deliver ... -> Ended
+//! ```
+//!
+//! Before the commit nothing has gone downstream and a failure is only a failed attempt; after it every byte is
+//! delivered once, in order. Whatever happens, an attempt ends exactly once: in [`Output::Whole`] or [`Output::Ended`].
+//! Inputs after that are ignored.
+//!
+//! It does no IO and reads no clock. The server feeds it from sockets and timers, a simulation from scripted or learned
+//! answers; [`Input::Digest`] spares a simulation the bytes.
+
+mod deadlines;
+mod digest;
+mod events;
+mod gate;
+mod head;
+mod held;
+mod plan;
+mod reading;
+mod refusal;
+#[cfg(test)]
+mod tests;
+mod translated;
+mod whole;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::response::Parts;
+
+pub use digest::{Digest, PromptCount};
+pub use head::{BodyKind, LimitLeft, streams_are_known};
+pub use plan::{ClientRequest, Endpoint};
+pub use refusal::{KeptRefusal, explains_itself};
+pub use translated::{serves_free, translatable};
+
+use crate::contract::{Commit, Operation};
+use crate::dialect::resume::{Joiner, Transcript};
+use crate::exchange::{Ended, Join};
+use crate::outcome::{Kind, Outcome};
+use crate::record::Usage;
+use crate::table::Dialect;
+use crate::time::Timestamp;
+use deadlines::{Deadlines, Expired};
+use held::Held;
+use plan::Asked;
+use reading::{Piece, Reading};
+use translated::TranslatedAttempt;
+
+/// What happened to the attempt.
+#[derive(Debug)]
+pub enum Input {
+    /// There is no response head: no connection, a broken one, or no HTTP on it.
+    SendFailed(Outcome),
+    /// The response head came.
+    Head(Parts, BodyKind),
+    /// Bytes of the body came.
+    Bytes(Bytes),
+    /// The body's last bytes came: its framing says that none follow. [`Input::End`] may follow all the same.
+    LastBytes(Bytes),
+    /// A part of a body came whose bytes nobody made.
+    Digest(Digest),
+    /// The body ended as its framing has it.
+    End,
+    /// The connection broke inside the body, or what came is no HTTP.
+    Broken(Outcome),
+    /// [`Attempt::wake_at`] has come. Too early, it does nothing.
+    Timer,
+    /// The process ends, and what is under way with it.
+    ShuttingDown,
+    /// The client went away.
+    ClientGone,
+}
+
+/// What follows from an input.
+#[derive(Debug)]
+pub enum Output {
+    /// Nothing: more input is needed.
+    Wait,
+    /// The commit gate opened: the head ([`Attempt::take_head`]) and these bytes, maybe none, go downstream. More follows.
+    Commit(Bytes),
+    /// These bytes go downstream; after the commit only.
+    Deliver(Bytes),
+    /// Commit and end at once: the head and these bytes are the whole answer.
+    Whole(Bytes, Ended),
+    /// The attempt ended. After the commit these last bytes, maybe none, go downstream first; before it there are none.
+    Ended(Bytes, Ended),
+}
+
+/// One attempt.
+pub struct Attempt {
+    asked: Asked,
+    /// The backend's dialect.
+    dialect: Dialect,
+    /// The dialect that the answer is read in: the backend's, or the client's where it is translated.
+    spoken: Dialect,
+    key: Option<http::HeaderValue>,
+    commit: Commit,
+    join: Option<Join>,
+    /// Does the body sent contain the beginning of the answer?
+    prefilled: bool,
+    translated: Option<TranslatedAttempt>,
+    /// What is sent, or why nothing can be; until the head.
+    body: Result<Bytes, Outcome>,
+    joiner: Option<Joiner>,
+    phase: Phase,
+    deadlines: Deadlines,
+    reading: Reading,
+    held: Held,
+    head: Option<Parts>,
+    status: u16,
+    first_byte: Option<Duration>,
+    first_token: Option<Duration>,
+    limits_left: (LimitLeft, LimitLeft),
+    refusal: Option<KeptRefusal>,
+    /// A whole answer was told as the stream that was asked for.
+    told_as_stream: bool,
+}
+
+/// How far an attempt is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Under way to the upstream; no head yet.
+    Sending,
+    /// A refusal comes in.
+    Refusal,
+    /// An answer comes in that is held until it is complete.
+    Whole {
+        /// Its client asked for a stream, and gets it as one.
+        as_stream: bool,
+    },
+    /// A stream comes in that is held until the gate opens.
+    Gated,
+    /// Committed.
+    Relaying,
+    /// Ended.
+    Over,
+}
+
+impl Attempt {
+    /// Takes what happened at `now`; answers what follows.
+    pub fn step(&mut self, now: Timestamp, input: Input) -> Output {
+        if self.phase == Phase::Over {
+            return Output::Wait;
+        }
+        match input {
+            Input::SendFailed(outcome) => self.fail_unanswered(outcome),
+            Input::Head(head, body) => self.head(now, head, body),
+            Input::Bytes(data) => self.received(now, data, false),
+            Input::LastBytes(data) => self.received(now, data, true),
+            Input::Digest(digest) => self.digested(now, digest),
+            Input::End => self.end(now),
+            Input::Broken(outcome) => self.broke(now, outcome),
+            Input::Timer => match self.deadlines.expired(now) {
+                Some(expired) => self.expired(now, expired),
+                None => Output::Wait,
+            },
+            // Nobody's fault: no backend is to suffer for it.
+            Input::ShuttingDown => self.broke(now, Outcome::new(Kind::ClientGone, "Pointsman is shutting down")),
+            Input::ClientGone => {
+                let usage = if self.is_committed() { self.usage() } else { Usage::default() };
+                self.ended(Bytes::new(), Outcome::new(Kind::ClientGone, "the client went away"), usage)
+            }
+        }
+    }
+
+    /// When [`Input::Timer`] is due if nothing comes before; what comes moves it.
+    pub fn wake_at(&self) -> Timestamp {
+        self.deadlines.wake_at()
+    }
+
+    /// When the attempt must be over, whatever comes.
+    pub fn total_at(&self) -> Timestamp {
+        self.deadlines.total_at()
+    }
+
+    /// Has the stream's last event been read? What may still come is only how HTTP ends it; [`Input::End`] may be given
+    /// without waiting for that.
+    pub fn has_said_all(&self) -> bool {
+        matches!(self.phase, Phase::Gated | Phase::Relaying) && self.reading.has_said_all()
+    }
+
+    /// The status of the head; 0: there was none.
+    pub const fn status(&self) -> u16 {
+        self.status
+    }
+
+    /// Has the gate opened?
+    pub fn is_committed(&self) -> bool {
+        self.phase == Phase::Relaying
+    }
+
+    /// Is what goes downstream a stream of events?
+    pub fn delivers_events(&self) -> bool {
+        self.reading.is_stream() || self.told_as_stream
+    }
+
+    /// The response head, as it goes downstream; once, at the commit.
+    pub fn take_head(&mut self) -> Option<Parts> {
+        self.head.take()
+    }
+
+    /// The refusal that explains itself, after the end.
+    pub fn take_refusal(&mut self) -> Option<KeptRefusal> {
+        self.refusal.take()
+    }
+
+    /// What the head said is left of the backend's limits: requests, then tokens.
+    pub const fn limits_left(&self) -> (LimitLeft, LimitLeft) {
+        self.limits_left
+    }
+
+    /// What was delivered, where another answer can continue it.
+    pub fn transcript(&self) -> Option<&Transcript> {
+        self.reading.joiner().map(Joiner::told).filter(|told| told.unfit().is_none())
+    }
+
+    fn received(&mut self, now: Timestamp, data: Bytes, is_last: bool) -> Output {
+        if self.phase == Phase::Sending {
+            return Output::Wait;
+        }
+        self.deadlines.received(now);
+        if now > self.total_at() {
+            // An upstream that never pauses never lets the timer look.
+            return self.expired(now, Expired::Total);
+        }
+        match self.phase {
+            Phase::Sending | Phase::Over => Output::Wait,
+            Phase::Refusal => self.refusal_bytes(now, data, is_last),
+            Phase::Whole { as_stream } => self.whole_bytes(now, data, is_last, as_stream),
+            Phase::Relaying if is_last && !self.reading.is_stream() => {
+                let piece = self.reading.read(data);
+                let usage = self.usage();
+                self.ended(piece.bytes, Outcome::answered(self.status), usage)
+            }
+            Phase::Gated | Phase::Relaying => {
+                let piece = self.reading.read(data);
+                self.pass(now, piece)
+            }
+        }
+    }
+
+    fn digested(&mut self, now: Timestamp, digest: Digest) -> Output {
+        if self.phase == Phase::Sending {
+            return Output::Wait;
+        }
+        self.deadlines.received(now);
+        if now > self.total_at() {
+            return self.expired(now, Expired::Total);
+        }
+        self.reading.digest(digest);
+        match self.phase {
+            Phase::Gated | Phase::Relaying => self.pass(now, Piece::default()),
+            Phase::Sending | Phase::Refusal | Phase::Whole { .. } | Phase::Over => Output::Wait,
+        }
+    }
+
+    /// A piece of a stream, or of what is passed on as it comes.
+    fn pass(&mut self, now: Timestamp, piece: Piece) -> Output {
+        if self.first_token.is_none() && self.reading.content_events() > 0 {
+            self.first_token = Some(now.since(self.deadlines.started()));
+            self.deadlines.first_token_came();
+        }
+        if self.reading.is_finished() {
+            self.deadlines.finished();
+        }
+        let Piece { bytes, failed } = piece;
+        if let Some(outcome) = failed {
+            let usage = self.usage();
+            let bytes = if self.is_committed() { bytes } else { Bytes::new() };
+            return self.ended(bytes, outcome, usage);
+        }
+        match self.phase {
+            Phase::Relaying if bytes.is_empty() => Output::Wait,
+            Phase::Relaying => Output::Deliver(bytes),
+            Phase::Gated => self.hold(bytes),
+            Phase::Sending | Phase::Refusal | Phase::Whole { .. } | Phase::Over => Output::Wait,
+        }
+    }
+
+    /// The body ended.
+    fn end(&mut self, now: Timestamp) -> Output {
+        match self.phase {
+            Phase::Sending => {
+                self.fail_unanswered(Outcome::new(Kind::Reset, "the connection broke before the response head"))
+            }
+            Phase::Refusal => self.refused(now, true),
+            Phase::Whole { as_stream } => self.whole(now, as_stream),
+            Phase::Gated => self.gated_end(now),
+            Phase::Relaying => {
+                let Piece { bytes, failed } = self.reading.end();
+                let usage = self.usage();
+                self.ended(bytes, failed.unwrap_or_else(|| Outcome::answered(self.status)), usage)
+            }
+            Phase::Over => Output::Wait,
+        }
+    }
+
+    /// The body broke off. An answer that is whole but for its last formality is whole.
+    fn broke(&mut self, now: Timestamp, outcome: Outcome) -> Output {
+        match self.phase {
+            Phase::Sending => self.fail_unanswered(outcome),
+            Phase::Refusal => self.refused(now, false),
+            Phase::Gated | Phase::Relaying if self.reading.is_finished() && is_break(outcome.kind) => self.end(now),
+            Phase::Whole { .. } => self.ended(Bytes::new(), outcome, Usage::default()),
+            Phase::Gated | Phase::Relaying => {
+                let usage = self.usage();
+                self.ended(Bytes::new(), outcome, usage)
+            }
+            Phase::Over => Output::Wait,
+        }
+    }
+
+    fn expired(&mut self, now: Timestamp, expired: Expired) -> Output {
+        let outcome = self.deadlines.outcome(expired);
+        match expired {
+            Expired::FirstToken if !self.reading.is_finished() => self.ended(Bytes::new(), outcome, Usage::default()),
+            Expired::Head | Expired::FirstToken | Expired::Total | Expired::Idle | Expired::Refusal => {
+                self.broke(now, outcome)
+            }
+        }
+    }
+
+    fn usage(&self) -> Usage {
+        self.reading.usage(self.asked.prompt_tokens)
+    }
+
+    /// It ended with, or after, an answer's head.
+    fn ended(&mut self, last: Bytes, outcome: Outcome, usage: Usage) -> Output {
+        let ended = self.close(outcome, usage);
+        Output::Ended(last, ended)
+    }
+
+    fn close(&mut self, outcome: Outcome, usage: Usage) -> Ended {
+        self.phase = Phase::Over;
+        let outcome = refusal::censored(outcome, self.bare_key());
+        Ended { outcome, usage, first_byte: self.first_byte, first_token: self.first_token }
+    }
+
+    /// It ended without anything that counts as the beginning of an answer.
+    fn fail_unanswered(&mut self, outcome: Outcome) -> Output {
+        self.phase = Phase::Over;
+        Output::Ended(Bytes::new(), Ended::failed(refusal::censored(outcome, self.bare_key())))
+    }
+
+    fn bare_key(&self) -> &[u8] {
+        refusal::bare_key(self.dialect, self.key.as_ref())
+    }
+
+    fn asks_model(&self) -> bool {
+        self.asked.operation != Operation::Other && self.asked.has_body
+    }
+}
+
+impl Output {
+    /// How the attempt ended, if it did.
+    pub const fn end(&self) -> Option<&Ended> {
+        match self {
+            Output::Whole(_, ended) | Output::Ended(_, ended) => Some(ended),
+            Output::Wait | Output::Commit(_) | Output::Deliver(_) => None,
+        }
+    }
+}
+
+/// Did the connection, the upstream or its time give way, rather than say what is wrong?
+const fn is_break(kind: Kind) -> bool {
+    matches!(kind, Kind::Cut | Kind::Stalled | Kind::Malformed | Kind::TimedOut)
+}

@@ -1,0 +1,263 @@
+//! The beginning of an attempt: what is sent, changed for this backend as little as can be, and how its answer is read.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
+
+use super::deadlines::Deadlines;
+use super::digest::{Digested, PromptCount};
+use super::head::streams_are_known;
+use super::held::Held;
+use super::reading::Reading;
+use super::refusal::bare_key;
+use super::translated::TranslatedAttempt;
+use super::{Attempt, Phase};
+use crate::contract::{Operation, Resume};
+use crate::dialect::facts::BodyFacts;
+use crate::dialect::headers;
+use crate::dialect::resume::{Joiner, Transcript, prefill};
+use crate::dialect::splice::{Change, must_ask_usage, splice};
+use crate::dialect::translate::Translations;
+use crate::dialect::usage::BodyTap;
+use crate::exchange::{Facts, Join, Sending};
+use crate::http::url::BaseUrl;
+use crate::outcome::{Kind, Outcome};
+use crate::table::Dialect;
+use crate::time::Timestamp;
+
+/// A client's request, as attempts send it on.
+#[derive(Clone, Copy, Debug)]
+pub struct ClientRequest<'a> {
+    /// The request id.
+    pub id: &'a str,
+    /// The method.
+    pub method: &'a Method,
+    /// Path and query, byte for byte.
+    pub target: &'a PathAndQuery,
+    /// The headers as they came.
+    pub headers: &'a HeaderMap,
+    /// The body as it came.
+    pub body: &'a Bytes,
+    /// The facts of a JSON body; none for any other body.
+    pub body_facts: Option<&'a BodyFacts>,
+    /// The request in other dialects.
+    pub translations: &'a Translations,
+    /// The operation.
+    pub operation: Operation,
+    /// The model; "unknown" when none was named.
+    pub model: &'a Arc<str>,
+    /// Does the client want a stream?
+    pub streaming: bool,
+    /// Estimated tokens of the prompt.
+    pub prompt_tokens: u32,
+    /// May it be done twice?
+    pub is_idempotent: bool,
+}
+
+/// A backend as something that can be sent to.
+#[derive(Clone, Debug)]
+pub struct Endpoint {
+    /// Its wire format.
+    pub dialect: Dialect,
+    /// The base URL.
+    pub base: BaseUrl,
+    /// Its key as a header value, marked sensitive.
+    pub key: Option<HeaderValue>,
+    /// Headers of the operator's own.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+/// The traits of a request that its answer is judged by.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asked {
+    pub(super) operation: Operation,
+    pub(super) streaming: bool,
+    pub(super) has_body: bool,
+    pub(super) prompt_tokens: u32,
+    pub(super) is_idempotent: bool,
+    /// Did the client ask for the usage of a stream?
+    pub(super) include_usage: bool,
+    /// Is the usage of a stream asked for by us and not by the client?
+    pub(super) hide_usage: bool,
+}
+
+/// How the body that is sent continues an answer.
+struct Continuation {
+    body: Option<Bytes>,
+    joiner: Joiner,
+}
+
+impl Endpoint {
+    /// The key itself, without the scheme before it; empty where there is none.
+    pub fn bare_key(&self) -> &[u8] {
+        bare_key(self.dialect, self.key.as_ref())
+    }
+}
+
+impl ClientRequest<'_> {
+    /// Is the usage of this stream asked for by us and not by the client?
+    fn hides_usage(&self, dialect: Dialect) -> bool {
+        self.body_facts.is_some_and(|facts| must_ask_usage(dialect, self.operation, facts))
+    }
+
+    fn changed(&self, body: &Bytes, facts: &BodyFacts, dialect: Dialect, model: &str) -> Bytes {
+        splice(body, facts, Change { model: Some(model), include_usage: self.hides_usage(dialect) })
+    }
+}
+
+impl Attempt {
+    /// An attempt that begins at `now`; one that resumes joins what was `told` to the client. The body is the client's
+    /// with the model's name for this backend in it; for a prefill, with the beginning of the answer; for a backend of
+    /// another dialect, translated.
+    pub fn new(
+        now: Timestamp,
+        request: &ClientRequest<'_>,
+        endpoint: &Endpoint,
+        capabilities: &BTreeMap<String, bool>,
+        sending: &Sending,
+        told: Option<&Transcript>,
+    ) -> Self {
+        let (translated_body, translated) = match TranslatedAttempt::new(request, endpoint, &sending.model) {
+            Ok(Some((body, translated))) => (Some(Ok(body)), Some(translated)),
+            Ok(None) => (None, None),
+            Err(untranslatable) => (Some(Err(untranslatable)), None),
+        };
+        let spoken = translated.as_ref().map_or(endpoint.dialect, TranslatedAttempt::downstream);
+        let continuation = continuation(request, endpoint, capabilities, sending, told, spoken, translated.is_some());
+        let (prefilled_body, joiner) = match continuation {
+            Some(Continuation { body, joiner }) => (body, Some(joiner)),
+            None => (None, None),
+        };
+        let prefilled = prefilled_body.is_some();
+        let as_asked = || match request.body_facts {
+            Some(facts) => request.changed(request.body, facts, endpoint.dialect, &sending.model),
+            None => request.body.clone(),
+        };
+        let asked = Asked {
+            operation: request.operation,
+            streaming: request.streaming,
+            has_body: !request.body.is_empty(),
+            prompt_tokens: request.prompt_tokens,
+            is_idempotent: request.is_idempotent,
+            include_usage: request.body_facts.is_some_and(|facts| facts.include_usage),
+            hide_usage: request.hides_usage(spoken),
+        };
+        let reading = Reading::Body(BodyTap::new(endpoint.dialect));
+        let mut attempt = Self::begun(now, asked, endpoint.dialect, sending, reading);
+        attempt.spoken = spoken;
+        attempt.key = endpoint.key.clone();
+        attempt.body = translated_body.unwrap_or_else(|| Ok(prefilled_body.unwrap_or_else(as_asked)));
+        attempt.prefilled = prefilled;
+        attempt.joiner = joiner;
+        attempt.translated = translated;
+        attempt
+    }
+
+    /// An attempt that is not sent and gets a digested answer, or one in bytes; its client has `told` content events
+    /// already.
+    pub fn simulated(
+        now: Timestamp,
+        facts: &Facts,
+        dialect: Dialect,
+        sending: &Sending,
+        prompt: PromptCount,
+        told: u32,
+    ) -> Self {
+        let asked = Asked {
+            operation: facts.operation,
+            streaming: facts.streaming,
+            has_body: true,
+            prompt_tokens: prompt.tokens,
+            is_idempotent: !facts.acts,
+            include_usage: true,
+            hide_usage: false,
+        };
+        let resumes = sending.join.is_some() && told > 0;
+        let prompt = (!dialect.is_opaque()).then_some(prompt);
+        let mut attempt = Self::begun(now, asked, dialect, sending, Reading::Digest(Digested::new(resumes, prompt)));
+        attempt.prefilled = resumes && sending.join == Some(Join::Prefill);
+        attempt
+    }
+
+    fn begun(now: Timestamp, asked: Asked, dialect: Dialect, sending: &Sending, reading: Reading) -> Self {
+        Self {
+            asked,
+            dialect,
+            spoken: dialect,
+            key: None,
+            commit: sending.commit,
+            join: sending.join,
+            prefilled: false,
+            translated: None,
+            body: Ok(Bytes::new()),
+            joiner: None,
+            phase: Phase::Sending,
+            deadlines: Deadlines::new(now, sending.timeouts),
+            reading,
+            held: Held::default(),
+            head: None,
+            status: 0,
+            first_byte: None,
+            first_token: None,
+            limits_left: (None, None),
+            refusal: None,
+            told_as_stream: false,
+        }
+    }
+
+    /// The request as this backend gets it: its key, its path, this body; all else as the client sent it, unless it is
+    /// translated.
+    ///
+    /// # Errors
+    /// It cannot be translated, or the client's path cannot stand under the backend's base URL.
+    pub fn request(&self, request: &ClientRequest<'_>, endpoint: &Endpoint) -> Result<Request<Bytes>, Outcome> {
+        let translated = self.translated.as_ref();
+        let path = translated.map_or_else(|| Ok(request.target.clone()), TranslatedAttempt::path);
+        let operation = translated.map_or(request.operation, TranslatedAttempt::operation);
+        let refused = |why: &dyn ToString| Outcome::new(Kind::Refused, why.to_string());
+        let path = path.map_err(|why| refused(&why))?;
+        let url = endpoint.base.join(&Uri::from(path)).map_err(|why| refused(&why))?;
+        let path = url.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
+        let mut sent = Request::new(self.body.clone()?);
+        *sent.method_mut() = request.method.clone();
+        *sent.uri_mut() = Uri::from(path);
+        let mut headers = headers::upstream(request.headers, endpoint.dialect, operation, endpoint.key.as_ref());
+        if let Some(translated) = translated {
+            translated.clean(&mut headers);
+        }
+        *sent.headers_mut() = headers;
+        for (name, value) in &endpoint.headers {
+            sent.headers_mut().insert(name.clone(), value.clone());
+        }
+        Ok(sent)
+    }
+}
+
+/// How the answer joins what was told, or is remembered so that another may join it; none where nothing is to be resumed.
+fn continuation(
+    request: &ClientRequest<'_>,
+    endpoint: &Endpoint,
+    capabilities: &BTreeMap<String, bool>,
+    sending: &Sending,
+    told: Option<&Transcript>,
+    spoken: Dialect,
+    is_translated: bool,
+) -> Option<Continuation> {
+    let is_kept = sending.join.is_some() || sending.resume != Resume::None;
+    if !request.streaming || !streams_are_known(request.operation) || !is_kept {
+        return None;
+    }
+    let told = told.cloned().unwrap_or_else(|| Transcript::new(spoken, request.operation));
+    if sending.join == Some(Join::Prefill)
+        && !is_translated
+        && let Some((body, unsent)) = prefill(request.body, request.operation, &told, capabilities)
+        && let Ok(facts) = BodyFacts::read(&body, None)
+    {
+        let body = Some(request.changed(&body, &facts, endpoint.dialect, &sending.model));
+        return Some(Continuation { body, joiner: Joiner::continued(told, unsent) });
+    }
+    Some(Continuation { body: None, joiner: Joiner::splice(told) })
+}

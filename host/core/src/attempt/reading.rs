@@ -1,0 +1,137 @@
+//! How an answer's body is read: by the event, as bytes that pass by, or digested.
+//!
+//! Every way says the same few things of a body: how much content came, whether the model has finished, whether it says
+//! something new, what was used. The gate, the deadlines and the end are decided on these alone.
+
+use bytes::Bytes;
+
+use super::digest::{Digest, Digested};
+use super::events::EventReader;
+use crate::dialect::resume::Joiner;
+use crate::dialect::usage::BodyTap;
+use crate::outcome::{Kind, Outcome};
+use crate::record::Usage;
+
+/// What became of some bytes of a body.
+#[derive(Debug, Default)]
+pub(super) struct Piece {
+    /// These may go on.
+    pub(super) bytes: Bytes,
+    /// Then this was found; nothing after it is read.
+    pub(super) failed: Option<Outcome>,
+}
+
+/// A body being read.
+pub(super) enum Reading {
+    /// A stream of events.
+    Events(Box<EventReader>),
+    /// JSON, or anything else that has no parts.
+    Body(BodyTap),
+    /// No bytes.
+    Digest(Digested),
+}
+
+impl Reading {
+    pub(super) fn read(&mut self, data: Bytes) -> Piece {
+        match self {
+            Reading::Events(events) => events.read(data),
+            Reading::Body(tap) => {
+                tap.push(&data);
+                Piece { bytes: data, failed: None }
+            }
+            Reading::Digest(_) => Piece::default(),
+        }
+    }
+
+    pub(super) fn digest(&mut self, digest: Digest) {
+        match self {
+            Reading::Digest(digested) => digested.add(digest),
+            Reading::Events(_) | Reading::Body(_) => {}
+        }
+    }
+
+    /// The body is over: its last bytes, and whether it was whole.
+    pub(super) fn end(&mut self) -> Piece {
+        match self {
+            Reading::Events(events) => events.end(),
+            Reading::Body(_) => Piece::default(),
+            Reading::Digest(digested) => digested.end(),
+        }
+    }
+
+    /// Content events so far; 0 for what is not a stream.
+    pub(super) fn content_events(&self) -> u64 {
+        match self {
+            Reading::Events(events) => events.content_events(),
+            Reading::Body(_) => 0,
+            Reading::Digest(digested) => digested.contents,
+        }
+    }
+
+    /// Has the model of a stream said why it stopped? It may be an answer without any content.
+    pub(super) fn is_finished(&self) -> bool {
+        match self {
+            Reading::Events(events) => events.is_finished(),
+            Reading::Body(_) => false,
+            Reading::Digest(digested) => digested.is_finished,
+        }
+    }
+
+    /// Has a stream's last event been read?
+    pub(super) fn has_said_all(&self) -> bool {
+        match self {
+            Reading::Events(events) => events.has_said_all(),
+            Reading::Body(_) => false,
+            Reading::Digest(digested) => digested.is_stream && digested.is_finished,
+        }
+    }
+
+    /// Is it a stream that is read by the event?
+    pub(super) fn is_stream(&self) -> bool {
+        match self {
+            Reading::Events(_) => true,
+            Reading::Body(_) => false,
+            Reading::Digest(digested) => digested.is_stream,
+        }
+    }
+
+    /// Does it continue what was delivered before?
+    pub(super) fn resumes(&self) -> bool {
+        match self {
+            Reading::Events(events) => events.joiner().is_some_and(|joiner| !joiner.is_first()),
+            Reading::Body(_) => false,
+            Reading::Digest(digested) => digested.resumes,
+        }
+    }
+
+    /// Has it said something new, or was nothing delivered before?
+    pub(super) fn has_joined(&self) -> bool {
+        match self {
+            Reading::Events(events) => events.joiner().is_none_or(Joiner::has_joined),
+            Reading::Body(_) => true,
+            Reading::Digest(digested) => digested.has_joined,
+        }
+    }
+
+    /// What was delivered of a stream, and how it joins what was delivered before.
+    pub(super) fn joiner(&self) -> Option<&Joiner> {
+        match self {
+            Reading::Events(events) => events.joiner(),
+            Reading::Body(_) | Reading::Digest(_) => None,
+        }
+    }
+
+    /// What was used so far; a prompt whose size nobody told counts as `prompt_tokens`.
+    pub(super) fn usage(&self, prompt_tokens: u32) -> Usage {
+        match self {
+            Reading::Events(events) => events.usage(prompt_tokens),
+            Reading::Body(tap) => tap.usage().unwrap_or_default(),
+            Reading::Digest(digested) => digested.usage(),
+        }
+    }
+}
+
+/// A stream that ends before the model has finished was cut, however politely.
+pub(super) fn cut_short() -> Outcome {
+    Outcome::new(Kind::Cut, "the upstream ended the stream before the answer was complete")
+}

@@ -1,0 +1,113 @@
+//! Answers in one piece: held until they are complete, so that a cut one can still be tried elsewhere.
+
+use bytes::{Bytes, BytesMut};
+use http::HeaderValue;
+use http::header::CONTENT_TYPE;
+
+use super::events::not_resumed;
+use super::gate::MAX_HELD_BYTES;
+use super::reading::Reading;
+use super::{Attempt, Output};
+use crate::dialect::as_stream::as_stream;
+use crate::dialect::classify::classify_whole;
+use crate::dialect::resume::{Emit, Joiner, Unfit};
+use crate::http::sse;
+use crate::outcome::{Kind, Outcome};
+use crate::record::Usage;
+use crate::time::Timestamp;
+
+/// A whole answer up to this size is held until it is complete.
+pub(super) const MAX_WHOLE_BYTES: usize = 1024 * 1024;
+
+impl Attempt {
+    pub(super) fn whole_bytes(&mut self, now: Timestamp, data: Bytes, is_last: bool, as_stream: bool) -> Output {
+        let piece = self.reading.read(data);
+        self.held.push(piece.bytes);
+        if is_last {
+            return self.whole(now, as_stream);
+        }
+        if self.held.len() > MAX_WHOLE_BYTES && self.translated.is_none() {
+            if as_stream && self.must_join() {
+                let text = "the upstream answered with a body too long to be joined";
+                return self.ended(Bytes::new(), Outcome::new(Kind::NotResumed, text), Usage::default());
+            }
+            return self.commit();
+        }
+        if self.held.len() > MAX_HELD_BYTES {
+            let outcome = Outcome::new(Kind::Malformed, "the upstream's answer is too long to be translated");
+            return self.ended(Bytes::new(), outcome, Usage::default());
+        }
+        Output::Wait
+    }
+
+    /// The answer is complete.
+    pub(super) fn whole(&mut self, now: Timestamp, as_stream: bool) -> Output {
+        let body = self.held.take();
+        let outcome = self.judge(now, &body);
+        if outcome.kind != Kind::Answered {
+            return self.ended(Bytes::new(), outcome, Usage::default());
+        }
+        let usage = self.reading.usage(0);
+        let body = self.translate_whole(now, body).and_then(|body| match as_stream {
+            true => self.whole_as_stream(&body),
+            false => Ok(body),
+        });
+        match body {
+            Ok(body) => {
+                let ended = self.close(outcome, usage);
+                Output::Whole(body, ended)
+            }
+            Err(failed) => self.ended(Bytes::new(), failed, usage),
+        }
+    }
+
+    fn judge(&self, now: Timestamp, body: &[u8]) -> Outcome {
+        match (&self.reading, &self.head) {
+            (Reading::Digest(_), _) | (_, None) => Outcome::answered(self.status),
+            (Reading::Events(_) | Reading::Body(_), Some(head)) => {
+                classify_whole(self.dialect, self.status, &head.headers, body, now)
+            }
+        }
+    }
+
+    fn translate_whole(&mut self, now: Timestamp, body: Bytes) -> Result<Bytes, Outcome> {
+        match (&self.translated, &mut self.head) {
+            (Some(translated), Some(head)) if head.status.is_success() => {
+                translated.whole(&mut head.headers, &body, now)
+            }
+            (Some(_) | None, _) => Ok(body),
+        }
+    }
+
+    /// The answer told as the stream that was asked for; one that resumes, less what was delivered.
+    fn whole_as_stream(&mut self, body: &[u8]) -> Result<Bytes, Outcome> {
+        let stream = as_stream(self.asked.operation, body, self.asked.include_usage).ok_or_else(|| {
+            let text = "the upstream answered a request for a stream with JSON that is no answer";
+            Outcome::new(Kind::Malformed, text)
+        })?;
+        self.told_as_stream = true;
+        if let Some(head) = &mut self.head {
+            head.headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+        }
+        match self.joiner.take().filter(|joiner| !joiner.is_first()) {
+            Some(joiner) => join_whole(joiner, stream),
+            None => Ok(stream),
+        }
+    }
+}
+
+/// What of a whole answer, told as a stream, is new.
+fn join_whole(mut joiner: Joiner, stream: Bytes) -> Result<Bytes, Outcome> {
+    let mut reader = sse::Reader::default();
+    reader.push(stream);
+    let mut new = BytesMut::new();
+    let too_long = |error: sse::TooLong| Outcome::new(Kind::Malformed, error.to_string());
+    while let Some(event) = reader.next_event().map_err(too_long)? {
+        match joiner.take(&event).map_err(not_resumed)? {
+            Emit::AsReceived => new.extend_from_slice(event.raw),
+            Emit::Instead(bytes) => new.extend_from_slice(&bytes),
+            Emit::Nothing => {}
+        }
+    }
+    if joiner.has_joined() { Ok(new.freeze()) } else { Err(not_resumed(Unfit::Shorter)) }
+}

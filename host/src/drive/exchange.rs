@@ -1,0 +1,109 @@
+//! Runs an exchange until there is a response for the client: asks, waits and attempts.
+//!
+//! It runs before the response's head, and again when a committed stream broke and is to be resumed.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+use http::response::Parts;
+use pointsman_core::attempt::{KeptRefusal, Output};
+use pointsman_core::dialect::resume::Transcript;
+use pointsman_core::exchange::{Action, Event, Refusal, Sending};
+use pointsman_core::table::Lane;
+
+use super::attempt::UpstreamAttempt;
+use super::live::Live;
+use super::relay::is_event_stream;
+
+/// What there is for the client.
+pub enum ExchangeResponse {
+    /// A whole answer, settled.
+    Whole(ServedBy, Parts, Bytes),
+    /// An answer that was committed with these bytes, maybe none, and goes on.
+    Streaming(ServedBy, Parts, Bytes, Box<UpstreamAttempt>),
+    /// An upstream's refusal, to be passed on; none when there was nobody to refuse.
+    Refusal(Option<(ServedBy, KeptRefusal)>),
+    /// An error of ours.
+    Error(Refusal),
+    /// The exchange is over: the drain has ended, a stream cannot be resumed, or core and driver disagree.
+    Nothing,
+}
+
+/// The backend that responded, and the lane of its attempt.
+pub struct ServedBy {
+    /// The lane.
+    pub lane: Lane,
+    /// The backend.
+    pub backend: Arc<str>,
+}
+
+/// Runs an exchange from this action on; `told` is what the client has of a broken answer, which further attempts join.
+pub async fn run_until_response(
+    mut live: Box<Live>,
+    mut action: Action,
+    told: Option<Transcript>,
+) -> (Box<Live>, ExchangeResponse) {
+    let mut refusal = None;
+    let response = loop {
+        action = match action {
+            Action::Ask(query) => {
+                let decision = live.decide(query);
+                live.step(Event::Decided(decision))
+            }
+            Action::Wait { ticket, max } => {
+                let line = live.proxy().line.clone();
+                match line.wait(ticket, max).await {
+                    Some(permit) => live.step(Event::Granted(permit)),
+                    None => live.step(Event::WaitOver),
+                }
+            }
+            Action::Send(sending) => match send(&mut live, &sending, told.as_ref(), &mut refusal).await {
+                Ok(response) => break response,
+                Err(next) => next,
+            },
+            Action::PassOn => break ExchangeResponse::Refusal(refusal),
+            Action::Reject(why) => break ExchangeResponse::Error(why),
+            Action::Relay | Action::Finish(_) => break ExchangeResponse::Nothing,
+        };
+    };
+    (live, response)
+}
+
+/// Makes one attempt.
+///
+/// # Errors
+/// It failed: the action that follows.
+async fn send(
+    live: &mut Live,
+    sending: &Sending,
+    told: Option<&Transcript>,
+    refusal: &mut Option<(ServedBy, KeptRefusal)>,
+) -> Result<ExchangeResponse, Action> {
+    let target = live.snapshot().targets[sending.backend as usize].clone();
+    let backend = live.snapshot().view.backend(sending.backend).id.clone();
+    let served_by = ServedBy { lane: sending.lane, backend };
+    let (mut attempt, output) = UpstreamAttempt::begin(live, &target, sending, told).await;
+    match (output, attempt.machine_mut().take_head()) {
+        (Output::Whole(body, ended), Some(head)) => {
+            live.committed(head.status.as_u16());
+            live.answers(&body, head.headers.get(CONTENT_TYPE).is_some_and(is_event_stream));
+            live.relayed(ended);
+            Ok(ExchangeResponse::Whole(served_by, head, body))
+        }
+        (Output::Commit(bytes), Some(head)) => {
+            live.committed(head.status.as_u16());
+            Ok(ExchangeResponse::Streaming(served_by, head, bytes, attempt))
+        }
+        (Output::Ended(_, ended), _) => {
+            let kept = attempt.machine_mut().take_refusal().map(|kept| (served_by, kept));
+            let next = live.step(Event::Ended(ended));
+            // One after which no other try can help is the last word, and the reason for the end.
+            let before = refusal.take();
+            *refusal = if matches!(next, Action::PassOn) { kept.or(before) } else { before.or(kept) };
+            Err(next)
+        }
+        // Every commit has a head, and nothing is delivered before it.
+        (Output::Wait | Output::Deliver(_) | Output::Whole(..) | Output::Commit(_), _) => Ok(ExchangeResponse::Nothing),
+    }
+}
