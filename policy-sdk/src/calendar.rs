@@ -109,9 +109,9 @@ pub struct Window {
     /// The days on which it begins.
     #[serde(default = "every_day")]
     pub days: Vec<Weekday>,
-    /// When it begins.
+    /// Start of the period.
     pub from: TimeOfDay,
-    /// When it ends; the same as `from`: a day later.
+    /// End of the period; the same as `from`: a day later.
     pub until: TimeOfDay,
 }
 
@@ -120,13 +120,13 @@ fn every_day() -> Vec<Weekday> {
 }
 
 impl Window {
-    /// Is it then?
+    /// Returns true during the period.
     pub fn contains(&self, at: LocalTime) -> bool {
         let long_ms = self.long_ms();
         self.starts().any(|start| (at.ms_of_week + WEEK_MS - start) % WEEK_MS < long_ms)
     }
 
-    /// How long until it begins, in ms: 0 at the moment it does, the next time while it lasts; none when it has no days.
+    /// Time until it starts, in ms: 0 at the moment it does, the next start while it lasts; none when it has no days.
     pub fn starts_in_ms(&self, at: LocalTime) -> Option<u64> {
         self.starts().map(|start| (start + WEEK_MS - at.ms_of_week) % WEEK_MS).min()
     }
@@ -142,7 +142,7 @@ impl Window {
     }
 }
 
-/// How long until the day of the budgets ends, in ms.
+/// Time until the day of the budgets ends, in ms.
 ///
 /// ```
 /// assert_eq!(pointsman_sdk::until_midnight_utc_ms(0), 86_400_000);

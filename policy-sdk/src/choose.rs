@@ -6,7 +6,7 @@ use crate::roster::Candidate;
 use crate::table::{Lane, Tier};
 use crate::{Decision, Dice, Hold};
 
-/// How long one exchange may wait.
+/// Limits on the waiting of one exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Patience {
     /// The longest single wait, in ms.
@@ -15,7 +15,7 @@ pub struct Patience {
     pub waits: u32,
 }
 
-/// What can be done with the candidates of a query ([`crate::Roster::candidates`]). Nothing here allocates.
+/// Operations on the candidates of a query ([`crate::Roster::candidates`]). Nothing here allocates.
 ///
 /// The first methods narrow down, those that return one candidate choose. What is equal is drawn by the weights of the
 /// configuration, so that a crowd spreads.
@@ -220,7 +220,7 @@ mod tests {
     use crate::testing::{Case, Given, case, fallback, primary};
     use crate::{NONE, Outcome, Roster};
 
-    /// How often each backend is chosen over a thousand seeds.
+    /// Counts how often each backend is chosen over a thousand seeds.
     fn shares(
         case: &Case,
         choose: impl for<'a> Fn(&'a Roster, &'a Query<'a>, &mut Dice) -> Option<Candidate<'a>>,

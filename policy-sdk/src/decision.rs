@@ -1,8 +1,8 @@
-//! What a policy answers.
+//! Answers of a policy.
 
 use crate::table::Lane;
 
-/// When a stream counts as begun; before that, a failure is only a failed attempt.
+/// Point at which an answer is passed on to the client; before it, a failure is only a failed attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Commit {
     /// As soon as the upstream's response head is there.
@@ -11,11 +11,11 @@ pub enum Commit {
     FirstContent,
     /// After this many content events.
     Tokens(u32),
-    /// When the whole answer is there.
+    /// Once the whole answer has arrived.
     Complete,
 }
 
-/// What is done when a stream breaks after it was committed.
+/// Reaction to the break of a committed stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Resume {
     /// An in-band error ends it.
@@ -41,9 +41,9 @@ pub struct Dispatch {
     pub idle_ms: Option<u32>,
     /// Limit of the whole attempt, in ms.
     pub total_ms: Option<u32>,
-    /// When the stream counts as begun.
+    /// Point at which the answer is passed on.
     pub commit: Option<Commit>,
-    /// What is done when it breaks after that.
+    /// Reaction to a break after that.
     pub resume: Option<Resume>,
 }
 
@@ -64,7 +64,7 @@ impl Dispatch {
 pub struct Hold {
     /// The longest this wait may take, in ms; the host caps it.
     pub max_ms: u32,
-    /// Whose capacity is waited for: any backend usable in that lane.
+    /// Lane to wait for: any backend usable in it.
     pub lane: Lane,
 }
 
@@ -75,13 +75,13 @@ pub struct Rejection {
     pub status: u16,
     /// The error's `type`, as the client sees it.
     pub kind: String,
-    /// What the client reads.
+    /// Message to the client.
     pub message: String,
-    /// When it may come again, in ms.
+    /// Time until a retry may succeed, in ms.
     pub retry_after_ms: Option<u32>,
 }
 
-/// What to do next with an exchange.
+/// The next step of an exchange.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
     /// Send to a primary backend.
@@ -117,7 +117,7 @@ impl Decision {
         Decision::Wait(Hold { max_ms, lane: Lane::Primary })
     }
 
-    /// How it sends the request; none when it does not.
+    /// Returns the dispatch, if the request is sent.
     pub fn dispatch(&self) -> Option<&Dispatch> {
         match self {
             Decision::Primary(dispatch) | Decision::Fallback(dispatch) | Decision::Emergency(dispatch) => {

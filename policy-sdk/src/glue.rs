@@ -5,7 +5,7 @@ use crate::query::{Attempt, Query, Request};
 use crate::table::{Backend, Lane, Route, Table, TableParts, Tier};
 use crate::{Commit, Decision, NONE, Policy, Resume};
 
-/// What `wit-bindgen` makes of the contract.
+/// Bindings that `wit-bindgen` generates from the contract.
 #[allow(unsafe_code, missing_docs, clippy::all, reason = "generated")]
 pub mod bindings {
     wit_bindgen::generate!({
@@ -32,7 +32,7 @@ pub struct Instance<P> {
     attempts: Vec<Attempt>,
 }
 
-/// Where a component keeps its instance.
+/// Storage of a component's instance.
 pub trait Slot {
     /// The author's type.
     type Policy: Policy;

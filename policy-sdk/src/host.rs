@@ -1,4 +1,4 @@
-//! What the host does for a policy: words for people, the request's texts, and small shared state.
+//! Services of the host: logs and notes, the request's texts, and small shared state.
 //!
 //! In a component these are the contract's imports. Natively they go to the [`Host`] of the innermost [`scope`];
 //! outside one, words are dropped, texts are empty, and nothing is remembered.
@@ -8,7 +8,7 @@ use std::cell::RefCell;
 #[cfg(not(target_arch = "wasm32"))]
 use std::rc::Rc;
 
-/// How loud a log line is.
+/// Severity of a log line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Level {
     /// For the policy's author.
@@ -26,7 +26,7 @@ pub enum Level {
 pub struct Spending {
     /// Spent since midnight UTC by exchanges that had ended when this one arrived.
     pub today_microusd: u64,
-    /// What it may spend a day; none: no limit.
+    /// Daily budget; none: no limit.
     pub budget_microusd: Option<u64>,
 }
 
@@ -45,7 +45,7 @@ impl Spending {
         Self { today_microusd: self.today_microusd.saturating_add(microusd), ..self }
     }
 
-    /// What is left of the budget today; none: no limit.
+    /// Budget left today; none: no limit.
     pub fn left_microusd(&self) -> Option<u64> {
         self.budget_microusd.map(|budget| budget.saturating_sub(self.today_microusd))
     }
@@ -176,7 +176,7 @@ pub mod request {
         super::with(None, |host| host.label(name))
     }
 
-    /// What the client key has spent today and may spend; nothing and no limit without a key.
+    /// Returns the client key's spend today and its budget; nothing and no limit without a key.
     pub fn spending() -> super::Spending {
         #[cfg(target_arch = "wasm32")]
         {

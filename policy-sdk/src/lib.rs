@@ -1,4 +1,4 @@
-//! What a Pointsman policy in Rust depends on.
+//! The SDK for Pointsman policies in Rust.
 //!
 //! A policy is one type with two functions: [`Policy::configure`] is told everything that rarely changes,
 //! [`Policy::decide`] is asked what to do next with one exchange. [`export!`] makes a component of it.

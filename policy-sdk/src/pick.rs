@@ -1,4 +1,4 @@
-//! What every policy needs to choose among backends.
+//! Common parts of choosing among backends.
 
 use crate::NONE;
 use crate::query::Row;
@@ -19,7 +19,7 @@ pub fn soonest_ready<'a>(rows: impl Iterator<Item = Row<'a>>) -> Option<(usize, 
     rows.map(|row| (row.index(), row.ready_ms())).filter(|&(_, ms)| ms != NONE).min_by_key(|&(_, ms)| ms)
 }
 
-/// What of a backend's configuration its load is measured against.
+/// Limits of a backend that its load is measured against.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Load {
     /// Share of traffic, at least 1.
@@ -39,7 +39,7 @@ impl Load {
         Self { weight: backend.weight.max(1), rpm: backend.rpm.unwrap_or(NONE), tpm: backend.tpm.unwrap_or(NONE) }
     }
 
-    /// How full the backend is, in 1/1000: the fullest of its limits.
+    /// Returns the load in 1/1000: that of its fullest limit.
     #[inline]
     pub fn permille(&self, row: Row) -> u32 {
         let in_flight = row.in_flight();
@@ -84,7 +84,7 @@ fn share(part: u32, rest: u32) -> u32 {
     part * 1_000 / part.saturating_add(rest).max(1)
 }
 
-/// What of a limit is used, in 1/1000; 0 where it is unlimited.
+/// Returns the used part of a limit in 1/1000; 0 where it is unlimited.
 #[inline]
 fn used(left: u32, limit: u32) -> u32 {
     if left == NONE || limit == NONE || limit == 0 {

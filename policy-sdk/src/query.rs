@@ -1,4 +1,4 @@
-//! What a policy is asked, with the packed rows behind named numbers.
+//! The query that a policy is asked, with the packed rows behind named numbers.
 
 use crate::Dice;
 use crate::columns::Column;
@@ -10,11 +10,11 @@ use crate::words::{Operation, Outcome};
 pub struct Request {
     /// Index into the table's models; none when the name is not listed there.
     pub model: Option<usize>,
-    /// What is asked for.
+    /// Operation of the request.
     pub operation: Operation,
     /// Index into the table's clients.
     pub client: Option<usize>,
-    /// Does the client want a stream?
+    /// The client asked for a stream.
     pub streaming: bool,
     /// -100..=100, larger is more urgent.
     pub priority: i32,
@@ -35,19 +35,19 @@ pub struct Request {
 pub struct Attempt {
     /// Index into the table's backends.
     pub backend: usize,
-    /// How it was sent.
+    /// Lane it was sent in.
     pub lane: Lane,
-    /// What it came to.
+    /// Outcome of the attempt.
     pub outcome: Outcome,
     /// The HTTP status; 0: none.
     pub status: u16,
-    /// How long it took, in ms.
+    /// Duration of the attempt, in ms.
     pub elapsed_ms: u32,
-    /// How many waits this exchange had had when it was sent.
+    /// Number of waits of this exchange before it was sent.
     pub waits_before: u32,
 }
 
-/// What to do next with one exchange?
+/// A question about the next step of one exchange.
 #[derive(Clone, Copy, Debug)]
 pub struct Query<'a> {
     /// Milliseconds since 1970-01-01 UTC. The only clock there is.
@@ -60,11 +60,11 @@ pub struct Query<'a> {
     pub attempts: &'a [Attempt],
     /// Waits so far.
     pub waits: u32,
-    /// How long they took together, in ms.
+    /// Total time of the waits, in ms.
     pub waited_ms: u32,
     /// The packed numbers of all backends; [`Query::backend`] reads them.
     pub rows: &'a [u32],
-    /// How they are to be read.
+    /// Layout of the rows.
     pub layout: &'a Layout,
 }
 
@@ -92,8 +92,8 @@ impl<'a> Query<'a> {
         self.attempts.iter().filter(|a| a.lane == lane).count() as u32
     }
 
-    /// Has a backend said in this exchange that no other try there can succeed: it has no such model, no room for this
-    /// prompt, or refuses the request itself?
+    /// Returns true if a backend has answered in this exchange that no other try there can succeed: it has no such
+    /// model, no room for this prompt, or refuses the request itself.
     ///
     /// ```
     /// use pointsman_sdk::Outcome;
@@ -110,7 +110,7 @@ impl<'a> Query<'a> {
         self.attempts.iter().any(|a| a.backend == backend && last_word(a.outcome))
     }
 
-    /// How many backends there are.
+    /// Number of backends.
     pub fn backend_count(&self) -> usize {
         self.rows.len().checked_div(self.layout.stride()).unwrap_or(0)
     }
@@ -129,7 +129,7 @@ pub enum State {
     Probing,
     /// Taken out by the operator.
     Drained,
-    /// Does not serve this model or operation.
+    /// The backend does not serve this model or operation.
     Unsuited,
     /// A state newer than this SDK: better not to use it.
     Unknown,
@@ -161,7 +161,7 @@ impl Row<'_> {
         self.number(Column::State) == State::Ready as u32
     }
 
-    /// May it take this request, now or later?
+    /// Returns true if it may take this request, now or later.
     pub fn is_candidate(&self) -> bool {
         matches!(self.state(), State::Ready | State::Throttled | State::Cooling | State::Probing)
     }
@@ -171,7 +171,7 @@ impl Row<'_> {
         self.number(Column::CooldownMs)
     }
 
-    /// Why it cools, or has to be probed after that; `Answered` when neither.
+    /// Cause of its cooldown, or of the one that has to be probed; `Answered` without one.
     pub fn cooldown_reason(&self) -> Outcome {
         self.layout.outcome(self.number(Column::CooldownReason))
     }

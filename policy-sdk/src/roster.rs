@@ -134,17 +134,17 @@ impl<'a> Candidate<'a> {
         self.entry.backend.labels.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
-    /// How full it is, in 1/1000: the fullest of its limits.
+    /// Returns the load in 1/1000: that of its fullest limit.
     pub fn load_permille(&self) -> u32 {
         self.entry.load.permille(self.row)
     }
 
-    /// What one more request here costs everybody: [`Load::cost`].
+    /// Returns the cost that one more request here has for others: [`Load::cost`].
     pub fn cost(&self, request: &Request) -> u64 {
         self.entry.load.cost(self.row, request.streaming)
     }
 
-    /// How it serves a model of the table; none when it does not, or does not list it.
+    /// Returns its route for a model of the table; none when it does not serve it, or does not list it.
     pub fn route(&self, model: usize) -> Option<&'a Route> {
         let routes = &self.entry.backend.routes;
         routes.binary_search_by_key(&model, |route| route.model).ok().map(|at| &routes[at])
@@ -178,15 +178,15 @@ impl<'a> Candidate<'a> {
         Some((input + f64::from(answer_tokens) * route.output_per_mtok?) as u64)
     }
 
-    /// How long it takes to answer, as learned, in ms: to the first token of a stream, else to the end; none while
-    /// nothing is known.
+    /// Returns its learned time to answer in ms: to the first token of a stream, else to the end; none while nothing is
+    /// known of it yet.
     pub fn answer_ms(&self, request: &Request) -> Option<u32> {
         let first_token_ms = self.row.first_token_ms();
         let ms = if request.streaming && first_token_ms != 0 { first_token_ms } else { self.row.latency_ms() };
         (ms != 0).then_some(ms)
     }
 
-    /// Does it cool for a reason that not even an emergency gets around: the key, the money, the model?
+    /// Returns true if it is excluded (key, credit or model), which holds in an emergency too.
     pub fn is_hopeless(&self) -> bool {
         matches!(self.row.state(), State::Cooling | State::Probing)
             && matches!(
@@ -195,7 +195,7 @@ impl<'a> Candidate<'a> {
             )
     }
 
-    /// When it is ready, in ms; none where nobody can say.
+    /// Time until it is ready, in ms; none when unknown.
     pub fn ready_ms(&self) -> Option<u32> {
         Some(self.row.ready_ms()).filter(|&ms| ms != NONE)
     }

@@ -3,16 +3,16 @@
 use crate::columns::{COLUMNS, Column};
 use crate::words::{Operation, Outcome};
 
-/// Which money a backend costs.
+/// Cost class of a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Tier {
     /// Preferred.
     Primary,
-    /// What one would rather not use.
+    /// Used when no primary is available, or by choice.
     Fallback,
 }
 
-/// How an attempt is sent.
+/// The kind of backends that an attempt may go to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Lane {
     /// To a primary backend.
@@ -55,17 +55,17 @@ pub struct Backend {
     pub max_concurrency: Option<u32>,
     /// The listed models it serves.
     pub routes: Vec<Route>,
-    /// Does it serve names that are not listed?
+    /// It serves names that are not listed.
     pub any_model: bool,
     /// The operator's own words about it.
     pub labels: Vec<(String, String)>,
-    /// What it can do beyond the common.
+    /// Optional capabilities.
     pub capabilities: Vec<String>,
     /// Facts newer than this SDK.
     pub attributes: Vec<(String, String)>,
 }
 
-/// What `configure` is told, as it crosses the contract.
+/// Arguments of `configure`, as they cross the contract.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct TableParts {
     /// The backends.
@@ -106,13 +106,13 @@ impl Table {
         Self { backends, models, clients, attributes, layout }
     }
 
-    /// How the numbers of a query are to be read.
+    /// Returns the layout of a query's rows.
     pub fn layout(&self) -> &Layout {
         &self.layout
     }
 }
 
-/// Where in a row each number is, and which word each number of a vocabulary means.
+/// Columns of a row, and the words of each vocabulary.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Layout {
     /// Place in the row by [`Column`]; `u16::MAX`, which no row reaches, where the host has no such column.
@@ -133,7 +133,7 @@ impl Layout {
         }
     }
 
-    /// How many numbers a row has.
+    /// Returns the number of columns in a row.
     pub fn stride(&self) -> usize {
         self.stride
     }

@@ -35,7 +35,7 @@ use crate::{
 /// One backend and its live numbers: ready, idle and without limits unless told otherwise.
 #[derive(Clone, Debug)]
 pub struct Given {
-    /// What is configured of it; the routes' model indices are put in by [`Case::table`].
+    /// Configuration of the backend; the routes' model indices are filled in by [`Case::table`].
     pub backend: Backend,
     numbers: BTreeMap<&'static str, u32>,
 }
@@ -188,12 +188,12 @@ pub fn case(backends: impl IntoIterator<Item = Given>) -> Case {
     }
 }
 
-/// What a policy answered.
+/// A policy's answer.
 #[derive(Clone, Debug)]
 pub struct Answer {
     /// Its decision.
     pub decision: Decision,
-    /// What it noted on the way.
+    /// Notes of the policy.
     pub notes: Vec<String>,
 }
 
@@ -320,7 +320,7 @@ impl Case {
         self.ask::<P>().decision
     }
 
-    /// How often each backend is chosen over 1000 seeds.
+    /// Counts how often each backend is chosen over 1000 seeds.
     pub fn shares<P: Policy>(&self) -> Vec<u32> {
         let mut shares = vec![0; self.backends.len()];
         for seed in 0..1_000 {
@@ -364,9 +364,9 @@ impl Case {
 pub struct Memory {
     /// The time by which numbers expire, since 1970-01-01 UTC.
     pub now_ms: u64,
-    /// What was noted.
+    /// Notes so far.
     pub notes: Vec<String>,
-    /// What was logged.
+    /// Log lines so far.
     pub lines: Vec<(Level, String)>,
     /// `x-pointsman-session`.
     pub session: Option<String>,

@@ -35,7 +35,7 @@ macro_rules! vocabulary {
 }
 
 vocabulary! {
-    /// What an attempt came to.
+    /// Outcome of an attempt.
     Outcome {
         /// The backend gave the answer, whole.
         Answered = "answered",
@@ -75,7 +75,7 @@ vocabulary! {
 }
 
 vocabulary! {
-    /// What the request asks for.
+    /// Operation of the request.
     Operation {
         /// `/chat/completions`
         Chat = "chat",

@@ -55,7 +55,7 @@ impl Compiled {
         Ok(self.isolated(settings, table)?.for_shadow(decide_ms))
     }
 
-    /// What its instances are made of.
+    /// Returns the source of its instances.
     pub(crate) fn source(&self) -> Source {
         Source {
             runtime: self.runtime.clone(),
@@ -80,7 +80,7 @@ impl Compiled {
         &self.imports
     }
 
-    /// Whether it was compiled before.
+    /// Returns true if it came from the cache of compiled components.
     pub fn is_from_cache(&self) -> bool {
         self.from_cache
     }

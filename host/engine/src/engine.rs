@@ -30,7 +30,7 @@ use super::wire::bindings::{Policy, PolicyPre};
 /// The default policy as a component, built by `policies/build` from `policies/default`.
 const EMBEDDED: &[u8] = include_bytes!("../../../policies/default/default.wasm");
 
-/// Why the machine cannot run policies.
+/// The reason why the machine cannot run policies.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
     /// The memory for instances could not be reserved, or the processor is not supported.

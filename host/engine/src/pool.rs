@@ -38,7 +38,7 @@ const AT_START: [&str; 3] = [
     "a fresh instance refused the configuration that another accepted",
 ];
 
-/// Whether the start of an instance failed, and not the question it was started for.
+/// Returns true if an instance failed to start, so that the fault is not the question's.
 pub(crate) fn is_at_start(message: &str) -> bool {
     AT_START.iter().any(|beginning| message.starts_with(beginning))
 }
@@ -46,14 +46,14 @@ pub(crate) fn is_at_start(message: &str) -> bool {
 /// Room made for an instance may be taken by another exchange before it is used; so often it is made again.
 const MAX_TRIES: usize = 8;
 
-/// What a pool makes instances of.
+/// Parts that a pool makes instances of.
 #[derive(Clone)]
 pub(crate) struct Source {
     pub(crate) runtime: Arc<Runtime>,
     pub(crate) code: Arc<Code>,
     /// The `state` that the instances see, and where their faults are logged.
     pub(crate) shared: Arc<Shared>,
-    /// Whether callers wait for an instance however long it takes to start.
+    /// True if callers wait for an instance however long it takes to start.
     pub(crate) waits_for_start: bool,
 }
 
@@ -62,7 +62,7 @@ pub(crate) struct Pool {
     source: Source,
     settings: String,
     parts: TableParts,
-    /// Whether other pools keep their idle instances when this one finds no room.
+    /// True while other pools keep their idle instances when this one finds no room.
     no_eviction: AtomicBool,
     slots: Arc<Slots>,
     /// The running time of the last start, in ms.

@@ -161,7 +161,8 @@ impl Revision {
         &self.table
     }
 
-    /// Whether it takes milliseconds rather than microseconds. Threads that have other work should not wait for it then.
+    /// Returns true if it takes milliseconds rather than microseconds. Threads with other work should not wait for it
+    /// then.
     pub fn is_slow(&self) -> bool {
         self.slow_for.load(Ordering::Relaxed) > 0
     }

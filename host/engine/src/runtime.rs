@@ -1,4 +1,4 @@
-//! What the instances of one engine share.
+//! State shared by the instances of one engine.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use super::idle::IdleInstances;
 use super::limits::EngineLimits;
 use super::ticker::Ticker;
 
-/// What the revisions of one engine run on.
+/// State shared by the revisions of one engine.
 pub(crate) struct Runtime {
     pub(crate) limits: EngineLimits,
     pub(crate) ticker: Ticker,

@@ -300,7 +300,7 @@ fn another_model_must_be_one_that_the_target_serves() {
     }
 }
 
-/// Does this to a query that is no probe, and waits otherwise; probes have a later `now-ms`.
+/// Runs this for a query that is no probe, and waits otherwise; probes have a later `now-ms`.
 pub(super) fn only_when_asked(what: &str) -> String {
     format!("{WAIT} (if (i64.lt_u (local.get 0) (i64.const 1000000000000)) (then {what}))")
 }

@@ -135,7 +135,7 @@ fn strs(list: &[String]) -> Vec<&str> {
     list.iter().map(String::as_str).collect()
 }
 
-/// What came before a question; before the first one, nothing.
+/// Converts the attempts before a question; none before the first.
 #[inline]
 pub(super) fn past(query: &core::Query) -> Option<wire::PastFacts> {
     let attempt = |a: &core::AttemptFacts| wire::Attempt {

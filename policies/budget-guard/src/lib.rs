@@ -120,7 +120,8 @@ impl BudgetGuard {
         })
     }
 
-    /// What the attempt is expected to cost; 0 where no price is known, or nothing is sent.
+    /// Returns the expected cost of the attempt in millionths of a USD; 0 without a known price, or when nothing is
+    /// sent.
     fn price_microusd(&self, decision: &Decision, query: &Query) -> u64 {
         let price = || {
             let candidate = self.roster.get(query, decision.backend()?)?;

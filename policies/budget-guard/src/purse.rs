@@ -5,7 +5,7 @@ use pointsman_sdk::{Counter, Spending, request};
 /// Put aside for what is under way: until the end of the minute after, when the host knows of most that it was spent.
 const UNDER_WAY: Counter = Counter::per_minute("budget-guard");
 
-/// How much of its cap a client has used.
+/// Degree to which a client has used its cap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Level {
     /// Below the first threshold.
@@ -40,7 +40,7 @@ impl<'a> Purse<'a> {
         Some(Self { client, now_ms, spent, under_way, own, cap })
     }
 
-    /// How much is used, by the two thresholds.
+    /// Returns the level by the two thresholds.
     pub fn level(&self, careful_at: f64, save_at: f64) -> Level {
         let used = self.spent.saturating_add(self.under_way);
         let is_below = |share: f64| (used as f64) < share * self.cap as f64;

@@ -1,4 +1,4 @@
-//! What an operator may set; see `README.md`.
+//! Settings of the policy; see `README.md`.
 
 use std::collections::BTreeMap;
 
@@ -59,7 +59,7 @@ impl Settings {
         }
     }
 
-    /// What each client of the table may spend a day, in millionths of a USD; none: as the configuration says.
+    /// Returns the daily cap of each client of the table, in millionths of a USD; `None`: as the configuration says.
     pub fn caps_microusd(&self, table: &Table) -> Result<Vec<Option<u64>>, String> {
         if let Some(stranger) = self.caps_usd.keys().find(|name| !table.clients.contains(name)) {
             return Err(format!("setting `caps_usd`: there is no [[client]] named {stranger:?}"));

@@ -12,7 +12,7 @@ use pointsman_sdk::settings::{self, within};
 use pointsman_sdk::{Candidate, Choose, Decision, Patience, Policy, Query, Roster, Table, Tier, note};
 use serde::Deserialize;
 
-/// What an operator may set; see `README.md`.
+/// Settings of the policy; see `README.md`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Settings {
@@ -72,7 +72,7 @@ impl Policy for Cheapest {
 }
 
 impl Cheapest {
-    /// What comes first is asked first; tried twice in vain, even the cheapest lets others go first.
+    /// Returns the sort key: smaller first. After two failed tries even the cheapest backend goes behind the others.
     fn rank(&self, c: &Candidate, query: &Query) -> (bool, bool, u64, u32) {
         let tries = query.tries(c.index());
         (tries >= 2, !self.is_in_time(c, query), price_microusd(c, query), tries)

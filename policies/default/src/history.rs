@@ -1,4 +1,4 @@
-//! What the attempts of this exchange say about the next one.
+//! Conclusions from the attempts of this exchange for the next one.
 
 use pointsman_sdk::{Attempt, Lane, Outcome};
 
@@ -46,18 +46,18 @@ impl<'a> History<'a> {
         self.attempts.iter().find(|a| a.lane == Lane::Emergency).map(|a| a.waits_before)
     }
 
-    /// Has this exchange tried it, in whatever lane?
+    /// Returns true if this exchange has tried it, in any lane.
     #[inline]
     pub fn tried(&self, backend: usize) -> bool {
         self.attempts.iter().any(|a| a.backend == backend)
     }
 
-    /// Was it the last one tried?
+    /// Returns true if it was the last one tried.
     pub fn is_last(&self, backend: usize) -> bool {
         self.attempts.last().is_some_and(|a| a.backend == backend)
     }
 
-    /// May another attempt there come to something else? Not after it said that it has no such model, or no room for
+    /// Returns true if another attempt there may succeed. Not after it said that it has no such model, or no room for
     /// this prompt.
     #[inline]
     pub fn usable(&self, backend: usize) -> bool {
@@ -65,7 +65,7 @@ impl<'a> History<'a> {
         !self.attempts.iter().any(|a| a.backend == backend && final_word(a.outcome))
     }
 
-    /// May the fallback lane use it (again)?
+    /// Returns true if the fallback lane may use it (again).
     pub fn may_fall_back_to(&self, backend: usize) -> bool {
         self.usable(backend)
             && self.count(|a| a.lane == Lane::Fallback && a.backend == backend) < Self::TRIES_PER_FALLBACK

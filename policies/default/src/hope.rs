@@ -1,4 +1,4 @@
-//! Whether waiting for a pool can pay, and how long it would take.
+//! Estimates of whether waiting for a pool can pay, and how long it would take.
 //!
 //! A limit that is reached, or a 429, ends at a known time: that is always worth counting on. An outage is not: nobody
 //! knows when it ends, so a backend that cools for one counts only while it is about to be tried again and has not
@@ -9,18 +9,18 @@ use pointsman_sdk::{NONE, Outcome, Query, Row, State};
 use crate::overload;
 use crate::pools::Candidate;
 
-/// What the rows of a pool without a ready backend promise.
+/// Prospects of a pool without a ready backend, from its rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hope {
-    /// When the first known to recover is ready, in ms.
+    /// Time until the first of known recovery is ready, in ms.
     soonest_ms: Option<u32>,
-    /// Is there one that may be ready any time, but does not say when?
+    /// One may be ready any time, but does not say when.
     any_time: bool,
-    /// Exchanges that wait already.
+    /// Number of exchanges that wait already.
     queued: u32,
     /// Requests a minute of all that are hoped for; none where one has no such limit.
     rpm: Option<u64>,
-    /// Does one of them cool?
+    /// One of them is cooling.
     is_cooling: bool,
 }
 
@@ -47,7 +47,7 @@ impl Hope {
         (hope.any_time || hope.soonest_ms.is_some()).then_some(hope)
     }
 
-    /// How long this exchange would wait, those before it in the queue included; where nobody says, one whole wait.
+    /// Expected wait of this exchange, those before it in the queue included; one whole wait where nothing is known.
     pub fn expected_ms(&self, one_wait_ms: u32) -> u64 {
         let known = self.soonest_ms.map(|ms| u64::from(ms) + self.queue_ms());
         match (known, self.any_time) {
@@ -57,7 +57,7 @@ impl Hope {
         }
     }
 
-    /// What this exchange sees of the line that it would join, where a wait of `target_ms` is a short one.
+    /// The queue as this exchange would join it, where a wait of `target_ms` counts as short.
     pub fn line(&self, expected_ms: u64, target_ms: u32) -> overload::View {
         let is_short = expected_ms <= u64::from(target_ms) || self.queued == 0;
         overload::View { is_short, is_cooling: self.is_cooling }
@@ -72,7 +72,7 @@ impl Hope {
     }
 }
 
-/// May this backend recover in a time worth waiting for?
+/// Returns true if this backend may recover in a time worth waiting for.
 fn is_hope(row: Row) -> bool {
     match row.state() {
         State::Throttled => true,
@@ -107,7 +107,7 @@ fn is_about_to_be_tried(row: Row) -> bool {
     is_soon && row.failures() < MANY_FAILURES
 }
 
-/// Does the backend cool for a reason that not even an emergency gets around: the key, the money, the model?
+/// Returns true if the backend is excluded (key, credit or model), which holds in an emergency too.
 pub fn is_hopeless(row: Row) -> bool {
     matches!(row.state(), State::Cooling | State::Probing)
         && matches!(row.cooldown_reason(), Outcome::Unauthorised | Outcome::OutOfCredit | Outcome::ModelMissing)

@@ -281,7 +281,7 @@ impl Question<'_> {
         Line::of(ids, self.query.now_ms)
     }
 
-    /// Has it not waited since it arrived, or since its last attempt?
+    /// Returns true if it has not waited since it arrived, or since its last attempt.
     fn is_joining(&self) -> bool {
         self.query.waits == self.query.attempts.last().map_or(0, |last| last.waits_before)
     }
@@ -312,7 +312,7 @@ fn lane_word(lane: Lane) -> &'static str {
     }
 }
 
-/// Is the backend in a state in which an attempt has a fair chance?
+/// Returns true in a state in which an attempt has a fair chance.
 fn is_healthy(row: Row) -> bool {
     const SICK_PERMILLE: u32 = 300;
     row.failures() == 0 && row.error_permille() < SICK_PERMILLE

@@ -1,4 +1,4 @@
-//! Whether a pool of primaries is in steady overload.
+//! Detection of steady overload of a pool of primaries.
 //!
 //! A line in front of a pool that is only busy for a while gets shorter again, and everybody in it is served for nothing.
 //! In steady overload it does not: what exceeds the capacity has to go to the fallback anyway, and a long line only makes
@@ -19,7 +19,7 @@ const INTERVAL_AGAIN_MS: u64 = 20_000;
 /// The same while a primary cools: when it is back, the line may get shorter.
 const INTERVAL_COOLING_MS: u64 = 180_000;
 
-/// How long an overload is remembered.
+/// Time for which an overload is remembered.
 const REMEMBERED_MS: u64 = 90_000;
 
 /// A line that nobody joined for so long does not stand.
@@ -44,12 +44,12 @@ pub struct Line {
     now_ms: u64,
 }
 
-/// What a newcomer that finds no ready primary sees of the line.
+/// The queue as a newcomer finds it that sees no ready primary.
 #[derive(Clone, Copy, Debug)]
 pub struct View {
     /// Would it be served within the target wait, or is nobody before it?
     pub is_short: bool,
-    /// Does a primary that is counted on cool?
+    /// A primary that is counted on is cooling.
     pub is_cooling: bool,
 }
 
@@ -99,8 +99,8 @@ impl Line {
         is_overloaded
     }
 
-    /// Did more requests join within the last minute than were served? A line that was not served at all waits for the end
-    /// of cooldowns.
+    /// Returns true if more requests joined within the last minute than were served. A queue that was not served at all
+    /// waits for the end of cooldowns.
     fn is_growing(self) -> bool {
         let served = self.in_last_minute("served");
         served > 0 && self.in_last_minute("joined") > served

@@ -1,4 +1,4 @@
-//! Which backends may serve which model, worked out once in `configure`.
+//! Backends that may serve each model, worked out once in `configure`.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use pointsman_sdk::{Load, Table, Tier, pool};
 pub struct Candidate {
     /// Index into the table's backends.
     pub index: usize,
-    /// What its load is measured against.
+    /// Limits that its load is measured against.
     pub load: Load,
 }
 
@@ -41,7 +41,7 @@ impl Pool {
         &self.candidates
     }
 
-    /// All weights together.
+    /// Sum of all weights.
     pub fn weight(&self) -> u32 {
         self.weights.last().copied().unwrap_or(0)
     }
@@ -55,9 +55,9 @@ impl Pool {
 /// Both tiers for one model.
 #[derive(Clone, Debug)]
 pub struct Pair {
-    /// Preferred.
+    /// Backends of the tier primary.
     pub primary: Pool,
-    /// What one would rather not use.
+    /// Backends of the tier fallback.
     pub fallback: Pool,
 }
 

@@ -6,7 +6,7 @@ use pointsman_core::http::framing::{Ambiguous, Fault, Framing};
 
 const MAX_HEAD_BYTES: usize = 512;
 
-/// How many bytes were good, and the fault that ended them.
+/// Returns the number of good bytes, and the fault that ended them.
 fn judge<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> (usize, Option<Fault>) {
     let mut framing = Framing::new(MAX_HEAD_BYTES);
     let (mut good, mut held) = (0, Vec::new());

@@ -35,7 +35,8 @@ columns! {
     State = "state", unknown: NONE;
     /// Milliseconds left of the cooldown; 0 when there is none.
     CooldownMs = "cooldown_ms", unknown: 0;
-    /// Why it cools, or has to be probed: an index into the outcomes vocabulary; 0 (`answered`) when neither.
+    /// Cause of the cooldown, or of the one that has to be probed: an index into the outcomes vocabulary; 0
+    /// (`answered`) without one.
     CooldownReason = "cooldown_reason", unknown: NONE;
     /// Milliseconds until it could take this request, cooldown and limits taken together; 0 now, `NONE` unknown.
     ReadyMs = "ready_ms", unknown: NONE;

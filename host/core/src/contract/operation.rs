@@ -1,8 +1,8 @@
-//! What a request asks for.
+//! Operations: the kinds of requests that backends serve.
 
 use serde::{Deserialize, Serialize};
 
-/// What a path asks for.
+/// The kind of request, recognised by its path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Operation {

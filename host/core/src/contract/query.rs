@@ -15,7 +15,7 @@ pub struct RequestFacts {
     pub operation: Operation,
     /// Index into the table's clients, or [`NONE`](super::NONE).
     pub client: u32,
-    /// Whether the client asked for a stream.
+    /// The client asked for a stream.
     pub streaming: bool,
     /// -100..=100, larger is more urgent.
     pub priority: i32,

@@ -42,7 +42,7 @@ impl Columns {
         Self::named(&COLUMNS[..WIDTH_OF_1_0_0])
     }
 
-    /// Are they those of version 1.0.0?
+    /// Returns true for the columns of version 1.0.0.
     pub fn are_of_1_0_0(&self) -> bool {
         self.names().eq(COLUMNS[..WIDTH_OF_1_0_0].iter().copied())
     }
@@ -60,7 +60,7 @@ impl Columns {
         self.0.as_ref().map_or(WIDTH, |recorded| recorded.names.len())
     }
 
-    /// Do rows have this column?
+    /// Returns true if rows have this column.
     pub fn have(&self, column: Column) -> bool {
         self.place(column).is_some()
     }
@@ -132,7 +132,7 @@ impl BackendRow {
         self.0[column as usize]
     }
 
-    /// Is the backend in this state?
+    /// Returns true if the backend is in this state.
     pub fn is(&self, state: RowState) -> bool {
         self.number(Column::State) == state as u32
     }
@@ -164,7 +164,7 @@ impl Rows {
         numbers.len().is_multiple_of(columns.width()).then(|| Self { columns: columns.clone(), numbers })
     }
 
-    /// What the numbers are.
+    /// Returns the columns of the rows.
     pub fn columns(&self) -> &Columns {
         &self.columns
     }
@@ -178,12 +178,12 @@ impl Rows {
         self.numbers
     }
 
-    /// How many there are.
+    /// Returns the number of rows.
     pub fn len(&self) -> usize {
         self.numbers.len() / self.columns.width()
     }
 
-    /// Is there none?
+    /// Returns true without any row.
     pub fn is_empty(&self) -> bool {
         self.numbers.is_empty()
     }
@@ -200,7 +200,7 @@ impl Rows {
         self.get(index).map_or(column.unknown(), |row| row.number(column))
     }
 
-    /// Is a backend in this state?
+    /// Returns true if the backend at this index is in this state.
     pub fn is(&self, index: usize, state: RowState) -> bool {
         self.number(index, Column::State) == state as u32
     }
@@ -249,7 +249,7 @@ impl<'a> Row<'a> {
         self.columns.place(column).map_or(column.unknown(), |place| self.numbers[place])
     }
 
-    /// Is the backend in this state?
+    /// Returns true if the backend is in this state.
     pub fn is(&self, state: RowState) -> bool {
         self.number(Column::State) == state as u32
     }
@@ -259,7 +259,7 @@ impl<'a> Row<'a> {
         BackendRow(Column::ALL.map(|column| self.number(column)))
     }
 
-    /// What the numbers are.
+    /// Returns the columns of the row.
     pub fn columns(&self) -> &'a Columns {
         self.columns
     }

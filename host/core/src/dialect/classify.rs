@@ -1,4 +1,4 @@
-//! What an upstream's answer means: status first, then the error's own words where they know better.
+//! Classification of an upstream's answer: by its status, and by the error's own words where they say more.
 
 use std::ops::RangeInclusive;
 
@@ -12,10 +12,10 @@ use crate::http::sse::Event;
 use crate::outcome::{Kind, Outcome};
 use crate::time::Timestamp;
 
-/// How much of an error body is worth having for [`classify`], in bytes.
+/// Bytes of an error body that [`classify`] reads.
 pub const BODY_PREFIX_BYTES: usize = 16 * 1024;
 
-/// What a response came to, by its head and the beginning of its body (at most [`BODY_PREFIX_BYTES`] are of use).
+/// Classifies a response by its head and the beginning of its body (at most [`BODY_PREFIX_BYTES`] are read).
 ///
 /// 1xx to 3xx are answers: a redirect is the client's to follow, so that no key goes where the operator did not send
 /// it. A 2xx whose JSON is an error is that error. An answer that passes unread is judged by its status alone.
@@ -54,7 +54,7 @@ pub fn classify_event(dialect: Dialect, event: &Event<'_>) -> Option<Outcome> {
     Some(in_band(dialect, 200, error, &HeaderMap::new(), Timestamp::default()))
 }
 
-/// Is this JSON an object that is an error: an `error` that is filled, or `"type":"error"`, and no answer beside it?
+/// Returns true if this JSON object is an error: a filled `error`, or `"type":"error"`, without an answer beside it.
 pub fn is_error(body: &[u8]) -> bool {
     let mut error = false;
     for (key, value) in json::members(body) {
@@ -116,7 +116,7 @@ struct Rule {
 }
 
 const ANY: &[RangeInclusive<u16>] = &[0..=599];
-/// Where a client's error may really be the account's or the model's.
+/// Statuses of client errors that may be errors of the account or the model.
 const CLIENT: &[RangeInclusive<u16>] = &[0..=0, 400..=404, 413..=413, 422..=422];
 
 /// First match wins. Codes come before phrases, because phrases are prose and change.

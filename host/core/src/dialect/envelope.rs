@@ -9,7 +9,7 @@ use crate::contract::Operation;
 /// The content type of every error body.
 pub const CONTENT_TYPE: &str = "application/json";
 
-/// What went wrong, as far as a client is concerned.
+/// Kind of error, from a client's view.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ErrorKind {
     /// No backend could take the request.
@@ -106,11 +106,11 @@ impl ErrorKind {
 /// An error to tell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Envelope<'a> {
-    /// What went wrong.
+    /// Kind of error.
     pub kind: ErrorKind,
     /// In place of the kind's own `type` and `code`: a policy's rejection has its own.
     pub kind_override: Option<&'a str>,
-    /// Who is to blame, what happened, what to do.
+    /// Message to the client: cause, event, advice.
     pub message: &'a str,
     /// The request's id, as in `x-request-id`.
     pub request_id: &'a str,

@@ -1,4 +1,4 @@
-//! What a request's body says, read without rebuilding it.
+//! Facts of a request's body, read without rebuilding it.
 //!
 //! Only a JSON object has facts. Any other body (multipart, binary, none, or text that is not JSON despite its content
 //! type) has none: its model is unknown and it passes untouched, so that the provider, not we, explains what is wrong.
@@ -16,33 +16,33 @@ use crate::http::json;
 /// that the estimate is near for both, and the braces around messages stand for the tokens a message costs anyhow.
 pub const BYTES_PER_TOKEN: usize = 4;
 
-/// What a picture, sound or file inside the prompt counts, in tokens, instead of the length of its base64.
+/// Tokens counted for a picture, sound or file inside the prompt, instead of the length of its base64.
 pub const TOKENS_PER_ATTACHMENT: usize = 1_000;
 
 /// Shorter strings are taken for text without a look at them, in bytes.
 const ATTACHMENT_MIN_BYTES: usize = 2_048;
 
-/// How much of a long string is looked at to tell base64 from text, in bytes.
+/// Bytes of a long string that are examined to tell base64 from text.
 const ATTACHMENT_PROBE_BYTES: usize = 256;
 
-/// What a body says. All of it is the client's word; none of it is trusted beyond routing and counting.
+/// Facts of a body. They are the client's word, and trusted only for routing and counting.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BodyFacts {
     /// The model asked for.
     pub model: Option<String>,
-    /// Is a stream wanted?
+    /// A stream is requested.
     pub stream: bool,
-    /// Does the client itself ask for the usage at the stream's end (`stream_options.include_usage`)?
+    /// The client itself asks for the usage at the stream's end (`stream_options.include_usage`).
     pub include_usage: bool,
     /// The most tokens the answer may have, by any of the names for it; 0: not said.
     pub max_tokens: u32,
-    /// How many answers are asked for (`n`), at least 1.
+    /// Number of answers requested (`n`), at least 1.
     pub answers: u32,
-    /// Are there tools the model may call?
+    /// The request offers tools to the model.
     pub has_tools: bool,
     /// Estimated tokens of the prompt, attachments included.
     pub prompt_tokens: u32,
-    /// Where the members are that may be spliced; none when the body is not a JSON object.
+    /// Places of the members that may be spliced; `None` when the body is not a JSON object.
     pub(super) spans: Option<Spans>,
 }
 
@@ -55,7 +55,7 @@ pub(super) struct Spans {
     pub(super) model: Option<Range<usize>>,
     /// The value of `stream_options`.
     pub(super) stream_options: Option<Range<usize>>,
-    /// Has the object any member at all?
+    /// The object has at least one member.
     pub(super) any: bool,
 }
 
@@ -83,7 +83,7 @@ impl BodyFacts {
         }
     }
 
-    /// Is the body a JSON object, so that a member can be changed?
+    /// Returns true if the body is a JSON object, so that a member can be changed.
     pub const fn is_object(&self) -> bool {
         self.spans.is_some()
     }
@@ -94,7 +94,7 @@ impl BodyFacts {
     }
 }
 
-/// Is this content type JSON (`application/json`, `application/vnd.x+json`, `text/json`)?
+/// Returns true for a content type of JSON (`application/json`, `application/vnd.x+json`, `text/json`).
 pub fn is_json(content_type: &str) -> bool {
     let essence = content_type.split(';').next().unwrap_or_default().trim();
     let subtype = essence.rsplit('/').next().unwrap_or_default();

@@ -1,4 +1,4 @@
-//! What an upstream says about its error, fit for logs and the journal: short, on one line, without secrets.
+//! Error messages of upstreams, made fit for logs and the journal: short, on one line, without secrets.
 
 use std::borrow::Cow;
 
@@ -7,7 +7,7 @@ use crate::http::json;
 /// The longest message kept, in characters.
 pub const MAX_MESSAGE_CHARS: usize = 300;
 
-/// How keys begin at the providers that mark them.
+/// Prefixes of API keys, at the providers that use them.
 const KEY_PREFIXES: [&str; 13] =
     ["sk-", "sk_", "pk-", "nvapi-", "gsk_", "xai-", "hf_", "r8_", "pplx-", "fw_", "AIza", "csk-", "eyJ"];
 

@@ -9,7 +9,7 @@ use super::registry::Dialect;
 use crate::contract::Operation;
 use crate::http::json;
 
-/// What is to be changed.
+/// Changes to make.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Change<'a> {
     /// The name to send in place of the model asked for.

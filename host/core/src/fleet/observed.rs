@@ -1,4 +1,4 @@
-//! What a recording tells of a moment, in place of what the fleet would tell: for scenarios of recorded exchanges.
+//! A recorded moment that the fleet shows in place of its own state: for simulations of recorded exchanges.
 
 use crate::contract::BackendRow;
 
@@ -11,7 +11,7 @@ pub struct Observed {
     pub seed: u64,
     /// The backend of which a permit can be had; none: of none.
     pub admits: Option<u32>,
-    /// Can a wait begin: is there room in the waiting line, and something to wait for?
+    /// True if a wait can begin: the queue has room, and there is something to wait for.
     pub can_wait: bool,
 }
 

@@ -19,11 +19,11 @@ struct Hostile;
 export!(Hostile with_types_in bindings);
 
 thread_local! {
-    /// What the operator's settings make every decision do.
+    /// Behaviour of every decision, by the operator's settings.
     static ALWAYS: RefCell<String> = const { RefCell::new(String::new()) };
     static QUESTIONS: Cell<u64> = const { Cell::new(0) };
     static HOARD: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
-    /// What was heard of an earlier request.
+    /// Text remembered from an earlier request.
     static SECRET: RefCell<String> = const { RefCell::new(String::new()) };
 }
 

@@ -9,7 +9,7 @@ use super::parts::{Part, Unfit, Verdict, Walked, Walker};
 use super::transcript::Transcript;
 use crate::http::sse::Event;
 
-/// What becomes of an event of the other answer.
+/// Treatment of an event of the resuming answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Emit {
     /// It goes on as it was received.
@@ -24,13 +24,13 @@ pub enum Emit {
 #[derive(Clone, Debug)]
 pub struct Joiner {
     told: Transcript,
-    /// How much of each text the other answer has said again.
+    /// Length of each text that the resuming answer has repeated so far.
     said: Vec<usize>,
     /// Marks it has made again.
     seen: BTreeSet<String>,
     /// It was given what was delivered; the tokens of that.
     prefilled: Option<u64>,
-    /// How much of what it was given it has said again, where it may be one of those servers that do.
+    /// Length of the prefill that it has repeated so far, while it may be a server that repeats it.
     echoed: Option<usize>,
     has_joined: bool,
     /// Nothing was delivered before, so that it is simply the answer.
@@ -58,17 +58,17 @@ impl Joiner {
         joiner
     }
 
-    /// Has anything new been said, so that the client gets it?
+    /// Returns true once the answer has new text, which the client gets.
     pub const fn has_joined(&self) -> bool {
         self.has_joined
     }
 
-    /// Is there nothing to join, because nothing was delivered before?
+    /// Returns true if nothing was delivered before, so that there is nothing to join.
     pub const fn is_first(&self) -> bool {
         self.is_first
     }
 
-    /// What was delivered, this answer's share included.
+    /// Returns the transcript, this answer's part included.
     pub const fn told(&self) -> &Transcript {
         &self.told
     }

@@ -3,7 +3,7 @@
 use serde_json::Value;
 use thiserror::Error;
 
-/// Why a stream cannot be continued, or another answer cannot continue it.
+/// The reason why a stream cannot be continued, or another answer cannot continue it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum Unfit {
     /// Several answers are woven into one stream.
@@ -34,9 +34,9 @@ pub enum Unfit {
 pub enum Part<'a> {
     /// Adds to a text; what is added to one channel is one text.
     Text {
-        /// Which text.
+        /// Channel of the text.
         channel: &'a str,
-        /// What is added.
+        /// Text that is added.
         text: &'a str,
     },
     /// Opens, names or closes something.
@@ -47,7 +47,7 @@ pub enum Part<'a> {
     End,
 }
 
-/// What becomes of a part.
+/// Treatment of a part.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// It stays.
@@ -60,7 +60,7 @@ pub enum Verdict {
     Drop,
 }
 
-/// What was found in an event.
+/// Contents of an event.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Walked {
     /// Parts.

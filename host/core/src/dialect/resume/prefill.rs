@@ -77,7 +77,7 @@ fn with_message(body: &Bytes, message: &Value) -> Option<Bytes> {
     Some(insert(body, end_of(body, messages) - 1, &format!(",{message}")))
 }
 
-/// Where this part of the body ends in it.
+/// Finds where this part of the body ends in it.
 fn end_of(body: &[u8], part: &[u8]) -> usize {
     part.as_ptr() as usize - body.as_ptr() as usize + part.len()
 }

@@ -1,4 +1,4 @@
-//! Whatever is cut wherever: the client gets the uncut text, or nothing of the other answer.
+//! Properties of resuming, for any cut at any place: the client gets the uncut text, or nothing of the other answer.
 
 use std::collections::BTreeMap;
 
@@ -146,7 +146,7 @@ fn responses(answer: &Says, style: &Style<'_>) -> Vec<String> {
     events
 }
 
-/// Where the events begin that say that the answer ends.
+/// Finds the first event that ends the answer.
 fn end_of(events: &[String]) -> usize {
     let is_end = |e: &String| ["\"stop\"", "message_delta", "response.completed"].iter().any(|word| e.contains(word));
     events.iter().position(is_end).expect("every answer ends")
@@ -181,7 +181,7 @@ fn transcript(dialect: Dialect, operation: Operation, events: &str) -> Transcrip
     told
 }
 
-/// What the client gets of the other answer, and whether it was refused.
+/// Returns the part of the other answer that the client gets, and whether it was refused.
 fn joined(joiner: &mut Joiner, events: &str, cuts: &[usize]) -> Result<String, Unfit> {
     let mut out = String::new();
     let mut end = Ok(());
@@ -199,7 +199,7 @@ fn joined(joiner: &mut Joiner, events: &str, cuts: &[usize]) -> Result<String, U
     end.map(|()| out)
 }
 
-/// What a client makes of a stream: every text whole, every structural event as often as it comes.
+/// Reads a stream as a client does: every text whole, every structural event as often as it comes.
 fn understood(
     dialect: Dialect,
     operation: Operation,

@@ -1,4 +1,4 @@
-//! What was delivered of one stream.
+//! The delivered part of one stream.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,7 +19,7 @@ const MAX_PIECES: usize = 4_096;
 /// Bytes of answer text that count as one token where nobody counted.
 const BYTES_PER_TOKEN: u64 = 4;
 
-/// What was delivered of one stream: its texts, its structure, and the names it gave to things.
+/// The delivered part of one stream: its texts, its structure, and the names it used.
 #[derive(Clone, Debug)]
 pub struct Transcript {
     /// None where the stream passes unread.
@@ -49,7 +49,7 @@ pub struct Names {
 }
 
 impl Transcript {
-    /// Of a stream that such a backend answers such a request with; nothing was delivered yet.
+    /// Creates the transcript of a stream in this dialect for this operation, with nothing delivered.
     pub fn new(dialect: Dialect, operation: Operation) -> Self {
         let format = dialect.format().stream(operation).resumable();
         Self {
@@ -77,12 +77,12 @@ impl Transcript {
         }
     }
 
-    /// Was any event delivered?
+    /// Returns true once an event was delivered.
     pub const fn has_begun(&self) -> bool {
         self.has_begun
     }
 
-    /// Why nothing can continue it; none when something can.
+    /// Returns the reason why nothing can continue it, if so.
     pub const fn unfit(&self) -> Option<Unfit> {
         self.unfit
     }

@@ -86,19 +86,19 @@ pub struct Translation {
 /// A field that has no counterpart: the client's, and why; or, of an answer, the upstream's.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub struct Untranslatable {
-    /// Where it stands, as in `messages[2].content[0].type`; empty for the whole body.
+    /// Path of the field, as in `messages[2].content[0].type`; empty for the whole body.
     pub path: String,
     why: Cow<'static, str>,
 }
 
-/// How the answer to a translated request is translated back.
+/// Facts for translating the answer of a translated request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answers {
     /// The way its request went.
     pub translation: Translation,
-    /// Was a stream asked for?
+    /// A stream was requested.
     pub stream: bool,
-    /// Did the client of a chat stream ask for the usage?
+    /// The client of a chat stream asked for the usage.
     pub include_usage: bool,
     /// The model that was asked for upstream, should the answer not name its own.
     pub model: String,

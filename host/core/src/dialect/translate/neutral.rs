@@ -38,11 +38,11 @@ pub struct Request<'a> {
     pub temperature: Option<Json<'a>>,
     /// The sampling nucleus, a number.
     pub top_p: Option<Json<'a>>,
-    /// Who the client's user is, for the provider's abuse watch.
+    /// User of the client, for the provider's abuse detection.
     pub user: Option<Cow<'a, str>>,
     /// The JSON schema that the answer must keep to.
     pub schema: Option<Json<'a>>,
-    /// How hard to think.
+    /// Reasoning effort.
     pub effort: Option<Effort>,
     /// Whether a stream is asked for.
     pub stream: bool,
@@ -124,7 +124,7 @@ pub struct Tool<'a> {
     pub strict: Option<bool>,
 }
 
-/// Whether and which tools the model is to call.
+/// Tools that the model must, may or must not call.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Choice<'a> {
     /// As the model likes.
@@ -176,7 +176,7 @@ pub struct Head<'a> {
     pub model: Cow<'a, str>,
 }
 
-/// Why an answer ended.
+/// Finish reason of an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Stop<'a> {
     /// It is complete.

@@ -40,7 +40,7 @@ impl<'a> Field<'a> {
         }
     }
 
-    /// Is it a text, and one of these?
+    /// Returns true if it is a text, and one of these.
     pub(in crate::dialect) fn is_one_of(&self, words: &[&str]) -> bool {
         self.text().is_ok_and(|text| words.contains(&&*text))
     }

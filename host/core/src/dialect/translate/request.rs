@@ -14,7 +14,7 @@ pub const DEFAULT_MAX_TOKENS: u64 = 8_192;
 pub struct Translated {
     /// The body for the backend.
     pub body: Bytes,
-    /// How its answer is to be translated.
+    /// Facts for translating its answer.
     pub answers: Answers,
 }
 

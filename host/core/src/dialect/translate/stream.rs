@@ -42,7 +42,7 @@ impl Stream {
         self.reader.read(event, &mut |news| writer.write(news, out))
     }
 
-    /// Has the model said why it stopped? What follows is formalities.
+    /// Returns true once the model has given its finish reason. Only formal events follow.
     pub fn finished(&self) -> bool {
         self.writer.has_stopped()
     }

@@ -1,4 +1,4 @@
-//! What an answer used, read from the bytes that go by: of a stream by its events, of any other body by its chunks.
+//! Usage of an answer, read from the bytes that pass: of a stream by its events, of any other body by its chunks.
 
 mod body;
 mod stream;

@@ -10,7 +10,7 @@ use crate::record::Usage;
 /// Bytes of answer text that count as one token where the provider does not count.
 const BYTES_PER_TOKEN: u64 = 4;
 
-/// What an event of a stream is to the relay.
+/// Kind of an event of a stream, for the relay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sight {
     /// It carries text, a tool call or anything else a user would miss.
@@ -98,7 +98,7 @@ impl StreamTap {
         }
     }
 
-    /// Has the model said why it stopped?
+    /// Returns true once the model has given its finish reason.
     pub const fn finished(&self) -> bool {
         self.tally.finished
     }
@@ -109,12 +109,12 @@ impl StreamTap {
         self.tally.done || self.format.is_opaque()
     }
 
-    /// Does this dialect end a stream with an event of its own?
+    /// Returns true if streams of this dialect end with an event of their own.
     pub fn has_end(&self) -> bool {
         !self.format.is_opaque()
     }
 
-    /// What a stream whose model had finished lacks when it just stops: the end that its clients wait for.
+    /// Returns the end event that a stream lacks that just stopped after its finish reason.
     pub fn missing_end(&self) -> &'static [u8] {
         self.format.missing_end()
     }
@@ -124,7 +124,7 @@ impl StreamTap {
         self.tally.content_events
     }
 
-    /// What was used so far: as told; estimated where the stream did not get to tell it and content has flowed.
+    /// Returns the usage so far: as reported, or estimated where content has come and the stream did not report it.
     pub fn usage(&self, prompt_tokens_estimate: u32) -> Usage {
         let tally = &self.tally;
         let mut usage = tally.counts.usage();

@@ -45,7 +45,7 @@ pub(super) fn stop<'a>(reason: Option<&str>, sequence: Option<Cow<'a, str>>) -> 
     }
 }
 
-/// What this object says, and for the rest what was told before.
+/// Reads the usage of this object; missing numbers keep their earlier values.
 pub(super) fn usage(mut told: Object<'_>, before: Usage) -> Usage {
     let mut count = |name| told.take(name).and_then(|f| f.count().ok());
     let uncached = before.input.saturating_sub(before.cached).saturating_sub(before.written);

@@ -9,7 +9,7 @@ use crate::dialect::translate::read::{Field, Object, Read};
 /// Members of a block that make no difference to the answer.
 const HARMLESS: &[&str] = &["cache_control"];
 
-/// How a failed tool is told to a model whose API has no mark for it.
+/// Text for a failed tool, for a model whose API has no flag for it.
 const TOOL_FAILED: &str = "The tool call failed.";
 
 /// An array of blocks; text alone stands for one block.
@@ -78,7 +78,7 @@ fn open<'a>(field: Field<'a>) -> Read<(Field<'a>, Object<'a>)> {
     Ok((block.need("type")?, block))
 }
 
-/// What tools answered comes first, in a turn of its own; then what the user says.
+/// Splits a user message: tool results come first, in a turn of their own, then the user's text.
 fn user<'a>(field: Field<'a>, turns: &mut Vec<Turn<'a>>) -> Read<()> {
     let blocks = match content(field.clone())? {
         Content::Text(text) => {

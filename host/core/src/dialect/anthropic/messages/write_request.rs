@@ -196,7 +196,7 @@ fn tool<'a>(tool: &'a Tool<'a>) -> ToolOut<'a> {
     ToolOut { name, description: description.as_deref(), input_schema: schema, strict: *strict }
 }
 
-/// Where parallel calls are forbidden but nothing is chosen, the choice is the model's.
+/// Writes `tool_choice`. Where parallel calls are forbidden but nothing is chosen, the choice is the model's.
 fn choice<'a>(request: &'a Request<'a>) -> Option<ChoiceOut<'a>> {
     let (kind, name) = match (&request.choice, request.one_call) {
         (None, false) => return None,

@@ -39,7 +39,7 @@ enum Open {
     Call { number: usize, input: String },
 }
 
-/// What waits for the block under way.
+/// Content that waits for the open block to end.
 #[derive(Debug)]
 enum Held {
     Text(String),
@@ -165,7 +165,7 @@ impl Writer {
         }
     }
 
-    /// May the block under way be ended? A call whose input is no whole JSON has more to come.
+    /// Returns true if the open block may end. A call whose input is not complete JSON has more to come.
     fn is_complete(&self) -> bool {
         match &self.open {
             Open::Nothing | Open::Text => true,

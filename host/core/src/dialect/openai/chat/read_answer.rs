@@ -49,7 +49,8 @@ pub(super) fn matched<'a>(choice: &mut Object<'a>) -> Option<Cow<'a, str>> {
     choice.take("stop_reason").and_then(|f| f.text().ok())
 }
 
-/// Why a chat answer ended. With a function chosen by the client, OpenAI says `stop` though a tool is called.
+/// Reads the finish reason of a chat answer. With a function chosen by the client, OpenAI says `stop` though a tool is
+/// called.
 pub(super) fn stop<'a>(reason: Option<&str>, matched: Option<Cow<'a, str>>, calls: bool, refused: bool) -> Stop<'a> {
     match reason {
         _ if refused => Stop::Refusal,

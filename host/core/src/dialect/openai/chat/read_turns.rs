@@ -6,7 +6,7 @@ use crate::dialect::translate::Api;
 use crate::dialect::translate::neutral::{Call, Json, PDF, Part, ToolResult, Turn};
 use crate::dialect::translate::read::{Field, Object, Read};
 
-/// What an assistant message may have beside its words: thoughts that no other model can use.
+/// Fields of an assistant message that are dropped: reasoning that no other model can use.
 const THOUGHTS: &[&str] = &["reasoning", "reasoning_content", "reasoning_details"];
 
 type Conversation<'a> = (Vec<Cow<'a, str>>, Vec<Turn<'a>>);
@@ -167,7 +167,7 @@ fn assistant<'a>(field: &Field<'a>, message: &mut Object<'a>) -> Read<Turn<'a>> 
     Ok(Turn::Assistant { texts, calls })
 }
 
-/// What an assistant said: a text, or an array of text and refusal parts.
+/// Reads an assistant's content: a text, or an array of text and refusal parts.
 fn said<'a>(content: Field<'a>) -> Read<Vec<Cow<'a, str>>> {
     if content.is_string() {
         return texts(content);

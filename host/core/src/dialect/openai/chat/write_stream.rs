@@ -18,7 +18,7 @@ pub(super) struct Writer {
     created: u64,
     include_usage: bool,
     usage: Usage,
-    /// Of each tool call, has any of its input been written?
+    /// For each tool call, true once some of its input was written.
     inputs: Vec<bool>,
     stopped: bool,
     ended: bool,

@@ -13,7 +13,7 @@ const MAX_WAITS: u32 = 8;
 #[derive(Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Settings {
-    /// How long a request waits for a primary, all its waits together, in ms.
+    /// Total time that a request waits for a primary, in ms.
     primary_wait_ms: u32,
 }
 
@@ -26,7 +26,7 @@ impl Default for Settings {
 /// Everything that is known before the first question.
 struct Chooser {
     settings: Settings,
-    /// What each backend's load is measured against, by its index in the table.
+    /// Limits that each backend's load is measured against, by its index in the table.
     loads: Vec<Load>,
     primaries: Vec<usize>,
     fallbacks: Vec<usize>,
