@@ -26,7 +26,7 @@ pub(super) struct Endpoint {
     pub answer: Content,
     /// Statuses besides 200 and those that every path may answer with, and what each means.
     pub errors: &'static [(u16, &'static str)],
-    /// Whether it is answered without the token.
+    /// True if it is answered without the token.
     pub is_open: bool,
     handler: fn() -> MethodRouter<AdminState>,
 }

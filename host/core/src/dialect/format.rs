@@ -26,17 +26,17 @@ pub trait WireFormat: fmt::Debug + Send + Sync {
     /// Its operations, each with the end of its path. The first match counts.
     fn operations(&self) -> &'static [(&'static str, Operation)];
 
-    /// Whether requests and answers pass unread: any operation, no models, no usage, judged by status alone.
+    /// Returns true if requests and answers pass unread: any operation, no models, no usage, judged by status alone.
     fn is_opaque(&self) -> bool {
         false
     }
 
-    /// Whether requests of this operation can be sent as they are.
+    /// Returns true if requests of this operation can be sent as they are.
     fn takes(&self, operation: Operation) -> bool {
         operation == Operation::Other || self.operations().iter().any(|(_, own)| *own == operation)
     }
 
-    /// Whether tokens are counted in answers of this operation.
+    /// Returns true if tokens are counted in answers of this operation.
     fn reads_usage(&self, operation: Operation) -> bool {
         !self.is_opaque() && operation != Operation::Other
     }
@@ -59,12 +59,12 @@ pub trait WireFormat: fmt::Debug + Send + Sync {
         None
     }
 
-    /// Whether a client with these headers speaks this dialect, where its path does not tell.
+    /// Returns true if a client with these headers speaks this dialect, where its path does not tell.
     fn is_spoken_by(&self, _headers: &HeaderMap) -> bool {
         false
     }
 
-    /// Whether a stream of this operation tells its usage only if asked to (`stream_options`).
+    /// Returns true if a stream of this operation tells its usage only if asked to (`stream_options`).
     fn has_usage_option(&self, _operation: Operation) -> bool {
         false
     }
@@ -98,7 +98,7 @@ pub trait WireFormat: fmt::Debug + Send + Sync {
         b"\"error\""
     }
 
-    /// Whether the body of a success is an error.
+    /// Returns true if the body of a success is an error.
     fn is_error(&self, body: &[u8]) -> bool {
         classify::is_error(body)
     }
@@ -161,7 +161,7 @@ pub trait StreamFormat: fmt::Debug + Send + Sync {
     /// Reads an event, and adds what it carries to the tally. It never allocates, and reads each byte at most once.
     fn see(&self, tally: &mut Tally, name: Option<&[u8]>, data: &[u8]) -> Sight;
 
-    /// Whether events pass unread: no usage, and the end of the body is the end of the stream.
+    /// Returns true if events pass unread: no usage, and the end of the body is the end of the stream.
     fn is_opaque(&self) -> bool {
         false
     }
@@ -206,7 +206,7 @@ pub trait Resumable: fmt::Debug + Send + Sync {
         None
     }
 
-    /// Whether this mark opens something in the place of a text that was given as the beginning of the answer.
+    /// Returns true if this mark opens something in the place of a text that was given as the beginning of the answer.
     fn opens_instead_of_prefill(&self, _mark: &str) -> bool {
         false
     }

@@ -83,7 +83,7 @@ impl Dialect {
         self.0 as usize
     }
 
-    /// What is particular to it.
+    /// Returns the implementation of the format.
     pub fn format(self) -> &'static dyn WireFormat {
         match BUILT_IN.get(self.index()) {
             Some(format) => *format,
@@ -91,7 +91,7 @@ impl Dialect {
         }
     }
 
-    /// Whether requests and answers pass unread.
+    /// Returns true if requests and answers pass unread.
     pub fn is_opaque(self) -> bool {
         self.format().is_opaque()
     }

@@ -85,7 +85,7 @@ impl<'j> Walker<'j> {
         self.walked
     }
 
-    /// Whether a text of this event was shortened, so that what is told about it elsewhere no longer fits.
+    /// Returns true if a text of this event was shortened, so that what is told about it elsewhere no longer fits.
     pub const fn was_cut(&self) -> bool {
         self.was_cut
     }
@@ -128,7 +128,7 @@ impl<'j> Walker<'j> {
     }
 }
 
-/// Whether a value holds anything: not null, not false, not empty.
+/// Returns true if a value holds anything: not null, not false, not empty.
 pub(in crate::dialect) fn is_filled(value: &Value) -> bool {
     match value {
         Value::Null => false,

@@ -69,27 +69,27 @@ pub trait StreamWriter: fmt::Debug + Send + Sync {
     /// It cannot be said in this order.
     fn write(&mut self, news: News<'_>, out: &mut BytesMut) -> Read<()>;
 
-    /// Whether the model said why it stopped.
+    /// Returns true if the model said why it stopped.
     fn has_stopped(&self) -> bool;
 
     /// Adds the end that clients wait for, unless it was written or the model never said that it had finished.
     fn finish(&mut self, out: &mut BytesMut);
 }
 
-/// What readers have to know of the API that they read a request for.
+/// Facts that readers need about the API of a request.
 #[derive(Debug)]
 pub struct Api {
     /// Its name in error texts.
     pub name: &'static str,
     /// The most stop sequences of a request.
     pub max_stop_sequences: usize,
-    /// Whether a stop sequence may be blank.
+    /// True if a stop sequence may be blank.
     pub takes_blank_stop_sequences: bool,
     /// The highest temperature.
     pub max_temperature: f64,
-    /// Whether instructions may come after the conversation has begun.
+    /// True if instructions may come after the conversation has begun.
     pub takes_late_instructions: bool,
-    /// Whether it continues a last message of the assistant; otherwise it answers it.
+    /// True if it continues a last message of the assistant; otherwise it answers it.
     pub continues_the_assistant: bool,
     /// Media types of pictures, and their names in error texts; none: any.
     pub pictures: Option<(&'static [&'static str], &'static str)>,

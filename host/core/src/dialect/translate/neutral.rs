@@ -26,7 +26,7 @@ pub struct Request<'a> {
     pub turns: Vec<Turn<'a>>,
     /// Tools that the model may call.
     pub tools: Vec<Tool<'a>>,
-    /// Whether and which of them it is to call.
+    /// Rule on calling them.
     pub choice: Option<Choice<'a>>,
     /// At most one tool call at a time.
     pub one_call: bool,
@@ -44,7 +44,7 @@ pub struct Request<'a> {
     pub schema: Option<Json<'a>>,
     /// Reasoning effort.
     pub effort: Option<Effort>,
-    /// Whether a stream is asked for.
+    /// True if a stream is asked for.
     pub stream: bool,
     /// The client of a chat stream asked for the usage.
     pub include_usage: bool,
@@ -120,7 +120,7 @@ pub struct Tool<'a> {
     pub description: Option<Cow<'a, str>>,
     /// Its input's JSON schema.
     pub schema: Json<'a>,
-    /// Whether calls must keep to the schema.
+    /// True if calls must keep to the schema.
     pub strict: Option<bool>,
 }
 
@@ -137,7 +137,7 @@ pub enum Choice<'a> {
     Tool(Cow<'a, str>),
 }
 
-/// How hard to think; most APIs have the same words.
+/// Reasoning effort; most APIs have the same names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effort {
     /// `low`
@@ -161,7 +161,7 @@ pub struct Answer<'a> {
     pub text: Option<Cow<'a, str>>,
     /// Its tool calls.
     pub calls: Vec<Call<'a>>,
-    /// Why it ended.
+    /// Finish reason of the answer.
     pub stop: Stop<'a>,
     /// Its tokens.
     pub usage: Usage,

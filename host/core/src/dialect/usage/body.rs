@@ -17,7 +17,7 @@ pub struct BodyTap {
     depth: u32,
     /// The next string at depth 1 is a member's name.
     name_next: bool,
-    /// How much of the usage's name the current name has matched; none when it has gone another way.
+    /// Length of the usage's name that the current name has matched; `None` after a mismatch.
     matched: Option<usize>,
     /// The value that begins is the usage.
     wanted: bool,

@@ -34,7 +34,7 @@ pub struct StreamTap {
     tally: Tally,
 }
 
-/// What the events of one stream added up to so far.
+/// Sums over the events of one stream.
 #[derive(Clone, Debug, Default)]
 pub struct Tally {
     counts: Counts,
@@ -103,8 +103,8 @@ impl StreamTap {
         self.tally.finished
     }
 
-    /// Has the stream ended the way this dialect ends a stream? An end before that is a cut. A stream that passes unread has
-    /// no such way: its end is its end.
+    /// Returns true if the stream has ended with the dialect's end event. An end without it is a cut. A stream that
+    /// passes unread has no end event, and always ends well.
     pub fn ended_well(&self) -> bool {
         self.tally.done || self.format.is_opaque()
     }
