@@ -89,8 +89,8 @@ impl Outside for Day {
             max_tokens: 0,
             client: NONE,
             session: (self.unit() * 500.0) as u64,
-            crosses: false,
-            acts: false,
+            translatable: false,
+            idempotent: true,
         };
         let (path, session) = ("/v1/chat/completions".to_owned(), Some(format!("s{}", facts.session)));
         let texts = Arc::new(Texts { model: "m".to_owned(), path, session, ..Texts::default() });

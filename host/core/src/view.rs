@@ -75,8 +75,8 @@ impl View {
     }
 
     /// Returns true if a backend may serve this for free. `crosses`: the request may be translated.
-    pub fn serves_free(&self, model: &Arc<str>, operation: Operation, crosses: bool) -> bool {
-        let want = if crosses { self.want_across(model, operation, 0) } else { self.want(model, operation, 0) };
+    pub fn serves_free(&self, model: &Arc<str>, operation: Operation, translatable: bool) -> bool {
+        let want = if translatable { self.want_across(model, operation, 0) } else { self.want(model, operation, 0) };
         want.candidates.iter().any(|index| self.backend(*index).is_free(model))
     }
 

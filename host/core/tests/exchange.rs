@@ -39,8 +39,8 @@ fn facts() -> Facts {
         max_tokens: 0,
         client: u32::MAX,
         session: 0,
-        crosses: false,
-        acts: false,
+        translatable: false,
+        idempotent: true,
     }
 }
 
@@ -708,7 +708,7 @@ fn what_acts_is_not_sent_again_after_it_may_have_acted() {
             Budgets::default(),
             3,
         );
-        let facts = Facts { acts: true, ..facts() };
+        let facts = Facts { idempotent: false, ..facts() };
         s.exchange = Exchange::new(s.now, s.view.clone(), &"m".into(), facts, Budgets::default(), STREAMS);
         s.step(Event::Arrived);
         assert!(matches!(s.says(primary(0)), Action::Send(_)));

@@ -50,8 +50,8 @@ fn scene() -> Scene {
         max_tokens: 0,
         client: u32::MAX,
         session: 0,
-        crosses: false,
-        acts: false,
+        translatable: false,
+        idempotent: true,
     };
     let streams = StreamDefaults { commit: Commit::FirstContent, resume: Resume::None };
     let exchange = Exchange::new(NOW, view, &"big".into(), facts, Budgets::default(), streams);

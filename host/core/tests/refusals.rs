@@ -31,7 +31,7 @@ fn backend(id: &str, tier: Tier, dialect: Dialect, routes: &[(&str, &str)]) -> B
     }
 }
 
-fn facts(operation: Operation, crosses: bool) -> Facts {
+fn facts(operation: Operation, translatable: bool) -> Facts {
     Facts {
         operation,
         streaming: false,
@@ -40,8 +40,8 @@ fn facts(operation: Operation, crosses: bool) -> Facts {
         max_tokens: 0,
         client: u32::MAX,
         session: 0,
-        crosses,
-        acts: false,
+        translatable,
+        idempotent: true,
     }
 }
 
@@ -102,7 +102,7 @@ proptest! {
         embeddings in any::<bool>(),
         model in prop::sample::select(vec!["gpt-5", "llama", "m", "unknown"]),
         operation in 0..Operation::ALL.len(),
-        crosses in any::<bool>(),
+        translatable in any::<bool>(),
     ) {
         let of = |(n, dialect): (usize, &usize)| {
             let mut routes = vec![("m", "m"), ("gpt-*", if excepts { "" } else { "gpt-*" })];
@@ -116,9 +116,9 @@ proptest! {
         let mut fleet = Fleet::new(Settings::default(), 1);
         let view: Arc<View> = fleet.adopt(Arc::new(Table::new(backends.clone(), Vec::new())), Settings::default());
         let operation = Operation::ALL[operation];
-        let want = if crosses { view.want_across(&model.into(), operation, 1) } else { view.want(&model.into(), operation, 1) };
+        let want = if translatable { view.want_across(&model.into(), operation, 1) } else { view.want(&model.into(), operation, 1) };
         let suited: Vec<u32> = (0..).zip(&backends)
-            .filter(|(_, backend)| Unsuited::of(backend, model, operation, crosses).is_none())
+            .filter(|(_, backend)| Unsuited::of(backend, model, operation, translatable).is_none())
             .map(|(index, _)| index)
             .collect();
         prop_assert_eq!(&*want.candidates, &*suited);

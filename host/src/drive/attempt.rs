@@ -18,8 +18,8 @@ use pointsman_core::time::Timestamp;
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-use super::live::Live;
-use super::request::Asked;
+use super::in_flight::InFlight;
+use super::request::ProxyRequest;
 use super::snapshot::Target;
 use crate::upstream::{Answer, Lease, Reuse, SendError};
 
@@ -44,14 +44,14 @@ pub struct UpstreamAttempt {
 impl UpstreamAttempt {
     /// Sends the request and runs the attempt until its commit or its end; one that resumes joins what was `told`.
     pub async fn begin(
-        live: &Live,
+        in_flight: &InFlight,
         target: &Target,
         sending: &Sending,
         told: Option<&Transcript>,
     ) -> (Box<Self>, Output) {
-        let mut begun = Box::new(Self::new(live, target, sending, told));
+        let mut begun = Box::new(Self::new(in_flight, target, sending, told));
         let limit = begun.instant(begun.attempt.wake_at());
-        let sent = tokio::time::timeout_at(limit, send(live.asked(), target, sending, &begun.attempt)).await;
+        let sent = tokio::time::timeout_at(limit, send(in_flight.request(), target, sending, &begun.attempt)).await;
         let input = match sent {
             Ok(Ok(answer)) => begun.head(answer),
             Ok(Err(outcome)) => Input::SendFailed(outcome),
@@ -60,7 +60,7 @@ impl UpstreamAttempt {
         let mut output = begun.step(input);
         let (requests, tokens) = begun.attempt.limits_left();
         if requests.is_some() || tokens.is_some() {
-            live.learn(requests, tokens);
+            in_flight.learn(requests, tokens);
         }
         while matches!(output, Output::Wait) {
             output = std::future::poll_fn(|cx| begun.poll_output(cx)).await;
@@ -68,10 +68,10 @@ impl UpstreamAttempt {
         (begun, output)
     }
 
-    fn new(live: &Live, target: &Target, sending: &Sending, told: Option<&Transcript>) -> Self {
-        let (started, started_at) = (live.proxy().clock.now(), Instant::now());
-        let capabilities = &live.snapshot().view.backend(sending.backend).capabilities;
-        let request = live.asked().client_request();
+    fn new(in_flight: &InFlight, target: &Target, sending: &Sending, told: Option<&Transcript>) -> Self {
+        let (started, started_at) = (in_flight.proxy().clock.now(), Instant::now());
+        let capabilities = &in_flight.snapshot().view.backend(sending.backend).capabilities;
+        let request = in_flight.request().client_request();
         Self {
             attempt: Attempt::new(started, &request, &target.endpoint, capabilities, sending, told),
             started,
@@ -79,7 +79,7 @@ impl UpstreamAttempt {
             body: None,
             lease: None,
             timer: None,
-            shutdown: live.proxy().cut.clone(),
+            shutdown: in_flight.proxy().cut.clone(),
             shutting_down: None,
         }
     }
@@ -199,11 +199,16 @@ impl UpstreamAttempt {
 ///
 /// A kept connection that the upstream closed just when it was used again says nothing about the upstream (RFC 9112
 /// section 9.5): a request that changes nothing there is sent once more on a fresh one.
-async fn send(asked: &Asked, target: &Target, sending: &Sending, attempt: &Attempt) -> Result<Answer, Outcome> {
-    let build = || attempt.request(&asked.client_request(), &target.endpoint).map(|request| request.map(Full::new));
+async fn send(
+    request: &ProxyRequest,
+    target: &Target,
+    sending: &Sending,
+    attempt: &Attempt,
+) -> Result<Answer, Outcome> {
+    let build = || attempt.request(&request.client_request(), &target.endpoint).map(|request| request.map(Full::new));
     let connect = sending.timeouts.connect;
     match target.origin.send(build()?, connect, Reuse::Kept).await {
-        Err(SendError::Reset { reused: true, .. }) if !asked.acts() => {
+        Err(SendError::Reset { reused: true, .. }) if request.is_idempotent() => {
             target.origin.send(build()?, connect, Reuse::Fresh).await.map_err(|error| outcome_of(&error))
         }
         sent => sent.map_err(|error| outcome_of(&error)),

@@ -13,7 +13,7 @@ use pointsman_core::exchange::{Action, Event, Refusal, Sending};
 use pointsman_core::table::Lane;
 
 use super::attempt::UpstreamAttempt;
-use super::live::Live;
+use super::in_flight::InFlight;
 use super::relay::is_event_stream;
 
 /// What there is for the client.
@@ -40,25 +40,25 @@ pub struct ServedBy {
 
 /// Runs an exchange from this action on; `told` is what the client has of a broken answer, which further attempts join.
 pub async fn run_until_response(
-    mut live: Box<Live>,
+    mut in_flight: Box<InFlight>,
     mut action: Action,
     told: Option<Transcript>,
-) -> (Box<Live>, ExchangeResponse) {
+) -> (Box<InFlight>, ExchangeResponse) {
     let mut refusal = None;
     let response = loop {
         action = match action {
             Action::Ask(query) => {
-                let decision = live.decide(query);
-                live.step(Event::Decided(decision))
+                let decision = in_flight.decide(query);
+                in_flight.step(Event::Decided(decision))
             }
             Action::Wait { ticket, max } => {
-                let line = live.proxy().line.clone();
+                let line = in_flight.proxy().line.clone();
                 match line.wait(ticket, max).await {
-                    Some(permit) => live.step(Event::Granted(permit)),
-                    None => live.step(Event::WaitOver),
+                    Some(permit) => in_flight.step(Event::Granted(permit)),
+                    None => in_flight.step(Event::WaitOver),
                 }
             }
-            Action::Send(sending) => match send(&mut live, &sending, told.as_ref(), &mut refusal).await {
+            Action::Send(sending) => match send(&mut in_flight, &sending, told.as_ref(), &mut refusal).await {
                 Ok(response) => break response,
                 Err(next) => next,
             },
@@ -67,7 +67,7 @@ pub async fn run_until_response(
             Action::Relay | Action::Finish(_) => break ExchangeResponse::Nothing,
         };
     };
-    (live, response)
+    (in_flight, response)
 }
 
 /// Makes one attempt.
@@ -75,29 +75,29 @@ pub async fn run_until_response(
 /// # Errors
 /// It failed: the action that follows.
 async fn send(
-    live: &mut Live,
+    in_flight: &mut InFlight,
     sending: &Sending,
     told: Option<&Transcript>,
     refusal: &mut Option<(ServedBy, KeptRefusal)>,
 ) -> Result<ExchangeResponse, Action> {
-    let target = live.snapshot().targets[sending.backend as usize].clone();
-    let backend = live.snapshot().view.backend(sending.backend).id.clone();
+    let target = in_flight.snapshot().targets[sending.backend as usize].clone();
+    let backend = in_flight.snapshot().view.backend(sending.backend).id.clone();
     let served_by = ServedBy { lane: sending.lane, backend };
-    let (mut attempt, output) = UpstreamAttempt::begin(live, &target, sending, told).await;
+    let (mut attempt, output) = UpstreamAttempt::begin(in_flight, &target, sending, told).await;
     match (output, attempt.machine_mut().take_head()) {
         (Output::Whole(body, ended), Some(head)) => {
-            live.committed(head.status.as_u16());
-            live.answers(&body, head.headers.get(CONTENT_TYPE).is_some_and(is_event_stream));
-            live.relayed(ended);
+            in_flight.committed(head.status.as_u16());
+            in_flight.answers(&body, head.headers.get(CONTENT_TYPE).is_some_and(is_event_stream));
+            in_flight.relayed(ended);
             Ok(ExchangeResponse::Whole(served_by, head, body))
         }
         (Output::Commit(bytes), Some(head)) => {
-            live.committed(head.status.as_u16());
+            in_flight.committed(head.status.as_u16());
             Ok(ExchangeResponse::Streaming(served_by, head, bytes, attempt))
         }
         (Output::Ended(_, ended), _) => {
             let kept = attempt.machine_mut().take_refusal().map(|kept| (served_by, kept));
-            let next = live.step(Event::Ended(ended));
+            let next = in_flight.step(Event::Ended(ended));
             // One after which no other try can help is the last word, and the reason for the end.
             let before = refusal.take();
             *refusal = if matches!(next, Action::PassOn) { kept.or(before) } else { before.or(kept) };

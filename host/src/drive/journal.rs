@@ -8,13 +8,13 @@ use pointsman_core::record::{End, ExchangeRecord};
 use pointsman_core::table::Lane;
 use pointsman_store::{Bodies, BodyRules, JournalPart};
 
-use super::request::Asked;
+use super::request::ProxyRequest;
 use super::snapshot::{Snapshot, Target};
 use crate::config::Config;
 
 /// Is this one followed? A health check is nobody's request.
-pub(super) fn is_kept(snapshot: &Snapshot, asked: &Asked) -> bool {
-    snapshot.config.journal.sample > 0.0 && asked.only.is_none()
+pub(super) fn is_kept(snapshot: &Snapshot, request: &ProxyRequest) -> bool {
+    snapshot.config.journal.sample > 0.0 && request.pinned.is_none()
 }
 
 /// How prompts and answers are kept; none: they are not. No key is among what is written, whoever said it.

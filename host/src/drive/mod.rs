@@ -1,11 +1,11 @@
-//! Drives exchanges: does what the core's state machine says, and tells it what came of it.
+//! Drives exchanges: runs the actions of core's state machines and feeds them the results.
 
 mod aside;
 mod attempt;
 mod exchange;
 mod fault_stats;
+mod in_flight;
 mod journal;
-mod live;
 mod promotion;
 mod proxy;
 mod relay;
@@ -31,105 +31,119 @@ pub use promotion::{Progress, TrafficSplit};
 pub use proxy::{Denied, Proxy, Unknown};
 pub use relay::{Broken, ProxyBody};
 pub use reply::{OwnError, Reply};
-pub use request::{Arrival, Asked, Only};
+pub use request::{IncomingRequest, PinnedBackend, ProxyRequest};
 pub use shadow::{Divergent, Shadow, ShadowPolicy, Tally};
 pub use shared_fleet::SharedFleet;
 pub use snapshot::{Snapshot, Target, TargetError};
 
 use attempt::UpstreamAttempt;
 use exchange::{ExchangeResponse, ServedBy, run_until_response};
-use live::Live;
+use in_flight::InFlight;
 use relay::Relay;
 
-/// Takes an exchange from its arrival to the head of its response; the body settles the rest.
+/// Runs an exchange from its arrival to the head of its response; its body settles the rest.
 ///
 /// A client that waits for a stream is not left in silence for longer than `stream.keepalive_ms`: then the head goes
-/// out before the answer is there, comments follow, and what comes of it is told in-band.
-pub async fn drive(proxy: Arc<Proxy>, snapshot: Arc<Snapshot>, asked: Arc<Asked>, admission: Admission) -> Reply {
+/// out before the answer is there, comments follow, and errors are sent as events.
+pub async fn drive(
+    proxy: Arc<Proxy>,
+    snapshot: Arc<Snapshot>,
+    request: Arc<ProxyRequest>,
+    admission: Admission,
+) -> Reply {
     proxy.began();
     let arrived = proxy.clock.now();
-    let Some(keepalive) = keepalive(&snapshot, &asked) else {
-        return reply_with(begin(Live::new(proxy, snapshot, asked, admission, arrived)).await);
+    let Some(keepalive) = keepalive(&snapshot, &request) else {
+        return reply_with(begin(InFlight::new(proxy, snapshot, request, admission, arrived)).await);
     };
-    let mut running = Box::pin(begin(Live::new(proxy, snapshot.clone(), asked.clone(), admission, arrived)));
+    let mut running = Box::pin(begin(InFlight::new(proxy, snapshot.clone(), request.clone(), admission, arrived)));
     match tokio::time::timeout(keepalive, &mut running).await {
         Ok(response) => reply_with(response),
         Err(_) => {
-            let relay = Relay::waiting(running, keepalive, asked.clone());
-            reply::early(&snapshot, &asked, ProxyBody::Relay(Box::new(relay)))
+            let relay = Relay::waiting(running, keepalive, request.clone());
+            reply::early(&snapshot, &request, ProxyBody::Relay(Box::new(relay)))
         }
     }
 }
 
-async fn begin(mut live: Box<Live>) -> (Box<Live>, ExchangeResponse) {
-    let action = live.step(Event::Arrived);
-    run_until_response(live, action, None).await
+async fn begin(mut in_flight: Box<InFlight>) -> (Box<InFlight>, ExchangeResponse) {
+    let action = in_flight.step(Event::Arrived);
+    run_until_response(in_flight, action, None).await
 }
 
-/// The longest silence towards this client; none where it does not wait for events, or the operator wants none.
-fn keepalive(snapshot: &Snapshot, asked: &Asked) -> Option<Duration> {
-    snapshot.config.stream.keepalive.filter(|_| asked.streaming && streams_are_known(asked.operation))
+/// The longest silence towards this client; none where it does not wait for events, or keepalives are off.
+fn keepalive(snapshot: &Snapshot, request: &ProxyRequest) -> Option<Duration> {
+    snapshot.config.stream.keepalive.filter(|_| request.streaming && streams_are_known(request.operation))
 }
 
 /// The reply to a client that has not got its head yet.
-fn reply_with((mut live, response): (Box<Live>, ExchangeResponse)) -> Reply {
+fn reply_with((mut in_flight, response): (Box<InFlight>, ExchangeResponse)) -> Reply {
     match response {
         ExchangeResponse::Whole(served_by, head, body) => {
-            let attempts = live.exchange().attempts().len() as u64;
-            reply::of_upstream(&live, head, &served_by, attempts, ProxyBody::whole(body))
+            let attempts = in_flight.exchange().attempts().len() as u64;
+            reply::of_upstream(&in_flight, head, &served_by, attempts, ProxyBody::whole(body))
         }
-        ExchangeResponse::Streaming(served_by, head, held, attempt) => relay(live, &served_by, head, held, attempt),
-        ExchangeResponse::Refusal(Some((served_by, refusal))) => pass_on(live, &served_by, refusal),
-        ExchangeResponse::Refusal(None) => unforwardable(live),
+        ExchangeResponse::Streaming(served_by, head, held, attempt) => {
+            relay(in_flight, &served_by, head, held, attempt)
+        }
+        ExchangeResponse::Refusal(Some((served_by, refusal))) => pass_on(in_flight, &served_by, refusal),
+        ExchangeResponse::Refusal(None) => unforwardable(in_flight),
         ExchangeResponse::Error(why) => {
-            let reply = reply::of_refusal(&live, &why);
-            live.rejected(reply.status().as_u16(), &why.message);
-            live.refused_for(&why.reason);
+            let reply = reply::of_refusal(&in_flight, &why);
+            in_flight.rejected(reply.status().as_u16(), &why.message);
+            in_flight.refused_for(&why.reason);
             reply
         }
-        ExchangeResponse::Nothing if live.proxy().cut.is_cancelled() => shut_down(live),
-        ExchangeResponse::Nothing => out_of_step(live),
+        ExchangeResponse::Nothing if in_flight.proxy().cut.is_cancelled() => shut_down(in_flight),
+        ExchangeResponse::Nothing => out_of_step(in_flight),
     }
 }
 
-fn relay(live: Box<Live>, served_by: &ServedBy, head: Parts, held: Bytes, attempt: Box<UpstreamAttempt>) -> Reply {
-    let attempts = live.exchange().attempts().len() as u64 + 1;
-    let reply = reply::of_upstream(&live, head, served_by, attempts, ProxyBody::Whole(None));
-    let keepalive = keepalive(live.snapshot(), live.asked());
-    reply.map(|_| ProxyBody::Relay(Box::new(Relay::flowing(live, held, attempt, keepalive))))
+fn relay(
+    in_flight: Box<InFlight>,
+    served_by: &ServedBy,
+    head: Parts,
+    held: Bytes,
+    attempt: Box<UpstreamAttempt>,
+) -> Reply {
+    let attempts = in_flight.exchange().attempts().len() as u64 + 1;
+    let reply = reply::of_upstream(&in_flight, head, served_by, attempts, ProxyBody::Whole(None));
+    let keepalive = keepalive(in_flight.snapshot(), in_flight.request());
+    reply.map(|_| ProxyBody::Relay(Box::new(Relay::flowing(in_flight, held, attempt, keepalive))))
 }
 
-/// The upstream's refusal as it came.
-fn pass_on(mut live: Box<Live>, served_by: &ServedBy, refusal: KeptRefusal) -> Reply {
+/// Passes the upstream's refusal on as it came.
+fn pass_on(mut in_flight: Box<InFlight>, served_by: &ServedBy, refusal: KeptRefusal) -> Reply {
     let KeptRefusal { head, body } = refusal;
-    live.answers(&body, false);
-    live.passed_on(head.status.as_u16(), served_by);
-    let attempts = live.exchange().attempts().len() as u64;
-    reply::of_upstream(&live, head, served_by, attempts, ProxyBody::whole(body))
+    in_flight.answers(&body, false);
+    in_flight.passed_on(head.status.as_u16(), served_by);
+    let attempts = in_flight.exchange().attempts().len() as u64;
+    reply::of_upstream(&in_flight, head, served_by, attempts, ProxyBody::whole(body))
 }
 
-/// A refusal of our own making: the request could not be put under the backend's base URL.
-fn unforwardable(live: Box<Live>) -> Reply {
-    let why = live.exchange().attempts().last().map_or_else(String::new, |a| a.message.clone());
-    own_error(live, ErrorKind::InvalidRequest, &why)
+/// Refuses a request that could not be put under the backend's base URL, or not be translated.
+fn unforwardable(in_flight: Box<InFlight>) -> Reply {
+    let why = in_flight.exchange().attempts().last().map_or_else(String::new, |a| a.message.clone());
+    own_error(in_flight, ErrorKind::InvalidRequest, &why)
 }
 
-/// The drain ended before the answer began.
-fn shut_down(live: Box<Live>) -> Reply {
-    own_error(live, ErrorKind::ShuttingDown, "Pointsman is shutting down; try again in a moment")
+/// Ends an exchange whose answer had not begun when the drain ended.
+fn shut_down(in_flight: Box<InFlight>) -> Reply {
+    own_error(in_flight, ErrorKind::ShuttingDown, "Pointsman is shutting down; try again in a moment")
 }
 
-/// The core and the driver disagree: our own fault, told as such.
-fn out_of_step(live: Box<Live>) -> Reply {
-    tracing::error!(request_id = %live.asked().id, "internal error: an exchange got an event that does not fit its state, and was ended");
+/// Ends an exchange whose event did not fit its state: an internal error.
+fn out_of_step(in_flight: Box<InFlight>) -> Reply {
+    tracing::error!(request_id = %in_flight.request().id, "internal error: an exchange got an event that does not fit its state, and was ended");
     let message =
         "Pointsman lost track of this exchange; this is a fault in Pointsman, please report it with the request id";
-    own_error(live, ErrorKind::Internal, message)
+    own_error(in_flight, ErrorKind::Internal, message)
 }
 
 /// Ends an exchange with an error of our own.
-fn own_error(mut live: Box<Live>, kind: ErrorKind, message: &str) -> Reply {
-    let reply = OwnError::new(kind, message).reply(Dialect::of_operation(live.asked().operation), &live.asked().id);
-    live.rejected(reply.status().as_u16(), message);
+fn own_error(mut in_flight: Box<InFlight>, kind: ErrorKind, message: &str) -> Reply {
+    let reply = OwnError::new(kind, message)
+        .reply(Dialect::of_operation(in_flight.request().operation), &in_flight.request().id);
+    in_flight.rejected(reply.status().as_u16(), message);
     reply
 }

@@ -8,7 +8,7 @@ use pointsman_core::lifecycle::promotion::{
 use pointsman_core::record::ExchangeRecord;
 use pointsman_core::time::Timestamp;
 
-use super::request::Asked;
+use super::request::ProxyRequest;
 
 /// Splits exchanges between the policy in force and a candidate, and counts what comes of both. A lock is taken at the end of an
 /// exchange only.
@@ -52,10 +52,10 @@ impl TrafficSplit {
     }
 
     /// Is this exchange the candidate's? All of a session are on one side; without a session each is on its own.
-    pub fn takes(&self, asked: &Asked) -> bool {
-        let subject = match &asked.texts.session {
-            Some(session) => Subject::Session { client: asked.client.as_deref(), session },
-            None => Subject::Request(&asked.id),
+    pub fn takes(&self, request: &ProxyRequest) -> bool {
+        let subject = match &request.texts.session {
+            Some(session) => Subject::Session { client: request.client.as_deref(), session },
+            None => Subject::Request(&request.id),
         };
         self.share.takes(self.key, subject)
     }

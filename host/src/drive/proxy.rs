@@ -19,7 +19,7 @@ use pointsman_store::{JournalPart, StoreHandle, StoreReader};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use super::request::Asked;
+use super::request::ProxyRequest;
 use super::shadow::Shadow;
 use super::shared_fleet::SharedFleet;
 use super::snapshot::Snapshot;
@@ -164,8 +164,8 @@ impl Proxy {
     }
 
     /// An exchange is over: counted, written, told.
-    pub fn finished(&self, asked: &Asked, record: ExchangeRecord, journal: Option<Box<JournalPart>>) {
-        if let Some(client) = &asked.client {
+    pub fn finished(&self, request: &ProxyRequest, record: ExchangeRecord, journal: Option<Box<JournalPart>>) {
+        if let Some(client) = &request.client {
             let usage = record.usage();
             let tokens = usage.input_tokens + usage.output_tokens;
             let mut gates = self.gates.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,7 +1,7 @@
-//! The response body: what was held back, then the rest as it comes, with backpressure; and the settling at its end.
+//! The response body: what was held back, then the rest as it comes, with backpressure; it settles the exchange at its end.
 //!
-//! A stream that breaks is resumed here: the exchange walks on, comments keep the client's connection alive meanwhile,
-//! and what another answer says anew follows. Where it cannot be, the client is told in-band and the connection torn.
+//! A stream that breaks is resumed here: the exchange runs on, comments keep the client's connection alive meanwhile,
+//! and the new part of another answer follows. Where it cannot be, an error event is sent and the connection aborted.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -20,38 +20,38 @@ use tokio::time::{Instant, Sleep};
 
 use super::attempt::UpstreamAttempt;
 use super::exchange::{ExchangeResponse, ServedBy, run_until_response};
-use super::live::Live;
+use super::in_flight::InFlight;
 use super::reply::{in_band, words_of};
-use super::request::Asked;
+use super::request::ProxyRequest;
 
 /// The body of every response that the proxy gives.
 pub enum ProxyBody {
-    /// Here as a whole.
+    /// A body that is complete.
     Whole(Option<Bytes>),
-    /// To come.
+    /// A body that is relayed as it comes.
     Relay(Box<Relay>),
 }
 
-/// The answer broke after its first byte had gone out; the client must see that it is not whole.
+/// An answer that broke after its first byte went out; the client must see that it is incomplete.
 #[derive(Debug, thiserror::Error)]
 #[error("the upstream's answer broke: {0}")]
 pub struct Broken(String);
 
-/// An answer on its way, or the wait for one by a client that has its head.
+/// A committed answer that is relayed, or the wait for one by a client that has its head.
 pub struct Relay {
     state: State,
-    /// What goes out next.
+    /// The bytes that go out next.
     held: Bytes,
-    asked: Arc<Asked>,
-    /// How often a waiting client gets a comment.
+    request: Arc<ProxyRequest>,
+    /// Time between two comments to a waiting client.
     keepalive: Option<Duration>,
     comment: Option<Pin<Box<Sleep>>>,
 }
 
 enum State {
-    /// The exchange is on its way to an answer.
-    Underway(Pin<Box<dyn Future<Output = (Box<Live>, ExchangeResponse)> + Send>>),
-    /// A committed answer comes in.
+    /// The exchange runs until there is a response.
+    Underway(Pin<Box<dyn Future<Output = (Box<InFlight>, ExchangeResponse)> + Send>>),
+    /// A committed answer is relayed.
     Flowing(Box<Flow>),
     /// The error event goes out: the server is given a turn to write what it has, before the body fails.
     Flush(String),
@@ -61,15 +61,15 @@ enum State {
 
 /// A committed answer.
 struct Flow {
-    live: Box<Live>,
+    in_flight: Box<InFlight>,
     attempt: Box<UpstreamAttempt>,
 }
 
-/// What a client that waits is sent; a line that begins with a colon means nothing (WHATWG, server-sent events).
+/// The comment sent to a client that waits; a line that begins with a colon means nothing (WHATWG, server-sent events).
 const COMMENT: Bytes = Bytes::from_static(b": pointsman is waiting for an answer\n\n");
 
 impl ProxyBody {
-    /// A body that is here as a whole.
+    /// A complete body.
     pub fn whole(bytes: impl Into<Bytes>) -> Self {
         ProxyBody::Whole(Some(bytes.into()))
     }
@@ -77,26 +77,31 @@ impl ProxyBody {
 
 impl Relay {
     /// Relays what was held back, then the rest.
-    pub fn flowing(live: Box<Live>, held: Bytes, attempt: Box<UpstreamAttempt>, keepalive: Option<Duration>) -> Self {
-        let asked = live.asked().clone();
-        let mut relay = Self { state: State::Over, held: Bytes::new(), asked, keepalive, comment: None };
-        relay.flow(live, held, attempt);
+    pub fn flowing(
+        in_flight: Box<InFlight>,
+        held: Bytes,
+        attempt: Box<UpstreamAttempt>,
+        keepalive: Option<Duration>,
+    ) -> Self {
+        let request = in_flight.request().clone();
+        let mut relay = Self { state: State::Over, held: Bytes::new(), request, keepalive, comment: None };
+        relay.flow(in_flight, held, attempt);
         relay
     }
 
     /// Sends comments until there is an answer.
     pub fn waiting(
-        running: Pin<Box<impl Future<Output = (Box<Live>, ExchangeResponse)> + Send + 'static>>,
+        running: Pin<Box<impl Future<Output = (Box<InFlight>, ExchangeResponse)> + Send + 'static>>,
         keepalive: Duration,
-        asked: Arc<Asked>,
+        request: Arc<ProxyRequest>,
     ) -> Self {
-        Self { state: State::Underway(running), held: COMMENT, asked, keepalive: Some(keepalive), comment: None }
+        Self { state: State::Underway(running), held: COMMENT, request, keepalive: Some(keepalive), comment: None }
     }
 
-    fn flow(&mut self, mut live: Box<Live>, held: Bytes, attempt: Box<UpstreamAttempt>) {
-        live.answers(&held, attempt.machine().delivers_events());
+    fn flow(&mut self, mut in_flight: Box<InFlight>, held: Bytes, attempt: Box<UpstreamAttempt>) {
+        in_flight.answers(&held, attempt.machine().delivers_events());
         self.push(held);
-        self.state = State::Flowing(Box::new(Flow { live, attempt }));
+        self.state = State::Flowing(Box::new(Flow { in_flight, attempt }));
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Broken>>> {
@@ -106,7 +111,7 @@ impl Relay {
             }
             match std::mem::replace(&mut self.state, State::Over) {
                 State::Underway(mut running) => match running.as_mut().poll(cx) {
-                    Poll::Ready((live, response)) => self.arrived(live, response),
+                    Poll::Ready((in_flight, response)) => self.arrived(in_flight, response),
                     Poll::Pending => {
                         self.state = State::Underway(running);
                         ready!(self.poll_comment(cx));
@@ -131,7 +136,7 @@ impl Relay {
         }
     }
 
-    /// Is it time for the next comment?
+    /// Ready when the next comment is due.
     fn poll_comment(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(every) = self.keepalive else { return Poll::Pending };
         let timer = self.comment.get_or_insert_with(|| Box::pin(tokio::time::sleep(every)));
@@ -140,56 +145,56 @@ impl Relay {
         Poll::Ready(())
     }
 
-    /// What follows in the committed answer.
+    /// Handles an output of the committed attempt.
     fn flowed(&mut self, mut flow: Box<Flow>, output: Output) -> Result<(), Broken> {
         let (bytes, ended) = match output {
             Output::Deliver(bytes) | Output::Commit(bytes) => (bytes, None),
             Output::Ended(bytes, ended) | Output::Whole(bytes, ended) => (bytes, Some(ended)),
             Output::Wait => (Bytes::new(), None),
         };
-        flow.live.answers(&bytes, flow.attempt.machine().delivers_events());
+        flow.in_flight.answers(&bytes, flow.attempt.machine().delivers_events());
         self.held = bytes;
         match ended {
             None => self.state = State::Flowing(flow),
-            Some(ended) if ended.outcome.kind == Kind::Answered => flow.live.relayed(ended),
+            Some(ended) if ended.outcome.kind == Kind::Answered => flow.in_flight.relayed(ended),
             Some(ended) => return self.broke(*flow, ended),
         }
         Ok(())
     }
 
-    /// The committed answer broke off: it is resumed, or the client is told in-band where there is a way to, and in any
-    /// case by the end of the connection.
+    /// Resumes a committed answer that broke off; else sends an error event, where the body is a stream of events, and
+    /// aborts the connection.
     fn broke(&mut self, flow: Flow, ended: Ended) -> Result<(), Broken> {
-        let Flow { mut live, attempt } = flow;
+        let Flow { mut in_flight, attempt } = flow;
         let text = ended.outcome.message.clone();
         let told = attempt.machine().transcript().cloned();
         let action = match told {
-            Some(_) => live.broke_off(ended),
+            Some(_) => in_flight.broke_off(ended),
             None => {
-                live.relayed(ended);
-                live.broke();
-                return self.tell_broken(attempt.machine().delivers_events(), text);
+                in_flight.relayed(ended);
+                in_flight.broke();
+                return self.send_broken_event(attempt.machine().delivers_events(), text);
             }
         };
         match action {
             Action::Finish(_) => {
-                live.broke();
-                self.tell_broken(attempt.machine().delivers_events(), text)
+                in_flight.broke();
+                self.send_broken_event(attempt.machine().delivers_events(), text)
             }
             action => {
                 self.comment = None;
-                self.state = State::Underway(Box::pin(run_until_response(live, action, told)));
+                self.state = State::Underway(Box::pin(run_until_response(in_flight, action, told)));
                 Ok(())
             }
         }
     }
 
-    fn tell_broken(&mut self, has_events: bool, text: String) -> Result<(), Broken> {
+    fn send_broken_event(&mut self, has_events: bool, text: String) -> Result<(), Broken> {
         if !has_events {
             return Err(Broken(text));
         }
         let message = format!("The answer broke off: {text}");
-        self.last_words(in_band(&self.asked, ErrorKind::StreamBroken, None, &message), text);
+        self.last_words(in_band(&self.request, ErrorKind::StreamBroken, None, &message), text);
         Ok(())
     }
 
@@ -202,55 +207,60 @@ impl Relay {
         self.held = if self.held.is_empty() { bytes } else { [&self.held[..], &bytes[..]].concat().into() };
     }
 
-    /// There is a response: one that goes on in this body, or none.
-    fn arrived(&mut self, mut live: Box<Live>, response: ExchangeResponse) {
+    /// Handles the exchange's response: one that goes on in this body, or an error event.
+    fn arrived(&mut self, mut in_flight: Box<InFlight>, response: ExchangeResponse) {
         self.comment = None;
         match response {
             ExchangeResponse::Streaming(served_by, _, held, attempt) if attempt.machine().delivers_events() => {
-                self.introduce(&live, &served_by);
-                self.flow(live, held, attempt);
+                self.announce_backend(&in_flight, &served_by);
+                self.flow(in_flight, held, attempt);
             }
             ExchangeResponse::Whole(served_by, head, body)
                 if head.headers.get(CONTENT_TYPE).is_some_and(is_event_stream) =>
             {
-                self.introduce(&live, &served_by);
+                self.announce_backend(&in_flight, &served_by);
                 self.push(body);
             }
             ExchangeResponse::Streaming(served_by, ..) | ExchangeResponse::Whole(served_by, ..) => {
                 let text = format!("{} did not answer with a stream", served_by.backend);
-                self.tell_in_band(&mut live, ErrorKind::StreamBroken, None, &text);
+                self.send_error_event(&mut in_flight, ErrorKind::StreamBroken, None, &text);
             }
             ExchangeResponse::Refusal(_) => {
-                let last = live.exchange().attempts().last().map_or_else(String::new, |a| a.message.clone());
-                self.tell_in_band(&mut live, ErrorKind::InvalidRequest, None, &last);
+                let last = in_flight.exchange().attempts().last().map_or_else(String::new, |a| a.message.clone());
+                self.send_error_event(&mut in_flight, ErrorKind::InvalidRequest, None, &last);
             }
             ExchangeResponse::Error(why) => {
                 let (kind, _, own_kind) = words_of(&why.reason);
-                self.tell_in_band(&mut live, kind, own_kind, &why.message);
+                self.send_error_event(&mut in_flight, kind, own_kind, &why.message);
             }
-            ExchangeResponse::Nothing if live.proxy().cut.is_cancelled() => {
-                self.tell_in_band(&mut live, ErrorKind::ShuttingDown, None, "Pointsman is shutting down");
+            ExchangeResponse::Nothing if in_flight.proxy().cut.is_cancelled() => {
+                self.send_error_event(&mut in_flight, ErrorKind::ShuttingDown, None, "Pointsman is shutting down");
             }
             ExchangeResponse::Nothing => {
-                self.tell_in_band(&mut live, ErrorKind::Internal, None, "Pointsman lost track of this exchange");
+                self.send_error_event(
+                    &mut in_flight,
+                    ErrorKind::Internal,
+                    None,
+                    "Pointsman lost track of this exchange",
+                );
             }
         }
     }
 
-    /// The head is out and cannot say who answers; a comment can.
-    fn introduce(&mut self, live: &Live, served_by: &ServedBy) {
-        let verb = if live.exchange().is_resuming() { "resumed" } else { "answered" };
+    /// Names the backend in a comment, since the head is out already.
+    fn announce_backend(&mut self, in_flight: &InFlight, served_by: &ServedBy) {
+        let verb = if in_flight.exchange().is_resuming() { "resumed" } else { "answered" };
         self.push(format!(": pointsman {verb} by {}\n\n", served_by.backend).into());
     }
 
-    fn tell_in_band(&mut self, live: &mut Live, kind: ErrorKind, own_kind: Option<&str>, text: &str) {
-        let event = if live.exchange().is_resuming() {
+    fn send_error_event(&mut self, in_flight: &mut InFlight, kind: ErrorKind, own_kind: Option<&str>, text: &str) {
+        let event = if in_flight.exchange().is_resuming() {
             let message = format!("The answer broke off, and could not be resumed: {text}");
-            in_band(&self.asked, ErrorKind::StreamBroken, None, &message)
+            in_band(&self.request, ErrorKind::StreamBroken, None, &message)
         } else {
-            in_band(&self.asked, kind, own_kind, text)
+            in_band(&self.request, kind, own_kind, text)
         };
-        live.told_in_band(text);
+        in_flight.error_event_sent(text);
         self.last_words(event, text.to_owned());
     }
 }
@@ -264,7 +274,7 @@ impl Drop for Relay {
         if let State::Flowing(flow) = &mut self.state
             && let Output::Ended(_, ended) = flow.attempt.step(Input::ClientGone)
         {
-            flow.live.relayed(ended);
+            flow.in_flight.relayed(ended);
         }
     }
 }

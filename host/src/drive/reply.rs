@@ -12,9 +12,9 @@ use pointsman_core::exchange::{Reason, Refusal};
 use pointsman_core::http::headers;
 
 use super::exchange::ServedBy;
-use super::live::Live;
+use super::in_flight::InFlight;
 use super::relay::ProxyBody;
-use super::request::Asked;
+use super::request::ProxyRequest;
 use super::snapshot::Snapshot;
 
 /// A response to a client.
@@ -31,7 +31,13 @@ const MODEL: HeaderName = HeaderName::from_static("x-pointsman-model");
 const POLICY: HeaderName = HeaderName::from_static("x-pointsman-policy");
 
 /// An upstream's response on its way to the client. `attempts` counts the one that answered.
-pub fn of_upstream(live: &Live, mut head: Parts, served_by: &ServedBy, attempts: u64, body: ProxyBody) -> Reply {
+pub fn of_upstream(
+    in_flight: &InFlight,
+    mut head: Parts,
+    served_by: &ServedBy,
+    attempts: u64,
+    body: ProxyBody,
+) -> Reply {
     headers::downstream(&mut head.headers);
     if matches!(&body, ProxyBody::Whole(Some(bytes)) if !bytes.is_empty()) {
         // Framed anew by its own length.
@@ -39,34 +45,34 @@ pub fn of_upstream(live: &Live, mut head: Parts, served_by: &ServedBy, attempts:
     }
     head.extensions.clear();
     head.version = http::Version::default();
-    own_headers(live, &mut head.headers, attempts);
+    own_headers(in_flight, &mut head.headers, attempts);
     head.headers.insert(LANE, HeaderValue::from_static(served_by.lane.as_str()));
     insert(&mut head.headers, BACKEND, &served_by.backend);
-    if *live.exchange().model() != live.asked().model {
-        insert(&mut head.headers, MODEL, live.exchange().model());
+    if *in_flight.exchange().model() != in_flight.request().model {
+        insert(&mut head.headers, MODEL, in_flight.exchange().model());
     }
     Response::from_parts(head, body)
 }
 
-/// The head that goes out before there is an answer, to a client that waits for a stream: who answers, and after how
-/// many attempts, nobody knows yet.
-pub fn early(snapshot: &Snapshot, asked: &Asked, body: ProxyBody) -> Reply {
+/// The head that goes out before there is an answer, to a client that waits for a stream: without backend and attempts,
+/// which are not known yet.
+pub fn early(snapshot: &Snapshot, request: &ProxyRequest, body: ProxyBody) -> Reply {
     let mut reply = Response::new(body);
     let headers = reply.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-    insert(headers, X_REQUEST_ID, &asked.id);
+    insert(headers, X_REQUEST_ID, &request.id);
     headers.insert(POLICY, snapshot.policy_header.clone());
     reply
 }
 
-/// An error for a client that has its head already: the event that its SDK takes for an error.
-pub fn in_band(asked: &Asked, kind: ErrorKind, kind_override: Option<&str>, message: &str) -> Bytes {
-    let error = Envelope { kind, kind_override, message, request_id: &asked.id };
-    error.stream_event(Dialect::of_operation(asked.operation), asked.operation)
+/// The event that a client's SDK takes for an error, for one that has its head already.
+pub fn in_band(request: &ProxyRequest, kind: ErrorKind, kind_override: Option<&str>, message: &str) -> Bytes {
+    let error = Envelope { kind, kind_override, message, request_id: &request.id };
+    error.stream_event(Dialect::of_operation(request.operation), request.operation)
 }
 
-/// What a refusal is called: the kind of error, its status, and a policy's own `type`.
+/// The kind of error of a refusal, its status, and a policy's own `type`.
 pub fn words_of(reason: &Reason) -> (ErrorKind, u16, Option<&str>) {
     let own_kind = match reason {
         Reason::Policy { kind, .. } if kind.is_empty() => Some("rejected_by_policy"),
@@ -82,10 +88,10 @@ pub fn words_of(reason: &Reason) -> (ErrorKind, u16, Option<&str>) {
     (reason.error_kind(), reason.status(), own_kind)
 }
 
-/// An error of the exchange, in the client's dialect, with what it went through.
-pub fn of_refusal(live: &Live, refusal: &Refusal) -> Reply {
+/// An error of the exchange, in the client's dialect, with its attempts and waits in headers.
+pub fn of_refusal(in_flight: &InFlight, refusal: &Refusal) -> Reply {
     let (kind, status, own_kind) = words_of(&refusal.reason);
-    let asked = live.asked();
+    let request = in_flight.request();
     let error = OwnError {
         kind,
         status: StatusCode::from_u16(status).ok(),
@@ -93,22 +99,22 @@ pub fn of_refusal(live: &Live, refusal: &Refusal) -> Reply {
         message: &refusal.message,
         retry_after: refusal.retry_after,
     };
-    let mut reply = error.reply(Dialect::of_operation(asked.operation), &asked.id);
-    own_headers(live, reply.headers_mut(), live.exchange().attempts().len() as u64);
+    let mut reply = error.reply(Dialect::of_operation(request.operation), &request.id);
+    own_headers(in_flight, reply.headers_mut(), in_flight.exchange().attempts().len() as u64);
     reply
 }
 
 /// An error of our own.
 pub struct OwnError<'a> {
-    /// What it is.
+    /// The kind of error.
     pub kind: ErrorKind,
     /// Another status than the kind's.
     pub status: Option<StatusCode>,
     /// Another `type` than the kind's.
     pub own_kind: Option<&'a str>,
-    /// What the client reads.
+    /// The message.
     pub message: &'a str,
-    /// When it may come again.
+    /// Time after which the client may retry.
     pub retry_after: Option<Duration>,
 }
 
@@ -138,15 +144,15 @@ impl<'a> OwnError<'a> {
     }
 }
 
-fn own_headers(live: &Live, headers: &mut HeaderMap, attempts: u64) {
-    let (_, waited) = live.exchange().waits();
-    insert(headers, X_REQUEST_ID, &live.asked().id);
+fn own_headers(in_flight: &InFlight, headers: &mut HeaderMap, attempts: u64) {
+    let (_, waited) = in_flight.exchange().waits();
+    insert(headers, X_REQUEST_ID, &in_flight.request().id);
     headers.insert(ATTEMPTS, number(attempts));
     headers.insert(WAITED_MS, number(waited.as_millis() as u64));
-    headers.insert(POLICY, live.snapshot().policy_header.clone());
+    headers.insert(POLICY, in_flight.snapshot().policy_header.clone());
 }
 
-/// Most are 0 or 1, which need no memory.
+/// A number as a header; 0 and 1, the most common, need no allocation.
 fn number(n: u64) -> HeaderValue {
     match n {
         0 => HeaderValue::from_static("0"),

@@ -19,7 +19,7 @@ use pointsman_engine::Texts;
 /// Labels a client may send; more are ignored.
 const MAX_LABELS: usize = 16;
 
-/// Paths that ask a model and leave nothing behind, beside those that are operations of their own.
+/// Paths that ask a model and change nothing, beside those that are operations of their own.
 const QUESTIONS: [&str; 10] = [
     "/audio/speech",
     "/audio/transcriptions",
@@ -33,9 +33,9 @@ const QUESTIONS: [&str; 10] = [
     "/responses/input_tokens",
 ];
 
-/// A request that has arrived, body and all.
+/// A client's request, complete, with the facts read from it.
 #[derive(Debug)]
-pub struct Asked {
+pub struct ProxyRequest {
     /// The request id, ours or the client's.
     pub id: String,
     /// The client key's name and its index in the table.
@@ -50,9 +50,9 @@ pub struct Asked {
     pub headers: HeaderMap,
     /// The body as it came.
     pub body: Bytes,
-    /// What a JSON body says; none for any other body.
+    /// The facts of a JSON body; none for any other body.
     pub body_facts: Option<BodyFacts>,
-    /// What is asked for.
+    /// The operation.
     pub operation: Operation,
     /// The request in other dialects.
     pub translations: Translations,
@@ -68,23 +68,23 @@ pub struct Asked {
     pub priority: i32,
     /// A hash of the session; 0: none.
     pub session: u64,
-    /// What the policy may read.
+    /// The texts that the policy may read.
     pub texts: Arc<Texts>,
-    /// The one backend it may go to, once; none: the policy decides.
-    pub only: Option<Only>,
+    /// The one backend that it may go to, once; none: the policy decides.
+    pub pinned: Option<PinnedBackend>,
 }
 
-/// One attempt at one backend.
+/// A backend that a request is pinned to, for one attempt.
 #[derive(Clone, Copy, Debug)]
-pub struct Only {
-    /// Which.
+pub struct PinnedBackend {
+    /// Index into the table.
     pub backend: u32,
-    /// How long the attempt may take.
+    /// The attempt's total time limit.
     pub within: Duration,
 }
 
-/// A request's parts, as the listener has them.
-pub struct Arrival {
+/// The parts of a request that arrives, before its facts are read.
+pub struct IncomingRequest {
     /// The request id.
     pub id: String,
     /// The client key that was presented, if keys are configured.
@@ -97,13 +97,13 @@ pub struct Arrival {
     pub body: Bytes,
 }
 
-impl Asked {
+impl ProxyRequest {
     /// Reads the facts.
     ///
     /// # Errors
-    /// The body names its model or `stream` twice: which one counts is a matter of taste, so nobody is asked.
-    pub fn read(arrival: Arrival) -> Result<Self, Ambiguous> {
-        let Arrival { id, client, spending, head, body } = arrival;
+    /// The body names its model or `stream` twice: ambiguous, rejected with 400.
+    pub fn read(arrival: IncomingRequest) -> Result<Self, Ambiguous> {
+        let IncomingRequest { id, client, spending, head, body } = arrival;
         let target = head.uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
         let operation = operation_at(target.path());
         let header = |name: &str| head.headers.get(name).and_then(|v| v.to_str().ok());
@@ -134,7 +134,7 @@ impl Asked {
             priority: priority.clamp(-100, 100),
             session: session.as_deref().map_or(0, Facts::session_number),
             texts: Arc::new(texts),
-            only: None,
+            pinned: None,
             model,
             body_facts: facts.is_object().then_some(facts),
             method: head.method,
@@ -144,8 +144,8 @@ impl Asked {
         })
     }
 
-    /// What the exchange needs of it; `crosses`: may it be translated for backends of another dialect?
-    pub fn facts(&self, crosses: bool) -> Facts {
+    /// The facts that the exchange needs.
+    pub fn facts(&self, translatable: bool) -> Facts {
         Facts {
             operation: self.operation,
             streaming: self.streaming,
@@ -154,16 +154,16 @@ impl Asked {
             max_tokens: self.max_tokens,
             client: self.client_index,
             session: self.session,
-            crosses,
-            acts: self.acts(),
+            translatable,
+            idempotent: self.is_idempotent(),
         }
     }
 
-    /// May it change something at the upstream? A question to a model does not, whatever its method.
-    pub fn acts(&self) -> bool {
+    /// May it be done twice? A question to a model may, whatever its method (RFC 9110 section 9.2.2).
+    pub fn is_idempotent(&self) -> bool {
         let path = self.path().trim_end_matches('/');
         let is_question = self.operation != Operation::Other || QUESTIONS.iter().any(|end| path.ends_with(end));
-        !is_question && !self.method.is_idempotent()
+        is_question || self.method.is_idempotent()
     }
 
     /// The path without its query.
@@ -185,7 +185,7 @@ impl Asked {
             model: &self.model,
             streaming: self.streaming,
             prompt_tokens: self.prompt_tokens,
-            is_idempotent: !self.acts(),
+            is_idempotent: self.is_idempotent(),
         }
     }
 }

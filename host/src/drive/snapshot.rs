@@ -14,7 +14,7 @@ use pointsman_store::BodyRules;
 use super::fault_stats::FaultStats;
 use super::journal::body_rules;
 use super::promotion::TrafficSplit;
-use super::request::Asked;
+use super::request::ProxyRequest;
 use crate::config::{BackendConfig, Config};
 use crate::upstream::{Connector, Origin};
 
@@ -180,9 +180,9 @@ impl Snapshot {
     }
 
     /// What this exchange is pinned to: this, or the candidate's, where it falls into its share.
-    pub fn for_exchange(self: Arc<Self>, asked: &Asked) -> Arc<Self> {
+    pub fn for_exchange(self: Arc<Self>, request: &ProxyRequest) -> Arc<Self> {
         match (&self.split, &self.candidate) {
-            (Some(split), Some(candidate)) if split.takes(asked) => candidate.clone(),
+            (Some(split), Some(candidate)) if split.takes(request) => candidate.clone(),
             (Some(_) | None, Some(_) | None) => self,
         }
     }

@@ -10,7 +10,7 @@ use pointsman_core::dialect::{Dialect, operation_at};
 use pointsman_core::time::Timestamp;
 use pointsman_core::view::UNKNOWN_MODEL;
 
-use crate::drive::{Asked, Denied, OwnError, Proxy, Reply};
+use crate::drive::{Denied, OwnError, Proxy, ProxyRequest, Reply};
 
 /// Facts of a request that may still be refused, filled in while it is read.
 pub(super) struct Door<'a> {
@@ -20,14 +20,14 @@ pub(super) struct Door<'a> {
     operation: Operation,
     uri: Uri,
     client: Option<Arc<str>>,
-    asked: Option<Arc<Asked>>,
+    request: Option<Arc<ProxyRequest>>,
 }
 
 impl<'a> Door<'a> {
     /// A request with this id has arrived.
     pub(super) fn new(proxy: &'a Proxy, id: String, uri: &Uri) -> Self {
         let (operation, arrived) = (operation_at(uri.path()), proxy.clock.now());
-        Self { proxy, id, arrived, operation, uri: uri.clone(), client: None, asked: None }
+        Self { proxy, id, arrived, operation, uri: uri.clone(), client: None, request: None }
     }
 
     /// Returns the request id.
@@ -41,8 +41,8 @@ impl<'a> Door<'a> {
     }
 
     /// Adds the facts read from the body.
-    pub(super) fn read(&mut self, asked: &Arc<Asked>) {
-        self.asked = Some(asked.clone());
+    pub(super) fn read(&mut self, request: &Arc<ProxyRequest>) {
+        self.request = Some(request.clone());
     }
 
     /// Refuses the request.
@@ -60,8 +60,8 @@ impl<'a> Door<'a> {
             client: self.client.clone(),
             operation: self.operation,
             path: self.uri.path(),
-            model: self.asked.as_ref().map_or(UNKNOWN_MODEL, |asked| &asked.model),
-            streaming: self.asked.as_ref().is_some_and(|asked| asked.streaming),
+            model: self.request.as_ref().map_or(UNKNOWN_MODEL, |request| &request.model),
+            streaming: self.request.as_ref().is_some_and(|request| request.streaming),
             status: reply.status().as_u16(),
             error: error.message,
         });

@@ -18,7 +18,7 @@ use pointsman_core::time::Timestamp;
 use tokio::task::JoinSet;
 
 use crate::config::{BackendConfig, HealthCheck};
-use crate::drive::{Arrival, Asked, Only, Proxy, Snapshot, drive};
+use crate::drive::{IncomingRequest, PinnedBackend, Proxy, ProxyRequest, Snapshot, drive};
 
 /// Interval of looking for backends with a probe due.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -45,9 +45,9 @@ pub async fn run(proxy: Arc<Proxy>) {
             let rested = checked.get(id).is_none_or(|last| now.since(*last) >= check.interval);
             if rested && proxy.line.with(|fleet, now| fleet.is_probe_due(now, &snapshot.view, index, &check.model)) {
                 checked.insert(id.clone(), now);
-                let only = Only { backend: index, within: check.timeout };
+                let pinned = PinnedBackend { backend: index, within: check.timeout };
                 let Some(request) = request(backend, check, now) else { continue };
-                under_way.spawn(one(proxy.clone(), snapshot.clone(), only, request));
+                under_way.spawn(one(proxy.clone(), snapshot.clone(), pinned, request));
             }
         }
     }
@@ -57,21 +57,21 @@ fn checks(snapshot: &Snapshot) -> impl Iterator<Item = (u32, &BackendConfig, &He
     (0..).zip(&snapshot.config.backends).filter_map(|(i, b)| Some((i, b, b.health_check.as_ref()?)))
 }
 
-async fn one(proxy: Arc<Proxy>, snapshot: Arc<Snapshot>, only: Only, arrival: Arrival) {
-    let Ok(asked) = Asked::read(arrival) else { return };
-    let asked = Arc::new(Asked { only: Some(only), ..asked });
+async fn one(proxy: Arc<Proxy>, snapshot: Arc<Snapshot>, pinned: PinnedBackend, arrival: IncomingRequest) {
+    let Ok(request) = ProxyRequest::read(arrival) else { return };
+    let request = Arc::new(ProxyRequest { pinned: Some(pinned), ..request });
     let whole = async {
-        let reply = drive(proxy, snapshot, asked, Admission::Full).await;
+        let reply = drive(proxy, snapshot, request, Admission::Full).await;
         // What it says is of no interest; that it is whole is.
         let _ = reply.into_body().collect().await;
     };
-    let _ = tokio::time::timeout(only.within + GRACE, whole).await;
+    let _ = tokio::time::timeout(pinned.within + GRACE, whole).await;
 }
 
-fn request(backend: &BackendConfig, check: &HealthCheck, now: Timestamp) -> Option<Arrival> {
+fn request(backend: &BackendConfig, check: &HealthCheck, now: Timestamp) -> Option<IncomingRequest> {
     let (path, body) = ping(backend.backend.dialect, &check.model)?;
     let request = http::Request::post(&*path).header(CONTENT_TYPE, "application/json").body(()).ok()?;
-    Some(Arrival {
+    Some(IncomingRequest {
         id: format!("check_{}_{}", backend.backend.id, now.as_millis()),
         client: Some((NONE, CLIENT.into())),
         spending: Spending::default(),

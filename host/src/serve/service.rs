@@ -21,7 +21,7 @@ use super::guard;
 use super::ids::RequestIds;
 use super::models;
 use crate::config::Client;
-use crate::drive::{Arrival, Asked, OwnError, Proxy, ProxyBody, Reply, Snapshot, Unknown, drive};
+use crate::drive::{IncomingRequest, OwnError, Proxy, ProxyBody, ProxyRequest, Reply, Snapshot, Unknown, drive};
 
 /// Time for a client to send the next piece of its body.
 const BODY_IDLE: Duration = Duration::from_secs(30);
@@ -76,7 +76,8 @@ impl Service {
             Err(problem) => return unread(&door, &problem, limit),
         };
         let spending = client.as_ref().map(|(_, name)| self.proxy.spending(name)).unwrap_or_default();
-        let asked = match Asked::read(Arrival { id: door.id().to_owned(), client, spending, head, body }) {
+        let asked = match ProxyRequest::read(IncomingRequest { id: door.id().to_owned(), client, spending, head, body })
+        {
             Ok(asked) => Arc::new(asked),
             Err(ambiguous) => {
                 return door.deny(Denial::BadRequest, ErrorKind::InvalidRequest, &ambiguous.to_string());
@@ -90,7 +91,7 @@ impl Service {
     }
 
     /// The limits of the client's own key.
-    fn admit(&self, snapshot: &Snapshot, asked: &Asked, door: &Door<'_>) -> Result<Admission, Box<Reply>> {
+    fn admit(&self, snapshot: &Snapshot, asked: &ProxyRequest, door: &Door<'_>) -> Result<Admission, Box<Reply>> {
         let Some(name) = &asked.client else { return Ok(Admission::Full) };
         let client = &snapshot.config.clients[asked.client_index as usize];
         if !client.may_ask(&asked.model) {

@@ -34,8 +34,8 @@ fn facts() -> Facts {
         max_tokens: 0,
         client: NONE,
         session: 0,
-        crosses: false,
-        acts: false,
+        translatable: false,
+        idempotent: true,
     }
 }
 

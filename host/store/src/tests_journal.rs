@@ -38,8 +38,8 @@ fn trail(arrived_ms: u64, rows: usize) -> Box<Trail> {
         max_tokens: 0,
         client: NONE,
         session: 0,
-        crosses: false,
-        acts: false,
+        translatable: false,
+        idempotent: true,
     };
     let arrived = Timestamp::from_millis(arrived_ms);
     let mut trail = Trail::new(arrived, facts, Vec::new(), Spending::default());

@@ -80,8 +80,8 @@ impl Outside for Day {
             max_tokens: 0,
             client: NONE,
             session: 0,
-            crosses: false,
-            acts: false,
+            translatable: false,
+            idempotent: true,
         };
         let texts = Texts { model: "m".to_owned(), path: "/v1/chat/completions".to_owned(), ..Texts::default() };
         Some((self.at, Ask { model: "m".into(), facts, texts: Arc::new(texts), patience: None }))

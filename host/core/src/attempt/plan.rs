@@ -171,7 +171,7 @@ impl Attempt {
             streaming: facts.streaming,
             has_body: true,
             prompt_tokens: prompt.tokens,
-            is_idempotent: !facts.acts,
+            is_idempotent: facts.idempotent,
             include_usage: true,
             hide_usage: false,
         };

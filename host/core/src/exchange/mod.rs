@@ -249,7 +249,7 @@ const ANSWER_TOKENS: u32 = 1_024;
 
 /// Builds the want of an exchange with these facts.
 fn wanted(view: &View, model: &Arc<str>, facts: &Facts, tokens: u32) -> Want {
-    if facts.crosses {
+    if facts.translatable {
         view.want_across(model, facts.operation, tokens)
     } else {
         view.want(model, facts.operation, tokens)

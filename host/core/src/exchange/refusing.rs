@@ -122,9 +122,9 @@ impl Exchange {
 
     /// The backends that are no candidates, each with its reason; empty when all are.
     fn unsuited(&self) -> String {
-        let Facts { operation, crosses, .. } = self.facts;
+        let Facts { operation, translatable, .. } = self.facts;
         let of = |backend: &Backend| {
-            let why = Unsuited::of(backend, &self.want.model, operation, crosses)?;
+            let why = Unsuited::of(backend, &self.want.model, operation, translatable)?;
             Some(format!("{} {}", backend.id, why.told(backend, operation)))
         };
         listed(self.view.table.backends.iter().filter_map(of), "; ")

@@ -60,8 +60,8 @@ impl Exchange {
             Kind::ClientGone => Action::Finish(End::ClientGone),
             // No other try can succeed: what the upstream said is what the client gets.
             Kind::Refused if !self.resuming => Action::PassOn,
-            Kind::ServerError if self.facts.acts => Action::PassOn,
-            Kind::Reset | Kind::TimedOut | Kind::Cut | Kind::Stalled | Kind::Malformed if self.facts.acts => {
+            Kind::ServerError if !self.facts.idempotent => Action::PassOn,
+            Kind::Reset | Kind::TimedOut | Kind::Cut | Kind::Stalled | Kind::Malformed if !self.facts.idempotent => {
                 Action::Reject(self.not_repeated())
             }
             Kind::Refused

@@ -64,9 +64,25 @@ pub struct Facts {
     /// A hash of the session; 0: none.
     pub session: u64,
     /// May it go to a backend of another dialect, translated?
-    pub crosses: bool,
-    /// May it change something at the upstream, so that it must not be done twice? (RFC 9110 section 9.2.2)
-    pub acts: bool,
+    #[serde(rename = "crosses")]
+    pub translatable: bool,
+    /// May it be sent twice? False where it may change something at the upstream (RFC 9110 section 9.2.2). Recorded the
+    /// other way round.
+    #[serde(rename = "acts", with = "negated")]
+    pub idempotent: bool,
+}
+
+/// A flag that is recorded the other way round.
+mod negated {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(flag: &bool, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bool(!flag)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+        bool::deserialize(deserializer).map(|flag| !flag)
+    }
 }
 
 /// An input: something that happened.

@@ -21,8 +21,8 @@ fn facts() -> Facts {
         max_tokens: 0,
         client: NONE,
         session: u64::MAX,
-        crosses: false,
-        acts: false,
+        translatable: false,
+        idempotent: true,
     }
 }
 

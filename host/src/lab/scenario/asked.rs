@@ -81,8 +81,8 @@ impl Check<'_, '_, '_> {
             client,
             session: raw.session.as_deref().filter(|s| !s.is_empty()).map_or(0, Facts::session_number),
             // What the request says is plain where nothing is written: nothing in it resists translation.
-            crosses: raw.translatable.unwrap_or(true),
-            acts: raw.idempotent == Some(false),
+            translatable: raw.translatable.unwrap_or(true),
+            idempotent: raw.idempotent != Some(false),
         };
         let text = raw.leaves_after.as_deref();
         let patience = text.map(|text| self.duration(at, "leaves_after", Some(text), Duration::ZERO));

@@ -81,8 +81,8 @@ impl Traffic {
             max_tokens: if d.one_in(3) { d.between(1, 4_000) as u32 } else { 0 },
             client: d.below(u64::from(self.clients) + 1).checked_sub(1).map_or(NONE, |client| client as u32),
             session: if d.one_in(4) { d.between(1, 50) } else { 0 },
-            crosses: false,
-            acts: false,
+            translatable: false,
+            idempotent: true,
         };
         Ask { model, facts, texts, patience: None }
     }

@@ -316,8 +316,8 @@ mod tests {
             max_tokens: 0,
             client: NONE,
             session: 0,
-            crosses: false,
-            acts: false,
+            translatable: false,
+            idempotent: true,
         }
     }
 

@@ -33,7 +33,7 @@ pub use sights::{Ask, Attempt, Finished, Outside, Scene, Sight, Watcher};
 pub use track::{RecordedAttempt, RecordedQuestion, Then, past_of};
 
 use attempt::{AttemptResult, Sent};
-use places::{Agenda, Live, Places, Slot, Told, What};
+use places::{Agenda, ClientView, InFlight, Places, Slot, What};
 use pointsman_engine::{Texts, Verdict};
 use track::{Moment, Track};
 
@@ -162,7 +162,7 @@ where
         let exchange = if matches!(admitted, Ok(Admission::FreeOnly)) { exchange.free_only() } else { exchange };
         self.tell(number, Sight::Arrived(&ask));
         let patience = ask.patience;
-        let slot = self.places.put(Live::new(number, exchange, ask, self.now));
+        let slot = self.places.put(InFlight::new(number, exchange, ask, self.now));
         if let Some(patience) = patience {
             self.agenda.add(self.now + patience, What::Leave { slot, exchange: number });
         }
@@ -176,7 +176,7 @@ where
     }
 
     /// The limits of the client's own key.
-    fn admit(&mut self, ask: &mut Ask) -> Result<Admission, Told> {
+    fn admit(&mut self, ask: &mut Ask) -> Result<Admission, ClientView> {
         let Some((client, gate)) = self.clients.get_mut(ask.facts.client as usize) else { return Ok(Admission::Full) };
         let spending = gate.spending(self.now);
         ask.texts = Arc::new(Texts { spending, ..(*ask.texts).clone() });
@@ -184,7 +184,7 @@ where
         let (kind, error) = if !client.may_ask(&ask.model) {
             (ErrorKind::ModelNotFound, format!("The key {name:?} may not ask for the model {:?}", ask.model))
         } else {
-            let is_free = || self.view.serves_free(&ask.model, ask.facts.operation, ask.facts.crosses);
+            let is_free = || self.view.serves_free(&ask.model, ask.facts.operation, ask.facts.translatable);
             let (kind, why) = match gate.enter(self.now, client.free_when_over_budget && is_free()) {
                 Ok(admission) => return Ok(admission),
                 Err(ClientDenied::Rate { .. }) => (ErrorKind::RateLimited, "has used up its rate limit"),
@@ -195,7 +195,7 @@ where
         };
         // Who was not let in does not leave.
         ask.facts.client = NONE;
-        Err(Told { status: kind.status(), by: None, error: Some(error) })
+        Err(ClientView { status: kind.status(), by: None, error: Some(error) })
     }
 
     fn next_due(&mut self) {
@@ -306,15 +306,18 @@ where
                 }
                 Action::Reject(why) if self.places.live(slot).exchange.is_resuming() => {
                     // What was begun is not continued: the client hears it in the middle of the stream.
-                    let told = Told { error: Some(why.message), ..std::mem::take(&mut self.places.live(slot).told) };
+                    let told = ClientView {
+                        error: Some(why.message),
+                        ..std::mem::take(&mut self.places.live(slot).client_view)
+                    };
                     return self.finish(slot, End::Broken, told);
                 }
                 Action::Reject(why) => {
-                    let told = Told { status: why.reason.status(), by: None, error: Some(why.message) };
+                    let told = ClientView { status: why.reason.status(), by: None, error: Some(why.message) };
                     return self.finish(slot, End::Rejected, told);
                 }
                 Action::Finish(end) => {
-                    let told = std::mem::take(&mut self.places.live(slot).told);
+                    let told = std::mem::take(&mut self.places.live(slot).client_view);
                     return self.finish(slot, end, told);
                 }
             };
@@ -419,7 +422,7 @@ where
         let live = self.places.live(slot);
         let (Some(sending), Some(result)) = (live.exchange.sending(), &live.result) else { return };
         live.committed = true;
-        live.told = Told { status: result.status, by: Some((sending.lane, sending.backend)), error: None };
+        live.client_view = ClientView { status: result.status, by: Some((sending.lane, sending.backend)), error: None };
         let left = result.end.saturating_sub(result.commit.unwrap_or_default());
         self.tell_of(slot, Sight::Committed);
         self.go_on(slot, Event::Committed);
@@ -437,13 +440,13 @@ where
         let live = self.places.live(slot);
         let Some(AttemptResult { ended, status, .. }) = live.result.take() else { return };
         let outcome = &ended.outcome;
-        if live.told.by.is_some() && outcome.kind != Kind::Answered {
-            live.told.error = Some(outcome.message.clone());
+        if live.client_view.by.is_some() && outcome.kind != Kind::Answered {
+            live.client_view.error = Some(outcome.message.clone());
         }
-        if explains_itself(outcome.kind, !live.ask.facts.acts) && live.refusal.is_none() {
+        if explains_itself(outcome.kind, live.ask.facts.idempotent) && live.refusal.is_none() {
             // Kept, to be passed on.
             let by = live.exchange.sending().map(|s| (s.lane, s.backend));
-            live.refusal = Some(Told { status, by, error: Some(outcome.message.clone()) });
+            live.refusal = Some(ClientView { status, by, error: Some(outcome.message.clone()) });
         }
         let event = live.ended(ended);
         self.expect_question();
@@ -467,7 +470,7 @@ where
         }
     }
 
-    fn finish(&mut self, slot: Slot, end: End, told: Told) {
+    fn finish(&mut self, slot: Slot, end: End, told: ClientView) {
         let Some(live) = self.places.take(slot) else { return };
         let attempts = live.exchange.attempts();
         if let Some((_, gate)) = self.clients.get_mut(live.ask.facts.client as usize) {

@@ -18,7 +18,7 @@ use crate::lab::answer::asks_stream;
 pub(super) type Slot = u32;
 
 /// An exchange under way.
-pub(super) struct Live {
+pub(super) struct InFlight {
     pub number: u64,
     pub exchange: Exchange,
     pub ask: Ask,
@@ -28,9 +28,9 @@ pub(super) struct Live {
     /// While an attempt is under way.
     pub result: Option<AttemptResult>,
     /// The first refusal that explains itself.
-    pub refusal: Option<Told>,
+    pub refusal: Option<ClientView>,
     /// What the client was told by the attempt that was committed.
-    pub told: Told,
+    pub client_view: ClientView,
     /// When the attempt under way was sent.
     pub sent_at: Timestamp,
     /// Is the attempt under way committed?
@@ -39,7 +39,7 @@ pub(super) struct Live {
     pub tokens: u32,
 }
 
-impl Live {
+impl InFlight {
     pub(super) fn new(number: u64, exchange: Exchange, ask: Ask, arrived: Timestamp) -> Self {
         Self {
             number,
@@ -49,7 +49,7 @@ impl Live {
             ticket: None,
             result: None,
             refusal: None,
-            told: Told::default(),
+            client_view: ClientView::default(),
             sent_at: arrived,
             committed: false,
             tokens: 0,
@@ -57,7 +57,7 @@ impl Live {
     }
 }
 
-impl Live {
+impl InFlight {
     /// How the attempt under way ended; of a committed one, how much of it the client has.
     pub(super) fn ended(&mut self, ended: Ended) -> Event {
         if !self.committed {
@@ -76,7 +76,7 @@ impl Live {
     }
 }
 
-impl Live {
+impl InFlight {
     /// The client leaves: of a committed attempt, what went downstream until now is paid.
     pub(super) fn left(&mut self, now: Timestamp) -> Event {
         let Some(result) = self.result.take().filter(|_| self.committed) else { return Event::ClientGone };
@@ -91,9 +91,9 @@ impl Live {
     }
 }
 
-/// What a client was told.
+/// The exchange as its client sees it.
 #[derive(Debug, Default)]
-pub(super) struct Told {
+pub(super) struct ClientView {
     pub status: u16,
     pub by: Option<(Lane, u32)>,
     pub error: Option<String>,
@@ -109,12 +109,12 @@ pub(super) struct Turn {
 /// Exchanges under way, in places that are used again.
 #[derive(Default)]
 pub(super) struct Places {
-    places: Vec<(u32, Option<Live>)>,
+    places: Vec<(u32, Option<InFlight>)>,
     free: Vec<Slot>,
 }
 
 impl Places {
-    pub(super) fn put(&mut self, live: Live) -> Slot {
+    pub(super) fn put(&mut self, live: InFlight) -> Slot {
         match self.free.pop() {
             Some(slot) => {
                 self.places[slot as usize].1 = Some(live);
@@ -127,7 +127,7 @@ impl Places {
         }
     }
 
-    pub(super) fn live(&mut self, slot: Slot) -> &mut Live {
+    pub(super) fn live(&mut self, slot: Slot) -> &mut InFlight {
         self.places[slot as usize].1.as_mut().expect("a place is named only while its exchange is under way")
     }
 
@@ -148,7 +148,7 @@ impl Places {
         Turn { slot, number: *number }
     }
 
-    pub(super) fn take(&mut self, slot: Slot) -> Option<Live> {
+    pub(super) fn take(&mut self, slot: Slot) -> Option<InFlight> {
         self.next_turn(slot);
         let live = self.places[slot as usize].1.take();
         self.free.extend(live.is_some().then_some(slot));

@@ -78,8 +78,8 @@ impl Outside for Chaos {
             max_tokens: 0,
             client: if self.dice.below(3) == 0 { 0 } else { NONE },
             session: 0,
-            crosses: false,
-            acts: false,
+            translatable: false,
+            idempotent: true,
         };
         let model = if self.dice.below(50) == 0 { "nobody's" } else { "m" };
         let patience = (self.dice.below(6) == 0).then(|| self.dice.ms(4_000));

@@ -15,8 +15,8 @@ fn facts(streaming: bool) -> Facts {
         max_tokens: 0,
         client: NONE,
         session: 0,
-        crosses: false,
-        acts: false,
+        translatable: false,
+        idempotent: true,
     }
 }
 

@@ -204,8 +204,8 @@ pub(super) mod tests {
             max_tokens: 0,
             client: NONE,
             session: 0,
-            crosses: false,
-            acts: false,
+            translatable: false,
+            idempotent: true,
         };
         Arrival { at: T0, model: "m".into(), facts, texts: Arc::default(), own: Own::default() }
     }

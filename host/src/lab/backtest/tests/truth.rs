@@ -125,8 +125,8 @@ impl Outside for Truth {
             max_tokens: 0,
             client: NONE,
             session: 0,
-            crosses: false,
-            acts: false,
+            translatable: false,
+            idempotent: true,
         };
         let patience = self.dice.one_in(self.impatient).then(|| Duration::from_millis(self.dice.between(500, 9_000)));
         let path = "/v1/chat/completions".to_owned();

@@ -111,8 +111,8 @@ fn body(journaled: &Journaled, retold: &Retold) -> (String, Remarks) {
         let labels = trail.labels.iter().map(|(name, value)| (name.clone(), value.clone().into()));
         text.put("labels", ::toml::Value::Table(labels.collect()));
     }
-    text.put_if("idempotent", false, facts.acts);
-    text.put_if("translatable", false, !facts.crosses && has_foreign(journaled));
+    text.put_if("idempotent", false, !facts.idempotent);
+    text.put_if("translatable", false, !facts.translatable && has_foreign(journaled));
     if retold.ended.end == End::ClientGone {
         text.put("leaves_after", span(left_after(journaled, retold)));
     }

@@ -89,8 +89,8 @@ impl Outside for Nature<'_> {
             max_tokens: 0,
             client: NONE,
             session: 0,
-            crosses: false,
-            acts: false,
+            translatable: false,
+            idempotent: true,
         };
         Some((at, Ask { model: "m".into(), facts, texts: self.texts.clone(), patience: None }))
     }

@@ -55,8 +55,8 @@ impl Court {
             max_tokens: 10,
             client,
             session: 0,
-            crosses: false,
-            acts: false,
+            translatable: false,
+            idempotent: true,
         };
         let number = self.arrived;
         self.arrived += 1;

@@ -1,4 +1,4 @@
-//! An exchange in the hands of the server: whatever becomes of the client, it is settled and recorded exactly once.
+//! An exchange under way in the server: whatever becomes of the client, it is settled and recorded exactly once.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,36 +21,36 @@ use super::aside::aside;
 use super::exchange::ServedBy;
 use super::journal;
 use super::proxy::Proxy;
-use super::request::{Asked, Only};
+use super::request::{PinnedBackend, ProxyRequest};
 use super::snapshot::Snapshot;
 
-/// Notes kept of one exchange; a policy may leave 16 at every question, and be asked many.
+/// The most notes kept of one exchange; a policy may leave 16 at every question.
 const MAX_NOTES: usize = 100;
 
 /// The note of an exchange whose client is over its budget.
 const OVER_BUDGET: &str = "the client's budget of the day is spent: only backends that cost nothing may be used (client.free_when_over_budget)";
 
-/// An exchange, its pinned snapshot, and what its record will say. Dropped at any moment, it settles and records.
-pub struct Live {
+/// An exchange, its pinned snapshot, and its record so far. Dropped at any moment, it settles and records.
+pub struct InFlight {
     proxy: Arc<Proxy>,
     snapshot: Arc<Snapshot>,
     exchange: Exchange,
-    asked: Arc<Asked>,
-    /// Why the backends of another dialect that serve the model are not asked.
+    request: Arc<ProxyRequest>,
+    /// The reason that the backends of another dialect that serve the model are no candidates.
     untranslatable: Option<Untranslatable>,
     arrived: Timestamp,
     notes: Vec<String>,
     policy_faults: u32,
-    /// What the journal may keep of it; none where it keeps nothing.
+    /// Its trail for the journal; none where the journal keeps nothing.
     trail: Option<Box<Trail>>,
     /// Prompt and answer, where the journal keeps them.
     bodies: Option<Box<Bodies>>,
-    told: Told,
+    client_view: ClientView,
 }
 
-/// What the client was told.
+/// The exchange as the client sees it.
 #[derive(Clone, Debug, Default)]
-struct Told {
+struct ClientView {
     status: u16,
     lane: Option<Lane>,
     backend: Option<Arc<str>>,
@@ -60,25 +60,25 @@ struct Told {
     denied: Option<Denial>,
 }
 
-impl Live {
-    /// Takes an exchange that has just arrived. Boxed, because it goes through many hands.
+impl InFlight {
+    /// An exchange that has just arrived. Boxed, because it is moved often.
     pub fn new(
         proxy: Arc<Proxy>,
         snapshot: Arc<Snapshot>,
-        asked: Arc<Asked>,
+        request: Arc<ProxyRequest>,
         admission: Admission,
         arrived: Timestamp,
     ) -> Box<Self> {
-        let crosses = translatable(&snapshot.view, &asked.client_request());
-        let facts = asked.facts(crosses == Ok(true));
-        let trail = journal::is_kept(&snapshot, &asked).then(|| {
-            let texts = &asked.texts;
+        let translatable = translatable(&snapshot.view, &request.client_request());
+        let facts = request.facts(translatable == Ok(true));
+        let trail = journal::is_kept(&snapshot, &request).then(|| {
+            let texts = &request.texts;
             Box::new(Trail::new(arrived, facts.clone(), texts.labels.clone(), texts.spending))
         });
         let rules = trail.as_ref().and(snapshot.bodies.as_ref());
-        let bodies = rules.map(|rules| Box::new(Bodies::new(Arc::clone(rules), &asked.body)));
+        let bodies = rules.map(|rules| Box::new(Bodies::new(Arc::clone(rules), &request.body)));
         let exchange =
-            Exchange::new(arrived, snapshot.view.clone(), &asked.model, facts, snapshot.budgets, snapshot.streams);
+            Exchange::new(arrived, snapshot.view.clone(), &request.model, facts, snapshot.budgets, snapshot.streams);
         let (exchange, notes) = if admission == Admission::FreeOnly {
             (exchange.free_only(), vec![OVER_BUDGET.to_owned()])
         } else {
@@ -88,14 +88,14 @@ impl Live {
             proxy,
             snapshot,
             exchange,
-            asked,
-            untranslatable: crosses.err(),
+            request,
+            untranslatable: translatable.err(),
             arrived,
             notes,
             policy_faults: 0,
             bodies,
             trail,
-            told: Told::default(),
+            client_view: ClientView::default(),
         })
     }
 
@@ -110,16 +110,16 @@ impl Live {
     }
 
     /// The request.
-    pub fn asked(&self) -> &Arc<Asked> {
-        &self.asked
+    pub fn request(&self) -> &Arc<ProxyRequest> {
+        &self.request
     }
 
-    /// The state machine, to look at.
+    /// The state machine, read-only.
     pub fn exchange(&self) -> &Exchange {
         &self.exchange
     }
 
-    /// Tells the state machine what happened; answers what to do.
+    /// Steps the state machine; returns the action that follows.
     pub fn step(&mut self, event: Event) -> Action {
         let (exchange, trail) = (&mut self.exchange, &mut self.trail);
         let action = self.proxy.line.with(|fleet, now| {
@@ -138,26 +138,27 @@ impl Live {
         }
     }
 
-    /// Where somebody would serve the model if the request said less, the client learns what is too much.
+    /// Names the part of the request that cannot be translated, where the model is served only by backends of another
+    /// dialect.
     fn explained(&self, why: Refusal) -> Refusal {
         let (Reason::NoSuchModel, Some(untranslatable)) = (&why.reason, &self.untranslatable) else { return why };
         let message = format!(
             "The model {:?} is served only by backends of another provider's API, and this request cannot be \
              translated for them: {untranslatable}. Leave that out, or ask for another model",
-            self.asked.model
+            self.request.model
         );
         Refusal { reason: Reason::Untranslatable, message, ..why }
     }
 
-    /// Asks the policy.
+    /// The policy's decision; a request pinned to a backend asks no policy.
     pub fn decide(&mut self, query: Query) -> Decision {
-        if let Some(only) = self.asked.only {
-            return self.once(&query, only);
+        if let Some(pinned) = self.request.pinned {
+            return self.decide_pinned(&query, pinned);
         }
         let asked_at = self.proxy.clock.now();
         let policy = &self.snapshot.policy;
         let on_fault = self.snapshot.config.policy.on_fault;
-        let ask = || policy.decide_or(on_fault, &query, &self.asked.texts);
+        let ask = || policy.decide_or(on_fault, &query, &self.request.texts);
         let verdict = if policy.is_slow() { aside(ask) } else { ask() };
         let now = self.proxy.clock.now();
         let took = now.since(asked_at);
@@ -169,7 +170,7 @@ impl Live {
             self.policy_faults += 1;
         }
         if self.snapshot.is_in_force() {
-            let Asked { id, texts, .. } = &*self.asked;
+            let ProxyRequest { id, texts, .. } = &*self.request;
             self.proxy.shadow.mirror(&self.snapshot.view.table, id, &query, texts, &verdict.decision);
         }
         let room = MAX_NOTES.saturating_sub(self.notes.len());
@@ -183,8 +184,8 @@ impl Live {
         decision
     }
 
-    /// One attempt at this backend and no more: no policy is asked where there is nothing to choose.
-    fn once(&self, query: &Query, Only { backend: index, within }: Only) -> Decision {
+    /// One attempt at the pinned backend and no more.
+    fn decide_pinned(&self, query: &Query, PinnedBackend { backend: index, within }: PinnedBackend) -> Decision {
         if !query.attempts.is_empty() || !query.rows.is(index as usize, RowState::Ready) {
             return Decision::Reject(Rejection::default());
         }
@@ -197,55 +198,55 @@ impl Live {
         }
     }
 
-    /// Remembers what the provider's headers said of its limits.
+    /// Records what the provider's headers said of its limits.
     pub fn learn(&self, requests: Option<(u32, Timestamp)>, tokens: Option<(u32, Timestamp)>) {
         if let Some(permit) = self.exchange.permit() {
             self.proxy.line.with(|fleet, _| fleet.learn(permit, requests, tokens));
         }
     }
 
-    /// The answer's first byte goes out, with this status, from the backend of the attempt under way. Of an answer that
-    /// is resumed, the first byte is long out; who answers is now another.
+    /// Records the commit of the attempt under way. A resumed answer keeps its status and first byte; its backend changes.
     pub fn committed(&mut self, status: u16) {
         if !self.exchange.is_resuming() {
-            self.tell(status);
+            self.set_status(status);
         }
         if let Some(sending) = self.exchange.sending() {
-            self.told.lane = Some(sending.lane);
-            self.told.backend = Some(self.snapshot.view.backend(sending.backend).id.clone());
+            self.client_view.lane = Some(sending.lane);
+            self.client_view.backend = Some(self.snapshot.view.backend(sending.backend).id.clone());
         }
         self.step(Event::Committed);
     }
 
-    /// The client is told this status now.
-    pub fn tell(&mut self, status: u16) {
-        self.told.status = status;
-        self.told.first_byte = Some(self.proxy.clock.now().since(self.arrived));
+    /// Records the status that goes to the client now, and the time of its first byte.
+    pub fn set_status(&mut self, status: u16) {
+        self.client_view.status = status;
+        self.client_view.first_byte = Some(self.proxy.clock.now().since(self.arrived));
     }
 
-    /// An upstream's refusal is passed on.
+    /// Records that an upstream's refusal is passed on.
     pub fn passed_on(&mut self, status: u16, served_by: &ServedBy) {
         let ServedBy { lane, backend } = served_by;
-        self.tell(status);
-        self.told.lane = Some(*lane);
-        self.told.backend = Some(backend.clone());
-        self.told.error = self.exchange.attempts().iter().rfind(|a| a.backend == *backend).map(|a| a.message.clone());
-        self.told.end = Some(End::Refused);
+        self.set_status(status);
+        self.client_view.lane = Some(*lane);
+        self.client_view.backend = Some(backend.clone());
+        self.client_view.error =
+            self.exchange.attempts().iter().rfind(|a| a.backend == *backend).map(|a| a.message.clone());
+        self.client_view.end = Some(End::Refused);
     }
 
-    /// Pointsman itself refused.
+    /// Records an error of Pointsman's own.
     pub fn rejected(&mut self, status: u16, error: &str) {
-        self.tell(status);
-        self.told.error = Some(error.to_owned());
-        self.told.end = Some(End::Rejected);
+        self.set_status(status);
+        self.client_view.error = Some(error.to_owned());
+        self.client_view.end = Some(End::Rejected);
     }
 
-    /// Pointsman refused for this reason; a model that nobody serves is a refusal at the door.
+    /// Records the reason of such an error; a model that no backend serves counts as a refusal at the door.
     pub fn refused_for(&mut self, reason: &Reason) {
         match reason {
             Reason::NoSuchModel => {
-                self.told.end = Some(End::Denied);
-                self.told.denied = Some(Denial::UnknownModel);
+                self.client_view.end = Some(End::Denied);
+                self.client_view.denied = Some(Denial::UnknownModel);
             }
             Reason::ModelMissing
             | Reason::Untranslatable
@@ -257,95 +258,95 @@ impl Live {
         }
     }
 
-    /// A piece of the answer goes out.
+    /// Records a piece of the answer that goes out, where the journal keeps answers.
     pub fn answers(&mut self, data: &[u8], is_event: bool) {
         if let Some(bodies) = &mut self.bodies {
             bodies.answered(data, is_event);
         }
     }
 
-    /// The committed attempt ended.
+    /// Ends the committed attempt.
     pub fn relayed(&mut self, ended: Ended) {
-        self.told.error = Some(ended.outcome.message.clone()).filter(|_| ended.outcome.kind != Kind::Answered);
+        self.client_view.error = Some(ended.outcome.message.clone()).filter(|_| ended.outcome.kind != Kind::Answered);
         if let Action::Finish(end) = self.step(Event::Ended(ended)) {
-            self.told.end = Some(end);
+            self.client_view.end = Some(end);
         }
     }
 
-    /// The committed attempt broke off, and what was delivered can be continued. Answers what to do.
+    /// Ends a committed attempt that broke off and can be continued; returns the action that follows.
     pub fn broke_off(&mut self, ended: Ended) -> Action {
-        self.told.error = Some(ended.outcome.message.clone());
+        self.client_view.error = Some(ended.outcome.message.clone());
         let action = self.step(Event::Broke(ended));
         if let Action::Finish(end) = &action {
-            self.told.end = Some(*end);
+            self.client_view.end = Some(*end);
         }
         action
     }
 
-    /// A client that has its head, status 200, is told an error in-band.
-    pub fn told_in_band(&mut self, error: &str) {
+    /// Records an error event sent to a client that has its head, status 200.
+    pub fn error_event_sent(&mut self, error: &str) {
         if !self.exchange.is_resuming() {
-            self.tell(200);
+            self.set_status(200);
         }
-        self.told.error = Some(error.to_owned());
-        self.told.end = Some(if self.exchange.is_resuming() { End::Broken } else { End::Rejected });
+        self.client_view.error = Some(error.to_owned());
+        self.client_view.end = Some(if self.exchange.is_resuming() { End::Broken } else { End::Rejected });
     }
 
-    /// The client is there and did not get the whole answer.
+    /// Records that the client did not get the whole answer.
     pub fn broke(&mut self) {
-        self.told.end = Some(End::Broken);
+        self.client_view.end = Some(End::Broken);
     }
 
-    /// Is the request settled?
+    /// Is the exchange settled?
     pub fn is_done(&self) -> bool {
         self.exchange.is_done()
     }
 
     fn record(&mut self, now: Timestamp) -> ExchangeRecord {
         let (waits, waited) = self.exchange.waits();
-        let told = std::mem::take(&mut self.told);
-        let end = told.end.unwrap_or(End::ClientGone);
+        let seen = std::mem::take(&mut self.client_view);
+        let end = seen.end.unwrap_or(End::ClientGone);
         // A health check would not have been sent to a fallback.
-        let saved_usd = self.exchange.saved_usd(end, told.lane).filter(|_| self.asked.only.is_none());
+        let saved_usd = self.exchange.saved_usd(end, seen.lane).filter(|_| self.request.pinned.is_none());
         ExchangeRecord {
-            id: self.asked.id.clone(),
+            id: self.request.id.clone(),
             started: self.arrived,
             elapsed: now.since(self.arrived),
-            client: self.asked.client.clone(),
-            session: self.asked.texts.session.clone(),
-            operation: self.asked.operation,
-            path: self.asked.path().to_owned(),
-            model: self.asked.model.to_string(),
-            streaming: self.asked.streaming,
-            status: told.status,
+            client: self.request.client.clone(),
+            session: self.request.texts.session.clone(),
+            operation: self.request.operation,
+            path: self.request.path().to_owned(),
+            model: self.request.model.to_string(),
+            streaming: self.request.streaming,
+            status: seen.status,
             end,
-            lane: told.lane,
-            backend: told.backend,
+            lane: seen.lane,
+            backend: seen.backend,
             waits,
             waited,
-            first_byte: told.first_byte,
+            first_byte: seen.first_byte,
             policy: self.snapshot.policy.id().clone(),
             policy_faults: self.policy_faults,
             attempts: self.exchange.take_attempts(),
             notes: std::mem::take(&mut self.notes),
-            error: told.error,
-            denied: told.denied,
+            error: seen.error,
+            denied: seen.denied,
             saved_usd,
         }
     }
 }
 
-impl Drop for Live {
+impl Drop for InFlight {
     fn drop(&mut self) {
         if !self.exchange.is_done() {
             self.step(Event::ClientGone);
         }
         let record = self.record(self.proxy.clock.now());
-        if self.asked.only.is_none() && record.denied.is_none() {
+        if self.request.pinned.is_none() && record.denied.is_none() {
             self.proxy.compared(&self.snapshot, &record);
         }
         let part =
             self.trail.take().and_then(|trail| journal::part(trail, self.bodies.take(), &self.snapshot, &record));
-        self.proxy.finished(&self.asked, record, part);
+        self.proxy.finished(&self.request, record, part);
     }
 }
