@@ -14,7 +14,7 @@ use super::code::Code;
 use super::compile::Compiler;
 use super::compiled::Compiled;
 use super::guest::{Guest, MAX_TABLE_ELEMENTS};
-use super::hash::Hash;
+use pointsman_core::lifecycle::Hash;
 use super::idle::IdleInstances;
 use super::limits::EngineLimits;
 use super::lines::LineTable;

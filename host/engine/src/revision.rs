@@ -15,7 +15,7 @@ use super::check::LoadError;
 use super::clock::Measure;
 use super::fault_penalty::FaultPenalty;
 use super::fitting::filled_pool;
-use super::hash::Hash;
+use pointsman_core::lifecycle::Hash;
 use super::limits::EngineLimits;
 use super::native_fallback::NativeFallback;
 use super::pool::{Pool, Source};

@@ -7,7 +7,7 @@ use pointsman_core::lifecycle::promotion::Plan;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::control::upload::UploadOptions;
+use pointsman_core::lifecycle::UploadOptions;
 
 /// A backend with its live numbers. Never holds a key.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]

@@ -19,9 +19,12 @@ use super::{
 };
 use crate::config::BackendConfig;
 use crate::control::kept_states;
-use crate::control::upload::UploadOptions;
-use crate::control::{CannotGoBack, CannotPromote, Control, Entry, WentBack};
+use crate::control::{CannotUpload, Control, WentBack};
 use crate::telemetry::rfc3339::Rfc3339;
+use pointsman_core::lifecycle::CannotGoBack;
+use pointsman_core::lifecycle::UploadOptions;
+use pointsman_core::lifecycle::history::Entry;
+use pointsman_core::lifecycle::promotion::CannotPromote;
 
 /// The admin listener's hands and eyes.
 pub struct Operator {
@@ -48,9 +51,12 @@ impl Operator {
     fn promoted(&self, done: Result<(), CannotPromote>) -> Result<PolicyView, ControlError> {
         match done {
             Ok(()) => Ok(self.policy()),
-            Err(error @ (CannotPromote::UnderWay(_) | CannotPromote::InForce(_) | CannotPromote::None)) => {
-                Err(ControlError::Conflict(error.to_string()))
-            }
+            Err(
+                error @ (CannotPromote::UnderWay(_)
+                | CannotPromote::InForce(_)
+                | CannotPromote::Superseded(_)
+                | CannotPromote::None),
+            ) => Err(ControlError::Conflict(error.to_string())),
             Err(error @ CannotPromote::Refused(_)) => Err(ControlError::Refused(error.to_string())),
         }
     }
@@ -94,8 +100,9 @@ impl Controls for Operator {
         let snapshot = self.control.proxy().snapshot();
         let status = self.control.status();
         let (decisions, faults) = (snapshot.fault_stats.decisions(), snapshot.fault_stats.faults());
-        let history: Vec<RevisionView> = status
-            .history
+        let lifecycle = &status.lifecycle;
+        let history: Vec<RevisionView> = lifecycle
+            .history()
             .newest_first()
             .map(|entry| match &entry.ended {
                 None => RevisionView {
@@ -117,8 +124,8 @@ impl Controls for Operator {
             warning: left_out_words(snapshot.policy.left_out()),
             decisions: in_force.decisions,
             faults: in_force.faults,
-            last_error: status.policy_refusal.as_ref().map(|refusal| refusal.error.clone()),
-            refusal: status.policy_refusal.as_ref().map(views::refusal),
+            last_error: lifecycle.policy_refusal().map(|refusal| refusal.error.clone()),
+            refusal: lifecycle.policy_refusal().map(views::refusal),
             history_error: status.not_kept,
             live_revisions: status.live_revisions,
             instances: status.instances,
@@ -144,9 +151,14 @@ impl Controls for Operator {
             None
         };
         let status = self.control.status();
-        let policy = status.policy_refusal.map(|_| "the policy last offered is not in force; GET /api/policy says why");
-        let config =
-            status.config_refusal.map(|_| "the configuration last offered is not in force; GET /api/config says why");
+        let policy = status
+            .lifecycle
+            .policy_refusal()
+            .map(|_| "the policy last offered is not in force; GET /api/policy says why");
+        let config = status
+            .lifecycle
+            .config_refusal()
+            .map(|_| "the configuration last offered is not in force; GET /api/config says why");
         ReadyView {
             ready: reason.is_none(),
             reason: reason.map(str::to_owned),
@@ -165,11 +177,11 @@ impl Controls for Operator {
         let config = self.control.proxy().snapshot().config.clone();
         ConfigView {
             revision: config.revision.to_string(),
-            file: status.config_file.map(|file| file.display().to_string()),
+            file: self.control.config_file().map(|file| file.display().to_string()),
             loaded_at: Rfc3339(status.config_loaded).to_string(),
             backends: config.backends.len() as u64,
             clients: config.clients.len() as u64,
-            refusal: status.config_refusal.as_ref().map(views::refusal),
+            refusal: status.lifecycle.config_refusal().map(views::refusal),
         }
     }
 
@@ -186,16 +198,18 @@ impl Controls for Operator {
     }
 
     fn put_policy(&self, component: Bytes, options: UploadOptions) -> Result<PolicyView, ControlError> {
-        let offered = self.runtime.block_on(self.control.offer_policy(component, options));
-        offered.map_err(|error| ControlError::Refused(error.to_string()))?;
-        Ok(self.policy())
+        match self.runtime.block_on(self.control.upload(component, options)) {
+            Ok(()) => Ok(self.policy()),
+            Err(error @ CannotUpload::Refused(_)) => Err(ControlError::Refused(error.to_string())),
+            Err(error @ CannotUpload::Superseded(_)) => Err(ControlError::Conflict(error.to_string())),
+        }
     }
 
     fn rollback(&self, to: Option<&str>) -> Result<RollbackView, ControlError> {
         match self.runtime.block_on(self.control.rollback(to)) {
             Ok(WentBack { from, to }) => Ok(RollbackView { from, to, policy: self.policy() }),
             Err(error @ CannotGoBack::Unknown { .. }) => Err(ControlError::NotFound(error.to_string())),
-            Err(error @ (CannotGoBack::InForce(_) | CannotGoBack::Nothing(_))) => {
+            Err(error @ (CannotGoBack::InForce(_) | CannotGoBack::Nothing(_) | CannotGoBack::Superseded(_))) => {
                 Err(ControlError::Conflict(error.to_string()))
             }
             Err(error @ CannotGoBack::Refused(_)) => Err(ControlError::Refused(error.to_string())),

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::api::refused;
 use super::{AdminState, ControlError, failure};
-use crate::control::upload::UploadOptions;
+use pointsman_core::lifecycle::UploadOptions;
 
 /// So much of an upload that is too large is read and thrown away: a client that still sends does not read the answer.
 const MAX_DISCARDED_BYTES: usize = 1 << 30;

@@ -246,7 +246,11 @@ pub(super) const ENDPOINTS: &[Endpoint] = &[
         parameters: &[NAME, SETTINGS, SET],
         body: Some(COMPONENT),
         answer: Content::Json(schema::<PolicyView>),
-        errors: &[(413, "larger than a component may be"), (422, "refused, and why; the policy in force stays")],
+        errors: &[
+            (409, "a newer policy came into force while it was compiled"),
+            (413, "larger than a component may be"),
+            (422, "refused, and why; the policy in force stays"),
+        ],
         is_open: false,
         handler: || put(policy::put),
     },
@@ -266,7 +270,7 @@ pub(super) const ENDPOINTS: &[Endpoint] = &[
         answer: Content::Json(schema::<RollbackView>),
         errors: &[
             (404, "this revision is not kept"),
-            (409, "it is in force, or there is no earlier one"),
+            (409, "it is in force, or there is no earlier one, or a newer policy came into force meanwhile"),
             (422, "it is refused under the present configuration"),
         ],
         is_open: false,

@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
 use super::*;
-use crate::control::upload::UploadOptions;
+use pointsman_core::lifecycle::UploadOptions;
 
 /// 2026-01-15T10:30:00Z
 const NOW_MS: u64 = 1_768_473_000_000;

@@ -1,6 +1,5 @@
 //! Components as they are offered: read once, named by their hash.
 
-use std::borrow::Cow;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -10,8 +9,7 @@ use axum::body::Bytes;
 use pointsman_engine::Engine;
 
 use crate::config::Config;
-pub use pointsman_engine::Hash;
-use pointsman_store::PolicyStore;
+use pointsman_core::lifecycle::{Hash, shown};
 
 /// A policy file's bytes; nothing is known of them yet but their hash.
 #[derive(Clone)]
@@ -43,21 +41,6 @@ impl Component {
         })
         .await?
     }
-
-    /// The one of this hash in the store.
-    ///
-    /// # Errors
-    /// When it is not there, not whole, or SQLite fails.
-    pub async fn kept(policies: &PolicyStore, hash: Hash) -> anyhow::Result<Self> {
-        let policies = policies.clone();
-        tokio::task::spawn_blocking(move || {
-            let bytes = policies.component(&hash.to_string())?.context("its component is not in the store")?;
-            let component = Self::new(bytes.into());
-            anyhow::ensure!(component.hash == hash, "its component in the store is damaged");
-            Ok(component)
-        })
-        .await?
-    }
 }
 
 /// The policy file that a configuration names, the same whatever folder Pointsman was started in; none: the component
@@ -65,14 +48,6 @@ impl Component {
 pub fn source_of(config: &Config) -> Option<PathBuf> {
     let file = config.policy.file.as_deref()?;
     Some(std::path::absolute(file).unwrap_or_else(|_| file.to_owned()))
-}
-
-/// A source in words.
-pub fn shown(file: Option<&Path>) -> Cow<'static, str> {
-    match file {
-        None => "the embedded policy".into(),
-        Some(file) => format!("the policy {}", file.display()).into(),
-    }
 }
 
 fn read(file: &Path, max_bytes: usize) -> anyhow::Result<Bytes> {

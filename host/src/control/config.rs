@@ -2,16 +2,16 @@
 
 use std::sync::Arc;
 
+use pointsman_core::lifecycle::{Reload, Superseded};
 use pointsman_core::table::Table;
 use pointsman_engine::Revision;
 
-use super::component::Component;
-use super::policy::Place;
+use super::policy::{Code, Offered, Thread, refused_source, source_change};
 use super::settings::{Standing, tell_left_out};
-use super::{About, Control};
+use super::{Control, in_workshop};
 use crate::config::{self, BackendConfig, Config, Loaded, ProcessEnv};
 use crate::drive::{FaultStats, Snapshot, Target};
-use pointsman_core::lifecycle::Reload;
+use anyhow::Context;
 
 impl Control {
     /// The configuration of the file, where it is another one.
@@ -23,80 +23,96 @@ impl Control {
         if config.policy.own_name.is_none() && config.policy.file == before.config.policy.file {
             config.policy.own_name.clone_from(&before.config.policy.own_name);
         }
-        if !config.is_same(&before.config) {
+        if config.is_same(&before.config) {
+            if self.state().lifecycle.config_is_good() {
+                tracing::info!(
+                    "the configuration file is back to the configuration in force; nothing is refused any more"
+                );
+            }
+            return Ok(None);
+        }
+        let messages: Vec<String> = warnings.iter().map(|warning| format!("{warning:?}")).collect();
+        if self.state().lifecycle.are_new_warnings(&messages) {
             for warning in &warnings {
                 let (at, help) = (warning.place.as_ref().map(ToString::to_string), warning.help.as_deref());
                 tracing::warn!(at, help, "{}", warning.message);
             }
-            return Ok(Some(Arc::new(config)));
         }
-        if self.state().config_refusal.take().is_some() {
-            tracing::info!("the configuration file is back to the configuration in force; nothing is refused any more");
-        }
-        Ok(None)
+        Ok(Some(Arc::new(config)))
     }
 
-    /// Brings a configuration into force, together with a policy that is offered with it; else alone. True when there
-    /// was something to tell.
-    pub(super) async fn take_config(&self, before: &Snapshot, config: Arc<Config>, offered: Option<Component>) -> bool {
+    /// Brings a configuration into force, together with a policy that is offered with it; else alone.
+    pub(super) async fn take_config(&self, before: &Snapshot, config: Arc<Config>, offered: Option<Offered>) {
         let table = Arc::new(config.table());
-        let Some(component) = offered else {
-            return match self.take_config_alone(before, config, table).await {
-                Ok(()) => true,
-                Err(error) => self.refused_config(&error),
-            };
+        let Some(offered) = offered else {
+            if let Err(error) = self.take_config_alone(config, table).await {
+                self.refuse_config(&error);
+            }
+            return;
         };
-        let error = match self.take_together(before, config.clone(), table.clone(), &component).await {
-            Ok(()) => return true,
-            Err(error) => error,
-        };
+        let Err(error) = self.take_together(config.clone(), table.clone(), &offered).await else { return };
+        if let Some(superseded) = error.downcast_ref::<Superseded>() {
+            let turn = self.turn.lock().await;
+            self.note_superseded(&turn, &offered.component, &config, superseded).await;
+            drop(turn);
+            if let Err(error) = self.take_config_alone(config, table).await {
+                self.refuse_config(&error);
+            }
+            return;
+        }
         if config.policy.file != before.config.policy.file {
-            return self.refused_config(&error);
+            return self.refuse_config(&error);
         }
-        let whole = self.still_offers(&component, &config).await;
-        match self.take_config_alone(before, config, table).await {
-            Ok(()) if !whole => true,
-            Ok(()) => {
-                self.state().refused = Some((component.hash, format!("{error:#}")));
-                self.refused_policy(About::Source, &error);
-                true
-            }
+        let whole = self.still_offers(&offered.component, &config).await;
+        match self.take_config_alone(config, table).await {
+            Ok(()) if !whole => {}
+            Ok(()) => self.refuse_source(&offered.component, &error),
             Err(error) => {
-                let told = self.refused_config(&error);
-                self.take_from_source(before, &component).await || told
+                self.refuse_config(&error);
+                self.take_from_source(&offered).await;
             }
         }
     }
 
-    async fn take_together(
-        &self,
-        before: &Snapshot,
-        config: Arc<Config>,
-        table: Arc<Table>,
-        component: &Component,
-    ) -> anyhow::Result<()> {
-        let revision = self.judge_source(component, &config, table.clone()).await?;
-        let fault_stats = Arc::new(FaultStats::new(config.policy.rollback));
-        let place = Place::of_source(component, &config);
+    async fn take_together(&self, config: Arc<Config>, table: Arc<Table>, offered: &Offered) -> anyhow::Result<()> {
+        let Offered { component, intent } = offered;
+        let (code, standing) = (Code::Component(component.clone()), Standing::source(&config));
+        let judged = self.judge(code, &config, table.clone(), &standing, Thread::Background).await;
+        let (_, revision) = judged.with_context(|| refused_source(&config))?;
+        let turn = self.turn.lock().await;
+        let before = self.proxy.snapshot();
+        let change = source_change(&standing, component, *intent, &config);
         let (published, policy) = (config.revision.to_string(), revision.id().to_string());
-        let next = self.snapshot(before, config, table, revision, fault_stats)?;
-        self.put_in_force(before, next, place).await;
+        let prepared = self.prepare(&turn, &before, change)?;
+        let stats = Arc::new(FaultStats::new(config.policy.rollback));
+        let next = self.snapshot(&before, config, table, revision, stats)?;
+        self.put_in_force(&turn, &before, next, prepared, Some(component)).await;
         self.config_taken(&published);
-        self.taken(Reload::Policy, &policy);
+        self.report_taken(Reload::Policy, &policy);
         Ok(())
     }
 
-    async fn take_config_alone(&self, before: &Snapshot, config: Arc<Config>, table: Arc<Table>) -> anyhow::Result<()> {
-        let standing = self.standing_in_force(&config);
-        let revision = self.with_table(before.policy.clone(), &config, table.clone(), &standing).await?;
-        before.fault_stats.set_limits(config.policy.rollback);
-        let published = config.revision.to_string();
-        let candidate = self.candidate_with_table(before, &config, table.clone()).await;
-        let next = self.snapshot(before, config, table, revision, before.fault_stats.clone())?;
-        let next = self.with_candidate(before, next, candidate).await;
-        self.publish(before, next);
-        self.config_taken(&published);
-        Ok(())
+    /// The policies in force stay; configured again where one came into force meanwhile.
+    async fn take_config_alone(&self, config: Arc<Config>, table: Arc<Table>) -> anyhow::Result<()> {
+        loop {
+            let before = self.proxy.snapshot();
+            let standing = self.standing_in_force(&config);
+            let revision = self.with_table(before.policy.clone(), &config, table.clone(), &standing).await?;
+            let candidate = self.candidate_with_table(&before, &config, table.clone()).await;
+            let turn = self.turn.lock().await;
+            let before_now = self.proxy.snapshot();
+            let is_same = before.policies().map(Arc::as_ptr).eq(before_now.policies().map(Arc::as_ptr));
+            if !is_same {
+                continue;
+            }
+            before.fault_stats.set_limits(config.policy.rollback);
+            let published = config.revision.to_string();
+            let next = self.snapshot(&before, config, table, revision, before.fault_stats.clone())?;
+            let next = self.with_candidate(&turn, &before, next, candidate).await;
+            self.publish(&before, next);
+            self.config_taken(&published);
+            return Ok(());
+        }
     }
 
     /// The policy in force, on fresh instances.
@@ -109,7 +125,7 @@ impl Control {
     ) -> anyhow::Result<Revision> {
         let offer = standing.offer(config, policy.name(), policy.id());
         let (asked, before) = (policy.clone(), policy.left_out().to_vec());
-        let configured = self.in_workshop(move || asked.with_table(&offer, table)).await?;
+        let configured = in_workshop(&self.engine, move || asked.with_table(&offer, table)).await?;
         let revision = configured.map_err(|error| {
             standing.explain(error, (config, self.config_file.as_deref()), policy.name(), policy.id())
         })?;
@@ -120,11 +136,12 @@ impl Control {
     }
 
     fn config_taken(&self, revision: &str) {
+        let now = self.proxy.clock.now();
         let mut state = self.state();
-        state.config_refusal = None;
-        state.config_loaded = self.proxy.clock.now();
+        state.lifecycle.config_is_good();
+        state.config_loaded = now;
         drop(state);
-        self.taken(Reload::Config, revision);
+        self.report_taken(Reload::Config, revision);
     }
 
     /// The next snapshot. The fleet takes the table over: nothing can be refused any more after this.

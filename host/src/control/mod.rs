@@ -1,121 +1,93 @@
-//! Changes while running: another policy, another configuration. Each is judged whole before it takes effect, and a bad
-//! one leaves what runs untouched and says why.
+//! Changes while running: another policy, another configuration.
+//!
+//! `core/lifecycle` decides which policy is in force; this driver reads files, compiles, writes the history and publishes
+//! snapshots. A component is compiled without a lock, so several may be at once; only to put one in force takes a turn, in
+//! which nothing is compiled. A bad one leaves what runs untouched and says why.
 
 mod component;
 mod config;
-mod history;
+mod kept;
 pub mod kept_states;
 mod policy;
 mod promotion;
+mod revisions;
 mod rollback;
+mod rows;
 mod settings;
 mod shadow;
 mod start;
 mod steps;
-pub mod upload;
+mod watched;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::Context;
-use component::{Component, Hash, shown, source_of};
+use pointsman_core::lifecycle::{Lifecycle, Reload, Requested, shown};
 use pointsman_core::time::Timestamp;
-use pointsman_engine::watch::Watcher;
-use pointsman_engine::{Compiled, Engine, Revision};
-use pointsman_store::{MAX_POLICY_EVENTS, PolicyEventRow, PolicyStore, StoreError};
+use pointsman_engine::{Engine, Revision};
+use pointsman_store::{PolicyEventRow, PolicyStore, StoreError};
 use tokio::sync::{Notify, oneshot};
 
 use crate::drive::{Proxy, Snapshot};
 use crate::upstream::Connector;
-use pointsman_core::lifecycle::Reload;
+use component::source_of;
+use kept::HistoryStore;
+use promotion::Candidate;
+use revisions::Revisions;
+use watched::WatchedFile;
 
-pub use history::{Entry, History};
-pub use promotion::{CannotPromote, Promotion};
-pub use rollback::{CannotGoBack, WentBack};
+pub use policy::CannotUpload;
+pub use promotion::PromotionStatus;
+pub use rollback::WentBack;
 pub use shadow::{ShadowLoader, ShadowStatus};
 pub use start::{First, first_policy};
 
-/// Compiled components kept in memory, the one in force among them: going back and forth between them takes no time.
-const KEPT_COMPILED: usize = 3;
-
-/// Brings changes into force, one at a time.
+/// Brings changes into force.
 pub struct Control {
     proxy: Arc<Proxy>,
     engine: Engine,
     connector: Connector,
     config_file: Option<PathBuf>,
-    policies: PolicyStore,
-    state: Mutex<State>,
-    wake: Arc<Notify>,
-    /// There is another time to look at.
-    promotion_began: Notify,
-    /// The operator asked to look (SIGHUP), and is owed a word.
-    asked: AtomicBool,
-    one_at_a_time: tokio::sync::Mutex<()>,
+    kept: HistoryStore,
     shadow_loader: Arc<ShadowLoader>,
+    state: Mutex<State>,
+    signals: Signals,
+    /// Held while something is put in force, never while something is compiled.
+    turn: tokio::sync::Mutex<()>,
 }
 
-/// What is known of the changes so far.
+/// The reasons to look at something.
 #[derive(Default)]
+struct Signals {
+    /// A watched file may have changed.
+    files: Arc<Notify>,
+    /// The operator asked to look at the files (SIGHUP) and waits for a log line.
+    is_asked: AtomicBool,
+    /// A promotion began, so that there is another time to wait for.
+    promotion_began: Notify,
+}
+
+/// The life cycle, and what belongs to its policies here.
 struct State {
-    history: History,
-    /// The latest last.
-    compiled: Vec<(Hash, Arc<Compiled>)>,
-    /// Every revision that was in force and that exchanges may still use.
-    alive: Vec<Weak<Revision>>,
-    /// The policy file's content, where it is refused, and why.
-    refused: Option<(Hash, String)>,
-    /// Why the configuration file's content is not in force; none: it is.
-    config_refusal: Option<Refusal>,
-    /// When the configuration in force came into it.
+    lifecycle: Lifecycle,
+    /// The candidate of the promotion under way, or of the last one.
+    candidate: Option<Candidate>,
+    revisions: Revisions,
+    /// The time when the configuration in force came into it.
     config_loaded: Timestamp,
-    policy_refusal: Option<(About, Refusal)>,
-    /// What was told of the source last, where that was no good.
-    source_error: Option<String>,
-    not_kept: Option<String>,
-    /// The one under way, or the last.
-    promotion: Option<Promotion>,
-    /// Components of the history that could not be written to the store, for the next time.
-    unwritten: Vec<Component>,
+    /// Log lines about changes so far.
+    reports: u64,
 }
 
-/// Which try to replace the policy an error is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum About {
-    /// What the configuration names.
-    Source,
-    /// `PUT /api/policy`.
-    Upload,
-    /// Going back.
-    Rollback,
-}
-
-/// A change that was refused, or a policy that was given up.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
-    /// When.
-    pub at: Timestamp,
-    /// The file, or `upload`, or `rollback`.
-    pub source: String,
-    /// Why.
-    pub error: String,
-}
-
-/// How changes stand, for the operator.
-#[derive(Clone, Debug, Default)]
+/// The state of changes, for the operator.
 pub struct Status {
-    /// The revisions kept.
-    pub history: History,
-    /// Why the policy last offered was refused, or the last one given up; none: it is in force.
-    pub policy_refusal: Option<Refusal>,
-    /// Why the configuration file's content is not in force; none: it is.
-    pub config_refusal: Option<Refusal>,
-    /// When the configuration in force came into it.
+    /// The policies, the promotion and the refusals.
+    pub lifecycle: Lifecycle,
+    /// The time when the configuration in force came into it.
     pub config_loaded: Timestamp,
-    /// The configuration's file; none: it came from the environment.
-    pub config_file: Option<PathBuf>,
-    /// Why the history could not be written to the store; none: it is there.
+    /// The reason why the history could not be written to the store; none: it is there.
     pub not_kept: Option<String>,
     /// Revisions that are in force or that exchanges still use.
     pub live_revisions: u64,
@@ -134,41 +106,28 @@ impl Control {
         first: First,
     ) -> Self {
         let snapshot = proxy.snapshot();
-        let policy = snapshot.policy.clone();
         let now = proxy.clock.now();
-        let refusal = |error| {
-            let source = shown(source_of(&snapshot.config).as_deref()).into_owned();
-            (About::Source, Refusal { at: now, source, error })
-        };
-        let state = State {
-            compiled: vec![(first.component.hash, first.compiled)],
-            alive: vec![Arc::downgrade(&policy)],
-            source_error: first.error.clone(),
-            policy_refusal: first.error.map(refusal),
-            history: first.history,
-            refused: first.refused,
-            unwritten: if first.not_kept.is_some() { vec![first.component] } else { Vec::new() },
-            not_kept: first.not_kept,
-            config_refusal: None,
-            config_loaded: now,
-            promotion: None,
-        };
-        if state.policy_refusal.is_some() {
+        let mut lifecycle = Lifecycle::new(first.history);
+        if let Some((hash, why)) = &first.refused {
+            lifecycle.refuse_content(*hash, why);
+        }
+        if let Some(error) = first.error {
+            let source = shown(source_of(&snapshot.config).as_deref());
+            lifecycle.refuse_policy(now, Requested::Source, &source, error);
             proxy.metrics.reloaded(Reload::Policy, false);
         }
-        let shadow_loader = Arc::new(ShadowLoader::new(proxy.clone(), engine.clone()));
+        let revisions = Revisions::new((first.component.hash, first.compiled), &snapshot.policy);
+        let state = State { lifecycle, candidate: None, revisions, config_loaded: now, reports: 0 };
         Self {
-            shadow_loader,
+            shadow_loader: Arc::new(ShadowLoader::new(proxy.clone(), engine.clone())),
+            kept: HistoryStore::new(policies, first.not_kept.map(|error| (error, first.component))),
             proxy,
             engine,
             connector,
             config_file,
-            policies,
             state: Mutex::new(state),
-            wake: Arc::default(),
-            promotion_began: Notify::new(),
-            asked: AtomicBool::new(false),
-            one_at_a_time: tokio::sync::Mutex::default(),
+            signals: Signals::default(),
+            turn: tokio::sync::Mutex::default(),
         }
     }
 
@@ -177,9 +136,14 @@ impl Control {
         &self.proxy
     }
 
-    /// What casts the shadow.
+    /// The loader of the shadow policy.
     pub fn shadow_loader(&self) -> &Arc<ShadowLoader> {
         &self.shadow_loader
+    }
+
+    /// The configuration's file; none: it came from the environment.
+    pub fn config_file(&self) -> Option<&Path> {
+        self.config_file.as_deref()
     }
 
     /// Steps of promotions, the newest first.
@@ -187,119 +151,105 @@ impl Control {
     /// # Errors
     /// When the store cannot be read.
     pub fn events(&self) -> Result<Vec<PolicyEventRow>, StoreError> {
-        self.policies.events(MAX_POLICY_EVENTS)
+        self.kept.events()
     }
 
-    /// How changes stand.
+    /// The state of changes.
     pub fn status(&self) -> Status {
         let state = self.state();
         Status {
-            history: state.history.clone(),
-            policy_refusal: state.policy_refusal.as_ref().map(|(_, refusal)| refusal.clone()),
-            config_refusal: state.config_refusal.clone(),
+            lifecycle: state.lifecycle.clone(),
             config_loaded: state.config_loaded,
-            config_file: self.config_file.clone(),
-            not_kept: state.not_kept.clone(),
-            live_revisions: state.alive.iter().filter(|revision| revision.strong_count() > 0).count() as u64,
+            not_kept: self.kept.error(),
+            live_revisions: state.revisions.live(),
             instances: self.engine.instances(),
         }
     }
 
     /// The operator says that a file may have changed.
     pub fn look_again(&self) {
-        self.asked.store(true, Ordering::Relaxed);
-        self.wake.notify_one();
+        self.signals.is_asked.store(true, Ordering::Relaxed);
+        self.signals.files.notify_one();
         self.shadow_loader.look_again();
     }
 
-    /// Watches the files and the policy, and brings changes into force. Runs until dropped.
+    /// Watches the files and the traffic, and brings changes into force. Runs until dropped.
     pub async fn run(self: Arc<Self>) {
         self.note_interruption().await;
-        let _config_watcher = self.config_file.as_deref().and_then(|file| self.watch(file));
-        let mut watched: Option<(PathBuf, Option<Watcher>)> = None;
+        // Side by side: a policy that fails does not wait for a file that is compiled.
+        tokio::join!(self.watch_files(), self.watch_traffic());
+    }
+
+    async fn watch_files(&self) {
+        let mut config_file = WatchedFile::new(&self.signals.files);
+        let mut policy_file = WatchedFile::new(&self.signals.files);
+        config_file.follow(self.config_file.as_deref(), "this file");
         loop {
-            let file = self.proxy.snapshot().config.policy.file.clone();
-            if watched.as_ref().map(|(path, _)| path) != file.as_ref() {
-                watched = file.map(|file| {
-                    let watcher = self.watch(&file);
-                    (file, watcher)
-                });
-            }
-            tokio::select! {
-                () = self.wake.notified() => {
-                    let asked = self.asked.swap(false, Ordering::Relaxed);
-                    let told = self.reload().await;
-                    if asked && !told {
-                        self.nothing_new();
-                    }
-                }
-                () = self.proxy.breaker_tripped.notified() => {
-                    self.give_up_candidate().await;
-                    self.give_up().await;
-                }
-                () = self.proxy.promotion_judged.notified() => self.judge_promotion().await,
-                () = self.promotion_is_due() => self.judge_promotion().await,
-                () = self.promotion_began.notified() => {}
+            policy_file.follow(self.proxy.snapshot().config.policy.file.as_deref(), "this file");
+            self.signals.files.notified().await;
+            let is_asked = self.signals.is_asked.swap(false, Ordering::Relaxed);
+            let reports = self.state().reports;
+            self.reload().await;
+            if is_asked && self.state().reports == reports {
+                self.report_nothing_new();
             }
         }
     }
 
-    fn watch(&self, file: &Path) -> Option<Watcher> {
-        let wake = self.wake.clone();
-        let watcher = Watcher::new(file, move || wake.notify_one())
-            .inspect_err(|error| tracing::error!(file = %file.display(), %error, "this file is not watched; send SIGHUP after a change"))
-            .ok();
-        // It may have changed between being read and being watched.
-        self.wake.notify_one();
-        watcher
+    async fn watch_traffic(&self) {
+        loop {
+            tokio::select! {
+                () = self.proxy.breaker_tripped.notified() => {
+                    self.drop_failing_candidate().await;
+                    self.fall_back().await;
+                }
+                () = self.proxy.promotion_judged.notified() => self.judge_promotion().await,
+                () = self.promotion_is_due() => self.judge_promotion().await,
+                () = self.signals.promotion_began.notified() => {}
+            }
+        }
     }
 
-    /// Looks at both files; what has changed and is good is in force afterwards. True when there was something to tell.
+    /// Looks at both files; what has changed and is good is in force afterwards.
     ///
     /// A configuration and a policy may need each other, so when both have changed they are first judged together.
-    pub async fn reload(&self) -> bool {
-        let _turn = self.one_at_a_time.lock().await;
+    pub async fn reload(&self) {
         let before = self.proxy.snapshot();
-        let (changed, told) = match self.changed_config(&before).await {
-            Ok(changed) => (changed, false),
-            Err(error) => (None, self.refused_config(&error)),
+        let changed = match self.changed_config(&before).await {
+            Ok(changed) => changed,
+            Err(error) => {
+                self.refuse_config(&error);
+                None
+            }
         };
         let config = changed.as_ref().unwrap_or(&before.config);
         let moved = config.policy.file != before.config.policy.file;
         let offered = match self.offered_policy(config, changed.is_some()).await {
             Ok(offered) => offered,
-            Err(error) if moved => return self.refused_config(&error) || told,
+            Err(error) if moved => return self.refuse_config(&error),
             Err(error) => {
-                let told = self.refused_policy(About::Source, &error) || told;
-                return match changed {
-                    Some(config) => self.take_config(&before, config, None).await || told,
-                    None => told,
-                };
+                self.refuse_policy(Requested::Source, &error);
+                None
             }
         };
         match (changed, offered) {
-            (None, None) => told,
-            (None, Some(component)) => self.take_from_source(&before, &component).await || told,
-            (Some(config), offered) => self.take_config(&before, config, offered).await || told,
+            (None, None) => {}
+            (None, Some(offered)) => self.take_from_source(&offered).await,
+            (Some(config), offered) => self.take_config(&before, config, offered).await,
         }
     }
 
-    /// What the policy did is written down, for the next start.
+    /// Writes down what the policy did, for the next start.
     pub async fn close(&self) {
-        let _turn = self.one_at_a_time.lock().await;
-        let fault_stats = self.proxy.snapshot().fault_stats.clone();
-        let mut history = self.state().history.clone();
-        history.count(fault_stats.decisions(), fault_stats.faults());
-        self.keep(history, None).await;
-    }
-
-    /// Does this on the engine's own thread for such work, which gives way to those who serve.
-    async fn in_workshop<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> anyhow::Result<T> {
-        in_workshop(&self.engine, work).await
+        let _turn = self.turn.lock().await;
+        let stats = self.proxy.snapshot().fault_stats.clone();
+        let mut history = self.state().lifecycle.history().clone();
+        history.count(stats.decisions(), stats.faults());
+        self.kept.save(&history, None).await;
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // Every change under this lock is a single assignment.
+        // Every change under this lock is a single call or assignment.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -310,94 +260,56 @@ impl Control {
         self.proxy.publish(next);
         let is_gone = |policy: &&Arc<Revision>| !policies.iter().any(|kept| Arc::ptr_eq(kept, policy));
         before.policies().filter(is_gone).for_each(|policy| policy.release_instances());
-        let mut state = self.state();
-        state.alive.retain(|revision| revision.strong_count() > 0);
-        for policy in &policies {
-            if !state.alive.iter().any(|known| std::ptr::eq(known.as_ptr(), Arc::as_ptr(policy))) {
-                state.alive.push(Arc::downgrade(policy));
-            }
-        }
-        drop(state);
+        self.state().revisions.track(&policies);
         if is_new {
             self.shadow_loader.look_again();
         }
     }
 
-    /// Writes the history to the store, and the component that may be new to it.
-    async fn keep(&self, history: History, component: Option<&Component>) {
-        let not_kept = self.write_down(&history, component).await;
-        let mut state = self.state();
-        state.history = history;
-        state.not_kept = not_kept;
-    }
-
-    /// Why it could not be written; none: it is on disk, and what could not be written before is too.
-    async fn write_down(&self, history: &History, component: Option<&Component>) -> Option<String> {
-        let mut components = std::mem::take(&mut self.state().unwritten);
-        components.extend(component.cloned());
-        components.retain(|component| history.find(&component.hash.revision()).is_some());
-        let not_kept = why_not_kept(self.in_workshop(save(&self.policies, history, &components)).await);
-        if not_kept.is_some() {
-            self.state().unwritten = components;
-        }
-        not_kept
-    }
-
-    fn taken(&self, what: Reload, revision: &str) {
+    fn report_taken(&self, what: Reload, revision: &str) {
         match what {
             Reload::Config => tracing::info!(revision, "configuration reloaded"),
             Reload::Policy => tracing::info!(revision, "policy loaded"),
             Reload::Shadow => tracing::info!(revision, "shadow policy loaded"),
         }
+        self.state().reports += 1;
         self.proxy.metrics.reloaded(what, true);
         self.proxy.events.change(what.as_str(), Some(revision), None);
     }
 
-    /// True when it is told: the same reason is not told twice.
-    fn refused_config(&self, error: &anyhow::Error) -> bool {
+    fn refuse_config(&self, error: &anyhow::Error) {
         let error = format!("{error:#}");
-        let mut state = self.state();
-        if state.config_refusal.as_ref().is_some_and(|refusal| refusal.error == error) {
-            return false;
+        let file = self.config_file.as_deref().map_or_else(String::new, |file| file.display().to_string());
+        let now = self.proxy.clock.now();
+        let is_new = self.state().lifecycle.refuse_config(now, file, error.clone()).is_some();
+        if is_new {
+            self.report_refused(Reload::Config, &error);
         }
-        self.refused(Reload::Config, &error);
-        let source = self.config_file.as_deref().map_or_else(String::new, |file| file.display().to_string());
-        state.config_refusal = Some(Refusal { at: self.proxy.clock.now(), source, error });
-        true
     }
 
-    /// True when it is told: the same reason is not told twice.
-    fn refused_policy(&self, about: About, error: &anyhow::Error) -> bool {
+    /// The error as it is reported.
+    fn refuse_policy(&self, requested: Requested, error: &anyhow::Error) -> String {
         let error = format!("{error:#}");
-        let mut state = self.state();
-        // Each upload is answered and counted; a file is looked at more often than it changes.
-        if about == About::Source && state.source_error.replace(error.clone()).as_ref() == Some(&error) {
-            return false;
+        let source = shown(source_of(&self.proxy.snapshot().config).as_deref());
+        let now = self.proxy.clock.now();
+        let is_new = self.state().lifecycle.refuse_policy(now, requested, &source, error.clone()).is_some();
+        if is_new {
+            self.report_refused(Reload::Policy, &error);
         }
-        self.refused(Reload::Policy, &error);
-        state.policy_refusal = Some((about, self.refusal(about, error)));
-        true
+        error
     }
 
-    fn refusal(&self, about: About, error: String) -> Refusal {
-        let source = match about {
-            About::Source => shown(source_of(&self.proxy.snapshot().config).as_deref()).into_owned(),
-            About::Upload => "upload".to_owned(),
-            About::Rollback => "rollback".to_owned(),
-        };
-        Refusal { at: self.proxy.clock.now(), source, error }
-    }
-
-    fn refused(&self, what: Reload, error: &str) {
+    fn report_refused(&self, what: Reload, error: &str) {
         log_refused(what, error);
+        self.state().reports += 1;
         self.proxy.metrics.reloaded(what, false);
         self.proxy.events.change(what.as_str(), None, Some(error));
     }
 
-    fn nothing_new(&self) {
+    fn report_nothing_new(&self) {
         let state = self.state();
-        let config = state.config_refusal.as_ref().map(|refusal| refusal.error.as_str());
-        let policy = state.policy_refusal.as_ref().map(|(_, refusal)| refusal.error.as_str());
+        let config = state.lifecycle.config_refusal().map(|refusal| refusal.error.as_str());
+        let policy = state.lifecycle.policy_refusal().map(|refusal| refusal.error.as_str());
         tracing::info!(config_refused = config, policy_refused = policy, "reload requested: nothing has changed");
     }
 }
@@ -410,32 +322,16 @@ fn log_refused(what: Reload, error: &str) {
     }
 }
 
-/// Does this on the engine's own thread for such work.
+/// Runs this on the engine's own thread, which gives way to those that serve; jobs there are one after another.
 async fn in_workshop<T: Send + 'static>(
     engine: &Engine,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> anyhow::Result<T> {
     let (sender, done) = oneshot::channel();
     let job = move || {
-        // Nobody may be waiting any more.
+        // The receiver may be gone.
         let _ = sender.send(work());
     };
     anyhow::ensure!(engine.run_in_background(job), "too many changes wait to be judged; try again in a moment");
     done.await.context("this failed in Pointsman itself; the log has the panic")
-}
-
-/// Writes the history to the store.
-fn save(policies: &PolicyStore, history: &History, components: &[Component]) -> impl FnOnce() -> Saved + use<> {
-    let (policies, rows) = (policies.clone(), history.rows());
-    let components: Vec<_> = components.iter().map(|c| (c.hash.to_string(), c.bytes.clone())).collect();
-    move || policies.save(&rows, &components)
-}
-
-type Saved = Result<(), StoreError>;
-
-/// Why it is not written; none: it is on disk.
-fn why_not_kept(saved: anyhow::Result<Saved>) -> Option<String> {
-    let error = saved.and_then(|saved| Ok(saved?)).err()?.to_string();
-    tracing::error!(error, "the policies are not written to the store: a restart may not come up with this one");
-    Some(error)
 }

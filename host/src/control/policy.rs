@@ -4,131 +4,142 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use axum::body::Bytes;
+use pointsman_core::lifecycle::history::{History, Incoming, Source};
+use pointsman_core::lifecycle::{Change, Intent, Reload, Requested, SourceSeen, Superseded, UploadOptions, shown};
 use pointsman_core::table::Table;
+use pointsman_core::time::Timestamp;
 use pointsman_engine::{Compiled, Revision};
+use tokio::sync::MutexGuard;
 
-use super::component::{Component, Hash, shown, source_of};
-use super::history::{End, Entry, Incoming, Origin, Source};
+use super::component::{Component, source_of};
 use super::settings::{Standing, tell_left_out};
-use super::{About, Control, KEPT_COMPILED};
+use super::{Control, in_workshop};
 use crate::config::Config;
-use crate::control::upload::UploadOptions;
 use crate::drive::Snapshot;
-use pointsman_core::lifecycle::Reload;
 
-/// What comes into force, from where, and why what was there goes.
-pub(super) struct Place<'a> {
-    pub(super) incoming: Incoming,
-    /// Where it is not in the store yet.
-    pub(super) component: Option<&'a Component>,
-    pub(super) end: End,
-    pub(super) why: String,
-    /// What the operator should go on to see; none: nothing is wrong.
-    pub(super) error: Option<String>,
+/// A component to be judged.
+pub(super) enum Code {
+    /// It is compiled, unless that was done of late.
+    Component(Component),
+    /// It is compiled already.
+    Compiled(Arc<Compiled>),
 }
 
-impl<'a> Place<'a> {
-    /// From what the configuration names.
-    pub(super) fn of_source(component: &'a Component, config: &Config) -> Self {
-        let file = source_of(config);
-        let why = format!("{} has changed", shown(file.as_deref()));
-        Self::of(component, &Standing::source(config), why)
-    }
+/// The thread that judges a component.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Thread {
+    /// The engine's own, where one is judged after the other, in the time that serving leaves.
+    Background,
+    /// One of its own, which waits for no compilation.
+    Own,
+}
 
-    /// A component that has just been judged.
-    pub(super) fn of(component: &'a Component, standing: &Standing, why: String) -> Self {
-        let incoming = standing.incoming(component.hash, component.bytes.len() as u64);
-        Self { incoming, component: Some(component), end: End::Replaced, why, error: None }
-    }
+/// A component that is good under the configuration in force.
+pub(super) struct Judged {
+    /// The snapshot in force.
+    pub(super) before: Arc<Snapshot>,
+    pub(super) revision: Revision,
+    /// Its settings, as it was told them.
+    pub(super) standing: Standing,
+}
 
-    /// A revision that is kept.
-    pub(super) fn back_to(entry: Entry, end: End, why: String) -> Self {
-        let Entry { hash, bytes, origin, options, .. } = entry;
-        let incoming = Incoming { hash, bytes, origin, options };
-        Self { incoming, component: None, end, why, error: None }
-    }
+/// The content of the configured source, to be judged.
+pub(super) struct Offered {
+    pub(super) component: Component,
+    pub(super) intent: Intent,
+}
 
-    /// What the source is known to hold afterwards; none: as before. A revision that is kept says nothing about it.
-    fn source(&self) -> Option<Source> {
-        self.component?;
-        let file = match &self.incoming.origin {
-            Origin::Embedded => None,
-            Origin::File(file) => Some(file.clone()),
-            Origin::Upload => return None,
-        };
-        (self.end == End::Replaced).then_some(Source { file, hash: self.incoming.hash })
-    }
+/// A change that may be written down and then put in force.
+pub(super) struct Prepared {
+    change: Change,
+    history: History,
+    at: Timestamp,
+}
+
+/// The turn to put something in force.
+pub(super) type Turn<'a> = MutexGuard<'a, ()>;
+
+/// A reason why an uploaded policy is not put in force.
+#[derive(Debug, thiserror::Error)]
+pub enum CannotUpload {
+    /// It does not pass its checks under this configuration.
+    #[error("{0}")]
+    Refused(String),
+    /// A newer one was put in force meanwhile.
+    #[error("the uploaded policy is not put in force: {0}")]
+    Superseded(#[from] Superseded),
 }
 
 impl Control {
-    /// What the configuration's source holds, where that is to be judged: it is not when it was before, unless the
-    /// configuration is another (`again`), nor when it is in force.
-    pub(super) async fn offered_policy(&self, config: &Config, again: bool) -> anyhow::Result<Option<Component>> {
+    /// Reads the configured source. None where its content is no intention: it is known, or in force. `again`: the configuration is
+    /// another, so content that was refused may be good.
+    pub(super) async fn offered_policy(&self, config: &Config, again: bool) -> anyhow::Result<Option<Offered>> {
         let file = source_of(config);
         let file = file.as_deref();
-        let known = self.state().history.source.clone().filter(|source| source.file.as_deref() == file);
-        if file.is_none() && known.is_some() {
+        if file.is_none() && self.state().lifecycle.knows_source(None) {
             return Ok(None);
         }
         let component = Component::of_source(file, self.engine.limits().max_component_bytes).await?;
-        let in_force = self.state().history.in_force().cloned();
-        let is_in_force = in_force.as_ref().is_some_and(|entry| entry.hash == component.hash);
-        // An upload of the same component was not the file's: it had settings of its own, or what the configuration has for others.
-        let was_the_files = in_force.is_some_and(|entry| entry.is_of(file));
-        if let Some(known) = known {
-            if is_in_force && was_the_files && known.hash != component.hash {
-                let mut history = self.state().history.clone();
-                history.source = Some(Source { hash: component.hash, ..known });
-                self.keep(history, None).await;
-                self.source_is_well();
-                return Ok(None);
+        let _turn = self.turn.lock().await;
+        let seen = self.state().lifecycle.see_source(file, component.hash, again);
+        match seen {
+            SourceSeen::Judge(intent) => Ok(Some(Offered { component, intent })),
+            SourceSeen::Refused(why) => Err(anyhow::anyhow!(why)),
+            SourceSeen::Known { restored, is_noted } => {
+                if is_noted {
+                    self.save_history().await;
+                }
+                if restored {
+                    tracing::info!("the policy file is back to its previous content; nothing is refused any more");
+                }
+                Ok(None)
             }
-            if known.hash == component.hash {
-                self.source_is_well();
-                return Ok(None);
-            }
-            let refused = self.state().refused.clone().filter(|(hash, _)| *hash == component.hash);
-            if let Some((_, why)) = refused.filter(|_| !again) {
-                return Err(anyhow::anyhow!(why));
-            }
-        }
-        let given_up = self.state().history.rolled_back_for_faults(&component.hash).filter(|_| !is_in_force);
-        if let Some(why) = given_up {
-            let why = format!("{} is refused: {why}", shown(file));
-            self.state().refused = Some((component.hash, why.clone()));
-            return Err(anyhow::anyhow!(why));
-        }
-        Ok(Some(component))
-    }
-
-    /// The file holds again what is in force, or what an upload or a rollback was put above.
-    fn source_is_well(&self) {
-        let mut state = self.state();
-        state.refused = None;
-        state.policy_refusal.take_if(|(about, _)| *about == About::Source);
-        if state.source_error.take().is_some() {
-            tracing::info!("the policy file is back to its previous content; nothing is refused any more");
         }
     }
 
-    /// Brings the source's component into force. True when there was something to tell.
-    pub(super) async fn take_from_source(&self, before: &Snapshot, component: &Component) -> bool {
-        match self.judge_source(component, &before.config, before.view.table.clone()).await {
-            Ok(revision) => {
-                let place = Place::of_source(component, &before.config);
-                self.take(before, revision, place).await;
-                true
+    async fn save_history(&self) {
+        let history = self.state().lifecycle.history().clone();
+        self.kept.save(&history, None).await;
+    }
+
+    /// Brings the source's component into force.
+    pub(super) async fn take_from_source(&self, offered: &Offered) {
+        let Offered { component, intent } = offered;
+        let config = self.proxy.snapshot().config.clone();
+        let judged = self.judge_until_current(Code::Component(component.clone()), Thread::Background, Standing::source);
+        match judged.await.with_context(|| refused_source(&config)) {
+            Ok((turn, judged)) => {
+                let change = source_change(&judged.standing, component, *intent, &config);
+                if let Err(superseded) = self.take(&turn, judged, change, Some(component)).await {
+                    self.note_superseded(&turn, component, &config, &superseded).await;
+                }
             }
             // Half a file that was being written is no policy; the watcher tells when it is whole.
-            Err(_) if !self.still_offers(component, &before.config).await => false,
-            Err(error) => {
-                self.state().refused = Some((component.hash, format!("{error:#}")));
-                self.refused_policy(About::Source, &error)
-            }
+            Err(_) if !self.still_offers(component, &config).await => {}
+            Err(error) => self.refuse_source(component, &error),
         }
     }
 
-    /// Does the source hold what was judged, or has it changed meanwhile?
+    pub(super) fn refuse_source(&self, component: &Component, error: &anyhow::Error) {
+        self.state().lifecycle.refuse_content(component.hash, &format!("{error:#}"));
+        self.refuse_policy(Requested::Source, error);
+    }
+
+    /// The source's content is known from now on, so that it does not come back at the next look.
+    pub(super) async fn note_superseded(
+        &self,
+        _turn: &Turn<'_>,
+        component: &Component,
+        config: &Config,
+        superseded: &Superseded,
+    ) {
+        let file = source_of(config);
+        tracing::info!("{} is not put in force: {superseded}", shown(file.as_deref()));
+        self.state().lifecycle.note_source(Source { file, hash: component.hash });
+        self.save_history().await;
+    }
+
+    /// True where the source holds what was judged, and has not changed meanwhile.
     pub(super) async fn still_offers(&self, component: &Component, config: &Config) -> bool {
         let now = Component::of_source(source_of(config).as_deref(), self.engine.limits().max_component_bytes).await;
         now.is_ok_and(|now| now.hash == component.hash)
@@ -137,109 +148,160 @@ impl Control {
     /// Brings an uploaded component into force with what came with it, where it is not already.
     ///
     /// # Errors
-    /// In one sentence, why it is refused.
-    pub async fn offer_policy(&self, bytes: Bytes, options: UploadOptions) -> anyhow::Result<()> {
-        let _turn = self.one_at_a_time.lock().await;
-        let component = self.in_workshop(move || Component::new(bytes)).await?;
-        let before = self.proxy.snapshot();
-        let is_this = |entry: &Entry| entry.hash == component.hash && entry.options == options;
-        if self.state().history.in_force().is_some_and(is_this) {
-            self.state().policy_refusal.take_if(|(about, _)| *about != About::Source);
-            return Ok(());
-        }
-        let standing = Standing::upload(options);
-        match self.judge(&component, &before.config, before.view.table.clone(), &standing).await {
-            Ok(revision) => {
-                let standing = standing.settled(&revision);
-                let place = Place::of(&component, &standing, "another policy was uploaded".to_owned());
-                self.take(&before, revision, place).await;
-                Ok(())
+    /// When it is refused, or a newer one came into force while it was compiled.
+    pub async fn upload(&self, bytes: Bytes, options: UploadOptions) -> Result<(), CannotUpload> {
+        let component = self.hashed(bytes).await.map_err(|error| CannotUpload::Refused(format!("{error:#}")))?;
+        let Some(intent) = self.state().lifecycle.upload(component.hash, &options) else { return Ok(()) };
+        let standing = |_: &Config| Standing::upload(options.clone());
+        let judged = self.judge_until_current(Code::Component(component.clone()), Thread::Background, standing).await;
+        let judged = judged.and_then(|(turn, judged)| Ok((turn, judged.settled()?)));
+        match judged {
+            Ok((turn, judged)) => {
+                let incoming = judged.standing.incoming(&component);
+                let change = Change::to(intent, incoming, "another policy was uploaded".to_owned());
+                Ok(self.take(&turn, judged, change, Some(&component)).await?)
             }
             Err(error) => {
-                self.refused_policy(About::Upload, &error.context("the uploaded policy is refused"));
-                let refusal = self.state().policy_refusal.clone();
-                Err(anyhow::anyhow!(refusal.map(|(_, refusal)| refusal.error).unwrap_or_default()))
+                let error = error.context("the uploaded policy is refused");
+                Err(CannotUpload::Refused(self.refuse_policy(Requested::Upload, &error)))
             }
         }
     }
 
-    /// Puts a policy into force under the configuration there is.
-    pub(super) async fn take(&self, before: &Snapshot, revision: Revision, place: Place<'_>) {
+    pub(super) async fn hashed(&self, bytes: Bytes) -> anyhow::Result<Component> {
+        Ok(tokio::task::spawn_blocking(move || Component::new(bytes)).await?)
+    }
+
+    /// Puts a good component in force under the configuration there is.
+    pub(super) async fn take(
+        &self,
+        turn: &Turn<'_>,
+        judged: Judged,
+        change: Change,
+        component: Option<&Component>,
+    ) -> Result<(), Superseded> {
+        let Judged { before, revision, .. } = judged;
         let id = revision.id().to_string();
-        self.put_in_force(before, before.with_policy(Arc::new(revision)), place).await;
-        self.taken(Reload::Policy, &id);
+        let prepared = self.prepare(turn, &before, change)?;
+        self.put_in_force(turn, &before, before.with_policy(Arc::new(revision)), prepared, component).await;
+        self.report_taken(Reload::Policy, &id);
+        Ok(())
+    }
+
+    /// The next history, unless something newer came into force.
+    pub(super) fn prepare(&self, _turn: &Turn<'_>, before: &Snapshot, change: Change) -> Result<Prepared, Superseded> {
+        let at = self.proxy.clock.now();
+        let counts = (before.fault_stats.decisions(), before.fault_stats.faults());
+        let history = self.state().lifecycle.prepare(at, &change, counts)?;
+        Ok(Prepared { change, history, at })
     }
 
     /// Writes down what comes into force, then puts it there; a promotion under way is over.
-    pub(super) async fn put_in_force(&self, before: &Snapshot, next: Snapshot, place: Place<'_>) {
-        let overtaken = format!("revision {} came into force: {}", place.incoming.hash.revision(), place.why);
-        self.install(before, next, place).await;
-        self.overtaken(&overtaken).await;
+    pub(super) async fn put_in_force(
+        &self,
+        _turn: &Turn<'_>,
+        before: &Snapshot,
+        next: Snapshot,
+        prepared: Prepared,
+        component: Option<&Component>,
+    ) {
+        let Prepared { change, history, at } = prepared;
+        self.kept.save(&history, component).await;
+        self.publish(before, next);
+        let ended = self.state().lifecycle.commit(at, &change, history);
+        if let Some((step, why)) = ended {
+            self.candidate_is_over();
+            self.tell(step, &why).await;
+        }
     }
 
-    /// Writes down what comes into force, then puts it there.
-    pub(super) async fn install(&self, before: &Snapshot, next: Snapshot, place: Place<'_>) {
-        let mut history = self.state().history.clone();
-        history.count(before.fault_stats.decisions(), before.fault_stats.faults());
-        if let Some(source) = place.source() {
-            history.source = Some(source);
+    /// Judges a component under the configuration in force, and once more where that changed meanwhile. The turn is taken with the
+    /// result, so that nothing comes between.
+    pub(super) async fn judge_until_current(
+        &self,
+        mut code: Code,
+        thread: Thread,
+        standing: impl Fn(&Config) -> Standing,
+    ) -> anyhow::Result<(Turn<'_>, Judged)> {
+        loop {
+            let before = self.proxy.snapshot();
+            let (config, table) = (before.config.clone(), before.view.table.clone());
+            let standing = standing(&config);
+            let (compiled, revision) = self.judge(code, &config, table, &standing, thread).await?;
+            let turn = self.turn.lock().await;
+            let before = self.proxy.snapshot();
+            if Arc::ptr_eq(&before.config, &config) {
+                return Ok((turn, Judged { before, revision, standing }));
+            }
+            code = Code::Compiled(compiled);
         }
-        history.take(self.proxy.clock.now(), place.incoming, place.end, &place.why);
-        let not_kept = self.write_down(&history, place.component).await;
-        self.publish(before, next);
-        let refusal = place.error.map(|why| (About::Rollback, self.refusal(About::Rollback, why)));
-        let mut state = self.state();
-        state.history = history;
-        state.not_kept = not_kept;
-        state.policy_refusal = refusal;
-        state.source_error = None;
-        state.refused = None;
     }
 
     /// Compiles, checks, instantiates, configures, probes, away from the runtime.
     pub(super) async fn judge(
         &self,
-        component: &Component,
-        config: &Config,
+        code: Code,
+        config: &Arc<Config>,
         table: Arc<Table>,
         standing: &Standing,
-    ) -> anyhow::Result<Revision> {
-        let (engine, component, config) = (self.engine.clone(), component.clone(), config.clone());
-        let (known, file, asked) = (self.compiled(&component.hash), self.config_file.clone(), standing.clone());
-        let judged = self.in_workshop(move || {
-            let compiled = known.map_or_else(|| engine.compile(&component.bytes).map(Arc::new), Ok)?;
+        thread: Thread,
+    ) -> anyhow::Result<(Arc<Compiled>, Revision)> {
+        let (engine, config, file) = (self.engine.clone(), config.clone(), self.config_file.clone());
+        let (asked, hash) = (standing.clone(), code.hash());
+        let code = match (hash.and_then(|hash| self.state().revisions.compiled(hash)), code) {
+            (Some(compiled), _) => Code::Compiled(compiled),
+            (None, code) => code,
+        };
+        let work = move || {
+            let compiled = match code {
+                Code::Compiled(compiled) => compiled,
+                Code::Component(component) => Arc::new(engine.compile(&component.bytes)?),
+            };
             let (own, id) = (compiled.name(), compiled.id());
             let configured = compiled.configure(asked.offer(&config, own, id), table);
             let revision = configured.map_err(|error| asked.explain(error, (&config, file.as_deref()), own, id))?;
-            anyhow::Ok((component.hash, compiled, revision))
-        });
-        let (hash, compiled, revision) = judged.await??;
+            anyhow::Ok((compiled, revision))
+        };
+        let (compiled, revision) = match thread {
+            Thread::Background => in_workshop(&self.engine, work).await??,
+            Thread::Own => tokio::task::spawn_blocking(work).await??,
+        };
         tell_left_out(revision.id(), standing, revision.left_out());
-        self.remember(hash, compiled);
-        Ok(revision)
+        if let Some(hash) = hash {
+            self.state().revisions.remember(hash, compiled.clone());
+        }
+        Ok((compiled, revision))
     }
+}
 
-    /// As [`Control::judge`]; an error names the source.
-    pub(super) async fn judge_source(
-        &self,
-        component: &Component,
-        config: &Config,
-        table: Arc<Table>,
-    ) -> anyhow::Result<Revision> {
-        let refused = || format!("{} is refused", shown(source_of(config).as_deref()));
-        self.judge(component, config, table, &Standing::source(config)).await.with_context(refused)
+impl Code {
+    /// The hash of a component that may have to be compiled.
+    fn hash(&self) -> Option<pointsman_core::lifecycle::Hash> {
+        match self {
+            Code::Component(component) => Some(component.hash),
+            Code::Compiled(_) => None,
+        }
     }
+}
 
-    /// What was compiled of late.
-    pub(super) fn compiled(&self, hash: &Hash) -> Option<Arc<Compiled>> {
-        self.state().compiled.iter().find(|(known, _)| known == hash).map(|(_, compiled)| compiled.clone())
+impl Judged {
+    /// The same, with all settings it was told as its own, where single ones came with it.
+    ///
+    /// # Errors
+    /// When these are more than the history keeps.
+    pub(super) fn settled(self) -> anyhow::Result<Self> {
+        let standing = self.standing.settled(&self.revision)?;
+        Ok(Self { standing, ..self })
     }
+}
 
-    fn remember(&self, hash: Hash, compiled: Arc<Compiled>) {
-        let mut state = self.state();
-        state.compiled.retain(|(known, _)| *known != hash);
-        state.compiled.push((hash, compiled));
-        let surplus = state.compiled.len().saturating_sub(KEPT_COMPILED);
-        state.compiled.drain(..surplus);
-    }
+/// The context of an error about the source's component.
+pub(super) fn refused_source(config: &Config) -> String {
+    format!("{} is refused", shown(source_of(config).as_deref()))
+}
+
+/// The change to the source's component.
+pub(super) fn source_change(standing: &Standing, component: &Component, intent: Intent, config: &Config) -> Change {
+    let incoming: Incoming = standing.incoming(component);
+    Change::to(intent, incoming, format!("{} has changed", shown(source_of(config).as_deref())))
 }

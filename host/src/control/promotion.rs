@@ -8,80 +8,41 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Bytes;
+use pointsman_core::lifecycle::UploadOptions;
 use pointsman_core::lifecycle::fault_breaker::FaultLimits;
-use pointsman_core::lifecycle::promotion::{Plan, Verdict};
+use pointsman_core::lifecycle::promotion::{CannotPromote, Plan, PromotionRun, PromotionStep, Verdict};
 use pointsman_core::table::Table;
-use pointsman_core::time::Timestamp;
 use pointsman_engine::Revision;
 
 use super::Control;
 use super::component::Component;
-use super::history::Entry;
-use super::policy::Place;
+use super::policy::{Code, Judged, Thread, Turn};
 use super::settings::Standing;
 use crate::config::Config;
-use crate::control::upload::UploadOptions;
 use crate::drive::{FaultStats, Progress, Snapshot, TrafficSplit};
-use pointsman_core::lifecycle::promotion::PromotionStep;
 
-/// A promotion, under way or the last one.
-#[derive(Clone)]
-pub struct Promotion {
-    /// The candidate's revision.
-    pub candidate: String,
-    /// The revision it is compared with.
-    pub control: String,
-    /// What it is decided by.
+/// The candidate of a promotion: its traffic, and what puts it in force.
+pub(super) struct Candidate {
     split: Arc<TrafficSplit>,
     /// Kept until it is in the history.
     component: Option<Component>,
-    /// Which settings it gets.
     standing: Standing,
-    /// Settings that it was offered and does not know.
-    pub left_out: Vec<String>,
-    /// How it ended; none: it is under way.
-    pub over: Option<Over>,
+    /// The progress at the end; none while the promotion is under way.
+    last: Option<Progress>,
 }
 
-/// The end of a promotion.
-#[derive(Clone)]
-pub struct Over {
-    /// What it came to.
-    pub step: PromotionStep,
-    /// When.
-    pub at: Timestamp,
-    /// Why, in a sentence.
-    pub why: String,
-    /// How it stood.
+/// A promotion, under way or the last one, for the operator.
+pub struct PromotionStatus {
+    /// Its names and its end.
+    pub run: PromotionRun,
+    /// The numbers now, or at its end.
     pub progress: Progress,
 }
 
-impl Promotion {
-    /// How it stands, or stood when it ended.
-    pub fn progress(&self) -> Progress {
-        self.over.as_ref().map_or_else(|| self.split.progress(), |over| over.progress.clone())
+impl Candidate {
+    fn progress(&self) -> Progress {
+        self.last.clone().unwrap_or_else(|| self.split.progress())
     }
-
-    fn is_running(&self) -> bool {
-        self.over.is_none()
-    }
-}
-
-/// Why a candidate is not tried, or a promotion not ended.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum CannotPromote {
-    /// One is under way.
-    #[error("the promotion of revision {0} is under way; DELETE /api/policy/promote ends it")]
-    UnderWay(String),
-    /// It is in force.
-    #[error("revision {0} is in force already")]
-    InForce(String),
-    /// It is no policy for this configuration.
-    #[error("{0}")]
-    Refused(String),
-    /// There is nothing to end.
-    #[error("no promotion is under way")]
-    None,
 }
 
 impl Control {
@@ -90,46 +51,35 @@ impl Control {
     /// # Errors
     /// When it is refused, in force, or another one is being tried.
     pub async fn promote(&self, bytes: Bytes, options: UploadOptions, plan: Plan) -> Result<(), CannotPromote> {
-        let _turn = self.one_at_a_time.lock().await;
-        let component = self.in_workshop(move || Component::new(bytes)).await;
-        let component = component.map_err(|error| CannotPromote::Refused(format!("{error:#}")))?;
-        if let Some(running) = self.promotion().filter(Promotion::is_running) {
-            return Err(CannotPromote::UnderWay(running.candidate));
-        }
-        let before = self.proxy.snapshot();
-        let candidate = component.hash.revision();
-        // With other settings it is another candidate.
-        let is_in_force = |options: &UploadOptions| {
-            let is_this = |entry: &Entry| entry.hash == component.hash && entry.options == *options;
-            self.state().history.in_force().is_some_and(is_this)
-        };
-        if is_in_force(&options) {
-            return Err(CannotPromote::InForce(candidate));
-        }
-        let standing = Standing::upload(options);
-        let judged = self.judge(&component, &before.config, before.view.table.clone(), &standing).await;
-        let revision = judged.map_err(|error| {
-            let error = format!("{:#}", error.context("the candidate is refused"));
+        let refused = |error: anyhow::Error| CannotPromote::Refused(format!("{error:#}"));
+        let component = self.hashed(bytes).await.map_err(refused)?;
+        let intent = self.state().lifecycle.promote(component.hash, &options)?;
+        let standing = |_: &Config| Standing::upload(options.clone());
+        let judged = self.judge_until_current(Code::Component(component.clone()), Thread::Background, standing).await;
+        let judged = judged.and_then(|(turn, judged)| Ok((turn, judged.settled()?)));
+        let (turn, judged) = judged.map_err(|error| {
+            let (candidate, error) =
+                (component.hash.revision(), format!("{:#}", error.context("the candidate is refused")));
             tracing::error!(candidate, error, "promotion refused; the policy in force stays");
             CannotPromote::Refused(error)
         })?;
-        let standing = standing.settled(&revision);
-        if is_in_force(standing.options()) {
-            return Err(CannotPromote::InForce(candidate));
-        }
-        let left_out = revision.left_out().to_vec();
+        let (incoming, control) = (judged.standing.incoming(&component), judged.before.policy.id().to_string());
+        let left_out = judged.revision.left_out().to_vec();
+        self.state().lifecycle.start_promotion(intent, incoming, control, left_out)?;
+        self.start(&turn, judged, component, plan).await;
+        Ok(())
+    }
+
+    async fn start(&self, _turn: &Turn<'_>, judged: Judged, component: Component, plan: Plan) {
+        let Judged { before, revision, standing } = judged;
         let began = format!("{} of the exchanges for {:?}", plan.share, plan.lasts);
         let split = Arc::new(TrafficSplit::new(plan, secret(), self.proxy.clock.now()));
-        let fault_stats = Arc::new(FaultStats::new(Some(breaker_limits(&before.config))));
-        let control = before.policy.id().to_string();
-        let component = Some(component);
-        let promotion =
-            Promotion { candidate, control, split: split.clone(), component, standing, left_out, over: None };
-        self.publish(&before, before.with_candidate(Arc::new(revision), fault_stats, split));
-        self.set_promotion(promotion.clone());
-        self.promotion_began.notify_one();
-        self.tell(&promotion, PromotionStep::Started, &began).await;
-        Ok(())
+        let stats = Arc::new(FaultStats::new(Some(breaker_limits(&before.config))));
+        let candidate = Candidate { split: split.clone(), component: Some(component), standing, last: None };
+        self.state().candidate = Some(candidate);
+        self.publish(&before, before.with_candidate(Arc::new(revision), stats, split));
+        self.signals.promotion_began.notify_one();
+        self.tell(PromotionStep::Started, &began).await;
     }
 
     /// The operator ends the promotion under way: the policy in force gets all exchanges again.
@@ -137,94 +87,96 @@ impl Control {
     /// # Errors
     /// When there is none.
     pub async fn abort_promotion(&self) -> Result<(), CannotPromote> {
-        let _turn = self.one_at_a_time.lock().await;
-        match self.end_promotion(PromotionStep::Aborted, "the operator ended it").await {
+        let turn = self.turn.lock().await;
+        match self.end_promotion(&turn, PromotionStep::Aborted, "the operator ended it").await {
             true => Ok(()),
             false => Err(CannotPromote::None),
         }
     }
 
     /// The promotion under way, or the last one since the start.
-    pub fn promotion(&self) -> Option<Promotion> {
-        self.state().promotion.clone()
+    pub fn promotion(&self) -> Option<PromotionStatus> {
+        let state = self.state();
+        let run = state.lifecycle.promotion()?.clone();
+        Some(PromotionStatus { run, progress: state.candidate.as_ref()?.progress() })
+    }
+
+    /// The traffic of the promotion under way.
+    fn running_split(&self) -> Option<Arc<TrafficSplit>> {
+        let state = self.state();
+        state.lifecycle.running()?;
+        state.candidate.as_ref().map(|candidate| candidate.split.clone())
     }
 
     /// Ready when time alone may end the promotion under way.
     pub(super) async fn promotion_is_due(&self) {
-        match self.promotion().filter(Promotion::is_running) {
-            Some(running) => {
-                // The timer's milliseconds are coarser than the clock's.
-                const LATER: Duration = Duration::from_millis(2);
-                let left = running.split.until().since(self.proxy.clock.now());
-                tokio::time::sleep(left + LATER).await;
-            }
-            None => std::future::pending().await,
-        }
+        let Some(split) = self.running_split() else { return std::future::pending().await };
+        // The timer's milliseconds are coarser than the clock's.
+        const LATER: Duration = Duration::from_millis(2);
+        tokio::time::sleep(split.until().since(self.proxy.clock.now()) + LATER).await;
     }
 
     /// Acts upon what the numbers say.
     pub(super) async fn judge_promotion(&self) {
-        let _turn = self.one_at_a_time.lock().await;
-        let Some(running) = self.promotion().filter(Promotion::is_running) else { return };
-        for verdict in running.split.verdicts(self.proxy.clock.now()) {
+        let turn = self.turn.lock().await;
+        let Some(split) = self.running_split() else { return };
+        for verdict in split.verdicts(self.proxy.clock.now()) {
             match verdict {
                 Verdict::GoOn => {}
-                Verdict::Extended(why) => self.tell(&running, PromotionStep::Extended, &why).await,
+                Verdict::Extended(why) => self.tell(PromotionStep::Extended, &why).await,
                 Verdict::RollBack(why) => {
-                    self.end_promotion(PromotionStep::RolledBack, &why).await;
+                    self.end_promotion(&turn, PromotionStep::RolledBack, &why).await;
                 }
-                Verdict::Promote(why) => self.take_candidate(&running, why).await,
+                Verdict::Promote(why) => self.take_candidate(&turn, &why).await,
             }
         }
     }
 
-    /// The candidate, if there is one, failed so often that it is given up.
-    pub(super) async fn give_up_candidate(&self) {
-        let _turn = self.one_at_a_time.lock().await;
+    /// Ends the promotion where the candidate's fault breaker tripped.
+    pub(super) async fn drop_failing_candidate(&self) {
+        let turn = self.turn.lock().await;
         let snapshot = self.proxy.snapshot();
-        let given_up = snapshot.candidate.as_ref().and_then(|candidate| candidate.fault_stats.trip_reason());
-        if let Some(why) = given_up {
+        let tripped = snapshot.candidate.as_ref().and_then(|candidate| candidate.fault_stats.trip_reason());
+        if let Some(why) = tripped {
             let why = format!("the candidate failed too often: {why}");
-            self.end_promotion(PromotionStep::RolledBack, &why).await;
+            self.end_promotion(&turn, PromotionStep::RolledBack, &why).await;
         }
     }
 
-    async fn take_candidate(&self, running: &Promotion, why: String) {
+    async fn take_candidate(&self, turn: &Turn<'_>, verdict: &str) {
         let before = self.proxy.snapshot();
-        let (Some(candidate), Some(component)) = (&before.candidate, &running.component) else { return };
+        let Some(candidate) = &before.candidate else { return };
+        let (change, component) = {
+            let state = self.state();
+            (state.lifecycle.candidate_change(verdict), state.candidate.as_ref().and_then(|c| c.component.clone()))
+        };
+        let Some(prepared) = change.and_then(|change| self.prepare(turn, &before, change).ok()) else { return };
         candidate.fault_stats.set_limits(before.config.policy.rollback);
         let next = before.under(candidate.policy.clone(), candidate.fault_stats.clone());
-        let place =
-            Place::of(component, &running.standing, format!("revision {} was promoted: {why}", running.candidate));
-        self.install(&before, next, place).await;
-        self.close_promotion(running, PromotionStep::Promoted, &why);
-        self.tell(running, PromotionStep::Promoted, &why).await;
-    }
-
-    /// Another policy came into force, and with it the end of a promotion.
-    pub(super) async fn overtaken(&self, why: &str) {
-        self.end_promotion(PromotionStep::Overtaken, why).await;
+        self.put_in_force(turn, &before, next, prepared, component.as_ref()).await;
     }
 
     /// True when there was one.
-    async fn end_promotion(&self, step: PromotionStep, why: &str) -> bool {
-        let Some(running) = self.promotion().filter(Promotion::is_running) else { return false };
-        self.close_promotion(&running, step, why);
+    async fn end_promotion(&self, _turn: &Turn<'_>, step: PromotionStep, why: &str) -> bool {
+        let now = self.proxy.clock.now();
+        if !self.state().lifecycle.end_promotion(now, step, why) {
+            return false;
+        }
+        self.candidate_is_over();
         let snapshot = self.proxy.snapshot();
         if snapshot.candidate.is_some() {
             self.publish(&snapshot, snapshot.under(snapshot.policy.clone(), snapshot.fault_stats.clone()));
         }
-        self.tell(&running, step, why).await;
+        self.tell(step, why).await;
         true
     }
 
-    fn close_promotion(&self, running: &Promotion, step: PromotionStep, why: &str) {
-        let over = Over { step, at: self.proxy.clock.now(), why: why.to_owned(), progress: running.split.progress() };
-        self.set_promotion(Promotion { component: None, over: Some(over), ..running.clone() });
-    }
-
-    fn set_promotion(&self, promotion: Promotion) {
-        self.state().promotion = Some(promotion);
+    /// Keeps the numbers as they are at the end: afterwards they still change, by exchanges that were under way.
+    pub(super) fn candidate_is_over(&self) {
+        if let Some(candidate) = self.state().candidate.as_mut() {
+            candidate.last = Some(candidate.split.progress());
+            candidate.component = None;
+        }
     }
 
     /// The candidate there is, configured for another table; or why it refuses it.
@@ -235,13 +187,14 @@ impl Control {
         table: Arc<Table>,
     ) -> Option<anyhow::Result<Revision>> {
         let candidate = before.candidate.as_ref()?;
-        let standing = self.promotion().filter(Promotion::is_running)?.standing;
+        let standing = self.state().candidate.as_ref()?.standing.clone();
         Some(self.with_table(candidate.policy.clone(), config, table, &standing).await)
     }
 
     /// The next snapshot has a candidate too, where the one before has. A candidate that refuses the configuration goes.
     pub(super) async fn with_candidate(
         &self,
+        turn: &Turn<'_>,
         before: &Snapshot,
         next: Snapshot,
         revision: Option<anyhow::Result<Revision>>,
@@ -256,7 +209,7 @@ impl Control {
             }
             Err(error) => {
                 let why = format!("the candidate refuses the new configuration: {error:#}");
-                self.end_promotion(PromotionStep::Overtaken, &why).await;
+                self.end_promotion(turn, PromotionStep::Overtaken, &why).await;
                 next
             }
         }

@@ -1,138 +1,101 @@
-//! Going back to an earlier policy: by the operator's word, or because this one fails too often.
+//! Going back to an earlier policy: by the operator's word, or because the one in force fails too often.
 
-use axum::body::Bytes;
-use pointsman_engine::Revision;
+use std::sync::Arc;
 
-use super::component::Component;
-use super::history::{End, Entry};
-use super::policy::Place;
+use pointsman_core::lifecycle::{CannotGoBack, Change, Requested, Rollback, RollbackTarget, Superseded};
+
+use super::Control;
+use super::policy::{Code, Judged, Thread, Turn};
 use super::settings::Standing;
-use super::{About, Control};
-use crate::drive::Snapshot;
-use pointsman_core::lifecycle::Rollback;
+use crate::config::Config;
 
-/// From which revision to which.
+/// A rollback that was carried out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WentBack {
-    /// The one left.
+    /// The revision left.
     pub from: String,
-    /// The one in force.
+    /// The revision in force.
     pub to: String,
-}
-
-/// Why the policy cannot go back.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum CannotGoBack {
-    /// No such revision is kept.
-    #[error("revision {asked:?} is not kept; there is {kept}")]
-    Unknown {
-        /// What was asked for.
-        asked: String,
-        /// What there is.
-        kept: String,
-    },
-    /// It is in force.
-    #[error("revision {0} is in force already")]
-    InForce(String),
-    /// There is none to go back to.
-    #[error("there is no earlier policy revision to go back to; with ?to=REVISION any that is kept is taken: {0}")]
-    Nothing(String),
-    /// It does not decide any more.
-    #[error("{0}")]
-    Refused(String),
 }
 
 impl Control {
     /// Brings an earlier revision back into force: the one of this name, or the latest that gave way to a newer one. A
-    /// file whose content does not change does not bring the other back.
+    /// file whose content does not change does not bring the other back. No compilation under way is waited for.
     ///
     /// # Errors
-    /// When there is none, or the configuration of today is not for it; what is in force stays.
+    /// When there is none, the configuration of today is not for it, or a newer one came into force meanwhile.
     pub async fn rollback(&self, to: Option<&str>) -> Result<WentBack, CannotGoBack> {
-        let _turn = self.one_at_a_time.lock().await;
-        let before = self.proxy.snapshot();
-        let entry = self.wanted(to)?;
-        match self.kept(&before, &entry).await {
-            Ok(revision) => {
-                // To return to what was left before is no verdict on what is left now.
-                let (end, verb) = match entry.ended.as_ref().map(|ended| ended.end) {
-                    Some(End::Replaced) => (End::RolledBack, "went back to"),
-                    Some(End::RolledBack | End::Faults) | None => (End::Replaced, "took again"),
-                };
-                let why = format!("the operator {verb} {}", entry.hash.revision());
-                let place = Place::back_to(entry, end, why);
-                Ok(self.go_back(&before, revision, place, Rollback::Operator).await)
-            }
+        let target = self.state().lifecycle.roll_back(to)?;
+        match self.restored(&target).await {
+            Ok((turn, judged)) => Ok(self.go_back(&turn, judged, target.change(None), Rollback::Operator).await?),
             Err(error) => {
-                let error = error.context(format!("revision {} cannot come back", entry.hash.revision()));
-                self.refused_policy(About::Rollback, &error);
-                Err(CannotGoBack::Refused(format!("{error:#}")))
+                let error = error.context(format!("revision {} cannot come back", target.entry.hash.revision()));
+                Err(CannotGoBack::Refused(self.refuse_policy(Requested::Rollback, &error)))
             }
         }
     }
 
-    fn wanted(&self, to: Option<&str>) -> Result<Entry, CannotGoBack> {
-        let state = self.state();
-        let names: Vec<_> = state.history.newest_first().map(|entry| entry.hash.revision()).collect();
-        let kept = names.join(", ");
-        let Some(to) = to else {
-            return state.history.good().next().cloned().ok_or(CannotGoBack::Nothing(kept));
-        };
-        match state.history.find(to) {
-            None => Err(CannotGoBack::Unknown { asked: to.chars().take(64).collect(), kept }),
-            Some(entry) if entry.ended.is_none() => Err(CannotGoBack::InForce(to.to_owned())),
-            Some(entry) => Ok(entry.clone()),
-        }
-    }
-
-    /// The policy in force failed too often: goes back to the latest that did not, where there is one. Without one it
-    /// stays, and the native fallback goes on to decide what it does not: a default that nobody asked for would be another
-    /// surprise.
-    pub(super) async fn give_up(&self) {
-        let _turn = self.one_at_a_time.lock().await;
+    /// Falls back to the latest good policy, where the breaker of the one in force tripped. Without one it stays, and the native
+    /// fallback goes on to decide what it does not: a default that nobody asked for would be another surprise.
+    pub(super) async fn fall_back(&self) {
         let before = self.proxy.snapshot();
         let Some(why) = before.fault_stats.trip_reason() else { return };
-        let good: Vec<Entry> = self.state().history.good().cloned().collect();
-        for entry in good {
-            match self.kept(&before, &entry).await {
-                Ok(revision) => {
-                    let (from, to) = (before.policy.id(), revision.id());
+        let from = before.policy.id();
+        let targets = self.state().lifecycle.fall_back(why);
+        for target in targets {
+            let to = target.entry.hash.revision();
+            match self.restored(&target).await {
+                // Another policy came into force meanwhile.
+                Ok((_, judged)) if !Arc::ptr_eq(&judged.before.fault_stats, &before.fault_stats) => return,
+                Ok((turn, judged)) => {
+                    let warning = Some(format!("revision {from} was rolled back to {to}: {why}"));
                     tracing::error!(%from, %to, why, "the policy failed too often and was rolled back to the last good one");
-                    let error = Some(format!("revision {from} was rolled back to {to}: {why}"));
-                    let place = Place { error, ..Place::back_to(entry, End::Faults, why.to_owned()) };
-                    self.go_back(&before, revision, place, Rollback::Faults).await;
+                    if let Err(superseded) = self.go_back(&turn, judged, target.change(warning), Rollback::Faults).await
+                    {
+                        tracing::info!("not rolled back: {superseded}");
+                    }
                     return;
                 }
                 Err(error) => {
-                    let (revision, error) = (entry.hash.revision(), format!("{error:#}"));
-                    tracing::error!(revision, error, "this revision cannot be restored; trying the one before it");
+                    let error = format!("{error:#}");
+                    tracing::error!(revision = to, error, "this revision cannot be restored; trying the one before it");
                 }
             }
         }
-        let policy = before.policy.id();
+        self.stay(from, why);
+    }
+
+    /// There is nothing to fall back to.
+    fn stay(&self, policy: &str, why: &str) {
         tracing::error!(%policy, why, "the policy fails too often, and there is no earlier one to roll back to: it stays in force, and the default policy decides where it fails");
         self.proxy.metrics.rolled_back(Rollback::Stayed);
         let why = format!("revision {policy} fails too often, and there is no earlier one to go back to: {why}");
-        let refusal = self.refusal(About::Rollback, why);
-        self.state().policy_refusal = Some((About::Rollback, refusal));
+        let now = self.proxy.clock.now();
+        self.state().lifecycle.refuse_policy(now, Requested::Rollback, "", why);
     }
 
-    async fn go_back(&self, before: &Snapshot, revision: Revision, place: Place<'_>, cause: Rollback) -> WentBack {
-        let went = WentBack { from: before.policy.id().to_string(), to: revision.id().to_string() };
+    async fn go_back(
+        &self,
+        turn: &Turn<'_>,
+        judged: Judged,
+        change: Change,
+        cause: Rollback,
+    ) -> Result<WentBack, Superseded> {
+        let went = WentBack { from: judged.before.policy.id().to_string(), to: judged.revision.id().to_string() };
+        self.take(turn, judged, change, None).await?;
         self.proxy.metrics.rolled_back(cause);
-        self.take(before, revision, place).await;
-        went
+        Ok(went)
     }
 
     /// A kept revision under the configuration of now.
-    async fn kept(&self, before: &Snapshot, entry: &Entry) -> anyhow::Result<Revision> {
-        let hash = entry.hash;
-        let component = match self.compiled(&hash) {
-            // The bytes are not looked at again.
-            Some(_) => Component { bytes: Bytes::new(), hash },
-            None => Component::kept(&self.policies, hash).await?,
+    async fn restored(&self, target: &RollbackTarget) -> anyhow::Result<(Turn<'_>, Judged)> {
+        let hash = target.entry.hash;
+        let compiled = self.state().revisions.compiled(hash);
+        let code = match compiled {
+            Some(compiled) => Code::Compiled(compiled),
+            None => Code::Component(self.kept.component(hash).await?),
         };
-        let standing = Standing::kept(entry, &self.state().history, &before.config);
-        self.judge(&component, &before.config, before.view.table.clone(), &standing).await
+        let standing = |config: &Config| Standing::kept(&target.entry, self.state().lifecycle.history(), config);
+        self.judge_until_current(code, Thread::Own, standing).await
     }
 }

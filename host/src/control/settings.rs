@@ -5,11 +5,10 @@ use std::path::Path;
 use pointsman_engine::{Engine, LoadError, Revision, SettingsOffer, left_out_words, refused_key};
 
 use super::Control;
-use super::component::Hash;
-use super::component::source_of;
-use super::history::{Entry, History, Incoming, Origin};
+use super::component::{Component, source_of};
 use crate::config::{self, Config, ProcessEnv};
-use crate::control::upload::UploadOptions;
+use pointsman_core::lifecycle::UploadOptions;
+use pointsman_core::lifecycle::history::{Entry, History, Incoming, Origin};
 
 /// Where a component stands to the configuration.
 #[derive(Clone, Debug, PartialEq)]
@@ -40,7 +39,8 @@ impl Standing {
     }
 
     /// The options, for the history.
-    pub(super) fn incoming(&self, hash: Hash, bytes: u64) -> Incoming {
+    pub(super) fn incoming(&self, component: &Component) -> Incoming {
+        let (hash, bytes) = (component.hash, component.bytes.len() as u64);
         Incoming { hash, bytes, origin: self.origin.clone(), options: self.options.clone() }
     }
 
@@ -66,12 +66,12 @@ impl Standing {
     }
 
     /// The same once it was told its settings: with all of them, where single ones were given.
-    pub(super) fn settled(self, revision: &Revision) -> Self {
-        Self { options: self.options.settled(revision.settings()), ..self }
-    }
-
-    pub(super) fn options(&self) -> &UploadOptions {
-        &self.options
+    ///
+    /// # Errors
+    /// When these are more than the history keeps.
+    pub(super) fn settled(self, revision: &Revision) -> anyhow::Result<Self> {
+        let options = self.options.settled(revision.settings()).map_err(anyhow::Error::msg)?;
+        Ok(Self { options, ..self })
     }
 
     /// Did this setting come with it?
@@ -120,8 +120,8 @@ impl Control {
     /// Where the policy in force stands.
     pub(super) fn standing_in_force(&self, config: &Config) -> Standing {
         let state = self.state();
-        let in_force = state.history.in_force();
-        in_force.map_or_else(|| Standing::source(config), |entry| Standing::kept(entry, &state.history, config))
+        let history = state.lifecycle.history();
+        history.in_force().map_or_else(|| Standing::source(config), |entry| Standing::kept(entry, history, config))
     }
 }
 

@@ -8,15 +8,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use anyhow::Context;
 use pointsman_core::table::Table;
 use pointsman_core::time::Timestamp;
-use pointsman_engine::watch::Watcher;
 use pointsman_engine::{Compiled, Engine, left_out_words};
 use tokio::sync::Notify;
 
-use super::component::{Component, Hash};
+use super::component::Component;
 use super::in_workshop;
+use super::watched::WatchedFile;
 use crate::config::Shadow as Wanted;
 use crate::drive::{Proxy, ShadowPolicy, Tally};
-use pointsman_core::lifecycle::Reload;
+use pointsman_core::lifecycle::{Hash, Reload};
 
 /// Casts the shadow that the configuration names.
 pub struct ShadowLoader {
@@ -99,25 +99,13 @@ impl ShadowLoader {
 
     /// Watches the shadow's file, and casts what is in it. Runs until dropped.
     pub async fn run(self: Arc<Self>) {
-        let mut watched: Option<(PathBuf, Option<Watcher>)> = None;
+        let mut watched = WatchedFile::new(&self.wake);
         loop {
             let file = self.proxy.snapshot().config.policy.shadow.as_ref().map(|wanted| wanted.file.clone());
-            if watched.as_ref().map(|(path, _)| path) != file.as_ref() {
-                watched = file.map(|file| {
-                    let watcher = self.watch(&file);
-                    (file, watcher)
-                });
-            }
+            watched.follow(file.as_deref(), "the shadow's file");
             self.look().await;
             self.wake.notified().await;
         }
-    }
-
-    fn watch(&self, file: &Path) -> Option<Watcher> {
-        let wake = self.wake.clone();
-        Watcher::new(file, move || wake.notify_one())
-            .inspect_err(|error| tracing::error!(file = %file.display(), %error, "the shadow's file is not watched; send SIGHUP after a change"))
-            .ok()
     }
 
     async fn look(&self) {

@@ -1,18 +1,19 @@
-//! Which policy a start comes up with; the rules are in [`super::history`].
+//! The policy that a start comes up with; core's `lifecycle/history` has the rules.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
+use pointsman_core::lifecycle::history::{End, History, Preference, Source};
+use pointsman_core::lifecycle::{Hash, shown};
 use pointsman_core::table::Table;
 use pointsman_core::time::Timestamp;
 use pointsman_engine::{Compiled, Engine, Revision};
 use pointsman_store::PolicyStore;
 
-use super::component::{Component, Hash, shown, source_of};
-use super::history::{End, History, Preference, Source};
+use super::component::{Component, source_of};
 use super::settings::{Standing, tell_left_out};
-use super::{save, why_not_kept};
+use super::{kept, rows};
 use crate::config::Config;
 
 /// The first policy of a process.
@@ -69,7 +70,7 @@ pub async fn first_policy(
     config_file: Option<&Path>,
 ) -> anyhow::Result<First> {
     let history = match policies.load() {
-        Ok(rows) => History::of_rows(rows),
+        Ok(rows) => rows::to_history(rows),
         Err(error) => {
             tracing::error!(%error, "the policies of the last run could not be read from the store");
             History::default()
@@ -154,7 +155,7 @@ impl Starting<'_> {
 
     async fn load_kept(&self) -> anyhow::Result<(Component, Loaded)> {
         let entry = self.history.in_force().context("nothing was in force")?;
-        let component = Component::kept(self.policies, entry.hash).await?;
+        let component = kept::component(self.policies, entry.hash).await?;
         let loaded = self.load(&component, Standing::kept(entry, &self.history, &self.config)).await?;
         Ok((component, loaded))
     }
@@ -164,7 +165,7 @@ impl Starting<'_> {
         let (hash, file) = (component.hash, self.file.as_deref());
         let mut history = self.history;
         if is_source {
-            let incoming = Standing::source(&self.config).incoming(hash, component.bytes.len() as u64);
+            let incoming = Standing::source(&self.config).incoming(&component);
             if history.in_force().is_none_or(|entry| entry.hash != hash || !entry.is_of(file)) {
                 let why =
                     error.clone().unwrap_or_else(|| format!("{} had changed when Pointsman started", shown(file)));
@@ -188,8 +189,7 @@ impl Starting<'_> {
         }
         // A file that is looked at again must not be judged and told again.
         let refused = error.clone().zip(offered).filter(|_| !is_source).map(|(why, hash)| (hash, why));
-        let not_kept = tokio::task::spawn_blocking(save(self.policies, &history, std::slice::from_ref(&component)));
-        let not_kept = why_not_kept(not_kept.await.map_err(anyhow::Error::from));
+        let not_kept = kept::save(self.policies, &history, vec![component.clone()]).await;
         First {
             revision: Arc::new(revision),
             compiled: Arc::new(compiled),

@@ -1,18 +1,17 @@
-//! The steps of a promotion, told: to the log, the metrics, who watches, and for good to the store.
+//! The steps of a promotion: logged, counted, sent to watchers, and written to the store.
 
-use pointsman_core::lifecycle::promotion::SideStats;
+use pointsman_core::lifecycle::promotion::{PromotionStep, SideStats};
 use pointsman_store::PolicyEventRow;
 use serde_json::{Value, json};
 
 use super::Control;
-use super::promotion::Promotion;
 use crate::drive::Progress;
-use pointsman_core::lifecycle::promotion::PromotionStep;
 
 impl Control {
-    /// Log, metrics, and the durable list.
-    pub(super) async fn tell(&self, promotion: &Promotion, step: PromotionStep, why: &str) {
-        let Promotion { candidate, control, .. } = promotion;
+    /// Reports a step of the promotion under way, or of the one that has just ended.
+    pub(super) async fn tell(&self, step: PromotionStep, why: &str) {
+        let Some(promotion) = self.promotion() else { return };
+        let (candidate, control) = (promotion.run.candidate(), promotion.run.control);
         match step {
             PromotionStep::Started | PromotionStep::Promoted | PromotionStep::Aborted => {
                 tracing::info!(step = step.as_str(), candidate, control, why, "guarded promotion");
@@ -25,42 +24,27 @@ impl Control {
             }
         }
         self.proxy.metrics.promotion(step);
-        self.proxy.events.promotion(step.as_str(), candidate, control, why);
-        // After the end the books still fill, with what was under way.
-        let progress = self.promotion().map_or_else(|| promotion.progress(), |now| now.progress());
-        self.write_event(PolicyEventRow {
+        self.proxy.events.promotion(step.as_str(), &candidate, &control, why);
+        let event = PolicyEventRow {
             at_ms: self.proxy.clock.now().as_millis(),
             step: step.as_str().to_owned(),
-            candidate: candidate.clone(),
-            control: control.clone(),
+            candidate,
+            control,
             why: why.to_owned(),
-            numbers: numbers(&progress).to_string(),
-        })
-        .await;
-    }
-
-    async fn write_event(&self, event: PolicyEventRow) {
-        let policies = self.policies.clone();
-        let written = tokio::task::spawn_blocking(move || policies.add_event(&event)).await;
-        let error = match written {
-            Ok(Ok(())) => return,
-            Ok(Err(error)) => error.to_string(),
-            Err(panicked) => panicked.to_string(),
+            numbers: numbers(&promotion.progress).to_string(),
         };
-        tracing::error!(error, "this step of the promotion could not be written to the store");
+        self.kept.add_event(event).await;
     }
 
-    /// What was under way when the last process ended is over.
+    /// A promotion that was under way when the last process ended is over.
     pub(super) async fn note_interruption(&self) {
-        let _turn = self.one_at_a_time.lock().await;
+        let _turn = self.turn.lock().await;
         if self.promotion().is_some() {
             return;
         }
-        let policies = self.policies.clone();
-        let last = tokio::task::spawn_blocking(move || policies.events(1)).await;
-        let Ok(Ok(events)) = last else { return };
         let under_way = [PromotionStep::Started, PromotionStep::Extended].map(PromotionStep::as_str);
-        let Some(last) = events.into_iter().next().filter(|last| under_way.contains(&&*last.step)) else { return };
+        let last = self.kept.last_event().await.filter(|last| under_way.contains(&&*last.step));
+        let Some(last) = last else { return };
         let step = PromotionStep::Interrupted;
         let why = "Pointsman was started again while it was under way; the policy before it stays in force".to_owned();
         tracing::warn!(
@@ -72,7 +56,7 @@ impl Control {
         );
         self.proxy.metrics.promotion(step);
         let at_ms = self.proxy.clock.now().as_millis();
-        self.write_event(PolicyEventRow { at_ms, step: step.as_str().to_owned(), why, ..last }).await;
+        self.kept.add_event(PolicyEventRow { at_ms, step: step.as_str().to_owned(), why, ..last }).await;
     }
 }
 

@@ -1,4 +1,4 @@
-//! The names of components: what they contain.
+//! Components are named by the hash of their content.
 
 use std::fmt;
 

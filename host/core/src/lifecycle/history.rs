@@ -1,4 +1,4 @@
-//! Which policies were in force, from where, and why they ceased to be; and which one a start comes up with.
+//! The policies that were in force, their origin and their end; and the policy that a start comes up with.
 //!
 //! The rules, made so that nobody is surprised:
 //! - The newest intention counts. A policy file whose *content* changed is a new intention; so is an upload, a rollback,
@@ -10,11 +10,9 @@
 
 use std::path::{Path, PathBuf};
 
-use pointsman_core::time::Timestamp;
-use pointsman_store::{PolicyRow, PolicyRows, PolicySourceRow};
-
 use super::component::Hash;
-use crate::control::upload::UploadOptions;
+use super::upload::UploadOptions;
+use crate::time::Timestamp;
 
 /// Revisions kept to go back to, the one in force among them.
 pub const MAX_REVISIONS: usize = 8;
@@ -48,7 +46,8 @@ impl Origin {
         }
     }
 
-    fn word(&self) -> &'static str {
+    /// The name of its kind, in the store.
+    pub fn kind(&self) -> &'static str {
         match self {
             Origin::Embedded => "embedded",
             Origin::File(_) => "file",
@@ -69,7 +68,8 @@ pub enum End {
 }
 
 impl End {
-    const ALL: [End; 3] = [End::Replaced, End::RolledBack, End::Faults];
+    /// Every end.
+    pub const ALL: [End; 3] = [End::Replaced, End::RolledBack, End::Faults];
 
     /// The word for it.
     pub const fn as_str(self) -> &'static str {
@@ -162,6 +162,16 @@ pub enum Preference {
 }
 
 impl History {
+    /// A history from the store.
+    pub fn restore(entries: Vec<Entry>, source: Option<Source>) -> Self {
+        Self { entries, source }
+    }
+
+    /// The revisions in the order in which they came into force.
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
     /// The revision in force.
     pub fn in_force(&self) -> Option<&Entry> {
         self.entries.iter().find(|entry| entry.ended.is_none())
@@ -242,71 +252,6 @@ impl History {
             Some(_) | None => self.rolled_back_for_faults(&offered).map_or(Preference::Source, Preference::Instead),
         }
     }
-
-    /// As the store keeps it.
-    pub fn rows(&self) -> PolicyRows {
-        let row = |entry: &Entry| {
-            let ended = entry.ended.as_ref();
-            let file = match &entry.origin {
-                Origin::File(file) => Some(file.to_string_lossy().into_owned()),
-                Origin::Embedded | Origin::Upload => None,
-            };
-            PolicyRow {
-                sha256: entry.hash.to_string(),
-                bytes: entry.bytes,
-                origin: entry.origin.word().to_owned(),
-                file,
-                name: entry.options.name.clone(),
-                settings: entry.options.settings_json(),
-                taken_ms: entry.taken.as_millis(),
-                ended_ms: ended.map(|ended| ended.at.as_millis()),
-                end: ended.map(|ended| ended.end.as_str().to_owned()),
-                why: ended.map(|ended| ended.why.clone()),
-                decisions: entry.decisions,
-                faults: entry.faults,
-            }
-        };
-        let source = self.source.as_ref().map(|source| PolicySourceRow {
-            file: source.file.as_ref().map(|file| file.to_string_lossy().into_owned()),
-            sha256: source.hash.to_string(),
-        });
-        PolicyRows { revisions: self.entries.iter().map(row).collect(), source }
-    }
-
-    /// From the store; what is not understood is left out.
-    pub fn of_rows(rows: PolicyRows) -> Self {
-        let source = rows
-            .source
-            .and_then(|row| Some(Source { file: row.file.map(PathBuf::from), hash: Hash::parse(&row.sha256)? }));
-        Self { entries: rows.revisions.into_iter().filter_map(entry).collect(), source }
-    }
-}
-
-fn entry(row: PolicyRow) -> Option<Entry> {
-    let origin = match (row.origin.as_str(), row.file) {
-        ("embedded", _) => Origin::Embedded,
-        ("upload", _) => Origin::Upload,
-        ("file", Some(file)) => Origin::File(file.into()),
-        _ => return None,
-    };
-    let ended = match row.ended_ms {
-        None => None,
-        Some(at) => Some(Ended {
-            at: Timestamp::from_millis(at),
-            end: End::ALL.into_iter().find(|end| row.end.as_deref() == Some(end.as_str()))?,
-            why: row.why.unwrap_or_default(),
-        }),
-    };
-    Some(Entry {
-        hash: Hash::parse(&row.sha256)?,
-        bytes: row.bytes,
-        origin,
-        options: UploadOptions::read(row.name.as_deref(), row.settings.as_deref()).ok()?,
-        taken: Timestamp::from_millis(row.taken_ms),
-        ended,
-        decisions: row.decisions,
-        faults: row.faults,
-    })
 }
 
 #[cfg(test)]
@@ -380,7 +325,6 @@ mod tests {
         assert_eq!(good[..2], [(hash(3), Some(r#"{"a":1}"#.to_owned())), (hash(3), None)]);
         let found = history.find(&hash(3).revision()).and_then(|entry| entry.options.settings_json());
         assert_eq!(found.as_deref(), Some(r#"{"a":1}"#), "the newest that is not in force");
-        assert_eq!(History::of_rows(history.rows()), history, "they are kept");
         let mine = Some(Path::new("mine.wasm"));
         assert_eq!(history.preference(mine, Ok(hash(2))), Preference::Kept);
         history.source = Some(Source { file: Some("mine.wasm".into()), hash: hash(3) });
@@ -398,16 +342,6 @@ mod tests {
         assert_eq!(history.newest_first().count(), 2);
         history.take(at(41), of(hash(41), MAX_BYTES * 2, Origin::Upload), End::Replaced, "");
         assert_eq!(history.newest_first().map(|e| e.hash).collect::<Vec<_>>(), [hash(41)]);
-    }
-
-    #[test]
-    fn the_store_gives_back_what_it_was_given() {
-        let mut history = history();
-        history.take(at(3), of(hash(2), 10, Origin::Embedded), End::Faults, "it failed");
-        assert_eq!(History::of_rows(history.rows()), history);
-        let mut rows = history.rows();
-        rows.revisions[0].sha256 = "nonsense".into();
-        assert_eq!(History::of_rows(rows).newest_first().count(), 2);
     }
 
     #[test]

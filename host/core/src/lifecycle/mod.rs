@@ -1,8 +1,22 @@
-//! The life cycle of a policy: promotions, the fault breaker, and the names of what happens to it.
+//! The life cycle of a policy: what is in force, how it comes and goes, and the names of what happens to it.
 
+pub mod component;
 pub mod fault_breaker;
+pub mod history;
+mod machine;
 pub mod promotion;
+mod refusals;
 mod reload;
 pub mod shadow;
+mod source;
+mod upload;
 
+pub use component::Hash;
+pub use machine::{CannotGoBack, Change, Intent, Lifecycle, RollbackTarget, Superseded};
+pub use refusals::{Refusal, Requested};
 pub use reload::{Reload, Rollback};
+pub use source::{SourceSeen, shown};
+pub use upload::UploadOptions;
+
+#[cfg(test)]
+mod tests;

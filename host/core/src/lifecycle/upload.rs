@@ -1,11 +1,11 @@
-//! What may come with a policy that is uploaded: its name, and settings of its own.
+//! The name and the settings that come with an uploaded policy.
 
 use serde_json::{Map, Value};
 
-/// Longer settings are none, in bytes.
+/// The longest settings, in bytes of JSON.
 const MAX_SETTINGS_BYTES: usize = 48 << 10;
 
-/// A longer name is none, in bytes.
+/// The longest name, in bytes.
 const MAX_NAME_BYTES: usize = 64;
 
 /// What came with a component. It stays with that revision: a restart or a rollback brings it back with the component.
@@ -30,7 +30,7 @@ impl UploadOptions {
             return Err(format!("name: `{}` is no name; give 1 to {MAX_NAME_BYTES} bytes", short(name)));
         }
         let settings = settings.map(|text| object("settings", text)).transpose()?;
-        Ok(Self { name: name.map(str::to_owned), settings, set: Map::new() })
+        Self { name: name.map(str::to_owned), settings, set: Map::new() }.bounded("settings")
     }
 
     /// The same with single settings, a JSON object, over the others.
@@ -43,17 +43,31 @@ impl UploadOptions {
             Some(settings) => settings.extend(set),
             None => self.set = set,
         }
-        Ok(self)
+        self.bounded("set")
     }
 
     /// The same, where single settings were given, with all that it was told, as JSON.
-    #[must_use]
-    pub fn settled(mut self, told: &str) -> Self {
+    ///
+    /// # Errors
+    /// In a sentence, when these are more than a start would read again.
+    pub fn settled(mut self, told: &str) -> Result<Self, String> {
         if !self.set.is_empty() {
             self.settings = serde_json::from_str(told).ok();
             self.set = Map::new();
         }
-        self
+        self.bounded("set")
+    }
+
+    /// Fails where the settings are longer than those that are read back from the store.
+    fn bounded(self, name: &str) -> Result<Self, String> {
+        match self.settings_json() {
+            Some(json) if json.len() > MAX_SETTINGS_BYTES => Err(format!(
+                "{name}: all its settings together have {} bytes, and a policy is kept with at most {MAX_SETTINGS_BYTES}; give fewer, or put \
+                 them into the configuration",
+                json.len()
+            )),
+            Some(_) | None => Ok(self),
+        }
     }
 
     /// As the store keeps the settings.
@@ -92,7 +106,7 @@ mod tests {
         assert_eq!(UploadOptions::read(None, None), Ok(UploadOptions::default()));
         let set = UploadOptions::default().with_set(Some(r#"{"a":1}"#)).unwrap();
         assert_eq!((set.settings.is_none(), set.set["a"].as_i64()), (true, Some(1)));
-        assert_eq!(set.settled(r#"{"a":1,"b":2}"#).settings_json().as_deref(), Some(r#"{"a":1,"b":2}"#));
+        assert_eq!(set.settled(r#"{"a":1,"b":2}"#).unwrap().settings_json().as_deref(), Some(r#"{"a":1,"b":2}"#));
         let over = UploadOptions::read(None, Some(r#"{"a":0,"b":2}"#)).unwrap().with_set(Some(r#"{"a":1}"#)).unwrap();
         assert_eq!(over.settings_json().as_deref(), Some(r#"{"a":1,"b":2}"#), "over those that came with it");
         assert!(
@@ -108,5 +122,22 @@ mod tests {
             let why = UploadOptions::read(name, settings).unwrap_err();
             assert!(why.contains(words), "{why}");
         }
+    }
+
+    #[test]
+    fn settings_that_a_start_would_not_read_again_are_refused() {
+        let large = format!(r#"{{"a":"{}"}}"#, "x".repeat(MAX_SETTINGS_BYTES - 20));
+        let with = |set: &str| UploadOptions::default().with_set(Some(set));
+        let told = format!(r#"{{"a":"{}","b":"{}"}}"#, "x".repeat(MAX_SETTINGS_BYTES - 20), "y".repeat(20));
+        let why = with(r#"{"b":1}"#).unwrap().settled(&told).unwrap_err();
+        assert!(why.starts_with("set: all its settings together have 49167 bytes"), "{why}");
+        let merged = UploadOptions::read(None, Some(&large)).unwrap().with_set(Some(r#"{"b":"yyyyyyyyyyyyyyyy"}"#));
+        assert!(merged.is_err(), "also over settings of its own");
+        let kept = with(r#"{"b":1}"#).unwrap().settled(&large).unwrap();
+        let read = UploadOptions::read(None, kept.settings_json().as_deref());
+        assert_eq!(read, Ok(kept), "what is kept is read again");
+        let numbers = format!("[{}]", vec!["1e15"; 9_000].join(","));
+        let written_out = UploadOptions::read(None, Some(&format!(r#"{{"a":{numbers}}}"#)));
+        assert!(written_out.is_err(), "numbers are kept written out");
     }
 }

@@ -10,9 +10,10 @@ use crate::admin::{
     DivergenceView, GuardView, ModelCooldownView, PolicyEventView, PromotionView, RefusalView, ShadowReport,
     ShadowView, SideView, SidesView,
 };
-use crate::control::{Promotion, Refusal, ShadowStatus};
+use crate::control::{PromotionStatus, ShadowStatus};
 use crate::drive::{Divergent, Progress, Tally};
 use crate::telemetry::rfc3339::Rfc3339;
+use pointsman_core::lifecycle::Refusal;
 use pointsman_core::lifecycle::shadow::{ShadowDrop, ShadowResult};
 
 pub(super) fn model_cooldown(cooldown: &ModelCooldown, now: Timestamp) -> ModelCooldownView {
@@ -30,14 +31,15 @@ pub(super) fn refusal(refusal: &Refusal) -> RefusalView {
     RefusalView { at: Rfc3339(at).to_string(), source, error }
 }
 
-pub(super) fn promotion(promotion: &Promotion) -> PromotionView {
-    let Progress { plan, since, until, extended, control, candidate, findings } = promotion.progress();
-    let over = promotion.over.as_ref();
+pub(super) fn promotion(promotion: &PromotionStatus) -> PromotionView {
+    let run = &promotion.run;
+    let Progress { plan, since, until, extended, control, candidate, findings } = promotion.progress.clone();
+    let over = run.over.as_ref();
     PromotionView {
         state: over.map_or("running", |over| over.step.as_str()),
-        candidate: promotion.candidate.clone(),
-        control: promotion.control.clone(),
-        warning: left_out_words(&promotion.left_out),
+        candidate: run.candidate(),
+        control: run.control.clone(),
+        warning: left_out_words(&run.left_out),
         share: plan.share.to_string(),
         since: Rfc3339(since).to_string(),
         until: Rfc3339(until).to_string(),

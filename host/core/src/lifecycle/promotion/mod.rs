@@ -12,6 +12,7 @@
 mod bounds;
 mod compare;
 mod plan;
+mod run;
 mod spread;
 mod step;
 
@@ -23,6 +24,7 @@ use compare::Comparison;
 
 pub use compare::{GuardReport, GuardStatus, SideStats};
 pub use plan::{BadPlan, Guard, Measure, Plan, Share, Subject};
+pub use run::{CannotPromote, PromotionEnd, PromotionRun};
 pub use step::PromotionStep;
 
 /// A candidate that is no worse than its guards allow is rolled back for one of them with at most this probability.

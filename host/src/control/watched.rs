@@ -1,0 +1,40 @@
+//! A file that is watched, and followed where the configuration names another.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use pointsman_engine::watch::Watcher;
+use tokio::sync::Notify;
+
+/// Notifies when the file may have changed.
+pub(super) struct WatchedFile {
+    notify: Arc<Notify>,
+    file: Option<PathBuf>,
+    /// None where it cannot be watched.
+    _watcher: Option<Watcher>,
+}
+
+impl WatchedFile {
+    /// No file yet.
+    pub(super) fn new(notify: &Arc<Notify>) -> Self {
+        Self { notify: notify.clone(), file: None, _watcher: None }
+    }
+
+    /// Watches this file, or none; `what` names it in the log.
+    pub(super) fn follow(&mut self, file: Option<&Path>, what: &str) {
+        if self.file.as_deref() == file {
+            return;
+        }
+        self.file = file.map(Path::to_owned);
+        let Some(file) = file else {
+            self._watcher = None;
+            return;
+        };
+        let notify = self.notify.clone();
+        self._watcher = Watcher::new(file, move || notify.notify_one())
+            .inspect_err(|error| tracing::error!(file = %file.display(), %error, "{what} is not watched; send SIGHUP after a change"))
+            .ok();
+        // It may have changed between being read and being watched.
+        self.notify.notify_one();
+    }
+}
