@@ -14,7 +14,6 @@ use super::code::Code;
 use super::compile::Compiler;
 use super::compiled::Compiled;
 use super::guest::{Guest, MAX_TABLE_ELEMENTS};
-use pointsman_core::lifecycle::Hash;
 use super::idle::IdleInstances;
 use super::limits::EngineLimits;
 use super::lines::LineTable;
@@ -26,6 +25,7 @@ use super::size_limits;
 use super::ticker::Ticker;
 use super::wasi;
 use super::wire::bindings::{Policy, PolicyPre};
+use pointsman_core::lifecycle::Hash;
 
 /// The default policy as a component, built by `policies/build` from `policies/default`.
 const EMBEDDED: &[u8] = include_bytes!("../../../policies/default/default.wasm");

@@ -15,7 +15,6 @@ use super::check::LoadError;
 use super::clock::Measure;
 use super::fault_penalty::FaultPenalty;
 use super::fitting::filled_pool;
-use pointsman_core::lifecycle::Hash;
 use super::limits::EngineLimits;
 use super::native_fallback::NativeFallback;
 use super::pool::{Pool, Source};
@@ -23,6 +22,7 @@ use super::settings::{AcceptedSettings, SettingsOffer};
 use super::validate::validate;
 use super::wire::TableParts;
 use super::{Fault, FaultKind, Said, Texts, Verdict};
+use pointsman_core::lifecycle::Hash;
 
 /// A policy in force: compiled, checked, configured and probed.
 pub struct Revision {

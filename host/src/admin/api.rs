@@ -6,26 +6,28 @@ use axum::extract::{Path, Query, State};
 use axum::http::header::{ACCEPT, CONTENT_TYPE, VARY};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use pointsman_core::lifecycle::promotion::Share;
+use pointsman_core::lifecycle::promotion::{Side, SideStats};
 use pointsman_core::time::Timestamp;
 use pointsman_store::{ExchangeRow, Group, StoreError, StoreReader, UsageRow};
 use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::query::{ExchangesQuery, UsageQuery};
-use super::{AdminState, ControlError, failure};
+use super::view::{self, BackendView, ConfigView, LaneView, ReadyView};
+use super::{AdminState, failure};
+use crate::control::{PromotionStatus, kept_states};
 use crate::telemetry::metrics::{Live, LiveBackend, LiveSide};
 use crate::telemetry::rfc3339::Rfc3339;
 use crate::telemetry::text_format::TextFormat;
 
 pub(super) async fn ready(State(state): State<AdminState>) -> Response {
-    let view = state.controls.ready();
+    let view = ReadyView::new(&state.control);
     let status = if view.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(view)).into_response()
 }
 
 pub(super) async fn config(State(state): State<AdminState>) -> Response {
-    Json(state.controls.config()).into_response()
+    Json(ConfigView::new(&state.control)).into_response()
 }
 
 pub(super) async fn metrics(State(state): State<AdminState>, headers: HeaderMap) -> Response {
@@ -36,8 +38,10 @@ pub(super) async fn metrics(State(state): State<AdminState>, headers: HeaderMap)
 }
 
 fn live(state: &AdminState) -> Live {
-    let (store, policy) = (state.store.stats(), state.controls.policy());
-    let backends = state.controls.backends().into_iter().map(|backend| LiveBackend {
+    let (store, control) = (state.store.stats(), &state.control);
+    let status = control.status();
+    let lifecycle = &status.lifecycle;
+    let backends = view::backends(control.proxy()).into_iter().map(|backend| LiveBackend {
         id: backend.id,
         tier: backend.tier,
         state: backend.state,
@@ -45,34 +49,35 @@ fn live(state: &AdminState) -> Live {
         models_cooling: backend.models_cooling,
         in_flight: backend.in_flight,
     });
-    let running = policy.promotion.as_ref().filter(|promotion| promotion.ended_at.is_none());
-    let promotion = running.map_or_else(Vec::new, |running| {
-        let side = |side: &'static str, revision: &str, seen: &super::SideView| LiveSide {
-            side,
-            revision: revision.to_owned(),
-            exchanges: seen.exchanges,
-            failed: seen.failed,
+    let running = control.promotion().filter(|promotion| promotion.run.over.is_none());
+    let promotion = running.as_ref().map_or_else(Vec::new, |PromotionStatus { run, progress }| {
+        let side = |side: Side, revision: String, stats: &SideStats| LiveSide {
+            side: side.as_str(),
+            revision,
+            exchanges: stats.exchanges,
+            failed: stats.failed,
         };
-        let (control, candidate) = (&running.sides.control, &running.sides.candidate);
-        vec![side("control", &running.control, control), side("candidate", &running.candidate, candidate)]
+        vec![
+            side(Side::Control, run.control.clone(), &progress.control),
+            side(Side::Candidate, run.candidate(), &progress.candidate),
+        ]
     });
-    let share = running.and_then(|running| Share::parse(&running.share));
     Live {
         backends: backends.collect(),
-        waiting: state.controls.lanes().into_iter().map(|lane| (lane.lane, lane.queued)).collect(),
+        waiting: view::lanes(control.proxy()).into_iter().map(|lane| (lane.lane, lane.queued)).collect(),
         store_backlog: store.backlog,
         store_written: store.written,
         store_dropped: store.dropped,
         store_failed_batches: store.failed_batches,
         journal_written: store.trails_written,
         journal_dropped: store.trails_dropped,
-        policy: policy.revision,
-        policy_refused: policy.last_error.is_some(),
-        config_refused: state.controls.config().refusal.is_some(),
-        policy_revisions: policy.live_revisions,
-        policy_instances: policy.instances,
-        shadow_refused: policy.shadow.as_ref().is_some_and(|shadow| shadow.error.is_some()),
-        promotion_share: share.map_or(0.0, Share::fraction),
+        policy: lifecycle.history().in_force().map(|entry| entry.hash.revision()).unwrap_or_default(),
+        policy_refused: lifecycle.policy_refusal().is_some(),
+        config_refused: lifecycle.config_refusal().is_some(),
+        policy_revisions: status.live_revisions,
+        policy_instances: status.instances,
+        shadow_refused: control.shadow_loader().status().is_some_and(|shadow| shadow.error.is_some()),
+        promotion_share: running.map_or(0.0, |running| running.progress.plan.share.fraction()),
         promotion,
     }
 }
@@ -83,45 +88,37 @@ pub(super) struct Backends {
     /// Exchanges waiting for capacity, in all lanes.
     waiting: u64,
     /// Those of each lane.
-    lanes: Vec<super::LaneView>,
+    lanes: Vec<LaneView>,
     /// In the order of the configuration.
-    backends: Vec<super::BackendView>,
+    backends: Vec<BackendView>,
 }
 
 pub(super) async fn backends(State(state): State<AdminState>) -> Response {
-    let lanes = state.controls.lanes();
+    let lanes = view::lanes(state.control.proxy());
     let waiting = lanes.iter().map(|lane| lane.queued).sum();
-    Json(Backends { waiting, lanes, backends: state.controls.backends() }).into_response()
+    Json(Backends { waiting, lanes, backends: view::backends(state.control.proxy()) }).into_response()
 }
 
 pub(super) async fn control_backend(
     State(state): State<AdminState>,
     Path((id, action)): Path<(String, String)>,
 ) -> Response {
-    let controls = &state.controls;
-    let done = match action.as_str() {
-        "drain" => controls.drain(&id),
-        "resume" => controls.resume(&id),
-        "clear-cooldown" => controls.clear_cooldown(&id),
+    let proxy = state.control.proxy();
+    let is_known = match action.as_str() {
+        "drain" => proxy.line.with(|fleet, now| fleet.set_drained(now, &id, true)),
+        "resume" => proxy.line.with(|fleet, now| fleet.set_drained(now, &id, false)),
+        "clear-cooldown" => proxy.line.with(|fleet, now| fleet.clear_cooldown(now, &id)),
         unknown => {
             let message = format!("`{unknown}` is not known; use drain, resume or clear-cooldown");
             return failure(StatusCode::NOT_FOUND, message);
         }
     };
-    match done {
-        Ok(()) => Json(controls.backends().into_iter().find(|backend| backend.id == id)).into_response(),
-        Err(error) => refused(&error),
+    if !is_known {
+        let message = format!("there is no backend {id:?}; GET /api/backends lists them");
+        return failure(StatusCode::NOT_FOUND, message);
     }
-}
-
-pub(super) fn refused(error: &ControlError) -> Response {
-    let status = match error {
-        ControlError::NotFound(_) => StatusCode::NOT_FOUND,
-        ControlError::Refused(_) => StatusCode::UNPROCESSABLE_ENTITY,
-        ControlError::Conflict(_) => StatusCode::CONFLICT,
-        ControlError::Unsupported(_) => StatusCode::NOT_IMPLEMENTED,
-    };
-    failure(status, error.to_string())
+    kept_states::save(proxy);
+    Json(view::backends(proxy).into_iter().find(|backend| backend.id == id)).into_response()
 }
 
 pub(super) async fn usage(

@@ -1,16 +1,16 @@
 //! The admin listener: health, metrics, the JSON API and the console.
 
 mod api;
-mod controls;
 mod events;
+mod failure;
 mod guard;
 mod openapi;
-mod operator;
 mod parameters;
 mod policy;
 mod promote;
 mod query;
 mod routes;
+mod view;
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -22,7 +22,6 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use pointsman_store::{Explainable, StoreHandle, StoreReader};
-use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -30,13 +29,10 @@ use crate::telemetry::Clock;
 use crate::telemetry::events::Events;
 use crate::telemetry::metrics::Metrics;
 
-pub use controls::{
-    BackendCounts, BackendView, ConfigView, ControlError, Controls, DivergenceView, GuardView, LaneView,
-    ModelCooldownView, PolicyEventView, PolicyView, PromotionView, ReadyView, RefusalView, RevisionView, RollbackView,
-    ShadowReport, ShadowView, SideView, SidesView,
-};
+use crate::control::Control;
+use failure::failure;
+
 pub use guard::AdminToken;
-pub use operator::Operator;
 
 /// Tells a recorded exchange as JSON. The lab knows how; the server does not depend on it.
 pub type Explain = fn(&Explainable) -> serde_json::Value;
@@ -45,7 +41,7 @@ pub type Explain = fn(&Explainable) -> serde_json::Value;
 #[derive(Clone)]
 pub struct AdminState {
     /// The running proxy.
-    pub controls: Arc<dyn Controls>,
+    pub control: Arc<Control>,
     /// What is counted.
     pub metrics: Metrics,
     /// Where exchanges are read.
@@ -104,19 +100,6 @@ async fn with_safe_headers(mut response: Response) -> Response {
     response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
-}
-
-/// `{"error":{"message":"..."}}`
-fn failure(status: StatusCode, message: impl Into<String>) -> Response {
-    #[derive(Serialize)]
-    struct Body {
-        error: Message,
-    }
-    #[derive(Serialize)]
-    struct Message {
-        message: String,
-    }
-    (status, axum::Json(Body { error: Message { message: message.into() } })).into_response()
 }
 
 #[cfg(test)]

@@ -231,7 +231,7 @@ mod tests {
     fn answers_have_the_fields_that_are_described() {
         let document = openapi();
         let backend = document.pointer("/components/schemas/BackendView/properties").unwrap();
-        let told = serde_json::to_value(crate::admin::BackendView::default()).unwrap();
+        let told = serde_json::to_value(crate::admin::view::BackendView::default()).unwrap();
         let names =
             |value: &Value| value.as_object().unwrap().keys().cloned().collect::<std::collections::BTreeSet<_>>();
         assert_eq!(names(backend), names(&told));

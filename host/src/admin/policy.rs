@@ -9,20 +9,21 @@ use axum::response::{IntoResponse, Response};
 use http_body_util::BodyExt;
 use serde::{Deserialize, Serialize};
 
-use super::api::refused;
-use super::{AdminState, ControlError, failure};
+use super::failure::Failure;
+use super::view::{PolicyView, RollbackView, ShadowReport};
+use super::{AdminState, failure};
 use pointsman_core::lifecycle::UploadOptions;
 
 /// So much of an upload that is too large is read and thrown away: a client that still sends does not read the answer.
 const MAX_DISCARDED_BYTES: usize = 1 << 30;
 
 pub(super) async fn show(State(state): State<AdminState>) -> Response {
-    Json(state.controls.policy()).into_response()
+    Json(PolicyView::new(&state.control)).into_response()
 }
 
 pub(super) async fn shadow(State(state): State<AdminState>) -> Response {
-    match state.controls.shadow() {
-        Some(report) => Json(report).into_response(),
+    match state.control.shadow_loader().status() {
+        Some(status) => Json(ShadowReport::from(&status)).into_response(),
         None => failure(StatusCode::NOT_FOUND, "there is no shadow; name one with [policy.shadow] file"),
     }
 }
@@ -37,7 +38,12 @@ pub(super) async fn put(
     // Read also where it is refused: a client that still sends does not read the answer.
     match (options, component(body, state.max_component_bytes).await) {
         (Ok(options), Ok(component)) => {
-            replace(state, move |state| state.controls.put_policy(component, options)).await
+            let control = state.control;
+            change(async move {
+                control.upload(component, options).await?;
+                Ok(PolicyView::new(&control))
+            })
+            .await
         }
         (Err(why), Ok(_)) => failure(StatusCode::BAD_REQUEST, format!("{why}; the policy in force stays")),
         (Ok(_) | Err(_), Err(refusal)) => refusal,
@@ -71,7 +77,12 @@ pub(super) async fn rollback(
     // Who says it otherwise wants a certain revision, and must not get another.
     match query {
         Ok(Query(RollbackQuery { to })) if body.is_end_stream() => {
-            replace(state, move |state| state.controls.rollback(to.as_deref())).await
+            let control = state.control;
+            change(async move {
+                let went = control.rollback(to.as_deref()).await?;
+                Ok(RollbackView::new(went, &control))
+            })
+            .await
         }
         Ok(_) | Err(_) => failure(
             StatusCode::BAD_REQUEST,
@@ -81,13 +92,13 @@ pub(super) async fn rollback(
     }
 }
 
-pub(super) async fn replace<T: Serialize + Send + 'static>(
-    state: AdminState,
-    work: impl FnOnce(&AdminState) -> Result<T, ControlError> + Send + 'static,
+/// Carries out a change to its end, also where the client goes away.
+pub(super) async fn change<T: Serialize + Send + 'static>(
+    work: impl Future<Output = Result<T, Failure>> + Send + 'static,
 ) -> Response {
-    match tokio::task::spawn_blocking(move || work(&state)).await {
+    match tokio::spawn(work).await {
         Ok(Ok(view)) => Json(view).into_response(),
-        Ok(Err(error)) => refused(&error),
+        Ok(Err(failure)) => failure.into_response(),
         Err(_panicked) => failure(StatusCode::INTERNAL_SERVER_ERROR, "replacing the policy failed; see the log"),
     }
 }

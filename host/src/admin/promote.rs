@@ -10,8 +10,9 @@ use pointsman_core::lifecycle::promotion::Plan;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::policy::{component, once, options, replace};
-use super::{AdminState, PolicyEventView, failure};
+use super::policy::{change, component, once, options};
+use super::view::{PolicyEventView, PolicyView};
+use super::{AdminState, failure};
 
 /// `?canary=5%25&for=10m&guard=p95<=%2B10%25&guard=...&settings={...}` with the component as the body.
 pub(super) async fn start(
@@ -32,12 +33,19 @@ pub(super) async fn start(
         Ok(component) if component.is_empty() => {
             failure(StatusCode::BAD_REQUEST, "send the candidate's component as the body")
         }
-        Ok(component) => replace(state, move |state| state.controls.promote(component, options, plan)).await,
+        Ok(component) => {
+            let control = state.control;
+            change(async move {
+                control.promote(component, options, plan).await?;
+                Ok(PolicyView::new(&control))
+            })
+            .await
+        }
         Err(refusal) => refusal,
     }
 }
 
-fn plan(asked: &[(String, String)]) -> Result<Plan, String> {
+pub(super) fn plan(asked: &[(String, String)]) -> Result<Plan, String> {
     let guards = asked.iter().filter(|(name, _)| name == "guard").map(|(_, value)| value.as_str());
     Plan::parse(once(asked, "canary")?, once(asked, "for")?, guards).map_err(|bad| bad.to_string())
 }
@@ -46,7 +54,12 @@ pub(super) async fn abort(State(state): State<AdminState>, body: Body) -> Respon
     if !body.is_end_stream() {
         return failure(StatusCode::BAD_REQUEST, "a body is not read; nothing was ended");
     }
-    replace(state, |state| state.controls.abort_promotion()).await
+    let control = state.control;
+    change(async move {
+        control.abort_promotion().await?;
+        Ok(PolicyView::new(&control))
+    })
+    .await
 }
 
 /// Steps of promotions.
@@ -57,9 +70,11 @@ pub(super) struct PolicyEvents {
 }
 
 pub(super) async fn events(State(state): State<AdminState>) -> Response {
-    match tokio::task::spawn_blocking(move || state.controls.policy_events()).await {
-        Ok(Ok(events)) => Json(PolicyEvents { events }).into_response(),
-        Ok(Err(error)) => failure(StatusCode::INTERNAL_SERVER_ERROR, error),
+    match tokio::task::spawn_blocking(move || state.control.events()).await {
+        Ok(Ok(rows)) => {
+            Json(PolicyEvents { events: rows.into_iter().map(PolicyEventView::from).collect() }).into_response()
+        }
+        Ok(Err(error)) => failure(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
         Err(_panicked) => failure(StatusCode::INTERNAL_SERVER_ERROR, "reading the store failed; see the log"),
     }
 }

@@ -6,10 +6,8 @@ use axum::middleware;
 use axum::routing::{MethodRouter, delete, get, post, put};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 
-use super::{
-    AdminState, BackendView, ConfigView, PolicyView, ReadyView, RollbackView, ShadowReport, api, console, events,
-    openapi, parameters, policy, promote,
-};
+use super::view::{BackendView, ConfigView, PolicyView, ReadyView, RollbackView, ShadowReport};
+use super::{AdminState, api, console, events, openapi, parameters, policy, promote};
 
 /// One method of one path.
 pub(super) struct Endpoint {
@@ -298,7 +296,10 @@ pub(super) const ENDPOINTS: &[Endpoint] = &[
         body: Some(COMPONENT),
         answer: Content::Json(schema::<PolicyView>),
         errors: &[
-            (409, "a promotion is under way, or the component is in force"),
+            (
+                409,
+                "a promotion is under way, or the component is in force, or a newer policy came into force meanwhile",
+            ),
             (413, "larger than a component may be"),
             (422, "refused, and why"),
         ],

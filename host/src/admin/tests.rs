@@ -1,12 +1,11 @@
-use std::sync::Mutex;
 use std::time::Duration;
 
-use axum::body::Bytes;
+use axum::extract::Query;
 use pointsman_core::contract::Operation;
-use pointsman_core::lifecycle::promotion::Plan;
+use pointsman_core::fleet::SavedCooldown;
 use pointsman_core::outcome::Kind;
 use pointsman_core::record::{AttemptRecord, End, ExchangeRecord, Usage};
-use pointsman_core::table::{Lane, Table};
+use pointsman_core::table::Lane;
 use pointsman_core::time::Timestamp;
 use pointsman_store::{Store, StoreLimits, StorePath};
 use serde_json::Value;
@@ -15,102 +14,29 @@ use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
 use super::*;
-use pointsman_core::lifecycle::UploadOptions;
+use crate::config;
+use crate::control::{Parts, assemble};
+use crate::telemetry::logs::ExchangeLog;
+use pointsman_engine::clock::Clock as EngineClock;
+use pointsman_engine::{Engine, EngineLimits};
 
 /// 2026-01-15T10:30:00Z
 const NOW_MS: u64 = 1_768_473_000_000;
 
-/// A proxy with one backend, which writes down what it was told.
-#[derive(Default)]
-struct Fake {
-    told: Mutex<Vec<String>>,
-    not_ready: bool,
-}
+/// Nothing listens there, and nothing is sent.
+const CONFIG: &str = "[[backend]]\nid = \"p/1\"\nbase_url = \"http://127.0.0.1:9/v1\"\n";
 
-impl Fake {
-    fn tell(&self, what: &str, id: &str) -> Result<(), ControlError> {
-        if id != "p 1" {
-            return Err(ControlError::NotFound(format!("there is no backend `{id}`")));
-        }
-        self.told.lock().unwrap().push(what.to_owned());
-        Ok(())
-    }
-}
-
-impl Controls for Fake {
-    fn backends(&self) -> Vec<BackendView> {
-        vec![BackendView {
-            id: "p 1".to_owned(),
-            tier: "primary",
-            state: "cooling",
-            cooldown_ms: 1_500,
-            ..BackendView::default()
-        }]
-    }
-
-    fn lanes(&self) -> Vec<LaneView> {
-        vec![LaneView { lane: "primary", queued: 2 }, LaneView { lane: "fallback", queued: 1 }]
-    }
-
-    fn policy(&self) -> PolicyView {
-        PolicyView { revision: "abc".to_owned(), origin: "embedded".to_owned(), ..PolicyView::default() }
-    }
-
-    fn ready(&self) -> ReadyView {
-        let reason = self.not_ready.then(|| "shutting down".to_owned());
-        ReadyView { ready: !self.not_ready, reason, ..ReadyView::default() }
-    }
-
-    fn config(&self) -> ConfigView {
-        ConfigView { revision: "cfg".to_owned(), ..ConfigView::default() }
-    }
-
-    fn drain(&self, id: &str) -> Result<(), ControlError> {
-        self.tell("drain", id)
-    }
-
-    fn resume(&self, id: &str) -> Result<(), ControlError> {
-        self.tell("resume", id)
-    }
-
-    fn clear_cooldown(&self, id: &str) -> Result<(), ControlError> {
-        self.tell("clear", id)
-    }
-
-    fn put_policy(&self, component: Bytes, _options: UploadOptions) -> Result<PolicyView, ControlError> {
-        Err(ControlError::Refused(format!("{} bytes are no component", component.len())))
-    }
-
-    fn rollback(&self, _to: Option<&str>) -> Result<RollbackView, ControlError> {
-        Err(ControlError::Unsupported("not in this version".to_owned()))
-    }
-
-    fn promote(&self, component: Bytes, options: UploadOptions, plan: Plan) -> Result<PolicyView, ControlError> {
-        let guards: Vec<String> = plan.guards.iter().map(ToString::to_string).collect();
-        let settings = options.settings_json().map(|settings| format!(" with {settings}")).unwrap_or_default();
-        let told =
-            format!("promote {} bytes {} {:?} {}{settings}", component.len(), plan.share, plan.lasts, guards.join(" "));
-        self.told.lock().unwrap().push(told);
-        Ok(self.policy())
-    }
-
-    fn abort_promotion(&self) -> Result<PolicyView, ControlError> {
-        Err(ControlError::Conflict("no promotion is under way".to_owned()))
-    }
-
-    fn policy_events(&self) -> Result<Vec<PolicyEventView>, String> {
-        Err("the store failed".to_owned())
-    }
-
-    fn shadow(&self) -> Option<ShadowReport> {
-        None
-    }
+async fn control(store: &Store) -> Control {
+    let config = config::parse(CONFIG, "p.toml", &[]).expect("it is a configuration").config;
+    let (clock, engine) = (EngineClock::start(), Engine::new(EngineLimits::default()).expect("there is an engine"));
+    let parts = Parts { clock, engine, store, log: ExchangeLog::silent() };
+    assemble(Arc::new(config), None, parts).await.expect("the embedded policy is good")
 }
 
 /// A running listener; stops when dropped.
 struct Admin {
     address: SocketAddr,
-    fake: Arc<Fake>,
+    control: Arc<Control>,
     store: Store,
     _stop: oneshot::Sender<()>,
 }
@@ -131,13 +57,13 @@ impl Answer {
     }
 }
 
-async fn start(token: Option<&str>, fake: Fake) -> Admin {
+async fn start(token: Option<&str>) -> Admin {
     let clock: Clock = Arc::new(|| Timestamp::from_millis(NOW_MS));
     let store = Store::open(StorePath::Memory, StoreLimits::default(), Arc::clone(&clock)).unwrap();
-    let fake = Arc::new(fake);
+    let control = Arc::new(control(&store).await);
     let state = AdminState {
-        controls: Arc::clone(&fake) as Arc<dyn Controls>,
-        metrics: Metrics::new(&Table::default(), "0", Timestamp::default()),
+        control: control.clone(),
+        metrics: control.proxy().metrics.clone(),
         reader: store.reader(),
         explain: |explainable| serde_json::json!({ "told": explainable.exchange().id }),
         store: store.handle(),
@@ -151,7 +77,7 @@ async fn start(token: Option<&str>, fake: Fake) -> Admin {
     let address = listener.local_addr().unwrap();
     let (stop, stopped) = oneshot::channel::<()>();
     tokio::spawn(serve(listener, state, async { drop(stopped.await) }));
-    Admin { address, fake, store, _stop: stop }
+    Admin { address, control, store, _stop: stop }
 }
 
 impl Admin {
@@ -171,6 +97,11 @@ impl Admin {
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
         let status = head.split(' ').nth(1).unwrap().parse().unwrap();
         Answer { status, head: head.to_ascii_lowercase(), body: body.to_owned() }
+    }
+
+    /// The state of its backend.
+    async fn state(&self) -> String {
+        self.get("/api/backends").await.json()["backends"][0]["state"].as_str().unwrap().to_owned()
     }
 
     async fn get(&self, path: &str) -> Answer {
@@ -226,19 +157,20 @@ impl Admin {
 
 #[tokio::test]
 async fn health_is_told_to_anyone_and_readiness_with_its_reason() {
-    let admin = start(Some("secret"), Fake { not_ready: true, ..Fake::default() }).await;
+    let admin = start(Some("secret")).await;
+    assert_eq!(admin.get("/readyz").await.status, 200);
+    admin.control.proxy().close();
     assert_eq!(admin.get("/healthz").await.status, 200);
     let ready = admin.get("/readyz").await;
     assert_eq!(
         (ready.status, &ready.json()["ready"], &ready.json()["reason"]),
         (503, &false.into(), &"shutting down".into())
     );
-    assert_eq!(start(None, Fake::default()).await.get("/readyz").await.status, 200);
 }
 
 #[tokio::test]
 async fn with_a_token_only_its_bearer_comes_in() {
-    let admin = start(Some("secret"), Fake::default()).await;
+    let admin = start(Some("secret")).await;
     for wrong in [
         "x: y",
         "authorization: Bearer secre",
@@ -259,7 +191,7 @@ async fn with_a_token_only_its_bearer_comes_in() {
 
 #[tokio::test]
 async fn without_a_token_a_name_that_dns_could_point_here_is_refused() {
-    let admin = start(None, Fake::default()).await;
+    let admin = start(None).await;
     for host in [
         "host: evil.example",
         "host: evil.example:9901",
@@ -277,10 +209,10 @@ async fn without_a_token_a_name_that_dns_could_point_here_is_refused() {
 
 #[tokio::test]
 async fn without_a_token_only_loopback_peers_are_answered() {
-    let admin = start(None, Fake::default()).await;
+    let admin = start(None).await;
     let state = AdminState {
-        controls: Arc::clone(&admin.fake) as Arc<dyn Controls>,
-        metrics: Metrics::new(&Table::default(), "0", Timestamp::default()),
+        control: admin.control.clone(),
+        metrics: admin.control.proxy().metrics.clone(),
         reader: admin.store.reader(),
         explain: |_| Value::Null,
         store: admin.store.handle(),
@@ -309,46 +241,61 @@ async fn without_a_token_only_loopback_peers_are_answered() {
 
 #[tokio::test]
 async fn a_page_of_another_site_changes_nothing() {
-    let admin = start(None, Fake::default()).await;
-    let post = "POST /api/backends/p%201/drain";
+    let admin = start(None).await;
+    let post = "POST /api/backends/p%2F1/drain";
     for origin in
         ["origin: https://evil.example", "origin: null", "origin: http://localhost:1", "origin: file://localhost"]
     {
         assert_eq!(admin.raw(post, &["host: localhost", origin], "").await.status, 403, "{origin}");
     }
-    assert!(admin.fake.told.lock().unwrap().is_empty());
+    assert_eq!(admin.state().await, "ready");
     assert_eq!(admin.raw(post, &["host: localhost:9901", "origin: http://localhost:9901"], "").await.status, 200);
-    assert_eq!(*admin.fake.told.lock().unwrap(), ["drain"]);
+    assert_eq!(admin.state().await, "drained");
 }
 
 #[tokio::test]
 async fn backends_are_shown_and_controlled() {
-    let admin = start(None, Fake::default()).await;
+    let admin = start(None).await;
+    admin.control.proxy().line.with(|fleet, now| {
+        let until = now + Duration::from_secs(3_600);
+        let cooldown =
+            SavedCooldown { backend: "p/1".into(), model: None, until, reason: Kind::ServerError, failures: 2 };
+        fleet.restore(now, &[cooldown]);
+    });
     let shown = admin.get("/api/backends").await.json();
-    assert_eq!((&shown["waiting"], &shown["backends"][0]["cooldown_ms"]), (&3.into(), &1_500.into()));
-    assert_eq!(shown["lanes"][0], serde_json::json!({ "lane": "primary", "queued": 2 }));
-    assert_eq!(shown["backends"][0]["queued"], Value::Null, "one line serves all backends of a lane");
-    assert_eq!(shown["backends"][0]["requests_left"], Value::Null);
+    let backend = &shown["backends"][0];
+    assert_eq!(
+        (&backend["state"], &backend["cooldown_reason"]),
+        (&"cooling".into(), &Kind::ServerError.as_str().into())
+    );
+    assert!(backend["cooldown_ms"].as_u64().is_some_and(|ms| (1..=3_600_000).contains(&ms)), "{backend}");
+    assert_eq!((&shown["waiting"], &backend["failures"]), (&0.into(), &2.into()));
+    assert_eq!(shown["lanes"][0], serde_json::json!({ "lane": "primary", "queued": 0 }));
+    assert_eq!(backend["queued"], Value::Null, "one line serves all backends of a lane");
+    assert_eq!(backend["requests_left"], Value::Null);
     let host = ["host: localhost"];
-    for action in ["drain", "resume", "clear-cooldown"] {
-        let answer = admin.raw(&format!("POST /api/backends/p%201/{action}"), &host, "").await;
-        assert_eq!((answer.status, &answer.json()["id"]), (200, &"p 1".into()));
+    for (action, state) in [("drain", "drained"), ("resume", "cooling"), ("clear-cooldown", "ready")] {
+        let answer = admin.raw(&format!("POST /api/backends/p%2F1/{action}"), &host, "").await;
+        assert_eq!((answer.status, &answer.json()["id"]), (200, &"p/1".into()));
+        assert_eq!((&answer.json()["state"], admin.state().await.as_str()), (&state.into(), state));
     }
-    assert_eq!(*admin.fake.told.lock().unwrap(), ["drain", "resume", "clear"]);
     let missing = admin.raw("POST /api/backends/p2/drain", &host, "").await;
-    assert_eq!((missing.status, missing.error().as_str()), (404, "there is no backend `p2`"));
-    let unknown = admin.raw("POST /api/backends/p%201/explode", &host, "").await;
+    let words = "there is no backend \"p2\"; GET /api/backends lists them";
+    assert_eq!((missing.status, missing.error().as_str()), (404, words));
+    let unknown = admin.raw("POST /api/backends/p%2F1/explode", &host, "").await;
     assert!(unknown.status == 404 && unknown.error().contains("use drain"), "{}", unknown.body);
 }
 
 #[tokio::test]
 async fn the_policy_is_shown_and_its_replacement_is_the_proxys_affair() {
-    let admin = start(None, Fake::default()).await;
-    assert_eq!(admin.get("/api/policy").await.json()["revision"], "abc");
+    let admin = start(None).await;
+    let shown = admin.get("/api/policy").await.json();
+    assert_eq!((&shown["revision"], &shown["origin"]), (&Engine::embedded_id().into(), &"embedded".into()));
     let host = ["host: localhost"];
     let put = admin.raw("PUT /api/policy", &host, "12345").await;
-    assert_eq!((put.status, put.error().as_str()), (422, "5 bytes are no component"));
-    assert_eq!(admin.raw("POST /api/policy/rollback", &host, "").await.status, 501);
+    assert!(put.status == 422 && put.error().starts_with("the uploaded policy is refused: "), "{}", put.body);
+    assert_eq!(admin.raw("POST /api/policy/rollback", &host, "").await.status, 409);
+    assert_eq!(admin.raw("POST /api/policy/rollback?to=abc", &host, "").await.status, 404);
     for (line, body, words) in [
         ("POST /api/policy/rollback", "{\"to\":\"abc\"}", "name the revision in the address, as rollback?to=REVISION"),
         ("POST /api/policy/rollback?revision=abc", "", "`revision` is not a parameter of POST /api/policy/rollback"),
@@ -361,21 +308,20 @@ async fn the_policy_is_shown_and_its_replacement_is_the_proxys_affair() {
 
 #[tokio::test]
 async fn a_promotion_is_read_from_the_address() {
-    let admin = start(None, Fake::default()).await;
+    let admin = start(None).await;
     let host = ["host: localhost"];
     let post = |query: &str| format!("POST /api/policy/promote?{query}");
     let guards = "guard=error_rate%3C=%2B1%25&guard=p95%3C=+20%25";
-    let begun = admin.raw(&post(&format!("canary=2.5%25&for=90s&{guards}")), &host, "12345").await;
-    assert_eq!(begun.status, 200, "{}", begun.body);
-    assert_eq!(admin.raw(&post(""), &host, "12345").await.status, 200);
-    let told = admin.fake.told.lock().unwrap().clone();
-    assert_eq!(
-        told,
-        [
-            "promote 5 bytes 2.5% 90s error_rate<=+1% p95<=+20%",
-            "promote 5 bytes 5% 600s error_rate<=+0.5% p95<=+10% spend<=+5%"
-        ]
-    );
+    let read = |query: &str| {
+        let asked = Query::<Vec<(String, String)>>::try_from_uri(&format!("/?{query}").parse().unwrap()).unwrap().0;
+        let plan = promote::plan(&asked).unwrap();
+        let guards: Vec<String> = plan.guards.iter().map(ToString::to_string).collect();
+        format!("{} {:?} {}", plan.share, plan.lasts, guards.join(" "))
+    };
+    assert_eq!(read(&format!("canary=2.5%25&for=90s&{guards}")), "2.5% 90s error_rate<=+1% p95<=+20%");
+    assert_eq!(read(""), "5% 600s error_rate<=+0.5% p95<=+10% spend<=+5%");
+    let bad = admin.raw(&post(guards), &host, "12345").await;
+    assert!(bad.status == 422 && bad.error().starts_with("the candidate is refused: "), "{}", bad.body);
     for (query, words) in [
         ("canary=0%25", "canary=\"0%\" is not a share"),
         ("canary=100%25", "canary=\"100%\" is not a share"),
@@ -392,14 +338,14 @@ async fn a_promotion_is_read_from_the_address() {
     assert_eq!((empty.status, empty.error().as_str()), (400, "send the candidate's component as the body"));
     let none = admin.raw("DELETE /api/policy/promote", &host, "").await;
     assert_eq!((none.status, none.error().as_str()), (409, "no promotion is under way"));
-    assert_eq!(admin.get("/api/policy/events").await.status, 500);
+    assert_eq!(admin.get("/api/policy/events").await.json(), serde_json::json!({ "events": [] }));
     let shadow = admin.get("/api/policy/shadow").await;
     assert!(shadow.status == 404 && shadow.error().contains("[policy.shadow]"), "{}", shadow.body);
 }
 
 #[tokio::test]
 async fn usage_is_summed_since_a_time_and_by_a_group() {
-    let admin = start(None, Fake::default()).await;
+    let admin = start(None).await;
     admin.record("a", 200, "p1");
     admin.record("b", 500, "f1");
     admin.store.handle().flush().await.unwrap();
@@ -413,7 +359,7 @@ async fn usage_is_summed_since_a_time_and_by_a_group() {
 
 #[tokio::test]
 async fn exchanges_are_listed_and_told() {
-    let admin = start(None, Fake::default()).await;
+    let admin = start(None).await;
     admin.record("a", 200, "p1");
     admin.record("b/1", 429, "f1");
     admin.store.handle().flush().await.unwrap();
@@ -433,7 +379,7 @@ async fn exchanges_are_listed_and_told() {
 
 #[tokio::test]
 async fn what_cannot_be_read_is_a_400_that_says_what_to_write() {
-    let admin = start(None, Fake::default()).await;
+    let admin = start(None).await;
     for (path, word) in [
         ("/api/usage?since=yesterday", "30m, 24h, 7d"),
         ("/api/usage?since=2026-02-30", "since"),
@@ -450,7 +396,7 @@ async fn what_cannot_be_read_is_a_400_that_says_what_to_write() {
 
 #[tokio::test]
 async fn unknown_paths_and_methods_are_told_in_json() {
-    let admin = start(None, Fake::default()).await;
+    let admin = start(None).await;
     for path in ["/nothing", "/api", "/api/", "/api/backends/p1", "/api/policy/forward"] {
         let answer = admin.get(path).await;
         assert!(matches!(answer.status, 404 | 405) && !answer.error().is_empty(), "{path}: {}", answer.status);
@@ -461,11 +407,11 @@ async fn unknown_paths_and_methods_are_told_in_json() {
 
 #[tokio::test]
 async fn the_metrics_and_the_console_are_served() {
-    let admin = start(None, Fake::default()).await;
+    let admin = start(None).await;
     let metrics = admin.get("/metrics").await;
     assert!(metrics.head.contains("content-type: text/plain; version=0.0.4; charset=utf-8"), "{}", metrics.head);
-    assert!(metrics.body.contains("pointsman_backend_cooldown_seconds{backend=\"p 1\"} 1.5\n"), "{}", metrics.body);
-    assert!(metrics.body.contains("pointsman_queue_length{lane=\"primary\"} 2\n") && !metrics.body.contains("# EOF"));
+    assert!(metrics.body.contains("pointsman_backend_cooldown_seconds{backend=\"p/1\"} 0.0\n"), "{}", metrics.body);
+    assert!(metrics.body.contains("pointsman_queue_length{lane=\"primary\"} 0\n") && !metrics.body.contains("# EOF"));
     assert!(metrics.body.contains("# TYPE pointsman_policy_decisions_total counter\n"), "{}", metrics.body);
     let accept = ["host: localhost", "accept: text/plain;q=0.5", "accept: application/openmetrics-text; version=1.0.0"];
     let metrics = admin.raw("GET /metrics", &accept, "").await;

@@ -119,7 +119,8 @@ impl Looking<'_> {
         let problem = match fs::read(&shadow.file) {
             Err(error) => Some(format!("the shadow {file} cannot be read: {error}")),
             Ok(bytes) => {
-                let judged = engine.load(&bytes, shadow.offer(name_of(&bytes).as_deref()), Arc::new(config.table()));
+                let offer = config.policy.offer_to_shadow(shadow, name_of(&bytes).as_deref());
+                let judged = engine.load(&bytes, offer, Arc::new(config.table()));
                 judged.err().map(|error| format!("the shadow {file} is refused: {error}"))
             }
         };

@@ -66,6 +66,15 @@ impl Policy {
         finished(SettingsOffer::own(settings.clone()), &self.settings)
     }
 
+    /// The offer to the shadow policy; `own` is the name in its component. A new build of the configured policy is a version of it,
+    /// and is offered the settings of that one.
+    pub fn offer_to_shadow(&self, shadow: &Shadow, own: Option<&str>) -> SettingsOffer {
+        match &shadow.own_settings {
+            Some(settings) => self.offer_of(settings),
+            None => self.offer_for_other(&names(own, Some(&shadow.file), false)),
+        }
+    }
+
     /// The share of a backend's rate that the emergency lane may use, where it is set: first as the policy is told it that the
     /// configuration names.
     pub fn emergency_fraction(&self) -> Option<f64> {
@@ -149,18 +158,6 @@ fn finished(offer: SettingsOffer, settings: &Settings) -> SettingsOffer {
     offer.without_blame_for(EMERGENCY_FRACTION).with_fallback(default_settings(settings))
 }
 
-impl Shadow {
-    /// Returns the settings for the policy; `own` is the name in the component.
-    pub fn offer(&self, own: Option<&str>) -> SettingsOffer {
-        let names = names(own, Some(&self.file), false);
-        let offer = match (&self.own_settings, section(&self.settings, &names)) {
-            (Some(settings), _) | (None, Some(settings)) => SettingsOffer::own(settings.clone()),
-            (None, None) => SettingsOffer::shared(&keys_only(&self.settings)),
-        };
-        finished(offer, &self.settings)
-    }
-}
-
 /// The names a policy goes by: the one in its component before that of its file.
 pub fn names<'a>(own: Option<&'a str>, file: Option<&'a Path>, is_default: bool) -> Vec<&'a str> {
     let default = is_default.then_some(DEFAULT_POLICY);
@@ -235,6 +232,17 @@ mod tests {
         }
         let other = policy.offer_for_other(&["other", "policy"]).json().to_owned();
         assert_eq!(other, r#"{"plain":1}"#, "another project's file of the same name");
+    }
+
+    #[test]
+    fn a_shadow_that_is_a_new_build_of_the_configured_policy_has_its_settings() {
+        let shadow = "[policy.shadow]\nfile = \"build/candidate.wasm\"\n";
+        let mut policy = config(&format!("[policy]\nfile = \"policy.wasm\"\n{SHARED}{shadow}")).policy;
+        policy.own_name = Some("mine".to_owned());
+        let offered = |own: &str| policy.offer_to_shadow(policy.shadow.as_ref().unwrap(), Some(own)).json().to_owned();
+        assert_eq!(offered("mine"), policy.offer(Some("mine")).json(), "as the policy in force");
+        assert_eq!(offered("mine"), r#"{"own":3,"plain":1,"weights":{"a":4}}"#);
+        assert_eq!(offered("other"), r#"{"plain":1}"#, "what it knows of the plain keys");
     }
 
     #[test]

@@ -708,14 +708,16 @@ fn the_policy_has_a_stand_in_and_a_deadline_within_the_engines_bound() {
 
 #[test]
 fn a_shadow_has_a_file_defaults_and_ranges() {
-    let shadow = |text: &str| checked(&format!("{ONE}[policy.settings]\na = 1\n{text}"), &[]).config.policy.shadow;
-    assert_eq!(shadow(""), None);
-    let default = shadow("[policy.shadow]\nfile = \"s.wasm\"\n").unwrap();
+    let policy = |text: &str| checked(&format!("{ONE}[policy.settings]\na = 1\n{text}"), &[]).config.policy;
+    let offered = |policy: &Policy| policy.offer_to_shadow(policy.shadow.as_ref().unwrap(), None).json().to_owned();
+    assert_eq!(policy("").shadow, None);
+    let with_default = policy("[policy.shadow]\nfile = \"s.wasm\"\n");
+    let default = with_default.shadow.as_ref().unwrap();
     assert_eq!((default.deadline, default.core_share), (Duration::from_millis(5), 0.1));
     assert!(default.file.ends_with("s.wasm"));
-    assert_eq!(default.offer(None).json(), r#"{"a":1}"#, "the policy's settings");
-    let own = shadow("[policy.shadow]\nfile = \"s.wasm\"\nsettings = { b = 2 }\n").unwrap();
-    assert_eq!(own.offer(None).json(), r#"{"b":2}"#);
+    assert_eq!(offered(&with_default), r#"{"a":1}"#, "the policy's settings");
+    let own = policy("[policy.shadow]\nfile = \"s.wasm\"\nsettings = { b = 2 }\n");
+    assert_eq!(offered(&own), r#"{"b":2}"#);
     for (wrong, words) in [
         ("deadline_ms = 5", "the shadow has no file"),
         ("file = \"\"", "the shadow has no file"),

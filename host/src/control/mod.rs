@@ -4,6 +4,7 @@
 //! snapshots. A component is compiled without a lock, so several may be at once; only to put one in force takes a turn, in
 //! which nothing is compiled. A bad one leaves what runs untouched and says why.
 
+mod assemble;
 mod component;
 mod config;
 mod kept;
@@ -38,11 +39,12 @@ use promotion::Candidate;
 use revisions::Revisions;
 use watched::WatchedFile;
 
+pub use assemble::{Parts, assemble};
 pub use policy::CannotUpload;
 pub use promotion::PromotionStatus;
 pub use rollback::WentBack;
 pub use shadow::{ShadowLoader, ShadowStatus};
-pub use start::{First, first_policy};
+use start::{First, first_policy};
 
 /// Brings changes into force.
 pub struct Control {

@@ -159,7 +159,7 @@ impl ShadowLoader {
 
     /// Configures and probes it, and has it asked from now on.
     async fn install(&self, key: Key, compiled: Arc<Compiled>) -> anyhow::Result<()> {
-        let offer = key.wanted.offer(compiled.name());
+        let offer = self.proxy.snapshot().config.policy.offer_to_shadow(&key.wanted, compiled.name());
         let deadline_ms = u32::try_from(key.wanted.deadline.as_millis()).unwrap_or(u32::MAX);
         let (code, table) = (compiled.clone(), key.table.clone());
         let revision = in_workshop(&self.engine, move || code.shadow(&offer, table, deadline_ms)).await??;

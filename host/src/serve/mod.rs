@@ -18,7 +18,6 @@ use std::time::Duration;
 
 use anyhow::Context;
 use listen::{ListenLimits, Listener};
-use pointsman_core::fleet::Fleet;
 use pointsman_engine::clock::Clock;
 use pointsman_engine::{Engine, EngineLimits};
 use pointsman_store::{JournalLimits, Store, StoreLimits, StorePath};
@@ -27,13 +26,12 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::admin::{self, AdminState, AdminToken, Explain, Operator};
+use crate::admin::{self, AdminState, AdminToken, Explain};
 use crate::config::Config;
-use crate::control::{self, Control, kept_states};
-use crate::drive::{FaultStats, Proxy, SharedFleet, Snapshot, Target};
+use crate::control::{self, Control, Parts, kept_states};
+use crate::drive::Proxy;
 use crate::telemetry::logs::ExchangeLog;
-use crate::telemetry::metrics::{Metrics, Totals};
-use crate::upstream::Origin;
+use crate::telemetry::metrics::Totals;
 
 /// After the drain, how long the last bytes may take to leave.
 const LAST_BYTES: Duration = Duration::from_millis(500);
@@ -73,37 +71,20 @@ pub async fn start(start: Start) -> anyhow::Result<Running> {
     let config = Arc::new(config);
     let clock = Clock::start();
     let store = open_store(&config, clock)?;
-    let table = Arc::new(config.table());
-    let mut fleet = Fleet::new(config.fleet_settings(), clock.now().as_micros());
-    let view = fleet.adopt(table.clone(), config.fleet_settings());
-    kept_states::restore(&mut fleet, &store, clock.now());
     let engine = Engine::new(engine_limits(&config))?;
-    let first = control::first_policy(
-        engine.clone(),
-        &store.policies(),
-        config.clone(),
-        table.clone(),
-        clock.now(),
-        config_file.as_deref(),
-    )
-    .await?;
-    let connector = Origin::connector();
-    let (policy, fault_stats) = (first.revision.clone(), Arc::new(FaultStats::new(config.policy.rollback)));
-    let snapshot = Snapshot::new(config.clone(), view, policy, fault_stats, Target::all(&config, &connector, None)?);
-    let metrics = Metrics::new(&table, env!("CARGO_PKG_VERSION"), clock.now());
-    let line = Arc::new(SharedFleet::new(fleet, clock));
-    let proxy = Arc::new(Proxy::new(clock, line, metrics, log, store.handle(), store.reader(), snapshot));
+    let max_component_bytes = engine.limits().max_component_bytes;
+    let parts = Parts { clock, engine, store: &store, log };
+    let control = Arc::new(control::assemble(config.clone(), config_file, parts).await?);
+    let proxy = control.proxy().clone();
 
     let [stop, cut, over] = std::array::from_fn(|_| CancellationToken::new());
     let (listeners, tasks) = (TaskTracker::new(), TaskTracker::new());
     let downstream = listen_downstream(&config, proxy.clone()).await?;
     let addr = downstream.addr()?;
-    let max_component_bytes = engine.limits().max_component_bytes;
-    let control = Arc::new(Control::new(proxy.clone(), engine, connector, config_file, store.policies(), first));
     let admin = listen_admin(&config).await?;
     let admin_addr = admin.local_addr()?;
     let admin_state = AdminState {
-        controls: Arc::new(Operator::new(control.clone())),
+        control: control.clone(),
         metrics: proxy.metrics.clone(),
         reader: store.reader(),
         explain,

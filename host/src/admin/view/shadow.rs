@@ -1,0 +1,107 @@
+//! The shadow policy as JSON.
+
+use std::collections::BTreeMap;
+
+use pointsman_core::lifecycle::shadow::{ShadowDrop, ShadowResult};
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use crate::control::ShadowStatus;
+use crate::drive::{Divergent, Tally};
+use crate::telemetry::rfc3339::Rfc3339;
+
+/// The shadow policy.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
+pub struct ShadowView {
+    /// The file that is named.
+    pub file: String,
+    /// The revision that is asked; none: no shadow is.
+    pub revision: Option<String>,
+    /// Since when it is (RFC 3339).
+    pub since: Option<String>,
+    /// Why the file is not what is asked; none: it is.
+    pub error: Option<String>,
+    /// Its answers, by how they differ from what was done.
+    pub decisions: BTreeMap<&'static str, u64>,
+    /// How many of its answers were compared with what was done.
+    pub compared: u64,
+    /// How many of them would have been something else: all but `same` and `tie`.
+    pub different: u64,
+    /// The same as a share, 0..=1.
+    pub different_share: f64,
+    /// Questions it was not asked, by the reason.
+    pub dropped: BTreeMap<&'static str, u64>,
+    /// How long it ran, in ms.
+    pub ran_ms: u64,
+    /// The share of one processor it may use.
+    pub core_share: f64,
+}
+
+/// The shadow policy, and where it would have decided otherwise.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
+pub struct ShadowReport {
+    /// How it stands.
+    #[serde(flatten)]
+    pub shadow: ShadowView,
+    /// The latest differences, the newest first.
+    pub divergences: Vec<DivergenceView>,
+    /// The latest choices of another backend that was as good, the newest first; no differences.
+    pub ties: Vec<DivergenceView>,
+}
+
+/// A shadow that would have decided otherwise, or failed.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
+pub struct DivergenceView {
+    /// When it was asked (RFC 3339).
+    pub at: String,
+    /// The exchange.
+    pub request_id: String,
+    /// The model as the client wrote it.
+    pub model: String,
+    /// `terms`, `backend`, `lane`, `wait`, `reject` or `fault`; `tie` among the ties.
+    pub kind: &'static str,
+    /// What was done.
+    pub live: String,
+    /// What the shadow would have done, or how it failed.
+    pub shadow: String,
+    /// What the shadow noted.
+    pub notes: Vec<String>,
+}
+
+impl From<&ShadowStatus> for ShadowView {
+    fn from(status: &ShadowStatus) -> Self {
+        let tally = status.installed.as_ref().map(|(_, _, tally)| &**tally);
+        let count = |of: &dyn Fn(&Tally) -> u64| tally.map_or(0, of);
+        let (compared, different) = (count(&Tally::compared), count(&Tally::different));
+        Self {
+            file: status.file.display().to_string(),
+            revision: status.installed.as_ref().map(|(revision, _, _)| revision.clone()),
+            since: status.installed.as_ref().map(|(_, since, _)| Rfc3339(*since).to_string()),
+            error: status.error.clone(),
+            decisions: ShadowResult::ALL.map(|result| (result.as_str(), count(&|tally| tally.results(result)))).into(),
+            compared,
+            different,
+            different_share: different as f64 / compared.max(1) as f64,
+            dropped: ShadowDrop::ALL.map(|why| (why.as_str(), count(&|tally| tally.drops(why)))).into(),
+            ran_ms: count(&|tally| tally.ran().as_millis() as u64),
+            core_share: status.core_share,
+        }
+    }
+}
+
+impl From<&ShadowStatus> for ShadowReport {
+    fn from(status: &ShadowStatus) -> Self {
+        let listed = |list: fn(&Tally) -> Vec<Divergent>| {
+            let tally = status.installed.as_ref().map(|(_, _, tally)| tally);
+            tally.map_or_else(Vec::new, |tally| list(tally).into_iter().map(DivergenceView::from).collect())
+        };
+        Self { shadow: ShadowView::from(status), divergences: listed(Tally::latest), ties: listed(Tally::ties) }
+    }
+}
+
+impl From<Divergent> for DivergenceView {
+    fn from(divergent: Divergent) -> Self {
+        let Divergent { at, request_id, model, result, live, shadow, notes } = divergent;
+        Self { at: Rfc3339(at).to_string(), request_id, model, kind: result.as_str(), live, shadow, notes }
+    }
+}
