@@ -10,28 +10,14 @@ use pointsman_core::attempt::ClientRequest;
 use pointsman_core::clients::Spending;
 use pointsman_core::contract::{NONE, Operation};
 use pointsman_core::dialect::facts::{Ambiguous, BodyFacts};
-use pointsman_core::dialect::operation_at;
 use pointsman_core::dialect::translate::Translations;
+use pointsman_core::dialect::{is_idempotent_path, operation_at};
 use pointsman_core::exchange::Facts;
 use pointsman_core::view::UNKNOWN_MODEL;
 use pointsman_engine::Texts;
 
 /// Labels a client may send; more are ignored.
 const MAX_LABELS: usize = 16;
-
-/// Paths that ask a model and change nothing, beside those that are operations of their own.
-const QUESTIONS: [&str; 10] = [
-    "/audio/speech",
-    "/audio/transcriptions",
-    "/audio/translations",
-    "/images/edits",
-    "/images/generations",
-    "/images/variations",
-    "/messages/count_tokens",
-    "/moderations",
-    "/rerank",
-    "/responses/input_tokens",
-];
 
 /// A client's request, complete, with the facts read from it.
 #[derive(Debug)]
@@ -161,8 +147,7 @@ impl ProxyRequest {
 
     /// May it be done twice? A question to a model may, whatever its method (RFC 9110 section 9.2.2).
     pub fn is_idempotent(&self) -> bool {
-        let path = self.path().trim_end_matches('/');
-        let is_question = self.operation != Operation::Other || QUESTIONS.iter().any(|end| path.ends_with(end));
+        let is_question = self.operation != Operation::Other || is_idempotent_path(self.path());
         is_question || self.method.is_idempotent()
     }
 

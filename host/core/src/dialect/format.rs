@@ -26,6 +26,11 @@ pub trait WireFormat: fmt::Debug + Send + Sync {
     /// Its operations, each with the end of its path. The first match counts.
     fn operations(&self) -> &'static [(&'static str, Operation)];
 
+    /// Ends of further paths whose requests ask a model and change nothing at the provider, whatever their method.
+    fn idempotent_paths(&self) -> &'static [&'static str] {
+        &[]
+    }
+
     /// Returns true if requests and answers pass unread: any operation, no models, no usage, judged by status alone.
     fn is_opaque(&self) -> bool {
         false

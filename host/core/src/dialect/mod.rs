@@ -22,4 +22,4 @@ pub mod translate;
 pub mod usage;
 
 pub use format::{Resumable, StreamFormat, WireFormat};
-pub use registry::{Dialect, operation_at};
+pub use registry::{Dialect, is_idempotent_path, operation_at};

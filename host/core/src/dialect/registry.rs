@@ -104,6 +104,13 @@ pub fn operation_at(path: &str) -> Operation {
     Dialect::all().find_map(at).map_or(Operation::Other, |(_, operation)| *operation)
 }
 
+/// Whether a request to this path asks a model and changes nothing at the provider, though it is none of the operations.
+pub fn is_idempotent_path(path: &str) -> bool {
+    let path = path.trim_end_matches('/');
+    let asks = |end: &&str| path.ends_with(end);
+    Dialect::all().any(|dialect| dialect.format().idempotent_paths().iter().any(asks))
+}
+
 fn added() -> &'static [&'static dyn WireFormat] {
     ADDED.get().copied().unwrap_or_default()
 }
@@ -225,6 +232,14 @@ mod tests {
         ] {
             assert_eq!(operation_at(path), operation, "{path}");
         }
+    }
+
+    #[test]
+    fn questions_change_nothing() {
+        for path in ["/v1/messages/count_tokens", "/v1/rerank/", "/v1/images/edits"] {
+            assert!(is_idempotent_path(path), "{path}");
+        }
+        assert!(!is_idempotent_path("/v1/files") && !is_idempotent_path("/v1/messages/batches"));
     }
 
     #[test]

@@ -18,8 +18,8 @@ pub struct Change<'a> {
     pub include_usage: bool,
 }
 
-/// Must the usage be asked for, and its event then be hidden from the client? Only where the dialect has an option for it, a
-/// stream is wanted, and the client does not ask itself.
+/// Returns true if the usage must be asked for, and its event then be hidden from the client: where the dialect has an
+/// option for it, a stream is wanted, and the client does not ask itself.
 pub fn must_ask_usage(dialect: Dialect, operation: Operation, facts: &BodyFacts) -> bool {
     facts.stream && !facts.include_usage && dialect.format().has_usage_option(operation)
 }

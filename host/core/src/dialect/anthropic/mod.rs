@@ -35,6 +35,10 @@ impl WireFormat for Anthropic {
         &[("/messages", Operation::Message)]
     }
 
+    fn idempotent_paths(&self) -> &'static [&'static str] {
+        &["/messages/count_tokens"]
+    }
+
     fn key_header(&self) -> HeaderName {
         HeaderName::from_static("x-api-key")
     }
@@ -98,5 +102,45 @@ impl WireFormat for Anthropic {
 
     fn model_list(&self, names: &[String], entries: Vec<Value>) -> Value {
         json!({"data": entries, "has_more": false, "first_id": names.first(), "last_id": names.last()})
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_version_is_the_clients_or_ours() {
+        let mut headers = HeaderMap::new();
+        assert!(!Anthropic.is_spoken_by(&headers));
+        Anthropic.add_headers(&mut headers);
+        assert!(Anthropic.is_spoken_by(&headers) && headers[VERSION] == DEFAULT_VERSION);
+        headers.insert(VERSION, HeaderValue::from_static("2099-01-01"));
+        Anthropic.add_headers(&mut headers);
+        assert_eq!(headers[VERSION], "2099-01-01");
+    }
+
+    #[test]
+    fn only_messages_are_taken_as_they_are() {
+        assert_eq!(Operation::ALL.map(|o| Anthropic.takes(o)), [false, false, false, true, false, true]);
+        assert_eq!((Anthropic.key_header().as_str(), Anthropic.key_prefix()), ("x-api-key", ""));
+    }
+
+    #[test]
+    fn an_error_is_found_by_its_name_or_its_shape() {
+        let found = |name: Option<&'static str>, data: &'static str| {
+            let event = Event { raw: b"", name: name.map(str::as_bytes), data: Some(data.as_bytes()) };
+            Anthropic.error_in_event(&event).is_some()
+        };
+        assert!(found(Some("error"), "{}") && found(None, r#"{"type":"error","error":{"type":"overloaded_error"}}"#));
+        assert!(!found(Some("content_block_delta"), r#"{"delta":{"text":"\"error\""}}"#));
+    }
+
+    #[test]
+    fn an_error_has_a_name_and_no_code() {
+        let body = Anthropic.error_body("t", Some("c"), "m", "id");
+        assert_eq!(body, json!({"type": "error", "error": {"type": "t", "message": "m"}, "request_id": "id"}));
+        assert!(Anthropic.error_event(Operation::Message, body).starts_with(b"event: error\ndata: "));
+        assert_eq!(Anthropic.translated_error(Kind::Overloaded, 529), ("overloaded_error", None));
     }
 }

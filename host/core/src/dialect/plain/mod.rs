@@ -80,3 +80,20 @@ impl StreamFormat for AnyEvents {
         true
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everything_is_taken_and_nothing_is_read() {
+        assert!(Operation::ALL.into_iter().all(|o| Plain.takes(o) && !Plain.reads_usage(o)));
+        assert!(Plain.is_opaque() && Plain.stream(Operation::Chat).is_opaque() && Plain.conversation().is_none());
+    }
+
+    #[test]
+    fn the_status_is_all_that_is_known_of_an_error() {
+        let details = Plain.error_details(br#"{"error":{"code":"insufficient_quota"}}"#);
+        assert_eq!(Plain.error_kind(429, &details, false), Kind::RateLimited);
+    }
+}

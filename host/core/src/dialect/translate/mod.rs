@@ -105,10 +105,10 @@ pub struct Answers {
 }
 
 impl Translation {
-    /// From chat completions to messages.
+    /// Chat completions to messages.
     pub const CHAT_TO_MESSAGES: Self = Self { from: Dialect::OPENAI, to: Dialect::ANTHROPIC };
 
-    /// From messages to chat completions.
+    /// Messages to chat completions.
     pub const MESSAGES_TO_CHAT: Self = Self { from: Dialect::ANTHROPIC, to: Dialect::OPENAI };
 
     /// The way a request of this operation goes to a backend of this dialect; none when no translation is needed, or

@@ -53,3 +53,30 @@ impl Translations {
         made[at].1.as_ref().map(use_it).map_err(Clone::clone)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BODY: &[u8] = br#"{"model":"m","max_tokens":5,"messages":[{"role":"user","content":"hi"}]}"#;
+
+    #[test]
+    fn a_request_is_translated_once_for_a_dialect_and_adapted_to_each_backend() {
+        let (translations, way) = (Translations::default(), Translation::MESSAGES_TO_CHAT);
+        assert_eq!(translations.check(way, BODY, "m"), Ok(()));
+        // Only the first look reads the client's body.
+        for (model, host, body) in [
+            ("m", "x", r#"{"model":"m","messages":[{"role":"user","content":"hi"}],"max_tokens":5}"#),
+            (
+                "n",
+                "api.openai.com",
+                r#"{"model":"n","messages":[{"role":"user","content":"hi"}],"max_completion_tokens":5}"#,
+            ),
+        ] {
+            let translated = translations.translated(way, b"not read again", model, host).unwrap();
+            assert_eq!((&translated.body[..], &*translated.answers.model), (body.as_bytes(), model));
+        }
+        let refused = translations.check(Translation::CHAT_TO_MESSAGES, b"{", "m").unwrap_err();
+        assert_eq!(translations.translated(Translation::CHAT_TO_MESSAGES, BODY, "m", "x"), Err(refused));
+    }
+}
