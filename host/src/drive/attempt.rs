@@ -84,7 +84,7 @@ impl UpstreamAttempt {
         }
     }
 
-    /// What follows next; after the end there is nothing.
+    /// Polls for the next output; there is none after the end.
     pub fn poll_output(&mut self, cx: &mut Context<'_>) -> Poll<Output> {
         loop {
             let input = ready!(self.poll_input(cx));

@@ -16,7 +16,7 @@ use super::attempt::UpstreamAttempt;
 use super::in_flight::InFlight;
 use super::relay::is_event_stream;
 
-/// What there is for the client.
+/// Response for the client.
 pub enum ExchangeResponse {
     /// A whole answer, settled.
     Whole(ServedBy, Parts, Bytes),

@@ -297,7 +297,7 @@ impl InFlight {
         self.client_view.end = Some(End::Broken);
     }
 
-    /// Is the exchange settled?
+    /// Returns true once the exchange is settled.
     pub fn is_done(&self) -> bool {
         self.exchange.is_done()
     }

@@ -1,4 +1,4 @@
-//! Which exchanges the journal keeps.
+//! Selection of the exchanges that the journal keeps.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
@@ -12,12 +12,12 @@ use super::request::ProxyRequest;
 use super::snapshot::{Snapshot, Target};
 use crate::config::Config;
 
-/// Is this one followed? A health check is nobody's request.
+/// Returns true if this exchange is followed. Health checks are not.
 pub(super) fn is_kept(snapshot: &Snapshot, request: &ProxyRequest) -> bool {
     snapshot.config.journal.sample > 0.0 && request.pinned.is_none()
 }
 
-/// How prompts and answers are kept; none: they are not. No key is among what is written, whoever said it.
+/// Returns the rules for recording bodies; `None`: bodies are not recorded. All keys are masked.
 pub(super) fn body_rules(config: &Config, targets: &[Arc<Target>]) -> Option<Arc<BodyRules>> {
     let kept = config.journal.bodies.as_ref()?;
     let key = |target: &Arc<Target>| {
@@ -28,7 +28,7 @@ pub(super) fn body_rules(config: &Config, targets: &[Arc<Target>]) -> Option<Arc
     Some(Arc::new(BodyRules { max_bytes, redact: Arc::clone(&kept.redact), secrets }))
 }
 
-/// What is kept of an exchange that has ended: all of a sample by chance, and those beside it that one may ask about.
+/// Returns the journal's part of an exchange that has ended: of a random sample, and of unusual ones.
 pub(super) fn part(
     trail: Box<Trail>,
     bodies: Option<Box<Bodies>>,

@@ -20,20 +20,20 @@ pub struct TrafficSplit {
 
 struct Tracked {
     promotion: Promotion,
-    /// What nobody has acted upon yet; never more than an extension and an end.
+    /// Verdicts not acted upon yet; never more than an extension and an end.
     verdicts: Vec<Verdict>,
 }
 
-/// How a promotion stands.
+/// Progress of a promotion.
 #[derive(Clone, Debug)]
 pub struct Progress {
-    /// What was asked for.
+    /// The plan.
     pub plan: Plan,
-    /// When it began.
+    /// Time of the start.
     pub since: Timestamp,
-    /// When it ends, or is extended.
+    /// Time at which it ends or is extended.
     pub until: Timestamp,
-    /// Why it has been extended; none: it has not.
+    /// The reason for the extension; `None`: not extended.
     pub extended: Option<String>,
     /// The policy in force.
     pub control: SideStats,
@@ -44,14 +44,15 @@ pub struct Progress {
 }
 
 impl TrafficSplit {
-    /// Of a promotion that begins now; the `key` is a secret of its own.
+    /// Starts a promotion; the `key` is a secret of its own.
     pub fn new(plan: Plan, key: u64, now: Timestamp) -> Self {
         let share = plan.share;
         let tracked = Tracked { promotion: Promotion::new(plan, now), verdicts: Vec::new() };
         Self { key, share, tracked: Mutex::new(tracked) }
     }
 
-    /// Is this exchange the candidate's? All of a session are on one side; without a session each is on its own.
+    /// Returns true if this exchange belongs to the candidate. A session stays on one side; without a session each
+    /// exchange is drawn anew.
     pub fn takes(&self, request: &ProxyRequest) -> bool {
         let subject = match &request.texts.session {
             Some(session) => Subject::Session { client: request.client.as_deref(), session },
@@ -76,12 +77,12 @@ impl TrafficSplit {
         std::mem::take(&mut tracked.verdicts)
     }
 
-    /// When to look again at the latest.
+    /// Returns the latest time to look again.
     pub fn until(&self) -> Timestamp {
         self.tracked().promotion.until()
     }
 
-    /// How it stands.
+    /// Returns the progress.
     pub fn progress(&self) -> Progress {
         let tracked = self.tracked();
         let promotion = &tracked.promotion;

@@ -1,4 +1,4 @@
-//! What all exchanges share: the fleet's line, the snapshot in force, the clients' gates, the record.
+//! State shared by all exchanges: the fleet, the snapshot in force, the limits of clients, the record.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -38,7 +38,7 @@ pub struct Proxy {
     pub metrics: Metrics,
     /// The record.
     pub store: StoreHandle,
-    /// What happens, for those who watch.
+    /// Live events.
     pub events: Events,
     /// Ends every exchange under way, with a word to its client; for when the drain is over.
     pub cut: CancellationToken,
@@ -118,7 +118,7 @@ impl Proxy {
         }
     }
 
-    /// Who is this? With client keys configured, the bearer token (or `x-api-key`) must be one of them.
+    /// Identifies the client. With client keys configured, the bearer token (or `x-api-key`) must be one of them.
     pub fn identify(&self, snapshot: &Snapshot, headers: &HeaderMap) -> Result<Option<(u32, Arc<str>)>, Unknown> {
         if snapshot.config.clients.is_empty() {
             return Ok(None);
@@ -143,7 +143,7 @@ impl Proxy {
         }
     }
 
-    /// What a client has spent today and may spend.
+    /// Returns a client's spend today and its budget.
     pub fn spending(&self, client: &Arc<str>) -> Spending {
         let now = self.clock.now();
         let gates = self.gates.lock().unwrap_or_else(PoisonError::into_inner);
@@ -253,7 +253,7 @@ impl Proxy {
         self.exchanges.under_way.load(Ordering::Acquire)
     }
 
-    /// Is the process going away? New requests are then refused.
+    /// Returns true during a shutdown. New requests are then refused.
     pub fn is_closing(&self) -> bool {
         self.exchanges.closing.load(Ordering::Acquire)
     }
@@ -290,19 +290,19 @@ pub enum Unknown {
 pub struct Denied<'a> {
     /// The request id.
     pub id: &'a str,
-    /// When it arrived.
+    /// Time of arrival.
     pub arrived: Timestamp,
-    /// Why.
+    /// The reason of the refusal.
     pub reason: Denial,
     /// The client key's name; none: no key was recognised, or none is configured.
     pub client: Option<Arc<str>>,
-    /// What was asked.
+    /// Operation of the request.
     pub operation: Operation,
     /// The path without its query.
     pub path: &'a str,
     /// The model as asked; "unknown" where the body was not read.
     pub model: &'a str,
-    /// Does the client want a stream?
+    /// The client asked for a stream.
     pub streaming: bool,
     /// The status it is told.
     pub status: u16,
@@ -310,7 +310,7 @@ pub struct Denied<'a> {
     pub error: &'a str,
 }
 
-/// What somebody who may be a stranger sent, at most 256 bytes of it.
+/// Shortens untrusted text to at most 256 bytes.
 fn shortened(text: &str) -> String {
     text[..text.floor_char_boundary(256)].to_owned()
 }

@@ -44,7 +44,7 @@ pub struct ProxyRequest {
     pub translations: Translations,
     /// The model; "unknown" when none was named.
     pub model: Arc<str>,
-    /// Does the client want a stream?
+    /// The client asked for a stream.
     pub streaming: bool,
     /// Estimated tokens of the prompt.
     pub prompt_tokens: u32,
@@ -145,7 +145,7 @@ impl ProxyRequest {
         }
     }
 
-    /// May it be done twice? A question to a model may, whatever its method (RFC 9110 section 9.2.2).
+    /// Returns true if it may be sent twice. A question to a model may, whatever its method (RFC 9110 section 9.2.2).
     pub fn is_idempotent(&self) -> bool {
         let is_question = self.operation != Operation::Other || is_idempotent_path(self.path());
         is_question || self.method.is_idempotent()

@@ -27,15 +27,15 @@ pub struct Snapshot {
     pub view: Arc<View>,
     /// The policy.
     pub policy: Arc<Revision>,
-    /// How the policy does; goes on when only the configuration changes.
+    /// Fault statistics of the policy, kept when only the configuration changes.
     pub fault_stats: Arc<FaultStats>,
     /// The policy's revision as the client is told it.
     pub policy_header: HeaderValue,
-    /// Where to send, in the table's order.
+    /// Targets of requests, in the table's order.
     pub targets: Vec<Arc<Target>>,
-    /// What one exchange may use up.
+    /// Limits of one exchange.
     pub budgets: Budgets,
-    /// How streams are handled.
+    /// Defaults for streams.
     pub streams: StreamDefaults,
     /// The promotion under way, which assigns exchanges to this policy or to the candidate.
     pub split: Option<Arc<TrafficSplit>>,
@@ -45,7 +45,7 @@ pub struct Snapshot {
     pub candidate: Option<Arc<Snapshot>>,
     /// All of the configuration that decides, as the journal keeps it.
     pub setup: Arc<str>,
-    /// How the journal keeps prompts and answers; none: it does not.
+    /// Rules for recording bodies; `None`: not recorded.
     pub bodies: Option<Arc<BodyRules>>,
 }
 
@@ -57,7 +57,7 @@ pub struct Target {
     pub origin: Arc<Origin>,
 }
 
-/// Why a configuration's backend cannot be sent to.
+/// The reason why a configured backend cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum TargetError {
     /// Its base URL.
@@ -65,7 +65,7 @@ pub enum TargetError {
     BaseUrl {
         /// The backend.
         id: String,
-        /// What is wrong with it.
+        /// Fault of the setting.
         reason: String,
     },
     /// Its key.
@@ -179,7 +179,7 @@ impl Snapshot {
         Self { split, side: Side::Control, candidate: Some(Arc::new(candidate)), ..self.clone() }
     }
 
-    /// What this exchange is pinned to: this, or the candidate's, where it falls into its share.
+    /// Returns the snapshot for this exchange: this one, or the candidate's, if it belongs to its share.
     pub fn for_exchange(self: Arc<Self>, request: &ProxyRequest) -> Arc<Self> {
         match (&self.split, &self.candidate) {
             (Some(split), Some(candidate)) if split.takes(request) => candidate.clone(),
@@ -192,13 +192,13 @@ impl Snapshot {
         std::iter::once(&self.policy).chain(self.candidate.as_ref().map(|candidate| &candidate.policy))
     }
 
-    /// Is this the policy in force, and not one that may become it?
+    /// Returns true for the policy in force, false for a candidate.
     pub fn is_in_force(&self) -> bool {
         self.side == Side::Control
     }
 }
 
-/// What the journal is told: the configuration, and what the policy was offered.
+/// Serialises the setup for the journal: the configuration, and the policy's settings.
 fn setup(config: &Config, policy: &Revision) -> Arc<str> {
     serde_json::to_string(&config.setup_under(policy.offered())).expect("a setup has text keys only").into()
 }

@@ -1,4 +1,4 @@
-//! What a backend gives to an attempt.
+//! Scripted or learned answers of backends.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,10 +8,10 @@ use http::HeaderMap;
 use pointsman_core::attempt::{PromptCount, streams_are_known};
 use pointsman_core::exchange::Facts;
 
-/// What a backend gives to one attempt.
+/// A backend's answer to one attempt.
 #[derive(Clone, Debug)]
 pub struct Answer {
-    /// What it is.
+    /// Kind of error.
     pub gives: Gives,
     /// From sending to the head of a stream; none: half the time to its first content.
     pub head: Option<Duration>,
@@ -25,7 +25,7 @@ pub struct Answer {
     pub prompt: Option<PromptCount>,
 }
 
-/// How an attempt is answered.
+/// Behavior of a backend towards an attempt.
 #[derive(Clone, Debug)]
 pub enum Gives {
     /// A response; shared, because many attempts get the same.
@@ -53,7 +53,7 @@ pub struct Response {
     pub body: Option<Bytes>,
 }
 
-/// Is a stream asked for whose end can be told from a cut?
+/// Returns true for a stream whose end can be told from a cut.
 pub fn asks_stream(facts: &Facts) -> bool {
     facts.streaming && streams_are_known(facts.operation)
 }

@@ -40,7 +40,7 @@ pub struct LiveSide {
     pub failed: u64,
 }
 
-/// What is only known at the time of asking.
+/// Numbers that are read when metrics are requested.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Live {
     /// The backends, in the order of the table.
@@ -61,15 +61,15 @@ pub struct Live {
     pub journal_dropped: u64,
     /// The revision of the policy in force.
     pub policy: String,
-    /// Was the policy last offered refused, or the last one given up?
+    /// True if the latest policy was refused or rolled back.
     pub policy_refused: bool,
-    /// Was the configuration last offered refused?
+    /// True if the latest configuration was refused.
     pub config_refused: bool,
     /// Revisions of the policy that are in force or that exchanges still use.
     pub policy_revisions: u64,
     /// Instances of all of them.
     pub policy_instances: u64,
-    /// Was the shadow last offered refused?
+    /// True if the latest shadow was refused.
     pub shadow_refused: bool,
     /// The share of the exchanges that the candidate gets; 0: no promotion is under way.
     pub promotion_share: f64,
@@ -86,7 +86,7 @@ pub struct LiveBackend {
     pub tier: &'static str,
     /// Its state, one of [`BACKEND_STATES`].
     pub state: &'static str,
-    /// What is left of its own cooldown, in ms; 0: none.
+    /// Time left of the backend's cooldown, in ms; 0: none.
     pub cooldown_ms: u64,
     /// Models of it in cooldown.
     pub models_cooling: u64,

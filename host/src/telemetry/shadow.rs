@@ -1,4 +1,4 @@
-//! What is counted of the shadow policy.
+//! Counters of the shadow policy.
 
 use std::fmt;
 use std::time::Duration;

@@ -28,14 +28,14 @@ pub(super) enum Expired {
 pub(super) struct Deadlines {
     started: Timestamp,
     limits: Timeouts,
-    /// When something last came.
+    /// Time of the latest input.
     last: Timestamp,
     /// The longest silence.
     idle: Duration,
     stage: Stage,
 }
 
-/// What is waited for.
+/// The next thing to arrive, which sets the deadline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     Head,

@@ -3,7 +3,8 @@
 use super::reading::{Piece, cut_short};
 use crate::record::Usage;
 
-/// What a part of a body would have said. Pieces that come in quick succession may be told as one, with the last of them.
+/// Summary of a part of a body, in place of its bytes. Pieces in quick succession may be one digest, with the time of
+/// the last.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Digest {
     /// Content events.
@@ -33,7 +34,7 @@ pub(super) struct Digested {
     pub(super) is_finished: bool,
     pub(super) has_joined: bool,
     pub(super) resumes: bool,
-    /// Is it a stream? Known with the head.
+    /// True for a stream; known with the head.
     pub(super) is_stream: bool,
     usage: Option<Usage>,
     /// None: usage is not known in this dialect.

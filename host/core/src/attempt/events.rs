@@ -53,7 +53,7 @@ impl EventReader {
         Piece { failed: piece.failed.or(failed), ..piece }
     }
 
-    /// Has its last event been read, so that only HTTP's own end may come?
+    /// Returns true once its last event was read, so that only the end of the body may come.
     pub(super) fn has_said_all(&self) -> bool {
         self.tap.ended_well() && self.tap.has_end()
     }
@@ -63,17 +63,17 @@ impl EventReader {
         self.tap.content_events()
     }
 
-    /// What was delivered of it, and how it joins what was delivered before.
+    /// Returns the transcript and the state of joining.
     pub(super) fn joiner(&self) -> Option<&Joiner> {
         self.joiner.as_ref()
     }
 
-    /// What was used so far.
+    /// Returns the usage so far.
     pub(super) fn usage(&self, prompt_tokens: u32) -> Usage {
         self.tap.usage(prompt_tokens)
     }
 
-    /// Has the model said why it stopped?
+    /// Returns true once the model has given its finish reason.
     pub(super) fn is_finished(&self) -> bool {
         self.tap.finished() || self.translator.as_ref().is_some_and(EventTranslator::is_finished)
     }

@@ -15,10 +15,10 @@ use crate::outcome::{Kind, Outcome};
 use crate::record::Usage;
 use crate::time::Timestamp;
 
-/// What is left of a limit, and until when; none: the head did not say.
+/// Units left of a limit, and the time of its reset; `None`: the head has no such header.
 pub type LimitLeft = Option<(u32, Timestamp)>;
 
-/// What is known of the body with the head.
+/// Kind of the body, known with the head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BodyKind {
     /// Bytes follow.
@@ -29,7 +29,7 @@ pub enum BodyKind {
     Digest,
 }
 
-/// Has a stream of this operation an end that can be told from a cut?
+/// Returns true if a stream of this operation has an end that can be told from a cut.
 pub const fn streams_are_known(operation: Operation) -> bool {
     match operation {
         Operation::Chat | Operation::Completion | Operation::Response | Operation::Message => true,
@@ -134,7 +134,7 @@ impl Attempt {
         Output::Whole(Bytes::new(), ended)
     }
 
-    /// Is there something to join, by an answer that is not read by the event?
+    /// Returns true if an answer that is not read by events has to be joined to delivered text.
     pub(super) fn must_join(&self) -> bool {
         match (&self.joiner, &self.reading) {
             (Some(joiner), _) => !joiner.is_first(),

@@ -53,7 +53,7 @@ use plan::Asked;
 use reading::{Piece, Reading};
 use translated::TranslatedAttempt;
 
-/// What happened to the attempt.
+/// An input: something that happened to the attempt.
 #[derive(Debug)]
 pub enum Input {
     /// There is no response head: no connection, a broken one, or no HTTP on it.
@@ -78,7 +78,7 @@ pub enum Input {
     ClientGone,
 }
 
-/// What follows from an input.
+/// An output: the next thing to do.
 #[derive(Debug)]
 pub enum Output {
     /// Nothing: more input is needed.
@@ -103,10 +103,10 @@ pub struct Attempt {
     key: Option<http::HeaderValue>,
     commit: Commit,
     join: Option<Join>,
-    /// Does the body sent contain the beginning of the answer?
+    /// The body sent has the beginning of the answer as an assistant prefill.
     prefilled: bool,
     translated: Option<TranslatedAttempt>,
-    /// What is sent, or why nothing can be; until the head.
+    /// Body to send, or the reason why none can be sent; dropped with the head.
     body: Result<Bytes, Outcome>,
     joiner: Option<Joiner>,
     phase: Phase,
@@ -123,7 +123,7 @@ pub struct Attempt {
     told_as_stream: bool,
 }
 
-/// How far an attempt is.
+/// Progress of the attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     /// Under way to the upstream; no head yet.
@@ -170,18 +170,18 @@ impl Attempt {
         }
     }
 
-    /// When [`Input::Timer`] is due if nothing comes before; what comes moves it.
+    /// Returns when [`Input::Timer`] is due without an earlier input; each input may move it.
     pub fn wake_at(&self) -> Timestamp {
         self.deadlines.wake_at()
     }
 
-    /// When the attempt must be over, whatever comes.
+    /// Returns when the total time limit ends.
     pub fn total_at(&self) -> Timestamp {
         self.deadlines.total_at()
     }
 
-    /// Has the stream's last event been read? What may still come is only how HTTP ends it; [`Input::End`] may be given
-    /// without waiting for that.
+    /// Returns true once the stream's last event was read. Only the end of the HTTP body may follow; [`Input::End`]
+    /// may be given without waiting for it.
     pub fn has_said_all(&self) -> bool {
         matches!(self.phase, Phase::Gated | Phase::Relaying) && self.reading.has_said_all()
     }
@@ -191,12 +191,12 @@ impl Attempt {
         self.status
     }
 
-    /// Has the gate opened?
+    /// Returns true once the gate has opened.
     pub fn is_committed(&self) -> bool {
         self.phase == Phase::Relaying
     }
 
-    /// Is what goes downstream a stream of events?
+    /// Returns true if a stream of events is delivered.
     pub fn delivers_events(&self) -> bool {
         self.reading.is_stream() || self.told_as_stream
     }
@@ -211,12 +211,12 @@ impl Attempt {
         self.refusal.take()
     }
 
-    /// What the head said is left of the backend's limits: requests, then tokens.
+    /// Returns what the head says is left of the backend's limits: requests, then tokens.
     pub const fn limits_left(&self) -> (LimitLeft, LimitLeft) {
         self.limits_left
     }
 
-    /// What was delivered, where another answer can continue it.
+    /// Returns the delivered part, where another answer can continue it.
     pub fn transcript(&self) -> Option<&Transcript> {
         self.reading.joiner().map(Joiner::told).filter(|told| told.unfit().is_none())
     }
@@ -359,7 +359,7 @@ impl Attempt {
 }
 
 impl Output {
-    /// How the attempt ended, if it did.
+    /// Returns the end of the attempt, if it has ended.
     pub const fn end(&self) -> Option<&Ended> {
         match self {
             Output::Whole(_, ended) | Output::Ended(_, ended) => Some(ended),
@@ -368,7 +368,7 @@ impl Output {
     }
 }
 
-/// Did the connection, the upstream or its time give way, rather than say what is wrong?
+/// Returns true if the connection, the upstream or the time failed, rather than the request.
 const fn is_break(kind: Kind) -> bool {
     matches!(kind, Kind::Cut | Kind::Stalled | Kind::Malformed | Kind::TimedOut)
 }

@@ -49,11 +49,11 @@ pub struct ClientRequest<'a> {
     pub operation: Operation,
     /// The model; "unknown" when none was named.
     pub model: &'a Arc<str>,
-    /// Does the client want a stream?
+    /// The client wants a stream.
     pub streaming: bool,
     /// Estimated tokens of the prompt.
     pub prompt_tokens: u32,
-    /// May it be done twice?
+    /// The request may be sent twice.
     pub is_idempotent: bool,
 }
 
@@ -78,13 +78,13 @@ pub(super) struct Asked {
     pub(super) has_body: bool,
     pub(super) prompt_tokens: u32,
     pub(super) is_idempotent: bool,
-    /// Did the client ask for the usage of a stream?
+    /// The client asked for the usage of a stream.
     pub(super) include_usage: bool,
-    /// Is the usage of a stream asked for by us and not by the client?
+    /// We ask for the usage of this stream, and the client did not.
     pub(super) hide_usage: bool,
 }
 
-/// How the body that is sent continues an answer.
+/// The way the body sent continues an answer.
 struct Continuation {
     body: Option<Bytes>,
     joiner: Joiner,
@@ -98,7 +98,7 @@ impl Endpoint {
 }
 
 impl ClientRequest<'_> {
-    /// Is the usage of this stream asked for by us and not by the client?
+    /// Returns true if we ask for the usage of this stream, and the client did not.
     fn hides_usage(&self, dialect: Dialect) -> bool {
         self.body_facts.is_some_and(|facts| must_ask_usage(dialect, self.operation, facts))
     }
@@ -236,7 +236,8 @@ impl Attempt {
     }
 }
 
-/// How the answer joins what was told, or is remembered so that another may join it; none where nothing is to be resumed.
+/// Builds the state of joining the answer to the delivered text, or of recording it so that another may join it;
+/// `None` where nothing is to be resumed.
 fn continuation(
     request: &ClientRequest<'_>,
     endpoint: &Endpoint,

@@ -1,4 +1,4 @@
-//! How an answer's body is read: by the event, as bytes that pass by, or digested.
+//! Reading modes of an answer's body: by events, as passing bytes, or digested.
 //!
 //! Every way says the same few things of a body: how much content came, whether the model has finished, whether it says
 //! something new, what was used. The gate, the deadlines and the end are decided on these alone.
@@ -12,7 +12,7 @@ use crate::dialect::usage::BodyTap;
 use crate::outcome::{Kind, Outcome};
 use crate::record::Usage;
 
-/// What became of some bytes of a body.
+/// Result of reading some bytes of a body.
 #[derive(Debug, Default)]
 pub(super) struct Piece {
     /// These may go on.
@@ -68,7 +68,7 @@ impl Reading {
         }
     }
 
-    /// Has the model of a stream said why it stopped? It may be an answer without any content.
+    /// Returns true once the model of a stream has given its finish reason, perhaps without any content.
     pub(super) fn is_finished(&self) -> bool {
         match self {
             Reading::Events(events) => events.is_finished(),
@@ -77,7 +77,7 @@ impl Reading {
         }
     }
 
-    /// Has a stream's last event been read?
+    /// Returns true once a stream's last event was read.
     pub(super) fn has_said_all(&self) -> bool {
         match self {
             Reading::Events(events) => events.has_said_all(),
@@ -86,7 +86,7 @@ impl Reading {
         }
     }
 
-    /// Is it a stream that is read by the event?
+    /// Returns true for a stream that is read by events.
     pub(super) fn is_stream(&self) -> bool {
         match self {
             Reading::Events(_) => true,
@@ -95,7 +95,7 @@ impl Reading {
         }
     }
 
-    /// Does it continue what was delivered before?
+    /// Returns true if it continues a delivered text.
     pub(super) fn resumes(&self) -> bool {
         match self {
             Reading::Events(events) => events.joiner().is_some_and(|joiner| !joiner.is_first()),
@@ -104,7 +104,7 @@ impl Reading {
         }
     }
 
-    /// Has it said something new, or was nothing delivered before?
+    /// Returns true once it has new text, or if nothing was delivered before.
     pub(super) fn has_joined(&self) -> bool {
         match self {
             Reading::Events(events) => events.joiner().is_none_or(Joiner::has_joined),
@@ -113,7 +113,7 @@ impl Reading {
         }
     }
 
-    /// What was delivered of a stream, and how it joins what was delivered before.
+    /// Returns the transcript of a stream and the state of joining.
     pub(super) fn joiner(&self) -> Option<&Joiner> {
         match self {
             Reading::Events(events) => events.joiner(),
@@ -121,7 +121,7 @@ impl Reading {
         }
     }
 
-    /// What was used so far; a prompt whose size nobody told counts as `prompt_tokens`.
+    /// Returns the usage so far; a prompt of unreported size counts as `prompt_tokens`.
     pub(super) fn usage(&self, prompt_tokens: u32) -> Usage {
         match self {
             Reading::Events(events) => events.usage(prompt_tokens),

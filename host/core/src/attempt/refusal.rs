@@ -24,8 +24,8 @@ pub struct KeptRefusal {
     pub body: Bytes,
 }
 
-/// Is a refusal of this kind worth passing on? It speaks of the request, not of the backend's state. One of a request
-/// that must not be repeated is the last word, whatever it speaks of.
+/// Returns true if a refusal of this kind is worth passing on: it is about the request, not about the backend's
+/// state. For a request that must not be repeated every refusal is final.
 pub const fn explains_itself(kind: Kind, is_idempotent: bool) -> bool {
     matches!(kind, Kind::Refused | Kind::TooLong | Kind::ModelMissing)
         || (matches!(kind, Kind::ServerError) && !is_idempotent)

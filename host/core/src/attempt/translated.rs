@@ -36,7 +36,7 @@ pub(super) struct EventTranslator {
     stream: Stream,
 }
 
-/// May this request go to backends of other dialects? False also where there are none for it.
+/// Returns true if this request can be translated for backends of other dialects; false also where there are none.
 ///
 /// # Errors
 /// There are, but it cannot be translated to one of their dialects.
@@ -56,7 +56,7 @@ pub fn translatable(view: &View, request: &ClientRequest<'_>) -> Result<bool, Un
     Ok(checked)
 }
 
-/// Is there a backend that may serve this request for nothing?
+/// Returns true if a backend may serve this request for free.
 pub fn serves_free(view: &View, request: &ClientRequest<'_>) -> bool {
     view.serves_free(request.model, request.operation, translatable(view, request) == Ok(true))
 }
@@ -161,7 +161,7 @@ impl EventTranslator {
         (out.freeze(), failed)
     }
 
-    /// What an upstream whose body ended left out: the blank line of its last event, and the stream's own end.
+    /// Returns the end of a stream that the upstream left out: the blank line of its last event, and the end event.
     pub(super) fn finish(&mut self) -> Bytes {
         let mut out = BytesMut::new();
         if let Ok(Some(event)) = self.reader.finish()
@@ -174,7 +174,7 @@ impl EventTranslator {
         out.freeze()
     }
 
-    /// Has the model said why it stopped?
+    /// Returns true once the model has given its finish reason.
     pub(super) fn is_finished(&self) -> bool {
         self.stream.finished()
     }

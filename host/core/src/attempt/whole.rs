@@ -96,7 +96,7 @@ impl Attempt {
     }
 }
 
-/// What of a whole answer, told as a stream, is new.
+/// Returns the new part of a whole answer, written as a stream.
 fn join_whole(mut joiner: Joiner, stream: Bytes) -> Result<Bytes, Outcome> {
     let mut reader = sse::Reader::default();
     reader.push(stream);

@@ -88,7 +88,7 @@ pub enum RowState {
     Probing = 3,
     /// Taken out by the operator.
     Drained = 4,
-    /// Does not serve this model or operation.
+    /// The backend does not serve this model or operation.
     Unsuited = 5,
 }
 

@@ -1,4 +1,4 @@
-//! How much of the machine the shadow may use: a share of one processor, by its own running time.
+//! Time budget of the shadow: a share of one processor, measured by its own running time.
 
 use std::time::Duration;
 

@@ -30,7 +30,7 @@ pub use tally::{Divergent, Tally};
 /// Questions that may wait for the shadow; further ones are dropped.
 const MAX_WAITING: usize = 256;
 
-/// How often the thread looks while there are questions now and then.
+/// Polling interval of the thread while questions are rare.
 const LOOK_EVERY: Duration = Duration::from_millis(1);
 
 /// After so many looks at nothing it sleeps until it is woken. So who asks often wakes nobody, which would cost more than
@@ -43,7 +43,7 @@ pub struct ShadowPolicy {
     pub revision: Revision,
     /// The share of one processor it may use, above 0 and at most 1.
     pub core_share: f64,
-    /// What came of it.
+    /// Results so far.
     pub tally: Arc<Tally>,
 }
 
@@ -54,19 +54,19 @@ pub struct Shadow {
 
 struct Inner {
     metrics: Metrics,
-    /// Is there a shadow? The one thing that is looked at when there is none.
+    /// Set while there is a shadow; the only check on the hot path without one.
     is_on: AtomicBool,
     policy: ArcSwapOption<ShadowPolicy>,
     queue: Mutex<VecDeque<Question>>,
     waiting: AtomicUsize,
-    /// Has it used up its share for now?
+    /// Set while its share is used up.
     is_spent: AtomicBool,
     is_asleep: AtomicBool,
     stop: AtomicBool,
     thread: OnceLock<Thread>,
 }
 
-/// What the policy in force was asked, and what it answered.
+/// A question to the policy in force, and its answer.
 struct Question {
     policy: Arc<ShadowPolicy>,
     request_id: String,
@@ -264,7 +264,7 @@ impl Inner {
     }
 }
 
-/// How long this thread has run, without the time that others had the processor.
+/// Returns the processor time of this thread.
 fn running_time() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))

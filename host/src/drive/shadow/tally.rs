@@ -1,4 +1,4 @@
-//! What came of asking a shadow: counts, and the latest differences.
+//! Results of the shadow policy: counts, and the latest differences.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,19 +18,19 @@ const KEPT_TIES: usize = 20;
 /// A shadow that would have decided otherwise, or failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Divergent {
-    /// When it was asked.
+    /// Time of the question.
     pub at: Timestamp,
     /// The exchange.
     pub request_id: String,
     /// The model as the client wrote it.
     pub model: String,
-    /// How they differ.
+    /// Kind of difference.
     pub result: ShadowResult,
-    /// What was carried out, in words.
+    /// The decision that was carried out, in words.
     pub live: String,
-    /// What the shadow would have done, in words; its fault, where it failed.
+    /// The shadow's decision in words, or its fault.
     pub shadow: String,
-    /// What the shadow noted.
+    /// Notes of the shadow.
     pub notes: Vec<String>,
 }
 
@@ -41,22 +41,22 @@ pub struct Tally {
     drops: [AtomicU64; ShadowDrop::ALL.len()],
     ran_micros: AtomicU64,
     latest: Mutex<VecDeque<Divergent>>,
-    /// Of those that are none: another backend was as good.
+    /// Differences that do not matter: another backend was as good.
     ties: Mutex<VecDeque<Divergent>>,
 }
 
 impl Tally {
-    /// How often it came to this.
+    /// Returns the number of answers with this result.
     pub fn results(&self, result: ShadowResult) -> u64 {
         self.results[result as usize].load(Ordering::Relaxed)
     }
 
-    /// How many questions were dropped for this reason.
+    /// Returns the number of questions dropped for this reason.
     pub fn drops(&self, why: ShadowDrop) -> u64 {
         self.drops[why as usize].load(Ordering::Relaxed)
     }
 
-    /// How long the shadow ran in all.
+    /// Returns the total time that the shadow ran.
     pub fn ran(&self) -> Duration {
         Duration::from_micros(self.ran_micros.load(Ordering::Relaxed))
     }
@@ -71,12 +71,12 @@ impl Tally {
         newest_first(&self.ties)
     }
 
-    /// How many answers were compared with what was done.
+    /// Returns the number of answers compared with the decision carried out.
     pub fn compared(&self) -> u64 {
         ShadowResult::ALL.into_iter().map(|result| self.results(result)).sum()
     }
 
-    /// How many of them would have been something else.
+    /// Returns the number of answers that differed.
     pub fn different(&self) -> u64 {
         ShadowResult::ALL.into_iter().filter(|result| result.is_different()).map(|result| self.results(result)).sum()
     }

@@ -22,7 +22,7 @@ use pointsman_core::attempt::PromptCount;
 #[derive(Default)]
 pub struct Gathering {
     setups: Vec<(Arc<Setup>, usize)>,
-    /// Of the exchange that ended last.
+    /// Setup of the exchange that ended last.
     latest: Option<Arc<Setup>>,
     /// With the client's name.
     entries: Vec<(Arrival, Seen, Option<Arc<str>>)>,
@@ -181,7 +181,7 @@ impl Gathering {
     }
 }
 
-/// When each attempt was sent and ended, from the arrival.
+/// Lists when each attempt was sent and ended, counted from the arrival.
 fn times(trail: &Trail) -> Vec<(Duration, Option<Duration>)> {
     let mut times: Vec<(Duration, Option<Duration>)> = Vec::new();
     for step in &trail.steps {
@@ -198,7 +198,7 @@ fn times(trail: &Trail) -> Vec<(Duration, Option<Duration>)> {
     times
 }
 
-/// Is it one that the journal keeps only as part of its sample? (`drive/journal.rs`)
+/// Returns true if the journal records it only as part of its sample (see `drive/journal.rs`).
 fn is_ordinary(exchange: &ExchangeRow) -> bool {
     exchange.end == End::Delivered.as_str()
         && exchange.lane.as_deref() == Some(Lane::Primary.as_str())
@@ -270,7 +270,7 @@ fn client_of(setup: &Setup, name: Option<&str>) -> u32 {
     place.and_then(|place| u32::try_from(place).ok()).unwrap_or(NONE)
 }
 
-/// What each client key had spent when its first request arrived; of a thinned journal, so much less.
+/// Estimates what each client key had spent when its first request arrived; reduced by the sampled share.
 fn spent_before(setup: &Setup, entries: &[(Arrival, Seen, Option<Arc<str>>)], share: f64) -> Vec<f64> {
     let first = |name: &str| {
         let first = entries.iter().find(|(_, _, client)| client.as_deref() == Some(name));

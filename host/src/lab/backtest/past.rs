@@ -16,7 +16,7 @@ use pointsman_core::attempt::PromptCount;
 /// With fewer exchanges a backtest says nothing.
 pub const MIN_EXCHANGES: usize = 100;
 
-/// What is recorded.
+/// The recorded traffic.
 pub struct Past {
     /// The latest setup.
     pub setup: Arc<Setup>,
@@ -24,13 +24,13 @@ pub struct Past {
     pub other_setups: usize,
     /// By their time.
     pub arrivals: Vec<Arrival>,
-    /// Of each backend of the setup, by their time.
+    /// Attempts at each backend of the setup, by their time.
     pub tries: Vec<Vec<Try>>,
     /// Names of models as they were sent; [`Try::model`] is an index.
     pub models: Vec<Arc<str>>,
     /// Attempts at backends that the setup does not have any more.
     pub lost_tries: usize,
-    /// What became of the exchanges.
+    /// Results of the recorded exchanges.
     pub recorded: Tally,
     /// The time they span.
     pub face: Clockface,
@@ -38,25 +38,25 @@ pub struct Past {
     pub revisions: Vec<(String, usize)>,
     /// The sample's share of all exchanges, 0..=1.
     pub share: f64,
-    /// What each client key had spent that day before.
+    /// Spend of each client key on that day before the first exchange, USD.
     pub spent_usd: Vec<f64>,
 }
 
 /// A request.
 pub struct Arrival {
-    /// When.
+    /// Time of arrival.
     pub at: Timestamp,
     /// The model asked for.
     pub model: Arc<str>,
     /// Its numbers.
     pub facts: Facts,
-    /// What the policy may read of it.
+    /// Texts that the policy may read.
     pub texts: Arc<Texts>,
-    /// What its answers told of it.
+    /// Properties of the request learned from its answers.
     pub own: Own,
 }
 
-/// What belongs to a request, whoever answers it.
+/// Properties of a request that do not depend on the backend.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Own {
     /// Its prompt as a backend counted it.
@@ -69,14 +69,14 @@ pub struct Own {
     pub is_refused: bool,
     /// Backends that it is too long for.
     pub too_long: Vec<u32>,
-    /// How long its client stayed before it left.
+    /// Time after which its client left.
     pub patience: Option<Duration>,
 }
 
 /// An attempt that was made.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Try {
-    /// When.
+    /// Time of sending.
     pub sent: Timestamp,
     /// To its last byte.
     pub took: Duration,
@@ -84,17 +84,17 @@ pub struct Try {
     pub head_ms: Option<u32>,
     /// To its first content, in ms.
     pub first_ms: Option<u32>,
-    /// What it came to.
+    /// Kind of outcome.
     pub kind: Kind,
     /// The status; 0: none.
     pub status: u16,
-    /// How long it asked to be left alone, in ms.
+    /// Retry-After of the response, ms.
     pub retry_after_ms: Option<u32>,
     /// Tokens of the prompt.
     pub prompt: u32,
     /// Tokens of the answer.
     pub output: u32,
-    /// Was a stream asked for?
+    /// A stream was requested.
     pub stream: bool,
     /// The model sent: an index into [`Past::models`].
     pub model: u16,

@@ -21,18 +21,18 @@ use pointsman_core::time::Timestamp;
 
 use crate::lab::answer::{Answer, Gives, Response, asks_stream};
 
-/// When an attempt goes downstream, when it ends and as what; times are from its sending.
+/// Result of an attempt: when it commits, when and how it ends; times are from its sending.
 #[derive(Debug)]
 pub(super) struct AttemptResult {
-    /// When its first byte goes downstream; none: never.
+    /// Time of the first byte downstream; `None`: never.
     pub(super) commit: Option<Duration>,
-    /// When it ends.
+    /// Time of the end.
     pub(super) end: Duration,
     /// As what.
     pub(super) ended: Ended,
     /// The status of its head; 0: there was none.
     pub(super) status: u16,
-    /// What the head said is left of the provider's limits: requests, then tokens.
+    /// Units left of the provider's limits by the head: requests, then tokens.
     pub(super) limits_left: (LimitLeft, LimitLeft),
 }
 
@@ -52,7 +52,7 @@ pub(super) fn run(answer: &Answer, sent: Sent<'_>) -> AttemptResult {
     run_in(answer, sent, Steps::Batches)
 }
 
-/// How the pieces of a stream are fed.
+/// The way the pieces of a stream are fed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Steps {
     /// Those between which nothing can happen in one step.
@@ -101,7 +101,7 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// What happens so long after the sending, and before it the deadlines that pass until then.
+    /// Feeds an input that comes this long after the sending, and before it the timers that are due until then.
     fn feed(&mut self, after: Duration, input: Input) {
         self.pass_until(self.sent.at + after);
         self.step(after, input);
@@ -233,7 +233,7 @@ impl Run<'_> {
         }
     }
 
-    /// Is the nth piece, counted from 1, new to the client?
+    /// Returns true if the nth piece, counted from 1, is new to the client.
     fn is_new(&self, n: u32) -> bool {
         self.resumes() != Some(Join::Splice) || n > self.sent.told
     }
@@ -254,7 +254,7 @@ fn cut() -> Outcome {
     Outcome::new(Kind::Cut, "the connection broke inside the answer")
 }
 
-/// When the pieces of a stream come.
+/// Times of the pieces of a stream.
 struct Pieces {
     head: Duration,
     first: Duration,
@@ -272,7 +272,7 @@ impl Pieces {
         Self { head, first, gap, count: answer.tokens, last: answer.after }
     }
 
-    /// When the nth content comes, counted from 1.
+    /// Returns the time of the nth content, counted from 1.
     fn at(&self, n: u32) -> Duration {
         self.first + self.gap * n.saturating_sub(1)
     }

@@ -54,23 +54,23 @@ pub struct World<O, D, W> {
     arrived: u64,
     tickets: HashMap<Ticket, Slot>,
     granted: VecDeque<(Ticket, Permit)>,
-    /// What the alarm of the waiting line is set to.
+    /// Time that the timer of the queue is set to.
     alarm_at: Option<Timestamp>,
-    /// What was recorded of its only exchange, while that goes as it went.
+    /// Record of its only exchange, while the exchange follows it.
     track: Option<Track>,
 }
 
-/// What is left of a world when nothing happens any more.
+/// State of a world at its end.
 pub struct After<O, W> {
-    /// What was outside.
+    /// The environment of the world.
     pub outside: O,
-    /// Who watched.
+    /// The observer of the world.
     pub watcher: W,
     /// The fleet as it was left.
     pub fleet: Fleet,
     /// The table, seen through the fleet.
     pub view: Arc<View>,
-    /// When the last thing happened.
+    /// Time of the last event.
     pub now: Timestamp,
 }
 
@@ -292,7 +292,7 @@ where
         }
     }
 
-    /// Does what the exchange says until it has to wait for something.
+    /// Carries out the exchange's actions until it has to wait for an event.
     fn act(&mut self, slot: Slot, mut action: Action) {
         loop {
             action = match action {
@@ -336,7 +336,7 @@ where
         action
     }
 
-    /// What was recorded to follow this decision can follow; another decision leaves the track.
+    /// Follows the record if this is the recorded decision; another decision leaves it.
     fn follow(&mut self, decision: &Decision) {
         let Some(track) = &mut self.track else { return };
         match track.decided(decision, &self.view.table) {
@@ -459,7 +459,7 @@ where
         self.act(slot, action);
     }
 
-    /// What the provider's headers said of its limits.
+    /// Applies the provider's rate limit headers.
     fn learn(&mut self, slot: Slot) {
         let live = self.places.live(slot);
         if let (Some(permit), Some(result)) = (live.exchange.permit(), &mut live.result)

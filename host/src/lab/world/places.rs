@@ -1,4 +1,4 @@
-//! Where exchanges under way are kept, and what is due when.
+//! Exchanges under way, and the events that are due.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -29,11 +29,11 @@ pub(super) struct InFlight {
     pub result: Option<AttemptResult>,
     /// The first refusal that explains itself.
     pub refusal: Option<ClientView>,
-    /// What the client was told by the attempt that was committed.
+    /// Content sent to the client by the committed attempt.
     pub client_view: ClientView,
-    /// When the attempt under way was sent.
+    /// Time when the attempt under way was sent.
     pub sent_at: Timestamp,
-    /// Is the attempt under way committed?
+    /// True once the attempt under way is committed.
     pub committed: bool,
     /// Tokens of a stream that the client has.
     pub tokens: u32,
@@ -58,7 +58,7 @@ impl InFlight {
 }
 
 impl InFlight {
-    /// How the attempt under way ended; of a committed one, how much of it the client has.
+    /// Builds the event for the end of the attempt under way; of a committed one, with the part that the client has.
     pub(super) fn ended(&mut self, ended: Ended) -> Event {
         if !self.committed {
             return Event::Ended(ended);
@@ -131,12 +131,12 @@ impl Places {
         self.places[slot as usize].1.as_mut().expect("a place is named only while its exchange is under way")
     }
 
-    /// Is this exchange still under way there?
+    /// Returns true if this exchange is still under way in the slot.
     pub(super) fn holds(&self, slot: Slot, exchange: u64) -> bool {
         self.places[slot as usize].1.as_ref().is_some_and(|live| live.number == exchange)
     }
 
-    /// Has the place not moved on since?
+    /// Returns true if the slot's exchange has not moved on since.
     pub(super) fn is_turn(&self, turn: Turn) -> bool {
         self.places[turn.slot as usize].0 == turn.number
     }
@@ -156,7 +156,7 @@ impl Places {
     }
 }
 
-/// What may be due.
+/// An event that may be due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum What {
     /// Time alone may have brought capacity for the waiting line.
@@ -169,7 +169,7 @@ pub(super) enum What {
     End(Turn),
     /// The client of this exchange has no patience left.
     Leave {
-        /// Where it is, if it is still under way.
+        /// Slot of the exchange, if it is still under way.
         slot: Slot,
         /// Its number.
         exchange: u64,

@@ -1,4 +1,4 @@
-//! What goes on between a world and those outside of it: requests and answers come in, everything that happens is seen.
+//! The interface of a world to its environment: requests and answers come in, events go out.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,12 +14,12 @@ use pointsman_engine::{Texts, Verdict};
 
 use crate::lab::answer::Answer;
 
-/// What happens outside of Pointsman.
+/// The environment of Pointsman: clients and providers.
 pub trait Outside {
     /// The next request and when it arrives, not before the one before it; none: no more.
     fn next_request(&mut self) -> Option<(Timestamp, Ask)>;
 
-    /// What an attempt gets; asked once for each, in the order they are sent.
+    /// Returns the answer to an attempt; called once for each, in the order they are sent.
     fn answer(&mut self, attempt: &Attempt<'_>) -> Answer;
 }
 
@@ -30,22 +30,22 @@ pub struct Ask {
     pub model: Arc<str>,
     /// Its numbers.
     pub facts: Facts,
-    /// What the policy may read of it; what its client has spent is put in on arrival.
+    /// Texts that the policy may read; the client's spend is added on arrival.
     pub texts: Arc<Texts>,
-    /// How long its client stays where it has not got all; none: as long as it takes.
+    /// Time after which its client disconnects; `None`: never.
     pub patience: Option<Duration>,
 }
 
 /// An attempt as it is sent.
 #[derive(Clone, Copy, Debug)]
 pub struct Attempt<'a> {
-    /// When.
+    /// Time of sending.
     pub now: Timestamp,
-    /// Of which exchange, counted from 0 in the order of arrival.
+    /// Number of the exchange, counted from 0 in the order of arrival.
     pub exchange: u64,
     /// The request.
     pub ask: &'a Ask,
-    /// Where to, and its limits.
+    /// Backend and limits of the attempt.
     pub sending: &'a Sending,
 }
 
@@ -55,7 +55,7 @@ pub trait Watcher {
     fn saw(&mut self, scene: &Scene<'_>, sight: Sight<'_>);
 }
 
-/// When and to which exchange something happens.
+/// Time and exchange of an event.
 pub struct Scene<'a> {
     /// Now.
     pub now: Timestamp,
@@ -67,7 +67,7 @@ pub struct Scene<'a> {
     pub view: &'a View,
 }
 
-/// What happens to an exchange.
+/// An event of an exchange.
 #[derive(Debug)]
 pub enum Sight<'a> {
     /// It arrived.
@@ -78,9 +78,9 @@ pub enum Sight<'a> {
     Decided(&'a Verdict),
     /// An attempt is sent.
     Sent {
-        /// Where to.
+        /// Backend and limits of the attempt.
         sending: &'a Sending,
-        /// Does it find out whether its backend is well again?
+        /// True for a probe after a cooldown.
         probe: bool,
         /// The model asked for, by the name that clients use.
         model: Arc<str>,
@@ -111,14 +111,14 @@ pub enum Sight<'a> {
     Finished(&'a Finished<'a>),
 }
 
-/// How an exchange ended.
+/// End of an exchange.
 #[derive(Clone, Debug)]
 pub struct Finished<'a> {
     /// As its client saw it.
     pub end: End,
     /// The status the client got.
     pub status: u16,
-    /// Who answered it: lane and index of the backend.
+    /// Lane and index of the backend that answered it.
     pub by: Option<(Lane, u32)>,
     /// The error, when the client got one.
     pub error: Option<&'a str>,

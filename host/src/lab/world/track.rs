@@ -25,23 +25,23 @@ const TIMER_SLACK: Duration = Duration::from_millis(50);
 /// A recorded question; times are from time 0 of the world.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RecordedQuestion {
-    /// When it was asked.
+    /// Time of the question.
     pub at: Duration,
     /// Its seed.
     pub seed: u64,
-    /// The backends as it showed them, in the table's order.
+    /// Rows that it showed of the backends, in the table's order.
     pub rows: Vec<BackendRow>,
-    /// What the policy found in `state`, by key; none: nothing.
+    /// Values that the policy found in `state`, by key; `None`: no value.
     pub state: Vec<(String, Option<i64>)>,
-    /// What was decided; a backend is named where the policy named one.
+    /// The decision; a backend is named where the policy named one.
     pub decided: Decided,
     /// Time limits, commit and resume that the decision set, as [`divergence::terms`] writes them.
     pub terms: String,
-    /// What followed.
+    /// The step after it.
     pub then: Then,
 }
 
-/// What followed a recorded decision; times are from time 0 of the world.
+/// The step after a recorded decision; times are from time 0 of the world.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Then {
     /// An attempt.
@@ -66,11 +66,11 @@ pub enum Then {
 pub struct RecordedAttempt {
     /// The backend.
     pub backend: u32,
-    /// When it was sent.
+    /// Time of sending.
     pub from: Duration,
-    /// When its first byte went downstream; none: never.
+    /// Time when its first byte went downstream; `None`: never.
     pub committed: Option<Duration>,
-    /// When it ended; none: the client left first.
+    /// Time of its end; `None`: the client left first.
     pub until: Option<Duration>,
     /// As what; none: as the backend's script has it.
     pub outcome: Option<Kind>,
@@ -137,7 +137,7 @@ impl Track {
         }
     }
 
-    /// Is this what was recorded to follow?
+    /// Returns true if this action is the recorded next step.
     pub(super) fn is_followed_by(&self, action: &Action) -> bool {
         match (&self.question().then, action) {
             (Then::Send(attempt), Action::Send(sending)) => attempt.backend == sending.backend,
@@ -147,7 +147,8 @@ impl Track {
         }
     }
 
-    /// How long the wait that begins `now` lasted, where the policy allows it `max`; none: not as recorded.
+    /// Returns the recorded length of the wait that begins `now`, where the policy allows it `max`; `None`: not as
+    /// recorded.
     pub(super) fn waits(&self, now: Timestamp, max: Duration) -> Option<Duration> {
         let Then::Wait { until, granted, .. } = &self.question().then else { return None };
         let Some(until) = until else { return Some(max) };
@@ -167,7 +168,7 @@ impl Track {
         }
     }
 
-    /// What the attempt that is sent `now` came to.
+    /// Returns the recorded course of the attempt that is sent `now`.
     pub(super) fn result(&self, now: Timestamp, scripted: AttemptResult) -> AttemptResult {
         let Then::Send(attempt) = &self.question().then else { return scripted };
         let Some(until) = attempt.until else { return scripted };
@@ -187,12 +188,12 @@ impl Track {
         }
     }
 
-    /// How many questions were asked.
+    /// Returns the number of questions asked.
     pub(super) fn asked(&self) -> usize {
         self.current + 1
     }
 
-    /// What the backends have behind them where the track is left, in the table's order.
+    /// Returns the state of the backends where the record is left, in the table's order.
     pub(super) fn pasts(&self, now: Timestamp, table: &Table, at_most: Duration) -> Vec<InitialState> {
         let past = |((index, backend), row): ((u32, &Backend), &BackendRow)| {
             let opens = self.opens(index).map(|at| (self.start + at).since(now));
@@ -201,7 +202,7 @@ impl Track {
         (0..).zip(&table.backends).zip(&self.question().rows).map(past).collect()
     }
 
-    /// When a backend was seen to take something, after the question at hand.
+    /// Finds when a backend was seen to take requests again after the present question.
     fn opens(&self, index: u32) -> Option<Duration> {
         self.questions[self.current..].iter().enumerate().find_map(|(later, question)| match &question.then {
             _ if later > 0 && question.rows[index as usize].is(RowState::Ready) => Some(question.at),
@@ -216,7 +217,7 @@ fn shows(question: &RecordedQuestion, admits: Option<u32>, can_wait: bool) -> Ob
 }
 
 impl RecordedQuestion {
-    /// Is this the recorded decision? Naming the backend that the host had chosen is the same.
+    /// Returns true if this is the recorded decision. Naming the backend that the host had chosen counts as the same.
     fn is_answered_by(&self, decision: &Decision, table: &Table) -> bool {
         let decided = Decided::of(decision, table);
         let chosen = match &self.then {
@@ -232,8 +233,8 @@ impl RecordedQuestion {
     }
 }
 
-/// What a backend has behind it of which a question showed this; `opens_in` is when it takes something again where the
-/// question did not tell.
+/// Derives a backend's state from the row that a question showed of it; `opens_in` is the time until it takes
+/// requests again where the row does not tell.
 pub fn past_of(row: &BackendRow, backend: &Backend, opens_in: Duration) -> InitialState {
     let number = |column: Column| row.number(column);
     let known = |column: Column| Some(number(column)).filter(|number| *number != NONE);

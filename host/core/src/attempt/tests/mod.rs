@@ -139,11 +139,11 @@ impl Case {
     }
 }
 
-/// What came of an attempt.
+/// Result of an attempt.
 struct Run {
     attempt: Attempt,
     now: Timestamp,
-    /// When, in ms.
+    /// Time of the commit, in ms.
     committed: Option<u64>,
     head: Option<Parts>,
     delivered: Vec<u8>,

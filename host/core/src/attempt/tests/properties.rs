@@ -1,4 +1,4 @@
-//! What holds for every answer, however its bytes come and whatever happens meanwhile.
+//! Properties of every answer, however its bytes are split and whatever happens meanwhile.
 
 use proptest::prelude::*;
 

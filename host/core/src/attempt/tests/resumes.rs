@@ -3,7 +3,7 @@
 use super::*;
 use crate::exchange::Join;
 
-/// What a client has of a stream that broke after its first content.
+/// Transcript of a stream that broke after its first content.
 fn told() -> Transcript {
     let mut case = Case::stream();
     case.sending.resume = Resume::Splice;

@@ -1,4 +1,4 @@
-//! How long the answers and prompts of requests are that were not answered when they were recorded.
+//! Lengths of prompts and answers of requests that were not answered when they were recorded.
 
 use std::collections::HashMap;
 use std::sync::Arc;

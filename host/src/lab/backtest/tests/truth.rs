@@ -23,7 +23,7 @@ pub const START: Timestamp = Timestamp::from_millis(1_767_571_200_000);
 #[derive(Clone)]
 pub struct Provider {
     pub limit: Option<(Counts, u64)>,
-    /// How a 429 says when to come again.
+    /// Retry-After of its 429s.
     pub says: Says,
     /// Times in s from the start in which it is out, and how.
     pub outages: Vec<(Range<u32>, Ill)>,
@@ -67,7 +67,7 @@ impl Default for Provider {
 /// A truth, played out.
 pub struct Truth {
     dice: Dice,
-    /// Of the answers: so that another policy meets the same world.
+    /// Seed of the answers, so that another policy meets the same world.
     seed: u64,
     providers: Vec<(Provider, Gauge)>,
     at: Timestamp,
@@ -78,7 +78,7 @@ pub struct Truth {
     impatient: u64,
 }
 
-/// What is asked, and what there is to be found out.
+/// The traffic, and the properties that the model has to learn.
 #[derive(Clone)]
 pub struct Plot {
     pub config: &'static str,
