@@ -1,4 +1,4 @@
-//! Who may talk to the admin listener.
+//! Access control of the admin listener.
 //!
 //! - With a token: whoever presents it. Without: loopback peers, and only under a name that no DNS answer can point here
 //!   (a web page may otherwise rebind its own name to 127.0.0.1 and read everything).
@@ -20,7 +20,7 @@ use subtle::ConstantTimeEq;
 
 use super::{AdminState, failure};
 
-/// What an operator presents; only its digest is kept, and comparing takes the same time whatever is presented.
+/// Token that operators present; only its digest is kept, and the comparison takes constant time.
 #[derive(Clone)]
 pub struct AdminToken([u8; 32]);
 

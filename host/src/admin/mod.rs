@@ -37,24 +37,24 @@ pub use guard::AdminToken;
 /// Tells a recorded exchange as JSON. The lab knows how; the server does not depend on it.
 pub type Explain = fn(&Explainable) -> serde_json::Value;
 
-/// What the admin listener shows and works on.
+/// State that the admin listener shows and works on.
 #[derive(Clone)]
 pub struct AdminState {
     /// The running proxy.
     pub control: Arc<Control>,
-    /// What is counted.
+    /// Metrics of the proxy.
     pub metrics: Metrics,
-    /// Where exchanges are read.
+    /// Reader of recorded exchanges.
     pub reader: StoreReader,
-    /// How one of them is told.
+    /// Function that explains an exchange.
     pub explain: Explain,
-    /// Where exchanges are written; only its numbers are shown.
+    /// The store, for its own numbers.
     pub store: StoreHandle,
-    /// Who may come in; none: loopback only.
+    /// Token for access; `None`: loopback only.
     pub token: Option<AdminToken>,
     /// The largest component that is taken, in bytes.
     pub max_component_bytes: usize,
-    /// What happens.
+    /// Live events.
     pub events: Events,
     /// Ends what would go on for ever.
     pub stop: CancellationToken,

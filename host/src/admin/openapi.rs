@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::routes::{Content, ENDPOINTS, Endpoint, Kind, Parameter};
 
-/// Where the schemas of the answers stand in the document.
+/// Place of the answers' schemas in the document.
 const SCHEMAS: &str = "/components/schemas";
 
 pub(super) async fn document() -> Response {

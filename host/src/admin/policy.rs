@@ -50,7 +50,7 @@ pub(super) async fn put(
     }
 }
 
-/// What came with a component, in the query of the URL.
+/// Reads the options that came with a component in the query of the URL.
 pub(super) fn options(asked: &[(String, String)]) -> Result<UploadOptions, String> {
     UploadOptions::read(once(asked, "name")?, once(asked, "settings")?)?.with_set(once(asked, "set")?)
 }

@@ -1,4 +1,4 @@
-//! What is asked for in the query of a URL.
+//! Parameters in the query of a URL.
 
 use std::ops::RangeInclusive;
 
@@ -47,7 +47,7 @@ pub(super) struct ExchangesQuery {
 }
 
 impl ExchangesQuery {
-    /// Which, and how many; or what is wrong.
+    /// Reads the filter and the limit; the error is for the client.
     pub(super) fn read(&self) -> Result<(Filter, u32), String> {
         let limit = match given(&self.limit) {
             None => LIMIT_DEFAULT,

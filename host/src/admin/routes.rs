@@ -14,12 +14,12 @@ pub(super) struct Endpoint {
     pub method: &'static str,
     /// As the router has it, `{name}` for a variable segment.
     pub path: &'static str,
-    /// What it does, in a line.
+    /// Summary in a line.
     pub summary: &'static str,
-    /// What the line does not say.
+    /// Details beyond the summary.
     pub details: &'static str,
     pub parameters: &'static [Parameter],
-    /// What its body is; none: it takes none.
+    /// Content of its body; `None`: it takes none.
     pub body: Option<&'static str>,
     pub answer: Content,
     /// Statuses besides 200 and those that every path may answer with, and what each means.
@@ -53,7 +53,7 @@ pub(super) enum Kind {
     Many,
 }
 
-/// What an answer of 200 holds.
+/// Content of a 200 response.
 pub(super) enum Content {
     Json(fn(&mut SchemaGenerator) -> Schema),
     /// This media type.

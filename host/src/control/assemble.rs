@@ -15,7 +15,7 @@ use crate::telemetry::logs::ExchangeLog;
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::Origin;
 
-/// What a proxy is made of besides its configuration.
+/// Parts of a proxy besides its configuration.
 pub struct Parts<'a> {
     /// The clock of all logic.
     pub clock: Clock,

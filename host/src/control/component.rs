@@ -26,7 +26,7 @@ impl Component {
         Self { hash: Hash::of(&bytes), bytes }
     }
 
-    /// What the configuration names: a file of at most `max_bytes`, or the component inside this binary.
+    /// Reads the component that the configuration names: a file of at most `max_bytes`, or the embedded one.
     ///
     /// # Errors
     /// In a sentence, with the file's name.

@@ -10,7 +10,7 @@ use pointsman_store::{CooldownRow, Store};
 
 use crate::drive::Proxy;
 
-/// How often changed states are written, so that they survive a crash.
+/// Interval of writing changed states, so that they survive a crash.
 const SAVED_EVERY: Duration = Duration::from_millis(500);
 
 /// The reason of the row of a drained backend, which is none of the outcomes and has no end.

@@ -8,7 +8,7 @@ use pointsman_engine::{Compiled, Revision};
 /// Compiled components kept in memory, the one in force among them: going back and forth between them takes no time.
 const KEPT_COMPILED: usize = 3;
 
-/// What was compiled of late, and what is alive.
+/// Recently compiled components, and revisions that are alive.
 pub(super) struct Revisions {
     /// The latest last.
     compiled: Vec<(Hash, Arc<Compiled>)>,

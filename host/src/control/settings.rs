@@ -1,4 +1,4 @@
-//! Which settings a component gets: its own where it came with some, else those that the configuration has for it.
+//! Choice of a component's settings: its own where it came with some, else those of the configuration.
 
 use std::path::Path;
 
@@ -10,23 +10,23 @@ use crate::config::{self, Config, ProcessEnv};
 use pointsman_core::lifecycle::UploadOptions;
 use pointsman_core::lifecycle::history::{Entry, History, Incoming, Origin};
 
-/// Where a component stands to the configuration.
+/// A component's relation to the configuration.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Standing {
-    /// Is it what the configuration names, as it is now?
+    /// True for the policy that the configuration names now.
     is_source: bool,
     origin: Origin,
     options: UploadOptions,
 }
 
 impl Standing {
-    /// What the configuration names.
+    /// The relation of the policy that the configuration names.
     pub(super) fn source(config: &Config) -> Self {
         let origin = Origin::of_source(source_of(config).as_deref());
         Self { is_source: true, origin, options: UploadOptions::default() }
     }
 
-    /// What was uploaded.
+    /// The relation of an uploaded policy.
     pub(super) fn upload(options: UploadOptions) -> Self {
         Self { is_source: false, origin: Origin::Upload, options }
     }
@@ -56,7 +56,7 @@ impl Standing {
         given.into_iter().chain(config::policy_names(own, file, is_default)).collect()
     }
 
-    /// What it is offered.
+    /// Returns its settings.
     pub(super) fn offer(&self, config: &Config, own: Option<&str>, id: &str) -> SettingsOffer {
         match &self.options.settings {
             Some(settings) => config.policy.offer_of(settings),
@@ -74,7 +74,7 @@ impl Standing {
         Ok(Self { options, ..self })
     }
 
-    /// Did this setting come with it?
+    /// Returns true if this setting came with it.
     fn came_with_it(&self, key: &str) -> bool {
         self.options.settings.is_some() || self.options.set.contains_key(key)
     }
@@ -117,7 +117,7 @@ impl Standing {
 }
 
 impl Control {
-    /// Where the policy in force stands.
+    /// Returns the relation of the policy in force.
     pub(super) fn standing_in_force(&self, config: &Config) -> Standing {
         let state = self.state();
         let history = state.lifecycle.history();

@@ -29,7 +29,7 @@ pub struct ShadowLoader {
 #[derive(Default)]
 struct State {
     installed: Option<Installed>,
-    /// What was refused last.
+    /// Input that was refused last.
     refused: Option<Key>,
     error: Option<String>,
 }
@@ -43,7 +43,7 @@ struct Installed {
     tally: Arc<Tally>,
 }
 
-/// What a shadow is made of: it is judged anew when any of it changes.
+/// Inputs of a shadow: it is checked again when any of them changes.
 #[derive(Clone)]
 struct Key {
     hash: Hash,
@@ -60,7 +60,7 @@ pub struct ShadowStatus {
     pub installed: Option<(String, Timestamp, Arc<Tally>)>,
     /// The share of one processor it may use.
     pub core_share: f64,
-    /// Why the file last offered is not asked; none: it is.
+    /// The reason why the latest file is not loaded; `None`: it is.
     pub error: Option<String>,
 }
 
@@ -86,7 +86,7 @@ impl ShadowLoader {
         self.wake.notify_one();
     }
 
-    /// How the shadow stands; none: the configuration names none.
+    /// Returns the state of the shadow; `None`: the configuration names none.
     pub fn status(&self) -> Option<ShadowStatus> {
         let wanted = self.proxy.snapshot().config.policy.shadow.clone()?;
         let state = self.state();

@@ -26,11 +26,11 @@ pub struct First {
     pub component: Component,
     /// With it in force.
     pub history: History,
-    /// Why it is not what the configuration names; none: it is, or something else was wanted later.
+    /// The reason why it is not the configured policy; `None`: it is, or something else was wanted later.
     pub error: Option<String>,
     /// The source's content, where that was refused, and why.
     pub refused: Option<(Hash, String)>,
-    /// Why the history is not in the store; none: it is.
+    /// The reason why the history is not in the store; `None`: it is.
     pub not_kept: Option<String>,
 }
 
@@ -39,7 +39,7 @@ struct Loaded {
     revision: Revision,
 }
 
-/// What a candidate came to.
+/// Result of trying a candidate.
 struct Chosen {
     component: Component,
     loaded: Loaded,

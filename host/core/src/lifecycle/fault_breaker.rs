@@ -1,4 +1,4 @@
-//! Has a policy failed too often? A judgement over its decisions and faults, as a pure state machine.
+//! The fault breaker: decides from a policy's decisions and faults when to roll it back, as a pure state machine.
 //!
 //! Two rules, each enough: too large a share of the first decisions, for a policy that never worked, and too many in a
 //! short time, for one that stopped working. The first is judged as soon as no later decision could change it.
@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::time::Timestamp;
 
-/// How much a policy may fail.
+/// Limits on the faults of a policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FaultLimits {
     /// The first decisions, judged by their share; at least 1.
@@ -38,7 +38,7 @@ impl Default for FaultLimits {
     }
 }
 
-/// Why a policy is given up.
+/// The reason why a policy is rolled back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TripCause {
     /// Too many of its first decisions failed.
@@ -73,7 +73,7 @@ impl fmt::Display for TripCause {
 pub struct FaultBreaker {
     limits: Option<FaultLimits>,
     first_faults: u64,
-    /// When the latest faults were, oldest first; never more than the window's limit.
+    /// Times of the latest faults, oldest first; never more than the window's limit.
     recent: VecDeque<Timestamp>,
     is_tripped: bool,
 }

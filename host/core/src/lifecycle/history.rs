@@ -20,7 +20,7 @@ pub const MAX_REVISIONS: usize = 8;
 /// Size of their components together, in bytes; the one in force is kept whatever its size.
 pub const MAX_BYTES: u64 = 256 << 20;
 
-/// Where a revision came from.
+/// Origin of a revision.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
     /// The component inside the binary.
@@ -56,7 +56,7 @@ impl Origin {
     }
 }
 
-/// What ends a revision's time in force.
+/// The event that ends a revision's time in force.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
     /// Another one was wanted.
@@ -81,12 +81,12 @@ impl End {
     }
 }
 
-/// When and why a revision ceased to be in force.
+/// End of a revision's time in force.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ended {
-    /// When.
+    /// Time of the end.
     pub at: Timestamp,
-    /// What ended it.
+    /// The event that ended it.
     pub end: End,
     /// The same in a sentence.
     pub why: String,
@@ -99,22 +99,22 @@ pub struct Entry {
     pub hash: Hash,
     /// The component's size.
     pub bytes: u64,
-    /// Where it came from last.
+    /// Its latest origin.
     pub origin: Origin,
-    /// What came with it. The same component with other options is another revision to go back to.
+    /// Options that came with it. The same component with other options is another revision to go back to.
     pub options: UploadOptions,
-    /// When it came into force last.
+    /// Time of its last coming into force.
     pub taken: Timestamp,
-    /// When it ceased to be; none: it is in force.
+    /// Its end; `None`: it is in force.
     pub ended: Option<Ended>,
     /// Decisions asked of it while it was in force; without those since it came into force last, until that is over.
     pub decisions: u64,
-    /// How many of them failed.
+    /// Number of them that failed.
     pub faults: u64,
 }
 
 impl Entry {
-    /// Is it what a configuration has that names this file?
+    /// Returns true if it is the policy of a configuration that names this file.
     pub fn is_of(&self, file: Option<&Path>) -> bool {
         self.origin == Origin::of_source(file) && self.options == UploadOptions::default()
     }
@@ -129,16 +129,16 @@ pub struct Source {
     pub hash: Hash,
 }
 
-/// What comes into force.
+/// A revision that comes into force.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Incoming {
     /// Its component.
     pub hash: Hash,
     /// The component's size.
     pub bytes: u64,
-    /// Where it comes from.
+    /// Its origin.
     pub origin: Origin,
-    /// What came with it.
+    /// Options that came with it.
     pub options: UploadOptions,
 }
 
@@ -146,18 +146,18 @@ pub struct Incoming {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct History {
     entries: Vec<Entry>,
-    /// What the configured source was known to hold.
+    /// Contents of the configured source when it was last checked.
     pub source: Option<Source>,
 }
 
-/// Which policy a start comes up with.
+/// Choice of the policy at a start.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Preference {
-    /// What the configuration names.
+    /// The policy that the configuration names.
     Source,
-    /// What was in force: the source is known and something else was wanted after it.
+    /// The policy that was in force: the source is unchanged and something else was wanted after it.
     Kept,
-    /// What was in force, because the source must not be taken, for this reason.
+    /// The policy that was in force, because the source must not be used, for this reason.
     Instead(String),
 }
 
@@ -194,7 +194,7 @@ impl History {
         self.newest_first().filter(|entry| entry.ended.as_ref().is_some_and(|ended| ended.end == End::Replaced))
     }
 
-    /// Why this component must not be taken from a file; none: it may be.
+    /// Returns the reason why this component must not be used from a file; `None`: it may be.
     pub fn rolled_back_for_faults(&self, hash: &Hash) -> Option<String> {
         let of_this = self.entries.iter().filter(|entry| entry.hash == *hash);
         let ended = of_this.filter_map(|entry| entry.ended.as_ref()).find(|ended| ended.end == End::Faults)?;
@@ -218,7 +218,7 @@ impl History {
         self.forget_the_oldest();
     }
 
-    /// What the revision in force did since it came into force, or since this was said last.
+    /// Adds to the counts of the revision in force.
     pub fn count(&mut self, decisions: u64, faults: u64) {
         if let Some(entry) = self.entries.iter_mut().find(|entry| entry.ended.is_none()) {
             entry.decisions += decisions;
@@ -233,7 +233,7 @@ impl History {
         }
     }
 
-    /// What a start comes up with, when the source `file` holds `offered` now, or cannot be read for this reason.
+    /// Chooses the policy at a start, when the source `file` holds `offered` now, or cannot be read for this reason.
     pub fn preference(&self, file: Option<&Path>, offered: Result<Hash, String>) -> Preference {
         let Some(in_force) = self.in_force() else { return Preference::Source };
         let offered = match offered {

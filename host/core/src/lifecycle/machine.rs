@@ -148,7 +148,8 @@ impl Lifecycle {
         Some(self.intend())
     }
 
-    /// What is in force is wanted anew: it is newer than whatever is still compiled. A promotion under way goes on.
+    /// Confirms the policy in force: it is newer than any that is still being compiled. A promotion under way goes
+    /// on.
     pub(super) fn confirm(&mut self) {
         self.in_force = self.intend();
         if self.running().is_some() {

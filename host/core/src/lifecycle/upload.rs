@@ -8,10 +8,10 @@ const MAX_SETTINGS_BYTES: usize = 48 << 10;
 /// The longest name, in bytes.
 const MAX_NAME_BYTES: usize = 64;
 
-/// What came with a component. It stays with that revision: a restart or a rollback brings it back with the component.
+/// Options that came with a component. They stay with that revision: a restart or a rollback brings them back with it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct UploadOptions {
-    /// What it is called: whose `[policy.settings.NAME]` it gets.
+    /// Name by which it gets `[policy.settings.NAME]`.
     pub name: Option<String>,
     /// Settings of its own; none: those of the configuration.
     pub settings: Option<Map<String, Value>>,

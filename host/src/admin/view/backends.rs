@@ -34,13 +34,13 @@ pub struct BackendView {
     pub tier: &'static str,
     /// Its wire format.
     pub dialect: &'static str,
-    /// Where it is, without user and password.
+    /// Base URL without user and password.
     pub base_url: String,
-    /// What can be asked of it, as configured.
+    /// Models that clients can ask for, as configured.
     pub models: Vec<String>,
     /// Its own state, whatever its models do: `ready`, `throttled`, `cooling`, `probing` or `drained`.
     pub state: &'static str,
-    /// What is left of its own cooldown, in ms; 0: none.
+    /// Time left of the backend's cooldown, in ms; 0: none.
     pub cooldown_ms: u64,
     /// The outcome that set its own cooldown.
     pub cooldown_reason: Option<String>,
@@ -82,7 +82,7 @@ pub struct LaneView {
 pub struct ModelCooldownView {
     /// The model as asked for.
     pub model: String,
-    /// What is left of it, in ms.
+    /// Time left of the cooldown, in ms.
     pub cooldown_ms: u64,
     /// Its end (RFC 3339).
     pub until: String,

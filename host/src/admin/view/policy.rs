@@ -13,11 +13,11 @@ use crate::telemetry::rfc3339::Rfc3339;
 /// A configuration or policy that was refused; what was in force before stays.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
 pub struct RefusalView {
-    /// When (RFC 3339).
+    /// Time of the refusal (RFC 3339).
     pub at: String,
     /// The file, or `upload`, or `rollback`.
     pub source: String,
-    /// Why, and what to do.
+    /// The reason, with advice.
     pub error: String,
 }
 
@@ -28,7 +28,7 @@ pub struct PolicyView {
     pub revision: String,
     /// `embedded`, `upload`, or the file it came from.
     pub origin: String,
-    /// When it came into force (RFC 3339).
+    /// Time of coming into force (RFC 3339).
     pub since: String,
     /// The name in its component, by which the configuration has settings for it.
     pub name: Option<String>,
@@ -36,18 +36,18 @@ pub struct PolicyView {
     pub settings: serde_json::Value,
     /// Settings that it was offered and does not know: they belong to another policy.
     pub settings_left_out: Vec<String>,
-    /// What the operator should know of it, in a sentence; none: nothing.
+    /// A warning about the policy; none: nothing to report.
     pub warning: Option<String>,
     /// Decisions asked of this revision, every time it was in force.
     pub decisions: u64,
-    /// How many of them failed.
+    /// Number of them that failed.
     pub faults: u64,
-    /// Why the latest try to replace it failed, or why the one before was rolled back; none: neither happened since it
-    /// came into force.
+    /// The reason why the latest attempt to replace it failed, or why its predecessor was rolled back; none: neither
+    /// happened since it came into force.
     pub last_error: Option<String>,
     /// The refusal behind `last_error`: when, and of what; none: nothing was refused.
     pub refusal: Option<RefusalView>,
-    /// Why a restart may not come up with it: the history could not be written; none: it is in the store.
+    /// The reason why a restart may start another policy: the history could not be written; none: it is in the store.
     pub history_error: Option<String>,
     /// Revisions in force or still used by exchanges that began with them.
     pub live_revisions: u64,
@@ -74,9 +74,9 @@ pub struct RevisionView {
     pub settings: Option<serde_json::Value>,
     /// Size of its component.
     pub bytes: u64,
-    /// When it came into force last (RFC 3339).
+    /// Time of its last coming into force (RFC 3339).
     pub taken_at: String,
-    /// When it ceased to be (RFC 3339); none: it is in force.
+    /// Time of its end (RFC 3339); none: it is in force.
     pub in_force_until: Option<String>,
     /// `replaced`, `rolled_back` or `faults`; none: it is in force.
     pub end: Option<&'static str>,
@@ -84,18 +84,18 @@ pub struct RevisionView {
     pub why: Option<String>,
     /// Decisions asked of it.
     pub decisions: u64,
-    /// How many of them failed.
+    /// Number of them that failed.
     pub faults: u64,
 }
 
-/// What going back came to.
+/// Result of a rollback.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
 pub struct RollbackView {
     /// The revision left.
     pub from: String,
     /// The revision in force.
     pub to: String,
-    /// How the policy stands.
+    /// State of the policy.
     #[serde(flatten)]
     pub policy: PolicyView,
 }

@@ -20,23 +20,23 @@ pub struct PromotionView {
     pub candidate: String,
     /// The revision it is compared with.
     pub control: String,
-    /// What the operator should know of the candidate, in a sentence; none: nothing.
+    /// A warning about the candidate; none: nothing to report.
     pub warning: Option<String>,
     /// The candidate's share of the exchanges.
     pub share: String,
-    /// When it began (RFC 3339).
+    /// Time of the start (RFC 3339).
     pub since: String,
-    /// When its time is over (RFC 3339).
+    /// Time of the planned end (RFC 3339).
     pub until: String,
-    /// Was too little known when its time was over first?
+    /// True after an extension because of too little data.
     pub extended: bool,
-    /// Why it goes on for as long again; none: it does not.
+    /// The reason for the extension; none: it was not extended.
     pub extended_because: Option<String>,
-    /// When it ended (RFC 3339); none: it is under way.
+    /// Time of the end (RFC 3339); none: it is under way.
     pub ended_at: Option<String>,
-    /// Why it ended; none: it is under way.
+    /// The reason for the end; none: it is under way.
     pub why: Option<String>,
-    /// What came of both.
+    /// Statistics of both sides.
     pub sides: SidesView,
     /// The guards, and how each stands.
     pub guards: Vec<GuardView>,
@@ -78,7 +78,7 @@ pub struct GuardView {
 /// A step of a promotion.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct PolicyEventView {
-    /// When (RFC 3339).
+    /// Time of the step (RFC 3339).
     pub at: String,
     /// `started`, `extended`, `promoted`, `rolled_back`, `aborted`, `overtaken` or `interrupted`.
     pub step: String,
@@ -86,7 +86,7 @@ pub struct PolicyEventView {
     pub candidate: String,
     /// The revision it was compared with.
     pub control: String,
-    /// Why, in a sentence.
+    /// The reason in a sentence.
     pub why: String,
     /// Both sides and the guards at that moment.
     pub numbers: serde_json::Value,

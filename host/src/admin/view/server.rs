@@ -14,30 +14,30 @@ pub struct ConfigView {
     pub revision: String,
     /// The file it came from; none: the providers' environment variables.
     pub file: Option<String>,
-    /// When it came into force (RFC 3339).
+    /// Time of coming into force (RFC 3339).
     pub loaded_at: String,
     /// Its backends.
     pub backends: u64,
     /// Its client keys.
     pub clients: u64,
-    /// Why the file's present content is not in force; none: it is.
+    /// The reason why the file's present content is not in force; none: it is.
     pub refusal: Option<RefusalView>,
 }
 
-/// Whether traffic may be sent here.
+/// Readiness for traffic.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
 pub struct ReadyView {
     /// It may.
     pub ready: bool,
-    /// Why it may not; none: it may.
+    /// The reason why it is not ready; none: it is.
     pub reason: Option<String>,
-    /// What is not as it should be, although traffic can be served. Holds no names and no secrets, as anyone may read it.
+    /// Problems despite which traffic can be served. Without names and secrets, because anyone may read it.
     pub warnings: Vec<String>,
     /// The backends.
     pub backends: BackendCounts,
 }
 
-/// How many backends can serve.
+/// Numbers of backends by state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct BackendCounts {
     /// All of the configuration.

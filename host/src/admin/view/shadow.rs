@@ -19,19 +19,19 @@ pub struct ShadowView {
     pub revision: Option<String>,
     /// Since when it is (RFC 3339).
     pub since: Option<String>,
-    /// Why the file is not what is asked; none: it is.
+    /// The reason why the file is not loaded; none: it is.
     pub error: Option<String>,
     /// Its answers, by how they differ from what was done.
     pub decisions: BTreeMap<&'static str, u64>,
-    /// How many of its answers were compared with what was done.
+    /// Number of its answers that were compared with the decisions carried out.
     pub compared: u64,
-    /// How many of them would have been something else: all but `same` and `tie`.
+    /// Number of them that differed: all but `same` and `tie`.
     pub different: u64,
     /// The same as a share, 0..=1.
     pub different_share: f64,
     /// Questions it was not asked, by the reason.
     pub dropped: BTreeMap<&'static str, u64>,
-    /// How long it ran, in ms.
+    /// Time that it ran, in ms.
     pub ran_ms: u64,
     /// The share of one processor it may use.
     pub core_share: f64,
@@ -40,7 +40,7 @@ pub struct ShadowView {
 /// The shadow policy, and where it would have decided otherwise.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
 pub struct ShadowReport {
-    /// How it stands.
+    /// State of the shadow.
     #[serde(flatten)]
     pub shadow: ShadowView,
     /// The latest differences, the newest first.
@@ -52,7 +52,7 @@ pub struct ShadowReport {
 /// A shadow that would have decided otherwise, or failed.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
 pub struct DivergenceView {
-    /// When it was asked (RFC 3339).
+    /// Time of the question (RFC 3339).
     pub at: String,
     /// The exchange.
     pub request_id: String,
@@ -60,11 +60,11 @@ pub struct DivergenceView {
     pub model: String,
     /// `terms`, `backend`, `lane`, `wait`, `reject` or `fault`; `tie` among the ties.
     pub kind: &'static str,
-    /// What was done.
+    /// The decision that was carried out.
     pub live: String,
-    /// What the shadow would have done, or how it failed.
+    /// The shadow's decision, or its fault.
     pub shadow: String,
-    /// What the shadow noted.
+    /// Notes of the shadow.
     pub notes: Vec<String>,
 }
 

@@ -24,12 +24,12 @@ const MEANS_TIGHTEST_AT: f64 = 500.0;
 /// Halvings of an interval: to 1e-9 of it.
 const HALVINGS: u32 = 30;
 
-/// How often something was seen.
+/// Frequency of an observation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Count {
     /// So often it was.
     pub(super) yes: u64,
-    /// Of so many.
+    /// Number of trials.
     pub(super) of: u64,
 }
 
@@ -49,7 +49,7 @@ impl Count {
         if self.yes == self.of { 1.0 } else { self.boundary(1.0, alpha) }
     }
 
-    /// Is the true share shown not to be `p`, at this level?
+    /// Returns true if the data refute a true share of `p` at this level.
     pub(super) fn refutes(self, p: f64, alpha: f64) -> bool {
         self.ln_evidence(p) >= -alpha.ln()
     }
@@ -92,12 +92,12 @@ impl Mean {
         self.mean
     }
 
-    /// What the true mean is above, at this level; none: too few numbers.
+    /// Returns a lower bound of the true mean at this level; `None`: too few numbers.
     pub(super) fn at_least(&self, alpha: f64) -> Option<f64> {
         Some(self.mean - self.margin(alpha)?)
     }
 
-    /// What the true mean is below, at this level; none: too few numbers.
+    /// Returns an upper bound of the true mean at this level; `None`: too few numbers.
     pub(super) fn at_most(&self, alpha: f64) -> Option<f64> {
         Some(self.mean + self.margin(alpha)?)
     }

@@ -12,7 +12,7 @@ use crate::usd::Usd;
 /// The share of exchanges that take longer than the 95th percentile.
 const SLOW: f64 = 0.05;
 
-/// How sure the bounds are: at all times, for both sides and all guards together ([`super::ERROR_LEVEL`]).
+/// Confidence of the bounds: at all times, for both sides and all guards together ([`super::ERROR_LEVEL`]).
 const CONFIDENCE: &str = "95% confidence";
 
 /// The status of a guard.
@@ -58,7 +58,7 @@ pub struct SideStats {
 pub struct GuardReport {
     /// The guard.
     pub guard: Guard,
-    /// How it stands.
+    /// Status of the guard.
     pub standing: GuardStatus,
     /// In a sentence with numbers.
     pub words: String,
@@ -69,7 +69,7 @@ pub struct GuardReport {
 pub(super) struct Comparison {
     control: SideSamples,
     candidate: SideSamples,
-    /// Of each bound.
+    /// Error level of each bound.
     level: f64,
 }
 
@@ -96,7 +96,7 @@ impl Comparison {
         }
     }
 
-    /// How many ended on a side.
+    /// Returns the number of exchanges that ended on a side.
     pub(super) fn exchanges(&self, side: Side) -> u64 {
         self.samples(side).failed.of
     }
@@ -108,14 +108,14 @@ impl Comparison {
         }
     }
 
-    /// What was seen of a side.
+    /// Returns the statistics of a side.
     pub(super) fn seen(&self, side: Side) -> SideStats {
         let samples = self.samples(side);
         let Count { yes, of } = samples.failed;
         SideStats { exchanges: of, failed: yes, p95: samples.p95(), cost_usd: samples.cost.mean() }
     }
 
-    /// How the guard stands.
+    /// Returns the status of a guard.
     pub(super) fn standing(&self, guard: &Guard) -> GuardStatus {
         if self.is_violated(guard) {
             GuardStatus::Violated
@@ -128,7 +128,8 @@ impl Comparison {
         }
     }
 
-    /// Is the candidate shown to be worse than allowed? What does not even seem so costs no search for bounds.
+    /// Returns true if the candidate is significantly worse than allowed. The bounds are searched only where the data
+    /// suggest it.
     pub(super) fn is_violated(&self, guard: &Guard) -> bool {
         let limit = guard.limit;
         match guard.measure {
@@ -140,7 +141,7 @@ impl Comparison {
         }
     }
 
-    /// Is what was seen within the guard, chance aside? None: that cannot be told yet.
+    /// Returns true if the observed values are within the guard, chance aside; `None`: unknown yet.
     fn seems_within(&self, guard: &Guard) -> Option<bool> {
         let (control, candidate) = (&self.control, &self.candidate);
         if control.failed.of.min(candidate.failed.of) == 0 {
@@ -166,8 +167,8 @@ impl Comparison {
         self.candidate.failed.at_least(level) - self.control.failed.at_most(level)
     }
 
-    /// How many of the candidate's exchanges take longer than the 95th percentile of the policy in force may be, and the
-    /// allowance on top. While that percentile is bounded, no more than a twentieth may be.
+    /// Counts the candidate's exchanges that take longer than the 95th percentile of the policy in force may be, plus
+    /// the allowance. While that percentile is bounded, no more than a twentieth may be.
     fn slow(&self, limit: f64) -> Option<Count> {
         let allowed = self.allowed(limit)?;
         let times = &self.candidate.times;
@@ -178,7 +179,7 @@ impl Comparison {
         Some(self.control.times.longest(self.control.surely_slow)?.mul_f64(1.0 + limit))
     }
 
-    /// Does an exchange of the candidate surely cost more than allowed? None: too few have ended.
+    /// Returns true if the candidate's exchanges cost significantly more than allowed; `None`: too few have ended.
     fn spends_more(&self, limit: f64) -> Option<bool> {
         let level = self.level;
         let most = self.control.cost.at_most(level)?;

@@ -36,7 +36,7 @@ pub const MIN_EXCHANGES: u64 = 100;
 /// Exchanges that the candidate must have had before it is rolled back for a guard: two failures may be one client's.
 pub const MIN_TO_ROLL_BACK: u64 = 10;
 
-/// Which policy an exchange belongs to.
+/// The side of a promotion that an exchange belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
     /// The policy in force.
@@ -58,21 +58,21 @@ impl Side {
     }
 }
 
-/// What an exchange came to, as far as it is compared.
+/// Measurements of one exchange, for the comparison.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sample {
-    /// When it arrived.
+    /// Time of arrival.
     pub arrived: Timestamp,
-    /// Did its client get no whole answer? One that went away is neither a failure nor left out.
+    /// True if its client got no whole answer. A client that disconnected counts as neither.
     pub failed: bool,
     /// From arrival to the last byte.
     pub took: Duration,
-    /// What all its attempts cost, in USD.
+    /// Cost of all its attempts, USD.
     pub cost_usd: f64,
 }
 
 impl Sample {
-    /// Of an ended exchange.
+    /// Takes the measurements of an ended exchange.
     pub fn of(record: &ExchangeRecord) -> Self {
         let failed = match record.end {
             End::Refused | End::Rejected | End::Broken => true,
@@ -101,7 +101,7 @@ pub struct Promotion {
     plan: Plan,
     since: Timestamp,
     until: Timestamp,
-    /// Why it goes on for as long again; none: it does not.
+    /// The reason for the extension; `None`: not extended.
     extended: Option<String>,
     is_over: bool,
     comparison: Comparison,
@@ -117,22 +117,22 @@ impl Promotion {
         Self { plan, since: now, until, extended: None, is_over: false, comparison }
     }
 
-    /// What was asked for.
+    /// Returns the plan.
     pub fn plan(&self) -> &Plan {
         &self.plan
     }
 
-    /// When it began.
+    /// Returns the time of the start.
     pub fn since(&self) -> Timestamp {
         self.since
     }
 
-    /// When it ends, or is extended.
+    /// Returns the time at which it ends or is extended.
     pub fn until(&self) -> Timestamp {
         self.until
     }
 
-    /// Why it has been extended; none: it has not.
+    /// Returns the reason for the extension, if it was extended.
     pub fn extended(&self) -> Option<&str> {
         self.extended.as_deref()
     }
@@ -163,7 +163,7 @@ impl Promotion {
         verdict
     }
 
-    /// What was seen of a side.
+    /// Returns the statistics of a side.
     pub fn seen(&self, side: Side) -> SideStats {
         self.comparison.seen(side)
     }
@@ -199,7 +199,7 @@ impl Promotion {
         }
     }
 
-    /// Why there is too little to promote it; none: there is enough.
+    /// Returns what is missing for a promotion; `None`: there is enough data.
     fn missing(&self) -> Option<String> {
         let [control, candidate] = Side::ALL.map(|side| self.comparison.exchanges(side));
         if control.min(candidate) < MIN_EXCHANGES {

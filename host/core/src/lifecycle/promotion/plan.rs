@@ -1,4 +1,4 @@
-//! What a guarded promotion is asked for: the candidate's share, for how long, and what it must not make worse.
+//! The plan of a guarded promotion: share of the candidate, duration, and limits on how much worse it may be.
 
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -7,7 +7,7 @@ use std::time::Duration;
 /// The share of exchanges that a candidate gets where none is given, in percent.
 const DEFAULT_SHARE_PERCENT: f64 = 5.0;
 
-/// How long it is tried where nothing is said.
+/// Duration where none is given.
 const DEFAULT_LASTS: Duration = Duration::from_secs(600);
 
 /// The shortest promotion.
@@ -19,14 +19,14 @@ const MAX_LASTS: Duration = Duration::from_secs(7 * 24 * 3_600);
 /// The largest allowance of a guard, in percent.
 const MAX_LIMIT_PERCENT: f64 = 1_000.0;
 
-/// What a guarded promotion is asked for.
+/// Plan of a guarded promotion.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
-    /// How much of the traffic the candidate gets.
+    /// Share of the traffic that the candidate gets.
     pub share: Share,
-    /// How long both are compared.
+    /// Time for which both are compared.
     pub lasts: Duration,
-    /// What the candidate must not make worse, each measure at most once.
+    /// Limits on the candidate, each measure at most once.
     pub guards: Vec<Guard>,
 }
 
@@ -34,7 +34,7 @@ pub struct Plan {
 #[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
 pub struct Share(f64);
 
-/// Whom a share is drawn for: the same subject is always on the same side.
+/// The subject that a side is drawn for: the same subject is always on the same side.
 #[derive(Clone, Copy, Debug, Hash)]
 pub enum Subject<'a> {
     /// A client's session.
@@ -48,7 +48,7 @@ pub enum Subject<'a> {
     Request(&'a str),
 }
 
-/// What a guard looks at.
+/// The quantity that a guard limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Measure {
     /// The share of exchanges whose client got no whole answer.
@@ -59,7 +59,7 @@ pub enum Measure {
     Spend,
 }
 
-/// How much worse than the policy in force the candidate may be.
+/// A limit on how much worse than the policy in force the candidate may be.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Guard {
     /// In what.
@@ -87,7 +87,7 @@ pub enum BadPlan {
     Twice {
         /// The second.
         guard: String,
-        /// What both are about.
+        /// Measure of both.
         measure: Measure,
     },
 }
@@ -134,8 +134,8 @@ impl Share {
         self.0
     }
 
-    /// Is this subject the candidate's? The hash is keyed (SipHash), so that nobody can choose a side without the `key`; and a
-    /// larger share of the same key has everybody who was in the smaller one.
+    /// Returns true if this subject belongs to the candidate. The hash is keyed (SipHash), so that nobody can choose a
+    /// side without the `key`; a larger share of the same key includes the smaller one.
     pub fn takes(self, key: u64, subject: Subject<'_>) -> bool {
         let mut hasher = DefaultHasher::new();
         (key, subject).hash(&mut hasher);

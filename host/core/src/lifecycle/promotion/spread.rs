@@ -1,4 +1,4 @@
-//! How times are spread: a histogram of fixed size whose buckets are at most a sixty-fourth wide.
+//! Distribution of times: a histogram of fixed size whose buckets are at most a sixty-fourth wide.
 
 use std::time::Duration;
 
@@ -56,7 +56,7 @@ impl Spread {
         self.longest(longer + 1)
     }
 
-    /// How many are surely longer than this.
+    /// Counts the times that are surely longer than this.
     pub(super) fn longer_than(&self, time: Duration) -> u64 {
         let first = bucket(micros(time)) + 1;
         self.buckets[first.min(self.end)..self.end].iter().map(|&count| u64::from(count)).sum()
