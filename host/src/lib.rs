@@ -6,13 +6,9 @@
 pub mod admin;
 pub mod author;
 pub mod cli;
-pub mod config;
 mod control;
 pub mod demo;
 pub mod drive;
-pub mod lab;
-pub mod seal;
-pub mod secret;
 pub mod serve;
 pub mod telemetry;
 pub mod upstream;

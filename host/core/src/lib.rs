@@ -17,6 +17,7 @@ pub mod lifecycle;
 pub mod outcome;
 pub mod rank;
 pub mod record;
+pub mod rfc3339;
 pub mod saving;
 pub mod suited;
 pub mod table;

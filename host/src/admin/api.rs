@@ -7,6 +7,7 @@ use axum::http::header::{ACCEPT, CONTENT_TYPE, VARY};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use pointsman_core::lifecycle::promotion::{Side, SideStats};
+use pointsman_core::rfc3339::Rfc3339;
 use pointsman_core::time::Timestamp;
 use pointsman_store::{ExchangeRow, Group, StoreError, StoreReader, UsageRow};
 use schemars::JsonSchema;
@@ -17,7 +18,6 @@ use super::view::{self, BackendView, ConfigView, LaneView, ReadyView};
 use super::{AdminState, failure};
 use crate::control::{PromotionStatus, kept_states};
 use crate::telemetry::metrics::{Live, LiveBackend, LiveSide};
-use crate::telemetry::rfc3339::Rfc3339;
 use crate::telemetry::text_format::TextFormat;
 
 pub(super) async fn ready(State(state): State<AdminState>) -> Response {

@@ -3,11 +3,10 @@
 use std::ops::RangeInclusive;
 
 use pointsman_core::record::End;
+use pointsman_core::rfc3339;
 use pointsman_core::time::Timestamp;
 use pointsman_store::{Filter, Group};
 use serde::Deserialize;
-
-use crate::telemetry::rfc3339;
 
 /// Without `since`: the last day.
 const SINCE_DEFAULT: &str = "24h";

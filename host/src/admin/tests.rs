@@ -14,9 +14,9 @@ use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
 use super::*;
-use crate::config;
 use crate::control::{Parts, assemble};
 use crate::telemetry::logs::ExchangeLog;
+use pointsman_config as config;
 use pointsman_engine::clock::Clock as EngineClock;
 use pointsman_engine::{Engine, EngineLimits};
 

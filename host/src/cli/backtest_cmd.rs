@@ -3,10 +3,9 @@
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use pointsman_config::ProcessEnv;
 use pointsman_engine::clock::Clock;
-
-use crate::config::ProcessEnv;
-use crate::lab::{BacktestArgs, Backtested, backtest};
+use pointsman_lab::{BacktestArgs, Backtested, backtest};
 
 /// Runs it: results go to `out`, complaints to `err`. Exit 0: the report is made; 1: it was refused; 2: wrong usage.
 ///

@@ -8,7 +8,7 @@ use super::config_needs::{self, Needs};
 use super::seal_cmd::{self, SealArgs};
 use super::serving::serving;
 use super::well;
-use crate::config::{self, ConfigError, Env, Loaded, Severity};
+use pointsman_config::{self as config, ConfigError, Env, Loaded, Severity};
 
 /// Subcommands of `pointsman config`.
 #[derive(Debug, clap::Subcommand)]

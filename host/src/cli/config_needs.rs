@@ -5,9 +5,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use pointsman_config::{self as config, Diagnostic, Env, Loaded, Severity};
 use pointsman_engine::{Engine, LoadError, SettingsOffer, name_of, refused_key};
 
-use crate::config::{self, Diagnostic, Env, Loaded, Severity};
 use crate::serve::engine_limits;
 
 /// Results of the checks.

@@ -2,11 +2,10 @@
 
 use std::io::{self, IsTerminal, Write};
 
+use pointsman_config::Env;
+use pointsman_lab::explain::{self, Look, scenario};
+use pointsman_lab::journal::JournalArgs;
 use pointsman_store::{BodyText, BodyTexts, Explainable, StoreError, StoreReader};
-
-use crate::config::Env;
-use crate::lab::explain::{self, Look, scenario};
-use crate::lab::journal::JournalArgs;
 
 /// Columns where there is no terminal to ask.
 const USUAL_WIDTH: usize = 100;

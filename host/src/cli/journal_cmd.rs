@@ -2,10 +2,9 @@
 
 use std::io::{self, Write};
 
+use pointsman_config::Env;
+use pointsman_lab::journal::JournalArgs;
 use pointsman_store::redact;
-
-use crate::config::Env;
-use crate::lab::journal::JournalArgs;
 
 /// Subcommands of `pointsman journal`.
 #[derive(Debug, clap::Subcommand)]

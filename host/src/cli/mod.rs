@@ -20,10 +20,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use pointsman_config::ProcessEnv;
+use pointsman_lab::{BacktestArgs, SimulateArgs, Simulated, explain, simulate};
 
-use crate::config::ProcessEnv;
 use crate::demo::{self, DemoArgs};
-use crate::lab::{BacktestArgs, SimulateArgs, Simulated, explain, simulate};
 
 /// A proxy for LLM APIs whose routing is decided by a WebAssembly component.
 ///

@@ -6,8 +6,11 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use pointsman_config::{self as config, Config, ProcessEnv};
 use pointsman_engine::sample;
 use pointsman_engine::{Engine, EngineLimits, Revision, SettingsOffer, name_of};
+use pointsman_lab::settings::SettingsArgs;
+use pointsman_lab::{TestArgs, Tested, test};
 
 use super::promote_cmd::{self, PromoteArgs};
 use crate::author::bench::bench;
@@ -15,9 +18,6 @@ use crate::author::build::{BuildError, Built, Language, build};
 use crate::author::check::{Conditions, check};
 use crate::author::guide::{Topic, contents};
 use crate::author::new;
-use crate::config::{self, Config, ProcessEnv};
-use crate::lab::settings::SettingsArgs;
-use crate::lab::{TestArgs, Tested, test};
 use crate::serve::engine_limits;
 
 /// Backends of the table a policy is tried with when no configuration is given.

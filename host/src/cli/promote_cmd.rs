@@ -6,15 +6,15 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use pointsman_config::{self as config, Env, ProcessEnv};
 use pointsman_core::lifecycle::promotion::Plan;
+use pointsman_lab::settings::SettingsArgs;
 use reqwest::{Client, Method, Response, StatusCode, Url};
 use serde::Deserialize;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::in_runtime;
 use super::promote_screen::{Policy, Promotion, Screen};
-use crate::config::{self, Env, ProcessEnv};
-use crate::lab::settings::SettingsArgs;
 
 /// Interval between requests for the state of the promotion.
 const ASK_EVERY: Duration = Duration::from_millis(500);

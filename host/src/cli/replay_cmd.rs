@@ -5,14 +5,14 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use pointsman_config::{self as config, PolicySettings, ProcessEnv};
 use pointsman_core::time::Timestamp;
 use pointsman_engine::clock::Clock;
 use pointsman_engine::{EngineLimits, left_out_words};
+use pointsman_lab::journal::{JournalArgs, Period, Progress};
+use pointsman_lab::replay::{Chosen, Plan, run as replay};
+use pointsman_lab::settings::SettingsArgs;
 
-use crate::config::{self, PolicySettings, ProcessEnv};
-use crate::lab::journal::{JournalArgs, Period, Progress};
-use crate::lab::replay::{Chosen, Plan, run as replay};
-use crate::lab::settings::SettingsArgs;
 use crate::serve::engine_limits;
 
 /// Arguments of `pointsman replay`.

@@ -8,9 +8,9 @@ use std::process::ExitCode;
 
 use zeroize::Zeroizing;
 
-use crate::config::{self, Env};
-use crate::seal::{PrivateKey, PublicKey};
-use crate::secret::{MAX_SECRET_BYTES, Secret};
+use pointsman_config::seal::{PrivateKey, PublicKey};
+use pointsman_config::secret::{MAX_SECRET_BYTES, Secret};
+use pointsman_config::{self as config, Env};
 
 /// For whom a secret is sealed.
 #[derive(Debug, clap::Args)]
@@ -146,7 +146,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
-    use crate::seal::Sealed;
+    use pointsman_config::seal::Sealed;
 
     fn sealed(args: SealArgs, env: &dyn Env, text: &[u8], is_terminal: bool) -> (ExitCode, String, String) {
         let (mut out, mut err) = (Vec::new(), Vec::new());

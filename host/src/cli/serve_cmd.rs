@@ -5,14 +5,14 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use pointsman_config::{self as config, Config, Loaded, ProcessEnv};
 use pointsman_engine::clock::Clock;
+use pointsman_lab as lab;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::serving::serving;
 use super::start_log::log_start;
 use super::{in_runtime, told};
-use crate::config::{self, Config, Loaded, ProcessEnv};
-use crate::lab;
 use crate::serve::{self, Running, Start};
 use crate::telemetry::logs::Logs;
 

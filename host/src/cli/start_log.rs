@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use super::serving::serving;
-use crate::config::{BackendConfig, Config};
 use crate::serve::Running;
+use pointsman_config::{BackendConfig, Config};
 
 /// Logs the backends, where data is kept, and the addresses.
 pub fn log_start(config: &Config, config_file: Option<&Path>, running: &Running) {

@@ -9,11 +9,11 @@ use pointsman_engine::clock::Clock;
 use pointsman_store::Store;
 
 use super::{Control, first_policy, kept_states};
-use crate::config::Config;
 use crate::drive::{FaultStats, Proxy, SharedFleet, Snapshot, Target};
 use crate::telemetry::logs::ExchangeLog;
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::Origin;
+use pointsman_config::Config;
 
 /// Parts of a proxy besides its configuration.
 pub struct Parts<'a> {

@@ -6,10 +6,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use axum::body::Bytes;
-use pointsman_engine::Engine;
-
-use crate::config::Config;
+use pointsman_config::Config;
 use pointsman_core::lifecycle::{Hash, shown};
+use pointsman_engine::Engine;
 
 /// A policy file's bytes; nothing is known of them yet but their hash.
 #[derive(Clone)]

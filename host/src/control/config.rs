@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use anyhow::Context;
+use pointsman_config::{self as config, BackendConfig, Config, Loaded, ProcessEnv};
 use pointsman_core::lifecycle::{Reload, Superseded};
 use pointsman_core::table::Table;
 use pointsman_engine::Revision;
@@ -9,9 +11,7 @@ use pointsman_engine::Revision;
 use super::policy::{Code, Offered, Thread, refused_source, source_change};
 use super::settings::{Standing, tell_left_out};
 use super::{Control, in_workshop};
-use crate::config::{self, BackendConfig, Config, Loaded, ProcessEnv};
 use crate::drive::{FaultStats, Snapshot, Target};
-use anyhow::Context;
 
 impl Control {
     /// The configuration of the file, where it is another one.

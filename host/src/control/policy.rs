@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use axum::body::Bytes;
+use pointsman_config::Config;
 use pointsman_core::lifecycle::history::{History, Incoming, Source};
 use pointsman_core::lifecycle::{Change, Intent, Reload, Requested, SourceSeen, Superseded, UploadOptions, shown};
 use pointsman_core::table::Table;
@@ -14,7 +15,6 @@ use tokio::sync::MutexGuard;
 use super::component::{Component, source_of};
 use super::settings::{Standing, tell_left_out};
 use super::{Control, in_workshop};
-use crate::config::Config;
 use crate::drive::Snapshot;
 
 /// A component to be judged.

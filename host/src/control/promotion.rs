@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Bytes;
+use pointsman_config::Config;
 use pointsman_core::lifecycle::UploadOptions;
 use pointsman_core::lifecycle::fault_breaker::FaultLimits;
 use pointsman_core::lifecycle::promotion::{CannotPromote, Plan, PromotionRun, PromotionStep, Verdict};
@@ -18,7 +19,6 @@ use super::Control;
 use super::component::Component;
 use super::policy::{Code, Judged, Thread, Turn};
 use super::settings::Standing;
-use crate::config::Config;
 use crate::drive::{FaultStats, Progress, Snapshot, TrafficSplit};
 
 /// The candidate of a promotion: its traffic, and what puts it in force.

@@ -7,7 +7,7 @@ use pointsman_core::lifecycle::{CannotGoBack, Change, Requested, Rollback, Rollb
 use super::Control;
 use super::policy::{Code, Judged, Thread, Turn};
 use super::settings::Standing;
-use crate::config::Config;
+use pointsman_config::Config;
 
 /// A rollback that was carried out.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -2,13 +2,13 @@
 
 use std::path::Path;
 
+use pointsman_config::{self as config, Config, ProcessEnv};
+use pointsman_core::lifecycle::UploadOptions;
+use pointsman_core::lifecycle::history::{Entry, History, Incoming, Origin};
 use pointsman_engine::{Engine, LoadError, Revision, SettingsOffer, left_out_words, refused_key};
 
 use super::Control;
 use super::component::{Component, source_of};
-use crate::config::{self, Config, ProcessEnv};
-use pointsman_core::lifecycle::UploadOptions;
-use pointsman_core::lifecycle::history::{Entry, History, Incoming, Origin};
 
 /// A component's relation to the configuration.
 #[derive(Clone, Debug, PartialEq)]

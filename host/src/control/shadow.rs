@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::Context;
+use pointsman_config::Shadow as Wanted;
+use pointsman_core::lifecycle::{Hash, Reload};
 use pointsman_core::table::Table;
 use pointsman_core::time::Timestamp;
 use pointsman_engine::{Compiled, Engine, left_out_words};
@@ -14,9 +16,7 @@ use tokio::sync::Notify;
 use super::component::Component;
 use super::in_workshop;
 use super::watched::WatchedFile;
-use crate::config::Shadow as Wanted;
 use crate::drive::{Proxy, ShadowPolicy, Tally};
-use pointsman_core::lifecycle::{Hash, Reload};
 
 /// Casts the shadow that the configuration names.
 pub struct ShadowLoader {

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
+use pointsman_config::Config;
 use pointsman_core::lifecycle::history::{End, History, Preference, Source};
 use pointsman_core::lifecycle::{Hash, shown};
 use pointsman_core::table::Table;
@@ -14,7 +15,6 @@ use pointsman_store::PolicyStore;
 use super::component::{Component, source_of};
 use super::settings::{Standing, tell_left_out};
 use super::{kept, rows};
-use crate::config::Config;
 
 /// The first policy of a process.
 pub struct First {

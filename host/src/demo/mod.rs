@@ -14,18 +14,19 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use anyhow::Context;
+use pointsman_config::{self as config, Config};
 use pointsman_core::table::Tier;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use crate::admin::Explain;
-use crate::config::{self, Config};
-use crate::serve::{self, Start};
-use crate::telemetry::logs::ExchangeLog;
 use load::{Until, Waves};
 use providers::{Profile, Provider, ProviderCounts, Quota, Storm};
 use screen::{Screen, View};
 use totals::{Prices, Totals};
+
+use crate::admin::Explain;
+use crate::serve::{self, Start};
+use crate::telemetry::logs::ExchangeLog;
 
 /// The model that the demo's clients ask for; any other is served too.
 pub const MODEL: &str = "llama-70b";

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use pointsman_config::Config;
 use pointsman_core::table::{Lane, Price};
 
 use super::load::{Ended, Sample};
-use crate::config::Config;
 
 /// Prices of the demo's backends.
 #[derive(Clone, Debug, Default)]

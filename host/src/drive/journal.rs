@@ -3,6 +3,7 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
+use pointsman_config::Config;
 use pointsman_core::journal::Trail;
 use pointsman_core::record::{End, ExchangeRecord};
 use pointsman_core::table::Lane;
@@ -10,7 +11,6 @@ use pointsman_store::{Bodies, BodyRules, JournalPart};
 
 use super::request::ProxyRequest;
 use super::snapshot::{Snapshot, Target};
-use crate::config::Config;
 
 /// Returns true if this exchange is followed. Health checks are not.
 pub(super) fn is_kept(snapshot: &Snapshot, request: &ProxyRequest) -> bool {

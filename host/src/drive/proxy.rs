@@ -8,6 +8,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
+use pointsman_config::Config;
 use pointsman_core::clients::{Admission, ClientDenied, ClientGate, Spending};
 use pointsman_core::contract::{NONE, Operation};
 use pointsman_core::denial::{Denial, DenialGate, Recorded};
@@ -23,7 +24,6 @@ use super::request::ProxyRequest;
 use super::shadow::Shadow;
 use super::shared_fleet::SharedFleet;
 use super::snapshot::Snapshot;
-use crate::config::Config;
 use crate::telemetry::events::Events;
 use crate::telemetry::logs::ExchangeLog;
 use crate::telemetry::metrics::Metrics;
@@ -331,7 +331,7 @@ fn gates(
     spent: &StoreReader,
 ) -> HashMap<Arc<str>, ClientGate> {
     let now = clock.now();
-    let gate = |client: &crate::config::Client| {
+    let gate = |client: &pointsman_config::Client| {
         let gate = match before.remove(&client.name) {
             Some(mut gate) => {
                 gate.set_limits(client.limits, client.budget_usd_per_day);

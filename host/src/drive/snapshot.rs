@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use http::HeaderValue;
+use pointsman_config::{BackendConfig, Config};
 use pointsman_core::attempt::Endpoint;
 use pointsman_core::exchange::{Budgets, StreamDefaults};
 use pointsman_core::http::url::BaseUrl;
@@ -15,7 +16,6 @@ use super::fault_stats::FaultStats;
 use super::journal::body_rules;
 use super::promotion::TrafficSplit;
 use super::request::ProxyRequest;
-use crate::config::{BackendConfig, Config};
 use crate::upstream::{Connector, Origin};
 
 /// One configuration and one policy revision; an exchange keeps the one it started with.

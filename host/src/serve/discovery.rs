@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderMap, Uri};
+use pointsman_config::BackendConfig;
 use pointsman_core::http::url::BaseUrl;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use crate::config::BackendConfig;
 use crate::drive::Snapshot;
 
 /// A list that was fetched is good for this long.

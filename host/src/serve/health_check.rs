@@ -11,13 +11,13 @@ use std::time::Duration;
 
 use http::header::CONTENT_TYPE;
 use http_body_util::BodyExt as _;
+use pointsman_config::{BackendConfig, HealthCheck};
 use pointsman_core::clients::{Admission, Spending};
 use pointsman_core::contract::NONE;
 use pointsman_core::dialect::translate::ping;
 use pointsman_core::time::Timestamp;
 use tokio::task::JoinSet;
 
-use crate::config::{BackendConfig, HealthCheck};
 use crate::drive::{IncomingRequest, PinnedBackend, Proxy, ProxyRequest, Snapshot, drive};
 
 /// Interval of looking for backends with a probe due.

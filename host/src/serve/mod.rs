@@ -17,17 +17,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use listen::{ListenLimits, Listener};
+use pointsman_config::Config;
 use pointsman_engine::clock::Clock;
 use pointsman_engine::{Engine, EngineLimits};
 use pointsman_store::{JournalLimits, Store, StoreLimits, StorePath};
-use service::Service;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use listen::{ListenLimits, Listener};
+use service::Service;
+
 use crate::admin::{self, AdminState, AdminToken, Explain};
-use crate::config::Config;
 use crate::control::{self, Control, Parts, kept_states};
 use crate::drive::Proxy;
 use crate::telemetry::logs::ExchangeLog;

@@ -8,6 +8,7 @@ use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HOST};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::{Body as _, Incoming};
+use pointsman_config::Client;
 use pointsman_core::attempt::serves_free;
 use pointsman_core::clients::{Admission, ClientDenied};
 use pointsman_core::denial::Denial;
@@ -20,7 +21,6 @@ use super::door::Door;
 use super::guard;
 use super::ids::RequestIds;
 use super::models;
-use crate::config::Client;
 use crate::drive::{IncomingRequest, OwnError, Proxy, ProxyBody, ProxyRequest, Reply, Snapshot, Unknown, drive};
 
 /// Time for a client to send the next piece of its body.

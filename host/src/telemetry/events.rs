@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use pointsman_core::fleet::state_change::StateChange;
 use pointsman_core::record::ExchangeRecord;
+use pointsman_core::rfc3339::Rfc3339;
 use serde::Serialize;
 use tokio::sync::broadcast;
 
 use super::line;
-use super::rfc3339::Rfc3339;
 
 /// Events kept for a watcher that is slower than they come; it is told how many it missed beyond them.
 const BACKLOG: usize = 1_024;

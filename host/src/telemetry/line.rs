@@ -6,9 +6,8 @@ use std::time::Duration;
 
 use pointsman_core::denial::Denial;
 use pointsman_core::record::{End, ExchangeRecord};
+use pointsman_core::rfc3339::Rfc3339;
 use serde::{Serialize, Serializer};
-
-use super::rfc3339::Rfc3339;
 
 /// The line's target, by which a filter can choose it.
 pub(super) const TARGET: &str = "pointsman::exchange";

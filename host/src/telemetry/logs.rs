@@ -4,11 +4,11 @@ use std::cell::RefCell;
 use std::io::IsTerminal;
 
 use pointsman_core::record::ExchangeRecord;
+use pointsman_core::rfc3339::Rfc3339;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::FormatTime;
 
-use super::rfc3339::Rfc3339;
 use super::sink::{Sink, SinkGuard};
 use super::{Clock, line};
 

@@ -3,7 +3,6 @@
 pub mod events;
 pub mod logs;
 pub mod metrics;
-pub mod rfc3339;
 mod shadow;
 
 mod cells;

@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use pointsman::config::{Diagnostic, Env, Location, parse};
+use pointsman_config::{Diagnostic, Env, Location, parse};
 
 /// An environment with nothing in it but one key, and what opens the sealed one of the seeds.
 struct Bare;

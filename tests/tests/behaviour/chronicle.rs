@@ -5,14 +5,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pointsman::lab::answer::{Answer, Gives, Response};
-use pointsman::lab::chronicle::Chronicler;
-use pointsman::lab::world::{Ask, Attempt, Outside, World};
 use pointsman_core::attempt::PromptCount;
 use pointsman_core::contract::Query;
 use pointsman_core::journal::Happened;
 use pointsman_core::time::Timestamp;
 use pointsman_engine::{Engine, EngineLimits, Texts};
+use pointsman_lab::answer::{Answer, Gives, Response};
+use pointsman_lab::chronicle::Chronicler;
+use pointsman_lab::world::{Ask, Attempt, Outside, World};
 use pointsman_store::{Journaled, Store, StoreLimits, StorePath, StoreReader};
 use pointsman_tests::{backend, chat, proxy, status, tokens, upstream};
 

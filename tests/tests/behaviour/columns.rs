@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use pointsman::config::{self, ProcessEnv};
-use pointsman::lab::answer::{Answer, Gives, Response};
-use pointsman::lab::chronicle::Chronicler;
-use pointsman::lab::world::{Ask, Attempt, Outside, World};
+use pointsman_config::{self as config, ProcessEnv};
 use pointsman_core::contract::{COLUMNS, Columns, NONE, Operation, Query};
 use pointsman_core::exchange::Facts;
 use pointsman_core::time::Timestamp;
 use pointsman_engine::{Compiled, Engine, EngineLimits, Texts};
+use pointsman_lab::answer::{Answer, Gives, Response};
+use pointsman_lab::chronicle::Chronicler;
+use pointsman_lab::world::{Ask, Attempt, Outside, World};
 use pointsman_store::{Store, StoreLimits, StorePath};
 use pointsman_tests::run_within;
 use serde_json::{Value, json};

@@ -4,7 +4,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use pointsman::seal::{PrivateKey, SEALED};
+use pointsman_config::seal::{PrivateKey, SEALED};
 use pointsman_tests::{
     Finished, Proxy, Upstream, backend, chat, proxy, raw, run, run_with_input, soon, status, upstream,
 };

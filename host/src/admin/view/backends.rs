@@ -7,9 +7,9 @@ use pointsman_core::time::Timestamp;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::config::BackendConfig;
 use crate::drive::Proxy;
-use crate::telemetry::rfc3339::Rfc3339;
+use pointsman_config::BackendConfig;
+use pointsman_core::rfc3339::Rfc3339;
 
 /// Every backend, in the table's order.
 pub(in crate::admin) fn backends(proxy: &Proxy) -> Vec<BackendView> {

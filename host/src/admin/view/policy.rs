@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::{PromotionView, ShadowView};
 use crate::control::{Control, WentBack};
-use crate::telemetry::rfc3339::Rfc3339;
+use pointsman_core::rfc3339::Rfc3339;
 
 /// A configuration or policy that was refused; what was in force before stays.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::control::PromotionStatus;
 use crate::drive::Progress;
-use crate::telemetry::rfc3339::Rfc3339;
+use pointsman_core::rfc3339::Rfc3339;
 
 /// A guarded promotion.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]

@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::RefusalView;
 use crate::control::Control;
-use crate::telemetry::rfc3339::Rfc3339;
+use pointsman_core::rfc3339::Rfc3339;
 
 /// The configuration in force.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::control::ShadowStatus;
 use crate::drive::{Divergent, Tally};
-use crate::telemetry::rfc3339::Rfc3339;
+use pointsman_core::rfc3339::Rfc3339;
 
 /// The shadow policy.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]

@@ -1,0 +1,99 @@
+//! Prices that are not there, and prices that are nobody's.
+
+use pointsman_core::table::{Backend, Pattern, Route, Tier};
+
+use super::{backend_at, names};
+use crate::checked::Config;
+use crate::convert::Check;
+use crate::decode::nearest;
+use crate::tree::Path;
+
+impl Check<'_, '_> {
+    /// Without a price, spend counts as $0, and a budget never ends.
+    pub(super) fn advise_on_prices(&mut self, config: &Config, index: usize) {
+        let backend = &config.backends[index].backend;
+        let unpriced = unpriced(backend);
+        let mut has_typo = false;
+        for key in backend.prices.keys().filter(|key| *key != "*") {
+            let Some(near) = meant(backend, key, &unpriced) else { continue };
+            has_typo |= near.is_some();
+            let at = backend_at(index).key("price").key(key);
+            let id = &backend.id;
+            let help = match near {
+                Some(near) => format!("prices go by the name that is sent: write [backend.price.\"{near}\"]"),
+                None => format!("it sends {}; take the price out", names(&sent_names(backend))),
+            };
+            self.warn(&at, format!("there is a price for `{key}`, which `{id}` never sends")).help(help);
+        }
+        if backend.tier == Tier::Fallback && !unpriced.is_empty() && !has_typo {
+            let place = backend_at(index);
+            let at = if backend.prices.is_empty() { place.key("models") } else { place.key("price") };
+            let shown: Vec<&str> = unpriced.iter().map(String::as_str).collect();
+            let id = &backend.id;
+            self.warn(&at, format!("the fallback `{id}` has no price for {}: its spend counts as $0", names(&shown)))
+                .help(format!(
+                    "write [backend.price.\"{}\"] with input_per_mtok and output_per_mtok, in USD; 0 for both if it is free",
+                    shown[0]
+                ));
+        }
+    }
+
+    /// A budget is charged by prices.
+    pub(super) fn advise_on_budgets(&mut self, config: &Config) {
+        if config.backends.iter().any(|one| !one.backend.prices.is_empty()) {
+            return;
+        }
+        for (index, client) in config.clients.iter().enumerate() {
+            if client.budget_usd_per_day.is_some() {
+                let at = Path::of("client").index(index).key("budget_usd_per_day");
+                let message =
+                    format!("client `{}` has a budget, and no backend has a price: it is never used up", client.name);
+                self.warn(&at, message).help("write [backend.price.\"MODEL\"] for what costs money");
+            }
+        }
+    }
+}
+
+/// The names that are sent and have no price; patterns only where the backend has no price at all.
+fn unpriced(backend: &Backend) -> Vec<String> {
+    if backend.prices.contains_key("*") {
+        return Vec::new();
+    }
+    if backend.routes.is_empty() {
+        return if backend.prices.is_empty() { vec!["*".to_owned()] } else { Vec::new() };
+    }
+    let has_price =
+        |sent: &str| backend.prices.contains_key(sent) || (sent.contains('*') && !backend.prices.is_empty());
+    let mut unpriced: Vec<String> = Vec::new();
+    for Route { sent, .. } in backend.routes.iter().filter(|route| route.is_served()) {
+        if !has_price(sent) && !unpriced.contains(sent) {
+            unpriced.push(sent.clone());
+        }
+    }
+    unpriced
+}
+
+/// None when the backend may send this name; else the name that was probably meant.
+fn meant<'u>(backend: &Backend, key: &str, unpriced: &'u [String]) -> Option<Option<&'u str>> {
+    let served = || backend.routes.iter().filter(|route| route.is_served());
+    let is_sent = served().any(|route| {
+        route.sent != "*" && Pattern::parse(&route.sent).is_some_and(|pattern| pattern.capture(key).is_some())
+    });
+    if is_sent {
+        return None;
+    }
+    // The name asked for stands where the name sent should.
+    let renamed = served().find(|route| route.asked.to_string() == key).map(|route| route.sent.as_str());
+    let renamed = renamed.and_then(|sent| unpriced.iter().find(|name| *name == sent));
+    let near = renamed.map(String::as_str).or_else(|| nearest(key, unpriced)).filter(|near| *near != "*");
+    // What is sent as it is asked may have any name: then only what is very like a name is a mistake.
+    let sends_any = backend.routes.is_empty() || served().any(|route| route.sent == "*");
+    (!sends_any || near.is_some()).then_some(near)
+}
+
+fn sent_names(backend: &Backend) -> Vec<&str> {
+    let mut names: Vec<&str> =
+        backend.routes.iter().filter(|route| route.is_served()).map(|route| route.sent.as_str()).collect();
+    names.dedup();
+    names
+}

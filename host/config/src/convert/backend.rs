@@ -1,0 +1,317 @@
+//! `[[backend]]`: ids, addresses, models, prices.
+
+use std::collections::{BTreeMap, HashMap};
+
+use http::{HeaderName, HeaderValue, Uri};
+use pointsman_core::table::{Backend, Dialect, Limits, Pattern, Price, Route, Table, Tier, Timeouts};
+
+use super::Check;
+use super::secrets::is_reference;
+use crate::checked::{BackendConfig, HealthCheck};
+use crate::defaults;
+use crate::raw::{RawBackend, RawDialect, RawHealthCheck, RawModels, RawPrice, RawSent, RawTier, RawTimeouts};
+use crate::tree::Path;
+
+/// Headers that belong to the proxy.
+const OURS: [&str; 10] = [
+    "connection",
+    "content-length",
+    "host",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "expect",
+];
+
+impl Check<'_, '_> {
+    pub(super) fn backends(&mut self, raw: Vec<RawBackend>) -> Vec<BackendConfig> {
+        let list = Path::of("backend");
+        if raw.is_empty() && !self.tree.refused(&list) {
+            let problem = self.report.error(None, "there is no [[backend]]: requests could go nowhere");
+            problem.help("add a [[backend]] with an id, a base_url and an api_key; or try `pointsman demo`");
+        }
+        if raw.len() > Table::MAX_BACKENDS {
+            self.error(&list, format!("{} backends are more than {}", raw.len(), Table::MAX_BACKENDS));
+        }
+        let mut seen: HashMap<String, usize> = HashMap::new();
+        let mut backends = Vec::new();
+        for (index, raw) in raw.into_iter().enumerate() {
+            let at = list.index(index);
+            if let Some(first) = raw.id.clone().and_then(|id| seen.insert(id, index)) {
+                let message = format!("two backends have the id `{}`", raw.id.as_deref().unwrap_or_default());
+                self.duplicate(&list.index(first).key("id"), &at.key("id"), message);
+            }
+            backends.extend(self.backend(&at, index, raw));
+        }
+        backends
+    }
+
+    fn backend(&mut self, at: &Path, index: usize, raw: RawBackend) -> Option<BackendConfig> {
+        let id = self.name(at, "id", raw.id.as_deref(), &format!("backend number {}", index + 1));
+        let owner = id.as_ref().map_or_else(|| format!("backend number {}", index + 1), |id| format!("backend `{id}`"));
+        let base_url = match &raw.base_url {
+            Some(url) => self.base_url(&at.key("base_url"), url),
+            None => {
+                let help = "write base_url = \"https://api.example.com/v1\"";
+                self.missing(at, "base_url", format!("{owner} has no base_url"), help);
+                None
+            }
+        };
+        let api_key = raw.api_key.as_deref().and_then(|text| self.secret(&at.key("api_key"), text, &owner));
+        let headers = self.headers(&at.key("headers"), &raw.headers, &owner);
+        let backend = Backend {
+            id: id.unwrap_or_default().into(),
+            tier: raw.tier.map_or(Tier::Primary, tier),
+            dialect: raw.dialect.map_or(Dialect::default(), |RawDialect(dialect)| dialect),
+            weight: self.at_least(&at.key("weight"), raw.weight, 1, 1),
+            limits: Limits {
+                burst: self.burst(at, raw.burst, raw.rpm, &owner),
+                ..self.rate_limits(at, raw.rpm, raw.tpm, raw.max_concurrency)
+            },
+            routes: raw.models.map(|models| self.routes(&at.key("models"), models)).unwrap_or_default(),
+            prices: self.prices(&at.key("price"), raw.price),
+            timeouts: self.timeouts(&at.key("timeouts"), &raw.timeouts),
+            labels: raw.labels,
+            capabilities: raw.capabilities,
+        };
+        let health_check =
+            raw.health_check.and_then(|check| self.health_check(&at.key("health_check"), check, &backend));
+        Some(BackendConfig { backend, base_url: base_url?, api_key, headers, health_check })
+    }
+
+    fn health_check(&mut self, at: &Path, raw: RawHealthCheck, backend: &Backend) -> Option<HealthCheck> {
+        let interval = self.millis(&at.key("interval_ms"), raw.interval_ms, defaults::HEALTH_CHECK_INTERVAL_MS, 1_000);
+        let timeout = self.millis(&at.key("timeout_ms"), raw.timeout_ms, defaults::HEALTH_CHECK_TIMEOUT_MS, 1);
+        let Some(model) = raw.model else {
+            self.missing(at, "model", "this health check names no model".to_owned(), "write model = \"...\"");
+            return None;
+        };
+        if !backend.serves(&model) {
+            self.error(&at.key("model"), format!("this backend does not serve `{model}`")).help("name one of `models`");
+        }
+        if backend.dialect.format().conversation().is_none() {
+            let dialect = backend.dialect.as_str();
+            let problem = self.error(at, format!("a backend of the dialect `{dialect}` cannot be checked"));
+            problem.help("a check is a chat; leave health_check out, or name the dialect");
+        }
+        Some(HealthCheck { interval, timeout, model: model.into() })
+    }
+
+    /// A name that can stand in headers, metrics and variables.
+    pub(super) fn name(&mut self, at: &Path, key: &str, name: Option<&str>, owner: &str) -> Option<String> {
+        const MAX_NAME_CHARS: usize = 64;
+        let Some(name) = name else {
+            self.missing(
+                at,
+                key,
+                format!("{owner} has no {key}"),
+                &format!("write {key} = \"...\", a short name of its own"),
+            );
+            return None;
+        };
+        let fits = |c: char| c.is_ascii_alphanumeric() || "-_.:/@".contains(c);
+        if name.is_empty() || name.len() > MAX_NAME_CHARS || !name.chars().all(fits) {
+            let problem = self.error(
+                &at.key(key),
+                format!("`{key}` must be 1 to {MAX_NAME_CHARS} characters of a-z A-Z 0-9 - _ . : / @"),
+            );
+            problem.help(format!("write a short name such as \"{key}-1\""));
+            return None;
+        }
+        Some(name.to_owned())
+    }
+
+    fn base_url(&mut self, at: &Path, text: &str) -> Option<Uri> {
+        let mut wrong = |what: &str, help: String| {
+            self.error(at, format!("`base_url` {what}")).help(help);
+            None
+        };
+        let bare = text.split("://").last().unwrap_or(text).split(['/', '?', '#']).next().unwrap_or("");
+        if !text.starts_with("http://") && !text.starts_with("https://") {
+            return wrong(
+                "must begin with http:// or https://",
+                format!("write \"https://{}\"", text.split("://").last().unwrap_or(text)),
+            );
+        }
+        if bare.is_empty() {
+            return wrong("names no host", "write it as \"https://api.example.com/v1\"".to_owned());
+        }
+        if bare.contains('@') {
+            return wrong("must not hold a user name or password", "put the secret into api_key or headers".to_owned());
+        }
+        if let Some((before, _)) = text.split_once(['?', '#']) {
+            return wrong("must not have a query or fragment", format!("write \"{before}\""));
+        }
+        match text.trim_end_matches('/').parse::<Uri>() {
+            Ok(uri) => Some(uri),
+            Err(error) => {
+                wrong(&format!("is not a URL: {error}"), "write it as \"https://api.example.com/v1\"".to_owned())
+            }
+        }
+    }
+
+    pub(super) fn rate_limits(
+        &mut self,
+        at: &Path,
+        rpm: Option<u32>,
+        tpm: Option<u32>,
+        concurrency: Option<u32>,
+    ) -> Limits {
+        let mut limit = |key: &str, value: Option<u32>| {
+            if value == Some(0) {
+                let problem = self.error(&at.key(key), format!("`{key}` of 0 would let nothing through"));
+                problem.help("leave the line out for no limit; to take a backend out, drain it or remove it");
+            }
+            value
+        };
+        Limits {
+            rpm: limit("rpm", rpm),
+            burst: None,
+            tpm: limit("tpm", tpm),
+            max_concurrency: limit("max_concurrency", concurrency),
+        }
+    }
+
+    fn burst(&mut self, at: &Path, burst: Option<u32>, rpm: Option<u32>, owner: &str) -> Option<u32> {
+        let (pace, at, burst) = (at.key("rpm"), at.key("burst"), burst?);
+        match rpm {
+            _ if burst == 0 => {
+                let problem = self.error(&at, "`burst` of 0 would let nothing through");
+                problem.help("write 1 to space every request, or leave the line out to let all go at once");
+            }
+            None if !self.tree.refused(&pace) => {
+                let problem = self.error(&at, format!("{owner} has a `burst` and no `rpm` to space the rest by"));
+                problem.help("add rpm = ..., or leave `burst` out");
+            }
+            Some(rpm) if burst >= rpm => {
+                self.warn(&at, format!("a `burst` of {burst} changes nothing: `rpm` allows {rpm} in 60 seconds"));
+            }
+            Some(_) | None => {}
+        }
+        Some(burst)
+    }
+
+    /// Exact names first; then globs, the longer (more exact) before the shorter.
+    fn routes(&mut self, at: &Path, models: RawModels) -> Vec<Route> {
+        let pairs: Vec<(String, RawSent, Path)> = match models {
+            RawModels::Named(map) => {
+                map.into_iter().map(|(asked, sent)| (asked.clone(), sent, at.key(&asked))).collect()
+            }
+            RawModels::Plain(list) => {
+                list.into_iter().enumerate().map(|(i, name)| (name, RawSent::Served(true), at.index(i))).collect()
+            }
+        };
+        if pairs.iter().all(|(_, sent, _)| matches!(sent, RawSent::Served(false))) {
+            self.error(at, "this backend would serve no model").help("leave `models` out to let it serve every model");
+        }
+        let mut routes = Vec::new();
+        for (asked, sent, place) in pairs {
+            let sent = match sent {
+                RawSent::As(name) => name,
+                RawSent::Served(true) => asked.clone(),
+                RawSent::Served(false) => {
+                    routes.extend(self.pattern(&place, &asked).map(|asked| Route { asked, sent: String::new() }));
+                    continue;
+                }
+            };
+            match self.pattern(&place, &asked) {
+                Some(_) if sent.is_empty() || sent.matches('*').count() > usize::from(asked.contains('*')) => {
+                    let problem = self.error(&place, format!("`{asked}` cannot be sent as `{sent}`"));
+                    problem.help("what is sent needs a name, and may have one * only if the name asked for has one");
+                }
+                Some(asked) => routes.push(Route { asked, sent }),
+                None => {}
+            }
+        }
+        routes.sort_by_key(|route| match &route.asked {
+            Pattern::Exact(_) => 0,
+            Pattern::Glob { prefix, suffix } => usize::MAX - prefix.len() - suffix.len(),
+        });
+        routes
+    }
+
+    pub(super) fn pattern(&mut self, at: &Path, text: &str) -> Option<Pattern> {
+        let pattern = Pattern::parse(text);
+        if pattern.is_none() {
+            self.error(at, format!("`{text}` is not a model name")).help("write a name with at most one *");
+        }
+        pattern
+    }
+
+    fn prices(&mut self, at: &Path, raw: BTreeMap<String, RawPrice>) -> BTreeMap<String, Price> {
+        raw.into_iter()
+            .map(|(model, price)| {
+                let at = at.key(&model);
+                let mut amount = |key: &str, value: Option<f64>| self.money(&at.key(key), value);
+                let price = Price {
+                    input_per_mtok: amount("input_per_mtok", price.input_per_mtok).unwrap_or(0.0),
+                    output_per_mtok: amount("output_per_mtok", price.output_per_mtok).unwrap_or(0.0),
+                    cached_input_per_mtok: amount("cached_input_per_mtok", price.cached_input_per_mtok),
+                };
+                (model, price)
+            })
+            .collect()
+    }
+
+    pub(super) fn money(&mut self, at: &Path, value: Option<f64>) -> Option<f64> {
+        if value.is_some_and(|usd| !usd.is_finite() || usd < 0.0) {
+            self.error(at, format!("`{}` is in USD and must be 0 or more", at.name()));
+        }
+        value
+    }
+
+    fn timeouts(&mut self, at: &Path, raw: &RawTimeouts) -> Timeouts {
+        let default = Timeouts::default();
+        let mut limit = |key: &str, value: Option<u64>, default: std::time::Duration| {
+            value.map_or(default, |ms| self.millis(&at.key(key), Some(ms), 1, 1))
+        };
+        Timeouts {
+            connect: limit("connect_ms", raw.connect_ms, default.connect),
+            first_byte: limit("first_byte_ms", raw.first_byte_ms, default.first_byte),
+            first_token: limit("first_token_ms", raw.first_token_ms, default.first_token),
+            idle: limit("idle_ms", raw.idle_ms, default.idle),
+            total: limit("total_ms", raw.total_ms, default.total),
+        }
+    }
+
+    fn headers(&mut self, at: &Path, raw: &BTreeMap<String, String>, owner: &str) -> Vec<(HeaderName, HeaderValue)> {
+        let mut headers = Vec::new();
+        for (name, text) in raw {
+            let at = at.key(name);
+            let Ok(header) = name.parse::<HeaderName>() else {
+                self.error(&at, format!("`{name}` is not a header name"));
+                continue;
+            };
+            if OURS.contains(&header.as_str()) {
+                self.error(&at, format!("`{name}` is set by the proxy itself")).help("take it out");
+                continue;
+            }
+            let value = if is_reference(text) {
+                self.secret(&at, text, owner).map(|s| s.expose().to_owned())
+            } else {
+                Some(text.clone())
+            };
+            match value.map(|value| HeaderValue::from_str(&value)) {
+                Some(Ok(mut value)) => {
+                    value.set_sensitive(true);
+                    headers.push((header, value));
+                }
+                Some(Err(_)) => {
+                    self.error(&at, format!("the value of `{name}` has characters that cannot stand in a header"));
+                }
+                None => {}
+            }
+        }
+        headers
+    }
+}
+
+fn tier(raw: RawTier) -> Tier {
+    match raw {
+        RawTier::Primary => Tier::Primary,
+        RawTier::Fallback => Tier::Fallback,
+    }
+}

@@ -1,0 +1,77 @@
+//! `[[client]]`: who may send requests, and how many.
+
+use std::collections::HashMap;
+
+use super::Check;
+use crate::checked::Client;
+use crate::raw::RawClient;
+use crate::secret::KeyDigest;
+use crate::tree::Path;
+
+impl Check<'_, '_> {
+    pub(super) fn clients(&mut self, raw: Vec<RawClient>) -> Vec<Client> {
+        let list = Path::of("client");
+        let mut names: HashMap<String, usize> = HashMap::new();
+        let mut clients: Vec<(usize, Client)> = Vec::new();
+        for (index, raw) in raw.into_iter().enumerate() {
+            let at = list.index(index);
+            if let Some(first) = raw.name.clone().and_then(|name| names.insert(name, index)) {
+                let message = format!("two clients have the name `{}`", raw.name.as_deref().unwrap_or_default());
+                self.duplicate(&list.index(first).key("name"), &at.key("name"), message);
+            }
+            let Some(client) = self.client(&at, index, raw) else {
+                continue;
+            };
+            if let Some((first, _)) = clients.iter().find(|(_, other)| other.key == client.key) {
+                self.duplicate(
+                    &list.index(*first).key("key"),
+                    &at.key("key"),
+                    "two clients have the same key".to_owned(),
+                );
+            }
+            clients.push((index, client));
+        }
+        clients.into_iter().map(|(_, client)| client).collect()
+    }
+
+    fn client(&mut self, at: &Path, index: usize, raw: RawClient) -> Option<Client> {
+        let owner = format!("client number {}", index + 1);
+        let name = self.name(at, "name", raw.name.as_deref(), &owner);
+        let owner = name.as_ref().map_or(owner, |name| format!("client `{name}`"));
+        let key = match raw.key.as_deref() {
+            Some(text) => self.key(&at.key("key"), text, &owner),
+            None => {
+                let help = "write key = \"sha256:HEX\" (printf %s KEY | sha256sum), or env:NAME";
+                self.missing(at, "key", format!("{owner} has no key"), help);
+                None
+            }
+        };
+        let models = raw.models.map(|models| {
+            let at = at.key("models");
+            if models.is_empty() {
+                self.error(&at, format!("{owner} could ask for no model")).help("leave `models` out to allow all");
+            }
+            models.iter().enumerate().filter_map(|(i, text)| self.pattern(&at.index(i), text)).collect()
+        });
+        Some(Client {
+            limits: self.rate_limits(at, raw.rpm, raw.tpm, raw.max_concurrency),
+            budget_usd_per_day: self.money(&at.key("budget_usd_per_day"), raw.budget_usd_per_day),
+            free_when_over_budget: raw.free_when_over_budget.unwrap_or(true),
+            models,
+            name: name?.into(),
+            key: key?,
+        })
+    }
+
+    fn key(&mut self, at: &Path, text: &str, owner: &str) -> Option<KeyDigest> {
+        let Some(hex) = text.strip_prefix("sha256:") else {
+            return self.secret(at, text, owner).map(|secret| KeyDigest::of(secret.expose()));
+        };
+        let digest = KeyDigest::from_hex(hex);
+        if digest.is_none() {
+            let problem = self.error(at, format!("{owner}: `sha256:` must be followed by 64 hexadecimal digits"));
+            problem.help("printf %s KEY | sha256sum prints them");
+        }
+        digest
+    }
+}

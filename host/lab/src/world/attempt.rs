@@ -1,0 +1,449 @@
+//! An attempt of a world: core's state machine, fed with the answer that its backend gives.
+//!
+//! The answer is known when the attempt is sent and nothing else can change it, so the machine is run to its end at once, in
+//! the attempt's own time. Bytes are made only where a script writes a body out; everything else is digested, and pieces
+//! between which nothing can happen come in one step.
+//!
+//! All answers to one request say the same here, as they would at temperature 0: an attempt that resumes a broken stream
+//! goes downstream with the first token that is new.
+
+use std::time::Duration;
+
+use http::HeaderMap;
+use http::response::Parts;
+use pointsman_core::attempt::{Attempt, BodyKind, Digest, Input, LimitLeft, Output, PromptCount};
+use pointsman_core::contract::{Commit, Operation};
+use pointsman_core::exchange::{Ended, Facts, Join, Sending};
+use pointsman_core::outcome::{Kind, Outcome};
+use pointsman_core::record::Usage;
+use pointsman_core::table::Dialect;
+use pointsman_core::time::Timestamp;
+
+use crate::answer::{Answer, Gives, Response, asks_stream};
+
+/// Result of an attempt: when it commits, when and how it ends; times are from its sending.
+#[derive(Debug)]
+pub(super) struct AttemptResult {
+    /// Time of the first byte downstream; `None`: never.
+    pub(super) commit: Option<Duration>,
+    /// Time of the end.
+    pub(super) end: Duration,
+    /// As what.
+    pub(super) ended: Ended,
+    /// The status of its head; 0: there was none.
+    pub(super) status: u16,
+    /// Units left of the provider's limits by the head: requests, then tokens.
+    pub(super) limits_left: (LimitLeft, LimitLeft),
+}
+
+/// A request at a backend, and how much of the answer its client has already.
+#[derive(Clone, Copy)]
+pub(super) struct Sent<'a> {
+    pub(super) facts: &'a Facts,
+    pub(super) sending: &'a Sending,
+    pub(super) dialect: Dialect,
+    pub(super) at: Timestamp,
+    /// Tokens.
+    pub(super) told: u32,
+}
+
+/// Runs an attempt that gets this answer.
+pub(super) fn run(answer: &Answer, sent: Sent<'_>) -> AttemptResult {
+    run_in(answer, sent, Steps::Batches)
+}
+
+/// The way the pieces of a stream are fed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Steps {
+    /// Those between which nothing can happen in one step.
+    Batches,
+    /// Each by itself; comes to the same, and takes longer.
+    #[cfg(test)]
+    Pieces,
+}
+
+fn run_in(answer: &Answer, sent: Sent<'_>, steps: Steps) -> AttemptResult {
+    let prompt = answer.prompt.unwrap_or(PromptCount { tokens: sent.facts.prompt_tokens, cached: 0 });
+    let Sent { facts, sending, dialect, at, told } = sent;
+    let attempt = Attempt::simulated(at, facts, dialect, sending, prompt, told);
+    let mut run = Run { answer, sent, prompt, attempt, steps, now: at, after: Duration::ZERO, commit: None, end: None };
+    match &answer.gives {
+        Gives::ConnectFailed => run.no_connection(),
+        Gives::Reset => {
+            let reset = Outcome::new(Kind::Reset, "the connection broke before the response head");
+            run.feed(answer.after, Input::SendFailed(reset));
+        }
+        Gives::Silence => {}
+        Gives::Response(response) if response.status >= 400 || response.body.is_some() => run.in_bytes(response),
+        Gives::Response(response) if response.status >= 300 || !asks_stream(facts) => run.whole(response),
+        Gives::Response(_) | Gives::Cut | Gives::Stall if asks_stream(facts) => run.stream(),
+        Gives::Response(_) | Gives::Cut | Gives::Stall => {
+            run.feed(answer.after, head(200, HeaderMap::new(), BodyKind::Digest));
+            if matches!(answer.gives, Gives::Cut) {
+                run.feed(answer.after, Input::Broken(cut()));
+            }
+        }
+    }
+    run.result()
+}
+
+struct Run<'a> {
+    answer: &'a Answer,
+    sent: Sent<'a>,
+    prompt: PromptCount,
+    attempt: Attempt,
+    steps: Steps,
+    now: Timestamp,
+    /// The same moment from the sending on, to the nanosecond.
+    after: Duration,
+    commit: Option<Duration>,
+    end: Option<(Duration, Ended)>,
+}
+
+impl Run<'_> {
+    /// Feeds an input that comes this long after the sending, and before it the timers that are due until then.
+    fn feed(&mut self, after: Duration, input: Input) {
+        self.pass_until(self.sent.at + after);
+        self.step(after, input);
+    }
+
+    fn pass_until(&mut self, until: Timestamp) {
+        while self.end.is_none() && self.attempt.wake_at() < until {
+            let due = self.attempt.wake_at().since(self.sent.at);
+            self.step(due, Input::Timer);
+        }
+    }
+
+    fn step(&mut self, after: Duration, input: Input) {
+        self.after = self.after.max(after);
+        self.now = self.now.max(self.sent.at + after);
+        match self.attempt.step(self.now, input) {
+            Output::Wait | Output::Deliver(_) => {}
+            Output::Commit(_) => self.commit = Some(self.after),
+            Output::Whole(_, ended) => (self.commit, self.end) = (Some(self.after), Some((self.after, ended))),
+            Output::Ended(_, ended) => self.end = Some((self.after, ended)),
+        }
+    }
+
+    fn result(mut self) -> AttemptResult {
+        self.pass_until(Timestamp::from_micros(u64::MAX));
+        let (status, limits_left) = (self.attempt.status(), self.attempt.limits_left());
+        let (end, ended) = self.end.unwrap_or_else(|| {
+            // No limit that can be configured is so long.
+            let outcome = Outcome::new(Kind::TimedOut, "the attempt never ended");
+            (self.after, Ended::failed(outcome))
+        });
+        AttemptResult { commit: self.commit, end, ended, status, limits_left }
+    }
+
+    /// The time limit of a connection is that of the connection pool.
+    fn no_connection(&mut self) {
+        let limit = self.sent.sending.timeouts.connect;
+        let text = match self.answer.after > limit {
+            true => format!("no connection within {limit:?} (timeouts.connect_ms)"),
+            false => "the connection was refused".to_owned(),
+        };
+        let outcome = Outcome::new(Kind::ConnectFailed, text);
+        self.feed(self.answer.after.min(limit), Input::SendFailed(outcome));
+    }
+
+    /// A body that is written out, or that of a refusal.
+    fn in_bytes(&mut self, response: &Response) {
+        let body = response.body.clone().unwrap_or_default();
+        let kind = if body.is_empty() { BodyKind::Empty } else { BodyKind::Bytes };
+        self.feed(self.answer.after, head(response.status, response.headers.clone(), kind));
+        self.feed(self.answer.after, Input::LastBytes(body));
+        self.feed(self.answer.after, Input::End);
+    }
+
+    /// An answer in one piece comes all at once.
+    fn whole(&mut self, response: &Response) {
+        let after = self.answer.after;
+        let tokens = match self.sent.facts.operation {
+            Operation::Chat | Operation::Completion | Operation::Response | Operation::Message => {
+                Some(self.answer.tokens)
+            }
+            Operation::Embedding => Some(0),
+            Operation::Other => None,
+        };
+        let usage = tokens.filter(|_| response.status < 300).and_then(|tokens| self.usage(tokens));
+        self.feed(after, head(response.status, response.headers.clone(), BodyKind::Digest));
+        self.feed(after, Input::Digest(Digest { usage, ..Digest::default() }));
+        self.feed(after, Input::End);
+    }
+
+    /// As the provider tells it; none: this one does not.
+    fn usage(&self, output_tokens: u32) -> Option<Usage> {
+        let PromptCount { tokens, cached } = self.prompt;
+        (!self.sent.dialect.is_opaque()).then(|| Usage {
+            input_tokens: tokens.into(),
+            output_tokens: output_tokens.into(),
+            cached_input_tokens: cached.into(),
+            estimated: false,
+        })
+    }
+
+    fn stream(&mut self) {
+        let pieces = Pieces::of(self.answer);
+        let headers = match &self.answer.gives {
+            Gives::Response(response) => response.headers.clone(),
+            Gives::ConnectFailed | Gives::Reset | Gives::Silence | Gives::Cut | Gives::Stall => HeaderMap::new(),
+        };
+        self.feed(pieces.head, head(200, headers, BodyKind::Digest));
+        let mut fed = 0;
+        while fed < pieces.count && self.end.is_none() {
+            let upto = self.batch(&pieces, fed);
+            let digest = Digest { contents: (upto - fed).into(), is_new: self.is_new(upto), ..Digest::default() };
+            // Whatever passes before the first of them passes; between them nothing does.
+            self.pass_until(self.sent.at + pieces.at(fed + 1));
+            self.step(pieces.at(upto), Input::Digest(digest));
+            fed = upto;
+        }
+        match self.answer.gives {
+            Gives::Cut => self.feed(pieces.last, Input::Broken(cut())),
+            // The last sign of life.
+            Gives::Stall => self.feed(pieces.last, Input::Digest(Digest::default())),
+            Gives::Response(_) | Gives::ConnectFailed | Gives::Reset | Gives::Silence => {
+                // The end is new too, to a client that has no more than this.
+                let is_new = self.is_new(pieces.count.saturating_add(1));
+                let usage = self.usage(pieces.count);
+                self.feed(pieces.last, Input::Digest(Digest { is_finish: true, is_new, usage, ..Digest::default() }));
+                self.feed(pieces.last, Input::End);
+            }
+        }
+    }
+
+    /// The last of the pieces that can come in one step, because nothing can happen between them: the gate opens with
+    /// none before it, they come in quicker succession than silence is allowed, and all of them in time.
+    fn batch(&self, pieces: &Pieces, fed: u32) -> u32 {
+        let limits = &self.sent.sending.timeouts;
+        if self.steps != Steps::Batches || pieces.gap > limits.idle {
+            return fed + 1;
+        }
+        let upto = [1, self.opening()].into_iter().filter(|piece| *piece > fed).min().unwrap_or(pieces.count);
+        upto.min(pieces.count).min(pieces.seen_by(limits.total)).max(fed + 1)
+    }
+
+    /// The piece that opens the gate at the latest.
+    fn opening(&self) -> u32 {
+        match (self.resumes(), self.sent.sending.commit) {
+            (Some(Join::Splice), _) => self.sent.told.saturating_add(1),
+            (None, Commit::Tokens(n)) => n,
+            (Some(Join::Prefill), _) | (None, Commit::Headers | Commit::FirstContent | Commit::Complete) => 1,
+        }
+    }
+
+    /// Returns true if the nth piece, counted from 1, is new to the client.
+    fn is_new(&self, n: u32) -> bool {
+        self.resumes() != Some(Join::Splice) || n > self.sent.told
+    }
+
+    fn resumes(&self) -> Option<Join> {
+        self.sent.sending.join.filter(|_| self.sent.told > 0)
+    }
+}
+
+fn head(status: u16, headers: HeaderMap, body: BodyKind) -> Input {
+    let (mut head, ()): (Parts, ()) = http::Response::new(()).into_parts();
+    head.status = http::StatusCode::from_u16(status).unwrap_or_default();
+    head.headers = headers;
+    Input::Head(head, body)
+}
+
+fn cut() -> Outcome {
+    Outcome::new(Kind::Cut, "the connection broke inside the answer")
+}
+
+/// Times of the pieces of a stream.
+struct Pieces {
+    head: Duration,
+    first: Duration,
+    gap: Duration,
+    count: u32,
+    /// The finish, or the last sign of life.
+    last: Duration,
+}
+
+impl Pieces {
+    fn of(answer: &Answer) -> Self {
+        let first = answer.first_token.min(answer.after);
+        let gap = (answer.after - first) / answer.tokens.max(1);
+        let head = answer.head.unwrap_or(first / 2).min(first);
+        Self { head, first, gap, count: answer.tokens, last: answer.after }
+    }
+
+    /// Returns the time of the nth content, counted from 1.
+    fn at(&self, n: u32) -> Duration {
+        self.first + self.gap * n.saturating_sub(1)
+    }
+
+    fn seen_by(&self, at: Duration) -> u32 {
+        if self.count == 0 || at < self.first {
+            return 0;
+        }
+        let more = (at - self.first).as_nanos().checked_div(self.gap.as_nanos());
+        more.map_or(self.count, |more| u32::try_from(more).unwrap_or(u32::MAX).saturating_add(1).min(self.count))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use pointsman_core::contract::{NONE, Resume};
+    use pointsman_core::table::{Lane, Timeouts};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    fn answer(gives: Gives, first_token_ms: u32, after_ms: u32, tokens: u32) -> Answer {
+        Answer { gives, head: None, first_token: MS * first_token_ms, after: MS * after_ms, tokens, prompt: None }
+    }
+
+    fn ok() -> Gives {
+        Gives::Response(Arc::new(Response { status: 200, ..Response::default() }))
+    }
+
+    fn facts(streaming: bool) -> Facts {
+        let operation = Operation::Chat;
+        Facts {
+            operation,
+            streaming,
+            priority: 0,
+            prompt_tokens: 10,
+            max_tokens: 0,
+            client: NONE,
+            session: 0,
+            translatable: false,
+            idempotent: true,
+        }
+    }
+
+    fn limits() -> Timeouts {
+        Timeouts { connect: MS * 50, first_byte: MS * 1_000, first_token: MS * 500, idle: MS * 300, total: MS * 5_000 }
+    }
+
+    fn sent(answer: &Answer, facts: &Facts, sending: &Sending, told: u32) -> AttemptResult {
+        run(answer, Sent { facts, sending, dialect: Dialect::OPENAI, at: Timestamp::from_millis(5), told })
+    }
+
+    /// Commit, end (both in ms) and kind of an attempt.
+    fn came_to(answer: &Answer, streaming: bool, commit: Commit) -> (Option<u128>, u128, Kind) {
+        let (lane, resume, model) = (Lane::Primary, Resume::None, "m".to_owned());
+        let sending = Sending { backend: 0, lane, model, timeouts: limits(), commit, resume, join: None };
+        let result = sent(answer, &facts(streaming), &sending, 0);
+        (result.commit.map(|at| at.as_millis()), result.end.as_millis(), result.ended.outcome.kind)
+    }
+
+    #[test]
+    fn a_whole_answer_is_committed_when_it_is_complete() {
+        let whole = |gives, after| came_to(&answer(gives, 0, after, 20), false, Commit::FirstContent);
+        assert_eq!(whole(ok(), 400), (Some(400), 400, Kind::Answered));
+        assert_eq!(whole(ok(), 1_001), (None, 1_000, Kind::TimedOut));
+        assert_eq!(whole(Gives::Cut, 400), (None, 400, Kind::Cut));
+        assert_eq!(whole(Gives::Stall, 400), (None, 700, Kind::Stalled));
+        assert_eq!(whole(Gives::Silence, 400), (None, 1_000, Kind::TimedOut));
+        assert_eq!(whole(Gives::ConnectFailed, 20), (None, 20, Kind::ConnectFailed));
+        assert_eq!(whole(Gives::ConnectFailed, 400), (None, 50, Kind::ConnectFailed));
+        assert_eq!(whole(Gives::Reset, 400), (None, 400, Kind::Reset));
+    }
+
+    #[test]
+    fn the_gate_decides_when_a_stream_is_committed() {
+        let stream = |commit| came_to(&answer(ok(), 100, 500, 4), true, commit);
+        assert_eq!(stream(Commit::Headers), (Some(50), 500, Kind::Answered));
+        assert_eq!(stream(Commit::FirstContent), (Some(100), 500, Kind::Answered));
+        assert_eq!(stream(Commit::Tokens(3)), (Some(300), 500, Kind::Answered));
+        assert_eq!(stream(Commit::Tokens(9)), (Some(500), 500, Kind::Answered));
+        assert_eq!(stream(Commit::Complete), (Some(500), 500, Kind::Answered));
+    }
+
+    #[test]
+    fn a_break_before_the_gate_is_a_failed_attempt_and_after_it_a_broken_answer() {
+        let cut = |tokens, commit| came_to(&answer(Gives::Cut, 100, 300, tokens), true, commit);
+        assert_eq!(cut(0, Commit::FirstContent), (None, 300, Kind::Cut));
+        assert_eq!(cut(3, Commit::FirstContent), (Some(100), 300, Kind::Cut));
+        assert_eq!(cut(3, Commit::Complete), (None, 300, Kind::Cut));
+        assert_eq!(
+            came_to(&answer(Gives::Stall, 100, 400, 3), true, Commit::Tokens(2)),
+            (Some(200), 700, Kind::Stalled)
+        );
+    }
+
+    #[test]
+    fn a_stream_is_held_to_its_time_limits() {
+        let stream = |first, after, tokens, commit| came_to(&answer(ok(), first, after, tokens), true, commit);
+        assert_eq!(stream(600, 900, 20, Commit::FirstContent), (None, 500, Kind::TimedOut), "first token");
+        assert_eq!(stream(2_200, 2_300, 20, Commit::FirstContent), (None, 1_000, Kind::TimedOut), "head");
+        assert_eq!(stream(600, 900, 20, Commit::Headers), (Some(300), 900, Kind::Answered), "committed by its head");
+        assert_eq!(stream(100, 1_100, 2, Commit::FirstContent), (Some(100), 400, Kind::Stalled), "gaps of 500 ms");
+        assert_eq!(stream(100, 9_000, 100, Commit::FirstContent), (Some(100), 5_000, Kind::TimedOut), "total");
+    }
+
+    #[test]
+    fn what_was_seen_of_a_cut_stream_is_counted() {
+        let (lane, resume, model) = (Lane::Primary, Resume::None, "m".to_owned());
+        let sending =
+            Sending { backend: 0, lane, model, timeouts: limits(), commit: Commit::FirstContent, resume, join: None };
+        let usage = |gives| {
+            let answer = answer(gives, 100, 400, 3);
+            sent(&answer, &facts(true), &sending, 0).ended.usage
+        };
+        let whole = Usage { input_tokens: 10, output_tokens: 3, ..Usage::default() };
+        assert_eq!(usage(ok()), whole);
+        assert_eq!(usage(Gives::Cut), Usage { estimated: true, ..whole });
+    }
+
+    #[test]
+    fn a_resume_goes_downstream_with_the_first_token_that_is_new() {
+        let joined = |join, tokens, told| {
+            let (lane, resume, model) = (Lane::Primary, Resume::Splice, "m".to_owned());
+            let commit = Commit::FirstContent;
+            let sending = Sending { backend: 0, lane, model, timeouts: limits(), commit, resume, join: Some(join) };
+            let answer = answer(ok(), 100, 300, tokens);
+            let result = sent(&answer, &facts(true), &sending, told);
+            (result.commit.map(|at| at.as_millis()), result.ended.outcome.kind)
+        };
+        assert_eq!(joined(Join::Splice, 4, 2), (Some(200), Kind::Answered), "the third token");
+        assert_eq!(joined(Join::Splice, 4, 4), (Some(300), Kind::Answered), "only its end is new");
+        assert_eq!(joined(Join::Splice, 4, 5), (None, Kind::NotResumed), "it is shorter");
+        assert_eq!(joined(Join::Prefill, 4, 5), (Some(100), Kind::Answered), "all of it is new");
+    }
+
+    fn gates() -> impl Strategy<Value = Commit> {
+        prop_oneof![
+            Just(Commit::Headers),
+            Just(Commit::FirstContent),
+            (1u32..30).prop_map(Commit::Tokens),
+            Just(Commit::Complete),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(1_000))]
+        #[test]
+        fn pieces_fed_in_batches_come_to_what_each_by_itself_comes_to(
+            first in 0u32..700,
+            rest in 0u32..9_000,
+            tokens in 0u32..40,
+            gives in prop::sample::select(vec![ok(), Gives::Cut, Gives::Stall]),
+            commit in gates(),
+            told in 0u32..12,
+            join in prop::option::of(prop::sample::select(vec![Join::Splice, Join::Prefill])),
+        ) {
+            let (lane, resume, model) = (Lane::Primary, Resume::None, "m".to_owned());
+            let sending = Sending { backend: 0, lane, model, timeouts: limits(), commit, resume, join };
+            let answer = answer(gives, first, first + rest, tokens);
+            let (dialect, at) = (Dialect::OPENAI, Timestamp::from_millis(5));
+            let facts = facts(true);
+            let sent = Sent { facts: &facts, sending: &sending, dialect, at, told };
+            let [one, other] = [Steps::Batches, Steps::Pieces].map(|steps| run_in(&answer, sent, steps));
+            prop_assert_eq!((one.commit, one.end), (other.commit, other.end));
+            prop_assert_eq!(one.ended.outcome, other.ended.outcome);
+            prop_assert_eq!(one.ended.usage, other.ended.usage);
+            prop_assert_eq!(one.ended.first_token, other.ended.first_token);
+        }
+    }
+}
