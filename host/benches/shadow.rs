@@ -5,6 +5,8 @@
 //! `mirror/off` is a proxy without a shadow; `mirror/asked` leaves a copy of the question for the shadow's thread, which
 //! runs meanwhile; `mirror/spent` finds the shadow's share of a processor used up.
 
+#![expect(clippy::disallowed_methods, reason = "real time is what is measured")]
+
 use std::hint::black_box;
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -1,5 +1,7 @@
 //! Policies that mean harm, at the engine: what they cost, and that nothing of them stays.
 
+#![expect(clippy::disallowed_methods, reason = "real time is what is measured")]
+
 use std::time::{Duration, Instant};
 
 use pointsman_core::contract::{Decision, Query};

@@ -4,6 +4,8 @@
 //! Makes a journal of a world with two rate-limited free backends and a paid one (in FOLDER, where it then stays), and backtests the
 //! default policy that never waits on it, with the default number of worlds.
 
+#![expect(clippy::disallowed_methods, reason = "real time is what is measured")]
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -4,10 +4,11 @@ use std::io::{self, IsTerminal, Write};
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use pointsman_config::{self as config, Env, ProcessEnv};
 use pointsman_core::lifecycle::promotion::Plan;
+use pointsman_engine::clock::Stopwatch;
 use pointsman_lab::settings::SettingsArgs;
 use reqwest::{Client, Method, Response, StatusCode, Url};
 use serde::Deserialize;
@@ -258,7 +259,7 @@ impl Asking {
 
     async fn follow(&self, client: &Client, begun: Promotion, screen: &mut Screen<'_>) -> anyhow::Result<ExitCode> {
         let mut now = begun.clone();
-        let mut heard = Instant::now();
+        let mut heard = Stopwatch::start();
         while now.state == "running" {
             screen.show(&now)?;
             tokio::time::sleep(ASK_EVERY).await;
@@ -267,7 +268,7 @@ impl Asking {
                     if promotion.since == begun.since && promotion.candidate == begun.candidate =>
                 {
                     now = promotion;
-                    heard = Instant::now();
+                    heard = Stopwatch::start();
                 }
                 Ok(Policy { revision, .. }) => anyhow::bail!(
                     "the proxy knows nothing more of this promotion, it was started again; revision {revision} is in force, \

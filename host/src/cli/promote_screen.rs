@@ -2,9 +2,10 @@
 
 use std::fmt;
 use std::io::{self, Write};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use pointsman_core::usd::Usd;
+use pointsman_engine::clock::Stopwatch;
 use serde::Deserialize;
 
 /// Interval of lines where output is not a terminal, beside one for each change.
@@ -57,7 +58,7 @@ pub(super) struct Guard {
 /// Shows how it stands: in one line that is replaced, or in lines now and then.
 pub(super) struct Screen<'a> {
     pub(super) is_terminal: bool,
-    pub(super) told: Option<(Vec<String>, Instant)>,
+    pub(super) told: Option<(Vec<String>, Stopwatch)>,
     pub(super) is_extension_told: bool,
     pub(super) out: &'a mut dyn Write,
 }
@@ -72,10 +73,10 @@ impl Screen<'_> {
             return self.out.flush();
         }
         let standings: Vec<String> = now.guards.iter().map(|guard| guard.standing.clone()).collect();
-        let is_old = |(told, at): &(Vec<String>, Instant)| *told != standings || at.elapsed() >= LINE_EVERY;
+        let is_old = |(told, at): &(Vec<String>, Stopwatch)| *told != standings || at.elapsed() >= LINE_EVERY;
         if self.told.as_ref().is_none_or(is_old) {
             writeln!(self.out, "{now}")?;
-            self.told = Some((standings, Instant::now()));
+            self.told = Some((standings, Stopwatch::start()));
         }
         self.out.flush()
     }

@@ -5,7 +5,9 @@
 //! TLS agreed on it, is one connection shared by all.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use pointsman_engine::clock::Stopwatch;
 
 use bytes::Bytes;
 use http::header::HOST;
@@ -41,7 +43,7 @@ pub struct Origin {
 }
 
 #[derive(Default)]
-struct Idle(Mutex<Vec<(http1::SendRequest<Body>, Instant)>>);
+struct Idle(Mutex<Vec<(http1::SendRequest<Body>, Stopwatch)>>);
 
 /// A response head with its body to come, and the connection it comes on.
 pub struct Answer {
@@ -234,7 +236,7 @@ impl Idle {
     fn push(&self, sender: http1::SendRequest<Body>) {
         let mut idle = lock(&self.0);
         if idle.len() < MAX_IDLE {
-            idle.push((sender, Instant::now()));
+            idle.push((sender, Stopwatch::start()));
         }
     }
 }

@@ -2,6 +2,8 @@
 //!
 //! `cargo bench -p pointsman-store --bench store`
 
+#![expect(clippy::disallowed_methods, reason = "real time is what is measured")]
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 

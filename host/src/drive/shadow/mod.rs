@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, Thread};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use budget::Budget;
@@ -19,8 +19,8 @@ use pointsman_core::contract::{Decision, Query};
 use pointsman_core::divergence::{Divergence, words};
 use pointsman_core::table::Table;
 use pointsman_core::time::Timestamp;
+use pointsman_engine::clock::Measure;
 use pointsman_engine::{FaultKind, Priority, Revision, Said, Texts};
-use rustix::time::{ClockId, clock_gettime};
 
 use crate::telemetry::metrics::Metrics;
 use pointsman_core::lifecycle::shadow::{ShadowDrop, ShadowResult};
@@ -173,7 +173,7 @@ impl Inner {
         Priority::Lowest.take();
         let mut idle = 0;
         let mut account: Option<(Arc<ShadowPolicy>, Budget)> = None;
-        let (mut seen, mut used) = (Instant::now(), running_time());
+        let (mut seen, mut used) = (Measure::Wall.now(), Measure::Running.now());
         while !self.stop.load(Ordering::SeqCst) {
             let next = self.queue().pop_front();
             match next {
@@ -197,7 +197,7 @@ impl Inner {
                     self.sleep();
                 }
             }
-            let (now, ran) = (Instant::now(), running_time());
+            let (now, ran) = (Measure::Wall.now(), Measure::Running.now());
             if let Some((policy, budget)) = &mut account {
                 let more = ran.saturating_sub(used);
                 policy.tally.ran_for(more);
@@ -246,9 +246,9 @@ impl Inner {
         self.waiting.fetch_sub(waiting.len(), Ordering::SeqCst);
         waiting.iter().for_each(|question| self.dropped(&question.policy, ShadowDrop::Share));
         drop(waiting);
-        let until = Instant::now() + pause;
+        let until = Measure::Wall.now() + pause;
         while !self.stop.load(Ordering::SeqCst)
-            && let Some(left) = until.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())
+            && let Some(left) = until.checked_sub(Measure::Wall.now()).filter(|left| !left.is_zero())
         {
             thread::park_timeout(left);
         }
@@ -262,10 +262,4 @@ impl Inner {
         }
         self.is_asleep.store(false, Ordering::SeqCst);
     }
-}
-
-/// Returns the processor time of this thread.
-fn running_time() -> Duration {
-    let time = clock_gettime(ClockId::ThreadCPUTime);
-    Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
 }
