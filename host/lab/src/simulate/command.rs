@@ -2,46 +2,15 @@
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
-use std::path::PathBuf;
 
 use pointsman_config::{self as config, Config, Env};
 use pointsman_engine::LoadError;
 use pointsman_engine::clock::Stopwatch;
 
-use super::judge::Rule;
+use super::args::SimulateArgs;
 use super::report::Report;
 use super::{Lived, Plan, Policy, Tally, days, live};
 use crate::command::compile;
-
-/// Arguments of `pointsman simulate`.
-#[derive(Debug, clap::Args)]
-#[command(after_long_help = format!("The rules that every exchange is held to:\n{}", Rule::listed()))]
-pub struct SimulateArgs {
-    /// Seed of the simulation; each further run takes the next number.
-    #[arg(long, default_value_t = 1)]
-    pub seed: u64,
-    /// Number of simulated runs, each with other backends, outages and requests.
-    #[arg(long, alias = "worlds", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
-    pub runs: u64,
-    /// Number of requests in each run.
-    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..))]
-    pub exchanges: u64,
-    /// Instead of the rules: so many made-up days before free keys and a paid fallback, beside the fixed rule of 6 waits of
-    /// 5 s.
-    #[arg(long, value_name = "N", conflicts_with_all = ["runs", "exchanges", "config"],
-        value_parser = clap::value_parser!(u64).range(1..=1_000))]
-    pub days: Option<u64>,
-    /// A component file; `default` for the default policy, natively; `random` for decisions by chance
-    /// [default: what the configuration names, else `default`].
-    #[arg(long, value_name = "FILE|default|random")]
-    pub policy: Option<PathBuf>,
-    /// The table of this configuration instead of made-up ones.
-    #[arg(long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
-    /// Print a report for machines.
-    #[arg(long)]
-    pub json: bool,
-}
 
 /// Result of the command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,6 +5,7 @@
 //! ([`traffic`]) and, where it is left to chance, what is decided ([`chance`]). The same number is the same world, so a
 //! breach can be lived through again.
 
+mod args;
 mod chance;
 mod command;
 mod days;
@@ -34,7 +35,8 @@ use super::recorder::Recorded;
 use super::story::Story;
 use super::world::{After, Scene, Sight, Watcher, World};
 
-pub use command::{SimulateArgs, Simulated, run as simulate};
+pub use args::SimulateArgs;
+pub use command::{Simulated, run as simulate};
 pub use tally::Tally;
 
 /// Time 0 of every world: Monday 2026-01-05, 00:00 UTC.

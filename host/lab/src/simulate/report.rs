@@ -7,7 +7,7 @@ use pointsman_core::table::Lane;
 use serde_json::{Value, json};
 
 use super::START;
-use super::command::SimulateArgs;
+use super::args::SimulateArgs;
 use super::judge::{Breach, Rule};
 use super::tally::Tally;
 use crate::story::{Story, in_words};
