@@ -8,22 +8,10 @@ use serde::{Deserialize, Serialize};
 use crate::contract::Operation;
 use crate::denial::Denial;
 use crate::outcome::Kind;
-use crate::saving::total_usd;
 use crate::table::{Lane, Price};
 use crate::time::Timestamp;
-
-/// Tokens of one answer.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Usage {
-    /// Prompt tokens, cached ones included.
-    pub input_tokens: u64,
-    /// Answer tokens, reasoning tokens included.
-    pub output_tokens: u64,
-    /// Prompt tokens the provider had cached.
-    pub cached_input_tokens: u64,
-    /// Counted here because the provider did not say.
-    pub estimated: bool,
-}
+pub use crate::usage::Usage;
+use crate::usd::total_usd;
 
 impl Usage {
     /// Returns the cost in USD; 0 without a known price.

@@ -29,11 +29,6 @@ pub fn saved_usd(
     Some(if cheapest > paid_usd { cheapest - paid_usd } else { 0.0 })
 }
 
-/// The sum of amounts of money. The standard library's sum of no `f64` is -0.0, which people and JSON then read.
-pub fn total_usd(amounts: impl IntoIterator<Item = f64>) -> f64 {
-    amounts.into_iter().fold(0.0, |sum, amount| sum + amount)
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
@@ -101,11 +96,5 @@ mod tests {
             let saved = saved(&[0, 2], Lane::Emergency, paid).unwrap();
             assert_eq!((saved, saved.is_sign_positive()), (0.0, true), "a fallback answered, or a dear primary");
         }
-    }
-
-    #[test]
-    fn the_total_of_nothing_is_zero_without_a_sign() {
-        assert!(total_usd([]).is_sign_positive());
-        assert_eq!(total_usd([0.25, 0.5]), 0.75);
     }
 }

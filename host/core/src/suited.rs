@@ -2,8 +2,7 @@
 
 use crate::contract::Operation;
 use crate::dialect::translate::Translation;
-use crate::table::{Backend, Route};
-use crate::view::UNKNOWN_MODEL;
+use crate::table::{Backend, Route, UNKNOWN_MODEL};
 
 /// The capability that says whether `*` stands for embedding models too; they cannot replace one another.
 pub const EMBEDDINGS: &str = "embeddings";

@@ -26,6 +26,11 @@ impl fmt::Display for Usd {
     }
 }
 
+/// The sum of amounts of money. The standard library's sum of no `f64` is -0.0, which people and JSON then read.
+pub fn total_usd(amounts: impl IntoIterator<Item = f64>) -> f64 {
+    amounts.into_iter().fold(0.0, |sum, amount| sum + amount)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -45,5 +50,11 @@ mod tests {
         ] {
             assert_eq!(Usd(amount).to_string(), text);
         }
+    }
+
+    #[test]
+    fn the_total_of_nothing_is_zero_without_a_sign() {
+        assert!(total_usd([]).is_sign_positive());
+        assert_eq!(total_usd([0.25, 0.5]), 0.75);
     }
 }

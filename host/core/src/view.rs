@@ -102,6 +102,3 @@ fn candidates(table: &Table, model: &str, operation: Operation) -> Vec<u32> {
     let serves = |b: &Backend| b.dialect.format().takes(operation) && takes_model(b, model, operation);
     (0..).zip(&table.backends).filter(|(_, b)| serves(b)).map(|(i, _)| i).collect()
 }
-
-/// The model of a request that names none.
-pub const UNKNOWN_MODEL: &str = "unknown";

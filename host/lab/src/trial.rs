@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use pointsman_core::contract::Query;
 use pointsman_core::record::End;
-use pointsman_core::saving::total_usd;
 use pointsman_core::time::Timestamp;
+use pointsman_core::usd::total_usd;
 use pointsman_engine::{Compiled, LoadError, Texts, Verdict};
 
 use super::answer::Answer;

@@ -1,6 +1,7 @@
 //! The admin listener: health, metrics, the JSON API and the console.
 
 mod api;
+mod endpoint;
 mod events;
 mod failure;
 mod guard;

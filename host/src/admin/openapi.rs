@@ -1,6 +1,6 @@
 //! The interface of the admin listener as OpenAPI 3.1, and as a page for people; both made of the table of routes.
 
-use std::sync::LazyLock;
+use std::sync::OnceLock;
 
 use axum::Json;
 use axum::response::{IntoResponse, Response};
@@ -8,24 +8,24 @@ use schemars::SchemaGenerator;
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
-use super::routes::{Content, ENDPOINTS, Endpoint, Kind, Parameter};
+use super::endpoint::{Content, Endpoint, Kind, Parameter};
 
 /// Place of the answers' schemas in the document.
 const SCHEMAS: &str = "/components/schemas";
 
-pub(super) async fn document() -> Response {
-    static DOCUMENT: LazyLock<Value> = LazyLock::new(openapi);
-    Json(&*DOCUMENT).into_response()
+pub(super) fn document(endpoints: &[Endpoint]) -> Response {
+    static DOCUMENT: OnceLock<Value> = OnceLock::new();
+    Json(DOCUMENT.get_or_init(|| openapi(endpoints))).into_response()
 }
 
-fn openapi() -> Value {
+fn openapi(endpoints: &[Endpoint]) -> Value {
     let settings = SchemaSettings::draft2020_12().with(|settings| {
         settings.definitions_path = SCHEMAS.into();
         settings.meta_schema = None;
     });
     let mut generator = settings.for_serialize().into_generator();
     let mut paths = Map::new();
-    for endpoint in ENDPOINTS {
+    for endpoint in endpoints {
         let methods = paths.entry(endpoint.path).or_insert_with(|| json!({}));
         methods[endpoint.method] = operation(endpoint, &mut generator);
     }
@@ -141,7 +141,7 @@ fn error_schema() -> Value {
 
 /// The reference page.
 #[cfg(test)]
-fn page() -> String {
+fn page(endpoints: &[Endpoint]) -> String {
     use std::fmt::Write as _;
     let mut page = String::from(
         "# The admin interface\n\n\
@@ -151,7 +151,7 @@ fn page() -> String {
          This page is made of the table in `routes.rs`; a test holds it to that (`POINTSMAN_WRITE_API_PAGE=1 cargo test -p pointsman --lib \
          the_reference_page` writes it).\n",
     );
-    for endpoint in ENDPOINTS {
+    for endpoint in endpoints {
         let _ = write!(
             page,
             "\n## `{} {}`\n\n{}.",
@@ -200,11 +200,12 @@ fn page() -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::routes::ENDPOINTS;
     use super::*;
 
     #[test]
     fn the_document_has_every_route_once_and_its_references_resolve() {
-        let document = openapi();
+        let document = openapi(ENDPOINTS);
         let paths = document["paths"].as_object().unwrap();
         let methods: usize = paths.values().map(|methods| methods.as_object().unwrap().len()).sum();
         assert_eq!(methods, ENDPOINTS.len(), "two entries of one method and path");
@@ -229,7 +230,7 @@ mod tests {
 
     #[test]
     fn answers_have_the_fields_that_are_described() {
-        let document = openapi();
+        let document = openapi(ENDPOINTS);
         let backend = document.pointer("/components/schemas/BackendView/properties").unwrap();
         let told = serde_json::to_value(crate::admin::view::BackendView::default()).unwrap();
         let names =
@@ -241,8 +242,12 @@ mod tests {
     fn the_reference_page_is_what_the_table_says() {
         let file = concat!(env!("CARGO_MANIFEST_DIR"), "/src/admin/API.md");
         if std::env::var_os("POINTSMAN_WRITE_API_PAGE").is_some() {
-            std::fs::write(file, page()).unwrap();
+            std::fs::write(file, page(ENDPOINTS)).unwrap();
         }
-        assert_eq!(std::fs::read_to_string(file).unwrap_or_default(), page(), "write it again, as its head says");
+        assert_eq!(
+            std::fs::read_to_string(file).unwrap_or_default(),
+            page(ENDPOINTS),
+            "write it again, as its head says"
+        );
     }
 }

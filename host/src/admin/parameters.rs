@@ -6,7 +6,7 @@ use axum::http::StatusCode;
 use axum::middleware::Next;
 use axum::response::Response;
 
-use super::routes::Endpoint;
+use super::endpoint::Endpoint;
 use super::{AdminState, failure, policy};
 
 /// Lets a request for an endpoint through, or answers it. Paths outside `/api` are asked by probes and scrapers, which may

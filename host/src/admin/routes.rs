@@ -1,75 +1,17 @@
 //! Every path of the admin listener, in one table: the router is made of it, and so are the OpenAPI document and the
 //! reference page, so that neither can say what is not so.
 
+use std::future::{Ready, ready};
+
 use axum::Router;
 use axum::middleware;
-use axum::routing::{MethodRouter, delete, get, post, put};
+use axum::response::Response;
+use axum::routing::{delete, get, post, put};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 
+use super::endpoint::{Content, Endpoint, Kind, Parameter};
 use super::view::{BackendView, ConfigView, PolicyView, ReadyView, RollbackView, ShadowReport};
 use super::{AdminState, api, console, events, openapi, parameters, policy, promote};
-
-/// One method of one path.
-pub(super) struct Endpoint {
-    pub method: &'static str,
-    /// As the router has it, `{name}` for a variable segment.
-    pub path: &'static str,
-    /// Summary in a line.
-    pub summary: &'static str,
-    /// Details beyond the summary.
-    pub details: &'static str,
-    pub parameters: &'static [Parameter],
-    /// Content of its body; `None`: it takes none.
-    pub body: Option<&'static str>,
-    pub answer: Content,
-    /// Statuses besides 200 and those that every path may answer with, and what each means.
-    pub errors: &'static [(u16, &'static str)],
-    /// True if it is answered without the token.
-    pub is_open: bool,
-    handler: fn() -> MethodRouter<AdminState>,
-}
-
-/// A parameter of a path.
-pub(super) struct Parameter {
-    pub name: &'static str,
-    /// In the path, or in the query.
-    pub is_in_path: bool,
-    pub what: &'static str,
-    pub kind: Kind,
-    pub default: Option<&'static str>,
-    /// A value that is taken.
-    pub example: &'static str,
-}
-
-/// The values of a parameter.
-pub(super) enum Kind {
-    Text,
-    Number {
-        min: u32,
-        max: u32,
-    },
-    OneOf(&'static [&'static str]),
-    /// Text that may be given any number of times.
-    Many,
-}
-
-/// Content of a 200 response.
-pub(super) enum Content {
-    Json(fn(&mut SchemaGenerator) -> Schema),
-    /// This media type.
-    Other(&'static str),
-}
-
-const JSON: &str = "application/json";
-
-impl Content {
-    pub fn media_type(&self) -> &'static str {
-        match self {
-            Content::Json(_) => JSON,
-            Content::Other(media_type) => media_type,
-        }
-    }
-}
 
 const fn in_query(
     name: &'static str,
@@ -182,7 +124,7 @@ pub(super) const ENDPOINTS: &[Endpoint] = &[
         answer: Content::Json(schema::<serde_json::Value>),
         errors: &[],
         is_open: false,
-        handler: || get(openapi::document),
+        handler: || get(document),
     },
     Endpoint {
         method: "get",
@@ -422,4 +364,9 @@ pub(super) fn router(state: &AdminState) -> Router<AdminState> {
         let checked = middleware::from_fn_with_state((state.clone(), endpoint), parameters::check);
         router.route(endpoint.path, (endpoint.handler)().route_layer(checked))
     })
+}
+
+/// Not `async`: the type of its future would depend on the table, and the table on it.
+fn document() -> Ready<Response> {
+    ready(openapi::document(ENDPOINTS))
 }

@@ -3,29 +3,17 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
-use pointsman_config::Config;
 use pointsman_core::journal::Trail;
 use pointsman_core::record::{End, ExchangeRecord};
 use pointsman_core::table::Lane;
-use pointsman_store::{Bodies, BodyRules, JournalPart};
+use pointsman_store::{Bodies, JournalPart};
 
 use super::request::ProxyRequest;
-use super::snapshot::{Snapshot, Target};
+use super::snapshot::Snapshot;
 
 /// Returns true if this exchange is followed. Health checks are not.
 pub(super) fn is_kept(snapshot: &Snapshot, request: &ProxyRequest) -> bool {
     snapshot.config.journal.sample > 0.0 && request.pinned.is_none()
-}
-
-/// Returns the rules for recording bodies; `None`: bodies are not recorded. All keys are masked.
-pub(super) fn body_rules(config: &Config, targets: &[Arc<Target>]) -> Option<Arc<BodyRules>> {
-    let kept = config.journal.bodies.as_ref()?;
-    let key = |target: &Arc<Target>| {
-        std::str::from_utf8(target.endpoint.bare_key()).ok().filter(|key| !key.is_empty()).map(Box::from)
-    };
-    let secrets = targets.iter().filter_map(key).collect();
-    let max_bytes = kept.max_body_kb as usize * 1_024;
-    Some(Arc::new(BodyRules { max_bytes, redact: Arc::clone(&kept.redact), secrets }))
 }
 
 /// Returns the journal's part of an exchange that has ended: of a random sample, and of unusual ones.

@@ -13,7 +13,7 @@ use pointsman_core::dialect::facts::{Ambiguous, BodyFacts};
 use pointsman_core::dialect::translate::Translations;
 use pointsman_core::dialect::{is_idempotent_path, operation_at};
 use pointsman_core::exchange::Facts;
-use pointsman_core::view::UNKNOWN_MODEL;
+use pointsman_core::table::UNKNOWN_MODEL;
 use pointsman_engine::Texts;
 
 /// Labels a client may send; more are ignored.

@@ -13,7 +13,6 @@ use pointsman_engine::Revision;
 use pointsman_store::BodyRules;
 
 use super::fault_stats::FaultStats;
-use super::journal::body_rules;
 use super::promotion::TrafficSplit;
 use super::request::ProxyRequest;
 use crate::upstream::{Connector, Origin};
@@ -205,4 +204,15 @@ fn setup(config: &Config, policy: &Revision) -> Arc<str> {
 
 fn policy_header(policy: &Revision) -> HeaderValue {
     HeaderValue::from_str(policy.id()).unwrap_or(HeaderValue::from_static("unnamed"))
+}
+
+/// Returns the rules for recording bodies; `None`: bodies are not recorded. All keys are masked.
+fn body_rules(config: &Config, targets: &[Arc<Target>]) -> Option<Arc<BodyRules>> {
+    let kept = config.journal.bodies.as_ref()?;
+    let key = |target: &Arc<Target>| {
+        std::str::from_utf8(target.endpoint.bare_key()).ok().filter(|key| !key.is_empty()).map(Box::from)
+    };
+    let secrets = targets.iter().filter_map(key).collect();
+    let max_bytes = kept.max_body_kb as usize * 1_024;
+    Some(Arc::new(BodyRules { max_bytes, redact: Arc::clone(&kept.redact), secrets }))
 }

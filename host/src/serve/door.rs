@@ -7,8 +7,8 @@ use pointsman_core::contract::Operation;
 use pointsman_core::denial::Denial;
 use pointsman_core::dialect::envelope::ErrorKind;
 use pointsman_core::dialect::{Dialect, operation_at};
+use pointsman_core::table::UNKNOWN_MODEL;
 use pointsman_core::time::Timestamp;
-use pointsman_core::view::UNKNOWN_MODEL;
 
 use crate::drive::{Denied, OwnError, Proxy, ProxyRequest, Reply};
 

@@ -1,11 +1,11 @@
 //! `/v1/models`: what can be asked for, in the dialect of whoever asks.
 
-use http::{HeaderMap, Method};
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, HeaderValue, Method, Response};
 use pointsman_core::dialect::Dialect;
 use pointsman_core::dialect::envelope::ErrorKind;
 
-use super::service;
-use crate::drive::{OwnError, Reply, Snapshot};
+use crate::drive::{OwnError, ProxyBody, Reply, Snapshot};
 
 /// Part of the model list that is requested.
 pub enum Listed<'a> {
@@ -43,16 +43,27 @@ pub fn reply(
     match listed {
         Listed::All => {
             let entries = models.iter().map(|name| entry(name)).collect();
-            service::json(dialect.format().model_list(models, entries).to_string(), request_id)
+            json(dialect.format().model_list(models, entries).to_string(), request_id)
         }
         Listed::One(name) => {
             let wanted = name.replace("%2F", "/").replace("%2f", "/");
             if models.contains(&wanted) {
-                return service::json(entry(&wanted).to_string(), request_id);
+                return json(entry(&wanted).to_string(), request_id);
             }
             let message =
                 format!("The model {wanted:?} is not listed here; GET /v1/models lists what can be asked for");
             OwnError::new(ErrorKind::ModelNotFound, &message).reply(dialect, request_id)
         }
     }
+}
+
+/// A JSON response of our own.
+fn json(body: String, request_id: &str) -> Reply {
+    let mut reply = Response::new(ProxyBody::whole(body));
+    let headers = reply.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    if let Ok(id) = HeaderValue::from_str(request_id) {
+        headers.insert("x-request-id", id);
+    }
+    reply
 }

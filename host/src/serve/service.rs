@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HOST};
-use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
+use http::header::{AUTHORIZATION, CONTENT_LENGTH, HOST};
+use http::{HeaderValue, Method, Request, StatusCode, Version};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::{Body as _, Incoming};
 use pointsman_config::Client;
@@ -241,15 +241,4 @@ fn without_body(mut reply: Reply) -> Reply {
         reply.headers_mut().insert(CONTENT_LENGTH, length.into());
     }
     reply.map(|_| ProxyBody::Whole(None))
-}
-
-/// A JSON response of our own.
-pub(super) fn json(body: String, request_id: &str) -> Reply {
-    let mut reply = Response::new(ProxyBody::whole(body));
-    let headers = reply.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    if let Ok(id) = HeaderValue::from_str(request_id) {
-        headers.insert("x-request-id", id);
-    }
-    reply
 }

@@ -7,14 +7,15 @@ use pointsman_core::denial::Denial;
 use pointsman_core::outcome::Kind;
 use pointsman_core::record::End;
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue, MetricEncoder, NoLabelSet};
-use prometheus_client::metrics::MetricType;
+use prometheus_client::encoding::DescriptorEncoder;
 
 use super::cells::{
     ClientCells, Count, DenialCounts, Directory, GEN_AI_OPERATIONS, GenAiCells, Histogram, LANES, LaneCells,
     LaneTotals, Spent, Usd,
 };
-use super::metrics::{BACKEND_STATES, Counted, DECISIONS, Live, LiveBackend};
+use super::counted::{Counted, DECISIONS};
+use super::live::{BACKEND_STATES, Live, LiveBackend};
+use super::page::Page;
 use pointsman_core::lifecycle::promotion::PromotionStep;
 use pointsman_core::lifecycle::{Reload, Rollback};
 
@@ -365,64 +366,4 @@ fn token_kinds(spent: &Spent) -> [(&'static str, &Count); 3] {
 /// The format's integers are signed.
 fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
-}
-
-/// The page being written, metric by metric.
-pub(super) struct Page<'e>(DescriptorEncoder<'e>);
-
-type Write<'w> = &'w mut dyn FnMut(&mut Series<'_>) -> fmt::Result;
-
-impl Page<'_> {
-    pub(super) fn counters(
-        &mut self,
-        name: &str,
-        help: &str,
-        mut write: impl FnMut(&mut Series<'_>) -> fmt::Result,
-    ) -> fmt::Result {
-        self.metric(name, help, MetricType::Counter, &mut write)
-    }
-
-    fn gauges(&mut self, name: &str, help: &str, mut write: impl FnMut(&mut Series<'_>) -> fmt::Result) -> fmt::Result {
-        self.metric(name, help, MetricType::Gauge, &mut write)
-    }
-
-    fn histograms(
-        &mut self,
-        name: &str,
-        help: &str,
-        mut write: impl FnMut(&mut Series<'_>) -> fmt::Result,
-    ) -> fmt::Result {
-        self.metric(name, help, MetricType::Histogram, &mut write)
-    }
-
-    fn metric(&mut self, name: &str, help: &str, kind: MetricType, write: Write<'_>) -> fmt::Result {
-        write(&mut Series(self.0.encode_descriptor(name, help, None, kind)?))
-    }
-}
-
-/// One metric being written, label set by label set.
-pub(super) struct Series<'e>(MetricEncoder<'e>);
-
-impl Series<'_> {
-    pub(super) fn counter(&mut self, labels: &[(&str, &str)], value: impl EncodeCounterValue) -> fmt::Result {
-        if labels.is_empty() {
-            return self.0.encode_counter::<NoLabelSet, _, u64>(&value, None);
-        }
-        self.0.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(&value, None)
-    }
-
-    fn gauge(&mut self, labels: &[(&str, &str)], value: impl EncodeGaugeValue) -> fmt::Result {
-        if labels.is_empty() {
-            return self.0.encode_gauge(&value);
-        }
-        self.0.encode_family(&labels)?.encode_gauge(&value)
-    }
-
-    fn histogram(&mut self, labels: &[(&str, &str)], histogram: &Histogram) -> fmt::Result {
-        let (sum, count, buckets) = histogram.read();
-        if labels.is_empty() {
-            return self.0.encode_histogram::<NoLabelSet>(sum, count, &buckets, None);
-        }
-        self.0.encode_family(&labels)?.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)
-    }
 }

@@ -6,102 +6,25 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use pointsman_core::contract::{Decision, RowState};
+use pointsman_core::contract::Decision;
 use pointsman_core::lifecycle::promotion::PromotionStep;
 use pointsman_core::lifecycle::shadow::{ShadowDrop, ShadowResult};
 use pointsman_core::lifecycle::{Reload, Rollback};
 use pointsman_core::record::ExchangeRecord;
-use pointsman_core::saving::total_usd;
 use pointsman_core::table::Table;
 use pointsman_core::time::Timestamp;
+use pointsman_core::usd::total_usd;
 use prometheus_client::registry::Registry;
 
-use super::cells::{Count, DECISION_BOUNDS, DenialCounts, Directory, Histogram, LANES, LaneTotals};
+use super::cells::{Count, DECISION_BOUNDS, DenialCounts, Directory, Histogram, LaneTotals};
+use super::counted::Counted;
 use super::exposition::Exposition;
+pub use super::live::{BACKEND_STATES, Live, LiveBackend, LiveSide};
 use super::shadow::ShadowCounts;
 use super::text_format::{TextFormat, to_prometheus};
 
 /// More kinds of policy fault than this count as the last one.
 const FAULT_KINDS_MAX: usize = 16;
-
-/// The decisions' words, in the order they are counted in.
-pub(super) const DECISIONS: [&str; 5] = ["primary", "fallback", "emergency", "wait", "reject"];
-
-/// A side of a guarded promotion under way.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct LiveSide {
-    /// `control` or `candidate`.
-    pub side: &'static str,
-    /// Its policy's revision.
-    pub revision: String,
-    /// Exchanges it has had.
-    pub exchanges: u64,
-    /// Those whose client got no whole answer.
-    pub failed: u64,
-}
-
-/// Numbers that are read when metrics are requested.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Live {
-    /// The backends, in the order of the table.
-    pub backends: Vec<LiveBackend>,
-    /// Exchanges that wait for capacity, by lane.
-    pub waiting: Vec<(&'static str, u64)>,
-    /// Exchanges that wait to be written to the store.
-    pub store_backlog: u64,
-    /// Exchanges written to the store.
-    pub store_written: u64,
-    /// Exchanges the store lost.
-    pub store_dropped: u64,
-    /// Batches the store could not write, retries included.
-    pub store_failed_batches: u64,
-    /// Trails written to the journal.
-    pub journal_written: u64,
-    /// Trails the journal lost.
-    pub journal_dropped: u64,
-    /// The revision of the policy in force.
-    pub policy: String,
-    /// True if the latest policy was refused or rolled back.
-    pub policy_refused: bool,
-    /// True if the latest configuration was refused.
-    pub config_refused: bool,
-    /// Revisions of the policy that are in force or that exchanges still use.
-    pub policy_revisions: u64,
-    /// Instances of all of them.
-    pub policy_instances: u64,
-    /// True if the latest shadow was refused.
-    pub shadow_refused: bool,
-    /// The share of the exchanges that the candidate gets; 0: no promotion is under way.
-    pub promotion_share: f64,
-    /// Its sides.
-    pub promotion: Vec<LiveSide>,
-}
-
-/// A backend at the time of asking.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct LiveBackend {
-    /// Its id.
-    pub id: String,
-    /// Its tier's word.
-    pub tier: &'static str,
-    /// Its state, one of [`BACKEND_STATES`].
-    pub state: &'static str,
-    /// Time left of the backend's cooldown, in ms; 0: none.
-    pub cooldown_ms: u64,
-    /// Models of it in cooldown.
-    pub models_cooling: u64,
-    /// Attempts under way.
-    pub in_flight: u64,
-}
-
-/// The words of a backend's state.
-pub const BACKEND_STATES: [&str; 5] = [
-    RowState::Ready.as_str(),
-    RowState::Throttled.as_str(),
-    RowState::Cooling.as_str(),
-    RowState::Probing.as_str(),
-    RowState::Drained.as_str(),
-];
 
 /// Totals of all exchanges since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -122,25 +45,6 @@ pub struct Totals {
 /// Everything that is counted; cheap to clone and to call.
 #[derive(Clone, Debug)]
 pub struct Metrics(Arc<Counted>);
-
-#[derive(Debug)]
-pub(super) struct Counted {
-    pub(super) directory: ArcSwap<Directory>,
-    pub(super) totals: [LaneTotals; LANES.len()],
-    pub(super) denials: DenialCounts,
-    pub(super) decisions: [Count; DECISIONS.len()],
-    pub(super) decision_seconds: Histogram,
-    pub(super) faults: Mutex<Vec<(&'static str, u64)>>,
-    /// By [`Reload`], failed and ok.
-    pub(super) reloads: [[Count; 2]; Reload::ALL.len()],
-    /// By [`Rollback`].
-    pub(super) rollbacks: [Count; Rollback::ALL.len()],
-    /// By [`PromotionStep`].
-    pub(super) promotions: [Count; PromotionStep::ALL.len()],
-    pub(super) shadow: ShadowCounts,
-    pub(super) version: &'static str,
-    pub(super) started: Timestamp,
-}
 
 impl Metrics {
     /// Counts from zero for this table. `version` is the program's, `started` the process's begin.

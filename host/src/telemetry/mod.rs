@@ -3,11 +3,14 @@
 pub mod events;
 pub mod logs;
 pub mod metrics;
+mod page;
 mod shadow;
 
 mod cells;
+mod counted;
 mod exposition;
 mod line;
+mod live;
 mod sink;
 pub mod text_format;
 

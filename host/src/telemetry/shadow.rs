@@ -6,7 +6,7 @@ use std::time::Duration;
 use pointsman_core::lifecycle::shadow::{ShadowDrop, ShadowResult};
 
 use super::cells::Count;
-use super::exposition::Page;
+use super::page::Page;
 
 /// The counts of all shadows there were.
 #[derive(Debug, Default)]

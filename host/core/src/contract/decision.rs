@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::table::Lane;
+use crate::lane::Lane;
 
 /// The commit gate: from when on an answer goes to the client, so that a failure is no longer just a failed attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

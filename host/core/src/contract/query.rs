@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Operation, Rows};
+use crate::lane::Lane;
 use crate::outcome::Kind;
-use crate::table::Lane;
 
 /// The request in numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::columns::{COLUMNS, Column, NONE, RowState};
-use crate::journal::forms::packed;
+use crate::forms::packed;
 
 /// Numbers of a row in the current version.
 const WIDTH: usize = COLUMNS.len();

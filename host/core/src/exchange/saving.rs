@@ -2,8 +2,9 @@
 
 use super::Exchange;
 use crate::record::End;
-use crate::saving::{saved_usd, total_usd};
+use crate::saving::saved_usd;
 use crate::table::Lane;
+use crate::usd::total_usd;
 
 impl Exchange {
     /// Returns the savings of the answer in USD; `None` when unknown, or when nothing was answered outside the

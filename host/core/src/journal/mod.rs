@@ -3,7 +3,6 @@
 //! policy, and simulated.
 
 mod codec;
-pub(crate) mod forms;
 mod setup;
 #[cfg(test)]
 mod tests;

@@ -29,7 +29,7 @@ pub struct Setup {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Terms {
     /// Name of the client key.
-    #[serde(with = "super::forms::text")]
+    #[serde(with = "crate::forms::text")]
     pub name: Arc<str>,
     /// Rate and concurrency limits.
     pub limits: Limits,

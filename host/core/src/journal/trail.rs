@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::forms::micros;
 use crate::clients::Spending;
 use crate::contract::{Columns, Decision, Query, Rows};
 use crate::exchange::{Action, Event, Exchange, Facts, Join};
+use crate::forms::micros;
 use crate::table::Lane;
 use crate::time::Timestamp;
 

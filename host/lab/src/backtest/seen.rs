@@ -5,9 +5,9 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use pointsman_core::outcome::Kind;
 use pointsman_core::record::End;
-use pointsman_core::saving::total_usd;
 use pointsman_core::table::Lane;
 use pointsman_core::time::Timestamp;
+use pointsman_core::usd::total_usd;
 
 use crate::world::{Finished, Scene, Sight, Watcher};
 

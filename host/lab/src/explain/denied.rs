@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use pointsman_core::denial::Denial;
-use pointsman_core::view::UNKNOWN_MODEL;
+use pointsman_core::table::UNKNOWN_MODEL;
 use pointsman_store::ExchangeRow;
 
 use crate::story::{Moment, Story};

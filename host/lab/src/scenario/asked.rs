@@ -9,7 +9,7 @@ use pointsman_core::contract::NONE;
 use pointsman_core::dialect::operation_at;
 use pointsman_core::exchange::Facts;
 use pointsman_core::table::Lane;
-use pointsman_core::view::UNKNOWN_MODEL;
+use pointsman_core::table::UNKNOWN_MODEL;
 use pointsman_engine::Texts;
 
 use super::check::Check;

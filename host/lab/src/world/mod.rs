@@ -25,8 +25,8 @@ use pointsman_core::fleet::{Fleet, InitialState, Permit};
 use pointsman_core::journal::{Setup, Terms};
 use pointsman_core::outcome::Kind;
 use pointsman_core::record::{AttemptRecord, End};
-use pointsman_core::saving::total_usd;
 use pointsman_core::time::Timestamp;
+use pointsman_core::usd::total_usd;
 use pointsman_core::view::View;
 
 pub use sights::{Ask, Attempt, Finished, Outside, Scene, Sight, Watcher};

@@ -5,7 +5,14 @@ use std::sync::mpsc::Sender;
 use std::sync::{Mutex, Once, PoisonError};
 use std::thread;
 
-use super::tool::Event;
+/// An event while a tool runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Event {
+    /// It closed stdout, or stderr.
+    PipeClosed,
+    /// Ctrl-C was pressed.
+    Interrupted,
+}
 
 /// The exit status of a command that Ctrl-C ended, as shells have it.
 const INTERRUPTED: i32 = 130;

@@ -9,7 +9,8 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use super::{BuildError, interrupt};
+use super::BuildError;
+use super::interrupt::{self, Event};
 
 /// The longest one tool may run: a first build of a Rust policy fetches and compiles its dependencies.
 const MAX_RUN: Duration = Duration::from_mins(15);
@@ -116,15 +117,6 @@ impl Call {
             None => Err(BuildError::Tool { command, output: format!("it ended with {status} and said nothing") }),
         }
     }
-}
-
-/// An event while a tool runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Event {
-    /// It closed stdout, or stderr.
-    PipeClosed,
-    /// Ctrl-C was pressed.
-    Interrupted,
 }
 
 /// Waits until a tool has closed both its pipes.

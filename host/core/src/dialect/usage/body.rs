@@ -2,7 +2,7 @@
 
 use super::Counts;
 use crate::dialect::Dialect;
-use crate::record::Usage;
+use crate::usage::Usage;
 
 /// The longest `usage` object that is read, in bytes.
 const MAX_USAGE_BYTES: usize = 4 * 1024;

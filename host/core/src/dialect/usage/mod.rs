@@ -8,7 +8,7 @@ pub use stream::{Sight, StreamTap, Tally};
 pub(super) use stream::{content_bytes, filled_length};
 
 use crate::http::json;
-use crate::record::Usage;
+use crate::usage::Usage;
 
 /// The token counts of an answer.
 #[derive(Clone, Copy, Debug, Default)]

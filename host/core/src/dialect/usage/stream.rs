@@ -5,7 +5,7 @@ use crate::contract::Operation;
 use crate::dialect::{Dialect, StreamFormat};
 use crate::http::json::{self, Cursor};
 use crate::http::sse::Event;
-use crate::record::Usage;
+use crate::usage::Usage;
 
 /// Bytes of answer text that count as one token where the provider does not count.
 const BYTES_PER_TOKEN: u64 = 4;

@@ -1,0 +1,34 @@
+//! Everything that is counted.
+
+use std::sync::Mutex;
+
+use arc_swap::ArcSwap;
+use pointsman_core::lifecycle::promotion::PromotionStep;
+use pointsman_core::lifecycle::{Reload, Rollback};
+use pointsman_core::time::Timestamp;
+
+use super::cells::{Count, DenialCounts, Directory, Histogram, LANES, LaneTotals};
+use super::shadow::ShadowCounts;
+
+/// The decisions' words, in the order they are counted in.
+pub(super) const DECISIONS: [&str; 5] = ["primary", "fallback", "emergency", "wait", "reject"];
+
+/// The counts since the start of the process.
+#[derive(Debug)]
+pub(super) struct Counted {
+    pub(super) directory: ArcSwap<Directory>,
+    pub(super) totals: [LaneTotals; LANES.len()],
+    pub(super) denials: DenialCounts,
+    pub(super) decisions: [Count; DECISIONS.len()],
+    pub(super) decision_seconds: Histogram,
+    pub(super) faults: Mutex<Vec<(&'static str, u64)>>,
+    /// By [`Reload`], failed and ok.
+    pub(super) reloads: [[Count; 2]; Reload::ALL.len()],
+    /// By [`Rollback`].
+    pub(super) rollbacks: [Count; Rollback::ALL.len()],
+    /// By [`PromotionStep`].
+    pub(super) promotions: [Count; PromotionStep::ALL.len()],
+    pub(super) shadow: ShadowCounts,
+    pub(super) version: &'static str,
+    pub(super) started: Timestamp,
+}
