@@ -105,9 +105,9 @@ pub(super) async fn control_backend(
 ) -> Response {
     let proxy = state.control.proxy();
     let is_known = match action.as_str() {
-        "drain" => proxy.line.with(|fleet, now| fleet.set_drained(now, &id, true)),
-        "resume" => proxy.line.with(|fleet, now| fleet.set_drained(now, &id, false)),
-        "clear-cooldown" => proxy.line.with(|fleet, now| fleet.clear_cooldown(now, &id)),
+        "drain" => proxy.fleet.with(|fleet, now| fleet.set_drained(now, &id, true)),
+        "resume" => proxy.fleet.with(|fleet, now| fleet.set_drained(now, &id, false)),
+        "clear-cooldown" => proxy.fleet.with(|fleet, now| fleet.clear_cooldown(now, &id)),
         unknown => {
             let message = format!("`{unknown}` is not known; use drain, resume or clear-cooldown");
             return failure(StatusCode::NOT_FOUND, message);

@@ -256,7 +256,7 @@ async fn a_page_of_another_site_changes_nothing() {
 #[tokio::test]
 async fn backends_are_shown_and_controlled() {
     let admin = start(None).await;
-    admin.control.proxy().line.with(|fleet, now| {
+    admin.control.proxy().fleet.with(|fleet, now| {
         let until = now + Duration::from_secs(3_600);
         let cooldown =
             SavedCooldown { backend: "p/1".into(), model: None, until, reason: Kind::ServerError, failures: 2 };

@@ -45,7 +45,7 @@ pub async fn assemble(config: Arc<Config>, config_file: Option<PathBuf>, parts: 
     let (policy, fault_stats) = (first.revision.clone(), Arc::new(FaultStats::new(config.policy.rollback)));
     let snapshot = Snapshot::new(config.clone(), view, policy, fault_stats, Target::all(&config, &connector, None)?);
     let metrics = Metrics::new(&table, env!("CARGO_PKG_VERSION"), clock.now());
-    let line = Arc::new(SharedFleet::new(fleet, clock));
-    let proxy = Arc::new(Proxy::new(clock, line, metrics, log, store.handle(), store.reader(), snapshot));
+    let fleet = Arc::new(SharedFleet::new(fleet, clock));
+    let proxy = Arc::new(Proxy::new(clock, fleet, metrics, log, store.handle(), store.reader(), snapshot));
     Ok(Control::new(proxy, engine, connector, config_file, policies, first))
 }

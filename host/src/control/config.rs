@@ -160,7 +160,7 @@ impl Control {
         let targets = Target::all(&config, &self.connector, Some(before))?;
         let settings = config.fleet_settings();
         let rekeyed = rekeyed(&before.config, &config);
-        let view = self.proxy.line.with(|fleet, now| {
+        let view = self.proxy.fleet.with(|fleet, now| {
             for id in &rekeyed {
                 fleet.forget_key_faults(now, id);
             }

@@ -51,7 +51,7 @@ pub fn save(proxy: &Proxy) {
 }
 
 fn rows(proxy: &Proxy) -> Vec<CooldownRow> {
-    let (cooldowns, drained) = proxy.line.with(|fleet, now| (fleet.cooldowns(now), fleet.drained()));
+    let (cooldowns, drained) = proxy.fleet.with(|fleet, now| (fleet.cooldowns(now), fleet.drained()));
     let cooling = cooldowns.into_iter().map(|kept| CooldownRow {
         backend: kept.backend,
         model: kept.model,

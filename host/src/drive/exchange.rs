@@ -52,8 +52,8 @@ pub async fn run_until_response(
                 in_flight.step(Event::Decided(decision))
             }
             Action::Wait { ticket, max } => {
-                let line = in_flight.proxy().line.clone();
-                match line.wait(ticket, max).await {
+                let fleet = in_flight.proxy().fleet.clone();
+                match fleet.wait(ticket, max).await {
                     Some(permit) => in_flight.step(Event::Granted(permit)),
                     None => in_flight.step(Event::WaitOver),
                 }

@@ -122,7 +122,7 @@ impl InFlight {
     /// Steps the state machine; returns the action that follows.
     pub fn step(&mut self, event: Event) -> Action {
         let (exchange, trail) = (&mut self.exchange, &mut self.trail);
-        let action = self.proxy.line.with(|fleet, now| {
+        let action = self.proxy.fleet.with(|fleet, now| {
             if let Some(trail) = trail {
                 trail.heard(now, &event);
             }
@@ -201,7 +201,7 @@ impl InFlight {
     /// Records what the provider's headers said of its limits.
     pub fn learn(&self, requests: Option<(u32, Timestamp)>, tokens: Option<(u32, Timestamp)>) {
         if let Some(permit) = self.exchange.permit() {
-            self.proxy.line.with(|fleet, _| fleet.learn(permit, requests, tokens));
+            self.proxy.fleet.with(|fleet, _| fleet.learn(permit, requests, tokens));
         }
     }
 

@@ -32,8 +32,8 @@ use crate::telemetry::metrics::Metrics;
 pub struct Proxy {
     /// The clock.
     pub clock: Clock,
-    /// The fleet and its waiting line.
-    pub line: Arc<SharedFleet>,
+    /// The fleet, with its queue.
+    pub fleet: Arc<SharedFleet>,
     /// Metrics.
     pub metrics: Metrics,
     /// The record.
@@ -68,7 +68,7 @@ impl Proxy {
     /// A proxy with its first snapshot.
     pub fn new(
         clock: Clock,
-        line: Arc<SharedFleet>,
+        fleet: Arc<SharedFleet>,
         metrics: Metrics,
         log: ExchangeLog,
         store: StoreHandle,
@@ -78,7 +78,7 @@ impl Proxy {
         let gates = gates(&snapshot.config, HashMap::new(), clock, &spent);
         Self {
             clock,
-            line,
+            fleet,
             store,
             events: Events::default(),
             cut: CancellationToken::new(),

@@ -43,7 +43,7 @@ pub async fn run(proxy: Arc<Proxy>) {
         for (index, backend, check) in checks(&snapshot) {
             let id = &backend.backend.id;
             let rested = checked.get(id).is_none_or(|last| now.since(*last) >= check.interval);
-            if rested && proxy.line.with(|fleet, now| fleet.is_probe_due(now, &snapshot.view, index, &check.model)) {
+            if rested && proxy.fleet.with(|fleet, now| fleet.is_probe_due(now, &snapshot.view, index, &check.model)) {
                 checked.insert(id.clone(), now);
                 let pinned = PinnedBackend { backend: index, within: check.timeout };
                 let Some(request) = request(backend, check, now) else { continue };

@@ -100,7 +100,7 @@ pub async fn start(start: Start) -> anyhow::Result<Running> {
     listeners.spawn(downstream.serve(stop.clone(), cut.clone()));
     // What exchanges under way need goes on until they are over.
     tasks.spawn(serve_admin(admin, admin_state, over.clone()));
-    tasks.spawn(until(over.clone(), proxy.line.clone().run_timer()));
+    tasks.spawn(until(over.clone(), proxy.fleet.clone().run_timer()));
     tasks.spawn(until(over.clone(), kept_states::keep(proxy.clone())));
     tasks.spawn(until(over.clone(), state_log::run(proxy.clone())));
     tasks.spawn(until(stop.clone(), control.clone().run()));

@@ -13,14 +13,14 @@ const MAX_MODEL_CHARS: usize = 120;
 /// Reports every change. Runs until dropped.
 pub async fn run(proxy: Arc<Proxy>) {
     loop {
-        proxy.line.changed().await;
+        proxy.fleet.changed().await;
         report_changes(&proxy);
     }
 }
 
 /// Reports what has changed since the last time.
 pub fn report_changes(proxy: &Proxy) {
-    for change in proxy.line.with(|fleet, now| fleet.take_changes(now)) {
+    for change in proxy.fleet.with(|fleet, now| fleet.take_changes(now)) {
         report(&change);
         proxy.events.backend(&change);
     }

@@ -14,14 +14,14 @@ use pointsman_core::rfc3339::Rfc3339;
 /// Every backend, in the table's order.
 pub(in crate::admin) fn backends(proxy: &Proxy) -> Vec<BackendView> {
     let snapshot = proxy.snapshot();
-    let (overview, now) = proxy.line.with(|fleet, now| (fleet.overview(now, &snapshot.view), now));
+    let (overview, now) = proxy.fleet.with(|fleet, now| (fleet.overview(now, &snapshot.view), now));
     let backends = snapshot.config.backends.iter().zip(overview);
     backends.map(|(backend, overview)| BackendView::new(backend, overview, now)).collect()
 }
 
 /// The waiting line of every lane.
 pub(in crate::admin) fn lanes(proxy: &Proxy) -> Vec<LaneView> {
-    let queued = proxy.line.with(|fleet, _| Lane::ALL.map(|lane| fleet.waiting_in(lane) as u64));
+    let queued = proxy.fleet.with(|fleet, _| Lane::ALL.map(|lane| fleet.waiting_in(lane) as u64));
     Lane::ALL.iter().zip(queued).map(|(lane, queued)| LaneView { lane: lane.as_str(), queued }).collect()
 }
 

@@ -69,7 +69,7 @@ impl ReadyView {
     pub(in crate::admin) fn new(control: &Control) -> Self {
         let proxy = control.proxy();
         let snapshot = proxy.snapshot();
-        let counts = proxy.line.with(|fleet, now| fleet.serving_counts(now, &snapshot.view));
+        let counts = proxy.fleet.with(|fleet, now| fleet.serving_counts(now, &snapshot.view));
         let reason = if proxy.is_closing() {
             Some("shutting down")
         } else if counts.configured == 0 {
