@@ -62,12 +62,12 @@ pub(super) struct Tape(Mutex<Inner>);
 #[derive(Default)]
 struct Inner {
     /// None: no question is being asked.
-    reel: Option<Reel>,
+    reel: Option<Recording>,
     /// For what is not recorded: what was last seen of a key in the record, or written to it since.
     seen: State,
 }
 
-struct Reel {
+struct Recording {
     recorded: Vec<StateUse>,
     next: usize,
     unrecorded: u32,
@@ -76,7 +76,7 @@ struct Reel {
 impl Tape {
     /// Before a question that once made these uses.
     pub(super) fn begin(&self, recorded: &[StateUse]) {
-        self.lock().reel = Some(Reel { recorded: recorded.to_vec(), next: 0, unrecorded: 0 });
+        self.lock().reel = Some(Recording { recorded: recorded.to_vec(), next: 0, unrecorded: 0 });
     }
 
     /// After it: how many of the answers were not recorded.
@@ -139,7 +139,7 @@ impl Inner {
     }
 }
 
-impl Reel {
+impl Recording {
     /// The next recorded use like this, whatever is passed over; the tape stays where it is when there is none.
     fn skip_to(&mut self, is_it: impl Fn(&StateUse) -> bool) -> Option<StateUse> {
         let place = self.next + self.recorded[self.next..].iter().position(is_it)?;

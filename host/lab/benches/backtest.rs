@@ -16,11 +16,11 @@ use pointsman_core::contract::{NONE, Operation, Query};
 use pointsman_core::exchange::Facts;
 use pointsman_core::time::Timestamp;
 use pointsman_engine::{Engine, EngineLimits, Texts};
-use pointsman_lab::answer::{Answer, Gives, Response};
+use pointsman_lab::answer::{Answer, Behavior, Response};
 use pointsman_lab::chronicle::Chronicler;
 use pointsman_lab::journal::JournalArgs;
 use pointsman_lab::settings::SettingsArgs;
-use pointsman_lab::world::{Ask, Attempt, Outside, World};
+use pointsman_lab::world::{Ask, Attempt, Environment, World};
 use pointsman_lab::{BacktestArgs, Backtested, backtest};
 use pointsman_store::{Store, StoreLimits, StorePath};
 
@@ -76,7 +76,7 @@ impl Day {
     }
 }
 
-impl Outside for Day {
+impl Environment for Day {
     fn next_request(&mut self) -> Option<(Timestamp, Ask)> {
         self.left = self.left.checked_sub(1)?;
         // 100,000 a day, more by day than by night.
@@ -114,7 +114,7 @@ impl Outside for Day {
         if status == 429 {
             headers.insert("retry-after", 5.into());
         }
-        let gives = Gives::Response(Arc::new(Response { status, headers, body: None }));
+        let gives = Behavior::Response(Arc::new(Response { status, headers, body: None }));
         let tokens = (20.0 * 40f64.powf(self.unit())) as u32;
         let first = Duration::from_millis(300).mul_f64(0.5 + 2.0 * self.unit());
         let whole = first + Duration::from_millis(10).mul_f64(f64::from(tokens) * (0.7 + 0.6 * self.unit()));

@@ -12,7 +12,7 @@ use pointsman_core::exchange::Facts;
 #[derive(Clone, Debug)]
 pub struct Answer {
     /// Kind of error.
-    pub gives: Gives,
+    pub gives: Behavior,
     /// From sending to the head of a stream; none: half the time to its first content.
     pub head: Option<Duration>,
     /// From sending to the first content of a stream.
@@ -27,7 +27,7 @@ pub struct Answer {
 
 /// Behavior of a backend towards an attempt.
 #[derive(Clone, Debug)]
-pub enum Gives {
+pub enum Behavior {
     /// A response; shared, because many attempts get the same.
     Response(Arc<Response>),
     /// No connection.

@@ -13,7 +13,7 @@ use pointsman_core::time::Timestamp;
 use pointsman_engine::Verdict;
 use pointsman_store::{JournalPart, StoreHandle};
 
-use super::world::{Ask, Finished, Scene, Sight, Watcher};
+use super::world::{Ask, EventKind, Finished, Scene, Watcher};
 
 /// Writes a world down; wait for the store's [`StoreHandle::flush_blocking`] before it is read.
 pub struct Chronicler {
@@ -116,37 +116,37 @@ impl Entry {
         self.trail.asked(now, Question { query, decision, notes, fault, state, took: Duration::ZERO });
     }
 
-    fn saw(&mut self, now: Timestamp, sight: Sight<'_>) {
+    fn saw(&mut self, now: Timestamp, sight: EventKind<'_>) {
         match sight {
-            Sight::Asked(query) => self.query = Some(query.clone()),
-            Sight::Decided(verdict) => self.decided(now, verdict),
-            Sight::Sent { sending, probe, .. } => {
+            EventKind::Asked(query) => self.query = Some(query.clone()),
+            EventKind::Decided(verdict) => self.decided(now, verdict),
+            EventKind::Sent { sending, probe, .. } => {
                 let (backend, lane, join) = (sending.backend, sending.lane, sending.join);
                 self.committed = false;
                 self.step(now, Happened::Sent { backend, lane, probe, join });
             }
-            Sight::Committed => {
+            EventKind::Committed => {
                 self.committed = true;
                 self.first_byte = self.first_byte.or(Some(now.since(self.trail.arrived)));
                 self.step(now, Happened::Committed);
             }
             // Of a client that goes before the commit, the server has nothing to tell.
-            Sight::Ended(record) if record.outcome == Kind::ClientGone && !self.committed => {}
-            Sight::Ended(_) => self.step(now, Happened::Ended),
-            Sight::Waits { max, .. } => self.step(now, Happened::Waits { max }),
-            Sight::Waited { granted } => self.step(now, Happened::Waited { granted }),
-            Sight::Granted { .. } | Sight::Arrived(_) | Sight::Finished(_) => {}
+            EventKind::Ended(record) if record.outcome == Kind::ClientGone && !self.committed => {}
+            EventKind::Ended(_) => self.step(now, Happened::Ended),
+            EventKind::Waits { max, .. } => self.step(now, Happened::Waits { max }),
+            EventKind::Waited { granted } => self.step(now, Happened::Waited { granted }),
+            EventKind::Granted { .. } | EventKind::Arrived(_) | EventKind::Finished(_) => {}
         }
     }
 }
 
 impl Watcher for Chronicler {
-    fn saw(&mut self, scene: &Scene<'_>, sight: Sight<'_>) {
+    fn saw(&mut self, scene: &Scene<'_>, sight: EventKind<'_>) {
         match sight {
-            Sight::Arrived(ask) => {
+            EventKind::Arrived(ask) => {
                 self.under_way.insert(scene.exchange, Entry::new(scene.now, ask));
             }
-            Sight::Finished(finished) => self.finished(scene, finished),
+            EventKind::Finished(finished) => self.finished(scene, finished),
             sight => {
                 if let Some(entry) = self.under_way.get_mut(&scene.exchange) {
                     entry.saw(scene.now, sight);

@@ -9,7 +9,7 @@ use pointsman_core::view::View;
 use pointsman_engine::Verdict;
 
 use super::story::{Answered, Sent, Story, Teller, title};
-use super::world::{Ask, Finished, Scene, Sight, Watcher};
+use super::world::{Ask, EventKind, Finished, Scene, Watcher};
 
 pub use super::story::{Decided, DecidedWhat, Ended};
 
@@ -50,9 +50,9 @@ impl Recorder {
 }
 
 impl Watcher for Recorder {
-    fn saw(&mut self, scene: &Scene<'_>, sight: Sight<'_>) {
+    fn saw(&mut self, scene: &Scene<'_>, sight: EventKind<'_>) {
         let at = scene.now.since(self.start);
-        if let Sight::Arrived(ask) = sight {
+        if let EventKind::Arrived(ask) = sight {
             return self.exchanges.push(Recorded::new(scene.exchange, at, ask));
         }
         if let Some(exchange) = usize::try_from(scene.exchange).ok().and_then(|i| self.exchanges.get_mut(i)) {
@@ -84,13 +84,13 @@ impl Recorded {
     }
 
     /// Something happened to it.
-    pub fn saw(&mut self, at: Duration, view: &View, sight: Sight<'_>) {
+    pub fn saw(&mut self, at: Duration, view: &View, sight: EventKind<'_>) {
         let table = &view.table;
         match sight {
-            Sight::Arrived(_) | Sight::Granted { .. } => {}
-            Sight::Asked(query) => self.teller.asked(at, table, query),
-            Sight::Decided(verdict) => self.decided(at, table, verdict),
-            Sight::Sent { sending, probe, model: _ } => {
+            EventKind::Arrived(_) | EventKind::Granted { .. } => {}
+            EventKind::Asked(query) => self.teller.asked(at, table, query),
+            EventKind::Decided(verdict) => self.decided(at, table, verdict),
+            EventKind::Sent { sending, probe, model: _ } => {
                 let backend = &view.backend(sending.backend).id;
                 if let Some(last) = self.decisions.last_mut().filter(|d| d.backend.is_none()) {
                     last.backend = Some(backend.clone());
@@ -98,13 +98,13 @@ impl Recorded {
                 let (backend, lane, join) = (sending.backend, sending.lane, sending.join);
                 self.teller.sent(at, table, Sent { backend, lane, model: &sending.model, probe, join });
             }
-            Sight::Committed => self.teller.committed(at),
-            Sight::Ended(attempt) => self.teller.outcome(at, attempt.into()),
-            Sight::Waits { max, model: _ } => self.teller.waits(at, table, max),
-            Sight::Waited { granted } => {
+            EventKind::Committed => self.teller.committed(at),
+            EventKind::Ended(attempt) => self.teller.outcome(at, attempt.into()),
+            EventKind::Waits { max, model: _ } => self.teller.waits(at, table, max),
+            EventKind::Waited { granted } => {
                 self.teller.waited(at, granted.map(|index| view.backend(index).id.clone()));
             }
-            Sight::Finished(finished) => self.finished(at, view, finished),
+            EventKind::Finished(finished) => self.finished(at, view, finished),
         }
     }
 

@@ -14,7 +14,7 @@ use super::recorder::{Decided, Recorded, Recorder};
 use super::scenario::{Count, Expectation, Expected, Request, RunExpectation, Scenario, Script};
 use super::settings::GivenSettings;
 use super::story::in_words;
-use super::world::{Ask, Attempt, Outside, RecordedQuestion, Watcher, World};
+use super::world::{Ask, Attempt, Environment, RecordedQuestion, Watcher, World};
 
 /// Result of a scenario.
 #[derive(Debug)]
@@ -145,7 +145,7 @@ impl<'a> Stage<'a> {
     }
 }
 
-impl Outside for Stage<'_> {
+impl Environment for Stage<'_> {
     fn next_request(&mut self) -> Option<(Timestamp, Ask)> {
         let (at, entry) = self.to_come.pop()?;
         self.cast.push(entry);

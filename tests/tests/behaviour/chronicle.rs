@@ -10,9 +10,9 @@ use pointsman_core::contract::Query;
 use pointsman_core::journal::Happened;
 use pointsman_core::time::Timestamp;
 use pointsman_engine::{Engine, EngineLimits, Texts};
-use pointsman_lab::answer::{Answer, Gives, Response};
+use pointsman_lab::answer::{Answer, Behavior, Response};
 use pointsman_lab::chronicle::Chronicler;
-use pointsman_lab::world::{Ask, Attempt, Outside, World};
+use pointsman_lab::world::{Ask, Attempt, Environment, World};
 use pointsman_store::{Journaled, Store, StoreLimits, StorePath, StoreReader};
 use pointsman_tests::{backend, chat, proxy, status, tokens, upstream};
 
@@ -22,7 +22,7 @@ struct Script {
     answers: [Vec<Answer>; 2],
 }
 
-impl Outside for Script {
+impl Environment for Script {
     fn next_request(&mut self) -> Option<(Timestamp, Ask)> {
         (!self.asks.is_empty()).then(|| self.asks.remove(0))
     }
@@ -32,7 +32,7 @@ impl Outside for Script {
     }
 }
 
-fn answer(gives: Gives, tokens: u32) -> Answer {
+fn answer(gives: Behavior, tokens: u32) -> Answer {
     // Quicker than the server's, so that the next request comes after it here too.
     let moment = Duration::from_micros(20);
     let prompt = Some(PromptCount { tokens: 11, cached: 0 });
@@ -44,7 +44,7 @@ fn says(status: u16, headers: &[(&'static str, &'static str)], tokens: u32) -> A
         (http::HeaderName::from_static(name), http::HeaderValue::from_static(value))
     };
     let response = Response { status, headers: headers.iter().map(header).collect(), body: None };
-    answer(Gives::Response(Arc::new(response)), tokens)
+    answer(Behavior::Response(Arc::new(response)), tokens)
 }
 
 fn everything(reader: &StoreReader) -> Vec<Journaled> {
@@ -135,7 +135,7 @@ async fn a_chronicle_says_what_the_journal_says() {
     proxy.wait_rows(3, "SELECT ended_us FROM trail").await;
     let server = everything(&StoreReader::open(&proxy.store_path()).unwrap());
     let answers = [
-        vec![says(429, &[("retry-after", "1")], 0), says(200, &[], 7), answer(Gives::Cut, 0), says(400, &[], 0)],
+        vec![says(429, &[("retry-after", "1")], 0), says(200, &[], 7), answer(Behavior::Cut, 0), says(400, &[], 0)],
         vec![says(503, &[], 0), says(200, &[], 4), says(200, &[], 7)],
     ];
     let folder = tempfile::tempdir().unwrap();

@@ -11,9 +11,9 @@ use pointsman_core::contract::{COLUMNS, Columns, NONE, Operation, Query};
 use pointsman_core::exchange::Facts;
 use pointsman_core::time::Timestamp;
 use pointsman_engine::{Compiled, Engine, EngineLimits, Texts};
-use pointsman_lab::answer::{Answer, Gives, Response};
+use pointsman_lab::answer::{Answer, Behavior, Response};
 use pointsman_lab::chronicle::Chronicler;
-use pointsman_lab::world::{Ask, Attempt, Outside, World};
+use pointsman_lab::world::{Ask, Attempt, Environment, World};
 use pointsman_store::{Store, StoreLimits, StorePath};
 use pointsman_tests::run_within;
 use serde_json::{Value, json};
@@ -68,7 +68,7 @@ struct Day {
     taken: [VecDeque<Timestamp>; 2],
 }
 
-impl Outside for Day {
+impl Environment for Day {
     fn next_request(&mut self) -> Option<(Timestamp, Ask)> {
         self.left = self.left.checked_sub(1)?;
         self.at = self.at + Duration::from_millis(900);
@@ -101,7 +101,14 @@ impl Outside for Day {
             }
         }
         let first_token = after.min(Duration::from_millis(300));
-        Answer { gives: Gives::Response(Arc::new(response)), head: None, first_token, after, tokens: 80, prompt: None }
+        Answer {
+            gives: Behavior::Response(Arc::new(response)),
+            head: None,
+            first_token,
+            after,
+            tokens: 80,
+            prompt: None,
+        }
     }
 }
 

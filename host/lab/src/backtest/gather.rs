@@ -14,7 +14,7 @@ use pointsman_engine::Texts;
 use pointsman_store::{AttemptRow, ExchangeRow, Journaled};
 
 use super::past::{Arrival, MIN_EXCHANGES, Own, Past, TooFew, Try};
-use super::seen::{Clockface, Seen, Tally};
+use super::seen::{Seen, Tally, TimeGrid};
 use super::thin::thinned;
 use crate::answer::asks_stream;
 
@@ -154,7 +154,7 @@ impl Gathering {
         let (tries, lost_tries) = by_backend(&setup, &places, &self.tries);
         let place = |number: &u32| places.get(*number as usize).copied().flatten();
         let face = match (self.entries.first(), self.entries.last()) {
-            (Some((first, _, _)), Some((last, _, _))) => Clockface::new(first.at, last.at),
+            (Some((first, _, _)), Some((last, _, _))) => TimeGrid::new(first.at, last.at),
             _ => return Err(too_few),
         };
         let seen: Vec<Seen> = self.entries.iter().map(|(_, seen, _)| *seen).collect();

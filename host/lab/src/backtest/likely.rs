@@ -13,10 +13,10 @@ use super::model::pace::Pace;
 use super::model::series::{Like, Series};
 use super::model::{Limits, MINUTE, Model, Place, is_near};
 use super::past::{Arrival, Past, Try};
-use super::sayings::{NEVER, Sayings, Wanted};
-use crate::answer::{Answer, Gives, asks_stream};
+use super::responses::{NEVER, Responses, Wanted};
+use crate::answer::{Answer, Behavior, asks_stream};
 use crate::dice::Dice;
-use crate::world::{Ask, Attempt, Outside};
+use crate::world::{Ask, Attempt, Environment};
 
 /// The world outside, for one seed.
 pub struct Likely<'a> {
@@ -27,7 +27,7 @@ pub struct Likely<'a> {
     /// Attempts so far, by exchange.
     attempts: Vec<u8>,
     backends: Vec<Backend<'a>>,
-    sayings: Sayings,
+    sayings: Responses,
     /// Counts of answers by how they were found.
     pub guesses: Guesses,
 }
@@ -66,7 +66,7 @@ impl<'a> Likely<'a> {
             next: 0,
             attempts: vec![0; past.arrivals.len()],
             backends: (0..).zip(&model.backends).map(backend).collect(),
-            sayings: Sayings::default(),
+            sayings: Responses::default(),
             guesses: Guesses::default(),
         }
     }
@@ -94,7 +94,7 @@ impl<'a> Likely<'a> {
     }
 }
 
-impl Outside for Likely<'_> {
+impl Environment for Likely<'_> {
     fn next_request(&mut self) -> Option<(Timestamp, Ask)> {
         let arrival = self.past.arrivals.get(self.next)?;
         self.next += 1;
@@ -134,7 +134,7 @@ impl Outside for Likely<'_> {
         let backend = &mut self.backends[index];
         let until = now + if answer.after == NEVER { limits.first_token } else { answer.after.min(limits.total) };
         backend.under_way.take(now, until, 0);
-        let is_taken = !matches!(fate, Fate::Refused(..)) && !matches!(answer.gives, Gives::ConnectFailed);
+        let is_taken = !matches!(fate, Fate::Refused(..)) && !matches!(answer.gives, Behavior::ConnectFailed);
         if is_taken {
             let tokens = u64::from(prompt.tokens) + u64::from(output);
             backend.took(model, now, until, tokens);

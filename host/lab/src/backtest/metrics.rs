@@ -2,7 +2,7 @@
 
 use pointsman_core::table::Lane;
 
-use super::Lived;
+use super::Run;
 use super::seen::Tally;
 use super::stats::Estimate;
 
@@ -173,7 +173,7 @@ impl Row {
 }
 
 /// All numbers side by side.
-pub fn rows(recorded: &Tally, share: f64, lived: &[[Lived; 2]]) -> Vec<Row> {
+pub fn rows(recorded: &Tally, share: f64, lived: &[[Run; 2]]) -> Vec<Row> {
     let row = |metric: Metric| {
         let of = |which: usize| -> Vec<f64> { lived.iter().map(|l| metric.of(&l[which].tally, share)).collect() };
         let (current, candidate) = (of(0), of(1));

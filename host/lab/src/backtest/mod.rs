@@ -11,7 +11,7 @@ mod metrics;
 mod model;
 mod past;
 mod report;
-mod sayings;
+mod responses;
 mod seen;
 mod source;
 mod stats;
@@ -41,7 +41,7 @@ pub const SEEDS: u32 = 20;
 
 /// Result of one world under one policy.
 #[derive(Clone, Debug)]
-pub struct Lived {
+pub struct Run {
     /// The numbers.
     pub tally: Tally,
     /// Counts of its answers by how they were found.
@@ -65,7 +65,7 @@ pub struct Plan<'a> {
 ///
 /// # Errors
 /// A policy refuses the recorded table or settings: which of the two, and why.
-pub fn live(plan: &Plan<'_>, mut progress: impl FnMut(usize, usize)) -> Result<Vec<[Lived; 2]>, (usize, LoadError)> {
+pub fn live(plan: &Plan<'_>, mut progress: impl FnMut(usize, usize)) -> Result<Vec<[Run; 2]>, (usize, LoadError)> {
     let table = Arc::new(plan.past.setup.table.clone());
     for (which, (policy, settings)) in plan.policies.iter().enumerate() {
         policy.isolated(settings, table.clone()).map_err(|why| (which, why))?;
@@ -74,7 +74,7 @@ pub fn live(plan: &Plan<'_>, mut progress: impl FnMut(usize, usize)) -> Result<V
     let next = AtomicUsize::new(0);
     let (done, results) = mpsc::channel();
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get).min(jobs.max(1));
-    let mut lived: Vec<Option<Lived>> = vec![None; jobs];
+    let mut lived: Vec<Option<Run>> = vec![None; jobs];
     std::thread::scope(|scope| {
         for _ in 0..threads {
             let (done, next, table) = (done.clone(), &next, table.clone());
@@ -99,7 +99,7 @@ pub fn live(plan: &Plan<'_>, mut progress: impl FnMut(usize, usize)) -> Result<V
 }
 
 /// One world with one policy.
-fn one(plan: &Plan<'_>, job: usize, table: Arc<pointsman_core::table::Table>) -> Result<Lived, LoadError> {
+fn one(plan: &Plan<'_>, job: usize, table: Arc<pointsman_core::table::Table>) -> Result<Run, LoadError> {
     let (seed, (policy, settings)) = (job as u64 / 2, &plan.policies[job % 2]);
     let past = plan.past;
     let revision = policy.isolated(settings, table)?;
@@ -108,5 +108,5 @@ fn one(plan: &Plan<'_>, job: usize, table: Arc<pointsman_core::table::Table>) ->
     let watcher = Counter::new(past.face, past.arrivals.len());
     let world = World::new(&past.setup, past.face.start, seed, &past.spent_usd, outside, decide, watcher);
     let After { outside, watcher, .. } = world.run();
-    Ok(Lived { tally: watcher.tally, guesses: outside.guesses })
+    Ok(Run { tally: watcher.tally, guesses: outside.guesses })
 }

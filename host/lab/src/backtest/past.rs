@@ -11,7 +11,7 @@ use pointsman_core::outcome::Kind;
 use pointsman_core::time::Timestamp;
 use pointsman_engine::Texts;
 
-use super::seen::{Clockface, Tally};
+use super::seen::{Tally, TimeGrid};
 
 /// With fewer exchanges a backtest says nothing.
 pub const MIN_EXCHANGES: usize = 100;
@@ -33,7 +33,7 @@ pub struct Past {
     /// Results of the recorded exchanges.
     pub recorded: Tally,
     /// The time they span.
-    pub face: Clockface,
+    pub face: TimeGrid,
     /// Policy revisions with their exchanges, the most frequent first.
     pub revisions: Vec<(String, usize)>,
     /// The sample's share of all exchanges, 0..=1.

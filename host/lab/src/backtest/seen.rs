@@ -9,7 +9,7 @@ use pointsman_core::table::Lane;
 use pointsman_core::time::Timestamp;
 use pointsman_core::usd::total_usd;
 
-use crate::world::{Finished, Scene, Sight, Watcher};
+use crate::world::{EventKind, Finished, Scene, Watcher};
 
 /// Result of one exchange.
 #[derive(Clone, Copy, Debug)]
@@ -43,14 +43,14 @@ pub const PARTS: usize = 96;
 
 /// The time that a journal spans, in parts.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Clockface {
+pub struct TimeGrid {
     /// The first arrival.
     pub start: Timestamp,
     /// The length of a part.
     pub part: Duration,
 }
 
-impl Clockface {
+impl TimeGrid {
     /// From the first arrival to the last.
     pub fn new(first: Timestamp, last: Timestamp) -> Self {
         let part = last.since(first) / PARTS as u32 + Duration::from_micros(1);
@@ -77,7 +77,7 @@ pub struct Part {
 /// Exchanges, counted.
 #[derive(Clone, Debug)]
 pub struct Tally {
-    face: Clockface,
+    face: TimeGrid,
     /// All of them.
     pub exchanges: u64,
     /// Answered whole.
@@ -105,7 +105,7 @@ const LONGEST_MS: u64 = 3_600_000;
 
 impl Tally {
     /// Nothing yet.
-    pub fn new(face: Clockface) -> Self {
+    pub fn new(face: TimeGrid) -> Self {
         // Three digits: one part in a thousand.
         let histogram = || Histogram::new_with_bounds(1, LONGEST_MS, 3).expect("these bounds are ones it knows");
         Self {
@@ -124,7 +124,7 @@ impl Tally {
     }
 
     /// Counts these.
-    pub fn of(face: Clockface, all: &[Seen]) -> Self {
+    pub fn of(face: TimeGrid, all: &[Seen]) -> Self {
         let mut tally = Self::new(face);
         all.iter().for_each(|seen| tally.add(seen));
         tally
@@ -183,7 +183,7 @@ pub struct Counter {
 
 impl Counter {
     /// Creates a counter for a world with this many arrivals.
-    pub fn new(face: Clockface, arrivals: usize) -> Self {
+    pub fn new(face: TimeGrid, arrivals: usize) -> Self {
         Self {
             tally: Tally::new(face),
             under_way: vec![(None, 0); arrivals],
@@ -212,21 +212,21 @@ impl Counter {
 }
 
 impl Watcher for Counter {
-    fn saw(&mut self, scene: &Scene<'_>, sight: Sight<'_>) {
+    fn saw(&mut self, scene: &Scene<'_>, sight: EventKind<'_>) {
         let number = scene.exchange as usize;
         match sight {
-            Sight::Arrived(ask) => {
+            EventKind::Arrived(ask) => {
                 self.arrivals.push(scene.now);
                 self.streams.push(ask.facts.streaming);
             }
-            Sight::Decided(verdict) if verdict.fault.is_some() => self.under_way[number].1 += 1,
-            Sight::Committed => {
+            EventKind::Decided(verdict) if verdict.fault.is_some() => self.under_way[number].1 += 1,
+            EventKind::Committed => {
                 let since = scene.now.since(self.arrivals[number]);
                 self.under_way[number].0.get_or_insert(since);
             }
-            Sight::Finished(finished) => self.finished(number, finished),
-            Sight::Asked(_) | Sight::Decided(_) | Sight::Sent { .. } | Sight::Ended(_) => {}
-            Sight::Waits { .. } | Sight::Granted { .. } | Sight::Waited { .. } => {}
+            EventKind::Finished(finished) => self.finished(number, finished),
+            EventKind::Asked(_) | EventKind::Decided(_) | EventKind::Sent { .. } | EventKind::Ended(_) => {}
+            EventKind::Waits { .. } | EventKind::Granted { .. } | EventKind::Waited { .. } => {}
         }
     }
 }

@@ -17,7 +17,7 @@ use super::*;
 use crate::scenario::Scenario;
 use crate::settings::GivenSettings;
 use crate::trial::Trial;
-use crate::world::{Ask, Finished, Scene, Sight, Watcher};
+use crate::world::{Ask, EventKind, Finished, Scene, Watcher};
 
 /// Remembers every exchange of a world as the journal would.
 struct Journal {
@@ -27,32 +27,32 @@ struct Journal {
 }
 
 impl Watcher for Journal {
-    fn saw(&mut self, scene: &Scene<'_>, sight: Sight<'_>) {
+    fn saw(&mut self, scene: &Scene<'_>, sight: EventKind<'_>) {
         let index = scene.exchange as usize;
-        if let Sight::Arrived(ask) = sight {
+        if let EventKind::Arrived(ask) = sight {
             self.exchanges.push(arrived(scene, ask, &self.setup));
             return self.asked.push(None);
         }
         let Journaled { exchange, trail, .. } = &mut self.exchanges[index];
         let at = scene.now.since(trail.arrived);
         let what = match sight {
-            Sight::Arrived(_) | Sight::Granted { .. } => return,
-            Sight::Asked(query) => return self.asked[index] = Some(query.clone()),
-            Sight::Decided(verdict) => {
+            EventKind::Arrived(_) | EventKind::Granted { .. } => return,
+            EventKind::Asked(query) => return self.asked[index] = Some(query.clone()),
+            EventKind::Decided(verdict) => {
                 let Verdict { decision, notes, fault, state } = verdict.clone();
                 let fault = fault.map(|f| Failed { kind: f.kind.as_str().to_owned(), message: f.message });
                 let query = self.asked[index].take().unwrap();
                 let took = Duration::ZERO;
                 Happened::Asked(Box::new(Question { query, decision, notes, fault, state, took }))
             }
-            Sight::Sent { sending, probe, model: _ } => {
+            EventKind::Sent { sending, probe, model: _ } => {
                 Happened::Sent { backend: sending.backend, lane: sending.lane, probe, join: sending.join }
             }
-            Sight::Committed => Happened::Committed,
-            Sight::Ended(_) => Happened::Ended,
-            Sight::Waits { max, model: _ } => Happened::Waits { max },
-            Sight::Waited { granted } => Happened::Waited { granted },
-            Sight::Finished(finished) => return finish(exchange, scene, finished),
+            EventKind::Committed => Happened::Committed,
+            EventKind::Ended(_) => Happened::Ended,
+            EventKind::Waits { max, model: _ } => Happened::Waits { max },
+            EventKind::Waited { granted } => Happened::Waited { granted },
+            EventKind::Finished(finished) => return finish(exchange, scene, finished),
         };
         trail.steps.push(Step { at, what });
     }

@@ -10,8 +10,8 @@ use pointsman_engine::{Heard, LoadError, Texts};
 use pointsman_store::Journaled;
 
 use super::compare::same_again;
-use super::desks::{Desk, Desks};
 use super::tally::{Difference, Forgetful, Place, Said};
+use super::targets::{Desks, ReplayTarget};
 
 /// Exchanges that may wait for one thread.
 const AHEAD: usize = 64;
@@ -21,7 +21,7 @@ pub struct Asked {
     /// Number of the exchange in the order of the journal.
     pub number: u64,
     /// Configuration that it was asked in.
-    pub desk: Desk,
+    pub desk: ReplayTarget,
     /// The exchange.
     pub journaled: Arc<Journaled>,
     /// Its texts.

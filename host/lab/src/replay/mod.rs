@@ -9,11 +9,11 @@
 
 pub mod compare;
 mod components;
-mod desks;
 mod fresh;
 mod report;
 mod session;
 pub mod tally;
+mod targets;
 #[cfg(test)]
 mod tests;
 mod words;

@@ -12,9 +12,9 @@ use pointsman_store::{ExchangeRow, Journaled, Skipped};
 
 use super::compare::{Divergence, divergence, exactness, ran_out_of_time};
 use super::components::Components;
-use super::desks::{Desk, Desks};
 use super::fresh::{Asked, Threads};
 use super::tally::{Difference, Place};
+use super::targets::{Desks, ReplayTarget};
 use super::{Chosen, Plan, ReplayError, Report};
 use crate::settings::recorded as offer_of_recorded;
 
@@ -69,7 +69,7 @@ impl<'a, 'scope> Session<'a, 'scope> {
                 }
             },
         };
-        let desk = Desk { compiled, setup: journaled.setup.clone(), settings: self.offer(&journaled.setup) };
+        let desk = ReplayTarget { compiled, setup: journaled.setup.clone(), settings: self.offer(&journaled.setup) };
         let is_own = **desk.compiled.id() == **recorded && desk.settings.json() == journaled.setup.settings;
         let replayer = self.replayer(&desk, &journaled.exchange, is_own)?;
         let texts = Arc::new(texts(&journaled));
@@ -109,7 +109,12 @@ impl<'a, 'scope> Session<'a, 'scope> {
         Ok(report)
     }
 
-    fn replayer(&mut self, desk: &Desk, exchange: &ExchangeRow, is_own: bool) -> Result<Arc<Replayer>, ReplayError> {
+    fn replayer(
+        &mut self,
+        desk: &ReplayTarget,
+        exchange: &ExchangeRow,
+        is_own: bool,
+    ) -> Result<Arc<Replayer>, ReplayError> {
         let refused = |why: LoadError| ReplayError::Refused {
             revision: desk.compiled.id().to_string(),
             exchange: exchange.id.clone(),

@@ -14,7 +14,7 @@ use pointsman_core::time::Timestamp;
 use super::raw::{RawAnswer, RawBackend, RawGives, RawScenario, RawSeed};
 use super::words::{DURATION, duration};
 use super::{Outage, Scenario, Script};
-use crate::answer::{Answer, Gives, Response};
+use crate::answer::{Answer, Behavior, Response};
 
 /// The first Monday of 2026.
 const START: &str = "2026-01-05T00:00:00Z";
@@ -134,7 +134,7 @@ impl Check<'_, '_, '_> {
         Answer { gives, head: None, first_token, after, tokens, prompt: None }
     }
 
-    fn gives(&mut self, at: &KeyPath, raw: RawAnswer) -> Gives {
+    fn gives(&mut self, at: &KeyPath, raw: RawAnswer) -> Behavior {
         let answer_at = at.key("answer");
         let word = match &raw.answer {
             Some(RawGives::Status(status)) => {
@@ -142,7 +142,7 @@ impl Check<'_, '_, '_> {
                     let problem = self.complaints.error(&answer_at, format!("{status} is no status of an answer"));
                     problem.help("write an HTTP status from 200 to 599");
                 }
-                return Gives::Response(Arc::new(self.response(at, *status, &raw)));
+                return Behavior::Response(Arc::new(self.response(at, *status, &raw)));
             }
             Some(RawGives::Word(word)) => word.as_str(),
             None => {
@@ -151,7 +151,7 @@ impl Check<'_, '_, '_> {
                         .error(at, "this says nothing about the answer")
                         .help("write answer = 200, or another status");
                 }
-                return Gives::Silence;
+                return Behavior::Silence;
             }
         };
         let no_use = [
@@ -165,15 +165,15 @@ impl Check<'_, '_, '_> {
             problem.help("it goes with an HTTP status");
         }
         match word {
-            "connect-failed" => Gives::ConnectFailed,
-            "reset" => Gives::Reset,
-            "silent" => Gives::Silence,
-            "cut" => Gives::Cut,
-            "stall" => Gives::Stall,
+            "connect-failed" => Behavior::ConnectFailed,
+            "reset" => Behavior::Reset,
+            "silent" => Behavior::Silence,
+            "cut" => Behavior::Cut,
+            "stall" => Behavior::Stall,
             _ => {
                 let problem = self.complaints.error(&answer_at, format!("{word:?} is no answer"));
                 problem.help(format!("write an HTTP status, or one of {}", quoted(WORDS)));
-                Gives::Silence
+                Behavior::Silence
             }
         }
     }

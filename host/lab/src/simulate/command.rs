@@ -9,7 +9,7 @@ use pointsman_engine::clock::Stopwatch;
 
 use super::args::SimulateArgs;
 use super::report::Report;
-use super::{Lived, Plan, Policy, Tally, days, live};
+use super::{Plan, Policy, Run, Tally, days, live};
 use crate::command::compile;
 
 /// Result of the command.
@@ -48,7 +48,7 @@ pub fn run(args: &SimulateArgs, env: &dyn Env, out: &mut dyn Write, err: &mut dy
     let plan = |seed| Plan { seed, exchanges: args.exchanges, policy: &policy, config: config.as_ref() };
     for (seed, lived) in Worlds::new(args.seed, args.runs, plan) {
         match lived {
-            Ok(Lived { tally, breach }) => {
+            Ok(Run { tally, breach }) => {
                 report.tally.add(&tally);
                 report.runs += 1;
                 report.breach = breach.map(|(breach, story)| (seed, breach, story));
@@ -103,7 +103,7 @@ struct Worlds<P> {
     plan: P,
     next: u64,
     left: u64,
-    lived: VecDeque<(u64, Result<Lived, LoadError>)>,
+    lived: VecDeque<(u64, Result<Run, LoadError>)>,
 }
 
 impl<'a, P: Fn(u64) -> Plan<'a>> Worlds<P> {
@@ -129,7 +129,7 @@ impl<'a, P: Fn(u64) -> Plan<'a>> Worlds<P> {
 }
 
 impl<'a, P: Fn(u64) -> Plan<'a>> Iterator for Worlds<P> {
-    type Item = (u64, Result<Lived, LoadError>);
+    type Item = (u64, Result<Run, LoadError>);
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.lived.is_empty() && self.left > 0 {

@@ -33,7 +33,7 @@ use nature::Nature;
 
 use super::recorder::Recorded;
 use super::story::Story;
-use super::world::{After, Scene, Sight, Watcher, World};
+use super::world::{After, EventKind, Scene, Watcher, World};
 
 pub use args::SimulateArgs;
 pub use command::{Simulated, run as simulate};
@@ -72,7 +72,7 @@ pub struct Plan<'a> {
 
 /// Result of one world.
 #[derive(Debug)]
-pub struct Lived {
+pub struct Run {
     /// The numbers.
     pub tally: Tally,
     /// The first rule that was broken, with the story of the exchange that broke it.
@@ -83,14 +83,14 @@ pub struct Lived {
 ///
 /// # Errors
 /// The component refuses the table or the settings.
-pub fn live(plan: &Plan<'_>) -> Result<Lived, LoadError> {
+pub fn live(plan: &Plan<'_>) -> Result<Run, LoadError> {
     let (tally, breach, _) = pass(plan, None)?;
-    let Some(breach) = breach else { return Ok(Lived { tally, breach: None }) };
+    let Some(breach) = breach else { return Ok(Run { tally, breach: None }) };
     let story = match breach.exchange {
         Some(exchange) => pass(plan, Some(exchange))?.2,
         None => None,
     };
-    Ok(Lived { tally, breach: Some((breach, story)) })
+    Ok(Run { tally, breach: Some((breach, story)) })
 }
 
 fn pass(plan: &Plan<'_>, told: Option<u64>) -> Result<(Tally, Option<Breach>, Option<Story>), LoadError> {
@@ -164,7 +164,7 @@ struct Observer {
 }
 
 impl Watcher for Observer {
-    fn saw(&mut self, scene: &Scene<'_>, sight: Sight<'_>) {
+    fn saw(&mut self, scene: &Scene<'_>, sight: EventKind<'_>) {
         self.judge.saw(scene, &sight);
         self.tally.saw(&sight);
         if let Some(teller) = &mut self.teller {
@@ -180,13 +180,13 @@ struct Teller {
 }
 
 impl Teller {
-    fn saw(&mut self, scene: &Scene<'_>, sight: Sight<'_>) {
+    fn saw(&mut self, scene: &Scene<'_>, sight: EventKind<'_>) {
         if scene.exchange != self.exchange {
             return;
         }
         let at = scene.now.since(START);
         match (&mut self.recorded, sight) {
-            (none, Sight::Arrived(ask)) => *none = Some(Recorded::new(scene.exchange, at, ask)),
+            (none, EventKind::Arrived(ask)) => *none = Some(Recorded::new(scene.exchange, at, ask)),
             (Some(recorded), sight) => recorded.saw(at, scene.view, sight),
             (None, _) => {}
         }

@@ -8,15 +8,15 @@ use pointsman_core::time::Timestamp;
 
 use super::traffic::Traffic;
 use super::window::Window;
-use crate::answer::{Answer, Gives, Response};
+use crate::answer::{Answer, Behavior, Response};
 use crate::dice::Dice;
-use crate::world::{Ask, Attempt, Outside};
+use crate::world::{Ask, Attempt, Environment};
 
 /// Everything outside of one simulated Pointsman.
 pub struct Nature {
     traffic: Traffic,
     backends: Vec<Provider>,
-    sayings: Sayings,
+    sayings: Responses,
 }
 
 impl Nature {
@@ -27,12 +27,12 @@ impl Nature {
         Self {
             traffic: Traffic::new(seed, table, start, exchanges),
             backends: backends.collect(),
-            sayings: Sayings::new(),
+            sayings: Responses::new(),
         }
     }
 }
 
-impl Outside for Nature {
+impl Environment for Nature {
     fn next_request(&mut self) -> Option<(Timestamp, Ask)> {
         self.traffic.next()
     }
@@ -56,14 +56,14 @@ struct Provider {
     /// Means of how long it is well and how long it is not.
     well_for: Duration,
     ill_for: Duration,
-    weather: Weather,
+    weather: Condition,
     /// End of the present condition.
     until: Timestamp,
 }
 
 /// Condition of a backend for a while.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Weather {
+enum Condition {
     Well,
     /// 429 to everybody.
     Storm,
@@ -106,7 +106,7 @@ impl Provider {
             faulty: dice.magnitude(8.0, 1_000.0) as u64,
             well_for,
             ill_for: well_for.mul_f64(dice.magnitude(0.01, 0.5)),
-            weather: Weather::Well,
+            weather: Condition::Well,
             until: start,
             dice,
         };
@@ -114,7 +114,7 @@ impl Provider {
         provider
     }
 
-    fn answer(&mut self, attempt: &Attempt<'_>, sayings: &Sayings) -> Answer {
+    fn answer(&mut self, attempt: &Attempt<'_>, sayings: &Responses) -> Answer {
         let now = attempt.now;
         self.look_up(now);
         let has_room = self.takes(now);
@@ -123,15 +123,15 @@ impl Provider {
         let at_once = |gives| Answer { gives, head: None, first_token: quick, after: quick, tokens: 0, prompt: None };
         let weather = if d.one_in(self.faulty) { Self::mishap(d) } else { self.weather };
         match weather {
-            Weather::Storm => return at_once(self.rate_limited(sayings)),
-            Weather::Dead if d.one_in(3) => return at_once(Gives::Reset),
-            Weather::Dead => {
+            Condition::Storm => return at_once(self.rate_limited(sayings)),
+            Condition::Dead if d.one_in(3) => return at_once(Behavior::Reset),
+            Condition::Dead => {
                 let after = if d.one_in(4) { Duration::from_secs(10) } else { quick };
-                return Answer { after, ..at_once(Gives::ConnectFailed) };
+                return Answer { after, ..at_once(Behavior::ConnectFailed) };
             }
-            Weather::Failing(status) => return at_once(sayings.status(status)),
-            Weather::Silent => return at_once(Gives::Silence),
-            Weather::Well | Weather::Cutting | Weather::Stalling | Weather::Slow => {}
+            Condition::Failing(status) => return at_once(sayings.status(status)),
+            Condition::Silent => return at_once(Behavior::Silence),
+            Condition::Well | Condition::Cutting | Condition::Stalling | Condition::Slow => {}
         }
         if !has_room {
             return at_once(self.rate_limited(sayings));
@@ -142,27 +142,27 @@ impl Provider {
     /// Good and bad times come and go.
     fn look_up(&mut self, now: Timestamp) {
         while self.until <= now {
-            let (weather, mean) = match self.weather == Weather::Well {
+            let (weather, mean) = match self.weather == Condition::Well {
                 true => (Self::mishap(&mut self.dice), self.ill_for),
-                false => (Weather::Well, self.well_for),
+                false => (Condition::Well, self.well_for),
             };
             self.weather = weather;
             self.until = self.until + self.dice.gap(mean).max(Duration::from_millis(1));
         }
     }
 
-    fn mishap(dice: &mut Dice) -> Weather {
+    fn mishap(dice: &mut Dice) -> Condition {
         match dice.below(40) {
-            0..=9 => Weather::Storm,
-            10..=14 => Weather::Dead,
-            15..=22 => Weather::Failing(dice.pick(&[500, 502, 503, 529])),
-            23..=25 => Weather::Silent,
-            26..=29 => Weather::Cutting,
-            30..=33 => Weather::Stalling,
-            34..=37 => Weather::Slow,
-            38 => Weather::Failing(dice.pick(&[400, 413, 404])),
+            0..=9 => Condition::Storm,
+            10..=14 => Condition::Dead,
+            15..=22 => Condition::Failing(dice.pick(&[500, 502, 503, 529])),
+            23..=25 => Condition::Silent,
+            26..=29 => Condition::Cutting,
+            30..=33 => Condition::Stalling,
+            34..=37 => Condition::Slow,
+            38 => Condition::Failing(dice.pick(&[400, 413, 404])),
             // The key is no good, or has no money.
-            _ => Weather::Failing(dice.pick(&[401, 402])),
+            _ => Condition::Failing(dice.pick(&[401, 402])),
         }
     }
 
@@ -171,32 +171,37 @@ impl Provider {
         self.limit.as_mut().is_none_or(|limit| limit.take(now).is_ok())
     }
 
-    fn rate_limited(&mut self, sayings: &Sayings) -> Gives {
+    fn rate_limited(&mut self, sayings: &Responses) -> Behavior {
         match self.manners {
             Manners::Nothing => sayings.status(429),
-            Manners::Seconds => {
-                Gives::Response(sayings.in_seconds[self.dice.below(sayings.in_seconds.len() as u64) as usize].clone())
-            }
+            Manners::Seconds => Behavior::Response(
+                sayings.in_seconds[self.dice.below(sayings.in_seconds.len() as u64) as usize].clone(),
+            ),
             Manners::Milliseconds => {
                 let all = &sayings.in_milliseconds;
-                Gives::Response(all[self.dice.below(all.len() as u64) as usize].clone())
+                Behavior::Response(all[self.dice.below(all.len() as u64) as usize].clone())
             }
-            Manners::Reset => Gives::Response(sayings.reset.clone()),
+            Manners::Reset => Behavior::Response(sayings.reset.clone()),
         }
     }
 
-    fn speech(&mut self, weather: Weather, max_tokens: u32, sayings: &Sayings) -> Answer {
+    fn speech(&mut self, weather: Condition, max_tokens: u32, sayings: &Responses) -> Answer {
         let d = &mut self.dice;
         let most = if max_tokens == 0 { 2_000 } else { max_tokens };
         let tokens = (d.magnitude(1.0, 2_000.0) as u32).min(most);
-        let slow = if weather == Weather::Slow { 10 } else { 1 };
+        let slow = if weather == Condition::Slow { 10 } else { 1 };
         let first_token = d.gap(self.first_token) * slow + Duration::from_millis(5);
         let after = first_token + self.per_token.mul_f64(d.magnitude(0.5, 2.0)) * tokens * slow;
         let whole = Answer { gives: sayings.status(200), head: None, first_token, after, tokens, prompt: None };
         let gives = match weather {
-            Weather::Cutting => Gives::Cut,
-            Weather::Stalling => Gives::Stall,
-            Weather::Well | Weather::Slow | Weather::Storm | Weather::Dead | Weather::Failing(_) | Weather::Silent => {
+            Condition::Cutting => Behavior::Cut,
+            Condition::Stalling => Behavior::Stall,
+            Condition::Well
+            | Condition::Slow
+            | Condition::Storm
+            | Condition::Dead
+            | Condition::Failing(_)
+            | Condition::Silent => {
                 return whole;
             }
         };
@@ -207,14 +212,14 @@ impl Provider {
 }
 
 /// Responses that are given again and again.
-struct Sayings {
+struct Responses {
     statuses: Vec<(u16, Arc<Response>)>,
     in_seconds: Vec<Arc<Response>>,
     in_milliseconds: Vec<Arc<Response>>,
     reset: Arc<Response>,
 }
 
-impl Sayings {
+impl Responses {
     fn new() -> Self {
         let bare = |status| Response { status, ..Response::default() };
         let too_many = |headers: &[(&'static str, &'static str)]| {
@@ -232,8 +237,8 @@ impl Sayings {
         }
     }
 
-    fn status(&self, status: u16) -> Gives {
+    fn status(&self, status: u16) -> Behavior {
         let known = self.statuses.iter().find(|(s, _)| *s == status);
-        Gives::Response(known.map(|(_, response)| response.clone()).unwrap_or_default())
+        Behavior::Response(known.map(|(_, response)| response.clone()).unwrap_or_default())
     }
 }

@@ -6,7 +6,7 @@ use pointsman_core::outcome::Kind;
 use pointsman_core::record::End;
 use pointsman_core::table::Lane;
 
-use crate::world::{Finished, Sight};
+use crate::world::{EventKind, Finished};
 
 /// Counts of a simulation.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -43,20 +43,20 @@ pub struct Tally {
 
 impl Tally {
     /// Counts what happens.
-    pub fn saw(&mut self, sight: &Sight<'_>) {
+    pub fn saw(&mut self, sight: &EventKind<'_>) {
         match sight {
-            Sight::Decided(verdict) => self.faults += u64::from(verdict.fault.is_some()),
-            Sight::Sent { probe, .. } => {
+            EventKind::Decided(verdict) => self.faults += u64::from(verdict.fault.is_some()),
+            EventKind::Sent { probe, .. } => {
                 self.attempts += 1;
                 self.probes += u64::from(*probe);
             }
-            Sight::Ended(record) => {
+            EventKind::Ended(record) => {
                 self.rate_limited += u64::from(record.outcome == Kind::RateLimited);
                 self.spend_microusd += (record.cost_usd * 1e6).round() as u64;
             }
-            Sight::Finished(finished) => self.finished(finished),
-            Sight::Arrived(_) | Sight::Asked(_) | Sight::Committed => {}
-            Sight::Waits { .. } | Sight::Granted { .. } | Sight::Waited { .. } => {}
+            EventKind::Finished(finished) => self.finished(finished),
+            EventKind::Arrived(_) | EventKind::Asked(_) | EventKind::Committed => {}
+            EventKind::Waits { .. } | EventKind::Granted { .. } | EventKind::Waited { .. } => {}
         }
     }
 

@@ -5,7 +5,7 @@ use clap::{CommandFactory, Parser};
 use super::judge::Rule;
 use super::*;
 
-fn lived(seed: u64, exchanges: u64, policy: &Policy) -> Lived {
+fn lived(seed: u64, exchanges: u64, policy: &Policy) -> Run {
     live(&Plan { seed, exchanges, policy, config: None }).expect("a native policy refuses nothing")
 }
 
@@ -13,7 +13,7 @@ fn lived(seed: u64, exchanges: u64, policy: &Policy) -> Lived {
 fn all_hold(seeds: std::ops::Range<u64>, policy: &Policy) -> Tally {
     let mut sum = Tally::default();
     for seed in seeds {
-        let Lived { tally, breach } = lived(seed, 500, policy);
+        let Run { tally, breach } = lived(seed, 500, policy);
         if let Some((breach, story)) = breach {
             let story = story.map_or(String::new(), |story| story.to_string());
             panic!("seed {seed}: {}: {}\n{breach:?}\n{story}", breach.rule.as_str(), breach.rule.sentence());

@@ -19,7 +19,7 @@ use pointsman_core::record::Usage;
 use pointsman_core::table::Dialect;
 use pointsman_core::time::Timestamp;
 
-use crate::answer::{Answer, Gives, Response, asks_stream};
+use crate::answer::{Answer, Behavior, Response, asks_stream};
 
 /// Result of an attempt: when it commits, when and how it ends; times are from its sending.
 #[derive(Debug)]
@@ -68,18 +68,18 @@ fn run_in(answer: &Answer, sent: Sent<'_>, steps: Steps) -> AttemptResult {
     let attempt = Attempt::simulated(at, facts, dialect, sending, prompt, told);
     let mut run = Run { answer, sent, prompt, attempt, steps, now: at, after: Duration::ZERO, commit: None, end: None };
     match &answer.gives {
-        Gives::ConnectFailed => run.no_connection(),
-        Gives::Reset => {
+        Behavior::ConnectFailed => run.no_connection(),
+        Behavior::Reset => {
             let reset = Outcome::new(Kind::Reset, "the connection broke before the response head");
             run.feed(answer.after, Input::SendFailed(reset));
         }
-        Gives::Silence => {}
-        Gives::Response(response) if response.status >= 400 || response.body.is_some() => run.in_bytes(response),
-        Gives::Response(response) if response.status >= 300 || !asks_stream(facts) => run.whole(response),
-        Gives::Response(_) | Gives::Cut | Gives::Stall if asks_stream(facts) => run.stream(),
-        Gives::Response(_) | Gives::Cut | Gives::Stall => {
+        Behavior::Silence => {}
+        Behavior::Response(response) if response.status >= 400 || response.body.is_some() => run.in_bytes(response),
+        Behavior::Response(response) if response.status >= 300 || !asks_stream(facts) => run.whole(response),
+        Behavior::Response(_) | Behavior::Cut | Behavior::Stall if asks_stream(facts) => run.stream(),
+        Behavior::Response(_) | Behavior::Cut | Behavior::Stall => {
             run.feed(answer.after, head(200, HeaderMap::new(), BodyKind::Digest));
-            if matches!(answer.gives, Gives::Cut) {
+            if matches!(answer.gives, Behavior::Cut) {
                 run.feed(answer.after, Input::Broken(cut()));
             }
         }
@@ -186,8 +186,10 @@ impl Run<'_> {
     fn stream(&mut self) {
         let pieces = Pieces::of(self.answer);
         let headers = match &self.answer.gives {
-            Gives::Response(response) => response.headers.clone(),
-            Gives::ConnectFailed | Gives::Reset | Gives::Silence | Gives::Cut | Gives::Stall => HeaderMap::new(),
+            Behavior::Response(response) => response.headers.clone(),
+            Behavior::ConnectFailed | Behavior::Reset | Behavior::Silence | Behavior::Cut | Behavior::Stall => {
+                HeaderMap::new()
+            }
         };
         self.feed(pieces.head, head(200, headers, BodyKind::Digest));
         let mut fed = 0;
@@ -200,10 +202,10 @@ impl Run<'_> {
             fed = upto;
         }
         match self.answer.gives {
-            Gives::Cut => self.feed(pieces.last, Input::Broken(cut())),
+            Behavior::Cut => self.feed(pieces.last, Input::Broken(cut())),
             // The last sign of life.
-            Gives::Stall => self.feed(pieces.last, Input::Digest(Digest::default())),
-            Gives::Response(_) | Gives::ConnectFailed | Gives::Reset | Gives::Silence => {
+            Behavior::Stall => self.feed(pieces.last, Input::Digest(Digest::default())),
+            Behavior::Response(_) | Behavior::ConnectFailed | Behavior::Reset | Behavior::Silence => {
                 // The end is new too, to a client that has no more than this.
                 let is_new = self.is_new(pieces.count.saturating_add(1));
                 let usage = self.usage(pieces.count);
@@ -298,12 +300,12 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
 
-    fn answer(gives: Gives, first_token_ms: u32, after_ms: u32, tokens: u32) -> Answer {
+    fn answer(gives: Behavior, first_token_ms: u32, after_ms: u32, tokens: u32) -> Answer {
         Answer { gives, head: None, first_token: MS * first_token_ms, after: MS * after_ms, tokens, prompt: None }
     }
 
-    fn ok() -> Gives {
-        Gives::Response(Arc::new(Response { status: 200, ..Response::default() }))
+    fn ok() -> Behavior {
+        Behavior::Response(Arc::new(Response { status: 200, ..Response::default() }))
     }
 
     fn facts(streaming: bool) -> Facts {
@@ -342,12 +344,12 @@ mod tests {
         let whole = |gives, after| came_to(&answer(gives, 0, after, 20), false, Commit::FirstContent);
         assert_eq!(whole(ok(), 400), (Some(400), 400, Kind::Answered));
         assert_eq!(whole(ok(), 1_001), (None, 1_000, Kind::TimedOut));
-        assert_eq!(whole(Gives::Cut, 400), (None, 400, Kind::Cut));
-        assert_eq!(whole(Gives::Stall, 400), (None, 700, Kind::Stalled));
-        assert_eq!(whole(Gives::Silence, 400), (None, 1_000, Kind::TimedOut));
-        assert_eq!(whole(Gives::ConnectFailed, 20), (None, 20, Kind::ConnectFailed));
-        assert_eq!(whole(Gives::ConnectFailed, 400), (None, 50, Kind::ConnectFailed));
-        assert_eq!(whole(Gives::Reset, 400), (None, 400, Kind::Reset));
+        assert_eq!(whole(Behavior::Cut, 400), (None, 400, Kind::Cut));
+        assert_eq!(whole(Behavior::Stall, 400), (None, 700, Kind::Stalled));
+        assert_eq!(whole(Behavior::Silence, 400), (None, 1_000, Kind::TimedOut));
+        assert_eq!(whole(Behavior::ConnectFailed, 20), (None, 20, Kind::ConnectFailed));
+        assert_eq!(whole(Behavior::ConnectFailed, 400), (None, 50, Kind::ConnectFailed));
+        assert_eq!(whole(Behavior::Reset, 400), (None, 400, Kind::Reset));
     }
 
     #[test]
@@ -362,12 +364,12 @@ mod tests {
 
     #[test]
     fn a_break_before_the_gate_is_a_failed_attempt_and_after_it_a_broken_answer() {
-        let cut = |tokens, commit| came_to(&answer(Gives::Cut, 100, 300, tokens), true, commit);
+        let cut = |tokens, commit| came_to(&answer(Behavior::Cut, 100, 300, tokens), true, commit);
         assert_eq!(cut(0, Commit::FirstContent), (None, 300, Kind::Cut));
         assert_eq!(cut(3, Commit::FirstContent), (Some(100), 300, Kind::Cut));
         assert_eq!(cut(3, Commit::Complete), (None, 300, Kind::Cut));
         assert_eq!(
-            came_to(&answer(Gives::Stall, 100, 400, 3), true, Commit::Tokens(2)),
+            came_to(&answer(Behavior::Stall, 100, 400, 3), true, Commit::Tokens(2)),
             (Some(200), 700, Kind::Stalled)
         );
     }
@@ -393,7 +395,7 @@ mod tests {
         };
         let whole = Usage { input_tokens: 10, output_tokens: 3, ..Usage::default() };
         assert_eq!(usage(ok()), whole);
-        assert_eq!(usage(Gives::Cut), Usage { estimated: true, ..whole });
+        assert_eq!(usage(Behavior::Cut), Usage { estimated: true, ..whole });
     }
 
     #[test]
@@ -428,7 +430,7 @@ mod tests {
             first in 0u32..700,
             rest in 0u32..9_000,
             tokens in 0u32..40,
-            gives in prop::sample::select(vec![ok(), Gives::Cut, Gives::Stall]),
+            gives in prop::sample::select(vec![ok(), Behavior::Cut, Behavior::Stall]),
             commit in gates(),
             told in 0u32..12,
             join in prop::option::of(prop::sample::select(vec![Join::Splice, Join::Prefill])),

@@ -1,12 +1,12 @@
 //! A world in virtual time: requests arrive, a decider decides, backends answer, and core's own `Exchange` and `Fleet` do
 //! what they do in the server. Seeded, deterministic, without a clock.
 //!
-//! What differs from one use to the next is behind [`Outside`] (who asks and what backends answer), a decider (a policy,
+//! What differs from one use to the next is behind [`Environment`] (who asks and what backends answer), a decider (a policy,
 //! or any closure) and a [`Watcher`] (a story, a check of invariants, a sum).
 
 mod attempt;
+mod environment;
 mod places;
-mod sights;
 #[cfg(test)]
 mod tests;
 mod track;
@@ -29,7 +29,7 @@ use pointsman_core::time::Timestamp;
 use pointsman_core::usd::total_usd;
 use pointsman_core::view::View;
 
-pub use sights::{Ask, Attempt, Finished, Outside, Scene, Sight, Watcher};
+pub use environment::{Ask, Attempt, Environment, EventKind, Finished, Scene, Watcher};
 pub use track::{RecordedAttempt, RecordedQuestion, Then, past_of};
 
 use pointsman_engine::{Texts, Verdict};
@@ -77,7 +77,7 @@ pub struct After<O, W> {
 
 impl<O, D, W> World<O, D, W>
 where
-    O: Outside,
+    O: Environment,
     D: FnMut(&Query, &Arc<Texts>) -> Verdict,
     W: Watcher,
 {
@@ -161,7 +161,7 @@ where
         let facts = ask.facts.clone();
         let exchange = Exchange::new(self.now, self.view.clone(), &ask.model, facts, self.budgets, self.streams);
         let exchange = if matches!(admitted, Ok(Admission::FreeOnly)) { exchange.free_only() } else { exchange };
-        self.tell(number, Sight::Arrived(&ask));
+        self.tell(number, EventKind::Arrived(&ask));
         let patience = ask.patience;
         let slot = self.places.put(InFlight::new(number, exchange, ask, self.now));
         if let Some(patience) = patience {
@@ -237,7 +237,7 @@ where
         let live = self.places.live(slot);
         if let Some(record) = live.exchange.attempts().get(attempts) {
             let scene = Scene { now: self.now, exchange: live.number, fleet: &self.fleet, view: &self.view };
-            self.watcher.saw(&scene, Sight::Ended(record));
+            self.watcher.saw(&scene, EventKind::Ended(record));
         }
         self.act(slot, action);
     }
@@ -252,7 +252,7 @@ where
             self.fleet.leave(ticket);
             self.tickets.remove(&ticket);
         }
-        self.tell_of(slot, Sight::Waited { granted: permit.as_ref().map(|permit| permit.backend) });
+        self.tell_of(slot, EventKind::Waited { granted: permit.as_ref().map(|permit| permit.backend) });
         self.go_on(slot, permit.map_or(Event::WaitOver, Event::Granted));
     }
 
@@ -262,7 +262,7 @@ where
             return self.serve_line();
         };
         self.places.live(slot).ticket = None;
-        self.tell_of(slot, Sight::Waited { granted: Some(permit.backend) });
+        self.tell_of(slot, EventKind::Waited { granted: Some(permit.backend) });
         self.go_on(slot, Event::Granted(permit));
     }
 
@@ -283,7 +283,7 @@ where
         let (served, look_again) = self.fleet.serve_queue(self.now);
         for (ticket, permit) in &served {
             if let Some(slot) = self.tickets.get(ticket).copied() {
-                self.tell_of(slot, Sight::Granted { backend: permit.backend });
+                self.tell_of(slot, EventKind::Granted { backend: permit.backend });
             }
         }
         self.granted.extend(served);
@@ -326,9 +326,9 @@ where
     }
 
     fn ask(&mut self, slot: Slot, query: &Query) -> Action {
-        self.tell_of(slot, Sight::Asked(query));
+        self.tell_of(slot, EventKind::Asked(query));
         let verdict = (self.decide)(query, &self.places.live(slot).ask.texts);
-        self.tell_of(slot, Sight::Decided(&verdict));
+        self.tell_of(slot, EventKind::Decided(&verdict));
         self.follow(&verdict.decision);
         let action = self.step(slot, Event::Decided(verdict.decision));
         if self.track.as_ref().is_some_and(|track| !track.is_followed_by(&action)) {
@@ -381,7 +381,7 @@ where
 
     fn wait(&mut self, slot: Slot, ticket: Ticket, max: Duration) {
         let model = self.places.live(slot).exchange.model().clone();
-        self.tell_of(slot, Sight::Waits { max, model });
+        self.tell_of(slot, EventKind::Waits { max, model });
         self.places.live(slot).ticket = Some(ticket);
         self.tickets.insert(ticket, slot);
         let turn = self.places.next_turn(slot);
@@ -410,7 +410,7 @@ where
         live.sent_at = self.now;
         live.result = Some(result);
         let model = live.exchange.model().clone();
-        self.tell_of(slot, Sight::Sent { sending, probe, model });
+        self.tell_of(slot, EventKind::Sent { sending, probe, model });
         let turn = self.places.next_turn(slot);
         match commit {
             Some(commit) => self.agenda.add(self.now + commit, What::Commit(turn)),
@@ -425,7 +425,7 @@ where
         live.committed = true;
         live.client_view = ClientView { status: result.status, by: Some((sending.lane, sending.backend)), error: None };
         let left = result.end.saturating_sub(result.commit.unwrap_or_default());
-        self.tell_of(slot, Sight::Committed);
+        self.tell_of(slot, EventKind::Committed);
         self.go_on(slot, Event::Committed);
         match left.is_zero() {
             true => self.end_attempt(slot),
@@ -455,7 +455,7 @@ where
         let live = self.places.live(slot);
         if let Some(record) = live.exchange.attempts().last() {
             let scene = Scene { now: self.now, exchange: live.number, fleet: &self.fleet, view: &self.view };
-            self.watcher.saw(&scene, Sight::Ended(record));
+            self.watcher.saw(&scene, EventKind::Ended(record));
         }
         self.act(slot, action);
     }
@@ -487,15 +487,15 @@ where
             attempts,
             waits: live.exchange.waits(),
         };
-        self.tell(live.number, Sight::Finished(&finished));
+        self.tell(live.number, EventKind::Finished(&finished));
     }
 
-    fn tell_of(&mut self, slot: Slot, sight: Sight<'_>) {
+    fn tell_of(&mut self, slot: Slot, sight: EventKind<'_>) {
         let number = self.places.live(slot).number;
         self.tell(number, sight);
     }
 
-    fn tell(&mut self, exchange: u64, sight: Sight<'_>) {
+    fn tell(&mut self, exchange: u64, sight: EventKind<'_>) {
         let scene = Scene { now: self.now, exchange, fleet: &self.fleet, view: &self.view };
         self.watcher.saw(&scene, sight);
     }

@@ -10,7 +10,7 @@ use pointsman_core::table::{Lane, Table, Tier};
 use proptest::prelude::*;
 
 use super::*;
-use crate::answer::{Answer, Gives, Response};
+use crate::answer::{Answer, Behavior, Response};
 
 /// SplitMix64, so that a failing case is small to write down: one seed.
 struct Dice(u64);
@@ -66,7 +66,7 @@ struct Chaos {
     left: u32,
 }
 
-impl Outside for Chaos {
+impl Environment for Chaos {
     fn next_request(&mut self) -> Option<(Timestamp, Ask)> {
         self.left = self.left.checked_sub(1)?;
         self.at = self.at + self.dice.ms(150);
@@ -103,12 +103,12 @@ impl Outside for Chaos {
             response.headers.insert("x-ratelimit-reset-requests", "1s".parse().expect("a header"));
         }
         let gives = match self.dice.below(12) {
-            0 => Gives::ConnectFailed,
-            1 => Gives::Reset,
-            2 => Gives::Silence,
-            3 => Gives::Cut,
-            4 => Gives::Stall,
-            _ => Gives::Response(Arc::new(response)),
+            0 => Behavior::ConnectFailed,
+            1 => Behavior::Reset,
+            2 => Behavior::Silence,
+            3 => Behavior::Cut,
+            4 => Behavior::Stall,
+            _ => Behavior::Response(Arc::new(response)),
         };
         let after = self.dice.ms(1_500);
         let first_token = self.dice.ms(1_500).min(after);
@@ -158,19 +158,19 @@ struct Judge {
 }
 
 impl Watcher for Judge {
-    fn saw(&mut self, scene: &Scene<'_>, sight: Sight<'_>) {
+    fn saw(&mut self, scene: &Scene<'_>, sight: EventKind<'_>) {
         match &sight {
-            Sight::Arrived(ask) => {
+            EventKind::Arrived(ask) => {
                 self.arrived += 1;
                 self.impatient.extend(ask.patience.map(|_| scene.exchange));
             }
-            Sight::Sent { sending, .. } => {
+            EventKind::Sent { sending, .. } => {
                 self.sent += 1;
                 let id = &scene.view.backend(sending.backend).id;
                 let cools = scene.fleet.cooldowns(scene.now).iter().any(|c| *c.backend == **id);
                 assert!(!cools || sending.lane == Lane::Emergency, "{id} was sent to while it cools");
             }
-            Sight::Finished(finished) => {
+            EventKind::Finished(finished) => {
                 self.finished += 1;
                 let (waits, waited) = finished.waits;
                 let b = &self.budgets;
@@ -184,8 +184,8 @@ impl Watcher for Judge {
                     End::ClientGone => assert!(self.impatient.contains(&scene.exchange), "nobody left: out of step"),
                 }
             }
-            Sight::Asked(_) | Sight::Decided(_) | Sight::Committed | Sight::Ended(_) => {}
-            Sight::Waits { .. } | Sight::Granted { .. } | Sight::Waited { .. } => {}
+            EventKind::Asked(_) | EventKind::Decided(_) | EventKind::Committed | EventKind::Ended(_) => {}
+            EventKind::Waits { .. } | EventKind::Granted { .. } | EventKind::Waited { .. } => {}
         }
         if let Some(trace) = &mut self.trace {
             trace.push(format!("{} {} {sight:?}", scene.now, scene.exchange));

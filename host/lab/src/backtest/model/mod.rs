@@ -6,9 +6,9 @@
 
 pub mod length;
 pub mod limits;
+pub mod outages;
 pub mod pace;
 pub mod series;
-pub mod weather;
 
 use pointsman_core::outcome::Kind;
 use pointsman_core::table::Table;

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use pointsman_core::time::Timestamp;
 
+use super::outages::{self, Outages};
 use super::pace::{self, Pace};
-use super::weather::{self, Weather};
 use crate::backtest::past::Try;
 use crate::dice::Dice;
 
@@ -13,7 +13,7 @@ use crate::dice::Dice;
 #[derive(Clone, Debug, Default)]
 pub struct Series {
     /// Good and bad times.
-    pub weather: Weather,
+    pub weather: Outages,
     /// Refusals that a limit explains, by their time.
     pub refused: Vec<Try>,
     /// Durations of answers.
@@ -38,7 +38,7 @@ const LOOKS: u64 = 6;
 impl Series {
     /// Learns from attempts in the order of their time, without those that a limit explains.
     pub fn learn(tries: impl Iterator<Item = Try>) -> Self {
-        let weather = weather::learn(tries);
+        let weather = outages::learn(tries);
         let pace = pace::learn(&weather.calm);
         let block = attempts_a_minute(&weather.calm).clamp(BLOCK.0, BLOCK.1);
         Self { weather, refused: Vec::new(), pace, block }

@@ -1,6 +1,6 @@
 //! Reports of a backtest: for a terminal ([`text`]), as JSON ([`machine`]), as a page ([`page`], [`plot`]).
 
-mod doubts;
+mod caveats;
 mod machine;
 mod page;
 mod plot;
@@ -10,19 +10,19 @@ use std::time::Duration;
 
 use pointsman_core::table::Tier;
 
-pub use doubts::Doubts;
+pub use caveats::Caveats;
 pub use machine::json;
 pub use page::Html;
 pub use text::Terminal;
 
 use pointsman_store::Skipped;
 
-use super::Lived;
+use super::Run;
 use super::metrics::{Metric, Row, Unit, rows};
 use super::model::limits::{Counts, Limit, Says};
 use super::model::{Limits, Model};
 use super::past::Past;
-use super::seen::{Clockface, Part, Tally};
+use super::seen::{Part, Tally, TimeGrid};
 use super::source::Named;
 
 /// Everything there is to tell.
@@ -32,7 +32,7 @@ pub struct Report {
     /// Exchanges taken in.
     pub exchanges: usize,
     /// The time they span.
-    pub face: Clockface,
+    pub face: TimeGrid,
     /// The last arrival.
     pub until: pointsman_core::time::Timestamp,
     /// The sample's share.
@@ -46,7 +46,7 @@ pub struct Report {
     /// Model of each backend, described.
     pub backends: Vec<Learned>,
     /// Limits of the model.
-    pub doubts: Doubts,
+    pub doubts: Caveats,
     /// By part of the time: recorded, current, candidate.
     pub parts: [Vec<Part>; 3],
     /// Times of answers as pairs of ms and the share answered within: recorded, current, candidate.
@@ -77,13 +77,13 @@ impl Report {
         past: &Past,
         model: &Model,
         policies: [Named; 2],
-        lived: &[[Lived; 2]],
+        lived: &[[Run; 2]],
         skipped: Skipped,
         took: Duration,
     ) -> Self {
         let rows = rows(&past.recorded, past.share, lived);
         let ids = policies.each_ref().map(|p| p.policy.id().to_string());
-        let doubts = Doubts::new(past, model, &ids[0], lived, &rows, skipped);
+        let doubts = Caveats::new(past, model, &ids[0], lived, &rows, skipped);
         let of = |which: usize| lived.iter().map(|l| &l[which].tally).collect::<Vec<_>>();
         let (current, candidate) = (of(0), of(1));
         let recorded = [&past.recorded];

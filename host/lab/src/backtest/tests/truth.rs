@@ -12,10 +12,10 @@ use pointsman_core::exchange::Facts;
 use pointsman_core::time::Timestamp;
 use pointsman_engine::Texts;
 
-use crate::answer::{Answer, Gives, Response};
+use crate::answer::{Answer, Behavior, Response};
 use crate::backtest::model::limits::{Counts, Gauge};
 use crate::dice::Dice;
-use crate::world::{Ask, Attempt, Outside};
+use crate::world::{Ask, Attempt, Environment};
 
 pub const START: Timestamp = Timestamp::from_millis(1_767_571_200_000);
 
@@ -108,7 +108,7 @@ impl Plot {
     }
 }
 
-impl Outside for Truth {
+impl Environment for Truth {
     fn next_request(&mut self) -> Option<(Timestamp, Ask)> {
         self.left = self.left.checked_sub(1)?;
         // More by day than by night, and bursts.
@@ -146,9 +146,9 @@ impl Outside for Truth {
         let ill = provider.outages.iter().find(|(time, _)| time.contains(&second)).map(|(_, ill)| *ill);
         match ill {
             Some(Ill::Storm) => return at_once(status(429, None)),
-            Some(Ill::Dead) => return at_once(Gives::ConnectFailed),
+            Some(Ill::Dead) => return at_once(Behavior::ConnectFailed),
             Some(Ill::Failing) => return at_once(status(502, None)),
-            Some(Ill::Silent) => return at_once(Gives::Silence),
+            Some(Ill::Silent) => return at_once(Behavior::Silence),
             None => {}
         }
         if let Some((_, limit)) = provider.limit
@@ -177,10 +177,10 @@ impl Outside for Truth {
     }
 }
 
-fn status(status: u16, retry_after_ms: Option<u64>) -> Gives {
+fn status(status: u16, retry_after_ms: Option<u64>) -> Behavior {
     let mut headers = HeaderMap::new();
     if let Some(ms) = retry_after_ms {
         headers.insert("retry-after-ms", ms.into());
     }
-    Gives::Response(Arc::new(Response { status, headers, body: None }))
+    Behavior::Response(Arc::new(Response { status, headers, body: None }))
 }

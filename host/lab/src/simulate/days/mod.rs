@@ -22,7 +22,7 @@ use nature::Nature;
 
 use super::{Decider, Plan, Policy, START};
 use crate::dice::Dice;
-use crate::world::{Finished, Scene, Sight, Watcher, World};
+use crate::world::{EventKind, Finished, Scene, Watcher, World};
 
 pub(super) use report::Report;
 
@@ -209,8 +209,8 @@ fn fixed_rule(query: &Query, table: &Table) -> Decision {
 struct Books(DayResult);
 
 impl Watcher for Books {
-    fn saw(&mut self, _: &Scene<'_>, sight: Sight<'_>) {
-        let Sight::Finished(Finished { end, by, took, .. }) = sight else { return };
+    fn saw(&mut self, _: &Scene<'_>, sight: EventKind<'_>) {
+        let EventKind::Finished(Finished { end, by, took, .. }) = sight else { return };
         let result = &mut self.0;
         result.requests += 1;
         match end {

@@ -10,11 +10,11 @@ use pointsman_core::time::Timestamp;
 use pointsman_engine::Texts;
 
 use super::{Arrivals, Day, Storm};
-use crate::answer::{Answer, Gives, Response};
+use crate::answer::{Answer, Behavior, Response};
 use crate::dice::Dice;
 use crate::simulate::START;
 use crate::simulate::window::Window;
-use crate::world::{Ask, Attempt, Outside};
+use crate::world::{Ask, Attempt, Environment};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -67,7 +67,7 @@ impl<'a> Nature<'a> {
     }
 }
 
-impl Outside for Nature<'_> {
+impl Environment for Nature<'_> {
     fn next_request(&mut self) -> Option<(Timestamp, Ask)> {
         let at = loop {
             let phase = self.day.phases.get(self.phase)?;
@@ -117,11 +117,11 @@ impl Outside for Nature<'_> {
     }
 }
 
-fn status(status: u16, retry_after: Option<Duration>) -> Gives {
+fn status(status: u16, retry_after: Option<Duration>) -> Behavior {
     let header = |after: Duration| {
         let ms = u64::try_from(after.as_millis()).unwrap_or(u64::MAX) + 1;
         (HeaderName::from_static("retry-after-ms"), HeaderValue::from(ms))
     };
     let headers: HeaderMap = retry_after.map(header).into_iter().collect();
-    Gives::Response(Arc::new(Response { status, headers, body: None }))
+    Behavior::Response(Arc::new(Response { status, headers, body: None }))
 }

@@ -24,7 +24,7 @@ use line::Line;
 use money::Money;
 use rates::Rates;
 
-use crate::world::{Finished, Scene, Sight};
+use crate::world::{EventKind, Finished, Scene};
 
 /// A rule that must hold, whatever backends answer and a policy decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -178,7 +178,7 @@ impl Judge {
     }
 
     /// Sees something happen.
-    pub fn saw(&mut self, scene: &Scene<'_>, sight: &Sight<'_>) {
+    pub fn saw(&mut self, scene: &Scene<'_>, sight: &EventKind<'_>) {
         if self.breach.is_some() {
             return;
         }
@@ -210,23 +210,23 @@ impl Judge {
         }
     }
 
-    fn look(&mut self, scene: &Scene<'_>, sight: &Sight<'_>) -> Found {
+    fn look(&mut self, scene: &Scene<'_>, sight: &EventKind<'_>) -> Found {
         let (number, now) = (scene.exchange, scene.now);
         match sight {
-            Sight::Arrived(ask) => {
+            EventKind::Arrived(ask) => {
                 self.arrived(number, &ask.facts);
                 self.money.arrived(now, number, ask)?;
                 self.rates.arrived(now, &ask.facts)
             }
-            Sight::Asked(query) => {
+            EventKind::Asked(query) => {
                 self.line.asked(query);
                 Ok(())
             }
-            Sight::Decided(verdict) => {
+            EventKind::Decided(verdict) => {
                 self.line.decided(&verdict.decision);
                 Ok(())
             }
-            Sight::Sent { sending, probe, model } => {
+            EventKind::Sent { sending, probe, model } => {
                 let backend = sending.backend as usize;
                 let model = self.names.number(model);
                 let known = self.exchange(number)?;
@@ -241,20 +241,20 @@ impl Judge {
                 self.rates.sent(attempt)?;
                 self.line.sent(attempt, priority)
             }
-            Sight::Committed => Ok(()),
-            Sight::Ended(record) => self.ended(number, now, record),
-            Sight::Waits { max: _, model } => {
+            EventKind::Committed => Ok(()),
+            EventKind::Ended(record) => self.ended(number, now, record),
+            EventKind::Waits { max: _, model } => {
                 let model = self.names.number(model);
                 let priority = self.exchange(number)?.facts.priority;
                 self.line.waits(number, now, model, priority, scene.view);
                 Ok(())
             }
-            Sight::Granted { backend } => self.line.granted(number, now, *backend),
-            Sight::Waited { granted } => {
+            EventKind::Granted { backend } => self.line.granted(number, now, *backend),
+            EventKind::Waited { granted } => {
                 self.exchange(number)?;
                 self.line.waited(number, now, *granted)
             }
-            Sight::Finished(finished) => self.finished(number, scene, finished),
+            EventKind::Finished(finished) => self.finished(number, scene, finished),
         }
     }
 

@@ -37,7 +37,7 @@ impl Court {
         Self { judge: Judge::new(&config), fleet, view, arrived: 0 }
     }
 
-    fn see(&mut self, ms: u64, exchange: u64, sight: &Sight<'_>) {
+    fn see(&mut self, ms: u64, exchange: u64, sight: &EventKind<'_>) {
         let scene = Scene { now: at(ms), exchange, fleet: &self.fleet, view: &self.view };
         self.judge.saw(&scene, sight);
     }
@@ -62,7 +62,7 @@ impl Court {
         self.arrived += 1;
         let ask =
             Ask { model: "m".into(), facts, texts: Arc::new(Texts { spending, ..Texts::default() }), patience: None };
-        self.see(ms, number, &Sight::Arrived(&ask));
+        self.see(ms, number, &EventKind::Arrived(&ask));
         number
     }
 
@@ -75,13 +75,13 @@ impl Court {
         let timeouts = Timeouts { connect: limit, first_byte: limit, first_token: limit, idle: limit, total: limit };
         let (commit, resume) = (Commit::Headers, Resume::None);
         let sending = Sending { backend, lane, model: "m".to_owned(), timeouts, commit, resume, join: None };
-        self.see(ms, exchange, &Sight::Sent { sending: &sending, probe, model: "m".into() });
+        self.see(ms, exchange, &EventKind::Sent { sending: &sending, probe, model: "m".into() });
     }
 
     fn end(&mut self, ms: u64, exchange: u64, kind: Kind, asked: Option<Duration>) -> AttemptRecord {
         let mut record = attempt("a", kind);
         record.retry_after = asked;
-        self.see(ms, exchange, &Sight::Ended(&record));
+        self.see(ms, exchange, &EventKind::Ended(&record));
         record
     }
 
@@ -108,11 +108,11 @@ impl Court {
         // Both cool, so that both are waited for.
         let rows = [BackendRow::new(RowState::Cooling); 2].into_iter().collect();
         let query = Query { now_ms: 0, seed: 0, request, attempts: Vec::new(), waits: 0, waited_ms: 0, rows };
-        self.see(ms, exchange, &Sight::Asked(&query));
+        self.see(ms, exchange, &EventKind::Asked(&query));
         let max = Duration::from_secs(1);
         let verdict = Verdict::of(Decision::Wait(Hold { max, lane }));
-        self.see(ms, exchange, &Sight::Decided(&verdict));
-        self.see(ms, exchange, &Sight::Waits { max, model: "m".into() });
+        self.see(ms, exchange, &EventKind::Decided(&verdict));
+        self.see(ms, exchange, &EventKind::Waits { max, model: "m".into() });
     }
 
     fn finish(&mut self, ms: u64, exchange: u64, took_ms: u64, waits: (u32, u64), attempts: &[AttemptRecord]) {
@@ -125,7 +125,7 @@ impl Court {
             attempts,
             waits: (waits.0, Duration::from_millis(waits.1)),
         };
-        self.see(ms, exchange, &Sight::Finished(&finished));
+        self.see(ms, exchange, &EventKind::Finished(&finished));
     }
 
     fn broken(&self) -> Option<Rule> {
@@ -296,7 +296,7 @@ fn whoever_is_passed_over_is_found() {
         let [one, other] = [court.arrive(0), court.arrive_of(0, NONE, priority)];
         court.wait(0, one, Lane::Primary);
         court.wait(1, other, lane);
-        court.see(5, other, &Sight::Granted { backend: 0 });
+        court.see(5, other, &EventKind::Granted { backend: 0 });
         assert_eq!(court.broken(), expected, "priority {priority}, {lane:?}");
     }
     let mut court = Court::new();
@@ -308,9 +308,9 @@ fn whoever_is_passed_over_is_found() {
     let mut court = Court::new();
     let [one, newcomer] = [court.arrive(0), court.arrive(0)];
     court.wait(0, one, Lane::Primary);
-    court.see(5, one, &Sight::Waited { granted: None });
+    court.see(5, one, &EventKind::Waited { granted: None });
     let verdict = Verdict::of(Decision::Primary(Dispatch::default()));
-    court.see(5, newcomer, &Sight::Decided(&verdict));
+    court.see(5, newcomer, &EventKind::Decided(&verdict));
     court.send(5, newcomer, 0, Lane::Primary, false);
     assert_eq!(court.broken(), None, "nobody waits any more");
 }

@@ -10,7 +10,7 @@ const MAX_KEPT: usize = 16;
 
 /// An instance's configuration, which questions are put to.
 #[derive(Clone)]
-pub struct Desk {
+pub struct ReplayTarget {
     /// The component.
     pub compiled: Arc<Compiled>,
     /// The recorded setup, whose table it is told.
@@ -24,19 +24,19 @@ pub struct Desk {
 pub struct Desks {
     replay: Replay,
     /// The last one asked is the last.
-    kept: Vec<(Desk, Arc<Replayer>)>,
+    kept: Vec<(ReplayTarget, Arc<Replayer>)>,
 }
 
-impl Desk {
+impl ReplayTarget {
     /// The same component under the same setup: the same objects, as they are shared. The settings follow from them.
-    fn is(&self, other: &Desk) -> bool {
+    fn is(&self, other: &ReplayTarget) -> bool {
         Arc::ptr_eq(&self.compiled, &other.compiled) && Arc::ptr_eq(&self.setup, &other.setup)
     }
 }
 
 impl Desks {
     /// Returns true if it is configured already.
-    pub fn knows(&self, desk: &Desk) -> bool {
+    pub fn knows(&self, desk: &ReplayTarget) -> bool {
         self.kept.iter().any(|(kept, _)| kept.is(desk))
     }
 
@@ -44,7 +44,7 @@ impl Desks {
     ///
     /// # Errors
     /// When it has to be configured, and does not start or refuses.
-    pub fn at(&mut self, desk: &Desk) -> Result<Arc<Replayer>, LoadError> {
+    pub fn at(&mut self, desk: &ReplayTarget) -> Result<Arc<Replayer>, LoadError> {
         let place = self.kept.iter().rposition(|(kept, _)| kept.is(desk));
         let (desk, replayer) = match place {
             Some(last) if last + 1 == self.kept.len() => return Ok(self.kept[last].1.clone()),

@@ -3,7 +3,7 @@
 use pointsman_engine::left_out_words;
 use pointsman_store::Skipped;
 
-use super::super::Lived;
+use super::super::Run;
 use super::super::likely::Guesses;
 use super::super::metrics::{Metric, Row};
 use super::super::model::{Limits, Model};
@@ -11,7 +11,7 @@ use super::super::past::Past;
 
 /// Caveats of a report: the limits of its model.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Doubts {
+pub struct Caveats {
     /// Largest difference of a lane between the model of the policy that ran and the record, as a share of all
     /// exchanges; `None` where another policy stands in for it.
     pub lanes_off: Option<f64>,
@@ -60,16 +60,9 @@ pub const CALIBRATED: f64 = 0.05;
 /// The same for times, which a few slow answers move.
 const TIMES_CALIBRATED: f64 = 0.25;
 
-impl Doubts {
+impl Caveats {
     /// Computes the caveats of this backtest; `current` is the revision that stands for the one that ran.
-    pub fn new(
-        past: &Past,
-        model: &Model,
-        current: &str,
-        lived: &[[Lived; 2]],
-        rows: &[Row],
-        skipped: Skipped,
-    ) -> Self {
+    pub fn new(past: &Past, model: &Model, current: &str, lived: &[[Run; 2]], rows: &[Row], skipped: Skipped) -> Self {
         let ran = past.revisions.iter().find(|(revision, _)| revision == current).map_or(0, |(_, count)| *count);
         let off = |metric: Metric| rows.iter().find(|r| r.metric == metric).map(|r| r.current.mean - r.recorded);
         let lanes = [Metric::Primary, Metric::Fallback, Metric::Emergency, Metric::Unanswered];

@@ -10,7 +10,7 @@ use pointsman_core::outcome::Kind;
 
 use super::model::pace::{self, Pace};
 use super::past::Try;
-use crate::answer::{Answer, Gives, Response};
+use crate::answer::{Answer, Behavior, Response};
 
 /// Properties of the request that an answer is for.
 #[derive(Clone, Copy, Debug)]
@@ -25,12 +25,12 @@ pub struct Wanted {
 
 /// Answers in the words in which core hears them. Refusals are made once and given again and again.
 #[derive(Default)]
-pub struct Sayings {
+pub struct Responses {
     refusals: HashMap<(Kind, u16, Option<u32>), Arc<Response>>,
     good: Arc<Response>,
 }
 
-impl Sayings {
+impl Responses {
     /// The fate of another attempt, for an answer of this length.
     pub fn like(&mut self, seen: &Try, pace: Pace, wanted: &Wanted) -> Answer {
         let ms = |ms: Option<u32>| ms.map(|ms| Duration::from_millis(ms.into()));
@@ -53,20 +53,20 @@ impl Sayings {
             | Kind::ServerError
             | Kind::ModelMissing
             | Kind::Unauthorised => self.refusal(seen.kind, seen.status, seen.retry_after_ms, seen.took),
-            Kind::ConnectFailed => at_once(Gives::ConnectFailed, seen.took, 0),
-            Kind::Reset => at_once(Gives::Reset, seen.took, 0),
+            Kind::ConnectFailed => at_once(Behavior::ConnectFailed, seen.took, 0),
+            Kind::Reset => at_once(Behavior::Reset, seen.took, 0),
             // How long it would have taken is not known: longer than any limit.
             Kind::TimedOut => match ms(seen.head_ms).filter(|_| wanted.stream) {
-                None => at_once(Gives::Silence, seen.took, 0),
+                None => at_once(Behavior::Silence, seen.took, 0),
                 Some(head) => {
-                    let gives = Gives::Response(self.good_response());
+                    let gives = Behavior::Response(self.good_response());
                     Answer { gives, head: Some(head), first_token: NEVER, after: NEVER, tokens: 1, prompt: None }
                 }
             },
-            Kind::Cut => at_once(Gives::Cut, seen.took, seen.output.min(wanted.output)),
+            Kind::Cut => at_once(Behavior::Cut, seen.took, seen.output.min(wanted.output)),
             Kind::Stalled => {
                 let silent_since = seen.took.saturating_sub(wanted.idle);
-                at_once(Gives::Stall, silent_since, seen.output.min(wanted.output))
+                at_once(Behavior::Stall, silent_since, seen.output.min(wanted.output))
             }
             Kind::Malformed => self.refusal(Kind::Malformed, 200, None, seen.took),
         }
@@ -79,7 +79,7 @@ impl Sayings {
             false => pace.of_whole(seen.took, seen.output, output),
         };
         let head = seen.head_ms.map(|ms| Duration::from_millis(ms.into()));
-        let gives = Gives::Response(self.good_response());
+        let gives = Behavior::Response(self.good_response());
         Answer { gives, head, first_token: first.min(after), after, tokens: output, prompt: None }
     }
 
@@ -94,7 +94,7 @@ impl Sayings {
     pub fn refusal(&mut self, kind: Kind, status: u16, retry_after_ms: Option<u32>, after: Duration) -> Answer {
         let make = || Arc::new(response(kind, status, retry_after_ms));
         let response = self.refusals.entry((kind, status, retry_after_ms)).or_insert_with(make).clone();
-        Answer { gives: Gives::Response(response), head: None, first_token: after, after, tokens: 0, prompt: None }
+        Answer { gives: Behavior::Response(response), head: None, first_token: after, after, tokens: 0, prompt: None }
     }
 }
 

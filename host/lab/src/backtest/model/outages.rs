@@ -14,7 +14,7 @@ use crate::dice::Dice;
 
 /// Outages found in the attempts at a backend.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Weather {
+pub struct Outages {
     /// The attempts of good times, by their time.
     pub calm: Vec<Try>,
     /// Bad times, by their time.
@@ -65,7 +65,7 @@ fn is_evidence(kind: Kind) -> bool {
 }
 
 /// Finds outages in attempts sorted by time; those that a limit explains are left out by the caller.
-pub fn learn(tries: impl Iterator<Item = Try>) -> Weather {
+pub fn learn(tries: impl Iterator<Item = Try>) -> Outages {
     let tries: Vec<Try> = tries.filter(|t| is_evidence(t.kind)).collect();
     let weather = split(&tries, MIN_RUN);
     match no_accident(&weather.calm) {
@@ -87,8 +87,8 @@ fn no_accident(calm: &[Try]) -> usize {
 }
 
 /// Runs of at least so many failures are bad times.
-fn split(tries: &[Try], min_run: usize) -> Weather {
-    let mut weather = Weather::default();
+fn split(tries: &[Try], min_run: usize) -> Outages {
+    let mut weather = Outages::default();
     let mut from = 0;
     while from < tries.len() {
         let run = tries[from..].iter().take_while(|t| is_bad(t.kind)).count();
@@ -128,7 +128,7 @@ mod tests {
 
     const S: Duration = Duration::from_secs(1);
 
-    fn seen(all: &[(u32, Kind)]) -> Weather {
+    fn seen(all: &[(u32, Kind)]) -> Outages {
         learn(all.iter().map(|(second, kind)| tried(T0 + S * *second, *kind)))
     }
 

@@ -15,7 +15,7 @@ use pointsman_engine::{Texts, Verdict};
 use crate::answer::Answer;
 
 /// The environment of Pointsman: clients and providers.
-pub trait Outside {
+pub trait Environment {
     /// The next request and when it arrives, not before the one before it; none: no more.
     fn next_request(&mut self) -> Option<(Timestamp, Ask)>;
 
@@ -52,7 +52,7 @@ pub struct Attempt<'a> {
 /// Sees everything that happens.
 pub trait Watcher {
     /// Something happened.
-    fn saw(&mut self, scene: &Scene<'_>, sight: Sight<'_>);
+    fn saw(&mut self, scene: &Scene<'_>, sight: EventKind<'_>);
 }
 
 /// Time and exchange of an event.
@@ -69,7 +69,7 @@ pub struct Scene<'a> {
 
 /// An event of an exchange.
 #[derive(Debug)]
-pub enum Sight<'a> {
+pub enum EventKind<'a> {
     /// It arrived.
     Arrived(&'a Ask),
     /// The policy is asked.
