@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
-use pointsman::drive::{Shadow, ShadowPolicy};
+use pointsman::proxy::{Shadow, ShadowPolicy};
 use pointsman::telemetry::metrics::Metrics;
 use pointsman_core::contract::{Decision, Dispatch};
 use pointsman_core::lifecycle::promotion::{Plan, Promotion, Sample, Share, Side, Subject};

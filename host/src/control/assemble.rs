@@ -9,7 +9,7 @@ use pointsman_engine::clock::Clock;
 use pointsman_store::Store;
 
 use super::{Control, first_policy, kept_states};
-use crate::drive::{FaultStats, Proxy, SharedFleet, Snapshot, Target};
+use crate::proxy::{FaultStats, Proxy, SharedFleet, Snapshot, Target};
 use crate::telemetry::logs::ExchangeLog;
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::Origin;

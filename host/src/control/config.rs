@@ -11,7 +11,7 @@ use pointsman_engine::Revision;
 use super::policy::{Code, Offered, Thread, refused_source, source_change};
 use super::settings::{Standing, tell_left_out};
 use super::{Control, in_workshop};
-use crate::drive::{FaultStats, Snapshot, Target};
+use crate::proxy::{FaultStats, Snapshot, Target};
 
 impl Control {
     /// The configuration of the file, where it is another one.

@@ -8,7 +8,7 @@ use pointsman_core::outcome::Kind;
 use pointsman_core::time::Timestamp;
 use pointsman_store::{CooldownRow, Store};
 
-use crate::drive::Proxy;
+use crate::proxy::Proxy;
 
 /// Interval of writing changed states, so that they survive a crash.
 const SAVED_EVERY: Duration = Duration::from_millis(500);

@@ -31,7 +31,7 @@ use pointsman_engine::{Engine, Revision};
 use pointsman_store::{PolicyEventRow, PolicyStore, StoreError};
 use tokio::sync::{Notify, oneshot};
 
-use crate::drive::{Proxy, Snapshot};
+use crate::proxy::{Proxy, Snapshot};
 use crate::upstream::Connector;
 use component::source_of;
 use kept::HistoryStore;

@@ -15,7 +15,7 @@ use tokio::sync::MutexGuard;
 use super::component::{Component, source_of};
 use super::settings::{Standing, tell_left_out};
 use super::{Control, in_workshop};
-use crate::drive::Snapshot;
+use crate::proxy::Snapshot;
 
 /// A component to be judged.
 pub(super) enum Code {

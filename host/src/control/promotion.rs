@@ -19,7 +19,7 @@ use super::Control;
 use super::component::Component;
 use super::policy::{Code, Judged, Thread, Turn};
 use super::settings::Standing;
-use crate::drive::{FaultStats, Progress, Snapshot, TrafficSplit};
+use crate::proxy::{FaultStats, Progress, Snapshot, TrafficSplit};
 
 /// The candidate of a promotion: its traffic, and what puts it in force.
 pub(super) struct Candidate {

@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 use super::component::Component;
 use super::in_workshop;
 use super::watched::WatchedFile;
-use crate::drive::{Proxy, ShadowPolicy, Tally};
+use crate::proxy::{Proxy, ShadowPolicy, Tally};
 
 /// Casts the shadow that the configuration names.
 pub struct ShadowLoader {

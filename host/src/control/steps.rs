@@ -5,7 +5,7 @@ use pointsman_store::PolicyEventRow;
 use serde_json::{Value, json};
 
 use super::Control;
-use crate::drive::Progress;
+use crate::proxy::Progress;
 
 impl Control {
     /// Reports a step of the promotion under way, or of the one that has just ended.

@@ -10,7 +10,7 @@ use pointsman_core::http::url::BaseUrl;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use crate::drive::Snapshot;
+use crate::proxy::Snapshot;
 
 /// A list that was fetched is good for this long.
 const FRESH_FOR: Duration = Duration::from_secs(600);

@@ -10,7 +10,7 @@ use pointsman_core::dialect::{Dialect, operation_at};
 use pointsman_core::table::UNKNOWN_MODEL;
 use pointsman_core::time::Timestamp;
 
-use crate::drive::{Denied, OwnError, Proxy, ProxyRequest, Reply};
+use crate::proxy::{Denied, OwnError, Proxy, ProxyRequest, Reply};
 
 /// Facts of a request that may still be refused, filled in while it is read.
 pub(super) struct Door<'a> {

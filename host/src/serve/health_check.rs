@@ -18,7 +18,7 @@ use pointsman_core::dialect::translate::ping;
 use pointsman_core::time::Timestamp;
 use tokio::task::JoinSet;
 
-use crate::drive::{IncomingRequest, PinnedBackend, Proxy, ProxyRequest, Snapshot, drive};
+use crate::proxy::{IncomingRequest, PinnedBackend, Proxy, ProxyRequest, Snapshot, drive};
 
 /// Interval of looking for backends with a probe due.
 const LOOK_EVERY: Duration = Duration::from_secs(1);

@@ -30,7 +30,7 @@ use service::Service;
 
 use crate::admin::{self, AdminState, AdminToken, Explain};
 use crate::control::{self, Control, Parts, kept_states};
-use crate::drive::Proxy;
+use crate::proxy::Proxy;
 use crate::telemetry::logs::ExchangeLog;
 use crate::telemetry::metrics::Totals;
 

@@ -5,7 +5,7 @@ use http::{HeaderMap, HeaderValue, Method, Response};
 use pointsman_core::dialect::Dialect;
 use pointsman_core::dialect::envelope::ErrorKind;
 
-use crate::drive::{OwnError, ProxyBody, Reply, Snapshot};
+use crate::proxy::{OwnError, ProxyBody, Reply, Snapshot};
 
 /// Part of the model list that is requested.
 pub enum Listed<'a> {

@@ -21,7 +21,7 @@ use super::door::Door;
 use super::guard;
 use super::ids::RequestIds;
 use super::models;
-use crate::drive::{IncomingRequest, OwnError, Proxy, ProxyBody, ProxyRequest, Reply, Snapshot, Unknown, drive};
+use crate::proxy::{IncomingRequest, OwnError, Proxy, ProxyBody, ProxyRequest, Reply, Snapshot, Unknown, drive};
 
 /// Time for a client to send the next piece of its body.
 const BODY_IDLE: Duration = Duration::from_secs(30);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use pointsman_core::fleet::state_change::{Change, StateChange};
 use pointsman_core::rfc3339::Rfc3339;
 
-use crate::drive::Proxy;
+use crate::proxy::Proxy;
 
 /// Characters of a model's name in a log line; names are the clients' to invent.
 const MAX_MODEL_CHARS: usize = 120;

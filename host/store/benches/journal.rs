@@ -76,7 +76,7 @@ impl Stage {
         Self { fleet, view, now: Timestamp::from_millis(1_768_473_000_000) }
     }
 
-    /// An exchange of one question and one attempt, stepped as `drive/live.rs` does.
+    /// An exchange of one question and one attempt, stepped as `proxy/live.rs` does.
     fn exchange(&mut self, is_followed: bool) -> Option<Box<Trail>> {
         self.now = self.now + Duration::from_millis(1);
         let facts = facts();

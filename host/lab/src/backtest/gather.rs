@@ -198,7 +198,7 @@ fn times(trail: &Trail) -> Vec<(Duration, Option<Duration>)> {
     times
 }
 
-/// Returns true if the journal records it only as part of its sample (see `drive/journal.rs`).
+/// Returns true if the journal records it only as part of its sample (see `proxy/journal.rs`).
 fn is_ordinary(exchange: &ExchangeRow) -> bool {
     exchange.end == End::Delivered.as_str()
         && exchange.lane.as_deref() == Some(Lane::Primary.as_str())

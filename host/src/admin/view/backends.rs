@@ -7,7 +7,7 @@ use pointsman_core::time::Timestamp;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::drive::Proxy;
+use crate::proxy::Proxy;
 use pointsman_config::BackendConfig;
 use pointsman_core::rfc3339::Rfc3339;
 

@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::control::PromotionStatus;
-use crate::drive::Progress;
+use crate::proxy::Progress;
 use pointsman_core::rfc3339::Rfc3339;
 
 /// A guarded promotion.

@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::control::ShadowStatus;
-use crate::drive::{Divergent, Tally};
+use crate::proxy::{Divergent, Tally};
 use pointsman_core::rfc3339::Rfc3339;
 
 /// The shadow policy.

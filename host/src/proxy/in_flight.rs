@@ -17,11 +17,11 @@ use pointsman_core::time::Timestamp;
 use pointsman_engine::Verdict;
 use pointsman_store::Bodies;
 
-use super::aside::aside;
 use super::exchange::ServedBy;
 use super::journal;
-use super::proxy::Proxy;
+use super::offload_blocking::offload_blocking;
 use super::request::{PinnedBackend, ProxyRequest};
+use super::shared::Proxy;
 use super::snapshot::Snapshot;
 
 /// The most notes kept of one exchange; a policy may leave 16 at every question.
@@ -159,7 +159,7 @@ impl InFlight {
         let policy = &self.snapshot.policy;
         let on_fault = self.snapshot.config.policy.on_fault;
         let ask = || policy.decide_or(on_fault, &query, &self.request.texts);
-        let verdict = if policy.is_slow() { aside(ask) } else { ask() };
+        let verdict = if policy.is_slow() { offload_blocking(ask) } else { ask() };
         let now = self.proxy.clock.now();
         let took = now.since(asked_at);
         self.proxy.decided(&verdict, took);

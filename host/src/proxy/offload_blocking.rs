@@ -5,12 +5,12 @@ use std::thread::available_parallelism;
 
 use tokio::runtime::{Handle, RuntimeFlavor};
 
-/// Calls set aside now.
+/// Calls offloaded now.
 static UNDER_WAY: AtomicUsize = AtomicUsize::new(0);
 
 /// Calls `f` while another thread goes on with this one's tasks. More of them than there are processors would only take
 /// turns, so further ones are made as ordinary calls, which keeps their number bounded by the runtime's threads.
-pub(super) fn aside<T>(f: impl FnOnce() -> T) -> T {
+pub(super) fn offload_blocking<T>(f: impl FnOnce() -> T) -> T {
     let can_hand_over = Handle::try_current().is_ok_and(|h| h.runtime_flavor() == RuntimeFlavor::MultiThread);
     let limit = available_parallelism().map_or(1, usize::from);
     let turn = Turn(UNDER_WAY.fetch_add(1, Ordering::Relaxed));
@@ -37,15 +37,15 @@ mod tests {
         let answer = runtime.spawn(async move {
             tokio::spawn(async move { said.send(7) });
             // Blocks the only worker until the other task has run, which an ordinary call would do for ever.
-            aside(|| heard.recv_timeout(std::time::Duration::from_secs(20)))
+            offload_blocking(|| heard.recv_timeout(std::time::Duration::from_secs(20)))
         });
         assert_eq!(runtime.block_on(answer).unwrap(), Ok(7));
     }
 
     #[test]
     fn it_is_an_ordinary_call_where_there_is_nobody_to_hand_over_to() {
-        assert_eq!(aside(|| 1), 1);
+        assert_eq!(offload_blocking(|| 1), 1);
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        assert_eq!(runtime.block_on(async { aside(|| 2) }), 2);
+        assert_eq!(runtime.block_on(async { offload_blocking(|| 2) }), 2);
     }
 }

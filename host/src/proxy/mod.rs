@@ -1,17 +1,17 @@
 //! Drives exchanges: runs the actions of core's state machines and feeds them the results.
 
-mod aside;
 mod attempt;
 mod exchange;
 mod fault_stats;
 mod in_flight;
 mod journal;
+mod offload_blocking;
 mod promotion;
-mod proxy;
 mod relay;
 mod reply;
 mod request;
 mod shadow;
+mod shared;
 mod shared_fleet;
 mod snapshot;
 
@@ -28,11 +28,11 @@ use pointsman_core::exchange::Event;
 
 pub use fault_stats::FaultStats;
 pub use promotion::{Progress, TrafficSplit};
-pub use proxy::{Denied, Proxy, Unknown};
 pub use relay::{Broken, ProxyBody};
 pub use reply::{OwnError, Reply};
 pub use request::{IncomingRequest, PinnedBackend, ProxyRequest};
 pub use shadow::{Divergent, Shadow, ShadowPolicy, Tally};
+pub use shared::{Denied, Proxy, Unknown};
 pub use shared_fleet::SharedFleet;
 pub use snapshot::{Snapshot, Target, TargetError};
 
