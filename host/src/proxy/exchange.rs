@@ -2,19 +2,17 @@
 //!
 //! It runs before the response's head, and again when a committed stream broke and is to be resumed.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::response::Parts;
 use pointsman_core::attempt::{KeptRefusal, Output};
 use pointsman_core::dialect::resume::Transcript;
 use pointsman_core::exchange::{Action, Event, Refusal, Sending};
-use pointsman_core::table::Lane;
 
 use super::attempt::UpstreamAttempt;
+use super::event_stream::is_event_stream;
 use super::in_flight::InFlight;
-use super::relay::is_event_stream;
+use super::served_by::ServedBy;
 
 /// Response for the client.
 pub enum ExchangeResponse {
@@ -28,14 +26,6 @@ pub enum ExchangeResponse {
     Error(Refusal),
     /// The exchange is over: the drain has ended, a stream cannot be resumed, or core and driver disagree.
     Nothing,
-}
-
-/// The backend that responded, and the lane of its attempt.
-pub struct ServedBy {
-    /// The lane.
-    pub lane: Lane,
-    /// The backend.
-    pub backend: Arc<str>,
 }
 
 /// Runs an exchange from this action on; `told` is what the client has of a broken answer, which further attempts join.

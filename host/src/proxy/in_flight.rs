@@ -17,10 +17,10 @@ use pointsman_core::time::Timestamp;
 use pointsman_engine::Verdict;
 use pointsman_store::Bodies;
 
-use super::exchange::ServedBy;
 use super::journal;
 use super::offload_blocking::offload_blocking;
 use super::request::{PinnedBackend, ProxyRequest};
+use super::served_by::ServedBy;
 use super::shared::Proxy;
 use super::snapshot::Snapshot;
 

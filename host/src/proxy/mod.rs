@@ -1,15 +1,18 @@
 //! Drives exchanges: runs the actions of core's state machines and feeds them the results.
 
 mod attempt;
+mod event_stream;
 mod exchange;
 mod fault_stats;
 mod in_flight;
 mod journal;
 mod offload_blocking;
 mod promotion;
+mod refusal;
 mod relay;
 mod reply;
 mod request;
+mod served_by;
 mod shadow;
 mod shared;
 mod shared_fleet;
@@ -37,9 +40,10 @@ pub use shared_fleet::SharedFleet;
 pub use snapshot::{Snapshot, Target, TargetError};
 
 use attempt::UpstreamAttempt;
-use exchange::{ExchangeResponse, ServedBy, run_until_response};
+use exchange::{ExchangeResponse, run_until_response};
 use in_flight::InFlight;
 use relay::Relay;
+use served_by::ServedBy;
 
 /// Runs an exchange from its arrival to the head of its response; its body settles the rest.
 ///

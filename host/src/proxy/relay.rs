@@ -19,10 +19,12 @@ use pointsman_core::outcome::Kind;
 use tokio::time::{Instant, Sleep};
 
 use super::attempt::UpstreamAttempt;
-use super::exchange::{ExchangeResponse, ServedBy, run_until_response};
+use super::event_stream::{in_band, is_event_stream};
+use super::exchange::{ExchangeResponse, run_until_response};
 use super::in_flight::InFlight;
-use super::reply::{in_band, words_of};
+use super::refusal::words_of;
 use super::request::ProxyRequest;
+use super::served_by::ServedBy;
 
 /// The body of every response that the proxy gives.
 pub enum ProxyBody {
@@ -263,10 +265,6 @@ impl Relay {
         in_flight.error_event_sent(text);
         self.last_words(event, text.to_owned());
     }
-}
-
-pub(super) fn is_event_stream(content_type: &http::HeaderValue) -> bool {
-    content_type.as_bytes().starts_with(b"text/event-stream")
 }
 
 impl Drop for Relay {

@@ -2,19 +2,19 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, RETRY_AFTER};
 use http::response::Parts;
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use pointsman_core::dialect::Dialect;
 use pointsman_core::dialect::envelope::{self, Envelope, ErrorKind};
-use pointsman_core::exchange::{Reason, Refusal};
+use pointsman_core::exchange::Refusal;
 use pointsman_core::http::headers;
 
-use super::exchange::ServedBy;
 use super::in_flight::InFlight;
+use super::refusal::words_of;
 use super::relay::ProxyBody;
 use super::request::ProxyRequest;
+use super::served_by::ServedBy;
 use super::snapshot::Snapshot;
 
 /// A response to a client.
@@ -64,28 +64,6 @@ pub fn early(snapshot: &Snapshot, request: &ProxyRequest, body: ProxyBody) -> Re
     insert(headers, X_REQUEST_ID, &request.id);
     headers.insert(POLICY, snapshot.policy_header.clone());
     reply
-}
-
-/// The event that a client's SDK takes for an error, for one that has its head already.
-pub fn in_band(request: &ProxyRequest, kind: ErrorKind, kind_override: Option<&str>, message: &str) -> Bytes {
-    let error = Envelope { kind, kind_override, message, request_id: &request.id };
-    error.stream_event(Dialect::of_operation(request.operation), request.operation)
-}
-
-/// The kind of error of a refusal, its status, and a policy's own `type`.
-pub fn words_of(reason: &Reason) -> (ErrorKind, u16, Option<&str>) {
-    let own_kind = match reason {
-        Reason::Policy { kind, .. } if kind.is_empty() => Some("rejected_by_policy"),
-        Reason::Policy { kind, .. } => Some(kind.as_str()),
-        Reason::NoSuchModel
-        | Reason::ModelMissing
-        | Reason::Untranslatable
-        | Reason::Exhausted
-        | Reason::QueueFull
-        | Reason::OutOfTime
-        | Reason::NotRepeated => None,
-    };
-    (reason.error_kind(), reason.status(), own_kind)
 }
 
 /// An error of the exchange, in the client's dialect, with its attempts and waits in headers.

@@ -1,0 +1,18 @@
+//! Event streams: how they are recognised, and the event that ends one with an error.
+
+use bytes::Bytes;
+use pointsman_core::dialect::Dialect;
+use pointsman_core::dialect::envelope::{Envelope, ErrorKind};
+
+use super::request::ProxyRequest;
+
+/// Returns true if this content type is that of server-sent events.
+pub(super) fn is_event_stream(content_type: &http::HeaderValue) -> bool {
+    content_type.as_bytes().starts_with(b"text/event-stream")
+}
+
+/// The event that a client's SDK takes for an error, for one that has its head already.
+pub fn in_band(request: &ProxyRequest, kind: ErrorKind, kind_override: Option<&str>, message: &str) -> Bytes {
+    let error = Envelope { kind, kind_override, message, request_id: &request.id };
+    error.stream_event(Dialect::of_operation(request.operation), request.operation)
+}

@@ -1,0 +1,13 @@
+//! Which backend served an exchange.
+
+use std::sync::Arc;
+
+use pointsman_core::table::Lane;
+
+/// The backend that responded, and the lane of its attempt.
+pub struct ServedBy {
+    /// The lane.
+    pub lane: Lane,
+    /// The backend.
+    pub backend: Arc<str>,
+}
