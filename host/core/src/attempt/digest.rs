@@ -1,6 +1,6 @@
 //! Answers without bytes: what a simulation says of a body in place of making and reading it.
 
-use super::reading::{Piece, cut_short};
+use super::piece::{Piece, cut_short};
 use crate::record::Usage;
 
 /// Summary of a part of a body, in place of its bytes. Pieces in quick succession may be one digest, with the time of

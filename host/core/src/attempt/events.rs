@@ -6,7 +6,7 @@
 
 use bytes::{Bytes, BytesMut};
 
-use super::reading::{Piece, cut_short};
+use super::piece::{Piece, cut_short};
 use super::translated::EventTranslator;
 use crate::contract::Operation;
 use crate::dialect::classify::classify_event;

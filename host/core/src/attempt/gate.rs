@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
 
 use super::events::not_resumed;
-use super::reading::Piece;
+use super::piece::Piece;
 use super::{Attempt, Output, Phase};
 use crate::contract::Commit;
 use crate::dialect::resume::Unfit;

@@ -21,9 +21,11 @@ mod events;
 mod gate;
 mod head;
 mod held;
+mod piece;
 mod plan;
 mod reading;
 mod refusal;
+mod request;
 #[cfg(test)]
 mod tests;
 mod translated;
@@ -36,8 +38,8 @@ use http::response::Parts;
 
 pub use digest::{Digest, PromptCount};
 pub use head::{BodyKind, LimitLeft, streams_are_known};
-pub use plan::{ClientRequest, Endpoint};
 pub use refusal::{KeptRefusal, explains_itself};
+pub use request::{ClientRequest, Endpoint};
 pub use translated::{serves_free, translatable};
 
 use crate::contract::{Commit, Operation};
@@ -49,8 +51,9 @@ use crate::table::Dialect;
 use crate::time::Timestamp;
 use deadlines::{Deadlines, Expired};
 use held::Held;
-use plan::Asked;
-use reading::{Piece, Reading};
+use piece::Piece;
+use reading::Reading;
+use request::Asked;
 use translated::TranslatedAttempt;
 
 /// An input: something that happened to the attempt.

@@ -1,111 +1,33 @@
 //! The beginning of an attempt: what is sent, changed for this backend as little as can be, and how its answer is read.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
+use http::{Request, Uri};
 
 use super::deadlines::Deadlines;
 use super::digest::{Digested, PromptCount};
 use super::head::streams_are_known;
 use super::held::Held;
 use super::reading::Reading;
-use super::refusal::bare_key;
+use super::request::{Asked, ClientRequest, Endpoint};
 use super::translated::TranslatedAttempt;
 use super::{Attempt, Phase};
-use crate::contract::{Operation, Resume};
+use crate::contract::Resume;
 use crate::dialect::facts::BodyFacts;
 use crate::dialect::headers;
 use crate::dialect::resume::{Joiner, Transcript, prefill};
-use crate::dialect::splice::{Change, must_ask_usage, splice};
-use crate::dialect::translate::Translations;
 use crate::dialect::usage::BodyTap;
 use crate::exchange::{Facts, Join, Sending};
-use crate::http::url::BaseUrl;
 use crate::outcome::{Kind, Outcome};
 use crate::table::Dialect;
 use crate::time::Timestamp;
-
-/// A client's request, as attempts send it on.
-#[derive(Clone, Copy, Debug)]
-pub struct ClientRequest<'a> {
-    /// The request id.
-    pub id: &'a str,
-    /// The method.
-    pub method: &'a Method,
-    /// Path and query, byte for byte.
-    pub target: &'a PathAndQuery,
-    /// The headers as they came.
-    pub headers: &'a HeaderMap,
-    /// The body as it came.
-    pub body: &'a Bytes,
-    /// The facts of a JSON body; none for any other body.
-    pub body_facts: Option<&'a BodyFacts>,
-    /// The request in other dialects.
-    pub translations: &'a Translations,
-    /// The operation.
-    pub operation: Operation,
-    /// The model; "unknown" when none was named.
-    pub model: &'a Arc<str>,
-    /// The client wants a stream.
-    pub streaming: bool,
-    /// Estimated tokens of the prompt.
-    pub prompt_tokens: u32,
-    /// The request may be sent twice.
-    pub is_idempotent: bool,
-}
-
-/// A backend as something that can be sent to.
-#[derive(Clone, Debug)]
-pub struct Endpoint {
-    /// Its wire format.
-    pub dialect: Dialect,
-    /// The base URL.
-    pub base: BaseUrl,
-    /// Its key as a header value, marked sensitive.
-    pub key: Option<HeaderValue>,
-    /// Headers of the operator's own.
-    pub headers: Vec<(HeaderName, HeaderValue)>,
-}
-
-/// The traits of a request that its answer is judged by.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Asked {
-    pub(super) operation: Operation,
-    pub(super) streaming: bool,
-    pub(super) has_body: bool,
-    pub(super) prompt_tokens: u32,
-    pub(super) is_idempotent: bool,
-    /// The client asked for the usage of a stream.
-    pub(super) include_usage: bool,
-    /// We ask for the usage of this stream, and the client did not.
-    pub(super) hide_usage: bool,
-}
 
 /// The way the body sent continues an answer.
 struct Continuation {
     body: Option<Bytes>,
     joiner: Joiner,
-}
-
-impl Endpoint {
-    /// The key itself, without the scheme before it; empty where there is none.
-    pub fn bare_key(&self) -> &[u8] {
-        bare_key(self.dialect, self.key.as_ref())
-    }
-}
-
-impl ClientRequest<'_> {
-    /// Returns true if we ask for the usage of this stream, and the client did not.
-    fn hides_usage(&self, dialect: Dialect) -> bool {
-        self.body_facts.is_some_and(|facts| must_ask_usage(dialect, self.operation, facts))
-    }
-
-    fn changed(&self, body: &Bytes, facts: &BodyFacts, dialect: Dialect, model: &str) -> Bytes {
-        splice(body, facts, Change { model: Some(model), include_usage: self.hides_usage(dialect) })
-    }
 }
 
 impl Attempt {

@@ -7,19 +7,10 @@ use bytes::Bytes;
 
 use super::digest::{Digest, Digested};
 use super::events::EventReader;
+use super::piece::Piece;
 use crate::dialect::resume::Joiner;
 use crate::dialect::usage::BodyTap;
-use crate::outcome::{Kind, Outcome};
 use crate::record::Usage;
-
-/// Result of reading some bytes of a body.
-#[derive(Debug, Default)]
-pub(super) struct Piece {
-    /// These may go on.
-    pub(super) bytes: Bytes,
-    /// Then this was found; nothing after it is read.
-    pub(super) failed: Option<Outcome>,
-}
 
 /// A body being read.
 pub(super) enum Reading {
@@ -129,9 +120,4 @@ impl Reading {
             Reading::Digest(digested) => digested.usage(),
         }
     }
-}
-
-/// A stream that ends before the model has finished was cut, however politely.
-pub(super) fn cut_short() -> Outcome {
-    Outcome::new(Kind::Cut, "the upstream ended the stream before the answer was complete")
 }

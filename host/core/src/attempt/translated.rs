@@ -10,7 +10,7 @@ use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, He
 use http::response::Parts;
 use http::uri::{InvalidUri, PathAndQuery};
 
-use super::plan::{ClientRequest, Endpoint};
+use super::request::{ClientRequest, Endpoint};
 use crate::contract::Operation;
 use crate::dialect::headers::remove_own;
 use crate::dialect::translate::request::Translated;
