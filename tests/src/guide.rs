@@ -328,7 +328,7 @@ fn commands(text: &str) -> Vec<String> {
 }
 
 /// A text with a change made: the lines that begin with a space or `-` stand there once, and those with a space or `+` come instead.
-pub fn patched(text: &str, diff: &str) -> Result<String, String> {
+pub(crate) fn patched(text: &str, diff: &str) -> Result<String, String> {
     let side = |mark: char| -> String {
         let lines = diff.lines().filter(|line| line.starts_with([' ', mark]));
         lines.map(|line| format!("{}\n", &line[1..])).collect()

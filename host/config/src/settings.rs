@@ -142,7 +142,7 @@ pub fn recorded_settings(json: &str) -> SettingsOffer {
 }
 
 /// The name in a component's file; none: it has none, or cannot be read.
-pub fn own_name(file: &Path) -> Option<String> {
+pub(crate) fn own_name(file: &Path) -> Option<String> {
     const MAX_BYTES: u64 = EngineLimits::MAX_COMPONENT_BYTES as u64;
     // Asked before it is opened: opening a pipe would wait for its writer.
     let meta = fs::metadata(file).ok()?;
@@ -165,7 +165,7 @@ pub fn names<'a>(own: Option<&'a str>, file: Option<&'a Path>, is_default: bool)
 }
 
 /// The table of a policy that goes by one of these names.
-pub fn section<'s>(settings: &'s Settings, names: &[&str]) -> Option<&'s Settings> {
+pub(crate) fn section<'s>(settings: &'s Settings, names: &[&str]) -> Option<&'s Settings> {
     names.iter().find_map(|name| settings.get(*name)?.as_object())
 }
 

@@ -35,7 +35,7 @@ pub(super) enum Body {
 
 /// One step down the tree.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Step {
+pub(crate) enum Step {
     /// Key in a table.
     Key(String),
     /// Index in a list.

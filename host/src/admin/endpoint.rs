@@ -59,7 +59,7 @@ pub(super) enum Content {
 const JSON: &str = "application/json";
 
 impl Content {
-    pub fn media_type(&self) -> &'static str {
+    pub(super) fn media_type(&self) -> &'static str {
         match self {
             Content::Json(_) => JSON,
             Content::Other(media_type) => media_type,

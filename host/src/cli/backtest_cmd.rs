@@ -11,7 +11,7 @@ use pointsman_lab::{BacktestArgs, Backtested, backtest};
 ///
 /// # Errors
 /// They cannot be written to.
-pub fn run(args: &BacktestArgs, out: &mut dyn Write, err: &mut dyn Write) -> io::Result<ExitCode> {
+pub(super) fn run(args: &BacktestArgs, out: &mut dyn Write, err: &mut dyn Write) -> io::Result<ExitCode> {
     Ok(match backtest(args, &ProcessEnv, Clock::start().now(), out, err)? {
         Backtested::Told => ExitCode::SUCCESS,
         Backtested::Refused => ExitCode::FAILURE,

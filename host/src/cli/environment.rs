@@ -16,7 +16,7 @@ const MAX_WORKERS: usize = 512;
 ///
 /// # Errors
 /// In a sentence: which variable, its value, what to write.
-pub fn check() -> Result<(), String> {
+pub(super) fn check() -> Result<(), String> {
     workers()?;
     cache_dir(std::env::var_os(CACHE_DIR))
 }
@@ -25,7 +25,7 @@ pub fn check() -> Result<(), String> {
 ///
 /// # Errors
 /// When the variable is not such a number.
-pub fn workers() -> Result<Option<usize>, String> {
+pub(super) fn workers() -> Result<Option<usize>, String> {
     parse_workers(std::env::var_os(WORKERS))
 }
 

@@ -15,7 +15,7 @@ const LAST: &str = "last";
 
 /// Arguments of `pointsman explain`.
 #[derive(Debug, clap::Args)]
-pub struct ExplainArgs {
+pub(super) struct ExplainArgs {
     /// The request id, as `x-request-id` told it to the client; `last` is the latest.
     #[arg(default_value = LAST)]
     request_id: String,
@@ -37,7 +37,7 @@ pub struct ExplainArgs {
 ///
 /// # Errors
 /// When `out` or `err` cannot be written.
-pub fn run(args: &ExplainArgs, env: &dyn Env, out: &mut dyn Write, err: &mut dyn Write) -> io::Result<bool> {
+pub(super) fn run(args: &ExplainArgs, env: &dyn Env, out: &mut dyn Write, err: &mut dyn Write) -> io::Result<bool> {
     match found(args, env) {
         Ok((explainable, bodies)) => {
             tell(&explainable, bodies.as_ref(), args, out)?;

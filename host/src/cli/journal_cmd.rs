@@ -8,7 +8,7 @@ use pointsman_store::redact;
 
 /// Subcommands of `pointsman journal`.
 #[derive(Debug, clap::Subcommand)]
-pub enum JournalCommand {
+pub(super) enum JournalCommand {
     /// Remove prompt and answer of an exchange; how it went stays.
     ///
     /// What was there is overwritten in the store. Works beside a running proxy.
@@ -25,7 +25,12 @@ pub enum JournalCommand {
 ///
 /// # Errors
 /// When `out` or `err` cannot be written.
-pub fn run(command: &JournalCommand, env: &dyn Env, out: &mut dyn Write, err: &mut dyn Write) -> io::Result<bool> {
+pub(super) fn run(
+    command: &JournalCommand,
+    env: &dyn Env,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> io::Result<bool> {
     let JournalCommand::Redact { request_id, journal } = command;
     let done = journal.file(env).and_then(|file| redact(&file, request_id).map_err(|error| error.to_string()));
     match done {

@@ -28,7 +28,7 @@ const DEFAULT_OUTPUT: &str = "policy.wasm";
 
 /// Subcommands of `pointsman policy`.
 #[derive(Debug, clap::Subcommand)]
-pub enum PolicyCommand {
+pub(super) enum PolicyCommand {
     /// Start a new policy: a small project that builds, with scenarios that pass.
     ///
     /// The project needs nothing of Pointsman but this binary. From here to a policy in force:
@@ -154,7 +154,7 @@ enum Ended {
 }
 
 /// Runs it: results go to `out`, complaints to `err`. Exit 0: done; 1: failed or refused; 2: wrong usage.
-pub fn run(command: &PolicyCommand, out: &mut dyn Write, err: &mut dyn Write) -> io::Result<ExitCode> {
+pub(super) fn run(command: &PolicyCommand, out: &mut dyn Write, err: &mut dyn Write) -> io::Result<ExitCode> {
     let ended = match command {
         PolicyCommand::New { name, lang, dir } => start(name, *lang, dir.as_deref(), out),
         PolicyCommand::Build { dir, output } => make(dir, output.as_deref(), out),

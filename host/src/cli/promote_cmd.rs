@@ -31,7 +31,7 @@ const INTERRUPTED: u8 = 130;
 
 /// Arguments of `pointsman promote`.
 #[derive(Debug, clap::Args)]
-pub struct PromoteArgs {
+pub(super) struct PromoteArgs {
     /// Component file of the candidate.
     #[arg(required_unless_present = "abort")]
     file: Option<PathBuf>,
@@ -73,7 +73,7 @@ pub struct PromoteArgs {
 
 /// Runs it. Exit 0: promoted, begun with --detach, or aborted with --abort; 1: rolled back, refused or unreachable; 2: wrong
 /// usage; 130: Ctrl-C, the promotion goes on.
-pub fn run(args: &PromoteArgs, out: &mut dyn Write, err: &mut dyn Write) -> io::Result<ExitCode> {
+pub(super) fn run(args: &PromoteArgs, out: &mut dyn Write, err: &mut dyn Write) -> io::Result<ExitCode> {
     let (asking, component) = match read(args, &ProcessEnv) {
         Ok(read) => read,
         Err(why) => {

@@ -17,7 +17,7 @@ use crate::serve::engine_limits;
 
 /// Arguments of `pointsman replay`.
 #[derive(Debug, clap::Args)]
-pub struct ReplayArgs {
+pub(super) struct ReplayArgs {
     /// Location of the journal; its configuration also sets the limits of policies.
     #[command(flatten)]
     journal: JournalArgs,
@@ -45,7 +45,7 @@ pub struct ReplayArgs {
 
 /// Runs it: results go to `out`, complaints to `err`. Exit 0: the report is good; 1: a policy is not deterministic or was
 /// refused; 2: wrong usage.
-pub fn run(args: &ReplayArgs, out: &mut dyn Write, err: &mut dyn Write) -> io::Result<ExitCode> {
+pub(super) fn run(args: &ReplayArgs, out: &mut dyn Write, err: &mut dyn Write) -> io::Result<ExitCode> {
     let plan = match plan(args, Clock::start().now()) {
         Ok(plan) => plan,
         Err(why) => {

@@ -36,7 +36,7 @@ struct Input<'a> {
 }
 
 /// Makes a pair. The private key goes to `file`, which must not be there yet, else to `out`. Exit 1: it could not be written.
-pub fn make_key(file: Option<&Path>, out: &mut dyn Write, err: &mut dyn Write) -> io::Result<ExitCode> {
+pub(super) fn make_key(file: Option<&Path>, out: &mut dyn Write, err: &mut dyn Write) -> io::Result<ExitCode> {
     let key = PrivateKey::generate();
     let Some(file) = file else {
         writeln!(out, "POINTSMAN_SEAL_KEY={}", *key.to_text())?;
@@ -85,7 +85,7 @@ fn write_line(file: &mut File, key: &PrivateKey) -> io::Result<()> {
 }
 
 /// Seals what comes on standard input. Exit 1: there is no key, or no secret; 2: what was typed is not what is wanted.
-pub fn run(args: &SealArgs, env: &dyn Env, out: &mut dyn Write, err: &mut dyn Write) -> io::Result<ExitCode> {
+pub(super) fn run(args: &SealArgs, env: &dyn Env, out: &mut dyn Write, err: &mut dyn Write) -> io::Result<ExitCode> {
     let stdin = io::stdin();
     let is_terminal = stdin.is_terminal();
     seal(args, env, Input { text: &mut stdin.lock(), is_terminal }, out, err)

@@ -17,7 +17,7 @@ use crate::serve::{self, Running, Start};
 use crate::telemetry::logs::Logs;
 
 /// Loads the configuration and runs the proxy until a signal ends it.
-pub fn run(config_file: Option<&Path>) -> ExitCode {
+pub(super) fn run(config_file: Option<&Path>) -> ExitCode {
     use_ordinary_pages();
     let loaded = match config::load(config_file, &ProcessEnv) {
         Ok(loaded) => loaded,

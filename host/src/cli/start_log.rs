@@ -7,7 +7,7 @@ use crate::serve::Running;
 use pointsman_config::{BackendConfig, Config};
 
 /// Logs the backends, where data is kept, and the addresses.
-pub fn log_start(config: &Config, config_file: Option<&Path>, running: &Running) {
+pub(super) fn log_start(config: &Config, config_file: Option<&Path>, running: &Running) {
     config.backends.iter().for_each(log_backend);
     let file = config_file.map(|file| file.display().to_string());
     let store = config.store.path.as_deref().map_or(":memory:".to_owned(), shown);

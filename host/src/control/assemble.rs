@@ -16,7 +16,7 @@ use crate::upstream::Origin;
 use pointsman_config::Config;
 
 /// Parts of a proxy besides its configuration.
-pub struct Parts<'a> {
+pub(crate) struct Parts<'a> {
     /// The clock of all logic.
     pub clock: Clock,
     /// The engine of its policies.
@@ -31,7 +31,11 @@ pub struct Parts<'a> {
 ///
 /// # Errors
 /// When no policy can be used, or a backend cannot be sent to.
-pub async fn assemble(config: Arc<Config>, config_file: Option<PathBuf>, parts: Parts<'_>) -> anyhow::Result<Control> {
+pub(crate) async fn assemble(
+    config: Arc<Config>,
+    config_file: Option<PathBuf>,
+    parts: Parts<'_>,
+) -> anyhow::Result<Control> {
     let Parts { clock, engine, store, log } = parts;
     let table = Arc::new(config.table());
     let mut fleet = Fleet::new(config.fleet_settings(), clock.now().as_micros());

@@ -44,7 +44,7 @@ impl Component {
 
 /// The policy file that a configuration names, the same whatever folder Pointsman was started in; none: the component
 /// inside this binary.
-pub fn source_of(config: &Config) -> Option<PathBuf> {
+pub(super) fn source_of(config: &Config) -> Option<PathBuf> {
     let file = config.policy.file.as_deref()?;
     Some(std::path::absolute(file).unwrap_or_else(|_| file.to_owned()))
 }

@@ -17,7 +17,7 @@ const SAVED_EVERY: Duration = Duration::from_millis(500);
 const DRAINED: &str = "drained";
 
 /// Puts back what was in force when the last process ended. Backends that are no longer configured are forgotten.
-pub fn restore(fleet: &mut Fleet, store: &Store, now: Timestamp) {
+pub(crate) fn restore(fleet: &mut Fleet, store: &Store, now: Timestamp) {
     let rows = store.load_cooldowns(now.as_millis()).unwrap_or_else(|error| {
         tracing::warn!(%error, "the cooldowns and drains of the last run could not be read; backends start without");
         Vec::new()
@@ -31,7 +31,7 @@ pub fn restore(fleet: &mut Fleet, store: &Store, now: Timestamp) {
 }
 
 /// Writes the states whenever they change. Runs until dropped.
-pub async fn keep(proxy: Arc<Proxy>) {
+pub(crate) async fn keep(proxy: Arc<Proxy>) {
     let mut every = tokio::time::interval(SAVED_EVERY);
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut saved = Vec::new();
@@ -46,7 +46,7 @@ pub async fn keep(proxy: Arc<Proxy>) {
 }
 
 /// Writes the states with the next batch.
-pub fn save(proxy: &Proxy) {
+pub(crate) fn save(proxy: &Proxy) {
     proxy.store.save_cooldowns(rows(proxy));
 }
 

@@ -8,7 +8,7 @@ mod assemble;
 mod component;
 mod config;
 mod kept;
-pub mod kept_states;
+pub(crate) mod kept_states;
 mod policy;
 mod promotion;
 mod revisions;
@@ -39,11 +39,11 @@ use promotion::Candidate;
 use revisions::Revisions;
 use watched::WatchedFile;
 
-pub use assemble::{Parts, assemble};
-pub use policy::CannotUpload;
-pub use promotion::PromotionStatus;
-pub use rollback::WentBack;
-pub use shadow::{ShadowLoader, ShadowStatus};
+pub(crate) use assemble::{Parts, assemble};
+pub(crate) use policy::CannotUpload;
+pub(crate) use promotion::PromotionStatus;
+pub(crate) use rollback::WentBack;
+pub(crate) use shadow::{ShadowLoader, ShadowStatus};
 use start::{First, first_policy};
 
 /// Brings changes into force.

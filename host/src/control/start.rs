@@ -61,7 +61,7 @@ struct Starting<'a> {
 ///
 /// # Errors
 /// When neither what the configuration names nor what was in force before can be used.
-pub async fn first_policy(
+pub(super) async fn first_policy(
     engine: Engine,
     policies: &PolicyStore,
     config: Arc<Config>,

@@ -12,7 +12,7 @@ const WORDS: [&str; 24] = [
 ];
 
 /// The answer to one chat request.
-pub struct Answer {
+pub(super) struct Answer {
     model: String,
     id: String,
     words: Vec<&'static str>,
@@ -22,7 +22,7 @@ pub struct Answer {
 
 impl Answer {
     /// Builds the answer to this request body.
-    pub fn to(asked: &Value) -> Self {
+    pub(super) fn to(asked: &Value) -> Self {
         let prompt = asked["messages"].to_string();
         let hash =
             prompt.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
@@ -39,7 +39,7 @@ impl Answer {
     }
 
     /// Returns the answer as one JSON body.
-    pub fn whole(&self) -> Value {
+    pub(super) fn whole(&self) -> Value {
         json!({
             "id": self.id, "object": "chat.completion", "created": 0, "model": self.model,
             "choices": [{
@@ -51,7 +51,7 @@ impl Answer {
     }
 
     /// As server-sent events, `[DONE]` included.
-    pub fn events(&self) -> Vec<String> {
+    pub(super) fn events(&self) -> Vec<String> {
         let mut events: Vec<String> = Vec::new();
         for (index, words) in self.words.chunks(WORDS_PER_EVENT).enumerate() {
             let text = format!("{}{}", if index == 0 { "" } else { " " }, words.join(" "));

@@ -17,7 +17,7 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Arrival times of requests: alternating surges and calms.
 #[derive(Clone, Copy, Debug)]
-pub struct Waves {
+pub(super) struct Waves {
     /// Requests a second while it surges.
     pub surge_per_second: u32,
     /// Length of a surge.
@@ -43,7 +43,7 @@ impl Waves {
 
 /// End of the load.
 #[derive(Clone, Copy, Debug)]
-pub enum Until {
+pub(super) enum Until {
     /// After this time.
     Time(Duration),
     /// After so many requests, as fast as they go.
@@ -55,7 +55,7 @@ pub enum Until {
 
 /// End of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ended {
+pub(super) enum Ended {
     /// Answered in full.
     Whole,
     /// Refused with this error status.
@@ -68,7 +68,7 @@ pub enum Ended {
 
 /// One request, answered or not.
 #[derive(Clone, Debug)]
-pub struct Sample {
+pub(super) struct Sample {
     /// A stream was requested.
     pub streamed: bool,
     /// End of the answer.
@@ -88,14 +88,14 @@ pub struct Sample {
 }
 
 /// The HTTP client of the load.
-pub fn client() -> reqwest::Result<reqwest::Client> {
+pub(super) fn client() -> reqwest::Result<reqwest::Client> {
     // reqwest is built without a provider of its own; plain HTTP needs none, but it wants one to be there.
     let _already_there = rustls::crypto::ring::default_provider().install_default();
     reqwest::Client::builder().no_proxy().timeout(REQUEST_TIMEOUT).build()
 }
 
 /// Sends requests to `base_url` until it is over; every one of them ends up in `samples`.
-pub async fn run(
+pub(super) async fn run(
     client: reqwest::Client,
     base_url: String,
     waves: Waves,

@@ -25,11 +25,11 @@ use super::answer::Answer;
 const MAX_BODY_BYTES: usize = 1 << 20;
 
 /// A stream that is cut ends after so many events, about in its middle.
-pub const EVENTS_BEFORE_A_CUT: usize = 8;
+pub(super) const EVENTS_BEFORE_A_CUT: usize = 8;
 
 /// Behaviour of one simulated provider.
 #[derive(Clone, Copy, Debug)]
-pub struct Profile {
+pub(super) struct Profile {
     /// Id of its backend.
     pub id: &'static str,
     /// Tier of its backend.
@@ -52,7 +52,7 @@ pub struct Profile {
 
 /// A rate limit as free keys have it: so many requests in a window, then 429 until it is over.
 #[derive(Clone, Copy, Debug)]
-pub struct Quota {
+pub(super) struct Quota {
     /// Requests answered in a window.
     pub requests: u32,
     /// The window; it begins with its first request.
@@ -64,7 +64,7 @@ pub struct Quota {
 /// A time in which a provider refuses every request, and asks for a longer pause than it takes: until that is over, only the
 /// emergency lane asks it.
 #[derive(Clone, Copy, Debug)]
-pub struct Storm {
+pub(super) struct Storm {
     /// Start of the first storm, counted from the provider's start.
     pub first: Duration,
     /// Length of a storm.
@@ -84,7 +84,7 @@ impl Storm {
 
 /// Counts of a provider's requests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ProviderCounts {
+pub(super) struct ProviderCounts {
     /// Number of requests that arrived.
     pub requests: u64,
     /// Answered in full, or begun to be.
@@ -106,7 +106,7 @@ enum Fate {
 }
 
 /// One running provider. Dropping it closes its listener.
-pub struct Provider {
+pub(super) struct Provider {
     profile: Profile,
     addr: SocketAddr,
     desk: Arc<ProviderState>,
@@ -115,7 +115,7 @@ pub struct Provider {
 
 impl Provider {
     /// Listens on a loopback port of the system's choice. The seed sets when errors come, not how often.
-    pub async fn start(profile: Profile, seed: u64) -> io::Result<Self> {
+    pub(super) async fn start(profile: Profile, seed: u64) -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let addr = listener.local_addr()?;
         let desk = Arc::new(ProviderState::new(profile, seed));
@@ -124,17 +124,17 @@ impl Provider {
     }
 
     /// Returns the provider's behaviour.
-    pub fn profile(&self) -> &Profile {
+    pub(super) fn profile(&self) -> &Profile {
         &self.profile
     }
 
     /// Returns the `base_url` for its backend.
-    pub fn base_url(&self) -> String {
+    pub(super) fn base_url(&self) -> String {
         format!("http://{}/v1", self.addr)
     }
 
     /// Returns the counts so far.
-    pub fn seen(&self) -> ProviderCounts {
+    pub(super) fn seen(&self) -> ProviderCounts {
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let Counters { requests, answered, rate_limited, broken, cut } = &self.desk.counters;
         ProviderCounts {

@@ -12,7 +12,7 @@ use super::totals::Totals;
 const BAR_CELLS: usize = 24;
 
 /// Everything that is shown, at one moment.
-pub struct View<'a> {
+pub(super) struct View<'a> {
     /// Time since the start.
     pub elapsed: Duration,
     /// Length of the demo; `None`: until Ctrl-C.
@@ -26,7 +26,7 @@ pub struct View<'a> {
 }
 
 /// Output of the demo: a screen redrawn in place on a terminal, lines elsewhere.
-pub struct Screen<W: Write> {
+pub(super) struct Screen<W: Write> {
     out: W,
     live: bool,
     ink: Ink,
@@ -36,17 +36,17 @@ pub struct Screen<W: Write> {
 
 impl<W: Write> Screen<W> {
     /// `live` paints over itself; without it lines are only added. `colour` needs a terminal too.
-    pub fn new(out: W, live: bool, colour: bool) -> Self {
+    pub(super) fn new(out: W, live: bool, colour: bool) -> Self {
         Self { out, live, ink: Ink { on: live && colour }, painted: 0 }
     }
 
     /// Interval for calls of [`Screen::draw`].
-    pub fn period(&self) -> Duration {
+    pub(super) fn period(&self) -> Duration {
         if self.live { Duration::from_millis(200) } else { Duration::from_secs(5) }
     }
 
     /// Shows the present state.
-    pub fn draw(&mut self, view: &View<'_>) -> io::Result<()> {
+    pub(super) fn draw(&mut self, view: &View<'_>) -> io::Result<()> {
         match (self.live, view.elapsed < Duration::from_secs(1)) {
             (true, _) => self.paint(&table(view, Some("Ctrl-C ends it"), &self.ink)),
             (false, true) => Ok(()),
@@ -55,7 +55,7 @@ impl<W: Write> Screen<W> {
     }
 
     /// Shows the last moment, and what it all came to.
-    pub fn finish(&mut self, view: &View<'_>) -> io::Result<()> {
+    pub(super) fn finish(&mut self, view: &View<'_>) -> io::Result<()> {
         let table = table(view, None, &self.ink);
         if self.live {
             self.paint(&table)?;
@@ -70,7 +70,7 @@ impl<W: Write> Screen<W> {
     }
 
     /// Adds a line below the screen.
-    pub fn say(&mut self, text: &str) -> io::Result<()> {
+    pub(super) fn say(&mut self, text: &str) -> io::Result<()> {
         writeln!(self.out, " {text}")?;
         self.out.flush()
     }

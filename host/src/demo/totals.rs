@@ -10,7 +10,7 @@ use super::load::{Ended, Sample};
 
 /// Prices of the demo's backends.
 #[derive(Clone, Debug, Default)]
-pub struct Prices {
+pub(super) struct Prices {
     by_backend: BTreeMap<String, Price>,
     /// Highest price of all backends, that of the paid one.
     paid: Price,
@@ -18,7 +18,7 @@ pub struct Prices {
 
 impl Prices {
     /// The configured prices of one model, in USD.
-    pub fn of(config: &Config, model: &str) -> Self {
+    pub(super) fn of(config: &Config, model: &str) -> Self {
         let mut prices = Self::default();
         for backend in config.backends.iter().map(|b| &b.backend) {
             let price = backend.sent_model(model).and_then(|sent| backend.price(&sent)).unwrap_or_default();
@@ -38,7 +38,7 @@ impl Prices {
 
 /// Counts; every number is of requests that are over.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Totals {
+pub(super) struct Totals {
     /// Number of requests answered in full.
     pub answered: u64,
     /// Number of requests not answered in full.
@@ -64,7 +64,7 @@ pub struct Totals {
 
 impl Totals {
     /// Counts one request.
-    pub fn add(&mut self, sample: &Sample, prices: &Prices) {
+    pub(super) fn add(&mut self, sample: &Sample, prices: &Prices) {
         match sample.ended {
             Ended::Whole => self.answered += 1,
             ended @ (Ended::Refused(_) | Ended::Broken | Ended::Unreachable) => {
@@ -90,12 +90,12 @@ impl Totals {
     }
 
     /// The mean of the waits; zero when there was none.
-    pub fn waited_mean(&self) -> Duration {
+    pub(super) fn waited_mean(&self) -> Duration {
         u32::try_from(self.waited).ok().and_then(|n| self.waited_total.checked_div(n)).unwrap_or_default()
     }
 
     /// Returns the savings by waiting, USD.
-    pub fn saved_usd(&self) -> f64 {
+    pub(super) fn saved_usd(&self) -> f64 {
         (self.without_waiting_usd - self.spent_usd).max(0.0)
     }
 }

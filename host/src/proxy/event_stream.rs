@@ -12,7 +12,7 @@ pub(super) fn is_event_stream(content_type: &http::HeaderValue) -> bool {
 }
 
 /// The event that a client's SDK takes for an error, for one that has its head already.
-pub fn in_band(request: &ProxyRequest, kind: ErrorKind, kind_override: Option<&str>, message: &str) -> Bytes {
+pub(super) fn in_band(request: &ProxyRequest, kind: ErrorKind, kind_override: Option<&str>, message: &str) -> Bytes {
     let error = Envelope { kind, kind_override, message, request_id: &request.id };
     error.stream_event(Dialect::of_operation(request.operation), request.operation)
 }

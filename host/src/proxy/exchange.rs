@@ -29,7 +29,7 @@ pub enum ExchangeResponse {
 }
 
 /// Runs an exchange from this action on; `told` is what the client has of a broken answer, which further attempts join.
-pub async fn run_until_response(
+pub(super) async fn run_until_response(
     mut in_flight: Box<InFlight>,
     mut action: Action,
     told: Option<Transcript>,

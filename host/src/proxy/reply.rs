@@ -31,7 +31,7 @@ const MODEL: HeaderName = HeaderName::from_static("x-pointsman-model");
 const POLICY: HeaderName = HeaderName::from_static("x-pointsman-policy");
 
 /// An upstream's response on its way to the client. `attempts` counts the one that answered.
-pub fn of_upstream(
+pub(super) fn of_upstream(
     in_flight: &InFlight,
     mut head: Parts,
     served_by: &ServedBy,
@@ -56,7 +56,7 @@ pub fn of_upstream(
 
 /// The head that goes out before there is an answer, to a client that waits for a stream: without backend and attempts,
 /// which are not known yet.
-pub fn early(snapshot: &Snapshot, request: &ProxyRequest, body: ProxyBody) -> Reply {
+pub(super) fn early(snapshot: &Snapshot, request: &ProxyRequest, body: ProxyBody) -> Reply {
     let mut reply = Response::new(body);
     let headers = reply.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
@@ -67,7 +67,7 @@ pub fn early(snapshot: &Snapshot, request: &ProxyRequest, body: ProxyBody) -> Re
 }
 
 /// An error of the exchange, in the client's dialect, with its attempts and waits in headers.
-pub fn of_refusal(in_flight: &InFlight, refusal: &Refusal) -> Reply {
+pub(super) fn of_refusal(in_flight: &InFlight, refusal: &Refusal) -> Reply {
     let (kind, status, own_kind) = words_of(&refusal.reason);
     let request = in_flight.request();
     let error = OwnError {

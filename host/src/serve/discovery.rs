@@ -25,7 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(3);
 const MAX_MODELS: usize = 5_000;
 
 /// Model lists of the providers, cached for a while.
-pub struct Discovery {
+pub(super) struct Discovery {
     client: reqwest::Client,
     known: Mutex<Option<Known>>,
 }
@@ -38,7 +38,7 @@ struct Known {
 
 impl Discovery {
     /// Nothing is asked until somebody wants to know.
-    pub fn new() -> reqwest::Result<Self> {
+    pub(super) fn new() -> reqwest::Result<Self> {
         let client = reqwest::Client::builder()
             .use_preconfigured_tls(crate::upstream::tls_config())
             .timeout(PATIENCE)
@@ -48,7 +48,7 @@ impl Discovery {
     }
 
     /// Everything that can be asked for by name: what is configured, and what the backends that take any model have.
-    pub async fn models(&self, snapshot: &Snapshot) -> Arc<Vec<String>> {
+    pub(super) async fn models(&self, snapshot: &Snapshot) -> Arc<Vec<String>> {
         let mut known = self.known.lock().await;
         if let Some(k) = known.as_ref()
             && k.config == snapshot.config.revision

@@ -35,7 +35,7 @@ const MAX_DISCARDED_BYTES: usize = 1_048_576;
 
 /// The fault that a request stands in for. The service asks this first, before it looks at keys or paths, and answers
 /// with the fault's message: 431 for [`Fault::HeadTooLarge`] and [`Fault::TooManyFields`], else 400.
-pub fn refused<B>(request: &Request<B>) -> Option<Fault> {
+pub(super) fn refused<B>(request: &Request<B>) -> Option<Fault> {
     if request.method().as_str() != STAND_IN {
         return None;
     }
@@ -49,7 +49,7 @@ fn stand_in(fault: Fault) -> String {
 
 /// A downstream connection whose requests have one reading each.
 #[derive(Debug)]
-pub struct Guarded<IO> {
+pub(super) struct Guarded<IO> {
     io: IO,
     peer: SocketAddr,
     framing: Framing,
@@ -91,7 +91,7 @@ enum End {
 
 impl<IO> Guarded<IO> {
     /// Guards a fresh connection, whose request heads may have this many bytes. Refused requests are added to `refusals`.
-    pub fn new(io: IO, peer: SocketAddr, max_head_bytes: usize, refusals: Arc<AtomicU64>) -> Self {
+    pub(super) fn new(io: IO, peer: SocketAddr, max_head_bytes: usize, refusals: Arc<AtomicU64>) -> Self {
         Self {
             io,
             peer,
@@ -106,13 +106,13 @@ impl<IO> Guarded<IO> {
     }
 
     /// The connection's first head, and the rest of any head, must come within this time.
-    pub fn with_patience(mut self, limit: Duration) -> Self {
+    pub(super) fn with_patience(mut self, limit: Duration) -> Self {
         self.patience = Some(Patience { limit, timer: None, has_begun: false });
         self
     }
 
     /// A client that takes nothing of what is written for this long is gone: it would hold a backend's slot for ever.
-    pub fn with_unread_timeout(mut self, limit: Duration) -> Self {
+    pub(super) fn with_unread_timeout(mut self, limit: Duration) -> Self {
         self.unread_timeout = Some(limit);
         self
     }

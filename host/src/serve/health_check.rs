@@ -30,7 +30,7 @@ const GRACE: Duration = Duration::from_secs(10);
 const CLIENT: &str = "(health check)";
 
 /// Checks for as long as it runs; dropped, it takes the checks under way with it.
-pub async fn run(proxy: Arc<Proxy>) {
+pub(super) async fn run(proxy: Arc<Proxy>) {
     let mut look = tokio::time::interval(LOOK_EVERY);
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut checked: HashMap<Arc<str>, Timestamp> = HashMap::new();

@@ -10,19 +10,19 @@ use http::HeaderMap;
 const MAX_ID_BYTES: usize = 128;
 
 /// Makes ids that are unique for the life of the store: a random prefix for the process, then a counter.
-pub struct RequestIds {
+pub(super) struct RequestIds {
     prefix: u64,
     next: AtomicU64,
 }
 
 impl RequestIds {
     /// Ids with a prefix of their own.
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { prefix: RandomState::new().build_hasher().finish(), next: AtomicU64::new(1) }
     }
 
     /// The id of a request.
-    pub fn of(&self, headers: &HeaderMap) -> String {
+    pub(super) fn of(&self, headers: &HeaderMap) -> String {
         let theirs = headers.get("x-request-id").and_then(|v| v.to_str().ok());
         match theirs {
             Some(id) if usable(id) => id.to_owned(),

@@ -27,7 +27,7 @@ const MAX_STREAMS: u32 = 256;
 
 /// Limits of a listener.
 #[derive(Clone, Copy, Debug)]
-pub struct ListenLimits {
+pub(super) struct ListenLimits {
     /// Connections at a time; more wait in the kernel's backlog.
     pub max_connections: usize,
     /// Largest request head, bytes.
@@ -39,7 +39,7 @@ pub struct ListenLimits {
 }
 
 /// Accepts until told to stop, then lets the connections finish what they are at.
-pub struct Listener {
+pub(super) struct Listener {
     tcp: TcpListener,
     http: Arc<auto::Builder<Streams>>,
     permits: Arc<Semaphore>,
@@ -50,7 +50,7 @@ pub struct Listener {
 
 impl Listener {
     /// Binds the address; requests are served by `service`.
-    pub async fn bind(addr: SocketAddr, limits: ListenLimits, service: Service) -> io::Result<Self> {
+    pub(super) async fn bind(addr: SocketAddr, limits: ListenLimits, service: Service) -> io::Result<Self> {
         let tcp = TcpListener::bind(addr).await?;
         let mut http = auto::Builder::new(Streams::new(limits.unread_timeout));
         http.http1()
@@ -70,13 +70,13 @@ impl Listener {
     }
 
     /// Returns the bound address.
-    pub fn addr(&self) -> io::Result<SocketAddr> {
+    pub(super) fn addr(&self) -> io::Result<SocketAddr> {
         self.tcp.local_addr()
     }
 
     /// Serves until `stop`; then no connection is accepted, and those there are end after their exchange, or at once when
     /// `cut` comes. Returns when the last is gone.
-    pub async fn serve(self, stop: CancellationToken, cut: CancellationToken) {
+    pub(super) async fn serve(self, stop: CancellationToken, cut: CancellationToken) {
         let connections = tokio_util::task::TaskTracker::new();
         loop {
             let accepted = tokio::select! {

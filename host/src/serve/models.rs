@@ -8,7 +8,7 @@ use pointsman_core::dialect::envelope::ErrorKind;
 use crate::proxy::{OwnError, ProxyBody, Reply, Snapshot};
 
 /// Part of the model list that is requested.
-pub enum Listed<'a> {
+pub(super) enum Listed<'a> {
     /// The whole list.
     All,
     /// One entry, by name.
@@ -16,7 +16,7 @@ pub enum Listed<'a> {
 }
 
 /// Recognises a request for the model list, or for one of its entries.
-pub fn listed_at<'a>(method: &Method, path: &'a str) -> Option<Listed<'a>> {
+pub(super) fn listed_at<'a>(method: &Method, path: &'a str) -> Option<Listed<'a>> {
     if method != Method::GET && method != Method::HEAD {
         return None;
     }
@@ -28,7 +28,7 @@ pub fn listed_at<'a>(method: &Method, path: &'a str) -> Option<Listed<'a>> {
 }
 
 /// The list, or one entry of it.
-pub fn reply(
+pub(super) fn reply(
     listed: Listed<'_>,
     models: &[String],
     headers: &HeaderMap,

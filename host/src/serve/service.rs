@@ -27,7 +27,7 @@ use crate::proxy::{IncomingRequest, OwnError, Proxy, ProxyBody, ProxyRequest, Re
 const BODY_IDLE: Duration = Duration::from_secs(30);
 
 /// Handler of every request of the listener.
-pub struct Service {
+pub(super) struct Service {
     proxy: Arc<Proxy>,
     discovery: Discovery,
     ids: RequestIds,
@@ -35,12 +35,12 @@ pub struct Service {
 
 impl Service {
     /// A service before a proxy.
-    pub fn new(proxy: Arc<Proxy>) -> reqwest::Result<Self> {
+    pub(super) fn new(proxy: Arc<Proxy>) -> reqwest::Result<Self> {
         Ok(Self { proxy, discovery: Discovery::new()?, ids: RequestIds::new() })
     }
 
     /// Answers one request. Whatever is wrong with it is answered too, in the client's dialect.
-    pub async fn call(&self, request: Request<Incoming>) -> Reply {
+    pub(super) async fn call(&self, request: Request<Incoming>) -> Reply {
         let is_head = request.method() == Method::HEAD;
         let reply = self.answer(request).await;
         if is_head { without_body(reply) } else { reply }

@@ -11,7 +11,7 @@ use crate::proxy::Proxy;
 const MAX_MODEL_CHARS: usize = 120;
 
 /// Reports every change. Runs until dropped.
-pub async fn run(proxy: Arc<Proxy>) {
+pub(super) async fn run(proxy: Arc<Proxy>) {
     loop {
         proxy.fleet.changed().await;
         report_changes(&proxy);
@@ -19,7 +19,7 @@ pub async fn run(proxy: Arc<Proxy>) {
 }
 
 /// Reports what has changed since the last time.
-pub fn report_changes(proxy: &Proxy) {
+pub(super) fn report_changes(proxy: &Proxy) {
     for change in proxy.fleet.with(|fleet, now| fleet.take_changes(now)) {
         report(&change);
         proxy.events.backend(&change);

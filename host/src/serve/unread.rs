@@ -23,13 +23,13 @@ tokio::task_local! {
 
 /// Runs the tasks of HTTP/2 streams.
 #[derive(Clone, Copy, Debug)]
-pub struct Streams {
+pub(super) struct Streams {
     limit: Duration,
 }
 
 impl Streams {
     /// A stream whose client takes nothing of its answer for `limit` is reset.
-    pub fn new(limit: Duration) -> Self {
+    pub(super) fn new(limit: Duration) -> Self {
         Self { limit }
     }
 }
@@ -102,14 +102,14 @@ impl<F: Future<Output = ()>> Future for Watched<F> {
 }
 
 /// A body whose handing over is watched, where it is part of an HTTP/2 stream.
-pub struct Handed<B> {
+pub(super) struct Handed<B> {
     body: B,
     handing: Option<Arc<Handing>>,
 }
 
 impl<B> Handed<B> {
     /// The body of an answer that goes out on the stream whose task this is called in.
-    pub fn over(answer: Response<B>) -> Response<Self> {
+    pub(super) fn over(answer: Response<B>) -> Response<Self> {
         let handing = CURRENT.try_with(Arc::clone).ok();
         if let Some(handing) = &handing {
             handing.handed_over();

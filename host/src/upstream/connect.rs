@@ -14,7 +14,7 @@ const TCP_KEEPALIVE: Duration = Duration::from_secs(60);
 
 /// A connector that trusts the machine's certificate store (`SSL_CERT_FILE` and `SSL_CERT_DIR` are honoured), or
 /// Mozilla's roots where the machine has none.
-pub fn connector() -> Connector {
+pub(super) fn connector() -> Connector {
     let mut tcp = HttpConnector::new();
     tcp.set_nodelay(true);
     tcp.set_keepalive(Some(TCP_KEEPALIVE));

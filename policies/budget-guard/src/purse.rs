@@ -7,7 +7,7 @@ const UNDER_WAY: Counter = Counter::per_minute("budget-guard");
 
 /// Degree to which a client has used its cap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Level {
+pub(crate) enum Level {
     /// Below the first threshold.
     Plenty,
     /// Below the second.
@@ -19,7 +19,7 @@ pub enum Level {
 }
 
 /// The money of the client that asks, in millionths of a USD.
-pub struct Purse<'a> {
+pub(crate) struct Purse<'a> {
     pub client: &'a str,
     pub now_ms: u64,
     pub spent: u64,
@@ -32,7 +32,7 @@ pub struct Purse<'a> {
 impl<'a> Purse<'a> {
     /// The purse of this client, whose exchange has put `own` aside itself; none when neither the policy nor the
     /// configuration sets a cap.
-    pub fn of(client: &'a str, cap: Option<u64>, own: u64, now_ms: u64) -> Option<Self> {
+    pub(crate) fn of(client: &'a str, cap: Option<u64>, own: u64, now_ms: u64) -> Option<Self> {
         let Spending { today_microusd: spent, budget_microusd } = request::spending();
         let cap = cap.or(budget_microusd)?;
         let under_way = UNDER_WAY.get(now_ms, client) + UNDER_WAY.get_last(now_ms, client);
@@ -41,7 +41,7 @@ impl<'a> Purse<'a> {
     }
 
     /// Returns the level by the two thresholds.
-    pub fn level(&self, careful_at: f64, save_at: f64) -> Level {
+    pub(crate) fn level(&self, careful_at: f64, save_at: f64) -> Level {
         let used = self.spent.saturating_add(self.under_way);
         let is_below = |share: f64| (used as f64) < share * self.cap as f64;
         match used {
@@ -54,7 +54,7 @@ impl<'a> Purse<'a> {
 
     /// Puts the price of one attempt aside; false, and nothing is put aside, when that is more than is left. Adding comes first,
     /// so that of two at the same time not both get the last of it.
-    pub fn put_aside(&self, price: u64) -> bool {
+    pub(crate) fn put_aside(&self, price: u64) -> bool {
         let Ok(price @ 1..) = i64::try_from(price) else { return price == 0 };
         let this_minute = UNDER_WAY.add(self.now_ms, self.client, price);
         let under_way = this_minute.saturating_add(UNDER_WAY.get_last(self.now_ms, self.client));

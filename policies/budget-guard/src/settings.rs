@@ -9,7 +9,7 @@ use serde::Deserialize;
 /// Checked settings.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Settings {
+pub(crate) struct Settings {
     caps_usd: BTreeMap<String, f64>,
     default_cap_usd: Option<f64>,
     pub careful_at: f64,
@@ -41,7 +41,7 @@ impl Default for Settings {
 
 impl Settings {
     /// Reads and checks them; the error names the key.
-    pub fn parse(json: &str) -> Result<Self, String> {
+    pub(crate) fn parse(json: &str) -> Result<Self, String> {
         let settings: Self = settings::parse(json)?;
         for (client, &cap) in &settings.caps_usd {
             within(&format!("caps_usd.{client}"), cap, 0.0..=MAX_CAP_USD)?;
@@ -60,7 +60,7 @@ impl Settings {
     }
 
     /// Returns the daily cap of each client of the table, in millionths of a USD; `None`: as the configuration says.
-    pub fn caps_microusd(&self, table: &Table) -> Result<Vec<Option<u64>>, String> {
+    pub(crate) fn caps_microusd(&self, table: &Table) -> Result<Vec<Option<u64>>, String> {
         if let Some(stranger) = self.caps_usd.keys().find(|name| !table.clients.contains(name)) {
             return Err(format!("setting `caps_usd`: there is no [[client]] named {stranger:?}"));
         }
@@ -69,7 +69,7 @@ impl Settings {
     }
 
     /// The index of the model to ask for instead, by that of each model of the table.
-    pub fn cheaper_models(&self, table: &Table) -> Result<Vec<Option<usize>>, String> {
+    pub(crate) fn cheaper_models(&self, table: &Table) -> Result<Vec<Option<usize>>, String> {
         let place = |name: &String| {
             let known = table.models.iter().position(|model| model == name);
             known.ok_or_else(|| format!("setting `cheaper_models`: no backend lists the model {name:?}"))
@@ -82,12 +82,12 @@ impl Settings {
     }
 
     /// With money left.
-    pub fn patience(&self) -> Patience {
+    pub(crate) fn patience(&self) -> Patience {
         Patience { longest_ms: self.primary_wait_ms, waits: self.primary_wait_max_retries }
     }
 
     /// From the first threshold on.
-    pub fn careful_patience(&self) -> Patience {
+    pub(crate) fn careful_patience(&self) -> Patience {
         Patience { longest_ms: self.careful_wait_ms, ..self.patience() }
     }
 }

@@ -14,7 +14,7 @@ const LOOK_AT_MOST: usize = 16;
 const SAMPLE: usize = 4;
 
 /// The best ready candidate, one not tried yet if there is one.
-pub fn best(query: &Query, history: &History, pool: &Pool) -> Option<usize> {
+pub(crate) fn best(query: &Query, history: &History, pool: &Pool) -> Option<usize> {
     if pool.candidates().is_empty() {
         return None;
     }
@@ -101,7 +101,7 @@ impl<'a> Shortlist<'a> {
 
 /// The ready fallback to spend money on: healthy before ailing, not tried before tried, cheap before dear, and known
 /// prices before unknown ones; what is equal in all that is chosen like a primary.
-pub fn cheapest(query: &Query, history: &History, pool: &Pool, pools: &Pools) -> Option<usize> {
+pub(crate) fn cheapest(query: &Query, history: &History, pool: &Pool, pools: &Pools) -> Option<usize> {
     let rank = |c: &Candidate| {
         let tried = history.tried(c.index);
         (!is_healthy(query.backend(c.index)), tried, price_rank(query, pools, c.index))
@@ -135,7 +135,7 @@ fn price_rank(query: &Query, pools: &Pools, backend: usize) -> u64 {
 
 /// The candidate for the emergency lane: not the last one again while there is another, the fewest emergency attempts,
 /// never tried before tried, the soonest to recover, the least loaded.
-pub fn last_resort<'a>(
+pub(crate) fn last_resort<'a>(
     query: &Query,
     history: &History,
     candidates: impl Iterator<Item = &'a Candidate>,

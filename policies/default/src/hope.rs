@@ -11,7 +11,7 @@ use crate::pools::Candidate;
 
 /// Prospects of a pool without a ready backend, from its rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Hope {
+pub(crate) struct Hope {
     /// Time until the first of known recovery is ready, in ms.
     soonest_ms: Option<u32>,
     /// One may be ready any time, but does not say when.
@@ -26,7 +26,7 @@ pub struct Hope {
 
 impl Hope {
     /// The hope in these candidates; none when there is none.
-    pub fn of<'a>(candidates: impl Iterator<Item = &'a Candidate>, query: &Query) -> Option<Self> {
+    pub(crate) fn of<'a>(candidates: impl Iterator<Item = &'a Candidate>, query: &Query) -> Option<Self> {
         let mut hope = Self { soonest_ms: None, any_time: false, queued: 0, rpm: Some(0), is_cooling: false };
         for candidate in candidates {
             let row = query.backend(candidate.index);
@@ -48,7 +48,7 @@ impl Hope {
     }
 
     /// Expected wait of this exchange, those before it in the queue included; one whole wait where nothing is known.
-    pub fn expected_ms(&self, one_wait_ms: u32) -> u64 {
+    pub(crate) fn expected_ms(&self, one_wait_ms: u32) -> u64 {
         let known = self.soonest_ms.map(|ms| u64::from(ms) + self.queue_ms());
         match (known, self.any_time) {
             (Some(ms), false) => ms,
@@ -58,7 +58,7 @@ impl Hope {
     }
 
     /// The queue as this exchange would join it, where a wait of `target_ms` counts as short.
-    pub fn line(&self, expected_ms: u64, target_ms: u32) -> overload::View {
+    pub(crate) fn line(&self, expected_ms: u64, target_ms: u32) -> overload::View {
         let is_short = expected_ms <= u64::from(target_ms) || self.queued == 0;
         overload::View { is_short, is_cooling: self.is_cooling }
     }
@@ -108,7 +108,7 @@ fn is_about_to_be_tried(row: Row) -> bool {
 }
 
 /// Returns true if the backend is excluded (key, credit or model), which holds in an emergency too.
-pub fn is_hopeless(row: Row) -> bool {
+pub(crate) fn is_hopeless(row: Row) -> bool {
     matches!(row.state(), State::Cooling | State::Probing)
         && matches!(row.cooldown_reason(), Outcome::Unauthorised | Outcome::OutOfCredit | Outcome::ModelMissing)
 }

@@ -39,14 +39,14 @@ const KEPT_MS: u64 = (SLICES + 2) * SLICE_MS;
 
 /// The waiting line of one pool at one moment.
 #[derive(Clone, Copy)]
-pub struct Line {
+pub(crate) struct Line {
     pool: u32,
     now_ms: u64,
 }
 
 /// The queue as a newcomer finds it that sees no ready primary.
 #[derive(Clone, Copy, Debug)]
-pub struct View {
+pub(crate) struct View {
     /// Would it be served within the target wait, or is nobody before it?
     pub is_short: bool,
     /// A primary that is counted on is cooling.
@@ -55,7 +55,7 @@ pub struct View {
 
 impl Line {
     /// The line in front of the backends with these ids.
-    pub fn of<'a>(ids: impl Iterator<Item = &'a str>, now_ms: u64) -> Self {
+    pub(crate) fn of<'a>(ids: impl Iterator<Item = &'a str>, now_ms: u64) -> Self {
         // FNV-1a: a pool keeps its line over a change of the table.
         let bytes = ids.flat_map(|id| id.bytes().chain([0]));
         let pool = bytes.fold(0x811c_9dc5, |hash: u32, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
@@ -63,18 +63,18 @@ impl Line {
     }
 
     /// Counts a request that is sent to a primary after a wait.
-    pub fn count_served(self) {
+    pub(crate) fn count_served(self) {
         self.count("served");
     }
 
     /// Counts a request that finds no ready primary, on arrival or after an attempt.
-    pub fn count_joined(self) {
+    pub(crate) fn count_joined(self) {
         self.count("joined");
     }
 
     /// Does a newcomer find the pool overloaded? One that has waited before must not ask: it stands in front of those who came
     /// after it, and would take a long line for a short one.
-    pub fn is_overloaded(self, seen: View) -> bool {
+    pub(crate) fn is_overloaded(self, seen: View) -> bool {
         let standing = self.key("standing");
         let since = state::get(&standing).filter(|ms| *ms != NOT_STANDING);
         if seen.is_short {

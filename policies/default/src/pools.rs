@@ -6,7 +6,7 @@ use pointsman_sdk::{Load, Table, Tier, pool};
 
 /// A backend that may serve the model asked for.
 #[derive(Clone, Copy, Debug)]
-pub struct Candidate {
+pub(crate) struct Candidate {
     /// Index into the table's backends.
     pub index: usize,
     /// Limits that its load is measured against.
@@ -15,7 +15,7 @@ pub struct Candidate {
 
 /// The candidates of one tier for one model.
 #[derive(Clone, Debug)]
-pub struct Pool {
+pub(crate) struct Pool {
     candidates: Vec<Candidate>,
     /// Sum of the weights up to and with each candidate; weights beyond `u32` stop counting.
     weights: Vec<u32>,
@@ -37,24 +37,24 @@ impl Pool {
 
     /// In the order of the table.
     #[inline]
-    pub fn candidates(&self) -> &[Candidate] {
+    pub(crate) fn candidates(&self) -> &[Candidate] {
         &self.candidates
     }
 
     /// Sum of all weights.
-    pub fn weight(&self) -> u32 {
+    pub(crate) fn weight(&self) -> u32 {
         self.weights.last().copied().unwrap_or(0)
     }
 
     /// The place of the candidate at this point of the weights laid end to end.
-    pub fn at_weight(&self, point: u32) -> usize {
+    pub(crate) fn at_weight(&self, point: u32) -> usize {
         self.weights.partition_point(|&sum| sum <= point).min(self.candidates.len().saturating_sub(1))
     }
 }
 
 /// Both tiers for one model.
 #[derive(Clone, Debug)]
-pub struct Pair {
+pub(crate) struct Pair {
     /// Backends of the tier primary.
     pub primary: Pool,
     /// Backends of the tier fallback.
@@ -63,7 +63,7 @@ pub struct Pair {
 
 /// The pools of every model. Models served by the same backends share theirs.
 #[derive(Clone, Debug)]
-pub struct Pools {
+pub(crate) struct Pools {
     pairs: Vec<Pair>,
     by_model: Vec<usize>,
     /// For a name that is not listed: everyone; the row's state says who serves it.
@@ -74,7 +74,7 @@ pub struct Pools {
 
 impl Pools {
     /// The pools of this table.
-    pub fn new(table: &Table) -> Self {
+    pub(crate) fn new(table: &Table) -> Self {
         let mut pairs = Vec::new();
         let mut known = BTreeMap::new();
         let mut place = |model: Option<usize>| {
@@ -91,13 +91,13 @@ impl Pools {
 
     /// The pools of this model.
     #[inline]
-    pub fn of(&self, model: Option<usize>) -> &Pair {
+    pub(crate) fn of(&self, model: Option<usize>) -> &Pair {
         let place = model.and_then(|m| self.by_model.get(m)).copied().unwrap_or(self.unlisted);
         &self.pairs[place]
     }
 
     /// USD per million prompt and answer tokens, where both are known.
-    pub fn price(&self, backend: usize, model: usize) -> Option<(f64, f64)> {
+    pub(crate) fn price(&self, backend: usize, model: usize) -> Option<(f64, f64)> {
         self.prices.get(&(backend, model)).copied()
     }
 }

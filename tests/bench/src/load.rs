@@ -14,10 +14,10 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 /// The key that requests carry.
-pub const CLIENT_KEY: &str = "bench-client-key";
+pub(crate) const CLIENT_KEY: &str = "bench-client-key";
 
 /// A chat request whose body is 1 KiB.
-pub fn request(streaming: bool) -> Vec<u8> {
+pub(crate) fn request(streaming: bool) -> Vec<u8> {
     let frame = |text: &str| {
         format!(
             "{{\"model\":\"m\",\"stream\":{streaming},\"messages\":[{{\"role\":\"user\",\"content\":\"{text}\"}}]}}"
@@ -75,7 +75,7 @@ impl Connection {
 }
 
 /// Result of a run with fixed work.
-pub struct Throughput {
+pub(crate) struct Throughput {
     /// Requests answered.
     pub requests: u64,
     /// Duration of the run.
@@ -83,7 +83,7 @@ pub struct Throughput {
 }
 
 /// `connections` clients, each asking again as soon as it is answered.
-pub async fn closed(addr: SocketAddr, connections: usize, length: Duration) -> anyhow::Result<Throughput> {
+pub(crate) async fn closed(addr: SocketAddr, connections: usize, length: Duration) -> anyhow::Result<Throughput> {
     let request = Rc::new(request(false));
     let began = Instant::now();
     let mut clients = JoinSet::new();
@@ -108,7 +108,7 @@ pub async fn closed(addr: SocketAddr, connections: usize, length: Duration) -> a
 
 /// `per_second` requests, each begun at its time whether or not others are answered; latencies in nanoseconds count
 /// from the time a request should have been sent, so a stalled proxy cannot hide what it delays.
-pub async fn open(addr: SocketAddr, per_second: u32, length: Duration) -> anyhow::Result<Histogram<u64>> {
+pub(crate) async fn open(addr: SocketAddr, per_second: u32, length: Duration) -> anyhow::Result<Histogram<u64>> {
     const CONNECTIONS: usize = 64;
     let request = Rc::new(request(false));
     let due = Rc::new(RefCell::new(VecDeque::new()));
@@ -155,7 +155,7 @@ pub async fn open(addr: SocketAddr, per_second: u32, length: Duration) -> anyhow
 }
 
 /// `count` streams at a time, read to their end.
-pub async fn streams(addr: SocketAddr, count: usize) -> anyhow::Result<()> {
+pub(crate) async fn streams(addr: SocketAddr, count: usize) -> anyhow::Result<()> {
     let request = Rc::new(request(true));
     let mut clients = JoinSet::new();
     for _ in 0..count {
@@ -169,7 +169,7 @@ pub async fn streams(addr: SocketAddr, count: usize) -> anyhow::Result<()> {
 }
 
 /// Opens `count` streams, and keeps them all once each has had its first event, until `meanwhile` is done.
-pub async fn held<T>(addr: SocketAddr, count: usize, meanwhile: impl FnOnce() -> T) -> anyhow::Result<T> {
+pub(crate) async fn held<T>(addr: SocketAddr, count: usize, meanwhile: impl FnOnce() -> T) -> anyhow::Result<T> {
     let request = request(true);
     let mut open = Vec::with_capacity(count);
     for _ in 0..count {

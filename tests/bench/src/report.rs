@@ -2,7 +2,7 @@
 
 /// One round's numbers of one proxy.
 #[derive(Clone, Copy, Default)]
-pub struct Round {
+pub(crate) struct Round {
     /// CPU of a request with an answer of 1 KiB, in µs.
     pub cpu_us: f64,
     /// Requests a second, as many as it takes.
@@ -19,7 +19,7 @@ pub struct Round {
 }
 
 /// Everything about one proxy.
-pub struct Measured {
+pub(crate) struct Measured {
     /// Its name.
     pub name: &'static str,
     /// Memory before the first request, in MiB.
@@ -52,7 +52,7 @@ enum Aim {
 }
 
 /// Prints the medians of both in one Markdown table, each ratio beside its target.
-pub fn print(bare: &Measured, subject: &Measured) {
+pub(crate) fn print(bare: &Measured, subject: &Measured) {
     let of = |pick: fn(&Round) -> f64| (bare.median(pick), subject.median(pick));
     println!("\nMedians of {} rounds, in turns, the proxy on one core.\n", bare.rounds.len());
     println!("| measure | {} | {} | ratio | target | met |", bare.name, subject.name);

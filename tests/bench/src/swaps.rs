@@ -93,7 +93,12 @@ fn put(socket: &mut TcpStream, request: &[u8]) -> anyhow::Result<()> {
 }
 
 /// Runs rounds without uploads, with uploads and with swaps in turns and prints their p99.
-pub async fn measure(binary: &Path, upstream: SocketAddr, rounds: usize, length: Duration) -> anyhow::Result<()> {
+pub(crate) async fn measure(
+    binary: &Path,
+    upstream: SocketAddr,
+    rounds: usize,
+    length: Duration,
+) -> anyhow::Result<()> {
     let target = Target::pointsman(binary, upstream).await?;
     let admin = target.admin.context("Pointsman has an admin listener")?;
     load::open(target.addr, PER_SECOND, length).await?;

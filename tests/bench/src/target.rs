@@ -13,7 +13,7 @@ use tokio::process::{Child, Command};
 const CORE: &str = "0";
 
 /// A running proxy.
-pub struct Target {
+pub(crate) struct Target {
     /// Its name in the table.
     pub name: &'static str,
     /// Address of the clients' listener.
@@ -27,13 +27,13 @@ pub struct Target {
 
 impl Target {
     /// The bare hyper proxy, built beside this binary.
-    pub async fn bare(name: &'static str, upstream: SocketAddr) -> anyhow::Result<Self> {
+    pub(crate) async fn bare(name: &'static str, upstream: SocketAddr) -> anyhow::Result<Self> {
         let binary = std::env::current_exe()?.with_file_name("bare");
         Self::start(name, &binary, &[&upstream.to_string()], tempfile::tempdir()?).await
     }
 
     /// Pointsman with everything on: client key, limits, prices, store, metrics, log.
-    pub async fn pointsman(binary: &Path, upstream: SocketAddr) -> anyhow::Result<Self> {
+    pub(crate) async fn pointsman(binary: &Path, upstream: SocketAddr) -> anyhow::Result<Self> {
         let dir = tempfile::tempdir()?;
         let config = format!(
             "[server]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n[store]\npath = \"bench.db\"\n\
@@ -76,7 +76,7 @@ impl Target {
     }
 
     /// CPU time used so far, user and system, over all threads.
-    pub fn cpu(&self) -> anyhow::Result<Duration> {
+    pub(crate) fn cpu(&self) -> anyhow::Result<Duration> {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid))?;
         let fields: Vec<&str> = stat.rsplit_once(')').context("stat has a name")?.1.split_whitespace().collect();
         let ticks: u64 = fields[11].parse::<u64>()? + fields[12].parse::<u64>()?;
@@ -85,7 +85,7 @@ impl Target {
     }
 
     /// Resident memory in MiB.
-    pub fn resident_mib(&self) -> anyhow::Result<f64> {
+    pub(crate) fn resident_mib(&self) -> anyhow::Result<f64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid))?;
         let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).context("a process has a size")?;
         Ok(line.trim().trim_end_matches(" kB").parse::<f64>()? / 1024.0)

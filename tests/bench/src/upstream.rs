@@ -8,7 +8,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 /// Timing of a stream's events.
 #[derive(Clone, Copy, Debug)]
-pub struct Pace {
+pub(crate) struct Pace {
     /// Content events of a stream, each its own write.
     pub events: usize,
     /// Time between two of them.
@@ -16,7 +16,7 @@ pub struct Pace {
 }
 
 /// Starts the provider on this thread's local set; a request whose body holds `"stream":true` gets a stream.
-pub async fn start(pace: Pace) -> anyhow::Result<SocketAddr> {
+pub(crate) async fn start(pace: Pace) -> anyhow::Result<SocketAddr> {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
     let addr = listener.local_addr()?;
     tokio::task::spawn_local(async move {

@@ -61,16 +61,16 @@ pub(crate) struct Queue {
 }
 
 impl Queue {
-    pub fn new(limit: usize) -> Self {
+    pub(super) fn new(limit: usize) -> Self {
         Self { classes: BTreeMap::new(), len: 0, sequence: 0, limit }
     }
 
-    pub fn set_limit(&mut self, limit: usize) {
+    pub(super) fn set_limit(&mut self, limit: usize) {
         self.limit = limit;
     }
 
     /// Joins the queue; `None` when it is full.
-    pub fn join(&mut self, view: &Arc<View>, want: &Want, lane: Lane) -> Option<Ticket> {
+    pub(super) fn join(&mut self, view: &Arc<View>, want: &Want, lane: Lane) -> Option<Ticket> {
         if self.len >= self.limit {
             return None;
         }
@@ -91,7 +91,7 @@ impl Queue {
     }
 
     /// Leaves the queue; false when the ticket had left before.
-    pub fn leave(&mut self, ticket: Ticket) -> bool {
+    pub(super) fn leave(&mut self, ticket: Ticket) -> bool {
         let class = self.classes.iter_mut().find_map(|(id, class)| class.waiters.remove(&ticket).map(|_| *id));
         class.is_some_and(|id| {
             self.note_removal(id);
@@ -100,7 +100,7 @@ impl Queue {
     }
 
     /// Removes a ticket from any place in the queue; returns its view, its lane and what it wants.
-    pub fn take(&mut self, ticket: Ticket) -> Option<(Arc<View>, Lane, Want)> {
+    pub(super) fn take(&mut self, ticket: Ticket) -> Option<(Arc<View>, Lane, Want)> {
         let (id, class) = self.classes.iter_mut().find(|(_, class)| class.waiters.contains_key(&ticket))?;
         let tokens = class.waiters.remove(&ticket)?;
         let taken = (class.view.clone(), class.lane, Want { tokens, rank: ticket.rank, ..class.want.clone() });
@@ -110,7 +110,7 @@ impl Queue {
     }
 
     /// Removes the front of a class; returns its next front.
-    pub fn pop_front(&mut self, id: ClassId) -> Option<Ticket> {
+    pub(super) fn pop_front(&mut self, id: ClassId) -> Option<Ticket> {
         self.classes.get_mut(&id)?.waiters.pop_first()?;
         self.note_removal(id);
         Some(self.classes.get(&id)?.front()?.0)
@@ -123,33 +123,33 @@ impl Queue {
         }
     }
 
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.len
     }
 
     /// Number of exchanges that wait for a lane.
-    pub fn len_in(&self, lane: Lane) -> usize {
+    pub(super) fn len_in(&self, lane: Lane) -> usize {
         self.classes.values().filter(|class| class.lane == lane).map(|class| class.waiters.len()).sum()
     }
 
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.len == 0
     }
 
     /// The front of each class; the first in the queue is popped first.
-    pub fn front_of_each(&self) -> BinaryHeap<Reverse<(Ticket, ClassId)>> {
+    pub(super) fn front_of_each(&self) -> BinaryHeap<Reverse<(Ticket, ClassId)>> {
         self.classes.iter().filter_map(|(id, class)| Some(Reverse((class.front()?.0, *id)))).collect()
     }
 
     /// The front of a class: its view, its lane and what it wants.
-    pub fn front(&self, id: ClassId) -> Option<(Arc<View>, Lane, Want)> {
+    pub(super) fn front(&self, id: ClassId) -> Option<(Arc<View>, Lane, Want)> {
         let class = self.classes.get(&id)?;
         let (ticket, tokens) = class.front()?;
         Some((class.view.clone(), class.lane, Want { tokens, rank: ticket.rank, ..class.want.clone() }))
     }
 
     /// Returns true if an exchange of a better rank waits for the same model on this backend.
-    pub fn is_behind(&self, view: &View, want: &Want, lane: Lane, backend: u32) -> bool {
+    pub(super) fn is_behind(&self, view: &View, want: &Want, lane: Lane, backend: u32) -> bool {
         self.classes.values().any(|class| {
             class.lane == lane
                 && std::ptr::eq(&*class.view, view)
@@ -161,7 +161,7 @@ impl Queue {
 
     /// Number of exchanges that wait for a lane before this rank. A newcomer counts all of them, whatever their priority:
     /// that is cheap, and priorities are rare.
-    pub fn ahead(&self, lane: Lane, rank: Rank) -> usize {
+    pub(super) fn ahead(&self, lane: Lane, rank: Rank) -> usize {
         let count = |class: &WaitClass| {
             if rank.is_newcomer() {
                 class.waiters.len()

@@ -97,7 +97,7 @@ pub(crate) struct Reporter {
 
 impl Reporter {
     /// The change, if it may be reported now.
-    pub fn report(&mut self, change: StateChange) -> Option<StateChange> {
+    pub(crate) fn report(&mut self, change: StateChange) -> Option<StateChange> {
         if change.at.since(self.window_began) >= REPORT_WINDOW {
             self.window_began = change.at;
             self.reported = 0;
@@ -113,7 +113,7 @@ impl Reporter {
     }
 
     /// The newest change that was left out, once the window is over.
-    pub fn overdue(&mut self, now: Timestamp) -> Option<StateChange> {
+    pub(crate) fn overdue(&mut self, now: Timestamp) -> Option<StateChange> {
         if now.since(self.window_began) < REPORT_WINDOW {
             return None;
         }

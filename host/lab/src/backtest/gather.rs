@@ -20,7 +20,7 @@ use crate::answer::asks_stream;
 
 /// Takes the journal in.
 #[derive(Default)]
-pub struct Gathering {
+pub(super) struct Gathering {
     setups: Vec<(Arc<Setup>, usize)>,
     /// Setup of the exchange that ended last.
     latest: Option<Arc<Setup>>,
@@ -65,7 +65,7 @@ impl Names {
 
 impl Gathering {
     /// Takes one in. Those outside of the sample only tell how large a share it is.
-    pub fn add(&mut self, journaled: Journaled) {
+    pub(super) fn add(&mut self, journaled: Journaled) {
         let Journaled { exchange, trail, setup, sampled } = journaled;
         if !is_ordinary(&exchange) {
             self.kept.0 += 1;
@@ -138,7 +138,7 @@ impl Gathering {
     ///
     /// # Errors
     /// When it is too little.
-    pub fn finish(mut self) -> Result<Past, TooFew> {
+    pub(super) fn finish(mut self) -> Result<Past, TooFew> {
         let too_few = TooFew { found: self.entries.len() };
         if self.entries.len() < MIN_EXCHANGES {
             return Err(too_few);

@@ -19,7 +19,7 @@ use crate::dice::Dice;
 use crate::world::{Ask, Attempt, Environment};
 
 /// The world outside, for one seed.
-pub struct Likely<'a> {
+pub(super) struct Likely<'a> {
     past: &'a Past,
     model: &'a Model,
     seed: u64,
@@ -57,7 +57,7 @@ struct Backend<'a> {
 
 impl<'a> Likely<'a> {
     /// The world of this seed.
-    pub fn new(past: &'a Past, model: &'a Model, seed: u64) -> Self {
+    pub(super) fn new(past: &'a Past, model: &'a Model, seed: u64) -> Self {
         let backend = |(i, place)| Backend::new(place, Dice::of(&[seed, i, 11]));
         Self {
             past,

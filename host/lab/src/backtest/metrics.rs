@@ -8,7 +8,7 @@ use super::stats::Estimate;
 
 /// A number of a policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Metric {
+pub(super) enum Metric {
     /// Answered whole, of those whose client stayed.
     Success,
     /// Half of those answered whole were answered within this time, ms.
@@ -45,7 +45,7 @@ pub enum Metric {
 
 /// Unit of a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unit {
+pub(super) enum Unit {
     /// 0..=1, shown in percent.
     Share,
     /// Milliseconds.
@@ -60,7 +60,7 @@ pub enum Unit {
 
 impl Metric {
     /// Every one, in the order in which they are shown.
-    pub const ALL: [Metric; 16] = [
+    pub(super) const ALL: [Metric; 16] = [
         Metric::Success,
         Metric::TimeP50,
         Metric::TimeP95,
@@ -80,7 +80,7 @@ impl Metric {
     ];
 
     /// Its name for machines, its name for people, and its unit.
-    pub const fn names(self) -> (&'static str, &'static str, Unit) {
+    pub(super) const fn names(self) -> (&'static str, &'static str, Unit) {
         match self {
             Metric::Success => ("success_rate", "success rate", Unit::Share),
             Metric::TimeP50 => ("time_p50_ms", "time, p50", Unit::Ms),
@@ -102,7 +102,7 @@ impl Metric {
     }
 
     /// Returns true if larger is better, false if smaller is; `None`: neither.
-    pub const fn more_is_better(self) -> Option<bool> {
+    pub(super) const fn more_is_better(self) -> Option<bool> {
         match self {
             Metric::Success => Some(true),
             Metric::Primary | Metric::Fallback | Metric::Emergency => None,
@@ -122,7 +122,7 @@ impl Metric {
     }
 
     /// Its value; `share` is that of the sample, of which sums are scaled up.
-    pub fn of(self, tally: &Tally, share: f64) -> f64 {
+    pub(super) fn of(self, tally: &Tally, share: f64) -> f64 {
         let all = (tally.exchanges as f64).max(1.0);
         let stayed = (tally.exchanges - tally.gone) as f64;
         let time = |share: f64| f64::from(u32::try_from(tally.times.value_at_quantile(share)).unwrap_or(u32::MAX));
@@ -150,7 +150,7 @@ impl Metric {
 
 /// One number side by side.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Row {
+pub(super) struct Row {
     /// The metric.
     pub metric: Metric,
     /// As recorded.
@@ -166,14 +166,14 @@ pub struct Row {
 impl Row {
     /// Returns true if the candidate is better, false if it is worse; `None`: no significant difference, or neither is
     /// better.
-    pub fn is_better(&self) -> Option<bool> {
+    pub(super) fn is_better(&self) -> Option<bool> {
         let more = self.metric.more_is_better().filter(|_| self.difference.is_not_zero())?;
         Some(more == (self.difference.mean > 0.0))
     }
 }
 
 /// All numbers side by side.
-pub fn rows(recorded: &Tally, share: f64, lived: &[[Run; 2]]) -> Vec<Row> {
+pub(super) fn rows(recorded: &Tally, share: f64, lived: &[[Run; 2]]) -> Vec<Row> {
     let row = |metric: Metric| {
         let of = |which: usize| -> Vec<f64> { lived.iter().map(|l| metric.of(&l[which].tally, share)).collect() };
         let (current, candidate) = (of(0), of(1));

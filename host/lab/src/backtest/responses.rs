@@ -14,7 +14,7 @@ use crate::answer::{Answer, Behavior, Response};
 
 /// Properties of the request that an answer is for.
 #[derive(Clone, Copy, Debug)]
-pub struct Wanted {
+pub(super) struct Wanted {
     /// Tokens of the answer, where there is a whole one.
     pub output: u32,
     /// A stream is requested.
@@ -25,14 +25,14 @@ pub struct Wanted {
 
 /// Answers in the words in which core hears them. Refusals are made once and given again and again.
 #[derive(Default)]
-pub struct Responses {
+pub(super) struct Responses {
     refusals: HashMap<(Kind, u16, Option<u32>), Arc<Response>>,
     good: Arc<Response>,
 }
 
 impl Responses {
     /// The fate of another attempt, for an answer of this length.
-    pub fn like(&mut self, seen: &Try, pace: Pace, wanted: &Wanted) -> Answer {
+    pub(super) fn like(&mut self, seen: &Try, pace: Pace, wanted: &Wanted) -> Answer {
         let ms = |ms: Option<u32>| ms.map(|ms| Duration::from_millis(ms.into()));
         let first = ms(seen.first_ms).unwrap_or(seen.took / 3).min(seen.took);
         let at_once = |gives, after, tokens| Answer {
@@ -91,7 +91,7 @@ impl Responses {
     }
 
     /// A response that core takes for this kind.
-    pub fn refusal(&mut self, kind: Kind, status: u16, retry_after_ms: Option<u32>, after: Duration) -> Answer {
+    pub(super) fn refusal(&mut self, kind: Kind, status: u16, retry_after_ms: Option<u32>, after: Duration) -> Answer {
         let make = || Arc::new(response(kind, status, retry_after_ms));
         let response = self.refusals.entry((kind, status, retry_after_ms)).or_insert_with(make).clone();
         Answer { gives: Behavior::Response(response), head: None, first_token: after, after, tokens: 0, prompt: None }
@@ -99,7 +99,7 @@ impl Responses {
 }
 
 /// Longer than any limit that may be set.
-pub const NEVER: Duration = Duration::from_secs(30 * 86_400);
+pub(super) const NEVER: Duration = Duration::from_secs(30 * 86_400);
 
 /// A response that core takes for this kind, with the status it had where that goes together.
 fn response(kind: Kind, status: u16, retry_after_ms: Option<u32>) -> Response {

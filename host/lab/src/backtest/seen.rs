@@ -39,7 +39,7 @@ pub struct Seen {
 }
 
 /// Parts that the time is cut into, for plots.
-pub const PARTS: usize = 96;
+pub(super) const PARTS: usize = 96;
 
 /// The time that a journal spans, in parts.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -172,7 +172,7 @@ impl Tally {
 }
 
 /// Counts what happens in a world.
-pub struct Counter {
+pub(super) struct Counter {
     /// Counts so far.
     pub tally: Tally,
     /// By number: the first byte's time, and faults.
@@ -183,7 +183,7 @@ pub struct Counter {
 
 impl Counter {
     /// Creates a counter for a world with this many arrivals.
-    pub fn new(face: TimeGrid, arrivals: usize) -> Self {
+    pub(super) fn new(face: TimeGrid, arrivals: usize) -> Self {
         Self {
             tally: Tally::new(face),
             under_way: vec![(None, 0); arrivals],

@@ -13,7 +13,7 @@ use crate::command::compile_in;
 ///
 /// # Errors
 /// The machine cannot run policies.
-pub fn engine() -> Result<Engine, String> {
+pub(super) fn engine() -> Result<Engine, String> {
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let max_instances = u32::try_from(threads).unwrap_or(64).saturating_mul(8).max(64);
     let limits = EngineLimits { max_instances, decide_ms: EngineLimits::MAX_DECIDE_MS, ..EngineLimits::default() };
@@ -21,7 +21,7 @@ pub fn engine() -> Result<Engine, String> {
 }
 
 /// A policy and what it is called.
-pub struct Named {
+pub(super) struct Named {
     /// For people.
     pub name: String,
     /// The policy.
@@ -32,7 +32,7 @@ pub struct Named {
 ///
 /// # Errors
 /// It cannot be read, or is no policy.
-pub fn of_file(engine: &Engine, file: &Path) -> Result<Named, String> {
+pub(super) fn of_file(engine: &Engine, file: &Path) -> Result<Named, String> {
     compile_in(engine, file).map(|policy| Named { name: file.display().to_string(), policy })
 }
 
@@ -40,7 +40,7 @@ pub fn of_file(engine: &Engine, file: &Path) -> Result<Named, String> {
 ///
 /// # Errors
 /// There is no such policy.
-pub fn named(engine: &Engine, reader: &StoreReader, name: &str) -> Result<Named, String> {
+pub(super) fn named(engine: &Engine, reader: &StoreReader, name: &str) -> Result<Named, String> {
     if name == "default" || Path::new(name).exists() {
         return of_file(engine, Path::new(name));
     }
@@ -57,7 +57,7 @@ pub fn named(engine: &Engine, reader: &StoreReader, name: &str) -> Result<Named,
 ///
 /// # Errors
 /// The store does not keep it.
-pub fn of_revision(engine: &Engine, reader: &StoreReader, revision: &str) -> Result<Named, String> {
+pub(super) fn of_revision(engine: &Engine, reader: &StoreReader, revision: &str) -> Result<Named, String> {
     let embedded = engine.compile_embedded().map_err(|error| error.to_string())?;
     if embedded.id().starts_with(revision) {
         return Ok(Named { name: "default".to_owned(), policy: embedded });

@@ -2,7 +2,7 @@
 
 /// A number with the bounds that it lies within, 19 times of 20.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Estimate {
+pub(super) struct Estimate {
     /// The mean of the worlds.
     pub mean: f64,
     /// The lower bound.
@@ -13,7 +13,7 @@ pub struct Estimate {
 
 impl Estimate {
     /// From one number of each world. Each world is a bootstrap of the evidence, so their spread is the estimate's error.
-    pub fn of(worlds: &[f64]) -> Self {
+    pub(super) fn of(worlds: &[f64]) -> Self {
         let n = worlds.len() as f64;
         let mean = worlds.iter().fold(0.0, |sum, world| sum + world) / n.max(1.0);
         let squares = worlds.iter().fold(0.0, |sum, x| sum + (x - mean).powi(2));
@@ -23,7 +23,7 @@ impl Estimate {
     }
 
     /// Returns true if the bounds exclude zero.
-    pub fn is_not_zero(&self) -> bool {
+    pub(super) fn is_not_zero(&self) -> bool {
         self.low > 0.0 || self.high < 0.0
     }
 }

@@ -6,7 +6,7 @@ use pointsman_core::journal::{Setup, Terms};
 use pointsman_core::table::{Backend, Limits, Table};
 
 /// The setup with the limits that this share of the traffic meets; 1 or more leaves it as it is.
-pub fn thinned(setup: &Arc<Setup>, share: f64) -> Arc<Setup> {
+pub(super) fn thinned(setup: &Arc<Setup>, share: f64) -> Arc<Setup> {
     if share >= 1.0 {
         return setup.clone();
     }

@@ -24,7 +24,7 @@ pub enum Chosen {
 }
 
 /// Finds and compiles components, each once.
-pub struct Components {
+pub(super) struct Components {
     engine: Engine,
     store: StoreReader,
     found: Vec<(String, Option<Arc<Compiled>>)>,
@@ -32,7 +32,7 @@ pub struct Components {
 
 impl Components {
     /// From this store, over a connection that nobody else is using.
-    pub fn new(engine: Engine, store: StoreReader) -> Self {
+    pub(super) fn new(engine: Engine, store: StoreReader) -> Self {
         Self { engine, store, found: Vec::new() }
     }
 
@@ -40,7 +40,7 @@ impl Components {
     ///
     /// # Errors
     /// When the store fails, or it does not compile.
-    pub fn of_revision(&mut self, revision: &str) -> Result<Option<Arc<Compiled>>, ReplayError> {
+    pub(super) fn of_revision(&mut self, revision: &str) -> Result<Option<Arc<Compiled>>, ReplayError> {
         if let Some((_, compiled)) = self.found.iter().find(|(known, _)| known == revision) {
             return Ok(compiled.clone());
         }
@@ -56,7 +56,7 @@ impl Components {
     ///
     /// # Errors
     /// When there is no such revision, or it does not compile.
-    pub fn chosen(&mut self, chosen: &Chosen) -> Result<Arc<Compiled>, ReplayError> {
+    pub(super) fn chosen(&mut self, chosen: &Chosen) -> Result<Arc<Compiled>, ReplayError> {
         let compiled = match chosen {
             Chosen::Embedded => self.compile(Engine::embedded_bytes(), "the policy inside this binary")?,
             Chosen::File { name, bytes } => self.compile(bytes, name)?,

@@ -17,7 +17,7 @@ use super::targets::{Desks, ReplayTarget};
 const AHEAD: usize = 64;
 
 /// An exchange that was asked.
-pub struct Asked {
+pub(super) struct Asked {
     /// Number of the exchange in the order of the journal.
     pub number: u64,
     /// Configuration that it was asked in.
@@ -31,10 +31,10 @@ pub struct Asked {
 }
 
 /// By revision.
-pub type Found = IndexMap<Arc<str>, Forgetful>;
+pub(super) type Found = IndexMap<Arc<str>, Forgetful>;
 
 /// The threads.
-pub struct Threads<'scope> {
+pub(super) struct Threads<'scope> {
     threads: Vec<Asker<'scope>>,
     next: usize,
 }
@@ -47,7 +47,7 @@ struct Asker<'scope> {
 
 impl<'scope> Threads<'scope> {
     /// So many.
-    pub fn start(scope: &'scope Scope<'scope, '_>, number: usize) -> Self {
+    pub(super) fn start(scope: &'scope Scope<'scope, '_>, number: usize) -> Self {
         let thread = |_| {
             let (sender, asked) = sync_channel(AHEAD);
             Asker { asked: sender, found: scope.spawn(move || ask_all(&asked)) }
@@ -56,12 +56,12 @@ impl<'scope> Threads<'scope> {
     }
 
     /// Returns the number of exchanges.
-    pub fn number(&self) -> usize {
+    pub(super) fn number(&self) -> usize {
         self.threads.len()
     }
 
     /// Hands an exchange over. Waits while they have too much to do; breaks off when one of them has failed.
-    pub fn ask(&mut self, asked: Asked) -> ControlFlow<()> {
+    pub(super) fn ask(&mut self, asked: Asked) -> ControlFlow<()> {
         self.next = (self.next + 1) % self.threads.len();
         match self.threads[self.next].asked.send(asked) {
             Ok(()) => ControlFlow::Continue(()),
@@ -73,7 +73,7 @@ impl<'scope> Threads<'scope> {
     ///
     /// # Errors
     /// A component did not start here that started elsewhere.
-    pub fn finish(self) -> Result<Found, LoadError> {
+    pub(super) fn finish(self) -> Result<Found, LoadError> {
         let mut all = Found::new();
         // All of them are told that nothing more comes, before one is waited for.
         let (senders, handles): (Vec<_>, Vec<_>) = self.threads.into_iter().map(|a| (a.asked, a.found)).unzip();

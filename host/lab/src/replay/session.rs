@@ -23,7 +23,7 @@ use crate::settings::recorded as offer_of_recorded;
 const STARTING_MS: u64 = 20_000;
 
 /// A replay under way.
-pub struct Session<'a, 'scope> {
+pub(super) struct Session<'a, 'scope> {
     plan: &'a Plan,
     components: Components,
     candidate: Option<Arc<Compiled>>,
@@ -40,7 +40,7 @@ pub struct Session<'a, 'scope> {
 
 impl<'a, 'scope> Session<'a, 'scope> {
     /// About `expected` exchanges are to come.
-    pub fn new(
+    pub(super) fn new(
         plan: &'a Plan,
         components: Components,
         candidate: Option<Arc<Compiled>>,
@@ -56,7 +56,7 @@ impl<'a, 'scope> Session<'a, 'scope> {
     ///
     /// # Errors
     /// When a component cannot be asked.
-    pub fn take(&mut self, journaled: Journaled) -> Result<ControlFlow<()>, ReplayError> {
+    pub(super) fn take(&mut self, journaled: Journaled) -> Result<ControlFlow<()>, ReplayError> {
         self.report.note(&journaled);
         let recorded = &journaled.exchange.policy;
         let compiled = match &self.candidate {
@@ -100,7 +100,7 @@ impl<'a, 'scope> Session<'a, 'scope> {
     ///
     /// # Errors
     /// When a component did not start again.
-    pub fn finish(self, skipped: Skipped) -> Result<Report, ReplayError> {
+    pub(super) fn finish(self, skipped: Skipped) -> Result<Report, ReplayError> {
         let Session { threads, watch, mut report, .. } = self;
         let no_policy = |why: LoadError| ReplayError::NoPolicy { name: "a fresh instance".to_owned(), why };
         report.forgetful = threads.finish().map_err(no_policy)?;

@@ -10,7 +10,7 @@ const MAX_KEPT: usize = 16;
 
 /// An instance's configuration, which questions are put to.
 #[derive(Clone)]
-pub struct ReplayTarget {
+pub(super) struct ReplayTarget {
     /// The component.
     pub compiled: Arc<Compiled>,
     /// The recorded setup, whose table it is told.
@@ -21,7 +21,7 @@ pub struct ReplayTarget {
 
 /// One thread's. What a question shows of `state` is known at all of them.
 #[derive(Default)]
-pub struct Desks {
+pub(super) struct Desks {
     replay: Replay,
     /// The last one asked is the last.
     kept: Vec<(ReplayTarget, Arc<Replayer>)>,
@@ -36,7 +36,7 @@ impl ReplayTarget {
 
 impl Desks {
     /// Returns true if it is configured already.
-    pub fn knows(&self, desk: &ReplayTarget) -> bool {
+    pub(super) fn knows(&self, desk: &ReplayTarget) -> bool {
         self.kept.iter().any(|(kept, _)| kept.is(desk))
     }
 
@@ -44,7 +44,7 @@ impl Desks {
     ///
     /// # Errors
     /// When it has to be configured, and does not start or refuses.
-    pub fn at(&mut self, desk: &ReplayTarget) -> Result<Arc<Replayer>, LoadError> {
+    pub(super) fn at(&mut self, desk: &ReplayTarget) -> Result<Arc<Replayer>, LoadError> {
         let place = self.kept.iter().rposition(|(kept, _)| kept.is(desk));
         let (desk, replayer) = match place {
             Some(last) if last + 1 == self.kept.len() => return Ok(self.kept[last].1.clone()),
@@ -62,7 +62,7 @@ impl Desks {
     }
 
     /// All that is known of `state`.
-    pub fn replay(&self) -> &Replay {
+    pub(super) fn replay(&self) -> &Replay {
         &self.replay
     }
 }

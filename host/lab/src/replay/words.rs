@@ -11,7 +11,7 @@ use pointsman_core::table::Table;
 const MAX_TEXT_BYTES: usize = 200;
 
 /// All of a decision, with the table's names in it.
-pub fn of_decision(decision: &Decision, table: &Table) -> String {
+pub(super) fn of_decision(decision: &Decision, table: &Table) -> String {
     match decision {
         Decision::Primary(dispatch) | Decision::Fallback(dispatch) | Decision::Emergency(dispatch) => {
             format!("{} {}", decision.as_str(), of_dispatch(dispatch, table))
@@ -73,7 +73,7 @@ fn of_rejection(Rejection { status, kind, message, retry_after }: &Rejection) ->
 }
 
 /// A use of `state`; none: there was no further one.
-pub fn of_state(used: Option<&StateUse>) -> String {
+pub(super) fn of_state(used: Option<&StateUse>) -> String {
     match used {
         None => "no use of it".to_owned(),
         Some(StateUse::Get { key, found: Some(value) }) => format!("get {} = {value}", on_one_line(key)),
@@ -98,7 +98,7 @@ fn in_words(duration: Duration) -> String {
 }
 
 /// A policy's text as it may stand on a terminal: bounded, and without what ends the line or moves the cursor.
-pub fn on_one_line(text: &str) -> String {
+pub(super) fn on_one_line(text: &str) -> String {
     let end = text.floor_char_boundary(MAX_TEXT_BYTES);
     let mut line: String = text[..end].chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     if end < text.len() {
@@ -108,7 +108,7 @@ pub fn on_one_line(text: &str) -> String {
 }
 
 /// "10,000"
-pub fn count(number: u64) -> String {
+pub(super) fn count(number: u64) -> String {
     let digits = number.to_string();
     let mut told = String::new();
     for (i, digit) in digits.chars().enumerate() {
@@ -121,6 +121,6 @@ pub fn count(number: u64) -> String {
 }
 
 /// "1 question", "2 questions"
-pub fn counted(number: u64, what: &str) -> String {
+pub(super) fn counted(number: u64, what: &str) -> String {
     format!("{} {what}{}", count(number), if number == 1 { "" } else { "s" })
 }

@@ -9,19 +9,19 @@ use pointsman_engine::Verdict;
 use crate::dice::Dice;
 
 /// Decides by chance.
-pub struct Chance<'a> {
+pub(super) struct Chance<'a> {
     dice: Dice,
     table: &'a Table,
 }
 
 impl<'a> Chance<'a> {
     /// By the dice of this seed.
-    pub fn new(seed: u64, table: &'a Table) -> Self {
+    pub(super) fn new(seed: u64, table: &'a Table) -> Self {
         Self { dice: Dice::new(seed, 2), table }
     }
 
     /// The next decision, whatever is asked.
-    pub fn decide(&mut self) -> Verdict {
+    pub(super) fn decide(&mut self) -> Verdict {
         let decision = match self.dice.below(10) {
             0..=3 => Decision::Primary(self.dispatch(Lane::Primary)),
             4 | 5 => Decision::Fallback(self.dispatch(Lane::Fallback)),

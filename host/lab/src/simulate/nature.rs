@@ -13,7 +13,7 @@ use crate::dice::Dice;
 use crate::world::{Ask, Attempt, Environment};
 
 /// Everything outside of one simulated Pointsman.
-pub struct Nature {
+pub(super) struct Nature {
     traffic: Traffic,
     backends: Vec<Provider>,
     sayings: Responses,
@@ -21,7 +21,7 @@ pub struct Nature {
 
 impl Nature {
     /// Providers for this table, and clients that ask so many times.
-    pub fn new(seed: u64, table: &Table, start: Timestamp, exchanges: u64) -> Self {
+    pub(super) fn new(seed: u64, table: &Table, start: Timestamp, exchanges: u64) -> Self {
         let backends =
             (0..).zip(&table.backends).map(|(i, b)| Provider::new(Dice::new(seed, 100 + i), b.limits.rpm, start));
         Self {

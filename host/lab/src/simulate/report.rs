@@ -13,7 +13,7 @@ use super::tally::Tally;
 use crate::story::{Story, in_words};
 
 /// Everything there is to tell.
-pub struct Report<'a> {
+pub(super) struct Report<'a> {
     /// Arguments of the command.
     pub args: &'a SimulateArgs,
     /// Name of the policy.
@@ -47,7 +47,7 @@ impl Report<'_> {
     }
 
     /// For machines.
-    pub fn json(&self) -> Value {
+    pub(super) fn json(&self) -> Value {
         let t = &self.tally;
         let lanes: serde_json::Map<String, Value> =
             Lane::ALL.into_iter().map(|lane| (lane.as_str().to_owned(), t.answered[lane as usize].into())).collect();

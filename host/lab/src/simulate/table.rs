@@ -12,7 +12,7 @@ const KEYS: [(&str, &str); 3] = [("SIMULATED_A", "a"), ("SIMULATED_B", "b"), ("S
 const MODELS: [&str; 3] = ["small", "medium", "large"];
 
 /// A configuration; read by `config` like any other, so that it has only what a file may say.
-pub fn config(seed: u64) -> Config {
+pub(super) fn config(seed: u64) -> Config {
     let mut dice = Dice::new(seed, 1);
     let text = text(&mut dice);
     config::parse(&text, "made up", &KEYS).expect("what is written here is within the bounds of `config`").config

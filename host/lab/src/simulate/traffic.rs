@@ -13,7 +13,7 @@ use crate::dice::Dice;
 use crate::world::Ask;
 
 /// Requests that come at random, now few, now many.
-pub struct Traffic {
+pub(super) struct Traffic {
     dice: Dice,
     models: Vec<(Arc<str>, Arc<Texts>)>,
     clients: u32,
@@ -26,7 +26,7 @@ pub struct Traffic {
 
 impl Traffic {
     /// So many requests from `start` on, for the models and by the clients of this table.
-    pub fn new(seed: u64, table: &Table, start: Timestamp, exchanges: u64) -> Self {
+    pub(super) fn new(seed: u64, table: &Table, start: Timestamp, exchanges: u64) -> Self {
         let mut dice = Dice::new(seed, 3);
         let name = |model: &str| {
             let texts = Texts { model: model.to_owned(), path: "/v1/chat/completions".to_owned(), ..Texts::default() };
@@ -43,7 +43,7 @@ impl Traffic {
     }
 
     /// The next request, and when it comes.
-    pub fn next(&mut self) -> Option<(Timestamp, Ask)> {
+    pub(super) fn next(&mut self) -> Option<(Timestamp, Ask)> {
         self.left = self.left.checked_sub(1)?;
         self.now = self.now + self.gap();
         Some((self.now, self.ask()))

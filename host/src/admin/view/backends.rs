@@ -27,7 +27,7 @@ pub(in crate::admin) fn lanes(proxy: &Proxy) -> Vec<LaneView> {
 
 /// A backend with its live numbers. Never holds a key.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
-pub struct BackendView {
+pub(crate) struct BackendView {
     /// Its id.
     pub id: String,
     /// `primary` or `fallback`.
@@ -70,7 +70,7 @@ pub struct BackendView {
 
 /// The waiting line of a lane.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
-pub struct LaneView {
+pub(crate) struct LaneView {
     /// `primary`, `fallback` or `emergency`.
     pub lane: &'static str,
     /// Exchanges waiting for capacity in this lane.
@@ -79,7 +79,7 @@ pub struct LaneView {
 
 /// The cooldown of one model on a backend.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
-pub struct ModelCooldownView {
+pub(crate) struct ModelCooldownView {
     /// The model as asked for.
     pub model: String,
     /// Time left of the cooldown, in ms.

@@ -12,7 +12,7 @@ use pointsman_core::rfc3339::Rfc3339;
 
 /// A configuration or policy that was refused; what was in force before stays.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
-pub struct RefusalView {
+pub(crate) struct RefusalView {
     /// Time of the refusal (RFC 3339).
     pub at: String,
     /// The file, or `upload`, or `rollback`.
@@ -23,7 +23,7 @@ pub struct RefusalView {
 
 /// The policy in force, and those before it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
-pub struct PolicyView {
+pub(crate) struct PolicyView {
     /// Its revision.
     pub revision: String,
     /// `embedded`, `upload`, or the file it came from.
@@ -63,7 +63,7 @@ pub struct PolicyView {
 
 /// A revision that is or was in force.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
-pub struct RevisionView {
+pub(crate) struct RevisionView {
     /// Its name.
     pub revision: String,
     /// `embedded`, `upload`, or the file it came from.
@@ -90,7 +90,7 @@ pub struct RevisionView {
 
 /// Result of a rollback.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
-pub struct RollbackView {
+pub(crate) struct RollbackView {
     /// The revision left.
     pub from: String,
     /// The revision in force.

@@ -13,7 +13,7 @@ use pointsman_core::rfc3339::Rfc3339;
 
 /// A guarded promotion.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
-pub struct PromotionView {
+pub(crate) struct PromotionView {
     /// `running`, `promoted`, `rolled_back`, `aborted` or `overtaken`.
     pub state: &'static str,
     /// The candidate's revision.
@@ -44,7 +44,7 @@ pub struct PromotionView {
 
 /// Both sides of a promotion.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
-pub struct SidesView {
+pub(crate) struct SidesView {
     /// The policy in force.
     pub control: SideView,
     /// The candidate.
@@ -53,7 +53,7 @@ pub struct SidesView {
 
 /// One side of a promotion.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
-pub struct SideView {
+pub(crate) struct SideView {
     /// Exchanges that arrived during the promotion and have ended.
     pub exchanges: u64,
     /// Those whose client got no whole answer.
@@ -66,7 +66,7 @@ pub struct SideView {
 
 /// A guard of a promotion.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
-pub struct GuardView {
+pub(crate) struct GuardView {
     /// As it was given.
     pub guard: String,
     /// `unknown`, `within`, `beyond` (which may be chance) or `violated`.
@@ -77,7 +77,7 @@ pub struct GuardView {
 
 /// A step of a promotion.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
-pub struct PolicyEventView {
+pub(crate) struct PolicyEventView {
     /// Time of the step (RFC 3339).
     pub at: String,
     /// `started`, `extended`, `promoted`, `rolled_back`, `aborted`, `overtaken` or `interrupted`.

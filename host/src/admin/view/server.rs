@@ -9,7 +9,7 @@ use pointsman_core::rfc3339::Rfc3339;
 
 /// The configuration in force.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
-pub struct ConfigView {
+pub(crate) struct ConfigView {
     /// Its revision.
     pub revision: String,
     /// The file it came from; none: the providers' environment variables.
@@ -26,7 +26,7 @@ pub struct ConfigView {
 
 /// Readiness for traffic.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
-pub struct ReadyView {
+pub(crate) struct ReadyView {
     /// It may.
     pub ready: bool,
     /// The reason why it is not ready; none: it is.
@@ -39,7 +39,7 @@ pub struct ReadyView {
 
 /// Numbers of backends by state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
-pub struct BackendCounts {
+pub(crate) struct BackendCounts {
     /// All of the configuration.
     pub configured: u64,
     /// Those that take requests, now or after a wait.

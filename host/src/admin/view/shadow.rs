@@ -12,7 +12,7 @@ use pointsman_core::rfc3339::Rfc3339;
 
 /// The shadow policy.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
-pub struct ShadowView {
+pub(crate) struct ShadowView {
     /// The file that is named.
     pub file: String,
     /// The revision that is asked; none: no shadow is.
@@ -39,7 +39,7 @@ pub struct ShadowView {
 
 /// The shadow policy, and where it would have decided otherwise.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
-pub struct ShadowReport {
+pub(crate) struct ShadowReport {
     /// State of the shadow.
     #[serde(flatten)]
     pub shadow: ShadowView,
@@ -51,7 +51,7 @@ pub struct ShadowReport {
 
 /// A shadow that would have decided otherwise, or failed.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
-pub struct DivergenceView {
+pub(crate) struct DivergenceView {
     /// Time of the question (RFC 3339).
     pub at: String,
     /// The exchange.

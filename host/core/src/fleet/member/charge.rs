@@ -18,7 +18,7 @@ pub(crate) struct Charge {
 }
 
 impl Charge {
-    pub fn is_probe(self) -> bool {
+    pub(crate) fn is_probe(self) -> bool {
         self.probe.is_some() || self.model_probe.is_some()
     }
 }
@@ -39,7 +39,7 @@ pub(crate) struct EndedAttempt<'a> {
 
 impl Member {
     /// Counts an attempt that is sent now.
-    pub fn charge(&mut self, now: Timestamp, model: &str, tokens: u32, emergency: bool) -> Charge {
+    pub(crate) fn charge(&mut self, now: Timestamp, model: &str, tokens: u32, emergency: bool) -> Charge {
         self.in_flight += 1;
         if let Some(b) = &mut self.requests {
             b.take(now, 1);
@@ -63,7 +63,7 @@ impl Member {
     }
 
     /// Undoes the charge of an attempt that was never sent.
-    pub fn refund(&mut self, taken_at: Timestamp, model: &str, charge: Charge) {
+    pub(crate) fn refund(&mut self, taken_at: Timestamp, model: &str, charge: Charge) {
         self.release(model, charge);
         if let Some(b) = &mut self.requests {
             b.give_back(taken_at, 1);
@@ -96,7 +96,7 @@ impl Member {
     }
 
     /// Settles an attempt that ended: frees its slot, corrects its tokens, and updates health and averages.
-    pub fn settle(&mut self, at: EndedAttempt<'_>, charge: Charge) {
+    pub(crate) fn settle(&mut self, at: EndedAttempt<'_>, charge: Charge) {
         self.release(at.model, charge);
         if let (Some(b), Some(used)) = (&mut self.tokens, at.tokens_used) {
             b.give_back(at.sent_at, charge.tokens.saturating_sub(used));

@@ -38,7 +38,7 @@ pub struct InitialState {
 
 impl Member {
     /// Restores a cooldown after a restart.
-    pub fn restore(&mut self, now: Timestamp, model: Option<&str>, mut health: Health) {
+    pub(crate) fn restore(&mut self, now: Timestamp, model: Option<&str>, mut health: Health) {
         health.set_failing_since(now);
         let change = health.failure_to_report(now);
         match model {
@@ -53,7 +53,7 @@ impl Member {
     }
 
     /// Resets health, used limits and averages; attempts under way stay counted.
-    pub fn reset(&mut self) {
+    pub(crate) fn reset(&mut self) {
         self.requests = self.requests.as_ref().map(RateLimit::unused);
         self.tokens = self.tokens.as_ref().map(RateLimit::unused);
         self.emergency = self.emergency.unused();
@@ -65,7 +65,7 @@ impl Member {
     }
 
     /// Sets the state recorded or given for the start of a simulation.
-    pub fn set_initial_state(&mut self, now: Timestamp, state: &InitialState) {
+    pub(crate) fn set_initial_state(&mut self, now: Timestamp, state: &InitialState) {
         self.drained = state.drained;
         self.in_flight = state.in_flight;
         if let Some((left, reason)) = state.cooldown {

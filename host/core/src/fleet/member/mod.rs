@@ -55,7 +55,7 @@ struct ModelHealth {
 }
 
 impl Member {
-    pub fn new(id: Arc<str>, limits: Limits, emergency_fraction: f64) -> Self {
+    pub(super) fn new(id: Arc<str>, limits: Limits, emergency_fraction: f64) -> Self {
         let mut member = Self {
             id,
             drained: false,
@@ -77,7 +77,7 @@ impl Member {
     }
 
     /// Replaces the limits; units already used stay used.
-    pub fn set_limits(&mut self, limits: Limits, emergency_fraction: f64) {
+    pub(super) fn set_limits(&mut self, limits: Limits, emergency_fraction: f64) {
         fn set(held: &mut Option<RateLimit>, limit: Option<u32>, burst: Option<u32>) {
             match (held, limit) {
                 (Some(held), Some(limit)) => held.set(limit, burst.unwrap_or(limit)),
@@ -93,7 +93,7 @@ impl Member {
     }
 
     /// Applies what the provider says is left of its limits, each with the time of its reset.
-    pub fn learn(&mut self, requests: Option<(u32, Timestamp)>, tokens: Option<(u32, Timestamp)>) {
+    pub(super) fn learn(&mut self, requests: Option<(u32, Timestamp)>, tokens: Option<(u32, Timestamp)>) {
         if let Some((left, until)) = requests {
             self.quota_requests.set(left, until);
         }
@@ -103,24 +103,24 @@ impl Member {
     }
 
     /// Takes the backend out of service or puts it back.
-    pub fn set_drained(&mut self, now: Timestamp, drained: bool) {
+    pub(super) fn set_drained(&mut self, now: Timestamp, drained: bool) {
         if self.drained != drained {
             self.drained = drained;
             self.report(now, None, Some(if drained { Change::Drained } else { Change::Resumed }));
         }
     }
 
-    pub fn is_drained(&self) -> bool {
+    pub(super) fn is_drained(&self) -> bool {
         self.drained
     }
 
     /// Takes the changes of state to report.
-    pub fn take_changes(&mut self) -> Vec<StateChange> {
+    pub(super) fn take_changes(&mut self) -> Vec<StateChange> {
         std::mem::take(&mut self.changes)
     }
 
     /// Takes the newest change that was left out, once it may be reported.
-    pub fn overdue_change(&mut self, now: Timestamp) -> Option<StateChange> {
+    pub(super) fn overdue_change(&mut self, now: Timestamp) -> Option<StateChange> {
         self.reporter.overdue(now)
     }
 
@@ -133,7 +133,7 @@ impl Member {
     }
 
     /// Ends every cooldown and forgets the provider's quota; the next attempt is a probe.
-    pub fn clear_cooldown(&mut self, now: Timestamp) {
+    pub(super) fn clear_cooldown(&mut self, now: Timestamp) {
         if self.cooldowns(now).next().is_some() {
             self.report(now, None, Some(Change::Cleared));
         }
@@ -146,7 +146,7 @@ impl Member {
     }
 
     /// Ends the exclusions that an old key or base URL caused.
-    pub fn forget_key_faults(&mut self, now: Timestamp) {
+    pub(super) fn forget_key_faults(&mut self, now: Timestamp) {
         if self.cooldowns(now).any(|(_, health)| is_exclusion(health.reason)) {
             self.report(now, None, Some(Change::Cleared));
         }
@@ -155,14 +155,14 @@ impl Member {
     }
 
     /// The cooldowns in force, of the backend as a whole (no model) and of its models.
-    pub fn cooldowns(&self, now: Timestamp) -> impl Iterator<Item = (Option<&Arc<str>>, &Health)> {
+    pub(super) fn cooldowns(&self, now: Timestamp) -> impl Iterator<Item = (Option<&Arc<str>>, &Health)> {
         std::iter::once((None, &self.wide))
             .chain(self.models.iter().map(|(model, m)| (Some(model), &m.health)))
             .filter(move |(_, h)| h.until > now)
     }
 
     /// Load and error rate as one number; lower is better.
-    pub fn load_score(&self) -> f32 {
+    pub(super) fn load_score(&self) -> f32 {
         let load = match self.max_concurrency {
             Some(max) => self.in_flight as f32 / max as f32,
             None => self.in_flight as f32 / 16.0,
@@ -171,7 +171,7 @@ impl Member {
     }
 
     /// Requests and tokens that may be sent now, by its limits and the provider's quota; `None`: no limit is known.
-    pub fn left(&self, now: Timestamp) -> (Option<u32>, Option<u32>) {
+    pub(super) fn left(&self, now: Timestamp) -> (Option<u32>, Option<u32>) {
         let known = |left: u32| (left != NONE).then_some(left);
         (known(self.requests_left(now)), known(self.tokens_left(now)))
     }
@@ -187,7 +187,7 @@ impl Member {
     }
 
     /// Failures of the whole backend since the last answer.
-    pub fn failures(&self) -> u32 {
+    pub(super) fn failures(&self) -> u32 {
         self.wide.failures
     }
 }

@@ -21,7 +21,7 @@ impl Member {
     }
 
     /// Time left of the cooldown for a model.
-    pub fn cooldown_left(&self, now: Timestamp, model: &str) -> Duration {
+    pub(crate) fn cooldown_left(&self, now: Timestamp, model: &str) -> Duration {
         match self.health(now, model).0 {
             HealthState::Cooling { until } => until.since(now),
             HealthState::Healthy | HealthState::ProbeDue | HealthState::Probing | HealthState::Ramping { .. } => {
@@ -31,7 +31,7 @@ impl Member {
     }
 
     /// State for a model, and the time until it can take an attempt; `None` when unknown.
-    pub fn readiness(&self, now: Timestamp, model: &str, tokens: u32) -> (RowState, Option<Duration>) {
+    pub(crate) fn readiness(&self, now: Timestamp, model: &str, tokens: u32) -> (RowState, Option<Duration>) {
         let (health, _, in_flight) = self.health(now, model);
         self.readiness_at(now, health, in_flight, tokens)
     }
@@ -61,7 +61,7 @@ impl Member {
     }
 
     /// Returns true if its cooldown for this model is over and its probe has not been sent.
-    pub fn is_probe_due(&self, now: Timestamp, model: &str) -> bool {
+    pub(crate) fn is_probe_due(&self, now: Timestamp, model: &str) -> bool {
         !self.drained && self.health(now, model).0 == HealthState::ProbeDue
     }
 
@@ -81,27 +81,27 @@ impl Member {
     }
 
     /// Returns true if it is excluded (key, credit or model), which holds in an emergency too.
-    pub fn is_excluded(&self, now: Timestamp, model: &str) -> bool {
+    pub(crate) fn is_excluded(&self, now: Timestamp, model: &str) -> bool {
         let of_model = self.models.get(model).map(|m| &m.health);
         of_model.into_iter().chain([&self.wide]).any(|health| now < health.until && is_exclusion(health.reason))
     }
 
     /// Time until the emergency lane may use it; `None`: not at all. The provider's limits hold in an emergency too,
     /// because requests beyond them would be refused.
-    pub fn emergency_in(&self, now: Timestamp, model: &str, tokens: u32) -> Option<Duration> {
+    pub(crate) fn emergency_in(&self, now: Timestamp, model: &str, tokens: u32) -> Option<Duration> {
         let full = self.max_concurrency.is_some_and(|max| self.in_flight >= max);
         (!self.drained && !self.is_excluded(now, model) && !full)
             .then(|| self.emergency.ready_in(now, 1).max(self.windows_ready_in(now, tokens)))
     }
 
     /// State and cooldown of the backend as a whole, without its models'.
-    pub fn own_state(&self, now: Timestamp) -> (RowState, Option<(Timestamp, Kind)>) {
+    pub(crate) fn own_state(&self, now: Timestamp) -> (RowState, Option<(Timestamp, Kind)>) {
         let (state, _) = self.readiness_at(now, self.wide.state(now), self.in_flight, 1);
         (state, cooldown_in_force(&self.wide, now))
     }
 
     /// State for a model, and the cooldown that causes it: the backend's own or the model's, whichever lasts longer.
-    pub fn state_for(&self, now: Timestamp, model: &str, tokens: u32) -> (RowState, Option<(Timestamp, Kind)>) {
+    pub(crate) fn state_for(&self, now: Timestamp, model: &str, tokens: u32) -> (RowState, Option<(Timestamp, Kind)>) {
         let (_, health, _) = self.health(now, model);
         (self.readiness(now, model, tokens).0, cooldown_in_force(health, now))
     }

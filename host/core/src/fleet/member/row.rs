@@ -21,7 +21,14 @@ pub(crate) struct RowContext {
 
 impl Member {
     /// Writes the row for a query about `model`; `tokens` are the request's estimated tokens.
-    pub fn write_row(&self, now: Timestamp, model: &str, tokens: u32, context: RowContext, row: &mut BackendRow) {
+    pub(crate) fn write_row(
+        &self,
+        now: Timestamp,
+        model: &str,
+        tokens: u32,
+        context: RowContext,
+        row: &mut BackendRow,
+    ) {
         let (state_of_health, health, in_flight) = self.health(now, model);
         let (state, ready) = match (self.readiness(now, model, tokens), context.holds) {
             (found @ (RowState::Cooling | RowState::Drained, _), _) => found,

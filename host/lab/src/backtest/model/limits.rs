@@ -81,7 +81,7 @@ const MIN_REFUSALS: usize = 3;
 const NEAR: f64 = 0.9;
 
 /// A limit that was found.
-pub struct Found {
+pub(crate) struct Found {
     /// The limit.
     pub limit: Limit,
     /// For each attempt, whether it is a 429 that the limit explains.
@@ -91,7 +91,7 @@ pub struct Found {
 }
 
 /// The limit that explains these attempts' 429s best; none where no limit explains most.
-pub fn learn(tries: &[Try]) -> Option<Found> {
+pub(crate) fn learn(tries: &[Try]) -> Option<Found> {
     let refusals = tries.iter().filter(|t| t.kind == Kind::RateLimited).count();
     if refusals < MIN_REFUSALS {
         return None;
@@ -117,7 +117,7 @@ pub fn learn(tries: &[Try]) -> Option<Found> {
 }
 
 /// By more than chance might bring about?
-pub fn is_clearly_less(wrong: usize, than: usize) -> bool {
+pub(crate) fn is_clearly_less(wrong: usize, than: usize) -> bool {
     wrong * 10 + 20 < than * 9
 }
 
@@ -198,7 +198,7 @@ fn threshold(tries: &[Try], levels: &[u64], counts: Counts, refusals: usize) -> 
 
 /// Counts what a limit counts, as time goes on.
 #[derive(Clone, Debug)]
-pub struct Gauge {
+pub(crate) struct Gauge {
     counts: Counts,
     taken: VecDeque<(Timestamp, u64)>,
     sum: u64,
@@ -208,12 +208,12 @@ pub struct Gauge {
 
 impl Gauge {
     /// At nothing.
-    pub fn new(counts: Counts) -> Self {
+    pub(crate) fn new(counts: Counts) -> Self {
         Self { counts, taken: VecDeque::new(), sum: 0, since: 0, under_way: BinaryHeap::new() }
     }
 
     /// Returns the present level.
-    pub fn level(&mut self, now: Timestamp) -> u64 {
+    pub(crate) fn level(&mut self, now: Timestamp) -> u64 {
         match self.counts {
             Counts::RequestsWithin(span) | Counts::TokensWithin(span) => {
                 while let Some((_, units)) = self.taken.front().copied().filter(|(at, _)| now.since(*at) >= span) {
@@ -239,7 +239,7 @@ impl Gauge {
     }
 
     /// A request of so many tokens is taken that will be under way until then; [`Gauge::level`] was asked just before.
-    pub fn take(&mut self, now: Timestamp, until: Timestamp, tokens: u64) {
+    pub(crate) fn take(&mut self, now: Timestamp, until: Timestamp, tokens: u64) {
         match self.counts {
             Counts::RequestsWithin(_) => self.add(now, 1),
             Counts::TokensWithin(_) => self.add(now, tokens),
@@ -254,7 +254,7 @@ impl Gauge {
     }
 
     /// Returns the time until the level is below `limit`; `None` when unknown.
-    pub fn room_in(&self, now: Timestamp, limit: u64) -> Option<Duration> {
+    pub(crate) fn room_in(&self, now: Timestamp, limit: u64) -> Option<Duration> {
         match self.counts {
             Counts::RequestsWithin(span) | Counts::TokensWithin(span) => {
                 let mut left = self.sum;

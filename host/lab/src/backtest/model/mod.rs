@@ -4,11 +4,11 @@
 //! ([`limits`])? Else the attempt meets the fate of one that was made near that moment, neighbours together
 //! ([`series`]), as long as its own answer is ([`pace`], [`length`]).
 
-pub mod length;
-pub mod limits;
-pub mod outages;
-pub mod pace;
-pub mod series;
+pub(super) mod length;
+pub(super) mod limits;
+pub(super) mod outages;
+pub(super) mod pace;
+pub(super) mod series;
 
 use pointsman_core::outcome::Kind;
 use pointsman_core::table::Table;
@@ -156,10 +156,10 @@ fn busiest_minute(tries: &[Try]) -> u64 {
 }
 
 /// Resolution of the model in time.
-pub const MINUTE: std::time::Duration = std::time::Duration::from_secs(60);
+pub(super) const MINUTE: std::time::Duration = std::time::Duration::from_secs(60);
 
 /// Returns true if an attempt was recorded within a minute of this time.
-pub fn is_near(seen: &[Try], now: Timestamp) -> bool {
+pub(super) fn is_near(seen: &[Try], now: Timestamp) -> bool {
     let next = seen.partition_point(|t| t.sent < now);
     let near = |t: &Try| t.sent.since(now).max(now.since(t.sent)) <= MINUTE;
     seen.get(next).is_some_and(near) || next.checked_sub(1).and_then(|i| seen.get(i)).is_some_and(near)

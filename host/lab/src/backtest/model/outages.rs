@@ -65,7 +65,7 @@ fn is_evidence(kind: Kind) -> bool {
 }
 
 /// Finds outages in attempts sorted by time; those that a limit explains are left out by the caller.
-pub fn learn(tries: impl Iterator<Item = Try>) -> Outages {
+pub(crate) fn learn(tries: impl Iterator<Item = Try>) -> Outages {
     let tries: Vec<Try> = tries.filter(|t| is_evidence(t.kind)).collect();
     let weather = split(&tries, MIN_RUN);
     match no_accident(&weather.calm) {

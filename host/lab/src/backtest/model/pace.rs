@@ -21,7 +21,7 @@ pub struct Pace {
 const MIN_ANSWERS: usize = 200;
 
 /// Learns from attempts in the order of their time.
-pub fn learn(tries: &[Try]) -> Pace {
+pub(crate) fn learn(tries: &[Try]) -> Pace {
     let answered = || tries.iter().filter(|t| t.kind == Kind::Answered);
     let whole = answered().filter(|t| !t.stream).map(|t| (f64::from(t.output), ms(t.took)));
     let (base_ms, per_token_ms) = line(whole);
@@ -48,7 +48,7 @@ impl Pace {
 }
 
 /// Scales the time after the first token of a stream to another length.
-pub fn of_rest(rest: Duration, known: u32, tokens: u32) -> Duration {
+pub(crate) fn of_rest(rest: Duration, known: u32, tokens: u32) -> Duration {
     let gaps = |n: u32| f64::from(n.max(2) - 1);
     rest.mul_f64((gaps(tokens) / gaps(known)).clamp(0.002, 500.0))
 }

@@ -11,7 +11,7 @@ use super::super::past::Past;
 
 /// Caveats of a report: the limits of its model.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Caveats {
+pub(crate) struct Caveats {
     /// Largest difference of a lane between the model of the policy that ran and the record, as a share of all
     /// exchanges; `None` where another policy stands in for it.
     pub lanes_off: Option<f64>,
@@ -45,7 +45,7 @@ pub struct Caveats {
 
 /// Shares of a policy's attempts that the model had to guess more for than for others.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct GuessShares {
+pub(crate) struct GuessShares {
     /// At backends without any recorded attempt.
     pub unknown: f64,
     /// More than a minute from the next recorded attempt there.
@@ -55,14 +55,21 @@ pub struct GuessShares {
 }
 
 /// Error of a calibration from which on the report warns.
-pub const CALIBRATED: f64 = 0.05;
+pub(super) const CALIBRATED: f64 = 0.05;
 
 /// The same for times, which a few slow answers move.
 const TIMES_CALIBRATED: f64 = 0.25;
 
 impl Caveats {
     /// Computes the caveats of this backtest; `current` is the revision that stands for the one that ran.
-    pub fn new(past: &Past, model: &Model, current: &str, lived: &[[Run; 2]], rows: &[Row], skipped: Skipped) -> Self {
+    pub(crate) fn new(
+        past: &Past,
+        model: &Model,
+        current: &str,
+        lived: &[[Run; 2]],
+        rows: &[Row],
+        skipped: Skipped,
+    ) -> Self {
         let ran = past.revisions.iter().find(|(revision, _)| revision == current).map_or(0, |(_, count)| *count);
         let off = |metric: Metric| rows.iter().find(|r| r.metric == metric).map(|r| r.current.mean - r.recorded);
         let lanes = [Metric::Primary, Metric::Fallback, Metric::Emergency, Metric::Unanswered];
@@ -98,7 +105,7 @@ impl Caveats {
     }
 
     /// Returns true if the model is so far off that small differences mean nothing.
-    pub fn is_off(&self) -> bool {
+    pub(crate) fn is_off(&self) -> bool {
         self.lanes_off.is_some_and(|off| off > CALIBRATED)
             || self.spend_off.is_some_and(|off| off.abs() > CALIBRATED)
             || self.times_are_off()
@@ -109,7 +116,7 @@ impl Caveats {
     }
 
     /// In sentences, the weightiest first.
-    pub fn sentences(&self) -> Vec<String> {
+    pub(crate) fn sentences(&self) -> Vec<String> {
         let percent = |share: f64| format!("{:.1} %", share * 100.0);
         let mut all = vec![self.calibration()];
         let [_, candidate] = self.guesses;

@@ -10,10 +10,10 @@ use std::time::Duration;
 
 use pointsman_core::table::Tier;
 
-pub use caveats::Caveats;
-pub use machine::json;
-pub use page::Html;
-pub use text::Terminal;
+pub(super) use caveats::Caveats;
+pub(super) use machine::json;
+pub(super) use page::Html;
+pub(super) use text::Terminal;
 
 use pointsman_store::Skipped;
 
@@ -26,7 +26,7 @@ use super::seen::{Part, Tally, TimeGrid};
 use super::source::Named;
 
 /// Everything there is to tell.
-pub struct Report {
+pub(super) struct Report {
     /// The policy that ran, and the candidate: what they are called, and their revisions.
     pub policies: [(String, String); 2],
     /// Exchanges taken in.
@@ -54,7 +54,7 @@ pub struct Report {
 }
 
 /// Description of the model of a backend.
-pub struct Learned {
+pub(super) struct Learned {
     /// Its id.
     pub id: String,
     /// Its tier.
@@ -73,7 +73,7 @@ pub struct Learned {
 
 impl Report {
     /// From what was lived through.
-    pub fn new(
+    pub(super) fn new(
         past: &Past,
         model: &Model,
         policies: [Named; 2],
@@ -104,7 +104,7 @@ impl Report {
     }
 
     /// One of the rows.
-    pub fn row(&self, metric: Metric) -> &Row {
+    pub(super) fn row(&self, metric: Metric) -> &Row {
         self.rows.iter().find(|row| row.metric == metric).expect("there is a row for every metric")
     }
 }

@@ -12,7 +12,7 @@ const TOP: f64 = 10.0;
 const BOTTOM: f64 = 26.0;
 
 /// A line and the class that has its colour.
-pub struct Line<'a> {
+pub(super) struct Line<'a> {
     /// The class.
     pub class: &'a str,
     /// Its points.
@@ -20,7 +20,7 @@ pub struct Line<'a> {
 }
 
 /// Range and labels of an axis.
-pub struct Axis {
+pub(super) struct Axis {
     /// From here,
     pub from: f64,
     /// to here.
@@ -33,7 +33,7 @@ pub struct Axis {
 
 impl Axis {
     /// From 0 to at least `most`, at round numbers.
-    pub fn up_to(most: f64, label: impl Fn(f64) -> String) -> Self {
+    pub(super) fn up_to(most: f64, label: impl Fn(f64) -> String) -> Self {
         let step = round_step(most.max(1e-9) / 4.0);
         let steps = (most / step).ceil().max(1.0);
         let ticks = (0..=steps as usize).map(|n| n as f64 * step).map(|at| (at, label(at))).collect();
@@ -41,7 +41,7 @@ impl Axis {
     }
 
     /// By magnitude, from `least` to `most`, with labels at powers of ten, and between them where there are few.
-    pub fn magnitudes(least: f64, most: f64, label: impl Fn(f64) -> String) -> Self {
+    pub(super) fn magnitudes(least: f64, most: f64, label: impl Fn(f64) -> String) -> Self {
         const ENOUGH: usize = 7;
         let (least, most) = (least.max(1.0), most.max(least.max(1.0) * 10.0));
         let powers = || (least.log10().floor() as i32..=most.log10().ceil() as i32).map(|power| 10f64.powi(power));
@@ -76,7 +76,7 @@ fn round_step(least: f64) -> f64 {
 }
 
 /// Lines over two axes. `title` and `text` are for those who do not see it.
-pub fn lines(title: &str, text: &str, x: &Axis, y: &Axis, lines: &[Line<'_>]) -> String {
+pub(super) fn lines(title: &str, text: &str, x: &Axis, y: &Axis, lines: &[Line<'_>]) -> String {
     let mut svg = frame(title, text, x, y);
     for line in lines {
         put(&mut svg, format_args!("<path class=\"line {}\" d=\"{}\"/>", line.class, path(x, y, line.points)));
@@ -85,7 +85,14 @@ pub fn lines(title: &str, text: &str, x: &Axis, y: &Axis, lines: &[Line<'_>]) ->
 }
 
 /// Areas on top of each other; each has as many points as `x_of` has places.
-pub fn stacked(title: &str, text: &str, x: &Axis, y: &Axis, places: &[f64], areas: &[(&str, Vec<f64>)]) -> String {
+pub(super) fn stacked(
+    title: &str,
+    text: &str,
+    x: &Axis,
+    y: &Axis,
+    places: &[f64],
+    areas: &[(&str, Vec<f64>)],
+) -> String {
     let mut svg = frame(title, text, x, y);
     let mut floor = vec![0.0; places.len()];
     for (class, heights) in areas {
@@ -100,7 +107,7 @@ pub fn stacked(title: &str, text: &str, x: &Axis, y: &Axis, places: &[f64], area
 }
 
 /// An interval on a line with zero in the middle, as a share of `most` to each side.
-pub fn whisker(low: f64, mean: f64, high: f64, most: f64, class: &str) -> String {
+pub(super) fn whisker(low: f64, mean: f64, high: f64, most: f64, class: &str) -> String {
     const W: f64 = 120.0;
     let at = |value: f64| W / 2.0 + (value / most.max(1e-12)).clamp(-1.0, 1.0) * (W / 2.0 - 4.0);
     format!(

@@ -17,11 +17,11 @@ use crate::backtest::model::limits::{Counts, Gauge};
 use crate::dice::Dice;
 use crate::world::{Ask, Attempt, Environment};
 
-pub const START: Timestamp = Timestamp::from_millis(1_767_571_200_000);
+pub(super) const START: Timestamp = Timestamp::from_millis(1_767_571_200_000);
 
 /// The truth about one backend.
 #[derive(Clone)]
-pub struct Provider {
+pub(super) struct Provider {
     pub limit: Option<(Counts, u64)>,
     /// Retry-After of its 429s.
     pub says: Says,
@@ -36,14 +36,14 @@ pub struct Provider {
 }
 
 #[derive(Clone, Copy, PartialEq)]
-pub enum Says {
+pub(super) enum Says {
     Nothing,
     Seconds(u64),
     UntilRoom,
 }
 
 #[derive(Clone, Copy)]
-pub enum Ill {
+pub(super) enum Ill {
     Storm,
     Dead,
     Failing,
@@ -65,7 +65,7 @@ impl Default for Provider {
 }
 
 /// A truth, played out.
-pub struct Truth {
+pub(super) struct Truth {
     dice: Dice,
     /// Seed of the answers, so that another policy meets the same world.
     seed: u64,
@@ -80,7 +80,7 @@ pub struct Truth {
 
 /// The traffic, and the properties that the model has to learn.
 #[derive(Clone)]
-pub struct Plot {
+pub(super) struct Plot {
     pub config: &'static str,
     pub providers: Vec<Provider>,
     pub exchanges: u32,
@@ -89,11 +89,11 @@ pub struct Plot {
 }
 
 impl Plot {
-    pub fn config(&self) -> Config {
+    pub(super) fn config(&self) -> Config {
         pointsman_config::parse(self.config, "p.toml", &[("K", "k")]).unwrap_or_else(|e| panic!("{e}")).config
     }
 
-    pub fn play(&self, seed: u64) -> Truth {
+    pub(super) fn play(&self, seed: u64) -> Truth {
         let gauge = |p: &Provider| (p.clone(), Gauge::new(p.limit.map_or(Counts::UnderWay, |(counts, _)| counts)));
         Truth {
             dice: Dice::new(seed, 1),

@@ -16,12 +16,12 @@ pub(in crate::simulate) struct Report {
 
 impl Report {
     /// Days on which the policy paid for more and let clients wait longer.
-    pub fn worse_in_both(&self) -> usize {
+    pub(crate) fn worse_in_both(&self) -> usize {
         self.days.iter().filter(|day| day.is_worse_in_both()).count()
     }
 
     /// For machines.
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         let result = |r: &DayResult| {
             json!({
                 "paid": r.paid,
