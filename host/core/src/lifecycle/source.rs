@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
+use super::change::Intent;
 use super::component::Hash;
 use super::history::Source;
-use super::{Intent, Lifecycle};
+use super::machine::Lifecycle;
 
 /// The meaning of the source's present content.
 #[derive(Clone, Debug, PartialEq, Eq)]

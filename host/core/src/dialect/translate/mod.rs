@@ -55,6 +55,7 @@
 //! annotations, are not asked for, and left out should they come.
 
 pub(super) mod answer;
+mod api;
 mod conversation;
 pub mod error;
 pub mod neutral;
@@ -63,7 +64,8 @@ pub(super) mod read;
 pub mod request;
 pub mod stream;
 
-pub use conversation::{Api, Conversation, StreamReader, StreamWriter};
+pub use api::Api;
+pub use conversation::{Conversation, StreamReader, StreamWriter};
 pub use prepared::Translations;
 pub use read::Read;
 
