@@ -6,9 +6,7 @@ use bytes::{Bytes, BytesMut};
 use pointsman_core::contract::Operation;
 use pointsman_core::dialect::translate::neutral::{Answer, Head, News, Part, Request, Stop, Turn, Usage};
 use pointsman_core::dialect::translate::stream::write_event;
-use pointsman_core::dialect::translate::{
-    Answers, Api, Conversation, Read, StreamReader, StreamWriter, Untranslatable,
-};
+use pointsman_core::dialect::translate::{Api, Conversation, Read, StreamReader, StreamWriter, Untranslatable};
 use pointsman_core::http::sse::Event;
 use pointsman_core::time::Timestamp;
 use serde_json::{Value, json};
@@ -99,7 +97,7 @@ impl Conversation for Talk {
         Box::new(Stream::default())
     }
 
-    fn stream_writer(&self, _answers: &Answers, _now: Timestamp) -> Box<dyn StreamWriter> {
+    fn stream_writer(&self, _asked_model: &str, _include_usage: bool, _now: Timestamp) -> Box<dyn StreamWriter> {
         Box::new(Stream::default())
     }
 }

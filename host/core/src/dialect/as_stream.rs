@@ -6,6 +6,7 @@
 use bytes::Bytes;
 use serde_json::Value;
 
+pub use super::format::EventWriter;
 use super::registry::Dialect;
 use crate::contract::Operation;
 
@@ -17,7 +18,7 @@ pub fn as_stream(operation: Operation, body: &[u8], include_usage: bool) -> Opti
     let answer: Value = serde_json::from_slice(body).ok()?;
     let mut events = EventWriter::default();
     Dialect::of_operation(operation).format().stream(operation).split(answer, include_usage, &mut events)?;
-    Some(events.text.into())
+    Some(events.into_bytes())
 }
 
 /// Operations whose streams have an end that can be told from a cut.
@@ -25,38 +26,6 @@ pub const fn has_streams(operation: Operation) -> bool {
     match operation {
         Operation::Chat | Operation::Completion | Operation::Response | Operation::Message => true,
         Operation::Embedding | Operation::Other => false,
-    }
-}
-
-/// Writes the events of a stream.
-#[derive(Debug, Default)]
-pub struct EventWriter {
-    text: String,
-    sequence: u64,
-}
-
-impl EventWriter {
-    /// An event without a name.
-    pub fn data(&mut self, data: &Value) {
-        self.text.push_str(&format!("data: {data}\n\n"));
-    }
-
-    /// An event that is named like its `type`.
-    pub fn named(&mut self, data: &Value) {
-        let name = data["type"].as_str().unwrap_or_default();
-        self.text.push_str(&format!("event: {name}\ndata: {data}\n\n"));
-    }
-
-    /// The same with its place in the stream as `sequence_number`.
-    pub fn numbered(&mut self, mut data: Value) {
-        data["sequence_number"] = self.sequence.into();
-        self.sequence += 1;
-        self.named(&data);
-    }
-
-    /// An event as it is to be sent, its blank line included.
-    pub fn raw(&mut self, event: &str) {
-        self.text.push_str(event);
     }
 }
 

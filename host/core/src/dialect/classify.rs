@@ -1,12 +1,11 @@
 //! Classification of an upstream's answer: by its status, and by the error's own words where they say more.
 
-use std::ops::RangeInclusive;
-
 use http::HeaderMap;
 
-use super::message::{ErrorDetails, presentable};
+use super::format::ErrorDetails;
+use super::format::message::presentable;
+pub use super::format::{by_status, by_words, is_error};
 use super::registry::Dialect;
-use crate::http::json;
 use crate::http::retry_after::RetryAfter;
 use crate::http::sse::Event;
 use crate::outcome::{Kind, Outcome};
@@ -54,21 +53,6 @@ pub fn classify_event(dialect: Dialect, event: &Event<'_>) -> Option<Outcome> {
     Some(in_band(dialect, 200, error, &HeaderMap::new(), Timestamp::default()))
 }
 
-/// Returns true if this JSON object is an error: a filled `error`, or `"type":"error"`, without an answer beside it.
-pub fn is_error(body: &[u8]) -> bool {
-    let mut error = false;
-    for (key, value) in json::members(body) {
-        match key {
-            b"error" => error |= json::is_filled(value) && !matches!(value, b"false" | b"0"),
-            b"type" => error |= value == b"\"error\"",
-            b"object" => error |= value == b"\"error\"",
-            b"choices" | b"output" | b"content" | b"data" if json::is_filled(value) => return false,
-            _ => {}
-        }
-    }
-    error
-}
-
 /// An error inside a success: its code may be the status it would have had.
 fn in_band(dialect: Dialect, status: u16, body: &[u8], headers: &HeaderMap, now: Timestamp) -> Outcome {
     let format = dialect.format();
@@ -103,216 +87,6 @@ fn may_wait(kind: Kind) -> bool {
         | Kind::Malformed
         | Kind::ClientGone
         | Kind::NotResumed => false,
-    }
-}
-
-/// A row: for these statuses, an error with one of these codes (`code`, `type` or `status`, in lower case) or with one
-/// of these phrases in its message is of this kind.
-struct Rule {
-    statuses: &'static [RangeInclusive<u16>],
-    codes: &'static [&'static str],
-    phrases: &'static [&'static str],
-    kind: Kind,
-}
-
-const ANY: &[RangeInclusive<u16>] = &[0..=599];
-/// Statuses of client errors that may be errors of the account or the model.
-const CLIENT: &[RangeInclusive<u16>] = &[0..=0, 400..=404, 413..=413, 422..=422];
-
-/// First match wins. Codes come before phrases, because phrases are prose and change.
-const RULES: &[Rule] = &[
-    Rule {
-        statuses: ANY,
-        codes: &[
-            "insufficient_quota",
-            "billing_hard_limit_reached",
-            "billing_not_active",
-            "billing_error",
-            "insufficient_balance",
-            "insufficient_credits",
-            "insufficient_funds",
-            "credit_balance_too_low",
-            "spend_limit_exceeded",
-            "spending_limit_reached",
-            "payment_required",
-        ],
-        phrases: &[],
-        kind: Kind::OutOfCredit,
-    },
-    Rule {
-        statuses: &[0..=0, 400..=499],
-        codes: &[],
-        phrases: &[
-            "credit balance is too low",
-            "insufficient balance",
-            "balance is insufficient",
-            "insufficient credit",
-            "insufficient funds",
-            "insufficient quota",
-            "requires more credits",
-            "out of credits",
-            "spend limit",
-            "spend cap",
-            "spending limit",
-            "spending cap",
-            "billing hard limit",
-            "billing is not active",
-        ],
-        kind: Kind::OutOfCredit,
-    },
-    Rule {
-        statuses: CLIENT,
-        codes: &["context_length_exceeded", "context_window_exceeded", "prompt_too_long"],
-        phrases: &[
-            "maximum context length",
-            "context length exceeded",
-            "prompt is too long",
-            "input is too long",
-            "exceed context limit",
-            "exceeds the context window",
-            "exceeds the maximum number of tokens",
-            "reduce the length of the messages",
-        ],
-        kind: Kind::TooLong,
-    },
-    Rule {
-        statuses: CLIENT,
-        codes: &["model_not_found", "model_not_available", "model_not_exist", "unknown_model", "model_decommissioned"],
-        phrases: &[
-            "model not found",
-            "model does not exist",
-            "unknown model",
-            "not a valid model",
-            "no endpoints found",
-        ],
-        kind: Kind::ModelMissing,
-    },
-    Rule {
-        statuses: &[401..=403],
-        codes: &["content_policy_violation", "content_filter", "unsupported_country_region_territory", "moderation"],
-        phrases: &["content policy", "usage policies", "moderation", "flagged", "region", "country"],
-        kind: Kind::Refused,
-    },
-    Rule {
-        statuses: &[0..=0, 429..=429, 500..=599],
-        codes: &[
-            "overloaded_error",
-            "overloaded",
-            "engine_overloaded",
-            "model_overloaded",
-            "server_overloaded",
-            "unavailable",
-        ],
-        phrases: &["overloaded", "over capacity"],
-        kind: Kind::Overloaded,
-    },
-    Rule {
-        statuses: &[0..=0, 500..=599],
-        codes: &[
-            "rate_limit_exceeded",
-            "rate_limit_error",
-            "rate_limit_reached",
-            "too_many_requests",
-            "resource_exhausted",
-            "tokens",
-            "requests",
-        ],
-        phrases: &["rate limit", "too many requests"],
-        kind: Kind::RateLimited,
-    },
-    Rule {
-        statuses: &[0..=0, 403..=403],
-        codes: &[
-            "invalid_api_key",
-            "authentication_error",
-            "permission_error",
-            "permission_denied",
-            "unauthenticated",
-            "unauthorized",
-            "account_deactivated",
-        ],
-        phrases: &[],
-        kind: Kind::Unauthorised,
-    },
-    Rule {
-        statuses: &[403..=403],
-        codes: &[],
-        phrases: &[
-            "api key",
-            "api_key",
-            "api-key",
-            "apikey",
-            "authenticat",
-            "authoriz",
-            "authoris",
-            "credential",
-            "invalid token",
-            "access token",
-            "permission",
-            "your account",
-        ],
-        kind: Kind::Unauthorised,
-    },
-    Rule {
-        statuses: &[0..=0],
-        codes: &[
-            "content_policy_violation",
-            "content_filter",
-            "invalid_request_error",
-            "invalid_prompt",
-            "bad_request",
-            "invalid_argument",
-            "request_too_large",
-        ],
-        phrases: &[],
-        kind: Kind::Refused,
-    },
-];
-
-/// The class of an error by its own words, in all the spellings in use, and by its status where they say nothing.
-pub fn by_words(status: u16, said: &ErrorDetails<'_>, is_dated: bool) -> Kind {
-    let code = said.code.to_ascii_lowercase();
-    let kind = said.kind.to_ascii_lowercase();
-    let message = said.message.to_ascii_lowercase();
-    let rules = RULES.iter().filter(|rule| rule.statuses.iter().any(|range| range.contains(&status)));
-    for rule in rules {
-        if rule.codes.iter().any(|word| *word == code || *word == kind)
-            || rule.phrases.iter().any(|phrase| message.contains(phrase))
-        {
-            return rule.kind;
-        }
-    }
-    // "The model `x` does not exist", "model: x" (Anthropic).
-    let about_model = message.starts_with("model: ")
-        || message.contains("model") && (message.contains("does not exist") || message.contains("not found"));
-    if matches!(status, 400 | 404) && about_model {
-        return Kind::ModelMissing;
-    }
-    // Google says "exceeded your current quota ... billing" for an ordinary minute's limit too, but then says until when.
-    if status == 429 && message.contains("exceeded your current quota") && !is_dated {
-        return Kind::OutOfCredit;
-    }
-    // With words of its own that are not about the key, a 403 is about this request: a firewall, a policy, a file.
-    let says_nothing = |word: &str| matches!(word, "" | "403" | "forbidden");
-    if status == 403 && ![message.trim(), &code, &kind].into_iter().all(says_nothing) {
-        return Kind::Refused;
-    }
-    by_status(status)
-}
-
-/// The class of an error by its status alone.
-pub const fn by_status(status: u16) -> Kind {
-    match status {
-        0 => Kind::ServerError,
-        402 => Kind::OutOfCredit,
-        401 | 403 => Kind::Unauthorised,
-        408 => Kind::ServerError,
-        429 => Kind::RateLimited,
-        // 498: Groq's "capacity exceeded"; 529: Anthropic's "overloaded".
-        498 | 503 | 529 => Kind::Overloaded,
-        400..=499 => Kind::Refused,
-        500.. => Kind::ServerError,
-        1..=399 => Kind::Answered,
     }
 }
 

@@ -3,105 +3,12 @@
 use bytes::Bytes;
 use serde_json::Value;
 
+pub use super::format::ErrorKind;
 use super::registry::Dialect;
 use crate::contract::Operation;
 
 /// The content type of every error body.
 pub const CONTENT_TYPE: &str = "application/json";
-
-/// Kind of error, from a client's view.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum ErrorKind {
-    /// No backend could take the request.
-    AllPoolsExhausted,
-    /// The request is malformed or ambiguous.
-    InvalidRequest,
-    /// The body is larger than the limit.
-    BodyTooLarge,
-    /// The headers are larger than the limit.
-    HeadersTooLarge,
-    /// The client key is missing or wrong.
-    Unauthorised,
-    /// No backend serves the model.
-    ModelNotFound,
-    /// The client's own rate limit.
-    RateLimited,
-    /// The client's own budget.
-    BudgetExceeded,
-    /// The exchange's total time is over.
-    Timeout,
-    /// The upstream's stream broke after it was committed.
-    StreamBroken,
-    /// The upstream failed at a request that must not be sent twice.
-    UpstreamFailed,
-    /// The proxy is going away.
-    ShuttingDown,
-    /// Our own fault.
-    Internal,
-}
-
-/// HTTP status, code, and whether a retry may help.
-struct Row {
-    status: u16,
-    code: &'static str,
-    retry: bool,
-}
-
-impl ErrorKind {
-    /// Every kind.
-    pub const ALL: [ErrorKind; 13] = [
-        ErrorKind::AllPoolsExhausted,
-        ErrorKind::InvalidRequest,
-        ErrorKind::BodyTooLarge,
-        ErrorKind::HeadersTooLarge,
-        ErrorKind::Unauthorised,
-        ErrorKind::ModelNotFound,
-        ErrorKind::RateLimited,
-        ErrorKind::BudgetExceeded,
-        ErrorKind::Timeout,
-        ErrorKind::StreamBroken,
-        ErrorKind::UpstreamFailed,
-        ErrorKind::ShuttingDown,
-        ErrorKind::Internal,
-    ];
-
-    const fn row(self) -> Row {
-        const fn row(status: u16, code: &'static str, retry: bool) -> Row {
-            Row { status, code, retry }
-        }
-        match self {
-            ErrorKind::AllPoolsExhausted => row(503, "all_pools_exhausted", false),
-            ErrorKind::InvalidRequest => row(400, "invalid_request", false),
-            ErrorKind::BodyTooLarge => row(413, "request_too_large", false),
-            ErrorKind::HeadersTooLarge => row(431, "headers_too_large", false),
-            ErrorKind::Unauthorised => row(401, "invalid_api_key", false),
-            ErrorKind::ModelNotFound => row(404, "model_not_found", false),
-            ErrorKind::RateLimited => row(429, "rate_limit_exceeded", true),
-            ErrorKind::BudgetExceeded => row(429, "budget_exceeded", false),
-            ErrorKind::Timeout => row(504, "timeout", false),
-            ErrorKind::StreamBroken => row(502, "stream_broken", false),
-            ErrorKind::UpstreamFailed => row(502, "upstream_failed", false),
-            ErrorKind::ShuttingDown => row(503, "shutting_down", true),
-            ErrorKind::Internal => row(500, "internal_error", false),
-        }
-    }
-
-    /// The HTTP status. A broken stream's is only for logs: its head has gone out long ago.
-    pub const fn status(self) -> u16 {
-        self.row().status
-    }
-
-    /// OpenAI's `code`, and our word for it in logs and metrics.
-    pub const fn code(self) -> &'static str {
-        self.row().code
-    }
-
-    /// `x-should-retry`: the official SDKs repeat 408, 409, 429 and 5xx by themselves, on top of all we have tried
-    /// already; only where trying again soon makes sense are they told to.
-    pub const fn should_retry(self) -> bool {
-        self.row().retry
-    }
-}
 
 /// An error to tell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

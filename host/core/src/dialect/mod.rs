@@ -1,8 +1,9 @@
 //! Providers' formats, a folder each.
 //!
-//! A dialect is a folder that implements [`WireFormat`], and a line in the registry. All else here is shared by them: facts out
-//! of requests, outcomes and usage out of answers, resuming, translation. Requests are read strictly (what we understand is
-//! what the provider will understand); answers are read leniently, because a sloppy answer is still worth relaying.
+//! A dialect is a folder that implements [`WireFormat`], and a line in the registry. It imports of this module only
+//! `format`, which has the traits and what their implementations share. Everything else imports the registry: facts out of
+//! requests, outcomes and usage out of answers, resuming, translation. Requests are read strictly (what we understand is what
+//! the provider will understand); answers are read leniently, because a sloppy answer is still worth relaying.
 
 mod anthropic;
 mod openai;
@@ -14,12 +15,11 @@ pub mod envelope;
 pub mod facts;
 mod format;
 pub mod headers;
-pub mod message;
 mod registry;
 pub mod resume;
 pub mod splice;
 pub mod translate;
 pub mod usage;
 
-pub use format::{Resumable, StreamFormat, WireFormat};
+pub use format::{Resumable, StreamFormat, WireFormat, message};
 pub use registry::{Dialect, is_idempotent_path, operation_at};

@@ -2,8 +2,7 @@
 
 use memchr::memmem;
 
-use crate::dialect::classify::is_error;
-use crate::dialect::envelope::ErrorKind;
+use crate::dialect::format::{ErrorKind, is_error};
 use crate::http::sse::Event;
 use crate::outcome::Kind;
 

@@ -9,10 +9,7 @@ use bytes::Bytes;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::{Value, json};
 
-use super::envelope::ErrorKind;
-use super::format::{StreamFormat, WireFormat};
-use super::resume::with_assistant_message;
-use super::translate::Conversation;
+use super::format::{Conversation, ErrorKind, StreamFormat, WireFormat, with_assistant_message};
 use crate::contract::Operation;
 use crate::http::sse::Event;
 use crate::outcome::Kind;

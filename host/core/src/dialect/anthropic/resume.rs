@@ -4,8 +4,7 @@ use std::borrow::Cow;
 
 use serde_json::Value;
 
-use crate::dialect::Resumable;
-use crate::dialect::resume::{Part, Unfit, Walker, is_filled};
+use crate::dialect::format::{Part, Resumable, Unfit, Walker, is_filled};
 use crate::http::json::{self, Cursor};
 
 /// Events of the messages API.

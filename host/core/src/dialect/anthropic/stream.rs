@@ -3,9 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::resume::MessageParts;
-use crate::dialect::as_stream::EventWriter;
-use crate::dialect::usage::{Sight, Tally, content_bytes};
-use crate::dialect::{Resumable, StreamFormat};
+use crate::dialect::format::{EventWriter, Resumable, Sight, StreamFormat, Tally, content_bytes};
 use crate::http::json::{self, Cursor};
 
 /// Events from `message_start` to `message_stop`.

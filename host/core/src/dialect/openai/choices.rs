@@ -3,9 +3,7 @@
 use serde_json::{Value, json};
 
 use super::resume_choices::ChoicesParts;
-use crate::dialect::as_stream::EventWriter;
-use crate::dialect::usage::{Sight, Tally, content_bytes, filled_length};
-use crate::dialect::{Resumable, StreamFormat};
+use crate::dialect::format::{EventWriter, Resumable, Sight, StreamFormat, Tally, content_bytes, filled_length};
 use crate::http::json::{self, Cursor};
 
 /// Chunks with `choices`.

@@ -7,18 +7,12 @@ mod responses;
 mod resume_choices;
 mod resume_responses;
 
-pub(super) use errors::{own_type, translated};
-
 use bytes::Bytes;
 use serde_json::{Value, json};
 
-use super::envelope::ErrorKind;
-use super::format::{StreamFormat, WireFormat};
-use super::resume::{append_to_prompt, with_assistant_message};
-use super::translate::Conversation;
+use super::format::{Conversation, StreamFormat, WireFormat, append_to_prompt, with_assistant_message};
 use crate::contract::Operation;
 use crate::http::sse::Event;
-use crate::outcome::Kind;
 
 /// The dialect `openai`.
 #[derive(Debug)]
@@ -84,14 +78,6 @@ impl WireFormat for Openai {
 
     fn error_in_event<'a>(&self, event: &Event<'a>) -> Option<&'a [u8]> {
         errors::in_event(event)
-    }
-
-    fn error_type(&self, kind: ErrorKind) -> &'static str {
-        own_type(kind)
-    }
-
-    fn translated_error(&self, kind: Kind, status: u16) -> (&'static str, Option<&'static str>) {
-        translated(kind, status)
     }
 
     fn error_body(&self, kind: &str, code: Option<&str>, message: &str, _request_id: &str) -> Value {

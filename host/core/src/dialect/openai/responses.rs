@@ -3,9 +3,7 @@
 use serde_json::{Value, json};
 
 use super::resume_responses::ResponseParts;
-use crate::dialect::as_stream::EventWriter;
-use crate::dialect::usage::{Sight, Tally};
-use crate::dialect::{Resumable, StreamFormat};
+use crate::dialect::format::{EventWriter, Resumable, Sight, StreamFormat, Tally};
 use crate::http::json;
 
 /// Events named `response.*`.

@@ -4,8 +4,7 @@ use std::borrow::Cow;
 
 use serde_json::{Map, Value};
 
-use crate::dialect::Resumable;
-use crate::dialect::resume::{Names, Part, Unfit, Walker, is_filled, restore};
+use crate::dialect::format::{Names, Part, Resumable, Unfit, Walker, is_filled, restore};
 use crate::http::json::{self, Cursor};
 
 /// Chunks of chat completions and completions.

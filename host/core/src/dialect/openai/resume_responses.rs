@@ -2,8 +2,7 @@
 
 use serde_json::Value;
 
-use crate::dialect::Resumable;
-use crate::dialect::resume::{Names, Part, Unfit, Walker, restore};
+use crate::dialect::format::{Names, Part, Resumable, Unfit, Walker, restore};
 
 /// Events of the Responses API.
 #[derive(Debug)]

@@ -3,12 +3,7 @@
 use bytes::Bytes;
 use serde_json::{Value, json};
 
-use super::classify;
-use super::envelope::ErrorKind;
-use super::format::{StreamFormat, WireFormat};
-use super::message::ErrorDetails;
-use super::openai;
-use super::usage::{Sight, Tally};
+use super::format::{ErrorDetails, Sight, StreamFormat, Tally, WireFormat, by_status};
 use crate::contract::Operation;
 use crate::http::sse::Event;
 use crate::outcome::Kind;
@@ -43,19 +38,11 @@ impl WireFormat for Plain {
     }
 
     fn error_kind(&self, status: u16, _details: &ErrorDetails<'_>, _is_dated: bool) -> Kind {
-        classify::by_status(status)
+        by_status(status)
     }
 
     fn error_in_event<'a>(&self, event: &Event<'a>) -> Option<&'a [u8]> {
         event.data.filter(|_| event.name == Some(b"error"))
-    }
-
-    fn error_type(&self, kind: ErrorKind) -> &'static str {
-        openai::own_type(kind)
-    }
-
-    fn translated_error(&self, kind: Kind, status: u16) -> (&'static str, Option<&'static str>) {
-        openai::translated(kind, status)
     }
 
     fn error_body(&self, kind: &str, _code: Option<&str>, message: &str, request_id: &str) -> Value {

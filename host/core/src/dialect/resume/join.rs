@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 use serde_json::Value;
 
-use super::parts::{Part, Unfit, Verdict, Walked, Walker};
 use super::transcript::Transcript;
+use crate::dialect::format::{Part, Unfit, Verdict, Walked, Walker};
 use crate::http::sse::Event;
 
 /// Treatment of an event of the resuming answer.
@@ -242,11 +242,4 @@ const MIN_ECHO_BYTES: usize = 32;
 fn common(told: &[u8], text: &str) -> usize {
     // Two characters may begin with the same byte and differ in the next.
     text.floor_char_boundary(told.iter().zip(text.as_bytes()).take_while(|(a, b)| a == b).count())
-}
-
-/// Puts the known name in the place of the other answer's, where it has one.
-pub(in crate::dialect) fn restore(value: &mut Value, member: &str, known: Option<&Value>) {
-    if let (Some(known), Some(other)) = (known.filter(|k| !k.is_null()), value.get_mut(member)) {
-        *other = known.clone();
-    }
 }

@@ -10,17 +10,14 @@
 //! who answers.
 
 mod join;
-mod parts;
 mod prefill;
 mod transcript;
 
-pub(super) use join::restore;
 pub use join::{Emit, Joiner};
-pub(super) use parts::is_filled;
-pub use parts::{Part, Unfit, Verdict, Walker};
 pub use prefill::prefill;
-pub(super) use prefill::{append_to_prompt, with_assistant_message};
-pub use transcript::{Names, Transcript};
+pub use transcript::Transcript;
+
+pub use super::format::{Names, Part, Unfit, Verdict, Walker};
 
 #[cfg(test)]
 mod tests;

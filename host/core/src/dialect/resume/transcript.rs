@@ -1,12 +1,12 @@
 //! The delivered part of one stream.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::parts::{Part, Unfit, Verdict, Walker};
 use crate::contract::Operation;
-use crate::dialect::{Dialect, Resumable};
+use crate::dialect::format::{Names, Part, Resumable, Unfit, Verdict, Walker};
+use crate::dialect::registry::Dialect;
 use crate::http::json;
 use crate::http::sse::Event;
 
@@ -33,19 +33,6 @@ pub struct Transcript {
     text_events: u64,
     has_begun: bool,
     unfit: Option<Unfit>,
-}
-
-/// The names by which the client knows the answer and its pieces.
-#[derive(Clone, Debug, Default)]
-pub struct Names {
-    /// The `id` of the answer.
-    pub id: Option<Value>,
-    /// Its `created`.
-    pub created: Option<Value>,
-    /// The last sequence number.
-    pub sequence: Option<u64>,
-    /// Items' `id` and `call_id`, by output index.
-    pub items: BTreeMap<u64, (Value, Value)>,
 }
 
 impl Transcript {

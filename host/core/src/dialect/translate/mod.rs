@@ -54,26 +54,20 @@
 //! behind a tool call is joined to the text before it on the way to chat, which has no such order. Citations, and
 //! annotations, are not asked for, and left out should they come.
 
-pub(super) mod answer;
-mod api;
-mod conversation;
+mod answer;
 pub mod error;
-pub mod neutral;
 mod prepared;
-pub(super) mod read;
 pub mod request;
 pub mod stream;
 
-pub use api::Api;
-pub use conversation::{Conversation, StreamReader, StreamWriter};
 pub use prepared::Translations;
-pub use read::Read;
 
 use std::borrow::Cow;
 use std::fmt;
 
 use bytes::Bytes;
 
+pub use super::format::{Api, Conversation, Read, StreamReader, StreamWriter, Untranslatable, neutral};
 use super::registry::Dialect;
 use crate::contract::Operation;
 use crate::time::Timestamp;
@@ -83,14 +77,6 @@ use crate::time::Timestamp;
 pub struct Translation {
     from: Dialect,
     to: Dialect,
-}
-
-/// A field that has no counterpart: the client's, and why; or, of an answer, the upstream's.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub struct Untranslatable {
-    /// Path of the field, as in `messages[2].content[0].type`; empty for the whole body.
-    pub path: String,
-    why: Cow<'static, str>,
 }
 
 /// Facts for translating the answer of a translated request.
@@ -176,21 +162,5 @@ impl Answers {
     /// A translator for the events of a stream that begins now.
     pub fn stream(&self, now: Timestamp) -> stream::Stream {
         stream::Stream::new(self, now)
-    }
-}
-
-impl Untranslatable {
-    /// The value at this path, and why it has no counterpart, as the rest of a sentence that begins with the path.
-    pub fn new(path: impl Into<String>, why: impl Into<Cow<'static, str>>) -> Self {
-        Self { path: path.into(), why: why.into() }
-    }
-}
-
-impl fmt::Display for Untranslatable {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &*self.path {
-            "" => write!(f, "the body {}", self.why),
-            path => write!(f, "`{path}` {}", self.why),
-        }
     }
 }

@@ -1,13 +1,9 @@
 //! A request of one API as a request of another.
 
 use bytes::Bytes;
-use serde::Serialize;
 
 use super::{Answers, Translation, Untranslatable};
-
-/// The most tokens of an answer where the chat client did not say: Anthropic's API demands a number, and this is one
-/// that even small models behind that API take.
-pub const DEFAULT_MAX_TOKENS: u64 = 8_192;
+pub use crate::dialect::format::DEFAULT_MAX_TOKENS;
 
 /// A translated request, and what is needed to translate its answer back.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,8 +33,4 @@ impl Translated {
         let body = self.answers.translation.target().adapt_request(&self.body, model, host);
         Self { body, answers: Answers { model: model.to_owned(), ..self.answers.clone() } }
     }
-}
-
-pub(in crate::dialect) fn json(value: &impl Serialize) -> Bytes {
-    serde_json::to_vec(value).expect("our own types are always JSON").into()
 }

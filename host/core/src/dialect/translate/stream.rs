@@ -7,11 +7,9 @@ use bytes::BytesMut;
 
 use super::{Answers, StreamReader, StreamWriter, Translation, Untranslatable, error};
 use crate::dialect::classify::classify_event;
+pub use crate::dialect::format::write_event;
 use crate::http::sse::Event;
 use crate::time::Timestamp;
-
-/// The most tool calls of one answer.
-pub(in crate::dialect) const MAX_CALLS: usize = 256;
 
 /// Translates one stream.
 #[derive(Debug)]
@@ -25,7 +23,8 @@ impl Stream {
     pub(super) fn new(answers: &Answers, now: Timestamp) -> Self {
         let translation = answers.translation;
         let (backend, client) = (translation.target(), translation.source());
-        let (reader, writer) = (backend.stream_reader(client.api()), client.stream_writer(answers, now));
+        let (reader, writer) =
+            (backend.stream_reader(client.api()), client.stream_writer(&answers.model, answers.include_usage, now));
         Self { translation, reader, writer }
     }
 
@@ -52,16 +51,4 @@ impl Stream {
     pub fn finish(&mut self, out: &mut BytesMut) {
         self.writer.finish(out);
     }
-}
-
-/// Writes one event.
-pub fn write_event(name: Option<&str>, data: &serde_json::Value, out: &mut BytesMut) {
-    if let Some(name) = name {
-        out.extend_from_slice(b"event: ");
-        out.extend_from_slice(name.as_bytes());
-        out.extend_from_slice(b"\n");
-    }
-    out.extend_from_slice(b"data: ");
-    out.extend_from_slice(data.to_string().as_bytes());
-    out.extend_from_slice(b"\n\n");
 }

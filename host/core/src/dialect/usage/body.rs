@@ -1,7 +1,7 @@
 //! A body that is no stream: its top-level `usage`, caught as it goes by, so that nothing need be held back for it.
 
-use super::Counts;
-use crate::dialect::Dialect;
+use crate::dialect::format::Counts;
+use crate::dialect::registry::Dialect;
 use crate::usage::Usage;
 
 /// The longest `usage` object that is read, in bytes.

@@ -1,31 +1,13 @@
 //! A stream's events: what each is to the relay, and what the whole has used.
 
-use super::Counts;
 use crate::contract::Operation;
-use crate::dialect::{Dialect, StreamFormat};
-use crate::http::json::{self, Cursor};
+use crate::dialect::format::{Sight, StreamFormat, Tally};
+use crate::dialect::registry::Dialect;
 use crate::http::sse::Event;
 use crate::usage::Usage;
 
 /// Bytes of answer text that count as one token where the provider does not count.
 const BYTES_PER_TOKEN: u64 = 4;
-
-/// Kind of an event of a stream, for the relay.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sight {
-    /// It carries text, a tool call or anything else a user would miss.
-    Content,
-    /// It says why the answer ends.
-    Finish,
-    /// It carries the usage and nothing else (`stream_options.include_usage`): for us, if the client did not ask.
-    UsageOnly,
-    /// It ends the stream as it should end.
-    Done,
-    /// It is an error; `classify_event` says which.
-    Error,
-    /// Roles, pings, comments, progress.
-    Other,
-}
 
 /// Watches the events of one stream.
 #[derive(Clone, Debug)]
@@ -34,60 +16,11 @@ pub struct StreamTap {
     tally: Tally,
 }
 
-/// Sums over the events of one stream.
-#[derive(Clone, Debug, Default)]
-pub struct Tally {
-    counts: Counts,
-    /// The prompt's size is the provider's word.
-    is_input_known: bool,
-    /// The answer's size is the provider's word, and its last.
-    is_output_known: bool,
-    content_events: u64,
-    content_bytes: u64,
-    finished: bool,
-    done: bool,
-    dialect: Dialect,
-}
-
-impl Tally {
-    /// Counts an event with so many bytes of content.
-    pub fn content(&mut self, bytes: usize) -> Sight {
-        self.content_events += 1;
-        self.content_bytes += bytes as u64;
-        Sight::Content
-    }
-
-    /// The model said why it stopped.
-    pub fn finish(&mut self) -> Sight {
-        self.finished = true;
-        Sight::Finish
-    }
-
-    /// The stream's own end.
-    pub fn end(&mut self) -> Sight {
-        self.done = true;
-        Sight::Done
-    }
-
-    /// Reads the usage of the whole answer.
-    pub fn read_usage(&mut self, usage: &[u8]) {
-        self.dialect.format().read_usage(usage, &mut self.counts);
-        self.is_input_known = true;
-        self.is_output_known = true;
-    }
-
-    /// Reads a usage that tells only the prompt's size for certain.
-    pub fn read_input_usage(&mut self, usage: &[u8]) {
-        self.dialect.format().read_usage(usage, &mut self.counts);
-        self.is_input_known = true;
-    }
-}
-
 impl StreamTap {
     /// A tap for the stream that such a backend answers such a request with.
     pub fn new(dialect: Dialect, operation: Operation) -> Self {
-        let tally = Tally { dialect, ..Tally::default() };
-        Self { format: dialect.format().stream(operation), tally }
+        let format = dialect.format();
+        Self { format: format.stream(operation), tally: Tally::new(format) }
     }
 
     /// Looks at an event. Never allocates; reads each of its bytes at most once.
@@ -144,27 +77,6 @@ impl StreamTap {
         }
         usage
     }
-}
-
-/// Bytes of content in the delta that comes next.
-pub(in crate::dialect) fn content_bytes(at: &mut Cursor<'_>) -> usize {
-    if !at.enter(b'{') {
-        at.value();
-        return 0;
-    }
-    let mut bytes = 0;
-    while let Some(name) = at.name() {
-        let value = at.value();
-        if !matches!(name, b"role" | b"type" | b"index") {
-            bytes += filled_length(value);
-        }
-    }
-    bytes
-}
-
-/// Bytes of a value without its quotes; at least one when it holds anything.
-pub(in crate::dialect) fn filled_length(value: &[u8]) -> usize {
-    if json::is_filled(value) { value.len().saturating_sub(2).max(1) } else { 0 }
 }
 
 #[cfg(test)]

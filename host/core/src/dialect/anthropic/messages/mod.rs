@@ -14,10 +14,9 @@ use std::borrow::Cow;
 use bytes::Bytes;
 
 use crate::contract::Operation;
-use crate::dialect::splice::with_model;
-use crate::dialect::translate::neutral::{Answer, Request};
-use crate::dialect::translate::request::json;
-use crate::dialect::translate::{Answers, Api, Conversation, Read, StreamReader, StreamWriter};
+use crate::dialect::format::edit::with_model;
+use crate::dialect::format::neutral::{Answer, Request};
+use crate::dialect::format::{Api, Conversation, Read, StreamReader, StreamWriter, json};
 use crate::time::Timestamp;
 
 /// The messages API.
@@ -71,7 +70,7 @@ impl Conversation for Messages {
         Box::new(read_stream::Reader::new(target))
     }
 
-    fn stream_writer(&self, answers: &Answers, _now: Timestamp) -> Box<dyn StreamWriter> {
-        Box::new(write_stream::Writer::new(&answers.model))
+    fn stream_writer(&self, asked_model: &str, _include_usage: bool, _now: Timestamp) -> Box<dyn StreamWriter> {
+        Box::new(write_stream::Writer::new(asked_model))
     }
 }

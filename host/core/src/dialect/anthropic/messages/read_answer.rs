@@ -3,9 +3,9 @@
 use std::borrow::Cow;
 
 use super::read_turns::call;
-use crate::dialect::translate::Api;
-use crate::dialect::translate::neutral::{Answer, Stop, Usage};
-use crate::dialect::translate::read::{Field, Object, Read, head};
+use crate::dialect::format::neutral::{Answer, Stop, Usage};
+use crate::dialect::format::read::{Field, Object, head};
+use crate::dialect::format::{Api, Read};
 
 pub(super) fn read<'a>(body: &'a [u8], target: &'static Api) -> Read<Answer<'a>> {
     let mut message = Field::body(body, target)?.object()?;

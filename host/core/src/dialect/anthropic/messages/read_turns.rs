@@ -2,9 +2,9 @@
 
 use std::borrow::Cow;
 
-use crate::dialect::translate::Api;
-use crate::dialect::translate::neutral::{Call, PDF, Part, ToolResult, Turn};
-use crate::dialect::translate::read::{Field, Object, Read};
+use crate::dialect::format::neutral::{Call, PDF, Part, ToolResult, Turn};
+use crate::dialect::format::read::{Field, Object};
+use crate::dialect::format::{Api, Read};
 
 /// Members of a block that make no difference to the answer.
 const HARMLESS: &[&str] = &["cache_control"];

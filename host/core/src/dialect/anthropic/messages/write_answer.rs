@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::call_id::call_id;
-use crate::dialect::translate::neutral::{Answer, Json, Stop, Usage};
+use crate::dialect::format::neutral::{Answer, Json, Stop, Usage};
 
 #[derive(Serialize)]
 pub(super) struct Message<'a> {

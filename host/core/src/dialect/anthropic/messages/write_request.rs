@@ -5,8 +5,8 @@ use std::borrow::Cow;
 use serde::Serialize;
 
 use super::call_id::call_id;
-use crate::dialect::translate::neutral::{Call, Choice, Effort, Json, PDF, Part, Request, Tool, ToolResult, Turn};
-use crate::dialect::translate::request::DEFAULT_MAX_TOKENS;
+use crate::dialect::format::DEFAULT_MAX_TOKENS;
+use crate::dialect::format::neutral::{Call, Choice, Effort, Json, PDF, Part, Request, Tool, ToolResult, Turn};
 
 #[derive(Serialize)]
 pub(super) struct Messages<'a> {

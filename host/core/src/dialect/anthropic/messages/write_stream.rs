@@ -9,10 +9,8 @@ use serde_json::{Value, json};
 
 use super::call_id::call_id;
 use super::write_answer::{stop_reason, usage};
-use crate::dialect::translate::neutral::{Head, News, Stop, Usage};
-use crate::dialect::translate::read::Read;
-use crate::dialect::translate::stream::write_event;
-use crate::dialect::translate::{StreamWriter, Untranslatable};
+use crate::dialect::format::neutral::{Head, News, Stop, Usage};
+use crate::dialect::format::{Read, StreamWriter, Untranslatable, write_event};
 
 /// The most that is kept of tool calls, in bytes of their input and of text that came among them.
 const MAX_HELD_BYTES: usize = 4 * 1024 * 1024;

@@ -13,10 +13,9 @@ use std::borrow::Cow;
 use bytes::Bytes;
 
 use crate::contract::Operation;
-use crate::dialect::splice::{rename_member, with_model};
-use crate::dialect::translate::neutral::{Answer, Request};
-use crate::dialect::translate::request::json;
-use crate::dialect::translate::{Answers, Api, Conversation, Read, StreamReader, StreamWriter};
+use crate::dialect::format::edit::{rename_member, with_model};
+use crate::dialect::format::neutral::{Answer, Request};
+use crate::dialect::format::{Api, Conversation, Read, StreamReader, StreamWriter, json};
 use crate::time::Timestamp;
 
 /// Chat completions.
@@ -79,7 +78,7 @@ impl Conversation for ChatCompletions {
         Box::new(read_stream::Reader::new(target))
     }
 
-    fn stream_writer(&self, answers: &Answers, now: Timestamp) -> Box<dyn StreamWriter> {
-        Box::new(write_stream::Writer::new(answers, now))
+    fn stream_writer(&self, asked_model: &str, include_usage: bool, now: Timestamp) -> Box<dyn StreamWriter> {
+        Box::new(write_stream::Writer::new(asked_model, include_usage, now))
     }
 }

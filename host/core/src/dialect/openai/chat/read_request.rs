@@ -3,9 +3,9 @@
 use std::borrow::Cow;
 
 use super::read_turns;
-use crate::dialect::translate::Api;
-use crate::dialect::translate::neutral::{Choice, Effort, Json, Request, Tool};
-use crate::dialect::translate::read::{Field, Object, Read};
+use crate::dialect::format::neutral::{Choice, Effort, Json, Request, Tool};
+use crate::dialect::format::read::{Field, Object};
+use crate::dialect::format::{Api, Read};
 
 /// Members that make no difference to the answer; the table in the module's documentation says why.
 const HARMLESS: &[&str] = &[

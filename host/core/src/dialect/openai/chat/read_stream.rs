@@ -3,10 +3,9 @@
 use std::borrow::Cow;
 
 use super::read_answer::{matched, stop, usage};
-use crate::dialect::translate::neutral::{Head, News};
-use crate::dialect::translate::read::{Field, Object, Read};
-use crate::dialect::translate::stream::MAX_CALLS;
-use crate::dialect::translate::{Api, StreamReader};
+use crate::dialect::format::neutral::{Head, News};
+use crate::dialect::format::read::{Field, Object};
+use crate::dialect::format::{Api, MAX_CALLS, Read, StreamReader};
 use crate::http::sse::Event;
 
 /// A stream that is being read.

@@ -2,9 +2,9 @@
 
 use std::borrow::Cow;
 
-use crate::dialect::translate::Api;
-use crate::dialect::translate::neutral::{Call, Json, PDF, Part, ToolResult, Turn};
-use crate::dialect::translate::read::{Field, Object, Read};
+use crate::dialect::format::neutral::{Call, Json, PDF, Part, ToolResult, Turn};
+use crate::dialect::format::read::{Field, Object};
+use crate::dialect::format::{Api, Read};
 
 /// Fields of an assistant message that are dropped: reasoning that no other model can use.
 const THOUGHTS: &[&str] = &["reasoning", "reasoning_content", "reasoning_details"];

@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::write_request::{CallOut, call};
-use crate::dialect::translate::neutral::{Answer, Stop, Usage};
+use crate::dialect::format::neutral::{Answer, Stop, Usage};
 use crate::time::Timestamp;
 
 #[derive(Serialize)]

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use serde::Serialize;
 use serde::ser::Serializer;
 
-use crate::dialect::translate::neutral::{Call, Choice, Effort, Json, PDF, Part, Request, Tool, ToolResult, Turn};
+use crate::dialect::format::neutral::{Call, Choice, Effort, Json, PDF, Part, Request, Tool, ToolResult, Turn};
 
 /// OpenAI wants a name for a file and a schema; this is it where Anthropic's client gave none.
 const FILE_NAME: &str = "document.pdf";

@@ -4,10 +4,8 @@ use bytes::BytesMut;
 use serde_json::{Value, json};
 
 use super::write_answer::{finish_reason, usage};
-use crate::dialect::translate::neutral::{Head, News, Usage};
-use crate::dialect::translate::read::Read;
-use crate::dialect::translate::stream::write_event;
-use crate::dialect::translate::{Answers, StreamWriter};
+use crate::dialect::format::neutral::{Head, News, Usage};
+use crate::dialect::format::{Read, StreamWriter, write_event};
 use crate::time::Timestamp;
 
 /// A stream that is being written.
@@ -25,12 +23,12 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn new(answers: &Answers, now: Timestamp) -> Self {
+    pub(super) fn new(asked_model: &str, include_usage: bool, now: Timestamp) -> Self {
         Self {
             id: String::new(),
-            model: answers.model.clone(),
+            model: asked_model.to_owned(),
             created: now.as_millis() / 1_000,
-            include_usage: answers.include_usage,
+            include_usage,
             usage: Usage::default(),
             inputs: Vec::new(),
             stopped: false,

@@ -1,5 +1,7 @@
 //! An event taken apart: the texts it adds to and the structure it makes, each of which can be kept, cut or dropped.
 
+use std::collections::BTreeMap;
+
 use serde_json::Value;
 use thiserror::Error;
 
@@ -62,11 +64,11 @@ pub enum Verdict {
 
 /// Contents of an event.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Walked {
+pub(in crate::dialect) struct Walked {
     /// Parts.
-    pub(super) parts: usize,
+    pub(in crate::dialect) parts: usize,
     /// Those that stay, in whole or in part.
-    pub(super) kept: usize,
+    pub(in crate::dialect) kept: usize,
 }
 
 /// Puts the parts of one event to a judge, and changes the event by its verdicts.
@@ -77,11 +79,11 @@ pub struct Walker<'j> {
 }
 
 impl<'j> Walker<'j> {
-    pub(super) fn new(judge: &'j mut dyn FnMut(Part<'_>) -> Result<Verdict, Unfit>) -> Self {
+    pub(in crate::dialect) fn new(judge: &'j mut dyn FnMut(Part<'_>) -> Result<Verdict, Unfit>) -> Self {
         Self { judge, walked: Walked::default(), was_cut: false }
     }
 
-    pub(super) const fn walked(&self) -> Walked {
+    pub(in crate::dialect) const fn walked(&self) -> Walked {
         self.walked
     }
 
@@ -128,6 +130,19 @@ impl<'j> Walker<'j> {
     }
 }
 
+/// The names by which the client knows the answer and its pieces.
+#[derive(Clone, Debug, Default)]
+pub struct Names {
+    /// The `id` of the answer.
+    pub id: Option<Value>,
+    /// Its `created`.
+    pub created: Option<Value>,
+    /// The last sequence number.
+    pub sequence: Option<u64>,
+    /// Items' `id` and `call_id`, by output index.
+    pub items: BTreeMap<u64, (Value, Value)>,
+}
+
 /// Returns true if a value holds anything: not null, not false, not empty.
 pub(in crate::dialect) fn is_filled(value: &Value) -> bool {
     match value {
@@ -137,5 +152,12 @@ pub(in crate::dialect) fn is_filled(value: &Value) -> bool {
         Value::Object(map) => !map.is_empty(),
         Value::Bool(yes) => *yes,
         Value::Number(_) => true,
+    }
+}
+
+/// Puts the known name in the place of the other answer's, where it has one.
+pub(in crate::dialect) fn restore(value: &mut Value, member: &str, known: Option<&Value>) {
+    if let (Some(known), Some(other)) = (known.filter(|k| !k.is_null()), value.get_mut(member)) {
+        *other = known.clone();
     }
 }

@@ -4,14 +4,21 @@ use std::borrow::Cow;
 use std::fmt;
 
 use bytes::{Bytes, BytesMut};
+use serde::Serialize;
 
-use super::Answers;
 use super::api::Api;
 use super::neutral::{Answer, News, Request};
 use super::read::Read;
 use crate::contract::Operation;
 use crate::http::sse::Event;
 use crate::time::Timestamp;
+
+/// The most tokens of an answer where the chat client did not say: Anthropic's API demands a number, and this is one
+/// that even small models behind that API take.
+pub const DEFAULT_MAX_TOKENS: u64 = 8_192;
+
+/// The most tool calls of one answer.
+pub(in crate::dialect) const MAX_CALLS: usize = 256;
 
 /// One dialect's conversations. Readers are strict with requests and refuse what the target cannot take; writers can write all
 /// that the neutral form holds.
@@ -49,8 +56,9 @@ pub trait Conversation: fmt::Debug + Send + Sync {
     /// Reads a stream for a client of `target`.
     fn stream_reader(&self, target: &'static Api) -> Box<dyn StreamReader>;
 
-    /// Writes a stream that begins now.
-    fn stream_writer(&self, answers: &Answers, now: Timestamp) -> Box<dyn StreamWriter>;
+    /// Writes a stream that begins now. `asked_model` stands in for a model that the answer does not name; `include_usage`:
+    /// the client of a chat stream asked for the usage.
+    fn stream_writer(&self, asked_model: &str, include_usage: bool, now: Timestamp) -> Box<dyn StreamWriter>;
 }
 
 /// Reads the events of one stream.
@@ -75,4 +83,9 @@ pub trait StreamWriter: fmt::Debug + Send + Sync {
 
     /// Adds the end that clients wait for, unless it was written or the model never said that it had finished.
     fn finish(&mut self, out: &mut BytesMut);
+}
+
+/// A body of a type of our own.
+pub(in crate::dialect) fn json(value: &impl Serialize) -> Bytes {
+    serde_json::to_vec(value).expect("our own types are always JSON").into()
 }

@@ -9,11 +9,19 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
+use super::api::Api;
 use super::neutral::{Head, Json};
-use super::{Api, Untranslatable};
 
 /// The result of every reader.
 pub type Read<T> = Result<T, Untranslatable>;
+
+/// A field that has no counterpart: the client's, and why; or, of an answer, the upstream's.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub struct Untranslatable {
+    /// Path of the field, as in `messages[2].content[0].type`; empty for the whole body.
+    pub path: String,
+    why: Cow<'static, str>,
+}
 
 /// A value and where it stands.
 #[derive(Clone, Debug)]
@@ -175,6 +183,22 @@ pub(in crate::dialect) fn head<'a>(from: &mut Object<'a>) -> Head<'a> {
 
 fn join(path: &str, name: &str) -> String {
     if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
+}
+
+impl Untranslatable {
+    /// The value at this path, and why it has no counterpart, as the rest of a sentence that begins with the path.
+    pub fn new(path: impl Into<String>, why: impl Into<Cow<'static, str>>) -> Self {
+        Self { path: path.into(), why: why.into() }
+    }
+}
+
+impl fmt::Display for Untranslatable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &*self.path {
+            "" => write!(f, "the body {}", self.why),
+            path => write!(f, "`{path}` {}", self.why),
+        }
+    }
 }
 
 struct Members<'a>(Vec<(Cow<'a, str>, &'a str)>);

@@ -1,4 +1,33 @@
-//! The differences between dialects, as traits that each folder implements.
+//! The differences between dialects, as traits that each folder implements, and what the implementations share. Nothing here
+//! depends on a dialect or on the registry.
+
+mod api;
+mod conversation;
+pub(in crate::dialect) mod edit;
+mod error_kind;
+mod error_types;
+mod error_words;
+mod events;
+pub mod message;
+pub mod neutral;
+mod parts;
+mod prefill;
+pub(in crate::dialect) mod read;
+mod usage;
+
+pub use api::Api;
+pub use conversation::{Conversation, DEFAULT_MAX_TOKENS, StreamReader, StreamWriter};
+pub(in crate::dialect) use conversation::{MAX_CALLS, json};
+pub use error_kind::ErrorKind;
+pub use error_words::{by_status, by_words, is_error};
+pub use events::{EventWriter, write_event};
+pub(in crate::dialect) use message::ErrorDetails;
+pub use parts::{Names, Part, Unfit, Verdict, Walker};
+pub(in crate::dialect) use parts::{Walked, is_filled, restore};
+pub(in crate::dialect) use prefill::{append_to_prompt, with_assistant_message};
+pub use read::{Read, Untranslatable};
+pub use usage::{Counts, Sight, Tally};
+pub(in crate::dialect) use usage::{content_bytes, filled_length};
 
 use std::borrow::Cow;
 use std::fmt;
@@ -7,13 +36,6 @@ use bytes::Bytes;
 use http::header::{AUTHORIZATION, HeaderMap, HeaderName};
 use serde_json::{Value, json};
 
-use super::as_stream::EventWriter;
-use super::classify;
-use super::envelope::ErrorKind;
-use super::message::ErrorDetails;
-use super::resume::{Names, Unfit, Walker};
-use super::translate::Conversation;
-use super::usage::{Counts, Sight, Tally};
 use crate::contract::Operation;
 use crate::http::sse::Event;
 use crate::outcome::Kind;
@@ -105,7 +127,7 @@ pub trait WireFormat: fmt::Debug + Send + Sync {
 
     /// Returns true if the body of a success is an error.
     fn is_error(&self, body: &[u8]) -> bool {
-        classify::is_error(body)
+        is_error(body)
     }
 
     /// The message, type and code of an error body.
@@ -115,17 +137,21 @@ pub trait WireFormat: fmt::Debug + Send + Sync {
 
     /// The class of an error with this status (0: unknown) and these details. `is_dated`: it says when to come again.
     fn error_kind(&self, status: u16, details: &ErrorDetails<'_>, is_dated: bool) -> Kind {
-        classify::by_words(status, details, is_dated)
+        by_words(status, details, is_dated)
     }
 
     /// The error inside an event of a stream.
     fn error_in_event<'a>(&self, event: &Event<'a>) -> Option<&'a [u8]>;
 
-    /// The `type` that an error of ours has.
-    fn error_type(&self, kind: ErrorKind) -> &'static str;
+    /// The `type` that an error of ours has; by default in OpenAI's words.
+    fn error_type(&self, kind: ErrorKind) -> &'static str {
+        error_types::error_type(kind)
+    }
 
-    /// The `type` and `code` that an upstream's error has, once it is translated to this dialect.
-    fn translated_error(&self, kind: Kind, status: u16) -> (&'static str, Option<&'static str>);
+    /// The `type` and `code` that an upstream's error has, once it is translated to this dialect; by default in OpenAI's words.
+    fn translated_error(&self, kind: Kind, status: u16) -> (&'static str, Option<&'static str>) {
+        error_types::translated_error(kind, status)
+    }
 
     /// The status of an overloaded provider.
     fn overloaded_status(&self) -> u16 {
