@@ -33,7 +33,7 @@ const MAX_DEBT_NS: u64 = 3_600_000_000_000;
 /// debt, paid off at the rate of the limit by the generic cell rate algorithm: an amount larger than the limit, which may
 /// be taken when the window is empty, and units taken before they were ready.
 ///
-/// Times are exact up to [`EXACT_ENTRIES`] entries a minute. Beyond it, units taken within the same 0.12 s count from the
+/// Times are exact up to `EXACT_ENTRIES` entries a minute. Beyond it, units taken within the same 0.12 s count from the
 /// last of them, so that they come back up to 0.12 s late: at least 99.8 % of the limit is used, and never more than it.
 #[derive(Clone, Debug)]
 pub struct RateLimit {
@@ -42,7 +42,7 @@ pub struct RateLimit {
     window_us: u64,
     /// Time to pay off one unit, rounded down (the log, not the debt, enforces the limit).
     unit_ns: u64,
-    /// Ascending in time; at most [`EXACT_ENTRIES`] and one for each cell of the window.
+    /// Ascending in time; at most `EXACT_ENTRIES` and one for each cell of the window.
     log: VecDeque<Entry>,
     /// The last entry that left the window.
     expired: Entry,

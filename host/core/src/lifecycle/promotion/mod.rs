@@ -1,7 +1,7 @@
 //! A guarded promotion: two policies on the same traffic, compared exchange by exchange, until the candidate is promoted or
 //! rolled back.
 //!
-//! It may be looked at after every exchange: the bounds hold at all times at once ([`bounds`]), and their level is
+//! It may be looked at after every exchange: the bounds hold at all times at once (`bounds`), and their level is
 //! divided over the guards and both sides. So a candidate that is no worse than its guards allow is rolled back for a guard
 //! with a probability of at most [`ERROR_LEVEL`], however long and busy the promotion is. What a promotion proves is that a
 //! candidate *is* worse; that one is promoted says only that it was not shown to be.
