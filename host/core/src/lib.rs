@@ -17,6 +17,7 @@ pub mod journal;
 mod lane;
 pub mod lifecycle;
 pub mod outcome;
+pub mod random;
 pub mod rank;
 pub mod record;
 pub mod rfc3339;

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pointsman_core::contract::{BackendRow, Column, NONE, Operation, RowState};
-use pointsman_core::fleet::{AttemptReport, Fleet, InitialState, Permit, Settings, seed_of_first};
+use pointsman_core::fleet::{AttemptReport, Fleet, InitialState, Permit, Settings};
 use pointsman_core::outcome::{Kind, Outcome};
+use pointsman_core::random::seed_of_first;
 use pointsman_core::rank::Rank;
 use pointsman_core::table::{Backend, Dialect, Lane, Limits, Pattern, Route, Table, Tier, Timeouts};
 use pointsman_core::time::Timestamp;

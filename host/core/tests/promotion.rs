@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use pointsman_core::lifecycle::promotion::{ERROR_LEVEL, Plan, Promotion, Sample, Side, Verdict};
+use pointsman_core::random::SplitMix64;
 use pointsman_core::time::Timestamp;
 
 /// One policy's exchanges.
@@ -25,16 +26,12 @@ struct World {
 
 const USUAL: World = World { failing: 0.01, median_s: 1.0, sigma: 0.6, paid: 0.3, usd: 0.002 };
 
-/// SplitMix64.
-struct Dice(u64);
+/// Numbers that look like chance.
+struct Dice(SplitMix64);
 
 impl Dice {
     fn unit(&mut self) -> f64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64
+        self.0.unit()
     }
 
     fn normal(&mut self) -> f64 {
@@ -62,7 +59,7 @@ impl Dice {
 fn rolled_back_after(seed: u64, guards: &[&str], share: f64, worlds: [World; 2], most: u64) -> Option<u64> {
     let plan = Plan::parse(Some("5%"), Some("10m"), guards.iter().copied()).unwrap();
     let mut promotion = Promotion::new(plan, Timestamp::default());
-    let mut dice = Dice(seed);
+    let mut dice = Dice(SplitMix64(seed));
     for _ in 0..most {
         let is_candidate = dice.unit() < share;
         let side = if is_candidate { Side::Candidate } else { Side::Control };

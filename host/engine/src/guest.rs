@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use pointsman_core::journal::StateUse;
+use pointsman_core::random::SplitMix64;
 use wasmtime::{ResourceLimiter, bail};
 
 use super::deadline::Deadline;
@@ -65,7 +66,7 @@ pub(super) struct Guest {
     /// The query's time: the only clock.
     pub(super) now_ms: u64,
     /// The query's seed, and what came of it: the only randomness.
-    random: u64,
+    random: SplitMix64,
     notes: Vec<String>,
     state_uses: Vec<StateUse>,
     stderr: Vec<u8>,
@@ -87,7 +88,7 @@ impl Guest {
             line: Vec::new(),
             last_error: String::new(),
             now_ms: 0,
-            random: 0,
+            random: SplitMix64(0),
             notes: Vec::new(),
             state_uses: Vec::new(),
             stderr: Vec::new(),
@@ -106,7 +107,7 @@ impl Guest {
         self.past = past;
         self.state_uses.clear();
         self.now_ms = now_ms;
-        self.random = seed;
+        self.random = SplitMix64(seed);
         // What was said and refused earlier explains no fault of this question.
         self.stderr.clear();
         self.memory.denied = None;
@@ -186,13 +187,9 @@ impl Guest {
         self.handles = self.handles.saturating_sub(1);
     }
 
-    /// The next random number (SplitMix64 from the query's seed).
+    /// The next random number of the sequence that begins with the query's seed.
     pub(super) fn random(&mut self) -> u64 {
-        self.random = self.random.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.random;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
+        self.random.draw()
     }
 }
 

@@ -2,34 +2,32 @@
 
 use std::time::Duration;
 
-/// SplitMix64 (Steele, Lea, Flood 2014).
+use pointsman_core::random::SplitMix64;
+
+/// Spreads a seed's purpose or a question's number over all bits.
+const FACTOR: u64 = 0xd6e8_feb8_6659_fd93;
+
+/// A sequence of random numbers, and how they fall.
 #[derive(Clone, Debug)]
-pub struct Dice(u64);
+pub struct Dice(SplitMix64);
 
 impl Dice {
     /// Dice that always fall the same; `purpose` tells apart those thrown for different ends in one world.
     pub fn new(seed: u64, purpose: u64) -> Self {
-        let mut dice = Self(seed ^ purpose.wrapping_mul(0xd6e8_feb8_6659_fd93));
-        dice.next();
-        dice
+        let mut numbers = SplitMix64(seed ^ purpose.wrapping_mul(FACTOR));
+        numbers.draw();
+        Self(numbers)
     }
 
     /// Dice for one question of many: the same numbers give the same dice.
     pub fn of(numbers: &[u64]) -> Self {
-        numbers.iter().fold(Self(0), |mut dice, number| Self(dice.next() ^ number.wrapping_mul(0xd6e8_feb8_6659_fd93)))
-    }
-
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+        let next = |mut state: SplitMix64, number: &u64| SplitMix64(state.draw() ^ number.wrapping_mul(FACTOR));
+        Self(numbers.iter().fold(SplitMix64(0), next))
     }
 
     /// 0..n; `n` is at least 1.
     pub fn below(&mut self, n: u64) -> u64 {
-        self.next() % n.max(1)
+        self.0.draw() % n.max(1)
     }
 
     /// `least`..=`most`.
@@ -59,6 +57,6 @@ impl Dice {
 
     /// 0..1.
     pub fn unit(&mut self) -> f64 {
-        (self.next() >> 11) as f64 / (1u64 << 53) as f64
+        self.0.unit()
     }
 }

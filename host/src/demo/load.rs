@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderMap;
+use pointsman_core::random::SplitMix64;
 use pointsman_core::table::Lane;
 use serde_json::{Value, json};
 use tokio::sync::{Semaphore, mpsc};
@@ -120,7 +121,7 @@ pub(super) async fn run(
         };
         let (client, url, samples) = (client.clone(), url.clone(), samples.clone());
         tokio::spawn(async move {
-            let sample = ask(&client, &url, mix(seed.wrapping_add(number))).await;
+            let sample = ask(&client, &url, SplitMix64(seed.wrapping_add(number)).draw()).await;
             drop(slot);
             // Nobody counts any more: the demo is over.
             let _ = samples.send(sample).await;
@@ -208,14 +209,6 @@ impl Sample {
             (self.input_tokens, self.output_tokens) = (input, output);
         }
     }
-}
-
-/// Spreads a counter over all bits (splitmix64, public domain, by Sebastiano Vigna).
-fn mix(number: u64) -> u64 {
-    let z = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
 }
 
 #[cfg(test)]

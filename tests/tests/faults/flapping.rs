@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use pointsman_core::random::mix;
 use pointsman_tests::{Event, Reply, Upstream, backend, chat, proxy, silence, status, tokens, upstream};
 
 use crate::whole_text;
@@ -17,12 +18,9 @@ const SPELL: Duration = Duration::from_millis(1_500);
 const HANG: Duration = Duration::from_secs(45);
 const SEED: u64 = 0x5EED;
 
-/// A number for these two that looks like chance (SplitMix64's mixing).
+/// A number for these two that looks like chance.
 fn chance(a: u64, b: u64) -> u64 {
-    let mut z = SEED ^ a.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ b.wrapping_mul(0xD1B5_4A32_D192_ED03);
-    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    z ^ (z >> 31)
+    mix(SEED ^ a.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ b.wrapping_mul(0xD1B5_4A32_D192_ED03))
 }
 
 /// Returns the answer of provider `i` at this time: it works in half of its spells.

@@ -9,8 +9,8 @@ use super::health::CooldownSettings;
 use super::member::Member;
 use super::observed::Observed;
 use super::queue::Queue;
-use super::random::Random;
 use super::state_change::StateChange;
+use crate::random::SplitMix64;
 use crate::table::Table;
 use crate::time::Timestamp;
 use crate::view::{Slot, View};
@@ -42,7 +42,7 @@ pub struct Fleet {
     /// The next time at which the passing of time alone may bring capacity.
     pub(super) next_check: Option<Timestamp>,
     pub(super) settings: Settings,
-    pub(super) random: Random,
+    pub(super) random: SplitMix64,
     /// Changes of state to report, oldest first.
     pub(super) changes: VecDeque<StateChange>,
     /// A recorded moment, shown instead of the present state; `None` in a server.
@@ -59,7 +59,7 @@ impl Fleet {
             is_queue_stale: false,
             next_check: None,
             settings,
-            random: Random(seed),
+            random: SplitMix64(seed),
             changes: VecDeque::new(),
             observed: None,
         }
@@ -114,7 +114,7 @@ impl Fleet {
 
     /// Returns a random number for a query.
     pub fn seed(&mut self) -> u64 {
-        self.observed.as_ref().map_or_else(|| self.random.next(), |observed| observed.seed)
+        self.observed.as_ref().map_or_else(|| self.random.draw(), |observed| observed.seed)
     }
 
     /// The backends that are configured now.

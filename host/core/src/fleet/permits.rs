@@ -147,7 +147,7 @@ impl Fleet {
                     } else if best.is_some_and(|(lowest, _)| score == lowest) {
                         // Weighted reservoir sampling: each replaces the one kept with its share of the weights so far.
                         total_weight += weight;
-                        if self.random.next() % total_weight.max(1) < weight {
+                        if self.random.draw() % total_weight.max(1) < weight {
                             best = Some((score, index));
                         }
                     }

@@ -6,22 +6,19 @@ use std::time::Duration;
 use pointsman_config::Config;
 use pointsman_core::contract::{Commit, Decision, Dispatch, Hold, Query, Rejection};
 use pointsman_core::exchange::Facts;
+use pointsman_core::random::SplitMix64;
 use pointsman_core::table::{Lane, Table, Tier};
 use proptest::prelude::*;
 
 use super::*;
 use crate::answer::{Answer, Behavior, Response};
 
-/// SplitMix64, so that a failing case is small to write down: one seed.
-struct Dice(u64);
+/// Numbers that look like chance, so that a failing case is small to write down: one seed.
+struct Dice(SplitMix64);
 
 impl Dice {
     fn below(&mut self, n: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % n
+        self.0.draw() % n
     }
 
     fn ms(&mut self, most: u64) -> Duration {
@@ -194,14 +191,14 @@ impl Watcher for Judge {
 }
 
 fn live_through(seed: u64, traced: bool) -> Judge {
-    let mut dice = Dice(seed);
+    let mut dice = Dice(SplitMix64(seed));
     let config = config(&mut dice);
     let table = config.table();
     let start = Timestamp::from_millis(1_767_571_200_000);
-    let chaos = Chaos { dice: Dice(seed ^ 1), at: start, left: 120 };
+    let chaos = Chaos { dice: Dice(SplitMix64(seed ^ 1)), at: start, left: 120 };
     let (impatient, trace) = (Vec::new(), traced.then(Vec::new));
     let judge = Judge { budgets: config.budgets(), impatient, arrived: 0, finished: 0, sent: 0, trace };
-    let mut chance = Dice(seed ^ 2);
+    let mut chance = Dice(SplitMix64(seed ^ 2));
     let decider = |_: &Query, _: &Arc<Texts>| decide(&mut chance, &table);
     let after = World::new(&config.setup(), start, seed, &[], chaos, decider, judge).run();
     assert_eq!(after.fleet.waiting(), 0, "somebody still waits");

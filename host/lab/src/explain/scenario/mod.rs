@@ -12,8 +12,8 @@ mod toml;
 
 use std::time::Duration;
 
-use pointsman_core::fleet::seed_of_first;
 use pointsman_core::journal::StateUse;
+use pointsman_core::random::seed_of_first;
 use pointsman_core::record::End;
 use pointsman_core::rfc3339::Rfc3339;
 use pointsman_core::time::Timestamp;
