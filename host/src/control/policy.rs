@@ -151,11 +151,16 @@ impl Control {
     /// When it is refused, or a newer one came into force while it was compiled.
     pub async fn upload(&self, bytes: Bytes, options: UploadOptions) -> Result<(), CannotUpload> {
         let component = self.hashed(bytes).await.map_err(|error| CannotUpload::Refused(format!("{error:#}")))?;
+        // Nothing is half put in force while this one is compared with what is.
+        let turn = self.turn.lock().await;
         let Some(intent) = self.state().lifecycle.upload(component.hash, &options) else { return Ok(()) };
+        drop(turn);
         let standing = |_: &Config| Standing::upload(options.clone());
         let judged = self.judge_until_current(Code::Component(component.clone()), Thread::Background, standing).await;
         let judged = judged.and_then(|(turn, judged)| Ok((turn, judged.settled()?)));
         match judged {
+            // The same was uploaded twice, and the other is in force.
+            Ok(_) if self.state().lifecycle.is_repeated(intent, component.hash, &options) => Ok(()),
             Ok((turn, judged)) => {
                 let incoming = judged.standing.incoming(&component);
                 let change = Change::to(intent, incoming, "another policy was uploaded".to_owned());
@@ -264,7 +269,7 @@ impl Control {
         };
         let (compiled, revision) = match thread {
             Thread::Background => in_workshop(&self.engine, work).await??,
-            Thread::Own => tokio::task::spawn_blocking(work).await??,
+            Thread::Own => in_own_thread(work).await??,
         };
         tell_left_out(revision.id(), standing, revision.left_out());
         if let Some(hash) = hash {
@@ -272,6 +277,14 @@ impl Control {
         }
         Ok((compiled, revision))
     }
+}
+
+/// Runs work on a thread of its own, for which neither other work nor the end of the process waits.
+async fn in_own_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> anyhow::Result<T> {
+    let (done, result) = tokio::sync::oneshot::channel();
+    let thread = std::thread::Builder::new().name("policy-restore".to_owned());
+    thread.spawn(move || done.send(work()).ok())?;
+    result.await.context("the thread that restores a policy ended without a result")
 }
 
 impl Code {

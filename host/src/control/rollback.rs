@@ -25,8 +25,15 @@ impl Control {
     /// # Errors
     /// When there is none, the configuration of today is not for it, or a newer one came into force meanwhile.
     pub async fn rollback(&self, to: Option<&str>) -> Result<WentBack, CannotGoBack> {
+        // Nothing is half put in force while the revision to go back to is looked for.
+        let turn = self.turn.lock().await;
         let target = self.state().lifecycle.roll_back(to)?;
+        drop(turn);
         match self.restored(&target).await {
+            // Two went back to the same, and the other was first.
+            Ok(_) if self.state().lifecycle.is_back(&target) => {
+                Err(CannotGoBack::InForce(target.entry.hash.revision()))
+            }
             Ok((turn, judged)) => Ok(self.go_back(&turn, judged, target.change(None), Rollback::Operator).await?),
             Err(error) => {
                 let error = error.context(format!("revision {} cannot come back", target.entry.hash.revision()));
@@ -50,8 +57,10 @@ impl Control {
                 Ok((turn, judged)) => {
                     let warning = Some(format!("revision {from} was rolled back to {to}: {why}"));
                     tracing::error!(%from, %to, why, "the policy failed too often and was rolled back to the last good one");
-                    if let Err(superseded) = self.go_back(&turn, judged, target.change(warning), Rollback::Faults).await
-                    {
+                    // An upload of the same policy meanwhile has not mended it.
+                    let intent = self.state().lifecycle.confirmed();
+                    let change = Change { intent, ..target.change(warning) };
+                    if let Err(superseded) = self.go_back(&turn, judged, change, Rollback::Faults).await {
                         tracing::info!("not rolled back: {superseded}");
                     }
                     return;

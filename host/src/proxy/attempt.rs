@@ -58,6 +58,10 @@ impl UpstreamAttempt {
             Err(_) => Input::Timer,
         };
         let mut output = begun.step(input);
+        if begun.body.is_none() && begun.attempt.status() != 0 {
+            // A head that is not to be trusted has no status: its connection is closed.
+            begun.give_back();
+        }
         let (requests, tokens) = begun.attempt.limits_left();
         if requests.is_some() || tokens.is_some() {
             in_flight.learn(requests, tokens);
@@ -121,7 +125,6 @@ impl UpstreamAttempt {
         let (head, body) = answer.response.into_parts();
         self.lease = Some(answer.lease);
         if body.is_end_stream() {
-            self.give_back();
             return Input::Head(head, BodyKind::Empty);
         }
         self.body = Some(body);

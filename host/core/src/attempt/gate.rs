@@ -41,9 +41,7 @@ impl Attempt {
     /// A stream ended while it was held back.
     pub(super) fn gated_end(&mut self, now: Timestamp) -> Output {
         let Piece { bytes, failed } = self.reading.end();
-        if self.first_token.is_none() && self.reading.content_events() > 0 {
-            self.first_token = Some(now.since(self.deadlines.started()));
-        }
+        self.note_first_token(now);
         if let Some(outcome) = failed {
             let usage = self.usage();
             return self.ended(Bytes::new(), outcome, usage);

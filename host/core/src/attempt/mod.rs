@@ -266,10 +266,7 @@ impl Attempt {
 
     /// A piece of a stream, or of what is passed on as it comes.
     fn pass(&mut self, now: Timestamp, piece: Piece) -> Output {
-        if self.first_token.is_none() && self.reading.content_events() > 0 {
-            self.first_token = Some(now.since(self.deadlines.started()));
-            self.deadlines.first_token_came();
-        }
+        self.note_first_token(now);
         if self.reading.is_finished() {
             self.deadlines.finished();
         }
@@ -287,6 +284,13 @@ impl Attempt {
         }
     }
 
+    pub(super) fn note_first_token(&mut self, now: Timestamp) {
+        if self.first_token.is_none() && self.reading.content_events() > 0 {
+            self.first_token = Some(now.since(self.deadlines.started()));
+            self.deadlines.first_token_came();
+        }
+    }
+
     /// The body ended.
     fn end(&mut self, now: Timestamp) -> Output {
         match self.phase {
@@ -298,6 +302,7 @@ impl Attempt {
             Phase::Gated => self.gated_end(now),
             Phase::Relaying => {
                 let Piece { bytes, failed } = self.reading.end();
+                self.note_first_token(now);
                 let usage = self.usage();
                 self.ended(bytes, failed.unwrap_or_else(|| Outcome::answered(self.status)), usage)
             }

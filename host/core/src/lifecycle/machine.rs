@@ -159,6 +159,28 @@ impl Lifecycle {
         self.history.good().map(target).collect()
     }
 
+    /// The intention in force.
+    pub fn confirmed(&self) -> Intent {
+        self.in_force
+    }
+
+    /// True where an upload that was compiled is in force already, by another one that was sent meanwhile. Where this one is
+    /// newer, it confirms that.
+    pub fn is_repeated(&mut self, intent: Intent, hash: Hash, options: &UploadOptions) -> bool {
+        let is_repeated = self.is_in_force(hash, options);
+        if is_repeated {
+            self.in_force = self.in_force.max(intent);
+            let in_force = self.in_force;
+            self.promotion.as_mut().into_iter().for_each(|run| run.intent = run.intent.max(in_force));
+        }
+        is_repeated
+    }
+
+    /// True where the policy is back at this revision already.
+    pub fn is_back(&self, target: &RollbackTarget) -> bool {
+        self.is_in_force(target.entry.hash, &target.entry.options)
+    }
+
     /// True where this component with these options is in force.
     pub(super) fn is_in_force(&self, hash: Hash, options: &UploadOptions) -> bool {
         self.history.in_force().is_some_and(|entry| entry.hash == hash && entry.options == *options)
@@ -211,13 +233,5 @@ impl Lifecycle {
     /// Records the content of the configured source, which is not put in force: it is in force already, or a newer intention is.
     pub fn note_source(&mut self, source: Source) {
         self.history.source = Some(source);
-    }
-}
-
-#[cfg(test)]
-impl Lifecycle {
-    /// The intention in force.
-    pub(super) fn confirmed(&self) -> Intent {
-        self.in_force
     }
 }

@@ -57,6 +57,19 @@ fn a_newer_upload_supersedes_an_older_one_that_is_still_compiled() {
 }
 
 #[test]
+fn what_was_uploaded_twice_is_put_in_force_once_and_stays_newer_than_older_ones() {
+    let mut lifecycle = Lifecycle::new(History::default());
+    let intents = [2, 1, 1, 3].map(|n| lifecycle.upload(hash(n), &UploadOptions::default()).unwrap());
+    let [older, first, again, newer] = intents;
+    assert!(!lifecycle.is_repeated(first, hash(1), &UploadOptions::default()));
+    assert_eq!(put(&mut lifecycle, &Change::to(first, upload(1), String::new())), Ok(None));
+    assert!(lifecycle.is_repeated(again, hash(1), &UploadOptions::default()));
+    assert_eq!(lifecycle.confirmed(), again);
+    assert!(put(&mut lifecycle, &Change::to(older, upload(2), String::new())).is_err());
+    assert_eq!(put(&mut lifecycle, &Change::to(newer, upload(3), String::new())), Ok(None));
+}
+
+#[test]
 fn a_rollback_needs_no_compilation_to_end_and_supersedes_those_under_way() {
     let mut lifecycle = started();
     uploaded(&mut lifecycle, 1).unwrap();

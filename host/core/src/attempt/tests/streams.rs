@@ -123,6 +123,10 @@ fn the_last_event_may_lack_its_blank_line() {
     let unfinished = format!("{HELLO}{STOP}data: [DONE]");
     let run = Case::stream().run([(50, stream_head()), (100, bytes(&unfinished)), (110, Input::End)]);
     assert_eq!((run.kind(), run.text()), (Kind::Answered, &*format!("{HELLO}{STOP}{DONE}")));
+    // Its content counts also where it is the first.
+    let only = HELLO.trim_end().replace("}}]", "},\"finish_reason\":\"stop\"}]");
+    let run = Case::stream().commit(Commit::Headers).run([(50, stream_head()), (100, bytes(&only)), (110, Input::End)]);
+    assert_eq!((run.kind(), run.ended().first_token), (Kind::Answered, Some(110 * MS)));
 }
 
 #[test]
