@@ -6,67 +6,33 @@ use std::time::Duration;
 
 use crate::time::Timestamp;
 
-/// The reason why a request is refused before any policy is asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Denial {
-    /// No client key was sent, and keys are configured.
-    MissingKey,
-    /// The client key is none of those configured.
-    WrongKey,
-    /// The client key may not ask for the model.
-    ModelNotAllowed,
-    /// No backend serves the model.
-    UnknownModel,
-    /// The client key's requests or tokens a minute.
-    ClientRate,
-    /// The client key's requests at a time.
-    ClientConcurrency,
-    /// The client key's daily budget.
-    ClientBudget,
-    /// The request body is larger than allowed.
-    BodyTooLarge,
-    /// The request is malformed or cannot be forwarded.
-    BadRequest,
-    /// The process is going away.
-    ShuttingDown,
+vocabulary! {
+    /// The reason why a request is refused before any policy is asked.
+    pub enum Denial {
+        /// No client key was sent, and keys are configured.
+        MissingKey = "missing_key",
+        /// The client key is none of those configured.
+        WrongKey = "wrong_key",
+        /// The client key may not ask for the model.
+        ModelNotAllowed = "model_not_allowed",
+        /// No backend serves the model.
+        UnknownModel = "unknown_model",
+        /// The client key's requests or tokens a minute.
+        ClientRate = "client_rate",
+        /// The client key's requests at a time.
+        ClientConcurrency = "client_concurrency",
+        /// The client key's daily budget.
+        ClientBudget = "client_budget",
+        /// The request body is larger than allowed.
+        BodyTooLarge = "body_too_large",
+        /// The request is malformed or cannot be forwarded.
+        BadRequest = "bad_request",
+        /// The process is going away.
+        ShuttingDown = "shutting_down",
+    }
 }
 
 impl Denial {
-    /// Every reason, in the order of declaration.
-    pub const ALL: [Denial; 10] = [
-        Denial::MissingKey,
-        Denial::WrongKey,
-        Denial::ModelNotAllowed,
-        Denial::UnknownModel,
-        Denial::ClientRate,
-        Denial::ClientConcurrency,
-        Denial::ClientBudget,
-        Denial::BodyTooLarge,
-        Denial::BadRequest,
-        Denial::ShuttingDown,
-    ];
-
-    /// Name in logs, metrics and the journal.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Denial::MissingKey => "missing_key",
-            Denial::WrongKey => "wrong_key",
-            Denial::ModelNotAllowed => "model_not_allowed",
-            Denial::UnknownModel => "unknown_model",
-            Denial::ClientRate => "client_rate",
-            Denial::ClientConcurrency => "client_concurrency",
-            Denial::ClientBudget => "client_budget",
-            Denial::BodyTooLarge => "body_too_large",
-            Denial::BadRequest => "bad_request",
-            Denial::ShuttingDown => "shutting_down",
-        }
-    }
-
-    /// The reason of this word.
-    pub fn parse(word: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|denial| denial.as_str() == word)
-    }
-
     /// The setting that was the limit; none where no setting changes the answer.
     pub const fn setting(self) -> Option<&'static str> {
         match self {

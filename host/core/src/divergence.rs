@@ -5,52 +5,29 @@ use std::fmt::Write as _;
 use crate::contract::{Column, Commit, Decision, Dispatch, Query, Resume};
 use crate::table::{Backend, Lane, Price, Table};
 
-/// Difference between another policy's decision and the one carried out; of several the gravest counts, in this
-/// order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Divergence {
-    /// Both decide the same.
-    Same,
-    /// Another backend of the same lane that was as good: of the same tier, in the same state, at the same price. Chance may
-    /// have chosen, so this is not counted among the differences.
-    Tie,
-    /// The same way, on other terms: model, time limits, commit, resume, length of a wait, words of a rejection.
-    Terms,
-    /// Another backend of the same lane.
-    Backend,
-    /// Another lane, to send to or to wait for.
-    Lane,
-    /// One waits, the other sends.
-    Wait,
-    /// One rejects, the other does not.
-    Reject,
+vocabulary! {
+    /// Difference between another policy's decision and the one carried out; of several the gravest counts, in this
+    /// order.
+    pub enum Divergence {
+        /// Both decide the same.
+        Same = "same",
+        /// Another backend of the same lane that was as good: of the same tier, in the same state, at the same price. Chance may
+        /// have chosen, so this is not counted among the differences.
+        Tie = "tie",
+        /// The same way, on other terms: model, time limits, commit, resume, length of a wait, words of a rejection.
+        Terms = "terms",
+        /// Another backend of the same lane.
+        Backend = "backend",
+        /// Another lane, to send to or to wait for.
+        Lane = "lane",
+        /// One waits, the other sends.
+        Wait = "wait",
+        /// One rejects, the other does not.
+        Reject = "reject",
+    }
 }
 
 impl Divergence {
-    /// Every kind, in the order of declaration.
-    pub const ALL: [Divergence; 7] = [
-        Divergence::Same,
-        Divergence::Tie,
-        Divergence::Terms,
-        Divergence::Backend,
-        Divergence::Lane,
-        Divergence::Wait,
-        Divergence::Reject,
-    ];
-
-    /// Name in reports and metrics.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Divergence::Same => "same",
-            Divergence::Tie => "tie",
-            Divergence::Terms => "terms",
-            Divergence::Backend => "backend",
-            Divergence::Lane => "lane",
-            Divergence::Wait => "wait",
-            Divergence::Reject => "reject",
-        }
-    }
-
     /// Between two decisions at the same question over the same table.
     pub fn between(query: &Query, table: &Table, one: &Decision, other: &Decision) -> Self {
         if one == other {

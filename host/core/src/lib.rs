@@ -3,6 +3,10 @@
 //! Nothing here sees a socket, a file, a clock or wasm: every function takes the time it needs and returns values.
 //! The live server, the tests and any simulator drive the same code.
 
+// First: the modules below use its macro.
+#[macro_use]
+mod vocabulary;
+
 pub mod attempt;
 pub mod clients;
 pub mod contract;

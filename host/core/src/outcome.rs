@@ -2,94 +2,49 @@
 
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
-/// The kinds of outcome. The words are those of logs, metrics, the journal and the contract (`table.outcomes`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Kind {
-    /// The backend gave the answer, whole.
-    Answered,
-    /// 429, or a body that says so.
-    RateLimited,
-    /// The account behind the key has no money or quota left.
-    OutOfCredit,
-    /// 503, 529 or a body that says the provider is overloaded.
-    Overloaded,
-    /// Any other 5xx, or an error event inside a 200.
-    ServerError,
-    /// The request itself is wrong or not allowed; no other try can succeed.
-    Refused,
-    /// The prompt does not fit the model's context.
-    TooLong,
-    /// The backend does not know the model.
-    ModelMissing,
-    /// The backend refuses the key.
-    Unauthorised,
-    /// No connection: refused, unreachable, DNS, TLS.
-    ConnectFailed,
-    /// The connection broke before the response head.
-    Reset,
-    /// A time limit passed before the answer was committed.
-    TimedOut,
-    /// The connection broke inside the body.
-    Cut,
-    /// The body fell silent for longer than the idle limit.
-    Stalled,
-    /// The upstream sent something that is not HTTP, or not its dialect.
-    Malformed,
-    /// The client went away; says nothing about the backend.
-    ClientGone,
-    /// A broken stream could not be continued here: the backend took no prefill, or its answer goes another way than
-    /// the one that was begun. Says nothing against the backend.
-    NotResumed,
+vocabulary! {
+    /// The kinds of outcome. The words are those of logs, metrics, the journal and the contract (`table.outcomes`),
+    /// whose order is this one; new kinds join at the end.
+    pub enum Kind: serde {
+        /// The backend gave the answer, whole.
+        Answered = "answered",
+        /// 429, or a body that says so.
+        RateLimited = "rate_limited",
+        /// The account behind the key has no money or quota left.
+        OutOfCredit = "out_of_credit",
+        /// 503, 529 or a body that says the provider is overloaded.
+        Overloaded = "overloaded",
+        /// Any other 5xx, or an error event inside a 200.
+        ServerError = "server_error",
+        /// The request itself is wrong or not allowed; no other try can succeed.
+        Refused = "refused",
+        /// The prompt does not fit the model's context.
+        TooLong = "too_long",
+        /// The backend does not know the model.
+        ModelMissing = "model_missing",
+        /// The backend refuses the key.
+        Unauthorised = "unauthorised",
+        /// No connection: refused, unreachable, DNS, TLS.
+        ConnectFailed = "connect_failed",
+        /// The connection broke before the response head.
+        Reset = "reset",
+        /// A time limit passed before the answer was committed.
+        TimedOut = "timed_out",
+        /// The connection broke inside the body.
+        Cut = "cut",
+        /// The body fell silent for longer than the idle limit.
+        Stalled = "stalled",
+        /// The upstream sent something that is not HTTP, or not its dialect.
+        Malformed = "malformed",
+        /// The client went away; says nothing about the backend.
+        ClientGone = "client_gone",
+        /// A broken stream could not be continued here: the backend took no prefill, or its answer goes another way than
+        /// the one that was begun. Says nothing against the backend.
+        NotResumed = "not_resumed",
+    }
 }
 
 impl Kind {
-    /// Every kind, in the order of the contract's vocabulary. New kinds join at the end.
-    pub const ALL: [Kind; 17] = [
-        Kind::Answered,
-        Kind::RateLimited,
-        Kind::OutOfCredit,
-        Kind::Overloaded,
-        Kind::ServerError,
-        Kind::Refused,
-        Kind::TooLong,
-        Kind::ModelMissing,
-        Kind::Unauthorised,
-        Kind::ConnectFailed,
-        Kind::Reset,
-        Kind::TimedOut,
-        Kind::Cut,
-        Kind::Stalled,
-        Kind::Malformed,
-        Kind::ClientGone,
-        Kind::NotResumed,
-    ];
-
-    /// The word for this kind.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Kind::Answered => "answered",
-            Kind::RateLimited => "rate_limited",
-            Kind::OutOfCredit => "out_of_credit",
-            Kind::Overloaded => "overloaded",
-            Kind::ServerError => "server_error",
-            Kind::Refused => "refused",
-            Kind::TooLong => "too_long",
-            Kind::ModelMissing => "model_missing",
-            Kind::Unauthorised => "unauthorised",
-            Kind::ConnectFailed => "connect_failed",
-            Kind::Reset => "reset",
-            Kind::TimedOut => "timed_out",
-            Kind::Cut => "cut",
-            Kind::Stalled => "stalled",
-            Kind::Malformed => "malformed",
-            Kind::ClientGone => "client_gone",
-            Kind::NotResumed => "not_resumed",
-        }
-    }
-
     /// Its place in the contract's vocabulary.
     pub const fn index(self) -> u32 {
         self as u32

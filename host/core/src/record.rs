@@ -3,8 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
 use crate::contract::Operation;
 use crate::denial::Denial;
 use crate::outcome::Kind;
@@ -27,43 +25,21 @@ impl Usage {
     }
 }
 
-/// The end of an exchange, from the client's view.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum End {
-    /// The whole answer was delivered.
-    Delivered,
-    /// An upstream's refusal was passed on.
-    Refused,
-    /// The policy or exhaustion refused it.
-    Rejected,
-    /// The answer began and then failed; the client was told so.
-    Broken,
-    /// The client disconnected before the end.
-    ClientGone,
-    /// It was refused at the door, before any policy was asked.
-    Denied,
-}
-
-impl End {
-    /// Every end, in the order of declaration.
-    pub const ALL: [End; 6] = [End::Delivered, End::Refused, End::Rejected, End::Broken, End::ClientGone, End::Denied];
-
-    /// Name in logs, metrics and the journal.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            End::Delivered => "delivered",
-            End::Refused => "refused",
-            End::Rejected => "rejected",
-            End::Broken => "broken",
-            End::ClientGone => "client_gone",
-            End::Denied => "denied",
-        }
-    }
-
-    /// The end of this word.
-    pub fn parse(word: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|end| end.as_str() == word)
+vocabulary! {
+    /// The end of an exchange, from the client's view.
+    pub enum End: serde {
+        /// The whole answer was delivered.
+        Delivered = "delivered",
+        /// An upstream's refusal was passed on.
+        Refused = "refused",
+        /// The policy or exhaustion refused it.
+        Rejected = "rejected",
+        /// The answer began and then failed; the client was told so.
+        Broken = "broken",
+        /// The client disconnected before the end.
+        ClientGone = "client_gone",
+        /// It was refused at the door, before any policy was asked.
+        Denied = "denied",
     }
 }
 

@@ -118,35 +118,19 @@ pub struct Said {
     pub notes: Vec<String>,
 }
 
-/// Kind of a policy fault.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum FaultKind {
-    /// It stopped itself: panic, unreachable code, stack overflow, a call of something that is not there.
-    Trap,
-    /// It did not answer in time.
-    Deadline,
-    /// It wanted more memory, or more instances, than it may have.
-    Memory,
-    /// It answered something that is no decision.
-    Invalid,
-    /// None of its instances was free: a shortage, and not its failure.
-    Busy,
-}
-
-impl FaultKind {
-    /// Every kind.
-    pub const ALL: [FaultKind; 5] =
-        [FaultKind::Trap, FaultKind::Deadline, FaultKind::Memory, FaultKind::Invalid, FaultKind::Busy];
-
-    /// The word for it in logs and metrics.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            FaultKind::Trap => "trap",
-            FaultKind::Deadline => "deadline",
-            FaultKind::Memory => "memory",
-            FaultKind::Invalid => "invalid",
-            FaultKind::Busy => "busy",
-        }
+pointsman_core::vocabulary! {
+    /// Kind of a policy fault.
+    pub enum FaultKind {
+        /// It stopped itself: panic, unreachable code, stack overflow, a call of something that is not there.
+        Trap = "trap",
+        /// It did not answer in time.
+        Deadline = "deadline",
+        /// It wanted more memory, or more instances, than it may have.
+        Memory = "memory",
+        /// It answered something that is no decision.
+        Invalid = "invalid",
+        /// None of its instances was free: a shortage, and not its failure.
+        Busy = "busy",
     }
 }
 

@@ -70,7 +70,7 @@ fn rows(proxy: &Proxy) -> Vec<CooldownRow> {
 }
 
 fn cooldown(row: CooldownRow) -> Option<SavedCooldown> {
-    let reason = Kind::ALL.into_iter().find(|kind| kind.as_str() == row.reason)?;
+    let reason = Kind::parse(&row.reason)?;
     let until = Timestamp::from_millis(row.until_ms);
     Some(SavedCooldown { backend: row.backend, model: row.model, until, reason, failures: row.failures })
 }

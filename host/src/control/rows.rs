@@ -56,7 +56,7 @@ fn entry(row: PolicyRow) -> Option<Entry> {
         None => None,
         Some(at) => Some(Ended {
             at: Timestamp::from_millis(at),
-            end: End::ALL.into_iter().find(|end| row.end.as_deref() == Some(end.as_str()))?,
+            end: row.end.as_deref().and_then(End::parse)?,
             why: row.why.unwrap_or_default(),
         }),
     };

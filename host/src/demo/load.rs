@@ -169,7 +169,7 @@ impl Sample {
     fn read_headers(&mut self, headers: &HeaderMap) {
         let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
         let number = |name: &str| text(name).and_then(|value| value.parse::<u32>().ok()).unwrap_or(0);
-        self.lane = text("x-pointsman-lane").and_then(|word| Lane::ALL.into_iter().find(|lane| lane.as_str() == word));
+        self.lane = text("x-pointsman-lane").and_then(Lane::parse);
         self.backend = text("x-pointsman-backend").map(str::to_owned);
         self.attempts = number("x-pointsman-attempts");
         self.waited = Duration::from_millis(number("x-pointsman-waited-ms").into());

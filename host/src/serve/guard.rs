@@ -40,11 +40,11 @@ pub(super) fn refused<B>(request: &Request<B>) -> Option<Fault> {
         return None;
     }
     let code = request.uri().path().strip_prefix('/')?;
-    Fault::ALL.into_iter().find(|fault| fault.code() == code)
+    Fault::parse(code)
 }
 
 fn stand_in(fault: Fault) -> String {
-    format!("{STAND_IN} /{} HTTP/1.1\r\nhost: refused\r\nconnection: close\r\n\r\n", fault.code())
+    format!("{STAND_IN} /{} HTTP/1.1\r\nhost: refused\r\nconnection: close\r\n\r\n", fault.as_str())
 }
 
 /// A downstream connection whose requests have one reading each.
@@ -120,7 +120,7 @@ impl<IO> Guarded<IO> {
     /// Says so, once, and puts the stand-in behind the good bytes.
     fn refuse(&mut self, fault: Fault) {
         self.refusals.fetch_add(1, Ordering::Relaxed);
-        tracing::debug!(peer = %self.peer, fault = fault.code(), "a request was refused: {}", fault.message());
+        tracing::debug!(peer = %self.peer, fault = fault.as_str(), "a request was refused: {}", fault.message());
         self.end = Some(End::Refused(fault));
         if !fault.in_body() {
             self.held.bytes.extend_from_slice(stand_in(fault).as_bytes());
@@ -361,7 +361,7 @@ mod tests {
             Some(Fault::HeadTooLarge | Fault::TooManyFields) => {
                 (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "too large".into())
             }
-            Some(fault) => (StatusCode::BAD_REQUEST, fault.code().to_owned()),
+            Some(fault) => (StatusCode::BAD_REQUEST, fault.as_str().to_owned()),
             None => {
                 let line = format!("{} {}", request.method(), request.uri());
                 let version = request.version();

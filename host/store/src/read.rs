@@ -11,42 +11,21 @@ use serde::Serialize;
 
 use super::{Shared, StoreError};
 
-/// By what usage is summed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Group {
-    /// The client key's name.
-    Client,
-    /// The backend: requests by the one that was relayed, attempts, tokens and cost by the one that caused them.
-    Backend,
-    /// The model as asked.
-    Model,
-    /// The lane, counted as [`Group::Backend`] is.
-    Lane,
-    /// The hour (UTC) in which exchanges ended.
-    Hour,
-    /// The day (UTC) in which exchanges ended.
-    Day,
-}
-
-impl Group {
-    /// Every group.
-    pub const ALL: [Group; 6] = [Group::Client, Group::Backend, Group::Model, Group::Lane, Group::Hour, Group::Day];
-
-    /// The word for it.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Group::Client => "client",
-            Group::Backend => "backend",
-            Group::Model => "model",
-            Group::Lane => "lane",
-            Group::Hour => "hour",
-            Group::Day => "day",
-        }
-    }
-
-    /// The group of this word.
-    pub fn parse(word: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|group| group.as_str() == word)
+pointsman_core::vocabulary! {
+    /// By what usage is summed.
+    pub enum Group {
+        /// The client key's name.
+        Client = "client",
+        /// The backend: requests by the one that was relayed, attempts, tokens and cost by the one that caused them.
+        Backend = "backend",
+        /// The model as asked.
+        Model = "model",
+        /// The lane, counted as [`Group::Backend`] is.
+        Lane = "lane",
+        /// The hour (UTC) in which exchanges ended.
+        Hour = "hour",
+        /// The day (UTC) in which exchanges ended.
+        Day = "day",
     }
 }
 

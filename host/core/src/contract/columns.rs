@@ -74,47 +74,26 @@ impl Column {
     }
 }
 
-/// The state of a backend for the model of one query. Its number stands in [`Column::State`]; new ones join at the end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u32)]
-pub enum RowState {
-    /// Would be sent at once.
-    Ready = 0,
-    /// A limit is reached; `ready_ms` says when it is not.
-    Throttled = 1,
-    /// In cooldown.
-    Cooling = 2,
-    /// Its cooldown is over and one attempt is finding out whether it is well.
-    Probing = 3,
-    /// Taken out by the operator.
-    Drained = 4,
-    /// The backend does not serve this model or operation.
-    Unsuited = 5,
+vocabulary! {
+    /// The state of a backend for the model of one query. Its number stands in [`Column::State`]; new ones join at the end.
+    #[repr(u32)]
+    pub enum RowState {
+        /// Would be sent at once.
+        Ready = "ready",
+        /// A limit is reached; `ready_ms` says when it is not.
+        Throttled = "throttled",
+        /// In cooldown.
+        Cooling = "cooling",
+        /// Its cooldown is over and one attempt is finding out whether it is well.
+        Probing = "probing",
+        /// Taken out by the operator.
+        Drained = "drained",
+        /// The backend does not serve this model or operation.
+        Unsuited = "unsuited",
+    }
 }
 
 impl RowState {
-    /// Every state, by its number.
-    pub const ALL: [RowState; 6] = [
-        RowState::Ready,
-        RowState::Throttled,
-        RowState::Cooling,
-        RowState::Probing,
-        RowState::Drained,
-        RowState::Unsuited,
-    ];
-
-    /// Its word in explanations, scenarios and SDKs.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            RowState::Ready => "ready",
-            RowState::Throttled => "throttled",
-            RowState::Cooling => "cooling",
-            RowState::Probing => "probing",
-            RowState::Drained => "drained",
-            RowState::Unsuited => "unsuited",
-        }
-    }
-
     /// The state of this number; none for one of a newer version.
     pub fn of(number: u32) -> Option<Self> {
         Self::ALL.get(number as usize).copied()

@@ -27,82 +27,43 @@ const MAX_CHUNK_LINE_BYTES: usize = 1_024;
 /// Connection preface of a client that knows the server speaks HTTP/2 (RFC 9113 section 3.4).
 const HTTP2_PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// The reason why a request is refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Fault {
-    /// The first line is not method, target and version.
-    RequestLine,
-    /// The version is neither HTTP/1.0 nor HTTP/1.1.
-    Version,
-    /// A line of the head does not end in CR LF, or a CR stands inside it.
-    LineEnd,
-    /// A line of the head begins with white space.
-    Fold,
-    /// A field's name is not a token followed by a colon.
-    FieldName,
-    /// A field's value holds a control character.
-    FieldValue,
-    /// `Content-Length` is not one number.
-    ContentLength,
-    /// `Content-Length` stands twice.
-    ContentLengthTwice,
-    /// `Transfer-Encoding` is not exactly `chunked`, once, in HTTP/1.1.
-    TransferEncoding,
-    /// `Content-Length` and `Transfer-Encoding` stand together.
-    BothLengths,
-    /// The head is longer than the limit.
-    HeadTooLarge,
-    /// The head has too many fields.
-    TooManyFields,
-    /// A chunk's size is not hexadecimal digits, or its line is too long.
-    ChunkSize,
-    /// A chunk's bytes are not followed by CR LF.
-    ChunkEnd,
-    /// The trailer is malformed, too long, or speaks of framing.
-    Trailer,
+vocabulary! {
+    /// The reason why a request is refused.
+    pub enum Fault {
+        /// The first line is not method, target and version.
+        RequestLine = "request_line",
+        /// The version is neither HTTP/1.0 nor HTTP/1.1.
+        Version = "version",
+        /// A line of the head does not end in CR LF, or a CR stands inside it.
+        LineEnd = "line_end",
+        /// A line of the head begins with white space.
+        Fold = "fold",
+        /// A field's name is not a token followed by a colon.
+        FieldName = "field_name",
+        /// A field's value holds a control character.
+        FieldValue = "field_value",
+        /// `Content-Length` is not one number.
+        ContentLength = "content_length",
+        /// `Content-Length` stands twice.
+        ContentLengthTwice = "content_length_twice",
+        /// `Transfer-Encoding` is not exactly `chunked`, once, in HTTP/1.1.
+        TransferEncoding = "transfer_encoding",
+        /// `Content-Length` and `Transfer-Encoding` stand together.
+        BothLengths = "both_lengths",
+        /// The head is longer than the limit.
+        HeadTooLarge = "head_too_large",
+        /// The head has too many fields.
+        TooManyFields = "too_many_fields",
+        /// A chunk's size is not hexadecimal digits, or its line is too long.
+        ChunkSize = "chunk_size",
+        /// A chunk's bytes are not followed by CR LF.
+        ChunkEnd = "chunk_end",
+        /// The trailer is malformed, too long, or speaks of framing.
+        Trailer = "trailer",
+    }
 }
 
 impl Fault {
-    /// Every fault.
-    pub const ALL: [Fault; 15] = [
-        Fault::RequestLine,
-        Fault::Version,
-        Fault::LineEnd,
-        Fault::Fold,
-        Fault::FieldName,
-        Fault::FieldValue,
-        Fault::ContentLength,
-        Fault::ContentLengthTwice,
-        Fault::TransferEncoding,
-        Fault::BothLengths,
-        Fault::HeadTooLarge,
-        Fault::TooManyFields,
-        Fault::ChunkSize,
-        Fault::ChunkEnd,
-        Fault::Trailer,
-    ];
-
-    /// Its word in logs and metrics.
-    pub const fn code(self) -> &'static str {
-        match self {
-            Fault::RequestLine => "request_line",
-            Fault::Version => "version",
-            Fault::LineEnd => "line_end",
-            Fault::Fold => "fold",
-            Fault::FieldName => "field_name",
-            Fault::FieldValue => "field_value",
-            Fault::ContentLength => "content_length",
-            Fault::ContentLengthTwice => "content_length_twice",
-            Fault::TransferEncoding => "transfer_encoding",
-            Fault::BothLengths => "both_lengths",
-            Fault::HeadTooLarge => "head_too_large",
-            Fault::TooManyFields => "too_many_fields",
-            Fault::ChunkSize => "chunk_size",
-            Fault::ChunkEnd => "chunk_end",
-            Fault::Trailer => "trailer",
-        }
-    }
-
     /// Returns the message to the client.
     pub const fn message(self) -> &'static str {
         match self {
@@ -767,7 +728,7 @@ mod tests {
 
     #[test]
     fn faults_have_words_of_their_own() {
-        let codes: std::collections::HashSet<_> = Fault::ALL.map(Fault::code).into();
+        let codes: std::collections::HashSet<_> = Fault::ALL.map(Fault::as_str).into();
         assert_eq!(codes.len(), Fault::ALL.len());
         assert!(Fault::TooManyFields.message().contains(&MAX_FIELDS.to_string()));
     }

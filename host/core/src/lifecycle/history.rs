@@ -56,28 +56,15 @@ impl Origin {
     }
 }
 
-/// The event that ends a revision's time in force.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
-    /// Another one was wanted.
-    Replaced,
-    /// The operator went back.
-    RolledBack,
-    /// It failed too often.
-    Faults,
-}
-
-impl End {
-    /// Every end.
-    pub const ALL: [End; 3] = [End::Replaced, End::RolledBack, End::Faults];
-
-    /// The word for it.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            End::Replaced => "replaced",
-            End::RolledBack => "rolled_back",
-            End::Faults => "faults",
-        }
+vocabulary! {
+    /// The event that ends a revision's time in force.
+    pub enum End {
+        /// Another one was wanted.
+        Replaced = "replaced",
+        /// The operator went back.
+        RolledBack = "rolled_back",
+        /// It failed too often.
+        Faults = "faults",
     }
 }
 

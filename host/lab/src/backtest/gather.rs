@@ -103,7 +103,7 @@ impl Gathering {
                 took: end.map_or(took, |end| end.saturating_sub(at)),
                 head_ms: ms(row.first_byte_ms),
                 first_ms: ms(row.first_token_ms),
-                kind: Kind::ALL.into_iter().find(|kind| kind.as_str() == row.outcome)?,
+                kind: Kind::parse(&row.outcome)?,
                 status: row.status,
                 retry_after_ms: ms(row.retry_after_ms),
                 prompt: tokens(row.input_tokens),
@@ -210,13 +210,12 @@ fn is_ordinary(exchange: &ExchangeRow) -> bool {
 fn seen(exchange: &ExchangeRow, trail: &Trail) -> Seen {
     let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
     let is_limited = |a: &&AttemptRow| a.outcome == Kind::RateLimited.as_str();
-    let lane = |word: &str| Lane::ALL.into_iter().find(|lane| lane.as_str() == word);
     // Only what an upstream sent: an error of ours is told at once.
     let committed = trail.steps.iter().find(|step| matches!(step.what, Happened::Committed));
     Seen {
         arrived: trail.arrived,
         end: End::parse(&exchange.end).unwrap_or(End::Broken),
-        lane: exchange.lane.as_deref().and_then(lane),
+        lane: exchange.lane.as_deref().and_then(Lane::parse),
         took: Duration::from_millis(exchange.elapsed_ms),
         first_byte: committed.filter(|_| exchange.streaming).map(|step| step.at),
         waits: exchange.waits,

@@ -111,7 +111,7 @@ impl Retelling<'_> {
 
 fn ended(exchange: &ExchangeRow) -> Ended {
     let end = End::parse(&exchange.end).unwrap_or(End::Broken);
-    let lane = exchange.lane.as_deref().and_then(|word| Lane::ALL.into_iter().find(|lane| lane.as_str() == word));
+    let lane = exchange.lane.as_deref().and_then(Lane::parse);
     let by = lane.zip(exchange.backend.as_deref().map(Arc::from));
     let took = Duration::from_millis(exchange.elapsed_ms);
     Ended { end, status: exchange.status, by, took, error: exchange.error.clone() }

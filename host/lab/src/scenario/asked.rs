@@ -14,7 +14,7 @@ use pointsman_engine::Texts;
 
 use super::check::Check;
 use super::raw::{RawCount, RawExpect, RawRequest};
-use super::words::{COUNT, Count, DECISION, END, EndPattern, Expected, lane};
+use super::words::{COUNT, Count, DECISION, END, EndPattern, Expected};
 use super::{Expectation, MAX_REQUESTS, Request, RunExpectation};
 use crate::world::Ask;
 
@@ -149,7 +149,7 @@ impl Check<'_, '_, '_> {
         });
         let lanes_at = at.key("lanes");
         let lanes = self.counts(&lanes_at, raw.lanes, |check, at, name| {
-            let found = lane(name);
+            let found = Lane::parse(name);
             if found.is_none() {
                 check.unknown(at, "lane", name, &Lane::ALL.map(|lane| lane.as_str().to_owned()));
             }

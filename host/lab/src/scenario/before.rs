@@ -15,7 +15,7 @@ impl Check<'_, '_, '_> {
         let cooling = raw.cooling.as_deref().map(|text| self.duration(&at, "cooling", Some(text), Duration::ZERO));
         let reason = match raw.reason.as_deref() {
             None => Kind::RateLimited,
-            Some(word) => Kind::ALL.into_iter().find(|kind| kind.as_str() == word).unwrap_or_else(|| {
+            Some(word) => Kind::parse(word).unwrap_or_else(|| {
                 self.unknown(&at.key("reason"), "outcome", word, &Kind::ALL.map(Kind::as_str));
                 Kind::RateLimited
             }),

@@ -121,7 +121,7 @@ impl Check<'_, '_, '_> {
     }
 
     fn outcome(&mut self, at: &KeyPath, word: &str) -> Option<Kind> {
-        let found = Kind::ALL.into_iter().find(|kind| kind.as_str() == word);
+        let found = Kind::parse(word);
         if found.is_none() {
             self.unknown(at, "outcome", word, &Kind::ALL.map(Kind::as_str));
         }
@@ -162,7 +162,7 @@ impl Check<'_, '_, '_> {
             RawCell::Text(text) => text.as_str(),
         };
         if column == Column::State {
-            let state = RowState::ALL.into_iter().find(|state| state.as_str() == text);
+            let state = RowState::parse(text);
             let state = state.unwrap_or_else(|| {
                 self.unknown(at, "state", text, &RowState::ALL.map(RowState::as_str));
                 RowState::Unsuited

@@ -76,13 +76,13 @@ impl Expected {
         };
         match words.as_slice() {
             ["..."] => Some(Expected::Any),
-            ["wait", lane] => one(WhatPattern::Wait(self::lane(lane)?), None, None),
+            ["wait", lane] => one(WhatPattern::Wait(Lane::parse(lane)?), None, None),
             ["reject"] => one(WhatPattern::Reject(None), None, None),
             ["reject", status] => one(WhatPattern::Reject(Some(self::status(status)?)), None, None),
-            [lane] => one(WhatPattern::Send(self::lane(lane)?), None, None),
-            [lane, "as", model] => one(WhatPattern::Send(self::lane(lane)?), None, Some(model)),
-            [lane, backend] => one(WhatPattern::Send(self::lane(lane)?), Some(backend), None),
-            [lane, backend, "as", model] => one(WhatPattern::Send(self::lane(lane)?), Some(backend), Some(model)),
+            [lane] => one(WhatPattern::Send(Lane::parse(lane)?), None, None),
+            [lane, "as", model] => one(WhatPattern::Send(Lane::parse(lane)?), None, Some(model)),
+            [lane, backend] => one(WhatPattern::Send(Lane::parse(lane)?), Some(backend), None),
+            [lane, backend, "as", model] => one(WhatPattern::Send(Lane::parse(lane)?), Some(backend), Some(model)),
             _ => None,
         }
     }
@@ -228,11 +228,6 @@ impl fmt::Display for Count {
             Count::Between(low, high) => write!(f, "{low} to {high}"),
         }
     }
-}
-
-/// A lane by its word.
-pub(super) fn lane(word: &str) -> Option<Lane> {
-    Lane::ALL.into_iter().find(|lane| lane.as_str() == word)
 }
 
 fn status(word: &str) -> Option<u16> {

@@ -37,34 +37,21 @@ pub struct PassedOver {
     pub told: String,
 }
 
-/// The reason why a backend was not chosen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Why {
-    /// It cools down.
-    Cooling,
-    /// It is at a limit.
-    Throttled,
-    /// Another attempt finds out whether it is well.
-    Probing,
-    /// The operator took it out.
-    Drained,
-    /// It is ready, but not of the lane that was decided for.
-    OtherLane,
-    /// It was as open as the one that was chosen.
-    Preferred,
-}
-
-impl Why {
-    /// The word for it.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Why::Cooling => "cooling",
-            Why::Throttled => "throttled",
-            Why::Probing => "probing",
-            Why::Drained => "drained",
-            Why::OtherLane => "other_lane",
-            Why::Preferred => "preferred",
-        }
+pointsman_core::vocabulary! {
+    /// The reason why a backend was not chosen.
+    pub enum Why {
+        /// It cools down.
+        Cooling = "cooling",
+        /// It is at a limit.
+        Throttled = "throttled",
+        /// Another attempt finds out whether it is well.
+        Probing = "probing",
+        /// The operator took it out.
+        Drained = "drained",
+        /// It is ready, but not of the lane that was decided for.
+        OtherLane = "other_lane",
+        /// It was as open as the one that was chosen.
+        Preferred = "preferred",
     }
 }
 

@@ -137,19 +137,20 @@ pub enum Choice<'a> {
     Tool(Cow<'a, str>),
 }
 
-/// Reasoning effort; most APIs have the same names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Effort {
-    /// `low`
-    Low,
-    /// `medium`
-    Medium,
-    /// `high`
-    High,
-    /// `xhigh`
-    XHigh,
-    /// `max`
-    Max,
+vocabulary! {
+    /// Reasoning effort; most APIs have the same names.
+    pub enum Effort {
+        /// `low`
+        Low = "low",
+        /// `medium`
+        Medium = "medium",
+        /// `high`
+        High = "high",
+        /// `xhigh`
+        XHigh = "xhigh",
+        /// `max`
+        Max = "max",
+    }
 }
 
 /// A whole answer.
@@ -272,29 +273,8 @@ impl Serialize for Json<'_> {
     }
 }
 
-impl Effort {
-    /// Every effort.
-    pub const ALL: [Effort; 5] = [Effort::Low, Effort::Medium, Effort::High, Effort::XHigh, Effort::Max];
-
-    /// Its word.
-    pub const fn word(self) -> &'static str {
-        match self {
-            Effort::Low => "low",
-            Effort::Medium => "medium",
-            Effort::High => "high",
-            Effort::XHigh => "xhigh",
-            Effort::Max => "max",
-        }
-    }
-
-    /// The effort of this word.
-    pub fn parse(word: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|effort| effort.word() == word)
-    }
-}
-
 impl fmt::Display for Effort {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.word())
+        f.write_str(self.as_str())
     }
 }

@@ -15,28 +15,17 @@ const SLOW: f64 = 0.05;
 /// Confidence of the bounds: at all times, for both sides and all guards together ([`super::ERROR_LEVEL`]).
 const CONFIDENCE: &str = "95% confidence";
 
-/// The status of a guard.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum GuardStatus {
-    /// There is not enough to say anything.
-    Unknown,
-    /// The candidate is within the guard, as far as was seen.
-    Within,
-    /// It seems to be worse than allowed, and that may be chance.
-    Beyond,
-    /// It is worse than allowed.
-    Violated,
-}
-
-impl GuardStatus {
-    /// The word for it.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            GuardStatus::Unknown => "unknown",
-            GuardStatus::Within => "within",
-            GuardStatus::Beyond => "beyond",
-            GuardStatus::Violated => "violated",
-        }
+vocabulary! {
+    /// The status of a guard.
+    pub enum GuardStatus {
+        /// There is not enough to say anything.
+        Unknown = "unknown",
+        /// The candidate is within the guard, as far as was seen.
+        Within = "within",
+        /// It seems to be worse than allowed, and that may be chance.
+        Beyond = "beyond",
+        /// It is worse than allowed.
+        Violated = "violated",
     }
 }
 

@@ -36,25 +36,13 @@ pub const MIN_EXCHANGES: u64 = 100;
 /// Exchanges that the candidate must have had before it is rolled back for a guard: two failures may be one client's.
 pub const MIN_TO_ROLL_BACK: u64 = 10;
 
-/// The side of a promotion that an exchange belongs to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Side {
-    /// The policy in force.
-    Control,
-    /// The one that may become it.
-    Candidate,
-}
-
-impl Side {
-    /// Both.
-    pub const ALL: [Side; 2] = [Side::Control, Side::Candidate];
-
-    /// The word for it.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Side::Control => "control",
-            Side::Candidate => "candidate",
-        }
+vocabulary! {
+    /// The side of a promotion that an exchange belongs to.
+    pub enum Side {
+        /// The policy in force.
+        Control = "control",
+        /// The one that may become it.
+        Candidate = "candidate",
     }
 }
 

@@ -48,15 +48,16 @@ pub enum Subject<'a> {
     Request(&'a str),
 }
 
-/// The quantity that a guard limits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Measure {
-    /// The share of exchanges whose client got no whole answer.
-    ErrorRate,
-    /// The time from arrival to the last byte that all but the slowest twentieth of exchanges stay below.
-    P95,
-    /// The mean cost of an exchange, all its attempts together.
-    Spend,
+vocabulary! {
+    /// The quantity that a guard limits.
+    pub enum Measure {
+        /// The share of exchanges whose client got no whole answer.
+        ErrorRate = "error_rate",
+        /// The time from arrival to the last byte that all but the slowest twentieth of exchanges stay below.
+        P95 = "p95",
+        /// The mean cost of an exchange, all its attempts together.
+        Spend = "spend",
+    }
 }
 
 /// A limit on how much worse than the policy in force the candidate may be.
@@ -150,20 +151,6 @@ impl fmt::Display for Share {
     }
 }
 
-impl Measure {
-    /// Every measure.
-    pub const ALL: [Measure; 3] = [Measure::ErrorRate, Measure::P95, Measure::Spend];
-
-    /// The word for it.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Measure::ErrorRate => "error_rate",
-            Measure::P95 => "p95",
-            Measure::Spend => "spend",
-        }
-    }
-}
-
 impl Guard {
     /// The guards of a promotion that names none.
     pub const DEFAULTS: [Guard; 3] = [
@@ -175,7 +162,7 @@ impl Guard {
     /// Reads `p95<=+10%`; the plus may be left out (in an address it is a space).
     pub fn parse(text: &str) -> Option<Self> {
         let (name, limit) = text.split_once("<=")?;
-        let measure = Measure::ALL.into_iter().find(|measure| measure.as_str() == name.trim())?;
+        let measure = Measure::parse(name.trim())?;
         let limit = limit.trim();
         let limit = percent(limit.strip_prefix('+').unwrap_or(limit))?;
         (limit <= MAX_LIMIT_PERCENT).then_some(Self { measure, limit: limit / 100.0 })

@@ -77,7 +77,7 @@ impl Case<'_> {
     /// As a script has it, and what is not as it was.
     fn answer(&self) -> Told {
         let word = self.attempt.outcome.as_str();
-        let Some(kind) = Kind::ALL.into_iter().find(|kind| kind.as_str() == word) else {
+        let Some(kind) = Kind::parse(word) else {
             return (self.plain(200), Some(format!("its outcome {word:?} is not known here; it answers instead")));
         };
         match kind {

@@ -92,7 +92,7 @@ impl Followed<'_> {
         let Some(until) = when(|what| *what == Happened::Ended) else { return };
         text.put("until", span(until));
         let Some(attempt) = self.attempt else { return };
-        if Kind::ALL.into_iter().any(|kind| kind.as_str() == attempt.outcome) {
+        if Kind::parse(&attempt.outcome).is_some() {
             text.put("outcome", attempt.outcome.clone());
         }
         text.put_if("status", i64::from(attempt.status), attempt.status > 0);

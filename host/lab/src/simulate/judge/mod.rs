@@ -26,47 +26,31 @@ use rates::Rates;
 
 use crate::world::{EventKind, Finished, Scene};
 
-/// A rule that must hold, whatever backends answer and a policy decides.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Rule {
-    /// Budgets.
-    Budget,
-    /// Cooldowns.
-    Cooldown,
-    /// Single probes.
-    Probe,
-    /// Rate limits and concurrency.
-    Rate,
-    /// The waiting line.
-    Order,
-    /// Permits.
-    Permit,
-    /// Money.
-    Spend,
+pointsman_core::vocabulary! {
+    /// A rule that must hold, whatever backends answer and a policy decides.
+    pub enum Rule {
+        /// Budgets.
+        Budget = "budget",
+        /// Cooldowns.
+        Cooldown = "cooldown",
+        /// Single probes.
+        Probe = "probe",
+        /// Rate limits and concurrency.
+        Rate = "rate",
+        /// The waiting line.
+        Order = "order",
+        /// Permits.
+        Permit = "permit",
+        /// Money.
+        Spend = "spend",
+    }
 }
 
 impl Rule {
-    /// Every rule.
-    pub const ALL: [Rule; 7] =
-        [Rule::Budget, Rule::Cooldown, Rule::Probe, Rule::Rate, Rule::Order, Rule::Permit, Rule::Spend];
-
     /// All rules, a line each: the name and the rule.
     pub fn listed() -> String {
         let line = |rule: Rule| format!("  {:<10}{}\n", rule.as_str(), rule.sentence());
         Rule::ALL.map(line).concat()
-    }
-
-    /// Its name.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Rule::Budget => "budget",
-            Rule::Cooldown => "cooldown",
-            Rule::Probe => "probe",
-            Rule::Rate => "rate",
-            Rule::Order => "order",
-            Rule::Permit => "permit",
-            Rule::Spend => "spend",
-        }
     }
 
     /// The rule itself, in one sentence.

@@ -119,7 +119,7 @@ struct Format<'a> {
 pub(super) fn write<'a>(request: &'a Request<'a>) -> Messages<'a> {
     let usual = |json: &&Json<'_>| json.text().parse::<f64>() != Ok(1.0);
     let output_config = OutputConfig {
-        effort: request.effort.map(Effort::word),
+        effort: request.effort.map(Effort::as_str),
         format: request.schema.as_ref().map(|schema| Format { r#type: "json_schema", schema }),
     };
     Messages {

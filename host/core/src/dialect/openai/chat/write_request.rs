@@ -170,7 +170,7 @@ pub(super) fn write<'a>(request: &'a Request<'a>) -> Chat<'a> {
         top_p: request.top_p.as_ref(),
         user: request.user.as_deref(),
         response_format: request.schema.as_ref().map(format),
-        reasoning_effort: request.effort.map(Effort::word),
+        reasoning_effort: request.effort.map(Effort::as_str),
         stream: request.stream,
         // The usage is always counted, whoever the client is.
         stream_options: request.stream.then_some(StreamOptions { include_usage: true }),
