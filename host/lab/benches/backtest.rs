@@ -15,14 +15,14 @@ use pointsman_config as config;
 use pointsman_core::contract::{NONE, Operation, Query};
 use pointsman_core::exchange::Facts;
 use pointsman_core::time::Timestamp;
+use pointsman_engine::clock::Stopwatch;
 use pointsman_engine::{Engine, EngineLimits, Texts};
 use pointsman_lab::answer::{Answer, Behavior, Response};
+use pointsman_lab::backtest::{self, Html, Named, Options, SEEDS, Terminal};
 use pointsman_lab::chronicle::Chronicler;
-use pointsman_lab::journal::JournalArgs;
-use pointsman_lab::settings::SettingsArgs;
+use pointsman_lab::settings::GivenSettings;
 use pointsman_lab::world::{Ask, Attempt, Environment, World};
-use pointsman_lab::{BacktestArgs, Backtested, backtest};
-use pointsman_store::{Store, StoreLimits, StorePath};
+use pointsman_store::{Store, StoreLimits, StorePath, StoreReader};
 
 const CONFIG: &str = r#"
 [policy.settings]
@@ -148,21 +148,20 @@ fn main() {
         chronicle(file.clone(), exchanges);
         println!("the journal of {exchanges} exchanges: written in {:.1} s", watch.elapsed().as_secs_f64());
     }
-    let args = BacktestArgs {
-        policy: "default".into(),
-        settings: SettingsArgs { set: vec!["primary_wait_max_retries=0".to_owned()], settings: None },
-        against: None,
-        journal: JournalArgs { config: None, store: Some(file) },
-        since: "2026-01-01".to_owned(),
-        until: None,
-        seeds: 20,
-        json: false,
-        html: Some(folder.join("day.html")),
-    };
-    let (out, err) = (&mut std::io::stdout(), &mut std::io::stderr());
-    let watch = Instant::now();
-    let now = START + Duration::from_secs(7 * 86_400);
-    let ended = backtest(&args, &config::ProcessEnv, now, out, err).expect("it can be printed");
-    assert_eq!(ended, Backtested::Told, "the backtest failed");
-    println!("\nbacktest of {exchanges} exchanges: {:.1} s in all", watch.elapsed().as_secs_f64());
+    let (whole, watch) = (Instant::now(), Stopwatch::start());
+    let until = START + Duration::from_secs(7 * 86_400);
+    let reader = StoreReader::open(&file).expect("the store opens");
+    let engine = backtest::engine().expect("the engine starts");
+    let policy = engine.compile_embedded().expect("it is a policy");
+    let (past, skipped) = backtest::read(&reader, (Timestamp::default(), until), &mut |_, _| {}).expect("it is enough");
+    let current = backtest::of_revision(&engine, &reader, &past.revisions[0].0).expect("it is kept");
+    let candidate = Named { name: "default with primary_wait_max_retries=0".to_owned(), policy };
+    let never = GivenSettings::new(None, [("primary_wait_max_retries".to_owned(), 0.into())].into_iter().collect());
+    let settings = never.over(config::recorded_settings(&past.setup.settings));
+    let policies = [&current, &candidate];
+    let options = Options { past: &past, skipped, policies, settings, seeds: SEEDS, watch };
+    let report = backtest::backtest(options, &mut |_| {}).expect("both take what was recorded");
+    std::fs::write(folder.join("day.html"), Html(&report).to_string()).expect("it can be written");
+    print!("{}", Terminal(&report));
+    println!("\nbacktest of {exchanges} exchanges: {:.1} s in all", whole.elapsed().as_secs_f64());
 }

@@ -11,10 +11,8 @@
 pub mod answer;
 pub mod backtest;
 pub mod chronicle;
-mod command;
 mod dice;
 pub mod explain;
-pub mod journal;
 pub mod recorder;
 pub mod replay;
 pub mod report;
@@ -26,7 +24,3 @@ pub mod story;
 mod tests;
 pub mod trial;
 pub mod world;
-
-pub use backtest::{BacktestArgs, Backtested, backtest};
-pub use command::{TestArgs, Tested, run as test};
-pub use simulate::{SimulateArgs, Simulated, simulate};

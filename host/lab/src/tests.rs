@@ -1,6 +1,5 @@
-//! The laboratory with the default policy: its own scenarios, unmet expectations, determinism, and the command.
+//! Scenarios with the default policy: unmet expectations, settings, budgets, determinism.
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,9 +9,8 @@ use pointsman_engine::{Compiled, Engine, EngineLimits, Fault, FaultKind, Texts};
 
 use super::report::{self, Verdict};
 use super::scenario::Scenario;
-use super::settings::{GivenSettings, SettingsArgs};
+use super::settings::GivenSettings;
 use super::trial::Trial;
-use super::{TestArgs, Tested, test};
 
 fn default_policy() -> Compiled {
     let limits = EngineLimits { max_instances: 4, ..EngineLimits::default() };
@@ -25,28 +23,6 @@ fn tried(text: &str) -> Trial {
 
 fn sentences(trial: &Trial) -> Vec<String> {
     trial.failures.iter().map(ToString::to_string).collect()
-}
-
-fn args(scenarios: &[&Path]) -> TestArgs {
-    let scenarios = scenarios.iter().map(|p| p.to_path_buf()).collect();
-    TestArgs {
-        file: "default".into(),
-        scenarios,
-        settings: SettingsArgs::default(),
-        json: false,
-        explain: false,
-        only: None,
-    }
-}
-
-fn ran(args: &TestArgs) -> (Tested, String, String) {
-    let (mut out, mut err) = (Vec::new(), Vec::new());
-    let tested = test(args, &mut out, &mut err).unwrap();
-    (tested, String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
-}
-
-fn scenarios_of_default() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../policies/default/scenarios")
 }
 
 const ONE_429: &str = r#"
@@ -64,15 +40,6 @@ tier = "fallback"
 models = ["m"]
 [[request]]
 "#;
-
-#[test]
-fn the_default_policys_scenarios_pass() {
-    let (tested, out, err) = ran(&args(&[&scenarios_of_default()]));
-    assert_eq!(tested, Tested::Passed, "{out}{err}");
-    let last = out.lines().last().unwrap();
-    let passed: usize = last.strip_suffix(" passed, 0 failed").and_then(|n| n.parse().ok()).unwrap();
-    assert!(passed >= 10 && out.matches("pass  ").count() == passed, "{out}");
-}
 
 #[test]
 fn what_is_expected_and_happens_passes() {
@@ -165,17 +132,18 @@ fn settings_that_the_policy_refuses_are_told() {
 
 #[test]
 fn settings_that_were_recorded_under_another_policy_are_left_out_and_told() {
-    let trial = |settings: &str, given: &SettingsArgs| {
+    let trial = |settings: &str, given: &GivenSettings| {
         let text = ONE_429.replace("[[request]]", &format!("[settings]\n{settings}\n[[request]]\nend = \"delivered\""));
         let scenario = Scenario::parse(&format!("settings_of = \"0123456789ab\"\n{text}"), "s.toml").unwrap();
-        Trial::run(&default_policy(), &scenario, &given.read().unwrap()).map_err(|error| error.to_string())
+        Trial::run(&default_policy(), &scenario, given).map_err(|error| error.to_string())
     };
-    let none = SettingsArgs::default();
+    let set = |key: &str, value: i32| GivenSettings::new(None, [(key.to_owned(), value.into())].into_iter().collect());
+    let none = GivenSettings::default();
     assert_eq!(trial("patience = 1\nprimary_wait_ms = 100", &none).unwrap().left_out, ["patience"]);
     let wrong = trial("patience = 1\nprimary_wait_ms = -1", &none).unwrap_err();
     assert!(wrong.contains("`primary_wait_ms` must be a whole number"), "{wrong}");
-    let set = SettingsArgs { set: vec!["primary_wait_ms=100".into()], settings: None };
-    assert_eq!(trial("primary_wait_ms = -1", &set).unwrap().left_out, [""; 0]);
+    let longer = set("primary_wait_ms", 100);
+    assert_eq!(trial("primary_wait_ms = -1", &longer).unwrap().left_out, [""; 0]);
     // The policy that decided is told what it was told then: others' keys and tables stood beside its own.
     let own = default_policy().id().to_string();
     let text = ONE_429.replace(
@@ -185,7 +153,7 @@ fn settings_that_were_recorded_under_another_policy_are_left_out_and_told() {
     let scenario = Scenario::parse(&format!("settings_of = \"{own}\"\n{text}"), "s.toml").unwrap();
     let decided = Trial::run(&default_policy(), &scenario, &GivenSettings::default()).unwrap();
     assert_eq!(decided.left_out, ["patience"]);
-    let unknown = SettingsArgs { set: vec!["patience=1".into()], settings: None };
+    let unknown = set("patience", 1);
     assert!(trial("", &unknown).unwrap_err().contains("`patience` is no setting"));
 }
 
@@ -280,64 +248,4 @@ fn the_same_seed_gives_the_same_report_byte_for_byte() {
     };
     assert_eq!(report(7), report(7));
     assert_ne!(report(7), report(8), "the seed is of no use");
-}
-
-#[test]
-fn a_failed_scenario_prints_its_reasons_and_its_story() {
-    let folder = tempfile::tempdir().unwrap();
-    let file = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
-    file("1.toml", &format!("{ONE_429}end = \"delivered by b\""));
-    file("2.toml", &format!("{}end = \"delivered by a\"", ONE_429.replace("one 429", "the other")));
-    file("3.toml", "title = 3");
-    file("4.txt", "no scenario");
-    let (tested, out, _) = ran(&args(&[folder.path()]));
-    assert_eq!(tested, Tested::Failed);
-    for words in [
-        "FAIL  one 429 (2.42 s simulated in ",
-        "      request 1: it was to be delivered by b, and was delivered by a\n",
-        "           0.020 s  outcome  a: rate_limited (429) after 20 ms, Retry-After 2 s",
-        "asked    a cools for 2 s more (rate_limited), emergency now\n                             b is ready\n",
-        "others   a cools for 2 s more (rate_limited): waited for\n",
-        "b is ready, but a fallback; the policy chose to wait for the primary lane\n",
-        "noted    wait for a primary: the first is expected in 2000 ms",
-        "2.020 s  waited   2 s, then got a permit of a",
-        "sent     to a in the primary lane, as m, a probe after its cooldown",
-        "end      delivered by a in the primary lane after 2.42 s",
-        "pass  the other (",
-        "3.toml:1:9",
-    ] {
-        assert!(out.contains(words), "{words:?} in\n{out}");
-    }
-    assert_eq!(out.lines().last(), Some("1 passed, 2 failed"));
-    let (tested, out, _) = ran(&TestArgs { only: Some("OTHER".into()), explain: true, ..args(&[folder.path()]) });
-    assert_eq!((tested, out.lines().last()), (Tested::Passed, Some("1 passed, 0 failed")));
-    assert!(out.contains("waited   2 s, then got a permit of a"), "--explain tells of those that pass: {out}");
-    let (_, out, _) = ran(&TestArgs { json: true, ..args(&[folder.path()]) });
-    let report: serde_json::Value = serde_json::from_str(&out).unwrap();
-    assert_eq!((&report["passed"], &report["failed"]), (&1.into(), &2.into()));
-    assert_eq!(report["scenarios"][0]["failures"][0]["request"], 1);
-    assert_eq!(report["scenarios"][1]["exchanges"][0]["attempts"][0]["outcome"], "rate_limited");
-    assert!(report["scenarios"][2]["problem"].as_str().unwrap().contains("`title` must be text"));
-}
-
-#[test]
-fn nothing_to_test_is_wrong_usage_and_says_what_to_do() {
-    let empty = tempfile::tempdir().unwrap();
-    let told = |args: &TestArgs, words: &str| {
-        let (tested, out, err) = ran(args);
-        assert!(tested == Tested::WrongUsage && out.is_empty() && err.contains(words), "{err}");
-    };
-    told(&args(&[empty.path()]), "has no scenario in it; write scenarios as TOML files there");
-    told(&args(&[Path::new("/nowhere")]), "there is no /nowhere");
-    told(
-        &TestArgs { file: "/no.wasm".into(), ..args(&[]) },
-        "there is no file /no.wasm; give a component, or `default`",
-    );
-    let none = TestArgs { only: Some("no such words".into()), ..args(&[&scenarios_of_default()]) };
-    told(&none, "scenarios has \"no such words\"");
-    let component = empty.path().join("p.wasm");
-    std::fs::write(&component, "text").unwrap();
-    told(&TestArgs { file: component.clone(), ..args(&[]) }, "there is no directory");
-    let (tested, _, err) = ran(&TestArgs { file: component, ..args(&[&scenarios_of_default()]) });
-    assert!(tested == Tested::Failed && err.contains("not WebAssembly"), "{err}");
 }

@@ -4,8 +4,9 @@ use std::io::{self, IsTerminal, Write};
 
 use pointsman_config::Env;
 use pointsman_lab::explain::{self, Look, scenario};
-use pointsman_lab::journal::JournalArgs;
 use pointsman_store::{BodyText, BodyTexts, Explainable, StoreError, StoreReader};
+
+use super::journal_args::JournalArgs;
 
 /// Columns where there is no terminal to ask.
 const USUAL_WIDTH: usize = 100;

@@ -3,8 +3,9 @@
 use std::io::{self, Write};
 
 use pointsman_config::Env;
-use pointsman_lab::journal::JournalArgs;
 use pointsman_store::redact;
+
+use super::journal_args::JournalArgs;
 
 /// Subcommands of `pointsman journal`.
 #[derive(Debug, clap::Subcommand)]

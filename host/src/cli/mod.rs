@@ -1,10 +1,12 @@
 //! The commands of the `pointsman` binary.
 
 mod backtest_cmd;
+mod component;
 pub mod config_cmd;
 mod config_needs;
 mod environment;
 mod explain_cmd;
+mod journal_args;
 mod journal_cmd;
 mod policy_cmd;
 mod promote_cmd;
@@ -13,7 +15,10 @@ mod replay_cmd;
 mod seal_cmd;
 mod serve_cmd;
 mod serving;
+mod settings_args;
+mod simulate_cmd;
 mod start_log;
+mod test_cmd;
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -21,7 +26,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use pointsman_config::ProcessEnv;
-use pointsman_lab::{BacktestArgs, SimulateArgs, Simulated, explain, simulate};
+use pointsman_engine::clock::Clock;
+use pointsman_lab::explain;
 
 use crate::demo::{self, DemoArgs};
 
@@ -78,7 +84,7 @@ enum Command {
     ///
     /// Backends are rate-limited, fail, cut and stall at random; everything comes from the seed, so the same seed is the
     /// same run. Exit 1 with the seed when a rule is broken.
-    Simulate(SimulateArgs),
+    Simulate(simulate_cmd::SimulateArgs),
     /// Simulate recorded traffic under the policy that ran and under a candidate, side by side.
     ///
     /// From the journal it learns how the backends were (rate limits, outages, times, lengths), and puts every recorded
@@ -88,7 +94,7 @@ enum Command {
     ///   pointsman backtest --policy candidate.wasm --since 24h --html backtest.html
     ///   pointsman backtest --policy default --set primary_wait_ms=20000 --json | jq .metrics.spend_usd
     #[command(verbatim_doc_comment)]
-    Backtest(BacktestArgs),
+    Backtest(backtest_cmd::BacktestArgs),
     /// Put the recorded questions of a proxy to a policy again.
     ///
     /// Without --policy each question goes to the revision that decided it, which must decide the same again, bit for bit: what
@@ -119,15 +125,11 @@ pub fn main() -> ExitCode {
         Command::Policy { command } => printed(|out, err| policy_cmd::run(&command, out, err)),
         Command::Explain(args) => printed(|out, err| explain_cmd::run(&args, &ProcessEnv, out, err).map(well)),
         Command::Journal { command } => printed(|out, err| journal_cmd::run(&command, &ProcessEnv, out, err).map(well)),
-        Command::Backtest(args) => printed(|out, err| backtest_cmd::run(&args, out, err)),
+        Command::Backtest(args) => {
+            printed(|out, err| backtest_cmd::run(&args, &ProcessEnv, Clock::start().now(), out, err))
+        }
         Command::Replay(args) => printed(|out, err| replay_cmd::run(&args, out, err)),
-        Command::Simulate(args) => printed(|out, err| {
-            Ok(match simulate(&args, &ProcessEnv, out, err)? {
-                Simulated::Held => ExitCode::SUCCESS,
-                Simulated::Broken => ExitCode::FAILURE,
-                Simulated::WrongUsage => ExitCode::from(2),
-            })
-        }),
+        Command::Simulate(args) => printed(|out, err| simulate_cmd::run(&args, &ProcessEnv, out, err)),
     }
 }
 

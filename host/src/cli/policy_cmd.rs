@@ -9,10 +9,10 @@ use std::sync::Arc;
 use pointsman_config::{self as config, Config, ProcessEnv};
 use pointsman_engine::sample;
 use pointsman_engine::{Engine, EngineLimits, Revision, SettingsOffer, name_of};
-use pointsman_lab::settings::SettingsArgs;
-use pointsman_lab::{TestArgs, Tested, test};
 
 use super::promote_cmd::{self, PromoteArgs};
+use super::settings_args::SettingsArgs;
+use super::test_cmd::{self, TestArgs, Tested};
 use crate::author::bench::bench;
 use crate::author::build::{BuildError, Built, Language, build};
 use crate::author::check::{Conditions, check};
@@ -159,7 +159,7 @@ pub(super) fn run(command: &PolicyCommand, out: &mut dyn Write, err: &mut dyn Wr
         PolicyCommand::New { name, lang, dir } => start(name, *lang, dir.as_deref(), out),
         PolicyCommand::Build { dir, output } => make(dir, output.as_deref(), out),
         PolicyCommand::Check { file, config, settings, json } => judge((file, config.as_deref(), settings), *json, out),
-        PolicyCommand::Test(args) => match test(args, out, err)? {
+        PolicyCommand::Test(args) => match test_cmd::run(args, out, err)? {
             Tested::Passed => Ok(Ended::Well),
             Tested::Failed => Ok(Ended::Badly),
             Tested::WrongUsage => return Ok(ExitCode::from(2)),

@@ -9,13 +9,13 @@ use std::time::Duration;
 use pointsman_config::{self as config, Env, ProcessEnv};
 use pointsman_core::lifecycle::promotion::Plan;
 use pointsman_engine::clock::Stopwatch;
-use pointsman_lab::settings::SettingsArgs;
 use reqwest::{Client, Method, Response, StatusCode, Url};
 use serde::Deserialize;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::in_runtime;
 use super::promote_screen::{Policy, Promotion, Screen};
+use super::settings_args::SettingsArgs;
 
 /// Interval between requests for the state of the promotion.
 const ASK_EVERY: Duration = Duration::from_millis(500);

@@ -5,14 +5,14 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use pointsman_config::{self as config, PolicySettings, ProcessEnv};
+use pointsman_config::{self as config, ProcessEnv};
 use pointsman_core::time::Timestamp;
 use pointsman_engine::clock::Clock;
 use pointsman_engine::{EngineLimits, left_out_words};
-use pointsman_lab::journal::{JournalArgs, Period, Progress};
 use pointsman_lab::replay::{Chosen, Plan, run as replay};
-use pointsman_lab::settings::SettingsArgs;
 
+use super::journal_args::{JournalArgs, Period, Progress};
+use super::settings_args::SettingsArgs;
 use crate::serve::engine_limits;
 
 /// Arguments of `pointsman replay`.
@@ -84,10 +84,7 @@ fn plan(args: &ReplayArgs, now: Timestamp) -> Result<Plan, String> {
         return Err("--set and --settings are for the policy that --policy names; name one".to_owned());
     }
     let settings = args.settings.read()?;
-    let configured = match args.journal.store.is_some() {
-        true => PolicySettings::default(),
-        false => config::policy_settings(args.journal.config.as_deref(), &ProcessEnv).map_err(|e| e.to_string())?,
-    };
+    let configured = args.journal.policy_settings(&ProcessEnv)?;
     Ok(Plan { store, since, until, policy, settings, configured, limits, examples: args.examples })
 }
 

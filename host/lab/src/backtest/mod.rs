@@ -4,7 +4,6 @@
 //! world is as it may have been ([`likely`], [`sayings`]), and core's own `Exchange` and `Fleet` live through it once with each policy
 //! ([`seen`] counts). Both policies meet the same worlds, so that what differs is theirs ([`stats`], [`metrics`]).
 
-mod command;
 mod gather;
 mod likely;
 mod metrics;
@@ -25,19 +24,56 @@ use std::sync::mpsc;
 
 use pointsman_core::contract::Query;
 
-pub use command::{BacktestArgs, Backtested, run as backtest};
-
+use pointsman_config::recorded_settings;
+use pointsman_engine::clock::Stopwatch;
 use pointsman_engine::{Compiled, LoadError, SettingsOffer, Texts};
+use pointsman_store::Skipped;
+
+pub use past::{MIN_EXCHANGES, Past, TooFew};
+pub use report::{Html, Report, Terminal, json};
+pub use source::{Named, ReadError, engine, of_revision, read};
 
 use likely::{Guesses, Likely};
 use model::Model;
-use past::Past;
 use seen::{Counter, Tally};
 
 use super::world::{After, World};
 
 /// Seeds, where nobody says how many.
 pub const SEEDS: u32 = 20;
+
+/// Options of a backtest.
+pub struct Options<'a> {
+    /// The recorded traffic.
+    pub past: &'a Past,
+    /// Trails that could not be read.
+    pub skipped: Skipped,
+    /// The policy to compare with, which has the recorded settings, and the candidate.
+    pub policies: [&'a Named; 2],
+    /// Settings of the candidate.
+    pub settings: SettingsOffer,
+    /// Number of worlds.
+    pub seeds: u32,
+    /// Started when the command was, whose duration the report tells.
+    pub watch: Stopwatch,
+}
+
+/// Learns a model of the past, lives through its worlds and compares; `progress` is told how many simulations are done, of two for
+/// each seed.
+///
+/// # Errors
+/// A policy refuses the recorded table or settings: which of the two, and why.
+pub fn backtest(options: Options<'_>, progress: &mut dyn FnMut(u64)) -> Result<Report, (usize, LoadError)> {
+    let Options { past, skipped, policies: [current, candidate], settings, seeds, watch } = options;
+    let model = Model::learn(past);
+    let policies = [(&current.policy, recorded_settings(&past.setup.settings)), (&candidate.policy, settings.clone())];
+    let lived = live(&Plan { past, model: &model, policies, seeds }, |done, _| progress(done as u64))?;
+    let told = candidate.policy.isolated(&settings, Arc::new(past.setup.table.clone()));
+    let left_out = told.map(|revision| revision.left_out().to_vec()).unwrap_or_default();
+    let mut report = Report::new(past, &model, [current, candidate], &lived, skipped, watch.elapsed());
+    report.doubts.settings_left_out = left_out;
+    Ok(report)
+}
 
 /// Result of one world under one policy.
 #[derive(Clone, Debug)]

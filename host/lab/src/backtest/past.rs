@@ -14,7 +14,7 @@ use pointsman_engine::Texts;
 use super::seen::{Tally, TimeGrid};
 
 /// With fewer exchanges a backtest says nothing.
-pub(super) const MIN_EXCHANGES: usize = 100;
+pub const MIN_EXCHANGES: usize = 100;
 
 /// The recorded traffic.
 pub struct Past {
@@ -111,7 +111,7 @@ impl Try {
 
 /// The journal has too little to say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct TooFew {
+pub struct TooFew {
     /// So many exchanges it has.
     pub found: usize,
 }

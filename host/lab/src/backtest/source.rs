@@ -1,11 +1,44 @@
-//! Finding the journal and the policies of a backtest.
+//! The recorded traffic and the policies of a backtest.
 
-use std::path::Path;
+use std::ops::ControlFlow;
 
+use pointsman_core::time::Timestamp;
 use pointsman_engine::{Compiled, Engine, EngineLimits};
-use pointsman_store::StoreReader;
+use pointsman_store::{Skipped, StoreError, StoreReader};
 
-use crate::command::compile_in;
+use super::gather::Gathering;
+use super::past::{Past, TooFew};
+
+/// The reason why there is no recorded traffic.
+#[derive(Debug)]
+pub enum ReadError {
+    /// The store cannot be read.
+    Store(StoreError),
+    /// The journal has too little to say.
+    TooFew(TooFew),
+}
+
+/// Reads the journal of exchanges that ended since one time and before another; `progress` is told how many are read, and of how
+/// many. Returns the trails that could not be read, too.
+///
+/// # Errors
+/// The store cannot be read, or has too few exchanges.
+pub fn read(
+    reader: &StoreReader,
+    (since, until): (Timestamp, Timestamp),
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<(Past, Skipped), ReadError> {
+    let all = reader.journal_size(since, until).map_err(ReadError::Store)?;
+    let (mut gathering, mut read) = (Gathering::default(), 0_u64);
+    let skipped = reader.journal(since, until, |journaled| {
+        gathering.add(journaled);
+        read += 1;
+        progress(read, all);
+        ControlFlow::Continue(())
+    });
+    let skipped = skipped.map_err(ReadError::Store)?;
+    Ok((gathering.finish().map_err(ReadError::TooFew)?, skipped))
+}
 
 /// An engine with room for a world on every processor, twice, and for instances that are yet to be taken apart: a thread
 /// does that which gives way to all others. Decisions may take as long as they may anywhere: how busy this
@@ -13,7 +46,7 @@ use crate::command::compile_in;
 ///
 /// # Errors
 /// The machine cannot run policies.
-pub(super) fn engine() -> Result<Engine, String> {
+pub fn engine() -> Result<Engine, String> {
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let max_instances = u32::try_from(threads).unwrap_or(64).saturating_mul(8).max(64);
     let limits = EngineLimits { max_instances, decide_ms: EngineLimits::MAX_DECIDE_MS, ..EngineLimits::default() };
@@ -21,43 +54,18 @@ pub(super) fn engine() -> Result<Engine, String> {
 }
 
 /// A policy and what it is called.
-pub(super) struct Named {
+pub struct Named {
     /// For people.
     pub name: String,
     /// The policy.
     pub policy: Compiled,
 }
 
-/// The policy of a component file, or `default`.
-///
-/// # Errors
-/// It cannot be read, or is no policy.
-pub(super) fn of_file(engine: &Engine, file: &Path) -> Result<Named, String> {
-    compile_in(engine, file).map(|policy| Named { name: file.display().to_string(), policy })
-}
-
-/// The policy to compare with: of this file, `default`, or a revision that the store keeps.
-///
-/// # Errors
-/// There is no such policy.
-pub(super) fn named(engine: &Engine, reader: &StoreReader, name: &str) -> Result<Named, String> {
-    if name == "default" || Path::new(name).exists() {
-        return of_file(engine, Path::new(name));
-    }
-    let is_revision = name.len() >= 6 && name.chars().all(|c| c.is_ascii_hexdigit());
-    if !is_revision {
-        return Err(format!(
-            "there is no file {name}; give a component file, `default`, or a revision that the store keeps (`/api/policy`)"
-        ));
-    }
-    of_revision(engine, reader, name)
-}
-
 /// The policy that ran, by its revision.
 ///
 /// # Errors
 /// The store does not keep it.
-pub(super) fn of_revision(engine: &Engine, reader: &StoreReader, revision: &str) -> Result<Named, String> {
+pub fn of_revision(engine: &Engine, reader: &StoreReader, revision: &str) -> Result<Named, String> {
     let embedded = engine.compile_embedded().map_err(|error| error.to_string())?;
     if embedded.id().starts_with(revision) {
         return Ok(Named { name: "default".to_owned(), policy: embedded });

@@ -5,13 +5,12 @@
 //! ([`traffic`]) and, where it is left to chance, what is decided ([`chance`]). The same number is the same world, so a
 //! breach can be lived through again.
 
-mod args;
 mod chance;
-mod command;
 mod days;
 pub mod judge;
 mod nature;
 mod report;
+mod runs;
 mod table;
 mod tally;
 #[cfg(test)]
@@ -35,8 +34,9 @@ use super::recorder::Recorded;
 use super::story::Story;
 use super::world::{After, EventKind, Scene, Watcher, World};
 
-pub use args::SimulateArgs;
-pub use command::{Simulated, run as simulate};
+pub use days::Report as DaysReport;
+pub use report::Report;
+pub use runs::{Options, Refusal, simulate, simulate_days};
 pub use tally::Tally;
 
 /// Time 0 of every world: Monday 2026-01-05, 00:00 UTC.

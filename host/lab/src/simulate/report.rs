@@ -1,21 +1,25 @@
 //! Output of `pointsman simulate`.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use pointsman_core::table::Lane;
 use serde_json::{Value, json};
 
 use super::START;
-use super::args::SimulateArgs;
 use super::judge::{Breach, Rule};
 use super::tally::Tally;
 use crate::story::{Story, in_words};
 
 /// Everything there is to tell.
-pub(super) struct Report<'a> {
-    /// Arguments of the command.
-    pub args: &'a SimulateArgs,
+pub struct Report {
+    /// Seed of the first run.
+    pub seed: u64,
+    /// Number of requests in each run.
+    pub exchanges: u64,
+    /// File of the configuration that the table is of.
+    pub config: Option<PathBuf>,
     /// Name of the policy.
     pub policy: String,
     /// The numbers of all runs together.
@@ -28,7 +32,7 @@ pub(super) struct Report<'a> {
     pub real: Duration,
 }
 
-impl Report<'_> {
+impl Report {
     fn per_second(&self) -> u64 {
         (self.tally.exchanges as f64 / self.real.as_secs_f64().max(1e-9)) as u64
     }
@@ -39,15 +43,15 @@ impl Report<'_> {
 
     /// The command that simulates one run again.
     fn again(&self, seed: u64) -> String {
-        let config = self.args.config.as_ref().map_or(String::new(), |file| format!(" --config {}", file.display()));
+        let config = self.config.as_ref().map_or(String::new(), |file| format!(" --config {}", file.display()));
         format!(
             "pointsman simulate --seed {seed} --runs 1 --exchanges {} --policy {}{config}",
-            self.args.exchanges, self.policy
+            self.exchanges, self.policy
         )
     }
 
     /// For machines.
-    pub(super) fn json(&self) -> Value {
+    pub fn json(&self) -> Value {
         let t = &self.tally;
         let lanes: serde_json::Map<String, Value> =
             Lane::ALL.into_iter().map(|lane| (lane.as_str().to_owned(), t.answered[lane as usize].into())).collect();
@@ -65,7 +69,7 @@ impl Report<'_> {
         });
         json!({
             "policy": self.policy,
-            "seed": self.args.seed,
+            "seed": self.seed,
             "runs": self.runs,
             "exchanges": t.exchanges,
             "simulated_s": t.simulated.as_secs(),
@@ -90,12 +94,12 @@ impl Report<'_> {
 }
 
 /// For people.
-impl fmt::Display for Report<'_> {
+impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let t = &self.tally;
         let runs = if self.runs == 1 { "1 run".to_owned() } else { format!("{} runs", self.runs) };
         let hours = t.simulated.as_secs_f64() / 3_600.0;
-        writeln!(f, "{runs} from seed {}, {hours:.1} h of virtual time, policy {}\n", self.args.seed, self.policy)?;
+        writeln!(f, "{runs} from seed {}, {hours:.1} h of virtual time, policy {}\n", self.seed, self.policy)?;
         let share = |n: u64| n as f64 * 100.0 / t.exchanges.max(1) as f64;
         let mut line =
             |what: &str, n: u64, more: String| writeln!(f, "{}", format!("{what:<22}{n:>12}  {more}").trim_end());
@@ -125,7 +129,7 @@ impl fmt::Display for Report<'_> {
     }
 }
 
-impl Report<'_> {
+impl Report {
     fn broken(&self, f: &mut fmt::Formatter<'_>, seed: u64, breach: &Breach, story: Option<&Story>) -> fmt::Result {
         let Breach { rule, exchange, at, how } = breach;
         let whose = exchange.map_or("the run as a whole".to_owned(), |number| format!("exchange {}", number + 1));

@@ -13,7 +13,7 @@ const VERSION: u32 = 1;
 
 /// The report as JSON: `version`, `journal`, `policies`, `seeds`, `metrics` (by name: recorded, current, candidate, difference),
 /// `calibration`, `unknown`, `backends`, `series` (parts of the time, in its order).
-pub(crate) fn json(report: &Report) -> Value {
+pub fn json(report: &Report) -> Value {
     let Report { policies: [current, candidate], doubts, .. } = report;
     let policy = |(name, revision): &(String, String)| value!({"name": name, "revision": revision});
     let metrics = report.rows.iter().map(|row| (row.metric.names().0.to_owned(), metric(row)));

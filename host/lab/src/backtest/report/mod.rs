@@ -11,9 +11,9 @@ use std::time::Duration;
 use pointsman_core::table::Tier;
 
 pub(super) use caveats::Caveats;
-pub(super) use machine::json;
-pub(super) use page::Html;
-pub(super) use text::Terminal;
+pub use machine::json;
+pub use page::Html;
+pub use text::Terminal;
 
 use pointsman_store::Skipped;
 
@@ -26,31 +26,31 @@ use super::seen::{Part, Tally, TimeGrid};
 use super::source::Named;
 
 /// Everything there is to tell.
-pub(super) struct Report {
+pub struct Report {
     /// The policy that ran, and the candidate: what they are called, and their revisions.
-    pub policies: [(String, String); 2],
+    pub(super) policies: [(String, String); 2],
     /// Exchanges taken in.
-    pub exchanges: usize,
+    pub(super) exchanges: usize,
     /// The time they span.
-    pub face: TimeGrid,
+    pub(super) face: TimeGrid,
     /// The last arrival.
-    pub until: pointsman_core::time::Timestamp,
+    pub(super) until: pointsman_core::time::Timestamp,
     /// The sample's share.
-    pub share: f64,
+    pub(super) share: f64,
     /// Worlds.
-    pub seeds: usize,
+    pub(super) seeds: usize,
     /// Duration of the command.
-    pub took: Duration,
+    pub(super) took: Duration,
     /// The numbers.
-    pub rows: Vec<Row>,
+    pub(super) rows: Vec<Row>,
     /// Model of each backend, described.
-    pub backends: Vec<Learned>,
+    pub(super) backends: Vec<Learned>,
     /// Limits of the model.
-    pub doubts: Caveats,
+    pub(super) doubts: Caveats,
     /// By part of the time: recorded, current, candidate.
-    pub parts: [Vec<Part>; 3],
+    pub(super) parts: [Vec<Part>; 3],
     /// Times of answers as pairs of ms and the share answered within: recorded, current, candidate.
-    pub times: [Vec<(f64, f64)>; 3],
+    pub(super) times: [Vec<(f64, f64)>; 3],
 }
 
 /// Description of the model of a backend.
@@ -72,23 +72,28 @@ pub(super) struct Learned {
 }
 
 impl Report {
+    /// Recorded settings that the candidate does not know.
+    pub fn settings_left_out(&self) -> &[String] {
+        &self.doubts.settings_left_out
+    }
+
     /// From what was lived through.
     pub(super) fn new(
         past: &Past,
         model: &Model,
-        policies: [Named; 2],
+        policies: [&Named; 2],
         lived: &[[Run; 2]],
         skipped: Skipped,
         took: Duration,
     ) -> Self {
         let rows = rows(&past.recorded, past.share, lived);
-        let ids = policies.each_ref().map(|p| p.policy.id().to_string());
+        let ids = policies.map(|p| p.policy.id().to_string());
         let doubts = Caveats::new(past, model, &ids[0], lived, &rows, skipped);
         let of = |which: usize| lived.iter().map(|l| &l[which].tally).collect::<Vec<_>>();
         let (current, candidate) = (of(0), of(1));
         let recorded = [&past.recorded];
         Self {
-            policies: policies.map(|p| (p.name, p.policy.id().to_string())),
+            policies: policies.map(|p| (p.name.clone(), p.policy.id().to_string())),
             exchanges: past.arrivals.len(),
             face: past.face,
             until: past.arrivals.last().map_or(past.face.start, |arrival| arrival.at),

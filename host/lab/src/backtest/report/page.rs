@@ -11,7 +11,7 @@ use super::plot::{Axis, Line, lines, stacked, whisker};
 use super::{Report, Unit, grouped, shown, shown_difference, shown_reach};
 
 /// The report as a page.
-pub(crate) struct Html<'a>(pub &'a Report);
+pub struct Html<'a>(pub &'a Report);
 
 const STYLE: &str = include_str!("page.css");
 

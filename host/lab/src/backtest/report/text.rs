@@ -9,7 +9,7 @@ use super::super::stats::Estimate;
 use super::{Report, Unit, grouped, shown, shown_difference, shown_reach};
 
 /// The report for a terminal, 100 columns wide.
-pub(crate) struct Terminal<'a>(pub &'a Report);
+pub struct Terminal<'a>(pub &'a Report);
 
 impl fmt::Display for Terminal<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

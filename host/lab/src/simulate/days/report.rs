@@ -7,21 +7,21 @@ use serde_json::{Value, json};
 use super::{Compared, DayResult};
 
 /// The days, in the order of their seeds.
-pub(in crate::simulate) struct Report {
+pub struct Report {
     /// The policy's name.
-    pub policy: String,
+    pub(in crate::simulate) policy: String,
     /// The days.
-    pub days: Vec<Compared>,
+    pub(in crate::simulate) days: Vec<Compared>,
 }
 
 impl Report {
     /// Days on which the policy paid for more and let clients wait longer.
-    pub(crate) fn worse_in_both(&self) -> usize {
+    pub fn worse_in_both(&self) -> usize {
         self.days.iter().filter(|day| day.is_worse_in_both()).count()
     }
 
     /// For machines.
-    pub(crate) fn json(&self) -> Value {
+    pub fn json(&self) -> Value {
         let result = |r: &DayResult| {
             json!({
                 "paid": r.paid,

@@ -4,17 +4,19 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use pointsman_engine::Compiled;
 use pointsman_engine::clock::Clock;
-use pointsman_engine::{Compiled, Engine, EngineLimits};
+use pointsman_lab::report::{self, Verdict};
+use pointsman_lab::scenario::Scenario;
+use pointsman_lab::settings::GivenSettings;
+use pointsman_lab::trial::Trial;
 
-use super::report::{self, Verdict};
-use super::scenario::Scenario;
-use super::settings::{GivenSettings, SettingsArgs};
-use super::trial::Trial;
+use super::component::{EMBEDDED, compile, read};
+use super::settings_args::SettingsArgs;
 
 /// Arguments of `pointsman policy test`.
 #[derive(Debug, clap::Args)]
-pub struct TestArgs {
+pub(super) struct TestArgs {
     /// The component; a project's folder, with its policy.wasm and its scenarios; a folder of scenarios beside a policy.wasm; or
     /// `default` for the policy inside this binary.
     pub file: PathBuf,
@@ -36,7 +38,7 @@ pub struct TestArgs {
 
 /// Result of the command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Tested {
+pub(super) enum Tested {
     /// Every scenario passed.
     Passed,
     /// One did not, or the policy could not be loaded.
@@ -54,11 +56,8 @@ const COMPONENT: &str = "policy.wasm";
 /// A folder with one of these is a project.
 const LANGUAGE_FILES: [&str; 4] = ["Cargo.toml", "policy.js", "policy.py", "policy.c"];
 
-/// The name of the embedded policy.
-const EMBEDDED: &str = "default";
-
 /// Runs it: results go to `out`, complaints to `err`.
-pub fn run(args: &TestArgs, out: &mut dyn Write, err: &mut dyn Write) -> io::Result<Tested> {
+pub(super) fn run(args: &TestArgs, out: &mut dyn Write, err: &mut dyn Write) -> io::Result<Tested> {
     let meant = Meant::of(args).and_then(|meant| Ok((meant.scenario_files()?, args.settings.read()?, meant)));
     let (files, settings, meant) = match meant {
         Ok(meant) => meant,
@@ -101,34 +100,6 @@ pub fn run(args: &TestArgs, out: &mut dyn Write, err: &mut dyn Write) -> io::Res
         writeln!(out, "{passed} passed, {failed} failed")?;
     }
     Ok(if failed == 0 { Tested::Passed } else { Tested::Failed })
-}
-
-/// The policy of a file, or the embedded one.
-pub(super) fn compile(file: &Path) -> Result<Compiled, String> {
-    // One scenario at a time asks one instance.
-    let limits = EngineLimits { max_instances: 4, ..EngineLimits::default() };
-    compile_in(&Engine::new(limits).map_err(|error| error.to_string())?, file)
-}
-
-/// The same, in this engine.
-pub(super) fn compile_in(engine: &Engine, file: &Path) -> Result<Compiled, String> {
-    if file == Path::new(EMBEDDED) {
-        return engine.compile_embedded().map_err(|error| error.to_string());
-    }
-    let shown = file.display();
-    let bytes = read(file, engine.limits().max_component_bytes as u64).map_err(|error| {
-        format!(
-            "cannot read {shown}: {error}; give a component file, or `{EMBEDDED}` for the policy inside this binary"
-        )
-    })?;
-    engine.compile(&bytes).map_err(|error| format!("{shown}: {error}"))
-}
-
-/// A file, at most one byte more of it than it may have.
-fn read(file: &Path, max_bytes: u64) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    io::Read::read_to_end(&mut io::Read::take(std::fs::File::open(file)?, max_bytes + 1), &mut bytes)?;
-    Ok(bytes)
 }
 
 /// Tries one file; none when it is not meant.
@@ -246,4 +217,116 @@ fn in_directory(directory: &Path) -> Result<Vec<PathBuf>, String> {
         return Err(format!("{shown} has no scenario in it; {HOW_TO}"));
     }
     Ok(files)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn args(scenarios: &[&Path]) -> TestArgs {
+        let scenarios = scenarios.iter().map(|p| p.to_path_buf()).collect();
+        TestArgs {
+            file: "default".into(),
+            scenarios,
+            settings: SettingsArgs::default(),
+            json: false,
+            explain: false,
+            only: None,
+        }
+    }
+
+    fn ran(args: &TestArgs) -> (Tested, String, String) {
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let tested = run(args, &mut out, &mut err).unwrap();
+        (tested, String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
+    }
+
+    fn scenarios_of_default() -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../policies/default/scenarios")
+    }
+
+    const ONE_429: &str = r#"
+title = "one 429"
+[cooldown]
+jitter = 0.0
+[[backend]]
+id = "a"
+models = ["m"]
+script = [{ answer = 429, retry_after = "2s", after = "20ms" }, { answer = 200, after = "400ms", tokens = 50 }]
+price = { m = { input_per_mtok = 1.0, output_per_mtok = 2.0 } }
+[[backend]]
+id = "b"
+tier = "fallback"
+models = ["m"]
+[[request]]
+"#;
+
+    #[test]
+    fn the_default_policys_scenarios_pass() {
+        let (tested, out, err) = ran(&args(&[&scenarios_of_default()]));
+        assert_eq!(tested, Tested::Passed, "{out}{err}");
+        let last = out.lines().last().unwrap();
+        let passed: usize = last.strip_suffix(" passed, 0 failed").and_then(|n| n.parse().ok()).unwrap();
+        assert!(passed >= 10 && out.matches("pass  ").count() == passed, "{out}");
+    }
+
+    #[test]
+    fn a_failed_scenario_prints_its_reasons_and_its_story() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+        file("1.toml", &format!("{ONE_429}end = \"delivered by b\""));
+        file("2.toml", &format!("{}end = \"delivered by a\"", ONE_429.replace("one 429", "the other")));
+        file("3.toml", "title = 3");
+        file("4.txt", "no scenario");
+        let (tested, out, _) = ran(&args(&[folder.path()]));
+        assert_eq!(tested, Tested::Failed);
+        for words in [
+            "FAIL  one 429 (2.42 s simulated in ",
+            "      request 1: it was to be delivered by b, and was delivered by a\n",
+            "           0.020 s  outcome  a: rate_limited (429) after 20 ms, Retry-After 2 s",
+            "asked    a cools for 2 s more (rate_limited), emergency now\n                             b is ready\n",
+            "others   a cools for 2 s more (rate_limited): waited for\n",
+            "b is ready, but a fallback; the policy chose to wait for the primary lane\n",
+            "noted    wait for a primary: the first is expected in 2000 ms",
+            "2.020 s  waited   2 s, then got a permit of a",
+            "sent     to a in the primary lane, as m, a probe after its cooldown",
+            "end      delivered by a in the primary lane after 2.42 s",
+            "pass  the other (",
+            "3.toml:1:9",
+        ] {
+            assert!(out.contains(words), "{words:?} in\n{out}");
+        }
+        assert_eq!(out.lines().last(), Some("1 passed, 2 failed"));
+        let (tested, out, _) = ran(&TestArgs { only: Some("OTHER".into()), explain: true, ..args(&[folder.path()]) });
+        assert_eq!((tested, out.lines().last()), (Tested::Passed, Some("1 passed, 0 failed")));
+        assert!(out.contains("waited   2 s, then got a permit of a"), "--explain tells of those that pass: {out}");
+        let (_, out, _) = ran(&TestArgs { json: true, ..args(&[folder.path()]) });
+        let report: serde_json::Value = serde_json::from_str(&out).unwrap();
+        assert_eq!((&report["passed"], &report["failed"]), (&1.into(), &2.into()));
+        assert_eq!(report["scenarios"][0]["failures"][0]["request"], 1);
+        assert_eq!(report["scenarios"][1]["exchanges"][0]["attempts"][0]["outcome"], "rate_limited");
+        assert!(report["scenarios"][2]["problem"].as_str().unwrap().contains("`title` must be text"));
+    }
+
+    #[test]
+    fn nothing_to_test_is_wrong_usage_and_says_what_to_do() {
+        let empty = tempfile::tempdir().unwrap();
+        let told = |args: &TestArgs, words: &str| {
+            let (tested, out, err) = ran(args);
+            assert!(tested == Tested::WrongUsage && out.is_empty() && err.contains(words), "{err}");
+        };
+        told(&args(&[empty.path()]), "has no scenario in it; write scenarios as TOML files there");
+        told(&args(&[Path::new("/nowhere")]), "there is no /nowhere");
+        told(
+            &TestArgs { file: "/no.wasm".into(), ..args(&[]) },
+            "there is no file /no.wasm; give a component, or `default`",
+        );
+        let none = TestArgs { only: Some("no such words".into()), ..args(&[&scenarios_of_default()]) };
+        told(&none, "scenarios has \"no such words\"");
+        let component = empty.path().join("p.wasm");
+        std::fs::write(&component, "text").unwrap();
+        told(&TestArgs { file: component.clone(), ..args(&[]) }, "there is no directory");
+        let (tested, _, err) = ran(&TestArgs { file: component, ..args(&[&scenarios_of_default()]) });
+        assert!(tested == Tested::Failed && err.contains("not WebAssembly"), "{err}");
+    }
 }

@@ -3,13 +3,13 @@
 use std::path::PathBuf;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use pointsman_config::{self as config, Env};
+use pointsman_config::{self as config, Env, PolicySettings};
 use pointsman_core::rfc3339::{self, Rfc3339};
 use pointsman_core::time::Timestamp;
 
 /// Location of the journal.
 #[derive(Clone, Debug, Default, clap::Args)]
-pub struct JournalArgs {
+pub(super) struct JournalArgs {
     /// The configuration whose store has the journal [default: ./pointsman.toml where it exists].
     #[arg(long, short, env = "POINTSMAN_CONFIG", value_name = "FILE", conflicts_with = "store")]
     pub config: Option<PathBuf>,
@@ -23,7 +23,7 @@ impl JournalArgs {
     ///
     /// # Errors
     /// It does not exist, or the configuration cannot be read or keeps its store in memory.
-    pub fn file(&self, env: &dyn Env) -> Result<PathBuf, String> {
+    pub(super) fn file(&self, env: &dyn Env) -> Result<PathBuf, String> {
         let file = match &self.store {
             Some(file) => file.clone(),
             None => config::store_path(self.config.as_deref(), env).map_err(|error| error.to_string())?.ok_or_else(
@@ -42,11 +42,22 @@ impl JournalArgs {
             file.display()
         ))
     }
+
+    /// The settings of the configuration; none where a store is named instead of a configuration.
+    ///
+    /// # Errors
+    /// The configuration cannot be read.
+    pub(super) fn policy_settings(&self, env: &dyn Env) -> Result<PolicySettings, String> {
+        if self.store.is_some() {
+            return Ok(PolicySettings::default());
+        }
+        config::policy_settings(self.config.as_deref(), env).map_err(|error| error.to_string())
+    }
 }
 
 /// A time of the journal: exchanges that ended in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Period {
+pub(super) struct Period {
     /// Its begin.
     pub since: Timestamp,
     /// End of the period; exchanges that ended then are not included.
@@ -58,7 +69,12 @@ impl Period {
     ///
     /// # Errors
     /// One is not understood, or nothing is between them.
-    pub fn parse(since: Option<&str>, until: Option<&str>, now: Timestamp, default: Period) -> Result<Self, String> {
+    pub(super) fn parse(
+        since: Option<&str>,
+        until: Option<&str>,
+        now: Timestamp,
+        default: Period,
+    ) -> Result<Self, String> {
         let time = |name: &str, text: Option<&str>, default| match text {
             None => Ok(default),
             Some(text) => rfc3339::parse_or_ago(text, now)
@@ -74,26 +90,26 @@ impl Period {
 }
 
 /// Shows somebody who looks how far a command is: on standard error, and only where that is a terminal.
-pub struct Progress(ProgressBar);
+pub(super) struct Progress(ProgressBar);
 
 impl Progress {
     /// Exchanges between two looks at the clock.
     const TELL_EVERY: u64 = 64;
 
     /// Shows that `what` is done for some of `all`; 0: their number is not known yet.
-    pub fn of(what: &'static str, all: u64) -> Self {
+    pub(super) fn of(what: &'static str, all: u64) -> Self {
         let style = ProgressStyle::with_template("{msg} {bar:40} {human_pos} of {human_len}, {eta} left");
         let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
         Self(ProgressBar::new(all).with_style(style).with_message(what))
     }
 
     /// So many are done.
-    pub fn is_at(&self, done: u64) {
+    pub(super) fn is_at(&self, done: u64) {
         self.0.set_position(done);
     }
 
     /// One of very many is done.
-    pub fn passes(&self, done: u64, all: u64) {
+    pub(super) fn passes(&self, done: u64, all: u64) {
         if done.is_multiple_of(Self::TELL_EVERY) {
             self.0.set_length(all);
             self.0.set_position(done);

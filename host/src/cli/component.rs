@@ -1,0 +1,38 @@
+//! Component files that commands are given.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+
+use pointsman_engine::{Compiled, Engine, EngineLimits};
+
+/// The name of the embedded policy.
+pub(super) const EMBEDDED: &str = "default";
+
+/// The policy of a file, or the embedded one.
+pub(super) fn compile(file: &Path) -> Result<Compiled, String> {
+    // One scenario at a time asks one instance.
+    let limits = EngineLimits { max_instances: 4, ..EngineLimits::default() };
+    compile_in(&Engine::new(limits).map_err(|error| error.to_string())?, file)
+}
+
+/// The same, in this engine.
+pub(super) fn compile_in(engine: &Engine, file: &Path) -> Result<Compiled, String> {
+    if file == Path::new(EMBEDDED) {
+        return engine.compile_embedded().map_err(|error| error.to_string());
+    }
+    let shown = file.display();
+    let bytes = read(file, engine.limits().max_component_bytes as u64).map_err(|error| {
+        format!(
+            "cannot read {shown}: {error}; give a component file, or `{EMBEDDED}` for the policy inside this binary"
+        )
+    })?;
+    engine.compile(&bytes).map_err(|error| format!("{shown}: {error}"))
+}
+
+/// A file, at most one byte more of it than it may have.
+pub(super) fn read(file: &Path, max_bytes: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(file)?.take(max_bytes + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
