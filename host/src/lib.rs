@@ -11,4 +11,5 @@ pub mod demo;
 pub mod proxy;
 pub mod serve;
 pub mod telemetry;
+mod timer;
 pub mod upstream;

@@ -8,7 +8,7 @@ use pointsman_core::random::SplitMix64;
 use pointsman_core::table::Lane;
 use serde_json::{Value, json};
 use tokio::sync::{Semaphore, mpsc};
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
 /// Requests under way at a time; above it the load holds back.
 const MAX_IN_FLIGHT: usize = 256;
@@ -104,7 +104,7 @@ pub(super) async fn run(
     seed: u64,
     samples: mpsc::Sender<Sample>,
 ) {
-    let started = Instant::now();
+    let started = crate::timer::now();
     let slots = Arc::new(Semaphore::new(MAX_IN_FLIGHT));
     let url: Arc<str> = format!("{base_url}/chat/completions").into();
     for number in 0_u64.. {

@@ -215,7 +215,7 @@ impl Stage<'_> {
         let until = self.limit.map_or(Until::Stopped, |limit| Until::Time(limit - TAIL.min(limit / 4)));
         let load = load::run(load::client()?, self.url.to_owned(), WAVES, until, SEED, sender);
         let load = tokio::spawn(load);
-        let started = Instant::now();
+        let started = crate::timer::now();
         let end = self.limit.map(|limit| started + limit);
         let over = async move {
             match end {

@@ -183,7 +183,7 @@ impl ProviderState {
         Self {
             profile,
             seed,
-            started: Instant::now(),
+            started: crate::timer::now(),
             window: Mutex::default(),
             streams: AtomicU64::new(0),
             counters: Counters::default(),
@@ -263,7 +263,7 @@ async fn answer(desk: &Arc<ProviderState>, request: Request<Incoming>) -> Respon
         return error(StatusCode::BAD_REQUEST, "invalid_request_error", "the body is not JSON");
     };
     let streaming = asked["stream"] == true;
-    match desk.decide(Instant::now(), streaming) {
+    match desk.decide(crate::timer::now(), streaming) {
         Fate::TooMany { retry_after } => {
             let mut response =
                 error(StatusCode::TOO_MANY_REQUESTS, "rate_limit_exceeded", "Rate limit reached. Please slow down.");
@@ -346,7 +346,7 @@ mod tests {
     fn a_quota_lasts_for_its_window_and_a_429_says_what_is_left_of_it() {
         let quota = Quota { requests: 2, per: Duration::from_secs(4), says_when: true };
         let desk = ProviderState::new(Profile { quota: Some(quota), ..STEADY }, 0);
-        let start = Instant::now();
+        let start = crate::timer::now();
         let told = Fate::TooMany { retry_after: Some(Duration::from_secs(3)) };
         assert_eq!(fates(&desk, start, 2), [WHOLE, WHOLE]);
         assert_eq!(fates(&desk, start + Duration::from_secs(1), 2), [told, told]);
@@ -367,13 +367,13 @@ mod tests {
     fn some_do_not_say_when() {
         let quota = Quota { requests: 0, per: Duration::from_secs(4), says_when: false };
         let desk = ProviderState::new(Profile { quota: Some(quota), ..STEADY }, 0);
-        assert_eq!(fates(&desk, Instant::now(), 1), [Fate::TooMany { retry_after: None }]);
+        assert_eq!(fates(&desk, crate::timer::now(), 1), [Fate::TooMany { retry_after: None }]);
     }
 
     #[test]
     fn breaks_and_cuts_come_as_often_as_said_and_never_both() {
         let desk = ProviderState::new(Profile { breaks_every: 3, cuts_every: 2, ..STEADY }, 0);
-        let fates = fates(&desk, Instant::now(), 6);
+        let fates = fates(&desk, crate::timer::now(), 6);
         assert_eq!(fates.iter().filter(|f| matches!(f, Fate::Broken(_))).count(), 2);
         assert_eq!(fates.iter().filter(|f| **f == Fate::Answered { cut: true }).count(), 2);
         assert_eq!(fates.iter().filter(|f| **f == WHOLE).count(), 2);
@@ -382,6 +382,6 @@ mod tests {
     #[test]
     fn what_is_not_a_stream_is_not_cut() {
         let desk = ProviderState::new(Profile { cuts_every: 1, ..STEADY }, 0);
-        assert_eq!(desk.decide(Instant::now(), false), WHOLE);
+        assert_eq!(desk.decide(crate::timer::now(), false), WHOLE);
     }
 }

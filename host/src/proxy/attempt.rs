@@ -73,7 +73,7 @@ impl UpstreamAttempt {
     }
 
     fn new(in_flight: &InFlight, target: &Target, sending: &Sending, told: Option<&Transcript>) -> Self {
-        let (started, started_at) = (in_flight.proxy().clock.now(), Instant::now());
+        let (started, started_at) = (in_flight.proxy().clock.now(), crate::timer::now());
         let capabilities = &in_flight.snapshot().view.backend(sending.backend).capabilities;
         let request = in_flight.request().client_request();
         Self {

@@ -16,7 +16,7 @@ use pointsman_core::attempt::{Input, Output};
 use pointsman_core::dialect::envelope::ErrorKind;
 use pointsman_core::exchange::{Action, Ended};
 use pointsman_core::outcome::Kind;
-use tokio::time::{Instant, Sleep};
+use tokio::time::Sleep;
 
 use super::attempt::UpstreamAttempt;
 use super::event_stream::{in_band, is_event_stream};
@@ -143,7 +143,7 @@ impl Relay {
         let Some(every) = self.keepalive else { return Poll::Pending };
         let timer = self.comment.get_or_insert_with(|| Box::pin(tokio::time::sleep(every)));
         ready!(timer.as_mut().poll(cx));
-        timer.as_mut().reset(Instant::now() + every);
+        timer.as_mut().reset(crate::timer::now() + every);
         Poll::Ready(())
     }
 

@@ -52,7 +52,7 @@ impl Discovery {
         let mut known = self.known.lock().await;
         if let Some(k) = known.as_ref()
             && k.config == snapshot.config.revision
-            && Instant::now() < k.fresh_until
+            && crate::timer::now() < k.fresh_until
         {
             return k.models.clone();
         }
@@ -64,7 +64,7 @@ impl Discovery {
         let models = Arc::new(models.into_iter().collect::<Vec<_>>());
         let fresh_for = if complete { FRESH_FOR } else { RETRY_AFTER };
         let config = snapshot.config.revision.clone();
-        *known = Some(Known { config, fresh_until: Instant::now() + fresh_for, models: models.clone() });
+        *known = Some(Known { config, fresh_until: crate::timer::now() + fresh_for, models: models.clone() });
         models
     }
 
