@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderMap;
-use pointsman_core::attempt::{PromptCount, streams_are_known};
+use pointsman_core::attempt::PromptCount;
 use pointsman_core::exchange::Facts;
 
 /// A backend's answer to one attempt.
@@ -55,5 +55,5 @@ pub struct Response {
 
 /// Returns true for a stream whose end can be told from a cut.
 pub fn asks_stream(facts: &Facts) -> bool {
-    facts.streaming && streams_are_known(facts.operation)
+    facts.streaming && facts.operation.has_streams()
 }

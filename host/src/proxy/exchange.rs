@@ -3,14 +3,13 @@
 //! It runs before the response's head, and again when a committed stream broke and is to be resumed.
 
 use bytes::Bytes;
-use http::header::CONTENT_TYPE;
 use http::response::Parts;
 use pointsman_core::attempt::{KeptRefusal, Output};
 use pointsman_core::dialect::resume::Transcript;
 use pointsman_core::exchange::{Action, Event, Refusal, Sending};
+use pointsman_core::http::headers::has_content_type;
 
 use super::attempt::UpstreamAttempt;
-use super::event_stream::is_event_stream;
 use super::in_flight::InFlight;
 use super::served_by::ServedBy;
 
@@ -77,7 +76,7 @@ async fn send(
     match (output, attempt.machine_mut().take_head()) {
         (Output::Whole(body, ended), Some(head)) => {
             in_flight.committed(head.status.as_u16());
-            in_flight.answers(&body, head.headers.get(CONTENT_TYPE).is_some_and(is_event_stream));
+            in_flight.answers(&body, has_content_type(&head.headers, "text/event-stream"));
             in_flight.relayed(ended);
             Ok(ExchangeResponse::Whole(served_by, head, body))
         }

@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::response::Parts;
-use pointsman_core::attempt::{KeptRefusal, streams_are_known};
+use pointsman_core::attempt::KeptRefusal;
 use pointsman_core::clients::Admission;
 use pointsman_core::dialect::Dialect;
 use pointsman_core::dialect::envelope::ErrorKind;
@@ -77,7 +77,7 @@ async fn begin(mut in_flight: Box<InFlight>) -> (Box<InFlight>, ExchangeResponse
 
 /// The longest silence towards this client; none where it does not wait for events, or keepalives are off.
 fn keepalive(snapshot: &Snapshot, request: &ProxyRequest) -> Option<Duration> {
-    snapshot.config.stream.keepalive.filter(|_| request.streaming && streams_are_known(request.operation))
+    snapshot.config.stream.keepalive.filter(|_| request.streaming && request.operation.has_streams())
 }
 
 /// The reply to a client that has not got its head yet.

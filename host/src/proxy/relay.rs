@@ -10,16 +10,16 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::CONTENT_TYPE;
 use http_body::{Body, Frame, SizeHint};
 use pointsman_core::attempt::{Input, Output};
 use pointsman_core::dialect::envelope::ErrorKind;
 use pointsman_core::exchange::{Action, Ended};
+use pointsman_core::http::headers::has_content_type;
 use pointsman_core::outcome::Kind;
 use tokio::time::Sleep;
 
 use super::attempt::UpstreamAttempt;
-use super::event_stream::{in_band, is_event_stream};
+use super::event_stream::in_band;
 use super::exchange::{ExchangeResponse, run_until_response};
 use super::in_flight::InFlight;
 use super::refusal::words_of;
@@ -217,9 +217,7 @@ impl Relay {
                 self.announce_backend(&in_flight, &served_by);
                 self.flow(in_flight, held, attempt);
             }
-            ExchangeResponse::Whole(served_by, head, body)
-                if head.headers.get(CONTENT_TYPE).is_some_and(is_event_stream) =>
-            {
+            ExchangeResponse::Whole(served_by, head, body) if has_content_type(&head.headers, "text/event-stream") => {
                 self.announce_backend(&in_flight, &served_by);
                 self.push(body);
             }

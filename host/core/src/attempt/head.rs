@@ -1,15 +1,15 @@
 //! The response head: whether it can be trusted, and how the body behind it is read.
 
 use bytes::Bytes;
-use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING};
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::response::Parts;
 use http::{HeaderMap, HeaderName, StatusCode};
 
 use super::events::EventReader;
 use super::reading::Reading;
 use super::{Attempt, Output, Phase};
-use crate::contract::Operation;
 use crate::dialect::usage::BodyTap;
+use crate::http::headers::has_content_type;
 use crate::http::retry_after::RateHints;
 use crate::outcome::{Kind, Outcome};
 use crate::record::Usage;
@@ -27,14 +27,6 @@ pub enum BodyKind {
     Empty,
     /// Digested pieces follow, of a stream where one was asked for and can be told from a cut.
     Digest,
-}
-
-/// Returns true if a stream of this operation has an end that can be told from a cut.
-pub const fn streams_are_known(operation: Operation) -> bool {
-    match operation {
-        Operation::Chat | Operation::Completion | Operation::Response | Operation::Message => true,
-        Operation::Embedding | Operation::Other => false,
-    }
 }
 
 impl Attempt {
@@ -58,7 +50,7 @@ impl Attempt {
             && !is_stream
             && self.asked.streaming
             && !encoded
-            && streams_are_known(self.asked.operation)
+            && self.asked.operation.has_streams()
             && !self.dialect.is_opaque()
             && has_content_type(&head.headers, "application/json");
         if body == BodyKind::Empty && self.status < 400 && !is_stream {
@@ -95,7 +87,7 @@ impl Attempt {
     }
 
     fn is_stream(&self, head: &Parts, body: BodyKind, encoded: bool) -> bool {
-        let known = streams_are_known(self.asked.operation) && head.status.is_success();
+        let known = self.asked.operation.has_streams() && head.status.is_success();
         match body {
             BodyKind::Digest => known && self.asked.streaming,
             BodyKind::Bytes | BodyKind::Empty => {
@@ -163,9 +155,4 @@ fn limits_left(headers: &HeaderMap, now: Timestamp) -> (LimitLeft, LimitLeft) {
     }
     let hints = RateHints::parse(headers, now);
     (hints.requests.left_until(now), hints.tokens.left_until(now))
-}
-
-fn has_content_type(headers: &HeaderMap, prefix: &str) -> bool {
-    let content_type = headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
-    content_type.trim_start().get(..prefix.len()).is_some_and(|t| t.eq_ignore_ascii_case(prefix))
 }

@@ -37,7 +37,7 @@ use bytes::Bytes;
 use http::response::Parts;
 
 pub use digest::{Digest, PromptCount};
-pub use head::{BodyKind, LimitLeft, streams_are_known};
+pub use head::{BodyKind, LimitLeft};
 pub use refusal::{KeptRefusal, explains_itself};
 pub use request::{ClientRequest, Endpoint};
 pub use translated::{serves_free, translatable};

@@ -8,7 +8,6 @@ use http::{Request, Uri};
 
 use super::deadlines::Deadlines;
 use super::digest::{Digested, PromptCount};
-use super::head::streams_are_known;
 use super::held::Held;
 use super::reading::Reading;
 use super::request::{Asked, ClientRequest, Endpoint};
@@ -170,7 +169,7 @@ fn continuation(
     is_translated: bool,
 ) -> Option<Continuation> {
     let is_kept = sending.join.is_some() || sending.resume != Resume::None;
-    if !request.streaming || !streams_are_known(request.operation) || !is_kept {
+    if !request.streaming || !request.operation.has_streams() || !is_kept {
         return None;
     }
     let told = told.cloned().unwrap_or_else(|| Transcript::new(spoken, request.operation));

@@ -17,3 +17,13 @@ vocabulary! {
         Other = "other",
     }
 }
+
+impl Operation {
+    /// Returns true if a stream of this operation has an end that can be told from a cut.
+    pub const fn has_streams(self) -> bool {
+        match self {
+            Operation::Chat | Operation::Completion | Operation::Response | Operation::Message => true,
+            Operation::Embedding | Operation::Other => false,
+        }
+    }
+}

@@ -12,21 +12,13 @@ use crate::contract::Operation;
 
 /// The stream that says what this body says; none where it is not an answer of this operation.
 pub fn as_stream(operation: Operation, body: &[u8], include_usage: bool) -> Option<Bytes> {
-    if !has_streams(operation) {
+    if !operation.has_streams() {
         return None;
     }
     let answer: Value = serde_json::from_slice(body).ok()?;
     let mut events = EventWriter::default();
     Dialect::of_operation(operation).format().stream(operation).split(answer, include_usage, &mut events)?;
     Some(events.into_bytes())
-}
-
-/// Operations whose streams have an end that can be told from a cut.
-pub const fn has_streams(operation: Operation) -> bool {
-    match operation {
-        Operation::Chat | Operation::Completion | Operation::Response | Operation::Message => true,
-        Operation::Embedding | Operation::Other => false,
-    }
 }
 
 #[cfg(test)]

@@ -5,8 +5,8 @@
 //! account behind the key, and may hold a balancer's session), and `x-pointsman-*` it might forge.
 
 use http::header::{
-    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, FORWARDED, HOST, HeaderMap, HeaderName, SET_COOKIE, TE,
-    TRAILER, TRANSFER_ENCODING, UPGRADE,
+    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, EXPECT, FORWARDED, HOST, HeaderMap, HeaderName,
+    SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
 
 /// Our own headers begin so.
@@ -22,6 +22,12 @@ pub fn end_to_end(client: &HeaderMap) -> HeaderMap {
         }
     }
     out
+}
+
+/// Returns true if the content type begins with this, in any letter case (RFC 9110, section 8.3.1).
+pub fn has_content_type(headers: &HeaderMap, prefix: &str) -> bool {
+    let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    content_type.trim_start().get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix))
 }
 
 /// Takes out of an upstream's headers what must not reach the client. `x-ratelimit-*`, `retry-after`,
