@@ -10,7 +10,7 @@ use pointsman_engine::Revision;
 
 use super::policy::{Code, Offered, Thread, refused_source, source_change};
 use super::settings::{Standing, tell_left_out};
-use super::{Control, in_workshop};
+use super::{Control, in_background};
 use crate::proxy::{FaultStats, Snapshot, Target};
 
 impl Control {
@@ -125,7 +125,7 @@ impl Control {
     ) -> anyhow::Result<Revision> {
         let offer = standing.offer(config, policy.name(), policy.id());
         let (asked, before) = (policy.clone(), policy.left_out().to_vec());
-        let configured = in_workshop(&self.engine, move || asked.with_table(&offer, table)).await?;
+        let configured = in_background(&self.engine, move || asked.with_table(&offer, table)).await?;
         let revision = configured.map_err(|error| {
             standing.explain(error, (config, self.config_file.as_deref()), policy.name(), policy.id())
         })?;

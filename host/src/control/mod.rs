@@ -324,16 +324,30 @@ fn log_refused(what: Reload, error: &str) {
     }
 }
 
-/// Runs this on the engine's own thread, which gives way to those that serve; jobs there are one after another.
-async fn in_workshop<T: Send + 'static>(
+/// Runs work on the engine's own thread, which gives way to those that serve; jobs there are one after another.
+async fn in_background<T: Send + 'static>(
     engine: &Engine,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> anyhow::Result<T> {
+    let busy = "too many changes wait to be judged; try again in a moment";
+    elsewhere(work, |job| engine.run_in_background(job).then_some(()).context(busy)).await
+}
+
+/// Runs work on a thread of its own, for which neither other work nor the end of the process waits.
+async fn in_own_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> anyhow::Result<T> {
+    let thread = std::thread::Builder::new().name("policy-restore".to_owned());
+    elsewhere(work, |job| Ok(thread.spawn(job).map(drop)?)).await
+}
+
+/// Runs work where `start` puts it, and waits for its result.
+async fn elsewhere<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+    start: impl FnOnce(Box<dyn FnOnce() + Send>) -> anyhow::Result<()>,
+) -> anyhow::Result<T> {
     let (sender, done) = oneshot::channel();
-    let job = move || {
+    start(Box::new(move || {
         // The receiver may be gone.
         let _ = sender.send(work());
-    };
-    anyhow::ensure!(engine.run_in_background(job), "too many changes wait to be judged; try again in a moment");
+    }))?;
     done.await.context("this failed in Pointsman itself; the log has the panic")
 }

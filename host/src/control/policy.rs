@@ -14,7 +14,7 @@ use tokio::sync::MutexGuard;
 
 use super::component::{Component, source_of};
 use super::settings::{Standing, tell_left_out};
-use super::{Control, in_workshop};
+use super::{Control, in_background, in_own_thread};
 use crate::proxy::Snapshot;
 
 /// A component to be judged.
@@ -268,7 +268,7 @@ impl Control {
             anyhow::Ok((compiled, revision))
         };
         let (compiled, revision) = match thread {
-            Thread::Background => in_workshop(&self.engine, work).await??,
+            Thread::Background => in_background(&self.engine, work).await??,
             Thread::Own => in_own_thread(work).await??,
         };
         tell_left_out(revision.id(), standing, revision.left_out());
@@ -277,14 +277,6 @@ impl Control {
         }
         Ok((compiled, revision))
     }
-}
-
-/// Runs work on a thread of its own, for which neither other work nor the end of the process waits.
-async fn in_own_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> anyhow::Result<T> {
-    let (done, result) = tokio::sync::oneshot::channel();
-    let thread = std::thread::Builder::new().name("policy-restore".to_owned());
-    thread.spawn(move || done.send(work()).ok())?;
-    result.await.context("the thread that restores a policy ended without a result")
 }
 
 impl Code {

@@ -55,11 +55,9 @@ impl Control {
                 // Another policy came into force meanwhile.
                 Ok((_, judged)) if !Arc::ptr_eq(&judged.before.fault_stats, &before.fault_stats) => return,
                 Ok((turn, judged)) => {
-                    let warning = Some(format!("revision {from} was rolled back to {to}: {why}"));
+                    let warning = format!("revision {from} was rolled back to {to}: {why}");
                     tracing::error!(%from, %to, why, "the policy failed too often and was rolled back to the last good one");
-                    // An upload of the same policy meanwhile has not mended it.
-                    let intent = self.state().lifecycle.confirmed();
-                    let change = Change { intent, ..target.change(warning) };
+                    let change = self.state().lifecycle.fallback_change(&target, warning);
                     if let Err(superseded) = self.go_back(&turn, judged, change, Rollback::Faults).await {
                         tracing::info!("not rolled back: {superseded}");
                     }

@@ -14,7 +14,7 @@ use pointsman_engine::{Compiled, Engine, left_out_words};
 use tokio::sync::Notify;
 
 use super::component::Component;
-use super::in_workshop;
+use super::in_background;
 use super::watched::WatchedFile;
 use crate::proxy::{Proxy, ShadowPolicy, Tally};
 
@@ -162,7 +162,7 @@ impl ShadowLoader {
         let offer = self.proxy.snapshot().config.policy.offer_to_shadow(&key.wanted, compiled.name());
         let deadline_ms = u32::try_from(key.wanted.deadline.as_millis()).unwrap_or(u32::MAX);
         let (code, table) = (compiled.clone(), key.table.clone());
-        let revision = in_workshop(&self.engine, move || code.shadow(&offer, table, deadline_ms)).await??;
+        let revision = in_background(&self.engine, move || code.shadow(&offer, table, deadline_ms)).await??;
         if let Some(words) = left_out_words(revision.left_out()) {
             tracing::warn!(shadow = key.hash.revision(), left_out = revision.left_out().join(", "), "{words}");
         }

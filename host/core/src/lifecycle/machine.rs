@@ -159,9 +159,10 @@ impl Lifecycle {
         self.history.good().map(target).collect()
     }
 
-    /// The intention in force.
-    pub fn confirmed(&self) -> Intent {
-        self.in_force
+    /// The change that falls back to this revision, once it is found good. It replaces the policy in force also where that was
+    /// confirmed meanwhile: an upload of the same policy has not mended it.
+    pub fn fallback_change(&self, target: &RollbackTarget, warning: String) -> Change {
+        Change { intent: self.in_force, ..target.change(Some(warning)) }
     }
 
     /// True where an upload that was compiled is in force already, by another one that was sent meanwhile. Where this one is
@@ -233,5 +234,13 @@ impl Lifecycle {
     /// Records the content of the configured source, which is not put in force: it is in force already, or a newer intention is.
     pub fn note_source(&mut self, source: Source) {
         self.history.source = Some(source);
+    }
+}
+
+#[cfg(test)]
+impl Lifecycle {
+    /// The intention in force.
+    pub(super) fn confirmed(&self) -> Intent {
+        self.in_force
     }
 }

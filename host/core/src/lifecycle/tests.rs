@@ -57,6 +57,17 @@ fn a_newer_upload_supersedes_an_older_one_that_is_still_compiled() {
 }
 
 #[test]
+fn an_upload_of_the_failing_policy_does_not_keep_it_in_force() {
+    let mut lifecycle = started();
+    uploaded(&mut lifecycle, 1).unwrap();
+    let targets = lifecycle.fall_back("it failed");
+    assert_eq!(lifecycle.upload(hash(1), &UploadOptions::default()), None, "it is in force");
+    let change = lifecycle.fallback_change(&targets[0], "it failed".to_owned());
+    put(&mut lifecycle, &change).unwrap();
+    assert_eq!(in_force(&lifecycle), hash(0));
+}
+
+#[test]
 fn what_was_uploaded_twice_is_put_in_force_once_and_stays_newer_than_older_ones() {
     let mut lifecycle = Lifecycle::new(History::default());
     let intents = [2, 1, 1, 3].map(|n| lifecycle.upload(hash(n), &UploadOptions::default()).unwrap());
