@@ -15,6 +15,7 @@ mod code;
 mod compile;
 mod compiled;
 mod deadline;
+mod decision_reader;
 mod engine;
 mod fault_log;
 mod fault_penalty;

@@ -1,7 +1,6 @@
 //! The native fallback: the default policy, compiled natively, which decides when a component fails, and in simulations.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use pointsman_core::contract as core;
 use pointsman_core::outcome::Kind;
@@ -10,6 +9,7 @@ use pointsman_policy_default as default_policy;
 use pointsman_sdk as sdk;
 use pointsman_sdk::Policy as _;
 
+use super::decision_reader::decision_reader;
 use super::state::State;
 use super::{Spending, Texts};
 
@@ -51,8 +51,8 @@ impl NativeFallback {
         };
         // What the policy keeps between questions does not change with them, so a panic would not spoil it.
         let mut policy = self.policy.lock().unwrap_or_else(PoisonError::into_inner);
-        let (decision, host) = sdk::host::scope(host, || policy.decide(&query));
-        (from_sdk(decision), host.notes)
+        let (decided, host) = sdk::host::scope(host, || policy.decide(&query));
+        (decision(decided), host.notes)
     }
 }
 
@@ -169,50 +169,4 @@ fn attempt(a: &core::AttemptFacts) -> sdk::Attempt {
     }
 }
 
-fn from_sdk(decision: sdk::Decision) -> core::Decision {
-    match decision {
-        sdk::Decision::Primary(d) => core::Decision::Primary(dispatch(d)),
-        sdk::Decision::Fallback(d) => core::Decision::Fallback(dispatch(d)),
-        sdk::Decision::Emergency(d) => core::Decision::Emergency(dispatch(d)),
-        sdk::Decision::Wait(hold) => core::Decision::Wait(core::Hold {
-            max: Duration::from_millis(hold.max_ms.into()),
-            lane: match hold.lane {
-                sdk::Lane::Primary => core_table::Lane::Primary,
-                sdk::Lane::Fallback => core_table::Lane::Fallback,
-                sdk::Lane::Emergency => core_table::Lane::Emergency,
-            },
-        }),
-        sdk::Decision::Reject(r) => core::Decision::Reject(core::Rejection {
-            status: r.status,
-            kind: r.kind,
-            message: r.message,
-            retry_after: r.retry_after_ms.map(millis),
-        }),
-    }
-}
-
-fn dispatch(d: sdk::Dispatch) -> core::Dispatch {
-    core::Dispatch {
-        backend: d.backend,
-        model: d.model,
-        first_byte: d.first_byte_ms.map(millis),
-        first_token: d.first_token_ms.map(millis),
-        idle: d.idle_ms.map(millis),
-        total: d.total_ms.map(millis),
-        commit: d.commit.map(|commit| match commit {
-            sdk::Commit::Headers => core::Commit::Headers,
-            sdk::Commit::FirstContent => core::Commit::FirstContent,
-            sdk::Commit::Tokens(n) => core::Commit::Tokens(n),
-            sdk::Commit::Complete => core::Commit::Complete,
-        }),
-        resume: d.resume.map(|resume| match resume {
-            sdk::Resume::None => core::Resume::None,
-            sdk::Resume::Splice => core::Resume::Splice,
-            sdk::Resume::Prefill => core::Resume::Prefill,
-        }),
-    }
-}
-
-fn millis(ms: u32) -> Duration {
-    Duration::from_millis(ms.into())
-}
+decision_reader!(sdk);

@@ -1,12 +1,11 @@
 //! Between the core's words and the contract's generated bindings.
 
-use std::time::Duration;
-
 use pointsman_core::contract as core;
 use pointsman_core::outcome::Kind;
 use pointsman_core::table as core_table;
 
 use self::bindings::pointsman::policy::types as wire;
+use super::decision_reader::decision_reader;
 
 /// Bindings that `wasmtime` generates from the contract.
 #[allow(unsafe_code, missing_docs, clippy::all, reason = "generated")]
@@ -182,63 +181,12 @@ pub(super) fn query(query: &core::Query) -> wire::Query<'_> {
     }
 }
 
-/// The decision, not judged yet.
-pub(super) fn decision(decision: wire::Decision) -> core::Decision {
-    match decision {
-        wire::Decision::Primary(d) => core::Decision::Primary(dispatch(d)),
-        wire::Decision::Fallback(d) => core::Decision::Fallback(dispatch(d)),
-        wire::Decision::Emergency(d) => core::Decision::Emergency(dispatch(d)),
-        wire::Decision::Wait(hold) => core::Decision::Wait(core::Hold {
-            max: Duration::from_millis(hold.max_ms.into()),
-            lane: lane_in(hold.lane),
-        }),
-        wire::Decision::Reject(r) => core::Decision::Reject(core::Rejection {
-            status: r.status,
-            kind: r.kind,
-            message: r.message,
-            retry_after: r.retry_after_ms.map(millis),
-        }),
-    }
-}
-
-fn dispatch(d: wire::Dispatch) -> core::Dispatch {
-    core::Dispatch {
-        backend: d.backend,
-        model: d.model,
-        first_byte: d.first_byte_ms.map(millis),
-        first_token: d.first_token_ms.map(millis),
-        idle: d.idle_ms.map(millis),
-        total: d.total_ms.map(millis),
-        commit: d.commit.map(|commit| match commit {
-            wire::Commit::Headers => core::Commit::Headers,
-            wire::Commit::FirstContent => core::Commit::FirstContent,
-            wire::Commit::Tokens(n) => core::Commit::Tokens(n),
-            wire::Commit::Complete => core::Commit::Complete,
-        }),
-        resume: d.resume.map(|resume| match resume {
-            wire::Resume::None => core::Resume::None,
-            wire::Resume::Splice => core::Resume::Splice,
-            wire::Resume::Prefill => core::Resume::Prefill,
-        }),
-    }
-}
-
-fn millis(ms: u32) -> Duration {
-    Duration::from_millis(ms.into())
-}
+decision_reader!(wire);
 
 fn lane_out(lane: core_table::Lane) -> wire::Lane {
     match lane {
         core_table::Lane::Primary => wire::Lane::Primary,
         core_table::Lane::Fallback => wire::Lane::Fallback,
         core_table::Lane::Emergency => wire::Lane::Emergency,
-    }
-}
-
-fn lane_in(lane: wire::Lane) -> core_table::Lane {
-    match lane {
-        wire::Lane::Primary => core_table::Lane::Primary,
-        wire::Lane::Fallback => core_table::Lane::Fallback,
-        wire::Lane::Emergency => core_table::Lane::Emergency,
     }
 }
