@@ -14,7 +14,7 @@ const MAX_TIME_LIMIT: Duration = Duration::from_secs(24 * 3600);
 /// Returns the decision if it is valid for this table.
 ///
 /// # Errors
-/// What is wrong with it.
+/// The first fault found in it, in a sentence.
 pub(crate) fn validate(decision: Decision, table: &Table) -> Result<Decision, String> {
     match &decision {
         Decision::Primary(dispatch) => validate_dispatch(dispatch, Lane::Primary, table)?,

@@ -25,21 +25,7 @@ fn sentences(trial: &Trial) -> Vec<String> {
     trial.failures.iter().map(ToString::to_string).collect()
 }
 
-const ONE_429: &str = r#"
-title = "one 429"
-[cooldown]
-jitter = 0.0
-[[backend]]
-id = "a"
-models = ["m"]
-script = [{ answer = 429, retry_after = "2s", after = "20ms" }, { answer = 200, after = "400ms", tokens = 50 }]
-price = { m = { input_per_mtok = 1.0, output_per_mtok = 2.0 } }
-[[backend]]
-id = "b"
-tier = "fallback"
-models = ["m"]
-[[request]]
-"#;
+const ONE_429: &str = include_str!("testdata/one-429.toml");
 
 #[test]
 fn what_is_expected_and_happens_passes() {

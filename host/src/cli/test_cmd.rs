@@ -245,21 +245,7 @@ mod tests {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("../policies/default/scenarios")
     }
 
-    const ONE_429: &str = r#"
-title = "one 429"
-[cooldown]
-jitter = 0.0
-[[backend]]
-id = "a"
-models = ["m"]
-script = [{ answer = 429, retry_after = "2s", after = "20ms" }, { answer = 200, after = "400ms", tokens = 50 }]
-price = { m = { input_per_mtok = 1.0, output_per_mtok = 2.0 } }
-[[backend]]
-id = "b"
-tier = "fallback"
-models = ["m"]
-[[request]]
-"#;
+    const ONE_429: &str = include_str!("../../lab/src/testdata/one-429.toml");
 
     #[test]
     fn the_default_policys_scenarios_pass() {

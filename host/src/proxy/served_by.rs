@@ -1,4 +1,4 @@
-//! Which backend served an exchange.
+//! The backend that served an exchange.
 
 use std::sync::Arc;
 

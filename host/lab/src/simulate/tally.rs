@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use pointsman_core::outcome::Kind;
 use pointsman_core::record::End;
-use pointsman_core::table::Lane;
 
 use crate::world::{EventKind, Finished};
 
@@ -95,11 +94,6 @@ impl Tally {
         self.spend_microusd += other.spend_microusd;
         self.simulated += other.simulated;
         self.times.merge(&other.times);
-    }
-
-    /// Answered whole, in any lane.
-    pub fn answered_in_all(&self) -> u64 {
-        Lane::ALL.into_iter().map(|lane| self.answered[lane as usize]).sum()
     }
 }
 

@@ -1,8 +1,8 @@
 //! A world in virtual time: requests arrive, a decider decides, backends answer, and core's own `Exchange` and `Fleet` do
 //! what they do in the server. Seeded, deterministic, without a clock.
 //!
-//! What differs from one use to the next is behind [`Environment`] (who asks and what backends answer), a decider (a policy,
-//! or any closure) and a [`Watcher`] (a story, a check of invariants, a sum).
+//! Each use brings an [`Environment`] (who asks and what backends answer), a decider (a policy, or any closure) and a
+//! [`Watcher`] (a story, a check of invariants, a sum).
 
 mod attempt;
 mod environment;

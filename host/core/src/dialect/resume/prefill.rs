@@ -13,7 +13,7 @@ use crate::dialect::registry::Dialect;
 ///
 /// Chat completions and messages get an assistant's message at their end, completions a longer prompt. Anthropic refuses
 /// white space at its end ("final assistant content cannot end with trailing whitespace"), and chat templates trim it.
-/// How a server is told that the message is to be continued differs; a backend's capabilities name what it wants:
+/// Servers differ in the member that marks a message to be continued; a backend's capabilities name it:
 /// `prefix` (DeepSeek, Mistral) and `partial` (Moonshot) are members of the message, `continue_final_message`
 /// (vLLM, SGLang) is one of the body; without any, the message is last and that is enough (Anthropic, llama.cpp). A limit of the answer's tokens
 /// stays as the client wrote it, and then counts what is added.
