@@ -41,7 +41,7 @@ fn mirror(criterion: &mut Criterion) {
         for (name, core_share) in [("asked", 1.0), ("spent", 0.000_001)] {
             let compiled = engine.compile_embedded().expect("the default policy compiles");
             let revision = compiled.shadow("{}", table.clone(), 5).expect("the default policy loads");
-            let policy = ShadowPolicy { revision, core_share, tally: Arc::default() };
+            let policy = ShadowPolicy { revision, core_share, stats: Arc::default() };
             shadow.install(Some(Arc::new(policy))).expect("a thread starts");
             group.bench_function(BenchmarkId::new(name, backends), |bencher| {
                 bencher.iter_custom(|times| {

@@ -13,6 +13,7 @@ pub mod contract;
 pub mod denial;
 pub mod dialect;
 pub mod divergence;
+pub mod duration;
 pub mod exchange;
 pub mod fleet;
 mod forms;

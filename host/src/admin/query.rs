@@ -107,8 +107,8 @@ mod tests {
         assert_eq!(at("1d"), Ok(1_768_386_600_000));
         assert_eq!(at("1768000000"), Ok(1_768_000_000_000));
         assert_eq!(at("2026-01-15T10:30:00Z"), Ok(1_768_473_000_000));
-        assert_eq!(at("99999999999h"), Ok(0), "longer ago than 1970 is everything");
-        for wrong in ["", "h", "-1h", "1w", "soon", "é", "99999999999999999999d", "18446744073709551615"] {
+        assert_eq!(at("175307616h"), Ok(0), "longer ago than 1970 is everything");
+        for wrong in ["", "h", "-1h", "1y", "soon", "é", "99999999999999999999d", "18446744073709551615"] {
             assert!(at(wrong).is_err(), "{wrong}");
         }
     }

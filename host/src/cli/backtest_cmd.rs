@@ -10,8 +10,8 @@ use pointsman_core::time::Timestamp;
 use pointsman_engine::clock::Stopwatch;
 use pointsman_engine::{Engine, LoadError, left_out_words};
 use pointsman_lab::backtest::{
-    Html, MIN_EXCHANGES, Named, Options, Past, ReadError, Report, SEEDS, Terminal, TooFew, backtest, engine, json,
-    of_revision, read,
+    BacktestReport, Html, MIN_EXCHANGES, Named, Options, Past, ReadError, SEEDS, Terminal, TooFew, backtest, engine,
+    json, of_revision, read,
 };
 use pointsman_lab::settings::recorded;
 use pointsman_store::{Skipped, StoreError, StoreReader};
@@ -103,7 +103,7 @@ pub(super) fn run(
 }
 
 /// Makes the report.
-fn report(args: &BacktestArgs, env: &dyn Env, now: Timestamp) -> Result<Report, Failure> {
+fn report(args: &BacktestArgs, env: &dyn Env, now: Timestamp) -> Result<BacktestReport, Failure> {
     let watch = Stopwatch::start();
     let default = Period { since: Timestamp::default(), until: now };
     let period = Period::parse(Some(&args.since), args.until.as_deref(), now, default).map_err(Failure::WrongUsage)?;

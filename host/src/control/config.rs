@@ -9,7 +9,7 @@ use pointsman_core::table::Table;
 use pointsman_engine::Revision;
 
 use super::policy::{Code, Offered, Thread, refused_source, source_change};
-use super::settings::{Standing, tell_left_out};
+use super::settings::{Provenance, tell_left_out};
 use super::{Control, in_background};
 use crate::proxy::{FaultStats, Snapshot, Target};
 
@@ -76,7 +76,7 @@ impl Control {
 
     async fn take_together(&self, config: Arc<Config>, table: Arc<Table>, offered: &Offered) -> anyhow::Result<()> {
         let Offered { component, intent } = offered;
-        let (code, standing) = (Code::Component(component.clone()), Standing::source(&config));
+        let (code, standing) = (Code::Component(component.clone()), Provenance::source(&config));
         let judged = self.judge(code, &config, table.clone(), &standing, Thread::Background).await;
         let (_, revision) = judged.with_context(|| refused_source(&config))?;
         let turn = self.turn.lock().await;
@@ -121,7 +121,7 @@ impl Control {
         policy: Arc<Revision>,
         config: &Config,
         table: Arc<Table>,
-        standing: &Standing,
+        standing: &Provenance,
     ) -> anyhow::Result<Revision> {
         let offer = standing.offer(config, policy.name(), policy.id());
         let (asked, before) = (policy.clone(), policy.left_out().to_vec());

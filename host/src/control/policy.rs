@@ -13,7 +13,7 @@ use pointsman_engine::{Compiled, Revision};
 use tokio::sync::MutexGuard;
 
 use super::component::{Component, source_of};
-use super::settings::{Standing, tell_left_out};
+use super::settings::{Provenance, tell_left_out};
 use super::{Control, in_background, in_own_thread};
 use crate::proxy::Snapshot;
 
@@ -40,7 +40,7 @@ pub(super) struct Judged {
     pub(super) before: Arc<Snapshot>,
     pub(super) revision: Revision,
     /// Its settings, as it was told them.
-    pub(super) standing: Standing,
+    pub(super) standing: Provenance,
 }
 
 /// The content of the configured source, to be judged.
@@ -106,7 +106,8 @@ impl Control {
     pub(super) async fn take_from_source(&self, offered: &Offered) {
         let Offered { component, intent } = offered;
         let config = self.proxy.snapshot().config.clone();
-        let judged = self.judge_until_current(Code::Component(component.clone()), Thread::Background, Standing::source);
+        let judged =
+            self.judge_until_current(Code::Component(component.clone()), Thread::Background, Provenance::source);
         match judged.await.with_context(|| refused_source(&config)) {
             Ok((turn, judged)) => {
                 let change = source_change(&judged.standing, component, *intent, &config);
@@ -155,7 +156,7 @@ impl Control {
         let turn = self.turn.lock().await;
         let Some(intent) = self.state().lifecycle.upload(component.hash, &options) else { return Ok(()) };
         drop(turn);
-        let standing = |_: &Config| Standing::upload(options.clone());
+        let standing = |_: &Config| Provenance::upload(options.clone());
         let judged = self.judge_until_current(Code::Component(component.clone()), Thread::Background, standing).await;
         let judged = judged.and_then(|(turn, judged)| Ok((turn, judged.settled()?)));
         match judged {
@@ -226,7 +227,7 @@ impl Control {
         &self,
         mut code: Code,
         thread: Thread,
-        standing: impl Fn(&Config) -> Standing,
+        standing: impl Fn(&Config) -> Provenance,
     ) -> anyhow::Result<(Turn<'_>, Judged)> {
         loop {
             let before = self.proxy.snapshot();
@@ -248,7 +249,7 @@ impl Control {
         code: Code,
         config: &Arc<Config>,
         table: Arc<Table>,
-        standing: &Standing,
+        standing: &Provenance,
         thread: Thread,
     ) -> anyhow::Result<(Arc<Compiled>, Revision)> {
         let (engine, config, file) = (self.engine.clone(), config.clone(), self.config_file.clone());
@@ -306,7 +307,7 @@ pub(super) fn refused_source(config: &Config) -> String {
 }
 
 /// The change to the source's component.
-pub(super) fn source_change(standing: &Standing, component: &Component, intent: Intent, config: &Config) -> Change {
+pub(super) fn source_change(standing: &Provenance, component: &Component, intent: Intent, config: &Config) -> Change {
     let incoming: Incoming = standing.incoming(component);
     Change::to(intent, incoming, format!("{} has changed", shown(source_of(config).as_deref())))
 }

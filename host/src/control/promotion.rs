@@ -18,7 +18,7 @@ use pointsman_engine::Revision;
 use super::Control;
 use super::component::Component;
 use super::policy::{Code, Judged, Thread, Turn};
-use super::settings::Standing;
+use super::settings::Provenance;
 use crate::proxy::{FaultStats, Progress, Snapshot, TrafficSplit};
 
 /// The candidate of a promotion: its traffic, and what puts it in force.
@@ -26,7 +26,7 @@ pub(super) struct Candidate {
     split: Arc<TrafficSplit>,
     /// Kept until it is in the history.
     component: Option<Component>,
-    standing: Standing,
+    standing: Provenance,
     /// The progress at the end; none while the promotion is under way.
     last: Option<Progress>,
 }
@@ -54,7 +54,7 @@ impl Control {
         let refused = |error: anyhow::Error| CannotPromote::Refused(format!("{error:#}"));
         let component = self.hashed(bytes).await.map_err(refused)?;
         let intent = self.state().lifecycle.promote(component.hash, &options)?;
-        let standing = |_: &Config| Standing::upload(options.clone());
+        let standing = |_: &Config| Provenance::upload(options.clone());
         let judged = self.judge_until_current(Code::Component(component.clone()), Thread::Background, standing).await;
         let judged = judged.and_then(|(turn, judged)| Ok((turn, judged.settled()?)));
         let (turn, judged) = judged.map_err(|error| {

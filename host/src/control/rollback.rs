@@ -6,7 +6,7 @@ use pointsman_core::lifecycle::{CannotGoBack, Change, Requested, Rollback, Rollb
 
 use super::Control;
 use super::policy::{Code, Judged, Thread, Turn};
-use super::settings::Standing;
+use super::settings::Provenance;
 use pointsman_config::Config;
 
 /// A rollback that was carried out.
@@ -102,7 +102,7 @@ impl Control {
             Some(compiled) => Code::Compiled(compiled),
             None => Code::Component(self.kept.component(hash).await?),
         };
-        let standing = |config: &Config| Standing::kept(&target.entry, self.state().lifecycle.history(), config);
+        let standing = |config: &Config| Provenance::kept(&target.entry, self.state().lifecycle.history(), config);
         self.judge_until_current(code, Thread::Own, standing).await
     }
 }

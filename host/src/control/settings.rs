@@ -12,14 +12,14 @@ use super::component::{Component, source_of};
 
 /// A component's relation to the configuration.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Standing {
+pub(super) struct Provenance {
     /// True for the policy that the configuration names now.
     is_source: bool,
     origin: Origin,
     options: UploadOptions,
 }
 
-impl Standing {
+impl Provenance {
     /// The relation of the policy that the configuration names.
     pub(super) fn source(config: &Config) -> Self {
         let origin = Origin::of_source(source_of(config).as_deref());
@@ -118,15 +118,15 @@ impl Standing {
 
 impl Control {
     /// Returns the relation of the policy in force.
-    pub(super) fn standing_in_force(&self, config: &Config) -> Standing {
+    pub(super) fn standing_in_force(&self, config: &Config) -> Provenance {
         let state = self.state();
         let history = state.lifecycle.history();
-        history.in_force().map_or_else(|| Standing::source(config), |entry| Standing::kept(entry, history, config))
+        history.in_force().map_or_else(|| Provenance::source(config), |entry| Provenance::kept(entry, history, config))
     }
 }
 
 /// Tells of settings that are for other policies.
-pub(super) fn tell_left_out(policy: &str, standing: &Standing, left_out: &[String]) {
+pub(super) fn tell_left_out(policy: &str, standing: &Provenance, left_out: &[String]) {
     let Some(words) = left_out_words(left_out) else { return };
     match standing.is_source {
         // Tables of policies that are still to come are nothing to worry about.

@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 use super::component::Component;
 use super::in_background;
 use super::watched::WatchedFile;
-use crate::proxy::{Proxy, ShadowPolicy, Tally};
+use crate::proxy::{Proxy, ShadowPolicy, ShadowStats};
 
 /// Casts the shadow that the configuration names.
 pub struct ShadowLoader {
@@ -40,7 +40,7 @@ struct Installed {
     key: Key,
     compiled: Arc<Compiled>,
     since: Timestamp,
-    tally: Arc<Tally>,
+    stats: Arc<ShadowStats>,
 }
 
 /// Inputs of a shadow: it is checked again when any of them changes.
@@ -57,7 +57,7 @@ pub struct ShadowStatus {
     /// The file that is named.
     pub file: PathBuf,
     /// The revision that is asked, since when, and what came of it; none: no shadow is asked.
-    pub installed: Option<(String, Timestamp, Arc<Tally>)>,
+    pub installed: Option<(String, Timestamp, Arc<ShadowStats>)>,
     /// The share of one processor it may use.
     pub core_share: f64,
     /// The reason why the latest file is not loaded; `None`: it is.
@@ -93,7 +93,7 @@ impl ShadowLoader {
         let installed = state
             .installed
             .as_ref()
-            .map(|installed| (installed.key.hash.revision(), installed.since, installed.tally.clone()));
+            .map(|installed| (installed.key.hash.revision(), installed.since, installed.stats.clone()));
         Some(ShadowStatus { file: wanted.file, installed, core_share: wanted.core_share, error: state.error.clone() })
     }
 
@@ -167,15 +167,15 @@ impl ShadowLoader {
             tracing::warn!(shadow = key.hash.revision(), left_out = revision.left_out().join(", "), "{words}");
         }
         let before = self.state().installed.clone().filter(|installed| installed.key.is_same_policy(&key));
-        let (since, tally) = before
-            .map_or_else(|| (self.proxy.clock.now(), Arc::default()), |installed| (installed.since, installed.tally));
-        let policy = ShadowPolicy { revision, core_share: key.wanted.core_share, tally: tally.clone() };
+        let (since, stats) = before
+            .map_or_else(|| (self.proxy.clock.now(), Arc::default()), |installed| (installed.since, installed.stats));
+        let policy = ShadowPolicy { revision, core_share: key.wanted.core_share, stats: stats.clone() };
         self.proxy.shadow.install(Some(Arc::new(policy))).context("the shadow's thread cannot be started")?;
         tracing::info!(revision = key.hash.revision(), "shadow policy loaded");
         self.proxy.metrics.reloaded(Reload::Shadow, true);
         self.proxy.events.change(Reload::Shadow.as_str(), Some(&key.hash.revision()), None);
         *self.state() =
-            State { installed: Some(Installed { key, compiled, since, tally }), refused: None, error: None };
+            State { installed: Some(Installed { key, compiled, since, stats }), refused: None, error: None };
         Ok(())
     }
 

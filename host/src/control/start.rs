@@ -13,7 +13,7 @@ use pointsman_engine::{Compiled, Engine, Revision};
 use pointsman_store::PolicyStore;
 
 use super::component::{Component, source_of};
-use super::settings::{Standing, tell_left_out};
+use super::settings::{Provenance, tell_left_out};
 use super::{kept, rows};
 
 /// The first policy of a process.
@@ -135,7 +135,7 @@ impl Starting<'_> {
         format!("the policy that was in force{which}, cannot be used")
     }
 
-    async fn load(&self, component: &Component, standing: Standing) -> anyhow::Result<Loaded> {
+    async fn load(&self, component: &Component, standing: Provenance) -> anyhow::Result<Loaded> {
         let (engine, bytes) = (self.engine.clone(), component.bytes.clone());
         let (config, table, file) = (self.config.clone(), self.table.clone(), self.config_file.map(Path::to_owned));
         tokio::task::spawn_blocking(move || {
@@ -150,13 +150,13 @@ impl Starting<'_> {
     }
 
     async fn load_source(&self, component: &Component) -> anyhow::Result<Loaded> {
-        self.load(component, Standing::source(&self.config)).await
+        self.load(component, Provenance::source(&self.config)).await
     }
 
     async fn load_kept(&self) -> anyhow::Result<(Component, Loaded)> {
         let entry = self.history.in_force().context("nothing was in force")?;
         let component = kept::component(self.policies, entry.hash).await?;
-        let loaded = self.load(&component, Standing::kept(entry, &self.history, &self.config)).await?;
+        let loaded = self.load(&component, Provenance::kept(entry, &self.history, &self.config)).await?;
         Ok((component, loaded))
     }
 
@@ -165,7 +165,7 @@ impl Starting<'_> {
         let (hash, file) = (component.hash, self.file.as_deref());
         let mut history = self.history;
         if is_source {
-            let incoming = Standing::source(&self.config).incoming(&component);
+            let incoming = Provenance::source(&self.config).incoming(&component);
             if history.in_force().is_none_or(|entry| entry.hash != hash || !entry.is_of(file)) {
                 let why =
                     error.clone().unwrap_or_else(|| format!("{} had changed when Pointsman started", shown(file)));

@@ -34,7 +34,7 @@ pub use promotion::{Progress, TrafficSplit};
 pub use relay::{Broken, ProxyBody};
 pub use reply::{OwnError, Reply};
 pub use request::{IncomingRequest, PinnedBackend, ProxyRequest};
-pub use shadow::{Divergent, Shadow, ShadowPolicy, Tally};
+pub use shadow::{Divergent, Shadow, ShadowPolicy, ShadowStats};
 pub use shared::{Denied, Proxy, Unknown};
 pub use shared_fleet::SharedFleet;
 pub use snapshot::{Snapshot, Target, TargetError};

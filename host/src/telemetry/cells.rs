@@ -1,102 +1,22 @@
-//! Counters and histograms that are found once and then only added to: no lock, no label lookup, no allocation.
+//! Counters and histograms of a backend, a lane, a client and a model, found once and then only added to.
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::sync::OnceLock;
 
 use pointsman_core::contract::Operation;
 use pointsman_core::denial::Denial;
 use pointsman_core::outcome::Kind;
-use pointsman_core::record::{AttemptRecord, End, ExchangeRecord, Usage};
-use pointsman_core::table::{Backend, Dialect, Lane, Table};
+use pointsman_core::record::{End, ExchangeRecord, Usage};
+use pointsman_core::table::{Backend, Dialect, Lane};
+use prometheus_client::metrics::histogram::Histogram;
 
-/// A number that only grows.
-#[derive(Debug, Default)]
-pub(super) struct Count(AtomicU64);
-
-impl Count {
-    pub(super) fn add(&self, n: u64) {
-        self.0.fetch_add(n, Ordering::Relaxed);
-    }
-
-    pub(super) fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
-/// Seconds: whole answers, attempts and waits.
-pub(super) const DURATION_BOUNDS: &[f64] =
-    &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0];
-/// Seconds: a decision of the policy.
-pub(super) const DECISION_BOUNDS: &[f64] =
-    &[2.5e-7, 5e-7, 1e-6, 2.5e-6, 5e-6, 1e-5, 2.5e-5, 5e-5, 1e-4, 5e-4, 1e-3, 5e-3];
-/// The three below are the advice of OpenTelemetry's GenAI metrics conventions.
-pub(super) const GEN_AI_TOKEN_BOUNDS: &[f64] = &[
-    1.0,
-    4.0,
-    16.0,
-    64.0,
-    256.0,
-    1_024.0,
-    4_096.0,
-    16_384.0,
-    65_536.0,
-    262_144.0,
-    1_048_576.0,
-    4_194_304.0,
-    16_777_216.0,
-    67_108_864.0,
-];
-/// Bounds in seconds, from OpenTelemetry's GenAI conventions.
-pub(super) const GEN_AI_DURATION_BOUNDS: &[f64] =
-    &[0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92];
-/// Bounds in seconds, from OpenTelemetry's GenAI conventions.
-pub(super) const GEN_AI_FIRST_TOKEN_BOUNDS: &[f64] =
-    &[0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
-
-/// A histogram with fixed bounds.
-#[derive(Debug)]
-pub(super) struct Histogram {
-    bounds: &'static [f64],
-    /// One for each bound, and one for what is above.
-    buckets: Box<[Count]>,
-    /// In 1e-9, so that a decision's time is not lost.
-    sum_nanos: Count,
-}
-
-impl Histogram {
-    pub(super) fn new(bounds: &'static [f64]) -> Self {
-        Self { bounds, buckets: (0..=bounds.len()).map(|_| Count::default()).collect(), sum_nanos: Count::default() }
-    }
-
-    pub(super) fn observe(&self, time: Duration) {
-        self.place(time.as_secs_f64());
-        self.sum_nanos.add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
-    }
-
-    pub(super) fn observe_amount(&self, amount: u64) {
-        self.place(amount as f64);
-        self.sum_nanos.add(amount.saturating_mul(1_000_000_000));
-    }
-
-    fn place(&self, value: f64) {
-        self.buckets[self.bounds.partition_point(|bound| *bound < value)].add(1);
-    }
-
-    /// The sum, the count, and the count of each bucket with its upper bound, the last one infinite.
-    pub(super) fn read(&self) -> (f64, u64, Vec<(f64, u64)>) {
-        let bounds = self.bounds.iter().copied().chain([f64::INFINITY]);
-        let buckets: Vec<_> = bounds.zip(self.buckets.iter().map(Count::get)).collect();
-        let count = buckets.iter().map(|(_, n)| n).sum();
-        (self.sum_nanos.get() as f64 / 1e9, count, buckets)
-    }
-}
+use super::instruments::{
+    Count, DURATION_BOUNDS, GEN_AI_DURATION_BOUNDS, GEN_AI_FIRST_TOKEN_BOUNDS, GEN_AI_TOKEN_BOUNDS, Usd, histogram,
+};
 
 /// The word of a lane, or of its absence.
 pub(super) const LANES: [&str; 4] = ["none", "primary", "fallback", "emergency"];
 
-fn lane_index(lane: Option<Lane>) -> usize {
+pub(super) fn lane_index(lane: Option<Lane>) -> usize {
     match lane {
         None => 0,
         Some(Lane::Primary) => 1,
@@ -105,7 +25,7 @@ fn lane_index(lane: Option<Lane>) -> usize {
     }
 }
 
-fn end_index(end: End) -> usize {
+pub(super) fn end_index(end: End) -> usize {
     match end {
         End::Delivered => 0,
         End::Refused => 1,
@@ -127,7 +47,7 @@ pub(super) struct DenialCounts {
 impl DenialCounts {
     pub(super) fn count(&self, denial: Denial) {
         if let Some(place) = Denial::ALL.iter().position(|known| *known == denial) {
-            self.by_reason[place].add(1);
+            self.by_reason[place].inc();
         }
     }
 }
@@ -141,29 +61,12 @@ pub(super) struct Spent {
     cost: Usd,
 }
 
-/// An amount of money that only grows, kept in 1e-9 USD.
-#[derive(Debug, Default)]
-pub(super) struct Usd(Count);
-
-impl Usd {
-    pub(super) fn add(&self, usd: f64) {
-        if usd > 0.0 {
-            // A float's conversion saturates.
-            self.0.add((usd * 1e9).round() as u64);
-        }
-    }
-
-    pub(super) fn get(&self) -> f64 {
-        self.0.get() as f64 / 1e9
-    }
-}
-
 impl Spent {
-    fn add(&self, usage: Usage, cost_usd: f64) {
-        self.input.add(usage.input_tokens);
-        self.output.add(usage.output_tokens);
+    pub(super) fn add(&self, usage: Usage, cost_usd: f64) {
+        self.input.inc_by(usage.input_tokens);
+        self.output.inc_by(usage.output_tokens);
         if usage.cached_input_tokens > 0 {
-            self.cached_input.add(usage.cached_input_tokens);
+            self.cached_input.inc_by(usage.cached_input_tokens);
         }
         self.cost.add(cost_usd);
     }
@@ -187,7 +90,7 @@ impl LaneCells {
         Box::new(Self {
             ends: Default::default(),
             outcomes: Default::default(),
-            attempt_seconds: Histogram::new(DURATION_BOUNDS),
+            attempt_seconds: histogram(DURATION_BOUNDS),
             spent: Spent::default(),
         })
     }
@@ -196,16 +99,16 @@ impl LaneCells {
 /// One backend; a lane's cells are made when it is first used.
 #[derive(Debug, Default)]
 pub(super) struct BackendCells {
-    dialect: Option<Dialect>,
+    pub(super) dialect: Option<Dialect>,
     pub(super) lanes: [OnceLock<Box<LaneCells>>; LANES.len()],
 }
 
 impl BackendCells {
-    fn of(backend: &Backend) -> Self {
+    pub(super) fn of(backend: &Backend) -> Self {
         Self { dialect: Some(backend.dialect), ..Self::default() }
     }
 
-    fn lane(&self, lane: Option<Lane>) -> &LaneCells {
+    pub(super) fn lane(&self, lane: Option<Lane>) -> &LaneCells {
         self.lanes[lane_index(lane)].get_or_init(LaneCells::new)
     }
 }
@@ -237,9 +140,9 @@ pub(super) struct LaneTotals {
 impl LaneTotals {
     pub(super) fn new() -> Self {
         Self {
-            exchange_seconds: Histogram::new(DURATION_BOUNDS),
-            first_byte_seconds: Histogram::new(DURATION_BOUNDS),
-            waited_seconds: Histogram::new(DURATION_BOUNDS),
+            exchange_seconds: histogram(DURATION_BOUNDS),
+            first_byte_seconds: histogram(DURATION_BOUNDS),
+            waited_seconds: histogram(DURATION_BOUNDS),
             waits: Count::default(),
             answered: Count::default(),
             cost: Usd::default(),
@@ -249,24 +152,24 @@ impl LaneTotals {
         }
     }
 
-    fn observe(&self, record: &ExchangeRecord, cost_usd: f64) {
-        self.answered.add(u64::from(record.end == End::Delivered));
+    pub(super) fn observe(&self, record: &ExchangeRecord, cost_usd: f64) {
+        self.answered.inc_by(u64::from(record.end == End::Delivered));
         self.cost.add(cost_usd);
         match record.saved_usd {
             Some(saved_usd) if record.waits > 0 => self.saved_by_waiting.add(saved_usd),
             Some(saved_usd) => self.saved_without_waiting.add(saved_usd),
             None if record.waits > 0 && record.end == End::Delivered && record.lane != Some(Lane::Fallback) => {
-                self.unknown_saved_by_waiting.add(1);
+                self.unknown_saved_by_waiting.inc();
             }
             None => {}
         }
-        self.exchange_seconds.observe(record.elapsed);
+        self.exchange_seconds.observe(record.elapsed.as_secs_f64());
         if let Some(first_byte) = record.first_byte {
-            self.first_byte_seconds.observe(first_byte);
+            self.first_byte_seconds.observe(first_byte.as_secs_f64());
         }
         if record.waits > 0 {
-            self.waits.add(u64::from(record.waits));
-            self.waited_seconds.observe(record.waited);
+            self.waits.inc_by(u64::from(record.waits));
+            self.waited_seconds.observe(record.waited.as_secs_f64());
         }
     }
 }
@@ -286,21 +189,21 @@ pub(super) struct GenAiCells {
 impl GenAiCells {
     fn new() -> Box<Self> {
         Box::new(Self {
-            input_tokens: Histogram::new(GEN_AI_TOKEN_BOUNDS),
-            output_tokens: Histogram::new(GEN_AI_TOKEN_BOUNDS),
-            duration: Histogram::new(GEN_AI_DURATION_BOUNDS),
-            first_token: Histogram::new(GEN_AI_FIRST_TOKEN_BOUNDS),
+            input_tokens: histogram(GEN_AI_TOKEN_BOUNDS),
+            output_tokens: histogram(GEN_AI_TOKEN_BOUNDS),
+            duration: histogram(GEN_AI_DURATION_BOUNDS),
+            first_token: histogram(GEN_AI_FIRST_TOKEN_BOUNDS),
         })
     }
 
-    fn observe(&self, record: &ExchangeRecord, usage: Usage) {
-        self.duration.observe(record.elapsed);
+    pub(super) fn observe(&self, record: &ExchangeRecord, usage: Usage) {
+        self.duration.observe(record.elapsed.as_secs_f64());
         if usage.input_tokens + usage.output_tokens > 0 {
-            self.input_tokens.observe_amount(usage.input_tokens);
-            self.output_tokens.observe_amount(usage.output_tokens);
+            self.input_tokens.observe(usage.input_tokens as f64);
+            self.output_tokens.observe(usage.output_tokens as f64);
         }
         if let Some(first_token) = record.attempts.last().and_then(|a| a.first_token) {
-            self.first_token.observe(first_token);
+            self.first_token.observe(first_token.as_secs_f64());
         }
     }
 }
@@ -319,7 +222,7 @@ impl Default for ModelCells {
 }
 
 impl ModelCells {
-    fn of(&self, dialect: Dialect, operation: Operation) -> &GenAiCells {
+    pub(super) fn of(&self, dialect: Dialect, operation: Operation) -> &GenAiCells {
         let operation = match operation {
             Operation::Chat | Operation::Response | Operation::Message => 0,
             Operation::Completion => 1,
@@ -327,117 +230,5 @@ impl ModelCells {
             Operation::Other => 3,
         };
         self.by[dialect.index()].1[operation].get_or_init(GenAiCells::new)
-    }
-}
-
-/// The cells of one kind by name. Names that are not configured share one cell, so that no client can grow the exposition.
-#[derive(Debug)]
-pub(super) struct Named<C> {
-    known: HashMap<Arc<str>, Arc<C>>,
-    other: Arc<C>,
-    none: Arc<C>,
-}
-
-/// Label value for names that are not configured.
-pub(super) const OTHER: &str = "other";
-/// Label value for a missing name.
-pub(super) const NONE: &str = "none";
-
-impl<C: Default> Named<C> {
-    fn new(names: impl Iterator<Item = (Arc<str>, C)>) -> Self {
-        let known = names.map(|(name, cells)| (name, Arc::new(cells))).collect();
-        Self { known, other: Arc::default(), none: Arc::default() }
-    }
-
-    /// As `self`, with the counts of `before` where the name was there before.
-    fn heir(mut self, before: &Self) -> Self {
-        for (name, cells) in &mut self.known {
-            if let Some(kept) = before.known.get(name) {
-                *cells = Arc::clone(kept);
-            }
-        }
-        Self { known: self.known, other: Arc::clone(&before.other), none: Arc::clone(&before.none) }
-    }
-
-    fn cell(&self, name: Option<&str>) -> &C {
-        match name {
-            Some(name) => self.known.get(name).unwrap_or(&self.other),
-            None => &self.none,
-        }
-    }
-
-    /// Every name with its cells, in alphabetical order, the shared ones last.
-    pub(super) fn all(&self) -> Vec<(&str, &C)> {
-        let mut all: Vec<(&str, &C)> = self.known.iter().map(|(name, cells)| (&**name, &**cells)).collect();
-        all.sort_unstable_by_key(|(name, _)| *name);
-        for (name, shared) in [(OTHER, &self.other), (NONE, &self.none)] {
-            // A configured name may be the same word; two series of one name would make the exposition invalid.
-            if !self.known.contains_key(name) {
-                all.push((name, shared));
-            }
-        }
-        all
-    }
-}
-
-/// All cells that depend on the configuration.
-#[derive(Debug)]
-pub(super) struct Directory {
-    pub(super) backends: Named<BackendCells>,
-    pub(super) clients: Named<ClientCells>,
-    pub(super) models: Named<ModelCells>,
-}
-
-impl Directory {
-    pub(super) fn new(table: &Table) -> Self {
-        Self {
-            backends: Named::new(table.backends.iter().map(|b| (Arc::clone(&b.id), BackendCells::of(b)))),
-            clients: Named::new(table.clients.iter().map(|c| (c.as_str().into(), ClientCells::default()))),
-            models: Named::new(table.models.iter().map(|m| (m.as_str().into(), ModelCells::default()))),
-        }
-    }
-
-    /// The directory of a new table; what was counted before goes on being counted.
-    pub(super) fn heir(table: &Table, before: &Directory) -> Self {
-        let new = Self::new(table);
-        Self {
-            backends: new.backends.heir(&before.backends),
-            clients: new.clients.heir(&before.clients),
-            models: new.models.heir(&before.models),
-        }
-    }
-
-    /// Counts a request refused at the door: for its client only, because no backend and no lane had to do with it.
-    pub(super) fn denied(&self, record: &ExchangeRecord) {
-        self.clients.cell(record.client.as_deref()).ends[end_index(record.end)].add(1);
-    }
-
-    pub(super) fn observe(&self, record: &ExchangeRecord, totals: &[LaneTotals; LANES.len()]) {
-        let end = end_index(record.end);
-        let (usage, cost_usd) = (record.usage(), record.cost_usd());
-        let backend = self.backends.cell(record.backend.as_deref());
-        backend.lane(record.lane).ends[end].add(1);
-        for attempt in &record.attempts {
-            self.observe_attempt(attempt, backend, record);
-        }
-        let client = self.clients.cell(record.client.as_deref());
-        client.ends[end].add(1);
-        client.spent.add(usage, cost_usd);
-        totals[lane_index(record.lane)].observe(record, cost_usd);
-        if let Some(dialect) = backend.dialect {
-            self.models.cell(Some(&record.model)).of(dialect, record.operation).observe(record, usage);
-        }
-    }
-
-    fn observe_attempt(&self, attempt: &AttemptRecord, relayed: &BackendCells, record: &ExchangeRecord) {
-        // Mostly there is one attempt, and it is the one that was relayed: no second lookup.
-        let cells = match &record.backend {
-            Some(id) if Arc::ptr_eq(id, &attempt.backend) => relayed,
-            Some(_) | None => self.backends.cell(Some(&attempt.backend)),
-        };
-        let cells = cells.lane(Some(attempt.lane));
-        cells.outcomes[attempt.outcome.index() as usize].add(1);
-        cells.attempt_seconds.observe(attempt.elapsed);
-        cells.spent.add(attempt.usage, attempt.cost_usd);
     }
 }

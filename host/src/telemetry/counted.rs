@@ -6,8 +6,11 @@ use arc_swap::ArcSwap;
 use pointsman_core::lifecycle::promotion::PromotionStep;
 use pointsman_core::lifecycle::{Reload, Rollback};
 use pointsman_core::time::Timestamp;
+use prometheus_client::metrics::histogram::Histogram;
 
-use super::cells::{Count, DenialCounts, Directory, Histogram, LANES, LaneTotals};
+use super::cells::{DenialCounts, LANES, LaneTotals};
+use super::directory::Directory;
+use super::instruments::Count;
 use super::shadow::ShadowCounts;
 
 /// The decisions' words, in the order they are counted in.

@@ -8,12 +8,12 @@ use pointsman_core::outcome::Kind;
 use pointsman_core::record::End;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
+use prometheus_client::metrics::histogram::Histogram;
 
-use super::cells::{
-    ClientCells, Count, DenialCounts, Directory, GEN_AI_OPERATIONS, GenAiCells, Histogram, LANES, LaneCells,
-    LaneTotals, Spent, Usd,
-};
+use super::cells::{ClientCells, DenialCounts, GEN_AI_OPERATIONS, GenAiCells, LANES, LaneCells, LaneTotals, Spent};
 use super::counted::{Counted, DECISIONS};
+use super::directory::Directory;
+use super::instruments::{Count, Usd};
 use super::live::{BACKEND_STATES, Live, LiveBackend};
 use super::page::Page;
 use pointsman_core::lifecycle::promotion::PromotionStep;
@@ -214,9 +214,7 @@ fn policy(page: &mut Page<'_>, counted: &Counted, live: &Live) -> fmt::Result {
             .zip(&counted.decisions)
             .try_for_each(|(word, count)| series.counter(&[("decision", word)], count.get()))
     })?;
-    page.histograms("pointsman_policy_decision_seconds", "Time of a decision", |series| {
-        series.histogram(&[], &counted.decision_seconds)
-    })?;
+    page.histogram("pointsman_policy_decision_seconds", "Time of a decision", &counted.decision_seconds)?;
     page.counters("pointsman_policy_faults", "Decisions the policy failed to give, by kind of fault", |series| {
         let faults = counted.faults.lock().unwrap_or_else(PoisonError::into_inner);
         faults.iter().try_for_each(|(kind, count)| series.counter(&[("kind", kind)], *count))

@@ -1,4 +1,4 @@
-//! Metrics: counted on the hot path without locks, shown on `/metrics`.
+//! Metrics: counted on the hot path without lookups by label, shown on `/metrics`.
 //!
 //! Labels are bounded by the configuration: backends, clients and models that are not in it count as `other`.
 
@@ -16,9 +16,11 @@ use pointsman_core::time::Timestamp;
 use pointsman_core::usd::total_usd;
 use prometheus_client::registry::Registry;
 
-use super::cells::{Count, DECISION_BOUNDS, DenialCounts, Directory, Histogram, LaneTotals};
+use super::cells::{DenialCounts, LaneTotals};
 use super::counted::Counted;
+use super::directory::Directory;
 use super::exposition::Exposition;
+use super::instruments::{Count, DECISION_BOUNDS, histogram};
 pub use super::live::{BACKEND_STATES, Live, LiveBackend, LiveSide};
 use super::shadow::ShadowCounts;
 use super::text_format::{TextFormat, to_prometheus};
@@ -54,7 +56,7 @@ impl Metrics {
             totals: std::array::from_fn(|_| LaneTotals::new()),
             denials: DenialCounts::default(),
             decisions: Default::default(),
-            decision_seconds: Histogram::new(DECISION_BOUNDS),
+            decision_seconds: histogram(DECISION_BOUNDS),
             faults: Mutex::default(),
             reloads: Default::default(),
             rollbacks: Default::default(),
@@ -84,7 +86,7 @@ impl Metrics {
 
     /// Counts a refusal at the door that was not recorded, because there were too many.
     pub fn denied_unrecorded(&self) {
-        self.0.denials.unrecorded.add(1);
+        self.0.denials.unrecorded.inc();
     }
 
     /// Returns the totals of all exchanges since the start.
@@ -110,8 +112,8 @@ impl Metrics {
             Decision::Wait(_) => 3,
             Decision::Reject(_) => 4,
         };
-        self.0.decisions[index].add(1);
-        self.0.decision_seconds.observe(took);
+        self.0.decisions[index].inc();
+        self.0.decision_seconds.observe(took.as_secs_f64());
     }
 
     /// Counts a policy fault by its kind's word.
@@ -126,17 +128,17 @@ impl Metrics {
 
     /// Counts a try to replace the configuration or the policy.
     pub fn reloaded(&self, what: Reload, ok: bool) {
-        self.0.reloads[what as usize][usize::from(ok)].add(1);
+        self.0.reloads[what as usize][usize::from(ok)].inc();
     }
 
     /// Counts a policy that gave way to an earlier one.
     pub fn rolled_back(&self, why: Rollback) {
-        self.0.rollbacks[why as usize].add(1);
+        self.0.rollbacks[why as usize].inc();
     }
 
     /// Counts a step of a guarded promotion.
     pub fn promotion(&self, step: PromotionStep) {
-        self.0.promotions[step as usize].add(1);
+        self.0.promotions[step as usize].inc();
     }
 
     /// Counts an answer of the shadow policy.

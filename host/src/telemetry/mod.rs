@@ -8,7 +8,9 @@ mod shadow;
 
 mod cells;
 mod counted;
+mod directory;
 mod exposition;
+mod instruments;
 mod line;
 mod live;
 mod sink;

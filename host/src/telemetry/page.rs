@@ -2,10 +2,11 @@
 
 use std::fmt;
 
-use prometheus_client::encoding::{DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue, MetricEncoder, NoLabelSet};
+use prometheus_client::encoding::{
+    DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue, EncodeMetric, MetricEncoder, NoLabelSet,
+};
 use prometheus_client::metrics::MetricType;
-
-use super::cells::Histogram;
+use prometheus_client::metrics::histogram::Histogram;
 
 /// The page being written, metric by metric.
 pub(super) struct Page<'e>(pub(super) DescriptorEncoder<'e>);
@@ -40,6 +41,11 @@ impl Page<'_> {
         self.metric(name, help, MetricType::Histogram, &mut write)
     }
 
+    /// A histogram without labels.
+    pub(super) fn histogram(&mut self, name: &str, help: &str, histogram: &Histogram) -> fmt::Result {
+        histogram.encode(self.0.encode_descriptor(name, help, None, MetricType::Histogram)?)
+    }
+
     fn metric(&mut self, name: &str, help: &str, kind: MetricType, write: Write<'_>) -> fmt::Result {
         write(&mut Series(self.0.encode_descriptor(name, help, None, kind)?))
     }
@@ -64,10 +70,6 @@ impl Series<'_> {
     }
 
     pub(super) fn histogram(&mut self, labels: &[(&str, &str)], histogram: &Histogram) -> fmt::Result {
-        let (sum, count, buckets) = histogram.read();
-        if labels.is_empty() {
-            return self.0.encode_histogram::<NoLabelSet>(sum, count, &buckets, None);
-        }
-        self.0.encode_family(&labels)?.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)
+        histogram.encode(self.0.encode_family(&labels)?)
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use pointsman_core::lifecycle::shadow::{ShadowDrop, ShadowResult};
 
-use super::cells::Count;
+use super::instruments::Count;
 use super::page::Page;
 
 /// The counts of all shadows there were.
@@ -18,15 +18,15 @@ pub(super) struct ShadowCounts {
 
 impl ShadowCounts {
     pub(super) fn asked(&self, result: ShadowResult) {
-        self.results[result as usize].add(1);
+        self.results[result as usize].inc();
     }
 
     pub(super) fn dropped(&self, why: ShadowDrop) {
-        self.drops[why as usize].add(1);
+        self.drops[why as usize].inc();
     }
 
     pub(super) fn ran(&self, time: Duration) {
-        self.ran_nanos.add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
+        self.ran_nanos.inc_by(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
     }
 
     pub(super) fn write(&self, page: &mut Page<'_>) -> fmt::Result {

@@ -8,10 +8,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use pointsman_core::http::sse::Reader;
 use regex::{NoExpand, Regex};
-use rusqlite::{Connection, OptionalExtension, Transaction, params};
+use rusqlite::{Connection, OptionalExtension, Transaction};
 use serde::Serialize;
 use serde_json::Value;
 
+use super::columns::{insert, signed};
 use super::read::StoreReader;
 use super::{StoreError, schema};
 
@@ -172,18 +173,22 @@ pub struct BodyText {
     pub bytes: u64,
 }
 
+insert! {
+    BODY = INTO "body";
+    fn insert_texts(key: i64, request: &BodyText, answer: &BodyText) {
+        ended_us: key,
+        request: request.text,
+        request_bytes: signed(request.bytes),
+        answer: answer.text,
+        answer_bytes: signed(answer.bytes),
+    }
+}
+
 /// Writes the bodies of the exchange with this key; how many bytes.
 pub(super) fn insert(transaction: &Transaction<'_>, key: i64, bodies: &Bodies) -> rusqlite::Result<i64> {
     let BodyTexts { request, answer } = bodies.written();
     let length = |body: &BodyText| body.text.as_ref().map_or(0, |text| text.len() as i64);
-    let size = |body: &BodyText| i64::try_from(body.bytes).unwrap_or(i64::MAX);
-    transaction.prepare_cached("INSERT INTO body VALUES (?1, ?2, ?3, ?4, ?5)")?.execute(params![
-        key,
-        request.text,
-        size(&request),
-        answer.text,
-        size(&answer)
-    ])?;
+    insert_texts(&mut *transaction.prepare_cached(BODY)?, key, &request, &answer)?;
     Ok(length(&request) + length(&answer))
 }
 

@@ -1,8 +1,9 @@
 //! Cooldowns that outlive a restart.
 
-use rusqlite::{Connection, Transaction, params};
+use rusqlite::{Connection, Transaction};
 
 use super::StoreError;
+use super::columns::{columns, insert, signed};
 
 /// A cooldown in force.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,32 +20,33 @@ pub struct CooldownRow {
     pub failures: u32,
 }
 
+columns!(CooldownRow { backend, model, until_ms, reason, failures });
+
+insert! {
+    COOLDOWN = INTO "cooldown";
+    fn insert(row: &CooldownRow) {
+        backend: row.backend,
+        model: row.model,
+        until_ms: signed(row.until_ms),
+        reason: row.reason,
+        failures: row.failures,
+    }
+}
+
 /// Replaces all.
 pub(super) fn replace(transaction: &Transaction<'_>, rows: &[CooldownRow]) -> rusqlite::Result<()> {
     transaction.execute("DELETE FROM cooldown", [])?;
-    let mut insert = transaction.prepare_cached(
-        "INSERT INTO cooldown (backend, model, until_ms, reason, failures) VALUES (?1, ?2, ?3, ?4, ?5)",
-    )?;
+    let mut statement = transaction.prepare_cached(COOLDOWN)?;
     for row in rows {
-        let until_ms = i64::try_from(row.until_ms).unwrap_or(i64::MAX);
-        insert.execute(params![row.backend, row.model, until_ms, row.reason, row.failures])?;
+        insert(&mut statement, row)?;
     }
     Ok(())
 }
 
 /// Those that end after `now_ms`.
 pub(super) fn load(connection: &Connection, now_ms: u64) -> Result<Vec<CooldownRow>, StoreError> {
-    let mut select = connection.prepare_cached(
-        "SELECT backend, model, until_ms, reason, failures FROM cooldowns WHERE until_ms > ?1 ORDER BY backend, model",
-    )?;
-    let rows = select.query_map([i64::try_from(now_ms).unwrap_or(i64::MAX)], |row| {
-        Ok(CooldownRow {
-            backend: row.get(0)?,
-            model: row.get(1)?,
-            until_ms: row.get::<_, i64>(2)?.unsigned_abs(),
-            reason: row.get(3)?,
-            failures: row.get(4)?,
-        })
-    })?;
+    let sql = format!("SELECT {} FROM cooldowns WHERE until_ms > ?1 ORDER BY backend, model", CooldownRow::COLUMNS);
+    let mut select = connection.prepare_cached(&sql)?;
+    let rows = select.query_map([signed(now_ms)], CooldownRow::read)?;
     Ok(rows.collect::<Result<_, _>>()?)
 }

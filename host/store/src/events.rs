@@ -1,8 +1,8 @@
 //! Steps of guarded promotions.
 
-use rusqlite::{Connection, params};
+use rusqlite::Connection;
 
-use super::policies::signed;
+use super::columns::{columns, insert, signed};
 use super::{PolicyStore, StoreError};
 
 /// Steps kept; the oldest go.
@@ -25,6 +25,20 @@ pub struct PolicyEventRow {
     pub numbers: String,
 }
 
+columns!(PolicyEventRow { at_ms, step, candidate, control, why, numbers });
+
+insert! {
+    POLICY_EVENT = INTO "policy_event";
+    fn insert(event: &PolicyEventRow) {
+        at_ms: signed(event.at_ms),
+        step: event.step,
+        candidate: event.candidate,
+        control: event.control,
+        why: event.why,
+        numbers: event.numbers,
+    }
+}
+
 impl PolicyStore {
     /// Adds a step, and forgets the oldest beyond [`MAX_POLICY_EVENTS`]. When this returns, it is on disk.
     ///
@@ -44,30 +58,15 @@ impl PolicyStore {
     /// When SQLite fails.
     pub fn events(&self, limit: u32) -> Result<Vec<PolicyEventRow>, StoreError> {
         let connection = self.0.lock();
-        let mut select = connection.prepare_cached(
-            "SELECT at_ms, step, candidate, control, why, numbers FROM policy_event ORDER BY number DESC LIMIT ?1",
-        )?;
-        let rows = select.query_map([limit], |row| {
-            Ok(PolicyEventRow {
-                at_ms: row.get::<_, i64>(0)?.unsigned_abs(),
-                step: row.get(1)?,
-                candidate: row.get(2)?,
-                control: row.get(3)?,
-                why: row.get(4)?,
-                numbers: row.get(5)?,
-            })
-        })?;
+        let sql = format!("SELECT {} FROM policy_event ORDER BY number DESC LIMIT ?1", PolicyEventRow::COLUMNS);
+        let mut select = connection.prepare_cached(&sql)?;
+        let rows = select.query_map([limit], PolicyEventRow::read)?;
         Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
 }
 
 fn add(connection: &Connection, event: &PolicyEventRow) -> rusqlite::Result<()> {
-    let PolicyEventRow { at_ms, step, candidate, control, why, numbers } = event;
-    connection
-        .prepare_cached(
-            "INSERT INTO policy_event (at_ms, step, candidate, control, why, numbers) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-        )?
-        .execute(params![signed(*at_ms), step, candidate, control, why, numbers])?;
+    insert(&mut *connection.prepare_cached(POLICY_EVENT)?, event)?;
     connection
         .prepare_cached("DELETE FROM policy_event WHERE number <= (SELECT max(number) FROM policy_event) - ?1")?
         .execute([MAX_POLICY_EVENTS])?;

@@ -10,7 +10,9 @@ use pointsman_core::time::Timestamp;
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Transaction, params};
 
 use super::bodies::{self, Bodies};
-use super::read::{EXCHANGE_COLUMNS, ExchangeRow, StoreReader, exchange_row, micros, with_attempts};
+use super::columns::insert;
+use super::exchanges::{self, ExchangeRow, with_attempts};
+use super::read::{StoreReader, micros};
 use super::{Shared, StoreError, schema};
 
 /// The journal's part of an exchange.
@@ -67,6 +69,16 @@ pub struct Skipped {
     pub why: Option<String>,
 }
 
+insert! {
+    TRAIL = INTO "trail";
+    fn insert(key: i64, setup: i64, sampled: bool, trail: &[u8]) {
+        ended_us: key,
+        setup: setup,
+        sampled: sampled,
+        trail: trail,
+    }
+}
+
 /// Writes trails inside one transaction.
 pub(super) struct TrailInserter<'t> {
     transaction: &'t Transaction<'t>,
@@ -78,7 +90,7 @@ pub(super) struct TrailInserter<'t> {
 
 impl<'t> TrailInserter<'t> {
     pub(super) fn new(transaction: &'t Transaction<'_>) -> rusqlite::Result<Self> {
-        let insert = transaction.prepare_cached("INSERT INTO trail VALUES (?1, ?2, ?3, ?4)")?;
+        let insert = transaction.prepare_cached(TRAIL)?;
         Ok(Self { transaction, insert, setups: Vec::new(), bytes: 0 })
     }
 
@@ -87,7 +99,7 @@ impl<'t> TrailInserter<'t> {
         let setup = self.setup(key, &part.setup)?;
         let bytes = encode(&part.trail);
         self.bytes += bytes.len() as i64;
-        self.insert.execute(params![key, setup, part.sampled, bytes])?;
+        insert(&mut self.insert, key, setup, part.sampled, &bytes)?;
         if let Some(bodies) = &part.bodies {
             self.bytes += bodies::insert(self.transaction, key, bodies)?;
         }
@@ -103,7 +115,8 @@ impl<'t> TrailInserter<'t> {
         let id = match select.query_row([setup], |row| row.get(0)).optional()? {
             Some(id) => id,
             None => {
-                let mut insert = self.transaction.prepare_cached("INSERT INTO setup VALUES (NULL, ?1, ?2)")?;
+                let mut insert =
+                    self.transaction.prepare_cached("INSERT INTO setup (setup, last_ended_us) VALUES (?1, ?2)")?;
                 insert.insert(params![setup, key])?
             }
         };
@@ -175,9 +188,7 @@ impl StoreReader {
     /// When SQLite fails, or its trail cannot be read.
     pub fn journaled(&self, id: &str) -> Result<Option<Journaled>, StoreError> {
         let connection = self.connection();
-        let sql = format!("SELECT {} FROM exchanges WHERE id = ?1 ORDER BY ended_us DESC LIMIT 1", EXCHANGE_COLUMNS);
-        let found = connection.prepare_cached(&sql)?.query_row([id], exchange_row).optional()?;
-        let Some((key, exchange)) = found else { return Ok(None) };
+        let Some((key, exchange)) = exchanges::latest(&connection, id)? else { return Ok(None) };
         let mut select = connection.prepare_cached(
             "SELECT setup.setup, sampled, trail FROM trail JOIN setup ON id = trail.setup WHERE ended_us = ?1",
         )?;
@@ -245,17 +256,17 @@ impl StoreReader {
         let connection = self.connection();
         let setups = setups(&connection)?;
         let sql = format!(
-            "SELECT {}, trail.setup, sampled, trail FROM trail JOIN exchanges USING (ended_us)
+            "SELECT {}, ended_us, trail.setup, sampled, trail FROM trail JOIN exchanges USING (ended_us)
              WHERE trail.ended_us >= ?1 AND trail.ended_us < ?2 ORDER BY trail.ended_us",
-            EXCHANGE_COLUMNS
+            ExchangeRow::COLUMNS
         );
         let mut select = connection.prepare_cached(&sql)?;
-        let first = select.column_count() - 3;
         let mut rows = select.query([micros(since), micros(until)])?;
         let mut skipped = Skipped::default();
         while let Some(row) = rows.next()? {
-            let (key, exchange) = exchange_row(row)?;
-            let setup = setups.iter().find(|(id, _)| row.get(first).is_ok_and(|known: i64| known == *id));
+            let exchange = ExchangeRow::read(row)?;
+            let setup_id: i64 = row.get("setup")?;
+            let setup = setups.iter().find(|(id, _)| *id == setup_id);
             let setup = match setup {
                 Some((_, Ok(setup))) => setup,
                 Some((_, Err(why))) => {
@@ -267,11 +278,11 @@ impl StoreReader {
                     continue;
                 }
             };
-            let bytes = row.get_ref(first + 2)?.as_blob().unwrap_or_default();
+            let bytes = row.get_ref("trail")?.as_blob().unwrap_or_default();
             match decode(bytes, &setup.table.columns) {
                 Ok(trail) => {
-                    let exchange = with_attempts(&connection, key, exchange)?;
-                    let journaled = Journaled { exchange, trail, setup: setup.clone(), sampled: row.get(first + 1)? };
+                    let exchange = with_attempts(&connection, row.get("ended_us")?, exchange)?;
+                    let journaled = Journaled { exchange, trail, setup: setup.clone(), sampled: row.get("sampled")? };
                     if each(journaled).is_break() {
                         break;
                     }

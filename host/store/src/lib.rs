@@ -5,8 +5,10 @@
 //! The file opens in any SQLite tool: words are words, times have readable columns beside them.
 
 mod bodies;
+mod columns;
 mod cooldowns;
 mod events;
+mod exchanges;
 mod insert;
 mod journal;
 mod policies;
@@ -14,6 +16,7 @@ mod queue;
 mod read;
 mod retention;
 mod schema;
+mod usage;
 mod writer;
 
 use std::fmt;
@@ -29,9 +32,11 @@ use rusqlite::Connection;
 pub use bodies::{Bodies, BodyRules, BodyText, BodyTexts, Redacted, redact};
 pub use cooldowns::CooldownRow;
 pub use events::{MAX_POLICY_EVENTS, PolicyEventRow};
+pub use exchanges::{AttemptRow, ExchangeRow, Filter};
 pub use journal::{Explainable, JournalPart, Journaled, Skipped};
 pub use policies::{PolicyRow, PolicyRows, PolicySourceRow, PolicyStore};
-pub use read::{AttemptRow, ExchangeRow, Filter, Group, StoreReader, UsageRow};
+pub use read::StoreReader;
+pub use usage::{Group, UsageRow};
 
 use queue::{Entry, Queue};
 use writer::Writer;

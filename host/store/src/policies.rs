@@ -2,6 +2,7 @@
 
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 
+use super::columns::{columns, insert, signed};
 use super::{Shared, StoreError, StoreReader};
 
 /// A policy revision that is or was in force.
@@ -33,6 +34,27 @@ pub struct PolicyRow {
     pub faults: u64,
 }
 
+columns!(PolicyRow { sha256, bytes, origin, file, name, settings, taken_ms, ended_ms, end, why, decisions, faults });
+
+insert! {
+    POLICY_REVISION = INTO "policy_revision";
+    fn insert_revision(number: i64, row: &PolicyRow) {
+        number: number,
+        sha256: row.sha256,
+        bytes: signed(row.bytes),
+        origin: row.origin,
+        file: row.file,
+        taken_ms: signed(row.taken_ms),
+        ended_ms: row.ended_ms.map(signed),
+        end: row.end,
+        why: row.why,
+        decisions: signed(row.decisions),
+        faults: signed(row.faults),
+        name: row.name,
+        settings: row.settings,
+    }
+}
+
 /// Contents of the configured policy source when it was last checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PolicySourceRow {
@@ -41,6 +63,8 @@ pub struct PolicySourceRow {
     /// SHA-256 of the content.
     pub sha256: String,
 }
+
+columns!(PolicySourceRow { file, sha256 });
 
 /// Everything that is kept of policies but the components.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -81,9 +105,7 @@ impl PolicyStore {
     pub fn load(&self) -> Result<PolicyRows, StoreError> {
         let connection = self.0.lock();
         let source = connection
-            .query_row("SELECT file, sha256 FROM policy_source", [], |row| {
-                Ok(PolicySourceRow { file: row.get(0)?, sha256: row.get(1)? })
-            })
+            .query_row(&format!("SELECT {} FROM policy_source", PolicySourceRow::COLUMNS), [], PolicySourceRow::read)
             .optional()?;
         Ok(PolicyRows { revisions: revisions(&connection)?, source })
     }
@@ -120,38 +142,22 @@ fn save<B: AsRef<[u8]>>(
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     transaction.prepare_cached("DELETE FROM policy_revision")?.execute([])?;
     {
-        let mut insert = transaction.prepare_cached(
-            "INSERT INTO policy_revision VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
-        )?;
+        let mut statement = transaction.prepare_cached(POLICY_REVISION)?;
         for (number, row) in (1i64..).zip(&rows.revisions) {
-            insert.execute(params![
-                number,
-                row.sha256,
-                signed(row.bytes),
-                row.origin,
-                row.file,
-                signed(row.taken_ms),
-                row.ended_ms.map(signed),
-                row.end,
-                row.why,
-                signed(row.decisions),
-                signed(row.faults),
-                row.name,
-                row.settings,
-            ])?;
+            insert_revision(&mut statement, number, row)?;
         }
     }
     transaction.prepare_cached("DELETE FROM policy_source")?.execute([])?;
     if let Some(source) = &rows.source {
         transaction
-            .prepare_cached("INSERT INTO policy_source VALUES (?1, ?2)")?
+            .prepare_cached("INSERT INTO policy_source (file, sha256) VALUES (?1, ?2)")?
             .execute(params![source.file, source.sha256])?;
     }
     for (sha256, bytes) in components {
         // Asked first: handed over, it would be copied.
         if !transaction.prepare_cached("SELECT 1 FROM policy_component WHERE sha256 = ?1")?.exists([sha256])? {
             transaction
-                .prepare_cached("INSERT INTO policy_component VALUES (?1, ?2)")?
+                .prepare_cached("INSERT INTO policy_component (sha256, component) VALUES (?1, ?2)")?
                 .execute(params![sha256, bytes.as_ref()])?;
         }
     }
@@ -162,30 +168,8 @@ fn save<B: AsRef<[u8]>>(
 }
 
 fn revisions(connection: &Connection) -> rusqlite::Result<Vec<PolicyRow>> {
-    let mut select = connection.prepare_cached(
-        "SELECT sha256, bytes, origin, file, taken_ms, ended_ms, end, why, decisions, faults, name, settings
-        FROM policy_revision ORDER BY number",
-    )?;
-    let rows = select.query_map([], |row| {
-        Ok(PolicyRow {
-            sha256: row.get(0)?,
-            bytes: row.get::<_, i64>(1)?.unsigned_abs(),
-            origin: row.get(2)?,
-            file: row.get(3)?,
-            taken_ms: row.get::<_, i64>(4)?.unsigned_abs(),
-            ended_ms: row.get::<_, Option<i64>>(5)?.map(i64::unsigned_abs),
-            end: row.get(6)?,
-            why: row.get(7)?,
-            decisions: row.get::<_, i64>(8)?.unsigned_abs(),
-            faults: row.get::<_, i64>(9)?.unsigned_abs(),
-            name: row.get(10)?,
-            settings: row.get(11)?,
-        })
-    })?;
+    let sql = format!("SELECT {} FROM policy_revision ORDER BY number", PolicyRow::COLUMNS);
+    let mut select = connection.prepare_cached(&sql)?;
+    let rows = select.query_map([], PolicyRow::read)?;
     rows.collect()
-}
-
-/// SQLite's integers are signed.
-pub(super) fn signed(number: u64) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
 }

@@ -14,7 +14,7 @@ use pointsman_engine::Texts;
 use pointsman_store::{AttemptRow, ExchangeRow, Journaled};
 
 use super::past::{Arrival, MIN_EXCHANGES, Own, Past, TooFew, Try};
-use super::seen::{Seen, Tally, TimeGrid};
+use super::results::{ExchangeResult, ExchangeStats, TimeGrid};
 use super::thin::thinned;
 use crate::answer::asks_stream;
 
@@ -25,7 +25,7 @@ pub(super) struct Gathering {
     /// Setup of the exchange that ended last.
     latest: Option<Arc<Setup>>,
     /// With the client's name.
-    entries: Vec<(Arrival, Seen, Option<Arc<str>>)>,
+    entries: Vec<(Arrival, ExchangeResult, Option<Arc<str>>)>,
     /// With the backend's number.
     tries: Vec<(u32, Try)>,
     backends: Names,
@@ -157,10 +157,10 @@ impl Gathering {
             (Some((first, _, _)), Some((last, _, _))) => TimeGrid::new(first.at, last.at),
             _ => return Err(too_few),
         };
-        let seen: Vec<Seen> = self.entries.iter().map(|(_, seen, _)| *seen).collect();
+        let seen: Vec<ExchangeResult> = self.entries.iter().map(|(_, seen, _)| *seen).collect();
         let mut revisions: Vec<(String, usize)> = self.revisions.into_iter().collect();
         revisions.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
-        let arrival = |(mut arrival, _, client): (Arrival, Seen, Option<Arc<str>>)| {
+        let arrival = |(mut arrival, _, client): (Arrival, ExchangeResult, Option<Arc<str>>)| {
             arrival.own.too_long = arrival.own.too_long.iter().filter_map(place).collect();
             arrival.facts.client = client_of(&setup, client.as_deref());
             arrival
@@ -171,7 +171,7 @@ impl Gathering {
             tries,
             models: self.models.names,
             lost_tries,
-            recorded: Tally::of(face, &seen),
+            recorded: ExchangeStats::of(face, &seen),
             face,
             revisions,
             share,
@@ -207,12 +207,12 @@ fn is_ordinary(exchange: &ExchangeRow) -> bool {
         && exchange.policy_faults == 0
 }
 
-fn seen(exchange: &ExchangeRow, trail: &Trail) -> Seen {
+fn seen(exchange: &ExchangeRow, trail: &Trail) -> ExchangeResult {
     let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
     let is_limited = |a: &&AttemptRow| a.outcome == Kind::RateLimited.as_str();
     // Only what an upstream sent: an error of ours is told at once.
     let committed = trail.steps.iter().find(|step| matches!(step.what, Happened::Committed));
-    Seen {
+    ExchangeResult {
         arrived: trail.arrived,
         end: End::parse(&exchange.end).unwrap_or(End::Broken),
         lane: exchange.lane.as_deref().and_then(Lane::parse),
@@ -270,7 +270,7 @@ fn client_of(setup: &Setup, name: Option<&str>) -> u32 {
 }
 
 /// Estimates what each client key had spent when its first request arrived; reduced by the sampled share.
-fn spent_before(setup: &Setup, entries: &[(Arrival, Seen, Option<Arc<str>>)], share: f64) -> Vec<f64> {
+fn spent_before(setup: &Setup, entries: &[(Arrival, ExchangeResult, Option<Arc<str>>)], share: f64) -> Vec<f64> {
     let first = |name: &str| {
         let first = entries.iter().find(|(_, _, client)| client.as_deref() == Some(name));
         first.map_or(0.0, |(arrival, _, _)| arrival.texts.spending.today_microusd as f64 / 1e6 * share)

@@ -11,7 +11,7 @@ use pointsman_core::time::Timestamp;
 use super::model::limits::{Counts, Gauge, Limit, Says};
 use super::model::pace::Pace;
 use super::model::series::{Like, Series};
-use super::model::{Limits, MINUTE, Model, Place, is_near};
+use super::model::{BackendModel, Limits, MINUTE, Model, is_near};
 use super::past::{Arrival, Past, Try};
 use super::responses::{NEVER, Responses, Wanted};
 use crate::answer::{Answer, Behavior, asks_stream};
@@ -27,7 +27,7 @@ pub(super) struct Likely<'a> {
     /// Attempts so far, by exchange.
     attempts: Vec<u8>,
     backends: Vec<Backend<'a>>,
-    sayings: Responses,
+    responses: Responses,
     /// Counts of answers by how they were found.
     pub guesses: Guesses,
 }
@@ -47,7 +47,7 @@ pub struct Guesses {
 
 /// One backend as it may have been.
 struct Backend<'a> {
-    place: &'a Place,
+    place: &'a BackendModel,
     /// Outages of the whole backend, and of its models, as they were in this world.
     spells: HashMap<Option<u16>, Vec<Range<Timestamp>>>,
     limits: Vec<(Option<u16>, Limit, u64, Gauge)>,
@@ -66,7 +66,7 @@ impl<'a> Likely<'a> {
             next: 0,
             attempts: vec![0; past.arrivals.len()],
             backends: (0..).zip(&model.backends).map(backend).collect(),
-            sayings: Responses::default(),
+            responses: Responses::default(),
             guesses: Guesses::default(),
         }
     }
@@ -86,7 +86,7 @@ impl<'a> Likely<'a> {
         let seen = &backend.place.whole;
         if backend.place.tries == 0 {
             self.guesses.unknown += 1;
-        } else if ![&seen.weather.calm, &seen.weather.bad, &seen.refused].into_iter().any(|some| is_near(some, now)) {
+        } else if ![&seen.outages.calm, &seen.outages.bad, &seen.refused].into_iter().any(|some| is_near(some, now)) {
             self.guesses.far += 1;
         }
         let is_limited = !backend.limits.is_empty();
@@ -123,12 +123,12 @@ impl Environment for Likely<'_> {
         let mut answer = match fate {
             // What is wrong with a request is wrong whoever answers.
             Fate::Met(seen, _) if arrival.own.is_refused => {
-                self.sayings.refusal(Kind::Refused, 0, None, seen.took.min(QUICK))
+                self.responses.refusal(Kind::Refused, 0, None, seen.took.min(QUICK))
             }
-            Fate::Met(seen, _) if too_long => self.sayings.refusal(Kind::TooLong, 0, None, seen.took.min(QUICK)),
-            Fate::Met(seen, pace) => self.sayings.like(seen, pace, &wanted),
-            Fate::Out(seen) => self.sayings.like(seen, Pace::default(), &wanted),
-            Fate::Refused(retry_after, took) => self.sayings.refusal(Kind::RateLimited, 429, retry_after, took),
+            Fate::Met(seen, _) if too_long => self.responses.refusal(Kind::TooLong, 0, None, seen.took.min(QUICK)),
+            Fate::Met(seen, pace) => self.responses.like(seen, pace, &wanted),
+            Fate::Out(seen) => self.responses.like(seen, Pace::default(), &wanted),
+            Fate::Refused(retry_after, took) => self.responses.refusal(Kind::RateLimited, 429, retry_after, took),
         };
         answer.prompt = Some(prompt);
         let backend = &mut self.backends[index];
@@ -165,11 +165,11 @@ enum Fate<'a> {
 }
 
 impl<'a> Backend<'a> {
-    fn new(place: &'a Place, mut dice: Dice) -> Self {
+    fn new(place: &'a BackendModel, mut dice: Dice) -> Self {
         let mut spells = HashMap::new();
         let all = std::iter::once((None, &place.whole)).chain(place.of_models.iter().map(|(m, s)| (Some(*m), s)));
         for (model, series) in all {
-            let drawn = series.weather.spells.iter().map(|spell| spell.drawn(&mut dice)).collect();
+            let drawn = series.outages.spells.iter().map(|spell| spell.drawn(&mut dice)).collect();
             spells.insert(model, drawn);
         }
         let mut drawn = |model: Option<u16>, limit: &Limit| {
@@ -193,7 +193,7 @@ impl<'a> Backend<'a> {
         let spells = self.spells.get(&key).map_or(&[][..], Vec::as_slice);
         let after = spells.partition_point(|spell| spell.end <= draw.now);
         if spells.get(after).is_some_and(|spell| spell.start <= draw.now) {
-            let seen = &series.weather.bad[series.weather.spells[after].tries.clone()];
+            let seen = &series.outages.bad[series.outages.spells[after].tries.clone()];
             if let Some(seen) = series.one_of(seen, draw.now, dice) {
                 return Fate::Out(seen);
             }

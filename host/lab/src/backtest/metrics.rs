@@ -3,7 +3,7 @@
 use pointsman_core::table::Lane;
 
 use super::Run;
-use super::seen::Tally;
+use super::results::ExchangeStats;
 use super::stats::Estimate;
 
 /// A number of a policy.
@@ -122,28 +122,28 @@ impl Metric {
     }
 
     /// Its value; `share` is that of the sample, of which sums are scaled up.
-    pub(super) fn of(self, tally: &Tally, share: f64) -> f64 {
-        let all = (tally.exchanges as f64).max(1.0);
-        let stayed = (tally.exchanges - tally.gone) as f64;
-        let time = |share: f64| f64::from(u32::try_from(tally.times.value_at_quantile(share)).unwrap_or(u32::MAX));
-        let first = |share: f64| tally.first_bytes.value_at_quantile(share) as f64;
+    pub(super) fn of(self, stats: &ExchangeStats, share: f64) -> f64 {
+        let all = (stats.exchanges as f64).max(1.0);
+        let stayed = (stats.exchanges - stats.gone) as f64;
+        let time = |share: f64| f64::from(u32::try_from(stats.times.value_at_quantile(share)).unwrap_or(u32::MAX));
+        let first = |share: f64| stats.first_bytes.value_at_quantile(share) as f64;
         match self {
-            Metric::Success => tally.delivered as f64 / stayed.max(1.0),
+            Metric::Success => stats.delivered as f64 / stayed.max(1.0),
             Metric::TimeP50 => time(0.5),
             Metric::TimeP95 => time(0.95),
             Metric::TimeP99 => time(0.99),
             Metric::FirstByteP50 => first(0.5),
             Metric::FirstByteP95 => first(0.95),
-            Metric::Waiting => tally.waiting as f64 / all,
-            Metric::Waited => tally.waited.as_secs_f64() * 1e3 / all,
-            Metric::RateLimited => tally.rate_limited() / share,
-            Metric::Attempts => tally.attempts as f64 / all,
-            Metric::Primary => tally.lanes()[Lane::Primary as usize] / all,
-            Metric::Fallback => tally.lanes()[Lane::Fallback as usize] / all,
-            Metric::Emergency => tally.lanes()[Lane::Emergency as usize] / all,
-            Metric::Unanswered => tally.lanes()[3] / all,
-            Metric::Spend => tally.spend_usd() / share,
-            Metric::Faults => tally.faults as f64 / share,
+            Metric::Waiting => stats.waiting as f64 / all,
+            Metric::Waited => stats.waited.as_secs_f64() * 1e3 / all,
+            Metric::RateLimited => stats.rate_limited() / share,
+            Metric::Attempts => stats.attempts as f64 / all,
+            Metric::Primary => stats.lanes()[Lane::Primary as usize] / all,
+            Metric::Fallback => stats.lanes()[Lane::Fallback as usize] / all,
+            Metric::Emergency => stats.lanes()[Lane::Emergency as usize] / all,
+            Metric::Unanswered => stats.lanes()[3] / all,
+            Metric::Spend => stats.spend_usd() / share,
+            Metric::Faults => stats.faults as f64 / share,
         }
     }
 }
@@ -173,9 +173,9 @@ impl Row {
 }
 
 /// All numbers side by side.
-pub(super) fn rows(recorded: &Tally, share: f64, lived: &[[Run; 2]]) -> Vec<Row> {
+pub(super) fn rows(recorded: &ExchangeStats, share: f64, lived: &[[Run; 2]]) -> Vec<Row> {
     let row = |metric: Metric| {
-        let of = |which: usize| -> Vec<f64> { lived.iter().map(|l| metric.of(&l[which].tally, share)).collect() };
+        let of = |which: usize| -> Vec<f64> { lived.iter().map(|l| metric.of(&l[which].stats, share)).collect() };
         let (current, candidate) = (of(0), of(1));
         let difference: Vec<f64> = candidate.iter().zip(&current).map(|(b, a)| b - a).collect();
         Row {

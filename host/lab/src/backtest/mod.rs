@@ -1,8 +1,8 @@
 //! `pointsman backtest`: recorded traffic once more, under the policy that ran and under another, side by side.
 //!
 //! The journal is taken in ([`gather`], [`past`]); from it a [`model`] of the world outside is learned; for each seed the
-//! world is as it may have been ([`likely`], [`sayings`]), and core's own `Exchange` and `Fleet` live through it once with each policy
-//! ([`seen`] counts). Both policies meet the same worlds, so that what differs is theirs ([`stats`], [`metrics`]).
+//! world is as it may have been ([`likely`], [`responses`]), and core's own `Exchange` and `Fleet` live through it once with each policy
+//! ([`results`] counts). Both policies meet the same worlds, so that what differs is theirs ([`stats`], [`metrics`]).
 
 mod gather;
 mod likely;
@@ -11,7 +11,7 @@ mod model;
 mod past;
 mod report;
 mod responses;
-mod seen;
+mod results;
 mod source;
 mod stats;
 #[cfg(test)]
@@ -30,12 +30,12 @@ use pointsman_engine::{Compiled, LoadError, SettingsOffer, Texts};
 use pointsman_store::Skipped;
 
 pub use past::{MIN_EXCHANGES, Past, TooFew};
-pub use report::{Html, Report, Terminal, json};
+pub use report::{BacktestReport, Html, Terminal, json};
 pub use source::{Named, ReadError, engine, of_revision, read};
 
 use likely::{Guesses, Likely};
 use model::Model;
-use seen::{Counter, Tally};
+use results::{Counter, ExchangeStats};
 
 use super::world::{After, World};
 
@@ -63,15 +63,15 @@ pub struct Options<'a> {
 ///
 /// # Errors
 /// A policy refuses the recorded table or settings: which of the two, and why.
-pub fn backtest(options: Options<'_>, progress: &mut dyn FnMut(u64)) -> Result<Report, (usize, LoadError)> {
+pub fn backtest(options: Options<'_>, progress: &mut dyn FnMut(u64)) -> Result<BacktestReport, (usize, LoadError)> {
     let Options { past, skipped, policies: [current, candidate], settings, seeds, watch } = options;
     let model = Model::learn(past);
     let policies = [(&current.policy, recorded_settings(&past.setup.settings)), (&candidate.policy, settings.clone())];
     let lived = live(&Plan { past, model: &model, policies, seeds }, |done, _| progress(done as u64))?;
     let told = candidate.policy.isolated(&settings, Arc::new(past.setup.table.clone()));
     let left_out = told.map(|revision| revision.left_out().to_vec()).unwrap_or_default();
-    let mut report = Report::new(past, &model, [current, candidate], &lived, skipped, watch.elapsed());
-    report.doubts.settings_left_out = left_out;
+    let mut report = BacktestReport::new(past, &model, [current, candidate], &lived, skipped, watch.elapsed());
+    report.caveats.settings_left_out = left_out;
     Ok(report)
 }
 
@@ -79,7 +79,7 @@ pub fn backtest(options: Options<'_>, progress: &mut dyn FnMut(u64)) -> Result<R
 #[derive(Clone, Debug)]
 pub struct Run {
     /// The numbers.
-    pub tally: Tally,
+    pub stats: ExchangeStats,
     /// Counts of its answers by how they were found.
     pub guesses: Guesses,
 }
@@ -144,5 +144,5 @@ fn one(plan: &Plan<'_>, job: usize, table: Arc<pointsman_core::table::Table>) ->
     let watcher = Counter::new(past.face, past.arrivals.len());
     let world = World::new(&past.setup, past.face.start, seed, &past.spent_usd, outside, decide, watcher);
     let After { outside, watcher, .. } = world.run();
-    Ok(Run { tally: watcher.tally, guesses: outside.guesses })
+    Ok(Run { stats: watcher.stats, guesses: outside.guesses })
 }

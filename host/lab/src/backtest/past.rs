@@ -11,7 +11,7 @@ use pointsman_core::outcome::Kind;
 use pointsman_core::time::Timestamp;
 use pointsman_engine::Texts;
 
-use super::seen::{Tally, TimeGrid};
+use super::results::{ExchangeStats, TimeGrid};
 
 /// With fewer exchanges a backtest says nothing.
 pub const MIN_EXCHANGES: usize = 100;
@@ -31,7 +31,7 @@ pub struct Past {
     /// Attempts at backends that the setup does not have any more.
     pub lost_tries: usize,
     /// Results of the recorded exchanges.
-    pub recorded: Tally,
+    pub recorded: ExchangeStats,
     /// The time they span.
     pub face: TimeGrid,
     /// Policy revisions with their exchanges, the most frequent first.

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::retell::client;
 use super::{Retold, denied, retell};
-use crate::story::{Cost, Moment, Outcome, PassedOver, Standing};
+use crate::story::{BackendSnapshot, Cost, Moment, Outcome, PassedOver};
 
 /// An exchange as JSON: what it was, what it came to, what it cost, and everything that happened, in order.
 pub fn json(explainable: &Explainable) -> Value {
@@ -86,8 +86,9 @@ fn facts(moment: &Moment) -> (&'static str, Value) {
     match moment {
         Moment::Arrived => ("arrived", json!({})),
         Moment::Asked(standings) => {
-            let queues: Map<_, _> =
-                Standing::queues(standings).map(|(tier, queued)| (tier.as_str().to_owned(), json!(queued))).collect();
+            let queues: Map<_, _> = BackendSnapshot::queues(standings)
+                .map(|(tier, queued)| (tier.as_str().to_owned(), json!(queued)))
+                .collect();
             ("asked", json!({ "backends": standings.iter().map(standing).collect::<Vec<_>>(), "queued": queues }))
         }
         Moment::Unsuited(others) => {
@@ -129,7 +130,7 @@ fn join_word(join: Join) -> &'static str {
 }
 
 /// The row of a backend by the contract's names; its state and reason as words.
-fn standing(standing: &Standing) -> Value {
+fn standing(standing: &BackendSnapshot) -> Value {
     let mut row = Map::new();
     row.insert("backend".to_owned(), json!(&*standing.backend));
     for (name, number) in standing.numbers() {

@@ -10,7 +10,7 @@ use pointsman_engine::{Heard, LoadError, Texts};
 use pointsman_store::Journaled;
 
 use super::compare::same_again;
-use super::tally::{Difference, Forgetful, Place, Said};
+use super::summary::{Difference, Forgetful, QuestionRef, Said};
 use super::targets::{Desks, ReplayTarget};
 
 /// Exchanges that may wait for one thread.
@@ -100,7 +100,7 @@ fn ask_all(asked: &Receiver<Asked>) -> Result<Found, LoadError> {
             let fresh = replayer.ask_fresh(&question.query, &asked.texts, &heard.state);
             let Some(is_same) = same_again(heard, &fresh) else { continue };
             let difference = || Difference {
-                place: Place::new(exchange, i),
+                place: QuestionRef::new(exchange, i),
                 recorded: Said::heard(heard, &setup.table),
                 now: Said::heard(&fresh, &setup.table),
                 state: None,

@@ -9,14 +9,14 @@
 
 pub mod compare;
 mod components;
+mod describe;
 mod fresh;
 mod report;
 mod session;
-pub mod tally;
+pub mod summary;
 mod targets;
 #[cfg(test)]
 mod tests;
-mod words;
 
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -32,7 +32,7 @@ use pointsman_store::{Journaled, StoreError, StoreReader};
 use super::settings::GivenSettings;
 
 pub use components::Chosen;
-pub use report::Report;
+pub use report::ReplayReport;
 
 use components::Components;
 use fresh::Threads;
@@ -152,7 +152,7 @@ impl ReplayError {
 ///
 /// # Errors
 /// When there is nothing to replay, or a component cannot be asked.
-pub fn run(plan: &Plan, mut progress: impl FnMut(u64, u64)) -> Result<Report, ReplayError> {
+pub fn run(plan: &Plan, mut progress: impl FnMut(u64, u64)) -> Result<ReplayReport, ReplayError> {
     let reader = StoreReader::open(&plan.store)?;
     let expected = expected(plan, &reader)?;
     let limits = EngineLimits { decide_ms: EngineLimits::MAX_DECIDE_MS, ..plan.limits };

@@ -10,12 +10,12 @@ use pointsman_engine::left_out_words;
 use pointsman_store::{Journaled, Skipped};
 use serde_json::{Value as Json, json};
 
-use super::tally::{Difference, Diverging, Exact, Forgetful};
-use super::words::{count, counted};
+use super::describe::{count, counted};
+use super::summary::{Difference, Diverging, Exact, Forgetful};
 
 /// Results of a replay.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Report {
+pub struct ReplayReport {
     /// Exchanges read.
     pub exchanges: u64,
     /// Times of arrival of the first and the last of them.
@@ -40,7 +40,7 @@ pub struct Report {
     pub took: Duration,
 }
 
-impl Report {
+impl ReplayReport {
     /// One more exchange was read.
     pub fn note(&mut self, journaled: &Journaled) {
         self.exchanges += 1;
@@ -103,7 +103,7 @@ impl Report {
 
     fn diverging_json(&self) -> Json {
         let diverging = &self.diverging;
-        let group = |(kind, group): (&super::compare::Divergence, &super::tally::Group)| {
+        let group = |(kind, group): (&super::compare::Divergence, &super::summary::Group)| {
             json!({
                 "kind": kind.to_string(),
                 "exchanges": group.exchanges,
@@ -144,7 +144,7 @@ fn percent(part: u64, of: u64) -> String {
     format!("{:.2} %", 100.0 * share(part, of))
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for ReplayReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (exchanges, asked) = (counted(self.exchanges, "exchange"), counted(self.asked(), "question"));
         let (first, last) = self.span.as_ref().map_or(("", ""), |(first, last)| (first, last));
@@ -174,7 +174,7 @@ impl fmt::Display for Report {
     }
 }
 
-impl Report {
+impl ReplayReport {
     fn tell_exact(&self, f: &mut fmt::Formatter<'_>, revision: &str, exact: &Exact) -> fmt::Result {
         let (exchanges, questions) = (counted(exact.exchanges, "exchange"), counted(exact.questions, "question"));
         let forgetful = self.forgetful.get(revision);

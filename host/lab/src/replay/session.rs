@@ -13,9 +13,9 @@ use pointsman_store::{ExchangeRow, Journaled, Skipped};
 use super::compare::{Divergence, divergence, exactness, ran_out_of_time};
 use super::components::Components;
 use super::fresh::{Asked, Threads};
-use super::tally::{Difference, Place};
+use super::summary::{Difference, QuestionRef};
 use super::targets::{Desks, ReplayTarget};
-use super::{Chosen, Plan, ReplayError, Report};
+use super::{Chosen, Plan, ReplayError, ReplayReport};
 use crate::settings::recorded as offer_of_recorded;
 
 /// Starting fresh instances may take this long on one thread, in ms; of a component that starts slowly only every nth
@@ -35,7 +35,7 @@ pub(super) struct Session<'a, 'scope> {
     stride: u64,
     expected: u64,
     watch: Stopwatch,
-    report: Report,
+    report: ReplayReport,
 }
 
 impl<'a, 'scope> Session<'a, 'scope> {
@@ -47,7 +47,8 @@ impl<'a, 'scope> Session<'a, 'scope> {
         expected: u64,
         threads: Threads<'scope>,
     ) -> Self {
-        let report = Report { candidate: candidate.as_ref().map(|c| c.id().to_string()), ..Report::default() };
+        let report =
+            ReplayReport { candidate: candidate.as_ref().map(|c| c.id().to_string()), ..ReplayReport::default() };
         let (desks, watch) = (Desks::default(), Stopwatch::start());
         Self { plan, components, candidate, offered: None, desks, threads, stride: 1, expected, watch, report }
     }
@@ -100,7 +101,7 @@ impl<'a, 'scope> Session<'a, 'scope> {
     ///
     /// # Errors
     /// When a component did not start again.
-    pub(super) fn finish(self, skipped: Skipped) -> Result<Report, ReplayError> {
+    pub(super) fn finish(self, skipped: Skipped) -> Result<ReplayReport, ReplayError> {
         let Session { threads, watch, mut report, .. } = self;
         let no_policy = |why: LoadError| ReplayError::NoPolicy { name: "a fresh instance".to_owned(), why };
         report.forgetful = threads.finish().map_err(no_policy)?;
@@ -144,7 +145,7 @@ impl<'a, 'scope> Session<'a, 'scope> {
         let table = &journaled.setup.table;
         let ask = |(i, question): (usize, &_)| {
             let heard = ask(replayer, question, texts);
-            let difference = || Difference::new(Place::new(&journaled.exchange, i), question, &heard, table);
+            let difference = || Difference::new(QuestionRef::new(&journaled.exchange, i), question, &heard, table);
             exact.add(exactness(question, &heard), difference);
             heard
         };
@@ -179,7 +180,7 @@ impl<'a, 'scope> Session<'a, 'scope> {
         if let Some((divergence, i)) = first
             && let Some(question) = journaled.trail.questions().nth(i)
         {
-            let place = Place::new(&journaled.exchange, i);
+            let place = QuestionRef::new(&journaled.exchange, i);
             let example = || Difference::new(place, question, &heard[i], &journaled.setup.table);
             diverging.diverged(divergence, self.plan.examples, example);
         }

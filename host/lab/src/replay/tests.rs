@@ -12,9 +12,9 @@ use pointsman_engine::{Fault, FaultKind, Heard};
 use proptest::prelude::*;
 
 use super::compare::{Action, Divergence, Exactness, divergence, exactness, of_decisions, own_notes, same_again};
-use super::report::Report;
-use super::tally::{Difference, Diverging, Exact, Forgetful, Place, Said};
-use super::words::{count, of_decision};
+use super::describe::{count, of_decision};
+use super::report::ReplayReport;
+use super::summary::{Difference, Diverging, Exact, Forgetful, QuestionRef, Said};
 
 fn question(decision: Decision) -> Question {
     let request = RequestFacts {
@@ -156,7 +156,8 @@ fn kinds_of_divergence() {
 
 fn difference(exchange: &str) -> Difference {
     let said = || Said { decision: String::new(), notes: Vec::new() };
-    let place = Place { exchange: exchange.to_owned(), started: String::new(), model: String::new(), question: 1 };
+    let place =
+        QuestionRef { exchange: exchange.to_owned(), started: String::new(), model: String::new(), question: 1 };
     Difference { place, recorded: said(), now: said(), state: None }
 }
 
@@ -241,7 +242,7 @@ fn a_tie_is_told_apart() {
         diverging.diverged(found, 1, || difference(name));
     }
     assert_eq!((diverging.differing, diverging.ties), (1, 2));
-    let report = Report { candidate: Some("other".to_owned()), diverging, ..Report::default() };
+    let report = ReplayReport { candidate: Some("other".to_owned()), diverging, ..ReplayReport::default() };
     assert_eq!(
         (&report.json()["divergences"]["differing"], &report.json()["divergences"]["ties"]),
         (&1.into(), &2.into())

@@ -14,7 +14,7 @@ use pointsman_engine::Texts;
 
 use super::check::Check;
 use super::raw::{RawCount, RawExpect, RawRequest};
-use super::words::{COUNT, Count, DECISION, END, EndPattern, Expected};
+use super::syntax::{COUNT, Count, DECISION, END, EndPattern, Expected};
 use super::{Expectation, MAX_REQUESTS, Request, RunExpectation};
 use crate::world::Ask;
 

@@ -12,7 +12,7 @@ use pointsman_core::table::Table;
 use pointsman_core::time::Timestamp;
 
 use super::raw::{RawAnswer, RawBackend, RawGives, RawScenario, RawSeed};
-use super::words::{DURATION, duration};
+use super::syntax::{DURATION, duration};
 use super::{Outage, Scenario, Script};
 use crate::answer::{Answer, Behavior, Response};
 

@@ -8,9 +8,9 @@ mod before;
 mod check;
 mod questions;
 mod raw;
+mod syntax;
 #[cfg(test)]
 mod tests;
-mod words;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +25,7 @@ use super::answer::Answer;
 use super::world::{Ask, RecordedQuestion};
 
 pub use questions::{NO_NUMBER, USUAL};
-pub use words::{Count, DecisionPattern, EndPattern, Expected};
+pub use syntax::{Count, DecisionPattern, EndPattern, Expected};
 
 /// Requests of one scenario; every one of them is remembered as a story.
 pub const MAX_REQUESTS: u32 = 10_000;

@@ -9,7 +9,7 @@ use pointsman_core::outcome::Kind;
 
 use super::check::Check;
 use super::raw::{RawCell, RawQuestion, RawSeed, RawStateValue};
-use super::words::{DECISION, Expected};
+use super::syntax::{DECISION, Expected};
 use crate::story::Decided;
 use crate::world::{RecordedAttempt, RecordedQuestion, Then};
 

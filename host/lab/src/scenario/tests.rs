@@ -178,7 +178,7 @@ fn every_wrong_value_has_its_sentence() {
         (request("decisions = [\"primary x\"]"), "there is no backend `x`"),
         (request("decisions = [\"primary a as x\"]"), "there is no model `x`"),
         (request("decisions = [\"go\"]"), "\"go\" is no decision"),
-        (request("within = \"1 day\""), "`within` is not a duration"),
+        (request("within = \"soon\""), "`within` is not a duration"),
         (("\"delivered\"".to_owned(), "\"delivered by x\"".to_owned()), "there is no backend `x`"),
         (add("[expect]\nattempts = { x = 1 }"), "there is no backend `x`"),
         (add("[expect]\nlanes = { second = 1 }"), "there is no lane `second`"),

@@ -11,8 +11,8 @@ pub mod judge;
 mod nature;
 mod report;
 mod runs;
+mod stats;
 mod table;
-mod tally;
 #[cfg(test)]
 mod tests;
 mod traffic;
@@ -34,10 +34,10 @@ use super::recorder::Recorded;
 use super::story::Story;
 use super::world::{After, EventKind, Scene, Watcher, World};
 
-pub use days::Report as DaysReport;
-pub use report::Report;
+pub use days::DaysReport;
+pub use report::SimulationReport;
 pub use runs::{Options, Refusal, simulate, simulate_days};
-pub use tally::Tally;
+pub use stats::SimulationStats;
 
 /// Time 0 of every world: Monday 2026-01-05, 00:00 UTC.
 const START: Timestamp = Timestamp::from_millis(1_767_571_200_000);
@@ -74,7 +74,7 @@ pub struct Plan<'a> {
 #[derive(Debug)]
 pub struct Run {
     /// The numbers.
-    pub tally: Tally,
+    pub stats: SimulationStats,
     /// The first rule that was broken, with the story of the exchange that broke it.
     pub breach: Option<(Breach, Option<Story>)>,
 }
@@ -84,16 +84,16 @@ pub struct Run {
 /// # Errors
 /// The component refuses the table or the settings.
 pub fn live(plan: &Plan<'_>) -> Result<Run, LoadError> {
-    let (tally, breach, _) = pass(plan, None)?;
-    let Some(breach) = breach else { return Ok(Run { tally, breach: None }) };
+    let (stats, breach, _) = pass(plan, None)?;
+    let Some(breach) = breach else { return Ok(Run { stats, breach: None }) };
     let story = match breach.exchange {
         Some(exchange) => pass(plan, Some(exchange))?.2,
         None => None,
     };
-    Ok(Run { tally, breach: Some((breach, story)) })
+    Ok(Run { stats, breach: Some((breach, story)) })
 }
 
-fn pass(plan: &Plan<'_>, told: Option<u64>) -> Result<(Tally, Option<Breach>, Option<Story>), LoadError> {
+fn pass(plan: &Plan<'_>, told: Option<u64>) -> Result<(SimulationStats, Option<Breach>, Option<Story>), LoadError> {
     let made_up;
     let config = match plan.config {
         Some(config) => config,
@@ -107,16 +107,16 @@ fn pass(plan: &Plan<'_>, told: Option<u64>) -> Result<(Tally, Option<Breach>, Op
     let nature = Nature::new(plan.seed, &table, START, plan.exchanges);
     let watcher = Observer {
         judge: Judge::new(config),
-        tally: Tally::default(),
+        stats: SimulationStats::default(),
         teller: told.map(|exchange| Teller { exchange, recorded: None }),
     };
     let decide = |query: &Query, texts: &Arc<Texts>| decider.decide(query, texts);
     let world = World::new(&config.setup(), START, plan.seed, &[], nature, decide, watcher);
     let After { watcher, fleet, view, now, .. } = world.run();
-    let Observer { judge, mut tally, teller } = watcher;
-    tally.simulated = now.since(START);
+    let Observer { judge, mut stats, teller } = watcher;
+    stats.simulated = now.since(START);
     let story = teller.and_then(|teller| teller.recorded).map(|recorded| recorded.story().clone());
-    Ok((tally, judge.verdict(&fleet, &view, now), story))
+    Ok((stats, judge.verdict(&fleet, &view, now), story))
 }
 
 /// The deciding policy, over one table.
@@ -159,14 +159,14 @@ impl<'a> Decider<'a> {
 /// Judges, counts, and tells of one exchange when asked to.
 struct Observer {
     judge: Judge,
-    tally: Tally,
+    stats: SimulationStats,
     teller: Option<Teller>,
 }
 
 impl Watcher for Observer {
     fn saw(&mut self, scene: &Scene<'_>, sight: EventKind<'_>) {
         self.judge.saw(scene, &sight);
-        self.tally.saw(&sight);
+        self.stats.saw(&sight);
         if let Some(teller) = &mut self.teller {
             teller.saw(scene, sight);
         }

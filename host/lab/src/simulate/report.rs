@@ -9,11 +9,11 @@ use serde_json::{Value, json};
 
 use super::START;
 use super::judge::{Breach, Rule};
-use super::tally::Tally;
+use super::stats::SimulationStats;
 use crate::story::{Story, in_words};
 
 /// Everything there is to tell.
-pub struct Report {
+pub struct SimulationReport {
     /// Seed of the first run.
     pub seed: u64,
     /// Number of requests in each run.
@@ -23,7 +23,7 @@ pub struct Report {
     /// Name of the policy.
     pub policy: String,
     /// The numbers of all runs together.
-    pub tally: Tally,
+    pub stats: SimulationStats,
     /// Simulated runs.
     pub runs: u64,
     /// The first breach, with the seed of its run.
@@ -32,13 +32,13 @@ pub struct Report {
     pub real: Duration,
 }
 
-impl Report {
+impl SimulationReport {
     fn per_second(&self) -> u64 {
-        (self.tally.exchanges as f64 / self.real.as_secs_f64().max(1e-9)) as u64
+        (self.stats.exchanges as f64 / self.real.as_secs_f64().max(1e-9)) as u64
     }
 
     fn tries(&self) -> f64 {
-        self.tally.attempts as f64 / self.tally.exchanges.max(1) as f64
+        self.stats.attempts as f64 / self.stats.exchanges.max(1) as f64
     }
 
     /// The command that simulates one run again.
@@ -52,7 +52,7 @@ impl Report {
 
     /// For machines.
     pub fn json(&self) -> Value {
-        let t = &self.tally;
+        let t = &self.stats;
         let lanes: serde_json::Map<String, Value> =
             Lane::ALL.into_iter().map(|lane| (lane.as_str().to_owned(), t.answered[lane as usize].into())).collect();
         let breach = self.breach.as_ref().map(|(seed, breach, story)| {
@@ -94,9 +94,9 @@ impl Report {
 }
 
 /// For people.
-impl fmt::Display for Report {
+impl fmt::Display for SimulationReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let t = &self.tally;
+        let t = &self.stats;
         let runs = if self.runs == 1 { "1 run".to_owned() } else { format!("{} runs", self.runs) };
         let hours = t.simulated.as_secs_f64() / 3_600.0;
         writeln!(f, "{runs} from seed {}, {hours:.1} h of virtual time, policy {}\n", self.seed, self.policy)?;
@@ -129,7 +129,7 @@ impl fmt::Display for Report {
     }
 }
 
-impl Report {
+impl SimulationReport {
     fn broken(&self, f: &mut fmt::Formatter<'_>, seed: u64, breach: &Breach, story: Option<&Story>) -> fmt::Result {
         let Breach { rule, exchange, at, how } = breach;
         let whose = exchange.map_or("the run as a whole".to_owned(), |number| format!("exchange {}", number + 1));

@@ -7,8 +7,8 @@ use pointsman_config::Config;
 use pointsman_engine::LoadError;
 use pointsman_engine::clock::Stopwatch;
 
-use super::report::Report;
-use super::{Plan, Policy, Run, Tally, days, live};
+use super::report::SimulationReport;
+use super::{Plan, Policy, Run, SimulationStats, days, live};
 
 /// Options of a simulation.
 pub struct Options<'a> {
@@ -39,15 +39,15 @@ pub struct Refusal {
 ///
 /// # Errors
 /// The component refuses the table or the settings of a run.
-pub fn simulate(options: &Options<'_>) -> Result<Report, Refusal> {
+pub fn simulate(options: &Options<'_>) -> Result<SimulationReport, Refusal> {
     let watch = Stopwatch::start();
     let Options { seed, runs, exchanges, policy, policy_name, config } = options;
-    let mut report = Report {
+    let mut report = SimulationReport {
         seed: *seed,
         exchanges: *exchanges,
         config: config.as_ref().map(|(_, file)| file.clone()),
         policy: policy_name.clone(),
-        tally: Tally::default(),
+        stats: SimulationStats::default(),
         runs: 0,
         breach: None,
         real: watch.elapsed(),
@@ -55,8 +55,8 @@ pub fn simulate(options: &Options<'_>) -> Result<Report, Refusal> {
     let config = config.as_ref().map(|(config, _)| *config);
     let plan = |seed| Plan { seed, exchanges: *exchanges, policy, config };
     for (seed, lived) in Worlds::new(*seed, *runs, plan) {
-        let Run { tally, breach } = lived.map_err(|why| Refusal { seed, why })?;
-        report.tally.add(&tally);
+        let Run { stats, breach } = lived.map_err(|why| Refusal { seed, why })?;
+        report.stats.add(&stats);
         report.runs += 1;
         report.breach = breach.map(|(breach, story)| (seed, breach, story));
         if report.breach.is_some() {
@@ -71,10 +71,10 @@ pub fn simulate(options: &Options<'_>) -> Result<Report, Refusal> {
 ///
 /// # Errors
 /// The component refuses the table of a day.
-pub fn simulate_days(first: u64, days: u64, policy: &Policy, policy_name: String) -> Result<days::Report, Refusal> {
+pub fn simulate_days(first: u64, days: u64, policy: &Policy, policy_name: String) -> Result<days::DaysReport, Refusal> {
     let seeds = (0..days).map(|n| first.wrapping_add(n));
     let days = seeds.map(|seed| days::compare(seed, policy).map_err(|why| Refusal { seed, why }));
-    Ok(days::Report { policy: policy_name, days: days.collect::<Result<_, _>>()? })
+    Ok(days::DaysReport { policy: policy_name, days: days.collect::<Result<_, _>>()? })
 }
 
 /// Worlds lived through side by side, as many at a time as there are processors, and told in the order of their seeds.

@@ -7,39 +7,39 @@ fn lived(seed: u64, exchanges: u64, policy: &Policy) -> Run {
 }
 
 /// Holds every world to the rules; answers their numbers together.
-fn all_hold(seeds: std::ops::Range<u64>, policy: &Policy) -> Tally {
-    let mut sum = Tally::default();
+fn all_hold(seeds: std::ops::Range<u64>, policy: &Policy) -> SimulationStats {
+    let mut sum = SimulationStats::default();
     for seed in seeds {
-        let Run { tally, breach } = lived(seed, 500, policy);
+        let Run { stats, breach } = lived(seed, 500, policy);
         if let Some((breach, story)) = breach {
             let story = story.map_or(String::new(), |story| story.to_string());
             panic!("seed {seed}: {}: {}\n{breach:?}\n{story}", breach.rule.as_str(), breach.rule.sentence());
         }
-        sum.add(&tally);
+        sum.add(&stats);
     }
     sum
 }
 
 #[test]
 fn every_rule_holds_whatever_is_decided() {
-    let tally = all_hold(1..21, &Policy::Random);
-    assert_eq!(tally.exchanges, 10_000);
-    assert!(tally.probes > 100 && tally.waits > 500 && tally.rate_limited > 100, "little happened: {tally:?}");
+    let stats = all_hold(1..21, &Policy::Random);
+    assert_eq!(stats.exchanges, 10_000);
+    assert!(stats.probes > 100 && stats.waits > 500 && stats.rate_limited > 100, "little happened: {stats:?}");
 }
 
 #[test]
 fn every_rule_holds_with_the_default_policy() {
-    let tally = all_hold(1..21, &Policy::Native);
-    assert_eq!(tally.exchanges, 10_000);
-    assert!(tally.probes > 100 && tally.waits > 500 && tally.rate_limited > 100, "little happened: {tally:?}");
+    let stats = all_hold(1..21, &Policy::Native);
+    assert_eq!(stats.exchanges, 10_000);
+    assert!(stats.probes > 100 && stats.waits > 500 && stats.rate_limited > 100, "little happened: {stats:?}");
 }
 
 #[test]
 fn the_same_seed_is_the_same_world() {
     for policy in [Policy::Random, Policy::Native] {
         let (one, again, other) = (lived(7, 300, &policy), lived(7, 300, &policy), lived(8, 300, &policy));
-        assert_eq!(one.tally, again.tally);
-        assert_ne!(one.tally, other.tally);
+        assert_eq!(one.stats, again.stats);
+        assert_ne!(one.stats, other.stats);
     }
 }
 
@@ -48,12 +48,12 @@ fn a_breach_is_told_with_its_seed_its_story_and_the_way_back() {
     let story = pass(&Plan { seed: 9, exchanges: 40, policy: &Policy::Random, config: None }, Some(20)).unwrap().2;
     let how = "it took too long".to_owned();
     let breach = Breach { rule: judge::Rule::Budget, exchange: Some(20), at: START, how };
-    let report = report::Report {
+    let report = report::SimulationReport {
         seed: 1,
         exchanges: 40,
         config: None,
         policy: "random".to_owned(),
-        tally: Tally::default(),
+        stats: SimulationStats::default(),
         runs: 1,
         breach: Some((9, breach, story)),
         real: std::time::Duration::ZERO,

@@ -2,9 +2,9 @@
 //!
 //! A [`Story`] is plain data, told by a [`Teller`]: of a world as it happens, and of what a server has recorded.
 
+mod backend_snapshot;
 mod decided;
 mod passed_over;
-mod standing;
 mod teller;
 
 use std::fmt;
@@ -18,9 +18,9 @@ use pointsman_core::record::AttemptRecord;
 use pointsman_core::table::{Lane, Tier};
 use pointsman_core::usd::Usd;
 
+pub use backend_snapshot::BackendSnapshot;
 pub use decided::{Decided, DecidedWhat, Ended};
 pub use passed_over::{Choice, PassedOver, Why, passed_over};
-pub use standing::Standing;
 pub use teller::{Answered, Sent, Teller};
 
 /// Backends told of one question; of more only the number is told.
@@ -41,7 +41,7 @@ pub enum Moment {
     /// It arrived.
     Arrived,
     /// The policy was asked, and saw this of the backends that could serve it.
-    Asked(Vec<Standing>),
+    Asked(Vec<BackendSnapshot>),
     /// It used the shared `state` like this.
     State(Vec<String>),
     /// It decided this.
@@ -205,7 +205,7 @@ impl Moment {
                     1 => format!("1 other waits for a {}", tier.as_str()),
                     _ => format!("{queued} others wait for a {}", tier.as_str()),
                 };
-                ("asked", listed(standings).into_iter().chain(Standing::queues(standings).map(wait)).collect())
+                ("asked", listed(standings).into_iter().chain(BackendSnapshot::queues(standings).map(wait)).collect())
             }
             Moment::Unsuited(others) => {
                 let told: Vec<String> = others.iter().map(|(backend, why)| format!("{backend} {why}")).collect();

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use pointsman_core::contract::{Column, NONE, RowState};
 use pointsman_core::table::{Lane, Table};
 
-use super::{Standing, of_ms, trimmed};
+use super::{BackendSnapshot, of_ms, trimmed};
 
 /// The choice of a decision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,7 +62,7 @@ impl fmt::Display for PassedOver {
 }
 
 /// Explains why each of these was not chosen. `model` is the name the client asked for.
-pub fn passed_over(standings: &[Standing], choice: Choice, table: &Table, model: &str) -> Vec<PassedOver> {
+pub fn passed_over(standings: &[BackendSnapshot], choice: Choice, table: &Table, model: &str) -> Vec<PassedOver> {
     let chosen = match choice {
         Choice::Backend { index, .. } => Some(index),
         Choice::Wait(_) | Choice::Reject => None,
@@ -72,19 +72,19 @@ pub fn passed_over(standings: &[Standing], choice: Choice, table: &Table, model:
 }
 
 struct Judge<'a> {
-    standings: &'a [Standing],
+    standings: &'a [BackendSnapshot],
     choice: Choice,
     table: &'a Table,
     model: &'a str,
 }
 
 impl Judge<'_> {
-    fn why(&self, standing: &Standing) -> PassedOver {
+    fn why(&self, standing: &BackendSnapshot) -> PassedOver {
         let (why, told) = self.told(standing);
         PassedOver { backend: standing.backend.clone(), why, told }
     }
 
-    fn told(&self, standing: &Standing) -> (Why, String) {
+    fn told(&self, standing: &BackendSnapshot) -> (Why, String) {
         if standing.is(RowState::Ready) {
             return self.of_ready(standing);
         }
@@ -112,7 +112,7 @@ impl Judge<'_> {
         }
     }
 
-    fn of_ready(&self, standing: &Standing) -> (Why, String) {
+    fn of_ready(&self, standing: &BackendSnapshot) -> (Why, String) {
         let condition = standing.condition();
         let tier = self.table.backends.get(standing.index as usize).map_or("other", |backend| backend.tier.as_str());
         match self.choice {
@@ -137,12 +137,12 @@ impl Judge<'_> {
         }
     }
 
-    fn admits(&self, lane: Lane, standing: &Standing) -> bool {
+    fn admits(&self, lane: Lane, standing: &BackendSnapshot) -> bool {
         self.table.backends.get(standing.index as usize).is_some_and(|backend| lane.admits(backend.tier))
     }
 
     /// Names who preferred the chosen one, and the numbers in which the two differ.
-    fn preferred(&self, other: &Standing, index: u32, by_host: bool) -> String {
+    fn preferred(&self, other: &BackendSnapshot, index: u32, by_host: bool) -> String {
         let who = if by_host { "the host" } else { "the policy" };
         let Some(chosen) = self.standings.iter().find(|standing| standing.index == index) else {
             return format!("{who} preferred another");
@@ -155,7 +155,7 @@ impl Judge<'_> {
         format!("{who} preferred {name}: {}", differences.join(", "))
     }
 
-    fn differences(&self, chosen: &Standing, other: &Standing) -> Vec<String> {
+    fn differences(&self, chosen: &BackendSnapshot, other: &BackendSnapshot) -> Vec<String> {
         let prices = [chosen, other].map(|standing| self.price(standing.index));
         let price = (prices[0] != prices[1]).then(|| format!("{} against {}", prices[0], prices[1]));
         let weights = [chosen, other].map(|s| self.table.backends.get(s.index as usize).map_or(1, |b| b.weight));
@@ -234,7 +234,7 @@ mod tests {
             let row = BackendRow::new(RowState::Ready);
             let row = changes.iter().fold(row, |row, (column, number)| row.with(*column, *number));
             let rows: Rows = [row].into_iter().collect();
-            Standing::read(&backend.id, backend.tier, index, rows.get(0).unwrap()).unwrap()
+            BackendSnapshot::read(&backend.id, backend.tier, index, rows.get(0).unwrap()).unwrap()
         });
         let standings: Vec<_> = standings.collect();
         passed_over(&standings, choice, &table, "m").iter().map(ToString::to_string).collect()

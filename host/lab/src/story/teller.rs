@@ -10,7 +10,7 @@ use pointsman_core::suited::Unsuited;
 use pointsman_core::table::{Backend, Lane, Table};
 
 use super::{
-    Choice, Cost, Decided, Ended, Moment, Outcome, Standing, Story, end_text, in_words, passed_over, state_use,
+    BackendSnapshot, Choice, Cost, Decided, Ended, Moment, Outcome, Story, end_text, in_words, passed_over, state_use,
 };
 
 /// Tells an exchange as it goes.
@@ -31,7 +31,7 @@ pub struct Teller {
 /// A decision that has not led to anything yet.
 #[derive(Clone, Debug)]
 struct Open {
-    standings: Vec<Standing>,
+    standings: Vec<BackendSnapshot>,
     decided: Option<Decision>,
 }
 
@@ -67,7 +67,7 @@ impl Teller {
     /// The policy is asked.
     pub fn asked(&mut self, at: Duration, table: &Table, query: &Query) {
         self.not_had(at, table);
-        let standings = Standing::all(query, table);
+        let standings = BackendSnapshot::all(query, table);
         if !std::mem::replace(&mut self.was_asked, true) {
             self.unsuited(at, table, query, &standings);
         }
@@ -76,7 +76,7 @@ impl Teller {
     }
 
     /// The backends that are no candidates: they stay so, and are told once.
-    fn unsuited(&mut self, at: Duration, table: &Table, query: &Query, standings: &[Standing]) {
+    fn unsuited(&mut self, at: Duration, table: &Table, query: &Query, standings: &[BackendSnapshot]) {
         let operation = query.request.operation;
         let why = |(index, backend): (u32, &Backend)| {
             let is_candidate = standings.iter().any(|standing| standing.index == index);
@@ -183,7 +183,7 @@ impl Teller {
         let of_lane = |lane: Lane, backend: Option<u32>| match backend {
             None => format!("no permit: nothing of the {} lane was to be had", lane.as_str()),
             Some(index) => {
-                let was = standings.iter().find(|standing| standing.index == index).map(Standing::condition);
+                let was = standings.iter().find(|standing| standing.index == index).map(BackendSnapshot::condition);
                 let was = was.map_or("could not serve the request".to_owned(), |was| was.replacen("is ", "was ", 1));
                 format!("no permit for {}, which {was} when the policy was asked", name(index))
             }

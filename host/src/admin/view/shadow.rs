@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::control::ShadowStatus;
-use crate::proxy::{Divergent, Tally};
+use crate::proxy::{Divergent, ShadowStats};
 use pointsman_core::rfc3339::Rfc3339;
 
 /// The shadow policy.
@@ -70,20 +70,20 @@ pub(crate) struct DivergenceView {
 
 impl From<&ShadowStatus> for ShadowView {
     fn from(status: &ShadowStatus) -> Self {
-        let tally = status.installed.as_ref().map(|(_, _, tally)| &**tally);
-        let count = |of: &dyn Fn(&Tally) -> u64| tally.map_or(0, of);
-        let (compared, different) = (count(&Tally::compared), count(&Tally::different));
+        let stats = status.installed.as_ref().map(|(_, _, stats)| &**stats);
+        let count = |of: &dyn Fn(&ShadowStats) -> u64| stats.map_or(0, of);
+        let (compared, different) = (count(&ShadowStats::compared), count(&ShadowStats::different));
         Self {
             file: status.file.display().to_string(),
             revision: status.installed.as_ref().map(|(revision, _, _)| revision.clone()),
             since: status.installed.as_ref().map(|(_, since, _)| Rfc3339(*since).to_string()),
             error: status.error.clone(),
-            decisions: ShadowResult::ALL.map(|result| (result.as_str(), count(&|tally| tally.results(result)))).into(),
+            decisions: ShadowResult::ALL.map(|result| (result.as_str(), count(&|stats| stats.results(result)))).into(),
             compared,
             different,
             different_share: different as f64 / compared.max(1) as f64,
-            dropped: ShadowDrop::ALL.map(|why| (why.as_str(), count(&|tally| tally.drops(why)))).into(),
-            ran_ms: count(&|tally| tally.ran().as_millis() as u64),
+            dropped: ShadowDrop::ALL.map(|why| (why.as_str(), count(&|stats| stats.drops(why)))).into(),
+            ran_ms: count(&|stats| stats.ran().as_millis() as u64),
             core_share: status.core_share,
         }
     }
@@ -91,11 +91,15 @@ impl From<&ShadowStatus> for ShadowView {
 
 impl From<&ShadowStatus> for ShadowReport {
     fn from(status: &ShadowStatus) -> Self {
-        let listed = |list: fn(&Tally) -> Vec<Divergent>| {
-            let tally = status.installed.as_ref().map(|(_, _, tally)| tally);
-            tally.map_or_else(Vec::new, |tally| list(tally).into_iter().map(DivergenceView::from).collect())
+        let listed = |list: fn(&ShadowStats) -> Vec<Divergent>| {
+            let stats = status.installed.as_ref().map(|(_, _, stats)| stats);
+            stats.map_or_else(Vec::new, |stats| list(stats).into_iter().map(DivergenceView::from).collect())
         };
-        Self { shadow: ShadowView::from(status), divergences: listed(Tally::latest), ties: listed(Tally::ties) }
+        Self {
+            shadow: ShadowView::from(status),
+            divergences: listed(ShadowStats::latest),
+            ties: listed(ShadowStats::ties),
+        }
     }
 }
 

@@ -5,7 +5,7 @@
 //! of a processor. What does not fit is dropped and counted, never waited for.
 
 mod budget;
-mod tally;
+mod stats;
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -25,7 +25,7 @@ use pointsman_engine::{FaultKind, Priority, Revision, Said, Texts};
 use crate::telemetry::metrics::Metrics;
 use pointsman_core::lifecycle::shadow::{ShadowDrop, ShadowResult};
 
-pub use tally::{Divergent, Tally};
+pub use stats::{Divergent, ShadowStats};
 
 /// Questions that may wait for the shadow; further ones are dropped.
 const MAX_WAITING: usize = 256;
@@ -44,7 +44,7 @@ pub struct ShadowPolicy {
     /// The share of one processor it may use, above 0 and at most 1.
     pub core_share: f64,
     /// Results so far.
-    pub tally: Arc<Tally>,
+    pub stats: Arc<ShadowStats>,
 }
 
 /// Asks the shadow there is, if any.
@@ -160,7 +160,7 @@ impl Inner {
     }
 
     fn dropped(&self, policy: &ShadowPolicy, why: ShadowDrop) {
-        policy.tally.dropped(why);
+        policy.stats.dropped(why);
         self.metrics.shadow_dropped(why);
     }
 
@@ -200,7 +200,7 @@ impl Inner {
             let (now, ran) = (Measure::Wall.now(), Measure::Running.now());
             if let Some((policy, budget)) = &mut account {
                 let more = ran.saturating_sub(used);
-                policy.tally.ran_for(more);
+                policy.stats.ran_for(more);
                 self.metrics.shadow_ran(more);
                 if let Some(pause) = budget.settle(now - seen, more) {
                     self.pause(pause);
@@ -224,10 +224,10 @@ impl Inner {
             Err(fault) if fault.kind == FaultKind::Busy => return self.dropped(policy, ShadowDrop::Busy),
             Err(_) => ShadowResult::Fault,
         };
-        policy.tally.count(result);
+        policy.stats.count(result);
         self.metrics.shadow_asked(result);
         if result != ShadowResult::Same {
-            policy.tally.keep(Divergent {
+            policy.stats.keep(Divergent {
                 at: Timestamp::from_millis(query.now_ms),
                 request_id: request_id.clone(),
                 model: texts.model.clone(),

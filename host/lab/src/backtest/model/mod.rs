@@ -1,6 +1,6 @@
 //! The world outside, learned from the journal: what each backend would have made of a request at a time.
 //!
-//! For an attempt at a moment, the model asks in this order: was the backend out ([`weather`])? Was it over its limit
+//! For an attempt at a moment, the model asks in this order: was the backend out ([`outages`])? Was it over its limit
 //! ([`limits`])? Else the attempt meets the fate of one that was made near that moment, neighbours together
 //! ([`series`]), as long as its own answer is ([`pace`], [`length`]).
 
@@ -23,7 +23,7 @@ use super::past::{Past, Try};
 /// A model of all backends, learned from a journal.
 pub struct Model {
     /// In the order of the table.
-    pub backends: Vec<Place>,
+    pub backends: Vec<BackendModel>,
     /// Attempts at all backends together, for backends without any.
     pub of_all: Series,
     /// Lengths of prompts and answers.
@@ -31,7 +31,7 @@ pub struct Model {
 }
 
 /// A model of one backend.
-pub struct Place {
+pub struct BackendModel {
     /// Attempts at the whole backend.
     pub whole: Series,
     /// Attempts at models with enough of their own, by the number of the model.
@@ -63,7 +63,7 @@ const MIN_TRIES: usize = 100;
 impl Model {
     /// Learns from all that is recorded.
     pub fn learn(past: &Past) -> Self {
-        let backends: Vec<Place> = past.tries.iter().map(|tries| Place::learn(tries)).collect();
+        let backends: Vec<BackendModel> = past.tries.iter().map(|tries| BackendModel::learn(tries)).collect();
         let mut all: Vec<Try> = past.tries.iter().flatten().copied().collect();
         all.sort_by_key(|tried| tried.sent);
         // Whose failures they were is not asked of somebody else.
@@ -78,7 +78,7 @@ impl Model {
     }
 }
 
-impl Place {
+impl BackendModel {
     fn learn(tries: &[Try]) -> Self {
         let models = models_of(tries);
         let (limits, explained) = learn_limits(tries, &models);
@@ -227,11 +227,11 @@ pub(super) mod tests {
             Try { model, ..tried(now, if is_refused { Kind::RateLimited } else { Kind::Answered }) }
         };
         let tries: Vec<Try> = (0..2_000).map(one).collect();
-        let place = Place::learn(&tries);
+        let place = BackendModel::learn(&tries);
         let Limits::OfModels(found) = &place.limits else { panic!("{:?}", place.limits) };
         let bounds = |(_, limit): &(u16, Limit)| (limit.least, limit.most);
         assert_eq!(found.iter().map(bounds).collect::<Vec<_>>(), [(10, 10), (30, 30)]);
-        assert!(place.whole.weather.spells.is_empty(), "every 429 is explained");
+        assert!(place.whole.outages.spells.is_empty(), "every 429 is explained");
         assert_eq!(place.of_models.len(), 2);
     }
 }

@@ -67,9 +67,9 @@ fn is_evidence(kind: Kind) -> bool {
 /// Finds outages in attempts sorted by time; those that a limit explains are left out by the caller.
 pub(crate) fn learn(tries: impl Iterator<Item = Try>) -> Outages {
     let tries: Vec<Try> = tries.filter(|t| is_evidence(t.kind)).collect();
-    let weather = split(&tries, MIN_RUN);
-    match no_accident(&weather.calm) {
-        MIN_RUN => weather,
+    let outages = split(&tries, MIN_RUN);
+    match no_accident(&outages.calm) {
+        MIN_RUN => outages,
         longer => split(&tries, longer),
     }
 }
@@ -88,12 +88,12 @@ fn no_accident(calm: &[Try]) -> usize {
 
 /// Runs of at least so many failures are bad times.
 fn split(tries: &[Try], min_run: usize) -> Outages {
-    let mut weather = Outages::default();
+    let mut outages = Outages::default();
     let mut from = 0;
     while from < tries.len() {
         let run = tries[from..].iter().take_while(|t| is_bad(t.kind)).count();
         if run < min_run {
-            weather.calm.extend_from_slice(&tries[from..from + run.max(1)]);
+            outages.calm.extend_from_slice(&tries[from..from + run.max(1)]);
             from += run.max(1);
             continue;
         }
@@ -101,16 +101,16 @@ fn split(tries: &[Try], min_run: usize) -> Outages {
         let most = UNSEEN.max((last.sent).since(first.sent));
         let before = from.checked_sub(1).map(|i| tries[i].sent);
         let after = tries.get(from + run).map(|t| t.sent);
-        let known = weather.bad.len();
-        weather.bad.extend_from_slice(&tries[from..from + run]);
-        weather.spells.push(Spell {
+        let known = outages.bad.len();
+        outages.bad.extend_from_slice(&tries[from..from + run]);
+        outages.spells.push(Spell {
             tries: known..known + run,
             begins: (before.unwrap_or(first.sent).max(first.sent - most), first.sent),
             ends: (last.sent, after.unwrap_or(last.sent + most).min(last.sent + most)),
         });
         from += run;
     }
-    weather
+    outages
 }
 
 impl Spell {
@@ -134,7 +134,7 @@ mod tests {
 
     #[test]
     fn a_run_of_failures_is_an_outage_and_a_lone_one_an_accident() {
-        let weather = seen(&[
+        let outages = seen(&[
             (0, Kind::Answered),
             (5, Kind::ServerError),
             (9, Kind::Answered),
@@ -143,11 +143,11 @@ mod tests {
             (40, Kind::ConnectFailed),
             (50, Kind::Answered),
         ]);
-        assert_eq!(weather.calm.len(), 4);
-        let [spell] = &weather.spells[..] else { panic!("one outage: {weather:?}") };
+        assert_eq!(outages.calm.len(), 4);
+        let [spell] = &outages.spells[..] else { panic!("one outage: {outages:?}") };
         assert_eq!(spell.begins, (T0 + S * 9, T0 + S * 20));
         assert_eq!(spell.ends, (T0 + S * 40, T0 + S * 50));
-        assert_eq!(weather.bad[spell.tries.clone()].len(), 3);
+        assert_eq!(outages.bad[spell.tries.clone()].len(), 3);
         for seed in 0..100 {
             let drawn = spell.drawn(&mut Dice::new(seed, 1));
             assert!(drawn.start >= T0 + S * 9 && drawn.start <= T0 + S * 20, "{drawn:?}");
@@ -163,20 +163,20 @@ mod tests {
             false => Kind::Answered,
         };
         let all: Vec<(u32, Kind)> = (0..2_000).map(|n| (n, kind(n))).collect();
-        let weather = seen(&all);
-        assert!(weather.spells.len() <= 3, "{:?}", weather.spells);
-        assert!(weather.spells.iter().any(|s| s.tries.len() >= 30), "the outage is seen");
+        let outages = seen(&all);
+        assert!(outages.spells.len() <= 3, "{:?}", outages.spells);
+        assert!(outages.spells.iter().any(|s| s.tries.len() >= 30), "the outage is seen");
     }
 
     #[test]
     fn what_says_nothing_about_the_backend_is_no_evidence() {
-        let weather = seen(&[(0, Kind::Reset), (1, Kind::ClientGone), (2, Kind::Refused), (3, Kind::Reset)]);
-        assert_eq!((weather.calm.len(), weather.spells.len()), (0, 1));
+        let outages = seen(&[(0, Kind::Reset), (1, Kind::ClientGone), (2, Kind::Refused), (3, Kind::Reset)]);
+        assert_eq!((outages.calm.len(), outages.spells.len()), (0, 1));
     }
 
     #[test]
     fn an_outage_whose_end_nobody_saw_does_not_last_for_ever() {
-        let weather = seen(&[(0, Kind::Reset), (10, Kind::Reset), (7_200, Kind::Answered)]);
-        assert_eq!(weather.spells[0].ends, (T0 + S * 10, T0 + S * 70));
+        let outages = seen(&[(0, Kind::Reset), (10, Kind::Reset), (7_200, Kind::Answered)]);
+        assert_eq!(outages.spells[0].ends, (T0 + S * 10, T0 + S * 70));
     }
 }

@@ -13,7 +13,7 @@ use crate::dice::Dice;
 #[derive(Clone, Debug, Default)]
 pub struct Series {
     /// Good and bad times.
-    pub weather: Outages,
+    pub outages: Outages,
     /// Refusals that a limit explains, by their time.
     pub refused: Vec<Try>,
     /// Durations of answers.
@@ -38,16 +38,16 @@ const LOOKS: u64 = 6;
 impl Series {
     /// Learns from attempts in the order of their time, without those that a limit explains.
     pub fn learn(tries: impl Iterator<Item = Try>) -> Self {
-        let weather = outages::learn(tries);
-        let pace = pace::learn(&weather.calm);
-        let block = attempts_a_minute(&weather.calm).clamp(BLOCK.0, BLOCK.1);
-        Self { weather, refused: Vec::new(), pace, block }
+        let outages = outages::learn(tries);
+        let pace = pace::learn(&outages.calm);
+        let block = attempts_a_minute(&outages.calm).clamp(BLOCK.0, BLOCK.1);
+        Self { outages, refused: Vec::new(), pace, block }
     }
 
     /// An attempt of the good times near this moment; none where none was seen. `world` is the seed of the world: its blocks are
     /// others in each.
     pub fn near(&self, now: Timestamp, like: &Like, world: u64, dice: &mut Dice) -> Option<&Try> {
-        let calm = &self.weather.calm;
+        let calm = &self.outages.calm;
         let block = self.drawn_block(calm, now, world)?;
         let mut best: Option<&Try> = None;
         for _ in 0..LOOKS {
@@ -154,7 +154,7 @@ mod tests {
     #[test]
     fn each_world_draws_blocks_of_its_own_and_the_same_world_the_same() {
         let series = hour();
-        let block = |world| series.drawn_block(&series.weather.calm, T0 + S * 1_000, world).unwrap()[0].sent;
+        let block = |world| series.drawn_block(&series.outages.calm, T0 + S * 1_000, world).unwrap()[0].sent;
         let different: std::collections::BTreeSet<_> = (0..50).map(block).collect();
         assert_eq!(different.len(), 3);
         assert_eq!(block(7), block(7));

@@ -85,7 +85,8 @@ impl Caveats {
         let tries: usize = model.backends.iter().map(|place| place.tries).sum();
         let timed_out: usize = model.backends.iter().map(|place| place.timed_out).sum();
         let places = || model.backends.iter().zip(&past.setup.table.backends);
-        let is_unlimited = |place: &super::super::model::Place| place.tries > 0 && place.limits == Limits::Unseen;
+        let is_unlimited =
+            |place: &super::super::model::BackendModel| place.tries > 0 && place.limits == Limits::Unseen;
         Self {
             lanes_off: (ran > 0).then_some(lanes_off),
             spend_off: spend_off.filter(|_| ran > 0),

@@ -4,21 +4,21 @@ use pointsman_core::rfc3339::Rfc3339;
 use serde_json::{Value, json as value};
 
 use super::super::metrics::Row;
-use super::super::seen::Part;
+use super::super::results::Part;
 use super::super::stats::Estimate;
-use super::{Learned, Report};
+use super::{BacktestReport, Learned};
 
 /// The version of the shape.
 const VERSION: u32 = 1;
 
 /// The report as JSON: `version`, `journal`, `policies`, `seeds`, `metrics` (by name: recorded, current, candidate, difference),
 /// `calibration`, `unknown`, `backends`, `series` (parts of the time, in its order).
-pub fn json(report: &Report) -> Value {
-    let Report { policies: [current, candidate], doubts, .. } = report;
+pub fn json(report: &BacktestReport) -> Value {
+    let BacktestReport { policies: [current, candidate], caveats, .. } = report;
     let policy = |(name, revision): &(String, String)| value!({"name": name, "revision": revision});
     let metrics = report.rows.iter().map(|row| (row.metric.names().0.to_owned(), metric(row)));
     let guesses = |which: usize| {
-        let g = doubts.guesses[which];
+        let g = caveats.guesses[which];
         value!({"at_unknown_backends": g.unknown, "without_evidence_within_a_minute": g.far, "beyond_seen_rates": g.beyond})
     };
     value!({
@@ -28,28 +28,28 @@ pub fn json(report: &Report) -> Value {
             "from": Rfc3339(report.face.start).to_string(),
             "to": Rfc3339(report.until).to_string(),
             "sample": report.share,
-            "other_setups": doubts.other_setups,
-            "other_revisions": doubts.other_revisions,
-            "unreadable_trails": doubts.skipped.trails,
+            "other_setups": caveats.other_setups,
+            "other_revisions": caveats.other_revisions,
+            "unreadable_trails": caveats.skipped.trails,
         },
         "policies": {"current": policy(current), "candidate": policy(candidate)},
-        "settings_left_out": doubts.settings_left_out,
+        "settings_left_out": caveats.settings_left_out,
         "seeds": report.seeds,
         "took_s": report.took.as_secs_f64(),
         "metrics": metrics.collect::<serde_json::Map<_, _>>(),
         "calibration": {
-            "lane_share_off": doubts.lanes_off,
-            "spend_off": doubts.spend_off,
-            "times_off": doubts.times_off,
-            "is_within_5_percent": !doubts.is_off(),
+            "lane_share_off": caveats.lanes_off,
+            "spend_off": caveats.spend_off,
+            "times_off": caveats.times_off,
+            "is_within_5_percent": !caveats.is_off(),
         },
         "unknown": {
             "current": guesses(0),
             "candidate": guesses(1),
-            "backends_never_used": doubts.unknown_backends,
-            "backends_without_known_limit": doubts.unlimited_backends,
-            "attempts_ended_by_own_time_limits": doubts.timed_out,
-            "sentences": doubts.sentences(),
+            "backends_never_used": caveats.unknown_backends,
+            "backends_without_known_limit": caveats.unlimited_backends,
+            "attempts_ended_by_own_time_limits": caveats.timed_out,
+            "sentences": caveats.sentences(),
         },
         "backends": report.backends.iter().map(backend).collect::<Vec<_>>(),
         "series": {

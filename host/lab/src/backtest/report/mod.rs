@@ -22,11 +22,11 @@ use super::metrics::{Metric, Row, Unit, rows};
 use super::model::limits::{Counts, Limit, Says};
 use super::model::{Limits, Model};
 use super::past::Past;
-use super::seen::{Part, Tally, TimeGrid};
+use super::results::{ExchangeStats, Part, TimeGrid};
 use super::source::Named;
 
 /// Everything there is to tell.
-pub struct Report {
+pub struct BacktestReport {
     /// The policy that ran, and the candidate: what they are called, and their revisions.
     pub(super) policies: [(String, String); 2],
     /// Exchanges taken in.
@@ -46,7 +46,7 @@ pub struct Report {
     /// Model of each backend, described.
     pub(super) backends: Vec<Learned>,
     /// Limits of the model.
-    pub(super) doubts: Caveats,
+    pub(super) caveats: Caveats,
     /// By part of the time: recorded, current, candidate.
     pub(super) parts: [Vec<Part>; 3],
     /// Times of answers as pairs of ms and the share answered within: recorded, current, candidate.
@@ -71,10 +71,10 @@ pub(super) struct Learned {
     pub feels_load: bool,
 }
 
-impl Report {
+impl BacktestReport {
     /// Recorded settings that the candidate does not know.
     pub fn settings_left_out(&self) -> &[String] {
-        &self.doubts.settings_left_out
+        &self.caveats.settings_left_out
     }
 
     /// From what was lived through.
@@ -88,8 +88,8 @@ impl Report {
     ) -> Self {
         let rows = rows(&past.recorded, past.share, lived);
         let ids = policies.map(|p| p.policy.id().to_string());
-        let doubts = Caveats::new(past, model, &ids[0], lived, &rows, skipped);
-        let of = |which: usize| lived.iter().map(|l| &l[which].tally).collect::<Vec<_>>();
+        let caveats = Caveats::new(past, model, &ids[0], lived, &rows, skipped);
+        let of = |which: usize| lived.iter().map(|l| &l[which].stats).collect::<Vec<_>>();
         let (current, candidate) = (of(0), of(1));
         let recorded = [&past.recorded];
         Self {
@@ -102,7 +102,7 @@ impl Report {
             took,
             rows,
             backends: learned(past, model),
-            doubts,
+            caveats,
             parts: [&recorded[..], &current, &candidate].map(|tallies| mean_parts(tallies, past.share)),
             times: [&recorded[..], &current, &candidate].map(answered_within),
         }
@@ -114,10 +114,10 @@ impl Report {
     }
 }
 
-fn mean_parts(tallies: &[&Tally], share: f64) -> Vec<Part> {
-    let mut mean = vec![Part::default(); super::seen::PARTS];
+fn mean_parts(tallies: &[&ExchangeStats], share: f64) -> Vec<Part> {
+    let mut mean = vec![Part::default(); super::results::PARTS];
     let scale = 1.0 / (tallies.len() as f64 * share);
-    for (sum, part) in tallies.iter().flat_map(|tally| mean_places(&tally.parts)).map(|(i, part)| (i, *part)) {
+    for (sum, part) in tallies.iter().flat_map(|stats| mean_places(&stats.parts)).map(|(i, part)| (i, *part)) {
         let sum = &mut mean[sum];
         sum.lanes.iter_mut().zip(part.lanes).for_each(|(sum, more)| *sum += more * scale);
         sum.spend_usd += part.spend_usd * scale;
@@ -131,12 +131,12 @@ fn mean_places(parts: &[Part]) -> impl Iterator<Item = (usize, &Part)> {
 }
 
 /// The distribution function of the times, at steps that grow by a twentieth.
-fn answered_within(tallies: &[&Tally]) -> Vec<(f64, f64)> {
-    let mut all = tallies.first().map(|tally| tally.times.clone());
-    for tally in tallies.iter().skip(1) {
+fn answered_within(tallies: &[&ExchangeStats]) -> Vec<(f64, f64)> {
+    let mut all = tallies.first().map(|stats| stats.times.clone());
+    for stats in tallies.iter().skip(1) {
         if let Some(all) = &mut all {
             // They have the same bounds.
-            let _ = all.add(&tally.times);
+            let _ = all.add(&stats.times);
         }
     }
     let Some(all) = all.filter(|all| !all.is_empty()) else { return Vec::new() };
@@ -154,16 +154,16 @@ fn answered_within(tallies: &[&Tally]) -> Vec<(f64, f64)> {
 }
 
 fn learned(past: &Past, model: &Model) -> Vec<Learned> {
-    let one = |(backend, place): (&pointsman_core::table::Backend, &super::model::Place)| {
+    let one = |(backend, place): (&pointsman_core::table::Backend, &super::model::BackendModel)| {
         let series = &place.whole;
-        let of_weather = series.weather.calm.iter().chain(&series.weather.bad);
+        let of_weather = series.outages.calm.iter().chain(&series.outages.bad);
         let unexplained = of_weather.filter(|t| t.kind == pointsman_core::outcome::Kind::RateLimited).count();
         let explained = series.refused.len();
         Learned {
             id: backend.id.to_string(),
             tier: backend.tier,
             tries: place.tries,
-            outages: series.weather.spells.len(),
+            outages: series.outages.spells.len(),
             refusals: (explained, explained + unexplained),
             limit: match &place.limits {
                 Limits::Unseen if place.tries == 0 => "never used".to_owned(),

@@ -6,12 +6,12 @@ use pointsman_core::rfc3339::Rfc3339;
 use pointsman_core::time::Timestamp;
 
 use super::super::metrics::{Metric, Row};
-use super::super::seen::Part;
+use super::super::results::Part;
 use super::plot::{Axis, Line, lines, stacked, whisker};
-use super::{Report, Unit, grouped, shown, shown_difference, shown_reach};
+use super::{BacktestReport, Unit, grouped, shown, shown_difference, shown_reach};
 
 /// The report as a page.
-pub struct Html<'a>(pub &'a Report);
+pub struct Html<'a>(pub &'a BacktestReport);
 
 const STYLE: &str = include_str!("page.css");
 
@@ -37,7 +37,7 @@ impl fmt::Display for Html<'_> {
         self.cards(f)?;
         self.plots(f)?;
         self.table(f)?;
-        self.doubts(f)?;
+        self.caveats(f)?;
         self.backends(f)?;
         f.write_str("</main></body>\n</html>\n")
     }
@@ -45,7 +45,7 @@ impl fmt::Display for Html<'_> {
 
 impl Html<'_> {
     fn head(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Report { policies: [current, candidate], .. } = self.0;
+        let BacktestReport { policies: [current, candidate], .. } = self.0;
         let named = |(name, id): &(String, String)| format!("{} <code>{id}</code>", escaped(name));
         write!(
             f,
@@ -237,10 +237,10 @@ impl Html<'_> {
         )
     }
 
-    fn doubts(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let class = if self.0.doubts.is_off() { "doubts off" } else { "doubts" };
+    fn caveats(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let class = if self.0.caveats.is_off() { "caveats off" } else { "caveats" };
         write!(f, "<section class=\"{class}\"><h2>What the model cannot know</h2><ul>")?;
-        for sentence in self.0.doubts.sentences() {
+        for sentence in self.0.caveats.sentences() {
             write!(f, "<li>{}</li>", escaped(&sentence))?;
         }
         f.write_str("</ul></section>\n")

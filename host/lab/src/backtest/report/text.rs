@@ -6,14 +6,14 @@ use pointsman_core::rfc3339::Rfc3339;
 
 use super::super::metrics::Row;
 use super::super::stats::Estimate;
-use super::{Report, Unit, grouped, shown, shown_difference, shown_reach};
+use super::{BacktestReport, Unit, grouped, shown, shown_difference, shown_reach};
 
 /// The report for a terminal, 100 columns wide.
-pub struct Terminal<'a>(pub &'a Report);
+pub struct Terminal<'a>(pub &'a BacktestReport);
 
 impl fmt::Display for Terminal<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Report { policies: [(current, current_id), (candidate, candidate_id)], .. } = self.0;
+        let BacktestReport { policies: [(current, current_id), (candidate, candidate_id)], .. } = self.0;
         writeln!(f, "{candidate} ({candidate_id}) in the place of {current} ({current_id})")?;
         writeln!(
             f,
@@ -34,7 +34,7 @@ impl fmt::Display for Terminal<'_> {
         )?;
         self.backends(f)?;
         writeln!(f, "\nWhat the model cannot know")?;
-        for sentence in self.0.doubts.sentences() {
+        for sentence in self.0.caveats.sentences() {
             wrapped(f, &sentence)?;
         }
         Ok(())

@@ -18,7 +18,7 @@ use super::metrics::{Metric, Row, rows};
 use super::model::limits::Counts;
 use super::model::{MINUTE, Model};
 use super::past::Past;
-use super::seen::{Counter, Tally};
+use super::results::{Counter, ExchangeStats};
 use super::*;
 use crate::chronicle::Chronicler;
 
@@ -62,13 +62,13 @@ fn chronicle(plot: &Plot, seed: u64, policy: &Compiled, settings: &str) -> Store
 }
 
 /// Runs this policy in the very world that the journal is of, with several seeds of core's random numbers.
-fn true_tallies(plot: &Plot, seed: u64, policy: &Compiled, settings: &str, past: &Past) -> [Tally; 3] {
+fn true_tallies(plot: &Plot, seed: u64, policy: &Compiled, settings: &str, past: &Past) -> [ExchangeStats; 3] {
     let setup = plot.config().setup();
     [1, 2, 3].map(|throw| {
         let revision = policy.isolated(settings, Arc::new(setup.table.clone())).expect("it takes the table");
         let decide = |query: &Query, texts: &Arc<Texts>| revision.decide(query, texts);
         let counter = Counter::new(past.face, plot.exchanges as usize);
-        World::new(&setup, START, throw, &[], plot.play(seed), decide, counter).run().watcher.tally
+        World::new(&setup, START, throw, &[], plot.play(seed), decide, counter).run().watcher.stats
     })
 }
 
@@ -197,7 +197,7 @@ fn the_policy_that_ran_comes_to_what_was_recorded() {
             let model = Model::learn(&past);
             let rows = compared(&past, &model, &policy, &past.setup.settings, 3);
             println!("{name}, seed {seed}\n{}", told(&rows));
-            model.backends.iter().for_each(|b| println!("  {:?} {}", b.limits, b.whole.weather.spells.len()));
+            model.backends.iter().for_each(|b| println!("  {:?} {}", b.limits, b.whole.outages.spells.len()));
             for row in &rows {
                 assert_eq!(row.difference.mean, 0.0, "the same policy differs from itself: {row:?}");
             }
@@ -236,7 +236,7 @@ fn what_is_foretold_of_another_policy_comes_true() {
             let rows = compared(&past, &model, &policy, settings, 3);
             let truth = true_tallies(&plot, 5, &policy, settings, &past);
             for metric in [Metric::Primary, Metric::Fallback, Metric::Unanswered, Metric::Spend, Metric::Waiting] {
-                let came = truth.iter().map(|tally| metric.of(tally, 1.0)).sum::<f64>() / truth.len() as f64;
+                let came = truth.iter().map(|stats| metric.of(stats, 1.0)).sum::<f64>() / truth.len() as f64;
                 let foretold = row(&rows, metric).candidate.mean;
                 println!("{name} {settings} {metric:?}: foretold {foretold:.4}, came {came:.4}");
                 let off = (foretold - came).abs();

@@ -12,7 +12,7 @@ use toml::{Table, Value};
 use super::answers::Answers;
 use super::span;
 use super::toml::{Toml, inline, quoted_key};
-use crate::story::Standing;
+use crate::story::BackendSnapshot;
 use crate::world::past_of;
 
 /// Writes the settings common to all exchanges.
@@ -99,7 +99,7 @@ pub(super) fn backends(text: &mut Toml, journaled: &Journaled, remarks: &mut Vec
     let mut answers = Answers::of(journaled);
     remarks.append(&mut answers.remarks);
     let first = journaled.trail.questions().next();
-    let standings = first.map_or_else(Vec::new, |first| Standing::all(&first.query, &journaled.setup.table));
+    let standings = first.map_or_else(Vec::new, |first| BackendSnapshot::all(&first.query, &journaled.setup.table));
     for (backend, index) in journaled.setup.table.backends.iter().zip(0..) {
         text.line("[[backend]]");
         one(text, backend);
@@ -178,7 +178,7 @@ fn one(text: &mut Toml, backend: &Backend) {
 
 /// Writes the state of each backend as the policy saw it at its first question.
 fn before(
-    standing: &Standing,
+    standing: &BackendSnapshot,
     backend: &Backend,
     journaled: &Journaled,
     remarks: &mut Vec<String>,
@@ -229,7 +229,7 @@ fn opens_at(journaled: &Journaled, index: u32) -> Option<Duration> {
     journaled.trail.steps.iter().find_map(|step| {
         let opens = match &step.what {
             Happened::Asked(question) => {
-                let standings = Standing::all(&question.query, &journaled.setup.table);
+                let standings = BackendSnapshot::all(&question.query, &journaled.setup.table);
                 standings.iter().any(|s| s.index == index && s.is(RowState::Ready))
             }
             Happened::Waited { granted } => *granted == Some(index),

@@ -24,7 +24,7 @@ use super::{Decider, Plan, Policy, START};
 use crate::dice::Dice;
 use crate::world::{EventKind, Finished, Scene, Watcher, World};
 
-pub use report::Report;
+pub use report::DaysReport;
 
 /// Shortest length of a simulated day. Shorter than a real day, so that twenty of them take seconds.
 const LENGTH: Duration = Duration::from_secs(3_600);

@@ -7,14 +7,14 @@ use serde_json::{Value, json};
 use super::{Compared, DayResult};
 
 /// The days, in the order of their seeds.
-pub struct Report {
+pub struct DaysReport {
     /// The policy's name.
     pub(in crate::simulate) policy: String,
     /// The days.
     pub(in crate::simulate) days: Vec<Compared>,
 }
 
-impl Report {
+impl DaysReport {
     /// Days on which the policy paid for more and let clients wait longer.
     pub fn worse_in_both(&self) -> usize {
         self.days.iter().filter(|day| day.is_worse_in_both()).count()
@@ -48,7 +48,7 @@ impl Report {
     }
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for DaysReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,

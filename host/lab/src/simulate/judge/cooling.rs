@@ -18,13 +18,13 @@ pub(super) struct Cooling {
 
 #[derive(Clone, Default)]
 struct OfBackend {
-    wide: Standing,
-    models: Vec<Standing>,
+    wide: BackendSnapshot,
+    models: Vec<BackendSnapshot>,
 }
 
 /// A backend, or one model on it.
 #[derive(Clone, Default)]
-struct Standing {
+struct BackendSnapshot {
     /// The last failure that counted; none once it answered after it.
     failed_at: Option<Timestamp>,
     until: Timestamp,
@@ -41,10 +41,10 @@ impl Cooling {
         Self { bounds, backends: vec![OfBackend::default(); backends] }
     }
 
-    fn standings(&mut self, backend: usize, model: Name) -> [&mut Standing; 2] {
+    fn standings(&mut self, backend: usize, model: Name) -> [&mut BackendSnapshot; 2] {
         let OfBackend { wide, models } = &mut self.backends[backend];
         if models.len() <= model {
-            models.resize(model + 1, Standing::default());
+            models.resize(model + 1, BackendSnapshot::default());
         }
         [wide, &mut models[model]]
     }
@@ -98,7 +98,7 @@ impl Cooling {
     }
 }
 
-impl Standing {
+impl BackendSnapshot {
     fn failed(&mut self, now: Timestamp, sent_at: Timestamp, record: &AttemptRecord, bounds: &CooldownSettings) {
         let of_the_same_burst = self.failed_at.is_some_and(|failed_at| sent_at <= failed_at);
         let shortest = match record.retry_after {

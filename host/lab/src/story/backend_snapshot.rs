@@ -11,7 +11,7 @@ use super::of_ms;
 
 /// A backend as a policy saw it in one question.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Standing {
+pub struct BackendSnapshot {
     /// Its id.
     pub backend: Arc<str>,
     /// Its tier.
@@ -23,7 +23,7 @@ pub struct Standing {
     columns: Columns,
 }
 
-impl Standing {
+impl BackendSnapshot {
     /// Reads a row of a query; none for a backend that could not serve the request at all.
     pub fn read(backend: &Arc<str>, tier: Tier, index: u32, row: Row<'_>) -> Option<Self> {
         let columns = row.columns().clone();
@@ -124,7 +124,7 @@ impl Standing {
     }
 }
 
-impl fmt::Display for Standing {
+impl fmt::Display for BackendSnapshot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.backend, self.condition())?;
         if self.is(RowState::Drained) {
@@ -148,9 +148,9 @@ mod tests {
 
     use super::*;
 
-    fn read(row: BackendRow) -> Option<Standing> {
+    fn read(row: BackendRow) -> Option<BackendSnapshot> {
         let rows: Rows = [row].into_iter().collect();
-        Standing::read(&"a".into(), Tier::Primary, 0, rows.get(0)?)
+        BackendSnapshot::read(&"a".into(), Tier::Primary, 0, rows.get(0)?)
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::recorder::{Decided, DecidedWhat, Ended};
 
 /// Syntax of a duration.
 pub(super) const DURATION: &str =
-    "a number and a unit: \"300ms\", \"2s\", \"1.5s\", \"2m\" or \"1h\"; 100 days at most";
+    "a number and a unit: \"300ms\", \"2s\", \"1.5s\", \"2m\", \"1h\" or \"1d\"; 100 days at most";
 /// Syntax of a decision.
 pub(super) const DECISION: &str = "\"LANE [BACKEND] [as MODEL]\", \"wait LANE\", \"reject [STATUS]\" or \"...\", where LANE is primary, fallback or emergency";
 /// Syntax of an end.
@@ -25,19 +25,7 @@ const MAX_DURATION: Duration = Duration::from_secs(100 * 24 * 3_600);
 
 /// Reads a duration; none when it is none.
 pub(super) fn duration(text: &str) -> Option<Duration> {
-    let unit_at = text.find(|c: char| c.is_ascii_alphabetic())?;
-    let (number, unit) = (text[..unit_at].trim(), text[unit_at..].trim());
-    let seconds = match unit {
-        "ms" => 0.001,
-        "s" => 1.0,
-        "m" | "min" => 60.0,
-        "h" => 3_600.0,
-        _ => return None,
-    };
-    let plain = !number.is_empty() && number.chars().all(|c| c.is_ascii_digit() || c == '.');
-    let number: f64 = plain.then(|| number.parse().ok())??;
-    let micros = (number * seconds * 1e6).round();
-    (micros <= MAX_DURATION.as_micros() as f64).then(|| Duration::from_micros(micros as u64))
+    pointsman_core::duration::parse(text).filter(|duration| *duration <= MAX_DURATION)
 }
 
 /// One entry of a request's `decisions`.
@@ -245,7 +233,7 @@ mod tests {
         assert_eq!(ms("1.5s"), Some(1_500_000));
         assert_eq!(ms("2m"), Some(120_000_000));
         assert_eq!(ms("1 h"), Some(3_600_000_000));
-        for wrong in ["", "300", "ms", "-1s", "1e3s", "1d", "s1", "..s", "9999999h", "NaNs"] {
+        for wrong in ["", "300", "ms", "-1s", "1e3s", "1y", "s1", "..s", "9999999h", "NaNs"] {
             assert_eq!(ms(wrong), None, "{wrong:?}");
         }
     }

@@ -36,7 +36,7 @@ pub struct Divergent {
 
 /// One shadow's counts.
 #[derive(Debug, Default)]
-pub struct Tally {
+pub struct ShadowStats {
     results: [AtomicU64; ShadowResult::ALL.len()],
     drops: [AtomicU64; ShadowDrop::ALL.len()],
     ran_micros: AtomicU64,
@@ -45,7 +45,7 @@ pub struct Tally {
     ties: Mutex<VecDeque<Divergent>>,
 }
 
-impl Tally {
+impl ShadowStats {
     /// Returns the number of answers with this result.
     pub fn results(&self, result: ShadowResult) -> u64 {
         self.results[result as usize].load(Ordering::Relaxed)

@@ -8,11 +8,11 @@ use pointsman_engine::{Fault, Heard};
 use pointsman_store::ExchangeRow;
 
 use super::compare::{Divergence, Exactness, first_other_use};
-use super::words::{of_decision, of_state, on_one_line};
+use super::describe::{of_decision, of_state, on_one_line};
 
-/// Place of a question in the journal.
+/// QuestionRef of a question in the journal.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
-pub struct Place {
+pub struct QuestionRef {
     /// The request id of its exchange.
     pub exchange: String,
     /// Time when the exchange arrived.
@@ -28,7 +28,7 @@ pub struct Place {
 pub struct Difference {
     /// The question.
     #[serde(flatten)]
-    pub place: Place,
+    pub place: QuestionRef,
     /// The answer that was expected: the recorded one.
     pub recorded: Said,
     /// The other one.
@@ -106,7 +106,7 @@ pub struct Forgetful {
     pub first: Option<(u64, Difference)>,
 }
 
-impl Place {
+impl QuestionRef {
     /// Builds the place of a question, counted from 0.
     pub fn new(exchange: &ExchangeRow, question: usize) -> Self {
         Self {
@@ -144,7 +144,7 @@ impl Said {
 
 impl Difference {
     /// Between the record and an answer.
-    pub fn new(place: Place, question: &Question, heard: &Heard, table: &Table) -> Self {
+    pub fn new(place: QuestionRef, question: &Question, heard: &Heard, table: &Table) -> Self {
         let in_words = |(number, then, now): (usize, Option<_>, Option<_>)| {
             let (then, now) = (of_state(then.as_ref()), of_state(now.as_ref()));
             format!("use {number} of `state`: recorded {then}; now {now}")

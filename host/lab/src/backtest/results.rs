@@ -13,7 +13,7 @@ use crate::world::{EventKind, Finished, Scene, Watcher};
 
 /// Result of one exchange.
 #[derive(Clone, Copy, Debug)]
-pub struct Seen {
+pub struct ExchangeResult {
     /// Arrival.
     pub arrived: Timestamp,
     /// End of the exchange.
@@ -76,7 +76,7 @@ pub struct Part {
 
 /// Exchanges, counted.
 #[derive(Clone, Debug)]
-pub struct Tally {
+pub struct ExchangeStats {
     face: TimeGrid,
     /// All of them.
     pub exchanges: u64,
@@ -103,7 +103,7 @@ pub struct Tally {
 /// Longer times count as this, in ms.
 const LONGEST_MS: u64 = 3_600_000;
 
-impl Tally {
+impl ExchangeStats {
     /// Nothing yet.
     pub fn new(face: TimeGrid) -> Self {
         // Three digits: one part in a thousand.
@@ -124,14 +124,14 @@ impl Tally {
     }
 
     /// Counts these.
-    pub fn of(face: TimeGrid, all: &[Seen]) -> Self {
-        let mut tally = Self::new(face);
-        all.iter().for_each(|seen| tally.add(seen));
-        tally
+    pub fn of(face: TimeGrid, all: &[ExchangeResult]) -> Self {
+        let mut stats = Self::new(face);
+        all.iter().for_each(|seen| stats.add(seen));
+        stats
     }
 
     /// Counts one.
-    pub fn add(&mut self, seen: &Seen) {
+    pub fn add(&mut self, seen: &ExchangeResult) {
         let ms = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(LONGEST_MS);
         self.exchanges += 1;
         self.delivered += u64::from(seen.end == End::Delivered);
@@ -174,7 +174,7 @@ impl Tally {
 /// Counts what happens in a world.
 pub(super) struct Counter {
     /// Counts so far.
-    pub tally: Tally,
+    pub stats: ExchangeStats,
     /// By number: the first byte's time, and faults.
     under_way: Vec<(Option<Duration>, u32)>,
     arrivals: Vec<Timestamp>,
@@ -185,7 +185,7 @@ impl Counter {
     /// Creates a counter for a world with this many arrivals.
     pub(super) fn new(face: TimeGrid, arrivals: usize) -> Self {
         Self {
-            tally: Tally::new(face),
+            stats: ExchangeStats::new(face),
             under_way: vec![(None, 0); arrivals],
             arrivals: Vec::with_capacity(arrivals),
             streams: Vec::with_capacity(arrivals),
@@ -195,7 +195,7 @@ impl Counter {
     fn finished(&mut self, number: usize, finished: &Finished<'_>) {
         let (first_byte, faults) = self.under_way[number];
         let is_limited = |a: &&pointsman_core::record::AttemptRecord| a.outcome == Kind::RateLimited;
-        self.tally.add(&Seen {
+        self.stats.add(&ExchangeResult {
             arrived: self.arrivals[number],
             end: finished.end,
             lane: finished.by.map(|(lane, _)| lane),

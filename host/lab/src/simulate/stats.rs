@@ -9,7 +9,7 @@ use crate::world::{EventKind, Finished};
 
 /// Counts of a simulation.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Tally {
+pub struct SimulationStats {
     /// Exchanges that ended.
     pub exchanges: u64,
     /// Answered whole, by lane, in the order of [`Lane::ALL`].
@@ -40,7 +40,7 @@ pub struct Tally {
     pub times: Histogram,
 }
 
-impl Tally {
+impl SimulationStats {
     /// Counts what happens.
     pub fn saw(&mut self, sight: &EventKind<'_>) {
         match sight {
@@ -77,7 +77,7 @@ impl Tally {
     }
 
     /// Adds another world's.
-    pub fn add(&mut self, other: &Tally) {
+    pub fn add(&mut self, other: &SimulationStats) {
         self.exchanges += other.exchanges;
         for (sum, more) in self.answered.iter_mut().zip(other.answered) {
             *sum += more;

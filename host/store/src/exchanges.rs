@@ -1,0 +1,162 @@
+//! Exchanges as they were recorded.
+
+use std::ops::RangeInclusive;
+
+use pointsman_core::record::End;
+use rusqlite::{Connection, OptionalExtension, Row, params};
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::StoreError;
+use super::columns::{columns, money};
+use super::read::StoreReader;
+
+/// Conditions on exchanges; absent ones match all.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// The status the client got, both ends included.
+    pub status: Option<RangeInclusive<u16>>,
+    /// A backend that was tried.
+    pub backend: Option<String>,
+    /// The client key's name.
+    pub client: Option<String>,
+    /// Ends to include; empty: all.
+    pub ends: Vec<End>,
+}
+
+/// One exchange as it was recorded. Times in ms; `started` in RFC 3339.
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+#[expect(missing_docs, reason = "the fields are those of `ExchangeRecord`")]
+pub struct ExchangeRow {
+    pub id: String,
+    pub started: String,
+    pub elapsed_ms: u64,
+    pub client: Option<String>,
+    pub session: Option<String>,
+    pub operation: String,
+    pub path: String,
+    pub model: String,
+    pub streaming: bool,
+    pub status: u16,
+    pub end: String,
+    pub lane: Option<String>,
+    pub backend: Option<String>,
+    pub waits: u32,
+    pub waited_ms: u64,
+    pub first_byte_ms: Option<u64>,
+    pub policy: String,
+    pub policy_faults: u32,
+    pub input_tokens: u64,
+    pub output_tokens: u64,
+    pub cached_input_tokens: u64,
+    pub estimated: bool,
+    pub cost_usd: f64,
+    pub notes: Vec<String>,
+    pub error: Option<String>,
+    pub denied: Option<String>,
+    pub saved_usd: Option<f64>,
+    pub attempts: Vec<AttemptRow>,
+}
+
+/// One attempt as it was recorded. Times in ms; `started` in RFC 3339.
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+#[expect(missing_docs, reason = "the fields are those of `AttemptRecord`")]
+pub struct AttemptRow {
+    pub number: u32,
+    pub backend: String,
+    pub lane: String,
+    pub model_sent: String,
+    pub started: String,
+    pub elapsed_ms: u64,
+    pub first_byte_ms: Option<u64>,
+    pub first_token_ms: Option<u64>,
+    pub outcome: String,
+    pub status: u16,
+    pub retry_after_ms: Option<u64>,
+    pub message: Option<String>,
+    pub input_tokens: u64,
+    pub output_tokens: u64,
+    pub cached_input_tokens: u64,
+    pub estimated: bool,
+    pub cost_usd: f64,
+}
+
+columns!(ExchangeRow {
+    id, started, elapsed_ms, client, session, operation, path, model, streaming, status, end, lane, backend, waits, waited_ms,
+    first_byte_ms, policy, policy_faults, input_tokens, output_tokens, cached_input_tokens, estimated, cost_usd with money,
+    notes with list, error, denied, saved_usd;
+    attempts
+});
+
+columns!(AttemptRow {
+    number, backend, lane, model_sent, started, elapsed_ms, first_byte_ms, first_token_ms, outcome, status, retry_after_ms,
+    message, input_tokens, output_tokens, cached_input_tokens, estimated, cost_usd with money,
+});
+
+impl StoreReader {
+    /// The latest exchange of this request id. Looks from the newest backwards: an id that is not there costs a look at
+    /// every row, about a second for some millions.
+    ///
+    /// # Errors
+    /// When SQLite fails.
+    pub fn exchange(&self, id: &str) -> Result<Option<ExchangeRow>, StoreError> {
+        let connection = self.connection();
+        latest(&connection, id)?.map(|(key, exchange)| with_attempts(&connection, key, exchange)).transpose()
+    }
+
+    /// The latest exchanges of a kind, newest first, at most `limit`.
+    ///
+    /// # Errors
+    /// When SQLite fails.
+    pub fn exchanges(&self, filter: &Filter, limit: u32) -> Result<Vec<ExchangeRow>, StoreError> {
+        let connection = self.connection();
+        let sql = format!(
+            "SELECT {}, ended_us FROM exchanges AS x
+             WHERE (?1 IS NULL OR status BETWEEN ?1 AND ?2) AND (?3 IS NULL OR client = ?3)
+               AND (?4 IS NULL OR backend = ?4
+                    OR EXISTS (SELECT 1 FROM attempts AS a WHERE a.ended_us = x.ended_us AND a.backend = ?4))
+               AND (?6 IS NULL OR end IN (SELECT value FROM json_each(?6)))
+             ORDER BY ended_us DESC LIMIT ?5",
+            ExchangeRow::COLUMNS
+        );
+        let mut select = connection.prepare_cached(&sql)?;
+        let status = filter.status.as_ref();
+        let ends: Vec<&str> = filter.ends.iter().map(|end| end.as_str()).collect();
+        let ends = (!ends.is_empty()).then(|| serde_json::json!(ends).to_string());
+        let (low, high) = (status.map(|s| *s.start()), status.map(|s| *s.end()));
+        let bounds = params![low, high, filter.client, filter.backend, limit, ends];
+        let found: Vec<_> = select.query_map(bounds, keyed)?.collect::<Result<_, _>>()?;
+        found.into_iter().map(|(key, exchange)| with_attempts(&connection, key, exchange)).collect()
+    }
+}
+
+/// The key and the latest exchange of this request id, without its attempts.
+pub(super) fn latest(connection: &Connection, id: &str) -> rusqlite::Result<Option<(i64, ExchangeRow)>> {
+    let sql = format!(
+        "SELECT {}, ended_us FROM exchanges WHERE id = ?1 ORDER BY ended_us DESC LIMIT 1",
+        ExchangeRow::COLUMNS
+    );
+    connection.prepare_cached(&sql)?.query_row([id], keyed).optional()
+}
+
+fn keyed(row: &Row<'_>) -> rusqlite::Result<(i64, ExchangeRow)> {
+    Ok((row.get("ended_us")?, ExchangeRow::read(row)?))
+}
+
+/// The exchange with its attempts.
+pub(super) fn with_attempts(
+    connection: &Connection,
+    key: i64,
+    exchange: ExchangeRow,
+) -> Result<ExchangeRow, StoreError> {
+    let sql = format!("SELECT {} FROM attempts WHERE ended_us = ?1 ORDER BY number", AttemptRow::COLUMNS);
+    let mut select = connection.prepare_cached(&sql)?;
+    let attempts = select.query_map([key], AttemptRow::read)?.collect::<Result<_, _>>()?;
+    Ok(ExchangeRow { attempts, ..exchange })
+}
+
+/// Reads a list of texts in JSON; NULL is an empty one.
+fn list(row: &Row<'_>, column: usize) -> rusqlite::Result<Vec<String>> {
+    let json: Option<String> = row.get(column)?;
+    Ok(json.and_then(|json| serde_json::from_str(&json).ok()).unwrap_or_default())
+}
