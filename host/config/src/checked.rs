@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Uri};
 use pointsman_core::contract::{Commit, OnFault, Resume};
+use pointsman_core::dialect::translate::Strictness;
 use pointsman_core::exchange::{Budgets, StreamDefaults};
 use pointsman_core::fleet;
 use pointsman_core::fleet::health::CooldownSettings;
@@ -151,6 +152,8 @@ pub struct Server {
     pub header_read_timeout: Duration,
     /// Time after which a client that reads nothing of its answer is disconnected.
     pub unread_timeout: Duration,
+    /// Treatment of fields that a backend of another dialect cannot take.
+    pub translation: Strictness,
 }
 
 /// The operator's listener.

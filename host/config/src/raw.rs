@@ -60,9 +60,25 @@ pub(super) struct RawServer {
     /// Time after which a client that reads nothing of its answer is disconnected.
     #[schemars(extend("default" = defaults::UNREAD_TIMEOUT_MS))]
     pub(super) unread_timeout_ms: Option<u64>,
+    /// Treatment of fields that a backend of another provider's API cannot take and that only tune the answer: "lenient" leaves
+    /// them out and says so in the header `x-pointsman-left-out` and in the record, "strict" refuses them. What would change the
+    /// meaning is refused by either.
+    #[schemars(extend("default" = "lenient"))]
+    pub(super) translation: Option<RawTranslation>,
     /// Serve everyone who reaches an address that is not loopback, without client keys.
     #[schemars(extend("default" = false))]
     pub(super) allow_open: Option<bool>,
+}
+
+/// Treatment of fields that cannot be translated.
+#[derive(Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(rename = "Translation")]
+pub(super) enum RawTranslation {
+    /// They are left out, and it is said.
+    Lenient,
+    /// They are refused.
+    Strict,
 }
 
 /// The operator's listener.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use pointsman_core::contract::{Commit, OnFault, Resume};
+use pointsman_core::dialect::translate::Strictness;
 use pointsman_core::table::{Dialect, Tier};
 use proptest::prelude::*;
 
@@ -704,6 +705,15 @@ fn the_policy_has_a_stand_in_and_a_deadline_within_the_engines_bound() {
         let error = parse(&format!("{ONE}[policy]\n{wrong}\n"), "p.toml", &[]).unwrap_err().to_string();
         assert!(error.contains(words), "{error}");
     }
+}
+
+#[test]
+fn translation_is_lenient_unless_it_is_strict() {
+    let translation = |text: &str| checked(&format!("{ONE}[server]\n{text}\n"), &[]).config.server.translation;
+    assert_eq!((translation(""), translation("translation = \"lenient\"")), (Strictness::Lenient, Strictness::Lenient));
+    assert_eq!(translation("translation = \"strict\""), Strictness::Strict);
+    let error = parse(&format!("{ONE}[server]\ntranslation = \"loose\"\n"), "p.toml", &[]).unwrap_err().to_string();
+    assert!(error.contains("\"lenient\" or \"strict\""), "{error}");
 }
 
 #[test]

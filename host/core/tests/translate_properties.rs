@@ -3,7 +3,7 @@
 
 use bytes::{Bytes, BytesMut};
 use pointsman_core::dialect::translate::request::translate;
-use pointsman_core::dialect::translate::{Answers, Translation, error};
+use pointsman_core::dialect::translate::{Answers, Strictness, Translation, error};
 use pointsman_core::http::sse::{Event, Reader};
 use pointsman_core::time::Timestamp;
 use proptest::prelude::*;
@@ -15,7 +15,11 @@ const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
 const TRANSLATIONS: [Translation; 2] = [Translation::CHAT_TO_MESSAGES, Translation::MESSAGES_TO_CHAT];
 
 fn there(way: Translation, body: &Value) -> Value {
-    let translated = translate(way, body.to_string().as_bytes(), body["model"].as_str().unwrap());
+    there_as(way, Strictness::Strict, body)
+}
+
+fn there_as(way: Translation, strictness: Strictness, body: &Value) -> Value {
+    let translated = translate(way, strictness, body.to_string().as_bytes(), body["model"].as_str().unwrap());
     serde_json::from_slice(&translated.unwrap_or_else(|e| panic!("{e}: {body}")).body).unwrap()
 }
 
@@ -417,8 +421,11 @@ proptest! {
             let objects: Vec<_> = objects.into_iter().filter(|at| request.pointer(at).is_some()).collect();
             let at = *place.get(&objects);
             request.pointer_mut(at).unwrap()["zz"] = json!(1);
-            let refused = translate(way, request.to_string().as_bytes(), "m").unwrap_err();
+            let body = request.to_string();
+            let refused = translate(way, Strictness::Strict, body.as_bytes(), "m").unwrap_err();
             prop_assert!(refused.path.ends_with("zz"), "{}", refused);
+            let lenient = translate(way, Strictness::Lenient, body.as_bytes(), "m").unwrap();
+            prop_assert!(lenient.left_out.iter().any(|field| field.path == refused.path), "{:?}", lenient.left_out);
         }
     }
 
@@ -445,7 +452,9 @@ proptest! {
     fn nothing_makes_it_panic(body in "\\PC{0,60}", json in object(), said in said(), hurt in any::<Index>(), with in object()) {
         for way in TRANSLATIONS {
             for body in [body.as_bytes(), json.to_string().as_bytes()] {
-                let _ = translate(way, body, "m");
+                for strictness in Strictness::ALL {
+                    let _ = translate(way, strictness, body, "m");
+                }
                 let _ = answers(way).whole(body, NOW);
                 let _ = error::refusal(way, 500, body, "r");
             }
@@ -476,11 +485,11 @@ fn schemas_and_inputs_keep_their_bytes() {
     let body = format!(
         r#"{{"model":"m","max_tokens":1,"messages":[{{"role":"user","content":"x"}},{{"role":"assistant","content":null,"tool_calls":[{{"id":"i","type":"function","function":{{"name":"f","arguments":"{{\"z\": 1.0, \"a\":1e3}}"}}}}]}},{{"role":"tool","tool_call_id":"i","content":"y"}}],"tools":[{{"type":"function","function":{{"name":"f","parameters":{schema}}}}}]}}"#
     );
-    let sent = translate(Translation::CHAT_TO_MESSAGES, body.as_bytes(), "m").unwrap().body;
+    let sent = translate(Translation::CHAT_TO_MESSAGES, Strictness::Strict, body.as_bytes(), "m").unwrap().body;
     let text = std::str::from_utf8(&sent).unwrap();
     assert!(text.contains(schema), "{text}");
     assert!(text.contains(r#""input":{"z": 1.0, "a":1e3}"#), "{text}");
-    let back = translate(Translation::MESSAGES_TO_CHAT, &sent, "m").unwrap().body;
+    let back = translate(Translation::MESSAGES_TO_CHAT, Strictness::Strict, &sent, "m").unwrap().body;
     let text = std::str::from_utf8(&back).unwrap();
     assert!(text.contains(schema) && text.contains(r#""arguments":"{\"z\": 1.0, \"a\":1e3}""#), "{text}");
 }
@@ -488,7 +497,7 @@ fn schemas_and_inputs_keep_their_bytes() {
 #[test]
 fn the_model_that_is_sent_stands_in_the_body() {
     let body = Bytes::from_static(br#"{"model":"asked","messages":[{"role":"user","content":"x"}]}"#);
-    let sent = translate(Translation::CHAT_TO_MESSAGES, &body, "claude-x").unwrap();
+    let sent = translate(Translation::CHAT_TO_MESSAGES, Strictness::Strict, &body, "claude-x").unwrap();
     let value: Value = serde_json::from_slice(&sent.body).unwrap();
     assert_eq!((&value["model"], &*sent.answers.model), (&json!("claude-x"), "claude-x"));
 }

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use http::response::Parts;
 use pointsman_core::attempt::{KeptRefusal, Output};
 use pointsman_core::dialect::resume::Transcript;
+use pointsman_core::dialect::translate::left_out;
 use pointsman_core::exchange::{Action, Event, Refusal, Sending};
 use pointsman_core::http::headers::has_content_type;
 
@@ -71,8 +72,12 @@ async fn send(
 ) -> Result<ExchangeResponse, Action> {
     let target = in_flight.snapshot().targets[sending.backend as usize].clone();
     let backend = in_flight.snapshot().view.backend(sending.backend).id.clone();
-    let served_by = ServedBy { lane: sending.lane, backend };
     let (mut attempt, output) = UpstreamAttempt::begin(in_flight, &target, sending, told).await;
+    let left_out = left_out::header(attempt.machine().left_out());
+    if let Some(note) = left_out::note(attempt.machine().left_out(), &backend) {
+        in_flight.note(note);
+    }
+    let served_by = ServedBy { lane: sending.lane, backend, left_out };
     match (output, attempt.machine_mut().take_head()) {
         (Output::Whole(body, ended), Some(head)) => {
             in_flight.committed(head.status.as_u16());

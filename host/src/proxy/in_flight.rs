@@ -198,6 +198,13 @@ impl InFlight {
         }
     }
 
+    /// Adds a note to the record, once.
+    pub fn note(&mut self, note: String) {
+        if self.notes.len() < MAX_NOTES && !self.notes.contains(&note) {
+            self.notes.push(note);
+        }
+    }
+
     /// Records what the provider's headers said of its limits.
     pub fn learn(&self, requests: Option<(u32, Timestamp)>, tokens: Option<(u32, Timestamp)>) {
         if let Some(permit) = self.exchange.permit() {
@@ -225,7 +232,7 @@ impl InFlight {
 
     /// Records that an upstream's refusal is passed on.
     pub fn passed_on(&mut self, status: u16, served_by: &ServedBy) {
-        let ServedBy { lane, backend } = served_by;
+        let ServedBy { lane, backend, .. } = served_by;
         self.set_status(status);
         self.client_view.lane = Some(*lane);
         self.client_view.backend = Some(backend.clone());

@@ -28,6 +28,7 @@ const BACKEND: HeaderName = HeaderName::from_static("x-pointsman-backend");
 const ATTEMPTS: HeaderName = HeaderName::from_static("x-pointsman-attempts");
 const WAITED_MS: HeaderName = HeaderName::from_static("x-pointsman-waited-ms");
 const MODEL: HeaderName = HeaderName::from_static("x-pointsman-model");
+const LEFT_OUT: HeaderName = HeaderName::from_static("x-pointsman-left-out");
 const POLICY: HeaderName = HeaderName::from_static("x-pointsman-policy");
 
 /// An upstream's response on its way to the client. `attempts` counts the one that answered.
@@ -48,6 +49,9 @@ pub(super) fn of_upstream(
     own_headers(in_flight, &mut head.headers, attempts);
     head.headers.insert(LANE, HeaderValue::from_static(served_by.lane.as_str()));
     insert(&mut head.headers, BACKEND, &served_by.backend);
+    if let Some(left_out) = &served_by.left_out {
+        head.headers.insert(LEFT_OUT, left_out.clone());
+    }
     if *in_flight.exchange().model() != in_flight.request().model {
         insert(&mut head.headers, MODEL, in_flight.exchange().model());
     }

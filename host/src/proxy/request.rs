@@ -10,7 +10,7 @@ use pointsman_core::attempt::ClientRequest;
 use pointsman_core::clients::Spending;
 use pointsman_core::contract::{NONE, Operation};
 use pointsman_core::dialect::facts::{Ambiguous, BodyFacts};
-use pointsman_core::dialect::translate::Translations;
+use pointsman_core::dialect::translate::{Strictness, Translations};
 use pointsman_core::dialect::{is_idempotent_path, operation_at};
 use pointsman_core::exchange::Facts;
 use pointsman_core::table::UNKNOWN_MODEL;
@@ -81,6 +81,8 @@ pub struct IncomingRequest {
     pub head: http::request::Parts,
     /// Body.
     pub body: Bytes,
+    /// The treatment of fields that a backend of another dialect cannot take.
+    pub translation: Strictness,
 }
 
 impl ProxyRequest {
@@ -89,7 +91,7 @@ impl ProxyRequest {
     /// # Errors
     /// The body names its model or `stream` twice: ambiguous, rejected with 400.
     pub fn read(arrival: IncomingRequest) -> Result<Self, Ambiguous> {
-        let IncomingRequest { id, client, spending, head, body } = arrival;
+        let IncomingRequest { id, client, spending, head, body, translation } = arrival;
         let target = head.uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
         let operation = operation_at(target.path());
         let header = |name: &str| head.headers.get(name).and_then(|v| v.to_str().ok());
@@ -113,7 +115,7 @@ impl ProxyRequest {
             client,
             client_index,
             operation,
-            translations: Translations::default(),
+            translations: Translations::new(translation),
             streaming: facts.stream,
             prompt_tokens: facts.prompt_tokens,
             max_tokens: facts.max_tokens,

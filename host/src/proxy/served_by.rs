@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use http::HeaderValue;
 use pointsman_core::table::Lane;
 
 /// The backend that responded, and the lane of its attempt.
@@ -10,4 +11,6 @@ pub struct ServedBy {
     pub lane: Lane,
     /// The backend.
     pub backend: Arc<str>,
+    /// Fields that were left out of a translated request, for the client to see.
+    pub left_out: Option<HeaderValue>,
 }

@@ -14,7 +14,7 @@ use http_body_util::BodyExt as _;
 use pointsman_config::{BackendConfig, HealthCheck};
 use pointsman_core::clients::{Admission, Spending};
 use pointsman_core::contract::NONE;
-use pointsman_core::dialect::translate::ping;
+use pointsman_core::dialect::translate::{Strictness, ping};
 use pointsman_core::time::Timestamp;
 use tokio::task::JoinSet;
 
@@ -77,5 +77,6 @@ fn request(backend: &BackendConfig, check: &HealthCheck, now: Timestamp) -> Opti
         spending: Spending::default(),
         head: request.into_parts().0,
         body,
+        translation: Strictness::default(),
     })
 }

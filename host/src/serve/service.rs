@@ -76,8 +76,8 @@ impl Service {
             Err(problem) => return unread(&door, &problem, limit),
         };
         let spending = client.as_ref().map(|(_, name)| self.proxy.spending(name)).unwrap_or_default();
-        let asked = match ProxyRequest::read(IncomingRequest { id: door.id().to_owned(), client, spending, head, body })
-        {
+        let (id, translation) = (door.id().to_owned(), snapshot.config.server.translation);
+        let asked = match ProxyRequest::read(IncomingRequest { id, client, spending, head, body, translation }) {
             Ok(asked) => Arc::new(asked),
             Err(ambiguous) => {
                 return door.deny(Denial::BadRequest, ErrorKind::InvalidRequest, &ambiguous.to_string());

@@ -6,7 +6,9 @@ use bytes::{Bytes, BytesMut};
 use pointsman_core::contract::Operation;
 use pointsman_core::dialect::translate::neutral::{Answer, Head, News, Part, Request, Stop, Turn, Usage};
 use pointsman_core::dialect::translate::stream::write_event;
-use pointsman_core::dialect::translate::{Api, Conversation, Read, StreamReader, StreamWriter, Untranslatable};
+use pointsman_core::dialect::translate::{
+    Api, Conversation, LeftOut, Read, StreamReader, StreamWriter, Untranslatable,
+};
 use pointsman_core::http::sse::Event;
 use pointsman_core::time::Timestamp;
 use serde_json::{Value, json};
@@ -29,6 +31,10 @@ static API: Api = Api {
     max_temperature: 0.5,
     takes_late_instructions: true,
     continues_the_assistant: false,
+    takes_empty_messages: true,
+    takes_pictures_in_results: true,
+    has_json_mode: false,
+    max_user_chars: 0,
     pictures: Some((&[], "drawing of ours")),
 };
 
@@ -45,7 +51,7 @@ impl Conversation for Talk {
         format!("/models/{model}:{}", if stream { "generateStream" } else { "generate" }).into()
     }
 
-    fn read_request<'a>(&self, body: &'a [u8], _target: &'static Api) -> Read<Request<'a>> {
+    fn read_request<'a>(&self, body: &'a [u8], _target: &'static Api, _left_out: &LeftOut) -> Read<Request<'a>> {
         let body = parse(body)?;
         let mut request = Request { max_tokens: body["at_most"].as_u64(), ..Request::default() };
         for turn in body["talk"].as_array().into_iter().flatten() {

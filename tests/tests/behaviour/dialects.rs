@@ -143,7 +143,7 @@ async fn what_cannot_be_translated_never_reaches_a_foreign_backend() {
     let foreign = backend("p1").primary(&claude).set("dialect", "anthropic").model("m", "claude-x").model("only", "c");
     let proxy = proxy!().backend(foreign).backend(backend("f1").fallback(&gpt).model("m", "gpt-x")).start().await;
     let ask = |model: &str| {
-        let body = value!({"model": model, "seed": 7, "messages": [{"role": "user", "content": "hi"}]});
+        let body = value!({"model": model, "n": 2, "messages": [{"role": "user", "content": "hi"}]});
         proxy.post("/v1/chat/completions").json(&body)
     };
     assert_eq!(ask("m").send().await.says(), "native");
@@ -151,7 +151,7 @@ async fn what_cannot_be_translated_never_reaches_a_foreign_backend() {
     let error = &answer.json()["error"];
     assert_eq!((answer.status.as_u16(), &error["type"]), (400, &value!("invalid_request_error")));
     assert!(
-        error["message"].as_str().unwrap().contains("`seed` has no counterpart in Anthropic's messages API"),
+        error["message"].as_str().unwrap().contains("`n` has no counterpart in Anthropic's messages API"),
         "{error}"
     );
     assert_eq!(claude.count(), 0);
@@ -161,10 +161,10 @@ async fn what_cannot_be_translated_never_reaches_a_foreign_backend() {
 async fn a_message_that_cannot_be_translated_is_refused_in_its_own_dialect() {
     let gpt = upstream().reply(chat("x")).start().await;
     let proxy = proxy!().backend(backend("p1").primary(&gpt).model("m", "gpt-x")).start().await;
-    let answer = ask_message(proxy.post("/v1/messages"), &[("top_k", value!(5))]).send().await;
+    let answer = ask_message(proxy.post("/v1/messages"), &[("container", value!("c1"))]).send().await;
     let body = answer.json();
     assert_eq!((answer.status.as_u16(), &body["error"]["type"]), (400, &value!("invalid_request_error")));
-    assert!(body["error"]["message"].as_str().unwrap().contains("`top_k`"), "{body}");
+    assert!(body["error"]["message"].as_str().unwrap().contains("`container`"), "{body}");
     assert_eq!(gpt.count(), 0);
 }
 

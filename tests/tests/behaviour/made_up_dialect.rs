@@ -69,11 +69,12 @@ async fn its_errors_are_told_apart_and_what_it_cannot_take_is_refused_by_name() 
     assert_eq!(rows[0]["outcome"], "overloaded");
 
     let alone = in_front_of([made_up("p1", &up)]).await;
-    let body = value!({"model": "m", "temperature": 1, "messages": [{"role": "user", "content": "hi"}]});
+    let picture = value!([{"type": "image_url", "image_url": {"url": "data:image/png;base64,aGk="}}]);
+    let body = value!({"model": "m", "messages": [{"role": "user", "content": picture}]});
     let refused = alone.post("/v1/chat/completions").json(&body).send().await;
     assert_eq!(refused.status, 400);
     assert!(
-        refused.text().contains("`temperature` is beyond 0 to 0.5, the range of the made-up API"),
+        refused.text().contains("is no drawing of ours, and the made-up API takes no other picture"),
         "{}",
         refused.text()
     );

@@ -39,4 +39,5 @@ mod states;
 mod streams;
 mod swapping;
 mod time_limits;
+mod translation;
 mod usage;

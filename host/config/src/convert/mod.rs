@@ -12,6 +12,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use pointsman_core::contract::{Commit, OnFault, Resume};
+use pointsman_core::dialect::translate::Strictness;
 use pointsman_core::exchange::Budgets;
 use pointsman_core::fleet::health::CooldownSettings;
 use pointsman_core::lifecycle::fault_breaker::FaultLimits;
@@ -28,7 +29,7 @@ use super::log_level;
 use super::overlay::Env;
 use super::raw::{
     RawAdmin, RawCommit, RawConfig, RawCooldown, RawJournal, RawLimits, RawLog, RawLogFormat, RawOnFault, RawPolicy,
-    RawResume, RawRollback, RawSecrets, RawServer, RawShadow, RawStore, RawStream,
+    RawResume, RawRollback, RawSecrets, RawServer, RawShadow, RawStore, RawStream, RawTranslation,
 };
 use super::settings::DEFAULT_POLICY;
 use super::tree::{Node, Path};
@@ -162,6 +163,11 @@ impl Check<'_, '_> {
                 defaults::UNREAD_TIMEOUT_MS,
                 1,
             ),
+            translation: match raw.translation {
+                None => Strictness::default(),
+                Some(RawTranslation::Lenient) => Strictness::Lenient,
+                Some(RawTranslation::Strict) => Strictness::Strict,
+            },
         }
     }
 

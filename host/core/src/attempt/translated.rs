@@ -3,6 +3,7 @@
 //! Behind here nobody notices: the answer is read, joined, counted and delivered in the client's own dialect.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use http::StatusCode;
@@ -10,6 +11,7 @@ use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, He
 use http::response::Parts;
 use http::uri::{InvalidUri, PathAndQuery};
 
+use super::Attempt;
 use super::request::{ClientRequest, Endpoint};
 use crate::contract::Operation;
 use crate::dialect::headers::remove_own;
@@ -26,6 +28,7 @@ use crate::view::View;
 #[derive(Debug)]
 pub(super) struct TranslatedAttempt {
     answers: Answers,
+    left_out: Arc<[Untranslatable]>,
     request_id: String,
 }
 
@@ -61,6 +64,13 @@ pub fn serves_free(view: &View, request: &ClientRequest<'_>) -> bool {
     view.serves_free(request.model, request.operation, translatable(view, request) == Ok(true))
 }
 
+impl Attempt {
+    /// Fields of the client's request that were left out of what is sent, or said otherwise, with the reason of each.
+    pub fn left_out(&self) -> &[Untranslatable] {
+        self.translated.as_ref().map_or(&[], |translated| &translated.left_out)
+    }
+}
+
 impl TranslatedAttempt {
     /// The body for this backend and the way back, if the request must be translated for it.
     ///
@@ -76,10 +86,10 @@ impl TranslatedAttempt {
         let host = endpoint.base.authority().host();
         let refused = |why: Untranslatable| Outcome::new(Kind::Refused, why.to_string());
         let translated = request.translations.translated(translation, request.body, model, host);
-        let Translated { body, answers } = translated.map_err(refused)?;
+        let Translated { body, answers, left_out } = translated.map_err(refused)?;
         // The usage is always told, so that it can be counted; a client that did not ask for it does not see it.
         let answers = Answers { include_usage: true, ..answers };
-        Ok(Some((body, Self { answers, request_id: request.id.to_owned() })))
+        Ok(Some((body, Self { answers, left_out, request_id: request.id.to_owned() })))
     }
 
     const fn translation(&self) -> Translation {

@@ -2,8 +2,8 @@
 //!
 //! A dialect is a folder that implements [`WireFormat`], and a line in the registry. It imports of this module only
 //! `format`, which has the traits and what their implementations share. Everything else imports the registry: facts out of
-//! requests, outcomes and usage out of answers, resuming, translation. Requests are read strictly (what we understand is what
-//! the provider will understand); answers are read leniently, because a sloppy answer is still worth relaying.
+//! requests, outcomes and usage out of answers, resuming, translation. Nothing of a request is lost unseen (what we do not understand, the
+//! provider might); answers are read leniently, because a sloppy answer is still worth relaying.
 
 mod anthropic;
 mod openai;

@@ -15,6 +15,14 @@ pub struct Api {
     pub takes_late_instructions: bool,
     /// True if it continues a last message of the assistant; otherwise it answers it.
     pub continues_the_assistant: bool,
+    /// True if a message may be empty, and the conversation may begin with the assistant.
+    pub takes_empty_messages: bool,
+    /// True if the result of a tool may hold pictures and files.
+    pub takes_pictures_in_results: bool,
+    /// True if JSON can be asked for without a schema.
+    pub has_json_mode: bool,
+    /// The longest name of a user, in characters.
+    pub max_user_chars: usize,
     /// Media types of pictures, and their names in error texts; none: any.
     pub pictures: Option<(&'static [&'static str], &'static str)>,
 }

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::api::Api;
 use super::neutral::{Answer, News, Request};
-use super::read::Read;
+use super::read::{LeftOut, Read};
 use crate::contract::Operation;
 use crate::http::sse::Event;
 use crate::time::Timestamp;
@@ -32,11 +32,12 @@ pub trait Conversation: fmt::Debug + Send + Sync {
     /// The path of a request under a base URL.
     fn path(&self, model: &str, stream: bool) -> Cow<'static, str>;
 
-    /// Reads a request that is to be written for `target`.
+    /// Reads a request that is to be written for `target`. Fields that tune the answer and that `target` cannot take are
+    /// added to `left_out`.
     ///
     /// # Errors
-    /// The field that `target` cannot take, or that is malformed.
-    fn read_request<'a>(&self, body: &'a [u8], target: &'static Api) -> Read<Request<'a>>;
+    /// A field that changes the meaning and that `target` cannot take, or that is malformed.
+    fn read_request<'a>(&self, body: &'a [u8], target: &'static Api, left_out: &LeftOut) -> Read<Request<'a>>;
 
     /// Writes a request.
     fn write_request(&self, request: &Request<'_>) -> Bytes;

@@ -25,7 +25,7 @@ pub(in crate::dialect) use message::ErrorDetails;
 pub use parts::{Names, Part, Unfit, Verdict, Walker};
 pub(in crate::dialect) use parts::{Walked, is_filled, restore};
 pub(in crate::dialect) use prefill::{append_to_prompt, with_assistant_message};
-pub use read::{Read, Untranslatable};
+pub use read::{LeftOut, Read, Untranslatable};
 pub use usage::{Counts, Sight, Tally};
 pub(in crate::dialect) use usage::{content_bytes, filled_length};
 

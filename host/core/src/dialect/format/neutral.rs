@@ -42,6 +42,8 @@ pub struct Request<'a> {
     pub user: Option<Cow<'a, str>>,
     /// The JSON schema that the answer must keep to.
     pub schema: Option<Json<'a>>,
+    /// The answer must be a JSON object, whichever.
+    pub json_only: bool,
     /// Reasoning effort.
     pub effort: Option<Effort>,
     /// True if a stream is asked for.
@@ -68,7 +70,7 @@ pub enum Turn<'a> {
     System(Vec<Cow<'a, str>>),
 }
 
-/// A piece of what a user says.
+/// A piece of a user's message, or of a tool's result.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Part<'a> {
     /// A text.
@@ -108,7 +110,7 @@ pub struct ToolResult<'a> {
     /// The id of the call.
     pub call: Cow<'a, str>,
     /// The result, in pieces.
-    pub texts: Vec<Cow<'a, str>>,
+    pub parts: Vec<Part<'a>>,
 }
 
 /// A tool the model may call.
@@ -249,6 +251,21 @@ impl<'a> Json<'a> {
     /// Takes over text that is known to be JSON.
     pub const fn verbatim(text: &'a str) -> Self {
         Self(Cow::Borrowed(text))
+    }
+
+    /// A number.
+    pub fn number(number: f64) -> Self {
+        Self(Cow::Owned(number.to_string()))
+    }
+
+    /// The JSON schema of an object with these members besides its type, which are JSON without the outer braces.
+    pub fn schema_of_object(members: &str) -> Self {
+        Self(Cow::Owned(format!(r#"{{"type":"object",{members}}}"#)))
+    }
+
+    /// An object whose one member is this text.
+    pub fn wrapped(name: &str, text: &str) -> Self {
+        Self(Cow::Owned(serde_json::json!({ name: text }).to_string()))
     }
 
     /// Reads text that may be JSON; none unless it is an object. A model that means "no arguments" may say nothing.

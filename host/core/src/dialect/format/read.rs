@@ -1,10 +1,13 @@
-//! Strict reading: an object whose every member must be taken, so that nothing a client said is lost unseen.
+//! Reading in which nothing that a client said is lost unseen: every member of an object must be taken. One that is not is
+//! refused, or, where a reader is given [`LeftOut`], left out and named there.
 //!
 //! Values stay slices of the body until they are asked for, which keeps tool inputs and schemas byte for byte: the
 //! order of a schema's properties is something a model sees.
 
 use std::borrow::Cow;
+use std::cell::RefCell;
 use std::fmt;
+use std::rc::Rc;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
@@ -23,6 +26,15 @@ pub struct Untranslatable {
     why: Cow<'static, str>,
 }
 
+/// Fields of a request that were left out or said otherwise, in the order in which they were read.
+///
+/// A strict one takes none: what it would take is refused.
+#[derive(Clone, Debug)]
+pub struct LeftOut(Option<Rc<RefCell<Vec<Untranslatable>>>>);
+
+/// The most fields of one request that are named as left out; further ones are left out all the same.
+const MAX_LEFT_OUT: usize = 100;
+
 /// A value and where it stands.
 #[derive(Clone, Debug)]
 pub(in crate::dialect) struct Field<'a> {
@@ -30,6 +42,7 @@ pub(in crate::dialect) struct Field<'a> {
     raw: &'a str,
     /// The API that it is read for.
     target: &'static Api,
+    left_out: LeftOut,
 }
 
 /// An object whose members are taken one by one. A member that is null counts as absent.
@@ -37,13 +50,19 @@ pub(in crate::dialect) struct Object<'a> {
     path: String,
     members: Vec<(Cow<'a, str>, &'a str)>,
     target: &'static Api,
+    left_out: LeftOut,
 }
 
 impl<'a> Field<'a> {
-    /// A whole body, read for this API.
+    /// A whole body, read for this API, strictly.
     pub(in crate::dialect) fn body(body: &'a [u8], target: &'static Api) -> Read<Self> {
+        Self::request(body, target, &LeftOut::strict())
+    }
+
+    /// A whole request, read for this API; what is left out goes to `left_out`.
+    pub(in crate::dialect) fn request(body: &'a [u8], target: &'static Api, left_out: &LeftOut) -> Read<Self> {
         match serde_json::from_slice::<&RawValue>(body) {
-            Ok(raw) => Ok(Self { path: String::new(), raw: raw.get(), target }),
+            Ok(raw) => Ok(Self { path: String::new(), raw: raw.get(), target, left_out: left_out.clone() }),
             Err(_) => Err(Untranslatable::new("", "is not JSON")),
         }
     }
@@ -61,6 +80,27 @@ impl<'a> Field<'a> {
     /// An error: it has no counterpart in the API that it is read for.
     pub(in crate::dialect) fn no_counterpart(&self) -> Untranslatable {
         self.wrong(format!("has no counterpart in {}", self.target.name))
+    }
+
+    /// Leaves this value out, for this reason.
+    ///
+    /// # Errors
+    /// Strict reading refuses it for the same reason.
+    pub(in crate::dialect) fn leave_out(&self, why: impl Into<Cow<'static, str>>) -> Read<()> {
+        self.left_out.add(self.wrong(why))
+    }
+
+    /// Leaves this value out, because it has no counterpart.
+    ///
+    /// # Errors
+    /// Strict reading refuses it.
+    pub(in crate::dialect) fn leave_out_without_counterpart(&self) -> Read<()> {
+        self.left_out.add(self.no_counterpart())
+    }
+
+    /// Returns true if nothing may be left out.
+    pub(in crate::dialect) const fn is_strict(&self) -> bool {
+        self.left_out.is_strict()
     }
 
     /// The API that it is read for.
@@ -85,14 +125,15 @@ impl<'a> Field<'a> {
                 return Err(twice);
             }
         }
-        Ok(Object { path: self.path, members, target: self.target })
+        Ok(Object { path: self.path, members, target: self.target, left_out: self.left_out })
     }
 
     pub(in crate::dialect) fn list(self) -> Read<Vec<Field<'a>>> {
         let Ok(elements) = serde_json::from_str::<Elements<'a>>(self.raw) else {
             return Err(self.wrong("must be an array"));
         };
-        let field = |(i, raw)| Field { path: format!("{}[{i}]", self.path), raw, target: self.target };
+        let (target, left_out) = (self.target, &self.left_out);
+        let field = |(i, raw)| Field { path: format!("{}[{i}]", self.path), raw, target, left_out: left_out.clone() };
         Ok(elements.0.into_iter().enumerate().map(field).collect())
     }
 
@@ -142,7 +183,8 @@ impl<'a> Object<'a> {
     pub(in crate::dialect) fn take(&mut self, name: &str) -> Option<Field<'a>> {
         let at = self.members.iter().position(|(member, _)| member == name)?;
         let (_, raw) = self.members.swap_remove(at);
-        (raw != "null").then(|| Field { path: join(&self.path, name), raw, target: self.target })
+        let (target, left_out) = (self.target, &self.left_out);
+        (raw != "null").then(|| Field { path: join(&self.path, name), raw, target, left_out: left_out.clone() })
     }
 
     /// Takes a member that must be there.
@@ -164,14 +206,40 @@ impl<'a> Object<'a> {
         }
     }
 
-    /// Nothing may be left: what is, has not been understood.
-    pub(in crate::dialect) fn finish(self) -> Read<()> {
-        match self.members.iter().find(|(_, raw)| *raw != "null") {
-            Some((name, _)) => {
-                Err(Untranslatable::new(join(&self.path, name), format!("has no counterpart in {}", self.target.name)))
-            }
-            None => Ok(()),
+    /// Takes a member that tunes the answer without changing what it is about: it is left out unless it says what is the
+    /// rule in the other API anyhow.
+    ///
+    /// # Errors
+    /// Strict reading refuses it.
+    pub(in crate::dialect) fn tuning(&mut self, name: &str, as_usual: impl FnOnce(&Field<'a>) -> bool) -> Read<()> {
+        match self.take(name) {
+            Some(field) if !as_usual(&field) => field.leave_out_without_counterpart(),
+            Some(_) | None => Ok(()),
         }
+    }
+
+    /// Takes a member that is about price, speed or books: it is left out without a word.
+    ///
+    /// # Errors
+    /// Strict reading refuses it unless it says what is the rule in the other API anyhow.
+    pub(in crate::dialect) fn hint(&mut self, name: &str, as_usual: impl FnOnce(&Field<'a>) -> bool) -> Read<()> {
+        if self.left_out.is_strict() {
+            return self.only(name, as_usual);
+        }
+        self.take(name);
+        Ok(())
+    }
+
+    /// Leaves out the members that were not taken.
+    ///
+    /// # Errors
+    /// Strict reading refuses the first: it has not been understood.
+    pub(in crate::dialect) fn finish(self) -> Read<()> {
+        for (name, _) in self.members.iter().filter(|(_, raw)| *raw != "null") {
+            let why = format!("has no counterpart in {}", self.target.name);
+            self.left_out.add(Untranslatable::new(join(&self.path, name), why))?;
+        }
+        Ok(())
     }
 }
 
@@ -183,6 +251,41 @@ pub(in crate::dialect) fn head<'a>(from: &mut Object<'a>) -> Head<'a> {
 
 fn join(path: &str, name: &str) -> String {
     if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
+}
+
+impl LeftOut {
+    /// For lenient reading: takes what has no counterpart, up to a bound.
+    pub fn lenient() -> Self {
+        Self(Some(Rc::default()))
+    }
+
+    /// For strict reading.
+    pub const fn strict() -> Self {
+        Self(None)
+    }
+
+    /// Returns true if nothing may be left out.
+    pub const fn is_strict(&self) -> bool {
+        self.0.is_none()
+    }
+
+    /// Adds a field and why it was left out.
+    ///
+    /// # Errors
+    /// Strict: the field is refused.
+    pub fn add(&self, field: Untranslatable) -> Read<()> {
+        let Some(list) = &self.0 else { return Err(field) };
+        let mut list = list.borrow_mut();
+        if list.len() < MAX_LEFT_OUT {
+            list.push(field);
+        }
+        Ok(())
+    }
+
+    /// Takes what was left out so far.
+    pub fn take(&self) -> Vec<Untranslatable> {
+        self.0.as_ref().map(|list| list.take()).unwrap_or_default()
+    }
 }
 
 impl Untranslatable {
@@ -285,6 +388,10 @@ mod tests {
         max_temperature: 2.0,
         takes_late_instructions: true,
         continues_the_assistant: false,
+        takes_empty_messages: true,
+        takes_pictures_in_results: true,
+        has_json_mode: true,
+        max_user_chars: usize::MAX,
         pictures: None,
     };
 
@@ -299,6 +406,29 @@ mod tests {
         let inner = list[1].clone().object().unwrap();
         assert_eq!(inner.finish().unwrap_err().to_string(), "`a.b[1].c` has no counterpart in the other API");
         assert!(body.finish().is_ok());
+    }
+
+    #[test]
+    fn lenient_reading_names_what_it_leaves_out_and_still_refuses_what_changes_the_meaning() {
+        let left_out = LeftOut::lenient();
+        let body = br#"{"new":1,"seed":7,"same":0,"n":2,"in":{"x":[]}}"#;
+        let mut body = Field::request(body, &OTHER, &left_out).unwrap().object().unwrap();
+        body.tuning("seed", |_| false).unwrap();
+        body.tuning("same", |f| f.count() == Ok(0)).unwrap();
+        assert_eq!(body.only("n", |f| f.count() == Ok(1)).unwrap_err().path, "n");
+        body.take("in").unwrap().object().unwrap().finish().unwrap();
+        body.finish().unwrap();
+        let paths: Vec<String> = left_out.take().into_iter().map(|field| field.path).collect();
+        assert_eq!(paths, ["seed", "in.x", "new"]);
+    }
+
+    #[test]
+    fn what_is_named_as_left_out_is_bounded() {
+        let left_out = LeftOut::lenient();
+        for i in 0..MAX_LEFT_OUT + 5 {
+            left_out.add(Untranslatable::new(i.to_string(), "is one")).unwrap();
+        }
+        assert_eq!(left_out.take().len(), MAX_LEFT_OUT);
     }
 
     #[test]

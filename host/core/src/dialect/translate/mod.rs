@@ -1,33 +1,62 @@
 //! Conversations of one dialect in another.
 //!
 //! A request is read into a neutral form ([`neutral`]) and written again; so are the answer, its stream and its errors on the
-//! way back. Each dialect has one reader and one writer of each ([`Conversation`]). A field that has no counterpart is an
-//! [`Untranslatable`] that names it, and never left out unseen. Facts are those of both APIs' references and of the types in their official SDKs (openai 3.54 and anthropic
-//! 2.12 for Python). A translated request is meant for `anthropic-version: 2023-06-01`.
+//! way back. Each dialect has one reader and one writer of each ([`Conversation`]). Facts are those of both APIs' references and
+//! of the types in their official SDKs (openai 3.54 and anthropic 2.12 for Python). A translated request is meant for
+//! `anthropic-version: 2023-06-01`.
+//!
+//! # Fields without a counterpart
+//!
+//! | kind | [lenient](Strictness::Lenient) | [strict](Strictness::Strict) |
+//! |---|---|---|
+//! | changes the meaning: whether there is an answer, what of it the client reads, what it must contain, what the model is shown | refused by name ([`Untranslatable`]) | refused by name |
+//! | tunes the answer, or orders it in a way that the other API has not | left out or said otherwise, and named in [`LeftOut`] | refused by name |
+//! | a hint about price, speed or books | left out | left out; some are refused by name |
+//!
+//! A member that nobody knows tunes; a kind of message, part or tool that nobody knows is meaning.
+//!
+//! | changes the meaning | tunes |
+//! |---|---|
+//! | `n` above 1, `logprobs`, `top_logprobs`, `logit_bias`, `modalities` and `audio`, `functions`, `moderation`, `web_search_options` | `seed`, penalties, `verbosity`, `service_tier`, `store`, `top_k`, `speed` |
+//! | a tool that the provider runs, if there is no other or if it is chosen; a custom tool of chat | one among others; `input_examples` |
+//! | `container`, `mcp_servers`, `inference_geo`, `max_tokens: 0` | `thinking` with a budget or a wish to read it, `context_management`, an effort without a word there |
+//! | audio, files by id, kinds of pictures that Anthropic cannot see | an image's `detail` `low`, citations, a participant's `name` |
+//! | messages that end with the assistant's own words, to be gone on with | a temperature beyond the range (the highest), further or blank stop sequences, the older of two limits that differ |
 //!
 //! # Said in other words
 //!
 //! | chat completions | messages |
 //! |---|---|
 //! | `system` and `developer` messages that come first | `system` |
-//! | refused (few models take it there) | `system` messages in the middle, written as they stand |
+//! | `system` messages where they stand | `system` messages in the middle |
+//! | `system` and `developer` messages in the middle, which few models take there | lenient: a user's text in `<system-reminder>` |
 //! | `tool` messages, one for each result | `tool_result` blocks of one user message |
+//! | lenient: a user's message behind the results | pictures and files in results |
 //! | `refusal` of an assistant's message | a text |
 //! | a text "The tool call failed." before the result | `is_error: true` |
+//! | lenient: the assistant's words, then its calls | words behind calls |
 //! | `data:` URL in base64, or address | `base64` or `url` source |
 //! | `file` with a PDF as `data:` URL, `filename` ("document.pdf" if there is none) | `document` with a `base64` source, `title` |
+//! | lenient: texts | documents in plain text, search results, summaries of compacted context |
+//! | lenient: functions with the schemas of the reference | the bash, text editor and memory tools |
 //! | `max_completion_tokens`, `max_tokens` (left out: [`DEFAULT_MAX_TOKENS`](request::DEFAULT_MAX_TOKENS)) | `max_tokens` |
 //! | `tool_choice` `auto`, `none`, `required`, a function | `auto`, `none`, `any`, `tool` |
+//! | lenient: a choice of several tools | only those tools |
 //! | `parallel_tool_calls: false` | `disable_parallel_tool_use: true` |
 //! | `response_format` `json_schema`, named "answer" on the way from messages | `output_config.format` |
-//! | `reasoning_effort` `low` to `max` | `output_config.effort` |
+//! | lenient: `response_format` `json_object` | an instruction to answer with nothing but JSON |
+//! | `reasoning_effort` `low` to `max`; lenient: `minimal` | `output_config.effort`; `low` |
 //! | `user` | `metadata.user_id` |
 //! | `prompt_tokens`, in which `cached_tokens` and `cache_write_tokens` are counted | `input_tokens`, `cache_read_input_tokens` and `cache_creation_input_tokens` beside each other |
 //! | `stop` | `end_turn`; `tool_use` if tools are called; `stop_sequence` if the backend says which |
 //! | `length` | `max_tokens`, `model_context_window_exceeded`, `pause_turn`, and any reason not known: not complete |
 //! | `tool_calls` | `tool_use` |
 //! | `content_filter`, or a `refusal` | `refusal` |
-//! | a tool call's id | the same; signs that Anthropic refuses are written as `_x` and two hex digits |
+//! | a tool call's id; of more than 40 characters, the beginning and a hash | the same; signs that Anthropic refuses are written as `_x` and two hex digits |
+//!
+//! Lenient translation also mends the conversation ([`mend`]): a call without a result gets one that says so, a result
+//! without a call is told by the user, messages that say nothing are left out, and where Anthropic's API wants a user to begin
+//! or to end, one does.
 //!
 //! # Left out, because it makes no difference to the answer
 //!
@@ -35,10 +64,11 @@
 //! |---|---|
 //! | any member that is `null` | it says nothing |
 //! | `metadata`, `safety_identifier` (chat), `diagnostics` (messages) | for the provider's books |
+//! | a `user` that is longer than the other API takes (lenient) | for the provider's books |
 //! | `store: false`, `n: 1`, `logprobs: false`, penalties of 0, an empty `logit_bias`, `service_tier` `auto` or `default`, `verbosity: medium`, `modalities: ["text"]` | what the other API does anyhow |
 //! | `temperature: 1` and `top_p: 1` on the way to messages | the same; the newest models take no such member |
 //! | `service_tier` `auto` or `standard_only`, `speed: standard`, `thinking` that is `disabled`, or `adaptive` without a wish to read it (messages) | the same |
-//! | `prediction`, `prompt_cache_*`, `cache_control`, `stream_options.include_obfuscation`, `eager_input_streaming` | price, speed, or the size of packets |
+//! | `prediction`, `prompt_cache_*`, `cache_control`, `stream_options.include_obfuscation`, `eager_input_streaming`, `defer_loading` (lenient) | price, speed, or the size of packets |
 //! | an image's `detail` `auto` or `high` | Anthropic looks at all of a picture |
 //! | the `name` of a JSON schema, and its `strict` | Anthropic wants no name, and always keeps to the schema |
 //! | `parallel_tool_calls` and a `tool_choice` of `auto` or `none` without tools | there is nothing to choose |
@@ -52,10 +82,12 @@
 //!
 //! OpenAI's `stop` does not tell a stop sequence from an end, unless the backend adds `stop_reason` (vLLM does). A text
 //! behind a tool call is joined to the text before it on the way to chat, which has no such order. Citations, and
-//! annotations, are not asked for, and left out should they come.
+//! annotations, are left out should they come.
 
 mod answer;
 pub mod error;
+pub mod left_out;
+mod mend;
 mod prepared;
 pub mod request;
 pub mod stream;
@@ -67,10 +99,22 @@ use std::fmt;
 
 use bytes::Bytes;
 
-pub use super::format::{Api, Conversation, Read, StreamReader, StreamWriter, Untranslatable, neutral};
+pub use super::format::{Api, Conversation, LeftOut, Read, StreamReader, StreamWriter, Untranslatable, neutral};
 use super::registry::Dialect;
 use crate::contract::Operation;
 use crate::time::Timestamp;
+
+vocabulary! {
+    /// The treatment of fields that have no counterpart and only tune the answer, or ask for it in another order.
+    #[derive(Default)]
+    pub enum Strictness {
+        /// They are left out, and the client and the record are told; what changes the meaning is refused by name.
+        #[default]
+        Lenient = "lenient",
+        /// They are refused by name.
+        Strict = "strict",
+    }
+}
 
 /// The way a request is translated; its answer goes back.
 #[derive(Clone, Copy, PartialEq, Eq)]

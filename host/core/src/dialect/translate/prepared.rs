@@ -3,15 +3,21 @@
 use std::sync::Mutex;
 
 use super::request::{Translated, translate};
-use super::{Translation, Untranslatable};
+use super::{Strictness, Translation, Untranslatable};
 
 /// A request's translations, made when they are first needed and shared by its attempts.
 #[derive(Debug, Default)]
 pub struct Translations {
+    strictness: Strictness,
     made: Mutex<Vec<(Translation, Result<Translated, Untranslatable>)>>,
 }
 
 impl Translations {
+    /// Translations of a request that are still to be made.
+    pub fn new(strictness: Strictness) -> Self {
+        Self { strictness, made: Mutex::default() }
+    }
+
     /// Whether the request can be translated.
     ///
     /// # Errors
@@ -46,7 +52,7 @@ impl Translations {
         let at = match made.iter().position(|(of, _)| *of == translation) {
             Some(at) => at,
             None => {
-                made.push((translation, translate(translation, body, model)));
+                made.push((translation, translate(translation, self.strictness, body, model)));
                 made.len() - 1
             }
         };

@@ -1,8 +1,11 @@
 //! A request of one API as a request of another.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
-use super::{Answers, Translation, Untranslatable};
+use super::mend::mend;
+use super::{Answers, LeftOut, Strictness, Translation, Untranslatable};
 pub use crate::dialect::format::DEFAULT_MAX_TOKENS;
 
 /// A translated request, and what is needed to translate its answer back.
@@ -12,25 +15,39 @@ pub struct Translated {
     pub body: Bytes,
     /// Facts for translating its answer.
     pub answers: Answers,
+    /// Fields of the client's request that were left out or said otherwise; none where translation is strict.
+    pub left_out: Arc<[Untranslatable]>,
 }
 
 /// Translates a request, and asks for this model.
 ///
 /// # Errors
 /// [`Untranslatable`]: the client's request says something that the other API cannot; another backend may.
-pub fn translate(translation: Translation, body: &[u8], model: &str) -> Result<Translated, Untranslatable> {
+pub fn translate(
+    translation: Translation,
+    strictness: Strictness,
+    body: &[u8],
+    model: &str,
+) -> Result<Translated, Untranslatable> {
     let target = translation.target();
-    let mut request = translation.source().read_request(body, target.api())?;
+    let left_out = match strictness {
+        Strictness::Lenient => LeftOut::lenient(),
+        Strictness::Strict => LeftOut::strict(),
+    };
+    let mut request = translation.source().read_request(body, target.api(), &left_out)?;
+    mend(&mut request, target.api(), &left_out)?;
     request.model = model.into();
     let body = target.write_request(&request);
     let (stream, include_usage) = (request.stream, request.include_usage);
-    Ok(Translated { body, answers: Answers { translation, stream, include_usage, model: model.to_owned() } })
+    let answers = Answers { translation, stream, include_usage, model: model.to_owned() };
+    Ok(Translated { body, answers, left_out: left_out.take().into() })
 }
 
 impl Translated {
     /// The same for the backend at this host, with its name for the model.
     pub fn for_backend(&self, model: &str, host: &str) -> Self {
         let body = self.answers.translation.target().adapt_request(&self.body, model, host);
-        Self { body, answers: Answers { model: model.to_owned(), ..self.answers.clone() } }
+        let answers = Answers { model: model.to_owned(), ..self.answers.clone() };
+        Self { body, answers, left_out: Arc::clone(&self.left_out) }
     }
 }

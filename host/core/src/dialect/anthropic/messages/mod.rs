@@ -4,6 +4,7 @@ mod call_id;
 mod read_answer;
 mod read_request;
 mod read_stream;
+mod read_tools;
 mod read_turns;
 mod write_answer;
 mod write_request;
@@ -16,7 +17,8 @@ use bytes::Bytes;
 use crate::contract::Operation;
 use crate::dialect::format::edit::with_model;
 use crate::dialect::format::neutral::{Answer, Request};
-use crate::dialect::format::{Api, Conversation, Read, StreamReader, StreamWriter, json};
+use crate::dialect::format::read::Field;
+use crate::dialect::format::{Api, Conversation, LeftOut, Read, StreamReader, StreamWriter, json};
 use crate::time::Timestamp;
 
 /// The messages API.
@@ -30,6 +32,10 @@ static API: Api = Api {
     max_temperature: 1.0,
     takes_late_instructions: false,
     continues_the_assistant: true,
+    takes_empty_messages: false,
+    takes_pictures_in_results: true,
+    has_json_mode: false,
+    max_user_chars: 256,
     pictures: Some((&["image/jpeg", "image/png", "image/gif", "image/webp"], "JPEG, PNG, GIF or WebP")),
 };
 
@@ -46,8 +52,8 @@ impl Conversation for Messages {
         "/v1/messages".into()
     }
 
-    fn read_request<'a>(&self, body: &'a [u8], target: &'static Api) -> Read<Request<'a>> {
-        read_request::read(body, target)
+    fn read_request<'a>(&self, body: &'a [u8], target: &'static Api, left_out: &LeftOut) -> Read<Request<'a>> {
+        read_request::read(Field::request(body, target, left_out)?)
     }
 
     fn write_request(&self, request: &Request<'_>) -> Bytes {

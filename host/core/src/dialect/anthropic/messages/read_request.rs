@@ -1,26 +1,28 @@
-//! Reads a request for Anthropic's messages API: its parameters and tools.
+//! Reads a request for Anthropic's messages API: its parameters.
 
 use std::borrow::Cow;
 
-use super::read_turns;
-use crate::dialect::format::neutral::{Choice, Effort, Json, Request, Tool};
-use crate::dialect::format::read::Field;
+use super::{read_tools, read_turns};
+use crate::dialect::format::neutral::{Choice, Effort, Json, Request};
+use crate::dialect::format::read::{Field, Object};
 use crate::dialect::format::{Api, Read};
 
 /// Members that make no difference to the answer; the table in the module's documentation says why.
 const HARMLESS: &[&str] = &["cache_control", "diagnostics"];
 
-/// The same of a tool.
-const HARMLESS_IN_TOOLS: &[&str] = &["cache_control", "eager_input_streaming"];
+/// Members that stand in headers elsewhere, and in the body for the clouds that resell these models.
+const HEADERS_IN_BODY: &[&str] = &["anthropic_beta", "anthropic_version", "betas"];
 
-pub(super) fn read<'a>(body: &'a [u8], target: &'static Api) -> Read<Request<'a>> {
-    let mut messages = Field::body(body, target)?.object()?;
+pub(super) fn read<'a>(body: Field<'a>) -> Read<Request<'a>> {
+    let mut messages = body.object()?;
     messages.forget(HARMLESS);
+    for name in HEADERS_IN_BODY {
+        messages.hint(name, |_| false)?;
+    }
     let mut request = Request {
         model: messages.need("model")?.text()?,
         system: messages.take("system").map_or(Ok(Vec::new()), read_turns::texts)?,
         turns: read_turns::read(messages.need("messages")?)?,
-        tools: messages.take("tools").map_or(Ok(Vec::new()), tools)?,
         max_tokens: Some(max_tokens(messages.need("max_tokens")?)?),
         stop: messages.take("stop_sequences").map_or(Ok(Vec::new()), stop)?,
         temperature: messages.take("temperature").map(|f| f.number().map(|_| f.json())).transpose()?,
@@ -32,14 +34,31 @@ pub(super) fn read<'a>(body: &'a [u8], target: &'static Api) -> Read<Request<'a>
     if let Some(choice) = messages.take("tool_choice") {
         (request.choice, request.one_call) = self::choice(choice)?;
     }
+    if let Some(field) = messages.take("tools") {
+        request.tools = read_tools::read(field, request.choice.as_ref())?;
+    } else if matches!(request.choice, Some(Choice::Auto | Choice::None)) {
+        // Nothing to choose from; OpenAI refuses a choice without tools.
+        (request.choice, request.one_call) = (None, false);
+    }
     if let Some(config) = messages.take("output_config") {
         (request.effort, request.schema) = output_config(config)?;
     }
     messages.take("thinking").map_or(Ok(()), thinking)?;
-    messages.only("service_tier", |f| f.is_one_of(&["auto", "standard_only"]))?;
-    messages.only("speed", |f| f.is_one_of(&["standard"]))?;
+    only_as_usual(&mut messages)?;
     messages.finish()?;
     Ok(request)
+}
+
+/// Members that may stay only when they say what every API does anyhow: the first change what the answer is, or where it
+/// may be made, the others how good it is.
+fn only_as_usual(messages: &mut Object<'_>) -> Read<()> {
+    messages.only("container", |_| false)?;
+    messages.only("mcp_servers", |f| !f.is_strict() && f.is_empty())?;
+    messages.only("inference_geo", |f| !f.is_strict() && f.is_one_of(&["global"]))?;
+    messages.tuning("context_management", |f| !f.is_strict() && f.is_empty())?;
+    messages.tuning("top_k", |_| false)?;
+    messages.tuning("service_tier", |f| f.is_one_of(&["auto", "standard_only"]))?;
+    messages.tuning("speed", |f| f.is_one_of(&["standard"]))
 }
 
 /// 0 asks for no answer at all, only to fill the prompt cache.
@@ -52,34 +71,43 @@ fn max_tokens(field: Field<'_>) -> Read<u64> {
 
 /// A model that may think as it likes does so in either API; a budget, or a wish to read the thoughts, is more.
 fn thinking(field: Field<'_>) -> Read<()> {
-    let mut thinking = field.object()?;
-    thinking.only("type", |f| f.is_one_of(&["adaptive", "disabled"]))?;
-    thinking.only("display", |f| f.is_one_of(&["omitted"]))?;
+    let mut thinking = field.clone().object()?;
+    let budget = thinking.take("type").filter(|kind| !kind.is_one_of(&["adaptive", "disabled"]));
+    if let Some(kind) = budget {
+        return if kind.is_strict() { Err(kind.no_counterpart()) } else { field.leave_out_without_counterpart() };
+    }
+    thinking.tuning("display", |f| f.is_one_of(&["omitted"]))?;
     thinking.finish()
 }
 
+/// As many sequences as the other API takes; an answer that should have ended at another one goes on.
 fn stop<'a>(field: Field<'a>) -> Read<Vec<Cow<'a, str>>> {
-    let stop = field.clone().list()?.into_iter().map(|f| f.text()).collect::<Read<Vec<_>>>()?;
     let Api { name, max_stop_sequences, .. } = field.target();
-    if stop.len() > *max_stop_sequences {
-        return Err(field.wrong(format!("has more than the {max_stop_sequences} sequences that {name} takes")));
+    let mut stop = Vec::new();
+    for (i, sequence) in field.list()?.into_iter().enumerate() {
+        if i < *max_stop_sequences {
+            stop.push(sequence.text()?);
+        } else {
+            sequence.leave_out(format!("is more than the {max_stop_sequences} sequences that {name} takes"))?;
+        }
     }
     Ok(stop)
 }
 
+/// A user's name, which is for the provider's books; one that is too long is left out, because it would be refused.
 fn user<'a>(field: Field<'a>) -> Read<Option<Cow<'a, str>>> {
     let mut metadata = field.object()?;
-    let user = metadata.take("user_id").map(|f| f.text()).transpose()?;
+    let id = metadata.take("user_id");
+    let user = id.as_ref().map(|f| f.text()).transpose()?;
     metadata.finish()?;
-    Ok(user)
+    let takes =
+        |user: &Cow<'_, str>| id.is_some_and(|f| f.is_strict() || user.chars().count() <= f.target().max_user_chars);
+    Ok(user.filter(takes))
 }
 
 fn output_config<'a>(field: Field<'a>) -> Read<(Option<Effort>, Option<Json<'a>>)> {
     let mut config = field.object()?;
-    let effort = match config.take("effort") {
-        Some(field) => Some(Effort::parse(&field.text()?).ok_or_else(|| field.no_counterpart())?),
-        None => None,
-    };
+    let effort = config.take("effort").map_or(Ok(None), effort)?;
     let mut schema = None;
     if let Some(format) = config.take("format") {
         let mut format = format.object()?;
@@ -91,26 +119,11 @@ fn output_config<'a>(field: Field<'a>) -> Read<(Option<Effort>, Option<Json<'a>>
     Ok((effort, schema))
 }
 
-fn tools<'a>(field: Field<'a>) -> Read<Vec<Tool<'a>>> {
-    field.list()?.into_iter().map(tool).collect()
-}
-
-fn tool<'a>(field: Field<'a>) -> Read<Tool<'a>> {
-    let mut tool = field.object()?;
-    tool.forget(HARMLESS_IN_TOOLS);
-    // Any other type is a tool that Anthropic itself runs, or has taught its models.
-    tool.only("type", |f| f.is_one_of(&["custom"]))?;
-    tool.only("defer_loading", |f| f.bool() == Ok(false))?;
-    tool.only("allowed_callers", |f| f.json().text().split_whitespace().collect::<String>() == r#"["direct"]"#)?;
-    tool.only("input_examples", Field::is_empty)?;
-    let read = Tool {
-        name: tool.need("name")?.text()?,
-        description: tool.take("description").map(|f| f.text()).transpose()?,
-        schema: tool.need("input_schema")?.json(),
-        strict: tool.take("strict").map(|f| f.bool()).transpose()?,
-    };
-    tool.finish()?;
-    Ok(read)
+fn effort(field: Field<'_>) -> Read<Option<Effort>> {
+    match Effort::parse(&field.text()?) {
+        Some(effort) => Ok(Some(effort)),
+        None => field.leave_out_without_counterpart().map(|()| None),
+    }
 }
 
 /// The choice, and whether at most one call may be made at a time.

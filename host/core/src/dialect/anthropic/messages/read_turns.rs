@@ -28,19 +28,20 @@ pub(super) fn read<'a>(messages: Field<'a>) -> Read<Vec<Turn<'a>>> {
         message.finish()?;
         match &*role.text()? {
             "user" => user(content, &mut turns)?,
-            "assistant" => turns.push(assistant(content)?),
+            "assistant" => turns.extend(assistant(content)?),
             "system" if field.target().takes_late_instructions => turns.push(Turn::System(texts(content)?)),
             _ => return Err(role.no_counterpart()),
         }
     }
     let Api { name, continues_the_assistant, .. } = whole.target();
     match turns.last() {
-        None => Err(whole.wrong("is empty")),
-        Some(Turn::Assistant { .. }) if !continues_the_assistant => {
+        None if whole.is_strict() || whole.is_empty() => Err(whole.wrong("is empty")),
+        // Calls without results are an interrupted turn, which can be mended; a text is meant to be gone on with.
+        Some(Turn::Assistant { calls, .. }) if !continues_the_assistant && (whole.is_strict() || calls.is_empty()) => {
             let why = format!("ends with the assistant, which {name} would answer instead of continuing");
             Err(whole.wrong(why))
         }
-        Some(Turn::User(_) | Turn::Assistant { .. } | Turn::Results(_) | Turn::System(_)) => Ok(turns),
+        None | Some(Turn::User(_) | Turn::Assistant { .. } | Turn::Results(_) | Turn::System(_)) => Ok(turns),
     }
 }
 
@@ -67,7 +68,7 @@ fn text_block<'a>(field: Field<'a>) -> Read<Cow<'a, str>> {
 }
 
 fn text<'a>(block: &mut Object<'a>) -> Read<Cow<'a, str>> {
-    block.only("citations", Field::is_empty)?;
+    block.hint("citations", Field::is_empty)?;
     block.need("text")?.text()
 }
 
@@ -91,17 +92,15 @@ fn user<'a>(field: Field<'a>, turns: &mut Vec<Turn<'a>>) -> Read<()> {
     for whole in blocks {
         let (kind, mut block) = open(whole.clone())?;
         match &*kind.text()? {
-            "tool_result" if parts.is_empty() => results.push(result(&mut block)?),
+            // Anthropic wants them first, and so does OpenAI; other servers take them anywhere.
+            "tool_result" if parts.is_empty() || !whole.is_strict() => results.push(result(&mut block)?),
             "tool_result" => return Err(whole.wrong("must come before what the user says")),
-            "text" => parts.push(Part::Text(text(&mut block)?)),
-            "image" => parts.push(image(&mut block)?),
-            "document" => parts.push(document(&mut block)?),
-            _ => return Err(kind.no_counterpart()),
+            _ => parts.extend(part(&kind, &mut block)?),
         }
         block.finish()?;
     }
     if results.is_empty() && parts.is_empty() {
-        return Err(field.wrong("is empty"));
+        return field.leave_out("is empty");
     }
     if !results.is_empty() {
         turns.push(Turn::Results(results));
@@ -112,16 +111,43 @@ fn user<'a>(field: Field<'a>, turns: &mut Vec<Turn<'a>>) -> Read<()> {
     Ok(())
 }
 
+/// The parts that a block of a user's message, or of a result, is.
+fn part<'a>(kind: &Field<'a>, block: &mut Object<'a>) -> Read<Vec<Part<'a>>> {
+    Ok(match &*kind.text()? {
+        "text" => vec![Part::Text(text(block)?)],
+        "image" => vec![image(block)?],
+        "document" => document(block)?,
+        "search_result" if !kind.is_strict() => search_result(block)?,
+        // A tool that a search for tools has found; all of them are told to the model.
+        "tool_reference" if !kind.is_strict() => vec![Part::Text(block.need("tool_name")?.text()?)],
+        _ => return Err(kind.no_counterpart()),
+    })
+}
+
 fn result<'a>(block: &mut Object<'a>) -> Read<ToolResult<'a>> {
     let call = block.need("tool_use_id")?.text()?;
-    let mut texts = block.take("content").map_or(Ok(Vec::new()), texts)?;
+    let mut parts = Vec::new();
+    match block.take("content").map(content).transpose()? {
+        Some(Content::Text(text)) => parts.push(Part::Text(text)),
+        Some(Content::Blocks(blocks)) => {
+            for block in blocks {
+                let (kind, mut block) = open(block)?;
+                if kind.is_strict() && !kind.target().takes_pictures_in_results && !kind.is_one_of(&["text"]) {
+                    return Err(kind.no_counterpart());
+                }
+                parts.extend(part(&kind, &mut block)?);
+                block.finish()?;
+            }
+        }
+        None => {}
+    }
     if block.take("is_error").map(|f| f.bool()).transpose()? == Some(true) {
-        match texts.first_mut() {
-            Some(first) => *first = format!("{TOOL_FAILED}\n{first}").into(),
-            None => texts.push(TOOL_FAILED.into()),
+        match parts.first_mut() {
+            Some(Part::Text(first)) => *first = format!("{TOOL_FAILED}\n{first}").into(),
+            Some(_) | None => parts.insert(0, Part::Text(TOOL_FAILED.into())),
         }
     }
-    Ok(ToolResult { call, texts })
+    Ok(ToolResult { call, parts })
 }
 
 fn image<'a>(block: &mut Object<'a>) -> Read<Part<'a>> {
@@ -139,26 +165,82 @@ fn image<'a>(block: &mut Object<'a>) -> Read<Part<'a>> {
     Ok(part)
 }
 
-fn document<'a>(block: &mut Object<'a>) -> Read<Part<'a>> {
-    if let Some(citations) = block.take("citations") {
-        let mut citations = citations.object()?;
-        citations.only("enabled", |f| f.bool() == Ok(false))?;
-        citations.finish()?;
-    }
-    block.only("context", Field::is_empty)?;
+/// A document: a PDF as it is, text as text.
+fn document<'a>(block: &mut Object<'a>) -> Read<Vec<Part<'a>>> {
+    citations(block)?;
+    let context = block.take("context").filter(|f| !f.is_empty());
     let name = block.take("title").map(|f| f.text()).transpose()?;
     let mut source = block.need("source")?.object()?;
-    source.only("type", |f| f.is_one_of(&["base64"]))?;
-    source.only("media_type", |f| f.is_one_of(&[PDF]))?;
-    let base64 = source.need("data")?.text()?;
+    let kind = source.need("type")?;
+    let word = kind.text()?;
+    if kind.is_strict() && (&*word != "base64" || context.is_some()) {
+        return Err(context.unwrap_or(kind).no_counterpart());
+    }
+    let mut parts = Vec::new();
+    if let Some(context) = context {
+        parts.push(Part::Text(context.text()?));
+    }
+    match &*word {
+        "base64" => {
+            source.only("media_type", |f| f.is_one_of(&[PDF]))?;
+            parts.push(Part::Pdf { name, base64: source.need("data")?.text()? });
+        }
+        "text" => {
+            source.only("media_type", |f| f.is_one_of(&["text/plain"]))?;
+            parts.extend(name.map(Part::Text));
+            parts.push(Part::Text(source.need("data")?.text()?));
+        }
+        "content" => {
+            parts.extend(name.map(Part::Text));
+            parts.extend(nested(source.need("content")?)?);
+        }
+        _ => return Err(kind.no_counterpart()),
+    }
     source.finish()?;
-    Ok(Part::Pdf { name, base64 })
+    Ok(parts)
 }
 
-/// Words, then calls. Thoughts are left out: they are signed for the model that had them, and no other can read them.
-fn assistant<'a>(field: Field<'a>) -> Read<Turn<'a>> {
+/// A result of a search that the client made: where it is from, then its text.
+fn search_result<'a>(block: &mut Object<'a>) -> Read<Vec<Part<'a>>> {
+    citations(block)?;
+    let (title, source) = (block.need("title")?.text()?, block.need("source")?.text()?);
+    let mut parts = vec![Part::Text(format!("{title} ({source})").into())];
+    parts.extend(nested(block.need("content")?)?);
+    Ok(parts)
+}
+
+/// The parts of a content inside a block.
+fn nested<'a>(field: Field<'a>) -> Read<Vec<Part<'a>>> {
+    let blocks = match content(field)? {
+        Content::Text(text) => return Ok(vec![Part::Text(text)]),
+        Content::Blocks(blocks) => blocks,
+    };
+    let mut parts = Vec::new();
+    for block in blocks {
+        let (kind, mut block) = open(block)?;
+        match &*kind.text()? {
+            "text" => parts.push(Part::Text(text(&mut block)?)),
+            "image" => parts.push(image(&mut block)?),
+            _ => return Err(kind.no_counterpart()),
+        }
+        block.finish()?;
+    }
+    Ok(parts)
+}
+
+/// The wish that the answer cites this block.
+fn citations(block: &mut Object<'_>) -> Read<()> {
+    let Some(citations) = block.take("citations") else { return Ok(()) };
+    let mut citations = citations.object()?;
+    citations.tuning("enabled", |f| f.bool() == Ok(false))?;
+    citations.finish()
+}
+
+/// Words, then calls; none where there are neither. Thoughts are left out: they are signed for the model that had them, and
+/// no other can read them.
+fn assistant<'a>(field: Field<'a>) -> Read<Option<Turn<'a>>> {
     let blocks = match content(field.clone())? {
-        Content::Text(text) => return Ok(Turn::Assistant { texts: vec![text], calls: Vec::new() }),
+        Content::Text(text) => return Ok(Some(Turn::Assistant { texts: vec![text], calls: Vec::new() })),
         Content::Blocks(blocks) => blocks,
     };
     let (mut texts, mut calls) = (Vec::new(), Vec::new());
@@ -166,21 +248,32 @@ fn assistant<'a>(field: Field<'a>) -> Read<Turn<'a>> {
         let (kind, mut block) = open(whole.clone())?;
         match &*kind.text()? {
             "thinking" | "redacted_thinking" => continue,
-            "text" if calls.is_empty() => texts.push(text(&mut block)?),
             "text" => {
-                let name = whole.target().name;
-                let why = format!("comes after a tool call, an order that has no counterpart in {name}");
-                return Err(whole.wrong(why));
+                if !calls.is_empty() {
+                    let name = whole.target().name;
+                    let why = format!("comes after a tool call, an order that has no counterpart in {name}");
+                    whole.leave_out(why)?;
+                }
+                texts.push(text(&mut block)?);
             }
             "tool_use" => calls.push(call(&mut block)?),
+            // The provider's summary of what was said before.
+            "compaction" if !kind.is_strict() => {
+                texts.extend(block.take("content").map(|f| f.text()).transpose()?);
+            }
+            // What the provider's own tools did; what came of it, the assistant said.
+            word if word.ends_with("_tool_use") || word.ends_with("_tool_result") => {
+                kind.leave_out_without_counterpart()?;
+                continue;
+            }
             _ => return Err(kind.no_counterpart()),
         }
         block.finish()?;
     }
     if texts.is_empty() && calls.is_empty() {
-        return Err(field.wrong("has neither words nor tool calls"));
+        return field.leave_out("has neither words nor tool calls").map(|()| None);
     }
-    Ok(Turn::Assistant { texts, calls })
+    Ok(Some(Turn::Assistant { texts, calls }))
 }
 
 pub(super) fn call<'a>(block: &mut Object<'a>) -> Read<Call<'a>> {
@@ -188,7 +281,7 @@ pub(super) fn call<'a>(block: &mut Object<'a>) -> Read<Call<'a>> {
     let name = block.need("name")?.text()?;
     let input = block.need("input")?;
     input.clone().object()?;
-    if let Some(caller) = block.take("caller") {
+    if let Some(caller) = block.take("caller").filter(Field::is_strict) {
         caller.object()?.only("type", |f| f.is_one_of(&["direct"]))?;
     }
     Ok(Call { id, name, input: input.json() })

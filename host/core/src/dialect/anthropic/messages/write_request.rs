@@ -8,6 +8,10 @@ use super::call_id::call_id;
 use crate::dialect::format::DEFAULT_MAX_TOKENS;
 use crate::dialect::format::neutral::{Call, Choice, Effort, Json, PDF, Part, Request, Tool, ToolResult, Turn};
 
+/// Asks for what OpenAI calls JSON mode.
+const JSON_ONLY: &str =
+    "Answer with one valid JSON object and nothing else: no words before or after it and no code fence around it.";
+
 #[derive(Serialize)]
 pub(super) struct Messages<'a> {
     model: &'a str,
@@ -125,7 +129,7 @@ pub(super) fn write<'a>(request: &'a Request<'a>) -> Messages<'a> {
     Messages {
         model: &request.model,
         max_tokens: request.max_tokens.unwrap_or(DEFAULT_MAX_TOKENS),
-        system: (!request.system.is_empty()).then(|| texts(&request.system)),
+        system: system(request),
         messages: request.turns.iter().map(message).collect(),
         tools: request.tools.iter().map(tool).collect(),
         tool_choice: choice(request),
@@ -137,6 +141,15 @@ pub(super) fn write<'a>(request: &'a Request<'a>) -> Messages<'a> {
         output_config: (request.effort.is_some() || request.schema.is_some()).then_some(output_config),
         stream: request.stream,
     }
+}
+
+/// The system prompt, which also asks for what the API has no member for.
+fn system<'a>(request: &'a Request<'a>) -> Option<Content<'a>> {
+    if !request.json_only {
+        return (!request.system.is_empty()).then(|| texts(&request.system));
+    }
+    let said = request.system.iter().map(|text| &**text).chain([JSON_ONLY]);
+    Some(Content::Blocks(said.map(|text| Block::Text { text }).collect()))
 }
 
 fn message<'a>(turn: &'a Turn<'a>) -> Message<'a> {
@@ -166,6 +179,7 @@ fn texts<'a>(texts: &'a [Cow<'a, str>]) -> Content<'a> {
 
 fn user<'a>(parts: &'a [Part<'a>]) -> Content<'a> {
     match parts {
+        [] => Content::Text(""),
         [Part::Text(text)] => Content::Text(text),
         parts => Content::Blocks(parts.iter().map(part).collect()),
     }
@@ -188,7 +202,7 @@ fn call<'a>(call: &'a Call<'a>) -> Block<'a> {
 }
 
 fn result<'a>(result: &'a ToolResult<'a>) -> Block<'a> {
-    Block::ToolResult { tool_use_id: call_id(&result.call), content: texts(&result.texts) }
+    Block::ToolResult { tool_use_id: call_id(&result.call), content: user(&result.parts) }
 }
 
 fn tool<'a>(tool: &'a Tool<'a>) -> ToolOut<'a> {

@@ -15,13 +15,15 @@ use bytes::Bytes;
 use crate::contract::Operation;
 use crate::dialect::format::edit::{rename_member, with_model};
 use crate::dialect::format::neutral::{Answer, Request};
-use crate::dialect::format::{Api, Conversation, Read, StreamReader, StreamWriter, json};
+use crate::dialect::format::read::Field;
+use crate::dialect::format::{Api, Conversation, LeftOut, Read, StreamReader, StreamWriter, json};
 use crate::time::Timestamp;
 
 /// Chat completions.
 #[derive(Debug)]
 pub(super) struct ChatCompletions;
 
+/// The length of `user` is what OpenAI's own 400 says; other servers take up to 128.
 static API: Api = Api {
     name: "OpenAI's chat completions API",
     max_stop_sequences: 4,
@@ -29,6 +31,10 @@ static API: Api = Api {
     max_temperature: 2.0,
     takes_late_instructions: true,
     continues_the_assistant: false,
+    takes_empty_messages: true,
+    takes_pictures_in_results: false,
+    has_json_mode: true,
+    max_user_chars: 64,
     pictures: None,
 };
 
@@ -48,8 +54,8 @@ impl Conversation for ChatCompletions {
         "/v1/chat/completions".into()
     }
 
-    fn read_request<'a>(&self, body: &'a [u8], target: &'static Api) -> Read<Request<'a>> {
-        read_request::read(body, target)
+    fn read_request<'a>(&self, body: &'a [u8], target: &'static Api, left_out: &LeftOut) -> Read<Request<'a>> {
+        read_request::read(Field::request(body, target, left_out)?)
     }
 
     fn write_request(&self, request: &Request<'_>) -> Bytes {

@@ -6,8 +6,23 @@ use crate::dialect::format::neutral::{Call, Json, PDF, Part, ToolResult, Turn};
 use crate::dialect::format::read::{Field, Object};
 use crate::dialect::format::{Api, Read};
 
-/// Fields of an assistant message that are dropped: reasoning that no other model can use.
-const THOUGHTS: &[&str] = &["reasoning", "reasoning_content", "reasoning_details"];
+/// Fields of an assistant message that are dropped: reasoning that no other model can use, and what clients keep of an answer.
+const THOUGHTS: &[&str] = &[
+    "reasoning",
+    "reasoning_content",
+    "reasoning_details",
+    "reasoning_text",
+    "thinking",
+    "thinking_blocks",
+    "provider_specific_fields",
+    "provider_metadata",
+];
+
+/// Marks of a prompt cache, on messages and parts.
+const CACHE_MARKS: &[&str] = &["cache_control", "prompt_cache_breakpoint"];
+
+/// The member that holds arguments that are no JSON object, as a model left them that was interrupted.
+const UNREADABLE_ARGUMENTS: &str = "unreadable_arguments";
 
 type Conversation<'a> = (Vec<Cow<'a, str>>, Vec<Turn<'a>>);
 
@@ -17,22 +32,22 @@ pub(super) fn read<'a>(messages: Field<'a>) -> Read<Conversation<'a>> {
     let (mut system, mut turns) = (Vec::new(), Vec::new());
     for field in messages.list()? {
         let mut message = field.clone().object()?;
+        message.forget(CACHE_MARKS);
         let role = message.need("role")?;
         match &*role.text()? {
             "system" | "developer" if turns.is_empty() => system.extend(texts(message.need("content")?)?),
-            "system" | "developer" if field.target().takes_late_instructions => {
+            "system" | "developer" => {
+                if !field.target().takes_late_instructions {
+                    let name = field.target().name;
+                    let why = format!("is an instruction in the middle, which few models behind {name} take");
+                    field.leave_out(why)?;
+                }
                 turns.push(Turn::System(texts(message.need("content")?)?));
             }
-            "system" | "developer" => {
-                let name = field.target().name;
-                let why = format!("is an instruction in the middle, which few models behind {name} take");
-                return Err(field.wrong(why));
-            }
-            "user" => turns.push(Turn::User(user(message.need("content")?)?)),
-            "assistant" => turns.push(assistant(&field, &mut message)?),
+            "user" => turns.extend(user(&field, &mut message)?.map(Turn::User)),
+            "assistant" => turns.extend(assistant(&field, &mut message)?),
             "tool" => {
-                let call = message.need("tool_call_id")?.text()?;
-                let result = ToolResult { call, texts: texts(message.need("content")?)? };
+                let result = result(&mut message)?;
                 match turns.last_mut() {
                     Some(Turn::Results(results)) => results.push(result),
                     Some(_) | None => turns.push(Turn::Results(vec![result])),
@@ -44,72 +59,113 @@ pub(super) fn read<'a>(messages: Field<'a>) -> Read<Conversation<'a>> {
     }
     let Api { name, continues_the_assistant, .. } = whole.target();
     match turns.last() {
-        None => Err(whole.wrong(format!("has no message of a user, and {name} needs one"))),
-        Some(Turn::Assistant { .. }) if *continues_the_assistant => {
-            let why = format!("ends with the assistant, which {name} would continue instead of answering");
-            Err(whole.wrong(why))
+        // Only instructions, or nothing in any message.
+        None if !whole.is_strict() && !whole.is_empty() => {}
+        None => return Err(whole.wrong(format!("has no message of a user, and {name} needs one"))),
+        Some(Turn::Assistant { calls, .. }) if *continues_the_assistant && calls.is_empty() => {
+            whole.leave_out(format!("ends with the assistant, which {name} would continue instead of answering"))?;
         }
-        Some(Turn::User(_) | Turn::Assistant { .. } | Turn::Results(_) | Turn::System(_)) => Ok((system, turns)),
+        Some(Turn::User(_) | Turn::Assistant { .. } | Turn::Results(_) | Turn::System(_)) => {}
     }
+    Ok((system, turns))
 }
 
-fn no_empty_message(target: &Api) -> String {
-    format!("is empty, and {} takes no empty message", target.name)
+/// Returns true if this text says nothing. Empty texts are left out everywhere; Anthropic refuses blank ones too.
+fn is_nothing(text: &str, field: &Field<'_>) -> bool {
+    text.is_empty() || (!field.is_strict() && !field.target().takes_empty_messages && text.trim().is_empty())
 }
 
-/// A text, or an array of text parts. Empty ones say nothing, and Anthropic refuses them.
+/// Leaves out an empty message, which says nothing.
+///
+/// # Errors
+/// Strict reading refuses it.
+fn leave_out_empty(field: &Field<'_>) -> Read<()> {
+    field.leave_out(format!("is empty, and {} takes no empty message", field.target().name))
+}
+
+/// A text, or an array of text parts.
 fn texts<'a>(content: Field<'a>) -> Read<Vec<Cow<'a, str>>> {
-    if content.is_string() {
-        return Ok(Vec::from_iter(Some(content.text()?).filter(|text| !text.is_empty())));
-    }
-    let mut texts = Vec::new();
-    for part in content.list()? {
-        let mut object = part.object()?;
-        object.forget(&["prompt_cache_breakpoint"]);
-        let kind = object.need("type")?;
+    let text = |part: Field<'a>| {
+        let (kind, mut part) = open(part)?;
         if !kind.is_one_of(&["text"]) {
             return Err(kind.no_counterpart());
         }
-        let text = object.need("text")?.text()?;
-        object.finish()?;
-        texts.extend(Some(text).filter(|text| !text.is_empty()));
-    }
+        let text = part.need("text")?.text()?;
+        part.finish()?;
+        Ok(text)
+    };
+    let whole = content.clone();
+    let mut texts = match content.is_string() {
+        true => vec![content.text()?],
+        false => content.list()?.into_iter().map(text).collect::<Read<Vec<_>>>()?,
+    };
+    texts.retain(|text| !is_nothing(text, &whole));
     Ok(texts)
 }
 
-fn user<'a>(content: Field<'a>) -> Read<Vec<Part<'a>>> {
-    let mut parts = Vec::new();
-    if content.is_string() {
-        parts.push(Part::Text(content.text()?));
-    } else {
-        for part in content.clone().list()? {
-            parts.push(user_part(part)?);
-        }
-    }
-    parts.retain(|part| !matches!(part, Part::Text(text) if text.is_empty()));
-    if parts.is_empty() { Err(content.wrong(no_empty_message(content.target()))) } else { Ok(parts) }
+/// The type of a part of a content, and the rest of it.
+fn open<'a>(part: Field<'a>) -> Read<(Field<'a>, Object<'a>)> {
+    let mut part = part.object()?;
+    part.forget(CACHE_MARKS);
+    Ok((part.need("type")?, part))
 }
 
-fn user_part<'a>(part: Field<'a>) -> Read<Part<'a>> {
-    let mut object = part.object()?;
-    object.forget(&["prompt_cache_breakpoint"]);
-    let kind = object.need("type")?;
+/// Reads a user's message; none where it says nothing.
+fn user<'a>(field: &Field<'a>, message: &mut Object<'a>) -> Read<Option<Vec<Part<'a>>>> {
+    let Some(content) = message.take("content") else {
+        return leave_out_empty(field).map(|()| None);
+    };
+    let parts = parts(content.clone())?;
+    if parts.is_empty() {
+        return leave_out_empty(&content).map(|()| None);
+    }
+    Ok(Some(parts))
+}
+
+fn result<'a>(message: &mut Object<'a>) -> Read<ToolResult<'a>> {
+    let call = message.need("tool_call_id")?.text()?;
+    // The tool's name stands at its call.
+    message.hint("name", |_| false)?;
+    Ok(ToolResult { call, parts: message.take("content").map_or(Ok(Vec::new()), parts)? })
+}
+
+/// A text, or an array of parts.
+fn parts<'a>(content: Field<'a>) -> Read<Vec<Part<'a>>> {
+    let whole = content.clone();
+    let mut parts = match content.is_string() {
+        true => vec![Part::Text(content.text()?)],
+        false => content.list()?.into_iter().map(part).collect::<Read<Vec<_>>>()?,
+    };
+    parts.retain(|part| !matches!(part, Part::Text(text) if is_nothing(text, &whole)));
+    Ok(parts)
+}
+
+fn part<'a>(part: Field<'a>) -> Read<Part<'a>> {
+    let (kind, mut part) = open(part)?;
     let read = match &*kind.text()? {
-        "text" => Part::Text(object.need("text")?.text()?),
-        "image_url" => image(object.need("image_url")?)?,
-        "file" => file(object.need("file")?)?,
+        "text" => Part::Text(part.need("text")?.text()?),
+        "image_url" => image(part.need("image_url")?)?,
+        "file" => file(part.need("file")?)?,
         _ => return Err(kind.no_counterpart()),
     };
-    object.finish()?;
+    part.finish()?;
     Ok(read)
 }
 
 fn image<'a>(field: Field<'a>) -> Read<Part<'a>> {
-    let mut image = field.object()?;
-    let field = image.need("url")?;
-    // Anthropic has no such choice: it looks at all of a picture.
-    image.only("detail", |f| f.is_one_of(&["auto", "high"]))?;
-    image.finish()?;
+    let (field, image) = match field.is_string() && !field.is_strict() {
+        // Some clients leave the object out.
+        true => (field, None),
+        false => {
+            let mut image = field.object()?;
+            (image.need("url")?, Some(image))
+        }
+    };
+    if let Some(mut image) = image {
+        // Anthropic has no such choice: it looks at all of a picture.
+        image.tuning("detail", |f| f.is_one_of(&["auto", "high"]))?;
+        image.finish()?;
+    }
     let url = field.text()?;
     if url.starts_with("https://") || url.starts_with("http://") {
         return Ok(Part::ImageUrl(url));
@@ -152,9 +208,12 @@ fn data_url(url: Cow<'_, str>) -> Option<(Cow<'_, str>, Cow<'_, str>)> {
     Some((Cow::Owned(media_type), base64))
 }
 
-fn assistant<'a>(field: &Field<'a>, message: &mut Object<'a>) -> Read<Turn<'a>> {
+/// Reads an assistant's message; none where it says nothing.
+fn assistant<'a>(field: &Field<'a>, message: &mut Object<'a>) -> Read<Option<Turn<'a>>> {
     message.forget(THOUGHTS);
-    message.only("annotations", Field::is_empty)?;
+    message.hint("annotations", Field::is_empty)?;
+    message.only("function_call", |_| false)?;
+    message.only("audio", |_| false)?;
     let mut texts = message.take("content").map_or(Ok(Vec::new()), said)?;
     // A refusal is what the assistant said instead.
     if let Some(refusal) = message.take("refusal") {
@@ -162,9 +221,9 @@ fn assistant<'a>(field: &Field<'a>, message: &mut Object<'a>) -> Read<Turn<'a>> 
     }
     let calls = message.take("tool_calls").map_or(Ok(Vec::new()), calls)?;
     if texts.is_empty() && calls.is_empty() {
-        return Err(field.wrong(no_empty_message(field.target())));
+        return leave_out_empty(field).map(|()| None);
     }
-    Ok(Turn::Assistant { texts, calls })
+    Ok(Some(Turn::Assistant { texts, calls }))
 }
 
 /// Reads an assistant's content: a text, or an array of text and refusal parts.
@@ -172,19 +231,23 @@ fn said<'a>(content: Field<'a>) -> Read<Vec<Cow<'a, str>>> {
     if content.is_string() {
         return texts(content);
     }
+    let whole = content.clone();
     let mut texts = Vec::new();
     for part in content.list()? {
-        let mut object = part.object()?;
-        object.forget(&["prompt_cache_breakpoint"]);
-        let kind = object.need("type")?;
-        let text = match &*kind.text()? {
-            "text" => object.need("text")?.text()?,
-            "refusal" => object.need("refusal")?.text()?,
+        let (kind, mut part) = open(part)?;
+        match &*kind.text()? {
+            "text" => texts.push(part.need("text")?.text()?),
+            "refusal" => texts.push(part.need("refusal")?.text()?),
+            "thinking" | "redacted_thinking" | "reasoning" if !kind.is_strict() => continue,
+            "image_url" => {
+                kind.leave_out_without_counterpart()?;
+                continue;
+            }
             _ => return Err(kind.no_counterpart()),
-        };
-        object.finish()?;
-        texts.extend(Some(text).filter(|text| !text.is_empty()));
+        }
+        part.finish()?;
     }
+    texts.retain(|text| !is_nothing(text, &whole));
     Ok(texts)
 }
 
@@ -209,9 +272,14 @@ pub(super) fn loose_call<'a>(call: &mut Object<'a>) -> Read<(Call<'a>, Object<'a
     let mut function = call.need("function")?.object()?;
     let name = function.need("name")?.text()?;
     let arguments = function.need("arguments")?;
-    let input = Json::object(arguments.text()?);
-    let name_of_target = arguments.target().name;
-    let why = || format!("is no JSON object, which a tool's input must be in {name_of_target}");
-    let input = input.ok_or_else(|| arguments.wrong(why()))?;
+    let text = arguments.text()?;
+    let input = match Json::object(text.clone()) {
+        Some(input) => input,
+        None => {
+            let name = arguments.target().name;
+            arguments.leave_out(format!("is no JSON object, which a tool's input must be in {name}"))?;
+            Json::wrapped(UNREADABLE_ARGUMENTS, &text)
+        }
+    };
     Ok((Call { id, name, input }, function))
 }

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use serde::Serialize;
 use serde::ser::Serializer;
+use sha2::{Digest, Sha256};
 
 use crate::dialect::format::neutral::{Call, Choice, Effort, Json, PDF, Part, Request, Tool, ToolResult, Turn};
 
@@ -57,7 +58,7 @@ enum Message<'a> {
         tool_calls: Vec<CallOut<'a>>,
     },
     Tool {
-        tool_call_id: &'a str,
+        tool_call_id: Cow<'a, str>,
         content: Content<'a>,
     },
 }
@@ -97,7 +98,7 @@ enum Url<'a> {
 /// A tool call as both a request and an answer have it.
 #[derive(Serialize)]
 pub(super) struct CallOut<'a> {
-    id: &'a str,
+    id: Cow<'a, str>,
     r#type: &'static str,
     function: CalledFunction<'a>,
 }
@@ -137,9 +138,10 @@ struct FunctionName<'a> {
 }
 
 #[derive(Serialize)]
-struct Format<'a> {
-    r#type: &'static str,
-    json_schema: NamedSchema<'a>,
+#[serde(tag = "type", rename_all = "snake_case")]
+enum Format<'a> {
+    JsonObject,
+    JsonSchema { json_schema: NamedSchema<'a> },
 }
 
 #[derive(Serialize)]
@@ -156,8 +158,9 @@ struct StreamOptions {
 
 pub(super) fn write<'a>(request: &'a Request<'a>) -> Chat<'a> {
     let system = (!request.system.is_empty()).then(|| Message::System { content: texts(&request.system) });
-    let format =
-        |schema| Format { r#type: "json_schema", json_schema: NamedSchema { name: SCHEMA_NAME, strict: true, schema } };
+    let by_schema =
+        |schema| Format::JsonSchema { json_schema: NamedSchema { name: SCHEMA_NAME, strict: true, schema } };
+    let format = request.schema.as_ref().map(by_schema);
     Chat {
         model: &request.model,
         messages: system.into_iter().chain(request.turns.iter().flat_map(messages)).collect(),
@@ -169,7 +172,7 @@ pub(super) fn write<'a>(request: &'a Request<'a>) -> Chat<'a> {
         temperature: request.temperature.as_ref(),
         top_p: request.top_p.as_ref(),
         user: request.user.as_deref(),
-        response_format: request.schema.as_ref().map(format),
+        response_format: format.or(request.json_only.then_some(Format::JsonObject)),
         reasoning_effort: request.effort.map(Effort::as_str),
         stream: request.stream,
         // The usage is always counted, whoever the client is.
@@ -182,14 +185,27 @@ fn messages<'a>(turn: &'a Turn<'a>) -> Vec<Message<'a>> {
         Turn::User(parts) => vec![Message::User { content: user(parts) }],
         Turn::Assistant { texts: said, calls } => {
             let content = (!said.is_empty()).then(|| texts(said));
-            vec![Message::Assistant { content, tool_calls: calls.iter().map(call).collect() }]
+            let sent = |c: &'a Call<'a>| CallOut { id: call_id(&c.id), ..call(c) };
+            vec![Message::Assistant { content, tool_calls: calls.iter().map(sent).collect() }]
         }
         Turn::Results(results) => {
-            let tool = |r: &'a ToolResult<'a>| Message::Tool { tool_call_id: &r.call, content: texts(&r.texts) };
+            let tool =
+                |r: &'a ToolResult<'a>| Message::Tool { tool_call_id: call_id(&r.call), content: user(&r.parts) };
             results.iter().map(tool).collect()
         }
         Turn::System(said) => vec![Message::System { content: texts(said) }],
     }
+}
+
+/// A call's id. OpenAI takes 40 characters; of a longer one the beginning and a hash stand for it, wherever it stands.
+fn call_id(id: &str) -> Cow<'_, str> {
+    const MAX_CHARS: usize = 40;
+    if id.chars().count() <= MAX_CHARS {
+        return Cow::Borrowed(id);
+    }
+    let hash: String = Sha256::digest(id).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    let beginning: String = id.chars().take(MAX_CHARS - 1 - hash.len()).collect();
+    Cow::Owned(format!("{beginning}_{hash}"))
 }
 
 fn texts<'a>(texts: &'a [Cow<'a, str>]) -> Content<'a> {
@@ -202,6 +218,7 @@ fn texts<'a>(texts: &'a [Cow<'a, str>]) -> Content<'a> {
 
 fn user<'a>(parts: &'a [Part<'a>]) -> Content<'a> {
     match parts {
+        [] => Content::Text(""),
         [Part::Text(text)] => Content::Text(text),
         parts => Content::Parts(parts.iter().map(part).collect()),
     }
@@ -223,7 +240,7 @@ fn part<'a>(part: &'a Part<'a>) -> PartOut<'a> {
 
 pub(super) fn call<'a>(call: &'a Call<'a>) -> CallOut<'a> {
     let function = CalledFunction { name: &call.name, arguments: call.input.text() };
-    CallOut { id: &call.id, r#type: "function", function }
+    CallOut { id: Cow::Borrowed(&call.id), r#type: "function", function }
 }
 
 fn tool<'a>(tool: &'a Tool<'a>) -> ToolOut<'a> {
