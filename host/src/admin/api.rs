@@ -3,13 +3,13 @@
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
-use axum::http::header::{ACCEPT, CONTENT_TYPE, VARY};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER, VARY};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use pointsman_core::lifecycle::promotion::{Side, SideStats};
 use pointsman_core::rfc3339::Rfc3339;
 use pointsman_core::time::Timestamp;
-use pointsman_store::{ExchangeRow, Group, StoreError, StoreReader, UsageRow};
+use pointsman_store::{ExchangeRow, Group, Queries, StoreError, StoreReader, UsageRow};
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -128,7 +128,7 @@ pub(super) async fn usage(
     let asked = query.map_err(|e| e.body_text()).and_then(|Query(query)| query.read((state.clock)()));
     match asked {
         Ok((since, group)) => {
-            let rows = ask(state.reader, move |reader| reader.usage(since, group)).await;
+            let rows = ask(&state.queries, move |reader| reader.usage(since, group)).await;
             rows.map_or_else(|response| response, |rows| Json(UsageBody::new(since, group, rows)).into_response())
         }
         Err(message) => failure(StatusCode::BAD_REQUEST, message),
@@ -168,7 +168,7 @@ pub(super) async fn exchanges(
 ) -> Response {
     match query.map_err(|e| e.body_text()).and_then(|Query(query)| query.read()) {
         Ok((filter, limit)) => {
-            let rows = ask(state.reader, move |reader| reader.exchanges(&filter, limit)).await;
+            let rows = ask(&state.queries, move |reader| reader.exchanges(&filter, limit)).await;
             rows.map_or_else(|response| response, |exchanges| Json(Exchanges { exchanges }).into_response())
         }
         Err(message) => failure(StatusCode::BAD_REQUEST, message),
@@ -186,7 +186,7 @@ pub(super) struct ToldExchange {
 
 pub(super) async fn exchange(State(state): State<AdminState>, Path(id): Path<String>) -> Response {
     let (asked, explain) = (id.clone(), state.explain);
-    let found = ask(state.reader, move |reader| {
+    let found = ask(&state.queries, move |reader| {
         // What the journal has and cannot be read is no reason to hide the record.
         let story = reader.explainable(&asked).ok().flatten().map(|explainable| explain(&explainable));
         Ok(reader.exchange(&asked)?.map(|exchange| ToldExchange { exchange, story }))
@@ -201,14 +201,19 @@ pub(super) async fn exchange(State(state): State<AdminState>, Path(id): Path<Str
     }
 }
 
-/// Asks the store away from the runtime's threads.
+/// Asks the store; the error is for the operator.
 async fn ask<T: Send + 'static>(
-    reader: StoreReader,
+    queries: &Queries,
     question: impl FnOnce(&StoreReader) -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, Response> {
-    match tokio::task::spawn_blocking(move || question(&reader)).await {
-        Ok(Ok(answer)) => Ok(answer),
-        Ok(Err(error)) => Err(failure(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())),
-        Err(_panicked) => Err(failure(StatusCode::INTERNAL_SERVER_ERROR, "reading the store failed; see the log")),
-    }
+    queries.ask(question).await.map_err(|error| match error {
+        StoreError::Busy => {
+            let mut response = failure(StatusCode::SERVICE_UNAVAILABLE, error.to_string());
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+            response
+        }
+        StoreError::TooLong => failure(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
+        StoreError::Closed => failure(StatusCode::INTERNAL_SERVER_ERROR, "the store gave no answer; see the log"),
+        error => failure(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+    })
 }

@@ -2,7 +2,7 @@
 //!
 //! - With a token: whoever presents it. Without: loopback peers, and only under a name that no DNS answer can point here
 //!   (a web page may otherwise rebind its own name to 127.0.0.1 and read everything).
-//! - A browser's request that changes something must come from our own console (`Origin`).
+//! - A browser's request must come from our own console; a page of another site may only lead there, by a link.
 //! - `/healthz` and `/readyz` say nothing worth hiding and are asked by probes that carry no token; the console's page
 //!   is the same for everyone and asks for the token itself.
 
@@ -10,11 +10,12 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use axum::extract::{ConnectInfo, Request, State};
-use axum::http::header::{AUTHORIZATION, HOST, ORIGIN, WWW_AUTHENTICATE};
+use axum::http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::Response;
+use pointsman_core::http::site;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
@@ -51,21 +52,23 @@ pub(super) async fn check(State(state): State<AdminState>, request: Request, nex
 
 pub(super) fn refusal(state: &AdminState, request: &Request) -> Option<Response> {
     let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip());
-    let headers = request.headers();
-    if !matches!(*request.method(), Method::GET | Method::HEAD) && comes_from_another_site(headers) {
-        return Some(failure(StatusCode::FORBIDDEN, "a page of another site may not do this"));
+    let (headers, path) = (request.headers(), request.uri().path());
+    let authority = site::asked_authority(request.uri(), headers);
+    let opens_console = path == "/" && *request.method() == Method::GET && site::is_navigation(headers);
+    if !opens_console && site::is_cross_site(headers, authority.as_ref()) {
+        return Some(failure(StatusCode::FORBIDDEN, "a page of another site may not ask this listener anything"));
     }
     match &state.token {
         Some(token) => {
-            let open = matches!(request.uri().path(), "/" | "/healthz" | "/readyz");
+            let open = matches!(path, "/" | "/healthz" | "/readyz");
             let known = open || bearer(headers).is_some_and(|presented| token.matches(presented));
             (!known).then(unauthorised)
         }
-        None => without_token(peer, headers, request.uri().path()),
+        None => without_token(peer, authority.as_ref(), path),
     }
 }
 
-fn without_token(peer: Option<IpAddr>, headers: &HeaderMap, path: &str) -> Option<Response> {
+fn without_token(peer: Option<IpAddr>, authority: Option<&Authority>, path: &str) -> Option<Response> {
     if matches!(path, "/healthz" | "/readyz") {
         return None;
     }
@@ -73,7 +76,7 @@ fn without_token(peer: Option<IpAddr>, headers: &HeaderMap, path: &str) -> Optio
         let message = "without [admin] token only this machine is answered; set a token to be reached from elsewhere";
         return Some(failure(StatusCode::FORBIDDEN, message));
     }
-    if !names_this_machine(headers) {
+    if !authority.is_some_and(site::names_this_machine) {
         let message =
             "without [admin] token this listener answers to `localhost` or an IP address only, not to other names";
         return Some(failure(StatusCode::FORBIDDEN, message));
@@ -91,30 +94,4 @@ fn unauthorised() -> Response {
 fn bearer(headers: &HeaderMap) -> Option<&str> {
     let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
-}
-
-/// Exactly one `Host` that is `localhost` or an address.
-fn names_this_machine(headers: &HeaderMap) -> bool {
-    let mut hosts = headers.get_all(HOST).iter();
-    let (Some(host), None) = (hosts.next(), hosts.next()) else {
-        return false;
-    };
-    let Ok(authority) = Authority::try_from(host.as_bytes()) else {
-        return false;
-    };
-    let name = authority.host();
-    let bare = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
-    name.eq_ignore_ascii_case("localhost") || bare.parse::<IpAddr>().is_ok()
-}
-
-/// Only browsers send `Origin`; ours is the `Host` the page was loaded from.
-fn comes_from_another_site(headers: &HeaderMap) -> bool {
-    let Some(origin) = headers.get(ORIGIN) else {
-        return false;
-    };
-    let Some(host) = headers.get(HOST) else {
-        return true;
-    };
-    let ours = |scheme: &[u8]| origin.as_bytes().strip_prefix(scheme) == Some(host.as_bytes());
-    !ours(b"http://") && !ours(b"https://")
 }

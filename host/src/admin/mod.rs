@@ -22,7 +22,7 @@ use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, X
 use axum::http::{HeaderValue, StatusCode};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
-use pointsman_store::{Explainable, StoreHandle, StoreReader};
+use pointsman_store::{Explainable, Queries, StoreHandle};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -46,7 +46,7 @@ pub struct AdminState {
     /// Metrics of the proxy.
     pub metrics: Metrics,
     /// Reader of recorded exchanges.
-    pub reader: StoreReader,
+    pub queries: Queries,
     /// Function that explains an exchange.
     pub explain: Explain,
     /// The store, for its own numbers.

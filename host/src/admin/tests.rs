@@ -64,7 +64,7 @@ async fn start(token: Option<&str>) -> Admin {
     let state = AdminState {
         control: control.clone(),
         metrics: control.proxy().metrics.clone(),
-        reader: store.reader(),
+        queries: store.queries(),
         explain: |explainable| serde_json::json!({ "told": explainable.exchange().id }),
         store: store.handle(),
         token: token.map(AdminToken::new),
@@ -213,7 +213,7 @@ async fn without_a_token_only_loopback_peers_are_answered() {
     let state = AdminState {
         control: admin.control.clone(),
         metrics: admin.control.proxy().metrics.clone(),
-        reader: admin.store.reader(),
+        queries: admin.store.queries(),
         explain: |_| Value::Null,
         store: admin.store.handle(),
         token: None,
@@ -240,7 +240,7 @@ async fn without_a_token_only_loopback_peers_are_answered() {
 }
 
 #[tokio::test]
-async fn a_page_of_another_site_changes_nothing() {
+async fn a_page_of_another_site_asks_and_changes_nothing() {
     let admin = start(None).await;
     let post = "POST /api/backends/p%2F1/drain";
     for origin in
@@ -249,6 +249,13 @@ async fn a_page_of_another_site_changes_nothing() {
         assert_eq!(admin.raw(post, &["host: localhost", origin], "").await.status, 403, "{origin}");
     }
     assert_eq!(admin.state().await, "ready");
+    for path in ["/", "/healthz", "/metrics", "/api/usage?since=3650d&group=model", "/api/events"] {
+        let asked = admin.raw(&format!("GET {path}"), &["host: localhost", "sec-fetch-site: cross-site"], "").await;
+        assert_eq!(asked.status, 403, "a picture or script of another site: {path}");
+    }
+    let link = ["host: localhost", "sec-fetch-site: cross-site", "sec-fetch-mode: navigate"];
+    assert_eq!(admin.raw("GET /", &link, "").await.status, 200, "a link leads to the console");
+    assert_eq!(admin.raw("GET /api/usage", &link, "").await.status, 403);
     assert_eq!(admin.raw(post, &["host: localhost:9901", "origin: http://localhost:9901"], "").await.status, 200);
     assert_eq!(admin.state().await, "drained");
 }

@@ -87,7 +87,7 @@ pub async fn start(start: Start) -> anyhow::Result<Running> {
     let admin_state = AdminState {
         control: control.clone(),
         metrics: proxy.metrics.clone(),
-        reader: store.reader(),
+        queries: store.queries(),
         explain,
         store: store.handle(),
         events: proxy.events.clone(),

@@ -12,6 +12,7 @@ mod exchanges;
 mod insert;
 mod journal;
 mod policies;
+mod queries;
 mod queue;
 mod read;
 mod retention;
@@ -35,9 +36,11 @@ pub use events::{MAX_POLICY_EVENTS, PolicyEventRow};
 pub use exchanges::{AttemptRow, ExchangeRow, Filter};
 pub use journal::{Explainable, JournalPart, Journaled, Skipped};
 pub use policies::{PolicyRow, PolicyRows, PolicySourceRow, PolicyStore};
+pub use queries::{QUERIES_WAITING_MAX, QUERY_THREADS, QUERY_TIMEOUT_MS, Queries};
 pub use read::StoreReader;
 pub use usage::{Group, UsageRow};
 
+use queries::QueryThreads;
 use queue::{Entry, Queue};
 use writer::Writer;
 
@@ -192,6 +195,12 @@ pub enum StoreError {
     /// The store was closed before.
     #[error("the store is closed")]
     Closed,
+    /// As many questions as may wait are waiting.
+    #[error("too many questions wait for the store; ask again in a moment")]
+    Busy,
+    /// A question took longer than [`QUERY_TIMEOUT_MS`].
+    #[error("reading the store took longer than {} s; ask for a shorter time (`since`) or for fewer rows", QUERY_TIMEOUT_MS / 1_000)]
+    TooLong,
     /// Records that waited were not written.
     #[error("{rows} exchanges are not written: {reason}")]
     Unwritten {
@@ -240,6 +249,7 @@ pub struct Store {
     handle: StoreHandle,
     reader: StoreReader,
     policies: PolicyStore,
+    queries: Option<QueryThreads>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -257,12 +267,19 @@ impl Store {
         };
         let queue = Arc::new(Queue::new(limits.backlog.max(1), limits.journal.backlog_bytes));
         let policies = PolicyStore::new(writing.clone());
+        let queries = Some(QueryThreads::start(&path, &writing, Arc::clone(&clock))?);
         let writer = Writer::new(writing, Arc::clone(&queue), limits, clock);
         let thread = std::thread::Builder::new()
             .name("store".to_owned())
             .spawn(move || writer.run())
             .map_err(StoreError::Thread)?;
-        Ok(Self { handle: StoreHandle { queue }, reader: StoreReader::new(reading), policies, thread: Some(thread) })
+        Ok(Self {
+            handle: StoreHandle { queue },
+            reader: StoreReader::new(reading),
+            policies,
+            queries,
+            thread: Some(thread),
+        })
     }
 
     /// The side that the hot path writes to.
@@ -270,7 +287,15 @@ impl Store {
         self.handle.clone()
     }
 
-    /// The side that is asked.
+    /// The side that is asked while the server runs.
+    ///
+    /// # Panics
+    /// After the store was closed.
+    pub fn queries(&self) -> Queries {
+        self.queries.as_ref().expect("it lives as long as the store is open").queries()
+    }
+
+    /// The side that is asked on the caller's own thread.
     pub fn reader(&self) -> StoreReader {
         self.reader.clone()
     }
@@ -297,6 +322,7 @@ impl Store {
     }
 
     fn stop(&mut self) -> Result<(), StoreError> {
+        drop(self.queries.take());
         let Some(thread) = self.thread.take() else {
             return Ok(());
         };

@@ -1,6 +1,8 @@
 //! The operator's listener.
 
-use pointsman_tests::{backend, chat, proxy, status, upstream};
+use pointsman_tests::{Answer, Proxy, backend, chat, proxy, status, upstream};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
 
 #[tokio::test]
 async fn health_and_readiness_are_told() {
@@ -85,4 +87,54 @@ async fn what_happens_is_told_as_it_happens_and_a_watcher_does_not_hold_up_the_e
     proxy.sigterm();
     assert!(watched.next().await.is_none());
     assert!(proxy.wait_exit().await.success());
+}
+
+/// A record of this many exchanges takes tenths of a second to sum.
+const LONG_RECORD: u32 = 300_000;
+
+#[tokio::test]
+async fn questions_that_nobody_waits_for_stop_neither_traffic_nor_the_end() {
+    const ABANDONED: usize = 700;
+    let up = upstream().reply(chat("hi")).start().await;
+    let mut proxy = proxy!().backend(backend("p1").primary(&up)).start().await;
+    proxy.chat().send().await;
+    proxy.wait_rows(1, "SELECT id FROM exchanges").await;
+    multiply_exchanges(&proxy.store_path(), LONG_RECORD);
+    let question = "GET /api/usage?since=3650d&group=model HTTP/1.1\r\nhost: localhost\r\n\r\n";
+    for _ in 0..ABANDONED {
+        let mut socket = TcpStream::connect(proxy.admin_addr()).await.unwrap();
+        socket.write_all(question.as_bytes()).await.unwrap();
+    }
+    assert_eq!(proxy.chat().send().await.status, 200);
+    assert_eq!(up.count(), 2);
+    let asked = eventually_answered(&proxy).await;
+    let counted = asked.json()["total"]["requests"].as_u64().unwrap();
+    assert!(counted > u64::from(LONG_RECORD), "those who wait get their answer: {counted}");
+    proxy.sigterm();
+    assert!(proxy.wait_exit().await.success());
+}
+
+/// Multiplies the one exchange of the store.
+fn multiply_exchanges(store: &std::path::Path, n: u32) {
+    let store = rusqlite::Connection::open(store).unwrap();
+    store.busy_timeout(std::time::Duration::from_secs(30)).unwrap();
+    let mut columns = store.prepare("SELECT name FROM pragma_table_info('exchange') WHERE name <> 'ended_us'").unwrap();
+    let columns: Vec<String> = columns.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
+    let columns = columns.join(", ");
+    let sql = format!(
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {n})
+         INSERT INTO exchange (ended_us, {columns}) SELECT ended_us - i, {columns} FROM n, (SELECT * FROM exchange LIMIT 1)"
+    );
+    assert_eq!(store.execute(&sql, []).unwrap(), n as usize);
+}
+
+/// Asks for the usage until the line has room.
+async fn eventually_answered(proxy: &Proxy) -> Answer {
+    loop {
+        let answer = proxy.admin("/api/usage?since=3650d&group=model").send().await;
+        if answer.status == 200 {
+            return answer;
+        }
+        assert_eq!((answer.status.as_u16(), answer.header("retry-after")), (503, "1"), "{}", answer.text());
+    }
 }

@@ -4,5 +4,6 @@ pub mod framing;
 pub mod headers;
 pub(crate) mod json;
 pub mod retry_after;
+pub mod site;
 pub mod sse;
 pub mod url;
