@@ -121,11 +121,16 @@ pub fn status(status: u16) -> Reply {
     reply
 }
 
-/// Returns the request as the upstream saw it, as JSON: `method`, `target`, `headers` (list of pairs), `body`.
+/// Returns the request as the upstream saw it, as JSON: `method`, `target`, `headers` (list of pairs), `body`; in a body that
+/// is an answer of any operation.
 pub fn echo(seen: &Seen) -> Reply {
     json(value!({
         "method": seen.method, "target": seen.target, "headers": seen.headers,
         "body": String::from_utf8_lossy(&seen.body),
+        "choices": [{"index": 0, "message": {"role": "assistant", "content": "echo"}, "text": "echo"}],
+        "content": [{"type": "text", "text": "echo"}],
+        "output": [{"type": "message"}],
+        "data": [{"embedding": [0.5]}], "results": [{}], "text": "echo", "input_tokens": 1,
     }))
 }
 
@@ -185,6 +190,25 @@ impl Reply {
     /// Adds a header.
     pub fn header(mut self, name: &str, value: impl ToString) -> Self {
         self.headers.push((name.into(), value.to_string()));
+        self
+    }
+
+    /// With this content type, or none.
+    pub fn labelled(mut self, content_type: Option<&str>) -> Self {
+        self.headers.retain(|(name, _)| name != "content-type");
+        self.headers.extend(content_type.map(|label| ("content-type".into(), label.into())));
+        self
+    }
+
+    /// Then a pause.
+    pub fn and_pause(mut self, pause: Duration) -> Self {
+        self.body.push(Step::Pause(pause));
+        self
+    }
+
+    /// Then the connection is reset, whatever the framing promised.
+    pub fn and_cut(mut self) -> Self {
+        self.body.push(Step::Reset);
         self
     }
 

@@ -312,6 +312,10 @@ pub struct BackendConfig {
     pub api_key: Option<Secret>,
     /// Sent with every request; the values are marked sensitive.
     pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// Whether the usage of streams is asked for; `None`: yes, and left out where it is refused.
+    pub stream_options: Option<bool>,
+    /// An answer with nothing in it is delivered, and no failed attempt.
+    pub empty_answers: bool,
     /// Background check after a cooldown; `None`: the next request is the probe.
     pub health_check: Option<HealthCheck>,
 }

@@ -30,6 +30,7 @@ pub(super) const SHADOW_CORE_SHARE: f64 = 0.1;
 pub(super) const KEEPALIVE_MS: u64 = 10_000;
 pub(super) const QUEUE_LENGTH: u32 = 1_000;
 pub(super) const LOG_LEVEL: &str = "info";
+pub(super) const EMPTY_ANSWERS: bool = false;
 pub(super) const HEALTH_CHECK_INTERVAL_MS: u64 = 10_000;
 pub(super) const HEALTH_CHECK_TIMEOUT_MS: u64 = 60_000;
 

@@ -367,6 +367,12 @@ pub(super) struct RawBackend {
     pub(super) labels: BTreeMap<String, String>,
     /// Optional capabilities: prefill. embeddings = false: `*` of models does not stand for embedding models.
     pub(super) capabilities: BTreeMap<String, bool>,
+    /// Ask for the usage at the end of streams (stream_options), where the client does not. Without it: asked for, and left
+    /// out for a model whose requests are refused with it.
+    pub(super) stream_options: Option<bool>,
+    /// An answer with nothing in it (no content, no tool call, no tokens) is delivered. By default it is a failed attempt.
+    #[schemars(extend("default" = defaults::EMPTY_ANSWERS))]
+    pub(super) empty_answers: Option<bool>,
     /// Names asked = names sent, one * each; or a list of names. true: sent as asked; false: not served, where a shorter
     /// pattern would take it. Without any: every request.
     pub(super) models: Option<RawModels>,

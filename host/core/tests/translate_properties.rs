@@ -3,7 +3,7 @@
 
 use bytes::{Bytes, BytesMut};
 use pointsman_core::dialect::translate::request::translate;
-use pointsman_core::dialect::translate::{Answers, Strictness, Translation, error};
+use pointsman_core::dialect::translate::{Answers, MadeUpIds, Strictness, Translation, error};
 use pointsman_core::http::sse::{Event, Reader};
 use pointsman_core::time::Timestamp;
 use proptest::prelude::*;
@@ -24,7 +24,13 @@ fn there_as(way: Translation, strictness: Strictness, body: &Value) -> Value {
 }
 
 fn answers(way: Translation) -> Answers {
-    Answers { translation: way, stream: true, include_usage: true, model: "asked".to_owned() }
+    Answers {
+        translation: way,
+        stream: true,
+        include_usage: true,
+        model: "asked".to_owned(),
+        ids: MadeUpIds::default(),
+    }
 }
 
 // Requests, in the one way that both writers write them.

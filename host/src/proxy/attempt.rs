@@ -50,26 +50,44 @@ impl UpstreamAttempt {
         told: Option<&Transcript>,
     ) -> (Box<Self>, Output) {
         let mut begun = Box::new(Self::new(in_flight, target, sending, told));
-        let limit = begun.instant(begun.attempt.wake_at());
-        let sent = tokio::time::timeout_at(limit, send(in_flight.request(), target, sending, &begun.attempt)).await;
+        let mut output = begun.send(in_flight, target, sending).await;
+        loop {
+            output = match output {
+                Output::Wait => std::future::poll_fn(|cx| begun.poll_output(cx)).await,
+                Output::SendAgain => {
+                    (begun.body, begun.lease) = (None, None);
+                    let request = in_flight.request().client_request();
+                    begun.attempt.leave_out(&request, &target.endpoint, &sending.model);
+                    begun.send(in_flight, target, sending).await
+                }
+                Output::Commit(_) | Output::Deliver(_) | Output::Whole(..) | Output::Ended(..) => break,
+            };
+        }
+        if begun.attempt.has_left_out() && !matches!(output, Output::Ended(..)) {
+            target.endpoint.additions.remember_refusal(&sending.model);
+        }
+        (begun, output)
+    }
+
+    /// Sends the request, and puts the response head into the attempt, or what came in its place.
+    async fn send(&mut self, in_flight: &InFlight, target: &Target, sending: &Sending) -> Output {
+        let limit = self.instant(self.attempt.wake_at());
+        let sent = tokio::time::timeout_at(limit, send(in_flight.request(), target, sending, &self.attempt)).await;
         let input = match sent {
-            Ok(Ok(answer)) => begun.head(answer),
+            Ok(Ok(answer)) => self.head(answer),
             Ok(Err(outcome)) => Input::SendFailed(outcome),
             Err(_) => Input::Timer,
         };
-        let mut output = begun.step(input);
-        if begun.body.is_none() && begun.attempt.status() != 0 {
+        let output = self.step(input);
+        if self.body.is_none() && self.attempt.status() != 0 {
             // A head that is not to be trusted has no status: its connection is closed.
-            begun.give_back();
+            self.give_back();
         }
-        let (requests, tokens) = begun.attempt.limits_left();
+        let (requests, tokens) = self.attempt.limits_left();
         if requests.is_some() || tokens.is_some() {
             in_flight.learn(requests, tokens);
         }
-        while matches!(output, Output::Wait) {
-            output = std::future::poll_fn(|cx| begun.poll_output(cx)).await;
-        }
-        (begun, output)
+        output
     }
 
     fn new(in_flight: &InFlight, target: &Target, sending: &Sending, told: Option<&Transcript>) -> Self {
@@ -94,9 +112,11 @@ impl UpstreamAttempt {
             let input = ready!(self.poll_input(cx));
             match self.step(input) {
                 Output::Wait => {}
-                output @ (Output::Commit(_) | Output::Deliver(_) | Output::Whole(..) | Output::Ended(..)) => {
-                    return Poll::Ready(output);
-                }
+                output @ (Output::Commit(_)
+                | Output::Deliver(_)
+                | Output::Whole(..)
+                | Output::Ended(..)
+                | Output::SendAgain) => return Poll::Ready(output),
             }
         }
     }

@@ -78,6 +78,9 @@ async fn send(
         in_flight.note(note);
     }
     let served_by = ServedBy { lane: sending.lane, backend, left_out };
+    if output.end().is_some() {
+        in_flight.repaired(attempt.machine().repairs());
+    }
     match (output, attempt.machine_mut().take_head()) {
         (Output::Whole(body, ended), Some(head)) => {
             in_flight.committed(head.status.as_u16());
@@ -98,6 +101,8 @@ async fn send(
             Err(next)
         }
         // Every commit has a head, and nothing is delivered before it.
-        (Output::Wait | Output::Deliver(_) | Output::Whole(..) | Output::Commit(_), _) => Ok(ExchangeResponse::Nothing),
+        (Output::Wait | Output::Deliver(_) | Output::Whole(..) | Output::Commit(_) | Output::SendAgain, _) => {
+            Ok(ExchangeResponse::Nothing)
+        }
     }
 }

@@ -7,6 +7,7 @@ use pointsman_core::attempt::translatable;
 use pointsman_core::clients::Admission;
 use pointsman_core::contract::{Decision, Dispatch, Query, Rejection, RowState};
 use pointsman_core::denial::Denial;
+use pointsman_core::dialect::repair::Repairs;
 use pointsman_core::dialect::translate::Untranslatable;
 use pointsman_core::exchange::{Action, Ended, Event, Exchange, Reason, Refusal};
 use pointsman_core::journal::{Failed, Question, Trail};
@@ -269,6 +270,13 @@ impl InFlight {
     pub fn answers(&mut self, data: &[u8], is_event: bool) {
         if let Some(bodies) = &mut self.bodies {
             bodies.answered(data, is_event);
+        }
+    }
+
+    /// Counts what was mended in a stream.
+    pub fn repaired(&self, repairs: Repairs) {
+        if repairs != Repairs::default() {
+            self.proxy.metrics.repaired(repairs);
         }
     }
 

@@ -1,7 +1,9 @@
 //! The response body: what was held back, then the rest as it comes, with backpressure; it settles the exchange at its end.
 //!
 //! A stream that breaks is resumed here: the exchange runs on, comments keep the client's connection alive meanwhile,
-//! and the new part of another answer follows. Where it cannot be, an error event is sent and the connection aborted.
+//! and the new part of another answer follows. Where it cannot be, the dialect's own error event ends the stream, and the
+//! body ends in order after it: a torn connection would hide the event from many clients. A body that is no stream of
+//! events has no place for an error, and is torn.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -12,14 +14,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use pointsman_core::attempt::{Input, Output};
-use pointsman_core::dialect::envelope::ErrorKind;
+use pointsman_core::dialect::envelope::{ErrorKind, Opened};
 use pointsman_core::exchange::{Action, Ended};
 use pointsman_core::http::headers::has_content_type;
 use pointsman_core::outcome::Kind;
+use pointsman_core::time::Timestamp;
 use tokio::time::Sleep;
 
 use super::attempt::UpstreamAttempt;
-use super::event_stream::in_band;
+use super::event_stream::{StreamError, in_band};
 use super::exchange::{ExchangeResponse, run_until_response};
 use super::in_flight::InFlight;
 use super::refusal::words_of;
@@ -48,6 +51,8 @@ pub struct Relay {
     /// Time between two comments to a waiting client.
     keepalive: Option<Duration>,
     comment: Option<Pin<Box<Sleep>>>,
+    /// Names and numbers of the stream that the client has.
+    opened: Opened,
 }
 
 enum State {
@@ -55,9 +60,6 @@ enum State {
     Underway(Pin<Box<dyn Future<Output = (Box<InFlight>, ExchangeResponse)> + Send>>),
     /// A committed answer is relayed.
     Flowing(Box<Flow>),
-    /// The error event goes out: the server is given a turn to write what it has, before the body fails.
-    Flush(String),
-    Fail(String),
     Over,
 }
 
@@ -86,7 +88,8 @@ impl Relay {
         keepalive: Option<Duration>,
     ) -> Self {
         let request = in_flight.request().clone();
-        let mut relay = Self { state: State::Over, held: Bytes::new(), request, keepalive, comment: None };
+        let opened = Opened::default();
+        let mut relay = Self { state: State::Over, held: Bytes::new(), request, keepalive, comment: None, opened };
         relay.flow(in_flight, held, attempt);
         relay
     }
@@ -97,7 +100,8 @@ impl Relay {
         keepalive: Duration,
         request: Arc<ProxyRequest>,
     ) -> Self {
-        Self { state: State::Underway(running), held: COMMENT, request, keepalive: Some(keepalive), comment: None }
+        let (state, keepalive, opened) = (State::Underway(running), Some(keepalive), Opened::default());
+        Self { state, held: COMMENT, request, keepalive, comment: None, opened }
     }
 
     fn flow(&mut self, mut in_flight: Box<InFlight>, held: Bytes, attempt: Box<UpstreamAttempt>) {
@@ -127,12 +131,6 @@ impl Relay {
                         return Poll::Pending;
                     }
                 },
-                State::Flush(text) => {
-                    self.state = State::Fail(text);
-                    cx.waker().wake_by_ref();
-                    return Poll::Pending;
-                }
-                State::Fail(text) => return Poll::Ready(Some(Err(Broken(text)))),
                 State::Over => return Poll::Ready(None),
             }
         }
@@ -152,8 +150,11 @@ impl Relay {
         let (bytes, ended) = match output {
             Output::Deliver(bytes) | Output::Commit(bytes) => (bytes, None),
             Output::Ended(bytes, ended) | Output::Whole(bytes, ended) => (bytes, Some(ended)),
-            Output::Wait => (Bytes::new(), None),
+            Output::Wait | Output::SendAgain => (Bytes::new(), None),
         };
+        if ended.is_some() {
+            flow.in_flight.repaired(flow.attempt.machine().repairs());
+        }
         flow.in_flight.answers(&bytes, flow.attempt.machine().delivers_events());
         self.held = bytes;
         match ended {
@@ -164,24 +165,26 @@ impl Relay {
         Ok(())
     }
 
-    /// Resumes a committed answer that broke off; else sends an error event, where the body is a stream of events, and
-    /// aborts the connection.
+    /// Resumes a committed answer that broke off; else ends it with an error event, where the body is a stream of events, and
+    /// aborts the connection where it is none.
     fn broke(&mut self, flow: Flow, ended: Ended) -> Result<(), Broken> {
         let Flow { mut in_flight, attempt } = flow;
         let text = ended.outcome.message.clone();
+        self.opened.go_on(attempt.machine().opened());
+        let now = in_flight.proxy().clock.now();
         let told = attempt.machine().transcript().cloned();
         let action = match told {
             Some(_) => in_flight.broke_off(ended),
             None => {
                 in_flight.relayed(ended);
                 in_flight.broke();
-                return self.send_broken_event(attempt.machine().delivers_events(), text);
+                return self.send_broken_event(attempt.machine().delivers_events(), text, now);
             }
         };
         match action {
             Action::Finish(_) => {
                 in_flight.broke();
-                self.send_broken_event(attempt.machine().delivers_events(), text)
+                self.send_broken_event(attempt.machine().delivers_events(), text, now)
             }
             action => {
                 self.comment = None;
@@ -191,18 +194,14 @@ impl Relay {
         }
     }
 
-    fn send_broken_event(&mut self, has_events: bool, text: String) -> Result<(), Broken> {
+    fn send_broken_event(&mut self, has_events: bool, text: String, now: Timestamp) -> Result<(), Broken> {
         if !has_events {
             return Err(Broken(text));
         }
         let message = format!("The answer broke off: {text}");
-        self.last_words(in_band(&self.request, ErrorKind::StreamBroken, None, &message), text);
+        let error = StreamError { kind: ErrorKind::StreamBroken, kind_override: None, message: &message };
+        self.push(in_band(&self.request, &error, &self.opened, now));
         Ok(())
-    }
-
-    fn last_words(&mut self, event: Bytes, text: String) {
-        self.push(event);
-        self.state = State::Flush(text);
     }
 
     fn push(&mut self, bytes: Bytes) {
@@ -254,14 +253,16 @@ impl Relay {
     }
 
     fn send_error_event(&mut self, in_flight: &mut InFlight, kind: ErrorKind, own_kind: Option<&str>, text: &str) {
-        let event = if in_flight.exchange().is_resuming() {
-            let message = format!("The answer broke off, and could not be resumed: {text}");
-            in_band(&self.request, ErrorKind::StreamBroken, None, &message)
+        let now = in_flight.proxy().clock.now();
+        let broken = format!("The answer broke off, and could not be resumed: {text}");
+        let error = if in_flight.exchange().is_resuming() {
+            StreamError { kind: ErrorKind::StreamBroken, kind_override: None, message: &broken }
         } else {
-            in_band(&self.request, kind, own_kind, text)
+            StreamError { kind, kind_override: own_kind, message: text }
         };
+        let event = in_band(&self.request, &error, &self.opened, now);
         in_flight.error_event_sent(text);
-        self.last_words(event, text.to_owned());
+        self.push(event);
     }
 }
 

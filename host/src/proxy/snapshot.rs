@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use http::HeaderValue;
 use pointsman_config::{BackendConfig, Config};
-use pointsman_core::attempt::Endpoint;
+use pointsman_core::attempt::{Additions, Endpoint};
 use pointsman_core::exchange::{Budgets, StreamDefaults};
 use pointsman_core::http::url::BaseUrl;
 use pointsman_core::lifecycle::promotion::Side;
@@ -111,7 +111,19 @@ impl Target {
             Some(known) => known.origin.clone(),
             None => Arc::new(Origin::new(&config.base_url, connector.clone())),
         };
-        let endpoint = Endpoint { dialect, base, key: key.transpose()?, headers: config.headers.clone() };
+        // What was learned of the backend stays with its place.
+        let additions = match known.filter(same_place).map(|known| &known.endpoint.additions) {
+            Some(additions) if additions.setting() == config.stream_options => additions.clone(),
+            Some(_) | None => Arc::new(Additions::new(config.stream_options)),
+        };
+        let endpoint = Endpoint {
+            dialect,
+            base,
+            key: key.transpose()?,
+            headers: config.headers.clone(),
+            may_be_empty: config.empty_answers,
+            additions,
+        };
         Ok(Self { endpoint, origin })
     }
 }

@@ -16,6 +16,9 @@ use super::shadow::ShadowCounts;
 /// The decisions' words, in the order they are counted in.
 pub(super) const DECISIONS: [&str; 5] = ["primary", "fallback", "emergency", "wait", "reject"];
 
+/// What was done to events that were not strict JSON.
+pub(super) const REPAIRS: [&str; 2] = ["mended", "left_out"];
+
 /// The counts since the start of the process.
 #[derive(Debug)]
 pub(super) struct Counted {
@@ -31,6 +34,8 @@ pub(super) struct Counted {
     pub(super) rollbacks: [Count; Rollback::ALL.len()],
     /// By [`PromotionStep`].
     pub(super) promotions: [Count; PromotionStep::ALL.len()],
+    /// Events of streams by [`REPAIRS`].
+    pub(super) repairs: [Count; REPAIRS.len()],
     pub(super) shadow: ShadowCounts,
     pub(super) version: &'static str,
     pub(super) started: Timestamp,

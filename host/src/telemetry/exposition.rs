@@ -11,7 +11,7 @@ use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::metrics::histogram::Histogram;
 
 use super::cells::{ClientCells, DenialCounts, GEN_AI_OPERATIONS, GenAiCells, LANES, LaneCells, LaneTotals, Spent};
-use super::counted::{Counted, DECISIONS};
+use super::counted::{Counted, DECISIONS, REPAIRS};
 use super::directory::Directory;
 use super::instruments::{Count, Usd};
 use super::live::{BACKEND_STATES, Live, LiveBackend};
@@ -226,6 +226,12 @@ fn policy(page: &mut Page<'_>, counted: &Counted, live: &Live) -> fmt::Result {
             }
         }
         Ok(())
+    })?;
+    page.counters("pointsman_stream_repairs", "Events of upstreams that were not strict JSON", |series| {
+        REPAIRS
+            .iter()
+            .zip(&counted.repairs)
+            .try_for_each(|(what, count)| series.counter(&[("what", what)], count.get()))
     })?;
     page.counters("pointsman_policy_rollbacks", "Policies that gave way to an earlier one, by reason", |series| {
         Rollback::ALL

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use pointsman_core::contract::Decision;
+use pointsman_core::dialect::repair::Repairs;
 use pointsman_core::lifecycle::promotion::PromotionStep;
 use pointsman_core::lifecycle::shadow::{ShadowDrop, ShadowResult};
 use pointsman_core::lifecycle::{Reload, Rollback};
@@ -61,6 +62,7 @@ impl Metrics {
             reloads: Default::default(),
             rollbacks: Default::default(),
             promotions: Default::default(),
+            repairs: Default::default(),
             shadow: ShadowCounts::default(),
             version,
             started,
@@ -134,6 +136,13 @@ impl Metrics {
     /// Counts a policy that gave way to an earlier one.
     pub fn rolled_back(&self, why: Rollback) {
         self.0.rollbacks[why as usize].inc();
+    }
+
+    /// Counts what was mended in an upstream's stream.
+    pub fn repaired(&self, repairs: Repairs) {
+        let [mended, left_out] = &self.0.repairs;
+        mended.inc_by(u64::from(repairs.mended));
+        left_out.inc_by(u64::from(repairs.left_out));
     }
 
     /// Counts a step of a guarded promotion.

@@ -9,7 +9,7 @@ mod stream;
 use bytes::Bytes;
 use http::HeaderName;
 use pointsman_core::contract::Operation;
-use pointsman_core::dialect::envelope::ErrorKind;
+use pointsman_core::dialect::envelope::{ErrorKind, Told};
 use pointsman_core::dialect::message::ErrorDetails;
 use pointsman_core::dialect::translate::Conversation;
 use pointsman_core::dialect::usage::Counts;
@@ -102,7 +102,7 @@ impl WireFormat for MadeUp {
         json!({"problem": {"what": kind, "why": message}})
     }
 
-    fn error_event(&self, _operation: Operation, body: Value) -> Bytes {
+    fn error_event(&self, _operation: Operation, body: Value, _told: &Told<'_>) -> Bytes {
         format!("event: problem\ndata: {body}\n\n").into()
     }
 }

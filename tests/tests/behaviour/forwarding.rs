@@ -28,7 +28,8 @@ async fn a_chat_is_answered_and_tells_how() {
 
 #[tokio::test]
 async fn the_answers_bytes_status_and_headers_come_through() {
-    let reply = bytes("application/json; charset=utf-8", " {\"a\" : 1e0}\n")
+    const BODY: &str = " {\"choices\":[{\"message\":{\"content\":\"hi\"}}], \"a\" : 1e0}\n";
+    let reply = bytes("application/json; charset=utf-8", BODY)
         .with_status(201)
         .header("x-ratelimit-remaining-requests", 41)
         .header("openai-processing-ms", 12);
@@ -36,7 +37,7 @@ async fn the_answers_bytes_status_and_headers_come_through() {
     let proxy = proxy!().backend(backend("p1").primary(&up)).start().await;
     let answer = proxy.chat().send().await;
     assert_eq!(answer.status, 201);
-    assert_eq!(answer.text(), " {\"a\" : 1e0}\n");
+    assert_eq!(answer.text(), BODY);
     assert_eq!(answer.header("content-type"), "application/json; charset=utf-8");
     assert_eq!(answer.header("x-ratelimit-remaining-requests"), "41");
     assert_eq!(answer.header("openai-processing-ms"), "12");
@@ -79,7 +80,7 @@ async fn the_clients_authorization_never_leaves_and_the_backends_key_goes_in() {
 
 #[tokio::test]
 async fn an_anthropic_backend_gets_its_key_and_its_version_its_own_way() {
-    let up = upstream().start().await;
+    let up = echoing().await;
     let proxy = proxy!().backend(backend("a1").primary(&up).set("dialect", "anthropic")).start().await;
     let body = json!({"model": "claude", "max_tokens": 5, "messages": [{"role": "user", "content": "hi"}]});
     let request = proxy.post("/v1/messages").json(&body).bearer("the-clients-own");
@@ -180,7 +181,7 @@ async fn a_model_goes_only_where_it_is_served() {
 
 #[tokio::test]
 async fn bodies_that_are_not_json_pass_untouched() {
-    let up = upstream().start().await;
+    let up = echoing().await;
     let proxy = proxy!().backend(backend("p1").primary(&up)).start().await;
     let binary: Vec<u8> = (0..=255).cycle().take(300_000).collect();
     let multipart = b"--x\r\ncontent-disposition: form-data; name=\"model\"\r\n\r\nwhisper\r\n--x--\r\n".to_vec();

@@ -1,5 +1,6 @@
 //! Behaviour of Pointsman as users see it: the built binary, real sockets, scripted providers.
 
+mod additions;
 mod admin;
 mod author;
 mod backtest;
@@ -11,8 +12,10 @@ mod config;
 mod demo;
 mod denials;
 mod dialects;
+mod endings;
 mod explain;
 mod first_start;
+mod forms;
 mod forwarding;
 mod guides;
 mod health_check;
@@ -37,6 +40,7 @@ mod settings;
 mod shadow;
 mod states;
 mod streams;
+mod success;
 mod swapping;
 mod time_limits;
 mod translation;

@@ -79,7 +79,15 @@ impl Check<'_, '_> {
         };
         let health_check =
             raw.health_check.and_then(|check| self.health_check(&at.key("health_check"), check, &backend));
-        Some(BackendConfig { backend, base_url: base_url?, api_key, headers, health_check })
+        Some(BackendConfig {
+            backend,
+            base_url: base_url?,
+            api_key,
+            headers,
+            stream_options: raw.stream_options,
+            empty_answers: raw.empty_answers.unwrap_or(defaults::EMPTY_ANSWERS),
+            health_check,
+        })
     }
 
     fn health_check(&mut self, at: &Path, raw: RawHealthCheck, backend: &Backend) -> Option<HealthCheck> {

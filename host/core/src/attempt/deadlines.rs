@@ -6,8 +6,7 @@ use crate::outcome::{Kind, Outcome};
 use crate::table::Timeouts;
 use crate::time::Timestamp;
 
-/// The longest time for an upstream to end a response whose last event has been read, or to say more after the model has
-/// said why it stopped.
+/// The longest time for an upstream to end a response whose answer and usage have been read.
 const END_LIMIT: Duration = Duration::from_secs(2);
 
 /// The longest time for a refusal's body; its head has said the most important.
@@ -107,6 +106,11 @@ impl Deadlines {
         self.last = self.last.max(now);
     }
 
+    /// The request is sent once more: its head is waited for again, within the same limits.
+    pub(super) fn sent_again(&mut self) {
+        self.stage = Stage::Head;
+    }
+
     /// The head came; only the limits of a body hold from now on.
     pub(super) fn head_came(&mut self, now: Timestamp) {
         self.received(now);
@@ -132,7 +136,7 @@ impl Deadlines {
         self.stage = Stage::Refusal { until: now + REFUSAL_LIMIT };
     }
 
-    /// The answer is whole; for the formalities nobody waits as long as for a model that thinks.
+    /// The answer is whole and its usage told; for the formalities nobody waits as long as for a model that thinks.
     pub(super) fn finished(&mut self) {
         self.idle = self.idle.min(END_LIMIT);
     }

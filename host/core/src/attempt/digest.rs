@@ -54,6 +54,11 @@ impl Digested {
         self.usage = digest.usage.or(self.usage);
     }
 
+    /// The model has finished, and the usage was told.
+    pub(super) const fn has_told_all(&self) -> bool {
+        self.is_finished && self.usage.is_some()
+    }
+
     pub(super) fn end(&self) -> Piece {
         let failed = (self.is_stream && !self.is_finished).then(cut_short);
         Piece { failed, ..Piece::default() }

@@ -4,9 +4,11 @@ use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
 
 use super::events::not_resumed;
+use super::form::{Form, MAX_EVENTS_BYTES};
 use super::piece::Piece;
 use super::{Attempt, Output, Phase};
 use crate::contract::Commit;
+use crate::dialect::classify::empty_answer;
 use crate::dialect::resume::Unfit;
 use crate::outcome::{Kind, Outcome};
 use crate::record::Usage;
@@ -29,11 +31,15 @@ impl Attempt {
 
     pub(super) fn hold(&mut self, bytes: Bytes) -> Output {
         self.held.push(bytes);
+        if self.form == Form::Json {
+            return if self.held.len() > MAX_EVENTS_BYTES { self.too_long_to_join() } else { Output::Wait };
+        }
         if self.is_open() || self.held.len() > MAX_HELD_BYTES { self.commit() } else { Output::Wait }
     }
 
     pub(super) fn commit(&mut self) -> Output {
         self.phase = Phase::Relaying;
+        self.body = Ok(Bytes::new());
         self.deadlines.committed();
         Output::Commit(self.held.take())
     }
@@ -50,15 +56,29 @@ impl Attempt {
             let usage = self.reading.usage(0);
             return self.ended(Bytes::new(), not_resumed(Unfit::Shorter), usage);
         }
-        // An answer without content is an answer, as long as the model said why.
         if self.first_token.is_none() && !self.reading.is_finished() {
             let empty = Outcome::new(Kind::Malformed, "the stream ended without an answer in it");
             return self.ended(Bytes::new(), empty, Usage::default());
         }
+        if !self.has_answer() {
+            return self.ended(Bytes::new(), empty_answer(), Usage::default());
+        }
         self.held.push(bytes);
         let usage = self.usage();
-        let ended = self.close(Outcome::answered(self.status), usage);
-        Output::Whole(self.held.take(), ended)
+        let held = self.held.take();
+        let told = if self.form == Form::Json { self.stream_as_whole(held) } else { Ok(held) };
+        match told {
+            Ok(told) => {
+                let ended = self.close(self.answered(), usage);
+                Output::Whole(told, ended)
+            }
+            Err(failed) => self.ended(Bytes::new(), failed, usage),
+        }
+    }
+
+    /// Returns true if the stream has something in it, or need not have.
+    fn has_answer(&self) -> bool {
+        self.may_be_empty() || self.reading.has_answer()
     }
 
     fn is_open(&self) -> bool {
@@ -66,7 +86,9 @@ impl Attempt {
             // Held until it says something new.
             return self.reading.has_joined();
         }
-        let (contents, is_finished) = (self.reading.content_events(), self.reading.is_finished());
+        // An empty answer is held: its usage, which may follow, says whether it is one.
+        let is_finished = self.reading.is_finished() && self.has_answer();
+        let contents = self.reading.content_events();
         match self.commit {
             Commit::Headers => true,
             Commit::FirstContent => contents > 0 || is_finished,

@@ -5,8 +5,9 @@ use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::response::Parts;
 use http::{HeaderMap, HeaderName, StatusCode};
 
-use super::events::EventReader;
+use super::events::{EventReader, Expected};
 use super::reading::Reading;
+use super::request::Asked;
 use super::{Attempt, Output, Phase};
 use crate::dialect::usage::BodyTap;
 use crate::http::headers::has_content_type;
@@ -41,41 +42,41 @@ impl Attempt {
         self.deadlines.head_came(now);
         self.status = head.status.as_u16();
         self.limits_left = limits_left(&head.headers, now);
-        self.body = Ok(Bytes::new());
+        if !self.may_send_again() {
+            self.body = Ok(Bytes::new());
+        }
         // Nobody asked for it, but what comes compressed is passed on as it is: its inside cannot be seen.
         let encoded = head.headers.get(CONTENT_ENCODING).is_some_and(|e| e != "identity");
         let is_stream = self.is_stream(&head, body, encoded);
-        // A stream was asked for, and an answer in one piece came: it is told as a stream, or its client would see none.
-        let is_unasked = body != BodyKind::Digest
-            && !is_stream
-            && self.asked.streaming
-            && !encoded
-            && self.asked.operation.has_streams()
-            && !self.dialect.is_opaque()
-            && has_content_type(&head.headers, "application/json");
         if body == BodyKind::Empty && self.status < 400 && !is_stream {
             return self.empty(head);
         }
-        let must_join = self.must_join();
+        let is_readable = body == BodyKind::Bytes && !encoded && !self.dialect.is_opaque();
+        let is_held = self.asks_model() || is_readable && self.shape_path.is_some() && is_json(&head);
+        // By its beginning, and not by its label, an answer is told to be a stream or none.
+        let may_be_either = is_readable && self.asked.operation.has_streams() && head.status.is_success();
         self.head = Some(head);
-        self.read_as(now, body, is_stream);
+        self.read_body(body, is_stream);
         if self.status >= 400 {
             self.phase = Phase::Refusal;
             self.deadlines.await_refusal(now);
             return if body == BodyKind::Empty { self.refused(now, true) } else { Output::Wait };
         }
-        if is_stream {
+        if is_stream && body == BodyKind::Digest {
             return self.gate_stream();
         }
-        if is_unasked {
-            self.phase = Phase::Whole { as_stream: true };
+        if is_stream && (self.asked.streaming || self.dialect.is_opaque()) {
+            return self.begin_labelled_events(now);
+        }
+        if may_be_either && self.asks_model() {
+            self.phase = Phase::Undecided;
             return Output::Wait;
         }
-        if must_join {
+        if self.must_join() {
             let text = "the upstream did not answer with a stream";
             return self.fail_unanswered(Outcome::new(Kind::NotResumed, text));
         }
-        if self.asks_model() && !encoded {
+        if is_held && !encoded {
             self.phase = Phase::Whole { as_stream: false };
             return Output::Wait;
         }
@@ -84,6 +85,12 @@ impl Attempt {
             return self.fail_unanswered(Outcome::new(Kind::Malformed, text));
         }
         self.commit()
+    }
+
+    /// A stream by its label, in the form that was asked for; one that passes unread is what it says.
+    fn begin_labelled_events(&mut self, now: Timestamp) -> Output {
+        self.read_events(now);
+        self.gate_stream()
     }
 
     fn is_stream(&self, head: &Parts, body: BodyKind, encoded: bool) -> bool {
@@ -96,20 +103,23 @@ impl Attempt {
         }
     }
 
-    fn read_as(&mut self, now: Timestamp, body: BodyKind, is_stream: bool) {
+    fn read_body(&mut self, body: BodyKind, is_stream: bool) {
         match (body, &mut self.reading) {
             (BodyKind::Digest, Reading::Digest(digested)) => digested.is_stream = is_stream,
-            (BodyKind::Digest | BodyKind::Bytes | BodyKind::Empty, reading) if is_stream => {
-                let translator = self.translated.as_ref().map(|translated| translated.event_translator(now));
-                let (operation, hide_usage) = (self.asked.operation, self.asked.hide_usage);
-                let events = EventReader::new(self.spoken, operation, hide_usage, self.joiner.take(), translator);
-                *reading = Reading::Events(Box::new(events));
-            }
+            // Events are translated before they are read, a whole answer is counted as it comes.
             (BodyKind::Digest | BodyKind::Bytes | BodyKind::Empty, reading) => {
-                // Events are translated before they are read, a whole answer is counted as it comes.
                 *reading = Reading::Body(BodyTap::new(self.dialect));
             }
         }
+    }
+
+    /// The body is a stream of events.
+    pub(super) fn read_events(&mut self, now: Timestamp) {
+        let translator = self.translated.as_ref().map(|translated| translated.event_translator(now));
+        let Asked { operation, answers, hide_usage, .. } = self.asked;
+        let expected = Expected { operation, answers, hide_usage };
+        let events = EventReader::new(self.spoken, expected, self.joiner.take(), translator);
+        self.reading = Reading::Events(Box::new(events));
     }
 
     /// HEAD, 204, 304, or an empty body: nothing is to come, and nobody will ask for it.
@@ -133,6 +143,10 @@ impl Attempt {
             (None, reading) => reading.resumes(),
         }
     }
+}
+
+fn is_json(head: &Parts) -> bool {
+    has_content_type(&head.headers, "application/json")
 }
 
 fn untrustworthy(head: &Parts) -> Option<Outcome> {

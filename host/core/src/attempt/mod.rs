@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! new -> (sent) -> SendFailed                                          -> Ended
-//!                  Head -> refusal: Bytes ... End                      -> Ended, the refusal kept
+//!                  Head -> refusal: Bytes ... End                      -> Ended, the refusal kept; or SendAgain -> (sent)
 //!                       -> whole:   Bytes ... End              Whole
 //!                       -> stream:  Bytes ... gate opens -> Commit -> Deliver ... -> Ended
 //!                       -> other:                           Commit -> Deliver ... -> Ended
@@ -15,9 +15,11 @@
 //! It does no IO and reads no clock. The server feeds it from sockets and timers, a simulation from scripted or learned
 //! answers; [`Input::Digest`] spares a simulation the bytes.
 
+mod additions;
 mod deadlines;
 mod digest;
 mod events;
+mod form;
 mod gate;
 mod head;
 mod held;
@@ -36,6 +38,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::response::Parts;
 
+pub use additions::Additions;
 pub use digest::{Digest, PromptCount};
 pub use head::{BodyKind, LimitLeft};
 pub use refusal::{KeptRefusal, explains_itself};
@@ -43,13 +46,17 @@ pub use request::{ClientRequest, Endpoint};
 pub use translated::{serves_free, translatable};
 
 use crate::contract::{Commit, Operation};
+use crate::dialect::envelope::Opened;
+use crate::dialect::repair::Repairs;
 use crate::dialect::resume::{Joiner, Transcript};
 use crate::exchange::{Ended, Join};
 use crate::outcome::{Kind, Outcome};
 use crate::record::Usage;
 use crate::table::Dialect;
 use crate::time::Timestamp;
+use additions::Addition;
 use deadlines::{Deadlines, Expired};
+use form::Form;
 use held::Held;
 use piece::Piece;
 use reading::Reading;
@@ -94,6 +101,8 @@ pub enum Output {
     Whole(Bytes, Ended),
     /// The attempt ended. After the commit these last bytes, maybe none, go downstream first; before it there are none.
     Ended(Bytes, Ended),
+    /// The backend refused an addition of ours: the request is sent once more without it ([`Attempt::leave_out`]).
+    SendAgain,
 }
 
 /// One attempt.
@@ -124,6 +133,10 @@ pub struct Attempt {
     refusal: Option<KeptRefusal>,
     /// A whole answer was told as the stream that was asked for.
     told_as_stream: bool,
+    form: Form,
+    /// The request's path, where answers have a shape by their path alone.
+    shape_path: Option<Box<str>>,
+    addition: Addition,
 }
 
 /// Progress of the attempt.
@@ -133,6 +146,8 @@ enum Phase {
     Sending,
     /// A refusal comes in.
     Refusal,
+    /// An answer begins whose form is not known yet.
+    Undecided,
     /// An answer comes in that is held until it is complete.
     Whole {
         /// Its client asked for a stream, and gets it as one.
@@ -201,7 +216,17 @@ impl Attempt {
 
     /// Returns true if a stream of events is delivered.
     pub fn delivers_events(&self) -> bool {
-        self.reading.is_stream() || self.told_as_stream
+        self.form == Form::AsItComes && self.reading.is_stream() || self.told_as_stream
+    }
+
+    /// Returns the repairs of the stream so far.
+    pub fn repairs(&self) -> Repairs {
+        self.reading.repairs()
+    }
+
+    /// Returns the names and numbers that the client has of the stream so far.
+    pub fn opened(&self) -> Opened {
+        self.reading.opened()
     }
 
     /// The response head, as it goes downstream; once, at the commit.
@@ -236,11 +261,13 @@ impl Attempt {
         match self.phase {
             Phase::Sending | Phase::Over => Output::Wait,
             Phase::Refusal => self.refusal_bytes(now, data, is_last),
+            Phase::Undecided => self.first_bytes(now, data, is_last),
+            Phase::Gated if self.is_mislabelled_json(&data) => self.begin_body(now, data, is_last),
             Phase::Whole { as_stream } => self.whole_bytes(now, data, is_last, as_stream),
             Phase::Relaying if is_last && !self.reading.is_stream() => {
                 let piece = self.reading.read(data);
                 let usage = self.usage();
-                self.ended(piece.bytes, Outcome::answered(self.status), usage)
+                self.ended(piece.bytes, self.answered(), usage)
             }
             Phase::Gated | Phase::Relaying => {
                 let piece = self.reading.read(data);
@@ -260,18 +287,22 @@ impl Attempt {
         self.reading.digest(digest);
         match self.phase {
             Phase::Gated | Phase::Relaying => self.pass(now, Piece::default()),
-            Phase::Sending | Phase::Refusal | Phase::Whole { .. } | Phase::Over => Output::Wait,
+            Phase::Sending | Phase::Refusal | Phase::Undecided | Phase::Whole { .. } | Phase::Over => Output::Wait,
         }
     }
 
     /// A piece of a stream, or of what is passed on as it comes.
     fn pass(&mut self, now: Timestamp, piece: Piece) -> Output {
         self.note_first_token(now);
-        if self.reading.is_finished() {
+        // A finish reason alone shortens nothing: usage may follow, other choices, and even more of the same.
+        if self.reading.has_told_all() {
             self.deadlines.finished();
         }
         let Piece { bytes, failed } = piece;
         if let Some(outcome) = failed {
+            if self.refuses_addition(outcome.message.as_bytes()) {
+                return self.send_again();
+            }
             let usage = self.usage();
             let bytes = if self.is_committed() { bytes } else { Bytes::new() };
             return self.ended(bytes, outcome, usage);
@@ -280,7 +311,7 @@ impl Attempt {
             Phase::Relaying if bytes.is_empty() => Output::Wait,
             Phase::Relaying => Output::Deliver(bytes),
             Phase::Gated => self.hold(bytes),
-            Phase::Sending | Phase::Refusal | Phase::Whole { .. } | Phase::Over => Output::Wait,
+            Phase::Sending | Phase::Refusal | Phase::Undecided | Phase::Whole { .. } | Phase::Over => Output::Wait,
         }
     }
 
@@ -298,13 +329,14 @@ impl Attempt {
                 self.fail_unanswered(Outcome::new(Kind::Reset, "the connection broke before the response head"))
             }
             Phase::Refusal => self.refused(now, true),
+            Phase::Undecided => self.first_bytes(now, Bytes::new(), true),
             Phase::Whole { as_stream } => self.whole(now, as_stream),
             Phase::Gated => self.gated_end(now),
             Phase::Relaying => {
                 let Piece { bytes, failed } = self.reading.end();
                 self.note_first_token(now);
                 let usage = self.usage();
-                self.ended(bytes, failed.unwrap_or_else(|| Outcome::answered(self.status)), usage)
+                self.ended(bytes, failed.unwrap_or_else(|| self.answered()), usage)
             }
             Phase::Over => Output::Wait,
         }
@@ -316,7 +348,7 @@ impl Attempt {
             Phase::Sending => self.fail_unanswered(outcome),
             Phase::Refusal => self.refused(now, false),
             Phase::Gated | Phase::Relaying if self.reading.is_finished() && is_break(outcome.kind) => self.end(now),
-            Phase::Whole { .. } => self.ended(Bytes::new(), outcome, Usage::default()),
+            Phase::Undecided | Phase::Whole { .. } => self.ended(Bytes::new(), outcome, Usage::default()),
             Phase::Gated | Phase::Relaying => {
                 let usage = self.usage();
                 self.ended(Bytes::new(), outcome, usage)
@@ -337,6 +369,18 @@ impl Attempt {
 
     fn usage(&self) -> Usage {
         self.reading.usage(self.asked.prompt_tokens)
+    }
+
+    /// The outcome of an answer that is whole, with what was mended in it.
+    fn answered(&self) -> Outcome {
+        let mut outcome = Outcome::answered(self.status);
+        outcome.message = self.repairs().sentence().unwrap_or_default();
+        outcome
+    }
+
+    /// Returns true if an answer with nothing in it is an answer.
+    const fn may_be_empty(&self) -> bool {
+        self.asked.may_be_empty
     }
 
     /// It ended with, or after, an answer's head.
@@ -371,7 +415,7 @@ impl Output {
     pub const fn end(&self) -> Option<&Ended> {
         match self {
             Output::Whole(_, ended) | Output::Ended(_, ended) => Some(ended),
-            Output::Wait | Output::Commit(_) | Output::Deliver(_) => None,
+            Output::Wait | Output::Commit(_) | Output::Deliver(_) | Output::SendAgain => None,
         }
     }
 }

@@ -17,3 +17,8 @@ pub(super) struct Piece {
 pub(super) fn cut_short() -> Outcome {
     Outcome::new(Kind::Cut, "the upstream ended the stream before the answer was complete")
 }
+
+/// The outcome of a text that came in a form that cannot be read.
+pub(super) fn unreadable() -> Outcome {
+    Outcome::new(Kind::Malformed, "the upstream sent an event with a text in it that is not JSON")
+}

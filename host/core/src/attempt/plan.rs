@@ -6,17 +6,20 @@ use bytes::Bytes;
 use http::uri::PathAndQuery;
 use http::{Request, Uri};
 
+use super::additions::Addition;
 use super::deadlines::Deadlines;
 use super::digest::{Digested, PromptCount};
+use super::form::Form;
 use super::held::Held;
 use super::reading::Reading;
 use super::request::{Asked, ClientRequest, Endpoint};
 use super::translated::TranslatedAttempt;
 use super::{Attempt, Phase};
-use crate::contract::Resume;
+use crate::contract::{Operation, Resume};
 use crate::dialect::facts::BodyFacts;
 use crate::dialect::headers;
 use crate::dialect::resume::{Joiner, Transcript, prefill};
+use crate::dialect::splice::without_stream_options;
 use crate::dialect::usage::BodyTap;
 use crate::exchange::{Facts, Join, Sending};
 use crate::outcome::{Kind, Outcome};
@@ -53,10 +56,20 @@ impl Attempt {
             None => (None, None),
         };
         let prefilled = prefilled_body.is_some();
+        let may_ask_usage = request.streaming && endpoint.additions.may_ask_usage(&sending.model);
         let as_asked = || match request.body_facts {
-            Some(facts) => request.changed(request.body, facts, endpoint.dialect, &sending.model),
+            Some(facts) => request.changed(request.body, facts, endpoint.dialect, &sending.model, may_ask_usage),
             None => request.body.clone(),
         };
+        // A translation has its own wish for the usage, whatever the client's API knows of it.
+        let asks_usage = match &translated {
+            Some(translated) => request.streaming && endpoint.dialect.format().has_usage_option(translated.operation()),
+            None => request.hides_usage(spoken),
+        };
+        let translated_body = translated_body.map(|body| match may_ask_usage || !asks_usage {
+            true => body,
+            false => body.map(|body| without_stream_options(&body)),
+        });
         let asked = Asked {
             operation: request.operation,
             streaming: request.streaming,
@@ -65,7 +78,11 @@ impl Attempt {
             is_idempotent: request.is_idempotent,
             include_usage: request.body_facts.is_some_and(|facts| facts.include_usage),
             hide_usage: request.hides_usage(spoken),
+            answers: if request.streaming { request.answers() } else { 1 },
+            may_be_empty: endpoint.may_be_empty,
         };
+        let path = request.target.path();
+        let is_shaped = request.operation == Operation::Other && endpoint.dialect.format().is_shaped(path);
         let reading = Reading::Body(BodyTap::new(endpoint.dialect));
         let mut attempt = Self::begun(now, asked, endpoint.dialect, sending, reading);
         attempt.spoken = spoken;
@@ -74,6 +91,10 @@ impl Attempt {
         attempt.prefilled = prefilled;
         attempt.joiner = joiner;
         attempt.translated = translated;
+        attempt.shape_path = is_shaped.then(|| path.into());
+        if asks_usage && may_ask_usage && endpoint.additions.setting().is_none() {
+            attempt.addition = Addition::Sent;
+        }
         attempt
     }
 
@@ -95,6 +116,9 @@ impl Attempt {
             is_idempotent: facts.idempotent,
             include_usage: true,
             hide_usage: false,
+            answers: 1,
+            // A world says what comes of an answer, whatever is in it.
+            may_be_empty: true,
         };
         let resumes = sending.join.is_some() && told > 0;
         let prompt = (!dialect.is_opaque()).then_some(prompt);
@@ -126,6 +150,9 @@ impl Attempt {
             limits_left: (None, None),
             refusal: None,
             told_as_stream: false,
+            form: Form::AsItComes,
+            shape_path: None,
+            addition: Addition::None,
         }
     }
 
@@ -178,7 +205,8 @@ fn continuation(
         && let Some((body, unsent)) = prefill(request.body, request.operation, &told, capabilities)
         && let Ok(facts) = BodyFacts::read(&body, None)
     {
-        let body = Some(request.changed(&body, &facts, endpoint.dialect, &sending.model));
+        let may_ask_usage = endpoint.additions.may_ask_usage(&sending.model);
+        let body = Some(request.changed(&body, &facts, endpoint.dialect, &sending.model, may_ask_usage));
         return Some(Continuation { body, joiner: Joiner::continued(told, unsent) });
     }
     Some(Continuation { body: None, joiner: Joiner::splice(told) })

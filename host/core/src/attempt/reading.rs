@@ -8,6 +8,8 @@ use bytes::Bytes;
 use super::digest::{Digest, Digested};
 use super::events::EventReader;
 use super::piece::Piece;
+use crate::dialect::envelope::Opened;
+use crate::dialect::repair::Repairs;
 use crate::dialect::resume::Joiner;
 use crate::dialect::usage::BodyTap;
 use crate::record::Usage;
@@ -59,6 +61,40 @@ impl Reading {
         }
     }
 
+    /// Returns true once nothing but a stream's own end is missing: the model has finished, and its usage was told.
+    pub(super) fn has_told_all(&self) -> bool {
+        match self {
+            Reading::Events(events) => events.has_told_all(),
+            Reading::Body(_) => false,
+            Reading::Digest(digested) => digested.has_told_all(),
+        }
+    }
+
+    /// Returns true if a stream has content, or its provider counted tokens of it.
+    pub(super) fn has_answer(&self) -> bool {
+        match self {
+            Reading::Events(events) => events.has_answer(),
+            Reading::Body(_) => false,
+            Reading::Digest(digested) => digested.contents > 0 || digested.usage().output_tokens > 0,
+        }
+    }
+
+    /// Returns the repairs of a stream.
+    pub(super) fn repairs(&self) -> Repairs {
+        match self {
+            Reading::Events(events) => events.repairs(),
+            Reading::Body(_) | Reading::Digest(_) => Repairs::default(),
+        }
+    }
+
+    /// Returns the names and numbers that the client has of a stream.
+    pub(super) fn opened(&self) -> Opened {
+        match self {
+            Reading::Events(events) => events.opened(),
+            Reading::Body(_) | Reading::Digest(_) => Opened::default(),
+        }
+    }
+
     /// Returns true once the model of a stream has given its finish reason, perhaps without any content.
     pub(super) fn is_finished(&self) -> bool {
         match self {
@@ -101,6 +137,22 @@ impl Reading {
             Reading::Events(events) => events.joiner().is_none_or(Joiner::has_joined),
             Reading::Body(_) => true,
             Reading::Digest(digested) => digested.has_joined,
+        }
+    }
+
+    /// Returns true for a stream of which no byte has come.
+    pub(super) fn is_untouched(&self) -> bool {
+        match self {
+            Reading::Events(events) => events.is_untouched(),
+            Reading::Body(_) | Reading::Digest(_) => false,
+        }
+    }
+
+    /// Takes the state of joining out of a stream that turned out to be none.
+    pub(super) fn take_joiner(&mut self) -> Option<Joiner> {
+        match self {
+            Reading::Events(events) => events.take_joiner(),
+            Reading::Body(_) | Reading::Digest(_) => None,
         }
     }
 

@@ -46,8 +46,11 @@ impl Attempt {
 
     /// The refusal is read, or as much of it as will be.
     pub(super) fn refused(&mut self, now: Timestamp, is_whole: bool) -> Output {
-        self.phase = Phase::Over;
         let held = self.held.take();
+        if self.refuses_addition(&held) {
+            return self.send_again();
+        }
+        self.phase = Phase::Over;
         let Some(mut head) = self.head.take() else { return Output::Wait };
         if !is_whole {
             // It promises more than there is.

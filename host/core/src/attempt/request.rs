@@ -6,11 +6,13 @@ use bytes::Bytes;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
+use super::additions::Additions;
 use super::refusal::bare_key;
 use crate::contract::Operation;
 use crate::dialect::facts::BodyFacts;
 use crate::dialect::splice::{Change, must_ask_usage, splice};
 use crate::dialect::translate::Translations;
+use crate::http::json::{self, Cursor};
 use crate::http::url::BaseUrl;
 use crate::table::Dialect;
 
@@ -54,6 +56,10 @@ pub struct Endpoint {
     pub key: Option<HeaderValue>,
     /// Headers of the operator's own.
     pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// An answer with nothing in it is an answer of this backend, and not a failed attempt.
+    pub may_be_empty: bool,
+    /// What we add to requests, as far as this backend takes it.
+    pub additions: Arc<Additions>,
 }
 
 /// The traits of a request that its answer is judged by.
@@ -66,8 +72,12 @@ pub(super) struct Asked {
     pub(super) is_idempotent: bool,
     /// The client asked for the usage of a stream.
     pub(super) include_usage: bool,
-    /// We ask for the usage of this stream, and the client did not.
+    /// The client did not ask for the usage of this stream, so it is not shown.
     pub(super) hide_usage: bool,
+    /// Answers asked for at once.
+    pub(super) answers: u32,
+    /// An answer with nothing in it is an answer.
+    pub(super) may_be_empty: bool,
 }
 
 impl Endpoint {
@@ -78,13 +88,46 @@ impl Endpoint {
 }
 
 impl ClientRequest<'_> {
-    /// Returns true if we ask for the usage of this stream, and the client did not.
+    /// Returns true if the usage of this stream can be asked for, and the client does not.
     pub(super) fn hides_usage(&self, dialect: Dialect) -> bool {
         self.body_facts.is_some_and(|facts| must_ask_usage(dialect, self.operation, facts))
     }
 
-    /// A body of this request with the model's name for a backend in it, and with the usage asked for.
-    pub(super) fn changed(&self, body: &Bytes, facts: &BodyFacts, dialect: Dialect, model: &str) -> Bytes {
-        splice(body, facts, Change { model: Some(model), include_usage: self.hides_usage(dialect) })
+    /// A body of this request with the model's name for a backend in it, and with the usage asked for where it may be.
+    pub(super) fn changed(
+        &self,
+        body: &Bytes,
+        facts: &BodyFacts,
+        dialect: Dialect,
+        model: &str,
+        may_ask_usage: bool,
+    ) -> Bytes {
+        let include_usage = may_ask_usage && self.hides_usage(dialect);
+        splice(body, facts, Change { model: Some(model), include_usage })
     }
+
+    /// Returns the answers asked for at once; a completion has one for each prompt, `n` times.
+    pub(super) fn answers(&self) -> u32 {
+        let answers = self.body_facts.map_or(1, |facts| facts.answers);
+        match self.operation {
+            Operation::Completion => answers.saturating_mul(prompts(self.body)),
+            Operation::Chat | Operation::Response | Operation::Message | Operation::Embedding | Operation::Other => {
+                answers
+            }
+        }
+    }
+}
+
+/// Prompts of a completion's request: several texts, or lists of tokens, are several.
+fn prompts(body: &[u8]) -> u32 {
+    let Some(prompt) = json::member(body, "prompt") else { return 1 };
+    let mut at = Cursor::new(prompt);
+    let mut count = 0;
+    if at.enter(b'[') {
+        while at.has_element() {
+            let is_prompt = matches!(at.value().first(), Some(b'"' | b'['));
+            count += u32::from(is_prompt);
+        }
+    }
+    count.max(1)
 }

@@ -12,9 +12,11 @@ use http::response::Parts;
 use http::uri::{InvalidUri, PathAndQuery};
 
 use super::Attempt;
+use super::piece::unreadable;
 use super::request::{ClientRequest, Endpoint};
 use crate::contract::Operation;
 use crate::dialect::headers::remove_own;
+use crate::dialect::repair::{Repaired, Repairs, is_unreadable, repair};
 use crate::dialect::translate::request::Translated;
 use crate::dialect::translate::stream::Stream;
 use crate::dialect::translate::{Answers, Translation, Untranslatable, error};
@@ -37,6 +39,7 @@ pub(super) struct TranslatedAttempt {
 pub(super) struct EventTranslator {
     reader: sse::Reader,
     stream: Stream,
+    repairs: Repairs,
 }
 
 /// Returns true if this request can be translated for backends of other dialects; false also where there are none.
@@ -145,7 +148,11 @@ impl TranslatedAttempt {
 
     /// A translator for a stream that begins now.
     pub(super) fn event_translator(&self, now: Timestamp) -> EventTranslator {
-        EventTranslator { reader: sse::Reader::default(), stream: self.answers.stream(now) }
+        EventTranslator {
+            reader: sse::Reader::default(),
+            stream: self.answers.stream(now),
+            repairs: Repairs::default(),
+        }
     }
 }
 
@@ -156,8 +163,12 @@ impl EventTranslator {
         self.reader.push(data);
         let failed = loop {
             match self.reader.next_event() {
-                // A client's SDK would stop at it; here it is passed over as in a stream that is not translated.
-                Ok(Some(event)) if sse::is_nonsense(&event) => {}
+                Ok(Some(event)) if is_unreadable(&event) => {
+                    let repaired = repair(&event);
+                    if let Err(failed) = self.mended(repaired, &mut out) {
+                        break Some(failed);
+                    }
+                }
                 Ok(Some(event)) => {
                     if let Err(why) = self.stream.event(&event, &mut out) {
                         break Some(untranslatable(&why));
@@ -171,17 +182,48 @@ impl EventTranslator {
         (out.freeze(), failed)
     }
 
-    /// Returns the end of a stream that the upstream left out: the blank line of its last event, and the end event.
-    pub(super) fn finish(&mut self) -> Bytes {
-        let mut out = BytesMut::new();
-        if let Ok(Some(event)) = self.reader.finish()
-            && !sse::is_nonsense(&event)
-        {
-            // What cannot be translated has no end after it, and so the stream counts as cut.
-            let _ = self.stream.event(&event, &mut out);
+    /// Translates the events that an unreadable one means.
+    fn mended(&mut self, repaired: Repaired, out: &mut BytesMut) -> Result<(), Outcome> {
+        let events = match repaired {
+            Repaired::Events(events) => events,
+            Repaired::Lost if !self.stream.finished() => return Err(unreadable()),
+            Repaired::Lost | Repaired::LeftOut => {
+                self.repairs.left_out += 1;
+                return Ok(());
+            }
+        };
+        self.repairs.mended += 1;
+        let mut reader = sse::Reader::default();
+        reader.push(events.into());
+        while let Ok(Some(event)) = reader.next_event() {
+            self.stream.event(&event, out).map_err(|why| untranslatable(&why))?;
         }
-        self.stream.finish(&mut out);
-        out.freeze()
+        Ok(())
+    }
+
+    /// Returns the end of a stream that the upstream left out: the blank line of its last event, and the end event; and
+    /// the reason why it cannot be one.
+    pub(super) fn finish(&mut self) -> (Bytes, Option<Outcome>) {
+        let mut out = BytesMut::new();
+        let mut failed = None;
+        if let Ok(Some(event)) = self.reader.finish() {
+            if is_unreadable(&event) {
+                let repaired = repair(&event);
+                failed = self.mended(repaired, &mut out).err();
+            } else {
+                // What cannot be translated has no end after it, and so the stream counts as cut.
+                let _ = self.stream.event(&event, &mut out);
+            }
+        }
+        if failed.is_none() {
+            self.stream.finish(&mut out);
+        }
+        (out.freeze(), failed)
+    }
+
+    /// Returns the repairs so far.
+    pub(super) const fn repairs(&self) -> Repairs {
+        self.repairs
     }
 
     /// Returns true once the model has given its finish reason.

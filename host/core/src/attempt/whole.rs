@@ -7,9 +7,10 @@ use http::header::CONTENT_TYPE;
 use super::events::not_resumed;
 use super::gate::MAX_HELD_BYTES;
 use super::reading::Reading;
+use super::translated::TranslatedAttempt;
 use super::{Attempt, Output};
 use crate::dialect::as_stream::as_stream;
-use crate::dialect::classify::classify_whole;
+use crate::dialect::classify::{WholeAnswer, classify_whole};
 use crate::dialect::resume::{Emit, Joiner, Unfit};
 use crate::http::sse;
 use crate::outcome::{Kind, Outcome};
@@ -45,6 +46,9 @@ impl Attempt {
         let body = self.held.take();
         let outcome = self.judge(now, &body);
         if outcome.kind != Kind::Answered {
+            if self.refuses_addition(&body) {
+                return self.send_again();
+            }
             return self.ended(Bytes::new(), outcome, Usage::default());
         }
         let usage = self.reading.usage(0);
@@ -65,7 +69,15 @@ impl Attempt {
         match (&self.reading, &self.head) {
             (Reading::Digest(_), _) | (_, None) => Outcome::answered(self.status),
             (Reading::Events(_) | Reading::Body(_), Some(head)) => {
-                classify_whole(self.dialect, self.status, &head.headers, body, now)
+                let answer = WholeAnswer {
+                    operation: self.translated.as_ref().map_or(self.asked.operation, TranslatedAttempt::operation),
+                    path: self.shape_path.as_deref().unwrap_or_default(),
+                    may_be_empty: self.may_be_empty(),
+                    status: self.status,
+                    headers: &head.headers,
+                    body,
+                };
+                classify_whole(self.dialect, &answer, now)
             }
         }
     }

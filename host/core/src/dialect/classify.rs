@@ -2,10 +2,11 @@
 
 use http::HeaderMap;
 
-use super::format::ErrorDetails;
 use super::format::message::presentable;
+use super::format::{ErrorDetails, Shown};
 pub use super::format::{by_status, by_words, is_error};
 use super::registry::Dialect;
+use crate::contract::Operation;
 use crate::http::retry_after::RetryAfter;
 use crate::http::sse::Event;
 use crate::outcome::{Kind, Outcome};
@@ -31,20 +32,62 @@ pub fn classify(dialect: Dialect, status: u16, headers: &HeaderMap, body_prefix:
     Outcome { kind, status: Some(status), retry_after, message: worded(&details, status) }
 }
 
-/// The outcome of an answer below 400 that is here as a whole: a success may still be an error, or an HTML page from an
-/// intermediary.
-pub fn classify_whole(dialect: Dialect, status: u16, headers: &HeaderMap, body: &[u8], now: Timestamp) -> Outcome {
+/// A whole answer below 400, and the request that it answers.
+#[derive(Clone, Copy, Debug)]
+pub struct WholeAnswer<'a> {
+    /// The operation that was asked for.
+    pub operation: Operation,
+    /// The path of the request, without its query.
+    pub path: &'a str,
+    /// An answer with nothing in it is an answer.
+    pub may_be_empty: bool,
+    /// The status.
+    pub status: u16,
+    /// The headers.
+    pub headers: &'a HeaderMap,
+    /// The body, all of it.
+    pub body: &'a [u8],
+}
+
+/// The outcome of an answer below 400 that is here as a whole. Success must be shown: what does not have the shape of
+/// an answer is an error, in whatever form, or an HTML page from an intermediary.
+pub fn classify_whole(dialect: Dialect, answer: &WholeAnswer<'_>, now: Timestamp) -> Outcome {
+    let WholeAnswer { operation, path, may_be_empty, status, headers, body } = *answer;
     if dialect.is_opaque() || status >= 300 {
         return Outcome::answered(status);
     }
     if serde_json::from_slice::<serde::de::IgnoredAny>(body).is_err() {
+        // A transcription may be asked for as plain text, and comes under JSON's label at some servers.
+        if operation == Operation::Other && !matches!(body.trim_ascii_start().first(), Some(b'{' | b'[' | b'<') | None)
+        {
+            return Outcome::answered(status);
+        }
         // A body may end early and still keep to its framing.
         return Outcome::new(Kind::Malformed, "the upstream answered a success that is no JSON, or not all of it");
     }
-    if memchr::memmem::find(body, dialect.format().error_mark()).is_none() {
-        return Outcome::answered(status);
+    let format = dialect.format();
+    let shown = format.shows(operation, path, body);
+    let may_be_error =
+        || matches!(shown, Shown::Nothing(_)) || memchr::memmem::find(body, format.error_mark()).is_some();
+    if may_be_error() && format.is_error(body) {
+        return in_band(dialect, status, body, headers, now);
     }
-    classify(dialect, status, headers, body, now)
+    match shown {
+        Shown::Answer => Outcome::answered(status),
+        Shown::Empty if may_be_empty => Outcome::answered(status),
+        Shown::Empty => Outcome { status: Some(status), ..empty_answer() },
+        Shown::Failed(part) => in_band(dialect, status, part, headers, now),
+        Shown::Nothing(why) => {
+            let text = format!("the upstream answered {status}, but the body {why}");
+            Outcome { status: Some(status), ..Outcome::new(Kind::Malformed, text) }
+        }
+    }
+}
+
+/// The outcome of an answer with nothing in it.
+pub fn empty_answer() -> Outcome {
+    let text = "the upstream's answer is empty: no content, no tool call and no tokens (backend.empty_answers)";
+    Outcome::new(Kind::Malformed, text)
 }
 
 /// The outcome of an error that an event inside a stream is; none when it is none.

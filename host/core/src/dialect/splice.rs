@@ -51,6 +51,22 @@ pub fn splice(body: &Bytes, facts: &BodyFacts, change: Change<'_>) -> Bytes {
     apply(body, &edits)
 }
 
+/// The body without its `stream_options`; the very same bytes where it has none, or is no JSON object.
+pub fn without_stream_options(body: &Bytes) -> Bytes {
+    let found = json::members(body).find(|(name, _)| name == b"stream_options");
+    let Some((name, value)) = found else { return body.clone() };
+    let place = |part: &[u8]| part.as_ptr() as usize - body.as_ptr() as usize;
+    // From the name's opening quote, and with the one comma that would be left over.
+    let (mut begin, mut end) = (place(name) - 1, place(value) + value.len());
+    let next = json::skip_space(body, end);
+    if body.get(next) == Some(&b',') {
+        end = json::skip_space(body, next + 1);
+    } else if let Some(before) = body[..begin].trim_ascii_end().strip_suffix(b",") {
+        begin = before.len();
+    }
+    apply(body, &[Some((begin..end, Text::Known("")))])
+}
+
 /// The edit that makes these options ask for the usage; none where they are something that is not ours to mend.
 fn inside_options(options: &[u8], base: usize) -> Option<(Range<usize>, Text)> {
     if options == b"null" {
@@ -152,6 +168,23 @@ mod tests {
         assert!(!must_ask_usage(Dialect::OPENAI, Operation::Chat, &facts("{}")));
         let own = facts(r#"{"stream":true,"stream_options":{"include_usage":true}}"#);
         assert!(!must_ask_usage(Dialect::OPENAI, Operation::Chat, &own));
+    }
+
+    #[test]
+    fn stream_options_are_left_out_and_nothing_else() {
+        for (body, expected) in [
+            (r#"{"stream_options":{"include_usage":true},"a":1}"#, r#"{"a":1}"#),
+            (r#"{"a":1 , "stream_options" : {"include_usage":true} }"#, r#"{"a":1  }"#),
+            (
+                r#"{"a":1,"stream_options":{"include_usage":true},"b":"stream_options"}"#,
+                r#"{"a":1,"b":"stream_options"}"#,
+            ),
+            (r#"{"stream_options":{}}"#, "{}"),
+            (r#"{"a":{"stream_options":1}}"#, r#"{"a":{"stream_options":1}}"#),
+            ("[1]", "[1]"),
+        ] {
+            assert_eq!(without_stream_options(&Bytes::copy_from_slice(body.as_bytes())), expected, "{body}");
+        }
     }
 
     fn any_json() -> impl Strategy<Value = Value> {

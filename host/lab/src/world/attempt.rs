@@ -118,7 +118,8 @@ impl Run<'_> {
         self.after = self.after.max(after);
         self.now = self.now.max(self.sent.at + after);
         match self.attempt.step(self.now, input) {
-            Output::Wait | Output::Deliver(_) => {}
+            // Nothing is added to a request that is not sent.
+            Output::Wait | Output::Deliver(_) | Output::SendAgain => {}
             Output::Commit(_) => self.commit = Some(self.after),
             Output::Whole(_, ended) => (self.commit, self.end) = (Some(self.after), Some((self.after, ended))),
             Output::Ended(_, ended) => self.end = Some((self.after, ended)),

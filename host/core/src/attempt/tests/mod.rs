@@ -1,10 +1,14 @@
 //! Attempts put through scripts in virtual time. Every run is held to the rules that hold for all: one end, nothing
 //! delivered before the commit or after the end, and no timer that does anything early or twice.
 
+mod additions;
 mod digests;
+mod endings;
+mod forms;
 mod limits;
 mod properties;
 mod refusals;
+mod repairs;
 mod requests;
 mod resumes;
 mod streams;
@@ -75,6 +79,8 @@ impl Case {
                 base: BaseUrl::parse("http://upstream.test/v1").expect("a base URL"),
                 key: Some(HeaderValue::from_static("Bearer sk-secret")),
                 headers: Vec::new(),
+                may_be_empty: false,
+                additions: Arc::default(),
             },
             capabilities: BTreeMap::new(),
             sending: Sending {
@@ -147,12 +153,21 @@ struct Run {
     committed: Option<u64>,
     head: Option<Parts>,
     delivered: Vec<u8>,
+    sent_again: u32,
     ended: Option<(u64, Ended)>,
 }
 
 impl Run {
     fn of(attempt: Attempt, script: impl IntoIterator<Item = (u64, Input)>) -> Self {
-        let mut run = Self { attempt, now: START, committed: None, head: None, delivered: Vec::new(), ended: None };
+        let mut run = Self {
+            attempt,
+            now: START,
+            committed: None,
+            head: None,
+            delivered: Vec::new(),
+            sent_again: 0,
+            ended: None,
+        };
         for (at, input) in script {
             run.to(START + Duration::from_millis(at));
             run.step(input);
@@ -188,6 +203,10 @@ impl Run {
         let is_committed = self.committed.is_some();
         match output {
             Output::Wait => {}
+            Output::SendAgain => {
+                assert!(!is_committed, "sent again after the commit");
+                self.sent_again += 1;
+            }
             Output::Commit(bytes) | Output::Whole(bytes, _) if is_committed => panic!("committed twice: {bytes:?}"),
             Output::Commit(bytes) => self.commit(at, &bytes),
             Output::Deliver(bytes) => {

@@ -53,8 +53,9 @@ fn an_answer_in_one_piece_is_joined_too() {
     assert_eq!(run.came_to(), (Some(110), 110, Kind::Answered));
     assert!(!run.text().contains("Hello") && run.text().contains(" world"), "{}", run.text());
     let attempt = joining(Join::Splice).joining(Some(&told()));
+    // By its beginning, and not by its label, it is told to be none.
     let run = Run::of(attempt, [(50, head(200, &[("content-type", "text/plain")])), (100, bytes("x"))]);
-    assert_eq!(run.came_to(), (None, 50, Kind::NotResumed));
+    assert_eq!(run.came_to(), (None, 100, Kind::NotResumed));
     let attempt = joining(Join::Splice).joining(Some(&told()));
     let run = Run::of(attempt, [(50, Input::Head(parts(200, &[]), BodyKind::Empty))]);
     assert_eq!(run.came_to(), (None, 50, Kind::NotResumed));

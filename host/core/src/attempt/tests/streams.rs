@@ -61,12 +61,15 @@ fn nothing_takes_from_an_answer_whose_model_has_finished() {
         assert_eq!(run.kind(), Kind::Answered);
         assert_eq!(run.text(), format!("{HELLO}{STOP}{DONE}"), "the end that clients wait for is added");
     }
-    // For the formalities nobody waits as long as for a model that thinks.
+    // While the connection lives, usage may follow; after the usage nobody waits as long as for a model that thinks.
     let mut slow = Case::stream();
     slow.sending.timeouts.idle = Duration::from_secs(30);
     slow.sending.timeouts.total = Duration::from_secs(60);
     let run = slow.run([(50, stream_head()), (100, bytes(HELLO)), (200, bytes(STOP))]);
-    assert_eq!(run.came_to(), (Some(100), 2_200, Kind::Answered));
+    assert_eq!(run.came_to(), (Some(100), 30_200, Kind::Answered));
+    let run = slow.run([(50, stream_head()), (100, bytes(HELLO)), (200, bytes(STOP)), (10_200, bytes(USED))]);
+    assert_eq!(run.came_to(), (Some(100), 12_200, Kind::Answered));
+    assert_eq!((run.ended().usage.output_tokens, run.ended().usage.estimated), (2, false));
 }
 
 #[test]
@@ -106,8 +109,14 @@ fn what_no_client_could_read_is_left_out() {
 fn a_stream_without_an_answer_in_it_is_malformed() {
     let run = Case::stream().run([(50, stream_head()), (100, bytes(DONE)), (110, Input::End)]);
     assert_eq!(run.came_to(), (None, 110, Kind::Malformed));
-    let finish_only = [(50, stream_head()), (100, bytes(&format!("{STOP}{DONE}"))), (110, Input::End)];
-    assert_eq!(Case::stream().run(finish_only).came_to(), (Some(100), 110, Kind::Answered), "the model said why");
+    let finish_only = || [(50, stream_head()), (100, bytes(&format!("{STOP}{DONE}"))), (110, Input::End)];
+    assert_eq!(Case::stream().run(finish_only()).came_to(), (None, 110, Kind::Malformed));
+    let mut may_be_empty = Case::stream();
+    may_be_empty.endpoint.may_be_empty = true;
+    assert_eq!(may_be_empty.run(finish_only()).came_to(), (Some(100), 110, Kind::Answered), "the model said why");
+    // Tokens that the provider counted are an answer: thoughts that it does not show.
+    let counted = [(50, stream_head()), (100, bytes(STOP)), (105, bytes(&format!("{USED}{DONE}"))), (110, Input::End)];
+    assert_eq!(Case::stream().run(counted).came_to(), (Some(105), 110, Kind::Answered));
 }
 
 #[test]

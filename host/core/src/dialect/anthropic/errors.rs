@@ -1,19 +1,33 @@
 //! Errors in Anthropic's words.
 
-use memchr::memmem;
-
-use crate::dialect::format::{ErrorKind, is_error};
+use crate::dialect::format::{ErrorKind, Finish, is_error};
+use crate::http::json;
 use crate::http::sse::Event;
 use crate::outcome::Kind;
 
 const INVALID: &str = "invalid_request_error";
 
-/// The error in `event: error`, also where a server leaves out the `event` line.
+/// The error in `event: error`, also where a server leaves out the `event` line, and in a failed stop reason.
 pub(super) fn in_event<'a>(event: &Event<'a>) -> Option<&'a [u8]> {
     let data = event.data?;
-    let is_named = event.name == Some(b"error");
-    // Most events end with the search, without being read.
-    (is_named || memmem::find(data, b"\"error\"").is_some() && is_error(data)).then_some(data)
+    if event.name == Some(b"error") {
+        return Some(data);
+    }
+    let kind = json::member(data, "type").and_then(json::raw_str).or(event.name).unwrap_or_default();
+    match kind {
+        b"message_delta" => {
+            let delta = json::member(data, "delta")?;
+            let reason = json::member(delta, "stop_reason").unwrap_or_default();
+            (Finish::read(reason) == Finish::Failed).then_some(delta)
+        }
+        b"message_start"
+        | b"content_block_start"
+        | b"content_block_delta"
+        | b"content_block_stop"
+        | b"message_stop"
+        | b"ping" => None,
+        _ => is_error(data).then_some(data),
+    }
 }
 
 /// The `type` of an error of ours.

@@ -1,15 +1,17 @@
 //! Anthropic's API.
 
 mod errors;
+mod join;
 mod messages;
 mod resume;
+mod shape;
 mod stream;
 
 use bytes::Bytes;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::{Value, json};
 
-use super::format::{Conversation, ErrorKind, StreamFormat, WireFormat, with_assistant_message};
+use super::format::{Conversation, ErrorKind, Shown, StreamFormat, Told, WireFormat, with_assistant_message};
 use crate::contract::Operation;
 use crate::http::sse::Event;
 use crate::outcome::Kind;
@@ -68,6 +70,14 @@ impl WireFormat for Anthropic {
         Some(&messages::Messages)
     }
 
+    fn is_shaped(&self, path: &str) -> bool {
+        path.trim_end_matches('/').ends_with(shape::COUNT_TOKENS)
+    }
+
+    fn shows<'a>(&self, operation: Operation, path: &str, body: &'a [u8]) -> Shown<'a> {
+        shape::shown(operation, path, body)
+    }
+
     fn error_in_event<'a>(&self, event: &Event<'a>) -> Option<&'a [u8]> {
         errors::in_event(event)
     }
@@ -89,7 +99,7 @@ impl WireFormat for Anthropic {
     }
 
     /// Anthropic's SDKs raise on `event: error`.
-    fn error_event(&self, _operation: Operation, body: Value) -> Bytes {
+    fn error_event(&self, _operation: Operation, body: Value, _told: &Told<'_>) -> Bytes {
         format!("event: error\ndata: {body}\n\n").into()
     }
 
@@ -105,6 +115,7 @@ impl WireFormat for Anthropic {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dialect::format::Opened;
 
     #[test]
     fn the_version_is_the_clients_or_ours() {
@@ -137,7 +148,8 @@ mod tests {
     fn an_error_has_a_name_and_no_code() {
         let body = Anthropic.error_body("t", Some("c"), "m", "id");
         assert_eq!(body, json!({"type": "error", "error": {"type": "t", "message": "m"}, "request_id": "id"}));
-        assert!(Anthropic.error_event(Operation::Message, body).starts_with(b"event: error\ndata: "));
+        let told = Told { request_id: "id", model: "m", now_s: 1, opened: &Opened::default() };
+        assert!(Anthropic.error_event(Operation::Message, body, &told).starts_with(b"event: error\ndata: "));
         assert_eq!(Anthropic.translated_error(Kind::Overloaded, 529), ("overloaded_error", None));
     }
 }

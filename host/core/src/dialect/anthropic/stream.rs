@@ -2,8 +2,9 @@
 
 use serde_json::{Map, Value, json};
 
+use super::join::join;
 use super::resume::MessageParts;
-use crate::dialect::format::{EventWriter, Resumable, Sight, StreamFormat, Tally, content_bytes};
+use crate::dialect::format::{EventWriter, Finish, Resumable, Sight, StreamFormat, Tally, content_bytes, is_error};
 use crate::http::json::{self, Cursor};
 
 /// Events from `message_start` to `message_stop`.
@@ -12,7 +13,11 @@ pub(super) struct MessageEvents;
 
 impl StreamFormat for MessageEvents {
     fn see(&self, tally: &mut Tally, name: Option<&[u8]>, data: &[u8]) -> Sight {
-        let kind = name.or_else(|| json::member(data, "type").and_then(json::raw_str)).unwrap_or_default();
+        if name == Some(b"error") {
+            return Sight::Error;
+        }
+        // Some servers name all their events alike, or none.
+        let kind = json::member(data, "type").and_then(json::raw_str).or(name).unwrap_or_default();
         match kind {
             b"content_block_delta" => {
                 let bytes = json::member(data, "delta").map_or(0, |delta| content_bytes(&mut Cursor::new(delta)));
@@ -33,10 +38,16 @@ impl StreamFormat for MessageEvents {
                 if let Some(usage) = json::member(data, "usage") {
                     tally.read_usage(usage);
                 }
-                tally.finish()
+                let reason = json::member(data, "delta").and_then(|delta| json::member(delta, "stop_reason"));
+                match Finish::read(reason.unwrap_or_default()) {
+                    Finish::Complete => tally.finish(),
+                    Finish::Failed => Sight::Error,
+                    Finish::None => Sight::Other,
+                }
             }
             b"message_stop" => tally.end(),
-            b"error" => Sight::Error,
+            b"content_block_stop" | b"ping" => Sight::Other,
+            _ if is_error(data) => Sight::Error,
             _ => Sight::Other,
         }
     }
@@ -65,6 +76,10 @@ impl StreamFormat for MessageEvents {
         events.named(&json!({"type": "message_delta", "delta": end, "usage": usage}));
         events.named(&json!({"type": "message_stop"}));
         Some(())
+    }
+
+    fn join(&self, events: Vec<Value>) -> Option<Value> {
+        join(events)
     }
 
     fn resumable(&self) -> Option<&'static dyn Resumable> {

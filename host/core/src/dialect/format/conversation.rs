@@ -32,6 +32,11 @@ pub trait Conversation: fmt::Debug + Send + Sync {
     /// The path of a request under a base URL.
     fn path(&self, model: &str, stream: bool) -> Cow<'static, str>;
 
+    /// The beginning of an answer's id, where one has to be made up.
+    fn id_prefix(&self) -> &'static str {
+        "answer-"
+    }
+
     /// Reads a request that is to be written for `target`. Fields that tune the answer and that `target` cannot take are
     /// added to `left_out`.
     ///

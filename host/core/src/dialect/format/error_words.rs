@@ -3,23 +3,7 @@
 use std::ops::RangeInclusive;
 
 use super::message::ErrorDetails;
-use crate::http::json;
 use crate::outcome::Kind;
-
-/// Returns true if this JSON object is an error: a filled `error`, or `"type":"error"`, without an answer beside it.
-pub fn is_error(body: &[u8]) -> bool {
-    let mut error = false;
-    for (key, value) in json::members(body) {
-        match key {
-            b"error" => error |= json::is_filled(value) && !matches!(value, b"false" | b"0"),
-            b"type" => error |= value == b"\"error\"",
-            b"object" => error |= value == b"\"error\"",
-            b"choices" | b"output" | b"content" | b"data" if json::is_filled(value) => return false,
-            _ => {}
-        }
-    }
-    error
-}
 
 /// A row: for these statuses, an error with one of these codes (`code`, `type` or `status`, in lower case) or with one
 /// of these phrases in its message is of this kind.

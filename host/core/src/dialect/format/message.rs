@@ -27,7 +27,8 @@ pub struct ErrorDetails<'a> {
 
 impl<'a> ErrorDetails<'a> {
     /// Reads the shapes in use: `{"error":{"message","type","code"|"status"}}`, `{"error":"..."}`,
-    /// `{"message","type","code"}`, `{"detail":...}`, any of them as an array's first element, and plain text.
+    /// `{"message","type","code"}`, `{"detail":...}`, `{"errors":[...]}`, any of them as an array's first element, a choice
+    /// that failed, and plain text.
     pub fn read(body: &'a [u8]) -> Self {
         let body = body.trim_ascii();
         let body = json::first_element(body).unwrap_or(body);
@@ -36,8 +37,11 @@ impl<'a> ErrorDetails<'a> {
         }
         let mut outer = Self::default();
         for (key, value) in json::members(body) {
-            if key == b"error" && value.first() == Some(&b'{') {
+            if key == b"error" && json::is_filled(value) && value[0] == b'{' {
                 return Self::object(value);
+            }
+            if key == b"errors" && json::is_filled(value) {
+                return Self::read(json::first_element(value).unwrap_or_default());
             }
             outer.member(key, value);
         }
@@ -55,10 +59,15 @@ impl<'a> ErrorDetails<'a> {
     fn member(&mut self, key: &[u8], value: &'a [u8]) {
         let slot = match key {
             b"message" => &mut self.message,
-            b"error" | b"detail" | b"msg" if self.message.is_empty() => &mut self.message,
+            b"error" | b"detail" | b"msg" | b"error_msg" | b"errmsg" | b"err_msg" | b"error_message"
+            | b"errorMessage" | b"finish_reason" | b"stop_reason"
+                if self.message.is_empty() =>
+            {
+                &mut self.message
+            }
             b"type" => &mut self.kind,
             b"status" if self.kind.is_empty() => &mut self.kind,
-            b"code" => &mut self.code,
+            b"code" | b"statusCode" | b"status_code" | b"error_code" | b"errcode" => &mut self.code,
             _ => return,
         };
         if let Some(text) = json::text(value) {

@@ -4,28 +4,39 @@
 mod api;
 mod conversation;
 pub(in crate::dialect) mod edit;
+mod ends;
 mod error_kind;
 mod error_types;
 mod error_words;
 mod events;
+mod failure;
+mod finish;
 pub mod message;
 pub mod neutral;
+mod opened;
 mod parts;
 mod prefill;
 pub(in crate::dialect) mod read;
+mod shown;
 mod usage;
 
 pub use api::Api;
 pub use conversation::{Conversation, DEFAULT_MAX_TOKENS, StreamReader, StreamWriter};
 pub(in crate::dialect) use conversation::{MAX_CALLS, json};
 pub use error_kind::ErrorKind;
-pub use error_words::{by_status, by_words, is_error};
+pub use error_words::{by_status, by_words};
 pub use events::{EventWriter, write_event};
+pub use failure::is_error;
+pub(in crate::dialect) use failure::says_something;
+pub(in crate::dialect) use finish::Finish;
 pub(in crate::dialect) use message::ErrorDetails;
+pub use opened::{Opened, Told};
 pub use parts::{Names, Part, Unfit, Verdict, Walker};
 pub(in crate::dialect) use parts::{Walked, is_filled, restore};
 pub(in crate::dialect) use prefill::{append_to_prompt, with_assistant_message};
 pub use read::{LeftOut, Read, Untranslatable};
+pub use shown::Shown;
+pub(in crate::dialect) use shown::{elements_of, filled_or_empty};
 pub use usage::{Counts, Sight, Tally};
 pub(in crate::dialect) use usage::{content_bytes, filled_length};
 
@@ -130,6 +141,18 @@ pub trait WireFormat: fmt::Debug + Send + Sync {
         is_error(body)
     }
 
+    /// Returns true if answers at this path have a shape that [`shows`](Self::shows) knows, though the path has no operation
+    /// of its own.
+    fn is_shaped(&self, _path: &str) -> bool {
+        false
+    }
+
+    /// Reads the body of a success, a whole JSON answer to a request of this operation at this path: success must be
+    /// shown by the shape that an answer has.
+    fn shows<'a>(&self, _operation: Operation, _path: &str, _body: &'a [u8]) -> Shown<'a> {
+        Shown::Answer
+    }
+
     /// The message, type and code of an error body.
     fn error_details<'a>(&self, body: &'a [u8]) -> ErrorDetails<'a> {
         ErrorDetails::read(body)
@@ -161,8 +184,9 @@ pub trait WireFormat: fmt::Debug + Send + Sync {
     /// An error body.
     fn error_body(&self, kind: &str, code: Option<&str>, message: &str, request_id: &str) -> Value;
 
-    /// The event that ends a broken stream with this error body, so that no client takes it for a whole answer.
-    fn error_event(&self, operation: Operation, body: Value) -> Bytes;
+    /// The event that ends a broken stream with this error body, so that no client takes it for a whole answer: the
+    /// dialect's own last event, in the names and numbers of the stream that was begun.
+    fn error_event(&self, operation: Operation, body: Value, told: &Told<'_>) -> Bytes;
 
     /// The path of a provider's list of models, under a base URL.
     fn models_path(&self) -> &'static str {
@@ -189,7 +213,8 @@ pub trait WireFormat: fmt::Debug + Send + Sync {
 
 /// The format of a stream: what its events mean.
 pub trait StreamFormat: fmt::Debug + Send + Sync {
-    /// Reads an event, and adds what it carries to the tally. It never allocates, and reads each byte at most once.
+    /// Reads an event, and adds what it carries to the tally. It allocates at most once a stream, and reads each byte at most
+    /// twice.
     fn see(&self, tally: &mut Tally, name: Option<&[u8]>, data: &[u8]) -> Sight;
 
     /// Returns true if events pass unread: no usage, and the end of the body is the end of the stream.
@@ -204,6 +229,11 @@ pub trait StreamFormat: fmt::Debug + Send + Sync {
 
     /// Writes a whole answer as a stream; none where it is no answer.
     fn split(&self, _answer: Value, _include_usage: bool, _events: &mut EventWriter) -> Option<()> {
+        None
+    }
+
+    /// Puts the events of a whole stream together into the answer that they tell; none where they tell none.
+    fn join(&self, _events: Vec<Value>) -> Option<Value> {
         None
     }
 

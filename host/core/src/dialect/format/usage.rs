@@ -1,6 +1,8 @@
 //! Sums over an answer: token counts, events, bytes of content.
 
 use super::WireFormat;
+use super::ends::Ends;
+use super::opened::Opened;
 use crate::http::json::{self, Cursor};
 use crate::usage::Usage;
 
@@ -83,6 +85,12 @@ pub struct Tally {
     pub(in crate::dialect) content_bytes: u64,
     pub(in crate::dialect) finished: bool,
     pub(in crate::dialect) done: bool,
+    /// Ends of the choices, where a stream has several.
+    pub(in crate::dialect) ends: Ends,
+    /// The last event before the end came: usage of an answer that had finished.
+    pub(in crate::dialect) has_told_all: bool,
+    /// What an error event of ours must agree with, in streams that number their events.
+    pub(in crate::dialect) opened: Opened,
     format: &'static dyn WireFormat,
 }
 
@@ -97,13 +105,17 @@ impl Tally {
             content_bytes: 0,
             finished: false,
             done: false,
+            ends: Ends::default(),
+            has_told_all: false,
+            opened: Opened::default(),
             format,
         }
     }
 
-    /// Counts an event with so many bytes of content.
+    /// Counts an event with so many bytes of content. More content withdraws a finish reason that came before it.
     pub fn content(&mut self, bytes: usize) -> Sight {
         self.content_events += 1;
+        self.finished = false;
         self.content_bytes += bytes as u64;
         Sight::Content
     }
@@ -112,6 +124,11 @@ impl Tally {
     pub fn finish(&mut self) -> Sight {
         self.finished = true;
         Sight::Finish
+    }
+
+    /// Sees an event of one choice of several.
+    pub(in crate::dialect) fn choice(&mut self, index: u64, has_content: bool, has_ended: bool) {
+        self.ends.see(index, has_content, has_ended);
     }
 
     /// The stream's own end.

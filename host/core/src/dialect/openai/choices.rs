@@ -2,13 +2,27 @@
 
 use serde_json::{Value, json};
 
+use super::join_choices::join;
 use super::resume_choices::ChoicesParts;
-use crate::dialect::format::{EventWriter, Resumable, Sight, StreamFormat, Tally, content_bytes, filled_length};
+use crate::dialect::format::{
+    EventWriter, Finish, Resumable, Sight, StreamFormat, Tally, content_bytes, filled_length, is_error, says_something,
+};
 use crate::http::json::{self, Cursor};
 
 /// Chunks with `choices`.
 #[derive(Debug)]
 pub(super) struct Choices;
+
+/// Members of a chunk.
+#[derive(Clone, Copy, Debug, Default)]
+struct Chunk {
+    content: usize,
+    finish: bool,
+    /// Some choice is in it.
+    choices: bool,
+    usage: bool,
+    failed: bool,
+}
 
 impl StreamFormat for Choices {
     fn see(&self, tally: &mut Tally, name: Option<&[u8]>, data: &[u8]) -> Sight {
@@ -18,40 +32,20 @@ impl StreamFormat for Choices {
         if name == Some(b"error") {
             return Sight::Error;
         }
-        let (mut content, mut finish, mut choices, mut usage, mut error) = (0, false, false, false, false);
-        let mut at = Cursor::new(data);
-        at.enter(b'{');
-        while let Some(name) = at.name() {
-            match name {
-                b"choices" if at.enter(b'[') => {
-                    while at.has_element() {
-                        choices = true;
-                        content += choice_content(&mut at, &mut finish);
-                    }
-                }
-                b"usage" => {
-                    let value = at.value();
-                    if value.first() == Some(&b'{') {
-                        usage = true;
-                        tally.read_usage(value);
-                    }
-                }
-                b"error" => error = json::is_filled(at.value()),
-                _ => {
-                    at.value();
-                }
-            }
+        let chunk = read_chunk(tally, data);
+        if chunk.failed || (!chunk.choices && !chunk.usage && is_error(data)) {
+            return Sight::Error;
         }
-        if finish {
-            tally.finish();
-        }
-        match (error, content, finish) {
-            (true, 0, _) => Sight::Error,
-            (_, 1.., _) => tally.content(content),
-            (false, 0, true) => Sight::Finish,
-            (false, 0, false) if usage && !choices => Sight::UsageOnly,
-            (false, 0, false) => Sight::Other,
-        }
+        let sight = match (chunk.content, chunk.finish) {
+            (1.., _) => tally.content(chunk.content),
+            (0, true) => Sight::Finish,
+            (0, false) if chunk.usage && !chunk.choices => Sight::UsageOnly,
+            (0, false) => Sight::Other,
+        };
+        tally.finished = tally.ends.all_ended();
+        let is_last = sight == Sight::UsageOnly && tally.counts.output > 0;
+        tally.has_told_all = tally.finished && (tally.has_told_all || is_last);
+        sight
     }
 
     fn missing_end(&self) -> &'static [u8] {
@@ -83,28 +77,67 @@ impl StreamFormat for Choices {
         Some(())
     }
 
+    fn join(&self, events: Vec<Value>) -> Option<Value> {
+        join(events)
+    }
+
     fn resumable(&self) -> Option<&'static dyn Resumable> {
         Some(&ChoicesParts)
     }
 }
 
-/// Bytes of content in one choice of a chunk; any filled member of the delta but its role is content, so that
-/// reasoning, tool calls, refusals and members that are added later count.
-fn choice_content(at: &mut Cursor<'_>, finish: &mut bool) -> usize {
-    if !at.enter(b'{') {
-        at.value();
-        return 0;
-    }
-    let mut bytes = 0;
+fn read_chunk(tally: &mut Tally, data: &[u8]) -> Chunk {
+    let mut chunk = Chunk::default();
+    let mut at = Cursor::new(data);
+    at.enter(b'{');
     while let Some(name) = at.name() {
         match name {
-            b"delta" | b"message" => bytes += content_bytes(at),
-            b"text" => bytes += filled_length(at.value()),
-            b"finish_reason" => *finish |= json::is_filled(at.value()),
+            b"choices" if at.enter(b'[') => {
+                let mut position = 0;
+                while at.has_element() {
+                    chunk.choices = true;
+                    read_choice(&mut at, position, tally, &mut chunk);
+                    position += 1;
+                }
+            }
+            b"usage" => {
+                let value = at.value();
+                if value.first() == Some(&b'{') {
+                    chunk.usage = true;
+                    tally.read_usage(value);
+                }
+            }
+            b"error" => chunk.failed |= says_something(at.value()),
             _ => {
                 at.value();
             }
         }
     }
-    bytes
+    chunk
+}
+
+/// Reads the choice of a chunk that comes next; any filled member of the delta but its role is content, so that
+/// reasoning, tool calls, refusals and members that are added later count.
+fn read_choice(at: &mut Cursor<'_>, position: u64, tally: &mut Tally, chunk: &mut Chunk) {
+    if !at.enter(b'{') {
+        at.value();
+        return;
+    }
+    let (mut index, mut bytes, mut finish) = (position, 0, Finish::None);
+    while let Some(name) = at.name() {
+        match name {
+            b"delta" | b"message" => bytes += content_bytes(at),
+            b"text" => bytes += filled_length(at.value()),
+            b"finish_reason" => finish = Finish::read(at.value()),
+            b"index" => index = json::count(at.value()).unwrap_or(position),
+            b"error" => chunk.failed |= says_something(at.value()),
+            _ => {
+                at.value();
+            }
+        }
+    }
+    chunk.content += bytes;
+    chunk.finish |= finish == Finish::Complete;
+    chunk.failed |= finish == Finish::Failed;
+    tally.choice(index, bytes > 0, finish == Finish::Complete);
 }

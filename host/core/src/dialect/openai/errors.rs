@@ -1,23 +1,65 @@
 //! Errors in OpenAI's words.
 
-use memchr::memmem;
-
-use crate::dialect::format::is_error;
-use crate::http::json;
+use crate::dialect::format::{Finish, is_error, says_something};
+use crate::http::json::{self, Cursor};
 use crate::http::sse::Event;
 
-/// The error in `data: {"error":...}`, in the Responses API's `error` and `response.failed`, and in a bare `event: error`
-/// with any data.
+/// Types of a Responses stream's events that say that it failed.
+pub(super) const FAILED: [&[u8]; 3] = [b"response.failed", b"response.cancelled", b"response.canceled"];
+
+/// The error in `data: {"error":...}`, in an `error` or a failed finish reason of a choice, in the Responses API's `error` and
+/// `response.failed`, in a response that ended as failed, and in a bare `event: error` with any data.
 pub(super) fn in_event<'a>(event: &Event<'a>) -> Option<&'a [u8]> {
     let data = event.data?;
-    match event.name {
-        Some(b"error") => Some(data),
-        Some(b"response.failed") => Some(json::member(data, "response").unwrap_or(data)),
-        // Most events end here, without being read.
-        Some(_) | None if memmem::find(data, b"\"error\"").is_none() => None,
-        Some(_) | None if is_error(data) => Some(data),
-        // A server that leaves out the `event` line.
-        Some(_) | None if json::member(data, "type") == Some(b"\"response.failed\"") => json::member(data, "response"),
-        Some(_) | None => None,
+    if event.name == Some(b"error") {
+        return Some(data);
     }
+    let kind = json::member(data, "type").and_then(json::raw_str);
+    let is_failed = |kind: &[u8]| FAILED.contains(&kind);
+    if kind.or(event.name).is_some_and(is_failed) || event.name.is_some_and(is_failed) {
+        return Some(json::member(data, "response").unwrap_or(data));
+    }
+    if let Some(response) = json::member(data, "response").filter(|_| kind.is_some_and(|k| k.starts_with(b"response.")))
+    {
+        return failed_response(response).then_some(response);
+    }
+    if kind.is_some_and(|kind| kind.starts_with(b"response.")) {
+        return None;
+    }
+    match json::member(data, "choices") {
+        Some(choices) if json::is_filled(choices) => {
+            let error = json::member(data, "error").filter(|error| says_something(error));
+            error.map(|_| data).or_else(|| failed_choice(choices))
+        }
+        Some(_) | None => is_error(data).then_some(data),
+    }
+}
+
+/// Returns true if this response, whole, ended as failed.
+pub(super) fn failed_response(response: &[u8]) -> bool {
+    json::members(response).any(|(name, value)| match name {
+        b"error" => says_something(value),
+        b"status" => matches!(value, b"\"failed\"" | b"\"cancelled\""),
+        _ => false,
+    })
+}
+
+/// The first of these choices that has an error or a finish reason that stands for one: its error, or all of it.
+pub(super) fn failed_choice(choices: &[u8]) -> Option<&[u8]> {
+    let mut at = Cursor::new(choices);
+    at.enter(b'[');
+    while at.has_element() {
+        let choice = at.value();
+        for (name, value) in json::members(choice) {
+            match name {
+                b"error" if says_something(value) => return Some(choice),
+                b"finish_reason" if Finish::read(value) == Finish::Failed => return Some(choice),
+                b"message" | b"delta" if json::member(value, "error").is_some_and(says_something) => {
+                    return Some(value);
+                }
+                _ => {}
+            }
+        }
+    }
+    None
 }

@@ -3,14 +3,16 @@
 mod chat;
 mod choices;
 mod errors;
+mod join_choices;
 mod responses;
 mod resume_choices;
 mod resume_responses;
+mod shape;
 
 use bytes::Bytes;
 use serde_json::{Value, json};
 
-use super::format::{Conversation, StreamFormat, WireFormat, append_to_prompt, with_assistant_message};
+use super::format::{Conversation, Shown, StreamFormat, Told, WireFormat, append_to_prompt, with_assistant_message};
 use crate::contract::Operation;
 use crate::http::sse::Event;
 
@@ -76,6 +78,15 @@ impl WireFormat for Openai {
         Some(&chat::ChatCompletions)
     }
 
+    fn is_shaped(&self, path: &str) -> bool {
+        let path = path.trim_end_matches('/');
+        shape::SHAPED.iter().any(|end| path.ends_with(end))
+    }
+
+    fn shows<'a>(&self, operation: Operation, path: &str, body: &'a [u8]) -> Shown<'a> {
+        shape::shown(operation, path, body)
+    }
+
     fn error_in_event<'a>(&self, event: &Event<'a>) -> Option<&'a [u8]> {
         errors::in_event(event)
     }
@@ -84,17 +95,18 @@ impl WireFormat for Openai {
         json!({"error": {"message": message, "type": kind, "param": null, "code": code}})
     }
 
-    /// OpenAI's SDKs raise on an `error` member in `data`; the Responses API names the event `error` and repeats the
-    /// fields at the top.
-    fn error_event(&self, operation: Operation, mut body: Value) -> Bytes {
+    /// OpenAI's SDKs raise on an `error` member in `data`; a stream of the Responses API ends with `response.failed`, in
+    /// which everything else is as it was told before.
+    fn error_event(&self, operation: Operation, body: Value, told: &Told<'_>) -> Bytes {
         if operation != Operation::Response {
             return format!("data: {body}\n\n").into();
         }
-        for member in ["message", "code", "param"] {
-            body[member] = body["error"][member].clone();
-        }
-        body["type"] = json!("error");
-        format!("event: error\ndata: {body}\n\n").into()
+        let event = json!({
+            "type": "response.failed",
+            "sequence_number": told.next_sequence(),
+            "response": responses::failed(&body["error"], told),
+        });
+        format!("event: response.failed\ndata: {event}\n\n").into()
     }
 }
 
@@ -102,6 +114,7 @@ impl WireFormat for Openai {
 mod tests {
     use super::*;
     use crate::dialect::Dialect;
+    use crate::dialect::format::Opened;
 
     fn event(name: Option<&'static str>, data: &'static str) -> Event<'static> {
         Event { raw: b"", name: name.map(str::as_bytes), data: Some(data.as_bytes()) }
@@ -121,7 +134,24 @@ mod tests {
             (event(Some("error"), "boom"), Some("boom")),
             (event(Some("response.failed"), r#"{"response":{"a":1}}"#), Some(r#"{"a":1}"#)),
             (event(None, r#"{"type":"response.failed","response":{"error":{}}}"#), Some(r#"{"error":{}}"#)),
+            (
+                event(None, r#"{"error":{"code":1},"choices":[{"delta":{"content":"half"}}]}"#),
+                Some(r#"{"error":{"code":1},"choices":[{"delta":{"content":"half"}}]}"#),
+            ),
+            (
+                event(None, r#"{"choices":[{"delta":{},"finish_reason":"error"}]}"#),
+                Some(r#"{"delta":{},"finish_reason":"error"}"#),
+            ),
+            (event(None, r#"{"choices":[{"error":{"code":1}}]}"#), Some(r#"{"error":{"code":1}}"#)),
+            (event(None, r#"{"detail":"m"}"#), Some(r#"{"detail":"m"}"#)),
+            (event(None, r#"{"code":7,"message":"m","data":null}"#), Some(r#"{"code":7,"message":"m","data":null}"#)),
+            (
+                event(None, r#"{"type":"response.completed","response":{"status":"failed"}}"#),
+                Some(r#"{"status":"failed"}"#),
+            ),
             (event(None, r#"{"error":null,"choices":[{}]}"#), None),
+            (event(None, r#"{"type":"response.output_text.delta","delta":"an \"error\""}"#), None),
+            (event(None, r#"{"type":"response.created","response":{"status":"in_progress","error":null}}"#), None),
             (event(None, "[DONE]"), None),
         ] {
             assert_eq!(Openai.error_in_event(&event), error.map(str::as_bytes), "{event:?}");
@@ -129,11 +159,35 @@ mod tests {
     }
 
     #[test]
-    fn the_responses_api_has_errors_of_its_own_shape() {
+    fn a_response_fails_in_the_names_that_were_told() {
         let body = || Openai.error_body("t", Some("c"), "m", "id");
-        assert_eq!(Openai.error_event(Operation::Chat, body()), format!("data: {}\n\n", body()));
-        let event = Openai.error_event(Operation::Response, body());
-        assert!(event.starts_with(b"event: error\ndata: ") && event.windows(14).any(|w| w == b"\"type\":\"error\""));
+        let none = Opened::default();
+        let told = |opened| Told { request_id: "r-1", model: "asked", now_s: 7, opened };
+        assert_eq!(Openai.error_event(Operation::Chat, body(), &told(&none)), format!("data: {}\n\n", body()));
+        let read = |event: Bytes| -> Value {
+            let data = event.strip_prefix(b"event: response.failed\ndata: ").expect("its name");
+            serde_json::from_slice(data).expect("JSON")
+        };
+        let event = read(Openai.error_event(Operation::Response, body(), &told(&none)));
+        assert_eq!((&event["type"], &event["sequence_number"]), (&json!("response.failed"), &json!(0)));
+        let response = &event["response"];
+        assert_eq!(
+            (&response["id"], &response["created_at"], &response["model"]),
+            (&json!("resp_r-1"), &json!(7), &json!("asked"))
+        );
+        let opened = Opened {
+            response: Some(br#"{"id":"x","model":"n","status":"in_progress","output":[]}"#[..].into()),
+            sequence: Some(4),
+        };
+        let event = read(Openai.error_event(Operation::Response, body(), &told(&opened)));
+        assert_eq!(
+            (&event["sequence_number"], &event["response"]["id"], &event["response"]["model"]),
+            (&json!(5), &json!("x"), &json!("n"))
+        );
+        assert_eq!(
+            (&event["response"]["status"], &event["response"]["error"]),
+            (&json!("failed"), &json!({"code": "c", "message": "m"}))
+        );
     }
 
     #[test]

@@ -2,8 +2,9 @@
 
 use serde_json::{Value, json};
 
+use super::errors::{FAILED, failed_response};
 use super::resume_responses::ResponseParts;
-use crate::dialect::format::{EventWriter, Resumable, Sight, StreamFormat, Tally};
+use crate::dialect::format::{EventWriter, Resumable, Sight, StreamFormat, Tally, Told, is_error};
 use crate::http::json;
 
 /// Events named `response.*`.
@@ -12,22 +13,38 @@ pub(super) struct Responses;
 
 impl StreamFormat for Responses {
     fn see(&self, tally: &mut Tally, name: Option<&[u8]>, data: &[u8]) -> Sight {
-        let kind = name.or_else(|| json::member(data, "type").and_then(json::raw_str)).unwrap_or_default();
+        if data.trim_ascii() == b"[DONE]" {
+            return tally.end();
+        }
+        let event = Members::read(data);
+        // Some servers name all their events alike, or none.
+        let kind = event.kind.or(name).unwrap_or_default();
+        if name == Some(b"error") || kind == b"error" || FAILED.contains(&kind) {
+            return Sight::Error;
+        }
+        if !kind.starts_with(b"response.") && is_error(data) {
+            return Sight::Error;
+        }
+        if let Some(response) = event.response {
+            if failed_response(response) {
+                return Sight::Error;
+            }
+            tally.opened.open(response);
+        }
+        tally.opened.sequence = event.sequence.or(tally.opened.sequence);
         match kind {
             b"response.completed" | b"response.incomplete" => {
-                if let Some(usage) = json::member(data, "response").and_then(|r| json::member(r, "usage")) {
+                if let Some(usage) = event.response.and_then(|response| json::member(response, "usage")) {
                     tally.read_usage(usage);
                 }
                 // A response's last event is its finish.
                 tally.finish();
                 tally.end()
             }
-            b"response.failed" | b"error" => Sight::Error,
-            _ if kind.ends_with(b".delta") => match json::member(data, "delta") {
+            _ if kind.ends_with(b".delta") => match event.delta {
                 Some(delta) if json::is_filled(delta) => tally.content(delta.len().saturating_sub(2)),
                 Some(_) | None => Sight::Other,
             },
-            _ if data.trim_ascii() == b"[DONE]" => tally.end(),
             _ => Sight::Other,
         }
     }
@@ -45,8 +62,56 @@ impl StreamFormat for Responses {
         Some(())
     }
 
+    /// The last event has the whole response.
+    fn join(&self, events: Vec<Value>) -> Option<Value> {
+        let ends =
+            |event: &&Value| matches!(event["type"].as_str(), Some("response.completed" | "response.incomplete"));
+        events.iter().rfind(ends)?.get("response").filter(|response| response.is_object()).cloned()
+    }
+
     fn resumable(&self) -> Option<&'static dyn Resumable> {
         Some(&ResponseParts)
+    }
+}
+
+/// The response object of a stream that ends with this error; with made-up names where none were told.
+pub(super) fn failed(error: &Value, told: &Told<'_>) -> Value {
+    let mut response = told.opened.response().unwrap_or_else(|| {
+        json!({
+            "id": format!("resp_{}", told.request_id), "object": "response", "created_at": told.now_s,
+            "model": told.model, "output": [], "parallel_tool_calls": true, "tool_choice": "auto", "tools": [],
+            "instructions": null, "metadata": {}, "temperature": null, "top_p": null,
+        })
+    });
+    response["status"] = json!("failed");
+    response["error"] = json!({"code": error["code"], "message": error["message"]});
+    response["incomplete_details"] = Value::Null;
+    response["usage"] = Value::Null;
+    response
+}
+
+/// The members of an event that matter here, as they stand.
+#[derive(Default)]
+struct Members<'a> {
+    kind: Option<&'a [u8]>,
+    delta: Option<&'a [u8]>,
+    response: Option<&'a [u8]>,
+    sequence: Option<u64>,
+}
+
+impl<'a> Members<'a> {
+    fn read(data: &'a [u8]) -> Self {
+        let mut read = Self::default();
+        for (name, value) in json::members(data) {
+            match name {
+                b"type" => read.kind = json::raw_str(value),
+                b"delta" => read.delta = Some(value),
+                b"response" => read.response = Some(value),
+                b"sequence_number" => read.sequence = json::count(value),
+                _ => {}
+            }
+        }
+        read
     }
 }
 

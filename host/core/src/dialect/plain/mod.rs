@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use serde_json::{Value, json};
 
-use super::format::{ErrorDetails, Sight, StreamFormat, Tally, WireFormat, by_status};
+use super::format::{ErrorDetails, Sight, StreamFormat, Tally, Told, WireFormat, by_status};
 use crate::contract::Operation;
 use crate::http::sse::Event;
 use crate::outcome::Kind;
@@ -49,7 +49,7 @@ impl WireFormat for Plain {
         json!({"error": {"message": message, "type": kind, "request_id": request_id}})
     }
 
-    fn error_event(&self, _operation: Operation, body: Value) -> Bytes {
+    fn error_event(&self, _operation: Operation, body: Value, _told: &Told<'_>) -> Bytes {
         format!("event: error\ndata: {body}\n\n").into()
     }
 }

@@ -74,6 +74,11 @@ impl Transcript {
         self.unfit
     }
 
+    /// The last sequence number that was delivered.
+    pub const fn sequence(&self) -> Option<u64> {
+        self.names.sequence
+    }
+
     /// Bytes of text delivered.
     pub const fn text_bytes(&self) -> usize {
         self.text_bytes

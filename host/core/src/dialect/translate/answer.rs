@@ -8,5 +8,7 @@ use crate::time::Timestamp;
 
 pub(super) fn translate(answers: &Answers, body: &[u8], now: Timestamp) -> Result<Bytes, Untranslatable> {
     let (backend, client) = (answers.translation.target(), answers.translation.source());
-    Ok(client.write_answer(&backend.read_answer(body, client.api())?, &answers.model, now))
+    let mut answer = backend.read_answer(body, client.api())?;
+    answers.ids.fill(&mut answer, client.id_prefix());
+    Ok(client.write_answer(&answer, &answers.model, now))
 }

@@ -5,6 +5,7 @@ use http::HeaderMap;
 
 use super::Translation;
 use crate::dialect::classify::classify;
+use crate::dialect::format::{Opened, Told};
 use crate::outcome::{Kind, Outcome};
 use crate::time::Timestamp;
 
@@ -23,7 +24,9 @@ pub fn refusal(translation: Translation, status: u16, body: &[u8], request_id: &
 /// The event that the client gets for an error inside a stream.
 pub(super) fn event(translation: Translation, outcome: &Outcome, data: &[u8]) -> Bytes {
     let body = error_body(translation, outcome.kind, 0, data, "");
-    translation.downstream().format().error_event(translation.source().operation(), body)
+    // Only read again here, and told in the names of the client's stream when it goes out.
+    let told = Told { request_id: "", model: "", now_s: 0, opened: &Opened::default() };
+    translation.downstream().format().error_event(translation.source().operation(), body, &told)
 }
 
 fn error_body(translation: Translation, kind: Kind, status: u16, body: &[u8], request_id: &str) -> serde_json::Value {

@@ -86,12 +86,14 @@
 
 mod answer;
 pub mod error;
+mod ids;
 pub mod left_out;
 mod mend;
 mod prepared;
 pub mod request;
 pub mod stream;
 
+pub use ids::MadeUpIds;
 pub use prepared::Translations;
 
 use std::borrow::Cow;
@@ -134,6 +136,8 @@ pub struct Answers {
     pub include_usage: bool,
     /// The model that was asked for upstream, should the answer not name its own.
     pub model: String,
+    /// Ids, should the answer have none.
+    pub ids: MadeUpIds,
 }
 
 impl Translation {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::mend::mend;
-use super::{Answers, LeftOut, Strictness, Translation, Untranslatable};
+use super::{Answers, LeftOut, MadeUpIds, Strictness, Translation, Untranslatable};
 pub use crate::dialect::format::DEFAULT_MAX_TOKENS;
 
 /// A translated request, and what is needed to translate its answer back.
@@ -37,9 +37,10 @@ pub fn translate(
     let mut request = translation.source().read_request(body, target.api(), &left_out)?;
     mend(&mut request, target.api(), &left_out)?;
     request.model = model.into();
+    let ids = MadeUpIds::of_request(body);
     let body = target.write_request(&request);
     let (stream, include_usage) = (request.stream, request.include_usage);
-    let answers = Answers { translation, stream, include_usage, model: model.to_owned() };
+    let answers = Answers { translation, stream, include_usage, model: model.to_owned(), ids };
     Ok(Translated { body, answers, left_out: left_out.take().into() })
 }
 

@@ -5,8 +5,9 @@
 
 use bytes::BytesMut;
 
-use super::{Answers, StreamReader, StreamWriter, Translation, Untranslatable, error};
+use super::{Answers, MadeUpIds, StreamReader, StreamWriter, Translation, Untranslatable, error};
 use crate::dialect::classify::classify_event;
+use crate::dialect::format::neutral::News;
 pub use crate::dialect::format::write_event;
 use crate::http::sse::Event;
 use crate::time::Timestamp;
@@ -15,6 +16,9 @@ use crate::time::Timestamp;
 #[derive(Debug)]
 pub struct Stream {
     translation: Translation,
+    ids: MadeUpIds,
+    /// The model said why it stopped, as its last word so far.
+    is_over: bool,
     reader: Box<dyn StreamReader>,
     writer: Box<dyn StreamWriter>,
 }
@@ -25,7 +29,7 @@ impl Stream {
         let (backend, client) = (translation.target(), translation.source());
         let (reader, writer) =
             (backend.stream_reader(client.api()), client.stream_writer(&answers.model, answers.include_usage, now));
-        Self { translation, reader, writer }
+        Self { translation, ids: answers.ids, is_over: false, reader, writer }
     }
 
     /// Adds to `out` what this event is in the client's API; an error event too, after which no other may come.
@@ -37,18 +41,30 @@ impl Stream {
             out.extend_from_slice(&error::event(self.translation, &outcome, data));
             return Ok(());
         }
-        let writer = &mut self.writer;
-        self.reader.read(event, &mut |news| writer.write(news, out))
+        let Self { translation, ids, is_over, reader, writer } = self;
+        let prefix = translation.source().id_prefix();
+        reader.read(event, &mut |news| {
+            match &news {
+                News::Stop(_) => *is_over = true,
+                // More of the answer withdraws a finish reason that came before it.
+                News::Text(text) => *is_over &= text.is_empty(),
+                News::Call { .. } | News::Input { .. } => *is_over = false,
+                News::Start(_) | News::CallEnd { .. } | News::Usage(_) | News::Ping | News::End => {}
+            }
+            writer.write(ids.filled(news, prefix), out)
+        })
     }
 
     /// Returns true once the model has given its finish reason. Only formal events follow.
     pub fn finished(&self) -> bool {
-        self.writer.has_stopped()
+        self.is_over && self.writer.has_stopped()
     }
 
     /// Adds the end that the client waits for, when the upstream's body ended without its own; nothing when it has
     /// been written, or when the model never said that it had finished.
     pub fn finish(&mut self, out: &mut BytesMut) {
-        self.writer.finish(out);
+        if self.is_over {
+            self.writer.finish(out);
+        }
     }
 }

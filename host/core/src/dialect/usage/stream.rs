@@ -1,7 +1,7 @@
 //! A stream's events: what each is to the relay, and what the whole has used.
 
 use crate::contract::Operation;
-use crate::dialect::format::{Sight, StreamFormat, Tally};
+use crate::dialect::format::{Opened, Sight, StreamFormat, Tally};
 use crate::dialect::registry::Dialect;
 use crate::http::sse::Event;
 use crate::usage::Usage;
@@ -23,15 +23,38 @@ impl StreamTap {
         Self { format: format.stream(operation), tally: Tally::new(format) }
     }
 
-    /// Looks at an event. Never allocates; reads each of its bytes at most once.
+    /// The same for a request of so many answers at once.
+    pub fn expecting(mut self, answers: u32) -> Self {
+        self.tally.ends.expect(answers);
+        self
+    }
+
+    /// Looks at an event. Allocates at most once a stream; reads each of its bytes at most twice.
     pub fn see(&mut self, event: &Event<'_>) -> Sight {
         match event.data {
             Some(data) => self.format.see(&mut self.tally, event.name, data),
+            None if event.name == Some(b"error") => Sight::Error,
             None => Sight::Other,
         }
     }
 
-    /// Returns true once the model has given its finish reason.
+    /// Returns the names and numbers of the stream so far, where an error event must agree with them.
+    pub fn opened(&self) -> &Opened {
+        &self.tally.opened
+    }
+
+    /// Returns true once all that comes before the stream's own end has come: the answer was finished, and its usage told
+    /// after that.
+    pub const fn has_told_all(&self) -> bool {
+        self.tally.has_told_all
+    }
+
+    /// Returns true if it has content, or its provider counted tokens of it.
+    pub const fn has_answer(&self) -> bool {
+        self.tally.content_events > 0 || self.tally.counts.output > 0
+    }
+
+    /// Returns true once the model has given its finish reason, of every choice and as its last word.
     pub const fn finished(&self) -> bool {
         self.tally.finished
     }
@@ -123,14 +146,95 @@ mod tests {
             ),
             (r#"{"choices":[],"prompt_filter_results":[{}]}"#, Sight::Other),
             (r#"{"error":{"message":"x"},"choices":[]}"#, Sight::Error),
+            (r#"{"error":{"message":"x"},"choices":[{"delta":{"content":"half"}}]}"#, Sight::Error),
+            (r#"{"choices":[{"delta":{"content":"half"},"finish_reason":"error"}]}"#, Sight::Error),
+            (r#"{"choices":[{"error":{"code":1},"delta":{}}]}"#, Sight::Error),
+            (r#"{"code":20012,"message":"x","data":null}"#, Sight::Error),
+            (r#"{"detail":"x"}"#, Sight::Error),
+            (r#"{"choices":null}"#, Sight::Other),
             ("not json", Sight::Other),
             ("", Sight::Other),
             ("{", Sight::Other),
         ] {
             assert_eq!(tap.see(&event(None, data)), sight, "{data}");
         }
+        assert_eq!(tap.see(&event(None, STOP)), Sight::Finish);
         assert!(tap.finished() && !tap.ended_well());
         assert_eq!(tap.see(&Event { raw: b": ping\n\n", name: None, data: None }), Sight::Other);
+        assert_eq!(tap.see(&Event { raw: b"event: error\n\n", name: Some(b"error"), data: None }), Sight::Error);
+    }
+
+    #[test]
+    fn a_stream_is_finished_when_every_choice_is_and_nothing_follows() {
+        let chunk = |index: u32, content: &str, finish: &str| {
+            format!(r#"{{"choices":[{{"index":{index},"delta":{{"content":"{content}"}},"finish_reason":{finish}}}]}}"#)
+        };
+        let mut tap = StreamTap::new(Dialect::OPENAI, Operation::Chat).expecting(2);
+        for (data, finished) in [
+            (chunk(0, "a", "\"stop\""), false),
+            (chunk(1, "b", "null"), false),
+            (chunk(1, "", "\"null\""), false),
+            (chunk(1, "", "\"stop\""), true),
+            (chunk(1, "more", "null"), false),
+            (chunk(1, "", "\"stop\""), true),
+        ] {
+            tap.see(&event(None, &data));
+            assert_eq!(tap.finished(), finished, "{data}");
+        }
+        assert!(!tap.has_told_all());
+        assert_eq!(tap.see(&event(None, USED)), Sight::UsageOnly);
+        assert!(tap.has_told_all());
+        let mut tap = StreamTap::new(Dialect::ANTHROPIC, Operation::Message);
+        let end = r#"{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"output_tokens":15}}"#;
+        let delta = r#"{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"Hello"}}"#;
+        for (data, finished) in [(end, true), (delta, false), (end, true)] {
+            tap.see(&event(None, data));
+            assert_eq!(tap.finished(), finished, "{data}");
+        }
+        let early = r#"{"type":"message_delta","delta":{"stop_reason":null},"usage":{"output_tokens":1}}"#;
+        assert_eq!(StreamTap::new(Dialect::ANTHROPIC, Operation::Message).see(&event(None, early)), Sight::Other);
+    }
+
+    #[test]
+    fn an_error_of_any_form_is_one_in_every_dialect() {
+        let forms = [
+            (None, r#"{"error":{"message":"m"}}"#),
+            (None, r#"{"error":"m"}"#),
+            (None, r#"[{"error":{"code":429,"message":"m"}}]"#),
+            (None, r#"{"type":"error","message":"m"}"#),
+            (None, r#"{"object":"error","message":"m"}"#),
+            (None, r#"{"detail":"m"}"#),
+            (None, r#"{"code":"x","message":"m"}"#),
+            (None, r#"{"success":false,"errors":[{"message":"m"}]}"#),
+            (Some("error"), "boom"),
+            (Some("error"), "{}"),
+        ];
+        for (dialect, operation) in [
+            (Dialect::OPENAI, Operation::Chat),
+            (Dialect::OPENAI, Operation::Completion),
+            (Dialect::OPENAI, Operation::Response),
+            (Dialect::ANTHROPIC, Operation::Message),
+        ] {
+            for (name, data) in forms {
+                let event = event(name, data);
+                assert_eq!(StreamTap::new(dialect, operation).see(&event), Sight::Error, "{operation:?} {data}");
+                assert!(dialect.format().error_in_event(&event).is_some(), "{operation:?} {data}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_responses_stream_is_numbered_and_named() {
+        let mut tap = StreamTap::new(Dialect::OPENAI, Operation::Response);
+        tap.see(&event(None, r#"{"type":"response.created","response":{"id":"r","error":null},"sequence_number":0}"#));
+        tap.see(&event(Some("message"), r#"{"type":"response.output_text.delta","delta":"a","sequence_number":7}"#));
+        assert_eq!((tap.content_events(), tap.opened().sequence), (1, Some(7)));
+        assert_eq!(tap.opened().response.as_deref(), Some(&br#"{"id":"r","error":null}"#[..]));
+        for failed in
+            [r#"{"type":"response.failed"}"#, r#"{"type":"response.completed","response":{"status":"failed"}}"#]
+        {
+            assert_eq!(tap.see(&event(None, failed)), Sight::Error, "{failed}");
+        }
     }
 
     #[test]

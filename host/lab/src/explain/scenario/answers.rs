@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue};
-use pointsman_core::dialect::classify::{classify, classify_whole};
+use pointsman_core::contract::Operation;
+use pointsman_core::dialect::classify::{WholeAnswer, classify, classify_whole};
 use pointsman_core::exchange::Join;
 use pointsman_core::journal::Happened;
 use pointsman_core::outcome::Kind;
@@ -165,7 +166,15 @@ impl Case<'_> {
 
     fn malformed(&self) -> Told {
         const NONSENSE: &str = "this is not JSON";
-        let found = classify_whole(self.dialect, 200, &HeaderMap::new(), NONSENSE.as_bytes(), self.started());
+        let answer = WholeAnswer {
+            operation: Operation::Chat,
+            path: "",
+            may_be_empty: true,
+            status: 200,
+            headers: &HeaderMap::new(),
+            body: NONSENSE.as_bytes(),
+        };
+        let found = classify_whole(self.dialect, &answer, self.started());
         if found.kind == Kind::Malformed && self.attempt.first_token_ms.is_none() {
             let body = ("body", NONSENSE.into());
             return (inline(&[("answer", Value::Integer(200)), ("after", span(self.elapsed()).into()), body]), None);

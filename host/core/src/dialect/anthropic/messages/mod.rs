@@ -52,6 +52,10 @@ impl Conversation for Messages {
         "/v1/messages".into()
     }
 
+    fn id_prefix(&self) -> &'static str {
+        "msg_"
+    }
+
     fn read_request<'a>(&self, body: &'a [u8], target: &'static Api, left_out: &LeftOut) -> Read<Request<'a>> {
         read_request::read(Field::request(body, target, left_out)?)
     }

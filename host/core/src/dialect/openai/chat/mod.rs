@@ -54,6 +54,10 @@ impl Conversation for ChatCompletions {
         "/v1/chat/completions".into()
     }
 
+    fn id_prefix(&self) -> &'static str {
+        "chatcmpl-"
+    }
+
     fn read_request<'a>(&self, body: &'a [u8], target: &'static Api, left_out: &LeftOut) -> Read<Request<'a>> {
         read_request::read(Field::request(body, target, left_out)?)
     }

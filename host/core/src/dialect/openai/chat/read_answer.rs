@@ -31,8 +31,11 @@ pub(super) fn read<'a>(body: &'a [u8], target: &'static Api) -> Read<Answer<'a>>
     Ok(Answer { head: head(&mut chat), text, calls, stop, usage: counts })
 }
 
+/// A call; some servers give it no id.
 fn call<'a>(field: Field<'a>) -> Read<Call<'a>> {
-    loose_call(&mut field.object()?).map(|(call, _)| call)
+    let mut call = field.object()?;
+    let id = call.take("id").map(|f| f.text()).transpose()?.unwrap_or_default();
+    loose_call(&mut call, id).map(|(call, _)| call)
 }
 
 /// A text; some servers send an array of text parts.

@@ -1,11 +1,9 @@
 //! Reads chat completion chunks.
 
-use std::borrow::Cow;
-
 use super::read_answer::{matched, stop, usage};
 use crate::dialect::format::neutral::{Head, News};
 use crate::dialect::format::read::{Field, Object};
-use crate::dialect::format::{Api, MAX_CALLS, Read, StreamReader};
+use crate::dialect::format::{Api, Finish, MAX_CALLS, Read, StreamReader};
 use crate::http::sse::Event;
 
 /// A stream that is being read.
@@ -70,7 +68,8 @@ impl Reader {
                 self.call(call, tell)?;
             }
         }
-        if let Some(reason) = choice.take("finish_reason").map(|f| f.text()).transpose()? {
+        let said = choice.take("finish_reason").filter(|f| Finish::read(f.json().text().as_bytes()) != Finish::None);
+        if let Some(reason) = said.map(|f| f.text()).transpose()? {
             let matched = matched(&mut choice);
             tell(News::Stop(stop(Some(&reason), matched, !self.calls.is_empty(), self.refused)))?;
         }
@@ -98,7 +97,7 @@ impl Reader {
                     return Err(field.wrong("is one tool call too many"));
                 }
                 let name = name.ok_or_else(|| field.wrong("begins a tool call without a name"))?;
-                let id = id.unwrap_or_else(|| Cow::Owned(format!("call_{number}")));
+                let id = id.unwrap_or_default();
                 self.calls.push(Seen { index, id: id.clone().into_owned() });
                 tell(News::Call { number, id, name })?;
                 number

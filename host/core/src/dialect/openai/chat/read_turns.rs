@@ -259,16 +259,16 @@ fn call<'a>(field: Field<'a>) -> Read<Call<'a>> {
     let mut call = field.object()?;
     // Some providers number the calls of a whole answer as they do in a stream.
     call.forget(&["index"]);
-    let (read, function) = loose_call(&mut call)?;
+    let id = call.need("id")?.text()?;
+    let (read, function) = loose_call(&mut call, id)?;
     function.finish()?;
     call.finish()?;
     Ok(read)
 }
 
-/// A call, and its function with what else is in it.
-pub(super) fn loose_call<'a>(call: &mut Object<'a>) -> Read<(Call<'a>, Object<'a>)> {
+/// A call with this id, and its function with what else is in it.
+pub(super) fn loose_call<'a>(call: &mut Object<'a>, id: Cow<'a, str>) -> Read<(Call<'a>, Object<'a>)> {
     call.only("type", |f| f.is_one_of(&["function"]))?;
-    let id = call.need("id")?.text()?;
     let mut function = call.need("function")?.object()?;
     let name = function.need("name")?.text()?;
     let arguments = function.need("arguments")?;

@@ -1,0 +1,100 @@
+//! Additions of ours that a backend refuses: the request is sent once more without them.
+
+use super::*;
+
+const REFUSAL: &str = r#"{"detail":[{"loc":["body","stream_options"],"msg":"Extra inputs are not permitted"}]}"#;
+
+/// The body that is sent, and the one that is sent again.
+fn bodies(case: &Case, attempt: &mut Attempt) -> [String; 2] {
+    let sent = |attempt: &Attempt| {
+        let request = attempt.request(&case.client(), &case.endpoint).expect("it can be sent");
+        String::from_utf8(request.into_body().to_vec()).expect("JSON is text")
+    };
+    let first = sent(attempt);
+    attempt.step(START, head(422, &[]));
+    assert!(matches!(attempt.step(START, Input::LastBytes(REFUSAL.into())), Output::SendAgain));
+    attempt.leave_out(&case.client(), &case.endpoint, &case.sending.model);
+    [first, sent(attempt)]
+}
+
+#[test]
+fn a_refused_addition_is_left_out_and_the_answer_delivered() {
+    let case = Case::stream();
+    let mut attempt = case.attempt();
+    let [first, second] = bodies(&case, &mut attempt);
+    assert!(first.contains("stream_options") && !second.contains("stream_options"), "{first} {second}");
+    assert_eq!(second, r#"{"model":"sent","stream":true,"messages":[]}"#);
+    let script = [(60, stream_head()), (70, bytes(&format!("{HELLO}{STOP}{DONE}"))), (80, Input::End)];
+    let run = Run::of(attempt, script);
+    assert_eq!((run.kind(), run.text()), (Kind::Answered, &*format!("{HELLO}{STOP}{DONE}")));
+    assert!(run.attempt.has_left_out() && run.ended().usage.estimated);
+}
+
+#[test]
+fn what_the_client_wrote_itself_stays() {
+    let body = r#"{"model":"m","stream":true,"stream_options":{"x":1},"messages":[]}"#;
+    let case = Case::new("/v1/chat/completions", body);
+    let [first, second] = bodies(&case, &mut case.attempt());
+    assert!(first.contains(r#""stream_options":{"x":1,"include_usage":true}"#), "{first}");
+    assert!(second.contains(r#""stream_options":{"x":1}"#), "{second}");
+}
+
+#[test]
+fn a_translated_request_loses_it_too() {
+    let body = r#"{"model":"m","max_tokens":9,"stream":true,"messages":[{"role":"user","content":"Hi"}]}"#;
+    let case = Case::new("/v1/messages", body);
+    let [first, second] = bodies(&case, &mut case.attempt());
+    assert!(first.contains("stream_options") && !second.contains("stream_options"), "{first} {second}");
+    assert!(second.contains(r#""stream":true"#), "{second}");
+}
+
+#[test]
+fn every_form_of_the_refusal_is_known_and_no_other() {
+    let error = "data: {\"error\":{\"message\":\"Unsupported: stream_options\"}}\n\n";
+    for (head, body) in [
+        (head(400, &[]), r#"{"error":{"message":"Unknown parameter: 'stream_options'."}}"#),
+        (head(400, &[]), r#"{"message":"json: unknown field"}"#),
+        (head(422, &[]), ""),
+        (head(501, &[]), "include_usage is not implemented"),
+        (json_head(), r#"{"error":{"message":"stream_options is not allowed"}}"#),
+        (stream_head(), error),
+    ] {
+        let run = Case::stream().run([(50, head), (60, bytes(body)), (70, Input::End), (80, Input::End)]);
+        assert_eq!(run.sent_again, 1, "{body}");
+    }
+    let refused = r#"{"error":{"message":"messages must not be empty"}}"#;
+    for (case, head, body) in [
+        (Case::stream(), head(400, &[]), refused),
+        (Case::stream(), head(500, &[]), "unknown field"),
+        (Case::chat(), head(422, &[]), REFUSAL),
+    ] {
+        assert_eq!(case.run([(50, head), (60, bytes(body)), (70, Input::End)]).sent_again, 0, "{body}");
+    }
+}
+
+#[test]
+fn it_is_sent_again_once_only() {
+    let script = || [(50, head(422, &[])), (60, bytes(REFUSAL)), (70, Input::End)];
+    let run = Case::stream().run(script().into_iter().chain(script()));
+    assert_eq!((run.sent_again, run.kind()), (1, Kind::Refused));
+}
+
+#[test]
+fn a_backend_is_remembered_by_its_model_or_told_by_the_operator() {
+    let asks = |case: &Case| {
+        let request = case.attempt().request(&case.client(), &case.endpoint).expect("it can be sent");
+        String::from_utf8_lossy(request.body()).contains("stream_options")
+    };
+    let mut case = Case::stream();
+    assert!(asks(&case));
+    case.endpoint.additions.remember_refusal("other");
+    assert!(asks(&case));
+    case.endpoint.additions.remember_refusal("sent");
+    assert!(!asks(&case));
+    case.endpoint.additions = Arc::new(Additions::new(Some(false)));
+    assert!(!asks(&case));
+    case.endpoint.additions = Arc::new(Additions::new(Some(true)));
+    assert!(asks(&case));
+    let run = case.run([(50, head(422, &[])), (60, bytes(REFUSAL)), (70, Input::End)]);
+    assert_eq!((run.sent_again, run.kind()), (0, Kind::Refused), "the operator wants it");
+}

@@ -1,0 +1,72 @@
+//! The shapes of Anthropic's whole answers.
+
+use crate::contract::Operation;
+use crate::dialect::format::{Finish, Shown, filled_or_empty};
+use crate::http::json;
+
+/// The path without an operation of its own whose answers have a shape.
+pub(super) const COUNT_TOKENS: &str = "/messages/count_tokens";
+
+/// Reads the whole answer to a request of this operation at this path.
+pub(super) fn shown<'a>(operation: Operation, path: &str, body: &'a [u8]) -> Shown<'a> {
+    if operation == Operation::Message {
+        return message(body);
+    }
+    let is_count = path.trim_end_matches('/').ends_with(COUNT_TOKENS);
+    if is_count && json::member(body, "input_tokens").is_none() {
+        return Shown::Nothing("has no `input_tokens`");
+    }
+    Shown::Answer
+}
+
+fn message(body: &[u8]) -> Shown<'_> {
+    if json::member(body, "stop_reason").is_some_and(|reason| Finish::read(reason) == Finish::Failed) {
+        return Shown::Failed(body);
+    }
+    match json::member(body, "content") {
+        Some(content) if matches!(content.first(), Some(b'[' | b'"')) => filled_or_empty(has_content(content), body),
+        Some(_) | None => Shown::Nothing("has no `content`"),
+    }
+}
+
+/// Returns true if some block has more than a type and an empty text.
+fn has_content(content: &[u8]) -> bool {
+    let mut at = json::Cursor::new(content);
+    if !at.enter(b'[') {
+        return json::is_filled(content);
+    }
+    while at.has_element() {
+        let is_filled = |(name, value): (&[u8], &[u8])| name != b"type" && json::is_filled(value);
+        if json::members(at.value()).any(is_filled) {
+            return true;
+        }
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_is_known_by_its_content() {
+        for (body, expected) in [
+            (r#"{"content":[{"type":"text","text":"x"}]}"#, Shown::Answer),
+            (r#"{"content":[{"type":"tool_use","id":"t","name":"f","input":{}}]}"#, Shown::Answer),
+            (r#"{"content":[],"usage":{"output_tokens":2}}"#, Shown::Answer),
+            (r#"{"content":[],"usage":{"output_tokens":0}}"#, Shown::Empty),
+            (r#"{"content":[{"type":"text","text":""}]}"#, Shown::Empty),
+            (r#"{"content":null}"#, Shown::Nothing("has no `content`")),
+            ("{}", Shown::Nothing("has no `content`")),
+        ] {
+            assert_eq!(shown(Operation::Message, "/v1/messages", body.as_bytes()), expected, "{body}");
+        }
+        let failed = br#"{"content":[{"type":"text","text":"half"}],"stop_reason":"error"}"#;
+        assert_eq!(shown(Operation::Message, "", failed), Shown::Failed(failed));
+        assert_eq!(
+            shown(Operation::Other, "/v1/messages/count_tokens", b"{}"),
+            Shown::Nothing("has no `input_tokens`")
+        );
+        assert_eq!(shown(Operation::Other, "/v1/messages/count_tokens", br#"{"input_tokens":0}"#), Shown::Answer);
+    }
+}

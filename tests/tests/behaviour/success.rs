@@ -1,0 +1,150 @@
+//! Success must be shown: what does not have the shape of an answer is a failed attempt, plain and as a stream, and so is an
+//! answer with nothing in it.
+
+use pointsman_tests::{
+    Backend, Event, Proxy, Reply, Upstream, backend, chat, embeddings, json as reply, proxy, sse, tokens, upstream,
+};
+use serde_json::{Value, json};
+
+/// A proxy whose primary gives one answer and whose fallback gives another.
+struct Served {
+    proxy: Proxy,
+    bad: Upstream,
+    well: Upstream,
+}
+
+async fn served(bad: Reply, good: Reply) -> Served {
+    served_by(bad, good, |target| target).await
+}
+
+async fn served_by(bad: Reply, good: Reply, change: impl FnOnce(Backend) -> Backend) -> Served {
+    let (bad, well) = (upstream().reply(bad).start().await, upstream().reply(good).start().await);
+    let proxy = proxy!()
+        .backend(change(backend("p1").primary(&bad)))
+        .backend(backend("f1").fallback(&well))
+        .setting("primary_wait_ms", 0)
+        .start()
+        .await;
+    Served { proxy, bad, well }
+}
+
+fn message(content: Value, finish: &str, tokens: Option<u32>) -> Value {
+    let mut answer = json!({"id": "c", "object": "chat.completion", "choices": [
+        {"index": 0, "message": {"role": "assistant", "content": content}, "finish_reason": finish}]});
+    if let Some(tokens) = tokens {
+        answer["usage"] = json!({"prompt_tokens": 3, "completion_tokens": tokens});
+    }
+    answer
+}
+
+#[tokio::test]
+async fn a_body_that_is_no_answer_is_a_failed_attempt() {
+    for bad in [
+        json!({"choices": []}),
+        json!({"choices": null}),
+        json!({"code": 20012, "message": "boom", "data": null}),
+        json!({}),
+        json!({"detail": "boom"}),
+        json!({"choices": [{"error": {"message": "boom", "code": 502}}]}),
+        message(json!("half"), "error", Some(3)),
+        message(json!(""), "stop", Some(0)),
+        message(Value::Null, "stop", None),
+    ] {
+        for streaming in [false, true] {
+            let Served { proxy, bad: up, well } =
+                served(reply(bad.clone()), if streaming { tokens(2) } else { chat("well") }).await;
+            if streaming {
+                let events = proxy.chat_stream().stream().await.rest().await;
+                assert_eq!(events.iter().map(Event::content).collect::<String>(), "t0 t1 ", "{bad}");
+            } else {
+                let answer = proxy.chat().send().await;
+                assert_eq!((answer.status.as_u16(), answer.says()), (200, "well".to_owned()), "{bad}");
+                assert_eq!(answer.header("x-pointsman-backend"), "f1", "{bad}");
+            }
+            assert_eq!((up.count(), well.count()), (1, 1), "{bad}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_stream_that_is_no_answer_is_a_failed_attempt() {
+    let stop = json!({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]});
+    let used = json!({"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 0}});
+    for bad in [
+        vec![json!({"choices": []}).to_string(), "[DONE]".to_owned()],
+        vec!["{}".to_owned(), "[DONE]".to_owned()],
+        vec![json!({"detail": "boom"}).to_string()],
+        vec![json!({"code": 1, "message": "boom", "data": null}).to_string(), "[DONE]".to_owned()],
+        vec![
+            json!({"choices": [{"index": 0, "delta": {}, "finish_reason": "error"}]}).to_string(),
+            "[DONE]".to_owned(),
+        ],
+        vec![stop.to_string(), "[DONE]".to_owned()],
+        vec![stop.to_string(), used.to_string(), "[DONE]".to_owned()],
+    ] {
+        let Served { proxy, bad: up, well } = served(sse(bad.clone()), tokens(2)).await;
+        let mut stream = proxy.chat_stream().stream().await;
+        let events = stream.rest().await;
+        assert_eq!(events.iter().map(Event::content).collect::<String>(), "t0 t1 ", "{bad:?}");
+        assert!(stream.ended_in_order());
+        assert_eq!((up.count(), well.count()), (1, 1), "{bad:?}");
+    }
+}
+
+#[tokio::test]
+async fn half_a_text_and_a_finish_reason_of_failure_is_resumed() {
+    let half = json!({"id": "c", "choices": [{"index": 0, "delta": {"content": "t0 "}}]});
+    let failed = json!({"id": "c", "choices": [{"index": 0, "delta": {"content": "boom"}, "finish_reason": "error"}]});
+    let bad = sse([half.to_string(), failed.to_string(), "[DONE]".to_owned()]);
+    let Served { proxy, bad: up, well } = served(bad, tokens(2)).await;
+    let mut stream = proxy.chat_stream().stream().await;
+    let events = stream.rest().await;
+    assert_eq!(events.iter().map(Event::content).collect::<String>(), "t0 t1 ", "{events:?}");
+    assert!(stream.ended_in_order());
+    assert_eq!((up.count(), well.count()), (1, 1));
+}
+
+#[tokio::test]
+async fn an_empty_answer_is_delivered_where_the_operator_says_so_or_tokens_were_counted() {
+    let empty = message(json!(""), "stop", None);
+    let Served { proxy, bad: up, well } =
+        served_by(reply(empty), chat("well"), |target| target.set("empty_answers", true)).await;
+    let answer = proxy.chat().send().await;
+    assert_eq!(
+        (answer.says(), answer.header("x-pointsman-backend"), up.count(), well.count()),
+        (String::new(), "p1", 1, 0)
+    );
+    let thought = message(json!(""), "length", Some(9));
+    let Served { proxy, bad: up, well } = served(reply(thought), chat("well")).await;
+    assert_eq!(proxy.chat().send().await.header("x-pointsman-backend"), "p1");
+    assert_eq!((up.count(), well.count()), (1, 0));
+}
+
+#[tokio::test]
+async fn other_operations_show_their_success_too() {
+    let file = json!({"prompt": "p", "input": "i", "model": "m"});
+    for (path, good) in [
+        ("/v1/embeddings", embeddings()),
+        ("/v1/moderations", reply(json!({"id": "m", "results": [{"flagged": false}]}))),
+        ("/v1/images/generations", reply(json!({"created": 1, "data": [{"url": "http://u"}]}))),
+        ("/v1/completions", reply(json!({"choices": [{"index": 0, "text": "x", "finish_reason": "stop"}]}))),
+        ("/v1/responses", reply(json!({"id": "r", "status": "completed", "output": [{"type": "message"}]}))),
+    ] {
+        for bad in [
+            json!({}),
+            json!({"detail": "boom"}),
+            json!({"error": {"message": "boom"}}),
+            json!({"data": null, "results": []}),
+        ] {
+            let Served { proxy, bad: up, well } = served(reply(bad.clone()), good.clone()).await;
+            let answer = proxy.post(path).json(&file).send().await;
+            assert_eq!(
+                (answer.status.as_u16(), answer.header("x-pointsman-backend")),
+                (200, "f1"),
+                "{path} {bad}: {}",
+                answer.text()
+            );
+            assert_eq!((up.count(), well.count()), (1, 1), "{path} {bad}");
+        }
+    }
+}
