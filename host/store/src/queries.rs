@@ -261,10 +261,21 @@ mod tests {
             let queries = queries.clone();
             tokio::spawn(async move { queries.ask(move |_| Ok(gate.lock().unwrap().recv().is_ok())).await })
         };
-        let mut all: Vec<_> = (0..QUERY_THREADS + QUERIES_WAITING_MAX).map(|_| held()).collect();
-        // Both threads hold a question and all others wait.
-        while queries.0.lock().waiting.len() < QUERIES_WAITING_MAX {
+        let wait_for = async |waiting: usize| {
+            while queries.0.lock().waiting.len() != waiting {
+                tokio::task::yield_now().await;
+            }
+        };
+        let mut all: Vec<_> = Vec::new();
+        for _ in 0..QUERY_THREADS {
+            all.push(held());
             tokio::task::yield_now().await;
+            // A thread has taken it.
+            wait_for(0).await;
+        }
+        for waiting in 1..=QUERIES_WAITING_MAX {
+            all.push(held());
+            wait_for(waiting).await;
         }
         assert!(matches!(queries.ask(usage).await, Err(StoreError::Busy)));
         let gone = all.pop().unwrap();
