@@ -1,7 +1,7 @@
 //! Requests with fields that the other API has not: what only tunes the answer is left out and said, what changes its meaning
 //! is refused by name, and a conversation in another order is written in the one that the other API takes.
 
-use pointsman_tests::{Answer, Proxy, Upstream, backend, chat, json, proxy, upstream};
+use pointsman_tests::{Answer, Proxy, Upstream, backend, chat, json, proxy, sse, upstream};
 use serde_json::{Value, json as value};
 
 fn message() -> pointsman_tests::Reply {
@@ -259,4 +259,24 @@ async fn a_native_backend_gets_the_request_as_it_came_and_nothing_is_left_out() 
     let answer = ask_chat(&proxy, value!({"seed": 7, "n": 2, "brand_new": 1})).await;
     assert_eq!((answer.status.as_u16(), answer.header("x-pointsman-left-out")), (200, ""));
     assert_eq!((&gpt.only().json()["seed"], &gpt.only().json()["n"]), (&value!(7), &value!(2)));
+}
+
+#[tokio::test]
+async fn the_head_of_a_stream_names_what_was_left_out_too() {
+    let events = [
+        value!({"type": "message_start", "message": {"id": "m", "model": "c", "usage": {"input_tokens": 1, "output_tokens": 1}}}),
+        value!({"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}),
+        value!({"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "well"}}),
+        value!({"type": "content_block_stop", "index": 0}),
+        value!({"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 1}}),
+        value!({"type": "message_stop"}),
+    ];
+    let claude = upstream().reply(sse(events.iter().map(Value::to_string))).start().await;
+    let foreign = backend("claude").primary(&claude).set("dialect", "anthropic").model("m", "claude-x");
+    let proxy = proxy!().backend(foreign).start().await;
+    let messages = value!([{"role": "user", "content": "hi"}]);
+    let body = value!({"model": "m", "stream": true, "seed": 7, "messages": messages});
+    let mut stream = proxy.post("/v1/chat/completions").json(&body).stream().await;
+    assert_eq!(stream.header("x-pointsman-left-out"), "seed");
+    assert_eq!(stream.rest().await.iter().map(|e| e.content()).collect::<String>(), "well");
 }

@@ -9,6 +9,7 @@ use crate::dialect::format::{Api, Read};
 
 /// Members that make no difference to the answer; the table in the module's documentation says why.
 const HARMLESS: &[&str] = &[
+    "cache_control",
     "metadata",
     "prediction",
     "prompt_cache_key",
@@ -178,6 +179,7 @@ fn tool<'a>(field: Field<'a>) -> Read<Tool<'a>> {
     tool.forget(&["cache_control"]);
     tool.only("type", |f| f.is_one_of(&["function"]))?;
     let mut function = tool.need("function")?.object()?;
+    function.forget(&["cache_control"]);
     tool.finish()?;
     let read = Tool {
         name: function.need("name")?.text()?,
