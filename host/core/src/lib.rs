@@ -21,6 +21,7 @@ pub mod http;
 pub mod journal;
 mod lane;
 pub mod lifecycle;
+pub mod origin;
 pub mod outcome;
 pub mod random;
 pub mod rank;

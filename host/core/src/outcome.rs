@@ -49,6 +49,75 @@ impl Kind {
     pub const fn index(self) -> u32 {
         self as u32
     }
+
+    /// The scope of a failure of this kind where nothing narrows it: providers limit and fail by the model; connections,
+    /// keys and money belong to the backend.
+    pub const fn usual_scope(self) -> Scope {
+        match self {
+            Kind::Answered | Kind::ClientGone | Kind::NotResumed => Scope::Nothing,
+            Kind::Refused => Scope::Request,
+            Kind::TooLong => Scope::PromptSize,
+            Kind::RateLimited
+            | Kind::Overloaded
+            | Kind::ServerError
+            | Kind::ModelMissing
+            | Kind::TimedOut
+            | Kind::Cut
+            | Kind::Stalled
+            | Kind::Malformed => Scope::Model,
+            Kind::OutOfCredit | Kind::Unauthorised | Kind::ConnectFailed | Kind::Reset => Scope::Backend,
+        }
+    }
+}
+
+/// The smallest part that explains a failed attempt: only that may be held back for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Scope {
+    /// Nothing: an answer, or a client that left.
+    Nothing,
+    /// This one request, at any backend.
+    Request,
+    /// This one request at this backend: a firewall, a feature that its model does not have.
+    RequestHere,
+    /// A header that the client sent.
+    Headers,
+    /// The size of the body in bytes: larger ones are refused alike.
+    BodySize,
+    /// The number of tokens that the request needs: larger ones are refused alike.
+    PromptSize,
+    /// The number of tokens that the answer may have: larger ones are refused alike.
+    AnswerSize,
+    /// The model on this backend.
+    Model,
+    /// The operation on this backend: its key may not use it, or it is not there.
+    Operation,
+    /// The whole backend: its host, its key, its account.
+    Backend,
+}
+
+impl Scope {
+    /// Returns true if the request is to blame: its content, its headers or its size.
+    pub const fn is_of_request(self) -> bool {
+        match self {
+            Scope::Request
+            | Scope::RequestHere
+            | Scope::Headers
+            | Scope::BodySize
+            | Scope::PromptSize
+            | Scope::AnswerSize => true,
+            Scope::Nothing | Scope::Model | Scope::Operation | Scope::Backend => false,
+        }
+    }
+
+    /// Returns true if requests of at least this size are to blame.
+    pub const fn is_size(self) -> bool {
+        matches!(self, Scope::BodySize | Scope::PromptSize | Scope::AnswerSize)
+    }
+
+    /// Returns true if another backend may take the same request.
+    pub const fn may_differ_elsewhere(self) -> bool {
+        !matches!(self, Scope::Nothing | Scope::Request | Scope::Headers)
+    }
 }
 
 /// The outcome of one attempt.
@@ -62,17 +131,19 @@ pub struct Outcome {
     pub retry_after: Option<Duration>,
     /// One sentence for people: what the upstream said, or what happened to the connection. Never holds a secret.
     pub message: String,
+    /// The smallest part that explains it.
+    pub scope: Scope,
 }
 
 impl Outcome {
     /// An outcome without a response.
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Self { kind, status: None, retry_after: None, message: message.into() }
+        Self { kind, status: None, retry_after: None, message: message.into(), scope: kind.usual_scope() }
     }
 
     /// The backend answered with this status.
     pub fn answered(status: u16) -> Self {
-        Self { kind: Kind::Answered, status: Some(status), retry_after: None, message: String::new() }
+        Self { status: Some(status), ..Self::new(Kind::Answered, String::new()) }
     }
 }
 

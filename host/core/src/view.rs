@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::contract::{NONE, Operation};
 use crate::dialect::translate::Translation;
+use crate::origin::Origin;
 use crate::rank::Rank;
 use crate::suited::takes_model;
 use crate::table::{Backend, Table};
@@ -36,6 +37,8 @@ pub struct Want {
     pub tokens: u32,
     /// Its rank among those who wait.
     pub rank: Rank,
+    /// The request that it is for.
+    pub origin: Origin,
 }
 
 impl View {
@@ -51,7 +54,14 @@ impl View {
             Some(i) => self.listed[i as usize][operation as usize].clone(),
             None => candidates(&self.table, model, operation).into(),
         };
-        Want { model: model.clone(), candidates, foreign: Arc::default(), tokens, rank: Rank::newcomer(0) }
+        Want {
+            model: model.clone(),
+            candidates,
+            foreign: Arc::default(),
+            tokens,
+            rank: Rank::newcomer(0),
+            origin: Origin::unknown(operation),
+        }
     }
 
     /// The same of a request that can be translated: the backends of the other dialect count too.

@@ -149,9 +149,10 @@ fn a_rate_limit_cools_the_model_a_bad_key_the_backend() {
 fn a_refused_key_is_not_hidden_by_a_models_cooldown() {
     for asked_ms in [1_000, 3_000_000] {
         let (mut fleet, view, want) = fleet(vec![backend("a", Tier::Primary, Limits::default())]);
-        let key = fleet.acquire(at(0), &view, &want, Lane::Primary, None).unwrap();
-        let busy = fleet.acquire(at(0), &view, &want, Lane::Primary, None).unwrap();
-        end(&mut fleet, 1, key, Kind::Unauthorised, None);
+        let [first, second, busy] = [(); 3].map(|()| fleet.acquire(at(0), &view, &want, Lane::Primary, None).unwrap());
+        for key in [first, second] {
+            end(&mut fleet, 1, key, Kind::Unauthorised, None);
+        }
         end(&mut fleet, 2, busy, Kind::RateLimited, Some(asked_ms));
         let rows = fleet.rows(at(3), &view, &want, None);
         assert!(rows[0].number(Column::CooldownMs) >= 899_000, "the longer of the two: {rows:?}");

@@ -11,7 +11,7 @@ use pointsman_core::dialect::repair::Repairs;
 use pointsman_core::dialect::translate::Untranslatable;
 use pointsman_core::exchange::{Action, Ended, Event, Exchange, Reason, Refusal};
 use pointsman_core::journal::{Failed, Question, Trail};
-use pointsman_core::outcome::Kind;
+use pointsman_core::outcome::{Kind, Scope};
 use pointsman_core::record::{End, ExchangeRecord};
 use pointsman_core::table::{Lane, Tier};
 use pointsman_core::time::Timestamp;
@@ -80,6 +80,10 @@ impl InFlight {
         let bodies = rules.map(|rules| Box::new(Bodies::new(Arc::clone(rules), &request.body)));
         let exchange =
             Exchange::new(arrived, snapshot.view.clone(), &request.model, facts, snapshot.budgets, snapshot.streams);
+        let mut exchange = exchange.at_endpoint(request.endpoint(), request.body.len());
+        if proxy.fleet.compares_requests() {
+            exchange.set_request(request.number(exchange.origin().client));
+        }
         let (exchange, notes) = if admission == Admission::FreeOnly {
             (exchange.free_only(), vec![OVER_BUDGET.to_owned()])
         } else {
@@ -121,7 +125,13 @@ impl InFlight {
     }
 
     /// Steps the state machine; returns the action that follows.
-    pub fn step(&mut self, event: Event) -> Action {
+    pub fn step(&mut self, mut event: Event) -> Action {
+        if let Event::Ended(ended) | Event::Broke(ended) = &mut event
+            && ended.outcome.scope != Scope::Nothing
+        {
+            self.request.client_request().narrow_scope(&mut ended.outcome);
+            self.exchange.set_request(self.request.number(self.exchange.origin().client));
+        }
         let (exchange, trail) = (&mut self.exchange, &mut self.trail);
         let action = self.proxy.fleet.with(|fleet, now| {
             if let Some(trail) = trail {

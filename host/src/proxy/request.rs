@@ -1,6 +1,7 @@
 //! A downstream request, read once: its original bytes, and the facts the core and the policy need.
 
-use std::sync::Arc;
+use std::hash::{BuildHasher as _, RandomState};
+use std::sync::{Arc, LazyLock, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,6 +14,7 @@ use pointsman_core::dialect::facts::{Ambiguous, BodyFacts};
 use pointsman_core::dialect::translate::{Strictness, Translations};
 use pointsman_core::dialect::{is_idempotent_path, operation_at};
 use pointsman_core::exchange::Facts;
+use pointsman_core::origin::Endpoint;
 use pointsman_core::table::UNKNOWN_MODEL;
 use pointsman_engine::Texts;
 
@@ -58,6 +60,8 @@ pub struct ProxyRequest {
     pub texts: Arc<Texts>,
     /// The one backend that it may go to, once; none: the policy decides.
     pub pinned: Option<PinnedBackend>,
+    /// Its number, once it was needed.
+    pub number: OnceLock<u64>,
 }
 
 /// A backend that a request is pinned to, for one attempt.
@@ -123,6 +127,7 @@ impl ProxyRequest {
             session: session.as_deref().map_or(0, Facts::session_number),
             texts: Arc::new(texts),
             pinned: None,
+            number: OnceLock::new(),
             model,
             body_facts: facts.is_object().then_some(facts),
             method: head.method,
@@ -151,6 +156,17 @@ impl ProxyRequest {
     pub fn is_idempotent(&self) -> bool {
         let is_question = self.operation != Operation::Other || is_idempotent_path(self.path());
         is_question || self.method.is_idempotent()
+    }
+
+    /// The endpoint that it uses.
+    pub fn endpoint(&self) -> Endpoint {
+        Endpoint::new(self.operation, &self.method, self.path())
+    }
+
+    /// Its number for a client key: the same request has the same, for as long as the process runs.
+    pub fn number(&self, client: u64) -> u64 {
+        static SEED: LazyLock<u64> = LazyLock::new(|| RandomState::new().hash_one(()));
+        *self.number.get_or_init(|| self.client_request().number(*SEED, client))
     }
 
     /// The path without its query.

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -23,6 +24,8 @@ pub struct SharedFleet {
     timer: Notify,
     /// A backend's state has changed.
     changed: Notify,
+    /// A request has failed that new ones have to be compared with.
+    compares_requests: AtomicBool,
 }
 
 struct State {
@@ -44,7 +47,13 @@ impl SharedFleet {
     /// Shares a fleet.
     pub fn new(fleet: Fleet, clock: Clock) -> Self {
         let state = State { fleet, waiters: HashMap::new(), next_check: None, timer_at: None };
-        Self { clock, state: Mutex::new(state), timer: Notify::new(), changed: Notify::new() }
+        Self {
+            clock,
+            state: Mutex::new(state),
+            timer: Notify::new(),
+            changed: Notify::new(),
+            compares_requests: AtomicBool::new(false),
+        }
     }
 
     /// Calls `f` with the fleet under the lock. The queue is served before, so that nobody overtakes it, and again after.
@@ -56,6 +65,7 @@ impl SharedFleet {
         woken.extend(state.serve(now));
         let sooner = state.next_check.is_some_and(|at| state.timer_at.is_none_or(|set| at < set));
         let has_changes = state.fleet.has_changes();
+        self.compares_requests.store(state.fleet.compares_requests(now), Ordering::Relaxed);
         drop(state);
         if has_changes {
             self.changed.notify_one();
@@ -65,6 +75,11 @@ impl SharedFleet {
         }
         woken.into_iter().for_each(Waker::wake);
         result
+    }
+
+    /// Returns true if requests have failed lately that a new one may be the same as.
+    pub fn compares_requests(&self) -> bool {
+        self.compares_requests.load(Ordering::Relaxed)
     }
 
     /// Waits for a permit, at most `max`; `None` when the time is up.

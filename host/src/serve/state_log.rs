@@ -27,23 +27,23 @@ pub(super) fn report_changes(proxy: &Proxy) {
 }
 
 fn report(change: &StateChange) {
-    let StateChange { backend, model, change, left_out, .. } = change;
+    let StateChange { backend, model, operation, change, left_out, .. } = change;
     let backend = &**backend;
     let model = model.as_deref().map(shortened);
-    let model = model.as_deref();
+    let (model, operation) = (model.as_deref(), operation.as_deref());
     let until = change.cooldown().map(|(until, _)| Rfc3339(until).to_string());
     let (until, reason) = (until.as_deref(), change.cooldown().map(|(_, reason)| reason.as_str()));
     let left_out = (*left_out > 0).then_some(*left_out);
     match change {
         Change::Excluded { .. } => {
-            tracing::warn!(backend, model, reason, until, left_out, "backend excluded: {}", help(change));
+            tracing::warn!(backend, model, operation, reason, until, left_out, "backend excluded: {}", help(change));
         }
         Change::Cooling { failures, .. } => {
-            tracing::warn!(backend, model, reason, until, failures, left_out, "backend is cooling down");
+            tracing::warn!(backend, model, operation, reason, until, failures, left_out, "backend is cooling down");
         }
         Change::Back { after } => {
             let after_ms = after.as_millis() as u64;
-            tracing::info!(backend, model, after_ms, left_out, "backend is back in service");
+            tracing::info!(backend, model, operation, after_ms, left_out, "backend is back in service");
         }
         Change::Cleared => {
             tracing::info!(backend, left_out, "cooldowns of the backend were ended; the next attempt is a probe");

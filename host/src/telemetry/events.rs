@@ -70,7 +70,7 @@ impl Events {
         }
     }
 
-    /// The state of a backend, or of a model on it, changed.
+    /// The state of a backend, or of a model or an operation on it, changed.
     pub fn backend(&self, change: &StateChange) {
         #[derive(Serialize)]
         struct BackendEvent<'a> {
@@ -78,6 +78,8 @@ impl Events {
             backend: &'a str,
             #[serde(skip_serializing_if = "Option::is_none")]
             model: Option<&'a str>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            operation: Option<&'a str>,
             state: &'static str,
             #[serde(skip_serializing_if = "Option::is_none")]
             reason: Option<&'static str>,
@@ -93,6 +95,7 @@ impl Events {
             at: Rfc3339(change.at).to_string(),
             backend: &change.backend,
             model: change.model.as_deref(),
+            operation: change.operation.as_deref(),
             state: change.change.as_str(),
             reason: cooldown.map(|(_, reason)| reason.as_str()),
             until: cooldown.map(|(until, _)| Rfc3339(until).to_string()),

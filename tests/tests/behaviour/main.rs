@@ -5,6 +5,7 @@ mod admin;
 mod author;
 mod backtest;
 mod bad_requests;
+mod blame;
 mod chronicle;
 mod clients;
 mod columns;

@@ -1,7 +1,7 @@
 //! Predictions of `pointsman policy test` agree with the server's behaviour.
 
 use pointsman_tests::{backend, chat, proxy, run, status, tokens, upstream};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_proxy-under-test");
 
@@ -65,11 +65,14 @@ async fn the_world_predicts_what_the_server_does() {
     let p1 = p1.then(tokens(3).cut_after(0)).then(tokens(3)).then(status(401)).start().await;
     let f1 = upstream().reply(status(503)).then(two).start().await;
     let proxy = proxy!().backend(backend("p1").primary(&p1)).backend(backend("f1").fallback(&f1)).start().await;
-    for streams in [false, true, false, false] {
+    for streams in [false, true, false] {
         let request = if streams { proxy.chat_stream() } else { proxy.chat() };
         assert_eq!(request.send().await.status, 200);
     }
-    let rows = proxy.wait_rows(8, "SELECT lane, backend, outcome FROM attempts ORDER BY ended_us, number").await;
+    // Requests of a scenario are all different; the same one again would not be sent to who refused it.
+    let another = json!({"model": "m", "messages": [{"role": "user", "content": "another"}]});
+    assert_eq!(proxy.post("/v1/chat/completions").json(&another).send().await.status, 200);
+    let rows = proxy.wait_rows(10, "SELECT lane, backend, outcome FROM attempts ORDER BY ended_us, number").await;
     let happened: Vec<Step> = rows.iter().map(step).collect();
     assert_eq!(happened, predicted().await);
     let outcomes: Vec<&str> = happened.iter().map(|(_, _, outcome)| outcome.as_str()).collect();

@@ -9,11 +9,16 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use super::additions::Additions;
 use super::refusal::bare_key;
 use crate::contract::Operation;
+use crate::dialect::classify::narrowed;
 use crate::dialect::facts::BodyFacts;
 use crate::dialect::splice::{Change, must_ask_usage, splice};
 use crate::dialect::translate::Translations;
+use crate::http::account_headers;
+use crate::http::headers::is_forwarded;
 use crate::http::json::{self, Cursor};
 use crate::http::url::BaseUrl;
+use crate::origin::request_number;
+use crate::outcome::Outcome;
 use crate::table::Dialect;
 
 /// A client's request, as attempts send it on.
@@ -87,7 +92,24 @@ impl Endpoint {
     }
 }
 
+/// Returns true for a client's header that a backend gets.
+fn goes_out(name: &HeaderName) -> bool {
+    is_forwarded(name) && !account_headers::is_of_credential(name)
+}
+
 impl ClientRequest<'_> {
+    /// Narrows the scope of an outcome to what this request carried: a header that the refusal names, or an operation that
+    /// is none of a model.
+    pub fn narrow_scope(&self, outcome: &mut Outcome) {
+        outcome.scope = narrowed(outcome, self.operation, self.headers.keys().filter(|name| goes_out(name)));
+    }
+
+    /// The number of the request for a client key: the same request has the same.
+    pub fn number(&self, seed: u64, client: u64) -> u64 {
+        let headers = self.headers.iter().filter(|(name, _)| goes_out(name));
+        request_number(seed, client, self.method, self.target.as_str(), headers, self.body)
+    }
+
     /// Returns true if the usage of this stream can be asked for, and the client does not.
     pub(super) fn hides_usage(&self, dialect: Dialect) -> bool {
         self.body_facts.is_some_and(|facts| must_ask_usage(dialect, self.operation, facts))

@@ -4,7 +4,7 @@ use http::HeaderMap;
 
 use super::format::message::presentable;
 use super::format::{ErrorDetails, Shown};
-pub use super::format::{by_status, by_words, is_error};
+pub use super::format::{by_status, by_words, is_error, narrowed};
 use super::registry::Dialect;
 use crate::contract::Operation;
 use crate::http::retry_after::RetryAfter;
@@ -29,7 +29,8 @@ pub fn classify(dialect: Dialect, status: u16, headers: &HeaderMap, body_prefix:
     let hint = RetryAfter::parse(status, headers, Some(body_prefix), now);
     let kind = format.error_kind(status, &details, hint.is_some());
     let retry_after = hint.filter(|_| may_wait(kind));
-    Outcome { kind, status: Some(status), retry_after, message: worded(&details, status) }
+    let scope = format.error_scope(kind, status, &details);
+    Outcome { kind, status: Some(status), retry_after, message: worded(&details, status), scope }
 }
 
 /// A whole answer below 400, and the request that it answers.
@@ -107,7 +108,8 @@ fn in_band(dialect: Dialect, status: u16, body: &[u8], headers: &HeaderMap, now:
     let judge = || format.error_kind(meant, &details, is_dated);
     let kind = if format.is_opaque() { by_words(meant, &details, is_dated) } else { judge() };
     let retry_after = hint.filter(|_| may_wait(kind));
-    Outcome { kind, status: Some(status), retry_after, message: worded(&details, status) }
+    let scope = format.error_scope(kind, meant, &details);
+    Outcome { kind, status: Some(status), retry_after, message: worded(&details, status), scope }
 }
 
 /// Stands for the status of an error that has none.
@@ -146,6 +148,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::outcome::Scope;
 
     const OPENAI: Dialect = Dialect::OPENAI;
     const ANTHROPIC: Dialect = Dialect::ANTHROPIC;
@@ -304,7 +307,7 @@ mod tests {
                 OPENAI,
                 403,
                 r#"{"error":{"message":"Country, region, or territory not supported","code":"unsupported_country_region_territory"}}"#,
-                Kind::Refused,
+                Kind::Unauthorised,
             ),
             (OPENAI, 403, r#"{"error":{"message":"Your input was flagged"}}"#, Kind::Refused),
             (
@@ -317,6 +320,128 @@ mod tests {
             (PLAIN, 200, r#"{"error":{"code":"insufficient_quota"}}"#, Kind::Answered),
         ] {
             assert_eq!(kind(dialect, status, body), expected, "{status} {body}");
+        }
+    }
+
+    /// Refusals as providers word them, each with the part that it is to be put down to.
+    #[test]
+    fn the_smallest_part_that_explains_a_refusal_is_named() {
+        let scope = |dialect, status, body: &str| {
+            let outcome = classify(dialect, status, &HeaderMap::new(), body.as_bytes(), Timestamp::default());
+            (outcome.kind, outcome.scope)
+        };
+        for (dialect, status, body, kind, expected) in [
+            (
+                OPENAI,
+                402,
+                r#"{"error":{"message":"This request requires more credits, or fewer max_tokens. You requested up to 32000 tokens, but can only afford 2412.","code":402}}"#,
+                Kind::OutOfCredit,
+                Scope::AnswerSize,
+            ),
+            (
+                OPENAI,
+                429,
+                r#"{"error":{"message":"Request too large for gpt-4o in organization org-1 on tokens per min (TPM): Limit 30000, Requested 52000. The input or output tokens must be reduced in order to run successfully.","type":"tokens","param":null,"code":"rate_limit_exceeded"}}"#,
+                Kind::TooLong,
+                Scope::PromptSize,
+            ),
+            (
+                OPENAI,
+                413,
+                r#"{"error":{"message":"Request too large for model `llama-3.1-8b` on tokens per minute (TPM): Limit 6,000, Requested 9,120, please reduce your message size and try again.","type":"tokens","code":"rate_limit_exceeded"}}"#,
+                Kind::TooLong,
+                Scope::PromptSize,
+            ),
+            (
+                OPENAI,
+                429,
+                r#"{"error":{"message":"Rate limit reached for gpt-4o on tokens per min (TPM): Limit 30000, Used 29500, Requested 1200. Please try again in 1.4s.","code":"rate_limit_exceeded"}}"#,
+                Kind::RateLimited,
+                Scope::Model,
+            ),
+            (
+                ANTHROPIC,
+                429,
+                r#"{"type":"error","error":{"type":"rate_limit_error","message":"Extra usage is required for long context requests."}}"#,
+                Kind::TooLong,
+                Scope::PromptSize,
+            ),
+            (
+                ANTHROPIC,
+                413,
+                r#"{"type":"error","error":{"type":"request_too_large","message":"Request exceeds the maximum size"}}"#,
+                Kind::Refused,
+                Scope::BodySize,
+            ),
+            (
+                OPENAI,
+                401,
+                r#"{"error":{"message":"You have insufficient permissions for this operation. Missing scopes: api.responses.write.","type":"invalid_request_error","code":null}}"#,
+                Kind::Unauthorised,
+                Scope::Operation,
+            ),
+            (
+                OPENAI,
+                401,
+                r#"{"error":{"message":"OpenAI-Organization header should match organization for API key","type":"invalid_request_error","code":"mismatched_organization"}}"#,
+                Kind::Unauthorised,
+                Scope::Headers,
+            ),
+            (
+                ANTHROPIC,
+                401,
+                r#"{"type":"error","error":{"type":"authentication_error","message":"OAuth authentication is currently not supported."}}"#,
+                Kind::Unauthorised,
+                Scope::Headers,
+            ),
+            (
+                OPENAI,
+                403,
+                r#"{"error":{"code":403,"message":"Caller does not have required permission to use project x. Grant the caller the serviceusage.services.use permission","status":"PERMISSION_DENIED"}}"#,
+                Kind::Unauthorised,
+                Scope::Headers,
+            ),
+            (
+                OPENAI,
+                400,
+                r#"[{"error":{"code":400,"message":"API key expired. Please renew the API key.","status":"INVALID_ARGUMENT"}}]"#,
+                Kind::Unauthorised,
+                Scope::Backend,
+            ),
+            (
+                OPENAI,
+                400,
+                r#"{"error":{"message":"User location is not supported for the API use.","status":"FAILED_PRECONDITION"}}"#,
+                Kind::Unauthorised,
+                Scope::Backend,
+            ),
+            (
+                OPENAI,
+                404,
+                r#"{"error":{"message":"No endpoints found that support tool use.","code":404}}"#,
+                Kind::ModelMissing,
+                Scope::RequestHere,
+            ),
+            (
+                OPENAI,
+                400,
+                r#"{"error":{"message":"Failed to call a function. Please adjust your prompt.","type":"invalid_request_error","code":"tool_use_failed"}}"#,
+                Kind::Refused,
+                Scope::RequestHere,
+            ),
+            (
+                OPENAI,
+                403,
+                "<!DOCTYPE html><html><head><title>Attention Required! | Cloudflare</title>",
+                Kind::Refused,
+                Scope::RequestHere,
+            ),
+            (OPENAI, 401, r#"{"error":{"message":"Incorrect API key provided"}}"#, Kind::Unauthorised, Scope::Backend),
+            (OPENAI, 400, r#"{"error":{"message":"temperature must be below 2"}}"#, Kind::Refused, Scope::Request),
+            (OPENAI, 500, r#"{"error":{"message":"boom"}}"#, Kind::ServerError, Scope::Model),
+            (PLAIN, 402, r#"{"error":"fewer max_tokens"}"#, Kind::OutOfCredit, Scope::Backend),
+        ] {
+            assert_eq!(scope(dialect, status, body), (kind, expected), "{status} {body}");
         }
     }
 

@@ -4,17 +4,24 @@ use http::header::{ACCEPT_ENCODING, HeaderMap, HeaderValue};
 
 use super::registry::Dialect;
 use crate::contract::Operation;
+use crate::http::account_headers;
 use crate::http::headers::end_to_end;
 
 /// A client's headers on the way to a backend: filtered, with `key` put in where the dialect wants it.
 ///
 /// `key` is the whole header value, ready and marked sensitive. Host and framing are the HTTP client's to write.
 ///
+/// What belongs to the client's own credential (its organization, its project) goes no further: a provider refuses it
+/// beside another's key. Only an API that is passed unread, and has no key here, gets it.
+///
 /// For operations whose usage we read, `accept-encoding: identity` is asked for: a compressed stream would have to
 /// be unpacked to see its events. Others keep what the client accepts.
 pub fn upstream(client: &HeaderMap, dialect: Dialect, operation: Operation, key: Option<&HeaderValue>) -> HeaderMap {
     let format = dialect.format();
     let mut out = end_to_end(client);
+    if key.is_some() || !format.is_opaque() {
+        account_headers::remove(&mut out);
+    }
     if format.reads_usage(operation) {
         out.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
     }
@@ -61,6 +68,31 @@ mod tests {
             let sent = upstream(&client, dialect, Operation::Chat, None);
             assert!(sent.values().all(|value| value != "secret"), "{dialect:?}");
         }
+    }
+
+    #[test]
+    fn a_clients_account_never_goes_out_under_the_backends_key() {
+        let client = map(&[
+            ("openai-organization", "org-theirs"),
+            ("openai-project", "theirs"),
+            ("x-goog-user-project", "theirs"),
+            ("anthropic-beta", "oauth-2025-04-20,tools-2024"),
+            ("openai-beta", "assistants=v2"),
+        ]);
+        for dialect in [Dialect::OPENAI, Dialect::ANTHROPIC] {
+            for key in [None, Some(&key("ours"))] {
+                let sent = upstream(&client, dialect, Operation::Chat, key);
+                assert!(sent.values().all(|value| !value.to_str().unwrap().contains("theirs")), "{sent:?}");
+                assert_eq!(
+                    (&sent["anthropic-beta"], &sent["openai-beta"]),
+                    (&"tools-2024".parse().unwrap(), &"assistants=v2".parse().unwrap())
+                );
+            }
+        }
+        assert_eq!(upstream(&client, Dialect::PLAIN, Operation::Other, None).len(), client.len(), "no key of ours");
+        assert!(
+            !upstream(&client, Dialect::PLAIN, Operation::Other, Some(&key("ours"))).contains_key("openai-project")
+        );
     }
 
     #[test]

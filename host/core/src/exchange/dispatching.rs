@@ -101,7 +101,7 @@ impl Exchange {
         if want.candidates.is_empty() {
             return false;
         }
-        self.want = Want { rank: self.want.rank, ..want };
+        self.want = Want { rank: self.want.rank, origin: self.want.origin.clone(), ..want };
         true
     }
 

@@ -28,9 +28,10 @@ use std::time::Duration;
 
 pub use types::{Action, Budgets, Ended, Event, Facts, Join, Reason, Refusal, Sending, StreamDefaults};
 
-use crate::contract::AttemptFacts;
+use crate::contract::{AttemptFacts, NONE};
 use crate::fleet::Ticket;
 use crate::fleet::{Fleet, Permit};
+use crate::origin::{Endpoint, Origin, Size};
 use crate::outcome::Kind;
 use crate::rank::Rank;
 use crate::record::{AttemptRecord, End};
@@ -96,7 +97,8 @@ impl Exchange {
         let answer = if facts.max_tokens > 0 { facts.max_tokens.min(ANSWER_TOKENS) } else { ANSWER_TOKENS };
         let tokens = facts.prompt_tokens.saturating_add(answer);
         let rank = Rank::newcomer(facts.priority);
-        let want = Want { rank, ..wanted(&view, model, &facts, tokens) };
+        let origin = origin_of(&facts);
+        let want = Want { rank, origin, ..wanted(&view, model, &facts, tokens) };
         Self {
             view,
             want,
@@ -124,6 +126,24 @@ impl Exchange {
         self.want = self.view.free_of(self.want);
         self.free_only = true;
         self
+    }
+
+    /// Sets the endpoint that it uses and the length of its body.
+    pub fn at_endpoint(mut self, endpoint: Endpoint, body_bytes: usize) -> Self {
+        self.want.origin.endpoint = endpoint;
+        self.want.origin.size.body_bytes = u32::try_from(body_bytes).unwrap_or(u32::MAX);
+        self
+    }
+
+    /// Sets the number of its request ([`crate::origin::request_number`]): needed once an attempt has failed, and on arrival
+    /// where [`Fleet::compares_requests`].
+    pub fn set_request(&mut self, number: u64) {
+        self.want.origin.request = number;
+    }
+
+    /// The request that it is for.
+    pub fn origin(&self) -> &Origin {
+        &self.want.origin
     }
 
     /// The table it was pinned to.
@@ -231,6 +251,9 @@ impl Exchange {
     }
 
     fn arrive(&mut self, fleet: &mut Fleet, now: Timestamp) -> Action {
+        if self.want.origin.request == 0 {
+            self.want.origin.request = fleet.number_request();
+        }
         if self.want.candidates.is_empty() {
             return Action::Reject(self.no_such_model());
         }
@@ -246,6 +269,13 @@ impl Exchange {
 
 /// Tokens charged to a token limit for an answer of unknown length.
 const ANSWER_TOKENS: u32 = 1_024;
+
+/// The origin of a request with these facts.
+fn origin_of(facts: &Facts) -> Origin {
+    let client = if facts.client == NONE { 0 } else { u64::from(facts.client) + 1 };
+    let size = Size { body_bytes: 0, prompt_tokens: facts.prompt_tokens, answer_tokens: facts.max_tokens };
+    Origin { client, size, ..Origin::unknown(facts.operation) }
+}
 
 /// Builds the want of an exchange with these facts.
 fn wanted(view: &View, model: &Arc<str>, facts: &Facts, tokens: u32) -> Want {

@@ -12,7 +12,7 @@ impl Exchange {
         &mut self,
         fleet: &mut Fleet,
         now: Timestamp,
-        permit: Permit,
+        mut permit: Permit,
         sending: Sending,
         ended: Ended,
     ) -> Kind {
@@ -22,6 +22,7 @@ impl Exchange {
         let known = used > 0 || !matches!(outcome.kind, Kind::Answered | Kind::Cut | Kind::Stalled | Kind::ClientGone);
         let tokens_used = known.then(|| u32::try_from(used).unwrap_or(u32::MAX));
         let sent_at = permit.taken_at;
+        permit.set_request(self.want.origin.request);
         fleet.settle(now, permit, AttemptReport { outcome: &outcome, first_token, tokens_used });
         let backend = self.view.backend(sending.backend);
         let kind = outcome.kind;

@@ -5,12 +5,13 @@ use std::sync::{Arc, Weak};
 
 use serde::{Deserialize, Serialize};
 
+use super::failed_requests::FailedRequests;
 use super::health::CooldownSettings;
-use super::member::Member;
+use super::member::{Member, PartsUsed};
 use super::observed::Observed;
 use super::queue::Queue;
 use super::state_change::StateChange;
-use crate::random::SplitMix64;
+use crate::random::{SplitMix64, mix};
 use crate::table::Table;
 use crate::time::Timestamp;
 use crate::view::{Slot, View};
@@ -43,6 +44,10 @@ pub struct Fleet {
     pub(super) next_check: Option<Timestamp>,
     pub(super) settings: Settings,
     pub(super) random: SplitMix64,
+    /// Requests that failed lately.
+    pub(super) failed_requests: FailedRequests,
+    /// The last number given to a request.
+    numbers: u64,
     /// Changes of state to report, oldest first.
     pub(super) changes: VecDeque<StateChange>,
     /// A recorded moment, shown instead of the present state; `None` in a server.
@@ -60,6 +65,8 @@ impl Fleet {
             next_check: None,
             settings,
             random: SplitMix64(seed),
+            failed_requests: FailedRequests::default(),
+            numbers: 0,
             changes: VecDeque::new(),
             observed: None,
         }
@@ -112,6 +119,12 @@ impl Fleet {
         &mut self.members[slot].as_mut().expect("a slot is kept while a view or a permit refers to it").1
     }
 
+    /// Returns a number for a request that has none: like no other's.
+    pub fn number_request(&mut self) -> u64 {
+        self.numbers += 1;
+        mix(self.numbers).max(1)
+    }
+
     /// Returns a random number for a query.
     pub fn seed(&mut self) -> u64 {
         self.observed.as_ref().map_or_else(|| self.random.draw(), |observed| observed.seed)
@@ -129,6 +142,13 @@ impl Fleet {
 
     pub(super) fn all_mut(&mut self) -> impl Iterator<Item = &mut Member> {
         self.members.iter_mut().flatten().map(|(_, member)| member)
+    }
+
+    /// Ends the cooldowns that this request alone has brought upon a backend.
+    pub(super) fn pardon(&mut self, slot: usize, parts: PartsUsed<'_>) {
+        if let Some(Some((_, member))) = self.members.get_mut(slot) {
+            member.pardon(parts);
+        }
     }
 
     /// Changes the configured backend of this id and collects its changes of state; false when there is none.

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use super::health::{Health, is_exclusion};
-use super::member::Stats;
+use super::member::{PartsUsed, Stats};
 use super::members::Fleet;
-use crate::contract::RowState;
+use crate::contract::{Operation, RowState};
+use crate::origin::Origin;
 use crate::outcome::Kind;
 use crate::time::Timestamp;
 use crate::view::{Slot, View, Want};
@@ -23,6 +24,8 @@ pub struct Overview {
     pub models_cooling: usize,
     /// Cooldowns of its models, the one that ends last first; at most [`MAX_MODEL_COOLDOWNS`].
     pub model_cooldowns: Vec<ModelCooldown>,
+    /// Cooldowns of its operations, the one that ends last first; at most [`MAX_MODEL_COOLDOWNS`].
+    pub operation_cooldowns: Vec<OperationCooldown>,
     /// Attempts under way.
     pub in_flight: u32,
     /// Requests that may be sent now; `None`: no limit is known.
@@ -69,6 +72,19 @@ pub struct ModelCooldown {
     pub failures: u32,
 }
 
+/// The cooldown of one operation on a backend.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OperationCooldown {
+    /// The operation, or the words of its path.
+    pub operation: Arc<str>,
+    /// End of the cooldown.
+    pub until: Timestamp,
+    /// Outcome that caused it.
+    pub reason: Kind,
+    /// Failures since the last answer.
+    pub failures: u32,
+}
+
 impl Fleet {
     /// Describes every backend of a view.
     pub fn overview(&self, now: Timestamp, view: &View) -> Vec<Overview> {
@@ -85,6 +101,15 @@ impl Fleet {
             let models_cooling = model_cooldowns.len();
             model_cooldowns.sort_by(|a, b| (b.until, &a.model).cmp(&(a.until, &b.model)));
             model_cooldowns.truncate(MAX_MODEL_COOLDOWNS);
+            let mut operation_cooldowns: Vec<OperationCooldown> = member
+                .operation_cooldowns(now)
+                .map(|(operation, h)| {
+                    let Health { until, reason, failures, .. } = *h;
+                    OperationCooldown { operation: operation.as_str().into(), until, reason, failures }
+                })
+                .collect();
+            operation_cooldowns.sort_by(|a, b| (b.until, &a.operation).cmp(&(a.until, &b.operation)));
+            operation_cooldowns.truncate(MAX_MODEL_COOLDOWNS);
             let (requests_left, tokens_left) = member.left(now);
             Overview {
                 id: member.id.clone(),
@@ -92,6 +117,7 @@ impl Fleet {
                 cooldown,
                 models_cooling,
                 model_cooldowns,
+                operation_cooldowns,
                 in_flight: member.in_flight,
                 requests_left,
                 tokens_left,
@@ -127,11 +153,13 @@ impl Fleet {
         want: &Want,
         index: u32,
     ) -> (RowState, Option<(Timestamp, Kind)>) {
-        self.member(view.slots[index as usize].0).state_for(now, &want.model, want.tokens)
+        self.member(view.slots[index as usize].0).state_for(now, want.parts(), want.tokens)
     }
 
     /// Returns true if a backend's cooldown for this model is over and its probe has not been sent.
     pub fn is_probe_due(&self, now: Timestamp, view: &View, index: u32, model: &str) -> bool {
-        view.slots.get(index as usize).is_some_and(|slot| self.member(slot.0).is_probe_due(now, model))
+        let origin = Origin::unknown(Operation::Chat);
+        let parts = PartsUsed::of(&origin, model);
+        view.slots.get(index as usize).is_some_and(|slot| self.member(slot.0).is_probe_due(now, parts))
     }
 }

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::member::{Charge, EndedAttempt};
+use super::failed_requests::Comparison;
+use super::member::{Charge, EndedAttempt, PartsUsed};
 use super::members::Fleet;
 use crate::contract::RowState;
-use crate::outcome::Outcome;
+use crate::origin::Origin;
+use crate::outcome::{Kind, Outcome};
 use crate::table::Lane;
 use crate::time::Timestamp;
 use crate::view::{Slot, View, Want};
@@ -23,6 +25,7 @@ pub struct Permit {
     pub taken_at: Timestamp,
     pub(super) slot: Arc<Slot>,
     model: Arc<str>,
+    origin: Origin,
     charge: Charge,
 }
 
@@ -30,6 +33,21 @@ impl Permit {
     /// Returns true if this attempt probes a backend after its cooldown.
     pub fn is_probe(&self) -> bool {
         self.charge.is_probe()
+    }
+
+    /// Sets the number of its request, known since the permit was taken.
+    pub fn set_request(&mut self, request: u64) {
+        self.origin.request = request;
+    }
+
+    fn parts(&self) -> PartsUsed<'_> {
+        PartsUsed::of(&self.origin, &self.model)
+    }
+}
+
+impl Want {
+    pub(super) fn parts(&self) -> PartsUsed<'_> {
+        PartsUsed::of(&self.origin, &self.model)
     }
 }
 
@@ -58,7 +76,7 @@ impl Fleet {
         if let Some(observed) = &self.observed {
             return observed.admits == Some(permit.backend);
         }
-        let (state, _) = self.member(permit.slot.0).readiness(now, &permit.model, 0);
+        let (state, _) = self.member(permit.slot.0).readiness(now, permit.parts(), 0);
         match state {
             RowState::Cooling => permit.lane == Lane::Emergency,
             RowState::Drained | RowState::Unsuited => false,
@@ -92,8 +110,9 @@ impl Fleet {
     /// Takes a permit of a backend, ready or not.
     pub(super) fn take(&mut self, now: Timestamp, view: &View, want: &Want, lane: Lane, backend: u32) -> Permit {
         let slot = view.slots[backend as usize].clone();
-        let charge = self.member_mut(slot.0).charge(now, &want.model, want.tokens, lane == Lane::Emergency);
-        Permit { backend, lane, taken_at: now, slot, model: want.model.clone(), charge }
+        let charge = self.member_mut(slot.0).charge(now, want.parts(), want.tokens, lane == Lane::Emergency);
+        let (model, origin) = (want.model.clone(), want.origin.clone());
+        Permit { backend, lane, taken_at: now, slot, model, origin, charge }
     }
 
     /// Checks that a backend takes an attempt in this lane now.
@@ -103,10 +122,10 @@ impl Fleet {
             return Err(Denied { state: RowState::Unsuited });
         }
         let member = self.member(view.slots[index as usize].0);
-        let (state, _) = member.readiness(now, &want.model, want.tokens);
+        let (state, _) = member.readiness(now, want.parts(), want.tokens);
         let open = match lane {
             Lane::Primary | Lane::Fallback => state == RowState::Ready,
-            Lane::Emergency => member.emergency_in(now, &want.model, want.tokens) == Some(Duration::ZERO),
+            Lane::Emergency => member.emergency_in(now, want.parts(), want.tokens) == Some(Duration::ZERO),
         };
         match open {
             true if self.queue.is_behind(view, want, lane, index) => Err(Denied { state: RowState::Throttled }),
@@ -115,8 +134,16 @@ impl Fleet {
         }
     }
 
-    /// Picks the best ready backend of the lane; one that needs a translation only where no other is ready.
+    /// Picks the best ready backend of the lane; one that has refused a request of this size only where no other is ready,
+    /// and one that needs a translation likewise.
     pub(super) fn best(&mut self, now: Timestamp, view: &View, want: &Want, lane: Lane) -> Result<u32, Denied> {
+        let too_small: Vec<u32> =
+            want.candidates.iter().copied().filter(|index| self.is_too_large(now, view, want, *index)).collect();
+        if !too_small.is_empty()
+            && let Ok(fitting) = self.best_of(now, view, want, lane, |index| !too_small.contains(&index))
+        {
+            return Ok(fitting);
+        }
         let native = self.best_of(now, view, want, lane, |index| want.foreign.binary_search(&index).is_err());
         match native {
             Err(_) if !want.foreign.is_empty() => self.best_of(now, view, want, lane, |_| true),
@@ -159,28 +186,51 @@ impl Fleet {
         best.map(|(_, index)| index).ok_or(denied)
     }
 
-    /// Settles the permit of an attempt that ended.
+    /// Settles the permit of an attempt that ended. A request that fails alike at a second backend is to blame: what it
+    /// brought upon the first is undone.
     pub fn settle(&mut self, now: Timestamp, permit: Permit, report: AttemptReport<'_>) {
         self.is_queue_stale = true;
         let (chance, cooldown) = (self.random.unit(), self.settings.cooldown);
+        let (request, slot) = (permit.origin.request, permit.slot.0);
+        let comparison = if report.outcome.kind == Kind::Answered {
+            self.failed_requests.answered(request);
+            Comparison::default()
+        } else {
+            self.failed_requests.failed(now, request, slot, report.outcome)
+        };
         let settled = EndedAttempt {
             now,
             sent_at: permit.taken_at,
             model: &permit.model,
+            origin: &permit.origin,
+            is_blamed: comparison.is_blamed,
             outcome: report.outcome,
             first_token: report.first_token,
             tokens_used: report.tokens_used,
             cooldown: &cooldown,
             chance,
         };
-        self.member_mut(permit.slot.0).settle(settled, permit.charge);
-        self.collect_changes(permit.slot.0);
+        self.member_mut(slot).settle(settled, permit.charge);
+        for place in comparison.pardoned {
+            self.pardon(place, permit.parts());
+        }
+        self.collect_changes(slot);
+    }
+
+    /// Returns true if this request failed alike at two backends lately.
+    pub fn is_blamed(&self, now: Timestamp, request: u64) -> bool {
+        self.failed_requests.is_blamed(now, request)
+    }
+
+    /// Returns true if requests have failed lately that a new one may be the same as.
+    pub fn compares_requests(&self, now: Timestamp) -> bool {
+        self.failed_requests.any(now)
     }
 
     /// Takes back a permit that was not used.
     pub fn refund(&mut self, permit: Permit) {
         self.is_queue_stale = true;
-        self.member_mut(permit.slot.0).refund(permit.taken_at, &permit.model, permit.charge);
+        self.member_mut(permit.slot.0).refund(permit.taken_at, permit.parts(), permit.charge);
     }
 
     /// Applies what the provider's rate limit headers say is left of its limits, each with the time of its reset; a reset

@@ -7,6 +7,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::sync::Arc;
 
+use crate::origin::Origin;
 use crate::rank::Rank;
 use crate::table::Lane;
 use crate::view::{View, Want};
@@ -29,24 +30,45 @@ impl Ticket {
 /// Identifies a class; never used twice.
 pub(crate) type ClassId = u64;
 
-/// Exchanges that want the same: the tokens each needs, in the order of their tickets.
+/// Exchanges that want the same, in the order of their tickets.
 #[derive(Debug)]
 struct WaitClass {
     view: Arc<View>,
     lane: Lane,
     want: Want,
-    waiters: BTreeMap<Ticket, u32>,
+    /// The backends that its one request has a cooldown of its own at: it keeps no place free there.
+    held_back_at: Vec<u32>,
+    waiters: BTreeMap<Ticket, Waiter>,
+}
+
+/// The part of a want that differs within a class.
+#[derive(Clone, Debug)]
+struct Waiter {
+    tokens: u32,
+    origin: Origin,
 }
 
 impl WaitClass {
-    fn is_for(&self, view: &View, want: &Want, lane: Lane) -> bool {
+    fn is_for(&self, view: &View, want: &Want, lane: Lane, held_back_at: &[u32]) -> bool {
         let same_candidates =
             Arc::ptr_eq(&self.want.candidates, &want.candidates) || self.want.candidates == want.candidates;
-        self.lane == lane && std::ptr::eq(&*self.view, view) && self.want.model == want.model && same_candidates
+        let own = &self.want.origin;
+        self.lane == lane
+            && std::ptr::eq(&*self.view, view)
+            && self.want.model == want.model
+            && same_candidates
+            && own.endpoint == want.origin.endpoint
+            && self.held_back_at == held_back_at
+            && (held_back_at.is_empty() || own.request == want.origin.request)
     }
 
-    fn front(&self) -> Option<(Ticket, u32)> {
-        self.waiters.first_key_value().map(|(ticket, tokens)| (*ticket, *tokens))
+    fn front(&self) -> Option<Ticket> {
+        self.waiters.first_key_value().map(|(ticket, _)| *ticket)
+    }
+
+    fn want_of(&self, ticket: Ticket, waiter: Waiter) -> Want {
+        let Waiter { tokens, origin } = waiter;
+        Want { tokens, origin, rank: ticket.rank, ..self.want.clone() }
     }
 }
 
@@ -70,20 +92,23 @@ impl Queue {
     }
 
     /// Joins the queue; `None` when it is full.
-    pub(super) fn join(&mut self, view: &Arc<View>, want: &Want, lane: Lane) -> Option<Ticket> {
+    ///
+    /// `held_back_at`: its candidates that the request has a cooldown of its own at.
+    pub(super) fn join(&mut self, view: &Arc<View>, want: &Want, lane: Lane, held_back_at: Vec<u32>) -> Option<Ticket> {
         if self.len >= self.limit {
             return None;
         }
         self.len += 1;
         self.sequence += 1;
         let ticket = Ticket { rank: want.rank.arrived(self.sequence), sequence: self.sequence };
-        match self.classes.values_mut().find(|class| class.is_for(view, want, lane)) {
+        let waiter = Waiter { tokens: want.tokens, origin: want.origin.clone() };
+        match self.classes.values_mut().find(|class| class.is_for(view, want, lane, &held_back_at)) {
             Some(class) => {
-                class.waiters.insert(ticket, want.tokens);
+                class.waiters.insert(ticket, waiter);
             }
             None => {
-                let waiters = BTreeMap::from([(ticket, want.tokens)]);
-                let class = WaitClass { view: view.clone(), lane, want: want.clone(), waiters };
+                let waiters = BTreeMap::from([(ticket, waiter)]);
+                let class = WaitClass { view: view.clone(), lane, want: want.clone(), held_back_at, waiters };
                 self.classes.insert(self.sequence, class);
             }
         }
@@ -102,8 +127,8 @@ impl Queue {
     /// Removes a ticket from any place in the queue; returns its view, its lane and what it wants.
     pub(super) fn take(&mut self, ticket: Ticket) -> Option<(Arc<View>, Lane, Want)> {
         let (id, class) = self.classes.iter_mut().find(|(_, class)| class.waiters.contains_key(&ticket))?;
-        let tokens = class.waiters.remove(&ticket)?;
-        let taken = (class.view.clone(), class.lane, Want { tokens, rank: ticket.rank, ..class.want.clone() });
+        let waiter = class.waiters.remove(&ticket)?;
+        let taken = (class.view.clone(), class.lane, class.want_of(ticket, waiter));
         let id = *id;
         self.note_removal(id);
         Some(taken)
@@ -113,7 +138,7 @@ impl Queue {
     pub(super) fn pop_front(&mut self, id: ClassId) -> Option<Ticket> {
         self.classes.get_mut(&id)?.waiters.pop_first()?;
         self.note_removal(id);
-        Some(self.classes.get(&id)?.front()?.0)
+        self.classes.get(&id)?.front()
     }
 
     fn note_removal(&mut self, id: ClassId) {
@@ -138,22 +163,23 @@ impl Queue {
 
     /// The front of each class; the first in the queue is popped first.
     pub(super) fn front_of_each(&self) -> BinaryHeap<Reverse<(Ticket, ClassId)>> {
-        self.classes.iter().filter_map(|(id, class)| Some(Reverse((class.front()?.0, *id)))).collect()
+        self.classes.iter().filter_map(|(id, class)| Some(Reverse((class.front()?, *id)))).collect()
     }
 
     /// The front of a class: its view, its lane and what it wants.
     pub(super) fn front(&self, id: ClassId) -> Option<(Arc<View>, Lane, Want)> {
         let class = self.classes.get(&id)?;
-        let (ticket, tokens) = class.front()?;
-        Some((class.view.clone(), class.lane, Want { tokens, rank: ticket.rank, ..class.want.clone() }))
+        let (ticket, waiter) = class.waiters.first_key_value()?;
+        Some((class.view.clone(), class.lane, class.want_of(*ticket, waiter.clone())))
     }
 
     /// Returns true if an exchange of a better rank waits for the same model on this backend.
     pub(super) fn is_behind(&self, view: &View, want: &Want, lane: Lane, backend: u32) -> bool {
         self.classes.values().any(|class| {
             class.lane == lane
+                && !class.held_back_at.contains(&backend)
                 && std::ptr::eq(&*class.view, view)
-                && class.front().is_some_and(|(front, _)| front.rank < want.rank)
+                && class.front().is_some_and(|front| front.rank < want.rank)
                 && class.want.model == want.model
                 && class.want.candidates.contains(&backend)
         })

@@ -27,10 +27,32 @@ impl Fleet {
                 is_behind: queued > 0 && self.queue.is_behind(view, want, lane, i),
                 queued,
             };
-            self.member(slot).write_row(now, &want.model, want.tokens, context, &mut rows[i as usize]);
+            self.member(slot).write_row(now, want.parts(), want.tokens, context, &mut rows[i as usize]);
         }
         self.hide_translated(view, want, held, &mut rows);
+        self.hide_too_small(now, view, want, held, &mut rows);
         rows
+    }
+
+    /// Marks backends that have refused a request of this size lately as unsuited, while one that has not is ready.
+    fn hide_too_small(&self, now: Timestamp, view: &View, want: &Want, held: Option<&Permit>, rows: &mut [BackendRow]) {
+        if !want.candidates.iter().any(|i| self.member(view.slots[*i as usize].0).has_ceilings()) {
+            return;
+        }
+        let is_too_large = |i: u32| self.is_too_large(now, view, want, i);
+        if !want.candidates.iter().any(|&i| rows[i as usize].is(RowState::Ready) && !is_too_large(i)) {
+            return;
+        }
+        for &i in want.candidates.iter().filter(|i| is_too_large(**i)) {
+            if held.is_none_or(|p| p.slot.0 != view.slots[i as usize].0) {
+                rows[i as usize].put(Column::State, RowState::Unsuited as u32);
+            }
+        }
+    }
+
+    /// Returns true if a backend has refused a request of this size lately.
+    pub(super) fn is_too_large(&self, now: Timestamp, view: &View, want: &Want, index: u32) -> bool {
+        self.member(view.slots[index as usize].0).is_too_large(now, &want.model, want.origin.size)
     }
 
     /// Marks backends that need a translation as unsuited while one of their tier that needs none is ready.

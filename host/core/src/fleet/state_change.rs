@@ -23,8 +23,10 @@ pub struct StateChange {
     pub at: Timestamp,
     /// The backend's id.
     pub backend: Arc<str>,
-    /// The model it is about; none: the whole backend.
+    /// The model it is about; none: the whole backend, or one of its operations.
     pub model: Option<Arc<str>>,
+    /// The operation it is about; none: all of them.
+    pub operation: Option<Arc<str>>,
     /// The change itself.
     pub change: Change,
     /// Changes of this backend that were not reported since the last one that was.
@@ -134,6 +136,7 @@ mod tests {
             at: Timestamp::from_millis(1_700_000_000_000 + ms),
             backend: "a".into(),
             model: None,
+            operation: None,
             change,
             left_out: 0,
         }

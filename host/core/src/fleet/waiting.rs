@@ -19,7 +19,9 @@ impl Fleet {
         if self.observed.as_ref().is_some_and(|observed| !observed.can_wait) {
             return None;
         }
-        self.queue.join(view, want, lane)
+        let is_held_back = |index: &u32| self.member(view.slots[*index as usize].0).holds_back(want.origin.request);
+        let held_back_at = want.candidates.iter().copied().filter(is_held_back).collect();
+        self.queue.join(view, want, lane, held_back_at)
     }
 
     /// Leaves the queue; false when the ticket had already been served.
@@ -89,10 +91,10 @@ impl Fleet {
             return observed.can_wait;
         }
         let member = self.member(view.slots[index as usize].0);
-        let is_excluded = lane == Lane::Emergency && member.is_excluded(now, &want.model);
+        let is_excluded = lane == Lane::Emergency && member.is_excluded(now, want.parts());
         let needs = match (lane, member.in_flight) {
             (_, 0) => ready_in(member, now, want, lane),
-            (Lane::Primary | Lane::Fallback, _) => Some(member.cooldown_left(now, &want.model)),
+            (Lane::Primary | Lane::Fallback, _) => Some(member.cooldown_left(now, want.parts())),
             (Lane::Emergency, _) => None,
         };
         let is_known_to_need_longer = needs.is_some_and(|needs| needs > within);
@@ -115,7 +117,7 @@ impl Fleet {
 /// Time until a backend can take what is wanted in this lane; `None` when unknown.
 fn ready_in(member: &Member, now: Timestamp, want: &Want, lane: Lane) -> Option<Duration> {
     match lane {
-        Lane::Primary | Lane::Fallback => member.readiness(now, &want.model, want.tokens).1,
-        Lane::Emergency => member.emergency_in(now, &want.model, want.tokens),
+        Lane::Primary | Lane::Fallback => member.readiness(now, want.parts(), want.tokens).1,
+        Lane::Emergency => member.emergency_in(now, want.parts(), want.tokens),
     }
 }

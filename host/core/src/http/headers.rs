@@ -24,6 +24,11 @@ pub fn end_to_end(client: &HeaderMap) -> HeaderMap {
     out
 }
 
+/// Returns true for a client's header that may go to a backend, as far as its name tells.
+pub fn is_forwarded(name: &HeaderName) -> bool {
+    !is_hop_by_hop(name) && !stays_with_the_client(name)
+}
+
 /// Returns true if the content type begins with this, in any letter case (RFC 9110, section 8.3.1).
 pub fn has_content_type(headers: &HeaderMap, prefix: &str) -> bool {
     let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();

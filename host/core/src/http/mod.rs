@@ -1,5 +1,6 @@
 //! Bytes of HTTP and JSON: framing, headers, addresses, events, and when an upstream wants to be asked again.
 
+pub mod account_headers;
 pub mod framing;
 pub mod headers;
 pub(crate) mod json;

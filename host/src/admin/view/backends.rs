@@ -1,7 +1,7 @@
 //! Backends and waiting lines as JSON.
 
 use pointsman_core::contract::RowState;
-use pointsman_core::fleet::{ModelCooldown, Overview};
+use pointsman_core::fleet::{ModelCooldown, OperationCooldown, Overview};
 use pointsman_core::table::Lane;
 use pointsman_core::time::Timestamp;
 use schemars::JsonSchema;
@@ -48,6 +48,8 @@ pub(crate) struct BackendView {
     pub models_cooling: u64,
     /// Those of them that end last, at most 16, the latest first.
     pub model_cooldowns: Vec<ModelCooldownView>,
+    /// Operations of it in cooldown, at most 16, the one that ends last first.
+    pub operation_cooldowns: Vec<OperationCooldownView>,
     /// Attempts under way.
     pub in_flight: u64,
     /// Requests that may go now, by its rpm and burst and by what the provider said is left; none: no limit is known.
@@ -92,6 +94,21 @@ pub(crate) struct ModelCooldownView {
     pub failures: u32,
 }
 
+/// The cooldown of one operation on a backend.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
+pub(crate) struct OperationCooldownView {
+    /// The operation (`chat`), or the words of its path (`GET files`).
+    pub operation: String,
+    /// Time left of the cooldown, in ms.
+    pub cooldown_ms: u64,
+    /// Its end (RFC 3339).
+    pub until: String,
+    /// The outcome that set it.
+    pub reason: &'static str,
+    /// Failures since the last answer.
+    pub failures: u32,
+}
+
 impl BackendView {
     fn new(backend: &BackendConfig, o: Overview, now: Timestamp) -> Self {
         let served = backend.backend.routes.iter().filter(|route| route.is_served());
@@ -106,6 +123,7 @@ impl BackendView {
             cooldown_reason: o.cooldown.map(|(_, reason)| reason.as_str().to_owned()),
             models_cooling: o.models_cooling as u64,
             model_cooldowns: o.model_cooldowns.iter().map(|cooldown| ModelCooldownView::new(cooldown, now)).collect(),
+            operation_cooldowns: o.operation_cooldowns.iter().map(|c| OperationCooldownView::new(c, now)).collect(),
             in_flight: u64::from(o.in_flight),
             requests_left: o.requests_left.map(u64::from),
             tokens_left: o.tokens_left.map(u64::from),
@@ -123,6 +141,18 @@ impl ModelCooldownView {
     fn new(cooldown: &ModelCooldown, now: Timestamp) -> Self {
         Self {
             model: cooldown.model.to_string(),
+            cooldown_ms: cooldown.until.since(now).as_millis() as u64,
+            until: Rfc3339(cooldown.until).to_string(),
+            reason: cooldown.reason.as_str(),
+            failures: cooldown.failures,
+        }
+    }
+}
+
+impl OperationCooldownView {
+    fn new(cooldown: &OperationCooldown, now: Timestamp) -> Self {
+        Self {
+            operation: cooldown.operation.to_string(),
             cooldown_ms: cooldown.until.since(now).as_millis() as u64,
             until: Rfc3339(cooldown.until).to_string(),
             reason: cooldown.reason.as_str(),

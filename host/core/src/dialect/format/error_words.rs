@@ -86,10 +86,40 @@ const RULES: &[Rule] = &[
         ],
         kind: Kind::ModelMissing,
     },
+    // Where the host stands, every request is refused.
+    Rule {
+        statuses: &[400..=400, 401..=403, 451..=451],
+        codes: &["unsupported_country_region_territory"],
+        phrases: &[
+            "country, region, or territory not supported",
+            "user location is not supported",
+            "not available in your country",
+            "not available in your region",
+            "not supported in your region",
+            "not supported in your country",
+        ],
+        kind: Kind::Unauthorised,
+    },
+    // Google and others tell a bad key as a bad request.
+    Rule {
+        statuses: &[0..=0, 400..=400, 404..=404, 422..=422],
+        codes: &["api_key_invalid", "invalid_api_key", "expired_api_key", "api_key_expired"],
+        phrases: &[
+            "api key not valid",
+            "api key expired",
+            "api key has expired",
+            "api key is expired",
+            "expired api key",
+            "invalid api key",
+            "api key is invalid",
+            "incorrect api key",
+        ],
+        kind: Kind::Unauthorised,
+    },
     Rule {
         statuses: &[401..=403],
-        codes: &["content_policy_violation", "content_filter", "unsupported_country_region_territory", "moderation"],
-        phrases: &["content policy", "usage policies", "moderation", "flagged", "region", "country"],
+        codes: &["content_policy_violation", "content_filter", "moderation"],
+        phrases: &["content policy", "usage policies", "moderation", "flagged"],
         kind: Kind::Refused,
     },
     Rule {
@@ -173,6 +203,9 @@ pub fn by_words(status: u16, said: &ErrorDetails<'_>, is_dated: bool) -> Kind {
     let code = said.code.to_ascii_lowercase();
     let kind = said.kind.to_ascii_lowercase();
     let message = said.message.to_ascii_lowercase();
+    if matches!(status, 0 | 400 | 413 | 429) && asks_more_than_a_minutes_limit(&code, &message) {
+        return Kind::TooLong;
+    }
     let rules = RULES.iter().filter(|rule| rule.statuses.iter().any(|range| range.contains(&status)));
     for rule in rules {
         if rule.codes.iter().any(|word| *word == code || *word == kind)
@@ -197,6 +230,40 @@ pub fn by_words(status: u16, said: &ErrorDetails<'_>, is_dated: bool) -> Kind {
         return Kind::Refused;
     }
     by_status(status)
+}
+
+/// Returns true if a rate limit's refusal says that this request alone is more than the limit, so that no waiting helps:
+/// "Request too large for ... Limit 30000, Requested 52000".
+fn asks_more_than_a_minutes_limit(code: &str, message: &str) -> bool {
+    let number_after = |word: &str| {
+        let number = |rest: &str| {
+            let rest = rest.trim_start_matches([' ', ':', '=', '(', '"', '\'']);
+            let rest = rest.strip_prefix("of ").or(rest.strip_prefix("is ")).unwrap_or(rest);
+            let digits = rest.chars().take_while(|c| c.is_ascii_digit() || matches!(c, ',' | '_'));
+            digits.filter(char::is_ascii_digit).collect::<String>().parse::<u64>().ok()
+        };
+        message.match_indices(word).find_map(|(at, word)| number(&message[at + word.len()..]))
+    };
+    if let (Some(limit), Some(requested)) = (number_after("limit"), number_after("requested")) {
+        return requested > limit;
+    }
+    let says_so = [
+        "request too large",
+        "request is too large",
+        "request exceeds the limit",
+        "larger than the limit",
+        "long context requests",
+        "reduce your message size",
+        "single request exceeds",
+    ];
+    let is_of_tokens = message.contains("token") || message.contains("tpm") || message.contains("context");
+    code != "payload_too_large" && is_of_tokens && says_so.iter().any(|phrase| message.contains(phrase))
+}
+
+/// Returns true if this is a page for people instead of an API's error: it comes from a firewall or a gateway.
+pub(super) fn is_page(message: &str) -> bool {
+    let start = message.trim_start();
+    start.starts_with("<!doctype") || start.starts_with("<html") || start.starts_with("<head")
 }
 
 /// The class of an error by its status alone.

@@ -6,6 +6,7 @@ mod conversation;
 pub(in crate::dialect) mod edit;
 mod ends;
 mod error_kind;
+mod error_scope;
 mod error_types;
 mod error_words;
 mod events;
@@ -24,6 +25,8 @@ pub use api::Api;
 pub use conversation::{Conversation, DEFAULT_MAX_TOKENS, StreamReader, StreamWriter};
 pub(in crate::dialect) use conversation::{MAX_CALLS, json};
 pub use error_kind::ErrorKind;
+pub use error_scope::narrowed;
+use error_scope::scope_by_words;
 pub use error_words::{by_status, by_words};
 pub use events::{EventWriter, write_event};
 pub use failure::is_error;
@@ -49,7 +52,7 @@ use serde_json::{Value, json};
 
 use crate::contract::Operation;
 use crate::http::sse::Event;
-use crate::outcome::Kind;
+use crate::outcome::{Kind, Scope};
 
 /// A provider's wire format. Most methods have a default, which is the behaviour that most providers share.
 pub trait WireFormat: fmt::Debug + Send + Sync {
@@ -161,6 +164,11 @@ pub trait WireFormat: fmt::Debug + Send + Sync {
     /// The class of an error with this status (0: unknown) and these details. `is_dated`: it says when to come again.
     fn error_kind(&self, status: u16, details: &ErrorDetails<'_>, is_dated: bool) -> Kind {
         by_words(status, details, is_dated)
+    }
+
+    /// The smallest part that explains such an error.
+    fn error_scope(&self, kind: Kind, status: u16, details: &ErrorDetails<'_>) -> Scope {
+        scope_by_words(kind, status, details)
     }
 
     /// The error inside an event of a stream.

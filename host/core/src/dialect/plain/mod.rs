@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::format::{ErrorDetails, Sight, StreamFormat, Tally, Told, WireFormat, by_status};
 use crate::contract::Operation;
 use crate::http::sse::Event;
-use crate::outcome::Kind;
+use crate::outcome::{Kind, Scope};
 
 /// The dialect `plain`.
 #[derive(Debug)]
@@ -39,6 +39,10 @@ impl WireFormat for Plain {
 
     fn error_kind(&self, status: u16, _details: &ErrorDetails<'_>, _is_dated: bool) -> Kind {
         by_status(status)
+    }
+
+    fn error_scope(&self, kind: Kind, _status: u16, _details: &ErrorDetails<'_>) -> Scope {
+        kind.usual_scope()
     }
 
     fn error_in_event<'a>(&self, event: &Event<'a>) -> Option<&'a [u8]> {

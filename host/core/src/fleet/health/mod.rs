@@ -1,5 +1,6 @@
 //! The health of a backend, or of one model on it: cooldown, the probe after it, and the ramp after that.
 
+mod evidence;
 #[cfg(test)]
 mod tests;
 
@@ -11,22 +12,14 @@ use crate::fleet::state_change::{Change, REPORTED_OUTAGE};
 use crate::outcome::{Kind, Outcome};
 use crate::time::Timestamp;
 
-/// The part of a backend that an outcome counts against.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Scope {
-    /// Neither: the outcome is not the backend's failure.
-    Nothing,
-    /// Only this model on this backend.
-    Model,
-    /// The whole backend: its host, its key, its account.
-    Backend,
-}
+pub use crate::outcome::Scope;
+pub use evidence::{Evidence, Witness};
+
+use evidence::Witnesses;
 
 /// The effect of a kind of outcome on a backend.
 #[derive(Clone, Copy, Debug)]
 pub struct CooldownRule {
-    /// The part that is set cooling.
-    pub scope: Scope,
     /// First cooldown without a Retry-After, as a multiple of [`CooldownSettings::base`]; doubled with each further failure.
     pub base_factor: f64,
     /// Longest cooldown without a Retry-After, as a multiple of [`CooldownSettings::max`].
@@ -35,25 +28,59 @@ pub struct CooldownRule {
 
 /// Returns the cooldown rule for a kind of outcome.
 ///
-/// Rate limits and server errors belong to a model (providers limit and fail per model); connections, keys and money
-/// belong to the backend. Except for rate limits, credit, keys and unknown models a cooldown is at most a third of the
-/// longest one (20 s of 60 s), so that a recovered backend is found within half a minute.
+/// Except for rate limits, credit, keys and unknown models a cooldown is at most a third of the longest one (20 s of
+/// 60 s), so that a recovered backend is found within half a minute.
 pub fn cooldown_rule(kind: Kind) -> CooldownRule {
-    let rule = |scope, base_factor, max_factor| CooldownRule { scope, base_factor, max_factor };
+    let rule = |base_factor, max_factor| CooldownRule { base_factor, max_factor };
     let third = 1.0 / 3.0;
     match kind {
-        Kind::Answered | Kind::Refused | Kind::TooLong | Kind::ClientGone | Kind::NotResumed => {
-            rule(Scope::Nothing, 0.0, 0.0)
-        }
-        Kind::RateLimited => rule(Scope::Model, 1.0, 1.0),
-        Kind::Overloaded | Kind::ServerError => rule(Scope::Model, 0.5, third),
-        Kind::Cut | Kind::Stalled | Kind::Malformed => rule(Scope::Model, 1.0, third),
-        Kind::TimedOut => rule(Scope::Model, 5.0, third),
-        Kind::Reset => rule(Scope::Backend, 0.5, third),
-        Kind::ConnectFailed => rule(Scope::Backend, 1.0, third),
-        Kind::ModelMissing => rule(Scope::Model, 600.0, 60.0),
-        Kind::Unauthorised | Kind::OutOfCredit => rule(Scope::Backend, 900.0, 360.0),
+        Kind::Answered | Kind::Refused | Kind::TooLong | Kind::ClientGone | Kind::NotResumed => rule(0.0, 0.0),
+        Kind::RateLimited => rule(1.0, 1.0),
+        Kind::Overloaded | Kind::ServerError | Kind::Reset => rule(0.5, third),
+        Kind::Cut | Kind::Stalled | Kind::Malformed | Kind::ConnectFailed => rule(1.0, third),
+        Kind::TimedOut => rule(5.0, third),
+        Kind::ModelMissing => rule(600.0, 60.0),
+        Kind::Unauthorised | Kind::OutOfCredit => rule(900.0, 360.0),
     }
+}
+
+/// Returns the rule for a refused key or used up credit that only one request has seen: a second or so, until another
+/// request or a health check confirms it.
+const fn unconfirmed_rule() -> CooldownRule {
+    CooldownRule { base_factor: 1.0, max_factor: 1.0 / 60.0 }
+}
+
+/// Returns the rule for the one request that was refused for its key or credit.
+const fn own_rule() -> CooldownRule {
+    CooldownRule { base_factor: 30.0, max_factor: 5.0 }
+}
+
+/// Returns true if one request may bring the outcome about at any backend, so that what it alone has met says little.
+pub const fn may_be_requests(kind: Kind) -> bool {
+    match kind {
+        Kind::ServerError
+        | Kind::Cut
+        | Kind::Stalled
+        | Kind::Malformed
+        | Kind::TimedOut
+        | Kind::Reset
+        | Kind::Unauthorised
+        | Kind::OutOfCredit => true,
+        Kind::Answered
+        | Kind::RateLimited
+        | Kind::Overloaded
+        | Kind::Refused
+        | Kind::TooLong
+        | Kind::ModelMissing
+        | Kind::ConnectFailed
+        | Kind::ClientGone
+        | Kind::NotResumed => false,
+    }
+}
+
+/// Returns true if the key or its account was refused.
+const fn is_of_account(kind: Kind) -> bool {
+    matches!(kind, Kind::Unauthorised | Kind::OutOfCredit)
 }
 
 /// Returns true if a retry is pointless before the operator or the provider changes the key, the account or the
@@ -126,6 +153,9 @@ pub enum HealthState {
     },
 }
 
+/// A key that gave an answer so lately is not suspected because of one request.
+const TRUSTED_FOR: Duration = Duration::from_secs(60);
+
 /// The ramp doubles from 2 attempts under way and ends at this many.
 const RAMP_END: u32 = 64;
 
@@ -149,12 +179,18 @@ pub struct Health {
     failing_since: Timestamp,
     /// The failure reported to the operator since the last answer.
     reported: Option<Reported>,
+    /// The requests that failed since the last answer.
+    witnesses: Witnesses,
+    /// Time of the last answer that a key was needed for.
+    answered_at: Timestamp,
 }
 
 /// A reported failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Reported {
     Cooling,
+    /// Excluded until another request confirms it.
+    Suspected,
     Excluded,
 }
 
@@ -174,6 +210,8 @@ impl Default for Health {
             ramp: None,
             failing_since: Timestamp::default(),
             reported: None,
+            witnesses: Witnesses::default(),
+            answered_at: Timestamp::default(),
         }
     }
 }
@@ -182,7 +220,8 @@ impl Health {
     /// Restores a cooldown from before a restart.
     pub fn restored(until: Timestamp, reason: Kind, failures: u32) -> Self {
         let retry_after_until = if reason == Kind::RateLimited { until } else { Timestamp::default() };
-        Self { until, reason, failures: failures.max(1), retry_after_until, ..Self::default() }
+        let witnesses = Witnesses::confirmed();
+        Self { until, reason, failures: failures.max(1), retry_after_until, witnesses, ..Self::default() }
     }
 
     /// Returns the state of health at `now`.
@@ -214,16 +253,24 @@ impl Health {
         }
     }
 
-    /// Records an answer to an attempt sent at `sent_at`.
+    /// Records an answer to an attempt sent at `sent_at`, or a refusal of the request itself.
     ///
-    /// Attempts sent before the cooldown was set are ignored, and an answer does not shorten the time that a Retry-After
+    /// Attempts sent before the cooldown was set are ignored, except that any answer ends a suspicion against the key:
+    /// it was given with the same key. Only an answer speaks for a key. It does not shorten the time that a Retry-After
     /// asked for.
-    pub fn record_success(&mut self, now: Timestamp, sent_at: Timestamp) {
-        let precedes_cooldown = self.failures > 0 && sent_at <= self.cooled_at;
+    pub fn record_success(&mut self, now: Timestamp, sent_at: Timestamp, kind: Kind, witness: Witness) {
+        if kind == Kind::Answered {
+            self.answered_at = now;
+        } else if is_of_account(self.reason) {
+            return;
+        }
+        let is_suspicion = is_of_account(self.reason) && !self.witnesses.is_confirmed();
+        let precedes_cooldown = self.failures > 0 && sent_at <= self.cooled_at && !is_suspicion;
         if precedes_cooldown || now < self.retry_after_until {
             return;
         }
         self.ramp = match self.ramp {
+            _ if is_suspicion => None,
             _ if self.failures > 0 => Some(2),
             Some(allowed) if allowed * 2 < RAMP_END => Some(allowed * 2),
             Some(_) | None => None,
@@ -232,12 +279,14 @@ impl Health {
         self.reason = Kind::Answered;
         self.failures = 0;
         self.probing = None;
+        self.witnesses.answered(now, witness);
     }
 
     /// Records a failed attempt sent at `sent_at`. `chance` in 0..1 is the jitter of a cooldown without a Retry-After.
     ///
     /// A cooldown in force is never shortened, and attempts sent before it was set do not double it: a burst of failures
-    /// counts once.
+    /// counts once. Nor is it doubled by a request that has failed here before and may itself be the cause, until another
+    /// one fails too.
     pub fn record_failure(
         &mut self,
         now: Timestamp,
@@ -245,25 +294,34 @@ impl Health {
         outcome: &Outcome,
         settings: &CooldownSettings,
         chance: f64,
+        evidence: Evidence,
     ) {
+        let Some(is_confirmed) = self.weigh(now, outcome.kind, evidence) else { return };
         self.ramp = None;
         // A cleared cooldown keeps one failure, not the time of the first.
         if self.failures == 0 || self.failing_since == Timestamp::default() {
             self.failing_since = now;
         }
         let is_same_burst = self.failures > 0 && sent_at <= self.cooled_at;
-        if !is_same_burst {
+        if !is_same_burst && (is_confirmed || self.failures == 0 || !may_be_requests(outcome.kind)) {
             self.failures = self.failures.saturating_add(1);
         }
+        let rule = self.rule(outcome.kind, evidence, is_confirmed);
+        // Of a refused key the first failure was the suspicion, the second confirms it.
+        let is_second = is_of_account(outcome.kind) && is_confirmed && evidence != Evidence::Own;
+        let doubled = if is_second { self.failures.saturating_sub(1).max(1) } else { self.failures };
         let length = match outcome.retry_after {
             // A second short Retry-After falls back to our own backoff.
-            Some(asked) if asked < settings.base && self.failures > 1 && !is_same_burst => {
-                let own = backoff(cooldown_rule(outcome.kind), settings, self.failures - 1, chance);
+            Some(asked) if asked < settings.base && doubled > 1 && !is_same_burst => {
+                let own = backoff(rule, settings, doubled - 1, chance);
                 asked.max(own).max(settings.retry_after_floor)
             }
             Some(asked) => asked.clamp(settings.retry_after_floor, settings.retry_after_cap),
-            None if is_same_burst => return,
-            None => backoff(cooldown_rule(outcome.kind), settings, self.failures, chance),
+            None if is_same_burst && !(is_second && self.until <= now + settings.max) => return,
+            None => {
+                let length = backoff(rule, settings, doubled, chance);
+                self.witnesses.most(outcome.kind, evidence, settings).map_or(length, |most| length.min(most))
+            }
         };
         self.cooled_at = now;
         if outcome.retry_after.is_some() {
@@ -275,6 +333,43 @@ impl Health {
         }
     }
 
+    /// Weighs a failure: whether more than one request has met it; `None` where it says nothing against this part.
+    fn weigh(&mut self, now: Timestamp, kind: Kind, evidence: Evidence) -> Option<bool> {
+        let (witness, is_blamed) = match evidence {
+            Evidence::Own => return Some(true),
+            Evidence::Seen { witness, is_blamed } => (witness, is_blamed),
+        };
+        if may_be_requests(kind) && self.witnesses.is_discredited(now, witness) {
+            return None;
+        }
+        let is_confirmed = self.witnesses.add(kind, witness);
+        let was_answered_lately = is_of_account(kind) && now.since(self.answered_at) < TRUSTED_FOR;
+        let is_doubtful = may_be_requests(kind) && (is_blamed || was_answered_lately);
+        (is_confirmed || !is_doubtful).then_some(is_confirmed)
+    }
+
+    fn rule(&self, kind: Kind, evidence: Evidence, is_confirmed: bool) -> CooldownRule {
+        match evidence {
+            Evidence::Own if is_of_account(kind) => own_rule(),
+            Evidence::Seen { .. } if is_of_account(kind) && !is_confirmed => unconfirmed_rule(),
+            Evidence::Own | Evidence::Seen { .. } => cooldown_rule(kind),
+        }
+    }
+
+    /// Returns true if more than one request has failed here since the last answer.
+    pub fn is_confirmed(&self) -> bool {
+        self.witnesses.is_confirmed()
+    }
+
+    /// Ends the cooldown that this request alone has brought about, once it is known that the request is to blame; what
+    /// others have met stands. It stays in mind that it failed.
+    pub fn pardon(&mut self, request: u64) {
+        if self.failures > 0 && may_be_requests(self.reason) && self.witnesses.is_only(request) {
+            let Self { probes, reported, failing_since, witnesses, answered_at, .. } = self.clone();
+            *self = Self { probes, reported, failing_since, witnesses, answered_at, ..Self::default() };
+        }
+    }
+
     /// Returns the failure to report after [`Self::record_failure`]: once for each series of failures that lasts, and once
     /// more when a cooldown becomes an exclusion or the reverse.
     pub fn failure_to_report(&mut self, now: Timestamp) -> Option<Change> {
@@ -283,7 +378,9 @@ impl Health {
             return None;
         }
         let (state, change) = if is_exclusion(reason) {
-            (Reported::Excluded, Change::Excluded { until, reason })
+            let is_suspicion = is_of_account(reason) && !self.witnesses.is_confirmed();
+            let state = if is_suspicion { Reported::Suspected } else { Reported::Excluded };
+            (state, Change::Excluded { until, reason })
         } else if until.since(self.failing_since) >= REPORTED_OUTAGE {
             (Reported::Cooling, Change::Cooling { until, reason, failures })
         } else {

@@ -1,9 +1,12 @@
 //! Counting attempts under way, and learning from their ends.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::{MAX_MODELS, Member};
-use crate::fleet::health::{CooldownSettings, Health, HealthState, Probe, Scope, cooldown_rule};
+use super::Member;
+use super::parts::{PartCharge, PartsUsed};
+use crate::fleet::health::{CooldownSettings, Evidence, Health, Probe, Scope, Witness, cooldown_rule, may_be_requests};
+use crate::origin::Origin;
 use crate::outcome::{Kind, Outcome};
 use crate::time::Timestamp;
 
@@ -12,14 +15,18 @@ use crate::time::Timestamp;
 pub(crate) struct Charge {
     tokens: u32,
     probe: Option<Probe>,
-    model_probe: Option<Probe>,
-    in_model: bool,
+    of_model: PartCharge,
+    of_operation: PartCharge,
+    of_request: PartCharge,
+    /// The request's number when its attempt was counted.
+    request: u64,
     emergency: bool,
 }
 
 impl Charge {
+    /// Returns true if it probes a part that others use too.
     pub(crate) fn is_probe(self) -> bool {
-        self.probe.is_some() || self.model_probe.is_some()
+        self.probe.or(self.of_model.probe).or(self.of_operation.probe).is_some()
     }
 }
 
@@ -28,7 +35,10 @@ impl Charge {
 pub(crate) struct EndedAttempt<'a> {
     pub now: Timestamp,
     pub sent_at: Timestamp,
-    pub model: &'a str,
+    pub model: &'a Arc<str>,
+    pub origin: &'a Origin,
+    /// Its request failed alike at another backend.
+    pub is_blamed: bool,
     pub outcome: &'a Outcome,
     pub first_token: Option<Duration>,
     pub tokens_used: Option<u32>,
@@ -37,9 +47,23 @@ pub(crate) struct EndedAttempt<'a> {
     pub chance: f64,
 }
 
+impl EndedAttempt<'_> {
+    const fn witness(&self) -> Witness {
+        Witness { request: self.origin.request, client: self.origin.client }
+    }
+
+    fn record_failure_of(&self, health: &mut Health, evidence: Evidence) {
+        health.record_failure(self.now, self.sent_at, self.outcome, self.cooldown, self.chance, evidence);
+    }
+
+    fn record_success_of(&self, health: &mut Health) {
+        health.record_success(self.now, self.sent_at, self.outcome.kind, self.witness());
+    }
+}
+
 impl Member {
     /// Counts an attempt that is sent now.
-    pub(crate) fn charge(&mut self, now: Timestamp, model: &str, tokens: u32, emergency: bool) -> Charge {
+    pub(crate) fn charge(&mut self, now: Timestamp, parts: PartsUsed<'_>, tokens: u32, emergency: bool) -> Charge {
         self.in_flight += 1;
         if let Some(b) = &mut self.requests {
             b.take(now, 1);
@@ -52,19 +76,20 @@ impl Member {
         }
         self.quota_requests.take(1);
         self.quota_tokens.take(tokens);
-        let probe = self.wide.record_sent(now);
-        let of_model = if self.models.is_empty() { None } else { self.models.get_mut(model) };
-        let in_model = of_model.is_some();
-        let model_probe = of_model.and_then(|m| {
-            m.in_flight += 1;
-            m.health.record_sent(now)
-        });
-        Charge { tokens, probe, model_probe, in_model, emergency }
+        Charge {
+            tokens,
+            probe: self.wide.record_sent(now),
+            of_model: self.models.record_sent(now, parts.model),
+            of_operation: self.operations.record_sent(now, parts.endpoint),
+            of_request: self.single_requests.record_sent(now, &parts.request),
+            request: parts.request,
+            emergency,
+        }
     }
 
     /// Undoes the charge of an attempt that was never sent.
-    pub(crate) fn refund(&mut self, taken_at: Timestamp, model: &str, charge: Charge) {
-        self.release(model, charge);
+    pub(crate) fn refund(&mut self, taken_at: Timestamp, parts: PartsUsed<'_>, charge: Charge) {
+        self.release(parts, charge);
         if let Some(b) = &mut self.requests {
             b.give_back(taken_at, 1);
         }
@@ -74,30 +99,27 @@ impl Member {
         if charge.emergency {
             self.emergency.give_back(taken_at, 1);
         }
-        self.return_probes(model, charge);
+        self.return_probes(parts, charge);
     }
 
-    fn release(&mut self, model: &str, charge: Charge) {
+    fn release(&mut self, parts: PartsUsed<'_>, charge: Charge) {
         self.in_flight = self.in_flight.saturating_sub(1);
-        if charge.in_model
-            && let Some(m) = self.models.get_mut(model)
-        {
-            m.in_flight = m.in_flight.saturating_sub(1);
-        }
+        self.models.release(parts.model, charge.of_model);
+        self.operations.release(parts.endpoint, charge.of_operation);
+        self.single_requests.release(&charge.request, charge.of_request);
     }
 
-    fn return_probes(&mut self, model: &str, charge: Charge) {
+    fn return_probes(&mut self, parts: PartsUsed<'_>, charge: Charge) {
         self.wide.return_probe(charge.probe);
-        if charge.model_probe.is_some()
-            && let Some(m) = self.models.get_mut(model)
-        {
-            m.health.return_probe(charge.model_probe);
-        }
+        self.models.return_probe(parts.model, charge.of_model);
+        self.operations.return_probe(parts.endpoint, charge.of_operation);
+        self.single_requests.return_probe(&charge.request, charge.of_request);
     }
 
     /// Settles an attempt that ended: frees its slot, corrects its tokens, and updates health and averages.
     pub(crate) fn settle(&mut self, at: EndedAttempt<'_>, charge: Charge) {
-        self.release(at.model, charge);
+        let parts = PartsUsed::of(at.origin, at.model);
+        self.release(parts, charge);
         if let (Some(b), Some(used)) = (&mut self.tokens, at.tokens_used) {
             b.give_back(at.sent_at, charge.tokens.saturating_sub(used));
             b.take(at.now, used.saturating_sub(charge.tokens));
@@ -109,58 +131,95 @@ impl Member {
             b.give_back(at.sent_at, 1);
         }
         self.stats.sent += 1;
-        match cooldown_rule(at.outcome.kind).scope {
-            Scope::Nothing if at.outcome.kind == Kind::ClientGone => self.return_probes(at.model, charge),
-            Scope::Nothing => self.settle_answer(at, charge),
+        if at.outcome.scope.is_size() {
+            self.ceilings.refused(at.now, at.outcome.scope, at.model, at.origin.size);
+        }
+        let is_failure = cooldown_rule(at.outcome.kind).base_factor > 0.0;
+        if !is_failure && at.outcome.kind != Kind::ClientGone {
+            self.settle_answer(at, charge);
+            return;
+        }
+        // Where the backend was reached but has not answered, a probe of it stays due.
+        self.return_probes(parts, charge);
+        if is_failure {
+            self.settle_failure(at);
+        }
+    }
+
+    fn settle_failure(&mut self, at: EndedAttempt<'_>) {
+        let evidence = Evidence::Seen { witness: at.witness(), is_blamed: at.is_blamed };
+        let is_confirmed = match at.outcome.scope {
+            Scope::Nothing
+            | Scope::Request
+            | Scope::RequestHere
+            | Scope::Headers
+            | Scope::BodySize
+            | Scope::PromptSize
+            | Scope::AnswerSize => return self.hold_back(at),
             Scope::Backend => {
-                self.return_probes(at.model, charge);
-                self.stats.record_failure();
-                self.wide.record_failure(at.now, at.sent_at, at.outcome, at.cooldown, at.chance);
+                at.record_failure_of(&mut self.wide, evidence);
                 let change = self.wide.failure_to_report(at.now);
                 self.report(at.now, None, change);
+                self.wide.is_confirmed()
             }
-            Scope::Model => {
-                // The backend was reached, but has not answered: a probe of it as a whole stays due.
-                self.return_probes(at.model, charge);
-                self.stats.record_failure();
-                if let Some(health) = self.model_health(at.now, at.model) {
-                    health.record_failure(at.now, at.sent_at, at.outcome, at.cooldown, at.chance);
-                    let change = health.failure_to_report(at.now);
+            Scope::Model => match self.models.health(at.now, at.model) {
+                None => true,
+                Some(health) => {
+                    at.record_failure_of(health, evidence);
+                    let (change, is_confirmed) = (health.failure_to_report(at.now), health.is_confirmed());
                     self.report(at.now, Some(at.model), change);
+                    is_confirmed
                 }
-            }
+            },
+            Scope::Operation => match self.operations.health(at.now, &at.origin.endpoint) {
+                None => true,
+                Some(health) => {
+                    at.record_failure_of(health, evidence);
+                    let (change, is_confirmed) = (health.failure_to_report(at.now), health.is_confirmed());
+                    self.report_operation(at.now, &at.origin.endpoint, change);
+                    is_confirmed
+                }
+            },
+        };
+        self.stats.record_failure();
+        if !is_confirmed && may_be_requests(at.outcome.kind) {
+            self.hold_back(at);
+        }
+    }
+
+    /// Closes the request's own way to this backend for a while: it may itself be the cause.
+    fn hold_back(&mut self, at: EndedAttempt<'_>) {
+        if at.origin.request == 0 {
+            return;
+        }
+        if let Some(health) = self.single_requests.health(at.now, &at.origin.request) {
+            at.record_failure_of(health, Evidence::Own);
         }
     }
 
     fn settle_answer(&mut self, at: EndedAttempt<'_>, charge: Charge) {
+        let parts = PartsUsed::of(at.origin, at.model);
         self.stats.record_answer(at.now.since(at.sent_at), at.first_token);
-        self.wide.record_success(at.now, at.sent_at);
+        at.record_success_of(&mut self.wide);
         let change = self.wide.recovery_to_report(at.now);
         self.report(at.now, None, change);
-        if charge.in_model
-            && let Some(m) = self.models.get_mut(at.model)
-        {
-            m.health.record_success(at.now, at.sent_at);
-            let change = m.health.recovery_to_report(at.now);
-            if m.health.state(at.now) == HealthState::Healthy && m.in_flight == 0 {
-                self.models.remove(at.model);
-            }
-            self.report(at.now, Some(at.model), change);
+        if let Some(part) = self.models.counted(parts.model, charge.of_model) {
+            at.record_success_of(&mut part.health);
+            let change = part.health.recovery_to_report(at.now);
+            self.models.drop_healthy(at.now, parts.model);
+            self.report(at.now, Some(parts.model), change);
+        }
+        if let Some(part) = self.operations.counted(parts.endpoint, charge.of_operation) {
+            at.record_success_of(&mut part.health);
+            let change = part.health.recovery_to_report(at.now);
+            self.operations.drop_healthy(at.now, parts.endpoint);
+            self.report_operation(at.now, parts.endpoint, change);
+        }
+        if at.outcome.kind == Kind::Answered {
+            self.ceilings.answered(parts.model, at.origin.size);
+            self.single_requests.remove(&parts.request);
         }
         // An answer to an attempt from before the cooldown does not settle the probe.
-        self.return_probes(at.model, charge);
-    }
-
-    /// The health of a model; `None` when there is no room for another (clients can invent model names).
-    pub(super) fn model_health(&mut self, now: Timestamp, model: &str) -> Option<&mut Health> {
-        if self.models.len() >= MAX_MODELS && !self.models.contains_key(model) {
-            self.models.retain(|_, m| m.in_flight > 0 || m.health.until > now);
-            if self.models.len() >= MAX_MODELS {
-                let idle = self.models.iter().filter(|(_, m)| m.in_flight == 0);
-                let soonest = idle.min_by_key(|(_, m)| m.health.until).map(|(name, _)| name.clone())?;
-                self.models.remove(&soonest);
-            }
-        }
-        Some(&mut self.models.entry(model.into()).or_default().health)
+        self.return_probes(parts, charge);
     }
 }

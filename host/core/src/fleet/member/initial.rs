@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::Member;
+use super::ceilings::Ceilings;
 use super::stats::Stats;
 use crate::fleet::health::Health;
 use crate::fleet::limits::{Quota, RateLimit};
@@ -44,7 +45,7 @@ impl Member {
         match model {
             None => self.wide = health,
             Some(model) => {
-                if let Some(of_model) = self.model_health(now, model) {
+                if let Some(of_model) = self.models.health(now, &model.into()) {
                     *of_model = health;
                 }
             }
@@ -61,6 +62,9 @@ impl Member {
         self.quota_tokens = Quota::default();
         self.wide = Health::default();
         self.models.clear();
+        self.operations.clear();
+        self.single_requests.clear();
+        self.ceilings = Ceilings::default();
         self.stats = Stats::default();
     }
 

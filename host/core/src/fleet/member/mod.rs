@@ -1,28 +1,39 @@
 //! One backend at run time: used limits, health, and averages of its attempts.
 
+mod ceilings;
 mod charge;
 mod initial;
+mod parts;
 mod readiness;
 mod row;
 mod stats;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::health::{Health, is_exclusion};
 use super::limits::{Quota, RateLimit};
 use super::state_change::{Change, Reporter, StateChange};
 use crate::contract::NONE;
+use crate::origin::Endpoint;
 use crate::table::Limits;
 use crate::time::Timestamp;
 
+use ceilings::Ceilings;
 pub(crate) use charge::{Charge, EndedAttempt};
 pub use initial::InitialState;
+pub(crate) use parts::PartsUsed;
+use parts::{Models, Parts};
 pub(crate) use row::RowContext;
 pub use stats::Stats;
 
-/// Models with a health of their own per backend; beyond it the one whose cooldown ends first is dropped.
+/// Models with a health of their own per backend.
 const MAX_MODELS: usize = 1_024;
+
+/// Operations with a health of their own per backend.
+const MAX_OPERATIONS: usize = 64;
+
+/// Requests with a cooldown of their own per backend.
+const MAX_REQUESTS: usize = 256;
 
 /// Requests per minute that the emergency rate of a backend without an rpm limit is a fraction of.
 const UNLIMITED_RPM: u32 = 60;
@@ -41,17 +52,15 @@ pub(crate) struct Member {
     quota_tokens: Quota,
     /// Health of the backend as a whole.
     wide: Health,
-    models: HashMap<Arc<str>, ModelHealth>,
+    models: Models,
+    operations: Parts<Endpoint>,
+    /// Cooldowns of single requests: nobody else is kept from the backend by them.
+    single_requests: Parts<u64>,
+    ceilings: Ceilings,
     pub stats: Stats,
     reporter: Reporter,
     /// Changes to report that the fleet has not taken yet.
     changes: Vec<StateChange>,
-}
-
-#[derive(Debug, Default)]
-struct ModelHealth {
-    health: Health,
-    in_flight: u32,
 }
 
 impl Member {
@@ -67,7 +76,10 @@ impl Member {
             quota_requests: Quota::default(),
             quota_tokens: Quota::default(),
             wide: Health::default(),
-            models: HashMap::new(),
+            models: Parts::new(MAX_MODELS),
+            operations: Parts::new(MAX_OPERATIONS),
+            single_requests: Parts::new(MAX_REQUESTS),
+            ceilings: Ceilings::default(),
             stats: Stats::default(),
             reporter: Reporter::default(),
             changes: Vec::new(),
@@ -125,24 +137,39 @@ impl Member {
     }
 
     fn report(&mut self, now: Timestamp, model: Option<&str>, change: Option<Change>) {
+        self.report_part(now, model, None, change);
+    }
+
+    fn report_operation(&mut self, now: Timestamp, operation: &Endpoint, change: Option<Change>) {
+        self.report_part(now, None, Some(operation), change);
+    }
+
+    fn report_part(
+        &mut self,
+        now: Timestamp,
+        model: Option<&str>,
+        operation: Option<&Endpoint>,
+        change: Option<Change>,
+    ) {
         if let Some(change) = change {
             let (backend, model) = (self.id.clone(), model.map(Arc::from));
-            let change = StateChange { at: now, backend, model, change, left_out: 0 };
+            let operation = operation.map(|operation| operation.as_str().into());
+            let change = StateChange { at: now, backend, model, operation, change, left_out: 0 };
             self.changes.extend(self.reporter.report(change));
         }
     }
 
     /// Ends every cooldown and forgets the provider's quota; the next attempt is a probe.
     pub(super) fn clear_cooldown(&mut self, now: Timestamp) {
-        if self.cooldowns(now).next().is_some() {
+        if self.cooldowns(now).next().is_some() || self.operation_cooldowns(now).next().is_some() {
             self.report(now, None, Some(Change::Cleared));
         }
         self.quota_requests = Quota::default();
         self.quota_tokens = Quota::default();
         self.wide.clear();
-        for m in self.models.values_mut() {
-            m.health.clear();
-        }
+        self.models.healths_mut().chain(self.operations.healths_mut()).for_each(Health::clear);
+        self.single_requests.clear();
+        self.ceilings = Ceilings::default();
     }
 
     /// Ends the exclusions that an old key or base URL caused.
@@ -150,8 +177,10 @@ impl Member {
         if self.cooldowns(now).any(|(_, health)| is_exclusion(health.reason)) {
             self.report(now, None, Some(Change::Cleared));
         }
-        let of_models = self.models.values_mut().map(|m| &mut m.health);
-        of_models.chain([&mut self.wide]).filter(|health| is_exclusion(health.reason)).for_each(Health::clear);
+        let of_parts = self.models.healths_mut().chain(self.operations.healths_mut());
+        of_parts.chain([&mut self.wide]).filter(|health| is_exclusion(health.reason)).for_each(Health::clear);
+        self.single_requests.clear();
+        self.ceilings = Ceilings::default();
     }
 
     /// The cooldowns in force, of the backend as a whole (no model) and of its models.
@@ -159,6 +188,24 @@ impl Member {
         std::iter::once((None, &self.wide))
             .chain(self.models.iter().map(|(model, m)| (Some(model), &m.health)))
             .filter(move |(_, h)| h.until > now)
+    }
+
+    /// The cooldowns of its operations in force.
+    pub(super) fn operation_cooldowns(&self, now: Timestamp) -> impl Iterator<Item = (&Endpoint, &Health)> {
+        self.operations.iter().map(|(operation, part)| (operation, &part.health)).filter(move |(_, h)| h.until > now)
+    }
+
+    /// Returns true if this request has a cooldown of its own here, or had one lately.
+    pub(super) fn holds_back(&self, request: u64) -> bool {
+        self.single_requests.get(&request).is_some()
+    }
+
+    /// Ends the cooldowns that this request alone has brought about.
+    pub(super) fn pardon(&mut self, parts: PartsUsed<'_>) {
+        self.wide.pardon(parts.request);
+        let of_model = self.models.get_mut(parts.model).map(|part| &mut part.health);
+        let of_operation = self.operations.get_mut(parts.endpoint).map(|part| &mut part.health);
+        of_model.into_iter().chain(of_operation).for_each(|health| health.pardon(parts.request));
     }
 
     /// Load and error rate as one number; lower is better.

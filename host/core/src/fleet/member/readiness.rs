@@ -3,26 +3,35 @@
 use std::time::Duration;
 
 use super::Member;
+use super::parts::PartsUsed;
 use crate::contract::RowState;
 use crate::fleet::health::{Health, HealthState, is_exclusion};
+use crate::origin::Size;
 use crate::outcome::Kind;
 use crate::time::Timestamp;
 
 impl Member {
-    /// Health for a model: the worse of the backend's and the model's, with the attempts under way that it counts.
-    pub(super) fn health(&self, now: Timestamp, model: &str) -> (HealthState, &Health, u32) {
-        let wide = (self.wide.state(now), &self.wide, self.in_flight);
-        if self.models.is_empty() {
-            return wide;
+    /// Health for a request: the worst of the backend's, its model's, its operation's and its own, with the attempts under
+    /// way that it counts.
+    pub(super) fn health(&self, now: Timestamp, parts: PartsUsed<'_>) -> (HealthState, &Health, u32) {
+        let mut worst = (self.wide.state(now), &self.wide, self.in_flight);
+        let narrow = [
+            self.models.get(parts.model),
+            self.operations.get(parts.endpoint),
+            self.single_requests.get(&parts.request),
+        ];
+        for part in narrow.into_iter().flatten() {
+            let state = part.health.state(now);
+            if severity(state) >= severity(worst.0) {
+                worst = (state, &part.health, part.in_flight);
+            }
         }
-        let Some(of_model) = self.models.get(model) else { return wide };
-        let narrow = (of_model.health.state(now), &of_model.health, of_model.in_flight);
-        if severity(narrow.0) >= severity(wide.0) { narrow } else { wide }
+        worst
     }
 
-    /// Time left of the cooldown for a model.
-    pub(crate) fn cooldown_left(&self, now: Timestamp, model: &str) -> Duration {
-        match self.health(now, model).0 {
+    /// Time left of the cooldown for a request.
+    pub(crate) fn cooldown_left(&self, now: Timestamp, parts: PartsUsed<'_>) -> Duration {
+        match self.health(now, parts).0 {
             HealthState::Cooling { until } => until.since(now),
             HealthState::Healthy | HealthState::ProbeDue | HealthState::Probing | HealthState::Ramping { .. } => {
                 Duration::ZERO
@@ -30,9 +39,9 @@ impl Member {
         }
     }
 
-    /// State for a model, and the time until it can take an attempt; `None` when unknown.
-    pub(crate) fn readiness(&self, now: Timestamp, model: &str, tokens: u32) -> (RowState, Option<Duration>) {
-        let (health, _, in_flight) = self.health(now, model);
+    /// State for a request, and the time until it can take an attempt; `None` when unknown.
+    pub(crate) fn readiness(&self, now: Timestamp, parts: PartsUsed<'_>, tokens: u32) -> (RowState, Option<Duration>) {
+        let (health, _, in_flight) = self.health(now, parts);
         self.readiness_at(now, health, in_flight, tokens)
     }
 
@@ -60,9 +69,9 @@ impl Member {
         }
     }
 
-    /// Returns true if its cooldown for this model is over and its probe has not been sent.
-    pub(crate) fn is_probe_due(&self, now: Timestamp, model: &str) -> bool {
-        !self.drained && self.health(now, model).0 == HealthState::ProbeDue
+    /// Returns true if its cooldown for this request is over and its probe has not been sent.
+    pub(crate) fn is_probe_due(&self, now: Timestamp, parts: PartsUsed<'_>) -> bool {
+        !self.drained && self.health(now, parts).0 == HealthState::ProbeDue
     }
 
     /// Time until its limits have room; `None` when an attempt has to end first.
@@ -81,17 +90,33 @@ impl Member {
     }
 
     /// Returns true if it is excluded (key, credit or model), which holds in an emergency too.
-    pub(crate) fn is_excluded(&self, now: Timestamp, model: &str) -> bool {
-        let of_model = self.models.get(model).map(|m| &m.health);
-        of_model.into_iter().chain([&self.wide]).any(|health| now < health.until && is_exclusion(health.reason))
+    pub(crate) fn is_excluded(&self, now: Timestamp, parts: PartsUsed<'_>) -> bool {
+        let narrow = [
+            self.models.get(parts.model),
+            self.operations.get(parts.endpoint),
+            self.single_requests.get(&parts.request),
+        ];
+        let healths = narrow.into_iter().flatten().map(|part| &part.health).chain([&self.wide]);
+        let mut healths = healths;
+        healths.any(|health| now < health.until && is_exclusion(health.reason))
     }
 
     /// Time until the emergency lane may use it; `None`: not at all. The provider's limits hold in an emergency too,
     /// because requests beyond them would be refused.
-    pub(crate) fn emergency_in(&self, now: Timestamp, model: &str, tokens: u32) -> Option<Duration> {
+    pub(crate) fn emergency_in(&self, now: Timestamp, parts: PartsUsed<'_>, tokens: u32) -> Option<Duration> {
         let full = self.max_concurrency.is_some_and(|max| self.in_flight >= max);
-        (!self.drained && !self.is_excluded(now, model) && !full)
+        (!self.drained && !self.is_excluded(now, parts) && !full)
             .then(|| self.emergency.ready_in(now, 1).max(self.windows_ready_in(now, tokens)))
+    }
+
+    /// Returns true if this size of request was refused here lately.
+    pub(crate) fn is_too_large(&self, now: Timestamp, model: &str, size: Size) -> bool {
+        self.ceilings.is_over(now, model, size)
+    }
+
+    /// Returns true if some size of request was refused here lately.
+    pub(crate) fn has_ceilings(&self) -> bool {
+        !self.ceilings.is_empty()
     }
 
     /// State and cooldown of the backend as a whole, without its models'.
@@ -100,10 +125,15 @@ impl Member {
         (state, cooldown_in_force(&self.wide, now))
     }
 
-    /// State for a model, and the cooldown that causes it: the backend's own or the model's, whichever lasts longer.
-    pub(crate) fn state_for(&self, now: Timestamp, model: &str, tokens: u32) -> (RowState, Option<(Timestamp, Kind)>) {
-        let (_, health, _) = self.health(now, model);
-        (self.readiness(now, model, tokens).0, cooldown_in_force(health, now))
+    /// State for a request, and the cooldown that causes it: of those of its parts the one that lasts longest.
+    pub(crate) fn state_for(
+        &self,
+        now: Timestamp,
+        parts: PartsUsed<'_>,
+        tokens: u32,
+    ) -> (RowState, Option<(Timestamp, Kind)>) {
+        let (_, health, _) = self.health(now, parts);
+        (self.readiness(now, parts, tokens).0, cooldown_in_force(health, now))
     }
 }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::Member;
+use super::parts::PartsUsed;
 use crate::contract::{BackendRow, Column, NONE, RowState};
 use crate::fleet::health::HealthState;
 use crate::table::Lane;
@@ -20,17 +21,17 @@ pub(crate) struct RowContext {
 }
 
 impl Member {
-    /// Writes the row for a query about `model`; `tokens` are the request's estimated tokens.
+    /// Writes the row for a query about a request; `tokens` are its estimated tokens.
     pub(crate) fn write_row(
         &self,
         now: Timestamp,
-        model: &str,
+        parts: PartsUsed<'_>,
         tokens: u32,
         context: RowContext,
         row: &mut BackendRow,
     ) {
-        let (state_of_health, health, in_flight) = self.health(now, model);
-        let (state, ready) = match (self.readiness(now, model, tokens), context.holds) {
+        let (state_of_health, health, in_flight) = self.health(now, parts);
+        let (state, ready) = match (self.readiness(now, parts, tokens), context.holds) {
             (found @ (RowState::Cooling | RowState::Drained, _), _) => found,
             (_, Some(Lane::Primary | Lane::Fallback)) => (RowState::Ready, Some(Duration::ZERO)),
             ((RowState::Ready, _), _) if context.is_behind => (RowState::Throttled, None),
@@ -65,7 +66,7 @@ impl Member {
         put(Column::Failures, self.wide.failures.max(health.failures));
         let emergency = match context.holds {
             Some(Lane::Emergency) => Some(Duration::ZERO),
-            Some(Lane::Primary | Lane::Fallback) | None => self.emergency_in(now, model, tokens),
+            Some(Lane::Primary | Lane::Fallback) | None => self.emergency_in(now, parts, tokens),
         };
         put(Column::EmergencyMs, emergency.map_or(NONE, millis_u32));
         put(Column::Queued, context.queued);

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use pointsman_core::fleet::health::{CooldownSettings, Scope, cooldown_rule};
-use pointsman_core::outcome::Kind;
+use pointsman_core::fleet::health::{CooldownSettings, cooldown_rule, may_be_requests};
+use pointsman_core::outcome::{Kind, Scope};
 use pointsman_core::record::AttemptRecord;
 use pointsman_core::table::Lane;
 use pointsman_core::time::Timestamp;
@@ -34,6 +34,9 @@ struct BackendSnapshot {
     hopeless_until: Timestamp,
     /// The exchange that finds out whether it is well.
     probing: Option<u64>,
+    /// Exchanges that failed since the last answer in a way that may be their own fault; what one of them alone met is
+    /// not held against the backend.
+    doubtful: Vec<u64>,
 }
 
 impl Cooling {
@@ -86,20 +89,39 @@ impl Cooling {
             }
         }
         let [wide, model] = self.standings(attempt.backend, attempt.model);
-        match cooldown_rule(record.outcome).scope {
-            Scope::Nothing if record.outcome == Kind::ClientGone => {}
-            Scope::Nothing => {
+        if cooldown_rule(record.outcome).base_factor == 0.0 {
+            if record.outcome != Kind::ClientGone {
                 wide.answered(now, attempt.at);
                 model.answered(now, attempt.at);
             }
-            Scope::Backend => wide.failed(now, attempt.at, record, &bounds),
-            Scope::Model => model.failed(now, attempt.at, record, &bounds),
+            return;
+        }
+        match record.outcome.usual_scope() {
+            Scope::Backend => wide.failed(now, attempt, record, &bounds),
+            // A world's refusals name no narrower part.
+            Scope::Model
+            | Scope::Operation
+            | Scope::Nothing
+            | Scope::Request
+            | Scope::RequestHere
+            | Scope::Headers
+            | Scope::BodySize
+            | Scope::PromptSize
+            | Scope::AnswerSize => model.failed(now, attempt, record, &bounds),
         }
     }
 }
 
 impl BackendSnapshot {
-    fn failed(&mut self, now: Timestamp, sent_at: Timestamp, record: &AttemptRecord, bounds: &CooldownSettings) {
+    fn failed(&mut self, now: Timestamp, attempt: InFlight, record: &AttemptRecord, bounds: &CooldownSettings) {
+        if may_be_requests(record.outcome) {
+            let is_first = self.doubtful.iter().all(|exchange| *exchange == attempt.exchange);
+            self.doubtful.push(attempt.exchange);
+            if is_first {
+                return;
+            }
+        }
+        let sent_at = attempt.at;
         let of_the_same_burst = self.failed_at.is_some_and(|failed_at| sent_at <= failed_at);
         let shortest = match record.retry_after {
             Some(asked) => asked.clamp(bounds.retry_after_floor, bounds.retry_after_cap),
@@ -126,6 +148,8 @@ impl BackendSnapshot {
 }
 
 fn shortest(kind: Kind, bounds: &CooldownSettings) -> Duration {
+    // One request alone is not believed that the key is refused.
+    let factor = if matches!(kind, Kind::Unauthorised | Kind::OutOfCredit) { 0.0 } else { 1.0 };
     let rule = cooldown_rule(kind);
-    bounds.base.mul_f64(rule.base_factor).min(bounds.max.mul_f64(rule.max_factor))
+    bounds.base.mul_f64(factor * rule.base_factor).min(bounds.max.mul_f64(rule.max_factor))
 }

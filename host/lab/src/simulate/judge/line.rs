@@ -4,6 +4,8 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 
 use pointsman_core::contract::{Column, Decision, Dispatch, Query, Row, RowState};
+use pointsman_core::fleet::health::may_be_requests;
+use pointsman_core::outcome::Kind;
 use pointsman_core::table::Lane;
 use pointsman_core::time::Timestamp;
 use pointsman_core::view::View;
@@ -20,6 +22,8 @@ pub(super) struct Line {
     /// Exchanges under way that have waited.
     ranks: HashMap<u64, Place>,
     joined: u64,
+    /// Backends that an exchange under way has failed at in a way that may be its own fault.
+    failed_at: HashMap<u64, Vec<usize>>,
     /// The question that was put last: nothing else happens between it, its decision and what comes of that.
     asked: Vec<Shown>,
     /// Decision under way.
@@ -143,13 +147,24 @@ impl Line {
         if !self.ranks.is_empty() {
             self.ranks.remove(&exchange);
         }
+        if !self.failed_at.is_empty() {
+            self.failed_at.remove(&exchange);
+        }
+    }
+
+    /// An attempt ended: one that fails alone has a cooldown of its own, under which others pass it.
+    pub(super) fn ended(&mut self, attempt: InFlight, kind: Kind) {
+        if may_be_requests(kind) {
+            self.failed_at.entry(attempt.exchange).or_default().push(attempt.backend);
+        }
     }
 
     /// Checks that nobody waits before this rank; one that joined at this very moment may have come after the backend
     /// was given away.
     fn nobody_before(&self, file: (Lane, Name), rank: Rank, backend: usize, now: Timestamp) -> Found {
         let Some(waiters) = self.files.get(&file) else { return Ok(()) };
-        let is_passed_over = |w: &&Waiter| w.since < now && w.backends.contains(&backend);
+        let is_held_back = |w: &Waiter| self.failed_at.get(&w.exchange).is_some_and(|at| at.contains(&backend));
+        let is_passed_over = |w: &&Waiter| w.since < now && w.backends.contains(&backend) && !is_held_back(w);
         match waiters.range(..rank).map(|(_, waiter)| waiter).find(is_passed_over) {
             Some(w) => Err((
                 Rule::Order,

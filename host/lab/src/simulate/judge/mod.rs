@@ -264,6 +264,7 @@ impl Judge {
             return Err((Rule::Permit, "an attempt ended that was not under way".to_owned()));
         };
         self.cooling.ended(attempt, now, record);
+        self.line.ended(attempt, record.outcome);
         self.rates.ended(attempt, record);
         Ok(())
     }
