@@ -8,7 +8,7 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue, Uri};
 use pointsman_core::contract::{Commit, OnFault, Resume};
 use pointsman_core::dialect::translate::Strictness;
-use pointsman_core::exchange::{Budgets, StreamDefaults};
+use pointsman_core::exchange::{Budgets, ExhaustedStatus, StreamDefaults};
 use pointsman_core::fleet;
 use pointsman_core::fleet::health::CooldownSettings;
 use pointsman_core::journal::{Setup, Terms};
@@ -51,6 +51,12 @@ impl Config {
     pub fn table(&self) -> Table {
         let backends = self.backends.iter().map(|b| b.backend.clone()).collect();
         Table::new(backends, self.clients.iter().map(|c| c.name.to_string()).collect())
+    }
+
+    /// Returns the status of requests of this client (an index into `clients`) that the limits of all backends exhausted.
+    pub fn exhausted_status(&self, client: u32) -> ExhaustedStatus {
+        let own = self.clients.get(client as usize).and_then(|client| client.exhausted_status);
+        own.unwrap_or(self.server.exhausted_status)
     }
 
     /// Returns the limits of one exchange.
@@ -154,6 +160,8 @@ pub struct Server {
     pub unread_timeout: Duration,
     /// Treatment of fields that a backend of another dialect cannot take.
     pub translation: Strictness,
+    /// Status of requests that the limits of all backends exhausted.
+    pub exhausted_status: ExhaustedStatus,
 }
 
 /// The operator's listener.
@@ -344,6 +352,8 @@ pub struct Client {
     pub budget_usd_per_day: Option<f64>,
     /// It may use free backends once its budget is spent.
     pub free_when_over_budget: bool,
+    /// Status of its requests that the limits of all backends exhausted; none: that of the server.
+    pub exhausted_status: Option<ExhaustedStatus>,
     /// The models it may ask for; none: all.
     pub models: Option<Vec<Pattern>>,
 }

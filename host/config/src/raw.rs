@@ -65,6 +65,10 @@ pub(super) struct RawServer {
     /// meaning is refused by either.
     #[schemars(extend("default" = "lenient"))]
     pub(super) translation: Option<RawTranslation>,
+    /// Status of a request that the limits of all backends exhausted: 503, as AllPoolsExhausted; common, the one that all
+    /// backends have in common, 429 as a rate limit error.
+    #[schemars(extend("default" = "503"))]
+    pub(super) exhausted_status: Option<RawExhaustedStatus>,
     /// Serve everyone who reaches an address that is not loopback, without client keys.
     #[schemars(extend("default" = false))]
     pub(super) allow_open: Option<bool>,
@@ -79,6 +83,16 @@ pub(super) enum RawTranslation {
     Lenient,
     /// They are refused.
     Strict,
+}
+
+/// Status of a request that the limits of all backends exhausted.
+#[derive(Clone, Copy, Deserialize, JsonSchema)]
+#[schemars(rename = "ExhaustedStatus")]
+pub(super) enum RawExhaustedStatus {
+    #[serde(rename = "503")]
+    Unavailable,
+    #[serde(rename = "common")]
+    Common,
 }
 
 /// The operator's listener.
@@ -424,7 +438,7 @@ pub(super) enum RawSent {
     Served(bool),
 }
 
-/// Time limits of one attempt.
+/// Time limits of one attempt. first_byte_ms, first_token_ms and idle_ms end it only where another backend is ready.
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 #[schemars(rename = "Timeouts")]
@@ -435,13 +449,13 @@ pub(super) struct RawTimeouts {
     /// From sending to the response head.
     #[schemars(extend("default" = millis(Timeouts::default().first_byte)))]
     pub(super) first_byte_ms: Option<u64>,
-    /// From sending to the first content of a stream.
+    /// Longest silence before the first content of a stream; whatever comes, comments too, is no silence.
     #[schemars(extend("default" = millis(Timeouts::default().first_token)))]
     pub(super) first_token_ms: Option<u64>,
     /// Between two pieces of a body.
     #[schemars(extend("default" = millis(Timeouts::default().idle)))]
     pub(super) idle_ms: Option<u64>,
-    /// From sending to the end of the attempt.
+    /// From sending to the end of the attempt. A stream that flows has no such limit unless this is written.
     #[schemars(extend("default" = millis(Timeouts::default().total)))]
     pub(super) total_ms: Option<u64>,
 }
@@ -497,6 +511,8 @@ pub(super) struct RawClient {
     /// Without such a backend for the request, or with false, it is refused until midnight UTC.
     #[schemars(extend("default" = true))]
     pub(super) free_when_over_budget: Option<bool>,
+    /// Status of its requests that the limits of all backends exhausted, 503 or common. Default: that of [server].
+    pub(super) exhausted_status: Option<RawExhaustedStatus>,
     /// Models that it may ask for, one * each. Without any: all.
     pub(super) models: Option<Vec<String>>,
 }

@@ -39,8 +39,11 @@ pub struct Timeouts {
     pub first_token: Duration,
     /// Between two pieces of a body.
     pub idle: Duration,
-    /// From sending to the end of the attempt.
+    /// From sending to the end of the attempt; once its content flows, a stream has no such limit.
     pub total: Duration,
+    /// From sending to the end of a stream; none: a stream that flows has no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stream_total: Option<Duration>,
 }
 
 impl Default for Timeouts {
@@ -51,6 +54,7 @@ impl Default for Timeouts {
             first_token: Duration::from_millis(12_000),
             idle: Duration::from_millis(15_000),
             total: Duration::from_millis(600_000),
+            stream_total: None,
         }
     }
 }

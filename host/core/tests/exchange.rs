@@ -807,7 +807,7 @@ fn a_broken_stream_is_joined_by_whom_the_policy_chooses() {
     assert!(matches!(s.step(Event::Ended(failed(Kind::NotResumed))), Action::Ask(_)), "nothing new was delivered");
     assert!(matches!(s.says(fallback(1)), Action::Send(_)));
     assert!(matches!(s.step(Event::Committed), Action::Relay));
-    assert!(matches!(s.step(Event::Broke(failed(Kind::Stalled))), Action::Ask(_)), "it may break again");
+    assert!(matches!(s.step(Event::Broke(failed(Kind::Cut))), Action::Ask(_)), "it may break again");
     s.now = s.now + Duration::from_secs(60);
     assert!(matches!(s.says(fallback(1)), Action::Send(_)));
     let answered = Ended::failed(Outcome::answered(200));
@@ -819,7 +819,7 @@ fn a_broken_stream_is_joined_by_whom_the_policy_chooses() {
 #[test]
 fn only_who_can_is_prefilled_and_not_again_after_a_refusal() {
     let mut s = begun(Resume::Prefill, Budgets::default());
-    s.step(Event::Broke(failed(Kind::Stalled)));
+    s.step(Event::Broke(failed(Kind::Cut)));
     let join = |action: Action| match action {
         Action::Send(sending) => sending.join,
         other => panic!("{other:?}"),
@@ -848,7 +848,13 @@ fn what_cannot_be_resumed_ends_broken_or_with_an_error_to_tell_in_band() {
     assert!(matches!(s.says(fallback(1)), Action::Reject(_)), "the attempts are used up");
     let mut s = begun(Resume::Splice, Budgets::default());
     s.now = s.now + Duration::from_secs(601);
-    let Action::Reject(refusal) = s.step(Event::Broke(failed(Kind::Cut))) else { panic!("the time is over") };
+    assert!(
+        matches!(s.step(Event::Broke(failed(Kind::Cut))), Action::Ask(_)),
+        "time in which it flowed does not count"
+    );
+    s.says(fallback(1));
+    s.now = s.now + Duration::from_secs(601);
+    let Action::Reject(refusal) = s.step(Event::Ended(failed(Kind::Cut))) else { panic!("the time is over") };
     assert_eq!(refusal.reason, Reason::OutOfTime);
     assert_eq!(s.in_flight(), [0, 0]);
 }

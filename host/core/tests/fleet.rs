@@ -220,12 +220,25 @@ fn the_emergency_lane_uses_a_cooling_backend_at_its_own_small_rate() {
     let limits = Limits { rpm: Some(40), ..Limits::default() };
     let (mut fleet, view, want) = fleet(vec![backend("a", Tier::Primary, limits)]);
     let p = fleet.acquire(at(0), &view, &want, Lane::Primary, None).unwrap();
-    end(&mut fleet, 0, p, Kind::RateLimited, Some(600_000));
-    let p = fleet.acquire(at(1), &view, &want, Lane::Emergency, None).unwrap();
-    end(&mut fleet, 2, p, Kind::RateLimited, Some(600_000));
-    assert!(fleet.acquire(at(3), &view, &want, Lane::Emergency, None).is_err());
-    let next = fleet.earliest_ready(at(3), &view, &want, Lane::Emergency).unwrap();
+    end(&mut fleet, 0, p, Kind::TimedOut, None);
+    assert!(fleet.acquire(at(999), &view, &want, Lane::Emergency, None).is_err(), "not right after the failure");
+    let p = fleet.acquire(at(1_000), &view, &want, Lane::Emergency, None).unwrap();
+    end(&mut fleet, 1_001, p, Kind::TimedOut, None);
+    assert!(fleet.acquire(at(2_002), &view, &want, Lane::Emergency, None).is_err());
+    let next = fleet.earliest_ready(at(1_003), &view, &want, Lane::Emergency).unwrap();
     assert!(next > Duration::from_secs(14) && next <= Duration::from_secs(15), "4 a minute: {next:?}");
+}
+
+#[test]
+fn the_emergency_lane_keeps_a_retry_after() {
+    let (mut fleet, view, want) = fleet(vec![backend("a", Tier::Primary, Limits::default())]);
+    let p = fleet.acquire(at(0), &view, &want, Lane::Primary, None).unwrap();
+    end(&mut fleet, 0, p, Kind::RateLimited, Some(20_000));
+    let soonest = fleet.earliest_ready(at(5_000), &view, &want, Lane::Emergency);
+    assert_eq!(soonest, Some(Duration::from_secs(15)));
+    assert!(fleet.acquire(at(19_999), &view, &want, Lane::Emergency, None).is_err());
+    let p = fleet.acquire(at(20_000), &view, &want, Lane::Emergency, None).unwrap();
+    fleet.refund(p);
 }
 
 #[test]
@@ -490,10 +503,10 @@ fn an_attempt_from_before_the_cooldown_neither_ends_it_nor_the_probe() {
 fn a_granted_emergency_may_be_used() {
     let (mut fleet, view, want) = fleet(vec![backend("a", Tier::Primary, Limits::default())]);
     let p = fleet.acquire(at(0), &view, &want, Lane::Primary, None).unwrap();
-    end(&mut fleet, 0, p, Kind::RateLimited, Some(60_000));
-    let held = fleet.acquire(at(1), &view, &want, Lane::Emergency, None).unwrap();
+    end(&mut fleet, 0, p, Kind::TimedOut, None);
+    let held = fleet.acquire(at(1_000), &view, &want, Lane::Emergency, None).unwrap();
     let row = |held| {
-        let rows = fleet.rows(at(1), &view, &want, held);
+        let rows = fleet.rows(at(1_000), &view, &want, held);
         (rows[0].number(Column::State), rows[0].number(Column::EmergencyMs))
     };
     assert_eq!(row(Some(&held)), (RowState::Cooling as u32, 0));

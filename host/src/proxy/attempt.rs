@@ -44,7 +44,7 @@ pub struct UpstreamAttempt {
 impl UpstreamAttempt {
     /// Sends the request and runs the attempt until its commit or its end; one that resumes joins what was `told`.
     pub async fn begin(
-        in_flight: &InFlight,
+        in_flight: &mut InFlight,
         target: &Target,
         sending: &Sending,
         told: Option<&Transcript>,
@@ -53,7 +53,7 @@ impl UpstreamAttempt {
         let mut output = begun.send(in_flight, target, sending).await;
         loop {
             output = match output {
-                Output::Wait => std::future::poll_fn(|cx| begun.poll_output(cx)).await,
+                Output::Wait => std::future::poll_fn(|cx| begun.poll_output(in_flight, cx)).await,
                 Output::SendAgain => {
                     (begun.body, begun.lease) = (None, None);
                     let request = in_flight.request().client_request();
@@ -70,14 +70,8 @@ impl UpstreamAttempt {
     }
 
     /// Sends the request, and puts the response head into the attempt, or what came in its place.
-    async fn send(&mut self, in_flight: &InFlight, target: &Target, sending: &Sending) -> Output {
-        let limit = self.instant(self.attempt.wake_at());
-        let sent = tokio::time::timeout_at(limit, send(in_flight.request(), target, sending, &self.attempt)).await;
-        let input = match sent {
-            Ok(Ok(answer)) => self.head(answer),
-            Ok(Err(outcome)) => Input::SendFailed(outcome),
-            Err(_) => Input::Timer,
-        };
+    async fn send(&mut self, in_flight: &mut InFlight, target: &Target, sending: &Sending) -> Output {
+        let input = self.await_head(in_flight, target, sending).await;
         let output = self.step(input);
         if self.body.is_none() && self.attempt.status() != 0 {
             // A head that is not to be trusted has no status: its connection is closed.
@@ -106,10 +100,41 @@ impl UpstreamAttempt {
         }
     }
 
-    /// Polls for the next output; there is none after the end.
-    pub fn poll_output(&mut self, cx: &mut Context<'_>) -> Poll<Output> {
+    /// Sends the request and waits for the head, at most until a time limit passes that ends the attempt.
+    async fn await_head(&mut self, in_flight: &mut InFlight, target: &Target, sending: &Sending) -> Input {
+        let request = in_flight.request().clone();
+        let sent = {
+            let mut sent = std::pin::pin!(send(&request, target, sending, &self.attempt));
+            let mut limit = self.attempt.wake_at();
+            loop {
+                match tokio::time::timeout_at(self.instant(limit), &mut sent).await {
+                    Ok(sent) => break Some(sent),
+                    Err(_) => match self.attempt.overdue(self.now()).and_then(|late| in_flight.overdue(late, true)) {
+                        Some(until) => limit = until.min(self.attempt.total_at()),
+                        None => break None,
+                    },
+                }
+            }
+        };
+        match sent {
+            Some(Ok(answer)) => self.head(answer),
+            Some(Err(outcome)) => Input::SendFailed(outcome),
+            None => Input::Timer,
+        }
+    }
+
+    /// Polls for the next output; there is none after the end. A time limit that has passed ends the attempt only where
+    /// the exchange knows somebody else.
+    pub fn poll_output(&mut self, in_flight: &mut InFlight, cx: &mut Context<'_>) -> Poll<Output> {
         loop {
             let input = ready!(self.poll_input(cx));
+            if matches!(input, Input::Timer)
+                && let Some(overdue) = self.attempt.overdue(self.now())
+                && let Some(until) = in_flight.overdue(overdue, self.attempt.transcript().is_some())
+            {
+                self.attempt.put_off(until);
+                continue;
+            }
             match self.step(input) {
                 Output::Wait => {}
                 output @ (Output::Commit(_)
@@ -133,8 +158,11 @@ impl UpstreamAttempt {
 
     /// Puts an input in.
     pub fn step(&mut self, input: Input) -> Output {
-        let now = self.started + self.started_at.elapsed();
-        self.attempt.step(now, input)
+        self.attempt.step(self.now(), input)
+    }
+
+    fn now(&self) -> Timestamp {
+        self.started + self.started_at.elapsed()
     }
 
     fn instant(&self, at: Timestamp) -> Instant {

@@ -12,6 +12,7 @@ use pointsman_core::dialect::translate::Untranslatable;
 use pointsman_core::exchange::{Action, Ended, Event, Exchange, Reason, Refusal};
 use pointsman_core::journal::{Failed, Question, Trail};
 use pointsman_core::outcome::{Kind, Scope};
+use pointsman_core::overdue::Overdue;
 use pointsman_core::record::{End, ExchangeRecord};
 use pointsman_core::table::{Lane, Tier};
 use pointsman_core::time::Timestamp;
@@ -84,6 +85,12 @@ impl InFlight {
         if proxy.fleet.compares_requests() {
             exchange.set_request(request.number(exchange.origin().client));
         }
+        let exchange = exchange.with_exhausted_status(snapshot.config.exhausted_status(request.client_index));
+        let before = proxy.exhausted.until(arrived, &request).filter(|_| request.pinned.is_none());
+        let exchange = match before {
+            Some(until) => exchange.after_exhaustion(until),
+            None => exchange,
+        };
         let (exchange, notes) = if admission == Admission::FreeOnly {
             (exchange.free_only(), vec![OVER_BUDGET.to_owned()])
         } else {
@@ -216,6 +223,16 @@ impl InFlight {
         }
     }
 
+    /// Decides about the attempt under way when a time limit that fails over has passed: `None` ends it, else it is put
+    /// off. A request pinned to a backend has nobody else.
+    pub fn overdue(&mut self, overdue: Overdue, can_resume: bool) -> Option<Timestamp> {
+        if self.request.pinned.is_some() {
+            return Some(Timestamp::from_micros(u64::MAX));
+        }
+        let exchange = &mut self.exchange;
+        self.proxy.fleet.with(|fleet, now| exchange.overdue(fleet, now, overdue, can_resume))
+    }
+
     /// Records what the provider's headers said of its limits.
     pub fn learn(&self, requests: Option<(u32, Timestamp)>, tokens: Option<(u32, Timestamp)>) {
         if let Some(permit) = self.exchange.permit() {
@@ -269,6 +286,8 @@ impl InFlight {
             Reason::ModelMissing
             | Reason::Untranslatable
             | Reason::Exhausted
+            | Reason::Limits
+            | Reason::KeysRefused
             | Reason::QueueFull
             | Reason::OutOfTime
             | Reason::NotRepeated
@@ -329,6 +348,7 @@ impl InFlight {
 
     fn record(&mut self, now: Timestamp) -> ExchangeRecord {
         let (waits, waited) = self.exchange.waits();
+        self.notes.extend(self.exchange.take_warnings());
         let seen = std::mem::take(&mut self.client_view);
         let end = seen.end.unwrap_or(End::ClientGone);
         // A health check would not have been sent to a fallback.
@@ -366,7 +386,15 @@ impl Drop for InFlight {
         if !self.exchange.is_done() {
             self.step(Event::ClientGone);
         }
-        let record = self.record(self.proxy.clock.now());
+        let now = self.proxy.clock.now();
+        match self.exchange.exhausted_until() {
+            Some(until) if self.request.pinned.is_none() => self.proxy.exhausted.insert(now, &self.request, until),
+            Some(_) | None => {}
+        }
+        let record = self.record(now);
+        if record.end == End::Delivered {
+            self.proxy.exhausted.remove(now, &self.request);
+        }
         if self.request.pinned.is_none() && record.denied.is_none() {
             self.proxy.compared(&self.snapshot, &record);
         }

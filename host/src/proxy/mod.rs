@@ -8,6 +8,7 @@ mod in_flight;
 mod journal;
 mod offload_blocking;
 mod promotion;
+mod recently_exhausted;
 mod refusal;
 mod relay;
 mod reply;

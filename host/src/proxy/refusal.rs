@@ -12,6 +12,8 @@ pub(super) fn words_of(reason: &Reason) -> (ErrorKind, u16, Option<&str>) {
         | Reason::ModelMissing
         | Reason::Untranslatable
         | Reason::Exhausted
+        | Reason::Limits
+        | Reason::KeysRefused
         | Reason::QueueFull
         | Reason::OutOfTime
         | Reason::NotRepeated => None,

@@ -124,7 +124,7 @@ impl Relay {
                         self.held = COMMENT;
                     }
                 },
-                State::Flowing(mut flow) => match flow.attempt.poll_output(cx) {
+                State::Flowing(mut flow) => match flow.attempt.poll_output(&mut flow.in_flight, cx) {
                     Poll::Ready(output) => self.flowed(flow, output)?,
                     Poll::Pending => {
                         self.state = State::Flowing(flow);

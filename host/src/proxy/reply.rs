@@ -114,8 +114,12 @@ impl<'a> OwnError<'a> {
         *reply.status_mut() = self.status.unwrap_or(own_status);
         let headers = reply.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(envelope::CONTENT_TYPE));
-        let retry = HeaderValue::from_static(if self.kind.should_retry() { "true" } else { "false" });
-        headers.insert(X_SHOULD_RETRY, retry);
+        match (self.kind.should_retry(), self.retry_after) {
+            (true, _) => headers.insert(X_SHOULD_RETRY, HeaderValue::from_static("true")),
+            // Not beside a Retry-After: a client cannot be told to come again then, and not to come again.
+            (false, Some(_)) => None,
+            (false, None) => headers.insert(X_SHOULD_RETRY, HeaderValue::from_static("false")),
+        };
         if let Some(retry_after) = self.retry_after {
             // RFC 9110 section 10.2.3: whole seconds; rounded up, so that nobody comes too early.
             headers.insert(RETRY_AFTER, HeaderValue::from(retry_after.as_millis().div_ceil(1_000) as u64));

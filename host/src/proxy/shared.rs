@@ -20,6 +20,7 @@ use pointsman_store::{JournalPart, StoreHandle, StoreReader};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use super::recently_exhausted::ExhaustedRequests;
 use super::request::ProxyRequest;
 use super::shadow::Shadow;
 use super::shared_fleet::SharedFleet;
@@ -52,6 +53,8 @@ pub struct Proxy {
     snapshot: ArcSwap<Snapshot>,
     gates: Mutex<HashMap<Arc<str>, ClientGate>>,
     denials: Mutex<DenialGate>,
+    /// Requests that were just found exhausted.
+    pub exhausted: ExhaustedRequests,
     spent: StoreReader,
     exchanges: Exchanges,
 }
@@ -90,6 +93,7 @@ impl Proxy {
             snapshot: ArcSwap::from_pointee(snapshot),
             gates: Mutex::new(gates),
             denials: Mutex::default(),
+            exhausted: ExhaustedRequests::default(),
             spent,
             exchanges: Exchanges::default(),
         }

@@ -71,6 +71,18 @@ impl<'a> History<'a> {
             && self.count(|a| a.lane == Lane::Fallback && a.backend == backend) < Self::TRIES_PER_FALLBACK
     }
 
+    /// Returns true if its last attempt in this exchange met a rate limit.
+    pub(crate) fn is_rate_limited(&self, backend: usize) -> bool {
+        let last = self.attempts.iter().rev().find(|a| a.backend == backend);
+        last.is_some_and(|a| a.outcome == Outcome::RateLimited)
+    }
+
+    /// Time lost in attempts that hung, in ms.
+    pub(crate) fn lost_ms(&self) -> u64 {
+        let hung = |a: &&Attempt| matches!(a.outcome, Outcome::TimedOut | Outcome::Stalled);
+        self.attempts.iter().filter(hung).map(|a| u64::from(a.elapsed_ms)).sum()
+    }
+
     fn count(&self, which: impl Fn(&Attempt) -> bool) -> u32 {
         self.attempts.iter().filter(|a| which(a)).count() as u32
     }

@@ -2,27 +2,26 @@
 //!
 //! For each question the steps below are tried in turn; the first that has an answer gives it.
 //!
-//! 1. **Give up** after `refused`: the request itself is wrong, no other try can succeed. (The host passes such an
-//!    answer through without asking; this is a second lock on the same door.)
-//! 2. **Primary**: the best ready primary by [`pointsman_sdk::Load::cost`] (errors, failures, fullness, time to answer); among those
+//! 1. **Primary**: the best ready primary by [`pointsman_sdk::Load::cost`] (errors, failures, fullness, time to answer); among those
 //!    within a quarter of the best, one by weight and the query's seed. One that this exchange has not tried goes
 //!    first. Budget: `1 + max_pool_retries` attempts since the last wait, twice that in the whole exchange.
-//! 3. **Wait for a primary** when none is ready and waiting can pay: see [`hope`]. At most `primary_wait_max_retries`
-//!    waits of at most `primary_wait_ms`; what the recovery is expected to take decides whether to wait at all. In steady
+//! 2. **Wait for a primary** when none is ready and waiting can pay: see [`hope`]. At most `primary_wait_max_retries`
+//!    waits of at most `primary_wait_ms`, less the time that was lost in attempts which hung; what the recovery is expected to take decides whether to wait at all. In steady
 //!    overload ([`overload`]), while a fallback is ready, only who is expected to be served within `overload_wait_ms` joins
 //!    the line.
-//! 4. **Fallback**: healthy ones first, of these the cheapest for this request where prices are known, then as for
+//! 3. **Fallback**: healthy ones first, of these the cheapest for this request where prices are known, then as for
 //!    primaries. Each at most twice, `1 + max_pool_retries` together.
-//! 5. **Wait for a fallback** that is only throttled and free again within one wait.
-//! 6. **Emergency**: any backend whose emergency rate allows it and that may answer at all, three rounds, the ones
-//!    never tried first, then the soonest to recover.
-//! 7. **Wait for emergency** when its rate allows one within `primary_wait_ms`: three waits of its own, so that spent waits for
+//! 4. **Wait for a fallback** that is only throttled and free again within one wait.
+//! 5. **Emergency**: any backend whose emergency rate allows it and that may answer at all, three rounds, the ones
+//!    never tried first, then the soonest to recover. Not one that last answered this request with a rate limit: to ask
+//!    again does not lift it.
+//! 6. **Wait for emergency** when its rate allows one within `primary_wait_ms`: three waits of its own, so that spent waits for
 //!    primaries do not keep it from its rounds.
-//! 8. **Wait for the next probe**: everything is down, but a backend is tried again within `primary_wait_ms`, and may be well by
+//! 7. **Wait for the next probe**: everything is down, but a backend is tried again within `primary_wait_ms`, and may be well by
 //!    then. Out of the same waits as those for primaries.
-//! 9. **Reject**, in the host's own words.
+//! 8. **Reject**, in the host's own words.
 //!
-//! After `too_long` or `model_missing` a backend is not used again in the exchange; one that is drained or does not
+//! After `too_long`, `model_missing` or `refused` a backend is not used again in the exchange; one that is drained or does not
 //! serve the model is never used.
 //!
 //! Settings, all optional: `primary_wait_ms` (5000), `primary_wait_max_retries` (6), `max_pool_retries` (3),
@@ -37,7 +36,7 @@ mod overload;
 mod pools;
 mod settings;
 
-use pointsman_sdk::{Decision, Hold, Lane, Outcome, Policy, Query, Rejection, Row, State, Table, note};
+use pointsman_sdk::{Decision, Hold, Lane, Policy, Query, Row, State, Table, note};
 
 use crate::choose::{best, cheapest, last_resort};
 use crate::history::History;
@@ -72,8 +71,7 @@ impl Policy for Default {
     fn decide(&mut self, query: &Query) -> Decision {
         let question = Question { policy: self, query, history: History::of(query.attempts) };
         question
-            .give_up()
-            .or_else(|| question.primary())
+            .primary()
             .or_else(|| question.wait_for_primary())
             .or_else(|| question.fallback())
             .or_else(|| question.wait_for_fallback())
@@ -92,17 +90,6 @@ struct Question<'a> {
 }
 
 impl Question<'_> {
-    fn give_up(&self) -> Option<Decision> {
-        let refused = self.query.attempts.iter().rev().find(|a| a.outcome == Outcome::Refused)?;
-        note("a backend refused the request itself: no other try can succeed");
-        Some(Decision::Reject(Rejection {
-            status: if (400..=599).contains(&refused.status) { refused.status } else { 400 },
-            kind: "request_refused".to_owned(),
-            message: "The backend refused the request itself; trying again cannot succeed.".to_owned(),
-            retry_after_ms: None,
-        }))
-    }
-
     fn primary(&self) -> Option<Decision> {
         if !self.primary_budget_left() {
             return None;
@@ -244,18 +231,23 @@ impl Question<'_> {
             self.history.usable(c.index)
                 && row.is_candidate()
                 && !hope::is_hopeless(row)
+                && !self.history.is_rate_limited(c.index)
                 && self.history.emergencies_of(c.index) < ROUNDS
         })
     }
 
     fn primary_budget_left(&self) -> bool {
         let each = self.policy.settings.attempts_per_pool();
-        self.history.is_empty()
-            || (self.history.primaries_since(self.query.waits) < each && self.history.primaries() < 2 * each)
+        // A wait for an emergency, when those for primaries are spent, renews nothing.
+        let waits = self.query.waits.min(self.policy.settings.primary_wait_max_retries);
+        self.history.is_empty() || (self.history.primaries_since(waits) < each && self.history.primaries() < 2 * each)
     }
 
+    /// Time lost in attempts that hung counts like waits.
     fn waits_left(&self) -> u32 {
-        self.policy.settings.primary_wait_max_retries.saturating_sub(self.query.waits)
+        let lost = self.history.lost_ms() / u64::from(self.policy.settings.primary_wait_ms.max(1));
+        let spent = u64::from(self.query.waits).saturating_add(lost);
+        u64::from(self.policy.settings.primary_wait_max_retries).saturating_sub(spent) as u32
     }
 
     fn hold_if_within(&self, lane: Lane, ms: u32, longest_ms: u32) -> Option<Decision> {

@@ -26,7 +26,8 @@ fn wait(lane: Lane, max_ms: u32) -> Decision {
     Decision::Wait(Hold { max_ms, lane })
 }
 
-use Outcome::{ConnectFailed, ModelMissing, OutOfCredit, RateLimited, Refused, ServerError, TooLong, Unauthorised};
+use Outcome::Unauthorised;
+use Outcome::{ConnectFailed, ModelMissing, OutOfCredit, RateLimited, Refused, ServerError, TimedOut, TooLong};
 
 // --- choosing a primary
 
@@ -119,16 +120,8 @@ fn a_wait_renews_the_pool_budget_once() {
 }
 
 #[test]
-fn a_refused_request_is_not_tried_again() {
-    let Decision::Reject(rejection) = scenario([primary(), fallback()]).after(0, Refused).decision::<Rules>() else {
-        panic!()
-    };
-    assert_eq!(rejection.status, 400);
-}
-
-#[test]
-fn a_backend_without_the_model_or_the_room_is_not_asked_again() {
-    for word in [TooLong, ModelMissing] {
+fn a_backend_that_refuses_the_request_or_lacks_the_model_or_the_room_is_not_asked_again() {
+    for word in [TooLong, ModelMissing, Refused] {
         assert_eq!(scenario([primary(), fallback()]).after(0, word).decision::<Rules>(), Decision::fallback(1));
         let both = scenario([primary().with("emergency_ms", 0), fallback()]).after(0, word).after(1, word);
         assert_eq!(both.decision::<Rules>(), Decision::exhausted());
@@ -373,9 +366,31 @@ fn lost(g: Given) -> Given {
 #[test]
 fn emergency_uses_whatever_may_answer_not_the_same_twice_in_a_row() {
     let s = scenario([lost(primary()).with("emergency_ms", 0), lost(fallback()).with("emergency_ms", 0)]);
-    let first = s.after_in(Lane::Emergency, 0, RateLimited);
+    let first = s.after_in(Lane::Emergency, 0, ServerError);
     assert_eq!(first.decision::<Rules>(), Decision::emergency(1));
-    assert_eq!(first.after_in(Lane::Emergency, 1, RateLimited).decision::<Rules>(), Decision::emergency(0));
+    assert_eq!(first.after_in(Lane::Emergency, 1, ServerError).decision::<Rules>(), Decision::emergency(0));
+}
+
+#[test]
+fn emergency_does_not_ask_again_who_has_just_said_that_a_limit_is_reached() {
+    let s = scenario([lost(primary()).with("emergency_ms", 0), lost(fallback()).with("emergency_ms", 0)]);
+    assert_eq!(s.clone().after(0, RateLimited).decision::<Rules>(), Decision::emergency(1));
+    let both = s.after(0, RateLimited).after_in(Lane::Emergency, 1, RateLimited);
+    assert_eq!(both.decision::<Rules>(), Decision::exhausted(), "nor is its emergency rate waited for");
+}
+
+#[test]
+fn time_lost_in_an_attempt_that_hung_counts_like_waits() {
+    let s = || scenario([primary().throttled(2_000), primary(), fallback()]);
+    let after = |outcome, ms| {
+        let mut s = s().after(0, outcome).after_times(4, 1, ServerError);
+        s.attempts[0].elapsed_ms = ms;
+        s.backends[1] = primary().throttled(2_000);
+        s.decision::<Rules>()
+    };
+    assert_eq!(after(TimedOut, 24_000), wait(Lane::Primary, 5_000), "two of six are left");
+    assert_eq!(after(TimedOut, 30_000), Decision::fallback(2));
+    assert_eq!(after(ServerError, 30_000), wait(Lane::Primary, 5_000));
 }
 
 #[test]
@@ -383,7 +398,7 @@ fn emergency_prefers_the_untried_then_the_soonest() {
     let soon = || primary().cooling(RateLimited, 40_000).with("emergency_ms", 0);
     let late = || lost(primary()).with("emergency_ms", 0);
     assert_eq!(scenario([late(), soon()]).decision::<Rules>(), Decision::emergency(1));
-    let tried = scenario([late(), soon(), lost(fallback())]).after(1, RateLimited).after(2, RateLimited);
+    let tried = scenario([late(), soon(), lost(fallback())]).after(1, ServerError).after(2, ServerError);
     assert_eq!(tried.decision::<Rules>(), Decision::emergency(0));
 }
 
@@ -392,7 +407,7 @@ fn emergency_ends_after_three_rounds() {
     let mut s = scenario([lost(primary()).with("emergency_ms", 0)]);
     for _ in 0..3 {
         assert_eq!(s.decision::<Rules>(), Decision::emergency(0));
-        s = s.after_in(Lane::Emergency, 0, RateLimited);
+        s = s.after_in(Lane::Emergency, 0, ServerError);
     }
     assert_eq!(s.decision::<Rules>(), Decision::exhausted());
 }
@@ -420,7 +435,7 @@ fn emergency_has_three_waits_of_its_own() {
     let s = scenario([lost(primary()).with("emergency_ms", 4_000)]).after_waits(8);
     assert_eq!(s.decision::<Rules>(), wait(Lane::Emergency, 5_000), "six for primaries, and three");
     assert_eq!(s.clone().after_waits(1).decision::<Rules>(), Decision::exhausted());
-    let after_one = s.after_in(Lane::Emergency, 0, RateLimited);
+    let after_one = s.after_in(Lane::Emergency, 0, ServerError);
     assert_eq!(
         after_one.clone().after_waits(2).decision::<Rules>(),
         wait(Lane::Emergency, 5_000),

@@ -198,13 +198,17 @@ async fn a_rejection_and_a_refusal_become_scenarios() {
     let proxy = proxy!().backend(backend("free").primary(&free)).backend(backend("paid").fallback(&paid)).start().await;
     let refused = proxy.chat().send().await;
     assert_eq!(refused.status, 400);
+    let keys = proxy.chat().send().await;
+    assert_eq!(keys.status, 401, "all refuse their keys");
     let rejected = proxy.chat().send().await;
-    assert_eq!(rejected.status, 503);
-    kept(&proxy, 2).await;
+    assert_eq!(rejected.status, 401, "{}", rejected.text());
+    kept(&proxy, 3).await;
+    let text = replayed(&proxy, keys.header("x-request-id")).await;
+    assert!(text.contains("end = \"refused 401 by paid\""), "{text}");
     let text = replayed(&proxy, refused.header("x-request-id")).await;
     assert!(text.contains("end = \"refused 400 by paid\"") && text.contains("the provider says 400"), "{text}");
     let text = replayed(&proxy, rejected.header("x-request-id")).await;
-    assert!(text.contains("end = \"rejected 503\"") && text.contains("reason = \"unauthorised\""), "{text}");
+    assert!(text.contains("end = \"rejected 401\"") && text.contains("reason = \"unauthorised\""), "{text}");
 }
 
 #[tokio::test]

@@ -14,6 +14,7 @@ mod demo;
 mod denials;
 mod dialects;
 mod endings;
+mod exhaustion;
 mod explain;
 mod first_start;
 mod forms;

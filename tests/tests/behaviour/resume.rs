@@ -85,14 +85,15 @@ async fn a_stream_cut_after_40_of_60_tokens_is_whole() {
 }
 
 #[tokio::test]
-async fn a_stream_that_falls_silent_is_whole_by_the_same_backend() {
-    let up = upstream().reply(tokens(60).stall_after(40)).then(tokens(60)).start().await;
-    let target = backend("p1").primary(&up).timeout("idle_ms", 200);
-    let proxy = proxy!().backend(target).start().await;
+async fn a_stream_that_falls_silent_is_whole_by_another_backend_of_its_tier() {
+    let up = upstream().reply(tokens(60).stall_after(40)).start().await;
+    let other = upstream().reply(tokens(60)).start().await;
+    let target = backend("p1").primary(&up).timeout("idle_ms", 200).set("weight", 1_000_000);
+    let proxy = proxy!().backend(target).backend(backend("p2").primary(&other)).start().await;
     let mut stream = proxy.chat_stream().stream().await;
     let events = stream.rest().await;
     assert_whole(&stream, &events, &words(0..60));
-    assert_eq!(outcomes(&proxy, 2).await, pairs(&[("p1", "stalled"), ("p1", "answered")]));
+    assert_eq!(outcomes(&proxy, 2).await, pairs(&[("p1", "stalled"), ("p2", "answered")]));
     up.wait_hung_up(1).await;
 }
 
@@ -163,11 +164,17 @@ async fn another_answer_is_never_mixed_in() {
 async fn after_another_answer_a_further_one_may_fit() {
     let other = sse(["else "].map(|t| json!({"choices": [{"index": 0, "delta": {"content": t}}]}).to_string()));
     let cut = upstream().reply(tokens(9).end_after(4)).start().await;
-    let well = upstream().reply(other).then(tokens(9).end_after(7)).then(tokens(9)).start().await;
-    let proxy = two(&cut, &well).start().await;
+    let well = upstream().reply(other).then(tokens(9)).start().await;
+    let further = upstream().reply(tokens(9).end_after(7)).start().await;
+    let cheap = backend("f1").fallback(&well).price("*", 0.1, 0.1);
+    let dear = backend("f2").fallback(&further).price("*", 1.0, 1.0);
+    let proxy = pair(backend("p1").primary(&cut), cheap).backend(dear).start().await;
     let mut stream = proxy.chat_stream().stream().await;
     let events = stream.rest().await;
     assert_whole(&stream, &events, &words(0..9));
+    let outcomes = outcomes(&proxy, 4).await;
+    let expected = [("p1", "cut"), ("f1", "not_resumed"), ("f2", "cut"), ("f1", "answered")];
+    assert_eq!(outcomes, pairs(&expected));
 }
 
 #[tokio::test]

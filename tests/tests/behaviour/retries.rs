@@ -28,6 +28,8 @@ async fn pair(bad: Reply, good: fn() -> Reply) -> Pair {
     let ups = [upstream().handler(script()).start().await, upstream().handler(script()).start().await];
     let quick =
         |b: Backend| b.timeout("first_byte_ms", 1_500).timeout("first_token_ms", 2_000).timeout("idle_ms", 2_500);
+    // What may not be sent again has nobody else to go to: the total limit ends it.
+    let quick = move |b: Backend| quick(b).timeout("total_ms", 5_000);
     let proxy = proxy!()
         .backend(quick(backend("p1").primary(&ups[0])))
         .backend(quick(backend("p2").primary(&ups[1])))

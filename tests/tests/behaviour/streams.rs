@@ -71,7 +71,7 @@ async fn one_large_event_passes() {
 /// After two events were delivered, `broken` happens; with `resume = "none"` the client is told in-band.
 async fn is_told_of(broken: Reply) {
     let up = upstream().reply(broken).start().await;
-    let target = backend("p1").primary(&up).timeout("idle_ms", 300);
+    let target = backend("p1").primary(&up).timeout("total_ms", 2_500);
     let proxy = proxy!().backend(target).set("stream.resume", "none").start().await;
     let mut stream = proxy.chat_stream().stream().await;
     let events = stream.rest().await;

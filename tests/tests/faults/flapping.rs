@@ -57,7 +57,8 @@ async fn two_hundred_clients_get_whole_answers_or_proper_errors() {
     for (i, up) in ups.iter().enumerate() {
         let target = backend(&format!("b{i}"));
         let target = if i < 3 { target.primary(up) } else { target.fallback(up) };
-        builder = builder.backend(target.timeout("first_byte_ms", 2_000).timeout("idle_ms", 2_000));
+        builder = builder
+            .backend(target.timeout("first_byte_ms", 2_000).timeout("idle_ms", 2_000).timeout("total_ms", 20_000));
     }
     let proxy = Arc::new(builder.start().await);
     let tally = Arc::new(Tally::default());

@@ -282,6 +282,7 @@ impl Check<'_, '_> {
             first_token: limit("first_token_ms", raw.first_token_ms, default.first_token),
             idle: limit("idle_ms", raw.idle_ms, default.idle),
             total: limit("total_ms", raw.total_ms, default.total),
+            stream_total: raw.total_ms.map(std::time::Duration::from_millis),
         }
     }
 

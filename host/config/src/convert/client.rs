@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::Check;
+use super::{Check, exhausted_status};
 use crate::checked::Client;
 use crate::raw::RawClient;
 use crate::secret::KeyDigest;
@@ -56,6 +56,7 @@ impl Check<'_, '_> {
         Some(Client {
             limits: self.rate_limits(at, raw.rpm, raw.tpm, raw.max_concurrency),
             budget_usd_per_day: self.money(&at.key("budget_usd_per_day"), raw.budget_usd_per_day),
+            exhausted_status: raw.exhausted_status.map(exhausted_status),
             free_when_over_budget: raw.free_when_over_budget.unwrap_or(true),
             models,
             name: name?.into(),

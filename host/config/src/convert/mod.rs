@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use pointsman_core::contract::{Commit, OnFault, Resume};
 use pointsman_core::dialect::translate::Strictness;
-use pointsman_core::exchange::Budgets;
+use pointsman_core::exchange::{Budgets, ExhaustedStatus};
 use pointsman_core::fleet::health::CooldownSettings;
 use pointsman_core::lifecycle::fault_breaker::FaultLimits;
 use sha2::{Digest, Sha256};
@@ -28,8 +28,9 @@ use super::diagnostic::{Diagnostic, Problems};
 use super::log_level;
 use super::overlay::Env;
 use super::raw::{
-    RawAdmin, RawCommit, RawConfig, RawCooldown, RawJournal, RawLimits, RawLog, RawLogFormat, RawOnFault, RawPolicy,
-    RawResume, RawRollback, RawSecrets, RawServer, RawShadow, RawStore, RawStream, RawTranslation,
+    RawAdmin, RawCommit, RawConfig, RawCooldown, RawExhaustedStatus, RawJournal, RawLimits, RawLog, RawLogFormat,
+    RawOnFault, RawPolicy, RawResume, RawRollback, RawSecrets, RawServer, RawShadow, RawStore, RawStream,
+    RawTranslation,
 };
 use super::settings::DEFAULT_POLICY;
 use super::tree::{Node, Path};
@@ -68,6 +69,14 @@ pub(super) fn admin(raw: RawConfig, tree: &Node, env: &dyn Env, folder: &FilePat
     let mut check = Check::new(tree, env, folder, report);
     check.secrets(raw.secrets);
     check.admin(&raw.admin)
+}
+
+/// As core has it.
+const fn exhausted_status(raw: RawExhaustedStatus) -> ExhaustedStatus {
+    match raw {
+        RawExhaustedStatus::Unavailable => ExhaustedStatus::Unavailable,
+        RawExhaustedStatus::Common => ExhaustedStatus::Common,
+    }
 }
 
 /// Checks everything. The result is only to be used when the report has no error.
@@ -168,6 +177,7 @@ impl Check<'_, '_> {
                 Some(RawTranslation::Lenient) => Strictness::Lenient,
                 Some(RawTranslation::Strict) => Strictness::Strict,
             },
+            exhausted_status: raw.exhausted_status.map_or(ExhaustedStatus::Unavailable, exhausted_status),
         }
     }
 

@@ -1,8 +1,13 @@
-//! The time limits of an attempt, counted from its start: to the head, to the first content, between two pieces, in all.
+//! The time limits of an attempt: to the head, to the first content, between two pieces, in all.
+//!
+//! The first three are bets that somebody else is faster: [`Deadlines::overdue`] says that one has passed, and where
+//! nobody else can answer it is put off. Whatever the upstream sends is a sign of life and no silence. Only the total is
+//! firm, and a stream that flows has none unless one is set.
 
 use std::time::Duration;
 
 use crate::outcome::{Kind, Outcome};
+use crate::overdue::{Bet, Overdue};
 use crate::table::Timeouts;
 use crate::time::Timestamp;
 
@@ -11,6 +16,12 @@ const END_LIMIT: Duration = Duration::from_secs(2);
 
 /// The longest time for a refusal's body; its head has said the most important.
 const REFUSAL_LIMIT: Duration = Duration::from_secs(2);
+
+/// The longest silence of a stream that flows and has no total limit: that of the official SDKs, whose client is gone by then.
+const MAX_SILENCE: Duration = Duration::from_secs(600);
+
+/// Signs of life without any content keep an attempt for this many first token limits.
+const SIGNS_OF_LIFE: u32 = 5;
 
 /// A limit that has passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +43,10 @@ pub(super) struct Deadlines {
     /// The longest silence.
     idle: Duration,
     stage: Stage,
+    /// Content has come, or went on: no total limit holds but one that is set for streams.
+    flows: bool,
+    /// No limit that fails over ends the attempt before.
+    put_off: Timestamp,
 }
 
 /// The next thing to arrive, which sets the deadline.
@@ -45,7 +60,8 @@ enum Stage {
 
 impl Deadlines {
     pub(super) const fn new(started: Timestamp, limits: Timeouts) -> Self {
-        Self { started, limits, last: started, idle: limits.idle, stage: Stage::Head }
+        let (last, idle, put_off) = (started, limits.idle, started);
+        Self { started, limits, last, idle, stage: Stage::Head, flows: false, put_off }
     }
 
     pub(super) const fn started(&self) -> Timestamp {
@@ -53,48 +69,78 @@ impl Deadlines {
     }
 
     pub(super) fn total_at(&self) -> Timestamp {
-        self.started + self.limits.total
+        match (self.flows, self.limits.stream_total) {
+            (false, _) => self.started + self.limits.total,
+            (true, Some(total)) => self.started + total,
+            (true, None) => self.last + MAX_SILENCE,
+        }
     }
 
     /// The first of the limits in force.
     pub(super) fn wake_at(&self) -> Timestamp {
-        let body = || self.total_at().min(self.last + self.idle);
-        match self.stage {
-            Stage::Head => self.started + self.head_limit(),
-            Stage::FirstToken => body().min(self.started + self.limits.first_token),
-            Stage::Body => body(),
-            Stage::Refusal { until } => body().min(until),
-        }
+        let (_, at) = self.next();
+        at.min(self.total_at())
     }
 
     /// The limit that has passed at `now`, if one has.
     pub(super) fn expired(&self, now: Timestamp) -> Option<Expired> {
-        if now < self.wake_at() {
-            return None;
+        let (expired, at) = self.next();
+        if now >= self.total_at() {
+            // A head that never came is told as that.
+            return Some(if self.stage == Stage::Head { Expired::Head } else { Expired::Total });
         }
-        match self.stage {
-            Stage::Head => Some(Expired::Head),
-            Stage::FirstToken | Stage::Body | Stage::Refusal { .. } if now >= self.total_at() => Some(Expired::Total),
-            Stage::FirstToken | Stage::Body | Stage::Refusal { .. } if now >= self.last + self.idle => {
-                Some(Expired::Idle)
+        (now >= at).then_some(expired)
+    }
+
+    /// The limit that has passed at `now` and ends the attempt only where another backend can answer.
+    pub(super) fn overdue(&self, now: Timestamp) -> Option<Overdue> {
+        let bet = |bet, limit| Some(Overdue { bet, limit });
+        match self.expired(now)? {
+            Expired::Total | Expired::Refusal => None,
+            Expired::Head | Expired::FirstToken | Expired::Idle if now >= self.total_at() => None,
+            Expired::Head => bet(Bet::FirstByte, self.limits.first_byte),
+            Expired::FirstToken => bet(Bet::FirstToken, self.limits.first_token),
+            // The answer is whole: nobody is asked for the rest.
+            Expired::Idle if self.idle < self.limits.idle => None,
+            Expired::Idle => bet(Bet::Idle, self.idle),
+        }
+    }
+
+    /// Nobody else can answer: no limit that fails over ends the attempt before `until`.
+    pub(super) fn put_off(&mut self, until: Timestamp) {
+        self.put_off = self.put_off.max(until);
+    }
+
+    /// The limit beside the total that ends first.
+    fn next(&self) -> (Expired, Timestamp) {
+        let idle = (Expired::Idle, self.last + self.idle);
+        let (expired, at) = match self.stage {
+            Stage::Head => (Expired::Head, self.started + self.limits.first_byte),
+            Stage::FirstToken => {
+                let silent = self.last + self.limits.first_token;
+                let at = silent.min(self.started + self.limits.first_token.saturating_mul(SIGNS_OF_LIFE));
+                if idle.1 < at { idle } else { (Expired::FirstToken, at) }
             }
-            Stage::FirstToken => Some(Expired::FirstToken),
-            Stage::Refusal { .. } => Some(Expired::Refusal),
-            Stage::Body => None,
-        }
+            Stage::Body => idle,
+            Stage::Refusal { until } => return (Expired::Refusal, until.min(idle.1)),
+        };
+        (expired, at.max(self.put_off))
     }
 
     pub(super) fn outcome(&self, expired: Expired) -> Outcome {
         let Timeouts { first_token, .. } = self.limits;
         let (kind, text) = match expired {
             Expired::Head => {
-                let limit = self.head_limit();
+                let limit = self.limits.first_byte.min(self.limits.total);
                 (Kind::TimedOut, format!("no response head within {limit:?} (timeouts.first_byte_ms)"))
             }
             Expired::FirstToken => {
                 (Kind::TimedOut, format!("no first token within {first_token:?} (timeouts.first_token_ms)"))
             }
             Expired::Idle => (Kind::Stalled, format!("the stream was silent for {:?} (timeouts.idle_ms)", self.idle)),
+            Expired::Total if self.flows && self.limits.stream_total.is_none() => {
+                (Kind::Stalled, format!("the stream was silent for {MAX_SILENCE:?}"))
+            }
             Expired::Total => (Kind::TimedOut, "the attempt took longer than its total time limit".to_owned()),
             Expired::Refusal => (Kind::TimedOut, format!("the refusal took longer than {REFUSAL_LIMIT:?}")),
         };
@@ -104,6 +150,7 @@ impl Deadlines {
     /// Something of the body came.
     pub(super) fn received(&mut self, now: Timestamp) {
         self.last = self.last.max(now);
+        self.put_off = self.started;
     }
 
     /// The request is sent once more: its head is waited for again, within the same limits.
@@ -124,11 +171,13 @@ impl Deadlines {
 
     pub(super) fn first_token_came(&mut self) {
         self.stage = Stage::Body;
+        self.flows = true;
     }
 
     /// Committed before the first content came: no limit holds for that any more.
     pub(super) fn committed(&mut self) {
         self.stage = Stage::Body;
+        self.flows = true;
     }
 
     /// A refusal's body is waited for.
@@ -139,10 +188,5 @@ impl Deadlines {
     /// The answer is whole and its usage told; for the formalities nobody waits as long as for a model that thinks.
     pub(super) fn finished(&mut self) {
         self.idle = self.idle.min(END_LIMIT);
-    }
-
-    /// The longest that a head may take.
-    fn head_limit(&self) -> Duration {
-        self.limits.first_byte.min(self.limits.total)
     }
 }

@@ -51,6 +51,7 @@ use crate::dialect::repair::Repairs;
 use crate::dialect::resume::{Joiner, Transcript};
 use crate::exchange::{Ended, Join};
 use crate::outcome::{Kind, Outcome};
+use crate::overdue::Overdue;
 use crate::record::Usage;
 use crate::table::Dialect;
 use crate::time::Timestamp;
@@ -191,6 +192,17 @@ impl Attempt {
     /// Returns when [`Input::Timer`] is due without an earlier input; each input may move it.
     pub fn wake_at(&self) -> Timestamp {
         self.deadlines.wake_at()
+    }
+
+    /// Returns the time limit that has passed at `now` and is a bet that another backend is faster: before
+    /// [`Input::Timer`], which ends the attempt, the exchange is asked whether there is one; else it is put off.
+    pub fn overdue(&self, now: Timestamp) -> Option<Overdue> {
+        if self.reading.is_finished() { None } else { self.deadlines.overdue(now) }
+    }
+
+    /// Puts the limits that fail over off to `until`.
+    pub fn put_off(&mut self, until: Timestamp) {
+        self.deadlines.put_off(until);
     }
 
     /// Returns when the total time limit ends.

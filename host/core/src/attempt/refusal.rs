@@ -24,10 +24,10 @@ pub struct KeptRefusal {
     pub body: Bytes,
 }
 
-/// Returns true if a refusal of this kind is worth passing on: it is about the request, not about the backend's
-/// state. For a request that must not be repeated every refusal is final.
+/// Returns true if a refusal of this kind is worth passing on: it is about the request or the key, not about the
+/// backend's state. For a request that must not be repeated every refusal is final.
 pub const fn explains_itself(kind: Kind, is_idempotent: bool) -> bool {
-    matches!(kind, Kind::Refused | Kind::TooLong | Kind::ModelMissing)
+    matches!(kind, Kind::Refused | Kind::TooLong | Kind::ModelMissing | Kind::Unauthorised)
         || (matches!(kind, Kind::ServerError) && !is_idempotent)
 }
 

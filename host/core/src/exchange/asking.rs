@@ -9,7 +9,7 @@ use crate::time::{Timestamp, millis_u32};
 
 impl Exchange {
     pub(super) fn ask(&mut self, fleet: &mut Fleet, now: Timestamp, held: Option<Permit>) -> Action {
-        if now.since(self.arrived) >= self.budgets.max_total {
+        if self.spent(now) >= self.budgets.max_total {
             self.give_up_permit(fleet, held);
             return Action::Reject(self.out_of_time());
         }
@@ -39,7 +39,7 @@ impl Exchange {
     }
 
     pub(super) fn query(&self, fleet: &mut Fleet, now: Timestamp, rows: Vec<BackendRow>) -> Query {
-        let spent = now.since(self.arrived);
+        let elapsed = now.since(self.arrived);
         let f = &self.facts;
         Query {
             now_ms: now.as_millis(),
@@ -53,8 +53,8 @@ impl Exchange {
                 prompt_tokens: f.prompt_tokens,
                 max_tokens: f.max_tokens,
                 session: f.session,
-                elapsed_ms: millis_u32(spent),
-                remaining_ms: millis_u32(self.budgets.max_total.saturating_sub(spent)),
+                elapsed_ms: millis_u32(elapsed),
+                remaining_ms: millis_u32(self.budgets.max_total.saturating_sub(self.spent(now))),
             },
             attempts: self.attempt_facts.clone(),
             waits: self.waits + self.empty_waits,

@@ -98,6 +98,7 @@ impl Exchange {
         };
         let want = wanted(&self.view, &Arc::from(model.as_str()), &self.facts, self.want.tokens);
         let want = if self.free_only { self.view.free_of(want) } else { want };
+        let want = self.among_others(want);
         if want.candidates.is_empty() {
             return false;
         }
@@ -107,7 +108,7 @@ impl Exchange {
 
     pub(super) fn send(&mut self, now: Timestamp, permit: Permit, dispatch: Dispatch) -> Action {
         let backend = self.view.backend(permit.backend);
-        let left = self.budgets.max_total.saturating_sub(now.since(self.arrived));
+        let left = self.budgets.max_total.saturating_sub(self.spent(now));
         let t = backend.timeouts;
         let sending = Sending {
             backend: permit.backend,
@@ -119,6 +120,7 @@ impl Exchange {
                 first_token: dispatch.first_token.unwrap_or(t.first_token),
                 idle: dispatch.idle.unwrap_or(t.idle),
                 total: dispatch.total.unwrap_or(t.total).min(left),
+                stream_total: dispatch.total.or(t.stream_total),
             },
             commit: dispatch.commit.unwrap_or(self.streams.commit),
             resume: dispatch.resume.unwrap_or(self.streams.resume),

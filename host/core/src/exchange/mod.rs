@@ -15,8 +15,10 @@
 //! It does no IO, holds no lock and reads no clock. It keeps the budgets, and it holds the permit of the attempt under
 //! way, so that whatever happens the permit goes back to the fleet exactly once.
 
+mod alike;
 mod asking;
 mod dispatching;
+mod elsewhere;
 mod refusing;
 mod saving;
 mod settling;
@@ -26,13 +28,15 @@ mod waiting;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use types::{Action, Budgets, Ended, Event, Facts, Join, Reason, Refusal, Sending, StreamDefaults};
+pub use types::{Action, Budgets, Ended, Event, ExhaustedStatus, Facts};
+pub use types::{Join, Reason, Refusal, Sending, StreamDefaults};
 
 use crate::contract::{AttemptFacts, NONE};
 use crate::fleet::Ticket;
 use crate::fleet::{Fleet, Permit};
 use crate::origin::{Endpoint, Origin, Size};
-use crate::outcome::Kind;
+use crate::outcome::{Kind, Outcome};
+use crate::overdue::Bet;
 use crate::rank::Rank;
 use crate::record::{AttemptRecord, End};
 use crate::time::Timestamp;
@@ -82,6 +86,24 @@ pub struct Exchange {
     no_prefill: Vec<u32>,
     /// Only backends that cost nothing are candidates.
     free_only: bool,
+    /// Backends that are not asked again in this exchange; they are no candidates of `want`.
+    left_out: Vec<u32>,
+    /// Time lost in attempts that failed, which counts against the waiting time.
+    lost: Duration,
+    /// Time in which answers were relayed, without the one under way.
+    relayed: Duration,
+    /// Begin of the relay under way.
+    relaying_since: Option<Timestamp>,
+    /// The attempt and the limit that was last noted as overdue.
+    noted_overdue: Option<(usize, Bet)>,
+    /// For the record.
+    warnings: Vec<String>,
+    /// The status that exhaustion by limits is told with.
+    exhausted_status: ExhaustedStatus,
+    /// An exchange with the same request was exhausted; until then nobody can have recovered.
+    exhausted_before: Option<Timestamp>,
+    /// It was exhausted; until then nobody can have recovered.
+    exhausted_until: Option<Timestamp>,
 }
 
 impl Exchange {
@@ -118,7 +140,35 @@ impl Exchange {
             resuming: false,
             no_prefill: Vec::new(),
             free_only: false,
+            left_out: Vec::new(),
+            lost: Duration::ZERO,
+            relayed: Duration::ZERO,
+            relaying_since: None,
+            noted_overdue: None,
+            warnings: Vec::new(),
+            exhausted_status: ExhaustedStatus::Unavailable,
+            exhausted_before: None,
+            exhausted_until: None,
         }
+    }
+
+    /// Exhaustion by limits is told with this status.
+    pub fn with_exhausted_status(mut self, status: ExhaustedStatus) -> Self {
+        self.exhausted_status = status;
+        self
+    }
+
+    /// It repeats a request that was just found exhausted, with nobody ready before `until`: the attempts and waits of
+    /// before count. It waits no more, and asks each backend that is ready at most once.
+    pub fn after_exhaustion(mut self, until: Timestamp) -> Self {
+        self.exhausted_before = Some(until);
+        self.budgets.max_waits = 0;
+        self
+    }
+
+    /// Returns the time until which nobody can have recovered, where the exchange ended because all were exhausted.
+    pub fn exhausted_until(&self) -> Option<Timestamp> {
+        self.exhausted_until
     }
 
     /// Leaves it only the backends that cost nothing, whatever model the policy asks for: its client's budget is spent.
@@ -216,19 +266,24 @@ impl Exchange {
                 self.ask(fleet, now, None)
             }
             (Phase::Sending { permit, sending }, Event::Committed) => {
+                self.relaying_since = Some(now);
                 self.phase = Phase::Relaying { permit, sending };
                 Action::Relay
             }
             (Phase::Sending { permit, sending }, Event::Ended(ended)) => {
+                self.lost += now.since(permit.taken_at);
+                let is_final = is_final(&ended.outcome);
                 let kind = self.settle(fleet, now, permit, sending, ended);
-                self.after_attempt(fleet, now, kind)
+                self.after_attempt(fleet, now, kind, is_final)
             }
             (Phase::Relaying { permit, sending }, Event::Ended(ended)) => {
+                self.relay_ended(now);
                 let kind = self.settle(fleet, now, permit, sending, ended);
                 let gone = if kind == Kind::ClientGone { End::ClientGone } else { End::Broken };
                 Action::Finish(if kind == Kind::Answered { End::Delivered } else { gone })
             }
             (Phase::Relaying { permit, sending }, Event::Broke(ended)) => {
+                self.relay_ended(now);
                 let resume = sending.resume;
                 let kind = self.settle(fleet, now, permit, sending, ended);
                 self.broke(fleet, now, kind, resume)
@@ -257,7 +312,10 @@ impl Exchange {
         if self.want.candidates.is_empty() {
             return Action::Reject(self.no_such_model());
         }
-        self.ask(fleet, now, None)
+        match self.exhausted_again(fleet, now) {
+            Some(told) => told,
+            None => self.ask(fleet, now, None),
+        }
     }
 
     fn give_up_permit(&mut self, fleet: &mut Fleet, permit: Option<Permit>) {
@@ -275,6 +333,13 @@ fn origin_of(facts: &Facts) -> Origin {
     let client = if facts.client == NONE { 0 } else { u64::from(facts.client) + 1 };
     let size = Size { body_bytes: 0, prompt_tokens: facts.prompt_tokens, answer_tokens: facts.max_tokens };
     Origin { client, size, ..Origin::unknown(facts.operation) }
+}
+
+/// Returns true if a refusal is about the request, so that no other backend is asked to get around it; false where it may
+/// be peculiar to the backend: an endpoint, a feature or a size that it does not have.
+fn is_final(outcome: &Outcome) -> bool {
+    let is_peculiar = outcome.scope.may_differ_elsewhere() || matches!(outcome.status, Some(404 | 405 | 413));
+    outcome.kind == Kind::Refused && !is_peculiar
 }
 
 /// Builds the want of an exchange with these facts.

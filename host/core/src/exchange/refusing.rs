@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::{Action, Exchange, Facts, Reason, Refusal};
+use super::alike::InCommon;
+use super::{Action, Exchange, ExhaustedStatus, Facts, Reason, Refusal};
 use crate::contract::{AttemptFacts, Rejection, RowState};
 use crate::fleet::Fleet;
 use crate::outcome::Kind;
@@ -28,21 +29,24 @@ impl Exchange {
         })
     }
 
-    /// Everything was tried. When every upstream refused the request itself, its refusal explains more than our words.
+    /// Everything was tried. What all upstreams say alike explains more than our words.
     pub(super) fn exhausted(&mut self, fleet: &Fleet, now: Timestamp) -> Action {
-        let refused = |a: &AttemptFacts| matches!(a.outcome, Kind::Refused | Kind::TooLong | Kind::ModelMissing);
-        if !self.resuming && !self.attempt_facts.is_empty() && self.attempt_facts.iter().all(refused) {
-            return Action::PassOn;
-        }
-        // Over its budget a client has not asked those that cost money.
-        if !self.free_only
-            && let Some(missing) = self.missing_everywhere(fleet, now)
-        {
-            return Action::Reject(missing);
-        }
+        let in_common = self.in_common(fleet, now);
+        let is_told_unauthorised = self.attempt_facts.iter().any(|a| a.outcome == Kind::Unauthorised);
+        let reason = match in_common {
+            InCommon::Refusal if !self.resuming => return Action::PassOn,
+            InCommon::ModelMissing if self.is_told_missing() => return Action::PassOn,
+            InCommon::ModelMissing => return Action::Reject(self.model_missing(fleet, now)),
+            InCommon::KeysRefused(401 | 403) if is_told_unauthorised && !self.resuming => {
+                return Action::PassOn;
+            }
+            InCommon::KeysRefused(0 | 401) => Reason::KeysRefused,
+            InCommon::Limits if self.exhausted_status == ExhaustedStatus::Common => Reason::Limits,
+            InCommon::Refusal | InCommon::KeysRefused(_) | InCommon::Limits | InCommon::Nothing => Reason::Exhausted,
+        };
         let (reason, message) = match self.queue_full {
             true => (Reason::QueueFull, why_no_room(fleet)),
-            false => (Reason::Exhausted, self.why_exhausted(fleet, now)),
+            false => (reason, self.why_exhausted(fleet, now)),
         };
         let over_budget = if self.free_only {
             "; backends that cost money are left out, because the client's budget of the day is spent"
@@ -50,25 +54,43 @@ impl Exchange {
             ""
         };
         let message = message + over_budget;
-        Action::Reject(Refusal { reason, message, retry_after: Some(self.recovery(fleet, now)) })
+        let recovery = self.recovery(fleet, now);
+        if matches!(reason, Reason::Exhausted | Reason::Limits) {
+            // Who comes again at once is told the same; a full queue may have room by then.
+            self.exhausted_until = Some(now + recovery);
+        }
+        // To come again is no help where the keys are refused.
+        let retry_after = (reason != Reason::KeysRefused).then_some(recovery);
+        Action::Reject(Refusal { reason, message, retry_after })
     }
 
     pub(super) fn why_exhausted(&self, fleet: &Fleet, now: Timestamp) -> String {
-        let rows = fleet.rows(now, &self.view, &self.want, None);
+        let want = self.whole_want();
+        let rows = fleet.rows(now, &self.view, &want, None);
         let of = |&index: &u32| {
             let id = &self.view.backend(index).id;
             // For this very request: one that is too large for what a limit leaves is not what the policy could have had.
             let is_ready = rows[index as usize].is(RowState::Ready);
             let last = self.attempt_facts.iter().rfind(|attempt| attempt.backend == index);
             match last {
-                None if is_ready => return format!("{id} is ready, but the policy did not choose it"),
-                Some(last) if is_ready => return format!("{id} failed at it ({})", last.outcome.as_str()),
+                None if is_ready && self.exhausted_before.is_none() => {
+                    return format!("{id} is ready, but the policy did not choose it");
+                }
+                None if is_ready => return format!("{id} is ready"),
+                Some(last) if is_ready => return format!("{id} failed at it ({})", outcome_words(last)),
                 None | Some(_) => {}
             }
-            match fleet.state_for(now, &self.view, &self.want, index) {
+            match fleet.state_for(now, &self.view, &want, index) {
                 (RowState::Cooling, Some((until, reason))) => {
                     let left = until.since(now).as_secs_f64();
-                    format!("{id} is cooling down for {left:.1} s ({})", reason.as_str())
+                    let last = last.filter(|last| last.outcome != reason);
+                    let and_said = last.map_or_else(String::new, |last| format!("; here {}", outcome_words(last)));
+                    format!("{id} is cooling down for {left:.1} s ({}{and_said})", reason.as_str())
+                }
+                // An attempt in this exchange says more than a limit.
+                (RowState::Throttled, _) if last.is_some_and(|last| last.outcome != Kind::RateLimited) => {
+                    let said = last.map_or_else(String::new, outcome_words);
+                    format!("{id} failed at it ({said}) and is at its limits")
                 }
                 (RowState::Drained, _) => format!("{id} is drained"),
                 (RowState::Probing, _) => format!("{id} is being probed"),
@@ -77,7 +99,7 @@ impl Exchange {
                 }
             }
         };
-        let candidates = self.want.candidates.iter().map(of);
+        let candidates = want.candidates.iter().map(of);
         let unsuited = self.unsuited();
         let no_others = match unsuited.is_empty() {
             true => String::new(),
@@ -85,6 +107,14 @@ impl Exchange {
                 format!("; no other backend serves {:?}: {}", shown(&self.want.model), unsuited)
             }
         };
+        if self.exhausted_before.is_some() {
+            let tried = self.attempts.len();
+            let candidates = listed(candidates, ", ");
+            return format!(
+                "The same request was exhausted a moment ago, so it was not begun anew ({tried} attempts): \
+                 {candidates}{no_others}"
+            );
+        }
         format!(
             "No backend could answer after {} attempts and {:.1} s of waiting: {}{no_others}",
             self.attempts.len(),
@@ -93,31 +123,26 @@ impl Exchange {
         )
     }
 
-    /// Every backend that could serve the model has said that it does not have it: a retry cannot help.
-    fn missing_everywhere(&self, fleet: &Fleet, now: Timestamp) -> Option<Refusal> {
-        let until_known = |&index: &u32| match fleet.state_for(now, &self.view, &self.want, index) {
-            (RowState::Cooling, Some((until, Kind::ModelMissing))) => Some(until),
-            (
-                RowState::Ready
-                | RowState::Throttled
-                | RowState::Cooling
-                | RowState::Probing
-                | RowState::Drained
-                | RowState::Unsuited,
-                _,
-            ) => None,
+    /// Those that work have said that they do not have the model: a retry cannot help.
+    fn model_missing(&self, fleet: &Fleet, now: Timestamp) -> Refusal {
+        let want = self.whole_want();
+        let of = |&index: &u32| {
+            let id = &self.view.backend(index).id;
+            match fleet.state_for(now, &self.view, &want, index) {
+                (RowState::Cooling, Some((until, Kind::ModelMissing))) => {
+                    let left = until.since(now).as_secs_f64();
+                    format!("{id} said so, and will not be asked for it again for {left:.0} s")
+                }
+                (_, Some((_, reason))) => format!("{id} cannot be asked ({})", reason.as_str()),
+                (_, None) => format!("{id} cannot be asked"),
+            }
         };
-        let untils: Option<Vec<Timestamp>> = self.want.candidates.iter().map(until_known).collect();
-        let soonest = untils?.into_iter().min()?.since(now).as_secs_f64();
-        let ids = self.want.candidates.iter().take(SHOWN_BACKENDS);
-        let ids: Vec<&str> = ids.map(|&index| &*self.view.backend(index).id).collect();
         let message = format!(
-            "No backend has the model {:?}: {} said so, and will not be asked for it again for {soonest:.0} s; \
-             GET /v1/models lists what can be asked for",
+            "No backend has the model {:?}: {}; GET /v1/models lists what can be asked for",
             shown(&self.want.model),
-            ids.join(", "),
+            listed(want.candidates.iter().map(of), "; "),
         );
-        Some(Refusal { reason: Reason::ModelMissing, message, retry_after: None })
+        Refusal { reason: Reason::ModelMissing, message, retry_after: None }
     }
 
     /// The backends that are no candidates, each with its reason; empty when all are.
@@ -132,7 +157,8 @@ impl Exchange {
 
     /// Estimates the time until a backend may answer again: at least a second, so that clients do not hammer.
     pub(super) fn recovery(&self, fleet: &Fleet, now: Timestamp) -> Duration {
-        let soonest = |lane| fleet.earliest_ready(now, &self.view, &self.want, lane);
+        let want = self.whole_want();
+        let soonest = |lane| fleet.earliest_ready(now, &self.view, &want, lane);
         let soonest = [soonest(Lane::Primary), soonest(Lane::Fallback)].into_iter().flatten().min();
         soonest.unwrap_or(UNKNOWN_RECOVERY).max(Duration::from_secs(1))
     }
@@ -167,6 +193,12 @@ impl Exchange {
             retry_after: None,
         }
     }
+}
+
+/// Kind and status of an attempt.
+fn outcome_words(attempt: &AttemptFacts) -> String {
+    let AttemptFacts { outcome, status, .. } = attempt;
+    if *status == 0 { outcome.as_str().to_owned() } else { format!("{}, {status}", outcome.as_str()) }
 }
 
 /// At most [`SHOWN_BACKENDS`] of them, and how many more there are.

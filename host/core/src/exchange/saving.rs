@@ -13,6 +13,6 @@ impl Exchange {
         let lane = lane.filter(|_| end == End::Delivered)?;
         let answer = self.attempts.last()?.usage;
         let paid_usd = total_usd(self.attempts.iter().map(|attempt| attempt.cost_usd));
-        saved_usd(&self.view.table, &self.want.candidates, &self.want.model, lane, answer, paid_usd)
+        saved_usd(&self.view.table, &self.whole_want().candidates, &self.want.model, lane, answer, paid_usd)
     }
 }

@@ -52,15 +52,17 @@ impl Exchange {
             cost_usd: usage.cost_usd(backend.price(&sending.model)),
             model_sent: sending.model,
         });
+        self.leave_out_after(sending.backend, kind);
         kind
     }
 
-    pub(super) fn after_attempt(&mut self, fleet: &mut Fleet, now: Timestamp, kind: Kind) -> Action {
+    /// `is_final`: a refusal that no other backend is asked about.
+    pub(super) fn after_attempt(&mut self, fleet: &mut Fleet, now: Timestamp, kind: Kind, is_final: bool) -> Action {
         match kind {
             Kind::Answered => Action::Finish(End::Delivered),
             Kind::ClientGone => Action::Finish(End::ClientGone),
             // No other try can succeed: what the upstream said is what the client gets.
-            Kind::Refused if !self.resuming => Action::PassOn,
+            Kind::Refused if is_final && !self.resuming => Action::PassOn,
             Kind::ServerError if !self.facts.idempotent => Action::PassOn,
             Kind::Reset | Kind::TimedOut | Kind::Cut | Kind::Stalled | Kind::Malformed if !self.facts.idempotent => {
                 Action::Reject(self.not_repeated())
@@ -79,7 +81,10 @@ impl Exchange {
             | Kind::Cut
             | Kind::Stalled
             | Kind::Malformed
-            | Kind::NotResumed => self.ask(fleet, now, None),
+            | Kind::NotResumed => {
+                self.leave_out_breaking(fleet, now);
+                self.ask(fleet, now, None)
+            }
         }
     }
 

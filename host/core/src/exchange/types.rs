@@ -37,6 +37,16 @@ impl Default for Budgets {
     }
 }
 
+vocabulary! {
+    /// The status of an exchange that every backend's limits exhausted.
+    pub enum ExhaustedStatus {
+        /// 503 `AllPoolsExhausted`.
+        Unavailable = "503",
+        /// That which all have in common: 429, as a rate limit error.
+        Common = "common",
+    }
+}
+
 /// Defaults for streams, where the policy does not decide.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StreamDefaults {
@@ -209,6 +219,10 @@ pub enum Reason {
     Untranslatable,
     /// Every attempt and wait is used up.
     Exhausted,
+    /// The same, every backend is at a limit, and the client is to be told just that.
+    Limits,
+    /// Every backend refuses its key.
+    KeysRefused,
     /// The waiting line is full.
     QueueFull,
     /// The exchange's time is up.
@@ -230,6 +244,8 @@ impl Reason {
         match self {
             Reason::NoSuchModel | Reason::ModelMissing => ErrorKind::ModelNotFound,
             Reason::Untranslatable => ErrorKind::InvalidRequest,
+            Reason::Limits => ErrorKind::RateLimited,
+            Reason::KeysRefused => ErrorKind::Unauthorised,
             Reason::Exhausted | Reason::QueueFull | Reason::Policy { .. } => ErrorKind::AllPoolsExhausted,
             Reason::OutOfTime => ErrorKind::Timeout,
             Reason::NotRepeated => ErrorKind::UpstreamFailed,
@@ -244,6 +260,8 @@ impl Reason {
             | Reason::ModelMissing
             | Reason::Untranslatable
             | Reason::Exhausted
+            | Reason::Limits
+            | Reason::KeysRefused
             | Reason::QueueFull
             | Reason::OutOfTime
             | Reason::NotRepeated => self.error_kind().status(),

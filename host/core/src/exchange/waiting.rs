@@ -79,10 +79,11 @@ impl Exchange {
         }
     }
 
-    /// Time that this exchange may still wait: of its waits' budget and of its own.
+    /// Time that this exchange may still wait: of its waits' budget, which time lost in attempts counts against, and of
+    /// its own.
     fn waiting_time_left(&self, now: Timestamp) -> Duration {
-        let of_waits = self.budgets.max_wait.saturating_sub(self.waited);
-        of_waits.min(self.budgets.max_total.saturating_sub(now.since(self.arrived)))
+        let of_waits = self.budgets.max_wait.saturating_sub(self.waited).saturating_sub(self.lost);
+        of_waits.min(self.budgets.max_total.saturating_sub(self.spent(now)))
     }
 
     /// A wait that cannot be is over at once. The policy sees its waits grow, and goes on to what it does without.

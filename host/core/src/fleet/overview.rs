@@ -156,6 +156,11 @@ impl Fleet {
         self.member(view.slots[index as usize].0).state_for(now, want.parts(), want.tokens)
     }
 
+    /// Returns true if a backend has answered a request for this model since the start of the process.
+    pub fn has_served(&self, view: &View, index: u32, model: &str) -> bool {
+        view.slots.get(index as usize).is_some_and(|slot| self.member(slot.0).has_served(model))
+    }
+
     /// Returns true if a backend's cooldown for this model is over and its probe has not been sent.
     pub fn is_probe_due(&self, now: Timestamp, view: &View, index: u32, model: &str) -> bool {
         let origin = Origin::unknown(Operation::Chat);

@@ -106,6 +106,18 @@ impl Fleet {
         self.ready_times(now, view, want, lane).min()
     }
 
+    /// Time until the first candidate but this one may take an attempt, in either tier; `None` when there is none, or
+    /// it is unknown.
+    pub fn earliest_other(&self, now: Timestamp, view: &View, want: &Want, except: u32) -> Option<Duration> {
+        if self.observed.is_some() {
+            // It goes as it was recorded.
+            return Some(Duration::ZERO);
+        }
+        let others = want.candidates.iter().filter(|index| **index != except);
+        let ready_in = |&index: &u32| ready_in(self.member(view.slots[index as usize].0), now, want, Lane::Primary);
+        others.filter_map(ready_in).min()
+    }
+
     fn ready_times(&self, now: Timestamp, view: &View, want: &Want, lane: Lane) -> impl Iterator<Item = Duration> {
         want.candidates.iter().filter_map(move |&index| {
             let member = self.member(view.slots[index as usize].0);

@@ -1,7 +1,8 @@
 //! An attempt of a world: core's state machine, fed with the answer that its backend gives.
 //!
-//! The answer is known when the attempt is sent and nothing else can change it, so the machine is run to its end at once, in
-//! the attempt's own time. Bytes are made only where a script writes a body out; everything else is digested, and pieces
+//! The answer is known when the attempt is sent, so the machine is run at once, in the attempt's own time: to its end, or to
+//! a time limit that ends it only where another backend can answer. Whether one can is asked when that time has come, and
+//! the machine run again with the decision. Bytes are made only where a script writes a body out; everything else is digested, and pieces
 //! between which nothing can happen come in one step.
 //!
 //! All answers to one request say the same here, as they would at temperature 0: an attempt that resumes a broken stream
@@ -15,13 +16,14 @@ use pointsman_core::attempt::{Attempt, BodyKind, Digest, Input, LimitLeft, Outpu
 use pointsman_core::contract::{Commit, Operation};
 use pointsman_core::exchange::{Ended, Facts, Join, Sending};
 use pointsman_core::outcome::{Kind, Outcome};
+use pointsman_core::overdue::Overdue;
 use pointsman_core::record::Usage;
 use pointsman_core::table::Dialect;
 use pointsman_core::time::Timestamp;
 
 use crate::answer::{Answer, Behavior, Response, asks_stream};
 
-/// Result of an attempt: when it commits, when and how it ends; times are from its sending.
+/// Result of an attempt, as far as it is known: when it commits, when and how it ends; times are from its sending.
 #[derive(Debug)]
 pub(super) struct AttemptResult {
     /// Time of the first byte downstream; `None`: never.
@@ -34,6 +36,18 @@ pub(super) struct AttemptResult {
     pub(super) status: u16,
     /// Units left of the provider's limits by the head: requests, then tokens.
     pub(super) limits_left: (LimitLeft, LimitLeft),
+    /// The time limit that passes at `end` and ends the attempt only where another backend can answer; to be run again
+    /// when that is decided.
+    pub(super) overdue: Option<Overdue>,
+}
+
+/// The decision about a time limit that has passed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Late {
+    /// The attempt ends.
+    Ends,
+    /// The limit is put off to this time.
+    GoesOn(Timestamp),
 }
 
 /// A request at a backend, and how much of the answer its client has already.
@@ -47,9 +61,9 @@ pub(super) struct Sent<'a> {
     pub(super) told: u32,
 }
 
-/// Runs an attempt that gets this answer.
-pub(super) fn run(answer: &Answer, sent: Sent<'_>) -> AttemptResult {
-    run_in(answer, sent, Steps::Batches)
+/// Runs an attempt that gets this answer, up to the first limit that passes after those that are `decided`.
+pub(super) fn run(answer: &Answer, sent: Sent<'_>, decided: &[Late]) -> AttemptResult {
+    run_in(answer, sent, decided, Steps::Batches)
 }
 
 /// The way the pieces of a stream are fed.
@@ -62,11 +76,13 @@ enum Steps {
     Pieces,
 }
 
-fn run_in(answer: &Answer, sent: Sent<'_>, steps: Steps) -> AttemptResult {
+fn run_in(answer: &Answer, sent: Sent<'_>, decided: &[Late], steps: Steps) -> AttemptResult {
     let prompt = answer.prompt.unwrap_or(PromptCount { tokens: sent.facts.prompt_tokens, cached: 0 });
     let Sent { facts, sending, dialect, at, told } = sent;
     let attempt = Attempt::simulated(at, facts, dialect, sending, prompt, told);
-    let mut run = Run { answer, sent, prompt, attempt, steps, now: at, after: Duration::ZERO, commit: None, end: None };
+    let (now, after) = (at, Duration::ZERO);
+    let mut run =
+        Run { answer, sent, prompt, attempt, steps, decided, overdue: None, now, after, commit: None, end: None };
     match &answer.gives {
         Behavior::ConnectFailed => run.no_connection(),
         Behavior::Reset => {
@@ -93,6 +109,9 @@ struct Run<'a> {
     prompt: PromptCount,
     attempt: Attempt,
     steps: Steps,
+    /// Limits that passed, not yet met.
+    decided: &'a [Late],
+    overdue: Option<Overdue>,
     now: Timestamp,
     /// The same moment from the sending on, to the nanosecond.
     after: Duration,
@@ -109,12 +128,31 @@ impl Run<'_> {
 
     fn pass_until(&mut self, until: Timestamp) {
         while self.end.is_none() && self.attempt.wake_at() < until {
-            let due = self.attempt.wake_at().since(self.sent.at);
+            let due_at = self.attempt.wake_at();
+            let due = due_at.since(self.sent.at);
+            if let Some(overdue) = self.attempt.overdue(due_at) {
+                match self.decided.split_first() {
+                    Some((Late::Ends, rest)) => self.decided = rest,
+                    Some((Late::GoesOn(later), rest)) => {
+                        self.decided = rest;
+                        self.attempt.put_off(*later);
+                        continue;
+                    }
+                    None => {
+                        self.overdue = Some(overdue);
+                        // As it would be if it ended now.
+                        return self.step(due, Input::ClientGone);
+                    }
+                }
+            }
             self.step(due, Input::Timer);
         }
     }
 
     fn step(&mut self, after: Duration, input: Input) {
+        if self.end.is_some() {
+            return;
+        }
         self.after = self.after.max(after);
         self.now = self.now.max(self.sent.at + after);
         match self.attempt.step(self.now, input) {
@@ -134,7 +172,7 @@ impl Run<'_> {
             let outcome = Outcome::new(Kind::TimedOut, "the attempt never ended");
             (self.after, Ended::failed(outcome))
         });
-        AttemptResult { commit: self.commit, end, ended, status, limits_left }
+        AttemptResult { commit: self.commit, end, ended, status, limits_left, overdue: self.overdue }
     }
 
     /// The time limit of a connection is that of the connection pool.
@@ -325,11 +363,14 @@ mod tests {
     }
 
     fn limits() -> Timeouts {
-        Timeouts { connect: MS * 50, first_byte: MS * 1_000, first_token: MS * 500, idle: MS * 300, total: MS * 5_000 }
+        let (first_byte, first_token, idle, total) = (MS * 1_000, MS * 500, MS * 300, MS * 5_000);
+        Timeouts { connect: MS * 50, first_byte, first_token, idle, total, stream_total: Some(total) }
     }
 
     fn sent(answer: &Answer, facts: &Facts, sending: &Sending, told: u32) -> AttemptResult {
-        run(answer, Sent { facts, sending, dialect: Dialect::OPENAI, at: Timestamp::from_millis(5), told })
+        let sent = Sent { facts, sending, dialect: Dialect::OPENAI, at: Timestamp::from_millis(5), told };
+        // Somebody else is ready at any time.
+        run(answer, sent, &[Late::Ends])
     }
 
     /// Commit, end (both in ms) and kind of an attempt.
@@ -442,7 +483,7 @@ mod tests {
             let (dialect, at) = (Dialect::OPENAI, Timestamp::from_millis(5));
             let facts = facts(true);
             let sent = Sent { facts: &facts, sending: &sending, dialect, at, told };
-            let [one, other] = [Steps::Batches, Steps::Pieces].map(|steps| run_in(&answer, sent, steps));
+            let [one, other] = [Steps::Batches, Steps::Pieces].map(|steps| run_in(&answer, sent, &[Late::Ends], steps));
             prop_assert_eq!((one.commit, one.end), (other.commit, other.end));
             prop_assert_eq!(one.ended.outcome, other.ended.outcome);
             prop_assert_eq!(one.ended.usage, other.ended.usage);

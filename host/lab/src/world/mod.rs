@@ -29,14 +29,19 @@ use pointsman_core::time::Timestamp;
 use pointsman_core::usd::total_usd;
 use pointsman_core::view::View;
 
+use crate::answer::asks_stream;
+
 pub use environment::{Ask, Attempt, Environment, EventKind, Finished, Scene, Watcher};
 pub use track::{RecordedAttempt, RecordedQuestion, Then, past_of};
 
 use pointsman_engine::{Texts, Verdict};
 
-use attempt::{AttemptResult, Sent};
-use places::{Agenda, ClientView, InFlight, Places, Slot, What};
+use attempt::{AttemptResult, Late, Sent};
+use places::{Agenda, ClientView, InFlight, Places, Slot, UnderWay, What};
 use track::{Moment, Track};
+
+/// Time between two looks of a recorded attempt whose time limit passed without an end.
+const RECORDED_LOOK: Duration = Duration::from_secs(5);
 
 /// The world; see the module.
 pub struct World<O, D, W> {
@@ -400,12 +405,23 @@ where
         let answer = self.outside.answer(&attempt);
         let dialect = self.view.backend(sending.backend).dialect;
         let sent = Sent { facts: &live.ask.facts, sending, dialect, at: self.now, told: live.tokens };
-        let result = attempt::run(&answer, sent);
+        let mut decided = Vec::new();
         let result = match &self.track {
-            Some(track) => track.result(self.now, result),
-            None => result,
+            Some(track) => {
+                let scripted = loop {
+                    let result = attempt::run(&answer, sent, &decided);
+                    if result.overdue.is_none() {
+                        break result;
+                    }
+                    let at = self.now + result.end;
+                    decided.push(if track.goes_on(at) { Late::GoesOn(at + RECORDED_LOOK) } else { Late::Ends });
+                };
+                track.result(self.now, scripted)
+            }
+            None => attempt::run(&answer, sent, &decided),
         };
         let (commit, end) = (result.commit, result.end);
+        live.under_way = Some(UnderWay { answer, decided, told: live.tokens });
         live.committed = false;
         live.sent_at = self.now;
         live.result = Some(result);
@@ -438,26 +454,60 @@ where
 
     fn end_attempt(&mut self, slot: Slot) {
         self.learn(slot);
+        if self.goes_on(slot) {
+            return;
+        }
         let live = self.places.live(slot);
         let Some(AttemptResult { ended, status, .. }) = live.result.take() else { return };
         let outcome = &ended.outcome;
         if live.client_view.by.is_some() && outcome.kind != Kind::Answered {
             live.client_view.error = Some(outcome.message.clone());
         }
-        if explains_itself(outcome.kind, live.ask.facts.idempotent) && live.refusal.is_none() {
-            // Kept, to be passed on.
+        let kept = explains_itself(outcome.kind, live.ask.facts.idempotent).then(|| {
             let by = live.exchange.sending().map(|s| (s.lane, s.backend));
-            live.refusal = Some(ClientView { status, by, error: Some(outcome.message.clone()) });
-        }
+            ClientView { status, by, error: Some(outcome.message.clone()) }
+        });
         let event = live.ended(ended);
         self.expect_question();
         let action = self.step(slot, event);
         let live = self.places.live(slot);
+        // The first is kept, to be passed on; one after which no other try can help is the last word.
+        let before = live.refusal.take();
+        live.refusal = if matches!(action, Action::PassOn) { kept.or(before) } else { before.or(kept) };
         if let Some(record) = live.exchange.attempts().last() {
             let scene = Scene { now: self.now, exchange: live.number, fleet: &self.fleet, view: &self.view };
             self.watcher.saw(&scene, EventKind::Ended(record));
         }
         self.act(slot, action);
+    }
+
+    /// Decides about a time limit that has passed in the attempt under way. False when the attempt is over.
+    fn goes_on(&mut self, slot: Slot) -> bool {
+        let live = self.places.live(slot);
+        let (Some(overdue), Some(under_way)) = (live.result.as_ref().and_then(|r| r.overdue), &mut live.under_way)
+        else {
+            return false;
+        };
+        let late = match live.exchange.overdue(&self.fleet, self.now, overdue, asks_stream(&live.ask.facts)) {
+            Some(until) => Late::GoesOn(until),
+            None => Late::Ends,
+        };
+        under_way.decided.push(late);
+        let Some(sending) = live.exchange.sending() else { return false };
+        let dialect = self.view.backend(sending.backend).dialect;
+        let sent = Sent { facts: &live.ask.facts, sending, dialect, at: live.sent_at, told: under_way.told };
+        let result = attempt::run(&under_way.answer, sent, &under_way.decided);
+        let commit = result.commit.filter(|_| !live.committed);
+        let at = live.sent_at + commit.unwrap_or(result.end);
+        // What was learned from its head is not learned again.
+        let limits_left = if live.committed { Default::default() } else { result.limits_left };
+        live.result = Some(AttemptResult { limits_left, ..result });
+        if late == Late::Ends {
+            return false;
+        }
+        let turn = self.places.next_turn(slot);
+        self.agenda.add(at, if commit.is_some() { What::Commit(turn) } else { What::End(turn) });
+        true
     }
 
     /// Applies the provider's rate limit headers.

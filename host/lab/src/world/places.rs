@@ -11,8 +11,8 @@ use pointsman_core::table::Lane;
 use pointsman_core::time::Timestamp;
 
 use super::Ask;
-use super::attempt::AttemptResult;
-use crate::answer::asks_stream;
+use super::attempt::{AttemptResult, Late};
+use crate::answer::{Answer, asks_stream};
 
 /// The place of an exchange under way; used again after its end.
 pub(super) type Slot = u32;
@@ -27,6 +27,8 @@ pub(super) struct InFlight {
     pub ticket: Option<Ticket>,
     /// While an attempt is under way.
     pub result: Option<AttemptResult>,
+    /// The answer of that attempt, to run it again.
+    pub under_way: Option<UnderWay>,
     /// The first refusal that explains itself.
     pub refusal: Option<ClientView>,
     /// Content sent to the client by the committed attempt.
@@ -39,6 +41,15 @@ pub(super) struct InFlight {
     pub tokens: u32,
 }
 
+/// What an attempt is run again with, when a time limit has passed that ends it only where another backend can answer.
+pub(super) struct UnderWay {
+    pub answer: Answer,
+    /// About the limits that have passed.
+    pub decided: Vec<Late>,
+    /// Tokens that its client had when it was sent.
+    pub told: u32,
+}
+
 impl InFlight {
     pub(super) fn new(number: u64, exchange: Exchange, ask: Ask, arrived: Timestamp) -> Self {
         Self {
@@ -48,6 +59,7 @@ impl InFlight {
             arrived,
             ticket: None,
             result: None,
+            under_way: None,
             refusal: None,
             client_view: ClientView::default(),
             sent_at: arrived,

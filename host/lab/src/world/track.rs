@@ -167,6 +167,14 @@ impl Track {
         }
     }
 
+    /// Returns true if the recorded attempt went on for longer than to `at`.
+    pub(super) fn goes_on(&self, at: Timestamp) -> bool {
+        match &self.question().then {
+            Then::Send(RecordedAttempt { until: Some(until), .. }) => self.start + *until > at + TIMER_SLACK,
+            Then::Send(_) | Then::Wait { .. } | Then::Ask | Then::End => false,
+        }
+    }
+
     /// Returns the recorded course of the attempt that is sent `now`.
     pub(super) fn result(&self, now: Timestamp, scripted: AttemptResult) -> AttemptResult {
         let Then::Send(attempt) = &self.question().then else { return scripted };
@@ -178,7 +186,9 @@ impl Track {
         }
         let recorded = Some(attempt.status).filter(|status| *status > 0);
         ended.outcome.status = recorded;
+        let overdue = None;
         AttemptResult {
+            overdue,
             commit: attempt.committed.map(from_now),
             end: from_now(until),
             ended,

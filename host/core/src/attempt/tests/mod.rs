@@ -64,6 +64,7 @@ impl Case {
             first_token: 500 * MS,
             idle: 300 * MS,
             total: 5_000 * MS,
+            stream_total: None,
         };
         Self {
             method: if body.is_empty() { Method::GET } else { Method::POST },

@@ -156,6 +156,9 @@ pub enum HealthState {
 /// A key that gave an answer so lately is not suspected because of one request.
 const TRUSTED_FOR: Duration = Duration::from_secs(60);
 
+/// The shortest time between a failure and an attempt in the emergency lane.
+const EMERGENCY_PAUSE: Duration = Duration::from_secs(1);
+
 /// The ramp doubles from 2 attempts under way and ends at this many.
 const RAMP_END: u32 = 64;
 
@@ -310,13 +313,11 @@ impl Health {
         // Of a refused key the first failure was the suspicion, the second confirms it.
         let is_second = is_of_account(outcome.kind) && is_confirmed && evidence != Evidence::Own;
         let doubled = if is_second { self.failures.saturating_sub(1).max(1) } else { self.failures };
-        let length = match outcome.retry_after {
-            // A second short Retry-After falls back to our own backoff.
-            Some(asked) if asked < settings.base && doubled > 1 && !is_same_burst => {
-                let own = backoff(rule, settings, doubled - 1, chance);
-                asked.max(own).max(settings.retry_after_floor)
-            }
-            Some(asked) => asked.clamp(settings.retry_after_floor, settings.retry_after_cap),
+        let asked = outcome.retry_after.map(|asked| asked.clamp(settings.retry_after_floor, settings.retry_after_cap));
+        let length = match asked {
+            // It did as it was told and was refused again: from the second failure on, failures count too.
+            Some(asked) if doubled > 1 && !is_same_burst => asked.max(backoff(rule, settings, doubled - 1, chance)),
+            Some(asked) => asked,
             None if is_same_burst && !(is_second && self.until <= now + settings.max) => return,
             None => {
                 let length = backoff(rule, settings, doubled, chance);
@@ -324,8 +325,8 @@ impl Health {
             }
         };
         self.cooled_at = now;
-        if outcome.retry_after.is_some() {
-            self.retry_after_until = self.retry_after_until.max(now + length);
+        if let Some(asked) = asked {
+            self.retry_after_until = self.retry_after_until.max(now + asked);
         }
         if now + length > self.until {
             self.until = now + length;
@@ -368,6 +369,15 @@ impl Health {
             let Self { probes, reported, failing_since, witnesses, answered_at, .. } = self.clone();
             *self = Self { probes, reported, failing_since, witnesses, answered_at, ..Self::default() };
         }
+    }
+
+    /// Returns the time until the emergency lane may use it: what the upstream's Retry-After asked for holds there too,
+    /// and no attempt follows a failure at once.
+    pub fn emergency_in(&self, now: Timestamp) -> Duration {
+        if self.failures == 0 {
+            return Duration::ZERO;
+        }
+        self.retry_after_until.max(self.cooled_at + EMERGENCY_PAUSE).since(now)
     }
 
     /// Returns the failure to report after [`Self::record_failure`]: once for each series of failures that lasts, and once

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Member;
 use super::parts::{PartCharge, PartsUsed};
+use super::{MAX_SERVED, Member};
 use crate::fleet::health::{CooldownSettings, Evidence, Health, Probe, Scope, Witness, cooldown_rule, may_be_requests};
 use crate::origin::Origin;
 use crate::outcome::{Kind, Outcome};
@@ -131,6 +131,10 @@ impl Member {
             b.give_back(at.sent_at, 1);
         }
         self.stats.sent += 1;
+        let has_model = at.outcome.kind == Kind::Answered || at.first_token.is_some();
+        if has_model && self.served.len() < MAX_SERVED && !self.served.contains(at.model) {
+            self.served.insert(at.model.clone());
+        }
         if at.outcome.scope.is_size() {
             self.ceilings.refused(at.now, at.outcome.scope, at.model, at.origin.size);
         }

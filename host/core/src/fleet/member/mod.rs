@@ -8,6 +8,7 @@ mod readiness;
 mod row;
 mod stats;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::health::{Health, is_exclusion};
@@ -35,6 +36,9 @@ const MAX_OPERATIONS: usize = 64;
 /// Requests with a cooldown of their own per backend.
 const MAX_REQUESTS: usize = 256;
 
+/// Models that a backend is remembered to have answered for; the names are those that clients use.
+const MAX_SERVED: usize = 256;
+
 /// Requests per minute that the emergency rate of a backend without an rpm limit is a fraction of.
 const UNLIMITED_RPM: u32 = 60;
 
@@ -57,6 +61,8 @@ pub(crate) struct Member {
     /// Cooldowns of single requests: nobody else is kept from the backend by them.
     single_requests: Parts<u64>,
     ceilings: Ceilings,
+    /// Models that it has answered for, at most [`MAX_SERVED`].
+    served: HashSet<Arc<str>>,
     pub stats: Stats,
     reporter: Reporter,
     /// Changes to report that the fleet has not taken yet.
@@ -80,6 +86,7 @@ impl Member {
             operations: Parts::new(MAX_OPERATIONS),
             single_requests: Parts::new(MAX_REQUESTS),
             ceilings: Ceilings::default(),
+            served: HashSet::new(),
             stats: Stats::default(),
             reporter: Reporter::default(),
             changes: Vec::new(),
@@ -112,6 +119,11 @@ impl Member {
         if let Some((left, until)) = tokens {
             self.quota_tokens.set(left, until);
         }
+    }
+
+    /// Returns true if it has answered for this model.
+    pub(super) fn has_served(&self, model: &str) -> bool {
+        self.served.contains(model)
     }
 
     /// Takes the backend out of service or puts it back.

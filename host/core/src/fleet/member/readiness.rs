@@ -101,12 +101,20 @@ impl Member {
         healths.any(|health| now < health.until && is_exclusion(health.reason))
     }
 
-    /// Time until the emergency lane may use it; `None`: not at all. The provider's limits hold in an emergency too,
-    /// because requests beyond them would be refused.
+    /// Time until the emergency lane may use it; `None`: not at all. The provider's limits and its Retry-After hold in an
+    /// emergency too, because requests beyond them would be refused.
     pub(crate) fn emergency_in(&self, now: Timestamp, parts: PartsUsed<'_>, tokens: u32) -> Option<Duration> {
         let full = self.max_concurrency.is_some_and(|max| self.in_flight >= max);
-        (!self.drained && !self.is_excluded(now, parts) && !full)
-            .then(|| self.emergency.ready_in(now, 1).max(self.windows_ready_in(now, tokens)))
+        (!self.drained && !self.is_excluded(now, parts) && !full).then(|| {
+            let narrow = [
+                self.models.get(parts.model),
+                self.operations.get(parts.endpoint),
+                self.single_requests.get(&parts.request),
+            ];
+            let healths = narrow.into_iter().flatten().map(|part| &part.health).chain([&self.wide]);
+            let after_failures = healths.map(|health| health.emergency_in(now)).max().unwrap_or_default();
+            self.emergency.ready_in(now, 1).max(self.windows_ready_in(now, tokens)).max(after_failures)
+        })
     }
 
     /// Returns true if this size of request was refused here lately.

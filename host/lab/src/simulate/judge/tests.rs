@@ -72,7 +72,14 @@ impl Court {
 
     fn send(&mut self, ms: u64, exchange: u64, backend: u32, lane: Lane, probe: bool) {
         let limit = Duration::from_secs(1);
-        let timeouts = Timeouts { connect: limit, first_byte: limit, first_token: limit, idle: limit, total: limit };
+        let timeouts = Timeouts {
+            connect: limit,
+            first_byte: limit,
+            first_token: limit,
+            idle: limit,
+            total: limit,
+            stream_total: None,
+        };
         let (commit, resume) = (Commit::Headers, Resume::None);
         let sending = Sending { backend, lane, model: "m".to_owned(), timeouts, commit, resume, join: None };
         self.see(ms, exchange, &EventKind::Sent { sending: &sending, probe, model: "m".into() });

@@ -1,0 +1,142 @@
+//! What all backends say alike: where there is such a thing, it is what the client is told.
+
+use super::Exchange;
+use crate::contract::{AttemptFacts, Operation, RowState};
+use crate::fleet::Fleet;
+use crate::outcome::Kind;
+use crate::time::Timestamp;
+
+/// What a candidate says of a request: by its last attempt in this exchange, else by its cooldown or limits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Said {
+    /// It refuses the request.
+    Refused,
+    /// It does not have the model.
+    ModelMissing,
+    /// It refuses the key, with this status; 0: not known any more.
+    KeyRefused(u16),
+    /// A limit is reached, its own or ours.
+    Limit,
+    /// It breaks, or has no money.
+    Breaks,
+    /// Nothing yet.
+    Nothing,
+}
+
+/// What all candidates have in common.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum InCommon {
+    /// Every attempt was refused for the request's sake.
+    Refusal,
+    /// Those that work do not have the model, and the others are not known to have it.
+    ModelMissing,
+    /// Every key is refused, with this status; 0: with different ones, or not known any more.
+    KeysRefused(u16),
+    /// Every one is at a limit.
+    Limits,
+    /// Nothing.
+    Nothing,
+}
+
+impl Exchange {
+    /// Finds what all candidates have in common.
+    pub(super) fn in_common(&self, fleet: &Fleet, now: Timestamp) -> InCommon {
+        let refused = |a: &AttemptFacts| matches!(a.outcome, Kind::Refused | Kind::TooLong | Kind::ModelMissing);
+        if !self.attempt_facts.is_empty() && self.attempt_facts.iter().all(refused) {
+            return InCommon::Refusal;
+        }
+        if self.is_model_missing(fleet, now) {
+            return InCommon::ModelMissing;
+        }
+        let mut all =
+            self.whole_want().candidates.iter().map(|&index| self.said(fleet, now, index)).collect::<Vec<_>>();
+        all.dedup();
+        match all[..] {
+            [Said::KeyRefused(status)] => InCommon::KeysRefused(status),
+            [] => InCommon::Nothing,
+            _ if all.iter().all(|said| matches!(said, Said::KeyRefused(_))) => {
+                all.retain(|said| *said != Said::KeyRefused(0));
+                all.dedup();
+                match all[..] {
+                    [Said::KeyRefused(status)] => InCommon::KeysRefused(status),
+                    _ => InCommon::KeysRefused(0),
+                }
+            }
+            [Said::Limit] => InCommon::Limits,
+            _ => InCommon::Nothing,
+        }
+    }
+
+    /// Some have said that they do not have the model; of the others, which all break, none is known to have it.
+    fn is_model_missing(&self, fleet: &Fleet, now: Timestamp) -> bool {
+        // Over its budget a client has not asked those that cost money; a stream that broke was begun by one that has it.
+        if self.free_only || self.resuming {
+            return false;
+        }
+        let model = &self.want.model;
+        let mut is_missing = false;
+        for &index in self.whole_want().candidates.iter() {
+            match self.said(fleet, now, index) {
+                Said::ModelMissing => is_missing = true,
+                Said::Breaks
+                    if !self.view.backend(index).lists(model) && !fleet.has_served(&self.view, index, model) => {}
+                Said::Breaks | Said::Refused | Said::KeyRefused(_) | Said::Limit | Said::Nothing => return false,
+            }
+        }
+        is_missing
+    }
+
+    /// Where those that work do not have the model, those that break are not asked again: it would find out nothing.
+    pub(super) fn leave_out_breaking(&mut self, fleet: &Fleet, now: Timestamp) {
+        if self.is_model_missing(fleet, now) {
+            let breaks = |index: &u32| self.said(fleet, now, *index) == Said::Breaks;
+            let breaking: Vec<u32> = self.want.candidates.iter().copied().filter(breaks).collect();
+            breaking.into_iter().for_each(|index| self.leave_out(index));
+        }
+    }
+
+    /// An upstream has said in this exchange that it does not have the model.
+    pub(super) fn is_told_missing(&self) -> bool {
+        self.attempt_facts
+            .iter()
+            .any(|a| a.outcome == Kind::ModelMissing || a.outcome == Kind::Refused && a.status == 404)
+    }
+
+    fn said(&self, fleet: &Fleet, now: Timestamp, index: u32) -> Said {
+        let last = self.attempt_facts.iter().rfind(|attempt| attempt.backend == index);
+        if let Some(last) = last {
+            return match said_by(last.outcome, last.status) {
+                // Some say no more than the status.
+                Said::Refused if last.status == 404 && self.facts.operation != Operation::Other => Said::ModelMissing,
+                said => said,
+            };
+        }
+        match fleet.state_for(now, &self.view, &self.want, index) {
+            (RowState::Cooling, Some((_, reason))) => said_by(reason, 0),
+            (RowState::Throttled, _) => Said::Limit,
+            (RowState::Ready | RowState::Cooling | RowState::Probing | RowState::Drained | RowState::Unsuited, _) => {
+                Said::Nothing
+            }
+        }
+    }
+}
+
+fn said_by(kind: Kind, status: u16) -> Said {
+    match kind {
+        Kind::Refused | Kind::TooLong => Said::Refused,
+        Kind::ModelMissing => Said::ModelMissing,
+        Kind::Unauthorised => Said::KeyRefused(status),
+        Kind::RateLimited => Said::Limit,
+        Kind::OutOfCredit if status == 429 => Said::Limit,
+        Kind::OutOfCredit
+        | Kind::Overloaded
+        | Kind::ServerError
+        | Kind::ConnectFailed
+        | Kind::Reset
+        | Kind::TimedOut
+        | Kind::Cut
+        | Kind::Stalled
+        | Kind::Malformed => Said::Breaks,
+        Kind::Answered | Kind::ClientGone | Kind::NotResumed => Said::Nothing,
+    }
+}

@@ -1,0 +1,353 @@
+//! Exchanges that find nobody: who is not asked again, whether anybody is faster, and what all backends say alike.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pointsman_core::contract::{Column, Commit, Decision, Dispatch, Operation, Query, Rejection, Resume, RowState};
+use pointsman_core::exchange::{
+    Action, Budgets, Ended, Event, Exchange, ExhaustedStatus, Facts, Reason, Refusal, StreamDefaults,
+};
+use pointsman_core::fleet::{Fleet, Settings};
+use pointsman_core::outcome::{Kind, Outcome};
+use pointsman_core::overdue::{Bet, Overdue};
+use pointsman_core::table::{Backend, Dialect, Limits, Pattern, Route, Table, Tier, Timeouts};
+use pointsman_core::time::Timestamp;
+use pointsman_core::view::View;
+
+const START: Timestamp = Timestamp::from_millis(1_700_000_000_000);
+const SECOND: Duration = Duration::from_secs(1);
+
+fn backend(i: usize) -> Backend {
+    Backend {
+        id: format!("b{i}").into(),
+        tier: Tier::Primary,
+        dialect: Dialect::OPENAI,
+        weight: 1,
+        limits: Limits::default(),
+        routes: Vec::new(),
+        prices: BTreeMap::new(),
+        timeouts: Timeouts::default(),
+        labels: BTreeMap::new(),
+        capabilities: BTreeMap::new(),
+    }
+}
+
+/// It says that it has the model.
+fn listing(i: usize) -> Backend {
+    let route = Route { asked: Pattern::parse("m").expect("a pattern"), sent: "m".to_owned() };
+    Backend { routes: vec![route], ..backend(i) }
+}
+
+fn facts() -> Facts {
+    Facts {
+        operation: Operation::Chat,
+        streaming: true,
+        priority: 0,
+        prompt_tokens: 10,
+        max_tokens: 0,
+        client: u32::MAX,
+        session: 0,
+        translatable: false,
+        idempotent: true,
+    }
+}
+
+struct Story {
+    fleet: Fleet,
+    view: Arc<View>,
+    exchange: Exchange,
+    now: Timestamp,
+}
+
+impl Story {
+    fn of(backends: Vec<Backend>) -> Self {
+        let mut fleet = Fleet::new(Settings::default(), 3);
+        let view = fleet.adopt(Arc::new(Table::new(backends, Vec::new())), Settings::default());
+        let exchange = exchange(START, &view, facts());
+        Self { fleet, view, exchange, now: START }
+    }
+
+    fn begin(&mut self) {
+        self.again(|exchange| exchange);
+    }
+
+    /// Another exchange.
+    fn again(&mut self, with: impl FnOnce(Exchange) -> Exchange) -> Action {
+        self.exchange = with(exchange(self.now, &self.view, facts()));
+        self.step(Event::Arrived)
+    }
+
+    fn step(&mut self, event: Event) -> Action {
+        self.exchange.step(&mut self.fleet, self.now, event)
+    }
+
+    fn send(&mut self, backend: u32) {
+        let dispatch = Dispatch { backend: Some(backend), ..Dispatch::default() };
+        let action = self.step(Event::Decided(Decision::Primary(dispatch)));
+        assert!(matches!(action, Action::Send(_)), "{action:?}");
+    }
+
+    fn fails(&mut self, kind: Kind, status: u16) -> Action {
+        let status = Some(status).filter(|status| *status > 0);
+        self.step(Event::Ended(Ended::failed(Outcome { status, ..Outcome::new(kind, "as it says") })))
+    }
+
+    /// An attempt at each of the backends, in order; then the policy gives up.
+    fn all_fail(&mut self, with: &[(Kind, u16)]) -> Action {
+        for (backend, (kind, status)) in (0..).zip(with) {
+            self.send(backend);
+            self.fails(*kind, *status);
+        }
+        self.gives_up()
+    }
+
+    fn gives_up(&mut self) -> Action {
+        self.step(Event::Decided(Decision::Reject(Rejection::default())))
+    }
+
+    fn overdue(&mut self, can_resume: bool) -> Option<Duration> {
+        let overdue = Overdue { bet: Bet::FirstByte, limit: 30 * SECOND };
+        self.exchange.overdue(&self.fleet, self.now, overdue, can_resume).map(|until| until.since(self.now))
+    }
+}
+
+fn exchange(now: Timestamp, view: &Arc<View>, facts: Facts) -> Exchange {
+    let streams = StreamDefaults { commit: Commit::FirstContent, resume: Resume::Splice };
+    Exchange::new(now, view.clone(), &"m".into(), facts, Budgets::default(), streams)
+}
+
+fn refusal(action: Action) -> Refusal {
+    match action {
+        Action::Reject(refusal) => refusal,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn question(action: Action) -> Query {
+    match action {
+        Action::Ask(query) => query,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn state(query: &Query, backend: usize) -> u32 {
+    query.rows.number(backend, Column::State)
+}
+
+// --- time limits
+
+#[test]
+fn a_limit_ends_an_attempt_only_where_somebody_else_is_ready_or_soon_will_be() {
+    let mut s = Story::of(vec![backend(0)]);
+    s.begin();
+    s.send(0);
+    assert_eq!(s.overdue(true), Some(5 * SECOND), "nobody else");
+    assert_eq!(s.overdue(true), Some(5 * SECOND));
+    let warnings = s.exchange.take_warnings();
+    assert_eq!(warnings.len(), 1, "once for an attempt: {warnings:?}");
+    assert!(warnings[0].starts_with("b0: no response head within 30s (timeouts.first_byte_ms)"), "{}", warnings[0]);
+
+    let mut s = Story::of(vec![backend(0), backend(1)]);
+    s.begin();
+    s.send(0);
+    assert_eq!(s.overdue(true), None, "b1 is ready");
+    s.fleet.set_drained(s.now, "b1", true);
+    assert_eq!(s.overdue(true), Some(5 * SECOND));
+    s.fleet.set_drained(s.now, "b1", false);
+    let limited = Outcome { retry_after: Some(4 * SECOND), ..Outcome::new(Kind::RateLimited, "") };
+    s.step(Event::Ended(Ended::failed(limited)));
+    s.send(1);
+    assert_eq!(s.overdue(true), Some(3 * SECOND), "b0 is ready in 4 s");
+    s.now = s.now + 3 * SECOND;
+    assert_eq!(s.overdue(true), None, "and soon is soon enough");
+}
+
+#[test]
+fn a_limit_ends_nothing_that_may_not_be_sent_again() {
+    let mut s = Story::of(vec![backend(0), backend(1)]);
+    s.exchange = exchange(s.now, &s.view, Facts { idempotent: false, ..facts() });
+    s.step(Event::Arrived);
+    s.send(0);
+    assert_eq!(s.overdue(true), Some(5 * SECOND));
+    let mut s = Story::of(vec![backend(0), backend(1)]);
+    s.begin();
+    s.send(0);
+    s.step(Event::Committed);
+    assert_eq!(s.overdue(false), Some(5 * SECOND), "what was delivered cannot be continued");
+    assert_eq!(s.overdue(true), None);
+}
+
+#[test]
+fn a_backend_that_hung_is_not_asked_again_in_the_exchange_it_hung() {
+    for kind in [Kind::TimedOut, Kind::Stalled] {
+        let mut s = Story::of(vec![backend(0), backend(1)]);
+        s.begin();
+        s.send(0);
+        s.now = s.now + 30 * SECOND;
+        let query = question(s.fails(kind, 0));
+        assert_eq!(state(&query, 0), RowState::Unsuited as u32);
+        assert_eq!(state(&query, 1), RowState::Ready as u32);
+        s.now = s.now + 60 * SECOND;
+        s.send(1);
+        assert_eq!(s.overdue(true), Some(5 * SECOND), "nor is it somebody else");
+        let query = question(s.fails(Kind::ServerError, 500));
+        assert_eq!(state(&query, 0), RowState::Unsuited as u32);
+        let told = refusal(s.gives_up()).message;
+        assert!(told.contains(&format!("b0 failed at it ({})", kind.as_str())), "{told}");
+        s.begin();
+        s.send(0);
+    }
+}
+
+#[test]
+fn time_lost_in_attempts_counts_against_the_time_to_wait() {
+    let mut s = Story::of(vec![backend(0), backend(1)]);
+    s.begin();
+    for (backend, lost) in [(0, 70), (1, 40)] {
+        s.send(backend);
+        s.now = s.now + lost * SECOND;
+        s.fails(Kind::RateLimited, 429);
+    }
+    let hold = pointsman_core::contract::Hold { max: 60 * SECOND, lane: pointsman_core::table::Lane::Primary };
+    let Action::Wait { max, .. } = s.step(Event::Decided(Decision::Wait(hold))) else { panic!("it waits") };
+    assert_eq!(max, 10 * SECOND, "of the 120 s");
+}
+
+// --- what all say alike
+
+#[test]
+fn what_all_have_in_common_is_what_the_client_is_told() {
+    use Kind::{ModelMissing, OutOfCredit, RateLimited, Refused, ServerError, TooLong, Unauthorised};
+    let came_to = |with: [(Kind, u16); 2]| Story::begun().all_fail(&with);
+    for alike in [
+        [(Unauthorised, 401), (Unauthorised, 401)],
+        [(Unauthorised, 403), (Unauthorised, 403)],
+        [(Refused, 404), (Refused, 404)],
+        [(Refused, 404), (ModelMissing, 404)],
+        [(Refused, 413), (TooLong, 413)],
+        [(ModelMissing, 404), (ServerError, 500)],
+        [(ServerError, 500), (ModelMissing, 404)],
+        [(Kind::ConnectFailed, 0), (Refused, 404)],
+    ] {
+        assert!(matches!(came_to(alike), Action::PassOn), "{alike:?}");
+    }
+    for (mixed, words) in [
+        ([(Unauthorised, 401), (RateLimited, 429)], ["unauthorised", "rate_limited"]),
+        ([(Unauthorised, 401), (Unauthorised, 403)], ["unauthorised", "unauthorised"]),
+        ([(Refused, 413), (RateLimited, 429)], ["refused, 413", "rate_limited"]),
+        ([(ModelMissing, 404), (RateLimited, 429)], ["model_missing", "rate_limited"]),
+        ([(ServerError, 500), (OutOfCredit, 402)], ["server_error", "out_of_credit"]),
+    ] {
+        let told = refusal(came_to(mixed));
+        assert!(words.iter().all(|word| told.message.contains(word)), "{mixed:?}: {}", told.message);
+        let is_keys = mixed.iter().all(|(kind, _)| *kind == Unauthorised);
+        let expected = if is_keys { Reason::KeysRefused } else { Reason::Exhausted };
+        assert_eq!((told.reason, told.retry_after.is_some()), (expected, !is_keys), "{mixed:?}");
+    }
+}
+
+impl Story {
+    fn begun() -> Self {
+        let mut s = Self::of(vec![backend(0), backend(1)]);
+        s.begin();
+        s
+    }
+}
+
+#[test]
+fn an_unknown_model_is_told_at_once_though_a_backend_breaks() {
+    let mut s = Story::begun();
+    s.send(0);
+    let query = question(s.fails(Kind::ServerError, 500));
+    assert_eq!(state(&query, 0), RowState::Cooling as u32);
+    s.send(1);
+    let query = question(s.fails(Kind::ModelMissing, 404));
+    assert_eq!(state(&query, 0), RowState::Unsuited as u32, "to ask it once more would find out nothing");
+    assert!(matches!(s.gives_up(), Action::PassOn));
+    // The next one finds it known.
+    let query = question(s.again(|exchange| exchange));
+    assert_eq!(query.attempts.len(), 0);
+    assert_eq!(refusal(s.gives_up()).reason, Reason::ModelMissing);
+}
+
+#[test]
+fn a_model_that_the_broken_backend_is_known_to_have_is_not_missing() {
+    let mut s = Story::of(vec![listing(0), backend(1)]);
+    s.begin();
+    assert_eq!(refusal(s.all_fail(&[(Kind::ServerError, 500), (Kind::ModelMissing, 404)])).reason, Reason::Exhausted);
+    let mut s = Story::begun();
+    s.send(0);
+    s.step(Event::Ended(Ended::failed(Outcome::answered(200))));
+    s.begin();
+    let told = refusal(s.all_fail(&[(Kind::ServerError, 500), (Kind::ModelMissing, 404)]));
+    assert_eq!(told.reason, Reason::Exhausted, "it answered for it before: {}", told.message);
+}
+
+#[test]
+fn exhaustion_by_limits_is_a_rate_limit_error_where_that_is_asked_for() {
+    let limited = [(Kind::RateLimited, 429), (Kind::RateLimited, 429)];
+    let told = |status, with: &[(Kind, u16)]| {
+        let mut s = Story::of(vec![backend(0), backend(1)]);
+        s.again(|exchange| exchange.with_exhausted_status(status));
+        refusal(s.all_fail(with))
+    };
+    let unavailable = told(ExhaustedStatus::Unavailable, &limited);
+    assert_eq!((unavailable.reason.status(), unavailable.reason), (503, Reason::Exhausted));
+    let common = told(ExhaustedStatus::Common, &limited);
+    assert_eq!((common.reason.status(), common.reason), (429, Reason::Limits));
+    assert!(common.retry_after.is_some_and(|after| after >= SECOND));
+    let mixed = told(ExhaustedStatus::Common, &[(Kind::RateLimited, 429), (Kind::ServerError, 500)]);
+    assert_eq!(mixed.reason.status(), 503);
+}
+
+#[test]
+fn a_refusal_that_may_be_peculiar_to_a_backend_is_put_to_the_next() {
+    for status in [404, 405, 413] {
+        let mut s = Story::begun();
+        s.send(0);
+        question(s.fails(Kind::Refused, status));
+    }
+    for status in [400, 403, 422] {
+        let mut s = Story::begun();
+        s.send(0);
+        assert!(matches!(s.fails(Kind::Refused, status), Action::PassOn), "a verdict is not gone around: {status}");
+    }
+}
+
+// --- repeated requests
+
+#[test]
+fn a_request_that_was_just_found_exhausted_is_told_so_again_without_an_attempt() {
+    let mut s = Story::begun();
+    let told = refusal(s.all_fail(&[(Kind::RateLimited, 429), (Kind::RateLimited, 429)]));
+    let until = s.exchange.exhausted_until().expect("it was exhausted");
+    assert_eq!(until.since(s.now), told.retry_after.expect("it is told when"));
+    s.now = s.now + Duration::from_millis(300);
+    let again = refusal(s.again(|exchange| exchange.after_exhaustion(until)));
+    assert_eq!(again.reason, Reason::Exhausted);
+    assert!(again.message.contains("rate_limited"), "{}", again.message);
+    assert_eq!(s.exchange.attempts().len(), 0);
+    assert!(s.exchange.exhausted_until().is_some(), "and so is the next");
+    // The operator knows better.
+    s.fleet.clear_cooldown(s.now, "b1");
+    question(s.again(|exchange| exchange.after_exhaustion(until)));
+}
+
+#[test]
+fn after_the_recovery_a_repetition_has_one_try_at_each_and_no_wait() {
+    let mut s = Story::begun();
+    s.all_fail(&[(Kind::RateLimited, 429), (Kind::RateLimited, 429)]);
+    let until = s.exchange.exhausted_until().expect("it was exhausted");
+    s.now = s.now + 10 * SECOND;
+    question(s.again(|exchange| exchange.after_exhaustion(until)));
+    s.send(0);
+    let query = question(s.fails(Kind::ServerError, 500));
+    assert_eq!(state(&query, 0), RowState::Unsuited as u32);
+    s.now = s.now + 10 * SECOND;
+    s.send(1);
+    question(s.fails(Kind::RateLimited, 429));
+    let hold = pointsman_core::contract::Hold { max: 5 * SECOND, lane: pointsman_core::table::Lane::Primary };
+    assert!(matches!(s.step(Event::Decided(Decision::Wait(hold))), Action::Ask(_)), "it does not wait");
+    assert_eq!(refusal(s.gives_up()).reason, Reason::Exhausted);
+}

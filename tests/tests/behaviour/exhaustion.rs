@@ -1,0 +1,275 @@
+//! The end of an exchange that nobody answers: what the client is told, and what its repetitions cost the providers.
+
+use std::time::{Duration, Instant};
+
+use pointsman_tests::{
+    Answer, Proxy, ProxyBuilder, Reply, Upstream, backend, chat, json, proxy, silence, status, upstream,
+};
+use serde_json::json as value;
+
+fn error(status: u16, code: &str, message: &str) -> Reply {
+    json(value!({"error": {"message": message, "type": "their_type", "param": null, "code": code}})).with_status(status)
+}
+
+fn unknown_model() -> Reply {
+    error(404, "model_not_found", "The model `m` does not exist")
+}
+
+/// Two primaries, or a primary and a fallback, whose answers are these.
+async fn pair(first: Reply, second: Reply) -> (ProxyBuilder, [Upstream; 2]) {
+    let ups = [upstream().reply(first).start().await, upstream().reply(second).start().await];
+    let builder = proxy!()
+        .backend(backend("p1").primary(&ups[0]))
+        .backend(backend("f1").fallback(&ups[1]))
+        .setting("primary_wait_ms", 50)
+        .setting("primary_wait_max_retries", 1);
+    (builder, ups)
+}
+
+fn count(ups: &[Upstream]) -> usize {
+    ups.iter().map(Upstream::count).sum()
+}
+
+/// A refusal says when to come again, or not to come again, and never both.
+fn is_told_one_thing(answer: &Answer) {
+    let told = (answer.header("retry-after").is_empty(), answer.header("x-should-retry"));
+    assert!(matches!(told, (false, "" | "true") | (true, "false" | "")), "{told:?}: {}", answer.text());
+}
+
+/// A client that repeats a request by itself and at once, as coding agents do, whatever it is told.
+async fn repeat(proxy: &Proxy, times: usize) -> Vec<Answer> {
+    let mut answers = Vec::new();
+    for _ in 0..=times {
+        answers.push(proxy.chat().send().await);
+    }
+    answers
+}
+
+// --- repetitions
+
+#[tokio::test]
+async fn repetitions_of_an_exhausted_request_do_not_multiply_its_attempts() {
+    // Limits with and without a Retry-After, with one provider and with two.
+    for (retry_after, fallback) in [(Some(40), false), (None, false), (Some(40), true), (None, true)] {
+        let limited = || retry_after.map_or(status(429), |seconds| status(429).retry_after(seconds));
+        let ups = [upstream().reply(limited()).start().await, upstream().reply(limited()).start().await];
+        let mut builder = proxy!().backend(backend("p1").primary(&ups[0]));
+        if fallback {
+            builder = builder.backend(backend("f1").fallback(&ups[1]));
+        }
+        let proxy = builder.setting("primary_wait_ms", 1_000).setting("primary_wait_max_retries", 4).start().await;
+        const TIMES: usize = 9;
+        let answers = repeat(&proxy, TIMES).await;
+        for answer in &answers {
+            assert_eq!(answer.status, 503, "{}", answer.text());
+            assert_eq!(answer.json()["error"]["type"], "AllPoolsExhausted");
+            is_told_one_thing(answer);
+            let retry_after: u64 = answer.header("retry-after").parse().expect("it says when to come again");
+            assert!((1..=60).contains(&retry_after), "{retry_after}");
+        }
+        // A direct run would send each of them.
+        let direct = TIMES + 1;
+        assert!(count(&ups) * 10 <= direct * 12, "{} upstream for {direct} downstream", count(&ups));
+        assert_eq!(answers[1].header("x-pointsman-attempts"), "0", "{}", answers[1].text());
+        assert!(answers[1].text().contains("rate_limited"), "{}", answers[1].text());
+        let rows = proxy.wait_rows(direct, "SELECT end, status FROM exchanges").await;
+        assert!(rows.iter().all(|row| row["end"] == "rejected" && row["status"] == 503), "each is a record: {rows:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_repetition_after_the_recovery_is_answered() {
+    let up = upstream().reply(status(429).header("retry-after-ms", 1_500)).then(chat("well again")).start().await;
+    let proxy = proxy!().backend(backend("p1").primary(&up)).setting("primary_wait_max_retries", 0).start().await;
+    let answers = repeat(&proxy, 3).await;
+    assert!(answers.iter().all(|answer| answer.status == 503));
+    assert_eq!(up.count(), 1);
+    let begun = Instant::now();
+    let back = loop {
+        let answer = proxy.chat().send().await;
+        if answer.status == 200 {
+            break answer;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(30), "{}", answer.text());
+    };
+    assert_eq!(back.says(), "well again");
+    let seen = up.seen();
+    assert_eq!(seen.len(), 2);
+    assert!(seen[1].at - seen[0].at >= Duration::from_millis(1_490), "its Retry-After was kept");
+}
+
+#[tokio::test]
+async fn another_request_is_not_taken_for_a_repetition() {
+    let up = upstream().reply(status(429).header("retry-after-ms", 2_000)).then(chat("worth the wait")).start().await;
+    let proxy = proxy!().backend(backend("p1").primary(&up)).setting("primary_wait_max_retries", 0).start().await;
+    assert_eq!(proxy.chat().send().await.status, 503);
+    let other = value!({"model": "m", "messages": [{"role": "user", "content": "something else"}]});
+    let answer = proxy.post("/v1/chat/completions").json(&other).send().await;
+    assert!(!answer.text().contains("a moment ago"), "{}", answer.text());
+}
+
+// --- what all have in common
+
+#[tokio::test]
+async fn what_all_backends_say_is_what_the_client_is_told() {
+    for (reply, told) in [
+        (error(401, "invalid_api_key", "Incorrect API key provided"), (401, "invalid_api_key")),
+        (error(403, "account_disabled", "Your account has been disabled"), (403, "account_disabled")),
+        (unknown_model(), (404, "model_not_found")),
+        (error(413, "request_too_large", "Request too large"), (413, "request_too_large")),
+    ] {
+        let (builder, ups) = pair(reply.clone(), reply).await;
+        let proxy = builder.start().await;
+        let answer = proxy.chat().send().await;
+        let code = answer.json()["error"]["code"].as_str().map(str::to_owned);
+        assert_eq!((answer.status.as_u16(), code.as_deref()), (told.0, Some(told.1)), "{}", answer.text());
+        assert_eq!(count(&ups), 2, "each was asked once");
+        is_told_one_thing(&answer);
+        assert!(!answer.text().contains("key-of-"), "{}", answer.text());
+    }
+}
+
+#[tokio::test]
+async fn who_comes_after_a_refused_key_is_told_the_same() {
+    let refused = || error(401, "invalid_api_key", "Incorrect API key provided");
+    let (builder, _ups) = pair(refused(), refused()).await;
+    let proxy = builder.start().await;
+    for _ in 0..3 {
+        let answer = proxy.chat().send().await;
+        assert_eq!(answer.status, 401, "{}", answer.text());
+        is_told_one_thing(&answer);
+    }
+}
+
+#[tokio::test]
+async fn what_they_do_not_have_in_common_is_a_503_with_every_reason() {
+    let (builder, _ups) = pair(error(401, "invalid_api_key", "Incorrect API key"), status(429).retry_after(30)).await;
+    let proxy = builder.start().await;
+    let answer = proxy.chat().send().await;
+    assert_eq!(answer.status, 503);
+    assert_eq!(answer.json()["error"]["type"], "AllPoolsExhausted");
+    let message = answer.json()["error"]["message"].to_string();
+    for words in ["p1", "unauthorised", "f1", "rate_limited"] {
+        assert!(message.contains(words), "{words}: {message}");
+    }
+    is_told_one_thing(&answer);
+}
+
+#[tokio::test]
+async fn an_unknown_model_is_a_404_while_a_backend_breaks() {
+    for broken in [status(500), status(503), chat("").reset_before_head()] {
+        let (builder, ups) = pair(broken, unknown_model()).await;
+        let proxy = builder.setting("primary_wait_max_retries", 6).start().await;
+        let answer = proxy.chat().send().await;
+        assert_eq!(answer.status, 404, "{}", answer.text());
+        assert_eq!(answer.json()["error"]["code"], "model_not_found");
+        assert!(ups[1].count() == 1 && count(&ups) <= 6, "{:?}", ups.each_ref().map(Upstream::count));
+        let again = proxy.chat().send().await;
+        assert_eq!(again.status, 404, "{}", again.text());
+        is_told_one_thing(&again);
+    }
+}
+
+#[tokio::test]
+async fn exhaustion_by_limits_is_a_rate_limit_error_where_that_is_asked_for() {
+    let limited = || status(429).retry_after(30);
+    let (builder, _ups) = pair(limited(), limited()).await;
+    let own = [("exhausted_status", "503")];
+    let proxy = builder
+        .set("server.exhausted_status", "common")
+        .client("sdk", "key-1")
+        .client_with("agent", "key-2", &own)
+        .start()
+        .await;
+    let answer = proxy.chat().bearer("key-1").send().await;
+    assert_eq!(answer.status, 429, "{}", answer.text());
+    assert_eq!(answer.json()["error"]["type"], "rate_limit_error");
+    is_told_one_thing(&answer);
+    let retry_after: u64 = answer.header("retry-after").parse().expect("it says when to come again");
+    assert!((1..=31).contains(&retry_after), "{retry_after}");
+    let body = value!({"model": "c", "max_tokens": 1, "messages": []});
+    let agent = proxy.chat().bearer("key-2").send().await;
+    assert_eq!((agent.status.as_u16(), &agent.json()["error"]["type"]), (503, &value!("AllPoolsExhausted")));
+
+    let up = upstream().reply(status(429).retry_after(30)).start().await;
+    let claude = backend("a1").primary(&up).set("dialect", "anthropic");
+    let proxy = proxy!().backend(claude).set("server.exhausted_status", "common").start().await;
+    let answer = proxy.post("/v1/messages").json(&body).send().await;
+    assert_eq!((answer.status.as_u16(), &answer.json()["error"]["type"]), (429, &value!("rate_limit_error")));
+}
+
+// --- peculiar refusals
+
+#[tokio::test]
+async fn an_endpoint_that_one_backend_lacks_is_asked_of_the_next() {
+    for status_code in [404, 405] {
+        let lacking = error(status_code, "not_found", "no such endpoint here");
+        let (builder, ups) = pair(lacking.clone(), chat("it is here")).await;
+        let proxy = builder.start().await;
+        assert_eq!(proxy.chat().send().await.says(), "it is here");
+        assert_eq!(ups.each_ref().map(Upstream::count), [1, 1]);
+        let (builder, ups) = pair(lacking.clone(), lacking).await;
+        let proxy = builder.start().await;
+        let answer = proxy.chat().send().await;
+        assert_eq!(answer.status.as_u16(), status_code, "what all refuse is passed on: {}", answer.text());
+        assert_eq!(answer.json()["error"]["message"], "no such endpoint here");
+        assert_eq!(count(&ups), 2);
+    }
+}
+
+// --- hung backends
+
+#[tokio::test]
+async fn each_hung_backend_is_tried_once_before_a_ready_fallback_answers() {
+    let hung = [upstream().reply(silence()).start().await, upstream().reply(silence()).start().await];
+    let well = upstream().reply(chat("well")).start().await;
+    let target = |id: &str, up: &Upstream| backend(id).primary(up).timeout("first_byte_ms", 400);
+    let proxy = proxy!()
+        .backend(target("p1", &hung[0]))
+        .backend(target("p2", &hung[1]))
+        .backend(backend("f1").fallback(&well))
+        .setting("primary_wait_ms", 200)
+        .start()
+        .await;
+    let begun = Instant::now();
+    let answer = proxy.chat().send().await;
+    assert_eq!(answer.says(), "well");
+    assert_eq!(hung.each_ref().map(Upstream::count), [1, 1], "one try at each");
+    assert_eq!(answer.header("x-pointsman-attempts"), "3");
+    assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
+}
+
+// --- the emergency lane, and providers that do not mean what they say
+
+#[tokio::test]
+async fn the_emergency_lane_keeps_a_retry_after() {
+    let up = upstream().reply(status(429).header("retry-after-ms", 2_000)).then(chat("after all")).start().await;
+    let proxy = proxy!().backend(backend("p1").primary(&up)).setting("primary_wait_max_retries", 0).start().await;
+    let first = proxy.chat().send().await;
+    assert_eq!((first.status.as_u16(), up.count()), (503, 1), "{}", first.text());
+    let other = value!({"model": "m", "messages": [{"role": "user", "content": "something else"}]});
+    let second = proxy.post("/v1/chat/completions").json(&other).send().await;
+    assert_eq!(second.says(), "after all", "{}", second.text());
+    let seen = up.seen();
+    assert!(seen[1].at - seen[0].at >= Duration::from_millis(1_990), "{:?}", seen[1].at - seen[0].at);
+}
+
+#[tokio::test]
+async fn a_429_that_says_that_requests_are_left_cools_longer_each_time() {
+    let up = upstream()
+        .handler(|_, _| {
+            status(429)
+                .header("x-ratelimit-limit-requests", 100)
+                .header("x-ratelimit-remaining-requests", 99)
+                .header("x-ratelimit-reset-requests", "1s")
+        })
+        .start()
+        .await;
+    let proxy = proxy!().backend(backend("p1").primary(&up)).start().await;
+    let answer = proxy.chat().send().await;
+    assert_eq!(answer.status, 503);
+    let gaps: Vec<Duration> = up.seen().windows(2).map(|s| s[1].at - s[0].at).collect();
+    assert!(gaps.len() <= 6, "{gaps:?}");
+    let last = gaps.last().expect("it was tried again");
+    assert!(*last >= Duration::from_millis(3_900), "{gaps:?}");
+}
