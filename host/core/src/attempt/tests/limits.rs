@@ -81,8 +81,7 @@ fn all_of_it_has_its_limit() {
 
 /// Nobody else can answer: what is overdue is put off, each time the attempt asks.
 fn alone(case: &Case, script: impl IntoIterator<Item = (u64, Input)>) -> (Vec<Bet>, Run) {
-    let mut run =
-        Run { attempt: case.attempt(), now: START, committed: None, head: None, delivered: Vec::new(), ended: None };
+    let mut run = Run::begun(case.attempt());
     let mut late = Vec::new();
     for (at, input) in script {
         let at = START + Duration::from_millis(at);

@@ -159,16 +159,12 @@ struct Run {
 }
 
 impl Run {
+    fn begun(attempt: Attempt) -> Self {
+        Self { attempt, now: START, committed: None, head: None, delivered: Vec::new(), sent_again: 0, ended: None }
+    }
+
     fn of(attempt: Attempt, script: impl IntoIterator<Item = (u64, Input)>) -> Self {
-        let mut run = Self {
-            attempt,
-            now: START,
-            committed: None,
-            head: None,
-            delivered: Vec::new(),
-            sent_again: 0,
-            ended: None,
-        };
+        let mut run = Self::begun(attempt);
         for (at, input) in script {
             run.to(START + Duration::from_millis(at));
             run.step(input);
