@@ -280,3 +280,25 @@ async fn the_head_of_a_stream_names_what_was_left_out_too() {
     assert_eq!(stream.header("x-pointsman-left-out"), "seed");
     assert_eq!(stream.rest().await.iter().map(|e| e.content()).collect::<String>(), "well");
 }
+
+#[tokio::test]
+async fn an_effort_is_left_out_for_models_that_refuse_one_and_kept_for_others() {
+    let gpt = upstream().reply(chat("well")).start().await;
+    let models =
+        backend("gpt").primary(&gpt).model("plain", "gpt-4.1-mini").model("llama", "meta/llama-3.1-70b-instruct");
+    let proxy = proxy!().backend(models.model("thinker", "gpt-5.2")).start().await;
+    for (model, kept) in [("plain", false), ("llama", false), ("thinker", true)] {
+        let answer = ask_message(&proxy, value!({"model": model, "output_config": {"effort": "high"}})).await;
+        assert_eq!(answer.status.as_u16(), 200, "{}", answer.text());
+        assert_eq!(answer.header("x-pointsman-left-out"), if kept { "" } else { "output_config.effort" });
+    }
+    let seen: Vec<Value> = gpt.seen().iter().map(|seen| seen.json()["reasoning_effort"].clone()).collect();
+    assert_eq!(seen, [Value::Null, Value::Null, value!("high")]);
+
+    let claude = upstream().reply(message()).start().await;
+    let foreign = backend("claude").primary(&claude).set("dialect", "anthropic").model("m", "claude-haiku-4-5");
+    let proxy = proxy!().backend(foreign).start().await;
+    let answer = ask_chat(&proxy, value!({"reasoning_effort": "low"})).await;
+    assert_eq!((answer.status.as_u16(), answer.header("x-pointsman-left-out")), (200, "reasoning_effort"));
+    assert_eq!(claude.only().json().get("output_config"), None);
+}

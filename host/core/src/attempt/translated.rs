@@ -89,7 +89,7 @@ impl TranslatedAttempt {
         let host = endpoint.base.authority().host();
         let refused = |why: Untranslatable| Outcome::new(Kind::Refused, why.to_string());
         let translated = request.translations.translated(translation, request.body, model, host);
-        let Translated { body, answers, left_out } = translated.map_err(refused)?;
+        let Translated { body, answers, left_out, .. } = translated.map_err(refused)?;
         // The usage is always told, so that it can be counted; a client that did not ask for it does not see it.
         let answers = Answers { include_usage: true, ..answers };
         Ok(Some((body, Self { answers, left_out, request_id: request.id.to_owned() })))

@@ -5,7 +5,7 @@ use std::ops::Range;
 use bytes::Bytes;
 
 use super::facts::BodyFacts;
-use super::format::edit::{Text, apply};
+use super::format::edit::{Text, apply, without_member};
 use super::registry::Dialect;
 use crate::contract::Operation;
 use crate::http::json;
@@ -53,18 +53,7 @@ pub fn splice(body: &Bytes, facts: &BodyFacts, change: Change<'_>) -> Bytes {
 
 /// The body without its `stream_options`; the very same bytes where it has none, or is no JSON object.
 pub fn without_stream_options(body: &Bytes) -> Bytes {
-    let found = json::members(body).find(|(name, _)| name == b"stream_options");
-    let Some((name, value)) = found else { return body.clone() };
-    let place = |part: &[u8]| part.as_ptr() as usize - body.as_ptr() as usize;
-    // From the name's opening quote, and with the one comma that would be left over.
-    let (mut begin, mut end) = (place(name) - 1, place(value) + value.len());
-    let next = json::skip_space(body, end);
-    if body.get(next) == Some(&b',') {
-        end = json::skip_space(body, next + 1);
-    } else if let Some(before) = body[..begin].trim_ascii_end().strip_suffix(b",") {
-        begin = before.len();
-    }
-    apply(body, &[Some((begin..end, Text::Known("")))])
+    without_member(body, &["stream_options"]).unwrap_or_else(|| body.clone())
 }
 
 /// The edit that makes these options ask for the usage; none where they are something that is not ours to mend.

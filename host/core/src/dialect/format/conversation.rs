@@ -50,6 +50,16 @@ pub trait Conversation: fmt::Debug + Send + Sync {
     /// Changes a written request for one backend, by its host and the name that it has for the model.
     fn adapt_request(&self, body: &Bytes, model: &str, host: &str) -> Bytes;
 
+    /// The path of the member that says how hard to think.
+    fn effort_path(&self) -> &'static [&'static str] {
+        &[]
+    }
+
+    /// Returns false for a model that refuses to be told so, by the names that the providers gave it.
+    fn takes_effort(&self, _model: &str) -> bool {
+        true
+    }
+
     /// Reads a whole answer for a client of `target`.
     ///
     /// # Errors

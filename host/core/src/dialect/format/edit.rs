@@ -25,6 +25,29 @@ pub(in crate::dialect) fn rename_member(body: &Bytes, from: &str, to: &'static s
     apply(body, &[Some((start..start + name.len(), Text::Known(to)))])
 }
 
+/// The body without the member at this path of names, and without an object that held nothing else; none where it has none.
+pub(in crate::dialect) fn without_member(body: &Bytes, path: &[&str]) -> Option<Bytes> {
+    let (last, outer) = path.split_last()?;
+    let mut object: &[u8] = body;
+    for name in outer {
+        object = json::member(object, name)?;
+    }
+    let (name, value) = json::members(object).find(|(name, _)| *name == last.as_bytes())?;
+    if !outer.is_empty() && json::members(object).count() == 1 {
+        return without_member(body, outer);
+    }
+    let place = |part: &[u8]| part.as_ptr() as usize - body.as_ptr() as usize;
+    // From the name's opening quote, and with the one comma that would be left over.
+    let (mut begin, mut end) = (place(name) - 1, place(value) + value.len());
+    let next = json::skip_space(body, end);
+    if body.get(next) == Some(&b',') {
+        end = json::skip_space(body, next + 1);
+    } else if let Some(before) = body[..begin].trim_ascii_end().strip_suffix(b",") {
+        begin = before.len();
+    }
+    Some(apply(body, &[Some((begin..end, Text::Known("")))]))
+}
+
 /// Text that takes the place of a piece of a body.
 pub(in crate::dialect) enum Text {
     Known(&'static str),
@@ -70,5 +93,20 @@ mod tests {
         let renamed = rename_member(&body, "max_tokens", "limit");
         assert_eq!(renamed, r#"{"model":"a","messages":[{"model":"a","max_tokens":1}],"limit":5}"#);
         assert_eq!(rename_member(&body, "missing", "x").as_ptr(), body.as_ptr());
+    }
+
+    #[test]
+    fn a_member_is_taken_out_wherever_it_stands() {
+        let body = Bytes::from_static(br#"{"a":1, "o":{"x":[1] , "y":2},"z":3}"#);
+        for (path, without) in [
+            (&["a"][..], r#"{"o":{"x":[1] , "y":2},"z":3}"#),
+            (&["z"], r#"{"a":1, "o":{"x":[1] , "y":2}}"#),
+            (&["o", "x"], r#"{"a":1, "o":{"y":2},"z":3}"#),
+            (&["o", "y"], r#"{"a":1, "o":{"x":[1] },"z":3}"#),
+        ] {
+            assert_eq!(without_member(&body, path).unwrap(), without);
+        }
+        assert_eq!(without_member(&Bytes::from_static(b"{\"o\":{\"x\":1}}"), &["o", "x"]).unwrap(), "{}");
+        assert_eq!((without_member(&body, &["x"]), without_member(&body, &["a", "x"])), (None, None));
     }
 }

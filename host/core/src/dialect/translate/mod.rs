@@ -54,6 +54,8 @@
 //! | `content_filter`, or a `refusal` | `refusal` |
 //! | a tool call's id; of more than 40 characters, the beginning and a hash | the same; signs that Anthropic refuses are written as `_x` and two hex digits |
 //!
+//! An effort is left out, and named, for models that are known to refuse one ([`Conversation::takes_effort`]).
+//!
 //! Lenient translation also mends the conversation ([`mend`]): a call without a result gets one that says so, a result
 //! without a call is told by the user, messages that say nothing are left out, and where Anthropic's API wants a user to begin
 //! or to end, one does.

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use super::mend::mend;
 use super::{Answers, LeftOut, MadeUpIds, Strictness, Translation, Untranslatable};
 pub use crate::dialect::format::DEFAULT_MAX_TOKENS;
+use crate::dialect::format::edit::without_member;
 
 /// A translated request, and what is needed to translate its answer back.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,6 +16,8 @@ pub struct Translated {
     pub body: Bytes,
     /// Facts for translating its answer.
     pub answers: Answers,
+    /// The treatment of fields without a counterpart.
+    pub strictness: Strictness,
     /// Fields of the client's request that were left out or said otherwise; none where translation is strict.
     pub left_out: Arc<[Untranslatable]>,
 }
@@ -41,14 +44,24 @@ pub fn translate(
     let body = target.write_request(&request);
     let (stream, include_usage) = (request.stream, request.include_usage);
     let answers = Answers { translation, stream, include_usage, model: model.to_owned(), ids };
-    Ok(Translated { body, answers, left_out: left_out.take().into() })
+    Ok(Translated { body, answers, strictness, left_out: left_out.take().into() })
 }
 
 impl Translated {
-    /// The same for the backend at this host, with its name for the model.
+    /// The same for the backend at this host, with its name for the model, and without what that model is known to refuse.
     pub fn for_backend(&self, model: &str, host: &str) -> Self {
-        let body = self.answers.translation.target().adapt_request(&self.body, model, host);
+        let (source, target) = (self.answers.translation.source(), self.answers.translation.target());
+        let mut body = target.adapt_request(&self.body, model, host);
+        let mut left_out = Arc::clone(&self.left_out);
+        if self.strictness == Strictness::Lenient
+            && !target.takes_effort(model)
+            && let Some(without) = without_member(&body, target.effort_path())
+        {
+            body = without;
+            let effort = Untranslatable::new(source.effort_path().join("."), format!("is not taken by {model}"));
+            left_out = left_out.iter().cloned().chain([effort]).collect();
+        }
         let answers = Answers { model: model.to_owned(), ..self.answers.clone() };
-        Self { body, answers, left_out: Arc::clone(&self.left_out) }
+        Self { body, answers, strictness: self.strictness, left_out }
     }
 }

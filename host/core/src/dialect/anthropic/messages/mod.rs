@@ -39,6 +39,20 @@ static API: Api = Api {
     pictures: Some((&["image/jpeg", "image/png", "image/gif", "image/webp"], "JPEG, PNG, GIF or WebP")),
 };
 
+/// Parts of the names of models that came before `output_config.effort`, and refuse it.
+const NO_EFFORT: [&str; 10] = [
+    "claude-2",
+    "claude-3",
+    "claude-instant",
+    "claude-haiku-4",
+    "claude-sonnet-4-0",
+    "claude-sonnet-4-2",
+    "claude-sonnet-4-5",
+    "claude-opus-4-0",
+    "claude-opus-4-1",
+    "claude-opus-4-2",
+];
+
 impl Conversation for Messages {
     fn api(&self) -> &'static Api {
         &API
@@ -66,6 +80,14 @@ impl Conversation for Messages {
 
     fn adapt_request(&self, body: &Bytes, model: &str, _host: &str) -> Bytes {
         with_model(body, model)
+    }
+
+    fn effort_path(&self) -> &'static [&'static str] {
+        &["output_config", "effort"]
+    }
+
+    fn takes_effort(&self, model: &str) -> bool {
+        !NO_EFFORT.iter().any(|part| model.contains(part))
     }
 
     fn read_answer<'a>(&self, body: &'a [u8], target: &'static Api) -> Read<Answer<'a>> {

@@ -41,6 +41,22 @@ static API: Api = Api {
 /// Hosts whose servers refuse `max_tokens` for their newer models. Most others know no other name.
 const OWN_HOSTS: [&str; 2] = ["openai.com", "openai.azure.com"];
 
+/// Parts of the names of models that do not reason, or not at will: OpenAI and Groq refuse a `reasoning_effort` for theirs.
+const NO_EFFORT: [&str; 12] = [
+    "gpt-4",
+    "gpt-3",
+    "chatgpt",
+    "llama",
+    "mistral",
+    "mixtral",
+    "codestral",
+    "ministral",
+    "gemma",
+    "qwen2",
+    "command-",
+    "phi-",
+];
+
 impl Conversation for ChatCompletions {
     fn api(&self) -> &'static Api {
         &API
@@ -74,6 +90,15 @@ impl Conversation for ChatCompletions {
         } else {
             body
         }
+    }
+
+    fn effort_path(&self) -> &'static [&'static str] {
+        &["reasoning_effort"]
+    }
+
+    fn takes_effort(&self, model: &str) -> bool {
+        let name = model.rsplit('/').next().unwrap_or(model).to_ascii_lowercase();
+        !NO_EFFORT.iter().any(|part| name.contains(part))
     }
 
     fn read_answer<'a>(&self, body: &'a [u8], target: &'static Api) -> Read<Answer<'a>> {
