@@ -64,7 +64,7 @@ impl UpstreamAttempt {
             };
         }
         if begun.attempt.has_left_out() && !matches!(output, Output::Ended(..)) {
-            target.endpoint.additions.remember_refusal(&sending.model);
+            target.endpoint.additions.remember_refusal(&sending.model, &begun.attempt);
         }
         (begun, output)
     }

@@ -80,6 +80,28 @@ async fn a_translated_stream_loses_the_option_too() {
     assert_eq!(up.seen().iter().map(asks_usage).collect::<Vec<_>>(), [true, false, false]);
 }
 
+#[tokio::test]
+async fn a_limit_that_we_chose_is_lowered_to_the_one_that_the_model_takes() {
+    let small = |seen: &Seen, _: usize| {
+        if seen.json()["max_tokens"].as_u64() > Some(4_096) {
+            let told = "max_tokens: 8192 > 4096, which is the maximum allowed number of output tokens for claude-3-x";
+            let error = json!({"type": "invalid_request_error", "message": told});
+            return reply(json!({"type": "error", "error": error})).with_status(400);
+        }
+        let content = json!([{"type": "text", "text": "well"}]);
+        reply(
+            json!({"id": "msg", "type": "message", "role": "assistant", "content": content, "stop_reason": "end_turn", "usage": {"output_tokens": 1}}),
+        )
+    };
+    let up = upstream().handler(small).start().await;
+    let proxy = proxy!().backend(backend("a1").primary(&up).set("dialect", "anthropic").model("m", "x")).start().await;
+    for _ in 0..2 {
+        assert_eq!(proxy.chat().send().await.says(), "well");
+    }
+    let asked: Vec<Value> = up.seen().iter().map(|seen| seen.json()["max_tokens"].clone()).collect();
+    assert_eq!(asked, [8_192, 4_096, 4_096]);
+}
+
 /// Two calls without ids, whole or as a stream.
 fn calls(seen: &Seen, _: usize) -> Reply {
     let call = |index: u64, name: &str| json!({"index": index, "type": "function", "function": {"name": name, "arguments": "{}"}});

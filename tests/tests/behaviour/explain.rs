@@ -327,3 +327,14 @@ async fn prompts_and_answers_are_kept_only_when_asked_redacted_and_removed_on_de
     assert!(told(&proxy, &[&id, "--bodies"]).await.contains("were not kept"));
     assert!(told(&proxy, &[&id]).await.contains("delivered by p1"), "how it went stays");
 }
+
+#[tokio::test]
+async fn what_was_mended_in_a_stream_is_told() {
+    let odd = "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"one\ntwo\"}}]}\n\n";
+    let up = upstream().reply(tokens(2).with_bytes_after(1, odd)).start().await;
+    let proxy = proxy!().backend(backend("p1").primary(&up)).start().await;
+    let answer = proxy.chat_stream().send().await;
+    kept(&proxy, 1).await;
+    let story = told(&proxy, &[answer.header("x-request-id")]).await;
+    assert!(story.contains("1 event of the stream mended"), "{story}");
+}

@@ -28,6 +28,7 @@ mod plan;
 mod reading;
 mod refusal;
 mod request;
+mod sending_again;
 #[cfg(test)]
 mod tests;
 mod translated;
@@ -55,7 +56,7 @@ use crate::overdue::Overdue;
 use crate::record::Usage;
 use crate::table::Dialect;
 use crate::time::Timestamp;
-use additions::Addition;
+use additions::Added;
 use deadlines::{Deadlines, Expired};
 use form::Form;
 use held::Held;
@@ -137,7 +138,7 @@ pub struct Attempt {
     form: Form,
     /// The request's path, where answers have a shape by their path alone.
     shape_path: Option<Box<str>>,
-    addition: Addition,
+    added: Added,
 }
 
 /// Progress of the attempt.

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::uri::PathAndQuery;
 use http::{Request, Uri};
 
-use super::additions::Addition;
+use super::additions::{Added, Addition};
 use super::deadlines::Deadlines;
 use super::digest::{Digested, PromptCount};
 use super::form::Form;
@@ -93,8 +93,9 @@ impl Attempt {
         attempt.translated = translated;
         attempt.shape_path = is_shaped.then(|| path.into());
         if asks_usage && may_ask_usage && endpoint.additions.setting().is_none() {
-            attempt.addition = Addition::Sent;
+            attempt.added.usage = Addition::Sent;
         }
+        attempt.note_limit(request, endpoint, &sending.model);
         attempt
     }
 
@@ -152,7 +153,7 @@ impl Attempt {
             told_as_stream: false,
             form: Form::AsItComes,
             shape_path: None,
-            addition: Addition::None,
+            added: Added::default(),
         }
     }
 

@@ -56,6 +56,13 @@ pub fn without_stream_options(body: &Bytes) -> Bytes {
     without_member(body, &["stream_options"]).unwrap_or_else(|| body.clone())
 }
 
+/// The body with this number in place of a member's value; the very same bytes where it has no such member.
+pub fn with_number(body: &Bytes, name: &str, number: u64) -> Bytes {
+    let Some(value) = json::member(body, name) else { return body.clone() };
+    let start = value.as_ptr() as usize - body.as_ptr() as usize;
+    apply(body, &[Some((start..start + value.len(), Text::Owned(number.to_string())))])
+}
+
 /// The edit that makes these options ask for the usage; none where they are something that is not ours to mend.
 fn inside_options(options: &[u8], base: usize) -> Option<(Range<usize>, Text)> {
     if options == b"null" {

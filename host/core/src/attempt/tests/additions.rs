@@ -87,9 +87,11 @@ fn a_backend_is_remembered_by_its_model_or_told_by_the_operator() {
     };
     let mut case = Case::stream();
     assert!(asks(&case));
-    case.endpoint.additions.remember_refusal("other");
+    let mut attempt = case.attempt();
+    bodies(&case, &mut attempt);
+    case.endpoint.additions.remember_refusal("other", &attempt);
     assert!(asks(&case));
-    case.endpoint.additions.remember_refusal("sent");
+    case.endpoint.additions.remember_refusal("sent", &attempt);
     assert!(!asks(&case));
     case.endpoint.additions = Arc::new(Additions::new(Some(false)));
     assert!(!asks(&case));
@@ -97,4 +99,30 @@ fn a_backend_is_remembered_by_its_model_or_told_by_the_operator() {
     assert!(asks(&case));
     let run = case.run([(50, head(422, &[])), (60, bytes(REFUSAL)), (70, Input::End)]);
     assert_eq!((run.sent_again, run.kind()), (0, Kind::Refused), "the operator wants it");
+}
+
+#[test]
+fn a_limit_of_ours_that_is_too_high_is_lowered_to_the_one_that_is_told() {
+    let sent = |case: &Case, attempt: &Attempt| -> serde_json::Value {
+        let request = attempt.request(&case.client(), &case.endpoint).expect("it can be sent");
+        serde_json::from_slice(request.body()).expect("JSON")
+    };
+    let says = r#"{"type":"error","error":{"type":"invalid_request_error","message":"max_tokens: 8192 > 4096, which is the maximum allowed number of output tokens for claude-3-haiku-20240307"}}"#;
+    let refuse = |attempt: &mut Attempt| {
+        attempt.step(START, head(400, &[]));
+        attempt.step(START, Input::LastBytes(says.into()))
+    };
+    let body = r#"{"model":"m","messages":[{"role":"user","content":"Hi"}]}"#;
+    let case = Case::new("/v1/chat/completions", body).dialect(Dialect::ANTHROPIC);
+    let mut attempt = case.attempt();
+    assert_eq!(sent(&case, &attempt)["max_tokens"], 8_192);
+    assert!(matches!(refuse(&mut attempt), Output::SendAgain));
+    attempt.leave_out(&case.client(), &case.endpoint, &case.sending.model);
+    assert_eq!(sent(&case, &attempt)["max_tokens"], 4_096);
+    case.endpoint.additions.remember_refusal("sent", &attempt);
+    assert_eq!(sent(&case, &case.attempt())["max_tokens"], 4_096);
+    // The client's own limit is the client's.
+    let body = r#"{"model":"m","max_tokens":8192,"messages":[{"role":"user","content":"Hi"}]}"#;
+    let own = Case::new("/v1/chat/completions", body).dialect(Dialect::ANTHROPIC);
+    assert!(matches!(refuse(&mut own.attempt()), Output::Ended(..)));
 }

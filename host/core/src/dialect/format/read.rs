@@ -13,6 +13,7 @@ use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::api::Api;
+use super::finish::Finish;
 use super::neutral::{Head, Json};
 
 /// The result of every reader.
@@ -162,6 +163,11 @@ impl<'a> Field<'a> {
     pub(in crate::dialect) fn number(&self) -> Read<f64> {
         let number = matches!(self.raw.as_bytes().first(), Some(b'-' | b'0'..=b'9'));
         self.raw.parse().ok().filter(|_| number).ok_or_else(|| self.wrong("must be a number"))
+    }
+
+    /// Returns true for a finish reason that is one, and no word for none.
+    pub(in crate::dialect) fn is_reason(&self) -> bool {
+        Finish::read(self.raw.as_bytes()) != Finish::None
     }
 
     pub(in crate::dialect) fn is_string(&self) -> bool {

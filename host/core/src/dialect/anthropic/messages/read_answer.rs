@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::read_turns::call;
+use super::read_turns::call_under;
 use crate::dialect::format::neutral::{Answer, Stop, Usage};
 use crate::dialect::format::read::{Field, Object, head};
 use crate::dialect::format::{Api, Read};
@@ -15,7 +15,11 @@ pub(super) fn read<'a>(body: &'a [u8], target: &'static Api) -> Read<Answer<'a>>
         let kind = block.need("type")?;
         match &*kind.text()? {
             "text" => texts.push(block.need("text")?.text()?),
-            "tool_use" => calls.push(call(&mut block)?),
+            "tool_use" => {
+                // Some servers give it no id.
+                let id = block.take("id").map(|f| f.text()).transpose()?.unwrap_or_default();
+                calls.push(call_under(&mut block, id)?);
+            }
             "thinking" | "redacted_thinking" => {}
             _ => return Err(kind.no_counterpart()),
         }
@@ -25,7 +29,7 @@ pub(super) fn read<'a>(body: &'a [u8], target: &'static Api) -> Read<Answer<'a>>
         1 => texts.pop(),
         _ => Some(texts.concat().into()),
     };
-    let reason = message.take("stop_reason").map(|f| f.text()).transpose()?;
+    let reason = message.take("stop_reason").filter(Field::is_reason).map(|f| f.text()).transpose()?;
     let sequence = message.take("stop_sequence").map(|f| f.text()).transpose()?;
     let mut counts = Usage::default();
     if let Some(told) = message.take("usage") {

@@ -49,7 +49,7 @@ impl StreamReader for Reader {
                 tell(News::Usage(self.usage))?;
                 let mut delta = data.need("delta")?.object()?;
                 let sequence = delta.take("stop_sequence").map(|f| f.text()).transpose()?;
-                match delta.take("stop_reason").map(|f| f.text()).transpose()? {
+                match delta.take("stop_reason").filter(Field::is_reason).map(|f| f.text()).transpose()? {
                     Some(reason) => tell(News::Stop(stop(Some(&reason), sequence))),
                     None => Ok(()),
                 }
@@ -89,7 +89,9 @@ impl Reader {
                     return Err(index.wrong("is one tool call too many"));
                 }
                 self.calls.push(index.count()?);
-                tell(News::Call { number, id: block.need("id")?.text()?, name: block.need("name")?.text()? })?;
+                // Some servers give it no id.
+                let id = block.take("id").map(|f| f.text()).transpose()?.unwrap_or_default();
+                tell(News::Call { number, id, name: block.need("name")?.text()? })?;
                 // It comes in pieces, but some servers have all of it at once.
                 match block.take("input") {
                     Some(input) if !input.is_empty() => {

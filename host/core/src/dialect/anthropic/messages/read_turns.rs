@@ -278,6 +278,11 @@ fn assistant<'a>(field: Field<'a>) -> Read<Option<Turn<'a>>> {
 
 pub(super) fn call<'a>(block: &mut Object<'a>) -> Read<Call<'a>> {
     let id = block.need("id")?.text()?;
+    call_under(block, id)
+}
+
+/// A call with this id.
+pub(super) fn call_under<'a>(block: &mut Object<'a>, id: Cow<'a, str>) -> Read<Call<'a>> {
     let name = block.need("name")?.text()?;
     let input = block.need("input")?;
     input.clone().object()?;

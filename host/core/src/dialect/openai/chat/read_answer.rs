@@ -25,7 +25,7 @@ pub(super) fn read<'a>(body: &'a [u8], target: &'static Api) -> Read<Answer<'a>>
         Some(text) if !text.is_empty() => Some(refusal.map_or(text.clone(), |refusal| text + refusal)),
         Some(_) | None => refusal,
     };
-    let reason = choice.take("finish_reason").map(|f| f.text()).transpose()?;
+    let reason = choice.take("finish_reason").filter(Field::is_reason).map(|f| f.text()).transpose()?;
     let stop = stop(reason.as_deref(), matched(&mut choice), !calls.is_empty(), refused);
     let counts = chat.take("usage").map(Field::object).transpose()?.map(usage).unwrap_or_default();
     Ok(Answer { head: head(&mut chat), text, calls, stop, usage: counts })

@@ -3,7 +3,7 @@
 use super::read_answer::{matched, stop, usage};
 use crate::dialect::format::neutral::{Head, News};
 use crate::dialect::format::read::{Field, Object};
-use crate::dialect::format::{Api, Finish, MAX_CALLS, Read, StreamReader};
+use crate::dialect::format::{Api, MAX_CALLS, Read, StreamReader};
 use crate::http::sse::Event;
 
 /// A stream that is being read.
@@ -68,7 +68,7 @@ impl Reader {
                 self.call(call, tell)?;
             }
         }
-        let said = choice.take("finish_reason").filter(|f| Finish::read(f.json().text().as_bytes()) != Finish::None);
+        let said = choice.take("finish_reason").filter(Field::is_reason);
         if let Some(reason) = said.map(|f| f.text()).transpose()? {
             let matched = matched(&mut choice);
             tell(News::Stop(stop(Some(&reason), matched, !self.calls.is_empty(), self.refused)))?;
