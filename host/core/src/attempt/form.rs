@@ -92,7 +92,7 @@ impl Attempt {
             self.joiner = Some(joiner);
         }
         self.reading = Reading::Body(BodyTap::new(self.dialect));
-        self.deadlines.first_token_came();
+        self.deadlines.head_came(now);
         let as_stream = self.asked.streaming;
         self.phase = Phase::Whole { as_stream };
         self.whole_bytes(now, data, is_last, as_stream)
