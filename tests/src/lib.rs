@@ -10,6 +10,7 @@
 //! ```
 
 mod client;
+mod forward_proxy;
 mod guide;
 mod http2;
 pub mod made_up_dialect;
@@ -21,13 +22,14 @@ mod tls;
 mod upstream;
 
 pub use client::{Answer, Event, EventStream, RawConnection, Request};
+pub use forward_proxy::{ForwardProxy, forward_proxy};
 pub use guide::{Block, Guide, Walk, blocks, tour};
 pub use http2::{Narrow, NarrowStream};
 pub use policy::{WatPolicy, revision_of, sends_to, takes_turns, takes_turns_in_memory};
 pub use proxy::{Backend, Finished, Http2, Proxy, ProxyBuilder, backend, run, run_with_input, run_within};
 pub use reply::{Gate, Reply, bytes, chat, echo, embeddings, json, raw, silence, sse, status, tokens};
 pub use rough_day::{RoughDay, rough_day};
-pub use tls::{TlsUpstream, tls_upstream};
+pub use tls::{TlsUpstream, tls_upstream, tls_upstream_for};
 pub use upstream::{Seen, Upstream, UpstreamBuilder, upstream};
 
 use std::time::Duration;

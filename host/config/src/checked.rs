@@ -15,6 +15,7 @@ use pointsman_core::journal::{Setup, Terms};
 use pointsman_core::lifecycle::fault_breaker;
 use pointsman_core::table::{Backend, Limits, Pattern, Table};
 
+use crate::outbound::Outbound;
 use crate::secret::{KeyDigest, Secret};
 
 /// Everything `pointsman.toml` and the environment say.
@@ -42,6 +43,8 @@ pub struct Config {
     pub backends: Vec<BackendConfig>,
     /// Tables `[[client]]`; empty: no key is needed.
     pub clients: Vec<Client>,
+    /// Files that it was made of beside its own: keys, certificates.
+    pub secret_files: Vec<PathBuf>,
     /// Names this configuration: 12 hexadecimal digits of the SHA-256 of all that was set, secrets' values left out.
     pub revision: Arc<str>,
 }
@@ -122,11 +125,14 @@ impl Config {
         let keys = |c: &Config| -> Vec<Option<Secret>> { c.backends.iter().map(|b| b.api_key.clone()).collect() };
         let clients = |c: &Config| -> Vec<KeyDigest> { c.clients.iter().map(|c| c.key).collect() };
         let headers = |c: &Config| -> Vec<_> { c.backends.iter().map(|b| b.headers.clone()).collect() };
+        let outbounds = |c: &Config| -> Vec<Outbound> { c.backends.iter().map(|b| b.outbound.clone()).collect() };
         self.revision == other.revision
             && self.policy.own_name == other.policy.own_name
             && keys(self) == keys(other)
             && clients(self) == clients(other)
             && headers(self) == headers(other)
+            && outbounds(self) == outbounds(other)
+            && self.admin.token == other.admin.token
     }
 
     /// The index of the client whose key this is. Every key is compared, each in constant time.
@@ -162,6 +168,8 @@ pub struct Server {
     pub translation: Strictness,
     /// Status of requests that the limits of all backends exhausted.
     pub exhausted_status: ExhaustedStatus,
+    /// Time that a client's connection may be idle between two requests.
+    pub keep_alive: Duration,
 }
 
 /// The operator's listener.
@@ -318,12 +326,14 @@ pub struct BackendConfig {
     pub base_url: Uri,
     /// API key of the provider.
     pub api_key: Option<Secret>,
-    /// Sent with every request; the values are marked sensitive.
+    /// Sent with every request; values that may be secrets are marked sensitive.
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// Whether the usage of streams is asked for; `None`: yes, and left out where it is refused.
     pub stream_options: Option<bool>,
     /// An answer with nothing in it is delivered, and no failed attempt.
     pub empty_answers: bool,
+    /// The way to it: a proxy, whose certificates are trusted, and which is shown.
+    pub outbound: Outbound,
     /// Background check after a cooldown; `None`: the next request is the probe.
     pub health_check: Option<HealthCheck>,
 }

@@ -135,7 +135,7 @@ impl Complaint {
                 let whose = whose(path);
                 let problem =
                     report.error(Some(key), format!("unknown key `{name}`")).label(format!("not a key of {whose}"));
-                problem.help(suggestion(name, known, "write"));
+                problem.hide_values().help(suggestion(name, known, "write"));
             }
             Complaint::UnknownWord { known } => {
                 let word = node.map(Node::to_value).and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default();

@@ -73,6 +73,17 @@ impl Diagnostic {
         self
     }
 
+    /// Blots out all text values in the quoted line: of a key that is not known it is not known what stands behind it.
+    pub fn hide_values(&mut self) -> &mut Self {
+        if let Some(Location::File { quote, .. }) = &mut self.place
+            && let Some(at) = quote.find('=').filter(|at| quote[*at..].contains(['"', '\'']))
+        {
+            let blotted: String = quote[at + 1..].chars().map(blot).collect();
+            quote.replace_range(at + 1.., &blotted);
+        }
+        self
+    }
+
     /// Says something beneath the quoted words.
     pub fn label(&mut self, label: impl Into<String>) -> &mut Self {
         self.label = label.into();
@@ -248,14 +259,44 @@ const MARKS: [&str; 2] = [SEALED, PRIVATE];
 /// value may be one, whatever its name.
 fn masked(line: &str, section: &str) -> String {
     let clean = |c: char| if c.is_control() { ' ' } else { c };
-    let blot = |c: char| if c.is_alphanumeric() || c == '+' || c == '/' { '*' } else { clean(c) };
     let lower = line.to_ascii_lowercase();
     let word = SECRET_WORDS.iter().filter_map(|word| lower.find(word)).min();
     let word = if section.contains("headers") { Some(0) } else { word };
     let value = word.and_then(|at| Some(at + line[at..].find('=')? + 1)).filter(|at| !harmless(&line[*at..]));
     let marked = MARKS.iter().filter_map(|mark| Some(line.find(mark)? + mark.len()));
     let hidden = marked.chain(value).min().unwrap_or(line.len());
-    without_keys(line[..hidden].chars().map(clean).chain(line[hidden..].chars().map(blot)).collect())
+    let line = line[..hidden].chars().map(clean).chain(line[hidden..].chars().map(blot)).collect();
+    without_keys(without_logins(line))
+}
+
+/// A character of a secret; punctuation stays, so that the place can be recognised.
+fn blot(c: char) -> char {
+    if c.is_control() {
+        ' '
+    } else if c.is_alphanumeric() || c == '+' || c == '/' {
+        '*'
+    } else {
+        c
+    }
+}
+
+/// Blots out the user and password of URLs, and the values of their queries.
+fn without_logins(mut line: Vec<char>) -> Vec<char> {
+    let mut at = 0;
+    while let Some(start) = (at..line.len().saturating_sub(2)).find(|i| line[*i..].starts_with(&[':', '/', '/'])) {
+        let start = start + 3;
+        let end = (start..line.len()).find(|i| matches!(line[*i], '"' | '\'' | ' ' | ',')).unwrap_or(line.len());
+        let authority = (start..end).find(|i| matches!(line[*i], '/' | '?' | '#')).unwrap_or(end);
+        // A password may have a slash in it that should have been encoded.
+        let login = (start..end).rev().find(|i| line[*i] == '@').map_or(start, |i| i.max(start));
+        let hidden = if login > start { start..login } else { start..start };
+        let query = (authority..end).find(|i| line[*i] == '?').unwrap_or(end);
+        for i in hidden.chain(query..end) {
+            line[i] = blot(line[i]);
+        }
+        at = end.max(start);
+    }
+    line
 }
 
 /// So many letters and digits in a row are no word of a configuration, but a key that lost its place: behind a quotation mark that
@@ -293,6 +334,19 @@ mod tests {
             quote(text, 18..19),
             "error: wrong\n  --> p.toml:2:10\n  |\n2 | listen = 5\n  |          ^ here\n  help: right"
         );
+    }
+
+    #[test]
+    fn a_login_in_a_url_is_blotted_out() {
+        for (line, expected) in [
+            (r#"base_url = "https://user:pa55@h/v1""#, r#"base_url = "https://****:****@h/v1""#),
+            (r#"base_url = "https://h/v1?api=s3cr&v=1""#, r#"base_url = "https://h/v1?***=****&*=*""#),
+            (r#"proxy = "http://u:p/w@h:3128""#, r#"proxy = "http://*:***@h:3128""#),
+            (r#"base_url = "https://h/v1""#, r#"base_url = "https://h/v1""#),
+            (r#"a = "://", b = "x""#, r#"a = "://", b = "x""#),
+        ] {
+            assert_eq!(masked(line, "[[backend]]"), expected);
+        }
     }
 
     #[test]

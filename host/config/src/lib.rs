@@ -11,6 +11,7 @@ mod defaults;
 mod diagnostic;
 mod litellm;
 mod log_level;
+mod outbound;
 mod overlay;
 mod providers;
 mod raw;
@@ -31,6 +32,7 @@ pub use checked::{
 };
 pub use diagnostic::{ConfigError, Diagnostic, Location, Severity};
 pub use litellm::import_litellm;
+pub use outbound::{ForwardProxy, Identity, Outbound};
 pub use overlay::{Env, ProcessEnv};
 pub use settings::{DEFAULT_POLICY, PolicySettings, names as policy_names, recorded_settings};
 pub use sketch::{Complaints, OwnKeys, sketch};

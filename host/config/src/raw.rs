@@ -69,6 +69,9 @@ pub(super) struct RawServer {
     /// backends have in common, 429 as a rate limit error.
     #[schemars(extend("default" = "503"))]
     pub(super) exhausted_status: Option<RawExhaustedStatus>,
+    /// Time that a client's connection may be idle between two requests.
+    #[schemars(extend("default" = defaults::KEEP_ALIVE_MS))]
+    pub(super) keep_alive_ms: Option<u64>,
     /// Serve everyone who reaches an address that is not loopback, without client keys.
     #[schemars(extend("default" = false))]
     pub(super) allow_open: Option<bool>,
@@ -372,8 +375,23 @@ pub(super) struct RawBackend {
     pub(super) burst: Option<u32>,
     /// Tokens in any 60 seconds.
     pub(super) tpm: Option<u32>,
-    /// Requests under way at a time.
+    /// Requests in any 24 hours.
+    pub(super) rpd: Option<u32>,
+    /// Tokens in any 24 hours.
+    pub(super) tpd: Option<u32>,
+    /// Requests under way at a time. Without it a ceiling is learned where the provider refuses more.
     pub(super) max_concurrency: Option<u32>,
+    /// Limits of single models beside the backend's own, by the model name sent, one * each; a * counts each model by itself.
+    pub(super) limits: BTreeMap<String, RawModelLimits>,
+    /// Forward proxy: http://[USER:PASSWORD@]HOST:PORT, https://..., env:NAME; or "none". Default: HTTPS_PROXY, HTTP_PROXY
+    /// (only where no key is sent) and NO_PROXY of the environment.
+    pub(super) proxy: Option<String>,
+    /// PEM file of the certificate authorities that its certificate may be of, in place of the machine's.
+    pub(super) ca_file: Option<String>,
+    /// PEM file of the certificate, with its chain, that is shown to it.
+    pub(super) client_cert: Option<String>,
+    /// PEM file of that certificate's private key, or env:NAME.
+    pub(super) client_key: Option<String>,
     /// Share of traffic among its tier.
     #[schemars(extend("default" = 1))]
     pub(super) weight: Option<u32>,
@@ -396,6 +414,25 @@ pub(super) struct RawBackend {
     pub(super) health_check: Option<RawHealthCheck>,
     /// By the model name sent; "*" is the price of all others.
     pub(super) price: BTreeMap<String, RawPrice>,
+}
+
+/// Limits of one model of a backend.
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(rename = "ModelLimits")]
+pub(super) struct RawModelLimits {
+    /// Requests in any 60 seconds.
+    pub(super) rpm: Option<u32>,
+    /// Requests that may be sent at once, the rest spaced evenly.
+    pub(super) burst: Option<u32>,
+    /// Tokens in any 60 seconds.
+    pub(super) tpm: Option<u32>,
+    /// Requests in any 24 hours.
+    pub(super) rpd: Option<u32>,
+    /// Tokens in any 24 hours.
+    pub(super) tpd: Option<u32>,
+    /// Requests under way at a time.
+    pub(super) max_concurrency: Option<u32>,
 }
 
 #[derive(Clone, Copy, Deserialize, JsonSchema)]

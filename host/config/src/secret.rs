@@ -19,7 +19,11 @@ impl Secret {
     }
 
     /// Takes in a value that is to be sent: it must be able to stand in a header.
+    ///
+    /// White space, byte order marks and invisible characters around it, which editors, shells and web pages leave there,
+    /// are no part of it.
     pub fn for_header(value: &[u8]) -> Result<Self, Unusable> {
+        let value = std::str::from_utf8(value).map_or(value, |text| trimmed(text).as_bytes());
         if value.is_empty() {
             return Err(Unusable::Empty);
         }
@@ -53,6 +57,13 @@ impl fmt::Display for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("***")
     }
+}
+
+/// A text without what stands invisibly around it.
+pub fn trimmed(text: &str) -> &str {
+    let is_invisible =
+        |c: char| c.is_whitespace() || c.is_control() || matches!(c, '\u{feff}' | '\u{200b}'..='\u{200f}' | '\u{2060}');
+    text.trim_matches(is_invisible)
 }
 
 /// The reason why a value cannot be sent, as a predicate of "the secret".
@@ -140,13 +151,17 @@ mod tests {
     fn what_is_sent_must_fit_into_a_header() {
         assert_eq!(Secret::for_header(b"sk-1 ~").unwrap().expose(), "sk-1 ~");
         assert!(Secret::for_header(&[b'k'; MAX_SECRET_BYTES]).is_ok());
+        for around in ["\u{feff}sk-1\r\n", " sk-1\t", "\u{a0}sk-1\u{200b}", "sk-1\0"] {
+            assert_eq!(Secret::for_header(around.as_bytes()).unwrap().expose(), "sk-1", "{around:?}");
+        }
         for (value, why) in [
             (&b""[..], Unusable::Empty),
+            (b" \n", Unusable::Empty),
             (&[b'k'; MAX_SECRET_BYTES + 1], Unusable::TooLong),
             (b"a\nb", Unusable::NotForHeaders),
             ("ké".as_bytes(), Unusable::NotForHeaders),
             (b"k\xff", Unusable::NotForHeaders),
-            (b"k\x7f", Unusable::NotForHeaders),
+            (b"k\x7fk", Unusable::NotForHeaders),
         ] {
             assert_eq!(Secret::for_header(value).unwrap_err(), why);
         }

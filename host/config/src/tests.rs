@@ -564,6 +564,7 @@ fn every_table() -> Vec<(String, Vec<String>)> {
         ("[[backend]]", "Backend"),
         ("[[backend]]\n[backend.timeouts]", "Timeouts"),
         ("[[backend]]\n[backend.health_check]", "HealthCheck"),
+        ("[[backend]]\n[backend.limits.m]", "ModelLimits"),
         ("[[backend]]\n[backend.price.m]", "Price"),
         ("[[client]]", "Client"),
     ];

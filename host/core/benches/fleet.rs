@@ -23,6 +23,7 @@ fn backend(n: usize, limits: Limits) -> Backend {
         dialect: Dialect::OPENAI,
         weight: 1,
         limits,
+        model_limits: Default::default(),
         routes: Vec::new(),
         prices: BTreeMap::new(),
         timeouts: Timeouts::default(),

@@ -176,6 +176,7 @@ mod tests {
             dialect: Dialect::OPENAI,
             weight: 1,
             limits: Limits::default(),
+            model_limits: Default::default(),
             routes: Vec::new(),
             prices: [("*".to_owned(), price)].into(),
             timeouts: Timeouts::default(),

@@ -68,6 +68,8 @@ pub struct AttemptRecord {
     pub retry_after: Option<Duration>,
     /// One sentence about the outcome, for people.
     pub message: String,
+    /// The provider's own id of the request, for its support; without secrets, at most 128 characters.
+    pub upstream_id: Option<Box<str>>,
     /// Tokens of the answer.
     pub usage: Usage,
     /// Cost in USD; 0 for failed attempts.

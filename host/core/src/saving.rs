@@ -51,6 +51,7 @@ mod tests {
             dialect: Dialect::OPENAI,
             weight: 1,
             limits: Limits::default(),
+            model_limits: Default::default(),
             routes: vec![Route { asked: Pattern::Exact("m".to_owned()), sent: sent.to_owned() }],
             prices: price.map(|price| (sent.to_owned(), price)).into_iter().collect(),
             timeouts: Timeouts::default(),

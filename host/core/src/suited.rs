@@ -121,6 +121,7 @@ mod tests {
             dialect,
             weight: 1,
             limits: Limits::default(),
+            model_limits: Default::default(),
             routes: routes.iter().map(route).collect(),
             prices: Default::default(),
             timeouts: Timeouts::default(),

@@ -26,6 +26,12 @@ pub struct Limits {
     pub tpm: Option<u32>,
     /// Requests at a time, at least 1.
     pub max_concurrency: Option<u32>,
+    /// Requests in 24 hours, at least 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rpd: Option<u32>,
+    /// Tokens in 24 hours, at least 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tpd: Option<u32>,
 }
 
 /// Time limits of one attempt.
@@ -159,6 +165,9 @@ pub struct Backend {
     pub weight: u32,
     /// Rate and concurrency limits.
     pub limits: Limits,
+    /// Limits of single models beside those, by patterns of the name sent.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub model_limits: BTreeMap<String, Limits>,
     /// Model names, exact ones before globs. Empty: the backend takes any request, model or not.
     pub routes: Vec<Route>,
     /// Prices by the model name sent.
@@ -218,6 +227,28 @@ impl Backend {
     /// The first route for this name; none where that says that the name is not served.
     fn route(&self, asked: &str) -> Option<&Route> {
         self.routes.iter().find(|route| route.asked.capture(asked).is_some()).filter(|route| route.is_served())
+    }
+
+    /// Returns true if it has a limit of a day, of its own or of a model.
+    pub fn has_day_limit(&self) -> bool {
+        let all = std::iter::once(&self.limits).chain(self.model_limits.values());
+        all.into_iter().any(|limits| limits.rpd.is_some() || limits.tpd.is_some())
+    }
+
+    /// The names to ask for so that `sent` is sent, by patterns; those that are listed in [`Table::models`] are left out.
+    pub fn asked_for(&self, sent: &str) -> Vec<String> {
+        if self.routes.is_empty() {
+            return vec![sent.to_owned()];
+        }
+        let asked = |route: &Route| {
+            let Pattern::Glob { prefix, suffix } = &route.asked else { return None };
+            let captured = Pattern::parse(&route.sent).filter(|_| route.sent.contains('*'))?.capture(sent)?.to_owned();
+            Some(format!("{prefix}{captured}{suffix}"))
+        };
+        let leads_there = |name: &String| self.sent_model(name).as_deref() == Some(sent);
+        let mut names: Vec<String> = self.routes.iter().filter_map(asked).filter(leads_there).collect();
+        names.dedup();
+        names
     }
 
     /// The price of a model by the name sent; a `*` entry is the price of all others.
@@ -292,6 +323,21 @@ mod tests {
     }
 
     #[test]
+    fn a_providers_models_are_listed_by_the_names_that_lead_to_them() {
+        let route =
+            |(asked, sent): &(&str, &str)| Route { asked: Pattern::parse(asked).unwrap(), sent: (*sent).to_owned() };
+        let asked = |routes: &[(&str, &str)], sent: &str| {
+            Backend { routes: routes.iter().map(route).collect(), ..free_backend() }.asked_for(sent)
+        };
+        assert_eq!(asked(&[], "m"), ["m"]);
+        assert_eq!(asked(&[("*", "*")], "m"), ["m"]);
+        assert_eq!(asked(&[("llama-*", "meta/llama-*-instruct")], "meta/llama-70b-instruct"), ["llama-70b"]);
+        assert_eq!(asked(&[("gpt-*", "gpt-*"), ("*", "gpt-4.1-mini")], "gpt-4o"), ["gpt-4o"]);
+        assert!(asked(&[("gpt-*", "gpt-*"), ("*", "gpt-4.1-mini")], "whisper-1").is_empty());
+        assert!(asked(&[("a", "b"), ("gpt-*", "")], "b").is_empty());
+    }
+
+    #[test]
     fn a_primary_without_a_price_is_free_and_a_fallback_is_not() {
         let price = |usd| Price { input_per_mtok: 0.0, output_per_mtok: usd, cached_input_per_mtok: None };
         let prices = |list: &[(&str, f64)]| list.iter().map(|(sent, usd)| ((*sent).to_owned(), price(*usd))).collect();
@@ -320,6 +366,7 @@ mod tests {
             dialect: Dialect::OPENAI,
             weight: 1,
             limits: Limits::default(),
+            model_limits: BTreeMap::new(),
             routes: Vec::new(),
             prices: BTreeMap::new(),
             timeouts: Timeouts::default(),

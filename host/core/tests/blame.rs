@@ -22,6 +22,7 @@ fn backend(id: &str) -> Backend {
         dialect: Dialect::OPENAI,
         weight: 1,
         limits: Limits::default(),
+        model_limits: Default::default(),
         routes: Vec::new(),
         prices: BTreeMap::new(),
         timeouts: Timeouts::default(),

@@ -22,6 +22,7 @@ fn backend(i: usize, tier: Tier, limits: Limits) -> Backend {
         dialect: Dialect::OPENAI,
         weight: 1,
         limits,
+        model_limits: Default::default(),
         routes: Vec::new(),
         prices: BTreeMap::new(),
         timeouts: Timeouts::default(),
@@ -217,14 +218,17 @@ fn ended(dice: &mut impl FnMut(u32) -> u32) -> Event {
     let retry_after = (dice(2) == 0).then(|| Duration::from_millis(u64::from(dice(8_000))));
     let outcome = Outcome { retry_after, ..Outcome::new(kind, "as the dice say") };
     let usage = Usage { input_tokens: u64::from(dice(5_000)), output_tokens: 5, ..Usage::default() };
-    Event::Ended(Ended { outcome, usage, first_byte: None, first_token: None })
+    Event::Ended(Ended { outcome, usage, first_byte: None, first_token: None, upstream_id: None })
 }
 
 fn limits() -> impl Strategy<Value = (Tier, Limits)> {
     let limit = |most: u32| prop::option::of(1..most);
     let limits = (limit(100), limit(10), limit(100_000), limit(4));
     (prop::bool::ANY, limits).prop_map(|(primary, (rpm, burst, tpm, max_concurrency))| {
-        (if primary { Tier::Primary } else { Tier::Fallback }, Limits { rpm, burst, tpm, max_concurrency })
+        (
+            if primary { Tier::Primary } else { Tier::Fallback },
+            Limits { rpm, burst, tpm, max_concurrency, ..Limits::default() },
+        )
     })
 }
 

@@ -25,6 +25,7 @@ fn backend(i: usize) -> Backend {
         dialect: Dialect::OPENAI,
         weight: 1,
         limits: Limits::default(),
+        model_limits: Default::default(),
         routes: Vec::new(),
         prices: BTreeMap::new(),
         timeouts: Timeouts::default(),

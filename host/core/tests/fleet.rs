@@ -20,6 +20,7 @@ fn backend(id: &str, tier: Tier, limits: Limits) -> Backend {
         dialect: Dialect::OPENAI,
         weight: 1,
         limits,
+        model_limits: Default::default(),
         routes: Vec::new(),
         prices: BTreeMap::new(),
         timeouts: Timeouts::default(),

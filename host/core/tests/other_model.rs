@@ -20,6 +20,7 @@ fn backend(id: &str, dialect: Dialect, models: &[&str]) -> Backend {
         dialect,
         weight: 1,
         limits: Limits::default(),
+        model_limits: Default::default(),
         routes: models.iter().map(route).collect(),
         prices: BTreeMap::new(),
         timeouts: Timeouts::default(),

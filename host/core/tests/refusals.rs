@@ -23,6 +23,7 @@ fn backend(id: &str, tier: Tier, dialect: Dialect, routes: &[(&str, &str)]) -> B
         dialect,
         weight: 1,
         limits: Limits::default(),
+        model_limits: Default::default(),
         routes: routes.iter().map(route).collect(),
         prices: BTreeMap::new(),
         timeouts: Timeouts::default(),

@@ -31,6 +31,7 @@ impl Story {
             dialect: Dialect::OPENAI,
             weight: 1,
             limits: Limits::default(),
+            model_limits: Default::default(),
             routes: Vec::new(),
             prices: BTreeMap::new(),
             timeouts: Timeouts::default(),

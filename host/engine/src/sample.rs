@@ -14,7 +14,8 @@ pub fn table(backends: usize) -> Table {
         tier: if i % 4 == 3 { Tier::Fallback } else { Tier::Primary },
         dialect: Dialect::default(),
         weight: 1 + i as u32 % 3,
-        limits: Limits { rpm: Some(600), burst: None, tpm: Some(1_000_000), max_concurrency: Some(64) },
+        limits: Limits { rpm: Some(600), tpm: Some(1_000_000), max_concurrency: Some(64), ..Limits::default() },
+        model_limits: Default::default(),
         routes: vec![
             route("llama-70b", "meta/llama-3.1-70b-instruct"),
             route("llama-8b", "meta/llama-3.1-8b-instruct"),

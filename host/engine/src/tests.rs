@@ -71,6 +71,7 @@ fn backend(id: &str, tier: Tier) -> Backend {
         dialect: Dialect::OPENAI,
         weight: 1,
         limits: Limits::default(),
+        model_limits: Default::default(),
         routes: vec![Route { asked: Pattern::Exact("m".into()), sent: "maker/m".into() }],
         prices: BTreeMap::from([("*".to_owned(), Price { input_per_mtok: 1.0, ..Price::default() })]),
         timeouts: Timeouts::default(),

@@ -30,6 +30,7 @@ fn backend(id: &str, tier: Tier) -> Backend {
         dialect: Dialect::OPENAI,
         weight: 1,
         limits: Limits { rpm: Some(60), ..Limits::default() },
+        model_limits: Default::default(),
         routes: vec![Route { asked: Pattern::Exact("m".into()), sent: "maker/m".into() }],
         prices: BTreeMap::new(),
         timeouts: Timeouts::default(),

@@ -58,7 +58,7 @@ pub(super) fn refusal(state: &AdminState, request: &Request) -> Option<Response>
     if !opens_console && site::is_cross_site(headers, authority.as_ref()) {
         return Some(failure(StatusCode::FORBIDDEN, "a page of another site may not ask this listener anything"));
     }
-    match &state.token {
+    match (state.token)() {
         Some(token) => {
             let open = matches!(path, "/" | "/healthz" | "/readyz");
             let known = open || bearer(headers).is_some_and(|presented| token.matches(presented));

@@ -51,8 +51,8 @@ pub struct AdminState {
     pub explain: Explain,
     /// The store, for its own numbers.
     pub store: StoreHandle,
-    /// Token for access; `None`: loopback only.
-    pub token: Option<AdminToken>,
+    /// Token for access, as the configuration in force has it; `None`: loopback only.
+    pub token: Arc<dyn Fn() -> Option<AdminToken> + Send + Sync>,
     /// The largest component that is taken, in bytes.
     pub max_component_bytes: usize,
     /// Live events.

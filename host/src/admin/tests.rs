@@ -67,7 +67,10 @@ async fn start(token: Option<&str>) -> Admin {
         queries: store.queries(),
         explain: |explainable| serde_json::json!({ "told": explainable.exchange().id }),
         store: store.handle(),
-        token: token.map(AdminToken::new),
+        token: {
+            let token = token.map(AdminToken::new);
+            Arc::new(move || token.clone())
+        },
         events: Events::default(),
         stop: CancellationToken::new(),
         max_component_bytes: 1_000,
@@ -142,6 +145,7 @@ impl Admin {
                     status,
                     retry_after: None,
                     message: String::new(),
+                    upstream_id: None,
                     usage,
                     cost_usd: 0.5,
                 }],
@@ -216,7 +220,7 @@ async fn without_a_token_only_loopback_peers_are_answered() {
         queries: admin.store.queries(),
         explain: |_| Value::Null,
         store: admin.store.handle(),
-        token: None,
+        token: Arc::new(|| None),
         events: Events::default(),
         stop: CancellationToken::new(),
         max_component_bytes: 0,

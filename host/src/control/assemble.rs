@@ -12,7 +12,7 @@ use super::{Control, first_policy, kept_states};
 use crate::proxy::{FaultStats, Proxy, SharedFleet, Snapshot, Target};
 use crate::telemetry::logs::ExchangeLog;
 use crate::telemetry::metrics::Metrics;
-use crate::upstream::Origin;
+use crate::upstream::Connector;
 use pointsman_config::Config;
 
 /// Parts of a proxy besides its configuration.
@@ -40,12 +40,12 @@ pub(crate) async fn assemble(
     let table = Arc::new(config.table());
     let mut fleet = Fleet::new(config.fleet_settings(), clock.now().as_micros());
     let view = fleet.adopt(table.clone(), config.fleet_settings());
-    kept_states::restore(&mut fleet, store, clock.now());
+    kept_states::restore(&mut fleet, &table, store, clock.now());
     let policies = store.policies();
     let now = clock.now();
     let first =
         first_policy(engine.clone(), &policies, config.clone(), table.clone(), now, config_file.as_deref()).await?;
-    let connector = Origin::connector();
+    let connector = Connector::with_native_roots();
     let (policy, fault_stats) = (first.revision.clone(), Arc::new(FaultStats::new(config.policy.rollback)));
     let snapshot = Snapshot::new(config.clone(), view, policy, fault_stats, Target::all(&config, &connector, None)?);
     let metrics = Metrics::new(&table, env!("CARGO_PKG_VERSION"), clock.now());

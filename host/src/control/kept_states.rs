@@ -3,21 +3,25 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use pointsman_core::fleet::{Fleet, SavedCooldown};
+use pointsman_core::fleet::{Fleet, SavedCooldown, UsedBefore};
 use pointsman_core::outcome::Kind;
+use pointsman_core::table::Table;
 use pointsman_core::time::Timestamp;
-use pointsman_store::{CooldownRow, Store};
+use pointsman_store::{CooldownRow, SentRow, Store};
 
 use crate::proxy::Proxy;
 
 /// Interval of writing changed states, so that they survive a crash.
 const SAVED_EVERY: Duration = Duration::from_millis(500);
 
+/// The window of limits of a day.
+const DAY: Duration = Duration::from_secs(24 * 3_600);
+
 /// The reason of the row of a drained backend, which is none of the outcomes and has no end.
 const DRAINED: &str = "drained";
 
 /// Puts back what was in force when the last process ended. Backends that are no longer configured are forgotten.
-pub(crate) fn restore(fleet: &mut Fleet, store: &Store, now: Timestamp) {
+pub(crate) fn restore(fleet: &mut Fleet, table: &Table, store: &Store, now: Timestamp) {
     let rows = store.load_cooldowns(now.as_millis()).unwrap_or_else(|error| {
         tracing::warn!(%error, "the cooldowns and drains of the last run could not be read; backends start without");
         Vec::new()
@@ -28,6 +32,20 @@ pub(crate) fn restore(fleet: &mut Fleet, store: &Store, now: Timestamp) {
     }
     let kept: Vec<SavedCooldown> = cooling.into_iter().filter_map(cooldown).collect();
     fleet.restore(now, &kept);
+    for backend in table.backends.iter().filter(|backend| backend.has_day_limit()) {
+        match store.reader().sent_since(&backend.id, now - DAY) {
+            Ok(rows) => fleet.restore_day(&backend.id, &rows.into_iter().map(used_before).collect::<Vec<_>>()),
+            Err(error) => {
+                tracing::warn!(%error, backend = %backend.id, "what was sent within the last day could not be read; its limits of a day start unused");
+            }
+        }
+    }
+}
+
+fn used_before(row: SentRow) -> UsedBefore {
+    let SentRow { model_sent, at_ms, requests, tokens } = row;
+    let least = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
+    UsedBefore { model_sent, at: Timestamp::from_millis(at_ms), requests: least(requests), tokens: least(tokens) }
 }
 
 /// Writes the states whenever they change. Runs until dropped.

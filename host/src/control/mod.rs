@@ -37,7 +37,7 @@ use component::source_of;
 use kept::HistoryStore;
 use promotion::Candidate;
 use revisions::Revisions;
-use watched::WatchedFile;
+use watched::{WatchedFile, WatchedFiles};
 
 pub(crate) use assemble::{Parts, assemble};
 pub(crate) use policy::CannotUpload;
@@ -185,9 +185,12 @@ impl Control {
     async fn watch_files(&self) {
         let mut config_file = WatchedFile::new(&self.signals.files);
         let mut policy_file = WatchedFile::new(&self.signals.files);
+        let mut secret_files = WatchedFiles::new(&self.signals.files);
         config_file.follow(self.config_file.as_deref(), "this file");
         loop {
-            policy_file.follow(self.proxy.snapshot().config.policy.file.as_deref(), "this file");
+            let config = self.proxy.snapshot().config.clone();
+            policy_file.follow(config.policy.file.as_deref(), "this file");
+            secret_files.follow(&config.secret_files, "this file, which holds a secret or a certificate,");
             self.signals.files.notified().await;
             let is_asked = self.signals.is_asked.swap(false, Ordering::Relaxed);
             let reports = self.state().reports;

@@ -1,5 +1,6 @@
 //! A file that is watched, and followed where the configuration names another.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -36,5 +37,27 @@ impl WatchedFile {
             .ok();
         // It may have changed between being read and being watched.
         self.notify.notify_one();
+    }
+}
+
+/// Notifies when one of several files may have changed.
+pub(super) struct WatchedFiles {
+    notify: Arc<Notify>,
+    files: HashMap<PathBuf, WatchedFile>,
+}
+
+impl WatchedFiles {
+    /// No file yet.
+    pub(super) fn new(notify: &Arc<Notify>) -> Self {
+        Self { notify: notify.clone(), files: HashMap::new() }
+    }
+
+    /// Watches these files and no others; `what` names each in the log.
+    pub(super) fn follow(&mut self, files: &[PathBuf], what: &str) {
+        self.files.retain(|file, _| files.contains(file));
+        for file in files {
+            let watched = self.files.entry(file.clone()).or_insert_with(|| WatchedFile::new(&self.notify));
+            watched.follow(Some(file), what);
+        }
     }
 }

@@ -26,14 +26,13 @@ use bytes::Bytes;
 use http::response::Parts;
 use pointsman_core::attempt::KeptRefusal;
 use pointsman_core::clients::Admission;
-use pointsman_core::dialect::Dialect;
 use pointsman_core::dialect::envelope::ErrorKind;
 use pointsman_core::exchange::Event;
 
 pub use fault_stats::FaultStats;
 pub use promotion::{Progress, TrafficSplit};
 pub use relay::{Broken, ProxyBody};
-pub use reply::{OwnError, Reply};
+pub use reply::{OwnError, Reply, insert_request_id};
 pub use request::{IncomingRequest, PinnedBackend, ProxyRequest};
 pub use shadow::{Divergent, Shadow, ShadowPolicy, ShadowStats};
 pub use shared::{Denied, Proxy, Unknown};
@@ -147,8 +146,7 @@ fn out_of_step(in_flight: Box<InFlight>) -> Reply {
 
 /// Ends an exchange with an error of our own.
 fn own_error(mut in_flight: Box<InFlight>, kind: ErrorKind, message: &str) -> Reply {
-    let reply = OwnError::new(kind, message)
-        .reply(Dialect::of_operation(in_flight.request().operation), &in_flight.request().id);
+    let reply = OwnError::new(kind, message).reply(in_flight.request().client_dialect(), &in_flight.request().id);
     in_flight.rejected(reply.status().as_u16(), message);
     reply
 }

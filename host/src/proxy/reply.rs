@@ -21,6 +21,8 @@ use super::snapshot::Snapshot;
 pub type Reply = Response<ProxyBody>;
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// The id that the provider gave the request.
+const UPSTREAM_REQUEST_ID: HeaderName = HeaderName::from_static("x-pointsman-upstream-request-id");
 const X_SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
 const LANE: HeaderName = HeaderName::from_static("x-pointsman-lane");
@@ -39,7 +41,11 @@ pub(super) fn of_upstream(
     attempts: u64,
     body: ProxyBody,
 ) -> Reply {
+    let upstream_id = headers::request_id(&head.headers).and_then(|id| HeaderValue::from_str(id).ok());
     headers::downstream(&mut head.headers);
+    if let Some(id) = upstream_id {
+        head.headers.insert(UPSTREAM_REQUEST_ID, id);
+    }
     if matches!(&body, ProxyBody::Whole(Some(bytes)) if !bytes.is_empty()) {
         // Framed anew by its own length.
         head.headers.remove(CONTENT_LENGTH);
@@ -65,7 +71,7 @@ pub(super) fn early(snapshot: &Snapshot, request: &ProxyRequest, body: ProxyBody
     let headers = reply.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-    insert(headers, X_REQUEST_ID, &request.id);
+    insert_request_id(headers, request.client_dialect(), &request.id);
     headers.insert(POLICY, snapshot.policy_header.clone());
     reply
 }
@@ -81,7 +87,7 @@ pub(super) fn of_refusal(in_flight: &InFlight, refusal: &Refusal) -> Reply {
         message: &refusal.message,
         retry_after: refusal.retry_after,
     };
-    let mut reply = error.reply(Dialect::of_operation(request.operation), &request.id);
+    let mut reply = error.reply(request.client_dialect(), &request.id);
     own_headers(in_flight, reply.headers_mut(), in_flight.exchange().attempts().len() as u64);
     reply
 }
@@ -125,17 +131,26 @@ impl<'a> OwnError<'a> {
             headers.insert(RETRY_AFTER, HeaderValue::from(retry_after.as_millis().div_ceil(1_000) as u64));
             headers.insert(RETRY_AFTER_MS, HeaderValue::from(retry_after.as_millis() as u64));
         }
-        insert(headers, X_REQUEST_ID, request_id);
+        insert_request_id(headers, dialect, request_id);
         reply
     }
 }
 
 fn own_headers(in_flight: &InFlight, headers: &mut HeaderMap, attempts: u64) {
     let (_, waited) = in_flight.exchange().waits();
-    insert(headers, X_REQUEST_ID, &in_flight.request().id);
+    insert_request_id(headers, in_flight.request().client_dialect(), &in_flight.request().id);
     headers.insert(ATTEMPTS, number(attempts));
     headers.insert(WAITED_MS, number(waited.as_millis() as u64));
     headers.insert(POLICY, in_flight.snapshot().policy_header.clone());
+}
+
+/// Our id of a request, as every client finds it and as those of this dialect look for it.
+pub fn insert_request_id(headers: &mut HeaderMap, dialect: Dialect, id: &str) {
+    let Ok(id) = HeaderValue::from_str(id) else { return };
+    if let Some(name) = dialect.format().request_id_header() {
+        headers.insert(name, id.clone());
+    }
+    headers.insert(X_REQUEST_ID, id);
 }
 
 /// A number as a header; 0 and 1, the most common, need no allocation.

@@ -12,7 +12,7 @@ use pointsman_core::clients::Spending;
 use pointsman_core::contract::{NONE, Operation};
 use pointsman_core::dialect::facts::{Ambiguous, BodyFacts};
 use pointsman_core::dialect::translate::{Strictness, Translations};
-use pointsman_core::dialect::{is_idempotent_path, operation_at};
+use pointsman_core::dialect::{Dialect, is_idempotent_path, operation_at};
 use pointsman_core::exchange::Facts;
 use pointsman_core::origin::Endpoint;
 use pointsman_core::table::UNKNOWN_MODEL;
@@ -167,6 +167,11 @@ impl ProxyRequest {
     pub fn number(&self, client: u64) -> u64 {
         static SEED: LazyLock<u64> = LazyLock::new(|| RandomState::new().hash_one(()));
         *self.number.get_or_init(|| self.client_request().number(*SEED, client))
+    }
+
+    /// The dialect that the client speaks.
+    pub fn client_dialect(&self) -> Dialect {
+        Dialect::of_client(self.operation, &self.headers)
     }
 
     /// The path without its query.

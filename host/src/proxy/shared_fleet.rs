@@ -194,6 +194,7 @@ mod tests {
             dialect: Dialect::OPENAI,
             weight: 1,
             limits: Limits { max_concurrency: Some(1), ..Limits::default() },
+            model_limits: Default::default(),
             routes: Vec::new(),
             prices: BTreeMap::new(),
             timeouts: Timeouts::default(),

@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use http::HeaderValue;
+use pointsman_config::secret::Secret;
 use pointsman_config::{BackendConfig, Config};
 use pointsman_core::attempt::{Additions, Endpoint};
 use pointsman_core::exchange::{Budgets, StreamDefaults};
+use pointsman_core::http::redact::Secrets;
 use pointsman_core::http::url::BaseUrl;
 use pointsman_core::lifecycle::promotion::Side;
 use pointsman_core::view::View;
@@ -15,7 +17,7 @@ use pointsman_store::BodyRules;
 use super::fault_stats::FaultStats;
 use super::promotion::TrafficSplit;
 use super::request::ProxyRequest;
-use crate::upstream::{Connector, Origin};
+use crate::upstream::{BadOutbound, Connector, Origin};
 
 /// One configuration and one policy revision; an exchange keeps the one it started with.
 #[derive(Clone)]
@@ -67,6 +69,14 @@ pub enum TargetError {
         /// Fault of the setting.
         reason: String,
     },
+    /// The way to it.
+    #[error("backend {id:?}: {reason}")]
+    Outbound {
+        /// The backend.
+        id: String,
+        /// Fault of the settings.
+        reason: BadOutbound,
+    },
     /// Its key.
     #[error("backend {id:?}: api_key has characters that cannot stand in a header")]
     Key {
@@ -103,13 +113,13 @@ impl Target {
             value.set_sensitive(true);
             Ok(value)
         });
-        let same_place = |t: &&Target| {
-            let known = &t.endpoint.base;
-            known.scheme() == base.scheme() && known.authority() == base.authority()
-        };
+        let same_place = |t: &&Target| t.origin.is_at(&config.base_url, &config.outbound);
         let origin = match known.filter(same_place) {
             Some(known) => known.origin.clone(),
-            None => Arc::new(Origin::new(&config.base_url, connector.clone())),
+            None => {
+                let origin = Origin::new(&config.base_url, &config.outbound, connector);
+                Arc::new(origin.map_err(|reason| TargetError::Outbound { id: id(), reason })?)
+            }
         };
         // What was learned of the backend stays with its place.
         let additions = match known.filter(same_place).map(|known| &known.endpoint.additions) {
@@ -121,11 +131,22 @@ impl Target {
             base,
             key: key.transpose()?,
             headers: config.headers.clone(),
+            secrets: secrets(config),
             may_be_empty: config.empty_answers,
             additions,
         };
         Ok(Self { endpoint, origin })
     }
+}
+
+/// All of a backend's secrets that its upstream gets to see.
+fn secrets(config: &BackendConfig) -> Secrets {
+    let key = config.api_key.iter().map(Secret::expose);
+    let headers = config.headers.iter().filter(|(_, value)| value.is_sensitive());
+    let headers = headers.filter_map(|(_, value)| value.to_str().ok());
+    let login = config.outbound.proxy.iter().filter_map(|proxy| proxy.login.as_ref());
+    let password = login.filter_map(|login| Some(login.expose().split_once(':')?.1));
+    Secrets::new(key.chain(headers).chain(password))
 }
 
 impl Snapshot {
@@ -221,10 +242,7 @@ fn policy_header(policy: &Revision) -> HeaderValue {
 /// Returns the rules for recording bodies; `None`: bodies are not recorded. All keys are masked.
 fn body_rules(config: &Config, targets: &[Arc<Target>]) -> Option<Arc<BodyRules>> {
     let kept = config.journal.bodies.as_ref()?;
-    let key = |target: &Arc<Target>| {
-        std::str::from_utf8(target.endpoint.bare_key()).ok().filter(|key| !key.is_empty()).map(Box::from)
-    };
-    let secrets = targets.iter().filter_map(key).collect();
+    let secrets = targets.iter().flat_map(|target| target.endpoint.secrets.spellings()).map(Box::from).collect();
     let max_bytes = kept.max_body_kb as usize * 1_024;
     Some(Arc::new(BodyRules { max_bytes, redact: Arc::clone(&kept.redact), secrets }))
 }

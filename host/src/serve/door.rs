@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::Uri;
+use http::{HeaderMap, Uri};
 use pointsman_core::contract::Operation;
 use pointsman_core::denial::Denial;
 use pointsman_core::dialect::envelope::ErrorKind;
@@ -18,6 +18,7 @@ pub(super) struct Door<'a> {
     id: String,
     arrived: Timestamp,
     operation: Operation,
+    dialect: Dialect,
     uri: Uri,
     client: Option<Arc<str>>,
     request: Option<Arc<ProxyRequest>>,
@@ -25,9 +26,10 @@ pub(super) struct Door<'a> {
 
 impl<'a> Door<'a> {
     /// A request with this id has arrived.
-    pub(super) fn new(proxy: &'a Proxy, id: String, uri: &Uri) -> Self {
+    pub(super) fn new(proxy: &'a Proxy, id: String, uri: &Uri, headers: &HeaderMap) -> Self {
         let (operation, arrived) = (operation_at(uri.path()), proxy.clock.now());
-        Self { proxy, id, arrived, operation, uri: uri.clone(), client: None, request: None }
+        let dialect = Dialect::of_client(operation, headers);
+        Self { proxy, id, arrived, operation, dialect, uri: uri.clone(), client: None, request: None }
     }
 
     /// Returns the request id.
@@ -52,7 +54,7 @@ impl<'a> Door<'a> {
 
     /// Refuses it with this error.
     pub(super) fn deny_with(&self, reason: Denial, error: &OwnError<'_>) -> Reply {
-        let reply = error.reply(Dialect::of_operation(self.operation), &self.id);
+        let reply = error.reply(self.dialect, &self.id);
         self.proxy.denied(Denied {
             id: &self.id,
             arrived: self.arrived,

@@ -36,6 +36,8 @@ pub(super) struct ListenLimits {
     pub header_read_timeout: Duration,
     /// Time after which a client that reads nothing of its answer is disconnected.
     pub unread_timeout: Duration,
+    /// Time that a connection may be idle between two requests.
+    pub keep_alive: Duration,
 }
 
 /// Accepts until told to stop, then lets the connections finish what they are at.
@@ -55,7 +57,8 @@ impl Listener {
         let mut http = auto::Builder::new(Streams::new(limits.unread_timeout));
         http.http1()
             .timer(TokioTimer::new())
-            .header_read_timeout(limits.header_read_timeout)
+            // The guard minds the time of a head; here it is that from one request to the next.
+            .header_read_timeout(limits.keep_alive)
             // The guard has judged the head's size before.
             .max_buf_size(limits.max_header_bytes.saturating_mul(2).max(65_536))
             .keep_alive(true);

@@ -93,7 +93,10 @@ pub async fn start(start: Start) -> anyhow::Result<Running> {
         events: proxy.events.clone(),
         stop: over.clone(),
         max_component_bytes,
-        token: config.admin.token.as_ref().map(|token| AdminToken::new(token.expose())),
+        token: {
+            let proxy = proxy.clone();
+            Arc::new(move || proxy.snapshot().config.admin.token.as_ref().map(|token| AdminToken::new(token.expose())))
+        },
         clock: Arc::new(move || clock.now()),
     };
 
@@ -206,8 +209,9 @@ async fn listen_downstream(config: &Config, proxy: Arc<Proxy>) -> anyhow::Result
         max_header_bytes: s.max_header_bytes as usize,
         header_read_timeout: s.header_read_timeout,
         unread_timeout: s.unread_timeout,
+        keep_alive: s.keep_alive,
     };
-    Listener::bind(s.listen, limits, Service::new(proxy)?)
+    Listener::bind(s.listen, limits, Service::new(proxy))
         .await
         .with_context(|| format!("cannot listen on {} (server.listen); is something else listening there?", s.listen))
 }

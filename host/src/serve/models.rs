@@ -2,68 +2,92 @@
 
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Method, Response};
-use pointsman_core::dialect::Dialect;
+use pointsman_config::BackendConfig;
 use pointsman_core::dialect::envelope::ErrorKind;
+use pointsman_core::dialect::{Dialect, ListedModel};
+use pointsman_core::http::url::percent_decoded;
+use pointsman_core::suited::{served_models, shown};
 
-use crate::proxy::{OwnError, ProxyBody, Reply, Snapshot};
+use super::discovery::Models;
+use crate::proxy::{OwnError, ProxyBody, Reply, Snapshot, insert_request_id};
 
 /// Part of the model list that is requested.
-pub(super) enum Listed<'a> {
+pub(super) enum Listed {
     /// The whole list.
     All,
     /// One entry, by name.
-    One(&'a str),
+    One(String),
 }
 
+/// Backends named in an error.
+const SHOWN_BACKENDS: usize = 8;
+
 /// Recognises a request for the model list, or for one of its entries.
-pub(super) fn listed_at<'a>(method: &Method, path: &'a str) -> Option<Listed<'a>> {
+pub(super) fn listed_at(method: &Method, path: &str) -> Option<Listed> {
     if method != Method::GET && method != Method::HEAD {
         return None;
     }
     let path = path.strip_prefix("/v1").unwrap_or(path);
     match path.strip_prefix("/models")? {
         "" | "/" => Some(Listed::All),
-        name => name.strip_prefix('/').map(Listed::One),
+        name => name.strip_prefix('/').map(|name| Listed::One(percent_decoded(name).into_owned())),
     }
 }
 
 /// The list, or one entry of it.
 pub(super) fn reply(
-    listed: Listed<'_>,
-    models: &[String],
+    listed: &Listed,
+    models: &Models,
     headers: &HeaderMap,
     snapshot: &Snapshot,
     request_id: &str,
 ) -> Reply {
     let dialect = Dialect::of_headers(headers);
-    let entry = |name: &str| {
-        let owner = snapshot.config.backends.iter().find(|b| b.backend.serves(name)).map(|b| &*b.backend.id);
-        dialect.format().model_entry(name, owner)
-    };
+    let format = dialect.format();
     match listed {
         Listed::All => {
-            let entries = models.iter().map(|name| entry(name)).collect();
-            json(dialect.format().model_list(models, entries).to_string(), request_id)
+            let entries = models.listed.iter().map(|model| format.model_entry(model)).collect();
+            json(format.model_list(&models.listed, entries).to_string(), dialect, request_id)
         }
-        Listed::One(name) => {
-            let wanted = name.replace("%2F", "/").replace("%2f", "/");
-            if models.contains(&wanted) {
-                return json(entry(&wanted).to_string(), request_id);
-            }
-            let message =
-                format!("The model {wanted:?} is not listed here; GET /v1/models lists what can be asked for");
-            OwnError::new(ErrorKind::ModelNotFound, &message).reply(dialect, request_id)
-        }
+        Listed::One(name) => match entry(name, models, snapshot) {
+            Some(model) => json(format.model_entry(&model).to_string(), dialect, request_id),
+            None => OwnError::new(ErrorKind::ModelNotFound, &not_served(name, snapshot)).reply(dialect, request_id),
+        },
     }
 }
 
+/// A model that can be asked for: one that is listed, that a pattern stands for, or that a backend whose list is not known
+/// may have.
+fn entry(name: &str, models: &Models, snapshot: &Snapshot) -> Option<ListedModel> {
+    if let Ok(at) = models.listed.binary_search_by(|model| model.id.as_str().cmp(name)) {
+        return Some(models.listed[at].clone());
+    }
+    let takes = |(index, b): &(usize, &BackendConfig)| {
+        b.backend.lists(name) || (b.backend.serves(name) && models.unlisted.contains(index))
+    };
+    let owner = snapshot.config.backends.iter().enumerate().find(takes)?.1.backend.id.to_string();
+    Some(ListedModel { owner: Some(owner), ..ListedModel::named(name) })
+}
+
+fn not_served(name: &str, snapshot: &Snapshot) -> String {
+    let backends = &snapshot.config.backends;
+    let served = |b: &BackendConfig| format!("{} serves {}", b.backend.id, served_models(&b.backend));
+    let mut each: Vec<String> = backends.iter().take(SHOWN_BACKENDS).map(served).collect();
+    if backends.len() > SHOWN_BACKENDS {
+        each.push(format!("and {} more", backends.len() - SHOWN_BACKENDS));
+    }
+    format!(
+        "No backend serves the model {:?}: {}. GET /v1/models lists what can be asked for",
+        shown(name),
+        each.join("; ")
+    )
+}
+
 /// A JSON response of our own.
-fn json(body: String, request_id: &str) -> Reply {
+fn json(body: String, dialect: Dialect, request_id: &str) -> Reply {
     let mut reply = Response::new(ProxyBody::whole(body));
     let headers = reply.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    if let Ok(id) = HeaderValue::from_str(request_id) {
-        headers.insert("x-request-id", id);
-    }
+    insert_request_id(headers, dialect, request_id);
     reply
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, HOST};
 use http::{HeaderValue, Method, Request, StatusCode, Version};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
 use pointsman_config::Client;
 use pointsman_core::attempt::serves_free;
@@ -26,6 +26,12 @@ use crate::proxy::{IncomingRequest, OwnError, Proxy, ProxyBody, ProxyRequest, Re
 /// Time for a client to send the next piece of its body.
 const BODY_IDLE: Duration = Duration::from_secs(30);
 
+/// Time for which the rest of a refused body is read.
+const DISCARD_LIMIT: Duration = Duration::from_secs(10);
+
+/// Bytes of a refused body that are read all the same.
+const MAX_DISCARDED_BYTES: u64 = 256 << 20;
+
 /// Handler of every request of the listener.
 pub(super) struct Service {
     proxy: Arc<Proxy>,
@@ -35,8 +41,8 @@ pub(super) struct Service {
 
 impl Service {
     /// A service before a proxy.
-    pub(super) fn new(proxy: Arc<Proxy>) -> reqwest::Result<Self> {
-        Ok(Self { proxy, discovery: Discovery::new()?, ids: RequestIds::new() })
+    pub(super) fn new(proxy: Arc<Proxy>) -> Self {
+        Self { proxy, discovery: Discovery::default(), ids: RequestIds::new() }
     }
 
     /// Answers one request. Whatever is wrong with it is answered too, in the client's dialect.
@@ -47,7 +53,7 @@ impl Service {
     }
 
     async fn answer(&self, request: Request<Incoming>) -> Reply {
-        let mut door = Door::new(&self.proxy, self.ids.of(request.headers()), request.uri());
+        let mut door = Door::new(&self.proxy, self.ids.of(request.headers()), request.uri(), request.headers());
         if let Some(fault) = guard::refused(&request) {
             return misframed(&door, fault);
         }
@@ -64,7 +70,7 @@ impl Service {
         door.identified(client.as_ref().map(|(_, name)| name));
         if let Some(listed) = models::listed_at(&head.method, head.uri.path()) {
             let models = self.discovery.models(&snapshot).await;
-            return models::reply(listed, &models, &head.headers, &snapshot, door.id());
+            return models::reply(&listed, &models, &head.headers, &snapshot, door.id());
         }
         if let Some(reply) = unforwardable(&head, &door) {
             return reply;
@@ -154,15 +160,16 @@ enum BodyProblem {
 }
 
 /// The whole body: it is needed whole to be sent again after a failed attempt.
-async fn read_body(body: Incoming, limit: u64) -> Result<Bytes, BodyProblem> {
+async fn read_body(mut body: Incoming, limit: u64) -> Result<Bytes, BodyProblem> {
     if body.is_end_stream() {
         return Ok(Bytes::new());
     }
     if body.size_hint().lower() > limit {
+        discard(body);
         return Err(BodyProblem::TooLarge);
     }
     let known = usize::try_from(body.size_hint().lower()).unwrap_or(0);
-    let mut body = Limited::new(body, usize::try_from(limit).unwrap_or(usize::MAX));
+    let mut received: u64 = 0;
     let mut first = Bytes::new();
     let mut rest = BytesMut::new();
     loop {
@@ -170,9 +177,13 @@ async fn read_body(body: Incoming, limit: u64) -> Result<Bytes, BodyProblem> {
         let data = match frame {
             None => break,
             Some(Ok(frame)) => frame.into_data().unwrap_or_default(),
-            Some(Err(error)) if error.is::<LengthLimitError>() => return Err(BodyProblem::TooLarge),
             Some(Err(error)) => return Err(BodyProblem::Broken(error.to_string())),
         };
+        received = received.saturating_add(data.len() as u64);
+        if received > limit {
+            discard(body);
+            return Err(BodyProblem::TooLarge);
+        }
         if first.is_empty() && rest.is_empty() {
             first = data;
         } else {
@@ -184,6 +195,20 @@ async fn read_body(body: Incoming, limit: u64) -> Result<Bytes, BodyProblem> {
         }
     }
     Ok(if rest.is_empty() { first } else { rest.freeze() })
+}
+
+/// Reads the rest of a refused body for a while, and keeps nothing: many a client reads no answer before it has sent all, and
+/// takes a stream that is reset, or a connection that is closed meanwhile, for a failure of the network.
+fn discard(mut body: Incoming) {
+    tokio::spawn(tokio::time::timeout(DISCARD_LIMIT, async move {
+        let mut left = MAX_DISCARDED_BYTES;
+        while let Some(Ok(frame)) = body.frame().await {
+            left = left.saturating_sub(frame.data_ref().map_or(0, |data| data.len() as u64));
+            if left == 0 {
+                break;
+            }
+        }
+    }));
 }
 
 fn unread(door: &Door<'_>, problem: &BodyProblem, limit: u64) -> Reply {

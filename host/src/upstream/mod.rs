@@ -3,6 +3,6 @@
 mod connect;
 mod pool;
 
-pub use connect::{Connector, tls_config};
+pub use connect::{BadOutbound, Connector, tls_config};
 pub(crate) use pool::causes;
 pub use pool::{Answer, Lease, Origin, Reuse, SendError};

@@ -20,7 +20,9 @@ use hyper_util::client::legacy::connect::Connection;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tower_service::Service;
 
-use super::connect::{self, Connector};
+use pointsman_config::Outbound;
+
+use super::connect::{self, BadOutbound, Connector, Route};
 
 /// Idle connections kept per origin.
 const MAX_IDLE: usize = 512;
@@ -37,9 +39,16 @@ type Body = Full<Bytes>;
 pub struct Origin {
     uri: Uri,
     host: HeaderValue,
-    connector: Connector,
+    route: Route,
+    outbound: Outbound,
+    handed_to_proxy: Option<HandedToProxy>,
     idle: Arc<Idle>,
     shared: Mutex<Option<http2::SendRequest<Body>>>,
+}
+
+/// Requests go to a proxy as they are, not through a tunnel.
+struct HandedToProxy {
+    authorization: Option<HeaderValue>,
 }
 
 #[derive(Default)]
@@ -102,7 +111,10 @@ pub enum SendError {
 
 impl Origin {
     /// The origin of a base URL; nothing is connected yet.
-    pub fn new(base_url: &Uri, connector: Connector) -> Self {
+    ///
+    /// # Errors
+    /// [`BadOutbound`]: its certificates cannot be used.
+    pub fn new(base_url: &Uri, outbound: &Outbound, connector: &Connector) -> Result<Self, BadOutbound> {
         let authority = base_url.authority().map_or("", |a| a.as_str());
         let host = HeaderValue::from_str(authority).unwrap_or(HeaderValue::from_static(""));
         let origin = Uri::builder()
@@ -111,12 +123,29 @@ impl Origin {
             .path_and_query("/")
             .build()
             .unwrap_or_default();
-        Self { uri: origin, host, connector, idle: Arc::default(), shared: Mutex::new(None) }
+        let is_plain = base_url.scheme_str() != Some("https");
+        let handed_to_proxy = outbound
+            .proxy
+            .as_ref()
+            .filter(|_| is_plain)
+            .map(|proxy| HandedToProxy { authorization: connect::proxy_authorization(proxy) });
+        Ok(Self {
+            uri: origin,
+            host,
+            route: connector.route(outbound)?,
+            outbound: outbound.clone(),
+            handed_to_proxy,
+            idle: Arc::default(),
+            shared: Mutex::new(None),
+        })
     }
 
-    /// A connector for all origins of the process.
-    pub fn connector() -> Connector {
-        connect::connector()
+    /// Returns true for the same place, reached in the same way.
+    pub fn is_at(&self, base_url: &Uri, outbound: &Outbound) -> bool {
+        let scheme = base_url.scheme_str().unwrap_or("http");
+        self.uri.scheme_str() == Some(scheme)
+            && self.uri.authority().map(|a| a.as_str()) == base_url.authority().map(|a| a.as_str())
+            && self.outbound == *outbound
     }
 
     /// Sends a request (its URI is path and query only) and waits for the response head.
@@ -168,8 +197,8 @@ impl Origin {
     }
 
     async fn handshake(&self) -> Result<Kept, String> {
-        let mut connector = self.connector.clone();
-        let io = connector.call(self.uri.clone()).await.map_err(|e| causes(e.as_ref()))?;
+        let mut route = self.route.clone();
+        let io = route.call(self.uri.clone()).await.map_err(|e| causes(e.as_ref()))?;
         if io.connected().is_negotiated_h2() {
             let (sender, connection) = http2::Builder::new(TokioExecutor::new())
                 .timer(TokioTimer::new())
@@ -195,6 +224,10 @@ impl Origin {
         mut request: Request<Body>,
     ) -> Result<Answer, TrySendError<Request<Body>>> {
         request.headers_mut().insert(HOST, self.host.clone());
+        if let Some(HandedToProxy { authorization }) = &self.handed_to_proxy {
+            *request.uri_mut() = self.absolute(request.uri());
+            connect::add_authorization(request.headers_mut(), authorization.as_ref());
+        }
         let response = sender.try_send_request(request).await?;
         Ok(Answer { response, lease: Lease { connection: Some(sender), idle: self.idle.clone() } })
     }

@@ -49,6 +49,7 @@ fn table(backends: usize) -> Table {
         dialect: Dialect::OPENAI,
         weight: 1,
         limits: Limits::default(),
+        model_limits: Default::default(),
         routes: vec![Route { asked: Pattern::Exact("llama-70b".into()), sent: "meta/llama-3.1-70b-instruct".into() }],
         prices: BTreeMap::from([(
             "*".to_owned(),

@@ -3,13 +3,14 @@
 use std::ops::RangeInclusive;
 
 use pointsman_core::record::End;
+use pointsman_core::time::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::StoreError;
 use super::columns::{columns, money};
-use super::read::StoreReader;
+use super::read::{StoreReader, micros};
 
 /// Conditions on exchanges; absent ones match all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -79,6 +80,8 @@ pub struct AttemptRow {
     pub cached_input_tokens: u64,
     pub estimated: bool,
     pub cost_usd: f64,
+    /// The provider's own id of the request.
+    pub upstream_id: Option<String>,
 }
 
 columns!(ExchangeRow {
@@ -91,9 +94,43 @@ columns!(ExchangeRow {
 columns!(AttemptRow {
     number, backend, lane, model_sent, started, elapsed_ms, first_byte_ms, first_token_ms, outcome, status, retry_after_ms,
     message, input_tokens, output_tokens, cached_input_tokens, estimated, cost_usd with money,
+    upstream_id,
 });
 
+/// What a backend was sent within a minute.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SentRow {
+    /// The model name sent.
+    pub model_sent: String,
+    /// The end of the last exchange, in ms since 1970.
+    pub at_ms: u64,
+    /// Attempts that the provider saw.
+    pub requests: u64,
+    /// Their tokens, prompt and answer.
+    pub tokens: u64,
+}
+
+/// Attempts that had no connection were not seen by the provider.
+const SENT_SINCE: &str = "
+SELECT model_sent, max(ended_us) / 1000, count(*), sum(input_tokens + output_tokens)
+FROM attempts WHERE ended_us >= ?1 AND backend = ?2 AND outcome <> 'connect_failed'
+GROUP BY model_sent, ended_us / 60000000 ORDER BY 2";
+
 impl StoreReader {
+    /// What a backend was sent since then, by the minute, oldest first.
+    ///
+    /// # Errors
+    /// When SQLite fails.
+    pub fn sent_since(&self, backend: &str, since: Timestamp) -> Result<Vec<SentRow>, StoreError> {
+        let connection = self.connection();
+        let mut select = connection.prepare_cached(SENT_SINCE)?;
+        let rows = select.query_map(params![micros(since), backend], |row| {
+            let number = |column| row.get::<_, i64>(column).map(i64::unsigned_abs);
+            Ok(SentRow { model_sent: row.get(0)?, at_ms: number(1)?, requests: number(2)?, tokens: number(3)? })
+        })?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
     /// The latest exchange of this request id. Looks from the newest backwards: an id that is not there costs a look at
     /// every row, about a second for some millions.
     ///

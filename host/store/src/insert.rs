@@ -63,6 +63,7 @@ insert! {
         last_cost_usd: unlike(last.map_or(0.0, |a| a.cost_usd), cost_usd),
         denied: record.denied.map(Denial::as_str),
         saved_usd: record.saved_usd,
+        last_upstream_id: last.and_then(|a| a.upstream_id.as_deref()),
     }
 }
 
@@ -87,6 +88,7 @@ insert! {
         cached_input_tokens: signed(attempt.usage.cached_input_tokens),
         estimated: attempt.usage.estimated,
         cost_usd: attempt.cost_usd,
+        upstream_id: attempt.upstream_id.as_deref(),
     }
 }
 

@@ -33,7 +33,7 @@ use rusqlite::Connection;
 pub use bodies::{Bodies, BodyRules, BodyText, BodyTexts, Redacted, redact};
 pub use cooldowns::CooldownRow;
 pub use events::{MAX_POLICY_EVENTS, PolicyEventRow};
-pub use exchanges::{AttemptRow, ExchangeRow, Filter};
+pub use exchanges::{AttemptRow, ExchangeRow, Filter, SentRow};
 pub use journal::{Explainable, JournalPart, Journaled, Skipped};
 pub use policies::{PolicyRow, PolicyRows, PolicySourceRow, PolicyStore};
 pub use queries::{QUERIES_WAITING_MAX, QUERY_THREADS, QUERY_TIMEOUT_MS, Queries};

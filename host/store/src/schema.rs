@@ -11,7 +11,7 @@ use super::{BUSY_TIMEOUT_MS, LOG_TARGET, StoreError, StorePath};
 const APPLICATION_ID: i64 = 0x5054_534d;
 
 /// Statements that lead from one version (`PRAGMA user_version`) to the next. Published ones are never edited.
-const MIGRATIONS: [&str; 6] = [V1, V2, V3, V_POLICY_EVENTS, V_POLICY_SETTINGS, V_DENIALS];
+const MIGRATIONS: [&str; 7] = [V1, V2, V3, V_POLICY_EVENTS, V_POLICY_SETTINGS, V_DENIALS, V_UPSTREAM_IDS];
 
 /// The tables `exchange`, `earlier_attempt` and `cooldown` are made to be written cheaply; the views `exchanges`, `attempts`
 /// and `cooldowns` are made to be read, and are what everything outside `insert.rs` and `retention.rs` asks.
@@ -254,6 +254,27 @@ SELECT strftime('%Y-%m-%dT%H:%M:%fZ', started_ms / 1000.0, 'unixepoch') AS start
 FROM exchange;
 ";
 
+/// The providers' own ids of requests.
+const V_UPSTREAM_IDS: &str = "
+ALTER TABLE exchange ADD COLUMN last_upstream_id TEXT;
+ALTER TABLE earlier_attempt ADD COLUMN upstream_id TEXT;
+
+DROP VIEW attempts;
+CREATE VIEW attempts AS
+SELECT strftime('%Y-%m-%dT%H:%M:%fZ', started_ms / 1000.0, 'unixepoch') AS started, number, backend, lane, model_sent,
+    outcome, status, first_byte_ms, first_token_ms, elapsed_ms, retry_after_ms, message, input_tokens, output_tokens,
+    cached_input_tokens, estimated, cost_usd, upstream_id, ended_us
+FROM earlier_attempt
+UNION ALL
+SELECT strftime('%Y-%m-%dT%H:%M:%fZ', last_started_ms / 1000.0, 'unixepoch'), attempts, coalesce(last_backend, backend),
+    coalesce(last_lane, lane), coalesce(last_model_sent, model), last_outcome, coalesce(last_status, status),
+    last_first_byte_ms, last_first_token_ms, last_elapsed_ms, last_retry_after_ms, last_message,
+    coalesce(last_input_tokens, input_tokens), coalesce(last_output_tokens, output_tokens),
+    coalesce(last_cached_input_tokens, cached_input_tokens), coalesce(last_estimated, estimated),
+    coalesce(last_cost_usd, cost_usd), last_upstream_id, ended_us
+FROM exchange WHERE attempts > 0;
+";
+
 /// The first schema with [`V_DENIALS`].
 const DENIALS_SINCE: i64 = 6;
 
@@ -261,6 +282,13 @@ const DENIALS_SINCE: i64 = 6;
 /// store's own view from this connection.
 const EXCHANGES_BEFORE_DENIALS: &str =
     "CREATE TEMP VIEW exchanges AS SELECT *, NULL AS denied, NULL AS saved_usd FROM main.exchanges";
+
+/// The first schema with [`V_UPSTREAM_IDS`].
+const UPSTREAM_IDS_SINCE: i64 = 7;
+
+/// The same for a store older than [`UPSTREAM_IDS_SINCE`].
+const ATTEMPTS_BEFORE_UPSTREAM_IDS: &str =
+    "CREATE TEMP VIEW attempts AS SELECT *, NULL AS upstream_id FROM main.attempts";
 
 /// Opens the store for writing, makes it or brings it to the latest version.
 pub(super) fn open(path: &StorePath) -> Result<Connection, StoreError> {
@@ -291,14 +319,18 @@ pub(super) fn open(path: &StorePath) -> Result<Connection, StoreError> {
 pub(super) fn open_to_read(file: &Path) -> Result<Connection, StoreError> {
     let path = StorePath::File(file.to_owned());
     let connection = open_reader(file)?;
-    match version(&connection, &path)? {
-        found if found < JOURNAL_SINCE => Err(StoreError::NoJournal { path: path.to_string(), found }),
-        found if found < DENIALS_SINCE => {
-            connection.execute_batch(EXCHANGES_BEFORE_DENIALS).map_err(|error| blame(&path, error))?;
-            Ok(connection)
-        }
-        _ => Ok(connection),
+    let found = version(&connection, &path)?;
+    if found < JOURNAL_SINCE {
+        return Err(StoreError::NoJournal { path: path.to_string(), found });
     }
+    for (since, views) in
+        [(DENIALS_SINCE, EXCHANGES_BEFORE_DENIALS), (UPSTREAM_IDS_SINCE, ATTEMPTS_BEFORE_UPSTREAM_IDS)]
+    {
+        if found < since {
+            connection.execute_batch(views).map_err(|error| blame(&path, error))?;
+        }
+    }
+    Ok(connection)
 }
 
 /// The same, to take something out of its journal.

@@ -76,3 +76,16 @@ async fn another_models_embeddings_do_not_stand_in() {
     assert_eq!((answer.status.as_u16(), paid.count()), (503, 0), "{}", answer.text());
     assert!(answer.text().contains("takes embedding requests only for models that it names"), "{}", answer.text());
 }
+
+#[tokio::test]
+async fn a_providers_base_url_is_where_it_is_reached_however_its_variable_is_called() {
+    for (variable, quote) in [("GROQ_BASE_URL", ""), ("GROQ_API_BASE", ""), ("GROQ_BASE_URL", "\"")] {
+        let up = upstream().start().await;
+        let url = format!("{quote}http://{}/{quote}", up.addr());
+        let proxy = proxy!().env("GROQ_API_KEY", " gsk-1\n").env(variable, &url).start_without_a_file().await;
+        assert_eq!(proxy.chat().send().await.says(), "hello");
+        let seen = up.only();
+        assert_eq!(seen.target, "/openai/v1/chat/completions", "{variable}");
+        assert_eq!(seen.header("authorization"), Some("Bearer gsk-1"));
+    }
+}

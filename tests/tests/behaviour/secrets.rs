@@ -227,3 +227,65 @@ async fn another_sealed_key_is_taken_while_running_and_one_that_does_not_open_is
     soon("the new pair", async { while sent(&proxy).await != "Bearer sk-4" {} }).await;
     assert_untold(&proxy.output().join("\n"), &["sk-1", "sk-2", "sk-3", "sk-4", &old.to_text(), &new.to_text()]);
 }
+
+#[tokio::test]
+async fn files_that_hold_secrets_are_watched_and_trimmed() {
+    let up = upstream().start().await;
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str| dir.path().join(name);
+    let reference = |name: &str| format!("file:{}", file(name).display());
+    std::fs::write(file("key"), "\u{feff}  sk-before-1 \r\n").unwrap();
+    std::fs::write(file("client"), "client-before\n").unwrap();
+    std::fs::write(file("admin"), "admin-before\n").unwrap();
+    let proxy = proxy!()
+        .backend(backend("p1").primary(&up).set("api_key", reference("key")))
+        .client("agent", &reference("client"))
+        .set("admin.token", reference("admin"))
+        .start()
+        .await;
+    assert_eq!(proxy.chat().bearer("client-before").send().await.status, 200);
+    assert_eq!(up.seen()[0].header("authorization"), Some("Bearer sk-before-1"));
+    std::fs::write(file("key"), "sk-after-2\n").unwrap();
+    proxy.wait_log("the new key", |l| (l["message"] == "configuration reloaded").then_some(())).await;
+    assert_eq!(proxy.chat().bearer("client-before").send().await.status, 200);
+    assert_eq!(up.seen()[1].header("authorization"), Some("Bearer sk-after-2"));
+    std::fs::write(file("client"), "client-after\n").unwrap();
+    std::fs::write(file("admin"), "admin-after\n").unwrap();
+    pointsman_tests::eventually("three reloads", || (proxy.told("configuration reloaded") >= 2).then_some(())).await;
+    let is_in = |key: &'static str| proxy.chat().bearer(key).send();
+    let mut ticks = tokio::time::interval(std::time::Duration::from_millis(10));
+    soon("the new client key and token", async {
+        while is_in("client-after").await.status != 200
+            || proxy.admin("/api/backends").bearer("admin-after").send().await.status != 200
+        {
+            ticks.tick().await;
+        }
+    })
+    .await;
+    assert_eq!(is_in("client-before").await.status, 401);
+    assert_eq!(proxy.admin("/api/backends").bearer("admin-before").send().await.status, 401);
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_a_key_is_told_and_no_value_of_an_unknown_key_or_a_url() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = "[[backend]]\nid = \"a\"\nbase_url = \"https://user:pa55word@h/v1\"\napikey = \"sk-mislaid-7\"\n";
+    std::fs::write(dir.path().join("pointsman.toml"), text).unwrap();
+    let checked = run(BINARY, dir.path(), &["config", "check"], &[]).await;
+    let told = checked.stdout + &checked.stderr;
+    assert!(told.contains("unknown key `apikey`") && told.contains("must not hold a user name or password"), "{told}");
+    assert_untold(&told, &["pa55word", "sk-mislaid-7"]);
+    for (key, complaint) in [
+        ("\"sk-quoted-1\"", "quotation marks"),
+        ("Bearer sk-schemed-1", "scheme"),
+        ("YOUR_API_KEY_HERE", "placeholder"),
+        ("${NVIDIA_API_KEY}", "variable's name"),
+        ("sk-one sk-two", "space"),
+    ] {
+        let good = "[[backend]]\nid = \"a\"\nbase_url = \"https://h/v1\"\napi_key = \"env:K\"\n";
+        std::fs::write(dir.path().join("pointsman.toml"), good).unwrap();
+        let checked = run(BINARY, dir.path(), &["config", "check"], &[("K", key)]).await;
+        let told = checked.stdout + &checked.stderr;
+        assert!(checked.code == Some(0) && told.contains(complaint), "{key}: {told}");
+    }
+}

@@ -9,7 +9,10 @@ use super::Check;
 use super::secrets::is_reference;
 use crate::checked::{BackendConfig, HealthCheck};
 use crate::defaults;
-use crate::raw::{RawBackend, RawDialect, RawHealthCheck, RawModels, RawPrice, RawSent, RawTier, RawTimeouts};
+use crate::raw::{
+    RawBackend, RawDialect, RawHealthCheck, RawModelLimits, RawModels, RawPrice, RawSent, RawTier, RawTimeouts,
+};
+use crate::secret::trimmed;
 use crate::tree::Path;
 
 /// Headers that belong to the proxy.
@@ -62,6 +65,10 @@ impl Check<'_, '_> {
         };
         let api_key = raw.api_key.as_deref().and_then(|text| self.secret(&at.key("api_key"), text, &owner));
         let headers = self.headers(&at.key("headers"), &raw.headers, &owner);
+        let has_secrets = api_key.is_some() || headers.iter().any(|(_, value)| value.is_sensitive());
+        let address = base_url.clone().unwrap_or_default();
+        let outbound = self.outbound(at, &raw, &address, has_secrets, &owner);
+        let model_limits = self.model_limits(&at.key("limits"), &raw.limits, &owner);
         let backend = Backend {
             id: id.unwrap_or_default().into(),
             tier: raw.tier.map_or(Tier::Primary, tier),
@@ -69,8 +76,11 @@ impl Check<'_, '_> {
             weight: self.at_least(&at.key("weight"), raw.weight, 1, 1),
             limits: Limits {
                 burst: self.burst(at, raw.burst, raw.rpm, &owner),
+                rpd: self.limit(&at.key("rpd"), raw.rpd),
+                tpd: self.limit(&at.key("tpd"), raw.tpd),
                 ..self.rate_limits(at, raw.rpm, raw.tpm, raw.max_concurrency)
             },
+            model_limits,
             routes: raw.models.map(|models| self.routes(&at.key("models"), models)).unwrap_or_default(),
             prices: self.prices(&at.key("price"), raw.price),
             timeouts: self.timeouts(&at.key("timeouts"), &raw.timeouts),
@@ -84,6 +94,7 @@ impl Check<'_, '_> {
             base_url: base_url?,
             api_key,
             headers,
+            outbound,
             stream_options: raw.stream_options,
             empty_answers: raw.empty_answers.unwrap_or(defaults::EMPTY_ANSWERS),
             health_check,
@@ -141,7 +152,7 @@ impl Check<'_, '_> {
         if !text.starts_with("http://") && !text.starts_with("https://") {
             return wrong(
                 "must begin with http:// or https://",
-                format!("write \"https://{}\"", text.split("://").last().unwrap_or(text)),
+                format!("write \"https://{}\"", without_login(text.split("://").last().unwrap_or(text))),
             );
         }
         if bare.is_empty() {
@@ -168,19 +179,43 @@ impl Check<'_, '_> {
         tpm: Option<u32>,
         concurrency: Option<u32>,
     ) -> Limits {
-        let mut limit = |key: &str, value: Option<u32>| {
-            if value == Some(0) {
-                let problem = self.error(&at.key(key), format!("`{key}` of 0 would let nothing through"));
-                problem.help("leave the line out for no limit; to take a backend out, drain it or remove it");
-            }
-            value
-        };
         Limits {
-            rpm: limit("rpm", rpm),
-            burst: None,
-            tpm: limit("tpm", tpm),
-            max_concurrency: limit("max_concurrency", concurrency),
+            rpm: self.limit(&at.key("rpm"), rpm),
+            tpm: self.limit(&at.key("tpm"), tpm),
+            max_concurrency: self.limit(&at.key("max_concurrency"), concurrency),
+            ..Limits::default()
         }
+    }
+
+    fn limit(&mut self, at: &Path, value: Option<u32>) -> Option<u32> {
+        if value == Some(0) {
+            let problem = self.error(at, format!("`{}` of 0 would let nothing through", at.name()));
+            problem.help("leave the line out for no limit; to take a backend out, drain it or remove it");
+        }
+        value
+    }
+
+    /// `limits` of single models, by the name sent.
+    fn model_limits(
+        &mut self,
+        at: &Path,
+        raw: &BTreeMap<String, RawModelLimits>,
+        owner: &str,
+    ) -> BTreeMap<String, Limits> {
+        let mut all = BTreeMap::new();
+        for (model, raw) in raw {
+            let at = at.key(model);
+            let limits = Limits {
+                burst: self.burst(&at, raw.burst, raw.rpm, owner),
+                rpd: self.limit(&at.key("rpd"), raw.rpd),
+                tpd: self.limit(&at.key("tpd"), raw.tpd),
+                ..self.rate_limits(&at, raw.rpm, raw.tpm, raw.max_concurrency)
+            };
+            if self.pattern(&at, model).is_some() {
+                all.insert(model.clone(), limits);
+            }
+        }
+        all
     }
 
     fn burst(&mut self, at: &Path, burst: Option<u32>, rpm: Option<u32>, owner: &str) -> Option<u32> {
@@ -298,14 +333,14 @@ impl Check<'_, '_> {
                 self.error(&at, format!("`{name}` is set by the proxy itself")).help("take it out");
                 continue;
             }
-            let value = if is_reference(text) {
-                self.secret(&at, text, owner).map(|s| s.expose().to_owned())
+            let (value, is_secret) = if is_reference(text) {
+                (self.secret(&at, text, owner).map(|s| s.expose().to_owned()), true)
             } else {
-                Some(text.clone())
+                (Some(trimmed(text).to_owned()), is_secret_header(header.as_str()))
             };
             match value.map(|value| HeaderValue::from_str(&value)) {
                 Some(Ok(mut value)) => {
-                    value.set_sensitive(true);
+                    value.set_sensitive(is_secret);
                     headers.push((header, value));
                 }
                 Some(Err(_)) => {
@@ -316,6 +351,18 @@ impl Check<'_, '_> {
         }
         headers
     }
+}
+
+/// Returns true for a header whose value is a secret, by its name.
+fn is_secret_header(name: &str) -> bool {
+    const WORDS: [&str; 10] =
+        ["auth", "credential", "cookie", "jwt", "key", "passw", "secret", "session", "signature", "token"];
+    WORDS.iter().any(|word| name.contains(word))
+}
+
+/// An address without the user and password before its host.
+fn without_login(address: &str) -> &str {
+    address.rsplit_once('@').map_or(address, |(_, host)| host)
 }
 
 fn tier(raw: RawTier) -> Tier {

@@ -3,9 +3,11 @@
 mod advice;
 mod backend;
 mod client;
+mod outbound;
 mod sealed;
 mod secrets;
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path as FilePath, PathBuf};
 use std::rc::Rc;
@@ -93,7 +95,7 @@ pub(super) fn convert(
     let backends = check.backends(raw.backend);
     let open = raw.client.is_empty() && !raw.server.allow_open.unwrap_or(false);
     let clients = check.clients(raw.client);
-    let config = Config {
+    let mut config = Config {
         server: check.server(&raw.server),
         admin: check.admin(&raw.admin),
         store: check.store(&raw.store),
@@ -105,8 +107,10 @@ pub(super) fn convert(
         log: check.log(raw.log),
         backends,
         clients,
+        secret_files: Vec::new(),
         revision: revision(tree),
     };
+    config.secret_files = check.files.iter().cloned().collect();
     if open && !config.server.listen.ip().is_loopback() {
         check.open_to_everyone();
     }
@@ -128,11 +132,13 @@ struct Check<'a, 't> {
     report: &'a mut Problems<'t>,
     /// Key that opens sealed secrets.
     seal_key: SealKey,
+    /// Files that hold secrets or certificates.
+    files: BTreeSet<PathBuf>,
 }
 
 impl<'a, 't> Check<'a, 't> {
     fn new(tree: &'a Node, env: &'a dyn Env, folder: &'a FilePath, report: &'a mut Problems<'t>) -> Self {
-        Self { tree, env, folder, report, seal_key: SealKey::Refused }
+        Self { tree, env, folder, report, seal_key: SealKey::Refused, files: BTreeSet::new() }
     }
 }
 
@@ -178,6 +184,7 @@ impl Check<'_, '_> {
                 Some(RawTranslation::Strict) => Strictness::Strict,
             },
             exhausted_status: raw.exhausted_status.map_or(ExhaustedStatus::Unavailable, exhausted_status),
+            keep_alive: self.millis(&at.key("keep_alive_ms"), raw.keep_alive_ms, defaults::KEEP_ALIVE_MS, 1),
         }
     }
 

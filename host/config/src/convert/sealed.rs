@@ -103,6 +103,7 @@ impl Check<'_, '_> {
 
     fn key_of_file(&mut self, path: &str, needed: Option<Needed<'_>>) -> Option<Rc<PrivateKey>> {
         let path = self.file(path);
+        self.files.insert(path.clone());
         let mut text = Zeroizing::new(String::new());
         let read = File::open(&path).and_then(|file| file.take(MAX_KEY_FILE_BYTES).read_to_string(&mut text));
         if let Err(error) = read {
@@ -340,7 +341,7 @@ mod tests {
         let pair = pair();
         for (secret, why) in [
             (&b""[..], "the secret is empty"),
-            (b"sk-1\n", "the secret has characters that cannot stand in a header"),
+            (b"sk-1\nsk-2", "the secret has characters that cannot stand in a header"),
             (b"\xff\xfe", "the secret has characters that cannot stand in a header"),
             (&[b'k'; 17 * 1024], "the secret is too long"),
         ] {

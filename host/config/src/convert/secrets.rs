@@ -1,11 +1,15 @@
 //! Sources of secrets: `env:NAME`, `env:NAME#2`, `file:PATH`, `file:PATH#2`, `sealed:...`, or the text itself.
 
+use std::fs::File;
+use std::io::{self, Read};
+
 use zeroize::Zeroizing;
 
 use super::Check;
+use super::outbound::MAX_FILE_BYTES;
 use crate::diagnostic::Site;
 use crate::seal::SEALED;
-use crate::secret::Secret;
+use crate::secret::{Secret, trimmed};
 use crate::tree::{Body, Node, Path, Step};
 
 /// Prefixes of texts that refer to a secret instead of being one.
@@ -20,13 +24,18 @@ impl Check<'_, '_> {
     /// Resolves what `text` at `at` stands for; `owner` is who needs it ("backend `nvidia-1`").
     pub(super) fn secret(&mut self, at: &Path, text: &str, owner: &str) -> Option<Secret> {
         let value = match text.split_once(':') {
-            Some(("env", name)) => self.read_variable(at, name, owner)?,
-            Some(("file", path)) => self.read_secret_file(at, path, owner)?,
+            Some(("env", name)) => self.read_variable(at, name.trim(), owner)?,
+            Some(("file", path)) => self.read_secret_file(at, path.trim(), owner)?,
             Some(("sealed", _)) => {
                 let value = self.unsealed(at, text, owner)?;
                 return self.usable(at, &value, owner);
             }
-            Some(_) | None => self.literal(at, text, owner)?,
+            Some(_) | None => {
+                if variable_meant(trimmed(text)).is_some() {
+                    return self.variables_name(at, text, owner);
+                }
+                self.literal(at, text, owner)?
+            }
         };
         if value.starts_with(SEALED) {
             // It would go out as the key.
@@ -37,7 +46,7 @@ impl Check<'_, '_> {
         self.usable(at, value.as_bytes(), owner)
     }
 
-    fn read_variable(&mut self, at: &Path, name: &str, owner: &str) -> Option<String> {
+    pub(super) fn read_variable(&mut self, at: &Path, name: &str, owner: &str) -> Option<String> {
         let (variable, number) = match name.split_once('#') {
             None => (name, None),
             Some((variable, number)) => (variable, Some(self.number(at, number, owner)?)),
@@ -68,22 +77,28 @@ impl Check<'_, '_> {
             Some((name, number)) if !self.file(path).exists() => (name, Some(self.number(at, number, owner)?)),
             Some(_) | None => (path, None),
         };
-        let text = match std::fs::read_to_string(self.file(path)) {
-            Ok(text) => Zeroizing::new(text),
-            Err(error) => {
-                let path = self.file(path);
-                let problem = self.error(at, format!("{owner}: cannot read {}: {error}", path.display()));
-                problem.help("the file must hold the secret and nothing else; relative paths start at the configuration's folder");
-                return None;
-            }
-        };
+        let text = self.read_file(at, path, owner)?;
         let entries: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
         let is_list = entries.len() > 1;
         let list = List { source: format!("file:{path}"), entries, is_list, separated: "one on each line" };
         match number {
             Some(number) => self.entry(at, &list, number, owner),
             None if list.is_list => self.refuse_list(at, &list, owner),
-            None => Some(text.trim().to_owned()),
+            None => Some(trimmed(&text).to_owned()),
+        }
+    }
+
+    /// Reads a file that holds a secret or a certificate, and notes it as one to be watched.
+    pub(super) fn read_file(&mut self, at: &Path, path: &str, owner: &str) -> Option<Zeroizing<String>> {
+        let path = self.file(path);
+        self.files.insert(path.clone());
+        match read_plain_file(&path) {
+            Ok(text) => Some(text),
+            Err(error) => {
+                let problem = self.error(at, format!("{owner}: cannot read {}: {error}", path.display()));
+                problem.help("the file must hold the secret and nothing else; relative paths start at the configuration's folder");
+                None
+            }
         }
     }
 
@@ -124,6 +139,15 @@ impl Check<'_, '_> {
         None
     }
 
+    /// A key that is written in the manner of a variable's name; it is sent as it stands.
+    fn variables_name(&mut self, at: &Path, text: &str, owner: &str) -> Option<Secret> {
+        if let Some(variable) = variable_meant(trimmed(text)) {
+            let problem = self.warn(at, format!("{owner}: the key is a variable's name, and is sent as it stands"));
+            problem.help(format!("did you mean \"env:{variable}\"?"));
+        }
+        Secret::for_header(text.as_bytes()).ok()
+    }
+
     /// A secret in the file itself ends up in backups and in version control.
     fn literal(&mut self, at: &Path, text: &str, owner: &str) -> Option<String> {
         if at.name() == "api_key" && text.contains(',') {
@@ -132,10 +156,7 @@ impl Check<'_, '_> {
                 .help("export NAME=KEY,KEY and write \"env:NAME#1\" here, \"env:NAME#2\" in a [[backend]] of its own");
             return None;
         }
-        if let Some(variable) = variable_meant(text) {
-            let problem = self.warn(at, format!("{owner}: the key is a variable's name, and is sent as it stands"));
-            problem.help(format!("did you mean \"env:{variable}\"?"));
-        } else if let Some(Site::File(_)) = self.tree.find(at).map(|node| &node.site)
+        if let Some(Site::File(_)) = self.tree.find(at).map(|node| &node.site)
             && !text.is_empty()
             && !is_placeholder(text)
         {
@@ -149,9 +170,10 @@ impl Check<'_, '_> {
     fn usable(&mut self, at: &Path, value: &[u8], owner: &str) -> Option<Secret> {
         let unusable = match Secret::for_header(value) {
             Ok(secret) => {
-                if !is_header(at) && is_placeholder(secret.expose()) {
-                    let problem = self.warn(at, format!("{owner}: the key is a placeholder, and no key"));
-                    problem.help("put the provider's key in its place");
+                if !is_header(at)
+                    && let Some((fault, help)) = fault_of_key(secret.expose())
+                {
+                    self.warn(at, format!("{owner}: the key {fault}")).help(help);
                 }
                 return Some(secret);
             }
@@ -160,6 +182,41 @@ impl Check<'_, '_> {
         self.error(at, format!("{owner}: the secret {unusable}"));
         None
     }
+}
+
+/// What is most likely not meant in a key that can be sent, and the advice.
+fn fault_of_key(key: &str) -> Option<(&'static str, &'static str)> {
+    let is_quoted = |quote: char| key.len() > 1 && key.starts_with(quote) && key.ends_with(quote);
+    let has_scheme = ["bearer ", "basic ", "token "]
+        .iter()
+        .any(|scheme| key.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme)));
+    if is_placeholder(key) {
+        Some(("is a placeholder, and no key", "put the provider's key in its place"))
+    } else if ['"', '\'', '`'].into_iter().any(is_quoted) {
+        Some(("is in quotation marks, which are sent as a part of it", "take them out where the key comes from"))
+    } else if has_scheme {
+        let help = "leave the word out: Pointsman writes it where the provider wants it";
+        Some(("begins with the word of a scheme, such as Bearer", help))
+    } else if key.contains(char::is_whitespace) {
+        Some(("has a space in it", "is there more than the key where it comes from?"))
+    } else if variable_meant(key).is_some_and(|name| name != key) {
+        Some(("is a variable's name, and is sent as it stands", "put the variable's value in its place"))
+    } else {
+        None
+    }
+}
+
+/// The content of a plain file of at most [`MAX_FILE_BYTES`]: a pipe or a device would hold up whoever reads it.
+fn read_plain_file(path: &std::path::Path) -> io::Result<Zeroizing<String>> {
+    if !std::fs::metadata(path)?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "this is not a plain file"));
+    }
+    let mut text = Zeroizing::new(String::new());
+    let size = File::open(path)?.take(MAX_FILE_BYTES + 1).read_to_string(&mut text)?;
+    if size as u64 > MAX_FILE_BYTES {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("it is larger than {MAX_FILE_BYTES} bytes")));
+    }
+    Ok(text)
 }
 
 /// The secrets found at one place.
@@ -208,11 +265,32 @@ fn variable_meant(text: &str) -> Option<&str> {
 
 /// Returns true for a placeholder that instructions print in place of a key.
 fn is_placeholder(text: &str) -> bool {
-    const WORDS: [&str; 8] =
-        ["your_", "your-", "yourkey", "placeholder", "changeme", "change-me", "replace_me", "insert_"];
+    const WORDS: [&str; 16] = [
+        "your_",
+        "your-",
+        "your key",
+        "your api",
+        "yourkey",
+        "yourapikey",
+        "placeholder",
+        "changeme",
+        "change-me",
+        "change_me",
+        "replace_me",
+        "replace-me",
+        "insert_",
+        "insert-",
+        "key_here",
+        "key-here",
+    ];
     let lower = text.to_ascii_lowercase();
-    let is_bracketed = text.starts_with('<') && text.ends_with('>');
-    text.contains("...") || is_bracketed || lower.contains("xxxx") || WORDS.iter().any(|word| lower.contains(word))
+    let is_bracketed =
+        [("<", ">"), ("[", "]"), ("{", "}")].iter().any(|(a, b)| text.starts_with(a) && text.ends_with(b));
+    text.contains("...")
+        || text.contains('\u{2026}')
+        || is_bracketed
+        || lower.contains("xxxx")
+        || WORDS.iter().any(|word| lower.contains(word))
 }
 
 /// Takes the values of secrets out, so that what is left can be hashed and shown. References stay.
@@ -222,6 +300,10 @@ pub(super) fn scrub(tree: &mut Node) {
         for index in 0..length(tree, list) {
             let element = Path::of(list).index(index);
             hide(tree.find_mut(&element.key(field)));
+            // A proxy's URL may hold a password.
+            hide(tree.find_mut(&element.key("proxy")).filter(
+                |node| matches!(&node.body, Body::Leaf(value) if value.as_str().is_some_and(|text| text.contains('@'))),
+            ));
             if let Some(Node { body: Body::Table { entries, .. }, .. }) = tree.find_mut(&element.key("headers")) {
                 entries.values_mut().for_each(|node| hide(Some(node)));
             }

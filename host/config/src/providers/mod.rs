@@ -17,6 +17,9 @@ use known::{PROVIDERS, Provider};
 /// The listener's address where the environment sets none.
 const DEFAULT_LISTEN: &str = "127.0.0.1:8080";
 
+/// Ends of the variables in which SDKs and tools look for a provider's base URL; the first that is set counts.
+const BASE_URL_NAMES: [&str; 4] = ["BASE_URL", "API_BASE", "API_BASE_URL", "API_URL"];
+
 /// A configuration written from the environment.
 #[derive(Debug)]
 pub(super) struct Discovered {
@@ -145,9 +148,13 @@ fn models(one: &Found, found: &[Found], stand_in: Option<&str>) -> BTreeMap<Stri
 /// Returns the base URL: the provider's usual one, or that of `OPENAI_BASE_URL` and the like. Without a path the
 /// usual one is added, as the provider's SDK does.
 fn base_url(provider: &Provider, env: &dyn Env, remarks: &mut Vec<String>) -> Result<String, ConfigError> {
-    let variable = format!("{}_BASE_URL", provider.prefix);
-    let Some(text) = env.var(&variable) else { return Ok(provider.base_url.to_owned()) };
-    let text = text.trim().trim_end_matches('/');
+    let names = BASE_URL_NAMES.iter().map(|end| format!("{}_{end}", provider.prefix));
+    let set = |name: String| {
+        let text = env.var(&name)?.trim().trim_matches(['"', '\'']).trim().to_owned();
+        (!text.is_empty()).then_some((name, text))
+    };
+    let Some((variable, text)) = names.filter_map(set).next() else { return Ok(provider.base_url.to_owned()) };
+    let text = text.trim_end_matches('/');
     let uri = text.parse::<Uri>().ok().filter(|uri| matches!(uri.scheme_str(), Some("http" | "https")));
     let Some(uri) = uri.filter(|uri| uri.host().is_some() && uri.query().is_none()) else {
         let help = format!("write {variable}={}, or unset it", provider.base_url);

@@ -160,6 +160,9 @@ fn the_base_urls_of_sdks_are_honoured_with_the_path_that_the_sdk_would_add() {
     assert_eq!(reached("OPENAI_BASE_URL", "https://eu.api.openai.com/v1/"), [groq, "https://eu.api.openai.com/v1"]);
     assert_eq!(reached("OPENAI_BASE_URL", "http://10.0.0.1:9"), [groq, "http://10.0.0.1:9/v1"]);
     assert_eq!(reached("GROQ_BASE_URL", "http://10.0.0.1:9"), ["http://10.0.0.1:9/openai/v1", openai]);
+    assert_eq!(reached("OPENAI_API_BASE", "http://10.0.0.1:9/v1"), [groq, "http://10.0.0.1:9/v1"]);
+    assert_eq!(reached("OPENAI_BASE_URL", " 'http://10.0.0.1:9/v1/' "), [groq, "http://10.0.0.1:9/v1"]);
+    assert_eq!(reached("OPENAI_BASE_URL", "\"\""), [groq, openai]);
     for wrong in ["nonsense", "ftp://x/v1", "https://x/v1?k=1"] {
         let told = discover(&[("OPENAI_API_KEY", "b"), ("OPENAI_BASE_URL", wrong)]).unwrap_err().to_string();
         assert!(told.contains("OPENAI_BASE_URL") && told.contains(openai), "{told}");

@@ -8,6 +8,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::piece::{Piece, cut_short, unreadable};
 use super::translated::EventTranslator;
+use super::unasked_usage::without_null_usage;
 use crate::contract::Operation;
 use crate::dialect::classify::classify_event;
 use crate::dialect::envelope::Opened;
@@ -257,7 +258,7 @@ impl Judge {
     /// Looks at an event; answers what of it goes on, or the end of the answer that it is.
     fn emit(&mut self, event: &sse::Event<'_>) -> Result<Emit, Outcome> {
         let was_over = self.is_over();
-        match self.tap.see(event) {
+        let emit = match self.tap.see(event) {
             // The model has said why it stopped: what goes wrong after that takes nothing from the answer.
             Sight::Error if was_over => Ok(Emit::Nothing),
             Sight::Error => Err(error_in(self.dialect, event)),
@@ -265,7 +266,8 @@ impl Judge {
             Sight::UsageOnly | Sight::Content | Sight::Finish | Sight::Done | Sight::Other => {
                 self.joiner.as_mut().map_or(Ok(Emit::AsReceived), |joiner| joiner.take(event)).map_err(not_resumed)
             }
-        }
+        };
+        if self.hide_usage { emit.map(|emit| without_unasked_usage(emit, event.raw)) } else { emit }
     }
 
     /// Looks at the events that an unreadable one means, and adds to `out` what of them goes on.
@@ -298,6 +300,16 @@ impl Judge {
     fn is_over(&self) -> bool {
         self.tap.finished() || self.tap.ended_well()
     }
+}
+
+/// What is told of an event to a client that did not ask for the usage.
+fn without_unasked_usage(emit: Emit, raw: &[u8]) -> Emit {
+    let told = match &emit {
+        Emit::AsReceived => without_null_usage(raw),
+        Emit::Instead(bytes) => without_null_usage(bytes),
+        Emit::Nothing => None,
+    };
+    told.map_or(emit, Emit::Instead)
 }
 
 fn joined(kept: Option<BytesMut>, rest: Bytes) -> Bytes {

@@ -10,7 +10,7 @@ use super::reading::Reading;
 use super::request::Asked;
 use super::{Attempt, Output, Phase};
 use crate::dialect::usage::BodyTap;
-use crate::http::headers::has_content_type;
+use crate::http::headers::{has_content_type, request_id};
 use crate::http::retry_after::RateHints;
 use crate::outcome::{Kind, Outcome};
 use crate::record::Usage;
@@ -42,6 +42,8 @@ impl Attempt {
         self.deadlines.head_came(now);
         self.status = head.status.as_u16();
         self.limits_left = limits_left(&head.headers, now);
+        let secrets = self.leaving.secrets();
+        self.upstream_id = request_id(&head.headers).filter(|id| !secrets.are_in(id.as_bytes())).map(Into::into);
         if !self.may_send_again() {
             self.body = Ok(Bytes::new());
         }

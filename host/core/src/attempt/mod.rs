@@ -32,6 +32,7 @@ mod sending_again;
 #[cfg(test)]
 mod tests;
 mod translated;
+mod unasked_usage;
 mod whole;
 
 use std::time::Duration;
@@ -51,6 +52,7 @@ use crate::dialect::envelope::Opened;
 use crate::dialect::repair::Repairs;
 use crate::dialect::resume::{Joiner, Transcript};
 use crate::exchange::{Ended, Join};
+use crate::http::redact::Redactor;
 use crate::outcome::{Kind, Outcome};
 use crate::overdue::Overdue;
 use crate::record::Usage;
@@ -114,7 +116,6 @@ pub struct Attempt {
     dialect: Dialect,
     /// The dialect that the answer is read in: the backend's, or the client's where it is translated.
     spoken: Dialect,
-    key: Option<http::HeaderValue>,
     commit: Commit,
     join: Option<Join>,
     /// The body sent has the beginning of the answer as an assistant prefill.
@@ -133,6 +134,10 @@ pub struct Attempt {
     first_token: Option<Duration>,
     limits_left: (LimitLeft, LimitLeft),
     refusal: Option<KeptRefusal>,
+    /// The id that the provider gave the request.
+    upstream_id: Option<Box<str>>,
+    /// Takes the backend's secrets out of what leaves.
+    leaving: Redactor,
     /// A whole answer was told as the stream that was asked for.
     told_as_stream: bool,
     form: Form,
@@ -164,8 +169,21 @@ enum Phase {
 }
 
 impl Attempt {
-    /// Takes what happened at `now`; answers what follows.
+    /// Takes what happened at `now`; answers what follows, without the backend's secrets.
     pub fn step(&mut self, now: Timestamp, input: Input) -> Output {
+        match self.advance(now, input) {
+            output @ (Output::Wait | Output::SendAgain) => output,
+            Output::Commit(bytes) => Output::Commit(self.leaving.push(bytes)),
+            Output::Deliver(bytes) => match self.leaving.push(bytes) {
+                bytes if bytes.is_empty() => Output::Wait,
+                bytes => Output::Deliver(bytes),
+            },
+            Output::Whole(bytes, ended) => Output::Whole(self.leaving.secrets().redacted(bytes), ended),
+            Output::Ended(bytes, ended) => Output::Ended(self.leaving.finish(bytes), ended),
+        }
+    }
+
+    fn advance(&mut self, now: Timestamp, input: Input) -> Output {
         if self.phase == Phase::Over {
             return Output::Wait;
         }
@@ -244,7 +262,9 @@ impl Attempt {
 
     /// The response head, as it goes downstream; once, at the commit.
     pub fn take_head(&mut self) -> Option<Parts> {
-        self.head.take()
+        let mut head = self.head.take()?;
+        self.leaving.secrets().clean(&mut head.headers);
+        Some(head)
     }
 
     /// The refusal that explains itself, after the end.
@@ -404,18 +424,27 @@ impl Attempt {
 
     fn close(&mut self, outcome: Outcome, usage: Usage) -> Ended {
         self.phase = Phase::Over;
-        let outcome = refusal::censored(outcome, self.bare_key());
-        Ended { outcome, usage, first_byte: self.first_byte, first_token: self.first_token }
+        let outcome = self.censored(outcome);
+        let Self { first_byte, first_token, .. } = *self;
+        Ended { outcome, usage, first_byte, first_token, upstream_id: self.upstream_id.take() }
     }
 
     /// It ended without anything that counts as the beginning of an answer.
     fn fail_unanswered(&mut self, outcome: Outcome) -> Output {
         self.phase = Phase::Over;
-        Output::Ended(Bytes::new(), Ended::failed(refusal::censored(outcome, self.bare_key())))
+        let ended = self.failed(outcome);
+        Output::Ended(Bytes::new(), ended)
     }
 
-    fn bare_key(&self) -> &[u8] {
-        refusal::bare_key(self.dialect, self.key.as_ref())
+    /// The end of an attempt without an answer.
+    fn failed(&mut self, outcome: Outcome) -> Ended {
+        Ended { upstream_id: self.upstream_id.take(), ..Ended::failed(self.censored(outcome)) }
+    }
+
+    /// The outcome without the backend's secrets: some upstreams repeat them in what they say.
+    fn censored(&self, mut outcome: Outcome) -> Outcome {
+        self.leaving.secrets().redact(&mut outcome.message);
+        outcome
     }
 
     fn asks_model(&self) -> bool {

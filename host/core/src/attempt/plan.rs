@@ -22,6 +22,7 @@ use crate::dialect::resume::{Joiner, Transcript, prefill};
 use crate::dialect::splice::without_stream_options;
 use crate::dialect::usage::BodyTap;
 use crate::exchange::{Facts, Join, Sending};
+use crate::http::redact::Redactor;
 use crate::outcome::{Kind, Outcome};
 use crate::table::Dialect;
 use crate::time::Timestamp;
@@ -86,7 +87,7 @@ impl Attempt {
         let reading = Reading::Body(BodyTap::new(endpoint.dialect));
         let mut attempt = Self::begun(now, asked, endpoint.dialect, sending, reading);
         attempt.spoken = spoken;
-        attempt.key = endpoint.key.clone();
+        attempt.leaving = Redactor::new(endpoint.secrets.clone());
         attempt.body = translated_body.unwrap_or_else(|| Ok(prefilled_body.unwrap_or_else(as_asked)));
         attempt.prefilled = prefilled;
         attempt.joiner = joiner;
@@ -133,7 +134,6 @@ impl Attempt {
             asked,
             dialect,
             spoken: dialect,
-            key: None,
             commit: sending.commit,
             join: sending.join,
             prefilled: false,
@@ -150,6 +150,8 @@ impl Attempt {
             first_token: None,
             limits_left: (None, None),
             refusal: None,
+            upstream_id: None,
+            leaving: Redactor::default(),
             told_as_stream: false,
             form: Form::AsItComes,
             shape_path: None,

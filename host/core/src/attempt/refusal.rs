@@ -1,15 +1,12 @@
-//! Refusals: what the upstream said in place of an answer, without the key that it may repeat.
+//! Refusals: what the upstream said in place of an answer, without the secrets that it may repeat.
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
 use http::response::Parts;
-use http::{HeaderMap, HeaderValue};
 
 use super::{Attempt, Output, Phase};
 use crate::dialect::classify::{BODY_PREFIX_BYTES, classify};
-use crate::exchange::Ended;
-use crate::outcome::{Kind, Outcome};
-use crate::table::Dialect;
+use crate::outcome::Kind;
 use crate::time::Timestamp;
 
 /// The most of a refusal that is kept to be passed on.
@@ -56,8 +53,7 @@ impl Attempt {
             // It promises more than there is.
             head.headers.remove(CONTENT_LENGTH);
         }
-        let body = redacted(held, &mut head.headers, self.bare_key());
-        let prefix = &body[..body.len().min(BODY_PREFIX_BYTES)];
+        let prefix = &held[..held.len().min(BODY_PREFIX_BYTES)];
         let mut outcome = classify(self.dialect, self.status, &head.headers, prefix, now);
         if self.prefilled && outcome.kind == Kind::Refused {
             // The same request without the beginning of an answer was good enough for the first backend.
@@ -65,54 +61,21 @@ impl Attempt {
             outcome.message = format!("the beginning of an answer was refused: {}", outcome.message);
         }
         if explains_itself(outcome.kind, self.asked.is_idempotent) {
+            // Behind the classification, which must see the words as they came.
+            let secrets = self.leaving.secrets();
+            secrets.clean(&mut head.headers);
+            let length = held.len();
+            let body = secrets.redacted(held);
+            if body.len() != length {
+                head.headers.remove(CONTENT_LENGTH);
+            }
             let body = match &self.translated {
                 Some(translated) => translated.refusal(&mut head, &body),
                 None => body,
             };
             self.refusal = Some(KeptRefusal { head, body });
         }
-        Output::Ended(Bytes::new(), Ended::failed(censored(outcome, self.bare_key())))
+        let ended = self.failed(outcome);
+        Output::Ended(Bytes::new(), ended)
     }
-}
-
-/// The key itself, without the scheme before it; empty where there is none.
-pub(super) fn bare_key(dialect: Dialect, key: Option<&HeaderValue>) -> &[u8] {
-    let key = key.map_or(&[][..], |key| key.as_bytes());
-    key.strip_prefix(dialect.format().key_prefix().as_bytes()).unwrap_or(key)
-}
-
-/// The outcome without the key: some upstreams repeat it in what they say, and ours goes to nobody.
-pub(super) fn censored(mut outcome: Outcome, key: &[u8]) -> Outcome {
-    if let Ok(key) = std::str::from_utf8(key)
-        && !key.is_empty()
-        && outcome.message.contains(key)
-    {
-        outcome.message = outcome.message.replace(key, "***");
-    }
-    outcome
-}
-
-/// A refusal's body without the key; headers that repeat it are removed.
-fn redacted(body: Bytes, headers: &mut HeaderMap, key: &[u8]) -> Bytes {
-    if key.is_empty() {
-        return body;
-    }
-    let leaks = |text: &[u8]| memchr::memmem::find(text, key).is_some();
-    let names: Vec<_> = headers.iter().filter(|(_, v)| leaks(v.as_bytes())).map(|(n, _)| n.clone()).collect();
-    for name in names {
-        headers.remove(name);
-    }
-    if !leaks(&body) {
-        return body;
-    }
-    let mut clean = BytesMut::with_capacity(body.len());
-    let mut rest = &body[..];
-    while let Some(at) = memchr::memmem::find(rest, key) {
-        clean.extend_from_slice(&rest[..at]);
-        clean.extend_from_slice(b"***");
-        rest = &rest[at + key.len()..];
-    }
-    clean.extend_from_slice(rest);
-    headers.remove(CONTENT_LENGTH);
-    clean.freeze()
 }

@@ -7,7 +7,6 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
 use super::additions::Additions;
-use super::refusal::bare_key;
 use crate::contract::Operation;
 use crate::dialect::classify::narrowed;
 use crate::dialect::facts::BodyFacts;
@@ -16,6 +15,7 @@ use crate::dialect::translate::Translations;
 use crate::http::account_headers;
 use crate::http::headers::is_forwarded;
 use crate::http::json::{self, Cursor};
+use crate::http::redact::Secrets;
 use crate::http::url::BaseUrl;
 use crate::origin::request_number;
 use crate::outcome::Outcome;
@@ -65,6 +65,8 @@ pub struct Endpoint {
     pub may_be_empty: bool,
     /// What we add to requests, as far as this backend takes it.
     pub additions: Arc<Additions>,
+    /// Its secrets, which are looked for in everything that it sends.
+    pub secrets: Secrets,
 }
 
 /// The traits of a request that its answer is judged by.
@@ -83,13 +85,6 @@ pub(super) struct Asked {
     pub(super) answers: u32,
     /// An answer with nothing in it is an answer.
     pub(super) may_be_empty: bool,
-}
-
-impl Endpoint {
-    /// The key itself, without the scheme before it; empty where there is none.
-    pub fn bare_key(&self) -> &[u8] {
-        bare_key(self.dialect, self.key.as_ref())
-    }
 }
 
 /// Returns true for a client's header that a backend gets.

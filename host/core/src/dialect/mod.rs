@@ -23,5 +23,5 @@ pub mod splice;
 pub mod translate;
 pub mod usage;
 
-pub use format::{Resumable, Shown, StreamFormat, WireFormat, message};
+pub use format::{ListedModel, ModelPage, Resumable, Shown, StreamFormat, WireFormat, message};
 pub use registry::{Dialect, is_idempotent_path, operation_at};

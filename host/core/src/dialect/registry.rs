@@ -70,6 +70,18 @@ impl Dialect {
         Self::all().find(|dialect| dialect.format().is_spoken_by(headers)).unwrap_or_default()
     }
 
+    /// The dialect that the sender of a request speaks: of the operation, else of its headers.
+    pub fn of_client(operation: Operation, headers: &http::HeaderMap) -> Self {
+        match operation {
+            Operation::Other => Self::of_headers(headers),
+            Operation::Chat
+            | Operation::Completion
+            | Operation::Response
+            | Operation::Message
+            | Operation::Embedding => Self::of_operation(operation),
+        }
+    }
+
     /// Its name.
     pub fn as_str(self) -> &'static str {
         match Self::NAMES.get(self.index()) {

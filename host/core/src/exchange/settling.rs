@@ -16,7 +16,7 @@ impl Exchange {
         sending: Sending,
         ended: Ended,
     ) -> Kind {
-        let Ended { outcome, usage, first_byte, first_token } = ended;
+        let Ended { outcome, usage, first_byte, first_token, upstream_id } = ended;
         let used = usage.input_tokens.saturating_add(usage.output_tokens);
         // Who answered without a word about usage has used something; who did not answer has used nothing.
         let known = used > 0 || !matches!(outcome.kind, Kind::Answered | Kind::Cut | Kind::Stalled | Kind::ClientGone);
@@ -51,6 +51,7 @@ impl Exchange {
             usage,
             cost_usd: usage.cost_usd(backend.price(&sending.model)),
             model_sent: sending.model,
+            upstream_id,
         });
         self.leave_out_after(sending.backend, kind);
         kind

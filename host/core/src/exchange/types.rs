@@ -127,6 +127,8 @@ pub struct Ended {
     pub first_byte: Option<Duration>,
     /// Time to the first content.
     pub first_token: Option<Duration>,
+    /// The id that the provider gave the request.
+    pub upstream_id: Option<Box<str>>,
 }
 
 impl Facts {
@@ -141,7 +143,7 @@ impl Facts {
 impl Ended {
     /// An attempt that ended without an answer.
     pub fn failed(outcome: Outcome) -> Self {
-        Self { outcome, usage: Usage::default(), first_byte: None, first_token: None }
+        Self { outcome, usage: Usage::default(), first_byte: None, first_token: None, upstream_id: None }
     }
 }
 

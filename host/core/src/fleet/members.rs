@@ -90,10 +90,10 @@ impl Fleet {
                 let known = self.members.iter_mut().flatten().find(|(_, m)| m.id == backend.id);
                 match known.and_then(|(slot, member)| Some((slot.upgrade()?, member))) {
                     Some((slot, member)) => {
-                        member.set_limits(backend.limits, settings.emergency_fraction);
+                        member.set_limits(backend, settings.emergency_fraction);
                         slot
                     }
-                    None => self.add(Member::new(backend.id.clone(), backend.limits, settings.emergency_fraction)),
+                    None => self.add(Member::new(backend, settings.emergency_fraction)),
                 }
             })
             .collect();

@@ -25,4 +25,4 @@ pub use observed::Observed;
 pub use overview::{MAX_MODEL_COOLDOWNS, ModelCooldown, OperationCooldown, Overview, ServingCounts};
 pub use permits::{AttemptReport, Denied, Permit};
 pub use queue::Ticket;
-pub use saved::SavedCooldown;
+pub use saved::{SavedCooldown, UsedBefore};

@@ -28,6 +28,8 @@ pub struct Overview {
     pub operation_cooldowns: Vec<OperationCooldown>,
     /// Attempts under way.
     pub in_flight: u32,
+    /// The most attempts under way: as configured, else as learned from refusals; `None`: no ceiling is known.
+    pub most_in_flight: Option<u32>,
     /// Requests that may be sent now; `None`: no limit is known.
     pub requests_left: Option<u32>,
     /// Tokens that may be sent now; `None`: no limit is known.
@@ -119,6 +121,7 @@ impl Fleet {
                 model_cooldowns,
                 operation_cooldowns,
                 in_flight: member.in_flight,
+                most_in_flight: member.most_in_flight(),
                 requests_left,
                 tokens_left,
                 failures: member.failures(),

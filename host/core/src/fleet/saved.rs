@@ -23,7 +23,29 @@ pub struct SavedCooldown {
     pub failures: u32,
 }
 
+/// What a backend was sent in a short time before a restart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UsedBefore {
+    /// The model name sent.
+    pub model_sent: String,
+    /// The end of that time.
+    pub at: Timestamp,
+    /// Requests.
+    pub requests: u32,
+    /// Tokens.
+    pub tokens: u32,
+}
+
 impl Fleet {
+    /// Takes what a backend was sent within the last day out of its limits of a day, oldest first.
+    pub fn restore_day(&mut self, backend: &str, used: &[UsedBefore]) {
+        self.update_member(backend, |member| {
+            for UsedBefore { model_sent, at, requests, tokens } in used {
+                member.restore_day(*at, model_sent, *requests, *tokens);
+            }
+        });
+    }
+
     /// The cooldowns in force, to be saved for the next start.
     pub fn cooldowns(&self, now: Timestamp) -> Vec<SavedCooldown> {
         let of_member = |member: &Member| -> Vec<SavedCooldown> {

@@ -1,12 +1,12 @@
 //! Headers that cross the proxy in either direction, and headers that are added.
 //!
 //! Never upstream: what belongs to the client's connection (RFC 9110, section 7.6.1), its credentials and cookies, and
-//! our own `x-pointsman-*`. Never downstream: what belongs to the upstream's connection, its cookies (they are for the
-//! account behind the key, and may hold a balancer's session), and `x-pointsman-*` it might forge.
+//! our own `x-pointsman-*`. Never downstream: what belongs to the upstream's connection, what speaks of its origin (cookies,
+//! CORS, security policies, other addresses), what names the account behind the key, and `x-pointsman-*` it might forge.
 
 use http::header::{
     AUTHORIZATION, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, EXPECT, FORWARDED, HOST, HeaderMap, HeaderName,
-    SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+    TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
 
 /// Our own headers begin so.
@@ -41,12 +41,119 @@ pub fn has_content_type(headers: &HeaderMap, prefix: &str) -> bool {
 pub fn downstream(upstream: &mut HeaderMap) {
     let named = Named::by(upstream);
     let unwanted = |name: &HeaderName| {
-        is_hop_by_hop(name) || *name == SET_COOKIE || name.as_str().starts_with(OWN_PREFIX) || named.contains(name)
+        is_hop_by_hop(name)
+            || is_of_origin(name.as_str())
+            || is_of_account(name.as_str())
+            || REQUEST_IDS[..TAKEN_OVER].contains(&name.as_str())
+            || name.as_str().starts_with(OWN_PREFIX)
+            || named.contains(name)
     };
-    // Most answers have one or two of them.
-    while let Some(name) = upstream.keys().find(|name| unwanted(name)).cloned() {
+    let found: Vec<HeaderName> = upstream.keys().filter(|name| unwanted(name)).cloned().collect();
+    for name in found {
         upstream.remove(name);
     }
+}
+
+/// Headers in which providers and the gateways before them tell their id of a request, the most telling first.
+const REQUEST_IDS: [&str; 16] = [
+    "x-request-id",
+    "request-id",
+    "apim-request-id",
+    "x-ms-request-id",
+    "x-amzn-requestid",
+    "x-amzn-request-id",
+    "x-amz-request-id",
+    "nvcf-reqid",
+    "x-goog-request-id",
+    "x-generation-id",
+    "x-siliconcloud-trace-id",
+    "mistral-correlation-id",
+    "x-correlation-id",
+    "x-trace-id",
+    "x-litellm-call-id",
+    "cf-ray",
+];
+
+/// Of those, the names under which a client reads the id that we gave its request.
+const TAKEN_OVER: usize = 2;
+
+/// A longer id is none.
+const MAX_REQUEST_ID_BYTES: usize = 128;
+
+/// The id that the provider gave a request: what its support asks for.
+pub fn request_id(upstream: &HeaderMap) -> Option<&str> {
+    let told = |name: &&str| upstream.get(*name)?.to_str().ok().map(str::trim);
+    REQUEST_IDS.iter().filter_map(told).find(|id| !id.is_empty() && id.len() <= MAX_REQUEST_ID_BYTES)
+}
+
+/// Returns true for a header that is about the provider's origin: a client would apply it to ours.
+fn is_of_origin(name: &str) -> bool {
+    const PREFIXES: [&str; 6] =
+        ["access-control-", "content-security-policy", "cross-origin-", "cf-", "x-amz-cf-", "sec-websocket-"];
+    matches!(
+        name,
+        "set-cookie"
+            | "set-cookie2"
+            | "alt-svc"
+            | "strict-transport-security"
+            | "public-key-pins"
+            | "public-key-pins-report-only"
+            | "expect-ct"
+            | "nel"
+            | "report-to"
+            | "reporting-endpoints"
+            | "clear-site-data"
+            | "origin-agent-cluster"
+            | "accept-ch"
+            | "critical-ch"
+            | "permissions-policy"
+            | "feature-policy"
+            | "referrer-policy"
+            | "timing-allow-origin"
+            | "x-frame-options"
+            | "x-xss-protection"
+            | "x-permitted-cross-domain-policies"
+            | "service-worker-allowed"
+            | "sourcemap"
+            | "refresh"
+            | "www-authenticate"
+            | "authentication-info"
+            | "server"
+            | "via"
+            | "x-powered-by"
+            | "x-served-by"
+            | "x-cache"
+            | "x-cache-hits"
+            | "x-timer"
+            | "x-envoy-upstream-service-time"
+            | "x-envoy-decorator-operation"
+    ) || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+}
+
+/// Returns true for a header that names the account behind the backend's key: an organisation, project, user and the
+/// like. What is left of limits is no name, whatever it is counted by.
+fn is_of_account(name: &str) -> bool {
+    let is_name = |word: &str| {
+        matches!(
+            word,
+            "account"
+                | "billing"
+                | "customer"
+                | "org"
+                | "organisation"
+                | "organization"
+                | "owner"
+                | "project"
+                | "subscription"
+                | "team"
+                | "tenant"
+                | "user"
+                | "username"
+                | "userid"
+                | "workspace"
+        )
+    };
+    name.split(['-', '_']).any(is_name) && !name.contains("ratelimit")
 }
 
 /// RFC 9110, section 7.6.1, with the names older software still uses.
@@ -205,6 +312,60 @@ mod tests {
             ("vary", "b"),
         ];
         assert_eq!(down, map(&expected));
+    }
+
+    #[test]
+    fn an_upstreams_origin_and_account_stay_here_and_its_limits_do_not() {
+        for name in [
+            "alt-svc",
+            "strict-transport-security",
+            "access-control-allow-origin",
+            "content-security-policy",
+            "cross-origin-opener-policy",
+            "cf-cache-status",
+            "www-authenticate",
+            "server",
+            "via",
+            "x-request-id",
+            "request-id",
+            "openai-organization",
+            "openai-project",
+            "anthropic-organization-id",
+            "x-goog-user-project",
+            "x-ms-tenant-id",
+            "x-account-id",
+        ] {
+            let mut down = map(&[(name, "x"), ("content-type", "a/b")]);
+            downstream(&mut down);
+            assert_eq!(down, map(&[("content-type", "a/b")]), "{name}");
+        }
+        for name in [
+            "x-ratelimit-limit-project-tokens",
+            "anthropic-ratelimit-tokens-remaining",
+            "openai-version",
+            "openai-model",
+            "location",
+            "etag",
+            "x-should-retry",
+        ] {
+            let mut down = map(&[(name, "x")]);
+            downstream(&mut down);
+            assert_eq!(down, map(&[(name, "x")]), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_providers_request_id_is_found_by_whatever_name_it_has() {
+        for (pairs, id) in [
+            (&[("x-request-id", "a"), ("cf-ray", "b")][..], Some("a")),
+            (&[("cf-ray", "b"), ("request-id", " req_1 ")], Some("req_1")),
+            (&[("apim-request-id", "az")], Some("az")),
+            (&[("nvcf-reqid", "nv")], Some("nv")),
+            (&[("x-request-id", ""), ("x-amzn-requestid", "aws")], Some("aws")),
+            (&[("x-id", "c")], None),
+        ] {
+            assert_eq!(request_id(&map(pairs)), id, "{pairs:?}");
+        }
     }
 
     proptest! {

@@ -4,6 +4,7 @@ pub mod account_headers;
 pub mod framing;
 pub mod headers;
 pub(crate) mod json;
+pub mod redact;
 pub mod retry_after;
 pub mod site;
 pub mod sse;

@@ -1,5 +1,7 @@
 //! URL of a request: the backend's base URL with the client's path and query behind it.
 
+use std::borrow::Cow;
+
 use http::Uri;
 use http::uri::{Authority, InvalidUri, PathAndQuery, Scheme};
 use thiserror::Error;
@@ -139,6 +141,43 @@ pub fn has_dots(path: &str) -> bool {
     })
 }
 
+/// A text with every `%XX` of it read (RFC 3986, section 2.1); one that is none, or not of UTF-8, stays as it is.
+pub fn percent_decoded(text: &str) -> Cow<'_, str> {
+    if !text.contains('%') {
+        return Cow::Borrowed(text);
+    }
+    let digit = |byte: Option<&u8>| byte.and_then(|b| char::from(*b).to_digit(16));
+    let bytes = text.as_bytes();
+    let mut decoded = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while let Some(&byte) = bytes.get(at) {
+        match (byte, digit(bytes.get(at + 1)), digit(bytes.get(at + 2))) {
+            (b'%', Some(high), Some(low)) => {
+                decoded.push((high * 16 + low) as u8);
+                at += 3;
+            }
+            _ => {
+                decoded.push(byte);
+                at += 1;
+            }
+        }
+    }
+    String::from_utf8(decoded).map_or(Cow::Borrowed(text), Cow::Owned)
+}
+
+/// A text as a part of a path or query: all but the unreserved characters is encoded (RFC 3986, section 2.3).
+pub fn percent_encoded(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            encoded.push(char::from(byte));
+        } else {
+            encoded.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    encoded
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -189,6 +228,24 @@ mod tests {
     }
 
     #[test]
+    fn every_percent_encoding_is_read_and_nothing_else() {
+        for (text, decoded) in [
+            ("meta%2Fllama", "meta/llama"),
+            ("meta%2fllama%3a8b", "meta/llama:8b"),
+            ("a%20b+c", "a b+c"),
+            ("caf%C3%A9", "café"),
+            ("%61%62", "ab"),
+            ("%252F", "%2F"),
+            ("100%", "100%"),
+            ("%zz%4", "%zz%4"),
+            ("%FF", "%FF"),
+            ("plain", "plain"),
+        ] {
+            assert_eq!(percent_decoded(text), decoded, "{text}");
+        }
+    }
+
+    #[test]
     fn dot_segments_are_refused_however_written() {
         for path in [
             "/v1/../admin",
@@ -230,6 +287,13 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn what_is_encoded_is_decoded(text in "\\PC{0,24}") {
+            let encoded = percent_encoded(&text);
+            prop_assert!(encoded.is_ascii() && !encoded.contains(['/', '?', ' ']));
+            prop_assert_eq!(percent_decoded(&encoded), text);
+        }
+
         #[test]
         fn a_joined_url_stays_under_its_base(path in "/[a-z0-9./%;~_-]{0,24}", query in "[a-z=&%/.]{0,8}") {
             let Ok(uri) = format!("{path}?{query}").parse::<Uri>() else { return Ok(()) };

@@ -10,7 +10,10 @@ pub(super) fn thinned(setup: &Arc<Setup>, share: f64) -> Arc<Setup> {
     if share >= 1.0 {
         return setup.clone();
     }
-    let backend = |b: &Backend| Backend { limits: limits(b.limits, share), ..b.clone() };
+    let backend = |b: &Backend| {
+        let of_models = b.model_limits.iter().map(|(model, of_model)| (model.clone(), limits(*of_model, share)));
+        Backend { limits: limits(b.limits, share), model_limits: of_models.collect(), ..b.clone() }
+    };
     let client = |c: &Terms| Terms {
         limits: limits(c.limits, share),
         budget_usd_per_day: c.budget_usd_per_day.map(|usd| usd * share),
@@ -35,6 +38,8 @@ fn limits(limits: Limits, share: f64) -> Limits {
         burst: of(limits.burst),
         tpm: of(limits.tpm),
         max_concurrency: of(limits.max_concurrency),
+        rpd: of(limits.rpd),
+        tpd: of(limits.tpd),
     }
 }
 

@@ -125,6 +125,7 @@ fn attempt((a, number): (&AttemptRecord, u32)) -> AttemptRow {
         cached_input_tokens: a.usage.cached_input_tokens,
         estimated: a.usage.estimated,
         cost_usd: a.cost_usd,
+        upstream_id: a.upstream_id.as_deref().map(str::to_owned),
     }
 }
 

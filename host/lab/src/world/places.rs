@@ -99,7 +99,7 @@ impl InFlight {
         let output_tokens = (usage.output_tokens as f64 * share) as u64;
         let outcome = Outcome::new(Kind::ClientGone, "the client went away");
         let usage = Usage { output_tokens, estimated: true, ..usage };
-        Event::Ended(Ended { outcome, usage, first_byte, first_token })
+        Event::Ended(Ended { outcome, usage, first_byte, first_token, upstream_id: None })
     }
 }
 

@@ -52,9 +52,11 @@ pub(crate) struct BackendView {
     pub operation_cooldowns: Vec<OperationCooldownView>,
     /// Attempts under way.
     pub in_flight: u64,
-    /// Requests that may go now, by its rpm and burst and by what the provider said is left; none: no limit is known.
+    /// The most attempts under way: `max_concurrency`, else a ceiling that was learned from refusals; none: no ceiling is known.
+    pub most_in_flight: Option<u64>,
+    /// Requests that may go now, by its rpm, burst and rpd and by what the provider said is left; none: no limit is known.
     pub requests_left: Option<u64>,
-    /// Tokens left before its tpm limit bites; none: unlimited.
+    /// Tokens left before its tpm or tpd limit bites; none: unlimited.
     pub tokens_left: Option<u64>,
     /// Moving average of an answer's whole time, in ms; 0: unknown.
     pub latency_ms: u64,
@@ -125,6 +127,7 @@ impl BackendView {
             model_cooldowns: o.model_cooldowns.iter().map(|cooldown| ModelCooldownView::new(cooldown, now)).collect(),
             operation_cooldowns: o.operation_cooldowns.iter().map(|c| OperationCooldownView::new(c, now)).collect(),
             in_flight: u64::from(o.in_flight),
+            most_in_flight: o.most_in_flight.map(u64::from),
             requests_left: o.requests_left.map(u64::from),
             tokens_left: o.tokens_left.map(u64::from),
             latency_ms: o.stats.latency_ms as u64,

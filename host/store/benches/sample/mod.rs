@@ -24,6 +24,7 @@ pub(crate) fn exchange(number: u64) -> Box<ExchangeRecord> {
         status: 200,
         retry_after: None,
         message: String::new(),
+        upstream_id: None,
         usage: Usage { input_tokens: 1_200, output_tokens: 300, cached_input_tokens: 0, estimated: false },
         cost_usd: 0.000_234,
     };

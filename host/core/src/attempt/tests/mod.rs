@@ -26,6 +26,7 @@ use super::*;
 use crate::contract::Resume;
 use crate::dialect::facts::BodyFacts;
 use crate::exchange::Sending;
+use crate::http::redact::Secrets;
 use crate::http::url::BaseUrl;
 use crate::table::{Lane, Timeouts};
 
@@ -82,6 +83,7 @@ impl Case {
                 headers: Vec::new(),
                 may_be_empty: false,
                 additions: Arc::default(),
+                secrets: Secrets::new(["Bearer sk-secret"]),
             },
             capabilities: BTreeMap::new(),
             sending: Sending {

@@ -11,10 +11,14 @@ use bytes::Bytes;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::{Value, json};
 
-use super::format::{Conversation, ErrorKind, Shown, StreamFormat, Told, WireFormat, with_assistant_message};
+use super::format::{
+    Conversation, ErrorKind, ListedModel, Shown, StreamFormat, Told, WireFormat, with_assistant_message,
+};
 use crate::contract::Operation;
 use crate::http::sse::Event;
 use crate::outcome::Kind;
+use crate::rfc3339::Rfc3339;
+use crate::time::Timestamp;
 
 const VERSION: HeaderName = HeaderName::from_static("anthropic-version");
 
@@ -56,6 +60,11 @@ impl WireFormat for Anthropic {
 
     fn is_spoken_by(&self, headers: &HeaderMap) -> bool {
         headers.contains_key(VERSION)
+    }
+
+    /// Anthropic's SDKs show it as `_request_id`.
+    fn request_id_header(&self) -> Option<HeaderName> {
+        Some(HeaderName::from_static("request-id"))
     }
 
     fn stream(&self, _operation: Operation) -> &'static dyn StreamFormat {
@@ -103,12 +112,16 @@ impl WireFormat for Anthropic {
         format!("event: error\ndata: {body}\n\n").into()
     }
 
-    fn model_entry(&self, name: &str, _owner: Option<&str>) -> Value {
-        json!({"type": "model", "id": name, "display_name": name, "created_at": "1970-01-01T00:00:00Z"})
+    fn model_entry(&self, model: &ListedModel) -> Value {
+        let ListedModel { id, created, owner: _, display_name } = model;
+        let created = Rfc3339(Timestamp::from_millis(created.unwrap_or(0).saturating_mul(1_000))).to_string();
+        let created = created.replace(".000Z", "Z");
+        json!({"type": "model", "id": id, "display_name": display_name.as_ref().unwrap_or(id), "created_at": created})
     }
 
-    fn model_list(&self, names: &[String], entries: Vec<Value>) -> Value {
-        json!({"data": entries, "has_more": false, "first_id": names.first(), "last_id": names.last()})
+    fn model_list(&self, models: &[ListedModel], entries: Vec<Value>) -> Value {
+        let id = |model: Option<&ListedModel>| model.map(|model| model.id.clone());
+        json!({"data": entries, "has_more": false, "first_id": id(models.first()), "last_id": id(models.last())})
     }
 }
 

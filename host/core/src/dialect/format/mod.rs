@@ -12,6 +12,7 @@ mod error_words;
 mod events;
 mod failure;
 mod finish;
+mod listing;
 pub mod message;
 pub mod neutral;
 mod opened;
@@ -32,6 +33,7 @@ pub use events::{EventWriter, write_event};
 pub use failure::is_error;
 pub(in crate::dialect) use failure::says_something;
 pub(in crate::dialect) use finish::Finish;
+pub use listing::{ListedModel, ModelPage};
 pub(in crate::dialect) use message::ErrorDetails;
 pub use opened::{Opened, Told};
 pub use parts::{Names, Part, Unfit, Verdict, Walker};
@@ -52,6 +54,7 @@ use serde_json::{Value, json};
 
 use crate::contract::Operation;
 use crate::http::sse::Event;
+use crate::http::url::percent_encoded;
 use crate::outcome::{Kind, Scope};
 
 /// A provider's wire format. Most methods have a default, which is the behaviour that most providers share.
@@ -103,6 +106,11 @@ pub trait WireFormat: fmt::Debug + Send + Sync {
     /// Returns true if a client with these headers speaks this dialect, where its path does not tell.
     fn is_spoken_by(&self, _headers: &HeaderMap) -> bool {
         false
+    }
+
+    /// The header in which this dialect's clients look for the id of their request, beside `x-request-id`.
+    fn request_id_header(&self) -> Option<HeaderName> {
+        None
     }
 
     /// Returns true if a stream of this operation tells its usage only if asked to (`stream_options`).
@@ -201,20 +209,24 @@ pub trait WireFormat: fmt::Debug + Send + Sync {
         "/v1/models"
     }
 
-    /// The names in a provider's list of models; none where it is no such list.
-    fn listed_models(&self, body: &[u8]) -> Option<Vec<String>> {
-        let list: Value = serde_json::from_slice(body).ok()?;
-        let name = |entry: &Value| entry.get("id")?.as_str().map(str::to_owned);
-        list.get("data")?.as_array()?.iter().map(name).collect()
+    /// The path and query of the page behind this id, in a list that has several.
+    fn next_models_path(&self, last_id: &str) -> String {
+        format!("{}?limit=1000&after_id={}", self.models_path(), percent_encoded(last_id))
+    }
+
+    /// The models in a provider's list; none where it is no such list.
+    fn listed_models(&self, body: &[u8]) -> Option<ModelPage> {
+        listing::read_models(body)
     }
 
     /// A model as this dialect's clients read it.
-    fn model_entry(&self, name: &str, owner: Option<&str>) -> Value {
-        json!({"id": name, "object": "model", "created": 0, "owned_by": owner})
+    fn model_entry(&self, model: &ListedModel) -> Value {
+        let ListedModel { id, created, owner, display_name: _ } = model;
+        json!({"id": id, "object": "model", "created": created.unwrap_or(0), "owned_by": owner})
     }
 
     /// The list of these entries as this dialect's clients read it.
-    fn model_list(&self, _names: &[String], entries: Vec<Value>) -> Value {
+    fn model_list(&self, _models: &[ListedModel], entries: Vec<Value>) -> Value {
         json!({"object": "list", "data": entries})
     }
 }

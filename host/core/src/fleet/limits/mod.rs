@@ -1,6 +1,9 @@
 //! Rate limits as providers count them, and the quotas that providers report.
 
+mod ceiling;
+mod models;
 mod quota;
+mod rates;
 #[cfg(test)]
 mod tests;
 
@@ -9,7 +12,10 @@ use std::time::Duration;
 
 use crate::time::Timestamp;
 
+pub use ceiling::Ceiling;
+pub use models::ModelRates;
 pub use quota::Quota;
+pub use rates::RateLimits;
 
 /// Window of a limit that we count ourselves.
 const MINUTE_US: u64 = 60_000_000;
@@ -18,23 +24,28 @@ const MINUTE_US: u64 = 60_000_000;
 /// connection may arrive this much later than one that is sent a minute after it.
 const ARRIVAL_JITTER_US: u64 = 500_000;
 
-/// Entries of a log with a time of their own; beyond it, units taken within the same [`CELL_US`] share an entry.
+/// Window of a daily limit.
+const DAY_US: u64 = 24 * 60 * MINUTE_US;
+
+/// Entries of a log with a time of their own; beyond it, units taken within the same cell, a five-hundredth of the window,
+/// share an entry.
 const EXACT_ENTRIES: usize = 500;
 
 /// A five-hundredth of a minute.
 const CELL_US: u64 = MINUTE_US / 500;
 
-/// Longest time to pay off a debt.
+/// Longest time to pay off a debt, in nanoseconds; that of a daily limit is a day.
 const MAX_DEBT_NS: u64 = 3_600_000_000_000;
 
-/// A limit of units within any minute: a sliding window log of the units taken.
+/// A limit of units within any minute, or any day: a sliding window log of the units taken.
 ///
 /// All units left may be taken at once, or at most `burst` at once and the rest spaced. Units that exceed the window are a
 /// debt, paid off at the rate of the limit by the generic cell rate algorithm: an amount larger than the limit, which may
 /// be taken when the window is empty, and units taken before they were ready.
 ///
-/// Times are exact up to `EXACT_ENTRIES` entries a minute. Beyond it, units taken within the same 0.12 s count from the
-/// last of them, so that they come back up to 0.12 s late: at least 99.8 % of the limit is used, and never more than it.
+/// Times are exact up to `EXACT_ENTRIES` entries a window. Beyond it, units taken within the same 0.12 s of a minute, or
+/// 173 s of a day, count from the last of them, so that they come back that much late: at least 99.8 % of the limit is
+/// used, and never more than it.
 #[derive(Clone, Debug)]
 pub struct RateLimit {
     limit: u32,
@@ -61,10 +72,10 @@ struct Entry {
 
 impl Entry {
     /// Builds the entry that follows this one.
-    fn next(self, at_us: u64, units: u64, unit_ns: u64) -> Entry {
+    fn next(self, at_us: u64, units: u64, unit_ns: u64, max_debt_ns: u64) -> Entry {
         let at_ns = at_us.saturating_mul(1_000);
         let paid_at_ns = self.paid_at_ns.max(at_ns).saturating_add(unit_ns.saturating_mul(units));
-        Entry { at_us, total: self.total + units, paid_at_ns: paid_at_ns.min(at_ns.saturating_add(MAX_DEBT_NS)) }
+        Entry { at_us, total: self.total + units, paid_at_ns: paid_at_ns.min(at_ns.saturating_add(max_debt_ns)) }
     }
 }
 
@@ -84,6 +95,11 @@ impl RateLimit {
         Self::new(limit, burst.unwrap_or(limit), MINUTE_US + ARRIVAL_JITTER_US)
     }
 
+    /// Creates an unused limit of a day that a provider counts by arrivals.
+    pub fn per_day(limit: u32) -> Self {
+        Self::new(limit, limit, DAY_US + ARRIVAL_JITTER_US)
+    }
+
     fn new(limit: u32, burst: u32, window_us: u64) -> Self {
         let (log, expired) = (VecDeque::new(), Entry::default());
         let mut new = Self { limit, burst, window_us, unit_ns: 0, log, expired };
@@ -101,12 +117,18 @@ impl RateLimit {
         self.limit = limit.max(1);
         self.burst = burst.clamp(1, self.limit);
         self.unit_ns = self.window_us * 1_000 / u64::from(self.limit);
+        let max_debt_ns = self.max_debt_ns();
         let (mut previous, mut total) = (self.expired, self.expired.total);
         for entry in &mut self.log {
             let units = entry.total - std::mem::replace(&mut total, entry.total);
-            *entry = previous.next(entry.at_us, units, self.unit_ns);
+            *entry = previous.next(entry.at_us, units, self.unit_ns, max_debt_ns);
             previous = *entry;
         }
+    }
+
+    /// Longest time to pay off a debt, in nanoseconds.
+    fn max_debt_ns(&self) -> u64 {
+        MAX_DEBT_NS.max(self.window_us.saturating_mul(1_000))
     }
 
     fn last(&self) -> &Entry {
@@ -183,8 +205,9 @@ impl RateLimit {
             self.log.pop_front();
         }
         let last = *self.last();
-        let next = last.next(now_us.max(last.at_us), u64::from(units), self.unit_ns);
-        let shares_cell = self.log.len() >= EXACT_ENTRIES && next.at_us / CELL_US == last.at_us / CELL_US;
+        let next = last.next(now_us.max(last.at_us), u64::from(units), self.unit_ns, self.max_debt_ns());
+        let cell_us = CELL_US * (self.window_us / MINUTE_US);
+        let shares_cell = self.log.len() >= EXACT_ENTRIES && next.at_us / cell_us == last.at_us / cell_us;
         match self.log.back_mut() {
             Some(back) if next.at_us == last.at_us || shares_cell => *back = next,
             Some(_) | None => self.log.push_back(next),
@@ -200,12 +223,12 @@ impl RateLimit {
         if units == 0 || has_left || index == self.log.len() {
             return;
         }
-        let before = self.entry_before(index);
+        let (before, max_debt_ns) = (self.entry_before(index), self.max_debt_ns());
         let (mut previous, mut total) = (before, before.total);
         let mut given_back = u64::from(units).min(self.log[index].total - total);
         for entry in self.log.range_mut(index..) {
             let units = entry.total - std::mem::replace(&mut total, entry.total) - std::mem::take(&mut given_back);
-            let next = previous.next(entry.at_us, units, self.unit_ns);
+            let next = previous.next(entry.at_us, units, self.unit_ns, max_debt_ns);
             // The units of a shared entry were taken before its time: its debt must not grow.
             *entry = Entry { paid_at_ns: next.paid_at_ns.min(entry.paid_at_ns), ..next };
             previous = *entry;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::parts::{PartCharge, PartsUsed};
 use super::{MAX_SERVED, Member};
 use crate::fleet::health::{CooldownSettings, Evidence, Health, Probe, Scope, Witness, cooldown_rule, may_be_requests};
+use crate::fleet::limits::RateLimits;
 use crate::origin::Origin;
 use crate::outcome::{Kind, Outcome};
 use crate::time::Timestamp;
@@ -65,12 +66,8 @@ impl Member {
     /// Counts an attempt that is sent now.
     pub(crate) fn charge(&mut self, now: Timestamp, parts: PartsUsed<'_>, tokens: u32, emergency: bool) -> Charge {
         self.in_flight += 1;
-        if let Some(b) = &mut self.requests {
-            b.take(now, 1);
-        }
-        if let Some(b) = &mut self.tokens {
-            b.take(now, tokens);
-        }
+        self.rates.take(now, tokens);
+        self.model_rates.take(now, parts.model, tokens);
         if emergency {
             self.emergency.take(now, 1);
         }
@@ -90,12 +87,8 @@ impl Member {
     /// Undoes the charge of an attempt that was never sent.
     pub(crate) fn refund(&mut self, taken_at: Timestamp, parts: PartsUsed<'_>, charge: Charge) {
         self.release(parts, charge);
-        if let Some(b) = &mut self.requests {
-            b.give_back(taken_at, 1);
-        }
-        if let Some(b) = &mut self.tokens {
-            b.give_back(taken_at, charge.tokens);
-        }
+        self.rates.give_back(taken_at, charge.tokens);
+        self.model_rates.update(parts.model, |rates| rates.give_back(taken_at, charge.tokens));
         if charge.emergency {
             self.emergency.give_back(taken_at, 1);
         }
@@ -104,6 +97,7 @@ impl Member {
 
     fn release(&mut self, parts: PartsUsed<'_>, charge: Charge) {
         self.in_flight = self.in_flight.saturating_sub(1);
+        self.model_rates.release(parts.model);
         self.models.release(parts.model, charge.of_model);
         self.operations.release(parts.endpoint, charge.of_operation);
         self.single_requests.release(&charge.request, charge.of_request);
@@ -118,22 +112,20 @@ impl Member {
 
     /// Settles an attempt that ended: frees its slot, corrects its tokens, and updates health and averages.
     pub(crate) fn settle(&mut self, at: EndedAttempt<'_>, charge: Charge) {
-        let parts = PartsUsed::of(at.origin, at.model);
+        let (parts, in_flight) = (PartsUsed::of(at.origin, at.model), self.in_flight);
         self.release(parts, charge);
-        if let (Some(b), Some(used)) = (&mut self.tokens, at.tokens_used) {
-            b.give_back(at.sent_at, charge.tokens.saturating_sub(used));
-            b.take(at.now, used.saturating_sub(charge.tokens));
-        }
-        if at.outcome.kind == Kind::ConnectFailed
-            && let Some(b) = &mut self.requests
-        {
-            // The provider did not see the request.
-            b.give_back(at.sent_at, 1);
-        }
+        self.settle_rates(at, charge);
         self.stats.sent += 1;
         let has_model = at.outcome.kind == Kind::Answered || at.first_token.is_some();
         if has_model && self.served.len() < MAX_SERVED && !self.served.contains(at.model) {
             self.served.insert(at.model.clone());
+        }
+        let makes_room =
+            self.max_concurrency.is_none() && self.concurrency.learn(at.now, at.sent_at, in_flight, at.outcome);
+        if makes_room {
+            // The next attempt waits for one under way to end, which a cooldown would only add to.
+            self.return_probes(parts, charge);
+            return;
         }
         if at.outcome.scope.is_size() {
             self.ceilings.refused(at.now, at.outcome.scope, at.model, at.origin.size);
@@ -199,6 +191,21 @@ impl Member {
         if let Some(health) = self.single_requests.health(at.now, &at.origin.request) {
             at.record_failure_of(health, Evidence::Own);
         }
+    }
+
+    /// Corrects what was taken of the limits, for the backend and for the model.
+    fn settle_rates(&mut self, at: EndedAttempt<'_>, charge: Charge) {
+        let correct = |rates: &mut RateLimits| {
+            if let Some(used) = at.tokens_used {
+                rates.correct_tokens(at.now, at.sent_at, charge.tokens, used);
+            }
+            if at.outcome.kind == Kind::ConnectFailed {
+                // The provider did not see the request.
+                rates.give_back_request(at.sent_at);
+            }
+        };
+        correct(&mut self.rates);
+        self.model_rates.update(at.model, correct);
     }
 
     fn settle_answer(&mut self, at: EndedAttempt<'_>, charge: Charge) {

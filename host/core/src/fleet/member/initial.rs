@@ -6,7 +6,7 @@ use super::Member;
 use super::ceilings::Ceilings;
 use super::stats::Stats;
 use crate::fleet::health::Health;
-use crate::fleet::limits::{Quota, RateLimit};
+use crate::fleet::limits::{Ceiling, Quota};
 use crate::outcome::Kind;
 use crate::time::Timestamp;
 
@@ -53,10 +53,17 @@ impl Member {
         self.report(now, model, change);
     }
 
+    /// Takes what was used of the day before a restart.
+    pub(crate) fn restore_day(&mut self, at: Timestamp, sent: &str, requests: u32, tokens: u32) {
+        self.rates.restore_day(at, requests, tokens);
+        self.model_rates.restore_day(at, sent, requests, tokens);
+    }
+
     /// Resets health, used limits and averages; attempts under way stay counted.
     pub(crate) fn reset(&mut self) {
-        self.requests = self.requests.as_ref().map(RateLimit::unused);
-        self.tokens = self.tokens.as_ref().map(RateLimit::unused);
+        self.rates.reset();
+        self.model_rates.reset();
+        self.concurrency = Ceiling::default();
         self.emergency = self.emergency.unused();
         self.quota_requests = Quota::default();
         self.quota_tokens = Quota::default();
@@ -75,12 +82,7 @@ impl Member {
         if let Some((left, reason)) = state.cooldown {
             self.wide = Health::restored(now + left, reason, state.failures);
         }
-        if let (Some(limit), Some(left)) = (&mut self.requests, state.requests_left) {
-            limit.set_left(now, left);
-        }
-        if let (Some(limit), Some(left)) = (&mut self.tokens, state.tokens_left) {
-            limit.set_left(now, left);
-        }
+        self.rates.set_left(now, state.requests_left, state.tokens_left);
         if let Some(wait) = state.full_for {
             self.quota_requests.set(0, now + wait);
         }

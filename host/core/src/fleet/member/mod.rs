@@ -12,11 +12,11 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::health::{Health, is_exclusion};
-use super::limits::{Quota, RateLimit};
+use super::limits::{Ceiling, ModelRates, Quota, RateLimit, RateLimits};
 use super::state_change::{Change, Reporter, StateChange};
 use crate::contract::NONE;
 use crate::origin::Endpoint;
-use crate::table::Limits;
+use crate::table::Backend;
 use crate::time::Timestamp;
 
 use ceilings::Ceilings;
@@ -49,8 +49,10 @@ pub(crate) struct Member {
     drained: bool,
     pub in_flight: u32,
     max_concurrency: Option<u32>,
-    requests: Option<RateLimit>,
-    tokens: Option<RateLimit>,
+    /// The ceiling that is learned where none is configured.
+    concurrency: Ceiling,
+    rates: RateLimits,
+    model_rates: ModelRates,
     emergency: RateLimit,
     quota_requests: Quota,
     quota_tokens: Quota,
@@ -70,14 +72,15 @@ pub(crate) struct Member {
 }
 
 impl Member {
-    pub(super) fn new(id: Arc<str>, limits: Limits, emergency_fraction: f64) -> Self {
+    pub(super) fn new(backend: &Backend, emergency_fraction: f64) -> Self {
         let mut member = Self {
-            id,
+            id: backend.id.clone(),
             drained: false,
             in_flight: 0,
             max_concurrency: None,
-            requests: None,
-            tokens: None,
+            concurrency: Ceiling::default(),
+            rates: RateLimits::default(),
+            model_rates: ModelRates::default(),
             emergency: RateLimit::per_minute(1),
             quota_requests: Quota::default(),
             quota_tokens: Quota::default(),
@@ -91,20 +94,15 @@ impl Member {
             reporter: Reporter::default(),
             changes: Vec::new(),
         };
-        member.set_limits(limits, emergency_fraction);
+        member.set_limits(backend, emergency_fraction);
         member
     }
 
     /// Replaces the limits; units already used stay used.
-    pub(super) fn set_limits(&mut self, limits: Limits, emergency_fraction: f64) {
-        fn set(held: &mut Option<RateLimit>, limit: Option<u32>, burst: Option<u32>) {
-            match (held, limit) {
-                (Some(held), Some(limit)) => held.set(limit, burst.unwrap_or(limit)),
-                (held, limit) => *held = limit.map(|limit| RateLimit::for_provider(limit, burst)),
-            }
-        }
-        set(&mut self.requests, limits.rpm, limits.burst);
-        set(&mut self.tokens, limits.tpm, None);
+    pub(super) fn set_limits(&mut self, backend: &Backend, emergency_fraction: f64) {
+        let limits = backend.limits;
+        self.rates.set(limits);
+        self.model_rates.set(backend);
         self.max_concurrency = limits.max_concurrency;
         let emergency_rpm = (f64::from(limits.rpm.unwrap_or(UNLIMITED_RPM)) * emergency_fraction).max(1.0) as u32;
         // One at a time: attempts of the same moment would fail for the same reason.
@@ -222,7 +220,7 @@ impl Member {
 
     /// Load and error rate as one number; lower is better.
     pub(super) fn load_score(&self) -> f32 {
-        let load = match self.max_concurrency {
+        let load = match self.most_in_flight() {
             Some(max) => self.in_flight as f32 / max as f32,
             None => self.in_flight as f32 / 16.0,
         };
@@ -236,13 +234,20 @@ impl Member {
     }
 
     fn requests_left(&self, now: Timestamp) -> u32 {
-        let limit = self.requests.as_ref().map_or(NONE, |limit| limit.left(now));
-        limit.min(self.quota_requests.left(now))
+        self.rates.requests_left(now).min(self.quota_requests.left(now))
     }
 
     fn tokens_left(&self, now: Timestamp) -> u32 {
-        let limit = self.tokens.as_ref().map_or(NONE, |limit| limit.left(now));
-        limit.min(self.quota_tokens.left(now))
+        self.rates.tokens_left(now).min(self.quota_tokens.left(now))
+    }
+
+    /// The most attempts under way at a time: as configured, else as learned.
+    pub(super) fn most_in_flight(&self) -> Option<u32> {
+        self.max_concurrency.or(self.concurrency.most())
+    }
+
+    fn is_full(&self) -> bool {
+        self.most_in_flight().is_some_and(|most| self.in_flight >= most)
     }
 
     /// Failures of the whole backend since the last answer.

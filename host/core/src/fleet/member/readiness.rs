@@ -42,7 +42,8 @@ impl Member {
     /// State for a request, and the time until it can take an attempt; `None` when unknown.
     pub(crate) fn readiness(&self, now: Timestamp, parts: PartsUsed<'_>, tokens: u32) -> (RowState, Option<Duration>) {
         let (health, _, in_flight) = self.health(now, parts);
-        self.readiness_at(now, health, in_flight, tokens)
+        let limits_in = self.limits_ready_in(now, Some(parts.model), tokens);
+        self.readiness_at(now, health, in_flight, limits_in)
     }
 
     fn readiness_at(
@@ -50,12 +51,11 @@ impl Member {
         now: Timestamp,
         health: HealthState,
         in_flight: u32,
-        tokens: u32,
+        limits_in: Option<Duration>,
     ) -> (RowState, Option<Duration>) {
         if self.drained {
             return (RowState::Drained, None);
         }
-        let limits_in = self.limits_ready_in(now, tokens);
         match health {
             HealthState::Cooling { until } => {
                 (RowState::Cooling, Some(until.since(now).max(limits_in.unwrap_or_default())))
@@ -74,19 +74,19 @@ impl Member {
         !self.drained && self.health(now, parts).0 == HealthState::ProbeDue
     }
 
-    /// Time until its limits have room; `None` when an attempt has to end first.
-    fn limits_ready_in(&self, now: Timestamp, tokens: u32) -> Option<Duration> {
-        if self.max_concurrency.is_some_and(|max| self.in_flight >= max) {
-            return None;
-        }
+    /// Time until its limits, and those of the model, have room; `None` when an attempt has to end first.
+    fn limits_ready_in(&self, now: Timestamp, model: Option<&str>, tokens: u32) -> Option<Duration> {
         let quota = self.quota_requests.ready_in(now, 1).max(self.quota_tokens.ready_in(now, 1));
-        Some(self.windows_ready_in(now, tokens).max(quota))
+        Some(self.rates_ready_in(now, model, tokens)?.max(quota))
     }
 
-    /// Time until its rpm and tpm limits have room.
-    fn windows_ready_in(&self, now: Timestamp, tokens: u32) -> Duration {
-        let requests = self.requests.as_ref().map_or(Duration::ZERO, |limit| limit.ready_in(now, 1));
-        requests.max(self.tokens.as_ref().map_or(Duration::ZERO, |limit| limit.ready_in(now, tokens)))
+    /// Time until its own limits, and those of the model, have room; `None` when an attempt has to end first.
+    fn rates_ready_in(&self, now: Timestamp, model: Option<&str>, tokens: u32) -> Option<Duration> {
+        if self.is_full() {
+            return None;
+        }
+        let of_model = model.map_or(Some(Duration::ZERO), |model| self.model_rates.ready_in(now, model, tokens))?;
+        Some(self.rates.ready_in(now, tokens).max(of_model))
     }
 
     /// Returns true if it is excluded (key, credit or model), which holds in an emergency too.
@@ -104,17 +104,18 @@ impl Member {
     /// Time until the emergency lane may use it; `None`: not at all. The provider's limits and its Retry-After hold in an
     /// emergency too, because requests beyond them would be refused.
     pub(crate) fn emergency_in(&self, now: Timestamp, parts: PartsUsed<'_>, tokens: u32) -> Option<Duration> {
-        let full = self.max_concurrency.is_some_and(|max| self.in_flight >= max);
-        (!self.drained && !self.is_excluded(now, parts) && !full).then(|| {
-            let narrow = [
-                self.models.get(parts.model),
-                self.operations.get(parts.endpoint),
-                self.single_requests.get(&parts.request),
-            ];
-            let healths = narrow.into_iter().flatten().map(|part| &part.health).chain([&self.wide]);
-            let after_failures = healths.map(|health| health.emergency_in(now)).max().unwrap_or_default();
-            self.emergency.ready_in(now, 1).max(self.windows_ready_in(now, tokens)).max(after_failures)
-        })
+        if self.drained || self.is_excluded(now, parts) {
+            return None;
+        }
+        let rates = self.rates_ready_in(now, Some(parts.model), tokens)?;
+        let narrow = [
+            self.models.get(parts.model),
+            self.operations.get(parts.endpoint),
+            self.single_requests.get(&parts.request),
+        ];
+        let healths = narrow.into_iter().flatten().map(|part| &part.health).chain([&self.wide]);
+        let after_failures = healths.map(|health| health.emergency_in(now)).max().unwrap_or_default();
+        Some(self.emergency.ready_in(now, 1).max(rates).max(after_failures))
     }
 
     /// Returns true if this size of request was refused here lately.
@@ -129,7 +130,8 @@ impl Member {
 
     /// State and cooldown of the backend as a whole, without its models'.
     pub(crate) fn own_state(&self, now: Timestamp) -> (RowState, Option<(Timestamp, Kind)>) {
-        let (state, _) = self.readiness_at(now, self.wide.state(now), self.in_flight, 1);
+        let (state, _) =
+            self.readiness_at(now, self.wide.state(now), self.in_flight, self.limits_ready_in(now, None, 1));
         (state, cooldown_in_force(&self.wide, now))
     }
 

@@ -37,7 +37,8 @@ impl Member {
             ((RowState::Ready, _), _) if context.is_behind => (RowState::Throttled, None),
             (found, Some(Lane::Emergency) | None) => found,
         };
-        let slots = self.max_concurrency.map_or(NONE, |max| max.saturating_sub(self.in_flight));
+        let slots = self.most_in_flight().map_or(NONE, |most| most.saturating_sub(self.in_flight));
+        let (model_requests, model_tokens, model_slots) = self.model_rates.left(now, parts.model);
         let probe_slots = match state_of_health {
             HealthState::Ramping { allowed } => allowed.saturating_sub(in_flight),
             HealthState::ProbeDue => 1,
@@ -56,10 +57,10 @@ impl Member {
             HealthState::ProbeDue | HealthState::Probing => put(Column::CooldownReason, health.reason.index()),
             HealthState::Healthy | HealthState::Ramping { .. } => {}
         }
-        put(Column::RequestsLeft, self.requests_left(now));
-        put(Column::TokensLeft, self.tokens_left(now));
+        put(Column::RequestsLeft, self.requests_left(now).min(model_requests));
+        put(Column::TokensLeft, self.tokens_left(now).min(model_tokens));
         put(Column::InFlight, self.in_flight);
-        put(Column::ConcurrencyLeft, slots.min(probe_slots));
+        put(Column::ConcurrencyLeft, slots.min(probe_slots).min(model_slots));
         put(Column::LatencyMs, self.stats.latency_ms as u32);
         put(Column::FirstTokenMs, self.stats.first_token_ms as u32);
         put(Column::ErrorPermille, (self.stats.errors * 1_000.0) as u32);

@@ -80,12 +80,22 @@ pub(super) fn clients(text: &mut Toml, journaled: &Journaled) {
 }
 
 fn limits(text: &mut Toml, limits: Limits) {
-    let Limits { rpm, burst, tpm, max_concurrency } = limits;
-    for (key, limit) in [("rpm", rpm), ("burst", burst), ("tpm", tpm), ("max_concurrency", max_concurrency)] {
-        if let Some(limit) = limit {
-            text.put(key, i64::from(limit));
-        }
+    for (key, limit) in written_limits(limits) {
+        text.put(key, limit);
     }
+}
+
+fn written_limits(limits: Limits) -> Vec<(&'static str, Value)> {
+    let Limits { rpm, burst, tpm, max_concurrency, rpd, tpd } = limits;
+    let all = [
+        ("rpm", rpm),
+        ("burst", burst),
+        ("tpm", tpm),
+        ("max_concurrency", max_concurrency),
+        ("rpd", rpd),
+        ("tpd", tpd),
+    ];
+    all.into_iter().filter_map(|(key, limit)| Some((key, Value::from(i64::from(limit?))))).collect()
 }
 
 fn written(pattern: &Pattern) -> String {
@@ -130,6 +140,13 @@ fn one(text: &mut Toml, backend: &Backend) {
     text.put("tier", backend.tier.as_str());
     text.put("dialect", backend.dialect.as_str());
     limits(text, backend.limits);
+    if !backend.model_limits.is_empty() {
+        let of_model = |(model, limits): (&String, &Limits)| {
+            format!("{} = {}", quoted_key(model), inline(&written_limits(*limits)))
+        };
+        let all: Vec<String> = backend.model_limits.iter().map(of_model).collect();
+        text.line(&format!("limits = {{ {} }}", all.join(", ")));
+    }
     text.put_if("weight", i64::from(backend.weight), backend.weight != 1);
     if !backend.routes.is_empty() {
         let routes: Vec<String> = backend

@@ -157,6 +157,7 @@ fn attempt(backend: &str, kind: Kind) -> AttemptRecord {
         status: 0,
         retry_after: None,
         message: String::new(),
+        upstream_id: None,
         usage: Usage::default(),
         cost_usd: 0.0,
     }
