@@ -215,8 +215,9 @@ def judge(name, fault, direct, proxied):
         wrong.append(f"the direct run is not well: {direct}")
     most = math.ceil(1.2 * asked)
     if fault in ("limited", "broken", "cut"):
-        # The same request in another form is another one, and what was exhausted is remembered for a minute.
-        begun = min(exchanges, forms + int(proxied["took_s"] // 60))
+        # The same request in another form is another one, what was exhausted is remembered for a minute, and an answer that had begun
+        # was not exhausted.
+        begun = exchanges if fault == "cut" else min(exchanges, forms + int(proxied["took_s"] // 60))
         most = max(most, ATTEMPTS * begun + BACKENDS * (exchanges - begun))
     # A silent provider is waited for as long as the client waits; what was ended in the middle would have asked again.
     if asked_through > most and direct.get("fails") != NO_END:
