@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::Method;
-use pointsman_core::contract::{Operation, RowState};
+use pointsman_core::contract::{Commit, Decision, Dispatch, Operation, Rejection, Resume, RowState};
+use pointsman_core::exchange::{Action, Budgets, Ended, Event, Exchange, Facts, StreamDefaults};
 use pointsman_core::fleet::{AttemptReport, Fleet, Settings};
 use pointsman_core::origin::{Endpoint, Size};
 use pointsman_core::outcome::{Kind, Outcome, Scope};
@@ -218,6 +219,47 @@ fn who_waits_with_a_cooldown_of_its_own_keeps_nobody_waiting() {
     let (served, _) = s.fleet.serve_queue(again.unwrap_or(at(0)).max(at(4_100)));
     assert_eq!(served.iter().map(|(ticket, _)| *ticket).collect::<Vec<_>>(), [first], "its own time has come");
     served.into_iter().for_each(|(_, permit)| s.fleet.refund(permit));
+}
+
+/// An exchange whose attempts at both backends end so, and then the policy has nothing left to try.
+fn exhausted(ends: [Outcome; 2]) -> Action {
+    let mut s = Story::new();
+    let facts = Facts {
+        operation: Operation::Chat,
+        streaming: false,
+        priority: 0,
+        prompt_tokens: 10,
+        max_tokens: 0,
+        client: u32::MAX,
+        session: 0,
+        translatable: false,
+        idempotent: true,
+    };
+    let streams = StreamDefaults { commit: Commit::FirstContent, resume: Resume::None };
+    let mut exchange = Exchange::new(at(0), s.view.clone(), &"m".into(), facts, Budgets::default(), streams);
+    exchange.step(&mut s.fleet, at(0), Event::Arrived);
+    for (backend, outcome) in (0..).zip(ends) {
+        let dispatch = Dispatch { backend: Some(backend), ..Dispatch::default() };
+        exchange.step(&mut s.fleet, at(1), Event::Decided(Decision::Primary(dispatch)));
+        exchange.step(&mut s.fleet, at(2), Event::Ended(Ended::failed(outcome)));
+    }
+    exchange.step(&mut s.fleet, at(3), Event::Decided(Decision::Reject(Rejection::default())))
+}
+
+#[test]
+fn a_request_that_is_to_blame_is_told_what_the_providers_say() {
+    let failed = |kind, status| Outcome { status: Some(status), ..Outcome::new(kind, "") };
+    let too_much = || Outcome { scope: Scope::AnswerSize, ..failed(Kind::OutOfCredit, 402) };
+    for (ends, is_passed_on) in [
+        ([failed(Kind::ServerError, 500), failed(Kind::ServerError, 500)], true),
+        ([too_much(), too_much()], true),
+        ([failed(Kind::ServerError, 500), failed(Kind::ServerError, 502)], false),
+        ([failed(Kind::ServerError, 500), failed(Kind::RateLimited, 429)], false),
+        ([Outcome::new(Kind::Cut, ""), Outcome::new(Kind::Cut, "")], false),
+    ] {
+        let action = exhausted(ends.clone());
+        assert_eq!(matches!(action, Action::PassOn), is_passed_on, "{ends:?}: {action:?}");
+    }
 }
 
 proptest! {

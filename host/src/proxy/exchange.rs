@@ -95,14 +95,29 @@ async fn send(
         (Output::Ended(_, ended), _) => {
             let kept = attempt.machine_mut().take_refusal().map(|kept| (served_by, kept));
             let next = in_flight.step(Event::Ended(ended));
-            // One after which no other try can help is the last word, and the reason for the end.
-            let before = refusal.take();
-            *refusal = if matches!(next, Action::PassOn) { kept.or(before) } else { before.or(kept) };
+            *refusal = better(refusal.take(), kept, matches!(next, Action::PassOn));
             Err(next)
         }
         // Every commit has a head, and nothing is delivered before it.
         (Output::Wait | Output::Deliver(_) | Output::Whole(..) | Output::Commit(_) | Output::SendAgain, _) => {
             Ok(ExchangeResponse::Nothing)
         }
+    }
+}
+
+/// Chooses between the refusals of two attempts: one that explains itself before one that does not; one after which no
+/// other try can help is the last word, and the reason for the end.
+fn better(
+    before: Option<(ServedBy, KeptRefusal)>,
+    kept: Option<(ServedBy, KeptRefusal)>,
+    is_last_word: bool,
+) -> Option<(ServedBy, KeptRefusal)> {
+    let explains =
+        |refusal: &Option<(ServedBy, KeptRefusal)>| refusal.as_ref().is_some_and(|(_, kept)| !kept.is_last_resort);
+    match (explains(&before), explains(&kept)) {
+        (true, false) => before,
+        (false, true) => kept,
+        (true, true) | (false, false) if is_last_word => kept.or(before),
+        (true, true) | (false, false) => before.or(kept),
     }
 }

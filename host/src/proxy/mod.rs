@@ -118,7 +118,7 @@ fn relay(
 
 /// Passes the upstream's refusal on as it came.
 fn pass_on(mut in_flight: Box<InFlight>, served_by: &ServedBy, refusal: KeptRefusal) -> Reply {
-    let KeptRefusal { head, body } = refusal;
+    let KeptRefusal { head, body, .. } = refusal;
     in_flight.answers(&body, false);
     in_flight.passed_on(head.status.as_u16(), served_by);
     let attempts = in_flight.exchange().attempts().len() as u64;

@@ -143,9 +143,10 @@ async fn a_prompt_that_every_backend_fails_at_takes_none_of_them_from_the_others
     let ups = [provider(says(500, "boom")).await, provider(says(500, "boom")).await];
     let proxy = proxy!().backend(backend("p1").primary(&ups[0])).backend(backend("p2").primary(&ups[1]));
     let proxy = proxy.setting("primary_wait_ms", 20).setting("primary_wait_max_retries", 1).start().await;
-    for _ in 0..5 {
-        let poisoned = marked(&proxy, value!({})).send().await;
-        assert!(poisoned.status.is_server_error(), "{}", poisoned.text());
+    for round in 0..5 {
+        let poisoned = marked(&proxy, value!({"user": format!("u{round}")})).send().await;
+        assert_eq!(poisoned.status, 500, "{}", poisoned.text());
+        assert_eq!(poisoned.json()["error"]["message"], "boom", "the provider's own explanation");
         let backends = proxy.admin("/api/backends").send().await.json()["backends"].clone();
         let cooling: Vec<_> = backends.as_array().unwrap().iter().map(|b| b["models_cooling"].clone()).collect();
         assert_eq!(cooling, [value!(0), value!(0)], "both failed alike, so neither is to blame");
@@ -155,6 +156,18 @@ async fn a_prompt_that_every_backend_fails_at_takes_none_of_them_from_the_others
             assert_eq!(answer.header("x-pointsman-waited-ms"), "0");
         }
     }
+}
+
+#[tokio::test]
+async fn a_402_of_every_backend_that_names_fewer_max_tokens_is_told_as_it_is() {
+    let words = "This request requires more credits, or fewer max_tokens. You requested up to 32000 tokens.";
+    let ups = [provider(says(402, words)).await, provider(says(402, words)).await];
+    let proxy = proxy!().backend(backend("p1").primary(&ups[0])).backend(backend("p2").primary(&ups[1]));
+    let proxy = proxy.setting("primary_wait_ms", 20).setting("primary_wait_max_retries", 1).start().await;
+    let answer = marked(&proxy, value!({"max_tokens": 32_000})).send().await;
+    assert_eq!((answer.status.as_u16(), &answer.json()["error"]["message"]), (402, &words.into()), "{}", answer.text());
+    assert_eq!((ups[0].count(), ups[1].count()), (1, 1));
+    assert_eq!(proxy.chat().send().await.says(), "well");
 }
 
 #[tokio::test]

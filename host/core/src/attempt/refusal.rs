@@ -6,6 +6,7 @@ use http::response::Parts;
 
 use super::{Attempt, Output, Phase};
 use crate::dialect::classify::{BODY_PREFIX_BYTES, classify};
+use crate::fleet::health::may_be_requests;
 use crate::outcome::Kind;
 use crate::time::Timestamp;
 
@@ -19,6 +20,8 @@ pub struct KeptRefusal {
     pub head: Parts,
     /// Its body, at most 256 KiB.
     pub body: Bytes,
+    /// It is about the backend, as far as its words tell: passed on only where the request turns out to be to blame.
+    pub is_last_resort: bool,
 }
 
 /// Returns true if a refusal of this kind is worth passing on: it is about the request or the key, not about the
@@ -60,7 +63,8 @@ impl Attempt {
             outcome.kind = Kind::NotResumed;
             outcome.message = format!("the beginning of an answer was refused: {}", outcome.message);
         }
-        if explains_itself(outcome.kind, self.asked.is_idempotent) {
+        let explains = explains_itself(outcome.kind, self.asked.is_idempotent) || outcome.scope.is_of_request();
+        if explains || may_be_requests(outcome.kind) {
             // Behind the classification, which must see the words as they came.
             let secrets = self.leaving.secrets();
             secrets.clean(&mut head.headers);
@@ -73,7 +77,7 @@ impl Attempt {
                 Some(translated) => translated.refusal(&mut head, &body),
                 None => body,
             };
-            self.refusal = Some(KeptRefusal { head, body });
+            self.refusal = Some(KeptRefusal { head, body, is_last_resort: !explains });
         }
         let ended = self.failed(outcome);
         Output::Ended(Bytes::new(), ended)

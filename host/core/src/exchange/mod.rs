@@ -17,6 +17,7 @@
 
 mod alike;
 mod asking;
+mod blame;
 mod dispatching;
 mod elsewhere;
 mod refusing;
@@ -35,7 +36,7 @@ use crate::contract::{AttemptFacts, NONE};
 use crate::fleet::Ticket;
 use crate::fleet::{Fleet, Permit};
 use crate::origin::{Endpoint, Origin, Size};
-use crate::outcome::{Kind, Outcome};
+use crate::outcome::{Kind, Outcome, Scope};
 use crate::overdue::Bet;
 use crate::rank::Rank;
 use crate::record::{AttemptRecord, End};
@@ -72,6 +73,8 @@ pub struct Exchange {
     phase: Phase,
     attempts: Vec<AttemptRecord>,
     attempt_facts: Vec<AttemptFacts>,
+    /// The parts that explain the attempts, in their order.
+    scopes: Vec<Scope>,
     asked: u32,
     waits: u32,
     waited: Duration,
@@ -131,6 +134,7 @@ impl Exchange {
             phase: Phase::New,
             attempts: Vec::new(),
             attempt_facts: Vec::new(),
+            scopes: Vec::new(),
             asked: 0,
             waits: 0,
             waited: Duration::ZERO,

@@ -31,6 +31,9 @@ impl Exchange {
 
     /// Everything was tried. What all upstreams say alike explains more than our words.
     pub(super) fn exhausted(&mut self, fleet: &Fleet, now: Timestamp) -> Action {
+        if !self.resuming && self.is_request_to_blame(fleet, now) {
+            return Action::PassOn;
+        }
         let in_common = self.in_common(fleet, now);
         let is_told_unauthorised = self.attempt_facts.iter().any(|a| a.outcome == Kind::Unauthorised);
         let reason = match in_common {

@@ -29,6 +29,7 @@ impl Exchange {
         if kind == Kind::NotResumed && sending.join == Some(Join::Prefill) {
             self.no_prefill.push(sending.backend);
         }
+        self.scopes.push(outcome.scope);
         self.attempt_facts.push(AttemptFacts {
             backend: sending.backend,
             lane: sending.lane,

@@ -9,7 +9,7 @@ fn refused(case: &Case, status: u16, body: &str) -> Run {
 }
 
 fn kept(run: &mut Run) -> Option<(u16, String)> {
-    let KeptRefusal { head, body } = run.attempt.take_refusal()?;
+    let KeptRefusal { head, body, .. } = run.attempt.take_refusal().filter(|kept| !kept.is_last_resort)?;
     Some((head.status.as_u16(), String::from_utf8(body.to_vec()).expect("these are text")))
 }
 
@@ -31,13 +31,26 @@ fn the_failure_of_what_must_not_be_repeated_is_kept() {
 }
 
 #[test]
+fn one_about_the_backend_is_kept_as_a_last_resort() {
+    let mut run = refused(&Case::chat(), 500, "{}");
+    assert!(run.attempt.take_refusal().is_some_and(|kept| kept.is_last_resort));
+    let words = r#"{"error":{"message":"requires more credits, or fewer max_tokens"}}"#;
+    let mut run = refused(&Case::chat(), 402, words);
+    assert_eq!(
+        (run.kind(), kept(&mut run)),
+        (Kind::OutOfCredit, Some((402, words.to_owned()))),
+        "it is about the size"
+    );
+}
+
+#[test]
 fn half_an_explanation_is_better_than_a_long_wait() {
     let mut case = Case::chat();
     case.sending.timeouts.idle = Duration::from_secs(20);
     case.sending.timeouts.total = Duration::from_secs(30);
     let mut run = case.run([(50, head(400, &[("content-length", "99")])), (60, bytes("half"))]);
     assert_eq!(run.came_to(), (None, 2_050, Kind::Refused));
-    let KeptRefusal { head, body } = run.attempt.take_refusal().expect("it is kept");
+    let KeptRefusal { head, body, .. } = run.attempt.take_refusal().expect("it is kept");
     assert_eq!((head.headers.len(), &*body), (0, &b"half"[..]), "it promises no more than there is");
     let mut run = Case::chat().run([(50, self::head(400, &[])), (60, bytes("half")), (70, broken())]);
     assert_eq!((run.came_to(), kept(&mut run)), ((None, 70, Kind::Refused), Some((400, "half".to_owned()))));
@@ -63,7 +76,7 @@ fn the_key_is_in_nothing_that_is_kept() {
     let head = head(400, &[("x-echo", "you sent sk-secret"), ("x-kind", "strict"), ("content-length", "66")]);
     let mut run = Case::chat().run([(50, head), (60, bytes(says)), (70, Input::End)]);
     assert!(!run.ended().outcome.message.contains("sk-secret"), "{:?}", run.ended());
-    let KeptRefusal { head, body } = run.attempt.take_refusal().expect("it is kept");
+    let KeptRefusal { head, body, .. } = run.attempt.take_refusal().expect("it is kept");
     assert_eq!(&*body, says.replace("sk-secret", "***").as_bytes());
     assert_eq!(head.headers.keys().map(|name| name.as_str()).collect::<Vec<_>>(), ["x-kind"]);
 }

@@ -49,6 +49,8 @@ pub(super) struct Witnesses {
     first: Option<Witness>,
     /// They were refused for the key or the credit.
     of_account: bool,
+    /// A failure was none that a request brings about.
+    certain: bool,
     /// More than one request failed.
     confirmed: bool,
     /// They are of one client, which is known.
@@ -77,6 +79,7 @@ impl Witnesses {
                 self.of_one_client &= witness.client == first.client;
             }
         }
+        self.certain |= !may_be_requests(kind);
         self.confirmed
     }
 
@@ -85,9 +88,9 @@ impl Witnesses {
         self.confirmed
     }
 
-    /// Returns true if no other request failed.
+    /// Returns true if no other request failed, and nothing that no request brings about.
     pub(super) fn is_only(&self, request: u64) -> bool {
-        request != 0 && !self.confirmed && self.first.is_some_and(|first| first.request == request)
+        request != 0 && !self.confirmed && !self.certain && self.first.is_some_and(|first| first.request == request)
     }
 
     /// An answer: what failed before is past. Where another client got it, it is to be put down to the client it failed for.

@@ -37,7 +37,14 @@ struct BackendSnapshot {
     /// Exchanges that failed since the last answer in a way that may be their own fault; what one of them alone met is
     /// not held against the backend.
     doubtful: Vec<u64>,
+    /// Time of the last of them that was not held against it: what was under way then belongs to the same burst.
+    doubted_at: Option<Timestamp>,
+    /// Time of the last answer.
+    answered_at: Option<Timestamp>,
 }
+
+/// For so long after an answer a failure may be put down to its request or its client alone.
+const TRUSTED_FOR: Duration = Duration::from_secs(60);
 
 impl Cooling {
     pub(super) fn new(bounds: CooldownSettings, backends: usize) -> Self {
@@ -117,12 +124,14 @@ impl BackendSnapshot {
         if may_be_requests(record.outcome) {
             let is_first = self.doubtful.iter().all(|exchange| *exchange == attempt.exchange);
             self.doubtful.push(attempt.exchange);
-            if is_first {
+            if is_first || self.answered_at.is_some_and(|answered_at| now.since(answered_at) < TRUSTED_FOR) {
+                self.doubted_at = Some(now);
                 return;
             }
         }
         let sent_at = attempt.at;
-        let of_the_same_burst = self.failed_at.is_some_and(|failed_at| sent_at <= failed_at);
+        let before = self.failed_at.max(self.doubted_at);
+        let of_the_same_burst = before.is_some_and(|before| sent_at <= before);
         let shortest = match record.retry_after {
             Some(asked) => asked.clamp(bounds.retry_after_floor, bounds.retry_after_cap),
             None if of_the_same_burst => return,
@@ -144,6 +153,7 @@ impl BackendSnapshot {
         if !of_before && now >= self.asked_until {
             *self = Self::default();
         }
+        self.answered_at = Some(now);
     }
 }
 
