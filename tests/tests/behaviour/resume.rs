@@ -173,8 +173,10 @@ async fn after_another_answer_a_further_one_may_fit() {
     let events = stream.rest().await;
     assert_whole(&stream, &events, &words(0..9));
     let outcomes = outcomes(&proxy, 4).await;
-    let expected = [("p1", "cut"), ("f1", "not_resumed"), ("f2", "cut"), ("f1", "answered")];
-    assert_eq!(outcomes, pairs(&expected));
+    // Which of the fallbacks is asked first is drawn.
+    for expected in pairs(&[("p1", "cut"), ("f1", "not_resumed"), ("f2", "cut"), ("f1", "answered")]) {
+        assert!(outcomes.contains(&expected), "{expected:?} is not in {outcomes:?}");
+    }
 }
 
 #[tokio::test]
