@@ -43,7 +43,7 @@ pub(super) struct Deadlines {
     /// The longest silence.
     idle: Duration,
     stage: Stage,
-    /// Content has come, or went on: no total limit holds but one that is set for streams.
+    /// It goes downstream: no total limit holds but one that is set for streams.
     flows: bool,
     /// No limit that fails over ends the attempt before.
     put_off: Timestamp,
@@ -171,7 +171,6 @@ impl Deadlines {
 
     pub(super) fn first_token_came(&mut self) {
         self.stage = Stage::Body;
-        self.flows = true;
     }
 
     /// Committed before the first content came: no limit holds for that any more.
