@@ -419,7 +419,7 @@ mod tests {
     #[test]
     fn a_stream_is_held_to_its_time_limits() {
         let stream = |first, after, tokens, commit| came_to(&answer(ok(), first, after, tokens), true, commit);
-        assert_eq!(stream(600, 900, 20, Commit::FirstContent), (None, 500, Kind::TimedOut), "first token");
+        assert_eq!(stream(700, 900, 20, Commit::FirstContent), (None, 650, Kind::Stalled), "silence after its head");
         assert_eq!(stream(2_200, 2_300, 20, Commit::FirstContent), (None, 1_000, Kind::TimedOut), "head");
         assert_eq!(stream(600, 900, 20, Commit::Headers), (Some(300), 900, Kind::Answered), "committed by its head");
         assert_eq!(stream(100, 1_100, 2, Commit::FirstContent), (Some(100), 400, Kind::Stalled), "gaps of 500 ms");

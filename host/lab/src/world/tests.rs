@@ -151,6 +151,8 @@ struct Judge {
     arrived: u64,
     finished: u64,
     sent: u64,
+    /// Begin of the relay under way, and the time of those before, by exchange: it does not count against the total.
+    relays: HashMap<u64, (Option<Timestamp>, Duration)>,
     trace: Option<Vec<String>>,
 }
 
@@ -174,14 +176,21 @@ impl Watcher for Judge {
                 assert!(finished.attempts.len() as u32 <= b.max_attempts, "{} attempts", finished.attempts.len());
                 assert!(waits <= b.max_waits, "{waits} waits");
                 assert!(waited <= b.max_wait, "{waited:?} of waiting");
-                assert!(finished.took <= b.max_total, "it took {:?}", finished.took);
+                let (_, relayed) = self.relays.remove(&scene.exchange).unwrap_or_default();
+                let took = finished.took.saturating_sub(relayed);
+                assert!(took <= b.max_total, "it took {took:?} without its relay");
                 match finished.end {
                     End::Delivered | End::Refused | End::Broken => assert!(finished.by.is_some(), "by nobody"),
                     End::Rejected | End::Denied => assert!(finished.status >= 400 && finished.error.is_some()),
                     End::ClientGone => assert!(self.impatient.contains(&scene.exchange), "nobody left: out of step"),
                 }
             }
-            EventKind::Asked(_) | EventKind::Decided(_) | EventKind::Committed | EventKind::Ended(_) => {}
+            EventKind::Committed => self.relays.entry(scene.exchange).or_default().0 = Some(scene.now),
+            EventKind::Ended(_) => {
+                let relay = self.relays.entry(scene.exchange).or_default();
+                relay.1 += relay.0.take().map_or(Duration::ZERO, |since| scene.now.since(since));
+            }
+            EventKind::Asked(_) | EventKind::Decided(_) => {}
             EventKind::Waits { .. } | EventKind::Granted { .. } | EventKind::Waited { .. } => {}
         }
         if let Some(trace) = &mut self.trace {
@@ -197,7 +206,8 @@ fn live_through(seed: u64, traced: bool) -> Judge {
     let start = Timestamp::from_millis(1_767_571_200_000);
     let chaos = Chaos { dice: Dice(SplitMix64(seed ^ 1)), at: start, left: 120 };
     let (impatient, trace) = (Vec::new(), traced.then(Vec::new));
-    let judge = Judge { budgets: config.budgets(), impatient, arrived: 0, finished: 0, sent: 0, trace };
+    let judge =
+        Judge { budgets: config.budgets(), impatient, arrived: 0, finished: 0, sent: 0, relays: HashMap::new(), trace };
     let mut chance = Dice(SplitMix64(seed ^ 2));
     let decider = |_: &Query, _: &Arc<Texts>| decide(&mut chance, &table);
     let after = World::new(&config.setup(), start, seed, &[], chaos, decider, judge).run();
