@@ -5,15 +5,15 @@ use std::time::Duration;
 
 use pointsman_core::table::Table;
 use wasmtime::component::Linker;
-use wasmtime::{Config, InstanceAllocationStrategy, PoolingAllocationConfig, WasmBacktraceDetails};
 
+use super::address_space::{self, InstanceCount};
 use super::background::BackgroundWorker;
 use super::cache::Cache;
 use super::check::{self, LoadError};
 use super::code::Code;
 use super::compile::Compiler;
 use super::compiled::Compiled;
-use super::guest::{Guest, MAX_TABLE_ELEMENTS};
+use super::guest::Guest;
 use super::idle::IdleInstances;
 use super::limits::EngineLimits;
 use super::lines::LineTable;
@@ -57,7 +57,7 @@ struct Inner {
 }
 
 impl Engine {
-    /// Starts the engine. Reserves address space, not memory.
+    /// Starts the engine. Reserves address space, not memory, and less of it where the process may not have as much.
     ///
     /// # Errors
     /// When the machine cannot run policies.
@@ -76,12 +76,13 @@ impl Engine {
     fn with_cache(mut limits: EngineLimits, cache: Cache) -> Result<Self, EngineError> {
         limits.decide_ms = limits.decide_ms.clamp(1, EngineLimits::MAX_DECIDE_MS);
         let start = |error: wasmtime::Error| EngineError::Start(format!("{error:#}"));
-        let wasm = wasmtime::Engine::new(&config(&limits)).map_err(start)?;
+        let wasm = address_space::start(&mut limits).map_err(start)?;
         let mut linker = Linker::new(&wasm);
         Policy::add_to_linker::<_, wasmtime::component::HasSelf<Guest>>(&mut linker, |guest| guest).map_err(start)?;
         wasi::link(&mut linker).map_err(start)?;
         let clock = wasm.clone();
         let runtime = Runtime {
+            instances: InstanceCount::new(limits.max_instances),
             limits,
             ticker: Ticker::start(move || clock.increment_epoch()).map_err(EngineError::Clock)?,
             background: BackgroundWorker::start().map_err(EngineError::Background)?,
@@ -163,38 +164,11 @@ impl Engine {
 
     /// Instances alive, of all revisions together.
     pub fn instances(&self) -> u64 {
-        self.0.wasm.pooling_allocator_metrics().map_or(0, |metrics| metrics.component_instances())
+        self.0.runtime.instances.alive().into()
     }
 
     /// The bounds in force.
     pub fn limits(&self) -> &EngineLimits {
         &self.0.runtime.limits
     }
-}
-
-fn config(limits: &EngineLimits) -> Config {
-    /// Memories a component may have; JavaScript's have 2. Each reserves address space, not memory.
-    const MEMORIES_PER_COMPONENT: u32 = 2;
-
-    let instances = limits.max_instances;
-    let mut pool = PoolingAllocationConfig::new();
-    pool.total_component_instances(instances)
-        .total_core_instances(instances.saturating_mul(size_limits::MAX_MODULES))
-        .total_memories(instances.saturating_mul(MEMORIES_PER_COMPONENT))
-        .total_tables(instances.saturating_mul(4))
-        .max_core_instances_per_component(size_limits::MAX_MODULES)
-        .max_tables_per_component(8)
-        .max_memories_per_component(MEMORIES_PER_COMPONENT)
-        .max_memory_size(limits.memory_bytes)
-        .table_elements(MAX_TABLE_ELEMENTS)
-        .linear_memory_keep_resident(0)
-        .table_keep_resident(0);
-    let mut config = Config::new();
-    config
-        .allocation_strategy(InstanceAllocationStrategy::Pooling(pool))
-        // The default doubles or triples the cost of a call.
-        .concurrency_support(false)
-        .epoch_interruption(true)
-        .wasm_backtrace_details(WasmBacktraceDetails::Disable);
-    config
 }

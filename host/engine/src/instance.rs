@@ -7,6 +7,7 @@ use pointsman_core::contract::{Decision, Query};
 use pointsman_core::journal::StateUse;
 use wasmtime::{PoolConcurrencyLimitError, Store, Trap, WasmBacktrace};
 
+use super::address_space::InstancePermit;
 use super::clock::Measure;
 use super::guest::{Guest, MAX_HANDED_OVER_BYTES};
 use super::lines::LineTable;
@@ -31,6 +32,8 @@ const MAX_GROWTH_BYTES: usize = 8 << 20;
 pub(super) struct Instance {
     store: Store<Guest>,
     policy: Policy,
+    /// Dropped after the store, whose memory it stands for.
+    _permit: InstancePermit,
     /// Memory it had when it was configured.
     configured_bytes: usize,
 }
@@ -47,6 +50,7 @@ impl Instance {
     /// A fresh instance; what the component does at its start must be over after `limit_ms`.
     pub(super) fn start(
         pre: &PolicyPre<Guest>,
+        permit: InstancePermit,
         guest: Guest,
         alarm: Alarm,
         measure: Measure,
@@ -58,7 +62,7 @@ impl Instance {
         store.epoch_deadline_callback(move |mut store| Ok(store.data_mut().deadline.on_tick(&alarm)));
         allow(&mut store, measure, limit_ms);
         match pre.instantiate(&mut store) {
-            Ok(policy) => Ok(Self { store, policy, configured_bytes: 0 }),
+            Ok(policy) => Ok(Self { store, policy, _permit: permit, configured_bytes: 0 }),
             Err(error) if error.is::<PoolConcurrencyLimitError>() => Err(NotStarted::PoolFull),
             Err(error) => Err(NotStarted::Fault(fault(&store, &error))),
         }

@@ -7,6 +7,7 @@
 //! Nothing here is async or touches tokio, and no decision sees a clock: it is a function of the query and the shared
 //! state. Only deadlines are measured, by the ticker.
 
+mod address_space;
 mod background;
 mod cache;
 mod check;

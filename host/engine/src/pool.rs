@@ -242,7 +242,11 @@ impl Pool {
         for _ in 0..MAX_TRIES {
             let mut guest = Guest::new(shared.clone(), code.id.clone(), runtime.limits.memory_bytes);
             guest.lines.clone_from(&code.lines);
-            match Instance::start(&code.pre, guest, runtime.ticker.alarm(), measure, limit_ms) {
+            let started = match runtime.instances.take() {
+                Some(permit) => Instance::start(&code.pre, permit, guest, runtime.ticker.alarm(), measure, limit_ms),
+                None => Err(NotStarted::PoolFull),
+            };
+            match started {
                 Ok(instance) => return Ok(instance),
                 Err(NotStarted::Fault(fault)) => return Err(StartError::Start(fault)),
                 Err(NotStarted::PoolFull) if runtime.background.drop_garbage_now() => {}

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::address_space::InstanceCount;
 use super::background::BackgroundWorker;
 use super::guest::Shared;
 use super::idle::IdleInstances;
@@ -11,6 +12,7 @@ use super::ticker::Ticker;
 /// State shared by the revisions of one engine.
 pub(crate) struct Runtime {
     pub(crate) limits: EngineLimits,
+    pub(crate) instances: Arc<InstanceCount>,
     pub(crate) ticker: Ticker,
     pub(crate) background: BackgroundWorker,
     pub(crate) idle: IdleInstances,

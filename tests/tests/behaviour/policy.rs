@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use pointsman_tests::{Proxy, backend, proxy, upstream};
+use pointsman_tests::{Proxy, ProxyBuilder, backend, proxy, upstream};
 
 /// The default policy as it is committed.
 fn component() -> Vec<u8> {
@@ -108,4 +108,27 @@ async fn settings_reach_the_policy() {
     let proxy = proxy.setting("primary_wait_ms", 0).start().await;
     let answer = proxy.chat().send().await;
     assert_eq!((answer.header("x-pointsman-lane"), answer.header("x-pointsman-waited-ms")), ("fallback", "0"));
+}
+
+/// Far below the TiB of address space that the engine likes to reserve, in KiB for `ulimit -v`.
+const LITTLE_ADDRESS_SPACE_KIB: u64 = 6 << 20;
+
+#[tokio::test]
+async fn the_engine_starts_where_address_space_is_scarce() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let dir = tempfile::tempdir().expect("a folder");
+    let limited = dir.path().join("limited");
+    let binary = env!("CARGO_BIN_EXE_proxy-under-test");
+    let script = format!("#!/bin/sh\nulimit -v {LITTLE_ADDRESS_SPACE_KIB}\nexec '{binary}' \"$@\"\n");
+    std::fs::write(&limited, script).expect("a script can be written");
+    std::fs::set_permissions(&limited, std::fs::Permissions::from_mode(0o700)).expect("it is ours");
+    let up = upstream().start().await;
+    let proxy = ProxyBuilder::new(limited).backend(backend("p1").primary(&up)).start().await;
+    let said = |line: &serde_json::Value| {
+        line["message"].as_str().filter(|text| text.contains("ulimit -v")).map(str::to_owned)
+    };
+    proxy.wait_log("less address space", said).await;
+    let answer = proxy.chat().send().await;
+    assert_eq!((answer.status.as_u16(), up.count()), (200, 1));
+    assert_eq!(proxy.policy().await["faults"], 0, "the component decides, not what stands in for it");
 }
