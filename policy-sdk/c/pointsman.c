@@ -18,14 +18,15 @@ static size_t attempts_room;
 
 static const char *const COLUMNS[PM_COLUMNS] = {
   "state", "cooldown_ms", "cooldown_reason", "ready_ms", "requests_left", "tokens_left", "in_flight",
-  "concurrency_left", "latency_ms", "first_token_ms", "error_permille", "failures", "emergency_ms", "queued",
+  "concurrency_left", "latency_ms", "first_token_ms", "error_permille", "failures", "emergency_ms", "queued", "home",
 };
 static const char *const OUTCOMES[PM_OUTCOME_UNKNOWN] = {
   "answered", "rate_limited", "out_of_credit", "overloaded", "server_error", "refused", "too_long", "model_missing",
   "unauthorised", "connect_failed", "reset", "timed_out", "cut", "stalled", "malformed", "client_gone", "not_resumed",
 };
 static const char *const OPERATIONS[PM_OPERATION_UNKNOWN] = {
-  "chat", "completion", "response", "message", "embedding", "other",
+  "chat", "completion", "response", "message", "embedding", "other", "count_tokens", "input_tokens", "image", "audio",
+  "moderation", "rerank", "stored", "anthropic_other", "plain",
 };
 
 /* end of what is generated */

@@ -53,14 +53,15 @@ typedef enum {
 } pm_outcome;
 
 typedef enum {
-  PM_CHAT, PM_COMPLETION, PM_RESPONSE, PM_MESSAGE, PM_EMBEDDING, PM_OTHER, PM_OPERATION_UNKNOWN,
+  PM_CHAT, PM_COMPLETION, PM_RESPONSE, PM_MESSAGE, PM_EMBEDDING, PM_OTHER, PM_COUNT_TOKENS, PM_INPUT_TOKENS, PM_IMAGE,
+  PM_AUDIO, PM_MODERATION, PM_RERANK, PM_STORED, PM_ANTHROPIC_OTHER, PM_PLAIN, PM_OPERATION_UNKNOWN,
 } pm_operation;
 
 /* The columns of a row that this file knows. */
 typedef enum {
   PM_COL_STATE, PM_COL_COOLDOWN_MS, PM_COL_COOLDOWN_REASON, PM_COL_READY_MS, PM_COL_REQUESTS_LEFT, PM_COL_TOKENS_LEFT,
   PM_COL_IN_FLIGHT, PM_COL_CONCURRENCY_LEFT, PM_COL_LATENCY_MS, PM_COL_FIRST_TOKEN_MS, PM_COL_ERROR_PERMILLE,
-  PM_COL_FAILURES, PM_COL_EMERGENCY_MS, PM_COL_QUEUED, PM_COLUMNS,
+  PM_COL_FAILURES, PM_COL_EMERGENCY_MS, PM_COL_QUEUED, PM_COL_HOME, PM_COLUMNS,
 } pm_column;
 
 /* What stands for "unknown" where the host has no such column. */
@@ -78,6 +79,7 @@ typedef enum {
 #define PM_COL_FAILURES_UNKNOWN 0
 #define PM_COL_EMERGENCY_MS_UNKNOWN PM_NONE
 #define PM_COL_QUEUED_UNKNOWN 0
+#define PM_COL_HOME_UNKNOWN 0
 
 /* end of what is generated */
 
@@ -148,6 +150,8 @@ PM_NUMBER(failures, PM_COL_FAILURES)
 PM_NUMBER(emergency_ms, PM_COL_EMERGENCY_MS)
 /* Exchanges that wait for capacity that it could give. */
 PM_NUMBER(queued, PM_COL_QUEUED)
+/* What the request builds on is here: 0 nothing, 1 its session's prompt cache, 2 things that no other backend has. */
+PM_NUMBER(home, PM_COL_HOME)
 #undef PM_NUMBER
 
 /* Why it cools; PM_ANSWERED when it does not. */

@@ -51,6 +51,7 @@ const COLUMNS = {
   failures: 0,
   emergency_ms: NONE,
   queued: 0,
+  home: 0,
 };
 
 // end of what is generated
@@ -163,7 +164,7 @@ export class Query {
   get model() {
     return index(this._request.model);
   }
-  /// "chat", "completion", "response", "message", "embedding" or "other".
+  /// "chat", "completion", "response", "message", "embedding", or another word of the table.
   get operation() {
     return this._table.operations[this._request.operation] ?? "unknown";
   }
@@ -292,6 +293,10 @@ export class Query {
   /// Exchanges that wait for capacity that it could give.
   queued(backend) {
     return this._number(backend, "queued");
+  }
+  /// What the request builds on is here: 0 nothing, 1 its session's prompt cache, 2 things that no other backend has.
+  home(backend) {
+    return this._number(backend, "home");
   }
   /// Any column by its name, also one newer than this file; `unknown` where the host has no such column.
   column(backend, name, unknown = NONE) {

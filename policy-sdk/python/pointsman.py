@@ -58,6 +58,7 @@ _COLUMNS = {
     "failures": 0,
     "emergency_ms": NONE,
     "queued": 0,
+    "home": 0,
 }
 
 # end of what is generated
@@ -223,7 +224,7 @@ class Query:
         #: Index into `table.models`; None when the name is not listed there. `client` likewise.
         self.model = None if request.model == NONE else request.model
         self.client = None if request.client == NONE else request.client
-        #: "chat", "completion", "response", "message", "embedding" or "other".
+        #: "chat", "completion", "response", "message", "embedding", or another word of the table.
         operations = self._table.operations
         self.operation = operations[request.operation] if request.operation < len(operations) else "unknown"
         self.streaming = request.streaming
@@ -349,6 +350,10 @@ class Query:
     def queued(self, backend):
         """Exchanges that wait for capacity that it could give."""
         return self._number(backend, "queued")
+
+    def home(self, backend):
+        """What the request builds on is here: 0 nothing, 1 its session's prompt cache, 2 things that no other has."""
+        return self._number(backend, "home")
 
     # Choosing among backends
 

@@ -20,10 +20,11 @@ pub(crate) enum Column {
     Failures,
     EmergencyMs,
     Queued,
+    Home,
 }
 
 /// Every column with its name, in the order of the enum.
-pub(crate) const COLUMNS: [(Column, &str); 14] = [
+pub(crate) const COLUMNS: [(Column, &str); 15] = [
     (Column::State, "state"),
     (Column::CooldownMs, "cooldown_ms"),
     (Column::CooldownReason, "cooldown_reason"),
@@ -38,6 +39,7 @@ pub(crate) const COLUMNS: [(Column, &str); 14] = [
     (Column::Failures, "failures"),
     (Column::EmergencyMs, "emergency_ms"),
     (Column::Queued, "queued"),
+    (Column::Home, "home"),
 ];
 
 impl Column {
@@ -59,6 +61,7 @@ impl Column {
             Column::Failures => 0,
             Column::EmergencyMs => NONE,
             Column::Queued => 0,
+            Column::Home => 0,
         }
     }
 }

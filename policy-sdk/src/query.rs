@@ -239,6 +239,13 @@ impl Row<'_> {
         self.number(Column::Queued)
     }
 
+    /// Whether the backend holds what the request builds on: 0 nothing, 1 its session's prompt cache, 2 things that no
+    /// other backend has.
+    #[inline]
+    pub fn home(&self) -> u32 {
+        self.number(Column::Home)
+    }
+
     /// The number of a column, or what stands for "unknown" where the host has no such column.
     #[inline]
     fn number(&self, column: Column) -> u32 {

@@ -87,7 +87,25 @@ vocabulary! {
         Message = "message",
         /// `/embeddings`
         Embedding = "embedding",
-        /// Anything else.
+        /// Anything else under a version segment.
         Other = "other",
+        /// `/messages/count_tokens`
+        CountTokens = "count_tokens",
+        /// `/responses/input_tokens`
+        InputTokens = "input_tokens",
+        /// `/images/generations` and the like.
+        Image = "image",
+        /// `/audio/speech` and the like.
+        Audio = "audio",
+        /// `/moderations`
+        Moderation = "moderation",
+        /// `/rerank` and `/score`, additions of servers compatible with OpenAI's.
+        Rerank = "rerank",
+        /// Things stored behind OpenAI's API: files, batches, responses, vector stores, threads.
+        Stored = "stored",
+        /// Things stored behind Anthropic's API, and whatever else its clients ask for.
+        AnthropicOther = "anthropic_other",
+        /// A path of no dialect's API; only backends of the dialect `plain` have it.
+        Plain = "plain",
     }
 }

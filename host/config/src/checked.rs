@@ -11,6 +11,9 @@ use pointsman_core::dialect::translate::Strictness;
 use pointsman_core::exchange::{Budgets, ExhaustedStatus, StreamDefaults};
 use pointsman_core::fleet;
 use pointsman_core::fleet::health::CooldownSettings;
+use pointsman_core::http::cors::AllowedOrigins;
+use pointsman_core::http::path_template::PathTemplate;
+use pointsman_core::http::query::OwnQuery;
 use pointsman_core::journal::{Setup, Terms};
 use pointsman_core::lifecycle::fault_breaker;
 use pointsman_core::table::{Backend, Limits, Pattern, Table};
@@ -126,6 +129,7 @@ impl Config {
         let clients = |c: &Config| -> Vec<KeyDigest> { c.clients.iter().map(|c| c.key).collect() };
         let headers = |c: &Config| -> Vec<_> { c.backends.iter().map(|b| b.headers.clone()).collect() };
         let outbounds = |c: &Config| -> Vec<Outbound> { c.backends.iter().map(|b| b.outbound.clone()).collect() };
+        let queries = |c: &Config| -> Vec<_> { c.backends.iter().map(|b| b.query.clone()).collect() };
         self.revision == other.revision
             && self.policy.own_name == other.policy.own_name
             && keys(self) == keys(other)
@@ -133,6 +137,7 @@ impl Config {
             && headers(self) == headers(other)
             && outbounds(self) == outbounds(other)
             && self.admin.token == other.admin.token
+            && queries(self) == queries(other)
     }
 
     /// The index of the client whose key this is. Every key is compared, each in constant time.
@@ -170,6 +175,8 @@ pub struct Server {
     pub exhausted_status: ExhaustedStatus,
     /// Time that a client's connection may be idle between two requests.
     pub keep_alive: Duration,
+    /// Origins whose pages may send requests from a browser.
+    pub allowed_origins: AllowedOrigins,
 }
 
 /// The operator's listener.
@@ -324,6 +331,10 @@ pub struct BackendConfig {
     pub backend: Backend,
     /// `http` or `https`, a host, and a path that does not end with a slash (or is `/`); nothing else.
     pub base_url: Uri,
+    /// Template of the paths behind it; none: the dialect's.
+    pub path_template: Option<PathTemplate>,
+    /// Query parameters of every request.
+    pub query: OwnQuery,
     /// API key of the provider.
     pub api_key: Option<Secret>,
     /// Sent with every request; values that may be secrets are marked sensitive.

@@ -72,6 +72,9 @@ pub(super) struct RawServer {
     /// Time that a client's connection may be idle between two requests.
     #[schemars(extend("default" = defaults::KEEP_ALIVE_MS))]
     pub(super) keep_alive_ms: Option<u64>,
+    /// Origins whose pages may send requests from a browser, such as "https://app.example"; one * each, or "*" for all.
+    /// Without any, browsers keep pages of other origins away.
+    pub(super) allowed_origins: Vec<String>,
     /// Serve everyone who reaches an address that is not loopback, without client keys.
     #[schemars(extend("default" = false))]
     pub(super) allow_open: Option<bool>,
@@ -360,6 +363,11 @@ pub(super) struct RawBackend {
     /// http:// or https://, with the provider's path prefix.
     #[schemars(required, with = "String")]
     pub(super) base_url: Option<String>,
+    /// Paths behind base_url, with {model} for the name sent and {path} for the path of the operation behind its version:
+    /// "/deployments/{model}/{path}". A request without a model goes to the path alone. Default: the paths of the dialect.
+    pub(super) path_template: Option<String>,
+    /// Query parameters of every request, such as api-version; values may be env:NAME, file:PATH or sealed:...
+    pub(super) query: Option<RawQuery>,
     /// Wire format of the provider's API.
     #[schemars(extend("default" = Dialect::default().as_str()))]
     pub(super) dialect: Option<RawDialect>,
@@ -455,6 +463,14 @@ impl JsonSchema for RawDialect {
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({"type": "string", "enum": Dialect::NAMES})
     }
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(untagged, expecting = "invalid type: expected a table of parameters, or a query such as \"api-version=1\"")]
+#[schemars(rename = "Query")]
+pub(super) enum RawQuery {
+    Named(BTreeMap<String, String>),
+    Text(String),
 }
 
 #[derive(Deserialize, JsonSchema)]

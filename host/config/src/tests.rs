@@ -451,6 +451,31 @@ fn a_key_that_is_none_is_warned_of_and_not_shown() {
 }
 
 #[test]
+fn a_backend_may_have_a_query_and_a_template_of_its_paths() {
+    let merged = |more: &str| {
+        let config = checked(&format!("{ONE}{more}\n"), &[("K", "s3")]).config;
+        config.backends[0].query.merge(Some("a=1")).map(|query| query.into_owned())
+    };
+    assert_eq!(merged("").as_deref(), Some("a=1"));
+    assert_eq!(merged("query = { api-version = \"1\" }").as_deref(), Some("a=1&api-version=1"));
+    assert_eq!(merged("query = \"?api-version=1&b=%20\"").as_deref(), Some("a=1&api-version=1&b=%20"));
+    assert_eq!(merged("query = { key = \"env:K\" }").as_deref(), Some("a=1&key=s3"));
+    refused(&format!("{ONE}query = {{ key = \"env:K\" }}\n"), &["environment variable K"]);
+    let template = checked(&format!("{ONE}path_template = \"/d/{{model}}/{{path}}\"\n"), &[]).config;
+    assert_eq!(template.backends[0].path_template.as_ref().unwrap().expand("m", "/chat"), "/d/m/chat");
+    refused(&format!("{ONE}path_template = \"/d/{{name}}\"\n"), &["`{name}`", "{model} and {path}", ":4:17"]);
+    refused("[[backend]]\nid = \"a\"\nbase_url = \"https://x/v1?api-version=1\"\n", &["query = { name"]);
+}
+
+#[test]
+fn an_origin_is_checked() {
+    let origins = |list: &str| format!("[server]\nallowed_origins = {list}\n{ONE}");
+    let config = checked(&origins("[\"https://app.example\"]"), &[]).config;
+    assert!(config.server.allowed_origins.allow(&http::HeaderValue::from_static("https://app.example")));
+    refused(&origins("[\"*\", \"app.example\"]"), &["`app.example` is not an origin", ":2:25"]);
+}
+
+#[test]
 fn an_address_that_is_most_likely_not_meant_is_warned_of() {
     let at = |url: &str| format!("[[backend]]\nid = \"a\"\nbase_url = \"{url}\"\n");
     for (url, base) in [

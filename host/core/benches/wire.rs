@@ -5,8 +5,9 @@ use std::hint::black_box;
 
 use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use http::{HeaderMap, HeaderName, HeaderValue, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use pointsman_core::contract::Operation;
+use pointsman_core::dialect::ApiPath;
 use pointsman_core::dialect::classify::{classify, classify_event};
 use pointsman_core::dialect::facts::BodyFacts;
 use pointsman_core::dialect::headers;
@@ -17,7 +18,7 @@ use pointsman_core::http::framing::Framing;
 use pointsman_core::http::headers::downstream;
 use pointsman_core::http::retry_after::{RateHints, RetryAfter};
 use pointsman_core::http::sse::{self, Reader};
-use pointsman_core::http::url::BaseUrl;
+use pointsman_core::http::url::{BaseUrl, ClientRoot};
 use pointsman_core::table::Dialect;
 use pointsman_core::time::Timestamp;
 
@@ -73,8 +74,13 @@ fn requests(c: &mut Criterion) {
         b.iter(|| headers::upstream(black_box(&client), Dialect::OPENAI, Operation::Chat, Some(&key)))
     });
     let base = BaseUrl::parse("https://integrate.example.com/v1").expect("a base");
-    let path = Uri::from_static("/v1/chat/completions");
-    group.bench_function("url_join", |b| b.iter(|| base.join(black_box(&path))));
+    let path = "/v1/chat/completions";
+    group.bench_function("url_join", |b| {
+        b.iter(|| {
+            let read = ApiPath::read(black_box(path), &client);
+            base.join(path, None, ClientRoot::Operation(read.root))
+        })
+    });
     group.finish();
 }
 

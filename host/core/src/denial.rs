@@ -25,6 +25,8 @@ vocabulary! {
         ClientBudget = "client_budget",
         /// The request body is larger than allowed.
         BodyTooLarge = "body_too_large",
+        /// The path is of no API that a backend could have.
+        NoSuchPath = "no_such_path",
         /// The request is malformed or cannot be forwarded.
         BadRequest = "bad_request",
         /// The process is going away.
@@ -43,7 +45,7 @@ impl Denial {
             Denial::ClientConcurrency => Some("[[client]] max_concurrency"),
             Denial::ClientBudget => Some("[[client]] budget_usd_per_day"),
             Denial::BodyTooLarge => Some("[server] max_body_bytes"),
-            Denial::BadRequest | Denial::ShuttingDown => None,
+            Denial::NoSuchPath | Denial::BadRequest | Denial::ShuttingDown => None,
         }
     }
 
@@ -70,6 +72,9 @@ impl Denial {
             }
             Denial::ClientBudget => "raise `budget_usd_per_day` of this [[client]], or wait until midnight UTC",
             Denial::BodyTooLarge => "let the client send less, or raise `max_body_bytes` under [server]",
+            Denial::NoSuchPath => {
+                "let the client's base URL be this address with /v1 behind it; a backend of the dialect `plain` gets every path"
+            }
             Denial::BadRequest => "correct the request at the client; the message says what is wrong with it",
             Denial::ShuttingDown => {
                 "let the client try again in a moment: another process, or this one after its restart, answers"

@@ -7,6 +7,7 @@
 #[macro_use]
 mod vocabulary;
 
+pub mod affinity;
 pub mod attempt;
 pub mod clients;
 pub mod contract;

@@ -2,7 +2,7 @@
 
 use crate::contract::Operation;
 use crate::dialect::translate::Translation;
-use crate::table::{Backend, Route, UNKNOWN_MODEL};
+use crate::table::{Backend, Route, Table, UNKNOWN_MODEL};
 
 /// The capability that says whether `*` stands for embedding models too; they cannot replace one another.
 pub const EMBEDDINGS: &str = "embeddings";
@@ -29,10 +29,10 @@ pub enum Unsuited {
 }
 
 impl Unsuited {
-    /// Returns the reason why `backend` cannot take a request, `None` for a candidate. `translatable`: the request
-    /// may be translated to another dialect.
-    pub fn of(backend: &Backend, model: &str, operation: Operation, translatable: bool) -> Option<Self> {
-        if backend.dialect.format().takes(operation) {
+    /// Returns the reason why a `backend` of the table cannot take a request, `None` for a candidate. `translatable`: the
+    /// request may be translated to another dialect.
+    pub fn of(table: &Table, backend: &Backend, model: &str, operation: Operation, translatable: bool) -> Option<Self> {
+        if takes_operation(table, backend, operation) {
             let is_refused = !takes_model(backend, model, operation);
             return is_refused.then(|| if backend.serves(model) { Unsuited::Embeddings } else { Unsuited::Model });
         }
@@ -64,6 +64,13 @@ impl Unsuited {
             }
         }
     }
+}
+
+/// Returns true if requests of this operation can be sent to it as they are. What no dialect knows goes to any of the table,
+/// if none of those whose dialect takes such requests is there.
+pub(crate) fn takes_operation(table: &Table, backend: &Backend, operation: Operation) -> bool {
+    let takes = |backend: &Backend| backend.dialect.format().takes(operation);
+    takes(backend) || operation == Operation::Other && !table.backends.iter().any(takes)
 }
 
 /// Returns true if it serves this model for the operation. A request without a model may go to any backend.
@@ -131,7 +138,11 @@ mod tests {
     }
 
     fn told(backend: &Backend, model: &str, operation: Operation) -> Option<String> {
-        Unsuited::of(backend, model, operation, true).map(|why| why.told(backend, operation))
+        Unsuited::of(&alone(backend), backend, model, operation, true).map(|why| why.told(backend, operation))
+    }
+
+    fn alone(backend: &Backend) -> Table {
+        Table::new(vec![backend.clone()], Vec::new())
     }
 
     #[test]
@@ -161,7 +172,7 @@ mod tests {
         );
         let any = backend(Dialect::ANTHROPIC, &[]);
         assert!(told(&any, "llama", Operation::Chat).unwrap().contains("only for models that it names"));
-        let untranslatable = Unsuited::of(&claude, "claude-x", Operation::Chat, false).unwrap();
+        let untranslatable = Unsuited::of(&alone(&claude), &claude, "claude-x", Operation::Chat, false).unwrap();
         assert!(untranslatable.told(&claude, Operation::Chat).contains("cannot be translated"));
     }
 
@@ -171,7 +182,7 @@ mod tests {
         assert_eq!(told(&haiku, "llama", Operation::Chat), None);
         assert_eq!(haiku.sent_model("llama").as_deref(), Some("claude-haiku"));
         let as_asked = backend(Dialect::ANTHROPIC, &[("*", "*")]);
-        assert_eq!(Unsuited::of(&as_asked, "llama", Operation::Chat, true), Some(Unsuited::Unnamed));
+        assert_eq!(Unsuited::of(&alone(&as_asked), &as_asked, "llama", Operation::Chat, true), Some(Unsuited::Unnamed));
     }
 
     #[test]
@@ -190,5 +201,25 @@ mod tests {
         assert!(told(&paid, "bge-m3", Operation::Embedding).unwrap().contains("only for models that it names"));
         assert_eq!(told(&paid, "text-embedding-3-small", Operation::Embedding), None);
         assert_eq!(told(&paid, "bge-m3", Operation::Chat), None);
+    }
+
+    #[test]
+    fn an_operation_goes_to_the_dialect_that_has_it_and_an_unknown_one_to_whoever_is_there() {
+        let of = |dialects: &[Dialect], operation| -> Vec<bool> {
+            let table = Table::new(dialects.iter().map(|dialect| backend(*dialect, &[])).collect(), Vec::new());
+            table.backends.iter().map(|b| Unsuited::of(&table, b, UNKNOWN_MODEL, operation, true).is_none()).collect()
+        };
+        let all = [Dialect::OPENAI, Dialect::ANTHROPIC, Dialect::PLAIN];
+        let openais = [Operation::Audio, Operation::Image, Operation::Moderation, Operation::Rerank, Operation::Stored];
+        for operation in openais {
+            assert_eq!(of(&all, operation), [true, false, true], "{operation:?}");
+            assert_eq!(of(&all[1..2], operation), [false], "{operation:?}");
+        }
+        for operation in [Operation::CountTokens, Operation::AnthropicOther] {
+            assert_eq!(of(&all, operation), [false, true, true], "{operation:?}");
+        }
+        assert_eq!(of(&all, Operation::Plain), [false, false, true]);
+        assert_eq!(of(&all, Operation::Other), [true, false, true]);
+        assert_eq!(of(&all[1..2], Operation::Other), [true]);
     }
 }

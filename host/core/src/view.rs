@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
+use crate::affinity::Home;
 use crate::contract::{NONE, Operation};
 use crate::dialect::translate::Translation;
 use crate::origin::Origin;
 use crate::rank::Rank;
-use crate::suited::takes_model;
+use crate::suited::{takes_model, takes_operation};
 use crate::table::{Backend, Table};
 
 /// One configuration's table together with the fleet's slots of its backends; pinned by every exchange for its life.
@@ -39,6 +40,8 @@ pub struct Want {
     pub rank: Rank,
     /// The request that it is for.
     pub origin: Origin,
+    /// The backend that holds what it builds on.
+    pub home: Option<Home>,
 }
 
 impl View {
@@ -61,6 +64,7 @@ impl View {
             tokens,
             rank: Rank::newcomer(0),
             origin: Origin::unknown(operation),
+            home: None,
         }
     }
 
@@ -82,6 +86,18 @@ impl View {
         let candidates = want.candidates.iter().filter(is_free).copied().collect();
         let foreign = want.foreign.iter().filter(is_free).copied().collect();
         Want { candidates, foreign, ..want }
+    }
+
+    /// The same with a home. One that is no candidate is none; one that binds leaves no other candidate.
+    pub(crate) fn at_home(&self, want: Want, home: Option<Home>) -> Want {
+        let Some(home) = home.filter(|home| want.candidates.binary_search(&home.backend).is_ok()) else {
+            return Want { home: None, ..want };
+        };
+        if !home.is_binding {
+            return Want { home: Some(home), ..want };
+        }
+        let foreign = want.foreign.iter().filter(|index| **index == home.backend).copied().collect();
+        Want { candidates: [home.backend].into(), foreign, home: Some(home), ..want }
     }
 
     /// Returns true if a backend may serve this for free. `crosses`: the request may be translated.
@@ -109,6 +125,6 @@ impl View {
 }
 
 fn candidates(table: &Table, model: &str, operation: Operation) -> Vec<u32> {
-    let serves = |b: &Backend| b.dialect.format().takes(operation) && takes_model(b, model, operation);
+    let serves = |b: &Backend| takes_operation(table, b, operation) && takes_model(b, model, operation);
     (0..).zip(&table.backends).filter(|(_, b)| serves(b)).map(|(i, _)| i).collect()
 }

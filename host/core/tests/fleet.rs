@@ -299,7 +299,9 @@ fn a_backend_is_asked_only_for_what_it_serves() {
     assert_eq!(candidates("llama", Operation::Chat), [0]);
     assert_eq!(candidates("gpt", Operation::Chat), [] as [u32; 0]);
     assert_eq!(candidates("claude", Operation::Message), [1]);
-    assert_eq!(candidates("unknown", Operation::Other), [0, 1]);
+    assert_eq!(candidates("unknown", Operation::Other), [0]);
+    assert_eq!(candidates("unknown", Operation::AnthropicOther), [1]);
+    assert_eq!(candidates("unknown", Operation::Plain), [] as [u32; 0]);
     let want = view.want(&"claude".into(), Operation::Message, 1);
     let rows = fleet.rows(at(0), &view, &want, None);
     assert_eq!(rows[0].number(Column::State), RowState::Unsuited as u32);

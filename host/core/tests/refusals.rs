@@ -115,11 +115,12 @@ proptest! {
         };
         let backends: Vec<Backend> = dialects.iter().enumerate().map(of).collect();
         let mut fleet = Fleet::new(Settings::default(), 1);
-        let view: Arc<View> = fleet.adopt(Arc::new(Table::new(backends.clone(), Vec::new())), Settings::default());
+        let table = Arc::new(Table::new(backends.clone(), Vec::new()));
+        let view: Arc<View> = fleet.adopt(table.clone(), Settings::default());
         let operation = Operation::ALL[operation];
         let want = if translatable { view.want_across(&model.into(), operation, 1) } else { view.want(&model.into(), operation, 1) };
         let suited: Vec<u32> = (0..).zip(&backends)
-            .filter(|(_, backend)| Unsuited::of(backend, model, operation, translatable).is_none())
+            .filter(|(_, backend)| Unsuited::of(&table, backend, model, operation, translatable).is_none())
             .map(|(index, _)| index)
             .collect();
         prop_assert_eq!(&*want.candidates, &*suited);

@@ -2,7 +2,8 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use pointsman_core::contract as core;
+use pointsman_core::affinity::HOME_WORDS;
+use pointsman_core::contract::{self as core, Column};
 use pointsman_core::outcome::Kind;
 use pointsman_core::table as core_table;
 use pointsman_policy_default as default_policy;
@@ -104,7 +105,7 @@ fn to_sdk(table: &core_table::Table) -> sdk::Table {
         columns: table.columns.names().map(str::to_owned).collect(),
         operations: words(&core::Operation::ALL.map(core::Operation::as_str)),
         outcomes: words(&Kind::ALL.map(Kind::as_str)),
-        attributes: Vec::new(),
+        attributes: vec![(Column::Home.as_str().to_owned(), HOME_WORDS.join(","))],
     })
 }
 

@@ -1,5 +1,6 @@
 //! Between the core's words and the contract's generated bindings.
 
+use pointsman_core::affinity::HOME_WORDS;
 use pointsman_core::contract as core;
 use pointsman_core::outcome::Kind;
 use pointsman_core::table as core_table;
@@ -85,7 +86,7 @@ impl TableParts {
             columns: &columns,
             operations: &core::Operation::ALL.map(core::Operation::as_str),
             outcomes: &Kind::ALL.map(Kind::as_str),
-            attributes: &[],
+            attributes: &[(core::Column::Home.as_str(), &HOME_WORDS.join(","))],
         })
     }
 }

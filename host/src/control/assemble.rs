@@ -50,6 +50,7 @@ pub(crate) async fn assemble(
     let snapshot = Snapshot::new(config.clone(), view, policy, fault_stats, Target::all(&config, &connector, None)?);
     let metrics = Metrics::new(&table, env!("CARGO_PKG_VERSION"), clock.now());
     let fleet = Arc::new(SharedFleet::new(fleet, clock));
-    let proxy = Arc::new(Proxy::new(clock, fleet, metrics, log, store.handle(), store.reader(), snapshot));
+    let proxy = Proxy::new(clock, fleet, metrics, log, store.handle(), store.reader(), snapshot);
+    let proxy = Arc::new(proxy.with_affinity(kept_states::homes(store, clock.now())));
     Ok(Control::new(proxy, engine, connector, config_file, policies, first))
 }

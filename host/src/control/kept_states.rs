@@ -1,4 +1,4 @@
-//! States of backends that outlive a restart: cooldowns, and what the operator has drained.
+//! States of backends that outlive a restart: cooldowns, what the operator has drained, and the things that they hold.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use pointsman_core::table::Table;
 use pointsman_core::time::Timestamp;
 use pointsman_store::{CooldownRow, SentRow, Store};
 
-use crate::proxy::Proxy;
+use crate::proxy::{Proxy, SharedAffinity};
 
 /// Interval of writing changed states, so that they survive a crash.
 const SAVED_EVERY: Duration = Duration::from_millis(500);
@@ -46,6 +46,15 @@ fn used_before(row: SentRow) -> UsedBefore {
     let SentRow { model_sent, at_ms, requests, tokens } = row;
     let least = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
     UsedBefore { model_sent, at: Timestamp::from_millis(at_ms), requests: least(requests), tokens: least(tokens) }
+}
+
+/// The homes of stored things that the last process knew.
+pub(crate) fn homes(store: &Store, now: Timestamp) -> SharedAffinity {
+    let rows = store.load_homes(now.as_millis()).unwrap_or_else(|error| {
+        tracing::warn!(%error, "which backends hold stored responses and files could not be read; requests for them may go elsewhere");
+        Vec::new()
+    });
+    SharedAffinity::restored(now, rows)
 }
 
 /// Writes the states whenever they change. Runs until dropped.

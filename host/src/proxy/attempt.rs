@@ -256,7 +256,8 @@ async fn send(
     sending: &Sending,
     attempt: &Attempt,
 ) -> Result<Answer, Outcome> {
-    let build = || attempt.request(&request.client_request(), &target.endpoint).map(|request| request.map(Full::new));
+    let client = request.client_request();
+    let build = || attempt.request(&client, &target.endpoint, &sending.model).map(|request| request.map(Full::new));
     let connect = sending.timeouts.connect;
     match target.origin.send(build()?, connect, Reuse::Kept).await {
         Err(SendError::Reset { reused: true, .. }) if request.is_idempotent() => {

@@ -84,6 +84,7 @@ async fn send(
     match (output, attempt.machine_mut().take_head()) {
         (Output::Whole(body, ended), Some(head)) => {
             in_flight.committed(head.status.as_u16());
+            in_flight.learns(&body);
             in_flight.answers(&body, has_content_type(&head.headers, "text/event-stream"));
             in_flight.relayed(ended);
             Ok(ExchangeResponse::Whole(served_by, head, body))

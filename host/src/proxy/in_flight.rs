@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use pointsman_core::affinity::Learner;
 use pointsman_core::attempt::translatable;
 use pointsman_core::clients::Admission;
 use pointsman_core::contract::{Decision, Dispatch, Query, Rejection, RowState};
@@ -47,6 +48,8 @@ pub struct InFlight {
     trail: Option<Box<Trail>>,
     /// Prompt and answer, where the journal keeps them.
     bodies: Option<Box<Bodies>>,
+    /// Learns which things the answer makes known; none where there is one backend, or nothing lasts.
+    learner: Option<Learner>,
     client_view: ClientView,
 }
 
@@ -79,9 +82,10 @@ impl InFlight {
         });
         let rules = trail.as_ref().and(snapshot.bodies.as_ref());
         let bodies = rules.map(|rules| Box::new(Bodies::new(Arc::clone(rules), &request.body)));
+        let home = proxy.affinity.home(arrived, &request, &snapshot.view);
         let exchange =
             Exchange::new(arrived, snapshot.view.clone(), &request.model, facts, snapshot.budgets, snapshot.streams);
-        let mut exchange = exchange.at_endpoint(request.endpoint(), request.body.len());
+        let mut exchange = exchange.at_home(home).at_endpoint(request.endpoint(), request.body.len());
         if proxy.fleet.compares_requests() {
             exchange.set_request(request.number(exchange.origin().client));
         }
@@ -91,6 +95,8 @@ impl InFlight {
             Some(until) => exchange.after_exhaustion(until),
             None => exchange,
         };
+        let has_others = snapshot.view.table.backends.len() > 1;
+        let learner = has_others.then(|| Learner::new(request.operation, request.own_path())).flatten();
         let (exchange, notes) = if admission == Admission::FreeOnly {
             (exchange.free_only(), vec![OVER_BUDGET.to_owned()])
         } else {
@@ -106,6 +112,7 @@ impl InFlight {
             notes,
             policy_faults: 0,
             bodies,
+            learner,
             trail,
             client_view: ClientView::default(),
         })
@@ -247,9 +254,31 @@ impl InFlight {
         }
         if let Some(sending) = self.exchange.sending() {
             self.client_view.lane = Some(sending.lane);
-            self.client_view.backend = Some(self.snapshot.view.backend(sending.backend).id.clone());
+            let backend = self.snapshot.view.backend(sending.backend).id.clone();
+            if sending.lane != Lane::Emergency && self.snapshot.view.table.backends.len() > 1 {
+                self.proxy.affinity.answers(self.proxy.clock.now(), &self.request, &backend);
+            }
+            self.client_view.backend = Some(backend);
         }
         self.step(Event::Committed);
+    }
+
+    /// Learns from a piece of a committed answer which things its backend has made.
+    pub fn learns(&mut self, piece: &[u8]) {
+        let (Some(learner), Some(backend)) = (&mut self.learner, &self.client_view.backend) else { return };
+        let mut things = Vec::new();
+        if (200..300).contains(&self.client_view.status) {
+            learner.read(piece, |thing| things.push(thing));
+        }
+        self.proxy.affinity.made(self.proxy.clock.now(), &things, backend, &self.proxy.store);
+    }
+
+    /// Records that a count of tokens was estimated here, because no backend has it.
+    pub fn estimated(&mut self, note: String) {
+        self.set_status(200);
+        self.client_view.error = None;
+        self.client_view.end = Some(End::Delivered);
+        self.notes.push(note);
     }
 
     /// Records the status that goes to the client now, and the time of its first byte.
@@ -282,6 +311,10 @@ impl InFlight {
             Reason::NoSuchModel => {
                 self.client_view.end = Some(End::Denied);
                 self.client_view.denied = Some(Denial::UnknownModel);
+            }
+            Reason::NoSuchOperation => {
+                self.client_view.end = Some(End::Denied);
+                self.client_view.denied = Some(Denial::NoSuchPath);
             }
             Reason::ModelMissing
             | Reason::Untranslatable

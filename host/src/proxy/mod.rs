@@ -1,11 +1,14 @@
 //! Drives exchanges: runs the actions of core's state machines and feeds them the results.
 
+mod affinity;
 mod attempt;
+mod estimate;
 mod event_stream;
 mod exchange;
 mod fault_stats;
 mod in_flight;
 mod journal;
+mod links;
 mod offload_blocking;
 mod promotion;
 mod recently_exhausted;
@@ -29,6 +32,7 @@ use pointsman_core::clients::Admission;
 use pointsman_core::dialect::envelope::ErrorKind;
 use pointsman_core::exchange::Event;
 
+pub use affinity::SharedAffinity;
 pub use fault_stats::FaultStats;
 pub use promotion::{Progress, TrafficSplit};
 pub use relay::{Broken, ProxyBody};
@@ -83,16 +87,23 @@ fn keepalive(snapshot: &Snapshot, request: &ProxyRequest) -> Option<Duration> {
 /// The reply to a client that has not got its head yet.
 fn reply_with((mut in_flight, response): (Box<InFlight>, ExchangeResponse)) -> Reply {
     match response {
-        ExchangeResponse::Whole(served_by, head, body) => {
+        ExchangeResponse::Whole(served_by, mut head, body) => {
+            let body = links::lead_back(&in_flight, &served_by, &mut head, body);
             let attempts = in_flight.exchange().attempts().len() as u64;
             reply::of_upstream(&in_flight, head, &served_by, attempts, ProxyBody::whole(body))
         }
         ExchangeResponse::Streaming(served_by, head, held, attempt) => {
             relay(in_flight, &served_by, head, held, attempt)
         }
-        ExchangeResponse::Refusal(Some((served_by, refusal))) => pass_on(in_flight, &served_by, refusal),
+        ExchangeResponse::Refusal(Some((served_by, refusal))) => {
+            let estimate = estimate::in_place_of_refusal(&mut in_flight, &refusal);
+            estimate.unwrap_or_else(|| pass_on(in_flight, &served_by, refusal))
+        }
         ExchangeResponse::Refusal(None) => unforwardable(in_flight),
         ExchangeResponse::Error(why) => {
+            if let Some(estimate) = estimate::in_place_of_error(&mut in_flight, &why) {
+                return estimate;
+            }
             let reply = reply::of_refusal(&in_flight, &why);
             in_flight.rejected(reply.status().as_u16(), &why.message);
             in_flight.refused_for(&why.reason);
@@ -106,10 +117,11 @@ fn reply_with((mut in_flight, response): (Box<InFlight>, ExchangeResponse)) -> R
 fn relay(
     in_flight: Box<InFlight>,
     served_by: &ServedBy,
-    head: Parts,
+    mut head: Parts,
     held: Bytes,
     attempt: Box<UpstreamAttempt>,
 ) -> Reply {
+    links::lead_back(&in_flight, served_by, &mut head, Bytes::new());
     let attempts = in_flight.exchange().attempts().len() as u64 + 1;
     let reply = reply::of_upstream(&in_flight, head, served_by, attempts, ProxyBody::Whole(None));
     let keepalive = keepalive(in_flight.snapshot(), in_flight.request());

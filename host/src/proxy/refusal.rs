@@ -9,6 +9,7 @@ pub(super) fn words_of(reason: &Reason) -> (ErrorKind, u16, Option<&str>) {
         Reason::Policy { kind, .. } if kind.is_empty() => Some("rejected_by_policy"),
         Reason::Policy { kind, .. } => Some(kind.as_str()),
         Reason::NoSuchModel
+        | Reason::NoSuchOperation
         | Reason::ModelMissing
         | Reason::Untranslatable
         | Reason::Exhausted

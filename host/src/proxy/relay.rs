@@ -105,6 +105,7 @@ impl Relay {
     }
 
     fn flow(&mut self, mut in_flight: Box<InFlight>, held: Bytes, attempt: Box<UpstreamAttempt>) {
+        in_flight.learns(&held);
         in_flight.answers(&held, attempt.machine().delivers_events());
         self.push(held);
         self.state = State::Flowing(Box::new(Flow { in_flight, attempt }));
@@ -152,6 +153,7 @@ impl Relay {
             Output::Ended(bytes, ended) | Output::Whole(bytes, ended) => (bytes, Some(ended)),
             Output::Wait | Output::SendAgain => (Bytes::new(), None),
         };
+        flow.in_flight.learns(&bytes);
         if ended.is_some() {
             flow.in_flight.repaired(flow.attempt.machine().repairs());
         }

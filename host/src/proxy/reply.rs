@@ -92,6 +92,15 @@ pub(super) fn of_refusal(in_flight: &InFlight, refusal: &Refusal) -> Reply {
     reply
 }
 
+/// An answer of our own to this exchange.
+pub(super) fn own_json(in_flight: &InFlight, body: &serde_json::Value) -> Reply {
+    let mut reply = Response::new(ProxyBody::whole(body.to_string()));
+    let headers = reply.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    own_headers(in_flight, headers, in_flight.exchange().attempts().len() as u64);
+    reply
+}
+
 /// An error of our own.
 pub struct OwnError<'a> {
     /// The kind of error.

@@ -5,14 +5,17 @@ use std::sync::{Arc, LazyLock, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::uri::PathAndQuery;
+use http::header::HOST;
+use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, Method};
+use pointsman_core::affinity::session_in_headers;
 use pointsman_core::attempt::ClientRequest;
 use pointsman_core::clients::Spending;
 use pointsman_core::contract::{NONE, Operation};
+use pointsman_core::dialect::ApiPath;
+use pointsman_core::dialect::Dialect;
 use pointsman_core::dialect::facts::{Ambiguous, BodyFacts};
 use pointsman_core::dialect::translate::{Strictness, Translations};
-use pointsman_core::dialect::{Dialect, is_idempotent_path, operation_at};
 use pointsman_core::exchange::Facts;
 use pointsman_core::origin::Endpoint;
 use pointsman_core::table::UNKNOWN_MODEL;
@@ -32,8 +35,10 @@ pub struct ProxyRequest {
     pub client_index: u32,
     /// The method.
     pub method: Method,
-    /// Path and query, byte for byte.
+    /// Path and query, byte for byte, but for a credential in the query.
     pub target: PathAndQuery,
+    /// Bytes of the path before that of the operation.
+    pub root: usize,
     /// The headers as they came.
     pub headers: HeaderMap,
     /// The body as it came.
@@ -58,6 +63,10 @@ pub struct ProxyRequest {
     pub session: u64,
     /// The texts that the policy may read.
     pub texts: Arc<Texts>,
+    /// The host in the request line, as over HTTP/2.
+    pub authority: Option<Authority>,
+    /// The request came over TLS, to us or to a proxy before us.
+    pub is_https: bool,
     /// The one backend that it may go to, once; none: the policy decides.
     pub pinned: Option<PinnedBackend>,
     /// Its number, once it was needed.
@@ -83,6 +92,10 @@ pub struct IncomingRequest {
     pub spending: Spending,
     /// Head.
     pub head: http::request::Parts,
+    /// Path and query to forward.
+    pub target: PathAndQuery,
+    /// The path, read.
+    pub path: ApiPath,
     /// Body.
     pub body: Bytes,
     /// The treatment of fields that a backend of another dialect cannot take.
@@ -95,15 +108,14 @@ impl ProxyRequest {
     /// # Errors
     /// The body names its model or `stream` twice: ambiguous, rejected with 400.
     pub fn read(arrival: IncomingRequest) -> Result<Self, Ambiguous> {
-        let IncomingRequest { id, client, spending, head, body, translation } = arrival;
-        let target = head.uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
-        let operation = operation_at(target.path());
+        let IncomingRequest { id, client, spending, head, target, path, body, translation } = arrival;
+        let ApiPath { operation, root } = path;
         let header = |name: &str| head.headers.get(name).and_then(|v| v.to_str().ok());
         let facts = match body.is_empty() {
             true => BodyFacts::default(),
             false => BodyFacts::read(&body, header("content-type"))?,
         };
-        let session = header("x-pointsman-session").filter(|s| !s.is_empty()).map(str::to_owned);
+        let session = session_in_headers(&head.headers).map(str::to_owned).or_else(|| facts.session.clone());
         let priority = header("x-pointsman-priority").and_then(|p| p.trim().parse::<i32>().ok()).unwrap_or(0);
         let model: Arc<str> = facts.model.as_deref().unwrap_or(UNKNOWN_MODEL).into();
         let texts = Texts {
@@ -126,12 +138,15 @@ impl ProxyRequest {
             priority: priority.clamp(-100, 100),
             session: session.as_deref().map_or(0, Facts::session_number),
             texts: Arc::new(texts),
+            authority: head.uri.authority().cloned(),
+            is_https: is_https(&head),
             pinned: None,
             number: OnceLock::new(),
             model,
             body_facts: facts.is_object().then_some(facts),
             method: head.method,
             target,
+            root,
             headers: head.headers,
             body,
         })
@@ -154,8 +169,7 @@ impl ProxyRequest {
 
     /// Returns true if it may be sent twice. A question to a model may, whatever its method (RFC 9110 section 9.2.2).
     pub fn is_idempotent(&self) -> bool {
-        let is_question = self.operation != Operation::Other || is_idempotent_path(self.path());
-        is_question || self.method.is_idempotent()
+        self.operation.is_question() || self.method.is_idempotent()
     }
 
     /// The endpoint that it uses.
@@ -179,12 +193,26 @@ impl ProxyRequest {
         self.target.path()
     }
 
+    /// The address by which the client reached us: `http://host:port`.
+    pub fn origin(&self) -> Option<String> {
+        let host = self.headers.get(HOST).and_then(|host| host.to_str().ok());
+        let host = host.or_else(|| self.authority.as_ref().map(Authority::as_str))?;
+        let scheme = if self.is_https { "https" } else { "http" };
+        Some(format!("{scheme}://{host}"))
+    }
+
+    /// The path behind the root of the API.
+    pub fn own_path(&self) -> &str {
+        &self.target.path()[self.root..]
+    }
+
     /// As attempts send it on.
     pub fn client_request(&self) -> ClientRequest<'_> {
         ClientRequest {
             id: &self.id,
             method: &self.method,
             target: &self.target,
+            root: self.root,
             headers: &self.headers,
             body: &self.body,
             body_facts: self.body_facts.as_ref(),
@@ -196,6 +224,11 @@ impl ProxyRequest {
             is_idempotent: self.is_idempotent(),
         }
     }
+}
+
+fn is_https(head: &http::request::Parts) -> bool {
+    let told = head.headers.get("x-forwarded-proto").and_then(|scheme| scheme.to_str().ok());
+    told.or(head.uri.scheme_str()).is_some_and(|scheme| scheme.eq_ignore_ascii_case("https"))
 }
 
 fn labels(headers: &HeaderMap) -> Vec<(String, String)> {

@@ -20,6 +20,7 @@ use pointsman_store::{JournalPart, StoreHandle, StoreReader};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use super::affinity::SharedAffinity;
 use super::recently_exhausted::ExhaustedRequests;
 use super::request::ProxyRequest;
 use super::shadow::Shadow;
@@ -49,6 +50,8 @@ pub struct Proxy {
     pub promotion_judged: Notify,
     /// The policy that is asked beside the one in force.
     pub shadow: Shadow,
+    /// Where sessions and stored things live.
+    pub affinity: SharedAffinity,
     log: ExchangeLog,
     snapshot: ArcSwap<Snapshot>,
     gates: Mutex<HashMap<Arc<str>, ClientGate>>,
@@ -88,6 +91,7 @@ impl Proxy {
             breaker_tripped: Notify::new(),
             promotion_judged: Notify::new(),
             shadow: Shadow::new(metrics.clone()),
+            affinity: SharedAffinity::default(),
             metrics,
             log,
             snapshot: ArcSwap::from_pointee(snapshot),
@@ -97,6 +101,11 @@ impl Proxy {
             spent,
             exchanges: Exchanges::default(),
         }
+    }
+
+    /// The same with what the last process knew of where things live.
+    pub fn with_affinity(self, affinity: SharedAffinity) -> Self {
+        Self { affinity, ..self }
     }
 
     /// The snapshot in force.

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use http::HeaderValue;
+use http::{HeaderName, HeaderValue};
 use pointsman_config::secret::Secret;
 use pointsman_config::{BackendConfig, Config};
 use pointsman_core::attempt::{Additions, Endpoint};
 use pointsman_core::exchange::{Budgets, StreamDefaults};
+use pointsman_core::http::path_template::PathTemplate;
 use pointsman_core::http::redact::Secrets;
 use pointsman_core::http::url::BaseUrl;
 use pointsman_core::lifecycle::promotion::Side;
@@ -49,6 +50,9 @@ pub struct Snapshot {
     /// Rules for recording bodies; `None`: not recorded.
     pub bodies: Option<Arc<BodyRules>>,
 }
+
+/// Azure's deployments want the key here; in `Authorization` they expect a token of another kind.
+const AZURE_KEY: HeaderName = HeaderName::from_static("api-key");
 
 /// A backend as something that can be sent to.
 pub struct Target {
@@ -126,11 +130,21 @@ impl Target {
             Some(additions) if additions.setting() == config.stream_options => additions.clone(),
             Some(_) | None => Arc::new(Additions::new(config.stream_options)),
         };
+        let mut headers = config.headers.clone();
+        let is_of_azure =
+            base.is_deployment() || config.path_template.as_ref().is_some_and(PathTemplate::is_of_deployments);
+        if let Some(key) = config.api_key.as_ref().filter(|_| is_of_azure) {
+            let mut value = HeaderValue::try_from(key.expose()).map_err(|_| TargetError::Key { id: id() })?;
+            value.set_sensitive(true);
+            headers.insert(0, (AZURE_KEY, value));
+        }
         let endpoint = Endpoint {
             dialect,
             base,
+            path_template: config.path_template.clone(),
+            query: config.query.clone(),
             key: key.transpose()?,
-            headers: config.headers.clone(),
+            headers,
             secrets: secrets(config),
             may_be_empty: config.empty_answers,
             additions,

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use http::{HeaderMap, Uri};
 use pointsman_core::contract::Operation;
 use pointsman_core::denial::Denial;
+use pointsman_core::dialect::Dialect;
 use pointsman_core::dialect::envelope::ErrorKind;
-use pointsman_core::dialect::{Dialect, operation_at};
 use pointsman_core::table::UNKNOWN_MODEL;
 use pointsman_core::time::Timestamp;
 
@@ -26,8 +26,8 @@ pub(super) struct Door<'a> {
 
 impl<'a> Door<'a> {
     /// A request with this id has arrived.
-    pub(super) fn new(proxy: &'a Proxy, id: String, uri: &Uri, headers: &HeaderMap) -> Self {
-        let (operation, arrived) = (operation_at(uri.path()), proxy.clock.now());
+    pub(super) fn new(proxy: &'a Proxy, id: String, operation: Operation, uri: &Uri, headers: &HeaderMap) -> Self {
+        let arrived = proxy.clock.now();
         let dialect = Dialect::of_client(operation, headers);
         Self { proxy, id, arrived, operation, dialect, uri: uri.clone(), client: None, request: None }
     }

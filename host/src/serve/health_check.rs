@@ -10,10 +10,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::CONTENT_TYPE;
+use http::uri::PathAndQuery;
 use http_body_util::BodyExt as _;
 use pointsman_config::{BackendConfig, HealthCheck};
 use pointsman_core::clients::{Admission, Spending};
 use pointsman_core::contract::NONE;
+use pointsman_core::dialect::ApiPath;
 use pointsman_core::dialect::translate::{Strictness, ping};
 use pointsman_core::time::Timestamp;
 use tokio::task::JoinSet;
@@ -70,11 +72,14 @@ async fn one(proxy: Arc<Proxy>, snapshot: Arc<Snapshot>, pinned: PinnedBackend, 
 
 fn request(backend: &BackendConfig, check: &HealthCheck, now: Timestamp) -> Option<IncomingRequest> {
     let (path, body) = ping(backend.backend.dialect, &check.model)?;
+    let target: PathAndQuery = path.parse().ok()?;
     let request = http::Request::post(&*path).header(CONTENT_TYPE, "application/json").body(()).ok()?;
     Some(IncomingRequest {
         id: format!("check_{}_{}", backend.backend.id, now.as_millis()),
         client: Some((NONE, CLIENT.into())),
         spending: Spending::default(),
+        path: ApiPath::read(target.path(), request.headers()),
+        target,
         head: request.into_parts().0,
         body,
         translation: Strictness::default(),

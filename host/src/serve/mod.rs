@@ -6,6 +6,7 @@ mod guard;
 mod health_check;
 mod ids;
 mod listen;
+mod local;
 mod models;
 mod service;
 mod state_log;

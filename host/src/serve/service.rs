@@ -4,22 +4,27 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{AUTHORIZATION, CONTENT_LENGTH, HOST};
+use http::header::{ALLOW, AUTHORIZATION, CONTENT_LENGTH, HOST, ORIGIN};
+use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, Request, StatusCode, Version};
 use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
 use pointsman_config::Client;
 use pointsman_core::attempt::serves_free;
 use pointsman_core::clients::{Admission, ClientDenied};
+use pointsman_core::contract::Operation;
 use pointsman_core::denial::Denial;
+use pointsman_core::dialect::ApiPath;
 use pointsman_core::dialect::envelope::ErrorKind;
 use pointsman_core::http::framing::Fault;
+use pointsman_core::http::query::without_credentials;
 use pointsman_core::http::url;
 
 use super::discovery::Discovery;
 use super::door::Door;
 use super::guard;
 use super::ids::RequestIds;
+use super::local;
 use super::models;
 use crate::proxy::{IncomingRequest, OwnError, Proxy, ProxyBody, ProxyRequest, Reply, Snapshot, Unknown, drive};
 
@@ -48,12 +53,19 @@ impl Service {
     /// Answers one request. Whatever is wrong with it is answered too, in the client's dialect.
     pub(super) async fn call(&self, request: Request<Incoming>) -> Reply {
         let is_head = request.method() == Method::HEAD;
-        let reply = self.answer(request).await;
+        let origin = request.headers().get(ORIGIN).cloned();
+        let mut reply = self.answer(request).await;
+        if origin.is_some() && !reply.headers().contains_key(ALLOW) {
+            let snapshot = self.proxy.snapshot();
+            snapshot.config.server.allowed_origins.apply(origin.as_ref(), reply.headers_mut());
+        }
         if is_head { without_body(reply) } else { reply }
     }
 
     async fn answer(&self, request: Request<Incoming>) -> Reply {
-        let mut door = Door::new(&self.proxy, self.ids.of(request.headers()), request.uri(), request.headers());
+        let path = ApiPath::read(request.uri().path(), request.headers());
+        let id = self.ids.of(request.headers());
+        let mut door = Door::new(&self.proxy, id, path.operation, request.uri(), request.headers());
         if let Some(fault) = guard::refused(&request) {
             return misframed(&door, fault);
         }
@@ -63,16 +75,21 @@ impl Service {
             let message = "Pointsman is shutting down; try again in a moment";
             return door.deny(Denial::ShuttingDown, ErrorKind::ShuttingDown, message);
         }
+        let own = local::options(&head, &snapshot).or_else(|| local::sign_of_life(&head, path.operation, &snapshot));
+        if let Some(reply) = own {
+            return reply;
+        }
         let client = match self.proxy.identify(&snapshot, &head.headers) {
             Ok(client) => client,
             Err(unknown) => return unidentified(&door, unknown),
         };
         door.identified(client.as_ref().map(|(_, name)| name));
-        if let Some(listed) = models::listed_at(&head.method, head.uri.path()) {
+        if let Some(listed) = models::listed_at(&head.method, &head.uri.path()[path.root..]) {
             let models = self.discovery.models(&snapshot).await;
             return models::reply(&listed, &models, &head.headers, &snapshot, door.id());
         }
-        if let Some(reply) = unforwardable(&head, &door) {
+        let refused = unforwardable(&head, &door).or_else(|| local::refused(&head, path.operation, &snapshot, &door));
+        if let Some(reply) = refused {
             return reply;
         }
         let limit = snapshot.config.server.max_body_bytes;
@@ -82,13 +99,17 @@ impl Service {
             Err(problem) => return unread(&door, &problem, limit),
         };
         let spending = client.as_ref().map(|(_, name)| self.proxy.spending(name)).unwrap_or_default();
+        let target = head.uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
+        let is_client_key = |value: &str| snapshot.config.client_of(value).is_some();
+        let target = without_credentials(target, path.operation != Operation::Plain, is_client_key);
         let (id, translation) = (door.id().to_owned(), snapshot.config.server.translation);
-        let asked = match ProxyRequest::read(IncomingRequest { id, client, spending, head, body, translation }) {
-            Ok(asked) => Arc::new(asked),
-            Err(ambiguous) => {
-                return door.deny(Denial::BadRequest, ErrorKind::InvalidRequest, &ambiguous.to_string());
-            }
-        };
+        let asked =
+            match ProxyRequest::read(IncomingRequest { id, client, spending, head, target, path, body, translation }) {
+                Ok(asked) => Arc::new(asked),
+                Err(ambiguous) => {
+                    return door.deny(Denial::BadRequest, ErrorKind::InvalidRequest, &ambiguous.to_string());
+                }
+            };
         door.read(&asked);
         match self.admit(&snapshot, &asked, &door) {
             Ok(admission) => drive(self.proxy.clone(), snapshot.for_exchange(&asked), asked, admission).await,

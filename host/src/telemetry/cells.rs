@@ -224,10 +224,10 @@ impl Default for ModelCells {
 impl ModelCells {
     pub(super) fn of(&self, dialect: Dialect, operation: Operation) -> &GenAiCells {
         let operation = match operation {
-            Operation::Chat | Operation::Response | Operation::Message => 0,
             Operation::Completion => 1,
             Operation::Embedding => 2,
-            Operation::Other => 3,
+            _ if operation.has_streams() => 0,
+            _ => 3,
         };
         self.by[dialect.index()].1[operation].get_or_init(GenAiCells::new)
     }

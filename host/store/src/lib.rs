@@ -9,6 +9,7 @@ mod columns;
 mod cooldowns;
 mod events;
 mod exchanges;
+mod homes;
 mod insert;
 mod journal;
 mod policies;
@@ -34,6 +35,7 @@ pub use bodies::{Bodies, BodyRules, BodyText, BodyTexts, Redacted, redact};
 pub use cooldowns::CooldownRow;
 pub use events::{MAX_POLICY_EVENTS, PolicyEventRow};
 pub use exchanges::{AttemptRow, ExchangeRow, Filter, SentRow};
+pub use homes::{HomeRow, MAX_HOMES};
 pub use journal::{Explainable, JournalPart, Journaled, Skipped};
 pub use policies::{PolicyRow, PolicyRows, PolicySourceRow, PolicyStore};
 pub use queries::{QUERIES_WAITING_MAX, QUERY_THREADS, QUERY_TIMEOUT_MS, Queries};
@@ -313,6 +315,14 @@ impl Store {
         cooldowns::load(&self.reader.connection(), now_ms)
     }
 
+    /// The homes of stored things that are remembered at `now_ms` (ms since the epoch), the one that ends last first.
+    ///
+    /// # Errors
+    /// When SQLite fails.
+    pub fn load_homes(&self, now_ms: u64) -> Result<Vec<HomeRow>, StoreError> {
+        homes::load(&self.reader.connection(), now_ms)
+    }
+
     /// Writes what waits and joins the thread; blocks for the time of one batch per [`BATCH_ROWS`] that wait.
     ///
     /// # Errors
@@ -364,6 +374,11 @@ impl StoreHandle {
     /// Replaces the kept cooldowns by these with the next batch.
     pub fn save_cooldowns(&self, rows: Vec<CooldownRow>) {
         self.queue.set_cooldowns(rows);
+    }
+
+    /// Writes where stored things live with the next batch; what is beyond [`MAX_HOMES`] by then is not written.
+    pub fn save_homes(&self, rows: impl IntoIterator<Item = HomeRow>) {
+        self.queue.add_homes(rows);
     }
 
     /// Waits until everything handed over before is on disk.

@@ -10,7 +10,9 @@ use std::time::Duration;
 use pointsman_core::record::ExchangeRecord;
 use tokio::sync::oneshot;
 
-use super::{BATCH_ROWS, CooldownRow, JournalPart, LOG_TARGET, StoreError, StoreStats, batch_delay};
+use super::{
+    BATCH_ROWS, CooldownRow, HomeRow, JournalPart, LOG_TARGET, MAX_HOMES, StoreError, StoreStats, batch_delay,
+};
 
 /// Told when what was waited for is written, or why it is not.
 pub(super) type FlushReply = oneshot::Sender<Result<(), StoreError>>;
@@ -26,6 +28,7 @@ pub(super) struct Entry {
 pub(super) struct Batch {
     pub(super) exchanges: Vec<Entry>,
     pub(super) cooldowns: Option<Vec<CooldownRow>>,
+    pub(super) homes: Vec<HomeRow>,
     pub(super) flushes: Vec<FlushReply>,
     /// Nothing comes after this batch.
     pub(super) last: bool,
@@ -46,7 +49,11 @@ struct Inbox {
 
 impl Inbox {
     fn idle(&self) -> bool {
-        self.next.exchanges.is_empty() && self.next.cooldowns.is_none() && self.next.flushes.is_empty() && !self.closed
+        self.next.exchanges.is_empty()
+            && self.next.cooldowns.is_none()
+            && self.next.homes.is_empty()
+            && self.next.flushes.is_empty()
+            && !self.closed
     }
 
     /// Marks the taken batch as done.
@@ -129,6 +136,14 @@ impl Queue {
 
     pub(super) fn set_cooldowns(&self, rows: Vec<CooldownRow>) {
         self.lock().next.cooldowns = Some(rows);
+        self.wake.notify_one();
+    }
+
+    pub(super) fn add_homes(&self, rows: impl IntoIterator<Item = HomeRow>) {
+        let mut inbox = self.lock();
+        let room = MAX_HOMES.saturating_sub(inbox.next.homes.len());
+        inbox.next.homes.extend(rows.into_iter().take(room));
+        drop(inbox);
         self.wake.notify_one();
     }
 

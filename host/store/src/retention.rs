@@ -5,7 +5,7 @@ use std::time::Duration;
 use pointsman_core::time::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{StoreLimits, journal};
+use super::{StoreLimits, homes, journal};
 
 /// The most exchanges one step deletes, so that new ones never wait long. The limit by size works in whole steps, and leaves
 /// a store alone that has no more exchanges than this.
@@ -17,6 +17,7 @@ const STEP_PAGES: u32 = 1_024;
 pub(super) fn step(connection: &mut Connection, limits: &StoreLimits, now: Timestamp) -> rusqlite::Result<bool> {
     let more_trails = trails(connection, limits, now)?;
     let more_denials = denials(connection)?;
+    homes::tend(connection, now.as_millis())?;
     Ok(exchanges(connection, limits, now)? || more_trails || more_denials)
 }
 

@@ -11,7 +11,7 @@ use super::{BUSY_TIMEOUT_MS, LOG_TARGET, StoreError, StorePath};
 const APPLICATION_ID: i64 = 0x5054_534d;
 
 /// Statements that lead from one version (`PRAGMA user_version`) to the next. Published ones are never edited.
-const MIGRATIONS: [&str; 7] = [V1, V2, V3, V_POLICY_EVENTS, V_POLICY_SETTINGS, V_DENIALS, V_UPSTREAM_IDS];
+const MIGRATIONS: [&str; 8] = [V1, V2, V3, V_POLICY_EVENTS, V_POLICY_SETTINGS, V_DENIALS, V_UPSTREAM_IDS, V_HOMES];
 
 /// The tables `exchange`, `earlier_attempt` and `cooldown` are made to be written cheaply; the views `exchanges`, `attempts`
 /// and `cooldowns` are made to be read, and are what everything outside `insert.rs` and `retention.rs` asks.
@@ -273,6 +273,18 @@ SELECT strftime('%Y-%m-%dT%H:%M:%fZ', last_started_ms / 1000.0, 'unixepoch'), at
     coalesce(last_cached_input_tokens, cached_input_tokens), coalesce(last_estimated, estimated),
     coalesce(last_cost_usd, cost_usd), last_upstream_id, ended_us
 FROM exchange WHERE attempts > 0;
+";
+
+/// Which backend holds a stored thing. The key is a hash of the thing's id, which nobody needs to read.
+const V_HOMES: &str = "
+CREATE TABLE home (
+    key                      INTEGER PRIMARY KEY,
+    backend                  TEXT    NOT NULL,
+    until_ms                 INTEGER NOT NULL
+) STRICT;
+
+CREATE VIEW homes AS
+SELECT key, backend, strftime('%Y-%m-%dT%H:%M:%fZ', until_ms / 1000.0, 'unixepoch') AS until FROM home;
 ";
 
 /// The first schema with [`V_DENIALS`].

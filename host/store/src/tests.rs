@@ -428,6 +428,20 @@ fn a_truncated_file_is_damaged_and_left_alone() {
 }
 
 #[test]
+fn homes_of_things_outlive_a_restart_until_they_are_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("s.db");
+    let row = |key, backend: &str, until_ms| HomeRow { key, backend: backend.to_owned(), until_ms };
+    let store = on_disk(&file).unwrap();
+    store.handle().save_homes([row(1, "a", T0_MS + 10), row(u64::MAX, "a", T0_MS + 20), row(3, "a", T0_MS)]);
+    store.handle().save_homes([row(1, "b", T0_MS + 30)]);
+    store.close().unwrap();
+    let store = on_disk(&file).unwrap();
+    assert_eq!(store.load_homes(T0_MS).unwrap(), [row(1, "b", T0_MS + 30), row(u64::MAX, "a", T0_MS + 20)]);
+    assert_eq!(store.load_homes(T0_MS + 20).unwrap(), [row(1, "b", T0_MS + 30)]);
+}
+
+#[test]
 fn cooldowns_outlive_a_restart_until_they_are_over() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("s.db");

@@ -10,7 +10,7 @@ use rusqlite::{ErrorCode, TransactionBehavior};
 use super::insert::Inserter;
 use super::journal::TrailInserter;
 use super::queue::{Batch, Entry, FlushReply, Queue};
-use super::{Clock, LOG_TARGET, Shared, StoreError, StoreLimits, cooldowns, retention};
+use super::{Clock, LOG_TARGET, Shared, StoreError, StoreLimits, cooldowns, homes, retention};
 
 /// The first pause before a failed batch is tried again, in ms; it doubles up to [`RETRY_MAX_MS`].
 const RETRY_MIN_MS: u64 = 250;
@@ -103,7 +103,7 @@ impl Writer {
     }
 
     fn write(&self, batch: &Batch) -> rusqlite::Result<()> {
-        if batch.exchanges.is_empty() && batch.cooldowns.is_none() {
+        if batch.exchanges.is_empty() && batch.cooldowns.is_none() && batch.homes.is_empty() {
             return Ok(());
         }
         let mut connection = self.connection.lock();
@@ -125,6 +125,7 @@ impl Writer {
         if let Some(rows) = &batch.cooldowns {
             cooldowns::replace(&transaction, rows)?;
         }
+        homes::insert(&transaction, &batch.homes)?;
         transaction.commit()
     }
 

@@ -1,6 +1,6 @@
 //! Choosing one backend among those that are ready.
 
-use pointsman_sdk::{Dice, Query};
+use pointsman_sdk::{Dice, Operation, Query};
 
 use crate::history::History;
 use crate::is_healthy;
@@ -19,11 +19,29 @@ pub(crate) fn best(query: &Query, history: &History, pool: &Pool) -> Option<usiz
         return None;
     }
     let mut dice = Dice::new(query.seed);
+    if let Some(home) = at_home(query, history, pool) {
+        return Some(home);
+    }
     if history.is_empty() {
         return best_of(query, pool, &mut dice, |_| true);
     }
     best_of(query, pool, &mut dice, |c| !history.tried(c.index))
         .or_else(|| best_of(query, pool, &mut dice, |c| history.usable(c.index)))
+}
+
+/// The candidate that holds the prompt cache of the request's session, or the things it asks about. It is left while it is not
+/// ready, ails or is nearly full, and after an attempt in this exchange.
+fn at_home(query: &Query, history: &History, pool: &Pool) -> Option<usize> {
+    const NEARLY_FULL_PERMILLE: u32 = 900;
+    let is_told =
+        query.request.session != 0 || matches!(query.request.operation, Operation::Stored | Operation::AnthropicOther);
+    if !is_told {
+        return None;
+    }
+    let home = pool.candidates().iter().find(|c| query.backend(c.index).home() != 0)?;
+    let row = query.backend(home.index);
+    let stays = row.is_ready() && is_healthy(row) && !history.tried(home.index);
+    (stays && home.load.permille(row) < NEARLY_FULL_PERMILLE).then_some(home.index)
 }
 
 #[inline]
@@ -111,6 +129,11 @@ pub(crate) fn cheapest(query: &Query, history: &History, pool: &Pool, pools: &Po
         pool.candidates().iter().filter(fits)
     };
     let first = ready().map(rank).min()?;
+    if let Some(home) = at_home(query, history, pool)
+        && ready().any(|c| c.index == home && rank(c) == first)
+    {
+        return Some(home);
+    }
     let mut shortlist = Shortlist::new(query);
     for candidate in ready().filter(|c| rank(c) == first).take(LOOK_AT_MOST) {
         shortlist.push(candidate, candidate.load.weight);

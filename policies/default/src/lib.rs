@@ -3,8 +3,9 @@
 //! For each question the steps below are tried in turn; the first that has an answer gives it.
 //!
 //! 1. **Primary**: the best ready primary by [`pointsman_sdk::Load::cost`] (errors, failures, fullness, time to answer); among those
-//!    within a quarter of the best, one by weight and the query's seed. One that this exchange has not tried goes
-//!    first. Budget: `1 + max_pool_retries` attempts since the last wait, twice that in the whole exchange.
+//!    within a quarter of the best, one by weight and the query's seed. Before all the one that holds the session's prompt
+//!    cache (the column `home`), while it is well and not nearly full. One that this exchange has not tried goes first.
+//!    Budget: `1 + max_pool_retries` attempts since the last wait, twice that in the whole exchange.
 //! 2. **Wait for a primary** when none is ready and waiting can pay: see [`hope`]. At most `primary_wait_max_retries`
 //!    waits of at most `primary_wait_ms`, less the time that was lost in attempts which hung; what the recovery is expected to take decides whether to wait at all. In steady
 //!    overload ([`overload`]), while a fallback is ready, only who is expected to be served within `overload_wait_ms` joins

@@ -47,6 +47,32 @@ fn equal_primaries_share_by_weight() {
 }
 
 #[test]
+fn a_session_stays_at_its_home_while_that_is_well_and_not_nearly_full() {
+    let at = |home: Given| scenario([primary().with("in_flight", 0), home.with("home", 1)]).session("s", 7);
+    assert_eq!(at(primary().with("first_token_ms", 3_000)).shares::<Rules>(), [0, 1_000], "a slower one has its cache");
+    for left in [
+        primary().with("failures", 1),
+        primary().with("error_permille", 400),
+        primary().cooling(RateLimited, 5_000),
+        primary().throttled(5_000),
+        primary().drained(),
+        primary().rpm(100).with("requests_left", 5),
+    ] {
+        assert_eq!(at(left.clone()).shares::<Rules>(), [1_000, 0], "{left:?}");
+    }
+    assert_eq!(at(primary()).after(1, ServerError).decision::<Rules>(), Decision::primary(0));
+    let paid = scenario([primary(), fallback().with("home", 1)]).session("s", 7);
+    assert_eq!(paid.decision::<Rules>(), Decision::primary(0), "a home that costs money is no reason to spend it");
+}
+
+#[test]
+fn a_fallback_that_holds_the_cache_comes_before_one_of_the_same_price() {
+    let away = || primary().cooling(OutOfCredit, 900_000);
+    let both = scenario([away(), fallback(), fallback().with("home", 1)]).session("s", 7);
+    assert_eq!(both.shares::<Rules>(), [0, 0, 1_000]);
+}
+
+#[test]
 fn what_makes_a_primary_worse_makes_it_avoided() {
     for worse in [
         primary().with("error_permille", 200),

@@ -2,6 +2,7 @@
 
 mod additions;
 mod admin;
+mod affinity;
 mod author;
 mod backtest;
 mod bad_requests;
@@ -30,6 +31,7 @@ mod model_list;
 mod native_first;
 mod operations;
 mod outbound;
+mod paths;
 mod policy;
 mod pools;
 mod promotion;

@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, HashMap};
 
 use http::{HeaderName, HeaderValue, Uri};
+use pointsman_core::http::path_template::PathTemplate;
+use pointsman_core::http::query::{OwnQuery, decoded};
 use pointsman_core::table::{Backend, Dialect, Limits, Pattern, Price, Route, Table, Tier, Timeouts};
 
 use super::Check;
@@ -10,7 +12,8 @@ use super::secrets::is_reference;
 use crate::checked::{BackendConfig, HealthCheck};
 use crate::defaults;
 use crate::raw::{
-    RawBackend, RawDialect, RawHealthCheck, RawModelLimits, RawModels, RawPrice, RawSent, RawTier, RawTimeouts,
+    RawBackend, RawDialect, RawHealthCheck, RawModelLimits, RawModels, RawPrice, RawQuery, RawSent, RawTier,
+    RawTimeouts,
 };
 use crate::secret::trimmed;
 use crate::tree::Path;
@@ -69,6 +72,9 @@ impl Check<'_, '_> {
         let address = base_url.clone().unwrap_or_default();
         let outbound = self.outbound(at, &raw, &address, has_secrets, &owner);
         let model_limits = self.model_limits(&at.key("limits"), &raw.limits, &owner);
+        let path_template =
+            raw.path_template.as_deref().and_then(|text| self.path_template(&at.key("path_template"), text));
+        let query = raw.query.map(|query| self.query(&at.key("query"), query, &owner)).unwrap_or_default();
         let backend = Backend {
             id: id.unwrap_or_default().into(),
             tier: raw.tier.map_or(Tier::Primary, tier),
@@ -92,6 +98,8 @@ impl Check<'_, '_> {
         Some(BackendConfig {
             backend,
             base_url: base_url?,
+            path_template,
+            query,
             api_key,
             headers,
             outbound,
@@ -162,12 +170,47 @@ impl Check<'_, '_> {
             return wrong("must not hold a user name or password", "put the secret into api_key or headers".to_owned());
         }
         if let Some((before, _)) = text.split_once(['?', '#']) {
-            return wrong("must not have a query or fragment", format!("write \"{before}\""));
+            return wrong(
+                "must not have a query or fragment",
+                format!("write \"{before}\", and the parameters as query = {{ name = \"value\" }}"),
+            );
         }
         match text.trim_end_matches('/').parse::<Uri>() {
             Ok(uri) => Some(uri),
             Err(error) => {
                 wrong(&format!("is not a URL: {error}"), "write it as \"https://api.example.com/v1\"".to_owned())
+            }
+        }
+    }
+
+    fn path_template(&mut self, at: &Path, text: &str) -> Option<PathTemplate> {
+        match PathTemplate::parse(text) {
+            Ok(template) => Some(template),
+            Err(why) => {
+                self.error(at, format!("`path_template` {why}")).help("write it as \"/deployments/{model}/{path}\"");
+                None
+            }
+        }
+    }
+
+    fn query(&mut self, at: &Path, raw: RawQuery, owner: &str) -> OwnQuery {
+        match raw {
+            RawQuery::Text(text) => {
+                let pairs = text.trim_start_matches('?').split('&').filter(|pair| !pair.is_empty());
+                let pairs = pairs.map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+                let pairs: Vec<_> = pairs.map(|(name, value)| (decoded(name), decoded(value))).collect();
+                OwnQuery::new(pairs.iter().map(|(name, value)| (&**name, &**value)))
+            }
+            RawQuery::Named(named) => {
+                let value = |(name, text): (String, String)| {
+                    let value = match is_reference(&text) {
+                        true => self.secret(&at.key(&name), &text, owner)?.expose().to_owned(),
+                        false => text,
+                    };
+                    Some((name, value))
+                };
+                let pairs: Vec<(String, String)> = named.into_iter().filter_map(value).collect();
+                OwnQuery::new(pairs.iter().map(|(name, value)| (&**name, &**value)))
             }
         }
     }

@@ -17,6 +17,7 @@ use pointsman_core::contract::{Commit, OnFault, Resume};
 use pointsman_core::dialect::translate::Strictness;
 use pointsman_core::exchange::{Budgets, ExhaustedStatus};
 use pointsman_core::fleet::health::CooldownSettings;
+use pointsman_core::http::cors::AllowedOrigins;
 use pointsman_core::lifecycle::fault_breaker::FaultLimits;
 use sha2::{Digest, Sha256};
 
@@ -185,7 +186,16 @@ impl Check<'_, '_> {
             },
             exhausted_status: raw.exhausted_status.map_or(ExhaustedStatus::Unavailable, exhausted_status),
             keep_alive: self.millis(&at.key("keep_alive_ms"), raw.keep_alive_ms, defaults::KEEP_ALIVE_MS, 1),
+            allowed_origins: self.allowed_origins(&at.key("allowed_origins"), &raw.allowed_origins),
         }
+    }
+
+    fn allowed_origins(&mut self, at: &Path, raw: &[String]) -> AllowedOrigins {
+        AllowedOrigins::parse(raw.iter().map(String::as_str)).unwrap_or_else(|(index, text)| {
+            let problem = self.error(&at.index(index), format!("`{text}` is not an origin"));
+            problem.help("write \"https://app.example\", without a path, or \"*\" for all");
+            AllowedOrigins::default()
+        })
     }
 
     fn admin(&mut self, raw: &RawAdmin) -> Admin {

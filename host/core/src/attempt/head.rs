@@ -54,7 +54,8 @@ impl Attempt {
             return self.empty(head);
         }
         let is_readable = body == BodyKind::Bytes && !encoded && !self.dialect.is_opaque();
-        let is_held = self.asks_model() || is_readable && self.shape_path.is_some() && is_json(&head);
+        let is_held =
+            self.asks_model() || is_readable && (self.shape_path.is_some() || self.has_links()) && is_json(&head);
         // By its beginning, and not by its label, an answer is told to be a stream or none.
         let may_be_either = is_readable && self.asked.operation.has_streams() && head.status.is_success();
         self.head = Some(head);
@@ -93,6 +94,11 @@ impl Attempt {
     fn begin_labelled_events(&mut self, now: Timestamp) -> Output {
         self.read_events(now);
         self.gate_stream()
+    }
+
+    /// Returns true if the answer is about stored things, so that its links and ids are read.
+    fn has_links(&self) -> bool {
+        self.asked.operation.is_about_stored_things()
     }
 
     fn is_stream(&self, head: &Parts, body: BodyKind, encoded: bool) -> bool {

@@ -47,7 +47,7 @@ pub use refusal::{KeptRefusal, explains_itself};
 pub use request::{ClientRequest, Endpoint};
 pub use translated::{serves_free, translatable};
 
-use crate::contract::{Commit, Operation};
+use crate::contract::Commit;
 use crate::dialect::envelope::Opened;
 use crate::dialect::repair::Repairs;
 use crate::dialect::resume::{Joiner, Transcript};
@@ -448,7 +448,7 @@ impl Attempt {
     }
 
     fn asks_model(&self) -> bool {
-        self.asked.operation != Operation::Other && self.asked.has_body
+        self.asked.operation.is_read() && self.asked.has_body
     }
 }
 

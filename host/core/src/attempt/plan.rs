@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use http::uri::PathAndQuery;
-use http::{Request, Uri};
+use http::{HeaderMap, Request, Uri};
 
 use super::additions::{Added, Addition};
 use super::deadlines::Deadlines;
@@ -15,7 +15,8 @@ use super::reading::Reading;
 use super::request::{Asked, ClientRequest, Endpoint};
 use super::translated::TranslatedAttempt;
 use super::{Attempt, Phase};
-use crate::contract::{Operation, Resume};
+use crate::contract::Resume;
+use crate::dialect::ApiPath;
 use crate::dialect::facts::BodyFacts;
 use crate::dialect::headers;
 use crate::dialect::resume::{Joiner, Transcript, prefill};
@@ -83,7 +84,7 @@ impl Attempt {
             may_be_empty: endpoint.may_be_empty,
         };
         let path = request.target.path();
-        let is_shaped = request.operation == Operation::Other && endpoint.dialect.format().is_shaped(path);
+        let is_shaped = !request.operation.is_read() && endpoint.dialect.format().is_shaped(path);
         let reading = Reading::Body(BodyTap::new(endpoint.dialect));
         let mut attempt = Self::begun(now, asked, endpoint.dialect, sending, reading);
         attempt.spoken = spoken;
@@ -160,17 +161,27 @@ impl Attempt {
     }
 
     /// The request as this backend gets it: its key, its path, this body; all else as the client sent it, unless it is
-    /// translated.
+    /// translated. `model` is the name sent, for paths that have it.
     ///
     /// # Errors
     /// It cannot be translated, or the client's path cannot stand under the backend's base URL.
-    pub fn request(&self, request: &ClientRequest<'_>, endpoint: &Endpoint) -> Result<Request<Bytes>, Outcome> {
+    pub fn request(
+        &self,
+        request: &ClientRequest<'_>,
+        endpoint: &Endpoint,
+        model: &str,
+    ) -> Result<Request<Bytes>, Outcome> {
         let translated = self.translated.as_ref();
-        let path = translated.map_or_else(|| Ok(request.target.clone()), TranslatedAttempt::path);
+        let target = translated.map_or_else(|| Ok(request.target.clone()), TranslatedAttempt::path);
         let operation = translated.map_or(request.operation, TranslatedAttempt::operation);
         let refused = |why: &dyn ToString| Outcome::new(Kind::Refused, why.to_string());
-        let path = path.map_err(|why| refused(&why))?;
-        let url = endpoint.base.join(&Uri::from(path)).map_err(|why| refused(&why))?;
+        let target = target.map_err(|why| refused(&why))?;
+        let path = match translated {
+            Some(_) => ApiPath { operation, ..ApiPath::read(target.path(), &HeaderMap::new()) },
+            None => request.path(),
+        };
+        let model = request.names_model().then_some(model);
+        let url = endpoint.url(&target, path, model).map_err(|why| refused(&why))?;
         let path = url.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
         let mut sent = Request::new(self.body.clone()?);
         *sent.method_mut() = request.method.clone();

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 
 use super::additions::Additions;
 use crate::contract::Operation;
+use crate::dialect::ApiPath;
 use crate::dialect::classify::narrowed;
 use crate::dialect::facts::BodyFacts;
 use crate::dialect::splice::{Change, must_ask_usage, splice};
@@ -15,11 +16,13 @@ use crate::dialect::translate::Translations;
 use crate::http::account_headers;
 use crate::http::headers::is_forwarded;
 use crate::http::json::{self, Cursor};
+use crate::http::path_template::PathTemplate;
+use crate::http::query::OwnQuery;
 use crate::http::redact::Secrets;
-use crate::http::url::BaseUrl;
+use crate::http::url::{BadPath, BaseUrl, ClientRoot};
 use crate::origin::request_number;
 use crate::outcome::Outcome;
-use crate::table::Dialect;
+use crate::table::{Dialect, UNKNOWN_MODEL};
 
 /// A client's request, as attempts send it on.
 #[derive(Clone, Copy, Debug)]
@@ -30,6 +33,8 @@ pub struct ClientRequest<'a> {
     pub method: &'a Method,
     /// Path and query, byte for byte.
     pub target: &'a PathAndQuery,
+    /// Bytes of the path before that of the operation.
+    pub root: usize,
     /// The headers as they came.
     pub headers: &'a HeaderMap,
     /// The body as it came.
@@ -57,6 +62,10 @@ pub struct Endpoint {
     pub dialect: Dialect,
     /// The base URL.
     pub base: BaseUrl,
+    /// The template of paths behind the base; none: the paths of the dialect.
+    pub path_template: Option<PathTemplate>,
+    /// Parameters of every request.
+    pub query: OwnQuery,
     /// Its key as a header value, marked sensitive.
     pub key: Option<HeaderValue>,
     /// Headers of the operator's own.
@@ -92,7 +101,43 @@ fn goes_out(name: &HeaderName) -> bool {
     is_forwarded(name) && !account_headers::is_of_credential(name)
 }
 
+impl Endpoint {
+    /// The URL of a request: the client's target, or a translated one, under the base or in the template. `model` is the name
+    /// sent; none where the request names none.
+    ///
+    /// # Errors
+    /// [`BadPath`].
+    pub fn url(&self, target: &PathAndQuery, path: ApiPath, model: Option<&str>) -> Result<Uri, BadPath> {
+        let query = self.query.merge(target.query());
+        let own = &target.path()[path.root..];
+        match (&self.path_template, model) {
+            (Some(template), Some(model)) => self.base.join_expanded(&template.expand(model, own), query.as_deref()),
+            (Some(_), None) => self.base.join_expanded(own, query.as_deref()),
+            (None, _) => self.base.join(target.path(), query.as_deref(), self.client_root(path)),
+        }
+    }
+
+    fn client_root(&self, path: ApiPath) -> ClientRoot {
+        match path.operation {
+            _ if self.dialect.is_opaque() => ClientRoot::Opaque,
+            Operation::Plain => ClientRoot::Opaque,
+            Operation::Other => ClientRoot::Version(path.root),
+            _ => ClientRoot::Operation(path.root),
+        }
+    }
+}
+
 impl ClientRequest<'_> {
+    /// The path and where that of the operation begins.
+    pub(super) const fn path(&self) -> ApiPath {
+        ApiPath { operation: self.operation, root: self.root }
+    }
+
+    /// The model to send, if the request names one.
+    pub(super) fn names_model(&self) -> bool {
+        **self.model != *UNKNOWN_MODEL
+    }
+
     /// Narrows the scope of an outcome to what this request carried: a header that the refusal names, or an operation that
     /// is none of a model.
     pub fn narrow_scope(&self, outcome: &mut Outcome) {
@@ -126,12 +171,7 @@ impl ClientRequest<'_> {
     /// Returns the answers asked for at once; a completion has one for each prompt, `n` times.
     pub(super) fn answers(&self) -> u32 {
         let answers = self.body_facts.map_or(1, |facts| facts.answers);
-        match self.operation {
-            Operation::Completion => answers.saturating_mul(prompts(self.body)),
-            Operation::Chat | Operation::Response | Operation::Message | Operation::Embedding | Operation::Other => {
-                answers
-            }
-        }
+        if self.operation == Operation::Completion { answers.saturating_mul(prompts(self.body)) } else { answers }
     }
 }
 

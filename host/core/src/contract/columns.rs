@@ -60,6 +60,8 @@ columns! {
     EmergencyMs = "emergency_ms", unknown: NONE;
     /// Exchanges that wait for a backend of this one's tier and come before the asking one (a new one: all).
     Queued = "queued", unknown: 0;
+    /// What the request builds on is here: 0 nothing, 1 its session's prompt cache, 2 things that no other backend has.
+    Home = "home", unknown: 0;
 }
 
 impl Column {
@@ -106,7 +108,7 @@ mod tests {
 
     #[test]
     fn every_column_has_a_name_at_its_place() {
-        assert_eq!(Column::Queued as usize, COLUMNS.len() - 1);
+        assert_eq!(Column::Home as usize, COLUMNS.len() - 1);
         assert_eq!(COLUMNS[Column::EmergencyMs as usize], "emergency_ms");
         assert!(Column::ALL.into_iter().enumerate().all(|(place, column)| column as usize == place));
         assert_eq!(Column::named("ready_ms"), Some(Column::ReadyMs));

@@ -13,8 +13,26 @@ vocabulary! {
         Message = "message",
         /// `/embeddings`
         Embedding = "embedding",
-        /// Anything else.
+        /// Anything else under a version segment.
         Other = "other",
+        /// `/messages/count_tokens`
+        CountTokens = "count_tokens",
+        /// `/responses/input_tokens`
+        InputTokens = "input_tokens",
+        /// `/images/generations` and the like.
+        Image = "image",
+        /// `/audio/speech` and the like.
+        Audio = "audio",
+        /// `/moderations`
+        Moderation = "moderation",
+        /// `/rerank` and `/score`, additions of servers compatible with OpenAI's.
+        Rerank = "rerank",
+        /// Things stored behind OpenAI's API: files, batches, responses, vector stores, threads.
+        Stored = "stored",
+        /// Things stored behind Anthropic's API, and whatever else its clients ask for.
+        AnthropicOther = "anthropic_other",
+        /// A path of no dialect's API; only backends of the dialect `plain` have it.
+        Plain = "plain",
     }
 }
 
@@ -23,7 +41,50 @@ impl Operation {
     pub const fn has_streams(self) -> bool {
         match self {
             Operation::Chat | Operation::Completion | Operation::Response | Operation::Message => true,
-            Operation::Embedding | Operation::Other => false,
+            Operation::Embedding
+            | Operation::Other
+            | Operation::CountTokens
+            | Operation::InputTokens
+            | Operation::Image
+            | Operation::Audio
+            | Operation::Moderation
+            | Operation::Rerank
+            | Operation::Stored
+            | Operation::AnthropicOther
+            | Operation::Plain => false,
         }
+    }
+
+    /// Returns true if the answer is a model's text or vectors, which are read: for errors, usage and their end.
+    pub const fn is_read(self) -> bool {
+        self.has_streams() || matches!(self, Operation::Embedding)
+    }
+
+    /// Returns true if it asks a model and changes nothing at the provider, so that it may be sent twice whatever its method.
+    pub const fn is_question(self) -> bool {
+        match self {
+            Operation::Chat
+            | Operation::Completion
+            | Operation::Response
+            | Operation::Message
+            | Operation::Embedding
+            | Operation::CountTokens
+            | Operation::InputTokens
+            | Operation::Image
+            | Operation::Audio
+            | Operation::Moderation
+            | Operation::Rerank => true,
+            Operation::Other | Operation::Stored | Operation::AnthropicOther | Operation::Plain => false,
+        }
+    }
+
+    /// Returns true if it asks how many tokens a prompt has, which can be estimated.
+    pub const fn counts_tokens(self) -> bool {
+        matches!(self, Operation::CountTokens | Operation::InputTokens)
+    }
+
+    /// Returns true if answers speak of things that the provider keeps: their ids, and addresses that lead to them.
+    pub const fn is_about_stored_things(self) -> bool {
+        matches!(self, Operation::Stored | Operation::AnthropicOther)
     }
 }

@@ -346,7 +346,7 @@ mod tests {
         for column in [Column::ReadyMs, Column::RequestsLeft, Column::ConcurrencyLeft, Column::EmergencyMs] {
             assert_eq!(row.number(column), NONE, "{column:?}");
         }
-        for column in [Column::CooldownMs, Column::CooldownReason, Column::InFlight, Column::Queued] {
+        for column in [Column::CooldownMs, Column::CooldownReason, Column::InFlight, Column::Queued, Column::Home] {
             assert_eq!(row.number(column), 0, "{column:?}");
         }
         assert_eq!(BackendRow::new(RowState::Ready).number(Column::ReadyMs), 0);

@@ -59,8 +59,7 @@ pub fn classify_whole(dialect: Dialect, answer: &WholeAnswer<'_>, now: Timestamp
     }
     if serde_json::from_slice::<serde::de::IgnoredAny>(body).is_err() {
         // A transcription may be asked for as plain text, and comes under JSON's label at some servers.
-        if operation == Operation::Other && !matches!(body.trim_ascii_start().first(), Some(b'{' | b'[' | b'<') | None)
-        {
+        if !operation.is_read() && !matches!(body.trim_ascii_start().first(), Some(b'{' | b'[' | b'<') | None) {
             return Outcome::answered(status);
         }
         // A body may end early and still keep to its framing.

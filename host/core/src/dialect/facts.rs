@@ -10,6 +10,7 @@ use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use thiserror::Error;
 
+use crate::affinity::{is_id, session_in_user_id};
 use crate::http::json;
 
 /// Bytes of prompt JSON that count as one token. English has about four letters a token and CJK three bytes, so
@@ -42,6 +43,8 @@ pub struct BodyFacts {
     pub has_tools: bool,
     /// Estimated tokens of the prompt, attachments included.
     pub prompt_tokens: u32,
+    /// The client's session, by `session_id`, what agents write into `metadata`, or `prompt_cache_key`.
+    pub session: Option<String>,
     /// Places of the members that may be spliced; `None` when the body is not a JSON object.
     pub(super) spans: Option<Spans>,
 }
@@ -112,6 +115,9 @@ struct Members<'a> {
     max_tokens: Option<&'a RawValue>,
     n: Option<&'a RawValue>,
     has_tools: bool,
+    session: Option<&'a RawValue>,
+    metadata: Option<&'a RawValue>,
+    cache_key: Option<&'a RawValue>,
     prompt_tokens: usize,
     twice: Option<&'static str>,
 }
@@ -132,6 +138,7 @@ impl Members<'_> {
             answers: self.n.map_or(1, number).max(1),
             has_tools: self.has_tools,
             prompt_tokens: u32::try_from(self.prompt_tokens).unwrap_or(u32::MAX),
+            session: self.session_text(),
             spans: Some(Spans {
                 open: json::skip_space(body, 0) + 1,
                 model: self.model.map(span),
@@ -139,6 +146,19 @@ impl Members<'_> {
                 any: self.any,
             }),
         }
+    }
+}
+
+impl Members<'_> {
+    fn session_text(&self) -> Option<String> {
+        let text = |value: &[u8]| serde_json::from_slice::<String>(value).ok();
+        let metadata = |name: &str| text(json::member(self.metadata?.get().as_bytes(), name)?);
+        let own = |value: Option<&RawValue>| text(value?.get().as_bytes()).filter(|text| is_id(text));
+        let in_user_id = || Some(session_in_user_id(&metadata("user_id")?)?.to_owned());
+        own(self.session)
+            .or_else(|| metadata("session_id").filter(|text| is_id(text)))
+            .or_else(in_user_id)
+            .or_else(|| own(self.cache_key))
     }
 }
 
@@ -169,6 +189,9 @@ impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
                             m.has_tools |= json::is_filled(tools.get().as_bytes());
                             m.prompt_tokens += weigh(tools.get().as_bytes());
                         }
+                        Key::Session => m.session = Some(map.next_value()?),
+                        Key::Metadata => m.metadata = Some(map.next_value()?),
+                        Key::PromptCache => m.cache_key = Some(map.next_value()?),
                         Key::Prompt => m.prompt_tokens += weigh(map.next_value::<&RawValue>()?.get().as_bytes()),
                         Key::Other => drop(map.next_value::<IgnoredAny>()?),
                     }
@@ -199,6 +222,9 @@ enum Key {
     MaxTokens,
     N,
     Tools,
+    Session,
+    Metadata,
+    PromptCache,
     Prompt,
     Other,
 }
@@ -221,6 +247,9 @@ impl<'de> Deserialize<'de> for Key {
                     "max_tokens" | "max_completion_tokens" | "max_output_tokens" => Key::MaxTokens,
                     "n" => Key::N,
                     "tools" | "functions" => Key::Tools,
+                    "session_id" | "litellm_session_id" => Key::Session,
+                    "metadata" => Key::Metadata,
+                    "prompt_cache_key" => Key::PromptCache,
                     "messages" | "input" | "prompt" | "system" | "instructions" | "contents" => Key::Prompt,
                     _ => Key::Other,
                 })
@@ -289,6 +318,22 @@ mod tests {
         assert_eq!(read(r#"{"max_tokens":null}"#).max_tokens, 0);
         assert_eq!(read(r#"{"max_tokens":-4}"#).max_tokens, 0);
         assert_eq!(read(r#"{"max_tokens":1e99}"#).max_tokens, u32::MAX);
+    }
+
+    #[test]
+    fn a_session_is_told_by_agents_in_many_places() {
+        for (body, session) in [
+            (r#"{"session_id":"s","prompt_cache_key":"k"}"#, Some("s")),
+            (r#"{"litellm_session_id":"s"}"#, Some("s")),
+            (r#"{"metadata":{"session_id":"s","user_id":"u_session_x"}}"#, Some("s")),
+            (r#"{"metadata":{"user_id":"user_1_account_2_session_s"}}"#, Some("s")),
+            (r#"{"metadata":{"user_id":"{\"session_id\":\"s\"}"},"prompt_cache_key":"k"}"#, Some("s")),
+            (r#"{"metadata":{"user_id":"u"},"prompt_cache_key":"k"}"#, Some("k")),
+            (r#"{"metadata":null,"prompt_cache_key":""}"#, None),
+            (r#"{"metadata":"text","session_id":7}"#, None),
+        ] {
+            assert_eq!(read(body).session.as_deref(), session, "{body}");
+        }
     }
 
     #[test]

@@ -14,15 +14,15 @@ use crate::http::headers::end_to_end;
 /// What belongs to the client's own credential (its organization, its project) goes no further: a provider refuses it
 /// beside another's key. Only an API that is passed unread, and has no key here, gets it.
 ///
-/// For operations whose usage we read, `accept-encoding: identity` is asked for: a compressed stream would have to
-/// be unpacked to see its events. Others keep what the client accepts.
+/// For operations whose answers we read, for usage or for links, `accept-encoding: identity` is asked for: a compressed
+/// stream would have to be unpacked to see its events. Others keep what the client accepts.
 pub fn upstream(client: &HeaderMap, dialect: Dialect, operation: Operation, key: Option<&HeaderValue>) -> HeaderMap {
     let format = dialect.format();
     let mut out = end_to_end(client);
     if key.is_some() || !format.is_opaque() {
         account_headers::remove(&mut out);
     }
-    if format.reads_usage(operation) {
+    if format.reads_usage(operation) || operation.is_about_stored_things() && !format.is_opaque() {
         out.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
     }
     format.add_headers(&mut out);
@@ -127,6 +127,7 @@ mod tests {
         let sent = |dialect, operation| upstream(&client, dialect, operation, None)[ACCEPT_ENCODING].clone();
         assert_eq!(sent(Dialect::OPENAI, Operation::Chat), "identity");
         assert_eq!(sent(Dialect::ANTHROPIC, Operation::Message), "identity");
+        assert_eq!(sent(Dialect::OPENAI, Operation::Stored), "identity");
         assert_eq!(sent(Dialect::OPENAI, Operation::Other), "gzip, br");
         assert_eq!(sent(Dialect::PLAIN, Operation::Chat), "gzip, br");
     }

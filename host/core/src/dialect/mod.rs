@@ -24,4 +24,4 @@ pub mod translate;
 pub mod usage;
 
 pub use format::{ListedModel, ModelPage, Resumable, Shown, StreamFormat, WireFormat, message};
-pub use registry::{Dialect, is_idempotent_path, operation_at};
+pub use registry::{ApiPath, Dialect, operation_at};

@@ -4,11 +4,13 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::OnceLock;
 
+use http::HeaderMap;
 use serde::de::{self, Deserialize, DeserializeSeed, Deserializer, EnumAccess, Unexpected, VariantAccess, Visitor};
 use serde::ser::{Serialize, Serializer};
 
 use super::format::WireFormat;
 use crate::contract::Operation;
+use crate::http::path;
 
 /// A dialect: one provider's wire format.
 ///
@@ -61,24 +63,19 @@ impl Dialect {
 
     /// The dialect that has this operation; the first of the list where none has.
     pub fn of_operation(operation: Operation) -> Self {
-        let has = |dialect: &Dialect| dialect.format().operations().iter().any(|(_, own)| *own == operation);
-        Self::all().find(has).unwrap_or_default()
+        Self::all().find(|dialect| dialect.format().owns(operation)).unwrap_or_default()
     }
 
     /// The dialect of a client whose headers tell it; the first of the list where they do not.
-    pub fn of_headers(headers: &http::HeaderMap) -> Self {
+    pub fn of_headers(headers: &HeaderMap) -> Self {
         Self::all().find(|dialect| dialect.format().is_spoken_by(headers)).unwrap_or_default()
     }
 
     /// The dialect that the sender of a request speaks: of the operation, else of its headers.
-    pub fn of_client(operation: Operation, headers: &http::HeaderMap) -> Self {
+    pub fn of_client(operation: Operation, headers: &HeaderMap) -> Self {
         match operation {
-            Operation::Other => Self::of_headers(headers),
-            Operation::Chat
-            | Operation::Completion
-            | Operation::Response
-            | Operation::Message
-            | Operation::Embedding => Self::of_operation(operation),
+            Operation::Other | Operation::Plain => Self::of_headers(headers),
+            _ => Self::of_operation(operation),
         }
     }
 
@@ -109,18 +106,75 @@ impl Dialect {
     }
 }
 
-/// The operation that a path asks for, whatever stands before its last segments.
-pub fn operation_at(path: &str) -> Operation {
-    let path = path.trim_end_matches('/');
-    let at = |dialect: Dialect| dialect.format().operations().iter().find(|(end, _)| path.ends_with(end));
-    Dialect::all().find_map(at).map_or(Operation::Other, |(_, operation)| *operation)
+/// A client's path, read: its operation, and where the path of that operation begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ApiPath {
+    /// The operation.
+    pub operation: Operation,
+    /// Bytes of the client's path before it: the root of the API, as the client was told it.
+    pub root: usize,
 }
 
-/// Whether a request to this path asks a model and changes nothing at the provider, though it is none of the operations.
-pub fn is_idempotent_path(path: &str) -> bool {
-    let path = path.trim_end_matches('/');
-    let asks = |end: &&str| path.ends_with(end);
-    Dialect::all().any(|dialect| dialect.format().idempotent_paths().iter().any(asks))
+impl ApiPath {
+    /// Reads a path without its query. An operation's own path right behind the version comes first, then a collection of
+    /// stored things there, then either of them behind any other root. A collection that several dialects have belongs to
+    /// the one that the headers tell. What has a version and is not known is [`Operation::Other`], or the other operation of
+    /// the dialect that the headers tell; the rest is [`Operation::Plain`].
+    pub fn read(path: &str, headers: &HeaderMap) -> Self {
+        let path = path.trim_end_matches('/');
+        let root = path::behind_versions(path);
+        if let Some(operation) = operation_named(&path[root..]) {
+            return Self { operation, root };
+        }
+        let root = path::behind(path, path::CLIENTS_VERSION);
+        if let Some(operation) = collection(&path[root..], headers) {
+            return Self { operation, root };
+        }
+        let ends = |(own, operation): &(&str, Operation)| path.ends_with(own).then_some((*operation, own.len()));
+        let ends_with = |dialect: Dialect| dialect.format().operations().iter().find_map(ends);
+        if let Some((operation, length)) = Dialect::all().find_map(ends_with) {
+            return Self { operation, root: path.len() - length };
+        }
+        let is_versioned = path::is_versioned(path);
+        if let Some(root) = path::behind_last_version(path).filter(|_| !is_versioned)
+            && let Some(operation) = collection(&path[root..], headers)
+        {
+            return Self { operation, root };
+        }
+        if !is_versioned || path::has_hidden(path) {
+            return Self { operation: Operation::Plain, root: 0 };
+        }
+        let told = Dialect::all().find(|dialect| dialect.format().is_spoken_by(headers));
+        let operation = told.and_then(|dialect| dialect.format().collections());
+        Self { operation: operation.map_or(Operation::Other, |(operation, _)| operation), root }
+    }
+
+    /// Returns true if the operation is known, so that its path is that of the API reference.
+    pub fn is_known(self) -> bool {
+        !matches!(self.operation, Operation::Other | Operation::Plain)
+    }
+}
+
+/// The operation that a path asks for, of a client whose headers tell nothing.
+pub fn operation_at(path: &str) -> Operation {
+    ApiPath::read(path, &HeaderMap::new()).operation
+}
+
+/// The operation whose own path this is.
+fn operation_named(path: &str) -> Option<Operation> {
+    let named = |dialect: Dialect| dialect.format().operations().iter().find(|(own, _)| *own == path);
+    Dialect::all().find_map(named).map(|(_, operation)| *operation)
+}
+
+/// The operation of a path that begins with a collection.
+fn collection(path: &str, headers: &HeaderMap) -> Option<Operation> {
+    let first = path.strip_prefix('/')?.split('/').next().unwrap_or_default();
+    let of = |dialect: Dialect| {
+        let (operation, names) = dialect.format().collections()?;
+        names.contains(&first).then_some(operation)
+    };
+    let told = Dialect::all().find(|dialect| dialect.format().is_spoken_by(headers));
+    told.and_then(of).or_else(|| Dialect::all().find_map(of))
 }
 
 fn added() -> &'static [&'static dyn WireFormat] {
@@ -232,33 +286,112 @@ mod tests {
         assert!(postcard::from_bytes::<Dialect>(&[99]).is_err());
     }
 
+    fn read(path: &str) -> (Operation, &str) {
+        let ApiPath { operation, root } = ApiPath::read(path, &HeaderMap::new());
+        (operation, &path[root..])
+    }
+
     #[test]
-    fn the_last_segments_of_a_path_tell_the_operation() {
-        for (path, operation) in [
-            ("/v1/chat/completions", Operation::Chat),
-            ("/v1/completions/", Operation::Completion),
-            ("/openai/v1/responses", Operation::Response),
-            ("/v1/messages", Operation::Message),
-            ("/v1/embeddings", Operation::Embedding),
-            ("/v1/files", Operation::Other),
+    fn an_operation_is_found_behind_any_root_of_an_api() {
+        for (path, operation, own) in [
+            ("/v1/chat/completions", Operation::Chat, "/chat/completions"),
+            ("/chat/completions", Operation::Chat, "/chat/completions"),
+            ("//v1/chat/completions", Operation::Chat, "/chat/completions"),
+            ("/v1/v1//chat/completions", Operation::Chat, "/chat/completions"),
+            ("/v4/chat/completions", Operation::Chat, "/chat/completions"),
+            ("/v1/completions/", Operation::Completion, "/completions/"),
+            ("/openai/v1/responses", Operation::Response, "/responses"),
+            ("/openai/deployments/gpt/chat/completions", Operation::Chat, "/chat/completions"),
+            ("/v1/messages", Operation::Message, "/messages"),
+            ("/v1/messages/count_tokens", Operation::CountTokens, "/messages/count_tokens"),
+            ("/anthropic/v1/messages/count_tokens", Operation::CountTokens, "/messages/count_tokens"),
+            ("/v1/responses/input_tokens", Operation::InputTokens, "/responses/input_tokens"),
+            ("/v1/embeddings", Operation::Embedding, "/embeddings"),
+            ("/v1/images/generations", Operation::Image, "/images/generations"),
+            ("/v1/audio/transcriptions", Operation::Audio, "/audio/transcriptions"),
+            ("/moderations", Operation::Moderation, "/moderations"),
+            ("/v1/rerank", Operation::Rerank, "/rerank"),
         ] {
-            assert_eq!(operation_at(path), operation, "{path}");
+            assert_eq!(read(path), (operation, own), "{path}");
         }
     }
 
     #[test]
-    fn questions_change_nothing() {
-        for path in ["/v1/messages/count_tokens", "/v1/rerank/", "/v1/images/edits"] {
-            assert!(is_idempotent_path(path), "{path}");
+    fn stored_things_are_no_operations_that_their_path_ends_with() {
+        for (path, operation, own) in [
+            ("/v1/files", Operation::Stored, "/files"),
+            ("/files/f-1/content", Operation::Stored, "/files/f-1/content"),
+            ("/v1/threads/t/messages", Operation::Stored, "/threads/t/messages"),
+            ("/v1/organization/usage/completions", Operation::Stored, "/organization/usage/completions"),
+            ("/v1/responses/resp_1/input_items", Operation::Stored, "/responses/resp_1/input_items"),
+            ("/v1/chat/completions/c1/messages", Operation::Stored, "/chat/completions/c1/messages"),
+            ("/openai/v1/batches/b", Operation::Stored, "/batches/b"),
+            ("/v1/vector_stores/v/files", Operation::Stored, "/vector_stores/v/files"),
+            ("/v1/messages/batches/b/results", Operation::AnthropicOther, "/messages/batches/b/results"),
+            (
+                "/v1/organizations/usage_report/messages",
+                Operation::AnthropicOther,
+                "/organizations/usage_report/messages",
+            ),
+        ] {
+            assert_eq!(read(path), (operation, own), "{path}");
         }
-        assert!(!is_idempotent_path("/v1/files") && !is_idempotent_path("/v1/messages/batches"));
     }
 
     #[test]
-    fn every_operation_but_the_other_has_one_dialect() {
+    fn a_collection_of_two_dialects_and_what_is_not_known_belong_to_the_one_that_the_headers_tell() {
+        let anthropic = HeaderMap::from_iter([(
+            http::HeaderName::from_static("anthropic-version"),
+            http::HeaderValue::from_static("2023-06-01"),
+        )]);
+        for path in ["/v1/files", "/v1/skills/s", "/v1/something-new"] {
+            assert_eq!(ApiPath::read(path, &anthropic).operation, Operation::AnthropicOther, "{path}");
+        }
+        assert_eq!(ApiPath::read("/v1/batches", &anthropic).operation, Operation::Stored);
+        assert_eq!(ApiPath::read("/v1/chat/completions", &anthropic).operation, Operation::Chat);
+        assert_eq!(ApiPath::read("/health", &anthropic).operation, Operation::Plain);
+    }
+
+    #[test]
+    fn what_has_no_version_and_is_no_operation_is_of_no_dialect() {
+        for path in [
+            "/",
+            "",
+            "/health",
+            "/favicon.ico",
+            "/.env",
+            "/v1/.env",
+            "/wp-login.php",
+            "/admin/v",
+            "/api/v1/pods",
+            "/version/1",
+        ] {
+            assert_eq!(read(path).0, Operation::Plain, "{path}");
+        }
+        for (path, own) in
+            [("/v1/something-new", "/something-new"), ("/v10/files", "/v10/files"), ("/v1beta/x", "/v1beta/x")]
+        {
+            assert_eq!(read(path), (Operation::Other, own));
+        }
+    }
+
+    #[test]
+    fn every_operation_has_one_dialect_but_those_of_none() {
         for operation in Operation::ALL {
-            let owners = Dialect::all().filter(|d| d.format().operations().iter().any(|(_, own)| *own == operation));
-            assert_eq!(owners.count(), usize::from(operation != Operation::Other), "{operation:?}");
+            let owners = Dialect::all().filter(|dialect| dialect.format().owns(operation)).count();
+            assert_eq!(owners, usize::from(!matches!(operation, Operation::Other | Operation::Plain)), "{operation:?}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn a_root_ends_where_a_segment_begins(path in "(/(v1|v4|files|messages|chat|completions|\\.x|)){0,6}") {
+            let (operation, own) = read(&path);
+            proptest::prop_assert!(own.is_empty() || own.starts_with('/'), "{} {}", path, own);
+            let again = read(own);
+            if ApiPath::read(&path, &HeaderMap::new()).is_known() {
+                proptest::prop_assert_eq!(again.0, operation, "{} {}", path, own);
+            }
         }
     }
 }

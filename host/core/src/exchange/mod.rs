@@ -32,6 +32,7 @@ use std::time::Duration;
 pub use types::{Action, Budgets, Ended, Event, ExhaustedStatus, Facts};
 pub use types::{Join, Reason, Refusal, Sending, StreamDefaults};
 
+use crate::affinity::Home;
 use crate::contract::{AttemptFacts, NONE};
 use crate::fleet::Ticket;
 use crate::fleet::{Fleet, Permit};
@@ -107,6 +108,8 @@ pub struct Exchange {
     exhausted_before: Option<Timestamp>,
     /// It was exhausted; until then nobody can have recovered.
     exhausted_until: Option<Timestamp>,
+    /// The backend that holds what the request builds on.
+    home: Option<Home>,
 }
 
 impl Exchange {
@@ -153,6 +156,7 @@ impl Exchange {
             exhausted_status: ExhaustedStatus::Unavailable,
             exhausted_before: None,
             exhausted_until: None,
+            home: None,
         }
     }
 
@@ -173,6 +177,13 @@ impl Exchange {
     /// Returns the time until which nobody can have recovered, where the exchange ended because all were exhausted.
     pub fn exhausted_until(&self) -> Option<Timestamp> {
         self.exhausted_until
+    }
+
+    /// Tells it which backend holds what the request builds on; one that binds is the only candidate, if it is one.
+    pub fn at_home(mut self, home: Option<Home>) -> Self {
+        self.want = self.view.at_home(self.want, home);
+        self.home = self.want.home;
+        self
     }
 
     /// Leaves it only the backends that cost nothing, whatever model the policy asks for: its client's budget is spent.

@@ -7,8 +7,8 @@ use super::{Action, Exchange, ExhaustedStatus, Facts, Reason, Refusal};
 use crate::contract::{AttemptFacts, Rejection, RowState};
 use crate::fleet::Fleet;
 use crate::outcome::Kind;
-use crate::suited::{Unsuited, shown};
-use crate::table::{Backend, Lane};
+use crate::suited::{Unsuited, shown, takes_operation};
+use crate::table::{Backend, Lane, UNKNOWN_MODEL};
 use crate::time::Timestamp;
 
 /// Names listed in an error.
@@ -103,6 +103,10 @@ impl Exchange {
             }
         };
         let candidates = want.candidates.iter().map(of);
+        if self.home.is_some_and(|home| home.is_binding) {
+            let why = "; the request names something that only this backend has";
+            return self.after_attempts(&(listed(candidates, ", ") + why));
+        }
         let unsuited = self.unsuited();
         let no_others = match unsuited.is_empty() {
             true => String::new(),
@@ -118,12 +122,12 @@ impl Exchange {
                  {candidates}{no_others}"
             );
         }
-        format!(
-            "No backend could answer after {} attempts and {:.1} s of waiting: {}{no_others}",
-            self.attempts.len(),
-            self.waited.as_secs_f64(),
-            listed(candidates, ", "),
-        )
+        self.after_attempts(&(listed(candidates, ", ") + &no_others))
+    }
+
+    fn after_attempts(&self, why: &str) -> String {
+        let (attempts, waited) = (self.attempts.len(), self.waited.as_secs_f64());
+        format!("No backend could answer after {attempts} attempts and {waited:.1} s of waiting: {why}")
     }
 
     /// Those that work have said that they do not have the model: a retry cannot help.
@@ -152,7 +156,7 @@ impl Exchange {
     fn unsuited(&self) -> String {
         let Facts { operation, translatable, .. } = self.facts;
         let of = |backend: &Backend| {
-            let why = Unsuited::of(backend, &self.want.model, operation, translatable)?;
+            let why = Unsuited::of(&self.view.table, backend, &self.want.model, operation, translatable)?;
             Some(format!("{} {}", backend.id, why.told(backend, operation)))
         };
         listed(self.view.table.backends.iter().filter_map(of), "; ")
@@ -177,6 +181,12 @@ impl Exchange {
     }
 
     pub(super) fn no_such_model(&self) -> Refusal {
+        let operation = self.facts.operation;
+        let has_operation = |backend: &Backend| takes_operation(&self.view.table, backend, operation);
+        if *self.want.model == *UNKNOWN_MODEL && !self.view.table.backends.iter().any(has_operation) {
+            let message = format!("No backend takes {} requests: {}", operation.as_str(), self.unsuited());
+            return Refusal { reason: Reason::NoSuchOperation, message, retry_after: None };
+        }
         let message = format!(
             "No backend serves the model {:?} for this kind of request: {}. GET /v1/models lists what can be asked for",
             shown(&self.want.model),

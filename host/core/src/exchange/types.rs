@@ -215,6 +215,8 @@ pub struct Refusal {
 pub enum Reason {
     /// No backend serves the model.
     NoSuchModel,
+    /// No backend is of the dialect that has the operation.
+    NoSuchOperation,
     /// Every backend that could serve the model has said that it does not have it.
     ModelMissing,
     /// Only backends of another dialect serve the model, and the request cannot be translated for them.
@@ -245,6 +247,7 @@ impl Reason {
     pub fn error_kind(&self) -> ErrorKind {
         match self {
             Reason::NoSuchModel | Reason::ModelMissing => ErrorKind::ModelNotFound,
+            Reason::NoSuchOperation => ErrorKind::NotFound,
             Reason::Untranslatable => ErrorKind::InvalidRequest,
             Reason::Limits => ErrorKind::RateLimited,
             Reason::KeysRefused => ErrorKind::Unauthorised,
@@ -259,6 +262,7 @@ impl Reason {
         match self {
             Reason::Policy { status, .. } => *status,
             Reason::NoSuchModel
+            | Reason::NoSuchOperation
             | Reason::ModelMissing
             | Reason::Untranslatable
             | Reason::Exhausted

@@ -38,7 +38,7 @@ impl Exchange {
         if !candidates.iter().any(in_time) {
             return self.empty_wait(fleet, now);
         }
-        let want = Want { candidates, ..self.want.clone() };
+        let want = Want { candidates, home: None, ..self.want.clone() };
         let is_last = self.waits.saturating_add(1) >= self.budgets.max_waits;
         let max = if is_last { left } else { DENIED_WAIT };
         self.wait(fleet, now, Hold { max, lane }, &want)
@@ -56,7 +56,7 @@ impl Exchange {
         if candidates.is_empty() {
             return self.empty_wait(fleet, now);
         }
-        let want = Want { candidates, ..self.want.clone() };
+        let want = Want { candidates, home: None, ..self.want.clone() };
         self.wait(fleet, now, hold, &want)
     }
 

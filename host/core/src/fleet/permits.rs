@@ -134,9 +134,14 @@ impl Fleet {
         }
     }
 
-    /// Picks the best ready backend of the lane; one that has refused a request of this size only where no other is ready,
+    /// Picks the home where it is ready, else the best ready backend of the lane; one that has refused a request of this size only where no other is ready,
     /// and one that needs a translation likewise.
     pub(super) fn best(&mut self, now: Timestamp, view: &View, want: &Want, lane: Lane) -> Result<u32, Denied> {
+        if let Some(home) = want.home
+            && self.check_admission(now, view, want, lane, home.backend).is_ok()
+        {
+            return Ok(home.backend);
+        }
         let too_small: Vec<u32> =
             want.candidates.iter().copied().filter(|index| self.is_too_large(now, view, want, *index)).collect();
         if !too_small.is_empty()

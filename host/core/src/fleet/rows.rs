@@ -3,6 +3,7 @@
 use super::member::RowContext;
 use super::members::Fleet;
 use super::permits::Permit;
+use crate::affinity::Home;
 use crate::contract::{BackendRow, Column, RowState};
 use crate::table::{Lane, Tier};
 use crate::time::Timestamp;
@@ -26,6 +27,7 @@ impl Fleet {
                 holds: held.filter(|p| p.slot.0 == slot).map(|p| p.lane),
                 is_behind: queued > 0 && self.queue.is_behind(view, want, lane, i),
                 queued,
+                home: Home::number(want.home, i),
             };
             self.member(slot).write_row(now, want.parts(), want.tokens, context, &mut rows[i as usize]);
         }

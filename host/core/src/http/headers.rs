@@ -298,6 +298,7 @@ mod tests {
             ("set-cookie", "a=b"),
             ("set-cookie", "c=d"),
             ("x-pointsman-backend", "forged"),
+            ("access-control-allow-origin", "*"),
             ("openai-processing-ms", "5"),
             ("vary", "a"),
             ("vary", "b"),

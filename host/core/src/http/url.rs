@@ -1,10 +1,12 @@
-//! URL of a request: the backend's base URL with the client's path and query behind it.
+//! URL of a request: the backend's base URL with the path of the operation and the query behind it.
 
 use std::borrow::Cow;
 
 use http::Uri;
 use http::uri::{Authority, InvalidUri, PathAndQuery, Scheme};
 use thiserror::Error;
+
+use super::path;
 
 /// A backend's base URL, checked once.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,6 +15,28 @@ pub struct BaseUrl {
     authority: Authority,
     /// Without a slash at its end; empty for the root.
     path: String,
+    version: Version,
+}
+
+/// Place of the API's version in a base URL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Version {
+    Missing,
+    /// Its last segment is a version, or it is that of a deployment, which has none.
+    AtEnd,
+    /// A version stands before its last segment.
+    Above,
+}
+
+/// The root of the API in a client's path, which the base takes the place of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientRoot {
+    /// No API is known.
+    Opaque,
+    /// A version is known, and no operation: bytes before the rest.
+    Version(usize),
+    /// Bytes before the path of a known operation.
+    Operation(usize),
 }
 
 /// The operator's fault: not a base URL.
@@ -56,7 +80,16 @@ impl BaseUrl {
         if authority.as_str().contains('@') || path.query().is_some() {
             return Err(BadBase::Extra);
         }
-        Ok(Self { scheme, authority, path: path.path().trim_end_matches('/').to_owned() })
+        let path = path.path().trim_end_matches('/').to_owned();
+        let last = path.rsplit('/').next().unwrap_or_default();
+        let version = if path::is_version(last) || has_deployment(&path) {
+            Version::AtEnd
+        } else if path.split('/').any(path::is_version) {
+            Version::Above
+        } else {
+            Version::Missing
+        };
+        Ok(Self { scheme, authority, path, version })
     }
 
     /// The scheme.
@@ -69,62 +102,132 @@ impl BaseUrl {
         &self.authority
     }
 
-    /// The URL that a request goes to. The client's path and query are kept byte for byte, but for the version segment at the
-    /// path's beginning: it goes where the base has a version (`v1`, `v1beta`) of its own. At the base's end, that is any `/v1` and
-    /// the same version; further up, `/v1` but for `/v1/messages`, which Anthropic's SDK adds to any base.
+    /// The path, without a slash at its end; empty for the root.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// Returns true for the root of one deployment, as Azure has it: `/openai/deployments/NAME`.
+    pub fn is_deployment(&self) -> bool {
+        has_deployment(&self.path)
+    }
+
+    /// The URL that a request goes to: the base is the root of the API, so it takes the place of the root that the client was
+    /// given. The rest of the path and the query are kept byte for byte.
+    ///
+    /// - A version of the base replaces any versions of the client's; a base without one gets the client's, or for an
+    ///   operation [`path::CLIENTS_VERSION`].
+    /// - Further segments of the client's root are replaced where the base ends in a version and they do, where both are
+    ///   the same, and where they name a deployment. They are kept under any other base, which may be a gateway's.
+    /// - `/messages` under a base with a version further up keeps its `/v1`, which Anthropic's SDK adds to any base.
     ///
     /// # Errors
     /// [`BadPath`].
-    pub fn join(&self, request: &Uri) -> Result<Uri, BadPath> {
-        let asked = request.path_and_query().ok_or(BadPath::None)?;
-        if !asked.path().starts_with('/') {
-            return Err(BadPath::None);
-        }
-        if has_dots(asked.path()) {
-            return Err(BadPath::Dots);
-        }
-        let rest = self.without_version(asked);
-        let joined = if self.path.is_empty() {
-            asked.clone()
-        } else {
-            let text = [self.path.as_str(), rest].concat();
-            PathAndQuery::from_maybe_shared(bytes::Bytes::from(text)).map_err(|_| BadPath::Invalid)?
+    pub fn join(&self, path: &str, query: Option<&str>, root: ClientRoot) -> Result<Uri, BadPath> {
+        let path = checked(path)?;
+        let (root, rest) = match root {
+            ClientRoot::Opaque => ("", self.without_version(path)),
+            ClientRoot::Version(at) => self.behind_version(path.split_at(at)),
+            ClientRoot::Operation(at) => {
+                let (root, own) = path.split_at(at);
+                let own = own.trim_end_matches('/');
+                (self.kept_root(root, own), own)
+            }
         };
+        self.with_path([root, rest], query)
+    }
+
+    /// The URL of this path behind the base, as a template gives it.
+    ///
+    /// # Errors
+    /// [`BadPath`].
+    pub fn join_expanded(&self, path: &str, query: Option<&str>) -> Result<Uri, BadPath> {
+        self.with_path(["", checked(path)?], query)
+    }
+
+    fn with_path(&self, path: [&str; 2], query: Option<&str>) -> Result<Uri, BadPath> {
+        let (mark, query) = query.map_or(("", ""), |query| ("?", query));
+        let mut text = [self.path.as_str(), path[0], path[1], mark, query].concat();
+        if !text.starts_with('/') {
+            text.insert(0, '/');
+        }
+        let joined = PathAndQuery::from_maybe_shared(bytes::Bytes::from(text)).map_err(|_| BadPath::Invalid)?;
         let built = Uri::builder().scheme(self.scheme.clone()).authority(self.authority.clone()).path_and_query(joined);
         built.build().map_err(|_| BadPath::Invalid)
     }
 
-    /// The asked path and query without its first segment, if the base has that version or another in its place.
-    fn without_version<'a>(&self, asked: &'a PathAndQuery) -> &'a str {
-        let whole = asked.as_str();
-        let last = self.path.rsplit('/').next().unwrap_or_default();
+    /// The part of the client's root that is kept before the path of a known operation.
+    fn kept_root<'a>(&self, root: &'a str, own: &str) -> &'a str {
+        const VERSION: &str = "/v1";
+        let last = root.rsplit('/').find(|segment| !segment.is_empty());
+        let has_versions_only = path::behind_versions(root) == root.len();
+        match self.version {
+            Version::Missing if !has_versions_only => root,
+            Version::Missing => last_segment_of(root).unwrap_or(VERSION),
+            Version::Above if has_versions_only && is_messages(own) => VERSION,
+            Version::AtEnd | Version::Above if has_versions_only => "",
+            Version::AtEnd if last.is_some_and(path::is_version) || has_deployment(root) => "",
+            Version::AtEnd | Version::Above if self.path.ends_with(root) => "",
+            Version::AtEnd | Version::Above => &root[path::behind(root, path::CLIENTS_VERSION)..],
+        }
+    }
+
+    /// What is kept of a path whose operation is not known, split behind the clients' version.
+    fn behind_version<'a>(&self, (root, rest): (&'a str, &'a str)) -> (&'static str, &'a str) {
+        if self.version == Version::Missing {
+            let has_version = root.contains(path::CLIENTS_VERSION);
+            return (if has_version { "/v1" } else { "" }, rest);
+        }
+        let own = self.last_segment();
+        let without_own =
+            rest.strip_prefix('/').and_then(|rest| rest.strip_prefix(own)).filter(|_| path::is_version(own));
+        ("", without_own.filter(|rest| rest.is_empty() || rest.starts_with('/')).unwrap_or(rest))
+    }
+
+    /// The asked path without its first segment, if the base has that version or another in its place.
+    fn without_version<'a>(&self, whole: &'a str) -> &'a str {
         let without = |version: &str| {
             // The bare `/v1` is the base itself.
-            whole[1..].strip_prefix(version).filter(|rest| rest.is_empty() || rest.starts_with(['/', '?']))
+            whole[1..].strip_prefix(version).filter(|rest| rest.is_empty() || rest.starts_with('/'))
         };
-        let rest = if is_version(last) {
-            without(last).or_else(|| without(CLIENTS_VERSION))
-        } else if self.path.split('/').any(is_version) {
-            without(CLIENTS_VERSION).filter(|rest| !is_messages(rest))
+        let last = self.last_segment();
+        let rest = if path::is_version(last) {
+            without(last).or_else(|| without(path::CLIENTS_VERSION))
+        } else if self.version == Version::Above {
+            without(path::CLIENTS_VERSION).filter(|rest| !is_messages(rest))
         } else {
             None
         };
         rest.unwrap_or(whole)
     }
+
+    fn last_segment(&self) -> &str {
+        self.path.rsplit('/').next().unwrap_or_default()
+    }
 }
 
-/// The version that clients send.
-const CLIENTS_VERSION: &str = "v1";
+/// A path that can be forwarded.
+fn checked(path: &str) -> Result<&str, BadPath> {
+    if !path.starts_with('/') {
+        return Err(BadPath::None);
+    }
+    if has_dots(path) { Err(BadPath::Dots) } else { Ok(path) }
+}
+
+/// The last segment that is not empty, with the slash before it.
+fn last_segment_of(root: &str) -> Option<&str> {
+    let root = root.trim_end_matches('/');
+    root.rfind('/').map(|start| &root[start..])
+}
 
 /// `/messages` and what is below it.
 fn is_messages(path: &str) -> bool {
-    path.strip_prefix("/messages").is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '?']))
+    path.strip_prefix("/messages").is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-/// `v1`, `v2`, `v1beta`, `v1alpha2`.
-fn is_version(segment: &str) -> bool {
-    let bytes = segment.as_bytes();
-    bytes.len() >= 2 && bytes[0] == b'v' && bytes[1].is_ascii_digit() && bytes.iter().all(u8::is_ascii_alphanumeric)
+/// Returns true for the root of one deployment (`/openai/deployments/NAME`), which has no version in its path.
+fn has_deployment(path: &str) -> bool {
+    path.split('/').any(|segment| segment == "deployments")
 }
 
 /// Any segment that a server may take for `.` or `..`, be its dots or slashes encoded.
@@ -184,8 +287,97 @@ mod tests {
 
     use super::*;
 
-    fn join(base: &str, path: &str) -> Result<String, BadPath> {
-        BaseUrl::parse(base).unwrap().join(&path.parse().unwrap()).map(|uri| uri.to_string())
+    fn joined(base: &str, asked: &str, root: impl Fn(&str) -> ClientRoot) -> Result<String, BadPath> {
+        let uri = asked.parse::<Uri>().unwrap();
+        let asked = uri.path_and_query().ok_or(BadPath::None)?;
+        BaseUrl::parse(base).unwrap().join(asked.path(), asked.query(), root(asked.path())).map(|uri| uri.to_string())
+    }
+
+    /// A path whose operation is not known.
+    fn join(base: &str, asked: &str) -> Result<String, BadPath> {
+        joined(base, asked, |asked| ClientRoot::Version(path::behind(asked, "v1")))
+    }
+
+    /// The path of this operation.
+    fn join_operation(base: &str, asked: &str, own: &str) -> Result<String, BadPath> {
+        joined(base, asked, |asked| ClientRoot::Operation(asked.find(own).unwrap()))
+    }
+
+    #[test]
+    fn the_root_of_the_api_is_the_bases_in_every_spelling() {
+        for asked in [
+            "/v1/chat/completions",
+            "/chat/completions",
+            "//v1/chat/completions",
+            "/v1//chat/completions",
+            "/v1/v1/chat/completions",
+            "/v1/chat/completions/",
+            "//chat/completions",
+            "/v4/chat/completions",
+        ] {
+            for (base, root) in [
+                ("https://h/v1", "/v1"),
+                ("https://h/v1/", "/v1"),
+                ("https://h/v1//", "/v1"),
+                ("https://h/api/paas/v4", "/api/paas/v4"),
+                ("https://h/api/v3", "/api/v3"),
+                ("https://h/v1beta/openai", "/v1beta/openai"),
+                ("https://h/openai/deployments/gpt-4o", "/openai/deployments/gpt-4o"),
+                ("https://h/openai/deployments/v1", "/openai/deployments/v1"),
+            ] {
+                let url = format!("https://h{root}/chat/completions");
+                assert_eq!(join_operation(base, asked, "/chat").as_deref(), Ok(url.as_str()), "{base} + {asked}");
+            }
+            if asked != "/v4/chat/completions" {
+                for (base, root) in [("https://h", "/v1"), ("https://h/", "/v1"), ("https://h/api", "/api/v1")] {
+                    let url = format!("https://h{root}/chat/completions");
+                    assert_eq!(join_operation(base, asked, "/chat").as_deref(), Ok(url.as_str()), "{base} + {asked}");
+                }
+            }
+        }
+        assert_eq!(join_operation("https://h", "/v4/chat", "/chat").as_deref(), Ok("https://h/v4/chat"));
+    }
+
+    #[test]
+    fn a_client_may_be_told_the_root_of_another_provider() {
+        for (base, asked, url) in [
+            ("https://h/openai/v1", "/openai/v1/chat", "https://h/openai/v1/chat"),
+            ("https://h/v1", "/openai/v1/chat", "https://h/v1/chat"),
+            ("https://h/v1", "/openai/deployments/gpt/chat?api-version=1", "https://h/v1/chat?api-version=1"),
+            ("https://h/v1beta/openai", "/v1beta/openai/chat", "https://h/v1beta/openai/chat"),
+            ("https://h/gateway", "/openai/chat", "https://h/gateway/openai/chat"),
+            ("https://h/v1/account/gateway", "/openai/chat", "https://h/v1/account/gateway/openai/chat"),
+            ("https://h/v1/account/gateway", "/v1/openai/chat", "https://h/v1/account/gateway/openai/chat"),
+        ] {
+            assert_eq!(join_operation(base, asked, "/chat").as_deref(), Ok(url), "{base} + {asked}");
+        }
+    }
+
+    #[test]
+    fn messages_keep_their_version_under_a_base_that_has_one_further_up() {
+        for (base, asked, url) in [
+            ("https://h/v1/acc/gw/anthropic", "/v1/messages", "https://h/v1/acc/gw/anthropic/v1/messages"),
+            ("https://h/v1/acc/gw/a", "/v1/messages/batches?x", "https://h/v1/acc/gw/a/v1/messages/batches?x"),
+            ("https://h/v1/acc/gw/a", "/messages", "https://h/v1/acc/gw/a/v1/messages"),
+            ("https://h/api/paas/v4", "/v1/messages", "https://h/api/paas/v4/messages"),
+            ("https://h", "/messages", "https://h/v1/messages"),
+            ("https://h/anthropic", "/v1/messages", "https://h/anthropic/v1/messages"),
+        ] {
+            assert_eq!(join_operation(base, asked, "/messages").as_deref(), Ok(url), "{base} + {asked}");
+        }
+    }
+
+    #[test]
+    fn a_path_of_no_api_is_kept_but_for_a_version_that_both_have() {
+        for (base, asked, url) in [
+            ("http://h/v1", "/", "http://h/v1/"),
+            ("http://h/v1", "/v1?x=1", "http://h/v1?x=1"),
+            ("http://h/v1", "/v1", "http://h/v1"),
+            ("http://h", "//a//b/", "http://h//a//b/"),
+            ("http://h/v2", "/v2/x", "http://h/v2/x"),
+        ] {
+            assert_eq!(joined(base, asked, |_| ClientRoot::Opaque).as_deref(), Ok(url), "{base} + {asked}");
+        }
     }
 
     #[test]
@@ -200,14 +392,11 @@ mod tests {
             ("http://h/v1beta", "/v1/x", "http://h/v1beta/x"),
             ("http://h/v1beta", "/v1beta/x", "http://h/v1beta/x"),
             ("https://h/api/paas/v4", "/v1/chat/completions", "https://h/api/paas/v4/chat/completions"),
-            ("https://h/api/paas/v4", "/v1/messages", "https://h/api/paas/v4/messages"),
             ("https://h/v1beta/openai", "/v1/chat/completions", "https://h/v1beta/openai/chat/completions"),
             ("https://h/v1beta/openai/", "/v1/models?a=1", "https://h/v1beta/openai/models?a=1"),
             ("https://h/v1beta/openai", "/chat/completions", "https://h/v1beta/openai/chat/completions"),
             ("https://h/v1beta/openai", "/v1", "https://h/v1beta/openai"),
             ("https://h/v1beta/openai", "/v10/x", "https://h/v1beta/openai/v10/x"),
-            ("https://h/v1/acc/gw/anthropic", "/v1/messages", "https://h/v1/acc/gw/anthropic/v1/messages"),
-            ("https://h/v1/acc/gw/a", "/v1/messages/batches?x", "https://h/v1/acc/gw/a/v1/messages/batches?x"),
             ("https://h/v1/acc/gw/a", "/v1/messages_x", "https://h/v1/acc/gw/a/messages_x"),
             ("https://h/openai/v1", "/v1beta/x", "https://h/openai/v1/v1beta/x"),
             ("https://h/vision/openai", "/v1/x", "https://h/vision/openai/v1/x"),
@@ -215,7 +404,6 @@ mod tests {
             ("http://h/v1", "/v1?x=1", "http://h/v1?x=1"),
             ("http://h/v1", "/v1", "http://h/v1"),
             ("http://h/openai", "/openai/x", "http://h/openai/openai/x"),
-            ("http://h/v1", "/", "http://h/v1/"),
         ] {
             assert_eq!(join(base, path).as_deref(), Ok(joined), "{base} + {path}");
         }
@@ -297,7 +485,10 @@ mod tests {
         #[test]
         fn a_joined_url_stays_under_its_base(path in "/[a-z0-9./%;~_-]{0,24}", query in "[a-z=&%/.]{0,8}") {
             let Ok(uri) = format!("{path}?{query}").parse::<Uri>() else { return Ok(()) };
-            if let Ok(joined) = BaseUrl::parse("http://h/api/v1").unwrap().join(&uri) {
+            let asked = uri.path_and_query().unwrap();
+            let roots = [ClientRoot::Opaque, ClientRoot::Version(path::behind(uri.path(), "v1")), ClientRoot::Operation(path::behind_versions(uri.path()))];
+            for root in roots {
+                let Ok(joined) = BaseUrl::parse("http://h/api/v1").unwrap().join(asked.path(), asked.query(), root) else { continue };
                 prop_assert!(joined.path().starts_with("/api/v1"));
                 prop_assert_eq!(joined.authority().unwrap().as_str(), "h");
                 prop_assert!(!joined.path().split('/').any(|s| s == ".."));

@@ -89,8 +89,9 @@ fn trail() -> Trail {
         Decision::Reject(Rejection { status: 503, kind: "k".to_owned(), message: "m".to_owned(), retry_after: None }),
     ];
     for (n, decision) in (0u64..).zip(decisions) {
-        let numbers = (0..2 * COLUMNS.len() as u32).map(|i| if i % 5 == 0 { NONE } else { i }).collect();
-        let rows = Rows::recorded(numbers, &Columns::default()).expect("two rows");
+        let columns = Columns::of_1_0_0();
+        let numbers = (0..2 * columns.width() as u32).map(|i| if i % 5 == 0 { NONE } else { i }).collect();
+        let rows = Rows::recorded(numbers, &columns).expect("two rows");
         trail.asked(arrived + Duration::from_millis(n), question(rows, decision));
     }
     for what in [
@@ -106,7 +107,7 @@ fn trail() -> Trail {
 }
 
 fn read(bytes: &[u8]) -> Result<Trail, TrailError> {
-    decode(bytes, &Columns::default())
+    decode(bytes, &Columns::of_1_0_0())
 }
 
 /// Compares two trails without the counters that only bound memory.

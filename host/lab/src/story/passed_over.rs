@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use pointsman_core::affinity::HOME_WORDS;
 use pointsman_core::contract::{Column, NONE, RowState};
 use pointsman_core::table::{Lane, Table};
 
@@ -185,7 +186,7 @@ impl Judge<'_> {
 type Number = (Column, &'static str, fn(u32) -> String);
 
 /// In what two that are ready may differ.
-const NUMBERS: [Number; 9] = [
+const NUMBERS: [Number; 10] = [
     (Column::LatencyMs, "latency", known_ms),
     (Column::FirstTokenMs, "first token", known_ms),
     (Column::ErrorPermille, "errors", |n| format!("{:.1} %", f64::from(n) / 10.0)),
@@ -195,6 +196,7 @@ const NUMBERS: [Number; 9] = [
     (Column::RequestsLeft, "requests left", or_unlimited),
     (Column::TokensLeft, "tokens left", or_unlimited),
     (Column::Queued, "waiting", |n| n.to_string()),
+    (Column::Home, "home", |n| HOME_WORDS.get(n as usize).copied().unwrap_or("unknown").to_owned()),
 ];
 
 fn known_ms(ms: u32) -> String {

@@ -80,7 +80,7 @@ impl Teller {
         let operation = query.request.operation;
         let why = |(index, backend): (u32, &Backend)| {
             let is_candidate = standings.iter().any(|standing| standing.index == index);
-            let why = Unsuited::of(backend, &self.model, operation, true).filter(|_| !is_candidate)?;
+            let why = Unsuited::of(table, backend, &self.model, operation, true).filter(|_| !is_candidate)?;
             Some((backend.id.clone(), why.told(backend, operation)))
         };
         let others: Vec<_> = (0..).zip(&table.backends).filter_map(why).collect();

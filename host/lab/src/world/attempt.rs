@@ -13,7 +13,7 @@ use std::time::Duration;
 use http::HeaderMap;
 use http::response::Parts;
 use pointsman_core::attempt::{Attempt, BodyKind, Digest, Input, LimitLeft, Output, PromptCount};
-use pointsman_core::contract::{Commit, Operation};
+use pointsman_core::contract::Commit;
 use pointsman_core::exchange::{Ended, Facts, Join, Sending};
 use pointsman_core::outcome::{Kind, Outcome};
 use pointsman_core::overdue::Overdue;
@@ -198,13 +198,8 @@ impl Run<'_> {
     /// An answer in one piece comes all at once.
     fn whole(&mut self, response: &Response) {
         let after = self.answer.after;
-        let tokens = match self.sent.facts.operation {
-            Operation::Chat | Operation::Completion | Operation::Response | Operation::Message => {
-                Some(self.answer.tokens)
-            }
-            Operation::Embedding => Some(0),
-            Operation::Other => None,
-        };
+        let operation = self.sent.facts.operation;
+        let tokens = operation.is_read().then(|| if operation.has_streams() { self.answer.tokens } else { 0 });
         let usage = tokens.filter(|_| response.status < 300).and_then(|tokens| self.usage(tokens));
         self.feed(after, head(response.status, response.headers.clone(), BodyKind::Digest));
         self.feed(after, Input::Digest(Digest { usage, ..Digest::default() }));
@@ -329,6 +324,7 @@ impl Pieces {
 
 #[cfg(test)]
 mod tests {
+    use pointsman_core::contract::Operation;
     use std::sync::Arc;
 
     use pointsman_core::contract::{NONE, Resume};

@@ -7,7 +7,7 @@ const REFUSAL: &str = r#"{"detail":[{"loc":["body","stream_options"],"msg":"Extr
 /// The body that is sent, and the one that is sent again.
 fn bodies(case: &Case, attempt: &mut Attempt) -> [String; 2] {
     let sent = |attempt: &Attempt| {
-        let request = attempt.request(&case.client(), &case.endpoint).expect("it can be sent");
+        let request = attempt.request(&case.client(), &case.endpoint, &case.sending.model).expect("it can be sent");
         String::from_utf8(request.into_body().to_vec()).expect("JSON is text")
     };
     let first = sent(attempt);
@@ -82,7 +82,8 @@ fn it_is_sent_again_once_only() {
 #[test]
 fn a_backend_is_remembered_by_its_model_or_told_by_the_operator() {
     let asks = |case: &Case| {
-        let request = case.attempt().request(&case.client(), &case.endpoint).expect("it can be sent");
+        let request =
+            case.attempt().request(&case.client(), &case.endpoint, &case.sending.model).expect("it can be sent");
         String::from_utf8_lossy(request.body()).contains("stream_options")
     };
     let mut case = Case::stream();
@@ -104,7 +105,7 @@ fn a_backend_is_remembered_by_its_model_or_told_by_the_operator() {
 #[test]
 fn a_limit_of_ours_that_is_too_high_is_lowered_to_the_one_that_is_told() {
     let sent = |case: &Case, attempt: &Attempt| -> serde_json::Value {
-        let request = attempt.request(&case.client(), &case.endpoint).expect("it can be sent");
+        let request = attempt.request(&case.client(), &case.endpoint, &case.sending.model).expect("it can be sent");
         serde_json::from_slice(request.body()).expect("JSON")
     };
     let says = r#"{"type":"error","error":{"type":"invalid_request_error","message":"max_tokens: 8192 > 4096, which is the maximum allowed number of output tokens for claude-3-haiku-20240307"}}"#;

@@ -23,9 +23,11 @@ use http::response::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response};
 
 use super::*;
-use crate::contract::Resume;
+use crate::contract::{Operation, Resume};
+use crate::dialect::ApiPath;
 use crate::dialect::facts::BodyFacts;
 use crate::exchange::Sending;
+use crate::http::query::OwnQuery;
 use crate::http::redact::Secrets;
 use crate::http::url::BaseUrl;
 use crate::table::{Lane, Timeouts};
@@ -48,7 +50,7 @@ struct Case {
     body: Bytes,
     facts: Option<BodyFacts>,
     translations: crate::dialect::translate::Translations,
-    operation: Operation,
+    path: ApiPath,
     model: Arc<str>,
     endpoint: Endpoint,
     capabilities: BTreeMap<String, bool>,
@@ -72,13 +74,15 @@ impl Case {
             target: http::uri::PathAndQuery::from_static(path),
             headers: HeaderMap::new(),
             body: Bytes::copy_from_slice(body.as_bytes()),
-            operation: crate::dialect::operation_at(path),
+            path: ApiPath::read(path, &HeaderMap::new()),
             model: facts.as_ref().and_then(|facts| facts.model.as_deref()).unwrap_or("unknown").into(),
             facts,
             translations: crate::dialect::translate::Translations::default(),
             endpoint: Endpoint {
                 dialect: Dialect::OPENAI,
                 base: BaseUrl::parse("http://upstream.test/v1").expect("a base URL"),
+                path_template: None,
+                query: OwnQuery::default(),
                 key: Some(HeaderValue::from_static("Bearer sk-secret")),
                 headers: Vec::new(),
                 may_be_empty: false,
@@ -125,11 +129,12 @@ impl Case {
             body: &self.body,
             body_facts: self.facts.as_ref(),
             translations: &self.translations,
-            operation: self.operation,
+            operation: self.path.operation,
+            root: self.path.root,
             model: &self.model,
             streaming: self.facts.as_ref().is_some_and(|facts| facts.stream),
             prompt_tokens: 7,
-            is_idempotent: self.operation != Operation::Other || self.method.is_idempotent(),
+            is_idempotent: self.path.operation.is_question() || self.method.is_idempotent(),
         }
     }
 

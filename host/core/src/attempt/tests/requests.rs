@@ -3,7 +3,7 @@
 use super::*;
 
 fn sent(case: &Case) -> (String, HeaderMap, String) {
-    let request = case.attempt().request(&case.client(), &case.endpoint).expect("it can be sent");
+    let request = case.attempt().request(&case.client(), &case.endpoint, &case.sending.model).expect("it can be sent");
     let (head, body) = request.into_parts();
     (head.uri.to_string(), head.headers, String::from_utf8(body.to_vec()).expect("JSON is text"))
 }
@@ -38,6 +38,7 @@ fn a_backend_of_another_dialect_gets_a_translation() {
     assert!(!headers.contains_key("openai-organization") && body.contains(r#""model":"sent""#), "{body}");
     let bad = Case::new("/v1/chat/completions", r#"{"model":"m","n":2,"messages":[{"role":"user","content":"Hi"}]}"#);
     let bad = bad.dialect(Dialect::ANTHROPIC);
-    let refused = bad.attempt().request(&bad.client(), &bad.endpoint).expect_err("it says too much");
+    let refused =
+        bad.attempt().request(&bad.client(), &bad.endpoint, &bad.sending.model).expect_err("it says too much");
     assert_eq!(refused.kind, Kind::Refused);
 }

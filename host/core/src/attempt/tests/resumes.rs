@@ -66,7 +66,7 @@ fn a_prefill_is_part_of_the_body_and_its_refusal_says_nothing_against_the_backen
     let mut case = joining(Join::Prefill);
     case.capabilities.insert("continue_final_message".to_owned(), true);
     let attempt = case.joining(Some(&told()));
-    let sent = attempt.request(&case.client(), &case.endpoint).expect("it can be sent");
+    let sent = attempt.request(&case.client(), &case.endpoint, &case.sending.model).expect("it can be sent");
     assert!(String::from_utf8_lossy(sent.body()).contains(r#""content":"Hello""#), "{sent:?}");
     let wrong = r#"{"error":{"message":"no prefill here"}}"#;
     let run = Run::of(attempt, [(50, head(400, &[])), (60, bytes(wrong)), (70, Input::End)]);

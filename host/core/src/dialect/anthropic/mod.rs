@@ -35,11 +35,30 @@ impl WireFormat for Anthropic {
     }
 
     fn operations(&self) -> &'static [(&'static str, Operation)] {
-        &[("/messages", Operation::Message)]
+        &[("/messages", Operation::Message), ("/messages/count_tokens", Operation::CountTokens)]
     }
 
-    fn idempotent_paths(&self) -> &'static [&'static str] {
-        &["/messages/count_tokens"]
+    /// First segments of Anthropic's API reference.
+    fn collections(&self) -> Option<(Operation, &'static [&'static str])> {
+        Some((
+            Operation::AnthropicOther,
+            &[
+                "messages",
+                "complete",
+                "files",
+                "models",
+                "organizations",
+                "skills",
+                "agents",
+                "environments",
+                "sessions",
+            ],
+        ))
+    }
+
+    /// What no dialect knows is asked of the other one first, whose imitators have additions of their own.
+    fn takes(&self, operation: Operation) -> bool {
+        self.owns(operation)
     }
 
     fn key_header(&self) -> HeaderName {
@@ -112,6 +131,10 @@ impl WireFormat for Anthropic {
         format!("event: error\ndata: {body}\n\n").into()
     }
 
+    fn token_count(&self, operation: Operation, tokens: u32) -> Option<Value> {
+        (operation == Operation::CountTokens).then(|| json!({"input_tokens": tokens}))
+    }
+
     fn model_entry(&self, model: &ListedModel) -> Value {
         let ListedModel { id, created, owner: _, display_name } = model;
         let created = Rfc3339(Timestamp::from_millis(created.unwrap_or(0).saturating_mul(1_000))).to_string();
@@ -143,7 +166,9 @@ mod tests {
 
     #[test]
     fn only_messages_are_taken_as_they_are() {
-        assert_eq!(Operation::ALL.map(|o| Anthropic.takes(o)), [false, false, false, true, false, true]);
+        let taken: Vec<Operation> =
+            Operation::ALL.into_iter().filter(|operation| Anthropic.takes(*operation)).collect();
+        assert_eq!(taken, [Operation::Message, Operation::CountTokens, Operation::AnthropicOther]);
         assert_eq!((Anthropic.key_header().as_str(), Anthropic.key_prefix()), ("x-api-key", ""));
     }
 

@@ -15,6 +15,8 @@ pub enum ErrorKind {
     Unauthorised,
     /// No backend serves the model.
     ModelNotFound,
+    /// No backend has the path or operation.
+    NotFound,
     /// The client's own rate limit.
     RateLimited,
     /// The client's own budget.
@@ -40,13 +42,14 @@ struct Row {
 
 impl ErrorKind {
     /// Every kind.
-    pub const ALL: [ErrorKind; 13] = [
+    pub const ALL: [ErrorKind; 14] = [
         ErrorKind::AllPoolsExhausted,
         ErrorKind::InvalidRequest,
         ErrorKind::BodyTooLarge,
         ErrorKind::HeadersTooLarge,
         ErrorKind::Unauthorised,
         ErrorKind::ModelNotFound,
+        ErrorKind::NotFound,
         ErrorKind::RateLimited,
         ErrorKind::BudgetExceeded,
         ErrorKind::Timeout,
@@ -67,6 +70,7 @@ impl ErrorKind {
             ErrorKind::HeadersTooLarge => row(431, "headers_too_large", false),
             ErrorKind::Unauthorised => row(401, "invalid_api_key", false),
             ErrorKind::ModelNotFound => row(404, "model_not_found", false),
+            ErrorKind::NotFound => row(404, "not_found", false),
             ErrorKind::RateLimited => row(429, "rate_limit_exceeded", true),
             ErrorKind::BudgetExceeded => row(429, "budget_exceeded", false),
             ErrorKind::Timeout => row(504, "timeout", false),

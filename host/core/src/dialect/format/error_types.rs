@@ -13,7 +13,8 @@ pub(super) const fn error_type(kind: ErrorKind) -> &'static str {
         | ErrorKind::BodyTooLarge
         | ErrorKind::HeadersTooLarge
         | ErrorKind::Unauthorised
-        | ErrorKind::ModelNotFound => INVALID,
+        | ErrorKind::ModelNotFound
+        | ErrorKind::NotFound => INVALID,
         ErrorKind::RateLimited => "rate_limit_error",
         ErrorKind::BudgetExceeded => "insufficient_quota",
         ErrorKind::Timeout => "timeout_error",

@@ -65,9 +65,15 @@ pub trait WireFormat: fmt::Debug + Send + Sync {
     /// Its operations, each with the end of its path. The first match counts.
     fn operations(&self) -> &'static [(&'static str, Operation)];
 
-    /// Ends of further paths whose requests ask a model and change nothing at the provider, whatever their method.
-    fn idempotent_paths(&self) -> &'static [&'static str] {
-        &[]
+    /// The operation of requests about things that its providers store, and the first segments of their paths.
+    fn collections(&self) -> Option<(Operation, &'static [&'static str])> {
+        None
+    }
+
+    /// Returns true if the operation is one of this dialect's own.
+    fn owns(&self, operation: Operation) -> bool {
+        self.operations().iter().any(|(_, own)| *own == operation)
+            || self.collections().is_some_and(|(own, _)| own == operation)
     }
 
     /// Returns true if requests and answers pass unread: any operation, no models, no usage, judged by status alone.
@@ -77,12 +83,12 @@ pub trait WireFormat: fmt::Debug + Send + Sync {
 
     /// Returns true if requests of this operation can be sent as they are.
     fn takes(&self, operation: Operation) -> bool {
-        operation == Operation::Other || self.operations().iter().any(|(_, own)| *own == operation)
+        operation == Operation::Other || self.owns(operation)
     }
 
     /// Returns true if tokens are counted in answers of this operation.
     fn reads_usage(&self, operation: Operation) -> bool {
-        !self.is_opaque() && operation != Operation::Other
+        !self.is_opaque() && operation.is_read()
     }
 
     /// The header that holds the backend's key.
@@ -203,6 +209,11 @@ pub trait WireFormat: fmt::Debug + Send + Sync {
     /// The event that ends a broken stream with this error body, so that no client takes it for a whole answer: the
     /// dialect's own last event, in the names and numbers of the stream that was begun.
     fn error_event(&self, operation: Operation, body: Value, told: &Told<'_>) -> Bytes;
+
+    /// The answer to a request to count tokens; none where the operation asks for no count.
+    fn token_count(&self, _operation: Operation, _tokens: u32) -> Option<Value> {
+        None
+    }
 
     /// The path of a provider's list of models, under a base URL.
     fn models_path(&self) -> &'static str {

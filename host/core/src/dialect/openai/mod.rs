@@ -16,6 +16,34 @@ use super::format::{Conversation, Shown, StreamFormat, Told, WireFormat, append_
 use crate::contract::Operation;
 use crate::http::sse::Event;
 
+/// First segments behind the version, of OpenAI's API reference.
+const COLLECTIONS: &[&str] = &[
+    "assistants",
+    "audio",
+    "batches",
+    "chat",
+    "chatkit",
+    "completions",
+    "containers",
+    "conversations",
+    "evals",
+    "files",
+    "fine-tunes",
+    "fine_tuning",
+    "graders",
+    "images",
+    "models",
+    "organization",
+    "projects",
+    "realtime",
+    "responses",
+    "skills",
+    "threads",
+    "uploads",
+    "vector_stores",
+    "videos",
+];
+
 /// The dialect `openai`.
 #[derive(Debug)]
 pub(super) struct Openai;
@@ -31,22 +59,21 @@ impl WireFormat for Openai {
             ("/completions", Operation::Completion),
             ("/responses", Operation::Response),
             ("/embeddings", Operation::Embedding),
+            ("/responses/input_tokens", Operation::InputTokens),
+            ("/images/generations", Operation::Image),
+            ("/images/edits", Operation::Image),
+            ("/images/variations", Operation::Image),
+            ("/audio/speech", Operation::Audio),
+            ("/audio/transcriptions", Operation::Audio),
+            ("/audio/translations", Operation::Audio),
+            ("/moderations", Operation::Moderation),
+            ("/rerank", Operation::Rerank),
+            ("/score", Operation::Rerank),
         ]
     }
 
-    /// `/rerank` is an addition of compatible servers.
-    fn idempotent_paths(&self) -> &'static [&'static str] {
-        &[
-            "/audio/speech",
-            "/audio/transcriptions",
-            "/audio/translations",
-            "/images/edits",
-            "/images/generations",
-            "/images/variations",
-            "/moderations",
-            "/rerank",
-            "/responses/input_tokens",
-        ]
+    fn collections(&self) -> Option<(Operation, &'static [&'static str])> {
+        Some((Operation::Stored, COLLECTIONS))
     }
 
     fn own_header_prefix(&self) -> Option<&'static str> {
@@ -58,19 +85,16 @@ impl WireFormat for Openai {
     }
 
     fn stream(&self, operation: Operation) -> &'static dyn StreamFormat {
-        match operation {
-            Operation::Response => &responses::Responses,
-            Operation::Chat | Operation::Completion | Operation::Message | Operation::Embedding | Operation::Other => {
-                &choices::Choices
-            }
-        }
+        if operation == Operation::Response { &responses::Responses } else { &choices::Choices }
     }
 
     fn prefill(&self, operation: Operation, body: &Bytes, text: &str, can: &dyn Fn(&str) -> bool) -> Option<Bytes> {
-        match operation {
-            Operation::Chat => with_assistant_message(body, text, can),
-            Operation::Completion => append_to_prompt(body, text),
-            Operation::Message | Operation::Response | Operation::Embedding | Operation::Other => None,
+        if operation == Operation::Chat {
+            with_assistant_message(body, text, can)
+        } else if operation == Operation::Completion {
+            append_to_prompt(body, text)
+        } else {
+            None
         }
     }
 
@@ -93,6 +117,11 @@ impl WireFormat for Openai {
 
     fn error_body(&self, kind: &str, code: Option<&str>, message: &str, _request_id: &str) -> Value {
         json!({"error": {"message": message, "type": kind, "param": null, "code": code}})
+    }
+
+    fn token_count(&self, operation: Operation, tokens: u32) -> Option<Value> {
+        let count = || json!({"object": "response.input_tokens", "input_tokens": tokens});
+        (operation == Operation::InputTokens).then(count)
     }
 
     /// OpenAI's SDKs raise on an `error` member in `data`; a stream of the Responses API ends with `response.failed`, in
@@ -122,8 +151,10 @@ mod tests {
 
     #[test]
     fn only_its_own_operations_are_taken_as_they_are() {
-        let taken = Operation::ALL.map(|operation| Openai.takes(operation));
-        assert_eq!(taken, [true, true, true, false, true, true]);
+        let not_taken: Vec<Operation> =
+            Operation::ALL.into_iter().filter(|operation| !Openai.takes(*operation)).collect();
+        let others = [Operation::Message, Operation::CountTokens, Operation::AnthropicOther, Operation::Plain];
+        assert_eq!(not_taken, others);
         assert!(Openai.has_usage_option(Operation::Chat) && !Openai.has_usage_option(Operation::Response));
     }
 

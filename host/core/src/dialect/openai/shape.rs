@@ -24,7 +24,7 @@ pub(super) fn shown<'a>(operation: Operation, path: &str, body: &'a [u8]) -> Sho
         Operation::Response => response(body),
         Operation::Embedding => embeddings(body),
         Operation::Message => Shown::Answer,
-        Operation::Other => other(path, body),
+        _ => other(path, body),
     }
 }
 

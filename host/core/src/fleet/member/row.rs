@@ -18,6 +18,8 @@ pub(crate) struct RowContext {
     pub is_behind: bool,
     /// Number of exchanges before it in the queue for this backend's tier.
     pub queued: u32,
+    /// Whether the backend holds what the exchange builds on: a number of [`Column::Home`].
+    pub home: u32,
 }
 
 impl Member {
@@ -71,5 +73,6 @@ impl Member {
         };
         put(Column::EmergencyMs, emergency.map_or(NONE, millis_u32));
         put(Column::Queued, context.queued);
+        put(Column::Home, context.home);
     }
 }

@@ -1,0 +1,305 @@
+//! Ids of stored things: those that a request names, and those that an answer tells.
+
+use std::time::Duration;
+
+use memchr::memmem;
+
+use super::homes::Learned;
+use super::key;
+use super::session::is_id;
+use crate::contract::Operation;
+use crate::http::json;
+use crate::http::query::decoded;
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// OpenAI keeps a response for 30 days.
+const RESPONSE_TTL: Duration = DAY.saturating_mul(30);
+
+/// Files and the like stay until they are deleted; this long after their last use nobody will ask for them.
+const STORED_TTL: Duration = DAY.saturating_mul(180);
+
+/// Reasoning is sent again in the next turn.
+const REASONING_TTL: Duration = DAY.saturating_mul(2);
+
+/// The name space of keys.
+const SPACE: &str = "thing";
+
+/// Ids taken from one answer or request; a list of files has many.
+const MAX_IDS: usize = 512;
+
+/// The beginning of encrypted reasoning that tells it from any other, in bytes; its first bytes are a header.
+const ENCRYPTED_BYTES: usize = 512;
+
+/// Keys of the things that a request names, the most telling first: in its path behind the collection, in its body.
+pub fn things_in_request(operation: Operation, own_path: &str, body: &[u8]) -> Vec<u64> {
+    let mut keys = Vec::new();
+    if operation.is_about_stored_things() || operation == Operation::Other {
+        let segments = own_path.split('/').filter(|segment| !segment.is_empty()).skip(1);
+        keys.extend(segments.map(|segment| key(SPACE, decoded(segment).as_bytes())));
+    }
+    let mut add = |id: &[u8]| {
+        if keys.len() < MAX_IDS {
+            keys.push(key(SPACE, id));
+        }
+    };
+    match operation {
+        Operation::Chat | Operation::Message | Operation::Completion => {
+            strings(body, b"file_id\"", is_member, &mut add)
+        }
+        Operation::Embedding
+        | Operation::CountTokens
+        | Operation::Image
+        | Operation::Audio
+        | Operation::Moderation
+        | Operation::Rerank
+        | Operation::Plain => {}
+        Operation::Response
+        | Operation::InputTokens
+        | Operation::Stored
+        | Operation::AnthropicOther
+        | Operation::Other => {
+            strings(body, b"conversation\"", is_member, &mut add);
+            strings(body, b"id\"", is_member, &mut add);
+            strings(body, b"ids\"", is_member, &mut add);
+            strings(body, b"file\"", is_member, &mut add);
+            strings(body, b"encrypted_content\"", is_member, &mut |text| add(encrypted(text)));
+        }
+    }
+    keys
+}
+
+/// Learns from the pieces of one answer which things its backend has made.
+#[derive(Debug)]
+pub struct Learner {
+    operation: Operation,
+    /// The id of a response has been seen.
+    has_id: bool,
+    left: usize,
+}
+
+impl Learner {
+    /// A learner for answers of this operation; none where they make nothing that lasts. `own_path`: without the API's root.
+    pub fn new(operation: Operation, own_path: &str) -> Option<Self> {
+        let is_content = own_path.ends_with("/content") || own_path.ends_with("/results");
+        let learns = operation == Operation::Response || operation.is_about_stored_things() && !is_content;
+        learns.then_some(Self { operation, has_id: false, left: MAX_IDS })
+    }
+
+    /// Reads a piece of a good answer: of a stream whole events.
+    pub fn read(&mut self, piece: &[u8], mut learn: impl FnMut(Learned)) {
+        let left = &mut self.left;
+        let mut add = |ttl: Duration, id: &[u8]| {
+            if *left > 0 && !id.is_empty() {
+                *left -= 1;
+                learn(Learned { key: key(SPACE, id), ttl });
+            }
+        };
+        if self.operation != Operation::Response {
+            strings(piece, b"id\"", is_made, &mut |id| add(STORED_TTL, id));
+            return;
+        }
+        if !self.has_id {
+            let response = match piece.trim_ascii_start().first() {
+                Some(b'{') => Some(piece),
+                Some(_) | None => memmem::find(piece, b"\"response\":").map(|at| &piece[at + b"\"response\":".len()..]),
+            };
+            if let Some(id) = response.and_then(|response| json::member(response, "id")).and_then(string) {
+                self.has_id = true;
+                add(RESPONSE_TTL, id);
+            }
+            strings(piece, b"conversation\"", is_member, &mut |id| add(STORED_TTL, id));
+        }
+        if memmem::find(piece, b"\"reasoning\"").is_some() || memmem::find(piece, b"encrypted_content\"").is_some() {
+            strings(piece, b"id\"", is_bare, &mut |id| {
+                if id.starts_with(b"rs_") {
+                    add(REASONING_TTL, id);
+                }
+            });
+            strings(piece, b"encrypted_content\"", is_member, &mut |text| add(REASONING_TTL, encrypted(text)));
+        }
+    }
+}
+
+/// Encrypted reasoning, or as much of its end as tells it from any other.
+fn encrypted(text: &[u8]) -> &[u8] {
+    &text[text.len().saturating_sub(ENCRYPTED_BYTES)..]
+}
+
+/// The text before a member's name that ends as searched: is it the name's beginning?
+type IsName = fn(&[u8]) -> bool;
+
+/// Any name.
+fn is_member(before: &[u8]) -> bool {
+    matches!(before.last(), Some(b'"' | b'_'))
+}
+
+/// The whole name.
+fn is_bare(before: &[u8]) -> bool {
+    before.last() == Some(&b'"')
+}
+
+/// Names of ids that an answer makes known: its own, and those of files and containers.
+fn is_made(before: &[u8]) -> bool {
+    is_bare(before) || before.ends_with(b"file_") || before.ends_with(b"container_")
+}
+
+/// Hands out the string values, and those in arrays of strings and in objects with an `id`, of all members whose names end
+/// with `end`, its closing quote included.
+fn strings(json: &[u8], end: &[u8], is_name: IsName, add: &mut dyn FnMut(&[u8])) {
+    let mut from = 0;
+    for at in memmem::find_iter(json, end) {
+        if at < from || !is_name(&json[..at]) {
+            continue;
+        }
+        let rest = json[at + end.len()..].trim_ascii_start();
+        let Some(rest) = rest.strip_prefix(b":").map(<[u8]>::trim_ascii_start) else { continue };
+        from = at + end.len();
+        match rest.first() {
+            Some(b'"') => {
+                if let Some(text) = string(rest) {
+                    add(text);
+                }
+            }
+            Some(b'[') => {
+                let mut rest = &rest[1..];
+                while let Some(text) = string(rest.trim_ascii_start()) {
+                    add(text);
+                    let behind = rest.trim_ascii_start()[text.len() + 2..].trim_ascii_start();
+                    let Some(next) = behind.strip_prefix(b",") else { break };
+                    rest = next;
+                }
+            }
+            Some(b'{') => {
+                let inner = rest[1..].trim_ascii_start();
+                let value = inner.strip_prefix(b"\"id\"").map(<[u8]>::trim_ascii_start);
+                let value = value.and_then(|value| value.strip_prefix(b":")).map(<[u8]>::trim_ascii_start);
+                if let Some(text) = value.and_then(string) {
+                    add(text);
+                }
+            }
+            Some(_) | None => {}
+        }
+    }
+}
+
+/// A string without escapes that begins here, without its quotes. An id has no escapes.
+fn string(json: &[u8]) -> Option<&[u8]> {
+    let text = json.strip_prefix(b"\"")?;
+    let text = &text[..memchr::memchr2(b'"', b'\\', text)?];
+    let is_closed = json.get(text.len() + 1) == Some(&b'"');
+    let is_plausible = text.len() > 512 || std::str::from_utf8(text).is_ok_and(is_id);
+    (is_closed && is_plausible).then_some(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn learned(operation: Operation, path: &str, pieces: &[&str]) -> Vec<u64> {
+        let mut keys = Vec::new();
+        let mut learner = Learner::new(operation, path).unwrap();
+        for piece in pieces {
+            learner.read(piece.as_bytes(), |thing| keys.push(thing.key));
+        }
+        keys
+    }
+
+    fn named(operation: Operation, path: &str, body: &str) -> Vec<u64> {
+        things_in_request(operation, path, body.as_bytes())
+    }
+
+    fn id(text: &str) -> u64 {
+        key(SPACE, text.as_bytes())
+    }
+
+    #[test]
+    fn a_response_is_found_again_by_the_request_that_goes_on_from_it() {
+        let whole = r#"{"id":"resp_1","object":"response","conversation":{"id":"conv_1"},"output":[
+            {"id":"rs_1","type":"reasoning","encrypted_content":"gAAA"},{"id":"msg_1","type":"message"}]}"#;
+        let events = [
+            "event: response.created\ndata: {\"type\":\"response.created\",\"response\":{\"id\":\"resp_1\",\"conversation\":{\"id\":\"conv_1\"}}}\n\n",
+            "event: x\ndata: {\"type\":\"response.output_item.done\",\"item\":{\"id\":\"rs_1\",\"type\":\"reasoning\",\"encrypted_content\":\"gAAA\"}}\n\n",
+            "event: x\ndata: {\"type\":\"response.output_text.delta\",\"item_id\":\"msg_1\",\"delta\":\"id\"}\n\n",
+        ];
+        for pieces in [&[whole][..], &events] {
+            let known = learned(Operation::Response, "/responses", pieces);
+            assert_eq!(known, ["resp_1", "conv_1", "rs_1", "gAAA"].map(id));
+        }
+        for (body, wanted) in [
+            (r#"{"previous_response_id":"resp_1","input":"x"}"#, "resp_1"),
+            (r#"{"conversation":"conv_1"}"#, "conv_1"),
+            (r#"{"conversation": { "id" : "conv_1"}}"#, "conv_1"),
+            (r#"{"input":[{"type":"item_reference","id":"rs_1"}]}"#, "rs_1"),
+            (r#"{"input":[{"type":"reasoning","encrypted_content":"gAAA"}]}"#, "gAAA"),
+        ] {
+            assert!(named(Operation::Response, "/responses", body).contains(&id(wanted)), "{body}");
+        }
+        assert!(named(Operation::Stored, "/responses/resp_1/input_items", "").contains(&id("resp_1")));
+    }
+
+    #[test]
+    fn files_and_what_is_made_of_them_are_found_by_path_and_body() {
+        let made = learned(Operation::Stored, "/files", &[r#"{"object":"file","id":"file-1","bytes":3}"#]);
+        assert_eq!(made, [id("file-1")]);
+        let batch = r#"{"id":"batch_1","input_file_id":"file-1","output_file_id":"file-2","error_file_id":null}"#;
+        assert_eq!(learned(Operation::Stored, "/batches", &[batch]), ["batch_1", "file-1", "file-2"].map(id));
+        let list = r#"{"data":[{"id":"vs_1"},{"id":"vs_2"}],"first_id":"vs_1"}"#;
+        assert_eq!(learned(Operation::Stored, "/vector_stores", &[list]), ["vs_1", "vs_2"].map(id));
+        for (operation, path, body, wanted) in [
+            (Operation::Stored, "/files/file-1/content", "", "file-1"),
+            (Operation::Stored, "/files/file%2D1", "", "file-1"),
+            (Operation::Stored, "/batches", r#"{"input_file_id":"file-1"}"#, "file-1"),
+            (Operation::Stored, "/fine_tuning/jobs", r#"{"training_file":"file-1"}"#, "file-1"),
+            (Operation::Stored, "/vector_stores", r#"{"file_ids":[ "x", "file-1" ]}"#, "file-1"),
+            (Operation::Stored, "/threads/t/runs", r#"{"assistant_id":"asst_1"}"#, "asst_1"),
+            (Operation::Response, "/responses", r#"{"tools":[{"vector_store_ids":["vs_1"]}]}"#, "vs_1"),
+            (Operation::Chat, "/chat/completions", r#"{"messages":[{"file":{"file_id":"file-1"}}]}"#, "file-1"),
+            (Operation::Message, "/messages", r#"{"source":{"type":"file","file_id":"file-1"}}"#, "file-1"),
+        ] {
+            assert!(named(operation, path, body).contains(&id(wanted)), "{path} {body}");
+        }
+    }
+
+    #[test]
+    fn text_that_only_looks_like_a_member_is_none() {
+        for body in [
+            r#"{"input":"say \"previous_response_id\":\"resp_1\""}"#,
+            r#"{"input":"valid","user_id_x":"resp_1"}"#,
+            r#"{"x":"id","y":"resp_1"}"#,
+            r#"{"id":7,"previous_response_id":null}"#,
+            r#"{"id":"resp_1"#,
+        ] {
+            assert_eq!(named(Operation::Response, "/responses", body), [] as [u64; 0], "{body}");
+        }
+        assert_eq!(named(Operation::Image, "/images/edits", r#"{"file_id":"file-1"}"#), [] as [u64; 0]);
+        assert!(Learner::new(Operation::Chat, "/chat/completions").is_none());
+        assert!(Learner::new(Operation::Stored, "/files/file-1/content").is_none());
+    }
+
+    #[test]
+    fn ids_of_one_answer_are_bounded() {
+        let list: String = (0..2_000).map(|n| format!(r#"{{"id":"f{n}"}},"#)).collect();
+        assert_eq!(learned(Operation::Stored, "/files", &[&list, &list]).len(), MAX_IDS);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_searched_to_their_end(body in prop::collection::vec(any::<u8>(), 0..200), path in "/[a-z/%0-9]{0,20}") {
+            for operation in Operation::ALL {
+                things_in_request(operation, &path, &body);
+                if let Some(mut learner) = Learner::new(operation, &path) {
+                    learner.read(&body, |_| {});
+                }
+            }
+        }
+
+        #[test]
+        fn any_id_is_found_by_its_member(id_text in "[a-zA-Z0-9_.-]{1,60}", space in "[ \n]{0,2}") {
+            let body = format!(r#"{{"x":1,"previous_response_id"{space}:{space}"{id_text}"}}"#);
+            prop_assert_eq!(named(Operation::Response, "/responses", &body), [id(&id_text)]);
+        }
+    }
+}
