@@ -210,7 +210,9 @@ fn an_attempt_during_a_cooldown_is_found() {
         // The second, because a refused key is believed when another request confirms it.
         let both = [court.arrive(0), court.arrive(0)];
         both.iter().for_each(|exchange| court.send(0, *exchange, 0, Lane::Primary, false));
-        both.iter().for_each(|exchange| court.end(0, *exchange, kind, asked));
+        for exchange in both {
+            court.end(0, exchange, kind, asked);
+        }
         let exchange = court.arrive(ms);
         court.send(ms, exchange, 0, lane, true);
         assert_eq!(court.broken(), expected, "{kind:?} at {ms} ms in {lane:?}");
