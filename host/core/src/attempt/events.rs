@@ -221,28 +221,20 @@ impl EventReader {
     fn read_unfinished(&mut self, last: &mut BytesMut) -> Option<Outcome> {
         let event = self.reader.finish().ok()??;
         if self.is_json && is_unreadable(&event) {
-            let was_over = self.judge.is_over();
             return match repair(&event) {
                 // A text that was begun and never ended.
                 Repaired::Lost => Some(cut_short()),
                 Repaired::LeftOut => None,
-                repaired @ Repaired::Events(_) => {
-                    let failed = self.judge.mended(repaired, &mut self.repairs, last).err();
-                    if !was_over && !self.judge.is_over() {
-                        last.clear();
-                    }
-                    failed
-                }
+                repaired @ Repaired::Events(_) => self.judge.mended(repaired, &mut self.repairs, last).err(),
             };
         }
         let emit = match self.judge.emit(&event) {
             Ok(emit) => emit,
             Err(failed) => return Some(failed),
         };
-        if !self.judge.is_over() {
-            return None;
-        }
         match emit {
+            // A name without data is half an event; data that can be read is a whole one, and was told as such.
+            Emit::AsReceived if event.data.is_none() && !self.judge.is_over() => {}
             Emit::AsReceived => {
                 last.extend_from_slice(event.raw.trim_ascii_end());
                 last.extend_from_slice(b"\n\n");

@@ -83,3 +83,30 @@ fn nothing_is_remembered_where_nothing_is_to_be_resumed() {
     let run = Case::stream().run([(50, stream_head()), (100, bytes(HELLO)), (200, broken())]);
     assert!(run.attempt.transcript().is_none());
 }
+
+#[test]
+fn a_body_that_ends_anywhere_loses_no_text_to_the_next_attempt() {
+    let content = |text: &str| serde_json::json!({"choices": [{"index": 0, "delta": {"content": text}}]});
+    let event = |text: &str| format!("data: {}\n\n", content(text));
+    // The second is not strict JSON, and is mended.
+    let mended = event("b\u{1}").replace("\\u0001", "\u{1}");
+    let all = format!("{}{mended}{}", event("a"), event("c"));
+    let texts = |delivered: &str| -> String {
+        let events = delivered.split("\n\n").filter_map(|event| event.strip_prefix("data: "));
+        let read = |data: &str| serde_json::from_str::<serde_json::Value>(data).ok();
+        let text = |chunk: serde_json::Value| chunk["choices"][0]["delta"]["content"].as_str().map(str::to_owned);
+        events.filter_map(read).filter_map(text).collect()
+    };
+    for cut in event("a").len()..all.len() {
+        let mut case = Case::stream();
+        case.sending.resume = Resume::Splice;
+        let first = case.run([(50, stream_head()), (100, bytes(&all[..cut])), (110, Input::End)]);
+        assert_eq!((first.committed, first.kind()), (Some(100), Kind::Cut), "{cut}");
+        let told = first.attempt.transcript().expect("it can be continued").clone();
+        let attempt = joining(Join::Splice).joining(Some(&told));
+        let script = format!("{all}{STOP}{DONE}");
+        let second = Run::of(attempt, [(50, stream_head()), (100, bytes(&script)), (110, Input::End)]);
+        assert_eq!(second.kind(), Kind::Answered, "{cut}");
+        assert_eq!(texts(first.text()) + &texts(second.text()), "ab\u{1}c", "{cut}");
+    }
+}

@@ -112,3 +112,36 @@ fn an_answer_in_another_dialect_is_translated() {
     let gzip = head(200, &[("content-type", "application/json"), ("content-encoding", "gzip")]);
     assert_eq!(case.run([(50, gzip)]).came_to(), (None, 50, Kind::Malformed), "its inside cannot be seen");
 }
+
+#[test]
+fn thoughts_and_cut_arguments_are_no_fault_of_a_translated_answer() {
+    let body = r#"{"model":"m","max_tokens":9,"messages":[{"role":"user","content":"Hi"}]}"#;
+    let thoughts = r#"{"id":"c","choices":[{"message":{"content":[{"type":"thinking","thinking":[]},{"type":"text","text":"Hi"}]},"finish_reason":"stop"}]}"#;
+    let cut = r#"{"id":"c","choices":[{"message":{"content":null,"tool_calls":[{"id":"t","type":"function","function":{"name":"f","arguments":"{\"a"}}]},"finish_reason":"length"}]}"#;
+    for (answer, expected) in [(thoughts, r#""text":"Hi""#), (cut, r#""stop_reason":"max_tokens""#)] {
+        let run = Case::new("/v1/messages", body).run([(50, json_head()), (60, bytes(answer)), (70, Input::End)]);
+        assert_eq!(run.kind(), Kind::Answered, "{:?}", run.ended());
+        assert!(run.text().contains(expected), "{}", run.text());
+    }
+    let streaming = body.replace("\"max_tokens\"", "\"stream\":true,\"max_tokens\"");
+    let thinking = HELLO.replace("\"Hello\"", r#"[{"type":"thinking","thinking":[{"type":"text","text":"hm"}]}]"#);
+    let script = format!("{thinking}{HELLO}{STOP}{DONE}");
+    let run = Case::new("/v1/messages", &streaming).run([(50, stream_head()), (60, bytes(&script)), (70, Input::End)]);
+    assert_eq!(run.kind(), Kind::Answered, "{:?}", run.ended());
+    assert!(run.text().contains(r#""text":"Hello""#) && !run.text().contains("hm"), "{}", run.text());
+}
+
+#[test]
+fn a_choice_without_tools_is_left_out_of_a_translated_request() {
+    for (tools, choice) in
+        [("", r#"{"type":"none"}"#), (r#""tools":[],"#, r#"{"type":"auto","disable_parallel_tool_use":true}"#)]
+    {
+        let body = format!(
+            r#"{{"model":"m","max_tokens":9,{tools}"tool_choice":{choice},"messages":[{{"role":"user","content":"Hi"}}]}}"#
+        );
+        let case = Case::new("/v1/messages", &body);
+        let sent = case.attempt().request(&case.client(), &case.endpoint).expect("it can be sent");
+        let sent = String::from_utf8_lossy(sent.body()).into_owned();
+        assert!(!sent.contains("tool"), "{sent}");
+    }
+}

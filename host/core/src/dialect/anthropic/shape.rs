@@ -1,7 +1,7 @@
 //! The shapes of Anthropic's whole answers.
 
 use crate::contract::Operation;
-use crate::dialect::format::{Finish, Shown, filled_or_empty};
+use crate::dialect::format::{Finish, Shown, explains_empty, filled_or_empty};
 use crate::http::json;
 
 /// The path without an operation of its own whose answers have a shape.
@@ -20,11 +20,14 @@ pub(super) fn shown<'a>(operation: Operation, path: &str, body: &'a [u8]) -> Sho
 }
 
 fn message(body: &[u8]) -> Shown<'_> {
-    if json::member(body, "stop_reason").is_some_and(|reason| Finish::read(reason) == Finish::Failed) {
+    let reason = json::member(body, "stop_reason").unwrap_or_default();
+    if Finish::read(reason) == Finish::Failed {
         return Shown::Failed(body);
     }
     match json::member(body, "content") {
-        Some(content) if matches!(content.first(), Some(b'[' | b'"')) => filled_or_empty(has_content(content), body),
+        Some(content) if matches!(content.first(), Some(b'[' | b'"')) => {
+            filled_or_empty(has_content(content) || explains_empty(reason), body)
+        }
         Some(_) | None => Shown::Nothing("has no `content`"),
     }
 }
@@ -56,6 +59,9 @@ mod tests {
             (r#"{"content":[],"usage":{"output_tokens":2}}"#, Shown::Answer),
             (r#"{"content":[],"usage":{"output_tokens":0}}"#, Shown::Empty),
             (r#"{"content":[{"type":"text","text":""}]}"#, Shown::Empty),
+            (r#"{"content":[],"stop_reason":"end_turn"}"#, Shown::Empty),
+            (r#"{"content":[],"stop_reason":"refusal"}"#, Shown::Answer),
+            (r#"{"content":[],"stop_reason":"max_tokens","usage":{"output_tokens":0}}"#, Shown::Answer),
             (r#"{"content":null}"#, Shown::Nothing("has no `content`")),
             ("{}", Shown::Nothing("has no `content`")),
         ] {

@@ -4,7 +4,9 @@ use serde_json::{Map, Value, json};
 
 use super::join::join;
 use super::resume::MessageParts;
-use crate::dialect::format::{EventWriter, Finish, Resumable, Sight, StreamFormat, Tally, content_bytes, is_error};
+use crate::dialect::format::{
+    EventWriter, Finish, Resumable, Sight, StreamFormat, Tally, content_bytes, explains_empty, is_error,
+};
 use crate::http::json::{self, Cursor};
 
 /// Events from `message_start` to `message_stop`.
@@ -39,8 +41,12 @@ impl StreamFormat for MessageEvents {
                     tally.read_usage(usage);
                 }
                 let reason = json::member(data, "delta").and_then(|delta| json::member(delta, "stop_reason"));
-                match Finish::read(reason.unwrap_or_default()) {
-                    Finish::Complete => tally.finish(),
+                let reason = reason.unwrap_or_default();
+                match Finish::read(reason) {
+                    Finish::Complete => {
+                        tally.explains_empty |= explains_empty(reason);
+                        tally.finish()
+                    }
                     Finish::Failed => Sight::Error,
                     Finish::None => Sight::Other,
                 }

@@ -51,6 +51,33 @@ const FAILED: &[&str] = &[
     "overloaded",
 ];
 
+/// Words for an end that explains an answer without content: its limit was spent on thoughts or is 0, a stop sequence came
+/// first, or a filter or the model itself refused to say anything.
+const EXPLAINS_EMPTY: &[&str] = &[
+    "length",
+    "max_tokens",
+    "max_output_tokens",
+    "model_length",
+    "model_context_window_exceeded",
+    "incomplete",
+    "stop_sequence",
+    "content_filter",
+    "content_filtered",
+    "refusal",
+    "safety",
+    "recitation",
+    "blocklist",
+    "prohibited_content",
+    "spii",
+    "sensitive",
+];
+
+/// Returns true if the raw value of this finish reason explains an answer without content.
+pub(in crate::dialect) fn explains_empty(value: &[u8]) -> bool {
+    let is = |word: &[u8]| EXPLAINS_EMPTY.iter().any(|known| word.trim_ascii().eq_ignore_ascii_case(known.as_bytes()));
+    json::raw_str(value).is_some_and(is)
+}
+
 impl Finish {
     /// Reads the raw value of a finish reason.
     pub(in crate::dialect) fn read(value: &[u8]) -> Self {

@@ -32,7 +32,7 @@ pub use error_words::{by_status, by_words};
 pub use events::{EventWriter, write_event};
 pub use failure::is_error;
 pub(in crate::dialect) use failure::says_something;
-pub(in crate::dialect) use finish::Finish;
+pub(in crate::dialect) use finish::{Finish, explains_empty};
 pub use listing::{ListedModel, ModelPage};
 pub(in crate::dialect) use message::ErrorDetails;
 pub use opened::{Opened, Told};

@@ -84,6 +84,8 @@ pub struct Tally {
     pub(in crate::dialect) content_events: u64,
     pub(in crate::dialect) content_bytes: u64,
     pub(in crate::dialect) finished: bool,
+    /// The finish reason explains an answer without content.
+    pub(in crate::dialect) explains_empty: bool,
     pub(in crate::dialect) done: bool,
     /// Ends of the choices, where a stream has several.
     pub(in crate::dialect) ends: Ends,
@@ -104,6 +106,7 @@ impl Tally {
             content_events: 0,
             content_bytes: 0,
             finished: false,
+            explains_empty: false,
             done: false,
             ends: Ends::default(),
             has_told_all: false,

@@ -5,7 +5,8 @@ use serde_json::{Value, json};
 use super::join_choices::join;
 use super::resume_choices::ChoicesParts;
 use crate::dialect::format::{
-    EventWriter, Finish, Resumable, Sight, StreamFormat, Tally, content_bytes, filled_length, is_error, says_something,
+    self, EventWriter, Finish, Resumable, Sight, StreamFormat, Tally, content_bytes, filled_length, is_error,
+    says_something,
 };
 use crate::http::json::{self, Cursor};
 
@@ -123,12 +124,16 @@ fn read_choice(at: &mut Cursor<'_>, position: u64, tally: &mut Tally, chunk: &mu
         at.value();
         return;
     }
-    let (mut index, mut bytes, mut finish) = (position, 0, Finish::None);
+    let (mut index, mut bytes, mut finish, mut explains_empty) = (position, 0, Finish::None, false);
     while let Some(name) = at.name() {
         match name {
             b"delta" | b"message" => bytes += content_bytes(at),
             b"text" => bytes += filled_length(at.value()),
-            b"finish_reason" => finish = Finish::read(at.value()),
+            b"finish_reason" => {
+                let value = at.value();
+                finish = Finish::read(value);
+                explains_empty = finish == Finish::Complete && format::explains_empty(value);
+            }
             b"index" => index = json::count(at.value()).unwrap_or(position),
             b"error" => chunk.failed |= says_something(at.value()),
             _ => {
@@ -136,6 +141,7 @@ fn read_choice(at: &mut Cursor<'_>, position: u64, tally: &mut Tally, chunk: &mu
             }
         }
     }
+    tally.explains_empty |= explains_empty;
     chunk.content += bytes;
     chunk.finish |= finish == Finish::Complete;
     chunk.failed |= finish == Finish::Failed;

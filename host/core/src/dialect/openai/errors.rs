@@ -19,6 +19,11 @@ pub(super) fn in_event<'a>(event: &Event<'a>) -> Option<&'a [u8]> {
     if kind.or(event.name).is_some_and(is_failed) || event.name.is_some_and(is_failed) {
         return Some(json::member(data, "response").unwrap_or(data));
     }
+    if kind.is_some_and(|kind| kind.starts_with(b"response."))
+        && json::member(data, "error").is_some_and(says_something)
+    {
+        return Some(data);
+    }
     if let Some(response) = json::member(data, "response").filter(|_| kind.is_some_and(|k| k.starts_with(b"response.")))
     {
         return failed_response(response).then_some(response);

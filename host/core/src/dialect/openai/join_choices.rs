@@ -62,9 +62,12 @@ fn add_choice(choices: &mut Vec<Map<String, Value>>, position: usize, piece: Val
         }
     };
     let choice = &mut choices[at];
+    // Perplexity repeats the whole message so far beside each piece of it.
+    let has_delta = piece.get("delta").is_some_and(Value::is_object);
     for (name, value) in piece {
         match (&*name, value) {
             ("index", _) => {}
+            ("message", _) if has_delta => {}
             ("delta" | "message", Value::Object(delta)) => {
                 let message = choice.entry("message").or_insert_with(|| json!({"role": "assistant", "content": null}));
                 add_members(message.as_object_mut()?, delta);
@@ -151,5 +154,19 @@ fn add_call(call: &mut Map<String, Value>, piece: Map<String, Value>) {
             }
             (_, value) => add(call, name, value),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_beside_its_piece_is_not_added_to_it() {
+        let chunk = |piece: &str, whole: &str| json!({"choices": [{"index": 0, "delta": {"content": piece}, "message": {"role": "assistant", "content": whole}}]});
+        let answer = join(vec![chunk("Hel", "Hel"), chunk("lo", "Hello"), chunk("", "Hello")]).expect("a choice");
+        assert_eq!(answer["choices"][0]["message"]["content"], "Hello");
+        let alone = json!({"choices": [{"message": {"content": "Hello"}}]});
+        assert_eq!(join(vec![alone]).expect("a choice")["choices"][0]["message"]["content"], "Hello");
     }
 }

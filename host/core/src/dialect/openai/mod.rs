@@ -180,6 +180,10 @@ mod tests {
                 event(None, r#"{"type":"response.completed","response":{"status":"failed"}}"#),
                 Some(r#"{"status":"failed"}"#),
             ),
+            (
+                event(None, r#"{"type":"response.error","error":{"message":"m"}}"#),
+                Some(r#"{"type":"response.error","error":{"message":"m"}}"#),
+            ),
             (event(None, r#"{"error":null,"choices":[{}]}"#), None),
             (event(None, r#"{"type":"response.output_text.delta","delta":"an \"error\""}"#), None),
             (event(None, r#"{"type":"response.created","response":{"status":"in_progress","error":null}}"#), None),

@@ -4,7 +4,9 @@ use serde_json::{Value, json};
 
 use super::errors::{FAILED, failed_response};
 use super::resume_responses::ResponseParts;
-use crate::dialect::format::{EventWriter, Resumable, Sight, StreamFormat, Tally, Told, is_error};
+use crate::dialect::format::{
+    EventWriter, Resumable, Sight, StreamFormat, Tally, Told, explains_empty, is_error, says_something,
+};
 use crate::http::json;
 
 /// Events named `response.*`.
@@ -22,7 +24,7 @@ impl StreamFormat for Responses {
         if name == Some(b"error") || kind == b"error" || FAILED.contains(&kind) {
             return Sight::Error;
         }
-        if !kind.starts_with(b"response.") && is_error(data) {
+        if event.error.is_some_and(says_something) || !kind.starts_with(b"response.") && is_error(data) {
             return Sight::Error;
         }
         if let Some(response) = event.response {
@@ -37,6 +39,8 @@ impl StreamFormat for Responses {
                 if let Some(usage) = event.response.and_then(|response| json::member(response, "usage")) {
                     tally.read_usage(usage);
                 }
+                let status = event.response.and_then(|response| json::member(response, "status"));
+                tally.explains_empty |= kind == b"response.incomplete" || status.is_some_and(explains_empty);
                 // A response's last event is its finish.
                 tally.finish();
                 tally.end()
@@ -62,16 +66,29 @@ impl StreamFormat for Responses {
         Some(())
     }
 
-    /// The last event has the whole response.
+    /// The last event has the whole response; some servers leave out of it the items that they have told before.
     fn join(&self, events: Vec<Value>) -> Option<Value> {
         let ends =
             |event: &&Value| matches!(event["type"].as_str(), Some("response.completed" | "response.incomplete"));
-        events.iter().rfind(ends)?.get("response").filter(|response| response.is_object()).cloned()
+        let mut response =
+            events.iter().rfind(ends)?.get("response").filter(|response| response.is_object()).cloned()?;
+        if response["output"].as_array().is_none_or(Vec::is_empty) {
+            response["output"] = told_items(events);
+        }
+        Some(response)
     }
 
     fn resumable(&self) -> Option<&'static dyn Resumable> {
         Some(&ResponseParts)
     }
+}
+
+/// The items that these events told whole, in their order.
+fn told_items(events: Vec<Value>) -> Value {
+    let is_item = |event: &Value| event["type"] == "response.output_item.done" && event["item"].is_object();
+    let mut told: Vec<Value> = events.into_iter().filter(is_item).collect();
+    told.sort_by_key(|event| event["output_index"].as_u64());
+    told.into_iter().map(|mut event| event["item"].take()).collect()
 }
 
 /// The response object of a stream that ends with this error; with made-up names where none were told.
@@ -96,6 +113,7 @@ struct Members<'a> {
     kind: Option<&'a [u8]>,
     delta: Option<&'a [u8]>,
     response: Option<&'a [u8]>,
+    error: Option<&'a [u8]>,
     sequence: Option<u64>,
 }
 
@@ -107,6 +125,7 @@ impl<'a> Members<'a> {
                 b"type" => read.kind = json::raw_str(value),
                 b"delta" => read.delta = Some(value),
                 b"response" => read.response = Some(value),
+                b"error" => read.error = Some(value),
                 b"sequence_number" => read.sequence = json::count(value),
                 _ => {}
             }
@@ -156,4 +175,22 @@ fn with(at: &Value, kind: &str, member: &str, value: Value) -> Value {
     event["type"] = json!(kind);
     event[member] = value;
     event
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn items_that_the_last_event_leaves_out_are_those_told_before() {
+        let done = |index: u64, id: &str| json!({"type": "response.output_item.done", "output_index": index, "item": {"id": id}});
+        for left_out in [json!({"id": "r", "output": []}), json!({"id": "r"}), json!({"id": "r", "output": null})] {
+            let last = json!({"type": "response.completed", "response": left_out});
+            let whole = Responses.join(vec![done(1, "b"), done(0, "a"), last]).expect("it ended");
+            assert_eq!(whole, json!({"id": "r", "output": [{"id": "a"}, {"id": "b"}]}));
+        }
+        let last = json!({"type": "response.completed", "response": {"output": [{"id": "x"}]}});
+        assert_eq!(Responses.join(vec![done(0, "a"), last]), Some(json!({"output": [{"id": "x"}]})));
+        assert_eq!(Responses.join(vec![done(0, "a")]), None);
+    }
 }

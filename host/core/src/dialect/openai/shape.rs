@@ -2,7 +2,7 @@
 
 use super::errors::{failed_choice, failed_response};
 use crate::contract::Operation;
-use crate::dialect::format::{Shown, content_bytes, elements_of, filled_length, filled_or_empty};
+use crate::dialect::format::{Shown, content_bytes, elements_of, explains_empty, filled_length, filled_or_empty};
 use crate::http::json::{self, Cursor};
 
 /// Paths without an operation of their own whose answers have a shape.
@@ -47,6 +47,7 @@ fn choices(body: &[u8]) -> Shown<'_> {
                     answers = true;
                     has_content |= filled_length(value) > 0;
                 }
+                b"finish_reason" => has_content |= explains_empty(value),
                 _ => {}
             }
         }
@@ -63,8 +64,9 @@ fn response(body: &[u8]) -> Shown<'_> {
     if matches!(status, b"\"queued\"" | b"\"in_progress\"") {
         return Shown::Answer;
     }
+    let is_filled = |output: &[u8]| json::is_filled(output) || explains_empty(status);
     match json::member(body, "output") {
-        Some(output) if output.first() == Some(&b'[') => filled_or_empty(json::is_filled(output), body),
+        Some(output) if output.first() == Some(&b'[') => filled_or_empty(is_filled(output), body),
         Some(_) | None => Shown::Nothing("has no `output`"),
     }
 }
@@ -89,7 +91,12 @@ fn other<'a>(path: &str, body: &'a [u8]) -> Shown<'a> {
             answer_if(has_text || has("segments"), "has no `text`")
         }
         Some(&"/moderations") => answer_if(has("results"), "has no `results`"),
-        Some(&"/rerank") => answer_if(has("results") || has("data"), "has no `results`"),
+        // Text Embeddings Inference answers a bare list; where no document reaches the threshold, it is empty.
+        Some(&"/rerank") => {
+            let is_list = |list: &[u8]| list.first() == Some(&b'[');
+            let has_list = |name: &str| json::member(body, name).is_some_and(is_list);
+            answer_if(is_list(body.trim_ascii()) || has_list("results") || has_list("data"), "has no `results`")
+        }
         Some(&"/responses/input_tokens") => answer_if(has("input_tokens"), "has no `input_tokens`"),
         Some(_) => answer_if(has("data") || has("images"), "has no picture in its `data`"),
         None => Shown::Answer,
@@ -116,6 +123,9 @@ mod tests {
             ),
             (Chat, "", r#"{"choices":[{"message":{"content":null,"refusal":null,"annotations":[]}}]}"#, "empty"),
             (Chat, "", r#"{"choices":[{"message":{"content":""}},{"message":{"content":"x"}}]}"#, "answer"),
+            (Chat, "", r#"{"choices":[{"message":{"content":""},"finish_reason":"stop"}]}"#, "empty"),
+            (Chat, "", r#"{"choices":[{"message":{"content":""},"finish_reason":"length"}]}"#, "answer"),
+            (Chat, "", r#"{"choices":[{"message":{"content":null},"finish_reason":"content_filter"}]}"#, "answer"),
             (Chat, "", r#"{"choices":[]}"#, "nothing"),
             (Chat, "", r#"{"choices":null}"#, "nothing"),
             (Chat, "", r#"{"choices":[{}]}"#, "nothing"),
@@ -129,6 +139,7 @@ mod tests {
             (Response, "", r#"{"output":[{"type":"message"}],"status":"completed","error":null}"#, "answer"),
             (Response, "", r#"{"output":[],"status":"in_progress"}"#, "answer"),
             (Response, "", r#"{"output":[],"status":"completed"}"#, "empty"),
+            (Response, "", r#"{"output":[],"status":"incomplete"}"#, "answer"),
             (Response, "", r#"{"output":[{}],"status":"failed","error":{"code":"server_error"}}"#, "failed"),
             (Response, "", r#"{"id":"r"}"#, "nothing"),
             (Embedding, "", r#"{"data":[{"embedding":[0.1]}]}"#, "answer"),
@@ -137,6 +148,11 @@ mod tests {
             (Embedding, "", r#"{"data":[{"embedding":[]}]}"#, "nothing"),
             (Other, "/v1/moderations", r#"{"results":[{}]}"#, "answer"),
             (Other, "/v1/moderations", r#"{"results":[]}"#, "nothing"),
+            (Other, "/v1/rerank", r#"[{"index":0,"score":0.5}]"#, "answer"),
+            (Other, "/v1/rerank", "[]", "answer"),
+            (Other, "/v1/rerank", r#"{"results":[]}"#, "answer"),
+            (Other, "/v1/rerank", r#"{"data":[]}"#, "answer"),
+            (Other, "/v1/rerank", r#"{"results":null}"#, "nothing"),
             (Other, "/v1/images/generations", r#"{"data":[{"url":"u"}]}"#, "answer"),
             (Other, "/v1/images/generations/", r#"{"created":1,"data":[]}"#, "nothing"),
             (Other, "/v1/audio/transcriptions", r#"{"text":""}"#, "answer"),

@@ -49,9 +49,9 @@ impl StreamTap {
         self.tally.has_told_all
     }
 
-    /// Returns true if it has content, or its provider counted tokens of it.
+    /// Returns true if it has content, its provider counted tokens of it, or its finish reason explains why it has none.
     pub const fn has_answer(&self) -> bool {
-        self.tally.content_events > 0 || self.tally.counts.output > 0
+        self.tally.content_events > 0 || self.tally.counts.output > 0 || self.tally.explains_empty
     }
 
     /// Returns true once the model has given its finish reason, of every choice and as its last word.
@@ -230,10 +230,33 @@ mod tests {
         tap.see(&event(Some("message"), r#"{"type":"response.output_text.delta","delta":"a","sequence_number":7}"#));
         assert_eq!((tap.content_events(), tap.opened().sequence), (1, Some(7)));
         assert_eq!(tap.opened().response.as_deref(), Some(&br#"{"id":"r","error":null}"#[..]));
-        for failed in
-            [r#"{"type":"response.failed"}"#, r#"{"type":"response.completed","response":{"status":"failed"}}"#]
-        {
+        for failed in [
+            r#"{"type":"response.failed"}"#,
+            r#"{"type":"response.completed","response":{"status":"failed"}}"#,
+            r#"{"type":"response.error","error":{"message":"m"}}"#,
+        ] {
             assert_eq!(tap.see(&event(None, failed)), Sight::Error, "{failed}");
+        }
+    }
+
+    #[test]
+    fn a_finish_reason_may_explain_an_answer_without_content() {
+        let chunk = |reason: &str| format!(r#"{{"choices":[{{"delta":{{}},"finish_reason":{reason}}}]}}"#);
+        let message = |reason: &str| format!(r#"{{"type":"message_delta","delta":{{"stop_reason":{reason}}}}}"#);
+        for (dialect, operation, data, is_answer) in [
+            (Dialect::OPENAI, Operation::Chat, chunk("\"length\""), true),
+            (Dialect::OPENAI, Operation::Chat, chunk("\"content_filter\""), true),
+            (Dialect::OPENAI, Operation::Chat, chunk("\"stop\""), false),
+            (Dialect::OPENAI, Operation::Chat, chunk("null"), false),
+            (Dialect::ANTHROPIC, Operation::Message, message("\"max_tokens\""), true),
+            (Dialect::ANTHROPIC, Operation::Message, message("\"refusal\""), true),
+            (Dialect::ANTHROPIC, Operation::Message, message("\"end_turn\""), false),
+            (Dialect::OPENAI, Operation::Response, r#"{"type":"response.incomplete","response":{}}"#.to_owned(), true),
+            (Dialect::OPENAI, Operation::Response, r#"{"type":"response.completed","response":{}}"#.to_owned(), false),
+        ] {
+            let mut tap = StreamTap::new(dialect, operation);
+            tap.see(&event(None, &data));
+            assert_eq!(tap.has_answer(), is_answer, "{data}");
         }
     }
 

@@ -36,7 +36,8 @@ pub(super) fn read<'a>(body: Field<'a>) -> Read<Request<'a>> {
     }
     if let Some(field) = messages.take("tools") {
         request.tools = read_tools::read(field, request.choice.as_ref())?;
-    } else if matches!(request.choice, Some(Choice::Auto | Choice::None)) {
+    }
+    if request.tools.is_empty() && matches!(request.choice, Some(Choice::Auto | Choice::None)) {
         // Nothing to choose from; OpenAI refuses a choice without tools.
         (request.choice, request.one_call) = (None, false);
     }

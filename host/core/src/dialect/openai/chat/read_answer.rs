@@ -13,8 +13,10 @@ pub(super) fn read<'a>(body: &'a [u8], target: &'static Api) -> Read<Answer<'a>>
     let first = choices.clone().list()?.into_iter().next();
     let mut choice = first.ok_or_else(|| choices.wrong("is empty"))?.object()?;
     let mut message = choice.need("message")?.object()?;
+    let reason = choice.take("finish_reason").filter(Field::is_reason).map(|f| f.text()).transpose()?;
+    let is_cut = reason.as_deref() == Some("length");
     let calls = match message.take("tool_calls") {
-        Some(calls) => calls.list()?.into_iter().map(call).collect::<Read<Vec<_>>>()?,
+        Some(calls) => calls.list()?.into_iter().map(|field| call(field, is_cut)).collect::<Read<Vec<_>>>()?,
         None => Vec::new(),
     };
     message.only("function_call", |_| false)?;
@@ -25,25 +27,31 @@ pub(super) fn read<'a>(body: &'a [u8], target: &'static Api) -> Read<Answer<'a>>
         Some(text) if !text.is_empty() => Some(refusal.map_or(text.clone(), |refusal| text + refusal)),
         Some(_) | None => refusal,
     };
-    let reason = choice.take("finish_reason").filter(Field::is_reason).map(|f| f.text()).transpose()?;
     let stop = stop(reason.as_deref(), matched(&mut choice), !calls.is_empty(), refused);
     let counts = chat.take("usage").map(Field::object).transpose()?.map(usage).unwrap_or_default();
     Ok(Answer { head: head(&mut chat), text, calls, stop, usage: counts })
 }
 
-/// A call; some servers give it no id.
-fn call<'a>(field: Field<'a>) -> Read<Call<'a>> {
+/// A call; some servers give it no id. The arguments of an answer that its limit cut need not be whole.
+fn call<'a>(field: Field<'a>, is_cut: bool) -> Read<Call<'a>> {
     let mut call = field.object()?;
     let id = call.take("id").map(|f| f.text()).transpose()?.unwrap_or_default();
-    loose_call(&mut call, id).map(|(call, _)| call)
+    loose_call(&mut call, id, is_cut).map(|(call, _)| call)
 }
 
-/// A text; some servers send an array of text parts.
-fn content<'a>(field: Field<'a>) -> Read<Cow<'a, str>> {
+/// A text; some servers send an array of text parts, Mistral with thoughts and references among them.
+pub(super) fn content<'a>(field: Field<'a>) -> Read<Cow<'a, str>> {
     if field.is_string() {
         return field.text();
     }
-    let part = |part: Field<'a>| part.object()?.need("text")?.text();
+    let part = |part: Field<'a>| {
+        let mut part = part.object()?;
+        let kind = part.take("type");
+        if kind.is_some_and(|kind| kind.is_one_of(&["thinking", "reasoning", "reference"])) {
+            return Ok(Cow::Borrowed(""));
+        }
+        part.need("text")?.text()
+    };
     field.list()?.into_iter().map(part).collect::<Read<Vec<_>>>().map(|texts| texts.concat().into())
 }
 

@@ -1,6 +1,6 @@
 //! Reads chat completion chunks.
 
-use super::read_answer::{matched, stop, usage};
+use super::read_answer::{content, matched, stop, usage};
 use crate::dialect::format::neutral::{Head, News};
 use crate::dialect::format::read::{Field, Object};
 use crate::dialect::format::{Api, MAX_CALLS, Read, StreamReader};
@@ -58,7 +58,7 @@ impl Reader {
             delta.only("function_call", |_| false)?;
             delta.only("audio", |_| false)?;
             for name in ["content", "refusal"] {
-                let text = delta.take(name).map(|f| f.text()).transpose()?.filter(|text| !text.is_empty());
+                let text = delta.take(name).map(content).transpose()?.filter(|text| !text.is_empty());
                 if let Some(text) = text {
                     self.refused |= name == "refusal";
                     tell(News::Text(text))?;

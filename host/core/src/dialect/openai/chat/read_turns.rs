@@ -260,14 +260,15 @@ fn call<'a>(field: Field<'a>) -> Read<Call<'a>> {
     // Some providers number the calls of a whole answer as they do in a stream.
     call.forget(&["index"]);
     let id = call.need("id")?.text()?;
-    let (read, function) = loose_call(&mut call, id)?;
+    let (read, function) = loose_call(&mut call, id, false)?;
     function.finish()?;
     call.finish()?;
     Ok(read)
 }
 
-/// A call with this id, and its function with what else is in it.
-pub(super) fn loose_call<'a>(call: &mut Object<'a>, id: Cow<'a, str>) -> Read<(Call<'a>, Object<'a>)> {
+/// A call with this id, and its function with what else is in it. Arguments that are no JSON object are wrapped in one, with a
+/// word about it unless the answer was cut in them.
+pub(super) fn loose_call<'a>(call: &mut Object<'a>, id: Cow<'a, str>, is_cut: bool) -> Read<(Call<'a>, Object<'a>)> {
     call.only("type", |f| f.is_one_of(&["function"]))?;
     let mut function = call.need("function")?.object()?;
     let name = function.need("name")?.text()?;
@@ -276,8 +277,10 @@ pub(super) fn loose_call<'a>(call: &mut Object<'a>, id: Cow<'a, str>) -> Read<(C
     let input = match Json::object(text.clone()) {
         Some(input) => input,
         None => {
-            let name = arguments.target().name;
-            arguments.leave_out(format!("is no JSON object, which a tool's input must be in {name}"))?;
+            if !is_cut {
+                let name = arguments.target().name;
+                arguments.leave_out(format!("is no JSON object, which a tool's input must be in {name}"))?;
+            }
             Json::wrapped(UNREADABLE_ARGUMENTS, &text)
         }
     };
