@@ -262,9 +262,30 @@ fn a_request_that_is_to_blame_is_told_what_the_providers_say() {
     }
 }
 
+#[test]
+fn a_tiny_request_that_is_refused_for_its_size_keeps_no_other_away() {
+    for (kind, scope) in
+        [(Kind::TooLong, Scope::PromptSize), (Kind::Refused, Scope::BodySize), (Kind::OutOfCredit, Scope::AnswerSize)]
+    {
+        let mut s = Story::new();
+        let sized = |s: &Story, request, size| {
+            let mut want = s.want(request, "m");
+            want.origin.size = size;
+            want
+        };
+        let tiny = sized(&s, 1, Size { body_bytes: 60, prompt_tokens: 5, answer_tokens: 0 });
+        s.attempt(0, &tiny, 0, &scoped(kind, scope));
+        for answer_tokens in [0, 900] {
+            let ordinary = sized(&s, 2, Size { body_bytes: 4_000, prompt_tokens: 900, answer_tokens });
+            let row = s.fleet.rows(at(10), &s.view, &ordinary, None)[0];
+            assert!(row.is(RowState::Ready), "{kind:?} {scope:?}");
+        }
+    }
+}
+
 proptest! {
     /// Whatever one request meets at whatever backends, another one is never kept waiting for longer than 5 s (and jitter)
-    /// by it, unless a provider asked for that.
+    /// by it, though a provider asks for an hour.
     #[test]
     fn one_request_keeps_no_other_waiting(
         steps in prop::collection::vec((0u64..4_000, 0u32..2, prop::sample::select(vec![
@@ -277,7 +298,9 @@ proptest! {
         let mut now = 0;
         for (gap, backend, (kind, status)) in steps {
             now += gap;
-            let outcome = Outcome { status: Some(status).filter(|s| *s > 0), ..Outcome::new(kind, "") };
+            let retry_after = (status % 2 == 0).then_some(Duration::from_secs(3_600));
+            let status = Some(status).filter(|s| *s > 0);
+            let outcome = Outcome { status, retry_after, ..Outcome::new(kind, "") };
             let Ok(permit) = s.fleet.acquire(at(now), &s.view, &poison, Lane::Primary, Some(backend)) else { continue };
             let report = AttemptReport { outcome: &outcome, first_token: None, tokens_used: None };
             s.fleet.settle(at(now), permit, report);

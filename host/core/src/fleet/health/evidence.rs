@@ -33,6 +33,9 @@ pub enum Evidence {
 /// Time for which a client whose requests failed while another's were answered is not listened to.
 const DISCREDITED_FOR: Duration = Duration::from_secs(60);
 
+/// Time for which an answer to another client tells against a client whose requests fail.
+const ANSWERED_LATELY: Duration = Duration::from_secs(60);
+
 /// The longest cooldown that one request, or the requests of one client, bring about, as a multiple of
 /// [`CooldownSettings::base`].
 const ONE_CLIENT_FACTOR: u32 = 5;
@@ -47,22 +50,28 @@ const ONE_CLIENT_ACCOUNT_FACTOR: u32 = 120;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Witnesses {
     first: Option<Witness>,
+    /// Number of the second request that failed.
+    second: Option<u64>,
     /// They were refused for the key or the credit.
     of_account: bool,
     /// A failure was none that a request brings about.
     certain: bool,
     /// More than one request failed.
     confirmed: bool,
+    /// Three different requests failed at least.
+    many: bool,
     /// They are of one client, which is known.
     of_one_client: bool,
     /// A client whose failures are its own, and until when.
     discredited: Option<(u64, Timestamp)>,
+    /// The two clients that were answered last, and when; the latest first.
+    answered: [Option<(u64, Timestamp)>; 2],
 }
 
 impl Witnesses {
     /// Witnesses of a failure that is certain.
     pub(super) fn confirmed() -> Self {
-        Self { confirmed: true, ..Self::default() }
+        Self { confirmed: true, many: true, ..Self::default() }
     }
 
     /// Adds the request of a failure; true once more than one has failed. A failure for the key or the credit confirms no
@@ -71,11 +80,16 @@ impl Witnesses {
         match self.first.filter(|_| self.of_account == is_of_account(kind)) {
             None => {
                 let is_certain = self.confirmed && self.first.is_none();
-                *self = Self { first: Some(witness), of_account: is_of_account(kind), confirmed: is_certain, ..*self };
+                let (first, of_account) = (Some(witness), is_of_account(kind));
+                *self = Self { first, second: None, of_account, confirmed: is_certain, many: is_certain, ..*self };
                 self.of_one_client = witness.client != 0;
             }
             Some(first) => {
-                self.confirmed |= witness.request == 0 || witness.request != first.request;
+                if witness.request == 0 || witness.request != first.request {
+                    self.confirmed = true;
+                    let second = *self.second.get_or_insert(witness.request);
+                    self.many |= second != witness.request;
+                }
                 self.of_one_client &= witness.client == first.client;
             }
         }
@@ -100,7 +114,25 @@ impl Witnesses {
             Some(suspect) => Some((suspect, now + DISCREDITED_FOR)),
             None => self.discredited.filter(|(client, _)| *client != witness.client),
         };
-        *self = Self { discredited, ..Self::default() };
+        *self = Self { discredited, answered: self.answered, ..Self::default() };
+    }
+
+    /// Records that a request of this client was answered.
+    pub(super) fn was_answered(&mut self, now: Timestamp, client: u64) {
+        let [latest, _] = self.answered;
+        if latest.is_some_and(|(known, _)| known != client) {
+            self.answered[1] = latest;
+        }
+        self.answered[0] = Some((client, now));
+    }
+
+    /// Returns true if the failures are to be put down to their one client: another one was answered lately, or too few
+    /// requests failed to tell.
+    fn is_one_clients(&self, now: Timestamp) -> bool {
+        let client = self.first.filter(|_| self.of_one_client).map(|first| first.client);
+        let is_other =
+            |answered: &(u64, Timestamp)| client != Some(answered.0) && now.since(answered.1) < ANSWERED_LATELY;
+        client.is_some() && (!self.many || self.answered.iter().flatten().any(is_other))
     }
 
     /// Returns true if the failures of this request's client say nothing.
@@ -109,12 +141,18 @@ impl Witnesses {
     }
 
     /// The longest cooldown without a Retry-After that they can bring about; `None`: the rule's own.
-    pub(super) fn most(&self, kind: Kind, evidence: Evidence, settings: &CooldownSettings) -> Option<Duration> {
+    pub(super) fn most(
+        &self,
+        now: Timestamp,
+        kind: Kind,
+        evidence: Evidence,
+        settings: &CooldownSettings,
+    ) -> Option<Duration> {
         let is_limited = matches!(kind, Kind::RateLimited | Kind::Overloaded);
         let factor = match may_be_requests(kind) {
             _ if evidence == Evidence::Own => return None,
-            true if self.of_one_client && self.of_account => ONE_CLIENT_ACCOUNT_FACTOR,
-            true if self.of_one_client || !self.confirmed => ONE_CLIENT_FACTOR,
+            true if self.of_account && self.is_one_clients(now) => ONE_CLIENT_ACCOUNT_FACTOR,
+            true if !self.confirmed || self.is_one_clients(now) => ONE_CLIENT_FACTOR,
             false if is_limited && !self.confirmed => ONE_REQUEST_LIMITED_FACTOR,
             true | false => return None,
         };

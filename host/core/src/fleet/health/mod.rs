@@ -171,6 +171,8 @@ pub struct Health {
     pub reason: Kind,
     /// Failures since the last answer.
     pub failures: u32,
+    /// Those of them that were for the key or the account.
+    account_failures: u32,
     cooled_at: Timestamp,
     /// End of the time that the upstream's Retry-After asked for; a longer cooldown may be in force meanwhile.
     retry_after_until: Timestamp,
@@ -206,6 +208,7 @@ impl Default for Health {
             until: Timestamp::default(),
             reason: Kind::Answered,
             failures: 0,
+            account_failures: 0,
             cooled_at: Timestamp::default(),
             retry_after_until: Timestamp::default(),
             probes: 0,
@@ -224,7 +227,9 @@ impl Health {
     pub fn restored(until: Timestamp, reason: Kind, failures: u32) -> Self {
         let retry_after_until = if reason == Kind::RateLimited { until } else { Timestamp::default() };
         let witnesses = Witnesses::confirmed();
-        Self { until, reason, failures: failures.max(1), retry_after_until, witnesses, ..Self::default() }
+        let failures = failures.max(1);
+        let account_failures = if is_of_account(reason) { failures } else { 0 };
+        Self { until, reason, failures, account_failures, retry_after_until, witnesses, ..Self::default() }
     }
 
     /// Returns the state of health at `now`.
@@ -264,6 +269,7 @@ impl Health {
     pub fn record_success(&mut self, now: Timestamp, sent_at: Timestamp, kind: Kind, witness: Witness) {
         if kind == Kind::Answered {
             self.answered_at = now;
+            self.witnesses.was_answered(now, witness.client);
         } else if is_of_account(self.reason) {
             return;
         }
@@ -280,7 +286,7 @@ impl Health {
         };
         self.until = Timestamp::default();
         self.reason = Kind::Answered;
-        self.failures = 0;
+        (self.failures, self.account_failures) = (0, 0);
         self.probing = None;
         self.witnesses.answered(now, witness);
     }
@@ -305,24 +311,37 @@ impl Health {
         if self.failures == 0 || self.failing_since == Timestamp::default() {
             self.failing_since = now;
         }
-        let is_same_burst = self.failures > 0 && sent_at <= self.cooled_at;
-        if !is_same_burst && (is_confirmed || self.failures == 0 || !may_be_requests(outcome.kind)) {
+        let alike = self.failures_alike(outcome.kind);
+        let is_same_burst = alike > 0 && sent_at <= self.cooled_at;
+        if !is_same_burst && (is_confirmed || alike == 0 || !may_be_requests(outcome.kind)) {
             self.failures = self.failures.saturating_add(1);
+            self.account_failures += u32::from(is_of_account(outcome.kind) && self.account_failures < u32::MAX);
         }
+        let alike = self.failures_alike(outcome.kind);
         let rule = self.rule(outcome.kind, evidence, is_confirmed);
         // Of a refused key the first failure was the suspicion, the second confirms it.
         let is_second = is_of_account(outcome.kind) && is_confirmed && evidence != Evidence::Own;
-        let doubled = if is_second { self.failures.saturating_sub(1).max(1) } else { self.failures };
-        let asked = outcome.retry_after.map(|asked| asked.clamp(settings.retry_after_floor, settings.retry_after_cap));
+        let doubled = if is_second { alike.saturating_sub(1).max(1) } else { alike };
+        let most = self.witnesses.most(now, outcome.kind, evidence, settings);
+        let grown = |failures| {
+            let length = backoff(rule, settings, failures, chance);
+            most.map_or(length, |most| length.min(most))
+        };
+        let asked = outcome.retry_after.map(|asked| {
+            // What one request has met keeps the others waiting no longer with a Retry-After than without.
+            let bound = match may_be_requests(outcome.kind) && !is_confirmed {
+                true if is_of_account(outcome.kind) => grown(doubled),
+                true => most.unwrap_or(settings.retry_after_cap),
+                false => settings.retry_after_cap,
+            };
+            asked.min(bound).clamp(settings.retry_after_floor, settings.retry_after_cap)
+        });
         let length = match asked {
             // It did as it was told and was refused again: from the second failure on, failures count too.
-            Some(asked) if doubled > 1 && !is_same_burst => asked.max(backoff(rule, settings, doubled - 1, chance)),
+            Some(asked) if doubled > 1 && !is_same_burst => asked.max(grown(doubled - 1)),
             Some(asked) => asked,
             None if is_same_burst && !(is_second && self.until <= now + settings.max) => return,
-            None => {
-                let length = backoff(rule, settings, doubled, chance);
-                self.witnesses.most(outcome.kind, evidence, settings).map_or(length, |most| length.min(most))
-            }
+            None => grown(doubled),
         };
         self.cooled_at = now;
         if let Some(asked) = asked {
@@ -332,6 +351,12 @@ impl Health {
             self.until = now + length;
             self.reason = outcome.kind;
         }
+    }
+
+    /// Failures of the same sort, of the account or not, since the last answer: those of the other sort do not multiply its
+    /// cooldown.
+    const fn failures_alike(&self, kind: Kind) -> u32 {
+        if is_of_account(kind) { self.account_failures } else { self.failures.saturating_sub(self.account_failures) }
     }
 
     /// Weighs a failure: whether more than one request has met it; `None` where it says nothing against this part.

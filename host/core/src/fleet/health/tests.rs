@@ -143,16 +143,84 @@ fn blamed_requests_tell_against_a_backend_only_when_they_are_many() {
 }
 
 #[test]
-fn one_clients_requests_add_only_so_much() {
+fn one_clients_requests_add_only_so_much_while_another_is_answered() {
+    for (kind, most) in [(Kind::ServerError, 5_000), (Kind::Unauthorised, 120_000)] {
+        let mut h = Health::default();
+        h.record_success(at(0), at(0), Kind::Answered, Witness { request: 99, client: 2 });
+        for request in 1..20 {
+            fails(&mut h, 50_000 + request, kind, seen(request, 1));
+            assert!(left(&h, 50_000 + request) <= most, "{kind:?} {request}");
+        }
+        fails(&mut h, 50_020, kind, seen(20, 2));
+        fails(&mut h, 250_000, kind, seen(21, 2));
+        assert!(left(&h, 250_000) > most, "{kind:?}: another client has met it too");
+    }
+}
+
+#[test]
+fn the_only_client_is_believed_after_three_requests() {
+    for (kind, most, full) in [(Kind::ServerError, 5_000, 20_000), (Kind::Unauthorised, 120_000, 1_800_000)] {
+        for answered in [None, Some(1)] {
+            let (mut h, mut now) = (Health::default(), 100_000);
+            if let Some(client) = answered {
+                h.record_success(at(0), at(0), Kind::Answered, Witness { request: 99, client });
+            }
+            for request in [1, 1, 1, 2, 1, 2] {
+                fails(&mut h, now, kind, seen(request, 1));
+                assert!(left(&h, now) <= most, "{kind:?} {request}");
+                now += left(&h, now) + 1;
+            }
+            for request in 3..9 {
+                fails(&mut h, now, kind, seen(request, 1));
+                now += if request < 8 { left(&h, now) + 1 } else { 0 };
+            }
+            assert!(left(&h, now) >= full, "{kind:?}: {}", left(&h, now));
+        }
+    }
+}
+
+#[test]
+fn a_retry_after_that_one_request_met_binds_itself_alone_until_another_confirms_it() {
+    for (kind, most) in
+        [(Kind::Unauthorised, 1_000), (Kind::OutOfCredit, 1_000), (Kind::ServerError, 5_000), (Kind::Reset, 5_000)]
+    {
+        let asked = Outcome { retry_after: Some(Duration::from_secs(3_600)), ..Outcome::new(kind, "") };
+        let (mut h, mut own) = (Health::default(), Health::default());
+        for now in [0, 10_000, 20_000] {
+            let settings = CooldownSettings::default();
+            h.record_failure(at(now), at(now), &asked, &settings, 0.0, seen(7, 1));
+            own.record_failure(at(now), at(now), &asked, &settings, 0.0, Evidence::Own);
+            assert_eq!(left(&h, now), most, "{kind:?}");
+            assert_eq!(left(&own, now), 3_600_000, "{kind:?}: the request itself obeys");
+        }
+        assert_eq!(h.emergency_in(at(20_000)).as_millis() as u64, most, "{kind:?}");
+        h.record_failure(at(30_000), at(30_000), &asked, &CooldownSettings::default(), 0.0, seen(8, 1));
+        assert_eq!(left(&h, 30_000), 3_600_000, "{kind:?}: confirmed");
+    }
+}
+
+#[test]
+fn failures_of_another_sort_do_not_multiply_a_cooldown() {
     let mut h = Health::default();
     let mut now = 0;
-    for request in 1..20 {
-        fails(&mut h, now, Kind::ServerError, seen(request, 1));
-        assert!(left(&h, now) <= 5_000, "{request}");
+    for request in 1..12 {
+        fails(&mut h, now, Kind::ServerError, seen(request, 0));
         now += left(&h, now) + 1;
     }
-    fails(&mut h, now, Kind::ServerError, seen(20, 2));
-    assert_eq!(left(&h, now), 20_000, "another client has met it too");
+    for (request, expected) in [(20, 1_000), (21, 900_000), (22, 1_800_000)] {
+        fails(&mut h, now, Kind::Unauthorised, seen(request, 0));
+        assert_eq!(left(&h, now), expected, "{request}");
+        now += expected + 1;
+    }
+    assert_eq!(h.failures, 14, "all are counted");
+    let mut h = Health::default();
+    let mut now = 0;
+    for request in 1..9 {
+        fails(&mut h, now, Kind::Unauthorised, seen(request, 0));
+        now += left(&h, now) + 1;
+    }
+    fails(&mut h, now, Kind::ServerError, seen(20, 0));
+    assert_eq!(left(&h, now), 500);
 }
 
 #[test]
@@ -329,13 +397,15 @@ proptest! {
         steps in prop::collection::vec((0u64..3_000, prop::sample::select(vec![
             Kind::ServerError, Kind::Unauthorised, Kind::OutOfCredit, Kind::Cut, Kind::Malformed, Kind::Stalled,
             Kind::TimedOut, Kind::Reset, Kind::RateLimited, Kind::Overloaded,
-        ])), 1..60),
+        ]), prop::option::of(0u64..4_000)), 1..60),
     ) {
         let mut h = Health::default();
         let mut now = 0;
-        for (gap, kind) in steps {
+        for (gap, kind, retry_after) in steps {
             now += gap;
-            fails(&mut h, now, kind, seen(7, 0));
+            let retry_after = retry_after.filter(|_| may_be_requests(kind)).map(Duration::from_secs);
+            let outcome = Outcome { retry_after, ..Outcome::new(kind, "") };
+            h.record_failure(at(now), at(now), &outcome, &CooldownSettings::default(), 0.0, seen(7, 0));
             prop_assert!(left(&h, now) <= 20_000);
         }
     }

@@ -27,15 +27,17 @@ struct Ceiling {
 }
 
 impl Ceilings {
-    /// Records a refusal of this size.
-    pub(super) fn refused(&mut self, now: Timestamp, dimension: Scope, model: &Arc<str>, size: Size) {
+    /// Records a refusal of this size, with what the upstream said. The limit that it names holds where the size is
+    /// smaller: the upstream counts otherwise. A size that hardly any backend refuses is the request's own affair.
+    pub(super) fn refused(&mut self, now: Timestamp, dimension: Scope, model: &Arc<str>, size: Size, said: &str) {
         let Some(size) = measure(dimension, size) else { return };
+        let size = size.max(named_limit(said).unwrap_or(0));
+        if size < least_plausible(dimension) {
+            return;
+        }
         let until = now + REMEMBERED_FOR;
         self.0.retain(|ceiling| now < ceiling.until);
-        let is_same = |ceiling: &&mut Ceiling| {
-            let is_as_open = (ceiling.at_least == UNSAID) == (size == UNSAID);
-            ceiling.dimension == dimension && ceiling.model == *model && is_as_open
-        };
+        let is_same = |ceiling: &&mut Ceiling| ceiling.dimension == dimension && ceiling.model == *model;
         match self.0.iter_mut().find(is_same) {
             Some(ceiling) => (ceiling.at_least, ceiling.until) = (ceiling.at_least.min(size), until),
             None => {
@@ -69,21 +71,43 @@ impl Ceiling {
     fn covers(&self, model: &str, size: Size) -> bool {
         // What a key can pay for, and how much a server reads, does not depend on the model.
         let is_for = self.dimension != Scope::PromptSize || &*self.model == model;
-        let is_over = |size: u32| (size == UNSAID) == (self.at_least == UNSAID) && size >= self.at_least;
-        is_for && measure(self.dimension, size).is_some_and(is_over)
+        is_for && measure(self.dimension, size).is_some_and(|size| size >= self.at_least)
     }
 }
 
-/// Stands for the length of an answer that the client left open: providers take another for it each, so it is compared
-/// with nothing but itself.
-const UNSAID: u32 = u32::MAX;
+/// The smallest size whose refusal is taken to be for the size of requests in general.
+const fn least_plausible(dimension: Scope) -> u32 {
+    if matches!(dimension, Scope::BodySize) { 64 << 10 } else { 1_000 }
+}
 
-/// The size in this dimension; `None` where it is not known.
+/// The limit that a refusal for size names: the only number of four digits or more, or of several the second largest,
+/// where the largest is what was asked for. `None` where it names none.
+fn named_limit(said: &str) -> Option<u32> {
+    let is_part = |c: char| c.is_ascii_alphanumeric() || matches!(c, ',' | '.' | '_' | '-' | ':' | '/');
+    let (mut largest, mut second) = (None, None);
+    for word in said.split(|c| !is_part(c)) {
+        let word = word.trim_end_matches([',', '.', ':']);
+        let is_number = word.bytes().all(|b| b.is_ascii_digit() || matches!(b, b',' | b'_'));
+        let digits = word.bytes().filter(u8::is_ascii_digit);
+        let number = digits.fold(0u32, |n, digit| n.saturating_mul(10).saturating_add(u32::from(digit - b'0')));
+        if !is_number || number < 1_000 || largest == Some(number) {
+            continue;
+        }
+        if largest < Some(number) {
+            (largest, second) = (Some(number), largest);
+        } else {
+            second = second.max(Some(number));
+        }
+    }
+    second.or(largest)
+}
+
+/// The size in this dimension; `None` where it is not known: providers take another length each for an answer whose length
+/// the client left open.
 fn measure(dimension: Scope, size: Size) -> Option<u32> {
     let measured = match dimension {
         Scope::BodySize => size.body_bytes,
         Scope::PromptSize => size.prompt_tokens.saturating_add(size.answer_tokens),
-        Scope::AnswerSize if size.answer_tokens == 0 => UNSAID,
         Scope::AnswerSize => size.answer_tokens,
         Scope::Nothing
         | Scope::Request
@@ -112,7 +136,7 @@ mod tests {
     fn larger_ones_are_refused_too_and_smaller_ones_are_not() {
         let m: Arc<str> = "m".into();
         let mut ceilings = Ceilings::default();
-        ceilings.refused(NOW, Scope::PromptSize, &m, size(0, 50_000, 2_000));
+        ceilings.refused(NOW, Scope::PromptSize, &m, size(0, 50_000, 2_000), "");
         for (asked, model, is_over) in [
             (size(0, 52_000, 0), "m", true),
             (size(0, 60_000, 0), "m", true),
@@ -128,39 +152,74 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_whose_length_is_left_open_is_compared_with_its_like_only() {
+    fn an_answer_whose_length_is_left_open_says_nothing() {
         let m: Arc<str> = "m".into();
         let mut ceilings = Ceilings::default();
         let (open, long, short) = (size(0, 10, 0), size(0, 10, 32_000), size(0, 100_000, 1_000));
         let over = |ceilings: &Ceilings| [open, long, short].map(|size| ceilings.is_over(NOW, "other", size));
-        ceilings.refused(NOW, Scope::AnswerSize, &m, long);
+        ceilings.refused(NOW, Scope::AnswerSize, &m, open, "fewer max_tokens");
+        assert!(ceilings.is_empty());
+        ceilings.refused(NOW, Scope::AnswerSize, &m, long, "fewer max_tokens");
         assert_eq!(over(&ceilings), [false, true, false]);
-        ceilings.refused(NOW, Scope::AnswerSize, &m, open);
-        assert_eq!(over(&ceilings), [true, true, false]);
-        ceilings.answered(&m, open);
-        assert_eq!(over(&ceilings), [false, true, false]);
+    }
+
+    #[test]
+    fn the_refusal_of_a_small_request_says_nothing_of_ordinary_ones() {
+        let tiny = size(60, 5, 16);
+        let ordinary = size(4_000, 900, 1_000);
+        for (dimension, said) in [
+            (Scope::PromptSize, "context_length_exceeded"),
+            (Scope::PromptSize, "Request too large for gpt-4o-2024-11-20 (TPM): Limit 30000, Requested 52000."),
+            (Scope::PromptSize, "Limit 0, Requested 21."),
+            (Scope::BodySize, "Payload Too Large"),
+            (Scope::AnswerSize, "You requested up to 65536 tokens, but can only afford 1234."),
+        ] {
+            let mut ceilings = Ceilings::default();
+            ceilings.refused(NOW, dimension, &"m".into(), tiny, said);
+            for asked in [tiny, size(60, 5, 0), ordinary] {
+                assert!(!ceilings.is_over(NOW, "m", asked), "{said}: {asked:?}");
+            }
+        }
+        let mut ceilings = Ceilings::default();
+        ceilings.refused(NOW, Scope::PromptSize, &"m".into(), tiny, "Limit 30000, Requested 52000.");
+        assert!(ceilings.is_over(NOW, "m", size(0, 30_000, 0)), "the limit it names");
+    }
+
+    #[test]
+    fn the_limit_is_read_where_it_is_named() {
+        for (said, limit) in [
+            ("Limit 30000, Requested 52000. Visit https://host/a/9999.", Some(30_000)),
+            ("prompt is too long: 208310 tokens > 200000 maximum", Some(200_000)),
+            ("maximum context length is 128,000 tokens.", Some(128_000)),
+            ("gpt-4-0613 of org-12345678: too large", None),
+            ("at most 99999999999999 bytes", Some(u32::MAX)),
+            ("too large", None),
+        ] {
+            assert_eq!(named_limit(said), limit, "{said}");
+        }
     }
 
     #[test]
     fn a_size_that_is_not_known_says_nothing() {
         let mut ceilings = Ceilings::default();
-        ceilings.refused(NOW, Scope::BodySize, &"m".into(), size(0, 10, 10));
-        ceilings.refused(NOW, Scope::Backend, &"m".into(), size(10, 10, 10));
+        ceilings.refused(NOW, Scope::BodySize, &"m".into(), size(0, 10, 10), "");
+        ceilings.refused(NOW, Scope::Backend, &"m".into(), size(10, 10, 10), "");
         assert!(ceilings.is_empty());
     }
 
     proptest! {
         #[test]
         fn what_is_smaller_than_all_that_was_refused_is_never_over(
-            refused in prop::collection::vec((1u32..1_000, 1u32..1_000), 1..80), prompt in 0u32..2_000,
+            refused in prop::collection::vec((1u32..1_000, 1u32..4_000), 1..80), prompt in 0u32..8_000,
         ) {
             let mut ceilings = Ceilings::default();
             for (model, prompt) in &refused {
-                ceilings.refused(NOW, Scope::PromptSize, &format!("m{}", model % 50).into(), size(0, *prompt, 0));
+                let model = format!("m{}", model % 50).into();
+                ceilings.refused(NOW, Scope::PromptSize, &model, size(0, *prompt, 0), "");
             }
             prop_assert!(ceilings.0.len() <= MAX_CEILINGS);
             let smallest = refused.iter().filter(|(model, _)| model % 50 == 7).map(|(_, prompt)| *prompt).min();
-            if smallest.is_none_or(|smallest| prompt < smallest) {
+            if prompt < 1_000 || smallest.is_none_or(|smallest| prompt < smallest) {
                 prop_assert!(!ceilings.is_over(NOW, "m7", size(0, prompt, 0)));
             }
         }

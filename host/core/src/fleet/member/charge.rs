@@ -128,7 +128,8 @@ impl Member {
             return;
         }
         if at.outcome.scope.is_size() {
-            self.ceilings.refused(at.now, at.outcome.scope, at.model, at.origin.size);
+            let Outcome { scope, message, .. } = at.outcome;
+            self.ceilings.refused(at.now, *scope, at.model, at.origin.size, message);
         }
         let is_failure = cooldown_rule(at.outcome.kind).base_factor > 0.0;
         if !is_failure && at.outcome.kind != Kind::ClientGone {
