@@ -140,7 +140,7 @@ fn a_choice_without_tools_is_left_out_of_a_translated_request() {
             r#"{{"model":"m","max_tokens":9,{tools}"tool_choice":{choice},"messages":[{{"role":"user","content":"Hi"}}]}}"#
         );
         let case = Case::new("/v1/messages", &body);
-        let sent = case.attempt().request(&case.client(), &case.endpoint).expect("it can be sent");
+        let sent = case.attempt().request(&case.client(), &case.endpoint, &case.sending.model).expect("it can be sent");
         let sent = String::from_utf8_lossy(sent.body()).into_owned();
         assert!(!sent.contains("tool"), "{sent}");
     }
