@@ -9,7 +9,7 @@ use pointsman_core::exchange::{
     Action, Budgets, Ended, Event, Exchange, ExhaustedStatus, Facts, Reason, Refusal, StreamDefaults,
 };
 use pointsman_core::fleet::{Fleet, Settings};
-use pointsman_core::outcome::{Kind, Outcome};
+use pointsman_core::outcome::{Kind, Outcome, Scope};
 use pointsman_core::overdue::{Bet, Overdue};
 use pointsman_core::table::{Backend, Dialect, Limits, Pattern, Route, Table, Tier, Timeouts};
 use pointsman_core::time::Timestamp;
@@ -90,8 +90,22 @@ impl Story {
     }
 
     fn fails(&mut self, kind: Kind, status: u16) -> Action {
-        let status = Some(status).filter(|status| *status > 0);
-        self.step(Event::Ended(Ended::failed(Outcome { status, ..Outcome::new(kind, "as it says") })))
+        self.step(Event::Ended(ended(kind, status)))
+    }
+
+    /// It fails so at another request.
+    fn has_failed(&mut self, backend: u32, kind: Kind, status: u16) {
+        self.begin();
+        self.send(backend);
+        self.fails(kind, status);
+    }
+
+    /// It answers 429 with this Retry-After to another request.
+    fn is_limited(&mut self, backend: u32, retry_after: Duration) {
+        self.begin();
+        self.send(backend);
+        let limited = Outcome { retry_after: Some(retry_after), ..Outcome::new(Kind::RateLimited, "") };
+        self.step(Event::Ended(Ended::failed(limited)));
     }
 
     /// An attempt at each of the backends, in order; then the policy gives up.
@@ -109,8 +123,13 @@ impl Story {
 
     fn overdue(&mut self, can_resume: bool) -> Option<Duration> {
         let overdue = Overdue { bet: Bet::FirstByte, limit: 30 * SECOND };
-        self.exchange.overdue(&self.fleet, self.now, overdue, can_resume).map(|until| until.since(self.now))
+        self.exchange.overdue(&mut self.fleet, self.now, overdue, can_resume).map(|until| until.since(self.now))
     }
+}
+
+fn ended(kind: Kind, status: u16) -> Ended {
+    let status = Some(status).filter(|status| *status > 0);
+    Ended::failed(Outcome { status, ..Outcome::new(kind, "as it says") })
 }
 
 fn exchange(now: Timestamp, view: &Arc<View>, facts: Facts) -> Exchange {
@@ -162,6 +181,52 @@ fn a_limit_ends_an_attempt_only_where_somebody_else_is_ready_or_soon_will_be() {
     assert_eq!(s.overdue(true), Some(3 * SECOND), "b0 is ready in 4 s");
     s.now = s.now + 3 * SECOND;
     assert_eq!(s.overdue(true), None, "and soon is soon enough");
+}
+
+#[test]
+fn a_backend_that_would_not_answer_is_nobody_else() {
+    use Kind::{ConnectFailed, ModelMissing, Overloaded, RateLimited, Refused, ServerError, TooLong};
+    for (kind, status) in [(TooLong, 400), (Refused, 404), (Refused, 413), (ModelMissing, 404)] {
+        let mut s = Story::begun();
+        s.send(0);
+        question(s.fails(kind, status));
+        s.send(1);
+        assert_eq!(s.overdue(true), Some(5 * SECOND), "b0 said {kind:?}, {status}");
+    }
+    for (kind, failures, is_somebody) in [
+        (ConnectFailed, 1, false),
+        (ServerError, 1, true),
+        (ServerError, 2, false),
+        (Overloaded, 2, false),
+        (RateLimited, 2, true),
+    ] {
+        let mut s = Story::begun();
+        for _ in 0..failures {
+            s.has_failed(0, kind, 0);
+            s.now = s.now + 30 * SECOND;
+        }
+        assert_eq!(s.state_for_another(0), RowState::Ready, "its cooldown is over");
+        s.begin();
+        s.send(1);
+        assert_eq!(s.overdue(true).is_none(), is_somebody, "{failures} times {kind:?}");
+    }
+}
+
+#[test]
+fn a_slot_that_others_wait_for_is_nobody_else() {
+    let limits = Limits { max_concurrency: Some(1), ..Limits::default() };
+    let mut s = Story::of(vec![Backend { limits, ..backend(0) }, backend(1)]);
+    s.begin();
+    s.send(0);
+    let holding = std::mem::replace(&mut s.exchange, exchange(s.now, &s.view, facts()));
+    s.begin();
+    assert!(matches!(s.waits(), Action::Wait { .. }), "for b0");
+    let waiting = std::mem::replace(&mut s.exchange, holding);
+    s.step(Event::ClientGone);
+    s.begin();
+    s.send(1);
+    assert_eq!(s.overdue(true), Some(5 * SECOND), "b0's slot is for who waits");
+    drop(waiting);
 }
 
 #[test]
@@ -227,9 +292,6 @@ fn what_all_have_in_common_is_what_the_client_is_told() {
         [(Refused, 404), (Refused, 404)],
         [(Refused, 404), (ModelMissing, 404)],
         [(Refused, 413), (TooLong, 413)],
-        [(ModelMissing, 404), (ServerError, 500)],
-        [(ServerError, 500), (ModelMissing, 404)],
-        [(Kind::ConnectFailed, 0), (Refused, 404)],
     ] {
         assert!(matches!(came_to(alike), Action::PassOn), "{alike:?}");
     }
@@ -239,6 +301,9 @@ fn what_all_have_in_common_is_what_the_client_is_told() {
         ([(Refused, 413), (RateLimited, 429)], ["refused, 413", "rate_limited"]),
         ([(ModelMissing, 404), (RateLimited, 429)], ["model_missing", "rate_limited"]),
         ([(ServerError, 500), (OutOfCredit, 402)], ["server_error", "out_of_credit"]),
+        ([(ModelMissing, 404), (ServerError, 500)], ["model_missing", "server_error"]),
+        ([(Kind::ConnectFailed, 0), (Refused, 404)], ["connect_failed", "refused"]),
+        ([(OutOfCredit, 402), (ModelMissing, 404)], ["out_of_credit", "model_missing"]),
     ] {
         let told = refusal(came_to(mixed));
         assert!(words.iter().all(|word| told.message.contains(word)), "{mixed:?}: {}", told.message);
@@ -259,6 +324,9 @@ impl Story {
 #[test]
 fn an_unknown_model_is_told_at_once_though_a_backend_breaks() {
     let mut s = Story::begun();
+    s.has_failed(0, Kind::ServerError, 500);
+    s.now = s.now + 5 * SECOND;
+    s.begin();
     s.send(0);
     let query = question(s.fails(Kind::ServerError, 500));
     assert_eq!(state(&query, 0), RowState::Cooling as u32);
@@ -316,6 +384,98 @@ fn a_refusal_that_may_be_peculiar_to_a_backend_is_put_to_the_next() {
     }
 }
 
+#[test]
+fn what_one_backend_refuses_is_not_what_another_says_that_could_not_be_asked() {
+    use Kind::{ModelMissing, OutOfCredit, Refused, TooLong};
+    let of_size = Outcome { scope: Scope::AnswerSize, status: Some(402), ..Outcome::new(OutOfCredit, "") };
+    for outcome in [
+        ended(TooLong, 400).outcome,
+        ended(Refused, 404).outcome,
+        ended(Refused, 405).outcome,
+        ended(Refused, 413).outcome,
+        ended(ModelMissing, 404).outcome,
+        of_size,
+    ] {
+        let mut s = Story::of(vec![backend(0), backend(1)]);
+        s.is_limited(1, 60 * SECOND);
+        s.begin();
+        s.send(0);
+        s.step(Event::Ended(Ended::failed(outcome.clone())));
+        let told = refusal(s.gives_up());
+        assert_eq!((&told.reason, told.retry_after), (&Reason::Exhausted, Some(60 * SECOND)), "{outcome:?}");
+        assert!(told.message.contains("b0") && told.message.contains("rate_limited"), "{}", told.message);
+        // Out of service is another thing: it will not come to answer.
+        s.fleet.set_drained(s.now, "b1", true);
+        s.now = s.now + 60 * SECOND;
+        s.begin();
+        if matches!(outcome.kind, TooLong) {
+            s.send(0);
+            s.step(Event::Ended(Ended::failed(outcome.clone())));
+            assert!(matches!(s.gives_up(), Action::PassOn), "{outcome:?}");
+        }
+    }
+}
+
+#[test]
+fn keys_refused_with_another_status_are_told_as_such_each_time() {
+    let mut s = Story::begun();
+    for _ in 0..2 {
+        let told = refusal(s.all_fail(&[(Kind::Unauthorised, 400), (Kind::Unauthorised, 400)]));
+        assert_eq!((told.reason.status(), told.retry_after), (401, None), "{}", told.message);
+        s.now = s.now + 5 * SECOND;
+        s.begin();
+    }
+}
+
+#[test]
+fn a_model_is_not_missing_for_one_hiccup_of_who_may_have_it() {
+    let mut s = Story::begun();
+    s.send(0);
+    question(s.fails(Kind::ServerError, 500));
+    s.send(1);
+    let query = question(s.fails(Kind::ModelMissing, 404));
+    assert_eq!(state(&query, 0), RowState::Cooling as u32, "it may be asked again");
+    s.now = s.now + 5 * SECOND;
+    s.send(0);
+    question(s.fails(Kind::ServerError, 500));
+    assert!(matches!(s.gives_up(), Action::PassOn), "and fails again");
+    // It sends every name as one that it has.
+    let route = Route { asked: Pattern::parse("*").expect("a pattern"), sent: "n".to_owned() };
+    let mut s = Story::of(vec![Backend { routes: vec![route], ..backend(0) }, backend(1)]);
+    for _ in 0..3 {
+        s.has_failed(0, Kind::ConnectFailed, 0);
+        s.now = s.now + 30 * SECOND;
+    }
+    s.begin();
+    let told = refusal(s.all_fail(&[(Kind::ConnectFailed, 0), (Kind::ModelMissing, 404)]));
+    assert_eq!(told.reason, Reason::Exhausted, "{}", told.message);
+}
+
+#[test]
+fn exhaustion_by_limits_is_found_whatever_state_the_limited_are_in() {
+    let common = |exchange: Exchange| exchange.with_exhausted_status(ExhaustedStatus::Common);
+    let limited = || {
+        let mut s = Story::of(vec![backend(0), backend(1)]);
+        s.is_limited(0, SECOND);
+        s.is_limited(1, 60 * SECOND);
+        s.now = s.now + 2 * SECOND;
+        s
+    };
+    let mut s = limited();
+    s.again(common);
+    assert_eq!(refusal(s.gives_up()).reason, Reason::Limits, "its probe is due");
+    s.begin();
+    s.send(0);
+    let probe = std::mem::replace(&mut s.exchange, exchange(s.now, &s.view, facts()));
+    s.again(common);
+    assert_eq!(refusal(s.gives_up()).reason, Reason::Limits, "another request probes it");
+    drop(probe);
+    let mut s = limited();
+    s.fleet.set_drained(s.now, "b0", true);
+    s.again(common);
+    assert_eq!(refusal(s.gives_up()).reason, Reason::Limits, "it is out of service");
+}
+
 // --- repeated requests
 
 #[test]
@@ -336,7 +496,7 @@ fn a_request_that_was_just_found_exhausted_is_told_so_again_without_an_attempt()
 }
 
 #[test]
-fn after_the_recovery_a_repetition_has_one_try_at_each_and_no_wait() {
+fn after_the_recovery_a_repetition_has_one_try_at_each_and_one_short_wait() {
     let mut s = Story::begun();
     s.all_fail(&[(Kind::RateLimited, 429), (Kind::RateLimited, 429)]);
     let until = s.exchange.exhausted_until().expect("it was exhausted");
@@ -348,7 +508,95 @@ fn after_the_recovery_a_repetition_has_one_try_at_each_and_no_wait() {
     s.now = s.now + 10 * SECOND;
     s.send(1);
     question(s.fails(Kind::RateLimited, 429));
-    let hold = pointsman_core::contract::Hold { max: 5 * SECOND, lane: pointsman_core::table::Lane::Primary };
-    assert!(matches!(s.step(Event::Decided(Decision::Wait(hold))), Action::Ask(_)), "it does not wait");
+    assert!(matches!(s.waits(), Action::Ask(_)), "both had their try, so there is nobody to wait for");
     assert_eq!(refusal(s.gives_up()).reason, Reason::Exhausted);
+}
+
+#[test]
+fn a_repetition_waits_once_after_the_recovery_and_not_before() {
+    let mut s = Story::begun();
+    s.all_fail(&[(Kind::RateLimited, 429), (Kind::RateLimited, 429)]);
+    let until = s.exchange.exhausted_until().expect("it was exhausted");
+    s.fleet.clear_cooldown(s.now, "b1");
+    question(s.again(|exchange| exchange.after_exhaustion(until)));
+    assert!(matches!(s.waits(), Action::Ask(_)), "b0 cools");
+    s.step(Event::ClientGone);
+    s.now = until + SECOND;
+    // Its probe is under way.
+    s.begin();
+    s.send(0);
+    let probing = std::mem::replace(&mut s.exchange, exchange(s.now, &s.view, facts()));
+    question(s.again(|exchange| exchange.after_exhaustion(until)));
+    let Action::Wait { max, .. } = s.waits() else { panic!("it may have a moment's patience") };
+    assert_eq!(max, 10 * SECOND);
+    s.now = s.now + max;
+    question(s.step(Event::WaitOver));
+    assert!(matches!(s.waits(), Action::Ask(_)), "once");
+    drop(probing);
+}
+
+#[test]
+fn a_repetition_resumes_where_its_answer_broke() {
+    let mut s = Story::begun();
+    s.all_fail(&[(Kind::RateLimited, 429), (Kind::RateLimited, 429)]);
+    let until = s.exchange.exhausted_until().expect("it was exhausted");
+    s.now = s.now + 10 * SECOND;
+    s.again(|exchange| exchange.after_exhaustion(until));
+    s.send(0);
+    s.step(Event::Committed);
+    let query = question(s.step(Event::Broke(ended(Kind::Cut, 200))));
+    assert_ne!(state(&query, 0), RowState::Unsuited as u32, "it may go on there");
+    s.send(1);
+    let query = question(s.fails(Kind::NotResumed, 200));
+    assert_eq!(state(&query, 1), RowState::Ready as u32, "nor is it a failure that it cannot join");
+}
+
+// --- probes
+
+/// b0 is the only backend; its cooldown is over, and an attempt probes it.
+fn probing() -> Story {
+    let mut s = Story::of(vec![backend(0)]);
+    s.has_failed(0, Kind::RateLimited, 429);
+    s.now = s.now + 10 * SECOND;
+    s.begin();
+    s.send(0);
+    assert_eq!(s.state_for_another(0), RowState::Probing);
+    s
+}
+
+impl Story {
+    fn state_for_another(&self, backend: u32) -> RowState {
+        let want = self.view.want(&"m".into(), Operation::Chat, 1);
+        self.fleet.state_for(self.now, &self.view, &want, backend).0
+    }
+
+    fn waits(&mut self) -> Action {
+        let hold = pointsman_core::contract::Hold { max: 60 * SECOND, lane: pointsman_core::table::Lane::Primary };
+        self.step(Event::Decided(Decision::Wait(hold)))
+    }
+}
+
+#[test]
+fn a_long_answer_to_a_probe_keeps_nobody_waiting() {
+    let mut s = probing();
+    s.step(Event::Committed);
+    assert_eq!(s.state_for_another(0), RowState::Ready, "it has begun to answer");
+    let first = std::mem::replace(&mut s.exchange, exchange(s.now, &s.view, facts()));
+    s.begin();
+    s.send(0);
+    assert_eq!(s.state_for_another(0), RowState::Probing, "one at a time");
+    let mut second = std::mem::replace(&mut s.exchange, first);
+    s.now = s.now + SECOND;
+    s.step(Event::Ended(Ended::failed(Outcome::answered(200))));
+    assert_eq!(s.state_for_another(0), RowState::Ready, "it is well");
+    second.step(&mut s.fleet, s.now, Event::Ended(Ended::failed(Outcome::answered(200))));
+    assert_eq!(s.fleet.overview(s.now, &s.view)[0].in_flight, 0);
+}
+
+#[test]
+fn a_probe_that_hangs_while_its_limit_is_put_off_keeps_nobody_waiting() {
+    let mut s = probing();
+    assert_eq!(s.overdue(true), Some(5 * SECOND), "nobody else");
+    assert_eq!(s.state_for_another(0), RowState::Ready, "the next one may find out");
+    s.step(Event::ClientGone);
 }

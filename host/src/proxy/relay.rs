@@ -227,8 +227,11 @@ impl Relay {
                 self.send_error_event(&mut in_flight, ErrorKind::StreamBroken, None, &text);
             }
             ExchangeResponse::Refusal(_) => {
-                let last = in_flight.exchange().attempts().last().map_or_else(String::new, |a| a.message.clone());
-                self.send_error_event(&mut in_flight, ErrorKind::InvalidRequest, None, &last);
+                let last = in_flight.exchange().attempts().last();
+                let (kind, text) = last.map_or((ErrorKind::InvalidRequest, String::new()), |last| {
+                    (ErrorKind::of_refusal(last.outcome), last.message.clone())
+                });
+                self.send_error_event(&mut in_flight, kind, None, &text);
             }
             ExchangeResponse::Error(why) => {
                 let (kind, _, own_kind) = words_of(&why.reason);

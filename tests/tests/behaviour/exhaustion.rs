@@ -159,7 +159,7 @@ async fn what_they_do_not_have_in_common_is_a_503_with_every_reason() {
 async fn an_unknown_model_is_a_404_while_a_backend_breaks() {
     for broken in [status(500), status(503), chat("").reset_before_head()] {
         let (builder, ups) = pair(broken, unknown_model()).await;
-        let proxy = builder.setting("primary_wait_max_retries", 6).start().await;
+        let proxy = builder.setting("primary_wait_ms", 2_000).setting("primary_wait_max_retries", 6).start().await;
         let answer = proxy.chat().send().await;
         assert_eq!(answer.status, 404, "{}", answer.text());
         assert_eq!(answer.json()["error"]["code"], "model_not_found");

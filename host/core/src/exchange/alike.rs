@@ -17,16 +17,18 @@ enum Said {
     KeyRefused(u16),
     /// A limit is reached, its own or ours.
     Limit,
-    /// It breaks, or has no money.
+    /// It breaks, not for the first time.
     Breaks,
-    /// Nothing yet.
+    /// It is taken out of service.
+    Drained,
+    /// Nothing yet, or nothing that tells others anything.
     Nothing,
 }
 
 /// What all candidates have in common.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum InCommon {
-    /// Every attempt was refused for the request's sake.
+    /// Every one that could be asked has refused the request.
     Refusal,
     /// Those that work do not have the model, and the others are not known to have it.
     ModelMissing,
@@ -41,8 +43,7 @@ pub(super) enum InCommon {
 impl Exchange {
     /// Finds what all candidates have in common.
     pub(super) fn in_common(&self, fleet: &Fleet, now: Timestamp) -> InCommon {
-        let refused = |a: &AttemptFacts| matches!(a.outcome, Kind::Refused | Kind::TooLong | Kind::ModelMissing);
-        if !self.attempt_facts.is_empty() && self.attempt_facts.iter().all(refused) {
+        if self.is_refused_by_all(fleet, now) {
             return InCommon::Refusal;
         }
         if self.is_model_missing(fleet, now) {
@@ -50,6 +51,7 @@ impl Exchange {
         }
         let mut all =
             self.whole_want().candidates.iter().map(|&index| self.said(fleet, now, index)).collect::<Vec<_>>();
+        all.retain(|said| *said != Said::Drained);
         all.dedup();
         match all[..] {
             [Said::KeyRefused(status)] => InCommon::KeysRefused(status),
@@ -67,6 +69,16 @@ impl Exchange {
         }
     }
 
+    /// Some have refused the request in this exchange, and all others have before, or do not have the model.
+    fn is_refused_by_all(&self, fleet: &Fleet, now: Timestamp) -> bool {
+        let refused = |a: &AttemptFacts| matches!(a.outcome, Kind::Refused | Kind::TooLong | Kind::ModelMissing);
+        let is_final = |&index: &u32| {
+            matches!(self.said(fleet, now, index), Said::Refused | Said::ModelMissing)
+                || self.is_passed_over(fleet, now, index)
+        };
+        self.attempt_facts.iter().any(refused) && self.whole_want().candidates.iter().all(is_final)
+    }
+
     /// Some have said that they do not have the model; of the others, which all break, none is known to have it.
     fn is_model_missing(&self, fleet: &Fleet, now: Timestamp) -> bool {
         // Over its budget a client has not asked those that cost money; a stream that broke was begun by one that has it.
@@ -79,8 +91,10 @@ impl Exchange {
             match self.said(fleet, now, index) {
                 Said::ModelMissing => is_missing = true,
                 Said::Breaks
-                    if !self.view.backend(index).lists(model) && !fleet.has_served(&self.view, index, model) => {}
-                Said::Breaks | Said::Refused | Said::KeyRefused(_) | Said::Limit | Said::Nothing => return false,
+                    if !self.view.backend(index).names(model) && !fleet.has_served(&self.view, index, model) => {}
+                Said::Breaks | Said::Refused | Said::KeyRefused(_) | Said::Limit | Said::Drained | Said::Nothing => {
+                    return false;
+                }
             }
         }
         is_missing
@@ -108,16 +122,36 @@ impl Exchange {
             return match said_by(last.outcome, last.status) {
                 // Some say no more than the status.
                 Said::Refused if last.status == 404 && self.facts.operation != Operation::Other => Said::ModelMissing,
+                Said::Breaks if !self.breaks_again(fleet, now, index) => Said::Nothing,
                 said => said,
             };
         }
         match fleet.state_for(now, &self.view, &self.want, index) {
-            (RowState::Cooling, Some((_, reason))) => said_by(reason, 0),
+            (RowState::Cooling, Some((_, reason))) => match said_by(reason, 0) {
+                Said::Breaks if !self.breaks_again(fleet, now, index) => Said::Nothing,
+                said => said,
+            },
             (RowState::Throttled, _) => Said::Limit,
-            (RowState::Ready | RowState::Cooling | RowState::Probing | RowState::Drained | RowState::Unsuited, _) => {
-                Said::Nothing
+            (RowState::Drained, _) => Said::Drained,
+            // Its limit is over, or not: that is about to be found out.
+            (RowState::Ready | RowState::Probing, _)
+                if fleet
+                    .last_failure(now, &self.view, &self.want, index)
+                    .is_some_and(|(kind, _)| kind == Kind::RateLimited) =>
+            {
+                Said::Limit
             }
+            (RowState::Ready | RowState::Cooling | RowState::Probing | RowState::Unsuited, _) => Said::Nothing,
         }
+    }
+
+    /// Returns true if a backend has failed more than once, in this exchange or since its last answer; one failure may be a
+    /// hiccup.
+    fn breaks_again(&self, fleet: &Fleet, now: Timestamp, index: u32) -> bool {
+        let here = self.attempt_facts.iter().filter(|attempt| attempt.backend == index);
+        let before = u32::from(self.exhausted_before.is_some());
+        let failures = fleet.last_failure(now, &self.view, &self.want, index).map_or(0, |(_, failures)| failures);
+        failures.max(here.count() as u32) + before > 1
     }
 }
 
@@ -128,8 +162,7 @@ fn said_by(kind: Kind, status: u16) -> Said {
         Kind::Unauthorised => Said::KeyRefused(status),
         Kind::RateLimited => Said::Limit,
         Kind::OutOfCredit if status == 429 => Said::Limit,
-        Kind::OutOfCredit
-        | Kind::Overloaded
+        Kind::Overloaded
         | Kind::ServerError
         | Kind::ConnectFailed
         | Kind::Reset
@@ -137,6 +170,7 @@ fn said_by(kind: Kind, status: u16) -> Said {
         | Kind::Cut
         | Kind::Stalled
         | Kind::Malformed => Said::Breaks,
-        Kind::Answered | Kind::ClientGone | Kind::NotResumed => Said::Nothing,
+        // Without credit it may have the model all the same.
+        Kind::OutOfCredit | Kind::Answered | Kind::ClientGone | Kind::NotResumed => Said::Nothing,
     }
 }

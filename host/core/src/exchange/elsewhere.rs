@@ -20,10 +20,17 @@ const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
 impl Exchange {
     /// Decides about the attempt under way when a time limit that fails over has passed: `None` ends it, because another
-    /// backend is or soon will be ready; else the limit is put off to the time returned, and that is noted.
+    /// backend is or soon will be ready; else the limit is put off to the time returned, and that is noted. An attempt that
+    /// goes on so is a probe no more: the next one may be.
     ///
     /// `can_resume`: what was delivered of it, if anything was, can be continued by another.
-    pub fn overdue(&mut self, fleet: &Fleet, now: Timestamp, overdue: Overdue, can_resume: bool) -> Option<Timestamp> {
+    pub fn overdue(
+        &mut self,
+        fleet: &mut Fleet,
+        now: Timestamp,
+        overdue: Overdue,
+        can_resume: bool,
+    ) -> Option<Timestamp> {
         let (sending, is_committed) = match &self.phase {
             Phase::Sending { sending, .. } => (sending, false),
             Phase::Relaying { sending, .. } => (sending, true),
@@ -31,12 +38,16 @@ impl Exchange {
         };
         let may_fail_over = self.may_fail_over(now, sending, is_committed, can_resume);
         let backend = sending.backend;
-        let other = may_fail_over.then(|| fleet.earliest_other(now, &self.view, &self.want, backend)).flatten();
+        let is_out = |index| index == backend || self.has_final_word(index);
+        let other = may_fail_over.then(|| fleet.earliest_other(now, &self.view, &self.want, is_out)).flatten();
         let later = match other {
             Some(ready_in) if ready_in <= SOON => return None,
             Some(ready_in) => (ready_in - SOON).min(LOOK_AGAIN),
             None => LOOK_AGAIN,
         };
+        if let Some(permit) = self.permit() {
+            fleet.return_probe(permit);
+        }
         self.note_overdue(backend, overdue);
         Some(now + later)
     }
@@ -81,10 +92,10 @@ impl Exchange {
     }
 
     /// After an attempt there: one that hung is not asked again in this exchange, and after an exhausted exchange of the
-    /// same request nobody is.
-    pub(super) fn leave_out_after(&mut self, backend: u32, kind: Kind) {
+    /// same request nobody that failed before its commit is.
+    pub(super) fn leave_out_after(&mut self, backend: u32, kind: Kind, is_committed: bool) {
         let hung = matches!(kind, Kind::TimedOut | Kind::Stalled);
-        let failed = !matches!(kind, Kind::Answered | Kind::ClientGone);
+        let failed = !is_committed && !matches!(kind, Kind::Answered | Kind::ClientGone | Kind::NotResumed);
         if hung || failed && self.exhausted_before.is_some() {
             self.leave_out(backend);
         }

@@ -167,10 +167,12 @@ impl Exchange {
     }
 
     /// It repeats a request that was just found exhausted, with nobody ready before `until`: the attempts and waits of
-    /// before count. It waits no more, and asks each backend that is ready at most once.
+    /// before count. It asks each backend that is ready at most once, and does not wait; from `until` on it may wait once
+    /// and for a short time, as for a slot.
     pub fn after_exhaustion(mut self, until: Timestamp) -> Self {
         self.exhausted_before = Some(until);
-        self.budgets.max_waits = 0;
+        self.budgets.max_waits = if self.arrived < until { 0 } else { self.budgets.max_waits.min(1) };
+        self.budgets.max_wait = self.budgets.max_wait.min(MAX_WAIT_AGAIN);
         self
     }
 
@@ -282,25 +284,27 @@ impl Exchange {
             }
             (Phase::Sending { permit, sending }, Event::Committed) => {
                 self.relaying_since = Some(now);
+                // How long the rest of the answer takes says nothing about the backend's health.
+                fleet.return_probe(&permit);
                 self.phase = Phase::Relaying { permit, sending };
                 Action::Relay
             }
             (Phase::Sending { permit, sending }, Event::Ended(ended)) => {
                 self.lost += now.since(permit.taken_at);
                 let is_final = is_final(&ended.outcome);
-                let kind = self.settle(fleet, now, permit, sending, ended);
+                let kind = self.settle(fleet, now, (permit, sending), ended, false);
                 self.after_attempt(fleet, now, kind, is_final)
             }
             (Phase::Relaying { permit, sending }, Event::Ended(ended)) => {
                 self.relay_ended(now);
-                let kind = self.settle(fleet, now, permit, sending, ended);
+                let kind = self.settle(fleet, now, (permit, sending), ended, true);
                 let gone = if kind == Kind::ClientGone { End::ClientGone } else { End::Broken };
                 Action::Finish(if kind == Kind::Answered { End::Delivered } else { gone })
             }
             (Phase::Relaying { permit, sending }, Event::Broke(ended)) => {
                 self.relay_ended(now);
                 let resume = sending.resume;
-                let kind = self.settle(fleet, now, permit, sending, ended);
+                let kind = self.settle(fleet, now, (permit, sending), ended, true);
                 self.broke(fleet, now, kind, resume)
             }
             (phase, Event::ClientGone) => self.abandon(fleet, now, phase),
@@ -339,6 +343,9 @@ impl Exchange {
         }
     }
 }
+
+/// The longest wait of a request that was found exhausted a moment ago.
+const MAX_WAIT_AGAIN: Duration = Duration::from_secs(10);
 
 /// Tokens charged to a token limit for an answer of unknown length.
 const ANSWER_TOKENS: u32 = 1_024;

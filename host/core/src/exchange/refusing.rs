@@ -10,6 +10,7 @@ use crate::outcome::Kind;
 use crate::suited::{Unsuited, shown, takes_operation};
 use crate::table::{Backend, Lane, UNKNOWN_MODEL};
 use crate::time::Timestamp;
+use crate::view::Want;
 
 /// Names listed in an error.
 const SHOWN_BACKENDS: usize = 8;
@@ -43,9 +44,9 @@ impl Exchange {
             InCommon::KeysRefused(401 | 403) if is_told_unauthorised && !self.resuming => {
                 return Action::PassOn;
             }
-            InCommon::KeysRefused(0 | 401) => Reason::KeysRefused,
+            InCommon::KeysRefused(_) => Reason::KeysRefused,
             InCommon::Limits if self.exhausted_status == ExhaustedStatus::Common => Reason::Limits,
-            InCommon::Refusal | InCommon::KeysRefused(_) | InCommon::Limits | InCommon::Nothing => Reason::Exhausted,
+            InCommon::Refusal | InCommon::Limits | InCommon::Nothing => Reason::Exhausted,
         };
         let (reason, message) = match self.queue_full {
             true => (Reason::QueueFull, why_no_room(fleet)),
@@ -162,9 +163,12 @@ impl Exchange {
         listed(self.view.table.backends.iter().filter_map(of), "; ")
     }
 
-    /// Estimates the time until a backend may answer again: at least a second, so that clients do not hammer.
+    /// Estimates the time until a backend may answer again: at least a second, so that clients do not hammer. One that has
+    /// refused the request itself would do so again.
     pub(super) fn recovery(&self, fleet: &Fleet, now: Timestamp) -> Duration {
         let want = self.whole_want();
+        let candidates = want.candidates.iter().copied().filter(|index| !self.has_final_word(*index)).collect();
+        let want = Want { candidates, ..want };
         let soonest = |lane| fleet.earliest_ready(now, &self.view, &want, lane);
         let soonest = [soonest(Lane::Primary), soonest(Lane::Fallback)].into_iter().flatten().min();
         soonest.unwrap_or(UNKNOWN_RECOVERY).max(Duration::from_secs(1))

@@ -12,9 +12,9 @@ impl Exchange {
         &mut self,
         fleet: &mut Fleet,
         now: Timestamp,
-        mut permit: Permit,
-        sending: Sending,
+        (mut permit, sending): (Permit, Sending),
         ended: Ended,
+        is_committed: bool,
     ) -> Kind {
         let Ended { outcome, usage, first_byte, first_token, upstream_id } = ended;
         let used = usage.input_tokens.saturating_add(usage.output_tokens);
@@ -54,7 +54,7 @@ impl Exchange {
             model_sent: sending.model,
             upstream_id,
         });
-        self.leave_out_after(sending.backend, kind);
+        self.leave_out_after(sending.backend, kind, is_committed);
         kind
     }
 
@@ -129,7 +129,7 @@ impl Exchange {
             }
             Phase::Sending { permit, sending } | Phase::Relaying { permit, sending } => {
                 let gone = Outcome::new(Kind::ClientGone, "the client went away");
-                self.settle(fleet, now, permit, sending, Ended::failed(gone));
+                self.settle(fleet, now, (permit, sending), Ended::failed(gone), false);
             }
         }
         Action::Finish(End::ClientGone)

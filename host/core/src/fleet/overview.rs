@@ -159,6 +159,11 @@ impl Fleet {
         self.member(view.slots[index as usize].0).state_for(now, want.parts(), want.tokens)
     }
 
+    /// Kind and number of the failures since its last answer that a request would meet at a backend; `None`: none.
+    pub fn last_failure(&self, now: Timestamp, view: &View, want: &Want, index: u32) -> Option<(Kind, u32)> {
+        self.member(view.slots[index as usize].0).last_failure(now, want.parts())
+    }
+
     /// Returns true if a backend has answered a request for this model since the start of the process.
     pub fn has_served(&self, view: &View, index: u32, model: &str) -> bool {
         view.slots.get(index as usize).is_some_and(|slot| self.member(slot.0).has_served(model))

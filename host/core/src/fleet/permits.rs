@@ -232,6 +232,13 @@ impl Fleet {
         self.failed_requests.any(now)
     }
 
+    /// Gives up the probe that an attempt under way is, so that the next one is the probe: its backend has begun to answer,
+    /// or lets it wait for so long that others must not wait for its end.
+    pub fn return_probe(&mut self, permit: &Permit) {
+        self.is_queue_stale |= permit.is_probe();
+        self.member_mut(permit.slot.0).return_probes(permit.parts(), permit.charge);
+    }
+
     /// Takes back a permit that was not used.
     pub fn refund(&mut self, permit: Permit) {
         self.is_queue_stale = true;

@@ -8,7 +8,7 @@ use super::member::Member;
 use super::members::Fleet;
 use super::permits::Permit;
 use super::queue::Ticket;
-use crate::table::Lane;
+use crate::table::{Lane, Tier};
 use crate::time::Timestamp;
 use crate::view::{View, Want};
 
@@ -106,15 +106,31 @@ impl Fleet {
         self.ready_times(now, view, want, lane).min()
     }
 
-    /// Time until the first candidate but this one may take an attempt, in either tier; `None` when there is none, or
-    /// it is unknown.
-    pub fn earliest_other(&self, now: Timestamp, view: &View, want: &Want, except: u32) -> Option<Duration> {
+    /// Time until the first candidate that is not out may take an attempt, in either tier; `None` when there is none, or
+    /// it is unknown. One that is down, refuses this size, or is kept for earlier waiters is none.
+    pub fn earliest_other(
+        &self,
+        now: Timestamp,
+        view: &View,
+        want: &Want,
+        is_out: impl Fn(u32) -> bool,
+    ) -> Option<Duration> {
         if self.observed.is_some() {
             // It goes as it was recorded.
             return Some(Duration::ZERO);
         }
-        let others = want.candidates.iter().filter(|index| **index != except);
-        let ready_in = |&index: &u32| ready_in(self.member(view.slots[index as usize].0), now, want, Lane::Primary);
+        let others = want.candidates.iter().copied().filter(|index| !is_out(*index));
+        let ready_in = |index: u32| {
+            let member = self.member(view.slots[index as usize].0);
+            let lane = match view.backend(index).tier {
+                Tier::Primary => Lane::Primary,
+                Tier::Fallback => Lane::Fallback,
+            };
+            let is_closed = member.is_down(want.parts())
+                || self.is_too_large(now, view, want, index)
+                || self.queue.is_behind(view, want, lane, index);
+            if is_closed { None } else { ready_in(member, now, want, lane) }
+        };
         others.filter_map(ready_in).min()
     }
 

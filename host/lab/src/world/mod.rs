@@ -488,7 +488,7 @@ where
         else {
             return false;
         };
-        let late = match live.exchange.overdue(&self.fleet, self.now, overdue, asks_stream(&live.ask.facts)) {
+        let late = match live.exchange.overdue(&mut self.fleet, self.now, overdue, asks_stream(&live.ask.facts)) {
             Some(until) => Late::GoesOn(until),
             None => Late::Ends,
         };

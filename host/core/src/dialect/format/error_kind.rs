@@ -1,5 +1,7 @@
 //! Kinds of errors that we ourselves tell a client.
 
+use crate::outcome::Kind;
+
 /// Kind of error, from a client's view.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ErrorKind {
@@ -58,6 +60,27 @@ impl ErrorKind {
         ErrorKind::ShuttingDown,
         ErrorKind::Internal,
     ];
+
+    /// The kind that tells a client of a refusal that is passed on.
+    pub const fn of_refusal(outcome: Kind) -> Self {
+        match outcome {
+            Kind::Unauthorised => ErrorKind::Unauthorised,
+            Kind::ModelMissing => ErrorKind::ModelNotFound,
+            Kind::RateLimited => ErrorKind::RateLimited,
+            Kind::OutOfCredit | Kind::Refused | Kind::TooLong => ErrorKind::InvalidRequest,
+            Kind::Overloaded
+            | Kind::ServerError
+            | Kind::ConnectFailed
+            | Kind::Reset
+            | Kind::TimedOut
+            | Kind::Cut
+            | Kind::Stalled
+            | Kind::Malformed
+            | Kind::Answered
+            | Kind::ClientGone
+            | Kind::NotResumed => ErrorKind::UpstreamFailed,
+        }
+    }
 
     const fn row(self) -> Row {
         const fn row(status: u16, code: &'static str, retry: bool) -> Row {

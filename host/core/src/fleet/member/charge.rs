@@ -103,7 +103,8 @@ impl Member {
         self.single_requests.release(&charge.request, charge.of_request);
     }
 
-    fn return_probes(&mut self, parts: PartsUsed<'_>, charge: Charge) {
+    /// Takes back the probes that an attempt is, if it still is one.
+    pub(crate) fn return_probes(&mut self, parts: PartsUsed<'_>, charge: Charge) {
         self.wide.return_probe(charge.probe);
         self.models.return_probe(parts.model, charge.of_model);
         self.operations.return_probe(parts.endpoint, charge.of_operation);

@@ -29,6 +29,29 @@ impl Member {
         worst
     }
 
+    /// Health of each part that a request uses.
+    fn healths<'a>(&'a self, parts: PartsUsed<'a>) -> impl Iterator<Item = &'a Health> {
+        let narrow = [
+            self.models.get(parts.model),
+            self.operations.get(parts.endpoint),
+            self.single_requests.get(&parts.request),
+        ];
+        narrow.into_iter().flatten().map(|part| &part.health).chain([&self.wide])
+    }
+
+    /// Returns true if it has failed since its last answer, and is likely to fail again: in a way that lasts, or more than
+    /// once. A rate limit ends by itself.
+    pub(crate) fn is_down(&self, parts: PartsUsed<'_>) -> bool {
+        self.healths(parts).any(|health| health.failures > hiccups(health.reason))
+    }
+
+    /// Failures since the last answer that a request would meet, and the kind of the one that weighs most; `None`: none.
+    pub(crate) fn last_failure(&self, now: Timestamp, parts: PartsUsed<'_>) -> Option<(Kind, u32)> {
+        let failures = self.healths(parts).map(|health| health.failures).max().unwrap_or_default();
+        let (_, worst, _) = self.health(now, parts);
+        (failures > 0 && worst.failures > 0).then_some((worst.reason, failures))
+    }
+
     /// Time left of the cooldown for a request.
     pub(crate) fn cooldown_left(&self, now: Timestamp, parts: PartsUsed<'_>) -> Duration {
         match self.health(now, parts).0 {
@@ -91,14 +114,7 @@ impl Member {
 
     /// Returns true if it is excluded (key, credit or model), which holds in an emergency too.
     pub(crate) fn is_excluded(&self, now: Timestamp, parts: PartsUsed<'_>) -> bool {
-        let narrow = [
-            self.models.get(parts.model),
-            self.operations.get(parts.endpoint),
-            self.single_requests.get(&parts.request),
-        ];
-        let healths = narrow.into_iter().flatten().map(|part| &part.health).chain([&self.wide]);
-        let mut healths = healths;
-        healths.any(|health| now < health.until && is_exclusion(health.reason))
+        self.healths(parts).any(|health| now < health.until && is_exclusion(health.reason))
     }
 
     /// Time until the emergency lane may use it; `None`: not at all. The provider's limits and its Retry-After hold in an
@@ -108,13 +124,7 @@ impl Member {
             return None;
         }
         let rates = self.rates_ready_in(now, Some(parts.model), tokens)?;
-        let narrow = [
-            self.models.get(parts.model),
-            self.operations.get(parts.endpoint),
-            self.single_requests.get(&parts.request),
-        ];
-        let healths = narrow.into_iter().flatten().map(|part| &part.health).chain([&self.wide]);
-        let after_failures = healths.map(|health| health.emergency_in(now)).max().unwrap_or_default();
+        let after_failures = self.healths(parts).map(|health| health.emergency_in(now)).max().unwrap_or_default();
         Some(self.emergency.ready_in(now, 1).max(rates).max(after_failures))
     }
 
@@ -144,6 +154,22 @@ impl Member {
     ) -> (RowState, Option<(Timestamp, Kind)>) {
         let (_, health, _) = self.health(now, parts);
         (self.readiness(now, parts, tokens).0, cooldown_in_force(health, now))
+    }
+}
+
+/// Failures of a kind in a row that say nothing of the next attempt.
+const fn hiccups(kind: Kind) -> u32 {
+    match kind {
+        Kind::Overloaded | Kind::ServerError | Kind::Reset | Kind::Cut | Kind::Malformed => 1,
+        Kind::OutOfCredit
+        | Kind::ModelMissing
+        | Kind::Unauthorised
+        | Kind::ConnectFailed
+        | Kind::TimedOut
+        | Kind::Stalled => 0,
+        Kind::Answered | Kind::RateLimited | Kind::Refused | Kind::TooLong | Kind::ClientGone | Kind::NotResumed => {
+            u32::MAX
+        }
     }
 }
 

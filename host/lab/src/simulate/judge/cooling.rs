@@ -32,8 +32,8 @@ struct BackendSnapshot {
     asked_until: Timestamp,
     /// Until when nothing can help: no key, no money, no such model.
     hopeless_until: Timestamp,
-    /// The exchange that finds out whether it is well.
-    probing: Option<u64>,
+    /// The exchange that finds out whether it is well, and until when others wait for it: its time limit may be put off.
+    probing: Option<(u64, Timestamp)>,
     /// Exchanges that failed since the last answer in a way that may be their own fault; what one of them alone met is
     /// not held against the backend.
     doubtful: Vec<u64>,
@@ -60,7 +60,7 @@ impl Cooling {
     }
 
     pub(super) fn sent(&mut self, attempt: InFlight, probe: bool) -> Found {
-        let InFlight { exchange, at, lane, .. } = attempt;
+        let InFlight { exchange, at, lane, limit, .. } = attempt;
         let mut is_due = false;
         for standing in self.standings(attempt.backend, attempt.model) {
             if at < standing.until {
@@ -77,7 +77,8 @@ impl Cooling {
             if lane == Lane::Emergency || standing.failed_at.is_none() {
                 continue;
             }
-            if let Some(other) = standing.probing.replace(exchange) {
+            if let Some((other, _)) = standing.probing.replace((exchange, at + limit)).filter(|(_, until)| at < *until)
+            {
                 return Err((Rule::Probe, format!("sent while exchange {} still probes the backend", other + 1)));
             }
             is_due = true;
@@ -88,13 +89,18 @@ impl Cooling {
         }
     }
 
-    pub(super) fn ended(&mut self, attempt: InFlight, now: Timestamp, record: &AttemptRecord) {
-        let bounds = self.bounds;
+    /// A probe that has begun to be answered is one no more.
+    pub(super) fn committed(&mut self, attempt: InFlight) {
         for standing in self.standings(attempt.backend, attempt.model) {
-            if standing.probing == Some(attempt.exchange) {
+            if standing.probing.is_some_and(|(exchange, _)| exchange == attempt.exchange) {
                 standing.probing = None;
             }
         }
+    }
+
+    pub(super) fn ended(&mut self, attempt: InFlight, now: Timestamp, record: &AttemptRecord) {
+        let bounds = self.bounds;
+        self.committed(attempt);
         let [wide, model] = self.standings(attempt.backend, attempt.model);
         if cooldown_rule(record.outcome).base_factor == 0.0 {
             if record.outcome != Kind::ClientGone {

@@ -16,7 +16,7 @@ use pointsman_core::exchange::{Budgets, Facts};
 use pointsman_core::fleet::Fleet;
 use pointsman_core::fleet::health::CooldownSettings;
 use pointsman_core::record::AttemptRecord;
-use pointsman_core::table::Lane;
+use pointsman_core::table::{Lane, Timeouts};
 use pointsman_core::time::Timestamp;
 use pointsman_core::view::View;
 
@@ -127,6 +127,8 @@ pub(super) struct InFlight {
     model: Name,
     lane: Lane,
     at: Timestamp,
+    /// The first of the time limits that may be put off.
+    limit: Duration,
     /// Tokens charged to the token limit.
     tokens: u32,
 }
@@ -220,7 +222,9 @@ impl Judge {
                 let model = self.names.number(model);
                 let known = self.exchange(number)?;
                 let tokens = known.charged();
-                let attempt = InFlight { exchange: number, backend, model, lane: sending.lane, at: now, tokens };
+                let Timeouts { first_byte, first_token, idle, .. } = sending.timeouts;
+                let limit = first_byte.min(first_token).min(idle);
+                let attempt = InFlight { exchange: number, backend, model, lane: sending.lane, at: now, limit, tokens };
                 known.sent += 1;
                 let (priority, overlaps) = (known.facts.priority, known.attempt.replace(attempt).is_some());
                 if overlaps {
@@ -231,7 +235,11 @@ impl Judge {
                 self.line.sent(attempt, priority)
             }
             EventKind::Committed => {
-                self.exchange(number)?.committed_at = Some(now);
+                let known = self.exchange(number)?;
+                known.committed_at = Some(now);
+                if let Some(attempt) = known.attempt {
+                    self.cooling.committed(attempt);
+                }
                 Ok(())
             }
             EventKind::Ended(record) => self.ended(number, now, record),
