@@ -34,6 +34,7 @@ static API: Api = Api {
     takes_empty_messages: true,
     takes_pictures_in_results: true,
     has_json_mode: false,
+    takes_top_p_beside_temperature: true,
     max_user_chars: 0,
     pictures: Some((&[], "drawing of ours")),
 };

@@ -36,6 +36,10 @@ pub(super) struct Added {
     pub(super) max_tokens: Addition,
     /// The limit in the request.
     pub(super) limit: u64,
+    /// The limit was refused because of this prompt's length: it says nothing about other requests.
+    pub(super) is_of_prompt: bool,
+    /// The limit is the client's, who is told that it was lowered.
+    pub(super) is_clients: bool,
 }
 
 /// An addition in the request of one attempt.
@@ -79,12 +83,12 @@ impl Additions {
 
     /// Remembers what an attempt left out before this model answered it.
     pub fn remember_refusal(&self, model: &str, attempt: &Attempt) {
-        let Added { usage, max_tokens, limit } = attempt.added;
+        let Added { usage, max_tokens, limit, is_of_prompt, .. } = attempt.added;
         let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
         if usage == Addition::LeftOut && refused.usage.len() < MAX_MODELS {
             refused.usage.insert(model.to_owned());
         }
-        if max_tokens == Addition::LeftOut && refused.max_tokens.len() < MAX_MODELS {
+        if max_tokens == Addition::LeftOut && !is_of_prompt && refused.max_tokens.len() < MAX_MODELS {
             refused.max_tokens.insert(model.to_owned(), limit);
         }
         self.has_refused.store(true, Ordering::Relaxed);

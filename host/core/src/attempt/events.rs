@@ -93,7 +93,8 @@ impl EventReader {
 
     /// Returns true once nothing but the stream's own end is missing.
     pub(super) fn has_told_all(&self) -> bool {
-        self.judge.tap.has_told_all()
+        let translated = || self.translator.as_ref().is_some_and(EventTranslator::has_told_all);
+        self.judge.tap.has_told_all() || translated()
     }
 
     /// Returns true if it has content, or its provider counted tokens of it.

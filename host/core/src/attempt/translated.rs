@@ -95,6 +95,12 @@ impl TranslatedAttempt {
         Ok(Some((body, Self { answers, left_out, request_id: request.id.to_owned() })))
     }
 
+    /// Tells that the client's limit of the answer's tokens was lowered to this one.
+    pub(super) fn lowered(&mut self, limit: u64) {
+        let why = format!("is more than the {limit} tokens that this model takes, and was lowered to them");
+        self.left_out = self.left_out.iter().cloned().chain([Untranslatable::new("max_tokens", why)]).collect();
+    }
+
     const fn translation(&self) -> Translation {
         self.answers.translation
     }
@@ -224,6 +230,11 @@ impl EventTranslator {
     /// Returns the repairs so far.
     pub(super) const fn repairs(&self) -> Repairs {
         self.repairs
+    }
+
+    /// Returns true once the model has given its finish reason, and its usage after that.
+    pub(super) fn has_told_all(&self) -> bool {
+        self.stream.has_told_all()
     }
 
     /// Returns true once the model has given its finish reason.

@@ -1,5 +1,7 @@
 //! Classification of an upstream's answer: by its status, and by the error's own words where they say more.
 
+use std::borrow::Cow;
+
 use http::HeaderMap;
 
 use super::format::message::presentable;
@@ -82,6 +84,11 @@ pub fn classify_whole(dialect: Dialect, answer: &WholeAnswer<'_>, now: Timestamp
             Outcome { status: Some(status), ..Outcome::new(Kind::Malformed, text) }
         }
     }
+}
+
+/// The message of an error body, in the shapes in use; empty where it has none.
+pub(crate) fn error_message(body: &[u8]) -> Cow<'_, str> {
+    ErrorDetails::read(body).message
 }
 
 /// The outcome of an answer with nothing in it.

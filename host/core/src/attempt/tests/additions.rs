@@ -127,3 +127,77 @@ fn a_limit_of_ours_that_is_too_high_is_lowered_to_the_one_that_is_told() {
     let own = Case::new("/v1/chat/completions", body).dialect(Dialect::ANTHROPIC);
     assert!(matches!(refuse(&mut own.attempt()), Output::Ended(..)));
 }
+
+const MESSAGE: &str = r#"{"model":"m","max_tokens":32000,"messages":[{"role":"user","content":"Hi"}]}"#;
+
+fn limit_sent(case: &Case, attempt: &Attempt) -> serde_json::Value {
+    let request = attempt.request(&case.client(), &case.endpoint, &case.sending.model).expect("it can be sent");
+    let body: serde_json::Value = serde_json::from_slice(request.body()).expect("JSON");
+    body.get("max_tokens").or_else(|| body.get("max_completion_tokens")).cloned().unwrap_or_default()
+}
+
+/// The limit that is sent after this refusal; none where it is final.
+fn lowered_to(case: &Case, attempt: &mut Attempt, says: &str) -> Option<serde_json::Value> {
+    attempt.step(START, head(400, &[]));
+    if !matches!(attempt.step(START, Input::LastBytes(Bytes::copy_from_slice(says.as_bytes()))), Output::SendAgain) {
+        return None;
+    }
+    attempt.leave_out(&case.client(), &case.endpoint, &case.sending.model);
+    Some(limit_sent(case, attempt))
+}
+
+#[test]
+fn a_limit_that_the_clients_api_demands_is_lowered_and_the_client_told() {
+    let says = r#"{"error":{"message":"max_tokens is too large: 32000. This model supports at most 16384 completion tokens, whereas you provided 32000.","param":"max_tokens"}}"#;
+    for host in ["http://upstream.test/v1", "https://api.openai.com/v1"] {
+        let mut case = Case::new("/v1/messages", MESSAGE);
+        case.endpoint.base = BaseUrl::parse(host).expect("a base URL");
+        let mut attempt = case.attempt();
+        assert_eq!((limit_sent(&case, &attempt), attempt.left_out().len()), (32_000.into(), 0));
+        assert_eq!(lowered_to(&case, &mut attempt, says), Some(16_384.into()));
+        assert!(attempt.left_out()[0].to_string().contains("16384"), "{:?}", attempt.left_out());
+        case.endpoint.additions.remember_refusal("sent", &attempt);
+        let next = case.attempt();
+        assert_eq!((limit_sent(&case, &next), next.left_out().len()), (16_384.into(), 1));
+    }
+    let mut strict = Case::new("/v1/messages", MESSAGE);
+    strict.translations = crate::dialect::translate::Translations::new(crate::dialect::translate::Strictness::Strict);
+    assert_eq!(lowered_to(&strict, &mut strict.attempt(), says), None);
+}
+
+#[test]
+fn a_limit_of_one_prompt_is_not_remembered() {
+    for (says, limit) in [
+        (
+            "max_tokens is too large: 32000. This model's maximum context length is 8192 tokens and your request has 1200 input tokens",
+            Some(6_992),
+        ),
+        (
+            "This model's maximum context length is 8192 tokens. However, you requested 33200 tokens (1200 in the messages, 32000 in the completion). Please reduce max_tokens.",
+            Some(6_992),
+        ),
+        ("max_tokens and your prompt are more than 8192 together", None),
+        ("maximum context length is 1000 tokens and your request has 1200 input tokens; max_tokens is 32000", None),
+    ] {
+        let case = Case::new("/v1/messages", MESSAGE);
+        let mut attempt = case.attempt();
+        let refusal = serde_json::json!({"error": {"message": says}, "request": {"size": 4096}}).to_string();
+        assert_eq!(lowered_to(&case, &mut attempt, &refusal), limit.map(Into::into), "{says}");
+        case.endpoint.additions.remember_refusal("sent", &attempt);
+        assert_eq!(limit_sent(&case, &case.attempt()), 32_000, "{says}");
+    }
+}
+
+#[test]
+fn a_refusal_that_names_another_member_is_final() {
+    for refused in [
+        r#"{"error":{"message":"Unknown parameter: 'foo'.","param":"foo"}}"#,
+        r#"{"detail":[{"loc":["body","foo"],"msg":"Extra inputs are not permitted","input":{"stream_options":{}}}]}"#,
+    ] {
+        let run = Case::stream().run([(50, head(400, &[])), (60, bytes(refused)), (70, Input::End)]);
+        assert_eq!(run.sent_again, 0, "{refused}");
+    }
+    let ours = r#"{"error":{"message":"Unknown parameter.","param":"stream_options"}}"#;
+    let run = Case::stream().run([(50, head(400, &[])), (60, bytes(ours)), (70, Input::End)]);
+    assert_eq!(run.sent_again, 1);
+}

@@ -219,3 +219,18 @@ fn a_translated_stream_ends_as_late_as_any() {
     let run = case().run([(50, stream_head()), (100, bytes(&first)), (200, broken())]);
     assert_eq!(run.kind(), Kind::Answered);
 }
+
+#[test]
+fn nothing_behind_the_finish_takes_from_a_translated_answer_or_keeps_it_waiting() {
+    let body = r#"{"model":"m","max_tokens":9,"stream":true,"messages":[{"role":"user","content":"Hi"}]}"#;
+    let case = patient(Case::new("/v1/messages", body));
+    let late = "data: {\"error\":{\"message\":\"late\"}}\n\n";
+    let script = format!("{HELLO}{STOP}{late}");
+    let run = case.run([(50, stream_head()), (100, bytes(&script)), (110, Input::End)]);
+    assert_eq!(run.kind(), Kind::Answered);
+    assert!(!run.text().contains("late") && run.text().contains("message_stop"), "{}", run.text());
+    // Without the end mark nobody waits as long as for a model that thinks.
+    let run = case.run([(50, stream_head()), (100, bytes(&format!("{HELLO}{STOP}{USED}")))]);
+    assert_eq!(run.came_to(), (Some(100), 2_100, Kind::Answered));
+    assert!(run.text().contains("message_stop"), "{}", run.text());
+}

@@ -145,3 +145,18 @@ fn a_choice_without_tools_is_left_out_of_a_translated_request() {
         assert!(!sent.contains("tool"), "{sent}");
     }
 }
+
+#[test]
+fn of_a_temperature_and_a_top_p_a_message_has_the_first() {
+    for (top_p, is_left_out) in [("0.5", true), ("1", false)] {
+        let body = format!(
+            r#"{{"model":"m","temperature":0.2,"top_p":{top_p},"messages":[{{"role":"user","content":"Hi"}}]}}"#
+        );
+        let case = Case::new("/v1/chat/completions", &body).dialect(Dialect::ANTHROPIC);
+        let attempt = case.attempt();
+        let sent = attempt.request(&case.client(), &case.endpoint, &case.sending.model).expect("it can be sent");
+        let sent = String::from_utf8_lossy(sent.body()).into_owned();
+        assert!(sent.contains(r#""temperature":0.2"#) && !sent.contains("top_p"), "{sent}");
+        assert_eq!(attempt.left_out().iter().any(|field| field.path == "top_p"), is_left_out);
+    }
+}

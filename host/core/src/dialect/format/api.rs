@@ -11,6 +11,8 @@ pub struct Api {
     pub takes_blank_stop_sequences: bool,
     /// The highest temperature.
     pub max_temperature: f64,
+    /// True if every model takes a `top_p` beside a temperature.
+    pub takes_top_p_beside_temperature: bool,
     /// True if instructions may come after the conversation has begun.
     pub takes_late_instructions: bool,
     /// True if it continues a last message of the assistant; otherwise it answers it.

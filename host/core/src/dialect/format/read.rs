@@ -193,6 +193,13 @@ impl<'a> Object<'a> {
         (raw != "null").then(|| Field { path: join(&self.path, name), raw, target, left_out: left_out.clone() })
     }
 
+    /// Looks at a member; none when it is absent or null.
+    pub(in crate::dialect) fn get(&self, name: &str) -> Option<Field<'a>> {
+        let (_, raw) = self.members.iter().find(|(member, raw)| member == name && *raw != "null")?;
+        let (target, left_out) = (self.target, self.left_out.clone());
+        Some(Field { path: join(&self.path, name), raw, target, left_out })
+    }
+
     /// Takes a member that must be there.
     pub(in crate::dialect) fn need(&mut self, name: &str) -> Read<Field<'a>> {
         let missing = Untranslatable::new(join(&self.path, name), "is missing");
@@ -397,6 +404,7 @@ mod tests {
         takes_empty_messages: true,
         takes_pictures_in_results: true,
         has_json_mode: true,
+        takes_top_p_beside_temperature: true,
         max_user_chars: usize::MAX,
         pictures: None,
     };

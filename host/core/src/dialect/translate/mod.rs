@@ -69,6 +69,7 @@
 //! | a `user` that is longer than the other API takes (lenient) | for the provider's books |
 //! | `store: false`, `n: 1`, `logprobs: false`, penalties of 0, an empty `logit_bias`, `service_tier` `auto` or `default`, `verbosity: medium`, `modalities: ["text"]` | what the other API does anyhow |
 //! | `temperature: 1` and `top_p: 1` on the way to messages | the same; the newest models take no such member |
+//! | a `top_p` beside a `temperature` on the way to messages (lenient, and told) | newer models refuse the two together |
 //! | `service_tier` `auto` or `standard_only`, `speed: standard`, `thinking` that is `disabled`, or `adaptive` without a wish to read it (messages) | the same |
 //! | `prediction`, `prompt_cache_*`, `cache_control`, `stream_options.include_obfuscation`, `eager_input_streaming`, `defer_loading` (lenient) | price, speed, or the size of packets |
 //! | an image's `detail` `auto` or `high` | Anthropic looks at all of a picture |

@@ -18,6 +18,11 @@ impl Translations {
         Self { strictness, made: Mutex::default() }
     }
 
+    /// The treatment of what has no counterpart.
+    pub const fn strictness(&self) -> Strictness {
+        self.strictness
+    }
+
     /// Whether the request can be translated.
     ///
     /// # Errors

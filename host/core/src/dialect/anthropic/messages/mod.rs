@@ -35,6 +35,7 @@ static API: Api = Api {
     takes_empty_messages: false,
     takes_pictures_in_results: true,
     has_json_mode: false,
+    takes_top_p_beside_temperature: false,
     max_user_chars: 256,
     pictures: Some((&["image/jpeg", "image/png", "image/gif", "image/webp"], "JPEG, PNG, GIF or WebP")),
 };

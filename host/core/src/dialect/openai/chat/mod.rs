@@ -34,6 +34,7 @@ static API: Api = Api {
     takes_empty_messages: true,
     takes_pictures_in_results: false,
     has_json_mode: true,
+    takes_top_p_beside_temperature: true,
     max_user_chars: 64,
     pictures: None,
 };

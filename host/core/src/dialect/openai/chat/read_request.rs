@@ -36,8 +36,8 @@ pub(super) fn read<'a>(body: Field<'a>) -> Read<Request<'a>> {
         tools,
         max_tokens: max_tokens(&mut chat)?,
         stop: chat.take("stop").map_or(Ok(Vec::new()), stop)?,
+        top_p: top_p(&mut chat)?,
         temperature: chat.take("temperature").map(temperature).transpose()?,
-        top_p: chat.take("top_p").map(|f| f.number().map(|_| f.json())).transpose()?,
         user: chat.take("user").map_or(Ok(None), user)?,
         schema,
         json_only,
@@ -80,6 +80,19 @@ fn only_as_usual(chat: &mut Object<'_>) -> Read<()> {
     chat.tuning("store", off)?;
     chat.tuning("service_tier", |f| f.is_one_of(&["auto", "default"]))?;
     chat.tuning("verbosity", |f| f.is_one_of(&["medium"]))
+}
+
+/// Left out beside a temperature where newer models take only one of the two; a number of 1 says nothing.
+fn top_p<'a>(chat: &mut Object<'a>) -> Read<Option<Json<'a>>> {
+    let Some(field) = chat.take("top_p") else { return Ok(None) };
+    let tunes = |number: Read<f64>| number.is_ok_and(|number| number != 1.0);
+    let number = field.number()?;
+    let is_beside = tunes(Ok(number)) && chat.get("temperature").is_some_and(|f| tunes(f.number()));
+    if is_beside && !field.is_strict() && !field.target().takes_top_p_beside_temperature {
+        let why = format!("stands beside a temperature, which newer models of {} refuse", field.target().name);
+        return field.leave_out(why).map(|()| None);
+    }
+    Ok(Some(field.json()))
 }
 
 /// Both names for the same limit; `max_tokens` is the older one.
