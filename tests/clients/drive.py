@@ -23,7 +23,7 @@ import time
 import urllib.request
 
 HERE = pathlib.Path(__file__).resolve().parent
-FAULTS = ["well", "limited", "broken", "cut", "silent"]
+FAULTS = os.environ.get("POINTSMAN_CLIENT_FAULTS", "well,limited,broken,cut,silent").split(",")
 SAYS = "The provider says hello."
 
 # A run of an agent that has no end is ended after so long; in both ways that is the same result.
