@@ -19,10 +19,15 @@ const MAX_REQUESTS: usize = 1_024;
 /// Backends remembered of one request.
 const MAX_PLACES: usize = 8;
 
+/// Requests that wait for the answer that shows them to be to blame; beyond it the oldest is dropped.
+const MAX_SUSPECTS: usize = 64;
+
 /// The requests that failed lately.
 #[derive(Debug, Default)]
 pub(super) struct FailedRequests {
     map: HashMap<u64, FailedRequest>,
+    /// Requests that failed alike at two backends, neither of which has answered another one since.
+    suspects: Vec<u64>,
     /// Time until which new requests are to be compared with these.
     compared_until: Timestamp,
 }
@@ -67,6 +72,10 @@ impl FailedRequests {
         let is_blamed = known.places.len() > 1;
         let compared_for = if is_blamed { REMEMBERED_FOR } else { COMPARED_FOR };
         self.compared_until = self.compared_until.max(now + compared_for);
+        if is_blamed && !was_blamed {
+            self.suspects.truncate(MAX_SUSPECTS - 1);
+            self.suspects.insert(0, request);
+        }
         let others = known.places.iter().copied().filter(|place| *place != slot);
         Comparison { is_blamed, pardoned: if is_blamed && !was_blamed { others.collect() } else { Vec::new() } }
     }
@@ -76,6 +85,25 @@ impl FailedRequests {
         if !self.map.is_empty() {
             self.map.remove(&request);
         }
+    }
+
+    /// Records that a backend, by its slot, answered a request. Returns the requests that this shows to be to blame, with the
+    /// slots of the backends they failed at: they failed there alike, and there others are served.
+    pub(super) fn shown_by_answer_at(&mut self, slot: usize) -> Vec<(u64, Vec<usize>)> {
+        if self.suspects.is_empty() {
+            return Vec::new();
+        }
+        let mut shown = Vec::new();
+        let map = &self.map;
+        self.suspects.retain(|request| {
+            let Some(known) = map.get(request) else { return false };
+            let is_shown = known.places.contains(&slot);
+            if is_shown {
+                shown.push((*request, known.places.clone()));
+            }
+            !is_shown
+        });
+        shown
     }
 
     /// Returns true if this request failed alike at two backends.
@@ -128,6 +156,18 @@ mod tests {
         assert!(requests.is_blamed(at(5), 7) && !requests.is_blamed(at(5), 8));
         requests.answered(7);
         assert!(!requests.is_blamed(at(6), 7));
+    }
+
+    #[test]
+    fn an_answer_of_either_backend_shows_a_request_to_be_to_blame_once() {
+        let mut requests = FailedRequests::default();
+        let error = failed(Kind::ServerError, 500);
+        requests.failed(at(0), 7, 0, &error);
+        assert!(requests.shown_by_answer_at(0).is_empty(), "it failed at one backend only");
+        requests.failed(at(1), 7, 1, &error);
+        assert!(requests.shown_by_answer_at(2).is_empty(), "it was not tried there");
+        assert_eq!(requests.shown_by_answer_at(1), [(7, vec![0, 1])]);
+        assert!(requests.shown_by_answer_at(0).is_empty(), "it is known");
     }
 
     #[test]

@@ -151,6 +151,13 @@ impl Fleet {
         }
     }
 
+    /// Forgets that this request failed at a backend, because it is to blame itself.
+    pub(super) fn acquit(&mut self, slot: usize, request: u64) {
+        if let Some(Some((_, member))) = self.members.get_mut(slot) {
+            member.acquit(request);
+        }
+    }
+
     /// Changes the configured backend of this id and collects its changes of state; false when there is none.
     pub(super) fn update_member(&mut self, id: &str, update: impl FnOnce(&mut Member)) -> bool {
         self.is_queue_stale = true;

@@ -199,6 +199,9 @@ impl Fleet {
         let (request, slot) = (permit.origin.request, permit.slot.0);
         let comparison = if report.outcome.kind == Kind::Answered {
             self.failed_requests.answered(request);
+            for (culprit, places) in self.failed_requests.shown_by_answer_at(slot) {
+                places.into_iter().for_each(|place| self.acquit(place, culprit));
+            }
             Comparison::default()
         } else {
             self.failed_requests.failed(now, request, slot, report.outcome)

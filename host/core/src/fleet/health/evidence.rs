@@ -117,6 +117,11 @@ impl Witnesses {
         *self = Self { discredited, answered: self.answered, ..Self::default() };
     }
 
+    /// Forgets the requests that failed.
+    pub(super) fn forget(&mut self) {
+        *self = Self { discredited: self.discredited, answered: self.answered, ..Self::default() };
+    }
+
     /// Records that a request of this client was answered.
     pub(super) fn was_answered(&mut self, now: Timestamp, client: u64) {
         let [latest, _] = self.answered;

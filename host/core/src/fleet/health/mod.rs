@@ -396,6 +396,14 @@ impl Health {
         }
     }
 
+    /// Forgets that this request failed, if no other one did: it is known to be to blame, so it is no witness.
+    pub fn acquit(&mut self, request: u64) {
+        if self.witnesses.is_only(request) {
+            self.pardon(request);
+            self.witnesses.forget();
+        }
+    }
+
     /// Returns the time until the emergency lane may use it: what the upstream's Retry-After asked for holds there too,
     /// and no attempt follows a failure at once.
     pub fn emergency_in(&self, now: Timestamp) -> Duration {

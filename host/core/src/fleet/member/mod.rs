@@ -218,6 +218,12 @@ impl Member {
         of_model.into_iter().chain(of_operation).for_each(|health| health.pardon(parts.request));
     }
 
+    /// Forgets that this request failed, wherever no other one did.
+    pub(super) fn acquit(&mut self, request: u64) {
+        let parts = self.models.healths_mut().chain(self.operations.healths_mut());
+        std::iter::once(&mut self.wide).chain(parts).for_each(|health| health.acquit(request));
+    }
+
     /// Load and error rate as one number; lower is better.
     pub(super) fn load_score(&self) -> f32 {
         let load = match self.most_in_flight() {
