@@ -86,8 +86,9 @@ impl Control {
         let prepared = self.prepare(&turn, &before, change)?;
         let stats = Arc::new(FaultStats::new(config.policy.rollback));
         let next = self.snapshot(&before, config, table, revision, stats)?;
+        self.config_is_good();
         self.put_in_force(&turn, &before, next, prepared, Some(component)).await;
-        self.config_taken(&published);
+        self.report_taken(Reload::Config, &published);
         self.report_taken(Reload::Policy, &policy);
         Ok(())
     }
@@ -109,8 +110,9 @@ impl Control {
             let published = config.revision.to_string();
             let next = self.snapshot(&before, config, table, revision, before.fault_stats.clone())?;
             let next = self.with_candidate(&turn, &before, next, candidate).await;
+            self.config_is_good();
             self.publish(&before, next);
-            self.config_taken(&published);
+            self.report_taken(Reload::Config, &published);
             return Ok(());
         }
     }
@@ -135,13 +137,12 @@ impl Control {
         Ok(revision)
     }
 
-    fn config_taken(&self, revision: &str) {
+    /// Ends an earlier refusal. Before the configuration is published, so that the new revision is never shown beside it.
+    fn config_is_good(&self) {
         let now = self.proxy.clock.now();
         let mut state = self.state();
         state.lifecycle.config_is_good();
         state.config_loaded = now;
-        drop(state);
-        self.report_taken(Reload::Config, revision);
     }
 
     /// The next snapshot. The fleet takes the table over: nothing can be refused any more after this.
