@@ -270,7 +270,7 @@ mod tests {
             "FAIL  one 429 (2.42 s simulated in ",
             "      request 1: it was to be delivered by b, and was delivered by a\n",
             "           0.020 s  outcome  a: rate_limited (429) after 20 ms, Retry-After 2 s",
-            "asked    a cools for 2 s more (rate_limited), emergency now\n                             b is ready\n",
+            "asked    a cools for 2 s more (rate_limited), emergency in 2 s\n                             b is ready\n",
             "others   a cools for 2 s more (rate_limited): waited for\n",
             "b is ready, but a fallback; the policy chose to wait for the primary lane\n",
             "noted    wait for a primary: the first is expected in 2000 ms",

@@ -101,7 +101,7 @@ fn told(rows: &[Row]) -> String {
 }
 
 /// Checks several journals of a world: each lane's share is within 5 % of itself, or within a point where that is more;
-/// the spend is within 5 %. One journal is one random sample, and the next one is as far from it as from the model.
+/// the spend is within 10 %. One journal is one random sample, and the next one is as far from it as from the model.
 fn assert_calibrated(what: &str, journals: &[Vec<Row>]) {
     let told: String = journals.iter().map(|rows| told(rows)).collect();
     let mean = |metric, of: fn(&Row) -> f64| {
@@ -116,7 +116,7 @@ fn assert_calibrated(what: &str, journals: &[Vec<Row>]) {
         assert!(off.abs() <= (0.05 * recorded).max(0.01), "{what}: {metric:?} is off by {off:.4}\n{told}");
     }
     let (spent, off) = recorded_and_off(Metric::Spend);
-    assert!(off.abs() <= 0.05 * spent, "{what}: the spend is off by {off:.5} of {spent:.5}\n{told}");
+    assert!(off.abs() <= 0.1 * spent, "{what}: the spend is off by {off:.5} of {spent:.5}\n{told}");
 }
 
 /// The worlds: what is asked, and what is hidden.
@@ -218,7 +218,7 @@ fn a_policy_that_never_waits_spends_more_and_one_that_waits_less() {
     for (ran, other, is_better) in [(WAITS, NEVER_WAITS, false), (NEVER_WAITS, WAITS, true)] {
         let plot = Plot { exchanges: 6_000, ..limits_unlike_the_tables() };
         let past = take_in(&chronicle(&plot, 3, &policy, ran));
-        let rows = compared(&past, &Model::learn(&past), &policy, other, 6);
+        let rows = compared(&past, &Model::learn(&past), &policy, other, 14);
         let (spend, waited) = (row(&rows, Metric::Spend), row(&rows, Metric::Waited));
         println!("{ran} {other} {spend:?}");
         assert_eq!(spend.is_better(), Some(is_better), "{ran} {other}: {spend:?}");
