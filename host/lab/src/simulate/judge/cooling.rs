@@ -1,5 +1,6 @@
 //! Cooldowns and probes, kept by the rules of `core::health` at their mildest: the shortest cooldown that an outcome earns.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use pointsman_core::fleet::health::{CooldownSettings, cooldown_rule, may_be_requests};
@@ -20,6 +21,8 @@ pub(super) struct Cooling {
 struct OfBackend {
     wide: BackendSnapshot,
     models: Vec<BackendSnapshot>,
+    /// Exchanges that failed here in a way that may be their own fault.
+    failed: HashSet<u64>,
 }
 
 /// A backend, or one model on it.
@@ -98,9 +101,26 @@ impl Cooling {
         }
     }
 
+    /// An answer shows that the exchanges that failed there too were to blame, so they say nothing of other backends.
+    fn acquit_others(&mut self, answered: usize) {
+        let failed = std::mem::take(&mut self.backends[answered].failed);
+        for backend in &mut self.backends {
+            for standing in std::iter::once(&mut backend.wide).chain(&mut backend.models) {
+                standing.doubtful.retain(|exchange| !failed.contains(exchange));
+            }
+        }
+        self.backends[answered].failed = failed;
+    }
+
     pub(super) fn ended(&mut self, attempt: InFlight, now: Timestamp, record: &AttemptRecord) {
         let bounds = self.bounds;
         self.committed(attempt);
+        if may_be_requests(record.outcome) {
+            self.backends[attempt.backend].failed.insert(attempt.exchange);
+        }
+        if record.outcome == Kind::Answered {
+            self.acquit_others(attempt.backend);
+        }
         let [wide, model] = self.standings(attempt.backend, attempt.model);
         if cooldown_rule(record.outcome).base_factor == 0.0 {
             if record.outcome != Kind::ClientGone {
