@@ -74,7 +74,8 @@ class OpenAI(unittest.TestCase):
         self.assertEqual(caught.exception.status_code, 503)
         self.assertEqual(caught.exception.type, "AllPoolsExhausted")
         self.assertGreater(int(caught.exception.response.headers["retry-after"]), 0)
-        self.assertEqual(wire.requests, 1)
+        # An honest Retry-After may be obeyed: the SDK's own two retries, at most.
+        self.assertLessEqual(wire.requests, 3)
 
     def test_a_wrong_key(self):
         with self.assertRaises(openai.AuthenticationError):
