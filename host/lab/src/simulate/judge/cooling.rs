@@ -55,7 +55,7 @@ impl Cooling {
     }
 
     fn standings(&mut self, backend: usize, model: Name) -> [&mut BackendSnapshot; 2] {
-        let OfBackend { wide, models } = &mut self.backends[backend];
+        let OfBackend { wide, models, .. } = &mut self.backends[backend];
         if models.len() <= model {
             models.resize(model + 1, BackendSnapshot::default());
         }
