@@ -7,15 +7,13 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::Check;
+use super::secrets::is_reference;
 use crate::outbound::{ForwardProxy, Identity, Outbound, from_environment};
 use crate::raw::RawBackend;
 use crate::tree::Path;
 
 /// The value of `proxy` that means a direct connection.
 const NO_PROXY: &str = "none";
-
-/// A secret's and a certificate's file is no larger, in bytes.
-pub(super) const MAX_FILE_BYTES: u64 = 1 << 20;
 
 impl Check<'_, '_> {
     /// The way to a backend. `has_secrets`: a key or another secret is sent with its requests.
@@ -56,7 +54,7 @@ impl Check<'_, '_> {
         if text.trim().is_empty() || text.trim().eq_ignore_ascii_case(NO_PROXY) {
             return None;
         }
-        let text = match super::secrets::is_reference(text) {
+        let text = match is_reference(text) {
             true => self.secret(at, text, owner)?.expose().to_owned(),
             false => text.to_owned(),
         };

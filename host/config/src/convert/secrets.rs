@@ -6,7 +6,6 @@ use std::io::{self, Read};
 use zeroize::Zeroizing;
 
 use super::Check;
-use super::outbound::MAX_FILE_BYTES;
 use crate::diagnostic::Site;
 use crate::seal::SEALED;
 use crate::secret::{Secret, trimmed};
@@ -14,6 +13,9 @@ use crate::tree::{Body, Node, Path, Step};
 
 /// Prefixes of texts that refer to a secret instead of being one.
 const REFERENCES: [&str; 3] = ["env:", "file:", SEALED];
+
+/// A secret's and a certificate's file is no larger, in bytes.
+pub(super) const MAX_FILE_BYTES: u64 = 1 << 20;
 
 /// Returns true if the text refers to a secret instead of being one.
 pub(super) fn is_reference(text: &str) -> bool {
