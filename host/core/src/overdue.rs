@@ -32,7 +32,7 @@ impl Bet {
         }
     }
 
-    /// What did not come in time.
+    /// The part of the answer that did not come in time.
     pub const fn missing(self) -> &'static str {
         match self {
             Bet::FirstByte => "no response head",

@@ -44,6 +44,14 @@ pub struct Want {
     pub home: Option<Home>,
 }
 
+impl Want {
+    /// The same of those backends only that `keep` keeps.
+    pub(crate) fn among(self, keep: impl Fn(u32) -> bool) -> Self {
+        let kept = |all: &[u32]| all.iter().copied().filter(|index| keep(*index)).collect();
+        Self { candidates: kept(&self.candidates), foreign: kept(&self.foreign), ..self }
+    }
+}
+
 impl View {
     pub(crate) fn new(table: Arc<Table>, slots: Vec<Arc<Slot>>) -> Self {
         let of = |model: &String| Operation::ALL.map(|operation| candidates(&table, model, operation).into());
@@ -82,10 +90,8 @@ impl View {
 
     /// The same of those backends only that cost nothing for it.
     pub(crate) fn free_of(&self, want: Want) -> Want {
-        let is_free = |index: &&u32| self.backend(**index).is_free(&want.model);
-        let candidates = want.candidates.iter().filter(is_free).copied().collect();
-        let foreign = want.foreign.iter().filter(is_free).copied().collect();
-        Want { candidates, foreign, ..want }
+        let model = want.model.clone();
+        want.among(|index| self.backend(index).is_free(&model))
     }
 
     /// The same with a home. One that is no candidate is none; one that binds leaves no other candidate.
@@ -96,8 +102,7 @@ impl View {
         if !home.is_binding {
             return Want { home: Some(home), ..want };
         }
-        let foreign = want.foreign.iter().filter(|index| **index == home.backend).copied().collect();
-        Want { candidates: [home.backend].into(), foreign, home: Some(home), ..want }
+        Want { home: Some(home), ..want.among(|index| index == home.backend) }
     }
 
     /// Returns true if a backend may serve this for free. `crosses`: the request may be translated.

@@ -1,4 +1,4 @@
-//! Where sessions and stored things live, shared by all exchanges.
+//! Backends of sessions and stored things, shared by all exchanges.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};

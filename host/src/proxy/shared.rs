@@ -50,7 +50,7 @@ pub struct Proxy {
     pub promotion_judged: Notify,
     /// The policy that is asked beside the one in force.
     pub shadow: Shadow,
-    /// Where sessions and stored things live.
+    /// Backends of sessions and stored things.
     pub affinity: SharedAffinity,
     log: ExchangeLog,
     snapshot: ArcSwap<Snapshot>,

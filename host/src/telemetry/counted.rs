@@ -16,7 +16,7 @@ use super::shadow::ShadowCounts;
 /// The decisions' words, in the order they are counted in.
 pub(super) const DECISIONS: [&str; 5] = ["primary", "fallback", "emergency", "wait", "reject"];
 
-/// What was done to events that were not strict JSON.
+/// Repairs of events that were not strict JSON.
 pub(super) const REPAIRS: [&str; 2] = ["mended", "left_out"];
 
 /// The counts since the start of the process.

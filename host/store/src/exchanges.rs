@@ -97,7 +97,7 @@ columns!(AttemptRow {
     upstream_id,
 });
 
-/// What a backend was sent within a minute.
+/// Requests and tokens sent to a backend within a minute.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SentRow {
     /// The model name sent.

@@ -275,7 +275,7 @@ SELECT strftime('%Y-%m-%dT%H:%M:%fZ', last_started_ms / 1000.0, 'unixepoch'), at
 FROM exchange WHERE attempts > 0;
 ";
 
-/// Which backend holds a stored thing. The key is a hash of the thing's id, which nobody needs to read.
+/// The backend that holds a stored thing. The key is a hash of the thing's id, which nobody needs to read.
 const V_HOMES: &str = "
 CREATE TABLE home (
     key                      INTEGER PRIMARY KEY,

@@ -186,7 +186,7 @@ impl Check<'_, '_> {
     }
 }
 
-/// What is most likely not meant in a key that can be sent, and the advice.
+/// A likely mistake in a key that can be sent, and the advice.
 fn fault_of_key(key: &str) -> Option<(&'static str, &'static str)> {
     let is_quoted = |quote: char| key.len() > 1 && key.starts_with(quote) && key.ends_with(quote);
     let has_scheme = ["bearer ", "basic ", "token "]

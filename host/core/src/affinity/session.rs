@@ -33,7 +33,7 @@ pub fn session_in_headers(headers: &HeaderMap) -> Option<&str> {
     best.map(|(_, text)| text)
 }
 
-/// How well a header of this name tells the session, 0 best.
+/// Rank of a header among those that tell the session, 0 best.
 fn rank(name: &str) -> Option<usize> {
     // Most names end otherwise.
     if !matches!(name.as_bytes().last_chunk(), Some(b"id" | b"on" | b"ty")) {

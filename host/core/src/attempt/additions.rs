@@ -19,7 +19,7 @@ pub struct Additions {
     refused: Mutex<Refused>,
 }
 
-/// What was refused, by model.
+/// Refused additions, by model.
 #[derive(Debug, Default)]
 struct Refused {
     usage: BTreeSet<String>,

@@ -295,7 +295,7 @@ impl Judge {
     }
 }
 
-/// What is told of an event to a client that did not ask for the usage.
+/// Form of an event for a client that did not ask for the usage.
 fn without_unasked_usage(emit: Emit, raw: &[u8]) -> Emit {
     let told = match &emit {
         Emit::AsReceived => without_null_usage(raw),

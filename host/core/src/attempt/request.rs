@@ -72,7 +72,7 @@ pub struct Endpoint {
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// An answer with nothing in it is an answer of this backend, and not a failed attempt.
     pub may_be_empty: bool,
-    /// What we add to requests, as far as this backend takes it.
+    /// Additions to requests that this backend takes.
     pub additions: Arc<Additions>,
     /// Its secrets, which are looked for in everything that it sends.
     pub secrets: Secrets,

@@ -25,7 +25,7 @@ enum Said {
     Nothing,
 }
 
-/// What all candidates have in common.
+/// A statement that all candidates make.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum InCommon {
     /// Every one that could be asked has refused the request.

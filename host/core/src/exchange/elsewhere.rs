@@ -114,10 +114,7 @@ impl Exchange {
         if self.left_out.is_empty() {
             return want;
         }
-        let is_in = |index: &&u32| !self.left_out.contains(index);
-        let candidates = want.candidates.iter().filter(is_in).copied().collect();
-        let foreign = want.foreign.iter().filter(is_in).copied().collect();
-        Want { candidates, foreign, ..want }
+        want.among(|index| !self.left_out.contains(&index))
     }
 
     /// The want of this exchange with the backends that are left out.

@@ -23,7 +23,7 @@ pub struct SavedCooldown {
     pub failures: u32,
 }
 
-/// What a backend was sent in a short time before a restart.
+/// Requests and tokens sent to a backend in a short time before a restart.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UsedBefore {
     /// The model name sent.
