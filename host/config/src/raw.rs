@@ -73,7 +73,8 @@ pub(super) struct RawServer {
     #[schemars(extend("default" = defaults::KEEP_ALIVE_MS))]
     pub(super) keep_alive_ms: Option<u64>,
     /// Origins whose pages may send requests from a browser, such as "https://app.example"; one * each, or "*" for all.
-    /// Without any, browsers keep pages of other origins away.
+    /// Where no client key is required, requests of other pages are refused, and on a loopback address those for the host of any
+    /// other name.
     pub(super) allowed_origins: Vec<String>,
     /// Serve everyone who reaches an address that is not loopback, without client keys.
     #[schemars(extend("default" = false))]

@@ -25,6 +25,10 @@ vocabulary! {
         ClientBudget = "client_budget",
         /// The request body is larger than allowed.
         BodyTooLarge = "body_too_large",
+        /// A web page of another site sent it, to a listener that asks for no key.
+        ForeignPage = "foreign_page",
+        /// It asks under a name of another site, of a listener that asks for no key.
+        ForeignHost = "foreign_host",
         /// The path is of no API that a backend could have.
         NoSuchPath = "no_such_path",
         /// The request is malformed or cannot be forwarded.
@@ -45,6 +49,7 @@ impl Denial {
             Denial::ClientConcurrency => Some("[[client]] max_concurrency"),
             Denial::ClientBudget => Some("[[client]] budget_usd_per_day"),
             Denial::BodyTooLarge => Some("[server] max_body_bytes"),
+            Denial::ForeignPage | Denial::ForeignHost => Some("[server] allowed_origins"),
             Denial::NoSuchPath | Denial::BadRequest | Denial::ShuttingDown => None,
         }
     }
@@ -72,6 +77,12 @@ impl Denial {
             }
             Denial::ClientBudget => "raise `budget_usd_per_day` of this [[client]], or wait until midnight UTC",
             Denial::BodyTooLarge => "let the client send less, or raise `max_body_bytes` under [server]",
+            Denial::ForeignPage => {
+                "if the page is yours, add its origin to `allowed_origins` under [server]; or configure client keys under [[client]]"
+            }
+            Denial::ForeignHost => {
+                "let the client's base URL have the host localhost or an IP address, or add the name's origin to `allowed_origins` under [server]; or configure client keys under [[client]]"
+            }
             Denial::NoSuchPath => {
                 "let the client's base URL be this address with /v1 behind it; a backend of the dialect `plain` gets every path"
             }

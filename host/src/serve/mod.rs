@@ -10,6 +10,7 @@ mod local;
 mod models;
 mod service;
 mod state_log;
+mod strangers;
 mod unread;
 
 use std::net::SocketAddr;
@@ -19,6 +20,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use pointsman_config::Config;
+use pointsman_core::http::keyless::Exposure;
 use pointsman_engine::clock::Clock;
 use pointsman_engine::{Engine, EngineLimits};
 use pointsman_store::{JournalLimits, Store, StoreLimits, StorePath};
@@ -212,7 +214,7 @@ async fn listen_downstream(config: &Config, proxy: Arc<Proxy>) -> anyhow::Result
         unread_timeout: s.unread_timeout,
         keep_alive: s.keep_alive,
     };
-    Listener::bind(s.listen, limits, Service::new(proxy))
+    Listener::bind(s.listen, limits, Service::new(proxy, Exposure::of(s.listen.ip())))
         .await
         .with_context(|| format!("cannot listen on {} (server.listen); is something else listening there?", s.listen))
 }

@@ -17,6 +17,7 @@ use pointsman_core::denial::Denial;
 use pointsman_core::dialect::ApiPath;
 use pointsman_core::dialect::envelope::ErrorKind;
 use pointsman_core::http::framing::Fault;
+use pointsman_core::http::keyless::Exposure;
 use pointsman_core::http::query::without_credentials;
 use pointsman_core::http::url;
 
@@ -26,6 +27,7 @@ use super::guard;
 use super::ids::RequestIds;
 use super::local;
 use super::models;
+use super::strangers;
 use crate::proxy::{IncomingRequest, OwnError, Proxy, ProxyBody, ProxyRequest, Reply, Snapshot, Unknown, drive};
 
 /// Time for a client to send the next piece of its body.
@@ -42,12 +44,13 @@ pub(super) struct Service {
     proxy: Arc<Proxy>,
     discovery: Discovery,
     ids: RequestIds,
+    exposure: Exposure,
 }
 
 impl Service {
-    /// A service before a proxy.
-    pub(super) fn new(proxy: Arc<Proxy>) -> Self {
-        Self { proxy, discovery: Discovery::default(), ids: RequestIds::new() }
+    /// A service before a proxy, at a listener with this reach.
+    pub(super) fn new(proxy: Arc<Proxy>, exposure: Exposure) -> Self {
+        Self { proxy, discovery: Discovery::default(), ids: RequestIds::new(), exposure }
     }
 
     /// Answers one request. Whatever is wrong with it is answered too, in the client's dialect.
@@ -79,17 +82,22 @@ impl Service {
         if let Some(reply) = own {
             return reply;
         }
+        if let Some(refused) = strangers::refused(&head, &snapshot, self.exposure, &door) {
+            return refused;
+        }
         let client = match self.proxy.identify(&snapshot, &head.headers) {
             Ok(client) => client,
             Err(unknown) => return unidentified(&door, unknown),
         };
         door.identified(client.as_ref().map(|(_, name)| name));
+        if let Some(reply) = unforwardable(&head, &door) {
+            return reply;
+        }
         if let Some(listed) = models::listed_at(&head.method, &head.uri.path()[path.root..]) {
             let models = self.discovery.models(&snapshot).await;
             return models::reply(&listed, &models, &head.headers, &snapshot, door.id());
         }
-        let refused = unforwardable(&head, &door).or_else(|| local::refused(&head, path.operation, &snapshot, &door));
-        if let Some(reply) = refused {
+        if let Some(reply) = local::refused(&head, path.operation, &snapshot, &door) {
             return reply;
         }
         let limit = snapshot.config.server.max_body_bytes;

@@ -100,7 +100,7 @@ async fn hop_by_hop_headers_and_our_own_stay_here() {
     let proxy = proxy!().backend(backend("p1").primary(&up)).start().await;
     let body = r#"{"model":"m"}"#;
     let request = format!(
-        "POST /v1/chat/completions HTTP/1.1\r\nHost: pointsman.example\r\nConnection: close, x-hop\r\nX-Hop: 1\r\n\
+        "POST /v1/chat/completions HTTP/1.1\r\nHost: pointsman.localhost\r\nConnection: close, x-hop\r\nX-Hop: 1\r\n\
          Keep-Alive: timeout=9\r\nTE: trailers\r\nProxy-Authorization: Basic eA==\r\nProxy-Connection: keep-alive\r\n\
          X-Pointsman-Session: s\r\nX-Pointsman-Label-Team: t\r\nX-Pointsman-Priority: 3\r\nX-Own: kept\r\n\
          Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",

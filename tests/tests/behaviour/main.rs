@@ -50,6 +50,7 @@ mod secrets;
 mod settings;
 mod shadow;
 mod states;
+mod strangers;
 mod streams;
 mod success;
 mod swapping;

@@ -8,6 +8,7 @@ use http::header::{
     ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS, ALLOW, HeaderMap,
     HeaderName, HeaderValue, VARY,
 };
+use http::uri::Authority;
 
 /// Methods that are forwarded.
 const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
@@ -43,13 +44,29 @@ impl AllowedOrigins {
 
     /// Returns true if pages of this origin may send requests.
     pub fn allow(&self, origin: &HeaderValue) -> bool {
-        let Ok(origin) = origin.to_str() else { return false };
-        let origin = origin.to_ascii_lowercase();
+        origin.to_str().is_ok_and(|origin| self.allow_text(&origin.to_ascii_lowercase()))
+    }
+
+    /// Returns true if pages of this origin, in lower case, may send requests.
+    pub(super) fn allow_text(&self, origin: &str) -> bool {
         self.0.iter().any(|allowed| match allowed {
-            Origin::Exact(text) => *text == origin,
+            Origin::Exact(text) => text == origin,
             Origin::Pattern(before, after) => {
                 origin.strip_prefix(before.as_str()).is_some_and(|rest| rest.ends_with(after.as_str()))
             }
+        })
+    }
+
+    /// Returns true if an origin of this name and port is allowed, with or without TLS.
+    pub(super) fn allow_host(&self, name: &Authority) -> bool {
+        if self.0.is_empty() || name.as_str().contains('@') {
+            return false;
+        }
+        let host = name.host().trim_end_matches('.').to_ascii_lowercase();
+        ["http", "https"].into_iter().any(|scheme| {
+            let is_default = matches!((scheme, name.port_u16()), (_, None) | ("http", Some(80)) | ("https", Some(443)));
+            let port = name.port_u16().filter(|_| !is_default);
+            self.allow_text(&format!("{scheme}://{host}{}", port.map(|port| format!(":{port}")).unwrap_or_default()))
         })
     }
 

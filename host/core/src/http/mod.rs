@@ -5,6 +5,7 @@ pub mod cors;
 pub mod framing;
 pub mod headers;
 pub(crate) mod json;
+pub mod keyless;
 pub mod links;
 pub(crate) mod path;
 pub mod path_template;

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use http::header::{HOST, HeaderMap, HeaderName, ORIGIN, REFERER};
 use http::uri::{Authority, Uri};
 
-const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+pub(super) const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 
 /// Returns the name and port under which the client asked: the authority of the target (HTTP/2, absolute form), else the one

@@ -37,6 +37,7 @@ pub(super) const fn own_type(kind: ErrorKind) -> &'static str {
         ErrorKind::InvalidRequest | ErrorKind::HeadersTooLarge => INVALID,
         ErrorKind::BodyTooLarge => "request_too_large",
         ErrorKind::Unauthorised => "authentication_error",
+        ErrorKind::Forbidden => "permission_error",
         ErrorKind::ModelNotFound | ErrorKind::NotFound => "not_found_error",
         ErrorKind::RateLimited => "rate_limit_error",
         ErrorKind::BudgetExceeded => "billing_error",

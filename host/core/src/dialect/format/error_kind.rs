@@ -15,6 +15,8 @@ pub enum ErrorKind {
     HeadersTooLarge,
     /// The client key is missing or wrong.
     Unauthorised,
+    /// The client may not ask this listener.
+    Forbidden,
     /// No backend serves the model.
     ModelNotFound,
     /// No backend has the path or operation.
@@ -44,12 +46,13 @@ struct Row {
 
 impl ErrorKind {
     /// Every kind.
-    pub const ALL: [ErrorKind; 14] = [
+    pub const ALL: [ErrorKind; 15] = [
         ErrorKind::AllPoolsExhausted,
         ErrorKind::InvalidRequest,
         ErrorKind::BodyTooLarge,
         ErrorKind::HeadersTooLarge,
         ErrorKind::Unauthorised,
+        ErrorKind::Forbidden,
         ErrorKind::ModelNotFound,
         ErrorKind::NotFound,
         ErrorKind::RateLimited,
@@ -92,6 +95,7 @@ impl ErrorKind {
             ErrorKind::BodyTooLarge => row(413, "request_too_large", false),
             ErrorKind::HeadersTooLarge => row(431, "headers_too_large", false),
             ErrorKind::Unauthorised => row(401, "invalid_api_key", false),
+            ErrorKind::Forbidden => row(403, "forbidden", false),
             ErrorKind::ModelNotFound => row(404, "model_not_found", false),
             ErrorKind::NotFound => row(404, "not_found", false),
             ErrorKind::RateLimited => row(429, "rate_limit_exceeded", true),

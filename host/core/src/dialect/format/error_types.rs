@@ -13,6 +13,7 @@ pub(super) const fn error_type(kind: ErrorKind) -> &'static str {
         | ErrorKind::BodyTooLarge
         | ErrorKind::HeadersTooLarge
         | ErrorKind::Unauthorised
+        | ErrorKind::Forbidden
         | ErrorKind::ModelNotFound
         | ErrorKind::NotFound => INVALID,
         ErrorKind::RateLimited => "rate_limit_error",
