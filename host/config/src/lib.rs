@@ -21,8 +21,6 @@ mod settings;
 mod sketch;
 mod tree;
 
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -39,6 +37,7 @@ pub use sketch::{Complaints, OwnKeys, sketch};
 pub use tree::Path as KeyPath;
 
 use diagnostic::Problems;
+use pointsman_engine::plain_file::{self, FileError};
 use tree::{Body, Node};
 
 use crate::seal::PrivateKey;
@@ -253,18 +252,16 @@ fn load_file(path: &Path, env: &dyn Env) -> Result<Loaded, ConfigError> {
 
 fn read(path: &Path) -> Result<String, ConfigError> {
     let shown = path.display();
-    let mut bytes = Vec::new();
-    let size =
-        File::open(path).and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)).map_err(|error| {
+    plain_file::read_text(path, MAX_FILE_BYTES).map_err(|error| match error {
+        FileError::TooLarge { most, .. } => {
+            ConfigError::whole(format!("{shown} is larger than {most} bytes"), "is this the right file?")
+        }
+        FileError::NotText { line } => {
+            ConfigError::whole(format!("{shown}:{line}: this is not UTF-8 text"), "save the file as UTF-8")
+        }
+        FileError::NotPlain(_) | FileError::Io(_) => {
             ConfigError::whole(format!("cannot read {shown}: {error}"), "name a file with --config FILE")
-        })?;
-    if size as u64 > MAX_FILE_BYTES {
-        let message = format!("{shown} is larger than {MAX_FILE_BYTES} bytes");
-        return Err(ConfigError::whole(message, "is this the right file?"));
-    }
-    String::from_utf8(bytes).map_err(|error| {
-        let line = error.as_bytes()[..error.utf8_error().valid_up_to()].iter().filter(|b| **b == b'\n').count() + 1;
-        ConfigError::whole(format!("{shown}:{line}: this is not UTF-8 text"), "save the file as UTF-8")
+        }
     })
 }
 

@@ -5,11 +5,9 @@
 //! it), or the name of its file without `.wasm`. Another table may be a setting of the policy that the configuration names, or
 //! belong to a policy that is still to come: it is offered, and left out where the policy does not know it.
 
-use std::fs::{self, File};
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use pointsman_engine::{EngineLimits, SettingsOffer, name_of};
+use pointsman_engine::{EngineLimits, SettingsOffer, name_of, plain_file};
 use serde_json::{Map, Value};
 
 use super::checked::{Policy, Shadow};
@@ -143,14 +141,7 @@ pub fn recorded_settings(json: &str) -> SettingsOffer {
 
 /// The name in a component's file; none: it has none, or cannot be read.
 pub(crate) fn own_name(file: &Path) -> Option<String> {
-    const MAX_BYTES: u64 = EngineLimits::MAX_COMPONENT_BYTES as u64;
-    // Asked before it is opened: opening a pipe would wait for its writer.
-    let meta = fs::metadata(file).ok()?;
-    if !meta.is_file() || meta.len() > MAX_BYTES {
-        return None;
-    }
-    let mut bytes = Vec::new();
-    File::open(file).ok()?.take(MAX_BYTES).read_to_end(&mut bytes).ok()?;
+    let bytes = plain_file::read(file, EngineLimits::MAX_COMPONENT_BYTES as u64).ok()?;
     name_of(&bytes)
 }
 

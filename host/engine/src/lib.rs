@@ -28,6 +28,7 @@ mod limits;
 mod lines;
 mod name;
 mod native_fallback;
+pub mod plain_file;
 mod pool;
 mod priority;
 mod replay;

@@ -25,10 +25,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pointsman_engine::clock::Stopwatch;
-use pointsman_engine::sample;
 use pointsman_engine::{Engine, EngineError, EngineLimits, LoadError, name_of, named};
+use pointsman_engine::{plain_file, sample};
 
 use super::sdk;
+
+/// A larger contract or manifest of a project is not read, in bytes.
+const MAX_TEXT_BYTES: u64 = 4 << 20;
 
 /// Programming language of a policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -219,12 +222,15 @@ struct Project {
     contract_file: PathBuf,
 }
 
+fn read_text(file: &Path) -> io::Result<String> {
+    plain_file::read_text(file, MAX_TEXT_BYTES).map_err(io::Error::other)
+}
+
 impl Project {
     fn read(dir: &Path, work: &Path) -> Result<Self, BuildError> {
         let dir = dir.canonicalize().map_err(at(dir))?;
         let own = dir.join("wit/policy.wit");
-        let contract =
-            if own.is_file() { std::fs::read_to_string(&own).map_err(at(&own))? } else { sdk::CONTRACT.to_owned() };
+        let contract = if own.is_file() { read_text(&own).map_err(at(&own))? } else { sdk::CONTRACT.to_owned() };
         let contract_file = work.join("contract/policy.wit");
         stage::add(&[("contract/policy.wit", &contract)], work).map_err(at(work))?;
         Ok(Self { dir, work: work.to_owned(), contract, contract_file })
@@ -233,7 +239,7 @@ impl Project {
     /// Returns the policy's name, by which a configuration has settings for it: the crate's name, or the folder's.
     fn name(&self, language: Language) -> Option<String> {
         let crates = || {
-            let manifest: toml::Table = std::fs::read_to_string(self.dir.join("Cargo.toml")).ok()?.parse().ok()?;
+            let manifest: toml::Table = read_text(&self.dir.join("Cargo.toml")).ok()?.parse().ok()?;
             Some(manifest.get("package")?.get("name")?.as_str()?.to_owned())
         };
         let folders = || Some(self.dir.file_name()?.to_str()?.to_owned());

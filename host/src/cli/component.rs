@@ -1,9 +1,9 @@
 //! Component files that commands are given.
 
-use std::fs::File;
-use std::io::{self, Read};
+use std::io::Read;
 use std::path::Path;
 
+use pointsman_engine::plain_file::{self, FileError};
 use pointsman_engine::{Compiled, Engine, EngineLimits};
 
 /// The name of the embedded policy.
@@ -31,8 +31,8 @@ pub(super) fn compile_in(engine: &Engine, file: &Path) -> Result<Compiled, Strin
 }
 
 /// A file, at most one byte more of it than it may have.
-pub(super) fn read(file: &Path, max_bytes: u64) -> io::Result<Vec<u8>> {
+pub(super) fn read(file: &Path, max_bytes: u64) -> Result<Vec<u8>, FileError> {
     let mut bytes = Vec::new();
-    File::open(file)?.take(max_bytes + 1).read_to_end(&mut bytes)?;
+    plain_file::open(file)?.take(max_bytes + 1).read_to_end(&mut bytes)?;
     Ok(bytes)
 }

@@ -9,6 +9,10 @@ use super::seal_cmd::{self, SealArgs};
 use super::serving::serving;
 use super::well;
 use pointsman_config::{self as config, ConfigError, Env, Loaded, Severity};
+use pointsman_engine::plain_file;
+
+/// A larger configuration of LiteLLM is not imported, in bytes.
+const MAX_IMPORT_BYTES: u64 = 16 << 20;
 
 /// Subcommands of `pointsman config`.
 #[derive(Debug, clap::Subcommand)]
@@ -121,7 +125,7 @@ fn summary(loaded: &Loaded, policy: Option<&str>, out: &mut dyn Write) -> io::Re
 }
 
 fn import(file: &Path, env: &dyn Env, out: &mut dyn Write, err: &mut dyn Write) -> io::Result<bool> {
-    let read = std::fs::read_to_string(file).map_err(|error| format!("cannot be read: {error}"));
+    let read = plain_file::read_text(file, MAX_IMPORT_BYTES).map_err(|error| format!("cannot be read: {error}"));
     match read.and_then(|yaml| config::import_litellm(&yaml, env)) {
         Ok(text) => {
             out.write_all(text.as_bytes())?;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use pointsman_config::{self as config, Diagnostic, Env, Loaded, Severity};
-use pointsman_engine::{Engine, LoadError, SettingsOffer, name_of, refused_key};
+use pointsman_engine::{Engine, EngineLimits, LoadError, SettingsOffer, name_of, plain_file, refused_key};
 
 use crate::serve::engine_limits;
 
@@ -50,7 +50,7 @@ impl Looking<'_> {
         let config = &self.loaded.config;
         let bytes = match &config.policy.file {
             None => Engine::embedded_bytes().to_vec(),
-            Some(file) => match fs::read(file) {
+            Some(file) => match plain_file::read(file, EngineLimits::MAX_COMPONENT_BYTES as u64) {
                 Ok(bytes) => bytes,
                 Err(error) => {
                     let message = format!("the policy {} cannot be read: {error}", file.display());
@@ -116,7 +116,7 @@ impl Looking<'_> {
         let config = &self.loaded.config;
         let Some(shadow) = &config.policy.shadow else { return };
         let file = shadow.file.display();
-        let problem = match fs::read(&shadow.file) {
+        let problem = match plain_file::read(&shadow.file, EngineLimits::MAX_COMPONENT_BYTES as u64) {
             Err(error) => Some(format!("the shadow {file} cannot be read: {error}")),
             Ok(bytes) => {
                 let offer = config.policy.offer_to_shadow(shadow, name_of(&bytes).as_deref());

@@ -6,6 +6,7 @@ pub mod config_cmd;
 mod config_needs;
 mod environment;
 mod explain_cmd;
+mod forced_exit;
 mod journal_args;
 mod journal_cmd;
 mod policy_cmd;
@@ -23,6 +24,7 @@ mod test_cmd;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use pointsman_config::ProcessEnv;
@@ -147,13 +149,20 @@ fn well(done: bool) -> ExitCode {
     if done { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
+/// Time for the threads of a runtime to end after its work is done.
+const LAST_THREADS: Duration = Duration::from_millis(200);
+
 /// Runs a future on a runtime of its own. `POINTSMAN_WORKERS` sets the number of threads; else one per core.
 fn in_runtime<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     if let Some(workers) = environment::workers().map_err(anyhow::Error::msg)? {
         builder.worker_threads(workers);
     }
-    builder.enable_all().build()?.block_on(future)
+    let runtime = builder.enable_all().build()?;
+    let done = runtime.block_on(future);
+    // A thread that hangs on a file or a question to the store would be waited for without end.
+    runtime.shutdown_timeout(LAST_THREADS);
+    done
 }
 
 fn told(outcome: anyhow::Result<()>) -> ExitCode {

@@ -1,7 +1,6 @@
 //! `pointsman policy new | build | check | test | bench | guide | promote`: the loop of a policy's author.
 
-use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -10,6 +9,7 @@ use pointsman_config::{self as config, Config, ProcessEnv};
 use pointsman_engine::sample;
 use pointsman_engine::{Engine, EngineLimits, Revision, SettingsOffer, name_of};
 
+use super::component;
 use super::promote_cmd::{self, PromoteArgs};
 use super::settings_args::SettingsArgs;
 use super::test_cmd::{self, TestArgs, Tested};
@@ -263,16 +263,12 @@ fn read(file: &Path, limits: &EngineLimits) -> Result<Vec<u8>, String> {
     if file == Path::new("default") {
         return Ok(Engine::embedded_bytes().to_vec());
     }
-    let mut bytes = Vec::new();
-    let enough = limits.max_component_bytes as u64 + 1;
-    let read = File::open(file).and_then(|opened| opened.take(enough).read_to_end(&mut bytes));
-    read.map_err(|error| {
+    component::read(file, limits.max_component_bytes as u64).map_err(|error| {
         format!(
             "cannot read {}: {error}; give a component file, or `default` for the policy inside this binary",
             file.display()
         )
-    })?;
-    Ok(bytes)
+    })
 }
 
 /// The component, and what it is tried with: a configuration's table, settings and limits, or examples.

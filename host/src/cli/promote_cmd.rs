@@ -9,6 +9,7 @@ use std::time::Duration;
 use pointsman_config::{self as config, Env, ProcessEnv};
 use pointsman_core::lifecycle::promotion::Plan;
 use pointsman_engine::clock::Stopwatch;
+use pointsman_engine::{EngineLimits, plain_file};
 use reqwest::{Client, Method, Response, StatusCode, Url};
 use serde::Deserialize;
 use tokio::signal::unix::{SignalKind, signal};
@@ -122,7 +123,10 @@ fn read(args: &PromoteArgs, env: &dyn Env) -> Result<(Asking, Option<Vec<u8>>), 
     drop(asked);
     let component = match &args.file {
         None => None,
-        Some(file) => Some(std::fs::read(file).map_err(|error| format!("cannot read {}: {error}", file.display()))?),
+        Some(file) => Some(
+            plain_file::read(file, EngineLimits::MAX_COMPONENT_BYTES as u64)
+                .map_err(|error| format!("cannot read {}: {error}", file.display()))?,
+        ),
     };
     Ok((Asking { promote: url, abort, policy, token, how_to_abort }, component))
 }
@@ -172,11 +176,14 @@ fn usual_config(args: &PromoteArgs, env: &dyn Env) -> Option<PathBuf> {
     args.config.clone().or_else(|| env.var("POINTSMAN_CONFIG").map(PathBuf::from))
 }
 
+/// A larger file holds no token, in bytes.
+const MAX_TOKEN_BYTES: u64 = 1 << 20;
+
 /// `env:NAME`, `file:PATH`, or the token itself.
 fn token(text: &str) -> Result<String, String> {
     match text.split_once(':') {
         Some(("env", name)) => std::env::var(name).map_err(|_| format!("--token: the variable {name} is not set")),
-        Some(("file", path)) => match std::fs::read_to_string(Path::new(path)) {
+        Some(("file", path)) => match plain_file::read_text(Path::new(path), MAX_TOKEN_BYTES) {
             Ok(token) => Ok(token.trim().to_owned()),
             Err(error) => Err(format!("--token: cannot read {path}: {error}")),
         },

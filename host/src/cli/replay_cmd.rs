@@ -1,7 +1,6 @@
 //! The command `pointsman replay`.
 
-use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -11,6 +10,7 @@ use pointsman_engine::clock::Clock;
 use pointsman_engine::{EngineLimits, left_out_words};
 use pointsman_lab::replay::{Chosen, Plan, run as replay};
 
+use super::component;
 use super::journal_args::{JournalArgs, Period, Progress};
 use super::settings_args::SettingsArgs;
 use crate::serve::engine_limits;
@@ -107,7 +107,7 @@ fn chosen(name: &Path, limits: &EngineLimits) -> Result<Chosen, String> {
         return Ok(Chosen::Embedded);
     }
     if name.exists() {
-        let bytes = read(name, limits.max_component_bytes as u64 + 1)?;
+        let bytes = read(name, limits.max_component_bytes as u64)?;
         return Ok(Chosen::File { name: shown, bytes });
     }
     let is_revision = shown.len() == DIGITS && shown.bytes().all(|b| b.is_ascii_hexdigit());
@@ -121,8 +121,5 @@ fn chosen(name: &Path, limits: &EngineLimits) -> Result<Chosen, String> {
 }
 
 fn read(file: &Path, max_bytes: u64) -> Result<Vec<u8>, String> {
-    let mut bytes = Vec::new();
-    let read = File::open(file).and_then(|opened| opened.take(max_bytes).read_to_end(&mut bytes));
-    read.map_err(|error| format!("cannot read {}: {error}", file.display()))?;
-    Ok(bytes)
+    component::read(file, max_bytes).map_err(|error| format!("cannot read {}: {error}", file.display()))
 }

@@ -4,16 +4,18 @@ use std::io::{self, IsTerminal};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use pointsman_config::{self as config, Config, Loaded, ProcessEnv};
 use pointsman_engine::clock::Clock;
 use pointsman_lab as lab;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use super::forced_exit::ForcedExit;
 use super::serving::serving;
 use super::start_log::log_start;
 use super::{in_runtime, told};
-use crate::serve::{self, Running, Start};
+use crate::serve::{self, AFTER_HURRY, Running, Start, Stopping};
 use crate::telemetry::logs::Logs;
 
 /// Loads the configuration and runs the proxy until a signal ends it.
@@ -44,18 +46,46 @@ async fn serve(loaded: Loaded) -> anyhow::Result<()> {
     let clock = Clock::start();
     let logs = Logs::init(&config.log.level, log_format(&config), Arc::new(move || clock.now()))?;
     let (shown, config_file) = (config.clone(), path.clone());
-    let running =
-        serve::start(Start { config, config_file: path, log: logs.exchanges(), explain: lab::explain::json }).await?;
+    // Before anything that may take long: the first process of a container ends by no signal that it does not handle.
+    let mut signals = Signals::new()?;
+    let start = Start { config, config_file: path, log: logs.exchanges(), explain: lab::explain::json };
+    let running = tokio::select! {
+        started = tokio::spawn(serve::start(start)) => started??,
+        () = signals.told_to_stop() => {
+            tracing::info!("stopped before it had started");
+            return Ok(());
+        }
+    };
     if io::stderr().is_terminal() {
         eprintln!("{}", welcome(&running, &summary(&shown)));
     } else {
         log_start(&shown, config_file.as_deref(), &running);
     }
-    let mut signals = Signals::new()?;
     signals.until_told_to_stop(&running).await;
-    running.shutdown(signals.until_told_again()).await;
+    stop(running, signals).await?;
     drop(logs);
     Ok(())
+}
+
+/// The end, which a second signal hastens and a third leaves undone.
+async fn stop(running: Running, mut signals: Signals) -> anyhow::Result<()> {
+    let records = running.records();
+    let forced = ForcedExit::within(running.shutdown_limit(), move || {
+        format!("the end took too long and was forced; {} records are lost", records.stats().backlog)
+    })?;
+    let stopping = Stopping::default();
+    tokio::spawn({
+        let stopping = stopping.clone();
+        async move {
+            signals.told_to_stop().await;
+            tracing::warn!("told to stop again: what is under way is cut");
+            stopping.hurry();
+            forced.now_within(AFTER_HURRY);
+            signals.told_to_stop().await;
+            forced.now_within(Duration::ZERO);
+        }
+    });
+    Ok(running.shutdown(&stopping).await?)
 }
 
 /// SIGHUP looks at the files again; SIGTERM and Ctrl-C end it; either once more cuts the drain short.
@@ -84,7 +114,7 @@ impl Signals {
         }
     }
 
-    async fn until_told_again(mut self) {
+    async fn told_to_stop(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}

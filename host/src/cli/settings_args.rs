@@ -1,9 +1,8 @@
 //! Settings that a command is given for the policy it tries.
 
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use pointsman_engine::plain_file;
 use pointsman_lab::settings::GivenSettings;
 use serde_json::{Map, Value};
 
@@ -52,13 +51,8 @@ impl SettingsArgs {
 
 fn of_file(file: &Path) -> Result<Map<String, Value>, String> {
     let shown = file.display();
-    let mut bytes = Vec::new();
-    let read = File::open(file).and_then(|opened| opened.take(MAX_SETTINGS_BYTES + 1).read_to_end(&mut bytes));
-    read.map_err(|error| format!("cannot read {shown}: {error}"))?;
-    let text = String::from_utf8(bytes).map_err(|_| format!("{shown} is not UTF-8 text"))?;
-    if text.len() as u64 > MAX_SETTINGS_BYTES {
-        return Err(format!("{shown} is larger than {MAX_SETTINGS_BYTES} bytes; is this the right file?"));
-    }
+    let text =
+        plain_file::read_text(file, MAX_SETTINGS_BYTES).map_err(|error| format!("cannot read {shown}: {error}"))?;
     let is_json = text.trim_start().starts_with(['{', '[']);
     let read = match is_json {
         true => serde_json::from_str(&text).map_err(|error| error.to_string()),

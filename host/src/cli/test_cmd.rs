@@ -4,14 +4,14 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use pointsman_engine::Compiled;
 use pointsman_engine::clock::Clock;
+use pointsman_engine::{Compiled, plain_file};
 use pointsman_lab::report::{self, Verdict};
 use pointsman_lab::scenario::Scenario;
 use pointsman_lab::settings::GivenSettings;
 use pointsman_lab::trial::Trial;
 
-use super::component::{EMBEDDED, compile, read};
+use super::component::{EMBEDDED, compile};
 use super::settings_args::SettingsArgs;
 
 /// Arguments of `pointsman policy test`.
@@ -122,11 +122,8 @@ fn judge(policy: &Compiled, file: &Path, only: Option<&str>, settings: &GivenSet
 }
 
 fn parse(file: &Path, name: &str) -> Result<Scenario, String> {
-    let bytes = read(file, MAX_SCENARIO_BYTES).map_err(|error| format!("cannot read {name}: {error}"))?;
-    if bytes.len() as u64 > MAX_SCENARIO_BYTES {
-        return Err(format!("{name} is larger than {MAX_SCENARIO_BYTES} bytes; is this the right file?"));
-    }
-    let text = String::from_utf8(bytes).map_err(|_| format!("{name} is not UTF-8 text; save it as UTF-8"))?;
+    let text =
+        plain_file::read_text(file, MAX_SCENARIO_BYTES).map_err(|error| format!("cannot read {name}: {error}"))?;
     Scenario::parse(&text, name)
         .map_err(|error| error.diagnostics.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n\n"))
 }

@@ -1,14 +1,12 @@
 //! Components as they are offered: read once, named by their hash.
 
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use axum::body::Bytes;
 use pointsman_config::Config;
 use pointsman_core::lifecycle::{Hash, shown};
-use pointsman_engine::Engine;
+use pointsman_engine::{Engine, plain_file};
 
 /// A policy file's bytes; nothing is known of them yet but their hash.
 #[derive(Clone)]
@@ -34,7 +32,9 @@ impl Component {
         tokio::task::spawn_blocking(move || {
             let bytes = match &file {
                 None => Bytes::from_static(Engine::embedded_bytes()),
-                Some(file) => read(file, max_bytes).with_context(|| format!("cannot read {}", shown(Some(file))))?,
+                Some(file) => plain_file::read(file, max_bytes as u64)
+                    .with_context(|| format!("cannot read {}", shown(Some(file))))?
+                    .into(),
             };
             Ok(Self::new(bytes))
         })
@@ -49,26 +49,10 @@ pub(super) fn source_of(config: &Config) -> Option<PathBuf> {
     Some(std::path::absolute(file).unwrap_or_else(|_| file.to_owned()))
 }
 
-fn read(file: &Path, max_bytes: usize) -> anyhow::Result<Bytes> {
-    // Asked before it is opened: opening a pipe would wait for its writer.
-    let meta = std::fs::metadata(file)?;
-    if !meta.is_file() {
-        bail!("it is not a file; [policy] file names a component");
-    }
-    let too_large = |size: u64| anyhow::anyhow!("it has {size} bytes; a policy has at most {max_bytes}");
-    if meta.len() > max_bytes as u64 {
-        return Err(too_large(meta.len()));
-    }
-    let mut bytes = Vec::with_capacity(meta.len() as usize);
-    File::open(file)?.take(max_bytes as u64 + 1).read_to_end(&mut bytes)?;
-    if bytes.len() > max_bytes {
-        return Err(too_large(bytes.len() as u64));
-    }
-    Ok(bytes.into())
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+
     use super::*;
 
     #[tokio::test]
@@ -78,7 +62,7 @@ mod tests {
         File::create(&large).unwrap().set_len(1 << 40).unwrap();
         for (file, words) in [
             (large, "at most 64"),
-            (dir.path().to_owned(), "is not a file"),
+            (dir.path().to_owned(), "is a directory"),
             (dir.path().join("missing.wasm"), "missing.wasm: No such file"),
         ] {
             let error = Component::of_source(Some(&file), 64).await.err().unwrap();

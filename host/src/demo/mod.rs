@@ -25,7 +25,7 @@ use screen::{Screen, View};
 use totals::{Prices, Totals};
 
 use crate::admin::Explain;
-use crate::serve::{self, Start};
+use crate::serve::{self, Start, Stopping};
 use crate::telemetry::logs::ExchangeLog;
 
 /// The model that the demo's clients ask for; any other is served too.
@@ -254,7 +254,7 @@ impl Stage<'_> {
 async fn start_proxy(config: Config, explain: Explain) -> anyhow::Result<Proxy> {
     let running = serve::start(Start { config, config_file: None, log: ExchangeLog::silent(), explain }).await?;
     let (addr, admin_addr) = (running.addr, running.admin_addr);
-    Ok(Proxy { addr, admin_addr, stop: Box::pin(running.shutdown(std::future::pending())) })
+    Ok(Proxy { addr, admin_addr, stop: Box::pin(async move { drop(running.shutdown(&Stopping::default()).await) }) })
 }
 
 /// Reads `45s`, `2m`, `500ms`, or plain seconds.

@@ -100,15 +100,17 @@ impl UpstreamAttempt {
         }
     }
 
-    /// Sends the request and waits for the head, at most until a time limit passes that ends the attempt.
+    /// Sends the request and waits for the head, at most until a time limit passes that ends the attempt, or the drain ends.
     async fn await_head(&mut self, in_flight: &mut InFlight, target: &Target, sending: &Sending) -> Input {
         let request = in_flight.request().clone();
         let sent = {
             let mut sent = std::pin::pin!(send(&request, target, sending, &self.attempt));
             let mut limit = self.attempt.wake_at();
             loop {
-                match tokio::time::timeout_at(self.instant(limit), &mut sent).await {
-                    Ok(sent) => break Some(sent),
+                let answered = self.shutdown.run_until_cancelled(&mut sent);
+                match tokio::time::timeout_at(self.instant(limit), answered).await {
+                    Ok(Some(sent)) => break Some(sent),
+                    Ok(None) => return Input::ShuttingDown,
                     Err(_) => match self.attempt.overdue(self.now()).and_then(|late| in_flight.overdue(late, true)) {
                         Some(until) => limit = until.min(self.attempt.total_at()),
                         None => break None,

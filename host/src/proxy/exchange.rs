@@ -42,10 +42,11 @@ pub(super) async fn run_until_response(
                 in_flight.step(Event::Decided(decision))
             }
             Action::Wait { ticket, max } => {
-                let fleet = in_flight.proxy().fleet.clone();
-                match fleet.wait(ticket, max).await {
-                    Some(permit) => in_flight.step(Event::Granted(permit)),
-                    None => in_flight.step(Event::WaitOver),
+                let proxy = in_flight.proxy().clone();
+                match proxy.cut.run_until_cancelled(proxy.fleet.wait(ticket, max)).await {
+                    Some(Some(permit)) => in_flight.step(Event::Granted(permit)),
+                    Some(None) => in_flight.step(Event::WaitOver),
+                    None => break ExchangeResponse::Nothing,
                 }
             }
             Action::Send(sending) => match send(&mut in_flight, &sending, told.as_ref(), &mut refusal).await {

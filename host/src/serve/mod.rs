@@ -9,6 +9,7 @@ mod listen;
 mod local;
 mod models;
 mod service;
+mod shutdown;
 mod state_log;
 mod strangers;
 mod unread;
@@ -30,15 +31,12 @@ use tokio_util::task::TaskTracker;
 
 use listen::{ListenLimits, Listener};
 use service::Service;
+pub use shutdown::{AFTER_HURRY, Stopping};
 
 use crate::admin::{self, AdminState, AdminToken, Explain};
 use crate::control::{self, Control, Parts, kept_states};
 use crate::proxy::Proxy;
 use crate::telemetry::logs::ExchangeLog;
-use crate::telemetry::metrics::Totals;
-
-/// After the drain, how long the last bytes may take to leave.
-const LAST_BYTES: Duration = Duration::from_millis(500);
 
 /// Inputs for starting the server.
 pub struct Start {
@@ -133,63 +131,6 @@ impl Running {
     /// Looks again at the configuration and policy files (SIGHUP).
     pub fn reload(&self) {
         self.control.look_again();
-    }
-
-    /// Stops accepting, lets exchanges under way finish up to the drain limit or until `hurry`, writes the store.
-    pub async fn shutdown(mut self, hurry: impl Future<Output = ()>) {
-        self.proxy.close();
-        self.stop.cancel();
-        let under_way = self.proxy.under_way();
-        if under_way > 0 {
-            tracing::info!(under_way, limit = ?self.drain_timeout, "draining");
-        }
-        let drained = tokio::select! {
-            drained = tokio::time::timeout(self.drain_timeout, self.proxy.drained()) => drained.is_ok(),
-            () = hurry => self.proxy.under_way() == 0,
-        };
-        if !drained {
-            tracing::warn!(cut = self.proxy.under_way(), "drain timeout reached; exchanges still in progress are cut");
-            self.proxy.cut.cancel();
-        }
-        self.listeners.close();
-        // Connections without an exchange have nothing to wait for; a moment lets the last bytes leave.
-        if tokio::time::timeout(LAST_BYTES, self.listeners.wait()).await.is_err() {
-            self.cut.cancel();
-            self.listeners.wait().await;
-        }
-        self.over.cancel();
-        self.tasks.close();
-        let _ = tokio::time::timeout(Duration::from_secs(1), self.tasks.wait()).await;
-        state_log::report_changes(&self.proxy);
-        kept_states::save(&self.proxy);
-        // A policy that is being compiled is not waited for: the last records come first.
-        let _ = tokio::time::timeout(Duration::from_secs(2), self.control.close()).await;
-        if let Some(store) = self.store.take() {
-            let closed = tokio::task::spawn_blocking(move || store.close()).await;
-            if let Ok(Err(error)) = closed {
-                tracing::error!(%error, "the last records were not written");
-            }
-        }
-        self.summarise();
-        tracing::info!("stopped");
-    }
-
-    /// Logs the totals in one line.
-    fn summarise(&self) {
-        let Totals { answered, denied, spent_usd, saved_by_waiting_usd, saved_without_waiting_usd } =
-            self.proxy.metrics.totals();
-        let saved = match saved_by_waiting_usd {
-            Some(usd) => format!("${usd:.4} saved by waiting"),
-            None => "what waiting saved is unknown, because no fallback has a price".to_owned(),
-        };
-        tracing::info!(
-            answered,
-            denied,
-            spent_usd,
-            saved_by_waiting_usd,
-            saved_without_waiting_usd,
-            "since the start: {answered} answers for ${spent_usd:.4}, {saved}"
-        );
     }
 }
 

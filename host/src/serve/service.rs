@@ -75,8 +75,7 @@ impl Service {
         let snapshot = self.proxy.snapshot();
         let (head, body) = request.into_parts();
         if self.proxy.is_closing() {
-            let message = "Pointsman is shutting down; try again in a moment";
-            return door.deny(Denial::ShuttingDown, ErrorKind::ShuttingDown, message);
+            return shutting_down(&door);
         }
         let own = local::options(&head, &snapshot).or_else(|| local::sign_of_life(&head, path.operation, &snapshot));
         if let Some(reply) = own {
@@ -102,7 +101,8 @@ impl Service {
         }
         let limit = snapshot.config.server.max_body_bytes;
         let read = tokio::time::timeout(snapshot.config.limits.max_exchange, read_body(body, limit));
-        let body = match read.await.unwrap_or(Err(BodyProblem::Slow)) {
+        let Some(read) = self.proxy.cut.run_until_cancelled(read).await else { return shutting_down(&door) };
+        let body = match read.unwrap_or(Err(BodyProblem::Slow)) {
             Ok(body) => body,
             Err(problem) => return unread(&door, &problem, limit),
         };
@@ -136,6 +136,11 @@ impl Service {
         let may_be_free = || client.free_when_over_budget && serves_free(&snapshot.view, &asked.client_request());
         self.proxy.enter(name, may_be_free).map_err(|denied| Box::new(over_limit(door, client, denied)))
     }
+}
+
+fn shutting_down(door: &Door<'_>) -> Reply {
+    let message = "Pointsman is shutting down; try again in a moment";
+    door.deny(Denial::ShuttingDown, ErrorKind::ShuttingDown, message)
 }
 
 /// A request whose framing can be read in two ways, or whose head is too large.

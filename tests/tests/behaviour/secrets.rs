@@ -13,7 +13,7 @@ const BINARY: &str = env!("CARGO_BIN_EXE_proxy-under-test");
 
 /// A pair, and a secret sealed for it by libsodium (PyNaCl 1.6.2).
 const LIBSODIUM_KEY: &str = "seal-private:AQIDBAUGBwgJCgsMDQ4PEBESExQVFhcYGRobHB0eHyA=";
-const LIBSODIUM_SEALED: &str =
+pub(super) const LIBSODIUM_SEALED: &str =
     "sealed:4kFsstsOroCFRuqeo7X0/C/PNfOJW3xgVD8GKuwcNgTJkT2jpkhEhe5uUjOj1MXsIcNFsyMiL1GCY0PRSSt8cg1fLPdfVQ==";
 
 /// Fails in every way a provider can.

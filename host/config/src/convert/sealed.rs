@@ -1,9 +1,8 @@
 //! `sealed:...` and the private key that opens it: `[secrets] key`, looked for only when there is something to open.
 
-use std::fs::File;
-use std::io::Read;
 use std::rc::Rc;
 
+use pointsman_engine::plain_file;
 use zeroize::Zeroizing;
 
 use super::Check;
@@ -104,15 +103,16 @@ impl Check<'_, '_> {
     fn key_of_file(&mut self, path: &str, needed: Option<Needed<'_>>) -> Option<Rc<PrivateKey>> {
         let path = self.file(path);
         self.files.insert(path.clone());
-        let mut text = Zeroizing::new(String::new());
-        let read = File::open(&path).and_then(|file| file.take(MAX_KEY_FILE_BYTES).read_to_string(&mut text));
-        if let Err(error) = read {
-            let message = format!("cannot read the private key from {}: {error}", path.display());
-            self.no_key(needed, &message).help(
-                "`pointsman config seal-key --out FILE` makes a pair; relative paths start at the configuration's folder",
-            );
-            return None;
-        }
+        let text = match plain_file::read_text(&path, MAX_KEY_FILE_BYTES) {
+            Ok(text) => Zeroizing::new(text),
+            Err(error) => {
+                let message = format!("cannot read the private key from {}: {error}", path.display());
+                self.no_key(needed, &message).help(
+                    "`pointsman config seal-key --out FILE` makes a pair; relative paths start at the configuration's folder",
+                );
+                return None;
+            }
+        };
         self.parsed_key(&text, &format!("what {} holds", path.display()), needed)
     }
 

@@ -1,8 +1,6 @@
 //! Sources of secrets: `env:NAME`, `env:NAME#2`, `file:PATH`, `file:PATH#2`, `sealed:...`, or the text itself.
 
-use std::fs::File;
-use std::io::{self, Read};
-
+use pointsman_engine::plain_file;
 use zeroize::Zeroizing;
 
 use super::Check;
@@ -94,8 +92,8 @@ impl Check<'_, '_> {
     pub(super) fn read_file(&mut self, at: &Path, path: &str, owner: &str) -> Option<Zeroizing<String>> {
         let path = self.file(path);
         self.files.insert(path.clone());
-        match read_plain_file(&path) {
-            Ok(text) => Some(text),
+        match plain_file::read_text(&path, MAX_FILE_BYTES) {
+            Ok(text) => Some(Zeroizing::new(text)),
             Err(error) => {
                 let problem = self.error(at, format!("{owner}: cannot read {}: {error}", path.display()));
                 problem.help("the file must hold the secret and nothing else; relative paths start at the configuration's folder");
@@ -206,19 +204,6 @@ fn fault_of_key(key: &str) -> Option<(&'static str, &'static str)> {
     } else {
         None
     }
-}
-
-/// The content of a plain file of at most [`MAX_FILE_BYTES`]: a pipe or a device would hold up whoever reads it.
-fn read_plain_file(path: &std::path::Path) -> io::Result<Zeroizing<String>> {
-    if !std::fs::metadata(path)?.is_file() {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "this is not a plain file"));
-    }
-    let mut text = Zeroizing::new(String::new());
-    let size = File::open(path)?.take(MAX_FILE_BYTES + 1).read_to_string(&mut text)?;
-    if size as u64 > MAX_FILE_BYTES {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("it is larger than {MAX_FILE_BYTES} bytes")));
-    }
-    Ok(text)
 }
 
 /// The secrets found at one place.
