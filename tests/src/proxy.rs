@@ -101,13 +101,16 @@ pub struct ProxyBuilder {
     env: Vec<(String, String)>,
     /// The largest file it may write, in blocks of the shell's `ulimit -f`.
     max_file_blocks: Option<u32>,
+    /// The most file descriptors it may have, soft and hard.
+    max_descriptors: Option<u32>,
     with_file: bool,
 }
 
 impl ProxyBuilder {
     /// A proxy on free loopback ports, with its store in its own directory.
     pub fn new(binary: impl Into<PathBuf>) -> Self {
-        Self { binary: binary.into(), config: Table::new(), env: Vec::new(), max_file_blocks: None, with_file: true }
+        let (binary, config, env) = (binary.into(), Table::new(), Vec::new());
+        Self { binary, config, env, max_file_blocks: None, max_descriptors: None, with_file: true }
             .set("server.listen", "127.0.0.1:0")
             .set("admin.listen", "127.0.0.1:0")
             .set("store.path", "pointsman.db")
@@ -159,6 +162,12 @@ impl ProxyBuilder {
     /// Writes to a file beyond this size fail, as on a full disk; in blocks of the shell's `ulimit -f` (512 or 1024 bytes).
     pub fn max_file_blocks(mut self, blocks: u32) -> Self {
         self.max_file_blocks = Some(blocks);
+        self
+    }
+
+    /// The most file descriptors that it may have open.
+    pub fn max_descriptors(mut self, max: u32) -> Self {
+        self.max_descriptors = Some(max);
         self
     }
 
@@ -263,15 +272,16 @@ fn flat(line: &str) -> Json {
 
 impl Running {
     async fn start(what: &ProxyBuilder, dir: &Path) -> Self {
-        let mut command = match what.max_file_blocks {
-            None => command(&what.binary, dir),
-            Some(blocks) => {
-                // The signal of a file that grows too large is ignored, so that the write itself fails.
-                let mut limited = command(Path::new("/bin/sh"), dir);
-                limited.args(["-c", &format!("trap '' XFSZ; ulimit -f {blocks}; exec \"$0\" \"$@\"")]);
-                limited.arg(&what.binary);
-                limited
-            }
+        // The signal of a file that grows too large is ignored, so that the write itself fails.
+        let file_limit = what.max_file_blocks.map(|blocks| format!("trap '' XFSZ; ulimit -f {blocks}; "));
+        let descriptor_limit = what.max_descriptors.map(|max| format!("ulimit -n {max}; "));
+        let limits: String = file_limit.into_iter().chain(descriptor_limit).collect();
+        let mut command = if limits.is_empty() {
+            command(&what.binary, dir)
+        } else {
+            let mut limited = command(Path::new("/bin/sh"), dir);
+            limited.args(["-c", &format!("{limits}exec \"$0\" \"$@\"")]).arg(&what.binary);
+            limited
         };
         command.arg("serve");
         if what.with_file {

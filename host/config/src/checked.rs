@@ -161,8 +161,8 @@ pub struct Server {
     pub max_body_bytes: u64,
     /// Largest request head, bytes.
     pub max_header_bytes: u32,
-    /// Largest number of open connections.
-    pub max_connections: u32,
+    /// Largest number of open connections; none: by the limit of open files.
+    pub max_connections: Option<u32>,
     /// Time that a shutdown waits for exchanges under way.
     pub drain_timeout: Duration,
     /// Time for a client to send the request head.
@@ -186,6 +186,8 @@ pub struct Admin {
     pub listen: SocketAddr,
     /// The bearer token asked for.
     pub token: Option<Secret>,
+    /// Largest number of open connections.
+    pub max_connections: u32,
 }
 
 /// The record of what happened.

@@ -48,8 +48,8 @@ pub(super) struct RawServer {
     /// Largest request head in bytes.
     #[schemars(extend("default" = defaults::MAX_HEADER_BYTES))]
     pub(super) max_header_bytes: Option<u32>,
-    /// Largest number of open connections.
-    #[schemars(extend("default" = defaults::MAX_CONNECTIONS))]
+    /// Largest number of open connections; beyond it the one that has been idle longest gives way to a new one. Default: 10000, or what
+    /// the limit of open files leaves when the admin listener and connections to backends have theirs.
     pub(super) max_connections: Option<u32>,
     /// Time that a shutdown waits for exchanges under way.
     #[schemars(extend("default" = defaults::DRAIN_TIMEOUT_MS))]
@@ -112,6 +112,9 @@ pub(super) struct RawAdmin {
     pub(super) listen: Option<String>,
     /// Bearer token: env:NAME, file:PATH, sealed:... or the token itself. Without one only a loopback address is allowed.
     pub(super) token: Option<String>,
+    /// Largest number of open connections; beyond it the one that has been idle longest gives way to a new one.
+    #[schemars(extend("default" = defaults::ADMIN_MAX_CONNECTIONS))]
+    pub(super) max_connections: Option<u32>,
 }
 
 /// Opening of secrets that are written sealed:...

@@ -391,7 +391,7 @@ proptest! {
                         Err(_) => Event::WaitOver,
                     }
                 }
-                _ => Event::Arrived,
+                _ => Event::NotSent("no descriptor is left".into()),
             };
             exchange.step(&mut world.fleet, world.now, event);
             world.fleet.serve_queue(world.now).0.into_iter().for_each(|(_, p)| world.fleet.refund(p));
@@ -493,6 +493,22 @@ fn a_wait_is_not_granted_what_the_policy_turned_down() {
     assert_eq!(query.waits, 1);
     s.step(Event::ClientGone);
     assert_eq!(s.in_flight(), [0, 0]);
+}
+
+#[test]
+fn an_attempt_that_could_not_be_sent_never_was_one() {
+    let limits = Limits { rpm: Some(1), ..one_slot() };
+    let mut s = Story::new(&[(Tier::Primary, limits)], Budgets::default(), 9);
+    s.step(Event::Arrived);
+    assert!(matches!(s.says(primary(0)), Action::Send(_)));
+    let Action::Reject(refusal) = s.step(Event::NotSent("no descriptor is left".into())) else { panic!("refused") };
+    assert_eq!((refusal.reason.clone(), refusal.reason.status()), (Reason::OwnShortage, 503));
+    assert_eq!((&*refusal.message, refusal.retry_after), ("no descriptor is left", Some(Duration::from_secs(1))));
+    assert!(s.exchange.is_done() && s.exchange.attempts().is_empty());
+    assert_eq!(s.in_flight(), [0]);
+    assert_eq!(s.fleet.overview(s.now, &s.view)[0].state, RowState::Ready, "nothing is held against it");
+    let permit = s.other(0);
+    s.fleet.refund(permit);
 }
 
 #[test]

@@ -13,17 +13,17 @@ mod query;
 mod routes;
 mod view;
 
-use std::future::Future;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
+use axum::http::header::{
+    CACHE_CONTROL, CONNECTION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS,
+};
 use axum::http::{HeaderValue, StatusCode};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
+use pointsman_core::http::framing::Fault;
 use pointsman_store::{Explainable, Queries, StoreHandle};
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::telemetry::Clock;
@@ -63,8 +63,8 @@ pub struct AdminState {
     pub clock: Clock,
 }
 
-/// The routes. To be served with `into_make_service_with_connect_info::<SocketAddr>()`, as [`serve`] does: without the peer's
-/// address nobody is let in who has no token.
+/// The routes. Requests carry their peer's address as `ConnectInfo<SocketAddr>`: without it nobody is let in who has no
+/// token.
 pub fn router(state: AdminState) -> Router {
     routes::router(&state)
         .fallback(|| async { failure(StatusCode::NOT_FOUND, "there is nothing at this path") })
@@ -76,17 +76,23 @@ pub fn router(state: AdminState) -> Router {
         .with_state(state)
 }
 
-/// Serves until `shutdown` is ready and the requests under way are answered.
-///
-/// # Errors
-/// When the listener fails.
-pub async fn serve(
-    listener: TcpListener,
-    state: AdminState,
-    shutdown: impl Future<Output = ()> + Send + 'static,
-) -> std::io::Result<()> {
-    let service = router(state).into_make_service_with_connect_info::<SocketAddr>();
-    axum::serve(listener, service).with_graceful_shutdown(shutdown).await
+/// The answer to a request whose framing can be read in two ways, or whose head is too large.
+pub fn misframed(fault: Fault) -> Response {
+    let status = match fault {
+        Fault::HeadTooLarge | Fault::TooManyFields => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+        _ => StatusCode::BAD_REQUEST,
+    };
+    let mut response = failure(status, fault.message());
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
+/// The answer where too many requests are under way.
+pub fn too_many_requests() -> Response {
+    let message = "too many requests of operators are under way; come again in a moment";
+    let mut response = failure(StatusCode::SERVICE_UNAVAILABLE, message);
+    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    response
 }
 
 async fn console() -> Response {

@@ -1,3 +1,4 @@
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::extract::Query;
@@ -10,7 +11,7 @@ use pointsman_core::time::Timestamp;
 use pointsman_store::{Store, StoreLimits, StorePath};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 
 use super::*;
@@ -29,7 +30,7 @@ const CONFIG: &str = "[[backend]]\nid = \"p/1\"\nbase_url = \"http://127.0.0.1:9
 async fn control(store: &Store) -> Control {
     let config = config::parse(CONFIG, "p.toml", &[]).expect("it is a configuration").config;
     let (clock, engine) = (EngineClock::start(), Engine::new(EngineLimits::default()).expect("there is an engine"));
-    let parts = Parts { clock, engine, store, log: ExchangeLog::silent() };
+    let parts = Parts { clock, engine, store, log: ExchangeLog::silent(), max_upstream_connections: 64 };
     assemble(Arc::new(config), None, parts).await.expect("the embedded policy is good")
 }
 
@@ -79,7 +80,9 @@ async fn start(token: Option<&str>) -> Admin {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (stop, stopped) = oneshot::channel::<()>();
-    tokio::spawn(serve(listener, state, async { drop(stopped.await) }));
+    let service = router(state).into_make_service_with_connect_info::<SocketAddr>();
+    let server = axum::serve(listener, service).with_graceful_shutdown(async { drop(stopped.await) });
+    tokio::spawn(async move { server.await });
     Admin { address, control, store, _stop: stop }
 }
 

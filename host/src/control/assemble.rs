@@ -25,6 +25,8 @@ pub(crate) struct Parts<'a> {
     pub store: &'a Store,
     /// The line per exchange.
     pub log: ExchangeLog,
+    /// Connections to backends at a time.
+    pub max_upstream_connections: usize,
 }
 
 /// Builds the fleet, loads the first policy, and puts both under control.
@@ -36,7 +38,7 @@ pub(crate) async fn assemble(
     config_file: Option<PathBuf>,
     parts: Parts<'_>,
 ) -> anyhow::Result<Control> {
-    let Parts { clock, engine, store, log } = parts;
+    let Parts { clock, engine, store, log, max_upstream_connections } = parts;
     let table = Arc::new(config.table());
     let mut fleet = Fleet::new(config.fleet_settings(), clock.now().as_micros());
     let view = fleet.adopt(table.clone(), config.fleet_settings());
@@ -45,7 +47,7 @@ pub(crate) async fn assemble(
     let now = clock.now();
     let first =
         first_policy(engine.clone(), &policies, config.clone(), table.clone(), now, config_file.as_deref()).await?;
-    let connector = Connector::with_native_roots();
+    let connector = Connector::with_native_roots(max_upstream_connections);
     let (policy, fault_stats) = (first.revision.clone(), Arc::new(FaultStats::new(config.policy.rollback)));
     let snapshot = Snapshot::new(config.clone(), view, policy, fault_stats, Target::all(&config, &connector, None)?);
     let metrics = Metrics::new(&table, env!("CARGO_PKG_VERSION"), clock.now());

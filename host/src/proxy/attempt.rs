@@ -37,6 +37,8 @@ pub struct UpstreamAttempt {
     lease: Option<Lease>,
     /// Made when there is first something to wait for; most whole answers are there at once.
     timer: Option<Pin<Box<Sleep>>>,
+    /// It was not sent for want of something of our own; the reason.
+    own_shortage: Option<String>,
     shutdown: CancellationToken,
     shutting_down: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
 }
@@ -95,6 +97,7 @@ impl UpstreamAttempt {
             body: None,
             lease: None,
             timer: None,
+            own_shortage: None,
             shutdown: in_flight.proxy().cut.clone(),
             shutting_down: None,
         }
@@ -120,7 +123,11 @@ impl UpstreamAttempt {
         };
         match sent {
             Some(Ok(answer)) => self.head(answer),
-            Some(Err(outcome)) => Input::SendFailed(outcome),
+            Some(Err(NotSent::Failed(outcome))) => Input::SendFailed(outcome),
+            Some(Err(NotSent::OwnShortage(reason))) => {
+                self.own_shortage = Some(reason.clone());
+                Input::SendFailed(Outcome::new(Kind::ConnectFailed, reason))
+            }
             None => Input::Timer,
         }
     }
@@ -146,6 +153,11 @@ impl UpstreamAttempt {
                 | Output::SendAgain) => return Poll::Ready(output),
             }
         }
+    }
+
+    /// Returns the reason why it was not sent, where that is a shortage of our own.
+    pub fn take_own_shortage(&mut self) -> Option<String> {
+        self.own_shortage.take()
     }
 
     /// The state machine, to look at.
@@ -257,25 +269,38 @@ async fn send(
     target: &Target,
     sending: &Sending,
     attempt: &Attempt,
-) -> Result<Answer, Outcome> {
+) -> Result<Answer, NotSent> {
     let client = request.client_request();
     let build = || attempt.request(&client, &target.endpoint, &sending.model).map(|request| request.map(Full::new));
     let connect = sending.timeouts.connect;
+    let build = || build().map_err(NotSent::Failed);
     match target.origin.send(build()?, connect, Reuse::Kept).await {
         Err(SendError::Reset { reused: true, .. }) if request.is_idempotent() => {
-            target.origin.send(build()?, connect, Reuse::Fresh).await.map_err(|error| outcome_of(&error))
+            target.origin.send(build()?, connect, Reuse::Fresh).await.map_err(NotSent::by)
         }
-        sent => sent.map_err(|error| outcome_of(&error)),
+        sent => sent.map_err(NotSent::by),
     }
 }
 
-fn outcome_of(error: &SendError) -> Outcome {
-    let kind = match error {
-        SendError::Connect { .. } | SendError::ConnectTimeout { .. } => Kind::ConnectFailed,
-        SendError::Reset { .. } => Kind::Reset,
-        SendError::Malformed(_) => Kind::Malformed,
-    };
-    Outcome::new(kind, error.to_string())
+/// The reason why there is no response.
+enum NotSent {
+    /// The attempt failed.
+    Failed(Outcome),
+    /// There was nothing to send it with.
+    OwnShortage(String),
+}
+
+impl NotSent {
+    fn by(error: SendError) -> Self {
+        let text = error.to_string();
+        let kind = match error {
+            SendError::Connect { .. } | SendError::ConnectTimeout { .. } => Kind::ConnectFailed,
+            SendError::Reset { .. } => Kind::Reset,
+            SendError::Malformed(_) => Kind::Malformed,
+            SendError::OwnShortage(_) => return Self::OwnShortage(text),
+        };
+        Self::Failed(Outcome::new(kind, text))
+    }
 }
 
 fn broken(error: &hyper::Error) -> Outcome {

@@ -14,7 +14,7 @@ const ESTIMATED: HeaderName = HeaderName::from_static("x-pointsman-estimated");
 /// The estimate in place of an error of ours, unless it is the policy's own.
 pub(super) fn in_place_of_error(in_flight: &mut InFlight, why: &Refusal) -> Option<Reply> {
     match why.reason {
-        Reason::Policy { .. } => None,
+        Reason::Policy { .. } | Reason::OwnShortage => None,
         Reason::NoSuchModel
         | Reason::NoSuchOperation
         | Reason::ModelMissing

@@ -74,6 +74,9 @@ async fn send(
     let target = in_flight.snapshot().targets[sending.backend as usize].clone();
     let backend = in_flight.snapshot().view.backend(sending.backend).id.clone();
     let (mut attempt, output) = UpstreamAttempt::begin(in_flight, &target, sending, told).await;
+    if let Some(why) = attempt.take_own_shortage() {
+        return Err(in_flight.step(Event::NotSent(why)));
+    }
     let left_out = left_out::header(attempt.machine().left_out());
     if let Some(note) = left_out::note(attempt.machine().left_out(), &backend) {
         in_flight.note(note);

@@ -324,6 +324,7 @@ impl InFlight {
             | Reason::QueueFull
             | Reason::OutOfTime
             | Reason::NotRepeated
+            | Reason::OwnShortage
             | Reason::Policy { .. } => {}
         }
     }

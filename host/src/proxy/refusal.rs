@@ -17,7 +17,8 @@ pub(super) fn words_of(reason: &Reason) -> (ErrorKind, u16, Option<&str>) {
         | Reason::KeysRefused
         | Reason::QueueFull
         | Reason::OutOfTime
-        | Reason::NotRepeated => None,
+        | Reason::NotRepeated
+        | Reason::OwnShortage => None,
     };
     (reason.error_kind(), reason.status(), own_kind)
 }

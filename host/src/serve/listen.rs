@@ -1,34 +1,61 @@
-//! The downstream listener: connections in, bounded, HTTP/1.1 and HTTP/2.
+//! A listener, for clients or for the operator: connections in, bounded, HTTP/1.1 and HTTP/2.
 
 use std::convert::Infallible;
-use std::io;
+use std::error::Error;
+use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::connections::{Connections, Place, RequestBody};
 use super::guard::Guarded;
-use super::service::Service;
 use super::unread::{Handed, Streams};
 
-/// After an accept that failed for want of resources, how long nothing is accepted.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// After an accept that failed for want of resources, how long nothing is accepted; twice as long after each further one.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
+/// The longest such pause.
+const MAX_ACCEPT_PAUSE: Duration = Duration::from_secs(1);
+
+/// Interval between log lines about the same trouble of a listener.
+const TELL_EVERY: Duration = Duration::from_secs(60);
 
 /// HTTP/2 streams at a time on one connection.
 const MAX_STREAMS: u32 = 256;
 
+/// Time for a connection that was told to end to do so.
+const END_LIMIT: Duration = Duration::from_secs(2);
+
+/// Answers the requests of a listener.
+pub(super) trait Serve: Send + Sync + 'static {
+    /// The body of an answer.
+    type Body: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Send + Unpin + 'static;
+
+    /// Answers a request, one that the guard refused included.
+    fn serve(
+        &self,
+        peer: SocketAddr,
+        request: Request<RequestBody>,
+    ) -> impl Future<Output = Response<Self::Body>> + Send;
+}
+
 /// Limits of a listener.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ListenLimits {
-    /// Connections at a time; more wait in the kernel's backlog.
+    /// The setting of the number of connections, for messages.
+    pub max_connections_setting: &'static str,
+    /// Connections at a time. A new one takes the place of one that is idle; where none is, it waits.
     pub max_connections: usize,
     /// Largest request head, bytes.
     pub max_header_bytes: usize,
@@ -41,18 +68,18 @@ pub(super) struct ListenLimits {
 }
 
 /// Accepts until told to stop, then lets the connections finish what they are at.
-pub(super) struct Listener {
+pub(super) struct Listener<S> {
     tcp: TcpListener,
     http: Arc<auto::Builder<Streams>>,
-    permits: Arc<Semaphore>,
-    service: Arc<Service>,
+    connections: Arc<Connections>,
+    service: Arc<S>,
     limits: ListenLimits,
     refusals: Arc<AtomicU64>,
 }
 
-impl Listener {
+impl<S: Serve> Listener<S> {
     /// Binds the address; requests are served by `service`.
-    pub(super) async fn bind(addr: SocketAddr, limits: ListenLimits, service: Service) -> io::Result<Self> {
+    pub(super) async fn bind(addr: SocketAddr, limits: ListenLimits, service: S) -> io::Result<Self> {
         let tcp = TcpListener::bind(addr).await?;
         let mut http = auto::Builder::new(Streams::new(limits.unread_timeout));
         http.http1()
@@ -67,9 +94,9 @@ impl Listener {
             .max_concurrent_streams(MAX_STREAMS)
             .max_header_list_size(u32::try_from(limits.max_header_bytes).unwrap_or(u32::MAX))
             .keep_alive_interval(Some(Duration::from_secs(30)));
-        let permits = Arc::new(Semaphore::new(limits.max_connections));
+        let connections = Connections::new(limits.max_connections);
         let service = Arc::new(service);
-        Ok(Self { tcp, http: Arc::new(http), permits, service, limits, refusals: Arc::default() })
+        Ok(Self { tcp, http: Arc::new(http), connections, service, limits, refusals: Arc::default() })
     }
 
     /// Returns the bound address.
@@ -80,63 +107,108 @@ impl Listener {
     /// Serves until `stop`; then no connection is accepted, and those there are end after their exchange, or at once when
     /// `cut` comes. Returns when the last is gone.
     pub(super) async fn serve(self, stop: CancellationToken, cut: CancellationToken) {
-        let connections = tokio_util::task::TaskTracker::new();
+        let tasks = tokio_util::task::TaskTracker::new();
+        let mut trouble = Trouble::default();
         loop {
             let accepted = tokio::select! {
                 () = stop.cancelled() => break,
-                accepted = self.accept() => accepted,
+                accepted = self.accept(&mut trouble) => accepted,
             };
-            let Some((stream, peer, permit)) = accepted else { continue };
+            let Some((stream, peer, place)) = accepted else { continue };
             let stream = Guarded::new(stream, peer, self.limits.max_header_bytes, self.refusals.clone())
                 .with_patience(self.limits.header_read_timeout)
                 .with_unread_timeout(self.limits.unread_timeout);
-            let service = self.service.clone();
-            let http = self.http.clone();
+            let (service, http, limits) = (self.service.clone(), self.http.clone(), self.limits);
             let (stop, cut) = (stop.clone(), cut.clone());
-            connections.spawn(async move {
+            tasks.spawn(async move {
                 // `run_until_cancelled` would hold the connection twice.
-                let connection = pin!(converse(&http, stream, service, stop));
+                let connection = pin!(converse(&http, stream, peer, service, &place, limits, stop));
                 tokio::select! {
                     biased;
                     () = connection => {}
                     () = cut.cancelled() => {}
                 }
-                drop(permit);
             });
         }
         drop(self.tcp);
-        connections.close();
-        connections.wait().await;
+        tasks.close();
+        tasks.wait().await;
     }
 
-    async fn accept(&self) -> Option<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
-        let permit = self.permits.clone().acquire_owned().await.ok()?;
-        match self.tcp.accept().await {
-            Ok((stream, peer)) => {
-                // Events must not wait for a full packet.
-                let _ = stream.set_nodelay(true);
-                Some((stream, peer, permit))
-            }
+    async fn accept(&self, trouble: &mut Trouble) -> Option<(TcpStream, SocketAddr, Place)> {
+        let (stream, peer) = match self.tcp.accept().await {
+            Ok(accepted) => accepted,
             Err(error) => {
-                tracing::warn!(%error, "a connection could not be accepted; if it says too many open files, raise the limit (ulimit -n)");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                None
+                self.refused(&error, trouble).await;
+                return None;
             }
+        };
+        trouble.pause = Duration::ZERO;
+        // Events must not wait for a full packet.
+        let _ = stream.set_nodelay(true);
+        if self.connections.is_full() && trouble.is_to_be_told() {
+            let ListenLimits { max_connections, max_connections_setting, .. } = self.limits;
+            tracing::warn!(
+                max_connections,
+                "all connections that {max_connections_setting} allows are open: idle ones give way to new ones"
+            );
         }
+        Some((stream, peer, self.connections.place().await))
+    }
+
+    /// A connection could not be accepted. What the peer did concerns nobody else; where the process is short of something,
+    /// to try again at once would only burn the processor.
+    async fn refused(&self, error: &io::Error, trouble: &mut Trouble) {
+        if matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset | ErrorKind::Interrupted) {
+            return;
+        }
+        if trouble.is_to_be_told() {
+            tracing::warn!(%error, "a connection could not be accepted; if it says too many open files, raise the hard limit (ulimit -Hn, LimitNOFILE=)");
+        }
+        self.connections.make_room();
+        trouble.pause = (trouble.pause * 2).clamp(ACCEPT_PAUSE, MAX_ACCEPT_PAUSE);
+        tokio::time::sleep(trouble.pause).await;
     }
 }
 
-/// Serves one connection; told to stop, it ends after the exchange it is at.
-async fn converse(
+/// Trouble of a listener with accepting.
+#[derive(Default)]
+struct Trouble {
+    pause: Duration,
+    told_at: Option<Instant>,
+}
+
+impl Trouble {
+    /// Returns true at the first time, and then once in [`TELL_EVERY`].
+    fn is_to_be_told(&mut self) -> bool {
+        let now = crate::timer::now();
+        let is_due = self.told_at.is_none_or(|told| now.duration_since(told) >= TELL_EVERY);
+        if is_due {
+            self.told_at = Some(now);
+        }
+        is_due
+    }
+}
+
+/// Serves one connection; told to stop, idle for too long, or in another's way, it ends after the exchange it is at.
+async fn converse<S: Serve>(
     http: &auto::Builder<Streams>,
     stream: Guarded<TcpStream>,
-    service: Arc<Service>,
+    peer: SocketAddr,
+    service: Arc<S>,
+    place: &Place,
+    limits: ListenLimits,
     stop: CancellationToken,
 ) {
-    let call = service_fn(move |request| {
-        let service = service.clone();
+    let activity = &place.connection;
+    let call = service_fn(|request: Request<hyper::body::Incoming>| {
+        let (service, in_hand) = (service.clone(), activity.begin());
         // Boxed, so that it is gone while the answer streams: hyper keeps the room for it as long as the connection.
-        Box::pin(async move { Ok::<_, Infallible>(Handed::over(service.call(request).await)) })
+        Box::pin(async move {
+            let request = request.map(|body| in_hand.receive(body));
+            let response = Handed::over(service.serve(peer, request).await);
+            Ok::<_, Infallible>(response.map(|body| in_hand.until_end_of(body)))
+        })
     });
     let connection = http.serve_connection(TokioIo::new(stream), call);
     tokio::pin!(connection);
@@ -145,6 +217,18 @@ async fn converse(
         () = stop.cancelled() => {
             connection.as_mut().graceful_shutdown();
             connection.await
+        }
+        () = activity.idle_for(limits.keep_alive, limits.header_read_timeout) => {
+            connection.as_mut().graceful_shutdown();
+            tokio::time::timeout(END_LIMIT, connection).await.unwrap_or(Ok(()))
+        }
+        is_serving = activity.told_to_give_way() => {
+            if is_serving {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            } else {
+                Ok(())
+            }
         }
     };
     if let Err(error) = ended {

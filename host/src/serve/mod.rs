@@ -1,5 +1,7 @@
 //! The server: everything that runs for as long as the process does, started and stopped in one place.
 
+mod connections;
+mod descriptors;
 mod discovery;
 mod door;
 mod guard;
@@ -8,6 +10,7 @@ mod ids;
 mod listen;
 mod local;
 mod models;
+mod operator;
 mod service;
 mod shutdown;
 mod state_log;
@@ -25,11 +28,11 @@ use pointsman_core::http::keyless::Exposure;
 use pointsman_engine::clock::Clock;
 use pointsman_engine::{Engine, EngineLimits};
 use pointsman_store::{JournalLimits, Store, StoreLimits, StorePath};
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use listen::{ListenLimits, Listener};
+use listen::{ListenLimits, Listener, Serve};
+use operator::Operator;
 use service::Service;
 pub use shutdown::{AFTER_HURRY, Stopping};
 
@@ -71,20 +74,17 @@ pub struct Running {
 pub async fn start(start: Start) -> anyhow::Result<Running> {
     let Start { config, config_file, log, explain } = start;
     let config = Arc::new(config);
+    let shares = descriptors::divide(&config);
     let clock = Clock::start();
     let store = open_store(&config, clock)?;
     let engine = Engine::new(engine_limits(&config))?;
     let max_component_bytes = engine.limits().max_component_bytes;
-    let parts = Parts { clock, engine, store: &store, log };
+    let parts = Parts { clock, engine, store: &store, log, max_upstream_connections: shares.upstream as usize };
     let control = Arc::new(control::assemble(config.clone(), config_file, parts).await?);
     let proxy = control.proxy().clone();
 
     let [stop, cut, over] = std::array::from_fn(|_| CancellationToken::new());
     let (listeners, tasks) = (TaskTracker::new(), TaskTracker::new());
-    let downstream = listen_downstream(&config, proxy.clone()).await?;
-    let addr = downstream.addr()?;
-    let admin = listen_admin(&config).await?;
-    let admin_addr = admin.local_addr()?;
     let admin_state = AdminState {
         control: control.clone(),
         metrics: proxy.metrics.clone(),
@@ -101,9 +101,17 @@ pub async fn start(start: Start) -> anyhow::Result<Running> {
         clock: Arc::new(move || clock.now()),
     };
 
+    let limits = listen_limits(&config, "server.max_connections", shares.downstream);
+    let service = Service::new(proxy.clone(), Exposure::of(config.server.listen.ip()));
+    let downstream = listen(config.server.listen, "server.listen", limits, service).await?;
+    let limits = listen_limits(&config, "admin.max_connections", shares.admin);
+    let operator = Operator::new(admin::router(admin_state), limits.max_connections);
+    let admin = listen(config.admin.listen, "admin.listen", limits, operator).await?;
+    let (addr, admin_addr) = (downstream.addr()?, admin.addr()?);
+
     listeners.spawn(downstream.serve(stop.clone(), cut.clone()));
     // What exchanges under way need goes on until they are over.
-    tasks.spawn(serve_admin(admin, admin_state, over.clone()));
+    tasks.spawn(admin.serve(over.clone(), CancellationToken::new()));
     tasks.spawn(until(over.clone(), proxy.fleet.clone().run_timer()));
     tasks.spawn(until(over.clone(), kept_states::keep(proxy.clone())));
     tasks.spawn(until(over.clone(), state_log::run(proxy.clone())));
@@ -146,31 +154,27 @@ async fn until(stop: CancellationToken, task: impl Future<Output = ()>) {
     let _ = stop.run_until_cancelled(task).await;
 }
 
-async fn listen_downstream(config: &Config, proxy: Arc<Proxy>) -> anyhow::Result<Listener> {
+/// The limits of a listener: those of clients' requests hold for the operator's too.
+fn listen_limits(config: &Config, max_connections_setting: &'static str, max_connections: u32) -> ListenLimits {
     let s = &config.server;
-    let limits = ListenLimits {
-        max_connections: s.max_connections as usize,
+    ListenLimits {
+        max_connections_setting,
+        max_connections: max_connections as usize,
         max_header_bytes: s.max_header_bytes as usize,
         header_read_timeout: s.header_read_timeout,
         unread_timeout: s.unread_timeout,
         keep_alive: s.keep_alive,
-    };
-    Listener::bind(s.listen, limits, Service::new(proxy, Exposure::of(s.listen.ip())))
-        .await
-        .with_context(|| format!("cannot listen on {} (server.listen); is something else listening there?", s.listen))
-}
-
-async fn listen_admin(config: &Config) -> anyhow::Result<TcpListener> {
-    let addr = config.admin.listen;
-    TcpListener::bind(addr)
-        .await
-        .with_context(|| format!("cannot listen on {addr} (admin.listen); is something else listening there?"))
-}
-
-async fn serve_admin(listener: TcpListener, state: AdminState, stop: CancellationToken) {
-    if let Err(error) = admin::serve(listener, state, stop.cancelled_owned()).await {
-        tracing::error!(%error, "the admin listener failed");
     }
+}
+
+async fn listen<S: Serve>(
+    addr: SocketAddr,
+    setting: &str,
+    limits: ListenLimits,
+    service: S,
+) -> anyhow::Result<Listener<S>> {
+    let listener = Listener::bind(addr, limits, service).await;
+    listener.with_context(|| format!("cannot listen on {addr} ({setting}); is something else listening there?"))
 }
 
 /// The bounds of policies that a configuration asks for.

@@ -1,5 +1,6 @@
 //! One downstream request: who asks, is it well-formed, and then the drive. What is refused here is recorded by `Door`.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use http::header::{ALLOW, AUTHORIZATION, CONTENT_LENGTH, HOST, ORIGIN};
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, Request, StatusCode, Version};
 use http_body_util::BodyExt;
-use hyper::body::{Body as _, Incoming};
+use hyper::body::Body as _;
 use pointsman_config::Client;
 use pointsman_core::attempt::serves_free;
 use pointsman_core::clients::{Admission, ClientDenied};
@@ -21,10 +22,12 @@ use pointsman_core::http::keyless::Exposure;
 use pointsman_core::http::query::without_credentials;
 use pointsman_core::http::url;
 
+use super::connections::RequestBody;
 use super::discovery::Discovery;
 use super::door::Door;
 use super::guard;
 use super::ids::RequestIds;
+use super::listen::Serve;
 use super::local;
 use super::models;
 use super::strangers;
@@ -54,7 +57,7 @@ impl Service {
     }
 
     /// Answers one request. Whatever is wrong with it is answered too, in the client's dialect.
-    pub(super) async fn call(&self, request: Request<Incoming>) -> Reply {
+    async fn call(&self, request: Request<RequestBody>) -> Reply {
         let is_head = request.method() == Method::HEAD;
         let origin = request.headers().get(ORIGIN).cloned();
         let mut reply = self.answer(request).await;
@@ -65,7 +68,7 @@ impl Service {
         if is_head { without_body(reply) } else { reply }
     }
 
-    async fn answer(&self, request: Request<Incoming>) -> Reply {
+    async fn answer(&self, request: Request<RequestBody>) -> Reply {
         let path = ApiPath::read(request.uri().path(), request.headers());
         let id = self.ids.of(request.headers());
         let mut door = Door::new(&self.proxy, id, path.operation, request.uri(), request.headers());
@@ -143,6 +146,14 @@ fn shutting_down(door: &Door<'_>) -> Reply {
     door.deny(Denial::ShuttingDown, ErrorKind::ShuttingDown, message)
 }
 
+impl Serve for Service {
+    type Body = ProxyBody;
+
+    async fn serve(&self, _peer: SocketAddr, request: Request<RequestBody>) -> Reply {
+        self.call(request).await
+    }
+}
+
 /// A request whose framing can be read in two ways, or whose head is too large.
 fn misframed(door: &Door<'_>, fault: Fault) -> Reply {
     let kind = match fault {
@@ -194,7 +205,7 @@ enum BodyProblem {
 }
 
 /// The whole body: it is needed whole to be sent again after a failed attempt.
-async fn read_body(mut body: Incoming, limit: u64) -> Result<Bytes, BodyProblem> {
+async fn read_body(mut body: RequestBody, limit: u64) -> Result<Bytes, BodyProblem> {
     if body.is_end_stream() {
         return Ok(Bytes::new());
     }
@@ -233,7 +244,7 @@ async fn read_body(mut body: Incoming, limit: u64) -> Result<Bytes, BodyProblem>
 
 /// Reads the rest of a refused body for a while, and keeps nothing: many a client reads no answer before it has sent all, and
 /// takes a stream that is reset, or a connection that is closed meanwhile, for a failure of the network.
-fn discard(mut body: Incoming) {
+fn discard(mut body: RequestBody) {
     tokio::spawn(tokio::time::timeout(DISCARD_LIMIT, async move {
         let mut left = MAX_DISCARDED_BYTES;
         while let Some(Ok(frame)) = body.frame().await {

@@ -21,6 +21,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tower_service::Service;
 
+use super::slots::Slots;
+
 /// TCP keep-alive probes find a peer that vanished without a word.
 const TCP_KEEPALIVE: Duration = Duration::from_secs(60);
 
@@ -33,6 +35,7 @@ pub struct Connector {
     tcp: HttpConnector,
     /// Trusts the machine's certificate store.
     machine: Arc<rustls::ClientConfig>,
+    slots: Arc<Slots>,
 }
 
 /// Makes connections to one origin.
@@ -54,13 +57,18 @@ pub enum BadOutbound {
 
 impl Connector {
     /// A connector that trusts the machine's certificate store (`SSL_CERT_FILE` and `SSL_CERT_DIR` are honoured), or
-    /// Mozilla's roots where the machine has none.
-    pub fn with_native_roots() -> Self {
+    /// Mozilla's roots where the machine has none. At most `max_connections` are open at a time.
+    pub fn with_native_roots(max_connections: usize) -> Self {
         let mut tcp = HttpConnector::new();
         tcp.set_nodelay(true);
         tcp.set_keepalive(Some(TCP_KEEPALIVE));
         tcp.enforce_http(false);
-        Self { tcp, machine: Arc::new(tls_config()) }
+        Self { tcp, machine: Arc::new(tls_config()), slots: Arc::new(Slots::new(max_connections)) }
+    }
+
+    /// The slots that all its connections share.
+    pub(super) fn slots(&self) -> &Arc<Slots> {
+        &self.slots
     }
 
     /// The way to a backend.

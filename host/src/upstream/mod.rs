@@ -2,6 +2,7 @@
 
 mod connect;
 mod pool;
+mod slots;
 
 pub use connect::{BadOutbound, Connector, tls_config};
 pub(crate) use pool::causes;

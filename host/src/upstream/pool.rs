@@ -23,12 +23,16 @@ use tower_service::Service;
 use pointsman_config::Outbound;
 
 use super::connect::{self, BadOutbound, Connector, Route};
+use super::slots::{GiveWay, Slot, Slots, is_own_shortage};
 
 /// Idle connections kept per origin.
 const MAX_IDLE: usize = 512;
 
 /// An idle connection older than this is not used again; servers close theirs after a minute or more.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(55);
+
+/// After a connection that failed for want of a descriptor, how long it is until the next try.
+const SHORTAGE_PAUSE: Duration = Duration::from_millis(50);
 
 /// The largest response head that is read, in bytes.
 const MAX_HEAD_BYTES: usize = 128 * 1024;
@@ -51,8 +55,11 @@ struct HandedToProxy {
     authorization: Option<HeaderValue>,
 }
 
-#[derive(Default)]
-struct Idle(Mutex<Vec<(http1::SendRequest<Body>, Stopwatch)>>);
+/// Kept connections, the one used last at the end.
+struct Idle {
+    kept: Mutex<Vec<(http1::SendRequest<Body>, Stopwatch)>>,
+    slots: Arc<Slots>,
+}
 
 /// A response head with its body to come, and the connection it comes on.
 pub struct Answer {
@@ -96,6 +103,9 @@ pub enum SendError {
         /// The time limit.
         limit: Duration,
     },
+    /// This process has no descriptor, port or memory left for a connection; the upstream was not asked.
+    #[error("Pointsman has no room for another connection: {0}")]
+    OwnShortage(String),
     /// The connection broke before the head was there.
     #[error("the connection broke before a response: {reason}")]
     Reset {
@@ -129,13 +139,15 @@ impl Origin {
             .as_ref()
             .filter(|_| is_plain)
             .map(|proxy| HandedToProxy { authorization: connect::proxy_authorization(proxy) });
+        let idle = Arc::new(Idle { kept: Mutex::default(), slots: connector.slots().clone() });
+        connector.slots().add(&idle);
         Ok(Self {
             uri: origin,
             host,
             route: connector.route(outbound)?,
             outbound: outbound.clone(),
             handed_to_proxy,
-            idle: Arc::default(),
+            idle,
             shared: Mutex::new(None),
         })
     }
@@ -188,17 +200,34 @@ impl Origin {
         self.idle.pop().map(Kept::Http1)
     }
 
+    /// A new connection. A shortage of our own is waited for within the limit.
     async fn connect(&self, limit: Duration) -> Result<Kept, SendError> {
         let origin = || self.uri.to_string();
-        let failed = |reason: String| SendError::Connect { origin: origin(), reason };
-        // Boxed: TLS and all make it 6 KiB, which every exchange would carry for what few of them need.
-        let made = tokio::time::timeout(limit, Box::pin(self.handshake())).await;
-        made.map_err(|_| SendError::ConnectTimeout { origin: origin(), limit })?.map_err(failed)
+        let deadline = crate::timer::now() + limit;
+        let mut shortage =
+            "connections to backends have all file descriptors that they may have (ulimit -n)".to_owned();
+        loop {
+            let Ok(slot) = tokio::time::timeout_at(deadline, self.idle.slots.take()).await else {
+                return Err(SendError::OwnShortage(shortage));
+            };
+            // Boxed: TLS and all make it 6 KiB, which every exchange would carry for what few of them need.
+            let made = tokio::time::timeout_at(deadline, Box::pin(self.handshake(slot))).await;
+            match made.map_err(|_| SendError::ConnectTimeout { origin: origin(), limit })? {
+                Ok(kept) => return Ok(kept),
+                Err(NotMade::Failed(reason)) => return Err(SendError::Connect { origin: origin(), reason }),
+                Err(NotMade::OwnShortage(reason)) => shortage = reason,
+            }
+            self.idle.slots.make_room();
+            if crate::timer::now() + SHORTAGE_PAUSE >= deadline {
+                return Err(SendError::OwnShortage(shortage));
+            }
+            tokio::time::sleep(SHORTAGE_PAUSE).await;
+        }
     }
 
-    async fn handshake(&self) -> Result<Kept, String> {
+    async fn handshake(&self, slot: Slot) -> Result<Kept, NotMade> {
         let mut route = self.route.clone();
-        let io = route.call(self.uri.clone()).await.map_err(|e| causes(e.as_ref()))?;
+        let io = route.call(self.uri.clone()).await.map_err(|e| NotMade::by(e.as_ref()))?;
         if io.connected().is_negotiated_h2() {
             let (sender, connection) = http2::Builder::new(TokioExecutor::new())
                 .timer(TokioTimer::new())
@@ -206,15 +235,15 @@ impl Origin {
                 .keep_alive_interval(Duration::from_secs(30))
                 .handshake(io)
                 .await
-                .map_err(|e| causes(&e))?;
+                .map_err(|e| NotMade::by(&e))?;
             // The connection ends with its last sender; until then it belongs to the process.
-            tokio::spawn(connection);
+            tokio::spawn(holding(slot, connection));
             *lock(&self.shared) = Some(sender.clone());
             return Ok(Kept::Http2(sender));
         }
         let (sender, connection) =
-            http1::Builder::new().max_buf_size(MAX_HEAD_BYTES).handshake(io).await.map_err(|e| causes(&e))?;
-        tokio::spawn(connection);
+            http1::Builder::new().max_buf_size(MAX_HEAD_BYTES).handshake(io).await.map_err(|e| NotMade::by(&e))?;
+        tokio::spawn(holding(slot, connection));
         Ok(Kept::Http1(sender))
     }
 
@@ -254,10 +283,39 @@ enum Kept {
     Http2(http2::SendRequest<Body>),
 }
 
+/// The reason why there is no connection.
+enum NotMade {
+    Failed(String),
+    OwnShortage(String),
+}
+
+impl NotMade {
+    fn by(error: &(dyn std::error::Error + 'static)) -> Self {
+        let reason = causes(error);
+        if is_own_shortage(error) { Self::OwnShortage(reason) } else { Self::Failed(reason) }
+    }
+}
+
+/// Runs a connection, which has its slot until its end.
+async fn holding(slot: Slot, connection: impl Future) {
+    connection.await;
+    drop(slot);
+}
+
+impl GiveWay for Idle {
+    fn close_oldest(&self) -> bool {
+        let mut kept = lock(&self.kept);
+        !kept.is_empty() && {
+            kept.remove(0);
+            true
+        }
+    }
+}
+
 impl Idle {
     /// The connection used last, of those that are still good.
     fn pop(&self) -> Option<http1::SendRequest<Body>> {
-        let mut idle = lock(&self.0);
+        let mut idle = lock(&self.kept);
         while let Some((sender, since)) = idle.pop() {
             if sender.is_ready() && since.elapsed() < IDLE_TIMEOUT {
                 return Some(sender);
@@ -267,8 +325,8 @@ impl Idle {
     }
 
     fn push(&self, sender: http1::SendRequest<Body>) {
-        let mut idle = lock(&self.0);
-        if idle.len() < MAX_IDLE {
+        let mut idle = lock(&self.kept);
+        if idle.len() < MAX_IDLE && !self.slots.is_wanted() {
             idle.push((sender, Stopwatch::start()));
         }
     }

@@ -7,6 +7,7 @@ mod author;
 mod backtest;
 mod bad_requests;
 mod blame;
+mod bounds;
 mod chronicle;
 mod clients;
 mod columns;

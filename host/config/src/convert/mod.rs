@@ -155,12 +155,9 @@ impl Check<'_, '_> {
                 defaults::MAX_HEADER_BYTES,
                 8 << 10,
             ),
-            max_connections: self.at_least(
-                &at.key("max_connections"),
-                raw.max_connections,
-                defaults::MAX_CONNECTIONS,
-                1,
-            ),
+            max_connections: raw
+                .max_connections
+                .map(|max| self.at_least(&at.key("max_connections"), Some(max), max, 1)),
             drain_timeout: self.millis(
                 &at.key("drain_timeout_ms"),
                 raw.drain_timeout_ms,
@@ -209,7 +206,9 @@ impl Check<'_, '_> {
                 .label("not a loopback address")
                 .help("set [admin] token = \"env:POINTSMAN_ADMIN_TOKEN\", or listen on 127.0.0.1");
         }
-        Admin { listen, token }
+        let max_connections =
+            self.at_least(&at.key("max_connections"), raw.max_connections, defaults::ADMIN_MAX_CONNECTIONS, 4);
+        Admin { listen, token, max_connections }
     }
 
     fn store(&mut self, raw: &RawStore) -> Store {

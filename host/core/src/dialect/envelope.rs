@@ -106,6 +106,6 @@ mod tests {
     #[test]
     fn statuses_are_those_of_the_interface() {
         let statuses = ErrorKind::ALL.map(ErrorKind::status);
-        assert_eq!(statuses, [503, 400, 413, 431, 401, 403, 404, 404, 429, 429, 504, 502, 502, 503, 500]);
+        assert_eq!(statuses, [503, 400, 413, 431, 401, 403, 404, 404, 429, 429, 504, 502, 502, 503, 503, 500]);
     }
 }

@@ -32,6 +32,8 @@ use std::time::Duration;
 pub use types::{Action, Budgets, Ended, Event, ExhaustedStatus, Facts};
 pub use types::{Join, Reason, Refusal, Sending, StreamDefaults};
 
+use refusing::own_shortage;
+
 use crate::affinity::Home;
 use crate::contract::{AttemptFacts, NONE};
 use crate::fleet::Ticket;
@@ -307,6 +309,10 @@ impl Exchange {
                 let kind = self.settle(fleet, now, (permit, sending), ended, true);
                 self.broke(fleet, now, kind, resume)
             }
+            (Phase::Sending { permit, .. }, Event::NotSent(message)) => {
+                fleet.refund(permit);
+                Action::Reject(own_shortage(message))
+            }
             (phase, Event::ClientGone) => self.abandon(fleet, now, phase),
             (phase, Event::Granted(permit)) => {
                 fleet.refund(permit);
@@ -319,7 +325,8 @@ impl Exchange {
                 | Event::WaitOver
                 | Event::Committed
                 | Event::Ended(_)
-                | Event::Broke(_),
+                | Event::Broke(_)
+                | Event::NotSent(_),
             ) => self.abandon(fleet, now, phase),
         }
     }

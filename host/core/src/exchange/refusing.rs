@@ -18,6 +18,9 @@ const SHOWN_BACKENDS: usize = 8;
 /// The Retry-After where no backend's recovery is known.
 const UNKNOWN_RECOVERY: Duration = Duration::from_secs(5);
 
+/// The Retry-After where Pointsman itself was short of something, for which the attempt had waited before.
+const OWN_RECOVERY: Duration = Duration::from_secs(1);
+
 impl Exchange {
     pub(super) fn rejected(&mut self, fleet: &mut Fleet, now: Timestamp, rejection: Rejection) -> Action {
         if rejection.status == 0 {
@@ -210,6 +213,11 @@ impl Exchange {
             retry_after: None,
         }
     }
+}
+
+/// Pointsman could not send an attempt for want of something of its own.
+pub(super) fn own_shortage(message: String) -> Refusal {
+    Refusal { reason: Reason::OwnShortage, message, retry_after: Some(OWN_RECOVERY) }
 }
 
 /// Kind and status of an attempt.

@@ -112,6 +112,8 @@ pub enum Event {
     Ended(Ended),
     /// The attempt under way ended too early after its commit, and what was delivered can be continued.
     Broke(Ended),
+    /// The attempt was not sent for want of something of our own; the message says of what. It never was one.
+    NotSent(String),
     /// The client disconnected.
     ClientGone,
 }
@@ -233,6 +235,8 @@ pub enum Reason {
     OutOfTime,
     /// It must not be done twice, and the upstream may have done it.
     NotRepeated,
+    /// Pointsman itself had no descriptor or memory left for it; no backend is to blame.
+    OwnShortage,
     /// The policy rejected it.
     Policy {
         /// HTTP status, 400..=599.
@@ -254,6 +258,7 @@ impl Reason {
             Reason::Exhausted | Reason::QueueFull | Reason::Policy { .. } => ErrorKind::AllPoolsExhausted,
             Reason::OutOfTime => ErrorKind::Timeout,
             Reason::NotRepeated => ErrorKind::UpstreamFailed,
+            Reason::OwnShortage => ErrorKind::Overloaded,
         }
     }
 
@@ -270,7 +275,8 @@ impl Reason {
             | Reason::KeysRefused
             | Reason::QueueFull
             | Reason::OutOfTime
-            | Reason::NotRepeated => self.error_kind().status(),
+            | Reason::NotRepeated
+            | Reason::OwnShortage => self.error_kind().status(),
         }
     }
 }

@@ -194,6 +194,7 @@ impl Trail {
             Event::WaitOver => self.add(now, Happened::Waited { granted: None }),
             Event::Committed => self.add(now, Happened::Committed),
             Event::Ended(_) | Event::Broke(_) => self.add(now, Happened::Ended),
+            Event::NotSent(_) => self.forget_sent(),
             // The question is added with its answer; a client that goes ends an attempt or a wait, or nothing.
             Event::Arrived | Event::Decided(_) | Event::ClientGone => {}
         }
@@ -210,6 +211,11 @@ impl Trail {
             }
             Action::Ask(_) | Action::Relay | Action::PassOn | Action::Reject(_) | Action::Finish(_) => {}
         }
+    }
+
+    /// Takes out the last step where it is an attempt that was not sent after all.
+    fn forget_sent(&mut self) {
+        self.steps.pop_if(|step| matches!(step.what, Happened::Sent { .. }));
     }
 
     fn add(&mut self, now: Timestamp, what: Happened) {

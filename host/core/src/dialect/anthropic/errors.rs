@@ -33,7 +33,7 @@ pub(super) fn in_event<'a>(event: &Event<'a>) -> Option<&'a [u8]> {
 /// The `type` of an error of ours.
 pub(super) const fn own_type(kind: ErrorKind) -> &'static str {
     match kind {
-        ErrorKind::AllPoolsExhausted | ErrorKind::ShuttingDown => "overloaded_error",
+        ErrorKind::AllPoolsExhausted | ErrorKind::ShuttingDown | ErrorKind::Overloaded => "overloaded_error",
         ErrorKind::InvalidRequest | ErrorKind::HeadersTooLarge => INVALID,
         ErrorKind::BodyTooLarge => "request_too_large",
         ErrorKind::Unauthorised => "authentication_error",

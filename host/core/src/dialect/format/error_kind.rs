@@ -33,6 +33,8 @@ pub enum ErrorKind {
     UpstreamFailed,
     /// The proxy is going away.
     ShuttingDown,
+    /// The proxy has no room for the request at the moment.
+    Overloaded,
     /// Our own fault.
     Internal,
 }
@@ -46,7 +48,7 @@ struct Row {
 
 impl ErrorKind {
     /// Every kind.
-    pub const ALL: [ErrorKind; 15] = [
+    pub const ALL: [ErrorKind; 16] = [
         ErrorKind::AllPoolsExhausted,
         ErrorKind::InvalidRequest,
         ErrorKind::BodyTooLarge,
@@ -61,6 +63,7 @@ impl ErrorKind {
         ErrorKind::StreamBroken,
         ErrorKind::UpstreamFailed,
         ErrorKind::ShuttingDown,
+        ErrorKind::Overloaded,
         ErrorKind::Internal,
     ];
 
@@ -104,6 +107,7 @@ impl ErrorKind {
             ErrorKind::StreamBroken => row(502, "stream_broken", false),
             ErrorKind::UpstreamFailed => row(502, "upstream_failed", false),
             ErrorKind::ShuttingDown => row(503, "shutting_down", true),
+            ErrorKind::Overloaded => row(503, "proxy_overloaded", true),
             ErrorKind::Internal => row(500, "internal_error", false),
         }
     }

@@ -19,9 +19,11 @@ pub(super) const fn error_type(kind: ErrorKind) -> &'static str {
         ErrorKind::RateLimited => "rate_limit_error",
         ErrorKind::BudgetExceeded => "insufficient_quota",
         ErrorKind::Timeout => "timeout_error",
-        ErrorKind::StreamBroken | ErrorKind::UpstreamFailed | ErrorKind::ShuttingDown | ErrorKind::Internal => {
-            "server_error"
-        }
+        ErrorKind::StreamBroken
+        | ErrorKind::UpstreamFailed
+        | ErrorKind::ShuttingDown
+        | ErrorKind::Overloaded
+        | ErrorKind::Internal => "server_error",
     }
 }
 

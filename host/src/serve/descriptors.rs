@@ -1,0 +1,51 @@
+//! The process's limit of file descriptors, raised as far as it may be.
+
+use pointsman_config::Config;
+use pointsman_core::descriptors::DescriptorShares;
+
+/// The soft limit where the hard one cannot be had, as on macOS, which refuses more than this (`OPEN_MAX`).
+const PORTABLE_LIMIT: u64 = 10_240;
+
+/// Raises the soft limit to the hard one, and divides it as a configuration asks for.
+pub(super) fn divide(config: &Config) -> DescriptorShares {
+    let limit = raise_limit();
+    let asked = config.server.max_connections;
+    let shares = DescriptorShares::of(limit, config.admin.max_connections, asked);
+    let DescriptorShares { admin, downstream, upstream } = shares;
+    tracing::debug!(limit, admin, downstream, upstream, "file descriptors are divided");
+    if let Some(asked) = asked.filter(|&asked| asked > downstream) {
+        tracing::warn!(
+            limit,
+            asked,
+            given = downstream,
+            "server.max_connections is more than the limit of open files allows beside connections to backends; raise the \
+             hard limit (ulimit -Hn, LimitNOFILE=)"
+        );
+    }
+    shares
+}
+
+/// Returns the soft limit of descriptors, as high as it could be made.
+#[cfg(unix)]
+fn raise_limit() -> u64 {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let before = getrlimit(Resource::Nofile);
+    let limits = [before.maximum, Some(PORTABLE_LIMIT)];
+    for limit in limits {
+        let is_more = match (limit, before.current) {
+            (Some(limit), Some(current)) => limit > current,
+            (None, current) => current.is_some(),
+            (Some(_), None) => false,
+        };
+        let raised = Rlimit { current: limit, maximum: before.maximum };
+        if is_more && setrlimit(Resource::Nofile, raised).is_ok() {
+            break;
+        }
+    }
+    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
+}
+
+#[cfg(not(unix))]
+fn raise_limit() -> u64 {
+    PORTABLE_LIMIT
+}
