@@ -198,9 +198,11 @@ pub struct Store {
     /// Records older than this are dropped.
     pub retention_days: u32,
     /// The oldest records are dropped when the file is larger, in MiB.
-    pub max_mb: Option<u32>,
+    pub max_mb: u32,
     /// Records waiting to be written; above it new ones are dropped and counted.
     pub backlog: u32,
+    /// Memory for them, MiB.
+    pub backlog_mb: u32,
 }
 
 /// The record that `explain`, `replay` and `backtest` read.

@@ -19,7 +19,12 @@ pub(super) const KEEP_ALIVE_MS: u64 = 75_000;
 pub(super) const SEAL_KEY: &str = "env:POINTSMAN_SEAL_KEY";
 pub(super) const STORE_PATH: &str = "pointsman.db";
 pub(super) const STORE_RETENTION_DAYS: u32 = 30;
+/// Room for exchanges beside the journal's records, MiB.
+const STORE_EXCHANGES_MB: u32 = 3_072;
+const STORE_EXCHANGES_MB_IN_MEMORY: u32 = 64;
+pub(super) const STORE_MAX_MB: u32 = store_max_mb(JOURNAL_MAX_MB, false);
 pub(super) const STORE_BACKLOG: u32 = 10_000;
+pub(super) const STORE_BACKLOG_MB: u32 = 64;
 pub(super) const JOURNAL_SAMPLE: f64 = 1.0;
 pub(super) const JOURNAL_RETENTION_DAYS: u32 = 7;
 pub(super) const JOURNAL_MAX_MB: u32 = 1_024;
@@ -36,6 +41,12 @@ pub(super) const LOG_LEVEL: &str = "info";
 pub(super) const EMPTY_ANSWERS: bool = false;
 pub(super) const HEALTH_CHECK_INTERVAL_MS: u64 = 10_000;
 pub(super) const HEALTH_CHECK_TIMEOUT_MS: u64 = 60_000;
+
+/// Largest size of a store in which the journal has so many MiB.
+pub(super) const fn store_max_mb(journal_max_mb: u32, in_memory: bool) -> u32 {
+    let exchanges = if in_memory { STORE_EXCHANGES_MB_IN_MEMORY } else { STORE_EXCHANGES_MB };
+    journal_max_mb.saturating_add(exchanges)
+}
 
 /// Whole milliseconds of a duration, as settings have them.
 pub(super) const fn millis(duration: Duration) -> u64 {

@@ -138,11 +138,16 @@ pub(super) struct RawStore {
     /// Days after which records are deleted.
     #[schemars(extend("default" = defaults::STORE_RETENTION_DAYS))]
     pub(super) retention_days: Option<u32>,
-    /// Largest size of the file in MiB; beyond it the oldest records are deleted. Default: no limit.
+    /// Largest size of the file in MiB, the journal's records among it; beyond it the oldest records are deleted. Without it 3072
+    /// more than `journal.max_mb`, or 64 more where the store is in memory.
+    #[schemars(extend("default" = defaults::STORE_MAX_MB))]
     pub(super) max_mb: Option<u32>,
     /// Records waiting to be written; beyond it new ones are dropped and counted.
     #[schemars(extend("default" = defaults::STORE_BACKLOG))]
     pub(super) backlog: Option<u32>,
+    /// Memory for these records, in MiB; beyond it new ones are dropped and counted.
+    #[schemars(extend("default" = defaults::STORE_BACKLOG_MB))]
+    pub(super) backlog_mb: Option<u32>,
 }
 
 /// The record of decisions for `explain`, `replay` and `backtest`: every question to the policy and its answer.

@@ -35,6 +35,7 @@ pub mod rfc3339;
 pub mod saving;
 pub mod suited;
 pub mod table;
+pub mod text;
 pub mod time;
 mod usage;
 pub mod usd;

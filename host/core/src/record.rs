@@ -7,6 +7,7 @@ use crate::contract::Operation;
 use crate::denial::Denial;
 use crate::outcome::Kind;
 use crate::table::{Lane, Price};
+use crate::text::{MAX_NAME_BYTES, cut};
 use crate::time::Timestamp;
 pub use crate::usage::Usage;
 use crate::usd::total_usd;
@@ -127,7 +128,33 @@ pub struct ExchangeRecord {
     pub saved_usd: Option<f64>,
 }
 
+/// Bytes kept of a sentence: an error, a note, a message of an attempt.
+const MAX_SENTENCE_BYTES: usize = 10_000;
+
 impl ExchangeRecord {
+    /// Cuts texts from outside to what is kept of them: names that a client gave to [`MAX_NAME_BYTES`], sentences to 10,000
+    /// bytes.
+    pub fn cut_texts(&mut self) {
+        for name in [&mut self.model, &mut self.path].into_iter().chain(&mut self.session) {
+            cut(name, MAX_NAME_BYTES);
+        }
+        let messages = self.attempts.iter_mut().map(|attempt| &mut attempt.message);
+        for sentence in self.notes.iter_mut().chain(&mut self.error).chain(messages) {
+            cut(sentence, MAX_SENTENCE_BYTES);
+        }
+    }
+
+    /// The memory that it takes, in bytes.
+    pub fn bytes(&self) -> usize {
+        let names = [&self.id, &self.path, &self.model].into_iter().chain(&self.session).chain(&self.error);
+        let attempts = self.attempts.iter().map(|attempt| {
+            let id = attempt.upstream_id.as_ref().map_or(0, |id| id.len());
+            size_of::<AttemptRecord>() + attempt.model_sent.len() + attempt.message.len() + id
+        });
+        let notes = self.notes.iter().map(|note| size_of::<String>() + note.len());
+        size_of::<Self>() + names.map(String::len).sum::<usize>() + attempts.sum::<usize>() + notes.sum::<usize>()
+    }
+
     /// The tokens of all attempts together.
     pub fn usage(&self) -> Usage {
         self.attempts.iter().fold(Usage::default(), |sum, a| Usage {

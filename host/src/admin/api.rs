@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use pointsman_core::lifecycle::promotion::{Side, SideStats};
 use pointsman_core::rfc3339::Rfc3339;
 use pointsman_core::time::Timestamp;
-use pointsman_store::{ExchangeRow, Group, Queries, StoreError, StoreReader, UsageRow};
+use pointsman_store::{ExchangePage, ExchangeRow, Group, Queries, StoreError, StoreReader, UsageRow};
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -160,7 +160,12 @@ impl UsageBody {
 pub(super) struct Exchanges {
     /// The newest first.
     exchanges: Vec<ExchangeRow>,
+    /// The value of `before` for the page that follows; none: there are no more.
+    next: Option<String>,
 }
+
+/// Bytes of exchanges in one answer.
+const MAX_PAGE_BYTES: usize = 4 << 20;
 
 pub(super) async fn exchanges(
     State(state): State<AdminState>,
@@ -168,8 +173,13 @@ pub(super) async fn exchanges(
 ) -> Response {
     match query.map_err(|e| e.body_text()).and_then(|Query(query)| query.read()) {
         Ok((filter, limit)) => {
-            let rows = ask(&state.queries, move |reader| reader.exchanges(&filter, limit)).await;
-            rows.map_or_else(|response| response, |exchanges| Json(Exchanges { exchanges }).into_response())
+            let page = ask(&state.queries, move |reader| reader.page(&filter, limit, MAX_PAGE_BYTES)).await;
+            page.map_or_else(
+                |response| response,
+                |ExchangePage { exchanges, next }| {
+                    Json(Exchanges { exchanges, next: next.map(|key| key.to_string()) }).into_response()
+                },
+            )
         }
         Err(message) => failure(StatusCode::BAD_REQUEST, message),
     }

@@ -34,7 +34,7 @@ impl UsageQuery {
     }
 }
 
-/// `/api/exchanges?limit=&status=&end=&backend=&client=`
+/// `/api/exchanges?limit=&status=&end=&backend=&client=&before=`
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ExchangesQuery {
@@ -43,6 +43,7 @@ pub(super) struct ExchangesQuery {
     end: Option<String>,
     backend: Option<String>,
     client: Option<String>,
+    before: Option<String>,
 }
 
 impl ExchangesQuery {
@@ -60,7 +61,10 @@ impl ExchangesQuery {
         let owned = |value: &Option<String>| given(value).map(str::to_owned);
         let status = given(&self.status).map(statuses).transpose()?;
         let ends = given(&self.end).map(ends).transpose()?.unwrap_or_default();
-        Ok((Filter { status, backend: owned(&self.backend), client: owned(&self.client), ends }, limit))
+        let before = given(&self.before)
+            .map(|text| text.parse().map_err(|_| format!("before: `{text}` is not the `next` of a page before")));
+        let before = before.transpose()?;
+        Ok((Filter { status, backend: owned(&self.backend), client: owned(&self.client), ends, before }, limit))
     }
 }
 

@@ -394,7 +394,7 @@ impl InFlight {
             client: self.request.client.clone(),
             session: self.request.texts.session.clone(),
             operation: self.request.operation,
-            path: self.request.path().to_owned(),
+            path: self.request.texts.path.clone(),
             model: self.request.model.to_string(),
             streaming: self.request.streaming,
             status: seen.status,

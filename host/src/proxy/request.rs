@@ -19,7 +19,9 @@ use pointsman_core::dialect::translate::{Strictness, Translations};
 use pointsman_core::exchange::Facts;
 use pointsman_core::origin::Endpoint;
 use pointsman_core::table::UNKNOWN_MODEL;
+use pointsman_core::text::{MAX_NAME_BYTES, beginning};
 use pointsman_engine::Texts;
+use thiserror::Error;
 
 /// Labels a client may send; more are ignored.
 const MAX_LABELS: usize = 16;
@@ -102,12 +104,25 @@ pub struct IncomingRequest {
     pub translation: Strictness,
 }
 
+/// The client's fault in a body; rejected with 400.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum Unreadable {
+    /// It names its model or `stream` twice.
+    #[error(transparent)]
+    Ambiguous(#[from] Ambiguous),
+    /// The model's name is longer than any.
+    #[error(
+        "\"model\" is longer than {MAX_NAME_BYTES} bytes, and no model has such a name; send one of GET /v1/models"
+    )]
+    LongModel,
+}
+
 impl ProxyRequest {
-    /// Reads the facts.
+    /// Reads the facts. Of what the client names no more than [`MAX_NAME_BYTES`] are kept.
     ///
     /// # Errors
-    /// The body names its model or `stream` twice: ambiguous, rejected with 400.
-    pub fn read(arrival: IncomingRequest) -> Result<Self, Ambiguous> {
+    /// [`Unreadable`].
+    pub fn read(arrival: IncomingRequest) -> Result<Self, Unreadable> {
         let IncomingRequest { id, client, spending, head, target, path, body, translation } = arrival;
         let ApiPath { operation, root } = path;
         let header = |name: &str| head.headers.get(name).and_then(|v| v.to_str().ok());
@@ -115,12 +130,16 @@ impl ProxyRequest {
             true => BodyFacts::default(),
             false => BodyFacts::read(&body, header("content-type"))?,
         };
+        // In a request to a plain API a member of this name may be anything.
+        if facts.has_long_model && operation != Operation::Plain {
+            return Err(Unreadable::LongModel);
+        }
         let session = session_in_headers(&head.headers).map(str::to_owned).or_else(|| facts.session.clone());
         let priority = header("x-pointsman-priority").and_then(|p| p.trim().parse::<i32>().ok()).unwrap_or(0);
         let model: Arc<str> = facts.model.as_deref().unwrap_or(UNKNOWN_MODEL).into();
         let texts = Texts {
             model: model.to_string(),
-            path: target.path().to_owned(),
+            path: beginning(target.path(), MAX_NAME_BYTES).to_owned(),
             session: session.clone(),
             labels: labels(&head.headers),
             spending,
@@ -233,8 +252,9 @@ fn is_https(head: &http::request::Parts) -> bool {
 
 fn labels(headers: &HeaderMap) -> Vec<(String, String)> {
     let label = |(name, value): (&http::HeaderName, &http::HeaderValue)| {
+        let kept = |text| beginning(text, MAX_NAME_BYTES).to_owned();
         let name = name.as_str().strip_prefix("x-pointsman-label-")?;
-        Some((name.to_owned(), value.to_str().ok()?.to_owned()))
+        Some((kept(name), kept(value.to_str().ok()?)))
     };
     headers.iter().filter_map(label).take(MAX_LABELS).collect()
 }

@@ -13,6 +13,7 @@ use pointsman_core::clients::{Admission, ClientDenied, ClientGate, Spending};
 use pointsman_core::contract::{NONE, Operation};
 use pointsman_core::denial::{Denial, DenialGate, Recorded};
 use pointsman_core::record::{End, ExchangeRecord};
+use pointsman_core::text::{MAX_NAME_BYTES, beginning};
 use pointsman_core::time::Timestamp;
 use pointsman_engine::Verdict;
 use pointsman_engine::clock::Clock;
@@ -203,8 +204,8 @@ impl Proxy {
             client,
             session: None,
             operation,
-            path: shortened(path),
-            model: shortened(model),
+            path: beginning(path, MAX_NAME_BYTES).to_owned(),
+            model: beginning(model, MAX_NAME_BYTES).to_owned(),
             streaming,
             status,
             end: End::Denied,
@@ -225,7 +226,8 @@ impl Proxy {
     }
 
     /// Counts, tells and writes. Of refusals at the door no more than a bounded number a second is told and written.
-    fn remember(&self, record: ExchangeRecord, journal: Option<Box<JournalPart>>) {
+    fn remember(&self, mut record: ExchangeRecord, journal: Option<Box<JournalPart>>) {
+        record.cut_texts();
         self.metrics.observe(&record);
         if record.denied.is_some() && !self.is_recorded(&record) {
             return;
@@ -321,11 +323,6 @@ pub struct Denied<'a> {
     pub status: u16,
     /// The message it is told.
     pub error: &'a str,
-}
-
-/// Shortens untrusted text to at most 256 bytes.
-fn shortened(text: &str) -> String {
-    text[..text.floor_char_boundary(256)].to_owned()
 }
 
 fn presented_key(headers: &HeaderMap) -> Option<&str> {

@@ -10,6 +10,7 @@ use http::{HeaderValue, Method, Response, StatusCode};
 use pointsman_core::contract::Operation;
 use pointsman_core::denial::Denial;
 use pointsman_core::dialect::envelope::ErrorKind;
+use pointsman_core::text::beginning;
 
 use super::door::Door;
 use crate::proxy::{OwnError, ProxyBody, Reply, Snapshot};
@@ -17,6 +18,9 @@ use crate::proxy::{OwnError, ProxyBody, Reply, Snapshot};
 /// Paths by which load balancers, containers and people ask whether anybody is there.
 const SIGNS_OF_LIFE: [&str; 9] =
     ["", "/v1", "/health", "/healthz", "/livez", "/readyz", "/ping", "/health/liveliness", "/health/readiness"];
+
+/// Bytes of a path that are shown.
+const SHOWN_BYTES: usize = 80;
 
 /// Protocols that a client may offer to upgrade to and that are never taken up; a server may ignore them (RFC 9110 section 7.8).
 /// Java's HTTP client offers the first with every request.
@@ -65,7 +69,7 @@ pub(super) fn refused(head: &Parts, operation: Operation, snapshot: &Snapshot, d
     }
     let message = format!(
         "{:?} is no path of an API that is served here; clients' base URL is this address with /v1 behind it",
-        shortened(head.uri.path())
+        beginning(head.uri.path(), SHOWN_BYTES)
     );
     Some(door.deny(Denial::NoSuchPath, ErrorKind::NotFound, &message))
 }
@@ -82,9 +86,4 @@ fn upgrade(head: &Parts) -> Option<&str> {
         IGNORED_UPGRADES.iter().any(|ignored| name.eq_ignore_ascii_case(ignored)) || name.eq_ignore_ascii_case("http")
     };
     offered.split(',').map(str::trim).find(|protocol| !protocol.is_empty() && !is_ignored(protocol))
-}
-
-fn shortened(path: &str) -> &str {
-    const SHOWN_BYTES: usize = 80;
-    &path[..path.floor_char_boundary(SHOWN_BYTES)]
 }

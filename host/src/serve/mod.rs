@@ -193,8 +193,9 @@ fn open_store(config: &Config, clock: Clock) -> anyhow::Result<Store> {
     };
     let limits = StoreLimits {
         backlog: config.store.backlog as usize,
+        backlog_bytes: (config.store.backlog_mb as usize) << 20,
         retention_days: Some(config.store.retention_days),
-        max_bytes: config.store.max_mb.map(|mb| u64::from(mb) << 20),
+        max_bytes: Some(u64::from(config.store.max_mb) << 20),
         journal: JournalLimits {
             backlog_bytes: (config.journal.backlog_mb as usize) << 20,
             retention_days: Some(config.journal.retention_days),

@@ -117,8 +117,8 @@ impl Service {
         let asked =
             match ProxyRequest::read(IncomingRequest { id, client, spending, head, target, path, body, translation }) {
                 Ok(asked) => Arc::new(asked),
-                Err(ambiguous) => {
-                    return door.deny(Denial::BadRequest, ErrorKind::InvalidRequest, &ambiguous.to_string());
+                Err(unreadable) => {
+                    return door.deny(Denial::BadRequest, ErrorKind::InvalidRequest, &unreadable.to_string());
                 }
             };
         door.read(&asked);

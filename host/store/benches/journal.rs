@@ -142,7 +142,8 @@ fn handing_over(criterion: &mut Criterion) {
     let folder = tempfile::tempdir().expect("a folder for temporary files");
     let path = StorePath::File(folder.path().join("bench.db"));
     let journal = JournalLimits { max_bytes: None, ..JournalLimits::default() };
-    let limits = StoreLimits { backlog: 1 << 20, retention_days: None, max_bytes: None, journal };
+    let limits =
+        StoreLimits { backlog: 1 << 20, backlog_bytes: usize::MAX, retention_days: None, max_bytes: None, journal };
     let store = Store::open(path, limits, Arc::new(Timestamp::default)).expect("a new file opens");
     let handle = store.handle();
     let setup = setup();

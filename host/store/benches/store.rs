@@ -19,8 +19,13 @@ const BATCH: u64 = 1_000;
 fn recording(criterion: &mut Criterion) {
     let folder = tempfile::tempdir().expect("a folder for temporary files");
     let path = StorePath::File(folder.path().join("bench.db"));
-    let limits =
-        StoreLimits { backlog: 1 << 20, retention_days: None, max_bytes: None, journal: JournalLimits::default() };
+    let limits = StoreLimits {
+        backlog: 1 << 20,
+        backlog_bytes: usize::MAX,
+        retention_days: None,
+        max_bytes: None,
+        journal: JournalLimits::default(),
+    };
     let store = Store::open(path, limits, Arc::new(Timestamp::default)).expect("a new file opens");
     let handle = store.handle();
     let mut number = 0;

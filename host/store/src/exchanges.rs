@@ -3,6 +3,7 @@
 use std::ops::RangeInclusive;
 
 use pointsman_core::record::End;
+use pointsman_core::text::{MAX_NAME_BYTES, cut};
 use pointsman_core::time::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use schemars::JsonSchema;
@@ -23,6 +24,17 @@ pub struct Filter {
     pub client: Option<String>,
     /// Ends to include; empty: all.
     pub ends: Vec<End>,
+    /// The `next` of the page before; none: from the newest on.
+    pub before: Option<i64>,
+}
+
+/// Some exchanges, the newest first.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ExchangePage {
+    /// At most as many as asked for.
+    pub exchanges: Vec<ExchangeRow>,
+    /// Beginning of the page that follows; none: there are no more.
+    pub next: Option<i64>,
 }
 
 /// One exchange as it was recorded. Times in ms; `started` in RFC 3339.
@@ -146,6 +158,14 @@ impl StoreReader {
     /// # Errors
     /// When SQLite fails.
     pub fn exchanges(&self, filter: &Filter, limit: u32) -> Result<Vec<ExchangeRow>, StoreError> {
+        Ok(self.page(filter, limit, usize::MAX)?.exchanges)
+    }
+
+    /// As [`StoreReader::exchanges`], and no more than make `max_bytes` of JSON, but at least one.
+    ///
+    /// # Errors
+    /// When SQLite fails.
+    pub fn page(&self, filter: &Filter, limit: u32, max_bytes: usize) -> Result<ExchangePage, StoreError> {
         let connection = self.connection();
         let sql = format!(
             "SELECT {}, ended_us FROM exchanges AS x
@@ -153,6 +173,7 @@ impl StoreReader {
                AND (?4 IS NULL OR backend = ?4
                     OR EXISTS (SELECT 1 FROM attempts AS a WHERE a.ended_us = x.ended_us AND a.backend = ?4))
                AND (?6 IS NULL OR end IN (SELECT value FROM json_each(?6)))
+               AND ended_us < ?7
              ORDER BY ended_us DESC LIMIT ?5",
             ExchangeRow::COLUMNS
         );
@@ -161,9 +182,23 @@ impl StoreReader {
         let ends: Vec<&str> = filter.ends.iter().map(|end| end.as_str()).collect();
         let ends = (!ends.is_empty()).then(|| serde_json::json!(ends).to_string());
         let (low, high) = (status.map(|s| *s.start()), status.map(|s| *s.end()));
-        let bounds = params![low, high, filter.client, filter.backend, limit, ends];
-        let found: Vec<_> = select.query_map(bounds, keyed)?.collect::<Result<_, _>>()?;
-        found.into_iter().map(|(key, exchange)| with_attempts(&connection, key, exchange)).collect()
+        let before = filter.before.unwrap_or(i64::MAX);
+        let bounds = params![low, high, filter.client, filter.backend, i64::from(limit) + 1, ends, before];
+        let mut rows = select.query(bounds)?;
+        let mut page = ExchangePage { exchanges: Vec::new(), next: None };
+        let (mut bytes, mut last) = (0usize, None);
+        while let Some(row) = rows.next()? {
+            let (key, exchange) = keyed(row)?;
+            let exchange = with_attempts(&connection, key, exchange)?;
+            bytes = bytes.saturating_add(json_bytes(&exchange));
+            if page.exchanges.len() >= limit as usize || (last.is_some() && bytes > max_bytes) {
+                page.next = last;
+                break;
+            }
+            last = Some(key);
+            page.exchanges.push(exchange);
+        }
+        Ok(page)
     }
 }
 
@@ -177,7 +212,31 @@ pub(super) fn latest(connection: &Connection, id: &str) -> rusqlite::Result<Opti
 }
 
 fn keyed(row: &Row<'_>) -> rusqlite::Result<(i64, ExchangeRow)> {
-    Ok((row.get("ended_us")?, ExchangeRow::read(row)?))
+    let mut exchange = ExchangeRow::read(row)?;
+    // Earlier versions kept them whole.
+    for name in [&mut exchange.model, &mut exchange.path].into_iter().chain(&mut exchange.session) {
+        cut(name, MAX_NAME_BYTES);
+    }
+    Ok((row.get("ended_us")?, exchange))
+}
+
+/// Bytes of a row in an answer, with the comma behind it.
+fn json_bytes(exchange: &ExchangeRow) -> usize {
+    struct Count(usize);
+    impl std::io::Write for Count {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0 += bytes.len();
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut count = Count(1);
+    // It fails for nothing that a row has.
+    drop(serde_json::to_writer(&mut count, exchange));
+    count.0
 }
 
 /// The exchange with its attempts.

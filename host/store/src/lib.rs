@@ -34,7 +34,7 @@ use rusqlite::Connection;
 pub use bodies::{Bodies, BodyRules, BodyText, BodyTexts, Redacted, redact};
 pub use cooldowns::CooldownRow;
 pub use events::{MAX_POLICY_EVENTS, PolicyEventRow};
-pub use exchanges::{AttemptRow, ExchangeRow, Filter, SentRow};
+pub use exchanges::{AttemptRow, ExchangePage, ExchangeRow, Filter, SentRow};
 pub use homes::{HomeRow, MAX_HOMES};
 pub use journal::{Explainable, JournalPart, Journaled, Skipped};
 pub use policies::{PolicyRow, PolicyRows, PolicySourceRow, PolicyStore};
@@ -86,6 +86,8 @@ impl fmt::Display for StorePath {
 pub struct StoreLimits {
     /// Exchanges that may wait to be written; more are dropped and counted. At least 1.
     pub backlog: usize,
+    /// Memory of those exchanges, in bytes.
+    pub backlog_bytes: usize,
     /// Exchanges older than this many days are deleted; none keeps them for ever.
     pub retention_days: Option<u32>,
     /// The oldest exchanges are deleted when the content is larger than this; none is unlimited.
@@ -113,7 +115,13 @@ impl Default for JournalLimits {
 
 impl Default for StoreLimits {
     fn default() -> Self {
-        Self { backlog: 65_536, retention_days: Some(30), max_bytes: Some(4 << 30), journal: JournalLimits::default() }
+        Self {
+            backlog: 65_536,
+            backlog_bytes: 64 << 20,
+            retention_days: Some(30),
+            max_bytes: Some(4 << 30),
+            journal: JournalLimits::default(),
+        }
     }
 }
 
@@ -267,7 +275,7 @@ impl Store {
             StorePath::File(file) => Shared::new(schema::open_reader(file)?),
             StorePath::Memory => writing.clone(),
         };
-        let queue = Arc::new(Queue::new(limits.backlog.max(1), limits.journal.backlog_bytes));
+        let queue = Arc::new(Queue::new(limits.backlog.max(1), limits.backlog_bytes, limits.journal.backlog_bytes));
         let policies = PolicyStore::new(writing.clone());
         let queries = Some(QueryThreads::start(&path, &writing, Arc::clone(&clock))?);
         let writer = Writer::new(writing, Arc::clone(&queue), limits, clock);

@@ -39,6 +39,9 @@ struct Inbox {
     next: Batch,
     /// Exchanges the writer has taken and not yet written: they count towards the bound.
     taken: usize,
+    /// Memory of the exchanges that are not yet written, in bytes, and of those among them that the writer has taken.
+    bytes: usize,
+    taken_bytes: usize,
     /// Memory of the trails that are not yet written, in bytes, and of those among them that the writer has taken.
     trail_bytes: usize,
     taken_trail_bytes: usize,
@@ -59,6 +62,7 @@ impl Inbox {
     /// Marks the taken batch as done.
     fn settle(&mut self) {
         self.taken = 0;
+        self.bytes -= std::mem::take(&mut self.taken_bytes);
         self.trail_bytes -= std::mem::take(&mut self.taken_trail_bytes);
     }
 
@@ -67,9 +71,10 @@ impl Inbox {
     }
 }
 
-/// The queue; its bounds are in exchanges, and in bytes of trails.
+/// The queue; its bounds are in exchanges, and in bytes of them and of trails.
 pub(super) struct Queue {
     bound: usize,
+    bound_bytes: usize,
     trail_bound_bytes: usize,
     inbox: Mutex<Inbox>,
     wake: Condvar,
@@ -87,9 +92,10 @@ impl std::fmt::Debug for Queue {
 }
 
 impl Queue {
-    pub(super) fn new(bound: usize, trail_bound_bytes: usize) -> Self {
+    pub(super) fn new(bound: usize, bound_bytes: usize, trail_bound_bytes: usize) -> Self {
         Self {
             bound,
+            bound_bytes,
             trail_bound_bytes,
             inbox: Mutex::default(),
             wake: Condvar::new(),
@@ -108,13 +114,16 @@ impl Queue {
 
     pub(super) fn push(&self, mut entry: Entry) {
         let trail_bytes = entry.journal.as_ref().map_or(0, |part| part.bytes());
+        let bytes = entry.exchange.bytes();
         let mut inbox = self.lock();
-        if inbox.closed || inbox.next.exchanges.len() + inbox.taken >= self.bound {
+        let has_bytes = inbox.bytes + bytes <= self.bound_bytes;
+        if inbox.closed || inbox.next.exchanges.len() + inbox.taken >= self.bound || !has_bytes {
             drop(inbox);
             self.trails_dropped.fetch_add(entry.journal.is_some().into(), Ordering::Relaxed);
-            self.count_dropped(1, "more exchanges wait to be written than [store] backlog allows");
+            self.count_dropped(1, "more exchanges wait to be written than [store] backlog and backlog_mb allow");
             return;
         }
+        inbox.bytes += bytes;
         let has_room = inbox.trail_bytes + trail_bytes <= self.trail_bound_bytes;
         let surplus = if has_room { None } else { entry.journal.take() };
         inbox.trail_bytes += if has_room { trail_bytes } else { 0 };
@@ -183,6 +192,7 @@ impl Queue {
         let mut batch = std::mem::take(&mut inbox.next);
         batch.last = inbox.closed;
         inbox.taken = batch.exchanges.len();
+        inbox.taken_bytes = inbox.bytes;
         inbox.taken_trail_bytes = inbox.trail_bytes;
         Some(batch)
     }

@@ -26,7 +26,13 @@ pub(super) fn hurried(ms: u64) -> Clock {
 }
 
 pub(super) fn unlimited() -> StoreLimits {
-    StoreLimits { backlog: 1_000_000, retention_days: None, max_bytes: None, journal: JournalLimits::default() }
+    StoreLimits {
+        backlog: 1_000_000,
+        backlog_bytes: usize::MAX,
+        retention_days: None,
+        max_bytes: None,
+        journal: JournalLimits::default(),
+    }
 }
 
 pub(super) fn memory() -> Store {
@@ -525,6 +531,56 @@ fn exchanges_are_filtered_and_come_newest_first() {
     assert_eq!(ids(Filter { status: Some(400..=499), ..Filter::default() }, 2), ["r8", "r6"]);
     assert_eq!(ids(Filter { backend: Some("p0".to_owned()), ..Filter::default() }, 9).len(), 5);
     assert_eq!(ids(Filter { client: Some("agent-1".to_owned()), ..Filter::default() }, 1), ["r9"]);
+}
+
+#[test]
+fn a_page_has_a_bound_in_bytes_and_says_where_the_next_one_begins() {
+    let store = memory();
+    for i in 0..50u64 {
+        let mut record = exchange(&format!("r{i}"), T0_MS + i);
+        record.notes = vec!["n".repeat(900); 10];
+        store.handle().record(record, None);
+    }
+    store.handle().flush_blocking().unwrap();
+    // As a store of an earlier version may have it.
+    store.reader().connection().execute("UPDATE exchange SET model = printf('%.*c', 3000000, 'x')", []).unwrap();
+    let mut ids = Vec::new();
+    let mut filter = Filter { client: Some("agent-1".to_owned()), ..Filter::default() };
+    loop {
+        let page = store.reader().page(&filter, 20, 100_000).unwrap();
+        let bytes = serde_json::to_vec(&page.exchanges).unwrap().len();
+        assert!(bytes <= 100_000 && page.exchanges.iter().all(|row| row.model == "x".repeat(256)), "{bytes}");
+        assert!((1..=10).contains(&page.exchanges.len()));
+        ids.extend(page.exchanges.into_iter().map(|row| row.id));
+        filter.before = page.next;
+        if filter.before.is_none() {
+            break;
+        }
+    }
+    let all: Vec<String> = (0..50).rev().map(|i| format!("r{i}")).collect();
+    assert_eq!(ids, all, "none is lost and none comes twice");
+    let tiny = store.reader().page(&Filter::default(), 20, 1).unwrap();
+    assert_eq!((tiny.exchanges.len(), tiny.next.is_some()), (1, true), "one that is larger stands alone");
+}
+
+#[test]
+fn a_backlog_is_bounded_in_bytes() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("store.db");
+    let size = exchange("r0", T0_MS).bytes();
+    let limits = StoreLimits { backlog_bytes: 10 * size, ..unlimited() };
+    let store = Store::open(StorePath::File(file.clone()), limits, fixed(T0_MS)).unwrap();
+    let locked = Connection::open(&file).unwrap();
+    locked.execute_batch("BEGIN EXCLUSIVE").unwrap();
+    for i in 0..13 {
+        store.handle().record(exchange(&format!("r{}", i % 10), T0_MS + i), None);
+    }
+    assert_eq!((store.handle().stats().backlog, store.handle().stats().dropped), (10, 3));
+    locked.execute_batch("ROLLBACK").unwrap();
+    store.handle().flush_blocking().unwrap();
+    store.handle().record(exchange("r0", T0_MS + 20), None);
+    store.handle().flush_blocking().unwrap();
+    assert_eq!((store.handle().stats().written, store.handle().stats().dropped), (11, 3), "what is written makes room");
 }
 
 #[test]

@@ -9,6 +9,7 @@ mod bad_requests;
 mod blame;
 mod bounds;
 mod chronicle;
+mod client_texts;
 mod clients;
 mod columns;
 mod config;

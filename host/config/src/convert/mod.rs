@@ -96,11 +96,12 @@ pub(super) fn convert(
     let backends = check.backends(raw.backend);
     let open = raw.client.is_empty() && !raw.server.allow_open.unwrap_or(false);
     let clients = check.clients(raw.client);
+    let journal = check.journal(&raw.journal, raw.store.path.as_deref() == Some(MEMORY));
     let mut config = Config {
         server: check.server(&raw.server),
         admin: check.admin(&raw.admin),
-        store: check.store(&raw.store),
-        journal: check.journal(&raw.journal, raw.store.path.as_deref() == Some(MEMORY)),
+        store: check.store(&raw.store, journal.max_mb),
+        journal,
         policy: check.policy(raw.policy),
         stream: check.stream(&raw.stream),
         limits: check.limits(&raw.limits),
@@ -211,11 +212,12 @@ impl Check<'_, '_> {
         Admin { listen, token, max_connections }
     }
 
-    fn store(&mut self, raw: &RawStore) -> Store {
+    fn store(&mut self, raw: &RawStore, journal_max_mb: u32) -> Store {
         let at = Path::of("store");
         if raw.path.as_deref() == Some("") {
             self.error(&at.key("path"), "the store needs a file").help("write a path, or \":memory:\"");
         }
+        let max_mb = defaults::store_max_mb(journal_max_mb, raw.path.as_deref() == Some(MEMORY));
         Store {
             path: store_path(raw.path.as_deref(), self.folder),
             retention_days: self.at_least(
@@ -224,8 +226,9 @@ impl Check<'_, '_> {
                 defaults::STORE_RETENTION_DAYS,
                 1,
             ),
-            max_mb: raw.max_mb.map(|mb| self.at_least(&at.key("max_mb"), Some(mb), 1, 1)),
+            max_mb: self.at_least(&at.key("max_mb"), raw.max_mb, max_mb, 1),
             backlog: self.at_least(&at.key("backlog"), raw.backlog, defaults::STORE_BACKLOG, 1),
+            backlog_mb: self.at_least(&at.key("backlog_mb"), raw.backlog_mb, defaults::STORE_BACKLOG_MB, 1),
         }
     }
 

@@ -3,6 +3,7 @@
 use http::HeaderMap;
 
 use crate::http::headers::OWN_PREFIX;
+use crate::text::{MAX_NAME_BYTES, beginning};
 
 /// Longer texts are no ids.
 const MAX_CHARS: usize = 256;
@@ -26,7 +27,10 @@ pub fn session_in_headers(headers: &HeaderMap) -> Option<&str> {
         if best.is_some_and(|(known, _)| known <= rank) {
             continue;
         }
-        if let Some(text) = value.to_str().ok().map(str::trim).filter(|text| is_id(text)) {
+        let Some(text) = value.to_str().ok().map(str::trim) else { continue };
+        // Our own header says that it is one, however long.
+        let text = if rank == 0 { beginning(text, MAX_NAME_BYTES) } else { text };
+        if is_id(text) {
             best = Some((rank, text));
         }
     }

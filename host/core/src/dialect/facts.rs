@@ -12,6 +12,7 @@ use thiserror::Error;
 
 use crate::affinity::{is_id, session_in_user_id};
 use crate::http::json;
+use crate::text::MAX_NAME_BYTES;
 
 /// Bytes of prompt JSON that count as one token. English has about four letters a token and CJK three bytes, so
 /// that the estimate is near for both, and the braces around messages stand for the tokens a message costs anyhow.
@@ -31,6 +32,8 @@ const ATTACHMENT_PROBE_BYTES: usize = 256;
 pub struct BodyFacts {
     /// The model asked for.
     pub model: Option<String>,
+    /// The model asked for has a name that is longer than [`MAX_NAME_BYTES`]; it is not in `model`.
+    pub has_long_model: bool,
     /// A stream is requested.
     pub stream: bool,
     /// The client itself asks for the usage at the stream's end (`stream_options.include_usage`).
@@ -130,8 +133,10 @@ impl Members<'_> {
         };
         let include_usage =
             self.stream_options.and_then(|options| json::member(options.get().as_bytes(), "include_usage"));
+        let (model, has_long_model) = self.model_name();
         BodyFacts {
-            model: self.model.and_then(|m| serde_json::from_str(m.get()).ok()),
+            model,
+            has_long_model,
             stream: self.stream.is_some_and(|s| s.get() == "true"),
             include_usage: include_usage == Some(b"true"),
             max_tokens: self.max_tokens.map_or(0, number),
@@ -150,6 +155,20 @@ impl Members<'_> {
 }
 
 impl Members<'_> {
+    /// The model, and whether its name is too long to be one.
+    fn model_name(&self) -> (Option<String>, bool) {
+        /// `\u0061` stands for one byte.
+        const ESCAPE_BYTES: usize = 6;
+        let Some(raw) = self.model.map(RawValue::get).filter(|raw| raw.starts_with('"')) else { return (None, false) };
+        if raw.len() > ESCAPE_BYTES * MAX_NAME_BYTES + 2 {
+            return (None, true);
+        }
+        match serde_json::from_str::<String>(raw) {
+            Ok(name) if name.len() > MAX_NAME_BYTES => (None, true),
+            name => (name.ok(), false),
+        }
+    }
+
     fn session_text(&self) -> Option<String> {
         let text = |value: &[u8]| serde_json::from_slice::<String>(value).ok();
         let metadata = |name: &str| text(json::member(self.metadata?.get().as_bytes(), name)?);
@@ -296,6 +315,21 @@ mod tests {
 
     fn read(body: &str) -> BodyFacts {
         BodyFacts::read(body.as_bytes(), Some("application/json")).unwrap()
+    }
+
+    #[test]
+    fn a_name_of_a_model_has_at_most_256_bytes_however_it_is_written() {
+        let named = |name: &str| read(&format!(r#"{{"model":"{name}","stream":true}}"#));
+        for (written, bytes) in [("a", 1), ("é", 2), ("\\u0061", 1), ("\\ud83d\\ude00", 4), ("\\n", 1)] {
+            let fits = named(&written.repeat(256 / bytes));
+            assert_eq!((fits.model.map(|name| name.len()), fits.has_long_model), (Some(256), false), "{written}");
+            let long = named(&format!("{}b", written.repeat(256 / bytes)));
+            assert_eq!((long.model, long.has_long_model, long.stream), (None, true, true), "{written}");
+        }
+        let huge = named(&"x".repeat(20 << 20));
+        assert_eq!((huge.model, huge.has_long_model), (None, true));
+        let no_text = read(&format!(r#"{{"model":[{}0]}}"#, "0,".repeat(4_000)));
+        assert_eq!((no_text.model, no_text.has_long_model), (None, false), "the provider says what it is");
     }
 
     #[test]
