@@ -65,6 +65,12 @@ impl Config {
         own.unwrap_or(self.server.exhausted_status)
     }
 
+    /// Returns what the requests of this client (an index into `clients`; none: no key is required) may say.
+    pub fn privileges(&self, client: Option<u32>) -> &Privileges {
+        let own = client.and_then(|client| self.clients.get(client as usize)).map(|client| &client.privileges);
+        own.unwrap_or(&self.server.privileges)
+    }
+
     /// Returns the limits of one exchange.
     pub fn budgets(&self) -> Budgets {
         let l = &self.limits;
@@ -177,6 +183,8 @@ pub struct Server {
     pub keep_alive: Duration,
     /// Origins whose pages may send requests from a browser.
     pub allowed_origins: AllowedOrigins,
+    /// What requests without a client key may say, where none is required.
+    pub privileges: Privileges,
 }
 
 /// The operator's listener.
@@ -381,6 +389,29 @@ pub struct Client {
     pub exhausted_status: Option<ExhaustedStatus>,
     /// The models it may ask for; none: all.
     pub models: Option<Vec<Pattern>>,
+    /// What it may say of its requests.
+    pub privileges: Privileges,
+}
+
+/// What a client may say of its requests to the queue and the policy.
+#[derive(Clone, Debug, Default)]
+pub struct Privileges {
+    /// Highest priority, -100 to 100.
+    pub priority_max: i32,
+    /// Names of labels that it may send; none: all.
+    pub labels: Option<Arc<[Pattern]>>,
+}
+
+impl Privileges {
+    /// Returns the priority of a request that asks for this one.
+    pub fn priority(&self, asked: i32) -> i32 {
+        asked.clamp(-100, 100).min(self.priority_max)
+    }
+
+    /// Returns true if the label of this name, in lower case, counts.
+    pub fn allow_label(&self, name: &str) -> bool {
+        self.labels.as_ref().is_none_or(|patterns| patterns.iter().any(|pattern| pattern.capture(name).is_some()))
+    }
 }
 
 impl Client {

@@ -16,6 +16,8 @@ pub(super) const HEADER_READ_TIMEOUT_MS: u64 = 30_000;
 pub(super) const UNREAD_TIMEOUT_MS: u64 = 120_000;
 /// Longer than the clients' and balancers' usual minute, so that they close first.
 pub(super) const KEEP_ALIVE_MS: u64 = 75_000;
+/// Nobody goes before others unless the operator says so.
+pub(super) const PRIORITY_MAX: i32 = 0;
 pub(super) const SEAL_KEY: &str = "env:POINTSMAN_SEAL_KEY";
 pub(super) const STORE_PATH: &str = "pointsman.db";
 pub(super) const STORE_RETENTION_DAYS: u32 = 30;

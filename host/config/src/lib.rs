@@ -26,7 +26,7 @@ use std::rc::Rc;
 
 pub use checked::{
     Admin, BackendConfig, Client, Config, Cooldown, ExchangeLimits, HealthCheck, Journal, KeptBodies, Log, LogFormat,
-    Policy, Server, Shadow, Store, Stream,
+    Policy, Privileges, Server, Shadow, Store, Stream,
 };
 pub use diagnostic::{ConfigError, Diagnostic, Location, Severity};
 pub use litellm::import_litellm;

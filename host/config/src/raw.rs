@@ -76,6 +76,10 @@ pub(super) struct RawServer {
     /// Where no client key is required, requests of other pages are refused, and on a loopback address those for the host of any
     /// other name.
     pub(super) allowed_origins: Vec<String>,
+    /// Highest priority that a request may ask for with the header `x-pointsman-priority` where there is no [[client]], -100 to
+    /// 100; a higher one counts as this.
+    #[schemars(extend("default" = defaults::PRIORITY_MAX))]
+    pub(super) priority_max: Option<i32>,
     /// Serve everyone who reaches an address that is not loopback, without client keys.
     #[schemars(extend("default" = false))]
     pub(super) allow_open: Option<bool>,
@@ -577,4 +581,9 @@ pub(super) struct RawClient {
     pub(super) exhausted_status: Option<RawExhaustedStatus>,
     /// Models that it may ask for, one * each. Without any: all.
     pub(super) models: Option<Vec<String>>,
+    /// Highest priority that it may ask for with the header `x-pointsman-priority`, -100 to 100; a higher one counts as this.
+    #[schemars(extend("default" = defaults::PRIORITY_MAX))]
+    pub(super) priority_max: Option<i32>,
+    /// Names of labels that it may send in headers `x-pointsman-label-NAME`, one * each; others are left out. Without it: all.
+    pub(super) labels: Option<Vec<String>>,
 }

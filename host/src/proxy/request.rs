@@ -8,6 +8,7 @@ use bytes::Bytes;
 use http::header::HOST;
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, Method};
+use pointsman_config::Privileges;
 use pointsman_core::affinity::session_in_headers;
 use pointsman_core::attempt::ClientRequest;
 use pointsman_core::clients::Spending;
@@ -59,7 +60,7 @@ pub struct ProxyRequest {
     pub prompt_tokens: u32,
     /// The most tokens of the answer; 0: did not say.
     pub max_tokens: u32,
-    /// -100..=100.
+    /// -100..=100, and no higher than the client may ask for.
     pub priority: i32,
     /// A hash of the session; 0: none.
     pub session: u64,
@@ -102,6 +103,8 @@ pub struct IncomingRequest {
     pub body: Bytes,
     /// The treatment of fields that a backend of another dialect cannot take.
     pub translation: Strictness,
+    /// What the client may say of its requests.
+    pub privileges: Privileges,
 }
 
 /// The client's fault in a body; rejected with 400.
@@ -123,7 +126,7 @@ impl ProxyRequest {
     /// # Errors
     /// [`Unreadable`].
     pub fn read(arrival: IncomingRequest) -> Result<Self, Unreadable> {
-        let IncomingRequest { id, client, spending, head, target, path, body, translation } = arrival;
+        let IncomingRequest { id, client, spending, head, target, path, body, translation, privileges } = arrival;
         let ApiPath { operation, root } = path;
         let header = |name: &str| head.headers.get(name).and_then(|v| v.to_str().ok());
         let facts = match body.is_empty() {
@@ -141,7 +144,7 @@ impl ProxyRequest {
             model: model.to_string(),
             path: beginning(target.path(), MAX_NAME_BYTES).to_owned(),
             session: session.clone(),
-            labels: labels(&head.headers),
+            labels: labels(&head.headers, &privileges),
             spending,
         };
         let (client_index, client) = client.map_or((NONE, None), |(index, name)| (index, Some(name)));
@@ -154,7 +157,7 @@ impl ProxyRequest {
             streaming: facts.stream,
             prompt_tokens: facts.prompt_tokens,
             max_tokens: facts.max_tokens,
-            priority: priority.clamp(-100, 100),
+            priority: privileges.priority(priority),
             session: session.as_deref().map_or(0, Facts::session_number),
             texts: Arc::new(texts),
             authority: head.uri.authority().cloned(),
@@ -250,10 +253,10 @@ fn is_https(head: &http::request::Parts) -> bool {
     told.or(head.uri.scheme_str()).is_some_and(|scheme| scheme.eq_ignore_ascii_case("https"))
 }
 
-fn labels(headers: &HeaderMap) -> Vec<(String, String)> {
+fn labels(headers: &HeaderMap, privileges: &Privileges) -> Vec<(String, String)> {
     let label = |(name, value): (&http::HeaderName, &http::HeaderValue)| {
         let kept = |text| beginning(text, MAX_NAME_BYTES).to_owned();
-        let name = name.as_str().strip_prefix("x-pointsman-label-")?;
+        let name = name.as_str().strip_prefix("x-pointsman-label-").filter(|name| privileges.allow_label(name))?;
         Some((kept(name), kept(value.to_str().ok()?)))
     };
     headers.iter().filter_map(label).take(MAX_LABELS).collect()

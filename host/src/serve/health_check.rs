@@ -12,7 +12,7 @@ use std::time::Duration;
 use http::header::CONTENT_TYPE;
 use http::uri::PathAndQuery;
 use http_body_util::BodyExt as _;
-use pointsman_config::{BackendConfig, HealthCheck};
+use pointsman_config::{BackendConfig, HealthCheck, Privileges};
 use pointsman_core::clients::{Admission, Spending};
 use pointsman_core::contract::NONE;
 use pointsman_core::dialect::ApiPath;
@@ -83,5 +83,6 @@ fn request(backend: &BackendConfig, check: &HealthCheck, now: Timestamp) -> Opti
         head: request.into_parts().0,
         body,
         translation: Strictness::default(),
+        privileges: Privileges::default(),
     })
 }

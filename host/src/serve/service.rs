@@ -113,14 +113,15 @@ impl Service {
         let target = head.uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
         let is_client_key = |value: &str| snapshot.config.client_of(value).is_some();
         let target = without_credentials(target, path.operation != Operation::Plain, is_client_key);
+        let privileges = snapshot.config.privileges(client.as_ref().map(|(index, _)| *index)).clone();
         let (id, translation) = (door.id().to_owned(), snapshot.config.server.translation);
-        let asked =
-            match ProxyRequest::read(IncomingRequest { id, client, spending, head, target, path, body, translation }) {
-                Ok(asked) => Arc::new(asked),
-                Err(unreadable) => {
-                    return door.deny(Denial::BadRequest, ErrorKind::InvalidRequest, &unreadable.to_string());
-                }
-            };
+        let arrival = IncomingRequest { id, client, spending, head, target, path, body, translation, privileges };
+        let asked = match ProxyRequest::read(arrival) {
+            Ok(asked) => Arc::new(asked),
+            Err(unreadable) => {
+                return door.deny(Denial::BadRequest, ErrorKind::InvalidRequest, &unreadable.to_string());
+            }
+        };
         door.read(&asked);
         match self.admit(&snapshot, &asked, &door) {
             Ok(admission) => drive(self.proxy.clone(), snapshot.for_exchange(&asked), asked, admission).await,

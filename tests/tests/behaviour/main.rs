@@ -37,6 +37,7 @@ mod paths;
 mod plain_files;
 mod policy;
 mod pools;
+mod privileges;
 mod promotion;
 mod provider_headers;
 mod provider_limits;

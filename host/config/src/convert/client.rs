@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 
 use super::{Check, exhausted_status};
-use crate::checked::Client;
+use crate::checked::{Client, Privileges};
+use crate::defaults;
 use crate::raw::RawClient;
 use crate::secret::KeyDigest;
 use crate::tree::Path;
@@ -53,7 +54,16 @@ impl Check<'_, '_> {
             }
             models.iter().enumerate().filter_map(|(i, text)| self.pattern(&at.index(i), text)).collect()
         });
+        let privileges = Privileges {
+            priority_max: self.priority_max(at, raw.priority_max),
+            labels: raw.labels.map(|names| {
+                let at = at.key("labels");
+                let pattern = |(i, name): (usize, &String)| self.pattern(&at.index(i), &name.to_ascii_lowercase());
+                names.iter().enumerate().filter_map(pattern).collect()
+            }),
+        };
         Some(Client {
+            privileges,
             limits: self.rate_limits(at, raw.rpm, raw.tpm, raw.max_concurrency),
             budget_usd_per_day: self.money(&at.key("budget_usd_per_day"), raw.budget_usd_per_day),
             exhausted_status: raw.exhausted_status.map(exhausted_status),
@@ -62,6 +72,15 @@ impl Check<'_, '_> {
             name: name?.into(),
             key: key?,
         })
+    }
+
+    /// The highest priority of a client's requests, or of those without a key.
+    pub(super) fn priority_max(&mut self, at: &Path, raw: Option<i32>) -> i32 {
+        let most = raw.unwrap_or(defaults::PRIORITY_MAX);
+        if !(-100..=100).contains(&most) {
+            self.error(&at.key("priority_max"), format!("`priority_max` must be from -100 to 100, not {most}"));
+        }
+        most
     }
 
     fn key(&mut self, at: &Path, text: &str, owner: &str) -> Option<KeyDigest> {

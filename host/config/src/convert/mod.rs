@@ -24,7 +24,8 @@ use sha2::{Digest, Sha256};
 use sealed::SealKey;
 
 use super::checked::{
-    Admin, Config, Cooldown, ExchangeLimits, Journal, KeptBodies, Log, LogFormat, Policy, Server, Shadow, Store, Stream,
+    Admin, Config, Cooldown, ExchangeLimits, Journal, KeptBodies, Log, LogFormat, Policy, Privileges, Server, Shadow,
+    Store, Stream,
 };
 use super::defaults::{self, millis};
 use super::diagnostic::{Diagnostic, Problems};
@@ -185,6 +186,7 @@ impl Check<'_, '_> {
             exhausted_status: raw.exhausted_status.map_or(ExhaustedStatus::Unavailable, exhausted_status),
             keep_alive: self.millis(&at.key("keep_alive_ms"), raw.keep_alive_ms, defaults::KEEP_ALIVE_MS, 1),
             allowed_origins: self.allowed_origins(&at.key("allowed_origins"), &raw.allowed_origins),
+            privileges: Privileges { priority_max: self.priority_max(&at, raw.priority_max), labels: None },
         }
     }
 
