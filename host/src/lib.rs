@@ -11,5 +11,6 @@ pub mod demo;
 pub mod proxy;
 pub mod serve;
 pub mod telemetry;
+mod terminal;
 mod timer;
 pub mod upstream;

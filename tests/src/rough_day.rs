@@ -46,7 +46,7 @@ pub async fn rough_day(proxy: ProxyBuilder, exchanges: usize) -> RoughDay {
         .backend(serves(backend("failing").primary(&failing), "us").max_concurrency(6))
         .backend(serves(backend("cutting").primary(&cutting), "eu").rpm(60_000))
         .backend(serves(backend("paid").fallback(&paid), "us").price("*", 100.0, 100.0))
-        .client("free", "key-of-free")
+        .client_with("free", "key-of-free", &[("priority_max", 100)])
         .client_with("thrifty", "key-of-thrifty", &[("budget_usd_per_day", 1_000)])
         .start()
         .await;

@@ -4,6 +4,8 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
+use pointsman_core::text::is_unseen;
+
 use crate::seal::{PRIVATE, SEALED};
 
 /// Severity of a problem.
@@ -258,7 +260,7 @@ const MARKS: [&str; 2] = [SEALED, PRIVATE];
 /// The line with what may be a secret blotted out, character by character, so that columns stay. In a section of headers every
 /// value may be one, whatever its name.
 fn masked(line: &str, section: &str) -> String {
-    let clean = |c: char| if c.is_control() { ' ' } else { c };
+    let clean = |c: char| if is_unseen(c) { ' ' } else { c };
     let lower = line.to_ascii_lowercase();
     let word = SECRET_WORDS.iter().filter_map(|word| lower.find(word)).min();
     let word = if section.contains("headers") { Some(0) } else { word };
@@ -271,7 +273,7 @@ fn masked(line: &str, section: &str) -> String {
 
 /// A character of a secret; punctuation stays, so that the place can be recognised.
 fn blot(c: char) -> char {
-    if c.is_control() {
+    if is_unseen(c) {
         ' '
     } else if c.is_alphanumeric() || c == '+' || c == '/' {
         '*'

@@ -21,7 +21,7 @@ mod simulate_cmd;
 mod start_log;
 mod test_cmd;
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -32,6 +32,7 @@ use pointsman_engine::clock::Clock;
 use pointsman_lab::explain;
 
 use crate::demo::{self, DemoArgs};
+use crate::terminal::{Own, Terminal, complain};
 
 /// A proxy for LLM APIs whose routing is decided by a WebAssembly component.
 ///
@@ -117,27 +118,36 @@ enum Command {
 pub fn main() -> ExitCode {
     let command = Cli::parse().command;
     if let Err(error) = environment::check() {
-        eprintln!("error: {error}");
+        complain(format_args!("error: {error}"));
         return ExitCode::from(2);
     }
     match command {
         Command::Serve { config } => serve_cmd::run(config.as_deref()),
         Command::Demo(args) => told(in_runtime(demo::run(&args, explain::json))),
-        Command::Config { command } => printed(|out, err| config_cmd::run(&command, &ProcessEnv, out, err)),
-        Command::Policy { command } => printed(|out, err| policy_cmd::run(&command, out, err)),
-        Command::Explain(args) => printed(|out, err| explain_cmd::run(&args, &ProcessEnv, out, err).map(well)),
-        Command::Journal { command } => printed(|out, err| journal_cmd::run(&command, &ProcessEnv, out, err).map(well)),
-        Command::Backtest(args) => {
-            printed(|out, err| backtest_cmd::run(&args, &ProcessEnv, Clock::start().now(), out, err))
+        Command::Config { command } => {
+            printed(Own::Nothing, |out, err| config_cmd::run(&command, &ProcessEnv, out, err))
         }
-        Command::Replay(args) => printed(|out, err| replay_cmd::run(&args, out, err)),
-        Command::Simulate(args) => printed(|out, err| simulate_cmd::run(&args, &ProcessEnv, out, err)),
+        Command::Policy { command } => printed(Own::Line, |out, err| policy_cmd::run(&command, out, err)),
+        Command::Explain(args) => {
+            printed(Own::Colours, |out, err| explain_cmd::run(&args, &ProcessEnv, out, err).map(well))
+        }
+        Command::Journal { command } => {
+            printed(Own::Nothing, |out, err| journal_cmd::run(&command, &ProcessEnv, out, err).map(well))
+        }
+        Command::Backtest(args) => {
+            printed(Own::Nothing, |out, err| backtest_cmd::run(&args, &ProcessEnv, Clock::start().now(), out, err))
+        }
+        Command::Replay(args) => printed(Own::Nothing, |out, err| replay_cmd::run(&args, out, err)),
+        Command::Simulate(args) => printed(Own::Nothing, |out, err| simulate_cmd::run(&args, &ProcessEnv, out, err)),
     }
 }
 
-/// Runs a command whose results go to standard output and whose complaints go to standard error.
-fn printed(command: impl FnOnce(&mut dyn Write, &mut dyn Write) -> io::Result<ExitCode>) -> ExitCode {
-    match command(&mut io::stdout().lock(), &mut io::stderr().lock()) {
+/// Runs a command whose results go to standard output and whose complaints go to standard error. `own`: what it itself writes on
+/// a terminal beside text.
+fn printed(own: Own, command: impl FnOnce(&mut dyn Write, &mut dyn Write) -> io::Result<ExitCode>) -> ExitCode {
+    let (out, err) = (io::stdout().lock(), io::stderr().lock());
+    let own = if out.is_terminal() { own } else { Own::Nothing };
+    match command(&mut Terminal::new(out, own), &mut Terminal::new(err, Own::Nothing)) {
         Ok(code) => code,
         // The reader of our output has closed it.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
@@ -169,7 +179,7 @@ fn told(outcome: anyhow::Result<()>) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            complain(format_args!("error: {error:#}"));
             ExitCode::FAILURE
         }
     }

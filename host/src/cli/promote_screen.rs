@@ -4,6 +4,7 @@ use std::fmt;
 use std::io::{self, Write};
 use std::time::Duration;
 
+use pointsman_core::text::OneLine;
 use pointsman_core::usd::Usd;
 use pointsman_engine::clock::Stopwatch;
 use serde::Deserialize;
@@ -88,7 +89,7 @@ impl Screen<'_> {
         if self.is_terminal {
             write!(self.out, "\r\x1b[2K")?;
         }
-        writeln!(self.out, "extended to {}: {why}", now.until)
+        writeln!(self.out, "extended to {}: {}", OneLine(&now.until), OneLine(why))
     }
 
     /// Shows the result of the promotion and its reason.
@@ -98,17 +99,20 @@ impl Screen<'_> {
             writeln!(self.out, "\r\x1b[2K{now}")?;
         }
         for guard in &now.guards {
-            writeln!(self.out, "  {:<22} {:<9} {}", guard.guard, guard.standing, guard.words)?;
+            let Guard { guard, standing, words } = guard;
+            writeln!(self.out, "  {:<22} {:<9} {}", OneLine(guard), OneLine(standing), OneLine(words))?;
         }
-        writeln!(self.out, "{}: {}", now.state.replace('_', " "), now.why.as_deref().unwrap_or("no reason was given"))
+        let (state, why) = (now.state.replace('_', " "), now.why.as_deref().unwrap_or("no reason was given"));
+        writeln!(self.out, "{}: {}", OneLine(&state), OneLine(why))
     }
 }
 
 impl fmt::Display for Promotion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let guards: Vec<String> = self.guards.iter().map(|g| format!("{} {}", g.guard, g.standing)).collect();
+        let guards: Vec<String> =
+            self.guards.iter().map(|g| format!("{} {}", OneLine(&g.guard), OneLine(&g.standing))).collect();
         let Sides { control, candidate } = &self.sides;
-        write!(f, "candidate {candidate}; in force {control}; {}; until {}", guards.join(", "), self.until)
+        write!(f, "candidate {candidate}; in force {control}; {}; until {}", guards.join(", "), OneLine(&self.until))
     }
 }
 

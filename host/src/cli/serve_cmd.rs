@@ -17,6 +17,7 @@ use super::start_log::log_start;
 use super::{in_runtime, told};
 use crate::serve::{self, AFTER_HURRY, Running, Start, Stopping};
 use crate::telemetry::logs::Logs;
+use crate::terminal::complain;
 
 /// Loads the configuration and runs the proxy until a signal ends it.
 pub(super) fn run(config_file: Option<&Path>) -> ExitCode {
@@ -24,12 +25,12 @@ pub(super) fn run(config_file: Option<&Path>) -> ExitCode {
     let loaded = match config::load(config_file, &ProcessEnv) {
         Ok(loaded) => loaded,
         Err(error) => {
-            eprintln!("{error}");
+            complain(format_args!("{error}"));
             return ExitCode::FAILURE;
         }
     };
     for warning in &loaded.warnings {
-        eprintln!("{warning}");
+        complain(format_args!("{warning}"));
     }
     told(in_runtime(serve(loaded)))
 }
@@ -57,7 +58,7 @@ async fn serve(loaded: Loaded) -> anyhow::Result<()> {
         }
     };
     if io::stderr().is_terminal() {
-        eprintln!("{}", welcome(&running, &summary(&shown)));
+        complain(format_args!("{}", welcome(&running, &summary(&shown))));
     } else {
         log_start(&shown, config_file.as_deref(), &running);
     }

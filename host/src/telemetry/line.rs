@@ -1,12 +1,12 @@
 //! An exchange as one line of the log.
 
-use std::fmt;
 use std::io::Write;
 use std::time::Duration;
 
 use pointsman_core::denial::Denial;
 use pointsman_core::record::{End, ExchangeRecord};
 use pointsman_core::rfc3339::Rfc3339;
+use pointsman_core::text::OneLine;
 use serde::{Serialize, Serializer};
 
 /// The line's target, by which a filter can choose it.
@@ -90,10 +90,10 @@ fn write_text(out: &mut Vec<u8>, record: &ExchangeRecord, colour: bool) -> std::
     let (begin, end) = paint(record.end, colour);
     write!(out, "{}  {begin}{:>3}{end}", Rfc3339(record.started + record.elapsed), record.status)?;
     match (record.lane, &record.backend) {
-        (Some(lane), Some(backend)) => write!(out, " {} {}", lane.as_str(), Plain(backend))?,
+        (Some(lane), Some(backend)) => write!(out, " {} {}", lane.as_str(), OneLine(backend))?,
         (Some(_) | None, Some(_) | None) => write!(out, " no backend")?,
     }
-    write!(out, "  {}  {} ms", Plain(&record.model), millis(record.elapsed))?;
+    write!(out, "  {}  {} ms", OneLine(&record.model), millis(record.elapsed))?;
     if let Some(first_byte) = record.first_byte {
         write!(out, " (first byte {})", millis(first_byte))?;
     }
@@ -108,9 +108,9 @@ fn write_text(out: &mut Vec<u8>, record: &ExchangeRecord, colour: bool) -> std::
         write!(out, "  {}+{} tokens ${:.6}", usage.input_tokens, usage.output_tokens, record.cost_usd())?;
     }
     if let Some(client) = &record.client {
-        write!(out, "  {}", Plain(client))?;
+        write!(out, "  {}", OneLine(client))?;
     }
-    write!(out, "  {}", Plain(&record.id))?;
+    write!(out, "  {}", OneLine(&record.id))?;
     if record.end != End::Delivered {
         write!(out, "  {begin}{}{end}", record.end.as_str())?;
     }
@@ -118,7 +118,7 @@ fn write_text(out: &mut Vec<u8>, record: &ExchangeRecord, colour: bool) -> std::
         write!(out, " ({})", denied.as_str())?;
     }
     if let Some(error) = &record.error {
-        write!(out, ": {}", Plain(error))?;
+        write!(out, ": {}", OneLine(error))?;
     }
     Ok(())
 }
@@ -132,22 +132,6 @@ fn paint(end: End, colour: bool) -> (&'static str, &'static str) {
         End::Delivered => ("\x1b[32m", "\x1b[0m"),
         End::Refused | End::ClientGone | End::Denied => ("\x1b[33m", "\x1b[0m"),
         End::Rejected | End::Broken => ("\x1b[31m", "\x1b[0m"),
-    }
-}
-
-/// Text from outside, without what could move a terminal's cursor or begin a new line.
-struct Plain<'a>(&'a str);
-
-impl fmt::Display for Plain<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for piece in self.0.split_inclusive(char::is_control) {
-            let kept = piece.trim_end_matches(char::is_control);
-            f.write_str(kept)?;
-            if kept.len() < piece.len() {
-                f.write_str("\u{fffd}")?;
-            }
-        }
-        Ok(())
     }
 }
 

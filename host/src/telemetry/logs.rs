@@ -11,6 +11,7 @@ use tracing_subscriber::fmt::time::FormatTime;
 
 use super::sink::{Sink, SinkGuard};
 use super::{Clock, line};
+use crate::terminal::Own;
 
 /// Format of log lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -65,7 +66,7 @@ impl Logs {
             LogFormat::Auto if terminal => Look::Text { colour: no_color_is_unset() },
             LogFormat::Auto | LogFormat::Json => Look::Json,
         };
-        let (sink, guard) = Sink::start(std::io::stderr())?;
+        let (sink, guard) = Sink::start(std::io::stderr(), look.own())?;
         let subscriber = subscriber(filter, look, sink.clone(), clock);
         tracing::subscriber::set_global_default(subscriber).map_err(|_| LogError::Twice)?;
         Ok(Self { exchanges: ExchangeLog { to: Some((sink, look)) }, _guard: guard })
@@ -81,6 +82,15 @@ impl Logs {
 enum Look {
     Text { colour: bool },
     Json,
+}
+
+impl Look {
+    fn own(self) -> Own {
+        match self {
+            Look::Text { colour: true } => Own::Colours,
+            Look::Text { colour: false } | Look::Json => Own::Nothing,
+        }
+    }
 }
 
 /// Writes the one line of an exchange. It does not go through the subscriber, whose way of collecting fields costs several

@@ -7,6 +7,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use crate::terminal::{Own, shown};
+
 /// Buffer for lines that wait to be written, bytes. Lines beyond it are dropped, and their number is written later.
 const BUFFER_MAX_BYTES: usize = 4 << 20;
 /// Time in which lines are gathered before they are written together, ms.
@@ -35,7 +37,11 @@ impl Shared {
 
 /// Takes lines; cheap to clone.
 #[derive(Clone)]
-pub(super) struct Sink(Arc<Shared>);
+pub(super) struct Sink {
+    shared: Arc<Shared>,
+    /// Sequences that the lines may have.
+    own: Own,
+}
 
 /// Owns the writing thread; dropped, it waits until all lines are out.
 pub(super) struct SinkGuard {
@@ -45,16 +51,17 @@ pub(super) struct SinkGuard {
 
 impl Sink {
     /// Starts the thread that writes to `out`.
-    pub(super) fn start(out: impl Write + Send + 'static) -> io::Result<(Self, SinkGuard)> {
+    pub(super) fn start(out: impl Write + Send + 'static, own: Own) -> io::Result<(Self, SinkGuard)> {
         let shared = Arc::new(Shared::default());
         let writing = Arc::clone(&shared);
         let thread = std::thread::Builder::new().name("log".to_owned()).spawn(move || run(&writing, out))?;
-        Ok((Self(Arc::clone(&shared)), SinkGuard { shared, thread: Some(thread) }))
+        Ok((Self { shared: Arc::clone(&shared), own }, SinkGuard { shared, thread: Some(thread) }))
     }
 
-    /// Appends whole lines, their ends included.
+    /// Appends whole lines, their ends included, as a terminal may get them.
     pub(super) fn push(&self, lines: &[u8]) {
-        let mut buffer = self.0.lock();
+        let lines = &*shown(lines, self.own);
+        let mut buffer = self.shared.lock();
         if buffer.bytes.len() + lines.len() > BUFFER_MAX_BYTES {
             buffer.lost_lines += 1;
             return;
@@ -64,16 +71,19 @@ impl Sink {
         let wake = before == 0 || (before < GATHER_MAX_BYTES && buffer.bytes.len() >= GATHER_MAX_BYTES);
         drop(buffer);
         if wake {
-            self.0.wake.notify_one();
+            self.shared.wake.notify_one();
         }
     }
 }
 
 impl Write for Sink {
-    /// The subscriber writes each event with one call.
-    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        self.push(line);
-        Ok(line.len())
+    /// The subscriber writes each event with one call. A field's own lines are set in, so that none looks like an event's.
+    fn write(&mut self, event: &[u8]) -> io::Result<usize> {
+        match event.iter().position(|byte| *byte == b'\n') {
+            Some(end) if end + 1 < event.len() => self.push(&set_in(event)),
+            Some(_) | None => self.push(event),
+        }
+        Ok(event.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -89,6 +99,14 @@ impl Drop for SinkGuard {
             drop(thread.join());
         }
     }
+}
+
+/// Indents all lines but the first.
+fn set_in(event: &[u8]) -> Vec<u8> {
+    let lines: Vec<&[u8]> = event.trim_ascii_end().split(|byte| *byte == b'\n').collect();
+    let mut joined = lines.join(&b"\n    "[..]);
+    joined.push(b'\n');
+    joined
 }
 
 fn run(shared: &Shared, mut out: impl Write) {
@@ -150,7 +168,7 @@ mod tests {
     fn a_stuck_reader_costs_lines_and_they_are_counted() {
         let (go, wait) = mpsc::channel();
         let seen = Arc::new(Mutex::new(Vec::new()));
-        let (sink, guard) = Sink::start(Stuck { go: wait, seen: Arc::clone(&seen) }).unwrap();
+        let (sink, guard) = Sink::start(Stuck { go: wait, seen: Arc::clone(&seen) }, Own::Nothing).unwrap();
         let line = [b'x'; 1023].into_iter().chain([b'\n']).collect::<Vec<_>>();
         let lines = 3 * BUFFER_MAX_BYTES / line.len();
         for _ in 0..lines {
@@ -174,7 +192,7 @@ mod tests {
         let (go, wait) = mpsc::channel();
         drop(go);
         let seen = Arc::new(Mutex::new(Vec::new()));
-        let (mut sink, guard) = Sink::start(Stuck { go: wait, seen: Arc::clone(&seen) }).unwrap();
+        let (mut sink, guard) = Sink::start(Stuck { go: wait, seen: Arc::clone(&seen) }, Own::Nothing).unwrap();
         for i in 0..1_000 {
             writeln!(sink, "{i}").unwrap();
         }

@@ -85,6 +85,31 @@ async fn what_else_a_client_names_is_cut_where_it_is_kept_and_goes_out_whole() {
 }
 
 #[tokio::test]
+async fn members_and_roles_without_an_end_are_named_by_their_beginning() {
+    let up = upstream().start().await;
+    let proxy = proxy!().backend(backend("c").primary(&up).set("dialect", "anthropic")).start().await;
+    let huge = "w".repeat(5 << 20);
+    let mut member = chat_for("m");
+    member[&huge] = json!(1);
+    let role = json!({"model": "m", "messages": [{"role": huge, "content": "hi"}]});
+    let part = json!({"model": "m", "messages": [{"role": "user", "content": [{"type": huge, "a": 1}]}]});
+    for body in [member, role, part] {
+        let answer = proxy.post("/v1/chat/completions").json(&body).send().await;
+        assert!(
+            answer.body.len() < 4_000 && answer.headers.values().all(|value| value.len() < 1_000),
+            "{}",
+            answer.status
+        );
+    }
+    let sql = "SELECT length(coalesce(notes, '')) AS notes, length(coalesce(error, '')) AS error FROM exchanges";
+    for row in proxy.wait_rows(3, sql).await {
+        assert!(row["notes"].as_u64().unwrap() < 4_000 && row["error"].as_u64().unwrap() < 4_000, "{row}");
+    }
+    assert!(stored_bytes(&proxy) < 2 << 20, "{} bytes", stored_bytes(&proxy));
+    assert!(proxy.output().iter().all(|line| line.len() < 4_000));
+}
+
+#[tokio::test]
 async fn a_member_called_model_of_a_plain_request_may_be_long() {
     let up = upstream().handler(|seen, _| echo(seen)).start().await;
     let plain = backend("plain").set("base_url", format!("http://{}", up.addr())).set("dialect", "plain");
@@ -128,7 +153,7 @@ fn wordy(n: u64) -> Box<ExchangeRecord> {
 #[tokio::test]
 async fn a_page_of_exchanges_is_at_most_4_mib_and_none_is_lost() {
     let up = upstream().reply(chat("hello")).start().await;
-    let mut proxy = proxy!().backend(backend("p1").primary(&up)).start().await;
+    let mut proxy = proxy!().backend(backend("p1").primary(&up)).set("store.retention_days", 36_500).start().await;
     proxy.kill9().await;
     let limits = StoreLimits { retention_days: None, ..StoreLimits::default() };
     let store =

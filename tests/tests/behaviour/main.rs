@@ -59,6 +59,7 @@ mod strangers;
 mod streams;
 mod success;
 mod swapping;
+mod terminals;
 mod time_limits;
 mod translation;
 mod usage;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use pointsman_core::denial::Denial;
 use pointsman_core::table::UNKNOWN_MODEL;
+use pointsman_core::text::OneLine;
 use pointsman_store::ExchangeRow;
 
 use crate::story::{Moment, Story};
@@ -27,14 +28,19 @@ pub fn denied(exchange: &ExchangeRow, denial: Denial) -> Story {
 pub fn denied_text(exchange: &ExchangeRow, denial: Denial) -> String {
     let Story { title, moments } = denied(exchange, denial);
     let client = match &exchange.client {
-        Some(client) => format!(", client {client}"),
+        Some(client) => format!(", client {}", OneLine(client)),
         None => String::new(),
     };
     let model = match exchange.model.as_str() {
         UNKNOWN_MODEL => String::new(),
-        model => format!(", model {model}"),
+        model => format!(", model {}", OneLine(model)),
     };
-    let head = format!("{title}\n{} UTC{client}{model}, {}\n", exchange.started.trim_end_matches('Z'), exchange.path);
+    let head = format!(
+        "{}\n{} UTC{client}{model}, {}\n",
+        OneLine(&title),
+        exchange.started.trim_end_matches('Z'),
+        OneLine(&exchange.path)
+    );
     // The title is told above.
     let told = Story { title: String::new(), moments }.to_string();
     format!("{head}{told}\nNo policy was asked and nothing was sent to a backend, so it cost nothing.\n")

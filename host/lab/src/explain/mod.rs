@@ -12,6 +12,7 @@ mod timeline;
 
 use std::fmt::Write as _;
 
+use pointsman_core::text::OneLine;
 use pointsman_store::Journaled;
 
 use super::story::{Moment, Story};
@@ -26,15 +27,16 @@ pub fn text(journaled: &Journaled, look: Look) -> String {
     let story = retell(journaled).story;
     let Story { title, moments } = &story;
     let exchange = &journaled.exchange;
-    let mut text = format!("{title}\n{} UTC, policy {}", exchange.started.trim_end_matches('Z'), exchange.policy);
+    let (title, policy) = (OneLine(title), OneLine(&exchange.policy));
+    let mut text = format!("{title}\n{} UTC, policy {policy}", exchange.started.trim_end_matches('Z'));
     if let Some(client) = &exchange.client {
-        let _ = write!(text, ", client {client}");
+        let _ = write!(text, ", client {}", OneLine(client));
     }
     if let Some(session) = &exchange.session {
-        let _ = write!(text, ", session {session}");
+        let _ = write!(text, ", session {}", OneLine(session));
     }
     for (name, value) in &journaled.trail.labels {
-        let _ = write!(text, ", {name} = {value}");
+        let _ = write!(text, ", {} = {}", OneLine(name), OneLine(value));
     }
     text.push('\n');
     let drawn = timeline(&story, look);

@@ -3,6 +3,8 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use pointsman_core::text::OneLine;
+
 use super::end;
 use crate::story::{Moment, Story, in_words};
 
@@ -114,6 +116,7 @@ fn bars(story: &Story) -> Vec<Bar> {
 }
 
 fn shortened(name: &str) -> String {
+    let name = &*OneLine(name).to_string();
     match name.char_indices().nth(MAX_NAME) {
         None => name.to_owned(),
         Some(_) => name.chars().take(MAX_NAME - 1).chain(['~']).collect(),

@@ -6,6 +6,7 @@ use std::time::Duration;
 use pointsman_core::contract::{Commit, Decision, Dispatch, Rejection, Resume};
 use pointsman_core::journal::StateUse;
 use pointsman_core::table::Table;
+use pointsman_core::text::OneLine;
 
 /// Longer texts of a policy are cut here, in bytes.
 const MAX_TEXT_BYTES: usize = 200;
@@ -100,7 +101,7 @@ fn in_words(duration: Duration) -> String {
 /// A policy's text as it may stand on a terminal: bounded, and without what ends the line or moves the cursor.
 pub(super) fn on_one_line(text: &str) -> String {
     let end = text.floor_char_boundary(MAX_TEXT_BYTES);
-    let mut line: String = text[..end].chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let mut line = OneLine(&text[..end]).to_string();
     if end < text.len() {
         line.push('…');
     }

@@ -173,7 +173,7 @@ fn a_difference_says_where_the_use_of_state_went_another_way() {
     now.state[0] = StateUse::Add { key: "b\n".to_owned(), delta: 1, ttl_ms: 50, sum: 3 };
     assert_eq!(
         told(&now).as_deref(),
-        Some("use 1 of `state`: recorded get a = 1; now add 1 to b  = 3, for 50 ms"),
+        Some("use 1 of `state`: recorded get a = 1; now add 1 to b\\n = 3, for 50 ms"),
         "on one line"
     );
     now.state.clear();

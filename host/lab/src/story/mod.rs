@@ -16,6 +16,7 @@ use pointsman_core::exchange::{Facts, Join};
 use pointsman_core::journal::StateUse;
 use pointsman_core::record::AttemptRecord;
 use pointsman_core::table::{Lane, Tier};
+use pointsman_core::text::OneLine;
 use pointsman_core::usd::Usd;
 
 pub use backend_snapshot::BackendSnapshot;
@@ -170,7 +171,7 @@ impl From<&AttemptRecord> for Outcome {
 
 impl fmt::Display for Story {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{}", self.title)?;
+        writeln!(f, "{}", OneLine(&self.title))?;
         let mut before = String::new();
         for (at, moment) in &self.moments {
             // The same time is written once, and the word for what happened as well.
@@ -178,7 +179,7 @@ impl fmt::Display for Story {
             let mut time = if before == now { String::new() } else { now.clone() };
             let (mut word, parts) = moment.parts();
             for part in parts {
-                writeln!(f, "{}", format!("{time:>12}  {word:<9}{part}").trim_end())?;
+                writeln!(f, "{}", format!("{time:>12}  {word:<9}{}", OneLine(&part)).trim_end())?;
                 (time, word) = (String::new(), "");
             }
             before = now;
@@ -190,7 +191,7 @@ impl fmt::Display for Story {
 impl fmt::Display for Moment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (word, parts) = self.parts();
-        f.write_str(format!("{word:<9}{}", parts.join("; ")).trim_end())
+        f.write_str(format!("{word:<9}{}", OneLine(&parts.join("; "))).trim_end())
     }
 }
 

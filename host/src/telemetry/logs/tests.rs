@@ -56,7 +56,7 @@ fn exchange() -> ExchangeRecord {
 /// Returns the lines logged with this filter and look.
 fn logged(level: &str, look: Look, log: impl FnOnce(&ExchangeLog)) -> String {
     let memory = Memory::default();
-    let (sink, guard) = Sink::start(memory.clone()).unwrap();
+    let (sink, guard) = Sink::start(memory.clone(), look.own()).unwrap();
     let clock: Clock = Arc::new(|| Timestamp::from_millis(1_768_473_000_000));
     let subscriber = subscriber(filter(level).unwrap(), look, sink.clone(), clock);
     tracing::subscriber::with_default(subscriber, || log(&ExchangeLog { to: Some((sink, look)) }));
@@ -142,10 +142,26 @@ fn a_name_from_outside_cannot_move_the_cursor_or_begin_a_line() {
     record.model = "a\nb\x1b[2Jc\u{9b}".to_owned();
     let text = logged("info", Look::Text { colour: false }, |log| log.exchange_line(&record));
     assert_eq!(text.lines().count(), 1);
-    assert!(text.contains("a\u{fffd}b\u{fffd}[2Jc\u{fffd}"), "{text:?}");
+    assert!(text.contains(r"a\nb\u001b[2Jc\u009b"), "{text:?}");
     let json = logged("info", Look::Json, |log| log.exchange_line(&record));
     assert_eq!(json.lines().count(), 1);
     assert_eq!(serde_json::from_str::<Value>(&json).unwrap()["model"], record.model);
+}
+
+#[test]
+fn a_field_of_an_event_cannot_move_the_cursor_nor_look_like_an_event() {
+    let nasty = "a\n2026-01-15T10:30:00Z  INFO forged\r\x1b]52;c;eA==\x07\u{9b}2J\u{202e}";
+    let text =
+        logged("info", Look::Text { colour: true }, |_| tracing::info!(target: "pointsman", why = %nasty, "{nasty}"));
+    let unseen = |c: char| c.is_control() && c != '\n' || c == '\u{202e}';
+    let inked = |text: &str| {
+        ["\x1b[0m", "\x1b[1m", "\x1b[2m", "\x1b[3m", "\x1b[32m"].iter().fold(text.to_owned(), |t, c| t.replace(c, ""))
+    };
+    assert!(!inked(&text).contains(unseen), "{text:?}");
+    assert!(text.lines().skip(1).all(|line| line.starts_with("    ")), "{text:?}");
+    let json = logged("info", Look::Json, |_| tracing::info!(target: "pointsman", why = %nasty, "told"));
+    assert!(json.lines().count() == 1 && !json.contains(unseen), "{json:?}");
+    assert_eq!(serde_json::from_str::<Value>(&json).unwrap()["why"], nasty);
 }
 
 #[test]

@@ -15,6 +15,7 @@ use serde_json::value::RawValue;
 use super::api::Api;
 use super::finish::Finish;
 use super::neutral::{Head, Json};
+use crate::text::{MAX_NAME_BYTES, cut};
 
 /// The result of every reader.
 pub type Read<T> = Result<T, Untranslatable>;
@@ -303,8 +304,16 @@ impl LeftOut {
 
 impl Untranslatable {
     /// The value at this path, and why it has no counterpart, as the rest of a sentence that begins with the path.
+    ///
+    /// Both may have words of the client's in them, of which the beginning is told.
     pub fn new(path: impl Into<String>, why: impl Into<Cow<'static, str>>) -> Self {
-        Self { path: path.into(), why: why.into() }
+        const MAX_WHY_BYTES: usize = 1_000;
+        let (mut path, mut why) = (path.into(), why.into());
+        cut(&mut path, MAX_NAME_BYTES);
+        if let Cow::Owned(why) = &mut why {
+            cut(why, MAX_WHY_BYTES);
+        }
+        Self { path, why }
     }
 }
 
