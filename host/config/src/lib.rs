@@ -4,6 +4,7 @@
 //! the tree becomes raw structs ([`decode`], [`raw`]); these become a [`Config`] ([`convert`]). Problems are collected
 //! on the way ([`diagnostic`]) and told together. Without a file, [`providers`] writes the text.
 
+mod catalogue;
 mod checked;
 mod convert;
 mod decode;
@@ -24,6 +25,7 @@ mod tree;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
+pub use catalogue::{Added, Filled, fill_prices};
 pub use checked::{
     Admin, BackendConfig, Client, Config, Cooldown, ExchangeLimits, HealthCheck, Journal, KeptBodies, Log, LogFormat,
     Policy, Privileges, Server, Shadow, Store, Stream,

@@ -27,6 +27,7 @@ pub(super) struct RawConfig {
     pub(super) stream: RawStream,
     pub(super) limits: RawLimits,
     pub(super) cooldown: RawCooldown,
+    pub(super) budget: RawBudget,
     pub(super) log: RawLog,
     /// Backends that requests are sent to.
     pub(super) backend: Vec<RawBackend>,
@@ -551,6 +552,52 @@ pub(super) struct RawPrice {
     pub(super) output_per_mtok: Option<f64>,
     /// For prompt tokens the provider had cached. Default: the input price.
     pub(super) cached_input_per_mtok: Option<f64>,
+    /// For prompt tokens the provider wrote to a cache, for minutes. Default: the input price.
+    pub(super) cache_write_per_mtok: Option<f64>,
+    /// The same for an hour. Default: the price for minutes.
+    pub(super) cache_write_1h_per_mtok: Option<f64>,
+    /// For prompt tokens that are sound. Default: the input price.
+    pub(super) audio_input_per_mtok: Option<f64>,
+    /// For prompt tokens that are pictures. Default: the input price.
+    pub(super) image_input_per_mtok: Option<f64>,
+    /// For answer tokens that are sound. Default: the output price.
+    pub(super) audio_output_per_mtok: Option<f64>,
+    /// Prices of all tokens of requests with longer prompts.
+    pub(super) tiers: Vec<RawPriceTier>,
+}
+
+/// Prices of requests whose prompt is longer, in place of the ordinary ones.
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(rename = "PriceTier")]
+pub(super) struct RawPriceTier {
+    /// For prompts of more tokens than this, cached ones included.
+    #[schemars(required, with = "u64")]
+    pub(super) above_input_tokens: Option<u64>,
+    pub(super) input_per_mtok: Option<f64>,
+    pub(super) output_per_mtok: Option<f64>,
+    /// Default: the input price.
+    pub(super) cached_input_per_mtok: Option<f64>,
+    /// Default: the input price.
+    pub(super) cache_write_per_mtok: Option<f64>,
+    /// Default: the price for minutes.
+    pub(super) cache_write_1h_per_mtok: Option<f64>,
+    /// Default: the input price.
+    pub(super) audio_input_per_mtok: Option<f64>,
+    /// Default: the input price.
+    pub(super) image_input_per_mtok: Option<f64>,
+    /// Default: the output price.
+    pub(super) audio_output_per_mtok: Option<f64>,
+}
+
+/// Budgets of clients.
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(rename = "Budget")]
+pub(super) struct RawBudget {
+    /// Price of every model that has none, at every backend. Without one, requests of a client with a budget go only where
+    /// their cost can be counted: to models with a price, and to primaries without any price where others have prices.
+    pub(super) default_price: Option<RawPrice>,
 }
 
 /// A client key with its limits.

@@ -585,12 +585,14 @@ fn every_table() -> Vec<(String, Vec<String>)> {
         ("[stream]", "Stream"),
         ("[limits]", "Limits"),
         ("[cooldown]", "Cooldown"),
+        ("[budget]", "Budget"),
         ("[log]", "Log"),
         ("[[backend]]", "Backend"),
         ("[[backend]]\n[backend.timeouts]", "Timeouts"),
         ("[[backend]]\n[backend.health_check]", "HealthCheck"),
         ("[[backend]]\n[backend.limits.m]", "ModelLimits"),
         ("[[backend]]\n[backend.price.m]", "Price"),
+        ("[[backend]]\n[[backend.price.m.tiers]]", "PriceTier"),
         ("[[client]]", "Client"),
     ];
     let named = schema["$defs"].as_object().unwrap().values().filter(|def| def["properties"].is_object()).count();
@@ -672,7 +674,8 @@ fn the_environment_overrides_the_file() {
     let Loaded { config, warnings, .. } = checked(EXAMPLE, &env);
     let told: Vec<&str> = warnings.iter().map(|warning| warning.message.as_str()).collect();
     let price = "there is a price for `meta/llama-3.1-70b-instruct`, which `nvidia-1` never sends";
-    assert_eq!(told, [price], "the other models leave it without; a secret in the environment is where it belongs");
+    let unserved = "`nvidia-1` has no price for `x`, `y`: `agent-1`, which has a budget, is not served there";
+    assert_eq!(told, [price, unserved], "a secret in the environment is where it belongs");
     assert_eq!(config.server.listen.port(), 9);
     assert_eq!(config.backends[0].backend.limits.rpm, Some(7));
     assert_eq!(config.backends[0].api_key.as_ref().unwrap().expose(), "12345");

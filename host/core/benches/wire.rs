@@ -115,7 +115,7 @@ fn answers(c: &mut Criterion) {
         b.iter(|| {
             let mut tap = BodyTap::new(Dialect::OPENAI);
             tap.push(black_box(&body));
-            tap.usage()
+            tap.counts()
         })
     });
     group.bench_function("headers_downstream", |b| {

@@ -1,4 +1,7 @@
 //! Limits of a client key: rate, concurrency, and a budget a day.
+//!
+//! Money is reserved when a request is let in and settled when it is over, so that what is under way counts too. One request
+//! may exceed the budget, many at once may not.
 
 use std::time::Duration;
 
@@ -19,6 +22,8 @@ pub struct ClientGate {
     budget_usd_per_day: Option<f64>,
     in_flight: u32,
     spent_usd: f64,
+    /// Money that requests under way may cost.
+    reserved_usd: f64,
     day: u64,
 }
 
@@ -50,13 +55,29 @@ pub enum ClientDenied {
     },
     /// The client's `max_concurrency` is reached.
     Concurrency,
-    /// The client's budget of the day is spent.
+    /// The client's budget of the day is spent, or reserved for requests under way.
     Budget {
         /// Spent today, USD.
         spent_usd: f64,
-        /// Time until the next midnight, UTC.
+        /// Reserved for requests under way, USD.
+        reserved_usd: f64,
+        /// Time until the next midnight, UTC; or until a request under way may be over.
         retry_after: Duration,
     },
+}
+
+/// Answer tokens for which money is reserved where the request names no limit.
+pub const UNSAID_ANSWER_TOKENS: u32 = 4_096;
+
+/// Time after which a client may try again whose budget is reserved.
+const RESERVED_RETRY: Duration = Duration::from_secs(1);
+
+/// The most that a request is expected to cost, USD: an estimate of its prompt and the longest answer it allows, at the
+/// highest prices (USD per million tokens) of a prompt token and an answer token.
+pub fn estimate_usd(dearest: (f64, f64), prompt_tokens: u32, max_tokens: u32, answers: u32) -> f64 {
+    let answer_tokens = if max_tokens == 0 { UNSAID_ANSWER_TOKENS } else { max_tokens };
+    let output = f64::from(answer_tokens) * f64::from(answers.max(1));
+    (f64::from(prompt_tokens) * dearest.0 + output * dearest.1) / 1e6
 }
 
 impl ClientGate {
@@ -69,6 +90,7 @@ impl ClientGate {
             budget_usd_per_day,
             in_flight: 0,
             spent_usd,
+            reserved_usd: 0.0,
             day: day_of(now),
         }
     }
@@ -95,13 +117,17 @@ impl ClientGate {
     }
 
     /// Lets a request in, or says why not. `may_be_free`: a client over its budget may use what costs nothing, and a backend
-    /// serves this request for nothing. Whoever is let in must [`ClientGate::leave`].
-    pub fn enter(&mut self, now: Timestamp, may_be_free: bool) -> Result<Admission, ClientDenied> {
+    /// serves this request for nothing. `estimate_usd` is reserved until it leaves, unless it may cost nothing. Whoever is let
+    /// in must [`ClientGate::leave`].
+    pub fn enter(&mut self, now: Timestamp, may_be_free: bool, estimate_usd: f64) -> Result<Admission, ClientDenied> {
         self.turn_day(now);
-        let is_over_budget = self.budget_usd_per_day.is_some_and(|budget| self.spent_usd >= budget);
+        let (spent_usd, reserved_usd) = (self.spent_usd, self.reserved_usd);
+        let is_over_budget = self.budget_usd_per_day.is_some_and(|budget| spent_usd + reserved_usd >= budget);
         if is_over_budget && !may_be_free {
-            let retry_after = (Timestamp::default() + DAY * (self.day as u32 + 1)).since(now);
-            return Err(ClientDenied::Budget { spent_usd: self.spent_usd, retry_after });
+            let is_spent = self.budget_usd_per_day.is_some_and(|budget| spent_usd >= budget);
+            let midnight = (Timestamp::default() + DAY * (self.day as u32 + 1)).since(now);
+            let retry_after = if is_spent { midnight } else { RESERVED_RETRY };
+            return Err(ClientDenied::Budget { spent_usd, reserved_usd, retry_after });
         }
         if self.max_concurrency.is_some_and(|max| self.in_flight >= max) {
             return Err(ClientDenied::Concurrency);
@@ -116,7 +142,11 @@ impl ClientGate {
             b.take(now, 1);
         }
         self.in_flight += 1;
-        Ok(if is_over_budget { Admission::FreeOnly } else { Admission::Full })
+        if is_over_budget {
+            return Ok(Admission::FreeOnly);
+        }
+        self.reserved_usd += estimate_usd;
+        Ok(Admission::Full)
     }
 
     /// At midnight UTC nothing has been spent yet.
@@ -127,11 +157,13 @@ impl ClientGate {
         }
     }
 
-    /// A request that was let in is over: what it used counts from now on.
-    pub fn leave(&mut self, now: Timestamp, tokens: u64, cost_usd: f64) {
+    /// A request that was let in is over: what it used counts from now on, and nothing is reserved for it any more.
+    pub fn leave(&mut self, now: Timestamp, tokens: u64, cost_usd: f64, reserved_usd: f64) {
         self.turn_day(now);
         self.in_flight = self.in_flight.saturating_sub(1);
         self.spent_usd += cost_usd;
+        // Sums of many small numbers drift.
+        self.reserved_usd = if self.in_flight == 0 { 0.0 } else { (self.reserved_usd - reserved_usd).max(0.0) };
         if let Some(b) = &mut self.tokens {
             b.take(now, u32::try_from(tokens).unwrap_or(u32::MAX));
         }
@@ -158,9 +190,9 @@ mod tests {
     #[test]
     fn a_budget_ends_the_day_and_the_next_day_begins_anew() {
         let mut gate = ClientGate::new(Limits::default(), Some(1.0), at(0), 0.5);
-        gate.enter(at(0), false).unwrap();
-        gate.leave(at(10), 100, 0.6);
-        let Err(ClientDenied::Budget { spent_usd, retry_after }) = gate.enter(at(20), false) else {
+        gate.enter(at(0), false, 0.0).unwrap();
+        gate.leave(at(10), 100, 0.6, 0.0);
+        let Err(ClientDenied::Budget { spent_usd, retry_after, .. }) = gate.enter(at(20), false, 0.0) else {
             panic!("over budget")
         };
         assert!((spent_usd - 1.1).abs() < 1e-9);
@@ -168,21 +200,53 @@ mod tests {
         let midnight = at(20) + retry_after;
         assert_eq!(gate.spending(at(20)), Spending { today_microusd: 1_100_000, budget_microusd: Some(1_000_000) });
         assert_eq!(gate.spending(midnight).today_microusd, 0);
-        gate.leave(midnight, 0, 0.25);
+        gate.leave(midnight, 0, 0.25, 0.0);
         assert_eq!(gate.spending(midnight).today_microusd, 250_000, "what ends after midnight is the new day's");
-        gate.enter(midnight, false).unwrap();
+        gate.enter(midnight, false, 0.0).unwrap();
     }
 
     #[test]
     fn over_its_budget_it_may_use_what_costs_nothing() {
         let limits = Limits { rpm: Some(3), ..Limits::default() };
         let mut gate = ClientGate::new(limits, Some(1.0), at(0), 0.5);
-        assert_eq!(gate.enter(at(0), true), Ok(Admission::Full));
-        gate.leave(at(1), 0, 0.5);
-        assert_eq!(gate.enter(at(2), true), Ok(Admission::FreeOnly));
-        assert!(matches!(gate.enter(at(2), false), Err(ClientDenied::Budget { .. })), "nothing serves it for nothing");
-        assert_eq!(gate.enter(at(3), true), Ok(Admission::FreeOnly));
-        assert!(matches!(gate.enter(at(4), true), Err(ClientDenied::Rate { .. })), "its other limits hold");
+        assert_eq!(gate.enter(at(0), true, 0.0), Ok(Admission::Full));
+        gate.leave(at(1), 0, 0.5, 0.0);
+        assert_eq!(gate.enter(at(2), true, 0.0), Ok(Admission::FreeOnly));
+        assert!(
+            matches!(gate.enter(at(2), false, 0.0), Err(ClientDenied::Budget { .. })),
+            "nothing serves it for nothing"
+        );
+        assert_eq!(gate.enter(at(3), true, 0.0), Ok(Admission::FreeOnly));
+        assert!(matches!(gate.enter(at(4), true, 0.0), Err(ClientDenied::Rate { .. })), "its other limits hold");
+    }
+
+    #[test]
+    fn twenty_at_once_cannot_spend_twenty_budgets() {
+        let mut gate = ClientGate::new(Limits::default(), Some(1.0), at(0), 0.0);
+        let estimate = estimate_usd((2.0, 10.0), 50_000, 10_000, 2);
+        assert!((estimate - 0.3).abs() < 1e-9);
+        let entered = (0..20).filter(|_| gate.enter(at(0), false, estimate).is_ok()).count();
+        assert_eq!(entered, 4, "0.3 + 0.3 + 0.3 are reserved when the fourth comes");
+        let Err(ClientDenied::Budget { spent_usd, reserved_usd, retry_after }) = gate.enter(at(0), false, estimate)
+        else {
+            panic!("all is reserved")
+        };
+        assert!(spent_usd == 0.0 && (reserved_usd - 1.2).abs() < 1e-9 && retry_after == Duration::from_secs(1));
+        assert_eq!(gate.enter(at(0), true, estimate), Ok(Admission::FreeOnly));
+        gate.leave(at(1), 0, 0.0, 0.0);
+        // They cost less than was reserved.
+        (0..3).for_each(|_| gate.leave(at(1), 100, 0.01, estimate));
+        assert_eq!(gate.enter(at(1), false, estimate), Ok(Admission::Full));
+        gate.leave(at(1), 100, 0.01, estimate);
+        gate.leave(at(1), 100, 0.01, estimate);
+        assert_eq!((gate.reserved_usd, gate.spending(at(1)).today_microusd), (0.0, 50_000));
+    }
+
+    #[test]
+    fn a_request_without_a_limit_is_reserved_for_by_a_usual_answer() {
+        let usual = f64::from(UNSAID_ANSWER_TOKENS);
+        assert!((estimate_usd((0.0, 1.0), 0, 0, 1) - usual / 1e6).abs() < 1e-12);
+        assert!(estimate_usd((1e9, 1e9), u32::MAX, u32::MAX, u32::MAX).is_finite());
     }
 
     #[test]
@@ -190,24 +254,24 @@ mod tests {
         let limits = Limits { rpm: Some(5), max_concurrency: Some(1), ..Limits::default() };
         let mut gate = ClientGate::new(limits, None, at(0), 0.0);
         for ms in 0..5 {
-            gate.enter(at(ms), false).unwrap();
-            assert_eq!(gate.enter(at(ms), false), Err(ClientDenied::Concurrency));
-            gate.leave(at(ms), 0, 0.0);
+            gate.enter(at(ms), false, 0.0).unwrap();
+            assert_eq!(gate.enter(at(ms), false, 0.0), Err(ClientDenied::Concurrency));
+            gate.leave(at(ms), 0, 0.0, 0.0);
         }
         let retry_after = Duration::from_millis(59_000);
-        assert_eq!(gate.enter(at(1_000), false), Err(ClientDenied::Rate { retry_after }));
-        gate.enter(at(1_000) + retry_after, false).unwrap();
+        assert_eq!(gate.enter(at(1_000), false, 0.0), Err(ClientDenied::Rate { retry_after }));
+        gate.enter(at(1_000) + retry_after, false, 0.0).unwrap();
     }
 
     #[test]
     fn tokens_are_paid_off_after_the_answer() {
         let limits = Limits { tpm: Some(1_000), ..Limits::default() };
         let mut gate = ClientGate::new(limits, None, at(0), 0.0);
-        (0..3).for_each(|_| assert_eq!(gate.enter(at(0), false), Ok(Admission::Full)));
-        (0..3).for_each(|_| gate.leave(at(5_000), 1_000, 0.0));
+        (0..3).for_each(|_| assert_eq!(gate.enter(at(0), false, 0.0), Ok(Admission::Full)));
+        (0..3).for_each(|_| gate.leave(at(5_000), 1_000, 0.0, 0.0));
         // Three minutes' worth: the first token of it is free again when two of them and a 1000th are over.
         assert_eq!(
-            gate.enter(at(5_000), false),
+            gate.enter(at(5_000), false, 0.0),
             Err(ClientDenied::Rate { retry_after: Duration::from_millis(120_060) })
         );
     }
@@ -216,12 +280,12 @@ mod tests {
     fn another_limit_keeps_what_was_used() {
         let limits = |rpm| Limits { rpm: Some(rpm), tpm: Some(rpm), ..Limits::default() };
         let mut gate = ClientGate::new(limits(5), None, at(0), 0.0);
-        (0..4).for_each(|_| assert_eq!(gate.enter(at(0), false), Ok(Admission::Full)));
+        (0..4).for_each(|_| assert_eq!(gate.enter(at(0), false, 0.0), Ok(Admission::Full)));
         gate.set_limits(limits(6), None);
-        (0..2).for_each(|_| assert_eq!(gate.enter(at(1), false), Ok(Admission::Full)));
+        (0..2).for_each(|_| assert_eq!(gate.enter(at(1), false, 0.0), Ok(Admission::Full)));
         gate.set_limits(limits(4), None);
         let retry_after = Duration::from_secs(30);
-        assert_eq!(gate.enter(at(30_000), false), Err(ClientDenied::Rate { retry_after }), "six of four are used");
-        gate.enter(at(60_000), false).unwrap();
+        assert_eq!(gate.enter(at(30_000), false, 0.0), Err(ClientDenied::Rate { retry_after }), "six of four are used");
+        gate.enter(at(60_000), false, 0.0).unwrap();
     }
 }

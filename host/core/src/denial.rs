@@ -23,6 +23,8 @@ vocabulary! {
         ClientConcurrency = "client_concurrency",
         /// The client key's daily budget.
         ClientBudget = "client_budget",
+        /// The client key has a budget, and no backend that serves the model has a price for it.
+        NoPrice = "no_price",
         /// The request body is larger than allowed.
         BodyTooLarge = "body_too_large",
         /// A web page of another site sent it, to a listener that asks for no key.
@@ -48,6 +50,7 @@ impl Denial {
             Denial::ClientRate => Some("[[client]] rpm, tpm"),
             Denial::ClientConcurrency => Some("[[client]] max_concurrency"),
             Denial::ClientBudget => Some("[[client]] budget_usd_per_day"),
+            Denial::NoPrice => Some("[backend.price] or [budget] default_price"),
             Denial::BodyTooLarge => Some("[server] max_body_bytes"),
             Denial::ForeignPage | Denial::ForeignHost => Some("[server] allowed_origins"),
             Denial::NoSuchPath | Denial::BadRequest | Denial::ShuttingDown => None,
@@ -76,6 +79,10 @@ impl Denial {
                 "let the client wait for its answers before it asks again, or raise `max_concurrency` of this [[client]]"
             }
             Denial::ClientBudget => "raise `budget_usd_per_day` of this [[client]], or wait until midnight UTC",
+            Denial::NoPrice => {
+                "give the model a price at its [[backend]], 0 if it is free, or all models without one a [budget] default_price; \
+                 `pointsman config prices` knows the usual ones"
+            }
             Denial::BodyTooLarge => "let the client send less, or raise `max_body_bytes` under [server]",
             Denial::ForeignPage => {
                 "if the page is yours, add its origin to `allowed_origins` under [server]; or configure client keys under [[client]]"

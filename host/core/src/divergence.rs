@@ -86,7 +86,7 @@ pub fn is_tie(query: &Query, table: &Table, one: &Decision, other: &Decision) ->
 }
 
 /// The price of a model by the name that clients use; of one that is in no list, that of all others.
-fn price(backend: &Backend, model: Option<&str>) -> Option<Price> {
+fn price<'b>(backend: &'b Backend, model: Option<&str>) -> Option<&'b Price> {
     let sent = model.and_then(|model| backend.sent_model(model));
     backend.price(sent.as_deref().unwrap_or("*"))
 }
@@ -169,7 +169,7 @@ mod tests {
     }
 
     fn backend(id: &str, tier: Tier, input_per_mtok: f64) -> Backend {
-        let price = Price { input_per_mtok, output_per_mtok: 1.0, cached_input_per_mtok: None };
+        let price = Price { input_per_mtok, output_per_mtok: 1.0, ..Price::default() };
         Backend {
             id: id.into(),
             tier,

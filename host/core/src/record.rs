@@ -14,15 +14,29 @@ use crate::usd::total_usd;
 
 impl Usage {
     /// Returns the cost in USD; 0 without a known price.
-    pub fn cost_usd(&self, price: Option<Price>) -> f64 {
+    pub fn cost_usd(&self, price: Option<&Price>) -> f64 {
         let Some(price) = price else { return 0.0 };
-        let cached = self.cached_input_tokens.min(self.input_tokens);
-        let fresh = self.input_tokens - cached;
-        let cached_price = price.cached_input_per_mtok.unwrap_or(price.input_per_mtok);
-        (fresh as f64 * price.input_per_mtok
-            + cached as f64 * cached_price
-            + self.output_tokens as f64 * price.output_per_mtok)
-            / 1e6
+        let rates = price.for_prompt(self.input_tokens);
+        let (input, output) = (rates.input_per_mtok, rates.output_per_mtok);
+        let parts = [
+            (self.cached_input_tokens, rates.cached_input_per_mtok.unwrap_or(input)),
+            (self.cache_write_tokens, rates.cache_write_per_mtok.unwrap_or(input)),
+            (self.cache_write_1h_tokens, rates.cache_write_1h_per_mtok.or(rates.cache_write_per_mtok).unwrap_or(input)),
+            (self.audio_input_tokens, rates.audio_input_per_mtok.unwrap_or(input)),
+            (self.image_input_tokens, rates.image_input_per_mtok.unwrap_or(input)),
+        ];
+        let mut left = self.input_tokens;
+        let mut usd = 0.0;
+        for (tokens, rate) in parts {
+            let tokens = tokens.min(left);
+            left -= tokens;
+            usd += tokens as f64 * rate;
+        }
+        let spoken = self.audio_output_tokens.min(self.output_tokens);
+        usd += left as f64 * input;
+        usd += spoken as f64 * rates.audio_output_per_mtok.unwrap_or(output);
+        usd += (self.output_tokens - spoken) as f64 * output;
+        usd / 1e6
     }
 }
 
@@ -157,12 +171,7 @@ impl ExchangeRecord {
 
     /// The tokens of all attempts together.
     pub fn usage(&self) -> Usage {
-        self.attempts.iter().fold(Usage::default(), |sum, a| Usage {
-            input_tokens: sum.input_tokens + a.usage.input_tokens,
-            output_tokens: sum.output_tokens + a.usage.output_tokens,
-            cached_input_tokens: sum.cached_input_tokens + a.usage.cached_input_tokens,
-            estimated: sum.estimated | a.usage.estimated,
-        })
+        self.attempts.iter().fold(Usage::default(), |sum, attempt| sum.plus(&attempt.usage))
     }
 
     /// Returns the cost of all attempts in USD.
@@ -173,5 +182,71 @@ impl ExchangeRecord {
     /// Returns [`ExchangeRecord::saved_usd`] of an exchange that waited.
     pub fn saved_by_waiting_usd(&self) -> Option<f64> {
         self.saved_usd.filter(|_| self.waits > 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::table::PriceTier;
+
+    fn close(usd: f64, expected: f64) -> bool {
+        (usd - expected).abs() < 1e-9
+    }
+
+    #[test]
+    fn every_part_has_its_price_and_the_rest_the_plain_one() {
+        let usage = Usage {
+            input_tokens: 1_000_000,
+            output_tokens: 100_000,
+            cached_input_tokens: 100_000,
+            cache_write_tokens: 200_000,
+            cache_write_1h_tokens: 300_000,
+            audio_input_tokens: 50_000,
+            image_input_tokens: 50_000,
+            audio_output_tokens: 50_000,
+            estimated: false,
+        };
+        let plain = Price { input_per_mtok: 3.0, output_per_mtok: 15.0, ..Price::default() };
+        assert!(close(usage.cost_usd(Some(&plain)), 3.0 + 1.5));
+        let full = Price {
+            cached_input_per_mtok: Some(0.3),
+            cache_write_per_mtok: Some(3.75),
+            cache_write_1h_per_mtok: Some(6.0),
+            audio_input_per_mtok: Some(40.0),
+            image_input_per_mtok: Some(10.0),
+            audio_output_per_mtok: Some(80.0),
+            ..plain.clone()
+        };
+        let expected = 0.03 + 0.75 + 1.8 + 2.0 + 0.5 + 0.3 * 3.0 + 4.0 + 0.75;
+        assert!(close(usage.cost_usd(Some(&full)), expected), "{}", usage.cost_usd(Some(&full)));
+        let no_hour = Price { cache_write_1h_per_mtok: None, ..full };
+        assert!(close(usage.cost_usd(Some(&no_hour)), expected - 1.8 + 0.3 * 3.75));
+        assert_eq!(usage.cost_usd(None), 0.0);
+    }
+
+    #[test]
+    fn a_long_prompt_has_the_price_of_its_tier() {
+        let rates = |input, output| Price { input_per_mtok: input, output_per_mtok: output, ..Price::default() };
+        let tier = |above_input_tokens, input, output| PriceTier { above_input_tokens, price: rates(input, output) };
+        let price = Price { tiers: vec![tier(200_000, 6.0, 22.5), tier(500_000, 12.0, 45.0)], ..rates(3.0, 15.0) };
+        let cost =
+            |input| Usage { input_tokens: input, output_tokens: 1_000, ..Usage::default() }.cost_usd(Some(&price));
+        assert!(close(cost(200_000), 0.6 + 0.015));
+        assert!(close(cost(200_001), 1.200_006 + 0.022_5));
+        assert!(close(cost(600_000), 7.2 + 0.045));
+    }
+
+    #[test]
+    fn sums_do_not_overflow() {
+        let most = Usage {
+            input_tokens: u64::MAX,
+            output_tokens: u64::MAX,
+            cached_input_tokens: u64::MAX,
+            ..Usage::default()
+        };
+        assert_eq!(most.plus(&most), most);
+        assert_eq!(most.total(), u64::MAX);
+        assert!(most.cost_usd(Some(&Price { input_per_mtok: 1e9, ..Price::default() })).is_finite());
     }
 }

@@ -36,15 +36,11 @@ mod tests {
     use super::*;
     use crate::table::{Backend, Dialect, Limits, Pattern, Price, Route, Timeouts};
 
-    const TOKENS: Usage =
-        Usage { input_tokens: 1_000_000, output_tokens: 500_000, cached_input_tokens: 0, estimated: false };
+    const TOKENS: Usage = Usage { input_tokens: 1_000_000, output_tokens: 500_000, ..Usage::NONE };
 
     fn backend(id: &str, tier: Tier, sent: &str, price: Option<(f64, f64)>) -> Backend {
-        let price = price.map(|(input, output)| Price {
-            input_per_mtok: input,
-            output_per_mtok: output,
-            cached_input_per_mtok: None,
-        });
+        let price =
+            price.map(|(input, output)| Price { input_per_mtok: input, output_per_mtok: output, ..Price::default() });
         Backend {
             id: id.into(),
             tier,

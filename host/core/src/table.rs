@@ -66,7 +66,7 @@ impl Default for Timeouts {
 }
 
 /// Prices in USD per million tokens.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Price {
     /// Price of prompt tokens.
     pub input_per_mtok: f64,
@@ -74,6 +74,34 @@ pub struct Price {
     pub output_per_mtok: f64,
     /// Prompt tokens that the provider had cached; the input price where it is not given.
     pub cached_input_per_mtok: Option<f64>,
+    /// Prompt tokens that the provider wrote to a cache for minutes; the input price where it is not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache_write_per_mtok: Option<f64>,
+    /// Those for an hour; the price of those for minutes where it is not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache_write_1h_per_mtok: Option<f64>,
+    /// Prompt tokens that are sound; the input price where it is not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audio_input_per_mtok: Option<f64>,
+    /// Prompt tokens that are pictures; the input price where it is not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_input_per_mtok: Option<f64>,
+    /// Answer tokens that are sound; the output price where it is not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audio_output_per_mtok: Option<f64>,
+    /// Prices of requests with longer prompts, by ascending length.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tiers: Vec<PriceTier>,
+}
+
+/// The price of requests with long prompts, in place of the ordinary one, for all their tokens.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PriceTier {
+    /// It is for prompts of more tokens than this.
+    pub above_input_tokens: u64,
+    /// The price; it has no tiers itself.
+    #[serde(flatten)]
+    pub price: Price,
 }
 
 /// A model name as asked for: literal, or with one `*` that stands for any text.
@@ -182,9 +210,33 @@ pub struct Backend {
 
 impl Price {
     /// Returns true if all tokens are free at this price.
-    pub fn is_zero(self) -> bool {
-        let Self { input_per_mtok, output_per_mtok, cached_input_per_mtok } = self;
-        [input_per_mtok, output_per_mtok, cached_input_per_mtok.unwrap_or(0.0)].iter().all(|usd| *usd == 0.0)
+    pub fn is_zero(&self) -> bool {
+        let (input, output) = self.dearest();
+        input == 0.0 && output == 0.0
+    }
+
+    /// The price of a request whose prompt has so many tokens.
+    pub fn for_prompt(&self, input_tokens: u64) -> &Price {
+        let tier = self.tiers.iter().rfind(|tier| input_tokens > tier.above_input_tokens);
+        tier.map_or(self, |tier| &tier.price)
+    }
+
+    /// The highest price of a prompt token and of an answer token, whatever they are.
+    pub fn dearest(&self) -> (f64, f64) {
+        let own_input = [
+            Some(self.input_per_mtok),
+            self.cached_input_per_mtok,
+            self.cache_write_per_mtok,
+            self.cache_write_1h_per_mtok,
+            self.audio_input_per_mtok,
+            self.image_input_per_mtok,
+        ];
+        let input = own_input.into_iter().flatten().fold(0.0, f64::max);
+        let output = self.output_per_mtok.max(self.audio_output_per_mtok.unwrap_or(0.0));
+        self.tiers
+            .iter()
+            .map(|tier| tier.price.dearest())
+            .fold((input, output), |dearest, tier| (dearest.0.max(tier.0), dearest.1.max(tier.1)))
     }
 }
 
@@ -217,6 +269,13 @@ impl Backend {
     pub fn stand_in(&self) -> Option<&str> {
         let star = self.routes.iter().find(|route| route.asked.is_any())?;
         (star.is_served() && !star.sent.contains('*')).then_some(star.sent.as_str())
+    }
+
+    /// Returns true if it serves every model under the name that is asked for.
+    pub fn serves_all(&self) -> bool {
+        let is_as_asked = |route: &Route| route.asked.to_string() == route.sent;
+        self.routes.is_empty()
+            || self.routes.iter().all(is_as_asked) && self.routes.iter().any(|route| route.asked.is_any())
     }
 
     /// Returns true if it serves names that are not listed.
@@ -252,8 +311,13 @@ impl Backend {
     }
 
     /// The price of a model by the name sent; a `*` entry is the price of all others.
-    pub fn price(&self, sent: &str) -> Option<Price> {
-        self.prices.get(sent).or_else(|| self.prices.get("*")).copied()
+    pub fn price(&self, sent: &str) -> Option<&Price> {
+        self.prices.get(sent).or_else(|| self.prices.get("*"))
+    }
+
+    /// Returns true for a primary that has no price at all.
+    pub fn is_unpriced_primary(&self) -> bool {
+        self.tier == Tier::Primary && self.prices.is_empty()
     }
 
     /// Returns true if a request for this model is free here: at a price of zero, and at a primary without a price. A
@@ -339,7 +403,7 @@ mod tests {
 
     #[test]
     fn a_primary_without_a_price_is_free_and_a_fallback_is_not() {
-        let price = |usd| Price { input_per_mtok: 0.0, output_per_mtok: usd, cached_input_per_mtok: None };
+        let price = |usd| Price { output_per_mtok: usd, ..Price::default() };
         let prices = |list: &[(&str, f64)]| list.iter().map(|(sent, usd)| ((*sent).to_owned(), price(*usd))).collect();
         let is_free = |tier, list: &[(&str, f64)]| {
             let route = Route { asked: Pattern::parse("m").unwrap(), sent: "meta/m".to_owned() };
@@ -357,6 +421,19 @@ mod tests {
             assert_eq!((is_free(Tier::Primary, list), is_free(Tier::Fallback, list)), (primary, fallback), "{list:?}");
         }
         assert!(!Price { cached_input_per_mtok: Some(0.1), ..Price::default() }.is_zero());
+        let tier = PriceTier { above_input_tokens: 1, price: price(0.1) };
+        assert!(!Price { tiers: vec![tier], ..Price::default() }.is_zero());
+    }
+
+    #[test]
+    fn a_price_is_recorded_as_before_where_it_has_nothing_new() {
+        let price = Price { input_per_mtok: 1.0, output_per_mtok: 2.0, ..Price::default() };
+        let text = r#"{"input_per_mtok":1.0,"output_per_mtok":2.0,"cached_input_per_mtok":null}"#;
+        assert_eq!(serde_json::to_string(&price).unwrap(), text);
+        let tier = PriceTier { above_input_tokens: 200_000, price: price.clone() };
+        let tiered = Price { cache_write_per_mtok: Some(3.0), tiers: vec![tier], ..price.clone() };
+        assert_eq!(serde_json::from_str::<Price>(&serde_json::to_string(&tiered).unwrap()).unwrap(), tiered);
+        assert_eq!(serde_json::from_str::<Price>(text).unwrap(), price);
     }
 
     fn free_backend() -> Backend {

@@ -11,6 +11,57 @@ pub struct Usage {
     pub output_tokens: u64,
     /// Prompt tokens the provider had cached.
     pub cached_input_tokens: u64,
+    /// Prompt tokens the provider wrote to a cache for minutes, or did not say for how long.
+    #[serde(default)]
+    pub cache_write_tokens: u64,
+    /// Prompt tokens the provider wrote to a cache for an hour.
+    #[serde(default)]
+    pub cache_write_1h_tokens: u64,
+    /// Prompt tokens that are sound.
+    #[serde(default)]
+    pub audio_input_tokens: u64,
+    /// Prompt tokens that are pictures.
+    #[serde(default)]
+    pub image_input_tokens: u64,
+    /// Answer tokens that are sound.
+    #[serde(default)]
+    pub audio_output_tokens: u64,
     /// Counted here because the provider did not say.
     pub estimated: bool,
+}
+
+impl Usage {
+    /// No tokens.
+    pub const NONE: Usage = Usage {
+        input_tokens: 0,
+        output_tokens: 0,
+        cached_input_tokens: 0,
+        cache_write_tokens: 0,
+        cache_write_1h_tokens: 0,
+        audio_input_tokens: 0,
+        image_input_tokens: 0,
+        audio_output_tokens: 0,
+        estimated: false,
+    };
+
+    /// Both together.
+    pub fn plus(&self, other: &Self) -> Self {
+        let sum = u64::saturating_add;
+        Self {
+            input_tokens: sum(self.input_tokens, other.input_tokens),
+            output_tokens: sum(self.output_tokens, other.output_tokens),
+            cached_input_tokens: sum(self.cached_input_tokens, other.cached_input_tokens),
+            cache_write_tokens: sum(self.cache_write_tokens, other.cache_write_tokens),
+            cache_write_1h_tokens: sum(self.cache_write_1h_tokens, other.cache_write_1h_tokens),
+            audio_input_tokens: sum(self.audio_input_tokens, other.audio_input_tokens),
+            image_input_tokens: sum(self.image_input_tokens, other.image_input_tokens),
+            audio_output_tokens: sum(self.audio_output_tokens, other.audio_output_tokens),
+            estimated: self.estimated | other.estimated,
+        }
+    }
+
+    /// All tokens.
+    pub const fn total(&self) -> u64 {
+        self.input_tokens.saturating_add(self.output_tokens)
+    }
 }

@@ -8,7 +8,7 @@ use crate::dialect::translate::Translation;
 use crate::origin::Origin;
 use crate::rank::Rank;
 use crate::suited::{takes_model, takes_operation};
-use crate::table::{Backend, Table};
+use crate::table::{Backend, Price, Table};
 
 /// One configuration's table together with the fleet's slots of its backends; pinned by every exchange for its life.
 #[derive(Debug)]
@@ -50,6 +50,17 @@ impl Want {
         let kept = |all: &[u32]| all.iter().copied().filter(|index| keep(*index)).collect();
         Self { candidates: kept(&self.candidates), foreign: kept(&self.foreign), ..self }
     }
+}
+
+/// Backends for a request that asks a model which is not known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WithoutModel {
+    /// Any: they do not differ in what they serve, and send it as it is asked for.
+    Any,
+    /// Only those that serve every model as it is asked for.
+    ServingAll,
+    /// None: there is a choice of models, and nobody serves them all.
+    None,
 }
 
 impl View {
@@ -105,10 +116,59 @@ impl View {
         Want { home: Some(home), ..want.among(|index| index == home.backend) }
     }
 
-    /// Returns true if a backend may serve this for free. `crosses`: the request may be translated.
+    /// The same of those backends only whose cost can be counted.
+    pub(crate) fn priced_of(&self, want: Want) -> Want {
+        let model = want.model.clone();
+        want.among(|index| self.is_priced(index, &model))
+    }
+
+    /// Returns true if the cost of a model at a backend can be counted: it has a price, or it is a primary without any price,
+    /// which is free, in a table where others have prices. Where nobody has one, prices were forgotten.
+    fn is_priced(&self, index: u32, model: &str) -> bool {
+        let backend = self.backend(index);
+        let sent = backend.sent_model(model);
+        backend.price(sent.as_deref().unwrap_or(model)).is_some()
+            || backend.is_unpriced_primary() && self.table.backends.iter().any(|other| !other.prices.is_empty())
+    }
+
+    /// Returns true if a backend may serve this for free. `translatable`: the request may be translated.
     pub fn serves_free(&self, model: &Arc<str>, operation: Operation, translatable: bool) -> bool {
         let want = if translatable { self.want_across(model, operation, 0) } else { self.want(model, operation, 0) };
-        want.candidates.iter().any(|index| self.backend(*index).is_free(model))
+        want.candidates.iter().any(|index| self.backend(*index).is_free(model) && self.is_priced(*index, model))
+    }
+
+    /// The highest prices of a prompt token and an answer token, USD per million, at the backends that may serve this and
+    /// whose cost can be counted; `None` where there are backends and none of them has a price.
+    pub fn dearest(&self, model: &Arc<str>, operation: Operation, translatable: bool) -> Option<(f64, f64)> {
+        let want = if translatable { self.want_across(model, operation, 0) } else { self.want(model, operation, 0) };
+        let is_known = want.candidates.is_empty();
+        let priced = self.priced_of(want);
+        if priced.candidates.is_empty() && !is_known {
+            return None;
+        }
+        let prices = priced.candidates.iter().filter_map(|index| {
+            let backend = self.backend(*index);
+            backend.price(&backend.sent_model(model)?).map(Price::dearest)
+        });
+        Some(prices.fold((0.0, 0.0), |dearest, price| (f64::max(dearest.0, price.0), f64::max(dearest.1, price.1))))
+    }
+
+    /// Backends that a request of this operation may go to whose model is not known, though a model is asked: the choice
+    /// must not be luck, and no name can be changed.
+    pub fn without_model(&self, operation: Operation) -> WithoutModel {
+        let takers = || self.table.backends.iter().filter(|b| takes_operation(&self.table, b, operation));
+        let Some(first) = takers().next() else { return WithoutModel::Any };
+        let is_renamed = |b: &Backend| b.routes.iter().any(|route| route.asked.to_string() != route.sent);
+        if takers().all(Backend::serves_all) || takers().all(|b| b.routes == first.routes && !is_renamed(b)) {
+            return WithoutModel::Any;
+        }
+        if takers().any(Backend::serves_all) { WithoutModel::ServingAll } else { WithoutModel::None }
+    }
+
+    /// The same of those backends only that serve every model as it is asked for.
+    pub(crate) fn serving_all_of(&self, want: Want) -> Want {
+        let candidates = want.candidates.iter().filter(|index| self.backend(**index).serves_all()).copied().collect();
+        Want { candidates, foreign: Arc::default(), ..want }
     }
 
     /// The backends that serve this model by name, but in another dialect that the operation can be translated to.
@@ -132,4 +192,80 @@ impl View {
 fn candidates(table: &Table, model: &str, operation: Operation) -> Vec<u32> {
     let serves = |b: &Backend| takes_operation(table, b, operation) && takes_model(b, model, operation);
     (0..).zip(&table.backends).filter(|(_, b)| serves(b)).map(|(i, _)| i).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dialect::Dialect;
+    use crate::table::{Limits, Pattern, Route, Tier, Timeouts};
+
+    fn backend(tier: Tier, dialect: Dialect, routes: &[(&str, &str)], prices: &[(&str, f64)]) -> Backend {
+        let route =
+            |(asked, sent): &(&str, &str)| Route { asked: Pattern::parse(asked).unwrap(), sent: (*sent).to_owned() };
+        let price = |(sent, usd): &(&str, f64)| {
+            ((*sent).to_owned(), Price { input_per_mtok: *usd, output_per_mtok: 2.0 * usd, ..Price::default() })
+        };
+        Backend {
+            id: "a".into(),
+            tier,
+            dialect,
+            weight: 1,
+            limits: Limits::default(),
+            model_limits: Default::default(),
+            routes: routes.iter().map(route).collect(),
+            prices: prices.iter().map(price).collect(),
+            timeouts: Timeouts::default(),
+            labels: Default::default(),
+            capabilities: Default::default(),
+        }
+    }
+
+    fn view_of(backends: Vec<Backend>) -> View {
+        View::new(Arc::new(Table::new(backends, Vec::new())), Vec::new())
+    }
+
+    fn view(backends: &[(Dialect, &[(&str, &str)])]) -> View {
+        view_of(backends.iter().map(|(dialect, routes)| backend(Tier::Primary, *dialect, routes, &[])).collect())
+    }
+
+    #[test]
+    fn what_has_no_price_is_not_free_for_a_budget() {
+        let openai = |tier, prices: &[(&str, f64)]| backend(tier, Dialect::OPENAI, &[("m", "m"), ("n", "n")], prices);
+        let dearest =
+            |backends: Vec<Backend>, model: &str| view_of(backends).dearest(&Arc::from(model), Operation::Chat, false);
+        assert_eq!(dearest(vec![openai(Tier::Primary, &[])], "m"), None, "nobody has a price");
+        assert_eq!(dearest(vec![openai(Tier::Fallback, &[])], "m"), None);
+        let priced = || openai(Tier::Fallback, &[("m", 3.0)]);
+        assert_eq!(dearest(vec![priced()], "m"), Some((3.0, 6.0)));
+        assert_eq!(dearest(vec![priced()], "n"), None, "it has prices, and none for this");
+        assert_eq!(dearest(vec![openai(Tier::Primary, &[("m", 0.0)])], "n"), None);
+        assert_eq!(dearest(vec![openai(Tier::Primary, &[]), priced()], "n"), Some((0.0, 0.0)), "a free primary");
+        assert_eq!(dearest(vec![openai(Tier::Primary, &[("*", 9.0)]), priced()], "m"), Some((9.0, 18.0)));
+        assert_eq!(dearest(vec![priced()], "other"), Some((0.0, 0.0)), "nobody serves it");
+    }
+
+    #[test]
+    fn a_request_whose_model_is_not_known_goes_nowhere_by_luck() {
+        const OPEN: &[(&str, &str)] = &[];
+        const STAR: &[(&str, &str)] = &[("*", "*")];
+        for (backends, expected) in [
+            (&[OPEN][..], WithoutModel::Any),
+            (&[OPEN, STAR], WithoutModel::Any),
+            (&[&[("a", "a")]], WithoutModel::Any),
+            (&[&[("a", "a"), ("b", "b")], &[("a", "a"), ("b", "b")]], WithoutModel::Any),
+            (&[&[("a", "x/a")]], WithoutModel::None),
+            (&[&[("a", "a")], &[("b", "b")]], WithoutModel::None),
+            (&[&[("a", "a")], &[("*", "b")]], WithoutModel::None),
+            (&[&[("a", "a")], &[("b", ""), ("*", "*")]], WithoutModel::None),
+            (&[&[("a", "a")], OPEN], WithoutModel::ServingAll),
+            (&[&[("a", "a")], STAR], WithoutModel::ServingAll),
+        ] {
+            let backends: Vec<_> = backends.iter().map(|routes| (Dialect::OPENAI, *routes)).collect();
+            assert_eq!(view(&backends).without_model(Operation::Chat), expected, "{backends:?}");
+        }
+        let two = view(&[(Dialect::OPENAI, &[("a", "a")]), (Dialect::ANTHROPIC, &[("b", "b")])]);
+        assert_eq!(two.without_model(Operation::Chat), WithoutModel::Any, "only one takes chats as they are");
+        assert_eq!(two.without_model(Operation::Other), WithoutModel::None);
+    }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pointsman_core::contract::{Column, Commit, Decision, Dispatch, Hold, Operation, Rejection, Resume, RowState};
-use pointsman_core::exchange::{Action, Budgets, Ended, Event, Exchange, Facts, Join, Reason, StreamDefaults};
+use pointsman_core::exchange::{Action, Budgets, Ended, Event, Exchange, Facts, Join, Only, Reason, StreamDefaults};
 use pointsman_core::fleet::Ticket;
 use pointsman_core::fleet::{AttemptReport, Fleet, Permit, Settings};
 use pointsman_core::outcome::{Kind, Outcome};
@@ -782,7 +782,7 @@ fn over_its_clients_budget_an_exchange_has_only_what_costs_nothing() {
         Backend { prices: price(0.0), ..backend(3, Tier::Fallback, Limits::default()) },
     ];
     let mut s = Story::of(backends, Budgets { max_waits: 0, ..Budgets::default() }, STREAMS, 9);
-    s.exchange = s.exchange.free_only();
+    s.exchange = s.exchange.only(Only { free: true, ..Only::default() });
     let Action::Ask(query) = s.step(Event::Arrived) else { panic!("it is asked") };
     let states: Vec<_> = query.rows.iter().map(|row| row.number(Column::State)).collect();
     let (ready, unsuited) = (RowState::Ready as u32, RowState::Unsuited as u32);

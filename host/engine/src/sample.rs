@@ -30,7 +30,7 @@ pub fn table(backends: usize) -> Table {
 
 fn price(i: usize) -> Price {
     let input_per_mtok = 0.1 * (1 + i % 5) as f64;
-    Price { input_per_mtok, output_per_mtok: 3.0 * input_per_mtok, cached_input_per_mtok: None }
+    Price { input_per_mtok, output_per_mtok: 3.0 * input_per_mtok, ..Price::default() }
 }
 
 /// A question about a chat: every sixth backend cools, the others have some load and a history.

@@ -95,7 +95,7 @@ impl BackendParts {
     fn new(backend: &core_table::Backend, models: &[String]) -> Self {
         let route = |(model, asked): (usize, &String)| {
             let sent = backend.sent_model(asked)?;
-            let price = backend.price(&sent);
+            let price = backend.price(&sent).cloned();
             Some(RouteParts { model: model as u32, sent, price })
         };
         Self {
@@ -120,8 +120,8 @@ impl BackendParts {
             .map(|r| wire::Route {
                 model: r.model,
                 sent: &r.sent,
-                input_per_mtok: r.price.map(|p| p.input_per_mtok),
-                output_per_mtok: r.price.map(|p| p.output_per_mtok),
+                input_per_mtok: r.price.as_ref().map(|p| p.input_per_mtok),
+                output_per_mtok: r.price.as_ref().map(|p| p.output_per_mtok),
             })
             .collect()
     }

@@ -1,4 +1,4 @@
-//! `pointsman config check | schema | import-litellm | seal-key | seal`.
+//! `pointsman config check | schema | prices | import-litellm | seal-key | seal`.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -27,6 +27,19 @@ pub enum ConfigCommand {
     },
     /// Print the JSON schema of pointsman.toml, for editors.
     Schema,
+    /// Fill in the prices that a configuration lacks, from a dated list of providers' list prices.
+    ///
+    /// The whole configuration goes to standard output, and what was filled in, from which sources, to standard error. Prices
+    /// that are there stay as they are; a model that the list does not have is named. List prices change: compare them with
+    /// your provider's.
+    Prices {
+        /// The file; without one, $POINTSMAN_CONFIG or ./pointsman.toml.
+        #[arg(env = "POINTSMAN_CONFIG", default_value = config::DEFAULT_FILE)]
+        file: PathBuf,
+        /// Write them into the file instead.
+        #[arg(long)]
+        write: bool,
+    },
     /// Convert a LiteLLM config.yaml; the pointsman.toml goes to standard output.
     ImportLitellm {
         /// The LiteLLM configuration file.
@@ -61,6 +74,7 @@ fn answer(command: &ConfigCommand, env: &dyn Env, out: &mut dyn Write, err: &mut
     match command {
         ConfigCommand::Check { file } => check(file.as_deref(), env, out, err).map(well),
         ConfigCommand::Schema => writeln!(out, "{:#}", config::schema().as_value()).map(|()| ExitCode::SUCCESS),
+        ConfigCommand::Prices { file, write } => prices(file, *write, env, out, err).map(well),
         ConfigCommand::ImportLitellm { file } => import(file, env, out, err).map(well),
         ConfigCommand::SealKey { out: file } => seal_cmd::make_key(file.as_deref(), out, err),
         ConfigCommand::Seal(args) => seal_cmd::run(args, env, out, err),
@@ -122,6 +136,42 @@ fn summary(loaded: &Loaded, policy: Option<&str>, out: &mut dyn Write) -> io::Re
     };
     writeln!(out, "  clients   {clients}")?;
     writeln!(out, "  warnings  {}", warnings.len())
+}
+
+fn prices(file: &Path, is_written: bool, env: &dyn Env, out: &mut dyn Write, err: &mut dyn Write) -> io::Result<bool> {
+    let filled = match config::fill_prices(file, env) {
+        Ok(filled) => filled,
+        Err(error) => {
+            writeln!(err, "{error}")?;
+            return Ok(false);
+        }
+    };
+    for one in &filled.added {
+        writeln!(err, "{}: list prices of {} for {}, from", one.backend, one.checked, one.models.join(", "))?;
+        one.sources.iter().try_for_each(|source| writeln!(err, "  {source}"))?;
+    }
+    for (backend, model) in &filled.unknown {
+        writeln!(err, "{backend}: the list has no price for {model}; write [backend.price.\"{model}\"]")?;
+    }
+    if filled.added.is_empty() {
+        writeln!(err, "no price is missing that the list of {} has", filled.compiled)?;
+    }
+    let Some(text) = &filled.text else {
+        writeln!(err, "error: they could not be put into {}; copy these lines behind their backends", file.display())?;
+        filled.added.iter().try_for_each(|one| writeln!(out, "# {}\n{}", one.backend, one.lines))?;
+        return Ok(false);
+    };
+    if !is_written {
+        out.write_all(text.as_bytes())?;
+        return Ok(true);
+    }
+    match std::fs::write(file, text) {
+        Ok(()) => Ok(true),
+        Err(error) => {
+            writeln!(err, "error: {} cannot be written: {error}", file.display())?;
+            Ok(false)
+        }
+    }
 }
 
 fn import(file: &Path, env: &dyn Env, out: &mut dyn Write, err: &mut dyn Write) -> io::Result<bool> {
@@ -195,6 +245,29 @@ mod tests {
         let text = "[store]\npath = \"not/there.db\"\n[[backend]]\nid = \"a\"\nbase_url = \"http://x/v1\"\n";
         let (ok, _, err) = check_text(text, &[]);
         assert!(!ok && err.contains("p.toml:2:8") && err.contains("is not there"), "{err}");
+    }
+
+    #[test]
+    fn missing_prices_are_printed_or_written_and_their_sources_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("p.toml");
+        let text =
+            "[[backend]]\nid = \"a\"\nbase_url = \"https://api.openai.com/v1\"\nmodels = [\"gpt-4o\", \"mine\"]\n";
+        std::fs::write(&file, text).unwrap();
+        let prices = |write| ran(ConfigCommand::Prices { file: file.clone(), write }, &[]);
+        let (ok, out, err) = prices(false);
+        assert!(ok && out.starts_with(text) && out.contains("[backend.price.\"gpt-4o\"]\n"), "{out}");
+        assert!(
+            err.contains("a: list prices of 20") && err.contains("https://") && err.contains("no price for mine"),
+            "{err}"
+        );
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), text);
+        let (ok, out, _) = prices(true);
+        assert!(ok && out.is_empty() && std::fs::read_to_string(&file).unwrap().contains("input_per_mtok = 2.5"));
+        let (ok, _, err) = prices(true);
+        assert!(ok && err.contains("no price is missing"), "{err}");
+        let (ok, _, err) = ran(ConfigCommand::Prices { file: "/nowhere.toml".into(), write: false }, &[]);
+        assert!(!ok && err.contains("/nowhere.toml"), "{err}");
     }
 
     #[test]

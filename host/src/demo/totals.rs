@@ -21,9 +21,9 @@ impl Prices {
     pub(super) fn of(config: &Config, model: &str) -> Self {
         let mut prices = Self::default();
         for backend in config.backends.iter().map(|b| &b.backend) {
-            let price = backend.sent_model(model).and_then(|sent| backend.price(&sent)).unwrap_or_default();
+            let price = backend.sent_model(model).and_then(|sent| backend.price(&sent).cloned()).unwrap_or_default();
             if price.output_per_mtok > prices.paid.output_per_mtok {
-                prices.paid = price;
+                prices.paid = price.clone();
             }
             prices.by_backend.insert(backend.id.to_string(), price);
         }
@@ -31,8 +31,8 @@ impl Prices {
     }
 
     fn cost(&self, sample: &Sample) -> f64 {
-        let price = sample.backend.as_ref().and_then(|id| self.by_backend.get(id)).copied().unwrap_or_default();
-        cost(price, sample)
+        let price = sample.backend.as_ref().and_then(|id| self.by_backend.get(id));
+        price.map_or(0.0, |price| cost(price, sample))
     }
 }
 
@@ -85,7 +85,7 @@ impl Totals {
             self.waited += 1;
             self.waited_total += sample.waited;
             self.waited_longest = self.waited_longest.max(sample.waited);
-            self.without_waiting_usd += cost(prices.paid, sample).max(spent);
+            self.without_waiting_usd += cost(&prices.paid, sample).max(spent);
         }
     }
 
@@ -100,7 +100,7 @@ impl Totals {
     }
 }
 
-fn cost(price: Price, sample: &Sample) -> f64 {
+fn cost(price: &Price, sample: &Sample) -> f64 {
     (sample.input_tokens as f64 * price.input_per_mtok + sample.output_tokens as f64 * price.output_per_mtok) / 1e6
 }
 
@@ -122,8 +122,11 @@ mod tests {
     }
 
     fn prices() -> Prices {
-        let paid = Price { input_per_mtok: 2.0, output_per_mtok: 10.0, cached_input_per_mtok: None };
-        Prices { by_backend: BTreeMap::from([("free".to_owned(), Price::default()), ("paid".to_owned(), paid)]), paid }
+        let paid = Price { input_per_mtok: 2.0, output_per_mtok: 10.0, ..Price::default() };
+        Prices {
+            by_backend: BTreeMap::from([("free".to_owned(), Price::default()), ("paid".to_owned(), paid.clone())]),
+            paid,
+        }
     }
 
     #[test]

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use pointsman_core::affinity::Learner;
 use pointsman_core::attempt::translatable;
-use pointsman_core::clients::Admission;
 use pointsman_core::contract::{Decision, Dispatch, Query, Rejection, RowState};
 use pointsman_core::denial::Denial;
 use pointsman_core::dialect::repair::Repairs;
@@ -20,6 +19,7 @@ use pointsman_core::time::Timestamp;
 use pointsman_engine::Verdict;
 use pointsman_store::Bodies;
 
+use super::client_permit::ClientPermit;
 use super::journal;
 use super::offload_blocking::offload_blocking;
 use super::request::{PinnedBackend, ProxyRequest};
@@ -51,6 +51,8 @@ pub struct InFlight {
     /// Learns which things the answer makes known; none where there is one backend, or nothing lasts.
     learner: Option<Learner>,
     client_view: ClientView,
+    /// Its place under the limits of its client; none once it is given back.
+    permit: Option<ClientPermit>,
 }
 
 /// The exchange as the client sees it.
@@ -71,7 +73,7 @@ impl InFlight {
         proxy: Arc<Proxy>,
         snapshot: Arc<Snapshot>,
         request: Arc<ProxyRequest>,
-        admission: Admission,
+        permit: ClientPermit,
         arrived: Timestamp,
     ) -> Box<Self> {
         let translatable = translatable(&snapshot.view, &request.client_request());
@@ -97,11 +99,8 @@ impl InFlight {
         };
         let has_others = snapshot.view.table.backends.len() > 1;
         let learner = has_others.then(|| Learner::new(request.operation, request.own_path())).flatten();
-        let (exchange, notes) = if admission == Admission::FreeOnly {
-            (exchange.free_only(), vec![OVER_BUDGET.to_owned()])
-        } else {
-            (exchange, Vec::new())
-        };
+        let exchange = exchange.only(permit.only);
+        let notes = if permit.only.free { vec![OVER_BUDGET.to_owned()] } else { Vec::new() };
         Box::new(Self {
             proxy,
             snapshot,
@@ -115,6 +114,7 @@ impl InFlight {
             learner,
             trail,
             client_view: ClientView::default(),
+            permit: Some(permit),
         })
     }
 
@@ -434,6 +434,9 @@ impl Drop for InFlight {
         }
         let part =
             self.trail.take().and_then(|trail| journal::part(trail, self.bodies.take(), &self.snapshot, &record));
-        self.proxy.finished(&self.request, record, part);
+        if let Some(permit) = self.permit.take() {
+            permit.settle(record.usage().total(), record.cost_usd());
+        }
+        self.proxy.finished(record, part);
     }
 }

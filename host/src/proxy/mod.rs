@@ -2,6 +2,7 @@
 
 mod affinity;
 mod attempt;
+mod client_permit;
 mod estimate;
 mod event_stream;
 mod exchange;
@@ -28,11 +29,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::response::Parts;
 use pointsman_core::attempt::KeptRefusal;
-use pointsman_core::clients::Admission;
 use pointsman_core::dialect::envelope::ErrorKind;
 use pointsman_core::exchange::Event;
 
 pub use affinity::SharedAffinity;
+pub use client_permit::ClientPermit;
 pub use fault_stats::FaultStats;
 pub use promotion::{Progress, TrafficSplit};
 pub use relay::{Broken, ProxyBody};
@@ -57,14 +58,14 @@ pub async fn drive(
     proxy: Arc<Proxy>,
     snapshot: Arc<Snapshot>,
     request: Arc<ProxyRequest>,
-    admission: Admission,
+    permit: ClientPermit,
 ) -> Reply {
     proxy.began();
     let arrived = proxy.clock.now();
     let Some(keepalive) = keepalive(&snapshot, &request) else {
-        return reply_with(begin(InFlight::new(proxy, snapshot, request, admission, arrived)).await);
+        return reply_with(begin(InFlight::new(proxy, snapshot, request, permit, arrived)).await);
     };
-    let mut running = Box::pin(begin(InFlight::new(proxy, snapshot.clone(), request.clone(), admission, arrived)));
+    let mut running = Box::pin(begin(InFlight::new(proxy, snapshot.clone(), request.clone(), permit, arrived)));
     match tokio::time::timeout(keepalive, &mut running).await {
         Ok(response) => reply_with(response),
         Err(_) => {

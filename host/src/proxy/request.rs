@@ -5,7 +5,7 @@ use std::sync::{Arc, LazyLock, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::HOST;
+use http::header::{CONTENT_ENCODING, HOST};
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, Method};
 use pointsman_config::Privileges;
@@ -15,14 +15,16 @@ use pointsman_core::clients::Spending;
 use pointsman_core::contract::{NONE, Operation};
 use pointsman_core::dialect::ApiPath;
 use pointsman_core::dialect::Dialect;
-use pointsman_core::dialect::facts::{Ambiguous, BodyFacts};
+use pointsman_core::dialect::facts::BodyFacts;
+use pointsman_core::dialect::request_body::{BodyError, RequestBody, Unread};
 use pointsman_core::dialect::translate::{Strictness, Translations};
 use pointsman_core::exchange::Facts;
 use pointsman_core::origin::Endpoint;
 use pointsman_core::table::UNKNOWN_MODEL;
 use pointsman_core::text::{MAX_NAME_BYTES, beginning};
 use pointsman_engine::Texts;
-use thiserror::Error;
+
+use super::offload_blocking::offload_blocking;
 
 /// Labels a client may send; more are ignored.
 const MAX_LABELS: usize = 16;
@@ -44,10 +46,12 @@ pub struct ProxyRequest {
     pub root: usize,
     /// The headers as they came.
     pub headers: HeaderMap,
-    /// The body as it came.
+    /// The body as it came, but for its encoding and a byte order mark.
     pub body: Bytes,
-    /// The facts of a JSON body; none for any other body.
+    /// The facts of a JSON object or a form; none for any other body.
     pub body_facts: Option<BodyFacts>,
+    /// The reason why a body that is there has no facts.
+    pub unread: Option<Unread>,
     /// The operation.
     pub operation: Operation,
     /// The request in other dialects.
@@ -101,41 +105,45 @@ pub struct IncomingRequest {
     pub path: ApiPath,
     /// Body.
     pub body: Bytes,
+    /// Largest body, decoded, in bytes.
+    pub max_body_bytes: u64,
     /// The treatment of fields that a backend of another dialect cannot take.
     pub translation: Strictness,
     /// What the client may say of its requests.
     pub privileges: Privileges,
 }
 
-/// The client's fault in a body; rejected with 400.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub enum Unreadable {
-    /// It names its model or `stream` twice.
-    #[error(transparent)]
-    Ambiguous(#[from] Ambiguous),
-    /// The model's name is longer than any.
-    #[error(
-        "\"model\" is longer than {MAX_NAME_BYTES} bytes, and no model has such a name; send one of GET /v1/models"
-    )]
-    LongModel,
-}
+/// Larger compressed bodies are decoded aside, in bytes.
+const DECODED_ASIDE_BYTES: usize = 16 << 10;
 
 impl ProxyRequest {
     /// Reads the facts. Of what the client names no more than [`MAX_NAME_BYTES`] are kept.
     ///
     /// # Errors
-    /// [`Unreadable`].
-    pub fn read(arrival: IncomingRequest) -> Result<Self, Unreadable> {
-        let IncomingRequest { id, client, spending, head, target, path, body, translation, privileges } = arrival;
+    /// [`BodyError`].
+    pub fn read(arrival: IncomingRequest) -> Result<Self, BodyError> {
+        let IncomingRequest {
+            id,
+            client,
+            spending,
+            mut head,
+            target,
+            path,
+            body,
+            max_body_bytes,
+            translation,
+            privileges,
+        } = arrival;
         let ApiPath { operation, root } = path;
+        let is_long_work = body.len() > DECODED_ASIDE_BYTES && head.headers.contains_key(CONTENT_ENCODING);
+        let read = || RequestBody::read(body, &head.headers, operation.is_question(), max_body_bytes);
+        let read = if is_long_work { offload_blocking(read) } else { read() }?;
+        read.relabel(&mut head.headers);
+        let RequestBody { body, facts, unread, .. } = read;
         let header = |name: &str| head.headers.get(name).and_then(|v| v.to_str().ok());
-        let facts = match body.is_empty() {
-            true => BodyFacts::default(),
-            false => BodyFacts::read(&body, header("content-type"))?,
-        };
         // In a request to a plain API a member of this name may be anything.
         if facts.has_long_model && operation != Operation::Plain {
-            return Err(Unreadable::LongModel);
+            return Err(BodyError::LongModel);
         }
         let session = session_in_headers(&head.headers).map(str::to_owned).or_else(|| facts.session.clone());
         let priority = header("x-pointsman-priority").and_then(|p| p.trim().parse::<i32>().ok()).unwrap_or(0);
@@ -165,7 +173,8 @@ impl ProxyRequest {
             pinned: None,
             number: OnceLock::new(),
             model,
-            body_facts: facts.is_object().then_some(facts),
+            body_facts: facts.is_read().then_some(facts),
+            unread,
             method: head.method,
             target,
             root,
@@ -208,6 +217,16 @@ impl ProxyRequest {
     /// The dialect that the client speaks.
     pub fn client_dialect(&self) -> Dialect {
         Dialect::of_client(self.operation, &self.headers)
+    }
+
+    /// Returns true if a model is asked that the request does not name in a way that can be read.
+    pub fn is_model_unknown(&self) -> bool {
+        let is_named =
+            self.body_facts.as_ref().is_some_and(|facts| facts.model.is_some()) && &*self.model != UNKNOWN_MODEL;
+        match self.unread {
+            Some(_) => self.operation.is_question(),
+            None => self.operation.is_read() && !self.body.is_empty() && !is_named,
+        }
     }
 
     /// The path without its query.

@@ -12,6 +12,7 @@ use pointsman_config::Config;
 use pointsman_core::clients::{Admission, ClientDenied, ClientGate, Spending};
 use pointsman_core::contract::{NONE, Operation};
 use pointsman_core::denial::{Denial, DenialGate, Recorded};
+use pointsman_core::exchange::Only;
 use pointsman_core::record::{End, ExchangeRecord};
 use pointsman_core::text::{MAX_NAME_BYTES, beginning};
 use pointsman_core::time::Timestamp;
@@ -22,8 +23,8 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::affinity::SharedAffinity;
+use super::client_permit::ClientPermit;
 use super::recently_exhausted::ExhaustedRequests;
-use super::request::ProxyRequest;
 use super::shadow::Shadow;
 use super::shared_fleet::SharedFleet;
 use super::snapshot::Snapshot;
@@ -142,18 +143,38 @@ impl Proxy {
         Ok(Some((u32::try_from(index).unwrap_or(NONE), snapshot.config.clients[index].name.clone())))
     }
 
-    /// Lets a client's request in. `may_be_free` is asked only when the client is over its budget: may it use what costs
-    /// nothing, and is there such a backend for this request?
-    pub fn enter(&self, client: &Arc<str>, may_be_free: impl FnOnce() -> bool) -> Result<Admission, ClientDenied> {
+    /// Lets a client's request in, and reserves what it may cost. `may_be_free` is asked only when the client is over its
+    /// budget: may it use what costs nothing, and is there such a backend for this request?
+    pub fn enter(
+        self: &Arc<Self>,
+        client: &Arc<str>,
+        only: Only,
+        estimate_usd: f64,
+        may_be_free: impl FnOnce() -> bool,
+    ) -> Result<ClientPermit, ClientDenied> {
         let now = self.clock.now();
         let enter = |may_be_free| {
             let mut gates = self.gates.lock().unwrap_or_else(PoisonError::into_inner);
-            gates.get_mut(client).map_or(Ok(Admission::Full), |gate| gate.enter(now, may_be_free))
+            gates.get_mut(client).map_or(Ok(Admission::Full), |gate| gate.enter(now, may_be_free, estimate_usd))
         };
-        match enter(false) {
+        let admission = match enter(false) {
             // Outside the lock: to find out may take a translation of the request.
             Err(ClientDenied::Budget { .. }) if may_be_free() => enter(true),
             entered => entered,
+        }?;
+        let (free, reserved_usd) = match admission {
+            Admission::Full => (false, estimate_usd),
+            Admission::FreeOnly => (true, 0.0),
+        };
+        Ok(ClientPermit::of(self.clone(), client.clone(), Only { free, ..only }, reserved_usd))
+    }
+
+    /// A client's request is over: what it used counts, and nothing is reserved for it any more.
+    pub(super) fn leave(&self, client: &Arc<str>, tokens: u64, cost_usd: f64, reserved_usd: f64) {
+        let now = self.clock.now();
+        let mut gates = self.gates.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(gate) = gates.get_mut(client) {
+            gate.leave(now, tokens, cost_usd, reserved_usd);
         }
     }
 
@@ -178,15 +199,7 @@ impl Proxy {
     }
 
     /// An exchange is over: counted, written, told.
-    pub fn finished(&self, request: &ProxyRequest, record: ExchangeRecord, journal: Option<Box<JournalPart>>) {
-        if let Some(client) = &request.client {
-            let usage = record.usage();
-            let tokens = usage.input_tokens + usage.output_tokens;
-            let mut gates = self.gates.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(gate) = gates.get_mut(client) {
-                gate.leave(self.clock.now(), tokens, record.cost_usd());
-            }
-        }
+    pub fn finished(&self, record: ExchangeRecord, journal: Option<Box<JournalPart>>) {
         self.remember(record, journal);
         if self.exchanges.under_way.fetch_sub(1, Ordering::AcqRel) == 1 && self.is_closing() {
             self.exchanges.all_over.notify_waiters();

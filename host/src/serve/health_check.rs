@@ -13,14 +13,15 @@ use http::header::CONTENT_TYPE;
 use http::uri::PathAndQuery;
 use http_body_util::BodyExt as _;
 use pointsman_config::{BackendConfig, HealthCheck, Privileges};
-use pointsman_core::clients::{Admission, Spending};
+use pointsman_core::clients::Spending;
 use pointsman_core::contract::NONE;
 use pointsman_core::dialect::ApiPath;
 use pointsman_core::dialect::translate::{Strictness, ping};
+use pointsman_core::exchange::Only;
 use pointsman_core::time::Timestamp;
 use tokio::task::JoinSet;
 
-use crate::proxy::{IncomingRequest, PinnedBackend, Proxy, ProxyRequest, Snapshot, drive};
+use crate::proxy::{ClientPermit, IncomingRequest, PinnedBackend, Proxy, ProxyRequest, Snapshot, drive};
 
 /// Interval of looking for backends with a probe due.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -63,7 +64,7 @@ async fn one(proxy: Arc<Proxy>, snapshot: Arc<Snapshot>, pinned: PinnedBackend, 
     let Ok(request) = ProxyRequest::read(arrival) else { return };
     let request = Arc::new(ProxyRequest { pinned: Some(pinned), ..request });
     let whole = async {
-        let reply = drive(proxy, snapshot, request, Admission::Full).await;
+        let reply = drive(proxy, snapshot, request, ClientPermit::without_client(Only::default())).await;
         // What it says is of no interest; that it is whole is.
         let _ = reply.into_body().collect().await;
     };
@@ -81,6 +82,7 @@ fn request(backend: &BackendConfig, check: &HealthCheck, now: Timestamp) -> Opti
         path: ApiPath::read(target.path(), request.headers()),
         target,
         head: request.into_parts().0,
+        max_body_bytes: body.len() as u64,
         body,
         translation: Strictness::default(),
         privileges: Privileges::default(),

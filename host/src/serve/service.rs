@@ -11,16 +11,20 @@ use http::{HeaderValue, Method, Request, StatusCode, Version};
 use http_body_util::BodyExt;
 use hyper::body::Body as _;
 use pointsman_config::Client;
-use pointsman_core::attempt::serves_free;
-use pointsman_core::clients::{Admission, ClientDenied};
+use pointsman_core::attempt::{serves_free, translatable};
+use pointsman_core::clients::{self, ClientDenied};
 use pointsman_core::contract::Operation;
 use pointsman_core::denial::Denial;
 use pointsman_core::dialect::ApiPath;
 use pointsman_core::dialect::envelope::ErrorKind;
+use pointsman_core::dialect::request_body::{BodyError, Unread};
+use pointsman_core::exchange::Only;
 use pointsman_core::http::framing::Fault;
 use pointsman_core::http::keyless::Exposure;
 use pointsman_core::http::query::without_credentials;
 use pointsman_core::http::url;
+use pointsman_core::suited::shown;
+use pointsman_core::view::WithoutModel;
 
 use super::connections::RequestBody;
 use super::discovery::Discovery;
@@ -31,7 +35,9 @@ use super::listen::Serve;
 use super::local;
 use super::models;
 use super::strangers;
-use crate::proxy::{IncomingRequest, OwnError, Proxy, ProxyBody, ProxyRequest, Reply, Snapshot, Unknown, drive};
+use crate::proxy::{
+    ClientPermit, IncomingRequest, OwnError, Proxy, ProxyBody, ProxyRequest, Reply, Snapshot, Unknown, drive,
+};
 
 /// Time for a client to send the next piece of its body.
 const BODY_IDLE: Duration = Duration::from_secs(30);
@@ -115,30 +121,43 @@ impl Service {
         let target = without_credentials(target, path.operation != Operation::Plain, is_client_key);
         let privileges = snapshot.config.privileges(client.as_ref().map(|(index, _)| *index)).clone();
         let (id, translation) = (door.id().to_owned(), snapshot.config.server.translation);
-        let arrival = IncomingRequest { id, client, spending, head, target, path, body, translation, privileges };
+        let arrival = IncomingRequest {
+            id,
+            client,
+            spending,
+            head,
+            target,
+            path,
+            body,
+            max_body_bytes: limit,
+            translation,
+            privileges,
+        };
         let asked = match ProxyRequest::read(arrival) {
             Ok(asked) => Arc::new(asked),
-            Err(unreadable) => {
-                return door.deny(Denial::BadRequest, ErrorKind::InvalidRequest, &unreadable.to_string());
-            }
+            Err(error) => return unusable(&door, &error),
         };
         door.read(&asked);
         match self.admit(&snapshot, &asked, &door) {
-            Ok(admission) => drive(self.proxy.clone(), snapshot.for_exchange(&asked), asked, admission).await,
+            Ok(permit) => drive(self.proxy.clone(), snapshot.for_exchange(&asked), asked, permit).await,
             Err(reply) => *reply,
         }
     }
 
-    /// The limits of the client's own key.
-    fn admit(&self, snapshot: &Snapshot, asked: &ProxyRequest, door: &Door<'_>) -> Result<Admission, Box<Reply>> {
-        let Some(name) = &asked.client else { return Ok(Admission::Full) };
+    /// Whether its model is known as far as it must be, and the limits of the client's own key.
+    fn admit(&self, snapshot: &Snapshot, asked: &ProxyRequest, door: &Door<'_>) -> Result<ClientPermit, Box<Reply>> {
+        let only = Only { serving_all: needs_all_models(snapshot, asked, door)?, ..Only::default() };
+        let Some(name) = &asked.client else { return Ok(ClientPermit::without_client(only)) };
         let client = &snapshot.config.clients[asked.client_index as usize];
         if !client.may_ask(&asked.model) {
             let message = format!("The key {name:?} may not ask for the model {:?}", asked.model);
             return Err(Box::new(door.deny(Denial::ModelNotAllowed, ErrorKind::ModelNotFound, &message)));
         }
+        let priced = client.budget_usd_per_day.is_some();
+        let estimate_usd = if priced { estimate_usd(snapshot, asked, door)? } else { 0.0 };
         let may_be_free = || client.free_when_over_budget && serves_free(&snapshot.view, &asked.client_request());
-        self.proxy.enter(name, may_be_free).map_err(|denied| Box::new(over_limit(door, client, denied)))
+        let entered = self.proxy.enter(name, Only { priced, ..only }, estimate_usd, may_be_free);
+        entered.map_err(|denied| Box::new(over_limit(door, client, denied)))
     }
 }
 
@@ -153,6 +172,65 @@ impl Serve for Service {
     async fn serve(&self, _peer: SocketAddr, request: Request<RequestBody>) -> Reply {
         self.call(request).await
     }
+}
+
+/// Returns true if only a backend that serves every model may get this request, because its model is not known.
+///
+/// # Errors
+/// Nobody may: backends differ in what they serve, and luck is not to decide.
+fn needs_all_models(snapshot: &Snapshot, asked: &ProxyRequest, door: &Door<'_>) -> Result<bool, Box<Reply>> {
+    if !asked.is_model_unknown() {
+        return Ok(false);
+    }
+    match snapshot.view.without_model(asked.operation) {
+        WithoutModel::Any => Ok(false),
+        WithoutModel::ServingAll => Ok(true),
+        WithoutModel::None => {
+            let why = match &asked.unread {
+                Some(unread) => format!("The request body could not be read: {unread}; so the model is not known"),
+                None => "The request names no model".to_owned(),
+            };
+            let message = format!(
+                "{why}, and the backends here serve different ones. Send a JSON object with a \"model\" of GET /v1/models"
+            );
+            let status =
+                matches!(asked.unread, Some(Unread::Encoding(_))).then_some(StatusCode::UNSUPPORTED_MEDIA_TYPE);
+            let error = OwnError { status, ..OwnError::new(ErrorKind::InvalidRequest, &message) };
+            Err(Box::new(door.deny_with(Denial::BadRequest, &error)))
+        }
+    }
+}
+
+/// The most that this request of a client with a budget is expected to cost, USD.
+///
+/// # Errors
+/// Its cost could not be counted, because nobody who serves the model has a price for it.
+fn estimate_usd(snapshot: &Snapshot, asked: &ProxyRequest, door: &Door<'_>) -> Result<f64, Box<Reply>> {
+    let translatable = translatable(&snapshot.view, &asked.client_request()) == Ok(true);
+    if let Some(dearest) = snapshot.view.dearest(&asked.model, asked.operation, translatable) {
+        let answers = asked.body_facts.as_ref().map_or(1, |facts| facts.answers);
+        return Ok(clients::estimate_usd(dearest, asked.prompt_tokens, asked.max_tokens, answers));
+    }
+    let name = asked.client.as_deref().unwrap_or_default();
+    let message = format!(
+        "The key {name:?} has a budget, and no backend that serves {:?} has a price for it, so that its cost could not be counted. \
+         The operator gives it one: [backend.price.\"MODEL\"], 0 if it is free",
+        shown(&asked.model)
+    );
+    let status = Some(StatusCode::FORBIDDEN);
+    let error = OwnError { status, ..OwnError::new(ErrorKind::InvalidRequest, &message) };
+    Err(Box::new(door.deny_with(Denial::NoPrice, &error)))
+}
+
+/// A body that cannot be used.
+fn unusable(door: &Door<'_>, error: &BodyError) -> Reply {
+    let (denial, kind) = match error {
+        BodyError::Ambiguous(_) | BodyError::LongModel | BodyError::Undecodable(_) => {
+            (Denial::BadRequest, ErrorKind::InvalidRequest)
+        }
+        BodyError::TooLarge(_) => (Denial::BodyTooLarge, ErrorKind::BodyTooLarge),
+    };
+    door.deny(denial, kind, &error.to_string())
 }
 
 /// A request whose framing can be read in two ways, or whose head is too large.
@@ -294,10 +372,14 @@ fn over_limit(door: &Door<'_>, client: &Client, denied: ClientDenied) -> Reply {
                 format!("The key {name:?} has {most} requests under way, the most it may (client.max_concurrency)");
             (Denial::ClientConcurrency, ErrorKind::RateLimited, message, Duration::from_secs(1))
         }
-        ClientDenied::Budget { spent_usd, retry_after } => {
+        ClientDenied::Budget { spent_usd, reserved_usd, retry_after } => {
             let budget = client.budget_usd_per_day.unwrap_or_default();
+            let reserved = match spent_usd < budget {
+                true => format!(", and {reserved_usd:.4} USD are reserved for its requests under way"),
+                false => String::new(),
+            };
             let message = format!(
-                "The key {name:?} has spent {spent_usd:.4} USD of its {budget} USD for today (client.budget_usd_per_day)"
+                "The key {name:?} has spent {spent_usd:.4} USD of its {budget} USD for today (client.budget_usd_per_day){reserved}"
             );
             (Denial::ClientBudget, ErrorKind::BudgetExceeded, message, retry_after)
         }

@@ -53,7 +53,7 @@ fn table(backends: usize) -> Table {
         routes: vec![Route { asked: Pattern::Exact("llama-70b".into()), sent: "meta/llama-3.1-70b-instruct".into() }],
         prices: BTreeMap::from([(
             "*".to_owned(),
-            Price { input_per_mtok: 0.1, output_per_mtok: 0.3, cached_input_per_mtok: None },
+            Price { input_per_mtok: 0.1, output_per_mtok: 0.3, ..Price::default() },
         )]),
         timeouts: Timeouts::default(),
         labels: BTreeMap::new(),

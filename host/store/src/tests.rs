@@ -57,7 +57,7 @@ fn attempt(backend: &str, lane: Lane, outcome: Kind) -> AttemptRecord {
         retry_after: None,
         message: String::new(),
         upstream_id: Some("req_of_the_provider".into()),
-        usage: Usage { input_tokens: 100, output_tokens: 10, cached_input_tokens: 5, estimated: false },
+        usage: Usage { input_tokens: 100, output_tokens: 10, cached_input_tokens: 5, ..Usage::default() },
         cost_usd: 0.25,
     }
 }

@@ -67,9 +67,9 @@ impl UsageRow {
             requests: self.requests + other.requests,
             failures: self.failures + other.failures,
             attempts: self.attempts + other.attempts,
-            input_tokens: self.input_tokens + other.input_tokens,
-            output_tokens: self.output_tokens + other.output_tokens,
-            cached_input_tokens: self.cached_input_tokens + other.cached_input_tokens,
+            input_tokens: self.input_tokens.saturating_add(other.input_tokens),
+            output_tokens: self.output_tokens.saturating_add(other.output_tokens),
+            cached_input_tokens: self.cached_input_tokens.saturating_add(other.cached_input_tokens),
             cost_usd: self.cost_usd + other.cost_usd,
             waits: self.waits + other.waits,
             waited_ms: self.waited_ms + other.waited_ms,
@@ -136,8 +136,8 @@ fn usage_sql(group: Group) -> String {
     };
     format!(
         "SELECT {by} AS key, sum(denied IS NULL) AS requests, sum({FAILED}) AS failures, sum(attempts) AS attempts,
-                sum(input_tokens) AS input_tokens, sum(output_tokens) AS output_tokens,
-                sum(cached_input_tokens) AS cached_input_tokens, total(cost_usd) AS cost_usd, sum(waits) AS waits,
+                CAST(min(total(input_tokens), {MOST_TOKENS}) AS INTEGER) AS input_tokens, CAST(min(total(output_tokens), {MOST_TOKENS}) AS INTEGER) AS output_tokens,
+                CAST(min(total(cached_input_tokens), {MOST_TOKENS}) AS INTEGER) AS cached_input_tokens, total(cost_usd) AS cost_usd, sum(waits) AS waits,
                 sum(waited_ms) AS waited_ms, sum(denied IS NOT NULL) AS denied,
                 {} AS saved_by_waiting_usd, {} AS saved_without_waiting_usd
          FROM exchanges WHERE ended_us >= ?1 GROUP BY key",
@@ -150,7 +150,7 @@ fn usage_sql(group: Group) -> String {
 fn usage_by_attempt_sql(column: &str) -> String {
     format!(
         "SELECT key, sum(requests) AS requests, sum(failures) AS failures, sum(attempts) AS attempts,
-                sum(input) AS input_tokens, sum(output) AS output_tokens, sum(cached) AS cached_input_tokens,
+                CAST(min(total(input), {MOST_TOKENS}) AS INTEGER) AS input_tokens, CAST(min(total(output), {MOST_TOKENS}) AS INTEGER) AS output_tokens, CAST(min(total(cached), {MOST_TOKENS}) AS INTEGER) AS cached_input_tokens,
                 total(cost) AS cost_usd, sum(waits) AS waits, sum(waited_ms) AS waited_ms,
                 sum(denied IS NOT NULL) AS denied, {} AS saved_by_waiting_usd, {} AS saved_without_waiting_usd
          FROM (SELECT {column} AS key, denied IS NULL AS requests, {FAILED} AS failures, 0 AS attempts, 0 AS input, 0 AS output,
@@ -165,6 +165,9 @@ fn usage_by_attempt_sql(column: &str) -> String {
         saved_sql("waits = 0"),
     )
 }
+
+/// The largest sum of tokens, in SQL. A sum of integers fails where it overflows, which absurd numbers of an old record may do.
+const MOST_TOKENS: &str = "9e18";
 
 /// SQL for the savings of the exchanges of a group in this condition; NULL where there are some and none is known.
 fn saved_sql(condition: &str) -> String {

@@ -6,7 +6,7 @@ use libfuzzer_sys::fuzz_target;
 use pointsman_core::table::Dialect;
 use pointsman_core::dialect::facts::BodyFacts;
 use pointsman_core::dialect::splice::{Change, splice};
-use pointsman_core::dialect::usage::BodyTap;
+use pointsman_core::dialect::usage::{Asked, BodyTap};
 use serde_json::{Value, json};
 
 fuzz_target!(|input: &[u8]| {
@@ -14,12 +14,14 @@ fuzz_target!(|input: &[u8]| {
     let mut split = BodyTap::new(Dialect::OPENAI);
     tap.push(input);
     input.chunks(3).for_each(|chunk| split.push(chunk));
-    assert_eq!(tap.usage(), split.usage());
+    assert_eq!(tap.counts(), split.counts());
+    let asked = Asked { prompt_tokens: 9, body: input, ..Asked::default() };
+    assert_eq!(tap.usage(&asked, true), split.usage(&asked, true));
 
     let Ok(facts) = BodyFacts::read(input, None) else { return };
     let body = Bytes::copy_from_slice(input);
     let sent = splice(&body, &facts, Change { model: Some("sent/\"model\""), include_usage: true });
-    if !facts.is_object() {
+    if !facts.is_read() {
         assert_eq!(sent, body);
         return;
     }

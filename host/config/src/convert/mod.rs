@@ -94,7 +94,13 @@ pub(super) fn convert(
     let mut check = Check::new(tree, env, folder, report);
     check.advise_on_limits(&raw);
     check.secrets(raw.secrets);
-    let backends = check.backends(raw.backend);
+    let mut backends = check.backends(raw.backend);
+    if let Some(price) = raw.budget.default_price {
+        let price = check.price(&Path::of("budget").key("default_price"), price);
+        for one in &mut backends {
+            one.backend.prices.entry("*".to_owned()).or_insert_with(|| price.clone());
+        }
+    }
     let open = raw.client.is_empty() && !raw.server.allow_open.unwrap_or(false);
     let clients = check.clients(raw.client);
     let journal = check.journal(&raw.journal, raw.store.path.as_deref() == Some(MEMORY));

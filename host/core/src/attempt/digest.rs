@@ -73,6 +73,7 @@ impl Digested {
                 output_tokens: self.contents,
                 cached_input_tokens: prompt.cached.into(),
                 estimated: true,
+                ..Usage::NONE
             },
             (None, Some(_) | None) => Usage::default(),
         }

@@ -14,7 +14,7 @@ use crate::dialect::classify::classify_event;
 use crate::dialect::envelope::Opened;
 use crate::dialect::repair::{Repaired, Repairs, is_unreadable, repair};
 use crate::dialect::resume::{Emit, Joiner, Unfit};
-use crate::dialect::usage::{Sight, StreamTap};
+use crate::dialect::usage::{Asked as UsageAsked, Sight, StreamTap};
 use crate::http::sse;
 use crate::outcome::{Kind, Outcome};
 use crate::record::Usage;
@@ -113,8 +113,8 @@ impl EventReader {
     }
 
     /// Returns the usage so far.
-    pub(super) fn usage(&self, prompt_tokens: u32) -> Usage {
-        self.judge.tap.usage(prompt_tokens)
+    pub(super) fn usage(&self, asked: &UsageAsked<'_>) -> Usage {
+        self.judge.tap.usage(asked)
     }
 
     /// Returns true once the model has given its finish reason, or the stream its own end.

@@ -53,7 +53,7 @@ impl Attempt {
             return self.ended(Bytes::new(), outcome, usage);
         }
         if !self.reading.has_joined() {
-            let usage = self.reading.usage(0);
+            let usage = self.usage();
             return self.ended(Bytes::new(), not_resumed(Unfit::Shorter), usage);
         }
         if self.first_token.is_none() && !self.reading.is_finished() {

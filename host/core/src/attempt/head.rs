@@ -9,11 +9,14 @@ use super::events::{EventReader, Expected};
 use super::reading::Reading;
 use super::request::Asked;
 use super::{Attempt, Output, Phase};
+use crate::contract::Operation;
 use crate::dialect::usage::BodyTap;
+use crate::http::encoding::{Decoder, Limits, Listed};
 use crate::http::headers::{has_content_type, request_id};
 use crate::http::retry_after::RateHints;
 use crate::outcome::{Kind, Outcome};
 use crate::record::Usage;
+use crate::table::Dialect;
 use crate::time::Timestamp;
 
 /// Units left of a limit, and the time of its reset; `None`: the head has no such header.
@@ -47,8 +50,10 @@ impl Attempt {
         if !self.may_send_again() {
             self.body = Ok(Bytes::new());
         }
-        // Nobody asked for it, but what comes compressed is passed on as it is: its inside cannot be seen.
-        let encoded = head.headers.get(CONTENT_ENCODING).is_some_and(|e| e != "identity");
+        // Nobody asked for it, but what comes compressed is passed on as it is, unless it must be read.
+        let mut head = head;
+        self.decoder = self.decoder_of(&mut head, body);
+        let encoded = is_encoded(&head.headers);
         let is_stream = self.is_stream(&head, body, encoded);
         if body == BodyKind::Empty && self.status < 400 && !is_stream {
             return self.empty(head);
@@ -116,7 +121,10 @@ impl Attempt {
             (BodyKind::Digest, Reading::Digest(digested)) => digested.is_stream = is_stream,
             // Events are translated before they are read, a whole answer is counted as it comes.
             (BodyKind::Digest | BodyKind::Bytes | BodyKind::Empty, reading) => {
-                *reading = Reading::Body(BodyTap::new(self.dialect));
+                *reading = Reading::Body(match &self.head {
+                    Some(head) => body_tap(head, self.dialect, self.asked.operation),
+                    None => BodyTap::new(self.dialect),
+                });
             }
         }
     }
@@ -128,6 +136,21 @@ impl Attempt {
         let expected = Expected { operation, answers, hide_usage };
         let events = EventReader::new(self.spoken, expected, self.joiner.take(), translator);
         self.reading = Reading::Events(Box::new(events));
+    }
+
+    /// The decoder for an answer that came compressed and must be read: one that is translated or joined, or a refusal. The
+    /// head then says nothing of it any more. Any other is passed on as it came, and read as a copy. Zstandard gives a stream's
+    /// events only at its end.
+    fn decoder_of(&self, head: &mut Parts, body: BodyKind) -> Option<Decoder> {
+        let is_read = self.translated.is_some() || self.must_join() || head.status.as_u16() >= 400;
+        let Listed::Known(encodings) = Listed::read(&head.headers) else { return None };
+        let &[encoding] = &encodings[..] else { return None };
+        if !is_read || body != BodyKind::Bytes || self.dialect.is_opaque() {
+            return None;
+        }
+        head.headers.remove(CONTENT_ENCODING);
+        head.headers.remove(CONTENT_LENGTH);
+        Some(Decoder::new(encoding, Limits::of_answer()))
     }
 
     /// HEAD, 204, 304, or an empty body: nothing is to come, and nobody will ask for it.
@@ -155,6 +178,22 @@ impl Attempt {
 
 fn is_json(head: &Parts) -> bool {
     has_content_type(&head.headers, "application/json")
+}
+
+/// A tap for the body behind this head; what is compressed is read as a copy.
+fn body_tap(head: &Parts, dialect: Dialect, operation: Operation) -> BodyTap {
+    match Listed::read(&head.headers) {
+        Listed::Known(encodings) if encodings.is_empty() => BodyTap::new(dialect),
+        Listed::Known(encodings) if encodings.len() == 1 => {
+            let is_events = has_content_type(&head.headers, "text/event-stream");
+            BodyTap::encoded(dialect, operation, encodings[0], is_events)
+        }
+        Listed::Known(_) | Listed::Unknown(_) => BodyTap::unreadable(dialect),
+    }
+}
+
+fn is_encoded(headers: &HeaderMap) -> bool {
+    Listed::read(headers) != Listed::Known(Vec::new())
 }
 
 fn untrustworthy(head: &Parts) -> Option<Outcome> {

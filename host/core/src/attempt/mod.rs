@@ -51,7 +51,9 @@ use crate::contract::Commit;
 use crate::dialect::envelope::Opened;
 use crate::dialect::repair::Repairs;
 use crate::dialect::resume::{Joiner, Transcript};
+use crate::dialect::usage::Asked as UsageAsked;
 use crate::exchange::{Ended, Join};
+use crate::http::encoding::Decoder;
 use crate::http::redact::Redactor;
 use crate::outcome::{Kind, Outcome};
 use crate::overdue::Overdue;
@@ -144,6 +146,10 @@ pub struct Attempt {
     /// The request's path, where answers have a shape by their path alone.
     shape_path: Option<Box<str>>,
     added: Added,
+    /// The client's body, by which the usage is judged.
+    asked_body: Bytes,
+    /// Undoes the encoding of an answer that was compressed unasked.
+    decoder: Option<Decoder>,
 }
 
 /// Progress of the attempt.
@@ -291,6 +297,10 @@ impl Attempt {
             // An upstream that never pauses never lets the timer look.
             return self.expired(now, Expired::Total);
         }
+        let data = match self.decoded(data) {
+            Ok(data) => data,
+            Err(broken) => return self.broke(now, broken),
+        };
         match self.phase {
             Phase::Sending | Phase::Over => Output::Wait,
             Phase::Refusal => self.refusal_bytes(now, data, is_last),
@@ -307,6 +317,15 @@ impl Attempt {
                 self.pass(now, piece)
             }
         }
+    }
+
+    /// The answer's bytes, with their encoding undone where it can be.
+    fn decoded(&mut self, data: Bytes) -> Result<Bytes, Outcome> {
+        let Some(decoder) = &mut self.decoder else { return Ok(data) };
+        decoder.push(&data).map_err(|why| {
+            self.decoder = None;
+            Outcome::new(Kind::Malformed, format!("the upstream's answer cannot be read: {why}"))
+        })
     }
 
     fn digested(&mut self, now: Timestamp, digest: Digest) -> Output {
@@ -401,7 +420,13 @@ impl Attempt {
     }
 
     fn usage(&self) -> Usage {
-        self.reading.usage(self.asked.prompt_tokens)
+        let asked = UsageAsked {
+            prompt_tokens: self.asked.prompt_tokens,
+            body: &self.asked_body,
+            max_tokens: self.asked.max_tokens,
+            answers: self.asked.max_answers,
+        };
+        self.reading.usage(&asked, self.asks_model() && self.status < 300)
     }
 
     /// The outcome of an answer that is whole, with what was mended in it.

@@ -77,6 +77,8 @@ impl Attempt {
             streaming: request.streaming,
             has_body: !request.body.is_empty(),
             prompt_tokens: request.prompt_tokens,
+            max_tokens: request.body_facts.map_or(0, |facts| facts.max_tokens),
+            max_answers: request.body_facts.map_or(1, |facts| facts.answers),
             is_idempotent: request.is_idempotent,
             include_usage: request.body_facts.is_some_and(|facts| facts.include_usage),
             hide_usage: request.hides_usage(spoken),
@@ -98,6 +100,7 @@ impl Attempt {
             attempt.added.usage = Addition::Sent;
         }
         attempt.note_limit(request, endpoint, &sending.model);
+        attempt.asked_body = request.body.clone();
         attempt
     }
 
@@ -116,6 +119,8 @@ impl Attempt {
             streaming: facts.streaming,
             has_body: true,
             prompt_tokens: prompt.tokens,
+            max_tokens: facts.max_tokens,
+            max_answers: 1,
             is_idempotent: facts.idempotent,
             include_usage: true,
             hide_usage: false,
@@ -157,6 +162,8 @@ impl Attempt {
             form: Form::AsItComes,
             shape_path: None,
             added: Added::default(),
+            asked_body: Bytes::new(),
+            decoder: None,
         }
     }
 

@@ -11,7 +11,7 @@ use super::piece::Piece;
 use crate::dialect::envelope::Opened;
 use crate::dialect::repair::Repairs;
 use crate::dialect::resume::Joiner;
-use crate::dialect::usage::BodyTap;
+use crate::dialect::usage::{Asked as UsageAsked, BodyTap};
 use crate::record::Usage;
 
 /// A body being read.
@@ -164,11 +164,11 @@ impl Reading {
         }
     }
 
-    /// Returns the usage so far; a prompt of unreported size counts as `prompt_tokens`.
-    pub(super) fn usage(&self, prompt_tokens: u32) -> Usage {
+    /// Returns the usage so far. `is_answer`: a body is a model's answer, which has used something.
+    pub(super) fn usage(&self, asked: &UsageAsked<'_>, is_answer: bool) -> Usage {
         match self {
-            Reading::Events(events) => events.usage(prompt_tokens),
-            Reading::Body(tap) => tap.usage().unwrap_or_default(),
+            Reading::Events(events) => events.usage(asked),
+            Reading::Body(tap) => tap.usage(asked, is_answer),
             Reading::Digest(digested) => digested.usage(),
         }
     }

@@ -39,7 +39,7 @@ pub struct ClientRequest<'a> {
     pub headers: &'a HeaderMap,
     /// The body as it came.
     pub body: &'a Bytes,
-    /// The facts of a JSON body; none for any other body.
+    /// The facts of a JSON object or a form; none for any other body.
     pub body_facts: Option<&'a BodyFacts>,
     /// The request in other dialects.
     pub translations: &'a Translations,
@@ -85,6 +85,10 @@ pub(super) struct Asked {
     pub(super) streaming: bool,
     pub(super) has_body: bool,
     pub(super) prompt_tokens: u32,
+    /// The most tokens one answer may have; 0: not said.
+    pub(super) max_tokens: u32,
+    /// Number of answers, each with so many.
+    pub(super) max_answers: u32,
     pub(super) is_idempotent: bool,
     /// The client asked for the usage of a stream.
     pub(super) include_usage: bool,

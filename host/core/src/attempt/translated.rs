@@ -15,6 +15,7 @@ use super::Attempt;
 use super::piece::unreadable;
 use super::request::{ClientRequest, Endpoint};
 use crate::contract::Operation;
+use crate::dialect::facts::BodyFacts;
 use crate::dialect::headers::remove_own;
 use crate::dialect::repair::{Repaired, Repairs, is_unreadable, repair};
 use crate::dialect::translate::request::Translated;
@@ -47,7 +48,7 @@ pub(super) struct EventTranslator {
 /// # Errors
 /// There are, but it cannot be translated to one of their dialects.
 pub fn translatable(view: &View, request: &ClientRequest<'_>) -> Result<bool, Untranslatable> {
-    if request.body_facts.is_none() {
+    if !request.body_facts.is_some_and(BodyFacts::is_object) {
         return Ok(false);
     }
     let (mut checked, mut last) = (false, None);
@@ -85,7 +86,9 @@ impl TranslatedAttempt {
         model: &str,
     ) -> Result<Option<(Bytes, Self)>, Outcome> {
         let translation = Translation::of(request.operation, endpoint.dialect);
-        let Some(translation) = translation.filter(|_| request.body_facts.is_some()) else { return Ok(None) };
+        let Some(translation) = translation.filter(|_| request.body_facts.is_some_and(BodyFacts::is_object)) else {
+            return Ok(None);
+        };
         let host = endpoint.base.authority().host();
         let refused = |why: Untranslatable| Outcome::new(Kind::Refused, why.to_string());
         let translated = request.translations.translated(translation, request.body, model, host);

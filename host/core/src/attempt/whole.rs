@@ -51,7 +51,7 @@ impl Attempt {
             }
             return self.ended(Bytes::new(), outcome, Usage::default());
         }
-        let usage = self.reading.usage(0);
+        let usage = self.usage();
         let body = self.translate_whole(now, body).and_then(|body| match as_stream {
             true => self.whole_as_stream(&body),
             false => Ok(body),

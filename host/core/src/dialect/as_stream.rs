@@ -26,7 +26,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::dialect::usage::{Sight, StreamTap};
+    use crate::dialect::usage::{Asked, Sight, StreamTap};
     use crate::http::sse::Reader;
 
     fn datas(stream: &Bytes) -> Vec<Value> {
@@ -44,7 +44,7 @@ mod tests {
             contents += u64::from(tap.see(&event) == Sight::Content);
         }
         assert!(tap.finished() && tap.ended_well());
-        (contents, tap.usage(1).output_tokens)
+        (contents, tap.usage(&Asked::default()).output_tokens)
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! Facts of a request's body, read without rebuilding it.
 //!
-//! Only a JSON object has facts. Any other body (multipart, binary, none, or text that is not JSON despite its content
-//! type) has none: its model is unknown and it passes untouched, so that the provider, not we, explains what is wrong.
+//! A JSON object has facts, whatever its content type says, and so has a form (`multipart/form-data`). Any other body (binary,
+//! none, or text that is not JSON despite its content type) has none: its model is unknown and it passes untouched, where it
+//! may pass at all ([`crate::view::View::without_model`]).
 
 use std::fmt;
 use std::ops::Range;
@@ -11,7 +12,7 @@ use serde_json::value::RawValue;
 use thiserror::Error;
 
 use crate::affinity::{is_id, session_in_user_id};
-use crate::http::json;
+use crate::http::{json, multipart};
 use crate::text::MAX_NAME_BYTES;
 
 /// Bytes of prompt JSON that count as one token. English has about four letters a token and CJK three bytes, so
@@ -48,13 +49,25 @@ pub struct BodyFacts {
     pub prompt_tokens: u32,
     /// The client's session, by `session_id`, what agents write into `metadata`, or `prompt_cache_key`.
     pub session: Option<String>,
-    /// Places of the members that may be spliced; `None` when the body is not a JSON object.
+    /// Places that may be spliced; `None` when the body is neither a JSON object nor a form.
     pub(super) spans: Option<Spans>,
 }
 
 /// Offsets into the body.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Spans {
+    /// Of a JSON object.
+    Object(ObjectSpans),
+    /// Of a form: the content of its field `model`.
+    Form {
+        /// Without the delimiters around it.
+        model: Option<Range<usize>>,
+    },
+}
+
+/// Offsets into a JSON object.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Spans {
+pub(super) struct ObjectSpans {
     /// Behind the opening brace.
     pub(super) open: usize,
     /// The value of `model`, quotes included.
@@ -74,23 +87,62 @@ pub struct Ambiguous {
 }
 
 impl BodyFacts {
-    /// Reads a body; an absent content type is taken for JSON.
+    /// Reads a body: a form by its content type, else whatever is a JSON object.
     ///
     /// # Errors
     /// [`Ambiguous`] when `model`, `stream` or `stream_options` stands twice.
     pub fn read(body: &[u8], content_type: Option<&str>) -> Result<Self, Ambiguous> {
-        if !content_type.is_none_or(is_json) || body.get(json::skip_space(body, 0)) != Some(&b'{') {
+        if let Some(boundary) = content_type.and_then(multipart::boundary) {
+            return Self::read_form(body, &boundary);
+        }
+        if body.get(json::skip_space(body, 0)) != Some(&b'{') {
             return Ok(Self::default());
         }
-        let Ok(members) = serde_json::from_slice::<Members<'_>>(body) else { return Ok(Self::default()) };
-        match members.twice {
-            Some(member) => Err(Ambiguous { member }),
-            None => Ok(members.facts(body)),
+        let members = serde_json::from_slice::<Members<'_>>(body).ok().or_else(|| Members::lenient(body));
+        match members {
+            None => Ok(Self::default()),
+            Some(Members { twice: Some(member), .. }) => Err(Ambiguous { member }),
+            Some(members) => Ok(members.facts(body)),
         }
+    }
+
+    /// Reads the fields of a form.
+    fn read_form(body: &[u8], boundary: &str) -> Result<Self, Ambiguous> {
+        let Some(parts) = multipart::parts(body, boundary) else { return Ok(Self::default()) };
+        let mut facts = Self { answers: 1, ..Self::default() };
+        let (mut model, mut prompt_tokens) = (None, 0);
+        for part in &parts {
+            let content = &body[part.content.clone()];
+            if part.is_file {
+                prompt_tokens += TOKENS_PER_ATTACHMENT;
+                continue;
+            }
+            let text = || std::str::from_utf8(content).ok().map(str::trim).filter(|text| !text.is_empty());
+            match Key::of(&part.name) {
+                Key::Model if model.is_some() => return Err(Ambiguous { member: "model" }),
+                Key::Model => {
+                    (facts.model, facts.has_long_model) = text().map_or((None, false), within_bound);
+                    model = Some(part.content.clone());
+                }
+                Key::Stream => facts.stream = text().is_some_and(|text| text.eq_ignore_ascii_case("true")),
+                Key::MaxTokens => facts.max_tokens = text().map_or(0, number),
+                Key::N => facts.answers = text().map_or(1, number).max(1),
+                Key::Prompt => prompt_tokens += content.len().div_ceil(BYTES_PER_TOKEN),
+                Key::StreamOptions | Key::Tools | Key::Session | Key::Metadata | Key::PromptCache | Key::Other => {}
+            }
+        }
+        facts.prompt_tokens = u32::try_from(prompt_tokens).unwrap_or(u32::MAX);
+        facts.spans = Some(Spans::Form { model });
+        Ok(facts)
     }
 
     /// Returns true if the body is a JSON object, so that a member can be changed.
     pub const fn is_object(&self) -> bool {
+        matches!(self.spans, Some(Spans::Object(_)))
+    }
+
+    /// Returns true if the body was read, so that its model, if it names one, is known and can be renamed.
+    pub const fn is_read(&self) -> bool {
         self.spans.is_some()
     }
 
@@ -112,73 +164,120 @@ pub fn is_json(content_type: &str) -> bool {
 #[derive(Default)]
 struct Members<'a> {
     any: bool,
-    model: Option<&'a RawValue>,
-    stream: Option<&'a RawValue>,
-    stream_options: Option<&'a RawValue>,
-    max_tokens: Option<&'a RawValue>,
-    n: Option<&'a RawValue>,
+    model: Option<&'a [u8]>,
+    stream: Option<&'a [u8]>,
+    stream_options: Option<&'a [u8]>,
+    max_tokens: Option<&'a [u8]>,
+    n: Option<&'a [u8]>,
     has_tools: bool,
-    session: Option<&'a RawValue>,
-    metadata: Option<&'a RawValue>,
-    cache_key: Option<&'a RawValue>,
+    session: Option<&'a [u8]>,
+    metadata: Option<&'a [u8]>,
+    cache_key: Option<&'a [u8]>,
     prompt_tokens: usize,
     twice: Option<&'static str>,
 }
 
-impl Members<'_> {
+impl<'a> Members<'a> {
+    /// Reads an object that providers' parsers take and strict JSON does not: text that is not UTF-8, line ends inside
+    /// strings, `NaN`. Its braces and quotes must match, and nothing may follow it.
+    fn lenient(body: &'a [u8]) -> Option<Self> {
+        let end = json::object_end(body)?;
+        if json::skip_space(body, end) != body.len() {
+            return None;
+        }
+        let mut m = Self::default();
+        let mut at = json::Cursor::new(body);
+        at.enter(b'{');
+        while at.peek() != Some(b'}') {
+            let name = at.name()?;
+            let value = at.value();
+            if value.is_empty() {
+                return None;
+            }
+            m.take(Key::raw(name), value);
+        }
+        at.leave(b'}');
+        at.is_at(end).then_some(m)
+    }
+
+    /// Takes a member that we know; any other only counts.
+    fn take(&mut self, key: Key, value: &'a [u8]) {
+        self.any = true;
+        match key {
+            Key::Model => once(&mut self.model, value, "model", &mut self.twice),
+            Key::Stream => once(&mut self.stream, value, "stream", &mut self.twice),
+            Key::StreamOptions => once(&mut self.stream_options, value, "stream_options", &mut self.twice),
+            Key::MaxTokens => self.max_tokens = Some(value),
+            Key::N => self.n = Some(value),
+            Key::Tools => {
+                self.has_tools |= json::is_filled(value);
+                self.prompt_tokens += weigh(value);
+            }
+            Key::Prompt => self.prompt_tokens += weigh(value),
+            Key::Session => self.session = Some(value),
+            Key::Metadata => self.metadata = Some(value),
+            Key::PromptCache => self.cache_key = Some(value),
+            Key::Other => {}
+        }
+    }
+
     fn facts(&self, body: &[u8]) -> BodyFacts {
-        let span = |value: &RawValue| {
-            let start = value.get().as_ptr() as usize - body.as_ptr() as usize;
-            start..start + value.get().len()
+        let span = |value: &[u8]| {
+            let start = value.as_ptr() as usize - body.as_ptr() as usize;
+            start..start + value.len()
         };
-        let include_usage =
-            self.stream_options.and_then(|options| json::member(options.get().as_bytes(), "include_usage"));
-        let (model, has_long_model) = self.model_name();
+        let include_usage = self.stream_options.and_then(|options| json::member(options, "include_usage"));
+        let count = |value: &[u8]| std::str::from_utf8(value).map_or(0, number);
+        let (model, has_long_model) = self.model.map_or((None, false), name_of);
         BodyFacts {
             model,
             has_long_model,
-            stream: self.stream.is_some_and(|s| s.get() == "true"),
+            stream: self.stream == Some(b"true"),
             include_usage: include_usage == Some(b"true"),
-            max_tokens: self.max_tokens.map_or(0, number),
-            answers: self.n.map_or(1, number).max(1),
+            max_tokens: self.max_tokens.map_or(0, count),
+            answers: self.n.map_or(1, count).max(1),
             has_tools: self.has_tools,
             prompt_tokens: u32::try_from(self.prompt_tokens).unwrap_or(u32::MAX),
             session: self.session_text(),
-            spans: Some(Spans {
+            spans: Some(Spans::Object(ObjectSpans {
                 open: json::skip_space(body, 0) + 1,
                 model: self.model.map(span),
                 stream_options: self.stream_options.map(span),
                 any: self.any,
-            }),
+            })),
         }
     }
 }
 
 impl Members<'_> {
-    /// The model, and whether its name is too long to be one.
-    fn model_name(&self) -> (Option<String>, bool) {
-        /// `\u0061` stands for one byte.
-        const ESCAPE_BYTES: usize = 6;
-        let Some(raw) = self.model.map(RawValue::get).filter(|raw| raw.starts_with('"')) else { return (None, false) };
-        if raw.len() > ESCAPE_BYTES * MAX_NAME_BYTES + 2 {
-            return (None, true);
-        }
-        match serde_json::from_str::<String>(raw) {
-            Ok(name) if name.len() > MAX_NAME_BYTES => (None, true),
-            name => (name.ok(), false),
-        }
-    }
-
     fn session_text(&self) -> Option<String> {
         let text = |value: &[u8]| serde_json::from_slice::<String>(value).ok();
-        let metadata = |name: &str| text(json::member(self.metadata?.get().as_bytes(), name)?);
-        let own = |value: Option<&RawValue>| text(value?.get().as_bytes()).filter(|text| is_id(text));
+        let metadata = |name: &str| text(json::member(self.metadata?, name)?);
+        let own = |value: Option<&[u8]>| text(value?).filter(|text| is_id(text));
         let in_user_id = || Some(session_in_user_id(&metadata("user_id")?)?.to_owned());
         own(self.session)
             .or_else(|| metadata("session_id").filter(|text| is_id(text)))
             .or_else(in_user_id)
             .or_else(|| own(self.cache_key))
     }
+}
+
+/// The model of a JSON value, if it is a string, and whether its name is too long to be one.
+fn name_of(value: &[u8]) -> (Option<String>, bool) {
+    /// `\u0061` stands for one byte.
+    const ESCAPE_BYTES: usize = 6;
+    if value.first() != Some(&b'"') {
+        return (None, false);
+    }
+    if value.len() > ESCAPE_BYTES * MAX_NAME_BYTES + 2 {
+        return (None, true);
+    }
+    json::text(value).map_or((None, false), |text| within_bound(&text))
+}
+
+/// A model's name, and whether it is too long to be one.
+fn within_bound(name: &str) -> (Option<String>, bool) {
+    if name.len() > MAX_NAME_BYTES { (None, true) } else { (Some(name.to_owned()), false) }
 }
 
 impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
@@ -194,25 +293,12 @@ impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members<'de>, A::Error> {
                 let mut m = Members::default();
                 while let Some(key) = map.next_key()? {
-                    m.any = true;
                     match key {
-                        Key::Model => once(&mut m.model, map.next_value()?, "model", &mut m.twice),
-                        Key::Stream => once(&mut m.stream, map.next_value()?, "stream", &mut m.twice),
-                        Key::StreamOptions => {
-                            once(&mut m.stream_options, map.next_value()?, "stream_options", &mut m.twice);
+                        Key::Other => {
+                            m.any = true;
+                            map.next_value::<IgnoredAny>()?;
                         }
-                        Key::MaxTokens => m.max_tokens = Some(map.next_value()?),
-                        Key::N => m.n = Some(map.next_value()?),
-                        Key::Tools => {
-                            let tools: &RawValue = map.next_value()?;
-                            m.has_tools |= json::is_filled(tools.get().as_bytes());
-                            m.prompt_tokens += weigh(tools.get().as_bytes());
-                        }
-                        Key::Session => m.session = Some(map.next_value()?),
-                        Key::Metadata => m.metadata = Some(map.next_value()?),
-                        Key::PromptCache => m.cache_key = Some(map.next_value()?),
-                        Key::Prompt => m.prompt_tokens += weigh(map.next_value::<&RawValue>()?.get().as_bytes()),
-                        Key::Other => drop(map.next_value::<IgnoredAny>()?),
+                        known => m.take(known, map.next_value::<&RawValue>()?.get().as_bytes()),
                     }
                 }
                 Ok(m)
@@ -222,12 +308,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
     }
 }
 
-fn once<'a>(
-    slot: &mut Option<&'a RawValue>,
-    value: &'a RawValue,
-    name: &'static str,
-    twice: &mut Option<&'static str>,
-) {
+fn once<'a>(slot: &mut Option<&'a [u8]>, value: &'a [u8], name: &'static str, twice: &mut Option<&'static str>) {
     if slot.replace(value).is_some() {
         *twice = Some(name);
     }
@@ -248,6 +329,33 @@ enum Key {
     Other,
 }
 
+impl Key {
+    fn of(name: &str) -> Self {
+        match name {
+            "model" => Key::Model,
+            "stream" => Key::Stream,
+            "stream_options" => Key::StreamOptions,
+            "max_tokens" | "max_completion_tokens" | "max_output_tokens" => Key::MaxTokens,
+            "n" => Key::N,
+            "tools" | "functions" => Key::Tools,
+            "session_id" | "litellm_session_id" => Key::Session,
+            "metadata" => Key::Metadata,
+            "prompt_cache_key" => Key::PromptCache,
+            "messages" | "input" | "prompt" | "system" | "instructions" | "contents" => Key::Prompt,
+            _ => Key::Other,
+        }
+    }
+
+    /// The key of a name as it stands between its quotes.
+    fn raw(name: &[u8]) -> Self {
+        if !name.contains(&b'\\') {
+            return std::str::from_utf8(name).map_or(Key::Other, Key::of);
+        }
+        let quoted = [b"\"", name, b"\""].concat();
+        serde_json::from_slice::<String>(&quoted).map_or(Key::Other, |name| Key::of(&name))
+    }
+}
+
 impl<'de> Deserialize<'de> for Key {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         struct Name;
@@ -259,28 +367,16 @@ impl<'de> Deserialize<'de> for Key {
             }
 
             fn visit_str<E>(self, name: &str) -> Result<Key, E> {
-                Ok(match name {
-                    "model" => Key::Model,
-                    "stream" => Key::Stream,
-                    "stream_options" => Key::StreamOptions,
-                    "max_tokens" | "max_completion_tokens" | "max_output_tokens" => Key::MaxTokens,
-                    "n" => Key::N,
-                    "tools" | "functions" => Key::Tools,
-                    "session_id" | "litellm_session_id" => Key::Session,
-                    "metadata" => Key::Metadata,
-                    "prompt_cache_key" => Key::PromptCache,
-                    "messages" | "input" | "prompt" | "system" | "instructions" | "contents" => Key::Prompt,
-                    _ => Key::Other,
-                })
+                Ok(Key::of(name))
             }
         }
         from.deserialize_identifier(Name)
     }
 }
 
-fn number(value: &RawValue) -> u32 {
+fn number(text: &str) -> u32 {
     // Saturates, and is 0 for what is no number.
-    value.get().parse::<f64>().map_or(0, |n| n as u32)
+    text.parse::<f64>().map_or(0, |n| n as u32)
 }
 
 /// Estimated tokens of a prompt member: its JSON's bytes by [`BYTES_PER_TOKEN`], but base64 by the piece.
@@ -330,6 +426,10 @@ mod tests {
         assert_eq!((huge.model, huge.has_long_model), (None, true));
         let no_text = read(&format!(r#"{{"model":[{}0]}}"#, "0,".repeat(4_000)));
         assert_eq!((no_text.model, no_text.has_long_model), (None, false), "the provider says what it is");
+        let form =
+            format!("--B\r\ncontent-disposition: form-data; name=\"model\"\r\n\r\n{}\r\n--B--\r\n", "x".repeat(257));
+        let form = BodyFacts::read(form.as_bytes(), Some("multipart/form-data; boundary=B")).unwrap();
+        assert_eq!((form.model, form.has_long_model), (None, true));
     }
 
     #[test]
@@ -341,7 +441,8 @@ mod tests {
         assert!(facts.stream && facts.include_usage && facts.has_tools);
         assert_eq!((facts.max_tokens, facts.answers), (20, 2));
         assert_eq!(facts.prompt_tokens, 8 + 6);
-        assert_eq!(&body[facts.spans.unwrap().model.unwrap()], "\"llama-70b\"");
+        let Some(Spans::Object(spans)) = facts.spans else { panic!("it is an object") };
+        assert_eq!(&body[spans.model.unwrap()], "\"llama-70b\"");
     }
 
     #[test]
@@ -402,8 +503,58 @@ mod tests {
             assert_eq!(read(body), BodyFacts::default(), "{body}");
         }
         let multipart = BodyFacts::read(br#"{"model":"a"}"#, Some("multipart/form-data; boundary=x")).unwrap();
-        assert!(!multipart.is_object());
+        assert!(!multipart.is_read());
         assert!(BodyFacts::read(b"\xff\xfe{\"model\":\"a\"}", None).unwrap().model.is_none());
+    }
+
+    #[test]
+    fn json_is_read_whatever_its_label_says() {
+        for content_type in
+            ["text/plain", "application/x-www-form-urlencoded", "application/octet-stream", "", "nonsense"]
+        {
+            let facts = BodyFacts::read(br#"{"model":"a"}"#, Some(content_type)).unwrap();
+            assert_eq!(facts.model.as_deref(), Some("a"), "{content_type}");
+        }
+        assert!(!BodyFacts::read(b"model=a&prompt=b", Some("application/x-www-form-urlencoded")).unwrap().is_read());
+    }
+
+    #[test]
+    fn what_providers_parsers_take_is_read_too() {
+        for body in [
+            &b"{\"temperature\":NaN,\"model\":\"a\"}"[..],
+            b"{\"messages\":[{\"content\":\"caf\xe9\"}],\"model\":\"a\"}",
+            b"{\"prompt\":\"two\nlines\tand\x01\",\"mod\\u0065l\":\"a\"}\n",
+            b"{\"x\":-Infinity,\"model\":\"a\",\"stream\":true}",
+        ] {
+            let facts = BodyFacts::read(body, None).unwrap();
+            assert_eq!(facts.model.as_deref(), Some("a"), "{}", String::from_utf8_lossy(body));
+            assert!(facts.is_object());
+        }
+        let twice = b"{\"x\":NaN,\"model\":\"a\",\"mod\\u0065l\":\"b\"}";
+        assert_eq!(BodyFacts::read(twice, None), Err(Ambiguous { member: "model" }));
+        for body in [
+            r#"{"x":NaN,"model":"a""#,
+            r#"{"x":NaN,"model":"a"} {}"#,
+            r#"{"x":NaN,"model":"a"]}"#,
+            r#"{"x":NaN,"model"}"#,
+        ] {
+            assert!(!read(body).is_read(), "{body}");
+        }
+    }
+
+    #[test]
+    fn a_form_has_its_model_in_a_field() {
+        let body = b"--B\r\nContent-Disposition: form-data; name=\"file\"; filename=\"model\"\r\n\r\n\xff\xd8\r\n--B\r\n\
+            Content-Disposition: form-data; name=\"model\"\r\n\r\nwhisper-1\r\n--B\r\nContent-Disposition: form-data; name=\"stream\"\r\n\r\nTrue\r\n--B--\r\n";
+        let form = Some("multipart/form-data; boundary=B");
+        let facts = BodyFacts::read(body, form).unwrap();
+        assert_eq!((facts.model.as_deref(), facts.stream, facts.answers), (Some("whisper-1"), true, 1));
+        assert_eq!(facts.prompt_tokens as usize, TOKENS_PER_ATTACHMENT);
+        assert!(facts.is_read() && !facts.is_object());
+        let twice =
+            [&body[..body.len() - 7], &b"--B\r\nContent-Disposition: form-data; name=model\r\n\r\nb\r\n--B--\r\n"[..]]
+                .concat();
+        assert_eq!(BodyFacts::read(&twice, form), Err(Ambiguous { member: "model" }));
     }
 
     #[test]

@@ -18,6 +18,7 @@ mod format;
 pub mod headers;
 mod registry;
 pub mod repair;
+pub mod request_body;
 pub mod resume;
 pub mod splice;
 pub mod translate;

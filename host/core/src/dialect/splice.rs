@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
-use super::facts::BodyFacts;
+use super::facts::{BodyFacts, ObjectSpans, Spans};
 use super::format::edit::{Text, apply, without_member};
 use super::registry::Dialect;
 use crate::contract::Operation;
@@ -22,23 +22,33 @@ pub struct Change<'a> {
 /// Returns true if the usage must be asked for, and its event then be hidden from the client: where the dialect has an
 /// option for it, a stream is wanted, and the client does not ask itself.
 pub fn must_ask_usage(dialect: Dialect, operation: Operation, facts: &BodyFacts) -> bool {
-    facts.stream && !facts.include_usage && dialect.format().has_usage_option(operation)
+    facts.stream && !facts.include_usage && facts.is_object() && dialect.format().has_usage_option(operation)
 }
 
 /// The body with the change made: one copy, or the very same bytes where nothing changes.
 ///
-/// `facts` must be those read from `body`. A body that is not a JSON object, and a model that was never named, are
-/// left as they are.
+/// `facts` must be those read from `body`. A body that is neither a JSON object nor a form, and a model that was never named,
+/// are left as they are; a form has no usage to ask for.
 pub fn splice(body: &Bytes, facts: &BodyFacts, change: Change<'_>) -> Bytes {
-    let Some(spans) = &facts.spans else { return body.clone() };
+    let sent = change.model.filter(|sent| facts.model.as_deref().is_some_and(|asked| asked != *sent));
+    match (&facts.spans, sent) {
+        (None, _) | (Some(Spans::Form { .. }), None) => body.clone(),
+        (Some(Spans::Object(spans)), sent) => {
+            splice_object(body, spans, sent, change.include_usage && !facts.include_usage)
+        }
+        (Some(Spans::Form { model }), Some(sent)) => {
+            apply(body, &[model.clone().map(|span| (span, Text::Owned(sent.to_owned())))])
+        }
+    }
+}
+
+fn splice_object(body: &Bytes, spans: &ObjectSpans, sent: Option<&str>, include_usage: bool) -> Bytes {
     let mut edits: [Option<(Range<usize>, Text)>; 2] = [None, None];
-    if let (Some(span), Some(sent)) = (&spans.model, change.model)
-        && facts.model.as_deref().is_some_and(|asked| asked != sent)
-    {
+    if let (Some(span), Some(sent)) = (&spans.model, sent) {
         let quoted = serde_json::to_string(sent).expect("a string is always JSON");
         edits[0] = Some((span.clone(), Text::Owned(quoted)));
     }
-    if change.include_usage && !facts.include_usage {
+    if include_usage {
         edits[1] = match &spans.stream_options {
             None if spans.any => {
                 Some((spans.open..spans.open, Text::Known(r#""stream_options":{"include_usage":true},"#)))
@@ -115,6 +125,21 @@ mod tests {
         assert_eq!(spliced(r#"{"stream_options":null,"x":1,"model":"a","y":2}"#, both), expected);
         let expected = r#"{"model":"bb","x":1,"stream_options":{"include_usage":true}}"#;
         assert_eq!(spliced(r#"{"model":"a","x":1,"stream_options":{}}"#, both), expected);
+    }
+
+    #[test]
+    fn a_forms_model_changes_in_its_place() {
+        let form = |model: &str| {
+            format!(
+                "--B\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\n{model}\r\n--B\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a\"\r\n\r\n\0\r\n--B--\r\n"
+            )
+        };
+        let body = Bytes::from(form("whisper-1"));
+        let facts = BodyFacts::read(&body, Some("multipart/form-data; boundary=B")).unwrap();
+        let both = Change { model: Some("openai/whisper"), include_usage: true };
+        assert_eq!(splice(&body, &facts, both), form("openai/whisper"));
+        let same = splice(&body, &facts, Change { model: Some("whisper-1"), include_usage: true });
+        assert_eq!(same.as_ptr(), body.as_ptr());
     }
 
     #[test]

@@ -82,7 +82,7 @@ impl Exchange {
     /// Some have said that they do not have the model; of the others, which all break, none is known to have it.
     fn is_model_missing(&self, fleet: &Fleet, now: Timestamp) -> bool {
         // Over its budget a client has not asked those that cost money; a stream that broke was begun by one that has it.
-        if self.free_only || self.resuming {
+        if self.only.free || self.resuming {
             return false;
         }
         let model = &self.want.model;

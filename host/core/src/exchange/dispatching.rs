@@ -97,7 +97,7 @@ impl Exchange {
             return false;
         };
         let want = wanted(&self.view, &Arc::from(model.as_str()), &self.facts, self.want.tokens);
-        let want = if self.free_only { self.view.free_of(want) } else { want };
+        let want = self.confined(want);
         let want = self.among_others(want);
         let want = self.view.at_home(want, self.home);
         if want.candidates.is_empty() {

@@ -90,8 +90,8 @@ pub struct Exchange {
     resuming: bool,
     /// Backends that took no prefill in this exchange.
     no_prefill: Vec<u32>,
-    /// Only backends that cost nothing are candidates.
-    free_only: bool,
+    /// Kind of backends that are candidates.
+    only: Only,
     /// Backends that are not asked again in this exchange; they are no candidates of `want`.
     left_out: Vec<u32>,
     /// Time lost in attempts that failed, which counts against the waiting time.
@@ -112,6 +112,17 @@ pub struct Exchange {
     exhausted_until: Option<Timestamp>,
     /// The backend that holds what the request builds on.
     home: Option<Home>,
+}
+
+/// Kind of backends that an exchange is confined to, whatever model its policy asks for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Only {
+    /// Those that cost nothing: the client's budget is spent.
+    pub free: bool,
+    /// Those whose cost can be counted: the client has a budget.
+    pub priced: bool,
+    /// Those that serve every model as it is asked for: the request's model is not known.
+    pub serving_all: bool,
 }
 
 impl Exchange {
@@ -148,7 +159,7 @@ impl Exchange {
             queue_full: false,
             resuming: false,
             no_prefill: Vec::new(),
-            free_only: false,
+            only: Only::default(),
             left_out: Vec::new(),
             lost: Duration::ZERO,
             relayed: Duration::ZERO,
@@ -190,10 +201,10 @@ impl Exchange {
         self
     }
 
-    /// Leaves it only the backends that cost nothing, whatever model the policy asks for: its client's budget is spent.
-    pub fn free_only(mut self) -> Self {
-        self.want = self.view.free_of(self.want);
-        self.free_only = true;
+    /// Confines it to this kind of backends.
+    pub fn only(mut self, only: Only) -> Self {
+        self.only = only;
+        self.want = self.confined(self.want.clone());
         self
     }
 
@@ -213,6 +224,13 @@ impl Exchange {
     /// The request that it is for.
     pub fn origin(&self) -> &Origin {
         &self.want.origin
+    }
+
+    fn confined(&self, want: Want) -> Want {
+        let Only { free, priced, serving_all } = self.only;
+        let want = if free { self.view.free_of(want) } else { want };
+        let want = if priced { self.view.priced_of(want) } else { want };
+        if serving_all { self.view.serving_all_of(want) } else { want }
     }
 
     /// The table it was pinned to.

@@ -55,7 +55,7 @@ impl Exchange {
             true => (Reason::QueueFull, why_no_room(fleet)),
             false => (reason, self.why_exhausted(fleet, now)),
         };
-        let over_budget = if self.free_only {
+        let over_budget = if self.only.free {
             "; backends that cost money are left out, because the client's budget of the day is spent"
         } else {
             ""

@@ -17,7 +17,7 @@ impl Exchange {
         is_committed: bool,
     ) -> Kind {
         let Ended { outcome, usage, first_byte, first_token, upstream_id } = ended;
-        let used = usage.input_tokens.saturating_add(usage.output_tokens);
+        let used = usage.total();
         // Who answered without a word about usage has used something; who did not answer has used nothing.
         let known = used > 0 || !matches!(outcome.kind, Kind::Answered | Kind::Cut | Kind::Stalled | Kind::ClientGone);
         let tokens_used = known.then(|| u32::try_from(used).unwrap_or(u32::MAX));

@@ -70,7 +70,19 @@ impl<'a> Cursor<'a> {
         &self.text[start..end]
     }
 
-    fn leave(&mut self, close: u8) {
+    /// Returns true if it stands here.
+    pub(crate) const fn is_at(&self, at: usize) -> bool {
+        self.at == at
+    }
+
+    /// The next byte that is no space.
+    pub(crate) fn peek(&self) -> Option<u8> {
+        self.text.get(skip_space(self.text, self.at)).copied()
+    }
+
+    /// Goes behind this byte, or to the text's end where another comes next.
+    pub(crate) fn leave(&mut self, close: u8) {
+        self.at = skip_space(self.text, self.at);
         self.at = if self.text.get(self.at) == Some(&close) { self.at + 1 } else { self.text.len() };
     }
 
@@ -168,6 +180,33 @@ pub(crate) fn skip_string(text: &[u8], open: usize) -> usize {
     text.len()
 }
 
+/// The place behind the object that begins here, leading space aside; `None` where its braces and quotes do not match.
+pub(crate) fn object_end(text: &[u8]) -> Option<usize> {
+    let start = skip_space(text, 0);
+    let mut open = Vec::new();
+    let mut at = start;
+    loop {
+        match (*text.get(at)?, open.is_empty()) {
+            (b'"', false) => {
+                at = skip_string(text, at);
+                if text[at - 1] != b'"' {
+                    return None;
+                }
+                continue;
+            }
+            (byte @ (b'{' | b'['), is_first) if !is_first || byte == b'{' => open.push(byte),
+            (b'}', false) if open.pop() != Some(b'{') => return None,
+            (b']', false) if open.pop() != Some(b'[') => return None,
+            (_, true) => return None,
+            (_, false) => {}
+        }
+        at += 1;
+        if open.is_empty() {
+            return Some(at);
+        }
+    }
+}
+
 #[inline]
 fn skip_value(text: &[u8], start: usize) -> usize {
     match text.get(start) {
@@ -254,6 +293,23 @@ mod tests {
             }
         }
         assert_eq!(keys("[{\"a\":1}]"), Vec::<String>::new());
+    }
+
+    #[test]
+    fn an_object_ends_where_its_braces_match() {
+        for (text, end) in [
+            ("{}", Some(2)),
+            (" {\"a\":[{\"b\":\"}\\\"\"}]} x", Some(20)),
+            ("{", None),
+            ("{\"a", None),
+            ("{]", None),
+            ("{[}]", None),
+            ("[]", None),
+            ("", None),
+            ("x{}", None),
+        ] {
+            assert_eq!(object_end(text.as_bytes()), end, "{text}");
+        }
     }
 
     #[test]

@@ -2,11 +2,13 @@
 
 pub mod account_headers;
 pub mod cors;
+pub mod encoding;
 pub mod framing;
 pub mod headers;
 pub(crate) mod json;
 pub mod keyless;
 pub mod links;
+pub(crate) mod multipart;
 pub(crate) mod path;
 pub mod path_template;
 pub mod query;

@@ -181,7 +181,7 @@ proptest! {
     fn a_price_in_a_setup_comes_back_to_the_last_bit(bits in any::<u64>()) {
         let price = f64::from_bits(bits);
         prop_assume!(price.is_finite());
-        let price = Price { input_per_mtok: price, output_per_mtok: price / 3.0, cached_input_per_mtok: Some(0.1 * price) };
+        let price = Price { input_per_mtok: price, output_per_mtok: price / 3.0, cached_input_per_mtok: Some(0.1 * price), ..Price::default() };
         let json = serde_json::to_string(&price).unwrap();
         prop_assert_eq!(serde_json::from_str::<Price>(&json).unwrap(), price);
     }

@@ -213,7 +213,7 @@ impl Run<'_> {
             input_tokens: tokens.into(),
             output_tokens: output_tokens.into(),
             cached_input_tokens: cached.into(),
-            estimated: false,
+            ..Usage::NONE
         })
     }
 

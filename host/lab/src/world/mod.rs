@@ -16,15 +16,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pointsman_core::attempt::explains_itself;
-use pointsman_core::clients::{Admission, ClientDenied, ClientGate};
+use pointsman_core::clients::{Admission, ClientDenied, ClientGate, estimate_usd};
 use pointsman_core::contract::{Decision, NONE, Query};
 use pointsman_core::dialect::envelope::ErrorKind;
-use pointsman_core::exchange::{Action, Budgets, Event, Exchange, Sending, StreamDefaults};
+use pointsman_core::exchange::{Action, Budgets, Event, Exchange, Only, Sending, StreamDefaults};
 use pointsman_core::fleet::Ticket;
 use pointsman_core::fleet::{Fleet, InitialState, Permit};
 use pointsman_core::journal::{Setup, Terms};
 use pointsman_core::outcome::Kind;
-use pointsman_core::record::{AttemptRecord, End};
+use pointsman_core::record::End;
 use pointsman_core::time::Timestamp;
 use pointsman_core::usd::total_usd;
 use pointsman_core::view::View;
@@ -165,10 +165,13 @@ where
         let admitted = self.admit(&mut ask);
         let facts = ask.facts.clone();
         let exchange = Exchange::new(self.now, self.view.clone(), &ask.model, facts, self.budgets, self.streams);
-        let exchange = if matches!(admitted, Ok(Admission::FreeOnly)) { exchange.free_only() } else { exchange };
+        let (exchange, reserved_usd) = match &admitted {
+            Ok((only, reserved_usd)) => (exchange.only(*only), *reserved_usd),
+            Err(_) => (exchange, 0.0),
+        };
         self.tell(number, EventKind::Arrived(&ask));
         let patience = ask.patience;
-        let slot = self.places.put(InFlight::new(number, exchange, ask, self.now));
+        let slot = self.places.put(InFlight { reserved_usd, ..InFlight::new(number, exchange, ask, self.now) });
         if let Some(patience) = patience {
             self.agenda.add(self.now + patience, What::Leave { slot, exchange: number });
         }
@@ -181,9 +184,11 @@ where
         }
     }
 
-    /// The limits of the client's own key.
-    fn admit(&mut self, ask: &mut Ask) -> Result<Admission, ClientView> {
-        let Some((client, gate)) = self.clients.get_mut(ask.facts.client as usize) else { return Ok(Admission::Full) };
+    /// The limits of the client's own key: the backends left for it, and the money reserved, USD.
+    fn admit(&mut self, ask: &mut Ask) -> Result<(Only, f64), ClientView> {
+        let Some((client, gate)) = self.clients.get_mut(ask.facts.client as usize) else {
+            return Ok((Only::default(), 0.0));
+        };
         let spending = gate.spending(self.now);
         ask.texts = Arc::new(Texts { spending, ..(*ask.texts).clone() });
         let name = &client.name;
@@ -191,11 +196,26 @@ where
             (ErrorKind::ModelNotFound, format!("The key {name:?} may not ask for the model {:?}", ask.model))
         } else {
             let is_free = || self.view.serves_free(&ask.model, ask.facts.operation, ask.facts.translatable);
-            let (kind, why) = match gate.enter(self.now, client.free_when_over_budget && is_free()) {
-                Ok(admission) => return Ok(admission),
-                Err(ClientDenied::Rate { .. }) => (ErrorKind::RateLimited, "has used up its rate limit"),
-                Err(ClientDenied::Concurrency) => (ErrorKind::RateLimited, "has too many requests under way"),
-                Err(ClientDenied::Budget { .. }) => (ErrorKind::BudgetExceeded, "has spent its budget of the day"),
+            let priced = client.budget_usd_per_day.is_some();
+            let dearest = match self.view.dearest(&ask.model, ask.facts.operation, ask.facts.translatable) {
+                _ if !priced => Some((0.0, 0.0)),
+                dearest => dearest,
+            };
+            let entered = dearest.map(|dearest| {
+                let usd = estimate_usd(dearest, ask.facts.prompt_tokens, ask.facts.max_tokens, 1);
+                (usd, gate.enter(self.now, client.free_when_over_budget && is_free(), usd))
+            });
+            let (kind, why) = match entered {
+                None => (ErrorKind::InvalidRequest, "has a budget, and the model has no price"),
+                Some((usd, Ok(Admission::Full))) => return Ok((Only { priced, ..Only::default() }, usd)),
+                Some((_, Ok(Admission::FreeOnly))) => {
+                    return Ok((Only { free: true, priced, serving_all: false }, 0.0));
+                }
+                Some((_, Err(denied))) => match denied {
+                    ClientDenied::Rate { .. } => (ErrorKind::RateLimited, "has used up its rate limit"),
+                    ClientDenied::Concurrency => (ErrorKind::RateLimited, "has too many requests under way"),
+                    ClientDenied::Budget { .. } => (ErrorKind::BudgetExceeded, "has spent its budget of the day"),
+                },
             };
             (kind, format!("The key {name:?} {why}"))
         };
@@ -525,8 +545,9 @@ where
         let Some(live) = self.places.take(slot) else { return };
         let attempts = live.exchange.attempts();
         if let Some((_, gate)) = self.clients.get_mut(live.ask.facts.client as usize) {
-            let used = |a: &AttemptRecord| a.usage.input_tokens + a.usage.output_tokens;
-            gate.leave(self.now, attempts.iter().map(used).sum(), total_usd(attempts.iter().map(|a| a.cost_usd)));
+            let used = attempts.iter().map(|attempt| attempt.usage.total()).fold(0, u64::saturating_add);
+            let cost_usd = total_usd(attempts.iter().map(|attempt| attempt.cost_usd));
+            gate.leave(self.now, used, cost_usd, live.reserved_usd);
         }
         let finished = Finished {
             end,

@@ -23,6 +23,8 @@ pub(super) struct InFlight {
     pub exchange: Exchange,
     pub ask: Ask,
     pub arrived: Timestamp,
+    /// Money reserved of its client's budget, USD.
+    pub reserved_usd: f64,
     /// While it waits.
     pub ticket: Option<Ticket>,
     /// While an attempt is under way.
@@ -57,6 +59,7 @@ impl InFlight {
             exchange,
             ask,
             arrived,
+            reserved_usd: 0.0,
             ticket: None,
             result: None,
             under_way: None,

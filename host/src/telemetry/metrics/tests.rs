@@ -64,7 +64,7 @@ fn exchange(backend: &str) -> ExchangeRecord {
             retry_after: None,
             message: String::new(),
             upstream_id: None,
-            usage: Usage { input_tokens: 100, output_tokens: 10, cached_input_tokens: 5, estimated: false },
+            usage: Usage { input_tokens: 100, output_tokens: 10, cached_input_tokens: 5, ..Usage::default() },
             cost_usd: 0.25,
         }],
         notes: Vec::new(),

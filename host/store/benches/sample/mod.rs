@@ -25,7 +25,7 @@ pub(crate) fn exchange(number: u64) -> Box<ExchangeRecord> {
         retry_after: None,
         message: String::new(),
         upstream_id: None,
-        usage: Usage { input_tokens: 1_200, output_tokens: 300, cached_input_tokens: 0, estimated: false },
+        usage: Usage { input_tokens: 1_200, output_tokens: 300, ..Usage::default() },
         cost_usd: 0.000_234,
     };
     Box::new(ExchangeRecord {

@@ -40,15 +40,31 @@ impl Check<'_, '_> {
 
     /// A budget is charged by prices.
     pub(super) fn advise_on_budgets(&mut self, config: &Config) {
-        if config.backends.iter().any(|one| !one.backend.prices.is_empty()) {
+        let Some(index) = config.clients.iter().position(|client| client.budget_usd_per_day.is_some()) else { return };
+        let at = Path::of("client").index(index).key("budget_usd_per_day");
+        let name = &config.clients[index].name;
+        if config.backends.iter().all(|one| one.backend.prices.is_empty()) {
+            let message = format!(
+                "client `{name}` has a budget, and no backend has a price: its requests are refused, because their cost could not be counted"
+            );
+            let help = "write [backend.price.\"MODEL\"], 0 for what is free, or one [budget.default_price]; `pointsman config prices` knows the usual ones";
+            self.warn(&at, message).help(help);
             return;
         }
-        for (index, client) in config.clients.iter().enumerate() {
-            if client.budget_usd_per_day.is_some() {
-                let at = Path::of("client").index(index).key("budget_usd_per_day");
+        for one in config.backends.iter().map(|one| &one.backend) {
+            let unpriced = unpriced(one);
+            let shown: Vec<&str> = unpriced.iter().map(String::as_str).collect();
+            let id = &one.id;
+            if one.is_unpriced_primary() {
                 let message =
-                    format!("client `{}` has a budget, and no backend has a price: it is never used up", client.name);
-                self.warn(&at, message).help("write [backend.price.\"MODEL\"] for what costs money");
+                    format!("`{id}` is a primary without a price, and counts as free for the budget of `{name}`");
+                self.warn(&at, message).help("write its prices; 0 says that it is free");
+            } else if !shown.is_empty() {
+                let message = format!(
+                    "`{id}` has no price for {}: `{name}`, which has a budget, is not served there",
+                    names(&shown)
+                );
+                self.warn(&at, message).help("write [backend.price.\"MODEL\"], or one [budget.default_price]");
             }
         }
     }

@@ -1,6 +1,8 @@
 //! Answers in one piece, and what is passed on as it comes.
 
 use super::*;
+use crate::http::encoding::Encoding;
+use crate::http::encoding::tests::encoded;
 
 #[test]
 fn a_whole_answer_is_committed_when_it_is_complete() {
@@ -109,8 +111,19 @@ fn an_answer_in_another_dialect_is_translated() {
     let run = case.run([(50, json_head()), (60, bytes(answer)), (70, Input::End)]);
     assert_eq!(run.came_to(), (Some(70), 70, Kind::Answered));
     assert!(run.text().contains("chat.completion") && run.text().contains("Hello"), "{}", run.text());
-    let gzip = head(200, &[("content-type", "application/json"), ("content-encoding", "gzip")]);
-    assert_eq!(case.run([(50, gzip)]).came_to(), (None, 50, Kind::Malformed), "its inside cannot be seen");
+    let head_in =
+        |encoding: &'static str| head(200, &[("content-type", "application/json"), ("content-encoding", encoding)]);
+    assert_eq!(
+        case.run([(50, head_in("compress"))]).came_to(),
+        (None, 50, Kind::Malformed),
+        "its inside cannot be seen"
+    );
+    let packed = Input::Bytes(encoded(Encoding::Gzip, answer.as_bytes()).into());
+    let run = case.run([(50, head_in("gzip")), (60, packed), (70, Input::End)]);
+    assert_eq!(run.came_to(), (Some(70), 70, Kind::Answered));
+    assert!(run.text().contains("chat.completion") && run.text().contains("Hello"), "{}", run.text());
+    let run = case.run([(50, head_in("gzip")), (60, bytes("nonsense")), (70, Input::End)]);
+    assert_eq!(run.came_to(), (None, 70, Kind::Malformed));
 }
 
 #[test]

@@ -4,55 +4,114 @@ use super::WireFormat;
 use super::ends::Ends;
 use super::opened::Opened;
 use crate::http::json::{self, Cursor};
-use crate::usage::Usage;
 
-/// The token counts of an answer.
-#[derive(Clone, Copy, Debug, Default)]
+/// The token counts of an answer as a provider tells them; 0: not told. What is told later counts, but a zero takes nothing
+/// back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Tokens of the prompt, without those that stand beside it.
     pub input: u64,
     /// Tokens of the answer.
     pub output: u64,
+    /// All tokens together.
+    pub total: u64,
+    /// Tokens of the answer that were thoughts; providers differ in whether they are part of `output`.
+    pub reasoning: u64,
     /// Tokens of the prompt that came from a cache and are part of `input`.
     pub cached: u64,
+    /// Tokens of the prompt that were written to a cache and are part of `input`.
+    pub written: u64,
     /// Tokens that came from a cache and stand beside the input (Anthropic).
     pub cache_read: u64,
     /// Tokens that were written to a cache and stand beside the input (Anthropic).
     pub cache_written: u64,
+    /// Those of the written ones that are kept for an hour.
+    pub written_1h: u64,
+    /// Tokens of the prompt that are sound.
+    pub audio_input: u64,
+    /// Tokens of the answer that are sound.
+    pub audio_output: u64,
+    /// Tokens of the prompt that are pictures.
+    pub image_input: u64,
+    /// The prompt's tokens were called `prompt_tokens`: in OpenAI's format all others are part of them.
+    pub is_inclusive: bool,
 }
 
 impl Counts {
     /// Reads a usage object by the names in use: takes over what it says and leaves what it does not.
     pub fn read(&mut self, usage: &[u8]) {
         for (key, value) in json::members(usage) {
-            let slot = match key {
-                b"prompt_tokens" | b"input_tokens" => &mut self.input,
-                b"completion_tokens" | b"output_tokens" => &mut self.output,
-                b"cache_read_input_tokens" => &mut self.cache_read,
-                b"cache_creation_input_tokens" => &mut self.cache_written,
-                // DeepSeek's.
-                b"prompt_cache_hit_tokens" => &mut self.cached,
-                b"prompt_tokens_details" | b"input_tokens_details" => {
-                    if let Some(cached) = json::member(value, "cached_tokens").and_then(json::count) {
-                        self.cached = cached;
-                    }
-                    continue;
+            match key {
+                b"prompt_tokens" => {
+                    self.is_inclusive = true;
+                    tell(&mut self.input, value);
                 }
-                _ => continue,
-            };
-            if let Some(count) = json::count(value) {
-                *slot = count;
+                b"input_tokens" => tell(&mut self.input, value),
+                b"completion_tokens" | b"output_tokens" => tell(&mut self.output, value),
+                b"total_tokens" => tell(&mut self.total, value),
+                b"reasoning_tokens" => tell(&mut self.reasoning, value),
+                b"cache_read_input_tokens" => tell(&mut self.cache_read, value),
+                b"cache_creation_input_tokens" => tell(&mut self.cache_written, value),
+                b"cache_creation" => self.read_cache_creation(value),
+                // DeepSeek's and Moonshot's.
+                b"prompt_cache_hit_tokens" | b"cached_tokens" => tell(&mut self.cached, value),
+                b"prompt_tokens_details" | b"input_tokens_details" | b"input_token_details" => {
+                    self.read_prompt_details(value);
+                }
+                b"completion_tokens_details" | b"output_tokens_details" | b"output_token_details" => {
+                    for (key, value) in json::members(value) {
+                        match key {
+                            b"reasoning_tokens" | b"thinking_tokens" => tell(&mut self.reasoning, value),
+                            b"audio_tokens" => tell(&mut self.audio_output, value),
+                            _ => {}
+                        }
+                    }
+                }
+                _ => {}
             }
         }
     }
 
-    pub(in crate::dialect) fn usage(&self) -> Usage {
-        Usage {
-            input_tokens: self.input.saturating_add(self.cache_read).saturating_add(self.cache_written),
-            output_tokens: self.output,
-            cached_input_tokens: self.cached.saturating_add(self.cache_read),
-            estimated: false,
+    fn read_prompt_details(&mut self, details: &[u8]) {
+        for (key, value) in json::members(details) {
+            match key {
+                b"cached_tokens" => tell(&mut self.cached, value),
+                b"cache_write_tokens"
+                | b"cache_creation_tokens"
+                | b"cached_creation_tokens"
+                | b"cache_creation_input_tokens" => tell(&mut self.written, value),
+                b"audio_tokens" => tell(&mut self.audio_input, value),
+                b"image_tokens" => tell(&mut self.image_input, value),
+                b"cache_creation" => self.read_cache_creation(value),
+                _ => {}
+            }
         }
+    }
+
+    /// Reads how long the written tokens are kept. Both together are those of `cache_creation_input_tokens`, where that is
+    /// told too.
+    fn read_cache_creation(&mut self, kept: &[u8]) {
+        let (mut minutes, mut hour) = (0, 0);
+        for (key, value) in json::members(kept) {
+            match key {
+                b"ephemeral_5m_input_tokens" => tell(&mut minutes, value),
+                b"ephemeral_1h_input_tokens" => tell(&mut hour, value),
+                _ => {}
+            }
+        }
+        if hour > 0 {
+            self.written_1h = hour;
+        }
+        if !self.is_inclusive {
+            self.cache_written = self.cache_written.max(minutes.saturating_add(hour));
+        }
+    }
+}
+
+/// Takes over a count; a zero, or what is none, takes nothing back.
+fn tell(slot: &mut u64, value: &[u8]) {
+    if let Some(count) = json::count(value).filter(|count| *count > 0) {
+        *slot = count;
     }
 }
 
@@ -77,10 +136,10 @@ pub enum Sight {
 #[derive(Clone, Debug)]
 pub struct Tally {
     pub(in crate::dialect) counts: Counts,
-    /// The prompt's size is the provider's word.
-    pub(in crate::dialect) is_input_known: bool,
+    /// The provider has told of tokens.
+    pub(in crate::dialect) is_told: bool,
     /// The answer's size is the provider's word, and its last.
-    pub(in crate::dialect) is_output_known: bool,
+    pub(in crate::dialect) is_output_final: bool,
     pub(in crate::dialect) content_events: u64,
     pub(in crate::dialect) content_bytes: u64,
     pub(in crate::dialect) finished: bool,
@@ -101,8 +160,8 @@ impl Tally {
     pub(in crate::dialect) fn new(format: &'static dyn WireFormat) -> Self {
         Self {
             counts: Counts::default(),
-            is_input_known: false,
-            is_output_known: false,
+            is_told: false,
+            is_output_final: false,
             content_events: 0,
             content_bytes: 0,
             finished: false,
@@ -140,17 +199,25 @@ impl Tally {
         Sight::Done
     }
 
-    /// Reads the usage of the whole answer.
+    /// Reads the usage of the whole answer; what is no object, such as null, tells nothing.
     pub fn read_usage(&mut self, usage: &[u8]) {
-        self.format.read_usage(usage, &mut self.counts);
-        self.is_input_known = true;
-        self.is_output_known = true;
+        if usage.first() == Some(&b'{') {
+            if !self.is_output_final {
+                // What was told of the answer before its end was no more than a beginning.
+                self.counts.output = 0;
+            }
+            self.format.read_usage(usage, &mut self.counts);
+            self.is_told = true;
+            self.is_output_final = true;
+        }
     }
 
     /// Reads a usage that tells only the prompt's size for certain.
     pub fn read_input_usage(&mut self, usage: &[u8]) {
-        self.format.read_usage(usage, &mut self.counts);
-        self.is_input_known = true;
+        if usage.first() == Some(&b'{') {
+            self.format.read_usage(usage, &mut self.counts);
+            self.is_told = true;
+        }
     }
 }
 
@@ -173,4 +240,44 @@ pub(in crate::dialect) fn content_bytes(at: &mut Cursor<'_>) -> usize {
 /// Bytes of a value without its quotes; at least one when it holds anything.
 pub(in crate::dialect) fn filled_length(value: &[u8]) -> usize {
     if json::is_filled(value) { value.len().saturating_sub(2).max(1) } else { 0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(usages: &[&str]) -> Counts {
+        let mut counts = Counts::default();
+        usages.iter().for_each(|usage| counts.read(usage.as_bytes()));
+        counts
+    }
+
+    #[test]
+    fn a_later_number_counts_and_a_later_zero_does_not() {
+        let later = read(&[r#"{"input_tokens":0,"output_tokens":1}"#, r#"{"input_tokens":9,"output_tokens":15}"#]);
+        assert_eq!((later.input, later.output), (9, 15));
+        let zeros = read(&[r#"{"input_tokens":9,"output_tokens":15}"#, r#"{"input_tokens":0,"output_tokens":null}"#]);
+        assert_eq!((zeros.input, zeros.output), (9, 15));
+    }
+
+    #[test]
+    fn caches_stand_in_many_places() {
+        for (usage, cached, written) in [
+            (r#"{"prompt_tokens":9,"prompt_tokens_details":{"cached_tokens":4}}"#, 4, 0),
+            (r#"{"input_tokens":9,"input_tokens_details":{"cached_tokens":4,"cache_write_tokens":2}}"#, 4, 2),
+            (r#"{"prompt_tokens":9,"cached_tokens":4}"#, 4, 0),
+            (r#"{"prompt_tokens":9,"prompt_cache_hit_tokens":4,"prompt_cache_miss_tokens":5}"#, 4, 0),
+            (r#"{"prompt_tokens":9,"prompt_tokens_details":{"cached_tokens":0},"cached_tokens":4}"#, 4, 0),
+            (r#"{"prompt_tokens":9,"prompt_tokens_details":null,"cached_tokens":null}"#, 0, 0),
+        ] {
+            let counts = read(&[usage]);
+            assert_eq!((counts.input, counts.cached, counts.written), (9, cached, written), "{usage}");
+        }
+        let anthropic = read(&[
+            r#"{"input_tokens":1,"cache_creation_input_tokens":70,"cache_read_input_tokens":5,"cache_creation":{"ephemeral_5m_input_tokens":30,"ephemeral_1h_input_tokens":40}}"#,
+        ]);
+        assert_eq!((anthropic.cache_written, anthropic.written_1h, anthropic.cache_read), (70, 40, 5));
+        let alone = read(&[r#"{"input_tokens":1,"cache_creation":{"ephemeral_1h_input_tokens":40}}"#]);
+        assert_eq!((alone.cache_written, alone.written_1h), (40, 40));
+    }
 }

@@ -108,6 +108,11 @@ fn read_chunk(tally: &mut Tally, data: &[u8]) -> Chunk {
                     tally.read_usage(value);
                 }
             }
+            b"x_groq" => {
+                if let Some(value) = json::member(at.value(), "usage") {
+                    tally.read_usage(value);
+                }
+            }
             b"error" => chunk.failed |= says_something(at.value()),
             _ => {
                 at.value();
@@ -135,6 +140,8 @@ fn read_choice(at: &mut Cursor<'_>, position: u64, tally: &mut Tally, chunk: &mu
                 explains_empty = finish == Finish::Complete && format::explains_empty(value);
             }
             b"index" => index = json::count(at.value()).unwrap_or(position),
+            // Moonshot's place.
+            b"usage" => tally.read_usage(at.value()),
             b"error" => chunk.failed |= says_something(at.value()),
             _ => {
                 at.value();

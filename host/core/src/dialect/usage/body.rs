@@ -1,28 +1,75 @@
-//! A body that is no stream: its top-level `usage`, caught as it goes by, so that nothing need be held back for it.
+//! A body that is no stream: its usage and the length of its texts, caught as they go by, so that nothing need be held back
+//! for them.
 
+use bytes::Bytes;
+
+use super::plausible::{Asked, Flowed, usage};
+use super::{BYTES_PER_TOKEN, StreamTap};
+use crate::contract::Operation;
 use crate::dialect::format::Counts;
 use crate::dialect::registry::Dialect;
+use crate::http::encoding::{Decoder, Encoding, Limits};
+use crate::http::sse::Reader;
 use crate::usage::Usage;
 
 /// The longest `usage` object that is read, in bytes.
 const MAX_USAGE_BYTES: usize = 4 * 1024;
 
-/// Watches a JSON body go by in chunks for its top-level usage, keeping nothing else.
-#[derive(Clone, Debug)]
+/// Most usages are no longer than this.
+const USUAL_USAGE_BYTES: usize = 256;
+
+/// The longest name of a member that is told from others, in bytes.
+const MAX_NAME_BYTES: usize = 24;
+
+/// Top-level members that hold an answer's texts.
+const TEXTS: [&[u8]; 7] = [b"choices", b"content", b"output", b"message", b"response", b"text", b"results"];
+
+/// Members whose strings are no text of an answer.
+const NO_TEXTS: [&[u8]; 14] = [
+    b"role",
+    b"type",
+    b"id",
+    b"object",
+    b"index",
+    b"model",
+    b"status",
+    b"name",
+    b"call_id",
+    b"finish_reason",
+    b"stop_reason",
+    b"native_finish_reason",
+    b"signature",
+    b"token",
+];
+
+/// Watches a JSON body go by in chunks for its usage and its texts' length, keeping nothing else.
+#[derive(Debug)]
 pub struct BodyTap {
     dialect: Dialect,
     /// The name of the member that holds the usage.
     usage_member: &'static [u8],
+    /// Undoes the encoding of what goes by.
+    decoder: Option<Box<Decoder>>,
+    /// Reads what goes by as a stream of events.
+    events: Option<Box<(Reader, StreamTap)>>,
     at: Place,
     depth: u32,
-    /// The next string at depth 1 is a member's name.
-    name_next: bool,
-    /// Length of the usage's name that the current name has matched; `None` after a mismatch.
-    matched: Option<usize>,
+    /// The top-level member that goes by.
+    within: Within,
+    /// The last string, as far as it is short.
+    string: Name,
+    /// Its whole length.
+    string_bytes: u64,
+    /// The name that the value which goes by has.
+    name: Name,
     /// The value that begins is the usage.
     wanted: bool,
     kept: Vec<u8>,
-    keeping: bool,
+    /// The usage kept stands at the top.
+    is_top: bool,
+    /// Depth of the usage that is being kept.
+    keeping: Option<u32>,
+    text_bytes: u64,
     bytes: u64,
 }
 
@@ -35,8 +82,35 @@ enum Place {
     Over,
 }
 
-/// Most usages are no longer than this.
-const USUAL_USAGE_BYTES: usize = 256;
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Within {
+    Choices,
+    /// Another that holds texts.
+    Texts,
+    Groq,
+    Other,
+}
+
+/// A short text; one that is too long is equal to none.
+#[derive(Clone, Copy, Debug, Default)]
+struct Name {
+    bytes: [u8; MAX_NAME_BYTES],
+    length: usize,
+}
+
+impl Name {
+    fn push(&mut self, text: &[u8]) {
+        let end = self.length.saturating_add(text.len());
+        if let Some(free) = self.bytes.get_mut(self.length..end) {
+            free.copy_from_slice(text);
+        }
+        self.length = end;
+    }
+
+    fn text(&self) -> &[u8] {
+        self.bytes.get(..self.length).unwrap_or_default()
+    }
+}
 
 impl BodyTap {
     /// A tap; for a dialect whose answers pass unread one that sees nothing.
@@ -44,20 +118,67 @@ impl BodyTap {
         Self {
             dialect,
             usage_member: dialect.format().usage_member(),
+            decoder: None,
+            events: None,
             at: if dialect.is_opaque() { Place::Over } else { Place::Between },
             depth: 0,
-            name_next: false,
-            matched: None,
+            within: Within::Other,
+            string: Name::default(),
+            string_bytes: 0,
+            name: Name::default(),
             wanted: false,
             kept: Vec::new(),
-            keeping: false,
+            is_top: false,
+            keeping: None,
+            text_bytes: 0,
             bytes: 0,
         }
+    }
+
+    /// A tap for a body that goes by in this encoding, which is undone in a copy; `events`: it is a stream of events.
+    pub fn encoded(dialect: Dialect, operation: Operation, encoding: Encoding, events: bool) -> Self {
+        let decoder = (!dialect.is_opaque()).then(|| Box::new(Decoder::new(encoding, Limits::of_answer())));
+        let events = events.then(|| Box::new((Reader::default(), StreamTap::new(dialect, operation))));
+        Self { decoder, events, ..Self::new(dialect) }
+    }
+
+    /// A tap for a body that cannot be read: all of it is taken for text.
+    pub fn unreadable(dialect: Dialect) -> Self {
+        Self { at: Place::Over, depth: 1, ..Self::new(dialect) }
     }
 
     /// Looks at the body's next bytes.
     pub fn push(&mut self, chunk: &[u8]) {
         self.bytes += chunk.len() as u64;
+        match &mut self.decoder {
+            None => self.look(chunk),
+            Some(_) if self.at == Place::Over => {}
+            Some(decoder) => match decoder.push(chunk) {
+                Ok(plain) => self.look_at(plain),
+                Err(_) => self.at = Place::Over,
+            },
+        }
+    }
+
+    fn look_at(&mut self, plain: Bytes) {
+        let Some((reader, tap)) = self.events.as_deref_mut() else { return self.look(&plain) };
+        reader.push(plain);
+        loop {
+            match reader.next_event() {
+                Ok(Some(event)) => {
+                    tap.see(&event);
+                }
+                Ok(None) => break,
+                Err(_) => {
+                    self.at = Place::Over;
+                    break;
+                }
+            }
+        }
+        reader.take();
+    }
+
+    fn look(&mut self, chunk: &[u8]) {
         let mut i = 0;
         while i < chunk.len() {
             i = match self.at {
@@ -66,6 +187,9 @@ impl BodyTap {
                 Place::InString => self.in_string(chunk, i),
                 Place::AfterBackslash => {
                     self.keep(&chunk[i..=i]);
+                    // No name that is looked for has an escape.
+                    self.string.length = usize::MAX;
+                    self.string_bytes += 1;
                     self.at = Place::InString;
                     i + 1
                 }
@@ -78,41 +202,50 @@ impl BodyTap {
         self.bytes
     }
 
-    /// The usage the body told; none when it told none (yet).
-    pub fn usage(&self) -> Option<Usage> {
-        if self.keeping || self.kept.is_empty() {
+    /// The usage that the body told, or that its texts come to where it told none that can be believed. `is_answer`: it is a
+    /// model's answer, which has used something.
+    pub fn usage(&self, asked: &Asked<'_>, is_answer: bool) -> Usage {
+        if let Some((_, tap)) = self.events.as_deref() {
+            return tap.usage(asked);
+        }
+        let counts = self.counts();
+        if self.dialect.is_opaque() || counts.is_none() && !is_answer {
+            return Usage::default();
+        }
+        // What cannot be read is taken for text.
+        let bytes = if self.at == Place::Over && self.depth > 0 { self.bytes } else { self.text_bytes };
+        let flowed = match is_answer {
+            true => Flowed { tokens: bytes.div_ceil(BYTES_PER_TOKEN), bytes },
+            false => Flowed::default(),
+        };
+        usage(&counts.unwrap_or_default(), true, flowed, asked)
+    }
+
+    /// The counts the body told; none when it told none (yet).
+    pub fn counts(&self) -> Option<Counts> {
+        if self.keeping.is_some() || self.kept.is_empty() {
             return None;
         }
         let mut counts = Counts::default();
         self.dialect.format().read_usage(&self.kept, &mut counts);
-        Some(counts.usage())
+        Some(counts)
     }
 
     fn between(&mut self, chunk: &[u8], i: usize) -> usize {
         let byte = chunk[i];
         match byte {
             b'"' => {
-                self.matched = (self.depth == 1 && self.name_next).then_some(0);
+                (self.string, self.string_bytes) = (Name::default(), 0);
                 self.at = Place::InString;
             }
-            b'{' | b'[' => {
-                if self.depth == 0 && byte == b'[' {
-                    self.at = Place::Over;
-                }
-                self.depth = self.depth.saturating_add(1);
-                self.name_next = self.depth == 1;
-                if self.wanted && byte == b'{' {
-                    self.kept.clear();
-                    self.kept.reserve(USUAL_USAGE_BYTES);
-                    self.keeping = true;
-                }
-                self.wanted = false;
-            }
+            b':' => self.named(),
+            b'{' | b'[' => self.opened(byte),
             b'}' | b']' => {
+                self.value_ended();
                 self.depth = self.depth.saturating_sub(1);
                 self.keep(&chunk[i..=i]);
-                if self.depth <= 1 {
-                    self.keeping = false;
+                if self.keeping.is_some_and(|depth| self.depth <= depth) {
+                    self.keeping = None;
                 }
                 if self.depth == 0 {
                     self.at = Place::Over;
@@ -120,45 +253,81 @@ impl BodyTap {
                 return i + 1;
             }
             b',' => {
-                self.name_next = self.depth == 1;
+                self.value_ended();
                 self.wanted = false;
             }
-            b':' => self.name_next = false,
             _ => {}
         }
         self.keep(&chunk[i..=i]);
         i + 1
     }
 
+    /// The last string was a name.
+    fn named(&mut self) {
+        self.string_bytes = 0;
+        self.name = self.string;
+        let name = self.name.text();
+        if self.depth == 1 {
+            self.within = match name {
+                b"choices" => Within::Choices,
+                b"x_groq" => Within::Groq,
+                name if TEXTS.contains(&name) => Within::Texts,
+                _ => Within::Other,
+            };
+        }
+        let is_place = match (self.depth, self.within) {
+            (1, _) => true,
+            (2, Within::Groq) | (3, Within::Choices) => !self.is_top,
+            _ => false,
+        };
+        self.wanted = is_place && name == self.usage_member;
+    }
+
+    /// The last string was a value.
+    fn value_ended(&mut self) {
+        let is_text = matches!(self.within, Within::Choices | Within::Texts) && !NO_TEXTS.contains(&self.name.text());
+        if is_text && self.keeping.is_none() {
+            self.text_bytes += self.string_bytes;
+        }
+        self.string_bytes = 0;
+    }
+
+    fn opened(&mut self, byte: u8) {
+        if self.depth == 0 && byte == b'[' {
+            self.at = Place::Over;
+        }
+        if self.wanted && byte == b'{' {
+            self.kept.clear();
+            self.kept.reserve(USUAL_USAGE_BYTES);
+            self.keeping = Some(self.depth);
+            self.is_top |= self.depth == 1;
+        }
+        self.wanted = false;
+        self.depth = self.depth.saturating_add(1);
+    }
+
     fn in_string(&mut self, chunk: &[u8], i: usize) -> usize {
         let rest = &chunk[i..];
         let end = memchr::memchr2(b'"', b'\\', rest).unwrap_or(rest.len());
-        let text = &rest[..end];
-        let name = self.usage_member;
-        self.matched = self.matched.filter(|from| name[*from..].starts_with(text)).map(|from| from + text.len());
+        self.string.push(&rest[..end]);
+        self.string_bytes += end as u64;
         let Some(byte) = rest.get(end) else {
             self.keep(rest);
             return chunk.len();
         };
         self.keep(&rest[..=end]);
-        if *byte == b'\\' {
-            self.matched = None;
-            self.at = Place::AfterBackslash;
-        } else {
-            self.wanted |= self.matched.take() == Some(self.usage_member.len());
-            self.at = Place::Between;
-        }
+        self.at = if *byte == b'\\' { Place::AfterBackslash } else { Place::Between };
         i + end + 1
     }
 
     fn keep(&mut self, bytes: &[u8]) {
-        if !self.keeping {
+        if self.keeping.is_none() {
             return;
         }
         if self.kept.len() + bytes.len() > MAX_USAGE_BYTES {
             self.kept.clear();
             self.at = Place::Over;
-            self.keeping = false;
+            self.keeping = None;
             return;
         }
         self.kept.extend_from_slice(bytes);
@@ -172,15 +341,21 @@ mod tests {
     use super::*;
 
     fn told(input: u64, output: u64, cached: u64) -> Usage {
-        Usage { input_tokens: input, output_tokens: output, cached_input_tokens: cached, estimated: false }
+        Usage { input_tokens: input, output_tokens: output, cached_input_tokens: cached, ..Usage::default() }
     }
 
-    fn tapped(chunks: &[&[u8]]) -> Option<Usage> {
+    fn tap_of(chunks: &[&[u8]]) -> BodyTap {
         let mut tap = BodyTap::new(Dialect::OPENAI);
         for chunk in chunks {
             tap.push(chunk);
         }
-        tap.usage()
+        tap
+    }
+
+    fn tapped(chunks: &[&[u8]]) -> Option<Usage> {
+        let tap = tap_of(chunks);
+        let asked = Asked { body: b"https://example.com/long.pdf", ..Asked::default() };
+        tap.counts().map(|_| tap.usage(&asked, false))
     }
 
     #[test]
@@ -207,7 +382,76 @@ mod tests {
         }
         let mut plain = BodyTap::new(Dialect::PLAIN);
         plain.push(br#"{"usage":{"prompt_tokens":1}}"#);
-        assert_eq!((plain.usage(), plain.bytes()), (None, 29));
+        assert_eq!((plain.usage(&Asked::default(), true), plain.bytes()), (Usage::default(), 29));
+    }
+
+    #[test]
+    fn some_providers_put_the_usage_elsewhere() {
+        for (body, expected) in [
+            (
+                r#"{"choices":[{"index":0,"usage":{"prompt_tokens":5,"completion_tokens":2},"message":{}}]}"#,
+                told(5, 2, 0),
+            ),
+            (r#"{"choices":[],"x_groq":{"id":"a","usage":{"prompt_tokens":5,"completion_tokens":2}}}"#, told(5, 2, 0)),
+            (
+                r#"{"usage":{"prompt_tokens":1,"completion_tokens":2},"x_groq":{"usage":{"prompt_tokens":5}}}"#,
+                told(1, 2, 0),
+            ),
+        ] {
+            assert_eq!(tapped(&[body.as_bytes()]), Some(expected), "{body}");
+        }
+        assert_eq!(tapped(&[br#"{"choices":[{"message":{"usage":{"prompt_tokens":5}}}]}"#]), None);
+        assert_eq!(tapped(&[br#"{"data":[{"usage":{"prompt_tokens":5}}]}"#]), None);
+    }
+
+    #[test]
+    fn an_answer_without_usage_is_estimated_by_its_texts() {
+        let asked = Asked { prompt_tokens: 50, ..Asked::default() };
+        for (body, tokens) in [
+            (
+                r#"{"id":"chatcmpl-1","object":"chat.completion","choices":[{"index":0,"message":{"role":"assistant","content":"Hello my dear friend"},"finish_reason":"stop"}],"usage":null}"#,
+                5,
+            ),
+            (
+                r#"{"choices":[{"message":{"role":"assistant","content":null,"tool_calls":[{"id":"call_1","type":"function","function":{"name":"f","arguments":"{\"a\":1}"}}]}}]}"#,
+                2,
+            ),
+            (
+                r#"{"type":"message","role":"assistant","content":[{"type":"text","text":"Hello my"},{"type":"thinking","thinking":"dear friend!","signature":"abcdefgh"}]}"#,
+                5,
+            ),
+            (
+                r#"{"object":"response","output":[{"type":"message","content":[{"type":"output_text","text":"Hello my dear friend"}]}]}"#,
+                5,
+            ),
+            (r#"{"choices":[{"text":"Hello my dear friend"}]}"#, 5),
+        ] {
+            let tap = tap_of(&[body.as_bytes()]);
+            let expected = Usage { estimated: true, ..told(50, tokens, 0) };
+            assert_eq!(tap.usage(&asked, true), expected, "{body}");
+            assert_eq!(tap.usage(&asked, false), Usage::default(), "it is no model's answer");
+        }
+        let vectors = tap_of(&[br#"{"object":"list","data":[{"object":"embedding","embedding":"AAAA"}]}"#]);
+        assert_eq!(vectors.usage(&asked, true), Usage { estimated: true, ..told(50, 0, 0) });
+    }
+
+    #[test]
+    fn a_compressed_body_is_read_as_a_copy() {
+        let body = br#"{"choices":[],"usage":{"prompt_tokens":5,"completion_tokens":2}}"#;
+        for encoding in Encoding::ALL {
+            let packed = crate::http::encoding::tests::encoded(encoding, body);
+            let mut tap = BodyTap::encoded(Dialect::OPENAI, Operation::Chat, encoding, false);
+            packed.chunks(7).for_each(|chunk| tap.push(chunk));
+            assert_eq!(tap.usage(&Asked::default(), false), told(5, 2, 0), "{encoding:?}");
+            let events = [b"data: ", &body[..], b"\n\ndata: [DONE]\n\n"].concat();
+            let packed = crate::http::encoding::tests::encoded(encoding, &events);
+            let mut tap = BodyTap::encoded(Dialect::OPENAI, Operation::Chat, encoding, true);
+            packed.chunks(7).for_each(|chunk| tap.push(chunk));
+            assert_eq!(tap.usage(&Asked::default(), true), told(5, 2, 0), "{encoding:?}");
+        }
+        let mut broken = BodyTap::encoded(Dialect::OPENAI, Operation::Chat, Encoding::Gzip, false);
+        broken.push(b"nonsense");
+        assert_eq!(broken.usage(&Asked::default(), false), Usage::default());
     }
 
     #[test]

@@ -1,13 +1,12 @@
 //! A stream's events: what each is to the relay, and what the whole has used.
 
+use super::BYTES_PER_TOKEN;
+use super::plausible::{Asked, Flowed, usage};
 use crate::contract::Operation;
 use crate::dialect::format::{Opened, Sight, StreamFormat, Tally};
 use crate::dialect::registry::Dialect;
 use crate::http::sse::Event;
 use crate::usage::Usage;
-
-/// Bytes of answer text that count as one token where the provider does not count.
-const BYTES_PER_TOKEN: u64 = 4;
 
 /// Watches the events of one stream.
 #[derive(Clone, Debug)]
@@ -80,25 +79,15 @@ impl StreamTap {
         self.tally.content_events
     }
 
-    /// Returns the usage so far: as reported, or estimated where content has come and the stream did not report it.
-    pub fn usage(&self, prompt_tokens_estimate: u32) -> Usage {
+    /// Returns the usage so far: as told, or estimated where content has come and what the stream tells cannot be.
+    pub fn usage(&self, asked: &Asked<'_>) -> Usage {
         let tally = &self.tally;
-        let mut usage = tally.counts.usage();
-        let is_silent = tally.content_events == 0 && !tally.is_input_known && !tally.is_output_known;
-        if is_silent || self.format.is_opaque() {
-            return usage;
+        if self.format.is_opaque() || tally.content_events == 0 && !tally.is_told {
+            return Usage::default();
         }
-        if !tally.is_input_known {
-            usage.input_tokens = u64::from(prompt_tokens_estimate);
-            usage.estimated = true;
-        }
-        if !tally.is_output_known {
-            // Most providers send a token an event; some bundle, and then the text's length says more.
-            let seen = tally.content_events.max(tally.content_bytes.div_ceil(BYTES_PER_TOKEN));
-            usage.output_tokens = usage.output_tokens.max(seen);
-            usage.estimated = true;
-        }
-        usage
+        // Most providers send a token an event; some bundle, and then the text's length says more.
+        let tokens = tally.content_events.max(tally.content_bytes.div_ceil(BYTES_PER_TOKEN));
+        usage(&tally.counts, tally.is_output_final, Flowed { tokens, bytes: tally.content_bytes }, asked)
     }
 }
 
@@ -111,7 +100,11 @@ mod tests {
     }
 
     fn told(input: u64, output: u64, cached: u64) -> Usage {
-        Usage { input_tokens: input, output_tokens: output, cached_input_tokens: cached, estimated: false }
+        Usage { input_tokens: input, output_tokens: output, cached_input_tokens: cached, ..Usage::default() }
+    }
+
+    fn asked(prompt_tokens: u32) -> Asked<'static> {
+        Asked { prompt_tokens, ..Asked::default() }
     }
 
     const ROLE: &str = r#"{"choices":[{"index":0,"delta":{"role":"assistant","content":""},"finish_reason":null}]}"#;
@@ -126,7 +119,7 @@ mod tests {
         let sights: Vec<Sight> = [ROLE, HELLO, STOP, USED, "[DONE]"].map(|d| tap.see(&event(None, d))).to_vec();
         assert_eq!(sights, [Sight::Other, Sight::Content, Sight::Finish, Sight::UsageOnly, Sight::Done]);
         assert!(tap.finished() && tap.ended_well());
-        assert_eq!(tap.usage(77), told(9, 2, 4));
+        assert_eq!(tap.usage(&asked(77)), told(9, 2, 4));
     }
 
     #[test]
@@ -263,12 +256,12 @@ mod tests {
     #[test]
     fn a_cut_stream_is_estimated_from_what_flowed() {
         let mut tap = StreamTap::new(Dialect::OPENAI, Operation::Chat);
-        assert_eq!(tap.usage(50), Usage::default());
+        assert_eq!(tap.usage(&asked(50)), Usage::default());
         for _ in 0..10 {
             tap.see(&event(None, HELLO));
         }
-        let usage = tap.usage(50);
-        assert_eq!(usage, Usage { input_tokens: 50, output_tokens: 13, cached_input_tokens: 0, estimated: true });
+        let usage = tap.usage(&asked(50));
+        assert_eq!(usage, Usage { estimated: true, ..told(50, 13, 0) });
     }
 
     #[test]
@@ -288,14 +281,14 @@ mod tests {
             assert_eq!(tap.see(&event(Some(name), data)), sight, "{name}");
         }
         assert_eq!(tap.see(&event(None, delta)), Sight::Content);
-        let cut = tap.usage(99);
+        let cut = tap.usage(&asked(99));
         assert_eq!((cut.input_tokens, cut.output_tokens, cut.cached_input_tokens, cut.estimated), (18, 3, 5, true));
         let end = r#"{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"output_tokens":15}}"#;
         assert_eq!(tap.see(&event(Some("message_delta"), end)), Sight::Finish);
         assert!(!tap.ended_well());
         assert_eq!(tap.see(&event(Some("message_stop"), r#"{"type":"message_stop"}"#)), Sight::Done);
         assert!(tap.ended_well());
-        assert_eq!(tap.usage(99), told(18, 15, 5));
+        assert_eq!(tap.usage(&asked(99)), Usage { cache_write_tokens: 3, ..told(18, 15, 5) });
         assert_eq!(tap.see(&event(Some("error"), "{}")), Sight::Error);
     }
 
@@ -313,8 +306,59 @@ mod tests {
             assert_eq!(tap.see(&event(Some(name), data)), sight, "{name}");
         }
         assert!(tap.finished() && tap.ended_well());
-        assert_eq!(tap.usage(1), told(8, 5, 2));
+        assert_eq!(tap.usage(&asked(1)), told(8, 5, 2));
         assert_eq!(tap.see(&event(None, r#"{"type":"response.failed"}"#)), Sight::Error);
+    }
+
+    #[test]
+    fn usage_is_found_wherever_a_chat_stream_has_it() {
+        let finish =
+            |usage: &str| format!(r#"{{"choices":[{{"index":0,"delta":{{}},"finish_reason":"stop"{usage}}}]}}"#);
+        for (events, expected) in [
+            (vec![finish(r#","usage":{"prompt_tokens":9,"completion_tokens":2,"cached_tokens":4}"#)], told(9, 2, 4)),
+            (
+                vec![
+                    r#"{"choices":[],"x_groq":{"id":"r","usage":{"prompt_tokens":9,"completion_tokens":2}}}"#
+                        .to_owned(),
+                ],
+                told(9, 2, 0),
+            ),
+            (vec![r#"{"x_groq":{"id":"r"},"choices":[]}"#.to_owned(), USED.to_owned()], told(9, 2, 4)),
+            (vec![USED.to_owned(), r#"{"choices":[],"usage":null}"#.to_owned()], told(9, 2, 4)),
+            (
+                vec![r#"{"choices":[],"usage":{"prompt_tokens":0,"completion_tokens":0}}"#.to_owned(), USED.to_owned()],
+                told(9, 2, 4),
+            ),
+            (
+                vec![USED.to_owned(), r#"{"choices":[],"usage":{"prompt_tokens":0,"completion_tokens":0}}"#.to_owned()],
+                told(9, 2, 4),
+            ),
+        ] {
+            let mut tap = StreamTap::new(Dialect::OPENAI, Operation::Chat);
+            tap.see(&event(None, HELLO));
+            for data in &events {
+                tap.see(&event(None, data));
+            }
+            assert_eq!(tap.usage(&asked(77)), expected, "{events:?}");
+        }
+    }
+
+    #[test]
+    fn a_message_streams_end_may_tell_nothing_or_all() {
+        let start = r#"{"type":"message_start","message":{"usage":{"input_tokens":0,"output_tokens":0}}}"#;
+        let delta = r#"{"type":"content_block_delta","delta":{"type":"text_delta","text":"Hello you"}}"#;
+        for (end, expected) in [
+            (r#""usage":null"#, Usage { estimated: true, ..told(7, 3, 0) }),
+            (r#""usage":{"output_tokens":0}"#, Usage { estimated: true, ..told(7, 3, 0) }),
+            (r#""usage":{"input_tokens":9,"output_tokens":4,"cache_read_input_tokens":2}"#, told(11, 4, 2)),
+        ] {
+            let mut tap = StreamTap::new(Dialect::ANTHROPIC, Operation::Message);
+            let end = format!(r#"{{"type":"message_delta","delta":{{"stop_reason":"end_turn"}},{end}}}"#);
+            for data in [start, delta, &end] {
+                tap.see(&event(None, data));
+            }
+            assert_eq!(tap.usage(&asked(7)), expected, "{end}");
+        }
     }
 
     #[test]
@@ -323,6 +367,6 @@ mod tests {
         assert_eq!(tap.see(&event(None, "tick")), Sight::Content);
         assert_eq!(tap.see(&event(Some("error"), "tick")), Sight::Error);
         assert!(tap.ended_well());
-        assert_eq!(tap.usage(5), Usage::default());
+        assert_eq!(tap.usage(&asked(5)), Usage::default());
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use pointsman_core::contract::{Column, Commit, NONE, Resume, RowState};
 use pointsman_core::fleet::InitialState;
 use pointsman_core::journal::{Happened, Setup};
-use pointsman_core::table::{Backend, Limits, Pattern, Timeouts};
+use pointsman_core::table::{Backend, Limits, Pattern, Price, PriceTier, Timeouts};
 use pointsman_store::Journaled;
 use toml::{Table, Value};
 
@@ -180,17 +180,44 @@ fn one(text: &mut Toml, backend: &Backend) {
     let able: Table = backend.capabilities.iter().map(|(name, is_able)| (name.clone(), (*is_able).into())).collect();
     text.put_if("capabilities", Value::Table(able), !backend.capabilities.is_empty());
     if !backend.prices.is_empty() {
-        let price = |(model, price): (&String, &pointsman_core::table::Price)| {
+        let price = |(model, price): (&String, &Price)| {
             let mut entries: Vec<(&str, Value)> = vec![
                 ("input_per_mtok", price.input_per_mtok.into()),
                 ("output_per_mtok", price.output_per_mtok.into()),
             ];
-            entries.extend(price.cached_input_per_mtok.map(|cached| ("cached_input_per_mtok", cached.into())));
+            entries.extend(rates(price));
+            if !price.tiers.is_empty() {
+                entries.push(("tiers", Value::Array(price.tiers.iter().map(tier).collect())));
+            }
             format!("{} = {}", quoted_key(model), inline(&entries))
         };
         let prices: Vec<String> = backend.prices.iter().map(price).collect();
         text.line(&format!("price = {{ {} }}", prices.join(", ")));
     }
+}
+
+/// The prices of parts of a prompt or an answer that have prices of their own.
+fn rates(price: &Price) -> impl Iterator<Item = (&'static str, Value)> {
+    let rates = [
+        ("cached_input_per_mtok", price.cached_input_per_mtok),
+        ("cache_write_per_mtok", price.cache_write_per_mtok),
+        ("cache_write_1h_per_mtok", price.cache_write_1h_per_mtok),
+        ("audio_input_per_mtok", price.audio_input_per_mtok),
+        ("image_input_per_mtok", price.image_input_per_mtok),
+        ("audio_output_per_mtok", price.audio_output_per_mtok),
+    ];
+    rates.into_iter().filter_map(|(key, usd)| Some((key, usd?.into())))
+}
+
+fn tier(tier: &PriceTier) -> Value {
+    let above = i64::try_from(tier.above_input_tokens).unwrap_or(i64::MAX);
+    let plain = [
+        ("above_input_tokens", Value::Integer(above)),
+        ("input_per_mtok", tier.price.input_per_mtok.into()),
+        ("output_per_mtok", tier.price.output_per_mtok.into()),
+    ];
+    let entries = plain.into_iter().chain(rates(&tier.price));
+    Value::Table(entries.map(|(key, value)| (key.to_owned(), value)).collect())
 }
 
 /// Writes the state of each backend as the policy saw it at its first question.

@@ -93,7 +93,7 @@ impl Purse {
 /// Computes an attempt's cost from its tokens, and compares it with the recorded one.
 fn cost(view: &View, attempt: &AttemptRecord) -> Result<f64, (Rule, String)> {
     let backend = view.table.backends.iter().find(|b| Arc::ptr_eq(&b.id, &attempt.backend) || b.id == attempt.backend);
-    let price = backend.and_then(|b| b.price(&attempt.model_sent)).unwrap_or_default();
+    let price = backend.and_then(|b| b.price(&attempt.model_sent)).cloned().unwrap_or_default();
     let (input, output) = (attempt.usage.input_tokens as f64, attempt.usage.output_tokens as f64);
     let cost = if brings_tokens(attempt.outcome) {
         (input * price.input_per_mtok + output * price.output_per_mtok) / 1e6

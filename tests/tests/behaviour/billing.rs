@@ -1,0 +1,303 @@
+//! What is counted is what was billed: told numbers are checked, budgets cannot be overrun at once, nothing is free by mistake.
+
+use std::io::Write;
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use futures_util::future::join_all;
+use pointsman_tests::{
+    Gate, Proxy, Reply, Upstream, backend, bytes, chat, json as reply, proxy, sse, tokens, upstream,
+};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+const LAST: &str = "SELECT input_tokens, output_tokens, cached_input_tokens, estimated, cost_usd FROM exchanges ORDER BY ended_us DESC";
+
+fn hashed(key: &str) -> String {
+    let hex: String = Sha256::digest(key).iter().map(|b| format!("{b:02x}")).collect();
+    format!("sha256:{hex}")
+}
+
+fn completion(usage: &Value) -> Reply {
+    reply(json!({
+        "id": "c", "object": "chat.completion", "created": 1, "model": "m",
+        "choices": [{"index": 0, "message": {"role": "assistant", "content": "hello you"}, "finish_reason": "stop"}],
+        "usage": usage,
+    }))
+}
+
+fn stream(last: &[Value]) -> Reply {
+    let chunk = json!({"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m",
+        "choices": [{"index": 0, "delta": {"content": "hello you"}, "finish_reason": null}]});
+    let finish = json!({"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m",
+        "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]});
+    let events = [chunk, finish].into_iter().chain(last.iter().cloned()).map(|event| event.to_string());
+    sse(events.chain(["[DONE]".to_owned()]))
+}
+
+/// The numbers recorded of one exchange with such an upstream.
+async fn recorded(reply: Reply, streams: bool) -> (u64, u64, u64, bool) {
+    let up = upstream().reply(reply).start().await;
+    let proxy = proxy!().backend(backend("p").primary(&up)).start().await;
+    if streams {
+        proxy.chat_stream().stream().await.rest().await;
+    } else {
+        assert_eq!(proxy.chat().send().await.status, 200);
+    }
+    numbers(&proxy.wait_rows(1, LAST).await[0])
+}
+
+fn numbers(row: &Value) -> (u64, u64, u64, bool) {
+    let n = |name: &str| row[name].as_u64().unwrap();
+    (n("input_tokens"), n("output_tokens"), n("cached_input_tokens"), n("estimated") == 1)
+}
+
+#[tokio::test]
+async fn numbers_that_cannot_be_are_estimated_and_marked() {
+    for tokens in [json!(0), json!(18_446_744_073_709_551_615u64), json!(4_000_000_000_000u64), Value::Null] {
+        let usage = json!({"prompt_tokens": tokens, "completion_tokens": tokens, "total_tokens": tokens});
+        let (input, output, _, estimated) = recorded(completion(&usage), false).await;
+        assert!(estimated && (1..100).contains(&input) && output == 3, "{tokens}: {input} {output}");
+        let (input, output, _, estimated) = recorded(stream(&[json!({"choices": [], "usage": usage})]), true).await;
+        assert!(estimated && (1..100).contains(&input) && (1..10).contains(&output), "{tokens}: {input} {output}");
+    }
+    let (input, output, _, estimated) = recorded(completion(&Value::Null), false).await;
+    assert!(estimated && input > 0 && output == 3, "a plain answer without usage: {input} {output}");
+}
+
+#[tokio::test]
+async fn usage_is_read_from_every_place() {
+    let usage = json!({"prompt_tokens": 9, "completion_tokens": 4, "total_tokens": 13, "cached_tokens": 2});
+    let zeros = json!({"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0});
+    let chunk = |usage: &Value| json!({"choices": [], "usage": usage});
+    for last in [
+        vec![json!({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop", "usage": usage}]})],
+        vec![json!({"choices": [], "x_groq": {"id": "r", "usage": usage}})],
+        vec![chunk(&zeros), chunk(&usage)],
+        vec![chunk(&usage), chunk(&zeros)],
+        vec![chunk(&usage), chunk(&Value::Null)],
+    ] {
+        assert_eq!(recorded(stream(&last), true).await, (9, 4, 2, false), "{last:?}");
+    }
+    let thoughts = json!({"prompt_tokens": 9, "completion_tokens": 4, "total_tokens": 43, "completion_tokens_details": {"reasoning_tokens": 30}});
+    assert_eq!(recorded(completion(&thoughts), false).await, (9, 34, 0, false), "thoughts beside the answer");
+    let inside = json!({"prompt_tokens": 9, "completion_tokens": 34, "total_tokens": 43, "completion_tokens_details": {"reasoning_tokens": 30}});
+    assert_eq!(recorded(completion(&inside), false).await, (9, 34, 0, false), "thoughts inside it");
+}
+
+#[tokio::test]
+async fn one_absurd_answer_uses_up_no_day_and_breaks_no_sum() {
+    let absurd = json!({"prompt_tokens": u64::MAX, "completion_tokens": u64::MAX, "total_tokens": u64::MAX});
+    let up = upstream().reply(completion(&absurd)).then(chat("fine")).start().await;
+    let proxy = proxy!()
+        .backend(backend("p").primary(&up).price("*", 1.0, 1.0))
+        .client_with("a", &hashed("one"), &[("budget_usd_per_day", toml::Value::Float(1.0)), ("tpm", 10_000.into())])
+        .start()
+        .await;
+    for _ in 0..3 {
+        assert_eq!(proxy.chat().bearer("one").send().await.status, 200);
+    }
+    proxy.wait_rows(3, LAST).await;
+    // A store that an older version has written such numbers to.
+    let store = rusqlite::Connection::open(proxy.store_path()).unwrap();
+    store.busy_timeout(std::time::Duration::from_secs(10)).unwrap();
+    store
+        .execute("UPDATE exchange SET input_tokens = 9223372036854775807, output_tokens = 9223372036854775807", [])
+        .unwrap();
+    for group in ["client", "backend", "model", "lane", "hour", "day"] {
+        let usage = proxy.admin(&format!("/api/usage?group={group}")).send().await;
+        assert_eq!(usage.status, 200, "{group}: {}", usage.text());
+        assert!(usage.json()["total"]["input_tokens"].as_u64().unwrap() >= 9_000_000_000_000_000_000);
+    }
+}
+
+#[tokio::test]
+async fn an_answer_compressed_unasked_passes_untouched_and_is_read_as_a_copy() {
+    let gzip = |body: &[u8]| {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+        encoder.write_all(body).unwrap();
+        encoder.finish().unwrap()
+    };
+    let whole = json!({
+        "id": "c", "object": "chat.completion", "model": "m", "usage": {"prompt_tokens": 9, "completion_tokens": 4},
+        "choices": [{"index": 0, "message": {"role": "assistant", "content": "hi"}, "finish_reason": "stop"}],
+    });
+    let events = "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"hi\"},\"finish_reason\":null}]}\n\n\
+        data: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n\
+        data: {\"choices\":[],\"usage\":{\"prompt_tokens\":9,\"completion_tokens\":4}}\n\ndata: [DONE]\n\n";
+    let (packed, packed_events) = (gzip(whole.to_string().as_bytes()), gzip(events.as_bytes()));
+    let up = upstream()
+        .reply(bytes("application/json", packed.clone()).header("content-encoding", "gzip"))
+        .then(bytes("text/event-stream", packed_events.clone()).header("content-encoding", "gzip"))
+        .then(
+            bytes("application/json", gzip(br#"{"error":{"message":"no such thing","type":"invalid_request_error"}}"#))
+                .header("content-encoding", "gzip")
+                .with_status(400),
+        )
+        .start()
+        .await;
+    let proxy = proxy!().backend(backend("p").primary(&up)).start().await;
+    let answer = proxy.chat().send().await;
+    assert_eq!((&answer.body[..], answer.header("content-encoding")), (&packed[..], "gzip"), "it passes untouched");
+    let answer = proxy.chat_stream().send().await;
+    assert_eq!((&answer.body[..], answer.header("content-encoding")), (&packed_events[..], "gzip"));
+    let rows = proxy.wait_rows(2, LAST).await;
+    assert_eq!((numbers(&rows[0]), numbers(&rows[1])), ((9, 4, 0, false), (9, 4, 0, false)));
+    let refused = proxy.chat().send().await;
+    assert_eq!(refused.status, 400);
+    assert_eq!(refused.json()["error"]["message"], "no such thing");
+}
+
+#[tokio::test]
+async fn an_answer_that_its_client_wants_compressed_is_read_as_a_copy() {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+    encoder.write_all(br#"{"data":[],"usage":{"input_tokens":9,"output_tokens":4}}"#).unwrap();
+    let packed = encoder.finish().unwrap();
+    let up =
+        upstream().reply(bytes("application/json", packed.clone()).header("content-encoding", "gzip")).start().await;
+    let proxy = proxy!().backend(backend("p").primary(&up)).start().await;
+    let request = proxy.post("/v1/images/generations").header("accept-encoding", "gzip");
+    let answer = request.json(&json!({"model": "m", "prompt": "a cat"})).send().await;
+    assert_eq!((&answer.body[..], answer.header("content-encoding")), (&packed[..], "gzip"));
+    assert_eq!(numbers(&proxy.wait_rows(1, LAST).await[0]), (9, 4, 0, false));
+}
+
+/// A proxy before one backend with these prices, and a client with a budget.
+async fn with_price(price: &[(&str, f64)], reply: Reply) -> (Proxy, Upstream) {
+    let up = upstream().reply(reply).start().await;
+    let target =
+        price.iter().fold(backend("p").primary(&up), |target, (key, usd)| target.set(&format!("price.m.{key}"), *usd));
+    (proxy!().backend(target).start().await, up)
+}
+
+#[tokio::test]
+async fn cache_writes_and_long_prompts_have_prices_of_their_own() {
+    let usage = json!({
+        "input_tokens": 1000, "output_tokens": 100, "cache_read_input_tokens": 5000, "cache_creation_input_tokens": 7000,
+        "cache_creation": {"ephemeral_5m_input_tokens": 3000, "ephemeral_1h_input_tokens": 4000},
+    });
+    let message = json!({"id": "m", "type": "message", "role": "assistant", "model": "m", "stop_reason": "end_turn",
+        "content": [{"type": "text", "text": "hi"}], "usage": usage});
+    let up = upstream().reply(reply(message)).start().await;
+    let target = backend("p")
+        .primary(&up)
+        .set("dialect", "anthropic")
+        .set("price.m.input_per_mtok", 3.0)
+        .set("price.m.output_per_mtok", 15.0)
+        .set("price.m.cached_input_per_mtok", 0.3)
+        .set("price.m.cache_write_per_mtok", 3.75)
+        .set("price.m.cache_write_1h_per_mtok", 6.0);
+    let proxy = proxy!().backend(target).start().await;
+    let body = json!({"model": "m", "max_tokens": 200, "messages": [{"role": "user", "content": "hi"}]});
+    assert_eq!(proxy.post("/v1/messages").json(&body).send().await.status, 200);
+    let row = &proxy.wait_rows(1, LAST).await[0];
+    assert_eq!(numbers(row), (13_000, 100, 5_000, false));
+    let expected = (1_000.0 * 3.0 + 5_000.0 * 0.3 + 3_000.0 * 3.75 + 4_000.0 * 6.0 + 100.0 * 15.0) / 1e6;
+    assert!((row["cost_usd"].as_f64().unwrap() - expected).abs() < 1e-12, "{row}");
+
+    let usage = json!({"prompt_tokens": 30_000, "completion_tokens": 100, "total_tokens": 30_100});
+    let up = upstream().reply(completion(&usage)).start().await;
+    let tier = toml::toml! { above_input_tokens = 20000
+    input_per_mtok = 10.0
+    output_per_mtok = 45.0 };
+    let target = backend("p")
+        .primary(&up)
+        .price("m", 5.0, 30.0)
+        .set("price.m.tiers", toml::Value::Array(vec![toml::Value::Table(tier)]));
+    let proxy = proxy!().backend(target).start().await;
+    proxy.chat().send().await;
+    let cost = proxy.wait_rows(1, LAST).await[0]["cost_usd"].as_f64().unwrap();
+    assert!((cost - (30_000.0 * 10.0 + 100.0 * 45.0) / 1e6).abs() < 1e-12, "{cost}");
+}
+
+#[tokio::test]
+async fn twenty_requests_at_once_cannot_spend_twenty_budgets() {
+    let gate = Gate::new();
+    // Each costs 0.01 USD, and so much is the budget.
+    let usage = json!({"prompt_tokens": 100, "completion_tokens": 900, "total_tokens": 1000});
+    let up = upstream().reply(completion(&usage).gated_head(&gate)).start().await;
+    let proxy = proxy!()
+        .backend(backend("p").primary(&up).price("*", 10.0, 10.0))
+        .client_with("a", &hashed("one"), &[("budget_usd_per_day", toml::Value::Float(0.01))])
+        .start()
+        .await;
+    let all: Vec<_> = (0..20).map(|_| tokio::spawn(proxy.chat().bearer("one").send())).collect();
+    up.wait_seen(1).await;
+    proxy.wait_rows(19, "SELECT id FROM exchanges WHERE denied = 'client_budget'").await;
+    gate.open();
+    let answers: Vec<_> = join_all(all).await.into_iter().map(Result::unwrap).collect();
+    let served = answers.iter().filter(|answer| answer.status == 200).count();
+    assert_eq!((served, up.count()), (1, 1));
+    let refused = answers.iter().find(|answer| answer.status == 429).unwrap();
+    let message = refused.json()["error"]["message"].as_str().unwrap().to_owned();
+    assert!(message.contains("reserved") && refused.header("retry-after") == "1", "{message}");
+    let spent = proxy.wait_rows(1, "SELECT total(cost_usd) AS usd FROM exchanges WHERE status = 200").await;
+    assert!(spent[0]["usd"].as_f64().unwrap() <= 0.010_001, "{spent:?}");
+}
+
+#[tokio::test]
+async fn what_is_reserved_comes_back_on_every_way_out() {
+    let gate = Gate::new();
+    let up =
+        upstream().reply(pointsman_tests::status(400)).then(tokens(3).gated(&gate)).then(chat("last")).start().await;
+    let proxy = proxy!()
+        .backend(backend("p").primary(&up).price("*", 10.0, 10.0))
+        .client_with("a", &hashed("one"), &[("budget_usd_per_day", toml::Value::Float(0.01))])
+        .start()
+        .await;
+    // Refused by the provider; left by its client.
+    assert_eq!(proxy.chat().bearer("one").send().await.status, 400);
+    let leaving = tokio::spawn(proxy.chat_stream().bearer("one").send());
+    up.wait_seen(2).await;
+    assert_eq!(proxy.chat().bearer("one").send().await.status, 429, "all is reserved");
+    leaving.abort();
+    up.wait_hung_up(1).await;
+    proxy.wait_rows(1, "SELECT id FROM exchanges WHERE end = 'client_gone'").await;
+    assert_eq!(proxy.chat().bearer("one").send().await.says(), "last");
+}
+
+#[tokio::test]
+async fn a_client_with_a_budget_is_not_served_what_has_no_price() {
+    let (priced, unpriced) = (upstream().start().await, upstream().start().await);
+    let budget = [("budget_usd_per_day", toml::Value::Float(5.0))];
+    let proxy = proxy!()
+        .backend(backend("p").primary(&priced).model("m", "m").model("n", "n").price("m", 1.0, 1.0))
+        .backend(backend("f").fallback(&unpriced).model("n", "n").model("o", "o"))
+        .client_with("thrifty", &hashed("one"), &budget)
+        .client("rich", &hashed("two"))
+        .start()
+        .await;
+    assert_eq!(proxy.chat_for("m").bearer("one").send().await.status, 200);
+    for model in ["n", "o"] {
+        let refused = proxy.chat_for(model).bearer("one").send().await;
+        assert_eq!(refused.status, 403, "{}", refused.text());
+        assert!(refused.json()["error"]["message"].as_str().unwrap().contains("has a price for it"));
+        assert_eq!(proxy.chat_for(model).bearer("two").send().await.status, 200);
+    }
+    proxy.wait_rows(2, "SELECT id FROM exchanges WHERE denied = 'no_price'").await;
+    assert_eq!(priced.count() + unpriced.count(), 3);
+}
+
+#[tokio::test]
+async fn without_any_price_a_budget_lets_nothing_through_and_a_default_price_counts() {
+    let up = upstream().reply(chat("hi")).start().await;
+    let budget = [("budget_usd_per_day", toml::Value::Float(5.0))];
+    let bare = || proxy!().backend(backend("p").primary(&up)).client_with("a", &hashed("one"), &budget);
+    let proxy = bare().start().await;
+    assert_eq!(proxy.chat().bearer("one").send().await.status, 403);
+    assert_eq!(up.count(), 0);
+    let price = toml::toml! { input_per_mtok = 10.0
+    output_per_mtok = 20.0 };
+    let proxy = bare().set("budget.default_price", toml::Value::Table(price)).start().await;
+    assert_eq!(proxy.chat().bearer("one").send().await.status, 200);
+    let cost = proxy.wait_rows(1, LAST).await[0]["cost_usd"].as_f64().unwrap();
+    assert!((cost - (11.0 * 10.0 + 7.0 * 20.0) / 1e6).abs() < 1e-12, "{cost}");
+}
+
+#[tokio::test]
+async fn a_price_of_a_told_answer_is_as_before() {
+    let (proxy, _up) = with_price(&[("input_per_mtok", 1.0), ("output_per_mtok", 10.0)], chat("hi")).await;
+    proxy.chat().send().await;
+    let cost = proxy.wait_rows(1, LAST).await[0]["cost_usd"].as_f64().unwrap();
+    assert!((cost - (11.0 + 70.0) / 1e6).abs() < 1e-12, "{cost}");
+}
