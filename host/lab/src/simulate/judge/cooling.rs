@@ -148,9 +148,13 @@ impl Cooling {
 impl BackendSnapshot {
     fn failed(&mut self, now: Timestamp, attempt: InFlight, record: &AttemptRecord, bounds: &CooldownSettings) {
         if may_be_requests(record.outcome) {
+            // Its client may be one that is not listened to, so that it is no witness either.
+            let is_trusted = self.answered_at.is_some_and(|answered_at| now.since(answered_at) < TRUSTED_FOR);
             let is_first = self.doubtful.iter().all(|exchange| *exchange == attempt.exchange);
-            self.doubtful.push(attempt.exchange);
-            if is_first || self.answered_at.is_some_and(|answered_at| now.since(answered_at) < TRUSTED_FOR) {
+            if !is_trusted {
+                self.doubtful.push(attempt.exchange);
+            }
+            if is_first || is_trusted {
                 self.doubted_at = Some(now);
                 return;
             }
