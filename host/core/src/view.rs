@@ -167,8 +167,7 @@ impl View {
 
     /// The same of those backends only that serve every model as it is asked for.
     pub(crate) fn serving_all_of(&self, want: Want) -> Want {
-        let candidates = want.candidates.iter().filter(|index| self.backend(**index).serves_all()).copied().collect();
-        Want { candidates, foreign: Arc::default(), ..want }
+        Want { foreign: Arc::default(), ..want.among(|index| self.backend(index).serves_all()) }
     }
 
     /// The backends that serve this model by name, but in another dialect that the operation can be translated to.
@@ -266,6 +265,7 @@ mod tests {
         }
         let two = view(&[(Dialect::OPENAI, &[("a", "a")]), (Dialect::ANTHROPIC, &[("b", "b")])]);
         assert_eq!(two.without_model(Operation::Chat), WithoutModel::Any, "only one takes chats as they are");
-        assert_eq!(two.without_model(Operation::Other), WithoutModel::None);
+        let alike = view(&[(Dialect::OPENAI, &[("a", "a")]), (Dialect::OPENAI, &[("b", "b")])]);
+        assert_eq!(alike.without_model(Operation::Other), WithoutModel::None);
     }
 }
