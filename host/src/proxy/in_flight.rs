@@ -19,7 +19,7 @@ use pointsman_core::time::Timestamp;
 use pointsman_engine::Verdict;
 use pointsman_store::Bodies;
 
-use super::client_permit::ClientPermit;
+use super::client_gates::ClientPermit;
 use super::journal;
 use super::offload_blocking::offload_blocking;
 use super::request::{PinnedBackend, ProxyRequest};

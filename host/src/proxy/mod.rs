@@ -2,7 +2,7 @@
 
 mod affinity;
 mod attempt;
-mod client_permit;
+mod client_gates;
 mod estimate;
 mod event_stream;
 mod exchange;
@@ -33,7 +33,7 @@ use pointsman_core::dialect::envelope::ErrorKind;
 use pointsman_core::exchange::Event;
 
 pub use affinity::SharedAffinity;
-pub use client_permit::ClientPermit;
+pub use client_gates::ClientPermit;
 pub use fault_stats::FaultStats;
 pub use promotion::{Progress, TrafficSplit};
 pub use relay::{Broken, ProxyBody};

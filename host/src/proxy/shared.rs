@@ -1,6 +1,5 @@
 //! State shared by all exchanges: the fleet, the snapshot in force, the limits of clients, the record.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -8,11 +7,8 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
-use pointsman_config::Config;
-use pointsman_core::clients::{Admission, ClientDenied, ClientGate, Spending};
 use pointsman_core::contract::{NONE, Operation};
 use pointsman_core::denial::{Denial, DenialGate, Recorded};
-use pointsman_core::exchange::Only;
 use pointsman_core::record::{End, ExchangeRecord};
 use pointsman_core::text::{MAX_NAME_BYTES, beginning};
 use pointsman_core::time::Timestamp;
@@ -23,7 +19,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::affinity::SharedAffinity;
-use super::client_permit::ClientPermit;
+use super::client_gates::ClientGates;
 use super::recently_exhausted::ExhaustedRequests;
 use super::shadow::Shadow;
 use super::shared_fleet::SharedFleet;
@@ -56,11 +52,11 @@ pub struct Proxy {
     pub affinity: SharedAffinity,
     log: ExchangeLog,
     snapshot: ArcSwap<Snapshot>,
-    gates: Mutex<HashMap<Arc<str>, ClientGate>>,
     denials: Mutex<DenialGate>,
+    /// Limits and budgets of the clients.
+    pub gates: Arc<ClientGates>,
     /// Requests that were just found exhausted.
     pub exhausted: ExhaustedRequests,
-    spent: StoreReader,
     exchanges: Exchanges,
 }
 
@@ -83,7 +79,7 @@ impl Proxy {
         spent: StoreReader,
         snapshot: Snapshot,
     ) -> Self {
-        let gates = gates(&snapshot.config, HashMap::new(), clock, &spent);
+        let gates = ClientGates::new(&snapshot.config, clock, spent);
         Self {
             clock,
             fleet,
@@ -97,10 +93,9 @@ impl Proxy {
             metrics,
             log,
             snapshot: ArcSwap::from_pointee(snapshot),
-            gates: Mutex::new(gates),
+            gates,
             denials: Mutex::default(),
             exhausted: ExhaustedRequests::default(),
-            spent,
             exchanges: Exchanges::default(),
         }
     }
@@ -117,11 +112,7 @@ impl Proxy {
 
     /// Puts another snapshot into force; exchanges under way keep theirs.
     pub fn publish(&self, snapshot: Snapshot) {
-        {
-            let mut held = self.gates.lock().unwrap_or_else(PoisonError::into_inner);
-            let before = std::mem::take(&mut *held);
-            *held = gates(&snapshot.config, before, self.clock, &self.spent);
-        }
+        self.gates.configure(&snapshot.config);
         self.snapshot.store(Arc::new(snapshot));
     }
 
@@ -141,48 +132,6 @@ impl Proxy {
         let presented = presented_key(headers).ok_or(Unknown::Missing)?;
         let index = snapshot.config.client_of(presented).ok_or(Unknown::Wrong)?;
         Ok(Some((u32::try_from(index).unwrap_or(NONE), snapshot.config.clients[index].name.clone())))
-    }
-
-    /// Lets a client's request in, and reserves what it may cost. `may_be_free` is asked only when the client is over its
-    /// budget: may it use what costs nothing, and is there such a backend for this request?
-    pub fn enter(
-        self: &Arc<Self>,
-        client: &Arc<str>,
-        only: Only,
-        estimate_usd: f64,
-        may_be_free: impl FnOnce() -> bool,
-    ) -> Result<ClientPermit, ClientDenied> {
-        let now = self.clock.now();
-        let enter = |may_be_free| {
-            let mut gates = self.gates.lock().unwrap_or_else(PoisonError::into_inner);
-            gates.get_mut(client).map_or(Ok(Admission::Full), |gate| gate.enter(now, may_be_free, estimate_usd))
-        };
-        let admission = match enter(false) {
-            // Outside the lock: to find out may take a translation of the request.
-            Err(ClientDenied::Budget { .. }) if may_be_free() => enter(true),
-            entered => entered,
-        }?;
-        let (free, reserved_usd) = match admission {
-            Admission::Full => (false, estimate_usd),
-            Admission::FreeOnly => (true, 0.0),
-        };
-        Ok(ClientPermit::of(self.clone(), client.clone(), Only { free, ..only }, reserved_usd))
-    }
-
-    /// A client's request is over: what it used counts, and nothing is reserved for it any more.
-    pub(super) fn leave(&self, client: &Arc<str>, tokens: u64, cost_usd: f64, reserved_usd: f64) {
-        let now = self.clock.now();
-        let mut gates = self.gates.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(gate) = gates.get_mut(client) {
-            gate.leave(now, tokens, cost_usd, reserved_usd);
-        }
-    }
-
-    /// Returns a client's spend today and its budget.
-    pub fn spending(&self, client: &Arc<str>) -> Spending {
-        let now = self.clock.now();
-        let gates = self.gates.lock().unwrap_or_else(PoisonError::into_inner);
-        gates.get(client).map(|gate| gate.spending(now)).unwrap_or_default()
     }
 
     /// An exchange begins.
@@ -345,34 +294,4 @@ fn presented_key(headers: &HeaderMap) -> Option<&str> {
     };
     let header = |name: &str| headers.get(name)?.to_str().ok();
     bearer().or_else(|| header("x-api-key")).or_else(|| header("api-key"))
-}
-
-fn gates(
-    config: &Config,
-    mut before: HashMap<Arc<str>, ClientGate>,
-    clock: Clock,
-    spent: &StoreReader,
-) -> HashMap<Arc<str>, ClientGate> {
-    let now = clock.now();
-    let gate = |client: &pointsman_config::Client| {
-        let gate = match before.remove(&client.name) {
-            Some(mut gate) => {
-                gate.set_limits(client.limits, client.budget_usd_per_day);
-                gate
-            }
-            None => {
-                let budget = client.budget_usd_per_day;
-                ClientGate::new(client.limits, budget, now, spent_today(spent, &client.name, now))
-            }
-        };
-        (client.name.clone(), gate)
-    };
-    config.clients.iter().map(gate).collect()
-}
-
-fn spent_today(store: &StoreReader, client: &str, now: Timestamp) -> f64 {
-    store.spend_since(client, ClientGate::midnight(now)).unwrap_or_else(|error| {
-        tracing::warn!(client, %error, "what this client has spent today could not be read; its budget starts at 0");
-        0.0
-    })
 }

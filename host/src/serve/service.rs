@@ -115,7 +115,7 @@ impl Service {
             Ok(body) => body,
             Err(problem) => return unread(&door, &problem, limit),
         };
-        let spending = client.as_ref().map(|(_, name)| self.proxy.spending(name)).unwrap_or_default();
+        let spending = client.as_ref().map(|(_, name)| self.proxy.gates.spending(name)).unwrap_or_default();
         let target = head.uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
         let is_client_key = |value: &str| snapshot.config.client_of(value).is_some();
         let target = without_credentials(target, path.operation != Operation::Plain, is_client_key);
@@ -156,7 +156,7 @@ impl Service {
         let priced = client.budget_usd_per_day.is_some();
         let estimate_usd = if priced { estimate_usd(snapshot, asked, door)? } else { 0.0 };
         let may_be_free = || client.free_when_over_budget && serves_free(&snapshot.view, &asked.client_request());
-        let entered = self.proxy.enter(name, Only { priced, ..only }, estimate_usd, may_be_free);
+        let entered = self.proxy.gates.enter(name, Only { priced, ..only }, estimate_usd, may_be_free);
         entered.map_err(|denied| Box::new(over_limit(door, client, denied)))
     }
 }
