@@ -13,6 +13,8 @@ use crate::random::mix;
 pub struct Origin {
     /// Number of the request: the same client, path and body give the same. 0: unknown, and like no other.
     pub request: u64,
+    /// Number of the exchange; 0: unknown.
+    pub exchange: u64,
     /// Number of the client key; 0: none is configured.
     pub client: u64,
     /// The part of the API that it uses.
@@ -89,7 +91,7 @@ fn path_words(method: &Method, path: &str) -> String {
 impl Origin {
     /// The origin of a request of which nothing else is known.
     pub fn unknown(operation: Operation) -> Self {
-        Self { request: 0, client: 0, endpoint: Endpoint::Of(operation), size: Size::default() }
+        Self { request: 0, exchange: 0, client: 0, endpoint: Endpoint::Of(operation), size: Size::default() }
     }
 }
 

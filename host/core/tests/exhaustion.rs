@@ -4,14 +4,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pointsman_core::contract::{Column, Commit, Decision, Dispatch, Operation, Query, Rejection, Resume, RowState};
+use pointsman_core::contract::{
+    Column, Commit, Decision, Dispatch, Hold, Operation, Query, Rejection, Resume, RowState,
+};
 use pointsman_core::exchange::{
     Action, Budgets, Ended, Event, Exchange, ExhaustedStatus, Facts, Reason, Refusal, StreamDefaults,
 };
 use pointsman_core::fleet::{Fleet, Settings};
 use pointsman_core::outcome::{Kind, Outcome, Scope};
 use pointsman_core::overdue::{Bet, Overdue};
-use pointsman_core::table::{Backend, Dialect, Limits, Pattern, Route, Table, Tier, Timeouts};
+use pointsman_core::table::{Backend, Dialect, Lane, Limits, Pattern, Route, Table, Tier, Timeouts};
 use pointsman_core::time::Timestamp;
 use pointsman_core::view::View;
 
@@ -599,4 +601,87 @@ fn a_probe_that_hangs_while_its_limit_is_put_off_keeps_nobody_waiting() {
     assert_eq!(s.overdue(true), Some(5 * SECOND), "nobody else");
     assert_eq!(s.state_for_another(0), RowState::Ready, "the next one may find out");
     s.step(Event::ClientGone);
+}
+
+// --- tries of one exchange
+
+impl Story {
+    /// Time until a backend is ready for this exchange.
+    fn ready_in(&self, query: &Query, backend: usize) -> u32 {
+        query.rows.number(backend, Column::ReadyMs)
+    }
+
+    /// The policy waits so long, which brings nothing, until the time has passed.
+    fn waits_for(&mut self, ms: u64) {
+        let hold = Hold { max: Duration::from_millis(ms), lane: Lane::Primary };
+        let action = self.step(Event::Decided(Decision::Wait(hold)));
+        assert!(matches!(action, Action::Wait { .. }), "{action:?}");
+        self.now = self.now + Duration::from_millis(ms);
+        question(self.step(Event::WaitOver));
+    }
+}
+
+#[test]
+fn an_exchange_pauses_where_it_failed_again_and_others_do_not() {
+    for (kind, status, second) in
+        [(Kind::ServerError, 500, 2_000), (Kind::Cut, 0, 2_000), (Kind::RateLimited, 429, 5_000)]
+    {
+        let mut s = Story::of(vec![backend(0)]);
+        s.begin();
+        s.send(0);
+        let query = question(s.fails(kind, status));
+        assert!(s.ready_in(&query, 0) <= 1_200, "a hiccup: {kind:?}");
+        s.waits_for(5_000);
+        s.send(0);
+        let query = question(s.fails(kind, status));
+        assert!((second..=second + 500).contains(&s.ready_in(&query, 0)), "{kind:?}: {}", s.ready_in(&query, 0));
+        s.waits_for(6_000);
+        s.send(0);
+        let query = question(s.fails(kind, status));
+        assert_eq!(s.ready_in(&query, 0), 30_000, "{kind:?}");
+        assert!(query.rows.number(0, Column::EmergencyMs) >= 30_000, "nor in an emergency: {kind:?}");
+        let told = refusal(s.gives_up());
+        assert!(told.retry_after.is_some_and(|after| after < 10 * SECOND), "the backend's own: {:?}", told.retry_after);
+        let query = question(s.again(|exchange| exchange));
+        assert!(s.ready_in(&query, 0) < 10_000, "another exchange: {kind:?}");
+    }
+}
+
+#[test]
+fn what_failed_twice_is_not_asked_a_third_time_while_another_is_ready() {
+    let mut s = Story::begun();
+    s.send(0);
+    question(s.fails(Kind::ServerError, 500));
+    s.now = s.now + SECOND;
+    s.send(0);
+    let query = question(s.fails(Kind::ServerError, 500));
+    assert_eq!(s.ready_in(&query, 0), 30_000);
+    // A limit is waited out before money is spent, and a fault after it is the first of its sort.
+    let mut s = Story::begun();
+    s.send(0);
+    question(s.fails(Kind::RateLimited, 429));
+    s.now = s.now + 2 * SECOND;
+    s.send(0);
+    let query = question(s.fails(Kind::ServerError, 500));
+    assert_eq!(s.ready_in(&query, 0), 2_000);
+}
+
+#[test]
+fn an_answer_to_another_ends_the_pause_for_a_limit_and_not_for_a_fault() {
+    for (kind, is_over) in [(Kind::RateLimited, true), (Kind::ServerError, false)] {
+        let mut s = Story::of(vec![backend(0)]);
+        s.begin();
+        for _ in 0..3 {
+            s.send(0);
+            question(s.fails(kind, 0));
+            s.now = s.now + 10 * SECOND;
+        }
+        let paused = std::mem::replace(&mut s.exchange, exchange(s.now, &s.view, facts()));
+        s.step(Event::Arrived);
+        s.send(0);
+        s.step(Event::Ended(Ended::failed(Outcome::answered(200))));
+        s.exchange = paused;
+        let query = question(s.step(Event::Decided(Decision::Wait(Hold { max: SECOND, lane: Lane::Fallback }))));
+        assert_eq!(state(&query, 0) == RowState::Ready as u32, is_over, "{kind:?}");
+    }
 }

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use pointsman_tests::{
-    Answer, Proxy, ProxyBuilder, Reply, Upstream, backend, chat, json, proxy, silence, status, upstream,
+    Answer, Proxy, ProxyBuilder, Reply, Upstream, backend, chat, json, proxy, silence, status, tokens, upstream,
 };
 use serde_json::json as value;
 
@@ -75,6 +75,86 @@ async fn repetitions_of_an_exhausted_request_do_not_multiply_its_attempts() {
         let rows = proxy.wait_rows(direct, "SELECT end, status FROM exchanges").await;
         assert!(rows.iter().all(|row| row["end"] == "rejected" && row["status"] == 503), "each is a record: {rows:?}");
     }
+}
+
+/// Cooldowns and waits of a hundredth or so of their usual lengths.
+fn quick(builder: ProxyBuilder) -> ProxyBuilder {
+    builder.set("cooldown.base_ms", 60).setting("primary_wait_ms", 300).setting("primary_wait_max_retries", 5)
+}
+
+/// How every provider may fail, with the name of it.
+fn failures() -> [(&'static str, Reply); 6] {
+    [
+        ("429", status(429)),
+        ("429 with a Retry-After", status(429).header("retry-after-ms", 100)),
+        ("500", status(500)),
+        ("503", status(503)),
+        ("cut", chat("a whole answer").cut_after(0)),
+        ("reset", chat("").reset_before_head()),
+    ]
+}
+
+#[tokio::test]
+async fn an_exchange_tries_no_more_often_than_its_client_would() {
+    // An SDK sends a request three times by itself, so 1.2 times of that is three.
+    for (name, reply) in failures() {
+        for fallback in [false, true] {
+            let ups = [upstream().reply(reply.clone()).start().await, upstream().reply(reply.clone()).start().await];
+            let mut builder = proxy!().backend(backend("p1").primary(&ups[0]));
+            if fallback {
+                builder = builder.backend(backend("f1").fallback(&ups[1]));
+            }
+            let proxy = quick(builder).start().await;
+            let answers = repeat(&proxy, 3).await;
+            let tries: Vec<usize> =
+                answers.iter().map(|answer| answer.header("x-pointsman-attempts").parse().expect("a number")).collect();
+            let most = if fallback { 4 } else { 3 };
+            assert!((2..=most).contains(&tries[0]), "{name}, with a fallback: {fallback}: {tries:?}");
+            assert!(tries[1..].iter().all(|tries| *tries <= ups.len()), "each once, if that: {name}: {tries:?}");
+            assert_eq!(tries.iter().sum::<usize>(), count(&ups), "{name}");
+            assert!(!fallback || ups[1].count() > 0, "{name}: the other one is asked");
+            assert!(answers.iter().all(|answer| answer.status.is_server_error()), "{name}: {}", answers[0].text());
+        }
+    }
+}
+
+#[tokio::test]
+async fn free_keys_at_their_limits_are_waited_for_before_money_is_spent() {
+    let key = || upstream().reply(status(429)).then(status(429)).then(chat("free"));
+    let keys = [key().start().await, key().start().await, key().start().await];
+    let paid = upstream().reply(chat("paid")).start().await;
+    let builder = keys.iter().zip(["p1", "p2", "p3"]).fold(proxy!(), |b, (up, id)| b.backend(backend(id).primary(up)));
+    let proxy = quick(builder.backend(backend("f1").fallback(&paid))).start().await;
+    assert_eq!(proxy.chat().send().await.says(), "free");
+    assert_eq!(paid.count(), 0);
+    assert!(count(&keys) <= 7, "{:?}", keys.each_ref().map(Upstream::count));
+}
+
+#[tokio::test]
+async fn a_limit_that_lets_another_pass_is_over_for_who_ran_into_it_again_and_again() {
+    let up = upstream().reply(status(429)).then(status(429)).then(status(429)).then(chat("well")).start().await;
+    let proxy = quick(proxy!().backend(backend("p1").primary(&up))).start().await;
+    let first = proxy.chat().send().await;
+    assert_eq!((first.status.as_u16(), up.count()), (503, 3), "{}", first.text());
+    let other = value!({"model": "m", "messages": [{"role": "user", "content": "something else"}]});
+    assert_eq!(proxy.post("/v1/chat/completions").json(&other).send().await.says(), "well");
+    let again = proxy.chat().send().await;
+    assert_eq!(again.says(), "well", "{}", again.text());
+}
+
+#[tokio::test]
+async fn a_stream_that_every_try_cuts_is_remembered_like_others() {
+    let up = upstream().reply(tokens(9).cut_after(3)).start().await;
+    let proxy = quick(proxy!().backend(backend("p1").primary(&up))).start().await;
+    let first = proxy.chat_stream().send().await;
+    assert!(first.text().contains("error"), "{}", first.text());
+    let tries = up.count();
+    assert!(tries <= 3, "{tries}");
+    for _ in 0..3 {
+        let again = proxy.chat_stream().send().await;
+        assert!(again.text().contains("a moment ago"), "{}", again.text());
+    }
+    assert!(up.count() <= tries + 3, "{} after {tries}", up.count());
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::{Action, Exchange, Phase, Sending};
 use crate::contract::Resume;
 use crate::fleet::Fleet;
+use crate::origin::Origin;
 use crate::outcome::Kind;
 use crate::overdue::Overdue;
 use crate::table::Lane;
@@ -117,15 +118,17 @@ impl Exchange {
         want.among(|index| !self.left_out.contains(&index))
     }
 
-    /// The want of this exchange with the backends that are left out.
+    /// The want of this exchange with the backends that are left out, and without its own pauses: what the backends would say
+    /// to another exchange with the same request.
     pub(super) fn whole_want(&self) -> Want {
+        let origin = Origin { exchange: 0, ..self.want.origin.clone() };
         if self.left_out.is_empty() {
-            return self.want.clone();
+            return Want { origin, ..self.want.clone() };
         }
         let mut candidates: Vec<u32> = self.want.candidates.iter().chain(&self.left_out).copied().collect();
         candidates.sort_unstable();
         candidates.dedup();
-        Want { candidates: Arc::from(candidates), ..self.want.clone() }
+        Want { candidates: Arc::from(candidates), origin, ..self.want.clone() }
     }
 
     /// The beginning of an exchange whose request was just found exhausted: it is told so again while nobody is ready.

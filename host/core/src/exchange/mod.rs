@@ -23,6 +23,7 @@ mod elsewhere;
 mod refusing;
 mod saving;
 mod settling;
+mod tries;
 mod types;
 mod waiting;
 
@@ -104,6 +105,10 @@ pub struct Exchange {
     noted_overdue: Option<(usize, Bet)>,
     /// For the record.
     warnings: Vec<String>,
+    /// The longest wait that the policy has asked for.
+    longest_hold: Option<Duration>,
+    /// Number of the first attempt whose failure counts as a try: before it a resumed answer went on.
+    counted_from: usize,
     /// The status that exhaustion by limits is told with.
     exhausted_status: ExhaustedStatus,
     /// An exchange with the same request was exhausted; until then nobody can have recovered.
@@ -166,6 +171,8 @@ impl Exchange {
             relaying_since: None,
             noted_overdue: None,
             warnings: Vec::new(),
+            longest_hold: None,
+            counted_from: 0,
             exhausted_status: ExhaustedStatus::Unavailable,
             exhausted_before: None,
             exhausted_until: None,
@@ -350,6 +357,7 @@ impl Exchange {
     }
 
     fn arrive(&mut self, fleet: &mut Fleet, now: Timestamp) -> Action {
+        self.want.origin.exchange = fleet.number_request();
         if self.want.origin.request == 0 {
             self.want.origin.request = fleet.number_request();
         }

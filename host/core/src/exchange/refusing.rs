@@ -36,6 +36,9 @@ impl Exchange {
     /// Everything was tried. What all upstreams say alike explains more than our words.
     pub(super) fn exhausted(&mut self, fleet: &Fleet, now: Timestamp) -> Action {
         if !self.resuming && self.is_request_to_blame(fleet, now) {
+            if self.attempt_facts.iter().any(|attempt| attempt.status >= 500) {
+                self.exhausted_until = Some(now + self.recovery(fleet, now));
+            }
             return Action::PassOn;
         }
         let in_common = self.in_common(fleet, now);

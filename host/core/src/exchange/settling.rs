@@ -22,7 +22,8 @@ impl Exchange {
         let known = used > 0 || !matches!(outcome.kind, Kind::Answered | Kind::Cut | Kind::Stalled | Kind::ClientGone);
         let tokens_used = known.then(|| u32::try_from(used).unwrap_or(u32::MAX));
         let sent_at = permit.taken_at;
-        permit.set_request(self.want.origin.request);
+        let tries = self.tries(fleet, now, sending.backend, outcome.kind, is_committed);
+        permit.set_request(self.want.origin.request, tries);
         fleet.settle(now, permit, AttemptReport { outcome: &outcome, first_token, tokens_used });
         let backend = self.view.backend(sending.backend);
         let kind = outcome.kind;

@@ -47,6 +47,7 @@ impl Exchange {
     /// A wait of the policy's own is for others than those it was shown as open and turned down: else it would be
     /// granted one of them at once, again and again.
     pub(super) fn policy_wait(&mut self, fleet: &mut Fleet, now: Timestamp, hold: Hold, shown: &[Shown]) -> Action {
+        self.longest_hold = self.longest_hold.max(Some(hold.max));
         let turned_down = |s: &Shown| match hold.lane {
             Lane::Primary | Lane::Fallback => s.ready,
             Lane::Emergency => s.open_to_emergency,

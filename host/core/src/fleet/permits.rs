@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::failed_requests::Comparison;
+use super::health::Tries;
 use super::member::{Charge, EndedAttempt, PartsUsed};
 use super::members::Fleet;
 use crate::contract::RowState;
@@ -26,6 +27,7 @@ pub struct Permit {
     pub(super) slot: Arc<Slot>,
     model: Arc<str>,
     origin: Origin,
+    tries: Tries,
     charge: Charge,
 }
 
@@ -35,9 +37,11 @@ impl Permit {
         self.charge.is_probe()
     }
 
-    /// Sets the number of its request, known since the permit was taken.
-    pub fn set_request(&mut self, request: u64) {
+    /// Sets the number of its request, known since the permit was taken, and its tries that failed, this one
+    /// included.
+    pub fn set_request(&mut self, request: u64, tries: Tries) {
         self.origin.request = request;
+        self.tries = tries;
     }
 
     fn parts(&self) -> PartsUsed<'_> {
@@ -112,7 +116,7 @@ impl Fleet {
         let slot = view.slots[backend as usize].clone();
         let charge = self.member_mut(slot.0).charge(now, want.parts(), want.tokens, lane == Lane::Emergency);
         let (model, origin) = (want.model.clone(), want.origin.clone());
-        Permit { backend, lane, taken_at: now, slot, model, origin, charge }
+        Permit { backend, lane, taken_at: now, slot, model, origin, tries: Tries::FIRST, charge }
     }
 
     /// Checks that a backend takes an attempt in this lane now.
@@ -211,6 +215,7 @@ impl Fleet {
             sent_at: permit.taken_at,
             model: &permit.model,
             origin: &permit.origin,
+            tries: permit.tries,
             is_blamed: comparison.is_blamed,
             outcome: report.outcome,
             first_token: report.first_token,

@@ -36,7 +36,7 @@ struct WaitClass {
     view: Arc<View>,
     lane: Lane,
     want: Want,
-    /// The backends that its one request has a cooldown of its own at: it keeps no place free there.
+    /// The backends that its one exchange pauses or has a cooldown of its own at: it keeps no place free there.
     held_back_at: Vec<u32>,
     waiters: BTreeMap<Ticket, Waiter>,
 }
@@ -59,7 +59,7 @@ impl WaitClass {
             && same_candidates
             && own.endpoint == want.origin.endpoint
             && self.held_back_at == held_back_at
-            && (held_back_at.is_empty() || own.request == want.origin.request)
+            && (held_back_at.is_empty() || (own.request, own.exchange) == (want.origin.request, want.origin.exchange))
     }
 
     fn front(&self) -> Option<Ticket> {
@@ -93,7 +93,7 @@ impl Queue {
 
     /// Joins the queue; `None` when it is full.
     ///
-    /// `held_back_at`: its candidates that the request has a cooldown of its own at.
+    /// `held_back_at`: its candidates that the exchange pauses at, or its request has a cooldown of its own at.
     pub(super) fn join(&mut self, view: &Arc<View>, want: &Want, lane: Lane, held_back_at: Vec<u32>) -> Option<Ticket> {
         if self.len >= self.limit {
             return None;

@@ -19,7 +19,7 @@ impl Fleet {
         if self.observed.as_ref().is_some_and(|observed| !observed.can_wait) {
             return None;
         }
-        let is_held_back = |index: &u32| self.member(view.slots[*index as usize].0).holds_back(want.origin.request);
+        let is_held_back = |index: &u32| self.member(view.slots[*index as usize].0).holds_back(want.parts());
         let held_back_at = want.candidates.iter().copied().filter(is_held_back).collect();
         self.queue.join(view, want, lane, held_back_at)
     }

@@ -162,6 +162,20 @@ const EMERGENCY_PAUSE: Duration = Duration::from_secs(1);
 /// The ramp doubles from 2 attempts under way and ends at this many.
 const RAMP_END: u32 = 64;
 
+/// The failed tries of one exchange that count for its next one at a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tries {
+    /// How many, the last one included.
+    pub count: u32,
+    /// The longest that it was told to wait at a time; `None`: it has not waited.
+    pub wait: Option<Duration>,
+}
+
+impl Tries {
+    /// The first one.
+    pub const FIRST: Self = Self { count: 1, wait: None };
+}
+
 /// Cooldown, probe and ramp of one backend or one model on it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Health {
@@ -176,6 +190,8 @@ pub struct Health {
     cooled_at: Timestamp,
     /// End of the time that the upstream's Retry-After asked for; a longer cooldown may be in force meanwhile.
     retry_after_until: Timestamp,
+    /// End of the pause of an exchange ([`Self::paused`]).
+    paused_until: Timestamp,
     /// Probes sent so far, which numbers them.
     probes: u32,
     probing: Option<Probe>,
@@ -211,6 +227,7 @@ impl Default for Health {
             account_failures: 0,
             cooled_at: Timestamp::default(),
             retry_after_until: Timestamp::default(),
+            paused_until: Timestamp::default(),
             probes: 0,
             probing: None,
             ramp: None,
@@ -230,6 +247,11 @@ impl Health {
         let failures = failures.max(1);
         let account_failures = if is_of_account(reason) { failures } else { 0 };
         Self { until, reason, failures, account_failures, retry_after_until, witnesses, ..Self::default() }
+    }
+
+    /// The health of a backend for one exchange that pauses before it tries there again: not in an emergency either.
+    pub fn paused(until: Timestamp, reason: Kind, failures: u32) -> Self {
+        Self { until, reason, failures: failures.max(1), paused_until: until, ..Self::default() }
     }
 
     /// Returns the state of health at `now`.
@@ -410,7 +432,7 @@ impl Health {
         if self.failures == 0 {
             return Duration::ZERO;
         }
-        self.retry_after_until.max(self.cooled_at + EMERGENCY_PAUSE).since(now)
+        self.retry_after_until.max(self.cooled_at + EMERGENCY_PAUSE).max(self.paused_until).since(now)
     }
 
     /// Returns the failure to report after [`Self::record_failure`]: once for each series of failures that lasts, and once
@@ -449,6 +471,27 @@ impl Health {
     pub fn clear(&mut self) {
         *self = Self { failures: self.failures.min(1), probes: self.probes, ..Self::default() };
     }
+}
+
+/// Returns the time that an exchange pauses before it tries a backend again, beside the backend's cooldown.
+///
+/// A failure may be a hiccup, so the second try follows the cooldown. Direct clients try two or three times within seconds; so
+/// does an exchange, and then for half a minute only an answer to others makes a further try worth it. A rate limit takes
+/// longer to pass than a hiccup: as long as the policy waits at a time.
+pub fn pause_after(kind: Kind, tries: Tries, settings: &CooldownSettings) -> Duration {
+    const AFTER_TWO: u32 = 2;
+    const AFTER_TWO_LIMITS: u32 = 6;
+    const AFTER_MORE: u32 = 30;
+    let pause = match tries.count {
+        0 | 1 => return Duration::ZERO,
+        2 if kind == Kind::RateLimited => {
+            let least = settings.base * AFTER_TWO;
+            tries.wait.unwrap_or(least).clamp(least, settings.base * AFTER_TWO_LIMITS)
+        }
+        2 => settings.base * AFTER_TWO,
+        3.. => settings.base * AFTER_MORE,
+    };
+    pause.min(settings.max)
 }
 
 /// Exponential backoff with jitter.

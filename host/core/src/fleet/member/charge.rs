@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use super::parts::{PartCharge, PartsUsed};
 use super::{MAX_SERVED, Member};
-use crate::fleet::health::{CooldownSettings, Evidence, Health, Probe, Scope, Witness, cooldown_rule, may_be_requests};
+use crate::fleet::health::{
+    CooldownSettings, Evidence, Health, Probe, Scope, Tries, Witness, cooldown_rule, is_exclusion, may_be_requests,
+    pause_after,
+};
 use crate::fleet::limits::RateLimits;
 use crate::origin::Origin;
 use crate::outcome::{Kind, Outcome};
@@ -38,6 +41,8 @@ pub(crate) struct EndedAttempt<'a> {
     pub sent_at: Timestamp,
     pub model: &'a Arc<str>,
     pub origin: &'a Origin,
+    /// Tries of its request that failed, this one included.
+    pub tries: Tries,
     /// Its request failed alike at another backend.
     pub is_blamed: bool,
     pub outcome: &'a Outcome,
@@ -66,6 +71,7 @@ impl Member {
     /// Counts an attempt that is sent now.
     pub(crate) fn charge(&mut self, now: Timestamp, parts: PartsUsed<'_>, tokens: u32, emergency: bool) -> Charge {
         self.in_flight += 1;
+        self.exchanges.remove(&parts.exchange);
         self.rates.take(now, tokens);
         self.model_rates.take(now, parts.model, tokens);
         if emergency {
@@ -183,6 +189,7 @@ impl Member {
         if !is_confirmed && may_be_requests(at.outcome.kind) {
             self.hold_back(at);
         }
+        self.pause_exchange(at);
     }
 
     /// Closes the request's own way to this backend for a while: it may itself be the cause.
@@ -192,6 +199,19 @@ impl Member {
         }
         if let Some(health) = self.single_requests.health(at.now, &at.origin.request) {
             at.record_failure_of(health, Evidence::Own);
+        }
+    }
+
+    /// Keeps the exchange that has failed here again from its next try for a while; others go by the cooldown alone.
+    fn pause_exchange(&mut self, at: EndedAttempt<'_>) {
+        let pause = pause_after(at.outcome.kind, at.tries, at.cooldown);
+        if pause.is_zero() || at.origin.exchange == 0 || is_exclusion(at.outcome.kind) {
+            return;
+        }
+        let failures =
+            self.last_failure(at.now, PartsUsed::of(at.origin, at.model)).map_or(1, |(_, failures)| failures);
+        if let Some(health) = self.exchanges.health(at.now, &at.origin.exchange) {
+            *health = Health::paused(at.now + pause, at.outcome.kind, failures);
         }
     }
 
@@ -231,6 +251,8 @@ impl Member {
         if at.outcome.kind == Kind::Answered {
             self.ceilings.answered(parts.model, at.origin.size);
             self.single_requests.remove(&parts.request);
+            // A limit that lets others pass is over for all.
+            self.exchanges.drop_idle(|health| !may_be_requests(health.reason));
         }
         // An answer to an attempt from before the cooldown does not settle the probe.
         self.return_probes(parts, charge);

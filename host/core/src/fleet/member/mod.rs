@@ -33,7 +33,7 @@ const MAX_MODELS: usize = 1_024;
 /// Operations with a health of their own per backend.
 const MAX_OPERATIONS: usize = 64;
 
-/// Requests with a cooldown of their own per backend.
+/// Requests with a cooldown of their own, and exchanges with a pause, per backend.
 const MAX_REQUESTS: usize = 256;
 
 /// Models that a backend is remembered to have answered for; the names are those that clients use.
@@ -62,6 +62,8 @@ pub(crate) struct Member {
     operations: Parts<Endpoint>,
     /// Cooldowns of single requests: nobody else is kept from the backend by them.
     single_requests: Parts<u64>,
+    /// Pauses of exchanges that failed here again and again: nobody else is kept from the backend by them either.
+    exchanges: Parts<u64>,
     ceilings: Ceilings,
     /// Models that it has answered for, at most [`MAX_SERVED`].
     served: HashSet<Arc<str>>,
@@ -88,6 +90,7 @@ impl Member {
             models: Parts::new(MAX_MODELS),
             operations: Parts::new(MAX_OPERATIONS),
             single_requests: Parts::new(MAX_REQUESTS),
+            exchanges: Parts::new(MAX_REQUESTS),
             ceilings: Ceilings::default(),
             served: HashSet::new(),
             stats: Stats::default(),
@@ -179,6 +182,7 @@ impl Member {
         self.wide.clear();
         self.models.healths_mut().chain(self.operations.healths_mut()).for_each(Health::clear);
         self.single_requests.clear();
+        self.exchanges.clear();
         self.ceilings = Ceilings::default();
     }
 
@@ -190,6 +194,7 @@ impl Member {
         let of_parts = self.models.healths_mut().chain(self.operations.healths_mut());
         of_parts.chain([&mut self.wide]).filter(|health| is_exclusion(health.reason)).for_each(Health::clear);
         self.single_requests.clear();
+        self.exchanges.clear();
         self.ceilings = Ceilings::default();
     }
 
@@ -205,9 +210,9 @@ impl Member {
         self.operations.iter().map(|(operation, part)| (operation, &part.health)).filter(move |(_, h)| h.until > now)
     }
 
-    /// Returns true if this request has a cooldown of its own here, or had one lately.
-    pub(super) fn holds_back(&self, request: u64) -> bool {
-        self.single_requests.get(&request).is_some()
+    /// Returns true if this request has a cooldown of its own here, or its exchange a pause, or had one lately.
+    pub(super) fn holds_back(&self, parts: PartsUsed<'_>) -> bool {
+        self.single_requests.get(&parts.request).is_some() || self.exchanges.get(&parts.exchange).is_some()
     }
 
     /// Ends the cooldowns that this request alone has brought about.

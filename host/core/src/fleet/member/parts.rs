@@ -16,11 +16,13 @@ pub(crate) struct PartsUsed<'a> {
     pub endpoint: &'a Endpoint,
     /// Number of the request; 0: unknown.
     pub request: u64,
+    /// Number of the exchange; 0: unknown.
+    pub exchange: u64,
 }
 
 impl<'a> PartsUsed<'a> {
     pub(crate) fn of(origin: &'a Origin, model: &'a str) -> Self {
-        Self { model, endpoint: &origin.endpoint, request: origin.request }
+        Self { model, endpoint: &origin.endpoint, request: origin.request, exchange: origin.exchange }
     }
 }
 
@@ -126,6 +128,13 @@ impl<K: Hash + Eq> Parts<K> {
     {
         if !self.map.is_empty() {
             self.map.remove(key);
+        }
+    }
+
+    /// Drops the idle parts with such a health.
+    pub(super) fn drop_idle(&mut self, which: impl Fn(&Health) -> bool) {
+        if !self.map.is_empty() {
+            self.map.retain(|_, part| part.in_flight > 0 || !which(&part.health));
         }
     }
 

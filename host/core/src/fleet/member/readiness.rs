@@ -11,7 +11,7 @@ use crate::outcome::Kind;
 use crate::time::Timestamp;
 
 impl Member {
-    /// Health for a request: the worst of the backend's, its model's, its operation's and its own, with the attempts under
+    /// Health for a request: the worst of the backend's, its model's, its operation's, its own and its exchange's, with the attempts under
     /// way that it counts.
     pub(super) fn health(&self, now: Timestamp, parts: PartsUsed<'_>) -> (HealthState, &Health, u32) {
         let mut worst = (self.wide.state(now), &self.wide, self.in_flight);
@@ -19,6 +19,7 @@ impl Member {
             self.models.get(parts.model),
             self.operations.get(parts.endpoint),
             self.single_requests.get(&parts.request),
+            self.exchanges.get(&parts.exchange),
         ];
         for part in narrow.into_iter().flatten() {
             let state = part.health.state(now);
@@ -35,6 +36,7 @@ impl Member {
             self.models.get(parts.model),
             self.operations.get(parts.endpoint),
             self.single_requests.get(&parts.request),
+            self.exchanges.get(&parts.exchange),
         ];
         narrow.into_iter().flatten().map(|part| &part.health).chain([&self.wide])
     }

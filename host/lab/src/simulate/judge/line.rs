@@ -22,8 +22,8 @@ pub(super) struct Line {
     /// Exchanges under way that have waited.
     ranks: HashMap<u64, Place>,
     joined: u64,
-    /// Backends that an exchange under way has failed at in a way that may be its own fault.
-    failed_at: HashMap<u64, Vec<usize>>,
+    /// Backends that an exchange under way has failed at, each with whether that may be its own fault.
+    failed_at: HashMap<u64, Vec<(usize, bool)>>,
     /// The question that was put last: nothing else happens between it, its decision and what comes of that.
     asked: Vec<Shown>,
     /// Decision under way.
@@ -152,19 +152,25 @@ impl Line {
         }
     }
 
-    /// An attempt ended: one that fails alone has a cooldown of its own, under which others pass it.
+    /// An attempt ended: one that fails alone has a cooldown of its own, and one that fails again a pause, under which others
+    /// pass it.
     pub(super) fn ended(&mut self, attempt: InFlight, kind: Kind) {
-        if may_be_requests(kind) {
-            self.failed_at.entry(attempt.exchange).or_default().push(attempt.backend);
+        if !matches!(kind, Kind::Answered | Kind::ClientGone | Kind::NotResumed) {
+            self.failed_at.entry(attempt.exchange).or_default().push((attempt.backend, may_be_requests(kind)));
         }
+    }
+
+    fn is_held_back(&self, exchange: u64, backend: usize) -> bool {
+        let Some(failed) = self.failed_at.get(&exchange) else { return false };
+        failed.iter().any(|(at, is_alone)| *at == backend && (*is_alone || failed.len() > 1))
     }
 
     /// Checks that nobody waits before this rank; one that joined at this very moment may have come after the backend
     /// was given away.
     fn nobody_before(&self, file: (Lane, Name), rank: Rank, backend: usize, now: Timestamp) -> Found {
         let Some(waiters) = self.files.get(&file) else { return Ok(()) };
-        let is_held_back = |w: &Waiter| self.failed_at.get(&w.exchange).is_some_and(|at| at.contains(&backend));
-        let is_passed_over = |w: &&Waiter| w.since < now && w.backends.contains(&backend) && !is_held_back(w);
+        let is_waiting = |w: &&Waiter| w.since < now && w.backends.contains(&backend);
+        let is_passed_over = |w: &&Waiter| is_waiting(w) && !self.is_held_back(w.exchange, backend);
         match waiters.range(..rank).map(|(_, waiter)| waiter).find(is_passed_over) {
             Some(w) => Err((
                 Rule::Order,

@@ -1,0 +1,59 @@
+//! Tries: how often this exchange has failed at a backend, so that it is repeated there at a growing pace and not at that of
+//! the backend's cooldowns.
+
+use super::Exchange;
+use crate::contract::{AttemptFacts, RowState};
+use crate::fleet::Fleet;
+use crate::fleet::health::Tries;
+use crate::outcome::Kind;
+use crate::time::Timestamp;
+
+/// Tries from which on a request is given the longest pause.
+const MANY: u32 = 3;
+
+impl Exchange {
+    /// Counts the failed tries that an attempt at this backend, which has just failed so, adds to: those here or, where that is
+    /// more, those at any backend beyond the first at each. After an exhausted exchange of the same request every one counts.
+    ///
+    /// Another backend that is ready and was not asked makes a third try here pointless, except where a limit is waited out.
+    pub(super) fn tries(
+        &mut self,
+        fleet: &Fleet,
+        now: Timestamp,
+        backend: u32,
+        kind: Kind,
+        is_committed: bool,
+    ) -> Tries {
+        if is_committed && self.resuming {
+            self.counted_from = self.attempt_facts.len();
+        }
+        if self.exhausted_before.is_some() {
+            return Tries { count: MANY, wait: self.longest_hold };
+        }
+        let failed = |a: &&AttemptFacts| a.outcome == Kind::RateLimited || is_fault(a.outcome);
+        let before = self.attempt_facts.get(self.counted_from..).unwrap_or_default();
+        let mut failed: Vec<u32> = before.iter().filter(failed).map(|a| a.backend).collect();
+        failed.push(backend);
+        let here = failed.iter().filter(|failed_at| **failed_at == backend).count();
+        let all = failed.len();
+        failed.sort_unstable();
+        failed.dedup();
+        let again = all - failed.len();
+        let count = u32::try_from(here.max(again + 1)).unwrap_or(u32::MAX);
+        let is_faulty = |a: &AttemptFacts| a.backend == backend && is_fault(a.outcome);
+        let is_pointless = is_fault(kind) && before.iter().any(is_faulty) && self.is_other_ready(fleet, now);
+        Tries { count: if is_pointless { count.max(MANY) } else { count }, wait: self.longest_hold }
+    }
+
+    /// Returns true if a candidate that was not asked is ready.
+    fn is_other_ready(&self, fleet: &Fleet, now: Timestamp) -> bool {
+        let is_asked = |index: u32| self.attempt_facts.iter().any(|attempt| attempt.backend == index);
+        let is_ready = |index: u32| fleet.state_for(now, &self.view, &self.want, index).0 == RowState::Ready;
+        self.want.candidates.iter().any(|&index| !is_asked(index) && is_ready(index))
+    }
+}
+
+/// Returns true for a failure that no limit explains.
+const fn is_fault(kind: Kind) -> bool {
+    !matches!(kind, Kind::Answered | Kind::RateLimited | Kind::ClientGone | Kind::NotResumed)
+}
