@@ -160,7 +160,7 @@ fn secrets(config: &BackendConfig) -> Secrets {
     let headers = headers.filter_map(|(_, value)| value.to_str().ok());
     let login = config.outbound.proxy.iter().filter_map(|proxy| proxy.login.as_ref());
     let password = login.filter_map(|login| Some(login.expose().split_once(':')?.1));
-    Secrets::new(key.chain(headers).chain(password))
+    Secrets::new(key.chain(headers).chain(password).chain(config.query.secrets()))
 }
 
 impl Snapshot {

@@ -2,6 +2,8 @@
 //!
 //! 1. Every session has a **home** among the primaries that serve its model: by rendezvous hashing, so that it needs no
 //!    memory and a change of the table moves few sessions.
+//!    Where the host knows a backend that holds what the request builds on (the column `home`: a stored response, a file, a prompt
+//!    cache), that is its place, with `return_home` after the session's own.
 //! 2. It stays while its place is ready, is tried twice before it counts as lost for the exchange, and waits there as long
 //!    as the place recovers within `stay_ms`.
 //! 3. Else it moves: to the primary that is next by the same hashing. The shared state keeps where it is for
@@ -79,14 +81,19 @@ impl Sticky {
     /// At home or where the session has moved, now or after a wait.
     fn stay<'a>(&'a self, query: &'a Query<'a>, primaries: impl Choose<'a>) -> Option<Decision> {
         const TRIES: u32 = 2;
-        let session = Session::of(query)?;
-        let home = self.home(query, session)?.key();
-        let moved = session.place();
-        let places = if self.settings.return_home { [Some(home), moved] } else { [moved.or(Some(home)), None] };
+        let held = primaries.clone().find(|c| c.row().home() != 0).map(|c| c.key());
+        let session = Session::of(query);
+        let home = session.and_then(|session| self.home(query, session)).map(|home| home.key());
+        let moved = session.and_then(Session::place);
+        let places = if self.settings.return_home {
+            [home, held, moved]
+        } else {
+            [held, moved.or(home).filter(|key| held != Some(*key)), None]
+        };
         let usable = places.into_iter().flatten().filter_map(|key| primaries.clone().find(|c| c.key() == key));
         let usable = usable.filter(|place| query.tries(place.index()) < TRIES);
         if let Some(place) = usable.clone().ready().next() {
-            if place.key() != home {
+            if let Some(session) = session.filter(|_| home != Some(place.key())) {
                 session.remember(&place, self.settings.remember_minutes);
             }
             return Some(place.send());
@@ -200,6 +207,18 @@ mod tests {
             assert_eq!(place(&moving), if returns { home } else { away });
             moving.now_ms += 61 * 60_000;
             assert_eq!(place(&moving), home, "after an hour its cache is gone anywhere");
+        }
+    }
+
+    #[test]
+    fn what_the_host_knows_to_hold_the_request_is_its_place() {
+        let home = place(&three());
+        for other in (0..3).filter(|other| *other != home) {
+            let mut held = three();
+            held.backends[other] = held.backends[other].clone().with("home", 1);
+            assert_eq!(place(&held), other);
+            assert_eq!(place(&held.clone().settings(r#"{"return_home": true}"#)), home);
+            assert_eq!(place(&held.session("", 0)), other, "without a session too");
         }
     }
 

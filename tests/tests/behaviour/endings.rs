@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use pointsman_tests::{Event, Proxy, Reply, Request, backend, proxy, sse, tokens, upstream};
+use pointsman_tests::{Event, Proxy, Reply, Request, backend, bytes, proxy, sse, tokens, upstream};
 use serde_json::{Value, json};
 
 fn choice(index: usize, text: &str, finish: Value) -> String {
@@ -94,6 +94,58 @@ async fn a_text_that_is_not_strict_json_is_mended_and_counted() {
         assert_eq!(up.count(), 1);
         assert_eq!(message_of(&proxy).await, "1 event of the stream mended");
         assert_eq!(proxy.metric("pointsman_stream_repairs_total{what=\"mended\"}").await, 1.0);
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_is_not_strict_json_is_mended_and_counted() {
+    let body = |text: &str, more: &str| {
+        let choice = format!(
+            "{{\"index\":0,\"message\":{{\"role\":\"assistant\",\"content\":\"{text}\"}},\"finish_reason\":\"stop\"{more}}}"
+        );
+        format!(
+            "{{\"object\":\"chat.completion\",\"choices\":[{choice}],\"usage\":{{\"prompt_tokens\":3,\"completion_tokens\":2}}}}"
+        )
+    };
+    for (given, meant) in [
+        (body("one\ntwo\u{1}", ""), "one\ntwo\u{1}"),
+        (body("well", ",\"logprobs\":{\"content\":[{\"logprob\":-Infinity},{\"logprob\":NaN}]}"), "well"),
+        (format!("\u{feff}{}", body("marked", "")), "marked"),
+    ] {
+        let up = upstream().reply(bytes("application/json", given.clone())).start().await;
+        let proxy = proxy!().backend(backend("p1").primary(&up)).start().await;
+        let answer = proxy.chat().send().await;
+        assert_eq!((answer.says(), up.count()), (meant.to_owned(), 1), "{given}");
+        assert_eq!(answer.json()["usage"]["prompt_tokens"], 3);
+        assert_eq!(message_of(&proxy).await, "the answer's JSON mended");
+    }
+}
+
+#[tokio::test]
+async fn a_name_without_data_at_the_end_is_completed_or_left_out() {
+    let message: String = [
+        json!({"type": "message_start", "message": {"id": "m", "type": "message", "role": "assistant", "content": [],
+            "model": "c", "usage": {"input_tokens": 3, "output_tokens": 1}}}),
+        json!({"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}),
+        json!({"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "hello"}}),
+        json!({"type": "content_block_stop", "index": 0}),
+        json!({"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 2}}),
+    ]
+    .iter()
+    .map(|data| format!("event: {}\ndata: {data}\n\n", data["type"].as_str().unwrap_or_default()))
+    .collect();
+    let events = |last: &str| sse::<String>([]).and_bytes(format!("{message}{last}"));
+    for last in ["event: message_stop\n\n", "event: message_stop\n", "event: message_stop", "event: done\n\n"] {
+        let up = upstream().reply(events(last)).start().await;
+        let proxy = proxy!().backend(backend("a1").primary(&up).set("dialect", "anthropic")).start().await;
+        let body =
+            json!({"model": "c", "max_tokens": 9, "stream": true, "messages": [{"role": "user", "content": "hi"}]});
+        let told = proxy.post("/v1/messages").json(&body).stream().await.rest().await;
+        let end = told.last().expect("an event");
+        assert!(end.text.contains("event: message_stop"), "{last:?}: {end:?}");
+        assert_eq!(end.json()["type"], "message_stop", "{last:?}");
+        assert!(told.iter().all(|event| !event.data().is_empty()), "{last:?}: {told:?}");
+        assert_eq!(up.count(), 1, "{last:?}");
     }
 }
 

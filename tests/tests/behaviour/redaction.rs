@@ -7,15 +7,19 @@ use serde_json::json as value;
 const KEY: &str = "sk-9fK2/xQ7+Lm3";
 const AZURE: &str = "az-7c1d0e9b5a3f";
 const REFERRED: &str = "team-8d2f6a40";
+const IN_QUERY: &str = "qk-51c9e3d7+a0";
+const REFERRED_IN_QUERY: &str = "pass-6e8b24f1";
 
 fn secretive(up: &Upstream) -> Backend {
     let one = backend("p1").primary(up).set("api_key", KEY).set("headers.api-key", AZURE);
-    one.set("headers.x-team", "env:TEAM").set("headers.x-region", "eu-central-1")
+    let one = one.set("headers.x-team", "env:TEAM").set("headers.x-region", "eu-central-1");
+    let one = one.set("query.subscription-key", IN_QUERY).set("query.pass", "env:PASS");
+    one.set("query.api-version", "2026-10-21-preview")
 }
 
 /// An answer that says everything that it was sent.
 fn tells_all(seen: &Seen, status: u16) -> Reply {
-    let told = format!("{:?}", seen.headers);
+    let told = format!("{:?} {}", seen.headers, seen.target);
     let body = match status {
         200 => value!({"object": "chat.completion", "choices": [{"index": 0, "finish_reason": "stop",
             "message": {"role": "assistant", "content": told}}]}),
@@ -40,7 +44,8 @@ async fn told_everywhere(proxy: &mut Proxy, answers: &str) -> String {
 }
 
 fn assert_untold(told: &str) {
-    for secret in [KEY, AZURE, REFERRED, "sk-9fK2\\/xQ7+Lm3", "sk-9fK2%2FxQ7%2BLm3"] {
+    let encoded = ["sk-9fK2\\/xQ7+Lm3", "sk-9fK2%2FxQ7%2BLm3", "qk-51c9e3d7%2Ba0"];
+    for secret in [KEY, AZURE, REFERRED, IN_QUERY, REFERRED_IN_QUERY].into_iter().chain(encoded) {
         assert!(!told.contains(secret), "{secret} was told: {:?}", told.lines().find(|line| line.contains(secret)));
     }
 }
@@ -55,6 +60,7 @@ async fn a_secret_that_an_upstream_repeats_reaches_nobody_in_whatever_it_says() 
             .set("journal.bodies", true)
             .set("limits.max_attempts", 1)
             .env("TEAM", REFERRED)
+            .env("PASS", REFERRED_IN_QUERY)
             .start()
             .await;
         let answer = proxy.chat().send().await;
@@ -62,6 +68,7 @@ async fn a_secret_that_an_upstream_repeats_reaches_nobody_in_whatever_it_says() 
         assert_eq!((seen.header("api-key"), seen.header("x-team")), (Some(AZURE), Some(REFERRED)));
         if status == 200 {
             assert_eq!(answer.status, 200);
+            assert!(answer.text().contains("2026-10-21-preview"), "no secret: {}", answer.text());
             assert!(answer.text().contains("***") && answer.text().contains("eu-central-1"), "{}", answer.text());
             assert_eq!((answer.header("x-echo"), answer.header("x-pointsman-upstream-request-id")), ("", ""));
         }
@@ -83,7 +90,13 @@ async fn a_secret_in_a_stream_is_masked_in_events_and_comments_however_it_is_cut
             ),
     );
     let up = up.start().await;
-    let mut proxy = proxy!().backend(secretive(&up)).env("TEAM", REFERRED).set("journal.bodies", true).start().await;
+    let mut proxy = proxy!()
+        .backend(secretive(&up))
+        .env("TEAM", REFERRED)
+        .env("PASS", REFERRED_IN_QUERY)
+        .set("journal.bodies", true)
+        .start()
+        .await;
     let text = proxy.chat_stream().send().await.text();
     assert!(text.contains("the key ***") && text.contains("[DONE]"), "{text}");
     assert_untold(&told_everywhere(&mut proxy, &text).await);
@@ -94,7 +107,7 @@ async fn a_body_that_is_not_read_keeps_its_length_and_tells_no_secret() {
     let (first, second) = KEY.split_at(5);
     let up = upstream().reply(bytes("audio/mpeg", format!("noise {first}")).and_bytes(format!("{second} noise s")));
     let up = up.start().await;
-    let proxy = proxy!().backend(secretive(&up)).env("TEAM", REFERRED).start().await;
+    let proxy = proxy!().backend(secretive(&up)).env("TEAM", REFERRED).env("PASS", REFERRED_IN_QUERY).start().await;
     let answer = proxy.post("/v1/audio/speech").json(&value!({"model": "m", "input": "x"})).send().await;
     assert_eq!(answer.text(), format!("noise {} noise s", "*".repeat(KEY.len())));
     assert_eq!(answer.header("content-length"), answer.body.len().to_string());

@@ -2,7 +2,8 @@
 //! answer with nothing in it.
 
 use pointsman_tests::{
-    Backend, Event, Proxy, Reply, Upstream, backend, chat, embeddings, json as reply, proxy, sse, tokens, upstream,
+    Backend, Event, Proxy, Reply, Upstream, backend, bytes, chat, embeddings, json as reply, proxy, sse, tokens,
+    upstream,
 };
 use serde_json::{Value, json};
 
@@ -64,6 +65,28 @@ async fn a_body_that_is_no_answer_is_a_failed_attempt() {
             assert_eq!((up.count(), well.count()), (1, 1), "{bad}");
         }
     }
+}
+
+#[tokio::test]
+async fn an_error_longer_than_what_is_held_is_a_failed_attempt_and_a_long_answer_is_none() {
+    let long = "x".repeat(1_500_000);
+    for bad in [
+        json!({"error": {"message": "boom", "code": 500}, "trace": long}).to_string(),
+        json!({"choices": [{"error": {"message": "boom", "code": 502}}], "trace": long}).to_string(),
+        format!("<html><body>{long}</body></html>"),
+    ] {
+        let Served { proxy, bad: up, well } = served(bytes("application/json", bad), chat("well")).await;
+        assert_eq!(proxy.chat().send().await.says(), "well");
+        assert!(up.count() > 0 && well.count() == 1);
+    }
+    let Served { proxy, well, bad: _up } = served(chat(&long), chat("well")).await;
+    assert_eq!(proxy.chat().send().await.says().len(), long.len());
+    let numbers = vec![0.25; 400_000];
+    let data = json!({"object": "list", "data": [{"object": "embedding", "index": 0, "embedding": numbers}]});
+    let Served { proxy, bad: _up, .. } = served(reply(data), chat("well")).await;
+    let answer = proxy.post("/v1/embeddings").json(&json!({"model": "e", "input": "x"})).send().await;
+    assert_eq!(answer.json()["data"][0]["embedding"].as_array().map(Vec::len), Some(400_000));
+    assert_eq!(well.count(), 0);
 }
 
 #[tokio::test]

@@ -203,14 +203,17 @@ impl Check<'_, '_> {
             }
             RawQuery::Named(named) => {
                 let value = |(name, text): (String, String)| {
-                    let value = match is_reference(&text) {
+                    let is_secret = is_reference(&text);
+                    let value = match is_secret {
                         true => self.secret(&at.key(&name), &text, owner)?.expose().to_owned(),
                         false => text,
                     };
-                    Some((name, value))
+                    Some((name, value, is_secret))
                 };
-                let pairs: Vec<(String, String)> = named.into_iter().filter_map(value).collect();
-                OwnQuery::new(pairs.iter().map(|(name, value)| (&**name, &**value)))
+                let pairs: Vec<(String, String, bool)> = named.into_iter().filter_map(value).collect();
+                let mut query = OwnQuery::new(pairs.iter().map(|(name, value, _)| (&**name, &**value)));
+                pairs.iter().filter(|pair| pair.2).for_each(|(_, value, _)| query.keep_secret(value));
+                query
             }
         }
     }

@@ -234,7 +234,7 @@ impl EventReader {
             Err(failed) => return Some(failed),
         };
         match emit {
-            // A name without data is half an event; data that can be read is a whole one, and was told as such.
+            // Half an event; data that can be read is a whole one, and was told as such.
             Emit::AsReceived if event.data.is_none() && !self.judge.is_over() => {}
             Emit::AsReceived => {
                 last.extend_from_slice(event.raw.trim_ascii_end());

@@ -142,6 +142,8 @@ pub struct Attempt {
     leaving: Redactor,
     /// A whole answer was told as the stream that was asked for.
     told_as_stream: bool,
+    /// Repairs of an answer in one piece.
+    body_repairs: Repairs,
     form: Form,
     /// The request's path, where answers have a shape by their path alone.
     shape_path: Option<Box<str>>,
@@ -256,9 +258,11 @@ impl Attempt {
         self.form == Form::AsItComes && self.reading.is_stream() || self.told_as_stream
     }
 
-    /// Returns the repairs of the stream so far.
+    /// Returns the repairs of the answer so far.
     pub fn repairs(&self) -> Repairs {
-        self.reading.repairs()
+        let mut repairs = self.reading.repairs();
+        repairs.add(self.body_repairs);
+        repairs
     }
 
     /// Returns the names and numbers that the client has of the stream so far.

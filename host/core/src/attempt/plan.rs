@@ -19,6 +19,7 @@ use crate::contract::Resume;
 use crate::dialect::ApiPath;
 use crate::dialect::facts::BodyFacts;
 use crate::dialect::headers;
+use crate::dialect::repair::Repairs;
 use crate::dialect::resume::{Joiner, Transcript, prefill};
 use crate::dialect::splice::without_stream_options;
 use crate::dialect::usage::BodyTap;
@@ -159,6 +160,7 @@ impl Attempt {
             upstream_id: None,
             leaving: Redactor::default(),
             told_as_stream: false,
+            body_repairs: Repairs::default(),
             form: Form::AsItComes,
             shape_path: None,
             added: Added::default(),

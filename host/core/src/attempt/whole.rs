@@ -2,7 +2,7 @@
 
 use bytes::{Bytes, BytesMut};
 use http::HeaderValue;
-use http::header::CONTENT_TYPE;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 
 use super::events::not_resumed;
 use super::gate::MAX_HELD_BYTES;
@@ -10,7 +10,8 @@ use super::reading::Reading;
 use super::translated::TranslatedAttempt;
 use super::{Attempt, Output};
 use crate::dialect::as_stream::as_stream;
-use crate::dialect::classify::{WholeAnswer, classify_whole};
+use crate::dialect::classify::{WholeAnswer, classify_beginning, classify_whole};
+use crate::dialect::repair::repair_body;
 use crate::dialect::resume::{Emit, Joiner, Unfit};
 use crate::http::sse;
 use crate::outcome::{Kind, Outcome};
@@ -32,7 +33,13 @@ impl Attempt {
                 let text = "the upstream answered with a body too long to be joined";
                 return self.ended(Bytes::new(), Outcome::new(Kind::NotResumed, text), Usage::default());
             }
-            return self.commit();
+            let held = self.held.take();
+            let outcome = self.judge_beginning(now, &held);
+            self.held.push(held);
+            return match outcome.kind {
+                Kind::Answered => self.commit(),
+                _ => self.ended(Bytes::new(), outcome, Usage::default()),
+            };
         }
         if self.held.len() > MAX_HELD_BYTES {
             let outcome = Outcome::new(Kind::Malformed, "the upstream's answer is too long to be translated");
@@ -43,8 +50,13 @@ impl Attempt {
 
     /// The answer is complete.
     pub(super) fn whole(&mut self, now: Timestamp, as_stream: bool) -> Output {
-        let body = self.held.take();
-        let outcome = self.judge(now, &body);
+        let mut body = self.held.take();
+        let mut outcome = self.judge(now, &body);
+        if outcome.kind == Kind::Malformed
+            && let Some(mended) = repair_body(&body)
+        {
+            (body, outcome) = self.mended(now, mended.into());
+        }
         if outcome.kind != Kind::Answered {
             if self.refuses_addition(&body) {
                 return self.send_again();
@@ -65,22 +77,44 @@ impl Attempt {
         }
     }
 
+    /// An answer that was mended; its length is another one, and it is judged anew.
+    fn mended(&mut self, now: Timestamp, body: Bytes) -> (Bytes, Outcome) {
+        if let Some(head) = &mut self.head {
+            head.headers.remove(CONTENT_LENGTH);
+        }
+        let outcome = self.judge(now, &body);
+        if outcome.kind != Kind::Answered {
+            return (body, outcome);
+        }
+        self.body_repairs.mended += 1;
+        (body, Outcome { message: "the answer's JSON mended".to_owned(), ..outcome })
+    }
+
     fn judge(&self, now: Timestamp, body: &[u8]) -> Outcome {
+        let answer = self.judged(body);
+        answer.map_or_else(|| Outcome::answered(self.status), |answer| classify_whole(self.dialect, &answer, now))
+    }
+
+    /// Judges an answer that is too long to be held until its end.
+    fn judge_beginning(&self, now: Timestamp, body: &[u8]) -> Outcome {
+        let answer = self.judged(body);
+        answer.map_or_else(|| Outcome::answered(self.status), |answer| classify_beginning(self.dialect, &answer, now))
+    }
+
+    /// An answer as it is judged; none where nothing is known of its shape.
+    fn judged<'a>(&'a self, body: &'a [u8]) -> Option<WholeAnswer<'a>> {
         match (&self.reading, &self.head) {
-            (Reading::Digest(_), _) | (_, None) => Outcome::answered(self.status),
+            (Reading::Digest(_), _) | (_, None) => None,
             // What is stored may be the record of a failure.
-            _ if !self.asks_model() && self.shape_path.is_none() => Outcome::answered(self.status),
-            (Reading::Events(_) | Reading::Body(_), Some(head)) => {
-                let answer = WholeAnswer {
-                    operation: self.translated.as_ref().map_or(self.asked.operation, TranslatedAttempt::operation),
-                    path: self.shape_path.as_deref().unwrap_or_default(),
-                    may_be_empty: self.may_be_empty(),
-                    status: self.status,
-                    headers: &head.headers,
-                    body,
-                };
-                classify_whole(self.dialect, &answer, now)
-            }
+            _ if !self.asks_model() && self.shape_path.is_none() => None,
+            (Reading::Events(_) | Reading::Body(_), Some(head)) => Some(WholeAnswer {
+                operation: self.translated.as_ref().map_or(self.asked.operation, TranslatedAttempt::operation),
+                path: self.shape_path.as_deref().unwrap_or_default(),
+                may_be_empty: self.may_be_empty(),
+                status: self.status,
+                headers: &head.headers,
+                body,
+            }),
         }
     }
 

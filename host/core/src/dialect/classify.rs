@@ -9,6 +9,7 @@ use super::format::{ErrorDetails, Shown};
 pub use super::format::{by_status, by_words, is_error, narrowed};
 use super::registry::Dialect;
 use crate::contract::Operation;
+use crate::http::json;
 use crate::http::retry_after::RetryAfter;
 use crate::http::sse::Event;
 use crate::outcome::{Kind, Outcome};
@@ -84,6 +85,24 @@ pub fn classify_whole(dialect: Dialect, answer: &WholeAnswer<'_>, now: Timestamp
             Outcome { status: Some(status), ..Outcome::new(Kind::Malformed, text) }
         }
     }
+}
+
+/// The outcome of an answer below 400 of which only the beginning is here: what shows no error may be an answer.
+pub fn classify_beginning(dialect: Dialect, answer: &WholeAnswer<'_>, now: Timestamp) -> Outcome {
+    let answered = Outcome::answered(answer.status);
+    if dialect.is_opaque() || answer.status >= 300 {
+        return answered;
+    }
+    let whole = match (answer.body.trim_ascii_start().first(), json::closed(answer.body)) {
+        (Some(b'{' | b'['), Some(whole)) => whole,
+        (Some(b'<'), _) if answer.operation.is_read() => {
+            return Outcome::new(Kind::Malformed, "the upstream answered a success that is a page and no JSON");
+        }
+        (Some(_) | None, _) => return answered,
+    };
+    let outcome = classify_whole(dialect, &WholeAnswer { body: &whole, ..*answer }, now);
+    // What is missing may follow.
+    if outcome.kind == Kind::Malformed { answered } else { outcome }
 }
 
 /// The message of an error body, in the shapes in use; empty where it has none.
@@ -162,6 +181,38 @@ mod tests {
 
     fn kind(dialect: Dialect, status: u16, body: &str) -> Kind {
         classify(dialect, status, &HeaderMap::new(), body.as_bytes(), Timestamp::default()).kind
+    }
+
+    #[test]
+    fn a_beginning_shows_an_error_or_may_be_an_answer() {
+        let headers = HeaderMap::new();
+        let of = |body: &str| {
+            let answer = WholeAnswer {
+                operation: Operation::Chat,
+                path: "/chat/completions",
+                may_be_empty: false,
+                status: 200,
+                headers: &headers,
+                body: body.as_bytes(),
+            };
+            classify_beginning(OPENAI, &answer, Timestamp::default())
+        };
+        for answer in [
+            r#"{"choices":[{"finish_reason":"stop","index":0,"message":{"content":"and so o"#,
+            r#"{"created":1,"choices":[{"index":0,"message":{"role":"assistant","content":"and"#,
+            r#"{"prompt_logprobs":[1,2,3"#,
+            r#"{"id":"x"#,
+            r#"[{"a":1},{"#,
+        ] {
+            assert_eq!(of(answer).kind, Kind::Answered, "{answer}: {:?}", of(answer));
+        }
+        for error in [
+            r#"{"error":{"message":"boom"},"trace":"and"#,
+            r#"{"choices":[{"error":{"message":"boom","code":502}}],"trace":"and"#,
+            "<html><body>and",
+        ] {
+            assert_ne!(of(error).kind, Kind::Answered, "{error}");
+        }
     }
 
     #[test]

@@ -73,12 +73,31 @@ impl Repairs {
 }
 
 /// Returns true for an event that a client of an LLM API would fail to read, or pass over though something stands in it: its
-/// data is not JSON, or it has no data but lines that are neither fields nor comments.
+/// data is not JSON, or it has no data but a name, or lines that are neither fields nor comments.
 pub fn is_unreadable(event: &Event<'_>) -> bool {
     match event.data {
         Some(_) => is_nonsense(event),
-        None => lines(event.raw).any(|line| !line.is_empty() && field(line).is_none()),
+        None => {
+            event.name.is_some_and(|name| !is_failure(name))
+                || lines(event.raw).any(|line| !line.is_empty() && field(line).is_none())
+        }
     }
+}
+
+/// Returns true for a name that says by itself that the answer failed.
+fn is_failure(name: &[u8]) -> bool {
+    [&b"error"[..], b"fail"].iter().any(|word| memchr::memmem::find(name, word).is_some())
+}
+
+/// Mends a body in one piece that is not strict JSON, with the slips of [`repair`] and a byte order mark; `None` where it is
+/// JSON as it came, or means none.
+pub fn repair_body(body: &[u8]) -> Option<Vec<u8>> {
+    let bare = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
+    let is_whole = |body| serde_json::from_slice::<IgnoredAny>(body).is_ok();
+    if is_whole(body) {
+        return None;
+    }
+    if is_whole(bare) { Some(bare.to_vec()) } else { mended(bare) }
 }
 
 /// Looks at an event that is [unreadable](is_unreadable).
@@ -325,6 +344,8 @@ mod tests {
             "data: hello\n\n",
             "<html>\n<p>502</p>\n\n",
             "data: {\"content\":\"\"\n\n",
+            "event: message_stop\n\n",
+            "event: ping\nid: 3\n\n",
         ] {
             assert_eq!(repaired(nothing.as_bytes()), Repaired::LeftOut, "{nothing}");
         }
@@ -335,6 +356,22 @@ mod tests {
             "data: {\"content\":\"\n\n",
         ] {
             assert_eq!(repaired(text.as_bytes()), Repaired::Lost, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_body_is_mended_where_it_has_to_be() {
+        for (given, meant) in [
+            ("{\"a\":[NaN,-Infinity,Infinity]}", Some("{\"a\":[null,-9999.0,null]}")),
+            ("{\"a\":\"x\ny\tz\u{1}\"}", Some("{\"a\":\"x\\ny\\tz\\u0001\"}")),
+            ("\u{feff}{\"a\":1}", Some("{\"a\":1}")),
+            ("{\"a\": \"NaN\"}", None),
+            ("{\"a\": \"cut", None),
+            ("{\"a\": 1", None),
+            ("no JSON", None),
+            ("", None),
+        ] {
+            assert_eq!(repair_body(given.as_bytes()).as_deref(), meant.map(str::as_bytes), "{given}");
         }
     }
 

@@ -243,9 +243,62 @@ fn skip_container(text: &[u8], start: usize) -> usize {
     text.len()
 }
 
+/// The beginning of a JSON document, cut behind its last whole value and closed there; `None` where nothing of it can be closed.
+pub(crate) fn closed(beginning: &[u8]) -> Option<Vec<u8>> {
+    let mut open = Vec::new();
+    let (mut at, mut whole) = (0, None);
+    while let Some(byte) = beginning.get(at) {
+        at += 1;
+        match byte {
+            b'"' => at = string_end(beginning, at)?.min(beginning.len()),
+            b'{' | b'[' => {
+                open.push(if *byte == b'{' { b'}' } else { b']' });
+                whole = Some(at);
+            }
+            b'}' | b']' => {
+                open.pop();
+                whole = Some(at);
+            }
+            b',' => whole = Some(at - 1),
+            _ => {}
+        }
+    }
+    let mut closed = beginning.get(..whole?)?.to_vec();
+    closed.extend(open.iter().rev());
+    Some(closed)
+}
+
+/// The place behind a string that goes on here; the end where it does not end.
+fn string_end(json: &[u8], mut at: usize) -> Option<usize> {
+    while let Some(found) = memchr::memchr2(b'"', b'\\', json.get(at..)?) {
+        at += found + 1;
+        if json[at - 1] == b'"' {
+            return Some(at);
+        }
+        at += 1;
+    }
+    Some(json.len())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_beginning_is_closed_behind_its_last_whole_value() {
+        for (beginning, expected) in [
+            (r#"{"a":[1,2,3"#, Some(r#"{"a":[1,2]}"#)),
+            (r#"{"a":[{"b":"x\"y"},{"b":"z"#, Some(r#"{"a":[{"b":"x\"y"},{}]}"#)),
+            (r#"{"data":[{"e":[0.1,0.25"#, Some(r#"{"data":[{"e":[0.1]}]}"#)),
+            (r#"{"a":1}"#, Some(r#"{"a":1}"#)),
+            (r#"{"a":1,"b"#, Some(r#"{"a":1}"#)),
+            ("{", Some("{}")),
+            ("12", None),
+            ("", None),
+        ] {
+            assert_eq!(closed(beginning.as_bytes()).as_deref(), expected.map(str::as_bytes), "{beginning}");
+        }
+    }
 
     fn keys(text: &str) -> Vec<String> {
         members(text.as_bytes()).map(|(k, _)| String::from_utf8_lossy(k).into_owned()).collect()

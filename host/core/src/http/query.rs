@@ -10,16 +10,34 @@ use http::uri::PathAndQuery;
 pub struct OwnQuery {
     /// Each encoded as `name=value`, with the length of the name.
     pairs: Vec<(String, usize)>,
+    /// Values that may be secret.
+    secrets: Vec<String>,
 }
 
 impl OwnQuery {
-    /// These parameters, which are encoded here.
+    /// These parameters, which are encoded here. Those that are named like a credential are secret.
     pub fn new<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
-        let pair = |(name, value): (&str, &str)| {
+        let mut own = Self::default();
+        for (name, value) in pairs {
+            if is_named_like_secret(name) {
+                own.keep_secret(value);
+            }
             let name = encoded(name, "");
-            (format!("{name}={}", encoded(value, "")), name.len())
-        };
-        Self { pairs: pairs.into_iter().map(pair).collect() }
+            own.pairs.push((format!("{name}={}", encoded(value, "")), name.len()));
+        }
+        own
+    }
+
+    /// A value of one of them is secret under whatever name.
+    pub fn keep_secret(&mut self, value: &str) {
+        if !self.secrets.iter().any(|known| known == value) {
+            self.secrets.push(value.to_owned());
+        }
+    }
+
+    /// The values that may be secret.
+    pub fn secrets(&self) -> impl Iterator<Item = &str> {
+        self.secrets.iter().map(String::as_str)
     }
 
     /// A request's query with these parameters in it; they replace the client's own of the same names.
@@ -55,6 +73,14 @@ const CREDENTIALS: [&str; 9] = [
 
 /// The same, of names that an API of no known dialect may use for something else.
 const LIKELY_CREDENTIALS: [&str; 2] = ["key", "token"];
+
+/// Words in the names of parameters that hold a secret.
+const SECRET_WORDS: [&str; 7] = ["key", "token", "secret", "sig", "auth", "password", "credential"];
+
+fn is_named_like_secret(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    SECRET_WORDS.iter().any(|word| name.contains(word)) || name == "code"
+}
 
 /// The target without parameters that hold a credential: of the client, so that it leaves as little as its headers do.
 /// `is_api`: the path is one of an API that has no parameter `key` or `token`. `is_client_key` knows the values that are
