@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use pointsman_core::lifecycle::promotion::{Side, SideStats};
 use pointsman_core::rfc3339::Rfc3339;
 use pointsman_core::time::Timestamp;
-use pointsman_store::{ExchangePage, ExchangeRow, Group, Queries, StoreError, StoreReader, UsageRow};
+use pointsman_store::{ExchangePage, ExchangeRow, Group, Queries, StoreError, StoreReader, UsagePage, UsageRow};
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -127,9 +127,9 @@ pub(super) async fn usage(
 ) -> Response {
     let asked = query.map_err(|e| e.body_text()).and_then(|Query(query)| query.read((state.clock)()));
     match asked {
-        Ok((since, group)) => {
-            let rows = ask(&state.queries, move |reader| reader.usage(since, group)).await;
-            rows.map_or_else(|response| response, |rows| Json(UsageBody::new(since, group, rows)).into_response())
+        Ok((since, group, after)) => {
+            let page = ask(&state.queries, move |reader| reader.usage_page(since, group, after, MAX_PAGE_BYTES)).await;
+            page.map_or_else(|response| response, |page| Json(UsageBody::new(since, group, page)).into_response())
         }
         Err(message) => failure(StatusCode::BAD_REQUEST, message),
     }
@@ -142,16 +142,19 @@ pub(super) struct UsageBody {
     since: String,
     /// By what.
     group: &'static str,
-    /// All together.
+    /// All together, those of other pages too.
     total: UsageRow,
     /// The members of the group.
     rows: Vec<UsageRow>,
+    /// The value of `after` for the page that follows; none: there are no more.
+    next: Option<String>,
 }
 
 impl UsageBody {
-    fn new(since: Timestamp, group: Group, rows: Vec<UsageRow>) -> Self {
-        let total = rows.iter().fold(UsageRow::nothing(), |sum, row| sum.plus(row));
-        Self { since: Rfc3339(since).to_string(), group: group.as_str(), total, rows }
+    fn new(since: Timestamp, group: Group, page: UsagePage) -> Self {
+        let UsagePage { total, rows, next } = page;
+        let next = next.map(|after| after.to_string());
+        Self { since: Rfc3339(since).to_string(), group: group.as_str(), total, rows, next }
     }
 }
 
@@ -164,7 +167,7 @@ pub(super) struct Exchanges {
     next: Option<String>,
 }
 
-/// Bytes of exchanges in one answer.
+/// Bytes of rows in one answer.
 const MAX_PAGE_BYTES: usize = 4 << 20;
 
 pub(super) async fn exchanges(

@@ -15,22 +15,26 @@ const LIMIT_DEFAULT: u32 = 50;
 /// The most exchanges in one answer.
 const LIMIT_MAX: u32 = 1_000;
 
-/// `/api/usage?since=&group=`
+/// `/api/usage?since=&group=&after=`
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct UsageQuery {
     since: Option<String>,
     group: Option<String>,
+    after: Option<String>,
 }
 
 impl UsageQuery {
-    /// From when on, and by what; or what is wrong.
-    pub(super) fn read(&self, now: Timestamp) -> Result<(Timestamp, Group), String> {
+    /// Reads since when, by what, and behind how many members; or says what is wrong.
+    pub(super) fn read(&self, now: Timestamp) -> Result<(Timestamp, Group, usize), String> {
         let since = since(given(&self.since).unwrap_or(SINCE_DEFAULT), now)?;
         let group = given(&self.group).unwrap_or("backend");
         let group = Group::parse(group)
             .ok_or_else(|| format!("group: `{group}` is not known; use client, backend, model, lane, hour or day"))?;
-        Ok((since, group))
+        let after = given(&self.after).map_or(Ok(0), |text| {
+            text.parse().map_err(|_| format!("after: `{text}` is not the `next` of a page before"))
+        })?;
+        Ok((since, group, after))
     }
 }
 

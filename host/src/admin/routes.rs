@@ -319,6 +319,7 @@ pub(super) const ENDPOINTS: &[Endpoint] = &[
                 Some("backend"),
                 "lane",
             ),
+            in_query("after", "The `next` of the page before: the page that follows.", Kind::Text, None, "5000"),
         ],
         body: None,
         answer: Content::Json(schema::<api::UsageBody>),

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::StoreError;
 use super::columns::{columns, money};
-use super::read::{StoreReader, micros};
+use super::read::{StoreReader, json_bytes, micros};
 
 /// Conditions on exchanges; absent ones match all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -218,25 +218,6 @@ fn keyed(row: &Row<'_>) -> rusqlite::Result<(i64, ExchangeRow)> {
         cut(name, MAX_NAME_BYTES);
     }
     Ok((row.get("ended_us")?, exchange))
-}
-
-/// Bytes of a row in an answer, with the comma behind it.
-fn json_bytes(exchange: &ExchangeRow) -> usize {
-    struct Count(usize);
-    impl std::io::Write for Count {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0 += bytes.len();
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
-    let mut count = Count(1);
-    // It fails for nothing that a row has.
-    drop(serde_json::to_writer(&mut count, exchange));
-    count.0
 }
 
 /// The exchange with its attempts.

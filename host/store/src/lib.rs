@@ -40,7 +40,7 @@ pub use journal::{Explainable, JournalPart, Journaled, Skipped};
 pub use policies::{PolicyRow, PolicyRows, PolicySourceRow, PolicyStore};
 pub use queries::{QUERIES_WAITING_MAX, QUERY_THREADS, QUERY_TIMEOUT_MS, Queries};
 pub use read::StoreReader;
-pub use usage::{Group, UsageRow};
+pub use usage::{Group, UsagePage, UsageRow};
 
 use queries::QueryThreads;
 use queue::{Entry, Queue};

@@ -4,6 +4,7 @@ use std::sync::MutexGuard;
 
 use pointsman_core::time::Timestamp;
 use rusqlite::Connection;
+use serde::Serialize;
 
 use super::Shared;
 
@@ -26,4 +27,23 @@ impl StoreReader {
 /// Converts to microseconds since the epoch, as keys are.
 pub(super) fn micros(time: Timestamp) -> i64 {
     i64::try_from(time.as_micros()).unwrap_or(i64::MAX)
+}
+
+/// Bytes of a row in an answer, with the comma behind it.
+pub(super) fn json_bytes(row: &impl Serialize) -> usize {
+    struct Count(usize);
+    impl std::io::Write for Count {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0 += bytes.len();
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut count = Count(1);
+    // It fails for nothing that a row has.
+    drop(serde_json::to_writer(&mut count, row));
+    count.0
 }

@@ -1,5 +1,6 @@
 //! Usage of clients, backends, models, lanes, hours and days.
 
+use pointsman_core::text::{MAX_NAME_BYTES, cut};
 use pointsman_core::time::Timestamp;
 use rusqlite::params;
 use schemars::JsonSchema;
@@ -7,7 +8,7 @@ use serde::Serialize;
 
 use super::StoreError;
 use super::columns::{columns, money};
-use super::read::{StoreReader, micros};
+use super::read::{StoreReader, json_bytes, micros};
 
 pointsman_core::vocabulary! {
     /// By what usage is summed.
@@ -59,6 +60,17 @@ pub struct UsageRow {
     pub saved_without_waiting_usd: Option<f64>,
 }
 
+/// Some members of a group, and the sum of all.
+#[derive(Clone, Debug, PartialEq)]
+pub struct UsagePage {
+    /// All members together, those of other pages too.
+    pub total: UsageRow,
+    /// Members in the order of their key.
+    pub rows: Vec<UsageRow>,
+    /// Members before the page that follows; none: there are no more.
+    pub next: Option<usize>,
+}
+
 impl UsageRow {
     /// Both together, without a key.
     pub fn plus(&self, other: &Self) -> Self {
@@ -105,11 +117,44 @@ impl StoreReader {
     /// # Errors
     /// When SQLite fails.
     pub fn usage(&self, since: Timestamp, group: Group) -> Result<Vec<UsageRow>, StoreError> {
+        Ok(self.usage_page(since, group, 0, usize::MAX)?.rows)
+    }
+
+    /// As [`StoreReader::usage`] behind the first `after` members, and no more of them than make `max_bytes` of JSON, but at
+    /// least one.
+    ///
+    /// # Errors
+    /// When SQLite fails.
+    pub fn usage_page(
+        &self,
+        since: Timestamp,
+        group: Group,
+        after: usize,
+        max_bytes: usize,
+    ) -> Result<UsagePage, StoreError> {
         let connection = self.connection();
         let sql = format!("SELECT {} FROM ({}) ORDER BY key", UsageRow::COLUMNS, usage_sql(group));
         let mut select = connection.prepare_cached(&sql)?;
-        let rows = select.query_map([micros(since)], UsageRow::read)?;
-        Ok(rows.collect::<Result<_, _>>()?)
+        let mut page = UsagePage { total: UsageRow::nothing(), rows: Vec::new(), next: None };
+        let mut bytes = 0usize;
+        for (index, row) in select.query_map([micros(since)], UsageRow::read)?.enumerate() {
+            let mut row = row?;
+            page.total = page.total.plus(&row);
+            if index < after || page.next.is_some() {
+                continue;
+            }
+            // Earlier versions kept models whole.
+            if let Some(key) = &mut row.key {
+                cut(key, MAX_NAME_BYTES);
+            }
+            bytes = bytes.saturating_add(json_bytes(&row));
+            if bytes > max_bytes && !page.rows.is_empty() {
+                page.next = Some(index);
+            } else {
+                page.rows.push(row);
+            }
+        }
+        Ok(page)
     }
 
     /// Returns the cost of a client's exchanges that ended at or after `since`, USD.

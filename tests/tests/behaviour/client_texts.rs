@@ -120,6 +120,41 @@ async fn a_member_called_model_of_a_plain_request_may_be_long() {
     assert_eq!(proxy.wait_rows(1, "SELECT model FROM exchanges").await, [json!({"model": "unknown"})]);
 }
 
+#[tokio::test]
+async fn usage_by_a_flood_of_models_comes_in_pages_and_is_summed_whole() {
+    const MODELS: u64 = 12_000;
+    let up = upstream().reply(chat("hello")).start().await;
+    let mut proxy = proxy!().backend(backend("p1").primary(&up)).set("store.retention_days", 36_500).start().await;
+    proxy.kill9().await;
+    let limits = StoreLimits { retention_days: None, ..StoreLimits::default() };
+    let store =
+        Store::open(StorePath::File(proxy.store_path()), limits, Arc::new(|| Timestamp::from_millis(0))).unwrap();
+    for n in 0..MODELS {
+        let mut record = wordy(n);
+        record.notes.clear();
+        record.model = format!("{n:0>256}");
+        store.handle().record(record, None);
+    }
+    store.close().unwrap();
+    proxy.restart().await;
+    let (mut models, mut pages, mut next) = (Vec::new(), 0, String::new());
+    loop {
+        let page = proxy.admin(&format!("/api/usage?group=model&since=36500d&after={next}")).send().await;
+        assert!(page.body.len() <= (4 << 20) + 1_000, "{} bytes", page.body.len());
+        let page = page.json();
+        assert_eq!(page["total"]["requests"], MODELS);
+        models.extend(page["rows"].as_array().unwrap().iter().map(|row| row["key"].as_str().unwrap().to_owned()));
+        pages += 1;
+        match page["next"].as_str() {
+            Some(after) => next = after.to_owned(),
+            None => break,
+        }
+    }
+    assert_eq!(models, (0..MODELS).map(|n| format!("{n:0>256}")).collect::<Vec<_>>());
+    assert!((2..5).contains(&pages), "{pages} pages");
+    assert_eq!(proxy.admin("/api/usage?after=x").send().await.status, 400);
+}
+
 /// One exchange, with as much text as one may have.
 fn wordy(n: u64) -> Box<ExchangeRecord> {
     let started = Timestamp::from_millis(1_790_000_000_000 + n);
