@@ -4,9 +4,9 @@
 //! who can: neither by a request across sites (the Fetch standard sends simple ones without asking first), nor under a name
 //! that the site points here (DNS rebinding). Programs send none of the headers by which a browser is told.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
-use http::header::{HOST, HeaderMap, ORIGIN, REFERER, USER_AGENT};
+use http::header::{HOST, HeaderMap, HeaderValue, ORIGIN, REFERER, USER_AGENT};
 use http::uri::{Authority, Uri};
 
 use super::cors::AllowedOrigins;
@@ -81,6 +81,9 @@ impl Page {
         if sites.any(|site| !matches!(site.as_bytes(), b"same-origin" | b"none")) {
             return foreign();
         }
+        if told.is_empty() {
+            return Page::Welcome;
+        }
         let sent_by_an_extension = headers.get(SEC_FETCH_SITE).is_some_and(|site| site == "none");
         let asked = asked_authority(uri, headers);
         let mut page = Page::Welcome;
@@ -105,7 +108,7 @@ impl Page {
 /// Returns the origins that a browser tells of the page, in lower case: each `Origin`, else that of `Referer`, which a program
 /// may send for another reason.
 fn told_origins(headers: &HeaderMap) -> Vec<String> {
-    let text = |value: &http::HeaderValue| String::from_utf8_lossy(value.as_bytes()).to_ascii_lowercase();
+    let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).to_ascii_lowercase();
     let origins: Vec<String> = headers.get_all(ORIGIN).iter().map(text).collect();
     if !origins.is_empty() {
         return origins;
@@ -140,9 +143,15 @@ fn foreign_host(uri: &Uri, headers: &HeaderMap, allowed: &AllowedOrigins) -> Opt
     if let Some(name) = uri.authority().filter(|name| is_foreign(name)) {
         return Some(Refused::ForeignHost { host: name.to_string() });
     }
-    let mut hosts = headers.get_all(HOST).iter().filter(|host| !host.is_empty());
+    let mut hosts = headers.get_all(HOST).iter().filter(|host| !host.is_empty() && !is_an_address(host));
     let foreign = hosts.find(|host| Authority::try_from(host.as_bytes()).map_or(true, |name| is_foreign(&name)))?;
     Some(Refused::ForeignHost { host: String::from_utf8_lossy(foreign.as_bytes()).into_owned() })
+}
+
+/// Returns true for an IP address with or without a port, as most clients send it.
+fn is_an_address(host: &HeaderValue) -> bool {
+    let text = host.to_str().unwrap_or_default();
+    text.parse::<SocketAddr>().is_ok() || text.parse::<IpAddr>().is_ok()
 }
 
 /// Returns true for names that no DNS answer of another site can point here: this machine's and IP addresses, also abbreviated
@@ -164,7 +173,7 @@ fn cannot_be_rebound(name: &Authority) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use http::{HeaderName, HeaderValue};
+    use http::HeaderName;
     use proptest::prelude::*;
 
     use super::*;
