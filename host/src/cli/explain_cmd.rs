@@ -7,6 +7,7 @@ use pointsman_lab::explain::{self, Look, scenario};
 use pointsman_store::{BodyText, BodyTexts, Explainable, StoreError, StoreReader};
 
 use super::journal_args::JournalArgs;
+use crate::terminal::{Own, shown};
 
 /// Columns where there is no terminal to ask.
 const USUAL_WIDTH: usize = 100;
@@ -86,7 +87,9 @@ fn tell(
 
 fn show(out: &mut dyn Write, name: &str, body: &BodyText) -> io::Result<()> {
     let text = body.text.as_deref().unwrap_or("(no text)");
-    writeln!(out, "\n--- {name} ({} bytes on the wire)\n{text}", body.bytes)
+    // Without colours of its own.
+    let text = shown(text.as_bytes(), Own::Nothing);
+    writeln!(out, "\n--- {name} ({} bytes on the wire)\n{}", body.bytes, String::from_utf8_lossy(&text))
 }
 
 /// The exchange meant; or why it cannot be told, and what to do.
