@@ -72,7 +72,7 @@ async fn serve(loaded: Loaded) -> anyhow::Result<()> {
 async fn stop(running: Running, mut signals: Signals) -> anyhow::Result<()> {
     let records = running.records();
     let forced = ForcedExit::within(running.shutdown_limit(), move || {
-        format!("the end took too long and was forced; {} records are lost", records.stats().backlog)
+        format!("the end took too long and was forced; {} records are not written and lost", records.unwritten())
     })?;
     let stopping = Stopping::default();
     tokio::spawn({

@@ -145,5 +145,5 @@ async fn close(store: Store, stopping: &Stopping) -> Result<(), StoreError> {
 }
 
 fn lost(records: &StoreHandle, reason: String) -> StoreError {
-    StoreError::Unwritten { rows: usize::try_from(records.stats().backlog).unwrap_or(usize::MAX), reason }
+    StoreError::Unwritten { rows: records.unwritten(), reason }
 }

@@ -16,6 +16,7 @@ mod policies;
 mod queries;
 mod queue;
 mod read;
+mod reopen;
 mod retention;
 mod schema;
 mod usage;
@@ -44,6 +45,7 @@ pub use usage::{Group, UsagePage, UsageRow};
 
 use queries::QueryThreads;
 use queue::{Entry, Queue};
+use reopen::StoreFile;
 use writer::Writer;
 
 /// The part of the program that log lines name; directives of `[log] level` go by it.
@@ -211,14 +213,33 @@ pub enum StoreError {
     /// A question took longer than [`QUERY_TIMEOUT_MS`].
     #[error("reading the store took longer than {} s; ask for a shorter time (`since`) or for fewer rows", QUERY_TIMEOUT_MS / 1_000)]
     TooLong,
+    /// The file was deleted or replaced while it was open, and there is none to go on with.
+    #[error("the store {path} was {what} while Pointsman is running, and cannot be opened again: {why}")]
+    Gone {
+        /// The store.
+        path: String,
+        /// The change.
+        what: &'static str,
+        /// The reason.
+        why: String,
+    },
     /// Records that waited were not written.
-    #[error("{rows} exchanges are not written: {reason}")]
+    #[error("{} not written and lost: {reason}", lost(*rows))]
     Unwritten {
         /// Number of records.
         rows: usize,
         /// Message of SQLite.
         reason: String,
     },
+}
+
+/// "500 exchanges are".
+fn lost(rows: usize) -> String {
+    match rows {
+        0 => "the states of backends are".to_owned(),
+        1 => "1 exchange is".to_owned(),
+        rows => format!("{rows} exchanges are"),
+    }
 }
 
 /// Counts since the store was opened.
@@ -271,21 +292,29 @@ impl Store {
     pub fn open(path: StorePath, limits: StoreLimits, clock: Clock) -> Result<Self, StoreError> {
         let writing = schema::open(&path)?;
         let writing = Shared::new(writing);
-        let reading = match &path {
-            StorePath::File(file) => Shared::new(schema::open_reader(file)?),
-            StorePath::Memory => writing.clone(),
+        let mut reading = Vec::new();
+        if let StorePath::File(file) = &path {
+            for _ in 0..=QUERY_THREADS {
+                reading.push(Shared::new(schema::open_reader(file)?));
+            }
+        }
+        let file = match &path {
+            StorePath::File(file) => Some(StoreFile::new(file, &writing, &reading)),
+            StorePath::Memory => None,
         };
+        let own = reading.pop().unwrap_or_else(|| writing.clone());
+        let asked = if reading.is_empty() { vec![writing.clone()] } else { reading };
         let queue = Arc::new(Queue::new(limits.backlog.max(1), limits.backlog_bytes, limits.journal.backlog_bytes));
         let policies = PolicyStore::new(writing.clone());
-        let queries = Some(QueryThreads::start(&path, &writing, Arc::clone(&clock))?);
-        let writer = Writer::new(writing, Arc::clone(&queue), limits, clock);
+        let queries = Some(QueryThreads::start(&path, asked, Arc::clone(&clock))?);
+        let writer = Writer::new(writing, file, Arc::clone(&queue), limits, clock);
         let thread = std::thread::Builder::new()
             .name("store".to_owned())
             .spawn(move || writer.run())
             .map_err(StoreError::Thread)?;
         Ok(Self {
             handle: StoreHandle { queue },
-            reader: StoreReader::new(reading),
+            reader: StoreReader::new(own),
             policies,
             queries,
             thread: Some(thread),
@@ -403,6 +432,16 @@ impl StoreHandle {
     /// The same.
     pub fn flush_blocking(&self) -> Result<(), StoreError> {
         self.queue.flush().blocking_recv().unwrap_or(Err(StoreError::Closed))
+    }
+
+    /// The reason why the store cannot be written at present; none: it can.
+    pub fn trouble(&self) -> Option<String> {
+        self.queue.trouble()
+    }
+
+    /// Exchanges that wait to be written, or were lost since the store was last written.
+    pub fn unwritten(&self) -> usize {
+        self.queue.len() + self.queue.loss().map_or(0, |(rows, _)| rows)
     }
 
     /// Returns the counts so far.

@@ -103,11 +103,7 @@ impl PolicyStore {
     /// # Errors
     /// When SQLite fails.
     pub fn load(&self) -> Result<PolicyRows, StoreError> {
-        let connection = self.0.lock();
-        let source = connection
-            .query_row(&format!("SELECT {} FROM policy_source", PolicySourceRow::COLUMNS), [], PolicySourceRow::read)
-            .optional()?;
-        Ok(PolicyRows { revisions: revisions(&connection)?, source })
+        load(&self.0.lock())
     }
 
     /// The component of this hash.
@@ -118,6 +114,26 @@ impl PolicyStore {
         let connection = self.0.lock();
         let mut select = connection.prepare_cached("SELECT component FROM policy_component WHERE sha256 = ?1")?;
         Ok(select.query_row([sha256], |row| row.get(0)).optional()?)
+    }
+}
+
+/// Policies and their components, on the way from one file to another.
+pub(super) struct KeptPolicies {
+    rows: PolicyRows,
+    components: Vec<(String, Vec<u8>)>,
+}
+
+impl KeptPolicies {
+    /// Reads all.
+    pub(super) fn read(connection: &Connection) -> Result<Self, StoreError> {
+        let mut select = connection.prepare("SELECT sha256, component FROM policy_component")?;
+        let components = select.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<Result<_, _>>()?;
+        Ok(Self { rows: load(connection)?, components })
+    }
+
+    /// Writes them over those that are there.
+    pub(super) fn write(&self, connection: &mut Connection) -> Result<(), StoreError> {
+        Ok(save(connection, &self.rows, &self.components)?)
     }
 }
 
@@ -165,6 +181,13 @@ fn save<B: AsRef<[u8]>>(
         .prepare_cached("DELETE FROM policy_component WHERE sha256 NOT IN (SELECT sha256 FROM policy_revision)")?
         .execute([])?;
     transaction.commit()
+}
+
+fn load(connection: &Connection) -> Result<PolicyRows, StoreError> {
+    let source = connection
+        .query_row(&format!("SELECT {} FROM policy_source", PolicySourceRow::COLUMNS), [], PolicySourceRow::read)
+        .optional()?;
+    Ok(PolicyRows { revisions: revisions(connection)?, source })
 }
 
 fn revisions(connection: &Connection) -> rusqlite::Result<Vec<PolicyRow>> {

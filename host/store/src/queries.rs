@@ -13,7 +13,7 @@ use pointsman_core::time::Timestamp;
 use rusqlite::ErrorCode;
 use tokio::sync::oneshot;
 
-use super::{Clock, Shared, StoreError, StorePath, StoreReader, schema};
+use super::{Clock, Shared, StoreError, StorePath, StoreReader};
 
 /// Threads that answer questions.
 pub const QUERY_THREADS: usize = 2;
@@ -134,19 +134,12 @@ impl fmt::Debug for QueryThreads {
 }
 
 impl QueryThreads {
-    /// Starts the threads. A store in memory has one connection for all: one thread takes turns with the writer, and its
-    /// questions are not interrupted.
-    pub(super) fn start(path: &StorePath, writing: &Shared, clock: Clock) -> Result<Self, StoreError> {
+    /// Starts a thread for each of these connections. A store in memory has one for all: one thread takes turns with the writer,
+    /// and its questions are not interrupted.
+    pub(super) fn start(path: &StorePath, connections: Vec<Shared>, clock: Clock) -> Result<Self, StoreError> {
         let inbox =
             Arc::new(Inbox { state: Mutex::default(), wake: Condvar::new(), is_closed: AtomicBool::new(false), clock });
         let mut started = Self { inbox, threads: Vec::new() };
-        let connections = match path {
-            StorePath::Memory => vec![writing.clone()],
-            StorePath::File(file) => {
-                let open = || schema::open_reader(file).map(Shared::new);
-                (0..QUERY_THREADS).map(|_| open()).collect::<Result<_, _>>()?
-            }
-        };
         let can_interrupt = matches!(path, StorePath::File(_));
         for connection in connections {
             let inbox = Arc::clone(&started.inbox);

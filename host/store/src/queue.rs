@@ -46,8 +46,10 @@ struct Inbox {
     trail_bytes: usize,
     taken_trail_bytes: usize,
     closed: bool,
-    /// Number of exchanges that the last batch lost, and the error.
+    /// Number of exchanges lost since a batch was written last, or since the end was requested; and the error.
     loss: Option<(usize, String)>,
+    /// The reason why the latest batch is not written yet.
+    trouble: Option<String>,
 }
 
 impl Inbox {
@@ -218,7 +220,10 @@ impl Queue {
         self.trails_written.fetch_add(trails as u64, Ordering::Relaxed);
         let mut inbox = self.lock();
         inbox.settle();
-        inbox.loss = None;
+        inbox.trouble = None;
+        if !inbox.closed {
+            inbox.loss = None;
+        }
     }
 
     /// The taken exchanges are lost.
@@ -229,10 +234,13 @@ impl Queue {
         }
         let mut inbox = self.lock();
         inbox.settle();
-        inbox.loss = Some((rows, reason));
+        let before = inbox.loss.take().map_or(0, |(rows, _)| rows);
+        inbox.loss = Some((before + rows, reason));
     }
 
-    pub(super) fn count_failed_batch(&self) {
+    /// A batch failed for this reason; it is tried again, or lost.
+    pub(super) fn count_failed_batch(&self, reason: &str) {
+        self.lock().trouble = Some(reason.to_owned());
         self.failed_batches.fetch_add(1, Ordering::Relaxed);
     }
 
@@ -251,7 +259,17 @@ impl Queue {
         inbox.next.exchanges.len() + inbox.taken
     }
 
-    /// Returns how many exchanges the last batch lost, and the error.
+    /// The reason why the store cannot be written at present.
+    pub(super) fn trouble(&self) -> Option<String> {
+        self.lock().trouble.clone()
+    }
+
+    /// Says whether the store can be written, where no batch shows it.
+    pub(super) fn set_trouble(&self, trouble: Option<String>) {
+        self.lock().trouble = trouble;
+    }
+
+    /// Returns how many exchanges were lost since a batch was written last, and the error.
     pub(super) fn loss(&self) -> Option<(usize, String)> {
         self.lock().loss.clone()
     }

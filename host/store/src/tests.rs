@@ -294,7 +294,7 @@ fn a_full_disk_loses_only_what_the_backlog_cannot_hold() {
     assert_eq!((count(&store), store.handle().stats().dropped), (100, 0));
 }
 
-fn policies(hashes: &[&str]) -> PolicyRows {
+pub(super) fn policies(hashes: &[&str]) -> PolicyRows {
     let row = |hash: &&str| PolicyRow {
         sha256: (*hash).to_owned(),
         bytes: 3,

@@ -10,6 +10,7 @@ use rusqlite::{ErrorCode, TransactionBehavior};
 use super::insert::Inserter;
 use super::journal::TrailInserter;
 use super::queue::{Batch, Entry, FlushReply, Queue};
+use super::reopen::StoreFile;
 use super::{Clock, LOG_TARGET, Shared, StoreError, StoreLimits, cooldowns, homes, retention};
 
 /// The first pause before a failed batch is tried again, in ms; it doubles up to [`RETRY_MAX_MS`].
@@ -18,6 +19,10 @@ const RETRY_MIN_MS: u64 = 250;
 const RETRY_MAX_MS: u64 = 5_000;
 /// Interval of checking the limits of age and size, ms.
 const RETENTION_EVERY_MS: u64 = 60_000;
+/// Interval of looking whether the file is still there, ms.
+const LOOK_EVERY_MS: u64 = 1_000;
+/// Tries more than one, together, for the batches that are written at the end; each may wait for a lock.
+const LAST_TRIES: u32 = 2;
 /// The pause between two pieces of deletion, in ms.
 const RETENTION_PAUSE_MS: u64 = 20;
 
@@ -28,23 +33,33 @@ const ROWS_AT_A_TIME: usize = 16;
 /// Owns the writing side of the store.
 pub(super) struct Writer {
     connection: Shared,
+    /// None: the store is in memory.
+    file: Option<StoreFile>,
     queue: Arc<Queue>,
     limits: StoreLimits,
     clock: Clock,
     /// Time of the last check of the limits; `None`: never, or there is more to delete.
     tended: Option<Timestamp>,
+    /// Tries left for batches that fail after the end was requested.
+    last_tries: u32,
 }
 
 impl Writer {
-    pub(super) fn new(connection: Shared, queue: Arc<Queue>, limits: StoreLimits, clock: Clock) -> Self {
-        Self { connection, queue, limits, clock, tended: None }
+    pub(super) fn new(
+        connection: Shared,
+        file: Option<StoreFile>,
+        queue: Arc<Queue>,
+        limits: StoreLimits,
+        clock: Clock,
+    ) -> Self {
+        Self { connection, file, queue, limits, clock, tended: None, last_tries: LAST_TRIES }
     }
 
     /// Until the queue is closed and empty.
     pub(super) fn run(mut self) {
         loop {
             let patience = match self.tended {
-                Some(_) => Duration::from_millis(RETENTION_EVERY_MS),
+                Some(_) => Duration::from_millis(LOOK_EVERY_MS),
                 None => Duration::from_millis(RETENTION_PAUSE_MS),
             };
             if let Some(batch) = self.queue.take(patience) {
@@ -57,9 +72,25 @@ impl Writer {
                 self.tend();
                 reply_all(replies);
             } else {
+                self.look();
                 self.tend();
             }
         }
+    }
+
+    /// Looks whether the file is still there, and follows it.
+    fn look(&mut self) {
+        let had_trouble = self.queue.trouble().is_some();
+        match self.follow() {
+            Ok(is_new) if is_new || had_trouble => self.queue.set_trouble(None),
+            Ok(_) => {}
+            Err(error) => self.queue.set_trouble(Some(error.to_string())),
+        }
+    }
+
+    fn follow(&mut self) -> Result<bool, StoreError> {
+        let now_ms = (self.clock)().as_millis();
+        self.file.as_mut().map_or(Ok(false), |file| file.follow(now_ms))
     }
 
     /// Writes the batch, however often it takes; gives up when the error will not pass or the store is closed.
@@ -80,9 +111,15 @@ impl Writer {
                 }
                 Err(error) => error,
             };
-            self.queue.count_failed_batch();
             let reason = error.to_string();
-            if !passes(&error) || batch.last || self.queue.is_closed() {
+            self.queue.count_failed_batch(&reason);
+            let is_closing = batch.last || self.queue.is_closed();
+            if is_closing && passes(&error) && self.last_tries > 0 {
+                // A lock of half a second ago may be gone.
+                self.last_tries -= 1;
+                continue;
+            }
+            if !passes(&error) || is_closing {
                 self.queue.settle_lost(rows, trails, reason.clone());
                 batch.flushes.extend(self.queue.take_flushes());
                 return Replies { waiting: batch.flushes, lost: Some((rows, reason)) };
@@ -102,7 +139,8 @@ impl Writer {
         }
     }
 
-    fn write(&self, batch: &Batch) -> rusqlite::Result<()> {
+    fn write(&mut self, batch: &Batch) -> Result<(), StoreError> {
+        self.follow()?;
         if batch.exchanges.is_empty() && batch.cooldowns.is_none() && batch.homes.is_empty() {
             return Ok(());
         }
@@ -126,7 +164,7 @@ impl Writer {
             cooldowns::replace(&transaction, rows)?;
         }
         homes::insert(&transaction, &batch.homes)?;
-        transaction.commit()
+        Ok(transaction.commit()?)
     }
 
     /// Keeps the limits of age and size, one piece at a time.
@@ -173,7 +211,9 @@ fn reply_all(replies: Replies) {
 }
 
 /// Returns true if the same batch may succeed later.
-fn passes(error: &rusqlite::Error) -> bool {
+fn passes(error: &StoreError) -> bool {
+    // The file may be put back, or made.
+    let StoreError::Sql(error) = error else { return true };
     matches!(
         error.sqlite_error_code(),
         Some(

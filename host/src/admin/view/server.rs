@@ -87,10 +87,13 @@ impl ReadyView {
         let config = lifecycle
             .config_refusal()
             .map(|_| "the configuration last offered is not in force; GET /api/config says why");
+        let store = proxy.store.trouble().map(|_| {
+            "the store cannot be written; records wait in memory, and beyond [store] backlog are lost; the log says why"
+        });
         Self {
             ready: reason.is_none(),
             reason: reason.map(str::to_owned),
-            warnings: config.into_iter().chain(policy).map(str::to_owned).collect(),
+            warnings: config.into_iter().chain(policy).chain(store).map(str::to_owned).collect(),
             backends: BackendCounts {
                 configured: counts.configured as u64,
                 serving: counts.serving() as u64,
