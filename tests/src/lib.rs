@@ -10,6 +10,7 @@
 //! ```
 
 mod client;
+mod compile_gate;
 mod forward_proxy;
 mod guide;
 mod http2;
@@ -22,6 +23,7 @@ mod tls;
 mod upstream;
 
 pub use client::{Answer, Event, EventStream, RawConnection, Request};
+pub use compile_gate::{CompileGate, HeldCompilation};
 pub use forward_proxy::{ForwardProxy, forward_proxy};
 pub use guide::{Block, Guide, Walk, blocks, tour};
 pub use http2::{Narrow, NarrowStream};

@@ -250,6 +250,8 @@ pub struct Policy {
     pub deadline: Duration,
     /// Memory of one instance, in MiB.
     pub memory_mb: u32,
+    /// Memory to compile a component, in MiB.
+    pub compile_memory_mb: u32,
     /// Fallback when the policy fails.
     pub on_fault: OnFault,
     /// Limits for rolling back a policy that keeps failing; `None`: never.

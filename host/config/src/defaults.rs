@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+use pointsman_engine::EngineLimits;
+
 pub(super) const LISTEN: &str = "127.0.0.1:8080";
 pub(super) const ADMIN_LISTEN: &str = "127.0.0.1:9901";
 pub(super) const MAX_BODY_BYTES: u64 = 64 << 20;
@@ -36,6 +38,8 @@ pub(super) const JOURNAL_BACKLOG_MB: u32 = 64;
 pub(super) const JOURNAL_BODY_KB: u32 = 64;
 pub(super) const DECISION_DEADLINE_MS: u32 = 5;
 pub(super) const POLICY_MEMORY_MB: u32 = 64;
+pub(super) const COMPILE_MEMORY_MB: u32 = (EngineLimits::COMPILE_MEMORY_BYTES >> 20) as u32;
+pub(super) const COMPILE_MEMORY_MIN_MB: u32 = (EngineLimits::COMPILE_MEMORY_MIN_BYTES >> 20) as u32;
 pub(super) const SHADOW_CORE_SHARE: f64 = 0.1;
 pub(super) const KEEPALIVE_MS: u64 = 10_000;
 pub(super) const QUEUE_LENGTH: u32 = 1_000;

@@ -198,6 +198,9 @@ pub(super) struct RawPolicy {
     /// Memory of one instance, in MiB.
     #[schemars(extend("default" = defaults::POLICY_MEMORY_MB))]
     pub(super) memory_mb: Option<u32>,
+    /// Memory to compile a component, in MiB, at least 192; half of the container's or the machine's, where that is less.
+    #[schemars(extend("default" = defaults::COMPILE_MEMORY_MB))]
+    pub(super) compile_memory_mb: Option<u32>,
     /// Fallback when the policy fails: "default", the built-in policy decides; "refuse", the client gets a 503.
     #[schemars(extend("default" = "default"))]
     pub(super) on_fault: Option<RawOnFault>,

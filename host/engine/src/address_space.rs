@@ -19,7 +19,7 @@ const MEMORIES_PER_COMPONENT: u32 = 2;
 
 /// A way to reserve address space.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Reservation {
+pub(super) enum Reservation {
     /// As much as makes checks unnecessary.
     Full,
     /// As much as instances may use; this part of them, 1 / n.
@@ -40,27 +40,47 @@ impl Reservation {
         }
     }
 
-    fn config(self, limits: &EngineLimits) -> Config {
-        let mut config = Config::new();
-        config
-            // The default doubles or triples the cost of a call.
-            .concurrency_support(false)
-            .epoch_interruption(true)
-            .wasm_backtrace_details(WasmBacktraceDetails::Disable);
+    /// The word for it; how large a part of a pool there is shows in no code.
+    pub(super) fn as_str(self) -> &'static str {
         match self {
-            Reservation::Full => {}
-            Reservation::Pool(_) => {
-                config.memory_reservation(limits.memory_bytes as u64).memory_guard_size(0);
-            }
-            Reservation::OnDemand => {
-                config.memory_reservation(0).memory_reservation_for_growth(0).memory_guard_size(0);
-            }
+            Reservation::Full => "full",
+            Reservation::Pool(_) => "pool",
+            Reservation::OnDemand => "on-demand",
         }
+    }
+
+    /// Reads what [`Reservation::as_str`] returns.
+    pub(super) fn parse(word: &str) -> Option<Self> {
+        RESERVATIONS.into_iter().find(|reservation| reservation.as_str() == word)
+    }
+
+    fn config(self, limits: &EngineLimits) -> Config {
+        let mut config = compiling(self, limits.memory_bytes as u64);
         if self != Reservation::OnDemand {
             config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(self.instances(limits), limits)));
         }
         config
     }
+}
+
+/// The settings that show in compiled code, for instances of this much memory, in bytes.
+pub(super) fn compiling(reservation: Reservation, instance_bytes: u64) -> Config {
+    let mut config = Config::new();
+    config
+        // The default doubles or triples the cost of a call.
+        .concurrency_support(false)
+        .epoch_interruption(true)
+        .wasm_backtrace_details(WasmBacktraceDetails::Disable);
+    match reservation {
+        Reservation::Full => {}
+        Reservation::Pool(_) => {
+            config.memory_reservation(instance_bytes).memory_guard_size(0);
+        }
+        Reservation::OnDemand => {
+            config.memory_reservation(0).memory_reservation_for_growth(0).memory_guard_size(0);
+        }
+    }
+    config
 }
 
 /// Nothing is kept resident: a fresh instance then costs microseconds.
@@ -84,8 +104,10 @@ fn pool(instances: u32, limits: &EngineLimits) -> PoolingAllocationConfig {
 ///
 /// # Errors
 /// The last reservation's, when even that fails.
-pub(super) fn start(limits: &mut EngineLimits) -> wasmtime::Result<Engine> {
-    start_with(&RESERVATIONS, limits, |reservation, limits| Engine::new(&reservation.config(limits)))
+pub(super) fn start(limits: &mut EngineLimits) -> wasmtime::Result<(Engine, Reservation)> {
+    start_with(&RESERVATIONS, limits, |reservation, limits| {
+        Engine::new(&reservation.config(limits)).map(|engine| (engine, reservation))
+    })
 }
 
 fn start_with<E>(

@@ -14,6 +14,7 @@ use wasmtime::Engine;
 use wasmtime::component::Component;
 
 use super::LOG_TARGET;
+use super::check::{self, LoadError};
 
 /// Overrides the folder; empty: nothing is kept.
 pub(super) const FOLDER_VARIABLE: &str = "POINTSMAN_CACHE_DIR";
@@ -56,20 +57,22 @@ impl Cache {
     ///
     /// # Errors
     /// The compiler's. The cache itself never fails, it only does not help.
-    pub(super) fn compile<E>(
+    pub(super) fn compile(
         &self,
         engine: &Engine,
         wasm: &[u8],
-        compile: impl FnOnce(&[u8]) -> Result<Component, E>,
-    ) -> Result<(Component, bool), E> {
+        compile: impl FnOnce(&[u8]) -> Result<Vec<u8>, LoadError>,
+    ) -> Result<(Component, bool), LoadError> {
+        let loaded = |code: &[u8]| load(engine, code).map_err(|error| check::compile_error(&check::words(&error)));
         let Some(entry) = self.0.as_ref().map(|folder| folder.join(entry_name(engine, wasm))) else {
-            return Ok((compile(wasm)?, false));
+            return Ok((loaded(&compile(wasm)?)?, false));
         };
-        if let Some(component) = load(engine, &entry) {
+        if let Some(component) = read_private(&entry).and_then(|code| load(engine, &code).ok()) {
             return Ok((component, true));
         }
-        let component = compile(wasm)?;
-        if let Err(error) = keep(&component, &entry) {
+        let code = compile(wasm)?;
+        let component = loaded(&code)?;
+        if let Err(error) = keep(&code, &entry) {
             tracing::debug!(target: LOG_TARGET, entry = %entry.display(), %error, "the compiled policy could not be cached; the next start compiles it again");
         }
         Ok((component, false))
@@ -83,11 +86,11 @@ fn entry_name(engine: &Engine, wasm: &[u8]) -> String {
 }
 
 #[expect(unsafe_code, reason = "the one place that loads compiled code; see the safety comment")]
-fn load(engine: &Engine, entry: &Path) -> Option<Component> {
-    let code = read_private(entry)?;
-    // SAFETY: the code was written by `keep` from this engine's own compiler: the file and its folder belong to this user
-    // and nobody else can write to them, and its hash says that it is whole. wasmtime checks version and settings.
-    unsafe { Component::deserialize(engine, &code) }.ok()
+fn load(engine: &Engine, code: &[u8]) -> wasmtime::Result<Component> {
+    // SAFETY: the code is this engine's own compiler's. It comes from this process; or over a pipe from a child that this
+    // process started from its own binary (`compile_child`); or from a file that `keep` wrote: it and its folder belong to
+    // this user and nobody else can write to them, and its hash says that it is whole. wasmtime checks version and settings.
+    unsafe { Component::deserialize(engine, code) }
 }
 
 /// The code of an entry, if it is whole and nobody else can have written it.
@@ -114,15 +117,14 @@ fn our_uid() -> Option<u32> {
     Some(fs::metadata("/proc/self").ok()?.uid())
 }
 
-fn keep(component: &Component, entry: &Path) -> io::Result<()> {
+fn keep(code: &[u8], entry: &Path) -> io::Result<()> {
     let folder = entry.parent().unwrap_or(entry);
     DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-    let code = component.serialize().map_err(io::Error::other)?;
     // By chance: what a process of the same number left behind is not in the way.
     let chance = std::hash::BuildHasher::build_hasher(&std::hash::RandomState::new()).finish();
     let temporary = entry.with_extension(format!("{chance:016x}.new"));
     let mut file: File = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
-    let written = file.write_all(&Sha256::digest(&code)).and_then(|()| file.write_all(&code));
+    let written = file.write_all(&Sha256::digest(code)).and_then(|()| file.write_all(code));
     // Whole under its name, or not at all.
     written.and_then(|()| fs::rename(&temporary, entry)).inspect_err(|_| {
         let _ = fs::remove_file(&temporary);
@@ -152,7 +154,8 @@ mod tests {
     use super::*;
 
     fn compile(cache: &Cache, engine: &Engine, wasm: &[u8]) {
-        cache.compile(engine, wasm, |wasm| Component::from_binary(engine, wasm)).expect("it compiles");
+        let code = |wasm: &[u8]| Ok(engine.precompile_component(wasm).expect("it compiles"));
+        cache.compile(engine, wasm, code).expect("it is loaded");
     }
 
     fn entries(folder: &std::path::Path) -> Vec<PathBuf> {

@@ -71,6 +71,22 @@ pub enum LoadError {
         /// Time limit of the start.
         limit: Duration,
     },
+    /// The compiler wanted more memory than it may have.
+    #[error(
+        "the policy takes more than {mib} MiB to be compiled, the most that is allowed; split its largest functions"
+    )]
+    CompileMemory {
+        /// The limit, in MiB.
+        mib: u64,
+    },
+    /// It is not wanted any more.
+    #[error("the policy is no longer wanted: its compilation was cancelled")]
+    Cancelled,
+    /// Newer ones took its place in the compiler.
+    #[error(
+        "the policy's compilation gave way to newer ones; send it again, or SIGHUP for a file, if it is still wanted"
+    )]
+    Displaced,
     /// Others are still being compiled.
     #[error("the compiler is still busy with earlier policy files; try again in a minute")]
     CompilerBusy,
@@ -138,9 +154,14 @@ pub(super) fn check_bytes(bytes: &[u8], max_bytes: usize) -> Result<(), LoadErro
     }
 }
 
-/// Says what a compiler's refusal means.
-pub(super) fn compile_error(error: &wasmtime::Error) -> LoadError {
-    let text = sentence(&error.chain().map(|cause| cause.to_string()).collect::<Vec<_>>().join(": "));
+/// A compiler's refusal in words.
+pub(super) fn words(error: &wasmtime::Error) -> String {
+    error.chain().map(|cause| cause.to_string()).collect::<Vec<_>>().join(": ")
+}
+
+/// Says what a compiler's refusal, in its words, means.
+pub(super) fn compile_error(words: &str) -> LoadError {
+    let text = sentence(words);
     if text.contains("unexpected end") || text.contains("is out of bounds (bound") {
         LoadError::Truncated(text)
     } else {

@@ -9,9 +9,11 @@ use wasmtime::component::Linker;
 use super::address_space::{self, InstanceCount};
 use super::background::BackgroundWorker;
 use super::cache::Cache;
+use super::cancellation::Cancellation;
 use super::check::{self, LoadError};
 use super::code::Code;
-use super::compile::Compiler;
+use super::compile::{Compiler, Work};
+use super::compile_child::CompileJob;
 use super::compiled::Compiled;
 use super::guest::Guest;
 use super::idle::IdleInstances;
@@ -76,7 +78,8 @@ impl Engine {
     fn with_cache(mut limits: EngineLimits, cache: Cache) -> Result<Self, EngineError> {
         limits.decide_ms = limits.decide_ms.clamp(1, EngineLimits::MAX_DECIDE_MS);
         let start = |error: wasmtime::Error| EngineError::Start(format!("{error:#}"));
-        let wasm = address_space::start(&mut limits).map_err(start)?;
+        let (wasm, reservation) = address_space::start(&mut limits).map_err(start)?;
+        let compiler = Compiler::new(CompileJob::new(reservation, &limits));
         let mut linker = Linker::new(&wasm);
         Policy::add_to_linker::<_, wasmtime::component::HasSelf<Guest>>(&mut linker, |guest| guest).map_err(start)?;
         wasi::link(&mut linker).map_err(start)?;
@@ -90,7 +93,7 @@ impl Engine {
             shared: Arc::default(),
         };
         let runtime = Arc::new(runtime);
-        Ok(Self(Arc::new(Inner { wasm, linker, cache, compiler: Compiler::default(), runtime })))
+        Ok(Self(Arc::new(Inner { wasm, linker, cache, compiler, runtime })))
     }
 
     /// Queues a job for the background thread, on which policies are loaded and freed: one after another, at a low priority, so
@@ -118,12 +121,23 @@ impl Engine {
     /// # Errors
     /// Whatever is wrong with the component.
     pub fn compile(&self, bytes: &[u8]) -> Result<Compiled, LoadError> {
+        self.compile_unless(bytes, &Cancellation::default())
+    }
+
+    /// The same, until it is cancelled.
+    ///
+    /// # Errors
+    /// The same, and [`LoadError::Cancelled`].
+    pub fn compile_unless(&self, bytes: &[u8], cancellation: &Cancellation) -> Result<Compiled, LoadError> {
         let inner = &*self.0;
         let limits = &inner.runtime.limits;
         check::check_bytes(bytes, limits.max_component_bytes)?;
         size_limits::check(bytes).map_err(LoadError::TooBig)?;
         let limit = Duration::from_millis(limits.compile_ms.into());
-        let compile = |bytes: &[u8]| inner.compiler.compile(&inner.wasm, bytes, limit);
+        let compile = |wasm: &[u8]| {
+            let work = Work { engine: &inner.wasm, wasm, is_own: wasm == EMBEDDED, limit };
+            inner.compiler.compile(work, cancellation)
+        };
         let (component, from_cache) = inner.cache.compile(&inner.wasm, bytes, compile)?;
         check::check_contract(&component)?;
         let shape = |error: wasmtime::Error| LoadError::Shape(check::sentence(&format!("{error:#}")));

@@ -15,6 +15,8 @@ pub struct EngineLimits {
     pub max_component_bytes: usize,
     /// Time to compile a component, in ms.
     pub compile_ms: u32,
+    /// Memory to compile a component, in bytes; half of what the container or the machine has, where that is less.
+    pub compile_memory_bytes: u64,
 }
 
 impl EngineLimits {
@@ -23,6 +25,12 @@ impl EngineLimits {
 
     /// The largest policy file taken, in bytes, wherever it comes from.
     pub const MAX_COMPONENT_BYTES: usize = 64 << 20;
+
+    /// Memory to compile a component, in bytes, unless it is set.
+    pub const COMPILE_MEMORY_BYTES: u64 = 2 << 30;
+
+    /// No compilation gets less memory, in bytes: an ordinary component takes some tens of MiB.
+    pub const COMPILE_MEMORY_MIN_BYTES: u64 = 192 << 20;
 }
 
 impl Default for EngineLimits {
@@ -34,6 +42,7 @@ impl Default for EngineLimits {
             max_instances: 128,
             max_component_bytes: Self::MAX_COMPONENT_BYTES,
             compile_ms: 300_000,
+            compile_memory_bytes: Self::COMPILE_MEMORY_BYTES,
         }
     }
 }

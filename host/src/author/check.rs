@@ -118,7 +118,11 @@ fn aspect_of(error: &LoadError) -> &'static str {
     match error {
         LoadError::Empty | LoadError::TooLarge { .. } | LoadError::TooBig(_) => "size",
         LoadError::NotWasm(_) | LoadError::CoreModule | LoadError::Truncated(_) | LoadError::Broken(_) => "compile",
-        LoadError::CompileTime { .. } | LoadError::CompilerBusy => "compile",
+        LoadError::CompileTime { .. }
+        | LoadError::CompileMemory { .. }
+        | LoadError::Cancelled
+        | LoadError::Displaced
+        | LoadError::CompilerBusy => "compile",
         LoadError::Version { .. } | LoadError::Shape(_) => "contract",
         LoadError::Imports(_) => "imports",
         LoadError::MissingExport(_) => "exports",

@@ -29,6 +29,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 use pointsman_config::ProcessEnv;
 use pointsman_engine::clock::Clock;
+use pointsman_engine::{CompileJob, compile_in_children};
 use pointsman_lab::explain;
 
 use crate::demo::{self, DemoArgs};
@@ -116,6 +117,11 @@ enum Command {
 
 /// Runs the command line. Exit 0: done; 1: failed; 2: wrong usage.
 pub fn main() -> ExitCode {
+    // Before the command line is read: what a hidden command is told comes from this program.
+    if let Some(job) = CompileJob::of_arguments(std::env::args_os().skip(1)) {
+        return job.run();
+    }
+    compile_in_children();
     let command = Cli::parse().command;
     if let Err(error) = environment::check() {
         complain(format_args!("error: {error}"));

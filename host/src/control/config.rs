@@ -1,6 +1,7 @@
 //! Another configuration: judged with the policy, published with it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use pointsman_config::{self as config, BackendConfig, Config, Loaded, ProcessEnv};
@@ -8,12 +9,46 @@ use pointsman_core::lifecycle::{Reload, Superseded};
 use pointsman_core::table::Table;
 use pointsman_engine::Revision;
 
-use super::policy::{Code, Offered, Thread, refused_source, source_change};
+use super::compilations::{Abandoned, Code, SourceJudged};
+use super::component::{Component, source_of};
+use super::policy::{Offered, Thread, refused_source, source_change};
 use super::settings::{Provenance, tell_left_out};
 use super::{Control, in_background};
 use crate::proxy::{FaultStats, Snapshot, Target};
 
+/// Time for which a new configuration waits for a policy that is judged with it. A longer compilation holds up no reload.
+const TOGETHER_GRACE: Duration = Duration::from_secs(2);
+
+/// The policy that came with a configuration takes long to be judged.
+#[derive(Debug, thiserror::Error)]
+#[error("the policy takes long to be compiled")]
+struct SlowPolicy;
+
 impl Control {
+    /// Looks at the files while the source's component is judged. A configuration that the policy in force takes does not wait;
+    /// another content of the source, or another configuration than the one that is judged with it, ends that judgement.
+    pub(super) async fn look_meanwhile(&self) {
+        let Some(judged) = self.state().compilations.source().cloned() else { return };
+        let before = self.proxy.snapshot();
+        let changed = match self.changed_config(&before).await {
+            Ok(changed) => changed,
+            Err(error) => return self.refuse_config(&error),
+        };
+        let wanted = changed.as_ref().unwrap_or(&before.config);
+        let source = source_of(wanted);
+        let content = Component::of_source(source.as_deref(), self.engine.limits().max_component_bytes).await;
+        let is_other = source != source_of(&judged.config) || content.is_ok_and(|now| now.hash != judged.hash);
+        if is_other || (judged.is_together && !wanted.is_same(&judged.config)) {
+            return self.state().compilations.cancel(judged.intent);
+        }
+        if let Some(config) = changed.filter(|_| !judged.is_together) {
+            let table = Arc::new(config.table());
+            if let Err(error) = self.take_config_alone(config, table).await {
+                self.refuse_config(&error);
+            }
+        }
+    }
+
     /// The configuration of the file, where it is another one.
     pub(super) async fn changed_config(&self, before: &Snapshot) -> anyhow::Result<Option<Arc<Config>>> {
         let Some(file) = self.config_file.clone() else { return Ok(None) };
@@ -50,7 +85,20 @@ impl Control {
             }
             return;
         };
-        let Err(error) = self.take_together(config.clone(), table.clone(), &offered).await else { return };
+        let is_moved = config.policy.file != before.config.policy.file;
+        let grace = (!is_moved).then_some(TOGETHER_GRACE);
+        let mut taken = self.take_together(config.clone(), table.clone(), &offered, grace).await;
+        if taken.as_ref().is_err_and(|error| error.is::<SlowPolicy>()) {
+            if self.take_config_alone(config.clone(), table.clone()).await.is_ok() {
+                return self.take_from_source(&offered).await;
+            }
+            taken = self.take_together(config.clone(), table.clone(), &offered, None).await;
+        }
+        let Err(error) = taken else { return };
+        if error.is::<Abandoned>() {
+            // Both are read again.
+            return;
+        }
         if let Some(superseded) = error.downcast_ref::<Superseded>() {
             let turn = self.turn.lock().await;
             self.note_superseded(&turn, &offered.component, &config, superseded).await;
@@ -60,7 +108,7 @@ impl Control {
             }
             return;
         }
-        if config.policy.file != before.config.policy.file {
+        if is_moved {
             return self.refuse_config(&error);
         }
         let whole = self.still_offers(&offered.component, &config).await;
@@ -74,10 +122,24 @@ impl Control {
         }
     }
 
-    async fn take_together(&self, config: Arc<Config>, table: Arc<Table>, offered: &Offered) -> anyhow::Result<()> {
+    /// A policy that takes longer than the `grace` to be judged is not waited for: [`SlowPolicy`].
+    async fn take_together(
+        &self,
+        config: Arc<Config>,
+        table: Arc<Table>,
+        offered: &Offered,
+        grace: Option<Duration>,
+    ) -> anyhow::Result<()> {
         let Offered { component, intent } = offered;
         let (code, standing) = (Code::Component(component.clone()), Provenance::source(&config));
-        let judged = self.judge(code, &config, table.clone(), &standing, Thread::Background).await;
+        let source = SourceJudged { intent: *intent, hash: component.hash, config: config.clone(), is_together: true };
+        let judging = self.judging_source(source);
+        let judged = self.judge(code, *intent, &config, table.clone(), &standing, Thread::Background);
+        let judged = match grace {
+            Some(grace) => tokio::time::timeout(grace, judged).await.map_err(|_| SlowPolicy)?,
+            None => judged.await,
+        };
+        drop(judging);
         let (_, revision) = judged.with_context(|| refused_source(&config))?;
         let turn = self.turn.lock().await;
         let before = self.proxy.snapshot();

@@ -5,6 +5,7 @@
 //! which nothing is compiled. A bad one leaves what runs untouched and says why.
 
 mod assemble;
+mod compilations;
 mod component;
 mod config;
 mod kept;
@@ -33,6 +34,7 @@ use tokio::sync::{Notify, oneshot};
 
 use crate::proxy::{Proxy, Snapshot};
 use crate::upstream::Connector;
+use compilations::Compilations;
 use component::source_of;
 use kept::HistoryStore;
 use promotion::Candidate;
@@ -77,6 +79,7 @@ struct State {
     /// The candidate of the promotion under way, or of the last one.
     candidate: Option<Candidate>,
     revisions: Revisions,
+    compilations: Compilations,
     /// The time when the configuration in force came into it.
     config_loaded: Timestamp,
     /// Log lines about changes so far.
@@ -119,7 +122,14 @@ impl Control {
             proxy.metrics.reloaded(Reload::Policy, false);
         }
         let revisions = Revisions::new((first.component.hash, first.compiled), &snapshot.policy);
-        let state = State { lifecycle, candidate: None, revisions, config_loaded: now, reports: 0 };
+        let state = State {
+            lifecycle,
+            candidate: None,
+            revisions,
+            compilations: Compilations::default(),
+            config_loaded: now,
+            reports: 0,
+        };
         Self {
             shadow_loader: Arc::new(ShadowLoader::new(proxy.clone(), engine.clone())),
             kept: HistoryStore::new(policies, first.not_kept.map(|error| (error, first.component))),
@@ -194,10 +204,28 @@ impl Control {
             self.signals.files.notified().await;
             let is_asked = self.signals.is_asked.swap(false, Ordering::Relaxed);
             let reports = self.state().reports;
-            self.reload().await;
+            self.reload_and_look_meanwhile().await;
             if is_asked && self.state().reports == reports {
                 self.report_nothing_new();
             }
+        }
+    }
+
+    /// Reloads; what changes while a policy is compiled does not wait for it.
+    async fn reload_and_look_meanwhile(&self) {
+        let mut reloading = std::pin::pin!(self.reload());
+        let mut is_changed = false;
+        loop {
+            tokio::select! {
+                () = &mut reloading => break,
+                () = self.signals.files.notified() => {
+                    is_changed = true;
+                    self.look_meanwhile().await;
+                }
+            }
+        }
+        if is_changed {
+            self.signals.files.notify_one();
         }
     }
 

@@ -9,21 +9,14 @@ use pointsman_core::lifecycle::history::{History, Incoming, Source};
 use pointsman_core::lifecycle::{Change, Intent, Reload, Requested, SourceSeen, Superseded, UploadOptions, shown};
 use pointsman_core::table::Table;
 use pointsman_core::time::Timestamp;
-use pointsman_engine::{Compiled, Revision};
+use pointsman_engine::{Compiled, LoadError, Revision};
 use tokio::sync::MutexGuard;
 
+use super::compilations::{Abandoned, Code, SourceJudged};
 use super::component::{Component, source_of};
 use super::settings::{Provenance, tell_left_out};
 use super::{Control, in_background, in_own_thread};
 use crate::proxy::Snapshot;
-
-/// A component to be judged.
-pub(super) enum Code {
-    /// It is compiled, unless that was done of late.
-    Component(Component),
-    /// It is compiled already.
-    Compiled(Arc<Compiled>),
-}
 
 /// The thread that judges a component.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -82,6 +75,7 @@ impl Control {
         let component = Component::of_source(file, self.engine.limits().max_component_bytes).await?;
         let _turn = self.turn.lock().await;
         let seen = self.state().lifecycle.see_source(file, component.hash, again);
+        self.cancel_superseded();
         match seen {
             SourceSeen::Judge(intent) => Ok(Some(Offered { component, intent })),
             SourceSeen::Refused(why) => Err(anyhow::anyhow!(why)),
@@ -105,15 +99,32 @@ impl Control {
     /// Brings the source's component into force.
     pub(super) async fn take_from_source(&self, offered: &Offered) {
         let Offered { component, intent } = offered;
-        let config = self.proxy.snapshot().config.clone();
-        let judged =
-            self.judge_until_current(Code::Component(component.clone()), Thread::Background, Provenance::source);
+        let (intent, config) = (*intent, self.proxy.snapshot().config.clone());
+        let source = SourceJudged { intent, hash: component.hash, config: config.clone(), is_together: false };
+        let _judging = self.judging_source(source);
+        let judged = self.judge_until_current(
+            Code::Component(component.clone()),
+            intent,
+            Thread::Background,
+            Provenance::source,
+        );
         match judged.await.with_context(|| refused_source(&config)) {
             Ok((turn, judged)) => {
-                let change = source_change(&judged.standing, component, *intent, &config);
+                let change = source_change(&judged.standing, component, intent, &config);
                 if let Err(superseded) = self.take(&turn, judged, change, Some(component)).await {
                     self.note_superseded(&turn, component, &config, &superseded).await;
                 }
+            }
+            Err(error) if error.is::<Abandoned>() => tracing::info!("{error:#}"),
+            Err(error) if error.is::<Superseded>() => {
+                let turn = self.turn.lock().await;
+                if let Some(superseded) = error.downcast_ref() {
+                    self.note_superseded(&turn, component, &config, superseded).await;
+                }
+            }
+            // It was not judged, so it may be good.
+            Err(error) if error.downcast_ref() == Some(&LoadError::Displaced) => {
+                self.refuse_policy(Requested::Source, &error);
             }
             // Half a file that was being written is no policy; the watcher tells when it is whole.
             Err(_) if !self.still_offers(component, &config).await => {}
@@ -154,19 +165,28 @@ impl Control {
         let component = self.hashed(bytes).await.map_err(|error| CannotUpload::Refused(format!("{error:#}")))?;
         // Nothing is half put in force while this one is compared with what is.
         let turn = self.turn.lock().await;
-        let Some(intent) = self.state().lifecycle.upload(component.hash, &options) else { return Ok(()) };
+        let intent = self.state().lifecycle.upload(component.hash, &options);
+        self.cancel_superseded();
+        let Some(intent) = intent else { return Ok(()) };
         drop(turn);
         let standing = |_: &Config| Provenance::upload(options.clone());
-        let judged = self.judge_until_current(Code::Component(component.clone()), Thread::Background, standing).await;
+        let judged =
+            self.judge_until_current(Code::Component(component.clone()), intent, Thread::Background, standing).await;
         let judged = judged.and_then(|(turn, judged)| Ok((turn, judged.settled()?)));
         match judged {
             // The same was uploaded twice, and the other is in force.
-            Ok(_) if self.state().lifecycle.is_repeated(intent, component.hash, &options) => Ok(()),
+            Ok(_) if self.state().lifecycle.is_repeated(intent, component.hash, &options) => {
+                self.cancel_superseded();
+                Ok(())
+            }
             Ok((turn, judged)) => {
                 let incoming = judged.standing.incoming(&component);
                 let change = Change::to(intent, incoming, "another policy was uploaded".to_owned());
                 Ok(self.take(&turn, judged, change, Some(&component)).await?)
             }
+            Err(error) if error.is::<Superseded>() => Err(error
+                .downcast::<Superseded>()
+                .map_or_else(|error| CannotUpload::Refused(format!("{error:#}")), CannotUpload::Superseded)),
             Err(error) => {
                 let error = error.context("the uploaded policy is refused");
                 Err(CannotUpload::Refused(self.refuse_policy(Requested::Upload, &error)))
@@ -215,6 +235,7 @@ impl Control {
         self.kept.save(&history, component).await;
         self.publish(before, next);
         let ended = self.state().lifecycle.commit(at, &change, history);
+        self.cancel_superseded();
         if let Some((step, why)) = ended {
             self.candidate_is_over();
             self.tell(step, &why).await;
@@ -226,6 +247,7 @@ impl Control {
     pub(super) async fn judge_until_current(
         &self,
         mut code: Code,
+        intent: Intent,
         thread: Thread,
         standing: impl Fn(&Config) -> Provenance,
     ) -> anyhow::Result<(Turn<'_>, Judged)> {
@@ -233,7 +255,7 @@ impl Control {
             let before = self.proxy.snapshot();
             let (config, table) = (before.config.clone(), before.view.table.clone());
             let standing = standing(&config);
-            let (compiled, revision) = self.judge(code, &config, table, &standing, thread).await?;
+            let (compiled, revision) = self.judge(code, intent, &config, table, &standing, thread).await?;
             let turn = self.turn.lock().await;
             let before = self.proxy.snapshot();
             if Arc::ptr_eq(&before.config, &config) {
@@ -243,26 +265,21 @@ impl Control {
         }
     }
 
-    /// Compiles, checks, instantiates, configures, probes, away from the runtime.
+    /// Compiles, checks, instantiates, configures, probes, away from the runtime. Whatever is compiled keeps no other thread, so
+    /// that nothing else waits for it.
     pub(super) async fn judge(
         &self,
         code: Code,
+        intent: Intent,
         config: &Arc<Config>,
         table: Arc<Table>,
         standing: &Provenance,
         thread: Thread,
     ) -> anyhow::Result<(Arc<Compiled>, Revision)> {
-        let (engine, config, file) = (self.engine.clone(), config.clone(), self.config_file.clone());
+        let (config, file) = (config.clone(), self.config_file.clone());
         let (asked, hash) = (standing.clone(), code.hash());
-        let code = match (hash.and_then(|hash| self.state().revisions.compiled(hash)), code) {
-            (Some(compiled), _) => Code::Compiled(compiled),
-            (None, code) => code,
-        };
+        let compiled = self.compiled(code, intent).await?;
         let work = move || {
-            let compiled = match code {
-                Code::Compiled(compiled) => compiled,
-                Code::Component(component) => Arc::new(engine.compile(&component.bytes)?),
-            };
             let (own, id) = (compiled.name(), compiled.id());
             let configured = compiled.configure(asked.offer(&config, own, id), table);
             let revision = configured.map_err(|error| asked.explain(error, (&config, file.as_deref()), own, id))?;
@@ -277,16 +294,6 @@ impl Control {
             self.state().revisions.remember(hash, compiled.clone());
         }
         Ok((compiled, revision))
-    }
-}
-
-impl Code {
-    /// The hash of a component that may have to be compiled.
-    fn hash(&self) -> Option<pointsman_core::lifecycle::Hash> {
-        match self {
-            Code::Component(component) => Some(component.hash),
-            Code::Compiled(_) => None,
-        }
     }
 }
 

@@ -9,15 +9,16 @@ use std::time::Duration;
 
 use axum::body::Bytes;
 use pointsman_config::Config;
-use pointsman_core::lifecycle::UploadOptions;
 use pointsman_core::lifecycle::fault_breaker::FaultLimits;
 use pointsman_core::lifecycle::promotion::{CannotPromote, Plan, PromotionRun, PromotionStep, Verdict};
+use pointsman_core::lifecycle::{Superseded, UploadOptions};
 use pointsman_core::table::Table;
 use pointsman_engine::Revision;
 
 use super::Control;
+use super::compilations::Code;
 use super::component::Component;
-use super::policy::{Code, Judged, Thread, Turn};
+use super::policy::{Judged, Thread, Turn};
 use super::settings::Provenance;
 use crate::proxy::{FaultStats, Progress, Snapshot, TrafficSplit};
 
@@ -55,9 +56,14 @@ impl Control {
         let component = self.hashed(bytes).await.map_err(refused)?;
         let intent = self.state().lifecycle.promote(component.hash, &options)?;
         let standing = |_: &Config| Provenance::upload(options.clone());
-        let judged = self.judge_until_current(Code::Component(component.clone()), Thread::Background, standing).await;
+        let judged =
+            self.judge_until_current(Code::Component(component.clone()), intent, Thread::Background, standing).await;
         let judged = judged.and_then(|(turn, judged)| Ok((turn, judged.settled()?)));
         let (turn, judged) = judged.map_err(|error| {
+            let error = match error.downcast::<Superseded>() {
+                Ok(superseded) => return CannotPromote::Superseded(superseded),
+                Err(error) => error,
+            };
             let (candidate, error) =
                 (component.hash.revision(), format!("{:#}", error.context("the candidate is refused")));
             tracing::error!(candidate, error, "promotion refused; the policy in force stays");

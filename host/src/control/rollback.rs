@@ -5,7 +5,8 @@ use std::sync::Arc;
 use pointsman_core::lifecycle::{CannotGoBack, Change, Requested, Rollback, RollbackTarget, Superseded};
 
 use super::Control;
-use super::policy::{Code, Judged, Thread, Turn};
+use super::compilations::Code;
+use super::policy::{Judged, Thread, Turn};
 use super::settings::Provenance;
 use pointsman_config::Config;
 
@@ -35,6 +36,9 @@ impl Control {
                 Err(CannotGoBack::InForce(target.entry.hash.revision()))
             }
             Ok((turn, judged)) => Ok(self.go_back(&turn, judged, target.change(None), Rollback::Operator).await?),
+            Err(error) if error.is::<Superseded>() => Err(error
+                .downcast::<Superseded>()
+                .map_or_else(|error| CannotGoBack::Refused(format!("{error:#}")), CannotGoBack::Superseded)),
             Err(error) => {
                 let error = error.context(format!("revision {} cannot come back", target.entry.hash.revision()));
                 Err(CannotGoBack::Refused(self.refuse_policy(Requested::Rollback, &error)))
@@ -103,6 +107,6 @@ impl Control {
             None => Code::Component(self.kept.component(hash).await?),
         };
         let standing = |config: &Config| Provenance::kept(&target.entry, self.state().lifecycle.history(), config);
-        self.judge_until_current(code, Thread::Own, standing).await
+        self.judge_until_current(code, target.intent, Thread::Own, standing).await
     }
 }

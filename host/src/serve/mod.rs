@@ -182,6 +182,7 @@ pub fn engine_limits(config: &Config) -> EngineLimits {
     EngineLimits {
         decide_ms: u32::try_from(config.policy.deadline.as_millis()).unwrap_or(u32::MAX),
         memory_bytes: config.policy.memory_mb as usize * 1024 * 1024,
+        compile_memory_bytes: u64::from(config.policy.compile_memory_mb) << 20,
         ..EngineLimits::default()
     }
 }

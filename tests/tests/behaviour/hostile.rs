@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 
 use http::Method;
-use pointsman_tests::{Answer, Proxy, Upstream, backend, eventually, proxy, upstream};
+use pointsman_tests::{Answer, Proxy, ProxyBuilder, Upstream, backend, eventually, proxy, upstream};
 
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("hostile").join(name)
@@ -53,15 +53,21 @@ async fn world() -> World {
 }
 
 async fn world_with(configured: &[(&str, &str)]) -> World {
+    let set = |proxy: ProxyBuilder| configured.iter().fold(proxy, |proxy, (path, value)| proxy.set(path, *value));
+    world_where(set).await
+}
+
+async fn world_with_number(path: &str, number: i64) -> World {
+    world_where(|proxy| proxy.set(path, number)).await
+}
+
+async fn world_where(configured: impl FnOnce(ProxyBuilder) -> ProxyBuilder) -> World {
     let dir = tempfile::tempdir().expect("a folder");
     let file = dir.path().join("mine.wasm");
     std::fs::write(&file, hostile()).expect("a file");
     let (up, paid) = (upstream().start().await, upstream().start().await);
-    let mut proxy = proxy!().backend(backend("p1").primary(&up)).backend(backend("f1").fallback(&paid));
-    for (path, value) in configured {
-        proxy = proxy.set(path, *value);
-    }
-    World { proxy: proxy.policy_file(&file).start().await, up, file, _paid: paid, _dir: dir }
+    let proxy = proxy!().backend(backend("p1").primary(&up)).backend(backend("f1").fallback(&paid));
+    World { proxy: configured(proxy).policy_file(&file).start().await, up, file, _paid: paid, _dir: dir }
 }
 
 /// The store's record of an exchange.
@@ -512,6 +518,35 @@ async fn a_custom_section_of_60_mib_is_no_harm() {
     component.resize(component.len() + content as usize, 0);
     assert_eq!(world.put(component).await.status, 200);
     world.expect_well("").await;
+}
+
+/// A few kilobytes that take gigabytes to compile: each of many loops has a value of its own for each of many variables.
+fn bomb() -> Vec<u8> {
+    const MANY: usize = 1_000;
+    let steps: String = (0..MANY).map(|i| format!("local.get {i} i64.const 1 i64.add local.set {i} ")).collect();
+    let open = "loop ".repeat(MANY);
+    let close = "local.get 0 i32.wrap_i64 br_if 0 end ".repeat(MANY);
+    minimal_with(&format!("(func (local {}) {open}{steps}{close})", "i64 ".repeat(MANY)))
+}
+
+#[tokio::test]
+async fn a_small_component_that_takes_gigabytes_to_compile_is_refused_and_costs_the_proxy_nothing() {
+    let world = world_with_number("policy.compile_memory_mb", 256).await;
+    let component = bomb();
+    assert!(component.len() < 64 << 10, "{}", component.len());
+    let (before, resident) = (world.revision().await, world.resident_mib());
+    let answer = world.put(component.clone()).await;
+    assert_eq!(answer.status, 422, "{}", answer.text());
+    assert!(answer.text().contains("takes more than 256 MiB to be compiled"), "{}", answer.text());
+    assert!(world.resident_mib() < resident + 40, "{resident} {}", world.resident_mib());
+    // As the watched file too.
+    std::fs::write(&world.file, &component).unwrap();
+    world.proxy.sighup();
+    let told = || world.proxy.output().into_iter().find(|l| l.contains("mine.wasm is refused: the policy takes more"));
+    eventually("the refusal of the file", told).await;
+    assert_eq!(world.revision().await, before);
+    assert!(world.resident_mib() < resident + 40, "{resident} {}", world.resident_mib());
+    assert_eq!(world.put(good()).await.status, 200, "the next one is taken");
 }
 
 fn leb128(out: &mut Vec<u8>, mut number: u32) {

@@ -310,6 +310,12 @@ impl Check<'_, '_> {
                 Some(RawOnFault::Refuse) => OnFault::Refuse,
             },
             memory_mb: self.at_least(&at.key("memory_mb"), raw.memory_mb, defaults::POLICY_MEMORY_MB, 1),
+            compile_memory_mb: self.at_least(
+                &at.key("compile_memory_mb"),
+                raw.compile_memory_mb,
+                defaults::COMPILE_MEMORY_MB,
+                defaults::COMPILE_MEMORY_MIN_MB,
+            ),
             rollback: self.rollback(&at.key("rollback"), &raw.rollback),
         }
     }

@@ -4,6 +4,7 @@
 //! Components are compiled outside, several at a time and in any order, and each result comes back with its number. A good
 //! one is put in force unless a newer intention has been put in force meanwhile; a bad one changes nothing. So in the end
 //! the newest intention whose component was good is in force, and nothing waits for a compilation but its own intention.
+//! A compilation whose result could no longer be put in force ([`Lifecycle::superseded`]) may be cancelled.
 //!
 //! To put a policy in force takes two steps, because the history is written to disk between them: [`Lifecycle::prepare`]
 //! returns the next history, [`Lifecycle::commit`] makes it the present one.
@@ -185,6 +186,12 @@ impl Lifecycle {
     /// True where this component with these options is in force.
     pub(super) fn is_in_force(&self, hash: Hash, options: &UploadOptions) -> bool {
         self.history.in_force().is_some_and(|entry| entry.hash == hash && entry.options == *options)
+    }
+
+    /// The reason why a policy of this intention would not be put in force: a newer one has been. Its compilation is of no use
+    /// any more.
+    pub fn superseded(&self, intent: Intent) -> Option<Superseded> {
+        self.check_newest(intent).err()
     }
 
     /// Fails where a newer intention has been put in force.

@@ -186,6 +186,26 @@ enum Compiling {
     Candidate(Intent, Incoming),
 }
 
+impl Compiling {
+    fn intent(&self) -> Intent {
+        match self {
+            Compiling::Policy(change) => change.intent,
+            Compiling::Candidate(intent, _) => *intent,
+        }
+    }
+
+    fn hash(&self) -> Hash {
+        match self {
+            Compiling::Policy(change) => change.incoming.hash,
+            Compiling::Candidate(_, incoming) => incoming.hash,
+        }
+    }
+
+    fn is_the_files(&self) -> bool {
+        matches!(self, Compiling::Policy(change) if change.incoming.origin != Origin::Upload)
+    }
+}
+
 /// The driver in small, beside a record of the newest good intention.
 struct Driver {
     lifecycle: Lifecycle,
@@ -233,12 +253,24 @@ impl Driver {
         }
     }
 
+    /// Cancels what could not be put in force any more.
+    fn cancel_superseded(&mut self) {
+        let lifecycle = &mut self.lifecycle;
+        self.compiling.retain(|compiling| {
+            let is_superseded = lifecycle.superseded(compiling.intent()).is_some();
+            if is_superseded && compiling.is_the_files() {
+                lifecycle.note_source(history::Source { file: Some(FILE.into()), hash: compiling.hash() });
+            }
+            !is_superseded
+        });
+    }
+
     fn look(&mut self) {
         let file = Path::new(FILE);
-        let is_compiled =
-            |c: &Compiling| matches!(c, Compiling::Policy(change) if change.incoming.origin != Origin::Upload);
-        // The driver looks at the file again when this one is done.
-        if self.compiling.iter().any(is_compiled) {
+        let now = hash(self.file);
+        // What the file no longer holds is given up.
+        self.compiling.retain(|c| !c.is_the_files() || c.hash() == now);
+        if self.compiling.iter().any(Compiling::is_the_files) {
             return;
         }
         match self.lifecycle.see_source(Some(file), hash(self.file), false) {
@@ -306,10 +338,13 @@ impl Driver {
 
 proptest! {
     #[test]
-    fn the_newest_intention_whose_component_was_good_is_in_force(steps in prop::collection::vec(step(), 0..60)) {
+    fn the_newest_intention_whose_component_was_good_is_in_force_and_older_ones_are_cancelled(steps in prop::collection::vec(step(), 0..60)) {
         let mut driver = Driver::new();
         for step in steps {
             driver.step(step);
+            driver.cancel_superseded();
+            let newest = driver.lifecycle.confirmed();
+            prop_assert!(driver.compiling.iter().all(|c| c.intent() >= newest), "nothing is compiled in vain");
             let open = driver.lifecycle.history().newest_first().filter(|entry| entry.ended.is_none()).count();
             prop_assert_eq!(open, 1, "exactly one is in force");
             prop_assert_eq!(in_force(&driver.lifecycle), driver.newest_good.1);
