@@ -70,29 +70,30 @@ impl Kind {
     }
 }
 
-/// The smallest part that explains a failed attempt: only that may be held back for it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Scope {
-    /// Nothing: an answer, or a client that left.
-    Nothing,
-    /// This one request, at any backend.
-    Request,
-    /// This one request at this backend: a firewall, a feature that its model does not have.
-    RequestHere,
-    /// A header that the client sent.
-    Headers,
-    /// The size of the body in bytes: larger ones are refused alike.
-    BodySize,
-    /// The number of tokens that the request needs: larger ones are refused alike.
-    PromptSize,
-    /// The number of tokens that the answer may have: larger ones are refused alike.
-    AnswerSize,
-    /// The model on this backend.
-    Model,
-    /// The operation on this backend: its key may not use it, or it is not there.
-    Operation,
-    /// The whole backend: its host, its key, its account.
-    Backend,
+vocabulary! {
+    /// The smallest part that explains a failed attempt: only that may be held back for it. The words are those of the record.
+    pub enum Scope {
+        /// Nothing: an answer, or a client that left.
+        Nothing = "nothing",
+        /// This one request, at any backend.
+        Request = "request",
+        /// This one request at this backend: a firewall, a feature that its model does not have.
+        RequestHere = "request_here",
+        /// A header that the client sent.
+        Headers = "headers",
+        /// The size of the body in bytes: larger ones are refused alike.
+        BodySize = "body_size",
+        /// The number of tokens that the request needs: larger ones are refused alike.
+        PromptSize = "prompt_size",
+        /// The number of tokens that the answer may have: larger ones are refused alike.
+        AnswerSize = "answer_size",
+        /// The model on this backend.
+        Model = "model",
+        /// The operation on this backend: its key may not use it, or it is not there.
+        Operation = "operation",
+        /// The whole backend: its host, its key, its account.
+        Backend = "backend",
+    }
 }
 
 impl Scope {
@@ -107,6 +108,11 @@ impl Scope {
             | Scope::AnswerSize => true,
             Scope::Nothing | Scope::Model | Scope::Operation | Scope::Backend => false,
         }
+    }
+
+    /// The word of what is to blame; `None`: nothing is.
+    pub fn blamed(self) -> Option<&'static str> {
+        (self != Scope::Nothing).then(|| self.as_str())
     }
 
     /// Returns true if requests of at least this size are to blame.

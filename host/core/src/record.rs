@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::contract::Operation;
 use crate::denial::Denial;
-use crate::outcome::Kind;
+use crate::outcome::{Kind, Scope};
 use crate::table::{Lane, Price};
 use crate::text::{MAX_NAME_BYTES, cut};
 use crate::time::Timestamp;
@@ -77,6 +77,8 @@ pub struct AttemptRecord {
     pub first_token: Option<Duration>,
     /// Kind of outcome.
     pub outcome: Kind,
+    /// The part that is held back for it.
+    pub scope: Scope,
     /// The HTTP status; 0: none.
     pub status: u16,
     /// Delay that the upstream asked for.

@@ -63,6 +63,9 @@ pub enum WithoutModel {
     None,
 }
 
+/// The label of a backend that names the provider's account behind its key: what one key of it has made, the others have too.
+pub const ACCOUNT: &str = "account";
+
 impl View {
     pub(crate) fn new(table: Arc<Table>, slots: Vec<Arc<Slot>>) -> Self {
         let of = |model: &String| Operation::ALL.map(|operation| candidates(&table, model, operation).into());
@@ -105,7 +108,8 @@ impl View {
         want.among(|index| self.backend(index).is_free(&model))
     }
 
-    /// The same with a home. One that is no candidate is none; one that binds leaves no other candidate.
+    /// The same with a home. One that is no candidate is none; one that binds leaves no other candidate but those of the same
+    /// account.
     pub(crate) fn at_home(&self, want: Want, home: Option<Home>) -> Want {
         let Some(home) = home.filter(|home| want.candidates.binary_search(&home.backend).is_ok()) else {
             return Want { home: None, ..want };
@@ -113,7 +117,14 @@ impl View {
         if !home.is_binding {
             return Want { home: Some(home), ..want };
         }
-        Want { home: Some(home), ..want.among(|index| index == home.backend) }
+        Want { home: Some(home), ..want.among(|index| self.is_same_account(home.backend, index)) }
+    }
+
+    /// Returns true if two backends are one, or two keys of one account: their operator gives them the same [`ACCOUNT`].
+    fn is_same_account(&self, one: u32, other: u32) -> bool {
+        let account = |index| self.backend(index).labels.get(ACCOUNT);
+        let dialect = |index| self.backend(index).dialect;
+        one == other || account(one).is_some() && account(one) == account(other) && dialect(one) == dialect(other)
     }
 
     /// The same of those backends only whose cost can be counted.

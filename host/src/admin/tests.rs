@@ -4,7 +4,7 @@ use std::time::Duration;
 use axum::extract::Query;
 use pointsman_core::contract::Operation;
 use pointsman_core::fleet::SavedCooldown;
-use pointsman_core::outcome::Kind;
+use pointsman_core::outcome::{Kind, Scope};
 use pointsman_core::record::{AttemptRecord, End, ExchangeRecord, Usage};
 use pointsman_core::table::Lane;
 use pointsman_core::time::Timestamp;
@@ -144,6 +144,7 @@ impl Admin {
                     elapsed: Duration::from_millis(20),
                     first_byte: None,
                     first_token: None,
+                    scope: Scope::Nothing,
                     outcome: Kind::Answered,
                     status,
                     retry_after: None,

@@ -94,6 +94,8 @@ pub struct AttemptRow {
     pub cost_usd: f64,
     /// The provider's own id of the request.
     pub upstream_id: Option<String>,
+    /// What a failed attempt is held against.
+    pub scope: Option<String>,
 }
 
 columns!(ExchangeRow {
@@ -106,7 +108,7 @@ columns!(ExchangeRow {
 columns!(AttemptRow {
     number, backend, lane, model_sent, started, elapsed_ms, first_byte_ms, first_token_ms, outcome, status, retry_after_ms,
     message, input_tokens, output_tokens, cached_input_tokens, estimated, cost_usd with money,
-    upstream_id,
+    upstream_id, scope,
 });
 
 /// Requests and tokens sent to a backend within a minute.

@@ -64,6 +64,7 @@ insert! {
         denied: record.denied.map(Denial::as_str),
         saved_usd: record.saved_usd,
         last_upstream_id: last.and_then(|a| a.upstream_id.as_deref()),
+        last_scope: last.and_then(|a| a.scope.blamed()),
     }
 }
 
@@ -89,6 +90,7 @@ insert! {
         estimated: attempt.usage.estimated,
         cost_usd: attempt.cost_usd,
         upstream_id: attempt.upstream_id.as_deref(),
+        scope: attempt.scope.blamed(),
     }
 }
 

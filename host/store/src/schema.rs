@@ -11,7 +11,8 @@ use super::{BUSY_TIMEOUT_MS, LOG_TARGET, StoreError, StorePath};
 const APPLICATION_ID: i64 = 0x5054_534d;
 
 /// Statements that lead from one version (`PRAGMA user_version`) to the next. Published ones are never edited.
-const MIGRATIONS: [&str; 8] = [V1, V2, V3, V_POLICY_EVENTS, V_POLICY_SETTINGS, V_DENIALS, V_UPSTREAM_IDS, V_HOMES];
+const MIGRATIONS: [&str; 9] =
+    [V1, V2, V3, V_POLICY_EVENTS, V_POLICY_SETTINGS, V_DENIALS, V_UPSTREAM_IDS, V_HOMES, V_SCOPES];
 
 /// The tables `exchange`, `earlier_attempt` and `cooldown` are made to be written cheaply; the views `exchanges`, `attempts`
 /// and `cooldowns` are made to be read, and are what everything outside `insert.rs` and `retention.rs` asks.
@@ -287,6 +288,27 @@ CREATE VIEW homes AS
 SELECT key, backend, strftime('%Y-%m-%dT%H:%M:%fZ', until_ms / 1000.0, 'unixepoch') AS until FROM home;
 ";
 
+/// The parts that failed attempts are held against.
+const V_SCOPES: &str = "
+ALTER TABLE exchange ADD COLUMN last_scope TEXT;
+ALTER TABLE earlier_attempt ADD COLUMN scope TEXT;
+
+DROP VIEW attempts;
+CREATE VIEW attempts AS
+SELECT strftime('%Y-%m-%dT%H:%M:%fZ', started_ms / 1000.0, 'unixepoch') AS started, number, backend, lane, model_sent,
+    outcome, status, first_byte_ms, first_token_ms, elapsed_ms, retry_after_ms, message, input_tokens, output_tokens,
+    cached_input_tokens, estimated, cost_usd, upstream_id, scope, ended_us
+FROM earlier_attempt
+UNION ALL
+SELECT strftime('%Y-%m-%dT%H:%M:%fZ', last_started_ms / 1000.0, 'unixepoch'), attempts, coalesce(last_backend, backend),
+    coalesce(last_lane, lane), coalesce(last_model_sent, model), last_outcome, coalesce(last_status, status),
+    last_first_byte_ms, last_first_token_ms, last_elapsed_ms, last_retry_after_ms, last_message,
+    coalesce(last_input_tokens, input_tokens), coalesce(last_output_tokens, output_tokens),
+    coalesce(last_cached_input_tokens, cached_input_tokens), coalesce(last_estimated, estimated),
+    coalesce(last_cost_usd, cost_usd), last_upstream_id, last_scope, ended_us
+FROM exchange WHERE attempts > 0;
+";
+
 /// The first schema with [`V_DENIALS`].
 const DENIALS_SINCE: i64 = 6;
 
@@ -300,7 +322,13 @@ const UPSTREAM_IDS_SINCE: i64 = 7;
 
 /// The same for a store older than [`UPSTREAM_IDS_SINCE`].
 const ATTEMPTS_BEFORE_UPSTREAM_IDS: &str =
-    "CREATE TEMP VIEW attempts AS SELECT *, NULL AS upstream_id FROM main.attempts";
+    "CREATE TEMP VIEW attempts AS SELECT *, NULL AS upstream_id, NULL AS scope FROM main.attempts";
+
+/// The first schema with [`V_SCOPES`].
+const SCOPES_SINCE: i64 = 9;
+
+/// The same for a store older than [`SCOPES_SINCE`].
+const ATTEMPTS_BEFORE_SCOPES: &str = "CREATE TEMP VIEW attempts AS SELECT *, NULL AS scope FROM main.attempts";
 
 /// Opens the store for writing, makes it or brings it to the latest version.
 pub(super) fn open(path: &StorePath) -> Result<Connection, StoreError> {
@@ -335,10 +363,12 @@ pub(super) fn open_to_read(file: &Path) -> Result<Connection, StoreError> {
     if found < JOURNAL_SINCE {
         return Err(StoreError::NoJournal { path: path.to_string(), found });
     }
-    for (since, views) in
-        [(DENIALS_SINCE, EXCHANGES_BEFORE_DENIALS), (UPSTREAM_IDS_SINCE, ATTEMPTS_BEFORE_UPSTREAM_IDS)]
-    {
-        if found < since {
+    for (since, before, views) in [
+        (0, DENIALS_SINCE, EXCHANGES_BEFORE_DENIALS),
+        (0, UPSTREAM_IDS_SINCE, ATTEMPTS_BEFORE_UPSTREAM_IDS),
+        (UPSTREAM_IDS_SINCE, SCOPES_SINCE, ATTEMPTS_BEFORE_SCOPES),
+    ] {
+        if (since..before).contains(&found) {
             connection.execute_batch(views).map_err(|error| blame(&path, error))?;
         }
     }

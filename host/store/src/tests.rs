@@ -52,6 +52,7 @@ fn attempt(backend: &str, lane: Lane, outcome: Kind) -> AttemptRecord {
         elapsed: Duration::from_millis(40),
         first_byte: Some(Duration::from_millis(20)),
         first_token: None,
+        scope: outcome.usual_scope(),
         outcome,
         status: 200,
         retry_after: None,
@@ -135,6 +136,7 @@ fn an_exchange_is_read_as_it_was_recorded() {
     assert_eq!((second.model_sent.as_str(), second.status, second.input_tokens), ("meta/llama", 200, 100));
     assert_eq!(second.started, "2026-01-15T10:30:00.001Z");
     assert_eq!((first.upstream_id.as_deref(), second.upstream_id.as_deref()), (None, Some("req_of_the_provider")));
+    assert_eq!((first.scope.as_deref(), second.scope.as_deref()), (Some("model"), None));
 }
 
 #[test]
@@ -151,6 +153,7 @@ fn the_last_attempt_keeps_its_own_values_where_they_differ_from_the_exchange() {
     assert_eq!(row.attempts[0].upstream_id.as_deref(), Some("req_of_the_provider"));
     let last = &row.attempts[1];
     assert_eq!((last.backend.as_str(), last.lane.as_str(), last.status), ("f1", "fallback", 429));
+    assert_eq!(last.scope.as_deref(), Some("model"));
     assert_eq!((last.input_tokens, last.cost_usd, last.model_sent.as_str()), (0, 0.0, "meta/llama"));
     assert_eq!((row.backend, row.lane, row.cost_usd), (None, None, 0.25));
 }
@@ -379,6 +382,7 @@ fn a_store_of_an_earlier_schema_is_read_as_it_is() {
         let old = reader.exchange("old").unwrap().unwrap();
         assert_eq!((old.status, old.denied, old.saved_usd), (503, None, None), "schema {version}");
         assert_eq!(old.attempts.iter().map(|a| a.upstream_id.clone()).collect::<Vec<_>>(), [None]);
+        assert_eq!(old.attempts[0].scope, None);
         assert_eq!(reader.latest_explainable().unwrap(), None);
         assert_eq!(reader.exchanges(&Filter::default(), 9).unwrap().len(), 1);
         drop(reader);

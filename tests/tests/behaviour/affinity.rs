@@ -122,6 +122,54 @@ async fn files_batches_and_the_like_go_back_to_the_backend_that_made_them_also_a
 }
 
 #[tokio::test]
+async fn two_keys_of_one_account_are_one_home() {
+    let ups = makers().await;
+    let account = ["acme", "other", "acme"];
+    let builder = backends(&ups)
+        .into_iter()
+        .zip(account)
+        .fold(proxy!(), |proxy, (backend, account)| proxy.backend(backend.set("labels.account", account)));
+    let mut proxy = builder.start().await;
+    let first = loop {
+        let first = proxy.post("/v1/responses").json(&value!({"model": "m", "input": "hi"})).send().await;
+        if by(&first) != "b" {
+            break first;
+        }
+    };
+    let next = value!({"model": "m", "input": "and?", "previous_response_id": first.json()["id"]});
+    let homes = served(|| proxy.post("/v1/responses").json(&next)).await;
+    assert!(homes.iter().all(|home| home == "a" || home == "c"), "{homes:?}");
+    // With one of them out of service the other has it too.
+    let path = format!("/api/backends/{}/drain", by(&first));
+    assert_eq!(proxy.admin_request(Method::POST, &path).send().await.status, 200);
+    let other = if by(&first) == "a" { "c" } else { "a" };
+    assert_eq!(served(|| proxy.post("/v1/responses").json(&next)).await, [other]);
+    proxy.sigterm();
+    proxy.wait_exit().await;
+}
+
+#[tokio::test]
+async fn the_ids_of_a_long_list_are_learned() {
+    let lister = |name: &'static str| {
+        upstream().handler(move |seen, _| match seen.target.as_str() {
+            "/v1/files" => {
+                let file = |n: usize| value!({"id": format!("file-{name}-{n}"), "object": "file", "filename": "x".repeat(300)});
+                json(value!({"object": "list", "data": (0..5_000).map(file).collect::<Vec<_>>()}))
+            }
+            _ => json(value!({"id": "file", "object": "file", "by": name})),
+        })
+    };
+    let ups = [lister("a").start().await, lister("b").start().await];
+    let proxy = proxy!().backend(backend("a").primary(&ups[0])).backend(backend("b").primary(&ups[1])).start().await;
+    let list = proxy.get("/v1/files").send().await;
+    assert!(list.body.len() > 1024 * 1024, "{}", list.body.len());
+    let home = by(&list);
+    for number in [0, 2_499, 4_999] {
+        assert_eq!(served(|| proxy.get(&format!("/v1/files/file-{home}-{number}"))).await, [home.as_str()], "{number}");
+    }
+}
+
+#[tokio::test]
 async fn what_only_one_backend_has_is_not_asked_of_another() {
     let maker = upstream().handler(|seen, _| match seen.target.as_str() {
         "/v1/responses" if seen.json()["previous_response_id"].is_null() => {

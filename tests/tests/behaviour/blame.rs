@@ -277,3 +277,24 @@ async fn an_operation_that_the_key_may_not_use_is_told_and_left_alone() {
     assert_eq!(up.count(), asked, "it is not asked for files again");
     assert_eq!(proxy.chat().send().await.says(), "well");
 }
+
+#[tokio::test]
+async fn the_record_says_what_a_failure_is_held_against() {
+    for (status, message, scope) in [
+        (402, "This request requires more credits, or fewer max_tokens. You can only afford 300.", "answer_size"),
+        (400, "temperature must be below 2", "request"),
+        (429, "slow down", "model"),
+        (401, "Incorrect API key provided", "backend"),
+        (403, "Missing scopes: model.request", "operation"),
+    ] {
+        let up = provider(says(status, message)).await;
+        let proxy = proxy!().backend(backend("p1").primary(&up)).set("limits.max_attempts", 1);
+        let proxy = proxy.setting("primary_wait_max_retries", 0).start().await;
+        marked(&proxy, value!({})).send().await;
+        let row = proxy.wait_rows(1, "SELECT scope FROM attempts").await[0].clone();
+        assert_eq!(row["scope"], scope, "{message}");
+        let exchange = proxy.admin("/api/exchanges").send().await.json()["exchanges"][0].clone();
+        let whole = proxy.admin(&format!("/api/exchanges/{}", exchange["id"].as_str().unwrap())).send().await;
+        assert!(whole.text().contains(&format!("\"scope\":\"{scope}\"")), "{}", whole.text());
+    }
+}

@@ -297,6 +297,33 @@ async fn an_endpoint_that_one_backend_lacks_is_asked_of_the_next() {
     }
 }
 
+#[tokio::test]
+async fn what_only_one_host_or_account_refuses_is_asked_of_the_next() {
+    for (status_code, code, message) in [
+        (400, "invalid_request_error", "This organization has been disabled."),
+        (401, "account_deactivated", "The OpenAI account associated with this API key has been deactivated"),
+        (403, "forbidden", "Forbidden: region not supported"),
+        (400, "failed_precondition", "User location is not supported for the API use."),
+        (400, "previous_response_not_found", "Previous response with id 'resp_1' not found."),
+        (400, "tools", "registry.ollama.ai/library/gemma does not support tools"),
+    ] {
+        let lacking = error(status_code, code, message);
+        let (builder, ups) = pair(lacking.clone(), chat("it is here")).await;
+        let proxy = builder.start().await;
+        let answer = proxy.chat().send().await;
+        assert_eq!(answer.says(), "it is here", "{message}: {}", answer.text());
+        assert_eq!(ups.each_ref().map(Upstream::count), [1, 1], "{message}");
+        let (builder, _ups) = pair(lacking.clone(), lacking).await;
+        let proxy = builder.start().await;
+        let answer = proxy.chat().send().await;
+        // A key that is told to be bad as a bad request is told as what it is.
+        let is_key = status_code == 400 && !matches!(code, "previous_response_not_found" | "tools");
+        let told = if is_key { 401 } else { status_code };
+        assert_eq!(answer.status.as_u16(), told, "what all refuse is told: {}", answer.text());
+        assert!(is_key || answer.json()["error"]["message"] == message, "{}", answer.text());
+    }
+}
+
 // --- hung backends
 
 #[tokio::test]

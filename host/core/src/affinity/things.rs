@@ -25,8 +25,14 @@ const REASONING_TTL: Duration = DAY.saturating_mul(2);
 /// The name space of keys.
 const SPACE: &str = "thing";
 
-/// Ids taken from one answer or request; a list of files has many.
+/// Ids taken from one request.
 const MAX_IDS: usize = 512;
+
+/// Ids taken from one answer; a list of files has up to so many.
+const MAX_MADE: usize = 10_000;
+
+/// The end of a piece that is looked at again with the next one, in bytes: an id and its name may be cut between them.
+const OVERLAP_BYTES: usize = 256;
 
 /// The beginning of encrypted reasoning that tells it from any other, in bytes; its first bytes are a header.
 const ENCRYPTED_BYTES: usize = 512;
@@ -76,6 +82,8 @@ pub struct Learner {
     /// The id of a response has been seen.
     has_id: bool,
     left: usize,
+    /// The end of the last piece, behind the last id that was learned.
+    end: Vec<u8>,
 }
 
 impl Learner {
@@ -83,11 +91,14 @@ impl Learner {
     pub fn new(operation: Operation, own_path: &str) -> Option<Self> {
         let is_content = own_path.ends_with("/content") || own_path.ends_with("/results");
         let learns = operation == Operation::Response || operation.is_about_stored_things() && !is_content;
-        learns.then_some(Self { operation, has_id: false, left: MAX_IDS })
+        learns.then_some(Self { operation, has_id: false, left: MAX_MADE, end: Vec::new() })
     }
 
-    /// Reads a piece of a good answer: of a stream whole events.
+    /// Reads a piece of a good answer: of a stream whole events, of a long list what has just come.
     pub fn read(&mut self, piece: &[u8], mut learn: impl FnMut(Learned)) {
+        if self.operation != Operation::Response {
+            return self.read_list(piece, learn);
+        }
         let left = &mut self.left;
         let mut add = |ttl: Duration, id: &[u8]| {
             if *left > 0 && !id.is_empty() {
@@ -95,10 +106,6 @@ impl Learner {
                 learn(Learned { key: key(SPACE, id), ttl });
             }
         };
-        if self.operation != Operation::Response {
-            strings(piece, b"id\"", is_made, &mut |id| add(STORED_TTL, id));
-            return;
-        }
         if !self.has_id {
             let response = match piece.trim_ascii_start().first() {
                 Some(b'{') => Some(piece),
@@ -118,6 +125,30 @@ impl Learner {
             });
             strings(piece, b"encrypted_content\"", is_member, &mut |text| add(REASONING_TTL, encrypted(text)));
         }
+    }
+}
+
+impl Learner {
+    /// What two pieces have in common is looked at twice, but for an id that was learned.
+    fn read_list(&mut self, piece: &[u8], mut learn: impl FnMut(Learned)) {
+        let joined;
+        let list = match self.end.is_empty() {
+            true => piece,
+            false => {
+                joined = [&self.end, piece].concat();
+                &joined
+            }
+        };
+        let mut learned_to = 0;
+        strings(list, b"id\"", is_made, &mut |id| {
+            learned_to = id.as_ptr() as usize - list.as_ptr() as usize + id.len();
+            if self.left > 0 && !id.is_empty() {
+                self.left -= 1;
+                learn(Learned { key: key(SPACE, id), ttl: STORED_TTL });
+            }
+        });
+        let from = learned_to.max(list.len().saturating_sub(OVERLAP_BYTES));
+        self.end = list[from..].to_vec();
     }
 }
 
@@ -281,8 +312,21 @@ mod tests {
 
     #[test]
     fn ids_of_one_answer_are_bounded() {
-        let list: String = (0..2_000).map(|n| format!(r#"{{"id":"f{n}"}},"#)).collect();
-        assert_eq!(learned(Operation::Stored, "/files", &[&list, &list]).len(), MAX_IDS);
+        let list: String = (0..6_000).map(|n| format!(r#"{{"id":"f{n}"}},"#)).collect();
+        assert_eq!(learned(Operation::Stored, "/files", &[&list, &list]).len(), MAX_MADE);
+    }
+
+    #[test]
+    fn a_list_is_read_the_same_however_it_is_cut() {
+        let list: String =
+            (0..50).map(|n| format!(r#"{{"object":"file", "id" : "file-{n}","input_file_id":"in-{n}"}},"#)).collect();
+        let whole = learned(Operation::Stored, "/files", &[&list]);
+        assert_eq!(whole.len(), 100);
+        for length in [1, 2, 7, 19, 64, 500] {
+            let pieces: Vec<&str> =
+                list.as_bytes().chunks(length).map(|piece| std::str::from_utf8(piece).unwrap()).collect();
+            assert_eq!(learned(Operation::Stored, "/files", &pieces), whole, "{length}");
+        }
     }
 
     proptest! {

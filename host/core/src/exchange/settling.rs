@@ -47,6 +47,7 @@ impl Exchange {
             first_byte,
             first_token,
             outcome: kind,
+            scope: outcome.scope,
             status: outcome.status.unwrap_or(0),
             retry_after: outcome.retry_after,
             message: outcome.message,

@@ -144,7 +144,7 @@ fn standing(standing: &BackendSnapshot) -> Value {
 
 fn outcome_json(outcome: &Outcome) -> Value {
     json!({
-        "backend": &*outcome.backend, "outcome": outcome.outcome, "status": outcome.status, "took_ms": ms(outcome.took),
+        "backend": &*outcome.backend, "outcome": outcome.outcome, "scope": outcome.scope, "status": outcome.status, "took_ms": ms(outcome.took),
         "first_token_ms": outcome.first_token.map(ms), "retry_after_ms": outcome.retry_after.map(ms),
         "message": outcome.message, "cost": cost_json(outcome.cost),
     })

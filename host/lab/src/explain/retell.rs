@@ -121,6 +121,7 @@ fn outcome(attempt: &AttemptRow) -> Outcome {
     Outcome {
         backend: attempt.backend.as_str().into(),
         outcome: attempt.outcome.clone(),
+        scope: attempt.scope.clone(),
         status: attempt.status,
         took: Duration::from_millis(attempt.elapsed_ms),
         first_token: attempt.first_token_ms.map(Duration::from_millis),

@@ -126,6 +126,7 @@ fn attempt((a, number): (&AttemptRecord, u32)) -> AttemptRow {
         estimated: a.usage.estimated,
         cost_usd: a.cost_usd,
         upstream_id: a.upstream_id.as_deref().map(str::to_owned),
+        scope: a.scope.blamed().map(str::to_owned),
     }
 }
 

@@ -194,6 +194,7 @@ mod tests {
         Moment::Outcome(Outcome {
             backend: backend.into(),
             outcome: outcome.to_owned(),
+            scope: None,
             status,
             took: Duration::ZERO,
             first_token: None,

@@ -14,6 +14,7 @@ use std::time::Duration;
 use pointsman_core::denial::Denial;
 use pointsman_core::exchange::{Facts, Join};
 use pointsman_core::journal::StateUse;
+use pointsman_core::outcome::Scope;
 use pointsman_core::record::AttemptRecord;
 use pointsman_core::table::{Lane, Tier};
 use pointsman_core::text::OneLine;
@@ -105,6 +106,8 @@ pub struct Outcome {
     pub backend: Arc<str>,
     /// As what, by its word.
     pub outcome: String,
+    /// What it is held against, by its word; `None`: nothing, or an old record.
+    pub scope: Option<String>,
     /// The HTTP status; 0: none.
     pub status: u16,
     /// Duration of the attempt.
@@ -153,6 +156,7 @@ impl From<&AttemptRecord> for Outcome {
         Self {
             backend: attempt.backend.clone(),
             outcome: attempt.outcome.as_str().to_owned(),
+            scope: attempt.scope.blamed().map(str::to_owned),
             status: attempt.status,
             took: attempt.elapsed,
             first_token: attempt.first_token,
@@ -278,8 +282,27 @@ impl fmt::Display for Outcome {
         if self.cost.usd > 0.0 {
             write!(f, ", {}", Usd(self.cost.usd))?;
         }
+        if let Some(against) = self.scope.as_deref().and_then(held_against) {
+            write!(f, ", held against {against}")?;
+        }
         if self.message.is_empty() { Ok(()) } else { write!(f, ": {}", self.message) }
     }
+}
+
+/// What a failure is held against, in words.
+fn held_against(scope: &str) -> Option<&'static str> {
+    Some(match Scope::parse(scope)? {
+        Scope::Nothing => return None,
+        Scope::Request => "this request",
+        Scope::RequestHere => "this request at this backend",
+        Scope::Headers => "a header of the client's",
+        Scope::BodySize => "bodies of this size",
+        Scope::PromptSize => "prompts of this size",
+        Scope::AnswerSize => "answers of this length",
+        Scope::Model => "the model at this backend",
+        Scope::Operation => "the operation at this backend",
+        Scope::Backend => "the backend",
+    })
 }
 
 impl fmt::Display for Cost {

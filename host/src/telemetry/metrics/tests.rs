@@ -3,7 +3,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use pointsman_core::contract::{Dispatch, Operation};
 use pointsman_core::denial::Denial;
 use pointsman_core::lifecycle::Reload;
-use pointsman_core::outcome::Kind;
+use pointsman_core::outcome::{Kind, Scope};
 use pointsman_core::record::{AttemptRecord, End, Usage};
 use pointsman_core::table::{Backend, Dialect, Lane, Limits, Pattern, Route, Tier, Timeouts};
 
@@ -59,6 +59,7 @@ fn exchange(backend: &str) -> ExchangeRecord {
             elapsed: Duration::from_millis(500),
             first_byte: None,
             first_token: Some(Duration::from_millis(90)),
+            scope: Scope::Nothing,
             outcome: Kind::Answered,
             status: 200,
             retry_after: None,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pointsman_core::contract::Operation;
-use pointsman_core::outcome::Kind;
+use pointsman_core::outcome::{Kind, Scope};
 use pointsman_core::record::{AttemptRecord, End, ExchangeRecord, Usage};
 use pointsman_core::table::Lane;
 use pointsman_core::time::Timestamp;
@@ -20,6 +20,7 @@ pub(crate) fn exchange(number: u64) -> Box<ExchangeRecord> {
         elapsed: Duration::from_micros(812_000),
         first_byte: Some(Duration::from_millis(200)),
         first_token: None,
+        scope: Scope::Nothing,
         outcome: Kind::Answered,
         status: 200,
         retry_after: None,

@@ -91,7 +91,7 @@ const RULES: &[Rule] = &[
     },
     Rule {
         kinds: &[],
-        codes: &["tool_use_failed", "tools_not_supported", "unsupported_feature"],
+        codes: &["tool_use_failed", "tools_not_supported", "unsupported_feature", "previous_response_not_found"],
         phrases: &[
             "support tool",
             "tool calling is not supported",
@@ -107,6 +107,8 @@ const RULES: &[Rule] = &[
             "not a multimodal model",
             "image input is not supported",
             "image inputs are not supported",
+            // Another backend may have made it.
+            "previous response with id",
         ],
         scope: Scope::RequestHere,
     },

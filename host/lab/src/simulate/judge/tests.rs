@@ -153,6 +153,7 @@ fn attempt(backend: &str, kind: Kind) -> AttemptRecord {
         elapsed: Duration::ZERO,
         first_byte: None,
         first_token: None,
+        scope: kind.usual_scope(),
         outcome: kind,
         status: 0,
         retry_after: None,
