@@ -158,7 +158,9 @@ fn is_an_address(host: &HeaderValue) -> bool {
 /// ones (`127.1`; the URL standard takes every name that ends in a number for an address), names without a dot, and names in
 /// domains that are kept for private use, such as `host.docker.internal`, by which a container reaches this machine.
 fn cannot_be_rebound(name: &Authority) -> bool {
-    if name.as_str().contains('@') {
+    // Users and passwords are no part of a Host (RFC 9110 section 7.2), and a port is a number.
+    let port = name.as_str().strip_prefix(name.host());
+    if !port.is_some_and(|port| port.trim_start_matches(':').bytes().all(|byte| byte.is_ascii_digit())) {
         return false;
     }
     if names_this_machine(name) {
@@ -241,6 +243,7 @@ mod tests {
             "nothome.arpa.example",
             "127.0.0.1@evil.example",
             "evil.example@127.0.0.1",
+            "localhost:8080.evil.example",
             "a b",
             "[::1",
             "127.0.0.1:8080, evil.example",
