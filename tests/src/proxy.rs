@@ -114,6 +114,8 @@ impl ProxyBuilder {
             .set("server.listen", "127.0.0.1:0")
             .set("admin.listen", "127.0.0.1:0")
             .set("store.path", "pointsman.db")
+            // A slow machine is no reason to start with another policy than a test names.
+            .set("policy.start_wait_ms", crate::PATIENCE.as_millis() as i64)
     }
 
     /// Adds a backend.

@@ -252,6 +252,8 @@ pub struct Policy {
     pub memory_mb: u32,
     /// Memory to compile a component, in MiB.
     pub compile_memory_mb: u32,
+    /// Time for which a start waits for a new content of the file to be compiled.
+    pub start_wait: Duration,
     /// Fallback when the policy fails.
     pub on_fault: OnFault,
     /// Limits for rolling back a policy that keeps failing; `None`: never.

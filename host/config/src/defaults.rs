@@ -38,6 +38,7 @@ pub(super) const JOURNAL_BACKLOG_MB: u32 = 64;
 pub(super) const JOURNAL_BODY_KB: u32 = 64;
 pub(super) const DECISION_DEADLINE_MS: u32 = 5;
 pub(super) const POLICY_MEMORY_MB: u32 = 64;
+pub(super) const START_WAIT_MS: u64 = 5_000;
 pub(super) const COMPILE_MEMORY_MB: u32 = (EngineLimits::COMPILE_MEMORY_BYTES >> 20) as u32;
 pub(super) const COMPILE_MEMORY_MIN_MB: u32 = (EngineLimits::COMPILE_MEMORY_MIN_BYTES >> 20) as u32;
 pub(super) const SHADOW_CORE_SHARE: f64 = 0.1;

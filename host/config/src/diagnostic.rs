@@ -182,14 +182,29 @@ pub(super) struct Problems<'a> {
     file: Arc<str>,
     text: &'a str,
     found: Vec<Diagnostic>,
+    /// All that were added.
+    errors: usize,
+    warnings: usize,
+    /// The latest that was not kept.
+    left_out: Diagnostic,
 }
 
 impl<'a> Problems<'a> {
     /// More than this many problems are not told one by one.
     pub(super) const MAX_PROBLEMS: usize = 50;
 
+    /// Errors, and warnings, that are kept; of more nobody reads, and each costs a look at the text.
+    const MAX_KEPT: usize = 500;
+
     pub(super) fn new(file: &str, text: &'a str) -> Self {
-        Self { file: file.into(), text, found: Vec::new() }
+        Self {
+            file: file.into(),
+            text,
+            found: Vec::new(),
+            errors: 0,
+            warnings: 0,
+            left_out: Diagnostic::error(String::new()),
+        }
     }
 
     pub(super) fn error(&mut self, site: Option<&Site>, message: impl Into<String>) -> &mut Diagnostic {
@@ -201,13 +216,22 @@ impl<'a> Problems<'a> {
     }
 
     fn add(&mut self, severity: Severity, site: Option<&Site>, message: String) -> &mut Diagnostic {
+        let count = match severity {
+            Severity::Error => &mut self.errors,
+            Severity::Warning => &mut self.warnings,
+        };
+        *count += 1;
+        if *count > Self::MAX_KEPT {
+            self.left_out = Diagnostic::error(message);
+            return &mut self.left_out;
+        }
         let place = site.map(|site| self.place(site));
         self.found.push(Diagnostic { severity, place, ..Diagnostic::error(message) });
         self.found.last_mut().expect("one was just pushed")
     }
 
     pub(super) fn errors(&self) -> usize {
-        self.found.iter().filter(|d| d.severity == Severity::Error).count()
+        self.errors
     }
 
     /// The warnings, or everything when there is an error among it.

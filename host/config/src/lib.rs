@@ -20,6 +20,7 @@ pub mod seal;
 pub mod secret;
 mod settings;
 mod sketch;
+mod text_limits;
 mod tree;
 
 use std::path::{Path, PathBuf};

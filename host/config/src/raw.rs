@@ -201,6 +201,10 @@ pub(super) struct RawPolicy {
     /// Memory to compile a component, in MiB, at least 192; half of the container's or the machine's, where that is less.
     #[schemars(extend("default" = defaults::COMPILE_MEMORY_MB))]
     pub(super) compile_memory_mb: Option<u32>,
+    /// Time for which a start waits for a new content of `file` to be compiled; the policy that was in force before, else the
+    /// embedded one, decides from then until it is (the latter not where `on_fault` is "refuse").
+    #[schemars(extend("default" = defaults::START_WAIT_MS))]
+    pub(super) start_wait_ms: Option<u64>,
     /// Fallback when the policy fails: "default", the built-in policy decides; "refuse", the client gets a 503.
     #[schemars(extend("default" = "default"))]
     pub(super) on_fault: Option<RawOnFault>,

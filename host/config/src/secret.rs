@@ -103,6 +103,11 @@ impl KeyDigest {
         Some(Self(bytes))
     }
 
+    /// Its bytes, to find keys that are there twice; a key that was presented is compared by [`KeyDigest::matches`].
+    pub(super) fn bytes(&self) -> [u8; 32] {
+        self.0
+    }
+
     /// Compares in constant time with `other`.
     pub fn matches(&self, other: &KeyDigest) -> bool {
         self.ct_eq(other).into()

@@ -8,6 +8,7 @@ use toml::de::{DeFloat, DeInteger, DeTable, DeValue};
 use toml::{Spanned, Value};
 
 use super::diagnostic::{Problems, Site};
+use super::text_limits::{self, Excess};
 
 /// One value, its origin, and what is beneath it.
 #[derive(Clone, Debug)]
@@ -92,6 +93,10 @@ impl fmt::Display for Path {
 impl Node {
     /// Reads a text; none when it is not TOML, with every error of that kind told.
     pub(super) fn parse(text: &str, report: &mut Problems<'_>) -> Option<Self> {
+        if let Err(Excess { at, words }) = text_limits::check(text) {
+            report.error(Some(&Site::File(at..at + 1)), words).help("is this the right file?");
+            return None;
+        }
         let (table, errors) = DeTable::parse_recoverable(text);
         for error in errors.iter().take(Problems::MAX_PROBLEMS) {
             let site = error.span().map(Site::File);

@@ -32,6 +32,7 @@ pub mod random;
 pub mod rank;
 pub mod record;
 pub mod rfc3339;
+pub mod route_index;
 pub mod saving;
 pub mod suited;
 pub mod table;

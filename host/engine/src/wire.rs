@@ -3,6 +3,7 @@
 use pointsman_core::affinity::HOME_WORDS;
 use pointsman_core::contract as core;
 use pointsman_core::outcome::Kind;
+use pointsman_core::route_index::RouteIndex;
 use pointsman_core::table as core_table;
 
 use self::bindings::pointsman::policy::types as wire;
@@ -93,8 +94,9 @@ impl TableParts {
 
 impl BackendParts {
     fn new(backend: &core_table::Backend, models: &[String]) -> Self {
+        let index = RouteIndex::new(backend);
         let route = |(model, asked): (usize, &String)| {
-            let sent = backend.sent_model(asked)?;
+            let sent = index.sent_model(asked)?;
             let price = backend.price(&sent).cloned();
             Some(RouteParts { model: model as u32, sent, price })
         };

@@ -26,6 +26,11 @@ impl Provenance {
         Self { is_source: true, origin, options: UploadOptions::default() }
     }
 
+    /// The relation of the embedded policy where the configuration names another.
+    pub(super) fn embedded() -> Self {
+        Self { is_source: false, origin: Origin::Embedded, options: UploadOptions::default() }
+    }
+
     /// The relation of an uploaded policy.
     pub(super) fn upload(options: UploadOptions) -> Self {
         Self { is_source: false, origin: Origin::Upload, options }

@@ -4,12 +4,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
+use axum::body::Bytes;
 use pointsman_config::Config;
+use pointsman_core::contract::OnFault;
 use pointsman_core::lifecycle::history::{End, History, Preference, Source};
 use pointsman_core::lifecycle::{Hash, shown};
 use pointsman_core::table::Table;
 use pointsman_core::time::Timestamp;
-use pointsman_engine::{Compiled, Engine, Revision};
+use pointsman_engine::{Cancellation, Compiled, Engine, LoadError, Revision};
 use pointsman_store::PolicyStore;
 
 use super::component::{Component, source_of};
@@ -39,12 +41,25 @@ struct Loaded {
     revision: Revision,
 }
 
+/// Which of the policies there are was chosen.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Which {
+    /// The configuration's.
+    Source,
+    /// The one that was in force before.
+    Kept,
+    /// The embedded one, in the place of the configuration's.
+    StandIn,
+}
+
 /// Result of trying a candidate.
 struct Chosen {
     component: Component,
     loaded: Loaded,
-    is_source: bool,
+    which: Which,
     error: Option<String>,
+    /// True where the source is compiled while this one decides.
+    is_late: bool,
 }
 
 struct Starting<'a> {
@@ -97,23 +112,41 @@ impl Starting<'_> {
         let error = match (preference, source) {
             (Preference::Source, source) => {
                 let component = source?;
-                match self.load_source(&component).await {
-                    Ok(loaded) => return Ok(Chosen { component, loaded, is_source: true, error: None }),
-                    Err(error) => error.context(format!("{} is refused", shown(file))),
+                match self.load_source_in_time(&component).await {
+                    Some(Ok(loaded)) => {
+                        return Ok(Chosen { component, loaded, which: Which::Source, error: None, is_late: false });
+                    }
+                    Some(Err(error)) => error.context(format!("{} is refused", shown(file))),
+                    None => return self.meanwhile(&component).await,
                 }
             }
             (Preference::Kept, source) => match self.load_kept().await {
-                Ok((component, loaded)) => return Ok(Chosen { component, loaded, is_source: false, error: None }),
+                Ok((component, loaded)) => {
+                    return Ok(Chosen { component, loaded, which: Which::Kept, error: None, is_late: false });
+                }
                 Err(error) => {
                     let error = error.context(self.which_cannot_be_used());
                     let Ok(component) = source else { return Err(error) };
                     let Ok(loaded) = self.load_source(&component).await else { return Err(error) };
                     let error = Some(format!("{error:#}"));
-                    return Ok(Chosen { component, loaded, is_source: true, error });
+                    return Ok(Chosen { component, loaded, which: Which::Source, error, is_late: false });
                 }
             },
             (Preference::Instead(why), _) => anyhow::anyhow!("{why}"),
         };
+        // A component that costs too much to compile is no reason to be down: it would be so at every start.
+        let is_cost =
+            matches!(error.downcast_ref(), Some(LoadError::CompileMemory { .. } | LoadError::CompileTime { .. }));
+        if is_cost && self.may_stand_in() && self.history.in_force().is_none_or(|entry| Some(entry.hash) == offered) {
+            let (component, loaded) = self.load_embedded().await?;
+            return Ok(Chosen {
+                component,
+                loaded,
+                which: Which::StandIn,
+                error: Some(format!("{error:#}")),
+                is_late: false,
+            });
+        }
         // The same component would be refused again, and without another there is nothing to come up with.
         if self.history.in_force().is_none_or(|entry| Some(entry.hash) == offered) {
             return Err(error);
@@ -121,7 +154,7 @@ impl Starting<'_> {
         match self.load_kept().await {
             Ok((component, loaded)) => {
                 let error = Some(format!("{error:#}"));
-                Ok(Chosen { component, loaded, is_source: false, error })
+                Ok(Chosen { component, loaded, which: Which::Kept, error, is_late: false })
             }
             Err(kept) => bail!("{error:#}; nor can what was in force before be used: {kept:#}"),
         }
@@ -135,11 +168,16 @@ impl Starting<'_> {
         format!("the policy that was in force{which}, cannot be used")
     }
 
-    async fn load(&self, component: &Component, standing: Provenance) -> anyhow::Result<Loaded> {
-        let (engine, bytes) = (self.engine.clone(), component.bytes.clone());
+    async fn load(
+        &self,
+        component: &Component,
+        standing: Provenance,
+        cancellation: &Cancellation,
+    ) -> anyhow::Result<Loaded> {
+        let (engine, bytes, cancellation) = (self.engine.clone(), component.bytes.clone(), cancellation.clone());
         let (config, table, file) = (self.config.clone(), self.table.clone(), self.config_file.map(Path::to_owned));
         tokio::task::spawn_blocking(move || {
-            let compiled = engine.compile(&bytes)?;
+            let compiled = engine.compile_unless(&bytes, &cancellation)?;
             let (own, id) = (compiled.name(), compiled.id());
             let configured = compiled.configure(standing.offer(&config, own, id), table);
             let revision = configured.map_err(|error| standing.explain(error, (&config, file.as_deref()), own, id))?;
@@ -150,30 +188,80 @@ impl Starting<'_> {
     }
 
     async fn load_source(&self, component: &Component) -> anyhow::Result<Loaded> {
-        self.load(component, Provenance::source(&self.config)).await
+        self.load(component, Provenance::source(&self.config), &Cancellation::default()).await
+    }
+
+    /// None where it takes longer than [`SOURCE_LIMIT`]: something else decides meanwhile. What was in force before is waited for,
+    /// and so is a policy without which nothing may be decided.
+    async fn load_source_in_time(&self, component: &Component) -> Option<anyhow::Result<Loaded>> {
+        let is_known = self.history.in_force().is_some_and(|entry| entry.hash == component.hash);
+        let has_other = self.history.in_force().is_some() || self.may_stand_in();
+        let cancellation = Cancellation::default();
+        let loading = self.load(component, Provenance::source(&self.config), &cancellation);
+        if is_known || !has_other {
+            return Some(loading.await);
+        }
+        let loaded = tokio::time::timeout(self.config.policy.start_wait, loading).await;
+        // What is not awaited any more is compiled again, as any other change of the file.
+        cancellation.cancel();
+        loaded.ok()
+    }
+
+    /// What decides while the source is compiled: what was in force before, else the embedded policy.
+    async fn meanwhile(&self, source: &Component) -> anyhow::Result<Chosen> {
+        if self.history.in_force().is_some()
+            && let Ok((component, loaded)) = self.load_kept().await
+        {
+            return Ok(Chosen { component, loaded, which: Which::Kept, error: None, is_late: true });
+        }
+        if self.may_stand_in() {
+            let (component, loaded) = self.load_embedded().await?;
+            return Ok(Chosen { component, loaded, which: Which::StandIn, error: None, is_late: true });
+        }
+        let (component, loaded) = (source.clone(), self.load_source(source).await?);
+        Ok(Chosen { component, loaded, which: Which::Source, error: None, is_late: false })
+    }
+
+    /// True where the embedded policy may decide in the place of the configured one.
+    fn may_stand_in(&self) -> bool {
+        self.config.policy.on_fault == OnFault::AskDefault
+    }
+
+    async fn load_embedded(&self) -> anyhow::Result<(Component, Loaded)> {
+        let component = Component::new(Bytes::from_static(Engine::embedded_bytes()));
+        let loaded = self.load(&component, Provenance::embedded(), &Cancellation::default()).await?;
+        Ok((component, loaded))
     }
 
     async fn load_kept(&self) -> anyhow::Result<(Component, Loaded)> {
         let entry = self.history.in_force().context("nothing was in force")?;
         let component = kept::component(self.policies, entry.hash).await?;
-        let loaded = self.load(&component, Provenance::kept(entry, &self.history, &self.config)).await?;
+        let standing = Provenance::kept(entry, &self.history, &self.config);
+        let loaded = self.load(&component, standing, &Cancellation::default()).await?;
         Ok((component, loaded))
     }
 
     async fn write_down(self, chosen: Chosen, offered: Option<Hash>, now: Timestamp) -> First {
-        let Chosen { component, loaded: Loaded { compiled, revision }, is_source, error } = chosen;
+        let Chosen { component, loaded: Loaded { compiled, revision }, which, error, is_late } = chosen;
         let (hash, file) = (component.hash, self.file.as_deref());
         let mut history = self.history;
+        let is_in_force = |file| history.in_force().is_some_and(|entry| entry.hash == hash && entry.is_of(file));
+        let (incoming, is_source) = match which {
+            Which::Source => (Some(Provenance::source(&self.config)).filter(|_| !is_in_force(file)), true),
+            Which::StandIn => (Some(Provenance::embedded()).filter(|_| !is_in_force(None)), false),
+            Which::Kept => (None, false),
+        };
+        if let Some(standing) = incoming {
+            let changed = || format!("{} had changed when Pointsman started", shown(file));
+            history.take(now, standing.incoming(&component), End::Replaced, &error.clone().unwrap_or_else(changed));
+        }
         if is_source {
-            let incoming = Provenance::source(&self.config).incoming(&component);
-            if history.in_force().is_none_or(|entry| entry.hash != hash || !entry.is_of(file)) {
-                let why =
-                    error.clone().unwrap_or_else(|| format!("{} had changed when Pointsman started", shown(file)));
-                history.take(now, incoming, End::Replaced, &why);
-            }
             history.source = Some(Source { file: file.map(Into::into), hash });
         }
-        if let Some(error) = &error {
+        if is_late {
+            let (file, revision) = (shown(file), hash.revision());
+            tracing::warn!(policy = revision, "{file} takes long to be compiled; until then another policy decides");
+        } else if let Some(error) = &error {
             tracing::error!(
                 error,
                 policy = hash.revision(),

@@ -239,3 +239,59 @@ async fn a_start_that_compiles_ends_by_a_signal() {
     assert!(soon("the end", starting.wait()).await.unwrap().success());
     slow.ended().await;
 }
+
+/// Stops a scene, and writes another content of its policy file that will be slow to compile at the next start.
+async fn stopped_before_a_slow_start(scene: &mut Scene) -> (Vec<u8>, CompileGate) {
+    scene.proxy.sigterm();
+    assert!(scene.proxy.wait_exit().await.success());
+    scene.proxy.reconfigure("policy.start_wait_ms", 50);
+    let slow = second();
+    std::fs::write(&scene.file, &slow).unwrap();
+    (slow, CompileGate::hold_next(scene.proxy.dir()))
+}
+
+#[tokio::test]
+async fn a_start_serves_with_the_last_policy_while_a_new_one_is_compiled() {
+    let mut scene = scene().await;
+    let before = scene.in_force().await;
+    let (slow, gate) = stopped_before_a_slow_start(&mut scene).await;
+    scene.proxy.restart().await;
+    assert_eq!(scene.in_force().await, before);
+    scene.serves().await;
+    assert_eq!(scene.proxy.told("takes long to be compiled; until then another policy decides"), 1);
+    // The one that was not awaited is given up, and the file is compiled again.
+    drop(gate.held().await);
+    let name = revision_of(&slow);
+    scene.proxy.wait_policy("the new policy", |policy| policy["revision"] == *name).await;
+    scene.serves().await;
+    assert_eq!((scene.up[0].count(), scene.up[1].count()), (1, 1));
+}
+
+#[tokio::test]
+async fn a_first_start_serves_with_the_embedded_policy_while_the_file_is_compiled() {
+    let mut scene = scene().await;
+    let (slow, gate) = stopped_before_a_slow_start(&mut scene).await;
+    for name in ["pointsman.db", "pointsman.db-wal", "pointsman.db-shm"] {
+        let _ = std::fs::remove_file(scene.proxy.dir().join(name));
+    }
+    scene.proxy.restart().await;
+    assert_eq!(scene.proxy.policy().await["origin"], "embedded");
+    scene.serves().await;
+    drop(gate.held().await);
+    let name = revision_of(&slow);
+    let policy = scene.proxy.wait_policy("the new policy", |policy| policy["revision"] == *name).await;
+    assert_eq!(policy["refusal"], serde_json::Value::Null);
+}
+
+#[tokio::test]
+async fn where_nothing_else_may_decide_the_start_waits_for_the_policy() {
+    let mut scene = scene().await;
+    let (slow, gate) = stopped_before_a_slow_start(&mut scene).await;
+    scene.proxy.reconfigure("policy.on_fault", "refuse");
+    for name in ["pointsman.db", "pointsman.db-wal", "pointsman.db-shm"] {
+        let _ = std::fs::remove_file(scene.proxy.dir().join(name));
+    }
+    let opened = async { drop(gate.held().await) };
+    tokio::join!(scene.proxy.restart(), opened);
+    assert_eq!(scene.in_force().await, revision_of(&slow));
+}

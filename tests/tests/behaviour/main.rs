@@ -16,6 +16,7 @@ mod clients;
 mod columns;
 mod compilation;
 mod config;
+mod config_size;
 mod connections;
 mod demo;
 mod denials;

@@ -3,6 +3,7 @@
 mod limits;
 mod prices;
 
+use pointsman_core::route_index::RouteIndex;
 use pointsman_core::suited::served_models;
 use pointsman_core::table::{Backend, Dialect, Pattern, Tier};
 
@@ -85,6 +86,7 @@ impl Check<'_, '_> {
             let one = |backend: &&Backend| format!("`{}` serves {}", backend.id, served_models(backend));
             fallbacks.iter().take(MAX_LISTED).map(one).collect::<Vec<_>>().join("; ")
         };
+        let served: Vec<RouteIndex<'_>> = fallbacks.iter().map(|fallback| RouteIndex::new(fallback)).collect();
         for (index, backend) in backends().enumerate().filter(|(_, backend)| backend.tier == Tier::Primary) {
             let at = backend_at(index).key("models");
             let named =
@@ -92,8 +94,7 @@ impl Check<'_, '_> {
                     Pattern::Exact(name) => Some(name.as_str()),
                     Pattern::Glob { .. } => None,
                 });
-            let alone: Vec<&str> =
-                named.filter(|name| !fallbacks.iter().any(|fallback| fallback.serves(name))).collect();
+            let alone: Vec<&str> = named.filter(|name| !served.iter().any(|fallback| fallback.serves(name))).collect();
             let is_open = backend.routes.iter().all(|route| route.asked.is_any() || !route.is_served());
             let is_covered = |fallback: &&Backend| {
                 fallback.routes.is_empty()

@@ -32,6 +32,9 @@ const OURS: [&str; 10] = [
     "expect",
 ];
 
+/// Models of all backends together: a policy gets to know each of them within a second.
+const MAX_MODELS: usize = 15_000;
+
 impl Check<'_, '_> {
     pub(super) fn backends(&mut self, raw: Vec<RawBackend>) -> Vec<BackendConfig> {
         let list = Path::of("backend");
@@ -41,6 +44,7 @@ impl Check<'_, '_> {
         }
         if raw.len() > Table::MAX_BACKENDS {
             self.error(&list, format!("{} backends are more than {}", raw.len(), Table::MAX_BACKENDS));
+            return Vec::new();
         }
         let mut seen: HashMap<String, usize> = HashMap::new();
         let mut backends = Vec::new();
@@ -51,6 +55,12 @@ impl Check<'_, '_> {
                 self.duplicate(&list.index(first).key("id"), &at.key("id"), message);
             }
             backends.extend(self.backend(&at, index, raw));
+        }
+        let models: usize = backends.iter().map(|one: &BackendConfig| one.backend.routes.len()).sum();
+        if models > MAX_MODELS {
+            self.error(&list, format!("the backends have {models} models, more than {MAX_MODELS}")).help(
+                "patterns stand for many: models = [\"gpt-*\", \"*-latest\"]; without `models` a backend serves any",
+            );
         }
         backends
     }

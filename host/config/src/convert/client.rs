@@ -9,11 +9,20 @@ use crate::raw::RawClient;
 use crate::secret::KeyDigest;
 use crate::tree::Path;
 
+/// Clients of a configuration: a request's key is compared with each.
+const MAX_CLIENTS: usize = 20_000;
+
 impl Check<'_, '_> {
     pub(super) fn clients(&mut self, raw: Vec<RawClient>) -> Vec<Client> {
         let list = Path::of("client");
+        if raw.len() > MAX_CLIENTS {
+            self.error(&list.index(MAX_CLIENTS), format!("there are more than {MAX_CLIENTS} clients"));
+            return Vec::new();
+        }
         let mut names: HashMap<String, usize> = HashMap::new();
-        let mut clients: Vec<(usize, Client)> = Vec::new();
+        // The operator's own keys, which nobody guesses by the time that it takes to compare them.
+        let mut keys: HashMap<[u8; 32], usize> = HashMap::new();
+        let mut clients = Vec::new();
         for (index, raw) in raw.into_iter().enumerate() {
             let at = list.index(index);
             if let Some(first) = raw.name.clone().and_then(|name| names.insert(name, index)) {
@@ -23,16 +32,16 @@ impl Check<'_, '_> {
             let Some(client) = self.client(&at, index, raw) else {
                 continue;
             };
-            if let Some((first, _)) = clients.iter().find(|(_, other)| other.key == client.key) {
+            if let Some(first) = keys.insert(client.key.bytes(), index) {
                 self.duplicate(
-                    &list.index(*first).key("key"),
+                    &list.index(first).key("key"),
                     &at.key("key"),
                     "two clients have the same key".to_owned(),
                 );
             }
-            clients.push((index, client));
+            clients.push(client);
         }
-        clients.into_iter().map(|(_, client)| client).collect()
+        clients
     }
 
     fn client(&mut self, at: &Path, index: usize, raw: RawClient) -> Option<Client> {

@@ -316,6 +316,7 @@ impl Check<'_, '_> {
                 defaults::COMPILE_MEMORY_MB,
                 defaults::COMPILE_MEMORY_MIN_MB,
             ),
+            start_wait: self.millis(&at.key("start_wait_ms"), raw.start_wait_ms, defaults::START_WAIT_MS, 0),
             rollback: self.rollback(&at.key("rollback"), &raw.rollback),
         }
     }

@@ -1,6 +1,8 @@
 //! Prices that are not there, and prices that are nobody's.
 
-use pointsman_core::table::{Backend, Pattern, Route, Tier};
+use std::collections::{BTreeSet, HashSet};
+
+use pointsman_core::table::{Backend, Pattern, Tier};
 
 use super::{backend_at, names};
 use crate::checked::Config;
@@ -8,13 +10,23 @@ use crate::convert::Check;
 use crate::decode::nearest;
 use crate::tree::Path;
 
+/// Prices of a backend whose names are looked into.
+const MAX_LOOKS: u32 = 100;
+
 impl Check<'_, '_> {
     /// Without a price, spend counts as $0, and a budget never ends.
     pub(super) fn advise_on_prices(&mut self, config: &Config, index: usize) {
         let backend = &config.backends[index].backend;
         let unpriced = unpriced(backend);
         let mut has_typo = false;
-        for key in backend.prices.keys().filter(|key| *key != "*") {
+        let sent = SentNames::of(backend);
+        // To look for the name that was meant takes the longer the more there are, and many typos are none.
+        let mut looks = MAX_LOOKS;
+        for key in backend.prices.keys().filter(|key| *key != "*" && !sent.has(key)) {
+            looks -= 1;
+            if looks == 0 {
+                break;
+            }
             let Some(near) = meant(backend, key, &unpriced) else { continue };
             has_typo |= near.is_some();
             let at = backend_at(index).key("price").key(key);
@@ -80,24 +92,33 @@ fn unpriced(backend: &Backend) -> Vec<String> {
     }
     let has_price =
         |sent: &str| backend.prices.contains_key(sent) || (sent.contains('*') && !backend.prices.is_empty());
-    let mut unpriced: Vec<String> = Vec::new();
-    for Route { sent, .. } in backend.routes.iter().filter(|route| route.is_served()) {
-        if !has_price(sent) && !unpriced.contains(sent) {
-            unpriced.push(sent.clone());
-        }
-    }
-    unpriced
+    let mut known = HashSet::new();
+    let served = backend.routes.iter().filter(|route| route.is_served()).map(|route| &route.sent);
+    served.filter(|sent| !has_price(sent) && known.insert(*sent)).cloned().collect()
 }
 
-/// None when the backend may send this name; else the name that was probably meant.
+/// The names that a backend sends, but for any name.
+struct SentNames<'a> {
+    exact: HashSet<&'a str>,
+    patterns: Vec<Pattern>,
+}
+
+impl<'a> SentNames<'a> {
+    fn of(backend: &'a Backend) -> Self {
+        let served = backend.routes.iter().filter(|route| route.is_served()).map(|route| route.sent.as_str());
+        let (patterns, exact): (Vec<&str>, Vec<&str>) = served.partition(|sent| sent.contains('*'));
+        let patterns: BTreeSet<&str> = patterns.into_iter().filter(|sent| *sent != "*").collect();
+        Self { exact: exact.into_iter().collect(), patterns: patterns.into_iter().filter_map(Pattern::parse).collect() }
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.exact.contains(name) || self.patterns.iter().any(|pattern| pattern.capture(name).is_some())
+    }
+}
+
+/// The name that was probably meant by a price's, which is not sent; none where it may be right.
 fn meant<'u>(backend: &Backend, key: &str, unpriced: &'u [String]) -> Option<Option<&'u str>> {
     let served = || backend.routes.iter().filter(|route| route.is_served());
-    let is_sent = served().any(|route| {
-        route.sent != "*" && Pattern::parse(&route.sent).is_some_and(|pattern| pattern.capture(key).is_some())
-    });
-    if is_sent {
-        return None;
-    }
     // The name asked for stands where the name sent should.
     let renamed = served().find(|route| route.asked.to_string() == key).map(|route| route.sent.as_str());
     let renamed = renamed.and_then(|sent| unpriced.iter().find(|name| *name == sent));
