@@ -35,9 +35,10 @@ NO_END = "no end"
 # What a busy machine of two cores adds to the exchanges of a run.
 SLACK_S = 4.0
 
-# Two tiers of one backend, the attempts that the default policy has in each, and one in the emergency lane.
+# Two tiers of one backend, and the attempts of an exchange at both together: a failure may be a hiccup, and who fails again is
+# tried no more often than a client would.
 BACKENDS = 2
-ATTEMPTS = BACKENDS * (1 + 3) + 1
+ATTEMPTS = 4
 
 PYTHON_SDKS = [
     "openai", "openai-plain", "openai-responses", "anthropic", "langchain", "langchain-anthropic", "pydantic-ai", "litellm",
