@@ -492,9 +492,18 @@ impl Proxy {
 
     /// Resident memory in KiB.
     pub fn resident_kib(&self) -> u64 {
+        self.status_kib("VmRSS:")
+    }
+
+    fn status_kib(&self, name: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("the proxy is running");
-        let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).expect("a process has a size");
+        let line = status.lines().find_map(|l| l.strip_prefix(name)).expect("a process has a size");
         line.trim().trim_end_matches(" kB").parse().expect("a size is a number")
+    }
+
+    /// The largest that its resident memory has been, in KiB.
+    pub fn peak_resident_kib(&self) -> u64 {
+        self.status_kib("VmHWM:")
     }
 
     /// SIGKILL, and waits for the end.

@@ -165,6 +165,8 @@ pub struct Server {
     pub listen: SocketAddr,
     /// Largest request body, bytes.
     pub max_body_bytes: u64,
+    /// Memory for requests, bytes; none: by the memory that there is.
+    pub memory_budget: Option<u64>,
     /// Largest request head, bytes.
     pub max_header_bytes: u32,
     /// Largest number of open connections; none: by the limit of open files.

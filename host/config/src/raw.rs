@@ -46,6 +46,10 @@ pub(super) struct RawServer {
     /// Largest request body in bytes.
     #[schemars(extend("default" = defaults::MAX_BODY_BYTES))]
     pub(super) max_body_bytes: Option<u64>,
+    /// Memory for requests that are received, wait or are answered, in MiB; each counts its body at least twice. A client gets at most as much
+    /// as it leaves free; beyond it a request is refused with 503 and Retry-After. Default: half of the memory that the container, the
+    /// machine and `ulimit` leave the process.
+    pub(super) memory_budget_mb: Option<u32>,
     /// Largest request head in bytes.
     #[schemars(extend("default" = defaults::MAX_HEADER_BYTES))]
     pub(super) max_header_bytes: Option<u32>,

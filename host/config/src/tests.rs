@@ -794,6 +794,7 @@ fn the_schema_knows_the_documented_keys() {
     for key in [
         "base_url",
         "max_body_bytes",
+        "memory_budget_mb",
         "budget_usd_per_day",
         "first-content",
         "retry_after_cap_ms",

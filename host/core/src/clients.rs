@@ -21,6 +21,8 @@ pub struct ClientGate {
     max_concurrency: Option<u32>,
     budget_usd_per_day: Option<f64>,
     in_flight: u32,
+    /// Requests whose body is still read.
+    arriving: u32,
     spent_usd: f64,
     /// Money that requests under way may cost.
     reserved_usd: f64,
@@ -89,6 +91,7 @@ impl ClientGate {
             max_concurrency: limits.max_concurrency,
             budget_usd_per_day,
             in_flight: 0,
+            arriving: 0,
             spent_usd,
             reserved_usd: 0.0,
             day: day_of(now),
@@ -129,7 +132,7 @@ impl ClientGate {
             let retry_after = if is_spent { midnight } else { RESERVED_RETRY };
             return Err(ClientDenied::Budget { spent_usd, reserved_usd, retry_after });
         }
-        if self.max_concurrency.is_some_and(|max| self.in_flight >= max) {
+        if self.max_concurrency.is_some_and(|max| self.in_flight + self.arriving >= max) {
             return Err(ClientDenied::Concurrency);
         }
         let ready_in =
@@ -147,6 +150,20 @@ impl ClientGate {
         }
         self.reserved_usd += estimate_usd;
         Ok(Admission::Full)
+    }
+
+    /// Lets the body of a request be read, or says why the request would not be let in. Whoever is told so must say that it has
+    /// [`ClientGate::arrived`] before it is to enter, or when it goes away.
+    pub fn arrive(&mut self, now: Timestamp, may_be_free: bool) -> Result<(), ClientDenied> {
+        let mut as_if = self.clone();
+        as_if.enter(now, may_be_free, 0.0)?;
+        self.arriving += 1;
+        Ok(())
+    }
+
+    /// A body has come, or never will.
+    pub fn arrived(&mut self) {
+        self.arriving = self.arriving.saturating_sub(1);
     }
 
     /// At midnight UTC nothing has been spent yet.
@@ -261,6 +278,29 @@ mod tests {
         let retry_after = Duration::from_millis(59_000);
         assert_eq!(gate.enter(at(1_000), false, 0.0), Err(ClientDenied::Rate { retry_after }));
         gate.enter(at(1_000) + retry_after, false, 0.0).unwrap();
+    }
+
+    #[test]
+    fn a_body_that_is_read_has_its_place_and_uses_up_nothing() {
+        let limits = Limits { rpm: Some(5), max_concurrency: Some(2), ..Limits::default() };
+        let mut gate = ClientGate::new(limits, Some(1.0), at(0), 0.0);
+        for _ in 0..20 {
+            gate.arrive(at(0), false).unwrap();
+            gate.enter(at(0), false, 0.0).unwrap();
+            assert_eq!(gate.arrive(at(0), false), Err(ClientDenied::Concurrency));
+            assert_eq!(gate.enter(at(0), false, 0.0), Err(ClientDenied::Concurrency));
+            gate.arrived();
+            gate.leave(at(0), 0, 0.0, 0.0);
+            gate.requests = limits.rpm.map(RateLimit::per_minute);
+        }
+        (0..5).for_each(|_| {
+            gate.enter(at(0), false, 0.0).unwrap();
+            gate.leave(at(0), 0, 0.0, 0.0);
+        });
+        assert!(matches!(gate.arrive(at(0), false), Err(ClientDenied::Rate { .. })));
+        gate.leave(at(0), 0, 2.0, 0.0);
+        assert!(matches!(gate.arrive(at(0), false), Err(ClientDenied::Budget { .. })));
+        assert_eq!(gate.arriving, 0);
     }
 
     #[test]

@@ -37,6 +37,8 @@ vocabulary! {
         BadRequest = "bad_request",
         /// The process is going away.
         ShuttingDown = "shutting_down",
+        /// There is no memory left for the request beside those that are under way.
+        Memory = "memory",
     }
 }
 
@@ -52,6 +54,7 @@ impl Denial {
             Denial::ClientBudget => Some("[[client]] budget_usd_per_day"),
             Denial::NoPrice => Some("[backend.price] or [budget] default_price"),
             Denial::BodyTooLarge => Some("[server] max_body_bytes"),
+            Denial::Memory => Some("[server] memory_budget_mb"),
             Denial::ForeignPage | Denial::ForeignHost => Some("[server] allowed_origins"),
             Denial::NoSuchPath | Denial::BadRequest | Denial::ShuttingDown => None,
         }
@@ -94,6 +97,9 @@ impl Denial {
                 "let the client's base URL be this address with /v1 behind it; a backend of the dialect `plain` gets every path"
             }
             Denial::BadRequest => "correct the request at the client; the message says what is wrong with it",
+            Denial::Memory => {
+                "let the client come again after Retry-After; give the process more memory, or raise `memory_budget_mb` under [server]"
+            }
             Denial::ShuttingDown => {
                 "let the client try again in a moment: another process, or this one after its restart, answers"
             }

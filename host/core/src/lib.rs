@@ -25,6 +25,7 @@ pub mod http;
 pub mod journal;
 mod lane;
 pub mod lifecycle;
+pub mod memory_budget;
 pub mod origin;
 pub mod outcome;
 pub mod overdue;

@@ -22,7 +22,7 @@ pub(super) async fn check(
     };
     if endpoint.body.is_some() {
         // Read all the same: a client that still sends does not read the answer.
-        let _ = policy::component(request.into_body(), state.max_component_bytes).await;
+        let _ = policy::receive(request.into_body(), &state).await;
     }
     failure(StatusCode::BAD_REQUEST, why)
 }

@@ -1,10 +1,13 @@
 //! The policy's routes.
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
-use axum::http::StatusCode;
+use axum::http::header::RETRY_AFTER;
+use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use http_body_util::BodyExt;
 use serde::{Deserialize, Serialize};
@@ -12,10 +15,21 @@ use serde::{Deserialize, Serialize};
 use super::failure::Failure;
 use super::view::{PolicyView, RollbackView, ShadowReport};
 use super::{AdminState, failure};
+use crate::proxy::Grant;
 use pointsman_core::lifecycle::UploadOptions;
+use pointsman_core::memory_budget::{Holder, NoRoom};
 
 /// So much of an upload that is too large is read and thrown away: a client that still sends does not read the answer.
 const MAX_DISCARDED_BYTES: usize = 1 << 30;
+
+/// Bytes that memory is taken for at first where an upload does not announce its length.
+const FIRST_ROOM_BYTES: usize = 64 << 10;
+
+/// Copies of an upload: the one that comes, and the one that is kept.
+const COPIES: u64 = 2;
+
+/// Time for an upload to go on.
+const BODY_IDLE: Duration = Duration::from_secs(30);
 
 pub(super) async fn show(State(state): State<AdminState>) -> Response {
     Json(PolicyView::new(&state.control)).into_response()
@@ -36,10 +50,11 @@ pub(super) async fn put(
 ) -> Response {
     let options = query.map_err(|error| error.body_text()).and_then(|Query(asked)| options(&asked));
     // Read also where it is refused: a client that still sends does not read the answer.
-    match (options, component(body, state.max_component_bytes).await) {
-        (Ok(options), Ok(component)) => {
+    match (options, receive(body, &state).await) {
+        (Ok(options), Ok(Upload { component, memory })) => {
             let control = state.control;
             change(async move {
+                let _memory = memory;
                 control.upload(component, options).await?;
                 Ok(PolicyView::new(&control))
             })
@@ -103,17 +118,41 @@ pub(super) async fn change<T: Serialize + Send + 'static>(
     }
 }
 
-/// The whole upload, of at most `max_bytes`.
-pub(super) async fn component(mut body: Body, max_bytes: usize) -> Result<Bytes, Response> {
-    let announced = usize::try_from(body.size_hint().lower()).unwrap_or(max_bytes).min(max_bytes);
-    let (mut component, mut size) = (Vec::with_capacity(announced), 0);
-    while let Some(frame) = body.frame().await {
+/// A component that was uploaded, and the memory that it holds until its change is over.
+pub(super) struct Upload {
+    pub(super) component: Bytes,
+    pub(super) memory: Grant,
+}
+
+/// The whole upload, of at most so many bytes as a policy may have, and as far as there is memory for it. What is refused is
+/// read all the same and thrown away.
+pub(super) async fn receive(mut body: Body, state: &AdminState) -> Result<Upload, Response> {
+    let max_bytes = state.max_component_bytes;
+    let announced = body.size_hint().exact().map(|length| usize::try_from(length).unwrap_or(usize::MAX).min(max_bytes));
+    let mut room = announced.unwrap_or(FIRST_ROOM_BYTES.min(max_bytes));
+    let memory = &state.control.proxy().memory;
+    let mut memory = memory.take(Holder::Operator, COPIES * room as u64).map_err(without_room);
+    let (mut component, mut size) = (Vec::with_capacity(if memory.is_ok() { announced.unwrap_or(0) } else { 0 }), 0);
+    loop {
+        let frame = tokio::time::timeout(BODY_IDLE, body.frame()).await.map_err(|_| {
+            failure(StatusCode::REQUEST_TIMEOUT, "the upload paused for too long; the policy in force stays")
+        })?;
+        let Some(frame) = frame else { break };
         let frame = frame.map_err(|error| {
             failure(StatusCode::BAD_REQUEST, format!("the upload broke off ({error}); the policy in force stays"))
         })?;
         let Ok(data) = frame.into_data() else { continue };
         size += data.len();
-        if size > max_bytes {
+        if let Ok(grant) = &mut memory
+            && size > room
+            && size <= max_bytes
+        {
+            room = size.saturating_mul(2).min(max_bytes);
+            if let Err(no_room) = grant.resize(COPIES * room as u64) {
+                memory = Err(without_room(no_room));
+            }
+        }
+        if size > max_bytes || memory.is_err() {
             component = Vec::new();
         } else {
             component.extend_from_slice(&data);
@@ -126,5 +165,24 @@ pub(super) async fn component(mut body: Body, max_bytes: usize) -> Result<Bytes,
         let message = format!("a policy has at most {max_bytes} bytes; the policy in force stays");
         return Err(failure(StatusCode::PAYLOAD_TOO_LARGE, message));
     }
-    Ok(component.into())
+    Ok(Upload { component: component.into(), memory: memory? })
+}
+
+/// There is no memory for an upload.
+fn without_room(no_room: NoRoom) -> Response {
+    match no_room {
+        NoRoom::Now { retry_after } => {
+            let message = "there is no memory for this upload beside others and requests (server.memory_budget_mb); \
+                           the policy in force stays";
+            let mut response = failure(StatusCode::SERVICE_UNAVAILABLE, message);
+            let seconds = HeaderValue::from(retry_after.as_millis().div_ceil(1_000) as u64);
+            response.headers_mut().insert(RETRY_AFTER, seconds);
+            response
+        }
+        NoRoom::Ever => {
+            let message =
+                "the upload takes more memory than there is (server.memory_budget_mb); the policy in force stays";
+            failure(StatusCode::PAYLOAD_TOO_LARGE, message)
+        }
+    }
 }

@@ -10,7 +10,7 @@ use pointsman_core::lifecycle::promotion::Plan;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::policy::{change, component, once, options};
+use super::policy::{Upload, change, once, options, receive};
 use super::view::{PolicyEventView, PolicyView};
 use super::{AdminState, failure};
 
@@ -25,17 +25,18 @@ pub(super) async fn start(
         Ok(asked) => asked,
         Err(why) => {
             // Read all the same: a client that still sends does not read the answer.
-            let _ = component(body, state.max_component_bytes).await;
+            let _ = receive(body, &state).await;
             return failure(StatusCode::BAD_REQUEST, why);
         }
     };
-    match component(body, state.max_component_bytes).await {
-        Ok(component) if component.is_empty() => {
+    match receive(body, &state).await {
+        Ok(Upload { component, .. }) if component.is_empty() => {
             failure(StatusCode::BAD_REQUEST, "send the candidate's component as the body")
         }
-        Ok(component) => {
+        Ok(Upload { component, memory }) => {
             let control = state.control;
             change(async move {
+                let _memory = memory;
                 control.promote(component, options, plan).await?;
                 Ok(PolicyView::new(&control))
             })

@@ -30,7 +30,14 @@ const CONFIG: &str = "[[backend]]\nid = \"p/1\"\nbase_url = \"http://127.0.0.1:9
 async fn control(store: &Store) -> Control {
     let config = config::parse(CONFIG, "p.toml", &[]).expect("it is a configuration").config;
     let (clock, engine) = (EngineClock::start(), Engine::new(EngineLimits::default()).expect("there is an engine"));
-    let parts = Parts { clock, engine, store, log: ExchangeLog::silent(), max_upstream_connections: 64 };
+    let parts = Parts {
+        clock,
+        engine,
+        store,
+        log: ExchangeLog::silent(),
+        max_upstream_connections: 64,
+        default_memory: 1 << 30,
+    };
     assemble(Arc::new(config), None, parts).await.expect("the embedded policy is good")
 }
 

@@ -27,6 +27,8 @@ pub(crate) struct Parts<'a> {
     pub log: ExchangeLog,
     /// Connections to backends at a time.
     pub max_upstream_connections: usize,
+    /// Memory for requests where the configuration does not say, bytes.
+    pub default_memory: u64,
 }
 
 /// Builds the fleet, loads the first policy, and puts both under control.
@@ -38,7 +40,7 @@ pub(crate) async fn assemble(
     config_file: Option<PathBuf>,
     parts: Parts<'_>,
 ) -> anyhow::Result<Control> {
-    let Parts { clock, engine, store, log, max_upstream_connections } = parts;
+    let Parts { clock, engine, store, log, max_upstream_connections, default_memory } = parts;
     let table = Arc::new(config.table());
     let mut fleet = Fleet::new(config.fleet_settings(), clock.now().as_micros());
     let view = fleet.adopt(table.clone(), config.fleet_settings());
@@ -53,6 +55,6 @@ pub(crate) async fn assemble(
     let metrics = Metrics::new(&table, env!("CARGO_PKG_VERSION"), clock.now());
     let fleet = Arc::new(SharedFleet::new(fleet, clock));
     let proxy = Proxy::new(clock, fleet, metrics, log, store.handle(), store.reader(), snapshot);
-    let proxy = Arc::new(proxy.with_affinity(kept_states::homes(store, clock.now())));
+    let proxy = Arc::new(proxy.with_affinity(kept_states::homes(store, clock.now())).with_memory(default_memory));
     Ok(Control::new(proxy, engine, connector, config_file, policies, first))
 }

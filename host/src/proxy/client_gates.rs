@@ -18,6 +18,12 @@ pub struct ClientGates {
     map: Mutex<HashMap<Arc<str>, ClientGate>>,
 }
 
+/// A request whose body is read; it counts for its client until this is dropped.
+pub struct ClientArrival {
+    gates: Arc<ClientGates>,
+    client: Arc<str>,
+}
+
 /// A request that was let in. Dropped, it is over for its client's limits, and what was reserved for it is free again.
 pub struct ClientPermit {
     /// Kind of backends that it may go to.
@@ -100,6 +106,16 @@ impl ClientGates {
         Ok(ClientPermit { only: Only { free, ..only }, taken: Some(taken) })
     }
 
+    /// Lets the body of a client's request be read. `may_be_free`: over its budget it may use what costs nothing.
+    ///
+    /// # Errors
+    /// A limit or the budget of the client is used up.
+    pub fn arrive(self: &Arc<Self>, client: &Arc<str>, may_be_free: bool) -> Result<ClientArrival, ClientDenied> {
+        let now = self.clock.now();
+        self.lock().get_mut(client).map_or(Ok(()), |gate| gate.arrive(now, may_be_free))?;
+        Ok(ClientArrival { gates: self.clone(), client: client.clone() })
+    }
+
     /// Returns a client's spend today and its budget.
     pub fn spending(&self, client: &Arc<str>) -> Spending {
         let now = self.clock.now();
@@ -121,6 +137,14 @@ impl ClientPermit {
     pub(super) fn settle(mut self, tokens: u64, cost_usd: f64) {
         if let Some(taken) = &mut self.taken {
             (taken.tokens, taken.cost_usd) = (tokens, cost_usd);
+        }
+    }
+}
+
+impl Drop for ClientArrival {
+    fn drop(&mut self) {
+        if let Some(gate) = self.gates.lock().get_mut(&self.client) {
+            gate.arrived();
         }
     }
 }

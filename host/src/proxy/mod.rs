@@ -10,6 +10,7 @@ mod fault_stats;
 mod in_flight;
 mod journal;
 mod links;
+mod memory;
 mod offload_blocking;
 mod promotion;
 mod recently_exhausted;
@@ -33,8 +34,9 @@ use pointsman_core::dialect::envelope::ErrorKind;
 use pointsman_core::exchange::Event;
 
 pub use affinity::SharedAffinity;
-pub use client_gates::ClientPermit;
+pub use client_gates::{ClientArrival, ClientPermit};
 pub use fault_stats::FaultStats;
+pub use memory::{Grant, SharedMemory};
 pub use promotion::{Progress, TrafficSplit};
 pub use relay::{Broken, ProxyBody};
 pub use reply::{OwnError, Reply, insert_request_id};

@@ -24,6 +24,7 @@ use pointsman_core::table::UNKNOWN_MODEL;
 use pointsman_core::text::{MAX_NAME_BYTES, beginning};
 use pointsman_engine::Texts;
 
+use super::memory::Grant;
 use super::offload_blocking::offload_blocking;
 
 /// Labels a client may send; more are ignored.
@@ -78,6 +79,8 @@ pub struct ProxyRequest {
     pub pinned: Option<PinnedBackend>,
     /// Its number, once it was needed.
     pub number: OnceLock<u64>,
+    /// The memory that it holds.
+    pub memory: Option<Grant>,
 }
 
 /// A backend that a request is pinned to, for one attempt.
@@ -107,6 +110,8 @@ pub struct IncomingRequest {
     pub body: Bytes,
     /// Largest body, decoded, in bytes.
     pub max_body_bytes: u64,
+    /// The memory that was taken for it; none: a request of our own.
+    pub memory: Option<Grant>,
     /// The treatment of fields that a backend of another dialect cannot take.
     pub translation: Strictness,
     /// What the client may say of its requests.
@@ -131,6 +136,7 @@ impl ProxyRequest {
             path,
             body,
             max_body_bytes,
+            memory,
             translation,
             privileges,
         } = arrival;
@@ -172,6 +178,7 @@ impl ProxyRequest {
             is_https: is_https(&head),
             pinned: None,
             number: OnceLock::new(),
+            memory,
             model,
             body_facts: facts.is_read().then_some(facts),
             unread,
@@ -181,6 +188,14 @@ impl ProxyRequest {
             headers: head.headers,
             body,
         })
+    }
+
+    /// Holds what its body takes, by `footprint` of its length, and no more.
+    pub fn settle_memory(&mut self, footprint: impl FnOnce(u64) -> u64) {
+        if let Some(memory) = &mut self.memory {
+            // To hold less is always possible, and it is not more than was taken for the longest that may come.
+            let _ = memory.resize(footprint(self.body.len() as u64));
+        }
     }
 
     /// The facts that the exchange needs.

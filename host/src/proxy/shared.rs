@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::affinity::SharedAffinity;
 use super::client_gates::ClientGates;
+use super::memory::SharedMemory;
 use super::recently_exhausted::ExhaustedRequests;
 use super::shadow::Shadow;
 use super::shared_fleet::SharedFleet;
@@ -27,6 +28,9 @@ use super::snapshot::Snapshot;
 use crate::telemetry::events::Events;
 use crate::telemetry::logs::ExchangeLog;
 use crate::telemetry::metrics::Metrics;
+
+/// Memory for requests of a proxy that is not told how much there is, bytes.
+const DEFAULT_MEMORY: u64 = 1 << 30;
 
 /// Everything exchanges share for as long as the process lives.
 pub struct Proxy {
@@ -50,6 +54,8 @@ pub struct Proxy {
     pub shadow: Shadow,
     /// Backends of sessions and stored things.
     pub affinity: SharedAffinity,
+    /// Memory for requests.
+    pub memory: Arc<SharedMemory>,
     log: ExchangeLog,
     snapshot: ArcSwap<Snapshot>,
     denials: Mutex<DenialGate>,
@@ -90,6 +96,7 @@ impl Proxy {
             promotion_judged: Notify::new(),
             shadow: Shadow::new(metrics.clone()),
             affinity: SharedAffinity::default(),
+            memory: SharedMemory::new(clock, DEFAULT_MEMORY),
             metrics,
             log,
             snapshot: ArcSwap::from_pointee(snapshot),
@@ -105,6 +112,13 @@ impl Proxy {
         Self { affinity, ..self }
     }
 
+    /// The same with this memory for requests, bytes, where the configuration says nothing of it.
+    pub fn with_memory(self, default_bytes: u64) -> Self {
+        let memory = SharedMemory::new(self.clock, default_bytes);
+        memory.set_total(self.snapshot().config.server.memory_budget);
+        Self { memory, ..self }
+    }
+
     /// The snapshot in force.
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.snapshot.load_full()
@@ -113,6 +127,7 @@ impl Proxy {
     /// Puts another snapshot into force; exchanges under way keep theirs.
     pub fn publish(&self, snapshot: Snapshot) {
         self.gates.configure(&snapshot.config);
+        self.memory.set_total(snapshot.config.server.memory_budget);
         self.snapshot.store(Arc::new(snapshot));
     }
 

@@ -6,11 +6,19 @@ use pointsman_core::descriptors::DescriptorShares;
 /// The soft limit where the hard one cannot be had, as on macOS, which refuses more than this (`OPEN_MAX`).
 const PORTABLE_LIMIT: u64 = 10_240;
 
+/// A head may be held on every connection of a client: together at most one in so many bytes of the memory for requests,
+/// where the configuration says nothing of connections.
+const HEADS_OF_MEMORY: u64 = 4;
+
 /// Raises the soft limit to the hard one, and divides it as a configuration asks for.
-pub(super) fn divide(config: &Config) -> DescriptorShares {
+pub(super) fn divide(config: &Config, memory_bytes: u64) -> DescriptorShares {
     let limit = raise_limit();
     let asked = config.server.max_connections;
-    let shares = DescriptorShares::of(limit, config.admin.max_connections, asked);
+    let mut shares = DescriptorShares::of(limit, config.admin.max_connections, asked);
+    if asked.is_none() {
+        let heads = memory_bytes / HEADS_OF_MEMORY / u64::from(config.server.max_header_bytes);
+        shares.downstream = shares.downstream.min(u32::try_from(heads.max(1)).unwrap_or(u32::MAX));
+    }
     let DescriptorShares { admin, downstream, upstream } = shares;
     tracing::debug!(limit, admin, downstream, upstream, "file descriptors are divided");
     if let Some(asked) = asked.filter(|&asked| asked > downstream) {

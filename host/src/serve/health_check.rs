@@ -84,6 +84,7 @@ fn request(backend: &BackendConfig, check: &HealthCheck, now: Timestamp) -> Opti
         head: request.into_parts().0,
         max_body_bytes: body.len() as u64,
         body,
+        memory: None,
         translation: Strictness::default(),
         privileges: Privileges::default(),
     })

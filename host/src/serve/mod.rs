@@ -9,8 +9,10 @@ mod health_check;
 mod ids;
 mod listen;
 mod local;
+mod memory_limit;
 mod models;
 mod operator;
+mod request_body;
 mod service;
 mod shutdown;
 mod state_log;
@@ -74,12 +76,14 @@ pub struct Running {
 pub async fn start(start: Start) -> anyhow::Result<Running> {
     let Start { config, config_file, log, explain } = start;
     let config = Arc::new(config);
-    let shares = descriptors::divide(&config);
+    let default_memory = memory_limit::default_budget();
+    let shares = descriptors::divide(&config, config.server.memory_budget.unwrap_or(default_memory));
     let clock = Clock::start();
     let store = open_store(&config, clock)?;
     let engine = Engine::new(engine_limits(&config))?;
     let max_component_bytes = engine.limits().max_component_bytes;
-    let parts = Parts { clock, engine, store: &store, log, max_upstream_connections: shares.upstream as usize };
+    let max_upstream_connections = shares.upstream as usize;
+    let parts = Parts { clock, engine, store: &store, log, max_upstream_connections, default_memory };
     let control = Arc::new(control::assemble(config.clone(), config_file, parts).await?);
     let proxy = control.proxy().clone();
 

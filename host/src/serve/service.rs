@@ -4,11 +4,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
 use http::header::{ALLOW, AUTHORIZATION, CONTENT_LENGTH, HOST, ORIGIN};
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, Request, StatusCode, Version};
-use http_body_util::BodyExt;
 use hyper::body::Body as _;
 use pointsman_config::Client;
 use pointsman_core::attempt::{serves_free, translatable};
@@ -23,6 +21,7 @@ use pointsman_core::http::framing::Fault;
 use pointsman_core::http::keyless::Exposure;
 use pointsman_core::http::query::without_credentials;
 use pointsman_core::http::url;
+use pointsman_core::memory_budget::{Holder, NoRoom};
 use pointsman_core::suited::shown;
 use pointsman_core::view::WithoutModel;
 
@@ -34,19 +33,15 @@ use super::ids::RequestIds;
 use super::listen::Serve;
 use super::local;
 use super::models;
+use super::request_body::{self, BODY_IDLE, BodyProblem, Footprint, decoded_limit, discard, expected_bytes, is_small};
 use super::strangers;
 use crate::proxy::{
-    ClientPermit, IncomingRequest, OwnError, Proxy, ProxyBody, ProxyRequest, Reply, Snapshot, Unknown, drive,
+    ClientArrival, ClientPermit, Grant, IncomingRequest, OwnError, Proxy, ProxyBody, ProxyRequest, Reply, Snapshot,
+    Unknown, drive,
 };
 
-/// Time for a client to send the next piece of its body.
-const BODY_IDLE: Duration = Duration::from_secs(30);
-
-/// Time for which the rest of a refused body is read.
-const DISCARD_LIMIT: Duration = Duration::from_secs(10);
-
-/// Bytes of a refused body that are read all the same.
-const MAX_DISCARDED_BYTES: u64 = 256 << 20;
+/// The Retry-After of a body that has no room to be decoded in beside others.
+const DECODING_RETRY: Duration = Duration::from_secs(5);
 
 /// Handler of every request of the listener.
 pub(super) struct Service {
@@ -63,10 +58,10 @@ impl Service {
     }
 
     /// Answers one request. Whatever is wrong with it is answered too, in the client's dialect.
-    async fn call(&self, request: Request<RequestBody>) -> Reply {
+    async fn call(&self, peer: SocketAddr, request: Request<RequestBody>) -> Reply {
         let is_head = request.method() == Method::HEAD;
         let origin = request.headers().get(ORIGIN).cloned();
-        let mut reply = self.answer(request).await;
+        let mut reply = self.answer(peer, request).await;
         if origin.is_some() && !reply.headers().contains_key(ALLOW) {
             let snapshot = self.proxy.snapshot();
             snapshot.config.server.allowed_origins.apply(origin.as_ref(), reply.headers_mut());
@@ -74,7 +69,7 @@ impl Service {
         if is_head { without_body(reply) } else { reply }
     }
 
-    async fn answer(&self, request: Request<RequestBody>) -> Reply {
+    async fn answer(&self, peer: SocketAddr, request: Request<RequestBody>) -> Reply {
         let path = ApiPath::read(request.uri().path(), request.headers());
         let id = self.ids.of(request.headers());
         let mut door = Door::new(&self.proxy, id, path.operation, request.uri(), request.headers());
@@ -109,7 +104,18 @@ impl Service {
             return reply;
         }
         let limit = snapshot.config.server.max_body_bytes;
-        let read = tokio::time::timeout(snapshot.config.limits.max_exchange, read_body(body, limit));
+        let footprint = Footprint::of(&head.headers, path.operation, &snapshot);
+        let (arriving, mut memory) = match self.let_in(&snapshot, client.as_ref(), peer, (&body, footprint), &door) {
+            Ok(let_in) => let_in,
+            Err(reply) => {
+                discard(body);
+                return *reply;
+            }
+        };
+        let read = tokio::time::timeout(
+            snapshot.config.limits.max_exchange,
+            request_body::read(body, limit, footprint, &mut memory),
+        );
         let Some(read) = self.proxy.cut.run_until_cancelled(read).await else { return shutting_down(&door) };
         let body = match read.unwrap_or(Err(BodyProblem::Slow)) {
             Ok(body) => body,
@@ -121,6 +127,7 @@ impl Service {
         let target = without_credentials(target, path.operation != Operation::Plain, is_client_key);
         let privileges = snapshot.config.privileges(client.as_ref().map(|(index, _)| *index)).clone();
         let (id, translation) = (door.id().to_owned(), snapshot.config.server.translation);
+        let decoded_limit = decoded_limit(&head.headers, body.len(), limit, footprint, &mut memory);
         let arrival = IncomingRequest {
             id,
             client,
@@ -129,19 +136,52 @@ impl Service {
             target,
             path,
             body,
-            max_body_bytes: limit,
+            max_body_bytes: decoded_limit,
+            memory: Some(memory),
             translation,
             privileges,
         };
         let asked = match ProxyRequest::read(arrival) {
-            Ok(asked) => Arc::new(asked),
+            Ok(mut asked) => {
+                asked.settle_memory(|length| footprint.with_body(length));
+                Arc::new(asked)
+            }
+            Err(BodyError::TooLarge(_)) if decoded_limit < limit => {
+                return without_room(&door, NoRoom::Now { retry_after: DECODING_RETRY });
+            }
             Err(error) => return unusable(&door, &error),
         };
+        drop(arriving);
         door.read(&asked);
         match self.admit(&snapshot, &asked, &door) {
             Ok(permit) => drive(self.proxy.clone(), snapshot.for_exchange(&asked), asked, permit).await,
             Err(reply) => *reply,
         }
+    }
+
+    /// Lets a request in whose body is to be read: a large or unannounced one only as far as its client's own limits allow, and
+    /// any where there is memory for it.
+    fn let_in(
+        &self,
+        snapshot: &Snapshot,
+        client: Option<&(u32, Arc<str>)>,
+        peer: SocketAddr,
+        (body, footprint): (&RequestBody, Footprint),
+        door: &Door<'_>,
+    ) -> Result<(Option<ClientArrival>, Grant), Box<Reply>> {
+        let arriving = match client.filter(|_| !is_small(body)) {
+            None => None,
+            Some((index, name)) => {
+                let client = &snapshot.config.clients[*index as usize];
+                let arriving = self.proxy.gates.arrive(name, client.free_when_over_budget);
+                Some(arriving.map_err(|denied| Box::new(over_limit(door, client, denied)))?)
+            }
+        };
+        let holder = client.map_or_else(|| Holder::peer(peer.ip()), |(_, name)| Holder::Client(name.clone()));
+        // One that is longer than allowed is refused for that.
+        let expected = expected_bytes(body).min(snapshot.config.server.max_body_bytes);
+        let memory = self.proxy.memory.take(holder, footprint.with_body(expected));
+        Ok((arriving, memory.map_err(|no_room| Box::new(without_room(door, no_room)))?))
     }
 
     /// Whether its model is known as far as it must be, and the limits of the client's own key.
@@ -169,8 +209,8 @@ fn shutting_down(door: &Door<'_>) -> Reply {
 impl Serve for Service {
     type Body = ProxyBody;
 
-    async fn serve(&self, _peer: SocketAddr, request: Request<RequestBody>) -> Reply {
-        self.call(request).await
+    async fn serve(&self, peer: SocketAddr, request: Request<RequestBody>) -> Reply {
+        self.call(peer, request).await
     }
 }
 
@@ -276,67 +316,9 @@ fn unforwardable(head: &http::request::Parts, door: &Door<'_>) -> Option<Reply> 
     None
 }
 
-/// The reason why a request body could not be read.
-enum BodyProblem {
-    TooLarge,
-    Slow,
-    Broken(String),
-}
-
-/// The whole body: it is needed whole to be sent again after a failed attempt.
-async fn read_body(mut body: RequestBody, limit: u64) -> Result<Bytes, BodyProblem> {
-    if body.is_end_stream() {
-        return Ok(Bytes::new());
-    }
-    if body.size_hint().lower() > limit {
-        discard(body);
-        return Err(BodyProblem::TooLarge);
-    }
-    let known = usize::try_from(body.size_hint().lower()).unwrap_or(0);
-    let mut received: u64 = 0;
-    let mut first = Bytes::new();
-    let mut rest = BytesMut::new();
-    loop {
-        let frame = tokio::time::timeout(BODY_IDLE, body.frame()).await.map_err(|_| BodyProblem::Slow)?;
-        let data = match frame {
-            None => break,
-            Some(Ok(frame)) => frame.into_data().unwrap_or_default(),
-            Some(Err(error)) => return Err(BodyProblem::Broken(error.to_string())),
-        };
-        received = received.saturating_add(data.len() as u64);
-        if received > limit {
-            discard(body);
-            return Err(BodyProblem::TooLarge);
-        }
-        if first.is_empty() && rest.is_empty() {
-            first = data;
-        } else {
-            if rest.is_empty() {
-                rest.reserve(known.max(first.len() + data.len()));
-                rest.extend_from_slice(&std::mem::take(&mut first));
-            }
-            rest.extend_from_slice(&data);
-        }
-    }
-    Ok(if rest.is_empty() { first } else { rest.freeze() })
-}
-
-/// Reads the rest of a refused body for a while, and keeps nothing: many a client reads no answer before it has sent all, and
-/// takes a stream that is reset, or a connection that is closed meanwhile, for a failure of the network.
-fn discard(mut body: RequestBody) {
-    tokio::spawn(tokio::time::timeout(DISCARD_LIMIT, async move {
-        let mut left = MAX_DISCARDED_BYTES;
-        while let Some(Ok(frame)) = body.frame().await {
-            left = left.saturating_sub(frame.data_ref().map_or(0, |data| data.len() as u64));
-            if left == 0 {
-                break;
-            }
-        }
-    }));
-}
-
 fn unread(door: &Door<'_>, problem: &BodyProblem, limit: u64) -> Reply {
     let (denial, kind, message) = match problem {
+        BodyProblem::NoRoom(no_room) => return without_room(door, *no_room),
         BodyProblem::TooLarge => (
             Denial::BodyTooLarge,
             ErrorKind::BodyTooLarge,
@@ -354,6 +336,24 @@ fn unread(door: &Door<'_>, problem: &BodyProblem, limit: u64) -> Reply {
     // The rest of the body is not read, so the connection cannot be used again.
     reply.headers_mut().insert(http::header::CONNECTION, HeaderValue::from_static("close"));
     reply
+}
+
+/// A request for which there is no memory.
+fn without_room(door: &Door<'_>, no_room: NoRoom) -> Reply {
+    let (denial, error) = match no_room {
+        NoRoom::Now { retry_after } => {
+            let message = "The requests under way hold the memory that this client may use (server.memory_budget_mb); try again later";
+            (
+                Denial::Memory,
+                OwnError { retry_after: Some(retry_after), ..OwnError::new(ErrorKind::Overloaded, message) },
+            )
+        }
+        NoRoom::Ever => {
+            let message = "The request takes more memory than there is for large requests (server.memory_budget_mb)";
+            (Denial::BodyTooLarge, OwnError::new(ErrorKind::BodyTooLarge, message))
+        }
+    };
+    door.deny_with(denial, &error)
 }
 
 fn over_limit(door: &Door<'_>, client: &Client, denied: ClientDenied) -> Reply {

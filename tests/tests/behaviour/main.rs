@@ -33,6 +33,7 @@ mod hostile;
 mod journal;
 mod limits;
 mod made_up_dialect;
+mod memory;
 mod model_list;
 mod native_first;
 mod operations;

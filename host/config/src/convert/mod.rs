@@ -43,6 +43,9 @@ use crate::seal::PrivateKey;
 /// The store's path that is none.
 const MEMORY: &str = ":memory:";
 
+/// The smallest memory budget, MiB.
+const MIN_MEMORY_BUDGET_MB: u32 = 8;
+
 /// The most of one body that is kept, in KiB.
 const MAX_BODY_KB: u32 = 4_096;
 
@@ -157,6 +160,9 @@ impl Check<'_, '_> {
         Server {
             listen: self.listen(&at, raw.listen.as_deref(), defaults::LISTEN),
             max_body_bytes: self.at_least(&at.key("max_body_bytes"), raw.max_body_bytes, defaults::MAX_BODY_BYTES, 1),
+            memory_budget: raw.memory_budget_mb.map(|mb| {
+                u64::from(self.at_least(&at.key("memory_budget_mb"), Some(mb), mb, MIN_MEMORY_BUDGET_MB)) << 20
+            }),
             max_header_bytes: self.at_least(
                 &at.key("max_header_bytes"),
                 raw.max_header_bytes,
