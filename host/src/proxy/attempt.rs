@@ -19,6 +19,8 @@ use tokio::time::{Instant, Sleep};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::in_flight::InFlight;
+use super::large_bodies;
+use super::offload_blocking::offload_blocking;
 use super::request::ProxyRequest;
 use super::snapshot::Target;
 use crate::upstream::{Answer, Lease, Reuse, SendError};
@@ -37,6 +39,8 @@ pub struct UpstreamAttempt {
     lease: Option<Lease>,
     /// Made when there is first something to wait for; most whole answers are there at once.
     timer: Option<Pin<Box<Sleep>>>,
+    /// Bytes of the answer so far.
+    received: usize,
     /// It was not sent for want of something of our own; the reason.
     own_shortage: Option<String>,
     shutdown: CancellationToken,
@@ -51,7 +55,8 @@ impl UpstreamAttempt {
         sending: &Sending,
         told: Option<&Transcript>,
     ) -> (Box<Self>, Output) {
-        let mut begun = Box::new(Self::new(in_flight, target, sending, told));
+        let turn = large_bodies::turn(in_flight.request().body.len()).await;
+        let mut begun = turn.run(|| Box::new(Self::new(in_flight, target, sending, told)));
         let mut output = begun.send(in_flight, target, sending).await;
         loop {
             output = match output {
@@ -97,6 +102,7 @@ impl UpstreamAttempt {
             body: None,
             lease: None,
             timer: None,
+            received: 0,
             own_shortage: None,
             shutdown: in_flight.proxy().cut.clone(),
             shutting_down: None,
@@ -172,7 +178,30 @@ impl UpstreamAttempt {
 
     /// Puts an input in.
     pub fn step(&mut self, input: Input) -> Output {
-        self.attempt.step(self.now(), input)
+        let now = self.now();
+        let is_last = match &input {
+            Input::LastBytes(data) => {
+                self.received += data.len();
+                true
+            }
+            Input::Bytes(data) => {
+                self.received += data.len();
+                false
+            }
+            Input::End => true,
+            Input::Head(..)
+            | Input::SendFailed(_)
+            | Input::Digest(_)
+            | Input::Broken(_)
+            | Input::Timer
+            | Input::ShuttingDown
+            | Input::ClientGone => false,
+        };
+        // A whole answer is judged, and translated, at its end.
+        if is_last && large_bodies::is_large(self.received) && !self.attempt.is_committed() {
+            return offload_blocking(|| self.attempt.step(now, input));
+        }
+        self.attempt.step(now, input)
     }
 
     fn now(&self) -> Timestamp {

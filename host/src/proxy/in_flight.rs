@@ -21,6 +21,7 @@ use pointsman_store::Bodies;
 
 use super::client_gates::ClientPermit;
 use super::journal;
+use super::large_bodies::is_large;
 use super::offload_blocking::offload_blocking;
 use super::request::{PinnedBackend, ProxyRequest};
 use super::served_by::ServedBy;
@@ -144,7 +145,10 @@ impl InFlight {
             && ended.outcome.scope != Scope::Nothing
         {
             self.request.client_request().narrow_scope(&mut ended.outcome);
-            self.exchange.set_request(self.request.number(self.exchange.origin().client));
+            let (request, client) = (&self.request, self.exchange.origin().client);
+            let number = || request.number(client);
+            let number = if is_large(request.body.len()) { offload_blocking(number) } else { number() };
+            self.exchange.set_request(number);
         }
         let (exchange, trail) = (&mut self.exchange, &mut self.trail);
         let action = self.proxy.fleet.with(|fleet, now| {

@@ -30,9 +30,6 @@ const SMALL_BODY_BYTES: u64 = 64 << 10;
 /// The least that is added at a time to the memory of a body whose length is not announced, bytes.
 const MIN_GROWTH_BYTES: u64 = 1 << 20;
 
-/// The most that text is usually compressed, as a ratio.
-const TEXT_RATIO: u64 = 16;
-
 /// Memory of an exchange beside its head and body, bytes.
 const EXCHANGE_BYTES: u64 = 16 << 10;
 
@@ -131,8 +128,8 @@ pub(super) async fn read(
     Ok(parts.joined())
 }
 
-/// The length that a body of `length` bytes may have when it is decoded, for which memory is taken: the limit, or as much as a
-/// text becomes for which there is room. Without a coding it stays as long as it is.
+/// The length that a body of `length` bytes may have when it is decoded, for which memory is taken: the limit, or the largest
+/// part of it for which there is room. Without a coding it stays as long as it is.
 pub(super) fn decoded_limit(
     headers: &HeaderMap,
     length: usize,
@@ -140,14 +137,15 @@ pub(super) fn decoded_limit(
     footprint: Footprint,
     memory: &mut Grant,
 ) -> u64 {
+    let length = length as u64;
     if !headers.contains_key(CONTENT_ENCODING) || length == 0 {
         return limit;
     }
-    let length = length as u64;
-    let text = length.saturating_mul(TEXT_RATIO).max(SMALL_BODY_BYTES * TEXT_RATIO);
-    let lengths = [limit, text.min(limit), text.min(limit) / 4];
-    let fits = |decoded: &u64| memory.resize(footprint.with_body(length.saturating_add(*decoded))).is_ok();
-    lengths.into_iter().find(fits).unwrap_or(length)
+    let halves = std::iter::successors(Some(limit), |limit| Some(limit / 2)).take_while(|&limit| limit > length);
+    // A buffer that grows is there twice for a moment.
+    let decoding = |limit: u64| footprint.with_body(length.saturating_add(limit).saturating_add(limit / 2));
+    let mut fits = halves.filter(|limit| memory.resize(decoding(*limit)).is_ok());
+    fits.next().unwrap_or(length)
 }
 
 /// Takes memory for as much again as has come, or at least for a little more. Returns the length that it is enough for.

@@ -4,9 +4,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{ALLOW, AUTHORIZATION, CONTENT_LENGTH, HOST, ORIGIN};
+use http::header::{ALLOW, AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, EXPECT, HOST, ORIGIN};
 use http::uri::PathAndQuery;
-use http::{HeaderValue, Method, Request, StatusCode, Version};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Version};
 use hyper::body::Body as _;
 use pointsman_config::Client;
 use pointsman_core::attempt::{serves_free, translatable};
@@ -37,8 +37,11 @@ use super::request_body::{self, BODY_IDLE, BodyProblem, Footprint, decoded_limit
 use super::strangers;
 use crate::proxy::{
     ClientArrival, ClientPermit, Grant, IncomingRequest, OwnError, Proxy, ProxyBody, ProxyRequest, Reply, Snapshot,
-    Unknown, drive,
+    Unknown, drive, is_large, turn,
 };
+
+/// The most that is expected to come of a byte of a coded body.
+const MAX_CODING_RATIO: usize = 64;
 
 /// The Retry-After of a body that has no room to be decoded in beside others.
 const DECODING_RETRY: Duration = Duration::from_secs(5);
@@ -108,7 +111,10 @@ impl Service {
         let (arriving, mut memory) = match self.let_in(&snapshot, client.as_ref(), peer, (&body, footprint), &door) {
             Ok(let_in) => let_in,
             Err(reply) => {
-                discard(body);
+                // Who waits to be asked for its body is not asked.
+                if !head.headers.contains_key(EXPECT) {
+                    discard(body);
+                }
                 return *reply;
             }
         };
@@ -127,6 +133,8 @@ impl Service {
         let target = without_credentials(target, path.operation != Operation::Plain, is_client_key);
         let privileges = snapshot.config.privileges(client.as_ref().map(|(index, _)| *index)).clone();
         let (id, translation) = (door.id().to_owned(), snapshot.config.server.translation);
+        // Before memory is taken for what it decodes to, so that few hold that at a time.
+        let turn = turn(expected_work(&head.headers, body.len())).await;
         let decoded_limit = decoded_limit(&head.headers, body.len(), limit, footprint, &mut memory);
         let arrival = IncomingRequest {
             id,
@@ -141,7 +149,15 @@ impl Service {
             translation,
             privileges,
         };
-        let asked = match ProxyRequest::read(arrival) {
+        let asked = turn.run(|| {
+            ProxyRequest::read(arrival).inspect(|asked| {
+                if is_large(asked.body.len()) {
+                    // Translations are kept, so that the exchange finds them made.
+                    let _ = translatable(&snapshot.view, &asked.client_request());
+                }
+            })
+        });
+        let asked = match asked {
             Ok(mut asked) => {
                 asked.settle_memory(|length| footprint.with_body(length));
                 Arc::new(asked)
@@ -199,6 +215,12 @@ impl Service {
         let entered = self.proxy.gates.enter(name, Only { priced, ..only }, estimate_usd, may_be_free);
         entered.map_err(|denied| Box::new(over_limit(door, client, denied)))
     }
+}
+
+/// The length of the body that is worked on, about: a coding hides it.
+fn expected_work(headers: &HeaderMap, length: usize) -> usize {
+    let is_coded = headers.contains_key(CONTENT_ENCODING);
+    length.saturating_mul(if is_coded { MAX_CODING_RATIO } else { 1 })
 }
 
 fn shutting_down(door: &Door<'_>) -> Reply {

@@ -1,6 +1,7 @@
 //! The provider's side: connections, kept and made, and what can go wrong with them.
 
 mod connect;
+mod flood;
 mod pool;
 mod slots;
 

@@ -17,12 +17,13 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http1, http2};
 use hyper_util::client::legacy::connect::Connection;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tower_service::Service;
 
 use pointsman_config::Outbound;
 
 use super::connect::{self, BadOutbound, Connector, Route};
+use super::flood::{Allowance, Bounded};
 use super::slots::{GiveWay, Slot, Slots, is_own_shortage};
 
 /// Idle connections kept per origin.
@@ -47,7 +48,7 @@ pub struct Origin {
     outbound: Outbound,
     handed_to_proxy: Option<HandedToProxy>,
     idle: Arc<Idle>,
-    shared: Mutex<Option<http2::SendRequest<Body>>>,
+    shared: Mutex<Option<Http2>>,
 }
 
 /// Requests go to a proxy as they are, not through a tunnel.
@@ -57,7 +58,7 @@ struct HandedToProxy {
 
 /// Kept connections, the one used last at the end.
 struct Idle {
-    kept: Mutex<Vec<(http1::SendRequest<Body>, Stopwatch)>>,
+    kept: Mutex<Vec<(Http1, Stopwatch)>>,
     slots: Arc<Slots>,
 }
 
@@ -71,7 +72,7 @@ pub struct Answer {
 
 /// A lent connection. Dropped without [`Lease::give_back`], it is closed.
 pub struct Lease {
-    connection: Option<http1::SendRequest<Body>>,
+    connection: Option<Http1>,
     idle: Arc<Idle>,
 }
 
@@ -194,7 +195,7 @@ impl Origin {
             Reuse::Fresh => return None,
             Reuse::Kept => {}
         }
-        if let Some(sender) = lock(&self.shared).as_ref().filter(|s| !s.is_closed()) {
+        if let Some(sender) = lock(&self.shared).as_ref().filter(|shared| !shared.sender.is_closed()) {
             return Some(Kept::Http2(sender.clone()));
         }
         self.idle.pop().map(Kept::Http1)
@@ -228,7 +229,11 @@ impl Origin {
     async fn handshake(&self, slot: Slot) -> Result<Kept, NotMade> {
         let mut route = self.route.clone();
         let io = route.call(self.uri.clone()).await.map_err(|e| NotMade::by(e.as_ref()))?;
-        if io.connected().is_negotiated_h2() {
+        let is_http2 = io.connected().is_negotiated_h2();
+        let io = Bounded::new(TokioIo::new(io), is_http2);
+        let allowance = io.allowance();
+        let io = TokioIo::new(io);
+        if is_http2 {
             let (sender, connection) = http2::Builder::new(TokioExecutor::new())
                 .timer(TokioTimer::new())
                 .adaptive_window(true)
@@ -238,18 +243,19 @@ impl Origin {
                 .map_err(|e| NotMade::by(&e))?;
             // The connection ends with its last sender; until then it belongs to the process.
             tokio::spawn(holding(slot, connection));
-            *lock(&self.shared) = Some(sender.clone());
-            return Ok(Kept::Http2(sender));
+            let shared = Http2 { sender, allowance };
+            *lock(&self.shared) = Some(shared.clone());
+            return Ok(Kept::Http2(shared));
         }
         let (sender, connection) =
             http1::Builder::new().max_buf_size(MAX_HEAD_BYTES).handshake(io).await.map_err(|e| NotMade::by(&e))?;
         tokio::spawn(holding(slot, connection));
-        Ok(Kept::Http1(sender))
+        Ok(Kept::Http1(Http1 { sender, allowance }))
     }
 
     async fn send_http1(
         &self,
-        mut sender: http1::SendRequest<Body>,
+        mut connection: Http1,
         mut request: Request<Body>,
     ) -> Result<Answer, TrySendError<Request<Body>>> {
         request.headers_mut().insert(HOST, self.host.clone());
@@ -257,17 +263,20 @@ impl Origin {
             *request.uri_mut() = self.absolute(request.uri());
             connect::add_authorization(request.headers_mut(), authorization.as_ref());
         }
-        let response = sender.try_send_request(request).await?;
-        Ok(Answer { response, lease: Lease { connection: Some(sender), idle: self.idle.clone() } })
+        connection.allowance.begin();
+        let response = connection.sender.try_send_request(request).await?;
+        connection.allowance.answered();
+        Ok(Answer { response, lease: Lease { connection: Some(connection), idle: self.idle.clone() } })
     }
 
     async fn send_http2(
         &self,
-        mut sender: http2::SendRequest<Body>,
+        mut connection: Http2,
         mut request: Request<Body>,
     ) -> Result<Answer, TrySendError<Request<Body>>> {
         *request.uri_mut() = self.absolute(request.uri());
-        let response = sender.try_send_request(request).await?;
+        connection.allowance.begin();
+        let response = connection.sender.try_send_request(request).await?;
         Ok(Answer { response, lease: Lease { connection: None, idle: self.idle.clone() } })
     }
 
@@ -279,8 +288,21 @@ impl Origin {
 }
 
 enum Kept {
-    Http1(http1::SendRequest<Body>),
-    Http2(http2::SendRequest<Body>),
+    Http1(Http1),
+    Http2(Http2),
+}
+
+/// A connection for one request at a time.
+struct Http1 {
+    sender: http1::SendRequest<Body>,
+    allowance: Allowance,
+}
+
+/// A connection that is shared.
+#[derive(Clone)]
+struct Http2 {
+    sender: http2::SendRequest<Body>,
+    allowance: Allowance,
 }
 
 /// The reason why there is no connection.
@@ -314,20 +336,20 @@ impl GiveWay for Idle {
 
 impl Idle {
     /// The connection used last, of those that are still good.
-    fn pop(&self) -> Option<http1::SendRequest<Body>> {
+    fn pop(&self) -> Option<Http1> {
         let mut idle = lock(&self.kept);
-        while let Some((sender, since)) = idle.pop() {
-            if sender.is_ready() && since.elapsed() < IDLE_TIMEOUT {
-                return Some(sender);
+        while let Some((kept, since)) = idle.pop() {
+            if kept.sender.is_ready() && since.elapsed() < IDLE_TIMEOUT {
+                return Some(kept);
             }
         }
         None
     }
 
-    fn push(&self, sender: http1::SendRequest<Body>) {
+    fn push(&self, connection: Http1) {
         let mut idle = lock(&self.kept);
         if idle.len() < MAX_IDLE && !self.slots.is_wanted() {
-            idle.push((sender, Stopwatch::start()));
+            idle.push((connection, Stopwatch::start()));
         }
     }
 }
@@ -335,15 +357,15 @@ impl Idle {
 impl Lease {
     /// The body was read to its end: the connection may serve another request.
     pub fn give_back(mut self) {
-        let Some(mut sender) = self.connection.take() else { return };
-        if sender.is_ready() {
-            self.idle.push(sender);
-        } else if !sender.is_closed() {
+        let Some(mut connection) = self.connection.take() else { return };
+        if connection.sender.is_ready() {
+            self.idle.push(connection);
+        } else if !connection.sender.is_closed() {
             // The connection task has not yet seen the end that we saw; it will in a moment, or it closes.
             let idle = self.idle.clone();
             tokio::spawn(async move {
-                if let Ok(Ok(())) = tokio::time::timeout(IDLE_TIMEOUT, sender.ready()).await {
-                    idle.push(sender);
+                if let Ok(Ok(())) = tokio::time::timeout(IDLE_TIMEOUT, connection.sender.ready()).await {
+                    idle.push(connection);
                 }
             });
         }
@@ -359,7 +381,10 @@ fn as_sent(mut request: Request<Body>) -> Request<Body> {
 
 fn broken(error: &hyper::Error, reused: bool) -> SendError {
     let reason = causes(error);
-    if error.is_parse() { SendError::Malformed(reason) } else { SendError::Reset { reason, reused } }
+    let from_io = std::error::Error::source(error).and_then(|e| e.downcast_ref::<std::io::Error>());
+    // A flood in place of a head is an error of the reader, not of the parser.
+    let is_nonsense = error.is_parse() || from_io.is_some_and(|e| e.kind() == std::io::ErrorKind::InvalidData);
+    if is_nonsense { SendError::Malformed(reason) } else { SendError::Reset { reason, reused } }
 }
 
 /// An error and its causes in one line.

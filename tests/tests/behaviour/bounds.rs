@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 
 use http::Method;
-use pointsman_tests::{Gate, Proxy, RawConnection, Upstream, backend, chat, eventually, proxy, upstream};
+use pointsman_tests::{Gate, Proxy, RawConnection, Upstream, backend, chat, eventually, proxy, raw, upstream};
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit, setrlimit};
 use serde_json::json;
 
@@ -199,4 +199,58 @@ async fn our_own_lack_of_descriptors_is_waited_for_and_told_as_ours() {
     is_blameless(&proxy, 0).await;
     assert_eq!(proxy.admin_request(Method::GET, "/healthz").send().await.status, 200);
     eventually("no attempt is left", || (up.open() == 0).then_some(())).await;
+}
+
+#[tokio::test]
+async fn a_flood_of_informational_responses_ends_and_the_next_backend_answers() {
+    const FLOOD_BYTES: usize = 32 << 20;
+    for flood in ["HTTP/1.1 100 Continue\r\n\r\n", "HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n", "\r\n"] {
+        let flooding = upstream().reply(raw(flood.repeat(FLOOD_BYTES / flood.len()))).start().await;
+        let well = upstream().reply(chat("well")).start().await;
+        let first = backend("flooding").primary(&flooding);
+        let proxy = proxy!().backend(first).backend(backend("well").fallback(&well)).start().await;
+        let answer = proxy.chat().send().await;
+        assert_eq!((answer.status.as_u16(), answer.says()), (200, "well".to_owned()), "{flood:?}");
+        flooding.wait_hung_up(flooding.count()).await;
+        assert_eq!(well.count(), 1);
+        let attempts = proxy.wait_rows(1, "SELECT outcome FROM attempts WHERE backend = 'flooding'").await;
+        assert!(attempts.iter().all(|attempt| attempt["outcome"] == "malformed"), "{flood:?}: {attempts:?}");
+    }
+    // A few of them are ordinary.
+    let hints = "HTTP/1.1 100 Continue\r\n\r\n".repeat(9) + "HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n";
+    let body = r#"{"choices":[{"index":0,"message":{"role":"assistant","content":"hinted"},"finish_reason":"stop"}]}"#;
+    let whole =
+        format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+    let up = upstream().reply(raw(hints + &whole)).start().await;
+    let proxy = proxy!().backend(backend("p1").primary(&up)).start().await;
+    assert_eq!(proxy.chat().send().await.says(), "hinted");
+}
+
+#[tokio::test]
+async fn a_large_body_is_translated_beside_the_workers() {
+    const MIB: usize = 24;
+    let message = json!({"id": "msg_1", "type": "message", "role": "assistant", "model": "m", "stop_reason": "end_turn",
+        "content": [{"type": "text", "text": "translated"}], "usage": {"input_tokens": 1, "output_tokens": 1}});
+    let claude = upstream().reply(pointsman_tests::json(message)).start().await;
+    let up = upstream().reply(chat("beside")).start().await;
+    let foreign = backend("claude").primary(&claude).set("dialect", "anthropic").model("c", "c");
+    let proxy = proxy!().backend(foreign).backend(backend("p1").primary(&up).model("m", "m"));
+    let proxy = proxy.env("POINTSMAN_WORKERS", "1").start().await;
+    let text = "A".repeat(MIB << 20);
+    let body = json!({"model": "c", "messages": [{"role": "user", "content": text}]}).to_string();
+    let head = format!(
+        "POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    let mut large = RawConnection::open(proxy.addr()).await;
+    large.write(head.as_bytes()).await.write(body.as_bytes()).await;
+    let mut beside = 0;
+    while claude.count() == 0 {
+        assert_eq!(proxy.chat().send().await.says(), "beside");
+        beside += 1;
+    }
+    assert!(beside >= 10, "{beside} were answered while one was translated");
+    let answer = large.answer().await;
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("translated"), "{answer}");
+    assert_eq!(claude.only().json()["messages"][0]["content"].to_string().len() / (1 << 20), MIB);
 }

@@ -1,7 +1,7 @@
 //! Clients' connections: how long they may be idle, and how a body that is too large is refused on them.
 
 use http::Method;
-use pointsman_tests::{RawConnection, backend, chat, proxy, upstream};
+use pointsman_tests::{PATIENCE, RawConnection, backend, chat, proxy, upstream};
 
 const REQUEST: &[u8] = b"GET /v1/models HTTP/1.1\r\nhost: x\r\n\r\n";
 
@@ -26,6 +26,34 @@ async fn an_idle_connection_is_closed_after_keep_alive_ms() {
     let mut idle = RawConnection::open(proxy.addr()).await;
     assert!(idle.write(REQUEST).await.answer().await.starts_with("HTTP/1.1 200"));
     assert_eq!(idle.answer().await, "", "closed without a word");
+}
+
+#[tokio::test]
+async fn an_idle_http2_connection_that_answers_pings_is_let_go_too() {
+    let up = upstream().reply(chat("hi")).start().await;
+    let one = backend("p1").primary(&up);
+    let proxy = proxy!().backend(one).set("server.keep_alive_ms", 200).set("server.header_read_timeout_ms", 200);
+    let proxy = proxy.start().await;
+    for has_asked in [true, false] {
+        let tcp = tokio::net::TcpStream::connect(proxy.addr()).await.unwrap();
+        let (sender, mut connection) = h2::client::handshake(tcp).await.unwrap();
+        let mut pings = connection.ping_pong().expect("the first to ask for it");
+        let ended = tokio::spawn(connection);
+        let mut sender = sender.ready().await.unwrap();
+        if has_asked {
+            let request = http::Request::get("http://localhost/v1/models").body(()).unwrap();
+            let (answer, _) = sender.send_request(request, true).unwrap();
+            assert_eq!(answer.await.unwrap().status(), 200);
+        } else {
+            pings.ping(h2::Ping::opaque()).await.expect("it is alive");
+        }
+        let began = std::time::Instant::now();
+        let over = tokio::time::timeout(PATIENCE, ended).await.expect("it is let go").unwrap();
+        assert!(over.is_ok(), "in order: {over:?}");
+        assert!(began.elapsed() >= std::time::Duration::from_millis(100), "not at once");
+        drop(sender);
+    }
+    assert_eq!(proxy.over_http2().chat().send().await.says(), "hi", "a new one is served");
 }
 
 #[tokio::test]

@@ -1,5 +1,7 @@
 //! Memory in sum: what requests and uploads hold together is bounded, shared fairly, and refused honestly beyond.
 
+use std::io::Write;
+
 use bytes::Bytes;
 use futures_util::future::join_all;
 use http::Method;
@@ -55,6 +57,9 @@ async fn a_client_is_let_in_before_its_body_is_read() {
         assert_eq!((refused.status.as_u16(), refused.header("retry-after")), (429, "1"), "{}", refused.text());
         assert!(refused.text().contains("client.max_concurrency"), "{}", refused.text());
     }
+    let mut polite = RawConnection::open(proxy.addr()).await;
+    let answer = polite.write(head("key-one-at-a-time", body.len()).as_bytes()).await.answer().await;
+    assert!(answer.starts_with("HTTP/1.1 429"), "who waits to be asked for its body is not asked: {answer}");
     assert!(grown_mib(&proxy, before) < 40, "{} MiB", grown_mib(&proxy, before));
     let small = proxy.chat().bearer("key-one-at-a-time").send().await;
     assert_eq!(small.status, 429, "the one at a time is the one whose body is read");
@@ -197,4 +202,25 @@ async fn one_ordinary_large_request_passes_as_it_is_with_defaults() {
     assert_eq!(up.only().body, body);
     let upload = proxy.admin_request(Method::PUT, "/api/policy").body("application/wasm", vec![0; 20 * MIB]);
     assert_eq!(upload.send().await.status, 422);
+}
+
+#[tokio::test]
+async fn what_a_small_compressed_body_becomes_is_counted() {
+    let up = upstream().start().await;
+    let proxy = proxy!().backend(backend("p1").primary(&up)).set("server.memory_budget_mb", 128).start().await;
+    let before = proxy.resident_kib();
+    let send = |body: &[u8]| {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(body).unwrap();
+        let request = proxy.post("/v1/chat/completions").header("content-encoding", "gzip");
+        request.body("application/json", encoder.finish().unwrap()).send()
+    };
+    let bombs = join_all((0..12).map(|_| send(&large("m", 60)))).await;
+    for refused in bombs {
+        assert!(matches!(refused.status.as_u16(), 413 | 503), "{}", refused.text());
+    }
+    assert_eq!(up.count(), 0);
+    assert!(grown_mib(&proxy, before) < 128, "{} MiB", grown_mib(&proxy, before));
+    assert_eq!(send(&large("m", 2)).await.status, 200, "alone it has room");
+    assert_eq!(up.only().body.len(), large("m", 2).len());
 }
