@@ -84,6 +84,11 @@ impl Source {
         Self { shared: Arc::default(), waits_for_start: true, ..self.clone() }
     }
 
+    /// The measure of its calls' time. Where callers wait, how busy the machine is does not decide.
+    pub(crate) const fn measure(&self) -> Measure {
+        if self.waits_for_start { Measure::Running } else { Measure::Wall }
+    }
+
     /// A pool without instances yet.
     pub(crate) fn pool(&self, settings: &str, parts: TableParts) -> Arc<Pool> {
         let pool = Arc::new(Pool {
@@ -142,7 +147,7 @@ impl Pool {
             return Err(self.start_in_background());
         }
         let limit_ms = if self.source.waits_for_start { self.configure_ms() } else { MAX_QUICK_START_MS };
-        let instance = self.start(Measure::Wall, limit_ms).map_err(StartError::into_fault)?;
+        let instance = self.start(self.source.measure(), limit_ms).map_err(StartError::into_fault)?;
         Ok(match empty {
             Some(place) => place.fill(instance),
             None => Taken::Fresh(instance),

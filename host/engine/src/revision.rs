@@ -104,7 +104,7 @@ impl Revision {
     }
 
     /// A revision with an empty `state` of its own, in which not even the probes leave a trace. For the lab: its instances
-    /// are started when they are asked, however long that takes.
+    /// are started when they are asked, however long that takes, and only the running time of its calls counts.
     pub(crate) fn isolated(source: &Source, offer: &SettingsOffer, table: &Arc<Table>) -> Result<Self, LoadError> {
         let rehearsal = source.isolated();
         let (pool, accepted) = filled_pool(&rehearsal, offer, table)?;
@@ -179,7 +179,7 @@ impl Revision {
             let failure = Failure { fault, notes: Vec::new(), state: Vec::new(), cost_ms: 0 };
             return self.fall_back(query, texts, failure, on_fault);
         }
-        match self.ask(query, texts, Measure::Wall) {
+        match self.ask(query, texts, self.source.measure()) {
             Ok(verdict) => verdict,
             Err(failure) => {
                 self.penalty.record_fault(query.now_ms, failure.cost_ms, &failure.fault);
@@ -194,8 +194,7 @@ impl Revision {
         if let Some(fault) = self.penalty.refusal(query.now_ms) {
             return Said { decision: Err(fault), notes: Vec::new() };
         }
-        // Its thread has a low priority, so that only its own running time counts.
-        match self.ask(query, texts, Measure::Running) {
+        match self.ask(query, texts, self.source.measure()) {
             Ok(Verdict { decision, notes, .. }) => Said { decision: Ok(decision), notes },
             Err(Failure { fault, notes, cost_ms, .. }) => {
                 self.penalty.record_fault(query.now_ms, cost_ms, &fault);

@@ -41,8 +41,7 @@ pub fn read(
 }
 
 /// An engine with room for a world on every processor, twice, and for instances that are yet to be taken apart: a thread
-/// does that which gives way to all others. Decisions may take as long as they may anywhere: how busy this
-/// machine is must not decide what becomes of a world.
+/// does that which gives way to all others. Decisions may take as long as they may anywhere.
 ///
 /// # Errors
 /// The machine cannot run policies.
