@@ -106,6 +106,13 @@ pub enum LoadError {
     },
 }
 
+impl LoadError {
+    /// Returns true if it says nothing of the component, which may be taken when it is judged again.
+    pub const fn is_no_verdict(&self) -> bool {
+        matches!(self, LoadError::Cancelled | LoadError::Displaced | LoadError::CompilerBusy)
+    }
+}
+
 /// Largest part of a component's own message that is quoted.
 const MAX_QUOTED_BYTES: usize = 2_000;
 

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use rustix::io::Errno;
 use wasmtime::Engine;
 
 use super::LOG_TARGET;
@@ -75,6 +76,7 @@ impl Compiler {
             match compiled {
                 Ok(Some(compiled)) => return compiled,
                 Ok(None) => self.tell_without_child("it did not answer"),
+                Err(error) if is_shortage(&error) => return Err(LoadError::CompilerBusy),
                 Err(error) => self.tell_without_child(&error.to_string()),
             }
         }
@@ -170,6 +172,13 @@ fn result(event: Result<Event, RecvTimeoutError>, limit: Duration) -> Result<Vec
         Ok(Event::Displaced | Event::NotStarted) => Err(LoadError::Displaced),
         Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => Err(LoadError::CompileTime { limit }),
     }
+}
+
+/// Returns true if a child may be had later. Without it, what it bounds is not done in this process instead.
+fn is_shortage(error: &std::io::Error) -> bool {
+    let is_short =
+        |code| [Errno::AGAIN, Errno::NOMEM, Errno::MFILE, Errno::NFILE].iter().any(|e| e.raw_os_error() == code);
+    error.raw_os_error().is_some_and(is_short)
 }
 
 fn thread_error(error: &std::io::Error) -> LoadError {

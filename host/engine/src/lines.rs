@@ -59,8 +59,9 @@ impl LineTable {
                 Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => depth += 1,
                 Payload::End(_) => depth = depth.checked_sub(1)?,
                 Payload::CustomSection(section) if depth == 0 && section.name() == SECTION => {
-                    let table: Self =
-                        postcard::from_bytes(section.data()).ok().filter(|_| section.data().len() <= MAX_BYTES)?;
+                    // What it is decoded to may be far larger.
+                    let data = Some(section.data()).filter(|data| data.len() <= MAX_BYTES)?;
+                    let table: Self = postcard::from_bytes(data).ok()?;
                     let is_sound = table.rows.is_sorted_by_key(|row| (row.function, row.offset))
                         && table.files.iter().all(|file| file.len() <= MAX_FILE_BYTES);
                     return is_sound.then_some(table);

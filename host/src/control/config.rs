@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use anyhow::Context;
 use pointsman_config::{self as config, BackendConfig, Config, Loaded, ProcessEnv};
-use pointsman_core::lifecycle::{Reload, Superseded};
+use pointsman_core::lifecycle::{Reload, Requested, Superseded};
 use pointsman_core::table::Table;
-use pointsman_engine::Revision;
+use pointsman_engine::{LoadError, Revision};
 
 use super::compilations::{Abandoned, Code, SourceJudged};
 use super::component::{Component, source_of};
@@ -114,6 +114,9 @@ impl Control {
         let whole = self.still_offers(&offered.component, &config).await;
         match self.take_config_alone(config, table).await {
             Ok(()) if !whole => {}
+            Ok(()) if error.downcast_ref().is_some_and(LoadError::is_no_verdict) => {
+                self.refuse_policy(Requested::Source, &error);
+            }
             Ok(()) => self.refuse_source(&offered.component, &error),
             Err(error) => {
                 self.refuse_config(&error);

@@ -31,6 +31,7 @@ use pointsman_core::time::Timestamp;
 use pointsman_engine::{Engine, Revision};
 use pointsman_store::{PolicyEventRow, PolicyStore, StoreError};
 use tokio::sync::{Notify, oneshot};
+use tokio_util::sync::CancellationToken;
 
 use crate::proxy::{Proxy, Snapshot};
 use crate::upstream::Connector;
@@ -213,17 +214,21 @@ impl Control {
 
     /// Reloads; what changes while a policy is compiled does not wait for it.
     async fn reload_and_look_meanwhile(&self) {
-        let mut reloading = std::pin::pin!(self.reload());
-        let mut is_changed = false;
-        loop {
-            tokio::select! {
-                () = &mut reloading => break,
-                () = self.signals.files.notified() => {
-                    is_changed = true;
-                    self.look_meanwhile().await;
-                }
+        let is_over = CancellationToken::new();
+        let reload = async {
+            self.reload().await;
+            is_over.cancel();
+        };
+        // Beside it, not in its place: either may hold the turn that the other waits for.
+        let look = async {
+            let mut is_changed = false;
+            while is_over.run_until_cancelled(self.signals.files.notified()).await.is_some() {
+                is_changed = true;
+                self.look_meanwhile().await;
             }
-        }
+            is_changed
+        };
+        let ((), is_changed) = tokio::join!(reload, look);
         if is_changed {
             self.signals.files.notify_one();
         }

@@ -123,7 +123,7 @@ impl Control {
                 }
             }
             // It was not judged, so it may be good.
-            Err(error) if error.downcast_ref() == Some(&LoadError::Displaced) => {
+            Err(error) if error.downcast_ref().is_some_and(LoadError::is_no_verdict) => {
                 self.refuse_policy(Requested::Source, &error);
             }
             // Half a file that was being written is no policy; the watcher tells when it is whole.

@@ -10,7 +10,7 @@ use pointsman_config::Shadow as Wanted;
 use pointsman_core::lifecycle::{Hash, Reload};
 use pointsman_core::table::Table;
 use pointsman_core::time::Timestamp;
-use pointsman_engine::{Compiled, Engine, left_out_words};
+use pointsman_engine::{Compiled, Engine, LoadError, left_out_words};
 use tokio::sync::Notify;
 
 use super::component::Component;
@@ -152,7 +152,8 @@ impl ShadowLoader {
         if self.read(&key.wanted.file).await.is_ok_and(|now| now.hash == key.hash) {
             let error = error.context(format!("the shadow {} is refused", key.wanted.file.display()));
             let table = key.table.clone();
-            self.refuse(Some(key), &error);
+            let is_verdict = !error.downcast_ref().is_some_and(LoadError::is_no_verdict);
+            self.refuse(is_verdict.then_some(key), &error);
             self.follow(table).await;
         }
     }
