@@ -221,8 +221,20 @@ impl Price {
         tier.map_or(self, |tier| &tier.price)
     }
 
-    /// The highest price of a prompt token and of an answer token, whatever they are.
+    /// The highest price of a prompt token and of an answer token, whatever they are and however long the prompt is.
     pub fn dearest(&self) -> (f64, f64) {
+        self.tiers
+            .iter()
+            .map(|tier| tier.price.dearest())
+            .fold(self.own_dearest(), |dearest, tier| (dearest.0.max(tier.0), dearest.1.max(tier.1)))
+    }
+
+    /// The same of a prompt of so many tokens.
+    pub fn dearest_for(&self, input_tokens: u64) -> (f64, f64) {
+        self.for_prompt(input_tokens).own_dearest()
+    }
+
+    fn own_dearest(&self) -> (f64, f64) {
         let own_input = [
             Some(self.input_per_mtok),
             self.cached_input_per_mtok,
@@ -232,11 +244,7 @@ impl Price {
             self.image_input_per_mtok,
         ];
         let input = own_input.into_iter().flatten().fold(0.0, f64::max);
-        let output = self.output_per_mtok.max(self.audio_output_per_mtok.unwrap_or(0.0));
-        self.tiers
-            .iter()
-            .map(|tier| tier.price.dearest())
-            .fold((input, output), |dearest, tier| (dearest.0.max(tier.0), dearest.1.max(tier.1)))
+        (input, self.output_per_mtok.max(self.audio_output_per_mtok.unwrap_or(0.0)))
     }
 }
 

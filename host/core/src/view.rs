@@ -8,7 +8,7 @@ use crate::dialect::translate::Translation;
 use crate::origin::Origin;
 use crate::rank::Rank;
 use crate::suited::{takes_model, takes_operation};
-use crate::table::{Backend, Price, Table};
+use crate::table::{Backend, Table};
 
 /// One configuration's table together with the fleet's slots of its backends; pinned by every exchange for its life.
 #[derive(Debug)]
@@ -149,8 +149,15 @@ impl View {
     }
 
     /// The highest prices of a prompt token and an answer token, USD per million, at the backends that may serve this and
-    /// whose cost can be counted; `None` where there are backends and none of them has a price.
-    pub fn dearest(&self, model: &Arc<str>, operation: Operation, translatable: bool) -> Option<(f64, f64)> {
+    /// whose cost can be counted, for a prompt of so many tokens; `None` where there are backends and none of them has a
+    /// price.
+    pub fn dearest(
+        &self,
+        model: &Arc<str>,
+        operation: Operation,
+        translatable: bool,
+        prompt_tokens: u32,
+    ) -> Option<(f64, f64)> {
         let want = if translatable { self.want_across(model, operation, 0) } else { self.want(model, operation, 0) };
         let is_known = want.candidates.is_empty();
         let priced = self.priced_of(want);
@@ -159,9 +166,11 @@ impl View {
         }
         let prices = priced.candidates.iter().filter_map(|index| {
             let backend = self.backend(*index);
-            backend.price(&backend.sent_model(model)?).map(Price::dearest)
+            backend.price(&backend.sent_model(model)?).map(|price| price.dearest_for(prompt_tokens.into()))
         });
-        Some(prices.fold((0.0, 0.0), |dearest, price| (f64::max(dearest.0, price.0), f64::max(dearest.1, price.1))))
+        let (input, output) =
+            prices.fold((0.0, 0.0), |dearest, price| (f64::max(dearest.0, price.0), f64::max(dearest.1, price.1)));
+        Some((input, if operation.has_answer_tokens() { output } else { 0.0 }))
     }
 
     /// Backends that a request of this operation may go to whose model is not known, though a model is asked: the choice
@@ -208,6 +217,7 @@ fn candidates(table: &Table, model: &str, operation: Operation) -> Vec<u32> {
 mod tests {
     use super::*;
     use crate::dialect::Dialect;
+    use crate::table::Price;
     use crate::table::{Limits, Pattern, Route, Tier, Timeouts};
 
     fn backend(tier: Tier, dialect: Dialect, routes: &[(&str, &str)], prices: &[(&str, f64)]) -> Backend {
@@ -242,8 +252,9 @@ mod tests {
     #[test]
     fn what_has_no_price_is_not_free_for_a_budget() {
         let openai = |tier, prices: &[(&str, f64)]| backend(tier, Dialect::OPENAI, &[("m", "m"), ("n", "n")], prices);
-        let dearest =
-            |backends: Vec<Backend>, model: &str| view_of(backends).dearest(&Arc::from(model), Operation::Chat, false);
+        let dearest = |backends: Vec<Backend>, model: &str| {
+            view_of(backends).dearest(&Arc::from(model), Operation::Chat, false, 0)
+        };
         assert_eq!(dearest(vec![openai(Tier::Primary, &[])], "m"), None, "nobody has a price");
         assert_eq!(dearest(vec![openai(Tier::Fallback, &[])], "m"), None);
         let priced = || openai(Tier::Fallback, &[("m", 3.0)]);

@@ -19,6 +19,7 @@ use pointsman_core::dialect::facts::BodyFacts;
 use pointsman_core::dialect::request_body::{BodyError, RequestBody, Unread};
 use pointsman_core::dialect::translate::{Strictness, Translations};
 use pointsman_core::exchange::Facts;
+use pointsman_core::http::encoding::Encoding;
 use pointsman_core::origin::Endpoint;
 use pointsman_core::table::UNKNOWN_MODEL;
 use pointsman_core::text::{MAX_NAME_BYTES, beginning};
@@ -141,8 +142,9 @@ impl ProxyRequest {
             privileges,
         } = arrival;
         let ApiPath { operation, root } = path;
-        let is_long_work = body.len() > DECODED_ASIDE_BYTES && head.headers.contains_key(CONTENT_ENCODING);
-        let read = || RequestBody::read(body, &head.headers, operation.is_question(), max_body_bytes);
+        let is_encoded = head.headers.contains_key(CONTENT_ENCODING) || Encoding::sniff(&body).is_some();
+        let is_long_work = body.len() > DECODED_ASIDE_BYTES && is_encoded && operation != Operation::Plain;
+        let read = || RequestBody::read(body, &head.headers, operation, max_body_bytes);
         let read = if is_long_work { offload_blocking(read) } else { read() }?;
         read.relabel(&mut head.headers);
         let RequestBody { body, facts, unread, .. } = read;
@@ -240,7 +242,8 @@ impl ProxyRequest {
             self.body_facts.as_ref().is_some_and(|facts| facts.model.is_some()) && &*self.model != UNKNOWN_MODEL;
         match self.unread {
             Some(_) => self.operation.is_question(),
-            None => self.operation.is_read() && !self.body.is_empty() && !is_named,
+            // A moderation has a model of the provider's own.
+            None => self.client_request().asks_model() && !is_named,
         }
     }
 

@@ -205,15 +205,22 @@ impl Service {
         let only = Only { serving_all: needs_all_models(snapshot, asked, door)?, ..Only::default() };
         let Some(name) = &asked.client else { return Ok(ClientPermit::without_client(only)) };
         let client = &snapshot.config.clients[asked.client_index as usize];
-        if !client.may_ask(&asked.model) {
+        let request = asked.client_request();
+        let asks_model = request.asks_model();
+        if asks_model && !client.may_ask(&asked.model) {
             let message = format!("The key {name:?} may not ask for the model {:?}", asked.model);
             return Err(Box::new(door.deny(Denial::ModelNotAllowed, ErrorKind::ModelNotFound, &message)));
         }
-        let priced = client.budget_usd_per_day.is_some();
+        // A count of tokens names a model and costs nothing.
+        let priced = asks_model && client.budget_usd_per_day.is_some() && !asked.operation.counts_tokens();
         let estimate_usd = if priced { estimate_usd(snapshot, asked, door)? } else { 0.0 };
-        let may_be_free = || client.free_when_over_budget && serves_free(&snapshot.view, &asked.client_request());
+        let costs_nothing = !asks_model && (asked.method.is_safe() || asked.method == Method::DELETE);
+        let may_be_free = || costs_nothing || client.free_when_over_budget && serves_free(&snapshot.view, &request);
         let entered = self.proxy.gates.enter(name, Only { priced, ..only }, estimate_usd, may_be_free);
-        entered.map_err(|denied| Box::new(over_limit(door, client, denied)))
+        let mut permit = entered.map_err(|denied| Box::new(over_limit(door, client, denied)))?;
+        // What a provider keeps lies with that provider, whatever its models cost.
+        permit.only.free &= !costs_nothing;
+        Ok(permit)
     }
 }
 
@@ -268,9 +275,10 @@ fn needs_all_models(snapshot: &Snapshot, asked: &ProxyRequest, door: &Door<'_>) 
 /// # Errors
 /// Its cost could not be counted, because nobody who serves the model has a price for it.
 fn estimate_usd(snapshot: &Snapshot, asked: &ProxyRequest, door: &Door<'_>) -> Result<f64, Box<Reply>> {
-    let translatable = translatable(&snapshot.view, &asked.client_request()) == Ok(true);
-    if let Some(dearest) = snapshot.view.dearest(&asked.model, asked.operation, translatable) {
-        let answers = asked.body_facts.as_ref().map_or(1, |facts| facts.answers);
+    let request = asked.client_request();
+    let translatable = translatable(&snapshot.view, &request) == Ok(true);
+    if let Some(dearest) = snapshot.view.dearest(&asked.model, asked.operation, translatable, asked.prompt_tokens) {
+        let answers = request.charged_answers();
         return Ok(clients::estimate_usd(dearest, asked.prompt_tokens, asked.max_tokens, answers));
     }
     let name = asked.client.as_deref().unwrap_or_default();

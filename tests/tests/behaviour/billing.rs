@@ -5,6 +5,7 @@ use std::io::Write;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use futures_util::future::join_all;
+use http::Method;
 use pointsman_tests::{
     Gate, Proxy, Reply, Upstream, backend, bytes, chat, json as reply, proxy, sse, tokens, upstream,
 };
@@ -300,4 +301,143 @@ async fn a_price_of_a_told_answer_is_as_before() {
     proxy.chat().send().await;
     let cost = proxy.wait_rows(1, LAST).await[0]["cost_usd"].as_f64().unwrap();
     assert!((cost - (11.0 + 70.0) / 1e6).abs() < 1e-12, "{cost}");
+}
+
+#[tokio::test]
+async fn what_asks_no_model_needs_no_price_and_no_permission() {
+    let up = upstream().reply(reply(json!({"id": "x", "object": "thing", "status": "completed", "model": "m", "results": [{"flagged": false, "categories": {}, "category_scores": {}}]}))).start().await;
+    let more = [("budget_usd_per_day", toml::Value::Float(0.001))];
+    let proxy = proxy!()
+        .backend(backend("p").primary(&up).price("gpt-4o", 10.0, 10.0))
+        .client_with("thrifty", &hashed("one"), &more)
+        .client_with("bound", &hashed("two"), &[("models", toml::Value::Array(vec!["gpt-*".into()]))])
+        .start()
+        .await;
+    for key in ["one", "two"] {
+        for (method, path, body) in [
+            (Method::GET, "/v1/files", None),
+            (Method::GET, "/v1/batches", None),
+            (Method::GET, "/v1/chat/completions", None),
+            (Method::GET, "/v1/responses/resp_1", None),
+            (Method::DELETE, "/v1/responses/resp_1", None),
+            (Method::POST, "/v1/responses/resp_1/cancel", Some(json!({}))),
+            (Method::POST, "/v1/files", Some(json!({"purpose": "batch"}))),
+            (Method::POST, "/v1/batches", Some(json!({"input_file_id": "file-1"}))),
+            (Method::POST, "/v1/vector_stores", Some(json!({"name": "v"}))),
+            (Method::POST, "/v1/moderations", Some(json!({"input": "hi"}))),
+        ] {
+            let request = proxy.request(method.clone(), path).bearer(key);
+            let request = match &body {
+                Some(body) => request.json(body),
+                None => request,
+            };
+            let answer = request.send().await;
+            assert_eq!(answer.status, 200, "{key} {method} {path}: {}", answer.text());
+        }
+        let asked = proxy.chat_for("other").bearer(key).send().await;
+        assert!(asked.status.is_client_error(), "{key}: where a model is asked, the rule holds: {}", asked.text());
+        let nameless = proxy.post("/v1/images/generations").bearer(key).json(&json!({"prompt": "a cat"})).send().await;
+        assert!(nameless.status.is_client_error(), "{key}: nor is not to name it a way around: {}", nameless.text());
+    }
+    assert_eq!(up.count(), 20);
+}
+
+#[tokio::test]
+async fn what_is_read_again_is_charged_once() {
+    let response = json!({"id": "resp_1", "object": "response", "status": "completed", "model": "m", "output": [],
+        "usage": {"input_tokens": 900, "output_tokens": 40, "total_tokens": 940}});
+    let up = upstream().reply(reply(response)).start().await;
+    let proxy = proxy!()
+        .backend(backend("p").primary(&up).price("*", 1.0, 1.0))
+        .client_with("a", &hashed("one"), &[("budget_usd_per_day", toml::Value::Float(1.0))])
+        .start()
+        .await;
+    for path in ["/v1/responses/resp_1", "/v1/threads/t/runs/r", "/v1/chat/completions/c1", "/v1/evals/e/runs/r"] {
+        for _ in 0..3 {
+            assert_eq!(proxy.get(path).bearer("one").send().await.status, 200, "{path}");
+        }
+    }
+    assert_eq!(proxy.post("/v1/responses/resp_1/cancel").bearer("one").json(&json!({})).send().await.status, 200);
+    for row in proxy.wait_rows(13, LAST).await {
+        assert_eq!((numbers(&row), row["cost_usd"].as_f64()), ((0, 0, 0, false), Some(0.0)), "{row}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_whose_operation_tells_no_usage_is_estimated() {
+    let text = "a word, ".repeat(500);
+    let form = b"--B\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\nm\r\n--B\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a.wav\"\r\n\r\n\0\xff\r\n--B--\r\n";
+    let sound = || bytes("audio/mpeg", vec![0xff; 5_000]);
+    let pictures = || reply(json!({"created": 1, "data": [{"b64_json": "AAAA"}, {"b64_json": "AAAA"}]}));
+    let json = |body: Value| ("application/json", body.to_string().into_bytes());
+    for (path, (label, body), answer, expected) in [
+        ("/v1/audio/speech", json(json!({"model": "m", "input": text, "voice": "v"})), sound(), 2_001..=2_002),
+        (
+            "/v1/audio/transcriptions",
+            ("multipart/form-data; boundary=B", form.to_vec()),
+            reply(json!({"text": "hello you"})),
+            1_003..=1_003,
+        ),
+        ("/v1/images/generations", json(json!({"model": "m", "prompt": "a cat", "n": 2})), pictures(), 2_002..=2_002),
+        (
+            "/v1/rerank",
+            json(json!({"model": "m", "query": "q", "documents": [text]})),
+            reply(json!({"results": []})),
+            1_001..=1_003,
+        ),
+    ] {
+        let (proxy, _up) = with_price(&[("input_per_mtok", 1.0), ("output_per_mtok", 1.0)], answer).await;
+        assert_eq!(proxy.post(path).body(label, body).send().await.status, 200);
+        let row = &proxy.wait_rows(1, LAST).await[0];
+        let (input, output, _, estimated) = numbers(row);
+        assert!(expected.contains(&(input + output)) && estimated, "{path}: {row}");
+        assert!((row["cost_usd"].as_f64().unwrap() - (input + output) as f64 / 1e6).abs() < 1e-12, "{path}: {row}");
+    }
+    let (proxy, _up) =
+        with_price(&[("input_per_mtok", 1.0), ("output_per_mtok", 1.0)], reply(json!({"input_tokens": 9}))).await;
+    let counted = json!({"model": "m", "messages": [{"role": "user", "content": text}]});
+    assert_eq!(proxy.post("/v1/messages/count_tokens").json(&counted).send().await.status, 200);
+    assert_eq!(numbers(&proxy.wait_rows(1, LAST).await[0]), (0, 0, 0, false), "a count is free");
+}
+
+#[tokio::test]
+async fn a_total_alone_is_what_the_prompt_used() {
+    for (path, body) in [
+        ("/v1/rerank", json!({"model": "m", "query": "q", "documents": ["a", "b"]})),
+        ("/v1/embeddings", json!({"model": "m", "input": "hi"})),
+    ] {
+        let answer = json!({"object": "list", "data": [{"index": 0, "embedding": [0.1]}], "results": [{"index": 0}],
+            "model": "m", "usage": {"total_tokens": 70}});
+        let (proxy, _up) = with_price(&[("input_per_mtok", 1.0), ("output_per_mtok", 1.0)], reply(answer)).await;
+        assert_eq!(proxy.post(path).json(&body).send().await.status, 200, "{path}");
+        assert_eq!(numbers(&proxy.wait_rows(1, LAST).await[0]), (70, 0, 0, false), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_hundred_prompts_in_one_request_are_believed_and_reserved() {
+    let choices: Vec<Value> =
+        (0..100).map(|index| json!({"index": index, "text": "word", "finish_reason": "length"})).collect();
+    let answer = json!({"id": "c", "object": "text_completion", "created": 1, "model": "m", "choices": choices,
+        "usage": {"prompt_tokens": 100, "completion_tokens": 10_000, "total_tokens": 10_100}});
+    let gate = Gate::new();
+    let up = upstream().reply(reply(answer).gated_head(&gate)).start().await;
+    let proxy = proxy!()
+        .backend(backend("p").primary(&up).price("*", 1.0, 1.0))
+        .client_with("a", &hashed("one"), &[("budget_usd_per_day", toml::Value::Float(0.009))])
+        .start()
+        .await;
+    let body = json!({"model": "m", "max_tokens": 100, "prompt": vec!["p"; 100]});
+    let many = tokio::spawn(proxy.post("/v1/completions").bearer("one").json(&body).send());
+    up.wait_seen(1).await;
+    assert_eq!(proxy.chat().bearer("one").send().await.status, 429, "100 answers of 100 tokens are reserved");
+    gate.open();
+    assert_eq!(many.await.unwrap().status, 200);
+    let rows = proxy
+        .wait_rows(
+            1,
+            "SELECT input_tokens, output_tokens, cached_input_tokens, estimated FROM exchanges WHERE status = 200",
+        )
+        .await;
+    assert_eq!(numbers(&rows[0]), (100, 10_000, 0, false));
 }

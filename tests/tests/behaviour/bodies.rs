@@ -186,3 +186,59 @@ async fn a_bomb_is_refused_and_costs_no_memory() {
     assert_eq!((a.count(), b.count()), (0, 0));
     assert_eq!(proxy.chat_for("b").send().await.says(), "from b");
 }
+
+#[tokio::test]
+async fn what_asks_no_model_passes_though_it_cannot_be_decoded() {
+    let up = upstream().reply(json_reply(json!({"id": "file-1", "object": "file"}))).start().await;
+    let plain = upstream().reply(json_reply(json!({"ok": true}))).start().await;
+    let proxy = proxy!()
+        .backend(backend("p").primary(&up))
+        .backend(backend("any").primary(&plain).set("dialect", "plain"))
+        .start()
+        .await;
+    let cut = &gzip(BODY.as_bytes())[..20];
+    let bomb = gzip(&vec![b' '; 60 << 20]);
+    let twice = br#"{"model":"a","model":"b"}"#;
+    for (path, body, to) in [
+        ("/v1/files", cut, &up),
+        ("/v1/files", &bomb[..], &up),
+        ("/api/things", cut, &plain),
+        ("/api/things", &bomb[..], &plain),
+        ("/api/things", &gzip(BODY.as_bytes())[..], &plain),
+        ("/api/things", &twice[..], &plain),
+    ] {
+        let request = proxy.post(path).body("text/plain", body.to_vec()).header("content-encoding", "gzip");
+        let answer = request.send().await;
+        assert_eq!(answer.status, 200, "{path}: {}", answer.text());
+        let seen = to.seen().pop().unwrap();
+        assert_eq!((&seen.body[..], seen.header("content-type")), (body, Some("text/plain")), "{path}");
+        assert_eq!(seen.header("content-encoding"), Some("gzip"), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn pictures_and_sound_of_no_model_do_not_go_by_luck() {
+    let judgement = || {
+        json_reply(
+            json!({"id": "m", "model": "m", "results": [{"flagged": false, "categories": {}, "category_scores": {}}]}),
+        )
+    };
+    let (a, b) = (upstream().reply(judgement()).start().await, upstream().reply(judgement()).start().await);
+    let proxy = proxy!()
+        .backend(backend("a").primary(&a).model("a", "x/a"))
+        .backend(backend("b").primary(&b).model("b", "x/b"))
+        .start()
+        .await;
+    for (path, body) in [
+        ("/v1/images/generations", json!({"prompt": "a cat"})),
+        ("/v1/audio/speech", json!({"input": "hi", "voice": "v"})),
+        ("/v1/rerank", json!({"query": "q", "documents": ["a"]})),
+    ] {
+        let refused = proxy.post(path).json(&body).send().await;
+        assert_eq!(refused.status, 400, "{path}: {}", refused.text());
+        assert!(refused.text().contains("names no model"), "{path}: {}", refused.text());
+    }
+    assert_eq!((a.count(), b.count()), (0, 0));
+    let judged = proxy.post("/v1/moderations").json(&json!({"input": "hi"})).send().await;
+    assert_eq!((judged.status.as_u16(), a.count() + b.count()), (200, 1), "the provider has a model of its own");
+}

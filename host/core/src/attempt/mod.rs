@@ -424,13 +424,18 @@ impl Attempt {
     }
 
     fn usage(&self) -> Usage {
+        if !self.asked.has_usage {
+            return Usage::default();
+        }
         let asked = UsageAsked {
             prompt_tokens: self.asked.prompt_tokens,
             body: &self.asked_body,
             max_tokens: self.asked.max_tokens,
-            answers: self.asked.max_answers,
+            answers: self.asked.charged_answers,
+            made_tokens: self.asked.made_tokens,
+            has_answer_tokens: self.asked.operation.has_answer_tokens(),
         };
-        self.reading.usage(&asked, self.asks_model() && self.status < 300)
+        self.reading.usage(&asked, self.asked.operation.is_question() && self.status < 300)
     }
 
     /// The outcome of an answer that is whole, with what was mended in it.

@@ -15,9 +15,9 @@ use super::reading::Reading;
 use super::request::{Asked, ClientRequest, Endpoint};
 use super::translated::TranslatedAttempt;
 use super::{Attempt, Phase};
-use crate::contract::Resume;
+use crate::contract::{Operation, Resume};
 use crate::dialect::ApiPath;
-use crate::dialect::facts::BodyFacts;
+use crate::dialect::facts::{BodyFacts, TOKENS_PER_ATTACHMENT};
 use crate::dialect::headers;
 use crate::dialect::repair::Repairs;
 use crate::dialect::resume::{Joiner, Transcript, prefill};
@@ -79,7 +79,9 @@ impl Attempt {
             has_body: !request.body.is_empty(),
             prompt_tokens: request.prompt_tokens,
             max_tokens: request.body_facts.map_or(0, |facts| facts.max_tokens),
-            max_answers: request.body_facts.map_or(1, |facts| facts.answers),
+            charged_answers: request.charged_answers(),
+            has_usage: request.has_usage(),
+            made_tokens: made_tokens(request),
             is_idempotent: request.is_idempotent,
             include_usage: request.body_facts.is_some_and(|facts| facts.include_usage),
             hide_usage: request.hides_usage(spoken),
@@ -121,7 +123,9 @@ impl Attempt {
             has_body: true,
             prompt_tokens: prompt.tokens,
             max_tokens: facts.max_tokens,
-            max_answers: 1,
+            charged_answers: 1,
+            has_usage: true,
+            made_tokens: 0,
             is_idempotent: facts.idempotent,
             include_usage: true,
             hide_usage: false,
@@ -204,6 +208,16 @@ impl Attempt {
             sent.headers_mut().insert(name.clone(), value.clone());
         }
         Ok(sent)
+    }
+}
+
+/// Tokens of an answer that is no text: a picture counts as one does inside a prompt, speech as the text that it says.
+fn made_tokens(request: &ClientRequest<'_>) -> u32 {
+    match request.operation {
+        Operation::Image => request.charged_answers().saturating_mul(TOKENS_PER_ATTACHMENT as u32),
+        // A recording comes in a form, a text in an object.
+        Operation::Audio if request.body_facts.is_some_and(BodyFacts::is_object) => request.prompt_tokens,
+        _ => 0,
     }
 }
 

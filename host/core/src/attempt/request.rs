@@ -87,8 +87,12 @@ pub(super) struct Asked {
     pub(super) prompt_tokens: u32,
     /// The most tokens one answer may have; 0: not said.
     pub(super) max_tokens: u32,
-    /// Number of answers, each with so many.
-    pub(super) max_answers: u32,
+    /// Number of answers that are charged, each with so many.
+    pub(super) charged_answers: u32,
+    /// Its answer tells what it used.
+    pub(super) has_usage: bool,
+    /// Tokens of an answer that is no text, where the provider does not count them.
+    pub(super) made_tokens: u32,
     pub(super) is_idempotent: bool,
     /// The client asked for the usage of a stream.
     pub(super) include_usage: bool,
@@ -142,6 +146,28 @@ impl ClientRequest<'_> {
         **self.model != *UNKNOWN_MODEL
     }
 
+    /// Returns true if it asks a model: a question, or anything else that names a model. What reads or manages things at a
+    /// provider asks none. A moderation that names no model is judged by the provider's own, for nothing.
+    pub fn asks_model(&self) -> bool {
+        let needs_model = self.operation.is_question() && self.operation != Operation::Moderation;
+        self.names_model() || needs_model && !self.body.is_empty()
+    }
+
+    /// Returns true if its answer tells what it used. What is read again was charged when it was made, and a count of
+    /// tokens costs nothing.
+    pub(super) fn has_usage(&self) -> bool {
+        self.asks_model() && !self.method.is_safe() && !self.operation.counts_tokens()
+    }
+
+    /// Returns the number of answers that are charged; a completion also has the drafts among which the best was chosen.
+    pub fn charged_answers(&self) -> u32 {
+        let drafts = || json::member(self.body, "best_of").and_then(json::count).unwrap_or(0);
+        let drafts = if self.operation == Operation::Completion { drafts() } else { 0 };
+        let shown = self.body_facts.map_or(1, |facts| facts.answers);
+        let each = u32::try_from(drafts).unwrap_or(u32::MAX).max(shown).clamp(1, MAX_ANSWERS);
+        each.saturating_mul(self.prompts())
+    }
+
     /// Narrows the scope of an outcome to what this request carried: a header that the refusal names, or an operation that
     /// is none of a model.
     pub fn narrow_scope(&self, outcome: &mut Outcome) {
@@ -175,9 +201,17 @@ impl ClientRequest<'_> {
     /// Returns the answers asked for at once; a completion has one for each prompt, `n` times.
     pub(super) fn answers(&self) -> u32 {
         let answers = self.body_facts.map_or(1, |facts| facts.answers);
-        if self.operation == Operation::Completion { answers.saturating_mul(prompts(self.body)) } else { answers }
+        answers.saturating_mul(self.prompts())
+    }
+
+    /// Prompts that are answered each on its own.
+    fn prompts(&self) -> u32 {
+        if self.operation == Operation::Completion { prompts(self.body) } else { 1 }
     }
 }
+
+/// The most answers to one prompt that are counted; no provider gives more (OpenAI's `n` ends at 128).
+const MAX_ANSWERS: u32 = 128;
 
 /// Prompts of a completion's request: several texts, or lists of tokens, are several.
 fn prompts(body: &[u8]) -> u32 {

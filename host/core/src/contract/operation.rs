@@ -78,6 +78,11 @@ impl Operation {
         }
     }
 
+    /// Returns true if answers have tokens of their own, beside those of the prompt.
+    pub const fn has_answer_tokens(self) -> bool {
+        !matches!(self, Operation::Embedding | Operation::Moderation | Operation::Rerank) && !self.counts_tokens()
+    }
+
     /// Returns true if it asks how many tokens a prompt has, which can be estimated.
     pub const fn counts_tokens(self) -> bool {
         matches!(self, Operation::CountTokens | Operation::InputTokens)

@@ -342,6 +342,8 @@ impl Key {
             "metadata" => Key::Metadata,
             "prompt_cache_key" => Key::PromptCache,
             "messages" | "input" | "prompt" | "system" | "instructions" | "contents" => Key::Prompt,
+            // Of a reranking, by Cohere's and Jina's names, vLLM's and those of text-embeddings-inference.
+            "query" | "queries" | "documents" | "texts" | "text_1" | "text_2" => Key::Prompt,
             _ => Key::Other,
         }
     }

@@ -11,6 +11,7 @@ use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue};
 use thiserror::Error;
 
 use super::facts::{Ambiguous, BodyFacts, is_json};
+use crate::contract::Operation;
 use crate::http::encoding::{DecodeError, Encoding, Limits, Listed, decode};
 use crate::http::json;
 use crate::text::MAX_NAME_BYTES;
@@ -59,18 +60,28 @@ pub enum BodyError {
 }
 
 impl RequestBody {
-    /// Reads a body of at most `max_bytes` decoded bytes. `asks_model`: the path is one that a model is asked at.
+    /// Reads a body of at most `max_bytes` decoded bytes. One that no model is asked with passes as it came where it cannot
+    /// be decoded within that, and one of no dialect's API in any case.
     ///
     /// # Errors
-    /// A member that matters stands twice, the encoding is broken, or the decoded body is too large.
-    pub fn read(body: Bytes, headers: &HeaderMap, asks_model: bool, max_bytes: u64) -> Result<Self, BodyError> {
+    /// A member that matters stands twice, or, where a model is asked, the encoding is broken or the decoded body too large.
+    pub fn read(body: Bytes, headers: &HeaderMap, operation: Operation, max_bytes: u64) -> Result<Self, BodyError> {
         if body.is_empty() {
             return Ok(Self::default());
         }
         let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
-        let plain = match decoded(&body, headers, max_bytes)? {
-            Ok(plain) => plain,
-            Err(unread) => return Ok(Self { body, unread: Some(unread), ..Self::default() }),
+        if operation == Operation::Plain {
+            // Whatever stands there twice may well do so.
+            let facts = BodyFacts::read(&body, content_type).unwrap_or_default();
+            let unread = (!facts.is_read()).then_some(Unread::Form);
+            return Ok(Self { body, facts, unread, ..Self::default() });
+        }
+        let asks_model = operation.is_question();
+        let plain = match decoded(&body, headers, max_bytes) {
+            Ok(Ok(plain)) => plain,
+            Ok(Err(unread)) => return Ok(Self { body, unread: Some(unread), ..Self::default() }),
+            Err(error) if asks_model => return Err(error),
+            Err(_) => return Ok(Self { body, unread: Some(Unread::Form), ..Self::default() }),
         };
         let is_decoded = plain.as_ptr() != body.as_ptr() || plain.len() != body.len() || lists_encoding(headers);
         let (text, is_transcoded) = without_mark(plain);
@@ -175,9 +186,13 @@ mod tests {
     }
 
     /// What is forwarded: the body and the head.
-    fn forwarded(body: &[u8], pairs: &[(&'static str, &'static str)], asks_model: bool) -> (RequestBody, HeaderMap) {
+    fn forwarded(
+        body: &[u8],
+        pairs: &[(&'static str, &'static str)],
+        operation: Operation,
+    ) -> (RequestBody, HeaderMap) {
         let mut head = headers(pairs);
-        let read = RequestBody::read(Bytes::copy_from_slice(body), &head, asks_model, MAX).unwrap();
+        let read = RequestBody::read(Bytes::copy_from_slice(body), &head, operation, MAX).unwrap();
         read.relabel(&mut head);
         (read, head)
     }
@@ -193,31 +208,37 @@ mod tests {
             ("br", Encoding::Brotli),
         ] {
             let json = [("content-type", "application/json"), ("content-encoding", name)];
-            let (read, head) = forwarded(&encoded(encoding, JSON), &json, true);
+            let (read, head) = forwarded(&encoded(encoding, JSON), &json, Operation::Chat);
             assert_eq!((&read.body[..], read.facts.model.as_deref()), (JSON, Some("a")), "{name}");
             assert_eq!(head, headers(&json[..1]), "{name}");
         }
         let twice = encoded(Encoding::Gzip, &encoded(Encoding::Zstd, JSON));
-        let (read, head) = forwarded(&twice, &[("content-encoding", "zstd, gzip")], true);
+        let (read, head) = forwarded(&twice, &[("content-encoding", "zstd, gzip")], Operation::Chat);
         assert_eq!((&read.body[..], head.len()), (JSON, 0));
-        let (read, head) = forwarded(JSON, &[("content-encoding", "identity")], true);
+        let (read, head) = forwarded(JSON, &[("content-encoding", "identity")], Operation::Chat);
         assert_eq!((&read.body[..], head.len()), (JSON, 0));
     }
 
     #[test]
     fn an_encoding_that_is_not_said_or_said_wrongly_is_found_out() {
         for encoding in [Encoding::Gzip, Encoding::Zstd] {
-            let (read, head) = forwarded(&encoded(encoding, JSON), &[("content-type", "application/json")], true);
+            let (read, head) =
+                forwarded(&encoded(encoding, JSON), &[("content-type", "application/json")], Operation::Chat);
             assert_eq!((&read.body[..], head.len()), (JSON, 1), "{encoding:?}");
         }
-        let (read, head) = forwarded(JSON, &[("content-encoding", "gzip")], true);
+        let (read, head) = forwarded(JSON, &[("content-encoding", "gzip")], Operation::Chat);
         assert_eq!((&read.body[..], head.len()), (JSON, 0));
     }
 
     #[test]
     fn a_broken_or_monstrous_body_is_refused() {
         let read = |body: &[u8], name: &'static str| {
-            RequestBody::read(Bytes::copy_from_slice(body), &headers(&[("content-encoding", name)]), true, MAX)
+            RequestBody::read(
+                Bytes::copy_from_slice(body),
+                &headers(&[("content-encoding", name)]),
+                Operation::Chat,
+                MAX,
+            )
         };
         let whole = encoded(Encoding::Gzip, JSON);
         assert_eq!(read(&whole[..whole.len() - 9], "gzip"), Err(BodyError::Undecodable("gzip")));
@@ -240,20 +261,20 @@ mod tests {
             (le.clone(), "application/json"),
             (be.clone(), "application/json"),
         ] {
-            let (read, head) = forwarded(&body, &[("content-type", content_type)], true);
+            let (read, head) = forwarded(&body, &[("content-type", content_type)], Operation::Chat);
             assert_eq!((&read.body[..], label(&head)), (JSON, "application/json"), "{content_type}");
         }
-        let (odd, _) = forwarded(&[b"\xff\xfe", &le[..], b"x"].concat(), &[], true);
+        let (odd, _) = forwarded(&[b"\xff\xfe", &le[..], b"x"].concat(), &[], Operation::Chat);
         assert_eq!(odd.unread, Some(Unread::Form));
     }
 
     #[test]
     fn json_under_another_label_is_relabelled() {
         for content_type in ["text/plain", "application/x-www-form-urlencoded", "text/plain;charset=UTF-8"] {
-            let (read, head) = forwarded(JSON, &[("content-type", content_type)], true);
+            let (read, head) = forwarded(JSON, &[("content-type", content_type)], Operation::Chat);
             assert_eq!((read.facts.model.as_deref(), label(&head)), (Some("a"), "application/json"));
         }
-        let (_, head) = forwarded(JSON, &[("content-type", "application/vnd.x+json")], true);
+        let (_, head) = forwarded(JSON, &[("content-type", "application/vnd.x+json")], Operation::Chat);
         assert_eq!(head["content-type"], "application/vnd.x+json");
     }
 
@@ -262,26 +283,48 @@ mod tests {
         let file = br#"{"custom_id":"1"}"#;
         let packed = encoded(Encoding::Gzip, file);
         let pairs = [("content-type", "text/plain"), ("content-encoding", "gzip")];
-        let (read, head) = forwarded(&packed, &pairs, false);
+        let (read, head) = forwarded(&packed, &pairs, Operation::Stored);
         assert_eq!((&read.body[..], head), (&packed[..], headers(&pairs)));
         assert!(!read.facts.is_read() && read.unread.is_none());
-        let (read, _) = forwarded(&encoded(Encoding::Gzip, JSON), &pairs, false);
+        let (read, _) = forwarded(&encoded(Encoding::Gzip, JSON), &pairs, Operation::Stored);
         assert_eq!(read.body, JSON, "where it names a model, it asks one");
+    }
+
+    #[test]
+    fn what_asks_no_model_passes_though_it_cannot_be_decoded() {
+        let bomb = encoded(Encoding::Gzip, &vec![b' '; 2 << 20]);
+        let cut = &bomb[..bomb.len() - 9];
+        let twice = br#"{"model":"a","model":"b"}"#;
+        let pairs = [("content-type", "text/plain"), ("content-encoding", "gzip")];
+        for (body, operation) in [
+            (&bomb[..], Operation::Stored),
+            (cut, Operation::Other),
+            (&bomb, Operation::Plain),
+            (&encoded(Encoding::Gzip, JSON), Operation::Plain),
+            (JSON, Operation::Plain),
+            (twice, Operation::Plain),
+            (&[UTF8_MARK, JSON].concat(), Operation::Plain),
+        ] {
+            let (read, head) = forwarded(body, &pairs, operation);
+            assert_eq!((&read.body[..], head), (body, headers(&pairs)), "{operation:?}");
+        }
+        let read = |operation| RequestBody::read(Bytes::from_static(twice), &HeaderMap::new(), operation, MAX);
+        assert!(read(Operation::Stored).is_err(), "it would be renamed by the one and read by the other");
     }
 
     #[test]
     fn what_is_neither_json_nor_a_form_is_passed_unread() {
         for body in [&b"\0\x01\x02"[..], b"[1]", b"{\"model\":\"a\"", b"model=a"] {
-            let (read, _) = forwarded(body, &[("content-type", "application/json")], true);
+            let (read, _) = forwarded(body, &[("content-type", "application/json")], Operation::Chat);
             assert_eq!((read.unread, &read.body[..]), (Some(Unread::Form), body));
         }
-        assert_eq!(forwarded(b"", &[("content-encoding", "gzip")], true).0, RequestBody::default());
+        assert_eq!(forwarded(b"", &[("content-encoding", "gzip")], Operation::Chat).0, RequestBody::default());
     }
 
     proptest! {
         #[test]
         fn nothing_makes_it_panic(body in prop::collection::vec(any::<u8>(), 0..200), name in prop::sample::select(vec!["gzip", "deflate", "zstd", "br", "x"])) {
-            let _ = RequestBody::read(body.into(), &headers(&[("content-encoding", name)]), true, MAX);
+            let _ = RequestBody::read(body.into(), &headers(&[("content-encoding", name)]), Operation::Chat, MAX);
         }
     }
 }

@@ -19,7 +19,7 @@ use pointsman_core::attempt::explains_itself;
 use pointsman_core::clients::{Admission, ClientDenied, ClientGate, estimate_usd};
 use pointsman_core::contract::{Decision, NONE, Query};
 use pointsman_core::dialect::envelope::ErrorKind;
-use pointsman_core::exchange::{Action, Budgets, Event, Exchange, Only, Sending, StreamDefaults};
+use pointsman_core::exchange::{Action, Budgets, Event, Exchange, Facts, Only, Sending, StreamDefaults};
 use pointsman_core::fleet::Ticket;
 use pointsman_core::fleet::{Fleet, InitialState, Permit};
 use pointsman_core::journal::{Setup, Terms};
@@ -197,7 +197,8 @@ where
         } else {
             let is_free = || self.view.serves_free(&ask.model, ask.facts.operation, ask.facts.translatable);
             let priced = client.budget_usd_per_day.is_some();
-            let dearest = match self.view.dearest(&ask.model, ask.facts.operation, ask.facts.translatable) {
+            let Facts { operation, translatable, prompt_tokens, .. } = ask.facts;
+            let dearest = match self.view.dearest(&ask.model, operation, translatable, prompt_tokens) {
                 _ if !priced => Some((0.0, 0.0)),
                 dearest => dearest,
             };

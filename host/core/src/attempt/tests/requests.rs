@@ -42,3 +42,44 @@ fn a_backend_of_another_dialect_gets_a_translation() {
         bad.attempt().request(&bad.client(), &bad.endpoint, &bad.sending.model).expect_err("it says too much");
     assert_eq!(refused.kind, Kind::Refused);
 }
+
+#[test]
+fn what_names_no_model_and_is_no_question_asks_none() {
+    for (path, body, asks) in [
+        ("/v1/chat/completions", r#"{"model":"m","messages":[]}"#, true),
+        ("/v1/chat/completions", r#"{"messages":[]}"#, true),
+        ("/v1/images/generations", r#"{"prompt":"a cat"}"#, true),
+        ("/v1/chat/completions", "not to be read", true),
+        ("/v1/chat/completions", "", false),
+        ("/v1/assistants", r#"{"model":"m"}"#, true),
+        ("/v1/moderations", r#"{"model":"m","input":"hi"}"#, true),
+        ("/v1/moderations", r#"{"input":"hi"}"#, false),
+        ("/v1/files", "", false),
+        ("/v1/batches", r#"{"input_file_id":"f"}"#, false),
+        ("/v1/responses/r1", "", false),
+        ("/v1/responses/r1/cancel", "{}", false),
+    ] {
+        let mut case = Case::new(path, body);
+        if !body.contains("model") {
+            case.model = crate::table::UNKNOWN_MODEL.into();
+        }
+        assert_eq!(case.client().asks_model(), asks, "{path} {body}");
+    }
+}
+
+#[test]
+fn every_prompt_and_every_draft_of_a_completion_is_charged() {
+    let prompts = vec!["p"; 100];
+    let body = |more: &str| format!(r#"{{"model":"m","prompt":{prompts:?}{more}}}"#);
+    for (path, body, answers) in [
+        ("/v1/completions", body(""), 100),
+        ("/v1/completions", body(r#","n":2"#), 200),
+        ("/v1/completions", body(r#","n":2,"best_of":5"#), 500),
+        ("/v1/completions", r#"{"model":"m","prompt":"p","best_of":99999999999}"#.to_owned(), 128),
+        ("/v1/completions", r#"{"model":"m","prompt":[1,2,3]}"#.to_owned(), 1),
+        ("/v1/completions", r#"{"model":"m","prompt":[[1],[2]]}"#.to_owned(), 2),
+        ("/v1/chat/completions", r#"{"model":"m","messages":[],"n":3,"best_of":9}"#.to_owned(), 3),
+    ] {
+        assert_eq!(Case::new(path, &body).client().charged_answers(), answers, "{path} {body}");
+    }
+}

@@ -215,7 +215,7 @@ impl BodyTap {
         // What cannot be read is taken for text.
         let bytes = if self.at == Place::Over && self.depth > 0 { self.bytes } else { self.text_bytes };
         let flowed = match is_answer {
-            true => Flowed { tokens: bytes.div_ceil(BYTES_PER_TOKEN), bytes },
+            true => Flowed { tokens: bytes.div_ceil(BYTES_PER_TOKEN).max(asked.made_tokens.into()), bytes },
             false => Flowed::default(),
         };
         usage(&counts.unwrap_or_default(), true, flowed, asked)

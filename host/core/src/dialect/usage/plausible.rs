@@ -39,7 +39,7 @@ const REFERENCES: [&[u8]; 9] = [
 ];
 
 /// A request, as its answer's usage is judged by.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct Asked<'a> {
     /// Estimated tokens of the prompt.
     pub prompt_tokens: u32,
@@ -47,8 +47,19 @@ pub struct Asked<'a> {
     pub body: &'a [u8],
     /// The most tokens one answer may have; 0: not said.
     pub max_tokens: u32,
-    /// Number of answers.
+    /// Number of answers that are charged.
     pub answers: u32,
+    /// Tokens of an answer that is no text, where the provider does not count them.
+    pub made_tokens: u32,
+    /// Answers have tokens of their own, beside those of the prompt.
+    pub has_answer_tokens: bool,
+}
+
+/// Nothing, of which the answer is text.
+impl Default for Asked<'_> {
+    fn default() -> Self {
+        Self { prompt_tokens: 0, body: b"", max_tokens: 0, answers: 0, made_tokens: 0, has_answer_tokens: true }
+    }
 }
 
 /// Content of an answer that was seen.
@@ -73,7 +84,7 @@ impl Asked<'_> {
             0 => MAX_OUTPUT,
             max => u64::from(max).saturating_mul(2).saturating_add(OUTPUT_SLACK).min(MAX_OUTPUT),
         };
-        one.saturating_mul(u64::from(self.answers.clamp(1, 128)))
+        one.saturating_mul(u64::from(self.answers.max(1)))
     }
 }
 
@@ -88,7 +99,7 @@ pub(super) fn usage(counts: &Counts, is_final: bool, flowed: Flowed, asked: &Ask
     let told_input = input(counts);
     let known_input = Some(told_input).filter(|tokens| *tokens > 0 && asked.is_plausible_input(*tokens));
     let known_output = Some(counts.output).filter(|tokens| *tokens > 0 && is_output(tokens));
-    let total = Some(counts.total).filter(|total| *total <= MAX_INPUT + max_output).unwrap_or(0);
+    let total = Some(counts.total).filter(|total| *total <= max_output.saturating_add(MAX_INPUT)).unwrap_or(0);
     let (input, output) = match (known_input, known_output) {
         (Some(input), Some(output)) => (Some(input), Some(with_thoughts(counts, input, output, total, max_output))),
         (Some(input), None) => {
@@ -99,6 +110,8 @@ pub(super) fn usage(counts: &Counts, is_final: bool, flowed: Flowed, asked: &Ask
             let rest = total.checked_sub(output).filter(|rest| *rest > 0 && asked.is_plausible_input(*rest));
             (rest, Some(output))
         }
+        // Voyage, Jina and vLLM tell the total alone of what has a prompt and no answer.
+        (None, None) if !asked.has_answer_tokens && total > 0 && asked.is_plausible_input(total) => (Some(total), None),
         (None, None) => (None, None),
     };
     let is_input_missing = input.is_none() && asked.prompt_tokens > 0;
@@ -168,7 +181,8 @@ mod tests {
     use super::*;
 
     const BODY: &[u8] = br#"{"model":"m","messages":[{"role":"user","content":"hi"}]}"#;
-    const ASKED: Asked<'static> = Asked { prompt_tokens: 12, body: BODY, max_tokens: 0, answers: 1 };
+    const ASKED: Asked<'static> =
+        Asked { prompt_tokens: 12, body: BODY, max_tokens: 0, answers: 1, made_tokens: 0, has_answer_tokens: true };
     const HELLO: Flowed = Flowed { tokens: 2, bytes: 5 };
 
     fn judged(told: &str, flowed: Flowed, asked: &Asked<'_>) -> (u64, u64, bool) {
@@ -193,6 +207,27 @@ mod tests {
         assert_eq!(judged(r#"{"prompt_tokens":0,"completion_tokens":3}"#, HELLO, &ASKED), (12, 3, true));
         let nothing = Flowed::default();
         assert_eq!(judged(r#"{"prompt_tokens":9,"completion_tokens":0}"#, nothing, &ASKED), (9, 0, false));
+    }
+
+    #[test]
+    fn a_total_alone_is_the_prompt_where_nothing_is_answered() {
+        let ranked = Asked { has_answer_tokens: false, ..ASKED };
+        let nothing = Flowed::default();
+        assert_eq!(judged(r#"{"total_tokens":70}"#, nothing, &ranked), (70, 0, false));
+        assert_eq!(judged(r#"{"total_tokens":70,"prompt_tokens":0}"#, nothing, &ranked), (70, 0, false));
+        assert_eq!(judged(r#"{"total_tokens":70,"prompt_tokens":70}"#, nothing, &ranked), (70, 0, false));
+        assert_eq!(judged(r#"{"total_tokens":1000000000}"#, nothing, &ranked), (12, 0, true));
+        assert_eq!(judged(r#"{"total_tokens":70}"#, HELLO, &ASKED), (12, 2, true), "an answer has its part in it");
+    }
+
+    #[test]
+    fn a_hundred_prompts_have_a_hundred_answers() {
+        let many = Asked { max_tokens: 100, answers: 100, ..ASKED };
+        assert_eq!(judged(r#"{"prompt_tokens":900,"completion_tokens":10000}"#, HELLO, &many), (900, 10_000, false));
+        let one = Asked { answers: 1, ..many };
+        assert_eq!(judged(r#"{"prompt_tokens":900,"completion_tokens":10000}"#, HELLO, &one), (900, 2, true));
+        let most = Asked { answers: u32::MAX, ..ASKED };
+        assert_eq!(judged(r#"{"prompt_tokens":9,"completion_tokens":2,"total_tokens":11}"#, HELLO, &most).1, 2);
     }
 
     #[test]
