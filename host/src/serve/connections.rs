@@ -56,6 +56,9 @@ pub(super) struct Connection {
     receiving: AtomicU32,
     receiving_since: AtomicU64,
     received_bytes: AtomicU64,
+    /// Requests in hand whose answer is complete here, and of which the peer takes nothing.
+    untaken: AtomicU32,
+    untaken_since: AtomicU64,
     give_way: Notify,
 }
 
@@ -147,6 +150,8 @@ impl Connection {
             receiving: AtomicU32::new(0),
             receiving_since: AtomicU64::new(0),
             received_bytes: AtomicU64::new(0),
+            untaken: AtomicU32::new(0),
+            untaken_since: AtomicU64::new(0),
             give_way: Notify::new(),
         }
     }
@@ -178,15 +183,17 @@ impl Connection {
     /// Waits until it is to give way to another; says whether a request of it is to be answered first.
     pub(super) async fn told_to_give_way(&self) -> bool {
         self.give_way.notified().await;
-        self.activity(self.crowd.micros()) == Activity::Serving
+        self.activity(self.crowd.micros()).is_to_finish()
     }
 
     fn activity(&self, now: u64) -> Activity {
         let since = |then: &AtomicU64| Duration::from_micros(now.saturating_sub(then.load(Ordering::Relaxed)));
-        let (in_hand, receiving) = (self.in_hand.load(Ordering::Relaxed), self.receiving.load(Ordering::Relaxed));
+        let [in_hand, receiving, untaken] =
+            [&self.in_hand, &self.receiving, &self.untaken].map(|count| count.load(Ordering::Relaxed));
         match in_hand {
             0 => Activity::Idle(since(&self.idle_since)),
-            1.. if receiving >= in_hand => Activity::Receiving {
+            1.. if untaken >= in_hand => Activity::Untaken(since(&self.untaken_since)),
+            1.. if receiving.saturating_add(untaken) >= in_hand => Activity::Receiving {
                 since: since(&self.receiving_since),
                 bytes: self.received_bytes.load(Ordering::Relaxed),
             },
@@ -200,8 +207,11 @@ pub(super) struct InHand(Arc<Connection>);
 
 impl InHand {
     /// The body of its answer, at whose end it is in hand no more.
-    pub(super) fn until_end_of<B>(self, body: B) -> AnswerBody<B> {
-        AnswerBody { body, _in_hand: self }
+    pub(super) fn until_end_of<B: Body>(self, body: B) -> AnswerBody<B> {
+        // Its size is known where all of it is here; it is asked for a piece when the peer has room for one.
+        let is_complete = !body.is_end_stream() && body.size_hint().exact().is_some();
+        let untaken = is_complete.then(|| Untaken::new(&self.0));
+        AnswerBody { body, untaken, _in_hand: self }
     }
 
     /// The body of the request, whose coming is watched.
@@ -238,10 +248,35 @@ impl Drop for Awaited {
     }
 }
 
+/// An answer that is complete here, and of which the peer takes nothing.
+struct Untaken(Arc<Connection>);
+
+impl Untaken {
+    fn new(connection: &Arc<Connection>) -> Self {
+        if connection.untaken.fetch_add(1, Ordering::Relaxed) == 0 {
+            connection.untaken_since.store(connection.crowd.micros(), Ordering::Relaxed);
+        }
+        Self(connection.clone())
+    }
+}
+
+impl Drop for Untaken {
+    fn drop(&mut self) {
+        self.0.untaken.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// The body of a request, as it comes.
 pub(super) struct RequestBody {
     body: Incoming,
     awaited: Option<Awaited>,
+}
+
+impl RequestBody {
+    /// Lets what still comes of it count no more: its request is answered.
+    pub(super) fn is_not_awaited(&mut self) {
+        self.awaited = None;
+    }
 }
 
 impl Body for RequestBody {
@@ -272,6 +307,7 @@ impl Body for RequestBody {
 /// The body of an answer, at whose end its request is in hand no more.
 pub(super) struct AnswerBody<B> {
     body: B,
+    untaken: Option<Untaken>,
     _in_hand: InHand,
 }
 
@@ -283,6 +319,7 @@ impl<B: Body + Unpin> Body for AnswerBody<B> {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        self.untaken = None;
         Pin::new(&mut self.body).poll_frame(cx)
     }
 

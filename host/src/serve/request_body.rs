@@ -204,6 +204,7 @@ impl Parts {
 /// Reads the rest of a refused body for a while, and keeps nothing: many a client reads no answer before it has sent all, and
 /// takes a stream that is reset, or a connection that is closed meanwhile, for a failure of the network.
 pub(super) fn discard(mut body: RequestBody) {
+    body.is_not_awaited();
     if body.is_end_stream() {
         return;
     }

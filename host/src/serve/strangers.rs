@@ -33,12 +33,15 @@ pub(super) fn refused(head: &Parts, snapshot: &Snapshot, exposure: Exposure, doo
             (Denial::ForeignPage, message.to_owned())
         }
         Refused::ForeignHost { host } => {
+            let setting = match keyless::origin_for(&host).filter(|origin| origin.len() <= SHOWN_BYTES) {
+                Some(origin) => format!("add {origin:?} to [server] allowed_origins"),
+                None => "add its origin to [server] allowed_origins".to_owned(),
+            };
             let host = beginning(&host, SHOWN_BYTES);
             let message = format!(
                 "The client asks for the host {host:?}, a name that another site may have pointed here, and Pointsman asks for no \
-                 client key; let the client's base URL have localhost or an IP address, add \"http://{}\" to [server] \
-                 allowed_origins, or configure keys under [[client]]",
-                host.escape_debug()
+                 client key; let the client's base URL have localhost or an IP address, {setting}, or configure keys \
+                 under [[client]]"
             );
             (Denial::ForeignHost, message)
         }

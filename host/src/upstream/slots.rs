@@ -5,6 +5,7 @@
 
 use std::error::Error;
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -86,17 +87,34 @@ pub(super) fn is_own_shortage(error: &(dyn Error + 'static)) -> bool {
     has_shortage(error) || has_no_descriptor()
 }
 
-/// Looks for a shortage among an error and its causes. What an `io::Error` was made of is not among its sources.
+/// Looks for a shortage among an error and its causes.
 fn has_shortage(error: &(dyn Error + 'static)) -> bool {
+    find_io(error, is_shortage) || (find_io(error, is_without_local_address) && is_to_ipv4(error))
+}
+
+/// Looks for such an error among an error and its causes. What an `io::Error` was made of is not among its sources.
+fn find_io(error: &(dyn Error + 'static), is_such: fn(&io::Error) -> bool) -> bool {
     let io = error.downcast_ref::<io::Error>();
     let inner = io.and_then(io::Error::get_ref).map(|inner| inner as &(dyn Error + 'static));
-    io.is_some_and(is_shortage) || inner.or_else(|| error.source()).is_some_and(has_shortage)
+    io.is_some_and(is_such) || inner.or_else(|| error.source()).is_some_and(|cause| find_io(cause, is_such))
 }
 
 fn is_shortage(error: &io::Error) -> bool {
     use rustix::io::Errno;
-    let short = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::ADDRNOTAVAIL].map(Errno::raw_os_error);
+    let short = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM].map(Errno::raw_os_error);
     error.raw_os_error().is_some_and(|code| short.contains(&code))
+}
+
+/// `EADDRNOTAVAIL` of connect(2): every local port to this destination is used up, or, over IPv6, this machine has no address
+/// from which it could be reached, as where IPv6 is disabled.
+fn is_without_local_address(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(rustix::io::Errno::ADDRNOTAVAIL.raw_os_error())
+}
+
+/// Returns true if the connection was to an IPv4 address. hyper-util tells the address in its error's debug output alone.
+fn is_to_ipv4(error: &(dyn Error + 'static)) -> bool {
+    let debug = format!("{error:?}");
+    debug.split([' ', ',', '(', ')']).find_map(|word| word.parse().ok()).is_some_and(|to: SocketAddr| to.is_ipv4())
 }
 
 fn has_no_descriptor() -> bool {
@@ -141,5 +159,55 @@ mod tests {
         for theirs in [io::ErrorKind::ConnectionRefused, io::ErrorKind::HostUnreachable, io::ErrorKind::TimedOut] {
             assert!(!is_own_shortage(&io::Error::from(theirs)), "{theirs}");
         }
+    }
+
+    /// hyper-util's error of a connection, as far as it can be told from outside.
+    struct ConnectError(SocketAddr, io::Error);
+
+    impl std::fmt::Debug for ConnectError {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.debug_tuple("ConnectError").field(&"tcp connect error").field(&self.0).field(&self.1).finish()
+        }
+    }
+
+    impl std::fmt::Display for ConnectError {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("tcp connect error")
+        }
+    }
+
+    impl Error for ConnectError {
+        fn source(&self) -> Option<&(dyn Error + 'static)> {
+            Some(&self.1)
+        }
+    }
+
+    #[test]
+    fn no_local_address_is_a_shortage_of_ports_over_ipv4_only() {
+        for (to, is_ours) in [
+            ("192.0.2.7:443", true),
+            ("127.0.0.1:80", true),
+            ("[2001:db8::1]:443", false),
+            ("[::1]:11434", false),
+            ("[fd00::7]:80", false),
+        ] {
+            let cause = io::Error::from_raw_os_error(rustix::io::Errno::ADDRNOTAVAIL.raw_os_error());
+            let error = ConnectError(to.parse().unwrap(), cause);
+            assert_eq!(is_own_shortage(&error), is_ours, "{to}");
+            let wrapped = io::Error::other(error);
+            assert_eq!(is_own_shortage(&wrapped), is_ours, "{to}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_connectors_error_tells_its_destination() {
+        use tower_service::Service as _;
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = listener.local_addr().unwrap();
+        drop(listener);
+        let mut connector = hyper_util::client::legacy::connect::HttpConnector::new();
+        let refused = connector.call(format!("http://{addr}/").parse().unwrap()).await.expect_err("nobody listens");
+        assert!(is_to_ipv4(&refused), "{refused:?}");
+        assert!(is_to_ipv4(&io::Error::other(refused)));
     }
 }

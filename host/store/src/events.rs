@@ -45,7 +45,7 @@ impl PolicyStore {
     /// # Errors
     /// When SQLite fails.
     pub fn add_event(&self, event: &PolicyEventRow) -> Result<(), StoreError> {
-        let connection = self.0.lock();
+        let connection = self.connection()?;
         connection.pragma_update(None, "synchronous", "full")?;
         let added = add(&connection, event);
         connection.pragma_update(None, "synchronous", "normal")?;
@@ -57,7 +57,7 @@ impl PolicyStore {
     /// # Errors
     /// When SQLite fails.
     pub fn events(&self, limit: u32) -> Result<Vec<PolicyEventRow>, StoreError> {
-        let connection = self.0.lock();
+        let connection = self.connection()?;
         let sql = format!("SELECT {} FROM policy_event ORDER BY number DESC LIMIT ?1", PolicyEventRow::COLUMNS);
         let mut select = connection.prepare_cached(&sql)?;
         let rows = select.query_map([limit], PolicyEventRow::read)?;

@@ -24,7 +24,7 @@ mod writer;
 
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -268,6 +268,15 @@ impl Shared {
         Self(Arc::new(Mutex::new(connection)))
     }
 
+    /// The connection, where nobody has it.
+    fn try_lock(&self) -> Option<MutexGuard<'_, Connection>> {
+        match self.0.try_lock() {
+            Ok(connection) => Some(connection),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Connection> {
         // A panic between two statements leaves no half-done work: the transaction rolled back when it was dropped.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
@@ -305,7 +314,7 @@ impl Store {
         let own = reading.pop().unwrap_or_else(|| writing.clone());
         let asked = if reading.is_empty() { vec![writing.clone()] } else { reading };
         let queue = Arc::new(Queue::new(limits.backlog.max(1), limits.backlog_bytes, limits.journal.backlog_bytes));
-        let policies = PolicyStore::new(writing.clone());
+        let policies = PolicyStore::new(writing.clone(), file.as_ref().map(StoreFile::open));
         let queries = Some(QueryThreads::start(&path, asked, Arc::clone(&clock))?);
         let writer = Writer::new(writing, file, Arc::clone(&queue), limits, clock);
         let thread = std::thread::Builder::new()

@@ -1,9 +1,15 @@
 //! Policy revisions that outlive a restart, with the components themselves.
 
+use std::sync::{Arc, MutexGuard};
+
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 
 use super::columns::{columns, insert, signed};
-use super::{Shared, StoreError, StoreReader};
+use super::reopen::OpenFile;
+use super::{LOG_TARGET, Shared, StoreError, StoreReader};
+
+/// Bytes of components that are taken from a file that is gone into the next one; each of them may have this size.
+const MAX_TAKEN_BYTES: u64 = 64 << 20;
 
 /// A policy revision that is or was in force.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,20 +83,36 @@ pub struct PolicyRows {
 
 /// Keeps policies; cheap to clone. Every call blocks on SQLite.
 #[derive(Clone, Debug)]
-pub struct PolicyStore(pub(super) Shared);
+pub struct PolicyStore {
+    connection: Shared,
+    /// None: the store is in memory.
+    file: Option<Arc<OpenFile>>,
+}
 
 impl PolicyStore {
-    pub(super) fn new(connection: Shared) -> Self {
-        Self(connection)
+    pub(super) fn new(connection: Shared, file: Option<Arc<OpenFile>>) -> Self {
+        Self { connection, file }
+    }
+
+    /// The connection to the file that has the store's name.
+    ///
+    /// # Errors
+    /// [`StoreError::Gone`] where there is none: what is written now would be lost without a word.
+    pub(super) fn connection(&self) -> Result<MutexGuard<'_, Connection>, StoreError> {
+        let connection = self.connection.lock();
+        if let Some(file) = &self.file {
+            file.is_there()?;
+        }
+        Ok(connection)
     }
 
     /// Replaces what is kept. `components` are those of rows that may be new; components without a row are forgotten.
     /// When this returns, it is on disk.
     ///
     /// # Errors
-    /// When SQLite fails; what was kept stays.
+    /// When SQLite fails, or the file is gone; what was kept stays.
     pub fn save<B: AsRef<[u8]>>(&self, rows: &PolicyRows, components: &[(String, B)]) -> Result<(), StoreError> {
-        let mut connection = self.0.lock();
+        let mut connection = self.connection()?;
         // Exchanges may lose their last moments in a power cut, a policy that an operator was told is taken may not.
         connection.pragma_update(None, "synchronous", "full")?;
         let saved = save(&mut connection, rows, components);
@@ -103,7 +125,7 @@ impl PolicyStore {
     /// # Errors
     /// When SQLite fails.
     pub fn load(&self) -> Result<PolicyRows, StoreError> {
-        load(&self.0.lock())
+        load(&*self.connection()?)
     }
 
     /// The component of this hash.
@@ -111,24 +133,55 @@ impl PolicyStore {
     /// # Errors
     /// When SQLite fails.
     pub fn component(&self, sha256: &str) -> Result<Option<Vec<u8>>, StoreError> {
-        let connection = self.0.lock();
+        let connection = self.connection()?;
         let mut select = connection.prepare_cached("SELECT component FROM policy_component WHERE sha256 = ?1")?;
         Ok(select.query_row([sha256], |row| row.get(0)).optional()?)
     }
 }
 
-/// Policies and their components, on the way from one file to another.
+/// Policies and their components, on the way from one file to another: at most [`MAX_TAKEN_BYTES`] of components.
+#[derive(Default)]
 pub(super) struct KeptPolicies {
     rows: PolicyRows,
     components: Vec<(String, Vec<u8>)>,
 }
 
 impl KeptPolicies {
-    /// Reads all.
+    /// Reads the revision in force and as many others, the newest first, as there is room for.
+    ///
+    /// # Errors
+    /// When SQLite fails.
     pub(super) fn read(connection: &Connection) -> Result<Self, StoreError> {
-        let mut select = connection.prepare("SELECT sha256, component FROM policy_component")?;
-        let components = select.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<Result<_, _>>()?;
-        Ok(Self { rows: load(connection)?, components })
+        Self::read_at_most(MAX_TAKEN_BYTES, connection)
+    }
+
+    fn read_at_most(max_bytes: u64, connection: &Connection) -> Result<Self, StoreError> {
+        let mut rows = load(connection)?;
+        let mut select = connection.prepare("SELECT component FROM policy_component WHERE sha256 = ?1")?;
+        let mut size = connection.prepare("SELECT length(component) FROM policy_component WHERE sha256 = ?1")?;
+        let mut components: Vec<(String, Vec<u8>)> = Vec::new();
+        let mut left = max_bytes;
+        let mut left_behind: Vec<String> = Vec::new();
+        let (in_force, ended): (Vec<&PolicyRow>, Vec<&PolicyRow>) =
+            rows.revisions.iter().rev().partition(|row| row.ended_ms.is_none());
+        for PolicyRow { sha256, .. } in in_force.into_iter().chain(ended) {
+            if components.iter().any(|(taken, _)| taken == sha256) || left_behind.contains(sha256) {
+                continue;
+            }
+            let Some(bytes) = size.query_row([sha256], |row| row.get::<_, u64>(0)).optional()? else { continue };
+            if bytes > left {
+                left_behind.push(sha256.clone());
+                continue;
+            }
+            left -= bytes;
+            components.push((sha256.clone(), select.query_row([sha256], |row| row.get(0))?));
+        }
+        if !left_behind.is_empty() {
+            let revisions = left_behind.len();
+            tracing::warn!(target: LOG_TARGET, revisions, max_bytes, "earlier policies are too large to be taken along into the store's new file");
+            rows.revisions.retain(|row| !left_behind.contains(&row.sha256));
+        }
+        Ok(Self { rows, components })
     }
 
     /// Writes them over those that are there.
@@ -195,4 +248,36 @@ fn revisions(connection: &Connection) -> rusqlite::Result<Vec<PolicyRow>> {
     let mut select = connection.prepare_cached(&sql)?;
     let rows = select.query_map([], PolicyRow::read)?;
     rows.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tests::policies;
+    use crate::{StorePath, schema};
+
+    #[test]
+    fn what_is_taken_along_is_bounded_in_sum_and_the_one_in_force_goes_first() {
+        let mut from = schema::open(&StorePath::Memory).unwrap();
+        let mut rows = policies(&["aa", "bb", "cc", "dd"]);
+        let end = |row: &mut PolicyRow, ended: Option<u64>| row.ended_ms = ended;
+        rows.revisions.iter_mut().for_each(|row| end(row, Some(7)));
+        end(&mut rows.revisions[1], None);
+        let of = |name: &str| (name.to_owned(), vec![7_u8; 1_000]);
+        save(&mut from, &rows, &["aa", "bb", "cc", "dd"].map(of)).unwrap();
+        for (max_bytes, taken) in
+            [(4_000, &["bb", "dd", "cc", "aa"][..]), (3_999, &["bb", "dd", "cc"]), (1_000, &["bb"]), (999, &[])]
+        {
+            let kept = KeptPolicies::read_at_most(max_bytes, &from).unwrap();
+            let names: Vec<&str> = kept.components.iter().map(|(name, _)| name.as_str()).collect();
+            assert_eq!(names, taken);
+            let mut to = schema::open(&StorePath::Memory).unwrap();
+            kept.write(&mut to).unwrap();
+            let mut written: Vec<String> = load(&to).unwrap().revisions.into_iter().map(|row| row.sha256).collect();
+            written.sort();
+            let mut taken = taken.to_vec();
+            taken.sort_unstable();
+            assert_eq!(written, taken, "no revision without its component");
+        }
+    }
 }

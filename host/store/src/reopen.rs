@@ -7,26 +7,108 @@
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::{io, thread};
 
-use rusqlite::{Connection, TransactionBehavior};
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, InterruptHandle, TransactionBehavior};
 
 use super::policies::KeptPolicies;
 use super::{CooldownRow, HomeRow, LOG_TARGET, Shared, StoreError, StorePath, cooldowns, homes, schema};
 
 /// The file behind the connections of an open store.
 pub(super) struct StoreFile {
-    path: PathBuf,
-    /// Device and number of the file; none: it is none of ours.
-    identity: Option<(u64, u64)>,
+    open: Arc<OpenFile>,
     writing: Shared,
-    reading: Vec<Shared>,
+    reading: Vec<(Shared, InterruptHandle)>,
     /// What goes from the file before into the next.
     kept: Option<Kept>,
     /// True once it was told.
     is_told: bool,
 }
 
+/// The file that the connections have open.
+#[derive(Debug)]
+pub(super) struct OpenFile {
+    path: PathBuf,
+    /// Device and number of the file; none: it is none of ours.
+    identity: Mutex<Option<(u64, u64)>>,
+}
+
+/// What happened to a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Change {
+    /// No name leads to it any more, or the name leads to another.
+    Gone(&'static str),
+    /// It is the same one, and what was in it is not there any more.
+    Emptied,
+}
+
+impl Change {
+    fn as_str(self) -> &'static str {
+        match self {
+            Change::Gone(what) => what,
+            Change::Emptied => "emptied",
+        }
+    }
+}
+
+impl OpenFile {
+    fn new(path: &Path) -> Self {
+        let open = Self { path: path.to_owned(), identity: Mutex::default() };
+        open.is_opened();
+        open
+    }
+
+    /// From now on the file that has the name is the one that is open.
+    fn is_opened(&self) {
+        self.set(fs::metadata(&self.path).ok().map(|meta| (meta.dev(), meta.ino())));
+    }
+
+    fn set(&self, identity: Option<(u64, u64)>) {
+        *self.identity.lock().unwrap_or_else(PoisonError::into_inner) = identity;
+    }
+
+    /// Looks at the file behind the name. An error says nothing about the file that is open, unless there is none.
+    fn change(&self) -> Option<Change> {
+        let open = *self.identity.lock().unwrap_or_else(PoisonError::into_inner);
+        match fs::metadata(&self.path) {
+            Ok(meta) if open == Some((meta.dev(), meta.ino())) => (meta.len() == 0).then_some(Change::Emptied),
+            Ok(_) => Some(Change::Gone("replaced")),
+            Err(error) => match error.kind() {
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Some(Change::Gone("deleted or moved away")),
+                _ if open.is_some() => None,
+                _ => Some(Change::Gone("replaced")),
+            },
+        }
+    }
+
+    /// # Errors
+    /// [`StoreError::Gone`]: the file that is open is not the store's any more.
+    pub(super) fn is_there(&self) -> Result<(), StoreError> {
+        match self.change() {
+            None => Ok(()),
+            Some(change) => Err(self.gone(change, "it is being opened again; try again in a moment".to_owned())),
+        }
+    }
+
+    fn gone(&self, change: Change, why: String) -> StoreError {
+        StoreError::Gone { path: self.path.display().to_string(), what: change.as_str(), why }
+    }
+
+    /// Removes what SQLite wrote ahead beside the file, which belongs to what was in it before.
+    fn remove_log(&self) {
+        for end in ["-wal", "-shm"] {
+            let mut name = self.path.clone().into_os_string();
+            name.push(end);
+            // It may not be there.
+            let _ = fs::remove_file(PathBuf::from(name));
+        }
+    }
+}
+
 /// What is taken along.
+#[derive(Default)]
 struct Kept {
     policies: KeptPolicies,
     cooldowns: Vec<CooldownRow>,
@@ -36,14 +118,22 @@ struct Kept {
 impl StoreFile {
     /// The file of these connections, which were just opened.
     pub(super) fn new(path: &Path, writing: &Shared, reading: &[Shared]) -> Self {
+        let with_handle = |reading: &Shared| {
+            let handle = reading.lock().get_interrupt_handle();
+            (reading.clone(), handle)
+        };
         Self {
-            path: path.to_owned(),
-            identity: identity(path),
+            open: Arc::new(OpenFile::new(path)),
             writing: writing.clone(),
-            reading: reading.to_vec(),
+            reading: reading.iter().map(with_handle).collect(),
             kept: None,
             is_told: false,
         }
+    }
+
+    /// The file that the connections have open.
+    pub(super) fn open(&self) -> Arc<OpenFile> {
+        Arc::clone(&self.open)
     }
 
     /// Opens the store anew where its file is another one, or none. True where it did.
@@ -51,71 +141,105 @@ impl StoreFile {
     /// # Errors
     /// When there is no store to be written: what waits must wait on.
     pub(super) fn follow(&mut self, now_ms: u64) -> Result<bool, StoreError> {
-        let found = identity(&self.path);
-        if found.is_some() && found == self.identity {
+        let Some(change) = self.open.change() else {
+            // It may have come back under its name.
+            self.is_told = false;
             return Ok(false);
-        }
-        let what = if found.is_none() { "deleted or moved away" } else { "replaced" };
+        };
+        let (what, path) = (change.as_str(), self.open.path.display());
         if !self.is_told {
             self.is_told = true;
-            tracing::error!(target: LOG_TARGET, store = %self.path.display(), "the store's file was {what} while Pointsman is running: the records in it are gone with it");
+            tracing::error!(target: LOG_TARGET, store = %path, "the store's file was {what} while Pointsman is running: the records in it are gone with it");
         }
-        self.touch(what)?;
-        self.let_go(now_ms)?;
+        self.touch(change)?;
+        self.let_go(change, now_ms)?;
         self.open_again()?;
         self.is_told = false;
-        tracing::warn!(target: LOG_TARGET, store = %self.path.display(), "the store is open again, in the file that is there now");
+        tracing::warn!(target: LOG_TARGET, store = %self.open.path.display(), "the store is open again, in the file that is there now");
         Ok(true)
     }
 
     /// Fails where there can be no file. Until there can be, the connections stay as they are.
-    fn touch(&self, what: &'static str) -> Result<(), StoreError> {
-        let gone = |why: String| StoreError::Gone { path: self.path.display().to_string(), what, why };
-        match fs::metadata(&self.path) {
-            Ok(meta) if !meta.is_file() => return Err(gone("what is there now is no file".to_owned())),
+    fn touch(&self, change: Change) -> Result<(), StoreError> {
+        let path = &self.open.path;
+        match fs::metadata(path) {
+            Ok(meta) if !meta.is_file() => {
+                return Err(self.open.gone(change, "what is there now is no file".to_owned()));
+            }
             Ok(_) | Err(_) => {}
         }
-        let opened = OpenOptions::new().write(true).create(true).truncate(false).open(&self.path);
-        opened.map(drop).map_err(|error| gone(error.to_string()))
+        if change == Change::Emptied {
+            // Opened and closed once more, it would lose the locks of the connections to it (POSIX, fcntl).
+            return Ok(());
+        }
+        let opened = OpenOptions::new().write(true).create(true).truncate(false).open(path);
+        opened.map(drop).map_err(|error| self.open.gone(change, error.to_string()))
     }
 
     /// Takes what is needed out of the file before and closes every connection to it: none may hold on to what has its name
-    /// beside the new file.
-    fn let_go(&mut self, now_ms: u64) -> Result<(), StoreError> {
+    /// beside the new file. Questions that are being answered from it are interrupted.
+    fn let_go(&mut self, change: Change, now_ms: u64) -> Result<(), StoreError> {
+        for (reading, running) in &self.reading {
+            let instead = schema::open(&StorePath::Memory)?;
+            let mut reading = loop {
+                if let Some(reading) = reading.try_lock() {
+                    break reading;
+                }
+                // Again and again: one that begins only now is not interrupted.
+                running.interrupt();
+                thread::yield_now();
+            };
+            *reading = instead;
+        }
         let mut writing = self.writing.lock();
         if self.kept.is_none() {
-            // What is written ahead goes into the file that it belongs to, and not into the new one.
-            let _ = writing.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
-            self.kept = Some(Kept {
-                policies: KeptPolicies::read(&writing)?,
-                cooldowns: cooldowns::load(&writing, now_ms)?,
-                homes: homes::load(&writing, now_ms)?,
-            });
-        }
-        for reading in &self.reading {
-            *reading.lock() = schema::open(&StorePath::Memory)?;
+            match change {
+                // What is written ahead goes into the file that it belongs to, and not into the new one.
+                Change::Gone(_) => drop(writing.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))),
+                // It belongs to nothing any more.
+                Change::Emptied => {
+                    writing.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+                }
+            }
+            self.kept = Some(Kept::read(&writing, now_ms));
         }
         *writing = schema::open(&StorePath::Memory)?;
-        self.identity = None;
+        if change == Change::Emptied {
+            self.open.remove_log();
+        }
+        self.open.set(None);
         Ok(())
     }
 
     fn open_again(&mut self) -> Result<(), StoreError> {
-        let mut opened = schema::open(&StorePath::File(self.path.clone()))?;
+        let path = &self.open.path;
+        let mut opened = schema::open(&StorePath::File(path.clone()))?;
         if let Some(kept) = &self.kept {
             kept.write(&mut opened)?;
         }
-        for reading in &self.reading {
-            *reading.lock() = schema::open_reader(&self.path)?;
+        for (reading, running) in &mut self.reading {
+            let opened = schema::open_reader(path)?;
+            *running = opened.get_interrupt_handle();
+            *reading.lock() = opened;
         }
-        *self.writing.lock() = opened;
+        let mut writing = self.writing.lock();
+        *writing = opened;
         self.kept = None;
-        self.identity = identity(&self.path);
+        self.open.is_opened();
         Ok(())
     }
 }
 
 impl Kept {
+    /// Reads what can be read. What cannot must not keep the new file from being written.
+    fn read(connection: &Connection, now_ms: u64) -> Self {
+        Self {
+            policies: or_none("policies", KeptPolicies::read(connection)),
+            cooldowns: or_none("cooldowns", cooldowns::load(connection, now_ms)),
+            homes: or_none("homes of sessions", homes::load(connection, now_ms)),
+        }
+    }
+
     fn write(&self, connection: &mut Connection) -> Result<(), StoreError> {
         self.policies.write(connection)?;
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -125,10 +249,11 @@ impl Kept {
     }
 }
 
-/// Device and number of the file behind this name.
-fn identity(path: &Path) -> Option<(u64, u64)> {
-    let meta = fs::metadata(path).ok()?;
-    Some((meta.dev(), meta.ino()))
+fn or_none<T: Default>(what: &'static str, read: Result<T, StoreError>) -> T {
+    read.unwrap_or_else(|error| {
+        tracing::error!(target: LOG_TARGET, %error, "the {what} cannot be read from the file that was the store, and are not in the new one");
+        T::default()
+    })
 }
 
 #[cfg(test)]
@@ -210,5 +335,92 @@ mod tests {
         store.handle().flush_blocking().unwrap();
         assert_eq!((exchanges(&file), store.handle().trouble()), (1, None));
         assert_eq!(store.policies().load().unwrap(), PolicyRows::default());
+    }
+
+    #[test]
+    fn policies_are_not_taken_into_no_file() {
+        let (_folder, file, store) = scene();
+        let kept = policies(&["aa"]);
+        store.policies().save(&kept, &[("aa".to_owned(), b"code")]).unwrap();
+        fs::remove_file(&file).unwrap();
+        fs::create_dir(&file).unwrap();
+        for _ in 0..2 {
+            let refused = store.policies().save(&policies(&["bb"]), &[("bb".to_owned(), b"code")]);
+            assert!(matches!(refused, Err(StoreError::Gone { .. })), "{refused:?}");
+            assert!(store.handle().flush_blocking().is_err());
+        }
+        fs::remove_dir(&file).unwrap();
+        fs::write(&file, "no store of anybody".repeat(200)).unwrap();
+        assert!(store.handle().flush_blocking().is_err());
+        let refused = store.policies().save(&policies(&["cc"]), &[("cc".to_owned(), b"code")]);
+        assert!(refused.is_err_and(|error| error.to_string().contains("replaced while Pointsman is running")));
+        fs::remove_file(&file).unwrap();
+        store.handle().flush_blocking().unwrap();
+        assert_eq!(store.policies().load().unwrap(), kept);
+        store.policies().save(&policies(&["dd"]), &[("dd".to_owned(), b"code")]).unwrap();
+        store.close().unwrap();
+        let again = Store::open(StorePath::File(file), unlimited(), fixed(T0_MS)).unwrap();
+        assert_eq!(again.policies().load().unwrap(), policies(&["dd"]));
+    }
+
+    #[test]
+    fn what_cannot_be_read_from_the_old_file_does_not_keep_the_new_one_from_being_written() {
+        let (_folder, file, store) = scene();
+        store.policies().connection().unwrap().execute_batch("DROP TABLE policy_revision").unwrap();
+        fs::remove_file(&file).unwrap();
+        store.handle().record(exchange("r2", T0_MS), None);
+        store.handle().flush_blocking().unwrap();
+        assert_eq!(exchanges(&file), 1);
+        assert_eq!(store.policies().load().unwrap(), PolicyRows::default());
+    }
+
+    #[test]
+    fn a_file_that_is_emptied_is_begun_anew() {
+        let (_folder, file, store) = scene();
+        fs::write(&file, "").unwrap();
+        store.handle().record(exchange("r2", T0_MS), None);
+        store.handle().flush_blocking().unwrap();
+        assert_eq!(exchanges(&file), 1, "the record after it, and none from before");
+        store.close().unwrap();
+        let whole: String =
+            schema::open_reader(&file).unwrap().pragma_query_value(None, "integrity_check", |row| row.get(0)).unwrap();
+        assert_eq!((whole.as_str(), exchanges(&file)), ("ok", 1));
+    }
+
+    #[test]
+    fn a_file_that_comes_back_is_the_same_one_and_its_next_end_is_told_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let inner = folder.path().join("inner");
+        fs::create_dir(&inner).unwrap();
+        let path = inner.join("s.db");
+        let writing = Shared::new(schema::open(&StorePath::File(path.clone())).unwrap());
+        let mut file = StoreFile::new(&path, &writing, &[]);
+        for _ in 0..2 {
+            fs::rename(&inner, folder.path().join("away")).unwrap();
+            assert!(matches!(file.follow(T0_MS), Err(StoreError::Gone { .. })));
+            assert!(file.is_told);
+            fs::rename(folder.path().join("away"), &inner).unwrap();
+            assert!(!file.follow(T0_MS).unwrap(), "nothing is opened anew");
+            assert!(!file.is_told);
+        }
+    }
+
+    #[test]
+    fn a_question_without_an_end_does_not_hold_up_the_writer() {
+        const ENDLESS: &str = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n";
+        let (_folder, file, store) = scene();
+        let (began, has_begun) = std::sync::mpsc::channel();
+        let reader = store.reader();
+        let asking = thread::spawn(move || {
+            let connection = reader.connection();
+            began.send(()).unwrap();
+            connection.query_row(ENDLESS, [], |row| row.get::<_, i64>(0))
+        });
+        has_begun.recv().unwrap();
+        fs::remove_file(&file).unwrap();
+        store.handle().record(exchange("r2", T0_MS), None);
+        store.handle().flush_blocking().unwrap();
+        assert_eq!(exchanges(&file), 1);
+        assert!(asking.join().unwrap().is_err(), "it was interrupted");
     }
 }

@@ -334,7 +334,8 @@ fn policies_are_kept_with_their_components_and_forgotten_with_them() {
     assert_eq!((component("one"), component("two")), (None, Some(b"two".to_vec())));
     let by_its_beginning = |revision: &str| store.reader().policy_component(revision).unwrap();
     assert_eq!((by_its_beginning("tw"), by_its_beginning("wo")), (Some(b"two".to_vec()), None));
-    let synchronous: i64 = store.policies().0.lock().pragma_query_value(None, "synchronous", |row| row.get(0)).unwrap();
+    let synchronous: i64 =
+        store.policies().connection().unwrap().pragma_query_value(None, "synchronous", |row| row.get(0)).unwrap();
     assert_eq!(synchronous, 1, "exchanges are written as before");
 }
 

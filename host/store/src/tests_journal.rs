@@ -146,7 +146,7 @@ fn a_time_of_the_journal_is_read_in_order_and_what_is_damaged_is_counted() {
 
     let writing = store.policies();
     let sql = "UPDATE trail SET trail = x'63' WHERE ended_us = (SELECT ended_us FROM exchange WHERE id = 'r2')";
-    writing.0.lock().execute(sql, []).unwrap();
+    writing.connection().unwrap().execute(sql, []).unwrap();
     let (rest, skipped) = ids(&store, 0, T0_MS + 60_000);
     assert_eq!(rest, ["r0", "r1", "r3", "r4", "r5"]);
     assert_eq!(skipped.trails, 1);

@@ -117,3 +117,40 @@ async fn a_file_that_is_replaced_by_something_else_is_not_touched_and_records_wa
     proxy.sigterm();
     assert!(proxy.wait_exit().await.success());
 }
+
+#[tokio::test]
+async fn a_policy_that_is_uploaded_while_there_is_no_store_is_in_the_next_one() {
+    let up = [upstream().start().await, upstream().start().await];
+    let proxy = proxy!().backend(backend("p1").primary(&up[0])).backend(backend("p2").primary(&up[1]));
+    let mut proxy = proxy.start().await;
+    asked(&proxy, 1).await;
+    proxy.wait_rows(1, "SELECT id FROM exchanges").await;
+    std::fs::write(proxy.dir().join("diary"), "a diary, and no store".repeat(500)).unwrap();
+    std::fs::rename(proxy.dir().join("diary"), proxy.store_path()).unwrap();
+    wait_warnings(&proxy, "the store cannot be written", true).await;
+    assert_eq!(proxy.put_policy(sends_to(1).build()).await.status, 200);
+    eventually("a word", || (proxy.told("the policies are not written to the store") > 0).then_some(())).await;
+    std::fs::remove_file(proxy.store_path()).unwrap();
+    wait_warnings(&proxy, "the store cannot be written", false).await;
+    let revision = proxy.policy().await["revision"].clone();
+    proxy.sigterm();
+    assert!(proxy.wait_exit().await.success());
+    proxy.restart().await;
+    assert_eq!(proxy.policy().await["revision"], revision);
+}
+
+#[tokio::test]
+async fn a_file_that_is_emptied_is_noticed_and_begun_anew() {
+    let up = upstream().start().await;
+    let mut proxy = proxy!().backend(backend("p1").primary(&up)).start().await;
+    asked(&proxy, 1).await;
+    proxy.wait_rows(1, "SELECT id FROM exchanges").await;
+    std::fs::write(proxy.store_path(), "").unwrap();
+    eventually("a word", || (proxy.told("was emptied while Pointsman is running") > 0).then_some(())).await;
+    eventually("the new file", || (proxy.told("the store is open again") > 0).then_some(())).await;
+    let after = asked(&proxy, 2).await;
+    proxy.wait_rows(2, "SELECT id FROM exchanges").await;
+    assert_eq!(recorded(&proxy).len(), after.len());
+    proxy.sigterm();
+    assert!(proxy.wait_exit().await.success());
+}

@@ -195,6 +195,25 @@ async fn an_open_listener_has_any_name_and_refuses_pages_all_the_same() {
     );
     assert_eq!(chats(&[("host", "evil.example:8080"), ("origin", "http://evil.example:8080")]).await, 403, "rebinding");
     assert_eq!(up.count(), 6);
+    // A page on its own rebound name that has no Referer sent: over plain HTTP a browser tells nothing of it.
+    let mozilla = ("user-agent", "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0");
+    for host in ["evil.example:8080", "127.0.0.1.nip.io:8080", "pointsman.evil.example"] {
+        for target in ["/v1/files", "/v1/models", "/v1/responses/resp_1"] {
+            assert_eq!(status(&proxy, "GET", target, &[("host", host), mozilla]).await, 403, "{host} {target}");
+        }
+        assert_eq!(over_http2(&proxy, host, &[mozilla]).await, 403, "{host}");
+    }
+    assert_eq!(up.count(), 6, "nothing was read for it");
+    for agent in
+        ["OpenAI/Python 2.1.0", "curl/8.5.0", "claude-cli/2.0", "node", "python-requests/2.32", "Go-http-client/1.1"]
+    {
+        assert_eq!(chats(&[("host", "llm.corp.example"), ("user-agent", agent)]).await, 200, "{agent}");
+    }
+    for private in ["nas:8080", "nas.local:8080", "10.0.0.7:8080", "localhost:8080", "host.docker.internal"] {
+        assert_eq!(chats(&[("host", private), mozilla]).await, 200, "{private}");
+    }
+    assert_eq!(chats(&[("host", "app.example"), mozilla, ("sec-fetch-site", "same-origin")]).await, 200, "behind TLS");
+    assert_eq!(up.count(), 18);
 }
 
 #[tokio::test]
@@ -226,12 +245,21 @@ async fn a_refusal_says_who_is_to_blame_and_which_setting_helps() {
     {
         assert!(message.contains(words), "{message}");
     }
+    for (host, setting) in [
+        ("LLM.Example.:8080", "add \"http://llm.example:8080\" to [server]"),
+        ("me@evil.example", "add its origin to [server]"),
+        ("*.example", "add its origin to [server]"),
+    ] {
+        let answer = sent(&proxy, "GET", "/v1/models", &[("host", host)]).await;
+        assert!(answer.contains(" 403 ") && answer.replace("\\\"", "\"").contains(setting), "{host}: {answer}");
+    }
     let claude = proxy.post("/v1/messages").header("origin", "null").header("anthropic-version", "2023-06-01");
     let claude = claude.json(&json!({"model": "m"})).send().await;
     assert_eq!((claude.status.as_u16(), &error(&claude)["type"]), (403, &json!("permission_error")));
-    let rows = proxy.wait_rows(3, "SELECT denied FROM exchanges ORDER BY started, id").await;
+    let rows = proxy.wait_rows(6, "SELECT denied FROM exchanges ORDER BY started, id").await;
     let reasons: Vec<&str> = rows.iter().filter_map(|row| row["denied"].as_str()).collect();
-    assert_eq!(reasons, ["foreign_page", "foreign_host", "foreign_page"]);
+    assert_eq!(reasons.iter().filter(|reason| **reason == "foreign_page").count(), 2);
+    assert_eq!(reasons.iter().filter(|reason| **reason == "foreign_host").count(), 4);
     assert_eq!(proxy.metric(r#"pointsman_denied_total{reason="foreign_page"} "#).await, 2.0);
     assert_eq!(up.count(), 0);
 }

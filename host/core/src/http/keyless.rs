@@ -3,6 +3,9 @@
 //! Whoever reaches it uses the operator's keys, so it must not be reached by pages of other sites through the browser of somebody
 //! who can: neither by a request across sites (the Fetch standard sends simple ones without asking first), nor under a name
 //! that the site points here (DNS rebinding). Programs send none of the headers by which a browser is told.
+//!
+//! A browser says which site a page is of where the target is encrypted or this machine (W3C, Fetch Metadata Request Headers,
+//! section 3). One that says nothing came over plain HTTP, where no certificate has proved that the name is the proxy's own.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -51,7 +54,7 @@ pub fn refused(uri: &Uri, headers: &HeaderMap, exposure: Exposure, allowed: &All
     }
     match exposure {
         Exposure::Loopback => foreign_host(uri, headers, allowed),
-        Exposure::Open if page == Page::OwnOverPlainHttp => {
+        Exposure::Open if page == Page::OverPlainHttp => {
             foreign_host(uri, headers, allowed).filter(|_| !headers.contains_key(SEC_FETCH_SITE))
         }
         Exposure::Open => None,
@@ -63,8 +66,9 @@ pub fn refused(uri: &Uri, headers: &HeaderMap, exposure: Exposure, allowed: &All
 enum Page {
     /// A program, the operator himself, a page that the proxy's own origin serves over TLS, or one of an allowed origin.
     Welcome,
-    /// The page's site has the name under which the proxy was asked. Without TLS nobody has proved that the name is its own.
-    OwnOverPlainHttp,
+    /// The page's site has the name under which the proxy was asked, or the browser does not tell it. Without TLS nobody has
+    /// proved that the name is the proxy's own.
+    OverPlainHttp,
     /// Another site's.
     Foreign(Option<String>),
 }
@@ -82,7 +86,8 @@ impl Page {
             return foreign();
         }
         if told.is_empty() {
-            return Page::Welcome;
+            // A page can keep its browser from telling it (`referrerPolicy: "no-referrer"`).
+            return if is_browser(headers) { Page::OverPlainHttp } else { Page::Welcome };
         }
         let sent_by_an_extension = headers.get(SEC_FETCH_SITE).is_some_and(|site| site == "none");
         let asked = asked_authority(uri, headers);
@@ -94,7 +99,7 @@ impl Page {
                         return foreign();
                     }
                     if scheme == "http" {
-                        page = Page::OwnOverPlainHttp;
+                        page = Page::OverPlainHttp;
                     }
                 }
                 Some((scheme, _)) if sent_by_an_extension && scheme != "file" => {}
@@ -154,13 +159,34 @@ fn is_an_address(host: &HeaderValue) -> bool {
     text.parse::<SocketAddr>().is_ok() || text.parse::<IpAddr>().is_ok()
 }
 
+/// Top-level domains that the public DNS does not have.
+const PRIVATE_DOMAINS: [&str; 6] = ["internal", "localdomain", "local", "lan", "home", "corp"];
+
+/// Users and passwords are no part of a Host (RFC 9110 section 7.2), and a port is a number.
+fn is_well_formed(name: &Authority) -> bool {
+    let port = name.as_str().strip_prefix(name.host());
+    port.is_some_and(|port| port.trim_start_matches(':').bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+/// Returns the setting of `[server] allowed_origins` that lets requests for this host in, where one does.
+pub fn origin_for(host: &str) -> Option<String> {
+    let name: Authority = host.trim().parse().ok()?;
+    let bare = name.host().trim_end_matches('.').to_ascii_lowercase();
+    if !is_well_formed(&name) || bare.is_empty() || bare.contains('*') {
+        return None;
+    }
+    let port = name.port_u16().filter(|port| *port != 80).map(|port| format!(":{port}")).unwrap_or_default();
+    let origin = format!("http://{bare}{port}");
+    let allowed = AllowedOrigins::parse([origin.as_str()]).ok()?;
+    (allowed.allow_host(&name)).then_some(origin)
+}
+
 /// Returns true for names that no DNS answer of another site can point here: this machine's and IP addresses, also abbreviated
 /// ones (`127.1`; the URL standard takes every name that ends in a number for an address), names without a dot, and names in
-/// domains that are kept for private use, such as `host.docker.internal`, by which a container reaches this machine.
+/// domains that are kept for private use, such as `host.docker.internal`, by which a container reaches this machine, and
+/// `nas.local` (multicast DNS, RFC 6762 section 3). Appendix G there has the other ones, which the root does not delegate.
 fn cannot_be_rebound(name: &Authority) -> bool {
-    // Users and passwords are no part of a Host (RFC 9110 section 7.2), and a port is a number.
-    let port = name.as_str().strip_prefix(name.host());
-    if !port.is_some_and(|port| port.trim_start_matches(':').bytes().all(|byte| byte.is_ascii_digit())) {
+    if !is_well_formed(name) {
         return false;
     }
     if names_this_machine(name) {
@@ -169,7 +195,7 @@ fn cannot_be_rebound(name: &Authority) -> bool {
     let host = name.host().trim_end_matches('.');
     let Some((_, last)) = host.rsplit_once('.') else { return !host.is_empty() && !host.starts_with('[') };
     last.bytes().all(|byte| byte.is_ascii_digit())
-        || ["internal", "localdomain"].iter().any(|private| last.eq_ignore_ascii_case(private))
+        || PRIVATE_DOMAINS.iter().any(|private| last.eq_ignore_ascii_case(private))
         || host.get(host.len().saturating_sub(10)..).is_some_and(|end| end.eq_ignore_ascii_case(".home.arpa"))
 }
 
@@ -226,6 +252,9 @@ mod tests {
             "host.containers.internal",
             "pointsman:8080",
             "pi.home.arpa",
+            "nas.local",
+            "nas.LAN.:8080",
+            "pointsman.default.svc.cluster.local:8080",
             "",
         ] {
             assert_eq!(on_loopback(&[("host", ours)]), None, "{ours}");
@@ -241,6 +270,8 @@ mod tests {
             "internal.example",
             "home.arpa.evil.example",
             "nothome.arpa.example",
+            "local.example",
+            "nas.lan.example",
             "127.0.0.1@evil.example",
             "evil.example@127.0.0.1",
             "localhost:8080.evil.example",
@@ -249,7 +280,11 @@ mod tests {
             "127.0.0.1:8080, evil.example",
         ] {
             assert!(is_host(on_loopback(&[("host", foreign)])), "{foreign}");
-            assert_eq!(on_a_network(&[("host", foreign)]), None, "{foreign} may be the name of a network's machine");
+            for program in [("user-agent", "OpenAI/Python 2.1.0"), ("user-agent", "curl/8.5.0"), ("accept", "*/*")] {
+                let asked = on_a_network(&[("host", foreign), program]);
+                assert_eq!(asked, None, "{foreign} may be the name of a network's machine");
+            }
+            assert!(is_host(on_a_network(&[("host", foreign), MOZILLA])), "{foreign} may be a page's own name");
         }
     }
 
@@ -331,6 +366,26 @@ mod tests {
         assert!(is_host(on_a_network(&[("host", "evil.example:8080"), page])));
         let read = [("host", "evil.example:8080"), ("referer", "http://evil.example:8080/x"), MOZILLA];
         assert!(is_host(on_a_network(&read)));
+        let silent = [("host", "evil.example:8080"), MOZILLA];
+        assert!(is_host(on_a_network(&silent)), "a page can have no Referer sent");
+        let http2 = asked(Exposure::Open, &[], "http://evil.example:8080/v1/files", &[MOZILLA]);
+        assert!(is_host(http2));
+        assert_eq!(
+            asked(Exposure::Open, &["http://evil.example:8080"], "/v1/files", &silent),
+            None,
+            "the operator's own"
+        );
+        let typed = ("sec-fetch-site", "none");
+        assert_eq!(
+            on_a_network(&[("host", "app.example"), MOZILLA, typed]),
+            None,
+            "only behind TLS a browser tells that"
+        );
+        for private in
+            ["nas:8080", "nas.local:8080", "10.0.0.7:8080", "[fd00::7]:8080", "host.docker.internal", "pi.lan"]
+        {
+            assert_eq!(on_a_network(&[("host", private), MOZILLA]), None, "{private}");
+        }
         assert_eq!(on_a_network(&[("host", "nas:8080"), ("origin", "http://nas:8080")]), None);
         assert_eq!(on_a_network(&[("host", "10.0.0.7:8080"), ("origin", "http://10.0.0.7:8080")]), None);
     }
@@ -361,7 +416,43 @@ mod tests {
         assert_eq!(all, None, "* is all");
     }
 
+    #[test]
+    fn an_origin_is_suggested_only_where_it_lets_the_host_in() {
+        for (host, origin) in [
+            ("evil.example", "http://evil.example"),
+            ("LLM.Example.:8080", "http://llm.example:8080"),
+            (" llm.example ", "http://llm.example"),
+            ("llm.example:80", "http://llm.example"),
+            ("llm.example:443", "http://llm.example:443"),
+        ] {
+            assert_eq!(origin_for(host).as_deref(), Some(origin), "{host:?}");
+            let refused = asked(Exposure::Loopback, &[origin], "/", &[("host", host.trim())]);
+            assert_eq!(refused, None, "{host:?}");
+        }
+        for none in [
+            "",
+            "a b",
+            "127.0.0.1:8080, evil.example",
+            "me@evil.example",
+            "*.example",
+            "localhost:8080.evil.example",
+            "[::1",
+            ".",
+            "a/b",
+            "\u{e4}",
+        ] {
+            assert_eq!(origin_for(none), None, "{none:?}");
+        }
+    }
+
     proptest! {
+        #[test]
+        fn every_suggestion_parses_and_lets_in(host in "[a-zA-Z0-9 .:@*\\[\\],-]{0,24}") {
+            if let Some(origin) = origin_for(&host) {
+                prop_assert_eq!(asked(Exposure::Loopback, &[&origin], "/", &[("host", host.trim())]), None);
+            }
+        }
+
         #[test]
         fn no_name_below_a_public_domain_is_taken_for_ours(
             labels in "([a-z0-9-]{1,12}\\.){1,4}",
