@@ -12,6 +12,7 @@ mod exchanges;
 mod homes;
 mod insert;
 mod journal;
+mod open_file;
 mod policies;
 mod queries;
 mod queue;

@@ -5,7 +5,7 @@ use std::sync::{Arc, MutexGuard};
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 
 use super::columns::{columns, insert, signed};
-use super::reopen::OpenFile;
+use super::open_file::OpenFile;
 use super::{LOG_TARGET, Shared, StoreError, StoreReader};
 
 /// Bytes of components that are taken from a file that is gone into the next one; each of them may have this size.

@@ -5,14 +5,14 @@
 //! next start (policies, cooldowns, homes) is taken along.
 
 use std::fs::{self, OpenOptions};
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::{io, thread};
+use std::path::Path;
+use std::sync::Arc;
+use std::thread;
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, InterruptHandle, TransactionBehavior};
 
+use super::open_file::{Change, OpenFile};
 use super::policies::KeptPolicies;
 use super::{CooldownRow, HomeRow, LOG_TARGET, Shared, StoreError, StorePath, cooldowns, homes, schema};
 
@@ -25,86 +25,6 @@ pub(super) struct StoreFile {
     kept: Option<Kept>,
     /// True once it was told.
     is_told: bool,
-}
-
-/// The file that the connections have open.
-#[derive(Debug)]
-pub(super) struct OpenFile {
-    path: PathBuf,
-    /// Device and number of the file; none: it is none of ours.
-    identity: Mutex<Option<(u64, u64)>>,
-}
-
-/// What happened to a file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Change {
-    /// No name leads to it any more, or the name leads to another.
-    Gone(&'static str),
-    /// It is the same one, and what was in it is not there any more.
-    Emptied,
-}
-
-impl Change {
-    fn as_str(self) -> &'static str {
-        match self {
-            Change::Gone(what) => what,
-            Change::Emptied => "emptied",
-        }
-    }
-}
-
-impl OpenFile {
-    fn new(path: &Path) -> Self {
-        let open = Self { path: path.to_owned(), identity: Mutex::default() };
-        open.is_opened();
-        open
-    }
-
-    /// From now on the file that has the name is the one that is open.
-    fn is_opened(&self) {
-        self.set(fs::metadata(&self.path).ok().map(|meta| (meta.dev(), meta.ino())));
-    }
-
-    fn set(&self, identity: Option<(u64, u64)>) {
-        *self.identity.lock().unwrap_or_else(PoisonError::into_inner) = identity;
-    }
-
-    /// Looks at the file behind the name. An error says nothing about the file that is open, unless there is none.
-    fn change(&self) -> Option<Change> {
-        let open = *self.identity.lock().unwrap_or_else(PoisonError::into_inner);
-        match fs::metadata(&self.path) {
-            Ok(meta) if open == Some((meta.dev(), meta.ino())) => (meta.len() == 0).then_some(Change::Emptied),
-            Ok(_) => Some(Change::Gone("replaced")),
-            Err(error) => match error.kind() {
-                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Some(Change::Gone("deleted or moved away")),
-                _ if open.is_some() => None,
-                _ => Some(Change::Gone("replaced")),
-            },
-        }
-    }
-
-    /// # Errors
-    /// [`StoreError::Gone`]: the file that is open is not the store's any more.
-    pub(super) fn is_there(&self) -> Result<(), StoreError> {
-        match self.change() {
-            None => Ok(()),
-            Some(change) => Err(self.gone(change, "it is being opened again; try again in a moment".to_owned())),
-        }
-    }
-
-    fn gone(&self, change: Change, why: String) -> StoreError {
-        StoreError::Gone { path: self.path.display().to_string(), what: change.as_str(), why }
-    }
-
-    /// Removes what SQLite wrote ahead beside the file, which belongs to what was in it before.
-    fn remove_log(&self) {
-        for end in ["-wal", "-shm"] {
-            let mut name = self.path.clone().into_os_string();
-            name.push(end);
-            // It may not be there.
-            let _ = fs::remove_file(PathBuf::from(name));
-        }
-    }
 }
 
 /// What is taken along.
@@ -146,7 +66,7 @@ impl StoreFile {
             self.is_told = false;
             return Ok(false);
         };
-        let (what, path) = (change.as_str(), self.open.path.display());
+        let (what, path) = (change.as_str(), self.open.path().display());
         if !self.is_told {
             self.is_told = true;
             tracing::error!(target: LOG_TARGET, store = %path, "the store's file was {what} while Pointsman is running: the records in it are gone with it");
@@ -155,13 +75,13 @@ impl StoreFile {
         self.let_go(change, now_ms)?;
         self.open_again()?;
         self.is_told = false;
-        tracing::warn!(target: LOG_TARGET, store = %self.open.path.display(), "the store is open again, in the file that is there now");
+        tracing::warn!(target: LOG_TARGET, store = %self.open.path().display(), "the store is open again, in the file that is there now");
         Ok(true)
     }
 
     /// Fails where there can be no file. Until there can be, the connections stay as they are.
     fn touch(&self, change: Change) -> Result<(), StoreError> {
-        let path = &self.open.path;
+        let path = self.open.path();
         match fs::metadata(path) {
             Ok(meta) if !meta.is_file() => {
                 return Err(self.open.gone(change, "what is there now is no file".to_owned()));
@@ -207,13 +127,13 @@ impl StoreFile {
         if change == Change::Emptied {
             self.open.remove_log();
         }
-        self.open.set(None);
+        self.open.is_closed();
         Ok(())
     }
 
     fn open_again(&mut self) -> Result<(), StoreError> {
-        let path = &self.open.path;
-        let mut opened = schema::open(&StorePath::File(path.clone()))?;
+        let path = self.open.path();
+        let mut opened = schema::open(&StorePath::File(path.to_owned()))?;
         if let Some(kept) = &self.kept {
             kept.write(&mut opened)?;
         }
@@ -258,6 +178,8 @@ fn or_none<T: Default>(what: &'static str, read: Result<T, StoreError>) -> T {
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use super::*;
     use crate::tests::{T0_MS, exchange, fixed, policies, unlimited};
     use crate::{PolicyRows, Store};
