@@ -4,6 +4,8 @@ use std::error::Error as _;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -31,6 +33,7 @@ const END_LIMIT: Duration = Duration::from_secs(2);
 /// An attempt, its connection and its timer.
 pub struct UpstreamAttempt {
     attempt: Attempt,
+    request: Arc<ProxyRequest>,
     started: Timestamp,
     /// The same moment on the clock of the timers.
     started_at: Instant,
@@ -94,9 +97,12 @@ impl UpstreamAttempt {
     fn new(in_flight: &InFlight, target: &Target, sending: &Sending, told: Option<&Transcript>) -> Self {
         let (started, started_at) = (in_flight.proxy().clock.now(), crate::timer::now());
         let capabilities = &in_flight.snapshot().view.backend(sending.backend).capabilities;
-        let request = in_flight.request().client_request();
+        let request = in_flight.request().clone();
+        request.abandoned.is_written.store(false, Ordering::Relaxed);
+        let asked = request.client_request();
         Self {
-            attempt: Attempt::new(started, &request, &target.endpoint, capabilities, sending, told),
+            attempt: Attempt::new(started, &asked, &target.endpoint, capabilities, sending, told),
+            request,
             started,
             started_at,
             body: None,
@@ -289,6 +295,17 @@ impl UpstreamAttempt {
     }
 }
 
+/// Dropped before its end, its client has gone away; what was written is charged all the same.
+impl Drop for UpstreamAttempt {
+    fn drop(&mut self) {
+        if self.request.abandoned.is_written.load(Ordering::Relaxed)
+            && let Output::Ended(_, ended) = self.step(Input::ClientGone)
+        {
+            let _ = self.request.abandoned.usage.set(ended.usage);
+        }
+    }
+}
+
 /// Sends the request and waits for the head.
 ///
 /// A kept connection that the upstream closed just when it was used again says nothing about the upstream (RFC 9112
@@ -303,9 +320,10 @@ async fn send(
     let build = || attempt.request(&client, &target.endpoint, &sending.model).map(|request| request.map(Full::new));
     let connect = sending.timeouts.connect;
     let build = || build().map_err(NotSent::Failed);
-    match target.origin.send(build()?, connect, Reuse::Kept).await {
+    let written = &request.abandoned.is_written;
+    match target.origin.send(build()?, connect, Reuse::Kept, written).await {
         Err(SendError::Reset { reused: true, .. }) if request.is_idempotent() => {
-            target.origin.send(build()?, connect, Reuse::Fresh).await.map_err(NotSent::by)
+            target.origin.send(build()?, connect, Reuse::Fresh, written).await.map_err(NotSent::by)
         }
         sent => sent.map_err(NotSent::by),
     }

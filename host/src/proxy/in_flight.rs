@@ -11,7 +11,7 @@ use pointsman_core::dialect::repair::Repairs;
 use pointsman_core::dialect::translate::Untranslatable;
 use pointsman_core::exchange::{Action, Ended, Event, Exchange, Reason, Refusal};
 use pointsman_core::journal::{Failed, Question, Trail};
-use pointsman_core::outcome::{Kind, Scope};
+use pointsman_core::outcome::{Kind, Outcome, Scope};
 use pointsman_core::overdue::Overdue;
 use pointsman_core::record::{End, ExchangeRecord};
 use pointsman_core::table::{Lane, Tier};
@@ -384,6 +384,15 @@ impl InFlight {
         self.exchange.is_done()
     }
 
+    /// The client went away: with what the attempt under way has used, if there was one.
+    fn client_gone(&self) -> Event {
+        let Some(usage) = self.request.abandoned.usage.get().filter(|usage| usage.total() > 0) else {
+            return Event::ClientGone;
+        };
+        let gone = Outcome::new(Kind::ClientGone, "the client went away");
+        Event::Ended(Ended { usage: *usage, ..Ended::failed(gone) })
+    }
+
     fn record(&mut self, now: Timestamp) -> ExchangeRecord {
         let (waits, waited) = self.exchange.waits();
         self.notes.extend(self.exchange.take_warnings());
@@ -422,7 +431,7 @@ impl InFlight {
 impl Drop for InFlight {
     fn drop(&mut self) {
         if !self.exchange.is_done() {
-            self.step(Event::ClientGone);
+            self.step(self.client_gone());
         }
         let now = self.proxy.clock.now();
         match self.exchange.exhausted_until() {

@@ -1,6 +1,7 @@
 //! A downstream request, read once: its original bytes, and the facts the core and the policy need.
 
 use std::hash::{BuildHasher as _, RandomState};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, LazyLock, OnceLock};
 use std::time::Duration;
 
@@ -21,6 +22,7 @@ use pointsman_core::dialect::translate::{Strictness, Translations};
 use pointsman_core::exchange::Facts;
 use pointsman_core::http::encoding::Encoding;
 use pointsman_core::origin::Endpoint;
+use pointsman_core::record::Usage;
 use pointsman_core::table::UNKNOWN_MODEL;
 use pointsman_core::text::{MAX_NAME_BYTES, beginning};
 use pointsman_engine::Texts;
@@ -80,8 +82,19 @@ pub struct ProxyRequest {
     pub pinned: Option<PinnedBackend>,
     /// Its number, once it was needed.
     pub number: OnceLock<u64>,
+    /// What its client leaves behind that goes away before the answer.
+    pub abandoned: Abandoned,
     /// The memory that it holds.
     pub memory: Option<Grant>,
+}
+
+/// The attempt that was under way when the client went away.
+#[derive(Debug, Default)]
+pub struct Abandoned {
+    /// The request was written to a connection.
+    pub is_written: AtomicBool,
+    /// What the attempt has used.
+    pub usage: OnceLock<Usage>,
 }
 
 /// A backend that a request is pinned to, for one attempt.
@@ -180,6 +193,7 @@ impl ProxyRequest {
             is_https: is_https(&head),
             pinned: None,
             number: OnceLock::new(),
+            abandoned: Abandoned::default(),
             memory,
             model,
             body_facts: facts.is_read().then_some(facts),

@@ -4,6 +4,7 @@
 //! and only once: while a provider keeps silent, the others' lists are given without it.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -239,6 +240,6 @@ impl Cached {
         for (name, value) in &endpoint.headers {
             headers.insert(name.clone(), value.clone());
         }
-        self.target.origin.send(request, PATIENCE, reuse).await
+        self.target.origin.send(request, PATIENCE, reuse, &AtomicBool::default()).await
     }
 }

@@ -4,6 +4,7 @@
 //! lease that is dropped before closes its connection, which is how an abandoned answer stops at once. HTTP/2, where
 //! TLS agreed on it, is one connection shared by all.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -169,8 +170,10 @@ impl Origin {
         mut request: Request<Body>,
         connect_timeout: Duration,
         reuse: Reuse,
+        written: &AtomicBool,
     ) -> Result<Answer, SendError> {
         while let Some(kept) = self.kept(reuse) {
+            written.store(true, Ordering::Relaxed);
             let reused = match kept {
                 Kept::Http1(sender) => self.send_http1(sender, request).await,
                 Kept::Http2(sender) => self.send_http2(sender, request).await,
@@ -178,12 +181,17 @@ impl Origin {
             match reused {
                 Ok(answer) => return Ok(answer),
                 Err(mut error) => match error.take_message() {
-                    Some(unsent) => request = as_sent(unsent),
+                    Some(unsent) => {
+                        written.store(false, Ordering::Relaxed);
+                        request = as_sent(unsent);
+                    }
                     None => return Err(broken(&error.into_error(), true)),
                 },
             }
         }
-        let sent = match self.connect(connect_timeout).await? {
+        let connection = self.connect(connect_timeout).await?;
+        written.store(true, Ordering::Relaxed);
+        let sent = match connection {
             Kept::Http1(sender) => self.send_http1(sender, request).await,
             Kept::Http2(sender) => self.send_http2(sender, request).await,
         };

@@ -441,3 +441,87 @@ async fn a_hundred_prompts_in_one_request_are_believed_and_reserved() {
         .await;
     assert_eq!(numbers(&rows[0]), (100, 10_000, 0, false));
 }
+
+#[tokio::test]
+async fn who_hangs_up_before_the_answer_pays_for_what_was_begun() {
+    for streams in [false, true] {
+        let gate = Gate::new();
+        let answer = if streams { tokens(3).gated(&gate) } else { chat("late").gated_head(&gate) };
+        let up = upstream().reply(answer).start().await;
+        let proxy = proxy!().backend(backend("p").primary(&up).price("*", 1.0, 1.0)).start().await;
+        let asked =
+            json!({"model": "m", "stream": streams, "messages": [{"role": "user", "content": "word ".repeat(800)}]});
+        let leaving = tokio::spawn(proxy.post("/v1/chat/completions").json(&asked).send());
+        up.wait_seen(1).await;
+        leaving.abort();
+        up.wait_hung_up(1).await;
+        let row = &proxy.wait_rows(1, LAST).await[0];
+        let (input, output, _, estimated) = numbers(row);
+        assert!((1_000..1_020).contains(&input) && output == 0 && estimated, "{row}");
+        assert!((row["cost_usd"].as_f64().unwrap() - input as f64 / 1e6).abs() < 1e-12, "{row}");
+        let ends = proxy.wait_rows(1, "SELECT id FROM exchanges WHERE end = 'client_gone'").await;
+        assert_eq!(ends.len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn streams_of_sound_and_pictures_tell_their_usage_in_their_last_event() {
+    let usage = json!({"type": "tokens", "input_tokens": 14, "output_tokens": 45, "total_tokens": 59});
+    for (path, body, kind) in [
+        ("/v1/audio/transcriptions", json!({"model": "m", "stream": true}), "transcript.text.done"),
+        ("/v1/audio/speech", json!({"model": "m", "input": "hi", "stream_format": "sse"}), "speech.audio.done"),
+        (
+            "/v1/images/generations",
+            json!({"model": "m", "prompt": "a cat", "stream": true}),
+            "image_generation.completed",
+        ),
+    ] {
+        let delta = json!({"type": "a.delta", "delta": "hello"});
+        let events = [delta, json!({"type": kind, "text": "hello", "usage": usage})].map(|event| event.to_string());
+        let (proxy, _up) = with_price(&[("input_per_mtok", 1.0), ("output_per_mtok", 1.0)], sse(events.clone())).await;
+        let answer = proxy.post(path).json(&body).send().await;
+        assert!(events.iter().all(|event| answer.text().contains(event)), "{path}: {}", answer.text());
+        assert_eq!(numbers(&proxy.wait_rows(1, LAST).await[0]), (14, 45, 0, false), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_translated_stream_is_charged_as_its_provider_told_it() {
+    let thoughts = json!({"prompt_tokens": 9, "completion_tokens": 4, "total_tokens": 43, "cached_tokens": 2,
+        "completion_tokens_details": {"reasoning_tokens": 30}});
+    for last in [
+        json!({"choices": [], "usage": thoughts}),
+        json!({"choices": [], "x_groq": {"id": "r", "usage": thoughts}}),
+        json!({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop", "usage": thoughts}]}),
+    ] {
+        let up = upstream().reply(stream(std::slice::from_ref(&last))).start().await;
+        let proxy = proxy!().backend(backend("p").primary(&up).model("m", "m")).start().await;
+        let body =
+            json!({"model": "m", "max_tokens": 200, "stream": true, "messages": [{"role": "user", "content": "hi"}]});
+        let answer = proxy.post("/v1/messages").json(&body).send().await;
+        assert!(answer.text().contains("message_stop"), "{}", answer.text());
+        assert_eq!(numbers(&proxy.wait_rows(1, LAST).await[0]), (9, 34, 2, false), "{last}");
+    }
+    let usage = json!({
+        "input_tokens": 1000, "output_tokens": 1, "cache_read_input_tokens": 0, "cache_creation_input_tokens": 4000,
+        "cache_creation": {"ephemeral_5m_input_tokens": 0, "ephemeral_1h_input_tokens": 4000},
+    });
+    let events = [
+        json!({"type": "message_start", "message": {"id": "m", "type": "message", "role": "assistant", "model": "m", "content": [], "usage": usage}}),
+        json!({"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}),
+        json!({"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "hello you"}}),
+        json!({"type": "content_block_stop", "index": 0}),
+        json!({"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 100}}),
+        json!({"type": "message_stop"}),
+    ];
+    let up = upstream().reply(sse(events.map(|event| event.to_string()))).start().await;
+    let target = backend("p").primary(&up).set("dialect", "anthropic").model("m", "m");
+    let target = target.set("price.m.input_per_mtok", 3.0).set("price.m.output_per_mtok", 15.0);
+    let proxy = proxy!().backend(target.set("price.m.cache_write_1h_per_mtok", 6.0)).start().await;
+    let cached = json!({"model": "m", "stream": true, "messages": [{"role": "user", "content": "hi ".repeat(1_000)}]});
+    assert_eq!(proxy.post("/v1/chat/completions").json(&cached).send().await.status, 200);
+    let row = &proxy.wait_rows(1, LAST).await[0];
+    assert_eq!(numbers(row), (5_000, 100, 0, false));
+    let expected = (1_000.0 * 3.0 + 4_000.0 * 6.0 + 100.0 * 15.0) / 1e6;
+    assert!((row["cost_usd"].as_f64().unwrap() - expected).abs() < 1e-12, "{row}");
+}

@@ -114,7 +114,8 @@ impl EventReader {
 
     /// Returns the usage so far.
     pub(super) fn usage(&self, asked: &UsageAsked<'_>) -> Usage {
-        self.judge.tap.usage(asked)
+        let upstreams = self.translator.as_ref().and_then(|translator| translator.usage(asked));
+        upstreams.unwrap_or_else(|| self.judge.tap.usage(asked))
     }
 
     /// Returns true once the model has given its finish reason, or the stream its own end.

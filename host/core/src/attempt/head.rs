@@ -131,7 +131,7 @@ impl Attempt {
 
     /// The body is a stream of events.
     pub(super) fn read_events(&mut self, now: Timestamp) {
-        let translator = self.translated.as_ref().map(|translated| translated.event_translator(now));
+        let translator = self.translated.as_ref().map(|translated| translated.event_translator(self.dialect, now));
         let Asked { operation, answers, hide_usage, .. } = self.asked;
         let expected = Expected { operation, answers, hide_usage };
         let events = EventReader::new(self.spoken, expected, self.joiner.take(), translator);
@@ -182,10 +182,14 @@ fn is_json(head: &Parts) -> bool {
 
 /// A tap for the body behind this head; what is compressed is read as a copy.
 fn body_tap(head: &Parts, dialect: Dialect, operation: Operation) -> BodyTap {
+    let is_events = has_content_type(&head.headers, "text/event-stream");
     match Listed::read(&head.headers) {
+        // A stream whose end is known is read by its events before it is relayed.
+        Listed::Known(encodings) if encodings.is_empty() && is_events && !operation.has_streams() => {
+            BodyTap::of_events(dialect, operation)
+        }
         Listed::Known(encodings) if encodings.is_empty() => BodyTap::new(dialect),
         Listed::Known(encodings) if encodings.len() == 1 => {
-            let is_events = has_content_type(&head.headers, "text/event-stream");
             BodyTap::encoded(dialect, operation, encodings[0], is_events)
         }
         Listed::Known(_) | Listed::Unknown(_) => BodyTap::unreadable(dialect),

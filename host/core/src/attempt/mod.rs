@@ -210,7 +210,7 @@ impl Attempt {
             // Nobody's fault: no backend is to suffer for it.
             Input::ShuttingDown => self.broke(now, Outcome::new(Kind::ClientGone, "Pointsman is shutting down")),
             Input::ClientGone => {
-                let usage = if self.is_committed() { self.usage() } else { Usage::default() };
+                let usage = self.usage_of_begun();
                 self.ended(Bytes::new(), Outcome::new(Kind::ClientGone, "the client went away"), usage)
             }
         }
@@ -404,9 +404,11 @@ impl Attempt {
             Phase::Sending => self.fail_unanswered(outcome),
             Phase::Refusal => self.refused(now, false),
             Phase::Gated | Phase::Relaying if self.reading.is_finished() && is_break(outcome.kind) => self.end(now),
-            Phase::Undecided | Phase::Whole { .. } => self.ended(Bytes::new(), outcome, Usage::default()),
-            Phase::Gated | Phase::Relaying => {
-                let usage = self.usage();
+            Phase::Undecided | Phase::Whole { .. } if outcome.kind != Kind::ClientGone => {
+                self.ended(Bytes::new(), outcome, Usage::default())
+            }
+            Phase::Undecided | Phase::Whole { .. } | Phase::Gated | Phase::Relaying => {
+                let usage = if outcome.kind == Kind::ClientGone { self.usage_of_begun() } else { self.usage() };
                 self.ended(Bytes::new(), outcome, usage)
             }
             Phase::Over => Output::Wait,
@@ -421,6 +423,22 @@ impl Attempt {
                 self.broke(now, outcome)
             }
         }
+    }
+
+    /// The usage of an answer that nobody waits for any more: providers charge what they have begun, at least its prompt.
+    fn usage_of_begun(&self) -> Usage {
+        let is_begun = match self.phase {
+            Phase::Sending | Phase::Undecided | Phase::Whole { .. } | Phase::Gated | Phase::Relaying => {
+                self.asked.has_usage && self.asked.operation.is_question() && self.status < 300
+            }
+            Phase::Refusal | Phase::Over => false,
+        };
+        if !is_begun || self.dialect.is_opaque() {
+            return Usage::default();
+        }
+        let usage = if self.phase == Phase::Sending { Usage::default() } else { self.usage() };
+        let prompt_tokens = self.asked.prompt_tokens.into();
+        if usage.total() > 0 { usage } else { Usage { input_tokens: prompt_tokens, estimated: true, ..usage } }
     }
 
     fn usage(&self) -> Usage {

@@ -21,8 +21,10 @@ use crate::dialect::repair::{Repaired, Repairs, is_unreadable, repair};
 use crate::dialect::translate::request::Translated;
 use crate::dialect::translate::stream::Stream;
 use crate::dialect::translate::{Answers, Translation, Untranslatable, error};
+use crate::dialect::usage::{Asked as UsageAsked, StreamTap};
 use crate::http::sse;
 use crate::outcome::{Kind, Outcome};
+use crate::record::Usage;
 use crate::table::Dialect;
 use crate::time::Timestamp;
 use crate::view::View;
@@ -39,6 +41,8 @@ pub(super) struct TranslatedAttempt {
 #[derive(Debug)]
 pub(super) struct EventTranslator {
     reader: sse::Reader,
+    /// Counts what the upstream tells, of which a translation keeps only a part.
+    tap: StreamTap,
     stream: Stream,
     repairs: Repairs,
 }
@@ -155,10 +159,11 @@ impl TranslatedAttempt {
         body
     }
 
-    /// A translator for a stream that begins now.
-    pub(super) fn event_translator(&self, now: Timestamp) -> EventTranslator {
+    /// A translator for a stream of a backend of this dialect that begins now.
+    pub(super) fn event_translator(&self, dialect: Dialect, now: Timestamp) -> EventTranslator {
         EventTranslator {
             reader: sse::Reader::default(),
+            tap: StreamTap::new(dialect, self.operation()),
             stream: self.answers.stream(now),
             repairs: Repairs::default(),
         }
@@ -179,6 +184,7 @@ impl EventTranslator {
                     }
                 }
                 Ok(Some(event)) => {
+                    self.tap.see(&event);
                     if let Err(why) = self.stream.event(&event, &mut out) {
                         break Some(untranslatable(&why));
                     }
@@ -205,6 +211,7 @@ impl EventTranslator {
         let mut reader = sse::Reader::default();
         reader.push(events.into());
         while let Ok(Some(event)) = reader.next_event() {
+            self.tap.see(&event);
             self.stream.event(&event, out).map_err(|why| untranslatable(&why))?;
         }
         Ok(())
@@ -220,6 +227,7 @@ impl EventTranslator {
                 let repaired = repair(&event);
                 failed = self.mended(repaired, &mut out).err();
             } else {
+                self.tap.see(&event);
                 // What cannot be translated has no end after it, and so the stream counts as cut.
                 let _ = self.stream.event(&event, &mut out);
             }
@@ -228,6 +236,11 @@ impl EventTranslator {
             self.stream.finish(&mut out);
         }
         (out.freeze(), failed)
+    }
+
+    /// Returns the usage so far, where the upstream has told any of it.
+    pub(super) fn usage(&self, asked: &UsageAsked<'_>) -> Option<Usage> {
+        self.tap.is_told().then(|| self.tap.usage(asked))
     }
 
     /// Returns the repairs so far.

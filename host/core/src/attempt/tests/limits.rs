@@ -121,7 +121,7 @@ fn a_stream_that_stops_for_good_ends_though_it_has_no_total_limit() {
 }
 
 #[test]
-fn a_client_that_leaves_pays_for_what_was_delivered() {
+fn a_client_that_leaves_pays_for_what_flowed() {
     let left = |commit| {
         let script = [(50, stream_head()), (100, bytes(HELLO)), (150, Input::ClientGone)];
         Case::stream().commit(commit).run(script)
@@ -130,7 +130,8 @@ fn a_client_that_leaves_pays_for_what_was_delivered() {
     assert_eq!(run.came_to(), (Some(100), 150, Kind::ClientGone));
     assert_eq!((run.ended().usage.output_tokens, run.ended().usage.estimated), (2, true));
     assert_eq!((run.ended().first_byte, run.ended().first_token), (Some(50 * MS), Some(100 * MS)));
-    assert_eq!(left(Commit::Complete).ended().usage, Usage::default());
+    let held = left(Commit::Complete).ended().usage;
+    assert_eq!((held.input_tokens, held.output_tokens, held.estimated), (7, 2, true), "the provider charges it too");
 }
 
 #[test]

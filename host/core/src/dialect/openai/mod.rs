@@ -4,6 +4,7 @@ mod chat;
 mod choices;
 mod errors;
 mod join_choices;
+mod media;
 mod responses;
 mod resume_choices;
 mod resume_responses;
@@ -85,7 +86,11 @@ impl WireFormat for Openai {
     }
 
     fn stream(&self, operation: Operation) -> &'static dyn StreamFormat {
-        if operation == Operation::Response { &responses::Responses } else { &choices::Choices }
+        match operation {
+            Operation::Response => &responses::Responses,
+            Operation::Audio | Operation::Image => &media::Media,
+            _ => &choices::Choices,
+        }
     }
 
     fn prefill(&self, operation: Operation, body: &Bytes, text: &str, can: &dyn Fn(&str) -> bool) -> Option<Bytes> {

@@ -112,6 +112,11 @@ impl Name {
     }
 }
 
+/// The usage of an answer that is no text and tells none.
+fn unsaid(asked: &Asked<'_>) -> Usage {
+    usage(&Counts::default(), true, Flowed { tokens: asked.made_tokens.into(), bytes: 0 }, asked)
+}
+
 impl BodyTap {
     /// A tap; for a dialect whose answers pass unread one that sees nothing.
     pub fn new(dialect: Dialect) -> Self {
@@ -142,6 +147,12 @@ impl BodyTap {
         Self { decoder, events, ..Self::new(dialect) }
     }
 
+    /// A tap for a stream of events whose end cannot be told from a cut.
+    pub fn of_events(dialect: Dialect, operation: Operation) -> Self {
+        let events = (!dialect.is_opaque()).then(|| Box::new((Reader::default(), StreamTap::new(dialect, operation))));
+        Self { events, ..Self::new(dialect) }
+    }
+
     /// A tap for a body that cannot be read: all of it is taken for text.
     pub fn unreadable(dialect: Dialect) -> Self {
         Self { at: Place::Over, depth: 1, ..Self::new(dialect) }
@@ -151,6 +162,7 @@ impl BodyTap {
     pub fn push(&mut self, chunk: &[u8]) {
         self.bytes += chunk.len() as u64;
         match &mut self.decoder {
+            None if self.events.is_some() && self.at != Place::Over => self.look_at(Bytes::copy_from_slice(chunk)),
             None => self.look(chunk),
             Some(_) if self.at == Place::Over => {}
             Some(decoder) => match decoder.push(chunk) {
@@ -206,7 +218,8 @@ impl BodyTap {
     /// model's answer, which has used something.
     pub fn usage(&self, asked: &Asked<'_>, is_answer: bool) -> Usage {
         if let Some((_, tap)) = self.events.as_deref() {
-            return tap.usage(asked);
+            let told = tap.usage(asked);
+            return if told.total() > 0 || !is_answer { told } else { unsaid(asked) };
         }
         let counts = self.counts();
         if self.dialect.is_opaque() || counts.is_none() && !is_answer {

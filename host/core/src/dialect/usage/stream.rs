@@ -74,6 +74,11 @@ impl StreamTap {
         self.format.missing_end()
     }
 
+    /// Returns true once the provider has told of tokens.
+    pub const fn is_told(&self) -> bool {
+        self.tally.is_told
+    }
+
     /// Events that carried content so far.
     pub const fn content_events(&self) -> u64 {
         self.tally.content_events
