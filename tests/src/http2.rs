@@ -31,6 +31,15 @@ impl Narrow {
         Self { sender, connection }
     }
 
+    /// Asks for this path, and waits for the head of the answer.
+    pub async fn get(&mut self, path: &str) -> (StatusCode, NarrowStream) {
+        let request = Request::get(format!("http://localhost{path}")).body(()).expect("a request");
+        let mut sender = soon("room for a stream", self.sender.clone().ready()).await.expect("the connection is there");
+        let (answer, _) = sender.send_request(request, true).expect("a request can be sent");
+        let answer = soon("the answer's head", answer).await.expect("an answer");
+        (answer.status(), NarrowStream(answer.into_body()))
+    }
+
     /// Asks for a streamed chat, and waits for the head of the answer.
     pub async fn chat_stream(&mut self) -> NarrowStream {
         let question = json!({"model": "m", "messages": [{"role": "user", "content": "hi"}], "stream": true});

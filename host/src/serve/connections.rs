@@ -207,11 +207,8 @@ pub(super) struct InHand(Arc<Connection>);
 
 impl InHand {
     /// The body of its answer, at whose end it is in hand no more.
-    pub(super) fn until_end_of<B: Body>(self, body: B) -> AnswerBody<B> {
-        // Its size is known where all of it is here; it is asked for a piece when the peer has room for one.
-        let is_complete = !body.is_end_stream() && body.size_hint().exact().is_some();
-        let untaken = is_complete.then(|| Untaken::new(&self.0));
-        AnswerBody { body, untaken, _in_hand: self }
+    pub(super) fn until_end_of<B>(self, body: B) -> AnswerBody<B> {
+        AnswerBody { body, untaken: None, in_hand: self }
     }
 
     /// The body of the request, whose coming is watched.
@@ -307,8 +304,9 @@ impl Body for RequestBody {
 /// The body of an answer, at whose end its request is in hand no more.
 pub(super) struct AnswerBody<B> {
     body: B,
+    /// Set while its last piece waits for the peer: hyper drops a body whose last piece is sent.
     untaken: Option<Untaken>,
-    _in_hand: InHand,
+    in_hand: InHand,
 }
 
 impl<B: Body + Unpin> Body for AnswerBody<B> {
@@ -320,7 +318,11 @@ impl<B: Body + Unpin> Body for AnswerBody<B> {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
         self.untaken = None;
-        Pin::new(&mut self.body).poll_frame(cx)
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        if matches!(polled, Poll::Ready(Some(Ok(_)))) && self.body.is_end_stream() {
+            self.untaken = Some(Untaken::new(&self.in_hand.0));
+        }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {
@@ -361,6 +363,26 @@ mod tests {
         drop(busy);
         fourth.await.unwrap();
         drop(in_hand);
+    }
+
+    #[tokio::test]
+    async fn an_answer_is_untaken_from_its_last_piece_to_its_end() {
+        let connections = Connections::new(1);
+        let place = connections.place().await;
+        let connection = &place.connection;
+        let later = || connection.crowd.micros() + 5_000_000;
+        let is_untaken = || matches!(connection.activity(later()), Activity::Untaken(_));
+        let whole = http_body_util::Full::new(Bytes::from_static(b"whole"));
+        let mut answer = connection.begin().until_end_of(whole);
+        assert!(!is_untaken(), "nobody has asked for it yet");
+        http_body_util::BodyExt::frame(&mut answer).await.unwrap().unwrap();
+        assert!(is_untaken());
+        let another = connection.begin();
+        assert_eq!(connection.activity(later()), Activity::Serving, "one of two is still to be answered");
+        drop(another);
+        assert!(is_untaken());
+        drop(answer);
+        assert!(matches!(connection.activity(later()), Activity::Idle(_)));
     }
 
     #[tokio::test]

@@ -4,7 +4,9 @@
 use std::net::SocketAddr;
 
 use http::Method;
-use pointsman_tests::{Gate, Proxy, RawConnection, Upstream, backend, chat, eventually, proxy, raw, upstream};
+use pointsman_tests::{
+    Gate, Narrow, NarrowStream, Proxy, RawConnection, Upstream, backend, chat, eventually, proxy, raw, upstream,
+};
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit, setrlimit};
 use serde_json::json;
 
@@ -12,19 +14,6 @@ const HALF_HEAD: &[u8] = b"GET /healthz HTTP/1.1\r\nhost: localhost\r\nx-half: "
 const HALF_BODY: &[u8] = b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
     content-length: 1000\r\n\r\n{\"model\"";
 const HALF_UPLOAD: &[u8] = b"PUT /api/policy HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1000\r\n\r\n\0asm";
-/// The preface, settings whose `SETTINGS_INITIAL_WINDOW_SIZE` is 0, and a request of this path with the static table of
-/// HPACK (RFC 7541): nothing of the answer's body may be sent.
-fn http2_without_window(path: &str) -> Vec<u8> {
-    let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\x06\x04\0\0\0\0\0\0\x04\0\0\0\0".to_vec();
-    // :method GET, :scheme http, then :path and :authority as texts.
-    let mut head = vec![0x82, 0x86, 0x04, path.len() as u8];
-    head.extend_from_slice(path.as_bytes());
-    head.extend_from_slice(b"\x01\x09localhost");
-    bytes.extend_from_slice(&[0, 0, head.len() as u8, 1, 5, 0, 0, 0, 1]);
-    bytes.extend_from_slice(&head);
-    bytes
-}
-
 /// The preface and empty settings.
 const HTTP2: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 const WHOLE: &[u8] = b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n";
@@ -82,20 +71,31 @@ async fn half_heads_at_either_port_end_neither_traffic_nor_health() {
     goes_on(&proxy, &up, "after them").await;
 }
 
+/// Opens so many HTTP/2 connections that let no byte of an answer's body be sent and answer pings, and asks for this path on
+/// each.
+async fn hold_untaken(addr: SocketAddr, count: usize, path: &str) -> Vec<(Narrow, NarrowStream)> {
+    let mut held = Vec::with_capacity(count);
+    for _ in 0..count {
+        let mut narrow = Narrow::open(addr, 0).await;
+        let (_, answer) = narrow.get(path).await;
+        held.push((narrow, answer));
+    }
+    held
+}
+
 #[tokio::test]
 async fn answers_that_nobody_takes_hold_no_place() {
     raise_own_limit();
     let up = upstream().start().await;
     let proxy = proxy!().backend(backend("p1").primary(&up)).max_descriptors(1_024).client("one", "pm-secret");
-    let proxy = proxy.start().await;
-    // 416 places for clients and 128 at the admin port.
-    let mut held = hold(proxy.admin_addr(), 128, &http2_without_window("/api/state")).await;
-    held.extend(hold(proxy.addr(), 208, &http2_without_window("/health")).await);
-    held.extend(hold(proxy.addr(), 208, &http2_without_window("/v1/models")).await);
+    // Nothing else lets them go while the test lasts.
+    let proxy = proxy.set("server.unread_timeout_ms", 600_000).start().await;
+    // 416 places for clients and 128 at the admin port; an answer without a key is a 401.
+    let mut held = hold_untaken(proxy.admin_addr(), 128, "/healthz").await;
+    held.extend(hold_untaken(proxy.addr(), 208, "/health").await);
+    held.extend(hold_untaken(proxy.addr(), 208, "/v1/models").await);
     let health = RawConnection::open(proxy.admin_addr()).await.write(WHOLE).await.answer().await;
     assert!(health.starts_with("HTTP/1.1 200"), "{health}");
-    let answer = RawConnection::open(proxy.addr()).await.write(WHOLE).await.answer().await;
-    assert!(answer.starts_with("HTTP/1.1 "), "{answer}");
     assert_eq!(proxy.chat().bearer("pm-secret").send().await.status, 200);
     assert_eq!(up.count(), 1);
     drop(held);
