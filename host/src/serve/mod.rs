@@ -1,5 +1,6 @@
 //! The server: everything that runs for as long as the process does, started and stopped in one place.
 
+mod admission;
 mod connections;
 mod descriptors;
 mod discovery;
@@ -12,6 +13,7 @@ mod local;
 mod memory_limit;
 mod models;
 mod operator;
+mod refusals;
 mod request_body;
 mod service;
 mod shutdown;
