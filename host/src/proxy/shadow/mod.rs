@@ -224,8 +224,6 @@ impl Inner {
             Err(fault) if fault.kind == FaultKind::Busy => return self.dropped(policy, ShadowDrop::Busy),
             Err(_) => ShadowResult::Fault,
         };
-        policy.stats.count(result);
-        self.metrics.shadow_asked(result);
         if result != ShadowResult::Same {
             policy.stats.keep(Divergent {
                 at: Timestamp::from_millis(query.now_ms),
@@ -237,6 +235,9 @@ impl Inner {
                 notes,
             });
         }
+        // The count comes last: who sees it finds all that belongs to it.
+        self.metrics.shadow_asked(result);
+        policy.stats.count(result);
     }
 
     /// It has run for longer than it may: what waits is dropped, and nothing is taken meanwhile.
