@@ -16,6 +16,7 @@ use super::guest::{Guest, Shared};
 use super::instance::{Instance, NotStarted};
 use super::runtime::Runtime;
 use super::slots::{Found, Slots, Taken};
+use super::ticker::Hold;
 use super::wire::TableParts;
 use super::{Fault, FaultKind, LOG_TARGET};
 
@@ -264,10 +265,18 @@ impl Pool {
         Err(StartError::Start(Fault { kind: FaultKind::Busy, message }))
     }
 
-    /// Keeps the deadline thread awake; to be called before every question.
+    /// Keeps the clock of deadlines going for a question; to be held until its answer. One whose running time alone counts
+    /// may take any time.
     #[inline]
-    pub(crate) fn touch_ticker(&self) {
-        self.source.runtime.ticker.touch();
+    pub(crate) fn clock_for(&self, measure: Measure) -> Option<Hold> {
+        let ticker = &self.source.runtime.ticker;
+        match measure {
+            Measure::Wall => {
+                ticker.touch();
+                None
+            }
+            Measure::Running => Some(ticker.hold()),
+        }
     }
 
     /// The running time of the last start, in ms, without the time that the machine took for others.

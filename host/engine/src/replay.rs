@@ -106,9 +106,10 @@ impl Replayer {
     }
 
     fn put(&self, instance: &mut Instance, query: &Query, texts: &Arc<Texts>, recorded: &[StateUse]) -> Heard {
-        self.pool.touch_ticker();
+        let clock = self.pool.clock_for(Measure::Running);
         self.tape.begin(recorded);
         let answer = instance.ask(query, texts, Measure::Running, self.decide_ms);
+        drop(clock);
         let unrecorded = self.tape.end(query.now_ms);
         let (notes, state) = instance.end();
         let answer = answer.and_then(|decision| {

@@ -231,8 +231,9 @@ impl Revision {
         };
         let mut taken = self.pool.take().map_err(no_instance)?;
         let instance = taken.instance();
-        self.pool.touch_ticker();
+        let clock = self.pool.clock_for(measure);
         let answer = instance.ask(query, texts, measure, self.decide_ms);
+        drop(clock);
         let (notes, state) = instance.end();
         let ran = instance.ran();
         self.record_pace(instance.was_long());
