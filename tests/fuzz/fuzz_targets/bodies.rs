@@ -4,6 +4,7 @@
 use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue};
 use libfuzzer_sys::fuzz_target;
+use pointsman_core::contract::Operation;
 use pointsman_core::dialect::request_body::RequestBody;
 use pointsman_core::dialect::splice::{Change, splice};
 
@@ -19,7 +20,7 @@ fuzz_target!(|input: (u8, &[u8])| {
         head.insert(CONTENT_ENCODING, HeaderValue::from_static(encoding));
     }
     head.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-    let Ok(read) = RequestBody::read(Bytes::copy_from_slice(body), &head, true, MAX_BYTES) else { return };
+    let Ok(read) = RequestBody::read(Bytes::copy_from_slice(body), &head, Operation::Chat, MAX_BYTES) else { return };
     assert!(read.body.len() as u64 <= MAX_BYTES.max(body.len() as u64));
     if read.facts.model.is_none() {
         return;
@@ -27,6 +28,6 @@ fuzz_target!(|input: (u8, &[u8])| {
     // What is forwarded is read again as the same, with the other name.
     read.relabel(&mut head);
     let renamed = splice(&read.body, &read.facts, Change { model: Some("sent-model"), include_usage: false });
-    let again = RequestBody::read(renamed, &head, true, u64::MAX).expect("it was read before");
+    let again = RequestBody::read(renamed, &head, Operation::Chat, u64::MAX).expect("it was read before");
     assert_eq!(again.facts.model.as_deref(), Some("sent-model"));
 });
