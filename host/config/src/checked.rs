@@ -185,7 +185,7 @@ pub struct Server {
     pub keep_alive: Duration,
     /// Origins whose pages may send requests from a browser.
     pub allowed_origins: AllowedOrigins,
-    /// What requests without a client key may say, where none is required.
+    /// Headers that count of requests without a client key, where none is required.
     pub privileges: Privileges,
 }
 
@@ -395,11 +395,11 @@ pub struct Client {
     pub exhausted_status: Option<ExhaustedStatus>,
     /// The models it may ask for; none: all.
     pub models: Option<Vec<Pattern>>,
-    /// What it may say of its requests.
+    /// Headers that count of its requests.
     pub privileges: Privileges,
 }
 
-/// What a client may say of its requests to the queue and the policy.
+/// Headers of a client that count for the queue and the policy: priority and labels.
 #[derive(Clone, Debug, Default)]
 pub struct Privileges {
     /// Highest priority, -100 to 100.

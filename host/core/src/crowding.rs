@@ -1,4 +1,4 @@
-//! Which connections give way to a new one where a listener has as many as it may.
+//! Connections that give way to a new one where a listener has as many as it may.
 //!
 //! A connection without a request costs its owner nothing, so it is the first to go: an idle one, and one that never sends
 //! the whole of a head, the longest waiting first. A client that sends its body so slowly that it can only be meant to hold
@@ -34,7 +34,7 @@ pub struct Occupant {
 pub enum Activity {
     /// It has had no request in hand for so long.
     Idle(Duration),
-    /// Of all its requests the body is still to come.
+    /// The bodies of all its requests are still to come.
     Receiving {
         /// Time since the first of these bodies began.
         since: Duration,

@@ -158,7 +158,7 @@ mod tests {
 
     use super::*;
     use crate::contract::{BackendRow, Hold, NONE, Operation, Rejection, RequestFacts, RowState};
-    use crate::table::{Dialect, Limits, Tier, Timeouts};
+    use crate::table::Tier;
 
     fn to(backend: u32) -> Dispatch {
         Dispatch { backend: Some(backend), ..Dispatch::default() }
@@ -170,19 +170,7 @@ mod tests {
 
     fn backend(id: &str, tier: Tier, input_per_mtok: f64) -> Backend {
         let price = Price { input_per_mtok, output_per_mtok: 1.0, ..Price::default() };
-        Backend {
-            id: id.into(),
-            tier,
-            dialect: Dialect::OPENAI,
-            weight: 1,
-            limits: Limits::default(),
-            model_limits: Default::default(),
-            routes: Vec::new(),
-            prices: [("*".to_owned(), price)].into(),
-            timeouts: Timeouts::default(),
-            labels: Default::default(),
-            capabilities: Default::default(),
-        }
+        Backend { id: id.into(), tier, prices: [("*".to_owned(), price)].into(), ..Backend::for_tests() }
     }
 
     /// Primaries 0 and 1 alike, 2 cooling, 3 dearer; a fallback 4.

@@ -54,27 +54,13 @@ impl<'a> RouteIndex<'a> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
 
     use proptest::prelude::*;
 
     use super::*;
-    use crate::table::{Dialect, Limits, Tier, Timeouts};
 
     fn backend(routes: Vec<Route>) -> Backend {
-        Backend {
-            id: "a".into(),
-            tier: Tier::Primary,
-            dialect: Dialect::OPENAI,
-            weight: 1,
-            limits: Limits::default(),
-            model_limits: BTreeMap::new(),
-            routes,
-            prices: BTreeMap::new(),
-            timeouts: Timeouts::default(),
-            labels: BTreeMap::new(),
-            capabilities: BTreeMap::new(),
-        }
+        Backend { routes, ..Backend::for_tests() }
     }
 
     proptest! {

@@ -31,10 +31,9 @@ pub fn saved_usd(
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
 
     use super::*;
-    use crate::table::{Backend, Dialect, Limits, Pattern, Price, Route, Timeouts};
+    use crate::table::{Backend, Pattern, Price, Route};
 
     const TOKENS: Usage = Usage { input_tokens: 1_000_000, output_tokens: 500_000, ..Usage::NONE };
 
@@ -44,15 +43,9 @@ mod tests {
         Backend {
             id: id.into(),
             tier,
-            dialect: Dialect::OPENAI,
-            weight: 1,
-            limits: Limits::default(),
-            model_limits: Default::default(),
             routes: vec![Route { asked: Pattern::Exact("m".to_owned()), sent: sent.to_owned() }],
             prices: price.map(|price| (sent.to_owned(), price)).into_iter().collect(),
-            timeouts: Timeouts::default(),
-            labels: BTreeMap::new(),
-            capabilities: BTreeMap::new(),
+            ..Backend::for_tests()
         }
     }
 

@@ -117,24 +117,12 @@ pub fn shown(name: &str) -> String {
 mod tests {
     use super::*;
     use crate::dialect::Dialect;
-    use crate::table::{Limits, Pattern, Tier, Timeouts};
+    use crate::table::Pattern;
 
     fn backend(dialect: Dialect, routes: &[(&str, &str)]) -> Backend {
         let route =
             |(asked, sent): &(&str, &str)| Route { asked: Pattern::parse(asked).unwrap(), sent: (*sent).to_owned() };
-        Backend {
-            id: "a".into(),
-            tier: Tier::Primary,
-            dialect,
-            weight: 1,
-            limits: Limits::default(),
-            model_limits: Default::default(),
-            routes: routes.iter().map(route).collect(),
-            prices: Default::default(),
-            timeouts: Timeouts::default(),
-            labels: Default::default(),
-            capabilities: Default::default(),
-        }
+        Backend { dialect, routes: routes.iter().map(route).collect(), ..Backend::for_tests() }
     }
 
     fn told(backend: &Backend, model: &str, operation: Operation) -> Option<String> {

@@ -378,6 +378,26 @@ impl Table {
 }
 
 #[cfg(test)]
+impl Backend {
+    /// A primary named "a" that serves every model, without limits and prices.
+    pub(crate) fn for_tests() -> Self {
+        Self {
+            id: "a".into(),
+            tier: Tier::Primary,
+            dialect: Dialect::OPENAI,
+            weight: 1,
+            limits: Limits::default(),
+            model_limits: BTreeMap::new(),
+            routes: Vec::new(),
+            prices: BTreeMap::new(),
+            timeouts: Timeouts::default(),
+            labels: BTreeMap::new(),
+            capabilities: BTreeMap::new(),
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
@@ -399,7 +419,7 @@ mod tests {
         let route =
             |(asked, sent): &(&str, &str)| Route { asked: Pattern::parse(asked).unwrap(), sent: (*sent).to_owned() };
         let asked = |routes: &[(&str, &str)], sent: &str| {
-            Backend { routes: routes.iter().map(route).collect(), ..free_backend() }.asked_for(sent)
+            Backend { routes: routes.iter().map(route).collect(), ..Backend::for_tests() }.asked_for(sent)
         };
         assert_eq!(asked(&[], "m"), ["m"]);
         assert_eq!(asked(&[("*", "*")], "m"), ["m"]);
@@ -415,7 +435,7 @@ mod tests {
         let prices = |list: &[(&str, f64)]| list.iter().map(|(sent, usd)| ((*sent).to_owned(), price(*usd))).collect();
         let is_free = |tier, list: &[(&str, f64)]| {
             let route = Route { asked: Pattern::parse("m").unwrap(), sent: "meta/m".to_owned() };
-            let backend = Backend { tier, prices: prices(list), routes: vec![route], ..free_backend() };
+            let backend = Backend { tier, prices: prices(list), routes: vec![route], ..Backend::for_tests() };
             backend.is_free("m")
         };
         for (list, primary, fallback) in [
@@ -442,22 +462,6 @@ mod tests {
         let tiered = Price { cache_write_per_mtok: Some(3.0), tiers: vec![tier], ..price.clone() };
         assert_eq!(serde_json::from_str::<Price>(&serde_json::to_string(&tiered).unwrap()).unwrap(), tiered);
         assert_eq!(serde_json::from_str::<Price>(text).unwrap(), price);
-    }
-
-    fn free_backend() -> Backend {
-        Backend {
-            id: "a".into(),
-            tier: Tier::Primary,
-            dialect: Dialect::OPENAI,
-            weight: 1,
-            limits: Limits::default(),
-            model_limits: BTreeMap::new(),
-            routes: Vec::new(),
-            prices: BTreeMap::new(),
-            timeouts: Timeouts::default(),
-            labels: BTreeMap::new(),
-            capabilities: BTreeMap::new(),
-        }
     }
 
     #[test]

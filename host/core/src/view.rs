@@ -218,7 +218,7 @@ mod tests {
     use super::*;
     use crate::dialect::Dialect;
     use crate::table::Price;
-    use crate::table::{Limits, Pattern, Route, Tier, Timeouts};
+    use crate::table::{Pattern, Route, Tier};
 
     fn backend(tier: Tier, dialect: Dialect, routes: &[(&str, &str)], prices: &[(&str, f64)]) -> Backend {
         let route =
@@ -227,17 +227,11 @@ mod tests {
             ((*sent).to_owned(), Price { input_per_mtok: *usd, output_per_mtok: 2.0 * usd, ..Price::default() })
         };
         Backend {
-            id: "a".into(),
             tier,
             dialect,
-            weight: 1,
-            limits: Limits::default(),
-            model_limits: Default::default(),
             routes: routes.iter().map(route).collect(),
             prices: prices.iter().map(price).collect(),
-            timeouts: Timeouts::default(),
-            labels: Default::default(),
-            capabilities: Default::default(),
+            ..Backend::for_tests()
         }
     }
 

@@ -41,7 +41,7 @@ struct Children {
     at_work: VecDeque<(u64, Sender<Event>)>,
 }
 
-/// What ends the wait for a compilation.
+/// An event that ends the wait for a compilation.
 enum Event {
     Done(Result<Vec<u8>, LoadError>),
     NotStarted,

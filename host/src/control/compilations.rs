@@ -122,7 +122,7 @@ impl Control {
     /// The compiled component: of late, or now, on a thread of its own.
     ///
     /// # Errors
-    /// What is wrong with it; `Superseded` where a newer intention was put in force, [`Abandoned`] where its file changed.
+    /// The fault of the component; `Superseded` where a newer intention was put in force, [`Abandoned`] where its file changed.
     pub(super) async fn compiled(&self, code: Code, intent: Intent) -> anyhow::Result<Arc<Compiled>> {
         let component = match code {
             Code::Compiled(compiled) => return Ok(compiled),

@@ -41,7 +41,7 @@ struct Loaded {
     revision: Revision,
 }
 
-/// Which of the policies there are was chosen.
+/// The policy that was chosen of those there are.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Which {
     /// The configuration's.
@@ -207,7 +207,7 @@ impl Starting<'_> {
         loaded.ok()
     }
 
-    /// What decides while the source is compiled: what was in force before, else the embedded policy.
+    /// The policy that decides while the source is compiled: the one in force before, else the embedded one.
     async fn meanwhile(&self, source: &Component) -> anyhow::Result<Chosen> {
         if self.history.in_force().is_some()
             && let Ok((component, loaded)) = self.load_kept().await

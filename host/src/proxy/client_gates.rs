@@ -13,7 +13,7 @@ use pointsman_store::StoreReader;
 /// The gates of all clients, by their names.
 pub struct ClientGates {
     clock: Clock,
-    /// Where a gate that is new finds what its client has spent today.
+    /// The store in which a new gate finds what its client has spent today.
     spent: StoreReader,
     map: Mutex<HashMap<Arc<str>, ClientGate>>,
 }
@@ -31,7 +31,7 @@ pub struct ClientPermit {
     taken: Option<Taken>,
 }
 
-/// What was taken of a client's limits.
+/// A share taken of a client's limits.
 struct Taken {
     gates: Arc<ClientGates>,
     client: Arc<str>,

@@ -128,7 +128,7 @@ pub struct IncomingRequest {
     pub memory: Option<Grant>,
     /// The treatment of fields that a backend of another dialect cannot take.
     pub translation: Strictness,
-    /// What the client may say of its requests.
+    /// Headers of the client that count.
     pub privileges: Privileges,
 }
 

@@ -55,7 +55,7 @@ pub(super) struct Footprint {
 }
 
 impl Footprint {
-    /// Of a request with this head; a body of this operation may have to be translated.
+    /// The footprint of a request with this head; a body of this operation may have to be translated.
     pub(super) fn of(headers: &HeaderMap, operation: Operation, snapshot: &Snapshot) -> Self {
         let head: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
         let backends = &snapshot.view.table.backends;

@@ -94,7 +94,7 @@ pub struct AttemptRow {
     pub cost_usd: f64,
     /// The provider's own id of the request.
     pub upstream_id: Option<String>,
-    /// What a failed attempt is held against.
+    /// The part that a failed attempt is held against.
     pub scope: Option<String>,
 }
 

@@ -16,7 +16,7 @@ pub(super) struct OpenFile {
     identity: Mutex<Option<(u64, u64)>>,
 }
 
-/// What happened to a file.
+/// A change of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Change {
     /// No name leads to it any more, or the name leads to another.

@@ -21,13 +21,13 @@ pub(super) struct StoreFile {
     open: Arc<OpenFile>,
     writing: Shared,
     reading: Vec<(Shared, InterruptHandle)>,
-    /// What goes from the file before into the next.
+    /// Rows that go from the file before into the next.
     kept: Option<Kept>,
     /// True once it was told.
     is_told: bool,
 }
 
-/// What is taken along.
+/// Rows that are taken along.
 #[derive(Default)]
 struct Kept {
     policies: KeptPolicies,

@@ -1,4 +1,4 @@
-//! What is counted is what was billed: told numbers are checked, budgets cannot be overrun at once, nothing is free by mistake.
+//! Usage is counted as it is billed: told numbers are checked, budgets cannot be overrun at once, nothing is free by mistake.
 
 use std::io::Write;
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use pointsman_core::record::{End, ExchangeRecord};
 use pointsman_core::time::Timestamp;
 use pointsman_store::{Store, StoreLimits, StorePath};
-use pointsman_tests::{Proxy, backend, chat, echo, proxy, upstream};
+use pointsman_tests::{Proxy, Upstream, backend, chat, echo, proxy, upstream};
 use serde_json::{Value, json};
 
 /// Bytes of all files of the store.
@@ -123,36 +123,50 @@ async fn a_member_called_model_of_a_plain_request_may_be_long() {
 #[tokio::test]
 async fn usage_by_a_flood_of_models_comes_in_pages_and_is_summed_whole() {
     const MODELS: u64 = 12_000;
+    let of_model = |n| {
+        let mut record = wordy(n);
+        record.notes.clear();
+        record.model = format!("{n:0>256}");
+        record
+    };
+    let (_up, proxy) = with_records((0..MODELS).map(of_model)).await;
+    let (mut models, mut pages) = (Vec::new(), 0);
+    for page in pages_of(&proxy, "/api/usage?group=model&since=36500d&after=").await {
+        assert_eq!(page["total"]["requests"], MODELS);
+        models.extend(page["rows"].as_array().unwrap().iter().map(|row| row["key"].as_str().unwrap().to_owned()));
+        pages += 1;
+    }
+    assert_eq!(models, (0..MODELS).map(|n| format!("{n:0>256}")).collect::<Vec<_>>());
+    assert!((2..5).contains(&pages), "{pages} pages");
+    assert_eq!(proxy.admin("/api/usage?after=x").send().await.status, 400);
+}
+
+/// A proxy whose store has these records; its upstream lives as long as the first of the two.
+async fn with_records(records: impl Iterator<Item = Box<ExchangeRecord>>) -> (Upstream, Proxy) {
     let up = upstream().reply(chat("hello")).start().await;
     let mut proxy = proxy!().backend(backend("p1").primary(&up)).set("store.retention_days", 36_500).start().await;
     proxy.kill9().await;
     let limits = StoreLimits { retention_days: None, ..StoreLimits::default() };
     let store =
         Store::open(StorePath::File(proxy.store_path()), limits, Arc::new(|| Timestamp::from_millis(0))).unwrap();
-    for n in 0..MODELS {
-        let mut record = wordy(n);
-        record.notes.clear();
-        record.model = format!("{n:0>256}");
-        store.handle().record(record, None);
-    }
+    records.for_each(|record| store.handle().record(record, None));
     store.close().unwrap();
     proxy.restart().await;
-    let (mut models, mut pages, mut next) = (Vec::new(), 0, String::new());
+    (up, proxy)
+}
+
+/// Follows `next` from page to page of the API, each of at most 4 MiB; the path ends where its value belongs.
+async fn pages_of(proxy: &Proxy, path: &str) -> Vec<Value> {
+    let (mut pages, mut next) = (Vec::new(), String::new());
     loop {
-        let page = proxy.admin(&format!("/api/usage?group=model&since=36500d&after={next}")).send().await;
+        let page = proxy.admin(&format!("{path}{next}")).send().await;
         assert!(page.body.len() <= (4 << 20) + 1_000, "{} bytes", page.body.len());
-        let page = page.json();
-        assert_eq!(page["total"]["requests"], MODELS);
-        models.extend(page["rows"].as_array().unwrap().iter().map(|row| row["key"].as_str().unwrap().to_owned()));
-        pages += 1;
-        match page["next"].as_str() {
-            Some(after) => next = after.to_owned(),
-            None => break,
+        pages.push(page.json());
+        match pages.last().and_then(|page| page["next"].as_str()) {
+            Some(key) => next = key.to_owned(),
+            None => return pages,
         }
     }
-    assert_eq!(models, (0..MODELS).map(|n| format!("{n:0>256}")).collect::<Vec<_>>());
-    assert!((2..5).contains(&pages), "{pages} pages");
-    assert_eq!(proxy.admin("/api/usage?after=x").send().await.status, 400);
 }
 
 /// One exchange, with as much text as one may have.
@@ -187,28 +201,11 @@ fn wordy(n: u64) -> Box<ExchangeRecord> {
 
 #[tokio::test]
 async fn a_page_of_exchanges_is_at_most_4_mib_and_none_is_lost() {
-    let up = upstream().reply(chat("hello")).start().await;
-    let mut proxy = proxy!().backend(backend("p1").primary(&up)).set("store.retention_days", 36_500).start().await;
-    proxy.kill9().await;
-    let limits = StoreLimits { retention_days: None, ..StoreLimits::default() };
-    let store =
-        Store::open(StorePath::File(proxy.store_path()), limits, Arc::new(|| Timestamp::from_millis(0))).unwrap();
-    for n in 0..300 {
-        store.handle().record(wordy(n), None);
-    }
-    store.close().unwrap();
-    proxy.restart().await;
-    let (mut ids, mut pages, mut next) = (Vec::new(), 0, String::new());
-    loop {
-        let page = proxy.admin(&format!("/api/exchanges?limit=1000&before={next}")).send().await;
-        assert!(page.body.len() <= (4 << 20) + 1_000, "{} bytes", page.body.len());
-        let page = page.json();
+    let (_up, proxy) = with_records((0..300).map(wordy)).await;
+    let (mut ids, mut pages) = (Vec::new(), 0);
+    for page in pages_of(&proxy, "/api/exchanges?limit=1000&before=").await {
         ids.extend(page["exchanges"].as_array().unwrap().iter().map(|x| x["id"].as_str().unwrap().to_owned()));
         pages += 1;
-        match page["next"].as_str() {
-            Some(key) => next = key.to_owned(),
-            None => break,
-        }
     }
     assert_eq!(ids, (0..300).rev().map(|n| format!("r{n}")).collect::<Vec<_>>());
     assert!((4..10).contains(&pages), "{pages} pages");

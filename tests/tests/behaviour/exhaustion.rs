@@ -82,7 +82,7 @@ fn quick(builder: ProxyBuilder) -> ProxyBuilder {
     builder.set("cooldown.base_ms", 60).setting("primary_wait_ms", 300).setting("primary_wait_max_retries", 5)
 }
 
-/// How every provider may fail, with the name of it.
+/// Faults of every provider, each with its name.
 fn failures() -> [(&'static str, Reply); 6] {
     [
         ("429", status(429)),

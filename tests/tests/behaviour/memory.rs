@@ -30,7 +30,7 @@ fn head(key: &str, length: usize) -> String {
     )
 }
 
-/// What it took more than before, at most, in MiB.
+/// The growth of its memory at most, in MiB.
 fn grown_mib(proxy: &Proxy, before_kib: u64) -> u64 {
     proxy.peak_resident_kib().saturating_sub(before_kib) / 1_024
 }

@@ -10,7 +10,7 @@ use pointsman_tests::{Upstream, backend, eventually, proxy, run, upstream};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_proxy-under-test");
 
-/// What stands where a file should, by the words that it is refused with.
+/// Things that stand where a file should, by the words that they are refused with.
 fn no_plain_files(dir: &Path) -> Vec<(PathBuf, &'static str)> {
     let (pipe, socket, folder, endless) = (dir.join("pipe"), dir.join("socket"), dir.join("folder"), dir.join("link"));
     let made = std::process::Command::new("mkfifo").arg(&pipe).status();

@@ -1,10 +1,10 @@
-//! What clients may say of their requests, priority and labels, is the operator's to allow.
+//! Priority and labels of clients count as far as the operator allows.
 
 use pointsman_tests::{Gate, Proxy, backend, chat, proxy, upstream};
 use serde_json::{Value, json};
 use toml::Value as Toml;
 
-/// What the record has of a request with these headers: priority and labels.
+/// Priority and labels in the record of a request with these headers.
 async fn said(proxy: &Proxy, key: Option<&str>, priority: &str) -> (i64, Value) {
     let request = proxy.chat().header("x-pointsman-priority", priority);
     let request = request.header("x-pointsman-label-team", "blue").header("x-pointsman-label-Batch-Kind", "nightly");

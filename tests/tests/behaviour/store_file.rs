@@ -1,4 +1,4 @@
-//! What becomes of records when the store's file is locked, deleted or replaced: nothing is lost without a word.
+//! Records while the store's file is locked, deleted or replaced: none is lost without a word.
 
 use pointsman_tests::{Proxy, backend, eventually, proxy, sends_to, upstream};
 use rusqlite::Connection;

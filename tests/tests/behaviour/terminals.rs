@@ -1,4 +1,4 @@
-//! What models, notes, bodies, upstreams and files say is shown on a terminal and does nothing there.
+//! Texts of models, notes, bodies, upstreams and files are shown on a terminal and do nothing there.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;

@@ -129,7 +129,7 @@ impl Learner {
 }
 
 impl Learner {
-    /// What two pieces have in common is looked at twice, but for an id that was learned.
+    /// The overlap of two pieces is looked at twice, but for an id that was learned.
     fn read_list(&mut self, piece: &[u8], mut learn: impl FnMut(Learned)) {
         let joined;
         let list = match self.end.is_empty() {

@@ -56,9 +56,9 @@ pub struct BodyFacts {
 /// Offsets into the body.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Spans {
-    /// Of a JSON object.
+    /// Spans of a JSON object.
     Object(ObjectSpans),
-    /// Of a form: the content of its field `model`.
+    /// The span of a form: the content of its field `model`.
     Form {
         /// Without the delimiters around it.
         model: Option<Range<usize>>,

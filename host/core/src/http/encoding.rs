@@ -88,12 +88,12 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// Of a request, whose body is at most so large.
+    /// Limits of a request, whose body is at most so large.
     pub const fn of_request(max_bytes: u64) -> Self {
         Self { total: max_bytes, piece: max_bytes }
     }
 
-    /// Of an answer, which may flow for as long as it likes.
+    /// Limits of an answer, which may flow for as long as it likes.
     pub const fn of_answer() -> Self {
         Self { total: u64::MAX, piece: MAX_PIECE_BYTES }
     }

@@ -106,7 +106,7 @@ pub struct Outcome {
     pub backend: Arc<str>,
     /// As what, by its word.
     pub outcome: String,
-    /// What it is held against, by its word; `None`: nothing, or an old record.
+    /// The part that it is held against, by its word; `None`: none, or an old record.
     pub scope: Option<String>,
     /// The HTTP status; 0: none.
     pub status: u16,
@@ -289,7 +289,7 @@ impl fmt::Display for Outcome {
     }
 }
 
-/// What a failure is held against, in words.
+/// The part that a failure is held against, in words.
 fn held_against(scope: &str) -> Option<&'static str> {
     Some(match Scope::parse(scope)? {
         Scope::Nothing => return None,

@@ -165,7 +165,7 @@ const RAMP_END: u32 = 64;
 /// The failed tries of one exchange that count for its next one at a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tries {
-    /// How many, the last one included.
+    /// Their number, the last one included.
     pub count: u32,
     /// The longest that it was told to wait at a time; `None`: it has not waited.
     pub wait: Option<Duration>,

@@ -158,10 +158,9 @@ impl ModelRates {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
 
     use super::*;
-    use crate::table::{Dialect, Route, Tier, Timeouts};
+    use crate::table::Route;
 
     fn at(ms: u64) -> Timestamp {
         Timestamp::from_millis(1_700_000_000_000 + ms)
@@ -170,17 +169,9 @@ mod tests {
     fn backend(limits: &[(&str, Limits)]) -> Backend {
         let route = |asked: &str, sent: &str| Route { asked: Pattern::parse(asked).unwrap(), sent: sent.to_owned() };
         Backend {
-            id: "a".into(),
-            tier: Tier::Primary,
-            dialect: Dialect::OPENAI,
-            weight: 1,
-            limits: Limits::default(),
             model_limits: limits.iter().map(|(model, limits)| ((*model).to_owned(), *limits)).collect(),
             routes: vec![route("small", "p/small"), route("little", "p/small"), route("*", "*")],
-            prices: BTreeMap::new(),
-            timeouts: Timeouts::default(),
-            labels: BTreeMap::new(),
-            capabilities: BTreeMap::new(),
+            ..Backend::for_tests()
         }
     }
 
