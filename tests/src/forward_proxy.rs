@@ -1,4 +1,4 @@
-//! A forward proxy on a loopback port, which remembers every byte that it was sent.
+//! A forward proxy on a loopback port, of HTTP and of SOCKS5, which remembers every byte that it was sent.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -35,6 +35,11 @@ impl ForwardProxy {
         format!("http://{}", self.addr)
     }
 
+    /// The URL of the SOCKS5 proxy that it also is.
+    pub fn socks_url(&self, login: &str) -> String {
+        format!("socks5://{login}{}{}", if login.is_empty() { "" } else { "@" }, self.addr)
+    }
+
     /// Its URL with a user and a password in it.
     pub fn url_with_login(&self, login: &str) -> String {
         format!("http://{login}@{}", self.addr)
@@ -68,6 +73,11 @@ pub async fn forward_proxy(connect_status: u16) -> ForwardProxy {
 }
 
 async fn converse(mut client: TcpStream, connect_status: u16, log: Arc<Mutex<Seen>>) {
+    let mut first = [0];
+    if matches!(client.peek(&mut first).await, Ok(1)) && first[0] == 5 {
+        let _ = converse_socks(client, connect_status, log).await;
+        return;
+    }
     loop {
         let mut input = Vec::new();
         let end = loop {
@@ -104,6 +114,50 @@ async fn converse(mut client: TcpStream, connect_status: u16, log: Arc<Mutex<See
         let Ok(server) = TcpStream::connect(target.replace("localhost", "127.0.0.1")).await else { return };
         return relay(client, server, log).await;
     }
+}
+
+/// Opens a tunnel by SOCKS5 for a 200; refuses it by its rules for any other status. A login that is offered is asked for. The
+/// head that is remembered is `SOCKS5 LOGIN HOST:PORT`.
+async fn converse_socks(mut client: TcpStream, status: u16, log: Arc<Mutex<Seen>>) -> std::io::Result<()> {
+    let mut count = [0; 2];
+    client.read_exact(&mut count).await?;
+    let mut methods = vec![0; count[1].into()];
+    client.read_exact(&mut methods).await?;
+    let mut login = String::new();
+    if methods.contains(&2) {
+        client.write_all(&[5, 2]).await?;
+        client.read_u8().await?;
+        let user = text(&mut client).await?;
+        login = format!("{user}:{}", text(&mut client).await?);
+        client.write_all(&[1, 0]).await?;
+    } else {
+        client.write_all(&[5, 0]).await?;
+    }
+    let mut request = [0; 4];
+    client.read_exact(&mut request).await?;
+    let host = match request[3] {
+        1 => std::net::Ipv4Addr::from(client.read_u32().await?).to_string(),
+        3 => text(&mut client).await?,
+        kind => format!("an address of kind {kind}"),
+    };
+    let target = format!("{host}:{}", client.read_u16().await?);
+    {
+        let mut seen = log.lock().expect("no test panics with the log in hand");
+        seen.heads.push(format!("SOCKS5 {login} {target}"));
+    }
+    let code = if status == 200 { 0 } else { 2 };
+    client.write_all(&[5, code, 0, 1, 127, 0, 0, 1, 0, 0]).await?;
+    if status == 200 {
+        relay(client, TcpStream::connect(target.replace("localhost", "127.0.0.1")).await?, log).await;
+    }
+    Ok(())
+}
+
+/// A text behind a byte with its length.
+async fn text(client: &mut TcpStream) -> std::io::Result<String> {
+    let mut bytes = vec![0; client.read_u8().await?.into()];
+    client.read_exact(&mut bytes).await?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 fn whole_answer() -> Vec<u8> {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use http::Uri;
+use http::uri::Scheme;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::overlay::Env;
@@ -19,10 +20,13 @@ pub struct Outbound {
     pub identity: Option<Arc<Identity>>,
 }
 
-/// A forward proxy (RFC 9110, section 3.7).
+/// The scheme of a SOCKS5 proxy, by any of its names.
+const SOCKS: &str = "socks5";
+
+/// A forward proxy (RFC 9110, section 3.7), or one that speaks SOCKS5 (RFC 1928).
 #[derive(Clone, Debug, PartialEq)]
 pub struct ForwardProxy {
-    /// `http` or `https`, host and port.
+    /// `http`, `https` or `socks5`, host and port.
     pub uri: Uri,
     /// User name and password, where it asks for them: `USER:PASSWORD`.
     pub login: Option<Secret>,
@@ -42,19 +46,37 @@ pub struct Identity {
 pub(super) enum BadProxy {
     #[error("is not a URL such as http://proxy.example.com:3128")]
     Syntax,
-    #[error("has a scheme other than http and https: SOCKS is not spoken")]
+    #[error("has a scheme other than http, https and socks5")]
     Scheme,
 }
 
 impl ForwardProxy {
-    /// Reads `http://[USER:PASSWORD@]HOST[:PORT]`; without a scheme it is http, without a port 80 or 443.
-    pub(super) fn parse(text: &str) -> Result<Self, BadProxy> {
-        let text = text.trim();
-        let (scheme, rest) = text.split_once("://").unwrap_or(("http", text));
-        let scheme = scheme.to_ascii_lowercase();
-        if scheme != "http" && scheme != "https" {
-            return Err(BadProxy::Scheme);
+    /// Returns true if it speaks SOCKS5.
+    pub fn is_socks(&self) -> bool {
+        self.uri.scheme_str() == Some(SOCKS)
+    }
+
+    /// The URL of its own address, `http` or `https`: TCP, and TLS to the proxy itself.
+    pub fn address(&self) -> Uri {
+        if !self.is_socks() {
+            return self.uri.clone();
         }
+        let mut parts = self.uri.clone().into_parts();
+        parts.scheme = Some(Scheme::HTTP);
+        Uri::from_parts(parts).unwrap_or_default()
+    }
+
+    /// Reads `http://[USER:PASSWORD@]HOST[:PORT]`; without a scheme it is http, without a port 80, 443 or 1080. SOCKS5 has
+    /// several names: that the proxy resolves names (`socks5h`) is always so here.
+    pub(super) fn parse(text: &str) -> Result<Self, BadProxy> {
+        let text = text.trim().trim_matches(['"', '\'', ' ']);
+        let (scheme, rest) = text.split_once("://").unwrap_or(("http", text));
+        let scheme = match &*scheme.to_ascii_lowercase() {
+            "http" => "http",
+            "https" => "https",
+            "socks5" | "socks5h" | "socks" => SOCKS,
+            _ => return Err(BadProxy::Scheme),
+        };
         let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
         let (login, host) = match authority.rsplit_once('@') {
             Some((login, host)) => (Some(percent_decoded(login)), host),
@@ -62,7 +84,14 @@ impl ForwardProxy {
         };
         let host = match host.rsplit_once(':') {
             Some((_, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) && !port.is_empty() => host.to_owned(),
-            _ => format!("{host}:{}", if scheme == "https" { 443 } else { 80 }),
+            _ => {
+                let port = match scheme {
+                    "https" => 443,
+                    SOCKS => 1080,
+                    _ => 80,
+                };
+                format!("{host}:{port}")
+            }
         };
         let uri = format!("{scheme}://{host}/").parse::<Uri>().map_err(|_| BadProxy::Syntax)?;
         if uri.host().is_none_or(str::is_empty) {
@@ -169,12 +198,20 @@ mod tests {
             ("http://p/", "http://p:80/", None),
             ("http://us%40er:pa%3Ass@p:1/x", "http://p:1/", Some("us@er:pa:ss")),
             ("http://[::1]:3128", "http://[::1]:3128/", None),
+            ("\"http://p:3128\"", "http://p:3128/", None),
+            ("socks5://p", "socks5://p:1080/", None),
+            ("SOCKS5H://u:p%20w@p:9", "socks5://p:9/", Some("u:p w")),
+            ("socks://p:9", "socks5://p:9/", None),
         ] {
             let proxy = ForwardProxy::parse(text).unwrap();
             assert_eq!(proxy.uri, uri, "{text}");
             assert_eq!(proxy.login.as_ref().map(Secret::expose), login, "{text}");
         }
-        assert_eq!(ForwardProxy::parse("socks5://p:1080"), Err(BadProxy::Scheme));
+        let socks = ForwardProxy::parse("socks5://p:1080").unwrap();
+        assert_eq!((socks.is_socks(), socks.address()), (true, "http://p:1080/".parse().unwrap()));
+        for unknown in ["socks4://p:1080", "ftp://p"] {
+            assert_eq!(ForwardProxy::parse(unknown), Err(BadProxy::Scheme), "{unknown}");
+        }
         for nonsense in ["", "http://", "http://a b"] {
             assert_eq!(ForwardProxy::parse(nonsense), Err(BadProxy::Syntax), "{nonsense}");
         }

@@ -416,8 +416,8 @@ pub(super) struct RawBackend {
     pub(super) max_concurrency: Option<u32>,
     /// Limits of single models beside the backend's own, by the model name sent, one * each; a * counts each model by itself.
     pub(super) limits: BTreeMap<String, RawModelLimits>,
-    /// Forward proxy: http://[USER:PASSWORD@]HOST:PORT, https://..., env:NAME; or "none". Default: HTTPS_PROXY, HTTP_PROXY
-    /// (only where no key is sent) and NO_PROXY of the environment.
+    /// Forward proxy: http://[USER:PASSWORD@]HOST:PORT, https://..., socks5://..., env:NAME; or "none". Default: HTTPS_PROXY,
+    /// HTTP_PROXY (only where no key is sent), ALL_PROXY and NO_PROXY of the environment.
     pub(super) proxy: Option<String>,
     /// PEM file of the certificate authorities that its certificate may be of, in place of the machine's.
     pub(super) ca_file: Option<String>,

@@ -10,7 +10,9 @@ use std::path::{Path, PathBuf};
 
 use bytes::{Bytes, BytesMut};
 use pointsman_core::dialect::translate::request::{Translated, translate};
-use pointsman_core::dialect::translate::{Answers, MadeUpIds, Strictness, Translation, Untranslatable, error};
+use pointsman_core::dialect::translate::{
+    Answers, LongNames, MadeUpIds, Strictness, Translation, Untranslatable, error,
+};
 use pointsman_core::http::sse::Reader;
 use pointsman_core::time::Timestamp;
 use serde_json::{Value, json};
@@ -48,7 +50,14 @@ fn opposite(way: Translation) -> Translation {
 fn answers(case: &Value) -> Answers {
     let include_usage = case["include_usage"] == true;
     let (stream, ids) = (!case["events"].is_null(), MadeUpIds::default());
-    Answers { translation: way(case), stream, include_usage, model: ASKED_MODEL.to_owned(), ids }
+    Answers {
+        translation: way(case),
+        stream,
+        include_usage,
+        model: ASKED_MODEL.to_owned(),
+        ids,
+        names: LongNames::default(),
+    }
 }
 
 fn request(

@@ -3,7 +3,7 @@
 
 use bytes::{Bytes, BytesMut};
 use pointsman_core::dialect::translate::request::translate;
-use pointsman_core::dialect::translate::{Answers, MadeUpIds, Strictness, Translation, error};
+use pointsman_core::dialect::translate::{Answers, LongNames, MadeUpIds, Strictness, Translation, error};
 use pointsman_core::http::sse::{Event, Reader};
 use pointsman_core::time::Timestamp;
 use proptest::prelude::*;
@@ -30,6 +30,7 @@ fn answers(way: Translation) -> Answers {
         include_usage: true,
         model: "asked".to_owned(),
         ids: MadeUpIds::default(),
+        names: LongNames::default(),
     }
 }
 

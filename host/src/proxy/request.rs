@@ -21,6 +21,7 @@ use pointsman_core::dialect::request_body::{BodyError, RequestBody, Unread};
 use pointsman_core::dialect::translate::{Strictness, Translations};
 use pointsman_core::exchange::Facts;
 use pointsman_core::http::encoding::Encoding;
+use pointsman_core::http::url::percent_decoded;
 use pointsman_core::origin::Endpoint;
 use pointsman_core::record::Usage;
 use pointsman_core::table::UNKNOWN_MODEL;
@@ -50,7 +51,7 @@ pub struct ProxyRequest {
     pub root: usize,
     /// The headers as they came.
     pub headers: HeaderMap,
-    /// The body as it came, but for its encoding and a byte order mark.
+    /// The body as it came, but for its encoding, a byte order mark, and a model that only the path named.
     pub body: Bytes,
     /// The facts of a JSON object or a form; none for any other body.
     pub body_facts: Option<BodyFacts>,
@@ -159,7 +160,15 @@ impl ProxyRequest {
         let is_long_work = body.len() > DECODED_ASIDE_BYTES && is_encoded && operation != Operation::Plain;
         let read = || RequestBody::read(body, &head.headers, operation, max_body_bytes);
         let read = if is_long_work { offload_blocking(read) } else { read() }?;
+        let mut read = read;
         read.relabel(&mut head.headers);
+        let in_path = match &read.facts.model {
+            None if !read.facts.has_long_model && operation != Operation::Plain => model_in_path(target.path()),
+            Some(_) | None => None,
+        };
+        if let Some(model) = in_path.as_deref().filter(|_| operation.is_question()) {
+            read.name_model(model, &head.headers);
+        }
         let RequestBody { body, facts, unread, .. } = read;
         let header = |name: &str| head.headers.get(name).and_then(|v| v.to_str().ok());
         // In a request to a plain API a member of this name may be anything.
@@ -168,7 +177,7 @@ impl ProxyRequest {
         }
         let session = session_in_headers(&head.headers).map(str::to_owned).or_else(|| facts.session.clone());
         let priority = header("x-pointsman-priority").and_then(|p| p.trim().parse::<i32>().ok()).unwrap_or(0);
-        let model: Arc<str> = facts.model.as_deref().unwrap_or(UNKNOWN_MODEL).into();
+        let model: Arc<str> = facts.model.as_deref().or(in_path.as_deref()).unwrap_or(UNKNOWN_MODEL).into();
         let texts = Texts {
             model: model.to_string(),
             path: beginning(target.path(), MAX_NAME_BYTES).to_owned(),
@@ -252,10 +261,9 @@ impl ProxyRequest {
 
     /// Returns true if a model is asked that the request does not name in a way that can be read.
     pub fn is_model_unknown(&self) -> bool {
-        let is_named =
-            self.body_facts.as_ref().is_some_and(|facts| facts.model.is_some()) && &*self.model != UNKNOWN_MODEL;
+        let is_named = &*self.model != UNKNOWN_MODEL;
         match self.unread {
-            Some(_) => self.operation.is_question(),
+            Some(_) => self.operation.is_question() && !is_named,
             // A moderation has a model of the provider's own.
             None => self.client_request().asks_model() && !is_named,
         }
@@ -297,6 +305,12 @@ impl ProxyRequest {
             is_idempotent: self.is_idempotent(),
         }
     }
+}
+
+/// The model that a path names.
+fn model_in_path(path: &str) -> Option<String> {
+    let name = percent_decoded(ApiPath::model_in(path)?).into_owned();
+    (name.len() <= MAX_NAME_BYTES).then_some(name)
 }
 
 fn is_https(head: &http::request::Parts) -> bool {

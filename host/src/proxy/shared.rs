@@ -139,13 +139,16 @@ impl Proxy {
         }
     }
 
-    /// Identifies the client. With client keys configured, the bearer token (or `x-api-key`) must be one of them.
+    /// Identifies the client. With client keys configured, the bearer token, `x-api-key`, `api-key` or `x-goog-api-key`
+    /// must be one of them.
     pub fn identify(&self, snapshot: &Snapshot, headers: &HeaderMap) -> Result<Option<(u32, Arc<str>)>, Unknown> {
         if snapshot.config.clients.is_empty() {
             return Ok(None);
         }
-        let presented = presented_key(headers).ok_or(Unknown::Missing)?;
-        let index = snapshot.config.client_of(presented).ok_or(Unknown::Wrong)?;
+        let mut presented = presented_keys(headers).peekable();
+        presented.peek().ok_or(Unknown::Missing)?;
+        // Some clients send a key of their own beside ours.
+        let index = presented.find_map(|key| snapshot.config.client_of(key)).ok_or(Unknown::Wrong)?;
         Ok(Some((u32::try_from(index).unwrap_or(NONE), snapshot.config.clients[index].name.clone())))
     }
 
@@ -302,11 +305,12 @@ pub struct Denied<'a> {
     pub error: &'a str,
 }
 
-fn presented_key(headers: &HeaderMap) -> Option<&str> {
+/// The keys that a request brings: a bearer token, and those of the headers of Anthropic, Azure and Google.
+fn presented_keys(headers: &HeaderMap) -> impl Iterator<Item = &str> {
     let bearer = || {
         let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
         scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
     };
-    let header = |name: &str| headers.get(name)?.to_str().ok();
-    bearer().or_else(|| header("x-api-key")).or_else(|| header("api-key"))
+    let header = |name: &&str| headers.get(*name)?.to_str().ok().map(str::trim);
+    bearer().into_iter().chain(["x-api-key", "api-key", "x-goog-api-key"].iter().filter_map(header))
 }

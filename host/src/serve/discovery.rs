@@ -188,9 +188,12 @@ impl Cached {
         for _ in 0..MAX_PAGES {
             let body = self.page(&path).await?;
             let page = format.listed_models(&body).ok_or("what came is no list of models")?;
+            let is_new = |model: &ListedModel| !models.iter().any(|known| known.id == model.id);
+            // Some say that there is more, and give the same page again.
+            let has_new = page.models.iter().any(is_new);
             models.extend(page.models);
             models.truncate(MAX_MODELS);
-            match page.last_id.filter(|_| models.len() < MAX_MODELS) {
+            match page.last_id.filter(|_| has_new && models.len() < MAX_MODELS) {
                 Some(last_id) => path = format.next_models_path(&last_id),
                 None => break,
             }

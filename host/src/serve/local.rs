@@ -1,7 +1,7 @@
 //! Requests that are answered here and reach no provider: OPTIONS, protocol upgrades, signs of life, paths of no API.
 //!
-//! A path belongs to a provider if it is an operation of a dialect, or stands under a version (`/v1/something-new`). What is
-//! neither may only be meant for a backend of the dialect `plain`: where one is configured every such path is forwarded to
+//! A path belongs to a provider if it is an operation of a dialect, or stands under a version (`/v1/something-new`) and is none
+//! that scanners and load balancers ask for everywhere (`/v1/health`, `/v1/wp-login.php`). What is neither may only be meant for a backend of the dialect `plain`: where one is configured every such path is forwarded to
 //! it, `/` and `/health` included; else it is answered here.
 
 use http::header::{CONTENT_TYPE, UPGRADE};
@@ -9,15 +9,12 @@ use http::request::Parts;
 use http::{HeaderValue, Method, Response, StatusCode};
 use pointsman_core::contract::Operation;
 use pointsman_core::denial::Denial;
+use pointsman_core::dialect::ApiPath;
 use pointsman_core::dialect::envelope::ErrorKind;
 use pointsman_core::text::beginning;
 
 use super::door::Door;
 use crate::proxy::{OwnError, ProxyBody, Reply, Snapshot};
-
-/// Paths by which load balancers, containers and people ask whether anybody is there.
-const SIGNS_OF_LIFE: [&str; 9] =
-    ["", "/v1", "/health", "/healthz", "/livez", "/readyz", "/ping", "/health/liveliness", "/health/readiness"];
 
 /// Bytes of a path that are shown.
 const SHOWN_BYTES: usize = 80;
@@ -43,8 +40,7 @@ pub(super) fn sign_of_life(head: &Parts, operation: Operation, snapshot: &Snapsh
     if operation != Operation::Plain || !is_asked || has_plain_backend(snapshot) {
         return None;
     }
-    let path = head.uri.path().trim_end_matches('/');
-    SIGNS_OF_LIFE.contains(&path).then(|| {
+    ApiPath::is_sign_of_life(head.uri.path()).then(|| {
         let mut reply = Response::new(ProxyBody::whole("Pointsman is running\n"));
         reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
         reply

@@ -1,5 +1,7 @@
 //! `/v1/models`: what can be asked for, in the dialect of whoever asks.
 
+use std::borrow::Cow;
+
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Method, Response};
 use pointsman_config::BackendConfig;
@@ -30,7 +32,9 @@ pub(super) fn listed_at(method: &Method, path: &str) -> Option<Listed> {
     let path = path.strip_prefix("/v1").unwrap_or(path);
     match path.strip_prefix("/models")? {
         "" | "/" => Some(Listed::All),
-        name => name.strip_prefix('/').map(|name| Listed::One(percent_decoded(name).into_owned())),
+        name => {
+            name.strip_prefix('/').map(|name| Listed::One(percent_decoded(name.trim_end_matches('/')).into_owned()))
+        }
     }
 }
 
@@ -49,10 +53,21 @@ pub(super) fn reply(
             let entries = models.listed.iter().map(|model| format.model_entry(model)).collect();
             json(format.model_list(&models.listed, entries).to_string(), dialect, request_id)
         }
-        Listed::One(name) => match entry(name, models, snapshot) {
+        // Some clients encode a name that their library encodes once more.
+        Listed::One(name) => match entry(name, models, snapshot).or_else(|| encoded_twice(name, models, snapshot)) {
             Some(model) => json(format.model_entry(&model).to_string(), dialect, request_id),
-            None => OwnError::new(ErrorKind::ModelNotFound, &not_served(name, snapshot)).reply(dialect, request_id),
+            None => {
+                let message = not_served(name, models, snapshot);
+                OwnError::new(ErrorKind::ModelNotFound, &message).reply(dialect, request_id)
+            }
         },
+    }
+}
+
+fn encoded_twice(name: &str, models: &Models, snapshot: &Snapshot) -> Option<ListedModel> {
+    match percent_decoded(name) {
+        Cow::Owned(decoded) => entry(&decoded, models, snapshot),
+        Cow::Borrowed(_) => None,
     }
 }
 
@@ -69,10 +84,15 @@ fn entry(name: &str, models: &Models, snapshot: &Snapshot) -> Option<ListedModel
     Some(ListedModel { owner: Some(owner), ..ListedModel::named(name) })
 }
 
-fn not_served(name: &str, snapshot: &Snapshot) -> String {
+/// The sentence of each backend; one that would be sent this name has it not in its own list.
+fn not_served(name: &str, models: &Models, snapshot: &Snapshot) -> String {
     let backends = &snapshot.config.backends;
-    let served = |b: &BackendConfig| format!("{} serves {}", b.backend.id, served_models(&b.backend));
-    let mut each: Vec<String> = backends.iter().take(SHOWN_BACKENDS).map(served).collect();
+    let served = |(index, b): (usize, &BackendConfig)| {
+        let by_list = b.backend.serves(name) && !models.unlisted.contains(&index);
+        let but = if by_list { ", and its own list of models does not have this one" } else { "" };
+        format!("{} serves {}{but}", b.backend.id, served_models(&b.backend))
+    };
+    let mut each: Vec<String> = backends.iter().enumerate().take(SHOWN_BACKENDS).map(served).collect();
     if backends.len() > SHOWN_BACKENDS {
         each.push(format!("and {} more", backends.len() - SHOWN_BACKENDS));
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use http::header::{ALLOW, CONTENT_ENCODING, CONTENT_LENGTH, EXPECT, ORIGIN};
 use http::uri::PathAndQuery;
-use http::{HeaderMap, Method, Request};
+use http::{HeaderMap, Method, Request, Uri};
 use hyper::body::Body as _;
 use pointsman_core::attempt::translatable;
 use pointsman_core::contract::Operation;
@@ -63,6 +63,7 @@ impl Service {
     }
 
     async fn answer(&self, peer: SocketAddr, request: Request<RequestBody>) -> Reply {
+        let request = without_blanks(request);
         let path = ApiPath::read(request.uri().path(), request.headers());
         let id = self.ids.of(request.headers());
         let mut door = Door::new(&self.proxy, id, path.operation, request.uri(), request.headers());
@@ -186,6 +187,20 @@ impl Service {
             Err(error) => Err(Box::new(unusable(door, &error))),
         }
     }
+}
+
+/// The request without blanks behind the segments of a known operation's path: they come with a base URL that has some.
+fn without_blanks(mut request: Request<RequestBody>) -> Request<RequestBody> {
+    let uri = request.uri();
+    if let Some(path) = ApiPath::without_blanks(uri.path(), request.headers()) {
+        let target = uri.query().map_or(path.clone(), |query| format!("{path}?{query}"));
+        let mut parts = uri.clone().into_parts();
+        parts.path_and_query = target.parse().ok();
+        if let Ok(mended) = Uri::from_parts(parts) {
+            *request.uri_mut() = mended;
+        }
+    }
+    request
 }
 
 /// The length of the body that is worked on, about: a coding hides it.

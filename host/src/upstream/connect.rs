@@ -1,7 +1,8 @@
 //! New connections: TCP, directly or through a forward proxy, TLS, and which HTTP version was agreed.
 //!
 //! Through a proxy an `https` origin is reached by a tunnel (RFC 9110, section 9.3.6), so that the proxy sees its name and
-//! nothing else. Requests to an `http` origin are handed to the proxy itself, where the configuration says so.
+//! nothing else. Requests to an `http` origin are handed to the proxy itself, where the configuration says so. A SOCKS5 proxy
+//! opens a tunnel to either.
 
 use std::io;
 use std::pin::Pin;
@@ -15,6 +16,7 @@ use http::{HeaderMap, Uri};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder, MaybeHttpsStream};
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioIo;
+use pointsman_config::secret::Secret;
 use pointsman_config::{ForwardProxy, Outbound};
 use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -22,6 +24,7 @@ use tokio::net::TcpStream;
 use tower_service::Service;
 
 use super::slots::Slots;
+use super::socks;
 
 /// TCP keep-alive probes find a peer that vanished without a word.
 const TCP_KEEPALIVE: Duration = Duration::from_secs(60);
@@ -102,10 +105,11 @@ impl Connector {
 
     fn proxy(&self, proxy: &ForwardProxy) -> ProxyDialer {
         let https = HttpsConnectorBuilder::new().with_tls_config((*self.machine).clone()).https_or_http();
-        ProxyDialer {
-            uri: proxy.uri.clone(),
-            authorization: proxy_authorization(proxy),
-            connect: https.enable_http1().wrap_connector(self.tcp.clone()),
+        let connect = https.enable_http1().wrap_connector(self.tcp.clone());
+        let uri = proxy.address();
+        match proxy.is_socks() {
+            true => ProxyDialer { uri, way: Way::Socks(proxy.login.clone()), connect },
+            false => ProxyDialer { uri, way: Way::Http(proxy_authorization(proxy)), connect },
         }
     }
 }
@@ -160,8 +164,15 @@ pub(super) struct Dialer {
 #[derive(Clone)]
 struct ProxyDialer {
     uri: Uri,
-    authorization: Option<HeaderValue>,
+    way: Way,
     connect: HttpsConnector<HttpConnector>,
+}
+
+/// The protocol that a proxy is asked in, and who asks.
+#[derive(Clone)]
+enum Way {
+    Http(Option<HeaderValue>),
+    Socks(Option<Secret>),
 }
 
 impl Service<Uri> for Dialer {
@@ -183,11 +194,16 @@ impl Service<Uri> for Dialer {
                 let mut proxy = proxy.clone();
                 Box::pin(async move {
                     let wire = proxy.connect.call(proxy.uri.clone()).await?;
-                    if origin.scheme_str() != Some("https") {
+                    match &proxy.way {
+                        Way::Socks(login) => {
+                            let mut wire = TokioIo::new(wire);
+                            socks::tunnel(&mut wire, &origin, login.as_ref()).await?;
+                            Ok(wire.into_inner())
+                        }
                         // The request itself is handed to the proxy.
-                        return Ok(wire);
+                        Way::Http(_) if origin.scheme_str() != Some("https") => Ok(wire),
+                        Way::Http(authorization) => Ok(tunnel(wire, &origin, authorization.as_ref()).await?),
                     }
-                    Ok(tunnel(wire, &origin, proxy.authorization.as_ref()).await?)
                 })
             }
         }

@@ -4,6 +4,7 @@ mod connect;
 mod flood;
 mod pool;
 mod slots;
+mod socks;
 
 pub use connect::{BadOutbound, Connector, tls_config};
 pub(crate) use pool::causes;

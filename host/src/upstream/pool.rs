@@ -139,7 +139,7 @@ impl Origin {
         let handed_to_proxy = outbound
             .proxy
             .as_ref()
-            .filter(|_| is_plain)
+            .filter(|proxy| is_plain && !proxy.is_socks())
             .map(|proxy| HandedToProxy { authorization: connect::proxy_authorization(proxy) });
         let idle = Arc::new(Idle { kept: Mutex::default(), slots: connector.slots().clone() });
         connector.slots().add(&idle);

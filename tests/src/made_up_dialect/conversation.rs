@@ -35,6 +35,8 @@ static API: Api = Api {
     takes_pictures_in_results: true,
     has_json_mode: false,
     takes_top_p_beside_temperature: true,
+    needs_tools_beside_calls: false,
+    max_tool_name_chars: 64,
     max_user_chars: 0,
     pictures: Some((&[], "drawing of ours")),
 };

@@ -122,6 +122,43 @@ async fn files_batches_and_the_like_go_back_to_the_backend_that_made_them_also_a
 }
 
 #[tokio::test]
+async fn items_containers_and_what_nobody_knows_are_found_again_by_their_ids() {
+    let one = async |name: &'static str| {
+        let up = upstream().handler(move |seen, number| match seen.target.as_str() {
+            "/v1/responses" => json(value!({
+                "id": format!("resp_{name}_{number}"), "object": "response", "status": "completed", "model": "m",
+                "output": [
+                    {"id": format!("ci_{name}_{number}"), "type": "code_interpreter_call", "status": "completed",
+                     "container_id": format!("cntr_{name}_{number}"), "code": "1"},
+                    {"id": format!("msg_{name}_{number}"), "type": "message", "role": "assistant", "status": "completed",
+                     "content": [{"type": "output_text", "text": name, "annotations": []}]},
+                ],
+            })),
+            _ => json(value!({"id": format!("thing-{name}-{number}"), "by": name})),
+        });
+        up.start().await
+    };
+    let ups = [one("a").await, one("b").await, one("c").await];
+    let proxy = in_front_of(&ups).await;
+    let first = proxy.post("/v1/responses").json(&value!({"model": "m", "input": "hi"})).send().await;
+    let (home, output) = (by(&first), first.json()["output"].clone());
+    let goes_on = |input: Value, tools: Value| {
+        let proxy = &proxy;
+        let next = value!({"model": "m", "input": input, "tools": tools});
+        async move { served(|| proxy.post("/v1/responses").json(&next)).await }
+    };
+    let reference = value!([{"type": "item_reference", "id": output[1]["id"]}, {"role": "user", "content": "and?"}]);
+    assert_eq!(goes_on(reference, value!([])).await, [home.as_str()]);
+    let container = value!([{"type": "code_interpreter", "container": output[0]["container_id"]}]);
+    assert_eq!(goes_on(value!("and?"), container).await, [home.as_str()]);
+    let files = format!("/v1/containers/{}/files", output[0]["container_id"].as_str().unwrap());
+    assert_eq!(served(|| proxy.get(&files)).await, [home.as_str()]);
+    let new = proxy.post("/v1/widgets").json(&value!({"name": "x"})).send().await;
+    let path = format!("/v1/widgets/{}", new.json()["id"].as_str().unwrap());
+    assert_eq!(served(|| proxy.get(&path)).await, [by(&new).as_str()]);
+}
+
+#[tokio::test]
 async fn two_keys_of_one_account_are_one_home() {
     let ups = makers().await;
     let account = ["acme", "other", "acme"];

@@ -147,6 +147,46 @@ async fn what_cannot_be_read_is_refused_by_name_where_models_differ() {
 }
 
 #[tokio::test]
+async fn a_model_that_only_the_path_or_a_session_names_is_read_and_renamed() {
+    let (proxy, a, b) = two().await;
+    let messages = r#""messages":[{"role":"user","content":"hi"}]"#;
+    for (path, body) in [
+        ("/openai/deployments/b/chat/completions?api-version=1", format!("{{{messages}}}")),
+        ("/openai/deployments/b/chat/completions?api-version=1", format!("{{\"model\":null,{messages}}}")),
+        ("/v1/engines/b/chat/completions", format!("{{{messages}}}")),
+    ] {
+        let answer = proxy.post(path).body("application/json", body).send().await;
+        is_bs(&proxy, &a, &b, answer, path).await;
+    }
+    for (path, sent) in [("/v1beta/models/b:generateContent", "x%2Fb"), ("/v1/projects/p/models/b:predict", "x%2Fb")] {
+        let answer = proxy.post(path).json(&json!({"contents": []})).send().await;
+        assert_eq!(answer.status, 200, "{path}: {}", answer.text());
+        let seen = b.seen().pop().unwrap();
+        assert!(seen.target.contains(&format!("/models/{sent}:")), "{}", seen.target);
+        assert_eq!(seen.body, r#"{"contents":[]}"#, "another API's body stays as it is");
+    }
+    let session =
+        proxy.post("/v1/realtime/client_secrets").json(&json!({"session": {"type": "realtime", "model": "b"}}));
+    assert_eq!(session.send().await.status, 200);
+    assert_eq!(b.seen().pop().unwrap().body, r#"{"session":{"model":"x/b","type":"realtime"}}"#);
+    assert_eq!(a.count(), 0);
+    let form = "--X\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a.wav\"\r\n\r\nRIFF\r\n--X--\r\n";
+    proxy.post("/openai/deployments/b/audio/transcriptions").body("multipart/form-data; boundary=X", form).send().await;
+    let seen = b.seen().pop().unwrap();
+    let text = String::from_utf8_lossy(&seen.body);
+    assert!(text.contains("name=\"model\"\r\n\r\nx/b\r\n"), "{text}");
+}
+
+#[tokio::test]
+async fn a_question_without_a_body_goes_nowhere_by_luck() {
+    let (proxy, a, b) = two().await;
+    let refused = proxy.post("/v1/chat/completions").body("application/json", "").send().await;
+    assert_eq!(refused.status, 400, "{}", refused.text());
+    assert!(refused.text().contains("names no model"), "{}", refused.text());
+    assert_eq!((a.count(), b.count()), (0, 0));
+}
+
+#[tokio::test]
 async fn what_cannot_be_read_goes_to_a_backend_that_serves_every_model() {
     let (named, open) = (upstream().start().await, upstream().reply(chat("open")).start().await);
     let proxy = proxy!()

@@ -32,9 +32,12 @@ async fn only_configured_keys_are_served() {
     assert_eq!(proxy.chat().bearer("right").send().await.status, 200);
     assert_eq!(proxy.chat().bearer("right-too").send().await.status, 200);
     assert_eq!(proxy.chat().header("x-api-key", "right").send().await.status, 200);
-    let rows = proxy.wait_rows(3, "SELECT client FROM exchanges WHERE status = 200 ORDER BY client").await;
+    assert_eq!(proxy.chat().header("x-goog-api-key", "right").send().await.status, 200);
+    let both = proxy.chat().bearer("of-another-service").header("x-api-key", "right").send().await;
+    assert_eq!(both.status, 200, "a key of another service beside ours");
+    let rows = proxy.wait_rows(5, "SELECT client FROM exchanges WHERE status = 200 ORDER BY client").await;
     let names: Vec<_> = rows.iter().map(|r| r["client"].as_str().unwrap()).collect();
-    assert_eq!(names, ["agent-1", "agent-1", "agent-2"]);
+    assert_eq!(names, ["agent-1", "agent-1", "agent-1", "agent-1", "agent-2"]);
 }
 
 #[tokio::test]

@@ -55,6 +55,27 @@ async fn a_list_in_pages_is_read_to_its_end() {
 }
 
 #[tokio::test]
+async fn a_page_that_comes_again_ends_the_list() {
+    let up = upstream().reply(json(value!({"data": [{"id": "a"}], "has_more": true, "last_id": "a"}))).start().await;
+    let proxy = proxy!().backend(backend("p1").primary(&up)).start().await;
+    assert_eq!(ids(&proxy.get("/v1/models").send().await.json()), ["a"]);
+    assert_eq!(up.count(), 2);
+}
+
+#[tokio::test]
+async fn a_name_that_a_backends_list_does_not_have_is_said_to_be_missing_there() {
+    let up = upstream().reply(json(value!({"data": [{"id": "a/b c"}]}))).start().await;
+    let proxy = proxy!().backend(backend("p1").primary(&up)).start().await;
+    let missing = proxy.get("/v1/models/nope").send().await;
+    assert_eq!(missing.status, 404);
+    let message = missing.json()["error"]["message"].as_str().unwrap().to_owned();
+    assert!(message.contains("p1 serves any model, and its own list of models does not have this one"), "{message}");
+    for twice in ["a%252Fb%2520c", "a%2Fb%20c/"] {
+        assert_eq!(proxy.get(&format!("/v1/models/{twice}")).send().await.json()["id"], "a/b c", "{twice}");
+    }
+}
+
+#[tokio::test]
 async fn a_name_is_found_in_every_percent_encoding() {
     let up = upstream().reply(json(value!({"data": [{"id": "meta/llama 3:8b"}]}))).start().await;
     let proxy = proxy!().backend(backend("p1").primary(&up)).start().await;

@@ -84,6 +84,43 @@ async fn a_refused_tunnel_is_a_failed_connection_that_says_why() {
 }
 
 #[tokio::test]
+async fn a_socks_proxy_opens_tunnels_and_sees_no_key() {
+    let up = tls_upstream(&["http/1.1"]).await;
+    let gate = forward_proxy(200).await;
+    let one = || at("p1", &up.url()).set("ca_file", up.certificate().display().to_string());
+    let proxy = proxy!().backend(one()).env("ALL_PROXY", &gate.socks_url("user:pass%21")).start().await;
+    assert_eq!(proxy.chat().send().await.says(), "over TLS");
+    let heads = gate.heads();
+    assert!(heads.len() == 1 && heads[0].starts_with("SOCKS5 user:pass! localhost:"), "{heads:?}");
+    assert!(!gate.has_seen(KEY));
+    assert_eq!(proxy.told(KEY) + proxy.told("pass!"), 0);
+    let own = one().set("proxy", gate.socks_url("").replace("socks5:", "socks5h:"));
+    let own = proxy!().backend(own).start().await;
+    assert_eq!(own.chat().send().await.says(), "over TLS");
+    assert!(gate.heads()[1].starts_with("SOCKS5  localhost:"), "{:?}", gate.heads());
+    let plain = upstream().reply(chat("in a tunnel")).start().await;
+    let said = at("p1", &plain.url()).set("proxy", gate.socks_url(""));
+    let said = proxy!().backend(said).start().await;
+    assert_eq!(said.chat().send().await.says(), "in a tunnel");
+    assert_eq!(gate.heads().len(), 3, "plain HTTP goes through it where the backend says so");
+    let environments = proxy!().backend(at("p1", &plain.url())).env("ALL_PROXY", &gate.socks_url("")).start().await;
+    assert_eq!(environments.chat().send().await.says(), "in a tunnel");
+    assert_eq!(gate.heads().len(), 3, "and goes past the environment's, which would read its key");
+}
+
+#[tokio::test]
+async fn a_socks_proxy_that_refuses_says_why() {
+    let gate = forward_proxy(403).await;
+    let one = at("p1", "https://model.example/v1").set("proxy", gate.socks_url(""));
+    let proxy = proxy!().backend(one).setting("primary_wait_ms", 0).start().await;
+    proxy.chat().send().await;
+    let rows = proxy.wait_rows(1, "SELECT outcome, message FROM attempts WHERE backend = 'p1'").await;
+    assert_eq!(rows[0]["outcome"], "connect_failed");
+    let message = rows[0]["message"].as_str().unwrap();
+    assert!(message.contains("refuses a tunnel to model.example:443 (not allowed by its rules)"), "{message}");
+}
+
+#[tokio::test]
 async fn discovery_takes_the_same_way_as_traffic() {
     let up = tls_upstream(&["http/1.1"]).await;
     let gate = forward_proxy(200).await;

@@ -41,6 +41,19 @@ async fn the_base_url_is_the_root_of_the_api_in_every_spelling() {
 }
 
 #[tokio::test]
+async fn a_client_may_be_told_the_root_of_any_provider_and_a_blank_behind_it() {
+    for (base, root) in [("/v1", "/v1"), ("/v1beta/openai", "/v1beta/openai"), ("/api/paas/v4", "/api/paas/v4")] {
+        let up = upstream().start().await;
+        let proxy = proxy!().backend(under(&up, base)).start().await;
+        for asked in ["/v1beta/openai", "/openai/v1", "/v1/openai", "/openai", "/v1%20", "/v1%0A"] {
+            let answer = proxy.post(&format!("{asked}/chat/completions")).json(&body()).send().await;
+            assert_eq!(answer.status, 200, "{asked} under {base:?}");
+            assert_eq!(up.seen().pop().unwrap().target, format!("{root}/chat/completions"), "{asked} under {base:?}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_backend_has_a_query_and_a_template_of_its_paths() {
     let up = upstream().start().await;
     let query = toml::Table::from_iter([("api-version".to_owned(), "2024-10-21".into())]);
@@ -167,14 +180,16 @@ async fn tokens_are_counted_by_a_backend_that_can_and_else_estimated() {
 async fn what_is_no_api_call_is_answered_here_and_spends_no_limit() {
     let up = upstream().start().await;
     let proxy = proxy!().backend(backend("p1").primary(&up)).client("one", "pm-secret").start().await;
-    for path in ["/", "/health", "/healthz", "/v1", "/v1/", "/ping"] {
+    for path in ["/", "/health", "/healthz", "/v1", "/v1/", "/ping", "/v1/health", "/v1/ping"] {
         for method in [Method::GET, Method::HEAD] {
             let answer = proxy.request(method, path).send().await;
             assert_eq!(answer.status, 200, "{path}");
         }
         assert!(proxy.get(path).send().await.text().contains("Pointsman"));
     }
-    for path in ["/favicon.ico", "/robots.txt", "/.env", "/v1/.env", "/wp-login.php", "/api/v1/pods", "/admin"] {
+    let scanned = ["/v1/wp-login.php", "/v1/favicon.ico", "/v1/swagger.json", "/v2/_catalog", "/v1/actuator/health"];
+    let pages = ["/favicon.ico", "/robots.txt", "/.env", "/v1/.env", "/wp-login.php", "/api/v1/pods", "/admin"];
+    for path in pages.into_iter().chain(scanned) {
         let answer = proxy.get(path).bearer("pm-secret").send().await;
         assert_eq!(answer.status, 404, "{path}");
         assert_eq!(answer.json()["error"]["code"], "not_found", "{path}");
@@ -266,6 +281,22 @@ async fn an_upgrade_is_refused_by_name_and_an_offer_that_may_be_ignored_is_ignor
     let answer = raw.write(offer.as_bytes()).await.answer().await;
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     assert_eq!(up.only().header("upgrade"), None);
+}
+
+#[tokio::test]
+async fn a_link_in_a_compressed_answer_leads_back_too() {
+    use std::io::Write as _;
+    let up = upstream().handler(|seen, _| {
+        let link = format!("http://{}/v1/messages/batches/b/results", seen.header("host").unwrap());
+        let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+        packed.write_all(value!({"id": "b", "results_url": link}).to_string().as_bytes()).unwrap();
+        bytes("application/json", packed.finish().unwrap()).header("content-encoding", "gzip")
+    });
+    let up = up.start().await;
+    let claude = backend("claude").set("base_url", format!("http://{}", up.addr())).set("dialect", "anthropic");
+    let proxy = proxy!().backend(claude).start().await;
+    let batch = proxy.get("/v1/messages/batches/b").header("accept-encoding", "gzip, deflate").send().await;
+    assert_eq!(batch.json()["results_url"], format!("http://{}/v1/messages/batches/b/results", proxy.addr()));
 }
 
 #[tokio::test]

@@ -69,6 +69,26 @@ async fn a_reset_that_stands_in_the_body_counts_like_one_in_the_headers() {
 }
 
 #[tokio::test]
+async fn a_wait_is_read_in_every_form_of_header() {
+    for (name, told) in [
+        ("retry-after", "600s"),
+        ("retry-after", "10 minutes"),
+        ("x-retry-after", "600"),
+        ("ratelimit", "limit=10, remaining=0, reset=600"),
+        ("ratelimit", "\"minute\";r=3;t=5, \"day\";r=0;t=600"),
+    ] {
+        let up =
+            upstream().reply(json(value!({"error": {"message": "slow down"}})).with_status(429).header(name, told));
+        let up = up.start().await;
+        let paid = upstream().reply(chat("paid")).start().await;
+        let proxy = proxy!().backend(backend("p1").primary(&up)).backend(backend("f1").fallback(&paid)).start().await;
+        assert_eq!(proxy.chat().send().await.says(), "paid");
+        let rows = proxy.wait_rows(1, "SELECT retry_after_ms FROM attempts WHERE backend = 'p1'").await;
+        assert_eq!(rows[0]["retry_after_ms"], 600_000, "{name}: {told}");
+    }
+}
+
+#[tokio::test]
 async fn a_ceiling_is_learned_where_a_provider_refuses_more_at_a_time_and_nobody_is_refused() {
     let gate = Gate::new();
     let held = gate.clone();

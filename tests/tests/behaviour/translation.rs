@@ -125,6 +125,72 @@ async fn a_message_that_asks_for_more_than_chats_have_is_answered_and_told_what_
 }
 
 #[tokio::test]
+async fn files_and_calls_without_tools_are_said_in_the_way_that_anthropic_takes() {
+    let (proxy, claude) = to_messages("lenient").await;
+    let call = value!({"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}});
+    let answer = ask_chat(
+        &proxy,
+        value!({"messages": [
+            {"role": "user", "content": [
+                {"type": "file", "file": {"filename": "a.txt", "file_data": "data:text/plain;base64,aGVsbG8="}},
+                {"type": "image_url", "image_url": {"url": "data:image/jpg;base64,QUJD"}},
+            ]},
+            {"role": "assistant", "content": null, "tool_calls": [call]},
+            {"role": "tool", "tool_call_id": "c1", "content": "done"},
+            {"role": "user", "content": "and?"},
+        ]}),
+    )
+    .await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let sent: Value = serde_json::from_slice(&claude.only().body).unwrap();
+    assert_eq!(sent["messages"][0]["content"][0], value!({"type": "text", "text": "a.txt\n\nhello"}));
+    assert_eq!(sent["messages"][0]["content"][1]["source"]["media_type"], "image/jpeg");
+    assert_eq!(sent["tools"], value!([{"name": "f", "input_schema": {"type": "object"}}]));
+    assert_eq!(sent["tool_choice"], value!({"type": "none"}));
+}
+
+#[tokio::test]
+async fn a_tools_long_name_and_an_early_output_format_are_said_in_openais_way() {
+    let long = format!("mcp__server__{}__create", "x".repeat(80));
+    let gpt = upstream().handler(|seen, _| {
+        let asked: Value = serde_json::from_slice(&seen.body).unwrap();
+        let name = &asked["tools"][0]["function"]["name"];
+        let call =
+            value!({"index": 0, "id": "c1", "type": "function", "function": {"name": name, "arguments": "{\"a\":1}"}});
+        if asked["stream"] == true {
+            let chunk = |delta: Value, reason: Value| {
+                value!({"id": "c", "object": "chat.completion.chunk", "created": 1,
+                "model": "m", "choices": [{"index": 0, "delta": delta, "finish_reason": reason}]})
+                .to_string()
+            };
+            let calls = chunk(value!({"tool_calls": [call]}), Value::Null);
+            return sse([calls, chunk(value!({}), value!("tool_calls")), "[DONE]".to_owned()]);
+        }
+        let mut call = call;
+        // Some servers do not write the arguments as a text.
+        call["function"]["arguments"] = value!({"a": 1});
+        json(value!({"id": "c", "object": "chat.completion", "created": 1, "model": "m", "choices": [{"index": 0,
+            "message": {"role": "assistant", "content": null, "tool_calls": [call]}, "finish_reason": "tool_calls"}]}))
+    });
+    let gpt = gpt.start().await;
+    let proxy = proxy!().backend(backend("gpt").primary(&gpt).model("m", "gpt-x")).start().await;
+    let more = |stream: bool| {
+        value!({"stream": stream, "tools": [{"name": long, "input_schema": {"type": "object"}}],
+            "output_format": {"type": "json_schema", "schema": {"type": "object"}}})
+    };
+    let answer = ask_message(&proxy, more(false)).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let used = &answer.json()["content"][0];
+    assert_eq!((&used["name"], &used["input"]), (&value!(long), &value!({"a": 1})));
+    let sent: Value = serde_json::from_slice(&gpt.seen().pop().unwrap().body).unwrap();
+    let name = sent["tools"][0]["function"]["name"].as_str().unwrap();
+    assert!(name.len() == 64 && name.starts_with("mcp__server__xx") && name.ends_with("__create"), "{name}");
+    assert_eq!(sent["response_format"]["json_schema"]["schema"], value!({"type": "object"}));
+    let streamed = ask_message(&proxy, more(true)).await.text();
+    assert!(streamed.contains(&format!("\"name\":\"{long}\"")), "{streamed}");
+}
+
+#[tokio::test]
 async fn what_changes_the_meaning_is_refused_by_name_however_lenient() {
     let (proxy, claude) = to_messages("lenient").await;
     for (field, wish) in [

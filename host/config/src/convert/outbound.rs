@@ -62,7 +62,7 @@ impl Check<'_, '_> {
             Ok(proxy) => proxy,
             Err(error) => {
                 let problem = self.error(at, format!("{owner}: `proxy` {error}"));
-                problem.help("write \"http://HOST:PORT\", \"env:NAME\" where it has a password, or \"none\"");
+                problem.help("write \"http://HOST:PORT\" or \"socks5://HOST:PORT\", \"env:NAME\" where it has a password, or \"none\"");
                 return None;
             }
         };

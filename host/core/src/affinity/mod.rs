@@ -10,7 +10,7 @@ mod session;
 mod things;
 
 pub use homes::{Affinity, Learned};
-pub(crate) use session::is_id;
+pub(crate) use session::{SESSION_MEMBERS, is_id};
 pub use session::{session_in_headers, session_in_user_id};
 pub use things::{Learner, things_in_request};
 

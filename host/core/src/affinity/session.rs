@@ -11,10 +11,10 @@ const MAX_CHARS: usize = 256;
 /// Ends of the names of headers that hold the id of a conversation, the most telling first: `x-claude-code-session-id`,
 /// `session-id` and `session_id` (Codex, pi), `x-session-id` (OpenRouter's clients), `x-session-affinity` and
 /// `x-opencode-session` (opencode), `helicone-session-id`, `x-litellm-session-id`; then `thread-id` (Codex, Amp),
-/// `conversation_id`, `x-grok-conv-id`; then tasks (Cline, Roo, Kilo).
+/// `conversation_id`, `x-grok-conv-id`, `x-openwebui-chat-id`; then tasks (Cline, Roo, Kilo).
 const NAMES: [&[&str]; 3] = [
     &["session-id", "session_id", "sessionid", "-session", "session-affinity"],
-    &["thread-id", "thread_id", "conversation-id", "conversation_id", "conv-id"],
+    &["thread-id", "thread_id", "conversation-id", "conversation_id", "conv-id", "chat-id", "chat_id"],
     &["task-id", "taskid"],
 ];
 
@@ -49,6 +49,10 @@ fn rank(name: &str) -> Option<usize> {
     let ends = |ends: &&[&str]| ends.iter().any(|end| name.ends_with(end));
     NAMES.iter().position(ends).map(|place| place + 1)
 }
+
+/// Members of a request's `metadata` that hold the id of a conversation, the most telling first.
+pub(crate) const SESSION_MEMBERS: [&str; 6] =
+    ["session_id", "litellm_session_id", "sessionId", "thread_id", "conversation_id", "chat_id"];
 
 /// The session inside Claude Code's `metadata.user_id`: `user_HASH_account_ID_session_ID`, or JSON with a `session_id`. None
 /// in any other: a user has many sessions.
@@ -100,6 +104,7 @@ mod tests {
             "conversation_id",
             "x-conversation-id",
             "x-grok-conv-id",
+            "x-openwebui-chat-id",
             "x-task-id",
             "x-kilocode-taskid",
         ] {

@@ -25,6 +25,10 @@ const REASONING_TTL: Duration = DAY.saturating_mul(2);
 /// The name space of keys.
 const SPACE: &str = "thing";
 
+/// The name space of the keys of a response's items. A request that brings an item along may go anywhere; one that refers to it
+/// by its id may not.
+const ITEM_SPACE: &str = "item";
+
 /// Ids taken from one request.
 const MAX_IDS: usize = 512;
 
@@ -50,8 +54,10 @@ pub fn things_in_request(operation: Operation, own_path: &str, body: &[u8]) -> V
         }
     };
     match operation {
-        Operation::Chat | Operation::Message | Operation::Completion => {
-            strings(body, b"file_id\"", is_member, &mut add)
+        Operation::Chat | Operation::Completion => strings(body, b"file_id\"", is_member, &mut add),
+        Operation::Message => {
+            strings(body, b"file_id\"", is_member, &mut add);
+            strings(body, b"container\"", is_bare, &mut add);
         }
         Operation::Embedding
         | Operation::CountTokens
@@ -69,10 +75,34 @@ pub fn things_in_request(operation: Operation, own_path: &str, body: &[u8]) -> V
             strings(body, b"id\"", is_member, &mut add);
             strings(body, b"ids\"", is_member, &mut add);
             strings(body, b"file\"", is_member, &mut add);
+            strings(body, b"container\"", is_bare, &mut add);
             strings(body, b"encrypted_content\"", is_member, &mut |text| add(encrypted(text)));
+            if operation == Operation::Response && memmem::find(body, b"\"item_reference\"").is_some() {
+                references(body, &mut |id| keys.push(key(ITEM_SPACE, id)));
+            }
         }
     }
     keys
+}
+
+/// Hands out the ids of the input items that are references to items of earlier responses.
+fn references(body: &[u8], add: &mut dyn FnMut(&[u8])) {
+    let Some(input) = json::member(body, "input") else { return };
+    let mut at = json::Cursor::new(input);
+    if !at.enter(b'[') {
+        return;
+    }
+    for _ in 0..MAX_IDS {
+        if !at.has_element() {
+            return;
+        }
+        let item = at.value();
+        if json::member(item, "type") == Some(b"\"item_reference\"")
+            && let Some(id) = json::member(item, "id").and_then(string)
+        {
+            add(id);
+        }
+    }
 }
 
 /// Learns from the pieces of one answer which things its backend has made.
@@ -90,22 +120,29 @@ impl Learner {
     /// A learner for answers of this operation; none where they make nothing that lasts. `own_path`: without the API's root.
     pub fn new(operation: Operation, own_path: &str) -> Option<Self> {
         let is_content = own_path.ends_with("/content") || own_path.ends_with("/results");
-        let learns = operation == Operation::Response || operation.is_about_stored_things() && !is_content;
+        let makes = operation.is_about_stored_things() || operation == Operation::Other;
+        let learns = matches!(operation, Operation::Response | Operation::Message) || makes && !is_content;
         learns.then_some(Self { operation, has_id: false, left: MAX_MADE, end: Vec::new() })
     }
 
     /// Reads a piece of a good answer: of a stream whole events, of a long list what has just come.
     pub fn read(&mut self, piece: &[u8], mut learn: impl FnMut(Learned)) {
-        if self.operation != Operation::Response {
+        if self.operation != Operation::Response && self.operation != Operation::Message {
             return self.read_list(piece, learn);
         }
         let left = &mut self.left;
-        let mut add = |ttl: Duration, id: &[u8]| {
+        let mut add_in = |space: &str, ttl: Duration, id: &[u8]| {
             if *left > 0 && !id.is_empty() {
                 *left -= 1;
-                learn(Learned { key: key(SPACE, id), ttl });
+                learn(Learned { key: key(space, id), ttl });
             }
         };
+        if self.operation == Operation::Message {
+            // Where code ran, and what it has left there.
+            strings(piece, b"\"container\"", |_| true, &mut |id| add_in(SPACE, STORED_TTL, id));
+            return;
+        }
+        let mut add = |ttl: Duration, id: &[u8]| add_in(SPACE, ttl, id);
         if !self.has_id {
             let response = match piece.trim_ascii_start().first() {
                 Some(b'{') => Some(piece),
@@ -117,13 +154,20 @@ impl Learner {
             }
             strings(piece, b"conversation\"", is_member, &mut |id| add(STORED_TTL, id));
         }
-        if memmem::find(piece, b"\"reasoning\"").is_some() || memmem::find(piece, b"encrypted_content\"").is_some() {
+        let is_of_items = is_of_items(piece);
+        if is_of_items || memmem::find(piece, b"encrypted_content\"").is_some() {
+            strings(piece, b"encrypted_content\"", is_member, &mut |text| add(REASONING_TTL, encrypted(text)));
+        }
+        if is_of_items {
+            strings(piece, b"id\"", is_of_container, &mut |id| add(STORED_TTL, id));
             strings(piece, b"id\"", is_bare, &mut |id| {
                 if id.starts_with(b"rs_") {
-                    add(REASONING_TTL, id);
+                    add_in(SPACE, REASONING_TTL, id);
+                }
+                if !id.starts_with(b"resp_") {
+                    add_in(ITEM_SPACE, RESPONSE_TTL, id);
                 }
             });
-            strings(piece, b"encrypted_content\"", is_member, &mut |text| add(REASONING_TTL, encrypted(text)));
         }
     }
 }
@@ -152,6 +196,11 @@ impl Learner {
     }
 }
 
+/// Returns true for a piece of a response that has items in it: a whole one, or an event about an item.
+fn is_of_items(piece: &[u8]) -> bool {
+    piece.trim_ascii_start().first() == Some(&b'{') || memmem::find(piece, b"\"item\":").is_some()
+}
+
 /// Encrypted reasoning, or as much of its end as tells it from any other.
 fn encrypted(text: &[u8]) -> &[u8] {
     &text[text.len().saturating_sub(ENCRYPTED_BYTES)..]
@@ -168,6 +217,11 @@ fn is_member(before: &[u8]) -> bool {
 /// The whole name.
 fn is_bare(before: &[u8]) -> bool {
     before.last() == Some(&b'"')
+}
+
+/// Names of ids of containers, and of files in them.
+fn is_of_container(before: &[u8]) -> bool {
+    before.ends_with(b"file_") || before.ends_with(b"container_")
 }
 
 /// Names of ids that an answer makes known: its own, and those of files and containers.
@@ -246,6 +300,10 @@ mod tests {
         key(SPACE, text.as_bytes())
     }
 
+    fn item(text: &str) -> u64 {
+        key(ITEM_SPACE, text.as_bytes())
+    }
+
     #[test]
     fn a_response_is_found_again_by_the_request_that_goes_on_from_it() {
         let whole = r#"{"id":"resp_1","object":"response","conversation":{"id":"conv_1"},"output":[
@@ -257,7 +315,10 @@ mod tests {
         ];
         for pieces in [&[whole][..], &events] {
             let known = learned(Operation::Response, "/responses", pieces);
-            assert_eq!(known, ["resp_1", "conv_1", "rs_1", "gAAA"].map(id));
+            for wanted in ["resp_1", "conv_1", "rs_1", "gAAA"].map(id).into_iter().chain([item("rs_1")]) {
+                assert!(known.contains(&wanted), "{pieces:?}");
+            }
+            assert!(!known.contains(&id("msg_1")), "a message may be brought along anywhere");
         }
         for (body, wanted) in [
             (r#"{"previous_response_id":"resp_1","input":"x"}"#, "resp_1"),
@@ -269,6 +330,38 @@ mod tests {
             assert!(named(Operation::Response, "/responses", body).contains(&id(wanted)), "{body}");
         }
         assert!(named(Operation::Stored, "/responses/resp_1/input_items", "").contains(&id("resp_1")));
+    }
+
+    #[test]
+    fn an_item_binds_who_refers_to_it_and_not_who_brings_it_along() {
+        let done = r#"data: {"type":"response.output_item.done","item":{"id":"msg_1","type":"message","content":[{"type":"output_text","text":"x","annotations":[{"type":"container_file_citation","file_id":"cfile_1","container_id":"cntr_1"}]}]}}"#;
+        let known = learned(Operation::Response, "/responses", &[done]);
+        assert!([item("msg_1"), id("cfile_1"), id("cntr_1")].iter().all(|key| known.contains(key)), "{known:?}");
+        for (body, is_found) in [
+            (r#"{"input":[{"role":"user","content":"x"},{"type":"item_reference","id":"msg_1"}]}"#, true),
+            (r#"{"input":[{"id":"msg_1","type":"item_reference"}]}"#, true),
+            (r#"{"input":[{"type":"message","id":"msg_1","content":[]}]}"#, false),
+            (r#"{"input":"an \"item_reference\" with \"id\":\"msg_1\""}"#, false),
+            (r#"{"input":[{"type":"item_reference"}]}"#, false),
+        ] {
+            assert_eq!(named(Operation::Response, "/responses", body).contains(&item("msg_1")), is_found, "{body}");
+        }
+        let tool = r#"{"tools":[{"type":"code_interpreter","container":"cntr_1"}]}"#;
+        assert!(named(Operation::Response, "/responses", tool).contains(&id("cntr_1")));
+    }
+
+    #[test]
+    fn where_anthropics_code_ran_the_next_message_goes_too() {
+        for piece in [
+            r#"{"id":"msg_1","container":{"id":"container_1","expires_at":"x"}}"#,
+            r#"data: {"type":"message_delta","delta":{"container":{"id":"container_1"}}}"#,
+        ] {
+            assert_eq!(learned(Operation::Message, "/messages", &[piece]), [id("container_1")], "{piece}");
+        }
+        assert_eq!(learned(Operation::Message, "/messages", &[r#"{"id":"msg_1","container":null}"#]), [] as [u64; 0]);
+        for body in [r#"{"container":"container_1"}"#, r#"{"container":{"id":"container_1","skills":[]}}"#] {
+            assert_eq!(named(Operation::Message, "/messages", body), [id("container_1")], "{body}");
+        }
     }
 
     #[test]

@@ -138,11 +138,12 @@ impl Attempt {
         self.reading = Reading::Events(Box::new(events));
     }
 
-    /// The decoder for an answer that came compressed and must be read: one that is translated or joined, or a refusal. The
-    /// head then says nothing of it any more. Any other is passed on as it came, and read as a copy. Zstandard gives a stream's
+    /// The decoder for an answer that came compressed and must be read: one that is translated or joined, a refusal, or one whose
+    /// links lead to the provider. The head then says nothing of it any more. Any other is passed on as it came, and read as a copy. Zstandard gives a stream's
     /// events only at its end.
     fn decoder_of(&self, head: &mut Parts, body: BodyKind) -> Option<Decoder> {
-        let is_read = self.translated.is_some() || self.must_join() || head.status.as_u16() >= 400;
+        let has_links = self.has_links() && is_json(head);
+        let is_read = self.translated.is_some() || self.must_join() || has_links || head.status.as_u16() >= 400;
         let Listed::Known(encodings) = Listed::read(&head.headers) else { return None };
         let &[encoding] = &encodings[..] else { return None };
         if !is_read || body != BodyKind::Bytes || self.dialect.is_opaque() {
@@ -214,7 +215,7 @@ fn untrustworthy(head: &Parts) -> Option<Outcome> {
 }
 
 fn limits_left(headers: &HeaderMap, now: Timestamp) -> (LimitLeft, LimitLeft) {
-    let tells = |name: &HeaderName| name.as_str().contains("ratelimit-");
+    let tells = |name: &HeaderName| name.as_str().contains("ratelimit");
     if !headers.keys().any(tells) {
         return (None, None);
     }

@@ -185,13 +185,14 @@ impl Attempt {
         model: &str,
     ) -> Result<Request<Bytes>, Outcome> {
         let translated = self.translated.as_ref();
-        let target = translated.map_or_else(|| Ok(request.target.clone()), TranslatedAttempt::path);
+        let (renamed, root) = request.target_for(model);
+        let target = translated.map_or(Ok(renamed), TranslatedAttempt::path);
         let operation = translated.map_or(request.operation, TranslatedAttempt::operation);
         let refused = |why: &dyn ToString| Outcome::new(Kind::Refused, why.to_string());
         let target = target.map_err(|why| refused(&why))?;
         let path = match translated {
             Some(_) => ApiPath { operation, ..ApiPath::read(target.path(), &HeaderMap::new()) },
-            None => request.path(),
+            None => ApiPath { root, ..request.path() },
         };
         let model = request.names_model().then_some(model);
         let url = endpoint.url(&target, path, model).map_err(|why| refused(&why))?;

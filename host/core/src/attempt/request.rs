@@ -16,10 +16,11 @@ use crate::dialect::translate::Translations;
 use crate::http::account_headers;
 use crate::http::headers::is_forwarded;
 use crate::http::json::{self, Cursor};
+use crate::http::path;
 use crate::http::path_template::PathTemplate;
 use crate::http::query::OwnQuery;
 use crate::http::redact::Secrets;
-use crate::http::url::{BadPath, BaseUrl, ClientRoot};
+use crate::http::url::{BadPath, BaseUrl, ClientRoot, percent_decoded, percent_encoded};
 use crate::origin::request_number;
 use crate::outcome::Outcome;
 use crate::table::{Dialect, UNKNOWN_MODEL};
@@ -146,11 +147,29 @@ impl ClientRequest<'_> {
         **self.model != *UNKNOWN_MODEL
     }
 
+    /// Path and query with the model's name for a backend in the path, where the path names the one asked for; and bytes before
+    /// the operation's own path.
+    pub(super) fn target_for(&self, model: &str) -> (PathAndQuery, usize) {
+        self.renamed_target(model).unwrap_or_else(|| (self.target.clone(), self.root))
+    }
+
+    fn renamed_target(&self, model: &str) -> Option<(PathAndQuery, usize)> {
+        let (path, whole) = (self.target.path(), self.target.as_str());
+        if **self.model == *model {
+            return None;
+        }
+        let place = path::model_in(path).filter(|place| percent_decoded(&path[place.clone()]) == **self.model)?;
+        let sent = percent_encoded(model);
+        let root = if place.end <= self.root { self.root + sent.len() - place.len() } else { self.root };
+        let renamed = [&whole[..place.start], &sent, &whole[place.end..]].concat();
+        Some((renamed.parse().ok()?, root))
+    }
+
     /// Returns true if it asks a model: a question, or anything else that names a model. What reads or manages things at a
     /// provider asks none. A moderation that names no model is judged by the provider's own, for nothing.
     pub fn asks_model(&self) -> bool {
         let needs_model = self.operation.is_question() && self.operation != Operation::Moderation;
-        self.names_model() || needs_model && !self.body.is_empty()
+        self.names_model() || needs_model && (!self.body.is_empty() || *self.method == Method::POST)
     }
 
     /// Returns true if its answer tells what it used. What is read again was charged when it was made, and a count of

@@ -11,7 +11,7 @@ use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use thiserror::Error;
 
-use crate::affinity::{is_id, session_in_user_id};
+use crate::affinity::{SESSION_MEMBERS, is_id, session_in_user_id};
 use crate::http::{json, multipart};
 use crate::text::MAX_NAME_BYTES;
 
@@ -128,7 +128,13 @@ impl BodyFacts {
                 Key::MaxTokens => facts.max_tokens = text().map_or(0, number),
                 Key::N => facts.answers = text().map_or(1, number).max(1),
                 Key::Prompt => prompt_tokens += content.len().div_ceil(BYTES_PER_TOKEN),
-                Key::StreamOptions | Key::Tools | Key::Session | Key::Metadata | Key::PromptCache | Key::Other => {}
+                Key::StreamOptions
+                | Key::Tools
+                | Key::Session
+                | Key::Realtime
+                | Key::Metadata
+                | Key::PromptCache
+                | Key::Other => {}
             }
         }
         facts.prompt_tokens = u32::try_from(prompt_tokens).unwrap_or(u32::MAX);
@@ -171,6 +177,8 @@ struct Members<'a> {
     n: Option<&'a [u8]>,
     has_tools: bool,
     session: Option<&'a [u8]>,
+    /// The session that a client of OpenAI's realtime API asks a secret for.
+    realtime: Option<&'a [u8]>,
     metadata: Option<&'a [u8]>,
     cache_key: Option<&'a [u8]>,
     prompt_tokens: usize,
@@ -215,6 +223,7 @@ impl<'a> Members<'a> {
             }
             Key::Prompt => self.prompt_tokens += weigh(value),
             Key::Session => self.session = Some(value),
+            Key::Realtime => self.realtime = Some(value),
             Key::Metadata => self.metadata = Some(value),
             Key::PromptCache => self.cache_key = Some(value),
             Key::Other => {}
@@ -228,7 +237,8 @@ impl<'a> Members<'a> {
         };
         let include_usage = self.stream_options.and_then(|options| json::member(options, "include_usage"));
         let count = |value: &[u8]| std::str::from_utf8(value).map_or(0, number);
-        let (model, has_long_model) = self.model.map_or((None, false), name_of);
+        let model_value = self.model.or_else(|| json::member(self.realtime?, "model"));
+        let (model, has_long_model) = model_value.map_or((None, false), name_of);
         BodyFacts {
             model,
             has_long_model,
@@ -241,7 +251,7 @@ impl<'a> Members<'a> {
             session: self.session_text(),
             spans: Some(Spans::Object(ObjectSpans {
                 open: json::skip_space(body, 0) + 1,
-                model: self.model.map(span),
+                model: model_value.map(span),
                 stream_options: self.stream_options.map(span),
                 any: self.any,
             })),
@@ -256,7 +266,7 @@ impl Members<'_> {
         let own = |value: Option<&[u8]>| text(value?).filter(|text| is_id(text));
         let in_user_id = || Some(session_in_user_id(&metadata("user_id")?)?.to_owned());
         own(self.session)
-            .or_else(|| metadata("session_id").filter(|text| is_id(text)))
+            .or_else(|| SESSION_MEMBERS.iter().find_map(|name| metadata(name).filter(|text| is_id(text))))
             .or_else(in_user_id)
             .or_else(|| own(self.cache_key))
     }
@@ -323,6 +333,7 @@ enum Key {
     N,
     Tools,
     Session,
+    Realtime,
     Metadata,
     PromptCache,
     Prompt,
@@ -339,6 +350,7 @@ impl Key {
             "n" => Key::N,
             "tools" | "functions" => Key::Tools,
             "session_id" | "litellm_session_id" => Key::Session,
+            "session" => Key::Realtime,
             "metadata" => Key::Metadata,
             "prompt_cache_key" => Key::PromptCache,
             "messages" | "input" | "prompt" | "system" | "instructions" | "contents" => Key::Prompt,

@@ -119,7 +119,8 @@ impl ApiPath {
     /// Reads a path without its query. An operation's own path right behind the version comes first, then a collection of
     /// stored things there, then either of them behind any other root. A collection that several dialects have belongs to
     /// the one that the headers tell. What has a version and is not known is [`Operation::Other`], or the other operation of
-    /// the dialect that the headers tell; the rest is [`Operation::Plain`].
+    /// the dialect that the headers tell, unless scanners and load balancers ask for it everywhere; the rest is
+    /// [`Operation::Plain`].
     pub fn read(path: &str, headers: &HeaderMap) -> Self {
         let path = path.trim_end_matches('/');
         let root = path::behind_versions(path);
@@ -141,12 +142,27 @@ impl ApiPath {
         {
             return Self { operation, root };
         }
-        if !is_versioned || path::has_hidden(path) {
+        if !is_versioned || path::has_hidden(path) || path::is_no_api(path) || path::is_sign_of_life(path) {
             return Self { operation: Operation::Plain, root: 0 };
         }
         let told = Dialect::all().find(|dialect| dialect.format().is_spoken_by(headers));
         let operation = told.and_then(|dialect| dialect.format().collections());
         Self { operation: operation.map_or(Operation::Other, |(operation, _)| operation), root }
+    }
+
+    /// Returns true for a path by which load balancers, containers and people ask whether anybody is there.
+    pub fn is_sign_of_life(path: &str) -> bool {
+        path::is_sign_of_life(path)
+    }
+
+    /// The model that a path names, percent-encoded, as Azure's deployments, OpenAI's old engines and Google's APIs do.
+    pub fn model_in(path: &str) -> Option<&str> {
+        path::model_in(path).map(|place| &path[place])
+    }
+
+    /// The path of a known operation without blanks behind its segments; none where there are none.
+    pub fn without_blanks(path: &str, headers: &HeaderMap) -> Option<String> {
+        path::without_blanks(path).filter(|mended| Self::read(mended, headers).is_known())
     }
 
     /// Returns true if the operation is known, so that its path is that of the API reference.
@@ -361,6 +377,9 @@ mod tests {
             "/favicon.ico",
             "/.env",
             "/v1/.env",
+            "/v1/wp-login.php",
+            "/v1/health",
+            "/v2/_catalog",
             "/wp-login.php",
             "/admin/v",
             "/api/v1/pods",

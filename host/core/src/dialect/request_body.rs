@@ -11,6 +11,7 @@ use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue};
 use thiserror::Error;
 
 use super::facts::{Ambiguous, BodyFacts, is_json};
+use super::splice::with_model;
 use crate::contract::Operation;
 use crate::http::encoding::{DecodeError, Encoding, Limits, Listed, decode};
 use crate::http::json;
@@ -96,6 +97,16 @@ impl RequestBody {
         }
         let is_mislabelled = content_type.is_some_and(|label| !is_json(label)) && facts.is_object();
         Ok(Self { body: text, facts, unread: None, is_decoded, is_relabelled: is_transcoded || is_mislabelled })
+    }
+
+    /// Names the model that only the path names, as Azure's deployments do, in the body too, which is where others look for it.
+    /// A body that is no JSON object and no form stays as it is.
+    pub fn name_model(&mut self, model: &str, headers: &HeaderMap) {
+        let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        let Some(body) = with_model(&self.body, &self.facts, model, content_type) else { return };
+        if let Ok(facts) = BodyFacts::read(&body, content_type) {
+            (self.body, self.facts) = (body, facts);
+        }
     }
 
     /// Makes the head say what the body is now.

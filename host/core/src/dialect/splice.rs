@@ -8,7 +8,7 @@ use super::facts::{BodyFacts, ObjectSpans, Spans};
 use super::format::edit::{Text, apply, without_member};
 use super::registry::Dialect;
 use crate::contract::Operation;
-use crate::http::json;
+use crate::http::{json, multipart};
 
 /// Changes to make.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -59,6 +59,31 @@ fn splice_object(body: &Bytes, spans: &ObjectSpans, sent: Option<&str>, include_
     }
     edits.sort_by_key(|edit| edit.as_ref().map_or(usize::MAX, |(span, _)| span.start));
     apply(body, &edits)
+}
+
+/// The body with this model named in it, where it names none; none where it is neither a JSON object nor a form, or a form
+/// whose delimiters are not known.
+pub(super) fn with_model(body: &Bytes, facts: &BodyFacts, model: &str, content_type: Option<&str>) -> Option<Bytes> {
+    let edit = match facts.spans.as_ref()? {
+        Spans::Object(spans) => {
+            let quoted = serde_json::to_string(model).expect("a string is always JSON");
+            match &spans.model {
+                Some(span) => (span.clone(), Text::Owned(quoted)),
+                None => {
+                    let comma = if spans.any { "," } else { "" };
+                    (spans.open..spans.open, Text::Owned(format!("\"model\":{quoted}{comma}")))
+                }
+            }
+        }
+        Spans::Form { model: Some(span) } => (span.clone(), Text::Owned(model.to_owned())),
+        Spans::Form { model: None } => {
+            let delimiter = format!("--{}", multipart::boundary(content_type?)?);
+            let at = memchr::memmem::find(body, delimiter.as_bytes())?;
+            let field = "Content-Disposition: form-data; name=\"model\"";
+            (at..at, Text::Owned(format!("{delimiter}\r\n{field}\r\n\r\n{model}\r\n")))
+        }
+    };
+    Some(apply(body, &[Some(edit)]))
 }
 
 /// The body without its `stream_options`; the very same bytes where it has none, or is no JSON object.
@@ -125,6 +150,29 @@ mod tests {
         assert_eq!(spliced(r#"{"stream_options":null,"x":1,"model":"a","y":2}"#, both), expected);
         let expected = r#"{"model":"bb","x":1,"stream_options":{"include_usage":true}}"#;
         assert_eq!(spliced(r#"{"model":"a","x":1,"stream_options":{}}"#, both), expected);
+    }
+
+    #[test]
+    fn a_model_that_only_the_path_names_is_named_in_the_body_too() {
+        let named = |body: &str, content_type: Option<&str>| {
+            let body = Bytes::copy_from_slice(body.as_bytes());
+            let facts = BodyFacts::read(&body, content_type).unwrap();
+            let named = with_model(&body, &facts, "a\"b", content_type)?;
+            let model = BodyFacts::read(&named, content_type).unwrap().model;
+            Some((String::from_utf8(named.to_vec()).unwrap(), model))
+        };
+        for (body, expected) in [
+            (r#"{"x":1}"#, r#"{"model":"a\"b","x":1}"#),
+            ("{ }", r#"{"model":"a\"b" }"#),
+            (r#"{"model":null,"x":1}"#, r#"{"model":"a\"b","x":1}"#),
+        ] {
+            assert_eq!(named(body, None), Some((expected.to_owned(), Some("a\"b".to_owned()))), "{body}");
+        }
+        let file = "--B\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a\"\r\n\r\n\0\r\n--B--\r\n";
+        let (form, model) = named(file, Some("multipart/form-data; boundary=B")).unwrap();
+        assert_eq!(model.as_deref(), Some("a\"b"));
+        assert!(form.ends_with(file), "{form}");
+        assert_eq!(named("RIFF", Some("audio/wav")), None);
     }
 
     #[test]

@@ -117,8 +117,9 @@ impl BaseUrl {
     ///
     /// - A version of the base replaces any versions of the client's; a base without one gets the client's, or for an
     ///   operation [`path::CLIENTS_VERSION`].
-    /// - Further segments of the client's root are replaced where the base ends in a version and they do, where both are
-    ///   the same, and where they name a deployment. They are kept under any other base, which may be a gateway's.
+    /// - Further segments of the client's root (`/openai/v1`, `/v1beta/openai`, a deployment) are replaced where the base ends in
+    ///   a version, which makes it a whole root, and where the base ends in them. They are kept under any other base, which may
+    ///   be a gateway's.
     /// - `/messages` under a base with a version further up keeps its `/v1`, which Anthropic's SDK adds to any base.
     ///
     /// # Errors
@@ -159,17 +160,23 @@ impl BaseUrl {
     /// The part of the client's root that is kept before the path of a known operation.
     fn kept_root<'a>(&self, root: &'a str, own: &str) -> &'a str {
         const VERSION: &str = "/v1";
-        let last = root.rsplit('/').find(|segment| !segment.is_empty());
         let has_versions_only = path::behind_versions(root) == root.len();
         match self.version {
             Version::Missing if !has_versions_only => root,
             Version::Missing => last_segment_of(root).unwrap_or(VERSION),
             Version::Above if has_versions_only && is_messages(own) => VERSION,
             Version::AtEnd | Version::Above if has_versions_only => "",
-            Version::AtEnd if last.is_some_and(path::is_version) || has_deployment(root) => "",
-            Version::AtEnd | Version::Above if self.path.ends_with(root) => "",
-            Version::AtEnd | Version::Above => &root[path::behind(root, path::CLIENTS_VERSION)..],
+            Version::AtEnd => "",
+            Version::Above if self.path.ends_with(root) || self.ends_with_providers(root) => "",
+            Version::Above => &root[path::behind(root, path::CLIENTS_VERSION)..],
         }
+    }
+
+    /// Returns true if the base ends in what a root has beside its versions: `/v1beta/openai` and `/openai/v1`.
+    fn ends_with_providers(&self, root: &str) -> bool {
+        let is_word = |segment: &&str| !segment.is_empty() && !path::is_version(segment);
+        let mut own = self.path.rsplit('/').filter(is_word);
+        root.rsplit('/').filter(is_word).all(|segment| own.next() == Some(segment))
     }
 
     /// What is kept of a path whose operation is not known, split behind the clients' version.
@@ -344,6 +351,13 @@ mod tests {
             ("https://h/openai/v1", "/openai/v1/chat", "https://h/openai/v1/chat"),
             ("https://h/v1", "/openai/v1/chat", "https://h/v1/chat"),
             ("https://h/v1", "/openai/deployments/gpt/chat?api-version=1", "https://h/v1/chat?api-version=1"),
+            ("https://h/v1", "/v1beta/openai/chat", "https://h/v1/chat"),
+            ("https://h/v1", "/openai/chat", "https://h/v1/chat"),
+            ("https://h/v1", "/v1/openai/chat", "https://h/v1/chat"),
+            ("https://h/api/paas/v4", "/api/openai/v1/chat", "https://h/api/paas/v4/chat"),
+            ("https://h/v1beta/openai", "/openai/v1/chat", "https://h/v1beta/openai/chat"),
+            ("https://h/v1beta/openai", "/v1/openai/chat", "https://h/v1beta/openai/chat"),
+            ("https://h/v1/acc/gw/openai", "/openai/v1/chat", "https://h/v1/acc/gw/openai/chat"),
             ("https://h/v1beta/openai", "/v1beta/openai/chat", "https://h/v1beta/openai/chat"),
             ("https://h/gateway", "/openai/chat", "https://h/gateway/openai/chat"),
             ("https://h/v1/account/gateway", "/openai/chat", "https://h/v1/account/gateway/openai/chat"),

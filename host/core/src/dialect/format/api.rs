@@ -21,8 +21,12 @@ pub struct Api {
     pub takes_empty_messages: bool,
     /// True if the result of a tool may hold pictures and files.
     pub takes_pictures_in_results: bool,
+    /// True if a conversation with tool calls must have tools, too.
+    pub needs_tools_beside_calls: bool,
     /// True if JSON can be asked for without a schema.
     pub has_json_mode: bool,
+    /// The longest name of a tool, in characters.
+    pub max_tool_name_chars: usize,
     /// The longest name of a user, in characters.
     pub max_user_chars: usize,
     /// Media types of pictures, and their names in error texts; none: any.

@@ -175,6 +175,10 @@ impl<'a> Field<'a> {
         self.raw.starts_with('"')
     }
 
+    pub(in crate::dialect) fn is_object(&self) -> bool {
+        self.raw.starts_with('{')
+    }
+
     /// Nothing is in it: `""`, `[]`, `{}`.
     pub(in crate::dialect) fn is_empty(&self) -> bool {
         match self.raw.as_bytes() {
@@ -414,6 +418,8 @@ mod tests {
         takes_pictures_in_results: true,
         has_json_mode: true,
         takes_top_p_beside_temperature: true,
+        needs_tools_beside_calls: false,
+        max_tool_name_chars: 64,
         max_user_chars: usize::MAX,
         pictures: None,
     };

@@ -10,5 +10,6 @@ pub(super) fn translate(answers: &Answers, body: &[u8], now: Timestamp) -> Resul
     let (backend, client) = (answers.translation.target(), answers.translation.source());
     let mut answer = backend.read_answer(body, client.api())?;
     answers.ids.fill(&mut answer, client.id_prefix());
+    answers.names.restore(&mut answer);
     Ok(client.write_answer(&answer, &answers.model, now))
 }

@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use super::neutral::{Call, Part, Request, ToolResult, Turn};
+use super::neutral::{Call, Choice, Json, Part, Request, Tool, ToolResult, Turn};
 use super::{Api, LeftOut, Read, Untranslatable};
 
 /// The result of a call that has none.
@@ -14,6 +14,9 @@ const NOTHING_SAID: &str = "(no content)";
 
 /// The request to go on, for an API that would take the assistant's last message for the beginning of its answer.
 const GO_ON: &str = "Go on.";
+
+/// The schema of a tool of which only its calls are known.
+const ANY_INPUT: &str = r#"{"type":"object"}"#;
 
 /// Makes the conversation fit for this API. Strict reading leaves it as it is.
 ///
@@ -46,7 +49,26 @@ pub(super) fn mend(request: &mut Request<'_>, target: &Api, left_out: &LeftOut) 
         turns.push(Turn::User(vec![Part::Text(GO_ON.into())]));
     }
     request.turns = turns;
+    if target.needs_tools_beside_calls && request.tools.is_empty() {
+        tell_tools_that_were_called(request);
+    }
     Ok(())
+}
+
+/// Adds the tools that a conversation has called and its request offers no longer, none of which may be called.
+fn tell_tools_that_were_called(request: &mut Request<'_>) {
+    for turn in &request.turns {
+        let Turn::Assistant { calls, .. } = turn else { continue };
+        for Call { name, .. } in calls {
+            if !request.tools.iter().any(|tool| tool.name == *name) {
+                let schema = Json::verbatim(ANY_INPUT);
+                request.tools.push(Tool { name: name.clone(), description: None, schema, strict: None });
+            }
+        }
+    }
+    if !request.tools.is_empty() {
+        request.choice = Some(Choice::None);
+    }
 }
 
 /// The turns with the results of every turn's calls right behind it: those that came later are moved there, missing ones

@@ -43,7 +43,8 @@
 //! | `tool_choice` `auto`, `none`, `required`, a function | `auto`, `none`, `any`, `tool` |
 //! | lenient: a choice of several tools | only those tools |
 //! | `parallel_tool_calls: false` | `disable_parallel_tool_use: true` |
-//! | `response_format` `json_schema`, named "answer" on the way from messages | `output_config.format` |
+//! | `response_format` `json_schema`, named "answer" on the way from messages | `output_config.format`, once `output_format` |
+//! | earlier calls without tools, which it refuses | the tools that were called, and `tool_choice` `none` |
 //! | lenient: `response_format` `json_object` | an instruction to answer with nothing but JSON |
 //! | `reasoning_effort` `low` to `max`; lenient: `minimal` | `output_config.effort`; `low` |
 //! | `user` | `metadata.user_id` |
@@ -52,6 +53,8 @@
 //! | `length` | `max_tokens`, `model_context_window_exceeded`, `pause_turn`, and any reason not known: not complete |
 //! | `tool_calls` | `tool_use` |
 //! | `content_filter`, or a `refusal` | `refusal` |
+//! | a tool's name; of more than 64 characters, beginning and end with a hash between them, undone in the answer | the same |
+//! | lenient: `file` with a text as `data:` URL | a text |
 //! | a tool call's id; of more than 40 characters, the beginning and a hash | the same; signs that Anthropic refuses are written as `_x` and two hex digits |
 //!
 //! An effort is left out, and named, for models that are known to refuse one ([`Conversation::takes_effort`]).
@@ -92,11 +95,13 @@ pub mod error;
 mod ids;
 pub mod left_out;
 mod mend;
+mod names;
 mod prepared;
 pub mod request;
 pub mod stream;
 
 pub use ids::MadeUpIds;
+pub use names::LongNames;
 pub use prepared::Translations;
 
 use std::borrow::Cow;
@@ -141,6 +146,8 @@ pub struct Answers {
     pub model: String,
     /// Ids, should the answer have none.
     pub ids: MadeUpIds,
+    /// Names of tools that were shortened.
+    pub names: LongNames,
 }
 
 impl Translation {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::mend::mend;
-use super::{Answers, LeftOut, MadeUpIds, Strictness, Translation, Untranslatable};
+use super::{Answers, LeftOut, LongNames, MadeUpIds, Strictness, Translation, Untranslatable};
 pub use crate::dialect::format::DEFAULT_MAX_TOKENS;
 use crate::dialect::format::edit::without_member;
 
@@ -40,10 +40,11 @@ pub fn translate(
     let mut request = translation.source().read_request(body, target.api(), &left_out)?;
     mend(&mut request, target.api(), &left_out)?;
     request.model = model.into();
+    let names = LongNames::shorten(&mut request, target.api().max_tool_name_chars);
     let ids = MadeUpIds::of_request(body);
     let body = target.write_request(&request);
     let (stream, include_usage) = (request.stream, request.include_usage);
-    let answers = Answers { translation, stream, include_usage, model: model.to_owned(), ids };
+    let answers = Answers { translation, stream, include_usage, model: model.to_owned(), ids, names };
     Ok(Translated { body, answers, strictness, left_out: left_out.take().into() })
 }
 

@@ -5,7 +5,7 @@
 
 use bytes::BytesMut;
 
-use super::{Answers, MadeUpIds, StreamReader, StreamWriter, Translation, Untranslatable, error};
+use super::{Answers, LongNames, MadeUpIds, StreamReader, StreamWriter, Translation, Untranslatable, error};
 use crate::dialect::classify::classify_event;
 use crate::dialect::format::neutral::News;
 pub use crate::dialect::format::write_event;
@@ -17,6 +17,7 @@ use crate::time::Timestamp;
 pub struct Stream {
     translation: Translation,
     ids: MadeUpIds,
+    names: LongNames,
     /// The model said why it stopped, as its last word so far.
     is_over: bool,
     /// Its usage was told after that.
@@ -31,7 +32,15 @@ impl Stream {
         let (backend, client) = (translation.target(), translation.source());
         let (reader, writer) =
             (backend.stream_reader(client.api()), client.stream_writer(&answers.model, answers.include_usage, now));
-        Self { translation, ids: answers.ids, is_over: false, has_told_all: false, reader, writer }
+        Self {
+            translation,
+            ids: answers.ids,
+            names: answers.names.clone(),
+            is_over: false,
+            has_told_all: false,
+            reader,
+            writer,
+        }
     }
 
     /// Adds to `out` what this event is in the client's API; an error event too, after which no other may come. An error behind
@@ -47,7 +56,7 @@ impl Stream {
             out.extend_from_slice(&error::event(self.translation, &outcome, data));
             return Ok(());
         }
-        let Self { translation, ids, is_over, has_told_all, reader, writer } = self;
+        let Self { translation, ids, names, is_over, has_told_all, reader, writer } = self;
         let prefix = translation.source().id_prefix();
         reader.read(event, &mut |news| {
             match &news {
@@ -58,7 +67,7 @@ impl Stream {
                 News::Start(_) | News::CallEnd { .. } | News::Ping | News::End => {}
                 News::Usage(told) => *has_told_all = *is_over && told.output > 0,
             }
-            writer.write(ids.filled(news, prefix), out)
+            writer.write(names.restored(ids.filled(news, prefix)), out)
         })
     }
 

@@ -18,7 +18,7 @@ pub use hints::{Hint, RateHints};
 pub enum RetryAfter {}
 
 impl RetryAfter {
-    /// The upstream's wish, most explicit form first: `retry-after-ms`, `retry-after` (seconds or a date), the body's own
+    /// The upstream's wish, most explicit form first: `retry-after-ms`, `retry-after` (seconds, a date or a duration), the body's own
     /// ([`body::wait`]), then the resets of limits that are used up (on a 429: of any limit). A quota of the day that is used
     /// up outlasts any shorter wish.
     ///
@@ -69,6 +69,11 @@ mod tests {
             ("retry-after", "1.2.3", None),
             ("retry-after", "99999999999999999999999", None),
             ("retry-after-ms", "-20", None),
+            ("retry-after", "20s", Some(20_000)),
+            ("retry-after", "2 minutes", Some(120_000)),
+            ("retry-after", "2025-01-31T12:00:30Z", Some(30_000)),
+            ("retry-after", "2025-01-31T11:00:30Z", Some(0)),
+            ("x-retry-after", "20", Some(20_000)),
         ] {
             assert_eq!(wish(&[(name, value)]), expected_ms, "{name}: {value}");
         }
@@ -79,6 +84,39 @@ mod tests {
         assert_eq!(wish(&[("retry-after", "9"), ("retry-after-ms", "8500")]), Some(8_500));
         assert_eq!(wish(&[("retry-after", "9"), ("x-ratelimit-reset-requests", "1s")]), Some(9_000));
         assert_eq!(wish(&[("retry-after", "bad"), ("x-ratelimit-reset-requests", "1s")]), Some(1_000));
+    }
+
+    #[test]
+    fn of_several_the_longest_counts() {
+        let mut two = HeaderMap::new();
+        for value in ["5", "30", "7"] {
+            two.append("retry-after", HeaderValue::from_static(value));
+        }
+        assert_eq!(RetryAfter::parse(429, &two, None, NOW), Some(Duration::from_secs(30)));
+    }
+
+    #[test]
+    fn the_ietfs_field_and_a_subscriptions_windows() {
+        for (pairs, expected_ms) in [
+            (&[("ratelimit", "limit=10, remaining=0, reset=25")][..], Some(25_000)),
+            (&[("ratelimit", "limit=10;remaining=0;reset=25")], Some(25_000)),
+            (&[("ratelimit", "\"default\";r=0;t=25"), ("ratelimit-policy", "\"default\";q=10;w=60")], Some(25_000)),
+            (&[("ratelimit", "\"minute\";r=3;t=5, \"day\";r=0;t=7200")], Some(7_200_000)),
+            (&[("ratelimit", "\"minute\";r=0;t=5, \"day\";r=0;t=7200")], Some(7_200_000)),
+            (&[("ratelimit", "nonsense"), ("ratelimit-reset", "3")], Some(3_000)),
+            (
+                &[
+                    ("anthropic-ratelimit-unified-status", "rejected"),
+                    ("anthropic-ratelimit-unified-reset", "1738324920"),
+                    ("anthropic-ratelimit-unified-5h-reset", "1738324860"),
+                ],
+                Some(120_000),
+            ),
+        ] {
+            assert_eq!(wish(pairs), expected_ms, "{pairs:?}");
+        }
+        let left = RateHints::parse(&headers(&[("ratelimit", "\"a\";r=9;t=5, \"b\";r=4;t=60")]), NOW);
+        assert_eq!((left.requests.remaining, left.requests.reset), (Some(4), Some(Duration::from_secs(60))));
     }
 
     #[test]
@@ -196,7 +234,7 @@ mod tests {
         #[test]
         fn never_panics_and_never_exceeds_its_bound(
             name in prop::sample::select(vec![
-                "retry-after", "retry-after-ms", "x-ratelimit-reset", "x-ratelimit-reset-tokens",
+                "retry-after", "retry-after-ms", "x-ratelimit-reset", "x-ratelimit-reset-tokens", "ratelimit", "x-retry-after",
                 "anthropic-ratelimit-tokens-reset", "date",
             ]),
             value in prop_oneof!["[ -~]{0,40}", "[0-9.hmsdTZ:+-]{0,40}", "[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}[.0-9Z+:-]{0,8}"],

@@ -36,6 +36,8 @@ static API: Api = Api {
     takes_pictures_in_results: true,
     has_json_mode: false,
     takes_top_p_beside_temperature: false,
+    needs_tools_beside_calls: true,
+    max_tool_name_chars: 128,
     max_user_chars: 256,
     pictures: Some((&["image/jpeg", "image/png", "image/gif", "image/webp"], "JPEG, PNG, GIF or WebP")),
 };

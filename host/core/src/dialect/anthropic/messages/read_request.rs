@@ -44,6 +44,10 @@ pub(super) fn read<'a>(body: Field<'a>) -> Read<Request<'a>> {
     if let Some(config) = messages.take("output_config") {
         (request.effort, request.schema) = output_config(config)?;
     }
+    // Its name while it was in beta.
+    if let Some(format) = messages.take("output_format") {
+        request.schema = Some(self::format(format)?);
+    }
     messages.take("thinking").map_or(Ok(()), thinking)?;
     only_as_usual(&mut messages)?;
     messages.finish()?;
@@ -111,13 +115,19 @@ fn output_config<'a>(field: Field<'a>) -> Read<(Option<Effort>, Option<Json<'a>>
     let effort = config.take("effort").map_or(Ok(None), effort)?;
     let mut schema = None;
     if let Some(format) = config.take("format") {
-        let mut format = format.object()?;
-        format.only("type", |f| f.is_one_of(&["json_schema"]))?;
-        schema = Some(format.need("schema")?.json());
-        format.finish()?;
+        schema = Some(self::format(format)?);
     }
     config.finish()?;
     Ok((effort, schema))
+}
+
+/// The schema that the answer must keep to.
+fn format<'a>(field: Field<'a>) -> Read<Json<'a>> {
+    let mut format = field.object()?;
+    format.only("type", |f| f.is_one_of(&["json_schema"]))?;
+    let schema = format.need("schema")?.json();
+    format.finish()?;
+    Ok(schema)
 }
 
 fn effort(field: Field<'_>) -> Read<Option<Effort>> {

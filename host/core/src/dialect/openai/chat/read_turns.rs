@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use base64::Engine as _;
+
 use crate::dialect::format::neutral::{Call, Json, PDF, Part, ToolResult, Turn};
 use crate::dialect::format::read::{Field, Object};
 use crate::dialect::format::{Api, Read};
@@ -187,19 +189,40 @@ fn file<'a>(field: Field<'a>) -> Read<Part<'a>> {
     let data = file.need("file_data")?;
     file.finish()?;
     match data_url(data.text()?) {
-        Some((media_type, base64)) if media_type == PDF => Ok(Part::Pdf { name, base64 }),
-        Some(_) | None => {
-            let name = data.target().name;
-            Err(data.wrong(format!("is no data URL of a PDF in base64, and {name} takes no other file so")))
+        Some((media_type, base64)) if media_type == PDF => return Ok(Part::Pdf { name, base64 }),
+        Some((media_type, base64)) if is_text(&media_type) && !data.is_strict() => {
+            if let Some(text) = decoded_text(&base64) {
+                return Ok(Part::Text(name.map_or(text.clone(), |name| format!("{name}\n\n{text}")).into()));
+            }
         }
+        Some(_) | None => {}
     }
+    let name = data.target().name;
+    Err(data.wrong(format!("is no data URL of a PDF or a text in base64, and {name} takes no other file so")))
+}
+
+/// Returns true for a media type whose content is text, parameters such as the charset aside.
+fn is_text(media_type: &str) -> bool {
+    const TEXTS: [&str; 5] =
+        ["application/json", "application/xml", "application/yaml", "application/x-yaml", "application/javascript"];
+    let essence = media_type.split(';').next().unwrap_or_default();
+    essence.starts_with("text/") || TEXTS.contains(&essence)
+}
+
+fn decoded_text(base64: &str) -> Option<String> {
+    let bytes = base64::engine::general_purpose::STANDARD.decode(base64).ok()?;
+    String::from_utf8(bytes).ok()
 }
 
 /// Media type and payload of a `data:` URL in base64 (RFC 2397).
 fn data_url(url: Cow<'_, str>) -> Option<(Cow<'_, str>, Cow<'_, str>)> {
     const MARK: &str = ";base64,";
     let at = url.find(MARK).filter(|_| url.starts_with("data:"))?;
-    let media_type = url["data:".len()..at].to_ascii_lowercase();
+    let media_type = match url["data:".len()..at].to_ascii_lowercase() {
+        // A name that is not registered, and that everybody writes.
+        jpg if jpg == "image/jpg" => "image/jpeg".to_owned(),
+        media_type => media_type,
+    };
     let payload = at + MARK.len();
     let base64 = match url {
         Cow::Borrowed(url) => Cow::Borrowed(&url[payload..]),
@@ -273,6 +296,11 @@ pub(super) fn loose_call<'a>(call: &mut Object<'a>, id: Cow<'a, str>, is_cut: bo
     let mut function = call.need("function")?.object()?;
     let name = function.need("name")?.text()?;
     let arguments = function.need("arguments")?;
+    if arguments.is_object() && !arguments.is_strict() {
+        // Some servers leave out to write it as a text.
+        let input = arguments.json();
+        return Ok((Call { id, name, input }, function));
+    }
     let text = arguments.text()?;
     let input = match Json::object(text.clone()) {
         Some(input) => input,
