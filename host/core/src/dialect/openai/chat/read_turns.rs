@@ -296,7 +296,7 @@ pub(super) fn loose_call<'a>(call: &mut Object<'a>, id: Cow<'a, str>, is_cut: bo
     let mut function = call.need("function")?.object()?;
     let name = function.need("name")?.text()?;
     let arguments = function.need("arguments")?;
-    if arguments.is_object() && !arguments.is_strict() {
+    if arguments.is_object() {
         // Some servers leave out to write it as a text.
         let input = arguments.json();
         return Ok((Call { id, name, input }, function));
