@@ -43,7 +43,7 @@ pub struct Filled {
     pub compiled: String,
 }
 
-/// Prices for one backend.
+/// Prices that a catalogue adds to a backend.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Added {
     /// The backend's id.

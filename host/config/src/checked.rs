@@ -1,22 +1,25 @@
 //! The checked configuration: every value of it is valid.
 
+mod backend;
+mod client;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderName, HeaderValue, Uri};
 use pointsman_core::contract::{Commit, OnFault, Resume};
 use pointsman_core::dialect::translate::Strictness;
 use pointsman_core::exchange::{Budgets, ExhaustedStatus, StreamDefaults};
 use pointsman_core::fleet;
 use pointsman_core::fleet::health::CooldownSettings;
 use pointsman_core::http::cors::AllowedOrigins;
-use pointsman_core::http::path_template::PathTemplate;
-use pointsman_core::http::query::OwnQuery;
 use pointsman_core::journal::{Setup, Terms};
 use pointsman_core::lifecycle::fault_breaker;
-use pointsman_core::table::{Backend, Limits, Pattern, Table};
+use pointsman_core::table::Table;
+
+pub use backend::{BackendConfig, HealthCheck};
+pub use client::{Client, Privileges};
 
 use crate::outbound::Outbound;
 use crate::secret::{KeyDigest, Secret};
@@ -87,7 +90,7 @@ impl Config {
         StreamDefaults { commit: self.stream.commit, resume: self.stream.resume }
     }
 
-    /// Returns the fleet's settings.
+    /// Returns the fleet's settings: cooldowns, the emergency lane's share, and the queue's length.
     pub fn fleet_settings(&self) -> fleet::Settings {
         let fraction = self.policy.emergency_fraction();
         let c = self.cooldown;
@@ -163,7 +166,7 @@ impl Config {
 pub struct Server {
     /// Address and port to listen on.
     pub listen: SocketAddr,
-    /// Largest request body, bytes.
+    /// Largest request body, decoded, bytes.
     pub max_body_bytes: u64,
     /// Memory for requests, bytes; none: by the memory that there is.
     pub memory_budget: Option<u64>,
@@ -189,7 +192,7 @@ pub struct Server {
     pub privileges: Privileges,
 }
 
-/// The operator's listener.
+/// The operator's listener: address, token and connections.
 #[derive(Clone, Debug)]
 pub struct Admin {
     /// Address and port; loopback when there is no token.
@@ -211,7 +214,7 @@ pub struct Store {
     pub max_mb: u32,
     /// Records waiting to be written; above it new ones are dropped and counted.
     pub backlog: u32,
-    /// Memory for them, MiB.
+    /// Memory of the records that wait to be written, MiB.
     pub backlog_mb: u32,
 }
 
@@ -279,7 +282,7 @@ pub struct Shadow {
     pub core_share: f64,
 }
 
-/// Streamed answers.
+/// Treatment of streams: commit gate, resume mode and keep-alive.
 #[derive(Clone, Debug)]
 pub struct Stream {
     /// Commit gate where the policy does not decide.
@@ -290,12 +293,12 @@ pub struct Stream {
     pub keepalive: Option<Duration>,
 }
 
-/// Limits of one exchange.
+/// Limits of an exchange: attempts, waits and times.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ExchangeLimits {
     /// Number of attempts, at least 1.
     pub max_attempts: u32,
-    /// Number of waits.
+    /// Largest number of waits.
     pub max_waits: u32,
     /// Total time in the queue.
     pub max_wait: Duration,
@@ -305,7 +308,7 @@ pub struct ExchangeLimits {
     pub queue_length: u32,
 }
 
-/// Lengths of cooldowns.
+/// Lengths of cooldowns, where a provider names none and where it does.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Cooldown {
     /// The first cooldown where the provider names none; it doubles with every failure.
@@ -320,7 +323,7 @@ pub struct Cooldown {
     pub retry_after_cap: Duration,
 }
 
-/// Lines on standard error.
+/// Log lines on standard error: which, and in what form.
 #[derive(Clone, Debug)]
 pub struct Log {
     /// Directives for the `tracing` filter.
@@ -340,89 +343,4 @@ pub enum LogFormat {
     Pretty,
     /// One JSON object per line.
     Json,
-}
-
-/// One routable target, with what only the host may know.
-#[derive(Clone, Debug)]
-pub struct BackendConfig {
-    /// The backend as core and policy see it.
-    pub backend: Backend,
-    /// `http` or `https`, a host, and a path that does not end with a slash (or is `/`); nothing else.
-    pub base_url: Uri,
-    /// Template of the paths behind it; none: the dialect's.
-    pub path_template: Option<PathTemplate>,
-    /// Query parameters of every request.
-    pub query: OwnQuery,
-    /// API key of the provider.
-    pub api_key: Option<Secret>,
-    /// Sent with every request; values that may be secrets are marked sensitive.
-    pub headers: Vec<(HeaderName, HeaderValue)>,
-    /// Whether the usage of streams is asked for; `None`: yes, and left out where it is refused.
-    pub stream_options: Option<bool>,
-    /// An answer with nothing in it is delivered, and no failed attempt.
-    pub empty_answers: bool,
-    /// The way to it: a proxy, whose certificates are trusted, and which is shown.
-    pub outbound: Outbound,
-    /// Background check after a cooldown; `None`: the next request is the probe.
-    pub health_check: Option<HealthCheck>,
-}
-
-/// A small request sent after a cooldown, in place of a client's request.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HealthCheck {
-    /// Time between two tries, at least a second.
-    pub interval: Duration,
-    /// The longest one may take.
-    pub timeout: Duration,
-    /// The model, as a client would ask for it.
-    pub model: Arc<str>,
-}
-
-/// A client key with its permissions.
-#[derive(Clone, Debug)]
-pub struct Client {
-    /// Its name in logs, metrics and records.
-    pub name: Arc<str>,
-    /// Digest of the key.
-    pub key: KeyDigest,
-    /// Rate and concurrency limits.
-    pub limits: Limits,
-    /// Spend allowed per day, UTC.
-    pub budget_usd_per_day: Option<f64>,
-    /// It may use free backends once its budget is spent.
-    pub free_when_over_budget: bool,
-    /// Status of its requests that the limits of all backends exhausted; none: that of the server.
-    pub exhausted_status: Option<ExhaustedStatus>,
-    /// The models it may ask for; none: all.
-    pub models: Option<Vec<Pattern>>,
-    /// Headers that count of its requests.
-    pub privileges: Privileges,
-}
-
-/// Headers of a client that count for the queue and the policy: priority and labels.
-#[derive(Clone, Debug, Default)]
-pub struct Privileges {
-    /// Highest priority, -100 to 100.
-    pub priority_max: i32,
-    /// Names of labels that it may send; none: all.
-    pub labels: Option<Arc<[Pattern]>>,
-}
-
-impl Privileges {
-    /// Returns the priority of a request that asks for this one.
-    pub fn priority(&self, asked: i32) -> i32 {
-        asked.clamp(-100, 100).min(self.priority_max)
-    }
-
-    /// Returns true if the label of this name, in lower case, counts.
-    pub fn allow_label(&self, name: &str) -> bool {
-        self.labels.as_ref().is_none_or(|patterns| patterns.iter().any(|pattern| pattern.capture(name).is_some()))
-    }
-}
-
-impl Client {
-    /// Returns true if it may ask for this model.
-    pub fn may_ask(&self, model: &str) -> bool {
-        self.models.as_ref().is_none_or(|patterns| patterns.iter().any(|p| p.capture(model).is_some()))
-    }
 }

@@ -8,16 +8,16 @@ use pointsman_core::text::is_unseen;
 
 use crate::seal::{PRIVATE, SEALED};
 
-/// Severity of a problem.
+/// Severity of a problem: whether the configuration is refused for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Severity {
-    /// Refuses the configuration.
+    /// The configuration is refused.
     Error,
     /// It is taken, but the operator should know.
     Warning,
 }
 
-/// Location of a value.
+/// Location of a value: a place in a file, or an environment variable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Location {
     /// A place in a file.
@@ -69,7 +69,7 @@ impl Diagnostic {
         }
     }
 
-    /// Sets the advice.
+    /// Sets the advice, which says what to write instead.
     pub fn help(&mut self, help: impl Into<String>) -> &mut Self {
         self.help = Some(help.into());
         self
@@ -182,7 +182,7 @@ pub(super) struct Problems<'a> {
     file: Arc<str>,
     text: &'a str,
     found: Vec<Diagnostic>,
-    /// All that were added.
+    /// Number of errors, those that are not shown included.
     errors: usize,
     warnings: usize,
     /// The latest that was not kept.

@@ -54,7 +54,7 @@ const MAX_FILE_BYTES: u64 = 4 << 20;
 /// A configuration, and what the operator should know about it.
 #[derive(Clone, Debug)]
 pub struct Loaded {
-    /// The checked configuration.
+    /// The configuration, every value of it valid.
     pub config: Config,
     /// In the order of the file.
     pub warnings: Vec<Diagnostic>,

@@ -32,7 +32,7 @@ pub struct ForwardProxy {
     pub login: Option<Secret>,
 }
 
-/// A client certificate.
+/// A client certificate with its private key.
 #[derive(Debug, PartialEq)]
 pub struct Identity {
     /// The certificate and those that it was signed with.

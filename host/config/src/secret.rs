@@ -13,7 +13,7 @@ pub const MAX_SECRET_BYTES: usize = 16 * 1024;
 pub struct Secret(Box<str>);
 
 impl Secret {
-    /// Wraps a secret value.
+    /// A secret with this value, which is never printed.
     pub fn new(value: impl Into<Box<str>>) -> Self {
         Self(value.into())
     }

@@ -156,25 +156,10 @@ impl ProxyRequest {
             privileges,
         } = arrival;
         let ApiPath { operation, root } = path;
-        let is_encoded = head.headers.contains_key(CONTENT_ENCODING) || Encoding::sniff(&body).is_some();
-        let is_long_work = body.len() > DECODED_ASIDE_BYTES && is_encoded && operation != Operation::Plain;
-        let read = || RequestBody::read(body, &head.headers, operation, max_body_bytes);
-        let read = if is_long_work { offload_blocking(read) } else { read() }?;
-        let mut read = read;
-        read.relabel(&mut head.headers);
-        let in_path = match &read.facts.model {
-            None if !read.facts.has_long_model && operation != Operation::Plain => model_in_path(target.path()),
-            Some(_) | None => None,
-        };
-        if let Some(model) = in_path.as_deref().filter(|_| operation.is_question()) {
-            read.name_model(model, &head.headers);
-        }
+        let mut read = read_body(body, &mut head.headers, operation, max_body_bytes)?;
+        let in_path = name_by_path(&mut read, target.path(), operation, &head.headers);
         let RequestBody { body, facts, unread, .. } = read;
         let header = |name: &str| head.headers.get(name).and_then(|v| v.to_str().ok());
-        // In a request to a plain API a member of this name may be anything.
-        if facts.has_long_model && operation != Operation::Plain {
-            return Err(BodyError::LongModel);
-        }
         let session = session_in_headers(&head.headers).map(str::to_owned).or_else(|| facts.session.clone());
         let priority = header("x-pointsman-priority").and_then(|p| p.trim().parse::<i32>().ok()).unwrap_or(0);
         let model: Arc<str> = facts.model.as_deref().or(in_path.as_deref()).unwrap_or(UNKNOWN_MODEL).into();
@@ -305,6 +290,37 @@ impl ProxyRequest {
             is_idempotent: self.is_idempotent(),
         }
     }
+}
+
+/// Reads a body, decoded, whose headers then say what it is.
+fn read_body(
+    body: Bytes,
+    headers: &mut HeaderMap,
+    operation: Operation,
+    max_body_bytes: u64,
+) -> Result<RequestBody, BodyError> {
+    let is_encoded = headers.contains_key(CONTENT_ENCODING) || Encoding::sniff(&body).is_some();
+    let is_long_work = body.len() > DECODED_ASIDE_BYTES && is_encoded && operation != Operation::Plain;
+    let read = || RequestBody::read(body, headers, operation, max_body_bytes);
+    let read = if is_long_work { offload_blocking(read) } else { read() }?;
+    // In a request to a plain API a member of this name may be anything.
+    if read.facts.has_long_model && operation != Operation::Plain {
+        return Err(BodyError::LongModel);
+    }
+    read.relabel(headers);
+    Ok(read)
+}
+
+/// Returns the model that only the path names; a question's body names it from then on.
+fn name_by_path(read: &mut RequestBody, path: &str, operation: Operation, headers: &HeaderMap) -> Option<String> {
+    if read.facts.model.is_some() || operation == Operation::Plain {
+        return None;
+    }
+    let model = model_in_path(path)?;
+    if operation.is_question() {
+        read.name_model(&model, headers);
+    }
+    Some(model)
 }
 
 /// The model that a path names.

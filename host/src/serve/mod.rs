@@ -91,21 +91,7 @@ pub async fn start(start: Start) -> anyhow::Result<Running> {
 
     let [stop, cut, over] = std::array::from_fn(|_| CancellationToken::new());
     let (listeners, tasks) = (TaskTracker::new(), TaskTracker::new());
-    let admin_state = AdminState {
-        control: control.clone(),
-        metrics: proxy.metrics.clone(),
-        queries: store.queries(),
-        explain,
-        store: store.handle(),
-        events: proxy.events.clone(),
-        stop: over.clone(),
-        max_component_bytes,
-        token: {
-            let proxy = proxy.clone();
-            Arc::new(move || proxy.snapshot().config.admin.token.as_ref().map(|token| AdminToken::new(token.expose())))
-        },
-        clock: Arc::new(move || clock.now()),
-    };
+    let admin_state = admin_state(&control, &store, explain, over.clone(), clock, max_component_bytes);
 
     let limits = listen_limits(&config, "server.max_connections", shares.downstream);
     let service = Service::new(proxy.clone(), Exposure::of(config.server.listen.ip()));
@@ -139,6 +125,33 @@ pub async fn start(start: Start) -> anyhow::Result<Running> {
         tasks,
         drain_timeout,
     })
+}
+
+/// The state of the operator's side, which ends when everything is over.
+fn admin_state(
+    control: &Arc<Control>,
+    store: &Store,
+    explain: Explain,
+    over: CancellationToken,
+    clock: Clock,
+    max_component_bytes: usize,
+) -> AdminState {
+    let proxy = control.proxy().clone();
+    AdminState {
+        control: control.clone(),
+        metrics: proxy.metrics.clone(),
+        queries: store.queries(),
+        explain,
+        store: store.handle(),
+        events: proxy.events.clone(),
+        stop: over,
+        max_component_bytes,
+        token: {
+            let proxy = proxy.clone();
+            Arc::new(move || proxy.snapshot().config.admin.token.as_ref().map(|token| AdminToken::new(token.expose())))
+        },
+        clock: Arc::new(move || clock.now()),
+    }
 }
 
 impl Running {

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::header::{ALLOW, CONTENT_ENCODING, CONTENT_LENGTH, EXPECT, ORIGIN};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, Request, Uri};
@@ -28,7 +29,7 @@ use super::models;
 use super::refusals::{misframed, shutting_down, unforwardable, unidentified, unread, unusable, without_room};
 use super::request_body::{self, BodyProblem, Footprint, decoded_limit, discard};
 use super::strangers;
-use crate::proxy::{IncomingRequest, Proxy, ProxyBody, ProxyRequest, Reply, Snapshot, drive, is_large, turn};
+use crate::proxy::{Grant, IncomingRequest, Proxy, ProxyBody, ProxyRequest, Reply, Snapshot, drive, is_large, turn};
 
 /// The most that is expected to come of a byte of a coded body.
 const MAX_CODING_RATIO: usize = 64;
@@ -134,21 +135,9 @@ impl Service {
                     return Err(reply);
                 }
             };
-        let read = tokio::time::timeout(
-            snapshot.config.limits.max_exchange,
-            request_body::read(body, limit, footprint, &mut memory),
-        );
-        let Some(read) = self.proxy.cut.run_until_cancelled(read).await else {
-            return Err(Box::new(shutting_down(door)));
-        };
-        let body = match read.unwrap_or(Err(BodyProblem::Slow)) {
-            Ok(body) => body,
-            Err(problem) => return Err(Box::new(unread(door, &problem, limit))),
-        };
+        let body = self.receive(snapshot, body, footprint, &mut memory, door).await?;
         let spending = client.as_ref().map(|(_, name)| self.proxy.gates.spending(name)).unwrap_or_default();
-        let target = head.uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
-        let is_client_key = |value: &str| snapshot.config.client_of(value).is_some();
-        let target = without_credentials(target, path.operation != Operation::Plain, is_client_key);
+        let target = forwarded_target(&head.uri, path.operation, snapshot);
         let privileges = snapshot.config.privileges(client.as_ref().map(|(index, _)| *index)).clone();
         let (id, translation) = (door.id().to_owned(), snapshot.config.server.translation);
         // Before memory is taken for what it decodes to, so that few hold that at a time.
@@ -167,14 +156,7 @@ impl Service {
             translation,
             privileges,
         };
-        let asked = turn.run(|| {
-            ProxyRequest::read(arrival).inspect(|asked| {
-                if is_large(asked.body.len()) {
-                    // Translations are kept, so that the exchange finds them made.
-                    let _ = translatable(&snapshot.view, &asked.client_request());
-                }
-            })
-        });
+        let asked = turn.run(|| read_request(arrival, snapshot));
         drop(arriving);
         match asked {
             Ok(mut asked) => {
@@ -187,6 +169,45 @@ impl Service {
             Err(error) => Err(Box::new(unusable(door, &error))),
         }
     }
+
+    /// Receives a body whole, within the limits of its length and of time.
+    ///
+    /// # Errors
+    /// The refusal.
+    async fn receive(
+        &self,
+        snapshot: &Snapshot,
+        body: RequestBody,
+        footprint: Footprint,
+        memory: &mut Grant,
+        door: &Door<'_>,
+    ) -> Result<Bytes, Box<Reply>> {
+        let limits = &snapshot.config.limits;
+        let max_bytes = snapshot.config.server.max_body_bytes;
+        let read = request_body::read(body, max_bytes, footprint, memory);
+        let read = tokio::time::timeout(limits.max_exchange, read);
+        let Some(read) = self.proxy.cut.run_until_cancelled(read).await else {
+            return Err(Box::new(shutting_down(door)));
+        };
+        read.unwrap_or(Err(BodyProblem::Slow)).map_err(|problem| Box::new(unread(door, &problem, max_bytes)))
+    }
+}
+
+/// Path and query to forward: without a key of one of our clients.
+fn forwarded_target(uri: &Uri, operation: Operation, snapshot: &Snapshot) -> PathAndQuery {
+    let target = uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
+    let is_client_key = |value: &str| snapshot.config.client_of(value).is_some();
+    without_credentials(target, operation != Operation::Plain, is_client_key)
+}
+
+/// Reads the facts of a request. A large one is translated here, where no worker of the runtime waits for it.
+fn read_request(arrival: IncomingRequest, snapshot: &Snapshot) -> Result<ProxyRequest, BodyError> {
+    ProxyRequest::read(arrival).inspect(|asked| {
+        if is_large(asked.body.len()) {
+            // Translations are kept, so that the exchange finds them made.
+            let _ = translatable(&snapshot.view, &asked.client_request());
+        }
+    })
 }
 
 /// The request without blanks behind the segments of a known operation's path: they come with a base URL that has some.

@@ -2,10 +2,14 @@
 
 mod connect;
 mod flood;
+mod idle;
 mod pool;
+mod send_error;
 mod slots;
 mod socks;
 
 pub use connect::{BadOutbound, Connector, tls_config};
-pub(crate) use pool::causes;
-pub use pool::{Answer, Lease, Origin, Reuse, SendError};
+pub use idle::Lease;
+pub use pool::{Answer, Origin, Reuse};
+pub use send_error::SendError;
+pub(crate) use send_error::causes;

@@ -5,16 +5,12 @@
 //! TLS agreed on it, is one connection shared by all.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use pointsman_engine::clock::Stopwatch;
-
-use bytes::Bytes;
 use http::header::HOST;
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Request, Response, Uri};
-use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http1, http2};
 use hyper_util::client::legacy::connect::Connection;
@@ -24,22 +20,16 @@ use tower_service::Service;
 use pointsman_config::Outbound;
 
 use super::connect::{self, BadOutbound, Connector, Route};
-use super::flood::{Allowance, Bounded};
-use super::slots::{GiveWay, Slot, Slots, is_own_shortage};
-
-/// Idle connections kept per origin.
-const MAX_IDLE: usize = 512;
-
-/// An idle connection older than this is not used again; servers close theirs after a minute or more.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(55);
+use super::flood::Bounded;
+use super::idle::{Body, Http1, Http2, Idle, Lease, lock};
+use super::send_error::{NotMade, SendError, broken};
+use super::slots::Slot;
 
 /// After a connection that failed for want of a descriptor, how long it is until the next try.
 const SHORTAGE_PAUSE: Duration = Duration::from_millis(50);
 
 /// The largest response head that is read, in bytes.
 const MAX_HEAD_BYTES: usize = 128 * 1024;
-
-type Body = Full<Bytes>;
 
 /// One scheme, host and port, and the connections to it.
 pub struct Origin {
@@ -57,24 +47,12 @@ struct HandedToProxy {
     authorization: Option<HeaderValue>,
 }
 
-/// Kept connections, the one used last at the end.
-struct Idle {
-    kept: Mutex<Vec<(Http1, Stopwatch)>>,
-    slots: Arc<Slots>,
-}
-
 /// A response head with its body to come, and the connection it comes on.
 pub struct Answer {
     /// Head and body of the response.
     pub response: Response<Incoming>,
     /// Gives the connection back when the body has been read to its end.
     pub lease: Lease,
-}
-
-/// A lent connection. Dropped without [`Lease::give_back`], it is closed.
-pub struct Lease {
-    connection: Option<Http1>,
-    idle: Arc<Idle>,
 }
 
 /// Permission to use a kept connection.
@@ -84,41 +62,6 @@ pub enum Reuse {
     Kept,
     /// A new one is made.
     Fresh,
-}
-
-/// The reason why no response head arrived.
-#[derive(Debug, thiserror::Error)]
-pub enum SendError {
-    /// No connection: refused, unreachable, unknown name, TLS.
-    #[error("cannot connect to {origin}: {reason}")]
-    Connect {
-        /// Origin of the upstream.
-        origin: String,
-        /// Cause of the failure.
-        reason: String,
-    },
-    /// No connection within the time limit.
-    #[error("no connection to {origin} within {limit:?} (timeouts.connect_ms)")]
-    ConnectTimeout {
-        /// Origin of the upstream.
-        origin: String,
-        /// The time limit.
-        limit: Duration,
-    },
-    /// This process has no descriptor, port or memory left for a connection; the upstream was not asked.
-    #[error("Pointsman has no room for another connection: {0}")]
-    OwnShortage(String),
-    /// The connection broke before the head was there.
-    #[error("the connection broke before a response: {reason}")]
-    Reset {
-        /// Cause of the failure.
-        reason: String,
-        /// The connection had served before: its end may have crossed the request.
-        reused: bool,
-    },
-    /// The upstream's bytes are not HTTP.
-    #[error("the upstream's response is not valid HTTP: {0}")]
-    Malformed(String),
 }
 
 impl Origin {
@@ -300,84 +243,10 @@ enum Kept {
     Http2(Http2),
 }
 
-/// A connection for one request at a time.
-struct Http1 {
-    sender: http1::SendRequest<Body>,
-    allowance: Allowance,
-}
-
-/// A connection that is shared.
-#[derive(Clone)]
-struct Http2 {
-    sender: http2::SendRequest<Body>,
-    allowance: Allowance,
-}
-
-/// The reason why there is no connection.
-enum NotMade {
-    Failed(String),
-    OwnShortage(String),
-}
-
-impl NotMade {
-    fn by(error: &(dyn std::error::Error + 'static)) -> Self {
-        let reason = causes(error);
-        if is_own_shortage(error) { Self::OwnShortage(reason) } else { Self::Failed(reason) }
-    }
-}
-
 /// Runs a connection, which has its slot until its end.
 async fn holding(slot: Slot, connection: impl Future) {
     connection.await;
     drop(slot);
-}
-
-impl GiveWay for Idle {
-    fn close_oldest(&self) -> bool {
-        let mut kept = lock(&self.kept);
-        !kept.is_empty() && {
-            kept.remove(0);
-            true
-        }
-    }
-}
-
-impl Idle {
-    /// The connection used last, of those that are still good.
-    fn pop(&self) -> Option<Http1> {
-        let mut idle = lock(&self.kept);
-        while let Some((kept, since)) = idle.pop() {
-            if kept.sender.is_ready() && since.elapsed() < IDLE_TIMEOUT {
-                return Some(kept);
-            }
-        }
-        None
-    }
-
-    fn push(&self, connection: Http1) {
-        let mut idle = lock(&self.kept);
-        if idle.len() < MAX_IDLE && !self.slots.is_wanted() {
-            idle.push((connection, Stopwatch::start()));
-        }
-    }
-}
-
-impl Lease {
-    /// The body was read to its end: the connection may serve another request.
-    pub fn give_back(mut self) {
-        let Some(mut connection) = self.connection.take() else { return };
-        if connection.sender.is_ready() {
-            self.idle.push(connection);
-        } else if !connection.sender.is_closed() {
-            // The connection task has not yet seen the end that we saw; it will in a moment, or it closes.
-            let idle = self.idle.clone();
-            tokio::spawn(async move {
-                if let Ok(Ok(())) = tokio::time::timeout(IDLE_TIMEOUT, connection.sender.ready()).await {
-                    idle.push(connection);
-                }
-            });
-        }
-    }
 }
 
 /// An unsent HTTP/2 request has an absolute URI; put it back into the form in which it came.
@@ -385,30 +254,4 @@ fn as_sent(mut request: Request<Body>) -> Request<Body> {
     let target = request.uri().path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
     *request.uri_mut() = Uri::from(target);
     request
-}
-
-fn broken(error: &hyper::Error, reused: bool) -> SendError {
-    let reason = causes(error);
-    let from_io = std::error::Error::source(error).and_then(|e| e.downcast_ref::<std::io::Error>());
-    // A flood in place of a head is an error of the reader, not of the parser.
-    let is_nonsense = error.is_parse() || from_io.is_some_and(|e| e.kind() == std::io::ErrorKind::InvalidData);
-    if is_nonsense { SendError::Malformed(reason) } else { SendError::Reset { reason, reused } }
-}
-
-/// An error and its causes in one line.
-pub(crate) fn causes(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(next) = cause {
-        let next_text = next.to_string();
-        if !text.contains(&next_text) {
-            text = format!("{text}: {next_text}");
-        }
-        cause = next.source();
-    }
-    text
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -17,7 +17,7 @@ use pointsman_core::fleet::{Fleet, Settings};
 use pointsman_core::journal::{Question, Setup, Trail};
 use pointsman_core::outcome::Outcome;
 use pointsman_core::record::{End, ExchangeRecord};
-use pointsman_core::table::{Backend, Dialect, Lane, Limits, Pattern, Price, Route, Table, Tier, Timeouts};
+use pointsman_core::table::{Backend, Lane, Pattern, Price, Route, Table, Tier};
 use pointsman_core::time::Timestamp;
 use pointsman_core::view::View;
 use pointsman_store::{JournalLimits, JournalPart, Store, StoreLimits, StorePath};
@@ -44,20 +44,13 @@ fn facts() -> Facts {
 /// Every fourth backend is a fallback. None has limits: what is measured are steps.
 fn table(backends: usize) -> Table {
     let backend = |i: usize| Backend {
-        id: format!("backend-{i}").into(),
         tier: if i % 4 == 3 { Tier::Fallback } else { Tier::Primary },
-        dialect: Dialect::OPENAI,
-        weight: 1,
-        limits: Limits::default(),
-        model_limits: Default::default(),
         routes: vec![Route { asked: Pattern::Exact("llama-70b".into()), sent: "meta/llama-3.1-70b-instruct".into() }],
         prices: BTreeMap::from([(
             "*".to_owned(),
             Price { input_per_mtok: 0.1, output_per_mtok: 0.3, ..Price::default() },
         )]),
-        timeouts: Timeouts::default(),
-        labels: BTreeMap::new(),
-        capabilities: BTreeMap::new(),
+        ..Backend::new(format!("backend-{i}"))
     };
     Table::new((0..backends).map(backend).collect(), Vec::new())
 }

@@ -25,7 +25,7 @@ const WIRE_PER_TEXT: usize = 32;
 /// More is kept in memory than is written, in bytes, so that a match that begins within the limit is seen whole.
 const SLACK: usize = 4_096;
 
-/// Rules for recording bodies.
+/// Rules for recording bodies: how much of one, and what is replaced in it.
 #[derive(Clone)]
 pub struct BodyRules {
     /// The most of one body that is written, in bytes.
@@ -158,7 +158,7 @@ fn pieces(event: &Value, text: &mut String) {
 /// The bodies of an exchange as they were written.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct BodyTexts {
-    /// The request's.
+    /// Body of the request.
     pub request: BodyText,
     /// The answer's; of a stream, what the model said.
     pub answer: BodyText,

@@ -5,10 +5,10 @@ use rusqlite::{Connection, Transaction};
 use super::StoreError;
 use super::columns::{columns, insert, signed};
 
-/// A cooldown in force.
+/// A cooldown in force, as it is kept for the next start.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CooldownRow {
-    /// The backend's id.
+    /// Id of the backend, from the configuration.
     pub backend: String,
     /// The model it is for; none: the whole backend.
     pub model: Option<String>,
@@ -33,7 +33,7 @@ insert! {
     }
 }
 
-/// Replaces all.
+/// Replaces the kept cooldowns by these.
 pub(super) fn replace(transaction: &Transaction<'_>, rows: &[CooldownRow]) -> rusqlite::Result<()> {
     transaction.execute("DELETE FROM cooldown", [])?;
     let mut statement = transaction.prepare_cached(COOLDOWN)?;

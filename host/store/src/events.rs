@@ -13,11 +13,11 @@ pub const MAX_POLICY_EVENTS: u32 = 1_000;
 pub struct PolicyEventRow {
     /// Time in ms since the epoch.
     pub at_ms: u64,
-    /// Name of the step.
+    /// Word for the step of the promotion.
     pub step: String,
-    /// The candidate's revision.
+    /// Revision of the candidate, 12 digits.
     pub candidate: String,
-    /// The revision in force.
+    /// Revision that the candidate is compared with, 12 digits.
     pub control: String,
     /// The reason in a sentence.
     pub why: String,

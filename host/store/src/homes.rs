@@ -10,7 +10,7 @@ pub const MAX_HOMES: usize = 65_536;
 /// The home of one thing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HomeRow {
-    /// Key of the thing.
+    /// Hash of the thing's id.
     pub key: u64,
     /// Id of the backend that holds it.
     pub backend: String,

@@ -18,7 +18,7 @@ use super::{Shared, StoreError, schema};
 /// The journal's part of an exchange.
 #[derive(Clone, Debug)]
 pub struct JournalPart {
-    /// Course of the exchange.
+    /// Questions, answers, waits and attempts of the exchange, with their times.
     pub trail: Box<Trail>,
     /// The [`Setup`] it happened under, as JSON.
     pub setup: Arc<str>,
@@ -31,9 +31,9 @@ pub struct JournalPart {
 /// An exchange as the journal has it.
 #[derive(Clone, Debug)]
 pub struct Journaled {
-    /// Its record.
+    /// The exchange's row, with its attempts.
     pub exchange: ExchangeRow,
-    /// Course of the exchange.
+    /// Questions, answers, waits and attempts of the exchange, with their times.
     pub trail: Trail,
     /// Setup of the exchange; exchanges with the same setup share it.
     pub setup: Arc<Setup>,
@@ -51,7 +51,7 @@ pub enum Explainable {
 }
 
 impl Explainable {
-    /// Its record.
+    /// The exchange's row, with its attempts.
     pub fn exchange(&self) -> &ExchangeRow {
         match self {
             Explainable::Journaled(journaled) => &journaled.exchange,
@@ -63,7 +63,7 @@ impl Explainable {
 /// Trails that could not be read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Skipped {
-    /// Number of trails.
+    /// Number of trails in the journal.
     pub trails: u64,
     /// Error of the last of them.
     pub why: Option<String>,
@@ -124,7 +124,7 @@ impl<'t> TrailInserter<'t> {
         Ok(id)
     }
 
-    /// After the last.
+    /// Notes the last use of the setups and the total size, after the last trail of a batch.
     pub(super) fn finish(self) -> rusqlite::Result<()> {
         if self.setups.is_empty() {
             return Ok(());

@@ -7,11 +7,14 @@
 mod bodies;
 mod columns;
 mod cooldowns;
+mod error;
 mod events;
 mod exchanges;
+mod handle;
 mod homes;
 mod insert;
 mod journal;
+mod limits;
 mod open_file;
 mod policies;
 mod queries;
@@ -20,33 +23,36 @@ mod read;
 mod reopen;
 mod retention;
 mod schema;
+mod shared;
 mod usage;
 mod writer;
 
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use pointsman_core::record::ExchangeRecord;
 use pointsman_core::time::Timestamp;
-use rusqlite::Connection;
 
 pub use bodies::{Bodies, BodyRules, BodyText, BodyTexts, Redacted, redact};
 pub use cooldowns::CooldownRow;
+pub use error::StoreError;
 pub use events::{MAX_POLICY_EVENTS, PolicyEventRow};
 pub use exchanges::{AttemptRow, ExchangePage, ExchangeRow, Filter, SentRow};
+pub use handle::StoreHandle;
 pub use homes::{HomeRow, MAX_HOMES};
 pub use journal::{Explainable, JournalPart, Journaled, Skipped};
+pub use limits::{JournalLimits, QUERY_TIMEOUT_MS, StoreLimits};
 pub use policies::{PolicyRow, PolicyRows, PolicySourceRow, PolicyStore};
-pub use queries::{QUERIES_WAITING_MAX, QUERY_THREADS, QUERY_TIMEOUT_MS, Queries};
+pub use queries::{QUERIES_WAITING_MAX, QUERY_THREADS, Queries};
 pub use read::StoreReader;
 pub use usage::{Group, UsagePage, UsageRow};
 
 use queries::QueryThreads;
-use queue::{Entry, Queue};
+use queue::Queue;
 use reopen::StoreFile;
+use shared::Shared;
 use writer::Writer;
 
 /// The part of the program that log lines name; directives of `[log] level` go by it.
@@ -59,7 +65,7 @@ pub const BATCH_ROWS: usize = 1_024;
 /// Time that a statement waits for another program's lock, ms.
 const BUSY_TIMEOUT_MS: u64 = 500;
 
-/// Location of the record.
+/// Location of the store: a file, or memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StorePath {
     /// A file; made when it is not there, its folder is not.
@@ -84,204 +90,24 @@ impl fmt::Display for StorePath {
     }
 }
 
-/// The store's bounds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct StoreLimits {
-    /// Exchanges that may wait to be written; more are dropped and counted. At least 1.
-    pub backlog: usize,
-    /// Memory of those exchanges, in bytes.
-    pub backlog_bytes: usize,
-    /// Exchanges older than this many days are deleted; none keeps them for ever.
-    pub retention_days: Option<u32>,
-    /// The oldest exchanges are deleted when the content is larger than this; none is unlimited.
-    pub max_bytes: Option<u64>,
-    /// Limits of the journal.
-    pub journal: JournalLimits,
-}
-
-/// The journal's bounds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct JournalLimits {
-    /// Memory of the trails that wait to be written, in bytes; more are dropped and counted.
-    pub backlog_bytes: usize,
-    /// Trails older than this many days are deleted; none keeps them as long as their exchanges.
-    pub retention_days: Option<u32>,
-    /// The oldest trails are deleted when they take more bytes than this; none is unlimited.
-    pub max_bytes: Option<u64>,
-}
-
-impl Default for JournalLimits {
-    fn default() -> Self {
-        Self { backlog_bytes: 64 << 20, retention_days: Some(7), max_bytes: Some(1 << 30) }
-    }
-}
-
-impl Default for StoreLimits {
-    fn default() -> Self {
-        Self {
-            backlog: 65_536,
-            backlog_bytes: 64 << 20,
-            retention_days: Some(30),
-            max_bytes: Some(4 << 30),
-            journal: JournalLimits::default(),
-        }
-    }
-}
-
 /// Tells the time; the one clock in the server, a fixed value in tests.
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
-
-/// The reason why the store cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// The file cannot be opened or made.
-    #[error(
-        "the store {path} cannot be opened: {source}; check that its folder exists and may be written, or set [store] path"
-    )]
-    Open {
-        /// The store.
-        path: String,
-        /// Error of SQLite.
-        source: rusqlite::Error,
-    },
-    /// Another program holds the file's lock.
-    #[error("the store {path} is locked by another program; stop it, or set [store] path to another file")]
-    Locked {
-        /// The store.
-        path: String,
-    },
-    /// The file is not SQLite, or broken.
-    #[error(
-        "the store {path} is damaged or not a SQLite file ({detail}); nothing was changed: \
-         move it away to begin with an empty one, or repair it with `sqlite3 FILE .recover`"
-    )]
-    Damaged {
-        /// The store.
-        path: String,
-        /// Message of SQLite.
-        detail: String,
-    },
-    /// The file is a database of some other program.
-    #[error("{path} is a SQLite database, but not one of Pointsman's; set [store] path to another file")]
-    Foreign {
-        /// The store.
-        path: String,
-    },
-    /// A later Pointsman made the file.
-    #[error(
-        "the store {path} has schema {found}, made by a newer Pointsman; this one knows schemas up to {known}: \
-         use the newer version, or set [store] path to another file"
-    )]
-    Newer {
-        /// The store.
-        path: String,
-        /// The file's schema.
-        found: i64,
-        /// The latest schema known here.
-        known: i64,
-    },
-    /// An earlier Pointsman made the file.
-    #[error(
-        "the store {path} has schema {found}, of a Pointsman without a journal: there is nothing in it to explain or replay; \
-         `pointsman serve` brings it up to date, and keeps a journal from then on"
-    )]
-    NoJournal {
-        /// The store.
-        path: String,
-        /// The file's schema.
-        found: i64,
-    },
-    /// The trail of an exchange is damaged, or of a newer Pointsman.
-    #[error("the journal's trail of {id} cannot be read: {why}")]
-    Unreadable {
-        /// The request id.
-        id: String,
-        /// Fault of the file.
-        why: String,
-    },
-    /// A statement failed while running.
-    #[error("the store failed: {0}")]
-    Sql(#[from] rusqlite::Error),
-    /// The thread that writes could not be started.
-    #[error("the store's writer thread could not be started: {0}")]
-    Thread(std::io::Error),
-    /// The store was closed before.
-    #[error("the store is closed")]
-    Closed,
-    /// As many questions as may wait are waiting.
-    #[error("too many questions wait for the store; ask again in a moment")]
-    Busy,
-    /// A question took longer than [`QUERY_TIMEOUT_MS`].
-    #[error("reading the store took longer than {} s; ask for a shorter time (`since`) or for fewer rows", QUERY_TIMEOUT_MS / 1_000)]
-    TooLong,
-    /// The file was deleted or replaced while it was open, and there is none to go on with.
-    #[error("the store {path} was {what} while Pointsman is running, and cannot be opened again: {why}")]
-    Gone {
-        /// The store.
-        path: String,
-        /// The change.
-        what: &'static str,
-        /// The reason.
-        why: String,
-    },
-    /// Records that waited were not written.
-    #[error("{} not written and lost: {reason}", lost(*rows))]
-    Unwritten {
-        /// Number of records.
-        rows: usize,
-        /// Message of SQLite.
-        reason: String,
-    },
-}
-
-/// "500 exchanges are".
-fn lost(rows: usize) -> String {
-    match rows {
-        0 => "the states of backends are".to_owned(),
-        1 => "1 exchange is".to_owned(),
-        rows => format!("{rows} exchanges are"),
-    }
-}
 
 /// Counts since the store was opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StoreStats {
     /// Exchanges that wait to be written.
     pub backlog: u64,
-    /// Exchanges written.
+    /// Exchanges written since the store was opened.
     pub written: u64,
     /// Exchanges lost: the backlog was full, or they could not be written.
     pub dropped: u64,
-    /// Trails written.
+    /// Trails written since the store was opened.
     pub trails_written: u64,
     /// Trails lost: the journal's backlog was full, or their exchange was lost.
     pub trails_dropped: u64,
     /// Batches that failed, retries included.
     pub failed_batches: u64,
-}
-
-/// A connection that threads take in turns.
-#[derive(Clone, Debug)]
-struct Shared(Arc<Mutex<Connection>>);
-
-impl Shared {
-    fn new(connection: Connection) -> Self {
-        Self(Arc::new(Mutex::new(connection)))
-    }
-
-    /// The connection, where nobody has it.
-    fn try_lock(&self) -> Option<MutexGuard<'_, Connection>> {
-        match self.0.try_lock() {
-            Ok(connection) => Some(connection),
-            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
-            Err(TryLockError::WouldBlock) => None,
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Connection> {
-        // A panic between two statements leaves no half-done work: the transaction rolled back when it was dropped.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 /// The open store: owns the thread that writes.
@@ -349,7 +175,7 @@ impl Store {
         self.reader.clone()
     }
 
-    /// The policies kept.
+    /// The policy revisions and components that are kept.
     pub fn policies(&self) -> PolicyStore {
         self.policies.clone()
     }
@@ -402,61 +228,6 @@ impl Drop for Store {
         if let Err(error) = self.stop() {
             tracing::error!(target: LOG_TARGET, "{error}");
         }
-    }
-}
-
-/// Puts rows into the store's queue; cheap to clone and to call.
-#[derive(Clone, Debug)]
-pub struct StoreHandle {
-    queue: Arc<Queue>,
-}
-
-impl StoreHandle {
-    /// Hands an ended exchange over, and what the journal keeps of it; never blocks. What the backlog has no room for is
-    /// dropped, counted and told.
-    pub fn record(&self, exchange: Box<ExchangeRecord>, journal: Option<Box<JournalPart>>) {
-        self.queue.push(Entry { exchange, journal });
-    }
-
-    /// Replaces the kept cooldowns by these with the next batch.
-    pub fn save_cooldowns(&self, rows: Vec<CooldownRow>) {
-        self.queue.set_cooldowns(rows);
-    }
-
-    /// Writes where stored things live with the next batch; what is beyond [`MAX_HOMES`] by then is not written.
-    pub fn save_homes(&self, rows: impl IntoIterator<Item = HomeRow>) {
-        self.queue.add_homes(rows);
-    }
-
-    /// Waits until everything handed over before is on disk.
-    ///
-    /// # Errors
-    /// When it could not be written now (it is tried again later), or the store is closed.
-    pub async fn flush(&self) -> Result<(), StoreError> {
-        self.queue.flush().await.unwrap_or(Err(StoreError::Closed))
-    }
-
-    /// As [`StoreHandle::flush`], for callers outside a runtime.
-    ///
-    /// # Errors
-    /// The same.
-    pub fn flush_blocking(&self) -> Result<(), StoreError> {
-        self.queue.flush().blocking_recv().unwrap_or(Err(StoreError::Closed))
-    }
-
-    /// The reason why the store cannot be written at present; none: it can.
-    pub fn trouble(&self) -> Option<String> {
-        self.queue.trouble()
-    }
-
-    /// Exchanges that wait to be written, or were lost since the store was last written.
-    pub fn unwritten(&self) -> usize {
-        self.queue.len() + self.queue.loss().map_or(0, |(rows, _)| rows)
-    }
-
-    /// Returns the counts so far.
-    pub fn stats(&self) -> StoreStats {
-        self.queue.stats()
     }
 }
 

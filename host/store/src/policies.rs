@@ -16,9 +16,9 @@ const MAX_TAKEN_BYTES: u64 = 64 << 20;
 pub struct PolicyRow {
     /// SHA-256 of the component, in hexadecimal.
     pub sha256: String,
-    /// Size of the component.
+    /// Size of the component, bytes.
     pub bytes: u64,
-    /// Name of its origin.
+    /// Word for its origin: embedded, file or upload.
     pub origin: String,
     /// The file it came from.
     pub file: Option<String>,
@@ -34,7 +34,7 @@ pub struct PolicyRow {
     pub end: Option<String>,
     /// The same in a sentence.
     pub why: Option<String>,
-    /// Decisions asked of it.
+    /// Questions that it was asked while it was in force.
     pub decisions: u64,
     /// Number of them that failed.
     pub faults: u64,
@@ -66,7 +66,7 @@ insert! {
 pub struct PolicySourceRow {
     /// The file; none: the component inside the binary.
     pub file: Option<String>,
-    /// SHA-256 of the content.
+    /// SHA-256 of the content, 64 hexadecimal digits.
     pub sha256: String,
 }
 

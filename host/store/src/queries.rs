@@ -13,14 +13,12 @@ use pointsman_core::time::Timestamp;
 use rusqlite::ErrorCode;
 use tokio::sync::oneshot;
 
-use super::{Clock, Shared, StoreError, StorePath, StoreReader};
+use super::{Clock, QUERY_TIMEOUT_MS, Shared, StoreError, StorePath, StoreReader};
 
-/// Threads that answer questions.
+/// Threads that answer questions, each with a connection of its own.
 pub const QUERY_THREADS: usize = 2;
 /// Questions that may wait for a thread; more are refused.
 pub const QUERIES_WAITING_MAX: usize = 32;
-/// The longest a question may take, ms.
-pub const QUERY_TIMEOUT_MS: u64 = 10_000;
 /// Steps of SQLite's machine between two looks at whether the question is still to be answered; well below a millisecond.
 const STEPS: i32 = 10_000;
 

@@ -46,7 +46,7 @@ fn denials(connection: &Connection) -> rusqlite::Result<bool> {
     Ok(more)
 }
 
-/// Their exchanges stay.
+/// Deletes the oldest trails beyond the journal's limits; their exchanges stay.
 fn trails(connection: &mut Connection, limits: &StoreLimits, now: Timestamp) -> rusqlite::Result<bool> {
     let after_step: Option<i64> = connection
         .prepare_cached("SELECT ended_us FROM trail ORDER BY ended_us LIMIT 1 OFFSET ?1")?

@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use pointsman_core::contract::Operation;
 use pointsman_core::denial::Denial;
 use pointsman_core::outcome::Kind;
-use pointsman_core::record::{AttemptRecord, End, Usage};
+use pointsman_core::record::{AttemptRecord, End, ExchangeRecord, Usage};
 use pointsman_core::table::Lane;
+use rusqlite::Connection;
 
 use super::*;
 

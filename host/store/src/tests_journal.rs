@@ -10,6 +10,7 @@ use pointsman_core::exchange::{Budgets, Facts, StreamDefaults};
 use pointsman_core::fleet;
 use pointsman_core::journal::{Question, Setup, Trail};
 use pointsman_core::table::Table;
+use rusqlite::Connection;
 
 use super::tests::{DAY_MS, T0_MS, count, exchange, fixed, hurried, memory, on_disk, unlimited};
 use super::*;

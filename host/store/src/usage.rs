@@ -13,7 +13,7 @@ use super::read::{StoreReader, json_bytes, micros};
 pointsman_core::vocabulary! {
     /// By what usage is summed.
     pub enum Group {
-        /// The client key's name.
+        /// Name of the client key; none where no key is asked for.
         Client = "client",
         /// The backend: requests by the one that was relayed, attempts, tokens and cost by the one that caused them.
         Backend = "backend",
@@ -37,17 +37,17 @@ pub struct UsageRow {
     pub requests: u64,
     /// Exchanges that were refused, rejected or broken.
     pub failures: u64,
-    /// Attempts.
+    /// Number of attempts that were sent.
     pub attempts: u64,
-    /// Prompt tokens.
+    /// Tokens of their prompts, cached ones included.
     pub input_tokens: u64,
-    /// Answer tokens.
+    /// Tokens of their answers.
     pub output_tokens: u64,
     /// Prompt tokens that the provider had cached.
     pub cached_input_tokens: u64,
-    /// Cost in USD.
+    /// Cost of these attempts, USD.
     pub cost_usd: f64,
-    /// Waits.
+    /// Number of waits in the queue.
     pub waits: u64,
     /// Time spent waiting, in ms.
     pub waited_ms: u64,

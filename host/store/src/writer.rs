@@ -15,7 +15,7 @@ use super::{Clock, LOG_TARGET, Shared, StoreError, StoreLimits, cooldowns, homes
 
 /// The first pause before a failed batch is tried again, in ms; it doubles up to [`RETRY_MAX_MS`].
 const RETRY_MIN_MS: u64 = 250;
-/// The longest such pause.
+/// Longest pause between two tries to write a batch, ms.
 const RETRY_MAX_MS: u64 = 5_000;
 /// Interval of checking the limits of age and size, ms.
 const RETENTION_EVERY_MS: u64 = 60_000;

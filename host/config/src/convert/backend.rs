@@ -1,20 +1,17 @@
-//! `[[backend]]`: ids, addresses, models, prices.
+//! `[[backend]]`: ids, addresses, headers, time limits.
 
 use std::collections::{BTreeMap, HashMap};
 
 use http::{HeaderName, HeaderValue, Uri};
 use pointsman_core::http::path_template::PathTemplate;
 use pointsman_core::http::query::{OwnQuery, decoded};
-use pointsman_core::table::{Backend, Dialect, Limits, Pattern, Price, PriceTier, Route, Table, Tier, Timeouts};
+use pointsman_core::table::{Backend, Dialect, Limits, Table, Tier, Timeouts};
 
 use super::Check;
 use super::secrets::is_reference;
 use crate::checked::{BackendConfig, HealthCheck};
 use crate::defaults;
-use crate::raw::{
-    RawBackend, RawDialect, RawHealthCheck, RawModelLimits, RawModels, RawPrice, RawPriceTier, RawQuery, RawSent,
-    RawTier, RawTimeouts,
-};
+use crate::raw::{RawBackend, RawDialect, RawHealthCheck, RawQuery, RawTier, RawTimeouts};
 use crate::secret::trimmed;
 use crate::tree::Path;
 
@@ -228,170 +225,6 @@ impl Check<'_, '_> {
         }
     }
 
-    pub(super) fn rate_limits(
-        &mut self,
-        at: &Path,
-        rpm: Option<u32>,
-        tpm: Option<u32>,
-        concurrency: Option<u32>,
-    ) -> Limits {
-        Limits {
-            rpm: self.limit(&at.key("rpm"), rpm),
-            tpm: self.limit(&at.key("tpm"), tpm),
-            max_concurrency: self.limit(&at.key("max_concurrency"), concurrency),
-            ..Limits::default()
-        }
-    }
-
-    fn limit(&mut self, at: &Path, value: Option<u32>) -> Option<u32> {
-        if value == Some(0) {
-            let problem = self.error(at, format!("`{}` of 0 would let nothing through", at.name()));
-            problem.help("leave the line out for no limit; to take a backend out, drain it or remove it");
-        }
-        value
-    }
-
-    /// `limits` of single models, by the name sent.
-    fn model_limits(
-        &mut self,
-        at: &Path,
-        raw: &BTreeMap<String, RawModelLimits>,
-        owner: &str,
-    ) -> BTreeMap<String, Limits> {
-        let mut all = BTreeMap::new();
-        for (model, raw) in raw {
-            let at = at.key(model);
-            let limits = Limits {
-                burst: self.burst(&at, raw.burst, raw.rpm, owner),
-                rpd: self.limit(&at.key("rpd"), raw.rpd),
-                tpd: self.limit(&at.key("tpd"), raw.tpd),
-                ..self.rate_limits(&at, raw.rpm, raw.tpm, raw.max_concurrency)
-            };
-            if self.pattern(&at, model).is_some() {
-                all.insert(model.clone(), limits);
-            }
-        }
-        all
-    }
-
-    fn burst(&mut self, at: &Path, burst: Option<u32>, rpm: Option<u32>, owner: &str) -> Option<u32> {
-        let (pace, at, burst) = (at.key("rpm"), at.key("burst"), burst?);
-        match rpm {
-            _ if burst == 0 => {
-                let problem = self.error(&at, "`burst` of 0 would let nothing through");
-                problem.help("write 1 to space every request, or leave the line out to let all go at once");
-            }
-            None if !self.tree.refused(&pace) => {
-                let problem = self.error(&at, format!("{owner} has a `burst` and no `rpm` to space the rest by"));
-                problem.help("add rpm = ..., or leave `burst` out");
-            }
-            Some(rpm) if burst >= rpm => {
-                self.warn(&at, format!("a `burst` of {burst} changes nothing: `rpm` allows {rpm} in 60 seconds"));
-            }
-            Some(_) | None => {}
-        }
-        Some(burst)
-    }
-
-    /// Exact names first; then globs, the longer (more exact) before the shorter.
-    fn routes(&mut self, at: &Path, models: RawModels) -> Vec<Route> {
-        let pairs: Vec<(String, RawSent, Path)> = match models {
-            RawModels::Named(map) => {
-                map.into_iter().map(|(asked, sent)| (asked.clone(), sent, at.key(&asked))).collect()
-            }
-            RawModels::Plain(list) => {
-                list.into_iter().enumerate().map(|(i, name)| (name, RawSent::Served(true), at.index(i))).collect()
-            }
-        };
-        if pairs.iter().all(|(_, sent, _)| matches!(sent, RawSent::Served(false))) {
-            self.error(at, "this backend would serve no model").help("leave `models` out to let it serve every model");
-        }
-        let mut routes = Vec::new();
-        for (asked, sent, place) in pairs {
-            let sent = match sent {
-                RawSent::As(name) => name,
-                RawSent::Served(true) => asked.clone(),
-                RawSent::Served(false) => {
-                    routes.extend(self.pattern(&place, &asked).map(|asked| Route { asked, sent: String::new() }));
-                    continue;
-                }
-            };
-            match self.pattern(&place, &asked) {
-                Some(_) if sent.is_empty() || sent.matches('*').count() > usize::from(asked.contains('*')) => {
-                    let problem = self.error(&place, format!("`{asked}` cannot be sent as `{sent}`"));
-                    problem.help("what is sent needs a name, and may have one * only if the name asked for has one");
-                }
-                Some(asked) => routes.push(Route { asked, sent }),
-                None => {}
-            }
-        }
-        routes.sort_by_key(|route| match &route.asked {
-            Pattern::Exact(_) => 0,
-            Pattern::Glob { prefix, suffix } => usize::MAX - prefix.len() - suffix.len(),
-        });
-        routes
-    }
-
-    pub(super) fn pattern(&mut self, at: &Path, text: &str) -> Option<Pattern> {
-        let pattern = Pattern::parse(text);
-        if pattern.is_none() {
-            self.error(at, format!("`{text}` is not a model name")).help("write a name with at most one *");
-        }
-        pattern
-    }
-
-    fn prices(&mut self, at: &Path, raw: BTreeMap<String, RawPrice>) -> BTreeMap<String, Price> {
-        raw.into_iter()
-            .map(|(model, price)| {
-                let price = self.price(&at.key(&model), price);
-                (model, price)
-            })
-            .collect()
-    }
-
-    pub(super) fn price(&mut self, at: &Path, raw: RawPrice) -> Price {
-        let list = at.key("tiers");
-        let mut tiers = Vec::new();
-        for (index, tier) in raw.tiers.into_iter().enumerate() {
-            let at = list.index(index);
-            let Some(above_input_tokens) = tier.above_input_tokens else {
-                let help = "write above_input_tokens = 200000, or the like";
-                self.missing(
-                    &at,
-                    "above_input_tokens",
-                    "an entry of `tiers` does not say where it begins".to_owned(),
-                    help,
-                );
-                continue;
-            };
-            tiers.push(PriceTier { above_input_tokens, price: self.rates(&at, &tier.into()) });
-        }
-        tiers.sort_by_key(|tier| tier.above_input_tokens);
-        Price { tiers, ..self.rates(at, &RawPrice { tiers: Vec::new(), ..raw }) }
-    }
-
-    fn rates(&mut self, at: &Path, raw: &RawPrice) -> Price {
-        let mut amount = |key: &str, value: Option<f64>| self.money(&at.key(key), value);
-        Price {
-            input_per_mtok: amount("input_per_mtok", raw.input_per_mtok).unwrap_or(0.0),
-            output_per_mtok: amount("output_per_mtok", raw.output_per_mtok).unwrap_or(0.0),
-            cached_input_per_mtok: amount("cached_input_per_mtok", raw.cached_input_per_mtok),
-            cache_write_per_mtok: amount("cache_write_per_mtok", raw.cache_write_per_mtok),
-            cache_write_1h_per_mtok: amount("cache_write_1h_per_mtok", raw.cache_write_1h_per_mtok),
-            audio_input_per_mtok: amount("audio_input_per_mtok", raw.audio_input_per_mtok),
-            image_input_per_mtok: amount("image_input_per_mtok", raw.image_input_per_mtok),
-            audio_output_per_mtok: amount("audio_output_per_mtok", raw.audio_output_per_mtok),
-            tiers: Vec::new(),
-        }
-    }
-
-    pub(super) fn money(&mut self, at: &Path, value: Option<f64>) -> Option<f64> {
-        if value.is_some_and(|usd| !usd.is_finite() || usd < 0.0) {
-            self.error(at, format!("`{}` is in USD and must be 0 or more", at.name()));
-        }
-        value
-    }
-
     fn timeouts(&mut self, at: &Path, raw: &RawTimeouts) -> Timeouts {
         let default = Timeouts::default();
         let mut limit = |key: &str, value: Option<u64>, default: std::time::Duration| {
@@ -449,22 +282,6 @@ fn is_secret_header(name: &str) -> bool {
 /// An address without the user and password before its host.
 fn without_login(address: &str) -> &str {
     address.rsplit_once('@').map_or(address, |(_, host)| host)
-}
-
-impl From<RawPriceTier> for RawPrice {
-    fn from(tier: RawPriceTier) -> Self {
-        Self {
-            input_per_mtok: tier.input_per_mtok,
-            output_per_mtok: tier.output_per_mtok,
-            cached_input_per_mtok: tier.cached_input_per_mtok,
-            cache_write_per_mtok: tier.cache_write_per_mtok,
-            cache_write_1h_per_mtok: tier.cache_write_1h_per_mtok,
-            audio_input_per_mtok: tier.audio_input_per_mtok,
-            image_input_per_mtok: tier.image_input_per_mtok,
-            audio_output_per_mtok: tier.audio_output_per_mtok,
-            tiers: Vec::new(),
-        }
-    }
 }
 
 fn tier(raw: RawTier) -> Tier {

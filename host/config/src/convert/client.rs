@@ -2,7 +2,8 @@
 
 use std::collections::HashMap;
 
-use super::{Check, exhausted_status};
+use super::Check;
+use super::listeners::exhausted_status;
 use crate::checked::{Client, Privileges};
 use crate::defaults;
 use crate::raw::RawClient;

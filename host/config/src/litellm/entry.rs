@@ -47,26 +47,7 @@ pub(super) fn read(entry: &Entry, lowest: Option<f64>, timeout: Option<f64>, env
     let model = fields.text(PARAMS, "model").ok_or("it has no litellm_params.model")?;
     let (provider, sent) = provider_of(fields, &model)?;
     let mut remarks = Vec::new();
-    let base_url = match fields.text(PARAMS, "api_base").or_else(|| fields.text(PARAMS, "base_url")) {
-        None if provider.base_url.is_empty() => {
-            return Err(format!("litellm_params.api_base is missing, and {} has no usual one", provider.name));
-        }
-        None => provider.base_url.to_owned(),
-        Some(base) => {
-            let base = match base.strip_prefix("os.environ/") {
-                None => base,
-                Some(name) => {
-                    let base = env.var(name);
-                    base.ok_or_else(|| format!("litellm_params.api_base is in {name}, which is not set here"))?
-                }
-            };
-            let base_url = provider.base_url(&base);
-            if base_url != base.trim_end_matches('/') {
-                remarks.push(format!("litellm_params.api_base became {base_url}, the OpenAI-compatible API there"));
-            }
-            base_url
-        }
-    };
+    let base_url = base_url(fields, provider, &mut remarks, env)?;
     let api_key = match fields.text(PARAMS, "api_key") {
         Some(key) => reference(&key),
         None if provider.variable.is_empty() || (provider.base_url.is_empty() && !is_azure(provider)) => String::new(),
@@ -101,6 +82,35 @@ pub(super) fn read(entry: &Entry, lowest: Option<f64>, timeout: Option<f64>, env
         sent,
         remarks,
     })
+}
+
+/// The base URL of an entry: the one that it names, or the provider's usual one.
+fn base_url(
+    fields: &mut Fields<'_>,
+    provider: &Provider,
+    remarks: &mut Vec<String>,
+    env: &dyn Env,
+) -> Result<String, String> {
+    match fields.text(PARAMS, "api_base").or_else(|| fields.text(PARAMS, "base_url")) {
+        None if provider.base_url.is_empty() => {
+            Err(format!("litellm_params.api_base is missing, and {} has no usual one", provider.name))
+        }
+        None => Ok(provider.base_url.to_owned()),
+        Some(base) => {
+            let base = match base.strip_prefix("os.environ/") {
+                None => base,
+                Some(name) => {
+                    let base = env.var(name);
+                    base.ok_or_else(|| format!("litellm_params.api_base is in {name}, which is not set here"))?
+                }
+            };
+            let base_url = provider.base_url(&base);
+            if base_url != base.trim_end_matches('/') {
+                remarks.push(format!("litellm_params.api_base became {base_url}, the OpenAI-compatible API there"));
+            }
+            Ok(base_url)
+        }
+    }
 }
 
 fn is_azure(provider: &Provider) -> bool {

@@ -22,7 +22,7 @@ pub(super) struct Made {
     limit_origins: BTreeMap<&'static str, Origin>,
 }
 
-/// Backends merged so far.
+/// Backends made of the entries so far, in their order.
 #[derive(Default)]
 pub(super) struct Merged {
     pub(super) backends: Vec<Made>,

@@ -14,7 +14,7 @@ pub(super) struct Provider {
 /// Path between an entry's `api_base` and the operations of the OpenAI API.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Api {
-    /// No extra path.
+    /// The base URL as it is.
     Itself,
     /// Azure's version 1 API, where the deployment's name is the model and there is no `api-version`.
     Azure,

@@ -73,21 +73,7 @@ impl Attempt {
             true => body,
             false => body.map(|body| without_stream_options(&body)),
         });
-        let asked = Asked {
-            operation: request.operation,
-            streaming: request.streaming,
-            has_body: !request.body.is_empty(),
-            prompt_tokens: request.prompt_tokens,
-            max_tokens: request.body_facts.map_or(0, |facts| facts.max_tokens),
-            charged_answers: request.charged_answers(),
-            has_usage: request.has_usage(),
-            made_tokens: made_tokens(request),
-            is_idempotent: request.is_idempotent,
-            include_usage: request.body_facts.is_some_and(|facts| facts.include_usage),
-            hide_usage: request.hides_usage(spoken),
-            answers: if request.streaming { request.answers() } else { 1 },
-            may_be_empty: endpoint.may_be_empty,
-        };
+        let asked = asked(request, endpoint, spoken);
         let path = request.target.path();
         let is_shaped = !request.operation.is_read() && endpoint.dialect.format().is_shaped(path);
         let reading = Reading::Body(BodyTap::new(endpoint.dialect));
@@ -209,6 +195,25 @@ impl Attempt {
             sent.headers_mut().insert(name.clone(), value.clone());
         }
         Ok(sent)
+    }
+}
+
+/// The parts of the request that its answer is read by; `spoken` is the dialect of the answer that the client gets.
+fn asked(request: &ClientRequest<'_>, endpoint: &Endpoint, spoken: Dialect) -> Asked {
+    Asked {
+        operation: request.operation,
+        streaming: request.streaming,
+        has_body: !request.body.is_empty(),
+        prompt_tokens: request.prompt_tokens,
+        max_tokens: request.body_facts.map_or(0, |facts| facts.max_tokens),
+        charged_answers: request.charged_answers(),
+        has_usage: request.has_usage(),
+        made_tokens: made_tokens(request),
+        is_idempotent: request.is_idempotent,
+        include_usage: request.body_facts.is_some_and(|facts| facts.include_usage),
+        hide_usage: request.hides_usage(spoken),
+        answers: if request.streaming { request.answers() } else { 1 },
+        may_be_empty: endpoint.may_be_empty,
     }
 }
 

@@ -275,229 +275,224 @@ mod tests {
         assert_eq!(kind(OPENAI, 401, r#"{"error":"whatever"}"#), Kind::Unauthorised);
     }
 
+    /// Errors whose words say more than their status.
+    const WORDED_ERRORS: &[(Dialect, u16, &str, Kind)] = &[
+        (
+            OPENAI,
+            429,
+            r#"{"error":{"message":"You exceeded your current quota, please check your plan and billing details.","type":"insufficient_quota","param":null,"code":"insufficient_quota"}}"#,
+            Kind::OutOfCredit,
+        ),
+        (
+            OPENAI,
+            429,
+            r#"{"error":{"message":"You exceeded your current quota, please check your plan and billing details."}}"#,
+            Kind::OutOfCredit,
+        ),
+        (
+            OPENAI,
+            429,
+            r#"[{"error":{"code":429,"message":"You exceeded your current quota","status":"RESOURCE_EXHAUSTED","details":[{"retryDelay":"17s"}]}}]"#,
+            Kind::RateLimited,
+        ),
+        (
+            OPENAI,
+            429,
+            r#"{"error":{"message":"Rate limit reached for gpt","type":"tokens","code":"rate_limit_exceeded"}}"#,
+            Kind::RateLimited,
+        ),
+        (
+            OPENAI,
+            429,
+            r#"{"error":{"message":"The engine is currently overloaded, please try again later"}}"#,
+            Kind::Overloaded,
+        ),
+        (OPENAI, 400, r#"{"error":{"message":"m","code":"billing_hard_limit_reached"}}"#, Kind::OutOfCredit),
+        (
+            ANTHROPIC,
+            400,
+            r#"{"type":"error","error":{"type":"invalid_request_error","message":"Your credit balance is too low to access the API."}}"#,
+            Kind::OutOfCredit,
+        ),
+        (OPENAI, 403, r#"{"code":30001,"message":"Sorry, your account balance is insufficient"}"#, Kind::OutOfCredit),
+        (OPENAI, 429, r#"{"error":{"message":"Project has exceeded its monthly spending cap."}}"#, Kind::OutOfCredit),
+        (
+            OPENAI,
+            400,
+            r#"{"error":{"message":"This model's maximum context length is 8192 tokens.","code":"context_length_exceeded"}}"#,
+            Kind::TooLong,
+        ),
+        (
+            OPENAI,
+            400,
+            r#"{"object":"error","message":"This model's maximum context length is 8192 tokens."}"#,
+            Kind::TooLong,
+        ),
+        (
+            ANTHROPIC,
+            400,
+            r#"{"type":"error","error":{"type":"invalid_request_error","message":"prompt is too long: 210000 tokens > 200000 maximum"}}"#,
+            Kind::TooLong,
+        ),
+        (
+            OPENAI,
+            404,
+            r#"{"error":{"message":"The model `x` does not exist or you do not have access to it.","code":"model_not_found"}}"#,
+            Kind::ModelMissing,
+        ),
+        (OPENAI, 404, r#"{"detail":"Model x not found"}"#, Kind::ModelMissing),
+        (OPENAI, 400, r#"{"error":{"message":"x is not a valid model ID","code":400}}"#, Kind::ModelMissing),
+        (
+            ANTHROPIC,
+            404,
+            r#"{"type":"error","error":{"type":"not_found_error","message":"model: claude-9"}}"#,
+            Kind::ModelMissing,
+        ),
+        (OPENAI, 404, r#"{"error":{"message":"Unknown request URL"}}"#, Kind::Refused),
+        (
+            OPENAI,
+            403,
+            r#"{"error":{"message":"Country, region, or territory not supported","code":"unsupported_country_region_territory"}}"#,
+            Kind::Unauthorised,
+        ),
+        (OPENAI, 403, r#"{"error":{"message":"Your input was flagged"}}"#, Kind::Refused),
+        (
+            ANTHROPIC,
+            500,
+            r#"{"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}"#,
+            Kind::Overloaded,
+        ),
+        (PLAIN, 429, r#"{"error":{"code":"insufficient_quota"}}"#, Kind::RateLimited),
+        (PLAIN, 200, r#"{"error":{"code":"insufficient_quota"}}"#, Kind::Answered),
+    ];
+
     #[test]
     fn the_errors_own_words_know_better() {
-        for (dialect, status, body, expected) in [
-            (
-                OPENAI,
-                429,
-                r#"{"error":{"message":"You exceeded your current quota, please check your plan and billing details.","type":"insufficient_quota","param":null,"code":"insufficient_quota"}}"#,
-                Kind::OutOfCredit,
-            ),
-            (
-                OPENAI,
-                429,
-                r#"{"error":{"message":"You exceeded your current quota, please check your plan and billing details."}}"#,
-                Kind::OutOfCredit,
-            ),
-            (
-                OPENAI,
-                429,
-                r#"[{"error":{"code":429,"message":"You exceeded your current quota","status":"RESOURCE_EXHAUSTED","details":[{"retryDelay":"17s"}]}}]"#,
-                Kind::RateLimited,
-            ),
-            (
-                OPENAI,
-                429,
-                r#"{"error":{"message":"Rate limit reached for gpt","type":"tokens","code":"rate_limit_exceeded"}}"#,
-                Kind::RateLimited,
-            ),
-            (
-                OPENAI,
-                429,
-                r#"{"error":{"message":"The engine is currently overloaded, please try again later"}}"#,
-                Kind::Overloaded,
-            ),
-            (OPENAI, 400, r#"{"error":{"message":"m","code":"billing_hard_limit_reached"}}"#, Kind::OutOfCredit),
-            (
-                ANTHROPIC,
-                400,
-                r#"{"type":"error","error":{"type":"invalid_request_error","message":"Your credit balance is too low to access the API."}}"#,
-                Kind::OutOfCredit,
-            ),
-            (
-                OPENAI,
-                403,
-                r#"{"code":30001,"message":"Sorry, your account balance is insufficient"}"#,
-                Kind::OutOfCredit,
-            ),
-            (
-                OPENAI,
-                429,
-                r#"{"error":{"message":"Project has exceeded its monthly spending cap."}}"#,
-                Kind::OutOfCredit,
-            ),
-            (
-                OPENAI,
-                400,
-                r#"{"error":{"message":"This model's maximum context length is 8192 tokens.","code":"context_length_exceeded"}}"#,
-                Kind::TooLong,
-            ),
-            (
-                OPENAI,
-                400,
-                r#"{"object":"error","message":"This model's maximum context length is 8192 tokens."}"#,
-                Kind::TooLong,
-            ),
-            (
-                ANTHROPIC,
-                400,
-                r#"{"type":"error","error":{"type":"invalid_request_error","message":"prompt is too long: 210000 tokens > 200000 maximum"}}"#,
-                Kind::TooLong,
-            ),
-            (
-                OPENAI,
-                404,
-                r#"{"error":{"message":"The model `x` does not exist or you do not have access to it.","code":"model_not_found"}}"#,
-                Kind::ModelMissing,
-            ),
-            (OPENAI, 404, r#"{"detail":"Model x not found"}"#, Kind::ModelMissing),
-            (OPENAI, 400, r#"{"error":{"message":"x is not a valid model ID","code":400}}"#, Kind::ModelMissing),
-            (
-                ANTHROPIC,
-                404,
-                r#"{"type":"error","error":{"type":"not_found_error","message":"model: claude-9"}}"#,
-                Kind::ModelMissing,
-            ),
-            (OPENAI, 404, r#"{"error":{"message":"Unknown request URL"}}"#, Kind::Refused),
-            (
-                OPENAI,
-                403,
-                r#"{"error":{"message":"Country, region, or territory not supported","code":"unsupported_country_region_territory"}}"#,
-                Kind::Unauthorised,
-            ),
-            (OPENAI, 403, r#"{"error":{"message":"Your input was flagged"}}"#, Kind::Refused),
-            (
-                ANTHROPIC,
-                500,
-                r#"{"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}"#,
-                Kind::Overloaded,
-            ),
-            (PLAIN, 429, r#"{"error":{"code":"insufficient_quota"}}"#, Kind::RateLimited),
-            (PLAIN, 200, r#"{"error":{"code":"insufficient_quota"}}"#, Kind::Answered),
-        ] {
+        for &(dialect, status, body, expected) in WORDED_ERRORS {
             assert_eq!(kind(dialect, status, body), expected, "{status} {body}");
         }
     }
 
     /// Refusals as providers word them, each with the part that it is to be put down to.
+    const WORDED_REFUSALS: &[(Dialect, u16, &str, Kind, Scope)] = &[
+        (
+            OPENAI,
+            402,
+            r#"{"error":{"message":"This request requires more credits, or fewer max_tokens. You requested up to 32000 tokens, but can only afford 2412.","code":402}}"#,
+            Kind::OutOfCredit,
+            Scope::AnswerSize,
+        ),
+        (
+            OPENAI,
+            429,
+            r#"{"error":{"message":"Request too large for gpt-4o in organization org-1 on tokens per min (TPM): Limit 30000, Requested 52000. The input or output tokens must be reduced in order to run successfully.","type":"tokens","param":null,"code":"rate_limit_exceeded"}}"#,
+            Kind::TooLong,
+            Scope::PromptSize,
+        ),
+        (
+            OPENAI,
+            413,
+            r#"{"error":{"message":"Request too large for model `llama-3.1-8b` on tokens per minute (TPM): Limit 6,000, Requested 9,120, please reduce your message size and try again.","type":"tokens","code":"rate_limit_exceeded"}}"#,
+            Kind::TooLong,
+            Scope::PromptSize,
+        ),
+        (
+            OPENAI,
+            429,
+            r#"{"error":{"message":"Rate limit reached for gpt-4o on tokens per min (TPM): Limit 30000, Used 29500, Requested 1200. Please try again in 1.4s.","code":"rate_limit_exceeded"}}"#,
+            Kind::RateLimited,
+            Scope::Model,
+        ),
+        (
+            ANTHROPIC,
+            429,
+            r#"{"type":"error","error":{"type":"rate_limit_error","message":"Extra usage is required for long context requests."}}"#,
+            Kind::TooLong,
+            Scope::PromptSize,
+        ),
+        (
+            ANTHROPIC,
+            413,
+            r#"{"type":"error","error":{"type":"request_too_large","message":"Request exceeds the maximum size"}}"#,
+            Kind::Refused,
+            Scope::BodySize,
+        ),
+        (
+            OPENAI,
+            401,
+            r#"{"error":{"message":"You have insufficient permissions for this operation. Missing scopes: api.responses.write.","type":"invalid_request_error","code":null}}"#,
+            Kind::Unauthorised,
+            Scope::Operation,
+        ),
+        (
+            OPENAI,
+            401,
+            r#"{"error":{"message":"OpenAI-Organization header should match organization for API key","type":"invalid_request_error","code":"mismatched_organization"}}"#,
+            Kind::Unauthorised,
+            Scope::Headers,
+        ),
+        (
+            ANTHROPIC,
+            401,
+            r#"{"type":"error","error":{"type":"authentication_error","message":"OAuth authentication is currently not supported."}}"#,
+            Kind::Unauthorised,
+            Scope::Headers,
+        ),
+        (
+            OPENAI,
+            403,
+            r#"{"error":{"code":403,"message":"Caller does not have required permission to use project x. Grant the caller the serviceusage.services.use permission","status":"PERMISSION_DENIED"}}"#,
+            Kind::Unauthorised,
+            Scope::Headers,
+        ),
+        (
+            OPENAI,
+            400,
+            r#"[{"error":{"code":400,"message":"API key expired. Please renew the API key.","status":"INVALID_ARGUMENT"}}]"#,
+            Kind::Unauthorised,
+            Scope::Backend,
+        ),
+        (
+            OPENAI,
+            400,
+            r#"{"error":{"message":"User location is not supported for the API use.","status":"FAILED_PRECONDITION"}}"#,
+            Kind::Unauthorised,
+            Scope::Backend,
+        ),
+        (
+            OPENAI,
+            404,
+            r#"{"error":{"message":"No endpoints found that support tool use.","code":404}}"#,
+            Kind::ModelMissing,
+            Scope::RequestHere,
+        ),
+        (
+            OPENAI,
+            400,
+            r#"{"error":{"message":"Failed to call a function. Please adjust your prompt.","type":"invalid_request_error","code":"tool_use_failed"}}"#,
+            Kind::Refused,
+            Scope::RequestHere,
+        ),
+        (
+            OPENAI,
+            403,
+            "<!DOCTYPE html><html><head><title>Attention Required! | Cloudflare</title>",
+            Kind::Refused,
+            Scope::RequestHere,
+        ),
+        (OPENAI, 401, r#"{"error":{"message":"Incorrect API key provided"}}"#, Kind::Unauthorised, Scope::Backend),
+        (OPENAI, 400, r#"{"error":{"message":"temperature must be below 2"}}"#, Kind::Refused, Scope::Request),
+        (OPENAI, 500, r#"{"error":{"message":"boom"}}"#, Kind::ServerError, Scope::Model),
+        (PLAIN, 402, r#"{"error":"fewer max_tokens"}"#, Kind::OutOfCredit, Scope::Backend),
+    ];
+
     #[test]
     fn the_smallest_part_that_explains_a_refusal_is_named() {
         let scope = |dialect, status, body: &str| {
             let outcome = classify(dialect, status, &HeaderMap::new(), body.as_bytes(), Timestamp::default());
             (outcome.kind, outcome.scope)
         };
-        for (dialect, status, body, kind, expected) in [
-            (
-                OPENAI,
-                402,
-                r#"{"error":{"message":"This request requires more credits, or fewer max_tokens. You requested up to 32000 tokens, but can only afford 2412.","code":402}}"#,
-                Kind::OutOfCredit,
-                Scope::AnswerSize,
-            ),
-            (
-                OPENAI,
-                429,
-                r#"{"error":{"message":"Request too large for gpt-4o in organization org-1 on tokens per min (TPM): Limit 30000, Requested 52000. The input or output tokens must be reduced in order to run successfully.","type":"tokens","param":null,"code":"rate_limit_exceeded"}}"#,
-                Kind::TooLong,
-                Scope::PromptSize,
-            ),
-            (
-                OPENAI,
-                413,
-                r#"{"error":{"message":"Request too large for model `llama-3.1-8b` on tokens per minute (TPM): Limit 6,000, Requested 9,120, please reduce your message size and try again.","type":"tokens","code":"rate_limit_exceeded"}}"#,
-                Kind::TooLong,
-                Scope::PromptSize,
-            ),
-            (
-                OPENAI,
-                429,
-                r#"{"error":{"message":"Rate limit reached for gpt-4o on tokens per min (TPM): Limit 30000, Used 29500, Requested 1200. Please try again in 1.4s.","code":"rate_limit_exceeded"}}"#,
-                Kind::RateLimited,
-                Scope::Model,
-            ),
-            (
-                ANTHROPIC,
-                429,
-                r#"{"type":"error","error":{"type":"rate_limit_error","message":"Extra usage is required for long context requests."}}"#,
-                Kind::TooLong,
-                Scope::PromptSize,
-            ),
-            (
-                ANTHROPIC,
-                413,
-                r#"{"type":"error","error":{"type":"request_too_large","message":"Request exceeds the maximum size"}}"#,
-                Kind::Refused,
-                Scope::BodySize,
-            ),
-            (
-                OPENAI,
-                401,
-                r#"{"error":{"message":"You have insufficient permissions for this operation. Missing scopes: api.responses.write.","type":"invalid_request_error","code":null}}"#,
-                Kind::Unauthorised,
-                Scope::Operation,
-            ),
-            (
-                OPENAI,
-                401,
-                r#"{"error":{"message":"OpenAI-Organization header should match organization for API key","type":"invalid_request_error","code":"mismatched_organization"}}"#,
-                Kind::Unauthorised,
-                Scope::Headers,
-            ),
-            (
-                ANTHROPIC,
-                401,
-                r#"{"type":"error","error":{"type":"authentication_error","message":"OAuth authentication is currently not supported."}}"#,
-                Kind::Unauthorised,
-                Scope::Headers,
-            ),
-            (
-                OPENAI,
-                403,
-                r#"{"error":{"code":403,"message":"Caller does not have required permission to use project x. Grant the caller the serviceusage.services.use permission","status":"PERMISSION_DENIED"}}"#,
-                Kind::Unauthorised,
-                Scope::Headers,
-            ),
-            (
-                OPENAI,
-                400,
-                r#"[{"error":{"code":400,"message":"API key expired. Please renew the API key.","status":"INVALID_ARGUMENT"}}]"#,
-                Kind::Unauthorised,
-                Scope::Backend,
-            ),
-            (
-                OPENAI,
-                400,
-                r#"{"error":{"message":"User location is not supported for the API use.","status":"FAILED_PRECONDITION"}}"#,
-                Kind::Unauthorised,
-                Scope::Backend,
-            ),
-            (
-                OPENAI,
-                404,
-                r#"{"error":{"message":"No endpoints found that support tool use.","code":404}}"#,
-                Kind::ModelMissing,
-                Scope::RequestHere,
-            ),
-            (
-                OPENAI,
-                400,
-                r#"{"error":{"message":"Failed to call a function. Please adjust your prompt.","type":"invalid_request_error","code":"tool_use_failed"}}"#,
-                Kind::Refused,
-                Scope::RequestHere,
-            ),
-            (
-                OPENAI,
-                403,
-                "<!DOCTYPE html><html><head><title>Attention Required! | Cloudflare</title>",
-                Kind::Refused,
-                Scope::RequestHere,
-            ),
-            (OPENAI, 401, r#"{"error":{"message":"Incorrect API key provided"}}"#, Kind::Unauthorised, Scope::Backend),
-            (OPENAI, 400, r#"{"error":{"message":"temperature must be below 2"}}"#, Kind::Refused, Scope::Request),
-            (OPENAI, 500, r#"{"error":{"message":"boom"}}"#, Kind::ServerError, Scope::Model),
-            (PLAIN, 402, r#"{"error":"fewer max_tokens"}"#, Kind::OutOfCredit, Scope::Backend),
-        ] {
+        for &(dialect, status, body, kind, expected) in WORDED_REFUSALS {
             assert_eq!(scope(dialect, status, body), (kind, expected), "{status} {body}");
         }
     }

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::{Action, Exchange, Join, Phase, Sending, Shown, wanted};
+use super::arrival::wanted;
+use super::{Action, Exchange, Join, Phase, Sending, Shown};
 use crate::contract::{Decision, Dispatch, Resume};
 use crate::fleet::{Fleet, Permit};
 use crate::table::{Lane, Timeouts};

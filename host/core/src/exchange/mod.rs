@@ -16,6 +16,7 @@
 //! way, so that whatever happens the permit goes back to the fleet exactly once.
 
 mod alike;
+mod arrival;
 mod asking;
 mod blame;
 mod dispatching;
@@ -30,19 +31,18 @@ mod waiting;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use arrival::Only;
 pub use types::{Action, Budgets, Ended, Event, ExhaustedStatus, Facts};
 pub use types::{Join, Reason, Refusal, Sending, StreamDefaults};
 
 use refusing::own_shortage;
 
 use crate::affinity::Home;
-use crate::contract::{AttemptFacts, NONE};
-use crate::fleet::Ticket;
-use crate::fleet::{Fleet, Permit};
-use crate::origin::{Endpoint, Origin, Size};
+use crate::contract::AttemptFacts;
+use crate::fleet::{Fleet, Permit, Ticket};
+use crate::origin::Origin;
 use crate::outcome::{Kind, Outcome, Scope};
 use crate::overdue::Bet;
-use crate::rank::Rank;
 use crate::record::{AttemptRecord, End};
 use crate::time::Timestamp;
 use crate::view::{View, Want};
@@ -119,125 +119,15 @@ pub struct Exchange {
     home: Option<Home>,
 }
 
-/// Kind of backends that an exchange is confined to, whatever model its policy asks for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Only {
-    /// Those that cost nothing: the client's budget is spent.
-    pub free: bool,
-    /// Those whose cost can be counted: the client has a budget.
-    pub priced: bool,
-    /// Those that serve every model as it is asked for: the request's model is not known.
-    pub serving_all: bool,
-}
-
 impl Exchange {
-    /// An exchange that has arrived at `now`.
-    pub fn new(
-        now: Timestamp,
-        view: Arc<View>,
-        model: &Arc<str>,
-        facts: Facts,
-        budgets: Budgets,
-        streams: StreamDefaults,
-    ) -> Self {
-        let answer = if facts.max_tokens > 0 { facts.max_tokens.min(ANSWER_TOKENS) } else { ANSWER_TOKENS };
-        let tokens = facts.prompt_tokens.saturating_add(answer);
-        let rank = Rank::newcomer(facts.priority);
-        let origin = origin_of(&facts);
-        let want = Want { rank, origin, ..wanted(&view, model, &facts, tokens) };
-        Self {
-            view,
-            want,
-            facts,
-            budgets,
-            streams,
-            arrived: now,
-            phase: Phase::New,
-            attempts: Vec::new(),
-            attempt_facts: Vec::new(),
-            scopes: Vec::new(),
-            asked: 0,
-            waits: 0,
-            waited: Duration::ZERO,
-            empty_waits: 0,
-            lost_races: 0,
-            queue_full: false,
-            resuming: false,
-            no_prefill: Vec::new(),
-            only: Only::default(),
-            left_out: Vec::new(),
-            lost: Duration::ZERO,
-            relayed: Duration::ZERO,
-            relaying_since: None,
-            noted_overdue: None,
-            warnings: Vec::new(),
-            longest_hold: None,
-            counted_from: 0,
-            exhausted_status: ExhaustedStatus::Unavailable,
-            exhausted_before: None,
-            exhausted_until: None,
-            home: None,
-        }
-    }
-
-    /// Exhaustion by limits is told with this status.
-    pub fn with_exhausted_status(mut self, status: ExhaustedStatus) -> Self {
-        self.exhausted_status = status;
-        self
-    }
-
-    /// It repeats a request that was just found exhausted, with nobody ready before `until`: the attempts and waits of
-    /// before count. It asks each backend that is ready at most once, and does not wait; from `until` on it may wait once
-    /// and for a short time, as for a slot.
-    pub fn after_exhaustion(mut self, until: Timestamp) -> Self {
-        self.exhausted_before = Some(until);
-        self.budgets.max_waits = if self.arrived < until { 0 } else { self.budgets.max_waits.min(1) };
-        self.budgets.max_wait = self.budgets.max_wait.min(MAX_WAIT_AGAIN);
-        self
-    }
-
     /// Returns the time until which nobody can have recovered, where the exchange ended because all were exhausted.
     pub fn exhausted_until(&self) -> Option<Timestamp> {
         self.exhausted_until
     }
 
-    /// Tells it which backend holds what the request builds on; one that binds is the only candidate, if it is one.
-    pub fn at_home(mut self, home: Option<Home>) -> Self {
-        self.want = self.view.at_home(self.want, home);
-        self.home = self.want.home;
-        self
-    }
-
-    /// Confines it to this kind of backends.
-    pub fn only(mut self, only: Only) -> Self {
-        self.only = only;
-        self.want = self.confined(self.want.clone());
-        self
-    }
-
-    /// Sets the endpoint that it uses and the length of its body.
-    pub fn at_endpoint(mut self, endpoint: Endpoint, body_bytes: usize) -> Self {
-        self.want.origin.endpoint = endpoint;
-        self.want.origin.size.body_bytes = u32::try_from(body_bytes).unwrap_or(u32::MAX);
-        self
-    }
-
-    /// Sets the number of its request ([`crate::origin::request_number`]): needed once an attempt has failed, and on arrival
-    /// where [`Fleet::compares_requests`].
-    pub fn set_request(&mut self, number: u64) {
-        self.want.origin.request = number;
-    }
-
     /// The request that it is for.
     pub fn origin(&self) -> &Origin {
         &self.want.origin
-    }
-
-    fn confined(&self, want: Want) -> Want {
-        let Only { free, priced, serving_all } = self.only;
-        let want = if free { self.view.free_of(want) } else { want };
-        let want = if priced { self.view.priced_of(want) } else { want };
-        if serving_all { self.view.serving_all_of(want) } else { want }
     }
 
     /// The table it was pinned to.
@@ -317,16 +207,10 @@ impl Exchange {
                 Action::Relay
             }
             (Phase::Sending { permit, sending }, Event::Ended(ended)) => {
-                self.lost += now.since(permit.taken_at);
-                let is_final = is_final(&ended.outcome);
-                let kind = self.settle(fleet, now, (permit, sending), ended, false);
-                self.after_attempt(fleet, now, kind, is_final)
+                self.attempt_ended(fleet, now, (permit, sending), ended)
             }
             (Phase::Relaying { permit, sending }, Event::Ended(ended)) => {
-                self.relay_ended(now);
-                let kind = self.settle(fleet, now, (permit, sending), ended, true);
-                let gone = if kind == Kind::ClientGone { End::ClientGone } else { End::Broken };
-                Action::Finish(if kind == Kind::Answered { End::Delivered } else { gone })
+                self.delivered(fleet, now, (permit, sending), ended)
             }
             (Phase::Relaying { permit, sending }, Event::Broke(ended)) => {
                 self.relay_ended(now);
@@ -356,18 +240,18 @@ impl Exchange {
         }
     }
 
-    fn arrive(&mut self, fleet: &mut Fleet, now: Timestamp) -> Action {
-        self.want.origin.exchange = fleet.number_request();
-        if self.want.origin.request == 0 {
-            self.want.origin.request = fleet.number_request();
-        }
-        if self.want.candidates.is_empty() {
-            return Action::Reject(self.no_such_model());
-        }
-        match self.exhausted_again(fleet, now) {
-            Some(told) => told,
-            None => self.ask(fleet, now, None),
-        }
+    fn attempt_ended(&mut self, fleet: &mut Fleet, now: Timestamp, attempt: (Permit, Sending), ended: Ended) -> Action {
+        self.lost += now.since(attempt.0.taken_at);
+        let is_final = is_final(&ended.outcome);
+        let kind = self.settle(fleet, now, attempt, ended, false);
+        self.after_attempt(fleet, now, kind, is_final)
+    }
+
+    fn delivered(&mut self, fleet: &mut Fleet, now: Timestamp, attempt: (Permit, Sending), ended: Ended) -> Action {
+        self.relay_ended(now);
+        let kind = self.settle(fleet, now, attempt, ended, true);
+        let gone = if kind == Kind::ClientGone { End::ClientGone } else { End::Broken };
+        Action::Finish(if kind == Kind::Answered { End::Delivered } else { gone })
     }
 
     fn give_up_permit(&mut self, fleet: &mut Fleet, permit: Option<Permit>) {
@@ -377,31 +261,9 @@ impl Exchange {
     }
 }
 
-/// The longest wait of a request that was found exhausted a moment ago.
-const MAX_WAIT_AGAIN: Duration = Duration::from_secs(10);
-
-/// Tokens charged to a token limit for an answer of unknown length.
-const ANSWER_TOKENS: u32 = 1_024;
-
-/// The origin of a request with these facts.
-fn origin_of(facts: &Facts) -> Origin {
-    let client = if facts.client == NONE { 0 } else { u64::from(facts.client) + 1 };
-    let size = Size { body_bytes: 0, prompt_tokens: facts.prompt_tokens, answer_tokens: facts.max_tokens };
-    Origin { client, size, ..Origin::unknown(facts.operation) }
-}
-
 /// Returns true if a refusal is about the request, so that no other backend is asked to get around it; false where it may
 /// be peculiar to the backend: an endpoint, a feature or a size that it does not have.
 fn is_final(outcome: &Outcome) -> bool {
     let is_peculiar = outcome.scope.may_differ_elsewhere() || matches!(outcome.status, Some(404 | 405 | 413));
     outcome.kind == Kind::Refused && !is_peculiar
-}
-
-/// Builds the want of an exchange with these facts.
-fn wanted(view: &View, model: &Arc<str>, facts: &Facts, tokens: u32) -> Want {
-    if facts.translatable {
-        view.want_across(model, facts.operation, tokens)
-    } else {
-        view.want(model, facts.operation, tokens)
-    }
 }

@@ -4,38 +4,20 @@
 //! Values stay slices of the body until they are asked for, which keeps tool inputs and schemas byte for byte: the
 //! order of a schema's properties is something a model sees.
 
-use std::borrow::Cow;
-use std::cell::RefCell;
-use std::fmt;
-use std::rc::Rc;
+mod left_out;
+mod members;
 
-use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use std::borrow::Cow;
+
 use serde_json::value::RawValue;
+
+pub use left_out::{LeftOut, Read, Untranslatable};
+
+use members::{Elements, Members};
 
 use super::api::Api;
 use super::finish::Finish;
 use super::neutral::{Head, Json};
-use crate::text::{MAX_NAME_BYTES, cut};
-
-/// The result of every reader.
-pub type Read<T> = Result<T, Untranslatable>;
-
-/// A field that has no counterpart: the client's, and why; or, of an answer, the upstream's.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub struct Untranslatable {
-    /// Path of the field, as in `messages[2].content[0].type`; empty for the whole body.
-    pub path: String,
-    why: Cow<'static, str>,
-}
-
-/// Fields of a request that were left out or said otherwise, in the order in which they were read.
-///
-/// A strict one takes none: what it would take is refused.
-#[derive(Clone, Debug)]
-pub struct LeftOut(Option<Rc<RefCell<Vec<Untranslatable>>>>);
-
-/// The most fields of one request that are named as left out; further ones are left out all the same.
-const MAX_LEFT_OUT: usize = 100;
 
 /// A value and where it stands.
 #[derive(Clone, Debug)]
@@ -271,140 +253,9 @@ fn join(path: &str, name: &str) -> String {
     if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
 }
 
-impl LeftOut {
-    /// For lenient reading: takes what has no counterpart, up to a bound.
-    pub fn lenient() -> Self {
-        Self(Some(Rc::default()))
-    }
-
-    /// For strict reading.
-    pub const fn strict() -> Self {
-        Self(None)
-    }
-
-    /// Returns true if nothing may be left out.
-    pub const fn is_strict(&self) -> bool {
-        self.0.is_none()
-    }
-
-    /// Adds a field and why it was left out.
-    ///
-    /// # Errors
-    /// Strict: the field is refused.
-    pub fn add(&self, field: Untranslatable) -> Read<()> {
-        let Some(list) = &self.0 else { return Err(field) };
-        let mut list = list.borrow_mut();
-        if list.len() < MAX_LEFT_OUT {
-            list.push(field);
-        }
-        Ok(())
-    }
-
-    /// Takes what was left out so far.
-    pub fn take(&self) -> Vec<Untranslatable> {
-        self.0.as_ref().map(|list| list.take()).unwrap_or_default()
-    }
-}
-
-impl Untranslatable {
-    /// The value at this path, and why it has no counterpart, as the rest of a sentence that begins with the path.
-    ///
-    /// Both may have words of the client's in them, of which the beginning is told.
-    pub fn new(path: impl Into<String>, why: impl Into<Cow<'static, str>>) -> Self {
-        const MAX_WHY_BYTES: usize = 1_000;
-        let (mut path, mut why) = (path.into(), why.into());
-        cut(&mut path, MAX_NAME_BYTES);
-        if let Cow::Owned(why) = &mut why {
-            cut(why, MAX_WHY_BYTES);
-        }
-        Self { path, why }
-    }
-}
-
-impl fmt::Display for Untranslatable {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &*self.path {
-            "" => write!(f, "the body {}", self.why),
-            path => write!(f, "`{path}` {}", self.why),
-        }
-    }
-}
-
-struct Members<'a>(Vec<(Cow<'a, str>, &'a str)>);
-
-impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        struct Object;
-        impl<'de> Visitor<'de> for Object {
-            type Value = Members<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members<'de>, A::Error> {
-                let mut members = Vec::new();
-                while let Some(Name(name)) = map.next_key()? {
-                    members.push((name, map.next_value::<&RawValue>()?.get()));
-                }
-                Ok(Members(members))
-            }
-        }
-        from.deserialize_map(Object)
-    }
-}
-
-/// A member's name, its escapes resolved.
-struct Name<'a>(Cow<'a, str>);
-
-impl<'de: 'a, 'a> Deserialize<'de> for Name<'a> {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        struct Text;
-        impl<'de> Visitor<'de> for Text {
-            type Value = Name<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a member's name")
-            }
-
-            fn visit_borrowed_str<E>(self, name: &'de str) -> Result<Name<'de>, E> {
-                Ok(Name(Cow::Borrowed(name)))
-            }
-
-            fn visit_str<E>(self, name: &str) -> Result<Name<'de>, E> {
-                Ok(Name(Cow::Owned(name.to_owned())))
-            }
-        }
-        from.deserialize_str(Text)
-    }
-}
-
-struct Elements<'a>(Vec<&'a str>);
-
-impl<'de: 'a, 'a> Deserialize<'de> for Elements<'a> {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        struct List;
-        impl<'de> Visitor<'de> for List {
-            type Value = Elements<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an array")
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Elements<'de>, A::Error> {
-                let mut elements = Vec::new();
-                while let Some(element) = list.next_element::<&RawValue>()? {
-                    elements.push(element.get());
-                }
-                Ok(Elements(elements))
-            }
-        }
-        from.deserialize_seq(List)
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::left_out::MAX_LEFT_OUT;
     use super::*;
 
     static OTHER: Api = Api {

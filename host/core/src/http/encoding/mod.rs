@@ -1,13 +1,17 @@
 //! Content encodings (RFC 9110 section 8.4), undone within bounds: of a whole body, or of one that comes in pieces.
 
-use std::io::{self, Write};
+mod brotli;
+mod sink;
+mod zstd;
 
-use brotli_decompressor::{BrotliDecompressStream, BrotliResult, BrotliState, StandardAlloc};
 use bytes::Bytes;
 use flate2::write::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
 use http::header::{CONTENT_ENCODING, HeaderMap};
-use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
 use thiserror::Error;
+
+use brotli::Brotli;
+use sink::{Sink, end, write};
+use zstd::Zstd;
 
 /// Encodings of one body that are undone; a body with more is not read.
 const MAX_LAYERS: usize = 3;
@@ -217,220 +221,17 @@ impl Decoder {
     }
 }
 
-/// A bounded place for decoded bytes.
-#[derive(Default)]
-struct Sink {
-    bytes: Vec<u8>,
-    room: u64,
-    is_full: bool,
-}
-
-impl Write for Sink {
-    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
-        if (self.bytes.len() + data.len()) as u64 > self.room {
-            self.is_full = true;
-            return Err(io::ErrorKind::FileTooLarge.into());
-        }
-        self.bytes.extend_from_slice(data);
-        Ok(data.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Sink {
-    fn take(&mut self, written: io::Result<()>) -> Result<Bytes, DecodeError> {
-        match written {
-            _ if self.is_full => Err(DecodeError::TooLarge),
-            Ok(()) => Ok(std::mem::take(&mut self.bytes).into()),
-            Err(_) => Err(DecodeError::Broken),
-        }
-    }
-}
-
-fn write<D: Write>(
-    decoder: &mut D,
-    data: &[u8],
-    room: u64,
-    sink: impl Fn(&mut D) -> &mut Sink,
-) -> Result<Bytes, DecodeError> {
-    sink(decoder).room = room;
-    let written = decoder.write_all(data).and_then(|()| decoder.flush());
-    sink(decoder).take(written)
-}
-
-fn end<D>(
-    decoder: &mut D,
-    room: u64,
-    sink: impl Fn(&mut D) -> &mut Sink,
-    finish: impl Fn(&mut D) -> io::Result<()>,
-) -> Result<Bytes, DecodeError> {
-    sink(decoder).room = room;
-    let finished = finish(decoder);
-    sink(decoder).take(finished)
-}
-
-/// Frames of zstd, block by block: a block comes to 128 KiB at most, so that the bounds are kept.
-#[derive(Default)]
-struct Zstd {
-    decoder: FrameDecoder,
-    /// Bytes that are not a whole block yet.
-    pending: Vec<u8>,
-    in_frame: bool,
-    has_checksum: bool,
-    sink: Sink,
-}
-
-/// A frame's first 4 bytes, and those of one to be skipped without the low half of the first (RFC 8878 section 3.1).
-const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
-const ZSTD_SKIPPABLE: [u8; 3] = [0x2a, 0x4d, 0x18];
-
-/// The largest window, as RFC 9659 has it for HTTP.
-const ZSTD_WINDOW_BYTES: u64 = 8 << 20;
-
-impl Zstd {
-    fn push(&mut self, data: &[u8], room: u64) -> Result<Bytes, DecodeError> {
-        self.pending.extend_from_slice(data);
-        self.sink.room = room;
-        self.decoder.set_max_window_size(ZSTD_WINDOW_BYTES);
-        let mut used = 0;
-        loop {
-            let read = match self.in_frame {
-                true => self.block(used)?,
-                false => self.frame(used)?,
-            };
-            match read {
-                0 => break,
-                read => used += read,
-            }
-        }
-        self.pending.drain(..used);
-        Ok(std::mem::take(&mut self.sink.bytes).into())
-    }
-
-    /// Reads the head of a frame, or a frame to be skipped; answers its length, 0 while it is not whole.
-    fn frame(&mut self, at: usize) -> Result<usize, DecodeError> {
-        let rest = &self.pending[at..];
-        let Some(magic) = rest.first_chunk::<4>() else { return Ok(0) };
-        if magic[0] & 0xf0 == 0x50 && magic[1..] == ZSTD_SKIPPABLE {
-            let Some(length) = rest[4..].first_chunk::<4>() else { return Ok(0) };
-            let whole = (u32::from_le_bytes(*length) as usize).saturating_add(8);
-            return if whole as u64 > MAX_PIECE_BYTES {
-                Err(DecodeError::TooLarge)
-            } else {
-                Ok(if rest.len() >= whole { whole } else { 0 })
-            };
-        }
-        if *magic != ZSTD_MAGIC {
-            return Err(DecodeError::Broken);
-        }
-        let Some(head) = rest.get(4).map(|descriptor| zstd_head_bytes(*descriptor)) else { return Ok(0) };
-        let Some(mut bytes) = rest.get(..head) else { return Ok(0) };
-        self.has_checksum = rest[4] & 0b100 != 0;
-        self.decoder.reset(&mut bytes).map_err(|_| DecodeError::Broken)?;
-        self.in_frame = true;
-        Ok(head)
-    }
-
-    /// Decodes a block, and the checksum behind the last one; answers its length, 0 while it is not whole.
-    fn block(&mut self, at: usize) -> Result<usize, DecodeError> {
-        let rest = &self.pending[at..];
-        let Some(&[a, b, c]) = rest.first_chunk::<3>() else { return Ok(0) };
-        let header = u32::from_le_bytes([a, b, c, 0]);
-        let (is_last, kind, size) = (header & 1 == 1, header >> 1 & 0b11, header >> 3);
-        // RFC 8878 section 3.1.1.2.2: of a block of one repeated byte only that byte is there.
-        let content = if kind == 1 { 1 } else { size as usize };
-        let whole = 3 + content + if is_last && self.has_checksum { 4 } else { 0 };
-        let Some(mut block) = rest.get(..whole) else { return Ok(0) };
-        self.decoder
-            .decode_blocks(&mut block, BlockDecodingStrategy::UptoBlocks(1))
-            .map_err(|_| DecodeError::Broken)?;
-        if self.decoder.can_collect() as u64 + self.sink.bytes.len() as u64 > self.sink.room {
-            return Err(DecodeError::TooLarge);
-        }
-        self.decoder.collect_to_writer(&mut self.sink).map_err(|_| DecodeError::TooLarge)?;
-        self.in_frame = !is_last;
-        Ok(whole)
-    }
-
-    fn finish(&self) -> Result<Bytes, DecodeError> {
-        match self.in_frame || !self.pending.is_empty() {
-            true => Err(DecodeError::Broken),
-            false => Ok(Bytes::new()),
-        }
-    }
-}
-
-/// Bytes of a frame's head, by its descriptor (RFC 8878 section 3.1.1.1).
-const fn zstd_head_bytes(descriptor: u8) -> usize {
-    let is_single = descriptor & 0b0010_0000 != 0;
-    let dictionary = [0, 1, 2, 4][(descriptor & 0b11) as usize];
-    let size = match (descriptor >> 6, is_single) {
-        (0, true) => 1,
-        (0, false) => 0,
-        (flag, _) => 1 << flag,
-    };
-    5 + !is_single as usize + dictionary + size
-}
-
-/// A stream of brotli.
-struct Brotli {
-    state: BrotliState<StandardAlloc, StandardAlloc, StandardAlloc>,
-    is_over: bool,
-    total: usize,
-}
-
-impl Default for Brotli {
-    fn default() -> Self {
-        let state = BrotliState::new(StandardAlloc::default(), StandardAlloc::default(), StandardAlloc::default());
-        Self { state, is_over: false, total: 0 }
-    }
-}
-
-impl Brotli {
-    fn push(&mut self, data: &[u8], room: u64) -> Result<Bytes, DecodeError> {
-        const BUFFER_BYTES: usize = 16 << 10;
-        let mut sink = Sink { room, ..Sink::default() };
-        let mut buffer = [0; BUFFER_BYTES];
-        let (mut left, mut read) = (data.len(), 0);
-        while !self.is_over {
-            let (mut free, mut filled) = (buffer.len(), 0);
-            let result = BrotliDecompressStream(
-                &mut left,
-                &mut read,
-                data,
-                &mut free,
-                &mut filled,
-                &mut buffer,
-                &mut self.total,
-                &mut self.state,
-            );
-            sink.write_all(&buffer[..filled]).map_err(|_| DecodeError::TooLarge)?;
-            match result {
-                BrotliResult::NeedsMoreOutput => {}
-                BrotliResult::NeedsMoreInput => break,
-                BrotliResult::ResultSuccess => self.is_over = true,
-                BrotliResult::ResultFailure => return Err(DecodeError::Broken),
-            }
-        }
-        if self.is_over && left > 0 { Err(DecodeError::Broken) } else { Ok(sink.bytes.into()) }
-    }
-
-    fn finish(&self) -> Result<Bytes, DecodeError> {
-        if self.is_over { Ok(Bytes::new()) } else { Err(DecodeError::Broken) }
-    }
-}
-
 #[cfg(test)]
 pub(crate) mod tests {
+    use std::io::Write;
+
     use flate2::Compression;
     use flate2::write::{DeflateEncoder, GzEncoder, ZlibEncoder};
     use http::HeaderValue;
     use proptest::prelude::*;
     use ruzstd::encoding::{CompressionLevel, compress_to_vec};
 
+    use super::zstd::ZSTD_MAGIC;
     use super::*;
 
     const ANSWER: Limits = Limits::of_answer();

@@ -15,85 +15,21 @@
 //! A request to upgrade or to CONNECT does not end the watch: whether the connection changes its protocol is the server's to
 //! say, and a server that did not would leave the requests behind it unwatched.
 
-use http::Uri;
-use memchr::{memchr, memchr_iter};
+mod chunked;
+mod fault;
+mod grammar;
+mod head;
+
+pub use fault::Fault;
+
+use chunked::{chunk_size, trailer_line};
+use head::Head;
 
 /// Fields in a head or a trailer, at most; what hyper allows.
 const MAX_FIELDS: usize = 100;
 
-/// Bytes of a line with a chunk's size and extensions, at most.
-const MAX_CHUNK_LINE_BYTES: usize = 1_024;
-
 /// Connection preface of a client that knows the server speaks HTTP/2 (RFC 9113 section 3.4).
 const HTTP2_PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-
-vocabulary! {
-    /// The reason why a request is refused.
-    pub enum Fault {
-        /// The first line is not method, target and version.
-        RequestLine = "request_line",
-        /// The version is neither HTTP/1.0 nor HTTP/1.1.
-        Version = "version",
-        /// A line of the head does not end in CR LF, or a CR stands inside it.
-        LineEnd = "line_end",
-        /// A line of the head begins with white space.
-        Fold = "fold",
-        /// A field's name is not a token followed by a colon.
-        FieldName = "field_name",
-        /// A field's value holds a control character.
-        FieldValue = "field_value",
-        /// `Content-Length` is not one number.
-        ContentLength = "content_length",
-        /// `Content-Length` stands twice.
-        ContentLengthTwice = "content_length_twice",
-        /// `Transfer-Encoding` is not exactly `chunked`, once, in HTTP/1.1.
-        TransferEncoding = "transfer_encoding",
-        /// `Content-Length` and `Transfer-Encoding` stand together.
-        BothLengths = "both_lengths",
-        /// The head is longer than the limit.
-        HeadTooLarge = "head_too_large",
-        /// The head has too many fields.
-        TooManyFields = "too_many_fields",
-        /// A chunk's size is not hexadecimal digits, or its line is too long.
-        ChunkSize = "chunk_size",
-        /// A chunk's bytes are not followed by CR LF.
-        ChunkEnd = "chunk_end",
-        /// The trailer is malformed, too long, or speaks of framing.
-        Trailer = "trailer",
-    }
-}
-
-impl Fault {
-    /// Returns the message to the client.
-    pub const fn message(self) -> &'static str {
-        match self {
-            Fault::RequestLine => "The request's first line is malformed: send a method, a target and a version.",
-            Fault::Version => "The request's version is neither HTTP/1.1 nor HTTP/1.0: send one of these, or HTTP/2.",
-            Fault::LineEnd => "A line of the request's head does not end in CR LF, or holds a CR: end each with CR LF.",
-            Fault::Fold => "A line of the request's head begins with white space: send each header on one line.",
-            Fault::FieldName => "A header's name is malformed: send a name, a colon right behind it, and a value.",
-            Fault::FieldValue => "A header's value holds a control character: remove it.",
-            Fault::ContentLength => "The Content-Length is not one decimal number: send the body's length in bytes.",
-            Fault::ContentLengthTwice => "The request has two Content-Length headers: send one.",
-            Fault::TransferEncoding => {
-                "The Transfer-Encoding is not exactly `chunked`, once, in HTTP/1.1: send that, or a Content-Length."
-            }
-            Fault::BothLengths => "The request has both Content-Length and Transfer-Encoding: send one of them.",
-            Fault::HeadTooLarge => {
-                "The request's head is larger than this proxy accepts: send fewer or shorter headers."
-            }
-            Fault::TooManyFields => "The request has more headers than this proxy accepts: send at most 100.",
-            Fault::ChunkSize => "A chunk of the body has a malformed size.",
-            Fault::ChunkEnd => "A chunk of the body is longer or shorter than its size says.",
-            Fault::Trailer => "The trailer behind the body is malformed, too large, or names a length.",
-        }
-    }
-
-    /// Returns true if the fault is in a body, whose head was handed over before.
-    pub const fn in_body(self) -> bool {
-        matches!(self, Fault::ChunkSize | Fault::ChunkEnd | Fault::Trailer)
-    }
-}
 
 /// A request that is refused, with all that follows it on the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -137,20 +73,6 @@ enum State {
     Refused(Fault),
 }
 
-/// State of reading a head. Offsets count from its beginning.
-#[derive(Debug, Default)]
-struct Head {
-    /// Start of the first line that was not checked.
-    line: usize,
-    /// Up to where a line's end was looked for.
-    searched: usize,
-    /// HTTP/1.1, else 1.0; none before the request line.
-    http11: Option<bool>,
-    fields: usize,
-    length: Option<u64>,
-    chunked: bool,
-}
-
 impl Framing {
     /// Starts reading a new connection, whose heads and trailers may have this many bytes.
     pub fn new(max_head_bytes: usize) -> Self {
@@ -183,14 +105,8 @@ impl Framing {
         }
         match &mut self.state {
             State::Start => {
-                let common = rest.len().min(HTTP2_PREFACE.len());
-                if rest[..common] != HTTP2_PREFACE[..common] {
-                    self.state = State::Head(Head::default());
-                } else if common == HTTP2_PREFACE.len() {
-                    self.state = State::Off;
-                } else {
-                    return Ok(None);
-                }
+                let Some(state) = first_state(rest) else { return Ok(None) };
+                self.state = state;
                 Ok(Some(0))
             }
             State::Head(head) => {
@@ -245,6 +161,16 @@ impl Framing {
     }
 }
 
+/// The state behind the first bytes of a connection; none while they may become the preface of HTTP/2.
+fn first_state(rest: &[u8]) -> Option<State> {
+    let common = rest.len().min(HTTP2_PREFACE.len());
+    if rest[..common] != HTTP2_PREFACE[..common] {
+        Some(State::Head(Head::default()))
+    } else {
+        (common == HTTP2_PREFACE.len()).then_some(State::Off)
+    }
+}
+
 /// Takes what there is of the bytes left.
 fn skip(left_bytes: &mut u64, rest: &[u8]) -> usize {
     let taken = usize::try_from(*left_bytes).map_or(rest.len(), |left| left.min(rest.len()));
@@ -252,214 +178,9 @@ fn skip(left_bytes: &mut u64, rest: &[u8]) -> usize {
     taken
 }
 
-impl Head {
-    /// Judges the lines that are whole; where the head ends, once it does.
-    fn read(&mut self, rest: &[u8], max_bytes: usize) -> Result<Option<usize>, Fault> {
-        let from = self.searched;
-        self.searched = rest.len();
-        for lf in memchr_iter(b'\n', &rest[from..]).map(|lf| from + lf) {
-            let line = &rest[self.line..lf];
-            // Before its length, as of a line that is not whole: however it is cut, the fault is the same.
-            self.begins_well(line)?;
-            if lf >= max_bytes {
-                return Err(Fault::HeadTooLarge);
-            }
-            let line = line.strip_suffix(b"\r").ok_or(Fault::LineEnd)?;
-            self.line = lf + 1;
-            match (self.http11, line) {
-                // RFC 9112 section 2.2: empty lines before a request are ignored.
-                (None, []) => {}
-                (None, line) => self.http11 = Some(request_line(line)?),
-                (Some(_), []) => return Ok(Some(lf + 1)),
-                (Some(http11), line) => self.field(line, http11)?,
-            }
-        }
-        if self.line < rest.len() {
-            self.begins_well(&rest[self.line..])?;
-        }
-        if rest.len() > max_bytes { Err(Fault::HeadTooLarge) } else { Ok(None) }
-    }
-
-    /// A client that speaks another protocol altogether need not send a line's end to hear of it.
-    fn begins_well(&self, line: &[u8]) -> Result<(), Fault> {
-        match (self.http11, line.first()) {
-            (None, Some(&first)) if first != b'\r' && !TOKEN[usize::from(first)] => Err(Fault::RequestLine),
-            (None | Some(_), _) => Ok(()),
-        }
-    }
-
-    fn field(&mut self, line: &[u8], http11: bool) -> Result<(), Fault> {
-        self.fields += 1;
-        if self.fields > MAX_FIELDS {
-            return Err(Fault::TooManyFields);
-        }
-        let (name, value) = field(line)?;
-        match framing_field(name) {
-            Some(FramingField::ContentLength) if self.chunked => return Err(Fault::BothLengths),
-            Some(FramingField::ContentLength) if self.length.is_some() => return Err(Fault::ContentLengthTwice),
-            Some(FramingField::ContentLength) => {
-                self.length = Some(number(trim(value), 10).ok_or(Fault::ContentLength)?)
-            }
-            Some(FramingField::TransferEncoding) if self.length.is_some() => return Err(Fault::BothLengths),
-            Some(FramingField::TransferEncoding) => {
-                if self.chunked || !http11 || !trim(value).eq_ignore_ascii_case(b"chunked") {
-                    return Err(Fault::TransferEncoding);
-                }
-                self.chunked = true;
-            }
-            None => {}
-        }
-        Ok(())
-    }
-
-    /// Determines the body that follows the head.
-    fn body(&self) -> State {
-        match self.length {
-            _ if self.chunked => State::ChunkSize,
-            None | Some(0) => State::Head(Head::default()),
-            Some(left_bytes) => State::Body { left_bytes },
-        }
-    }
-}
-
-/// Checks the request line; returns true for HTTP/1.1, false for 1.0.
-fn request_line(line: &[u8]) -> Result<bool, Fault> {
-    if memchr(b'\r', line).is_some() {
-        return Err(Fault::LineEnd);
-    }
-    let (words, version) = line.split_at(line.len().saturating_sub(b" HTTP/1.1".len()));
-    let http11 = match version {
-        b" HTTP/1.1" => true,
-        b" HTTP/1.0" => false,
-        [b' ', b'H', b'T', b'T', b'P', b'/', major, b'.', minor]
-            if major.is_ascii_digit() && minor.is_ascii_digit() =>
-        {
-            return Err(Fault::Version);
-        }
-        _ => return Err(Fault::RequestLine),
-    };
-    let space = memchr(b' ', words).ok_or(Fault::RequestLine)?;
-    let (method, target) = (&words[..space], &words[space + 1..]);
-    let well_formed = is_token(method) && is_target(target);
-    if well_formed { Ok(http11) } else { Err(Fault::RequestLine) }
-}
-
-/// Checks the target's characters only; the rest is left to the parser that reads it later.
-fn is_target(target: &[u8]) -> bool {
-    let plain_byte = |&b: &u8| b.is_ascii_alphanumeric() || b"/-._~%?=&:@+,;".contains(&b);
-    let plain = target.first() == Some(&b'/') && target.iter().all(plain_byte);
-    plain || (target.iter().all(u8::is_ascii_graphic) && Uri::try_from(target).is_ok())
-}
-
-/// A field's name, and its value with the white space around it (RFC 9112 section 5).
-fn field(line: &[u8]) -> Result<(&[u8], &[u8]), Fault> {
-    if let Some(b' ' | b'\t') = line.first() {
-        return Err(Fault::Fold);
-    }
-    let colon = memchr(b':', line);
-    let (name, value) = colon.map_or((line, &[][..]), |colon| (&line[..colon], &line[colon + 1..]));
-    // Without a branch, for the compiler to look at many bytes at a time.
-    let controls = value.iter().fold(false, |any, &b| any | ((b < b' ') & (b != b'\t')) | (b == 0x7f));
-    if controls {
-        return Err(if memchr(b'\r', value).is_some() { Fault::LineEnd } else { Fault::FieldValue });
-    }
-    match colon {
-        Some(_) if is_token(name) => Ok((name, value)),
-        Some(_) | None if memchr(b'\r', name).is_some() => Err(Fault::LineEnd),
-        Some(_) | None => Err(Fault::FieldName),
-    }
-}
-
-enum FramingField {
-    ContentLength,
-    TransferEncoding,
-}
-
-fn framing_field(name: &[u8]) -> Option<FramingField> {
-    match name.len() {
-        14 if name.eq_ignore_ascii_case(b"content-length") => Some(FramingField::ContentLength),
-        17 if name.eq_ignore_ascii_case(b"transfer-encoding") => Some(FramingField::TransferEncoding),
-        _ => None,
-    }
-}
-
-/// A chunk's size and the bytes of its line, once that is whole (RFC 9112 section 7.1).
-fn chunk_size(rest: &[u8]) -> Result<Option<(u64, usize)>, Fault> {
-    if !rest[0].is_ascii_hexdigit() {
-        return Err(Fault::ChunkSize);
-    }
-    let Some(lf) = memchr(b'\n', &rest[..rest.len().min(MAX_CHUNK_LINE_BYTES)]) else {
-        return if rest.len() < MAX_CHUNK_LINE_BYTES { Ok(None) } else { Err(Fault::ChunkSize) };
-    };
-    let line = rest[..lf].strip_suffix(b"\r").ok_or(Fault::ChunkSize)?;
-    let digits = line.iter().take_while(|b| b.is_ascii_hexdigit()).count();
-    let extension = &line[digits..];
-    let well_formed = match trim(extension) {
-        [] => extension.is_empty(),
-        [b';', words @ ..] => words.iter().all(|&b| b == b'\t' || (b >= b' ' && b != 0x7f)),
-        _ => false,
-    };
-    let size = number(&line[..digits], 16).filter(|_| well_formed).ok_or(Fault::ChunkSize)?;
-    Ok(Some((size, lf + 1)))
-}
-
-/// A line of the trailer and its bytes, once it is whole (RFC 9112 section 7.1.2).
-fn trailer_line(rest: &[u8], left_bytes: usize) -> Result<Option<(&[u8], usize)>, Fault> {
-    let Some(lf) = memchr(b'\n', &rest[..rest.len().min(left_bytes)]) else {
-        return if rest.len() < left_bytes { Ok(None) } else { Err(Fault::Trailer) };
-    };
-    let line = rest[..lf].strip_suffix(b"\r").ok_or(Fault::Trailer)?;
-    if !line.is_empty() {
-        let (name, _) = field(line).map_err(|_| Fault::Trailer)?;
-        if framing_field(name).is_some() {
-            return Err(Fault::Trailer);
-        }
-    }
-    Ok(Some((line, lf + 1)))
-}
-
-/// Digits and nothing else. More than a signed number holds is taken for an attack on somebody's arithmetic.
-fn number(digits: &[u8], radix: u32) -> Option<u64> {
-    if digits.is_empty() {
-        return None;
-    }
-    let number = digits.iter().try_fold(0u64, |n, &b| {
-        let digit = char::from(b).to_digit(radix)?;
-        n.checked_mul(u64::from(radix))?.checked_add(u64::from(digit))
-    })?;
-    (number <= i64::MAX as u64).then_some(number)
-}
-
-/// Without the white space around it. Not `trim_ascii`: that takes form feeds for white space, the RFC does not.
-fn trim(mut value: &[u8]) -> &[u8] {
-    while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = value {
-        value = rest;
-    }
-    value
-}
-
-fn is_token(word: &[u8]) -> bool {
-    !word.is_empty() && word.iter().fold(true, |all, &b| all & TOKEN[usize::from(b)])
-}
-
-/// `tchar` (RFC 9110 section 5.6.2).
-const TOKEN: [bool; 256] = {
-    let mut table = [false; 256];
-    let mut b = 0;
-    while b < 256 {
-        let byte = b as u8;
-        table[b] = byte.is_ascii_alphanumeric()
-            || matches!(
-                byte,
-                b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~'
-            );
-        b += 1;
-    }
-    table
-};
-
 #[cfg(test)]
 mod tests {
+    use super::chunked::MAX_CHUNK_LINE_BYTES;
     use super::*;
     use proptest::prelude::*;
 
