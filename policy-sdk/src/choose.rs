@@ -1,10 +1,10 @@
 //! Ways to narrow candidates down and to choose one of them.
 
-use crate::pick::mix;
+use crate::dice::{Dice, mix};
 use crate::query::{Query, Request};
 use crate::roster::Candidate;
 use crate::table::{Lane, Tier};
-use crate::{Decision, Dice, Hold};
+use crate::{Decision, Hold};
 
 /// Limits on the waiting of one exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

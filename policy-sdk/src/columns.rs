@@ -1,7 +1,7 @@
 //! The columns of a row that this SDK knows, and the numbers of the states: generated from host/core by its test sdk_lists.
 
 use crate::NONE;
-use crate::query::State;
+use crate::words::State;
 
 /// A number of a backend's row that this SDK knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -108,7 +108,7 @@ impl Key {
 
 impl Write for Key {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        self.hash = text.bytes().fold(self.hash, |hash, byte| crate::pick::mix(hash ^ u64::from(byte)));
+        self.hash = text.bytes().fold(self.hash, |hash, byte| crate::dice::mix(hash ^ u64::from(byte)));
         let room = Self::MAX_BYTES - self.len;
         let fits = text.floor_char_boundary(room);
         self.is_cut |= fits < text.len();

@@ -1,6 +1,5 @@
 //! Between the contract's generated types and the SDK's own; only in components, and only wired by [`crate::export!`].
 
-use crate::host::Level;
 use crate::query::{Attempt, Query, Request};
 use crate::table::{Backend, Lane, Route, Table, TableParts, Tier};
 use crate::{Commit, Decision, NONE, Policy, Resume};
@@ -20,7 +19,6 @@ pub mod bindings {
 pub use bindings::export_component;
 pub use wit_bindgen;
 
-use bindings::pointsman::policy::log as imports_log;
 use bindings::pointsman::policy::request as imports_request;
 use bindings::pointsman::policy::types as wire;
 
@@ -91,17 +89,6 @@ impl<S: Slot> bindings::Guest for S {
 }
 
 const NO_PAST: wire::PastFacts = wire::PastFacts { attempts: Vec::new(), waits: 0, waited_ms: 0 };
-
-/// The `log` import.
-pub fn log(level: Level, message: &str) {
-    let level = match level {
-        Level::Debug => imports_log::Level::Debug,
-        Level::Info => imports_log::Level::Info,
-        Level::Warn => imports_log::Level::Warn,
-        Level::Error => imports_log::Level::Error,
-    };
-    imports_log::log(level, message);
-}
 
 fn index(number: u32) -> Option<usize> {
     (number != NONE).then_some(number as usize)

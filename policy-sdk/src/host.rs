@@ -134,7 +134,16 @@ pub fn note(text: &str) {
 /// Writes a line to the host's log, limited in rate and length.
 pub fn log(level: Level, message: &str) {
     #[cfg(target_arch = "wasm32")]
-    crate::glue::log(level, message);
+    {
+        use crate::glue::bindings::pointsman::policy::log as import;
+        let level = match level {
+            Level::Debug => import::Level::Debug,
+            Level::Info => import::Level::Info,
+            Level::Warn => import::Level::Warn,
+            Level::Error => import::Level::Error,
+        };
+        import::log(level, message);
+    }
     #[cfg(not(target_arch = "wasm32"))]
     with((), |host| host.log(level, message));
 }

@@ -45,6 +45,7 @@ mod choose;
 mod columns;
 mod counter;
 mod decision;
+mod dice;
 #[cfg(target_arch = "wasm32")]
 #[doc(hidden)]
 pub mod glue;
@@ -62,12 +63,13 @@ pub use calendar::{LocalTime, TimeOfDay, Weekday, Window, until_midnight_utc_ms}
 pub use choose::{Choose, Patience};
 pub use counter::Counter;
 pub use decision::{Commit, Decision, Dispatch, Hold, Rejection, Resume};
+pub use dice::Dice;
 pub use host::{Level, Spending, log, note, request, state};
-pub use pick::{Dice, Load, pool, soonest_ready};
-pub use query::{Attempt, Query, Request, Row, State};
+pub use pick::{Load, pool, soonest_ready};
+pub use query::{Attempt, Query, Request, Row};
 pub use roster::{Candidate, Roster};
 pub use table::{Backend, Lane, Layout, Route, Table, TableParts, Tier};
-pub use words::{Operation, Outcome};
+pub use words::{Operation, Outcome, State};
 
 /// "No such thing" where the contract has an index or an amount.
 pub const NONE: u32 = u32::MAX;

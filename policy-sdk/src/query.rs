@@ -1,9 +1,9 @@
 //! The query that a policy is asked, with the packed rows behind named numbers.
 
-use crate::Dice;
 use crate::columns::Column;
+use crate::dice::Dice;
 use crate::table::{Lane, Layout};
-use crate::words::{Operation, Outcome};
+use crate::words::{Operation, Outcome, State};
 
 /// The request, in numbers. Its texts are behind [`crate::request`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,25 +114,6 @@ impl<'a> Query<'a> {
     pub fn backend_count(&self) -> usize {
         self.rows.len().checked_div(self.layout.stride()).unwrap_or(0)
     }
-}
-
-/// The state of a backend for the model of one query.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
-    /// Would be sent at once.
-    Ready,
-    /// A limit is reached; [`Row::ready_ms`] says when it is not.
-    Throttled,
-    /// In cooldown.
-    Cooling,
-    /// Its cooldown is over and one attempt is finding out whether it is well.
-    Probing,
-    /// Taken out by the operator.
-    Drained,
-    /// The backend does not serve this model or operation.
-    Unsuited,
-    /// A state newer than this SDK: better not to use it.
-    Unknown,
 }
 
 /// The live numbers of one backend.

@@ -1,8 +1,9 @@
 //! The backends as a policy looks at them: what is configured and the live numbers of one query, side by side.
 
-use crate::query::{Query, Request, Row, State};
+use crate::query::{Query, Request, Row};
 use crate::table::{Backend, Lane, Route, Table, Tier};
-use crate::{Decision, Dispatch, Load, NONE, Outcome};
+use crate::words::{Outcome, State};
+use crate::{Decision, Dispatch, Load, NONE};
 
 /// Every backend and what choosing needs of it, worked out once in `configure`.
 ///

@@ -22,122 +22,17 @@
 //! assert_eq!(answer.notes, ["all in good time"]);
 //! ```
 
+mod given;
+mod memory;
+
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+
+pub use given::{Given, fallback, primary};
+pub use memory::Memory;
 
 use crate::columns::COLUMNS;
-use crate::host::{self, Host, Level, Spending};
-use crate::{
-    Attempt, Backend, Decision, Lane, NONE, Operation, Outcome, Policy, Query, Request, Route, State, Table,
-    TableParts, Tier,
-};
-
-/// One backend and its live numbers: ready, idle and without limits unless told otherwise.
-#[derive(Clone, Debug)]
-pub struct Given {
-    /// Configuration of the backend; the routes' model indices are filled in by [`Case::table`].
-    pub backend: Backend,
-    numbers: BTreeMap<&'static str, u32>,
-}
-
-/// A primary backend that serves the model "m".
-pub fn primary(id: &str) -> Given {
-    Given::new(id, Tier::Primary)
-}
-
-/// A fallback backend that serves the model "m".
-pub fn fallback(id: &str) -> Given {
-    Given::new(id, Tier::Fallback)
-}
-
-impl Given {
-    fn new(id: &str, tier: Tier) -> Self {
-        let backend = Backend {
-            id: id.to_owned(),
-            tier,
-            dialect: "openai".to_owned(),
-            weight: 1,
-            rpm: None,
-            tpm: None,
-            max_concurrency: None,
-            routes: Vec::new(),
-            any_model: false,
-            labels: Vec::new(),
-            capabilities: Vec::new(),
-            attributes: Vec::new(),
-        };
-        let numbers = COLUMNS.map(|(column, name)| (name, column.unknown())).into();
-        let ready = Self { backend, numbers }.with("state", State::Ready as u32).with("ready_ms", 0);
-        ready.with("cooldown_reason", 0).models(&["m"])
-    }
-
-    /// With this number in a column of its row.
-    ///
-    /// # Panics
-    /// When there is no such column.
-    pub fn with(mut self, column: &'static str, number: u32) -> Self {
-        assert!(COLUMNS.iter().any(|(_, name)| *name == column), "no column {column:?}");
-        self.numbers.insert(column, number);
-        self
-    }
-
-    /// The number in a column of its row.
-    pub fn number(&self, column: &str) -> u32 {
-        self.numbers.get(column).copied().unwrap_or(0)
-    }
-
-    /// In cooldown for so many ms.
-    pub fn cooling(self, reason: Outcome, ready_ms: u32) -> Self {
-        let reason = Outcome::ALL.iter().position(|&o| o == reason).map_or(NONE, |at| at as u32);
-        self.with("state", State::Cooling as u32)
-            .with("cooldown_ms", ready_ms)
-            .with("cooldown_reason", reason)
-            .with("ready_ms", ready_ms)
-    }
-
-    /// At a limit for so many ms.
-    pub fn throttled(self, ready_ms: u32) -> Self {
-        self.with("state", State::Throttled as u32).with("ready_ms", ready_ms)
-    }
-
-    /// Taken out by the operator.
-    pub fn drained(self) -> Self {
-        self.with("state", State::Drained as u32).with("ready_ms", NONE)
-    }
-
-    /// Not for this model or operation.
-    pub fn unsuited(self) -> Self {
-        self.with("state", State::Unsuited as u32).with("ready_ms", NONE)
-    }
-
-    /// With this share of the traffic.
-    pub fn weight(mut self, weight: u32) -> Self {
-        self.backend.weight = weight;
-        self
-    }
-
-    /// With this many requests a minute.
-    pub fn rpm(mut self, rpm: u32) -> Self {
-        self.backend.rpm = Some(rpm);
-        self
-    }
-
-    /// Serving these models instead of "m", without prices.
-    pub fn models(mut self, names: &[&str]) -> Self {
-        let route =
-            |name: &&str| Route { model: 0, sent: (*name).to_owned(), input_per_mtok: None, output_per_mtok: None };
-        self.backend.routes = names.iter().map(route).collect();
-        self
-    }
-
-    /// At this price for all its models, in USD per million prompt and answer tokens.
-    pub fn price(mut self, input: f64, output: f64) -> Self {
-        for route in &mut self.backend.routes {
-            (route.input_per_mtok, route.output_per_mtok) = (Some(input), Some(output));
-        }
-        self
-    }
-}
+use crate::host::{self, Spending};
+use crate::{Attempt, Backend, Decision, Lane, Operation, Outcome, Policy, Query, Request, Table, TableParts, Tier};
 
 /// One question in the making. The first one about an exchange, of a client that wants a stream of the model "m", unless
 /// told otherwise.
@@ -308,7 +203,9 @@ impl Case {
     /// When the policy refuses the settings.
     pub fn ask<P: Policy>(&self) -> Answer {
         let mut policy = P::configure(&self.settings, &self.table()).expect("the policy takes the settings");
-        let memory = Memory { now_ms: self.now_ms, notes: Vec::new(), ..self.memory.take() };
+        let mut memory = self.memory.take();
+        memory.now_ms = self.now_ms;
+        memory.notes.clear();
         let (decision, memory) = host::scope(memory, || self.query(|query| policy.decide(query)));
         let notes = memory.notes.clone();
         self.memory.replace(memory);
@@ -356,72 +253,5 @@ impl Case {
             }
         }
         models
-    }
-}
-
-/// A host that remembers: notes, log lines and the shared state, with its expiry.
-#[derive(Clone, Debug, Default)]
-pub struct Memory {
-    /// The time by which numbers expire, since 1970-01-01 UTC.
-    pub now_ms: u64,
-    /// Notes so far.
-    pub notes: Vec<String>,
-    /// Log lines so far.
-    pub lines: Vec<(Level, String)>,
-    /// `x-pointsman-session`.
-    pub session: Option<String>,
-    /// `x-pointsman-label-NAME`.
-    pub labels: BTreeMap<String, String>,
-    /// The client key's money.
-    pub spending: Spending,
-    numbers: BTreeMap<String, (i64, Option<u64>)>,
-}
-
-impl Memory {
-    /// An empty one, at so many ms since 1970-01-01 UTC.
-    pub fn at(now_ms: u64) -> Self {
-        Self { now_ms, ..Self::default() }
-    }
-}
-
-impl Host for Memory {
-    fn log(&mut self, level: Level, message: &str) {
-        self.lines.push((level, message.to_owned()));
-    }
-
-    fn note(&mut self, text: &str) {
-        self.notes.push(text.to_owned());
-    }
-
-    fn session(&self) -> Option<String> {
-        self.session.clone()
-    }
-
-    fn label(&self, name: &str) -> Option<String> {
-        self.labels.get(name).cloned()
-    }
-
-    fn spending(&self) -> Spending {
-        self.spending
-    }
-
-    fn state_get(&mut self, key: &str) -> Option<i64> {
-        let (value, expires_ms) = *self.numbers.get(key)?;
-        expires_ms.is_none_or(|at| self.now_ms < at).then_some(value)
-    }
-
-    fn state_set(&mut self, key: &str, value: i64, ttl_ms: u64) {
-        let expires_ms = (ttl_ms > 0).then(|| self.now_ms.saturating_add(ttl_ms));
-        self.numbers.insert(key.to_owned(), (value, expires_ms));
-    }
-
-    fn state_add(&mut self, key: &str, delta: i64, ttl_ms: u64) -> i64 {
-        let Some(value) = self.state_get(key) else {
-            self.state_set(key, delta, ttl_ms);
-            return delta;
-        };
-        let sum = value.saturating_add(delta);
-        self.numbers.entry(key.to_owned()).and_modify(|entry| entry.0 = sum);
-        sum
     }
 }

@@ -1,4 +1,4 @@
-//! The contract's vocabularies: words that cross once, in `configure`, and are numbers afterwards.
+//! The contract's vocabularies: words that cross once, in `configure`, and are numbers afterwards; and states, which always are.
 
 /// Makes an enum over a vocabulary; a word this version does not know becomes `Unknown`.
 macro_rules! vocabulary {
@@ -108,4 +108,23 @@ vocabulary! {
         /// A path of no dialect's API; only backends of the dialect `plain` have it.
         Plain = "plain",
     }
+}
+
+/// The state of a backend for the model of one query.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Would be sent at once.
+    Ready,
+    /// A limit is reached; [`Row::ready_ms`](crate::Row::ready_ms) says when it is not.
+    Throttled,
+    /// In cooldown.
+    Cooling,
+    /// Its cooldown is over and one attempt is finding out whether it is well.
+    Probing,
+    /// Taken out by the operator.
+    Drained,
+    /// The backend does not serve this model or operation.
+    Unsuited,
+    /// A state newer than this SDK: better not to use it.
+    Unknown,
 }

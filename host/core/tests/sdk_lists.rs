@@ -85,7 +85,7 @@ fn rust_has_the_columns_and_states() {
             "//! The columns of a row that this SDK knows, and the numbers of the states: {BEGIN}.
 
 use crate::NONE;
-use crate::query::State;
+use crate::words::State;
 
 /// A number of a backend's row that this SDK knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -152,8 +152,24 @@ macro_rules! rust_sdk {
 const RUST_SDK_FOLDER: &str = "sdk";
 
 const RUST_SDK: sdk::Files = rust_sdk!(
-    "lib", "calendar", "choose", "columns", "counter", "decision", "glue", "host", "pick", "query", "roster",
-    "settings", "table", "testing", "words"
+    "lib",
+    "calendar",
+    "choose",
+    "columns",
+    "counter",
+    "decision",
+    "dice",
+    "glue",
+    "host",
+    "pick",
+    "query",
+    "roster",
+    "settings",
+    "table",
+    "testing",
+    "testing/given",
+    "testing/memory",
+    "words"
 );
 
 const JS: sdk::Files = &[
@@ -337,9 +353,12 @@ mod tests {
 
     #[test]
     fn the_whole_rust_sdk_is_carried_along() {
-        let mut modules: Vec<String> = fs::read_dir(repository("policy-sdk/src"))
-            .unwrap()
-            .map(|entry| format!("src/{}", entry.unwrap().file_name().into_string().unwrap()))
+        let sdk = repository("policy-sdk");
+        let mut modules: Vec<String> = [sdk.join("src"), sdk.join("src/testing")]
+            .iter()
+            .flat_map(|folder| fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()))
+            .filter(|path| path.is_file())
+            .map(|path| path.strip_prefix(&sdk).unwrap().to_str().unwrap().to_owned())
             .collect();
         let mut carried: Vec<&str> = RUST_SDK.iter().map(|(path, _)| *path).collect();
         modules.sort();
