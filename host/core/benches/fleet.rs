@@ -1,7 +1,6 @@
 //! The fleet under its lock: the rows of a query, and an attempt from its permit to its end. Run with
 //! `cargo bench -p pointsman-core --bench fleet`.
 
-use std::collections::BTreeMap;
 use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,26 +9,14 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use pointsman_core::contract::Operation;
 use pointsman_core::fleet::{AttemptReport, Fleet, Settings};
 use pointsman_core::outcome::{Kind, Outcome};
-use pointsman_core::table::{Backend, Dialect, Lane, Limits, Table, Tier, Timeouts};
+use pointsman_core::table::{Backend, Lane, Limits, Table};
 use pointsman_core::time::Timestamp;
 use pointsman_core::view::{View, Want};
 
 const START: Timestamp = Timestamp::from_millis(1_700_000_000_000);
 
 fn backend(n: usize, limits: Limits) -> Backend {
-    Backend {
-        id: format!("backend-{n}").into(),
-        tier: Tier::Primary,
-        dialect: Dialect::OPENAI,
-        weight: 1,
-        limits,
-        model_limits: Default::default(),
-        routes: Vec::new(),
-        prices: BTreeMap::new(),
-        timeouts: Timeouts::default(),
-        labels: BTreeMap::new(),
-        capabilities: BTreeMap::new(),
-    }
+    Backend { limits, ..Backend::new(format!("backend-{n}")) }
 }
 
 fn fleet(backends: usize, rpm: u32, tpm: u32) -> (Fleet, Arc<View>, Want) {

@@ -170,7 +170,7 @@ mod tests {
 
     fn backend(id: &str, tier: Tier, input_per_mtok: f64) -> Backend {
         let price = Price { input_per_mtok, output_per_mtok: 1.0, ..Price::default() };
-        Backend { id: id.into(), tier, prices: [("*".to_owned(), price)].into(), ..Backend::for_tests() }
+        Backend { id: id.into(), tier, prices: [("*".to_owned(), price)].into(), ..Backend::new("a") }
     }
 
     /// Primaries 0 and 1 alike, 2 cooling, 3 dearer; a fallback 4.

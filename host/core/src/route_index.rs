@@ -60,7 +60,7 @@ mod tests {
     use super::*;
 
     fn backend(routes: Vec<Route>) -> Backend {
-        Backend { routes, ..Backend::for_tests() }
+        Backend { routes, ..Backend::new("a") }
     }
 
     proptest! {

@@ -45,7 +45,7 @@ mod tests {
             tier,
             routes: vec![Route { asked: Pattern::Exact("m".to_owned()), sent: sent.to_owned() }],
             prices: price.map(|price| (sent.to_owned(), price)).into_iter().collect(),
-            ..Backend::for_tests()
+            ..Backend::new("a")
         }
     }
 

@@ -122,7 +122,7 @@ mod tests {
     fn backend(dialect: Dialect, routes: &[(&str, &str)]) -> Backend {
         let route =
             |(asked, sent): &(&str, &str)| Route { asked: Pattern::parse(asked).unwrap(), sent: (*sent).to_owned() };
-        Backend { dialect, routes: routes.iter().map(route).collect(), ..Backend::for_tests() }
+        Backend { dialect, routes: routes.iter().map(route).collect(), ..Backend::new("a") }
     }
 
     fn told(backend: &Backend, model: &str, operation: Operation) -> Option<String> {

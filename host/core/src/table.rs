@@ -249,6 +249,23 @@ impl Price {
 }
 
 impl Backend {
+    /// A primary of the default dialect that serves every model, without limits and prices.
+    pub fn new(id: impl Into<Arc<str>>) -> Self {
+        Self {
+            id: id.into(),
+            tier: Tier::Primary,
+            dialect: Dialect::default(),
+            weight: 1,
+            limits: Limits::default(),
+            model_limits: BTreeMap::new(),
+            routes: Vec::new(),
+            prices: BTreeMap::new(),
+            timeouts: Timeouts::default(),
+            labels: BTreeMap::new(),
+            capabilities: BTreeMap::new(),
+        }
+    }
+
     /// The model name to send for the one asked; none when it does not serve it.
     pub fn sent_model(&self, asked: &str) -> Option<String> {
         if self.routes.is_empty() {
@@ -378,26 +395,6 @@ impl Table {
 }
 
 #[cfg(test)]
-impl Backend {
-    /// A primary named "a" that serves every model, without limits and prices.
-    pub(crate) fn for_tests() -> Self {
-        Self {
-            id: "a".into(),
-            tier: Tier::Primary,
-            dialect: Dialect::OPENAI,
-            weight: 1,
-            limits: Limits::default(),
-            model_limits: BTreeMap::new(),
-            routes: Vec::new(),
-            prices: BTreeMap::new(),
-            timeouts: Timeouts::default(),
-            labels: BTreeMap::new(),
-            capabilities: BTreeMap::new(),
-        }
-    }
-}
-
-#[cfg(test)]
 mod tests {
     use super::*;
 
@@ -419,7 +416,7 @@ mod tests {
         let route =
             |(asked, sent): &(&str, &str)| Route { asked: Pattern::parse(asked).unwrap(), sent: (*sent).to_owned() };
         let asked = |routes: &[(&str, &str)], sent: &str| {
-            Backend { routes: routes.iter().map(route).collect(), ..Backend::for_tests() }.asked_for(sent)
+            Backend { routes: routes.iter().map(route).collect(), ..Backend::new("a") }.asked_for(sent)
         };
         assert_eq!(asked(&[], "m"), ["m"]);
         assert_eq!(asked(&[("*", "*")], "m"), ["m"]);
@@ -435,7 +432,7 @@ mod tests {
         let prices = |list: &[(&str, f64)]| list.iter().map(|(sent, usd)| ((*sent).to_owned(), price(*usd))).collect();
         let is_free = |tier, list: &[(&str, f64)]| {
             let route = Route { asked: Pattern::parse("m").unwrap(), sent: "meta/m".to_owned() };
-            let backend = Backend { tier, prices: prices(list), routes: vec![route], ..Backend::for_tests() };
+            let backend = Backend { tier, prices: prices(list), routes: vec![route], ..Backend::new("a") };
             backend.is_free("m")
         };
         for (list, primary, fallback) in [

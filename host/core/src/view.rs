@@ -231,7 +231,7 @@ mod tests {
             dialect,
             routes: routes.iter().map(route).collect(),
             prices: prices.iter().map(price).collect(),
-            ..Backend::for_tests()
+            ..Backend::new("a")
         }
     }
 

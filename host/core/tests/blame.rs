@@ -1,7 +1,6 @@
 //! Blame: only the smallest part that explains a failure is held back, and what one request brings about is not held
 //! against a backend.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,25 +10,13 @@ use pointsman_core::exchange::{Action, Budgets, Ended, Event, Exchange, Facts, S
 use pointsman_core::fleet::{AttemptReport, Fleet, Settings};
 use pointsman_core::origin::{Endpoint, Size};
 use pointsman_core::outcome::{Kind, Outcome, Scope};
-use pointsman_core::table::{Backend, Dialect, Lane, Limits, Table, Tier, Timeouts};
+use pointsman_core::table::{Backend, Lane, Table};
 use pointsman_core::time::Timestamp;
 use pointsman_core::view::{View, Want};
 use proptest::prelude::*;
 
 fn backend(id: &str) -> Backend {
-    Backend {
-        id: id.into(),
-        tier: Tier::Primary,
-        dialect: Dialect::OPENAI,
-        weight: 1,
-        limits: Limits::default(),
-        model_limits: Default::default(),
-        routes: Vec::new(),
-        prices: BTreeMap::new(),
-        timeouts: Timeouts::default(),
-        labels: BTreeMap::new(),
-        capabilities: BTreeMap::new(),
-    }
+    Backend::new(id)
 }
 
 fn at(ms: u64) -> Timestamp {

@@ -5,30 +5,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pointsman_core::contract::{Column, Commit, Decision, Dispatch, Hold, Operation, Rejection, Resume, RowState};
-use pointsman_core::exchange::{Action, Budgets, Ended, Event, Exchange, Facts, Join, Only, Reason, StreamDefaults};
+use pointsman_core::exchange::{
+    Action, Budgets, Ended, Event, Exchange, Facts, Join, Only, Reason, Sending, StreamDefaults,
+};
 use pointsman_core::fleet::Ticket;
 use pointsman_core::fleet::{AttemptReport, Fleet, Permit, Settings};
 use pointsman_core::outcome::{Kind, Outcome};
 use pointsman_core::record::{End, Usage};
-use pointsman_core::table::{Backend, Dialect, Lane, Limits, Price, Table, Tier, Timeouts};
+use pointsman_core::table::{Backend, Lane, Limits, Price, Table, Tier};
 use pointsman_core::time::Timestamp;
-use pointsman_core::view::View;
+use pointsman_core::view::{View, Want};
 use proptest::prelude::*;
 
 fn backend(i: usize, tier: Tier, limits: Limits) -> Backend {
-    Backend {
-        id: format!("b{i}").into(),
-        tier,
-        dialect: Dialect::OPENAI,
-        weight: 1,
-        limits,
-        model_limits: Default::default(),
-        routes: Vec::new(),
-        prices: BTreeMap::new(),
-        timeouts: Timeouts::default(),
-        labels: BTreeMap::new(),
-        capabilities: BTreeMap::new(),
-    }
+    Backend { tier, limits, ..Backend::new(format!("b{i}")) }
 }
 
 fn facts() -> Facts {
@@ -60,6 +50,19 @@ struct Run {
     broke: bool,
     resumes: bool,
     ended: Option<&'static str>,
+}
+
+impl Run {
+    fn sends(&mut self, sending: &Sending, max_attempts: u32, cooling: &[bool]) {
+        assert!(!self.committed || self.broke && self.resumes, "sent after the commit, and not as a resume");
+        assert_eq!(sending.join.is_some(), self.committed, "what follows a commit joins it, and nothing else does");
+        assert_ne!(sending.join, Some(Join::Prefill), "none of these backends can be prefilled");
+        self.sends += 1;
+        assert!(self.sends <= max_attempts, "over the attempts budget");
+        if sending.lane != Lane::Emergency {
+            assert!(!cooling[sending.backend as usize], "sent to a backend in cooldown");
+        }
+    }
 }
 
 struct World {
@@ -143,19 +146,8 @@ impl World {
                 run.next = Some(Event::Decided(decision(dice)));
             }
             Action::Send(sending) => {
-                assert!(!run.committed || run.broke && run.resumes, "sent after the commit, and not as a resume");
-                assert_eq!(
-                    sending.join.is_some(),
-                    run.committed,
-                    "what follows a commit joins it, and nothing else does"
-                );
-                assert_ne!(sending.join, Some(Join::Prefill), "none of these backends can be prefilled");
                 assert!(!held_before);
-                run.sends += 1;
-                assert!(run.sends <= self.budgets.max_attempts, "over the attempts budget");
-                if sending.lane != Lane::Emergency {
-                    assert!(!cooling[sending.backend as usize], "sent to a backend in cooldown");
-                }
+                run.sends(&sending, self.budgets.max_attempts, &cooling);
                 run.next = Some(if dice(3) == 0 { Event::Committed } else { ended(dice) });
             }
             Action::Wait { ticket, max } => {
@@ -294,22 +286,8 @@ proptest! {
         let named = (seed % backends.len() as u64) as u32;
         // As large as the exchange's own, for which a token limit may have no room when it has some for less.
         let want = s.view.want(&"m".into(), Operation::Chat, 10 + 1_024);
-        // Others' attempts, some of which were refused, and some of which go on for a while.
-        let mut held: Vec<(Timestamp, Permit)> = Vec::new();
-        for (i, cooldown) in (0..).zip(&cooldowns_ms[..backends.len()]) {
-            let Ok(permit) = s.fleet.acquire(s.now, &s.view, &want, Lane::Emergency, Some(i)) else { continue };
-            let retry_after = cooldown.map(Duration::from_millis);
-            let refused = Outcome { retry_after, ..Outcome::new(Kind::RateLimited, "") };
-            let outcome = if retry_after.is_some() { refused } else { Outcome::answered(200) };
-            s.fleet.settle(s.now, permit, AttemptReport { outcome: &outcome, first_token: None, tokens_used: None });
-        }
-        for i in 0..others as u64 {
-            let index = ((seed >> 8).wrapping_add(i) % backends.len() as u64) as u32;
-            let tier_lane = if s.view.backend(index).tier == Tier::Primary { Lane::Primary } else { Lane::Fallback };
-            if let Ok(permit) = s.fleet.acquire(s.now, &s.view, &want, tier_lane, Some(index)) {
-                held.push((s.now + Duration::from_millis(1 + (seed >> (8 * i)) % 20_000), permit));
-            }
-        }
+        s.refuse_others(&want, &cooldowns_ms[..backends.len()]);
+        let mut held = s.send_others(&want, others, seed);
         if let Some(i) = drained {
             s.fleet.set_drained(s.now, &format!("b{i}"), true);
         }
@@ -324,21 +302,7 @@ proptest! {
             action = match action {
                 Action::Ask(_) => s.says(decision.clone()),
                 Action::Wait { max, .. } => {
-                    let deadline = s.now + max;
-                    let permit = loop {
-                        let (served, again) = s.fleet.serve_queue(s.now);
-                        if let Some((_, permit)) = served.into_iter().next() {
-                            break Some(permit);
-                        }
-                        if s.now >= deadline {
-                            break None;
-                        }
-                        let next = held.iter().map(|(until, _)| *until).chain(again).chain([deadline]).min();
-                        s.now = next.expect("there is a deadline");
-                        let (over, still): (Vec<_>, Vec<_>) = held.into_iter().partition(|(until, _)| *until <= s.now);
-                        held = still;
-                        over.into_iter().for_each(|(_, permit)| s.fleet.refund(permit));
-                    };
+                    let permit = s.wait_beside(&mut held, max);
                     s.step(permit.map_or(Event::WaitOver, Event::Granted))
                 }
                 Action::Send(sending) => {
@@ -416,6 +380,54 @@ struct Story {
 }
 
 impl Story {
+    /// Others' attempts, refused with these cooldowns or answered.
+    fn refuse_others(&mut self, want: &Want, cooldowns_ms: &[Option<u64>]) {
+        for (i, cooldown) in (0..).zip(cooldowns_ms) {
+            let Ok(permit) = self.fleet.acquire(self.now, &self.view, want, Lane::Emergency, Some(i)) else { continue };
+            let retry_after = cooldown.map(Duration::from_millis);
+            let refused = Outcome { retry_after, ..Outcome::new(Kind::RateLimited, "") };
+            let outcome = if retry_after.is_some() { refused } else { Outcome::answered(200) };
+            self.fleet.settle(
+                self.now,
+                permit,
+                AttemptReport { outcome: &outcome, first_token: None, tokens_used: None },
+            );
+        }
+    }
+
+    /// Others' attempts that go on for a while: when each ends, and its permit.
+    fn send_others(&mut self, want: &Want, others: usize, seed: u64) -> Vec<(Timestamp, Permit)> {
+        let mut held = Vec::new();
+        for i in 0..others as u64 {
+            let index = ((seed >> 8).wrapping_add(i) % self.view.table.backends.len() as u64) as u32;
+            let lane = if self.view.backend(index).tier == Tier::Primary { Lane::Primary } else { Lane::Fallback };
+            if let Ok(permit) = self.fleet.acquire(self.now, &self.view, want, lane, Some(index)) {
+                held.push((self.now + Duration::from_millis(1 + (seed >> (8 * i)) % 20_000), permit));
+            }
+        }
+        held
+    }
+
+    /// Waits while the attempts of others end, each at its time; none: the wait is over without a permit.
+    fn wait_beside(&mut self, held: &mut Vec<(Timestamp, Permit)>, max: Duration) -> Option<Permit> {
+        let deadline = self.now + max;
+        loop {
+            let (served, again) = self.fleet.serve_queue(self.now);
+            if let Some((_, permit)) = served.into_iter().next() {
+                return Some(permit);
+            }
+            if self.now >= deadline {
+                return None;
+            }
+            let next = held.iter().map(|(until, _)| *until).chain(again).chain([deadline]).min();
+            self.now = next.expect("there is a deadline");
+            let (over, still): (Vec<_>, Vec<_>) =
+                std::mem::take(held).into_iter().partition(|(until, _)| *until <= self.now);
+            *held = still;
+            over.into_iter().for_each(|(_, permit)| self.fleet.refund(permit));
+        }
+    }
+
     fn new(backends: &[(Tier, Limits)], budgets: Budgets, queue_length: usize) -> Self {
         let backends = backends.iter().enumerate().map(|(i, (tier, l))| backend(i, *tier, *l)).collect();
         Self::of(backends, budgets, STREAMS, queue_length)

@@ -1,6 +1,5 @@
 //! Exchanges that find nobody: who is not asked again, whether anybody is faster, and what all backends say alike.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +12,7 @@ use pointsman_core::exchange::{
 use pointsman_core::fleet::{Fleet, Settings};
 use pointsman_core::outcome::{Kind, Outcome, Scope};
 use pointsman_core::overdue::{Bet, Overdue};
-use pointsman_core::table::{Backend, Dialect, Lane, Limits, Pattern, Route, Table, Tier, Timeouts};
+use pointsman_core::table::{Backend, Lane, Limits, Pattern, Route, Table};
 use pointsman_core::time::Timestamp;
 use pointsman_core::view::View;
 
@@ -21,19 +20,7 @@ const START: Timestamp = Timestamp::from_millis(1_700_000_000_000);
 const SECOND: Duration = Duration::from_secs(1);
 
 fn backend(i: usize) -> Backend {
-    Backend {
-        id: format!("b{i}").into(),
-        tier: Tier::Primary,
-        dialect: Dialect::OPENAI,
-        weight: 1,
-        limits: Limits::default(),
-        model_limits: Default::default(),
-        routes: Vec::new(),
-        prices: BTreeMap::new(),
-        timeouts: Timeouts::default(),
-        labels: BTreeMap::new(),
-        capabilities: BTreeMap::new(),
-    }
+    Backend::new(format!("b{i}"))
 }
 
 /// It says that it has the model.

@@ -1,6 +1,5 @@
 //! The fleet: who is served when, told as short stories.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,24 +8,12 @@ use pointsman_core::fleet::{AttemptReport, Fleet, InitialState, Permit, Settings
 use pointsman_core::outcome::{Kind, Outcome};
 use pointsman_core::random::seed_of_first;
 use pointsman_core::rank::Rank;
-use pointsman_core::table::{Backend, Dialect, Lane, Limits, Pattern, Route, Table, Tier, Timeouts};
+use pointsman_core::table::{Backend, Dialect, Lane, Limits, Pattern, Route, Table, Tier};
 use pointsman_core::time::Timestamp;
 use pointsman_core::view::{View, Want};
 
 fn backend(id: &str, tier: Tier, limits: Limits) -> Backend {
-    Backend {
-        id: id.into(),
-        tier,
-        dialect: Dialect::OPENAI,
-        weight: 1,
-        limits,
-        model_limits: Default::default(),
-        routes: Vec::new(),
-        prices: BTreeMap::new(),
-        timeouts: Timeouts::default(),
-        labels: BTreeMap::new(),
-        capabilities: BTreeMap::new(),
-    }
+    Backend { tier, limits, ..Backend::new(id) }
 }
 
 fn fleet(backends: Vec<Backend>) -> (Fleet, Arc<View>, Want) {

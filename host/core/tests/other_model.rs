@@ -1,32 +1,19 @@
 //! A policy may ask for another model of the table than the client did.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use pointsman_core::contract::{Column, Commit, Decision, Dispatch, Operation, Query, Resume, RowState};
 use pointsman_core::exchange::{Action, Budgets, Ended, Event, Exchange, Facts, StreamDefaults};
 use pointsman_core::fleet::{Fleet, Settings};
 use pointsman_core::outcome::{Kind, Outcome};
-use pointsman_core::table::{Backend, Dialect, Limits, Pattern, Route, Table, Tier, Timeouts};
+use pointsman_core::table::{Backend, Dialect, Pattern, Route, Table};
 use pointsman_core::time::Timestamp;
 
 const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
 
 fn backend(id: &str, dialect: Dialect, models: &[&str]) -> Backend {
     let route = |model: &&str| Route { asked: Pattern::Exact((*model).into()), sent: format!("maker/{model}") };
-    Backend {
-        id: id.into(),
-        tier: Tier::Primary,
-        dialect,
-        weight: 1,
-        limits: Limits::default(),
-        model_limits: Default::default(),
-        routes: models.iter().map(route).collect(),
-        prices: BTreeMap::new(),
-        timeouts: Timeouts::default(),
-        labels: BTreeMap::new(),
-        capabilities: BTreeMap::new(),
-    }
+    Backend { dialect, routes: models.iter().map(route).collect(), ..Backend::new(id) }
 }
 
 struct Scene {

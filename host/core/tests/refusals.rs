@@ -1,6 +1,5 @@
 //! The words of a refusal: which backends there are, and why each cannot serve the request.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +7,7 @@ use pointsman_core::contract::{Commit, Decision, Operation, Rejection, Resume};
 use pointsman_core::exchange::{Action, Budgets, Event, Exchange, Facts, Refusal, StreamDefaults};
 use pointsman_core::fleet::{Fleet, Settings};
 use pointsman_core::suited::Unsuited;
-use pointsman_core::table::{Backend, Dialect, Limits, Pattern, Route, Table, Tier, Timeouts};
+use pointsman_core::table::{Backend, Dialect, Pattern, Route, Table, Tier};
 use pointsman_core::time::Timestamp;
 use pointsman_core::view::View;
 use proptest::prelude::*;
@@ -17,19 +16,7 @@ const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
 
 fn backend(id: &str, tier: Tier, dialect: Dialect, routes: &[(&str, &str)]) -> Backend {
     let route = |(asked, sent): &(&str, &str)| Route { asked: Pattern::parse(asked).unwrap(), sent: (*sent).into() };
-    Backend {
-        id: id.into(),
-        tier,
-        dialect,
-        weight: 1,
-        limits: Limits::default(),
-        model_limits: Default::default(),
-        routes: routes.iter().map(route).collect(),
-        prices: BTreeMap::new(),
-        timeouts: Timeouts::default(),
-        labels: BTreeMap::new(),
-        capabilities: BTreeMap::new(),
-    }
+    Backend { tier, dialect, routes: routes.iter().map(route).collect(), ..Backend::new(id) }
 }
 
 fn facts(operation: Operation, translatable: bool) -> Facts {

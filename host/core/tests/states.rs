@@ -1,6 +1,5 @@
 //! State of backends as operators see it: cooldowns where they belong, and each change of state once.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +7,7 @@ use pointsman_core::contract::{Operation, RowState};
 use pointsman_core::fleet::state_change::{Change, MAX_REPORTS, REPORT_WINDOW, StateChange};
 use pointsman_core::fleet::{AttemptReport, Fleet, MAX_MODEL_COOLDOWNS, Settings};
 use pointsman_core::outcome::{Kind, Outcome};
-use pointsman_core::table::{Backend, Dialect, Lane, Limits, Table, Tier, Timeouts};
+use pointsman_core::table::{Backend, Lane, Table};
 use pointsman_core::time::Timestamp;
 use pointsman_core::view::View;
 
@@ -25,19 +24,7 @@ fn at(ms: u64) -> Timestamp {
 impl Story {
     fn new() -> Self {
         let mut fleet = Fleet::new(Settings::default(), 7);
-        let backend = Backend {
-            id: "a".into(),
-            tier: Tier::Primary,
-            dialect: Dialect::OPENAI,
-            weight: 1,
-            limits: Limits::default(),
-            model_limits: Default::default(),
-            routes: Vec::new(),
-            prices: BTreeMap::new(),
-            timeouts: Timeouts::default(),
-            labels: BTreeMap::new(),
-            capabilities: BTreeMap::new(),
-        };
+        let backend = Backend::new("a");
         let view = fleet.adopt(Arc::new(Table::new(vec![backend], Vec::new())), Settings::default());
         Self { fleet, view }
     }

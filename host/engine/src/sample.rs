@@ -4,26 +4,22 @@ use std::collections::BTreeMap;
 
 use pointsman_core::contract::{AttemptFacts, BackendRow, Column, Operation, Query, RequestFacts, RowState};
 use pointsman_core::outcome::Kind;
-use pointsman_core::table::{Backend, Dialect, Lane, Limits, Pattern, Price, Route, Table, Tier, Timeouts};
+use pointsman_core::table::{Backend, Lane, Limits, Pattern, Price, Route, Table, Tier};
 
 /// Every fourth backend is a fallback; all have limits and prices and serve two models.
 pub fn table(backends: usize) -> Table {
     let route = |asked: &str, sent: &str| Route { asked: Pattern::Exact(asked.into()), sent: sent.into() };
     let backend = |i: usize| Backend {
-        id: format!("backend-{i}").into(),
         tier: if i % 4 == 3 { Tier::Fallback } else { Tier::Primary },
-        dialect: Dialect::default(),
         weight: 1 + i as u32 % 3,
         limits: Limits { rpm: Some(600), tpm: Some(1_000_000), max_concurrency: Some(64), ..Limits::default() },
-        model_limits: Default::default(),
         routes: vec![
             route("llama-70b", "meta/llama-3.1-70b-instruct"),
             route("llama-8b", "meta/llama-3.1-8b-instruct"),
         ],
         prices: BTreeMap::from([("*".to_owned(), price(i))]),
-        timeouts: Timeouts::default(),
         labels: BTreeMap::from([("region".to_owned(), if i.is_multiple_of(2) { "eu" } else { "us" }.to_owned())]),
-        capabilities: BTreeMap::new(),
+        ..Backend::new(format!("backend-{i}"))
     };
     Table::new((0..backends).map(backend).collect(), vec!["agent-1".into()])
 }

@@ -8,7 +8,7 @@ use pointsman_core::contract::{
     AttemptFacts, BackendRow, Column, Columns, Decision, Operation, Query, RequestFacts, RowState,
 };
 use pointsman_core::outcome::Kind;
-use pointsman_core::table::{Backend, Dialect, Lane, Limits, Pattern, Price, Route, Table, Tier, Timeouts};
+use pointsman_core::table::{Backend, Lane, Pattern, Price, Route, Table, Tier};
 
 use super::*;
 
@@ -66,17 +66,12 @@ pub(super) fn engine() -> Engine {
 
 fn backend(id: &str, tier: Tier) -> Backend {
     Backend {
-        id: id.into(),
         tier,
-        dialect: Dialect::OPENAI,
-        weight: 1,
-        limits: Limits::default(),
-        model_limits: Default::default(),
         routes: vec![Route { asked: Pattern::Exact("m".into()), sent: "maker/m".into() }],
         prices: BTreeMap::from([("*".to_owned(), Price { input_per_mtok: 1.0, ..Price::default() })]),
-        timeouts: Timeouts::default(),
         labels: BTreeMap::from([("region".to_owned(), "eu".to_owned())]),
         capabilities: BTreeMap::from([("prefill".to_owned(), true)]),
+        ..Backend::new(id)
     }
 }
 

@@ -13,7 +13,7 @@ use pointsman_core::contract::{
     Resume, RowState,
 };
 use pointsman_core::outcome::Kind;
-use pointsman_core::table::{Backend, Dialect, Lane, Limits, Pattern, Route, Table, Tier, Timeouts};
+use pointsman_core::table::{Backend, Lane, Limits, Pattern, Route, Table, Tier};
 use pointsman_engine::{Engine, EngineLimits, LoadError, Revision, Texts, Verdict};
 
 fn load(component: &str, settings: &str) -> Result<Revision, LoadError> {
@@ -25,17 +25,12 @@ fn load(component: &str, settings: &str) -> Result<Revision, LoadError> {
 
 fn backend(id: &str, tier: Tier) -> Backend {
     Backend {
-        id: id.into(),
         tier,
-        dialect: Dialect::OPENAI,
-        weight: 1,
         limits: Limits { rpm: Some(60), ..Limits::default() },
-        model_limits: Default::default(),
         routes: vec![Route { asked: Pattern::Exact("m".into()), sent: "maker/m".into() }],
-        prices: BTreeMap::new(),
-        timeouts: Timeouts::default(),
         labels: BTreeMap::from([("region".to_owned(), "eu".to_owned())]),
         capabilities: BTreeMap::from([("prefill".to_owned(), true)]),
+        ..Backend::new(id)
     }
 }
 

@@ -177,30 +177,17 @@ impl Drop for Waiting {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
 
     use pointsman_core::contract::Operation;
     use pointsman_core::fleet::{AttemptReport, Settings};
     use pointsman_core::outcome::{Kind, Outcome};
-    use pointsman_core::table::{Backend, Dialect, Lane, Limits, Table, Tier, Timeouts};
+    use pointsman_core::table::{Backend, Lane, Limits, Table};
     use pointsman_core::view::{View, Want};
 
     use super::*;
 
     fn one_slot() -> (Arc<SharedFleet>, Arc<View>, Want) {
-        let backend = Backend {
-            id: "a".into(),
-            tier: Tier::Primary,
-            dialect: Dialect::OPENAI,
-            weight: 1,
-            limits: Limits { max_concurrency: Some(1), ..Limits::default() },
-            model_limits: Default::default(),
-            routes: Vec::new(),
-            prices: BTreeMap::new(),
-            timeouts: Timeouts::default(),
-            labels: BTreeMap::new(),
-            capabilities: BTreeMap::new(),
-        };
+        let backend = Backend { limits: Limits { max_concurrency: Some(1), ..Limits::default() }, ..Backend::new("a") };
         let mut fleet = Fleet::new(Settings::default(), 1);
         let view = fleet.adopt(Arc::new(Table::new(vec![backend], Vec::new())), Settings::default());
         let want = view.want(&"m".into(), Operation::Chat, 1);

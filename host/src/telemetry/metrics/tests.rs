@@ -5,23 +5,14 @@ use pointsman_core::denial::Denial;
 use pointsman_core::lifecycle::Reload;
 use pointsman_core::outcome::{Kind, Scope};
 use pointsman_core::record::{AttemptRecord, End, Usage};
-use pointsman_core::table::{Backend, Dialect, Lane, Limits, Pattern, Route, Tier, Timeouts};
+use pointsman_core::table::{Backend, Lane, Pattern, Route};
 
 use super::*;
 
 fn backend(id: &str) -> Backend {
     Backend {
-        id: id.into(),
-        tier: Tier::Primary,
-        dialect: Dialect::OPENAI,
-        weight: 1,
-        limits: Limits::default(),
-        model_limits: Default::default(),
         routes: vec![Route { asked: Pattern::parse("llama").unwrap(), sent: "llama".to_owned() }],
-        prices: BTreeMap::new(),
-        timeouts: Timeouts::default(),
-        labels: BTreeMap::new(),
-        capabilities: BTreeMap::new(),
+        ..Backend::new(id)
     }
 }
 

@@ -171,7 +171,7 @@ mod tests {
         Backend {
             model_limits: limits.iter().map(|(model, limits)| ((*model).to_owned(), *limits)).collect(),
             routes: vec![route("small", "p/small"), route("little", "p/small"), route("*", "*")],
-            ..Backend::for_tests()
+            ..Backend::new("a")
         }
     }
 
