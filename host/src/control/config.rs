@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use pointsman_config::{self as config, BackendConfig, Config, Loaded, ProcessEnv};
-use pointsman_core::lifecycle::{Reload, Requested, Superseded};
+use pointsman_core::lifecycle::{ConfigChange, ConfigResult, ConfigStep, Reload, Requested, Superseded};
 use pointsman_core::table::Table;
 use pointsman_engine::{LoadError, Revision};
 
@@ -15,9 +15,6 @@ use super::policy::{Offered, Thread, refused_source, source_change};
 use super::settings::{Provenance, tell_left_out};
 use super::{Control, in_background};
 use crate::proxy::{FaultStats, Snapshot, Target};
-
-/// Time for which a new configuration waits for a policy that is judged with it. A longer compilation holds up no reload.
-const TOGETHER_GRACE: Duration = Duration::from_secs(2);
 
 /// The policy that came with a configuration takes long to be judged.
 #[derive(Debug, thiserror::Error)]
@@ -79,49 +76,62 @@ impl Control {
     /// Brings a configuration into force, together with a policy that is offered with it; else alone.
     pub(super) async fn take_config(&self, before: &Snapshot, config: Arc<Config>, offered: Option<Offered>) {
         let table = Arc::new(config.table());
-        let Some(offered) = offered else {
-            if let Err(error) = self.take_config_alone(config, table).await {
-                self.refuse_config(&error);
-            }
-            return;
-        };
         let is_moved = config.policy.file != before.config.policy.file;
-        let grace = (!is_moved).then_some(TOGETHER_GRACE);
-        let mut taken = self.take_together(config.clone(), table.clone(), &offered, grace).await;
-        if taken.as_ref().is_err_and(|error| error.is::<SlowPolicy>()) {
-            if self.take_config_alone(config.clone(), table.clone()).await.is_ok() {
-                return self.take_from_source(&offered).await;
+        let mut change = ConfigChange::new(offered.is_some(), is_moved);
+        let mut result = ConfigResult::None;
+        loop {
+            let step = change.next(result);
+            result = match (step, &offered) {
+                (ConfigStep::TakeAlone, _) => match self.take_config_alone(config.clone(), table.clone()).await {
+                    Ok(()) => ConfigResult::Taken,
+                    Err(error) => ConfigResult::Refused { error, is_verdict: true },
+                },
+                (ConfigStep::RefuseConfig(error), _) => {
+                    self.refuse_config(&error);
+                    ConfigResult::None
+                }
+                (step, Some(offered)) => match self.take_policy_with(step, offered, &config, &table).await {
+                    Some(result) => result,
+                    None => return,
+                },
+                (_, None) => return,
+            };
+        }
+    }
+
+    /// Does a step that is about the policy offered with a configuration; none: there is no further step.
+    async fn take_policy_with(
+        &self,
+        step: ConfigStep<anyhow::Error>,
+        offered: &Offered,
+        config: &Arc<Config>,
+        table: &Arc<Table>,
+    ) -> Option<ConfigResult<anyhow::Error>> {
+        match step {
+            ConfigStep::TakeTogether { grace } => {
+                Some(joint_result(self.take_together(config.clone(), table.clone(), offered, grace).await))
             }
-            taken = self.take_together(config.clone(), table.clone(), &offered, None).await;
-        }
-        let Err(error) = taken else { return };
-        if error.is::<Abandoned>() {
-            // Both are read again.
-            return;
-        }
-        if let Some(superseded) = error.downcast_ref::<Superseded>() {
-            let turn = self.turn.lock().await;
-            self.note_superseded(&turn, &offered.component, &config, superseded).await;
-            drop(turn);
-            if let Err(error) = self.take_config_alone(config, table).await {
-                self.refuse_config(&error);
+            ConfigStep::NoteSuperseded(superseded) => {
+                let turn = self.turn.lock().await;
+                self.note_superseded(&turn, &offered.component, config, &superseded).await;
+                Some(ConfigResult::None)
             }
-            return;
-        }
-        if is_moved {
-            return self.refuse_config(&error);
-        }
-        let whole = self.still_offers(&offered.component, &config).await;
-        match self.take_config_alone(config, table).await {
-            Ok(()) if !whole => {}
-            Ok(()) if error.downcast_ref().is_some_and(LoadError::is_no_verdict) => {
+            ConfigStep::LookAgain => {
+                Some(ConfigResult::StillOffered(self.still_offers(&offered.component, config).await))
+            }
+            ConfigStep::RefusePolicy(error) => {
                 self.refuse_policy(Requested::Source, &error);
+                Some(ConfigResult::None)
             }
-            Ok(()) => self.refuse_source(&offered.component, &error),
-            Err(error) => {
-                self.refuse_config(&error);
-                self.take_from_source(&offered).await;
+            ConfigStep::RefuseContent(error) => {
+                self.refuse_source(&offered.component, &error);
+                Some(ConfigResult::None)
             }
+            ConfigStep::TakePolicy => {
+                self.take_from_source(offered).await;
+                Some(ConfigResult::None)
+            }
+            ConfigStep::TakeAlone | ConfigStep::RefuseConfig(_) | ConfigStep::End => None,
         }
     }
 
@@ -234,6 +244,23 @@ impl Control {
         });
         self.proxy.metrics.set_table(&table);
         Ok(Snapshot::new(config, view, Arc::new(revision), fault_stats, targets))
+    }
+}
+
+/// The result of judging a configuration and a policy together.
+fn joint_result(taken: anyhow::Result<()>) -> ConfigResult<anyhow::Error> {
+    let error = match taken {
+        Ok(()) => return ConfigResult::Taken,
+        Err(error) if error.is::<SlowPolicy>() => return ConfigResult::Slow,
+        Err(error) if error.is::<Abandoned>() => return ConfigResult::Abandoned,
+        Err(error) => error,
+    };
+    match error.downcast::<Superseded>() {
+        Ok(superseded) => ConfigResult::Superseded(superseded),
+        Err(error) => {
+            let is_verdict = !error.downcast_ref().is_some_and(LoadError::is_no_verdict);
+            ConfigResult::Refused { error, is_verdict }
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::Context;
 use pointsman_config::Shadow as Wanted;
-use pointsman_core::lifecycle::{Hash, Reload};
+use pointsman_core::lifecycle::{Hash, Reload, ShadowKey, ShadowSeen, ShadowSource};
 use pointsman_core::table::Table;
 use pointsman_core::time::Timestamp;
 use pointsman_engine::{Compiled, Engine, LoadError, left_out_words};
@@ -18,7 +18,7 @@ use super::in_background;
 use super::watched::WatchedFile;
 use crate::proxy::{Proxy, ShadowPolicy, ShadowStats};
 
-/// Casts the shadow that the configuration names.
+/// Loads the shadow policy that the configuration names.
 pub struct ShadowLoader {
     proxy: Arc<Proxy>,
     engine: Engine,
@@ -28,28 +28,18 @@ pub struct ShadowLoader {
 
 #[derive(Default)]
 struct State {
+    source: ShadowSource<Wanted>,
+    /// The shadow that is asked; there where `source` has one in use.
     installed: Option<Installed>,
-    /// Input that was refused last.
-    refused: Option<Key>,
-    error: Option<String>,
 }
 
-/// The shadow that is asked.
 #[derive(Clone)]
 struct Installed {
-    key: Key,
     compiled: Arc<Compiled>,
-    since: Timestamp,
     stats: Arc<ShadowStats>,
 }
 
-/// Inputs of a shadow: it is checked again when any of them changes.
-#[derive(Clone)]
-struct Key {
-    hash: Hash,
-    wanted: Wanted,
-    table: Arc<Table>,
-}
+type Key = ShadowKey<Wanted>;
 
 /// The shadow, for the operator.
 #[derive(Clone)]
@@ -62,17 +52,6 @@ pub struct ShadowStatus {
     pub core_share: f64,
     /// The reason why the latest file is not loaded; `None`: it is.
     pub error: Option<String>,
-}
-
-impl Key {
-    fn is(&self, other: &Key) -> bool {
-        self.is_same_policy(other) && Arc::ptr_eq(&self.table, &other.table)
-    }
-
-    /// The same, but for another table: what was counted goes on.
-    fn is_same_policy(&self, other: &Key) -> bool {
-        self.hash == other.hash && self.wanted == other.wanted
-    }
 }
 
 impl ShadowLoader {
@@ -90,14 +69,14 @@ impl ShadowLoader {
     pub fn status(&self) -> Option<ShadowStatus> {
         let wanted = self.proxy.snapshot().config.policy.shadow.clone()?;
         let state = self.state();
-        let installed = state
-            .installed
-            .as_ref()
-            .map(|installed| (installed.key.hash.revision(), installed.since, installed.stats.clone()));
-        Some(ShadowStatus { file: wanted.file, installed, core_share: wanted.core_share, error: state.error.clone() })
+        let installed = state.source.in_use().zip(state.installed.as_ref());
+        let installed =
+            installed.map(|((key, since), installed)| (key.hash.revision(), since, installed.stats.clone()));
+        let error = state.source.error().map(str::to_owned);
+        Some(ShadowStatus { file: wanted.file, installed, core_share: wanted.core_share, error })
     }
 
-    /// Watches the shadow's file, and casts what is in it. Runs until dropped.
+    /// Watches the shadow's file, and loads what is in it. Runs until dropped.
     pub async fn run(self: Arc<Self>) {
         let mut watched = WatchedFile::new(&self.wake);
         loop {
@@ -120,15 +99,13 @@ impl ShadowLoader {
             }
         };
         let key = Key { hash: component.hash, wanted, table };
-        let (is_installed, is_refused) = {
-            let state = self.state();
-            let is = |known: Option<&Key>| known.is_some_and(|known| known.is(&key));
-            (is(state.installed.as_ref().map(|installed| &installed.key)), is(state.refused.as_ref()))
-        };
-        if is_installed {
-            self.is_well();
-        } else if !is_refused {
-            self.judge(key, component).await;
+        let seen = self.state().source.see(&key);
+        match seen {
+            ShadowSeen::InUse { is_restored: true } => {
+                tracing::info!("the shadow policy's file is back to its previous content; nothing is refused any more");
+            }
+            ShadowSeen::InUse { is_restored: false } | ShadowSeen::Refused => {}
+            ShadowSeen::Judge => self.judge(key, component).await,
         }
     }
 
@@ -137,13 +114,12 @@ impl ShadowLoader {
     }
 
     async fn judge(&self, key: Key, component: Component) {
-        let before = self.state().installed.clone().filter(|installed| installed.key.hash == key.hash);
-        let (engine, known) = (self.engine.clone(), before.map(|installed| installed.compiled));
+        let (engine, known) = (self.engine.clone(), self.compiled(key.hash));
         let compiled = tokio::task::spawn_blocking(move || {
             known.map_or_else(|| engine.compile(&component.bytes).map(Arc::new), Ok)
         });
         let installed = match compiled.await {
-            Ok(Ok(compiled)) => self.install(key.clone(), compiled).await,
+            Ok(Ok(compiled)) => self.install(&key, compiled, ShadowSource::take).await,
             Ok(Err(error)) => Err(error.into()),
             Err(panicked) => Err(panicked.into()),
         };
@@ -158,8 +134,20 @@ impl ShadowLoader {
         }
     }
 
-    /// Configures and probes it, and has it asked from now on.
-    async fn install(&self, key: Key, compiled: Arc<Compiled>) -> anyhow::Result<()> {
+    /// The compiled code of this component, if it is that of the shadow in use.
+    fn compiled(&self, hash: Hash) -> Option<Arc<Compiled>> {
+        let state = self.state();
+        let is_known = state.source.in_use().is_some_and(|(key, _)| key.hash == hash);
+        state.installed.as_ref().filter(|_| is_known).map(|installed| installed.compiled.clone())
+    }
+
+    /// Configures and probes it, and has it asked from now on, which `note` notes.
+    async fn install(
+        &self,
+        key: &Key,
+        compiled: Arc<Compiled>,
+        note: impl FnOnce(&mut ShadowSource<Wanted>, Timestamp, Key),
+    ) -> anyhow::Result<()> {
         let offer = self.proxy.snapshot().config.policy.offer_to_shadow(&key.wanted, compiled.name());
         let deadline_ms = u32::try_from(key.wanted.deadline.as_millis()).unwrap_or(u32::MAX);
         let (code, table) = (compiled.clone(), key.table.clone());
@@ -167,50 +155,43 @@ impl ShadowLoader {
         if let Some(words) = left_out_words(revision.left_out()) {
             tracing::warn!(shadow = key.hash.revision(), left_out = revision.left_out().join(", "), "{words}");
         }
-        let before = self.state().installed.clone().filter(|installed| installed.key.is_same_policy(&key));
-        let (since, stats) = before
-            .map_or_else(|| (self.proxy.clock.now(), Arc::default()), |installed| (installed.since, installed.stats));
+        let stats = self.counted(key).unwrap_or_default();
         let policy = ShadowPolicy { revision, core_share: key.wanted.core_share, stats: stats.clone() };
         self.proxy.shadow.install(Some(Arc::new(policy))).context("the shadow's thread cannot be started")?;
         tracing::info!(revision = key.hash.revision(), "shadow policy loaded");
         self.proxy.metrics.reloaded(Reload::Shadow, true);
         self.proxy.events.change(Reload::Shadow.as_str(), Some(&key.hash.revision()), None);
-        *self.state() =
-            State { installed: Some(Installed { key, compiled, since, stats }), refused: None, error: None };
+        let mut state = self.state();
+        note(&mut state.source, self.proxy.clock.now(), key.clone());
+        state.installed = Some(Installed { compiled, stats });
         Ok(())
+    }
+
+    /// Counts so far of the shadow in use, if these are its inputs but for the table.
+    fn counted(&self, key: &Key) -> Option<Arc<ShadowStats>> {
+        let state = self.state();
+        state.source.since(key).and_then(|_| state.installed.as_ref()).map(|installed| installed.stats.clone())
     }
 
     /// The shadow there is goes on, under the table there is now; where it cannot, there is none.
     async fn follow(&self, table: Arc<Table>) {
-        let installed = self.state().installed.clone();
-        let Some(installed) = installed.filter(|installed| !Arc::ptr_eq(&installed.key.table, &table)) else { return };
-        let (refused, error) = {
-            let state = self.state();
-            (state.refused.clone(), state.error.clone())
+        let key = self.state().source.follow(&table);
+        let Some((key, compiled)) = key.and_then(|key| self.compiled(key.hash).map(|compiled| (key, compiled))) else {
+            return;
         };
-        match self.install(Key { table, ..installed.key }, installed.compiled).await {
-            // What was refused is still to be told.
-            Ok(()) => {
-                let mut state = self.state();
-                (state.refused, state.error) = (refused, error);
-            }
-            Err(error) => {
-                tracing::warn!(
-                    error = format!("{error:#}"),
-                    "the shadow policy refuses this configuration and is no longer asked"
-                );
-                self.forget();
-                self.state().error.get_or_insert_with(|| format!("{error:#}"));
-            }
+        if let Err(error) = self.install(&key, compiled, ShadowSource::go_on).await {
+            let error = format!("{error:#}");
+            tracing::warn!(error, "the shadow policy refuses this configuration and is no longer asked");
+            self.forget();
+            self.state().source.stop(&error);
         }
     }
 
     fn dismiss(&self) {
-        if self.state().installed.is_some() {
+        if self.state().source.dismiss() {
             tracing::info!("shadow policy removed: the configuration no longer names one");
             self.forget();
         }
-        *self.state() = State::default();
     }
 
     fn forget(&self) {
@@ -219,27 +200,15 @@ impl ShadowLoader {
         let _ = self.proxy.shadow.install(None);
     }
 
-    /// The file holds again what is asked.
-    fn is_well(&self) {
-        let mut state = self.state();
-        state.refused = None;
-        if state.error.take().is_some() {
-            tracing::info!("the shadow policy's file is back to its previous content; nothing is refused any more");
-        }
-    }
-
     /// The same reason is not told twice.
     fn refuse(&self, key: Option<Key>, error: &anyhow::Error) {
         let error = format!("{error:#}");
-        let mut state = self.state();
-        state.refused = key;
-        if state.error.as_ref() == Some(&error) {
+        if !self.state().source.refuse(key, &error) {
             return;
         }
         super::log_refused(Reload::Shadow, &error);
         self.proxy.metrics.reloaded(Reload::Shadow, false);
         self.proxy.events.change(Reload::Shadow.as_str(), None, Some(&error));
-        state.error = Some(error);
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
