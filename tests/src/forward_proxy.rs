@@ -11,12 +11,12 @@ use tokio::task::JoinHandle;
 /// stops.
 pub struct ForwardProxy {
     addr: SocketAddr,
-    seen: Arc<Mutex<Seen>>,
+    seen: Arc<Mutex<Received>>,
     server: JoinHandle<()>,
 }
 
 #[derive(Default)]
-struct Seen {
+struct Received {
     /// The head of each request to the proxy itself.
     heads: Vec<String>,
     /// All bytes that went to it, those in tunnels included.
@@ -61,7 +61,7 @@ impl ForwardProxy {
 pub async fn forward_proxy(connect_status: u16) -> ForwardProxy {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a loopback port is free");
     let addr = listener.local_addr().expect("a listener has an address");
-    let seen = Arc::<Mutex<Seen>>::default();
+    let seen = Arc::<Mutex<Received>>::default();
     let log = seen.clone();
     let server = tokio::spawn(async move {
         let mut connections = tokio::task::JoinSet::new();
@@ -72,7 +72,7 @@ pub async fn forward_proxy(connect_status: u16) -> ForwardProxy {
     ForwardProxy { addr, seen, server }
 }
 
-async fn converse(mut client: TcpStream, connect_status: u16, log: Arc<Mutex<Seen>>) {
+async fn converse(mut client: TcpStream, connect_status: u16, log: Arc<Mutex<Received>>) {
     let mut first = [0];
     if matches!(client.peek(&mut first).await, Ok(1)) && first[0] == 5 {
         let _ = converse_socks(client, connect_status, log).await;
@@ -118,7 +118,7 @@ async fn converse(mut client: TcpStream, connect_status: u16, log: Arc<Mutex<See
 
 /// Opens a tunnel by SOCKS5 for a 200; refuses it by its rules for any other status. A login that is offered is asked for. The
 /// head that is remembered is `SOCKS5 LOGIN HOST:PORT`.
-async fn converse_socks(mut client: TcpStream, status: u16, log: Arc<Mutex<Seen>>) -> std::io::Result<()> {
+async fn converse_socks(mut client: TcpStream, status: u16, log: Arc<Mutex<Received>>) -> std::io::Result<()> {
     let mut count = [0; 2];
     client.read_exact(&mut count).await?;
     let mut methods = vec![0; count[1].into()];
@@ -171,7 +171,7 @@ fn whole_answer() -> Vec<u8> {
     answer
 }
 
-async fn relay(client: TcpStream, server: TcpStream, log: Arc<Mutex<Seen>>) {
+async fn relay(client: TcpStream, server: TcpStream, log: Arc<Mutex<Received>>) {
     let ((mut from_client, mut to_client), (mut from_server, mut to_server)) =
         (client.into_split(), server.into_split());
     let up = async {

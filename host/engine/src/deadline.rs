@@ -33,12 +33,12 @@ pub(super) struct Deadline {
     limit_ms: u32,
     begun: Duration,
     /// None until a tick has seen the guest running.
-    seen: Option<Seen>,
+    seen: Option<RunningTime>,
 }
 
 /// A guest at the ticks that saw it.
 #[derive(Clone, Copy)]
-struct Seen {
+struct RunningTime {
     ticks: u32,
     /// The thread's own time at the first.
     running_since: Duration,
@@ -51,7 +51,7 @@ struct Seen {
 }
 
 impl Deadline {
-    /// Before a call.
+    /// Starts the deadline of a call, `limit_ms` from now.
     #[inline]
     pub(super) fn start(&mut self, measure: Measure, limit_ms: u32) {
         self.measure = measure;
@@ -76,7 +76,8 @@ impl Deadline {
     /// stopped.
     fn left_at(&mut self, now: Duration, running: Duration) -> Option<Duration> {
         let elapsed = now.saturating_sub(self.begun);
-        let first = Seen { ticks: 0, running_since: running, elapsed_before: elapsed, elapsed, ran: Duration::ZERO };
+        let first =
+            RunningTime { ticks: 0, running_since: running, elapsed_before: elapsed, elapsed, ran: Duration::ZERO };
         let seen = self.seen.get_or_insert(first);
         seen.ticks += 1;
         seen.elapsed = elapsed;

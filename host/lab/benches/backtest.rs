@@ -114,12 +114,12 @@ impl Environment for Day {
         if status == 429 {
             headers.insert("retry-after", 5.into());
         }
-        let gives = Behavior::Response(Arc::new(Response { status, headers, body: None }));
+        let behavior = Behavior::Response(Arc::new(Response { status, headers, body: None }));
         let tokens = (20.0 * 40f64.powf(self.unit())) as u32;
         let first = Duration::from_millis(300).mul_f64(0.5 + 2.0 * self.unit());
         let whole = first + Duration::from_millis(10).mul_f64(f64::from(tokens) * (0.7 + 0.6 * self.unit()));
         let after = if status == 200 { whole } else { Duration::from_millis(after_ms) };
-        Answer { gives, head: None, first_token: first.min(after), after, tokens, prompt: None }
+        Answer { behavior, head: None, first_token: first.min(after), after, tokens, prompt: None }
     }
 }
 

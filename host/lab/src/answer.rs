@@ -11,8 +11,8 @@ use pointsman_core::exchange::Facts;
 /// A backend's answer to one attempt.
 #[derive(Clone, Debug)]
 pub struct Answer {
-    /// Kind of error.
-    pub gives: Behavior,
+    /// The response, or the way in which the attempt fails.
+    pub behavior: Behavior,
     /// From sending to the head of a stream; none: half the time to its first content.
     pub head: Option<Duration>,
     /// From sending to the first content of a stream.
@@ -30,24 +30,24 @@ pub struct Answer {
 pub enum Behavior {
     /// A response; shared, because many attempts get the same.
     Response(Arc<Response>),
-    /// No connection.
+    /// No connection is made: refused, unreachable, or its name is unknown.
     ConnectFailed,
     /// The connection breaks before the head.
     Reset,
-    /// Nothing, ever.
+    /// The request is taken and nothing ever comes: a time limit ends the attempt.
     Silence,
     /// The connection breaks inside the body.
     Cut,
-    /// The body falls silent.
+    /// The body begins and nothing more comes; the connection stays open.
     Stall,
 }
 
 /// A response's head and body.
 #[derive(Clone, Debug, Default)]
 pub struct Response {
-    /// The HTTP status.
+    /// The HTTP status, 100 to 599.
     pub status: u16,
-    /// Its headers.
+    /// Headers of the response, such as Retry-After and those of rate limits.
     pub headers: HeaderMap,
     /// Its body; none: a good answer where the status is a success, else an empty one.
     pub body: Option<Bytes>,

@@ -27,7 +27,7 @@ pub struct Chronicler {
     unflushed: u32,
 }
 
-/// One exchange under way.
+/// An exchange under way, with what its record needs.
 struct Entry {
     trail: Box<Trail>,
     ask: Ask,

@@ -30,7 +30,7 @@ impl Dice {
         self.0.draw() % n.max(1)
     }
 
-    /// `least`..=`most`.
+    /// Returns a whole number of `least`..=`most`, each as likely as another.
     pub fn between(&mut self, least: u64, most: u64) -> u64 {
         least + self.below(most - least + 1)
     }
@@ -55,7 +55,7 @@ impl Dice {
         mean.mul_f64(-(1.0 - self.unit()).ln())
     }
 
-    /// 0..1.
+    /// Returns a number of 0..1, evenly distributed.
     pub fn unit(&mut self) -> f64 {
         self.0.unit()
     }

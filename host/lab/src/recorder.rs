@@ -16,21 +16,21 @@ pub use super::story::{Decided, DecidedWhat, Ended};
 /// Remembers everything; for worlds of at most some ten thousand exchanges.
 #[derive(Debug)]
 pub struct Recorder {
-    /// The world's beginning.
+    /// Time at which the world began.
     start: Timestamp,
     /// In the order of arrival.
     pub exchanges: Vec<Recorded>,
 }
 
-/// One exchange.
+/// An exchange of a world, as its recorder has seen it.
 #[derive(Clone, Debug)]
 pub struct Recorded {
     teller: Teller,
     /// Arrival, from the world's beginning.
     pub arrived: Duration,
-    /// Decisions in order.
+    /// Decisions of the policy, oldest first.
     pub decisions: Vec<Decided>,
-    /// Notes in order.
+    /// Notes of the policy, oldest first.
     pub notes: Vec<String>,
     /// Faults of the policy in order.
     pub faults: Vec<String>,
@@ -43,7 +43,7 @@ pub struct Recorded {
 }
 
 impl Recorder {
-    /// Remembers from `start` on.
+    /// A recorder of a world that begins at `start`.
     pub fn new(start: Timestamp) -> Self {
         Self { start, exchanges: Vec::new() }
     }
@@ -83,7 +83,7 @@ impl Recorded {
         &self.teller.story
     }
 
-    /// Something happened to it.
+    /// Records an event at `at` after the world's beginning.
     pub fn saw(&mut self, at: Duration, view: &View, sight: EventKind<'_>) {
         let table = &view.table;
         match sight {

@@ -13,15 +13,15 @@ use super::trial::{Failure, Trial};
 /// Stories told of a scenario that failed, unless all are asked for.
 const MAX_STORIES: usize = 4;
 
-/// Result of one file.
+/// Result of one scenario file.
 pub struct Verdict {
-    /// The file.
+    /// Path of the scenario file.
     pub file: String,
     /// The scenario's title; none when the file was not one.
     pub title: Option<String>,
     /// Result of the trial, or the reason why it could not be run.
     pub trial: Result<Trial, String>,
-    /// Duration of the trial.
+    /// Real time that the trial took.
     pub took: Duration,
 }
 

@@ -16,7 +16,7 @@ use super::settings::GivenSettings;
 use super::story::in_words;
 use super::world::{Ask, Attempt, Environment, RecordedQuestion, Watcher, World};
 
-/// Result of a scenario.
+/// Result of playing a scenario with a policy.
 #[derive(Debug)]
 pub struct Trial {
     /// Every expectation that was not met, and every policy fault; none: it passed.
@@ -34,7 +34,7 @@ pub struct Trial {
 pub struct Failure {
     /// Index in [`Trial::exchanges`]; `None`: about all together.
     pub exchange: Option<usize>,
-    /// In one sentence.
+    /// The violated expectation in one sentence.
     pub sentence: String,
 }
 

@@ -30,26 +30,17 @@ const MAX_TIME: Duration = Duration::from_millis(400);
 /// Fresh instances that are started to see how long it takes.
 const STARTS: usize = 50;
 
-/// The question that is asked repeatedly.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Question {
-    /// The first one about an exchange.
-    First,
-    /// One after a 429: the policy asks for the past.
-    Past,
+pointsman_core::vocabulary! {
+    /// The question that is asked repeatedly.
+    pub enum Question: serde {
+        /// The first one about an exchange.
+        First = "first",
+        /// One after a 429: the policy asks for the past.
+        Past = "past",
+    }
 }
 
 impl Question {
-    const ALL: [Question; 2] = [Question::First, Question::Past];
-
-    const fn as_str(self) -> &'static str {
-        match self {
-            Question::First => "first",
-            Question::Past => "past",
-        }
-    }
-
     fn attempts(self) -> Vec<AttemptFacts> {
         match self {
             Question::First => Vec::new(),

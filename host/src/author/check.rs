@@ -31,26 +31,15 @@ pub struct Conditions {
     pub origin: String,
 }
 
-/// Result of one aspect.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Mark {
-    /// No fault was found.
-    Ok,
-    /// The policy would be taken, but its author should look at this.
-    Warn,
-    /// The policy would be refused for this.
-    No,
-}
-
-impl Mark {
-    /// The mark as it is printed.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Mark::Ok => "ok",
-            Mark::Warn => "warn",
-            Mark::No => "no",
-        }
+pointsman_core::vocabulary! {
+    /// Result of one aspect.
+    pub enum Mark: serde {
+        /// No fault was found.
+        Ok = "ok",
+        /// The policy would be taken, but its author should look at this.
+        Warn = "warn",
+        /// The policy would be refused for this.
+        No = "no",
     }
 }
 

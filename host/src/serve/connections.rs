@@ -63,7 +63,7 @@ pub(super) struct Connection {
 }
 
 /// The place of an open connection; dropped, another may have it.
-pub(super) struct Place {
+pub(super) struct ConnectionPlace {
     pub(super) connection: Arc<Connection>,
     connections: Arc<Connections>,
     id: u64,
@@ -79,7 +79,7 @@ impl Connections {
     }
 
     /// A place for a connection that was just accepted. Where none is left, an idle one gives way to it, or it waits.
-    pub(super) async fn place(self: &Arc<Self>) -> Place {
+    pub(super) async fn place(self: &Arc<Self>) -> ConnectionPlace {
         let permit = match self.permits.clone().try_acquire_owned() {
             Ok(permit) => permit,
             Err(_) => self.wait_for_permit().await,
@@ -90,7 +90,7 @@ impl Connections {
         open.next_id += 1;
         open.connections.insert(id, connection.clone());
         drop(open);
-        Place { connection, connections: self.clone(), id, _permit: permit }
+        ConnectionPlace { connection, connections: self.clone(), id, _permit: permit }
     }
 
     async fn wait_for_permit(&self) -> OwnedSemaphorePermit {
@@ -133,7 +133,7 @@ impl Connections {
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionPlace {
     fn drop(&mut self) {
         self.connections.open().connections.remove(&self.id);
     }

@@ -19,7 +19,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::connections::{Connections, Place, RequestBody};
+use super::connections::{ConnectionPlace, Connections, RequestBody};
 use super::guard::Guarded;
 use super::unread::{Handed, Streams};
 
@@ -135,7 +135,7 @@ impl<S: Serve> Listener<S> {
         tasks.wait().await;
     }
 
-    async fn accept(&self, trouble: &mut Trouble) -> Option<(TcpStream, SocketAddr, Place)> {
+    async fn accept(&self, trouble: &mut Trouble) -> Option<(TcpStream, SocketAddr, ConnectionPlace)> {
         let (stream, peer) = match self.tcp.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
@@ -196,7 +196,7 @@ async fn converse<S: Serve>(
     stream: Guarded<TcpStream>,
     peer: SocketAddr,
     service: Arc<S>,
-    place: &Place,
+    place: &ConnectionPlace,
     limits: ListenLimits,
     stop: CancellationToken,
 ) {

@@ -91,7 +91,7 @@ impl WireFormat for MadeUp {
     }
 
     fn error_type(&self, kind: ErrorKind) -> &'static str {
-        kind.code()
+        kind.as_str()
     }
 
     fn translated_error(&self, kind: Kind, _status: u16) -> (&'static str, Option<&'static str>) {

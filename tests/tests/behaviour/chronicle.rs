@@ -32,11 +32,11 @@ impl Environment for Script {
     }
 }
 
-fn answer(gives: Behavior, tokens: u32) -> Answer {
+fn answer(behavior: Behavior, tokens: u32) -> Answer {
     // Quicker than the server's, so that the next request comes after it here too.
     let moment = Duration::from_micros(20);
     let prompt = Some(PromptCount { tokens: 11, cached: 0 });
-    Answer { gives, head: None, first_token: moment, after: moment * 2, tokens, prompt }
+    Answer { behavior, head: None, first_token: moment, after: moment * 2, tokens, prompt }
 }
 
 fn says(status: u16, headers: &[(&'static str, &'static str)], tokens: u32) -> Answer {

@@ -102,7 +102,7 @@ impl Environment for Day {
         }
         let first_token = after.min(Duration::from_millis(300));
         Answer {
-            gives: Behavior::Response(Arc::new(response)),
+            behavior: Behavior::Response(Arc::new(response)),
             head: None,
             first_token,
             after,

@@ -37,7 +37,7 @@ impl Envelope<'_> {
     fn value(&self, dialect: Dialect) -> Value {
         let format = dialect.format();
         let kind = self.kind_override.unwrap_or_else(|| format.error_type(self.kind));
-        let code = self.kind_override.unwrap_or(self.kind.code());
+        let code = self.kind_override.unwrap_or(self.kind.as_str());
         format.error_body(kind, Some(code), self.message, self.request_id)
     }
 }

@@ -48,7 +48,7 @@ pub(super) struct Comparison {
     /// It failed alike at another backend, so that it is to blame.
     pub(super) is_blamed: bool,
     /// The slots of those other backends, when this is the failure that shows it.
-    pub(super) pardoned: Vec<usize>,
+    pub(super) cleared: Vec<usize>,
 }
 
 impl FailedRequests {
@@ -77,7 +77,7 @@ impl FailedRequests {
             self.suspects.insert(0, request);
         }
         let others = known.places.iter().copied().filter(|place| *place != slot);
-        Comparison { is_blamed, pardoned: if is_blamed && !was_blamed { others.collect() } else { Vec::new() } }
+        Comparison { is_blamed, cleared: if is_blamed && !was_blamed { others.collect() } else { Vec::new() } }
     }
 
     /// Records that a request was answered.
@@ -151,8 +151,8 @@ mod tests {
         assert_eq!(requests.failed(at(1), 7, 0, &error), Comparison::default(), "the same backend again");
         assert_eq!(requests.failed(at(2), 8, 1, &error), Comparison::default(), "another request");
         let shown = requests.failed(at(3), 7, 1, &error);
-        assert_eq!(shown, Comparison { is_blamed: true, pardoned: vec![0] });
-        assert_eq!(requests.failed(at(4), 7, 0, &error), Comparison { is_blamed: true, pardoned: vec![] });
+        assert_eq!(shown, Comparison { is_blamed: true, cleared: vec![0] });
+        assert_eq!(requests.failed(at(4), 7, 0, &error), Comparison { is_blamed: true, cleared: vec![] });
         assert!(requests.is_blamed(at(5), 7) && !requests.is_blamed(at(5), 8));
         requests.answered(7);
         assert!(!requests.is_blamed(at(6), 7));

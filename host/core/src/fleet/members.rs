@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::failed_requests::FailedRequests;
 use super::health::CooldownSettings;
-use super::member::{Member, PartsUsed};
+use super::member::Member;
 use super::observed::Observed;
 use super::queue::Queue;
 use super::state_change::StateChange;
@@ -144,18 +144,9 @@ impl Fleet {
         self.members.iter_mut().flatten().map(|(_, member)| member)
     }
 
-    /// Ends the cooldowns that this request alone has brought upon a backend.
-    pub(super) fn pardon(&mut self, slot: usize, parts: PartsUsed<'_>) {
-        if let Some(Some((_, member))) = self.members.get_mut(slot) {
-            member.pardon(parts);
-        }
-    }
-
-    /// Forgets that this request failed at a backend, because it is to blame itself.
-    pub(super) fn acquit(&mut self, slot: usize, request: u64) {
-        if let Some(Some((_, member))) = self.members.get_mut(slot) {
-            member.acquit(request);
-        }
+    /// The backend in this slot; none: it is gone.
+    pub(super) fn member_in(&mut self, slot: usize) -> Option<&mut Member> {
+        self.members.get_mut(slot)?.as_mut().map(|(_, member)| member)
     }
 
     /// Changes the configured backend of this id and collects its changes of state; false when there is none.

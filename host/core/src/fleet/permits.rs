@@ -204,7 +204,9 @@ impl Fleet {
         let comparison = if report.outcome.kind == Kind::Answered {
             self.failed_requests.answered(request);
             for (culprit, places) in self.failed_requests.shown_by_answer_at(slot) {
-                places.into_iter().for_each(|place| self.acquit(place, culprit));
+                for slot in places {
+                    self.member_in(slot).into_iter().for_each(|member| member.forget_failures_of(culprit));
+                }
             }
             Comparison::default()
         } else {
@@ -224,8 +226,8 @@ impl Fleet {
             chance,
         };
         self.member_mut(slot).settle(settled, permit.charge);
-        for place in comparison.pardoned {
-            self.pardon(place, permit.parts());
+        for slot in comparison.cleared {
+            self.member_in(slot).into_iter().for_each(|member| member.end_cooldowns_of(permit.parts()));
         }
         self.collect_changes(slot);
     }

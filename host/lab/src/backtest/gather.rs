@@ -18,15 +18,15 @@ use super::results::{ExchangeResult, ExchangeStats, TimeGrid};
 use super::thin::thinned;
 use crate::answer::asks_stream;
 
-/// Takes the journal in.
+/// The recorded traffic as far as it was read, exchange by exchange.
 #[derive(Default)]
 pub(super) struct Gathering {
     setups: Vec<(Arc<Setup>, usize)>,
     /// Setup of the exchange that ended last.
     latest: Option<Arc<Setup>>,
-    /// With the client's name.
+    /// Requests with their results and the name of the client key.
     entries: Vec<(Arrival, ExchangeResult, Option<Arc<str>>)>,
-    /// With the backend's number.
+    /// Attempts, each with the number of its backend's name.
     tries: Vec<(u32, Try)>,
     backends: Names,
     models: Names,
@@ -39,7 +39,7 @@ pub(super) struct Gathering {
 /// Model, path, session and labels: requests that have them in common share them.
 type TextsKey = (Arc<str>, String, Option<String>, Vec<(String, String)>);
 
-/// Names by number.
+/// Names and their numbers, in the order of their first use.
 #[derive(Default)]
 struct Names {
     names: Vec<Arc<str>>,

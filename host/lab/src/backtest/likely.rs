@@ -35,7 +35,7 @@ pub(super) struct Likely<'a> {
 /// Attempts that the model had to guess more for than for others.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Guesses {
-    /// All attempts.
+    /// Attempts in all worlds together.
     pub attempts: u64,
     /// At a backend that no recorded attempt was made at.
     pub unknown: u64,
@@ -134,7 +134,7 @@ impl Environment for Likely<'_> {
         let backend = &mut self.backends[index];
         let until = now + if answer.after == NEVER { limits.first_token } else { answer.after.min(limits.total) };
         backend.under_way.take(now, until, 0);
-        let is_taken = !matches!(fate, Fate::Refused(..)) && !matches!(answer.gives, Behavior::ConnectFailed);
+        let is_taken = !matches!(fate, Fate::Refused(..)) && !matches!(answer.behavior, Behavior::ConnectFailed);
         if is_taken {
             let tokens = u64::from(prompt.tokens) + u64::from(output);
             backend.took(model, now, until, tokens);
@@ -153,7 +153,7 @@ struct Draw {
     world: u64,
 }
 
-/// Result of an attempt.
+/// The recorded attempt whose result this one meets.
 #[derive(Clone, Copy)]
 enum Fate<'a> {
     /// The result of this recorded attempt, in good times.

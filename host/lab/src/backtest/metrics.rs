@@ -13,13 +13,13 @@ pub(super) enum Metric {
     Success,
     /// Half of those answered whole were answered within this time, ms.
     TimeP50,
-    /// 95 %.
+    /// The time within which 95 % of those answered whole were answered, ms.
     TimeP95,
-    /// 99 %.
+    /// The time within which 99 % of those answered whole were answered, ms.
     TimeP99,
     /// Half of the streams had begun within this time, ms.
     FirstByteP50,
-    /// 95 %.
+    /// The time within which 95 % of the streams had begun, ms.
     FirstByteP95,
     /// Share of the exchanges that waited.
     Waiting,
@@ -27,28 +27,28 @@ pub(super) enum Metric {
     Waited,
     /// Attempts that a backend answered with 429.
     RateLimited,
-    /// Attempts by exchange.
+    /// Mean number of attempts of an exchange.
     Attempts,
     /// Share of the exchanges answered in the primary lane.
     Primary,
-    /// In the fallback lane.
+    /// Share of the exchanges answered in the fallback lane.
     Fallback,
-    /// In the emergency lane.
+    /// Share of the exchanges answered in the emergency lane.
     Emergency,
     /// Share of the exchanges that nobody answered.
     Unanswered,
-    /// USD.
+    /// Cost of all attempts, USD.
     Spend,
-    /// Policy faults.
+    /// Questions at which the policy failed.
     Faults,
 }
 
-/// Unit of a number.
+/// Unit of a metric, which says how it is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Unit {
     /// 0..=1, shown in percent.
     Share,
-    /// Milliseconds.
+    /// Milliseconds, shown in seconds from 1,000 on.
     Ms,
     /// A count over the whole traffic.
     Count,
@@ -151,13 +151,12 @@ impl Metric {
 /// One number side by side.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Row {
-    /// The metric.
     pub metric: Metric,
-    /// As recorded.
+    /// The value in the journal, under the policy that ran.
     pub recorded: f64,
     /// Value of the policy that ran, in the modelled worlds.
     pub current: Estimate,
-    /// Value of the candidate.
+    /// The value under the candidate, over all worlds.
     pub candidate: Estimate,
     /// The candidate's less the current one's, world by world.
     pub difference: Estimate,

@@ -42,17 +42,17 @@ use super::world::{After, World};
 /// Seeds, where nobody says how many.
 pub const SEEDS: u32 = 20;
 
-/// Options of a backtest.
+/// Inputs of a backtest: traffic, candidate and number of worlds.
 pub struct Options<'a> {
-    /// The recorded traffic.
+    /// Requests and attempts of the journal.
     pub past: &'a Past,
     /// Trails that could not be read.
     pub skipped: Skipped,
     /// The policy to compare with, which has the recorded settings, and the candidate.
     pub policies: [&'a Named; 2],
-    /// Settings of the candidate.
+    /// Settings that the candidate is configured with.
     pub settings: SettingsOffer,
-    /// Number of worlds.
+    /// Number of worlds that are drawn, each by a seed of its own; at least 1.
     pub seeds: u32,
     /// Started when the command was, whose duration the report tells.
     pub watch: Stopwatch,
@@ -78,7 +78,7 @@ pub fn backtest(options: Options<'_>, progress: &mut dyn FnMut(u64)) -> Result<B
 /// Result of one world under one policy.
 #[derive(Clone, Debug)]
 pub struct Run {
-    /// The numbers.
+    /// Results of its exchanges, counted.
     pub stats: ExchangeStats,
     /// Counts of its answers by how they were found.
     pub guesses: Guesses,
@@ -86,13 +86,13 @@ pub struct Run {
 
 /// Worlds to be lived through.
 pub struct Plan<'a> {
-    /// The recorded traffic.
+    /// Requests and attempts of the journal.
     pub past: &'a Past,
     /// The model learned from it.
     pub model: &'a Model,
     /// The policy that ran, and the candidate, each with its settings.
     pub policies: [(&'a Compiled, SettingsOffer); 2],
-    /// Number of worlds.
+    /// Number of worlds that are drawn, each by a seed of its own; at least 1.
     pub seeds: u32,
 }
 

@@ -16,13 +16,13 @@ use super::results::{ExchangeStats, TimeGrid};
 /// With fewer exchanges a backtest says nothing.
 pub const MIN_EXCHANGES: usize = 100;
 
-/// The recorded traffic.
+/// The recorded traffic: requests, attempts and results under the latest setup.
 pub struct Past {
-    /// The latest setup.
+    /// Setup of the last exchange: the configuration that is assumed for all.
     pub setup: Arc<Setup>,
     /// Exchanges that ran under an earlier one.
     pub other_setups: usize,
-    /// By their time.
+    /// Requests in the order of their arrival.
     pub arrivals: Vec<Arrival>,
     /// Attempts at each backend of the setup, by their time.
     pub tries: Vec<Vec<Try>>,
@@ -32,7 +32,7 @@ pub struct Past {
     pub lost_tries: usize,
     /// Results of the recorded exchanges.
     pub recorded: ExchangeStats,
-    /// The time they span.
+    /// The time from the first arrival to the last, cut into parts.
     pub face: TimeGrid,
     /// Policy revisions with their exchanges, the most frequent first.
     pub revisions: Vec<(String, usize)>,
@@ -42,13 +42,13 @@ pub struct Past {
     pub spent_usd: Vec<f64>,
 }
 
-/// A request.
+/// A recorded request.
 pub struct Arrival {
-    /// Time of arrival.
+    /// Time of its arrival.
     pub at: Timestamp,
     /// The model asked for.
     pub model: Arc<str>,
-    /// Its numbers.
+    /// Numbers of the request that the policy is told.
     pub facts: Facts,
     /// Texts that the policy may read.
     pub texts: Arc<Texts>,
@@ -78,7 +78,7 @@ pub struct Own {
 pub struct Try {
     /// Time of sending.
     pub sent: Timestamp,
-    /// To its last byte.
+    /// From sending to its last byte, or to its failure.
     pub took: Duration,
     /// To its head, in ms.
     pub head_ms: Option<u32>,

@@ -35,8 +35,8 @@ impl Responses {
     pub(super) fn like(&mut self, seen: &Try, pace: Pace, wanted: &Wanted) -> Answer {
         let ms = |ms: Option<u32>| ms.map(|ms| Duration::from_millis(ms.into()));
         let first = ms(seen.first_ms).unwrap_or(seen.took / 3).min(seen.took);
-        let at_once = |gives, after, tokens| Answer {
-            gives,
+        let at_once = |behavior, after, tokens| Answer {
+            behavior,
             head: None,
             first_token: first.min(after),
             after,
@@ -59,8 +59,8 @@ impl Responses {
             Kind::TimedOut => match ms(seen.head_ms).filter(|_| wanted.stream) {
                 None => at_once(Behavior::Silence, seen.took, 0),
                 Some(head) => {
-                    let gives = Behavior::Response(self.good_response());
-                    Answer { gives, head: Some(head), first_token: NEVER, after: NEVER, tokens: 1, prompt: None }
+                    let behavior = Behavior::Response(self.good_response());
+                    Answer { behavior, head: Some(head), first_token: NEVER, after: NEVER, tokens: 1, prompt: None }
                 }
             },
             Kind::Cut => at_once(Behavior::Cut, seen.took, seen.output.min(wanted.output)),
@@ -79,8 +79,8 @@ impl Responses {
             false => pace.of_whole(seen.took, seen.output, output),
         };
         let head = seen.head_ms.map(|ms| Duration::from_millis(ms.into()));
-        let gives = Behavior::Response(self.good_response());
-        Answer { gives, head, first_token: first.min(after), after, tokens: output, prompt: None }
+        let behavior = Behavior::Response(self.good_response());
+        Answer { behavior, head, first_token: first.min(after), after, tokens: output, prompt: None }
     }
 
     fn good_response(&mut self) -> Arc<Response> {
@@ -94,7 +94,14 @@ impl Responses {
     pub(super) fn refusal(&mut self, kind: Kind, status: u16, retry_after_ms: Option<u32>, after: Duration) -> Answer {
         let make = || Arc::new(response(kind, status, retry_after_ms));
         let response = self.refusals.entry((kind, status, retry_after_ms)).or_insert_with(make).clone();
-        Answer { gives: Behavior::Response(response), head: None, first_token: after, after, tokens: 0, prompt: None }
+        Answer {
+            behavior: Behavior::Response(response),
+            head: None,
+            first_token: after,
+            after,
+            tokens: 0,
+            prompt: None,
+        }
     }
 }
 

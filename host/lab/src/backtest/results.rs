@@ -11,28 +11,28 @@ use pointsman_core::usd::total_usd;
 
 use crate::world::{EventKind, Finished, Scene, Watcher};
 
-/// Result of one exchange.
+/// Result of one exchange, recorded or simulated.
 #[derive(Clone, Copy, Debug)]
 pub struct ExchangeResult {
-    /// Arrival.
+    /// Time of its arrival.
     pub arrived: Timestamp,
-    /// End of the exchange.
+    /// Its end as the client saw it.
     pub end: End,
     /// The lane of who answered.
     pub lane: Option<Lane>,
-    /// Arrival to end.
+    /// Time from its arrival to its end.
     pub took: Duration,
     /// Arrival to the first byte of a stream.
     pub first_byte: Option<Duration>,
-    /// Waits.
+    /// Number of waits in the queue.
     pub waits: u32,
-    /// Time spent waiting.
+    /// Total time in the queue.
     pub waited: Duration,
-    /// Attempts.
+    /// Number of attempts that were sent.
     pub attempts: u32,
     /// Attempts answered with 429.
     pub rate_limited: u32,
-    /// Policy faults.
+    /// Questions at which the policy failed.
     pub faults: u32,
     /// Cost of all attempts, USD.
     pub cost_usd: f64,
@@ -44,7 +44,7 @@ pub(super) const PARTS: usize = 96;
 /// The time that a journal spans, in parts.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct TimeGrid {
-    /// The first arrival.
+    /// Time of the first arrival.
     pub start: Timestamp,
     /// The length of a part.
     pub part: Duration,
@@ -68,31 +68,31 @@ impl TimeGrid {
 pub struct Part {
     /// Answered, by lane, in the order of [`Lane::ALL`]; last those that nobody answered.
     pub lanes: [f64; 4],
-    /// USD.
+    /// Cost of its attempts, USD.
     pub spend_usd: f64,
     /// Attempts answered with 429.
     pub rate_limited: f64,
 }
 
-/// Exchanges, counted.
+/// Counts and times of exchanges.
 #[derive(Clone, Debug)]
 pub struct ExchangeStats {
     face: TimeGrid,
-    /// All of them.
+    /// Number of exchanges.
     pub exchanges: u64,
-    /// Answered whole.
+    /// Exchanges whose answer was delivered whole.
     pub delivered: u64,
     /// Number of exchanges whose client disconnected.
     pub gone: u64,
-    /// Those that waited.
+    /// Exchanges that waited at least once.
     pub waiting: u64,
-    /// Time spent waiting.
+    /// Total time in the queue.
     pub waited: Duration,
-    /// Attempts.
+    /// Number of attempts of all exchanges.
     pub attempts: u64,
-    /// Policy faults.
+    /// Questions at which the policy failed.
     pub faults: u64,
-    /// By arrival.
+    /// Parts of the time, by the arrival of their exchanges.
     pub parts: Vec<Part>,
     /// Arrival to end of those that were answered whole, in ms.
     pub times: Histogram<u32>,
@@ -104,7 +104,7 @@ pub struct ExchangeStats {
 const LONGEST_MS: u64 = 3_600_000;
 
 impl ExchangeStats {
-    /// Nothing yet.
+    /// Counts of no exchange, over this time.
     pub fn new(face: TimeGrid) -> Self {
         // Three digits: one part in a thousand.
         let histogram = || Histogram::new_with_bounds(1, LONGEST_MS, 3).expect("these bounds are ones it knows");
@@ -123,14 +123,14 @@ impl ExchangeStats {
         }
     }
 
-    /// Counts these.
+    /// Counts these exchanges.
     pub fn of(face: TimeGrid, all: &[ExchangeResult]) -> Self {
         let mut stats = Self::new(face);
         all.iter().for_each(|seen| stats.add(seen));
         stats
     }
 
-    /// Counts one.
+    /// Counts one more exchange.
     pub fn add(&mut self, seen: &ExchangeResult) {
         let ms = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(LONGEST_MS);
         self.exchanges += 1;
@@ -173,7 +173,7 @@ impl ExchangeStats {
 
 /// Counts what happens in a world.
 pub(super) struct Counter {
-    /// Counts so far.
+    /// Counts of the exchanges that have ended.
     pub stats: ExchangeStats,
     /// By number: the first byte's time, and faults.
     under_way: Vec<(Option<Duration>, u32)>,

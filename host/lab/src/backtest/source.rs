@@ -54,9 +54,9 @@ pub fn engine() -> Result<Engine, String> {
 
 /// A policy and what it is called.
 pub struct Named {
-    /// For people.
+    /// Name in reports: a revision, a file, or "default".
     pub name: String,
-    /// The policy.
+    /// The compiled component.
     pub policy: Compiled,
 }
 

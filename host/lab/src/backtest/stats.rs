@@ -5,9 +5,9 @@
 pub(super) struct Estimate {
     /// The mean of the worlds.
     pub mean: f64,
-    /// The lower bound.
+    /// Lower bound of the mean, by Student's t.
     pub low: f64,
-    /// The upper bound.
+    /// Upper bound of the mean.
     pub high: f64,
 }
 

@@ -12,7 +12,7 @@ use pointsman_store::{AttemptRow, ExchangeRow, Journaled};
 
 use crate::story::{Answered, Cost, Decided, Ended, Outcome, Sent, Story, Teller, title};
 
-/// An exchange, told again.
+/// A recorded exchange as a story.
 #[derive(Clone, Debug)]
 pub struct Retold {
     /// Story of the exchange; times are from its arrival.
@@ -23,7 +23,7 @@ pub struct Retold {
     pub ended: Ended,
 }
 
-/// Tells a recorded exchange.
+/// Makes the story of a recorded exchange.
 pub fn retell(journaled: &Journaled) -> Retold {
     let Journaled { exchange, trail, setup, .. } = journaled;
     let title = title(&exchange.id, &exchange.model, &trail.facts);

@@ -8,14 +8,14 @@ use pointsman_core::text::OneLine;
 use super::end;
 use crate::story::{Moment, Story, in_words};
 
-/// Capabilities of the terminal.
+/// Width and capabilities of the terminal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Look {
-    /// Columns to fill.
+    /// Width of a line, in columns.
     pub width: usize,
     /// Characters outside of ASCII may be used.
     pub unicode: bool,
-    /// Colours may be used.
+    /// ANSI colours may be used.
     pub colour: bool,
 }
 
@@ -26,7 +26,7 @@ const MAX_NAME: usize = 24;
 /// Bars drawn; of more only the number is told.
 const MAX_BARS: usize = 40;
 
-/// Meaning of a bar.
+/// Kind of a stretch of time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Nature {
     Waited,
@@ -34,7 +34,7 @@ enum Nature {
     Failed,
 }
 
-/// A stretch of time.
+/// A stretch of time of one kind, in one line.
 #[derive(Clone, Debug)]
 struct Bar {
     name: String,

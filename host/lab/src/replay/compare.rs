@@ -26,7 +26,7 @@ pub enum Exactness {
 /// Difference of another component's answer to one question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Divergence {
-    /// Sent in another lane.
+    /// The lanes of both decisions, which differ.
     Lane(Lane, Lane),
     /// To another backend of the same lane.
     Backend(Lane),
@@ -65,9 +65,9 @@ impl Divergence {
 /// Effect of a decision that is not a rejection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Action {
-    /// It sends.
+    /// The decision sends an attempt in this lane.
     Send(Lane),
-    /// It waits.
+    /// The decision waits.
     Wait,
 }
 

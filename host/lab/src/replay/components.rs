@@ -12,11 +12,11 @@ use super::ReplayError;
 pub enum Chosen {
     /// The one inside this binary.
     Embedded,
-    /// A file's.
+    /// A component from a file.
     File {
         /// As it is named in the report.
         name: String,
-        /// Its content.
+        /// The file's bytes.
         bytes: Vec<u8>,
     },
     /// A revision that the store keeps, or the one inside this binary.

@@ -108,7 +108,7 @@ pub(super) fn on_one_line(text: &str) -> String {
     line
 }
 
-/// "10,000"
+/// Formats a number in groups of three digits: "10,000".
 pub(super) fn count(number: u64) -> String {
     let digits = number.to_string();
     let mut told = String::new();

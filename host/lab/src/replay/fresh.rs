@@ -22,18 +22,16 @@ pub(super) struct Asked {
     pub number: u64,
     /// Configuration that it was asked in.
     pub desk: ReplayTarget,
-    /// The exchange.
+    /// The recorded exchange whose questions are asked.
     pub journaled: Arc<Journaled>,
-    /// Its texts.
     pub texts: Arc<Texts>,
     /// Answers of the used instance to the first questions.
     pub heard: Vec<Heard>,
 }
 
-/// By revision.
+/// Findings by the name of the revision.
 pub(super) type Found = IndexMap<Arc<str>, Forgetful>;
 
-/// The threads.
 pub(super) struct Threads<'scope> {
     threads: Vec<Asker<'scope>>,
     next: usize,
@@ -46,7 +44,7 @@ struct Asker<'scope> {
 }
 
 impl<'scope> Threads<'scope> {
-    /// So many.
+    /// Starts this number of threads in the scope.
     pub(super) fn start(scope: &'scope Scope<'scope, '_>, number: usize) -> Self {
         let thread = |_| {
             let (sender, asked) = sync_channel(AHEAD);

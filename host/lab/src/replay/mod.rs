@@ -38,17 +38,17 @@ use components::Components;
 use fresh::Threads;
 use session::Session;
 
-/// Exchanges read ahead.
+/// Exchanges that are read before they are replayed.
 const AHEAD: usize = 256;
 
-/// Options of a replay.
+/// Inputs of a replay: store, time and components.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// The store.
+    /// File of the store.
     pub store: PathBuf,
     /// Exchanges that ended then or later.
     pub since: Timestamp,
-    /// Exchanges that ended before.
+    /// End of the time: exchanges that ended before it.
     pub until: Timestamp,
     /// The component that is asked; none: the one that decided.
     pub policy: Option<Chosen>,
@@ -101,9 +101,9 @@ pub enum ReplayError {
     /// A component is no policy.
     #[error("{name} is no policy that can be asked: {why}")]
     NoPolicy {
-        /// Name of the component.
+        /// Its name in the report: a revision or a file.
         name: String,
-        /// Error of loading it.
+        /// Reason for which it cannot be loaded.
         why: LoadError,
     },
     /// The candidate does not take what was recorded.
@@ -118,7 +118,7 @@ pub enum ReplayError {
         exchange: String,
         /// Time of its arrival.
         started: String,
-        /// Error of loading it.
+        /// Reason for which it cannot be loaded.
         why: LoadError,
         /// True for the revision that decided.
         is_own: bool,

@@ -13,10 +13,10 @@ use serde_json::{Value as Json, json};
 use super::describe::{count, counted};
 use super::summary::{Difference, Diverging, Exact, Forgetful};
 
-/// Results of a replay.
+/// Results of a replay, by revision.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ReplayReport {
-    /// Exchanges read.
+    /// Number of recorded exchanges that were read.
     pub exchanges: u64,
     /// Times of arrival of the first and the last of them.
     pub span: Option<(String, String)>,
@@ -36,7 +36,7 @@ pub struct ReplayReport {
     pub forgetful: IndexMap<Arc<str>, Forgetful>,
     /// Revisions whose component is not kept, with their exchanges.
     pub missing: IndexMap<String, u64>,
-    /// Duration of the replay.
+    /// Duration of the replay, reading included.
     pub took: Duration,
 }
 
@@ -62,12 +62,12 @@ impl ReplayReport {
         is_exact && is_forgetful && self.asked() > 0
     }
 
-    /// Questions asked.
+    /// Returns the number of questions that were put to components.
     pub fn asked(&self) -> u64 {
         self.exact.values().map(|exact| exact.questions).sum::<u64>() + self.diverging.questions
     }
 
-    /// For machines.
+    /// Returns the report as JSON, in the shape that `--json` prints.
     pub fn json(&self) -> Json {
         let span = self.span.as_ref();
         json!({

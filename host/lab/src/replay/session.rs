@@ -22,7 +22,7 @@ use crate::settings::recorded as offer_of_recorded;
 /// exchange is asked again.
 const STARTING_MS: u64 = 20_000;
 
-/// A replay under way.
+/// State of a replay: components, their state and findings.
 pub(super) struct Session<'a, 'scope> {
     plan: &'a Plan,
     components: Components,

@@ -26,36 +26,36 @@ pub struct QuestionRef {
 /// Two answers to the same question.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Difference {
-    /// The question.
+    /// Exchange and number of the question.
     #[serde(flatten)]
     pub place: QuestionRef,
     /// The answer that was expected: the recorded one.
     pub recorded: Said,
-    /// The other one.
+    /// The answer of the replayed component.
     pub now: Said,
     /// First difference in the use of `state`, in words; `None` without one.
     pub state: Option<String>,
 }
 
-/// An answer in words.
+/// A decision and its notes in words.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Said {
     /// The decision, or the fault.
     pub decision: String,
-    /// The notes.
+    /// Notes that came with it.
     pub notes: Vec<String>,
 }
 
 /// A revision's own questions, put to it again.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Exact {
-    /// Exchanges it decided.
+    /// Exchanges whose decisions were compared.
     pub exchanges: u64,
     /// Questions it was asked again.
     pub questions: u64,
     /// Number of these that were answered differently.
     pub differing: u64,
-    /// The first of them.
+    /// The first difference, as an example.
     pub first: Option<Difference>,
     /// Failed then and now, in the same way.
     pub failed_again: u64,
@@ -86,19 +86,19 @@ pub struct Diverging {
     pub timed: u64,
 }
 
-/// Divergences of one kind.
+/// Divergences of one kind, counted, with examples.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Group {
-    /// Exchanges.
+    /// Number of exchanges that diverge in this way.
     pub exchanges: u64,
-    /// The first of them.
+    /// The first divergences, as examples.
     pub examples: Vec<Difference>,
 }
 
 /// A component's questions, each put to an instance that was never asked anything, beside one that remembers all before.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Forgetful {
-    /// Questions.
+    /// Number of questions that were asked.
     pub questions: u64,
     /// Number of these that were answered differently.
     pub differing: u64,
@@ -159,7 +159,7 @@ impl Difference {
 }
 
 impl Exact {
-    /// One more question.
+    /// Counts one more question and its exactness.
     pub fn add(&mut self, exactness: Exactness, difference: impl FnOnce() -> Difference) {
         self.questions += 1;
         match exactness {
@@ -185,7 +185,7 @@ impl Diverging {
         }
     }
 
-    /// That exchange diverges.
+    /// Counts an exchange that diverges, and keeps it as one of at most `examples`.
     pub fn diverged(&mut self, divergence: Divergence, examples: usize, example: impl FnOnce() -> Difference) {
         match divergence {
             Divergence::Tie(_) => self.ties += 1,
@@ -217,7 +217,7 @@ impl Forgetful {
         }
     }
 
-    /// Adds another thread's findings.
+    /// Adds the findings of another thread.
     pub fn join(&mut self, other: Forgetful) {
         self.questions += other.questions;
         self.differing += other.differing;

@@ -11,7 +11,7 @@ const MAX_KEPT: usize = 16;
 /// An instance's configuration, which questions are put to.
 #[derive(Clone)]
 pub(super) struct ReplayTarget {
-    /// The component.
+    /// The compiled component that is asked.
     pub compiled: Arc<Compiled>,
     /// The recorded setup, whose table it is told.
     pub setup: Arc<Setup>,

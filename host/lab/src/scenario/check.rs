@@ -19,10 +19,10 @@ use crate::answer::{Answer, Behavior, Response};
 /// The first Monday of 2026.
 const START: &str = "2026-01-05T00:00:00Z";
 
-/// Duration of an answer.
+/// Time from sending to the last byte of an answer that names none.
 const AFTER: Duration = Duration::from_millis(300);
 
-/// Tokens of an answer.
+/// Tokens of an answer that names no number.
 const TOKENS: u32 = 20;
 
 /// Words for what is no response.
@@ -130,11 +130,11 @@ impl Check<'_, '_, '_> {
             problem.help("`after` is the time from sending to the last byte; left out, it is 300 ms");
         }
         let tokens = raw.tokens.unwrap_or(TOKENS);
-        let gives = self.gives(at, raw);
-        Answer { gives, head: None, first_token, after, tokens, prompt: None }
+        let behavior = self.behavior(at, raw);
+        Answer { behavior, head: None, first_token, after, tokens, prompt: None }
     }
 
-    fn gives(&mut self, at: &KeyPath, raw: RawAnswer) -> Behavior {
+    fn behavior(&mut self, at: &KeyPath, raw: RawAnswer) -> Behavior {
         let answer_at = at.key("answer");
         let word = match &raw.answer {
             Some(RawGives::Status(status)) => {

@@ -33,7 +33,7 @@ pub const MAX_REQUESTS: u32 = 10_000;
 /// Keys that stand in lists of `pointsman.toml`, but only in a scenario.
 const OWN_KEYS: &OwnKeys = &[("backend", &["before", "script", "outages"]), ("client", &["spent_usd"])];
 
-/// A scenario, checked.
+/// A checked scenario: a table, requests, answers and expectations.
 #[derive(Debug)]
 pub struct Scenario {
     /// Title: the behaviour it shows, in one sentence.
@@ -70,11 +70,11 @@ pub struct Script {
 /// A time in which a backend answers otherwise.
 #[derive(Debug)]
 pub struct Outage {
-    /// Its beginning.
+    /// Its beginning, from the scenario's start.
     pub from: Duration,
     /// Its end, not in it.
     pub until: Duration,
-    /// Answer to all attempts.
+    /// Answer to every attempt meanwhile.
     pub answer: Answer,
 }
 
@@ -83,11 +83,11 @@ pub struct Outage {
 pub struct Request {
     /// Arrival of the first request.
     pub at: Duration,
-    /// Number of requests.
+    /// Number of requests, at least 1.
     pub times: u32,
     /// Time between two requests.
     pub every: Duration,
-    /// The request itself.
+    /// The request that is sent each time.
     pub ask: Ask,
     /// Expectations on each of them.
     pub expect: Expectation,
@@ -98,13 +98,13 @@ pub struct Request {
 /// Expectations on one exchange.
 #[derive(Debug, Default)]
 pub struct Expectation {
-    /// Its decisions.
+    /// Decisions in order; none: any.
     pub decisions: Option<Vec<Expected>>,
-    /// Its end.
+    /// Its end; none: any.
     pub end: Option<EndPattern>,
     /// The longest, arrival to end.
     pub within: Option<Duration>,
-    /// The shortest.
+    /// Least time from arrival to end.
     pub not_before: Option<Duration>,
     /// Each is part of some note.
     pub notes: Vec<String>,
@@ -124,13 +124,13 @@ impl Expectation {
 /// Expectations on all exchanges together.
 #[derive(Debug, Default)]
 pub struct RunExpectation {
-    /// Attempts sent, by backend.
+    /// Number of attempts at each backend.
     pub attempts: Vec<(Arc<str>, Count)>,
-    /// Exchanges delivered, by lane.
+    /// Number of exchanges delivered in each lane.
     pub lanes: Vec<(Lane, Count)>,
-    /// Exchanges delivered.
+    /// Number of exchanges whose answer was delivered whole.
     pub delivered: Option<Count>,
-    /// Exchanges rejected.
+    /// Number of exchanges that Pointsman refused.
     pub rejected: Option<Count>,
     /// Cost of all attempts, USD.
     pub spend_usd: Option<Count>,

@@ -13,7 +13,7 @@ use super::syntax::{DECISION, Expected};
 use crate::story::Decided;
 use crate::world::{RecordedAttempt, RecordedQuestion, Then};
 
-/// Questions of one request.
+/// Largest number of recorded questions of one request.
 const MAX_QUESTIONS: usize = 1_000;
 
 /// The word for a number that there is not: no limit, no time known.

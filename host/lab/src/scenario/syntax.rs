@@ -33,7 +33,7 @@ pub(super) fn duration(text: &str) -> Option<Duration> {
 pub enum Expected {
     /// `...`: any decisions, or none.
     Any,
-    /// A decision.
+    /// One decision that matches this.
     One(DecisionPattern),
 }
 
@@ -41,7 +41,7 @@ pub enum Expected {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DecisionPattern {
     what: WhatPattern,
-    /// The backend.
+    /// Id of the backend; none: any.
     pub backend: Option<String>,
     /// The model asked for from then on.
     pub model: Option<String>,
@@ -161,14 +161,14 @@ impl fmt::Display for EndPattern {
     }
 }
 
-/// Expected number or amount.
+/// Bounds of an expected number or amount, both included.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Count {
-    /// This.
+    /// This number and no other.
     Exactly(f64),
-    /// At most this.
+    /// This number or less.
     AtMost(f64),
-    /// At least this.
+    /// This number or more.
     AtLeast(f64),
     /// From this to that, both included.
     Between(f64, f64),

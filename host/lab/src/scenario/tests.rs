@@ -40,7 +40,7 @@ fn the_defaults_are_those_that_are_written_down() {
     assert_eq!((&*request.ask.model, request.ask.texts.path.as_str()), ("m", "/v1/chat/completions"));
     assert_eq!((request.ask.facts.prompt_tokens, request.ask.facts.max_tokens), (100, 0));
     let answer = &scenario.scripts[1].answers[0];
-    assert!(matches!(&answer.gives, Behavior::Response(r) if r.status == 200 && r.body.is_none()));
+    assert!(matches!(&answer.behavior, Behavior::Response(r) if r.status == 200 && r.body.is_none()));
     assert_eq!((answer.after.as_millis(), answer.first_token.as_millis(), answer.tokens), (300, 100, 20));
     assert_eq!(scenario.config.limits.max_attempts, 16);
 }
@@ -86,13 +86,13 @@ fn everything_that_is_given_is_taken_over() {
     let scenario = Scenario::parse(text, "s.toml").unwrap();
     assert_eq!(scenario.config.fleet_settings().emergency_fraction, 0.5);
     assert_eq!((scenario.config.limits.max_attempts, scenario.spent_usd[0], scenario.seed), (3, 2.4, 7));
-    let Behavior::Response(response) = &scenario.scripts[0].answers[0].gives else { panic!("a response") };
+    let Behavior::Response(response) = &scenario.scripts[0].answers[0].behavior else { panic!("a response") };
     assert_eq!(
         (response.headers["retry-after-ms"].as_bytes(), response.body.as_deref()),
         (&b"1500"[..], Some(&b"b"[..]))
     );
     let outage = &scenario.scripts[0].outages[0];
-    assert!(matches!(outage.answer.gives, Behavior::Cut) && outage.until == Duration::from_secs(2));
+    assert!(matches!(outage.answer.behavior, Behavior::Cut) && outage.until == Duration::from_secs(2));
     let ask = &scenario.requests[0].ask;
     assert_eq!((ask.facts.client, ask.facts.priority, ask.facts.streaming), (0, -7, true));
     assert_eq!((ask.texts.label("team"), ask.texts.session.as_deref()), (Some("blue"), Some("s")));

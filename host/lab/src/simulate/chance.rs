@@ -8,7 +8,7 @@ use pointsman_engine::Verdict;
 
 use crate::dice::Dice;
 
-/// Decides by chance.
+/// A policy that makes any valid decision by chance.
 pub(super) struct Chance<'a> {
     dice: Dice,
     table: &'a Table,

@@ -42,15 +42,15 @@ pub use stats::SimulationStats;
 /// Time 0 of every world: Monday 2026-01-05, 00:00 UTC.
 const START: Timestamp = Timestamp::from_millis(1_767_571_200_000);
 
-/// Policy of the simulation.
+/// The policy that decides in a simulation.
 pub enum Policy {
     /// The default policy, compiled natively.
     Native,
     /// Chance: any valid decision.
     Random,
-    /// A component.
+    /// A compiled component with its settings.
     Component {
-        /// It.
+        /// The compiled component.
         compiled: Compiled,
         /// The name of its file, without its ending.
         name: Option<String>,
@@ -60,9 +60,9 @@ pub enum Policy {
 /// A world to be made up.
 #[derive(Clone, Copy)]
 pub struct Plan<'a> {
-    /// Seed of everything random.
+    /// Seed of all that is drawn: providers, traffic, and the queries' seeds.
     pub seed: u64,
-    /// Number of requests.
+    /// Number of requests that arrive.
     pub exchanges: u64,
     /// The deciding policy.
     pub policy: &'a Policy,
@@ -70,10 +70,10 @@ pub struct Plan<'a> {
     pub config: Option<&'a Config>,
 }
 
-/// Result of one world.
+/// Result of one simulated world.
 #[derive(Debug)]
 pub struct Run {
-    /// The numbers.
+    /// Counts of its exchanges.
     pub stats: SimulationStats,
     /// The first rule that was broken, with the story of the exchange that broke it.
     pub breach: Option<(Breach, Option<Story>)>,
@@ -173,7 +173,7 @@ impl Watcher for Observer {
     }
 }
 
-/// Remembers one exchange.
+/// A watcher that records one exchange.
 struct Teller {
     exchange: u64,
     recorded: Option<Recorded>,

@@ -16,7 +16,7 @@ use crate::world::{Ask, Attempt, Environment};
 pub(super) struct Nature {
     traffic: Traffic,
     backends: Vec<Provider>,
-    sayings: Responses,
+    responses: Responses,
 }
 
 impl Nature {
@@ -27,7 +27,7 @@ impl Nature {
         Self {
             traffic: Traffic::new(seed, table, start, exchanges),
             backends: backends.collect(),
-            sayings: Responses::new(),
+            responses: Responses::new(),
         }
     }
 }
@@ -38,7 +38,7 @@ impl Environment for Nature {
     }
 
     fn answer(&mut self, attempt: &Attempt<'_>) -> Answer {
-        self.backends[attempt.sending.backend as usize].answer(attempt, &self.sayings)
+        self.backends[attempt.sending.backend as usize].answer(attempt, &self.responses)
     }
 }
 
@@ -49,14 +49,14 @@ struct Provider {
     per_token: Duration,
     /// Requests that it takes in a minute; what is more gets a 429.
     limit: Option<Window>,
-    /// Retry-After of its 429s.
-    manners: Manners,
+    /// Form of the Retry-After in its 429s.
+    retry_after_form: RetryAfterForm,
     /// Once in so many attempts something goes wrong for no reason.
     faulty: u64,
     /// Means of how long it is well and how long it is not.
     well_for: Duration,
     ill_for: Duration,
-    weather: Condition,
+    condition: Condition,
     /// End of the present condition.
     until: Timestamp,
 }
@@ -65,25 +65,25 @@ struct Provider {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Condition {
     Well,
-    /// 429 to everybody.
+    /// Every attempt gets a 429.
     Storm,
-    /// No connection.
+    /// Connections fail.
     Dead,
-    /// This status to everybody.
+    /// Every attempt gets this status.
     Failing(u16),
     /// Connections are taken and nothing comes.
     Silent,
-    /// Answers break off.
+    /// Connections break inside bodies.
     Cutting,
-    /// Answers fall silent.
+    /// Bodies begin and nothing more comes.
     Stalling,
-    /// Ten times as slow.
+    /// Answers take ten times as long.
     Slow,
 }
 
-/// Retry-After of a 429.
+/// The form in which a 429 says when to come back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Manners {
+enum RetryAfterForm {
     Nothing,
     Seconds,
     Milliseconds,
@@ -102,11 +102,16 @@ impl Provider {
             first_token: Duration::from_secs_f64(dice.magnitude(0.05, 3.0)),
             per_token: Duration::from_secs_f64(dice.magnitude(0.002, 0.1)),
             limit: rpm.map(Window::new),
-            manners: dice.pick(&[Manners::Nothing, Manners::Seconds, Manners::Milliseconds, Manners::Reset]),
+            retry_after_form: dice.pick(&[
+                RetryAfterForm::Nothing,
+                RetryAfterForm::Seconds,
+                RetryAfterForm::Milliseconds,
+                RetryAfterForm::Reset,
+            ]),
             faulty: dice.magnitude(8.0, 1_000.0) as u64,
             well_for,
             ill_for: well_for.mul_f64(dice.magnitude(0.01, 0.5)),
-            weather: Condition::Well,
+            condition: Condition::Well,
             until: start,
             dice,
         };
@@ -114,44 +119,45 @@ impl Provider {
         provider
     }
 
-    fn answer(&mut self, attempt: &Attempt<'_>, sayings: &Responses) -> Answer {
+    fn answer(&mut self, attempt: &Attempt<'_>, responses: &Responses) -> Answer {
         let now = attempt.now;
-        self.look_up(now);
+        self.advance(now);
         let has_room = self.takes(now);
         let d = &mut self.dice;
         let quick = Duration::from_millis(d.between(1, 200));
-        let at_once = |gives| Answer { gives, head: None, first_token: quick, after: quick, tokens: 0, prompt: None };
-        let weather = if d.one_in(self.faulty) { Self::mishap(d) } else { self.weather };
-        match weather {
-            Condition::Storm => return at_once(self.rate_limited(sayings)),
+        let at_once =
+            |behavior| Answer { behavior, head: None, first_token: quick, after: quick, tokens: 0, prompt: None };
+        let condition = if d.one_in(self.faulty) { Self::fault(d) } else { self.condition };
+        match condition {
+            Condition::Storm => return at_once(self.rate_limited(responses)),
             Condition::Dead if d.one_in(3) => return at_once(Behavior::Reset),
             Condition::Dead => {
                 let after = if d.one_in(4) { Duration::from_secs(10) } else { quick };
                 return Answer { after, ..at_once(Behavior::ConnectFailed) };
             }
-            Condition::Failing(status) => return at_once(sayings.status(status)),
+            Condition::Failing(status) => return at_once(responses.status(status)),
             Condition::Silent => return at_once(Behavior::Silence),
             Condition::Well | Condition::Cutting | Condition::Stalling | Condition::Slow => {}
         }
         if !has_room {
-            return at_once(self.rate_limited(sayings));
+            return at_once(self.rate_limited(responses));
         }
-        self.speech(weather, attempt.ask.facts.max_tokens, sayings)
+        self.answered(condition, attempt.ask.facts.max_tokens, responses)
     }
 
     /// Good and bad times come and go.
-    fn look_up(&mut self, now: Timestamp) {
+    fn advance(&mut self, now: Timestamp) {
         while self.until <= now {
-            let (weather, mean) = match self.weather == Condition::Well {
-                true => (Self::mishap(&mut self.dice), self.ill_for),
+            let (condition, mean) = match self.condition == Condition::Well {
+                true => (Self::fault(&mut self.dice), self.ill_for),
                 false => (Condition::Well, self.well_for),
             };
-            self.weather = weather;
+            self.condition = condition;
             self.until = self.until + self.dice.gap(mean).max(Duration::from_millis(1));
         }
     }
 
-    fn mishap(dice: &mut Dice) -> Condition {
+    fn fault(dice: &mut Dice) -> Condition {
         match dice.below(40) {
             0..=9 => Condition::Storm,
             10..=14 => Condition::Dead,
@@ -171,29 +177,29 @@ impl Provider {
         self.limit.as_mut().is_none_or(|limit| limit.take(now).is_ok())
     }
 
-    fn rate_limited(&mut self, sayings: &Responses) -> Behavior {
-        match self.manners {
-            Manners::Nothing => sayings.status(429),
-            Manners::Seconds => Behavior::Response(
-                sayings.in_seconds[self.dice.below(sayings.in_seconds.len() as u64) as usize].clone(),
+    fn rate_limited(&mut self, responses: &Responses) -> Behavior {
+        match self.retry_after_form {
+            RetryAfterForm::Nothing => responses.status(429),
+            RetryAfterForm::Seconds => Behavior::Response(
+                responses.in_seconds[self.dice.below(responses.in_seconds.len() as u64) as usize].clone(),
             ),
-            Manners::Milliseconds => {
-                let all = &sayings.in_milliseconds;
+            RetryAfterForm::Milliseconds => {
+                let all = &responses.in_milliseconds;
                 Behavior::Response(all[self.dice.below(all.len() as u64) as usize].clone())
             }
-            Manners::Reset => Behavior::Response(sayings.reset.clone()),
+            RetryAfterForm::Reset => Behavior::Response(responses.reset.clone()),
         }
     }
 
-    fn speech(&mut self, weather: Condition, max_tokens: u32, sayings: &Responses) -> Answer {
+    fn answered(&mut self, condition: Condition, max_tokens: u32, responses: &Responses) -> Answer {
         let d = &mut self.dice;
         let most = if max_tokens == 0 { 2_000 } else { max_tokens };
         let tokens = (d.magnitude(1.0, 2_000.0) as u32).min(most);
-        let slow = if weather == Condition::Slow { 10 } else { 1 };
+        let slow = if condition == Condition::Slow { 10 } else { 1 };
         let first_token = d.gap(self.first_token) * slow + Duration::from_millis(5);
         let after = first_token + self.per_token.mul_f64(d.magnitude(0.5, 2.0)) * tokens * slow;
-        let whole = Answer { gives: sayings.status(200), head: None, first_token, after, tokens, prompt: None };
-        let gives = match weather {
+        let whole = Answer { behavior: responses.status(200), head: None, first_token, after, tokens, prompt: None };
+        let behavior = match condition {
             Condition::Cutting => Behavior::Cut,
             Condition::Stalling => Behavior::Stall,
             Condition::Well
@@ -207,7 +213,7 @@ impl Provider {
         };
         let share = d.unit();
         let after = first_token + (after - first_token).mul_f64(share);
-        Answer { gives, after, tokens: (f64::from(tokens) * share) as u32, ..whole }
+        Answer { behavior, after, tokens: (f64::from(tokens) * share) as u32, ..whole }
     }
 }
 

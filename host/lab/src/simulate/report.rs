@@ -28,7 +28,7 @@ pub struct SimulationReport {
     pub runs: u64,
     /// The first breach, with the seed of its run.
     pub breach: Option<(u64, Breach, Option<Story>)>,
-    /// Real time.
+    /// Real time that the simulation took.
     pub real: Duration,
 }
 
@@ -50,7 +50,7 @@ impl SimulationReport {
         )
     }
 
-    /// For machines.
+    /// Returns the report as JSON, in the shape that `--json` prints.
     pub fn json(&self) -> Value {
         let t = &self.stats;
         let lanes: serde_json::Map<String, Value> =
@@ -93,7 +93,6 @@ impl SimulationReport {
     }
 }
 
-/// For people.
 impl fmt::Display for SimulationReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let t = &self.stats;

@@ -10,17 +10,17 @@ use pointsman_engine::clock::Stopwatch;
 use super::report::SimulationReport;
 use super::{Plan, Policy, Run, SimulationStats, days, live};
 
-/// Options of a simulation.
+/// Inputs of a simulation of several worlds.
 pub struct Options<'a> {
     /// Seed of the first run; each further run takes the next number.
     pub seed: u64,
-    /// Number of runs.
+    /// Number of worlds; their seeds follow one another.
     pub runs: u64,
     /// Number of requests in each run.
     pub exchanges: u64,
     /// The deciding policy.
     pub policy: &'a Policy,
-    /// Its name.
+    /// Name of the policy in the report.
     pub policy_name: String,
     /// The configuration whose table takes the place of made-up ones, and its file.
     pub config: Option<(&'a Config, PathBuf)>,
@@ -29,9 +29,9 @@ pub struct Options<'a> {
 /// A component that takes no table or settings of a seed.
 #[derive(Debug)]
 pub struct Refusal {
-    /// The seed.
+    /// Seed of the world that could not be made.
     pub seed: u64,
-    /// Error of loading it.
+    /// Reason for which the policy cannot be loaded.
     pub why: LoadError,
 }
 

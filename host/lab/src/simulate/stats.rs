@@ -10,19 +10,19 @@ use crate::world::{EventKind, Finished};
 /// Counts of a simulation.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct SimulationStats {
-    /// Exchanges that ended.
+    /// Number of exchanges that ended.
     pub exchanges: u64,
     /// Answered whole, by lane, in the order of [`Lane::ALL`].
     pub answered: [u64; 3],
     /// An upstream's refusal was passed on.
     pub refused: u64,
-    /// Refused by Pointsman.
+    /// Exchanges that Pointsman refused.
     pub rejected: u64,
-    /// Begun, then failed.
+    /// Exchanges whose answer began and broke.
     pub broken: u64,
-    /// Waits.
+    /// Number of waits of all exchanges.
     pub waits: u64,
-    /// Time spent waiting.
+    /// Total time of these waits.
     pub waited: Duration,
     /// Attempts sent.
     pub attempts: u64,
@@ -30,7 +30,7 @@ pub struct SimulationStats {
     pub probes: u64,
     /// Attempts that an upstream answered with 429.
     pub rate_limited: u64,
-    /// Times a policy failed.
+    /// Questions at which the policy failed.
     pub faults: u64,
     /// Cost of all attempts in millionths of a USD, each rounded.
     pub spend_microusd: u64,
@@ -41,7 +41,7 @@ pub struct SimulationStats {
 }
 
 impl SimulationStats {
-    /// Counts what happens.
+    /// Counts an event.
     pub fn saw(&mut self, sight: &EventKind<'_>) {
         match sight {
             EventKind::Decided(verdict) => self.faults += u64::from(verdict.fault.is_some()),
@@ -76,7 +76,7 @@ impl SimulationStats {
         }
     }
 
-    /// Adds another world's.
+    /// Adds the counts of another world.
     pub fn add(&mut self, other: &SimulationStats) {
         self.exchanges += other.exchanges;
         for (sum, more) in self.answered.iter_mut().zip(other.answered) {

@@ -12,9 +12,9 @@ use super::of_ms;
 /// A backend as a policy saw it in one question.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BackendSnapshot {
-    /// Its id.
+    /// Id of the backend.
     pub backend: Arc<str>,
-    /// Its tier.
+    /// Tier of the backend.
     pub tier: Tier,
     /// Its place in the table.
     pub index: u32,

@@ -11,7 +11,7 @@ use pointsman_core::table::{Lane, Table};
 /// A decision with the table's names in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Decided {
-    /// The decision itself.
+    /// The decision without its reasons.
     pub what: DecidedWhat,
     /// The backend it named, or the one the host chose for it.
     pub backend: Option<Arc<str>>,
@@ -22,11 +22,11 @@ pub struct Decided {
 /// The kind of a decision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DecidedWhat {
-    /// Send in this lane.
+    /// An attempt in this lane.
     Send(Lane),
     /// Wait for this lane's capacity.
     Wait(Lane),
-    /// Refuse with this status.
+    /// A refusal with this status.
     Reject(u16),
 }
 
@@ -39,7 +39,7 @@ pub struct Ended {
     pub status: u16,
     /// Lane and backend that answered it.
     pub by: Option<(Lane, Arc<str>)>,
-    /// Arrival to end.
+    /// Time from arrival to end.
     pub took: Duration,
     /// The error the client got, if it got one.
     pub error: Option<String>,

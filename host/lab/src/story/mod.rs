@@ -37,18 +37,18 @@ pub struct Story {
     pub moments: Vec<(Duration, Moment)>,
 }
 
-/// Something that happened.
+/// An event of a story.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Moment {
-    /// It arrived.
+    /// The request arrived.
     Arrived,
     /// The policy was asked, and saw this of the backends that could serve it.
     Asked(Vec<BackendSnapshot>),
     /// It used the shared `state` like this.
     State(Vec<String>),
-    /// It decided this.
+    /// The policy's decision, in words.
     Decided(String),
-    /// And noted this.
+    /// A note of the policy.
     Noted(String),
     /// Or failed like this, and the default policy decided.
     Fault(String),
@@ -79,13 +79,13 @@ pub enum Moment {
     Waits(Duration),
     /// It waited so long; the backend is the one whose capacity it was handed, none when its time was up.
     Waited(Duration, Option<Arc<str>>),
-    /// It ended.
+    /// The end of the exchange, in words.
     End(String),
     /// All of it cost this.
     Cost(Cost),
     /// The cheapest fallback would have cost so much more, in USD.
     Saved {
-        /// Difference in USD.
+        /// Amount that it differs by, USD.
         usd: f64,
         /// True if it was saved by waiting.
         waited: bool,
@@ -110,7 +110,7 @@ pub struct Outcome {
     pub scope: Option<String>,
     /// The HTTP status; 0: none.
     pub status: u16,
-    /// Duration of the attempt.
+    /// Time from sending to the end of the attempt.
     pub took: Duration,
     /// Its first content after its sending.
     pub first_token: Option<Duration>,
@@ -122,10 +122,10 @@ pub struct Outcome {
     pub cost: Cost,
 }
 
-/// Tokens and money.
+/// Tokens of attempts and their cost.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Cost {
-    /// USD.
+    /// Cost, USD.
     pub usd: f64,
     /// Prompt tokens.
     pub input_tokens: u64,
@@ -138,7 +138,7 @@ pub struct Cost {
 }
 
 impl Cost {
-    /// Both together.
+    /// Returns the sum of both.
     pub fn plus(self, other: Self) -> Self {
         Self {
             usd: self.usd + other.usd,

@@ -23,14 +23,14 @@ pub enum Choice {
     },
     /// To wait for this lane.
     Wait(Lane),
-    /// To refuse.
+    /// A refusal of the request.
     Reject,
 }
 
 /// A backend that could serve the request and was not chosen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PassedOver {
-    /// Its id.
+    /// Id of the backend that was passed over.
     pub backend: Arc<str>,
     /// The reason as a word.
     pub why: Why,
@@ -41,7 +41,7 @@ pub struct PassedOver {
 pointsman_core::vocabulary! {
     /// The reason why a backend was not chosen.
     pub enum Why {
-        /// It cools down.
+        /// It is in cooldown.
         Cooling = "cooling",
         /// It is at a limit.
         Throttled = "throttled",

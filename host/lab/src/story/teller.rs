@@ -16,7 +16,7 @@ use super::{
 /// Tells an exchange as it goes.
 #[derive(Clone, Debug)]
 pub struct Teller {
-    /// Story so far.
+    /// The story of what was told so far.
     pub story: Story,
     /// The model asked for.
     model: String,
@@ -35,7 +35,7 @@ struct Open {
     decided: Option<Decision>,
 }
 
-/// A policy's answer.
+/// A decision of the policy, and what came with it.
 #[derive(Clone, Copy, Debug)]
 pub struct Answered<'a> {
     /// The decision.
@@ -64,7 +64,7 @@ impl Teller {
         }
     }
 
-    /// The policy is asked.
+    /// Tells of a question to the policy, `at` after the arrival.
     pub fn asked(&mut self, at: Duration, table: &Table, query: &Query) {
         self.not_had(at, table);
         let standings = BackendSnapshot::all(query, table);
@@ -115,7 +115,7 @@ impl Teller {
         decided
     }
 
-    /// An attempt is sent.
+    /// Tells of an attempt that is sent.
     pub fn sent(&mut self, at: Duration, table: &Table, sent: Sent<'_>) {
         let chosen_by_host =
             self.open.as_ref().and_then(|open| open.decided.as_ref()).is_some_and(|d| choice(d).is_none());
@@ -133,7 +133,7 @@ impl Teller {
         self.tell(at, Moment::Committed);
     }
 
-    /// The attempt ended.
+    /// Tells of the end of an attempt.
     pub fn outcome(&mut self, at: Duration, outcome: Outcome) {
         self.attempts += 1;
         self.cost = self.cost.plus(outcome.cost);
@@ -150,12 +150,12 @@ impl Teller {
         self.tell(at, Moment::Waits(max));
     }
 
-    /// It no longer waits.
+    /// Tells of the end of a wait, and whose capacity was given; none: the time was up.
     pub fn waited(&mut self, at: Duration, granted: Option<Arc<str>>) {
         self.tell(at, Moment::Waited(at.saturating_sub(self.waiting_since), granted));
     }
 
-    /// It is over.
+    /// Tells of the end of the exchange, with the number of its waits and their time.
     pub fn ended(&mut self, at: Duration, ended: &Ended, waits: (u32, Duration)) {
         self.tell(at, Moment::End(end_text(ended, self.attempts, waits)));
         if self.attempts > 0 {

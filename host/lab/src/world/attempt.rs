@@ -30,7 +30,7 @@ pub(super) struct AttemptResult {
     pub(super) commit: Option<Duration>,
     /// Time of the end.
     pub(super) end: Duration,
-    /// As what.
+    /// Outcome and usage that it ends with.
     pub(super) ended: Ended,
     /// The status of its head; 0: there was none.
     pub(super) status: u16,
@@ -57,7 +57,7 @@ pub(super) struct Sent<'a> {
     pub(super) sending: &'a Sending,
     pub(super) dialect: Dialect,
     pub(super) at: Timestamp,
-    /// Tokens.
+    /// Content events that its client has had before.
     pub(super) told: u32,
 }
 
@@ -83,7 +83,7 @@ fn run_in(answer: &Answer, sent: Sent<'_>, decided: &[Late], steps: Steps) -> At
     let (now, after) = (at, Duration::ZERO);
     let mut run =
         Run { answer, sent, prompt, attempt, steps, decided, overdue: None, now, after, commit: None, end: None };
-    match &answer.gives {
+    match &answer.behavior {
         Behavior::ConnectFailed => run.no_connection(),
         Behavior::Reset => {
             let reset = Outcome::new(Kind::Reset, "the connection broke before the response head");
@@ -95,7 +95,7 @@ fn run_in(answer: &Answer, sent: Sent<'_>, decided: &[Late], steps: Steps) -> At
         Behavior::Response(_) | Behavior::Cut | Behavior::Stall if asks_stream(facts) => run.stream(),
         Behavior::Response(_) | Behavior::Cut | Behavior::Stall => {
             run.feed(answer.after, head(200, HeaderMap::new(), BodyKind::Digest));
-            if matches!(answer.gives, Behavior::Cut) {
+            if matches!(answer.behavior, Behavior::Cut) {
                 run.feed(answer.after, Input::Broken(cut()));
             }
         }
@@ -219,7 +219,7 @@ impl Run<'_> {
 
     fn stream(&mut self) {
         let pieces = Pieces::of(self.answer);
-        let headers = match &self.answer.gives {
+        let headers = match &self.answer.behavior {
             Behavior::Response(response) => response.headers.clone(),
             Behavior::ConnectFailed | Behavior::Reset | Behavior::Silence | Behavior::Cut | Behavior::Stall => {
                 HeaderMap::new()
@@ -235,7 +235,7 @@ impl Run<'_> {
             self.step(pieces.at(upto), Input::Digest(digest));
             fed = upto;
         }
-        match self.answer.gives {
+        match self.answer.behavior {
             Behavior::Cut => self.feed(pieces.last, Input::Broken(cut())),
             // The last sign of life.
             Behavior::Stall => self.feed(pieces.last, Input::Digest(Digest::default())),
@@ -335,8 +335,8 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
 
-    fn answer(gives: Behavior, first_token_ms: u32, after_ms: u32, tokens: u32) -> Answer {
-        Answer { gives, head: None, first_token: MS * first_token_ms, after: MS * after_ms, tokens, prompt: None }
+    fn answer(behavior: Behavior, first_token_ms: u32, after_ms: u32, tokens: u32) -> Answer {
+        Answer { behavior, head: None, first_token: MS * first_token_ms, after: MS * after_ms, tokens, prompt: None }
     }
 
     fn ok() -> Behavior {
@@ -379,7 +379,7 @@ mod tests {
 
     #[test]
     fn a_whole_answer_is_committed_when_it_is_complete() {
-        let whole = |gives, after| came_to(&answer(gives, 0, after, 20), false, Commit::FirstContent);
+        let whole = |behavior, after| came_to(&answer(behavior, 0, after, 20), false, Commit::FirstContent);
         assert_eq!(whole(ok(), 400), (Some(400), 400, Kind::Answered));
         assert_eq!(whole(ok(), 1_001), (None, 1_000, Kind::TimedOut));
         assert_eq!(whole(Behavior::Cut, 400), (None, 400, Kind::Cut));
@@ -427,8 +427,8 @@ mod tests {
         let (lane, resume, model) = (Lane::Primary, Resume::None, "m".to_owned());
         let sending =
             Sending { backend: 0, lane, model, timeouts: limits(), commit: Commit::FirstContent, resume, join: None };
-        let usage = |gives| {
-            let answer = answer(gives, 100, 400, 3);
+        let usage = |behavior| {
+            let answer = answer(behavior, 100, 400, 3);
             sent(&answer, &facts(true), &sending, 0).ended.usage
         };
         let whole = Usage { input_tokens: 10, output_tokens: 3, ..Usage::default() };
@@ -468,14 +468,14 @@ mod tests {
             first in 0u32..700,
             rest in 0u32..9_000,
             tokens in 0u32..40,
-            gives in prop::sample::select(vec![ok(), Behavior::Cut, Behavior::Stall]),
+            behavior in prop::sample::select(vec![ok(), Behavior::Cut, Behavior::Stall]),
             commit in gates(),
             told in 0u32..12,
             join in prop::option::of(prop::sample::select(vec![Join::Splice, Join::Prefill])),
         ) {
             let (lane, resume, model) = (Lane::Primary, Resume::None, "m".to_owned());
             let sending = Sending { backend: 0, lane, model, timeouts: limits(), commit, resume, join };
-            let answer = answer(gives, first, first + rest, tokens);
+            let answer = answer(behavior, first, first + rest, tokens);
             let (dialect, at) = (Dialect::OPENAI, Timestamp::from_millis(5));
             let facts = facts(true);
             let sent = Sent { facts: &facts, sending: &sending, dialect, at, told };

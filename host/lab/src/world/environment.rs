@@ -28,7 +28,7 @@ pub trait Environment {
 pub struct Ask {
     /// The model asked for.
     pub model: Arc<str>,
-    /// Its numbers.
+    /// Numbers of the request that the policy is told.
     pub facts: Facts,
     /// Texts that the policy may read; the client's spend is added on arrival.
     pub texts: Arc<Texts>,
@@ -39,42 +39,42 @@ pub struct Ask {
 /// An attempt as it is sent.
 #[derive(Clone, Copy, Debug)]
 pub struct Attempt<'a> {
-    /// Time of sending.
+    /// Time at which it is sent.
     pub now: Timestamp,
     /// Number of the exchange, counted from 0 in the order of arrival.
     pub exchange: u64,
-    /// The request.
+    /// The request that it is for.
     pub ask: &'a Ask,
     /// Backend and limits of the attempt.
     pub sending: &'a Sending,
 }
 
-/// Sees everything that happens.
+/// An observer of every event of a world.
 pub trait Watcher {
-    /// Something happened.
+    /// Takes an event, in the order of time.
     fn saw(&mut self, scene: &Scene<'_>, sight: EventKind<'_>);
 }
 
 /// Time and exchange of an event.
 pub struct Scene<'a> {
-    /// Now.
+    /// Time of the event.
     pub now: Timestamp,
     /// The exchange, counted from 0 in the order of arrival.
     pub exchange: u64,
-    /// The fleet after it.
+    /// The fleet after the event.
     pub fleet: &'a Fleet,
-    /// The table.
+    /// The table that the exchange is pinned to.
     pub view: &'a View,
 }
 
 /// An event of an exchange.
 #[derive(Debug)]
 pub enum EventKind<'a> {
-    /// It arrived.
+    /// The request arrived.
     Arrived(&'a Ask),
     /// The policy is asked.
     Asked(&'a Query),
-    /// It decided.
+    /// The policy answered.
     Decided(&'a Verdict),
     /// An attempt is sent.
     Sent {
@@ -91,7 +91,7 @@ pub enum EventKind<'a> {
     Ended(&'a AttemptRecord),
     /// It waits, at most so long.
     Waits {
-        /// The longest.
+        /// Longest time of the wait.
         max: Duration,
         /// The model asked for, by the name that clients use.
         model: Arc<str>,
@@ -99,19 +99,19 @@ pub enum EventKind<'a> {
     /// It is handed the capacity of a backend, in this order, and goes on in this moment; not told of one that is served as
     /// it joins the line.
     Granted {
-        /// The backend.
+        /// Index of the backend.
         backend: u32,
     },
-    /// It no longer waits.
+    /// A wait ended.
     Waited {
         /// The backend whose capacity it was handed; none: its time was up.
         granted: Option<u32>,
     },
-    /// It is over.
+    /// The exchange ended.
     Finished(&'a Finished<'a>),
 }
 
-/// End of an exchange.
+/// End of an exchange, with all that came of it.
 #[derive(Clone, Debug)]
 pub struct Finished<'a> {
     /// As its client saw it.
@@ -122,7 +122,7 @@ pub struct Finished<'a> {
     pub by: Option<(Lane, u32)>,
     /// The error, when the client got one.
     pub error: Option<&'a str>,
-    /// Arrival to end.
+    /// Time from arrival to end.
     pub took: Duration,
     /// The attempts, oldest first.
     pub attempts: &'a [AttemptRecord],

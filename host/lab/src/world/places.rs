@@ -17,7 +17,7 @@ use crate::answer::{Answer, asks_stream};
 /// The place of an exchange under way; used again after its end.
 pub(super) type Slot = u32;
 
-/// An exchange under way.
+/// An exchange under way, and the event that it waits for.
 pub(super) struct InFlight {
     pub number: u64,
     pub exchange: Exchange,
@@ -25,7 +25,7 @@ pub(super) struct InFlight {
     pub arrived: Timestamp,
     /// Money reserved of its client's budget, USD.
     pub reserved_usd: f64,
-    /// While it waits.
+    /// Its place in the queue while it waits.
     pub ticket: Option<Ticket>,
     /// While an attempt is under way.
     pub result: Option<AttemptResult>,
@@ -186,7 +186,7 @@ pub(super) enum What {
     Leave {
         /// Slot of the exchange, if it is still under way.
         slot: Slot,
-        /// Its number.
+        /// Number of its exchange.
         exchange: u64,
     },
 }
@@ -199,7 +199,7 @@ pub(super) struct Due {
     pub what: What,
 }
 
-/// Everything that is due.
+/// Events to come, by their time.
 #[derive(Default)]
 pub(super) struct Agenda {
     heap: BinaryHeap<Reverse<Due>>,

@@ -99,7 +99,7 @@ impl Environment for Chaos {
             response.headers.insert("x-ratelimit-remaining-requests", self.dice.below(3).into());
             response.headers.insert("x-ratelimit-reset-requests", "1s".parse().expect("a header"));
         }
-        let gives = match self.dice.below(12) {
+        let behavior = match self.dice.below(12) {
             0 => Behavior::ConnectFailed,
             1 => Behavior::Reset,
             2 => Behavior::Silence,
@@ -109,7 +109,7 @@ impl Environment for Chaos {
         };
         let after = self.dice.ms(1_500);
         let first_token = self.dice.ms(1_500).min(after);
-        Answer { gives, head: None, first_token, after, tokens: self.dice.below(40) as u32, prompt: None }
+        Answer { behavior, head: None, first_token, after, tokens: self.dice.below(40) as u32, prompt: None }
     }
 }
 

@@ -26,7 +26,7 @@ const TIMER_SLACK: Duration = Duration::from_millis(50);
 pub struct RecordedQuestion {
     /// Time of the question.
     pub at: Duration,
-    /// Its seed.
+    /// Seed of its query.
     pub seed: u64,
     /// Rows that it showed of the backends, in the table's order.
     pub rows: Vec<BackendRow>,
@@ -36,7 +36,7 @@ pub struct RecordedQuestion {
     pub decided: Decided,
     /// Time limits, commit and resume that the decision set, as [`divergence::terms`] writes them.
     pub terms: String,
-    /// The step after it.
+    /// The step that followed the question.
     pub then: Then,
 }
 
@@ -47,7 +47,7 @@ pub enum Then {
     Send(RecordedAttempt),
     /// A wait.
     Wait {
-        /// Its begin.
+        /// Time at which it began.
         from: Duration,
         /// Its end; none: the client left first.
         until: Option<Duration>,
@@ -94,7 +94,7 @@ pub(super) struct Moment {
 }
 
 impl Track {
-    /// None without questions.
+    /// A track of these questions; none where there are none.
     pub(super) fn new(start: Timestamp, questions: &[RecordedQuestion]) -> Option<Self> {
         (!questions.is_empty()).then(|| Self { start, questions: questions.to_vec(), current: 0, expected: Some(0) })
     }

@@ -2,71 +2,45 @@
 
 use crate::outcome::Kind;
 
-/// Kind of error, from a client's view.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum ErrorKind {
-    /// No backend could take the request.
-    AllPoolsExhausted,
-    /// The request is malformed or ambiguous.
-    InvalidRequest,
-    /// The body is larger than the limit.
-    BodyTooLarge,
-    /// The headers are larger than the limit.
-    HeadersTooLarge,
-    /// The client key is missing or wrong.
-    Unauthorised,
-    /// The client may not ask this listener.
-    Forbidden,
-    /// No backend serves the model.
-    ModelNotFound,
-    /// No backend has the path or operation.
-    NotFound,
-    /// The client's own rate limit.
-    RateLimited,
-    /// The client's own budget.
-    BudgetExceeded,
-    /// The exchange's total time is over.
-    Timeout,
-    /// The upstream's stream broke after it was committed.
-    StreamBroken,
-    /// The upstream failed at a request that must not be sent twice.
-    UpstreamFailed,
-    /// The proxy is going away.
-    ShuttingDown,
-    /// The proxy has no room for the request at the moment.
-    Overloaded,
-    /// Our own fault.
-    Internal,
-}
-
-/// HTTP status, code, and whether a retry may help.
-struct Row {
-    status: u16,
-    code: &'static str,
-    retry: bool,
+vocabulary! {
+    /// Kind of error, from a client's view, by OpenAI's `code`, which is our word for it in logs and metrics too.
+    pub enum ErrorKind {
+        /// No backend could take the request.
+        AllPoolsExhausted = "all_pools_exhausted",
+        /// The request is malformed or ambiguous.
+        InvalidRequest = "invalid_request",
+        /// The body is larger than the limit.
+        BodyTooLarge = "request_too_large",
+        /// The headers are larger than the limit.
+        HeadersTooLarge = "headers_too_large",
+        /// The client key is missing or wrong.
+        Unauthorised = "invalid_api_key",
+        /// The client may not ask this listener.
+        Forbidden = "forbidden",
+        /// No backend serves the model.
+        ModelNotFound = "model_not_found",
+        /// No backend has the path or operation.
+        NotFound = "not_found",
+        /// The client's own rate limit.
+        RateLimited = "rate_limit_exceeded",
+        /// The client's own budget.
+        BudgetExceeded = "budget_exceeded",
+        /// The exchange's total time is over.
+        Timeout = "timeout",
+        /// The upstream's stream broke after it was committed.
+        StreamBroken = "stream_broken",
+        /// The upstream failed at a request that must not be sent twice.
+        UpstreamFailed = "upstream_failed",
+        /// The proxy is going away.
+        ShuttingDown = "shutting_down",
+        /// The proxy has no room for the request at the moment.
+        Overloaded = "proxy_overloaded",
+        /// Our own fault.
+        Internal = "internal_error",
+    }
 }
 
 impl ErrorKind {
-    /// Every kind.
-    pub const ALL: [ErrorKind; 16] = [
-        ErrorKind::AllPoolsExhausted,
-        ErrorKind::InvalidRequest,
-        ErrorKind::BodyTooLarge,
-        ErrorKind::HeadersTooLarge,
-        ErrorKind::Unauthorised,
-        ErrorKind::Forbidden,
-        ErrorKind::ModelNotFound,
-        ErrorKind::NotFound,
-        ErrorKind::RateLimited,
-        ErrorKind::BudgetExceeded,
-        ErrorKind::Timeout,
-        ErrorKind::StreamBroken,
-        ErrorKind::UpstreamFailed,
-        ErrorKind::ShuttingDown,
-        ErrorKind::Overloaded,
-        ErrorKind::Internal,
-    ];
-
     /// The kind that tells a client of a refusal that is passed on.
     pub const fn of_refusal(outcome: Kind) -> Self {
         match outcome {
@@ -88,43 +62,36 @@ impl ErrorKind {
         }
     }
 
-    const fn row(self) -> Row {
-        const fn row(status: u16, code: &'static str, retry: bool) -> Row {
-            Row { status, code, retry }
-        }
+    /// The HTTP status, and whether a retry may help.
+    const fn row(self) -> (u16, bool) {
         match self {
-            ErrorKind::AllPoolsExhausted => row(503, "all_pools_exhausted", false),
-            ErrorKind::InvalidRequest => row(400, "invalid_request", false),
-            ErrorKind::BodyTooLarge => row(413, "request_too_large", false),
-            ErrorKind::HeadersTooLarge => row(431, "headers_too_large", false),
-            ErrorKind::Unauthorised => row(401, "invalid_api_key", false),
-            ErrorKind::Forbidden => row(403, "forbidden", false),
-            ErrorKind::ModelNotFound => row(404, "model_not_found", false),
-            ErrorKind::NotFound => row(404, "not_found", false),
-            ErrorKind::RateLimited => row(429, "rate_limit_exceeded", true),
-            ErrorKind::BudgetExceeded => row(429, "budget_exceeded", false),
-            ErrorKind::Timeout => row(504, "timeout", false),
-            ErrorKind::StreamBroken => row(502, "stream_broken", false),
-            ErrorKind::UpstreamFailed => row(502, "upstream_failed", false),
-            ErrorKind::ShuttingDown => row(503, "shutting_down", true),
-            ErrorKind::Overloaded => row(503, "proxy_overloaded", true),
-            ErrorKind::Internal => row(500, "internal_error", false),
+            ErrorKind::AllPoolsExhausted => (503, false),
+            ErrorKind::InvalidRequest => (400, false),
+            ErrorKind::BodyTooLarge => (413, false),
+            ErrorKind::HeadersTooLarge => (431, false),
+            ErrorKind::Unauthorised => (401, false),
+            ErrorKind::Forbidden => (403, false),
+            ErrorKind::ModelNotFound => (404, false),
+            ErrorKind::NotFound => (404, false),
+            ErrorKind::RateLimited => (429, true),
+            ErrorKind::BudgetExceeded => (429, false),
+            ErrorKind::Timeout => (504, false),
+            ErrorKind::StreamBroken => (502, false),
+            ErrorKind::UpstreamFailed => (502, false),
+            ErrorKind::ShuttingDown => (503, true),
+            ErrorKind::Overloaded => (503, true),
+            ErrorKind::Internal => (500, false),
         }
     }
 
     /// The HTTP status. A broken stream's is only for logs: its head has gone out long ago.
     pub const fn status(self) -> u16 {
-        self.row().status
-    }
-
-    /// OpenAI's `code`, and our word for it in logs and metrics.
-    pub const fn code(self) -> &'static str {
-        self.row().code
+        self.row().0
     }
 
     /// `x-should-retry`: the official SDKs repeat 408, 409, 429 and 5xx by themselves, on top of all we have tried
     /// already; only where trying again soon makes sense are they told to.
     pub const fn should_retry(self) -> bool {
-        self.row().retry
+        self.row().1
     }
 }

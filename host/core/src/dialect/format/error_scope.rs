@@ -9,7 +9,7 @@ use crate::origin::{asks_model, is_peculiar};
 use crate::outcome::{Kind, Outcome, Scope};
 
 /// A row: a refusal of one of these kinds with one of these codes or phrases is of this scope. No kinds: any.
-struct Rule {
+struct ScopeRule {
     kinds: &'static [Kind],
     codes: &'static [&'static str],
     phrases: &'static [&'static str],
@@ -20,8 +20,8 @@ struct Rule {
 const ACCOUNT: &[Kind] = &[Kind::Unauthorised, Kind::OutOfCredit, Kind::Refused];
 
 /// First match wins; the narrower come first.
-const RULES: &[Rule] = &[
-    Rule {
+const RULES: &[ScopeRule] = &[
+    ScopeRule {
         kinds: &[Kind::OutOfCredit, Kind::RateLimited, Kind::TooLong],
         codes: &[],
         phrases: &[
@@ -37,7 +37,7 @@ const RULES: &[Rule] = &[
         ],
         scope: Scope::AnswerSize,
     },
-    Rule {
+    ScopeRule {
         kinds: ACCOUNT,
         codes: &[
             "mismatched_organization",
@@ -64,7 +64,7 @@ const RULES: &[Rule] = &[
         ],
         scope: Scope::Headers,
     },
-    Rule {
+    ScopeRule {
         kinds: ACCOUNT,
         codes: &[
             "missing_scope",
@@ -89,7 +89,7 @@ const RULES: &[Rule] = &[
         ],
         scope: Scope::Operation,
     },
-    Rule {
+    ScopeRule {
         kinds: &[],
         codes: &["tool_use_failed", "tools_not_supported", "unsupported_feature", "previous_response_not_found"],
         phrases: &[
@@ -119,7 +119,7 @@ pub(in crate::dialect) fn scope_by_words(kind: Kind, status: u16, said: &ErrorDe
     let code = said.code.to_ascii_lowercase();
     let error_type = said.kind.to_ascii_lowercase();
     let message = said.message.to_ascii_lowercase();
-    let is_met = |rule: &&Rule| {
+    let is_met = |rule: &&ScopeRule| {
         (rule.kinds.is_empty() || rule.kinds.contains(&kind))
             && (status == 0 || status >= 400)
             && (rule.codes.iter().any(|word| *word == code || *word == error_type)

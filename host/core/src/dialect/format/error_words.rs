@@ -7,7 +7,7 @@ use crate::outcome::Kind;
 
 /// A row: for these statuses, an error with one of these codes (`code`, `type` or `status`, in lower case) or with one
 /// of these phrases in its message is of this kind.
-struct Rule {
+struct WordRule {
     statuses: &'static [RangeInclusive<u16>],
     codes: &'static [&'static str],
     phrases: &'static [&'static str],
@@ -19,8 +19,8 @@ const ANY: &[RangeInclusive<u16>] = &[0..=599];
 const CLIENT: &[RangeInclusive<u16>] = &[0..=0, 400..=404, 413..=413, 422..=422];
 
 /// First match wins. Codes come before phrases, because phrases are prose and change.
-const RULES: &[Rule] = &[
-    Rule {
+const RULES: &[WordRule] = &[
+    WordRule {
         statuses: ANY,
         codes: &[
             "insufficient_quota",
@@ -38,7 +38,7 @@ const RULES: &[Rule] = &[
         phrases: &[],
         kind: Kind::OutOfCredit,
     },
-    Rule {
+    WordRule {
         statuses: &[0..=0, 400..=499],
         codes: &[],
         phrases: &[
@@ -59,7 +59,7 @@ const RULES: &[Rule] = &[
         ],
         kind: Kind::OutOfCredit,
     },
-    Rule {
+    WordRule {
         statuses: CLIENT,
         codes: &["context_length_exceeded", "context_window_exceeded", "prompt_too_long"],
         phrases: &[
@@ -74,7 +74,7 @@ const RULES: &[Rule] = &[
         ],
         kind: Kind::TooLong,
     },
-    Rule {
+    WordRule {
         statuses: CLIENT,
         codes: &["model_not_found", "model_not_available", "model_not_exist", "unknown_model", "model_decommissioned"],
         phrases: &[
@@ -87,7 +87,7 @@ const RULES: &[Rule] = &[
         kind: Kind::ModelMissing,
     },
     // Where the host stands, every request is refused.
-    Rule {
+    WordRule {
         statuses: &[400..=400, 401..=403, 451..=451],
         codes: &["unsupported_country_region_territory"],
         phrases: &[
@@ -106,7 +106,7 @@ const RULES: &[Rule] = &[
         kind: Kind::Unauthorised,
     },
     // The account behind the key is closed; Anthropic tells it as a bad request.
-    Rule {
+    WordRule {
         statuses: &[400..=400, 401..=403],
         codes: &["account_disabled", "account_deactivated", "account_suspended", "organization_disabled"],
         phrases: &[
@@ -126,7 +126,7 @@ const RULES: &[Rule] = &[
         kind: Kind::Unauthorised,
     },
     // Google and others tell a bad key as a bad request.
-    Rule {
+    WordRule {
         statuses: &[0..=0, 400..=400, 404..=404, 422..=422],
         codes: &["api_key_invalid", "invalid_api_key", "expired_api_key", "api_key_expired"],
         phrases: &[
@@ -141,13 +141,13 @@ const RULES: &[Rule] = &[
         ],
         kind: Kind::Unauthorised,
     },
-    Rule {
+    WordRule {
         statuses: &[401..=403],
         codes: &["content_policy_violation", "content_filter", "moderation"],
         phrases: &["content policy", "usage policies", "moderation", "flagged"],
         kind: Kind::Refused,
     },
-    Rule {
+    WordRule {
         statuses: &[0..=0, 429..=429, 500..=599],
         codes: &[
             "overloaded_error",
@@ -160,7 +160,7 @@ const RULES: &[Rule] = &[
         phrases: &["overloaded", "over capacity"],
         kind: Kind::Overloaded,
     },
-    Rule {
+    WordRule {
         statuses: &[0..=0, 500..=599],
         codes: &[
             "rate_limit_exceeded",
@@ -174,7 +174,7 @@ const RULES: &[Rule] = &[
         phrases: &["rate limit", "too many requests"],
         kind: Kind::RateLimited,
     },
-    Rule {
+    WordRule {
         statuses: &[0..=0, 403..=403],
         codes: &[
             "invalid_api_key",
@@ -188,7 +188,7 @@ const RULES: &[Rule] = &[
         phrases: &[],
         kind: Kind::Unauthorised,
     },
-    Rule {
+    WordRule {
         statuses: &[403..=403],
         codes: &[],
         phrases: &[
@@ -207,7 +207,7 @@ const RULES: &[Rule] = &[
         ],
         kind: Kind::Unauthorised,
     },
-    Rule {
+    WordRule {
         statuses: &[0..=0],
         codes: &[
             "content_policy_violation",

@@ -52,7 +52,7 @@ pub struct BodyTap {
     decoder: Option<Box<Decoder>>,
     /// Reads what goes by as a stream of events.
     events: Option<Box<(Reader, StreamTap)>>,
-    at: Place,
+    at: Position,
     depth: u32,
     /// The top-level member that goes by.
     within: Within,
@@ -74,7 +74,7 @@ pub struct BodyTap {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
+enum Position {
     Between,
     InString,
     AfterBackslash,
@@ -125,7 +125,7 @@ impl BodyTap {
             usage_member: dialect.format().usage_member(),
             decoder: None,
             events: None,
-            at: if dialect.is_opaque() { Place::Over } else { Place::Between },
+            at: if dialect.is_opaque() { Position::Over } else { Position::Between },
             depth: 0,
             within: Within::Other,
             string: Name::default(),
@@ -155,19 +155,19 @@ impl BodyTap {
 
     /// A tap for a body that cannot be read: all of it is taken for text.
     pub fn unreadable(dialect: Dialect) -> Self {
-        Self { at: Place::Over, depth: 1, ..Self::new(dialect) }
+        Self { at: Position::Over, depth: 1, ..Self::new(dialect) }
     }
 
     /// Looks at the body's next bytes.
     pub fn push(&mut self, chunk: &[u8]) {
         self.bytes += chunk.len() as u64;
         match &mut self.decoder {
-            None if self.events.is_some() && self.at != Place::Over => self.look_at(Bytes::copy_from_slice(chunk)),
+            None if self.events.is_some() && self.at != Position::Over => self.look_at(Bytes::copy_from_slice(chunk)),
             None => self.look(chunk),
-            Some(_) if self.at == Place::Over => {}
+            Some(_) if self.at == Position::Over => {}
             Some(decoder) => match decoder.push(chunk) {
                 Ok(plain) => self.look_at(plain),
-                Err(_) => self.at = Place::Over,
+                Err(_) => self.at = Position::Over,
             },
         }
     }
@@ -182,7 +182,7 @@ impl BodyTap {
                 }
                 Ok(None) => break,
                 Err(_) => {
-                    self.at = Place::Over;
+                    self.at = Position::Over;
                     break;
                 }
             }
@@ -194,15 +194,15 @@ impl BodyTap {
         let mut i = 0;
         while i < chunk.len() {
             i = match self.at {
-                Place::Over => return,
-                Place::Between => self.between(chunk, i),
-                Place::InString => self.in_string(chunk, i),
-                Place::AfterBackslash => {
+                Position::Over => return,
+                Position::Between => self.between(chunk, i),
+                Position::InString => self.in_string(chunk, i),
+                Position::AfterBackslash => {
                     self.keep(&chunk[i..=i]);
                     // No name that is looked for has an escape.
                     self.string.length = usize::MAX;
                     self.string_bytes += 1;
-                    self.at = Place::InString;
+                    self.at = Position::InString;
                     i + 1
                 }
             };
@@ -226,7 +226,7 @@ impl BodyTap {
             return Usage::default();
         }
         // What cannot be read is taken for text.
-        let bytes = if self.at == Place::Over && self.depth > 0 { self.bytes } else { self.text_bytes };
+        let bytes = if self.at == Position::Over && self.depth > 0 { self.bytes } else { self.text_bytes };
         let flowed = match is_answer {
             true => Flowed { tokens: bytes.div_ceil(BYTES_PER_TOKEN).max(asked.made_tokens.into()), bytes },
             false => Flowed::default(),
@@ -249,7 +249,7 @@ impl BodyTap {
         match byte {
             b'"' => {
                 (self.string, self.string_bytes) = (Name::default(), 0);
-                self.at = Place::InString;
+                self.at = Position::InString;
             }
             b':' => self.named(),
             b'{' | b'[' => self.opened(byte),
@@ -261,7 +261,7 @@ impl BodyTap {
                     self.keeping = None;
                 }
                 if self.depth == 0 {
-                    self.at = Place::Over;
+                    self.at = Position::Over;
                 }
                 return i + 1;
             }
@@ -307,7 +307,7 @@ impl BodyTap {
 
     fn opened(&mut self, byte: u8) {
         if self.depth == 0 && byte == b'[' {
-            self.at = Place::Over;
+            self.at = Position::Over;
         }
         if self.wanted && byte == b'{' {
             self.kept.clear();
@@ -329,7 +329,7 @@ impl BodyTap {
             return chunk.len();
         };
         self.keep(&rest[..=end]);
-        self.at = if *byte == b'\\' { Place::AfterBackslash } else { Place::Between };
+        self.at = if *byte == b'\\' { Position::AfterBackslash } else { Position::Between };
         i + end + 1
     }
 
@@ -339,7 +339,7 @@ impl BodyTap {
         }
         if self.kept.len() + bytes.len() > MAX_USAGE_BYTES {
             self.kept.clear();
-            self.at = Place::Over;
+            self.at = Position::Over;
             self.keeping = None;
             return;
         }

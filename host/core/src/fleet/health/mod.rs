@@ -411,7 +411,7 @@ impl Health {
 
     /// Ends the cooldown that this request alone has brought about, once it is known that the request is to blame; what
     /// others have met stands. It stays in mind that it failed.
-    pub fn pardon(&mut self, request: u64) {
+    pub fn end_cooldown_of(&mut self, request: u64) {
         if self.failures > 0 && may_be_requests(self.reason) && self.witnesses.is_only(request) {
             let Self { probes, reported, failing_since, witnesses, answered_at, .. } = self.clone();
             *self = Self { probes, reported, failing_since, witnesses, answered_at, ..Self::default() };
@@ -419,9 +419,9 @@ impl Health {
     }
 
     /// Forgets that this request failed, if no other one did: it is known to be to blame, so it is no witness.
-    pub fn acquit(&mut self, request: u64) {
+    pub fn forget_failure_of(&mut self, request: u64) {
         if self.witnesses.is_only(request) {
-            self.pardon(request);
+            self.end_cooldown_of(request);
             self.witnesses.forget();
         }
     }

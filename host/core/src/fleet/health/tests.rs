@@ -117,14 +117,14 @@ fn what_one_request_brought_about_is_undone_and_what_others_met_is_not() {
         for request in others {
             fails(&mut h, 1, Kind::TimedOut, seen(request, 0));
         }
-        h.pardon(9);
+        h.end_cooldown_of(9);
         assert_ne!(h.state(at(2)), HealthState::Healthy, "it is not its own");
-        h.pardon(7);
+        h.end_cooldown_of(7);
         assert_eq!(h.state(at(2)) == HealthState::Healthy, is_undone);
     }
     let mut h = Health::default();
     fail(&mut h, 0, 0, &rate_limited(Some(5_000)));
-    h.pardon(0);
+    h.end_cooldown_of(0);
     assert_eq!(left(&h, 0), 5_000, "a rate limit is no request's");
 }
 

@@ -216,17 +216,17 @@ impl Member {
     }
 
     /// Ends the cooldowns that this request alone has brought about.
-    pub(super) fn pardon(&mut self, parts: PartsUsed<'_>) {
-        self.wide.pardon(parts.request);
+    pub(super) fn end_cooldowns_of(&mut self, parts: PartsUsed<'_>) {
+        self.wide.end_cooldown_of(parts.request);
         let of_model = self.models.get_mut(parts.model).map(|part| &mut part.health);
         let of_operation = self.operations.get_mut(parts.endpoint).map(|part| &mut part.health);
-        of_model.into_iter().chain(of_operation).for_each(|health| health.pardon(parts.request));
+        of_model.into_iter().chain(of_operation).for_each(|health| health.end_cooldown_of(parts.request));
     }
 
     /// Forgets that this request failed, wherever no other one did.
-    pub(super) fn acquit(&mut self, request: u64) {
+    pub(super) fn forget_failures_of(&mut self, request: u64) {
         let parts = self.models.healths_mut().chain(self.operations.healths_mut());
-        std::iter::once(&mut self.wide).chain(parts).for_each(|health| health.acquit(request));
+        std::iter::once(&mut self.wide).chain(parts).for_each(|health| health.forget_failure_of(request));
     }
 
     /// Load and error rate as one number; lower is better.

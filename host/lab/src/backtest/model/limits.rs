@@ -18,7 +18,7 @@ pub enum Counts {
     RequestsSince(Duration),
     /// Tokens of both ways, of the requests that were taken within the time before.
     TokensWithin(Duration),
-    /// Requests under way.
+    /// Requests under way at a time.
     UnderWay,
 }
 
@@ -53,11 +53,11 @@ pub struct Limit {
     pub most: u64,
     /// The share of requests that it took although there were more already, 0..1.
     pub lets_through: f64,
-    /// 429s that it explains.
+    /// Recorded 429s that were sent above this limit.
     pub explains: usize,
-    /// All 429s there were.
+    /// All recorded 429s of the backend, explained or not.
     pub refusals: usize,
-    /// Retry-After of its 429s.
+    /// Retry-After that its 429s carry.
     pub says: Says,
 }
 
@@ -82,7 +82,6 @@ const NEAR: f64 = 0.9;
 
 /// A limit that was found.
 pub(crate) struct Found {
-    /// The limit.
     pub limit: Limit,
     /// For each attempt, whether it is a 429 that the limit explains.
     pub explained: Vec<bool>,
@@ -207,12 +206,12 @@ pub(crate) struct Gauge {
 }
 
 impl Gauge {
-    /// At nothing.
+    /// A count that begins at 0.
     pub(crate) fn new(counts: Counts) -> Self {
         Self { counts, taken: VecDeque::new(), sum: 0, since: 0, under_way: BinaryHeap::new() }
     }
 
-    /// Returns the present level.
+    /// Returns what counts against the limit at `now`: requests or tokens.
     pub(crate) fn level(&mut self, now: Timestamp) -> u64 {
         match self.counts {
             Counts::RequestsWithin(span) | Counts::TokensWithin(span) => {

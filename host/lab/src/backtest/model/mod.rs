@@ -36,11 +36,11 @@ pub struct BackendModel {
     pub whole: Series,
     /// Attempts at models with enough of their own, by the number of the model.
     pub of_models: Vec<(u16, Series)>,
-    /// Its limits.
+    /// Limits learned from its 429s.
     pub limits: Limits,
     /// The most requests that it answered within a minute.
     pub busiest_minute: u64,
-    /// Attempts recorded.
+    /// Number of recorded attempts that the model was learned from.
     pub tries: usize,
     /// Number of attempts that one of our own time limits ended.
     pub timed_out: usize,
@@ -49,7 +49,7 @@ pub struct BackendModel {
 /// The limits of a backend.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Limits {
-    /// None was seen.
+    /// No 429 was recorded, so its limits are unknown.
     Unseen,
     /// One for all its models.
     Shared(Limit),

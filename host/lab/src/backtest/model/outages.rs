@@ -26,11 +26,11 @@ pub struct Outages {
 /// A time in which every attempt failed.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Spell {
-    /// Its attempts, of [`Weather::bad`].
+    /// Its attempts, of [`Outages::bad`].
     pub tries: Range<usize>,
-    /// It began between these.
+    /// The last good attempt before it and its first failed one: it began between them.
     pub begins: (Timestamp, Timestamp),
-    /// It ended between these.
+    /// Its last failed attempt and the first good one after it: it ended between them.
     pub ends: (Timestamp, Timestamp),
 }
 

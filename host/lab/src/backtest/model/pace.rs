@@ -11,7 +11,7 @@ use crate::backtest::past::Try;
 pub struct Pace {
     /// Fixed part of an answer that is not streamed, in ms.
     base_ms: f64,
-    /// And for each token.
+    /// Time for each token of the answer, ms.
     per_token_ms: f64,
     /// True if answers take longer with more attempts under way.
     pub feels_load: bool,

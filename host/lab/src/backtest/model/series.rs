@@ -12,11 +12,11 @@ use crate::dice::Dice;
 /// Recorded attempts at a backend, or for one model there.
 #[derive(Clone, Debug, Default)]
 pub struct Series {
-    /// Good and bad times.
+    /// Runs of failures.
     pub outages: Outages,
     /// Refusals that a limit explains, by their time.
     pub refused: Vec<Try>,
-    /// Durations of answers.
+    /// Durations of its answers by their length.
     pub pace: Pace,
     /// Attempts of a block: those of a usual minute.
     pub(super) block: usize,
@@ -93,7 +93,7 @@ impl Series {
 pub struct Like {
     /// A stream is requested.
     pub stream: bool,
-    /// Attempts under way there.
+    /// Attempts under way at the backend when it is sent.
     pub in_flight: u16,
 }
 

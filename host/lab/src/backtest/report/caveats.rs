@@ -33,9 +33,9 @@ pub(crate) struct Caveats {
     pub other_revisions: usize,
     /// Attempts at backends that are not configured any more.
     pub lost_tries: usize,
-    /// Clients that left.
+    /// Recorded exchanges whose client disconnected.
     pub gone: u64,
-    /// The sample's share.
+    /// Recorded share of all exchanges, 0..=1.
     pub share: f64,
     /// Trails that cannot be read.
     pub skipped: Skipped,

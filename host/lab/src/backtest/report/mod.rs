@@ -29,23 +29,23 @@ use super::source::Named;
 pub struct BacktestReport {
     /// The policy that ran, and the candidate: what they are called, and their revisions.
     pub(super) policies: [(String, String); 2],
-    /// Exchanges taken in.
+    /// Recorded exchanges that the backtest is made of.
     pub(super) exchanges: usize,
-    /// The time they span.
+    /// The time that the exchanges span, cut into parts.
     pub(super) face: TimeGrid,
     /// The last arrival.
     pub(super) until: pointsman_core::time::Timestamp,
-    /// The sample's share.
+    /// Recorded share of all exchanges, 0..=1.
     pub(super) share: f64,
-    /// Worlds.
+    /// Number of worlds that were drawn.
     pub(super) seeds: usize,
-    /// Duration of the command.
+    /// Duration of the command, reading included.
     pub(super) took: Duration,
-    /// The numbers.
+    /// One row for each metric.
     pub(super) rows: Vec<Row>,
     /// Model of each backend, described.
     pub(super) backends: Vec<Learned>,
-    /// Limits of the model.
+    /// Reasons to doubt the model.
     pub(super) caveats: Caveats,
     /// By part of the time: recorded, current, candidate.
     pub(super) parts: [Vec<Part>; 3],
@@ -55,17 +55,15 @@ pub struct BacktestReport {
 
 /// Description of the model of a backend.
 pub(super) struct Learned {
-    /// Its id.
     pub id: String,
-    /// Its tier.
     pub tier: Tier,
-    /// Attempts recorded.
+    /// Number of its recorded attempts.
     pub tries: usize,
-    /// Outages seen.
+    /// Number of outages in the recorded time.
     pub outages: usize,
     /// Number of 429s that a limit explains, and of all.
     pub refusals: (usize, usize),
-    /// Its limit, in words.
+    /// The limit that best explains its 429s, in words.
     pub limit: String,
     /// True if its answers take longer under load.
     pub feels_load: bool,
@@ -108,7 +106,7 @@ impl BacktestReport {
         }
     }
 
-    /// One of the rows.
+    /// Returns the row of a metric.
     pub(super) fn row(&self, metric: Metric) -> &Row {
         self.rows.iter().find(|row| row.metric == metric).expect("there is a row for every metric")
     }
@@ -204,7 +202,7 @@ fn words(limit: &Limit) -> String {
     }
 }
 
-/// A number for people.
+/// Formats a value in its unit.
 fn shown(unit: Unit, value: f64) -> String {
     shown_like(unit, value, value)
 }

@@ -306,7 +306,7 @@ fn minute(at: Timestamp) -> String {
     Rfc3339(at).to_string()[..16].replace('T', " ") + " UTC"
 }
 
-/// Names may hold anything.
+/// Escapes text for HTML: names come from configurations and clients.
 fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }

@@ -5,7 +5,7 @@ use std::fmt::Write;
 /// A plot's size, in the units of its view box.
 const WIDTH: f64 = 620.0;
 const HEIGHT: f64 = 230.0;
-/// Room for labels.
+/// Width left of the plot for labels, in SVG units.
 const LEFT: f64 = 52.0;
 const RIGHT: f64 = 10.0;
 const TOP: f64 = 10.0;
@@ -13,21 +13,19 @@ const BOTTOM: f64 = 26.0;
 
 /// A line and the class that has its colour.
 pub(super) struct Line<'a> {
-    /// The class.
     pub class: &'a str,
-    /// Its points.
     pub points: &'a [(f64, f64)],
 }
 
 /// Range and labels of an axis.
 pub(super) struct Axis {
-    /// From here,
+    /// Lower bound of the axis.
     pub from: f64,
-    /// to here.
+    /// Upper bound of the axis.
     pub to: f64,
     /// Positions and texts of the labels.
     pub ticks: Vec<(f64, String)>,
-    /// By magnitude?
+    /// The axis is logarithmic.
     pub by_magnitude: bool,
 }
 

@@ -142,7 +142,8 @@ impl Environment for Truth {
         let (now, facts) = (attempt.now, &attempt.ask.facts);
         let second = u32::try_from(now.since(START).as_secs()).unwrap_or(u32::MAX);
         let quick = Duration::from_millis(dice.between(20, 120));
-        let at_once = |gives| Answer { gives, head: None, first_token: quick, after: quick, tokens: 0, prompt: None };
+        let at_once =
+            |behavior| Answer { behavior, head: None, first_token: quick, after: quick, tokens: 0, prompt: None };
         let ill = provider.outages.iter().find(|(time, _)| time.contains(&second)).map(|(_, ill)| *ill);
         match ill {
             Some(Ill::Storm) => return at_once(status(429, None)),
@@ -173,7 +174,7 @@ impl Environment for Truth {
         }
         // A tokenizer of its own.
         let prompt = Some(PromptCount { tokens: facts.prompt_tokens / 5 * 6, cached: 0 });
-        Answer { gives: status(200, None), head: None, first_token, after, tokens, prompt }
+        Answer { behavior: status(200, None), head: None, first_token, after, tokens, prompt }
     }
 }
 

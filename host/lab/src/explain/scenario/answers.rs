@@ -17,7 +17,7 @@ use super::span;
 use super::toml::inline;
 use crate::answer::asks_stream;
 
-/// The answers, by backend.
+/// Answers of a scenario by backend, made of recorded attempts.
 pub(super) struct Answers {
     /// In the order of the attempts: the backend's place in the table, and its answer as a script has it.
     answers: Vec<(u32, Vec<String>)>,
@@ -60,7 +60,7 @@ impl Answers {
     }
 }
 
-/// One attempt.
+/// A recorded attempt, as an answer of a scenario.
 struct Case<'a> {
     attempt: &'a AttemptRow,
     join: Option<Join>,

@@ -32,7 +32,7 @@ const MAX_REMARKS: usize = 24;
 struct Remarks {
     /// Also for a policy that decides as it was decided.
     differs: Vec<String>,
-    /// After another decision only.
+    /// Assumptions that hold only where a decision differs from the recorded one.
     assumed: Vec<String>,
 }
 

@@ -16,7 +16,7 @@ use super::toml::{Toml, inline, quoted_key};
 use crate::scenario::{NO_NUMBER, USUAL};
 use crate::story::Decided;
 
-/// Writes all of them.
+/// Writes the recorded questions of an exchange.
 pub(super) fn questions(text: &mut Toml, journaled: &Journaled) {
     let steps = &journaled.trail.steps;
     let asked: Vec<usize> = (0..steps.len()).filter(|i| matches!(steps[*i].what, Happened::Asked(_))).collect();

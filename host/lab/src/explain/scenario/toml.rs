@@ -3,7 +3,7 @@
 use ::toml::Value;
 use pointsman_core::text::{OneLine, is_unseen};
 
-/// The text so far.
+/// A TOML file in the making.
 #[derive(Debug, Default)]
 pub(super) struct Toml(pub(super) String);
 

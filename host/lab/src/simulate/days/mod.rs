@@ -41,12 +41,12 @@ pub(super) struct Day {
     arrivals: Arrivals,
 }
 
-/// Pattern of arrivals.
+/// Distances between arrivals.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Arrivals {
-    /// At random (Poisson).
+    /// Exponentially distributed distances (a Poisson process).
     Random,
-    /// At equal distances.
+    /// Equal distances.
     #[cfg_attr(not(test), expect(dead_code, reason = "made-up days are random; tests ask for both"))]
     Even,
 }
@@ -62,7 +62,7 @@ struct Phase {
 /// A time in which keys answer 429, whatever their limits say.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Storm {
-    /// Since the day's beginning.
+    /// Its beginning, from the beginning of the day.
     from: Duration,
     length: Duration,
     /// It is over the first so many keys.
@@ -73,9 +73,9 @@ struct Storm {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct DayResult {
     requests: u64,
-    /// Answered by the fallback.
+    /// Requests that the fallback answered.
     paid: u64,
-    /// Not answered.
+    /// Requests that nobody answered.
     failed: u64,
     /// Arrival to end of each that was answered, in ms, ascending.
     times_ms: Vec<u32>,

@@ -36,7 +36,7 @@ pub(super) struct Nature<'a> {
 }
 
 impl<'a> Nature<'a> {
-    /// Before the first request.
+    /// The providers and clients of a day before its first request.
     pub(super) fn new(day: &'a Day) -> Self {
         let first = day.phases.first().map_or(Duration::ZERO, |phase| phase.length);
         let texts = Texts { model: "m".to_owned(), path: "/v1/chat/completions".to_owned(), ..Texts::default() };
@@ -99,13 +99,13 @@ impl Environment for Nature<'_> {
         let (key, now) = (attempt.sending.backend as usize, attempt.now);
         let after = Duration::from_millis(self.dice.between(100, 900));
         let good =
-            Answer { gives: status(200, None), head: None, first_token: after, after, tokens: 100, prompt: None };
+            Answer { behavior: status(200, None), head: None, first_token: after, after, tokens: 100, prompt: None };
         if key >= self.limits.len() {
             return good;
         }
         let refusal = |retry_after: Duration| {
             let after = Duration::from_millis(30);
-            Answer { gives: status(429, Some(retry_after)), first_token: after, after, tokens: 0, ..good.clone() }
+            Answer { behavior: status(429, Some(retry_after)), first_token: after, after, tokens: 0, ..good.clone() }
         };
         if let Some(left) = self.storm_over_in(key, now) {
             return refusal(left.min(LONGEST_RETRY_AFTER));

@@ -10,7 +10,6 @@ use super::{Compared, DayResult};
 pub struct DaysReport {
     /// The policy's name.
     pub(in crate::simulate) policy: String,
-    /// The days.
     pub(in crate::simulate) days: Vec<Compared>,
 }
 
@@ -20,7 +19,7 @@ impl DaysReport {
         self.days.iter().filter(|day| day.is_worse_in_both()).count()
     }
 
-    /// For machines.
+    /// Returns the report as JSON, in the shape that `--json` prints.
     pub fn json(&self) -> Value {
         let result = |r: &DayResult| {
             json!({

@@ -11,7 +11,7 @@ use pointsman_core::time::Timestamp;
 
 use super::{Found, InFlight, Name, Rule};
 
-/// All backends.
+/// Cooldowns of all backends, by the judge's own books.
 pub(super) struct Cooling {
     bounds: CooldownSettings,
     backends: Vec<OfBackend>,

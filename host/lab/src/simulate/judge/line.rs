@@ -20,17 +20,17 @@ type Rank = (Reverse<i32>, u64);
 pub(super) struct Line {
     files: HashMap<(Lane, Name), BTreeMap<Rank, Waiter>>,
     /// Exchanges under way that have waited.
-    ranks: HashMap<u64, Place>,
+    ranks: HashMap<u64, QueuedExchange>,
     joined: u64,
     /// Backends that an exchange under way has failed at, each with whether that may be its own fault.
     failed_at: HashMap<u64, Vec<(usize, bool)>>,
     /// The question that was put last: nothing else happens between it, its decision and what comes of that.
     asked: Vec<Shown>,
-    /// Decision under way.
+    /// The decision whose consequence has not been seen yet.
     decided: Option<Decided>,
 }
 
-struct Place {
+struct QueuedExchange {
     rank: Rank,
     /// Queue that it waits in.
     file: Option<(Lane, Name)>,
@@ -86,7 +86,7 @@ impl Line {
         let Some(decided) = self.decided else { return };
         let (Decided::Wait(lane) | Decided::Dispatch(lane, _)) = decided;
         self.joined += 1;
-        let newcomer = Place { rank: (Reverse(priority), self.joined), file: None, granted: None };
+        let newcomer = QueuedExchange { rank: (Reverse(priority), self.joined), file: None, granted: None };
         let place = self.ranks.entry(exchange).or_insert(newcomer);
         place.file = Some((lane, model));
         place.granted = None;

@@ -30,19 +30,19 @@ use crate::world::{EventKind, Finished, Scene};
 pointsman_core::vocabulary! {
     /// A rule that must hold, whatever backends answer and a policy decides.
     pub enum Rule {
-        /// Budgets.
+        /// Attempts, waits and times stay within the budgets of the exchange.
         Budget = "budget",
-        /// Cooldowns.
+        /// Nothing is sent to a backend in cooldown, except in the emergency lane.
         Cooldown = "cooldown",
-        /// Single probes.
+        /// One attempt at a time probes after a cooldown.
         Probe = "probe",
-        /// Rate limits and concurrency.
+        /// Rates and concurrency of backends and clients stay within their limits.
         Rate = "rate",
-        /// The waiting line.
+        /// Whoever waits is served in order, before newcomers.
         Order = "order",
-        /// Permits.
+        /// Every permit is given back once.
         Permit = "permit",
-        /// Money.
+        /// No client spends more than its budget allows.
         Spend = "spend",
     }
 }
@@ -81,13 +81,13 @@ impl Rule {
 /// A rule that was broken.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Breach {
-    /// Rule that was broken.
+    /// The rule that was broken.
     pub rule: Rule,
     /// The exchange that broke it, counted from 0; none: the world as a whole.
     pub exchange: Option<u64>,
     /// Time of the violation.
     pub at: Timestamp,
-    /// Description in one sentence.
+    /// The violation in one sentence, with its numbers.
     pub how: String,
 }
 
@@ -119,7 +119,7 @@ struct UnderWay {
     relayed: Duration,
 }
 
-/// An attempt under way.
+/// An attempt under way, as the judge counts it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct InFlight {
     exchange: u64,
@@ -168,7 +168,7 @@ impl Judge {
         }
     }
 
-    /// Sees something happen.
+    /// Checks an event against every rule.
     pub fn saw(&mut self, scene: &Scene<'_>, sight: &EventKind<'_>) {
         if self.breach.is_some() {
             return;

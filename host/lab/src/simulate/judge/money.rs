@@ -16,7 +16,7 @@ use crate::world::{Ask, Finished, Scene};
 /// Sums of floating-point numbers differ by less than this, USD.
 const ROUNDING_USD: f64 = 1e-9;
 
-/// All client keys.
+/// Spend of all client keys, by the judge's own books.
 pub(super) struct Money {
     clients: Vec<Purse>,
     /// Exchanges under way that were let in over their client's budget, and must cost nothing.

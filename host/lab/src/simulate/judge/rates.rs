@@ -89,7 +89,7 @@ impl Rates {
         }
     }
 
-    /// Somebody was let in.
+    /// Checks the limits of the client of a request that was let in.
     pub(super) fn arrived(&mut self, now: Timestamp, facts: &Facts) -> Found {
         let Some(client) = self.clients.get_mut(facts.client as usize) else { return Ok(()) };
         client.in_flight += 1;

@@ -12,12 +12,12 @@ pub(super) struct Reader {
     target: &'static Api,
     started: bool,
     refused: bool,
-    calls: Vec<Seen>,
+    calls: Vec<BegunCall>,
 }
 
 /// A tool call that has begun.
 #[derive(Debug)]
-struct Seen {
+struct BegunCall {
     index: Option<u64>,
     id: String,
 }
@@ -88,7 +88,7 @@ impl Reader {
         let name = text("name")?.filter(|name| !name.is_empty());
         let piece = text("arguments")?.filter(|piece| !piece.is_empty());
         let known = self.calls.iter().rposition(|seen| index.is_none() || seen.index == index);
-        let same = |seen: &Seen| name.is_none() || id.as_ref().is_none_or(|id| seen.id == **id);
+        let same = |seen: &BegunCall| name.is_none() || id.as_ref().is_none_or(|id| seen.id == **id);
         let number = match known {
             Some(number) if same(&self.calls[number]) => number,
             Some(_) | None => {
@@ -98,7 +98,7 @@ impl Reader {
                 }
                 let name = name.ok_or_else(|| field.wrong("begins a tool call without a name"))?;
                 let id = id.unwrap_or_default();
-                self.calls.push(Seen { index, id: id.clone().into_owned() });
+                self.calls.push(BegunCall { index, id: id.clone().into_owned() });
                 tell(News::Call { number, id, name })?;
                 number
             }
