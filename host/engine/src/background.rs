@@ -41,7 +41,7 @@ struct Queue {
 }
 
 impl BackgroundWorker {
-    /// Starts the thread.
+    /// Starts the thread, which gives way to those that serve.
     pub(crate) fn start() -> std::io::Result<Self> {
         let shared = Arc::<Shared>::default();
         let theirs = shared.clone();

@@ -42,7 +42,7 @@ impl Cache {
         Self(xdg.or_else(home).map(|folder| folder.join("pointsman")))
     }
 
-    /// Nothing is kept.
+    /// A cache that keeps nothing.
     pub(super) const fn none() -> Self {
         Self(None)
     }

@@ -14,13 +14,13 @@ pub(super) const CONTRACT: (u64, u64, u64) = (1, 0, 0);
 /// The reason why a component did not become a revision. The running one stays.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LoadError {
-    /// Zero bytes.
+    /// The file has no bytes.
     #[error("the policy file is empty; was it still being written?")]
     Empty,
     /// More than [`super::EngineLimits::max_component_bytes`].
     #[error("the policy file has more than {max_bytes} bytes, the most that is accepted; is it the right file?")]
     TooLarge {
-        /// The limit.
+        /// Largest component that is taken, bytes.
         max_bytes: usize,
     },
     /// Not WebAssembly at all.
@@ -76,7 +76,7 @@ pub enum LoadError {
         "the policy takes more than {mib} MiB to be compiled, the most that is allowed; split its largest functions"
     )]
     CompileMemory {
-        /// The limit, in MiB.
+        /// Memory limit of the compilation, MiB.
         mib: u64,
     },
     /// It is not wanted any more.
@@ -101,7 +101,7 @@ pub enum LoadError {
     Probe {
         /// Name of the probe question.
         question: &'static str,
-        /// Fault that it caused.
+        /// Fault at the canned question.
         fault: Fault,
     },
 }

@@ -12,7 +12,7 @@ use rustix::time::{ClockId, clock_gettime};
 pub struct Stopwatch(Instant);
 
 impl Stopwatch {
-    /// Starts now.
+    /// A clock that starts now, at the time of the system's clock.
     pub fn start() -> Self {
         Self(Instant::now())
     }
@@ -37,7 +37,7 @@ impl Clock {
         Self { anchor: Instant::now(), anchored_at: Timestamp::default() + since_epoch }
     }
 
-    /// The time now.
+    /// Returns the present time, which never goes back.
     pub fn now(&self) -> Timestamp {
         self.anchored_at + self.anchor.elapsed()
     }

@@ -58,7 +58,7 @@ pub(super) struct Work<'a> {
     pub(super) wasm: &'a [u8],
     /// True for the component of this binary, which is not to be feared.
     pub(super) is_own: bool,
-    /// Time for it.
+    /// Time that the compilation may take.
     pub(super) limit: Duration,
 }
 

@@ -153,7 +153,6 @@ struct Killed(Mutex<Child>);
 pub(super) enum ChildEnd {
     /// It did not start: a system without processes, or another program in its place.
     NotStarted,
-    /// Its answer.
     Answer(Result<Vec<u8>, LoadError>),
 }
 

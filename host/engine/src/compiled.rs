@@ -75,7 +75,7 @@ impl Compiled {
         self.code.name.as_deref()
     }
 
-    /// The interfaces it imports.
+    /// Returns the names of the interfaces it imports, with their versions.
     pub fn imports(&self) -> &[String] {
         &self.imports
     }

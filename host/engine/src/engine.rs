@@ -157,7 +157,7 @@ impl Engine {
         self.load(EMBEDDED, settings, table)
     }
 
-    /// The default policy's component.
+    /// Returns the component of the default policy, which is part of the binary.
     pub const fn embedded_bytes() -> &'static [u8] {
         EMBEDDED
     }
@@ -181,7 +181,7 @@ impl Engine {
         self.0.runtime.instances.alive().into()
     }
 
-    /// The bounds in force.
+    /// Returns the bounds that every policy is held to.
     pub fn limits(&self) -> &EngineLimits {
         &self.0.runtime.limits
     }

@@ -57,7 +57,7 @@ pub(super) struct Guest {
     revision: Arc<str>,
     /// The texts of the request being decided.
     texts: Option<Arc<Texts>>,
-    /// Attempts before the question.
+    /// Attempts before the question; none: the policy may not ask, or has asked.
     past: Option<types::PastFacts>,
     /// Printed text of an unfinished line.
     line: Vec<u8>,
@@ -70,7 +70,7 @@ pub(super) struct Guest {
     notes: Vec<String>,
     state_uses: Vec<StateUse>,
     stderr: Vec<u8>,
-    /// WASI handles it holds.
+    /// Number of WASI handles that the guest holds.
     handles: u32,
     pub(super) memory: MemoryMeter,
     pub(super) deadline: Deadline,
@@ -99,7 +99,7 @@ impl Guest {
         }
     }
 
-    /// Before a question.
+    /// Sets the texts, time and seed of the next question.
     #[inline]
     pub(super) fn begin(&mut self, texts: &Arc<Texts>, now_ms: u64, seed: u64, past: Option<types::PastFacts>) {
         self.last_error.clear();
@@ -182,7 +182,7 @@ impl Guest {
         Ok(())
     }
 
-    /// The guest dropped one.
+    /// Counts a handle that the guest dropped.
     pub(super) fn take_handle_back(&mut self) {
         self.handles = self.handles.saturating_sub(1);
     }
@@ -265,7 +265,7 @@ pub(super) struct MemoryMeter {
     pub(super) denied: Option<Denied>,
 }
 
-/// Something beyond a bound.
+/// An import that is denied, because it goes beyond a bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Denied {
     Memory { asked_bytes: usize, max_bytes: usize },

@@ -42,7 +42,7 @@ pub(super) struct Instance {
 pub(super) enum NotStarted {
     /// As many as there may be are in use.
     PoolFull,
-    /// The component failed.
+    /// The component failed while it was started or configured.
     Fault(Fault),
 }
 

@@ -97,7 +97,7 @@ impl Texts {
     }
 }
 
-/// Result of one question.
+/// Result of a question to the policy: decision, notes and uses of `state`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verdict {
     /// Valid for the table: indices, lanes and ranges are checked.
@@ -111,7 +111,7 @@ pub struct Verdict {
 }
 
 impl Verdict {
-    /// Nothing but a decision.
+    /// A verdict with this decision and no notes.
     pub fn of(decision: Decision) -> Self {
         Self { decision, notes: Vec::new(), fault: None, state: Vec::new() }
     }
@@ -146,7 +146,7 @@ pointsman_core::vocabulary! {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("policy fault ({}): {message}", kind.as_str())]
 pub struct Fault {
-    /// Kind of fault.
+    /// Kind of the fault, by which faults are counted.
     pub kind: FaultKind,
     /// Last output of the guest, and the place in its source.
     pub message: String,

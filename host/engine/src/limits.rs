@@ -1,6 +1,6 @@
 //! Bounds of every policy.
 
-/// Bounds of every policy.
+/// Bounds of every policy: instances, memory, sizes and compilation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EngineLimits {
     /// Time for one decision, in ms, at most [`EngineLimits::MAX_DECIDE_MS`].

@@ -18,7 +18,7 @@ const MAX_FILE_BYTES: usize = 200;
 /// Source lines by place in the code.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LineTable {
-    /// The sources.
+    /// Source files by the number that positions name them by.
     pub files: Vec<String>,
     /// Start of each line, ordered by function and offset.
     pub rows: Vec<LineRow>,

@@ -20,9 +20,9 @@ pub enum FileError {
     /// It has more bytes than it may have.
     #[error("it has {has} bytes or more, and at most {most} are read; is this the right file?")]
     TooLarge {
-        /// Bytes seen.
+        /// Bytes that were seen, at least.
         has: u64,
-        /// The bound.
+        /// Largest file that is read, bytes.
         most: u64,
     },
     /// It is not UTF-8 text.

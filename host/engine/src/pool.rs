@@ -58,7 +58,7 @@ pub(crate) struct Source {
     pub(crate) waits_for_start: bool,
 }
 
-/// A revision's instances.
+/// Instances of a revision: idle ones, and how many there may be.
 pub(crate) struct Pool {
     source: Source,
     settings: String,

@@ -56,7 +56,7 @@ fn bloated() -> Fault {
 /// A question that the component did not answer.
 struct Failure {
     fault: Fault,
-    /// Its notes until then.
+    /// Notes that it had left before it failed.
     notes: Vec<String>,
     /// Its uses of `state` until then.
     state: Vec<StateUse>,
@@ -286,7 +286,7 @@ impl Revision {
         Verdict { decision, notes, fault: Some(fault), state }
     }
 
-    /// Asks the canned questions.
+    /// Asks canned questions, so that a policy that fails at once is never put in force.
     fn probe(&self) -> Result<(), LoadError> {
         for (question, query) in probes(&self.table) {
             let failed = |Failure { fault, .. }| LoadError::Probe { question, fault };

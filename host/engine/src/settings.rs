@@ -26,10 +26,10 @@ const MAX_FOREIGN: usize = 64;
 /// stays where it was in the order of the keys.
 const UNKNOWN: char = '!';
 
-/// Settings for one component.
+/// Settings that are offered to a component, of which it takes those that it knows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SettingsOffer {
-    /// A JSON object.
+    /// The settings as a JSON object.
     json: String,
     /// Keys that may belong to another policy: left out where the component does not know them.
     foreign: BTreeSet<String>,
@@ -123,7 +123,6 @@ impl SettingsOffer {
         self.fallback.as_deref().unwrap_or(&self.json)
     }
 
-    /// All of it.
     pub(super) fn whole(&self) -> AcceptedSettings {
         AcceptedSettings { json: self.json.clone(), left_out: Vec::new() }
     }

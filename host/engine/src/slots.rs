@@ -22,7 +22,7 @@ pub(crate) enum Taken<'a> {
 }
 
 impl Taken<'_> {
-    /// The instance itself.
+    /// Returns the instance, for one question.
     #[inline]
     pub(crate) fn instance(&mut self) -> &mut Instance {
         match self {
@@ -64,7 +64,7 @@ impl Default for Slots {
 }
 
 impl Slots {
-    /// Takes a free instance.
+    /// Takes an idle instance, or a place for a new one.
     #[inline]
     pub(crate) fn take(&self) -> Found<'_> {
         match self.0.first().and_then(lock) {

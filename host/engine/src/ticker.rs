@@ -35,7 +35,7 @@ struct Shared {
     called: AtomicBool,
     /// Set while the thread sleeps, or is about to.
     parked: AtomicBool,
-    /// Long calls under way.
+    /// Number of calls under way that keep the ticker running.
     holds: AtomicUsize,
     stop: AtomicBool,
 }
