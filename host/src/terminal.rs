@@ -12,7 +12,7 @@ use pointsman_core::text::{escape, is_unseen};
 /// Escape sequences that the program itself writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Own {
-    /// None.
+    /// Nothing is allowed through.
     Nothing,
     /// Colours: `ESC [ n m`.
     Colours,

@@ -82,12 +82,12 @@ fn live(state: &AdminState) -> Live {
     }
 }
 
-/// Every backend.
+/// Every backend with its live state, and the lanes.
 #[derive(Serialize, JsonSchema)]
 pub(super) struct Backends {
     /// Exchanges waiting for capacity, in all lanes.
     waiting: u64,
-    /// Those of each lane.
+    /// Backends that each lane can use now.
     lanes: Vec<LaneView>,
     /// In the order of the configuration.
     backends: Vec<BackendView>,
@@ -140,7 +140,7 @@ pub(super) async fn usage(
 pub(super) struct UsageBody {
     /// Exchanges that ended from then on (RFC 3339).
     since: String,
-    /// By what.
+    /// Word for the group: client, backend, model, lane, hour or day.
     group: &'static str,
     /// All together, those of other pages too.
     total: UsageRow,

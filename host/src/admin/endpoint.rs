@@ -10,7 +10,7 @@ pub(super) struct Endpoint {
     pub method: &'static str,
     /// As the router has it, `{name}` for a variable segment.
     pub path: &'static str,
-    /// Summary in a line.
+    /// Summary in a line, for the document's list.
     pub summary: &'static str,
     /// Details beyond the summary.
     pub details: &'static str,
@@ -52,7 +52,7 @@ pub(super) enum Kind {
 /// Content of a 200 response.
 pub(super) enum Content {
     Json(fn(&mut SchemaGenerator) -> Schema),
-    /// This media type.
+    /// A body of this media type.
     Other(&'static str),
 }
 

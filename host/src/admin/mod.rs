@@ -41,11 +41,11 @@ pub type Explain = fn(&Explainable) -> serde_json::Value;
 /// State that the admin listener shows and works on.
 #[derive(Clone)]
 pub struct AdminState {
-    /// The running proxy.
+    /// Control over the running proxy.
     pub control: Arc<Control>,
-    /// Metrics of the proxy.
+    /// Metrics that `/metrics` shows.
     pub metrics: Metrics,
-    /// Reader of recorded exchanges.
+    /// Questions to the store, on threads of their own.
     pub queries: Queries,
     /// Function that explains an exchange.
     pub explain: Explain,
@@ -55,11 +55,11 @@ pub struct AdminState {
     pub token: Arc<dyn Fn() -> Option<AdminToken> + Send + Sync>,
     /// The largest component that is taken, in bytes.
     pub max_component_bytes: usize,
-    /// Live events.
+    /// Events that `/api/events` streams.
     pub events: Events,
     /// Ends what would go on for ever.
     pub stop: CancellationToken,
-    /// For `since=24h`.
+    /// Present time, for `since=24h`.
     pub clock: Clock,
 }
 

@@ -88,7 +88,7 @@ fn operation(endpoint: &Endpoint, generator: &mut SchemaGenerator) -> Value {
     operation
 }
 
-/// `get /api/exchanges/{id}` is `get_api_exchanges_id`.
+/// Name of an operation: `get /api/exchanges/{id}` is `get_api_exchanges_id`.
 fn operation_id(endpoint: &Endpoint) -> String {
     let words = endpoint.path.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
     std::iter::once(endpoint.method).chain(words).collect::<Vec<_>>().join("_")
@@ -139,7 +139,7 @@ fn error_schema() -> Value {
     })
 }
 
-/// The reference page.
+/// Writes the reference page of all endpoints, as Markdown.
 #[cfg(test)]
 fn page(endpoints: &[Endpoint]) -> String {
     use std::fmt::Write as _;

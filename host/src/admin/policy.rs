@@ -77,7 +77,7 @@ pub(super) fn once<'a>(asked: &'a [(String, String)], name: &str) -> Result<Opti
     if all.next().is_some() { Err(format!("{name} is given twice")) } else { Ok(first) }
 }
 
-/// `?to=REVISION`
+/// Query of a rollback: `?to=REVISION`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RollbackQuery {

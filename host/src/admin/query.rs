@@ -10,12 +10,12 @@ use serde::Deserialize;
 
 /// Without `since`: the last day.
 const SINCE_DEFAULT: &str = "24h";
-/// Without `limit`.
+/// Rows of an answer where `limit` is not given.
 const LIMIT_DEFAULT: u32 = 50;
 /// The most exchanges in one answer.
 const LIMIT_MAX: u32 = 1_000;
 
-/// `/api/usage?since=&group=&after=`
+/// Query of `/api/usage?since=&group=&after=`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct UsageQuery {
@@ -38,7 +38,7 @@ impl UsageQuery {
     }
 }
 
-/// `/api/exchanges?limit=&status=&end=&backend=&client=&before=`
+/// Query of `/api/exchanges?limit=&status=&end=&backend=&client=&before=`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ExchangesQuery {

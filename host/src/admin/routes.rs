@@ -61,7 +61,7 @@ const SET: Parameter = in_query(
 
 const COMPONENT: &str = "A WebAssembly component, as `pointsman policy build` makes it.";
 
-/// The table.
+/// Every endpoint, in the order of the reference page.
 pub(super) const ENDPOINTS: &[Endpoint] = &[
     Endpoint {
         method: "get",

@@ -65,7 +65,7 @@ pub struct Times {
 pub struct Measurement {
     /// Number of backends in the table.
     pub backends: usize,
-    /// Question that was asked.
+    /// Question whose time was measured.
     pub question: Question,
     /// Times of the policy's decisions.
     pub policy: Times,
@@ -90,7 +90,7 @@ pub struct Costs {
     pub memory_bytes: usize,
 }
 
-/// Results of the benchmark.
+/// Results of the benchmark, beside those of the default policy.
 #[derive(Clone, Debug, Serialize)]
 pub struct BenchReport {
     /// True if measured by an optimised build of Pointsman.

@@ -81,9 +81,9 @@ impl Language {
 /// A component that was built and would be loaded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Built {
-    /// Language of the project.
+    /// Language that the project's files tell.
     pub language: Language,
-    /// Path of the component.
+    /// Path that the component was written to.
     pub file: PathBuf,
     /// Size of the component, bytes.
     pub bytes: usize,
@@ -160,7 +160,7 @@ pub enum BuildError {
         /// Time limit of the tool.
         limit: Duration,
     },
-    /// Interrupted by Ctrl-C.
+    /// Ctrl-C was pressed while a tool ran.
     #[error("interrupted")]
     Interrupted,
     /// The compiler's module is no policy.
@@ -175,7 +175,7 @@ pub enum BuildError {
     /// A file that cannot be read or written.
     #[error("{}: {error}", path.display())]
     File {
-        /// File that failed.
+        /// File that cannot be read or written.
         path: PathBuf,
         /// Error of the operating system.
         error: io::Error,

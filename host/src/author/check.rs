@@ -23,7 +23,7 @@ const TIMED_DECISIONS: usize = 600;
 pub struct Conditions {
     /// Limits of the policy engine.
     pub limits: EngineLimits,
-    /// Settings for the policy.
+    /// Settings that the policy is offered.
     pub settings: SettingsOffer,
     /// Backend table for the trial.
     pub table: Arc<Table>,
@@ -46,9 +46,9 @@ pointsman_core::vocabulary! {
 /// One thing that was looked at.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Aspect {
-    /// Name of the aspect.
+    /// Name of the aspect, as it is printed.
     pub aspect: &'static str,
-    /// Result of the aspect.
+    /// Result of the aspect: good, doubtful or bad.
     pub mark: Mark,
     /// Remarks, one a line.
     pub says: Vec<String>,
@@ -69,7 +69,7 @@ pub struct Figures {
     pub used_memory_bytes: usize,
 }
 
-/// Result of all checks.
+/// Results of all aspects, and measurements of a policy that runs.
 #[derive(Clone, Debug, Serialize)]
 pub struct CheckReport {
     /// Would the proxy take it?

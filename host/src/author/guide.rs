@@ -9,7 +9,7 @@ pub enum Topic {
     FirstRule,
     /// Everything that a scenario file can say.
     Scenarios,
-    /// The contract itself, `policy.wit`.
+    /// The contract's text, `policy.wit`.
     Contract,
     /// Other languages than Rust, JavaScript, Python and C.
     Languages,
@@ -25,7 +25,7 @@ impl Topic {
         (Topic::Languages, "languages", "other languages than Rust, JavaScript, Python and C"),
     ];
 
-    /// Returns the page's text.
+    /// Returns the page's text, in Markdown.
     pub const fn text(self) -> &'static str {
         match self {
             Topic::Policies => include_str!("../../../policies/README.md"),

@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use super::build::Language;
 use super::sdk;
 
-/// A new policy project.
+/// A new policy project: folder, name and language.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Project {
-    /// Folder of the project.
+    /// Folder that the project is written to.
     pub dir: PathBuf,
     /// Paths of the files written, relative to the folder.
     pub files: Vec<String>,
@@ -24,7 +24,7 @@ pub enum NewError {
     Name {
         /// Name that was given.
         name: String,
-        /// Fault of the name.
+        /// Fault of the name, as the end of a sentence.
         why: &'static str,
     },
     /// A file with this name exists.
@@ -38,7 +38,7 @@ pub enum NewError {
     /// A file could not be written.
     #[error("{} cannot be written: {error}", path.display())]
     Write {
-        /// Path of the file.
+        /// Path of the file that cannot be written.
         path: PathBuf,
         /// Error of the operating system.
         error: io::Error,
@@ -123,7 +123,7 @@ fn write(path: &Path, text: &str) -> Result<(), NewError> {
     to().map_err(|error| NewError::Write { path: path.to_owned(), error })
 }
 
-/// Files of every project.
+/// Files of a project in any language.
 const COMMON: sdk::Files = &[
     ("README.md", include_str!("templates/README.md")),
     ("scenarios/calm.toml", include_str!("templates/scenarios/calm.toml")),

@@ -1,15 +1,15 @@
 //! Files embedded for policy projects: the contract, and the SDK of each language.
 
-/// Text of `policy.wit`.
+/// Text of the contract, `policy.wit`.
 pub const CONTRACT: &str = include_str!("../../../wit/policy.wit");
 
 /// Files as (path, text) pairs.
 pub type Files = &'static [(&'static str, &'static str)];
 
-/// SDK file beside `policy.js`.
+/// SDK for JavaScript, beside `policy.js`.
 pub const JS: Files = &[("pointsman.js", include_str!("../../../policy-sdk/js/pointsman.js"))];
 
-/// SDK file beside `policy.py`.
+/// SDK for Python, beside `policy.py`.
 pub const PYTHON: Files = &[("pointsman.py", include_str!("../../../policy-sdk/python/pointsman.py"))];
 
 /// Lies in the folder [`C_FOLDER`] beside `policy.c`.

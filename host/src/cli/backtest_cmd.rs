@@ -33,7 +33,7 @@ pub(super) struct BacktestArgs {
     /// revision that decided most of the recorded exchanges].
     #[arg(long, value_name = "FILE|default|REVISION")]
     pub against: Option<String>,
-    /// Location of the journal.
+    /// Store and time of the recorded exchanges.
     #[command(flatten)]
     pub journal: JournalArgs,
     /// Exchanges that ended since then: how long ago (90s, 30m, 24h, 7d) or a time.
@@ -102,7 +102,7 @@ pub(super) fn run(
     Ok(ExitCode::SUCCESS)
 }
 
-/// Makes the report.
+/// Reads the journal, plays the worlds, and makes the report.
 fn report(args: &BacktestArgs, env: &dyn Env, now: Timestamp) -> Result<BacktestReport, Failure> {
     let watch = Stopwatch::start();
     let default = Period { since: Timestamp::default(), until: now };
@@ -173,7 +173,7 @@ fn current(args: &BacktestArgs, engine: &Engine, reader: &StoreReader, past: &Pa
     }
 }
 
-/// Reads the journal.
+/// Reads the exchanges of a time, and counts those that are skipped.
 fn take_in(reader: &StoreReader, file: &Path, period: Period) -> Result<(Past, Skipped), Failure> {
     let progress = Progress::of("reading the journal", 0);
     let read = read(reader, (period.since, period.until), &mut |done, all| progress.passes(done, all));

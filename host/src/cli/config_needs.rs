@@ -10,7 +10,7 @@ use pointsman_engine::{Engine, EngineLimits, LoadError, SettingsOffer, name_of, 
 
 use crate::serve::engine_limits;
 
-/// Results of the checks.
+/// Results of loading a configuration on this machine: the policy, and problems.
 pub(super) struct Needs {
     /// The revision of the policy, where it was taken.
     pub(super) policy: Option<Arc<str>>,

@@ -6,7 +6,7 @@ use std::path::Path;
 /// The threads of the runtime.
 const WORKERS: &str = "POINTSMAN_WORKERS";
 
-/// Folder for compiled policies.
+/// Variable that names the folder for compiled policies.
 const CACHE_DIR: &str = "POINTSMAN_CACHE_DIR";
 
 /// More threads than this do not help.

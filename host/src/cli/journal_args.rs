@@ -7,7 +7,7 @@ use pointsman_config::{self as config, Env, PolicySettings};
 use pointsman_core::rfc3339::{self, Rfc3339};
 use pointsman_core::time::Timestamp;
 
-/// Location of the journal.
+/// Arguments that say where the journal is.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub(super) struct JournalArgs {
     /// The configuration whose store has the journal [default: ./pointsman.toml where it exists].
@@ -103,7 +103,7 @@ impl Progress {
         Self(ProgressBar::new(all).with_style(style).with_message(what))
     }
 
-    /// So many are done.
+    /// Shows the number of exchanges that are done.
     pub(super) fn is_at(&self, done: u64) {
         self.0.set_position(done);
     }

@@ -145,7 +145,7 @@ pub(super) enum PolicyCommand {
 
 /// Result of a command that ran without an error.
 enum Ended {
-    /// Success; exit code 0.
+    /// The command succeeded; exit code 0.
     Well,
     /// Exit 1: the answer is no.
     Badly,

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 /// A larger file of settings is none, in bytes.
 const MAX_SETTINGS_BYTES: u64 = 1 << 20;
 
-/// `--set` and `--settings`.
+/// Arguments that give a policy settings: `--set` and `--settings`.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub(super) struct SettingsArgs {
     /// A setting of the policy, in the place of the one that it would have; may be given several times. VALUE is JSON, or else a

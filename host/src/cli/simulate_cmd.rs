@@ -10,7 +10,7 @@ use pointsman_lab::simulate::{Options, Policy, Refusal, simulate, simulate_days}
 
 use super::component::compile;
 
-/// Arguments of the command.
+/// Arguments of `pointsman policy simulate`.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = format!("The rules that every exchange is held to:\n{}", Rule::listed()))]
 pub(super) struct SimulateArgs {

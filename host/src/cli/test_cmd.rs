@@ -36,7 +36,7 @@ pub(super) struct TestArgs {
     pub only: Option<String>,
 }
 
-/// Result of the command.
+/// Result of `pointsman policy test`, which the exit code tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Tested {
     /// Every scenario passed.
@@ -50,7 +50,7 @@ pub(super) enum Tested {
 /// A scenario file larger than this is none, in bytes.
 const MAX_SCENARIO_BYTES: u64 = 4 << 20;
 
-/// A project's component.
+/// File name of a project's component.
 const COMPONENT: &str = "policy.wasm";
 
 /// A folder with one of these is a project.

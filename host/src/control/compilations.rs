@@ -13,7 +13,7 @@ use super::{Control, in_own_thread};
 pub(super) enum Code {
     /// It is compiled, unless that was done of late.
     Component(Component),
-    /// It is compiled already.
+    /// Code that was compiled before.
     Compiled(Arc<Compiled>),
 }
 
@@ -32,7 +32,7 @@ impl Code {
 #[error("the policy file changed again while it was compiled")]
 pub(super) struct Abandoned;
 
-/// Compilations under way.
+/// Compilations under way, by the intentions that they are for.
 #[derive(Default)]
 pub(super) struct Compilations {
     under_way: Vec<(Intent, Cancellation)>,

@@ -49,7 +49,7 @@ pub(crate) use rollback::WentBack;
 pub(crate) use shadow::{ShadowLoader, ShadowStatus};
 use start::{First, first_policy};
 
-/// Brings changes into force.
+/// Driver of the policies' life cycle: brings configurations and policies into force.
 pub struct Control {
     proxy: Arc<Proxy>,
     engine: Engine,
@@ -167,7 +167,7 @@ impl Control {
         self.kept.events()
     }
 
-    /// The state of changes.
+    /// Returns the policies, the promotion and the refusals at this moment.
     pub fn status(&self) -> Status {
         let state = self.state();
         Status {

@@ -10,7 +10,7 @@ const KEPT_COMPILED: usize = 3;
 
 /// Recently compiled components, and revisions that are alive.
 pub(super) struct Revisions {
-    /// The latest last.
+    /// Compiled components, the latest last.
     compiled: Vec<(Hash, Arc<Compiled>)>,
     /// Every revision that was in force and that exchanges may still use.
     alive: Vec<Weak<Revision>>,

@@ -13,9 +13,9 @@ use pointsman_config::Config;
 /// A rollback that was carried out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WentBack {
-    /// The revision left.
+    /// Revision that was left, 12 digits.
     pub from: String,
-    /// The revision in force.
+    /// Revision that is in force now, 12 digits.
     pub to: String,
 }
 

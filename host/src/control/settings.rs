@@ -61,7 +61,6 @@ impl Provenance {
         given.into_iter().chain(config::policy_names(own, file, is_default)).collect()
     }
 
-    /// Returns its settings.
     pub(super) fn offer(&self, config: &Config, own: Option<&str>, id: &str) -> SettingsOffer {
         match &self.options.settings {
             Some(settings) => config.policy.offer_of(settings),

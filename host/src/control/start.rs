@@ -20,13 +20,13 @@ use super::{kept, rows};
 
 /// The first policy of a process.
 pub struct First {
-    /// In force.
+    /// Revision that is in force at the start.
     pub revision: Arc<Revision>,
     /// Its component, compiled.
     pub compiled: Arc<Compiled>,
     /// Its component's bytes.
     pub component: Component,
-    /// With it in force.
+    /// History in which it is in force.
     pub history: History,
     /// The reason why it is not the configured policy; `None`: it is, or something else was wanted later.
     pub error: Option<String>,
@@ -44,7 +44,7 @@ struct Loaded {
 /// The policy that was chosen of those there are.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Which {
-    /// The configuration's.
+    /// The configured source.
     Source,
     /// The one that was in force before.
     Kept,

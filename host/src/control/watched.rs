@@ -16,7 +16,7 @@ pub(super) struct WatchedFile {
 }
 
 impl WatchedFile {
-    /// No file yet.
+    /// A watcher of no file yet, which wakes `notify`.
     pub(super) fn new(notify: &Arc<Notify>) -> Self {
         Self { notify: notify.clone(), file: None, _watcher: None }
     }
@@ -47,7 +47,7 @@ pub(super) struct WatchedFiles {
 }
 
 impl WatchedFiles {
-    /// No file yet.
+    /// A watcher of no file yet, which wakes `notify`.
     pub(super) fn new(notify: &Arc<Notify>) -> Self {
         Self { notify: notify.clone(), files: HashMap::new() }
     }

@@ -42,22 +42,22 @@ impl Waves {
     }
 }
 
-/// End of the load.
+/// Condition that ends the load.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Until {
-    /// After this time.
+    /// This time has passed.
     Time(Duration),
     /// After so many requests, as fast as they go.
     #[cfg(test)]
     Count(u64),
-    /// Only when stopped.
+    /// Somebody stops it.
     Stopped,
 }
 
-/// End of an answer.
+/// End of an answer, as the client sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ended {
-    /// Answered in full.
+    /// The answer came whole.
     Whole,
     /// Refused with this error status.
     Refused(u16),

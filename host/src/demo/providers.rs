@@ -30,9 +30,9 @@ pub(super) const EVENTS_BEFORE_A_CUT: usize = 8;
 /// Behaviour of one simulated provider.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Profile {
-    /// Id of its backend.
+    /// Id of the backend that it is configured as.
     pub id: &'static str,
-    /// Tier of its backend.
+    /// Tier of that backend.
     pub tier: Tier,
     /// Requests it answers; `None`: all.
     pub quota: Option<Quota>,
@@ -123,7 +123,7 @@ impl Provider {
         Ok(Self { profile, addr, desk, listener })
     }
 
-    /// Returns the provider's behaviour.
+    /// Returns the provider's latencies, limits and storms.
     pub(super) fn profile(&self) -> &Profile {
         &self.profile
     }

@@ -13,7 +13,7 @@ const BAR_CELLS: usize = 24;
 
 /// Everything that is shown, at one moment.
 pub(super) struct View<'a> {
-    /// Time since the start.
+    /// Time since the demo's start.
     pub elapsed: Duration,
     /// Length of the demo; `None`: until Ctrl-C.
     pub limit: Option<Duration>,
@@ -45,7 +45,7 @@ impl<W: Write> Screen<W> {
         if self.live { Duration::from_millis(200) } else { Duration::from_secs(5) }
     }
 
-    /// Shows the present state.
+    /// Shows the present state: on a terminal over the last one, else as a line.
     pub(super) fn draw(&mut self, view: &View<'_>) -> io::Result<()> {
         match (self.live, view.elapsed < Duration::from_secs(1)) {
             (true, _) => self.paint(&table(view, Some("Ctrl-C ends it"), &self.ink)),
@@ -214,7 +214,7 @@ fn line(view: &View<'_>) -> String {
     )
 }
 
-/// Writes the summary.
+/// Formats the summary that stays when the demo ends.
 fn verdict(view: &View<'_>) -> Vec<String> {
     let sum = |count: fn(&ProviderCounts) -> u64| view.providers.iter().map(|(_, seen)| count(seen)).sum::<u64>();
     let (limited, broken, cut) = (sum(|s| s.rate_limited), sum(|s| s.broken), sum(|s| s.cut));

@@ -63,7 +63,7 @@ pub(super) struct Totals {
 }
 
 impl Totals {
-    /// Counts one request.
+    /// Counts a request and its cost.
     pub(super) fn add(&mut self, sample: &Sample, prices: &Prices) {
         match sample.ended {
             Ended::Whole => self.answered += 1,

@@ -127,7 +127,7 @@ pub(super) struct LaneTotals {
     pub(super) first_byte_seconds: Histogram,
     pub(super) waited_seconds: Histogram,
     pub(super) waits: Count,
-    /// Number of delivered answers.
+    /// Answers that were delivered whole.
     pub(super) answered: Count,
     pub(super) cost: Usd,
     /// By exchanges that waited, and by the others.

@@ -30,9 +30,9 @@ pub(super) struct Counted {
     pub(super) faults: Mutex<Vec<(&'static str, u64)>>,
     /// By [`Reload`], failed and ok.
     pub(super) reloads: [[Count; 2]; Reload::ALL.len()],
-    /// By [`Rollback`].
+    /// Rollbacks by their cause, in the order of [`Rollback::ALL`].
     pub(super) rollbacks: [Count; Rollback::ALL.len()],
-    /// By [`PromotionStep`].
+    /// Steps of promotions, in the order of [`PromotionStep::ALL`].
     pub(super) promotions: [Count; PromotionStep::ALL.len()],
     /// Events of streams by [`REPAIRS`].
     pub(super) repairs: [Count; REPAIRS.len()],

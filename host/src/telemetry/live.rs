@@ -7,9 +7,9 @@ use pointsman_core::contract::RowState;
 pub struct LiveSide {
     /// `control` or `candidate`.
     pub side: &'static str,
-    /// Its policy's revision.
+    /// Revision of its policy, 12 digits.
     pub revision: String,
-    /// Exchanges it has had.
+    /// Exchanges that it has decided since the promotion's start.
     pub exchanges: u64,
     /// Those whose client got no whole answer.
     pub failed: u64,
@@ -26,13 +26,13 @@ pub struct Live {
     pub store_backlog: u64,
     /// Exchanges written to the store.
     pub store_written: u64,
-    /// Exchanges the store lost.
+    /// Exchanges that the store has lost since the start.
     pub store_dropped: u64,
     /// Batches the store could not write, retries included.
     pub store_failed_batches: u64,
     /// Trails written to the journal.
     pub journal_written: u64,
-    /// Trails the journal lost.
+    /// Trails that the journal has lost since the start.
     pub journal_dropped: u64,
     /// The revision of the policy in force.
     pub policy: String,
@@ -48,16 +48,16 @@ pub struct Live {
     pub shadow_refused: bool,
     /// The share of the exchanges that the candidate gets; 0: no promotion is under way.
     pub promotion_share: f64,
-    /// Its sides.
+    /// Both sides of the promotion under way; empty: there is none.
     pub promotion: Vec<LiveSide>,
 }
 
 /// A backend at the time of asking.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct LiveBackend {
-    /// Its id.
+    /// Id of the backend.
     pub id: String,
-    /// Its tier's word.
+    /// Word for its tier.
     pub tier: &'static str,
     /// Its state, one of [`BACKEND_STATES`].
     pub state: &'static str,

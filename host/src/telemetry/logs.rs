@@ -13,7 +13,7 @@ use super::sink::{Sink, SinkGuard};
 use super::{Clock, line};
 use crate::terminal::Own;
 
-/// Format of log lines.
+/// Format of log lines on standard error.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LogFormat {
     /// Text on a terminal, else JSON.
@@ -34,15 +34,15 @@ pub enum LogError {
          write error, warn, info, debug, trace, or pairs such as `info,pointsman::policy=debug`"
     )]
     Level {
-        /// The level as written.
+        /// Level or directives as they are written.
         level: String,
-        /// Fault of the level.
+        /// Fault of the directive, from the filter's parser.
         reason: String,
     },
     /// The thread that writes could not be started.
     #[error("the log's writer thread could not be started: {0}")]
     Thread(#[from] std::io::Error),
-    /// Logging was started before.
+    /// Logging was started before in this process.
     #[error("logging has already begun in this process")]
     Twice,
 }

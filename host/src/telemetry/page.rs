@@ -41,7 +41,7 @@ impl Page<'_> {
         self.metric(name, help, MetricType::Histogram, &mut write)
     }
 
-    /// A histogram without labels.
+    /// Writes a histogram that has no labels.
     pub(super) fn histogram(&mut self, name: &str, help: &str, histogram: &Histogram) -> fmt::Result {
         histogram.encode(self.0.encode_descriptor(name, help, None, MetricType::Histogram)?)
     }

@@ -26,7 +26,7 @@ const DATA: u8 = 0;
 #[derive(Clone, Debug)]
 pub(super) struct Allowance(Arc<AtomicU64>);
 
-/// No limit.
+/// Allowance while a body is read, of which there is no limit here.
 const UNLIMITED: u64 = u64::MAX;
 
 impl Allowance {

@@ -20,7 +20,7 @@ pub enum SendError {
     ConnectTimeout {
         /// Origin of the upstream.
         origin: String,
-        /// The time limit.
+        /// Time limit of the connection attempt.
         limit: Duration,
     },
     /// This process has no descriptor, port or memory left for a connection; the upstream was not asked.

@@ -30,7 +30,7 @@ pub(super) struct Slots {
 }
 
 impl Slots {
-    /// At most `max` connections.
+    /// Slots for at most `max` connections.
     pub(super) fn new(max: usize) -> Self {
         let free = Arc::new(Semaphore::new(max.clamp(1, Semaphore::MAX_PERMITS)));
         Self { free, waiting: AtomicUsize::new(0), kept: Mutex::default() }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use pointsman_core::table::{Price, PriceTier};
 
 use super::Check;
-use crate::raw::{RawPrice, RawPriceTier};
+use crate::raw::RawPrice;
 use crate::tree::Path;
 
 impl Check<'_, '_> {
@@ -20,6 +20,7 @@ impl Check<'_, '_> {
 
     pub(super) fn price(&mut self, at: &Path, raw: RawPrice) -> Price {
         let list = at.key("tiers");
+        let ordinary = raw.rates();
         let mut tiers = Vec::new();
         for (index, tier) in raw.tiers.into_iter().enumerate() {
             let at = list.index(index);
@@ -33,23 +34,24 @@ impl Check<'_, '_> {
                 );
                 continue;
             };
-            tiers.push(PriceTier { above_input_tokens, price: self.rates(&at, &tier.into()) });
+            tiers.push(PriceTier { above_input_tokens, price: self.rates(&at, tier.rates()) });
         }
         tiers.sort_by_key(|tier| tier.above_input_tokens);
-        Price { tiers, ..self.rates(at, &RawPrice { tiers: Vec::new(), ..raw }) }
+        Price { tiers, ..self.rates(at, ordinary) }
     }
 
-    fn rates(&mut self, at: &Path, raw: &RawPrice) -> Price {
-        let mut amount = |key: &str, value: Option<f64>| self.money(&at.key(key), value);
+    fn rates(&mut self, at: &Path, raw: [(&str, Option<f64>); 8]) -> Price {
+        let [input, output, cached, written, written_1h, audio_input, image_input, audio_output] =
+            raw.map(|(key, value)| self.money(&at.key(key), value));
         Price {
-            input_per_mtok: amount("input_per_mtok", raw.input_per_mtok).unwrap_or(0.0),
-            output_per_mtok: amount("output_per_mtok", raw.output_per_mtok).unwrap_or(0.0),
-            cached_input_per_mtok: amount("cached_input_per_mtok", raw.cached_input_per_mtok),
-            cache_write_per_mtok: amount("cache_write_per_mtok", raw.cache_write_per_mtok),
-            cache_write_1h_per_mtok: amount("cache_write_1h_per_mtok", raw.cache_write_1h_per_mtok),
-            audio_input_per_mtok: amount("audio_input_per_mtok", raw.audio_input_per_mtok),
-            image_input_per_mtok: amount("image_input_per_mtok", raw.image_input_per_mtok),
-            audio_output_per_mtok: amount("audio_output_per_mtok", raw.audio_output_per_mtok),
+            input_per_mtok: input.unwrap_or(0.0),
+            output_per_mtok: output.unwrap_or(0.0),
+            cached_input_per_mtok: cached,
+            cache_write_per_mtok: written,
+            cache_write_1h_per_mtok: written_1h,
+            audio_input_per_mtok: audio_input,
+            image_input_per_mtok: image_input,
+            audio_output_per_mtok: audio_output,
             tiers: Vec::new(),
         }
     }
@@ -59,21 +61,5 @@ impl Check<'_, '_> {
             self.error(at, format!("`{}` is in USD and must be 0 or more", at.name()));
         }
         value
-    }
-}
-
-impl From<RawPriceTier> for RawPrice {
-    fn from(tier: RawPriceTier) -> Self {
-        Self {
-            input_per_mtok: tier.input_per_mtok,
-            output_per_mtok: tier.output_per_mtok,
-            cached_input_per_mtok: tier.cached_input_per_mtok,
-            cache_write_per_mtok: tier.cache_write_per_mtok,
-            cache_write_1h_per_mtok: tier.cache_write_1h_per_mtok,
-            audio_input_per_mtok: tier.audio_input_per_mtok,
-            image_input_per_mtok: tier.image_input_per_mtok,
-            audio_output_per_mtok: tier.audio_output_per_mtok,
-            tiers: Vec::new(),
-        }
     }
 }

@@ -18,7 +18,7 @@ pub(crate) use backend::{
 pub(crate) use client::RawClient;
 pub(crate) use listeners::{RawAdmin, RawExhaustedStatus, RawServer, RawTranslation};
 pub(crate) use policy::{RawOnFault, RawPolicy, RawRollback, RawShadow};
-pub(crate) use price::{RawBudget, RawPrice, RawPriceTier};
+pub(crate) use price::{RawBudget, RawPrice};
 pub(crate) use records::{RawJournal, RawLog, RawLogFormat, RawStore};
 
 use super::defaults::{self, millis};

@@ -3,51 +3,65 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-/// Prices in USD per million tokens.
-#[derive(Default, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-#[schemars(rename = "Price")]
-pub(crate) struct RawPrice {
-    pub(crate) input_per_mtok: Option<f64>,
-    pub(crate) output_per_mtok: Option<f64>,
-    /// For prompt tokens the provider had cached. Default: the input price.
-    pub(crate) cached_input_per_mtok: Option<f64>,
-    /// For prompt tokens the provider wrote to a cache, for minutes. Default: the input price.
-    pub(crate) cache_write_per_mtok: Option<f64>,
-    /// The same for an hour. Default: the price for minutes.
-    pub(crate) cache_write_1h_per_mtok: Option<f64>,
-    /// For prompt tokens that are sound. Default: the input price.
-    pub(crate) audio_input_per_mtok: Option<f64>,
-    /// For prompt tokens that are pictures. Default: the input price.
-    pub(crate) image_input_per_mtok: Option<f64>,
-    /// For answer tokens that are sound. Default: the output price.
-    pub(crate) audio_output_per_mtok: Option<f64>,
-    /// Prices of all tokens of requests with longer prompts.
-    pub(crate) tiers: Vec<RawPriceTier>,
+/// Defines a table of rates, in USD per million tokens, with these further keys.
+macro_rules! rates {
+    ($(#[$meta:meta])* struct $name:ident { $($further:tt)* }) => {
+        #[derive(Default, Deserialize, JsonSchema)]
+        #[serde(default, deny_unknown_fields)]
+        $(#[$meta])*
+        pub(crate) struct $name {
+            pub(crate) input_per_mtok: Option<f64>,
+            pub(crate) output_per_mtok: Option<f64>,
+            /// For prompt tokens the provider had cached. Default: the input price.
+            pub(crate) cached_input_per_mtok: Option<f64>,
+            /// For prompt tokens the provider wrote to a cache, for minutes. Default: the input price.
+            pub(crate) cache_write_per_mtok: Option<f64>,
+            /// The same for an hour. Default: the price for minutes.
+            pub(crate) cache_write_1h_per_mtok: Option<f64>,
+            /// For prompt tokens that are sound. Default: the input price.
+            pub(crate) audio_input_per_mtok: Option<f64>,
+            /// For prompt tokens that are pictures. Default: the input price.
+            pub(crate) image_input_per_mtok: Option<f64>,
+            /// For answer tokens that are sound. Default: the output price.
+            pub(crate) audio_output_per_mtok: Option<f64>,
+            $($further)*
+        }
+
+        impl $name {
+            /// Rates by their keys, in the order of declaration.
+            pub(crate) const fn rates(&self) -> [(&'static str, Option<f64>); 8] {
+                [
+                    ("input_per_mtok", self.input_per_mtok),
+                    ("output_per_mtok", self.output_per_mtok),
+                    ("cached_input_per_mtok", self.cached_input_per_mtok),
+                    ("cache_write_per_mtok", self.cache_write_per_mtok),
+                    ("cache_write_1h_per_mtok", self.cache_write_1h_per_mtok),
+                    ("audio_input_per_mtok", self.audio_input_per_mtok),
+                    ("image_input_per_mtok", self.image_input_per_mtok),
+                    ("audio_output_per_mtok", self.audio_output_per_mtok),
+                ]
+            }
+        }
+    };
 }
 
-/// Prices of requests whose prompt is longer, in place of the ordinary ones.
-#[derive(Default, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-#[schemars(rename = "PriceTier")]
-pub(crate) struct RawPriceTier {
-    /// For prompts of more tokens than this, cached ones included.
-    #[schemars(required, with = "u64")]
-    pub(crate) above_input_tokens: Option<u64>,
-    pub(crate) input_per_mtok: Option<f64>,
-    pub(crate) output_per_mtok: Option<f64>,
-    /// Default: the input price.
-    pub(crate) cached_input_per_mtok: Option<f64>,
-    /// Default: the input price.
-    pub(crate) cache_write_per_mtok: Option<f64>,
-    /// Default: the price for minutes.
-    pub(crate) cache_write_1h_per_mtok: Option<f64>,
-    /// Default: the input price.
-    pub(crate) audio_input_per_mtok: Option<f64>,
-    /// Default: the input price.
-    pub(crate) image_input_per_mtok: Option<f64>,
-    /// Default: the output price.
-    pub(crate) audio_output_per_mtok: Option<f64>,
+rates! {
+    /// Prices in USD per million tokens.
+    #[schemars(rename = "Price")]
+    struct RawPrice {
+        /// Prices of all tokens of requests with longer prompts.
+        pub(crate) tiers: Vec<RawPriceTier>,
+    }
+}
+
+rates! {
+    /// Prices of requests whose prompt is longer, in place of the ordinary ones.
+    #[schemars(rename = "PriceTier")]
+    struct RawPriceTier {
+        /// For prompts of more tokens than this, cached ones included.
+        #[schemars(required, with = "u64")]
+        pub(crate) above_input_tokens: Option<u64>,
+    }
 }
 
 /// Budgets of clients.

@@ -10,7 +10,7 @@ use std::thread;
 pub(super) enum Event {
     /// It closed stdout, or stderr.
     PipeClosed,
-    /// Ctrl-C was pressed.
+    /// Ctrl-C was pressed while a command ran.
     Interrupted,
 }
 

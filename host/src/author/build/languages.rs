@@ -94,7 +94,7 @@ pub(super) fn javascript(project: &Project) -> Result<Vec<u8>, BuildError> {
     run_for(call, &out)
 }
 
-/// Runs `componentize-py componentize policy`.
+/// Builds a project in Python with `componentize-py componentize policy`.
 pub(super) fn python(project: &Project) -> Result<Vec<u8>, BuildError> {
     let componentize = require(
         project,
