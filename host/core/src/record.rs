@@ -9,13 +9,14 @@ use crate::outcome::{Kind, Scope};
 use crate::table::{Lane, Price};
 use crate::text::{MAX_NAME_BYTES, cut};
 use crate::time::Timestamp;
-pub use crate::usage::Usage;
+pub use crate::usage::{ServiceTier, Usage};
 use crate::usd::total_usd;
 
 impl Usage {
     /// Returns the cost in USD; 0 without a known price.
     pub fn cost_usd(&self, price: Option<&Price>) -> f64 {
         let Some(price) = price else { return 0.0 };
+        let factor = price.factor(self.service_tier);
         let rates = price.for_prompt(self.input_tokens);
         let (input, output) = (rates.input_per_mtok, rates.output_per_mtok);
         let parts = [
@@ -36,7 +37,7 @@ impl Usage {
         usd += left as f64 * input;
         usd += spoken as f64 * rates.audio_output_per_mtok.unwrap_or(output);
         usd += (self.output_tokens - spoken) as f64 * output;
-        usd / 1e6
+        usd * factor / 1e6
     }
 }
 
@@ -207,7 +208,7 @@ mod tests {
             audio_input_tokens: 50_000,
             image_input_tokens: 50_000,
             audio_output_tokens: 50_000,
-            estimated: false,
+            ..Usage::default()
         };
         let plain = Price { input_per_mtok: 3.0, output_per_mtok: 15.0, ..Price::default() };
         assert!(close(usage.cost_usd(Some(&plain)), 3.0 + 1.5));
@@ -237,6 +238,30 @@ mod tests {
         assert!(close(cost(200_000), 0.6 + 0.015));
         assert!(close(cost(200_001), 1.200_006 + 0.022_5));
         assert!(close(cost(600_000), 7.2 + 0.045));
+    }
+
+    #[test]
+    fn a_service_tier_has_its_factor() {
+        let price = Price {
+            input_per_mtok: 2.0,
+            output_per_mtok: 8.0,
+            service_tiers: [(ServiceTier::Flex, 0.5), (ServiceTier::Priority, 1.75)].into(),
+            ..Price::default()
+        };
+        let cost = |service_tier| {
+            Usage { input_tokens: 1_000_000, output_tokens: 1_000_000, service_tier, ..Usage::default() }
+                .cost_usd(Some(&price))
+        };
+        for (tier, usd) in [
+            (None, 10.0),
+            (Some(ServiceTier::Standard), 10.0),
+            (Some(ServiceTier::Flex), 5.0),
+            (Some(ServiceTier::Priority), 17.5),
+            (Some(ServiceTier::Batch), 10.0),
+        ] {
+            assert!(close(cost(tier), usd), "{tier:?}");
+        }
+        assert_eq!([ServiceTier::told(b"default"), ServiceTier::told(b"auto")], [Some(ServiceTier::Standard), None]);
     }
 
     #[test]

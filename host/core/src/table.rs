@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::contract::Columns;
 pub use crate::dialect::Dialect;
 pub use crate::lane::{Lane, Tier};
+use crate::usage::ServiceTier;
 
 /// The model of a request that names none.
 pub const UNKNOWN_MODEL: &str = "unknown";
@@ -89,6 +90,9 @@ pub struct Price {
     /// Answer tokens that are sound; the output price where it is not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub audio_output_per_mtok: Option<f64>,
+    /// Factors of all these prices for requests that are served in another way.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub service_tiers: BTreeMap<ServiceTier, f64>,
     /// Prices of requests with longer prompts, by ascending length.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tiers: Vec<PriceTier>,
@@ -213,6 +217,11 @@ impl Price {
     pub fn is_zero(&self) -> bool {
         let (input, output) = self.dearest();
         input == 0.0 && output == 0.0
+    }
+
+    /// The factor of the prices for a request that is served in this way; 1 where none is known.
+    pub fn factor(&self, service_tier: Option<ServiceTier>) -> f64 {
+        service_tier.and_then(|tier| self.service_tiers.get(&tier).copied()).unwrap_or(1.0)
     }
 
     /// The price of a request whose prompt has so many tokens.

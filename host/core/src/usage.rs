@@ -2,6 +2,33 @@
 
 use serde::{Deserialize, Serialize};
 
+vocabulary! {
+    /// A way in which a provider serves a request, at a price of its own: by OpenAI's, Anthropic's and Groq's words.
+    #[derive(PartialOrd, Ord)]
+    pub enum ServiceTier: serde {
+        /// The ordinary one.
+        Standard = "standard",
+        /// Cheaper and later.
+        Flex = "flex",
+        /// Dearer and sooner.
+        Priority = "priority",
+        /// Within a day.
+        Batch = "batch",
+        /// Anthropic's `speed`.
+        Fast = "fast",
+    }
+}
+
+impl ServiceTier {
+    /// The tier by a provider's word for it; none for one that leaves it to the provider, or that nobody knows.
+    pub fn told(word: &[u8]) -> Option<Self> {
+        match word {
+            b"default" | b"on_demand" => Some(Self::Standard),
+            word => Self::parse(std::str::from_utf8(word).ok()?),
+        }
+    }
+}
+
 /// Tokens of one answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {
@@ -28,6 +55,9 @@ pub struct Usage {
     pub audio_output_tokens: u64,
     /// Counted here because the provider did not say.
     pub estimated: bool,
+    /// The way in which it was served, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service_tier: Option<ServiceTier>,
 }
 
 impl Usage {
@@ -42,7 +72,18 @@ impl Usage {
         image_input_tokens: 0,
         audio_output_tokens: 0,
         estimated: false,
+        service_tier: None,
     };
+
+    /// What is left of it without a part that was counted before.
+    pub fn less(&self, counted: &Self) -> Self {
+        let rest = u64::saturating_sub;
+        Self {
+            input_tokens: rest(self.input_tokens, counted.input_tokens),
+            output_tokens: rest(self.output_tokens, counted.output_tokens),
+            ..*self
+        }
+    }
 
     /// Both together.
     pub fn plus(&self, other: &Self) -> Self {
@@ -57,6 +98,7 @@ impl Usage {
             image_input_tokens: sum(self.image_input_tokens, other.image_input_tokens),
             audio_output_tokens: sum(self.audio_output_tokens, other.audio_output_tokens),
             estimated: self.estimated | other.estimated,
+            service_tier: self.service_tier.or(other.service_tier),
         }
     }
 

@@ -9,6 +9,7 @@ use crate::origin::Origin;
 use crate::rank::Rank;
 use crate::suited::{takes_model, takes_operation};
 use crate::table::{Backend, Table};
+use crate::usage::ServiceTier;
 
 /// One configuration's table together with the fleet's slots of its backends; pinned by every exchange for its life.
 #[derive(Debug)]
@@ -149,7 +150,7 @@ impl View {
     }
 
     /// The highest prices of a prompt token and an answer token, USD per million, at the backends that may serve this and
-    /// whose cost can be counted, for a prompt of so many tokens; `None` where there are backends and none of them has a
+    /// whose cost can be counted, for a prompt of so many tokens and this service tier; `None` where there are backends and none of them has a
     /// price.
     pub fn dearest(
         &self,
@@ -157,6 +158,7 @@ impl View {
         operation: Operation,
         translatable: bool,
         prompt_tokens: u32,
+        service_tier: Option<ServiceTier>,
     ) -> Option<(f64, f64)> {
         let want = if translatable { self.want_across(model, operation, 0) } else { self.want(model, operation, 0) };
         let is_known = want.candidates.is_empty();
@@ -166,7 +168,10 @@ impl View {
         }
         let prices = priced.candidates.iter().filter_map(|index| {
             let backend = self.backend(*index);
-            backend.price(&backend.sent_model(model)?).map(|price| price.dearest_for(prompt_tokens.into()))
+            backend.price(&backend.sent_model(model)?).map(|price| {
+                let ((input, output), factor) = (price.dearest_for(prompt_tokens.into()), price.factor(service_tier));
+                (input * factor, output * factor)
+            })
         });
         let (input, output) =
             prices.fold((0.0, 0.0), |dearest, price| (f64::max(dearest.0, price.0), f64::max(dearest.1, price.1)));
@@ -247,7 +252,7 @@ mod tests {
     fn what_has_no_price_is_not_free_for_a_budget() {
         let openai = |tier, prices: &[(&str, f64)]| backend(tier, Dialect::OPENAI, &[("m", "m"), ("n", "n")], prices);
         let dearest = |backends: Vec<Backend>, model: &str| {
-            view_of(backends).dearest(&Arc::from(model), Operation::Chat, false, 0)
+            view_of(backends).dearest(&Arc::from(model), Operation::Chat, false, 0, None)
         };
         assert_eq!(dearest(vec![openai(Tier::Primary, &[])], "m"), None, "nobody has a price");
         assert_eq!(dearest(vec![openai(Tier::Fallback, &[])], "m"), None);

@@ -2,6 +2,7 @@
 
 mod affinity;
 mod attempt;
+mod background;
 mod client_gates;
 mod estimate;
 mod event_stream;

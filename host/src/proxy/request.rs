@@ -10,7 +10,7 @@ use http::header::{CONTENT_ENCODING, HOST};
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, Method};
 use pointsman_config::Privileges;
-use pointsman_core::affinity::session_in_headers;
+use pointsman_core::affinity::{BackgroundResponse, session_in_headers};
 use pointsman_core::attempt::ClientRequest;
 use pointsman_core::clients::Spending;
 use pointsman_core::contract::{NONE, Operation};
@@ -81,6 +81,8 @@ pub struct ProxyRequest {
     pub is_https: bool,
     /// The one backend that it may go to, once; none: the policy decides.
     pub pinned: Option<PinnedBackend>,
+    /// The response that it asks for, begun in the background, whose usage is not yet known.
+    pub background: Option<BackgroundResponse>,
     /// Its number, once it was needed.
     pub number: OnceLock<u64>,
     /// What its client leaves behind that goes away before the answer.
@@ -186,6 +188,7 @@ impl ProxyRequest {
             authority: head.uri.authority().cloned(),
             is_https: is_https(&head),
             pinned: None,
+            background: None,
             number: OnceLock::new(),
             abandoned: Abandoned::default(),
             memory,
@@ -226,6 +229,11 @@ impl ProxyRequest {
     /// Returns true if it may be sent twice. A question to a model may, whatever its method (RFC 9110 section 9.2.2).
     pub fn is_idempotent(&self) -> bool {
         self.operation.is_question() || self.method.is_idempotent()
+    }
+
+    /// Returns true if its answer is made in the background, and told later.
+    pub fn begins_in_background(&self) -> bool {
+        self.operation == Operation::Response && self.body_facts.as_ref().is_some_and(|facts| facts.background)
     }
 
     /// The endpoint that it uses.
@@ -288,6 +296,7 @@ impl ProxyRequest {
             streaming: self.streaming,
             prompt_tokens: self.prompt_tokens,
             is_idempotent: self.is_idempotent(),
+            is_of_background: self.background.is_some(),
         }
     }
 }

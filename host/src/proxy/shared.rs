@@ -19,6 +19,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::affinity::SharedAffinity;
+use super::background::SharedBackground;
 use super::client_gates::ClientGates;
 use super::memory::SharedMemory;
 use super::recently_exhausted::ExhaustedRequests;
@@ -54,6 +55,8 @@ pub struct Proxy {
     pub shadow: Shadow,
     /// Backends of sessions and stored things.
     pub affinity: SharedAffinity,
+    /// Responses that were begun in the background.
+    pub background: SharedBackground,
     /// Memory for requests.
     pub memory: Arc<SharedMemory>,
     log: ExchangeLog,
@@ -96,6 +99,7 @@ impl Proxy {
             promotion_judged: Notify::new(),
             shadow: Shadow::new(metrics.clone()),
             affinity: SharedAffinity::default(),
+            background: SharedBackground::default(),
             memory: SharedMemory::new(clock, DEFAULT_MEMORY),
             metrics,
             log,

@@ -114,7 +114,9 @@ fn needs_all_models(snapshot: &Snapshot, asked: &ProxyRequest, door: &Door<'_>) 
 fn estimate_usd(snapshot: &Snapshot, asked: &ProxyRequest, door: &Door<'_>) -> Result<f64, Box<Reply>> {
     let request = asked.client_request();
     let translatable = translatable(&snapshot.view, &request) == Ok(true);
-    if let Some(dearest) = snapshot.view.dearest(&asked.model, asked.operation, translatable, asked.prompt_tokens) {
+    let service_tier = asked.body_facts.as_ref().and_then(|facts| facts.service_tier);
+    let ProxyRequest { model, operation, prompt_tokens, .. } = asked;
+    if let Some(dearest) = snapshot.view.dearest(model, *operation, translatable, *prompt_tokens, service_tier) {
         let answers = request.charged_answers();
         return Ok(clients::estimate_usd(dearest, asked.prompt_tokens, asked.max_tokens, answers));
     }

@@ -161,6 +161,7 @@ impl Service {
         match asked {
             Ok(mut asked) => {
                 asked.settle_memory(|length| footprint.with_body(length));
+                asked.background = self.proxy.background.asked_for(&asked);
                 Ok(Arc::new(asked))
             }
             Err(BodyError::TooLarge(_)) if decoded_limit < limit => {

@@ -15,7 +15,7 @@ use super::slots::{GiveWay, Slots};
 const MAX_IDLE: usize = 512;
 
 /// An idle connection older than this is not used again; servers close theirs after a minute or more.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(55);
+pub(super) const IDLE_TIMEOUT: Duration = Duration::from_secs(55);
 
 pub(super) type Body = Full<Bytes>;
 
@@ -30,6 +30,36 @@ pub(super) struct Http1 {
 pub(super) struct Http2 {
     pub(super) sender: http2::SendRequest<Body>,
     pub(super) allowance: Allowance,
+    pub(super) uses: Uses,
+}
+
+/// Requests under way on a shared connection, and the time since the last of them.
+#[derive(Clone, Default)]
+pub(super) struct Uses(Arc<Mutex<(usize, Option<Stopwatch>)>>);
+
+/// One request under way.
+pub(super) struct Use(Uses);
+
+impl Uses {
+    /// Counts a request, until what is returned is dropped.
+    pub(super) fn begin(&self) -> Use {
+        lock(&self.0).0 += 1;
+        Use(self.clone())
+    }
+
+    /// Returns true if nothing has been under way for this long.
+    pub(super) fn is_idle_for(&self, limit: Duration) -> bool {
+        let (under_way, since) = &*lock(&self.0);
+        *under_way == 0 && since.as_ref().is_some_and(|since| since.elapsed() >= limit)
+    }
+}
+
+impl Drop for Use {
+    fn drop(&mut self) {
+        let mut uses = lock(&self.0.0);
+        uses.0 -= 1;
+        uses.1 = Some(Stopwatch::start());
+    }
 }
 
 /// Kept connections, the one used last at the end.
@@ -72,6 +102,8 @@ impl Idle {
 pub struct Lease {
     pub(super) connection: Option<Http1>,
     pub(super) idle: Arc<Idle>,
+    /// Of a connection that is shared.
+    pub(super) _use: Option<Use>,
 }
 
 impl Lease {
@@ -94,4 +126,20 @@ impl Lease {
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shared_connection_is_idle_from_the_end_of_its_last_request_on() {
+        let uses = Uses::default();
+        assert!(!uses.is_idle_for(Duration::ZERO), "it was just made");
+        let (first, second) = (uses.begin(), uses.begin());
+        drop(first);
+        assert!(!uses.is_idle_for(Duration::ZERO), "one request is under way");
+        drop(second);
+        assert!(uses.is_idle_for(Duration::ZERO) && !uses.is_idle_for(IDLE_TIMEOUT));
+    }
 }

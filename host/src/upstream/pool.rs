@@ -21,7 +21,7 @@ use pointsman_config::Outbound;
 
 use super::connect::{self, BadOutbound, Connector, Route};
 use super::flood::Bounded;
-use super::idle::{Body, Http1, Http2, Idle, Lease, lock};
+use super::idle::{Body, Http1, Http2, IDLE_TIMEOUT, Idle, Lease, Uses, lock};
 use super::send_error::{NotMade, SendError, broken};
 use super::slots::Slot;
 
@@ -146,8 +146,15 @@ impl Origin {
             Reuse::Fresh => return None,
             Reuse::Kept => {}
         }
-        if let Some(sender) = lock(&self.shared).as_ref().filter(|shared| !shared.sender.is_closed()) {
-            return Some(Kept::Http2(sender.clone()));
+        {
+            let mut shared = lock(&self.shared);
+            if let Some(kept) = shared.as_ref() {
+                if !kept.sender.is_closed() && !kept.uses.is_idle_for(IDLE_TIMEOUT) {
+                    return Some(Kept::Http2(kept.clone()));
+                }
+                // Somebody on the way may have forgotten it, which would show only when a request has waited for long.
+                *shared = None;
+            }
         }
         self.idle.pop().map(Kept::Http1)
     }
@@ -194,7 +201,7 @@ impl Origin {
                 .map_err(|e| NotMade::by(&e))?;
             // The connection ends with its last sender; until then it belongs to the process.
             tokio::spawn(holding(slot, connection));
-            let shared = Http2 { sender, allowance };
+            let shared = Http2 { sender, allowance, uses: Uses::default() };
             *lock(&self.shared) = Some(shared.clone());
             return Ok(Kept::Http2(shared));
         }
@@ -217,7 +224,7 @@ impl Origin {
         connection.allowance.begin();
         let response = connection.sender.try_send_request(request).await?;
         connection.allowance.answered();
-        Ok(Answer { response, lease: Lease { connection: Some(connection), idle: self.idle.clone() } })
+        Ok(Answer { response, lease: Lease { connection: Some(connection), idle: self.idle.clone(), _use: None } })
     }
 
     async fn send_http2(
@@ -227,8 +234,9 @@ impl Origin {
     ) -> Result<Answer, TrySendError<Request<Body>>> {
         *request.uri_mut() = self.absolute(request.uri());
         connection.allowance.begin();
+        let in_use = connection.uses.begin();
         let response = connection.sender.try_send_request(request).await?;
-        Ok(Answer { response, lease: Lease { connection: None, idle: self.idle.clone() } })
+        Ok(Answer { response, lease: Lease { connection: None, idle: self.idle.clone(), _use: Some(in_use) } })
     }
 
     fn absolute(&self, target: &Uri) -> Uri {

@@ -525,3 +525,135 @@ async fn a_translated_stream_is_charged_as_its_provider_told_it() {
     let expected = (1_000.0 * 3.0 + 4_000.0 * 6.0 + 100.0 * 15.0) / 1e6;
     assert!((row["cost_usd"].as_f64().unwrap() - expected).abs() < 1e-12, "{row}");
 }
+
+/// What an exchange cost, in millionths of a USD.
+fn microusd(row: &Value) -> i64 {
+    (row["cost_usd"].as_f64().unwrap() * 1e6).round() as i64
+}
+
+#[tokio::test]
+async fn a_service_tier_has_a_price_of_its_own_as_it_was_served_or_asked_for() {
+    let usage = json!({"prompt_tokens": 70, "completion_tokens": 6, "total_tokens": 76});
+    let up = upstream().handler(move |seen, _| {
+        let asked: Value = serde_json::from_slice(&seen.body).unwrap();
+        let served = asked["served"].clone();
+        let mut answer = json!({"id": "c", "object": "chat.completion", "created": 1, "model": "m", "usage": usage,
+            "choices": [{"index": 0, "message": {"role": "assistant", "content": "hello you"}, "finish_reason": "stop"}]});
+        if asked["stream"] == true {
+            let chunk = |choices: Value, usage: &Value| {
+                let mut chunk = json!({"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m",
+                    "choices": choices, "usage": usage});
+                if !served.is_null() {
+                    chunk["service_tier"] = served.clone();
+                }
+                chunk.to_string()
+            };
+            let text = json!([{"index": 0, "delta": {"content": "hello you"}, "finish_reason": "stop"}]);
+            return sse([chunk(text, &Value::Null), chunk(json!([]), &usage), "[DONE]".to_owned()]);
+        }
+        if !served.is_null() {
+            answer["service_tier"] = served;
+        }
+        reply(answer)
+    });
+    let up = up.start().await;
+    let factors = toml::Table::from_iter([("flex".to_owned(), 0.5.into()), ("priority".to_owned(), 2.0.into())]);
+    let one = backend("p").primary(&up).price("*", 1.0, 10.0);
+    let proxy = proxy!().backend(one.set("price.*.service_tiers", factors)).start().await;
+    // 70 + 60 millionths at the ordinary price.
+    let cases = [
+        (None, None, 130),
+        (Some("flex"), Some("flex"), 65),
+        (Some("priority"), None, 260),
+        (Some("priority"), Some("default"), 130),
+        (None, Some("priority"), 260),
+        (Some("auto"), Some("unheard-of"), 130),
+    ];
+    let mut total = 0;
+    for stream in [false, true] {
+        for (asked, served, expected) in cases {
+            let mut body = json!({"model": "m", "messages": [{"role": "user", "content": "hi"}], "stream": stream});
+            body["service_tier"] = json!(asked);
+            body["served"] = json!(served);
+            assert_eq!(proxy.post("/v1/chat/completions").json(&body).send().await.status, 200);
+            total += 1;
+            let row = proxy.wait_rows(total, LAST).await.remove(0);
+            assert_eq!(microusd(&row), expected, "{asked:?} {served:?} {stream}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_response_of_the_background_is_charged_once_when_it_tells_what_it_used() {
+    let response = |status: &str, usage: Value| {
+        reply(json!({"id": "resp_1", "object": "response", "status": status, "model": "m", "background": true,
+            "output": [], "usage": usage}))
+    };
+    let usage = json!({"input_tokens": 300_000, "output_tokens": 6, "total_tokens": 300_006});
+    let up = upstream().handler(move |seen, number| match (seen.method.as_str(), number) {
+        ("POST", _) => response("queued", Value::Null),
+        (_, 0..=2) => response("in_progress", Value::Null),
+        (_, _) if seen.target.contains("stream=true") => {
+            let done = json!({"type": "response.completed", "response": {"id": "resp_1", "status": "completed", "usage": usage}});
+            sse([done.to_string()])
+        }
+        _ => response("completed", usage.clone()),
+    });
+    let up = up.start().await;
+    let one = backend("p").primary(&up).model("asked", "sent").price("sent", 1.0, 10.0);
+    let proxy = proxy!()
+        .backend(one)
+        .client_with("c", &hashed("key"), &[("budget_usd_per_day", toml::Value::Float(5.0))])
+        .start()
+        .await;
+    let body = json!({"model": "asked", "input": "search all of it", "background": true});
+    assert_eq!(proxy.post("/v1/responses").bearer("key").json(&body).send().await.status, 200);
+    for path in ["", "", "?stream=true", "", ""] {
+        proxy.get(&format!("/v1/responses/resp_1{path}")).bearer("key").send().await;
+    }
+    let rows =
+        proxy.wait_rows(6, "SELECT input_tokens, output_tokens, cost_usd FROM exchanges ORDER BY ended_us").await;
+    let sum = |name: &str| rows.iter().map(|row| row[name].as_u64().unwrap()).sum::<u64>();
+    assert_eq!((sum("input_tokens"), sum("output_tokens")), (300_000, 6), "{rows:?}");
+    assert_eq!(rows.iter().map(microusd).sum::<i64>(), 300_060, "at the price of the model that was asked: {rows:?}");
+    assert!(rows[3]["output_tokens"] == 6 && rows[4]["output_tokens"] == 0, "once: {rows:?}");
+}
+
+#[tokio::test]
+async fn a_transcription_as_text_is_charged_for_its_text_and_seconds_count() {
+    let form = "--X\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\nm\r\n--X\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a.wav\"\r\n\r\nRIFF\r\n--X--\r\n";
+    let text = "hello you ".repeat(40);
+    let seconds = json!({"text": text, "usage": {"type": "duration", "seconds": 12}});
+    for (answer, input, output) in [
+        (bytes("text/plain; charset=utf-8", text.clone()), 1_000, 100),
+        (bytes("application/x-subrip", text.clone()), 1_000, 0),
+        (reply(seconds), 120, 100),
+    ] {
+        let up = upstream().reply(answer).start().await;
+        let proxy = proxy!().backend(backend("p").primary(&up)).start().await;
+        let request = proxy.post("/v1/audio/transcriptions").body("multipart/form-data; boundary=X", form);
+        assert_eq!(request.send().await.status, 200);
+        let (told_input, told_output, _, estimated) = numbers(&proxy.wait_rows(1, LAST).await[0]);
+        assert_eq!((told_input, estimated), (input, true));
+        if output > 0 {
+            assert_eq!(told_output, output);
+        }
+    }
+}
+
+#[tokio::test]
+async fn numbers_as_texts_and_summaries_on_the_way_are_counted() {
+    let texts = json!({"prompt_tokens": "70", "completion_tokens": "6", "total_tokens": "76"});
+    assert_eq!(recorded(completion(&texts), false).await, (70, 6, 0, false));
+    let message = reply(
+        json!({"id": "msg_1", "type": "message", "role": "assistant", "model": "m", "stop_reason": "end_turn",
+        "stop_sequence": null, "content": [{"type": "text", "text": "hello you"}], "usage": {"input_tokens": 70, "output_tokens": 6,
+        "iterations": [{"type": "compaction", "input_tokens": 500, "output_tokens": 40}, {"type": "message", "input_tokens": 70, "output_tokens": 6}]}}),
+    );
+    let up = upstream().reply(message).start().await;
+    let proxy = proxy!().backend(backend("a").primary(&up).set("dialect", "anthropic")).start().await;
+    let body = json!({"model": "m", "max_tokens": 50, "messages": [{"role": "user", "content": "hi"}]});
+    proxy.post("/v1/messages").header("anthropic-version", "2023-06-01").json(&body).send().await;
+    let (input, output, _, estimated) = numbers(&proxy.wait_rows(1, LAST).await[0]);
+    assert_eq!((input, output, estimated), (570, 46, false));
+}

@@ -279,6 +279,9 @@ async fn what_is_wrong_with_a_key_is_told_and_no_value_of_an_unknown_key_or_a_ur
         ("\"sk-quoted-1\"", "quotation marks"),
         ("Bearer sk-schemed-1", "scheme"),
         ("YOUR_API_KEY_HERE", "placeholder"),
+        ("sk-****abcd", "placeholder"),
+        ("OPENAI_API_KEY=sk-line-1", "variable's name, as a line"),
+        ("export NVIDIA_API_KEY=nvapi-line-1", "variable's name, as a line"),
         ("${NVIDIA_API_KEY}", "variable's name"),
         ("sk-one sk-two", "space"),
     ] {

@@ -171,3 +171,17 @@ async fn other_operations_show_their_success_too() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_redirection_is_no_answer_of_a_model() {
+    let moved = reply(json!({})).with_status(307).header("location", "https://elsewhere.example/v1/chat/completions");
+    let (up, other) = (upstream().reply(moved).start().await, upstream().reply(chat("here")).start().await);
+    let proxy = proxy!().backend(backend("p1").primary(&up)).backend(backend("f1").fallback(&other));
+    let proxy = proxy.setting("primary_wait_ms", 0).start().await;
+    let answer = proxy.chat().send().await;
+    assert_eq!((answer.status.as_u16(), answer.says().as_str(), answer.header("location")), (200, "here", ""));
+    let rows = proxy.wait_rows(1, "SELECT outcome, message FROM attempts WHERE backend = 'p1'").await;
+    assert_eq!(rows[0]["outcome"], "malformed");
+    let message = rows[0]["message"].as_str().unwrap();
+    assert!(message.contains("redirects to https://elsewhere.example"), "{message}");
+}

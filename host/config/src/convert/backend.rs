@@ -159,6 +159,7 @@ impl Check<'_, '_> {
     }
 
     fn base_url(&mut self, at: &Path, text: &str) -> Option<Uri> {
+        let text = trimmed(text);
         let mut wrong = |what: &str, help: String| {
             self.error(at, format!("`base_url` {what}")).help(help);
             None

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use pointsman_core::record::ServiceTier;
 use pointsman_core::table::{Price, PriceTier};
 
 use super::Check;
@@ -37,7 +38,27 @@ impl Check<'_, '_> {
             tiers.push(PriceTier { above_input_tokens, price: self.rates(&at, tier.rates()) });
         }
         tiers.sort_by_key(|tier| tier.above_input_tokens);
-        Price { tiers, ..self.rates(at, ordinary) }
+        let service_tiers = self.service_tiers(&at.key("service_tiers"), &raw.service_tiers);
+        Price { tiers, service_tiers, ..self.rates(at, ordinary) }
+    }
+
+    fn service_tiers(&mut self, at: &Path, raw: &BTreeMap<String, f64>) -> BTreeMap<ServiceTier, f64> {
+        let mut factors = BTreeMap::new();
+        for (name, factor) in raw {
+            let at = at.key(name);
+            let Some(tier) = ServiceTier::parse(name).filter(|tier| *tier != ServiceTier::Standard) else {
+                let problem = self.error(&at, format!("`{name}` is no service tier that has a price of its own"));
+                problem.help("write flex, priority, batch or fast");
+                continue;
+            };
+            if factor.is_finite() && *factor >= 0.0 {
+                factors.insert(tier, *factor);
+            } else {
+                let problem = self.error(&at, format!("`{name}` must be a factor of 0 or more"));
+                problem.help("0.5 for half the price, 2.0 for twice the price");
+            }
+        }
+        factors
     }
 
     fn rates(&mut self, at: &Path, raw: [(&str, Option<f64>); 8]) -> Price {
@@ -52,6 +73,7 @@ impl Check<'_, '_> {
             audio_input_per_mtok: audio_input,
             image_input_per_mtok: image_input,
             audio_output_per_mtok: audio_output,
+            service_tiers: BTreeMap::new(),
             tiers: Vec::new(),
         }
     }

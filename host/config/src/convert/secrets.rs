@@ -197,6 +197,9 @@ fn fault_of_key(key: &str) -> Option<(&'static str, &'static str)> {
     } else if has_scheme {
         let help = "leave the word out: Pointsman writes it where the provider wants it";
         Some(("begins with the word of a scheme, such as Bearer", help))
+    } else if is_assignment(key) {
+        let help = "leave NAME= out: the file must hold the key and nothing else";
+        Some(("begins with a variable's name, as a line of an .env file does", help))
     } else if key.contains(char::is_whitespace) {
         Some(("has a space in it", "is there more than the key where it comes from?"))
     } else if variable_meant(key).is_some_and(|name| name != key) {
@@ -204,6 +207,15 @@ fn fault_of_key(key: &str) -> Option<(&'static str, &'static str)> {
     } else {
         None
     }
+}
+
+/// Returns true for `NAME=...` and `export NAME=...`, which no key is.
+fn is_assignment(key: &str) -> bool {
+    let line = key.strip_prefix("export ").unwrap_or(key);
+    let Some((name, value)) = line.split_once('=') else { return false };
+    let is_name =
+        name.len() > 3 && name.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_');
+    is_name && name.contains('_') && !value.is_empty()
 }
 
 /// The secrets found at one place.
@@ -277,6 +289,8 @@ fn is_placeholder(text: &str) -> bool {
         || text.contains('\u{2026}')
         || is_bracketed
         || lower.contains("xxxx")
+        || text.contains("***")
+        || ["xxx", "todo"].contains(&&*lower)
         || WORDS.iter().any(|word| lower.contains(word))
 }
 

@@ -1,5 +1,7 @@
 //! Prices of models.
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -49,6 +51,9 @@ rates! {
     /// Prices in USD per million tokens.
     #[schemars(rename = "Price")]
     struct RawPrice {
+        /// Factors of all these prices for requests that the provider serves in another way: flex, priority, batch or fast.
+        /// Default: 1.
+        pub(crate) service_tiers: BTreeMap<String, f64>,
         /// Prices of all tokens of requests with longer prompts.
         pub(crate) tiers: Vec<RawPriceTier>,
     }

@@ -5,14 +5,16 @@
 //! backend that answered it last: it is preferred, and left when it must be. Things are learned from answers, by their ids;
 //! sessions are told by clients, or recognised by what coding agents send.
 
+mod background;
 mod homes;
 mod session;
 mod things;
 
+pub use background::{BackgroundResponse, BackgroundResponses};
 pub use homes::{Affinity, Learned};
 pub(crate) use session::{SESSION_MEMBERS, is_id};
 pub use session::{session_in_headers, session_in_user_id};
-pub use things::{Learner, things_in_request};
+pub use things::{Learner, response_in_path, things_in_request};
 
 /// The backend that holds what a request builds on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -105,12 +105,18 @@ fn references(body: &[u8], add: &mut dyn FnMut(&[u8])) {
     }
 }
 
+/// The key of the stored response that a path names.
+pub fn response_in_path(own_path: &str) -> Option<u64> {
+    let id = own_path.strip_prefix("/responses/")?.split('/').next().filter(|id| !id.is_empty())?;
+    Some(key(SPACE, decoded(id).as_bytes()))
+}
+
 /// Learns from the pieces of one answer which things its backend has made.
 #[derive(Debug)]
 pub struct Learner {
     operation: Operation,
-    /// The id of a response has been seen.
-    has_id: bool,
+    /// The key of the response that it is, once it was seen.
+    response: Option<u64>,
     left: usize,
     /// The end of the last piece, behind the last id that was learned.
     end: Vec<u8>,
@@ -122,7 +128,12 @@ impl Learner {
         let is_content = own_path.ends_with("/content") || own_path.ends_with("/results");
         let makes = operation.is_about_stored_things() || operation == Operation::Other;
         let learns = matches!(operation, Operation::Response | Operation::Message) || makes && !is_content;
-        learns.then_some(Self { operation, has_id: false, left: MAX_MADE, end: Vec::new() })
+        learns.then_some(Self { operation, response: None, left: MAX_MADE, end: Vec::new() })
+    }
+
+    /// Returns the key of the response that the answer is, once its id was read.
+    pub const fn response(&self) -> Option<u64> {
+        self.response
     }
 
     /// Reads a piece of a good answer: of a stream whole events, of a long list what has just come.
@@ -143,13 +154,13 @@ impl Learner {
             return;
         }
         let mut add = |ttl: Duration, id: &[u8]| add_in(SPACE, ttl, id);
-        if !self.has_id {
+        if self.response.is_none() {
             let response = match piece.trim_ascii_start().first() {
                 Some(b'{') => Some(piece),
                 Some(_) | None => memmem::find(piece, b"\"response\":").map(|at| &piece[at + b"\"response\":".len()..]),
             };
             if let Some(id) = response.and_then(|response| json::member(response, "id")).and_then(string) {
-                self.has_id = true;
+                self.response = Some(key(SPACE, id));
                 add(RESPONSE_TTL, id);
             }
             strings(piece, b"conversation\"", is_member, &mut |id| add(STORED_TTL, id));

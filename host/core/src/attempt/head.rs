@@ -1,7 +1,7 @@
 //! The response head: whether it can be trusted, and how the body behind it is read.
 
 use bytes::Bytes;
-use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, LOCATION, TRANSFER_ENCODING};
 use http::response::Parts;
 use http::{HeaderMap, HeaderName, StatusCode};
 
@@ -50,6 +50,9 @@ impl Attempt {
         if !self.may_send_again() {
             self.body = Ok(Bytes::new());
         }
+        if let Some(outcome) = self.redirected(&head) {
+            return self.fail_unanswered(outcome);
+        }
         // Nobody asked for it, but what comes compressed is passed on as it is, unless it must be read.
         let mut head = head;
         self.decoder = self.decoder_of(&mut head, body);
@@ -95,6 +98,17 @@ impl Attempt {
         self.commit()
     }
 
+    /// A model's answer is never a redirection: the base URL names another place than the API's, and the client's own key would be
+    /// taken there.
+    fn redirected(&self, head: &Parts) -> Option<Outcome> {
+        if !head.status.is_redirection() || !self.asks_model() || self.dialect.is_opaque() {
+            return None;
+        }
+        let place = head.headers.get(LOCATION).and_then(|place| place.to_str().ok()).unwrap_or("another place");
+        let text = format!("the upstream redirects to {place}; base_url must name the place itself");
+        Some(Outcome { status: Some(self.status), ..Outcome::new(Kind::Malformed, text) })
+    }
+
     /// A stream by its label, in the form that was asked for; one that passes unread is what it says.
     fn begin_labelled_events(&mut self, now: Timestamp) -> Output {
         self.read_events(now);
@@ -122,7 +136,11 @@ impl Attempt {
             // Events are translated before they are read, a whole answer is counted as it comes.
             (BodyKind::Digest | BodyKind::Bytes | BodyKind::Empty, reading) => {
                 *reading = Reading::Body(match &self.head {
-                    Some(head) => body_tap(head, self.dialect, self.asked.operation),
+                    Some(head) => {
+                        let Asked { operation, is_of_background, .. } = self.asked;
+                        let told_as = if is_of_background { Operation::Response } else { operation };
+                        body_tap(head, self.dialect, operation, told_as)
+                    }
                     None => BodyTap::new(self.dialect),
                 });
             }
@@ -181,18 +199,23 @@ fn is_json(head: &Parts) -> bool {
     has_content_type(&head.headers, "application/json")
 }
 
-/// A tap for the body behind this head; what is compressed is read as a copy.
-fn body_tap(head: &Parts, dialect: Dialect, operation: Operation) -> BodyTap {
+/// A tap for the body behind this head, whose events are those of the operation that it is told as; what is compressed is read as
+/// a copy.
+fn body_tap(head: &Parts, dialect: Dialect, operation: Operation, told_as: Operation) -> BodyTap {
     let is_events = has_content_type(&head.headers, "text/event-stream");
     match Listed::read(&head.headers) {
         // A stream whose end is known is read by its events before it is relayed.
         Listed::Known(encodings) if encodings.is_empty() && is_events && !operation.has_streams() => {
-            BodyTap::of_events(dialect, operation)
+            BodyTap::of_events(dialect, told_as)
+        }
+        // A transcription as text or subtitles.
+        Listed::Known(encodings)
+            if encodings.is_empty() && operation == Operation::Audio && has_content_type(&head.headers, "text/") =>
+        {
+            BodyTap::unreadable(dialect)
         }
         Listed::Known(encodings) if encodings.is_empty() => BodyTap::new(dialect),
-        Listed::Known(encodings) if encodings.len() == 1 => {
-            BodyTap::encoded(dialect, operation, encodings[0], is_events)
-        }
+        Listed::Known(encodings) if encodings.len() == 1 => BodyTap::encoded(dialect, told_as, encodings[0], is_events),
         Listed::Known(_) | Listed::Unknown(_) => BodyTap::unreadable(dialect),
     }
 }

@@ -154,6 +154,9 @@ pub struct Attempt {
     decoder: Option<Decoder>,
 }
 
+/// Stands for the body of a request whose prompt was sent with another one.
+const PROMPT_IS_ELSEWHERE: &[u8] = b"previous_response_id";
+
 /// Progress of the attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
@@ -447,11 +450,12 @@ impl Attempt {
         }
         let asked = UsageAsked {
             prompt_tokens: self.asked.prompt_tokens,
-            body: &self.asked_body,
+            body: if self.asked.is_of_background { PROMPT_IS_ELSEWHERE } else { &self.asked_body },
             max_tokens: self.asked.max_tokens,
             answers: self.asked.charged_answers,
             made_tokens: self.asked.made_tokens,
             has_answer_tokens: self.asked.operation.has_answer_tokens(),
+            service_tier: self.asked.service_tier,
         };
         self.reading.usage(&asked, self.asked.operation.is_question() && self.status < 300)
     }

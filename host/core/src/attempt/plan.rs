@@ -118,6 +118,8 @@ impl Attempt {
             answers: 1,
             // A world says what comes of an answer, whatever is in it.
             may_be_empty: true,
+            is_of_background: false,
+            service_tier: None,
         };
         let resumes = sending.join.is_some() && told > 0;
         let prompt = (!dialect.is_opaque()).then_some(prompt);
@@ -214,6 +216,8 @@ fn asked(request: &ClientRequest<'_>, endpoint: &Endpoint, spoken: Dialect) -> A
         hide_usage: request.hides_usage(spoken),
         answers: if request.streaming { request.answers() } else { 1 },
         may_be_empty: endpoint.may_be_empty,
+        is_of_background: request.is_of_background,
+        service_tier: request.body_facts.and_then(|facts| facts.service_tier),
     }
 }
 

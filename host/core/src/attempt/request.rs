@@ -24,6 +24,7 @@ use crate::http::url::{BadPath, BaseUrl, ClientRoot, percent_decoded, percent_en
 use crate::origin::request_number;
 use crate::outcome::Outcome;
 use crate::table::{Dialect, UNKNOWN_MODEL};
+use crate::usage::ServiceTier;
 
 /// A client's request, as attempts send it on.
 #[derive(Clone, Copy, Debug)]
@@ -54,6 +55,8 @@ pub struct ClientRequest<'a> {
     pub prompt_tokens: u32,
     /// The request may be sent twice.
     pub is_idempotent: bool,
+    /// It asks for a response that was begun in the background, whose usage is not yet known.
+    pub is_of_background: bool,
 }
 
 /// A backend as something that can be sent to.
@@ -103,6 +106,10 @@ pub(super) struct Asked {
     pub(super) answers: u32,
     /// An answer with nothing in it is an answer.
     pub(super) may_be_empty: bool,
+    /// It asks for a response that was begun in the background.
+    pub(super) is_of_background: bool,
+    /// The way in which it is to be served.
+    pub(super) service_tier: Option<ServiceTier>,
 }
 
 /// Returns true for a client's header that a backend gets.
@@ -172,10 +179,10 @@ impl ClientRequest<'_> {
         self.names_model() || needs_model && (!self.body.is_empty() || *self.method == Method::POST)
     }
 
-    /// Returns true if its answer tells what it used. What is read again was charged when it was made, and a count of
-    /// tokens costs nothing.
+    /// Returns true if its answer tells what it used. What is read again was charged when it was made, but for what was made in
+    /// the background; a count of tokens costs nothing.
     pub(super) fn has_usage(&self) -> bool {
-        self.asks_model() && !self.method.is_safe() && !self.operation.counts_tokens()
+        self.is_of_background || self.asks_model() && !self.method.is_safe() && !self.operation.counts_tokens()
     }
 
     /// Returns the number of answers that are charged; a completion also has the drafts among which the best was chosen.

@@ -74,10 +74,17 @@ impl Exchange {
             longest_hold: None,
             counted_from: 0,
             exhausted_status: ExhaustedStatus::Unavailable,
+            priced_as: None,
             exhausted_before: None,
             exhausted_until: None,
             home: None,
         }
+    }
+
+    /// What it uses has the price of this model, by the name sent: it asks for what was begun earlier.
+    pub fn priced_as(mut self, model_sent: Option<String>) -> Self {
+        self.priced_as = model_sent;
+        self
     }
 
     /// Exhaustion by limits is told with this status.

@@ -111,6 +111,8 @@ pub struct Exchange {
     counted_from: usize,
     /// The status that exhaustion by limits is told with.
     exhausted_status: ExhaustedStatus,
+    /// The model name sent whose price counts, where it is another than that of this request.
+    priced_as: Option<String>,
     /// An exchange with the same request was exhausted; until then nobody can have recovered.
     exhausted_before: Option<Timestamp>,
     /// It was exhausted; until then nobody can have recovered.

@@ -39,6 +39,7 @@ impl Exchange {
             elapsed_ms: millis_u32(now.since(sent_at)),
             waits_before: self.waits + self.empty_waits,
         });
+        let priced_as = self.priced_as.as_deref().unwrap_or(&sending.model);
         self.attempts.push(AttemptRecord {
             backend: backend.id.clone(),
             lane: sending.lane,
@@ -52,7 +53,7 @@ impl Exchange {
             retry_after: outcome.retry_after,
             message: outcome.message,
             usage,
-            cost_usd: usage.cost_usd(backend.price(&sending.model)),
+            cost_usd: usage.cost_usd(backend.price(priced_as)),
             model_sent: sending.model,
             upstream_id,
         });

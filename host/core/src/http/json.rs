@@ -120,6 +120,12 @@ pub(crate) fn member<'a>(text: &'a [u8], name: &str) -> Option<&'a [u8]> {
     members(text).find_map(|(key, value)| (key == name.as_bytes()).then_some(value))
 }
 
+/// The text of a raw string without escapes; none of any other value.
+pub(crate) fn unquoted(value: &[u8]) -> Option<&[u8]> {
+    let text = value.strip_prefix(b"\"")?.strip_suffix(b"\"")?;
+    (!text.contains(&b'\\')).then_some(text)
+}
+
 /// Returns true if this raw value is neither null nor empty.
 pub(crate) fn is_filled(value: &[u8]) -> bool {
     match value.first() {

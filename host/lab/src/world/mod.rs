@@ -198,7 +198,7 @@ where
             let is_free = || self.view.serves_free(&ask.model, ask.facts.operation, ask.facts.translatable);
             let priced = client.budget_usd_per_day.is_some();
             let Facts { operation, translatable, prompt_tokens, .. } = ask.facts;
-            let dearest = match self.view.dearest(&ask.model, operation, translatable, prompt_tokens) {
+            let dearest = match self.view.dearest(&ask.model, operation, translatable, prompt_tokens, None) {
                 _ if !priced => Some((0.0, 0.0)),
                 dearest => dearest,
             };

@@ -87,7 +87,9 @@ impl InFlight {
             None => exchange,
         };
         let has_others = snapshot.view.table.backends.len() > 1;
-        let learner = has_others.then(|| Learner::new(request.operation, request.own_path())).flatten();
+        let is_learned = has_others || request.begins_in_background();
+        let learner = is_learned.then(|| Learner::new(request.operation, request.own_path())).flatten();
+        let exchange = exchange.priced_as(request.background.as_ref().map(|begun| begun.model_sent.clone()));
         let exchange = exchange.only(permit.only);
         let notes = if permit.only.free { vec![OVER_BUDGET.to_owned()] } else { Vec::new() };
         Box::new(Self {
@@ -129,6 +131,9 @@ impl InFlight {
 
     /// Steps the state machine; returns the action that follows.
     pub fn step(&mut self, mut event: Event) -> Action {
+        if let (Event::Ended(ended) | Event::Broke(ended), Some(begun)) = (&mut event, &self.request.background) {
+            ended.usage = self.proxy.background.settle(begun, ended.usage);
+        }
         if let Event::Ended(ended) | Event::Broke(ended) = &mut event
             && ended.outcome.scope != Scope::Nothing
         {
@@ -213,6 +218,9 @@ impl InFlight {
         let mut things = Vec::new();
         if (200..300).contains(&self.client_view.status) {
             learner.read(piece, |thing| things.push(thing));
+        }
+        if self.snapshot.view.table.backends.len() < 2 {
+            return;
         }
         self.proxy.affinity.made(self.proxy.clock.now(), &things, backend, &self.proxy.store);
     }

@@ -1,5 +1,6 @@
 //! The end of an exchange: it is settled, and one record is made of it.
 
+use pointsman_core::affinity::BackgroundResponse;
 use pointsman_core::exchange::{Ended, Event};
 use pointsman_core::outcome::{Kind, Outcome};
 use pointsman_core::record::{End, ExchangeRecord};
@@ -16,6 +17,16 @@ impl InFlight {
         };
         let gone = Outcome::new(Kind::ClientGone, "the client went away");
         Event::Ended(Ended { usage: *usage, ..Ended::failed(gone) })
+    }
+
+    /// The response that was begun in the background, if its answer did not tell what it used.
+    fn begun_in_background(&self, record: &ExchangeRecord) -> Option<BackgroundResponse> {
+        if !self.request.begins_in_background() {
+            return None;
+        }
+        let key = self.learner.as_ref()?.response()?;
+        let last = record.attempts.last().filter(|last| last.usage.estimated || last.usage.total() == 0)?;
+        Some(BackgroundResponse { key, model_sent: last.model_sent.clone(), counted: last.usage })
     }
 
     fn record(&mut self, now: Timestamp) -> ExchangeRecord {
@@ -64,6 +75,9 @@ impl Drop for InFlight {
             Some(_) | None => {}
         }
         let record = self.record(now);
+        if let Some(begun) = self.begun_in_background(&record) {
+            self.proxy.background.begun(begun);
+        }
         if record.end == End::Delivered {
             self.proxy.exhausted.remove(now, &self.request);
         }

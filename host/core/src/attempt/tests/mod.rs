@@ -134,6 +134,7 @@ impl Case {
             model: &self.model,
             streaming: self.facts.as_ref().is_some_and(|facts| facts.stream),
             prompt_tokens: 7,
+            is_of_background: false,
             is_idempotent: self.path.operation.is_question() || self.method.is_idempotent(),
         }
     }

@@ -10,6 +10,7 @@ use super::{BodyFacts, ObjectSpans, Spans};
 use crate::affinity::{SESSION_MEMBERS, is_id, session_in_user_id};
 use crate::http::json;
 use crate::text::MAX_NAME_BYTES;
+use crate::usage::ServiceTier;
 
 /// The members we know, as they stand in the body.
 #[derive(Default)]
@@ -26,6 +27,8 @@ pub(super) struct Members<'a> {
     realtime: Option<&'a [u8]>,
     metadata: Option<&'a [u8]>,
     cache_key: Option<&'a [u8]>,
+    service_tier: Option<&'a [u8]>,
+    background: bool,
     prompt_tokens: usize,
     pub(super) twice: Option<&'static str>,
 }
@@ -71,6 +74,8 @@ impl<'a> Members<'a> {
             Key::Realtime => self.realtime = Some(value),
             Key::Metadata => self.metadata = Some(value),
             Key::PromptCache => self.cache_key = Some(value),
+            Key::ServiceTier => self.service_tier = Some(value),
+            Key::Background => self.background = value == b"true",
             Key::Other => {}
         }
     }
@@ -94,6 +99,8 @@ impl<'a> Members<'a> {
             has_tools: self.has_tools,
             prompt_tokens: u32::try_from(self.prompt_tokens).unwrap_or(u32::MAX),
             session: self.session_text(),
+            background: self.background,
+            service_tier: self.service_tier.and_then(|tier| ServiceTier::told(json::unquoted(tier)?)),
             spans: Some(Spans::Object(ObjectSpans {
                 open: json::skip_space(body, 0) + 1,
                 model: model_value.map(span),
@@ -181,6 +188,8 @@ pub(super) enum Key {
     Realtime,
     Metadata,
     PromptCache,
+    ServiceTier,
+    Background,
     Prompt,
     Other,
 }
@@ -198,6 +207,8 @@ impl Key {
             "session" => Key::Realtime,
             "metadata" => Key::Metadata,
             "prompt_cache_key" => Key::PromptCache,
+            "service_tier" | "speed" => Key::ServiceTier,
+            "background" => Key::Background,
             "messages" | "input" | "prompt" | "system" | "instructions" | "contents" => Key::Prompt,
             // Of a reranking, by Cohere's and Jina's names, vLLM's and those of text-embeddings-inference.
             "query" | "queries" | "documents" | "texts" | "text_1" | "text_2" => Key::Prompt,

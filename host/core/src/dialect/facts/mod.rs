@@ -18,6 +18,7 @@ use members::{Key, Members, number, within_bound};
 use crate::http::{json, multipart};
 #[cfg(doc)]
 use crate::text::MAX_NAME_BYTES;
+use crate::usage::ServiceTier;
 
 /// Facts of a body. They are the client's word, and trusted only for routing and counting.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -40,6 +41,10 @@ pub struct BodyFacts {
     pub prompt_tokens: u32,
     /// The client's session, by `session_id`, what agents write into `metadata`, or `prompt_cache_key`.
     pub session: Option<String>,
+    /// The answer is to be made in the background, and asked for later.
+    pub background: bool,
+    /// The way in which it is to be served (`service_tier`, Anthropic's `speed`).
+    pub service_tier: Option<ServiceTier>,
     /// Places that may be spliced; `None` when the body is neither a JSON object nor a form.
     pub(super) spans: Option<Spans>,
 }
@@ -125,6 +130,8 @@ impl BodyFacts {
                 | Key::Realtime
                 | Key::Metadata
                 | Key::PromptCache
+                | Key::ServiceTier
+                | Key::Background
                 | Key::Other => {}
             }
         }

@@ -4,6 +4,7 @@ use super::WireFormat;
 use super::ends::Ends;
 use super::opened::Opened;
 use crate::http::json::{self, Cursor};
+use crate::usage::ServiceTier;
 
 /// The token counts of an answer as a provider tells them; 0: not told. What is told later counts, but a zero takes nothing
 /// back.
@@ -33,6 +34,12 @@ pub struct Counts {
     pub audio_output: u64,
     /// Tokens of the prompt that are pictures.
     pub image_input: u64,
+    /// Tokens of both sides of what was compacted on the way, which stand beside the message's own (Anthropic).
+    pub compaction: (u64, u64),
+    /// Seconds of sound, of a recording whose tokens are not counted.
+    pub seconds: u64,
+    /// The way in which it was served.
+    pub service_tier: Option<ServiceTier>,
     /// The prompt's tokens were called `prompt_tokens`: in OpenAI's format all others are part of them.
     pub is_inclusive: bool,
 }
@@ -55,6 +62,9 @@ impl Counts {
                 b"cache_creation" => self.read_cache_creation(value),
                 // DeepSeek's and Moonshot's.
                 b"prompt_cache_hit_tokens" | b"cached_tokens" => tell(&mut self.cached, value),
+                b"service_tier" | b"speed" => self.served_in(value),
+                b"seconds" => tell(&mut self.seconds, value),
+                b"iterations" => self.read_iterations(value),
                 b"prompt_tokens_details" | b"input_tokens_details" | b"input_token_details" => {
                     self.read_prompt_details(value);
                 }
@@ -69,6 +79,35 @@ impl Counts {
                 }
                 _ => {}
             }
+        }
+    }
+
+    /// Reads the way in which it was served. An ordinary speed takes nothing from a tier that was told.
+    pub fn served_in(&mut self, value: &[u8]) {
+        if let Some(tier) = json::unquoted(value).and_then(ServiceTier::told)
+            && (self.service_tier.is_none() || tier != ServiceTier::Standard)
+        {
+            self.service_tier = Some(tier);
+        }
+    }
+
+    /// Reads what was asked on the way to the message: a summary of what was said before is charged beside it.
+    fn read_iterations(&mut self, iterations: &[u8]) {
+        let mut all = Cursor::new(iterations);
+        let mut sum = (0, 0);
+        if all.enter(b'[') {
+            while all.has_element() {
+                let mut one = Self::default();
+                let iteration = all.value();
+                if json::member(iteration, "type") == Some(b"\"compaction\"") {
+                    one.read(iteration);
+                    let input = one.input.saturating_add(one.cache_read).saturating_add(one.cache_written);
+                    sum = (u64::saturating_add(sum.0, input), u64::saturating_add(sum.1, one.output));
+                }
+            }
+        }
+        if sum != (0, 0) {
+            self.compaction = sum;
         }
     }
 
@@ -108,8 +147,9 @@ impl Counts {
     }
 }
 
-/// Takes over a count; a zero, or what is none, takes nothing back.
+/// Takes over a count, which some write as a text; a zero, or what is none, takes nothing back.
 fn tell(slot: &mut u64, value: &[u8]) {
+    let value = json::unquoted(value).unwrap_or(value);
     if let Some(count) = json::count(value).filter(|count| *count > 0) {
         *slot = count;
     }
@@ -258,6 +298,23 @@ mod tests {
         assert_eq!((later.input, later.output), (9, 15));
         let zeros = read(&[r#"{"input_tokens":9,"output_tokens":15}"#, r#"{"input_tokens":0,"output_tokens":null}"#]);
         assert_eq!((zeros.input, zeros.output), (9, 15));
+    }
+
+    #[test]
+    fn numbers_may_be_texts_and_a_summary_is_counted_beside_the_message() {
+        let texts = read(&[r#"{"prompt_tokens":"70","completion_tokens":"6"}"#]);
+        assert_eq!((texts.input, texts.output), (70, 6));
+        let compacted = read(&[r#"{"input_tokens":7,"output_tokens":2,"iterations":[
+            {"type":"compaction","input_tokens":500,"output_tokens":40},{"type":"message","input_tokens":7,"output_tokens":2}]}"#]);
+        assert_eq!((compacted.input, compacted.output, compacted.compaction), (7, 2, (500, 40)));
+        for (usage, tier) in [
+            (r#"{"service_tier":"priority"}"#, Some(ServiceTier::Priority)),
+            (r#"{"service_tier":"standard","speed":"fast"}"#, Some(ServiceTier::Fast)),
+            (r#"{"service_tier":"batch","speed":"standard"}"#, Some(ServiceTier::Batch)),
+            (r#"{"service_tier":null}"#, None),
+        ] {
+            assert_eq!(read(&[usage]).service_tier, tier, "{usage}");
+        }
     }
 
     #[test]

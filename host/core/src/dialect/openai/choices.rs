@@ -93,6 +93,7 @@ fn read_chunk(tally: &mut Tally, data: &[u8]) -> Chunk {
     at.enter(b'{');
     while let Some(name) = at.name() {
         match name {
+            b"service_tier" => tally.counts.served_in(at.value()),
             b"choices" if at.enter(b'[') => {
                 let mut position = 0;
                 while at.has_element() {

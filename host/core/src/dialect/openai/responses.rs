@@ -39,6 +39,9 @@ impl StreamFormat for Responses {
                 if let Some(usage) = event.response.and_then(|response| json::member(response, "usage")) {
                     tally.read_usage(usage);
                 }
+                if let Some(tier) = event.response.and_then(|response| json::member(response, "service_tier")) {
+                    tally.counts.served_in(tier);
+                }
                 let status = event.response.and_then(|response| json::member(response, "status"));
                 tally.explains_empty |= kind == b"response.incomplete" || status.is_some_and(explains_empty);
                 // A response's last event is its finish.

@@ -10,7 +10,7 @@ use crate::dialect::format::Counts;
 use crate::dialect::registry::Dialect;
 use crate::http::encoding::{Decoder, Encoding, Limits};
 use crate::http::sse::Reader;
-use crate::usage::Usage;
+use crate::usage::{ServiceTier, Usage};
 
 /// The longest `usage` object that is read, in bytes.
 const MAX_USAGE_BYTES: usize = 4 * 1024;
@@ -71,6 +71,7 @@ pub struct BodyTap {
     keeping: Option<u32>,
     text_bytes: u64,
     bytes: u64,
+    service_tier: Option<ServiceTier>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -137,6 +138,7 @@ impl BodyTap {
             keeping: None,
             text_bytes: 0,
             bytes: 0,
+            service_tier: None,
         }
     }
 
@@ -221,6 +223,7 @@ impl BodyTap {
             let told = tap.usage(asked);
             return if told.total() > 0 || !is_answer { told } else { unsaid(asked) };
         }
+        let asked = &Asked { service_tier: self.service_tier.or(asked.service_tier), ..*asked };
         let counts = self.counts();
         if self.dialect.is_opaque() || counts.is_none() && !is_answer {
             return Usage::default();
@@ -298,6 +301,9 @@ impl BodyTap {
 
     /// The last string was a value.
     fn value_ended(&mut self) {
+        if self.depth == 1 && self.name.text() == b"service_tier" {
+            self.service_tier = ServiceTier::told(self.string.text());
+        }
         let is_text = matches!(self.within, Within::Choices | Within::Texts) && !NO_TEXTS.contains(&self.name.text());
         if is_text && self.keeping.is_none() {
             self.text_bytes += self.string_bytes;

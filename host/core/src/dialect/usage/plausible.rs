@@ -5,7 +5,7 @@
 use memchr::memmem;
 
 use crate::dialect::format::Counts;
-use crate::usage::Usage;
+use crate::usage::{ServiceTier, Usage};
 
 /// Tokens of a prompt for each byte of the request, and beside that, where the request brings all of its prompt along. A small
 /// picture is a few hundred bytes and up to some ten thousand tokens.
@@ -53,12 +53,22 @@ pub struct Asked<'a> {
     pub made_tokens: u32,
     /// Answers have tokens of their own, beside those of the prompt.
     pub has_answer_tokens: bool,
+    /// The way in which it is to be served.
+    pub service_tier: Option<ServiceTier>,
 }
 
 /// Nothing, of which the answer is text.
 impl Default for Asked<'_> {
     fn default() -> Self {
-        Self { prompt_tokens: 0, body: b"", max_tokens: 0, answers: 0, made_tokens: 0, has_answer_tokens: true }
+        Self {
+            prompt_tokens: 0,
+            body: b"",
+            max_tokens: 0,
+            answers: 0,
+            made_tokens: 0,
+            has_answer_tokens: true,
+            service_tier: None,
+        }
     }
 }
 
@@ -121,7 +131,25 @@ pub(super) fn usage(counts: &Counts, is_final: bool, flowed: Flowed, asked: &Ask
         (output, _) => output.unwrap_or(0).max(flowed.tokens),
     };
     let estimated = is_input_missing || is_output_missing;
-    parts(counts, input.unwrap_or(asked.prompt_tokens.into()), output_tokens, estimated)
+    let (more_input, more_output) = compaction(counts, asked);
+    let input = input.unwrap_or_else(|| unsaid_input(counts, asked)).saturating_add(more_input);
+    let usage = parts(counts, input, output_tokens.saturating_add(more_output), estimated);
+    // What it was served in is the provider's to say; what was asked for is the next best.
+    Usage { service_tier: counts.service_tier.or(asked.service_tier), ..usage }
+}
+
+/// What a summary on the way has used, where that can be.
+fn compaction(counts: &Counts, asked: &Asked<'_>) -> (u64, u64) {
+    let (input, output) = counts.compaction;
+    if asked.is_plausible_input(input) && output <= MAX_OUTPUT { (input, output) } else { (0, 0) }
+}
+
+/// Tokens of a prompt that the provider does not count: of sound by its seconds, where it tells them.
+fn unsaid_input(counts: &Counts, asked: &Asked<'_>) -> u64 {
+    /// As OpenAI counts sound.
+    const TOKENS_PER_SECOND: u64 = 10;
+    let by_time = counts.seconds.saturating_mul(TOKENS_PER_SECOND);
+    if by_time > 0 && asked.is_plausible_input(by_time) { by_time } else { asked.prompt_tokens.into() }
 }
 
 /// All tokens of the prompt.
@@ -171,6 +199,7 @@ fn parts(counts: &Counts, input_tokens: u64, output_tokens: u64, estimated: bool
         image_input_tokens,
         audio_output_tokens: counts.audio_output.min(output_tokens),
         estimated,
+        service_tier: None,
     }
 }
 
@@ -181,8 +210,15 @@ mod tests {
     use super::*;
 
     const BODY: &[u8] = br#"{"model":"m","messages":[{"role":"user","content":"hi"}]}"#;
-    const ASKED: Asked<'static> =
-        Asked { prompt_tokens: 12, body: BODY, max_tokens: 0, answers: 1, made_tokens: 0, has_answer_tokens: true };
+    const ASKED: Asked<'static> = Asked {
+        prompt_tokens: 12,
+        body: BODY,
+        max_tokens: 0,
+        answers: 1,
+        made_tokens: 0,
+        has_answer_tokens: true,
+        service_tier: None,
+    };
     const HELLO: Flowed = Flowed { tokens: 2, bytes: 5 };
 
     fn judged(told: &str, flowed: Flowed, asked: &Asked<'_>) -> (u64, u64, bool) {
@@ -329,7 +365,7 @@ mod tests {
             let counts = Counts {
                 input: n(0), output: n(1), total: n(2), reasoning: n(3), cached: n(4), written: n(5), cache_read: n(6),
                 cache_written: n(7), written_1h: n(8), audio_input: n(9), audio_output: n(10), image_input: n(11),
-                is_inclusive: inclusive,
+                is_inclusive: inclusive, ..Counts::default()
             };
             let asked = Asked { max_tokens, ..ASKED };
             let usage = usage(&counts, is_final, Flowed { tokens: flowed, bytes: flowed * 4 }, &asked);

@@ -186,6 +186,11 @@ fn one(text: &mut Toml, backend: &Backend) {
                 ("output_per_mtok", price.output_per_mtok.into()),
             ];
             entries.extend(rates(price));
+            if !price.service_tiers.is_empty() {
+                let factors =
+                    price.service_tiers.iter().map(|(tier, factor)| (tier.as_str().to_owned(), (*factor).into()));
+                entries.push(("service_tiers", Value::Table(factors.collect())));
+            }
             if !price.tiers.is_empty() {
                 entries.push(("tiers", Value::Array(price.tiers.iter().map(tier).collect())));
             }
