@@ -101,7 +101,8 @@ impl Attempt {
     /// A model's answer is never a redirection: the base URL names another place than the API's, and the client's own key would be
     /// taken there.
     fn redirected(&self, head: &Parts) -> Option<Outcome> {
-        if !head.status.is_redirection() || !self.asks_model() || self.dialect.is_opaque() {
+        let leads_elsewhere = head.status.is_redirection() && head.status != StatusCode::NOT_MODIFIED;
+        if !leads_elsewhere || !self.asks_model() || self.dialect.is_opaque() {
             return None;
         }
         let place = head.headers.get(LOCATION).and_then(|place| place.to_str().ok()).unwrap_or("another place");

@@ -160,6 +160,11 @@ impl BaseUrl {
     /// The part of the client's root that is kept before the path of a known operation.
     fn kept_root<'a>(&self, root: &'a str, own: &str) -> &'a str {
         const VERSION: &str = "/v1";
+        // What the client was told may begin as the base does: `/openai` of both stands once.
+        let root = match root.strip_prefix(self.path.as_str()) {
+            Some(rest) if self.version == Version::Missing && (rest.is_empty() || rest.starts_with('/')) => rest,
+            Some(_) | None => root,
+        };
         let has_versions_only = path::behind_versions(root) == root.len();
         match self.version {
             Version::Missing if !has_versions_only => root,
@@ -360,6 +365,10 @@ mod tests {
             ("https://h/v1/acc/gw/openai", "/openai/v1/chat", "https://h/v1/acc/gw/openai/chat"),
             ("https://h/v1beta/openai", "/v1beta/openai/chat", "https://h/v1beta/openai/chat"),
             ("https://h/gateway", "/openai/chat", "https://h/gateway/openai/chat"),
+            ("https://h/openai", "/openai/chat", "https://h/openai/v1/chat"),
+            ("https://h/openai", "/openai/v1/chat", "https://h/openai/v1/chat"),
+            ("https://h/openai", "/openai/deployments/gpt/chat", "https://h/openai/deployments/gpt/chat"),
+            ("https://h/open", "/openai/v1/chat", "https://h/open/openai/v1/chat"),
             ("https://h/v1/account/gateway", "/openai/chat", "https://h/v1/account/gateway/openai/chat"),
             ("https://h/v1/account/gateway", "/v1/openai/chat", "https://h/v1/account/gateway/openai/chat"),
         ] {
