@@ -31,7 +31,7 @@ pub use policy::{WatPolicy, revision_of, sends_to, takes_turns, takes_turns_in_m
 pub use proxy::{Backend, Finished, Http2, Proxy, ProxyBuilder, backend, run, run_with_input, run_within};
 pub use reply::{Gate, Reply, bytes, chat, echo, embeddings, json, raw, silence, sse, status, tokens};
 pub use rough_day::{RoughDay, rough_day};
-pub use tls::{TlsUpstream, tls_upstream, tls_upstream_for};
+pub use tls::{TlsUpstream, flooding_http2_upstream, tls_upstream, tls_upstream_for};
 pub use upstream::{Seen, Upstream, UpstreamBuilder, upstream};
 
 use std::time::Duration;

@@ -206,6 +206,12 @@ impl Reply {
         self
     }
 
+    /// What follows waits for the gate.
+    pub fn and_gate(mut self, gate: &Gate) -> Self {
+        self.body.push(Step::Await(gate.clone()));
+        self
+    }
+
     /// Then the connection is reset, whatever the framing promised.
     pub fn and_cut(mut self) -> Self {
         self.body.push(Step::Reset);

@@ -11,16 +11,20 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use rustls::pki_types::PrivatePkcs8KeyDer;
-use tokio::net::TcpListener;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+type Versions = Arc<Mutex<Vec<http::Version>>>;
 
 /// A listening provider with TLS; answers every request with a chat completion.
 pub struct TlsUpstream {
     addr: SocketAddr,
     certificate: tempfile::NamedTempFile,
     client: Option<(tempfile::NamedTempFile, tempfile::NamedTempFile)>,
-    versions: Arc<Mutex<Vec<http::Version>>>,
+    versions: Versions,
     server: JoinHandle<()>,
 }
 
@@ -66,6 +70,48 @@ pub async fn tls_upstream_for(alpn: &[&str]) -> TlsUpstream {
     start(alpn, true).await
 }
 
+/// Starts one that speaks HTTP/2 and answers every request with so many bytes of informational responses (103), and with
+/// nothing else.
+pub async fn flooding_http2_upstream(flood_bytes: usize) -> TlsUpstream {
+    start_with(&["h2"], false, move |stream, _| async move {
+        flood(stream, flood_bytes).await.ok();
+    })
+    .await
+}
+
+/// Frames by hand, because no server of HTTP/2 can be made to do this (RFC 9113, section 4.1; RFC 7541, section 6.2.2).
+async fn flood(mut stream: TlsStream<TcpStream>, flood_bytes: usize) -> std::io::Result<()> {
+    const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+    // ":status: 103", in a frame of HEADERS that is whole and does not end stream 1.
+    const HINTS: [u8; 14] = [0, 0, 5, 1, 4, 0, 0, 0, 1, 8, 3, b'1', b'0', b'3'];
+    stream.write_all(&SETTINGS).await?;
+    let mut seen = Vec::new();
+    // The preface of 24 bytes, then frames up to the one that asks.
+    let asks = |seen: &[u8]| {
+        let mut rest = seen.get(24..).unwrap_or_default();
+        while let [a, b, c, kind, tail @ ..] = rest {
+            if *kind == 1 {
+                return true;
+            }
+            let length = usize::from(*a) << 16 | usize::from(*b) << 8 | usize::from(*c);
+            rest = tail.get(5 + length..).unwrap_or_default();
+        }
+        false
+    };
+    while !asks(&seen) {
+        if stream.read_buf(&mut seen).await? == 0 {
+            return Ok(());
+        }
+    }
+    let hints = HINTS.repeat(4_096);
+    for _ in 0..flood_bytes.div_ceil(hints.len()) {
+        stream.write_all(&hints).await?;
+    }
+    stream.flush().await?;
+    // What it hears afterwards is of no interest.
+    tokio::io::copy(&mut stream, &mut tokio::io::sink()).await.map(drop)
+}
+
 fn file(content: &str) -> tempfile::NamedTempFile {
     let file = tempfile::NamedTempFile::new().expect("a file can be made");
     std::fs::write(file.path(), content).expect("the file can be written");
@@ -73,6 +119,24 @@ fn file(content: &str) -> tempfile::NamedTempFile {
 }
 
 async fn start(alpn: &[&str], asks_certificate: bool) -> TlsUpstream {
+    start_with(alpn, asks_certificate, |stream, versions: Versions| async move {
+        let service = service_fn(move |request: http::Request<hyper::body::Incoming>| {
+            versions.lock().expect("no test panics with the list in hand").push(request.version());
+            async { Ok::<_, Infallible>(answer()) }
+        });
+        auto::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await.ok();
+    })
+    .await
+}
+
+async fn start_with<T>(
+    alpn: &[&str],
+    asks_certificate: bool,
+    talk: impl Fn(TlsStream<TcpStream>, Versions) -> T + Clone + Send + 'static,
+) -> TlsUpstream
+where
+    T: Future<Output = ()> + Send + 'static,
+{
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate can be made");
     let certificate = file(&made.cert.pem());
 
@@ -98,24 +162,24 @@ async fn start(alpn: &[&str], asks_certificate: bool) -> TlsUpstream {
 
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a loopback port is free");
     let addr = listener.local_addr().expect("a listener has an address");
-    let versions = Arc::<Mutex<Vec<http::Version>>>::default();
-    let server = tokio::spawn(serve(listener, TlsAcceptor::from(Arc::new(config)), versions.clone()));
+    let versions = Versions::default();
+    let server = tokio::spawn(serve(listener, TlsAcceptor::from(Arc::new(config)), versions.clone(), talk));
     TlsUpstream { addr, certificate, client, versions, server }
 }
 
-async fn serve(listener: TcpListener, acceptor: TlsAcceptor, versions: Arc<Mutex<Vec<http::Version>>>) {
+async fn serve<T: Future<Output = ()> + Send + 'static>(
+    listener: TcpListener,
+    acceptor: TlsAcceptor,
+    versions: Versions,
+    talk: impl Fn(TlsStream<TcpStream>, Versions) -> T + Clone + Send + 'static,
+) {
     let mut connections = tokio::task::JoinSet::new();
     while let Ok((socket, _)) = listener.accept().await {
-        let (acceptor, versions) = (acceptor.clone(), versions.clone());
+        let (acceptor, versions, talk) = (acceptor.clone(), versions.clone(), talk.clone());
         connections.spawn(async move {
-            let Ok(stream) = acceptor.accept(socket).await else {
-                return;
-            };
-            let service = service_fn(move |request: http::Request<hyper::body::Incoming>| {
-                versions.lock().expect("no test panics with the list in hand").push(request.version());
-                async { Ok::<_, Infallible>(answer()) }
-            });
-            auto::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await.ok();
+            if let Ok(stream) = acceptor.accept(socket).await {
+                talk(stream, versions).await;
+            }
         });
     }
 }

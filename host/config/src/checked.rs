@@ -161,6 +161,15 @@ impl Config {
     }
 }
 
+/// Disk for large requests that wait for memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Spill {
+    /// The folder.
+    pub dir: PathBuf,
+    /// The most that is taken of it, bytes.
+    pub bytes: u64,
+}
+
 /// The clients' listener and its limits.
 #[derive(Clone, Debug)]
 pub struct Server {
@@ -170,6 +179,8 @@ pub struct Server {
     pub max_body_bytes: u64,
     /// Memory for requests, bytes; none: by the memory that there is.
     pub memory_budget: Option<u64>,
+    /// Disk for large requests that wait for memory; none: they are refused.
+    pub spill: Option<Spill>,
     /// Largest request head, bytes.
     pub max_header_bytes: u32,
     /// Largest number of open connections; none: by the limit of open files.

@@ -10,9 +10,11 @@ use pointsman_engine::EngineLimits;
 pub(super) const LISTEN: &str = "127.0.0.1:8080";
 pub(super) const ADMIN_LISTEN: &str = "127.0.0.1:9901";
 pub(super) const MAX_BODY_BYTES: u64 = 64 << 20;
+/// Disk for large requests that wait for memory, MiB.
+pub(super) const SPILL_MB: u32 = 1_024;
 pub(super) const MAX_HEADER_BYTES: u32 = 64 << 10;
 /// Connections of the operator's listener.
-pub(super) const ADMIN_MAX_CONNECTIONS: u32 = 128;
+pub const ADMIN_MAX_CONNECTIONS: u32 = 128;
 pub(super) const DRAIN_TIMEOUT_MS: u64 = 30_000;
 pub(super) const HEADER_READ_TIMEOUT_MS: u64 = 30_000;
 pub(super) const UNREAD_TIMEOUT_MS: u64 = 120_000;

@@ -29,8 +29,10 @@ use std::rc::Rc;
 pub use catalogue::{Added, Filled, fill_prices};
 pub use checked::{
     Admin, BackendConfig, Client, Config, Cooldown, ExchangeLimits, HealthCheck, Journal, KeptBodies, Log, LogFormat,
-    Policy, Privileges, Server, Shadow, Store, Stream,
+    Policy, Privileges, Server, Shadow, Spill, Store, Stream,
 };
+/// Connections of the operator's listener, unless `admin.max_connections` says otherwise.
+pub use defaults::ADMIN_MAX_CONNECTIONS as DEFAULT_ADMIN_MAX_CONNECTIONS;
 pub use diagnostic::{ConfigError, Diagnostic, Location, Severity};
 pub use litellm::import_litellm;
 pub use outbound::{ForwardProxy, Identity, Outbound};

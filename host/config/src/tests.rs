@@ -795,6 +795,7 @@ fn the_schema_knows_the_documented_keys() {
         "base_url",
         "max_body_bytes",
         "memory_budget_mb",
+        "spill_dir",
         "budget_usd_per_day",
         "first-content",
         "retry_after_cap_ms",

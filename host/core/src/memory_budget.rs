@@ -95,6 +95,11 @@ impl MemoryBudget {
         self.total = total;
     }
 
+    /// Bytes that may be held.
+    pub const fn total(&self) -> u64 {
+        self.total
+    }
+
     /// Bytes that are held.
     pub fn held(&self) -> u64 {
         self.small.held + self.large.held

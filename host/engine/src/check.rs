@@ -79,6 +79,16 @@ pub enum LoadError {
         /// Memory limit of the compilation, MiB.
         mib: u64,
     },
+    /// The system ended the compiler.
+    #[error(
+        "the policy was not judged: the system killed its compiler, as it does where the machine or the container runs out of \
+         memory before the compiler has the {mib} MiB that it may take; give it more, or lower policy.compile_memory_mb, and \
+         send the policy again, or SIGHUP for a file"
+    )]
+    CompilerKilled {
+        /// The limit, in MiB.
+        mib: u64,
+    },
     /// It is not wanted any more.
     #[error("the policy is no longer wanted: its compilation was cancelled")]
     Cancelled,
@@ -109,7 +119,10 @@ pub enum LoadError {
 impl LoadError {
     /// Returns true if it says nothing of the component, which may be taken when it is judged again.
     pub const fn is_no_verdict(&self) -> bool {
-        matches!(self, LoadError::Cancelled | LoadError::Displaced | LoadError::CompilerBusy)
+        matches!(
+            self,
+            LoadError::Cancelled | LoadError::Displaced | LoadError::CompilerBusy | LoadError::CompilerKilled { .. }
+        )
     }
 }
 

@@ -18,15 +18,14 @@ use super::check::{self, LoadError};
 use super::compile_child::{ChildEnd, CompileChild, CompileJob, program};
 use super::priority::Priority;
 
-/// Children at a time; a newer one takes the place of the oldest, so that no number of slow ones keeps out the next.
-const MAX_CHILDREN: usize = 2;
-
 /// Threads at a time. One that nobody waits for any more goes on, as the compiler cannot be interrupted.
 const MAX_THREADS: usize = 4;
 
 /// Compiles components. The memory that it takes, tens of MiB and more, goes back with the child or the thread.
 pub(super) struct Compiler {
     job: CompileJob,
+    /// Children at a time.
+    max_children: usize,
     children: Mutex<Children>,
     /// Held by every thread under way.
     threads: Arc<()>,
@@ -63,9 +62,9 @@ pub(super) struct Work<'a> {
 }
 
 impl Compiler {
-    /// A compiler whose children do this job.
-    pub(super) fn new(job: CompileJob) -> Self {
-        Self { job, children: Mutex::default(), threads: Arc::default(), is_told: AtomicBool::new(false) }
+    /// A compiler whose children do this job, so many at a time.
+    pub(super) fn new((job, max_children): (CompileJob, usize)) -> Self {
+        Self { job, max_children, children: Mutex::default(), threads: Arc::default(), is_told: AtomicBool::new(false) }
     }
 
     /// Compiled code, as the engine loads it; not awaited for longer than the limit.
@@ -144,7 +143,7 @@ impl Compiler {
     /// Takes a place among the children; where there is none, the oldest gives its own up.
     fn take_place(&self, events: &Sender<Event>) -> u64 {
         let mut children = self.children();
-        while children.at_work.len() >= MAX_CHILDREN {
+        while children.at_work.len() >= self.max_children {
             let Some((_, oldest)) = children.at_work.pop_front() else { break };
             let _ = oldest.send(Event::Displaced);
         }

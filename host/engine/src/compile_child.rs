@@ -34,6 +34,13 @@ const ERROR: u8 = b'E';
 /// Compiled code that is larger is not taken, in bytes.
 const MAX_CODE_BYTES: u64 = 512 << 20;
 
+/// Children at a time; a newer one takes the place of the oldest, so that no number of slow ones keeps out the next.
+const MAX_AT_A_TIME: usize = 2;
+
+/// The least memory for each of two children, in bytes: components of languages with a runtime of their own take some hundred
+/// MiB.
+const SHARED_MIN_BYTES: u64 = 384 << 20;
+
 /// The program that answers to [`COMMAND`]; none: components are compiled in this process.
 static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
 
@@ -65,15 +72,26 @@ pub struct CompileJob {
 }
 
 impl CompileJob {
-    /// A job for this engine.
-    pub(super) fn new(reservation: Reservation, limits: &EngineLimits) -> Self {
-        let half = memory::total_bytes().map_or(u64::MAX, |bytes| bytes / 2);
-        Self {
+    /// A job for this engine, and how many may be done at a time.
+    pub(super) fn new(reservation: Reservation, limits: &EngineLimits) -> (Self, usize) {
+        Self::with_memory(reservation, limits, memory::limit_bytes())
+    }
+
+    /// The same in a process of so much memory: together they take at most half of it. Where that is little, one alone has the half,
+    /// because two could compile nothing.
+    fn with_memory(reservation: Reservation, limits: &EngineLimits, bytes: Option<u64>) -> (Self, usize) {
+        let half = bytes.map_or(u64::MAX, |bytes| bytes / 2);
+        let quarter = half / 2;
+        let (share, at_a_time) = if quarter < SHARED_MIN_BYTES { (half, 1) } else { (quarter, MAX_AT_A_TIME) };
+        let job = Self {
             reservation,
             instance_bytes: limits.memory_bytes as u64,
-            memory_bytes: limits.compile_memory_bytes.min(half).max(EngineLimits::COMPILE_MEMORY_MIN_BYTES),
+            memory_bytes: limits.compile_memory_bytes.min(share).max(EngineLimits::COMPILE_MEMORY_MIN_BYTES),
             seconds: u64::from(limits.compile_ms).div_ceil(1_000),
-        }
+        };
+        // Where each may take little, two fit into the half.
+        let fits = job.memory_bytes.saturating_mul(MAX_AT_A_TIME as u64) <= half;
+        (job, if fits { MAX_AT_A_TIME } else { at_a_time })
     }
 
     /// The job that a command line is; none: it is another command.
@@ -210,7 +228,7 @@ impl CompileChild {
         };
         let ended = self.0.lock().wait();
         ChildEnd::Answer(match ended {
-            Ok(status) if status.success() => code,
+            Ok(status) if status.success() || matches!(code, Err(LoadError::TooBig(_))) => code,
             Ok(status) => Err(job.died(status.signal(), status.code())),
             Err(error) => Err(LoadError::Broken(format!("the compiler's end is not known: {error}"))),
         })
@@ -224,9 +242,13 @@ impl CompileJob {
         if is(Signal::XCPU) {
             return LoadError::CompileTime { limit: Duration::from_secs(self.seconds) };
         }
-        // An allocation that fails aborts; where the system itself runs out of memory, it kills.
-        if is(Signal::ABORT) || is(Signal::KILL) {
+        // An allocation that fails aborts.
+        if is(Signal::ABORT) {
             return LoadError::CompileMemory { mib: self.memory_bytes >> 20 };
+        }
+        // The system, where the machine or the container runs out of memory before the child is at its limit; or somebody.
+        if is(Signal::KILL) {
+            return LoadError::CompilerKilled { mib: self.memory_bytes >> 20 };
         }
         let mut words = "the compiler failed on this component".to_owned();
         let _ = match (signal, code) {
@@ -258,7 +280,7 @@ mod tests {
     #[test]
     fn a_job_is_read_as_it_is_written() {
         for reservation in [Reservation::Full, Reservation::Pool(8), Reservation::OnDemand] {
-            let job = CompileJob::new(reservation, &EngineLimits::default());
+            let (job, _) = CompileJob::new(reservation, &EngineLimits::default());
             let read = CompileJob::of_arguments(job.arguments().into_iter().map(OsString::from)).unwrap();
             assert_eq!(read.arguments(), job.arguments());
         }
@@ -267,12 +289,33 @@ mod tests {
     }
 
     #[test]
+    fn children_together_take_at_most_half_of_the_memory() {
+        const MIB: u64 = 1 << 20;
+        let jobs = |bytes: Option<u64>, limit: u64| {
+            let limits = EngineLimits { compile_memory_bytes: limit * MIB, ..EngineLimits::default() };
+            let (job, at_a_time) = CompileJob::with_memory(Reservation::Full, &limits, bytes);
+            (job.memory_bytes / MIB, at_a_time)
+        };
+        assert_eq!(jobs(None, 2_048), (2_048, 2));
+        assert_eq!(jobs(Some(16_384 * MIB), 2_048), (2_048, 2));
+        assert_eq!(jobs(Some(4_096 * MIB), 2_048), (1_024, 2));
+        assert_eq!(jobs(Some(2_048 * MIB), 2_048), (512, 2));
+        assert_eq!(jobs(Some(1_024 * MIB), 2_048), (512, 1), "one, which has enough");
+        assert_eq!(jobs(Some(1_024 * MIB), 200), (200, 2), "as the operator has it");
+        assert_eq!(jobs(Some(256 * MIB), 2_048), (192, 1), "the least there is");
+        for bytes in (384..32_768).step_by(97) {
+            let (each, at_a_time) = jobs(Some(bytes * MIB), 2_048);
+            assert!(each * at_a_time as u64 <= bytes / 2, "{at_a_time} of {each} MiB in {bytes}");
+        }
+    }
+
+    #[test]
     fn the_code_of_a_job_is_the_engines_own() {
         let wasm =
             wat::parse_str("(component (core module (memory 1) (func (drop (i32.load (i32.const 8))))))").unwrap();
         let mut limits = EngineLimits { max_instances: 4, ..EngineLimits::default() };
         let (engine, reservation) = address_space::start(&mut limits).unwrap();
-        let job = CompileJob::new(reservation, &limits);
+        let (job, _) = CompileJob::new(reservation, &limits);
         let config = address_space::compiling(job.reservation, job.instance_bytes);
         let code = wasmtime::Engine::new(&config).unwrap().precompile_component(&wasm).unwrap();
         assert_eq!(code, engine.precompile_component(&wasm).unwrap());
@@ -280,11 +323,12 @@ mod tests {
 
     #[test]
     fn the_end_of_a_child_names_the_limit() {
-        let job = CompileJob::new(Reservation::Full, &EngineLimits::default());
+        let (job, _) = CompileJob::new(Reservation::Full, &EngineLimits::default());
         let died = |signal: Signal| job.died(Some(signal.as_raw()), None);
         assert!(matches!(died(Signal::XCPU), LoadError::CompileTime { .. }));
         assert!(matches!(died(Signal::ABORT), LoadError::CompileMemory { .. }));
-        assert!(matches!(died(Signal::KILL), LoadError::CompileMemory { .. }));
+        assert!(matches!(died(Signal::KILL), LoadError::CompilerKilled { .. }), "nothing is known of the component");
+        assert!(died(Signal::KILL).is_no_verdict() && !died(Signal::ABORT).is_no_verdict());
         assert!(matches!(job.died(None, Some(101)), LoadError::Broken(words) if words.contains("exit code 101")));
     }
 }

@@ -28,7 +28,7 @@ mod idle;
 mod instance;
 mod limits;
 mod lines;
-mod memory;
+pub mod memory;
 mod name;
 mod native_fallback;
 pub mod plain_file;

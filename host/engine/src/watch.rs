@@ -1,9 +1,11 @@
-//! Watching a policy file: any sign of a change means "look again", and nothing else is concluded from it.
+//! Watching files: any sign of a change means "look again", and nothing else is concluded from it.
 //!
 //! Editors rename over the file, Kubernetes swaps a symbolic link above it, removals end watches, and network file systems
 //! send no events. So the *directory* is watched, with a slow look at the file itself beside it; whoever is told reads
-//! the file once and compares its hash.
+//! the file once and compares its hash. Files that are watched together share a thread and the system's events: each of
+//! them would take descriptors, of which a process, and an instance of the system's events, of which a user has few.
 
+use std::collections::HashSet;
 use std::ffi::OsString;
 use std::fs;
 use std::io;
@@ -26,7 +28,7 @@ const MAX_SETTLE: Duration = Duration::from_secs(10);
 /// Interval of looking at the file itself.
 const POLL: Duration = Duration::from_millis(2_000);
 
-/// Calls back when a file may have changed; stops when it is dropped.
+/// Calls back when one of its files may have changed; stops when it is dropped.
 pub struct Watcher {
     signals: Sender<Signal>,
     thread: Option<JoinHandle<()>>,
@@ -54,16 +56,21 @@ impl Watcher {
     /// Watches `path`, which need not exist yet, and calls `on_change` on a thread of its own. It is not called for the
     /// file as it is now, and may be called when nothing changed. Fails only when the thread cannot be started.
     pub fn new(path: impl Into<PathBuf>, on_change: impl Fn() + Send + 'static) -> io::Result<Self> {
-        Self::with_poll(path.into(), POLL, on_change)
+        Self::of_all(vec![path.into()], on_change)
     }
 
-    fn with_poll(path: PathBuf, poll: Duration, on_change: impl Fn() + Send + 'static) -> io::Result<Self> {
+    /// The same for several files: it does not say which of them may have changed.
+    pub fn of_all(paths: Vec<PathBuf>, on_change: impl Fn() + Send + 'static) -> io::Result<Self> {
+        Self::with_poll(paths, POLL, on_change)
+    }
+
+    fn with_poll(paths: Vec<PathBuf>, poll: Duration, on_change: impl Fn() + Send + 'static) -> io::Result<Self> {
         let (signals, inbox) = mpsc::channel();
-        let mut watch = Watch { seen: fingerprint(&path), path, poll, events: Events::new(signals.clone()) };
+        let mut watch = Watch { seen: fingerprints(&paths), paths, poll, events: Events::new(signals.clone()) };
         // Before this returns, so that no change after it is missed.
         watch.follow_directories();
         let thread =
-            thread::Builder::new().name("policy-watch".to_owned()).spawn(move || watch.run(&inbox, on_change))?;
+            thread::Builder::new().name("file-watch".to_owned()).spawn(move || watch.run(&inbox, on_change))?;
         Ok(Self { signals, thread: Some(thread) })
     }
 }
@@ -79,9 +86,9 @@ impl Drop for Watcher {
 }
 
 struct Watch {
-    path: PathBuf,
+    paths: Vec<PathBuf>,
     poll: Duration,
-    seen: Fingerprint,
+    seen: Vec<Fingerprint>,
     events: Events,
 }
 
@@ -97,13 +104,13 @@ impl Watch {
                 }
                 Ok(Signal::Stop) | Err(RecvTimeoutError::Disconnected) => return,
             };
-            if nearest == Whose::Ours || fingerprint(&self.path) != self.seen {
+            if nearest == Whose::Ours || fingerprints(&self.paths) != self.seen {
                 match self.settle(inbox) {
                     Settled::Quiet(whose) => nearest = nearest.max(whose),
                     Settled::Stop => return,
                 }
             }
-            let before = std::mem::replace(&mut self.seen, fingerprint(&self.path));
+            let before = std::mem::replace(&mut self.seen, fingerprints(&self.paths));
             if nearest == Whose::Ours || self.seen != before {
                 self.follow_directories();
                 on_change();
@@ -115,7 +122,7 @@ impl Watch {
     /// file. What happens to its neighbours holds nothing up.
     fn settle(&self, inbox: &Receiver<Signal>) -> Settled {
         let mut nearest = Whose::Neighbour;
-        let mut before = fingerprint(&self.path);
+        let mut before = fingerprints(&self.paths);
         let begun = Stopwatch::start();
         while begun.elapsed() < MAX_SETTLE {
             let mut ours = false;
@@ -127,7 +134,7 @@ impl Watch {
                     Ok(Signal::Stop) | Err(RecvTimeoutError::Disconnected) => return Settled::Stop,
                 }
             }
-            let now = fingerprint(&self.path);
+            let now = fingerprints(&self.paths);
             if now == before && !ours {
                 break;
             }
@@ -137,10 +144,10 @@ impl Watch {
         Settled::Quiet(nearest)
     }
 
-    /// Watches the directory of the path as written, and that of the file it leads to.
+    /// Watches the directories of the paths as written, and those of the files they lead to.
     fn follow_directories(&mut self) {
-        let real = fs::canonicalize(&self.path).ok();
-        self.events.follow(std::iter::once(self.path.as_path()).chain(real.as_deref()));
+        let real: Vec<PathBuf> = self.paths.iter().filter_map(|path| fs::canonicalize(path).ok()).collect();
+        self.events.follow(self.paths.iter().chain(&real).map(PathBuf::as_path));
     }
 }
 
@@ -184,7 +191,7 @@ impl Events {
         self.watcher = self
             .watch(&wanted)
             .inspect_err(
-                |error| tracing::warn!(target: LOG_TARGET, %error, "file events are not available; the policy file is polled instead"),
+                |error| tracing::warn!(target: LOG_TARGET, %error, "file events are not available; watched files are polled instead"),
             )
             .ok();
         self.followed = wanted;
@@ -192,13 +199,13 @@ impl Events {
 
     fn watch(&self, wanted: &[Followed]) -> notify::Result<notify::RecommendedWatcher> {
         let signals = self.signals.clone();
-        let names: Vec<OsString> = wanted.iter().filter_map(|f| f.name.clone()).collect();
+        let names: HashSet<OsString> = wanted.iter().filter_map(|f| f.name.clone()).collect();
         let on_event = move |event: notify::Result<notify::Event>| {
             let whose = match event {
                 // Reading the file is an event too; it must not count, or each look would cause the next.
                 Ok(event) if event.kind.is_access() => return,
                 Ok(event) => {
-                    let is_ours = |path: &PathBuf| path.file_name().is_some_and(|name| names.iter().any(|n| n == name));
+                    let is_ours = |path: &PathBuf| path.file_name().is_some_and(|name| names.contains(name));
                     if event.paths.iter().any(is_ours) { Whose::Ours } else { Whose::Neighbour }
                 }
                 // Events were lost: anything may have happened.
@@ -208,8 +215,9 @@ impl Events {
             let _ = signals.send(Signal::Event(whose));
         };
         let mut watcher = notify::recommended_watcher(on_event)?;
-        for followed in wanted {
-            watcher.watch(&followed.directory, RecursiveMode::NonRecursive)?;
+        let directories: HashSet<&Path> = wanted.iter().map(|followed| followed.directory.as_path()).collect();
+        for directory in directories {
+            watcher.watch(directory, RecursiveMode::NonRecursive)?;
         }
         Ok(watcher)
     }
@@ -220,6 +228,10 @@ fn parent(path: &Path) -> PathBuf {
         Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
         Some(_) | None => PathBuf::from("."),
     }
+}
+
+fn fingerprints(paths: &[PathBuf]) -> Vec<Fingerprint> {
+    paths.iter().map(|path| fingerprint(path)).collect()
 }
 
 fn fingerprint(path: &Path) -> Fingerprint {
@@ -260,7 +272,7 @@ mod tests {
             // The receiver may go first at the end of a test.
             let _ = sender.send(());
         };
-        let watcher = Watcher::with_poll(directory.path().join("policy.wasm"), poll, on_change).unwrap();
+        let watcher = Watcher::with_poll(vec![directory.path().join("policy.wasm")], poll, on_change).unwrap();
         Scene { directory, changes, _watcher: watcher }
     }
 
@@ -322,7 +334,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let (sender, changes) = mpsc::channel();
         let path = root.path().join("later/policy.wasm");
-        let _watcher = Watcher::with_poll(path.clone(), BY_POLLING, move || {
+        let _watcher = Watcher::with_poll(vec![path.clone()], BY_POLLING, move || {
             let _ = sender.send(());
         })
         .unwrap();
@@ -342,6 +354,35 @@ mod tests {
                 assert!(scene.changes.recv_timeout(QUIET / 4).is_err(), "told of half a file");
             }
             scene.is_told("the whole");
+        }
+    }
+
+    /// The process's instances of the system's file events.
+    #[cfg(target_os = "linux")]
+    fn instances() -> usize {
+        let links = fs::read_dir("/proc/self/fd").unwrap().filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
+        links.filter(|link| link.to_string_lossy().contains("inotify")).count()
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_thousand_files_take_one_instance_of_events_and_each_is_told() {
+        let root = tempfile::tempdir().unwrap();
+        let paths: Vec<PathBuf> = (0..1_000).map(|n| root.path().join(format!("{}/key-{n}", n % 10))).collect();
+        (0..10).for_each(|n| fs::create_dir(root.path().join(n.to_string())).unwrap());
+        paths.iter().for_each(|path| fs::write(path, "one").unwrap());
+        let (sender, changes) = mpsc::channel();
+        let before = instances();
+        let _watcher = Watcher::with_poll(paths.clone(), BY_EVENTS, move || {
+            let _ = sender.send(());
+        })
+        .unwrap();
+        // Other tests' watchers come and go.
+        assert!(instances() < before + 100, "{} after {before}", instances());
+        for path in [&paths[0], &paths[555], &paths[999]] {
+            fs::write(path, "two").unwrap();
+            changes.recv_timeout(GENEROUS).unwrap_or_else(|_| panic!("not told of {}", path.display()));
+            while changes.recv_timeout(5 * QUIET).is_ok() {}
         }
     }
 

@@ -39,6 +39,7 @@ pub(super) async fn metrics(State(state): State<AdminState>, headers: HeaderMap)
 
 fn live(state: &AdminState) -> Live {
     let (store, control) = (state.store.stats(), &state.control);
+    let memory = control.proxy().memory.numbers();
     let status = control.status();
     let lifecycle = &status.lifecycle;
     let backends = view::backends(control.proxy()).into_iter().map(|backend| LiveBackend {
@@ -65,6 +66,10 @@ fn live(state: &AdminState) -> Live {
     Live {
         backends: backends.collect(),
         waiting: view::lanes(control.proxy()).into_iter().map(|lane| (lane.lane, lane.queued)).collect(),
+        memory_used: memory.held,
+        memory_limit: memory.total,
+        memory_refused: memory.refused,
+        spill_used: control.proxy().disk.numbers().held,
         store_backlog: store.backlog,
         store_written: store.written,
         store_dropped: store.dropped,

@@ -8,9 +8,9 @@ use axum::http::StatusCode;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
-use tokio::sync::broadcast::error::RecvError;
 
 use super::{AdminState, failure};
+use crate::telemetry::backlog::Read;
 use crate::telemetry::events::MAX_WATCHERS;
 
 /// A comment says so often that the stream is alive.
@@ -24,10 +24,9 @@ pub(super) async fn watch(State(state): State<AdminState>) -> Response {
     };
     let stop = state.stop.clone();
     let told = stream::unfold((watcher, stop), |(mut watcher, stop)| async move {
-        let event = match stop.run_until_cancelled(watcher.recv()).await? {
-            Ok(event) => Event::default().event(event.kind).data(&*event.data),
-            Err(RecvError::Lagged(missed)) => Event::default().event("missed").data(format!("{{\"events\":{missed}}}")),
-            Err(RecvError::Closed) => return None,
+        let event = match stop.run_until_cancelled(watcher.read()).await? {
+            Read::Event(event) => Event::default().event(event.kind).data(&*event.data),
+            Read::Missed(events) => Event::default().event("missed").data(format!("{{\"events\":{events}}}")),
         };
         Some((Ok::<_, Infallible>(event), (watcher, stop)))
     });

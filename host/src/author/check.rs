@@ -109,6 +109,7 @@ fn aspect_of(error: &LoadError) -> &'static str {
         LoadError::NotWasm(_) | LoadError::CoreModule | LoadError::Truncated(_) | LoadError::Broken(_) => "compile",
         LoadError::CompileTime { .. }
         | LoadError::CompileMemory { .. }
+        | LoadError::CompilerKilled { .. }
         | LoadError::Cancelled
         | LoadError::Displaced
         | LoadError::CompilerBusy => "compile",

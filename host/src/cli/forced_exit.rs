@@ -12,6 +12,7 @@ const FAILED: i32 = 1;
 const LAST_WORDS: Duration = Duration::from_millis(200);
 
 /// A thread that ends the process when a time limit passes, whatever else hangs. It stays until the process ends.
+#[derive(Clone)]
 pub(super) struct ForcedExit {
     limits: Sender<Duration>,
 }

@@ -122,7 +122,10 @@ pub fn main() -> ExitCode {
         return job.run();
     }
     compile_in_children();
-    let command = Cli::parse().command;
+    let command = match Cli::try_parse() {
+        Ok(cli) => cli.command,
+        Err(error) => return print_usage(&error),
+    };
     if let Err(error) = environment::check() {
         complain(format_args!("error: {error}"));
         return ExitCode::from(2);
@@ -159,6 +162,26 @@ fn printed(own: Own, command: impl FnOnce(&mut dyn Write, &mut dyn Write) -> io:
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => told(Err(error.into())),
     }
+}
+
+/// Prints what is wrong with a command line, or the help that it asks for. It repeats the arguments.
+fn print_usage(error: &clap::Error) -> ExitCode {
+    let (is_terminal, code) = match error.use_stderr() {
+        true => (io::stderr().is_terminal(), ExitCode::from(2)),
+        false => (io::stdout().is_terminal(), ExitCode::SUCCESS),
+    };
+    // https://no-color.org
+    let is_terminal = is_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let rendered = error.render();
+    let (text, own) =
+        if is_terminal { (rendered.ansi().to_string(), Own::Colours) } else { (rendered.to_string(), Own::Nothing) };
+    let printed = match error.use_stderr() {
+        true => Terminal::new(io::stderr().lock(), own).write_all(text.as_bytes()),
+        false => Terminal::new(io::stdout().lock(), own).write_all(text.as_bytes()),
+    };
+    // Whoever closed our output wants no more of it.
+    drop(printed);
+    code
 }
 
 fn well(done: bool) -> ExitCode {

@@ -68,6 +68,9 @@ async fn serve(loaded: Loaded) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Time for the last lines of the log, the threads and the last word, whose reader may have stopped reading.
+const LAST_STEPS: Duration = Duration::from_secs(2);
+
 /// The end, which a second signal hastens and a third leaves undone.
 async fn stop(running: Running, mut signals: Signals) -> anyhow::Result<()> {
     let records = running.records();
@@ -76,7 +79,7 @@ async fn stop(running: Running, mut signals: Signals) -> anyhow::Result<()> {
     })?;
     let stopping = Stopping::default();
     tokio::spawn({
-        let stopping = stopping.clone();
+        let (stopping, forced) = (stopping.clone(), forced.clone());
         async move {
             signals.told_to_stop().await;
             tracing::warn!("told to stop again: what is under way is cut");
@@ -86,7 +89,9 @@ async fn stop(running: Running, mut signals: Signals) -> anyhow::Result<()> {
             forced.now_within(Duration::ZERO);
         }
     });
-    Ok(running.shutdown(&stopping).await?)
+    let stopped = running.shutdown(&stopping).await;
+    forced.now_within(LAST_STEPS);
+    Ok(stopped?)
 }
 
 /// SIGHUP looks at the files again; SIGTERM and Ctrl-C end it; either once more cuts the drain short.
@@ -94,6 +99,8 @@ struct Signals {
     hangup: Signal,
     terminate: Signal,
     interrupt: Signal,
+    /// It would end the process where a file reaches `ulimit -f`; caught, it leaves the write an error, as on a full disk.
+    _file_size: Signal,
 }
 
 impl Signals {
@@ -102,6 +109,7 @@ impl Signals {
             hangup: signal(SignalKind::hangup())?,
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
+            _file_size: signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?,
         })
     }
 

@@ -201,7 +201,7 @@ impl Control {
         loop {
             let config = self.proxy.snapshot().config.clone();
             policy_file.follow(config.policy.file.as_deref(), "this file");
-            secret_files.follow(&config.secret_files, "this file, which holds a secret or a certificate,");
+            secret_files.follow(&config.secret_files, "files that hold secrets and certificates");
             self.signals.files.notified().await;
             let is_asked = self.signals.is_asked.swap(false, Ordering::Relaxed);
             let reports = self.state().reports;

@@ -135,8 +135,10 @@ impl Starting<'_> {
             (Preference::Instead(why), _) => anyhow::anyhow!("{why}"),
         };
         // A component that costs too much to compile is no reason to be down: it would be so at every start.
-        let is_cost =
-            matches!(error.downcast_ref(), Some(LoadError::CompileMemory { .. } | LoadError::CompileTime { .. }));
+        let is_cost = matches!(
+            error.downcast_ref(),
+            Some(LoadError::CompileMemory { .. } | LoadError::CompileTime { .. } | LoadError::CompilerKilled { .. })
+        );
         if is_cost && self.may_stand_in() && self.history.in_force().is_none_or(|entry| Some(entry.hash) == offered) {
             let (component, loaded) = self.load_embedded().await?;
             return Ok(Chosen {

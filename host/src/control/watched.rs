@@ -1,6 +1,5 @@
 //! A file that is watched, and followed where the configuration names another.
 
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -43,21 +42,33 @@ impl WatchedFile {
 /// Notifies when one of several files may have changed.
 pub(super) struct WatchedFiles {
     notify: Arc<Notify>,
-    files: HashMap<PathBuf, WatchedFile>,
+    files: Vec<PathBuf>,
+    /// None where there is none, or they cannot be watched.
+    _watcher: Option<Watcher>,
 }
 
 impl WatchedFiles {
     /// A watcher of no file yet, which wakes `notify`.
     pub(super) fn new(notify: &Arc<Notify>) -> Self {
-        Self { notify: notify.clone(), files: HashMap::new() }
+        Self { notify: notify.clone(), files: Vec::new(), _watcher: None }
     }
 
-    /// Watches these files and no others; `what` names each in the log.
+    /// Watches these files and no others; `what` names them in the log.
     pub(super) fn follow(&mut self, files: &[PathBuf], what: &str) {
-        self.files.retain(|file, _| files.contains(file));
-        for file in files {
-            let watched = self.files.entry(file.clone()).or_insert_with(|| WatchedFile::new(&self.notify));
-            watched.follow(Some(file), what);
+        if self.files == files {
+            return;
         }
+        self.files.clear();
+        self.files.extend_from_slice(files);
+        self._watcher = None;
+        if files.is_empty() {
+            return;
+        }
+        let notify = self.notify.clone();
+        self._watcher = Watcher::of_all(files.to_vec(), move || notify.notify_one())
+            .inspect_err(|error| tracing::error!(files = files.len(), %error, "{what} are not watched; send SIGHUP after a change"))
+            .ok();
+        // One may have changed between being read and being watched.
+        self.notify.notify_one();
     }
 }

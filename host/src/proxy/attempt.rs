@@ -9,19 +9,23 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::Bytes;
 use http_body::Body as _;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use pointsman_core::attempt::{Attempt, BodyKind, Input, Output};
 use pointsman_core::dialect::resume::Transcript;
 use pointsman_core::exchange::Sending;
+use pointsman_core::memory_budget::Holder;
 use pointsman_core::outcome::{Kind, Outcome};
 use pointsman_core::time::Timestamp;
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
+use super::answer_memory::AnswerMemory;
 use super::in_flight::InFlight;
 use super::large_bodies;
+use super::memory::{Grant, SharedMemory};
 use super::offload_blocking::offload_blocking;
 use super::request::ProxyRequest;
 use super::snapshot::Target;
@@ -44,8 +48,11 @@ pub struct UpstreamAttempt {
     timer: Option<Pin<Box<Sleep>>>,
     /// Bytes of the answer so far.
     received: usize,
-    /// It was not sent for want of something of our own; the reason.
+    /// Memory for what is held of the answer.
+    memory: AnswerMemory,
+    /// It was not sent, or not received, for want of something of our own; the reason.
     own_shortage: Option<String>,
+    budget: Arc<SharedMemory>,
     shutdown: CancellationToken,
     shutting_down: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
 }
@@ -109,7 +116,9 @@ impl UpstreamAttempt {
             lease: None,
             timer: None,
             received: 0,
+            memory: AnswerMemory::default(),
             own_shortage: None,
+            budget: in_flight.proxy().memory.clone(),
             shutdown: in_flight.proxy().cut.clone(),
             shutting_down: None,
         }
@@ -167,7 +176,7 @@ impl UpstreamAttempt {
         }
     }
 
-    /// Returns the reason why it was not sent, where that is a shortage of our own.
+    /// Returns the reason why there is no answer, where that is a shortage of our own.
     pub fn take_own_shortage(&mut self) -> Option<String> {
         self.own_shortage.take()
     }
@@ -201,13 +210,39 @@ impl UpstreamAttempt {
             | Input::Broken(_)
             | Input::Timer
             | Input::ShuttingDown
+            | Input::NoMemory
             | Input::ClientGone => false,
         };
         // A whole answer is judged, and translated, at its end.
         if is_last && large_bodies::is_large(self.received) && !self.attempt.is_committed() {
             return offload_blocking(|| self.attempt.step(now, input));
         }
-        self.attempt.step(now, input)
+        let output = self.attempt.step(now, input);
+        if self.memory.covers(self.attempt.held_bytes()) { output } else { self.hold_more(now, output) }
+    }
+
+    /// Takes memory for what is held beyond what was taken; where there is none, the attempt ends.
+    fn hold_more(&mut self, now: Timestamp, output: Output) -> Output {
+        let bytes = match output {
+            Output::Wait => Bytes::new(),
+            Output::Deliver(bytes) => bytes,
+            // What goes on is looked at with the next bytes.
+            output @ (Output::Commit(_) | Output::Whole(..) | Output::Ended(..) | Output::SendAgain) => return output,
+        };
+        let holder = self.request.memory.as_ref().map_or(&Holder::Operator, Grant::holder);
+        if self.memory.cover(self.attempt.held_bytes(), &self.budget, holder).is_ok() {
+            return if bytes.is_empty() { Output::Wait } else { Output::Deliver(bytes) };
+        }
+        if !self.attempt.is_committed() {
+            let text = "there is no memory to hold its answer beside those of others (server.memory_budget_mb)";
+            self.own_shortage = Some(text.to_owned());
+        }
+        match self.attempt.step(now, Input::NoMemory) {
+            Output::Ended(last, ended) if !bytes.is_empty() => {
+                Output::Ended([&bytes[..], &last[..]].concat().into(), ended)
+            }
+            output => output,
+        }
     }
 
     fn now(&self) -> Timestamp {

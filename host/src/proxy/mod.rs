@@ -1,6 +1,7 @@
 //! Drives exchanges: runs the actions of core's state machines and feeds them the results.
 
 mod affinity;
+mod answer_memory;
 mod attempt;
 mod background;
 mod client_gates;
@@ -39,7 +40,7 @@ pub use affinity::SharedAffinity;
 pub use client_gates::{ClientArrival, ClientPermit};
 pub use fault_stats::FaultStats;
 pub use large_bodies::{is_large, turn};
-pub use memory::{Grant, SharedMemory};
+pub use memory::{Grant, MemoryNumbers, SharedMemory};
 pub use promotion::{Progress, TrafficSplit};
 pub use relay::{Broken, ProxyBody};
 pub use reply::{OwnError, Reply, insert_request_id};

@@ -59,6 +59,8 @@ pub struct Proxy {
     pub background: SharedBackground,
     /// Memory for requests.
     pub memory: Arc<SharedMemory>,
+    /// The disk for large requests that wait for memory.
+    pub disk: Arc<SharedMemory>,
     log: ExchangeLog,
     snapshot: ArcSwap<Snapshot>,
     denials: Mutex<DenialGate>,
@@ -101,6 +103,7 @@ impl Proxy {
             affinity: SharedAffinity::default(),
             background: SharedBackground::default(),
             memory: SharedMemory::new(clock, DEFAULT_MEMORY),
+            disk: SharedMemory::new(clock, snapshot.config.server.spill.as_ref().map_or(0, |spill| spill.bytes)),
             metrics,
             log,
             snapshot: ArcSwap::from_pointee(snapshot),
@@ -132,6 +135,7 @@ impl Proxy {
     pub fn publish(&self, snapshot: Snapshot) {
         self.gates.configure(&snapshot.config);
         self.memory.set_total(snapshot.config.server.memory_budget);
+        self.disk.set_total(Some(snapshot.config.server.spill.as_ref().map_or(0, |spill| spill.bytes)));
         self.snapshot.store(Arc::new(snapshot));
     }
 

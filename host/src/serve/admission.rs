@@ -11,21 +11,24 @@ use pointsman_core::denial::Denial;
 use pointsman_core::dialect::envelope::ErrorKind;
 use pointsman_core::dialect::request_body::Unread;
 use pointsman_core::exchange::Only;
-use pointsman_core::memory_budget::Holder;
+use pointsman_core::memory_budget::{Holder, NoRoom};
 use pointsman_core::suited::shown;
 use pointsman_core::view::WithoutModel;
 
 use super::connections::RequestBody;
 use super::door::Door;
-use super::refusals::{over_limit, without_room};
+use super::refusals::over_limit;
 use super::request_body::{Footprint, expected_bytes, is_small};
 use crate::proxy::{ClientArrival, ClientPermit, Grant, OwnError, Proxy, ProxyRequest, Reply, Snapshot};
 
+/// A request whose body is to be read: its place among those of its client, and its memory, where there is some.
+pub(super) type LetIn = (Option<ClientArrival>, Result<Grant, NoRoom>);
+
 /// Lets a request in whose body is to be read: a large or unannounced one only as far as its client's own limits allow, and
-/// any where there is memory for it.
+/// any where there is memory for it, or says that there is none.
 ///
 /// # Errors
-/// The refusal.
+/// The refusal by the client's own limits.
 pub(super) fn let_in(
     proxy: &Proxy,
     snapshot: &Snapshot,
@@ -33,7 +36,7 @@ pub(super) fn let_in(
     peer: SocketAddr,
     (body, footprint): (&RequestBody, Footprint),
     door: &Door<'_>,
-) -> Result<(Option<ClientArrival>, Grant), Box<Reply>> {
+) -> Result<LetIn, Box<Reply>> {
     let arriving = match client.filter(|_| !is_small(body)) {
         None => None,
         Some((index, name)) => {
@@ -42,11 +45,14 @@ pub(super) fn let_in(
             Some(arriving.map_err(|denied| Box::new(over_limit(door, client, denied)))?)
         }
     };
-    let holder = client.map_or_else(|| Holder::peer(peer.ip()), |(_, name)| Holder::Client(name.clone()));
     // One that is longer than allowed is refused for that.
     let expected = expected_bytes(body).min(snapshot.config.server.max_body_bytes);
-    let memory = proxy.memory.take(holder, footprint.with_body(expected));
-    Ok((arriving, memory.map_err(|no_room| Box::new(without_room(door, no_room)))?))
+    Ok((arriving, proxy.memory.take(holder_of(client, peer), footprint.with_body(expected))))
+}
+
+/// The holder of the memory of a client's requests.
+pub(super) fn holder_of(client: Option<&(u32, Arc<str>)>, peer: SocketAddr) -> Holder {
+    client.map_or_else(|| Holder::peer(peer.ip()), |(_, name)| Holder::Client(name.clone()))
 }
 
 /// Admits a request that was read: its model is known as far as it must be, and its client's own limits allow it.

@@ -1,6 +1,6 @@
 //! The process's limit of file descriptors, raised as far as it may be.
 
-use pointsman_config::Config;
+use pointsman_config::{Config, DEFAULT_ADMIN_MAX_CONNECTIONS};
 use pointsman_core::descriptors::DescriptorShares;
 
 /// The soft limit where the hard one cannot be had, as on macOS, which refuses more than this (`OPEN_MAX`).
@@ -21,16 +21,24 @@ pub(super) fn divide(config: &Config, memory_bytes: u64) -> DescriptorShares {
     }
     let DescriptorShares { admin, downstream, upstream } = shares;
     tracing::debug!(limit, admin, downstream, upstream, "file descriptors are divided");
-    if let Some(asked) = asked.filter(|&asked| asked > downstream) {
+    warn_of_less(limit, "server.max_connections", asked, downstream);
+    // As many as there are by default are no more than the operator asked for.
+    let asked = Some(config.admin.max_connections).filter(|&asked| asked != DEFAULT_ADMIN_MAX_CONNECTIONS);
+    warn_of_less(limit, "admin.max_connections", asked, admin);
+    shares
+}
+
+/// Warns of a share that is less than was asked for.
+fn warn_of_less(limit: u64, setting: &str, asked: Option<u32>, given: u32) {
+    if let Some(asked) = asked.filter(|&asked| asked > given) {
         tracing::warn!(
             limit,
             asked,
-            given = downstream,
-            "server.max_connections is more than the limit of open files allows beside connections to backends; raise the \
-             hard limit (ulimit -Hn, LimitNOFILE=)"
+            given,
+            "{setting} is more than the limit of open files allows beside other connections; raise the hard limit \
+             (ulimit -Hn, LimitNOFILE=)"
         );
     }
-    shares
 }
 
 /// Returns the soft limit of descriptors, as high as it could be made.

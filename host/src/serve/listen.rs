@@ -34,6 +34,9 @@ const TELL_EVERY: Duration = Duration::from_secs(60);
 /// HTTP/2 streams at a time on one connection.
 const MAX_STREAMS: u32 = 256;
 
+/// Bytes of an answer that an HTTP/2 stream holds for a client that does not read.
+const SEND_BUFFER_BYTES: usize = 32 << 10;
+
 /// Time for a connection that was told to end to do so.
 const END_LIMIT: Duration = Duration::from_secs(2);
 
@@ -92,6 +95,7 @@ impl<S: Serve> Listener<S> {
         http.http2()
             .timer(TokioTimer::new())
             .max_concurrent_streams(MAX_STREAMS)
+            .max_send_buf_size(SEND_BUFFER_BYTES)
             .max_header_list_size(u32::try_from(limits.max_header_bytes).unwrap_or(u32::MAX))
             .keep_alive_interval(Some(Duration::from_secs(30)));
         let connections = Connections::new(limits.max_connections);

@@ -17,6 +17,7 @@ mod refusals;
 mod request_body;
 mod service;
 mod shutdown;
+mod spill;
 mod state_log;
 mod strangers;
 mod unread;

@@ -17,7 +17,7 @@ use pointsman_core::http::keyless::Exposure;
 use pointsman_core::http::query::without_credentials;
 use pointsman_core::memory_budget::NoRoom;
 
-use super::admission::{admit, let_in};
+use super::admission::{admit, holder_of, let_in};
 use super::connections::RequestBody;
 use super::discovery::Discovery;
 use super::door::Door;
@@ -28,6 +28,7 @@ use super::local;
 use super::models;
 use super::refusals::{misframed, shutting_down, unforwardable, unidentified, unread, unusable, without_room};
 use super::request_body::{self, BodyProblem, Footprint, decoded_limit, discard};
+use super::spill;
 use super::strangers;
 use crate::proxy::{Grant, IncomingRequest, Proxy, ProxyBody, ProxyRequest, Reply, Snapshot, drive, is_large, turn};
 
@@ -124,18 +125,24 @@ impl Service {
     ) -> Result<Arc<ProxyRequest>, Box<Reply>> {
         let limit = snapshot.config.server.max_body_bytes;
         let footprint = Footprint::of(&head.headers, path.operation, snapshot);
-        let (arriving, mut memory) =
-            match let_in(&self.proxy, snapshot, client.as_ref(), peer, (&body, footprint), door) {
-                Ok(let_in) => let_in,
-                Err(reply) => {
-                    // Who waits to be asked for its body is not asked.
-                    if !head.headers.contains_key(EXPECT) {
-                        discard(body);
-                    }
-                    return Err(reply);
+        let let_in = let_in(&self.proxy, snapshot, client.as_ref(), peer, (&body, footprint), door);
+        let let_in = let_in.and_then(|(arriving, memory)| match memory {
+            Err(NoRoom::Now { .. }) if spill::may_spill(snapshot, &body) => Ok((arriving, memory)),
+            Err(no_room) => Err(Box::new(without_room(door, no_room))),
+            Ok(_) => Ok((arriving, memory)),
+        });
+        let (arriving, memory) = match let_in {
+            Ok(let_in) => let_in,
+            Err(reply) => {
+                // Who waits to be asked for its body is not asked.
+                if !head.headers.contains_key(EXPECT) {
+                    discard(body);
                 }
-            };
-        let body = self.receive(snapshot, body, footprint, &mut memory, door).await?;
+                return Err(reply);
+            }
+        };
+        let received = self.receive(snapshot, (body, memory), footprint, client.as_ref(), peer, door).await;
+        let (body, mut memory) = received?;
         let spending = client.as_ref().map(|(_, name)| self.proxy.gates.spending(name)).unwrap_or_default();
         let target = forwarded_target(&head.uri, path.operation, snapshot);
         let privileges = snapshot.config.privileges(client.as_ref().map(|(index, _)| *index)).clone();
@@ -171,26 +178,38 @@ impl Service {
         }
     }
 
-    /// Receives a body whole, within the limits of its length and of time.
+    /// Receives a body whole, within the limits of its length and of time; by way of the disk, where there was no memory.
     ///
     /// # Errors
     /// The refusal.
     async fn receive(
         &self,
         snapshot: &Snapshot,
-        body: RequestBody,
+        (body, memory): (RequestBody, Result<Grant, NoRoom>),
         footprint: Footprint,
-        memory: &mut Grant,
+        client: Option<&(u32, Arc<str>)>,
+        peer: SocketAddr,
         door: &Door<'_>,
-    ) -> Result<Bytes, Box<Reply>> {
-        let limits = &snapshot.config.limits;
+    ) -> Result<(Bytes, Grant), Box<Reply>> {
         let max_bytes = snapshot.config.server.max_body_bytes;
-        let read = request_body::read(body, max_bytes, footprint, memory);
-        let read = tokio::time::timeout(limits.max_exchange, read);
-        let Some(read) = self.proxy.cut.run_until_cancelled(read).await else {
+        let received = async {
+            match memory {
+                Ok(mut memory) => {
+                    let body = request_body::read(body, max_bytes, footprint, &mut memory).await?;
+                    Ok((body, memory))
+                }
+                Err(no_room) => {
+                    let holder = holder_of(client, peer);
+                    let spilled = spill::write(&self.proxy, snapshot, body, holder, no_room).await?;
+                    spilled.read(&self.proxy, footprint).await
+                }
+            }
+        };
+        let received = tokio::time::timeout(snapshot.config.limits.max_exchange, received);
+        let Some(received) = self.proxy.cut.run_until_cancelled(received).await else {
             return Err(Box::new(shutting_down(door)));
         };
-        read.unwrap_or(Err(BodyProblem::Slow)).map_err(|problem| Box::new(unread(door, &problem, max_bytes)))
+        received.unwrap_or(Err(BodyProblem::Slow)).map_err(|problem| Box::new(unread(door, &problem, max_bytes)))
     }
 }
 

@@ -6,32 +6,23 @@ use pointsman_core::fleet::state_change::StateChange;
 use pointsman_core::record::ExchangeRecord;
 use pointsman_core::rfc3339::Rfc3339;
 use serde::Serialize;
-use tokio::sync::broadcast;
 
+use super::backlog::{Backlog, Bounds, Event, Watcher};
 use super::line;
 
-/// Events kept for a watcher that is slower than they come; it is told how many it missed beyond them.
-const BACKLOG: usize = 1_024;
+/// Events kept for watchers that are slower than they come; each is told how many it missed beyond them.
+const BACKLOG: Bounds = Bounds { events: 1_024, bytes: 4 << 20 };
 
 /// More do not watch at a time.
 pub const MAX_WATCHERS: usize = 64;
 
-/// One event, as watchers receive it.
-#[derive(Clone, Debug)]
-pub struct Event {
-    /// `exchange`, `change`, `promotion` or `backend`.
-    pub kind: &'static str,
-    /// Its facts, as JSON on one line.
-    pub data: Arc<str>,
-}
-
 /// Sender and subscription point of events; cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Events(broadcast::Sender<Event>);
+pub struct Events(Arc<Backlog>);
 
 impl Default for Events {
     fn default() -> Self {
-        Self(broadcast::Sender::new(BACKLOG))
+        Self(Backlog::new(BACKLOG))
     }
 }
 
@@ -107,22 +98,22 @@ impl Events {
     }
 
     /// Sees what happens from now on; none when [`MAX_WATCHERS`] watch already.
-    pub fn watch(&self) -> Option<broadcast::Receiver<Event>> {
-        (self.0.receiver_count() < MAX_WATCHERS).then(|| self.0.subscribe())
+    pub fn watch(&self) -> Option<Watcher> {
+        (self.0.watchers() < MAX_WATCHERS).then(|| self.0.watch())
     }
 
     fn is_watched(&self) -> bool {
-        self.0.receiver_count() > 0
+        self.0.watchers() > 0
     }
 
     fn tell(&self, kind: &'static str, data: &str) {
-        // The last watcher may just have gone: fine.
-        drop(self.0.send(Event { kind, data: data.into() }));
+        self.0.push(Event { kind, data: data.into() });
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::backlog::Read;
     use super::*;
 
     #[test]
@@ -131,9 +122,9 @@ mod tests {
         events.change("policy", Some("abc"), None);
         let mut watcher = events.watch().unwrap();
         events.change("config", None, Some("line 3: \"what\"?"));
-        let event = watcher.try_recv().unwrap();
+        let Some(Read::Event(event)) = watcher.try_read() else { panic!("it is told") };
         assert_eq!((event.kind, &*event.data), ("change", r#"{"what":"config","error":"line 3: \"what\"?"}"#));
-        assert!(watcher.try_recv().is_err(), "what was before is not told");
+        assert!(watcher.try_read().is_none(), "what was before is not told");
     }
 
     #[test]

@@ -301,6 +301,16 @@ fn backends(page: &mut Page<'_>, live: &Live) -> fmt::Result {
     })?;
     page.gauges("pointsman_queue_length", "Exchanges waiting for capacity, by the lane they wait for", |series| {
         live.waiting.iter().try_for_each(|(lane, waiting)| series.gauge(&[("lane", lane)], signed(*waiting)))
+    })?;
+    for (name, help, bytes) in [
+        ("pointsman_memory_used_bytes", "Memory that requests and held answers take", live.memory_used),
+        ("pointsman_spill_used_bytes", "Disk that large requests take which wait for memory", live.spill_used),
+        ("pointsman_memory_limit_bytes", "Memory that they may take (server.memory_budget_mb)", live.memory_limit),
+    ] {
+        page.gauges(name, help, |series| series.gauge(&[], signed(bytes)))?;
+    }
+    page.counters("pointsman_memory_refused", "Requests, uploads and answers for which there was no memory", |series| {
+        series.counter(&[], live.memory_refused)
     })
 }
 

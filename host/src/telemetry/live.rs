@@ -22,6 +22,14 @@ pub struct Live {
     pub backends: Vec<LiveBackend>,
     /// Exchanges that wait for capacity, by lane.
     pub waiting: Vec<(&'static str, u64)>,
+    /// Bytes of memory that requests and what is held of answers take.
+    pub memory_used: u64,
+    /// Bytes of memory that they may take.
+    pub memory_limit: u64,
+    /// Requests, uploads and answers for which there was no room.
+    pub memory_refused: u64,
+    /// Bytes of disk that large requests take which wait for memory.
+    pub spill_used: u64,
     /// Exchanges that wait to be written to the store.
     pub store_backlog: u64,
     /// Exchanges written to the store.

@@ -1,5 +1,6 @@
 //! Logs, metrics and live events.
 
+pub mod backlog;
 pub mod events;
 pub mod logs;
 pub mod metrics;

@@ -13,6 +13,8 @@ use crate::terminal::{Own, shown};
 const BUFFER_MAX_BYTES: usize = 4 << 20;
 /// Time in which lines are gathered before they are written together, ms.
 const GATHER_MS: u64 = 20;
+/// Time for the last lines to be written, whose reader may have stopped reading.
+const LAST_LINES: Duration = Duration::from_millis(500);
 /// They are written at once when there are this many bytes.
 const GATHER_MAX_BYTES: usize = 64 << 10;
 
@@ -21,6 +23,8 @@ struct Buffer {
     bytes: Vec<u8>,
     lost_lines: u64,
     closed: bool,
+    /// All lines are written, and nothing follows.
+    done: bool,
 }
 
 #[derive(Default)]
@@ -43,7 +47,7 @@ pub(super) struct Sink {
     own: Own,
 }
 
-/// Owns the writing thread; dropped, it waits until all lines are out.
+/// Owns the writing thread; dropped, it waits until all lines are out, if somebody reads them.
 pub(super) struct SinkGuard {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
@@ -94,8 +98,13 @@ impl Write for Sink {
 impl Drop for SinkGuard {
     fn drop(&mut self) {
         self.shared.lock().closed = true;
-        self.shared.wake.notify_one();
-        if let Some(thread) = self.thread.take() {
+        self.shared.wake.notify_all();
+        let writing = |buffer: &mut Buffer| !buffer.done;
+        let waited = self.shared.wake.wait_timeout_while(self.shared.lock(), LAST_LINES, writing);
+        let (buffer, waited) = waited.unwrap_or_else(PoisonError::into_inner);
+        drop(buffer);
+        // A thread that hangs in a write ends with the process.
+        if let Some(thread) = self.thread.take().filter(|_| !waited.timed_out()) {
             drop(thread.join());
         }
     }
@@ -127,6 +136,8 @@ fn run(shared: &Shared, mut out: impl Write) {
         // There is nowhere to tell that the log itself cannot be written.
         drop(out.write_all(&bytes).and_then(|()| tell_lost(&mut out, lost)).and_then(|()| out.flush()));
         if closed {
+            shared.lock().done = true;
+            shared.wake.notify_all();
             return;
         }
     }

@@ -23,6 +23,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tower_service::Service;
 
+use super::resolver::Resolver;
 use super::slots::Slots;
 use super::socks;
 
@@ -35,11 +36,14 @@ const MAX_PROXY_HEAD_BYTES: usize = 8 * 1024;
 /// Makes connections to the origins of all backends; cheap to clone.
 #[derive(Clone)]
 pub struct Connector {
-    tcp: HttpConnector,
+    tcp: Tcp,
     /// Trusts the machine's certificate store.
     machine: Arc<rustls::ClientConfig>,
     slots: Arc<Slots>,
 }
+
+/// Makes TCP connections.
+type Tcp = HttpConnector<Resolver>;
 
 /// Makes connections to one origin.
 pub(super) type Route = HttpsConnector<Dialer>;
@@ -62,7 +66,7 @@ impl Connector {
     /// A connector that trusts the machine's certificate store (`SSL_CERT_FILE` and `SSL_CERT_DIR` are honoured), or
     /// Mozilla's roots where the machine has none. At most `max_connections` are open at a time.
     pub fn with_native_roots(max_connections: usize) -> Self {
-        let mut tcp = HttpConnector::new();
+        let mut tcp = HttpConnector::new_with_resolver(Resolver::of_the_system());
         tcp.set_nodelay(true);
         tcp.set_keepalive(Some(TCP_KEEPALIVE));
         tcp.enforce_http(false);
@@ -157,7 +161,7 @@ fn own_roots(authorities: &[CertificateDer<'static>]) -> Result<rustls::RootCert
 /// Makes the stream beneath an origin's TLS: to the origin, or to the proxy and through it.
 #[derive(Clone)]
 pub(super) struct Dialer {
-    tcp: HttpConnector,
+    tcp: Tcp,
     proxy: Option<ProxyDialer>,
 }
 
@@ -165,7 +169,7 @@ pub(super) struct Dialer {
 struct ProxyDialer {
     uri: Uri,
     way: Way,
-    connect: HttpsConnector<HttpConnector>,
+    connect: HttpsConnector<Tcp>,
 }
 
 /// The protocol that a proxy is asked in, and who asks.

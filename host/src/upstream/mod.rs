@@ -4,6 +4,7 @@ mod connect;
 mod flood;
 mod idle;
 mod pool;
+mod resolver;
 mod send_error;
 mod slots;
 mod socks;

@@ -31,6 +31,13 @@ const SHORTAGE_PAUSE: Duration = Duration::from_millis(50);
 /// The largest response head that is read, in bytes.
 const MAX_HEAD_BYTES: usize = 128 * 1024;
 
+/// Bytes of one answer that an HTTP/2 connection holds for a client that reads slower than its upstream sends.
+const STREAM_WINDOW_BYTES: u32 = 256 << 10;
+
+/// The same of all answers on the connection: the largest there is (RFC 9113, section 6.9.1), so that no number of slow
+/// clients keeps others' answers from coming.
+const CONNECTION_WINDOW_BYTES: u32 = (1 << 31) - 1;
+
 /// One scheme, host and port, and the connections to it.
 pub struct Origin {
     uri: Uri,
@@ -194,7 +201,8 @@ impl Origin {
         if is_http2 {
             let (sender, connection) = http2::Builder::new(TokioExecutor::new())
                 .timer(TokioTimer::new())
-                .adaptive_window(true)
+                .initial_stream_window_size(STREAM_WINDOW_BYTES)
+                .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
                 .keep_alive_interval(Duration::from_secs(30))
                 .handshake(io)
                 .await

@@ -140,6 +140,6 @@ fn notes(notes: &[String]) -> Option<String> {
 }
 
 /// Whole milliseconds, to the nearest.
-fn millis(duration: Duration) -> i64 {
+pub(super) fn millis(duration: Duration) -> i64 {
     i64::try_from((duration.as_micros() + 500) / 1_000).unwrap_or(i64::MAX)
 }

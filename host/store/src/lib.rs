@@ -22,9 +22,11 @@ mod queue;
 mod read;
 mod reopen;
 mod retention;
+mod rollups;
 mod schema;
 mod shared;
 mod usage;
+mod usage_parts;
 mod writer;
 
 use std::fmt;
@@ -240,3 +242,5 @@ const fn batch_delay() -> Duration {
 mod tests;
 #[cfg(test)]
 mod tests_journal;
+#[cfg(test)]
+mod tests_usage;

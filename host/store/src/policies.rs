@@ -101,7 +101,7 @@ impl PolicyStore {
     pub(super) fn connection(&self) -> Result<MutexGuard<'_, Connection>, StoreError> {
         let connection = self.connection.lock();
         if let Some(file) = &self.file {
-            file.is_there()?;
+            file.is_there(&connection)?;
         }
         Ok(connection)
     }

@@ -1,13 +1,15 @@
-//! A store's file that is deleted or replaced while it is open: noticed, told, and opened again.
+//! A store's file that is deleted, replaced or overwritten while it is open: noticed, told, and opened again.
 //!
-//! SQLite writes on to a file that no name leads to any more, as if nothing had happened. So the writer looks at the name
-//! before each batch and once a second. What was in the file is gone with it; what the running process needs of it at its
-//! next start (policies, cooldowns, homes) is taken along.
+//! SQLite writes on to a file that no name leads to any more, as if nothing had happened. So the writer looks at the file
+//! before each batch and once a second (`open_file`). What was in the file is gone with it; what the running process needs of
+//! it at its next start (policies, cooldowns, homes) is taken along into an empty one. Where only what was written ahead beside
+//! it lost its name, it goes into the file first, and nothing is lost.
 
 use std::fs::{self, OpenOptions};
 use std::path::Path;
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, InterruptHandle, TransactionBehavior};
@@ -16,23 +18,28 @@ use super::open_file::{Change, OpenFile};
 use super::policies::KeptPolicies;
 use super::{CooldownRow, HomeRow, LOG_TARGET, Shared, StoreError, StorePath, cooldowns, homes, schema};
 
+/// Pause between two looks at a file that is being written, and the most of them in a row.
+const SETTLE: (Duration, u32) = (Duration::from_millis(100), 10);
+
 /// The file behind the connections of an open store.
 pub(super) struct StoreFile {
     open: Arc<OpenFile>,
     writing: Shared,
     reading: Vec<(Shared, InterruptHandle)>,
-    /// Rows that go from the file before into the next.
+    /// What goes from the file before into the next; none: its connections are open.
     kept: Option<Kept>,
     /// True once it was told.
     is_told: bool,
+    /// True where something was written since the mark was renewed.
+    is_written: bool,
 }
 
-/// Rows that are taken along.
-#[derive(Default)]
-struct Kept {
-    policies: KeptPolicies,
-    cooldowns: Vec<CooldownRow>,
-    homes: Vec<HomeRow>,
+/// What is taken along.
+enum Kept {
+    /// What the process needs at its next start, because the next file has nothing of it.
+    Rows { policies: KeptPolicies, cooldowns: Vec<CooldownRow>, homes: Vec<HomeRow> },
+    /// Nothing: what is in the file counts.
+    Nothing,
 }
 
 impl StoreFile {
@@ -42,13 +49,16 @@ impl StoreFile {
             let handle = reading.lock().get_interrupt_handle();
             (reading.clone(), handle)
         };
-        Self {
+        let file = Self {
             open: Arc::new(OpenFile::new(path)),
             writing: writing.clone(),
             reading: reading.iter().map(with_handle).collect(),
             kept: None,
             is_told: false,
-        }
+            is_written: false,
+        };
+        file.mark();
+        file
     }
 
     /// The file that the connections have open.
@@ -56,12 +66,31 @@ impl StoreFile {
         Arc::clone(&self.open)
     }
 
+    /// Something is written to the file.
+    pub(super) fn is_written(&mut self) {
+        self.is_written = true;
+    }
+
+    /// Renews the mark of what was written since the last time, from time to time.
+    pub(super) fn tend(&mut self) {
+        if std::mem::take(&mut self.is_written) {
+            self.mark();
+        }
+    }
+
+    /// Without a mark the file is as good, but for a copy over it that is not noticed.
+    fn mark(&self) {
+        if let Err(error) = self.open.renew_mark(&self.writing.lock()) {
+            tracing::debug!(target: LOG_TARGET, %error, "the store's mark was not renewed");
+        }
+    }
+
     /// Opens the store anew where its file is another one, or none. True where it did.
     ///
     /// # Errors
     /// When there is no store to be written: what waits must wait on.
     pub(super) fn follow(&mut self, now_ms: u64) -> Result<bool, StoreError> {
-        let Some(change) = self.open.change() else {
+        let Some(change) = self.settled_change()? else {
             // It may have come back under its name.
             self.is_told = false;
             return Ok(false);
@@ -69,7 +98,17 @@ impl StoreFile {
         let (what, path) = (change.as_str(), self.open.path().display());
         if !self.is_told {
             self.is_told = true;
-            tracing::error!(target: LOG_TARGET, store = %path, "the store's file was {what} while Pointsman is running: the records in it are gone with it");
+            match change {
+                Change::LogGone => {
+                    tracing::error!(target: LOG_TARGET, store = %path, "the store's file was {what} while Pointsman is running: what is not in the file yet is written to it");
+                }
+                Change::LogCut => {
+                    tracing::error!(target: LOG_TARGET, store = %path, "the store's file was {what} while Pointsman is running: the records that were written last are lost");
+                }
+                Change::Gone(_) | Change::Overwritten(_) => {
+                    tracing::error!(target: LOG_TARGET, store = %path, "the store's file was {what} while Pointsman is running: the records in it are gone with it");
+                }
+            }
         }
         self.touch(change)?;
         self.let_go(change, now_ms)?;
@@ -77,6 +116,29 @@ impl StoreFile {
         self.is_told = false;
         tracing::warn!(target: LOG_TARGET, store = %self.open.path().display(), "the store is open again, in the file that is there now");
         Ok(true)
+    }
+
+    /// Returns the change of the file, when who has overwritten it is done.
+    ///
+    /// # Errors
+    /// While it is being written.
+    fn settled_change(&self) -> Result<Option<Change>, StoreError> {
+        let look = || self.open.change(&self.writing.lock());
+        let mut change = look();
+        for _ in 0..SETTLE.1 {
+            let Some(Change::Overwritten(_) | Change::LogCut) = change else { return Ok(change) };
+            let before = self.open.stamp();
+            thread::sleep(SETTLE.0);
+            let now = look();
+            if now == change && self.open.stamp() == before {
+                return Ok(change);
+            }
+            change = now;
+        }
+        match change {
+            Some(change) => Err(self.open.gone(change, "it is still being written".to_owned())),
+            None => Ok(None),
+        }
     }
 
     /// Fails where there can be no file. Until there can be, the connections stay as they are.
@@ -88,12 +150,14 @@ impl StoreFile {
             }
             Ok(_) | Err(_) => {}
         }
-        if change == Change::Emptied {
+        match change {
+            Change::Gone(_) => {
+                let opened = OpenOptions::new().write(true).create(true).truncate(false).open(path);
+                opened.map(drop).map_err(|error| self.open.gone(change, error.to_string()))
+            }
             // Opened and closed once more, it would lose the locks of the connections to it (POSIX, fcntl).
-            return Ok(());
+            Change::Overwritten(_) | Change::LogGone | Change::LogCut => Ok(()),
         }
-        let opened = OpenOptions::new().write(true).create(true).truncate(false).open(path);
-        opened.map(drop).map_err(|error| self.open.gone(change, error.to_string()))
     }
 
     /// Takes what is needed out of the file before and closes every connection to it: none may hold on to what has its name
@@ -112,20 +176,33 @@ impl StoreFile {
             *reading = instead;
         }
         let mut writing = self.writing.lock();
+        let mut is_log_lost = false;
         if self.kept.is_none() {
-            match change {
-                // What is written ahead goes into the file that it belongs to, and not into the new one.
-                Change::Gone(_) => drop(writing.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))),
-                // It belongs to nothing any more.
-                Change::Emptied => {
-                    writing.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+            self.kept = Some(match change {
+                Change::Gone(_) | Change::Overwritten("emptied") => Kept::rows(&writing, now_ms),
+                Change::Overwritten(_) | Change::LogGone | Change::LogCut => Kept::Nothing,
+            });
+            // What is written ahead goes into the file that it belongs to, and not into the new one.
+            let is_whole = || writing.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0));
+            is_log_lost = match change {
+                Change::Gone(_) => {
+                    let _ = is_whole();
+                    false
                 }
+                Change::LogGone => !is_whole().is_ok_and(|busy| busy == 0),
+                // It belongs to nothing any more.
+                Change::Overwritten(_) | Change::LogCut => true,
+            };
+            if is_log_lost {
+                writing.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
             }
-            self.kept = Some(Kept::read(&writing, now_ms));
         }
         *writing = schema::open(&StorePath::Memory)?;
-        if change == Change::Emptied {
+        if is_log_lost {
             self.open.remove_log();
+            if change == Change::LogGone {
+                tracing::error!(target: LOG_TARGET, "what was written to the store last could not be read any more: these records are lost");
+            }
         }
         self.open.is_closed();
         Ok(())
@@ -146,14 +223,16 @@ impl StoreFile {
         *writing = opened;
         self.kept = None;
         self.open.is_opened();
+        drop(writing);
+        self.mark();
         Ok(())
     }
 }
 
 impl Kept {
     /// Reads what can be read. What cannot must not keep the new file from being written.
-    fn read(connection: &Connection, now_ms: u64) -> Self {
-        Self {
+    fn rows(connection: &Connection, now_ms: u64) -> Self {
+        Self::Rows {
             policies: or_none("policies", KeptPolicies::read(connection)),
             cooldowns: or_none("cooldowns", cooldowns::load(connection, now_ms)),
             homes: or_none("homes of sessions", homes::load(connection, now_ms)),
@@ -161,10 +240,11 @@ impl Kept {
     }
 
     fn write(&self, connection: &mut Connection) -> Result<(), StoreError> {
-        self.policies.write(connection)?;
+        let Self::Rows { policies, cooldowns, homes } = self else { return Ok(()) };
+        policies.write(connection)?;
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        cooldowns::replace(&transaction, &self.cooldowns)?;
-        homes::insert(&transaction, &self.homes)?;
+        cooldowns::replace(&transaction, cooldowns)?;
+        homes::insert(&transaction, homes)?;
         Ok(transaction.commit()?)
     }
 }
@@ -307,6 +387,129 @@ mod tests {
         let whole: String =
             schema::open_reader(&file).unwrap().pragma_query_value(None, "integrity_check", |row| row.get(0)).unwrap();
         assert_eq!((whole.as_str(), exchanges(&file)), ("ok", 1));
+    }
+
+    /// Fails unless the store is whole and has so many exchanges.
+    fn is_whole(file: &Path, expected: i64) {
+        let whole: String =
+            schema::open_reader(file).unwrap().pragma_query_value(None, "integrity_check", |row| row.get(0)).unwrap();
+        assert_eq!((whole.as_str(), exchanges(file)), ("ok", expected));
+    }
+
+    #[test]
+    fn a_file_that_is_closed_is_whole_by_itself() {
+        let (folder, file, store) = scene();
+        store.close().unwrap();
+        let copy = folder.path().join("copy.db");
+        fs::copy(&file, &copy).unwrap();
+        is_whole(&copy, 1);
+    }
+
+    #[test]
+    fn a_copy_over_the_file_is_noticed_and_gone_on_with() {
+        let (folder, file, store) = scene();
+        let other = folder.path().join("other.db");
+        let before = Store::open(StorePath::File(other.clone()), unlimited(), fixed(T0_MS)).unwrap();
+        for n in 10..15 {
+            before.handle().record(exchange(&format!("r{n}"), T0_MS), None);
+        }
+        before.close().unwrap();
+        // Into the same file.
+        fs::copy(&other, &file).unwrap();
+        store.handle().record(exchange("r2", T0_MS), None);
+        store.handle().flush_blocking().unwrap();
+        assert_eq!(exchanges(&file), 6, "those of the copy, and the one after it");
+        store.close().unwrap();
+        is_whole(&file, 6);
+    }
+
+    #[test]
+    fn an_earlier_state_of_the_same_store_is_noticed_too() {
+        let (folder, file, store) = scene();
+        store.close().unwrap();
+        let backup = folder.path().join("backup.db");
+        fs::copy(&file, &backup).unwrap();
+        let store = Store::open(StorePath::File(file.clone()), unlimited(), fixed(T0_MS)).unwrap();
+        for n in 10..15 {
+            store.handle().record(exchange(&format!("r{n}"), T0_MS), None);
+        }
+        store.handle().flush_blocking().unwrap();
+        fs::copy(&backup, &file).unwrap();
+        store.handle().record(exchange("r2", T0_MS), None);
+        store.handle().flush_blocking().unwrap();
+        store.close().unwrap();
+        is_whole(&file, 2);
+    }
+
+    #[test]
+    fn a_file_that_is_cut_short_or_scribbled_over_is_not_written_to() {
+        for (what, spoil) in [
+            ("cut", (|file| fs::File::options().write(true).open(file).unwrap().set_len(8_192).unwrap()) as fn(&Path)),
+            ("scribbled", |file| {
+                use std::os::unix::fs::FileExt;
+                fs::File::options().write(true).open(file).unwrap().write_all_at(&[7; 4_096], 0).unwrap();
+            }),
+        ] {
+            let (_folder, file, store) = scene();
+            spoil(&file);
+            let spoilt = fs::read(&file).unwrap();
+            store.handle().record(exchange("r2", T0_MS), None);
+            assert!(store.handle().flush_blocking().is_err(), "{what}");
+            assert!(store.handle().trouble().is_some(), "{what}");
+            assert_eq!(fs::read(&file).unwrap(), spoilt, "{what}: left to who can repair it");
+            fs::remove_file(&file).unwrap();
+            store.handle().flush_blocking().unwrap();
+            assert_eq!((exchanges(&file), store.handle().trouble()), (1, None), "{what}");
+        }
+    }
+
+    #[test]
+    fn what_was_written_ahead_and_lost_its_name_is_not_lost() {
+        for end in ["-wal", "-shm"] {
+            let (folder, file, store) = scene();
+            fs::remove_file(folder.path().join(format!("s.db{end}"))).unwrap();
+            store.handle().record(exchange("r2", T0_MS), None);
+            store.handle().flush_blocking().unwrap();
+            assert_eq!(exchanges(&file), 2, "{end}");
+            store.close().unwrap();
+            is_whole(&file, 2);
+        }
+    }
+
+    #[test]
+    fn what_was_written_ahead_and_is_cut_is_lost_and_nothing_after_it() {
+        let (folder, file, store) = scene();
+        // What is in the file already is not lost.
+        let log = folder.path().join("s.db-wal");
+        fs::write(&log, "").unwrap();
+        store.handle().record(exchange("lost", T0_MS), None);
+        store.handle().flush_blocking().unwrap();
+        assert_eq!(exchanges(&file), 2);
+        fs::write(&log, "").unwrap();
+        store.handle().record(exchange("r2", T0_MS), None);
+        store.handle().flush_blocking().unwrap();
+        assert_eq!(exchanges(&file), 2, "the first, and the one after it");
+        store.close().unwrap();
+        is_whole(&file, 2);
+    }
+
+    #[test]
+    fn who_writes_through_sqlite_is_no_trouble() {
+        let (_folder, file, store) = scene();
+        for statements in
+            ["DELETE FROM exchange; VACUUM; PRAGMA wal_checkpoint(TRUNCATE)", "UPDATE generation SET mark = x'00'"]
+        {
+            let other = Connection::open(&file).unwrap();
+            other.execute_batch(statements).unwrap();
+            other.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
+            drop(other);
+            store.handle().record(exchange("r2", T0_MS), None);
+            store.handle().flush_blocking().unwrap();
+            assert_eq!(store.handle().trouble(), None);
+        }
+        assert_eq!(exchanges(&file), 2);
+        store.close().unwrap();
+        is_whole(&file, 2);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use pointsman_core::time::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{StoreLimits, homes, journal};
+use super::{StoreLimits, homes, journal, rollups};
 
 /// The most exchanges one step deletes, so that new ones never wait long. The limit by size works in whole steps, and leaves
 /// a store alone that has no more exchanges than this.
@@ -18,6 +18,11 @@ pub(super) fn step(connection: &mut Connection, limits: &StoreLimits, now: Times
     let more_trails = trails(connection, limits, now)?;
     let more_denials = denials(connection)?;
     homes::tend(connection, now.as_millis())?;
+    // Before exchanges go whose usage was not summed.
+    if rollups::fill(connection)? {
+        return Ok(true);
+    }
+    rollups::tend(connection, limits, now)?;
     Ok(exchanges(connection, limits, now)? || more_trails || more_denials)
 }
 

@@ -2,13 +2,15 @@
 
 use pointsman_core::text::{MAX_NAME_BYTES, cut};
 use pointsman_core::time::Timestamp;
-use rusqlite::params;
+use rusqlite::{Connection, params};
 use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::StoreError;
 use super::columns::{columns, money};
 use super::read::{StoreReader, json_bytes, micros};
+use super::rollups::filled_from;
+use super::usage_parts::{COLUMNS, Dimension, HOUR_US, parts_sql};
 
 pointsman_core::vocabulary! {
     /// By what usage is summed.
@@ -133,11 +135,12 @@ impl StoreReader {
         max_bytes: usize,
     ) -> Result<UsagePage, StoreError> {
         let connection = self.connection();
+        let Span { begin, end, hours_from } = Span::since(&connection, since)?;
         let sql = format!("SELECT {} FROM ({}) ORDER BY key", UsageRow::COLUMNS, usage_sql(group));
         let mut select = connection.prepare_cached(&sql)?;
         let mut page = UsagePage { total: UsageRow::nothing(), rows: Vec::new(), next: None };
         let mut bytes = 0usize;
-        for (index, row) in select.query_map([micros(since)], UsageRow::read)?.enumerate() {
+        for (index, row) in select.query_map([begin, end, hours_from], UsageRow::read)?.enumerate() {
             let mut row = row?;
             page.total = page.total.plus(&row);
             if index < after || page.next.is_some() {
@@ -163,62 +166,98 @@ impl StoreReader {
     /// When SQLite fails.
     pub fn spend_since(&self, client: &str, since: Timestamp) -> Result<f64, StoreError> {
         let connection = self.connection();
-        let mut select =
-            connection.prepare_cached("SELECT total(cost_usd) FROM exchanges WHERE ended_us >= ?1 AND client = ?2")?;
-        Ok(select.query_row(params![micros(since), client], |row| row.get(0))?)
+        let Span { begin, end, hours_from } = Span::since(&connection, since)?;
+        let mut select = connection.prepare_cached(
+            "SELECT total(cost_usd) FROM (
+                 SELECT cost_usd FROM exchanges WHERE ended_us >= ?1 AND ended_us < ?2 AND client = ?4
+                 UNION ALL
+                 SELECT cost_usd FROM usage_hour WHERE dimension = 'client' AND hour >= ?3 AND member = ?4)",
+        )?;
+        Ok(select.query_row(params![begin, end, hours_from, client], |row| row.get(0))?)
     }
 }
 
-/// Sums of the group's members; the one parameter is the earliest end, in µs.
-fn usage_sql(group: Group) -> String {
-    let by = match group {
-        Group::Client => "client",
-        Group::Model => "model",
-        Group::Hour => "strftime('%Y-%m-%dT%H:00:00Z', ended_us / 3600000000 * 3600, 'unixepoch')",
-        Group::Day => "strftime('%Y-%m-%d', ended_us / 86400000000 * 86400, 'unixepoch')",
-        Group::Backend => return usage_by_attempt_sql("backend"),
-        Group::Lane => return usage_by_attempt_sql("lane"),
-    };
-    format!(
-        "SELECT {by} AS key, sum(denied IS NULL) AS requests, sum({FAILED}) AS failures, sum(attempts) AS attempts,
-                CAST(min(total(input_tokens), {MOST_TOKENS}) AS INTEGER) AS input_tokens, CAST(min(total(output_tokens), {MOST_TOKENS}) AS INTEGER) AS output_tokens,
-                CAST(min(total(cached_input_tokens), {MOST_TOKENS}) AS INTEGER) AS cached_input_tokens, total(cost_usd) AS cost_usd, sum(waits) AS waits,
-                sum(waited_ms) AS waited_ms, sum(denied IS NOT NULL) AS denied,
-                {} AS saved_by_waiting_usd, {} AS saved_without_waiting_usd
-         FROM exchanges WHERE ended_us >= ?1 GROUP BY key",
-        saved_sql("waits > 0"),
-        saved_sql("waits = 0"),
-    )
+/// A time up to now in two parts: exchanges that are summed one by one, and hours whose sums are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Span {
+    /// Keys of the exchanges, from here...
+    begin: i64,
+    /// ...to before here.
+    end: i64,
+    /// The first hour that is read.
+    hours_from: i64,
 }
 
-/// A resumed stream has cost at two backends: tokens and cost are taken from the attempts, the rest from the exchange.
-fn usage_by_attempt_sql(column: &str) -> String {
+impl Span {
+    fn since(connection: &Connection, since: Timestamp) -> Result<Self, StoreError> {
+        Ok(Self::of(micros(since), filled_from(connection)?))
+    }
+
+    /// The part of an hour at the beginning has no sum, nor has what an earlier version wrote before `filled_from`, until it is
+    /// summed. The hour of `filled_from` has the sum of what is behind it.
+    fn of(begin: i64, filled_from: i64) -> Self {
+        if begin < filled_from {
+            return Self { begin, end: filled_from, hours_from: filled_from.div_euclid(HOUR_US) };
+        }
+        let hours_from = begin.saturating_add(HOUR_US - 1).div_euclid(HOUR_US);
+        Self { begin, end: hours_from.saturating_mul(HOUR_US), hours_from }
+    }
+}
+
+impl Group {
+    const fn dimension(self) -> Dimension {
+        match self {
+            // Every exchange has one client, or none.
+            Group::Client | Group::Hour | Group::Day => Dimension::Client,
+            Group::Model => Dimension::Model,
+            Group::Backend => Dimension::Backend,
+            Group::Lane => Dimension::Lane,
+        }
+    }
+}
+
+/// Sums of the group's members. The parameters are the first key of single exchanges, the one behind the last, and the first
+/// hour whose sums are read.
+fn usage_sql(group: Group) -> String {
+    let key = match group {
+        Group::Client | Group::Model | Group::Backend | Group::Lane => "member",
+        Group::Hour => "strftime('%Y-%m-%dT%H:00:00Z', hour * 3600, 'unixepoch')",
+        Group::Day => "strftime('%Y-%m-%d', hour * 3600, 'unixepoch')",
+    };
+    let dimension = group.dimension();
     format!(
-        "SELECT key, sum(requests) AS requests, sum(failures) AS failures, sum(attempts) AS attempts,
-                CAST(min(total(input), {MOST_TOKENS}) AS INTEGER) AS input_tokens, CAST(min(total(output), {MOST_TOKENS}) AS INTEGER) AS output_tokens, CAST(min(total(cached), {MOST_TOKENS}) AS INTEGER) AS cached_input_tokens,
-                total(cost) AS cost_usd, sum(waits) AS waits, sum(waited_ms) AS waited_ms,
-                sum(denied IS NOT NULL) AS denied, {} AS saved_by_waiting_usd, {} AS saved_without_waiting_usd
-         FROM (SELECT {column} AS key, denied IS NULL AS requests, {FAILED} AS failures, 0 AS attempts, 0 AS input, 0 AS output,
-                      0 AS cached, 0.0 AS cost, waits, waited_ms, denied, end, lane, saved_usd
-               FROM exchanges WHERE ended_us >= ?1
+        "SELECT {key} AS key, CAST(total(requests) AS INTEGER) AS requests, CAST(total(failures) AS INTEGER) AS failures,
+                CAST(total(attempts) AS INTEGER) AS attempts,
+                CAST(min(total(input_tokens), {MOST_TOKENS}) AS INTEGER) AS input_tokens,
+                CAST(min(total(output_tokens), {MOST_TOKENS}) AS INTEGER) AS output_tokens,
+                CAST(min(total(cached_input_tokens), {MOST_TOKENS}) AS INTEGER) AS cached_input_tokens,
+                total(cost_usd) AS cost_usd, CAST(total(waits) AS INTEGER) AS waits,
+                CAST(total(waited_ms) AS INTEGER) AS waited_ms, CAST(total(denied) AS INTEGER) AS denied,
+                CASE WHEN total(compared_waited) = 0 THEN 0.0 ELSE sum(saved_waited_usd) END AS saved_by_waiting_usd,
+                CASE WHEN total(compared) = 0 THEN 0.0 ELSE sum(saved_usd) END AS saved_without_waiting_usd
+         FROM (SELECT member, ended_us / {HOUR_US} AS hour, {COLUMNS} FROM ({})
                UNION ALL
-               SELECT {column}, 0, 0, 1, input_tokens, output_tokens, cached_input_tokens, cost_usd, 0, 0, NULL, NULL,
-                      NULL, NULL
-               FROM attempts WHERE ended_us >= ?1)
+               SELECT CASE typeof(member) WHEN 'text' THEN member END, hour, {COLUMNS}
+               FROM usage_hour WHERE dimension = '{}' AND hour >= ?3)
          GROUP BY key",
-        saved_sql("waits > 0"),
-        saved_sql("waits = 0"),
+        parts_sql(dimension),
+        dimension.as_str(),
     )
 }
 
 /// The largest sum of tokens, in SQL. A sum of integers fails where it overflows, which absurd numbers of an old record may do.
 const MOST_TOKENS: &str = "9e18";
 
-/// SQL for the savings of the exchanges of a group in this condition; NULL where there are some and none is known.
-fn saved_sql(condition: &str) -> String {
-    let compared = format!("({condition} AND end = 'delivered' AND lane IN ('primary', 'emergency'))");
-    format!("CASE WHEN total({compared}) = 0 THEN 0.0 ELSE sum(CASE WHEN {compared} THEN saved_usd END) END")
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// 1 for an exchange that the client did not get what it asked for; its going away is its own affair.
-const FAILED: &str = "end IN ('refused', 'rejected', 'broken')";
+    #[test]
+    fn a_time_is_whole_hours_and_what_is_left_of_one() {
+        let hour = HOUR_US;
+        assert_eq!(Span::of(5 * hour, 0), Span { begin: 5 * hour, end: 5 * hour, hours_from: 5 });
+        assert_eq!(Span::of(5 * hour + 1, 0), Span { begin: 5 * hour + 1, end: 6 * hour, hours_from: 6 });
+        assert_eq!(Span::of(0, 7 * hour + 9), Span { begin: 0, end: 7 * hour + 9, hours_from: 7 }, "not summed before");
+        assert_eq!(Span::of(i64::MAX, 0).hours_from, i64::MAX / hour);
+    }
+}

@@ -11,6 +11,7 @@ use super::insert::Inserter;
 use super::journal::TrailInserter;
 use super::queue::{Batch, Entry, FlushReply, Queue};
 use super::reopen::StoreFile;
+use super::rollups::Rollups;
 use super::{Clock, LOG_TARGET, Shared, StoreError, StoreLimits, cooldowns, homes, retention};
 
 /// The first pause before a failed batch is tried again, in ms; it doubles up to [`RETRY_MAX_MS`].
@@ -66,6 +67,7 @@ impl Writer {
                 let last = batch.last;
                 let replies = self.write_or_lose(batch);
                 if last {
+                    self.finish();
                     return reply_all(replies);
                 }
                 // Before the flush is answered, so that who waits for it sees the limits kept as well.
@@ -75,6 +77,14 @@ impl Writer {
                 self.look();
                 self.tend();
             }
+        }
+    }
+
+    /// Writes all into the file itself, so that a copy of it alone is whole. What hinders it leaves it beside the file.
+    fn finish(&mut self) {
+        if self.file.is_some() {
+            let connection = self.connection.lock();
+            let _ = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
         }
     }
 
@@ -149,9 +159,11 @@ impl Writer {
         {
             let mut inserter = Inserter::new(&transaction)?;
             let mut trails = TrailInserter::new(&transaction)?;
+            let mut rollups = Rollups::begin(&transaction)?;
             for entries in batch.exchanges.chunks(ROWS_AT_A_TIME) {
                 for Entry { exchange, journal } in entries {
                     let key = inserter.insert(exchange)?;
+                    rollups.add(key, exchange);
                     if let Some(part) = journal {
                         trails.insert(key, part)?;
                     }
@@ -159,12 +171,18 @@ impl Writer {
                 thread::yield_now();
             }
             trails.finish()?;
+            rollups.finish(&transaction)?;
         }
         if let Some(rows) = &batch.cooldowns {
             cooldowns::replace(&transaction, rows)?;
         }
         homes::insert(&transaction, &batch.homes)?;
-        Ok(transaction.commit()?)
+        transaction.commit()?;
+        drop(connection);
+        if let Some(file) = &mut self.file {
+            file.is_written();
+        }
+        Ok(())
     }
 
     /// Keeps the limits of age and size, one piece at a time.
@@ -172,6 +190,9 @@ impl Writer {
         let now = (self.clock)();
         if self.tended.is_some_and(|last| now.since(last) < Duration::from_millis(RETENTION_EVERY_MS)) {
             return;
+        }
+        if let Some(file) = &mut self.file {
+            file.tend();
         }
         let more = retention::step(&mut self.connection.lock(), &self.limits, now);
         match more {

@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 
 use http::Method;
 use pointsman_tests::{
-    Gate, Narrow, NarrowStream, Proxy, RawConnection, Upstream, backend, chat, eventually, proxy, raw, upstream,
+    Gate, Narrow, NarrowStream, Proxy, RawConnection, Upstream, backend, chat, eventually, flooding_http2_upstream,
+    proxy, raw, upstream,
 };
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit, setrlimit};
 use serde_json::json;
@@ -285,4 +286,74 @@ async fn a_large_body_is_translated_beside_the_workers() {
     let answer = large.answer().await;
     assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("translated"), "{answer}");
     assert_eq!(claude.only().json()["messages"][0]["content"].to_string().len() / (1 << 20), MIB);
+}
+
+#[tokio::test]
+async fn a_flood_of_informational_responses_over_http2_ends_too() {
+    let flooding = flooding_http2_upstream(32 << 20).await;
+    let well = upstream().reply(chat("well")).start().await;
+    let first = backend("flooding")
+        .set("base_url", flooding.url())
+        .set("ca_file", flooding.certificate().display().to_string());
+    let proxy = proxy!().backend(first).backend(backend("well").fallback(&well)).start().await;
+    let before = proxy.resident_kib();
+    let answer = proxy.chat().send().await;
+    assert_eq!((answer.status.as_u16(), answer.says()), (200, "well".to_owned()));
+    assert_eq!(well.count(), 1);
+    let attempts = proxy.wait_rows(1, "SELECT outcome, message FROM attempts WHERE backend = 'flooding'").await;
+    for attempt in attempts {
+        assert!(attempt["message"].as_str().unwrap().contains("1048576 bytes and no answer among them"), "{attempt}");
+    }
+    let grown_kib = proxy.peak_resident_kib().saturating_sub(before);
+    assert!(grown_kib < 128 << 10, "{grown_kib} KiB for at most 3 attempts of 1 MiB, in frames of 14 bytes");
+}
+
+#[tokio::test]
+async fn less_room_for_the_operators_connections_than_asked_for_is_told() {
+    let up = upstream().start().await;
+    let of = |asked: i64| {
+        proxy!().backend(backend("p1").primary(&up)).set("admin.max_connections", asked).max_descriptors(256)
+    };
+    let told = |proxy: &Proxy| {
+        proxy.output().iter().filter(|line| line.contains("admin.max_connections is more than")).count()
+    };
+    assert_eq!(told(&of(200).start().await), 1, "an eighth of 256");
+    assert_eq!(told(&of(30).start().await), 0);
+    assert_eq!(
+        told(&proxy!().backend(backend("p1").primary(&up)).max_descriptors(256).start().await),
+        0,
+        "nobody asked"
+    );
+}
+
+#[tokio::test]
+async fn three_hundred_secret_files_take_a_few_descriptors_and_each_change_is_followed() {
+    let ups: Vec<_> = futures_util::future::join_all((0..300).map(|_| upstream().start())).await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = |n: usize| folder.path().join(format!("{}/key-{n}", n % 7));
+    (0..7).for_each(|n| std::fs::create_dir(folder.path().join(n.to_string())).unwrap());
+    let mut builder = proxy!().max_descriptors(512);
+    for (n, up) in ups.iter().enumerate() {
+        std::fs::write(file(n), format!("first-key-of-{n}")).unwrap();
+        let one = backend(&format!("b{n}")).primary(up).model(&format!("m{n}"), "m");
+        builder = builder.backend(one.set("api_key", format!("file:{}", file(n).display())));
+    }
+    let proxy = builder.start().await;
+    let descriptors = std::fs::read_dir(format!("/proc/{}/fd", proxy.pid())).unwrap().count();
+    assert!(descriptors < 100, "{descriptors} are open");
+    for n in [0, 150, 299] {
+        assert_eq!(proxy.chat_for(&format!("m{n}")).send().await.status, 200);
+        assert_eq!(ups[n].only().header("authorization"), Some(&*format!("Bearer first-key-of-{n}")));
+        std::fs::write(file(n), format!("second-key-of-{n}")).unwrap();
+        let is_followed = async {
+            loop {
+                assert_eq!(proxy.chat_for(&format!("m{n}")).send().await.status, 200);
+                let seen = ups[n].seen();
+                if seen.last().unwrap().header("authorization") == Some(&*format!("Bearer second-key-of-{n}")) {
+                    return;
+                }
+            }
+        };
+        pointsman_tests::soon("the new key", is_followed).await;
+    }
 }

@@ -224,3 +224,114 @@ async fn what_a_small_compressed_body_becomes_is_counted() {
     assert_eq!(send(&large("m", 2)).await.status, 200, "alone it has room");
     assert_eq!(up.only().body.len(), large("m", 2).len());
 }
+
+/// The beginning of an event of so many MiB, and its end.
+fn long_event(mib: usize) -> (String, String) {
+    let text = "A".repeat(mib * MIB);
+    (
+        format!(r#"data: {{"choices":[{{"index":0,"delta":{{"content":"{text}"#),
+        r#""}}]}
+
+data: [DONE]
+
+"#
+        .to_owned(),
+    )
+}
+
+#[tokio::test]
+async fn what_is_held_of_forty_answers_stays_within_the_budget_and_is_nobodys_fault() {
+    let gate = Gate::new();
+    let (begin, end) = long_event(6);
+    let reply = pointsman_tests::sse::<String>([]).and_bytes(begin).and_gate(&gate).and_bytes(end);
+    let up = upstream().reply(reply).start().await;
+    let proxy =
+        proxy!().backend(backend("p1").primary(&up).timeout("first_token_ms", 600_000).timeout("idle_ms", 600_000));
+    let proxy =
+        std::sync::Arc::new(proxy.set("server.memory_budget_mb", 96).set("stream.keepalive_ms", 600_000).start().await);
+    let before = proxy.resident_kib();
+    let all: Vec<_> = (0..40)
+        .map(|_| {
+            let proxy = proxy.clone();
+            tokio::spawn(async move { proxy.chat_stream().send().await })
+        })
+        .collect();
+    let mut ticks = tokio::time::interval(std::time::Duration::from_millis(50));
+    while proxy.metric("pointsman_denied_total{reason=\"memory\"} ").await
+        + proxy.metric("pointsman_memory_refused_total ").await
+        < 30.0
+    {
+        ticks.tick().await;
+    }
+    assert!(grown_mib(&proxy, before) < 96, "{} MiB", grown_mib(&proxy, before));
+    let used = proxy.metric("pointsman_memory_used_bytes ").await;
+    assert!(used > 8e6 && used <= proxy.metric("pointsman_memory_limit_bytes ").await, "{used}");
+    assert_eq!(proxy.metric("pointsman_memory_limit_bytes ").await, 96.0 * 1_048_576.0);
+    gate.open();
+    let answers = join_all(all).await.into_iter().map(Result::unwrap);
+    let (whole, refused): (Vec<_>, Vec<_>) = answers.partition(|answer| answer.status == 200);
+    assert!(!whole.is_empty() && refused.len() >= 20, "{} of 40", whole.len());
+    for answer in &whole {
+        assert!(
+            answer.body.len() > 6 * MIB && answer.text().ends_with("data: [DONE]\n\n"),
+            "{} bytes",
+            answer.body.len()
+        );
+    }
+    assert!(refused.iter().all(is_told_to_come_again));
+    let backends = proxy.admin("/api/backends").send().await.json();
+    assert_eq!(backends["backends"][0]["state"], "ready", "{backends}");
+    assert_eq!(proxy.chat_stream().send().await.status, 200, "what was held is free again");
+    assert_eq!(proxy.metric("pointsman_memory_used_bytes ").await, 0.0);
+}
+
+#[tokio::test]
+async fn large_requests_wait_on_disk_for_memory_where_that_is_set_and_beyond_its_bound_are_refused() {
+    let gate = Gate::new();
+    let up = upstream().reply(chat("well").gated_head(&gate)).start().await;
+    let proxy = proxy!().backend(backend("p1").primary(&up)).set("server.memory_budget_mb", 64);
+    let proxy = proxy.set("server.spill_dir", ".").set("server.spill_mb", 200);
+    let mut proxy = proxy.client("a", "key-of-client-a").client("b", "key-of-client-b").start().await;
+    let before = proxy.resident_kib();
+    // Each takes 40 MiB of the 48 that large ones have.
+    let bodies: Vec<Bytes> = (0..12).map(|n| large(&format!("m{n}"), 20)).collect();
+    let url = format!("http://{}/v1/chat/completions", proxy.addr());
+    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let send = |n: usize, key: &str| {
+        let request = http.post(&url).bearer_auth(key).header("content-type", "application/json");
+        tokio::spawn(request.body(bodies[n].clone()).send())
+    };
+    let first = send(0, "key-of-client-a");
+    up.wait_seen(1).await;
+    let held = |n: usize| (n * bodies[1].len()) as f64;
+    let waiting: Vec<_> = (1..4).map(|n| send(n, "key-of-client-a")).collect();
+    let other = send(4, "key-of-client-b");
+    let mut ticks = tokio::time::interval(std::time::Duration::from_millis(50));
+    while proxy.metric("pointsman_spill_used_bytes ").await < held(4) {
+        ticks.tick().await;
+    }
+    // Of the 150 MiB that large ones have of 200, it has 60, and gets no more than others leave: 70.
+    let beyond: Vec<_> = (5..12).map(|n| send(n, "key-of-client-a")).collect();
+    let mut refused = 0;
+    for one in beyond {
+        let answer = one.await.unwrap().unwrap();
+        assert_eq!((answer.status().as_u16(), answer.headers().contains_key("retry-after")), (503, true));
+        refused += 1;
+    }
+    assert_eq!(refused, 7);
+    assert!(grown_mib(&proxy, before) < 80, "{} MiB", grown_mib(&proxy, before));
+    assert_eq!(up.count(), 1, "they wait");
+    gate.open();
+    for one in [first, other].into_iter().chain(waiting) {
+        assert_eq!(one.await.unwrap().unwrap().status(), 200);
+    }
+    let mut seen: Vec<Bytes> = up.seen().into_iter().map(|seen| seen.body).collect();
+    seen.sort();
+    let mut sent = bodies.clone();
+    sent.sort();
+    assert!(seen.len() >= 5 && seen.iter().all(|body| sent.binary_search(body).is_ok()), "byte for byte");
+    let left = std::fs::read_dir(proxy.dir()).unwrap().count();
+    assert!(left <= 5, "{left}: nothing is left in the folder");
+    proxy.sigterm();
+    assert!(proxy.wait_exit().await.success());
+}

@@ -137,3 +137,47 @@ async fn a_refusal_is_judged_by_its_own_words_whatever_the_key_is() {
     let rows = proxy.wait_rows(1, "SELECT outcome FROM attempts").await;
     assert_eq!(rows[0]["outcome"], "out_of_credit");
 }
+
+fn compressed(text: &str) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    std::io::Write::write_all(&mut encoder, text.as_bytes()).unwrap();
+    encoder.finish().unwrap()
+}
+
+#[tokio::test]
+async fn a_compressed_answer_that_tells_a_secret_ends_before_it() {
+    let body = |text: &str| {
+        value!({"object": "chat.completion", "choices": [{"index": 0, "finish_reason": "stop",
+            "message": {"role": "assistant", "content": text}}]})
+        .to_string()
+    };
+    let event =
+        format!("data: {{\"choices\":[{{\"index\":0,\"delta\":{{\"content\":\"{AZURE}\"}}}}]}}\n\ndata: [DONE]\n\n");
+    for (kind, path, told) in [
+        ("application/json", "/v1/chat/completions", body(AZURE)),
+        ("text/event-stream", "/v1/chat/completions", event),
+        ("application/json", "/v1/moderations", value!({"results": [{"categories": {(AZURE): true}}]}).to_string()),
+    ] {
+        let reply = bytes(kind, compressed(&told)).header("content-encoding", "gzip");
+        let up = upstream().reply(reply).start().await;
+        let proxy = proxy!().backend(secretive(&up)).env("TEAM", REFERRED).env("PASS", REFERRED_IN_QUERY).start().await;
+        let mut client = pointsman_tests::RawConnection::open(proxy.addr()).await;
+        let question = r#"{"model":"m","messages":[{"role":"user","content":"hi"}]}"#;
+        let request = format!(
+            "POST {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\naccept-encoding: gzip\r\n\
+             content-type: application/json\r\ncontent-length: {}\r\n\r\n{question}",
+            question.len()
+        );
+        let answer = client.write(request.as_bytes()).await.read_to_end().await;
+        let sent = compressed(&told);
+        assert!(!answer.windows(12).any(|window| sent.windows(12).skip(12).any(|part| part == window)), "{kind}");
+        let attempt = proxy.wait_rows(1, "SELECT outcome, message FROM attempts").await.remove(0);
+        assert!(attempt["message"].as_str().unwrap().contains("repeats a secret"), "{kind}: {attempt}");
+    }
+    // What tells none passes as it came.
+    let up = upstream().reply(bytes("application/json", compressed(&body("fine"))).header("content-encoding", "gzip"));
+    let up = up.start().await;
+    let proxy = proxy!().backend(secretive(&up)).env("TEAM", REFERRED).env("PASS", REFERRED_IN_QUERY).start().await;
+    let answer = proxy.chat().header("accept-encoding", "gzip").send().await;
+    assert_eq!((answer.header("content-encoding"), &answer.body[..]), ("gzip", &compressed(&body("fine"))[..]));
+}

@@ -154,3 +154,93 @@ async fn a_file_that_is_emptied_is_noticed_and_begun_anew() {
     proxy.sigterm();
     assert!(proxy.wait_exit().await.success());
 }
+
+/// Copies this over the store's file, which stays the same one.
+fn copy_over(proxy: &Proxy, from: &std::path::Path) {
+    std::fs::copy(from, proxy.store_path()).unwrap();
+}
+
+#[tokio::test]
+async fn a_copy_of_another_store_over_the_file_is_noticed_and_gone_on_with() {
+    let up = upstream().start().await;
+    let mut other = proxy!().backend(backend("p1").primary(&up)).start().await;
+    let of_other = asked(&other, 3).await;
+    other.sigterm();
+    assert!(other.wait_exit().await.success());
+    let mut proxy = proxy!().backend(backend("p1").primary(&up)).start().await;
+    asked(&proxy, 2).await;
+    proxy.wait_rows(2, "SELECT id FROM exchanges").await;
+    copy_over(&proxy, &other.store_path());
+    eventually("a word", || (proxy.told("was overwritten while Pointsman is running") > 0).then_some(())).await;
+    eventually("the new content", || (proxy.told("the store is open again") > 0).then_some(())).await;
+    let after = asked(&proxy, 2).await;
+    proxy.wait_rows(5, "SELECT id FROM exchanges").await;
+    proxy.sigterm();
+    assert!(proxy.wait_exit().await.success());
+    let mut expected = [of_other, after].concat();
+    expected.sort();
+    assert_eq!(recorded(&proxy), expected, "what is in the copy, and what came after it");
+    assert_eq!(proxy.rows("PRAGMA integrity_check")[0]["integrity_check"], "ok");
+}
+
+#[tokio::test]
+async fn a_backup_of_the_same_store_over_the_file_is_noticed_too() {
+    let up = upstream().start().await;
+    let mut proxy = proxy!().backend(backend("p1").primary(&up)).start().await;
+    let kept = asked(&proxy, 2).await;
+    proxy.sigterm();
+    assert!(proxy.wait_exit().await.success());
+    let backup = proxy.dir().join("backup.db");
+    std::fs::copy(proxy.store_path(), &backup).unwrap();
+    assert_eq!(
+        Connection::open(&backup)
+            .unwrap()
+            .query_row("SELECT count(*) FROM exchanges", [], |row| row.get::<_, i64>(0))
+            .unwrap(),
+        2,
+        "after the end the file is whole without what lies beside it"
+    );
+    proxy.restart().await;
+    asked(&proxy, 3).await;
+    proxy.wait_rows(5, "SELECT id FROM exchanges").await;
+    copy_over(&proxy, &backup);
+    eventually("the old content", || (proxy.told("the store is open again") > 0).then_some(())).await;
+    let after = asked(&proxy, 1).await;
+    proxy.wait_rows(3, "SELECT id FROM exchanges").await;
+    proxy.sigterm();
+    assert!(proxy.wait_exit().await.success());
+    let mut expected = [kept, after].concat();
+    expected.sort();
+    assert_eq!(recorded(&proxy), expected);
+}
+
+#[tokio::test]
+async fn a_log_of_the_store_that_is_deleted_loses_nothing_and_is_told() {
+    let up = upstream().start().await;
+    let mut proxy = proxy!().backend(backend("p1").primary(&up)).start().await;
+    let mut ids = asked(&proxy, 3).await;
+    proxy.wait_rows(3, "SELECT id FROM exchanges").await;
+    std::fs::remove_file(proxy.dir().join("pointsman.db-wal")).unwrap();
+    eventually("a word", || (proxy.told("was robbed of its -wal or -shm file") > 0).then_some(())).await;
+    eventually("it is open", || (proxy.told("the store is open again") > 0).then_some(())).await;
+    ids.extend(asked(&proxy, 2).await);
+    proxy.sigterm();
+    assert!(proxy.wait_exit().await.success());
+    ids.sort();
+    assert_eq!(recorded(&proxy), ids);
+}
+
+#[tokio::test]
+async fn a_log_of_the_store_that_is_cut_is_told_as_lost() {
+    let up = upstream().start().await;
+    let mut proxy = proxy!().backend(backend("p1").primary(&up)).start().await;
+    asked(&proxy, 3).await;
+    proxy.wait_rows(3, "SELECT id FROM exchanges").await;
+    std::fs::write(proxy.dir().join("pointsman.db-wal"), "").unwrap();
+    eventually("a word", || (proxy.told("the records that were written last are lost") > 0).then_some(())).await;
+    eventually("it is open", || (proxy.told("the store is open again") > 0).then_some(())).await;
+    let after = asked(&proxy, 2).await;
+    proxy.sigterm();
+    assert!(proxy.wait_exit().await.success());
+    assert_eq!(recorded(&proxy).len(), after.len());
+}

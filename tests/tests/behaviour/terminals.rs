@@ -193,3 +193,21 @@ async fn logs_escape_in_text_and_in_json() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_command_line_that_is_wrong_is_repeated_without_control_characters() {
+    let dir = tempfile::tempdir().unwrap();
+    // No argument holds a NUL.
+    let nasty = &*NASTY.replace('\0', "");
+    for args in
+        [&[nasty][..], &["serve", nasty], &["explain", "--json", nasty, nasty], &["policy", nasty], &["--\u{9b}31m"]]
+    {
+        let ended = run(BINARY, dir.path(), args, &[]).await;
+        assert_eq!(ended.code, Some(2), "{args:?}");
+        let unseen = |c: char| is_unseen(c) && !matches!(c, '\n' | '\t');
+        assert!(ended.stdout.is_empty() && !ended.stderr.contains(unseen), "{args:?}: {:?}", ended.stderr);
+        assert!(ended.stderr.contains("Usage:"), "{args:?}: {}", ended.stderr);
+    }
+    let help = run(BINARY, dir.path(), &["--help"], &[]).await;
+    assert!(help.code == Some(0) && help.stdout.contains("Usage:") && help.stderr.is_empty());
+}

@@ -7,7 +7,7 @@ use pointsman_core::exchange::ExhaustedStatus;
 use pointsman_core::http::cors::AllowedOrigins;
 
 use super::Check;
-use crate::checked::{Admin, Privileges, Server};
+use crate::checked::{Admin, Privileges, Server, Spill};
 use crate::defaults;
 use crate::raw::{RawAdmin, RawExhaustedStatus, RawServer, RawTranslation};
 use crate::tree::Path;
@@ -16,6 +16,25 @@ use crate::tree::Path;
 const MIN_MEMORY_BUDGET_MB: u32 = 8;
 
 impl Check<'_, '_> {
+    /// Disk for large requests that wait for memory.
+    fn spill(&mut self, at: &Path, raw: &RawServer) -> Option<Spill> {
+        let mb = self.at_least(&at.key("spill_mb"), raw.spill_mb, defaults::SPILL_MB, 1);
+        match raw.spill_dir.as_deref() {
+            None => {
+                if raw.spill_mb.is_some() {
+                    self.error(&at.key("spill_mb"), "there is no folder for these bytes")
+                        .help("write spill_dir = \"/var/tmp\" as well");
+                }
+                None
+            }
+            Some("") => {
+                self.error(&at.key("spill_dir"), "large requests need a folder").help("write a path, or leave it out");
+                None
+            }
+            Some(dir) => Some(Spill { dir: self.folder.join(dir), bytes: u64::from(mb) << 20 }),
+        }
+    }
+
     pub(super) fn server(&mut self, raw: &RawServer) -> Server {
         let at = Path::of("server");
         Server {
@@ -24,6 +43,7 @@ impl Check<'_, '_> {
             memory_budget: raw.memory_budget_mb.map(|mb| {
                 u64::from(self.at_least(&at.key("memory_budget_mb"), Some(mb), mb, MIN_MEMORY_BUDGET_MB)) << 20
             }),
+            spill: self.spill(&at, raw),
             max_header_bytes: self.at_least(
                 &at.key("max_header_bytes"),
                 raw.max_header_bytes,

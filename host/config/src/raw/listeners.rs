@@ -20,6 +20,12 @@ pub(crate) struct RawServer {
     /// as it leaves free; beyond it a request is refused with 503 and Retry-After. Default: half of the memory that the container, the
     /// machine and `ulimit` leave the process.
     pub(crate) memory_budget_mb: Option<u32>,
+    /// Folder for the bodies of large requests for which there is no memory at the moment (an announced length of more than 64 KiB): they
+    /// are kept there, in files without a name, until there is, instead of being refused. Default: none, they are refused.
+    pub(crate) spill_dir: Option<String>,
+    /// The most that they take there together, in MiB; a client gets at most as much as it leaves free.
+    #[schemars(extend("default" = defaults::SPILL_MB))]
+    pub(crate) spill_mb: Option<u32>,
     /// Largest request head in bytes.
     #[schemars(extend("default" = defaults::MAX_HEADER_BYTES))]
     pub(crate) max_header_bytes: Option<u32>,

@@ -68,6 +68,12 @@ impl EventReader {
         Self { reader, judge, translator, is_json, is_untouched: true, repairs: Repairs::default() }
     }
 
+    /// Bytes of an event that is not whole, and of the text that is kept.
+    pub(super) fn held_bytes(&self) -> usize {
+        let kept = self.judge.joiner.as_ref().map_or(0, |joiner| joiner.told().text_bytes());
+        self.reader.unfinished_bytes() + kept
+    }
+
     /// Returns true if no byte has come.
     pub(super) const fn is_untouched(&self) -> bool {
         self.is_untouched

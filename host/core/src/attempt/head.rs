@@ -5,6 +5,7 @@ use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, LOCATION, TRANSFER_ENCODING
 use http::response::Parts;
 use http::{HeaderMap, HeaderName, StatusCode};
 
+use super::encoded_watch::EncodedWatch;
 use super::events::{EventReader, Expected};
 use super::reading::Reading;
 use super::request::Asked;
@@ -56,6 +57,7 @@ impl Attempt {
         // Nobody asked for it, but what comes compressed is passed on as it is, unless it must be read.
         let mut head = head;
         self.decoder = self.decoder_of(&mut head, body);
+        self.watch = EncodedWatch::of(&head.headers, self.leaving.secrets()).map(Box::new);
         let encoded = is_encoded(&head.headers);
         let is_stream = self.is_stream(&head, body, encoded);
         if body == BodyKind::Empty && self.status < 400 && !is_stream {

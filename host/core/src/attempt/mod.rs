@@ -18,6 +18,7 @@
 mod additions;
 mod deadlines;
 mod digest;
+mod encoded_watch;
 mod events;
 mod form;
 mod gate;
@@ -62,6 +63,7 @@ use crate::table::Dialect;
 use crate::time::Timestamp;
 use additions::Added;
 use deadlines::{Deadlines, Expired};
+use encoded_watch::EncodedWatch;
 use form::Form;
 use held::Held;
 use piece::Piece;
@@ -90,6 +92,8 @@ pub enum Input {
     Timer,
     /// The process ends, and what is under way with it.
     ShuttingDown,
+    /// There is no memory for more of the answer than is held ([`Attempt::held_bytes`]).
+    NoMemory,
     /// The client went away.
     ClientGone,
 }
@@ -152,6 +156,8 @@ pub struct Attempt {
     asked_body: Bytes,
     /// Undoes the encoding of an answer that was compressed unasked.
     decoder: Option<Decoder>,
+    /// Looks for secrets in an answer that passes compressed.
+    watch: Option<Box<EncodedWatch>>,
 }
 
 /// Stands for the body of a request whose prompt was sent with another one.
@@ -212,6 +218,11 @@ impl Attempt {
             },
             // Nobody's fault: no backend is to suffer for it.
             Input::ShuttingDown => self.broke(now, Outcome::new(Kind::ClientGone, "Pointsman is shutting down")),
+            Input::NoMemory => {
+                let text = "Pointsman has no memory to hold more of this answer (server.memory_budget_mb)";
+                let usage = self.usage_of_begun();
+                self.ended(Bytes::new(), Outcome::new(Kind::NotResumed, text), usage)
+            }
             Input::ClientGone => {
                 let usage = self.usage_of_begun();
                 self.ended(Bytes::new(), Outcome::new(Kind::ClientGone, "the client went away"), usage)
@@ -261,6 +272,11 @@ impl Attempt {
         self.form == Form::AsItComes && self.reading.is_stream() || self.told_as_stream
     }
 
+    /// Bytes of the answer that are held: until the gate opens, until an event is whole, and to continue it elsewhere.
+    pub fn held_bytes(&self) -> usize {
+        self.held.len() + self.reading.held_bytes()
+    }
+
     /// Returns the repairs of the answer so far.
     pub fn repairs(&self) -> Repairs {
         let mut repairs = self.reading.repairs();
@@ -308,6 +324,12 @@ impl Attempt {
             Ok(data) => data,
             Err(broken) => return self.broke(now, broken),
         };
+        if let Some(watch) = &mut self.watch
+            && watch.finds(&data, self.leaving.secrets())
+        {
+            let text = "the upstream repeats a secret in a compressed answer, in which it cannot be replaced";
+            return self.ended(Bytes::new(), Outcome::new(Kind::Malformed, text), Usage::default());
+        }
         match self.phase {
             Phase::Sending | Phase::Over => Output::Wait,
             Phase::Refusal => self.refusal_bytes(now, data, is_last),

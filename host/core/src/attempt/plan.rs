@@ -150,6 +150,7 @@ impl Attempt {
             limits_left: (None, None),
             refusal: None,
             upstream_id: None,
+            watch: None,
             leaving: Redactor::default(),
             told_as_stream: false,
             body_repairs: Repairs::default(),

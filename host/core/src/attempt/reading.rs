@@ -79,6 +79,14 @@ impl Reading {
         }
     }
 
+    /// Bytes of a stream that are held.
+    pub(super) fn held_bytes(&self) -> usize {
+        match self {
+            Reading::Events(events) => events.held_bytes(),
+            Reading::Body(_) | Reading::Digest(_) => 0,
+        }
+    }
+
     /// Returns the repairs of a stream.
     pub(super) fn repairs(&self) -> Repairs {
         match self {

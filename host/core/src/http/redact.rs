@@ -134,7 +134,11 @@ impl Secrets {
         if self.is_empty() {
             return;
         }
-        while let Some(name) = headers.iter().find(|(_, value)| self.are_in(value.as_bytes())).map(|(name, _)| name) {
+        while let Some(name) = headers
+            .iter()
+            .find(|(name, value)| self.are_in(value.as_bytes()) || self.are_in(name.as_str().as_bytes()))
+            .map(|(name, _)| name)
+        {
             let name = name.clone();
             headers.remove(name);
         }

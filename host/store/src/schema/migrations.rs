@@ -1,8 +1,19 @@
 //! Versions of the schema, and views that show an older store in the columns of the latest.
 
 /// Statements that lead from one version (`PRAGMA user_version`) to the next. Published ones are never edited.
-pub(super) const MIGRATIONS: [&str; 9] =
-    [V1, V2, V3, V_POLICY_EVENTS, V_POLICY_SETTINGS, V_DENIALS, V_UPSTREAM_IDS, V_HOMES, V_SCOPES];
+pub(super) const MIGRATIONS: [&str; 11] = [
+    V1,
+    V2,
+    V3,
+    V_POLICY_EVENTS,
+    V_POLICY_SETTINGS,
+    V_DENIALS,
+    V_UPSTREAM_IDS,
+    V_HOMES,
+    V_SCOPES,
+    V_GENERATION,
+    V_USAGE,
+];
 
 /// The tables `exchange`, `earlier_attempt` and `cooldown` are made to be written cheaply; the views `exchanges`, `attempts`
 /// and `cooldowns` are made to be read, and are what everything outside `insert.rs` and `retention.rs` asks.
@@ -297,6 +308,50 @@ SELECT strftime('%Y-%m-%dT%H:%M:%fZ', last_started_ms / 1000.0, 'unixepoch'), at
     coalesce(last_cached_input_tokens, cached_input_tokens), coalesce(last_estimated, estimated),
     coalesce(last_cost_usd, cost_usd), last_upstream_id, last_scope, ended_us
 FROM exchange WHERE attempts > 0;
+";
+
+/// The mark of the file's content, of which `open_file.rs` tells.
+const V_GENERATION: &str = "
+CREATE TABLE generation (
+    mark                     BLOB    NOT NULL
+) STRICT;
+INSERT INTO generation VALUES (randomblob(16));
+";
+
+/// Usage by the hour, of which `rollups.rs` tells. A member that is 0 is that of exchanges without one. Keys from `from_us` on are
+/// summed.
+const V_USAGE: &str = "
+CREATE TABLE usage_hour (
+    dimension                TEXT    NOT NULL,
+    hour                     INTEGER NOT NULL,
+    member                   ANY     NOT NULL,
+    requests                 INTEGER NOT NULL,
+    failures                 INTEGER NOT NULL,
+    attempts                 INTEGER NOT NULL,
+    input_tokens             INTEGER NOT NULL,
+    output_tokens            INTEGER NOT NULL,
+    cached_input_tokens      INTEGER NOT NULL,
+    cost_usd                 REAL    NOT NULL,
+    waits                    INTEGER NOT NULL,
+    waited_ms                INTEGER NOT NULL,
+    denied                   INTEGER NOT NULL,
+    compared_waited          INTEGER NOT NULL,
+    saved_waited_usd         REAL,
+    compared                 INTEGER NOT NULL,
+    saved_usd                REAL,
+    PRIMARY KEY (dimension, hour, member)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE usage_filled (
+    from_us                  INTEGER NOT NULL
+) STRICT;
+INSERT INTO usage_filled SELECT coalesce(max(ended_us) + 1, 0) FROM exchange;
+
+CREATE VIEW usage AS
+SELECT dimension, strftime('%Y-%m-%dT%H:%M:%SZ', hour * 3600, 'unixepoch') AS hour,
+    CASE typeof(member) WHEN 'text' THEN member END AS member, requests, failures, attempts, input_tokens, output_tokens,
+    cached_input_tokens, cost_usd, waits, waited_ms, denied
+FROM usage_hour;
 ";
 
 /// The first schema with a journal.
