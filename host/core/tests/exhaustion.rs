@@ -9,6 +9,7 @@ use pointsman_core::contract::{
 use pointsman_core::exchange::{
     Action, Budgets, Ended, Event, Exchange, ExhaustedStatus, Facts, Reason, Refusal, StreamDefaults,
 };
+use pointsman_core::exhaustion::Repetition;
 use pointsman_core::fleet::{Fleet, Settings};
 use pointsman_core::outcome::{Kind, Outcome, Scope};
 use pointsman_core::overdue::{Bet, Overdue};
@@ -114,6 +115,11 @@ impl Story {
         let overdue = Overdue { bet: Bet::FirstByte, limit: 30 * SECOND };
         self.exchange.overdue(&mut self.fleet, self.now, overdue, can_resume).map(|until| until.since(self.now))
     }
+}
+
+/// A repetition that may try.
+const fn trying(until: Timestamp) -> Repetition {
+    Repetition { until, may_try: true }
 }
 
 fn ended(kind: Kind, status: u16) -> Ended {
@@ -426,8 +432,7 @@ fn a_model_is_not_missing_for_one_hiccup_of_who_may_have_it() {
     assert_eq!(state(&query, 0), RowState::Cooling as u32, "it may be asked again");
     s.now = s.now + 5 * SECOND;
     s.send(0);
-    question(s.fails(Kind::ServerError, 500));
-    assert!(matches!(s.gives_up(), Action::PassOn), "and fails again");
+    assert!(matches!(s.fails(Kind::ServerError, 500), Action::PassOn), "and fails again");
     // It sends every name as one that it has.
     let route = Route { asked: Pattern::parse("*").expect("a pattern"), sent: "n".to_owned() };
     let mut s = Story::of(vec![Backend { routes: vec![route], ..backend(0) }, backend(1)]);
@@ -474,31 +479,108 @@ fn a_request_that_was_just_found_exhausted_is_told_so_again_without_an_attempt()
     let until = s.exchange.exhausted_until().expect("it was exhausted");
     assert_eq!(until.since(s.now), told.retry_after.expect("it is told when"));
     s.now = s.now + Duration::from_millis(300);
-    let again = refusal(s.again(|exchange| exchange.after_exhaustion(until)));
+    let again = refusal(s.again(|exchange| exchange.after_exhaustion(trying(until))));
     assert_eq!(again.reason, Reason::Exhausted);
     assert!(again.message.contains("rate_limited"), "{}", again.message);
     assert_eq!(s.exchange.attempts().len(), 0);
     assert!(s.exchange.exhausted_until().is_some(), "and so is the next");
     // The operator knows better.
     s.fleet.clear_cooldown(s.now, "b1");
-    question(s.again(|exchange| exchange.after_exhaustion(until)));
+    question(s.again(|exchange| exchange.after_exhaustion(trying(until))));
 }
 
 #[test]
-fn after_the_recovery_a_repetition_has_one_try_at_each_and_one_short_wait() {
+fn after_the_recovery_a_repetition_has_one_try_in_all_at_those_that_have_failed() {
     let mut s = Story::begun();
     s.all_fail(&[(Kind::RateLimited, 429), (Kind::RateLimited, 429)]);
     let until = s.exchange.exhausted_until().expect("it was exhausted");
     s.now = s.now + 10 * SECOND;
-    question(s.again(|exchange| exchange.after_exhaustion(until)));
+    question(s.again(|exchange| exchange.after_exhaustion(trying(until))));
     s.send(0);
-    let query = question(s.fails(Kind::ServerError, 500));
-    assert_eq!(state(&query, 0), RowState::Unsuited as u32);
-    s.now = s.now + 10 * SECOND;
+    let told = refusal(s.fails(Kind::ServerError, 500));
+    assert_eq!((told.reason, s.exchange.attempts().len()), (Reason::Exhausted, 1));
+    s.now = s.now + 30 * SECOND;
+    let told = refusal(s.again(|exchange| exchange.after_exhaustion(Repetition { until, may_try: false })));
+    assert_eq!((told.reason, s.exchange.attempts().len()), (Reason::Exhausted, 0), "not even that");
+}
+
+#[test]
+fn a_repetition_asks_who_has_answered_others_since() {
+    for may_try in [false, true] {
+        let mut s = Story::begun();
+        s.all_fail(&[(Kind::RateLimited, 429), (Kind::RateLimited, 429)]);
+        let until = s.exchange.exhausted_until().expect("it was exhausted");
+        s.now = s.now + 10 * SECOND;
+        s.begin();
+        s.send(1);
+        s.step(Event::Ended(ended(Kind::Answered, 200)));
+        s.now = s.now + SECOND;
+        let query = question(s.again(|exchange| exchange.after_exhaustion(Repetition { until, may_try })));
+        assert_eq!(state(&query, 1), RowState::Ready as u32, "{may_try}");
+        assert_eq!(state(&query, 0) == RowState::Unsuited as u32, !may_try, "it may have a try left for the other");
+        s.send(1);
+        refusal(s.fails(Kind::ServerError, 500));
+    }
+}
+
+#[test]
+fn a_client_that_left_while_all_that_was_tried_had_failed_goes_on_with_the_same_run() {
+    let mut s = Story::begun();
+    s.send(0);
+    s.fails(Kind::RateLimited, 429);
     s.send(1);
-    question(s.fails(Kind::RateLimited, 429));
-    assert!(matches!(s.waits(), Action::Ask(_)), "both had their try, so there is nobody to wait for");
-    assert_eq!(refusal(s.gives_up()).reason, Reason::Exhausted);
+    s.fails(Kind::RateLimited, 429);
+    assert!(matches!(s.waits(), Action::Wait { .. }));
+    s.step(Event::ClientGone);
+    assert!(s.exchange.exhausted_until().is_some());
+    // Who only waited has failed at nothing.
+    s.begin();
+    assert!(matches!(s.waits(), Action::Wait { .. }));
+    s.step(Event::ClientGone);
+    assert!(s.exchange.exhausted_until().is_none());
+}
+
+/// Fails at each backend that the exchange may send to, the first before the second, for a minute; how often.
+fn tries(backends: usize, kind: Kind, announces: bool) -> usize {
+    let mut s = Story::of((0..backends).map(backend).collect());
+    let mut action = s.again(|exchange| exchange.announcing_retries(announces));
+    for _ in 0..600 {
+        s.now = s.now + Duration::from_millis(100);
+        let Action::Ask(query) = action else { break };
+        let is_ready = |index: &usize| state(&query, *index) == RowState::Ready as u32;
+        action = match (0..backends).find(is_ready) {
+            Some(index) => {
+                s.send(index as u32);
+                s.fails(kind, 429)
+            }
+            None => match s.waits() {
+                Action::Wait { .. } => {
+                    s.now = s.now + SECOND;
+                    s.step(Event::WaitOver)
+                }
+                other => other,
+            },
+        };
+    }
+    s.exchange.attempts().len()
+}
+
+#[test]
+fn an_exchange_tries_as_often_as_its_client_would_and_each_backend_once_at_least() {
+    use Kind::{RateLimited, ServerError};
+    for (backends, kind, announces, most) in [
+        (1, ServerError, true, 2),
+        (1, RateLimited, true, 2),
+        (2, ServerError, false, 3),
+        (2, ServerError, true, 3),
+        (2, RateLimited, true, 3),
+        (3, ServerError, false, 4),
+        (5, ServerError, true, 6),
+    ] {
+        assert_eq!(tries(backends, kind, announces), most, "{backends} {kind:?}, announced: {announces}");
+    }
+    // Who waits for a limit without a word of coming again is woken when it lets others pass.
+    assert!(tries(1, RateLimited, false) >= 3 && tries(2, RateLimited, false) >= 4);
 }
 
 #[test]
@@ -507,7 +589,7 @@ fn a_repetition_waits_once_after_the_recovery_and_not_before() {
     s.all_fail(&[(Kind::RateLimited, 429), (Kind::RateLimited, 429)]);
     let until = s.exchange.exhausted_until().expect("it was exhausted");
     s.fleet.clear_cooldown(s.now, "b1");
-    question(s.again(|exchange| exchange.after_exhaustion(until)));
+    question(s.again(|exchange| exchange.after_exhaustion(trying(until))));
     assert!(matches!(s.waits(), Action::Ask(_)), "b0 cools");
     s.step(Event::ClientGone);
     s.now = until + SECOND;
@@ -515,7 +597,7 @@ fn a_repetition_waits_once_after_the_recovery_and_not_before() {
     s.begin();
     s.send(0);
     let probing = std::mem::replace(&mut s.exchange, exchange(s.now, &s.view, facts()));
-    question(s.again(|exchange| exchange.after_exhaustion(until)));
+    question(s.again(|exchange| exchange.after_exhaustion(trying(until))));
     let Action::Wait { max, .. } = s.waits() else { panic!("it may have a moment's patience") };
     assert_eq!(max, 10 * SECOND);
     s.now = s.now + max;
@@ -530,7 +612,7 @@ fn a_repetition_resumes_where_its_answer_broke() {
     s.all_fail(&[(Kind::RateLimited, 429), (Kind::RateLimited, 429)]);
     let until = s.exchange.exhausted_until().expect("it was exhausted");
     s.now = s.now + 10 * SECOND;
-    s.again(|exchange| exchange.after_exhaustion(until));
+    s.again(|exchange| exchange.after_exhaustion(trying(until)));
     s.send(0);
     s.step(Event::Committed);
     let query = question(s.step(Event::Broke(ended(Kind::Cut, 200))));

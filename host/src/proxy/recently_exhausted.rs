@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use pointsman_core::exhaustion::{RecentlyExhausted, Repeated};
+use pointsman_core::exhaustion::{RecentlyExhausted, Repeated, Repetition};
 use pointsman_core::time::Timestamp;
 
 use super::request::ProxyRequest;
@@ -16,14 +16,14 @@ pub struct ExhaustedRequests {
 }
 
 impl ExhaustedRequests {
-    /// Returns the time until which nobody can have recovered, for a request that was found exhausted before.
-    pub fn until(&self, now: Timestamp, request: &ProxyRequest) -> Option<Timestamp> {
-        self.any.load(Ordering::Acquire).then(|| self.lock().until(now, repeated(request))).flatten()
+    /// Counts a request that was found exhausted before, and says what it may do.
+    pub fn asked(&self, now: Timestamp, request: &ProxyRequest) -> Option<Repetition> {
+        self.any.load(Ordering::Acquire).then(|| self.lock().asked(now, repeated(request))).flatten()
     }
 
-    /// A request was found exhausted; nobody can have recovered before `until`.
-    pub fn insert(&self, now: Timestamp, request: &ProxyRequest, until: Timestamp) {
-        self.lock().insert(now, repeated(request), until);
+    /// A request was found exhausted after so many tries; nobody can have recovered before `until`.
+    pub fn insert(&self, now: Timestamp, request: &ProxyRequest, until: Timestamp, tries: u32) {
+        self.lock().insert(now, repeated(request), until, tries);
         self.any.store(true, Ordering::Release);
     }
 

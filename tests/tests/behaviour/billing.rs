@@ -140,8 +140,9 @@ async fn an_answer_compressed_unasked_passes_untouched_and_is_read_as_a_copy() {
     let proxy = proxy!().backend(backend("p").primary(&up)).start().await;
     let answer = proxy.chat().send().await;
     assert_eq!((&answer.body[..], answer.header("content-encoding")), (&packed[..], "gzip"), "it passes untouched");
+    // A stream is read by its events, so it goes out as they are.
     let answer = proxy.chat_stream().send().await;
-    assert_eq!((&answer.body[..], answer.header("content-encoding")), (&packed_events[..], "gzip"));
+    assert_eq!((answer.header("content-encoding"), answer.text().contains("\"content\":\"hi\"")), ("", true));
     let rows = proxy.wait_rows(2, LAST).await;
     assert_eq!((numbers(&rows[0]), numbers(&rows[1])), ((9, 4, 0, false), (9, 4, 0, false)));
     let refused = proxy.chat().send().await;

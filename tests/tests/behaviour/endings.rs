@@ -227,6 +227,9 @@ async fn an_error_of_every_form_is_told_in_every_dialect_and_nothing_of_it_relay
         "data: {\"code\":500,\"message\":\"boom\",\"data\":null}\n\n",
         "{\"error\":{\"message\":\"boom\"}}\n\n",
         "<html>\n<body>boom</body>\n\n",
+        "data: {\"internalServerException\":{\"message\":\"boom\"}}\n\n",
+        "event: exception\ndata: {\"message\":\"boom\"}\n\n",
+        "data: {\"base_resp\":{\"status_code\":1013,\"status_msg\":\"boom\"}}\n\n",
     ] {
         for path in ["/v1/responses", "/v1/messages", "/v1/chat/completions"] {
             let up = upstream().reply(begun(path).and_bytes(error)).start().await;
@@ -241,6 +244,37 @@ async fn an_error_of_every_form_is_told_in_every_dialect_and_nothing_of_it_relay
             assert_failed(path, last);
             assert!(stream.ended_in_order(), "{path} {error}");
         }
+    }
+}
+
+#[tokio::test]
+async fn an_error_in_the_place_of_a_delta_is_no_part_of_the_answer() {
+    for (path, error) in [
+        ("/v1/chat/completions", json!({"choices": [{"index": 0, "delta": {"error": {"message": "boom"}}}]})),
+        (
+            "/v1/messages",
+            json!({"type": "content_block_delta", "index": 0, "delta": {"type": "error", "error": {"message": "boom"}}}),
+        ),
+        ("/v1/messages", json!({"type": "message_stop", "error": {"message": "boom"}})),
+        (
+            "/v1/responses",
+            json!({"type": "response.incomplete", "sequence_number": 2,
+                "response": {"id": "resp_1", "status": "incomplete", "incomplete_details": {"reason": "error"}}}),
+        ),
+        ("/v1/responses", json!("[DONE]")),
+    ] {
+        let data = error.as_str().map_or_else(|| error.to_string(), str::to_owned);
+        let up = upstream().reply(begun(path).and_bytes(event(data))).start().await;
+        let dialect = if path == "/v1/messages" { "anthropic" } else { "openai" };
+        let target = backend("p1").primary(&up).set("dialect", dialect);
+        let proxy = proxy!().backend(target).set("stream.resume", "none").start().await;
+        let mut stream = ask(&proxy, path).stream().await;
+        let events = stream.rest().await;
+        let (last, before) = events.split_last().unwrap();
+        assert_eq!(texts(before), "half", "{path} {error}: {events:?}");
+        assert!(before.iter().all(|e| !e.text.contains("boom") && !e.text.contains("DONE")), "{path}: {events:?}");
+        assert_failed(path, last);
+        assert!(stream.ended_in_order(), "{path} {error}");
     }
 }
 

@@ -1,5 +1,9 @@
 //! Requests as the provider receives them, and responses as the client receives them.
 
+use std::io::Write as _;
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use http::Method;
 use pointsman_tests::{
     RawConnection, Reply, Upstream, backend, bytes, chat, echo, embeddings, proxy, status, tls_upstream, upstream,
@@ -235,8 +239,11 @@ async fn a_request_id_comes_back_as_it_was_sent() {
 
 #[tokio::test]
 async fn a_compressed_answer_passes_untouched() {
-    let packed: &[u8] = &[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3, 0xab, 0xae, 5, 0, 0x43, 0xbf, 0xa6, 0xa3, 2, 0, 0, 0];
-    let up = upstream().reply(bytes("application/json", packed).header("content-encoding", "gzip")).start().await;
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+    encoder.write_all(br#"{"choices":[{"index":0,"message":{"role":"assistant","content":"hi"}}]}"#).unwrap();
+    let packed = encoder.finish().unwrap();
+    let up =
+        upstream().reply(bytes("application/json", packed.clone()).header("content-encoding", "gzip")).start().await;
     let proxy = proxy!().backend(backend("p1").primary(&up)).start().await;
     let answer = proxy.chat().send().await;
     assert_eq!(answer.header("content-encoding"), "gzip");

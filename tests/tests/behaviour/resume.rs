@@ -327,17 +327,69 @@ async fn a_tool_call_is_resumed_where_it_is_the_same_and_never_mixed() {
     }
 }
 
-#[tokio::test]
-async fn several_choices_are_not_resumed() {
-    let chunk = |i: usize, text: &str| json!({"choices": [{"index": i, "delta": {"content": text}}]}).to_string();
-    let broken = sse([chunk(0, "a"), chunk(1, "b"), chunk(0, "c")]).end_after(2);
-    let (cut, well) = (upstream().reply(broken).start().await, upstream().reply(tokens(9)).start().await);
-    let proxy = two(&cut, &well).start().await;
+fn chunk(choice: usize, text: &str) -> String {
+    json!({"id": "c", "choices": [{"index": choice, "delta": {"content": text}, "finish_reason": null}]}).to_string()
+}
+
+fn finish(choice: usize) -> String {
+    json!({"id": "c", "choices": [{"index": choice, "delta": {}, "finish_reason": "stop"}]}).to_string()
+}
+
+/// The texts of two choices, and how often each ended.
+fn two_choices(events: &[Event]) -> [(String, usize); 2] {
+    let mut choices = [(String::new(), 0), (String::new(), 0)];
+    for choice in events.iter().flat_map(|e| e.json()["choices"].as_array().cloned().unwrap_or_default()) {
+        let (text, ends) = &mut choices[choice["index"].as_u64().unwrap() as usize];
+        text.push_str(choice["delta"]["content"].as_str().unwrap_or_default());
+        *ends += usize::from(choice["finish_reason"].is_string());
+    }
+    choices
+}
+
+async fn ask_for_two(proxy: &Proxy) -> (Vec<Event>, bool) {
     let body = json!({"model": "m", "stream": true, "n": 2, "messages": []});
     let mut stream = proxy.post("/v1/chat/completions").json(&body).stream().await;
     let events = stream.rest().await;
-    assert_broken(&stream, &events, "ab");
-    assert_eq!(well.count(), 0, "nobody else was asked");
+    (events, stream.ended_in_order())
+}
+
+#[tokio::test]
+async fn each_of_several_choices_is_resumed_where_it_broke_off() {
+    let both = json!({"id": "c", "choices": [
+        {"index": 0, "delta": {"content": "e"}, "finish_reason": "stop"},
+        {"index": 1, "delta": {"content": "2"}, "finish_reason": null}]});
+    let whole =
+        || sse([chunk(0, "on"), chunk(1, "1"), both.to_string(), chunk(1, "3"), finish(1), "[DONE]".to_owned()]);
+    let all = [chunk(0, "o"), chunk(1, "12"), chunk(0, "ne"), finish(0), chunk(1, "3")];
+    for delivered in 1..=all.len() {
+        let broken = sse(all[..delivered].to_vec());
+        let (cut, well) = (upstream().reply(broken).start().await, upstream().reply(whole()).start().await);
+        let proxy = two(&cut, &well).start().await;
+        let (events, in_order) = ask_for_two(&proxy).await;
+        let expected = [("one".to_owned(), 1), ("123".to_owned(), 1)];
+        assert_eq!((two_choices(&events), in_order), (expected, true), "after {delivered}: {events:?}");
+        assert_eq!(events.last().unwrap().data(), "[DONE]", "after {delivered}");
+        assert_eq!(well.count(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_choice_that_goes_another_way_is_never_mixed_in() {
+    let broken = || sse([chunk(0, "o"), chunk(1, "12")]);
+    for other in [
+        vec![chunk(0, "one"), finish(0), chunk(1, "x"), finish(1)],
+        vec![chunk(0, "one"), finish(0), chunk(1, "1"), finish(1)],
+        vec![chunk(1, "123"), finish(1), chunk(0, "x"), finish(0)],
+        vec![chunk(1, "123"), finish(1), "[DONE]".to_owned()],
+    ] {
+        let (cut, well) =
+            (upstream().reply(broken()).start().await, upstream().reply(sse(other.clone())).start().await);
+        let proxy = two(&cut, &well).start().await;
+        let (events, in_order) = ask_for_two(&proxy).await;
+        let [(first, _), (second, _)] = two_choices(&events);
+        assert!("one".starts_with(&first) && "123".starts_with(&second), "{other:?}: {events:?}");
+        assert!(in_order && !events.last().unwrap().json()["error"].is_null(), "{other:?}: {events:?}");
+    }
 }
 
 #[tokio::test]

@@ -1,10 +1,15 @@
 //! Success must be shown: what does not have the shape of an answer is a failed attempt, plain and as a stream, and so is an
 //! answer with nothing in it.
 
+use std::io::Write as _;
+
+use flate2::Compression;
+use flate2::write::{GzEncoder, ZlibEncoder};
 use pointsman_tests::{
     Backend, Event, Proxy, Reply, Upstream, backend, bytes, chat, embeddings, json as reply, proxy, sse, tokens,
     upstream,
 };
+use ruzstd::encoding::{CompressionLevel, compress_to_vec};
 use serde_json::{Value, json};
 
 /// A proxy whose primary gives one answer and whose fallback gives another.
@@ -50,6 +55,11 @@ async fn a_body_that_is_no_answer_is_a_failed_attempt() {
         message(json!("half"), "error", Some(3)),
         message(json!(""), "stop", Some(0)),
         message(Value::Null, "stop", None),
+        message(json!([{"type": "text", "text": ""}]), "stop", None),
+        json!({"choices": [{"index": 0, "finish_reason": "tool_calls", "message": {"role": "assistant", "content": null,
+            "tool_calls": [{"id": "c", "type": "function", "function": {"name": "", "arguments": ""}}]}}]}),
+        json!({"choices": null, "base_resp": {"status_code": 1013, "status_msg": "boom"}}),
+        json!({"internalServerException": {"message": "boom"}}),
     ] {
         for streaming in [false, true] {
             let Served { proxy, bad: up, well } =
@@ -64,6 +74,16 @@ async fn a_body_that_is_no_answer_is_a_failed_attempt() {
             }
             assert_eq!((up.count(), well.count()), (1, 1), "{bad}");
         }
+    }
+}
+
+#[tokio::test]
+async fn a_way_to_somebody_else_and_an_empty_success_are_asked_of_the_next() {
+    for code in [204, 301, 302, 307, 308] {
+        let away = || bytes("text/html", "").with_status(code).header("location", "https://login.example.com/");
+        let Served { proxy, bad: up, well } = served(away(), chat("well")).await;
+        assert_eq!(proxy.chat().send().await.says(), "well", "{code}");
+        assert_eq!((up.count(), well.count()), (1, 1), "{code}");
     }
 }
 
@@ -143,6 +163,89 @@ async fn an_empty_answer_is_delivered_where_the_operator_says_so_or_tokens_were_
     assert_eq!((up.count(), well.count()), (1, 0));
 }
 
+fn gzip(text: &str) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+    encoder.write_all(text.as_bytes()).unwrap();
+    encoder.finish().unwrap()
+}
+
+fn zlib(text: &str) -> Vec<u8> {
+    let mut encoder = ZlibEncoder::new(Vec::new(), Compression::default());
+    encoder.write_all(text.as_bytes()).unwrap();
+    encoder.finish().unwrap()
+}
+
+#[tokio::test]
+async fn a_compressed_answer_is_judged_like_any_other() {
+    let whole = |text: &str| message(json!(text), "stop", Some(3)).to_string();
+    let error = json!({"error": {"message": "boom", "code": 500}}).to_string();
+    let cut = gzip(&whole(&"long ".repeat(2_000)));
+    for (encoding, label, body) in [
+        ("gzip", "application/json", gzip(&error)),
+        ("x-gzip", "application/json", gzip("{}")),
+        ("deflate", "application/json", zlib(&error)),
+        ("gzip", "application/json", gzip(&message(json!(""), "stop", Some(0)).to_string())),
+        ("gzip", "text/html", gzip("<html>bad gateway</html>")),
+        ("gzip", "application/json", cut[..cut.len() - 40].to_vec()),
+        ("gzip", "application/json", b"no gzip".to_vec()),
+        ("zstd", "application/json", compress_to_vec(error.as_bytes(), CompressionLevel::Fastest)),
+    ] {
+        let Served { proxy, bad: up, well } =
+            served(bytes(label, body.clone()).header("content-encoding", encoding), chat("well")).await;
+        let answer = proxy.chat().header("accept-encoding", "gzip, deflate, zstd").send().await;
+        assert_eq!((answer.status.as_u16(), answer.says()), (200, "well".to_owned()), "{encoding} {label} {body:?}");
+        assert_eq!((up.count(), well.count()), (1, 1), "{encoding} {label}");
+    }
+}
+
+#[tokio::test]
+async fn a_compressed_stream_is_judged_and_resumed_like_any_other() {
+    let piece = |text: &str| {
+        let choice = json!({"index": 0, "delta": {"content": text}, "finish_reason": null});
+        format!("data: {}\n\n", json!({"id": "c", "choices": [choice]}))
+    };
+    for begun in [
+        "data: {\"error\":{\"message\":\"boom\"}}\n\n".to_owned(),
+        "data: [DONE]\n\n".to_owned(),
+        piece("t0 "),
+        piece("t0 ") + "data: {\"error\":{\"message\":\"boom\"}}\n\n",
+    ] {
+        for label in ["text/event-stream", "application/json"] {
+            let packed = bytes(label, gzip(&begun)).header("content-encoding", "gzip");
+            let Served { proxy, bad: up, well } = served(packed, tokens(2)).await;
+            let mut stream = proxy.chat_stream().header("accept-encoding", "gzip").stream().await;
+            let events = stream.rest().await;
+            assert_eq!(events.iter().map(Event::content).collect::<String>(), "t0 t1 ", "{label} {begun}");
+            assert!(events.iter().all(|event| !event.text.contains("boom")), "{label}: {events:?}");
+            assert_eq!((up.count(), well.count(), stream.ended_in_order()), (1, 1, true), "{label} {begun}");
+        }
+    }
+    // A client that asked for JSON gets that.
+    let events = piece("he") + &piece("llo") + "data: [DONE]\n\n";
+    let packed = bytes("text/event-stream", gzip(&events)).header("content-encoding", "gzip");
+    let Served { proxy, bad: up, well } = served(packed, chat("well")).await;
+    assert_eq!(proxy.chat().header("accept-encoding", "gzip").send().await.says(), "hello");
+    assert_eq!((up.count(), well.count()), (1, 0));
+}
+
+#[tokio::test]
+async fn a_response_with_nothing_in_its_items_is_a_failed_attempt() {
+    let response = |output: Value| json!({"id": "r", "object": "response", "status": "completed", "output": output});
+    let said = |text: &str| json!([{"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": text}]}]);
+    for nothing in [
+        said(""),
+        json!([{"type": "message", "id": "m", "role": "assistant", "status": "completed", "content": []}]),
+        json!([{"type": "reasoning", "id": "rs", "summary": []}]),
+        json!([{"type": "function_call", "id": "f", "call_id": "c", "name": "", "arguments": ""}]),
+    ] {
+        let Served { proxy, bad: up, well } =
+            served(reply(response(nothing.clone())), reply(response(said("well")))).await;
+        let answer = proxy.post("/v1/responses").json(&json!({"model": "m", "input": "x"})).send().await;
+        assert!(answer.text().contains("well"), "{nothing}: {}", answer.text());
+        assert_eq!((up.count(), well.count()), (1, 1), "{nothing}");
+    }
+}
+
 #[tokio::test]
 async fn other_operations_show_their_success_too() {
     let file = json!({"prompt": "p", "input": "i", "model": "m"});
@@ -151,7 +254,12 @@ async fn other_operations_show_their_success_too() {
         ("/v1/moderations", reply(json!({"id": "m", "results": [{"flagged": false}]}))),
         ("/v1/images/generations", reply(json!({"created": 1, "data": [{"url": "http://u"}]}))),
         ("/v1/completions", reply(json!({"choices": [{"index": 0, "text": "x", "finish_reason": "stop"}]}))),
-        ("/v1/responses", reply(json!({"id": "r", "status": "completed", "output": [{"type": "message"}]}))),
+        (
+            "/v1/responses",
+            reply(
+                json!({"id": "r", "status": "completed", "output": [{"type": "message", "content": [{"text": "x"}]}]}),
+            ),
+        ),
     ] {
         for bad in [
             json!({}),

@@ -323,6 +323,9 @@ fn joined(kept: Option<BytesMut>, rest: Bytes) -> Bytes {
 }
 
 fn error_in(dialect: Dialect, event: &sse::Event<'_>) -> Outcome {
+    if event.data.is_some_and(|data| data.trim_ascii() == b"[DONE]") {
+        return cut_short();
+    }
     let unknown = || Outcome::new(Kind::ServerError, "the upstream sent an error inside its stream");
     classify_event(dialect, event).unwrap_or_else(unknown)
 }

@@ -75,6 +75,7 @@ impl Attempt {
 
     /// A stream begins, under whatever label.
     pub(super) fn begin_events(&mut self, now: Timestamp) -> Output {
+        self.packed = None;
         self.read_events(now);
         let label = if self.asked.streaming { "text/event-stream" } else { "application/json" };
         if let Some(head) = self.head.as_mut().filter(|head| !has_content_type(&head.headers, label)) {

@@ -1,7 +1,7 @@
 //! The response head: whether it can be trusted, and how the body behind it is read.
 
 use bytes::Bytes;
-use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, LOCATION, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, LOCATION, TRANSFER_ENCODING};
 use http::response::Parts;
 use http::{HeaderMap, HeaderName, StatusCode};
 
@@ -12,7 +12,7 @@ use super::request::Asked;
 use super::{Attempt, Output, Phase};
 use crate::contract::Operation;
 use crate::dialect::usage::BodyTap;
-use crate::http::encoding::{Decoder, Limits, Listed};
+use crate::http::encoding::Listed;
 use crate::http::headers::{has_content_type, request_id};
 use crate::http::retry_after::RateHints;
 use crate::outcome::{Kind, Outcome};
@@ -54,9 +54,8 @@ impl Attempt {
         if let Some(outcome) = self.redirected(&head) {
             return self.fail_unanswered(outcome);
         }
-        // Nobody asked for it, but what comes compressed is passed on as it is, unless it must be read.
         let mut head = head;
-        self.decoder = self.decoder_of(&mut head, body);
+        self.unpack(&mut head, body);
         self.watch = EncodedWatch::of(&head.headers, self.leaving.secrets()).map(Box::new);
         let encoded = is_encoded(&head.headers);
         let is_stream = self.is_stream(&head, body, encoded);
@@ -119,7 +118,7 @@ impl Attempt {
     }
 
     /// Returns true if the answer is about stored things, so that its links and ids are read.
-    fn has_links(&self) -> bool {
+    pub(super) fn has_links(&self) -> bool {
         self.asked.operation.is_about_stored_things()
     }
 
@@ -159,29 +158,13 @@ impl Attempt {
         self.reading = Reading::Events(Box::new(events));
     }
 
-    /// The decoder for an answer that came compressed and must be read: one that is translated or joined, a refusal, or one whose
-    /// links lead to the provider. The head then says nothing of it any more. Any other is passed on as it came, and read as a copy. Zstandard gives a stream's
-    /// events only at its end.
-    fn decoder_of(&self, head: &mut Parts, body: BodyKind) -> Option<Decoder> {
-        let has_links = self.has_links() && is_json(head);
-        let is_read = self.translated.is_some() || self.must_join() || has_links || head.status.as_u16() >= 400;
-        let Listed::Known(encodings) = Listed::read(&head.headers) else { return None };
-        let &[encoding] = &encodings[..] else { return None };
-        if !is_read || body != BodyKind::Bytes || self.dialect.is_opaque() {
-            return None;
-        }
-        head.headers.remove(CONTENT_ENCODING);
-        head.headers.remove(CONTENT_LENGTH);
-        Some(Decoder::new(encoding, Limits::of_answer()))
-    }
-
     /// HEAD, 204, 304, or an empty body: nothing is to come, and nobody will ask for it.
     fn empty(&mut self, head: Parts) -> Output {
         if self.join.is_some() {
             return self.fail_unanswered(Outcome::new(Kind::NotResumed, "the upstream answered with nothing"));
         }
         let says_something = self.asks_model() && !self.dialect.is_opaque();
-        if says_something && head.status.is_success() && head.status != StatusCode::NO_CONTENT {
+        if says_something && head.status.is_success() {
             return self.fail_unanswered(Outcome::new(Kind::Malformed, "the upstream answered with an empty body"));
         }
         self.head = Some(head);
@@ -198,7 +181,7 @@ impl Attempt {
     }
 }
 
-fn is_json(head: &Parts) -> bool {
+pub(super) fn is_json(head: &Parts) -> bool {
     has_content_type(&head.headers, "application/json")
 }
 

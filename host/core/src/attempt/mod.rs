@@ -24,6 +24,7 @@ mod form;
 mod gate;
 mod head;
 mod held;
+mod packed;
 mod piece;
 mod plan;
 mod reading;
@@ -66,6 +67,7 @@ use deadlines::{Deadlines, Expired};
 use encoded_watch::EncodedWatch;
 use form::Form;
 use held::Held;
+use packed::Packed;
 use piece::Piece;
 use reading::Reading;
 use request::Asked;
@@ -154,10 +156,12 @@ pub struct Attempt {
     added: Added,
     /// The client's body, by which the usage is judged.
     asked_body: Bytes,
-    /// Undoes the encoding of an answer that was compressed unasked.
+    /// Undoes the encoding of an answer that came compressed.
     decoder: Option<Decoder>,
     /// Looks for secrets in an answer that passes compressed.
     watch: Option<Box<EncodedWatch>>,
+    /// A compressed answer in one piece as it came.
+    packed: Option<Packed>,
 }
 
 /// Stands for the body of a request whose prompt was sent with another one.
@@ -346,15 +350,6 @@ impl Attempt {
                 self.pass(now, piece)
             }
         }
-    }
-
-    /// The answer's bytes, with their encoding undone where it can be.
-    fn decoded(&mut self, data: Bytes) -> Result<Bytes, Outcome> {
-        let Some(decoder) = &mut self.decoder else { return Ok(data) };
-        decoder.push(&data).map_err(|why| {
-            self.decoder = None;
-            Outcome::new(Kind::Malformed, format!("the upstream's answer cannot be read: {why}"))
-        })
     }
 
     fn digested(&mut self, now: Timestamp, digest: Digest) -> Output {

@@ -159,6 +159,7 @@ impl Attempt {
             added: Added::default(),
             asked_body: Bytes::new(),
             decoder: None,
+            packed: None,
         }
     }
 
@@ -250,6 +251,7 @@ fn continuation(
     let told = told.cloned().unwrap_or_else(|| Transcript::new(spoken, request.operation));
     if sending.join == Some(Join::Prefill)
         && !is_translated
+        && request.answers() <= 1
         && let Some((body, unsent)) = prefill(request.body, request.operation, &told, capabilities)
         && let Ok(facts) = BodyFacts::read(&body, None)
     {

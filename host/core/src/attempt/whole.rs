@@ -36,6 +36,7 @@ impl Attempt {
             let held = self.held.take();
             let outcome = self.judge_beginning(now, &held);
             self.held.push(held);
+            self.packed = None;
             return match outcome.kind {
                 Kind::Answered => self.commit(),
                 _ => self.ended(Bytes::new(), outcome, Usage::default()),
@@ -51,11 +52,13 @@ impl Attempt {
     /// The answer is complete.
     pub(super) fn whole(&mut self, now: Timestamp, as_stream: bool) -> Output {
         let mut body = self.held.take();
+        let mut is_same = self.translated.is_none() && !as_stream;
         let mut outcome = self.judge(now, &body);
         if outcome.kind == Kind::Malformed
             && let Some(mended) = repair_body(&body)
         {
             (body, outcome) = self.mended(now, mended.into());
+            is_same = false;
         }
         if outcome.kind != Kind::Answered {
             if self.refuses_addition(&body) {
@@ -70,6 +73,7 @@ impl Attempt {
         });
         match body {
             Ok(body) => {
+                let body = self.as_it_came(body, is_same);
                 let ended = self.close(outcome, usage);
                 Output::Whole(body, ended)
             }

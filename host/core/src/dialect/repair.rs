@@ -76,12 +76,17 @@ impl Repairs {
 /// data is not JSON, or it has no data but a name, or lines that are neither fields nor comments.
 pub fn is_unreadable(event: &Event<'_>) -> bool {
     match event.data {
-        Some(_) => is_nonsense(event),
+        Some(data) => is_nonsense(event) || event.name != Some(b"error") && is_scalar(data),
         None => {
             event.name.is_some_and(|name| !is_failure(name))
                 || lines(event.raw).any(|line| !line.is_empty() && field(line).is_none())
         }
     }
+}
+
+/// Returns true for data that is neither an object nor a list nor the end: no event of any dialect is.
+fn is_scalar(data: &[u8]) -> bool {
+    !matches!(data.trim_ascii_start().first(), Some(b'{' | b'['))
 }
 
 /// Returns true for a name that says by itself that the answer failed.
@@ -169,14 +174,24 @@ impl Events {
     fn flush(&mut self) {
         let (name, data) = (mem::take(&mut self.name), self.data.take());
         let Some(data) = data else { return };
+        if data.trim_ascii() == b"\"[DONE]\"" {
+            return self.written.extend_from_slice(b"data: [DONE]\n\n");
+        }
         let whole = if is_whole(&data) { Some(data.clone()) } else { mended(&data) };
-        let Some(whole) = whole else {
-            self.lost |= carries_text(&data);
-            return;
-        };
+        match whole {
+            Some(whole) if is_scalar(&whole) => {}
+            Some(whole) => self.write(&name, &whole),
+            None => match values_of(&data) {
+                Some(values) => values.into_iter().for_each(|value| self.write(&name, value)),
+                None => self.lost |= carries_text(&data),
+            },
+        }
+    }
+
+    fn write(&mut self, name: &[u8], whole: &[u8]) {
         if !name.is_empty() {
             self.written.extend_from_slice(b"event: ");
-            self.written.extend_from_slice(&name);
+            self.written.extend_from_slice(name);
             self.written.push(b'\n');
         }
         for line in whole.split(|b| *b == b'\n') {
@@ -202,6 +217,28 @@ fn field(line: &[u8]) -> Option<(&[u8], &[u8])> {
 
 fn is_whole(data: &[u8]) -> bool {
     data.trim_ascii() == b"[DONE]" || serde_json::from_slice::<IgnoredAny>(data).is_ok()
+}
+
+/// The objects that stand in this text one behind the other, with or without `data:` between them; `None` where it is anything
+/// else.
+fn values_of(data: &[u8]) -> Option<Vec<&[u8]>> {
+    let (mut values, mut rest) = (Vec::new(), data.trim_ascii());
+    while !rest.is_empty() {
+        if values.len() == MAX_TRIES || rest.first() != Some(&b'{') {
+            return None;
+        }
+        let mut stream = serde_json::Deserializer::from_slice(rest).into_iter::<IgnoredAny>();
+        stream.next()?.ok()?;
+        let (value, behind) = rest.split_at(stream.byte_offset());
+        values.push(value);
+        let behind = behind.trim_ascii_start();
+        rest = behind.strip_prefix(b"data:").unwrap_or(behind).trim_ascii_start();
+        if rest.starts_with(b"[DONE]") {
+            values.push(b"[DONE]");
+            rest = &rest[b"[DONE]".len()..];
+        }
+    }
+    Some(values)
 }
 
 /// This text with the usual slips mended, if it is JSON then: control characters and unknown escapes inside strings, and
@@ -325,6 +362,12 @@ mod tests {
                 "data: {\"text\":\"a\",\"p\":-9999.0,\"q\":[null,1]}\n\n",
             ),
             ("data: {\"a\":1}\ndata: {\"b\":2}\n\n", "data: {\"a\":1}\n\ndata: {\"b\":2}\n\n"),
+            ("data: {\"a\":1}{\"b\":2}\n\n", "data: {\"a\":1}\n\ndata: {\"b\":2}\n\n"),
+            (
+                "data: {\"a\":1}data: {\"b\":2}data: [DONE]\n\n",
+                "data: {\"a\":1}\n\ndata: {\"b\":2}\n\ndata: [DONE]\n\n",
+            ),
+            ("data: \"[DONE]\"\n\n", "data: [DONE]\n\n"),
             ("data: {\"a\":1}\ndata: [DONE]\n\n", "data: {\"a\":1}\n\ndata: [DONE]\n\n"),
             (
                 "event: x\ndata: {\"a\":1}\nevent: y\ndata: {\"b\":2}\n\n",
@@ -342,6 +385,9 @@ mod tests {
             "data: {nonsense\n\n",
             "data: {\"choices\": [{]}\n\n",
             "data: hello\n\n",
+            "data: 7\n\n",
+            "data: \"alive\"\n\n",
+            "event: heartbeat\ndata: null\n\n",
             "<html>\n<p>502</p>\n\n",
             "data: {\"content\":\"\"\n\n",
             "event: message_stop\n\n",

@@ -7,6 +7,7 @@ use super::types::{Action, Budgets, ExhaustedStatus, Facts, StreamDefaults};
 use super::{Exchange, Phase};
 use crate::affinity::Home;
 use crate::contract::NONE;
+use crate::exhaustion::Repetition;
 use crate::fleet::Fleet;
 use crate::origin::{Endpoint, Origin, Size};
 use crate::rank::Rank;
@@ -76,6 +77,7 @@ impl Exchange {
             exhausted_status: ExhaustedStatus::Unavailable,
             priced_as: None,
             exhausted_before: None,
+            announces_retries: false,
             exhausted_until: None,
             home: None,
         }
@@ -93,13 +95,19 @@ impl Exchange {
         self
     }
 
-    /// It repeats a request that was just found exhausted, with nobody ready before `until`: the attempts and waits of
-    /// before count. It asks each backend that is ready at most once, and does not wait; from `until` on it may wait once
-    /// and for a short time, as for a slot.
-    pub fn after_exhaustion(mut self, until: Timestamp) -> Self {
-        self.exhausted_before = Some(until);
-        self.budgets.max_waits = if self.arrived < until { 0 } else { self.budgets.max_waits.min(1) };
+    /// It repeats a request that was just found exhausted: the attempts and waits of before count. It asks at most one of the
+    /// backends that have failed, if that, and each other one that is ready once; and it does not wait. Once nobody needs to be
+    /// waited for any more it may wait once and for a short time, as for a slot.
+    pub fn after_exhaustion(mut self, before: Repetition) -> Self {
+        self.exhausted_before = Some(before);
+        self.budgets.max_waits = if self.arrived < before.until { 0 } else { self.budgets.max_waits.min(1) };
         self.budgets.max_wait = self.budgets.max_wait.min(MAX_WAIT_AGAIN);
+        self
+    }
+
+    /// Its client says that it repeats by itself what fails: its own repetitions count for it.
+    pub fn announcing_retries(mut self, announces: bool) -> Self {
+        self.announces_retries = announces;
         self
     }
 

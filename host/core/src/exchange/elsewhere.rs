@@ -92,14 +92,36 @@ impl Exchange {
         }
     }
 
-    /// After an attempt there: one that hung is not asked again in this exchange, and after an exhausted exchange of the
-    /// same request nobody that failed before its commit is.
-    pub(super) fn leave_out_after(&mut self, backend: u32, kind: Kind, is_committed: bool) {
+    /// After an attempt there: one that hung is not asked again in this exchange. After an exhausted exchange of the same request
+    /// nobody that failed before its commit is, and nobody else that has failed: the one try was this. Nor is anybody once the
+    /// exchange has tried as often as its client would.
+    pub(super) fn leave_out_after(
+        &mut self,
+        fleet: &Fleet,
+        now: Timestamp,
+        backend: u32,
+        kind: Kind,
+        is_committed: bool,
+    ) {
         let hung = matches!(kind, Kind::TimedOut | Kind::Stalled);
         let failed = !is_committed && !matches!(kind, Kind::Answered | Kind::ClientGone | Kind::NotResumed);
         if hung || failed && self.exhausted_before.is_some() {
             self.leave_out(backend);
         }
+        if failed && !hung && self.exhausted_before.is_some() {
+            self.leave_out_failed(fleet, now);
+        } else if failed && self.has_tried_enough() {
+            let tried: Vec<u32> = self.attempt_facts.iter().map(|attempt| attempt.backend).collect();
+            tried.into_iter().for_each(|backend| self.leave_out(backend));
+        }
+    }
+
+    /// Leaves out who has failed since its last answer.
+    fn leave_out_failed(&mut self, fleet: &Fleet, now: Timestamp) {
+        let whole = self.whole_want();
+        let has_failed = |index: &u32| fleet.last_failure(now, &self.view, &whole, *index).is_some();
+        let failed: Vec<u32> = self.want.candidates.iter().copied().filter(has_failed).collect();
+        failed.into_iter().for_each(|index| self.leave_out(index));
     }
 
     /// Does not ask it again in this exchange.
@@ -131,11 +153,15 @@ impl Exchange {
         Want { candidates: Arc::from(candidates), origin, ..self.want.clone() }
     }
 
-    /// The beginning of an exchange whose request was just found exhausted: it is told so again while nobody is ready.
+    /// The beginning of an exchange whose request was just found exhausted: it is told so again while nobody is ready, or nobody
+    /// that it may try.
     pub(super) fn exhausted_again(&mut self, fleet: &Fleet, now: Timestamp) -> Option<Action> {
-        let until = self.exhausted_before?;
+        let before = self.exhausted_before?;
+        if !before.may_try {
+            self.leave_out_failed(fleet, now);
+        }
         let is_ready = |lane| fleet.earliest_ready(now, &self.view, &self.want, lane) == Some(Duration::ZERO);
         let anyone = is_ready(Lane::Primary) || is_ready(Lane::Fallback);
-        (now < until && !anyone).then(|| self.exhausted(fleet, now))
+        (self.want.candidates.is_empty() || now < before.until && !anyone).then(|| self.exhausted(fleet, now))
     }
 }

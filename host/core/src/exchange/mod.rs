@@ -38,9 +38,10 @@ pub use types::{Join, Reason, Refusal, Sending, StreamDefaults};
 use refusing::own_shortage;
 
 use crate::affinity::Home;
-use crate::contract::AttemptFacts;
+use crate::contract::{AttemptFacts, Operation};
+use crate::exhaustion::Repetition;
 use crate::fleet::{Fleet, Permit, Ticket};
-use crate::origin::Origin;
+use crate::origin::{Origin, asks_model};
 use crate::outcome::{Kind, Outcome, Scope};
 use crate::overdue::Bet;
 use crate::record::{AttemptRecord, End};
@@ -113,8 +114,10 @@ pub struct Exchange {
     exhausted_status: ExhaustedStatus,
     /// The model name sent whose price counts, where it is another than that of this request.
     priced_as: Option<String>,
-    /// An exchange with the same request was exhausted; until then nobody can have recovered.
-    exhausted_before: Option<Timestamp>,
+    /// An exchange with the same request was exhausted.
+    exhausted_before: Option<Repetition>,
+    /// The client says that it repeats by itself what fails.
+    announces_retries: bool,
     /// It was exhausted; until then nobody can have recovered.
     exhausted_until: Option<Timestamp>,
     /// The backend that holds what the request builds on.
@@ -244,7 +247,7 @@ impl Exchange {
 
     fn attempt_ended(&mut self, fleet: &mut Fleet, now: Timestamp, attempt: (Permit, Sending), ended: Ended) -> Action {
         self.lost += now.since(attempt.0.taken_at);
-        let is_final = is_final(&ended.outcome);
+        let is_final = is_final(&ended.outcome, self.facts.operation);
         let kind = self.settle(fleet, now, attempt, ended, false);
         self.after_attempt(fleet, now, kind, is_final)
     }
@@ -264,8 +267,14 @@ impl Exchange {
 }
 
 /// Returns true if a refusal is about the request, so that no other backend is asked to get around it; false where it may
-/// be peculiar to the backend: an endpoint, a feature or a size that it does not have.
-fn is_final(outcome: &Outcome) -> bool {
-    let is_peculiar = outcome.scope.may_differ_elsewhere() || matches!(outcome.status, Some(404 | 405 | 413));
-    outcome.kind == Kind::Refused && !is_peculiar
+/// be peculiar to the backend: an endpoint, a feature or a size that it does not have, or a host that takes no such request.
+/// Of a question every status is but those that speak of what it says.
+fn is_final(outcome: &Outcome, operation: Operation) -> bool {
+    let is_peculiar = match outcome.status.unwrap_or(0) {
+        300..400 | 404 | 405 | 407 | 411 | 413 | 414 | 421 | 426 | 431 | 451 => true,
+        400 | 403 | 422 => false,
+        401..500 => asks_model(operation),
+        _ => false,
+    };
+    outcome.kind == Kind::Refused && !is_peculiar && !outcome.scope.may_differ_elsewhere()
 }

@@ -57,7 +57,7 @@ impl Exchange {
             model_sent: sending.model,
             upstream_id,
         });
-        self.leave_out_after(sending.backend, kind, is_committed);
+        self.leave_out_after(fleet, now, sending.backend, kind, is_committed);
         kind
     }
 
@@ -88,7 +88,7 @@ impl Exchange {
             | Kind::Malformed
             | Kind::NotResumed => {
                 self.leave_out_breaking(fleet, now);
-                self.ask(fleet, now, None)
+                if self.want.candidates.is_empty() { self.exhausted(fleet, now) } else { self.ask(fleet, now, None) }
             }
         }
     }
@@ -129,6 +129,10 @@ impl Exchange {
             Phase::Waiting { ticket, since } => {
                 fleet.leave(ticket);
                 self.wait_ended(now, since);
+                if !self.attempt_facts.is_empty() {
+                    // All that was tried had failed: what its client sends next is the same run.
+                    self.exhausted_until = Some(now + self.recovery(fleet, now));
+                }
             }
             Phase::Sending { permit, sending } | Phase::Relaying { permit, sending } => {
                 let gone = Outcome::new(Kind::ClientGone, "the client went away");

@@ -27,12 +27,12 @@ impl Exchange {
         if is_committed && self.resuming {
             self.counted_from = self.attempt_facts.len();
         }
-        if self.exhausted_before.is_some() {
+        // What broke after its commit is repeated once, and by each other one.
+        if self.exhausted_before.is_some() || self.resuming && !is_committed && is_fault(kind) {
             return Tries { count: MANY, wait: self.longest_hold };
         }
-        let failed = |a: &&AttemptFacts| a.outcome == Kind::RateLimited || is_fault(a.outcome);
-        let before = self.attempt_facts.get(self.counted_from..).unwrap_or_default();
-        let mut failed: Vec<u32> = before.iter().filter(failed).map(|a| a.backend).collect();
+        let before = self.counted();
+        let mut failed: Vec<u32> = before.iter().filter(is_try).map(|a| a.backend).collect();
         failed.push(backend);
         let here = failed.iter().filter(|failed_at| **failed_at == backend).count();
         let all = failed.len();
@@ -45,12 +45,36 @@ impl Exchange {
         Tries { count: if is_pointless { count.max(MANY) } else { count }, wait: self.longest_hold }
     }
 
+    /// The attempts that count as tries.
+    fn counted(&self) -> &[AttemptFacts] {
+        self.attempt_facts.get(self.counted_from..).unwrap_or_default()
+    }
+
+    /// Returns true if the exchange has tried every candidate, and together as often as its client would by itself: one time
+    /// more than there are backends. Where a limit is waited out, or at a single backend, that holds for a client that says
+    /// that it repeats; another pauses, so that it is served when the limit lets others pass.
+    pub(super) fn has_tried_enough(&self) -> bool {
+        let mut tried: Vec<u32> = self.counted().iter().filter(is_try).map(|a| a.backend).collect();
+        let tries = tried.len();
+        tried.sort_unstable();
+        tried.dedup();
+        let is_limited = self.counted().iter().any(|a| a.outcome == Kind::RateLimited);
+        let may_end = self.announces_retries || tried.len() > 1 && !is_limited;
+        let is_untried = |index: &u32| !tried.contains(index);
+        may_end && tries > tried.len() && !self.want.candidates.iter().any(is_untried)
+    }
+
     /// Returns true if a candidate that was not asked is ready.
     fn is_other_ready(&self, fleet: &Fleet, now: Timestamp) -> bool {
         let is_asked = |index: u32| self.attempt_facts.iter().any(|attempt| attempt.backend == index);
         let is_ready = |index: u32| fleet.state_for(now, &self.view, &self.want, index).0 == RowState::Ready;
         self.want.candidates.iter().any(|&index| !is_asked(index) && is_ready(index))
     }
+}
+
+/// Returns true for a failed attempt that counts as a try.
+fn is_try(attempt: &&AttemptFacts) -> bool {
+    attempt.outcome == Kind::RateLimited || is_fault(attempt.outcome)
 }
 
 /// Returns true for a failure that no limit explains.

@@ -215,6 +215,12 @@ impl Named {
     }
 }
 
+/// Returns true if these headers say that their client repeats by itself what fails, as the official SDKs do: they number each
+/// try, from 0.
+pub fn announces_retries(headers: &HeaderMap) -> bool {
+    headers.contains_key("x-stainless-retry-count")
+}
+
 #[cfg(test)]
 mod tests {
     use http::HeaderValue;

@@ -11,6 +11,7 @@ use pointsman_core::attempt::translatable;
 use pointsman_core::dialect::repair::Repairs;
 use pointsman_core::dialect::translate::Untranslatable;
 use pointsman_core::exchange::{Action, Event, Exchange, Reason, Refusal};
+use pointsman_core::http::headers::announces_retries;
 use pointsman_core::journal::Trail;
 use pointsman_core::outcome::Scope;
 use pointsman_core::overdue::Overdue;
@@ -81,9 +82,10 @@ impl InFlight {
             exchange.set_request(request.number(exchange.origin().client));
         }
         let exchange = exchange.with_exhausted_status(snapshot.config.exhausted_status(request.client_index));
-        let before = proxy.exhausted.until(arrived, &request).filter(|_| request.pinned.is_none());
+        let exchange = exchange.announcing_retries(announces_retries(&request.headers));
+        let before = if request.pinned.is_none() { proxy.exhausted.asked(arrived, &request) } else { None };
         let exchange = match before {
-            Some(until) => exchange.after_exhaustion(until),
+            Some(before) => exchange.after_exhaustion(before),
             None => exchange,
         };
         let has_others = snapshot.view.table.backends.len() > 1;

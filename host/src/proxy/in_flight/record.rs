@@ -71,7 +71,10 @@ impl Drop for InFlight {
         }
         let now = self.proxy.clock.now();
         match self.exchange.exhausted_until() {
-            Some(until) if self.request.pinned.is_none() => self.proxy.exhausted.insert(now, &self.request, until),
+            Some(until) if self.request.pinned.is_none() => {
+                let tries = self.exchange.attempts().len() as u32;
+                self.proxy.exhausted.insert(now, &self.request, until, tries);
+            }
             Some(_) | None => {}
         }
         let record = self.record(now);

@@ -1,6 +1,6 @@
 //! Errors in Anthropic's words.
 
-use crate::dialect::format::{ErrorKind, Finish, is_error};
+use crate::dialect::format::{ErrorKind, Finish, is_error, says_something};
 use crate::http::json;
 use crate::http::sse::Event;
 use crate::outcome::Kind;
@@ -20,14 +20,15 @@ pub(super) fn in_event<'a>(event: &Event<'a>) -> Option<&'a [u8]> {
             let reason = json::member(delta, "stop_reason").unwrap_or_default();
             (Finish::read(reason) == Finish::Failed).then_some(delta)
         }
-        b"message_start"
-        | b"content_block_start"
-        | b"content_block_delta"
-        | b"content_block_stop"
-        | b"message_stop"
-        | b"ping" => None,
+        b"content_block_delta" => json::member(data, "delta").filter(|delta| has_error(delta)),
+        b"message_stop" => has_error(data).then_some(data),
+        b"message_start" | b"content_block_start" | b"content_block_stop" | b"ping" => None,
         _ => is_error(data).then_some(data),
     }
+}
+
+fn has_error(value: &[u8]) -> bool {
+    json::member(value, "error").is_some_and(says_something)
 }
 
 /// The `type` of an error of ours.

@@ -41,7 +41,7 @@ impl Resumable for MessageParts {
                 Ok(())
             }
             "content_block_stop" => walker.put(Part::Mark(&format!("stop/{index}"))).map(drop),
-            "message_delta" | "message_stop" => walker.put(Part::End).map(drop),
+            "message_delta" | "message_stop" => walker.put(Part::End(0)).map(drop),
             _ => Ok(()),
         }
     }

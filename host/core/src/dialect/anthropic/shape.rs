@@ -1,7 +1,7 @@
 //! The shapes of Anthropic's whole answers.
 
 use crate::contract::Operation;
-use crate::dialect::format::{Finish, Shown, explains_empty, filled_or_empty};
+use crate::dialect::format::{Finish, Shown, explains_empty, filled_or_empty, holds_content};
 use crate::http::json;
 
 /// The path without an operation of its own whose answers have a shape.
@@ -26,25 +26,10 @@ fn message(body: &[u8]) -> Shown<'_> {
     }
     match json::member(body, "content") {
         Some(content) if matches!(content.first(), Some(b'[' | b'"')) => {
-            filled_or_empty(has_content(content) || explains_empty(reason), body)
+            filled_or_empty(holds_content(content) || explains_empty(reason), body)
         }
         Some(_) | None => Shown::Nothing("has no `content`"),
     }
-}
-
-/// Returns true if some block has more than a type and an empty text.
-fn has_content(content: &[u8]) -> bool {
-    let mut at = json::Cursor::new(content);
-    if !at.enter(b'[') {
-        return json::is_filled(content);
-    }
-    while at.has_element() {
-        let is_filled = |(name, value): (&[u8], &[u8])| name != b"type" && json::is_filled(value);
-        if json::members(at.value()).any(is_filled) {
-            return true;
-        }
-    }
-    false
 }
 
 #[cfg(test)]

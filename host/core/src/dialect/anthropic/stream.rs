@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use super::join::join;
 use super::resume::MessageParts;
 use crate::dialect::format::{
-    EventWriter, Finish, Resumable, Sight, StreamFormat, Tally, content_bytes, explains_empty, is_error,
+    Delta, EventWriter, Finish, Resumable, Sight, StreamFormat, Tally, explains_empty, is_error, says_something,
 };
 use crate::http::json::{self, Cursor};
 
@@ -22,8 +22,12 @@ impl StreamFormat for MessageEvents {
         let kind = json::member(data, "type").and_then(json::raw_str).or(name).unwrap_or_default();
         match kind {
             b"content_block_delta" => {
-                let bytes = json::member(data, "delta").map_or(0, |delta| content_bytes(&mut Cursor::new(delta)));
-                if bytes > 0 { tally.content(bytes) } else { Sight::Other }
+                let delta = json::member(data, "delta").unwrap_or_default();
+                match Delta::read(&mut Cursor::new(delta)) {
+                    Delta { is_failed: true, .. } => Sight::Error,
+                    Delta { content_bytes: 0, .. } => Sight::Other,
+                    Delta { content_bytes, .. } => tally.content(content_bytes),
+                }
             }
             b"content_block_start" => {
                 // A tool call is news by its name alone; a block of text begins empty.
@@ -51,6 +55,7 @@ impl StreamFormat for MessageEvents {
                     Finish::None => Sight::Other,
                 }
             }
+            b"message_stop" if json::member(data, "error").is_some_and(says_something) => Sight::Error,
             b"message_stop" => tally.end(),
             b"content_block_stop" | b"ping" => Sight::Other,
             _ if is_error(data) => Sight::Error,

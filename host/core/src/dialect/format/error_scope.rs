@@ -3,6 +3,7 @@
 use http::HeaderName;
 
 use super::error_words::is_page;
+use super::inability::{is_inability, is_verdict};
 use super::message::ErrorDetails;
 use crate::contract::Operation;
 use crate::origin::{asks_model, is_peculiar};
@@ -89,6 +90,24 @@ const RULES: &[ScopeRule] = &[
         ],
         scope: Scope::Operation,
     },
+    // Limits of what one request carries, not of all requests.
+    ScopeRule {
+        kinds: &[Kind::RateLimited],
+        codes: &[],
+        phrases: &[
+            "image inputs per",
+            "limit for tool",
+            "web_search",
+            "web search",
+            "end-user",
+            "end user",
+            "same conversation",
+            "same session",
+            "same thread",
+            "enqueued token",
+        ],
+        scope: Scope::RequestHere,
+    },
     ScopeRule {
         kinds: &[],
         codes: &["tool_use_failed", "tools_not_supported", "unsupported_feature", "previous_response_not_found"],
@@ -132,8 +151,9 @@ pub(in crate::dialect) fn scope_by_words(kind: Kind, status: u16, said: &ErrorDe
         // A payload too large, where nothing is said of tokens.
         return Scope::BodySize;
     }
-    if kind == Kind::Refused && is_page(&message) {
-        // A firewall's page is about this request at this host.
+    // A firewall's refusal is about this request at this host, and so is what its model or its server cannot do.
+    let is_firewall = || is_page(&message) || status == 403 && !is_verdict(&code, &error_type, &message);
+    if kind == Kind::Refused && (is_firewall() || is_inability(&code, &error_type, &message)) {
         return Scope::RequestHere;
     }
     let is_of_account = matches!(kind, Kind::Unauthorised | Kind::OutOfCredit);

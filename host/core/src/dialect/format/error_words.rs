@@ -297,7 +297,8 @@ pub const fn by_status(status: u16) -> Kind {
         0 => Kind::ServerError,
         402 => Kind::OutOfCredit,
         401 | 403 => Kind::Unauthorised,
-        408 => Kind::ServerError,
+        // 424: a gateway before the model, whose container failed; 425: too early.
+        408 | 424 | 425 => Kind::ServerError,
         429 => Kind::RateLimited,
         // 498: Groq's "capacity exceeded"; 529: Anthropic's "overloaded".
         498 | 503 | 529 => Kind::Overloaded,

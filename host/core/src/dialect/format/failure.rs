@@ -28,6 +28,9 @@ pub fn is_error(body: &[u8]) -> bool {
             b"error" | b"errors" if says_something(value) => return true,
             b"type" | b"object" if value == b"\"error\"" => return true,
             b"success" if value == b"false" => return true,
+            b"base_resp" if is_failed_status(value) => return true,
+            // Amazon names the error itself: `internalServerException`.
+            _ if key.ends_with(b"Exception") && says_something(value) => return true,
             // Names of events: an answer's own, whatever else they carry.
             b"type" if json::raw_str(value).is_some_and(is_name_of_event) => answer = true,
             _ if WORDS.contains(&key) => words |= is_words(value),
@@ -47,6 +50,11 @@ pub(in crate::dialect) fn says_something(value: &[u8]) -> bool {
         Some(_) => json::is_filled(value) && !matches!(value, b"false" | b"0"),
         None => false,
     }
+}
+
+/// Returns true if this `base_resp` (MiniMax) has another status code than 0.
+pub(in crate::dialect) fn is_failed_status(base_resp: &[u8]) -> bool {
+    json::member(base_resp, "status_code").is_some_and(|code| !is_fine(code))
 }
 
 fn is_name_of_event(name: &[u8]) -> bool {
@@ -89,6 +97,8 @@ mod tests {
             r#"{"statusCode":429,"message":"slow down"}"#,
             r#"{"error_code":336,"error_msg":"m"}"#,
             r#"{"message":"m"}"#,
+            r#"{"base_resp":{"status_code":1013,"status_msg":"m"}}"#,
+            r#"{"internalServerException":{"message":"m"}}"#,
         ] {
             assert!(is_error(error.as_bytes()), "{error}");
         }
@@ -102,6 +112,7 @@ mod tests {
             r#"{"type":"message_start","message":{"id":"m"}}"#,
             r#"{"code":0,"message":"success","data":null}"#,
             r#"{"message":"fine","data":[1]}"#,
+            r#"{"base_resp":{"status_code":0,"status_msg":""},"choices":[{}]}"#,
             r#"{"type":"ping","message":"alive"}"#,
             "{}",
             "[]",

@@ -43,6 +43,9 @@ impl<'a> ErrorDetails<'a> {
             if key == b"errors" && json::is_filled(value) {
                 return Self::read(json::first_element(value).unwrap_or_default());
             }
+            if key == b"base_resp" || key.ends_with(b"Exception") {
+                return Self::object(value);
+            }
             outer.member(key, value);
         }
         outer
@@ -60,7 +63,7 @@ impl<'a> ErrorDetails<'a> {
         let slot = match key {
             b"message" => &mut self.message,
             b"error" | b"detail" | b"msg" | b"error_msg" | b"errmsg" | b"err_msg" | b"error_message"
-            | b"errorMessage" | b"finish_reason" | b"stop_reason"
+            | b"errorMessage" | b"status_msg" | b"finish_reason" | b"stop_reason"
                 if self.message.is_empty() =>
             {
                 &mut self.message

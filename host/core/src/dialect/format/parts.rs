@@ -1,5 +1,6 @@
 //! An event taken apart: the texts it adds to and the structure it makes, each of which can be kept, cut or dropped.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use serde_json::Value;
@@ -8,9 +9,6 @@ use thiserror::Error;
 /// The reason why a stream cannot be continued, or another answer cannot continue it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum Unfit {
-    /// Several answers are woven into one stream.
-    #[error("it has several choices")]
-    SeveralChoices,
     /// It carries something that is neither text nor a tool call.
     #[error("it carries more than text and tool calls")]
     NotText,
@@ -45,8 +43,29 @@ pub enum Part<'a> {
     Mark(&'a str),
     /// Structure that one provider sends and another leaves out; it is not to be repeated.
     Note(&'a str),
-    /// Says why the answer ends, or that it ended.
-    End,
+    /// Says why this choice of the answer ends, or that it ended; 0 where answers have one.
+    End(u64),
+}
+
+impl Part<'_> {
+    /// The choice that it belongs to: several answers to one request are told in one stream, each with an end of its own.
+    pub(in crate::dialect) fn choice(&self) -> u64 {
+        match self {
+            Part::Text { channel: name, .. } | Part::Mark(name) | Part::Note(name) => choice_of(name),
+            Part::End(choice) => *choice,
+        }
+    }
+}
+
+/// The choice that a name of [`in_choice`] belongs to; 0 for any other.
+pub(in crate::dialect) fn choice_of(name: &str) -> u64 {
+    let number = |rest: &str| rest.split_once('/').and_then(|(choice, _)| choice.parse().ok());
+    name.strip_prefix('#').and_then(number).unwrap_or(0)
+}
+
+/// The name of a channel or mark of this choice.
+pub(in crate::dialect) fn in_choice(choice: u64, name: &str) -> Cow<'_, str> {
+    if choice == 0 { name.into() } else { format!("#{choice}/{name}").into() }
 }
 
 /// Treatment of a part.

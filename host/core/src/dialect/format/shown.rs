@@ -30,6 +30,34 @@ pub(in crate::dialect) fn filled_or_empty(has_content: bool, body: &[u8]) -> Sho
     if has_content || told_output_tokens(body) > 0 { Shown::Answer } else { Shown::Empty }
 }
 
+/// The deepest that content is looked for, in lists and objects inside each other.
+const MAX_DEPTH: u32 = 8;
+
+/// Returns true if some text, number or object that an answer is made of is filled in here: not its types, names and states.
+pub(in crate::dialect) fn holds_content(value: &[u8]) -> bool {
+    holds_content_within(value, MAX_DEPTH)
+}
+
+fn holds_content_within(value: &[u8], depth: u32) -> bool {
+    let is_label =
+        |name: &[u8]| matches!(name, b"type" | b"id" | b"role" | b"status" | b"index" | b"object" | b"call_id");
+    match value.first() {
+        // What is deeper than that is not empty.
+        Some(b'{' | b'[') if depth == 0 => json::is_filled(value),
+        Some(b'{') => {
+            json::members(value).any(|(name, value)| !is_label(name) && holds_content_within(value, depth - 1))
+        }
+        Some(b'[') => {
+            let mut at = Cursor::new(value);
+            at.enter(b'[')
+                && std::iter::from_fn(|| at.has_element().then(|| at.value()))
+                    .any(|e| holds_content_within(e, depth - 1))
+        }
+        Some(b'f') | None => false,
+        Some(_) => json::is_filled(value),
+    }
+}
+
 /// Elements of the list that this member is; none where it is no list.
 pub(in crate::dialect) fn elements_of<'a>(body: &'a [u8], name: &str) -> Option<impl Iterator<Item = &'a [u8]>> {
     let mut at = Cursor::new(json::member(body, name)?);

@@ -2,6 +2,7 @@
 
 use super::WireFormat;
 use super::ends::Ends;
+use super::failure::says_something;
 use super::opened::Opened;
 use crate::http::json::{self, Cursor};
 use crate::usage::ServiceTier;
@@ -261,20 +262,33 @@ impl Tally {
     }
 }
 
-/// Bytes of content in the delta that comes next.
-pub(in crate::dialect) fn content_bytes(at: &mut Cursor<'_>) -> usize {
-    if !at.enter(b'{') {
-        at.value();
-        return 0;
-    }
-    let mut bytes = 0;
-    while let Some(name) = at.name() {
-        let value = at.value();
-        if !matches!(name, b"role" | b"type" | b"index") {
-            bytes += filled_length(value);
+/// A piece of an answer: a delta, or a message.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in crate::dialect) struct Delta {
+    /// Bytes of content in it.
+    pub(in crate::dialect) content_bytes: usize,
+    /// It has an error in the place of content.
+    pub(in crate::dialect) is_failed: bool,
+}
+
+impl Delta {
+    /// Reads the one that comes next; any filled member but its role is content.
+    pub(in crate::dialect) fn read(at: &mut Cursor<'_>) -> Self {
+        let mut delta = Self::default();
+        if !at.enter(b'{') {
+            at.value();
+            return delta;
         }
+        while let Some(name) = at.name() {
+            let value = at.value();
+            match name {
+                b"role" | b"type" | b"index" => {}
+                b"error" => delta.is_failed |= says_something(value),
+                _ => delta.content_bytes += filled_length(value),
+            }
+        }
+        delta
     }
-    bytes
 }
 
 /// Bytes of a value without its quotes; at least one when it holds anything.

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::join_choices::join;
 use super::resume_choices::ChoicesParts;
 use crate::dialect::format::{
-    self, EventWriter, Finish, Resumable, Sight, StreamFormat, Tally, content_bytes, filled_length, is_error,
+    self, Delta, EventWriter, Finish, Resumable, Sight, StreamFormat, Tally, filled_length, is_error, is_failed_status,
     says_something,
 };
 use crate::http::json::{self, Cursor};
@@ -115,6 +115,7 @@ fn read_chunk(tally: &mut Tally, data: &[u8]) -> Chunk {
                 }
             }
             b"error" => chunk.failed |= says_something(at.value()),
+            b"base_resp" => chunk.failed |= is_failed_status(at.value()),
             _ => {
                 at.value();
             }
@@ -133,7 +134,11 @@ fn read_choice(at: &mut Cursor<'_>, position: u64, tally: &mut Tally, chunk: &mu
     let (mut index, mut bytes, mut finish, mut explains_empty) = (position, 0, Finish::None, false);
     while let Some(name) = at.name() {
         match name {
-            b"delta" | b"message" => bytes += content_bytes(at),
+            b"delta" | b"message" => {
+                let delta = Delta::read(at);
+                bytes += delta.content_bytes;
+                chunk.failed |= delta.is_failed;
+            }
             b"text" => bytes += filled_length(at.value()),
             b"finish_reason" => {
                 let value = at.value();

@@ -1,6 +1,6 @@
 //! Errors in OpenAI's words.
 
-use crate::dialect::format::{Finish, is_error, says_something};
+use crate::dialect::format::{Finish, is_error, is_failed_status, says_something};
 use crate::http::json::{self, Cursor};
 use crate::http::sse::Event;
 
@@ -33,8 +33,12 @@ pub(super) fn in_event<'a>(event: &Event<'a>) -> Option<&'a [u8]> {
     }
     match json::member(data, "choices") {
         Some(choices) if json::is_filled(choices) => {
-            let error = json::member(data, "error").filter(|error| says_something(error));
-            error.map(|_| data).or_else(|| failed_choice(choices))
+            let is_failed = |(name, value): (&[u8], &[u8])| match name {
+                b"error" => says_something(value),
+                b"base_resp" => is_failed_status(value),
+                _ => false,
+            };
+            if json::members(data).any(is_failed) { Some(data) } else { failed_choice(choices) }
         }
         Some(_) | None => is_error(data).then_some(data),
     }
@@ -44,6 +48,9 @@ pub(super) fn in_event<'a>(event: &Event<'a>) -> Option<&'a [u8]> {
 pub(super) fn failed_response(response: &[u8]) -> bool {
     json::members(response).any(|(name, value)| match name {
         b"error" => says_something(value),
+        b"incomplete_details" => {
+            json::member(value, "reason").is_some_and(|reason| Finish::read(reason) == Finish::Failed)
+        }
         b"status" => matches!(value, b"\"failed\"" | b"\"cancelled\""),
         _ => false,
     })

@@ -16,7 +16,8 @@ pub(super) struct Responses;
 impl StreamFormat for Responses {
     fn see(&self, tally: &mut Tally, name: Option<&[u8]>, data: &[u8]) -> Sight {
         if data.trim_ascii() == b"[DONE]" {
-            return tally.end();
+            // It is no end of this API: without a last event of its own the answer was cut.
+            return if tally.finished { tally.end() } else { Sight::Error };
         }
         let event = Members::read(data);
         // Some servers name all their events alike, or none.

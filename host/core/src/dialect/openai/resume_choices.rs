@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use serde_json::{Map, Value};
 
-use crate::dialect::format::{Names, Part, Resumable, Unfit, Walker, is_filled, restore};
+use crate::dialect::format::{Names, Part, Resumable, Unfit, Walker, in_choice, is_filled, restore};
 use crate::http::json::{self, Cursor};
 
 /// Chunks of chat completions and completions.
@@ -14,24 +14,22 @@ pub(super) struct ChoicesParts;
 impl Resumable for ChoicesParts {
     fn walk(&self, walker: &mut Walker<'_>, event: &mut Value) -> Result<(), Unfit> {
         let Some(choices) = event.get_mut("choices").and_then(Value::as_array_mut) else { return Ok(()) };
-        for choice in choices.iter_mut() {
-            if choice["index"].as_u64().unwrap_or(0) != 0 {
-                return Err(Unfit::SeveralChoices);
-            }
+        for (position, choice) in (0u64..).zip(choices.iter_mut()) {
+            let index = choice["index"].as_u64().unwrap_or(position);
             if let Some(Value::String(text)) = choice.get_mut("text") {
-                walker.text("text", text)?;
+                walker.text(&in_choice(index, "text"), text)?;
             }
             if let Some(Value::Object(delta)) = choice.get_mut("delta") {
-                delta_parts(walker, delta)?;
+                delta_parts(walker, index, delta)?;
             }
             if walker.was_cut() && choice.get("logprobs").is_some() {
                 choice["logprobs"] = Value::Null;
             }
-            if is_filled(&choice["finish_reason"]) {
-                walker.put(Part::End)?;
+            if is_filled(&choice["finish_reason"]) && !walker.put(Part::End(index))? {
+                choice["finish_reason"] = Value::Null;
             }
         }
-        if choices.len() > 1 { Err(Unfit::SeveralChoices) } else { Ok(()) }
+        Ok(())
     }
 
     fn only_text<'a>(&self, data: &'a [u8], is_role_known: bool) -> Option<(Cow<'static, str>, &'a [u8])> {
@@ -59,17 +57,17 @@ impl Resumable for ChoicesParts {
 
 /// Any text member of a delta is a text of its own, so that reasoning, refusals and what is invented next year
 /// are compared like the content.
-fn delta_parts(walker: &mut Walker<'_>, delta: &mut Map<String, Value>) -> Result<(), Unfit> {
-    if delta.contains_key("role") && !walker.put(Part::Note("role"))? {
+fn delta_parts(walker: &mut Walker<'_>, choice: u64, delta: &mut Map<String, Value>) -> Result<(), Unfit> {
+    if delta.contains_key("role") && !walker.put(Part::Note(&in_choice(choice, "role")))? {
         delta.remove("role");
     }
     for (name, value) in delta.iter_mut() {
         match value {
             _ if name == "role" => {}
-            Value::String(text) => walker.text(name, text)?,
+            Value::String(text) => walker.text(&in_choice(choice, name), text)?,
             Value::Array(calls) if name == "tool_calls" => {
                 for (position, call) in calls.iter_mut().enumerate() {
-                    tool_call(walker, position, call)?;
+                    tool_call(walker, choice, position, call)?;
                 }
                 calls.retain(|call| call.get("id").is_some() || call.get("function").is_some_and(has_text));
             }
@@ -83,10 +81,12 @@ fn delta_parts(walker: &mut Walker<'_>, delta: &mut Map<String, Value>) -> Resul
     Ok(())
 }
 
-fn tool_call(walker: &mut Walker<'_>, position: usize, call: &mut Value) -> Result<(), Unfit> {
+fn tool_call(walker: &mut Walker<'_>, choice: u64, position: usize, call: &mut Value) -> Result<(), Unfit> {
     let index = call["index"].as_u64().unwrap_or(position as u64);
     let Value::Object(call) = call else { return Err(Unfit::NotText) };
-    if call.get("id").is_some_and(is_filled) && !walker.put(Part::Mark(&format!("tool/{index}")))? {
+    let mark = format!("tool/{index}");
+    let channel = in_choice(choice, &mark);
+    if call.get("id").is_some_and(is_filled) && !walker.put(Part::Mark(&channel))? {
         // Its id was told; the other answer's own means nothing to the client.
         call.remove("id");
         call.remove("type");
@@ -94,7 +94,7 @@ fn tool_call(walker: &mut Walker<'_>, position: usize, call: &mut Value) -> Resu
     let Some(Value::Object(function)) = call.get_mut("function") else { return Ok(()) };
     for (name, value) in function.iter_mut() {
         match value {
-            Value::String(text) => walker.text(&format!("tool/{index}/{name}"), text)?,
+            Value::String(text) => walker.text(&format!("{channel}/{name}"), text)?,
             value if is_filled(value) => return Err(Unfit::NotText),
             _ => {}
         }

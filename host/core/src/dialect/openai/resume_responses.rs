@@ -19,7 +19,7 @@ impl Resumable for ResponseParts {
         );
         match &*kind {
             "response.created" | "response.in_progress" | "response.queued" => walker.put(Part::Note(&kind)).map(drop),
-            "response.completed" | "response.incomplete" => walker.put(Part::End).map(drop),
+            "response.completed" | "response.incomplete" => walker.put(Part::End(0)).map(drop),
             "response.output_item.added" => {
                 let word = |member: &str| event["item"][member].as_str().unwrap_or_default();
                 let mark = format!("{kind}/{place}/{}/{}", word("type"), word("name"));

@@ -2,8 +2,8 @@
 
 use super::errors::{failed_choice, failed_response};
 use crate::contract::Operation;
-use crate::dialect::format::{Shown, content_bytes, elements_of, explains_empty, filled_length, filled_or_empty};
-use crate::http::json::{self, Cursor};
+use crate::dialect::format::{Shown, elements_of, explains_empty, filled_length, filled_or_empty, holds_content};
+use crate::http::json;
 
 /// Paths without an operation of their own whose answers have a shape.
 pub(super) const SHAPED: &[&str] = &[
@@ -41,7 +41,7 @@ fn choices(body: &[u8]) -> Shown<'_> {
             match name {
                 b"message" | b"delta" if value.first() == Some(&b'{') => {
                     answers = true;
-                    has_content |= content_bytes(&mut Cursor::new(value)) > 0;
+                    has_content |= holds_content(value);
                 }
                 b"text" if value.first() == Some(&b'"') => {
                     answers = true;
@@ -64,7 +64,7 @@ fn response(body: &[u8]) -> Shown<'_> {
     if matches!(status, b"\"queued\"" | b"\"in_progress\"") {
         return Shown::Answer;
     }
-    let is_filled = |output: &[u8]| json::is_filled(output) || explains_empty(status);
+    let is_filled = |output: &[u8]| holds_content(output) || explains_empty(status);
     match json::member(body, "output") {
         Some(output) if output.first() == Some(&b'[') => filled_or_empty(is_filled(output), body),
         Some(_) | None => Shown::Nothing("has no `output`"),
@@ -72,8 +72,19 @@ fn response(body: &[u8]) -> Shown<'_> {
 }
 
 fn embeddings(body: &[u8]) -> Shown<'_> {
-    let is_vector = |element: &[u8]| json::member(element, "embedding").is_some_and(json::is_filled);
-    if elements_of(body, "data").is_some_and(|mut data| data.any(is_vector)) {
+    // A list of numbers, or one text; servers that run into NaN write null.
+    let is_vector = |element: &[u8]| {
+        let vector = json::member(element, "embedding").unwrap_or_default();
+        json::is_filled(vector) && json::first_element(vector) != Some(b"null")
+    };
+    let mut count = 0;
+    if elements_of(body, "data").is_some_and(|mut data| {
+        data.all(|element| {
+            count += 1;
+            is_vector(element)
+        })
+    }) && count > 0
+    {
         Shown::Answer
     } else {
         Shown::Nothing("has no embedding in its `data`")
@@ -112,7 +123,20 @@ mod tests {
         use Operation::{Chat, Completion, Embedding, Other, Response};
         for (operation, path, body, expected) in [
             (Chat, "", r#"{"choices":[{"message":{"role":"assistant","content":"x"}}]}"#, "answer"),
-            (Chat, "", r#"{"choices":[{"message":{"content":null,"tool_calls":[{"id":"t"}]}}]}"#, "answer"),
+            (
+                Chat,
+                "",
+                r#"{"choices":[{"message":{"content":null,"tool_calls":[{"function":{"name":"f"}}]}}]}"#,
+                "answer",
+            ),
+            (Chat, "", r#"{"choices":[{"message":{"content":[{"type":"text","text":"x"}]}}]}"#, "answer"),
+            (Chat, "", r#"{"choices":[{"message":{"content":[{"type":"text","text":""}]}}]}"#, "empty"),
+            (
+                Chat,
+                "",
+                r#"{"choices":[{"message":{"content":"","tool_calls":[{"id":"t","function":{"name":"","arguments":""}}]}}]}"#,
+                "empty",
+            ),
             (Chat, "", r#"{"choices":[{"message":{"content":"","reasoning_content":"hm"}}]}"#, "answer"),
             (Chat, "", r#"{"choices":[{"message":{"content":""}}],"usage":{"completion_tokens":1}}"#, "answer"),
             (
@@ -136,15 +160,27 @@ mod tests {
             (Chat, "", r#"{"choices":[{"message":{"content":"half"},"finish_reason":"error"}]}"#, "failed"),
             (Completion, "", r#"{"choices":[{"text":"x"}]}"#, "answer"),
             (Completion, "", r#"{"choices":[{"text":""}]}"#, "empty"),
-            (Response, "", r#"{"output":[{"type":"message"}],"status":"completed","error":null}"#, "answer"),
+            (
+                Response,
+                "",
+                r#"{"output":[{"type":"message","content":[{"text":"x"}]}],"status":"completed","error":null}"#,
+                "answer",
+            ),
             (Response, "", r#"{"output":[],"status":"in_progress"}"#, "answer"),
             (Response, "", r#"{"output":[],"status":"completed"}"#, "empty"),
+            (Response, "", r#"{"output":[{"type":"message","role":"assistant","content":[]}]}"#, "empty"),
+            (Response, "", r#"{"output":[{"type":"message","content":[{"type":"output_text","text":""}]}]}"#, "empty"),
+            (Response, "", r#"{"output":[{"type":"reasoning","id":"rs","summary":[]}]}"#, "empty"),
+            (Response, "", r#"{"output":[{"type":"function_call","name":"f","arguments":"{}"}]}"#, "answer"),
+            (Response, "", r#"{"output":[],"status":"incomplete","incomplete_details":{"reason":"error"}}"#, "failed"),
             (Response, "", r#"{"output":[],"status":"incomplete"}"#, "answer"),
             (Response, "", r#"{"output":[{}],"status":"failed","error":{"code":"server_error"}}"#, "failed"),
             (Response, "", r#"{"id":"r"}"#, "nothing"),
             (Embedding, "", r#"{"data":[{"embedding":[0.1]}]}"#, "answer"),
             (Embedding, "", r#"{"data":[{"embedding":"AAAA"}]}"#, "answer"),
             (Embedding, "", r#"{"data":[]}"#, "nothing"),
+            (Embedding, "", r#"{"data":[{"embedding":[null,null]}]}"#, "nothing"),
+            (Embedding, "", r#"{"data":[{"embedding":[0.1]},{"error":"x"}]}"#, "nothing"),
             (Embedding, "", r#"{"data":[{"embedding":[]}]}"#, "nothing"),
             (Other, "/v1/moderations", r#"{"results":[{}]}"#, "answer"),
             (Other, "/v1/moderations", r#"{"results":[]}"#, "nothing"),

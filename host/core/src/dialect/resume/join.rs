@@ -6,7 +6,7 @@ use bytes::Bytes;
 use serde_json::Value;
 
 use super::transcript::Transcript;
-use crate::dialect::format::{Part, Unfit, Verdict, Walked, Walker};
+use crate::dialect::format::{Part, Unfit, Verdict, Walked, Walker, choice_of};
 use crate::http::sse::Event;
 
 /// Treatment of an event of the resuming answer.
@@ -32,6 +32,10 @@ pub struct Joiner {
     prefilled: Option<u64>,
     /// Length of the prefill that it has repeated so far, while it may be a server that repeats it.
     echoed: Option<usize>,
+    /// Choices in which it has said something new.
+    joined: BTreeSet<u64>,
+    /// Choices that had ended before: what it says of them is not looked at.
+    over: BTreeSet<u64>,
     has_joined: bool,
     /// Nothing was delivered before, so that it is simply the answer.
     is_first: bool,
@@ -42,7 +46,18 @@ impl Joiner {
     pub fn splice(told: Transcript) -> Self {
         let said = vec![0; told.texts.len()];
         let is_first = !told.has_begun();
-        Self { told, said, seen: BTreeSet::new(), prefilled: None, echoed: None, has_joined: is_first, is_first }
+        let over = told.ended.clone();
+        Self {
+            told,
+            said,
+            seen: BTreeSet::new(),
+            prefilled: None,
+            echoed: None,
+            joined: BTreeSet::new(),
+            over,
+            has_joined: is_first,
+            is_first,
+        }
     }
 
     /// Joins an answer that was given what was delivered, up to its last `unsent_bytes`, which are white space.
@@ -84,7 +99,7 @@ impl Joiner {
         }
         let Some(data) = event.data else { return Ok(self.meta()) };
         if data.trim_ascii() == b"[DONE]" {
-            return if self.has_joined { Ok(Emit::AsReceived) } else { Err(Unfit::Shorter) };
+            return if self.has_joined && self.has_said_all() { Ok(Emit::AsReceived) } else { Err(Unfit::Shorter) };
         }
         let Ok(mut value) = serde_json::from_slice::<Value>(data) else { return Err(Unfit::Unreadable) };
         let before = self.has_joined;
@@ -92,7 +107,7 @@ impl Joiner {
             let original = before.then(|| value.clone());
             match self.walk(&mut value) {
                 Ok(walked) => walked,
-                Err(_) if before => {
+                Err(Unfit::NotText) if before && self.has_said_all() => {
                     // What cannot be compared can still be relayed; only resumed again it cannot be.
                     value = original.unwrap_or_default();
                     return Ok(self.emit(event.name, value));
@@ -120,22 +135,29 @@ impl Joiner {
         if self.has_joined { Emit::AsReceived } else { Emit::Nothing }
     }
 
+    /// All that was delivered of each choice has been said again.
+    fn has_said_all(&self) -> bool {
+        self.told.open_choices().all(|choice| self.is_at_the_end(choice))
+    }
+
     fn judge(&mut self, part: Part<'_>) -> Result<Verdict, Unfit> {
+        let choice = part.choice();
         match part {
+            _ if self.over.contains(&choice) => Ok(Verdict::Drop),
             // The client did without it, or has it.
-            Part::Note(note) if self.told.notes.contains(note) || !self.is_at_the_end() => Ok(Verdict::Drop),
+            Part::Note(note) if self.told.notes.contains(note) || !self.is_at_the_end(choice) => Ok(Verdict::Drop),
             Part::Mark(mark) if self.told.marks.contains(mark) => {
                 self.seen.insert(mark.to_owned());
                 Ok(Verdict::Drop)
             }
-            Part::Text { channel, text } if !self.has_joined => self.compare(channel, text),
+            Part::Text { channel, text } if !self.joined.contains(&choice) => self.compare(channel, text),
             Part::Text { .. } | Part::Note(_) => Ok(Verdict::Keep),
             // The text that was given as a prefill stands open; nothing else can open in its place.
             Part::Mark(mark) if self.opens_instead_of_prefill(mark) => Err(Unfit::Differs),
             // Half an echo and then something else: what it means cannot be known.
-            Part::Mark(_) | Part::End if self.echoed.is_some_and(|echoed| echoed > 0) => Err(Unfit::Shorter),
-            Part::Mark(_) => self.join(Unfit::Differs),
-            Part::End => self.join(Unfit::Shorter),
+            Part::Mark(_) | Part::End(_) if self.echoed.is_some_and(|echoed| echoed > 0) => Err(Unfit::Shorter),
+            Part::Mark(_) => self.join(choice, Unfit::Differs),
+            Part::End(_) => self.join(choice, Unfit::Shorter),
         }
     }
 
@@ -149,7 +171,7 @@ impl Joiner {
         let Some(at) = self.told.texts.iter().position(|(name, _)| name == channel) else {
             // Who was given a text goes on with it, or calls a tool; thoughts do not come after it.
             let may_begin = self.prefilled.is_none() || channel.starts_with("tool/");
-            return if may_begin { self.join(Unfit::Differs) } else { Err(Unfit::Differs) };
+            return if may_begin { self.join(choice_of(channel), Unfit::Differs) } else { Err(Unfit::Differs) };
         };
         if let Some(echoed) = self.echoed {
             return self.hear_echo(at, echoed, text);
@@ -165,7 +187,7 @@ impl Joiner {
         }
         // White space that ended the delivered text was not sent, and need not be said again.
         self.said[at] += rest.len() - agrees;
-        self.join(Unfit::Differs)?;
+        self.join(choice_of(channel), Unfit::Differs)?;
         Ok(if agrees > 0 { Verdict::From(agrees) } else { Verdict::Keep })
     }
 
@@ -181,7 +203,8 @@ impl Joiner {
             return if agrees == text.len() {
                 Ok(Verdict::Drop)
             } else {
-                self.join(Unfit::Differs).map(|_| Verdict::From(agrees))
+                let choice = choice_of(&self.told.texts[at].0);
+                self.join(choice, Unfit::Differs).map(|_| Verdict::From(agrees))
             };
         }
         if self.echoed.is_some() {
@@ -195,18 +218,24 @@ impl Joiner {
         })
     }
 
-    /// Something new: only once all that was delivered has been said again.
-    fn join(&mut self, otherwise: Unfit) -> Result<Verdict, Unfit> {
-        if !self.is_at_the_end() {
+    /// Something new of a choice: only once all that was delivered of it has been said again.
+    fn join(&mut self, choice: u64, otherwise: Unfit) -> Result<Verdict, Unfit> {
+        if !self.is_at_the_end(choice) {
             return Err(otherwise);
         }
         self.has_joined = true;
+        self.joined.insert(choice);
         Ok(Verdict::Keep)
     }
 
-    fn is_at_the_end(&self) -> bool {
-        let all_said = || self.told.texts.iter().zip(&self.said).all(|((_, text), said)| *said == text.len());
-        self.has_joined || self.prefilled.is_some() || self.seen.len() == self.told.marks.len() && all_said()
+    fn is_at_the_end(&self, choice: u64) -> bool {
+        let is_of = |name: &str| choice_of(name) == choice;
+        let marks_seen = || self.told.marks.iter().all(|mark| !is_of(mark) || self.seen.contains(mark));
+        let all_said = || {
+            let texts = self.told.texts.iter().zip(&self.said);
+            texts.into_iter().all(|((name, text), said)| !is_of(name) || *said == text.len())
+        };
+        self.joined.contains(&choice) || self.prefilled.is_some() || marks_seen() && all_said()
     }
 
     /// Writes the event in the names the client knows, and remembers it as delivered.

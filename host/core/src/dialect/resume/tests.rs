@@ -364,8 +364,6 @@ fn a_shorter_answer_is_no_continuation() {
 fn what_is_not_one_text_cannot_be_continued() {
     let chunk = |choices: Value| format!("data: {}\n\n", json!({ "choices": choices }));
     for (events, unfit) in [
-        (chunk(json!([{"index": 0, "delta": {"content": "a"}}, {"index": 1, "delta": {}}])), Unfit::SeveralChoices),
-        (chunk(json!([{"index": 1, "delta": {"content": "b"}}])), Unfit::SeveralChoices),
         (chunk(json!([{"index": 0, "delta": {"audio": {"data": "x"}}}])), Unfit::NotText),
         ("data: {\"choices\": [{\"delta\": {\"content\": \"\\ud800\"}}]}\n\n".to_owned(), Unfit::Unreadable),
     ] {

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use crate::contract::Operation;
-use crate::dialect::format::{Names, Part, Resumable, Unfit, Verdict, Walker};
+use crate::dialect::format::{Names, Part, Resumable, Unfit, Verdict, Walker, choice_of};
 use crate::dialect::registry::Dialect;
 use crate::http::json;
 use crate::http::sse::Event;
@@ -29,6 +29,8 @@ pub struct Transcript {
     pub(super) marks: BTreeSet<String>,
     pub(super) notes: BTreeSet<String>,
     pub(super) names: Names,
+    /// Choices that have ended.
+    pub(super) ended: BTreeSet<u64>,
     text_bytes: usize,
     text_events: u64,
     has_begun: bool,
@@ -45,6 +47,7 @@ impl Transcript {
             marks: BTreeSet::new(),
             notes: BTreeSet::new(),
             names: Names::default(),
+            ended: BTreeSet::new(),
             text_bytes: 0,
             text_events: 0,
             has_begun: false,
@@ -97,6 +100,12 @@ impl Transcript {
         (format.prefill_channels().contains(&&**name) && is_open_text).then_some(text)
     }
 
+    /// The choices that something was delivered of and that have not ended.
+    pub(super) fn open_choices(&self) -> impl Iterator<Item = u64> {
+        let names = self.texts.iter().map(|(name, _)| name).chain(&self.marks);
+        names.map(|name| choice_of(name)).filter(|choice| !self.ended.contains(choice))
+    }
+
     pub(super) fn see_value(&mut self, event: &mut Value) {
         self.has_begun = true;
         let Some(format) = self.format else { return };
@@ -107,7 +116,7 @@ impl Transcript {
                 Part::Text { channel, text } => Owned::Text(channel.to_owned(), text.to_owned()),
                 Part::Mark(mark) => Owned::Mark(mark.to_owned()),
                 Part::Note(note) => Owned::Note(note.to_owned()),
-                Part::End => return Ok(Verdict::Keep),
+                Part::End(choice) => Owned::End(choice),
             });
             Ok(Verdict::Keep)
         };
@@ -118,9 +127,10 @@ impl Transcript {
                 Owned::Text(channel, text) => self.add(&channel, &text),
                 Owned::Mark(mark) => _ = self.marks.insert(mark),
                 Owned::Note(note) => _ = self.notes.insert(note),
+                Owned::End(choice) => _ = self.ended.insert(choice),
             }
         }
-        let pieces = self.texts.len() + self.marks.len() + self.notes.len() + self.names.items.len();
+        let pieces = self.texts.len() + self.marks.len() + self.notes.len() + self.ended.len() + self.names.items.len();
         if pieces > MAX_PIECES {
             self.unfit = Some(Unfit::TooLong);
             (self.texts, self.marks, self.notes, self.names) = Default::default();
@@ -170,4 +180,5 @@ enum Owned {
     Text(String, String),
     Mark(String),
     Note(String),
+    End(u64),
 }
