@@ -28,6 +28,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use anyhow::Context;
 use pointsman_core::lifecycle::{Lifecycle, Reload, Requested, shown};
 use pointsman_core::time::Timestamp;
+use pointsman_engine::watch::FileWatcher;
 use pointsman_engine::{Engine, Revision};
 use pointsman_store::{PolicyEventRow, PolicyStore, StoreError};
 use tokio::sync::{Notify, oneshot};
@@ -40,7 +41,7 @@ use component::source_of;
 use kept::HistoryStore;
 use promotion::Candidate;
 use revisions::Revisions;
-use watched::{WatchedFile, WatchedFiles};
+use watched::{WatchedFile, WatchedFiles, start_watcher};
 
 pub(crate) use assemble::{Parts, assemble};
 pub(crate) use policy::CannotUpload;
@@ -57,6 +58,8 @@ pub struct Control {
     config_file: Option<PathBuf>,
     kept: HistoryStore,
     shadow_loader: Arc<ShadowLoader>,
+    /// Watcher of the configuration's, the policy's and secrets' files; none where it cannot be started.
+    watcher: Option<FileWatcher>,
     state: Mutex<State>,
     signals: Signals,
     /// Held while something is put in force, never while something is compiled.
@@ -131,8 +134,10 @@ impl Control {
             config_loaded: now,
             reports: 0,
         };
+        let watcher = start_watcher();
         Self {
-            shadow_loader: Arc::new(ShadowLoader::new(proxy.clone(), engine.clone())),
+            shadow_loader: Arc::new(ShadowLoader::new(proxy.clone(), engine.clone(), watcher.clone())),
+            watcher,
             kept: HistoryStore::new(policies, first.not_kept.map(|error| (error, first.component))),
             proxy,
             engine,
@@ -194,14 +199,14 @@ impl Control {
     }
 
     async fn watch_files(&self) {
-        let mut config_file = WatchedFile::new(&self.signals.files);
-        let mut policy_file = WatchedFile::new(&self.signals.files);
-        let mut secret_files = WatchedFiles::new(&self.signals.files);
-        config_file.follow(self.config_file.as_deref(), "this file");
+        let (watcher, signal) = (self.watcher.as_ref(), &self.signals.files);
+        let [mut config_file, mut policy_file] = [WatchedFile::new(watcher, signal), WatchedFile::new(watcher, signal)];
+        let mut secret_files = WatchedFiles::new(watcher, signal);
+        config_file.follow(self.config_file.as_deref());
         loop {
             let config = self.proxy.snapshot().config.clone();
-            policy_file.follow(config.policy.file.as_deref(), "this file");
-            secret_files.follow(&config.secret_files, "files that hold secrets and certificates");
+            policy_file.follow(config.policy.file.as_deref());
+            secret_files.follow(&config.secret_files);
             self.signals.files.notified().await;
             let is_asked = self.signals.is_asked.swap(false, Ordering::Relaxed);
             let reports = self.state().reports;

@@ -10,6 +10,7 @@ use pointsman_config::Shadow as Wanted;
 use pointsman_core::lifecycle::{Hash, Reload, ShadowKey, ShadowSeen, ShadowSource};
 use pointsman_core::table::Table;
 use pointsman_core::time::Timestamp;
+use pointsman_engine::watch::FileWatcher;
 use pointsman_engine::{Compiled, Engine, LoadError, left_out_words};
 use tokio::sync::Notify;
 
@@ -22,6 +23,7 @@ use crate::proxy::{Proxy, ShadowPolicy, ShadowStats};
 pub struct ShadowLoader {
     proxy: Arc<Proxy>,
     engine: Engine,
+    watcher: Option<FileWatcher>,
     wake: Arc<Notify>,
     state: Mutex<State>,
 }
@@ -56,8 +58,8 @@ pub struct ShadowStatus {
 
 impl ShadowLoader {
     /// Without a shadow until [`ShadowLoader::run`] has looked.
-    pub fn new(proxy: Arc<Proxy>, engine: Engine) -> Self {
-        Self { proxy, engine, wake: Arc::default(), state: Mutex::default() }
+    pub fn new(proxy: Arc<Proxy>, engine: Engine, watcher: Option<FileWatcher>) -> Self {
+        Self { proxy, engine, watcher, wake: Arc::default(), state: Mutex::default() }
     }
 
     /// The shadow's file or the configuration may have changed.
@@ -78,10 +80,10 @@ impl ShadowLoader {
 
     /// Watches the shadow's file, and loads what is in it. Runs until dropped.
     pub async fn run(self: Arc<Self>) {
-        let mut watched = WatchedFile::new(&self.wake);
+        let mut watched = WatchedFile::new(self.watcher.as_ref(), &self.wake);
         loop {
             let file = self.proxy.snapshot().config.policy.shadow.as_ref().map(|wanted| wanted.file.clone());
-            watched.follow(file.as_deref(), "the shadow's file");
+            watched.follow(file.as_deref());
             self.look().await;
             self.wake.notified().await;
         }

@@ -1,39 +1,43 @@
 //! A file that is watched, and followed where the configuration names another.
 
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use pointsman_engine::watch::Watcher;
+use pointsman_engine::watch::{FileWatcher, Watched};
 use tokio::sync::Notify;
+
+/// Starts the one watcher of all files; none where it cannot be started, which is logged.
+pub(super) fn start_watcher() -> Option<FileWatcher> {
+    FileWatcher::start()
+        .inspect_err(|error| tracing::error!(%error, "files are not watched; send SIGHUP after a change"))
+        .ok()
+}
 
 /// Notifies when the file may have changed.
 pub(super) struct WatchedFile {
+    watcher: Option<FileWatcher>,
     notify: Arc<Notify>,
     file: Option<PathBuf>,
-    /// None where it cannot be watched.
-    _watcher: Option<Watcher>,
+    _watched: Option<Watched>,
 }
 
 impl WatchedFile {
     /// A watcher of no file yet, which wakes `notify`.
-    pub(super) fn new(notify: &Arc<Notify>) -> Self {
-        Self { notify: notify.clone(), file: None, _watcher: None }
+    pub(super) fn new(watcher: Option<&FileWatcher>, notify: &Arc<Notify>) -> Self {
+        Self { watcher: watcher.cloned(), notify: notify.clone(), file: None, _watched: None }
     }
 
-    /// Watches this file, or none; `what` names it in the log.
-    pub(super) fn follow(&mut self, file: Option<&Path>, what: &str) {
+    /// Watches this file, or none.
+    pub(super) fn follow(&mut self, file: Option<&Path>) {
         if self.file.as_deref() == file {
             return;
         }
         self.file = file.map(Path::to_owned);
-        let Some(file) = file else {
-            self._watcher = None;
-            return;
-        };
+        self._watched = None;
+        let (Some(watcher), Some(file)) = (&self.watcher, file) else { return };
         let notify = self.notify.clone();
-        self._watcher = Watcher::new(file, move || notify.notify_one())
-            .inspect_err(|error| tracing::error!(file = %file.display(), %error, "{what} is not watched; send SIGHUP after a change"))
-            .ok();
+        self._watched = Some(watcher.watch(file, move || notify.notify_one()));
         // It may have changed between being read and being watched.
         self.notify.notify_one();
     }
@@ -41,34 +45,27 @@ impl WatchedFile {
 
 /// Notifies when one of several files may have changed.
 pub(super) struct WatchedFiles {
+    watcher: Option<FileWatcher>,
     notify: Arc<Notify>,
-    files: Vec<PathBuf>,
-    /// None where there is none, or they cannot be watched.
-    _watcher: Option<Watcher>,
+    files: HashMap<PathBuf, WatchedFile>,
 }
 
 impl WatchedFiles {
     /// A watcher of no file yet, which wakes `notify`.
-    pub(super) fn new(notify: &Arc<Notify>) -> Self {
-        Self { notify: notify.clone(), files: Vec::new(), _watcher: None }
+    pub(super) fn new(watcher: Option<&FileWatcher>, notify: &Arc<Notify>) -> Self {
+        Self { watcher: watcher.cloned(), notify: notify.clone(), files: HashMap::new() }
     }
 
-    /// Watches these files and no others; `what` names them in the log.
-    pub(super) fn follow(&mut self, files: &[PathBuf], what: &str) {
-        if self.files == files {
-            return;
+    /// Watches these files and no others.
+    pub(super) fn follow(&mut self, files: &[PathBuf]) {
+        let wanted: HashSet<&PathBuf> = files.iter().collect();
+        self.files.retain(|file, _| wanted.contains(file));
+        for file in files {
+            if !self.files.contains_key(file) {
+                let mut watched = WatchedFile::new(self.watcher.as_ref(), &self.notify);
+                watched.follow(Some(file));
+                self.files.insert(file.clone(), watched);
+            }
         }
-        self.files.clear();
-        self.files.extend_from_slice(files);
-        self._watcher = None;
-        if files.is_empty() {
-            return;
-        }
-        let notify = self.notify.clone();
-        self._watcher = Watcher::of_all(files.to_vec(), move || notify.notify_one())
-            .inspect_err(|error| tracing::error!(files = files.len(), %error, "{what} are not watched; send SIGHUP after a change"))
-            .ok();
-        // One may have changed between being read and being watched.
-        self.notify.notify_one();
     }
 }

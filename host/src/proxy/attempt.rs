@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::Body as _;
-use http_body_util::{BodyExt, Full};
+use http_body_util::Full;
 use hyper::body::Incoming;
 use pointsman_core::attempt::{Attempt, BodyKind, Input, Output};
 use pointsman_core::dialect::resume::Transcript;
@@ -266,7 +266,11 @@ impl UpstreamAttempt {
     fn poll_input(&mut self, cx: &mut Context<'_>) -> Poll<Input> {
         loop {
             let Some(body) = &mut self.body else { return Poll::Ready(Input::End) };
-            let frame = match Pin::new(&mut *body).poll_frame(cx) {
+            let polled = match &mut self.lease {
+                Some(lease) => lease.poll_frame(body, cx),
+                None => Pin::new(&mut *body).poll_frame(cx),
+            };
+            let frame = match polled {
                 Poll::Ready(frame) => frame,
                 Poll::Pending if self.attempt.has_said_all() => {
                     self.leave_the_end();
@@ -312,10 +316,10 @@ impl UpstreamAttempt {
 
     /// The client need not wait for an upstream that forgets to end its response. The connection is kept if it does.
     fn leave_the_end(&mut self) {
-        if let (Some(mut body), Some(lease)) = (self.body.take(), self.lease.take()) {
+        if let (Some(mut body), Some(mut lease)) = (self.body.take(), self.lease.take()) {
             tokio::spawn(tokio::time::timeout(END_LIMIT, async move {
                 // Bytes behind the last event are nobody's.
-                while let Some(Ok(_)) = body.frame().await {}
+                while let Some(Ok(_)) = lease.frame(&mut body).await {}
                 if body.is_end_stream() {
                     lease.give_back();
                 }

@@ -12,7 +12,7 @@ use bytes::{Bytes, BytesMut};
 use http::header::{ACCEPT, ACCEPT_ENCODING, USER_AGENT};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Request, Uri};
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::Full;
 use pointsman_config::BackendConfig;
 use pointsman_core::dialect::{ApiPath, ListedModel};
 use tokio::sync::watch;
@@ -203,7 +203,7 @@ impl Cached {
 
     /// One page, without secrets.
     async fn page(&self, path: &str) -> Result<Bytes, String> {
-        let Answer { response, lease } = match self.send(path, Reuse::Kept).await {
+        let Answer { response, mut lease } = match self.send(path, Reuse::Kept).await {
             Err(SendError::Reset { reused: true, .. }) => self.send(path, Reuse::Fresh).await,
             sent => sent,
         }
@@ -213,7 +213,7 @@ impl Cached {
             return Err(format!("the upstream answered {}", head.status.as_u16()));
         }
         let mut page = BytesMut::new();
-        while let Some(frame) = body.frame().await {
+        while let Some(frame) = lease.frame(&mut body).await {
             let frame = frame.map_err(|error| crate::upstream::causes(&error))?;
             page.extend_from_slice(&frame.into_data().unwrap_or_default());
             if page.len() > MAX_PAGE_BYTES {

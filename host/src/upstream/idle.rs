@@ -1,105 +1,133 @@
-//! Connections that are kept between requests, and lent to one at a time.
+//! Connections to one origin that are kept for further requests.
+//!
+//! Nothing polls a kept connection, so that one which the upstream closes, or which has been unused for too long, is found by a
+//! task that looks at them all from time to time and ends with the last.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::Full;
-use hyper::client::conn::{http1, http2};
+use http_body::{Body as _, Frame};
+use hyper::body::Incoming;
 use pointsman_engine::clock::Stopwatch;
 
-use super::flood::Allowance;
+use super::http1::Http1;
+use super::http2::Use;
 use super::slots::{GiveWay, Slots};
 
 /// Idle connections kept per origin.
 const MAX_IDLE: usize = 512;
 
-/// An idle connection older than this is not used again; servers close theirs after a minute or more.
+/// An idle connection older than this is closed; servers close theirs after a minute or more.
 pub(super) const IDLE_TIMEOUT: Duration = Duration::from_secs(55);
 
-pub(super) type Body = Full<Bytes>;
+/// Interval of looking at the idle connections; one that has been looked at is closed at once when the upstream closes it.
+const SWEEP_EVERY: Duration = Duration::from_millis(if cfg!(test) { 20 } else { 2_000 });
 
-/// A connection for one request at a time.
-pub(super) struct Http1 {
-    pub(super) sender: http1::SendRequest<Body>,
-    pub(super) allowance: Allowance,
-}
-
-/// A connection that is shared.
-#[derive(Clone)]
-pub(super) struct Http2 {
-    pub(super) sender: http2::SendRequest<Body>,
-    pub(super) allowance: Allowance,
-    pub(super) uses: Uses,
-}
-
-/// Requests under way on a shared connection, and the time since the last of them.
-#[derive(Clone, Default)]
-pub(super) struct Uses(Arc<Mutex<(usize, Option<Stopwatch>)>>);
-
-/// One request under way.
-pub(super) struct Use(Uses);
-
-impl Uses {
-    /// Counts a request, until what is returned is dropped.
-    pub(super) fn begin(&self) -> Use {
-        lock(&self.0).0 += 1;
-        Use(self.clone())
-    }
-
-    /// Returns true if nothing has been under way for this long.
-    pub(super) fn is_idle_for(&self, limit: Duration) -> bool {
-        let (under_way, since) = &*lock(&self.0);
-        *under_way == 0 && since.as_ref().is_some_and(|since| since.elapsed() >= limit)
-    }
-}
-
-impl Drop for Use {
-    fn drop(&mut self) {
-        let mut uses = lock(&self.0.0);
-        uses.0 -= 1;
-        uses.1 = Some(Stopwatch::start());
-    }
-}
-
-/// Kept connections, the one used last at the end.
+/// Kept connections of one origin.
 pub(super) struct Idle {
-    pub(super) kept: Mutex<Vec<(Http1, Stopwatch)>>,
-    pub(super) slots: Arc<Slots>,
+    kept: Mutex<Kept>,
+    slots: Arc<Slots>,
+}
+
+#[derive(Default)]
+struct Kept {
+    /// The one used last at the end.
+    connections: Vec<(Http1, Stopwatch)>,
+    /// A task looks at them.
+    is_swept: bool,
+}
+
+impl Idle {
+    /// None yet.
+    pub(super) fn new(slots: &Arc<Slots>) -> Arc<Self> {
+        let idle = Arc::new(Self { kept: Mutex::default(), slots: slots.clone() });
+        slots.add(&idle);
+        idle
+    }
+
+    /// The slots of all connections.
+    pub(super) fn slots(&self) -> &Slots {
+        &self.slots
+    }
+
+    /// The connection used last. Where its upstream has closed it since, it gives a request back unwritten.
+    pub(super) fn pop(&self) -> Option<Http1> {
+        let (connection, since) = self.kept().connections.pop()?;
+        // All others are older.
+        (since.elapsed() < IDLE_TIMEOUT).then_some(connection)
+    }
+
+    /// Keeps a connection whose answer was read to its end; one that is not done with its request yet, when it is.
+    pub(super) fn take_back(self: &Arc<Self>, mut connection: Http1) {
+        if connection.is_ready() {
+            self.push(connection);
+        } else if !connection.has_ended() {
+            let idle = self.clone();
+            tokio::spawn(async move {
+                if let Ok(true) = tokio::time::timeout(IDLE_TIMEOUT, connection.ready()).await {
+                    idle.push(connection);
+                }
+            });
+        }
+    }
+
+    fn push(self: &Arc<Self>, connection: Http1) {
+        let mut kept = self.kept();
+        if kept.connections.len() >= MAX_IDLE || self.slots.is_wanted() {
+            drop(kept);
+            drop(connection);
+            return;
+        }
+        kept.connections.push((connection, Stopwatch::start()));
+        if !std::mem::replace(&mut kept.is_swept, true) {
+            tokio::spawn(sweep(Arc::downgrade(self)));
+        }
+    }
+
+    /// Closes those that have ended or are too old; returns true if none is left. Whoever polls is woken when another ends.
+    fn close_ended(&self, cx: &mut Context<'_>) -> bool {
+        let mut kept = self.kept();
+        kept.connections.retain_mut(|(connection, since)| since.elapsed() < IDLE_TIMEOUT && !connection.poll_end(cx));
+        kept.is_swept = !kept.connections.is_empty();
+        !kept.is_swept
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl GiveWay for Idle {
     fn close_oldest(&self) -> bool {
-        let mut kept = lock(&self.kept);
-        !kept.is_empty() && {
-            kept.remove(0);
+        let mut kept = self.kept();
+        !kept.connections.is_empty() && {
+            kept.connections.remove(0);
             true
         }
     }
 }
 
-impl Idle {
-    /// The connection used last, of those that are still good.
-    pub(super) fn pop(&self) -> Option<Http1> {
-        let mut idle = lock(&self.kept);
-        while let Some((kept, since)) = idle.pop() {
-            if kept.sender.is_ready() && since.elapsed() < IDLE_TIMEOUT {
-                return Some(kept);
-            }
-        }
-        None
-    }
-
-    fn push(&self, connection: Http1) {
-        let mut idle = lock(&self.kept);
-        if idle.len() < MAX_IDLE && !self.slots.is_wanted() {
-            idle.push((connection, Stopwatch::start()));
+/// Looks at the idle connections until there are none.
+async fn sweep(idle: Weak<Idle>) {
+    loop {
+        let mut pause = pin!(tokio::time::sleep(SWEEP_EVERY));
+        let look = |cx: &mut Context<'_>| match idle.upgrade() {
+            Some(idle) if !idle.close_ended(cx) => pause.as_mut().poll(cx).map(|()| true),
+            Some(_) | None => Poll::Ready(false),
+        };
+        if !poll_fn(look).await {
+            return;
         }
     }
 }
 
 /// A lent connection. Dropped without [`Lease::give_back`], it is closed.
 pub struct Lease {
+    /// None: it is shared.
     pub(super) connection: Option<Http1>,
     pub(super) idle: Arc<Idle>,
     /// Of a connection that is shared.
@@ -107,39 +135,27 @@ pub struct Lease {
 }
 
 impl Lease {
-    /// The body was read to its end: the connection may serve another request.
-    pub fn give_back(mut self) {
-        let Some(mut connection) = self.connection.take() else { return };
-        if connection.sender.is_ready() {
-            self.idle.push(connection);
-        } else if !connection.sender.is_closed() {
-            // The connection task has not yet seen the end that we saw; it will in a moment, or it closes.
-            let idle = self.idle.clone();
-            tokio::spawn(async move {
-                if let Ok(Ok(())) = tokio::time::timeout(IDLE_TIMEOUT, connection.sender.ready()).await {
-                    idle.push(connection);
-                }
-            });
+    /// Polls for the next frame of the body that came with it.
+    pub fn poll_frame(
+        &mut self,
+        body: &mut Incoming,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
+        match &mut self.connection {
+            Some(connection) => connection.poll_frame(body, cx),
+            None => Pin::new(body).poll_frame(cx),
         }
     }
-}
 
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
+    /// The next frame of the body that came with it; none at its end.
+    pub async fn frame(&mut self, body: &mut Incoming) -> Option<hyper::Result<Frame<Bytes>>> {
+        poll_fn(|cx| self.poll_frame(body, cx)).await
+    }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_shared_connection_is_idle_from_the_end_of_its_last_request_on() {
-        let uses = Uses::default();
-        assert!(!uses.is_idle_for(Duration::ZERO), "it was just made");
-        let (first, second) = (uses.begin(), uses.begin());
-        drop(first);
-        assert!(!uses.is_idle_for(Duration::ZERO), "one request is under way");
-        drop(second);
-        assert!(uses.is_idle_for(Duration::ZERO) && !uses.is_idle_for(IDLE_TIMEOUT));
+    /// The body was read to its end: the connection may serve another request.
+    pub fn give_back(mut self) {
+        if let Some(connection) = self.connection.take() {
+            self.idle.take_back(connection);
+        }
     }
 }

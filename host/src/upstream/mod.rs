@@ -2,12 +2,16 @@
 
 mod connect;
 mod flood;
+mod http1;
+mod http2;
 mod idle;
 mod pool;
 mod resolver;
 mod send_error;
 mod slots;
 mod socks;
+#[cfg(test)]
+mod tests;
 
 pub use connect::{BadOutbound, Connector, tls_config};
 pub use idle::Lease;

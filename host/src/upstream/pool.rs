@@ -12,7 +12,7 @@ use http::header::HOST;
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Request, Response, Uri};
 use hyper::body::Incoming;
-use hyper::client::conn::{TrySendError, http1, http2};
+use hyper::client::conn::{TrySendError, http2};
 use hyper_util::client::legacy::connect::Connection;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tower_service::Service;
@@ -21,15 +21,14 @@ use pointsman_config::Outbound;
 
 use super::connect::{self, BadOutbound, Connector, Route};
 use super::flood::Bounded;
-use super::idle::{Body, Http1, Http2, IDLE_TIMEOUT, Idle, Lease, Uses, lock};
+use super::http1::{Body, Http1};
+use super::http2::{Http2, Uses, lock};
+use super::idle::{IDLE_TIMEOUT, Idle, Lease};
 use super::send_error::{NotMade, SendError, broken};
 use super::slots::Slot;
 
 /// After a connection that failed for want of a descriptor, how long it is until the next try.
 const SHORTAGE_PAUSE: Duration = Duration::from_millis(50);
-
-/// The largest response head that is read, in bytes.
-const MAX_HEAD_BYTES: usize = 128 * 1024;
 
 /// Bytes of one answer that an HTTP/2 connection holds for a client that reads slower than its upstream sends.
 const STREAM_WINDOW_BYTES: u32 = 256 << 10;
@@ -91,8 +90,7 @@ impl Origin {
             .as_ref()
             .filter(|proxy| is_plain && !proxy.is_socks())
             .map(|proxy| HandedToProxy { authorization: connect::proxy_authorization(proxy) });
-        let idle = Arc::new(Idle { kept: Mutex::default(), slots: connector.slots().clone() });
-        connector.slots().add(&idle);
+        let idle = Idle::new(connector.slots());
         Ok(Self {
             uri: origin,
             host,
@@ -173,7 +171,7 @@ impl Origin {
         let mut shortage =
             "connections to backends have all file descriptors that they may have (ulimit -n)".to_owned();
         loop {
-            let Ok(slot) = tokio::time::timeout_at(deadline, self.idle.slots.take()).await else {
+            let Ok(slot) = tokio::time::timeout_at(deadline, self.idle.slots().take()).await else {
                 return Err(SendError::OwnShortage(shortage));
             };
             // Boxed: TLS and all make it 6 KiB, which every exchange would carry for what few of them need.
@@ -183,7 +181,7 @@ impl Origin {
                 Err(NotMade::Failed(reason)) => return Err(SendError::Connect { origin: origin(), reason }),
                 Err(NotMade::OwnShortage(reason)) => shortage = reason,
             }
-            self.idle.slots.make_room();
+            self.idle.slots().make_room();
             if crate::timer::now() + SHORTAGE_PAUSE >= deadline {
                 return Err(SendError::OwnShortage(shortage));
             }
@@ -213,10 +211,7 @@ impl Origin {
             *lock(&self.shared) = Some(shared.clone());
             return Ok(Kept::Http2(shared));
         }
-        let (sender, connection) =
-            http1::Builder::new().max_buf_size(MAX_HEAD_BYTES).handshake(io).await.map_err(|e| NotMade::by(&e))?;
-        tokio::spawn(holding(slot, connection));
-        Ok(Kept::Http1(Http1 { sender, allowance }))
+        Http1::new(io, allowance, slot).await.map(Kept::Http1).map_err(|e| NotMade::by(&e))
     }
 
     async fn send_http1(
@@ -229,9 +224,7 @@ impl Origin {
             *request.uri_mut() = self.absolute(request.uri());
             connect::add_authorization(request.headers_mut(), authorization.as_ref());
         }
-        connection.allowance.begin();
-        let response = connection.sender.try_send_request(request).await?;
-        connection.allowance.answered();
+        let response = connection.send(request).await?;
         Ok(Answer { response, lease: Lease { connection: Some(connection), idle: self.idle.clone(), _use: None } })
     }
 

@@ -1,83 +1,70 @@
 //! The table: what was measured, beside what was aimed for.
 
-/// One round's numbers of one proxy.
-#[derive(Clone, Copy, Default)]
-pub(crate) struct Round {
-    /// CPU of a request with an answer of 1 KiB, in µs.
-    pub cpu_us: f64,
-    /// Requests a second, as many as it takes.
-    pub per_second: f64,
-    /// Share of its core that it used meanwhile.
-    pub busy: f64,
-    /// Latencies in µs: p50 and p99 at 2,000 and at 8,000 requests a second.
-    pub p50_2k: f64,
-    pub p99_2k: f64,
-    pub p50_8k: f64,
-    pub p99_8k: f64,
-    /// CPU of a relayed stream event, in µs.
-    pub event_us: f64,
-}
+use crate::measures::{Aim, Measure, of_memory, of_round};
 
-/// Everything about one proxy.
+/// The numbers of one proxy.
 pub(crate) struct Measured {
     /// Its name.
     pub name: &'static str,
-    /// Memory before the first request, in MiB.
-    pub idle_mib: f64,
-    /// Memory with 1,000 streams over that, in MiB.
-    pub streams_mib: f64,
-    /// The rounds.
-    pub rounds: Vec<Round>,
+    /// Those of each round, in the order of [`of_round`].
+    pub rounds: Vec<Vec<f64>>,
+    /// Those of [`of_memory`].
+    pub memory: Vec<f64>,
+}
+
+/// A median, with the quartiles around it.
+#[derive(Clone, Copy)]
+struct Middle {
+    median: f64,
+    lower: f64,
+    upper: f64,
 }
 
 impl Measured {
-    fn median(&self, pick: fn(&Round) -> f64) -> f64 {
-        let mut values: Vec<f64> = self.rounds.iter().map(pick).collect();
+    /// Nothing yet.
+    pub(crate) fn new(name: &'static str) -> Self {
+        Self { name, rounds: Vec::new(), memory: Vec::new() }
+    }
+
+    fn middle(&self, measure: usize) -> Middle {
+        let mut values: Vec<f64> = self.rounds.iter().map(|round| round[measure]).collect();
         values.sort_by(f64::total_cmp);
-        values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+        let at = |share: f64| {
+            let index = (share * values.len().saturating_sub(1) as f64).round() as usize;
+            values.get(index).copied().unwrap_or(f64::NAN)
+        };
+        Middle { median: at(0.5), lower: at(0.25), upper: at(0.75) }
     }
 }
 
-enum Aim {
-    /// At most this many times bare.
-    RatioAtMost(f64),
-    /// At least this many times bare.
-    RatioAtLeast(f64),
-    /// At most this much more than bare.
-    MoreAtMost(f64),
-    /// At most this.
-    AtMost(f64),
-    /// Only told.
-    None,
+/// Prints all in one Markdown table. The first is bare, the last the one whose goals they are.
+pub(crate) fn print(all: &[Measured]) {
+    let [bare, .., subject] = all else { return };
+    let names: Vec<&str> = all.iter().map(|measured| measured.name).collect();
+    println!("\nMedians of {} rounds (quartiles), in turns, the proxy on one core.\n", bare.rounds.len());
+    println!("| measure | {} | ratio | goal | met |", names.join(" | "));
+    println!("|---|{}--:|---|---|", "--:|".repeat(all.len()));
+    for (index, measure) in of_round().iter().enumerate() {
+        let cells = all.iter().map(|measured| {
+            let Middle { median, lower, upper } = measured.middle(index);
+            format!("{median:.2} ({lower:.2}-{upper:.2})")
+        });
+        row(measure, cells, bare.middle(index).median, subject.middle(index).median);
+    }
+    for (index, measure) in of_memory().iter().enumerate() {
+        let cells = all.iter().map(|measured| format!("{:.1}", measured.memory[index]));
+        row(measure, cells, bare.memory[index], subject.memory[index]);
+    }
 }
 
-/// Prints the medians of both in one Markdown table, each ratio beside its target.
-pub(crate) fn print(bare: &Measured, subject: &Measured) {
-    let of = |pick: fn(&Round) -> f64| (bare.median(pick), subject.median(pick));
-    println!("\nMedians of {} rounds, in turns, the proxy on one core.\n", bare.rounds.len());
-    println!("| measure | {} | {} | ratio | target | met |", bare.name, subject.name);
-    println!("|---|--:|--:|--:|---|---|");
-    row("CPU per 1 KiB request, µs", of(|r| r.cpu_us), Aim::RatioAtMost(1.25));
-    row("requests/s, 64 connections", of(|r| r.per_second), Aim::RatioAtLeast(0.8));
-    row("share of its core used meanwhile", of(|r| r.busy), Aim::None);
-    row("p50 at 2,000 requests/s, µs", of(|r| r.p50_2k), Aim::MoreAtMost(15.0));
-    row("p99 at 2,000 requests/s, µs", of(|r| r.p99_2k), Aim::None);
-    row("p50 at 8,000 requests/s, µs", of(|r| r.p50_8k), Aim::MoreAtMost(15.0));
-    row("p99 at 8,000 requests/s, µs", of(|r| r.p99_8k), Aim::None);
-    row("CPU per relayed stream event, µs", of(|r| r.event_us), Aim::RatioAtMost(1.15));
-    row("idle memory, MiB", (bare.idle_mib, subject.idle_mib), Aim::AtMost(25.0));
-    row("1,000 streams, MiB over idle", (bare.streams_mib, subject.streams_mib), Aim::AtMost(40.0));
-}
-
-fn row(what: &str, (bare, subject): (f64, f64), aim: Aim) {
+fn row(measure: &Measure, cells: impl Iterator<Item = String>, bare: f64, subject: f64) {
     let ratio = subject / bare;
-    let (target, met) = match aim {
+    let (goal, met) = match measure.aim {
         Aim::RatioAtMost(x) => (format!("≤ {x} × bare"), Some(ratio <= x)),
-        Aim::RatioAtLeast(x) => (format!("≥ {x} × bare"), Some(ratio >= x)),
         Aim::MoreAtMost(x) => (format!("≤ bare + {x} (is {:+.1})", subject - bare), Some(subject - bare <= x)),
         Aim::AtMost(x) => (format!("≤ {x}"), Some(subject <= x)),
         Aim::None => (String::new(), None),
     };
-    let met = met.map_or("", |met| if met { "yes" } else { "NO" });
-    println!("| {what} | {bare:.2} | {subject:.2} | {ratio:.2} | {target} | {met} |");
+    let met = met.map_or("", |met| if met { "yes" } else { "**no**" });
+    println!("| {} | {} | {ratio:.2} | {goal} | {met} |", measure.what, cells.collect::<Vec<_>>().join(" | "));
 }

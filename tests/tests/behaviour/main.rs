@@ -69,3 +69,4 @@ mod terminals;
 mod time_limits;
 mod translation;
 mod usage;
+mod watching;

@@ -82,8 +82,13 @@ const MAX_REQUEST_ID_BYTES: usize = 128;
 
 /// The id that the provider gave a request: what its support asks for.
 pub fn request_id(upstream: &HeaderMap) -> Option<&str> {
-    let told = |name: &&str| upstream.get(*name)?.to_str().ok().map(str::trim);
-    REQUEST_IDS.iter().filter_map(told).find(|id| !id.is_empty() && id.len() <= MAX_REQUEST_ID_BYTES)
+    // The answer's headers are fewer than the names, and to look for each name would hash it.
+    let known = upstream.iter().filter_map(|(name, value)| {
+        let rank = REQUEST_IDS.iter().position(|known| *known == name.as_str())?;
+        let id = value.to_str().ok()?.trim();
+        (!id.is_empty() && id.len() <= MAX_REQUEST_ID_BYTES).then_some((rank, id))
+    });
+    known.min_by_key(|(rank, _)| *rank).map(|(_, id)| id)
 }
 
 /// Returns true for a header that is about the provider's origin: a client would apply it to ours.

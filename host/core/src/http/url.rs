@@ -245,7 +245,7 @@ fn has_deployment(path: &str) -> bool {
 /// Any segment that a server may take for `.` or `..`, be its dots or slashes encoded.
 pub fn has_dots(path: &str) -> bool {
     // No path of an LLM API has a dot segment, an encoded slash beside one, or a backslash.
-    if !path.contains(['.', '%', '\\']) {
+    if memchr::memchr3(b'.', b'%', b'\\', path.as_bytes()).is_none() {
         return false;
     }
     let plain = path.replace("%2e", ".").replace("%2E", ".").replace("%2f", "/").replace("%2F", "/");
