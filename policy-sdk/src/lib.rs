@@ -80,7 +80,7 @@ pub trait Policy: Sized {
     /// this text, so it should name the setting and what to write instead.
     fn configure(settings: &str, table: &Table) -> Result<Self, String>;
 
-    /// What to do next with this exchange. What is kept in `self` is a cache: any instance may be asked, and an
+    /// Decides the next step of this exchange. State in `self` is a cache: any instance may be asked, and an
     /// instance may vanish between two questions.
     fn decide(&mut self, query: &Query) -> Decision;
 }

@@ -48,7 +48,7 @@ impl Load {
         slots.max(soft).max(used(row.requests_left(), self.rpm)).max(used(row.tokens_left(), self.tpm))
     }
 
-    /// What one more request here costs everybody, in no unit; smaller is better. Fullness up to doubles it, each
+    /// Cost of one more request here to everybody, in no unit; smaller is better. Fullness up to doubles it, each
     /// failure since the last answer adds it once more, each percent of errors a tenth, and a tenfold time to answer
     /// about 40 %.
     #[inline]

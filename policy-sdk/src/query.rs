@@ -220,7 +220,7 @@ impl Row<'_> {
         self.number(Column::Queued)
     }
 
-    /// Whether the backend holds what the request builds on: 0 nothing, 1 its session's prompt cache, 2 things that no
+    /// Things at the backend that the request builds on: 0 none, 1 its session's prompt cache, 2 those that no
     /// other backend has.
     #[inline]
     pub fn home(&self) -> u32 {

@@ -108,7 +108,7 @@ impl<'a> Candidate<'a> {
         self.row
     }
 
-    /// What stands for it in a number kept in [`crate::state`]: it comes from the name, so it stays the same when the
+    /// Number that stands for it in [`crate::state`]: it comes from the name, so it stays the same when the
     /// table changes around it.
     pub fn key(&self) -> u64 {
         self.entry.key
@@ -151,7 +151,7 @@ impl<'a> Candidate<'a> {
         routes.binary_search_by_key(&model, |route| route.model).ok().map(|at| &routes[at])
     }
 
-    /// What this request would cost here, in millionths of a USD, by the estimated tokens of the prompt and a usual
+    /// Cost of this request here, in millionths of a USD, by the estimated tokens of the prompt and a usual
     /// answer (500 tokens, fewer where the client says so); none where no price is configured.
     ///
     /// ```

@@ -196,7 +196,7 @@ impl Case {
         })
     }
 
-    /// What a policy makes of it. It is configured anew for every question, as nothing it keeps may matter, but what it
+    /// Asks a policy. It is configured anew for every question, as nothing it keeps may matter, but what it
     /// puts into the shared state is there for the next question.
     ///
     /// # Panics

@@ -32,7 +32,7 @@ pub struct ClientGate {
 /// A client key's money, in millionths of a USD.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Spending {
-    /// Spent since midnight UTC.
+    /// Spent since midnight UTC, in millionths of a USD.
     pub today_microusd: u64,
     /// Daily budget; `None`: no limit.
     pub budget_microusd: Option<u64>,
@@ -41,7 +41,7 @@ pub struct Spending {
 /// Backends that an admitted request may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Admission {
-    /// Every backend.
+    /// Every backend may be used.
     Full,
     /// Backends that cost nothing: the budget of the day is spent.
     FreeOnly,
@@ -59,7 +59,7 @@ pub enum ClientDenied {
     Concurrency,
     /// The client's budget of the day is spent, or reserved for requests under way.
     Budget {
-        /// Spent today, USD.
+        /// Spent since midnight UTC, USD.
         spent_usd: f64,
         /// Reserved for requests under way, USD.
         reserved_usd: f64,

@@ -20,16 +20,16 @@ const MIN_BODY_BYTES_PER_SECOND: u64 = 4_096;
 /// trip, where it wants the answer.
 const UNTAKEN_GRACE: Duration = Duration::from_secs(2);
 
-/// An open connection.
+/// An open connection, as a candidate for giving way.
 #[derive(Clone, Copy, Debug)]
 pub struct Occupant {
-    /// Names it.
+    /// Number of the connection.
     pub id: u64,
-    /// Its activity.
+    /// Present activity of the connection.
     pub activity: Activity,
 }
 
-/// Activity of a connection.
+/// Activity of a connection, by which it is chosen to give way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Activity {
     /// It has had no request in hand for so long.

@@ -110,7 +110,7 @@ impl Denial {
 /// A limit on recorded refusals; refusals beyond it are only counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Allowance {
-    /// Refusals recorded at once.
+    /// Number of refusals that are recorded at once.
     burst: u32,
     /// And from then on one in this time.
     every: Duration,
@@ -140,7 +140,7 @@ pub struct DenialGate {
 pub enum Recorded {
     /// It is recorded and logged.
     Yes,
-    /// Counted but not recorded.
+    /// It is counted and not recorded.
     No {
         /// The log is to be told now that so many since the start were only counted.
         tell: Option<u64>,

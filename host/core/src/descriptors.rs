@@ -14,9 +14,9 @@ const MAX_DIVIDED: u64 = 1 << 20;
 pub struct DescriptorShares {
     /// Connections of the operator's listener.
     pub admin: u32,
-    /// Connections of clients.
+    /// Connections of clients at a time.
     pub downstream: u32,
-    /// Connections to backends.
+    /// Connections to backends at a time.
     pub upstream: u32,
 }
 

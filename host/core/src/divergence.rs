@@ -9,7 +9,7 @@ vocabulary! {
     /// Difference between another policy's decision and the one carried out; of several the gravest counts, in this
     /// order.
     pub enum Divergence {
-        /// Both decide the same.
+        /// Both decide the same, with the same terms.
         Same = "same",
         /// Another backend of the same lane that was as good: of the same tier, in the same state, at the same price. Chance may
         /// have chosen, so this is not counted among the differences.

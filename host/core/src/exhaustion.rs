@@ -36,7 +36,7 @@ pub struct Repetition {
 pub struct Repeated<'a> {
     /// Name of the client key; none: no keys are configured.
     pub client: Option<&'a str>,
-    /// The model as asked.
+    /// The model as the client asks for it.
     pub model: &'a str,
     /// The path with its query.
     pub target: &'a str,
@@ -116,7 +116,7 @@ impl RecentlyExhausted {
         entries.push(Entry { request: number, until, asked: 1, tries, repeated: 0, tried_at: now });
     }
 
-    /// A request was answered.
+    /// Forgets that a request was exhausted, because it was answered.
     pub fn remove(&mut self, now: Timestamp, request: Repeated<'_>) {
         let pair = request.pair();
         let Some(entries) = self.pairs.get_mut(&pair) else { return };

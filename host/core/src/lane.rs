@@ -3,7 +3,7 @@
 vocabulary! {
     /// Cost class of a backend.
     pub enum Tier: serde {
-        /// Preferred over fallbacks.
+        /// Preferred over fallbacks, which cost money.
         Primary = "primary",
         /// Used when no primary is available, or the policy chooses it.
         Fallback = "fallback",
@@ -13,9 +13,9 @@ vocabulary! {
 vocabulary! {
     /// The kind of backends that an attempt may go to.
     pub enum Lane: serde {
-        /// Only primary backends.
+        /// To primary backends only.
         Primary = "primary",
-        /// Only fallback backends.
+        /// To fallback backends only.
         Fallback = "fallback",
         /// Any backend, under the emergency rate.
         Emergency = "emergency",

@@ -31,7 +31,7 @@ pub enum Holder {
     Client(Arc<str>),
     /// Clients without a key at this address.
     Peer(IpAddr),
-    /// The operator.
+    /// The operator, for uploads.
     Operator,
 }
 
@@ -75,7 +75,7 @@ struct Ages {
 /// There is no room for a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoRoom {
-    /// Others must end first.
+    /// There is no room until other requests end.
     Now {
         /// Time until there may be room: as long as large requests hold theirs.
         retry_after: Duration,
@@ -100,7 +100,7 @@ impl MemoryBudget {
         self.total
     }
 
-    /// Bytes that are held.
+    /// Returns the number of bytes that are held.
     pub fn held(&self) -> u64 {
         self.small.held + self.large.held
     }

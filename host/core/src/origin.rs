@@ -19,7 +19,7 @@ pub struct Origin {
     pub client: u64,
     /// The part of the API that it uses.
     pub endpoint: Endpoint,
-    /// Its size.
+    /// Size of body, prompt and answer.
     pub size: Size,
 }
 
@@ -55,7 +55,7 @@ impl Endpoint {
         if asks_model(operation) { Endpoint::Of(operation) } else { Endpoint::Path(path_words(method, path).into()) }
     }
 
-    /// Its name for people.
+    /// Returns its name in logs and records.
     pub fn as_str(&self) -> &str {
         match self {
             Endpoint::Of(operation) => operation.as_str(),

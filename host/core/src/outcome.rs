@@ -129,7 +129,7 @@ impl Scope {
 /// The outcome of one attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
-    /// Kind of outcome.
+    /// Kind, by which it is counted and cooled down for.
     pub kind: Kind,
     /// The HTTP status the upstream sent, if it sent one.
     pub status: Option<u16>,

@@ -5,7 +5,7 @@ use std::time::Duration;
 /// A time limit that fails over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bet {
-    /// No response head.
+    /// No response head has come.
     FirstByte,
     /// No content of a stream.
     FirstToken,
@@ -16,9 +16,9 @@ pub enum Bet {
 /// A time limit that has passed and ends the attempt only where another backend can answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Overdue {
-    /// The limit.
+    /// The limit that has passed.
     pub bet: Bet,
-    /// Its length.
+    /// Length of the limit.
     pub limit: Duration,
 }
 

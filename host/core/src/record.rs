@@ -59,7 +59,7 @@ vocabulary! {
     }
 }
 
-/// One attempt that ended.
+/// Record of an attempt that ended.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AttemptRecord {
     /// Id of the backend.
@@ -68,7 +68,7 @@ pub struct AttemptRecord {
     pub lane: Lane,
     /// Model name sent upstream.
     pub model_sent: String,
-    /// Time it was sent.
+    /// Time at which it was sent.
     pub started: Timestamp,
     /// Time from sending to its last byte.
     pub elapsed: Duration,
@@ -76,7 +76,7 @@ pub struct AttemptRecord {
     pub first_byte: Option<Duration>,
     /// Time from sending to the first content.
     pub first_token: Option<Duration>,
-    /// Kind of outcome.
+    /// Kind of its outcome.
     pub outcome: Kind,
     /// The part that is held back for it.
     pub scope: Scope,
@@ -88,18 +88,18 @@ pub struct AttemptRecord {
     pub message: String,
     /// The provider's own id of the request, for its support; without secrets, at most 128 characters.
     pub upstream_id: Option<Box<str>>,
-    /// Tokens of the answer.
+    /// Tokens of prompt and answer.
     pub usage: Usage,
     /// Cost in USD; 0 for failed attempts.
     pub cost_usd: f64,
 }
 
-/// One exchange that ended.
+/// Record of an exchange that ended.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ExchangeRecord {
     /// The request id the client was told.
     pub id: String,
-    /// Time of arrival.
+    /// Time of its arrival.
     pub started: Timestamp,
     /// Time from arrival to the last byte.
     pub elapsed: Duration,
@@ -117,25 +117,25 @@ pub struct ExchangeRecord {
     pub streaming: bool,
     /// The status the client got; 0 when it left before.
     pub status: u16,
-    /// End of the exchange.
+    /// End, as the client saw it.
     pub end: End,
     /// The lane of the attempt that was relayed.
     pub lane: Option<Lane>,
     /// The backend that was relayed.
     pub backend: Option<Arc<str>>,
-    /// Number of waits.
+    /// Number of waits in the queue.
     pub waits: u32,
     /// Total time in the queue.
     pub waited: Duration,
     /// Time from arrival to the first byte downstream.
     pub first_byte: Option<Duration>,
-    /// Revision of the policy.
+    /// Revision of the policy that it started with.
     pub policy: Arc<str>,
     /// Policy faults met on the way.
     pub policy_faults: u32,
     /// Its attempts, oldest first.
     pub attempts: Vec<AttemptRecord>,
-    /// Notes by the policy.
+    /// Notes of the policy, and of Pointsman itself.
     pub notes: Vec<String>,
     /// The error's text, when the client got one.
     pub error: Option<String>,

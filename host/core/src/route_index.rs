@@ -9,7 +9,7 @@ pub struct RouteIndex<'a> {
     backend: &'a Backend,
     /// The first route of each literal name.
     literal: HashMap<&'a str, usize>,
-    /// Patterns, in their order.
+    /// Numbers of routes with a pattern, in their order.
     patterns: Vec<usize>,
 }
 
@@ -28,7 +28,7 @@ impl<'a> RouteIndex<'a> {
         Self { backend, literal, patterns }
     }
 
-    /// As [`Backend::sent_model`].
+    /// Returns what [`Backend::sent_model`] does.
     pub fn sent_model(&self, asked: &str) -> Option<String> {
         if self.backend.routes.is_empty() {
             return Some(asked.to_owned());
@@ -36,7 +36,7 @@ impl<'a> RouteIndex<'a> {
         self.route(asked)?.sent(asked)
     }
 
-    /// As [`Backend::serves`].
+    /// Returns what [`Backend::serves`] does.
     pub fn serves(&self, asked: &str) -> bool {
         self.backend.routes.is_empty() || self.route(asked).is_some()
     }

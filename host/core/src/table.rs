@@ -69,9 +69,9 @@ impl Default for Timeouts {
 /// Prices in USD per million tokens.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Price {
-    /// Price of prompt tokens.
+    /// Price of prompt tokens, USD per million.
     pub input_per_mtok: f64,
-    /// Price of answer tokens.
+    /// Price of answer tokens, USD per million.
     pub output_per_mtok: f64,
     /// Prompt tokens that the provider had cached; the input price where it is not given.
     pub cached_input_per_mtok: Option<f64>,
@@ -111,13 +111,13 @@ pub struct PriceTier {
 /// A model name as asked for: literal, or with one `*` that stands for any text.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Pattern {
-    /// Matches only this name.
+    /// A name, which matches itself.
     Exact(String),
     /// Matches names with this prefix and suffix.
     Glob {
-        /// Text before the `*`.
+        /// Text before the `*`, may be empty.
         prefix: String,
-        /// Text after the `*`.
+        /// Text after the `*`, may be empty.
         suffix: String,
     },
 }
@@ -195,7 +195,7 @@ pub struct Backend {
     pub dialect: Dialect,
     /// Share of traffic relative to the others of its tier; at least 1.
     pub weight: u32,
-    /// Rate and concurrency limits.
+    /// Limits of the whole backend.
     pub limits: Limits,
     /// Limits of single models beside those, by patterns of the name sent.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]

@@ -21,7 +21,7 @@ impl Timestamp {
         Self(millis.saturating_mul(1_000))
     }
 
-    /// Microseconds since the epoch.
+    /// Returns microseconds since 1970-01-01 UTC.
     pub const fn as_micros(self) -> u64 {
         self.0
     }

@@ -29,7 +29,7 @@ impl ServiceTier {
     }
 }
 
-/// Tokens of one answer.
+/// Tokens of an answer and its prompt, told or estimated.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {
     /// Prompt tokens, cached ones included.
@@ -61,7 +61,7 @@ pub struct Usage {
 }
 
 impl Usage {
-    /// No tokens.
+    /// Usage of no tokens.
     pub const NONE: Usage = Usage {
         input_tokens: 0,
         output_tokens: 0,
@@ -85,7 +85,7 @@ impl Usage {
         }
     }
 
-    /// Both together.
+    /// Returns the sum of both.
     pub fn plus(&self, other: &Self) -> Self {
         let sum = u64::saturating_add;
         Self {
@@ -102,7 +102,7 @@ impl Usage {
         }
     }
 
-    /// All tokens.
+    /// Returns the tokens of prompt and answer together.
     pub const fn total(&self) -> u64 {
         self.input_tokens.saturating_add(self.output_tokens)
     }

@@ -148,7 +148,7 @@ fn translated(case: &Value) -> Result<Value, Untranslatable> {
     }
 }
 
-/// What is wrong with the lenient translation of a request.
+/// The fault of the lenient translation of a request.
 fn lenient_failure(name: &str, case: &Value, strict: Value) -> Option<String> {
     if case["request"].is_null() {
         return None;

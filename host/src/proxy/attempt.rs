@@ -191,7 +191,7 @@ impl UpstreamAttempt {
         &mut self.attempt
     }
 
-    /// Puts an input in.
+    /// Steps the machine with this input; returns what to do next.
     pub fn step(&mut self, input: Input) -> Output {
         let now = self.now();
         let is_last = match &input {
@@ -370,7 +370,7 @@ async fn send(
 
 /// The reason why there is no response.
 enum NotSent {
-    /// The attempt failed.
+    /// The attempt failed before it was committed.
     Failed(Outcome),
     /// There was nothing to send it with.
     OwnShortage(String),

@@ -14,15 +14,15 @@ use super::attempt::UpstreamAttempt;
 use super::in_flight::InFlight;
 use super::served_by::ServedBy;
 
-/// Response for the client.
+/// Response that the client gets.
 pub enum ExchangeResponse {
-    /// A whole answer, settled.
+    /// A whole answer; the attempt is settled.
     Whole(ServedBy, Parts, Bytes),
     /// An answer that was committed with these bytes, maybe none, and goes on.
     Streaming(ServedBy, Parts, Bytes, Box<UpstreamAttempt>),
     /// An upstream's refusal, to be passed on; none when there was nobody to refuse.
     Refusal(Option<(ServedBy, KeptRefusal)>),
-    /// An error of ours.
+    /// An error of Pointsman's own.
     Error(Refusal),
     /// The exchange is over: the drain has ended, a stream cannot be resumed, or core and driver disagree.
     Nothing,

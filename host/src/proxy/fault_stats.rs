@@ -50,12 +50,12 @@ impl FaultStats {
         self.trip_reason.get().map(String::as_str)
     }
 
-    /// Decisions so far.
+    /// Returns the number of decisions since it came into force.
     pub fn decisions(&self) -> u64 {
         self.decisions.load(Ordering::Relaxed)
     }
 
-    /// Faults among them.
+    /// Returns the number of those that failed.
     pub fn faults(&self) -> u64 {
         self.faults.load(Ordering::Relaxed)
     }

@@ -24,22 +24,22 @@ struct Tracked {
     verdicts: Vec<Verdict>,
 }
 
-/// Progress of a promotion.
+/// Progress of a promotion, for the operator and the record.
 #[derive(Clone, Debug)]
 pub struct Progress {
-    /// The plan.
+    /// Share, duration and guards.
     pub plan: Plan,
-    /// Time of the start.
+    /// Time at which it began.
     pub since: Timestamp,
     /// Time at which it ends or is extended.
     pub until: Timestamp,
     /// The reason for the extension; `None`: not extended.
     pub extended: Option<String>,
-    /// The policy in force.
+    /// Totals of the policy in force.
     pub control: SideStats,
-    /// The candidate.
+    /// Totals of the candidate.
     pub candidate: SideStats,
-    /// The guards.
+    /// Guards with what is known of each.
     pub findings: Vec<GuardReport>,
 }
 
@@ -82,7 +82,7 @@ impl TrafficSplit {
         self.tracked().promotion.until()
     }
 
-    /// Returns the progress.
+    /// Returns its progress at this moment.
     pub fn progress(&self) -> Progress {
         let tracked = self.tracked();
         let promotion = &tracked.promotion;

@@ -103,13 +103,13 @@ pub(super) fn own_json(in_flight: &InFlight, body: &serde_json::Value) -> Reply 
 
 /// An error of our own.
 pub struct OwnError<'a> {
-    /// The kind of error.
+    /// Kind of the error, which its status follows from.
     pub kind: ErrorKind,
     /// Another status than the kind's.
     pub status: Option<StatusCode>,
     /// Another `type` than the kind's.
     pub own_kind: Option<&'a str>,
-    /// The message.
+    /// Message to the client, which says what to do.
     pub message: &'a str,
     /// Time after which the client may retry.
     pub retry_after: Option<Duration>,
@@ -121,7 +121,7 @@ impl<'a> OwnError<'a> {
         Self { kind, status: None, own_kind: None, message, retry_after: None }
     }
 
-    /// The response.
+    /// Returns the response in this dialect.
     pub fn reply(&self, dialect: Dialect, request_id: &str) -> Reply {
         let envelope = Envelope { kind: self.kind, kind_override: self.own_kind, message: self.message, request_id };
         let mut reply = Response::new(ProxyBody::whole(envelope.body(dialect)));

@@ -41,9 +41,9 @@ pub struct ProxyRequest {
     pub id: String,
     /// The client key's name and its index in the table.
     pub client: Option<Arc<str>>,
-    /// Its index, or `NONE`.
+    /// Index of the client key, or `NONE`.
     pub client_index: u32,
-    /// The method.
+    /// Method of the request.
     pub method: Method,
     /// Path and query, byte for byte, but for a credential in the query.
     pub target: PathAndQuery,
@@ -57,7 +57,7 @@ pub struct ProxyRequest {
     pub body_facts: Option<BodyFacts>,
     /// The reason why a body that is there has no facts.
     pub unread: Option<Unread>,
-    /// The operation.
+    /// Operation that its path names.
     pub operation: Operation,
     /// The request in other dialects.
     pub translations: Translations,
@@ -85,7 +85,7 @@ pub struct ProxyRequest {
     pub background: Option<BackgroundResponse>,
     /// Its number, once it was needed.
     pub number: OnceLock<u64>,
-    /// What its client leaves behind that goes away before the answer.
+    /// Use of the attempt under way, for a client that goes away before the answer.
     pub abandoned: Abandoned,
     /// The memory that it holds.
     pub memory: Option<Grant>,
@@ -96,14 +96,14 @@ pub struct ProxyRequest {
 pub struct Abandoned {
     /// The request was written to a connection.
     pub is_written: AtomicBool,
-    /// What the attempt has used.
+    /// Tokens that the attempt has used.
     pub usage: OnceLock<Usage>,
 }
 
 /// A backend that a request is pinned to, for one attempt.
 #[derive(Clone, Copy, Debug)]
 pub struct PinnedBackend {
-    /// Index into the table.
+    /// Index of the backend in the table.
     pub backend: u32,
     /// The attempt's total time limit.
     pub within: Duration,
@@ -111,19 +111,19 @@ pub struct PinnedBackend {
 
 /// The parts of a request that arrives, before its facts are read.
 pub struct IncomingRequest {
-    /// The request id.
+    /// Request id, the client's own or a new one.
     pub id: String,
     /// The client key that was presented, if keys are configured.
     pub client: Option<(u32, Arc<str>)>,
-    /// That key's money.
+    /// Spend and budget of that key.
     pub spending: Spending,
-    /// Head.
+    /// Method, address and headers as they came.
     pub head: http::request::Parts,
     /// Path and query to forward.
     pub target: PathAndQuery,
-    /// The path, read.
+    /// Operation and root of its path.
     pub path: ApiPath,
-    /// Body.
+    /// Body as it came.
     pub body: Bytes,
     /// Largest body, decoded, in bytes.
     pub max_body_bytes: u64,

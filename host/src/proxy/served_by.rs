@@ -7,9 +7,9 @@ use pointsman_core::table::Lane;
 
 /// The backend that responded, and the lane of its attempt.
 pub struct ServedBy {
-    /// The lane.
+    /// Lane of the attempt that answered.
     pub lane: Lane,
-    /// The backend.
+    /// Id of the backend that answered.
     pub backend: Arc<str>,
     /// Fields that were left out of a translated request, for the client to see.
     pub left_out: Option<HeaderValue>,

@@ -35,15 +35,15 @@ const DEFAULT_MEMORY: u64 = 1 << 30;
 
 /// Everything exchanges share for as long as the process lives.
 pub struct Proxy {
-    /// The clock.
+    /// Clock of the server, the one that logic sees.
     pub clock: Clock,
     /// The fleet, with its queue.
     pub fleet: Arc<SharedFleet>,
-    /// Metrics.
+    /// Metrics of the server.
     pub metrics: Metrics,
-    /// The record.
+    /// Writing side of the store.
     pub store: StoreHandle,
-    /// Live events.
+    /// Events that watchers are sent.
     pub events: Events,
     /// Ends every exchange under way, with a word to its client; for when the drain is over.
     pub cut: CancellationToken,
@@ -57,7 +57,7 @@ pub struct Proxy {
     pub affinity: SharedAffinity,
     /// Responses that were begun in the background.
     pub background: SharedBackground,
-    /// Memory for requests.
+    /// Budget of memory for all requests.
     pub memory: Arc<SharedMemory>,
     /// The disk for large requests that wait for memory.
     pub disk: Arc<SharedMemory>,
@@ -126,7 +126,7 @@ impl Proxy {
         Self { memory, ..self }
     }
 
-    /// The snapshot in force.
+    /// Returns the snapshot in force.
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.snapshot.load_full()
     }
@@ -160,7 +160,7 @@ impl Proxy {
         Ok(Some((u32::try_from(index).unwrap_or(NONE), snapshot.config.clients[index].name.clone())))
     }
 
-    /// An exchange begins.
+    /// Counts an exchange that begins.
     pub fn began(&self) {
         self.exchanges.under_way.fetch_add(1, Ordering::Relaxed);
     }
@@ -251,7 +251,7 @@ impl Proxy {
         }
     }
 
-    /// Exchanges under way.
+    /// Returns the number of exchanges under way.
     pub fn under_way(&self) -> usize {
         self.exchanges.under_way.load(Ordering::Acquire)
     }
@@ -283,7 +283,7 @@ impl Proxy {
 /// A client key that does not open anything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unknown {
-    /// None was sent.
+    /// The request has no key.
     Missing,
     /// It is none of the configured ones.
     Wrong,
@@ -291,9 +291,9 @@ pub enum Unknown {
 
 /// A request that is refused at the door.
 pub struct Denied<'a> {
-    /// The request id.
+    /// Request id of the refused request.
     pub id: &'a str,
-    /// Time of arrival.
+    /// Time of its arrival.
     pub arrived: Timestamp,
     /// The reason of the refusal.
     pub reason: Denial,

@@ -23,11 +23,11 @@ use crate::upstream::{BadOutbound, Connector, Origin};
 /// One configuration and one policy revision; an exchange keeps the one it started with.
 #[derive(Clone)]
 pub struct Snapshot {
-    /// The configuration.
+    /// Configuration in force at that moment.
     pub config: Arc<Config>,
     /// The table, as the fleet knows it.
     pub view: Arc<View>,
-    /// The policy.
+    /// Revision of the policy in force at that moment.
     pub policy: Arc<Revision>,
     /// Fault statistics of the policy, kept when only the configuration changes.
     pub fault_stats: Arc<FaultStats>,
@@ -35,9 +35,9 @@ pub struct Snapshot {
     pub policy_header: HeaderValue,
     /// Targets of requests, in the table's order.
     pub targets: Vec<Arc<Target>>,
-    /// Limits of one exchange.
+    /// Budgets of an exchange, from the configuration.
     pub budgets: Budgets,
-    /// Defaults for streams.
+    /// Treatment of streams where the policy does not decide.
     pub streams: StreamDefaults,
     /// The promotion under way, which assigns exchanges to this policy or to the candidate.
     pub split: Option<Arc<TrafficSplit>>,
@@ -58,22 +58,22 @@ const AZURE_KEY: HeaderName = HeaderName::from_static("api-key");
 pub struct Target {
     /// Its address, key and wire format.
     pub endpoint: Endpoint,
-    /// Its connections.
+    /// Connections to its origin.
     pub origin: Arc<Origin>,
 }
 
 /// The reason why a configured backend cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum TargetError {
-    /// Its base URL.
+    /// Its base URL cannot be used.
     #[error("backend {id:?}: base_url {reason}")]
     BaseUrl {
         /// The backend.
         id: String,
-        /// Fault of the setting.
+        /// Fault of the setting, as the end of a sentence.
         reason: String,
     },
-    /// The way to it.
+    /// Its proxy or certificates cannot be used.
     #[error("backend {id:?}: {reason}")]
     Outbound {
         /// The backend.
@@ -81,7 +81,7 @@ pub enum TargetError {
         /// Fault of the settings.
         reason: BadOutbound,
     },
-    /// Its key.
+    /// Its key cannot be sent in a header.
     #[error("backend {id:?}: api_key has characters that cannot stand in a header")]
     Key {
         /// The backend.

@@ -202,7 +202,7 @@ impl Connection {
     }
 }
 
-/// A request in hand.
+/// Mark of a request in hand, which keeps its connection from giving way.
 pub(super) struct InHand(Arc<Connection>);
 
 impl InHand {

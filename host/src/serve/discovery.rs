@@ -68,7 +68,7 @@ struct Cached {
 #[derive(Clone)]
 struct State {
     models: Option<Arc<[ListedModel]>>,
-    /// When it is fetched next, if a client wants it.
+    /// Time at which it is fetched next, if a client wants it.
     due_at: Instant,
     fetching_since: Option<Instant>,
 }

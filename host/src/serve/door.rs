@@ -32,7 +32,6 @@ impl<'a> Door<'a> {
         Self { proxy, id, arrived, operation, dialect, uri: uri.clone(), client: None, request: None }
     }
 
-    /// Returns the request id.
     pub(super) fn id(&self) -> &str {
         &self.id
     }
@@ -47,7 +46,7 @@ impl<'a> Door<'a> {
         self.request = Some(request.clone());
     }
 
-    /// Refuses the request.
+    /// Refuses the request, and records the refusal with its reason.
     pub(super) fn deny(&self, denial: Denial, kind: ErrorKind, message: &str) -> Reply {
         self.deny_with(denial, &OwnError::new(kind, message))
     }

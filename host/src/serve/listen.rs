@@ -25,7 +25,7 @@ use super::unread::{Handed, Streams};
 
 /// After an accept that failed for want of resources, how long nothing is accepted; twice as long after each further one.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
-/// The longest such pause.
+/// Longest pause after a connection that could not be accepted.
 const MAX_ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 
 /// Interval between log lines about the same trouble of a listener.
@@ -53,7 +53,7 @@ pub(super) trait Serve: Send + Sync + 'static {
     ) -> impl Future<Output = Response<Self::Body>> + Send;
 }
 
-/// Limits of a listener.
+/// Limits of a listener: connections, heads and times.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ListenLimits {
     /// The setting of the number of connections, for messages.
@@ -103,7 +103,7 @@ impl<S: Serve> Listener<S> {
         Ok(Self { tcp, http: Arc::new(http), connections, service, limits, refusals: Arc::default() })
     }
 
-    /// Returns the bound address.
+    /// Returns the address it is bound to, with the real port.
     pub(super) fn addr(&self) -> io::Result<SocketAddr> {
         self.tcp.local_addr()
     }

@@ -15,9 +15,9 @@ use crate::proxy::{OwnError, ProxyBody, Reply, Snapshot, insert_request_id};
 
 /// Part of the model list that is requested.
 pub(super) enum Listed {
-    /// The whole list.
+    /// The list of all models.
     All,
-    /// One entry, by name.
+    /// The entry of the model with this name.
     One(String),
 }
 

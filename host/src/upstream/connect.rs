@@ -256,7 +256,7 @@ fn status_of(head: &[u8]) -> Option<u16> {
     version.starts_with("HTTP/1.").then(|| rest.get(..3)?.parse().ok())?
 }
 
-/// What a request must carry that is handed to a proxy itself.
+/// Adds `proxy-authorization` to a request that is handed to the proxy itself.
 pub(super) fn add_authorization(headers: &mut HeaderMap, authorization: Option<&HeaderValue>) {
     if let Some(value) = authorization {
         headers.insert(PROXY_AUTHORIZATION, value.clone());

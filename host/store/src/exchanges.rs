@@ -131,7 +131,7 @@ FROM attempts WHERE ended_us >= ?1 AND backend = ?2 AND outcome <> 'connect_fail
 GROUP BY model_sent, ended_us / 60000000 ORDER BY 2";
 
 impl StoreReader {
-    /// What a backend was sent since then, by the minute, oldest first.
+    /// Returns the requests and tokens that a backend was sent since then, by the minute, oldest first.
     ///
     /// # Errors
     /// When SQLite fails.

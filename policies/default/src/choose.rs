@@ -9,8 +9,8 @@ use crate::pools::{Candidate, Pool, Pools};
 /// Pools up to this size are looked at whole; of larger ones, a sample by weight.
 const LOOK_AT_MOST: usize = 16;
 
-/// How many ready ones of a large pool are compared. Two already keep loads close to even ("the power of two choices",
-/// Mitzenmacher 2001); four also find a healthy one when half are not.
+/// Number of ready ones of a large pool that are compared. Two already keep loads close to even ("the power of two
+/// choices", Mitzenmacher 2001); four also find a healthy one when half are not.
 const SAMPLE: usize = 4;
 
 /// The best ready candidate, one not tried yet if there is one.
@@ -141,7 +141,7 @@ pub(crate) fn cheapest(query: &Query, history: &History, pool: &Pool, pools: &Po
     shortlist.draw(&mut Dice::new(query.seed))
 }
 
-/// What this request would cost there, in millionths of a USD; the largest number where no price is known.
+/// Cost of this request there, in millionths of a USD; the largest number where no price is known.
 fn price_rank(query: &Query, pools: &Pools, backend: usize) -> u64 {
     /// The length of an answer when the client did not limit it.
     const USUAL_ANSWER_TOKENS: u32 = 500;

@@ -26,7 +26,7 @@ pub struct BackendConfig {
     pub api_key: Option<Secret>,
     /// Sent with every request; values that may be secrets are marked sensitive.
     pub headers: Vec<(HeaderName, HeaderValue)>,
-    /// Whether the usage of streams is asked for; `None`: yes, and left out where it is refused.
+    /// The usage of streams is asked for; `None`: it is, and left out where it is refused.
     pub stream_options: Option<bool>,
     /// An answer with nothing in it is delivered, and no failed attempt.
     pub empty_answers: bool,

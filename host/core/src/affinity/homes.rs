@@ -21,7 +21,7 @@ const RENEWED_AFTER: u32 = 10;
 /// A thing that was made, or named by a request that its home answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Learned {
-    /// Its key.
+    /// Hash of the thing's id.
     pub key: u64,
     /// Time for which its home counts.
     pub ttl: Duration,

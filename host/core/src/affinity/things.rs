@@ -220,12 +220,12 @@ fn encrypted(text: &[u8]) -> &[u8] {
 /// The text before a member's name that ends as searched: is it the name's beginning?
 type IsName = fn(&[u8]) -> bool;
 
-/// Any name.
+/// Returns true if the name ends a member of any name.
 fn is_member(before: &[u8]) -> bool {
     matches!(before.last(), Some(b'"' | b'_'))
 }
 
-/// The whole name.
+/// Returns true if the name is the whole name of the member.
 fn is_bare(before: &[u8]) -> bool {
     before.last() == Some(&b'"')
 }

@@ -19,7 +19,7 @@ pub struct Additions {
     refused: Mutex<Refused>,
 }
 
-/// Refused additions, by model.
+/// Additions that a backend refuses, by the model sent.
 #[derive(Debug, Default)]
 struct Refused {
     usage: BTreeSet<String>,
@@ -48,7 +48,7 @@ pub(super) enum Addition {
     /// None, or none that may be taken back.
     #[default]
     None,
-    /// It was added.
+    /// It was added to the request that was sent.
     Sent,
     /// It was refused, and the request sent again without it.
     LeftOut,
@@ -60,7 +60,7 @@ impl Additions {
         Self { setting, ..Self::default() }
     }
 
-    /// Returns the setting.
+    /// Returns the setting `stream_options` of the backend; none: refusals are learned.
     pub const fn setting(&self) -> Option<bool> {
         self.setting
     }

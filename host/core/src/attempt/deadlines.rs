@@ -33,14 +33,14 @@ pub(super) enum Expired {
     Refusal,
 }
 
-/// The limits in force.
+/// Time limits of the attempt, and those that are running.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Deadlines {
     started: Timestamp,
     limits: Timeouts,
     /// Time of the latest input.
     last: Timestamp,
-    /// The longest silence.
+    /// Longest time between two pieces of the body.
     idle: Duration,
     stage: Stage,
     /// It goes downstream: no total limit holds but one that is set for streams.

@@ -7,7 +7,7 @@ use crate::record::Usage;
 /// the last.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Digest {
-    /// Content events.
+    /// Number of content events.
     pub contents: u64,
     /// Something of it is new to a client that has the beginning of the answer already; of use to an attempt that
     /// resumes.
@@ -21,7 +21,7 @@ pub struct Digest {
 /// A prompt's tokens as a backend counts them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PromptCount {
-    /// All of them.
+    /// Tokens of the whole prompt.
     pub tokens: u32,
     /// Those that it had cached.
     pub cached: u32,

@@ -46,7 +46,6 @@ struct Judge {
 /// The request whose answer is read.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Expected {
-    /// The operation.
     pub(super) operation: Operation,
     /// Answers asked for at once.
     pub(super) answers: u32,
@@ -108,7 +107,7 @@ impl EventReader {
         self.judge.tap.has_answer()
     }
 
-    /// Content events so far.
+    /// Returns the number of content events so far.
     pub(super) fn content_events(&self) -> u64 {
         self.judge.tap.content_events()
     }

@@ -23,7 +23,6 @@ pub(super) const MAX_EVENTS_BYTES: usize = 16 * 1024 * 1024;
 /// The form in which the client wants the answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Form {
-    /// As it comes.
     AsItComes,
     /// One body of JSON, made of the events that come.
     Json,
@@ -32,7 +31,7 @@ pub(super) enum Form {
 /// The form of bytes at the beginning of a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Beginning {
-    /// Too little to tell.
+    /// Too few bytes have come to tell.
     Unknown,
     Events,
     Other,

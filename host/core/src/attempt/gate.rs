@@ -18,7 +18,7 @@ use crate::time::Timestamp;
 pub(super) const MAX_HELD_BYTES: usize = 4 * 1024 * 1024;
 
 impl Attempt {
-    /// A stream begins.
+    /// Holds a stream that begins back until the commit gate opens.
     pub(super) fn gate_stream(&mut self) -> Output {
         self.phase = Phase::Gated;
         self.deadlines.await_first_token();

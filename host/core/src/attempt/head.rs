@@ -26,7 +26,7 @@ pub type LimitLeft = Option<(u32, Timestamp)>;
 /// Kind of the body, known with the head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BodyKind {
-    /// Bytes follow.
+    /// A body of bytes follows.
     Bytes,
     /// Nothing follows: its framing says that it is empty.
     Empty,

@@ -96,7 +96,7 @@ pub enum Input {
     ShuttingDown,
     /// There is no memory for more of the answer than is held ([`Attempt::held_bytes`]).
     NoMemory,
-    /// The client went away.
+    /// The client disconnected.
     ClientGone,
 }
 
@@ -117,10 +117,9 @@ pub enum Output {
     SendAgain,
 }
 
-/// One attempt.
+/// State machine of one attempt: what is sent, and what its answer means.
 pub struct Attempt {
     asked: Asked,
-    /// The backend's dialect.
     dialect: Dialect,
     /// The dialect that the answer is read in: the backend's, or the client's where it is translated.
     spoken: Dialect,
@@ -183,9 +182,9 @@ enum Phase {
     },
     /// A stream comes in that is held until the gate opens.
     Gated,
-    /// Committed.
+    /// The answer is committed: what comes is passed on.
     Relaying,
-    /// Ended.
+    /// The last output was given.
     Over,
 }
 
@@ -398,7 +397,7 @@ impl Attempt {
         }
     }
 
-    /// The body ended.
+    /// Takes the end of the body.
     fn end(&mut self, now: Timestamp) -> Output {
         match self.phase {
             Phase::Sending => {

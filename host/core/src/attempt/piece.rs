@@ -7,7 +7,7 @@ use crate::outcome::{Kind, Outcome};
 /// Result of reading some bytes of a body.
 #[derive(Debug, Default)]
 pub(super) struct Piece {
-    /// These may go on.
+    /// Bytes that may be passed on.
     pub(super) bytes: Bytes,
     /// Then this was found; nothing after it is read.
     pub(super) failed: Option<Outcome>,

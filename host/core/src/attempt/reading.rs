@@ -14,13 +14,13 @@ use crate::dialect::resume::Joiner;
 use crate::dialect::usage::{Asked as UsageAsked, BodyTap};
 use crate::record::Usage;
 
-/// A body being read.
+/// Reader of the body, by what it turned out to be.
 pub(super) enum Reading {
-    /// A stream of events.
+    /// Server-sent events.
     Events(Box<EventReader>),
     /// JSON, or anything else that has no parts.
     Body(BodyTap),
-    /// No bytes.
+    /// Digested pieces in place of bytes, in the lab.
     Digest(Digested),
 }
 

@@ -16,7 +16,7 @@ pub(super) const MAX_REFUSAL_BYTES: usize = 256 * 1024;
 /// A refusal that can be passed on to the client.
 #[derive(Debug)]
 pub struct KeptRefusal {
-    /// Its head.
+    /// Status and headers as they came, without those of the connection.
     pub head: Parts,
     /// Its body, at most 256 KiB.
     pub body: Bytes,

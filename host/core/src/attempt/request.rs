@@ -29,9 +29,9 @@ use crate::usage::ServiceTier;
 /// A client's request, as attempts send it on.
 #[derive(Clone, Copy, Debug)]
 pub struct ClientRequest<'a> {
-    /// The request id.
+    /// Request id, which translations and errors name.
     pub id: &'a str,
-    /// The method.
+    /// Method of the client's request.
     pub method: &'a Method,
     /// Path and query, byte for byte.
     pub target: &'a PathAndQuery,
@@ -62,13 +62,13 @@ pub struct ClientRequest<'a> {
 /// A backend as something that can be sent to.
 #[derive(Clone, Debug)]
 pub struct Endpoint {
-    /// Its wire format.
+    /// Dialect that the backend speaks.
     pub dialect: Dialect,
-    /// The base URL.
+    /// Base URL, which operations' paths are put behind.
     pub base: BaseUrl,
     /// The template of paths behind the base; none: the paths of the dialect.
     pub path_template: Option<PathTemplate>,
-    /// Parameters of every request.
+    /// Query parameters of every request to it.
     pub query: OwnQuery,
     /// Its key as a header value, marked sensitive.
     pub key: Option<HeaderValue>,

@@ -49,7 +49,7 @@ impl Attempt {
         Output::Wait
     }
 
-    /// The answer is complete.
+    /// Takes the end of an answer that is no stream; `as_stream`: its client wants one.
     pub(super) fn whole(&mut self, now: Timestamp, as_stream: bool) -> Output {
         let mut body = self.held.take();
         let mut is_same = self.translated.is_none() && !as_stream;

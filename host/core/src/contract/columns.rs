@@ -31,7 +31,7 @@ macro_rules! columns {
 }
 
 columns! {
-    /// A [`RowState`].
+    /// State of the backend for the query's model, a [`RowState`].
     State = "state", unknown: NONE;
     /// Milliseconds left of the cooldown; 0 when there is none.
     CooldownMs = "cooldown_ms", unknown: 0;
@@ -60,7 +60,7 @@ columns! {
     EmergencyMs = "emergency_ms", unknown: NONE;
     /// Exchanges that wait for a backend of this one's tier and come before the asking one (a new one: all).
     Queued = "queued", unknown: 0;
-    /// What the request builds on is here: 0 nothing, 1 its session's prompt cache, 2 things that no other backend has.
+    /// Things here that the request builds on: 0 none, 1 its session's prompt cache, 2 those that no other backend has.
     Home = "home", unknown: 0;
 }
 
@@ -84,7 +84,7 @@ vocabulary! {
         Ready = "ready",
         /// A limit is reached; `ready_ms` says when it is not.
         Throttled = "throttled",
-        /// In cooldown.
+        /// In cooldown: nothing is sent but in the emergency lane.
         Cooling = "cooling",
         /// Its cooldown is over and one attempt is finding out whether it is well.
         Probing = "probing",

@@ -10,7 +10,7 @@ use crate::lane::Lane;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Commit {
-    /// At the response head.
+    /// The answer is committed at the response head.
     Headers,
     /// At the first event that carries content.
     FirstContent,
@@ -47,13 +47,13 @@ pub struct Dispatch {
     pub idle: Option<Duration>,
     /// Time limit of the whole attempt.
     pub total: Option<Duration>,
-    /// The commit gate.
+    /// Commit gate of the answer; none: the configured one.
     pub commit: Option<Commit>,
-    /// The resume mode.
+    /// Resume mode of the answer; none: the configured one.
     pub resume: Option<Resume>,
 }
 
-/// A wait for capacity.
+/// A wait for capacity in a lane, limited in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hold {
     /// The longest this wait may take.
@@ -67,11 +67,11 @@ pub struct Hold {
 pub struct Rejection {
     /// HTTP status, 400..=599; 0: 503, all pools exhausted, with the host's own message.
     pub status: u16,
-    /// The error's `type`.
+    /// Member `type` of the error.
     pub kind: String,
-    /// The error's `message`.
+    /// Member `message` of the error.
     pub message: String,
-    /// The `Retry-After`.
+    /// Header `Retry-After` of the refusal; none: it has none.
     pub retry_after: Option<Duration>,
 }
 
@@ -101,18 +101,18 @@ impl OnFault {
     }
 }
 
-/// A policy's answer.
+/// A policy's answer to a query.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Decision {
-    /// Send to a primary.
+    /// An attempt at a primary backend.
     Primary(Dispatch),
-    /// Send to a fallback.
+    /// An attempt at a fallback backend.
     Fallback(Dispatch),
     /// Send to any backend, under the emergency rate.
     Emergency(Dispatch),
-    /// Wait.
+    /// A wait for capacity.
     Wait(Hold),
-    /// Refuse.
+    /// A refusal of the request.
     Reject(Rejection),
 }
 

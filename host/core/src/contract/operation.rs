@@ -3,27 +3,27 @@
 vocabulary! {
     /// The kind of request, recognised by its path. The order is that of the contract's vocabulary; new ones join at the end.
     pub enum Operation: serde {
-        /// `/chat/completions`
+        /// OpenAI's `/chat/completions`.
         Chat = "chat",
-        /// `/completions`
+        /// OpenAI's `/completions`, with a prompt in place of messages.
         Completion = "completion",
-        /// `/responses`
+        /// OpenAI's `/responses`.
         Response = "response",
-        /// `/messages`
+        /// Anthropic's `/messages`.
         Message = "message",
-        /// `/embeddings`
+        /// OpenAI's `/embeddings`, which has no streams.
         Embedding = "embedding",
         /// Anything else under a version segment.
         Other = "other",
-        /// `/messages/count_tokens`
+        /// Anthropic's `/messages/count_tokens`.
         CountTokens = "count_tokens",
-        /// `/responses/input_tokens`
+        /// OpenAI's `/responses/input_tokens`.
         InputTokens = "input_tokens",
-        /// `/images/generations` and the like.
+        /// Pictures: `/images/generations` and the like.
         Image = "image",
-        /// `/audio/speech` and the like.
+        /// Sound: `/audio/speech` and the like.
         Audio = "audio",
-        /// `/moderations`
+        /// OpenAI's `/moderations`.
         Moderation = "moderation",
         /// `/rerank` and `/score`, additions of servers compatible with OpenAI's.
         Rerank = "rerank",

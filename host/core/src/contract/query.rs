@@ -6,12 +6,12 @@ use super::{Operation, Rows};
 use crate::lane::Lane;
 use crate::outcome::Kind;
 
-/// The request in numbers.
+/// Facts of the request in numbers; its texts are behind imports of the contract.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RequestFacts {
     /// Index into the table's models, or [`NONE`](super::NONE).
     pub model: u32,
-    /// The kind of request.
+    /// Operation that the path names.
     pub operation: Operation,
     /// Index into the table's clients, or [`NONE`](super::NONE).
     pub client: u32,
@@ -38,11 +38,11 @@ pub struct AttemptFacts {
     pub backend: u32,
     /// The lane it was sent in.
     pub lane: Lane,
-    /// The outcome.
+    /// Kind of its outcome.
     pub outcome: Kind,
     /// The HTTP status; 0: none.
     pub status: u16,
-    /// Duration, in ms.
+    /// Time from sending to its end, ms.
     pub elapsed_ms: u32,
     /// Waits of the exchange before it was sent.
     pub waits_before: u32,
@@ -51,15 +51,15 @@ pub struct AttemptFacts {
 /// A question to a policy: all it may decide by, besides the request's texts and `state`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Query {
-    /// Milliseconds since 1970-01-01 UTC.
+    /// Time of the question, ms since 1970-01-01 UTC.
     pub now_ms: u64,
     /// Random number of this query.
     pub seed: u64,
-    /// The request.
+    /// Facts of the request.
     pub request: RequestFacts,
     /// Attempts that have ended, oldest first.
     pub attempts: Vec<AttemptFacts>,
-    /// Waits so far.
+    /// Number of waits of the exchange so far.
     pub waits: u32,
     /// Total time of those waits, in ms.
     pub waited_ms: u32,

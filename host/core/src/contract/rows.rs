@@ -18,7 +18,7 @@ const WIDTH_OF_1_0_0: usize = 14;
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Columns(Option<Arc<Recorded>>);
 
-/// Columns other than [`COLUMNS`].
+/// Columns of a recorded table, other than [`COLUMNS`].
 #[derive(Debug, PartialEq, Eq)]
 struct Recorded {
     names: Vec<String>,
@@ -47,7 +47,7 @@ impl Columns {
         self.names().eq(COLUMNS[..WIDTH_OF_1_0_0].iter().copied())
     }
 
-    /// Their names, in order.
+    /// Returns their names in the order of a row.
     pub fn names(&self) -> impl ExactSizeIterator<Item = &str> {
         (0..self.width()).map(|place| match &self.0 {
             None => COLUMNS[place],
@@ -55,7 +55,7 @@ impl Columns {
         })
     }
 
-    /// Numbers of a row.
+    /// Returns the number of columns, which is that of a row's numbers.
     pub fn width(&self) -> usize {
         self.0.as_ref().map_or(WIDTH, |recorded| recorded.names.len())
     }
@@ -115,19 +115,19 @@ impl BackendRow {
         row.with(Column::State, state as u32).with(Column::ReadyMs, ready_ms)
     }
 
-    /// With this number.
+    /// Returns the row with this number in a column.
     #[must_use]
     pub const fn with(mut self, column: Column, number: u32) -> Self {
         self.0[column as usize] = number;
         self
     }
 
-    /// Writes a number.
+    /// Writes the number of a column.
     pub const fn put(&mut self, column: Column, number: u32) {
         self.0[column as usize] = number;
     }
 
-    /// Reads a number.
+    /// Returns the number of a column.
     pub const fn number(&self, column: Column) -> u32 {
         self.0[column as usize]
     }
@@ -236,7 +236,7 @@ impl<'de> Deserialize<'de> for Rows {
     }
 }
 
-/// One row of [`Rows`].
+/// A backend's row among [`Rows`], read by its columns.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Row<'a> {
     columns: &'a Columns,

@@ -45,9 +45,9 @@ pub struct WholeAnswer<'a> {
     pub path: &'a str,
     /// An answer with nothing in it is an answer.
     pub may_be_empty: bool,
-    /// The status.
+    /// Status of the response.
     pub status: u16,
-    /// The headers.
+    /// Headers of the response.
     pub headers: &'a HeaderMap,
     /// The body, all of it.
     pub body: &'a [u8],

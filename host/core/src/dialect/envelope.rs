@@ -10,7 +10,7 @@ use crate::contract::Operation;
 /// The content type of every error body.
 pub const CONTENT_TYPE: &str = "application/json";
 
-/// An error to tell.
+/// An error of ours, written in a client's dialect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Envelope<'a> {
     /// Kind of error.
@@ -24,7 +24,7 @@ pub struct Envelope<'a> {
 }
 
 impl Envelope<'_> {
-    /// The error body.
+    /// Returns the body in this dialect.
     pub fn body(&self, dialect: Dialect) -> Bytes {
         self.value(dialect).to_string().into()
     }

@@ -79,7 +79,7 @@ impl Dialect {
         }
     }
 
-    /// Its name.
+    /// Returns its name in configuration, logs and records.
     pub fn as_str(self) -> &'static str {
         match Self::NAMES.get(self.index()) {
             Some(name) => name,
@@ -109,7 +109,7 @@ impl Dialect {
 /// A client's path, read: its operation, and where the path of that operation begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ApiPath {
-    /// The operation.
+    /// Operation that the path names.
     pub operation: Operation,
     /// Bytes of the client's path before it: the root of the API, as the client was told it.
     pub root: usize,

@@ -23,10 +23,10 @@ pub enum Repaired {
     Lost,
 }
 
-/// Repairs of one stream.
+/// Counts of what was mended in a stream.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Repairs {
-    /// Events that were mended.
+    /// Number of events that were mended.
     pub mended: u32,
     /// Events that carried nothing and were left out.
     pub left_out: u32,

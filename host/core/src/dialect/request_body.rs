@@ -20,9 +20,9 @@ use crate::text::MAX_NAME_BYTES;
 /// A body that was looked at.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RequestBody {
-    /// Bytes to forward.
+    /// Bytes to forward, decoded.
     pub body: Bytes,
-    /// Facts of these bytes.
+    /// Facts that were read in these bytes.
     pub facts: BodyFacts,
     /// The reason why a body that is there has no facts.
     pub unread: Option<Unread>,
@@ -33,7 +33,7 @@ pub struct RequestBody {
 /// The reason why a body was not read.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum Unread {
-    /// Its `content-encoding` is unknown.
+    /// Its `content-encoding`, this one, is unknown.
     #[error("its content-encoding {0:?} is not known here (gzip, deflate, zstd and br are)")]
     Encoding(String),
     /// It is no JSON object and no form.
@@ -196,7 +196,7 @@ mod tests {
         head["content-type"].to_str().unwrap()
     }
 
-    /// What is forwarded: the body and the head.
+    /// The body and the head that are forwarded.
     fn forwarded(
         body: &[u8],
         pairs: &[(&'static str, &'static str)],

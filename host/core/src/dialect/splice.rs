@@ -10,7 +10,7 @@ use super::registry::Dialect;
 use crate::contract::Operation;
 use crate::http::{json, multipart};
 
-/// Changes to make.
+/// Changes of a body that is otherwise sent as it came.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Change<'a> {
     /// The name to send in place of the model asked for.

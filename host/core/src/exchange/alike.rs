@@ -6,10 +6,10 @@ use crate::fleet::Fleet;
 use crate::outcome::Kind;
 use crate::time::Timestamp;
 
-/// What a candidate says of a request: by its last attempt in this exchange, else by its cooldown or limits.
+/// Answer of a candidate to a request: by its last attempt in this exchange, else by its cooldown or limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Said {
-    /// It refuses the request.
+    /// The backend refuses the request.
     Refused,
     /// It does not have the model.
     ModelMissing,
@@ -36,7 +36,6 @@ pub(super) enum InCommon {
     KeysRefused(u16),
     /// Every one is at a limit.
     Limits,
-    /// Nothing.
     Nothing,
 }
 
@@ -100,7 +99,7 @@ impl Exchange {
         is_missing
     }
 
-    /// Where those that work do not have the model, those that break are not asked again: it would find out nothing.
+    /// Leaves out backends that break, where those that work do not have the model: to ask them again would find out nothing.
     pub(super) fn leave_out_breaking(&mut self, fleet: &Fleet, now: Timestamp) {
         if self.is_model_missing(fleet, now) {
             let breaks = |index: &u32| self.said(fleet, now, *index) == Said::Breaks;

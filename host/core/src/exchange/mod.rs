@@ -104,7 +104,7 @@ pub struct Exchange {
     relaying_since: Option<Timestamp>,
     /// The attempt and the limit that was last noted as overdue.
     noted_overdue: Option<(usize, Bet)>,
-    /// For the record.
+    /// Notes for the record.
     warnings: Vec<String>,
     /// The longest wait that the policy has asked for.
     longest_hold: Option<Duration>,

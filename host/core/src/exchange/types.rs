@@ -18,7 +18,7 @@ use crate::table::{Lane, Timeouts};
 pub struct Budgets {
     /// Number of attempts, at least 1.
     pub max_attempts: u32,
-    /// Number of waits.
+    /// Largest number of waits.
     pub max_waits: u32,
     /// Total time in the queue.
     pub max_wait: Duration,
@@ -40,7 +40,7 @@ impl Default for Budgets {
 vocabulary! {
     /// The status of an exchange that every backend's limits exhausted.
     pub enum ExhaustedStatus {
-        /// 503 `AllPoolsExhausted`.
+        /// 503, of the type `AllPoolsExhausted`.
         Unavailable = "503",
         /// That which all have in common: 429, as a rate limit error.
         Common = "common",
@@ -50,7 +50,7 @@ vocabulary! {
 /// Defaults for streams, where the policy does not decide.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StreamDefaults {
-    /// Commit gate of streams.
+    /// Commit gate where the policy names none.
     pub commit: Commit,
     /// Resume mode after a break.
     pub resume: Resume,
@@ -100,7 +100,7 @@ mod negated {
 pub enum Event {
     /// The request is there, body and all.
     Arrived,
-    /// The policy's decision.
+    /// The policy decided; its answer is not checked yet.
     Decided(Decision),
     /// While waiting: capacity, held for us.
     Granted(Permit),
@@ -123,7 +123,7 @@ pub enum Event {
 pub struct Ended {
     /// Outcome of the attempt.
     pub outcome: Outcome,
-    /// Tokens it used.
+    /// Tokens that it used, told by the provider or estimated.
     pub usage: Usage,
     /// Time to the response head.
     pub first_byte: Option<Duration>,
@@ -178,7 +178,7 @@ pub enum Action {
 pub struct Sending {
     /// Index into the backend table.
     pub backend: u32,
-    /// Lane of the attempt.
+    /// Lane that the attempt is sent in.
     pub lane: Lane,
     /// The model name to send; as asked where the request names none.
     pub model: String,
@@ -204,9 +204,9 @@ pub enum Join {
 /// An error of Pointsman's own.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Refusal {
-    /// Reason of the rejection.
+    /// Reason, by which status and type of the error are chosen.
     pub reason: Reason,
-    /// Message to the client.
+    /// Message to the client, which says what to do.
     pub message: String,
     /// Time until a retry may succeed.
     pub retry_after: Option<Duration>,
@@ -237,7 +237,7 @@ pub enum Reason {
     NotRepeated,
     /// Pointsman itself had no descriptor or memory left for it; no backend is to blame.
     OwnShortage,
-    /// The policy rejected it.
+    /// The policy rejected it, in its own words.
     Policy {
         /// HTTP status, 400..=599.
         status: u16,

@@ -21,7 +21,7 @@ use crate::view::{Slot, View};
 pub struct Settings {
     /// The emergency lane's share of a backend's rpm, 0..=1.
     pub emergency_fraction: f64,
-    /// Lengths of cooldowns.
+    /// Settings of cooldowns of failing backends.
     pub cooldown: CooldownSettings,
     /// Exchanges that may wait at a time.
     pub queue_length: usize,
@@ -44,7 +44,7 @@ pub struct Fleet {
     pub(super) next_check: Option<Timestamp>,
     pub(super) settings: Settings,
     pub(super) random: SplitMix64,
-    /// Requests that failed lately.
+    /// Requests that failed lately, compared between backends.
     pub(super) failed_requests: FailedRequests,
     /// The last number given to a request.
     numbers: u64,

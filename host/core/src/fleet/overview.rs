@@ -14,7 +14,7 @@ use crate::view::{Slot, View, Want};
 /// A backend's present state, for the operator.
 #[derive(Clone, Debug)]
 pub struct Overview {
-    /// The backend's id.
+    /// Id of the backend.
     pub id: Arc<str>,
     /// State of the backend as a whole, without its models' cooldowns.
     pub state: RowState,
@@ -26,7 +26,7 @@ pub struct Overview {
     pub model_cooldowns: Vec<ModelCooldown>,
     /// Cooldowns of its operations, the one that ends last first; at most [`MAX_MODEL_COOLDOWNS`].
     pub operation_cooldowns: Vec<OperationCooldown>,
-    /// Attempts under way.
+    /// Number of attempts under way.
     pub in_flight: u32,
     /// The most attempts under way: as configured, else as learned from refusals; `None`: no ceiling is known.
     pub most_in_flight: Option<u32>,
@@ -43,7 +43,7 @@ pub struct Overview {
 /// Counts of a view's backends by whether they take requests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ServingCounts {
-    /// Backends in the configuration.
+    /// Number of backends in the configuration.
     pub configured: usize,
     /// Backends that the operator took out of service.
     pub drained: usize,
@@ -66,9 +66,9 @@ pub const MAX_MODEL_COOLDOWNS: usize = 16;
 pub struct ModelCooldown {
     /// The model as clients name it.
     pub model: Arc<str>,
-    /// End of the cooldown.
+    /// Time at which the cooldown ends.
     pub until: Timestamp,
-    /// Outcome that caused it.
+    /// Kind of the outcome that caused it.
     pub reason: Kind,
     /// Failures since the last answer.
     pub failures: u32,
@@ -79,9 +79,9 @@ pub struct ModelCooldown {
 pub struct OperationCooldown {
     /// The operation, or the words of its path.
     pub operation: Arc<str>,
-    /// End of the cooldown.
+    /// Time at which the cooldown ends.
     pub until: Timestamp,
-    /// Outcome that caused it.
+    /// Kind of the outcome that caused it.
     pub reason: Kind,
     /// Failures since the last answer.
     pub failures: u32,

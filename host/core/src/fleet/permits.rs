@@ -65,7 +65,7 @@ pub struct Denied {
 /// The result of an attempt, for settling its permit.
 #[derive(Clone, Debug)]
 pub struct AttemptReport<'a> {
-    /// Outcome of the attempt.
+    /// Outcome of the attempt, with its scope.
     pub outcome: &'a Outcome,
     /// Time to the first content.
     pub first_token: Option<Duration>,

@@ -11,13 +11,13 @@ use crate::time::Timestamp;
 /// A cooldown saved for the next start.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SavedCooldown {
-    /// The backend's id.
+    /// Id of the backend.
     pub backend: String,
     /// The model; `None`: the whole backend.
     pub model: Option<String>,
-    /// End of the cooldown.
+    /// Time at which the cooldown ends.
     pub until: Timestamp,
-    /// Outcome that caused it.
+    /// Kind of the outcome that caused it.
     pub reason: Kind,
     /// Failures since the last answer.
     pub failures: u32,
@@ -26,13 +26,13 @@ pub struct SavedCooldown {
 /// Requests and tokens sent to a backend in a short time before a restart.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UsedBefore {
-    /// The model name sent.
+    /// Name of the model as it is sent.
     pub model_sent: String,
     /// The end of that time.
     pub at: Timestamp,
-    /// Requests.
+    /// Requests of the minute.
     pub requests: u32,
-    /// Tokens.
+    /// Tokens of the minute, prompt and answer.
     pub tokens: u32,
 }
 

@@ -21,13 +21,13 @@ pub const REPORT_WINDOW: Duration = Duration::from_secs(60);
 pub struct StateChange {
     /// Time of the change.
     pub at: Timestamp,
-    /// The backend's id.
+    /// Id of the backend.
     pub backend: Arc<str>,
     /// The model it is about; none: the whole backend, or one of its operations.
     pub model: Option<Arc<str>>,
     /// The operation it is about; none: all of them.
     pub operation: Option<Arc<str>>,
-    /// The change itself.
+    /// The new state, with its cause.
     pub change: Change,
     /// Changes of this backend that were not reported since the last one that was.
     pub left_out: u32,

@@ -63,7 +63,7 @@ const PROVIDERS: [&str; 20] = [
     "openrouter-",
 ];
 
-/// Words for an account.
+/// Words in names of headers that stand for an account.
 const ACCOUNTS: [&str; 9] =
     ["organization", "organisation", "org", "project", "workspace", "account", "tenant", "billing", "subscription"];
 

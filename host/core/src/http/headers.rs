@@ -74,7 +74,7 @@ const REQUEST_IDS: [&str; 16] = [
     "cf-ray",
 ];
 
-/// Of those, the names under which a client reads the id that we gave its request.
+/// Number of those, from the first, under which a client reads the id that we gave its request.
 const TAKEN_OVER: usize = 2;
 
 /// A longer id is none.

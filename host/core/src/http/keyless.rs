@@ -15,7 +15,7 @@ use http::uri::{Authority, Uri};
 use super::cors::AllowedOrigins;
 use super::site::{SEC_FETCH_SITE, asked_authority, names_this_machine};
 
-/// Reach of a listener.
+/// Reach of a listener's address: this machine, or others too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exposure {
     /// This machine only: other names than its own were pointed here.
@@ -69,7 +69,7 @@ enum Page {
     /// The page's site has the name under which the proxy was asked, or the browser does not tell it. Without TLS nobody has
     /// proved that the name is the proxy's own.
     OverPlainHttp,
-    /// Another site's.
+    /// A page of another site; the origin that it names, if it names one.
     Foreign(Option<String>),
 }
 

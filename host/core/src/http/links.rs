@@ -104,7 +104,7 @@ impl<'a> Links<'a> {
         Some([self.origin, self.root, &own[path::behind(without_query(own), path::CLIENTS_VERSION)..]].concat())
     }
 
-    /// What follows the base URL's host in an address there.
+    /// The part of an address that follows the base URL's host; none: it is at another host.
     fn behind_authority<'b>(&self, address: &'b str) -> Option<&'b str> {
         let (scheme, rest) = address.split_once("://")?;
         if !scheme.eq_ignore_ascii_case("https") && !scheme.eq_ignore_ascii_case("http") {

@@ -188,7 +188,7 @@ impl Redactor {
         Self { secrets, held: Bytes::new() }
     }
 
-    /// The secrets looked for.
+    /// Returns the secrets that it takes out.
     pub fn secrets(&self) -> &Secrets {
         &self.secrets
     }

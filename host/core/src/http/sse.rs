@@ -18,16 +18,16 @@ const BOM: &[u8] = b"\xef\xbb\xbf";
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("the upstream sent an event longer than {limit_bytes} bytes")]
 pub struct TooLong {
-    /// The limit.
+    /// Largest event that is read, bytes.
     pub limit_bytes: usize,
 }
 
-/// One event.
+/// A server-sent event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Event<'a> {
     /// Its bytes as received, the blank line that ends it included.
     pub raw: &'a [u8],
-    /// Its `event` field.
+    /// Field `event`; none: it has none.
     pub name: Option<&'a [u8]>,
     /// Its `data`, lines joined by LF; none for a comment, a lone `id` and the like, which mean nothing to a client
     /// but keep the connection alive.

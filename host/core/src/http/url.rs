@@ -31,7 +31,7 @@ enum Version {
 /// The root of the API in a client's path, which the base takes the place of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClientRoot {
-    /// No API is known.
+    /// The path is none of a known API.
     Opaque,
     /// A version is known, and no operation: bytes before the rest.
     Version(usize),
@@ -45,7 +45,7 @@ pub enum BadBase {
     /// Not a URL at all.
     #[error("not a URL: {0}")]
     Syntax(#[from] InvalidUri),
-    /// Another scheme, or none.
+    /// The scheme is another than http or https, or missing.
     #[error("must begin with http:// or https://")]
     Scheme,
     /// There is something that cannot be a part of it.
@@ -92,12 +92,12 @@ impl BaseUrl {
         Ok(Self { scheme, authority, path, version })
     }
 
-    /// The scheme.
+    /// Returns the scheme, http or https.
     pub const fn scheme(&self) -> &Scheme {
         &self.scheme
     }
 
-    /// Host and port.
+    /// Returns host and port.
     pub const fn authority(&self) -> &Authority {
         &self.authority
     }
@@ -184,7 +184,7 @@ impl BaseUrl {
         root.rsplit('/').filter(is_word).all(|segment| own.next() == Some(segment))
     }
 
-    /// What is kept of a path whose operation is not known, split behind the clients' version.
+    /// The part that is kept of a path whose operation is not known, split behind the clients' version.
     fn behind_version<'a>(&self, (root, rest): (&'a str, &'a str)) -> (&'static str, &'a str) {
         if self.version == Version::Missing {
             let has_version = root.contains(path::CLIENTS_VERSION);

@@ -15,9 +15,9 @@ pub struct Setup {
     pub table: Table,
     /// The table `[policy.settings]` as JSON.
     pub settings: String,
-    /// Settings of the fleet.
+    /// Settings of the fleet: cooldowns, emergency share, queue.
     pub fleet: fleet::Settings,
-    /// Limits of one exchange.
+    /// Budgets of an exchange.
     pub budgets: Budgets,
     /// Defaults for streams, where the policy does not decide.
     pub streams: StreamDefaults,
@@ -31,7 +31,7 @@ pub struct Terms {
     /// Name of the client key.
     #[serde(with = "crate::forms::text")]
     pub name: Arc<str>,
-    /// Rate and concurrency limits.
+    /// Rates and concurrency of the client.
     pub limits: Limits,
     /// Spend allowed per day, UTC; none: no limit.
     pub budget_usd_per_day: Option<f64>,

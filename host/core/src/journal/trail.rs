@@ -17,9 +17,9 @@ pub const MAX_TRAIL_BYTES: usize = 1 << 20;
 /// The trail of an exchange. Indices are those of its setup's table; what its attempts came to is in its record.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Trail {
-    /// Time of arrival.
+    /// Time of the exchange's arrival.
     pub arrived: Timestamp,
-    /// Facts known on arrival.
+    /// Facts of the request, as they were known on arrival.
     pub facts: Facts,
     /// Values of `x-pointsman-label-NAME` headers, by lower-case NAME.
     pub labels: Vec<(String, String)>,
@@ -39,7 +39,7 @@ pub struct Step {
     /// Time since the arrival.
     #[serde(with = "micros")]
     pub at: Duration,
-    /// The event.
+    /// The event or action.
     pub what: Happened,
 }
 
@@ -63,7 +63,7 @@ pub enum Happened {
     Sent {
         /// Index of the backend.
         backend: u32,
-        /// Lane of the attempt.
+        /// Lane that it was sent in.
         lane: Lane,
         /// The attempt is a probe after a cooldown.
         probe: bool,
@@ -89,7 +89,7 @@ pub struct Question {
     pub fault: Option<Failed>,
     /// Every use of `state` on the way, in order.
     pub state: Vec<StateUse>,
-    /// Time until the answer.
+    /// Time that the policy took to answer.
     #[serde(with = "micros")]
     pub took: Duration,
 }
@@ -106,23 +106,23 @@ pub struct Failed {
 /// One use of the shared `state`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum StateUse {
-    /// A read.
+    /// A number was read.
     Get {
-        /// Key that was read.
+        /// Key of the number.
         key: String,
         /// Value found, if any.
         found: Option<i64>,
     },
-    /// A write.
+    /// A number was written.
     Set {
-        /// Key that was written.
+        /// Key of the number.
         key: String,
         /// Value after the write.
         value: i64,
         /// For how long, in ms; 0: no end.
         ttl_ms: u64,
     },
-    /// An addition.
+    /// Something was added to a number.
     Add {
         /// Key that was added to.
         key: String,
@@ -130,7 +130,7 @@ pub enum StateUse {
         delta: i64,
         /// For how long where it is new, in ms; 0: no end.
         ttl_ms: u64,
-        /// Value after the addition.
+        /// Value after the addition, which the policy got.
         sum: i64,
     },
     /// There were more, which were not kept: the answer cannot be had again for certain.
@@ -200,7 +200,7 @@ impl Trail {
         }
     }
 
-    /// Records the exchange's action.
+    /// Records the action that the exchange answered with.
     pub fn told(&mut self, now: Timestamp, exchange: &Exchange, action: &Action) {
         match action {
             Action::Wait { max, .. } => self.add(now, Happened::Waits { max: *max }),

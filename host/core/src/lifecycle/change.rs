@@ -9,9 +9,9 @@ pub struct Intent(pub(super) u64);
 /// A policy that was compiled and found good, to be put in force.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Change {
-    /// The intention behind it.
+    /// Number of the intention behind it.
     pub intent: Intent,
-    /// The policy.
+    /// Component, origin and settings of the policy.
     pub incoming: Incoming,
     /// The reason why the policy before it ends.
     pub end: End,
@@ -46,6 +46,6 @@ impl Change {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("revision {by} came into force meanwhile, by a newer request; send this one again if it is still wanted")]
 pub struct Superseded {
-    /// The revision in force.
+    /// Name of the revision in force.
     pub by: String,
 }

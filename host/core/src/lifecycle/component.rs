@@ -9,12 +9,12 @@ use sha2::{Digest, Sha256};
 pub struct Hash([u8; 32]);
 
 impl Hash {
-    /// Hashes these bytes.
+    /// Returns the hash of these bytes.
     pub fn of(bytes: &[u8]) -> Self {
         Self(Sha256::digest(bytes).into())
     }
 
-    /// Reads what `Display` writes.
+    /// Reads 64 hexadecimal digits; none: it is anything else.
     pub fn parse(text: &str) -> Option<Self> {
         let mut hash = [0; 32];
         if text.len() != 64 || !text.is_ascii() {

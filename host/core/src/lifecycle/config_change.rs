@@ -92,7 +92,7 @@ pub enum ConfigResult<E> {
     Superseded(Superseded),
     /// It is not good; `is_verdict` is false where a shortage of ours kept the policy from being judged.
     Refused {
-        /// The reason.
+        /// The reason, as the driver reports it.
         error: E,
         /// True where the component was judged.
         is_verdict: bool,

@@ -43,7 +43,7 @@ impl Default for FaultLimits {
 pub enum TripCause {
     /// Too many of its first decisions failed.
     FirstDecisions {
-        /// Faults among them.
+        /// Number of those that failed.
         faults: u64,
         /// Decisions asked of it by then.
         of: u64,
@@ -68,7 +68,7 @@ impl fmt::Display for TripCause {
     }
 }
 
-/// One revision under watch.
+/// Counts of one revision's faults, by which it is rolled back.
 #[derive(Clone, Debug)]
 pub struct FaultBreaker {
     limits: Option<FaultLimits>,

@@ -20,14 +20,14 @@ pub const MAX_REVISIONS: usize = 8;
 /// Size of their components together, in bytes; the one in force is kept whatever its size.
 pub const MAX_BYTES: u64 = 256 << 20;
 
-/// Origin of a revision.
+/// Origin of a revision: the binary, a file, or an upload.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
     /// The component inside the binary.
     Embedded,
-    /// The policy file.
+    /// The file that `policy.file` names.
     File(PathBuf),
-    /// `PUT /api/policy`.
+    /// An upload by `PUT /api/policy`.
     Upload,
 }
 
@@ -59,11 +59,11 @@ impl Origin {
 vocabulary! {
     /// The event that ends a revision's time in force.
     pub enum End {
-        /// Another one was wanted.
+        /// Another policy was wanted.
         Replaced = "replaced",
         /// The operator went back.
         RolledBack = "rolled_back",
-        /// It failed too often.
+        /// The fault breaker tripped.
         Faults = "faults",
     }
 }
@@ -71,7 +71,7 @@ vocabulary! {
 /// End of a revision's time in force.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ended {
-    /// Time of the end.
+    /// Time at which it ended.
     pub at: Timestamp,
     /// The event that ended it.
     pub end: End,
@@ -82,11 +82,11 @@ pub struct Ended {
 /// A revision that is or was in force.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Entry {
-    /// Its component.
+    /// Hash of its component.
     pub hash: Hash,
-    /// The component's size.
+    /// Size of its component, bytes.
     pub bytes: u64,
-    /// Its latest origin.
+    /// Origin of the latest time that it came into force.
     pub origin: Origin,
     /// Options that came with it. The same component with other options is another revision to go back to.
     pub options: UploadOptions,
@@ -112,18 +112,18 @@ impl Entry {
 pub struct Source {
     /// The policy file; none: the component inside the binary.
     pub file: Option<PathBuf>,
-    /// Its content.
+    /// Hash of its content.
     pub hash: Hash,
 }
 
 /// A revision that comes into force.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Incoming {
-    /// Its component.
+    /// Hash of its component.
     pub hash: Hash,
-    /// The component's size.
+    /// Size of its component, bytes.
     pub bytes: u64,
-    /// Its origin.
+    /// Origin of the component.
     pub origin: Origin,
     /// Options that came with it.
     pub options: UploadOptions,
@@ -159,12 +159,12 @@ impl History {
         &self.entries
     }
 
-    /// The revision in force.
+    /// Returns the revision in force; none: before the first.
     pub fn in_force(&self) -> Option<&Entry> {
         self.entries.iter().find(|entry| entry.ended.is_none())
     }
 
-    /// The newest first.
+    /// Returns the revisions, the newest first.
     pub fn newest_first(&self) -> impl Iterator<Item = &Entry> {
         self.entries.iter().rev()
     }

@@ -23,7 +23,7 @@ use super::upload::UploadOptions;
 pub struct RollbackTarget {
     /// The intention to go back.
     pub intent: Intent,
-    /// The revision.
+    /// The revision, as the history has it.
     pub entry: Entry,
     /// The end of the policy in force.
     pub end: End,
@@ -82,7 +82,7 @@ impl Lifecycle {
         Self { history, ..Self::default() }
     }
 
-    /// The revisions kept.
+    /// Returns the revisions that are kept, the last one in force.
     pub fn history(&self) -> &History {
         &self.history
     }

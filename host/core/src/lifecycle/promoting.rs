@@ -14,7 +14,7 @@ impl Lifecycle {
         self.promotion.as_ref()
     }
 
-    /// The promotion under way.
+    /// Returns the promotion under way; none: there is none.
     pub fn running(&self) -> Option<&PromotionRun> {
         self.promotion.as_ref().filter(|run| run.over.is_none())
     }

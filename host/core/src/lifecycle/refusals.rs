@@ -9,7 +9,7 @@ use super::component::Hash;
 pub enum Requested {
     /// The configured source holds it.
     Source,
-    /// It was uploaded.
+    /// It was uploaded to the operator's API.
     Upload,
     /// The operator or the fault breaker goes back to it.
     Rollback,
@@ -18,7 +18,7 @@ pub enum Requested {
 /// A refused change; what was in force before stays.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// The time.
+    /// Time of the refusal.
     pub at: Timestamp,
     /// The file, `upload` or `rollback`.
     pub source: String,

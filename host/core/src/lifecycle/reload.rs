@@ -3,9 +3,9 @@
 vocabulary! {
     /// A thing that is replaced while running.
     pub enum Reload {
-        /// The configuration.
+        /// The configuration of the proxy.
         Config = "config",
-        /// The policy.
+        /// The policy in force.
         Policy = "policy",
         /// The shadow policy.
         Shadow = "shadow",

@@ -19,7 +19,7 @@ vocabulary! {
         Wait = "wait",
         /// One rejects, the other does not.
         Reject = "reject",
-        /// It failed.
+        /// The shadow failed to decide.
         Fault = "fault",
     }
 }
@@ -48,7 +48,7 @@ impl From<Divergence> for ShadowResult {
 vocabulary! {
     /// The reason why a question was not put to the shadow policy.
     pub enum ShadowDrop {
-        /// The queue was full.
+        /// The queue of questions was full.
         Queue = "queue",
         /// Its share of a processor was used up.
         Share = "share",

@@ -11,7 +11,7 @@ use crate::time::Timestamp;
 /// Inputs of a shadow policy, which is judged again when any of them changes. `W` is its section of the configuration.
 #[derive(Clone, Debug)]
 pub struct ShadowKey<W> {
-    /// The component.
+    /// Hash of the component.
     pub hash: Hash,
     /// Its settings and limits.
     pub wanted: W,
@@ -69,7 +69,7 @@ impl<W: Clone + PartialEq> ShadowSource<W> {
         self.error.as_deref()
     }
 
-    /// The file was read.
+    /// Says what the content that was read means.
     pub fn see(&mut self, key: &ShadowKey<W>) -> ShadowSeen {
         if self.in_use.as_ref().is_some_and(|(in_use, _)| in_use.is(key)) {
             self.refused = None;

@@ -60,7 +60,7 @@ impl Lifecycle {
     }
 }
 
-/// The source in words.
+/// Returns the source in words, for messages.
 pub fn shown(file: Option<&Path>) -> String {
     match file {
         None => "the embedded policy".to_owned(),

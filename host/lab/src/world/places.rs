@@ -43,7 +43,7 @@ pub(super) struct InFlight {
     pub tokens: u32,
 }
 
-/// What an attempt is run again with, when a time limit has passed that ends it only where another backend can answer.
+/// Inputs with which an attempt is run again, when a time limit has passed that ends it only where another backend can answer.
 pub(super) struct UnderWay {
     pub answer: Answer,
     /// About the limits that have passed.

@@ -43,7 +43,7 @@ pub struct ShadowPolicy {
     pub revision: Revision,
     /// The share of one processor it may use, above 0 and at most 1.
     pub core_share: f64,
-    /// Results so far.
+    /// Results of the questions so far.
     pub stats: Arc<ShadowStats>,
 }
 
@@ -76,7 +76,7 @@ struct Question {
 }
 
 impl Shadow {
-    /// Without a shadow yet.
+    /// No shadow is asked yet.
     pub fn new(metrics: Metrics) -> Self {
         let inner = Inner {
             metrics,
@@ -109,7 +109,7 @@ impl Shadow {
         Ok(())
     }
 
-    /// The one there is.
+    /// Returns the shadow that is asked; none: there is none.
     pub fn policy(&self) -> Option<Arc<ShadowPolicy>> {
         self.inner.policy.load_full()
     }

@@ -18,23 +18,23 @@ const KEPT_TIES: usize = 20;
 /// A shadow that would have decided otherwise, or failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Divergent {
-    /// Time of the question.
+    /// Time at which the question was asked.
     pub at: Timestamp,
-    /// The exchange.
+    /// Request id of the exchange.
     pub request_id: String,
     /// The model as the client wrote it.
     pub model: String,
-    /// Kind of difference.
+    /// Kind of the difference between both decisions.
     pub result: ShadowResult,
     /// The decision that was carried out, in words.
     pub live: String,
     /// The shadow's decision in words, or its fault.
     pub shadow: String,
-    /// Notes of the shadow.
+    /// Notes that the shadow left.
     pub notes: Vec<String>,
 }
 
-/// One shadow's counts.
+/// Counts of a shadow's results, and its latest differences.
 #[derive(Debug, Default)]
 pub struct ShadowStats {
     results: [AtomicU64; ShadowResult::ALL.len()],

@@ -25,7 +25,7 @@ const VERSION: HeaderName = HeaderName::from_static("anthropic-version");
 /// Anthropic refuses requests without a version; this one is used when the client names none.
 const DEFAULT_VERSION: HeaderValue = HeaderValue::from_static("2023-06-01");
 
-/// The dialect `anthropic`.
+/// Format of Anthropic's API.
 #[derive(Debug)]
 pub(super) struct Anthropic;
 
@@ -56,7 +56,7 @@ impl WireFormat for Anthropic {
         ))
     }
 
-    /// What no dialect knows is asked of the other one first, whose imitators have additions of their own.
+    /// Returns true for its own operations only: an operation that no dialect knows may be an addition of an imitator of OpenAI.
     fn takes(&self, operation: Operation) -> bool {
         self.owns(operation)
     }

@@ -23,7 +23,7 @@ use crate::usage::ServiceTier;
 /// Facts of a body. They are the client's word, and trusted only for routing and counting.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BodyFacts {
-    /// The model asked for.
+    /// The model asked for, at most [`MAX_NAME_BYTES`] long.
     pub model: Option<String>,
     /// The model asked for has a name that is longer than [`MAX_NAME_BYTES`]; it is not in `model`.
     pub has_long_model: bool,
@@ -49,7 +49,7 @@ pub struct BodyFacts {
     pub(super) spans: Option<Spans>,
 }
 
-/// Offsets into the body.
+/// Places in the body that may be spliced.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Spans {
     /// Spans of a JSON object.
@@ -64,11 +64,11 @@ pub(super) enum Spans {
 /// Offsets into a JSON object.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct ObjectSpans {
-    /// Behind the opening brace.
+    /// Offset behind the opening brace.
     pub(super) open: usize,
     /// The value of `model`, quotes included.
     pub(super) model: Option<Range<usize>>,
-    /// The value of `stream_options`.
+    /// Span of the value of `stream_options`.
     pub(super) stream_options: Option<Range<usize>>,
     /// The object has at least one member.
     pub(super) any: bool,
@@ -78,7 +78,7 @@ pub(super) struct ObjectSpans {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("the body has \"{member}\" twice, so it is not clear which one counts; send it once")]
 pub struct Ambiguous {
-    /// The member's name.
+    /// Name of the member that stands twice.
     pub member: &'static str,
 }
 

@@ -9,7 +9,7 @@ pub struct Api {
     pub max_stop_sequences: usize,
     /// True if a stop sequence may be blank.
     pub takes_blank_stop_sequences: bool,
-    /// The highest temperature.
+    /// Highest temperature that it takes.
     pub max_temperature: f64,
     /// True if every model takes a `top_p` beside a temperature.
     pub takes_top_p_beside_temperature: bool,

@@ -44,7 +44,7 @@ pub trait Conversation: fmt::Debug + Send + Sync {
     /// A field that changes the meaning and that `target` cannot take, or that is malformed.
     fn read_request<'a>(&self, body: &'a [u8], target: &'static Api, left_out: &LeftOut) -> Read<Request<'a>>;
 
-    /// Writes a request.
+    /// Writes a neutral request in this format.
     fn write_request(&self, request: &Request<'_>) -> Bytes;
 
     /// Changes a written request for one backend, by its host and the name that it has for the model.

@@ -23,7 +23,7 @@ vocabulary! {
         NotFound = "not_found",
         /// The client's own rate limit.
         RateLimited = "rate_limit_exceeded",
-        /// The client's own budget.
+        /// The client's budget of the day is spent.
         BudgetExceeded = "budget_exceeded",
         /// The exchange's total time is over.
         Timeout = "timeout",
@@ -35,7 +35,7 @@ vocabulary! {
         ShuttingDown = "shutting_down",
         /// The proxy has no room for the request at the moment.
         Overloaded = "proxy_overloaded",
-        /// Our own fault.
+        /// A fault of Pointsman's own.
         Internal = "internal_error",
     }
 }

@@ -40,7 +40,7 @@ impl EventWriter {
     }
 }
 
-/// Writes one event.
+/// Writes a server-sent event with JSON data.
 pub fn write_event(name: Option<&str>, data: &Value, out: &mut BytesMut) {
     if let Some(name) = name {
         out.extend_from_slice(b"event: ");

@@ -7,7 +7,7 @@ use crate::http::json;
 pub(in crate::dialect) enum Finish {
     /// None yet: absent, null, empty, or a word that stands for that.
     None,
-    /// The answer ends here.
+    /// A reason that ends the answer as it should.
     Complete,
     /// The answer ends here because the model or its server failed.
     Failed,

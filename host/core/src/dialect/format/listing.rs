@@ -7,7 +7,7 @@ use crate::rfc3339;
 /// A model in a provider's list.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ListedModel {
-    /// Its name.
+    /// Name by which the model is asked for.
     pub id: String,
     /// Time of its creation, in seconds since 1970; none where the provider does not say.
     pub created: Option<u64>,
@@ -20,7 +20,7 @@ pub struct ListedModel {
 /// One page of a list.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ModelPage {
-    /// Models on it.
+    /// Models of the page, in the provider's order.
     pub models: Vec<ListedModel>,
     /// The last id of it, where more follow (Anthropic's `has_more` and `last_id`).
     pub last_id: Option<String>,

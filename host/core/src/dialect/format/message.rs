@@ -21,7 +21,7 @@ pub struct ErrorDetails<'a> {
     pub message: Cow<'a, str>,
     /// Its type, or its status in words.
     pub kind: Cow<'a, str>,
-    /// Its code.
+    /// Code of the error; empty: none.
     pub code: Cow<'a, str>,
 }
 

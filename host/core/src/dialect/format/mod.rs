@@ -204,7 +204,7 @@ pub trait WireFormat: fmt::Debug + Send + Sync {
         503
     }
 
-    /// An error body.
+    /// Returns the body of an error of ours in this format.
     fn error_body(&self, kind: &str, code: Option<&str>, message: &str, request_id: &str) -> Value;
 
     /// The event that ends a broken stream with this error body, so that no client takes it for a whole answer: the

@@ -26,7 +26,7 @@ pub struct Request<'a> {
     pub turns: Vec<Turn<'a>>,
     /// Tools that the model may call.
     pub tools: Vec<Tool<'a>>,
-    /// Rule on calling them.
+    /// Rule by which the model calls tools; none: not said.
     pub choice: Option<Choice<'a>>,
     /// At most one tool call at a time.
     pub one_call: bool,
@@ -44,7 +44,7 @@ pub struct Request<'a> {
     pub schema: Option<Json<'a>>,
     /// The answer must be a JSON object, whichever.
     pub json_only: bool,
-    /// Reasoning effort.
+    /// Effort that the model is to put into reasoning; none: not said.
     pub effort: Option<Effort>,
     /// True if a stream is asked for.
     pub stream: bool,
@@ -55,40 +55,40 @@ pub struct Request<'a> {
 /// A message of a conversation.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Turn<'a> {
-    /// A user's message.
+    /// A message of the user, in parts.
     User(Vec<Part<'a>>),
-    /// An assistant's message.
+    /// A message of the assistant, with its tool calls.
     Assistant {
-        /// Its text, in pieces.
+        /// Text of the message, in pieces.
         texts: Vec<Cow<'a, str>>,
         /// Its tool calls, which come after the text.
         calls: Vec<Call<'a>>,
     },
     /// The results of tools; together, because Anthropic wants all results of one turn in one message.
     Results(Vec<ToolResult<'a>>),
-    /// Instructions in the middle.
+    /// Instructions between two messages.
     System(Vec<Cow<'a, str>>),
 }
 
 /// A piece of a user's message, or of a tool's result.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Part<'a> {
-    /// A text.
+    /// A piece of text.
     Text(Cow<'a, str>),
-    /// A picture.
+    /// A picture in the request itself.
     ImageData {
-        /// Its media type.
+        /// Media type, such as `image/png`.
         media_type: Cow<'a, str>,
-        /// Its bytes.
+        /// Content, in base64.
         base64: Cow<'a, str>,
     },
     /// The address of a picture.
     ImageUrl(Cow<'a, str>),
-    /// A PDF.
+    /// A PDF in the request itself.
     Pdf {
-        /// Its file name.
+        /// Name of the file, if it has one.
         name: Option<Cow<'a, str>>,
-        /// Its bytes.
+        /// Content, in base64.
         base64: Cow<'a, str>,
     },
 }
@@ -96,11 +96,11 @@ pub enum Part<'a> {
 /// A tool call: `input` is an object.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Call<'a> {
-    /// Its id.
+    /// Id that the result refers to.
     pub id: Cow<'a, str>,
-    /// The tool's name.
+    /// Name of the tool.
     pub name: Cow<'a, str>,
-    /// Its arguments.
+    /// Arguments of the call, as a JSON object.
     pub input: Json<'a>,
 }
 
@@ -109,7 +109,7 @@ pub struct Call<'a> {
 pub struct ToolResult<'a> {
     /// The id of the call.
     pub call: Cow<'a, str>,
-    /// The result, in pieces.
+    /// The result, in parts.
     pub parts: Vec<Part<'a>>,
 }
 
@@ -120,7 +120,7 @@ pub struct Tool<'a> {
     pub name: Cow<'a, str>,
     /// Its description for the model.
     pub description: Option<Cow<'a, str>>,
-    /// Its input's JSON schema.
+    /// JSON schema of its arguments.
     pub schema: Json<'a>,
     /// True if calls must keep to the schema.
     pub strict: Option<bool>,
@@ -129,13 +129,13 @@ pub struct Tool<'a> {
 /// Tools that the model must, may or must not call.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Choice<'a> {
-    /// As the model likes.
+    /// The model calls tools or not.
     Auto,
-    /// None.
+    /// The model calls no tool.
     None,
-    /// At least one.
+    /// The model calls at least one tool.
     Any,
-    /// This one.
+    /// The model calls this tool.
     Tool(Cow<'a, str>),
 }
 
@@ -155,25 +155,25 @@ vocabulary! {
     }
 }
 
-/// A whole answer.
+/// A whole answer, in no provider's format.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Answer<'a> {
-    /// Its id and model.
+    /// Id and model as the provider names them.
     pub head: Head<'a>,
     /// Its text; none when it says nothing but tool calls.
     pub text: Option<Cow<'a, str>>,
-    /// Its tool calls.
+    /// Tool calls, in their order.
     pub calls: Vec<Call<'a>>,
     /// Finish reason of the answer.
     pub stop: Stop<'a>,
-    /// Its tokens.
+    /// Tokens of the prompt and the answer.
     pub usage: Usage,
 }
 
 /// The answer's id and model.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Head<'a> {
-    /// The answer's id.
+    /// Id that the provider gave the answer.
     pub id: Cow<'a, str>,
     /// The model that answered; empty when the upstream does not say.
     pub model: Cow<'a, str>,
@@ -182,13 +182,13 @@ pub struct Head<'a> {
 /// Finish reason of an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Stop<'a> {
-    /// It is complete.
+    /// The model came to its end.
     End,
     /// A stop sequence, if it is known which.
     Sequence(Cow<'a, str>),
-    /// It is not complete.
+    /// The limit of tokens was reached.
     Length,
-    /// Tools are called.
+    /// The model calls tools and waits for their results.
     Calls,
     /// The model or a filter refused.
     Refusal,
@@ -197,7 +197,7 @@ pub enum Stop<'a> {
 /// Tokens used; `input` counts all of the prompt, cached or not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// Tokens of the prompt.
+    /// Tokens of the prompt, cached or not.
     pub input: u64,
     /// Those of them that came from a cache.
     pub cached: u64,
@@ -212,29 +212,29 @@ pub struct Usage {
 /// An event of a stream.
 #[derive(Clone, Debug, PartialEq)]
 pub enum News<'a> {
-    /// The answer begins.
+    /// The stream begins.
     Start(Head<'a>),
     /// A piece of its text.
     Text(Cow<'a, str>),
     /// A tool call begins; calls are told apart by their number, counted from 0.
     Call {
-        /// The call's number.
+        /// Number of the call in the answer, from 0.
         number: usize,
-        /// Its id.
+        /// Id of the call.
         id: Cow<'a, str>,
-        /// The tool's name.
+        /// Name of the tool.
         name: Cow<'a, str>,
     },
     /// A piece of that call's input.
     Input {
-        /// The call's number.
+        /// Number of the call in the answer, from 0.
         number: usize,
-        /// The piece of JSON.
+        /// A piece of the arguments' JSON.
         json: Cow<'a, str>,
     },
-    /// That call is complete.
+    /// The arguments of that call are complete.
     CallEnd {
-        /// The call's number.
+        /// Number of the call in the answer, from 0.
         number: usize,
     },
     /// The model says why it stops.
@@ -243,7 +243,7 @@ pub enum News<'a> {
     Usage(Usage),
     /// Nothing, but the upstream is alive.
     Ping,
-    /// The stream's own end.
+    /// The format's own last event.
     End,
 }
 
@@ -253,7 +253,7 @@ impl<'a> Json<'a> {
         Self(Cow::Borrowed(text))
     }
 
-    /// A number.
+    /// A number as JSON writes it.
     pub fn number(number: f64) -> Self {
         Self(Cow::Owned(number.to_string()))
     }
@@ -277,7 +277,7 @@ impl<'a> Json<'a> {
         is_object.then_some(Self(text))
     }
 
-    /// The JSON.
+    /// Returns the JSON as it stands.
     pub fn text(&self) -> &str {
         &self.0
     }

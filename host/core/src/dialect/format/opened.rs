@@ -19,13 +19,13 @@ pub struct Opened {
 /// The request that an error event answers.
 #[derive(Clone, Copy, Debug)]
 pub struct Told<'a> {
-    /// The request's id.
+    /// Request id, which the error names.
     pub request_id: &'a str,
-    /// The model asked for.
+    /// The model as the client asked for it.
     pub model: &'a str,
     /// Time of the event, in seconds since 1970.
     pub now_s: u64,
-    /// The stream so far.
+    /// Parts of the stream that were delivered and are still open.
     pub opened: &'a Opened,
 }
 

@@ -34,9 +34,9 @@ pub enum Unfit {
 pub enum Part<'a> {
     /// Adds to a text; what is added to one channel is one text.
     Text {
-        /// Channel of the text.
+        /// Channel that the text belongs to, such as a choice or a block.
         channel: &'a str,
-        /// Text that is added.
+        /// Text that is added to the channel.
         text: &'a str,
     },
     /// Opens, names or closes something.
@@ -68,23 +68,22 @@ pub(in crate::dialect) fn in_choice(choice: u64, name: &str) -> Cow<'_, str> {
     if choice == 0 { name.into() } else { format!("#{choice}/{name}").into() }
 }
 
-/// Treatment of a part.
+/// Treatment of a part of an event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// It stays.
+    /// The part stays as it is.
     Keep,
     /// The text loses so many bytes at its beginning.
     From(usize),
     /// Another text stands in its place.
     Instead(String),
-    /// It goes.
+    /// The part is left out.
     Drop,
 }
 
-/// Contents of an event.
+/// Contents of an event whose parts were gone through.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(in crate::dialect) struct Walked {
-    /// Parts.
     pub(in crate::dialect) parts: usize,
     /// Those that stay, in whole or in part.
     pub(in crate::dialect) kept: usize,
@@ -154,9 +153,9 @@ impl<'j> Walker<'j> {
 pub struct Names {
     /// The `id` of the answer.
     pub id: Option<Value>,
-    /// Its `created`.
+    /// Member `created` of the stream's events.
     pub created: Option<Value>,
-    /// The last sequence number.
+    /// Sequence number of the last event, in streams that number them.
     pub sequence: Option<u64>,
     /// Items' `id` and `call_id`, by output index.
     pub items: BTreeMap<u64, (Value, Value)>,

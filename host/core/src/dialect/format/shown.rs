@@ -6,7 +6,7 @@ use crate::http::json::{self, Cursor};
 /// Contents of the body of a success.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shown<'a> {
-    /// An answer.
+    /// The shape of an answer.
     Answer,
     /// An answer with nothing in it: no content, no tool call, and no tokens counted.
     Empty,

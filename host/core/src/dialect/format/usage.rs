@@ -169,7 +169,7 @@ pub enum Sight {
     Done,
     /// It is an error; `classify_event` says which.
     Error,
-    /// Roles, pings, comments, progress.
+    /// Anything else: roles, pings, comments, progress.
     Other,
 }
 
@@ -191,7 +191,7 @@ pub struct Tally {
     pub(in crate::dialect) ends: Ends,
     /// The last event before the end came: usage of an answer that had finished.
     pub(in crate::dialect) has_told_all: bool,
-    /// What an error event of ours must agree with, in streams that number their events.
+    /// State that an error event of ours must agree with, in streams that number their events.
     pub(in crate::dialect) opened: Opened,
     format: &'static dyn WireFormat,
 }
@@ -234,7 +234,7 @@ impl Tally {
         self.ends.see(index, has_content, has_ended);
     }
 
-    /// The stream's own end.
+    /// Takes the format's own last event.
     pub fn end(&mut self) -> Sight {
         self.done = true;
         Sight::Done

@@ -10,11 +10,11 @@ use crate::dialect::format::{
 };
 use crate::http::json::{self, Cursor};
 
-/// Chunks with `choices`.
+/// Streams of chunks with `choices`.
 #[derive(Debug)]
 pub(super) struct Choices;
 
-/// Members of a chunk.
+/// Members of a chunk that are read.
 #[derive(Clone, Copy, Debug, Default)]
 struct Chunk {
     content: usize,

@@ -45,7 +45,7 @@ const COLLECTIONS: &[&str] = &[
     "videos",
 ];
 
-/// The dialect `openai`.
+/// Format of OpenAI's API and its imitators.
 #[derive(Debug)]
 pub(super) struct Openai;
 

@@ -9,7 +9,7 @@ use crate::dialect::format::{
 };
 use crate::http::json;
 
-/// Events named `response.*`.
+/// Streams of events that are named `response.*`.
 #[derive(Debug)]
 pub(super) struct Responses;
 

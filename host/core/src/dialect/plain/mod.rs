@@ -8,11 +8,11 @@ use crate::contract::Operation;
 use crate::http::sse::Event;
 use crate::outcome::{Kind, Scope};
 
-/// The dialect `plain`.
+/// Any HTTP API, of whose bodies nothing is known.
 #[derive(Debug)]
 pub(super) struct Plain;
 
-/// Events of any kind.
+/// Streams of events whose data is not read.
 #[derive(Debug)]
 struct AnyEvents;
 

@@ -82,7 +82,7 @@ impl Transcript {
         self.names.sequence
     }
 
-    /// Bytes of text delivered.
+    /// Returns the bytes of text that were delivered.
     pub const fn text_bytes(&self) -> usize {
         self.text_bytes
     }

@@ -138,7 +138,7 @@ pub struct Translation {
 pub struct Answers {
     /// The way its request went.
     pub translation: Translation,
-    /// A stream was requested.
+    /// The client wants a stream.
     pub stream: bool,
     /// The client of a chat stream asked for the usage.
     pub include_usage: bool,

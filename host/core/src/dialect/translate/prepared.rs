@@ -23,7 +23,7 @@ impl Translations {
         self.strictness
     }
 
-    /// Whether the request can be translated.
+    /// Checks that the request can be translated.
     ///
     /// # Errors
     /// The field that cannot.

@@ -12,7 +12,7 @@ pub use crate::dialect::format::write_event;
 use crate::http::sse::Event;
 use crate::time::Timestamp;
 
-/// Translates one stream.
+/// Translator of one stream, event by event.
 #[derive(Debug)]
 pub struct Stream {
     translation: Translation,

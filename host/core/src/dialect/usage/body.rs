@@ -58,7 +58,7 @@ pub struct BodyTap {
     within: Within,
     /// The last string, as far as it is short.
     string: Name,
-    /// Its whole length.
+    /// Length of the whole string, bytes.
     string_bytes: u64,
     /// The name that the value which goes by has.
     name: Name,
@@ -86,7 +86,7 @@ enum Position {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Within {
     Choices,
-    /// Another that holds texts.
+    /// Another member that holds texts.
     Texts,
     Groq,
     Other,
@@ -211,7 +211,7 @@ impl BodyTap {
         }
     }
 
-    /// Bytes seen.
+    /// Returns the number of bytes that were read.
     pub const fn bytes(&self) -> u64 {
         self.bytes
     }

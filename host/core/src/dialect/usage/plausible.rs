@@ -43,7 +43,7 @@ const REFERENCES: [&[u8]; 9] = [
 pub struct Asked<'a> {
     /// Estimated tokens of the prompt.
     pub prompt_tokens: u32,
-    /// The body.
+    /// Body of the request, which a prompt's tokens are compared with.
     pub body: &'a [u8],
     /// The most tokens one answer may have; 0: not said.
     pub max_tokens: u32,
@@ -75,9 +75,8 @@ impl Default for Asked<'_> {
 /// Content of an answer that was seen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Flowed {
-    /// Its tokens, estimated.
+    /// Estimate of its tokens.
     pub tokens: u64,
-    /// Its bytes.
     pub bytes: u64,
 }
 

@@ -137,7 +137,7 @@ impl Default for CooldownSettings {
 pub enum HealthState {
     /// Takes what its limits allow.
     Healthy,
-    /// In cooldown.
+    /// In cooldown: nothing is sent outside the emergency lane.
     Cooling {
         /// The end of the cooldown.
         until: Timestamp,
@@ -172,7 +172,7 @@ pub struct Tries {
 }
 
 impl Tries {
-    /// The first one.
+    /// The first try of a request at a backend.
     pub const FIRST: Self = Self { count: 1, wait: None };
 }
 
@@ -206,7 +206,7 @@ pub struct Health {
     answered_at: Timestamp,
 }
 
-/// A reported failure.
+/// The failure that was reported last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Reported {
     Cooling,
@@ -494,7 +494,7 @@ pub fn pause_after(kind: Kind, tries: Tries, settings: &CooldownSettings) -> Dur
     pause.min(settings.max)
 }
 
-/// Exponential backoff with jitter.
+/// Returns the length of a cooldown: exponential in the failures, with jitter.
 fn backoff(rule: CooldownRule, settings: &CooldownSettings, failures: u32, chance: f64) -> Duration {
     let doubled = settings.base.mul_f64(rule.base_factor).saturating_mul(1 << failures.saturating_sub(1).min(20));
     doubled.min(settings.max.mul_f64(rule.max_factor)).mul_f64(1.0 + settings.jitter * chance.clamp(0.0, 1.0))

@@ -15,7 +15,7 @@ pub struct RateLimits {
 }
 
 impl RateLimits {
-    /// Unused limits.
+    /// Limits of which nothing is used.
     pub fn new(limits: Limits) -> Self {
         let mut new = Self::default();
         new.set(limits);

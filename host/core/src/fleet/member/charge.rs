@@ -34,7 +34,6 @@ impl Charge {
     }
 }
 
-/// An attempt that ended.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct EndedAttempt<'a> {
     pub now: Timestamp,

@@ -121,7 +121,6 @@ impl<K: Hash + Eq> Parts<K> {
         if self.map.is_empty() { None } else { self.map.get_mut(key) }
     }
 
-    /// Drops a part.
     pub(super) fn remove<Q: Hash + Eq + ?Sized>(&mut self, key: &Q)
     where
         K: Borrow<Q>,

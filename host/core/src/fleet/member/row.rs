@@ -18,7 +18,7 @@ pub(crate) struct RowContext {
     pub is_behind: bool,
     /// Number of exchanges before it in the queue for this backend's tier.
     pub queued: u32,
-    /// Whether the backend holds what the exchange builds on: a number of [`Column::Home`].
+    /// Things at the backend that the exchange builds on: a number of [`Column::Home`].
     pub home: u32,
 }
 

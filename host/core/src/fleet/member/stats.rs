@@ -13,7 +13,7 @@ pub struct Stats {
     pub errors: f32,
     /// Number of attempts that ended.
     pub sent: u64,
-    /// Number of attempts answered.
+    /// Number of attempts that were answered.
     pub answered: u64,
 }
 

@@ -34,7 +34,7 @@ vocabulary! {
         Deflate = "deflate",
         /// RFC 8878, one frame or several.
         Zstd = "zstd",
-        /// RFC 7932.
+        /// RFC 7932, one stream.
         Brotli = "br",
     }
 }
@@ -49,7 +49,7 @@ pub enum Listed {
 }
 
 impl Listed {
-    /// Reads `content-encoding`.
+    /// Reads the header `content-encoding`, all values of it.
     pub fn read(headers: &HeaderMap) -> Self {
         let mut known = Vec::new();
         for value in headers.get_all(CONTENT_ENCODING) {
@@ -85,9 +85,9 @@ impl Encoding {
 /// Bounds of the decoded bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// All of them.
+    /// Bytes of the whole body.
     total: u64,
-    /// Those of one piece.
+    /// Bytes of one piece.
     piece: u64,
 }
 

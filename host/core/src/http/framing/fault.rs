@@ -17,7 +17,7 @@ vocabulary! {
         FieldValue = "field_value",
         /// `Content-Length` is not one number.
         ContentLength = "content_length",
-        /// `Content-Length` stands twice.
+        /// `Content-Length` stands twice, with one value or two.
         ContentLengthTwice = "content_length_twice",
         /// `Transfer-Encoding` is not exactly `chunked`, once, in HTTP/1.1.
         TransferEncoding = "transfer_encoding",

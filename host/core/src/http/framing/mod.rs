@@ -34,7 +34,7 @@ const HTTP2_PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// A request that is refused, with all that follows it on the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ambiguous {
-    /// The fault.
+    /// The fault, by its kind.
     pub what: Fault,
     /// Number of good bytes: they end before the head at fault, or before the line at fault inside a body.
     pub at: usize,
@@ -58,7 +58,6 @@ enum State {
     },
     /// Before a chunk's size.
     ChunkSize,
-    /// In a chunk.
     Chunk {
         left_bytes: u64,
     },

@@ -85,9 +85,9 @@ impl Hint {
 /// Rate limits as the upstream's headers describe them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RateHints {
-    /// Requests.
+    /// Requests left, and when that is reset.
     pub requests: Hint,
-    /// Tokens.
+    /// Tokens left, and when that is reset.
     pub tokens: Hint,
 }
 

@@ -24,10 +24,10 @@ const MEANS_TIGHTEST_AT: f64 = 500.0;
 /// Halvings of an interval: to 1e-9 of it.
 const HALVINGS: u32 = 30;
 
-/// Frequency of an observation.
+/// Frequency of an observation among trials.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Count {
-    /// So often it was.
+    /// Number of trials at which it was observed.
     pub(super) yes: u64,
     /// Number of trials.
     pub(super) of: u64,

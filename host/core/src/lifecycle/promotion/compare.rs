@@ -29,7 +29,7 @@ vocabulary! {
     }
 }
 
-/// Totals of one side.
+/// Totals of the exchanges of one side.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SideStats {
     /// Ended exchanges that arrived during the promotion.
@@ -45,7 +45,7 @@ pub struct SideStats {
 /// A guard, how it stands, and the same in words.
 #[derive(Clone, Debug, PartialEq)]
 pub struct GuardReport {
-    /// The guard.
+    /// The guard that both sides are held against.
     pub guard: Guard,
     /// Status of the guard.
     pub standing: GuardStatus,
@@ -62,7 +62,7 @@ pub(super) struct Comparison {
     level: f64,
 }
 
-/// One side's.
+/// Samples of one side, by which it is compared.
 #[derive(Clone, Debug, Default)]
 struct SideSamples {
     failed: Count,

@@ -49,7 +49,7 @@ vocabulary! {
 /// Measurements of one exchange, for the comparison.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sample {
-    /// Time of arrival.
+    /// Time of the exchange's arrival.
     pub arrived: Timestamp,
     /// True if its client got no whole answer. A client that disconnected counts as neither.
     pub failed: bool,
@@ -73,17 +73,17 @@ impl Sample {
 /// The verdict of a promotion after an exchange or a moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Nothing new.
+    /// The promotion goes on.
     GoOn,
     /// Its time was over, but not enough is known; it goes on for as long again, once.
     Extended(String),
-    /// The candidate takes over.
+    /// The candidate takes over, for this reason.
     Promote(String),
-    /// The candidate goes.
+    /// The candidate is given up, for this reason.
     RollBack(String),
 }
 
-/// A promotion under way.
+/// State of a promotion: its plan and the totals of both sides.
 #[derive(Clone, Debug)]
 pub struct Promotion {
     plan: Plan,
@@ -105,7 +105,7 @@ impl Promotion {
         Self { plan, since: now, until, extended: None, is_over: false, comparison }
     }
 
-    /// Returns the plan.
+    /// Returns share, duration and guards.
     pub fn plan(&self) -> &Plan {
         &self.plan
     }

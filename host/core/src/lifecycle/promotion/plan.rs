@@ -63,7 +63,7 @@ vocabulary! {
 /// A limit on how much worse than the policy in force the candidate may be.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Guard {
-    /// In what.
+    /// Measure that is compared.
     pub measure: Measure,
     /// By how much: for the error rate a difference of shares, else a share of what the policy in force has.
     pub limit: f64,
@@ -72,10 +72,10 @@ pub struct Guard {
 /// A promotion that cannot be carried out as it is asked for.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadPlan {
-    /// The share.
+    /// The share is not readable.
     #[error("canary={0:?} is not a share of the exchanges; write a percentage above 0% and below 100%, such as 5%")]
     Share(String),
-    /// The time.
+    /// The duration is not readable.
     #[error("for={0:?} is not a time for a trial; write 1s to 7d, such as 90s, 10m or 2h")]
     Lasts(String),
     /// The guard.
@@ -86,7 +86,7 @@ pub enum BadPlan {
     /// Two guards of one measure.
     #[error("guard={guard:?}: {} is guarded twice; give each guard once", .measure.as_str())]
     Twice {
-        /// The second.
+        /// The second guard of the measure.
         guard: String,
         /// Measure of both.
         measure: Measure,
@@ -124,7 +124,7 @@ impl Plan {
 }
 
 impl Share {
-    /// Reads `5%`.
+    /// Reads a percentage such as `5%`.
     pub fn parse(text: &str) -> Option<Self> {
         let share = percent(text)? / 100.0;
         (share > 0.0 && share < 1.0).then_some(Self(share))

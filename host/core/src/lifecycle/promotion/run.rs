@@ -11,7 +11,7 @@ use super::PromotionStep;
 pub struct PromotionRun {
     /// The intention to promote the candidate.
     pub intent: Intent,
-    /// The candidate.
+    /// Component, origin and settings of the candidate.
     pub incoming: Incoming,
     /// The revision it is compared with.
     pub control: String,
@@ -24,9 +24,9 @@ pub struct PromotionRun {
 /// The end of a promotion.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PromotionEnd {
-    /// The last step.
+    /// Last step of the promotion.
     pub step: PromotionStep,
-    /// The time.
+    /// Time of the step.
     pub at: Timestamp,
     /// The reason, in a sentence.
     pub why: String,
@@ -53,7 +53,7 @@ pub enum CannotPromote {
 }
 
 impl PromotionRun {
-    /// The candidate's revision.
+    /// Returns the name of the candidate's revision.
     pub fn candidate(&self) -> String {
         self.incoming.hash.revision()
     }

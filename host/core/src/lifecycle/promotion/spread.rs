@@ -11,7 +11,7 @@ const MAX_MICROS: u64 = (1 << 36) - 1;
 
 const BUCKETS: usize = (36 - STEPS_LOG2 as usize + 1) * STEPS as usize;
 
-/// Times, counted in buckets.
+/// Times, counted in buckets of growing width.
 #[derive(Clone, Debug)]
 pub(super) struct Spread {
     buckets: Box<[u32]>,

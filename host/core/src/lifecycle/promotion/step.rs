@@ -3,7 +3,7 @@
 vocabulary! {
     /// A step of a guarded promotion.
     pub enum PromotionStep {
-        /// It began.
+        /// The candidate gets its share of exchanges from now on.
         Started = "started",
         /// Its time was over with too few exchanges to judge; it continues for as long again.
         Extended = "extended",

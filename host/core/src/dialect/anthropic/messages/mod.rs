@@ -21,7 +21,7 @@ use crate::dialect::format::read::Field;
 use crate::dialect::format::{Api, Conversation, LeftOut, Read, StreamReader, StreamWriter, json};
 use crate::time::Timestamp;
 
-/// The messages API.
+/// Conversations of the messages API.
 #[derive(Debug)]
 pub(super) struct Messages;
 

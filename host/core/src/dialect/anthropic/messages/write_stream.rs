@@ -19,7 +19,7 @@ const MAX_HELD_BYTES: usize = 4 * 1024 * 1024;
 #[derive(Debug)]
 pub(super) struct Writer {
     model: String,
-    /// Blocks begun.
+    /// Number of blocks that were begun.
     blocks: usize,
     open: Open,
     held: Vec<Held>,
@@ -29,7 +29,7 @@ pub(super) struct Writer {
     ended: bool,
 }
 
-/// The block under way.
+/// Block of the answer that is open.
 #[derive(Debug)]
 enum Open {
     Nothing,

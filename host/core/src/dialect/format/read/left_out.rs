@@ -57,7 +57,7 @@ impl LeftOut {
         Self(Some(Rc::default()))
     }
 
-    /// For strict reading.
+    /// For strict reading: takes nothing, so that a field without a counterpart is refused.
     pub const fn strict() -> Self {
         Self(None)
     }

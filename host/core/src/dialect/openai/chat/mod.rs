@@ -19,7 +19,6 @@ use crate::dialect::format::read::Field;
 use crate::dialect::format::{Api, Conversation, LeftOut, Read, StreamReader, StreamWriter, json};
 use crate::time::Timestamp;
 
-/// Chat completions.
 #[derive(Debug)]
 pub(super) struct ChatCompletions;
 
