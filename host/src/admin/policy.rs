@@ -165,6 +165,9 @@ pub(super) async fn receive(mut body: Body, state: &AdminState) -> Result<Upload
         let message = format!("a policy has at most {max_bytes} bytes; the policy in force stays");
         return Err(failure(StatusCode::PAYLOAD_TOO_LARGE, message));
     }
+    if memory.is_err() {
+        state.control.proxy().memory.count_refusal();
+    }
     Ok(Upload { component: component.into(), memory: memory? })
 }
 

@@ -233,6 +233,7 @@ impl UpstreamAttempt {
         if self.memory.cover(self.attempt.held_bytes(), &self.budget, holder).is_ok() {
             return if bytes.is_empty() { Output::Wait } else { Output::Deliver(bytes) };
         }
+        self.budget.count_refusal();
         if !self.attempt.is_committed() {
             let text = "there is no memory to hold its answer beside those of others (server.memory_budget_mb)";
             self.own_shortage = Some(text.to_owned());

@@ -59,8 +59,7 @@ impl SharedMemory {
     /// [`NoRoom`].
     pub fn take(self: &Arc<Self>, holder: Holder, bytes: u64) -> Result<Grant, NoRoom> {
         let since = self.clock.now();
-        let taken = self.budget().take(since, &holder, bytes);
-        self.counted(taken)?;
+        self.budget().take(since, &holder, bytes)?;
         Ok(Grant { memory: self.clone(), holder, bytes, since })
     }
 
@@ -89,10 +88,9 @@ impl SharedMemory {
         MemoryNumbers { held: budget.held(), total: budget.total(), refused: self.refused.load(Ordering::Relaxed) }
     }
 
-    fn counted(&self, taken: Result<(), NoRoom>) -> Result<(), NoRoom> {
-        taken.inspect_err(|_| {
-            self.refused.fetch_add(1, Ordering::Relaxed);
-        })
+    /// Counts a request, an upload or an answer that ends for want of room.
+    pub fn count_refusal(&self) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
     }
 
     fn budget(&self) -> MutexGuard<'_, MemoryBudget> {
@@ -112,8 +110,7 @@ impl Grant {
     /// [`NoRoom`] for more: it holds what it held.
     pub fn resize(&mut self, bytes: u64) -> Result<(), NoRoom> {
         let now = self.memory.clock.now();
-        let resized = self.memory.budget().resize(now, &self.holder, (self.bytes, bytes), self.since);
-        self.memory.counted(resized)?;
+        self.memory.budget().resize(now, &self.holder, (self.bytes, bytes), self.since)?;
         if bytes < self.bytes {
             self.memory.freed.notify_waiters();
         }

@@ -46,6 +46,11 @@ impl<'a> Door<'a> {
         self.request = Some(request.clone());
     }
 
+    /// Counts the request as one for which there is no memory.
+    pub(super) fn count_without_memory(&self) {
+        self.proxy.memory.count_refusal();
+    }
+
     /// Refuses the request, and records the refusal with its reason.
     pub(super) fn deny(&self, denial: Denial, kind: ErrorKind, message: &str) -> Reply {
         self.deny_with(denial, &OwnError::new(kind, message))

@@ -103,6 +103,7 @@ pub(super) fn unread(door: &Door<'_>, problem: &BodyProblem, limit: u64) -> Repl
 
 /// A request for which there is no memory.
 pub(super) fn without_room(door: &Door<'_>, no_room: NoRoom) -> Reply {
+    door.count_without_memory();
     let (denial, error) = match no_room {
         NoRoom::Now { retry_after } => {
             let message = "The requests under way hold the memory that this client may use (server.memory_budget_mb); try again later";
